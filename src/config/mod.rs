@@ -1,0 +1,1 @@
+//! Settings: one table for redis.conf, command-line arguments and CONFIG.

@@ -1,0 +1,1 @@
+//! Data structures over packed bytes. `unsafe` lives here and in `sys`.

@@ -1,0 +1,1 @@
+//! Small pure functions that every layer uses: numbers, glob patterns, quoting.
