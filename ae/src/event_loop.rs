@@ -79,12 +79,17 @@ impl Events {
     pub const fn contains(self, other: Events) -> bool {
         self.0 & other.0 == other.0
     }
+
+    /// `|`, for constants.
+    pub const fn union(self, other: Events) -> Events {
+        Events(self.0 | other.0)
+    }
 }
 
 impl BitOr for Events {
     type Output = Events;
     fn bitor(self, other: Events) -> Events {
-        Events(self.0 | other.0)
+        self.union(other)
     }
 }
 
