@@ -1,1 +1,7 @@
 //! Data structures over packed bytes. `unsafe` lives here and in `sys`.
+#![allow(unsafe_code)]
+
+pub mod entry;
+pub mod expires;
+pub mod hash;
+pub mod hashtable;
