@@ -5,3 +5,5 @@ pub mod entry;
 pub mod expires;
 pub mod hash;
 pub mod hashtable;
+pub mod member;
+pub mod zset_tree;
