@@ -150,7 +150,6 @@ impl fmt::Debug for Mask {
 
 /// What a handler reports back about the direction it was called for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
 pub enum Io {
     /// There is nothing left to do before the kernel says so: the last call would have blocked, or moved less than was asked for.
     Drained,
