@@ -73,7 +73,8 @@ fn timeout_handler(el: &mut Loop, s: &mut Server, id: TimerId) -> Option<Duratio
     None
 }
 
-/// For both directions. Edges make that cheap: an idle socket that could be written to is reported once, not for ever.
+/// For both directions. Edges make that cheap: an idle socket that could be written to is reported once, not
+/// for ever.
 fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(c) = s.clients.get_mut(&t) else {
         return Io::Drained;

@@ -1,7 +1,8 @@
 //! Speaks Redis's protocol and knows PING.
 //!
-//! What 04 lacked: a language. Bytes arrive in any portions and gather in `querybuf` until a request is complete. Replies leave
-//! together: handlers append, `before_sleep` writes, so a pipeline costs one system call. Thus the real server.
+//! What 04 lacked: a language. Bytes arrive in any portions and gather in `querybuf` until a request is
+//! complete. Replies leave together: handlers append, `before_sleep` writes, so a pipeline costs one system
+//! call. Thus the real server.
 //!
 //!     cargo run --release --example 05_resp_ping &  then  redis-benchmark -p 7005 -t ping -P 16
 

@@ -20,7 +20,8 @@ pub fn listen<S>(
 }
 
 /// One client a call: a crowd at the door shares the loop with those who are in. It is nonblocking and in the
-/// loop, and `handler` is called when it is readable. `Err` is what the accept handler returns when there is none.
+/// loop, and `handler` is called when it is readable. `Err` is what the accept handler returns when there is
+/// none.
 pub fn accept<S>(
     el: &mut EventLoop<S>,
     listener: &TcpListener,
