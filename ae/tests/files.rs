@@ -136,6 +136,20 @@ fn cleared_handler_does_not_fire() {
 }
 
 #[test]
+fn handler_cleared_by_the_other_direction_does_not_fire() {
+    fn read_and_stop_writing(el: &mut Loop, w: &mut World, t: Token, mask: Mask) -> Io {
+        el.clear_handler(t, Mask::WRITABLE);
+        on_readable(el, w, t, mask)
+    }
+    let (mut el, mut w) = setup(1);
+    w.peer[0].write_all(b"x").unwrap();
+    el.set_handler(w.tokens[0], Mask::READABLE, read_and_stop_writing);
+    el.set_handler(w.tokens[0], Mask::WRITABLE, on_writable);
+    assert_eq!(w.turn(&mut el), [("read", 0)]);
+    assert_eq!(w.turn(&mut el), []);
+}
+
+#[test]
 fn more_keeps_firing_without_new_edges() {
     fn one_byte(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {
         let index = el.data(t).unwrap();
