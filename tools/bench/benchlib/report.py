@@ -25,7 +25,8 @@ def show(value):
 
 
 def verdict(value, limit):
-    """(met?, text) of a ratio against its target."""
+    """(met?, text) of a ratio against its target, both to two decimals."""
+    value, limit = round(value, 2), round(limit, 2)
     met = value <= limit
     return met, f"{value:.2f} <= {limit:.2f} met" if met else f"{value:.2f} > {limit:.2f} MISSED"
 

@@ -84,7 +84,7 @@ WORKLOADS = (
              (fill(KEYS, f"HSET hash elem{{seq}} {VALUE}"),),
              reference=(1.30, 1.12, 1.27), budget=0.60),
     Workload("ZADD P64", 64, words("ZADD zset {key} elem{key}"),
-             (fill(KEYS, "ZADD zset {key} elem{seq}"),),
+             (fill(300_000, "ZADD zset {key} elem{key}"),),
              reference=(3.5, 3.5, 3.7), budget=1.5),
     Workload("MSET of 10 P16", 16, ("MSET",) + ("key:{key}", VALUE) * 10, STRINGS,
              reference=(5.7, 7.9, 8.4), budget=3.5),
@@ -137,7 +137,7 @@ ELEMENTS = (
              reference=(81, 102, 126), budget=60),
     Elements("element of one list", words(f"RPUSH list {VALUE}"),
              reference=(18, 18, 18), budget=18),
-    Elements("stream entry", words("XADD stream * f 12345678"),
+    Elements("stream entry", words("XADD stream * f 1234567890"),
              reference=(18, 18, 18), budget=18),
 )
 
