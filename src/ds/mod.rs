@@ -1,1 +1,6 @@
 //! Data structures over packed bytes. `unsafe` lives here and in `sys`.
+#![allow(unsafe_code)]
+
+pub mod intset;
+pub mod listpack;
+mod thin;
