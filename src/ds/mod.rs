@@ -3,4 +3,5 @@
 
 pub mod intset;
 pub mod listpack;
+pub mod lzf;
 mod thin;
