@@ -90,7 +90,7 @@ pub enum ValueMut<'a, V> {
 }
 
 /// A value that left its entry.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnedValue<V> {
     Int(i64),
     Str(Box<[u8]>),
@@ -678,3 +678,6 @@ unsafe impl<V> Element for Entry<V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

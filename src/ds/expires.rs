@@ -388,3 +388,6 @@ fn find_word(words: &[u32], word: u32) -> Option<usize> {
         .position(|&w| w == word)
         .map(|place| chunks.len() * LANES + place)
 }
+
+#[cfg(test)]
+mod tests;
