@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!             BTreeMap: (at, id) of the lowest pair that may stand in the leaf
-//!        (MIN, 0)          (7000, 91..)          (9500, 12..)
+//!          lowest          (7000, 91..)          (9500, 12..)
 //!           |                   |                     |
 //!        leaf                leaf                  leaf        base: i64, len, words: Vec<u32>
 //!        +----------------+----------------+----------------+ - - - - - - - -+
@@ -42,14 +42,22 @@ type Pair = (i64, u64);
 /// An ordered multiset of (time in ms, id).
 #[derive(Default)]
 pub struct Expires {
-    leaves: BTreeMap<Pair, Leaf>,
+    leaves: BTreeMap<Key, Leaf>,
     len: usize,
     /// Bytes of all leaves' columns.
     bytes: usize,
 }
 
+/// A pair as one number, which compares in two instructions where a tuple takes branches.
+type Key = u128;
+
 /// The key of the first leaf.
-const LOWEST: Pair = (i64::MIN, 0);
+const LOWEST: Key = 0;
+
+fn key_of((at, id): Pair) -> Key {
+    // Flipping the sign makes negative times the smaller numbers.
+    u128::from(at as u64 ^ (1 << 63)) << 64 | u128::from(id)
+}
 
 impl Expires {
     pub const fn new() -> Self {
@@ -72,7 +80,7 @@ impl Expires {
     pub fn insert(&mut self, at: i64, id: u64) {
         self.len += 1;
         let pair = (at, id);
-        let Some((_, leaf)) = self.leaves.range_mut(..=pair).next_back() else {
+        let Some((_, leaf)) = self.leaves.range_mut(..=key_of(pair)).next_back() else {
             let leaf = Leaf::of(&[pair]);
             self.bytes += leaf.bytes();
             self.leaves.insert(LOWEST, leaf);
@@ -85,12 +93,12 @@ impl Expires {
             None
         };
         match &split {
-            Some((key, _)) if *key <= pair => {}
+            Some((key, _)) if *key <= key_of(pair) => {}
             _ => leaf.push(pair),
         }
         self.bytes = self.bytes - before + leaf.bytes();
         if let Some((key, mut upper)) = split {
-            if key <= pair {
+            if key <= key_of(pair) {
                 upper.push(pair);
             }
             self.bytes += upper.bytes();
@@ -100,7 +108,7 @@ impl Expires {
 
     /// Takes a pair out, once; false if it is not there.
     pub fn remove(&mut self, at: i64, id: u64) -> bool {
-        let Some((&key, leaf)) = self.leaves.range_mut(..=(at, id)).next_back() else {
+        let Some((&key, leaf)) = self.leaves.range_mut(..=key_of((at, id))).next_back() else {
             return false;
         };
         let Some(place) = leaf.position((at, id)) else {
@@ -146,7 +154,7 @@ impl Expires {
     /// Bytes allocated: exact for the leaves' columns, close for the map around them.
     pub fn memory_bytes(&self) -> usize {
         // A node of a BTreeMap has 11 places, of which two thirds are used on average.
-        self.bytes + self.leaves.len() * (size_of::<Pair>() + size_of::<Leaf>()) * 3 / 2
+        self.bytes + self.leaves.len() * (size_of::<Key>() + size_of::<Leaf>()) * 3 / 2
     }
 
     pub fn clear(&mut self) {
@@ -154,7 +162,7 @@ impl Expires {
     }
 
     /// Accounts for a pair that left the leaf at `key`, drops the leaf if it is empty, and merges it when it just gave memory back.
-    fn note_removal(&mut self, key: Pair, before: usize, after: usize) {
+    fn note_removal(&mut self, key: Key, before: usize, after: usize) {
         self.len -= 1;
         self.bytes = self.bytes - before + after;
         if after == 0 {
@@ -165,7 +173,7 @@ impl Expires {
     }
 
     /// Removes an empty leaf. If it was the first, the next one takes its key.
-    fn drop_leaf(&mut self, key: Pair) {
+    fn drop_leaf(&mut self, key: Key) {
         self.leaves.remove(&key);
         if key == LOWEST
             && let Some((_, leaf)) = self.leaves.pop_first()
@@ -174,7 +182,7 @@ impl Expires {
         }
     }
 
-    fn merge_with_next(&mut self, key: Pair) {
+    fn merge_with_next(&mut self, key: Key) {
         let mut range = self.leaves.range_mut(key..);
         let (Some((_, leaf)), Some((&next_key, next))) = (range.next(), range.next()) else {
             return;
@@ -352,11 +360,11 @@ impl Leaf {
 
     /// Splits a full leaf and returns the upper part with its key: a new leaf for `pair` alone if nothing here is above it, else the half above the median.
     /// None if all pairs are the same.
-    fn split(&mut self, pair: Pair) -> Option<(Pair, Leaf)> {
+    fn split(&mut self, pair: Pair) -> Option<(Key, Leaf)> {
         let mut pairs: Vec<Pair> = (0..self.len()).map(|place| self.get(place)).collect();
         let highest = pairs.iter().copied().max()?;
         if highest < pair {
-            return Some((pair, Leaf::of(&[])));
+            return Some((key_of(pair), Leaf::of(&[])));
         }
         let middle = pairs.len() / 2;
         let (_, &mut median, _) = pairs.select_nth_unstable(middle);
@@ -368,7 +376,7 @@ impl Leaf {
         };
         let (lower, upper): (Vec<Pair>, Vec<Pair>) = pairs.iter().partition(|&&p| p < key);
         *self = Leaf::of(&lower);
-        Some((key, Leaf::of(&upper)))
+        Some((key_of(key), Leaf::of(&upper)))
     }
 }
 

@@ -6,14 +6,14 @@ use super::*;
 
 /// Every pair stands in its leaf, no leaf is empty, bases are below, and the figures add up.
 fn check(index: &Expires) {
-    let keys: Vec<Pair> = index.leaves.keys().copied().collect();
+    let keys: Vec<Key> = index.leaves.keys().copied().collect();
     assert!(keys.first().is_none_or(|&first| first == LOWEST));
     let (mut len, mut bytes) = (0, 0);
     for (n, (&key, leaf)) in index.leaves.iter().enumerate() {
         assert!(leaf.len() > 0 && leaf.len <= leaf.cap);
         for place in 0..leaf.len() {
             let pair = leaf.get(place);
-            assert!(pair >= key && keys.get(n + 1).is_none_or(|&next| pair < next));
+            assert!(key_of(pair) >= key && keys.get(n + 1).is_none_or(|&next| key_of(pair) < next));
             assert!(pair.0 >= leaf.base);
         }
         assert!(leaf.cap as usize <= capacity_for(leaf.len() + leaf.len() / 4 + 1));
