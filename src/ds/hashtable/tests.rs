@@ -364,6 +364,20 @@ fn scan_wave(table: &mut Keys, stable: u32, (to, grow, steps): (u32, bool, usize
     table.rehash_steps(steps);
 }
 
+/// Every length around the one that is compared without a call, differing in any one byte.
+#[test]
+fn same_key_looks_at_every_byte() {
+    for len in 0..40 {
+        let key = vec![b'k'; len];
+        assert!(same_key(&key, &key.clone()) && !same_key(&key, &vec![b'k'; len + 1]));
+        for n in 0..len {
+            let mut other = key.clone();
+            other[n] = b'x';
+            assert!(!same_key(&key, &other));
+        }
+    }
+}
+
 /// A scan of a table at rest returns each element exactly once.
 #[test]
 fn scan_at_rest_is_exact() {
