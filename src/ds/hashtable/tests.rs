@@ -498,8 +498,8 @@ fn equal_hashes_share_a_chain() {
     assert_eq!((table.len(), table.stats().main.children), (0, 0));
 }
 
-/// Chi-square over every element, at rest, while rehashing, and with a table that may not shrink. For d degrees of freedom the
-/// statistic has mean d and deviation sqrt(2d); seven deviations away is no accident.
+/// Chi-square over every element, at rest, while rehashing, and with a table that may not shrink. For d
+/// degrees of freedom the statistic has mean d and deviation sqrt(2d); seven deviations away is no accident.
 #[test]
 fn random_is_fair() {
     let mut resting = filled(700);
