@@ -404,7 +404,7 @@ impl<'a, V> EntryMut<'a, V> {
         unsafe {
             self.p
                 .add(at)
-                .copy_from_nonoverlapping(NonNull::from_ref(bytes).cast(), bytes.len())
+                .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len())
         }
     }
 

@@ -31,7 +31,7 @@ enum Made {
 }
 
 impl Made {
-    fn new(&self) -> NewValue<'_, Payload> {
+    fn value(&self) -> NewValue<'_, Payload> {
         match self {
             Made::Int(n) => NewValue::Int(*n),
             Made::Str(s) => NewValue::Str(s),
@@ -91,7 +91,7 @@ fn round_trips_at_the_boundaries() {
         let key: Vec<u8> = (0..key_len).map(|n| n as u8).collect();
         for expire in [None, Some(i64::MIN), Some(-1), Some(i64::MAX)] {
             for value in &values {
-                let entry = Entry::new(&key, 0xa7, 0xabcdef, expire, value.new());
+                let entry = Entry::new(&key, 0xa7, 0xabcdef, expire, value.value());
                 assert_eq!(
                     look(&entry),
                     (key.clone(), 0xa7, 0xabcdef, expire, value.owned())
@@ -215,7 +215,7 @@ proptest! {
         let mut entry = Entry::new(&key, 3, 77, None, NewValue::Obj(first.clone()));
         for (n, (value, expire)) in steps.iter().enumerate() {
             if let Some(value) = value {
-                entry = entry.with_value(n as u8, value.new());
+                entry = entry.with_value(n as u8, value.value());
                 (twin.1, twin.4) = (n as u8, value.owned());
             } else {
                 entry = entry.with_expire(*expire);

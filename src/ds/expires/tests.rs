@@ -152,7 +152,7 @@ proptest! {
         let mut all: Vec<Pair> = index.iter().collect();
         all.sort_unstable();
         prop_assert_eq!(all, twin.sorted());
-        while index.len() > 0 {
+        while !index.is_empty() {
             pop(&mut index, &mut twin, i64::MAX);
         }
         prop_assert!(twin.pairs.is_empty() && index.memory_bytes() == 0);

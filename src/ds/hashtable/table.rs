@@ -34,7 +34,8 @@ pub(super) struct Position {
 impl Table {
     pub(super) const fn empty() -> Self {
         Table {
-            first: NonNull::from_ref(&NOTHING),
+            // SAFETY: the address of a static is not null.
+            first: unsafe { NonNull::new_unchecked((&raw const NOTHING).cast_mut()) },
             buckets: 0,
             children: 0,
             longest: 0,
