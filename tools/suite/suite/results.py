@@ -137,4 +137,5 @@ class Baseline:
 
 
 def shorten_reason(text, limit=120):
+    text = re.sub(r"/\S*/tests/", "tests/", text)       # of one run's work copy
     return text if len(text) <= limit else text[:limit - 3] + "..."
