@@ -26,15 +26,22 @@
 //! Rejected: a map from names to strings (each use would parse again), and a macro that makes struct and table in one go
 //! (nobody can grep it).
 
-mod enums;
-
+mod args;
+pub mod enums;
+mod parse;
+mod rewrite;
 mod row;
-
+mod set;
 mod special;
 mod table;
+mod text;
 
+pub use args::{Sources, parse_args};
 pub use enums::*;
+pub use parse::{Directives, StartError, load};
+pub use rewrite::{Extent, RewriteError, rewrite};
 pub use row::*;
+pub use set::{Access, Change, SetError, Step};
 pub use table::{TABLE, lookup};
 
 use std::os::unix::ffi::OsStrExt;
@@ -318,6 +325,8 @@ pub struct Config {
 
     /// The configuration file, absolute; None when the server started without one.
     pub file: Option<PathBuf>,
+    /// Where the server was started: relative includes start there until a `dir` line.
+    pub start_dir: PathBuf,
     /// The first `save` line of a configuration replaces the default, later ones add to it.
     pub save_seen: bool,
 }
@@ -334,3 +343,23 @@ impl Default for Config {
         config
     }
 }
+
+impl Config {
+    /// The names of settings that were changed though they do nothing here, for a line in the log at start.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let default = Config::default();
+        let idle = TABLE.iter().filter(|row| row.is(NO_EFFECT));
+        idle.filter(|row| row.get(self) != row.get(&default)).map(|row| row.name).collect()
+    }
+}
+
+/// The system's own words for an error, without the number that Rust appends.
+fn os_error(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().into(),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

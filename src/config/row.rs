@@ -6,6 +6,7 @@
 use super::Config;
 use super::enums::Text;
 use super::special::Special;
+use super::text::quoted;
 
 /// Why a value was refused, in Redis's words.
 pub type Reason = String;
@@ -224,6 +225,17 @@ impl Row {
         Ok(())
     }
 
+    /// What CONFIG REWRITE writes behind the name, one entry for each line; none when the setting has to be left out.
+    pub(super) fn lines(&self, config: &Config) -> Vec<Vec<u8>> {
+        match &self.kind {
+            Kind::Special(special) => (special.lines)(config),
+            Kind::Text { get, .. } if get(config).is_empty() && self.is(EMPTY_IS_UNSET) => vec![],
+            Kind::Text { get, .. } => vec![quoted(get(config))],
+            Kind::Number { get, unit: Unit::Memory, .. } => vec![show_memory(get(config))],
+            _ => vec![self.get(config)],
+        }
+    }
+
     pub(super) fn put_default(&self, config: &mut Config) {
         match &self.kind {
             Kind::Bool { set, default, .. } => set(config, *default),
@@ -290,6 +302,16 @@ fn parse_number(text: &[u8], min: i128, max: i128, unit: Unit) -> Result<i128, R
 fn parse_octal(text: &[u8]) -> Option<i128> {
     let text = std::str::from_utf8(text).ok()?;
     i64::from_str_radix(text, 8).ok().map(i128::from)
+}
+
+/// With the largest unit that divides it.
+fn show_memory(bytes: i128) -> Vec<u8> {
+    let units = [(1 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")];
+    let unit = units.iter().find(|(size, _)| bytes != 0 && bytes % size == 0);
+    match unit {
+        Some((size, name)) => format!("{}{name}", bytes / size).into_bytes(),
+        None => bytes.to_string().into_bytes(),
+    }
 }
 
 /// A number in its one canonical spelling: no sign but `-`, no leading zeros, no spaces.

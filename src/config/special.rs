@@ -14,6 +14,8 @@ pub struct Special {
     pub put_default: fn(&mut Config),
     /// The lines that CONFIG REWRITE writes: what follows the name, one entry a line. Empty: no line at all.
     pub lines: fn(&Config) -> Vec<Vec<u8>>,
+    /// Whether a line adds to the lines before it, instead of replacing them.
+    pub adds_up: bool,
 }
 
 fn wrong_number() -> Reason {
@@ -50,6 +52,7 @@ pub static BIND: Special = Special {
             join(&c.bind)
         }]
     },
+    adds_up: false,
 };
 
 pub static SAVE: Special = Special {
@@ -73,6 +76,7 @@ pub static SAVE: Special = Special {
             .map(|rule| rule.to_string().into_bytes())
             .collect()
     },
+    adds_up: true,
 };
 
 impl std::fmt::Display for SavePoint {
@@ -85,9 +89,9 @@ impl std::fmt::Display for SavePoint {
 fn set_save(c: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason> {
     let invalid = || Reason::from("Invalid save parameters");
     let mut rules = Vec::new();
-    let nothing = args == [b""];
+    let nothing = args.is_empty() || args == [b""];
     if !nothing {
-        if args.is_empty() || args.len() % 2 != 0 {
+        if args.len() % 2 != 0 {
             return Err(invalid());
         }
         for pair in args.chunks_exact(2) {
@@ -163,6 +167,7 @@ macro_rules! shutdown_on {
             set: |c, args, _| parse_shutdown(args).map(|flags| c.$field = flags),
             put_default: |c| c.$field = ShutdownFlags::default(),
             lines: |c| vec![show_shutdown(c.$field)],
+            adds_up: false,
         }
     };
 }
@@ -181,6 +186,7 @@ pub static REPLICAOF: Special = Special {
             vec![show_replicaof(c)]
         }
     },
+    adds_up: false,
 };
 
 fn show_replicaof(c: &Config) -> Vec<u8> {
@@ -219,6 +225,7 @@ pub static MAXMEMORY_CLIENTS: Special = Special {
     },
     put_default: |c| c.maxmemory_clients = ClientsLimit::default(),
     lines: |c| vec![c.maxmemory_clients.to_string().into_bytes()],
+    adds_up: false,
 };
 
 impl std::fmt::Display for ClientsLimit {
@@ -271,7 +278,12 @@ pub static CLIENT_OUTPUT_BUFFER_LIMIT: Special = Special {
         let (replica, pubsub) = (limit(256 << 20, 64 << 20, 60), limit(32 << 20, 8 << 20, 60));
         c.client_output_buffer_limit = [limit(0, 0, 0), replica, pubsub];
     },
-    lines: show_obuf_limits,
+    // A line leaves the other classes alone, so those at their default need none.
+    lines: |c| {
+        let (now, default) = (show_obuf_limits(c), show_obuf_limits(&Config::default()));
+        now.into_iter().filter(|line| !default.contains(line)).collect()
+    },
+    adds_up: true,
 };
 
 /// client-output-buffer-limit class hard soft soft-seconds [...]; classes that are not named keep their limits
@@ -328,6 +340,7 @@ pub static OOM_SCORE_ADJ_VALUES: Special = Special {
     },
     put_default: |c| c.oom_score_adj_values = [0, 200, 800],
     lines: |c| vec![join(&c.oom_score_adj_values)],
+    adds_up: false,
 };
 
 fn show_percentiles(c: &Config) -> Vec<u8> {
@@ -375,6 +388,7 @@ pub static LATENCY_TRACKING_INFO_PERCENTILES: Special = Special {
             text
         }]
     },
+    adds_up: false,
 };
 
 pub static NOTIFY_KEYSPACE_EVENTS: Special = Special {
@@ -389,6 +403,7 @@ pub static NOTIFY_KEYSPACE_EVENTS: Special = Special {
     },
     put_default: |c| c.notify_keyspace_events = NotifyFlags::default(),
     lines: |c| vec![format!("\"{}\"", c.notify_keyspace_events).into_bytes()],
+    adds_up: false,
 };
 
 /// Conditions on text settings.
