@@ -1,1 +1,59 @@
-//! The event loop.
+//! # ae: an event loop small enough to read
+//!
+//! One thread waits for many file descriptors and a few timers, and calls a plain function when one of them
+//! has something to do. That is all of it; the shape is that of Redis's `ae.c`, the ground it stands on is
+//! [mio] (epoll on Linux, kqueue on macOS and the BSDs). `ae` knows fds, timers and callbacks, and nothing of
+//! what they are for.
+//!
+//! ```text
+//!   event_loop.rs   process_events: one iteration, box by box
+//!        |
+//!        +-- files.rs    which fds there are, who handles them, which are ready
+//!        +-- timers.rs   which timers there are, and which is due first
+//!        +-- poll.rs     the kernel: "what has changed?"
+//!        +-- waker.rs    the one door for other threads
+//! ```
+//!
+//! ```no_run
+//! use ae::{Class, EventLoop, Io, Mask, Token};
+//! use std::{io, net::TcpListener, os::fd::AsRawFd};
+//!
+//! struct Server { listener: TcpListener, accepted: u64 }
+//!
+//! fn accept_handler(_el: &mut EventLoop<Server>, s: &mut Server, _t: Token, _mask: Mask) -> Io {
+//!     while s.listener.accept().is_ok() {
+//!         s.accepted += 1;
+//!     }
+//!     Io::Drained
+//! }
+//!
+//! fn main() -> io::Result<()> {
+//!     let listener = TcpListener::bind("127.0.0.1:7001")?;
+//!     listener.set_nonblocking(true)?;
+//!     let mut el = EventLoop::new(128)?;
+//!     let token = el.add_file(listener.as_raw_fd(), Class::Normal, 0)?;
+//!     el.set_handler(token, Mask::READABLE, accept_handler);
+//!     el.run(&mut Server { listener, accepted: 0 })
+//! }
+//! ```
+//!
+//! **Handlers are `fn` pointers and the state is passed in.** The loop owns no data of the program: every
+//! callback gets `&mut EventLoop<S>` and `&mut S` side by side, so it may add, change and delete anything,
+//! itself included, without a cell, a lock or a box. What a closure would capture is the `data: u64` beside
+//! each fd and timer.
+//!
+//! **Limits.** Unix, 64-bit: a token travels through the kernel in one machine word. Single-threaded: only a
+//! [`Waker`] may be sent elsewhere. After `fork` the child shares the kernel's side of the loop and must
+//! leave it alone.
+
+mod event_loop;
+mod files;
+mod poll;
+mod timers;
+mod waker;
+
+pub use event_loop::{DEFAULT_BUDGET, EventLoop, Events, Observer, Phase, SleepProc};
+pub use files::{Class, FileProc, Io, Mask, Token};
+pub use poll::backend_name;
+pub use timers::{TimeProc, TimerId};
+pub use waker::Waker;

@@ -1,1 +1,13 @@
 //! Data structures over packed bytes. `unsafe` lives here and in `sys`.
+#![allow(unsafe_code)]
+
+pub mod entry;
+pub mod expires;
+pub mod hash;
+pub mod hashtable;
+pub mod intset;
+pub mod listpack;
+pub mod lzf;
+pub mod member;
+mod thin;
+pub mod zset_tree;

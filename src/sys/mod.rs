@@ -1,1 +1,26 @@
-//! The few operating-system calls behind safe functions.
+//! The few operating-system calls that std has no face for, behind safe functions. `unsafe` lives here and
+//! in `ds`.
+#![allow(unsafe_code)]
+
+pub mod lazyfree;
+pub mod memory;
+pub mod ticks;
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Read at most `max` bytes from `fd`, appended to `into`; its spare capacity is grown as needed and is not
+/// cleared first.
+pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<usize> {
+    into.reserve(max);
+    let spare = into.spare_capacity_mut();
+    let len = spare.len().min(max);
+    // SAFETY: the kernel writes at most `len` bytes into spare capacity of at least that size.
+    let n = unsafe { libc::read(fd.as_raw_fd(), spare.as_mut_ptr().cast(), len) };
+    if n < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has initialised the first `n` bytes behind the old length.
+    unsafe { into.set_len(into.len() + n as usize) };
+    Ok(n as usize)
+}

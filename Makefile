@@ -1,0 +1,68 @@
+# `make help` lists the targets. Settings on the command line: ARGS (run, bench, suite),
+# PREFIX and DESTDIR (install), FUZZ_SECONDS, CASES (generated histories in compat-long).
+
+CARGO   ?= cargo
+TARGET  ?= $(or $(CARGO_TARGET_DIR),target)
+PREFIX  ?= /usr/local
+BINDIR   = $(DESTDIR)$(PREFIX)/bin
+CASES   ?= 20000
+FUZZ_SECONDS ?= 300
+
+# Redis's names for the programs: started under one of them, the server acts as it.
+REDIS_NAMES = redis-server redis-sentinel redis-check-rdb redis-check-aof
+
+.PHONY: all run test check compat compat-long bench fuzz suite suite-long install install-redis-names help
+.NOTPARALLEL:
+
+all:            ## build the server (release)
+	$(CARGO) build --release
+
+run: all        ## build and start it with redis.conf (make run ARGS="--port 7000")
+	$(TARGET)/release/aeris-server redis.conf $(ARGS)
+
+test: peers     ## set up what the tests compare with, then all tests
+	$(CARGO) test --workspace
+	python3 -B -m unittest discover -s tools/suite/tests -t tools/suite
+	python3 -B -m unittest discover -s tools/bench/tests -t tools/bench
+
+check:          ## formatting, lints, the rules of the house
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test --test tidy
+
+compat: peers   ## transcripts and generated commands, against the real valkey-server too
+	REQUIRE_PEERS=1 $(CARGO) test --test 'compat*'
+
+compat-long: peers  ## the same with many more generated histories
+	REQUIRE_PEERS=1 PROPTEST_CASES=$(CASES) $(CARGO) test --profile fast --test 'compat*'
+
+bench: all      ## CPU and memory beside the real servers, and the budgets (tools/bench/bench --help)
+	$(CARGO) build --release -p bench-load
+	tools/bench/bench --server aeris=$(TARGET)/release/aeris-server --peers --budget $(ARGS)
+
+fuzz:           ## fuzz the request parser (needs cargo-fuzz and a nightly compiler)
+	cd fuzz && $(CARGO) +nightly fuzz run resp -- -max_total_time=$(FUZZ_SECONDS)
+
+suite: peers    ## what is held clean of Valkey's Tcl suite (make suite ARGS="--units unit/expire")
+	$(CARGO) build
+	tools/suite/fetch.sh >/dev/null
+	tools/suite/run --server $(TARGET)/debug/aeris-server --profile quick $(or $(ARGS),--clean)
+
+suite-long: peers   ## the whole Tcl suite
+	$(CARGO) build --profile fast
+	tools/suite/fetch.sh >/dev/null
+	tools/suite/run --server $(TARGET)/fast/aeris-server --all --cluster --sentinel $(ARGS)
+
+install: all    ## install into PREFIX
+	install -d $(BINDIR)
+	install -m 755 $(TARGET)/release/aeris-server $(BINDIR)
+
+install-redis-names: install  ## the same, and link it under the names of Redis's programs
+	for name in $(REDIS_NAMES); do ln -sf aeris-server $(BINDIR)/$$name; done
+
+.PHONY: peers
+peers:
+	@tools/peers.sh
+
+help:           ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' Makefile

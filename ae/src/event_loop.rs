@@ -1,0 +1,408 @@
+//! One iteration of the loop. The drawing is `process_events`, box by box.
+//!
+//! ```text
+//!        +-----------------------------+
+//!   +--> | 1  before_sleep             |   what has to be done before anybody waits: flush, reply, close
+//!   |    +-----------------------------+
+//!   |    | 2  poll_timeout             |   zero if somebody is due, else until the next timer, else for ever
+//!   |    +-----------------------------+
+//!   |    | 3  poll                     |   the only place where the loop sleeps; sets ready bits
+//!   |    +-----------------------------+
+//!   |    | 4  after_sleep              |   the clock may have moved a lot: look at it
+//!   |    +-----------------------------+
+//!   |    | 5  serve Class::First       |   each due fd once, in the order in which they became due:
+//!   |    | 6  serve Class::Normal      |   readable, then writable (BARRIER: the other way round)
+//!   |    +-----------------------------+
+//!   |    | 7  fire_timers              |   those that are due and were there when the pass began
+//!   |    +-----------------------------+
+//!   +------------------+
+//! ```
+//!
+//! The same as Redis's `aeProcessEvents`, but for three things. The poll is edge-triggered, so the loop
+//! remembers who is ready (`files.rs`). A handler has a budget and says whether it has `More`; who has, is
+//! called again next turn, after everybody else had theirs. And a function installed for both directions is
+//! called for each, where Redis calls it once.
+//!
+//! **Invariants**
+//! - Nothing in a turn is borrowed while a handler runs. So a handler may do anything to the loop, including
+//!   to run a nested turn (a long-lasting command that answers others meanwhile): what the nested turn
+//!   served, the outer one does not serve again.
+//! - No allocation, no hashing and no system call but the poll itself, in a turn.
+//! - With nothing due the poll waits; with something due it never does (`more_keeps_firing_without_new_edges`).
+
+use std::io;
+use std::ops::BitOr;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use crate::files::{Class, FileProc, Files, Mask, Token};
+use crate::poll::{Poller, backend_name};
+use crate::timers::{TimeProc, TimerId, Timers};
+use crate::waker::Waker;
+
+/// Called before and after the poll.
+pub type SleepProc<S> = fn(&mut EventLoop<S>, &mut S);
+
+/// Told after each phase how long it took.
+pub type Observer<S> = fn(&mut S, Phase, Duration);
+
+/// How many bytes one handler call should move: a few dozen microseconds of copying, so that a thousand busy
+/// fds still give a turn of some ten milliseconds.
+pub const DEFAULT_BUDGET: usize = 64 * 1024;
+
+/// A part of a turn, as told to the observer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    BeforeSleep,
+    /// Sleeping included; with the number of fds that changed.
+    Poll(usize),
+    AfterSleep,
+    /// One handler call for this fd.
+    File(Token),
+    /// One call of this timer.
+    Timer(TimerId),
+}
+
+/// What a turn should do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Events(u8);
+
+impl Events {
+    pub const FILES: Events = Events(1);
+    pub const TIMERS: Events = Events(2);
+    /// Files and timers.
+    pub const ALL: Events = Events(1 | 2);
+    /// Don't sleep in the poll.
+    pub const DONT_WAIT: Events = Events(4);
+    pub const CALL_BEFORE_SLEEP: Events = Events(8);
+    pub const CALL_AFTER_SLEEP: Events = Events(16);
+
+    /// Whether all of `other` is in here.
+    pub const fn contains(self, other: Events) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// `|`, for constants.
+    pub const fn union(self, other: Events) -> Events {
+        Events(self.0 | other.0)
+    }
+}
+
+impl BitOr for Events {
+    type Output = Events;
+    fn bitor(self, other: Events) -> Events {
+        self.union(other)
+    }
+}
+
+/// The loop. `S` is the program's state, handed to every callback.
+pub struct EventLoop<S> {
+    files: Files<S>,
+    timers: Timers<S>,
+    poller: Poller,
+    waker: Waker,
+    before_sleep: Option<SleepProc<S>>,
+    after_sleep: Option<SleepProc<S>>,
+    observer: Option<Observer<S>>,
+    budget: usize,
+    dont_wait: bool,
+    stopped: bool,
+}
+
+impl<S> EventLoop<S> {
+    /// A loop for up to `setsize` files.
+    pub fn new(setsize: usize) -> io::Result<Self> {
+        let (poller, waker) = Poller::new(setsize)?;
+        Ok(Self {
+            files: Files::new(setsize)?,
+            timers: Timers::new(),
+            poller,
+            waker,
+            before_sleep: None,
+            after_sleep: None,
+            observer: None,
+            budget: DEFAULT_BUDGET,
+            dont_wait: false,
+            stopped: false,
+        })
+    }
+
+    /// Turns until `stop`.
+    pub fn run(&mut self, s: &mut S) -> io::Result<()> {
+        let turn = Events::ALL | Events::CALL_BEFORE_SLEEP | Events::CALL_AFTER_SLEEP;
+        while !std::mem::take(&mut self.stopped) {
+            self.process_events(s, turn)?;
+        }
+        Ok(())
+    }
+
+    /// `run` returns when the current turn is over; when it isn't running, it will return at once.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+        self.dont_wait = true;
+    }
+
+    /// One turn. Returns how many files and timers were served. May be called from within a handler: the
+    /// fd or timer whose handler that is, is left alone meanwhile.
+    pub fn process_events(&mut self, s: &mut S, what: Events) -> io::Result<usize> {
+        let (files, timers) = (what.contains(Events::FILES), what.contains(Events::TIMERS));
+        if !files && !timers {
+            return Ok(0);
+        }
+        if what.contains(Events::CALL_BEFORE_SLEEP) {
+            self.call_before_sleep(s); // 1
+        }
+        let timeout = self.poll_timeout(what); // 2
+        self.poll(s, timeout)?; // 3
+        if what.contains(Events::CALL_AFTER_SLEEP) {
+            self.call_after_sleep(s); // 4
+        }
+        let mut served = 0;
+        if files {
+            served += self.serve(s, Class::First); // 5
+            served += self.serve(s, Class::Normal); // 6
+        }
+        if timers {
+            served += self.fire_timers(s); // 7
+        }
+        Ok(served)
+    }
+
+    fn call_before_sleep(&mut self, s: &mut S) {
+        if let Some(before_sleep) = self.before_sleep {
+            let started = self.started();
+            before_sleep(self, s);
+            self.observe(s, Phase::BeforeSleep, started);
+        }
+    }
+
+    /// `None`: until something happens. Reads the clock only if it may have to wait for a timer.
+    fn poll_timeout(&mut self, what: Events) -> Option<Duration> {
+        if what.contains(Events::DONT_WAIT)
+            || std::mem::take(&mut self.dont_wait)
+            || what.contains(Events::FILES) && self.files.any_queued()
+        {
+            return Some(Duration::ZERO);
+        }
+        if what.contains(Events::TIMERS) {
+            self.timers.until_next()
+        } else {
+            None
+        }
+    }
+
+    fn poll(&mut self, s: &mut S, timeout: Option<Duration>) -> io::Result<()> {
+        let started = self.started();
+        let files = &mut self.files;
+        let changes = self
+            .poller
+            .poll(timeout, |token, ready| files.mark_ready(token, ready))?;
+        self.observe(s, Phase::Poll(changes), started);
+        Ok(())
+    }
+
+    fn call_after_sleep(&mut self, s: &mut S) {
+        if let Some(after_sleep) = self.after_sleep {
+            let started = self.started();
+            after_sleep(self, s);
+            self.observe(s, Phase::AfterSleep, started);
+        }
+    }
+
+    /// Serves what was queued when it began; what becomes due meanwhile waits for the next turn.
+    fn serve(&mut self, s: &mut S, class: Class) -> usize {
+        let turn_end = self.files.turn_end(class);
+        let mut served = 0;
+        while let Some((token, due)) = self.files.enter(class, turn_end) {
+            let order = if due.contains(Mask::BARRIER) {
+                [Mask::WRITABLE, Mask::READABLE]
+            } else {
+                [Mask::READABLE, Mask::WRITABLE]
+            };
+            for direction in order {
+                if due.contains(direction) {
+                    self.call_handler(s, token, direction);
+                }
+            }
+            self.files.leave(token);
+            served += 1;
+        }
+        served
+    }
+
+    fn call_handler(&mut self, s: &mut S, token: Token, direction: Mask) {
+        if let Some(handler) = self.files.take(token, direction) {
+            let started = self.started();
+            let io = handler(self, s, token, direction);
+            self.files.give_back(token, direction, io);
+            self.observe(s, Phase::File(token), started);
+        }
+    }
+
+    fn fire_timers(&mut self, s: &mut S) -> usize {
+        let Some(pass) = self.timers.begin_pass() else {
+            return 0;
+        };
+        let mut fired = 0;
+        while let Some((id, handler)) = self.timers.take_due(pass) {
+            let started = self.started();
+            match handler(self, s, id) {
+                Some(after) => self.timers.again(id, after),
+                None => _ = self.timers.delete(id),
+            }
+            self.observe(s, Phase::Timer(id), started);
+            fired += 1;
+        }
+        fired
+    }
+
+    fn started(&self) -> Option<Instant> {
+        self.observer.map(|_| Instant::now())
+    }
+
+    fn observe(&self, s: &mut S, phase: Phase, started: Option<Instant>) {
+        if let (Some(observer), Some(started)) = (self.observer, started) {
+            observer(s, phase, started.elapsed());
+        }
+    }
+}
+
+/// Files.
+impl<S> EventLoop<S> {
+    /// Registers an fd, which has to be nonblocking and not registered yet. No handler is called before
+    /// `set_handler`; what becomes ready until then is remembered. Fails with `QuotaExceeded` when `setsize`
+    /// files are registered.
+    pub fn add_file(&mut self, fd: RawFd, class: Class, data: u64) -> io::Result<Token> {
+        let token = self.files.next_token()?;
+        self.poller.register(fd, token)?;
+        self.files.insert(token, fd, class, data);
+        Ok(token)
+    }
+
+    /// To be called before the fd is closed. A number that is closed first may be somebody else's by now; and
+    /// if a forked child holds the same open file, the kernel would go on reporting it. False for a token
+    /// that is gone.
+    pub fn remove_file(&mut self, t: Token) -> bool {
+        let Some(fd) = self.files.remove(t) else {
+            return false;
+        };
+        self.poller.deregister(fd);
+        true
+    }
+
+    /// From now on `proc` is called when the fd is ready in a direction of `mask`: from the next turn on, if
+    /// it is already. No system call. Does nothing for a token that is gone, as all setters.
+    pub fn set_handler(&mut self, t: Token, mask: Mask, proc: FileProc<S>) {
+        self.files.set_handler(t, mask, proc);
+    }
+
+    /// What becomes ready meanwhile is remembered for the next `set_handler`. `WRITABLE` takes `BARRIER` with it.
+    pub fn clear_handler(&mut self, t: Token, mask: Mask) {
+        self.files.clear_handler(t, mask);
+    }
+
+    /// For which directions a handler is installed.
+    pub fn mask(&self, t: Token) -> Mask {
+        self.files.mask(t)
+    }
+
+    /// The number that was given to `add_file` or `set_data`.
+    pub fn data(&self, t: Token) -> Option<u64> {
+        self.files.data(t)
+    }
+
+    pub fn set_data(&mut self, t: Token, data: u64) {
+        self.files.set_data(t, data);
+    }
+
+    pub fn fd(&self, t: Token) -> Option<RawFd> {
+        self.files.fd(t)
+    }
+
+    /// Counts from the next time that the fd becomes due.
+    pub fn set_class(&mut self, t: Token, class: Class) {
+        self.files.set_class(t, class);
+    }
+
+    /// Says that a direction is ready although the kernel hasn't: for bytes that a layer in between (TLS) has
+    /// taken off the socket already. Its handler is called next turn, if there is one.
+    pub fn mark_ready(&mut self, t: Token, mask: Mask) {
+        self.files
+            .mark_ready(t, mask & (Mask::READABLE | Mask::WRITABLE));
+    }
+
+    /// How many files are registered.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// How many files may be registered.
+    pub fn setsize(&self) -> usize {
+        self.files.setsize()
+    }
+
+    /// Fails when more files are registered than that.
+    pub fn resize(&mut self, setsize: usize) -> io::Result<()> {
+        self.files.resize(setsize)
+    }
+}
+
+/// Timers.
+impl<S> EventLoop<S> {
+    /// Calls `proc` once `after` has passed, in the turn in which the loop notices: with epoll up to 1 ms
+    /// later than asked, never earlier.
+    pub fn add_timer(&mut self, after: Duration, data: u64, proc: TimeProc<S>) -> TimerId {
+        self.timers.add(after, data, proc)
+    }
+
+    /// False for a timer that is gone. A timer may delete itself, whatever it returns afterwards.
+    pub fn delete_timer(&mut self, id: TimerId) -> bool {
+        self.timers.delete(id)
+    }
+
+    /// The number that was given to `add_timer`.
+    pub fn timer_data(&self, id: TimerId) -> Option<u64> {
+        self.timers.data(id)
+    }
+}
+
+/// Hooks and settings.
+impl<S> EventLoop<S> {
+    pub fn set_before_sleep(&mut self, proc: Option<SleepProc<S>>) {
+        self.before_sleep = proc;
+    }
+
+    pub fn set_after_sleep(&mut self, proc: Option<SleepProc<S>>) {
+        self.after_sleep = proc;
+    }
+
+    /// Costs two clock readings for each phase when set, a predictable branch when not.
+    pub fn set_observer(&mut self, observer: Option<Observer<S>>) {
+        self.observer = observer;
+    }
+
+    /// Ends a poll from another thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Whether the next poll that could sleep returns at once instead. Holds for that one poll.
+    pub fn set_dont_wait(&mut self, dont_wait: bool) {
+        self.dont_wait = dont_wait;
+    }
+
+    /// How many bytes a handler should move in one call. It stops there and returns `More`.
+    pub fn budget(&self) -> usize {
+        self.budget
+    }
+
+    pub fn set_budget(&mut self, bytes: usize) {
+        self.budget = bytes;
+    }
+
+    /// `epoll` or `kqueue`.
+    pub fn backend_name() -> &'static str {
+        backend_name()
+    }
+}

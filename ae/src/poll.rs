@@ -1,0 +1,121 @@
+//! The kernel's side: which fds have changed since we last asked.
+//!
+//! ```text
+//!     add_file ---- register(fd, token) ---->  +--------+
+//!                                              | epoll, |   one registration for each fd, for both
+//!     remove_file - deregister(fd) --------->  | kqueue |   directions, edge-triggered, for life
+//!                                              +--------+
+//!     poll(timeout) <--- (token, what became ready) ...
+//! ```
+//!
+//! Edge-triggered means that readiness is reported when it *begins*. The kernel says once that bytes have
+//! arrived and is silent until more arrive, whether we have read the first ones or not. So somebody has to
+//! remember, and that is the ready bit in `files.rs`. What this buys: interest in reading or writing is a bit
+//! in our own memory, and no system call is made for it between accept and close.
+//!
+//! **Invariant:** a token that comes out of [`Poller::poll`] was put in by [`Poller::register`], but its fd
+//! may have been removed since. Whoever uses it compares generations.
+//!
+//! **Limit:** mio hands epoll whole milliseconds, rounded up. A poll may end up to 1 ms after a timer is due and
+//! never before, so the loop does not spin through the last fraction. kqueue keeps nanoseconds.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+
+use crate::files::{Mask, Token};
+use crate::waker::Waker;
+
+const _: () = assert!(
+    usize::BITS == 64,
+    "a mio token must hold slot and generation"
+);
+
+/// No file has it: slots are counted in 32 bits and the last one is never handed out.
+const WAKER: mio::Token = mio::Token(usize::MAX);
+
+/// How many events one poll takes at most. The rest stay in the kernel for the next turn, so this bounds
+/// the memory and the length of a turn, not the number of fds.
+const MAX_EVENTS: usize = 4096;
+
+/// The name of the kernel interface in use.
+pub const fn backend_name() -> &'static str {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
+        "epoll"
+    } else {
+        "kqueue"
+    }
+}
+
+pub(crate) struct Poller {
+    poll: mio::Poll,
+    events: mio::Events,
+}
+
+impl Poller {
+    pub(crate) fn new(setsize: usize) -> io::Result<(Self, Waker)> {
+        let poll = mio::Poll::new()?;
+        let waker = Waker::new(mio::Waker::new(poll.registry(), WAKER)?);
+        let events = mio::Events::with_capacity(setsize.clamp(16, MAX_EVENTS));
+        Ok((Self { poll, events }, waker))
+    }
+
+    pub(crate) fn register(&self, fd: RawFd, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.registry().register(
+            &mut SourceFd(&fd),
+            mio::Token(token.to_raw() as usize),
+            both,
+        )
+    }
+
+    /// An error means that the fd is closed already, and then the kernel has forgotten it, too.
+    pub(crate) fn deregister(&self, fd: RawFd) {
+        let _ = self.registry().deregister(&mut SourceFd(&fd));
+    }
+
+    /// Waits, then hands each change to `ready`. A signal ends the wait early: that is an empty poll, not an
+    /// error.
+    pub(crate) fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        mut ready: impl FnMut(Token, Mask),
+    ) -> io::Result<usize> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
+            Err(error) => return Err(error),
+        }
+        let mut changes = 0;
+        for event in self.events.iter().filter(|event| event.token() != WAKER) {
+            ready(
+                Token::from_raw(event.token().0 as u64),
+                what_became_ready(event),
+            );
+            changes += 1;
+        }
+        Ok(changes)
+    }
+
+    fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+}
+
+/// An error or a hang-up makes a direction ready: the handler's own read or write will be told which it was.
+fn what_became_ready(event: &mio::event::Event) -> Mask {
+    let mut ready = Mask::NONE;
+    if event.is_readable() {
+        ready |= Mask::READABLE;
+    }
+    if event.is_read_closed() || event.is_error() {
+        ready |= Mask::READABLE | Mask::READ_CLOSED;
+    }
+    if event.is_writable() || event.is_write_closed() || event.is_error() {
+        ready |= Mask::WRITABLE;
+    }
+    ready
+}

@@ -1,0 +1,107 @@
+//! A handler that runs a turn of its own: what a long-lasting command does to answer others meanwhile.
+
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use ae::{Class, EventLoop, Events, Io, Mask, Token};
+
+struct World {
+    ours: Vec<UnixStream>,
+    peer: Vec<UnixStream>,
+    tokens: Vec<Token>,
+    log: Vec<(&'static str, u64)>,
+}
+
+type Loop = EventLoop<World>;
+const NESTED: Events = Events::FILES.union(Events::DONT_WAIT);
+
+fn setup(n: u64) -> (Loop, World) {
+    let mut el = EventLoop::new(16).unwrap();
+    let mut w = World {
+        ours: vec![],
+        peer: vec![],
+        tokens: vec![],
+        log: vec![],
+    };
+    for index in 0..n {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        w.tokens
+            .push(el.add_file(ours.as_raw_fd(), Class::Normal, index).unwrap());
+        w.ours.push(ours);
+        w.peer.push(peer);
+    }
+    (el, w)
+}
+
+fn turn(el: &mut Loop, w: &mut World) -> Vec<(&'static str, u64)> {
+    el.process_events(w, Events::ALL | Events::DONT_WAIT)
+        .unwrap();
+    std::mem::take(&mut w.log)
+}
+
+fn read(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {
+    let index = el.data(t).unwrap();
+    let n = w.ours[index as usize].read(&mut [0; 64]).unwrap_or(0);
+    w.log.push((if n > 0 { "read" } else { "nothing" }, index));
+    Io::Drained
+}
+
+/// Reads, then lets the others have a turn, in which its own fd gets more bytes, then believes that it has
+/// drained it.
+fn read_and_nest(el: &mut Loop, w: &mut World, t: Token, mask: Mask) -> Io {
+    let io = read(el, w, t, mask);
+    let index = el.data(t).unwrap();
+    w.peer[index as usize].write_all(b"more").unwrap();
+    w.log.push(("nest", index));
+    el.process_events(w, NESTED).unwrap();
+    w.log.push(("back", index));
+    el.set_handler(t, Mask::READABLE, read);
+    io
+}
+
+#[test]
+fn nested_turn_does_not_reenter_a_handler() {
+    let (mut el, mut w) = setup(3);
+    el.set_handler(w.tokens[0], Mask::READABLE, read_and_nest);
+    el.set_handler(w.tokens[1], Mask::READABLE, read);
+    el.set_handler(w.tokens[2], Mask::READABLE, read);
+    for peer in &mut w.peer {
+        peer.write_all(b"x").unwrap();
+    }
+    // The others are served by the nested turn, and not again by the outer one.
+    let first = [
+        ("read", 0),
+        ("nest", 0),
+        ("read", 1),
+        ("read", 2),
+        ("back", 0),
+    ];
+    assert_eq!(turn(&mut el, &mut w), first);
+    // The edge that the nested poll saw for fd 0 is not lost with its `Drained`.
+    assert_eq!(turn(&mut el, &mut w), [("read", 0)]);
+    assert_eq!(turn(&mut el, &mut w), []);
+}
+
+#[test]
+fn nested_turn_removes_the_file_that_nests() {
+    fn nest(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {
+        w.log.push(("nest", 0));
+        el.process_events(w, NESTED).unwrap();
+        assert_eq!(el.data(t), None);
+        Io::More
+    }
+    fn remove_the_first(el: &mut Loop, w: &mut World, t: Token, mask: Mask) -> Io {
+        assert!(el.remove_file(w.tokens[0]));
+        read(el, w, t, mask)
+    }
+    let (mut el, mut w) = setup(2);
+    el.set_handler(w.tokens[0], Mask::READABLE | Mask::WRITABLE, nest);
+    el.set_handler(w.tokens[1], Mask::READABLE, remove_the_first);
+    for peer in &mut w.peer {
+        peer.write_all(b"x").unwrap();
+    }
+    assert_eq!(turn(&mut el, &mut w), [("nest", 0), ("read", 1)]);
+    assert_eq!(turn(&mut el, &mut w), []);
+}

@@ -1,0 +1,22 @@
+//! Alone in its process, because it stops and continues it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use ae::{EventLoop, Events};
+
+/// On Linux a process that is stopped in `epoll_wait` and continued finds that the call was interrupted, even
+/// without a signal handler.
+#[test]
+fn interrupted_poll_is_not_an_error() {
+    let pid = std::process::id();
+    let script = format!(
+        "for i in 1 2 3 4 5 6 7 8; do kill -STOP {pid}; kill -CONT {pid}; sleep 0.01; done"
+    );
+    let mut el = EventLoop::new(8).unwrap();
+    el.add_timer(Duration::ZERO, 0, |_, _, _| Some(Duration::from_millis(3)));
+    let mut shell = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+    while shell.try_wait().unwrap().is_none() {
+        el.process_events(&mut (), Events::ALL).unwrap();
+    }
+}

@@ -1,0 +1,188 @@
+//! All rows in one table, found by name in any case, with the figures that each command gathers.
+//!
+//! Names are looked up for every request, so this is a small open-addressing table over the lower-cased
+//! name; a client's next command is most often the same as its last, which is tried first. Ids are the
+//! places in `entries`, containers followed by their subcommands.
+
+use crate::commands::command::{Command, container};
+use crate::observe::histogram::Histogram;
+
+/// What INFO commandstats and latencystats tell of one command.
+#[derive(Default)]
+pub struct CommandStats {
+    pub calls: u64,
+    pub ticks: u64,
+    pub rejected: u64,
+    pub failed: u64,
+    pub latency: Option<Box<Histogram>>,
+}
+
+pub struct Entry {
+    pub row: &'static Command,
+    /// `get`, or `config|get`.
+    pub fullname: Box<str>,
+    pub parent: Option<u16>,
+    /// Ids of the subcommands: from, count.
+    pub subcommands: (u16, u16),
+    /// Position of the first key, 0 when there is none or it has to be searched for.
+    pub first_key: u16,
+    pub last_key: i16,
+    pub key_step: u16,
+    pub movable_keys: bool,
+    pub stats: CommandStats,
+}
+
+pub struct CommandTable {
+    pub entries: Vec<Entry>,
+    /// Id + 1 by hash of the name, 0 for none.
+    index: Vec<u16>,
+    /// Top-level names that `rename-command` changed: (what clients say, id).
+    renamed: Vec<(Box<[u8]>, u16)>,
+}
+
+const INDEX_SIZE: usize = 2048;
+
+#[inline]
+fn name_hash(name: &[u8]) -> usize {
+    let mut h = name.len() as u64;
+    for &b in name {
+        h = (h ^ (b | 0x20) as u64).wrapping_mul(0x100_0000_01b3);
+    }
+    (h ^ (h >> 29)) as usize % INDEX_SIZE
+}
+
+impl CommandTable {
+    pub fn new(groups: &[&'static [Command]]) -> CommandTable {
+        let mut table =
+            CommandTable { entries: Vec::new(), index: vec![0; INDEX_SIZE], renamed: Vec::new() };
+        for row in groups.iter().flat_map(|group| group.iter()) {
+            let id = table.push(row, None);
+            table.enter(row.name.as_bytes(), id);
+            let from = table.entries.len() as u16;
+            for sub in row.subcommands {
+                table.push(sub, Some(id));
+            }
+            table.entries[id as usize].subcommands = (from, row.subcommands.len() as u16);
+        }
+        table
+    }
+
+    fn push(&mut self, row: &'static Command, parent: Option<u16>) -> u16 {
+        let fullname = match parent {
+            Some(parent) => format!("{}|{}", self.entries[parent as usize].row.name, row.name),
+            None => row.name.to_string(),
+        };
+        let (first, last, step) = row.key_range();
+        self.entries.push(Entry {
+            row,
+            fullname: fullname.into(),
+            parent,
+            subcommands: (0, 0),
+            first_key: first as u16,
+            last_key: last as i16,
+            key_step: step as u16,
+            movable_keys: row.movable_keys(),
+            stats: CommandStats::default(),
+        });
+        self.entries.len() as u16 - 1
+    }
+
+    fn enter(&mut self, name: &[u8], id: u16) {
+        let mut at = name_hash(name);
+        while self.index[at] != 0 {
+            at = (at + 1) % INDEX_SIZE;
+        }
+        self.index[at] = id + 1;
+    }
+
+    #[inline]
+    pub fn entry(&self, id: u16) -> &Entry {
+        &self.entries[id as usize]
+    }
+
+    #[inline]
+    pub fn row(&self, id: u16) -> &'static Command {
+        self.entries[id as usize].row
+    }
+
+    /// A top-level command by name, in any case.
+    #[inline]
+    pub fn lookup(&self, name: &[u8]) -> Option<u16> {
+        let mut at = name_hash(name);
+        loop {
+            let id = self.index[at].checked_sub(1)?;
+            if self.said(id).eq_ignore_ascii_case(name) {
+                return Some(id);
+            }
+            at = (at + 1) % INDEX_SIZE;
+        }
+    }
+
+    /// What clients say for this command.
+    #[inline]
+    fn said(&self, id: u16) -> &[u8] {
+        if !self.renamed.is_empty()
+            && let Some((said, _)) = self.renamed.iter().find(|(_, renamed)| *renamed == id)
+        {
+            return said;
+        }
+        self.entries[id as usize].row.name.as_bytes()
+    }
+
+    /// A subcommand of a container.
+    pub fn lookup_subcommand(&self, parent: u16, name: &[u8]) -> Option<u16> {
+        let (from, count) = self.entries[parent as usize].subcommands;
+        (from..from + count)
+            .find(|&id| self.entries[id as usize].row.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// The command that an argument vector names, subcommand included. For a container with an unknown
+    /// subcommand, or none, the container itself.
+    pub fn lookup_argv(&self, argv: &[&[u8]]) -> Option<u16> {
+        let id = self.lookup(argv.first()?)?;
+        if self.entries[id as usize].subcommands.1 == 0 || argv.len() < 2 {
+            return Some(id);
+        }
+        Some(self.lookup_subcommand(id, argv[1]).unwrap_or(id))
+    }
+
+    /// A command by its full name: `get`, `config|get`.
+    pub fn lookup_fullname(&self, name: &[u8]) -> Option<u16> {
+        let mut parts = name.splitn(2, |&b| b == b'|');
+        let id = self.lookup(parts.next()?)?;
+        match parts.next() {
+            None => Some(id),
+            Some(sub) => self.lookup_subcommand(id, sub),
+        }
+    }
+
+    /// Top-level ids.
+    pub fn top_level(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..self.entries.len() as u16).filter(|&id| {
+            self.entries[id as usize].parent.is_none() && !self.said(id).is_empty()
+        })
+    }
+
+    /// `rename-command old new`; an empty new name switches the command off. False: no such command, or
+    /// the new name is taken.
+    pub fn rename(&mut self, old: &[u8], new: &[u8]) -> bool {
+        let Some(id) = self.lookup(old) else { return false };
+        if self.lookup(new).is_some() {
+            return false;
+        }
+        // Rebuilt, so that probe chains stay whole.
+        self.renamed.push((new.into(), id));
+        self.index.fill(0);
+        let top: Vec<u16> = self.top_level().collect();
+        for id in top {
+            let said = self.said(id).to_vec();
+            self.enter(&said, id);
+        }
+        true
+    }
+
+    /// A container cannot be run by itself.
+    pub fn is_container(&self, id: u16) -> bool {
+        self.entries[id as usize].row.proc as usize == container as usize
+    }
+}

@@ -1,0 +1,168 @@
+//! The keyspace: databases of keys, each key one allocation in a hash table (`ds::hashtable`, `ds::entry`),
+//! those with a time to live also in an index ordered by time (`ds::expires`).
+//!
+//! ```text
+//!   Db.keys:     hash(key) -> [ header | expiry? | key | short value, integer or Value ]
+//!   Db.expires:  (expiry, hash(key)), earliest first: active expiry takes the due ones, never a sample
+//! ```
+//!
+//! **Invariant:** a key is in `expires` exactly when its entry has an expiry, under that very time
+//! (`DEBUG CHECK-EXPIRES` style test: `db::tests::index_follows_entries`).
+//!
+//! The verbs on one database are here and know nothing of clients. What needs the whole server (look-ups
+//! that count and expire, notifications, blocked clients) stands in the files beside.
+
+pub mod blocked;
+pub mod evict;
+pub mod expire;
+pub mod keyspace;
+pub mod lookup;
+pub mod notify;
+
+use std::collections::HashMap;
+
+use crate::ds::expires::Expires;
+use crate::ds::hash::HashSeed;
+use crate::ds::hashtable::{HashTable, Slot};
+use crate::networking::client::ClientRef;
+use crate::types::{Key, KeyMut, KeyRef, New};
+
+pub struct Db {
+    pub index: u32,
+    pub keys: HashTable<Key>,
+    pub expires: Expires,
+    /// Clients that wait for a key, in order of arrival.
+    pub blocking: HashMap<Box<[u8]>, Vec<ClientRef>>,
+    /// Clients that WATCH a key.
+    pub watched: HashMap<Box<[u8]>, Vec<ClientRef>>,
+    /// Running average of the time to live of keys, for INFO.
+    pub avg_ttl_ms: i64,
+}
+
+/// What happens to the time to live of a key that is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ttl {
+    /// As it was.
+    Keep,
+    /// None any more.
+    Clear,
+    /// This Unix time in milliseconds.
+    At(i64),
+}
+
+impl Db {
+    pub fn new(index: u32, seed: HashSeed) -> Db {
+        Db {
+            index,
+            keys: HashTable::new(seed),
+            expires: Expires::new(),
+            blocking: HashMap::new(),
+            watched: HashMap::new(),
+            avg_ttl_ms: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.len() == 0
+    }
+
+    /// The entry, expired or not.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<KeyRef<'_>> {
+        self.keys.find(hash, key)
+    }
+
+    #[inline]
+    pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<KeyMut<'_>> {
+        self.keys.find_mut(hash, key)
+    }
+
+    /// Set or replace a key's value. One probe of the table.
+    pub fn set(&mut self, hash: u64, key: &[u8], kind: u8, value: New, lru: u32, ttl: Ttl) {
+        let mut slot = match self.keys.find_slot(hash, key) {
+            Slot::Occupied(slot) => slot,
+            Slot::Vacant(slot) => {
+                let at = match ttl {
+                    Ttl::At(at) => Some(at),
+                    Ttl::Keep | Ttl::Clear => None,
+                };
+                slot.insert(Key::new(key, kind, lru, at, value));
+                if let Some(at) = at {
+                    self.expires.insert(at, hash);
+                }
+                return;
+            }
+        };
+        let mut old = slot.get_mut();
+        let was = old.expire_at();
+        let at = match ttl {
+            Ttl::Keep => was,
+            Ttl::Clear => None,
+            Ttl::At(at) => Some(at),
+        };
+        if was.is_some() == at.is_some() && old.try_overwrite(&value) {
+            old.set_kind(kind);
+            old.set_lru(lru);
+            if let Some(at) = at {
+                old.set_expire_at(at);
+            }
+        } else {
+            let mut new = slot.replace_with(|old| old.with_expire(at).with_value(kind, value));
+            new.set_lru(lru);
+        }
+        self.move_expiry(hash, was, at);
+    }
+
+    /// Keep the index in step with an entry whose expiry changed.
+    fn move_expiry(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
+        if was == at {
+            return;
+        }
+        if let Some(was) = was {
+            self.expires.remove(was, hash);
+        }
+        if let Some(at) = at {
+            self.expires.insert(at, hash);
+        }
+    }
+
+    /// Take a key out. The caller frees the entry, here or in the background.
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Key> {
+        let entry = self.keys.remove(hash, key)?;
+        if let Some(at) = entry.as_ref().expire_at() {
+            self.expires.remove(at, hash);
+        }
+        Some(entry)
+    }
+
+    /// Give a key a time to live, or another one, or none. False: there is no such key.
+    pub fn set_expire(&mut self, hash: u64, key: &[u8], at: Option<i64>) -> bool {
+        let Some(mut entry) = self.keys.find_mut(hash, key) else { return false };
+        let was = entry.expire_at();
+        if was == at {
+            return true;
+        }
+        match (was, at) {
+            (Some(_), Some(at)) => {
+                entry.set_expire_at(at);
+            }
+            _ => {
+                self.keys.replace_with(hash, key, |entry| entry.with_expire(at));
+            }
+        }
+        self.move_expiry(hash, was, at);
+        true
+    }
+
+    /// Forget all keys, giving them to the caller to be freed.
+    pub fn take_keys(&mut self) -> HashTable<Key> {
+        self.expires.clear();
+        self.avg_ttl_ms = 0;
+        let empty = HashTable::new(self.keys.seed());
+        std::mem::replace(&mut self.keys, empty)
+    }
+}

@@ -1,0 +1,680 @@
+//! One allocation for each key: header, expiry, key and value together.
+//!
+//! A key of 16 bytes with a value of 16 bytes is the usual case of a cache. As three allocations (key, value, entry) it costs three
+//! size classes, three headers and three cache misses; as one it costs 7 bytes of header, and the lookup that compares the key
+//! has already loaded the value.
+//!
+//! ```text
+//!  0        3      4       5         6           7
+//! +--------+------+-------+---------+-----------+- - - - - -+- - - - - - -+-----+- - -+----------------------+
+//! | lru    | kind | flags | key len | value len | expire_at | key len     | key | pad | value                |
+//! | 24 bit |      |       |         |           | i64, ms   | u32 if long |     |     | bytes, i64, or a `V` |
+//! +--------+------+-------+---------+-----------+- - - - - -+- - - - - - -+-----+- - -+----------------------+
+//! flags   bits 0..2: form of the value (0 string, 1 integer, 2 a `V`)   bit 2: there is an expire_at
+//! key len 255: the length is in the u32 instead        pad: only before a `V`, up to a multiple of 8
+//! ```
+//!
+//! `kind` belongs to the keyspace (type and encoding, four bits each); nothing here reads it. Numbers are little-endian and unaligned; only a `V` is
+//! aligned. Sizes are rounded up to jemalloc's classes, so that a value may grow in place as far as the allocator's bytes reach and
+//! so that `alloc_size` is what the key really costs: 40 bytes for 16 + 16, 32 with an integer, 8 more with an expiry.
+//!
+//! **Invariants**
+//! - The bytes 3..7 and the long key length determine the layout; `Shape` computes it, and nobody else does.
+//! - The allocated size is `size_class(shape.size())`, before and after every overwrite in place (`tests::overwrite`).
+//! - The key never changes in an allocation's life: the hash table relies on it.
+//!
+//! Limits: keys below 4 GiB; strings up to `INLINE_MAX` inline, longer ones are the payload's business; payloads of at most 24 bytes, so
+//! that an entry with an object stays near 64 bytes.
+//!
+//! Rejected: a pointer to the value for short strings (a miss and 8 to 16 bytes more), a vtable instead of flags (8 bytes), the expiry
+//! in a second hash table (a second probe on each read; the index in `expires` is only touched by writes).
+use std::alloc::{self, Layout};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use super::hashtable::Element;
+
+/// The longest string that is kept in the entry. Rewriting a value of another size class copies key and value, and every SET of a longer one
+/// would: at 128 bytes the copy is two cache lines, about what the extra allocation and miss of a separate string cost.
+pub const INLINE_MAX: usize = 128;
+/// The largest payload.
+pub const PAYLOAD_MAX: usize = 24;
+
+const LRU: usize = 0;
+const KIND: usize = 3;
+const FLAGS: usize = 4;
+const KEY_LEN: usize = 5;
+const VALUE_LEN: usize = 6;
+const HEADER: usize = 7;
+
+const FORM_MASK: u8 = 0b011;
+const HAS_EXPIRE: u8 = 0b100;
+/// The key length byte that says: see the u32.
+const LONG_KEY: u8 = 255;
+const ALIGN: usize = 8;
+
+const _: () = assert!(HEADER + 16 + 16 <= 40 && HEADER + 16 + 8 <= 32);
+const _: () = assert!(INLINE_MAX <= u8::MAX as usize);
+
+/// The form of a value in the flags.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Str = 0,
+    Int = 1,
+    Obj = 2,
+}
+
+/// A value on its way into an entry.
+#[derive(Debug)]
+pub enum NewValue<'a, V> {
+    Int(i64),
+    /// At most `INLINE_MAX` bytes.
+    Str(&'a [u8]),
+    Obj(V),
+}
+
+/// A value as it stands in an entry.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ValueRef<'a, V> {
+    Int(i64),
+    Str(&'a [u8]),
+    Obj(&'a V),
+}
+
+/// A value to be changed where it stands.
+pub enum ValueMut<'a, V> {
+    Int(IntMut<'a>),
+    Str(&'a mut [u8]),
+    Obj(&'a mut V),
+}
+
+/// A value that left its entry.
+#[derive(Debug, PartialEq, Eq)]
+pub enum OwnedValue<V> {
+    Int(i64),
+    Str(Box<[u8]>),
+    Obj(V),
+}
+
+/// An integer inside an entry, which is not aligned.
+pub struct IntMut<'a>(&'a mut [u8; 8]);
+
+impl IntMut<'_> {
+    pub fn get(&self) -> i64 {
+        i64::from_le_bytes(*self.0)
+    }
+
+    pub fn set(&mut self, value: i64) {
+        *self.0 = value.to_le_bytes();
+    }
+}
+
+/// A key with its value and expiry: one allocation, owned.
+pub struct Entry<V> {
+    p: NonNull<u8>,
+    _owns: PhantomData<V>,
+}
+
+/// A shared look at an entry.
+pub struct EntryRef<'a, V> {
+    p: NonNull<u8>,
+    _borrows: PhantomData<&'a V>,
+}
+
+/// The only look at an entry.
+pub struct EntryMut<'a, V> {
+    p: NonNull<u8>,
+    _borrows: PhantomData<&'a mut V>,
+}
+
+// SAFETY: an entry owns its bytes and its V, and shares them with nobody.
+unsafe impl<V: Send> Send for Entry<V> {}
+// SAFETY: a shared entry only reads.
+unsafe impl<V: Sync> Sync for Entry<V> {}
+// SAFETY: as &V.
+unsafe impl<V: Sync> Send for EntryRef<'_, V> {}
+// SAFETY: as &V.
+unsafe impl<V: Sync> Sync for EntryRef<'_, V> {}
+// SAFETY: as &mut V.
+unsafe impl<V: Send> Send for EntryMut<'_, V> {}
+// SAFETY: as &mut V.
+unsafe impl<V: Sync> Sync for EntryMut<'_, V> {}
+
+impl<V> Clone for EntryRef<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for EntryRef<'_, V> {}
+
+/// Where the parts of an entry are.
+#[derive(Clone, Copy)]
+struct Shape {
+    form: Form,
+    has_expire: bool,
+    key_len: usize,
+    /// Bytes of the value.
+    value_len: usize,
+}
+
+impl Shape {
+    fn new<V>(key_len: usize, has_expire: bool, value: &NewValue<'_, V>) -> Self {
+        let (form, value_len) = match value {
+            NewValue::Int(_) => (Form::Int, size_of::<i64>()),
+            NewValue::Str(s) => (Form::Str, s.len()),
+            NewValue::Obj(_) => (Form::Obj, size_of::<V>()),
+        };
+        assert!(key_len <= u32::MAX as usize && (form != Form::Str || value_len <= INLINE_MAX));
+        Shape {
+            form,
+            has_expire,
+            key_len,
+            value_len,
+        }
+    }
+
+    const fn expire_at(has_expire: bool) -> usize {
+        if has_expire { size_of::<i64>() } else { 0 }
+    }
+
+    fn key_at(self) -> usize {
+        let long = if self.key_len >= LONG_KEY as usize {
+            size_of::<u32>()
+        } else {
+            0
+        };
+        HEADER + Self::expire_at(self.has_expire) + long
+    }
+
+    fn value_at(self) -> usize {
+        let end = self.key_at() + self.key_len;
+        if self.form == Form::Obj {
+            end.next_multiple_of(ALIGN)
+        } else {
+            end
+        }
+    }
+
+    fn size(self) -> usize {
+        self.value_at() + self.value_len
+    }
+
+    fn alloc_size(self) -> usize {
+        size_class(self.size())
+    }
+
+    fn layout(self) -> Layout {
+        Layout::from_size_align(self.alloc_size(), ALIGN)
+            .expect("an entry larger than the address space")
+    }
+}
+
+/// Rounds up to jemalloc's size classes with a quantum of 8: multiples of 8 to 64, then four classes for each doubling.
+const fn size_class(size: usize) -> usize {
+    if size <= 64 {
+        size.next_multiple_of(8)
+    } else {
+        size.next_multiple_of(size.next_power_of_two() / 8)
+    }
+}
+
+impl<'a, V> EntryRef<'a, V> {
+    #[inline(always)]
+    fn bytes<const N: usize>(self, at: usize) -> [u8; N] {
+        // SAFETY: callers stay inside the layout that the header declares; the entry lives during 'a.
+        unsafe { self.p.add(at).cast::<[u8; N]>().read() }
+    }
+
+    #[inline(always)]
+    fn slice(self, at: usize, len: usize) -> &'a [u8] {
+        // SAFETY: as `bytes`; no reference to these bytes is exclusive during 'a.
+        unsafe { std::slice::from_raw_parts(self.p.add(at).as_ptr(), len) }
+    }
+
+    #[inline(always)]
+    fn flags(self) -> u8 {
+        self.bytes::<1>(FLAGS)[0]
+    }
+
+    #[inline(always)]
+    fn form(self) -> Form {
+        match self.flags() & FORM_MASK {
+            0 => Form::Str,
+            1 => Form::Int,
+            _ => Form::Obj,
+        }
+    }
+
+    #[inline(always)]
+    fn shape(self) -> Shape {
+        let form = self.form();
+        let value_len = match form {
+            Form::Str => usize::from(self.bytes::<1>(VALUE_LEN)[0]),
+            Form::Int => size_of::<i64>(),
+            Form::Obj => size_of::<V>(),
+        };
+        Shape {
+            form,
+            has_expire: self.has_expire(),
+            key_len: self.key().len(),
+            value_len,
+        }
+    }
+
+    #[inline(always)]
+    pub fn key(self) -> &'a [u8] {
+        let at = HEADER + Shape::expire_at(self.has_expire());
+        match self.bytes::<1>(KEY_LEN)[0] {
+            LONG_KEY => self.slice(at + 4, u32::from_le_bytes(self.bytes(at)) as usize),
+            short => self.slice(at, usize::from(short)),
+        }
+    }
+
+    /// The caller's tag.
+    #[inline]
+    pub fn kind(self) -> u8 {
+        self.bytes::<1>(KIND)[0]
+    }
+
+    /// The 24 bits of LRU clock or LFU counter.
+    #[inline]
+    pub fn lru(self) -> u32 {
+        let [a, b, c] = self.bytes(LRU);
+        u32::from_le_bytes([a, b, c, 0])
+    }
+
+    #[inline(always)]
+    pub fn has_expire(self) -> bool {
+        self.flags() & HAS_EXPIRE != 0
+    }
+
+    /// When the key expires, in milliseconds since 1970.
+    #[inline(always)]
+    pub fn expire_at(self) -> Option<i64> {
+        self.has_expire()
+            .then(|| i64::from_le_bytes(self.bytes(HEADER)))
+    }
+
+    #[inline(always)]
+    pub fn value(self) -> ValueRef<'a, V> {
+        let shape = self.shape();
+        let at = shape.value_at();
+        match shape.form {
+            Form::Str => ValueRef::Str(self.slice(at, shape.value_len)),
+            Form::Int => ValueRef::Int(i64::from_le_bytes(self.bytes(at))),
+            // SAFETY: the flags say that a V stands there; it is aligned and lives during 'a.
+            Form::Obj => ValueRef::Obj(unsafe { self.p.add(at).cast::<V>().as_ref() }),
+        }
+    }
+
+    /// The address of the allocation: its identity while it lives.
+    pub fn addr(self) -> usize {
+        self.p.addr().get()
+    }
+
+    /// Bytes of the allocation.
+    pub fn alloc_size(self) -> usize {
+        self.shape().alloc_size()
+    }
+}
+
+impl<V: fmt::Debug> fmt::Debug for EntryRef<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("key", &self.key().escape_ascii().to_string())
+            .field("kind", &self.kind())
+            .field("expire_at", &self.expire_at())
+            .field("value", &self.value())
+            .finish()
+    }
+}
+
+impl<'a, V> EntryMut<'a, V> {
+    /// A shared look, as long as this one is not used.
+    #[inline(always)]
+    pub fn as_ref(&self) -> EntryRef<'_, V> {
+        EntryRef {
+            p: self.p,
+            _borrows: PhantomData,
+        }
+    }
+
+    /// Gives up the right to change.
+    #[inline(always)]
+    pub fn into_ref(self) -> EntryRef<'a, V> {
+        EntryRef {
+            p: self.p,
+            _borrows: PhantomData,
+        }
+    }
+
+    /// A shorter borrow of the same entry.
+    #[inline(always)]
+    pub fn reborrow(&mut self) -> EntryMut<'_, V> {
+        EntryMut {
+            p: self.p,
+            _borrows: PhantomData,
+        }
+    }
+
+    pub fn key(&self) -> &[u8] {
+        self.as_ref().key()
+    }
+
+    pub fn kind(&self) -> u8 {
+        self.as_ref().kind()
+    }
+
+    pub fn lru(&self) -> u32 {
+        self.as_ref().lru()
+    }
+
+    pub fn has_expire(&self) -> bool {
+        self.as_ref().has_expire()
+    }
+
+    pub fn expire_at(&self) -> Option<i64> {
+        self.as_ref().expire_at()
+    }
+
+    pub fn value(&self) -> ValueRef<'_, V> {
+        self.as_ref().value()
+    }
+
+    pub fn addr(&self) -> usize {
+        self.as_ref().addr()
+    }
+
+    pub fn alloc_size(&self) -> usize {
+        self.as_ref().alloc_size()
+    }
+
+    #[inline(always)]
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        // SAFETY: callers stay inside the allocation; nobody else looks at it during 'a, and `bytes` is not part of it.
+        unsafe {
+            self.p
+                .add(at)
+                .copy_from_nonoverlapping(NonNull::from_ref(bytes).cast(), bytes.len())
+        }
+    }
+
+    /// Sets the LRU clock or LFU counter; its lower 24 bits are kept.
+    #[inline]
+    pub fn set_lru(&mut self, lru: u32) {
+        self.write(LRU, &lru.to_le_bytes()[..3]);
+    }
+
+    #[inline]
+    pub fn set_kind(&mut self, kind: u8) {
+        self.write(KIND, &[kind]);
+    }
+
+    /// Changes the expiry of an entry that has one; false, and nothing done, if it has none (`Entry::with_expire` makes room).
+    #[inline]
+    pub fn set_expire_at(&mut self, at_ms: i64) -> bool {
+        let room = self.has_expire();
+        if room {
+            self.write(HEADER, &at_ms.to_le_bytes());
+        }
+        room
+    }
+
+    pub fn value_mut(&mut self) -> ValueMut<'_, V> {
+        self.reborrow().into_value_mut()
+    }
+
+    #[inline]
+    pub fn into_value_mut(self) -> ValueMut<'a, V> {
+        let shape = self.as_ref().shape();
+        // SAFETY: the shape says what stands at the value's place; it is borrowed exclusively during 'a.
+        unsafe {
+            let value = self.p.add(shape.value_at());
+            match shape.form {
+                Form::Str => ValueMut::Str(std::slice::from_raw_parts_mut(
+                    value.as_ptr(),
+                    shape.value_len,
+                )),
+                Form::Int => ValueMut::Int(IntMut(value.cast().as_mut())),
+                Form::Obj => ValueMut::Obj(value.cast().as_mut()),
+            }
+        }
+    }
+
+    /// Writes a string or integer over a string or integer if the allocation stays the same; false, and nothing done, otherwise. The kind is the
+    /// caller's to set.
+    #[inline]
+    pub fn try_overwrite(&mut self, value: &NewValue<'_, V>) -> bool {
+        let old = self.as_ref().shape();
+        let fits_inline = !matches!(value, NewValue::Str(s) if s.len() > INLINE_MAX);
+        if old.form == Form::Obj || matches!(value, NewValue::Obj(_)) || !fits_inline {
+            return false;
+        }
+        let new = Shape::new(old.key_len, old.has_expire, value);
+        if new.alloc_size() != old.alloc_size() {
+            return false;
+        }
+        self.write_value(new, value);
+        true
+    }
+
+    /// Writes a string or integer and the header bytes that describe it.
+    #[inline(always)]
+    fn write_value(&mut self, shape: Shape, value: &NewValue<'_, V>) {
+        let expire = if shape.has_expire { HAS_EXPIRE } else { 0 };
+        self.write(FLAGS, &[shape.form as u8 | expire]);
+        match value {
+            NewValue::Str(s) => {
+                self.write(VALUE_LEN, &[s.len() as u8]);
+                self.write(shape.value_at(), s);
+            }
+            NewValue::Int(n) => self.write(shape.value_at(), &n.to_le_bytes()),
+            NewValue::Obj(_) => {}
+        }
+    }
+}
+
+impl<V> Entry<V> {
+    const PAYLOAD_FITS: () = assert!(align_of::<V>() <= ALIGN && size_of::<V>() <= PAYLOAD_MAX);
+
+    /// # Panics
+    /// When a string is longer than `INLINE_MAX` or a key than `u32::MAX`.
+    pub fn new(
+        key: &[u8],
+        kind: u8,
+        lru: u32,
+        expire_at: Option<i64>,
+        value: NewValue<'_, V>,
+    ) -> Self {
+        const { Self::PAYLOAD_FITS };
+        let shape = Shape::new(key.len(), expire_at.is_some(), &value);
+        let layout = shape.layout();
+        // SAFETY: the header alone makes the layout non-empty.
+        let Some(p) = NonNull::new(unsafe { alloc::alloc(layout) }) else {
+            alloc::handle_alloc_error(layout)
+        };
+        let mut entry = EntryMut {
+            p,
+            _borrows: PhantomData,
+        };
+        entry.set_lru(lru);
+        entry.set_kind(kind);
+        entry.write_value(shape, &value);
+        if let Some(at) = expire_at {
+            entry.write(HEADER, &at.to_le_bytes());
+        }
+        if key.len() < usize::from(LONG_KEY) {
+            entry.write(KEY_LEN, &[key.len() as u8]);
+        } else {
+            entry.write(KEY_LEN, &[LONG_KEY]);
+            entry.write(shape.key_at() - 4, &(key.len() as u32).to_le_bytes());
+        }
+        entry.write(shape.key_at(), key);
+        if let NewValue::Obj(v) = value {
+            // SAFETY: the shape reserves an aligned place for a V there.
+            unsafe { p.add(shape.value_at()).cast::<V>().write(v) };
+        }
+        Entry {
+            p,
+            _owns: PhantomData,
+        }
+    }
+
+    #[inline]
+    pub fn as_ref(&self) -> EntryRef<'_, V> {
+        EntryRef {
+            p: self.p,
+            _borrows: PhantomData,
+        }
+    }
+
+    #[inline]
+    pub fn as_mut(&mut self) -> EntryMut<'_, V> {
+        EntryMut {
+            p: self.p,
+            _borrows: PhantomData,
+        }
+    }
+
+    /// The same key and value with another expiry, in a new allocation unless the old one has room.
+    pub fn with_expire(mut self, expire_at: Option<i64>) -> Self {
+        match expire_at {
+            None if !self.as_ref().has_expire() => return self,
+            Some(at) if self.as_mut().set_expire_at(at) => return self,
+            _ => {}
+        }
+        let look = self.as_ref();
+        let (key, kind, lru) = (look.key(), look.kind(), look.lru());
+        match look.value() {
+            ValueRef::Int(n) => Entry::new(key, kind, lru, expire_at, NewValue::Int(n)),
+            ValueRef::Str(s) => Entry::new(key, kind, lru, expire_at, NewValue::Str(s)),
+            ValueRef::Obj(v) => {
+                // SAFETY: the old allocation is freed below without dropping its V, which this copy now is.
+                let v = unsafe { std::ptr::read(v) };
+                let entry = Entry::new(key, kind, lru, expire_at, NewValue::Obj(v));
+                self.free();
+                entry
+            }
+        }
+    }
+
+    /// The same key, LRU and expiry with another value, in place when it fits.
+    pub fn with_value(mut self, kind: u8, value: NewValue<'_, V>) -> Self {
+        if self.as_mut().try_overwrite(&value) {
+            self.as_mut().set_kind(kind);
+            return self;
+        }
+        let look = self.as_ref();
+        Entry::new(look.key(), kind, look.lru(), look.expire_at(), value)
+    }
+
+    /// The value alone; the allocation goes.
+    pub fn into_value(self) -> OwnedValue<V> {
+        let v = match self.as_ref().value() {
+            ValueRef::Int(n) => return OwnedValue::Int(n),
+            ValueRef::Str(s) => return OwnedValue::Str(s.into()),
+            // SAFETY: the allocation is freed below without dropping its V, which this copy now is.
+            ValueRef::Obj(v) => unsafe { std::ptr::read(v) },
+        };
+        self.free();
+        OwnedValue::Obj(v)
+    }
+
+    /// The payload, if the value is one; the allocation goes.
+    pub fn take_obj(self) -> Option<V> {
+        match self.into_value() {
+            OwnedValue::Obj(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// Frees the allocation, and leaves a payload that has been copied out alone.
+    fn free(self) {
+        let (p, layout) = (self.p, self.as_ref().shape().layout());
+        std::mem::forget(self);
+        // SAFETY: `self` owned the allocation, which has this layout.
+        unsafe { alloc::dealloc(p.as_ptr(), layout) }
+    }
+}
+
+impl<V> Drop for Entry<V> {
+    fn drop(&mut self) {
+        let shape = self.as_ref().shape();
+        // SAFETY: the entry owns its allocation, and the V in it if the shape says so; neither is used again.
+        unsafe {
+            if shape.form == Form::Obj {
+                self.p.add(shape.value_at()).cast::<V>().drop_in_place();
+            }
+            alloc::dealloc(self.p.as_ptr(), shape.layout());
+        }
+    }
+}
+
+impl<V: fmt::Debug> fmt::Debug for Entry<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().fmt(f)
+    }
+}
+
+// SAFETY: the pointer is the global allocator's; the key is written once, in `new`, and no method of EntryMut reaches it.
+unsafe impl<V> Element for Entry<V> {
+    type Ref<'a>
+        = EntryRef<'a, V>
+    where
+        V: 'a;
+    type Mut<'a>
+        = EntryMut<'a, V>
+    where
+        V: 'a;
+
+    #[inline(always)]
+    fn into_raw(self) -> NonNull<u8> {
+        let p = self.p;
+        std::mem::forget(self);
+        p
+    }
+
+    #[inline(always)]
+    unsafe fn from_raw(p: NonNull<u8>) -> Self {
+        Entry {
+            p,
+            _owns: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn key<'a>(p: NonNull<u8>) -> &'a [u8]
+    where
+        V: 'a,
+    {
+        EntryRef::<V> {
+            p,
+            _borrows: PhantomData,
+        }
+        .key()
+    }
+
+    #[inline(always)]
+    unsafe fn by_ref<'a>(p: NonNull<u8>) -> EntryRef<'a, V>
+    where
+        V: 'a,
+    {
+        EntryRef {
+            p,
+            _borrows: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn by_mut<'a>(p: NonNull<u8>) -> EntryMut<'a, V>
+    where
+        V: 'a,
+    {
+        EntryMut {
+            p,
+            _borrows: PhantomData,
+        }
+    }
+}

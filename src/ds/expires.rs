@@ -1,0 +1,390 @@
+//! The keys with a TTL, in the order in which they expire.
+//!
+//! Active expiry wants the due keys, earliest first, and nothing else; a sample that mostly finds keys which are not due is work for
+//! nothing, and a key that no sample meets stays for ever. So there is an exact index. It holds (time, id) pairs, where an id is any number by which
+//! the owner finds the key again: the keyspace takes the key's 64-bit hash, which `HashTable::find_by` resolves, because a stale hash is
+//! harmless and a stale address is not.
+//!
+//! ```text
+//!             BTreeMap: (at, id) of the lowest pair that may stand in the leaf
+//!        (MIN, 0)          (7000, 91..)          (9500, 12..)
+//!           |                   |                     |
+//!        leaf                leaf                  leaf        base: i64, len, words: Vec<u32>
+//!        +----------------+----------------+----------------+ - - - - - - - -+
+//!        | at - base, low | id, low half   | id, high half  | at - base, high|     one array for each column, `cap` words long
+//!        +----------------+----------------+----------------+ - - - - - - - -+     the fourth only in a leaf that spans over 49 days
+//! ```
+//!
+//! A leaf is unsorted: an insert appends, a removal moves the last pair into the hole. Only the columns matter for speed: to find
+//! an id in a leaf the processor compares one dense array of u32, eight or sixteen at a time. A full leaf is split at its median. Appends in
+//! order, the usual case with one TTL for all, open a new leaf instead, so that the leaves behind them are full.
+//!
+//! **Invariants**
+//! - A pair stands in the leaf with the greatest key not above it; the first leaf's key is below everything (`tests::twin`).
+//! - No leaf is empty. No `base` is above a time in its leaf.
+//! - A leaf is allocated in steps of `STEP` pairs or to a size class, and freed the same way.
+//!
+//! Cost: a pair is 12 bytes, with slack and the map about 13.6; insert, remove and pop touch one leaf and the path to it. A million pairs of the same millisecond
+//! are no special case, as the id is part of the order. Pairs may repeat (two keys can share a hash): more than a leaf's worth of the very same pair makes one long leaf.
+//!
+//! Rejected: a hierarchical timing wheel (its lists need a pointer each way, and TTLs of years and milliseconds in one wheel cascade), a binary heap
+//! (a removal needs the position, or leaves a corpse for each overwritten TTL), sorted leaves (an insert moves half a leaf),
+//! BTreeMap of pairs (24 to 30 bytes each).
+use std::collections::BTreeMap;
+
+/// Pairs in a leaf, at most (unless all are the same).
+const LEAF_MAX: usize = 256;
+/// Two neighbours merge when both fit in this many.
+const MERGE_MAX: usize = LEAF_MAX / 2;
+
+type Pair = (i64, u64);
+
+/// An ordered multiset of (time in ms, id).
+#[derive(Default)]
+pub struct Expires {
+    leaves: BTreeMap<Pair, Leaf>,
+    len: usize,
+    /// Bytes of all leaves' columns.
+    bytes: usize,
+}
+
+/// The key of the first leaf.
+const LOWEST: Pair = (i64::MIN, 0);
+
+impl Expires {
+    pub const fn new() -> Self {
+        Expires {
+            leaves: BTreeMap::new(),
+            len: 0,
+            bytes: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a pair; one that is there already is there twice.
+    pub fn insert(&mut self, at: i64, id: u64) {
+        self.len += 1;
+        let pair = (at, id);
+        let Some((_, leaf)) = self.leaves.range_mut(..=pair).next_back() else {
+            let leaf = Leaf::of(&[pair]);
+            self.bytes += leaf.bytes();
+            self.leaves.insert(LOWEST, leaf);
+            return;
+        };
+        let before = leaf.bytes();
+        let split = if leaf.len() >= LEAF_MAX {
+            leaf.split(pair)
+        } else {
+            None
+        };
+        match &split {
+            Some((key, _)) if *key <= pair => {}
+            _ => leaf.push(pair),
+        }
+        self.bytes = self.bytes - before + leaf.bytes();
+        if let Some((key, mut upper)) = split {
+            if key <= pair {
+                upper.push(pair);
+            }
+            self.bytes += upper.bytes();
+            self.leaves.insert(key, upper);
+        }
+    }
+
+    /// Takes a pair out, once; false if it is not there.
+    pub fn remove(&mut self, at: i64, id: u64) -> bool {
+        let Some((&key, leaf)) = self.leaves.range_mut(..=(at, id)).next_back() else {
+            return false;
+        };
+        let Some(place) = leaf.position((at, id)) else {
+            return false;
+        };
+        let before = leaf.bytes();
+        leaf.swap_remove(place);
+        let after = leaf.bytes();
+        self.note_removal(key, before, after);
+        true
+    }
+
+    /// Takes the earliest pair out if its time is not after `now`.
+    pub fn pop_due(&mut self, now: i64) -> Option<(i64, u64)> {
+        let mut first = self.leaves.first_entry()?;
+        let key = *first.key();
+        let leaf = first.get_mut();
+        let place = leaf.earliest();
+        let pair = leaf.get(place);
+        if pair.0 > now {
+            return None;
+        }
+        let before = leaf.bytes();
+        leaf.swap_remove(place);
+        let after = leaf.bytes();
+        self.note_removal(key, before, after);
+        Some(pair)
+    }
+
+    /// The earliest pair.
+    pub fn first(&self) -> Option<(i64, u64)> {
+        let (_, leaf) = self.leaves.first_key_value()?;
+        Some(leaf.get(leaf.earliest()))
+    }
+
+    /// All pairs; leaf by leaf they ascend, within a leaf they don't.
+    pub fn iter(&self) -> impl Iterator<Item = (i64, u64)> + '_ {
+        self.leaves
+            .values()
+            .flat_map(|leaf| (0..leaf.len()).map(|place| leaf.get(place)))
+    }
+
+    /// Bytes allocated: exact for the leaves' columns, close for the map around them.
+    pub fn memory_bytes(&self) -> usize {
+        // A node of a BTreeMap has 11 places, of which two thirds are used on average.
+        self.bytes + self.leaves.len() * (size_of::<Pair>() + size_of::<Leaf>()) * 3 / 2
+    }
+
+    pub fn clear(&mut self) {
+        *self = Expires::new();
+    }
+
+    /// Accounts for a pair that left the leaf at `key`, drops the leaf if it is empty, and merges it when it just gave memory back.
+    fn note_removal(&mut self, key: Pair, before: usize, after: usize) {
+        self.len -= 1;
+        self.bytes = self.bytes - before + after;
+        if after == 0 {
+            self.drop_leaf(key);
+        } else if after < before {
+            self.merge_with_next(key);
+        }
+    }
+
+    /// Removes an empty leaf. If it was the first, the next one takes its key.
+    fn drop_leaf(&mut self, key: Pair) {
+        self.leaves.remove(&key);
+        if key == LOWEST
+            && let Some((_, leaf)) = self.leaves.pop_first()
+        {
+            self.leaves.insert(LOWEST, leaf);
+        }
+    }
+
+    fn merge_with_next(&mut self, key: Pair) {
+        let mut range = self.leaves.range_mut(key..);
+        let (Some((_, leaf)), Some((&next_key, next))) = (range.next(), range.next()) else {
+            return;
+        };
+        if leaf.len() + next.len() > MERGE_MAX {
+            return;
+        }
+        let before = leaf.bytes() + next.bytes();
+        let mut pairs: Vec<Pair> = (0..leaf.len()).map(|place| leaf.get(place)).collect();
+        pairs.extend((0..next.len()).map(|place| next.get(place)));
+        *leaf = Leaf::of(&pairs);
+        self.bytes = self.bytes - before + leaf.bytes();
+        self.leaves.remove(&next_key);
+    }
+}
+
+/// A handful of pairs in columns of u32.
+struct Leaf {
+    base: i64,
+    /// `columns` arrays of `cap` words each.
+    words: Box<[u32]>,
+    len: u32,
+    cap: u32,
+    /// 3, or 4 when times don't fit in 32 bits above `base`.
+    columns: u32,
+}
+
+const TIME: usize = 0;
+const ID_LOW: usize = 1;
+const ID_HIGH: usize = 2;
+const TIME_HIGH: usize = 3;
+const NARROW: u32 = 3;
+const WIDE: u32 = 4;
+
+/// Capacities grow by about a sixth, along the allocator's size classes: 12 bytes times these are just below 192, 256, .. 3072.
+const CAPACITIES: [usize; 17] = [
+    4, 8, 16, 21, 26, 32, 37, 42, 53, 64, 85, 106, 128, 149, 170, 213, 256,
+];
+
+fn capacity_for(len: usize) -> usize {
+    CAPACITIES
+        .into_iter()
+        .find(|&cap| cap >= len)
+        .unwrap_or_else(|| len.next_multiple_of(LEAF_MAX))
+}
+
+impl Leaf {
+    fn of(pairs: &[Pair]) -> Leaf {
+        let base = pairs.iter().map(|pair| pair.0).min().unwrap_or(0);
+        let fits = pairs
+            .iter()
+            .all(|pair| pair.0.abs_diff(base) <= u64::from(u32::MAX));
+        let mut leaf = Leaf {
+            base,
+            words: Box::default(),
+            len: 0,
+            cap: 0,
+            columns: if fits { NARROW } else { WIDE },
+        };
+        leaf.set_capacity(capacity_for(pairs.len()));
+        pairs.iter().for_each(|&pair| leaf.append(pair));
+        leaf
+    }
+
+    fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
+    fn column(&self, column: usize) -> &[u32] {
+        let start = column * self.cap as usize;
+        &self.words[start..start + self.len()]
+    }
+
+    /// Moves the columns to arrays of another length.
+    fn set_capacity(&mut self, cap: usize) {
+        let mut words = vec![0; cap * self.columns as usize].into_boxed_slice();
+        for column in 0..self.columns as usize {
+            words[column * cap..][..self.len()].copy_from_slice(self.column(column));
+        }
+        (self.words, self.cap) = (words, cap as u32);
+    }
+
+    #[inline]
+    fn delta(&self, place: usize) -> u64 {
+        let cap = self.cap as usize;
+        let high = if self.columns == WIDE {
+            self.words[TIME_HIGH * cap + place]
+        } else {
+            0
+        };
+        u64::from(high) << 32 | u64::from(self.words[TIME * cap + place])
+    }
+
+    #[inline]
+    fn get(&self, place: usize) -> Pair {
+        let cap = self.cap as usize;
+        let id = u64::from(self.words[ID_HIGH * cap + place]) << 32
+            | u64::from(self.words[ID_LOW * cap + place]);
+        (self.base.wrapping_add_unsigned(self.delta(place)), id)
+    }
+
+    /// Adds a pair, making room and moving the base as needed.
+    fn push(&mut self, pair: Pair) {
+        let delta = pair.0.checked_sub(self.base);
+        if !matches!(delta, Some(delta) if delta >= 0 && (self.columns == WIDE || delta <= i64::from(u32::MAX)))
+        {
+            let mut pairs: Vec<Pair> = (0..self.len()).map(|place| self.get(place)).collect();
+            pairs.push(pair);
+            *self = Leaf::of(&pairs);
+            return;
+        }
+        if self.len == self.cap {
+            self.set_capacity(capacity_for(self.len() + 1));
+        }
+        self.append(pair);
+    }
+
+    /// Adds a pair whose time is not below the base, with room for it.
+    fn append(&mut self, (at, id): Pair) {
+        let (cap, place) = (self.cap as usize, self.len());
+        let delta = at.abs_diff(self.base);
+        self.words[TIME * cap + place] = delta as u32;
+        self.words[ID_LOW * cap + place] = id as u32;
+        self.words[ID_HIGH * cap + place] = (id >> 32) as u32;
+        if self.columns == WIDE {
+            self.words[TIME_HIGH * cap + place] = (delta >> 32) as u32;
+        }
+        self.len += 1;
+    }
+
+    /// Where a pair stands.
+    fn position(&self, pair: Pair) -> Option<usize> {
+        let low = pair.1 as u32;
+        let ids = self.column(ID_LOW);
+        let mut start = 0;
+        while let Some(found) = find_word(&ids[start..], low) {
+            start += found;
+            if self.get(start) == pair {
+                return Some(start);
+            }
+            start += 1;
+        }
+        None
+    }
+
+    /// The place of an earliest pair.
+    fn earliest(&self) -> usize {
+        if self.columns == WIDE {
+            return (0..self.len())
+                .min_by_key(|&place| self.delta(place))
+                .unwrap_or(0);
+        }
+        let times = self.column(TIME);
+        let earliest = times.iter().copied().fold(u32::MAX, u32::min);
+        find_word(times, earliest).unwrap_or(0)
+    }
+
+    /// Takes a pair out; the last one fills the hole, and spare capacity goes when two steps of it are free.
+    fn swap_remove(&mut self, place: usize) {
+        let (cap, last) = (self.cap as usize, self.len() - 1);
+        for column in 0..self.columns as usize {
+            self.words[column * cap + place] = self.words[column * cap + last];
+        }
+        self.len -= 1;
+        if self.len == 0 {
+            (self.words, self.cap) = (Box::default(), 0);
+        } else if capacity_for(self.len() + self.len() / 4 + 1) < cap {
+            self.set_capacity(capacity_for(self.len()));
+        }
+    }
+
+    /// Splits a full leaf and returns the upper part with its key: a new leaf for `pair` alone if nothing here is above it, else the half above the median.
+    /// None if all pairs are the same.
+    fn split(&mut self, pair: Pair) -> Option<(Pair, Leaf)> {
+        let mut pairs: Vec<Pair> = (0..self.len()).map(|place| self.get(place)).collect();
+        let highest = pairs.iter().copied().max()?;
+        if highest < pair {
+            return Some((pair, Leaf::of(&[])));
+        }
+        let middle = pairs.len() / 2;
+        let (_, &mut median, _) = pairs.select_nth_unstable(middle);
+        let lowest = pairs.iter().copied().min()?;
+        let key = if lowest < median {
+            median
+        } else {
+            *pairs.iter().filter(|&&p| p > median).min()?
+        };
+        let (lower, upper): (Vec<Pair>, Vec<Pair>) = pairs.iter().partition(|&&p| p < key);
+        *self = Leaf::of(&lower);
+        Some((key, Leaf::of(&upper)))
+    }
+}
+
+/// The first place of a word, sixteen compared at a time.
+fn find_word(words: &[u32], word: u32) -> Option<usize> {
+    const LANES: usize = 16;
+    let (chunks, rest) = words.as_chunks::<LANES>();
+    for (n, chunk) in chunks.iter().enumerate() {
+        if chunk.iter().fold(false, |any, &w| any | (w == word)) {
+            return chunk
+                .iter()
+                .position(|&w| w == word)
+                .map(|place| n * LANES + place);
+        }
+    }
+    rest.iter()
+        .position(|&w| w == word)
+        .map(|place| chunks.len() * LANES + place)
+}

@@ -1,0 +1,274 @@
+//! One array of buckets with its chains. It owns buckets, never elements: to it an element is an address under a tag.
+//!
+//! **Invariants**
+//! - A chain is dense and as short as can be: every bucket but its last one is full, and a child exists only when the elements
+//!   don't fit without it. So "how long is this chain?" costs one step for each bucket, and an empty chain has no child.
+//! - `longest` is at least the length of the longest chain. It never falls while the table lives: an upper bound is all
+//!   that a fair random pick needs.
+use std::alloc::{self, Layout};
+use std::ptr::NonNull;
+
+use super::bucket::{Bucket, SLOTS_WITH_CHILD};
+
+/// What a table without an allocation points to. Never written: `buckets` is 0, and every insert looks at it first.
+static NOTHING: Bucket = Bucket::empty();
+
+pub(super) struct Table {
+    first: NonNull<Bucket>,
+    /// 0, or a power of two.
+    buckets: usize,
+    children: usize,
+    longest: usize,
+}
+
+/// Where an element stands.
+#[derive(Clone, Copy)]
+pub(super) struct Position {
+    pub(super) bucket: NonNull<Bucket>,
+    pub(super) slot: usize,
+}
+
+impl Table {
+    pub(super) const fn empty() -> Self {
+        Table {
+            first: NonNull::from_ref(&NOTHING),
+            buckets: 0,
+            children: 0,
+            longest: 0,
+        }
+    }
+
+    /// A table of `buckets` empty buckets, a power of two.
+    pub(super) fn with_buckets(buckets: usize) -> Self {
+        assert!(buckets.is_power_of_two());
+        let layout = Self::layout(buckets);
+        // SAFETY: the layout is not empty, and a zeroed bucket is an empty one.
+        let p = unsafe { alloc::alloc_zeroed(layout) };
+        let Some(first) = NonNull::new(p.cast::<Bucket>()) else {
+            alloc::handle_alloc_error(layout)
+        };
+        Table {
+            first,
+            buckets,
+            children: 0,
+            longest: 0,
+        }
+    }
+
+    fn layout(buckets: usize) -> Layout {
+        Layout::array::<Bucket>(buckets).expect("a table larger than the address space")
+    }
+
+    #[inline(always)]
+    pub(super) fn buckets(&self) -> usize {
+        self.buckets
+    }
+
+    pub(super) fn children(&self) -> usize {
+        self.children
+    }
+
+    pub(super) fn longest(&self) -> usize {
+        self.longest
+    }
+
+    #[inline(always)]
+    pub(super) fn mask(&self) -> usize {
+        self.buckets.saturating_sub(1)
+    }
+
+    /// The home bucket of an index below `buckets` (index 0 of an empty table is a bucket without elements).
+    #[inline(always)]
+    pub(super) fn home(&self, index: usize) -> NonNull<Bucket> {
+        assert!(index <= self.mask());
+        // SAFETY: the index is inside the array, or 0 for the static bucket.
+        unsafe { self.first.add(index) }
+    }
+
+    /// The buckets of one chain, home first.
+    #[inline(always)]
+    pub(super) fn chain(&self, index: usize) -> Chain<'_> {
+        Chain {
+            next: Some(self.home(index)),
+            _table: self,
+        }
+    }
+
+    /// How many elements a chain holds.
+    pub(super) fn chain_len(&self, index: usize) -> usize {
+        self.chain(index).map(|bucket| bucket.count()).sum()
+    }
+
+    /// The element at a place of a chain below its `chain_len`.
+    pub(super) fn chain_get(&self, index: usize, place: usize) -> Option<NonNull<u8>> {
+        let mut place = place;
+        for bucket in self.chain(index) {
+            if place < bucket.count() {
+                return Some(bucket.get(place));
+            }
+            place -= bucket.count();
+        }
+        None
+    }
+
+    /// The first element of the chain under `tag` that `is_it` recognises.
+    #[inline(always)]
+    pub(super) fn find(
+        &self,
+        index: usize,
+        tag: u8,
+        mut is_it: impl FnMut(NonNull<u8>) -> bool,
+    ) -> Option<Position> {
+        let mut at = self.home(index);
+        loop {
+            // SAFETY: home buckets and children live as long as the table, which is borrowed and not written.
+            let bucket = unsafe { at.as_ref() };
+            let mut matches = bucket.matches(tag);
+            while matches != 0 {
+                let slot = matches.trailing_zeros() as usize;
+                if is_it(bucket.get(slot)) {
+                    return Some(Position { bucket: at, slot });
+                }
+                matches &= matches - 1;
+            }
+            at = bucket.child()?;
+        }
+    }
+
+    /// Appends an element to a chain.
+    #[inline]
+    pub(super) fn push(&mut self, index: usize, tag: u8, p: NonNull<u8>) {
+        assert!(index < self.buckets);
+        let mut at = self.home(index);
+        let mut length = 0;
+        // SAFETY: the table is borrowed exclusively; its buckets are reached through this one path.
+        unsafe {
+            while let Some(child) = at.as_ref().child() {
+                length += SLOTS_WITH_CHILD;
+                at = child;
+            }
+            if at.as_ref().is_full() {
+                at = at.as_mut().grow_child();
+                self.children += 1;
+                length += SLOTS_WITH_CHILD;
+            }
+            at.as_mut().push(tag, p);
+            length += at.as_ref().count();
+        }
+        self.longest = self.longest.max(length);
+    }
+
+    /// Puts another element into an occupied slot and returns the old one.
+    ///
+    /// # Safety
+    /// The position is one that `find` of this table returned, with no push or removal since.
+    #[inline(always)]
+    pub(super) unsafe fn replace(&mut self, mut at: Position, p: NonNull<u8>) -> NonNull<u8> {
+        // SAFETY: the caller's promise; the table is borrowed exclusively.
+        let bucket = unsafe { at.bucket.as_mut() };
+        let old = bucket.get(at.slot);
+        bucket.set(at.slot, bucket.tag(at.slot), p);
+        old
+    }
+
+    /// Takes an element out: the chain's last one fills the hole, and a child that is no longer needed goes.
+    ///
+    /// # Safety
+    /// The position is one that `find(index, ..)` of this table returned, with no push or removal since.
+    pub(super) unsafe fn remove(&mut self, index: usize, mut at: Position) -> NonNull<u8> {
+        let mut parent = None;
+        let mut last = self.home(index);
+        // SAFETY: the caller's promise; the table is borrowed exclusively, one reference at a time.
+        unsafe {
+            while let Some(child) = last.as_ref().child() {
+                parent = Some(last);
+                last = child;
+            }
+            let removed = at.bucket.as_ref().get(at.slot);
+            if let Some((tag, p)) = last.as_mut().pop()
+                && p != removed
+            {
+                at.bucket.as_mut().set(at.slot, tag, p);
+            }
+            if let Some(mut parent) = parent
+                && last.as_ref().count() <= 1
+            {
+                self.merge_child(parent.as_mut());
+            }
+            removed
+        }
+    }
+
+    /// Takes the child's last element back into the slot that the link held.
+    fn merge_child(&mut self, parent: &mut Bucket) {
+        let Some(mut child) = parent.take_child() else {
+            return;
+        };
+        self.children -= 1;
+        if let Some((tag, p)) = child.pop() {
+            parent.push(tag, p);
+        }
+    }
+
+    /// Empties a chain, handing out each element with its tag.
+    #[inline]
+    pub(super) fn drain_chain(&mut self, index: usize, mut f: impl FnMut(u8, NonNull<u8>)) {
+        if self.buckets == 0 {
+            return;
+        }
+        // SAFETY: the table is borrowed exclusively; what a bucket held is copied before the bucket is reset.
+        let home = unsafe { self.home(index).as_mut() };
+        let mut child = home.take_child();
+        (0..home.count()).for_each(|slot| f(home.tag(slot), home.get(slot)));
+        home.reset();
+        while let Some(mut bucket) = child {
+            self.children -= 1;
+            child = bucket.take_child();
+            (0..bucket.count()).for_each(|slot| f(bucket.tag(slot), bucket.get(slot)));
+        }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        if self.buckets == 0 {
+            return;
+        }
+        if self.children > 0 {
+            (0..self.buckets).for_each(|index| self.drain_chain(index, |_, _| ()));
+        }
+        // SAFETY: allocated by `with_buckets` with the same layout.
+        unsafe { alloc::dealloc(self.first.as_ptr().cast(), Self::layout(self.buckets)) }
+    }
+}
+
+/// Walks the buckets of a chain.
+pub(super) struct Chain<'a> {
+    next: Option<NonNull<Bucket>>,
+    _table: &'a Table,
+}
+
+impl<'a> Iterator for Chain<'a> {
+    type Item = &'a Bucket;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<&'a Bucket> {
+        // SAFETY: buckets live as long as the table, which is borrowed for 'a and not written.
+        let bucket: &'a Bucket = unsafe { self.next?.as_ref() };
+        self.next = bucket.child();
+        Some(bucket)
+    }
+}
+
+/// Asks the processor to load the cache line of an address; a hint that may be wrong.
+#[inline(always)]
+pub(super) fn prefetch<T>(p: NonNull<T>) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64, and a prefetch never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(p.as_ptr().cast::<i8>());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}

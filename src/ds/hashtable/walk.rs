@@ -1,0 +1,252 @@
+//! Ways through the whole table: SCAN's cursor, the fair random element, iterators.
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use super::table::Table;
+use super::{Element, HashTable, Stats, TableStats};
+
+/// Buckets that a random pick tries before it settles for the next element that it meets.
+const RANDOM_TRIES: usize = 1000;
+
+impl<E: Element> HashTable<E> {
+    /// One call of SCAN: hands out the elements of one bucket of the smaller table, with its expansions in the larger one, and returns the
+    /// next cursor, 0 at the end. Every element that is present from the first call to the last is handed out at least once.
+    pub fn scan(&self, cursor: u64, mut f: impl FnMut(E::Ref<'_>)) -> u64 {
+        if self.len == 0 {
+            return 0;
+        }
+        let [main, other] = &self.tables;
+        if !self.is_rehashing() {
+            self.scan_chain(main, cursor, &mut f);
+            return next_cursor(cursor, main.mask());
+        }
+        let (small, large) = if main.buckets() <= other.buckets() {
+            (main, other)
+        } else {
+            (other, main)
+        };
+        self.scan_chain(small, cursor, &mut f);
+        let mut cursor = cursor;
+        loop {
+            self.scan_chain(large, cursor, &mut f);
+            cursor = next_cursor(cursor, large.mask());
+            if cursor & (small.mask() ^ large.mask()) as u64 == 0 {
+                return cursor;
+            }
+        }
+    }
+
+    fn scan_chain(&self, table: &Table, cursor: u64, f: &mut impl FnMut(E::Ref<'_>)) {
+        for bucket in table.chain(cursor as usize & table.mask()) {
+            for slot in 0..bucket.count() {
+                // SAFETY: the element lives in this table, which is borrowed.
+                f(unsafe { E::by_ref(bucket.get(slot)) });
+            }
+        }
+    }
+
+    /// An element picked uniformly: a random chain is accepted with probability length / longest.
+    ///
+    /// A table that is nearly empty, which lasts only as long as resizing is forbidden, would need very many tries; then it is the next
+    /// element after a random bucket, which favours those behind a gap.
+    pub fn random(&self, rng: &mut impl rand::Rng) -> Option<E::Ref<'_>> {
+        if self.len == 0 {
+            return None;
+        }
+        let [main, other] = &self.tables;
+        let longest = main.longest().max(other.longest());
+        let buckets = main.buckets() - self.rehash_at + other.buckets();
+        let mut bucket = 0;
+        for _ in 0..RANDOM_TRIES {
+            bucket = below(rng, buckets);
+            let place = below(rng, longest);
+            let (table, index) = self.nth_bucket(bucket);
+            if let Some(p) = table.chain_get(index, place) {
+                // SAFETY: the element lives in this table, which is borrowed.
+                return Some(unsafe { E::by_ref(p) });
+            }
+        }
+        let p = (bucket..buckets).chain(0..bucket).find_map(|n| {
+            let (table, index) = self.nth_bucket(n);
+            let place = below(rng, table.chain_len(index).max(1));
+            table.chain_get(index, place)
+        })?;
+        // SAFETY: as above.
+        Some(unsafe { E::by_ref(p) })
+    }
+
+    /// The buckets that may hold elements, numbered through: the unmoved ones, then those of the target.
+    fn nth_bucket(&self, n: usize) -> (&Table, usize) {
+        let unmoved = self.tables[0].buckets() - self.rehash_at;
+        if n < unmoved {
+            (&self.tables[0], self.rehash_at + n)
+        } else {
+            (&self.tables[1], n - unmoved)
+        }
+    }
+
+    /// All elements, in no order. The table is borrowed, so nothing moves meanwhile.
+    pub fn iter(&self) -> Iter<'_, E> {
+        Iter {
+            table: self,
+            walk: Walk::new(),
+            left: self.len,
+        }
+    }
+
+    /// Walks the whole table to count: for DEBUG HTSTATS.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            main: table_stats(&self.tables[0]),
+            rehash_target: self.is_rehashing().then(|| table_stats(&self.tables[1])),
+            rehash_at: self.rehash_at,
+        }
+    }
+}
+
+/// A number below `n`, by multiplication: the bias is n / 2^64.
+fn below(rng: &mut impl rand::Rng, n: usize) -> usize {
+    ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
+}
+
+/// Adds one to the masked bits of a cursor, seen from the highest to the lowest.
+fn next_cursor(cursor: u64, mask: usize) -> u64 {
+    (cursor | !(mask as u64))
+        .reverse_bits()
+        .wrapping_add(1)
+        .reverse_bits()
+}
+
+fn table_stats(table: &Table) -> TableStats {
+    const LENGTHS: usize = 50;
+    let mut stats = TableStats {
+        buckets: table.buckets(),
+        children: table.children(),
+        lengths: vec![0; LENGTHS],
+        ..TableStats::default()
+    };
+    for length in (0..table.buckets()).map(|index| table.chain_len(index)) {
+        stats.elements += length;
+        stats.longest = stats.longest.max(length);
+        stats.empty += usize::from(length == 0);
+        stats.lengths[length.min(LENGTHS - 1)] += 1;
+    }
+    stats
+}
+
+/// A place in a walk over every slot of both tables.
+struct Walk {
+    table: usize,
+    index: usize,
+    place: usize,
+}
+
+impl Walk {
+    fn new() -> Self {
+        Walk {
+            table: 0,
+            index: 0,
+            place: 0,
+        }
+    }
+
+    fn next(&mut self, tables: &[Table; 2]) -> Option<NonNull<u8>> {
+        while let Some(table) = tables.get(self.table) {
+            if self.index == table.buckets() {
+                *self = Walk {
+                    table: self.table + 1,
+                    index: 0,
+                    place: 0,
+                };
+            } else if let Some(p) = table.chain_get(self.index, self.place) {
+                self.place += 1;
+                return Some(p);
+            } else {
+                (self.index, self.place) = (self.index + 1, 0);
+            }
+        }
+        None
+    }
+}
+
+/// See `HashTable::iter`.
+pub struct Iter<'a, E: Element> {
+    table: &'a HashTable<E>,
+    walk: Walk,
+    left: usize,
+}
+
+impl<'a, E: Element> Iterator for Iter<'a, E> {
+    type Item = E::Ref<'a>;
+
+    fn next(&mut self) -> Option<E::Ref<'a>> {
+        let p = self.walk.next(&self.table.tables)?;
+        self.left -= 1;
+        // SAFETY: the element lives in the table, which is borrowed for 'a.
+        Some(unsafe { E::by_ref(p) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<E: Element> ExactSizeIterator for Iter<'_, E> {}
+
+impl<'a, E: Element> IntoIterator for &'a HashTable<E> {
+    type Item = E::Ref<'a>;
+    type IntoIter = Iter<'a, E>;
+
+    fn into_iter(self) -> Iter<'a, E> {
+        self.iter()
+    }
+}
+
+/// The elements of a table that is being taken apart; the ones not asked for are dropped with it.
+pub struct IntoIter<E: Element> {
+    tables: [Table; 2],
+    walk: Walk,
+    left: usize,
+    _owns: PhantomData<E>,
+}
+
+// SAFETY: it owns the elements; moving it to another thread moves them.
+unsafe impl<E: Element + Send> Send for IntoIter<E> {}
+
+impl<E: Element> IntoIterator for HashTable<E> {
+    type Item = E;
+    type IntoIter = IntoIter<E>;
+
+    fn into_iter(mut self) -> IntoIter<E> {
+        let tables = std::mem::replace(&mut self.tables, [Table::empty(), Table::empty()]);
+        IntoIter {
+            tables,
+            walk: Walk::new(),
+            left: std::mem::take(&mut self.len),
+            _owns: PhantomData,
+        }
+    }
+}
+
+impl<E: Element> Iterator for IntoIter<E> {
+    type Item = E;
+
+    fn next(&mut self) -> Option<E> {
+        let p = self.walk.next(&self.tables)?;
+        self.left -= 1;
+        // SAFETY: the walk passes each slot once, and nobody else reads these tables.
+        Some(unsafe { E::from_raw(p) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<E: Element> ExactSizeIterator for IntoIter<E> {}
+
+impl<E: Element> Drop for IntoIter<E> {
+    fn drop(&mut self) {
+        self.for_each(drop);
+    }
+}

@@ -1,0 +1,196 @@
+//! A sorted set member: one allocation that the dictionary owns and the B+ tree borrows.
+//!
+//! ```text
+//! Member / MemberPtr --> | score f64 | length 1, 5 or 9 bytes | member bytes |
+//!                          8 bytes     < 254: itself
+//!                                      254: u32 follows    255: u64 follows
+//! ```
+//!
+//! A big sorted set answers two questions: "what is the score of this member" (hash table) and "who stands at this
+//! score" (tree). Both point to the same thin allocation, so a member of 16 bytes costs 25 bytes once, the pointers in
+//! the table and in the tree aside.
+//!
+//! **Invariants**
+//! - a `MemberPtr` is used only while its `Member` lives: whoever owns table and tree takes a member out of the tree
+//!   before the table drops it (`zset_tree::tests` replays histories in that order);
+//! - the score is never NaN, and changes only through the tree that holds the member, because it is the sort key;
+//! - the length never changes after creation: it is what the allocation is freed with.
+//!
+//! Rejected: `Box<(f64, [u8])>` is a fat pointer, 16 bytes in the table and 16 in the tree. A score in the tree alone
+//! would save 8 bytes, but then ZSCORE has nothing to search with.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
+const SCORE_BYTES: usize = size_of::<f64>();
+const LENGTH_IN_U32: u8 = 254;
+const LENGTH_IN_U64: u8 = 255;
+
+/// The owning pointer. Dropping it frees the allocation.
+#[repr(transparent)]
+pub struct Member(NonNull<u8>);
+
+/// A borrowed pointer to a live [`Member`], as the tree stores it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct MemberPtr(NonNull<u8>);
+
+// SAFETY: a Member owns plain bytes, and shares nothing with other members.
+unsafe impl Send for Member {}
+
+const _: () = assert!(size_of::<Option<Member>>() == 8);
+
+fn length_bytes(len: usize) -> usize {
+    match len {
+        0..254 => 1,
+        254..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
+fn layout(len: usize) -> Layout {
+    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before anything is allocated.
+    Layout::from_size_align(SCORE_BYTES + length_bytes(len) + len, align_of::<f64>())
+        .expect("member longer than the address space")
+}
+
+impl Member {
+    pub fn new(score: f64, bytes: &[u8]) -> Member {
+        debug_assert!(!score.is_nan());
+        let layout = layout(bytes.len());
+        // SAFETY: the layout is at least 9 bytes; every write below stays inside it, in the order of the drawing.
+        unsafe {
+            let Some(start) = NonNull::new(alloc(layout)) else {
+                handle_alloc_error(layout)
+            };
+            start.cast::<f64>().write(score);
+            let length = start.add(SCORE_BYTES);
+            match length_bytes(bytes.len()) {
+                1 => length.write(bytes.len() as u8),
+                5 => {
+                    length.write(LENGTH_IN_U32);
+                    length
+                        .add(1)
+                        .cast::<u32>()
+                        .write_unaligned(bytes.len() as u32);
+                }
+                _ => {
+                    length.write(LENGTH_IN_U64);
+                    length
+                        .add(1)
+                        .cast::<u64>()
+                        .write_unaligned(bytes.len() as u64);
+                }
+            }
+            let body = length.add(length_bytes(bytes.len()));
+            body.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+            Member(start)
+        }
+    }
+
+    /// Gives up ownership: the caller keeps the pointer and makes it a `Member` again to free it.
+    pub fn into_raw(self) -> NonNull<u8> {
+        ManuallyDrop::new(self).0
+    }
+
+    /// # Safety
+    /// `raw` comes from [`Member::into_raw`] and is turned back only once.
+    pub unsafe fn from_raw(raw: NonNull<u8>) -> Member {
+        Member(raw)
+    }
+
+    pub fn as_ptr(&self) -> MemberPtr {
+        MemberPtr(self.0)
+    }
+
+    pub fn score(&self) -> f64 {
+        // SAFETY: self owns a live allocation.
+        unsafe { self.as_ptr().score() }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: self owns a live allocation, and the slice borrows self.
+        unsafe { self.as_ptr().bytes() }
+    }
+
+    /// What the allocator was asked for.
+    pub fn memory_bytes(&self) -> usize {
+        layout(self.bytes().len()).size()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let layout = layout(self.bytes().len());
+        // SAFETY: allocated in `new` with the same layout, since the length never changes.
+        unsafe { dealloc(self.0.as_ptr(), layout) }
+    }
+}
+
+impl MemberPtr {
+    /// # Safety
+    /// `raw` is the start of a live member's allocation.
+    pub unsafe fn from_raw(raw: NonNull<u8>) -> MemberPtr {
+        MemberPtr(raw)
+    }
+
+    pub fn as_raw(self) -> NonNull<u8> {
+        self.0
+    }
+
+    /// # Safety
+    /// The member lives.
+    #[inline]
+    pub unsafe fn score(self) -> f64 {
+        // SAFETY: the caller's promise; the score is the first 8 bytes.
+        unsafe { self.0.cast::<f64>().read() }
+    }
+
+    /// # Safety
+    /// The member lives, no tree holds it, and nobody else reads the score meanwhile.
+    pub(super) unsafe fn set_score(self, score: f64) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.cast::<f64>().write(score) }
+    }
+
+    /// # Safety
+    /// The member lives for all of `'a`.
+    #[inline]
+    pub unsafe fn bytes<'a>(self) -> &'a [u8] {
+        // SAFETY: the caller's promise; `new` wrote a length and that many bytes.
+        unsafe {
+            let length = self.0.add(SCORE_BYTES);
+            let (len, skip) = match length.read() {
+                LENGTH_IN_U32 => (length.add(1).cast::<u32>().read_unaligned() as usize, 5),
+                LENGTH_IN_U64 => (length.add(1).cast::<u64>().read_unaligned() as usize, 9),
+                short => (short as usize, 1),
+            };
+            NonNull::slice_from_raw_parts(length.add(skip), len).as_ref()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_score_and_bytes_at_every_length_form() {
+        for len in [0, 1, 16, 253, 254, 255, 256, 70_000] {
+            let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let member = Member::new(-1.5, &bytes);
+            assert_eq!(member.score(), -1.5);
+            assert_eq!(member.bytes(), &bytes[..]);
+            let raw = member.into_raw();
+            // SAFETY: just taken out of its Member.
+            let again = unsafe { Member::from_raw(raw) };
+            assert_eq!(again.bytes().len(), len);
+        }
+    }
+
+    #[test]
+    fn a_16_byte_member_costs_25_bytes() {
+        assert_eq!(Member::new(0.0, &[b'x'; 16]).memory_bytes(), 25);
+    }
+}

@@ -1,0 +1,311 @@
+//! A leaf of the sorted set's tree: up to 168 members in one allocation that grows with them.
+//!
+//! ```text
+//! Leaf --> | base u64 | len u16 | cap u16 | shift u8 | keys: cap x u32 | members: cap x pointer |
+//!            16 bytes of header                          key = ((order(score) - base) >> shift), clamped to u32
+//! ```
+//!
+//! A score and a pointer would be 16 bytes for each member. The leaf keeps 12: scores of neighbours have their high
+//! bits in common, so a leaf stores what is left above its own `base`, in units of `1 << shift`. The map from score to key is
+//! monotone for *every* base and shift. So a search among the keys is right as far as it goes, and only members whose
+//! keys are equal to the probe's are looked at in memory. Base and shift are hints: chosen when a leaf is built or divided, and
+//! again when it grows and its keys have become blunt.
+//!
+//! Capacities follow the allocator's size classes (8-byte quantum, four classes for each doubling), so a leaf that
+//! holds n members wastes one step at most, an eighth on average, where fixed leaves waste a third after random inserts.
+//!
+//! **Invariants**
+//! - members are in order (score, then bytes), and all of them live;
+//! - `keys[i] == key(order(score of members[i]))`, hence keys never fall (`ZsetTree::check` compares both);
+//! - cap is even (the pointers stay aligned to 8) and at most MAX, but for a moment when two leaves are joined to be divided anew.
+
+use super::{Probe, order};
+use crate::ds::member::MemberPtr;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::ops::Range;
+use std::ptr::NonNull;
+
+/// Most members of a leaf: they fill the size class of 2048 bytes.
+pub(super) const MAX: usize = 168;
+/// Fewest members of a leaf that has siblings.
+pub(super) const MIN: usize = MAX / 4;
+
+const HEADER: usize = size_of::<Header>();
+const ENTRY: usize = size_of::<u32>() + size_of::<MemberPtr>();
+
+/// Size classes of the allocator, in bytes, that leaves grow through.
+const CLASSES: [usize; 16] = [
+    40, 64, 96, 128, 192, 256, 320, 448, 640, 768, 896, 1024, 1280, 1536, 1792, 2048,
+];
+
+#[repr(C)]
+struct Header {
+    base: u64,
+    len: u16,
+    cap: u16,
+    shift: u8,
+}
+
+const _: () = assert!(HEADER == 16);
+const _: () = assert!(((CLASSES[15] - HEADER) / ENTRY) & !1 == MAX);
+
+/// The owning pointer of a leaf. It owns the arrays, not the members.
+pub(super) struct Leaf(NonNull<Header>);
+
+/// The smallest capacity that holds `len` and fills its size class. Two leaves about to be divided may exceed MAX.
+fn capacity_for(len: usize) -> usize {
+    CLASSES
+        .iter()
+        .map(|bytes| ((bytes - HEADER) / ENTRY) & !1)
+        .find(|&cap| cap >= len)
+        .unwrap_or(len.next_multiple_of(2))
+}
+
+fn layout(cap: usize) -> Layout {
+    Layout::from_size_align(HEADER + cap * ENTRY, align_of::<Header>())
+        .expect("a leaf is a few KB at most")
+}
+
+fn key(base: u64, shift: u8, order: u64) -> u32 {
+    u32::try_from(order.saturating_sub(base) >> shift).unwrap_or(u32::MAX)
+}
+
+impl Leaf {
+    pub(super) fn with_capacity(len: usize) -> Leaf {
+        let cap = capacity_for(len);
+        // SAFETY: the layout holds a header at least.
+        let start = unsafe { alloc(layout(cap)) };
+        let Some(start) = NonNull::new(start.cast::<Header>()) else {
+            handle_alloc_error(layout(cap))
+        };
+        // SAFETY: freshly allocated and aligned.
+        unsafe {
+            start.write(Header {
+                base: 0,
+                len: 0,
+                cap: cap as u16,
+                shift: 0,
+            })
+        };
+        Leaf(start)
+    }
+
+    /// Members in order. Base and shift are chosen for them.
+    pub(super) fn from_sorted(members: &[MemberPtr]) -> Leaf {
+        let mut leaf = Leaf::with_capacity(members.len());
+        leaf.extend(members);
+        leaf
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: the leaf owns an initialised header.
+        unsafe { self.0.as_ref() }
+    }
+
+    fn header_mut(&mut self) -> &mut Header {
+        // SAFETY: as above, borrowed exclusively.
+        unsafe { self.0.as_mut() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.header().len as usize
+    }
+
+    fn cap(&self) -> usize {
+        self.header().cap as usize
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        layout(self.cap()).size()
+    }
+
+    fn keys_start(&self) -> NonNull<u32> {
+        // SAFETY: the keys follow the header inside the allocation.
+        unsafe { self.0.byte_add(HEADER).cast() }
+    }
+
+    fn members_start(&self) -> NonNull<MemberPtr> {
+        // SAFETY: the members follow `cap` keys inside the allocation; cap is even, so they are aligned.
+        unsafe {
+            self.0
+                .byte_add(HEADER + self.cap() * size_of::<u32>())
+                .cast()
+        }
+    }
+
+    pub(super) fn keys(&self) -> &[u32] {
+        // SAFETY: the first `len` keys are initialised.
+        unsafe { NonNull::slice_from_raw_parts(self.keys_start(), self.len()).as_ref() }
+    }
+
+    pub(super) fn members(&self) -> &[MemberPtr] {
+        // SAFETY: the first `len` members are initialised.
+        unsafe { NonNull::slice_from_raw_parts(self.members_start(), self.len()).as_ref() }
+    }
+
+    pub(super) fn key_of(&self, order: u64) -> u32 {
+        key(self.header().base, self.header().shift, order)
+    }
+
+    /// How many members stand before the probe.
+    pub(super) fn lower_bound(&self, probe: &Probe) -> usize {
+        let (keys, members) = (self.keys(), self.members());
+        let (low, high) = match probe.order() {
+            Some(order) => {
+                let key = self.key_of(order);
+                let low = keys.partition_point(|&k| k < key);
+                (low, low + keys[low..].partition_point(|&k| k == key))
+            }
+            None => (0, members.len()),
+        };
+        low + members[low..high].partition_point(|&m| probe.is_after(order_of(m), m))
+    }
+
+    pub(super) fn insert(&mut self, at: usize, member: MemberPtr) {
+        let len = self.len();
+        assert!(at <= len && len < MAX);
+        if len == self.cap() {
+            self.resize(capacity_for(len + 1));
+            if self.is_blunt() {
+                self.sharpen();
+            }
+        }
+        let key = self.key_of(order_of(member));
+        // SAFETY: cap > len, so one more entry fits behind the `len - at` that move up.
+        unsafe {
+            let (keys, members) = (self.keys_start().add(at), self.members_start().add(at));
+            keys.copy_to(keys.add(1), len - at);
+            keys.write(key);
+            members.copy_to(members.add(1), len - at);
+            members.write(member);
+        }
+        self.header_mut().len += 1;
+    }
+
+    /// Gives the member at `at` a key for its changed score; the caller has seen that its place stays.
+    pub(super) fn rekey(&mut self, at: usize) {
+        let key = self.key_of(order_of(self.members()[at]));
+        // SAFETY: `at` was checked by the index above.
+        unsafe { self.keys_start().add(at).write(key) }
+    }
+
+    pub(super) fn remove(&mut self, range: Range<usize>) {
+        let len = self.len();
+        assert!(range.start <= range.end && range.end <= len);
+        let after = len - range.end;
+        // SAFETY: both ranges lie within the initialised entries.
+        unsafe {
+            let (keys, members) = (self.keys_start(), self.members_start());
+            keys.add(range.end).copy_to(keys.add(range.start), after);
+            members
+                .add(range.end)
+                .copy_to(members.add(range.start), after);
+        }
+        let left = len - range.len();
+        self.header_mut().len = left as u16;
+        if left < self.cap() * 5 / 8 && capacity_for(left) < self.cap() {
+            self.resize(capacity_for(left));
+        }
+    }
+
+    /// Appends members that all stand behind this leaf's, and chooses base and shift anew.
+    pub(super) fn extend(&mut self, members: &[MemberPtr]) {
+        let len = self.len();
+        let cap = capacity_for(len + members.len());
+        if cap > self.cap() {
+            self.resize(cap);
+        }
+        // SAFETY: cap has room for all of them; the keys of the new entries are written by `sharpen` before anything
+        // reads them.
+        unsafe {
+            self.members_start()
+                .add(len)
+                .copy_from_nonoverlapping(NonNull::from(members).cast(), members.len());
+            self.keys_start().add(len).write_bytes(0, members.len());
+        }
+        self.header_mut().len = (len + members.len()) as u16;
+        self.sharpen();
+    }
+
+    /// Keeps the first half and returns the second.
+    pub(super) fn divide(&mut self) -> Leaf {
+        let half = self.len() / 2;
+        let right = Leaf::from_sorted(&self.members()[half..]);
+        self.header_mut().len = half as u16;
+        self.resize(capacity_for(half));
+        if self.is_blunt() {
+            self.sharpen();
+        }
+        right
+    }
+
+    /// Moves to an allocation of `cap` entries.
+    fn resize(&mut self, cap: usize) {
+        if cap == self.cap() {
+            return;
+        }
+        let len = self.len();
+        let mut moved = Leaf::with_capacity(cap);
+        debug_assert!(moved.cap() >= len);
+        let moved_cap = moved.header().cap;
+        *moved.header_mut() = Header {
+            cap: moved_cap,
+            ..*self.header()
+        };
+        // SAFETY: two allocations, both with room for `len` entries.
+        unsafe {
+            moved
+                .keys_start()
+                .copy_from_nonoverlapping(self.keys_start(), len);
+            moved
+                .members_start()
+                .copy_from_nonoverlapping(self.members_start(), len);
+        }
+        *self = moved;
+    }
+
+    /// Whether many keys are likely equal although the scores differ: clamped at an end, or squeezed by the shift.
+    fn is_blunt(&self) -> bool {
+        let keys = self.keys();
+        let [_, second, .., next_to_last, last] = *keys else {
+            return true;
+        };
+        second == 0
+            || next_to_last == u32::MAX
+            || (self.header().shift > 0 && last - second < 1 << 20)
+    }
+
+    /// Chooses base and shift so that the scores of today take a third of the key space, in its middle.
+    fn sharpen(&mut self) {
+        let (Some(&first), Some(&last)) = (self.members().first(), self.members().last()) else {
+            return;
+        };
+        let (first, last) = (order_of(first), order_of(last));
+        let margin = (last - first).max(1 << 30);
+        let base = first.saturating_sub(margin);
+        let top = last.saturating_add(margin);
+        let shift = (u64::BITS - (top - base).leading_zeros()).saturating_sub(u32::BITS) as u8;
+        let header = self.header_mut();
+        (header.base, header.shift) = (base, shift);
+        for at in 0..self.len() {
+            self.rekey(at);
+        }
+    }
+}
+
+/// Where a live member of the tree stands among the scores.
+pub(super) fn order_of(member: MemberPtr) -> u64 {
+    // SAFETY: the tree's contract: whatever it holds, or is being given, lives.
+    order(unsafe { member.score() })
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        let layout = layout(self.cap());
+        // SAFETY: allocated with this capacity; members are not owned.
+        unsafe { dealloc(self.0.as_ptr().cast(), layout) }
+    }
+}
+
+// SAFETY: a leaf owns its arrays; the members it points to belong to the owner of the tree and move with it.
+unsafe impl Send for Leaf {}

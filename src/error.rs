@@ -1,0 +1,78 @@
+//! What a client did wrong, as the text that it will read.
+//!
+//! A command returns `Err(Error)`; `call()` writes it as a `-` reply, in one place, and counts it by its
+//! first word (`ERR`, `WRONGTYPE`, ...) for INFO's errorstats. The texts are the protocol's: clients match
+//! on them, so they are byte for byte those of Redis 7.2.
+
+use std::borrow::Cow;
+
+/// An error reply without its leading `-` and without its line end, e.g. `ERR syntax error`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error(Cow<'static, str>);
+
+impl Error {
+    pub const SYNTAX: Error = Error::of("ERR syntax error");
+    pub const WRONGTYPE: Error =
+        Error::of("WRONGTYPE Operation against a key holding the wrong kind of value");
+    pub const NOT_INTEGER: Error = Error::of("ERR value is not an integer or out of range");
+    pub const NOT_FLOAT: Error = Error::of("ERR value is not a valid float");
+    pub const OUT_OF_RANGE: Error = Error::of("ERR value is out of range");
+    pub const OUT_OF_RANGE_POSITIVE: Error =
+        Error::of("ERR value is out of range, must be positive");
+    pub const NO_SUCH_KEY: Error = Error::of("ERR no such key");
+    pub const INCR_OVERFLOW: Error = Error::of("ERR increment or decrement would overflow");
+    pub const INCR_NAN: Error = Error::of("ERR increment would produce NaN or Infinity");
+    pub const INDEX_OUT_OF_RANGE: Error = Error::of("ERR index out of range");
+    pub const OFFSET_OUT_OF_RANGE: Error = Error::of("ERR offset is out of range");
+    pub const STRING_TOO_LONG: Error =
+        Error::of("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+    pub const SAME_OBJECT: Error = Error::of("ERR source and destination objects are the same");
+    pub const DB_INDEX: Error = Error::of("ERR DB index is out of range");
+    pub const TIMEOUT_NOT_FLOAT: Error = Error::of("ERR timeout is not a float or out of range");
+    pub const TIMEOUT_NEGATIVE: Error = Error::of("ERR timeout is negative");
+    pub const TIMEOUT_RANGE: Error = Error::of("ERR timeout is out of range");
+    pub const NOAUTH: Error = Error::of("NOAUTH Authentication required.");
+    pub const OOM: Error = Error::of("OOM command not allowed when used memory > 'maxmemory'.");
+    pub const LOADING: Error = Error::of("LOADING Redis is loading the dataset in memory");
+    pub const MASTERDOWN: Error =
+        Error::of("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
+    pub const READONLY: Error = Error::of("READONLY You can't write against a read only replica.");
+    pub const EXECABORT: Error =
+        Error::of("EXECABORT Transaction discarded because of previous errors.");
+
+    /// A fixed text.
+    pub const fn of(text: &'static str) -> Error {
+        Error(Cow::Borrowed(text))
+    }
+
+    /// A text made for the occasion. Line ends, which would break the protocol, become spaces when it is
+    /// written.
+    pub fn new(text: impl Into<String>) -> Error {
+        Error(Cow::Owned(text.into()))
+    }
+
+    /// The whole text, code word included.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// The first word, by which errors are counted.
+    pub fn code(&self) -> &str {
+        self.0.split(' ').next().unwrap_or("ERR")
+    }
+
+    /// `ERR invalid expire time in 'set' command`
+    pub fn invalid_expire(command: &str) -> Error {
+        Error::new(format!("ERR invalid expire time in '{command}' command"))
+    }
+
+    /// `ERR wrong number of arguments for 'get' command`
+    pub fn arity(command: &str) -> Error {
+        Error::new(format!("ERR wrong number of arguments for '{command}' command"))
+    }
+}
+
+/// Bytes from a client inside an error text: lossy, and cut at `max` bytes as Redis cuts them.
+pub fn excerpt(bytes: &[u8], max: usize) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(max)]).into_owned()
+}

@@ -1,0 +1,264 @@
+//! Listening and accepting: TCP on any number of addresses, a unix socket.
+
+use ae::{Class, EventLoop, Io, Mask, Token};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io::{self, ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use crate::networking::client::{Client, flag};
+use crate::networking::connection::Connection;
+use crate::networking::query::read_handler;
+use crate::state::Server;
+
+/// How many connections are taken in one turn.
+const ACCEPTS_PER_TURN: usize = 1000;
+
+const PROTECTED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled \
+and no password is set for the default user. In this mode connections are only accepted from the loopback \
+interface. If you want to connect from external computers to Redis you may adopt one of the following \
+solutions: 1) Just disable protected mode sending the command 'CONFIG SET protected-mode no' from the \
+loopback interface by connecting to Redis from the same host the server is running, however MAKE SURE Redis \
+is not publicly accessible from internet if you do so. Use CONFIG REWRITE to make this change permanent. \
+2) Alternatively you can just disable the protected mode by editing the Redis configuration file, and \
+setting the protected mode option to 'no', and then restarting the server. 3) If you started the server \
+manually just for testing, restart it with the '--protected-mode no' option. 4) Set up an authentication \
+password for the default user. NOTE: You only need to do one of the above things in order for the server to \
+start accepting connections from the outside.\r\n";
+
+/// Open all listening sockets that the settings name. An address with a leading `-` may be unavailable.
+pub fn listen(server: &mut Server) -> io::Result<()> {
+    server.net.tcp = listen_tcp(&server.config)?;
+    if !server.config.unixsocket.is_empty() && server.net.unix.is_none() {
+        server.net.unix = Some((listen_unix(&server.config)?, None));
+    }
+    Ok(())
+}
+
+fn listen_tcp(config: &crate::config::Config) -> io::Result<Vec<(TcpListener, Option<Token>)>> {
+    let mut listeners = Vec::new();
+    if config.port == 0 {
+        return Ok(listeners);
+    }
+    for address in &config.bind {
+        let (name, optional) = match address.strip_prefix('-') {
+            Some(name) => (name, true),
+            None => (address.as_str(), false),
+        };
+        match listen_on(name, config.port as u16, config.tcp_backlog as i32) {
+            Ok(listener) => listeners.push((listener, None)),
+            Err(e) => {
+                log::warn!(
+                    "Warning: Could not create server TCP listening socket {name}:{}: {}",
+                    config.port,
+                    crate::sys::error_text(&e)
+                );
+                let absent = matches!(
+                    e.raw_os_error(),
+                    Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::ENOPROTOOPT)
+                ) || e.kind() == ErrorKind::InvalidInput;
+                if !(optional && absent) {
+                    return Err(e);
+                }
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+fn listen_on(name: &str, port: u16, backlog: i32) -> io::Result<TcpListener> {
+    let addresses: Vec<SocketAddr> = match name {
+        "*" => vec![([0, 0, 0, 0], port).into()],
+        "::*" => vec![(std::net::Ipv6Addr::UNSPECIFIED, port).into()],
+        name => (name, port).to_socket_addrs().map_err(|_| ErrorKind::InvalidInput)?.collect(),
+    };
+    let address = *addresses.first().ok_or(ErrorKind::AddrNotAvailable)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn listen_unix(config: &crate::config::Config) -> io::Result<UnixListener> {
+    let path = &config.unixsocket;
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    if config.unixsocketperm != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(config.unixsocketperm))?;
+    }
+    socket.listen(config.tcp_backlog as i32)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Let the loop call us when somebody connects.
+pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::Result<()> {
+    for (index, (listener, token)) in server.net.tcp.iter_mut().enumerate() {
+        if token.is_none() {
+            let t = el.add_file(listener.as_raw_fd(), Class::Normal, index as u64)?;
+            el.set_handler(t, Mask::READABLE, accept_tcp_handler);
+            *token = Some(t);
+        }
+    }
+    if let Some((listener, token @ None)) = &mut server.net.unix {
+        let t = el.add_file(listener.as_raw_fd(), Class::Normal, 0)?;
+        el.set_handler(t, Mask::READABLE, accept_unix_handler);
+        *token = Some(t);
+    }
+    Ok(())
+}
+
+/// `port` or `bind` changed: close the old sockets, open new ones.
+pub fn relisten(el: &mut EventLoop<Server>, server: &mut Server) {
+    for (_, token) in server.net.tcp.drain(..) {
+        token.map(|t| el.remove_file(t));
+    }
+    match listen_tcp(&server.config) {
+        Ok(listeners) => server.net.tcp = listeners,
+        Err(e) => log::warn!("Failed listening on port {}: {e}", server.config.port),
+    }
+    if let Err(e) = watch_listeners(el, server) {
+        log::warn!("Can't watch the listening sockets: {e}");
+    }
+}
+
+fn accept_tcp_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    for _ in 0..ACCEPTS_PER_TURN {
+        let Some((listener, _)) = server.net.tcp.iter().find(|(_, t)| *t == Some(token)) else {
+            return Io::Drained;
+        };
+        match listener.accept() {
+            Ok((stream, address)) => {
+                let local = stream.local_addr().map(|a| a.to_string()).unwrap_or_default();
+                let setup = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+                if setup.is_err() {
+                    continue;
+                }
+                keepalive(&stream, server.config.tcp_keepalive);
+                let remote = !address.ip().to_canonical().is_loopback();
+                let conn = Connection::Tcp(stream);
+                accept_common(el, server, conn, address.to_string(), local, remote);
+            }
+            Err(e) => return accept_failed(e),
+        }
+    }
+    Io::More
+}
+
+fn accept_unix_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Mask) -> Io {
+    for _ in 0..ACCEPTS_PER_TURN {
+        let Some((listener, _)) = &server.net.unix else { return Io::Drained };
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if stream.set_nonblocking(true).is_err() {
+                    continue;
+                }
+                let name = format!("{}:0", server.config.unixsocket);
+                accept_common(el, server, Connection::Unix(stream), name.clone(), name, false);
+            }
+            Err(e) => return accept_failed(e),
+        }
+    }
+    Io::More
+}
+
+fn accept_failed(e: io::Error) -> Io {
+    match e.kind() {
+        ErrorKind::WouldBlock => Io::Drained,
+        ErrorKind::Interrupted | ErrorKind::ConnectionAborted => Io::More,
+        _ => {
+            log::warn!("Accepting client connection: {}", crate::sys::error_text(&e));
+            // Out of file descriptors, most likely: the next connection or the next turn tries again.
+            Io::Drained
+        }
+    }
+}
+
+fn keepalive(stream: &std::net::TcpStream, seconds: u32) {
+    if seconds == 0 {
+        return;
+    }
+    let probe = Duration::from_secs((seconds as u64 / 3).max(1));
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(seconds as u64))
+        .with_interval(probe)
+        .with_retries(3);
+    // A socket without keepalive works too.
+    let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+/// Whom we let in, and the refusals.
+fn accept_common(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    mut conn: Connection,
+    peer: String,
+    local: String,
+    remote: bool,
+) {
+    let refuse = |conn: &mut Connection, text: &[u8]| {
+        // The peer may be gone already; there is nobody else to tell.
+        let _ = match conn {
+            Connection::Tcp(socket) => socket.write(text),
+            Connection::Unix(socket) => socket.write(text),
+        };
+    };
+    if server.net.clients.len() >= server.config.maxclients as usize {
+        refuse(&mut conn, b"-ERR max number of clients reached\r\n");
+        server.stats.rejected_connections += 1;
+        return;
+    }
+    if remote && server.config.protected_mode && server.acl.default_user_is_open() {
+        refuse(&mut conn, PROTECTED);
+        server.stats.rejected_connections += 1;
+        return;
+    }
+    create_client(el, server, conn, peer, local);
+}
+
+fn create_client(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    conn: Connection,
+    peer: String,
+    local: String,
+) {
+    let id = server.net.clients.next_id();
+    let mut c = Box::new(Client::detached(id, server.clock.now_ms));
+    if matches!(conn, Connection::Unix(_)) {
+        c.set(flag::UNIX_SOCKET);
+    }
+    let fd = conn.raw_fd();
+    c.conn = Some(conn);
+    c.peer = peer.into();
+    c.local = local.into();
+    c.authenticated = server.acl.default_user_is_open();
+    let slot = server.net.clients.insert(c);
+    match el.add_file(fd, Class::Normal, slot as u64) {
+        Ok(token) => {
+            el.set_handler(token, Mask::READABLE, read_handler);
+            if let Some(c) = server.net.clients.get_mut(slot) {
+                c.token = Some(token);
+            }
+            server.stats.connections_received += 1;
+        }
+        Err(e) => {
+            log::warn!("Error registering fd event for the new client connection: {e} (fd={fd})");
+            if let Some(c) = server.net.clients.take(slot) {
+                server.net.clients.forget(&c);
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Closing clients. A command, a limit or a broken socket only marks; here, at the end of a turn, nobody
+//! holds the client any more and it can be taken out of every list that it is in.
+
+use ae::EventLoop;
+
+use crate::networking::client::{ClientRef, flag};
+use crate::state::Server;
+
+/// Free all clients that were marked.
+pub fn free_clients_in_async_queue(el: &mut EventLoop<Server>, server: &mut Server) {
+    while let Some(r) = server.net.close_asap.pop() {
+        free_client(el, server, r);
+    }
+}
+
+fn free_client(el: &mut EventLoop<Server>, server: &mut Server, r: ClientRef) {
+    if server.net.clients.resolve(r).is_none() {
+        return;
+    }
+    let Some(mut c) = server.net.clients.take(r.slot) else { return };
+    unlink(server, &mut c);
+    if let Some(token) = c.token.take() {
+        el.remove_file(token);
+    }
+    server.net.clients.forget(&c);
+}
+
+/// Take a client out of all that refers to it.
+fn unlink(server: &mut Server, c: &mut crate::networking::client::Client) {
+    let r = ClientRef { slot: c.slot, id: c.id };
+    if c.has(flag::BLOCKED) {
+        crate::db::blocked::forget(server, c);
+    }
+    crate::commands::multi::unwatch_all(server, c);
+    crate::pubsub::forget_client(server, c);
+    if c.has(flag::MONITOR) {
+        server.net.monitors.retain(|m| *m != r);
+        server.update_armed();
+    }
+    server.net.pending_write.retain(|&slot| slot != c.slot);
+    server.blocked.unblocked.retain(|u| *u != r);
+}

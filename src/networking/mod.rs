@@ -1,0 +1,24 @@
+//! From a readable socket to arguments, and from replies to a writable socket.
+//!
+//! ```text
+//! ae poll -> accept_handler -> create_client
+//! readable -> read_query_from_client -> process_input_buffer -> resp::parse -> argv (slices of the buffer)
+//!          -> process_command -> call -> commands::string::set -> db.set
+//!          -> reply appended to client.reply
+//! before_sleep -> handle_clients_with_pending_writes -> write_to_client
+//! ```
+//!
+//! **Invariant:** an idle client holds neither a query buffer nor a reply buffer: reads go into one buffer
+//! shared by all, reply buffers are lent from a pool (`clients::tests`, and `tests/robustness.rs` counts).
+
+pub mod accept;
+pub mod client;
+pub mod clients;
+pub mod close;
+pub mod connection;
+pub mod query;
+pub mod reply;
+pub mod resp;
+pub mod write;
+
+pub use clients::Net;

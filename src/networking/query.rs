@@ -1,0 +1,294 @@
+//! Reading requests: one socket, one turn.
+//!
+//! ```text
+//!   read -> parse all complete commands -> look up, hash keys, prefetch -> run in order -> keep the rest
+//! ```
+//!
+//! Parsing ahead lets the memory of the keys arrive while the commands before them run: buckets are
+//! prefetched as commands are parsed, entries a few commands later, when their bucket is there. The hash
+//! computed for that is the one the command's look-up uses (`Server::hashes`).
+//!
+//! **Invariant:** commands of one connection run in the order in which they were sent. A command that
+//! blocks, or closes, leaves the bytes behind it in `client.querybuf`.
+
+use ae::{EventLoop, Io, Mask, Token};
+use std::io::ErrorKind;
+
+use crate::networking::client::{Client, ClientRef, flag};
+use crate::networking::clients::Net;
+use crate::networking::resp::{self, Limits, ParseTable, Status};
+use crate::server::dispatch::process_command;
+use crate::state::Server;
+
+/// How much is read from a socket at once.
+const READ_MAX: usize = 64 * 1024;
+/// How many commands are parsed ahead.
+const AHEAD_MAX: usize = 128;
+/// How often a socket that has more to give is read in one turn.
+const READS_PER_TURN: usize = 4;
+
+/// The event loop says that a client's socket is readable.
+pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    let Some(slot) = el.data(token) else { return Io::Drained };
+    let mut io = Io::Drained;
+    for _ in 0..READS_PER_TURN {
+        io = read_query_from_client(server, slot as u32);
+        if matches!(io, Io::Drained) {
+            break;
+        }
+    }
+    io
+}
+
+/// Read once and run what is complete.
+fn read_query_from_client(server: &mut Server, slot: u32) -> Io {
+    let Some(mut c) = server.net.clients.take(slot) else { return Io::Drained };
+    if c.has(flag::CLOSE_ASAP | flag::CLOSE_AFTER_REPLY) {
+        server.net.clients.put(c);
+        return Io::Drained;
+    }
+    let io = read_and_process(server, &mut c);
+    server.net.clients.put(c);
+    io
+}
+
+fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
+    if let Some(big) = c.open.as_mut().and_then(|open| open.big.as_mut()) {
+        // A big argument: straight into the buffer that becomes the value.
+        let want = big.missing().min(4 * 1024 * 1024);
+        let result = c.conn.as_ref().map(|conn| conn.read_into(&mut big.bytes, want));
+        let done = big.missing() == 0;
+        let io = note_read(server, c, result, want);
+        if done {
+            let buffer = std::mem::take(&mut c.querybuf);
+            process_input_buffer(server, c, buffer, false);
+        }
+        return io;
+    }
+    let shared = c.querybuf.is_empty();
+    let mut buffer = std::mem::take(if shared { &mut server.net.read_buffer } else { &mut c.querybuf });
+    let result = c.conn.as_ref().map(|conn| conn.read_into(&mut buffer, READ_MAX));
+    let io = note_read(server, c, result, READ_MAX);
+    process_input_buffer(server, c, buffer, shared);
+    io
+}
+
+/// Account for a read. A short read has drained the socket; the loop calls again when more arrives.
+fn note_read(
+    server: &mut Server,
+    c: &mut Client,
+    result: Option<std::io::Result<usize>>,
+    want: usize,
+) -> Io {
+    match result {
+        Some(Ok(n)) if n > 0 => {
+            c.net_in += n as u64;
+            c.last_interaction_ms = server.clock.now_ms;
+            server.stats.net_input_bytes += n as u64;
+            server.stats.reads_processed += 1;
+            if n == want { Io::More } else { Io::Drained }
+        }
+        Some(Err(e)) if e.kind() == ErrorKind::WouldBlock => Io::Drained,
+        Some(Err(e)) if e.kind() == ErrorKind::Interrupted => Io::More,
+        Some(Err(e)) => {
+            log::debug!(target: "verbose", "Reading from client: {e}");
+            Net::close_asap(&mut server.net.close_asap, c);
+            Io::Drained
+        }
+        _ => {
+            log::debug!(target: "verbose", "Client closed connection {}", crate::networking::client::describe(server, c));
+            Net::close_asap(&mut server.net.close_asap, c);
+            Io::Drained
+        }
+    }
+}
+
+/// Run the complete commands of `buffer`, which is the shared one or the client's own, and keep the rest.
+fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>, shared: bool) {
+    let mut table = std::mem::take(&mut server.net.parsed);
+    let mut pos = 0;
+    server.clock.last = crate::sys::ticks::now();
+    while can_go_on(c) {
+        table.clear();
+        let mut open = c.open.take();
+        let limits = limits_of(server, c);
+        let status = resp::parse(&buffer, &mut pos, limits, &mut table, &mut open);
+        c.open = open;
+        let stopped = run_batch(server, c, &buffer, &table);
+        if let Some(at) = stopped {
+            pos = at;
+            c.open = None;
+            break;
+        }
+        match status {
+            Status::Full => {}
+            Status::Partial => break,
+            Status::Invalid(text) => {
+                protocol_error(server, c, &text, &buffer[pos..]);
+                pos = buffer.len();
+                break;
+            }
+        }
+    }
+    table.clear();
+    server.net.parsed = table;
+    keep_rest(server, c, &mut buffer, pos, shared);
+    if shared {
+        buffer.clear();
+        server.net.read_buffer = buffer;
+    }
+    finish(server, c);
+}
+
+/// Store what was not consumed: a partial command, or commands that have to wait.
+fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usize, shared: bool) {
+    if let Some(kept) = c.open.as_ref().and_then(|open| open.kept()) {
+        buffer.truncate(pos + kept);
+    }
+    let rest = buffer.len().saturating_sub(pos);
+    if shared {
+        if rest > 0 {
+            c.querybuf = Vec::with_capacity(rest.next_power_of_two().max(1024));
+            c.querybuf.extend_from_slice(&buffer[pos..]);
+        }
+    } else if rest > 0 {
+        buffer.drain(..pos);
+        c.querybuf = std::mem::take(buffer);
+    }
+    let held = c.querybuf.len() + c.open.as_ref().map_or(0, |open| open.argv_len());
+    c.querybuf_peak = c.querybuf_peak.max(held);
+    if rest > 0 && c.querybuf.len() as u64 > server.config.client_query_buffer_limit {
+        log::warn!(
+            "Closing client that reached max query buffer length: {} (qbuf initial bytes: {})",
+            crate::networking::client::describe(server, c),
+            crate::util::quote::repr_string(&c.querybuf[..c.querybuf.len().min(64)]),
+        );
+        server.stats.query_buffer_limit_disconnections += 1;
+        Net::close_asap(&mut server.net.close_asap, c);
+    }
+}
+
+/// Replies wait to be sent in `before_sleep`.
+fn finish(server: &mut Server, c: &mut Client) {
+    if !c.reply.is_empty() {
+        Net::mark_pending(&mut server.net.pending_write, c);
+        crate::networking::write::check_output_limit(server, c);
+    } else if c.has(flag::CLOSE_AFTER_REPLY) {
+        Net::close_asap(&mut server.net.close_asap, c);
+    }
+}
+
+fn can_go_on(c: &Client) -> bool {
+    !c.has(flag::BLOCKED | flag::CLOSE_ASAP | flag::CLOSE_AFTER_REPLY)
+}
+
+fn limits_of(server: &Server, c: &Client) -> Limits {
+    let unauthenticated = !c.authenticated && server.acl.auth_required();
+    Limits {
+        max_bulk_len: server.config.proto_max_bulk_len,
+        unauthenticated,
+        max_commands: if unauthenticated { 1 } else { AHEAD_MAX },
+    }
+}
+
+/// Run the commands of one parse, in order. Returns where the first command that did not run begins.
+fn run_batch(server: &mut Server, c: &mut Client, buffer: &[u8], table: &ParseTable) -> Option<usize> {
+    let mut argvs: Vec<&[u8]> = Vec::with_capacity(table.args.len());
+    argvs.extend(table.args.iter().map(|&range| table.slice(buffer, range)));
+    let mut ids = [None; AHEAD_MAX];
+    look_up_and_prefetch(server, c, table, &argvs, &mut ids);
+    let mut stopped = None;
+    for (i, command) in table.commands.iter().enumerate() {
+        if !can_go_on(c) {
+            stopped = Some(command.start);
+            break;
+        }
+        let argv = &argvs[command.first..command.first + command.argc];
+        c.last_cmd = ids[i].or(c.last_cmd);
+        process_command(server, c, argv, ids[i], &table.bigs);
+    }
+    server.hashes.entries.clear();
+    server.hashes.cursor = 0;
+    stopped
+}
+
+/// Find the rows of all commands, hash the keys that they begin with, and have the memory fetched.
+fn look_up_and_prefetch(
+    server: &mut Server,
+    c: &Client,
+    table: &ParseTable,
+    argvs: &[&[u8]],
+    ids: &mut [Option<u16>; AHEAD_MAX],
+) {
+    let mut last = c.last_cmd;
+    for (i, command) in table.commands.iter().enumerate() {
+        let argv = &argvs[command.first..command.first + command.argc];
+        ids[i] = match last {
+            Some(id) if server.commands.says(id, argv[0]) => Some(id),
+            _ => server.commands.lookup(argv[0]),
+        };
+        let Some(id) = ids[i] else { continue };
+        last = ids[i];
+        hash_keys(server, c.db, id, argv);
+    }
+    let db = &server.dbs[c.db as usize];
+    for &(_, _, hash) in server.hashes.entries.iter().take(if table.commands.len() > 1 { usize::MAX } else { 0 }) {
+        db.keys.prefetch_entry(hash);
+    }
+}
+
+/// Hash the keys of a command whose row says where they are, and prefetch their buckets.
+#[inline]
+fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]]) {
+    let entry = server.commands.entry(id);
+    let first = entry.first_key as usize;
+    if first == 0 || first >= argv.len() {
+        return;
+    }
+    let last = match entry.last_key {
+        last if last < 0 => argv.len().saturating_sub(last.unsigned_abs() as usize),
+        last => (last as usize).min(argv.len() - 1),
+    };
+    let step = entry.key_step.max(1) as usize;
+    for &key in argv[first..=last.max(first)].iter().step_by(step) {
+        let hash = server.seed.hash(key);
+        server.hashes.entries.push((key.as_ptr() as usize, key.len(), hash));
+        server.dbs[db as usize].keys.prefetch_bucket(hash);
+    }
+}
+
+fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) {
+    log::debug!(
+        target: "verbose",
+        "Protocol error ({text}) from client: {}. Query buffer during protocol error: '{}'",
+        crate::networking::client::describe(server, c),
+        crate::util::quote::printable_excerpt(rest, 128),
+    );
+    c.reply.error(&crate::error::Error::new(format!("ERR Protocol error: {text}")));
+    server.stats.count_error("ERR");
+    c.set(flag::CLOSE_AFTER_REPLY);
+    c.open = None;
+}
+
+/// Clients that were blocked and can go on: run what they have sent meanwhile.
+pub fn process_unblocked_clients(server: &mut Server) {
+    while let Some(r) = server.blocked.unblocked.pop_front() {
+        if server.net.clients.resolve(r).is_none() {
+            continue;
+        }
+        let Some(mut c) = server.net.clients.take(r.slot) else { continue };
+        c.clear(flag::UNBLOCKED);
+        if can_go_on(&c) && !c.querybuf.is_empty() {
+            let buffer = std::mem::take(&mut c.querybuf);
+            process_input_buffer(server, &mut c, buffer, false);
+        } else {
+            finish(server, &mut c);
+        }
+        server.net.clients.put(c);
+    }
+}
+
+/// The client of a reference.
+pub fn reference(c: &Client) -> ClientRef {
+    ClientRef { slot: c.slot, id: c.id }
+}

@@ -1,0 +1,422 @@
+//! The request parser: bytes in, tables of argument ranges out. It does no I/O and allocates nothing for
+//! an argument.
+//!
+//! ```text
+//!   buffer:   *3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGE
+//!   args:            [8..11]      [17..18]    [24..25]          [35..39]   ^ `open` remembers how far this got
+//!   commands: [first 0, argc 3, start 0, end 27] [first 3, argc 1, start 27, end 41]
+//! ```
+//!
+//! `parse` takes *all complete commands* of a buffer. What is left of an incomplete one is described by
+//! [`Open`], so that a command of a million arguments which arrives in small pieces is still walked once.
+//! A bulk of 32 KB or more is not collected in the buffer at all: `Open::big` is the buffer that becomes
+//! the value, the socket is read straight into it.
+//!
+//! **Invariant:** ranges lie inside the buffer or name an element of `bigs` (held by the tests that feed
+//! every message split at every byte, and by the fuzz target).
+//! **Limits:** an inline request and a count line end within 64 KB; a multibulk has at most 2^31 - 1
+//! arguments; a bulk at most `proto-max-bulk-len`; before AUTH 10 arguments of 16 KB.
+
+use std::sync::Arc;
+
+use memchr::memchr;
+
+use crate::util::number::parse_i64;
+use crate::util::quote::split_args;
+
+/// The longest inline request, and the longest line of a header.
+pub const INLINE_MAX: usize = 64 * 1024;
+/// A bulk at least this long gets a buffer of its own.
+pub const BIG_ARG_MIN: usize = 32 * 1024;
+/// How much of a big argument's buffer is allocated before any of it has arrived.
+const BIG_ARG_FIRST: usize = 1024 * 1024;
+
+/// What the settings and the state of the client allow.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    pub max_bulk_len: u64,
+    /// Not authenticated yet: small requests only, and one command at a time.
+    pub unauthenticated: bool,
+    /// Stop after so many commands.
+    pub max_commands: usize,
+}
+
+/// Where an argument lies: in the buffer, or, when `start` is [`BIG`], in `bigs[len]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub start: usize,
+    pub len: usize,
+}
+
+const BIG: usize = usize::MAX;
+
+/// One complete command: `argc` ranges from `first` on; it occupied `start..end` of the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    pub first: usize,
+    pub argc: usize,
+    pub start: usize,
+    pub end: usize,
+}
+
+/// The reusable result of a parse.
+#[derive(Default)]
+pub struct ParseTable {
+    pub args: Vec<Range>,
+    pub commands: Vec<Parsed>,
+    /// Arguments that are not in the buffer: big ones, and inline ones with escapes.
+    pub bigs: Vec<Arc<Vec<u8>>>,
+}
+
+impl ParseTable {
+    pub fn clear(&mut self) {
+        self.args.clear();
+        self.commands.clear();
+        self.bigs.clear();
+    }
+
+    /// The bytes of an argument.
+    #[inline]
+    pub fn slice<'a>(&'a self, buffer: &'a [u8], range: Range) -> &'a [u8] {
+        if range.start == BIG {
+            &self.bigs[range.len]
+        } else {
+            &buffer[range.start..range.start + range.len]
+        }
+    }
+
+    fn push_owned(&mut self, bytes: Vec<u8>) {
+        self.args.push(Range { start: BIG, len: self.bigs.len() });
+        self.bigs.push(Arc::new(bytes));
+    }
+}
+
+/// An incomplete multibulk command, relative to the buffer's start, which is the command's first byte.
+#[derive(Default)]
+pub struct Open {
+    /// Arguments still to come.
+    pub remaining: usize,
+    /// Length of the bulk whose header was read.
+    bulk_len: Option<usize>,
+    args: Vec<Range>,
+    bigs: Vec<Arc<Vec<u8>>>,
+    /// How far the buffer has been read.
+    pos: usize,
+    /// A big argument that is being received.
+    pub big: Option<BigArg>,
+}
+
+pub struct BigArg {
+    pub bytes: Vec<u8>,
+    /// Its full length, line end not included.
+    pub len: usize,
+}
+
+impl BigArg {
+    /// Bytes still to be received, line end included.
+    pub fn missing(&self) -> usize {
+        self.len + 2 - self.bytes.len()
+    }
+}
+
+impl Open {
+    /// Heap bytes held.
+    pub fn memory(&self) -> usize {
+        self.args.capacity() * size_of::<Range>()
+            + self.bigs.iter().map(|b| b.capacity()).sum::<usize>()
+            + self.big.as_ref().map_or(0, |b| b.bytes.capacity())
+    }
+
+    /// Bytes of arguments received so far.
+    pub fn argv_len(&self) -> usize {
+        let in_buffer = self.args.iter().filter(|r| r.start != BIG).map(|r| r.len).sum::<usize>();
+        in_buffer + self.bigs.iter().map(|b| b.len()).sum::<usize>()
+    }
+}
+
+/// How a parse ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Everything up to the given position was taken; more bytes are needed, or there are none.
+    Partial,
+    /// `max_commands` were found.
+    Full,
+    /// The request breaks the protocol: text after `-ERR Protocol error: `.
+    Invalid(String),
+}
+
+/// Take complete commands from `buffer[*pos..]`, appending to `table`. `*pos` ends behind the last complete
+/// command; an incomplete one is described by `open`.
+pub fn parse(
+    buffer: &[u8],
+    pos: &mut usize,
+    limits: Limits,
+    table: &mut ParseTable,
+    open: &mut Option<Box<Open>>,
+) -> Status {
+    if let Some(state) = open {
+        let start = *pos;
+        match resume(buffer, start, limits, table, state) {
+            Ok(true) => {
+                *pos = start + state.pos;
+                *open = None;
+            }
+            Ok(false) => return Status::Partial,
+            Err(text) => return Status::Invalid(text),
+        }
+    }
+    while *pos < buffer.len() {
+        if table.commands.len() >= limits.max_commands {
+            return Status::Full;
+        }
+        let step = if buffer[*pos] == b'*' {
+            multibulk(buffer, pos, limits, table, open)
+        } else {
+            inline(buffer, pos, table)
+        };
+        match step {
+            Ok(true) => {}
+            Ok(false) => return Status::Partial,
+            Err(text) => return Status::Invalid(text),
+        }
+    }
+    Status::Partial
+}
+
+/// A header's number, fast for what headers hold: a few digits.
+#[inline]
+fn short_number(line: &[u8]) -> Option<i64> {
+    if line.is_empty() || line.len() > 9 || line[0] == b'0' && line.len() > 1 {
+        return parse_i64(line);
+    }
+    let mut n = 0i64;
+    for &b in line {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 {
+            return parse_i64(line);
+        }
+        n = n * 10 + digit as i64;
+    }
+    Some(n)
+}
+
+/// The line from `from` on, without its `\r\n`; `None` when its end has not arrived. As in Redis a line ends
+/// at the `\r`; the byte behind it is skipped unread.
+#[inline]
+fn line(buffer: &[u8], from: usize) -> Option<(&[u8], usize)> {
+    let rest = &buffer[from..];
+    let window = &rest[..rest.len().min(16)];
+    let at = match window.iter().position(|&b| b == b'\r') {
+        Some(at) => at,
+        None => memchr(b'\r', rest)?,
+    };
+    (at + 1 < rest.len()).then(|| (&rest[..at], from + at + 2))
+}
+
+/// One multibulk command at `*pos`. `Ok(false)`: incomplete, `open` says how far it got.
+fn multibulk(
+    buffer: &[u8],
+    pos: &mut usize,
+    limits: Limits,
+    table: &mut ParseTable,
+    open: &mut Option<Box<Open>>,
+) -> Result<bool, String> {
+    let start = *pos;
+    let Some((count, mut at)) = line(buffer, start + 1) else {
+        if buffer.len() - start > INLINE_MAX {
+            return Err("too big mbulk count string".into());
+        }
+        return Ok(false);
+    };
+    let count = match short_number(count) {
+        Some(n) if n <= i32::MAX as i64 => n,
+        _ => return Err("invalid multibulk length".into()),
+    };
+    if count > 10 && limits.unauthenticated {
+        return Err("unauthenticated multibulk length".into());
+    }
+    if count <= 0 {
+        *pos = at;
+        return Ok(true);
+    }
+    let count = count as usize;
+    let first = table.args.len();
+    for got in 0..count {
+        let header = bulk_header(buffer, at, limits)?;
+        let whole = header.filter(|&(len, data)| buffer.len() - data >= len + 2);
+        match whole {
+            Some((len, data)) => {
+                table.args.push(Range { start: data, len });
+                at = data + len + 2;
+            }
+            None => {
+                let args = table.args.drain(first..).map(|r| relative(r, start)).collect();
+                let mut state = Box::new(Open {
+                    remaining: count - got,
+                    args,
+                    pos: at - start,
+                    ..Open::default()
+                });
+                if let Some((len, data)) = header {
+                    state.bulk_len = Some(len);
+                    state.pos = data - start;
+                    state.begin_big(buffer, start);
+                }
+                *open = Some(state);
+                return Ok(false);
+            }
+        }
+    }
+    table.commands.push(Parsed { first, argc: count, start, end: at });
+    *pos = at;
+    Ok(true)
+}
+
+fn relative(range: Range, start: usize) -> Range {
+    if range.start == BIG { range } else { Range { start: range.start - start, len: range.len } }
+}
+
+/// The header of a bulk: its length and where its bytes begin. `None`: not arrived yet.
+#[inline]
+fn bulk_header(buffer: &[u8], at: usize, limits: Limits) -> Result<Option<(usize, usize)>, String> {
+    let Some((text, data)) = line(buffer, at) else {
+        if buffer.len() - at > INLINE_MAX {
+            return Err("too big bulk count string".into());
+        }
+        return Ok(None);
+    };
+    let Some((&kind, digits)) = text.split_first() else {
+        return Err(expected_dollar(b'\r'));
+    };
+    if kind != b'$' {
+        return Err(expected_dollar(kind));
+    }
+    let len = match short_number(digits) {
+        Some(n) if n >= 0 && n as u64 <= limits.max_bulk_len => n as usize,
+        _ => return Err("invalid bulk length".into()),
+    };
+    if len > 16 * 1024 && limits.unauthenticated {
+        return Err("unauthenticated bulk length".into());
+    }
+    Ok(Some((len, data)))
+}
+
+fn expected_dollar(got: u8) -> String {
+    format!("expected '$', got '{}'", got as char)
+}
+
+/// Go on with an open command at `buffer[start..]`. `Ok(true)`: it is complete and in the table.
+fn resume(
+    buffer: &[u8],
+    start: usize,
+    limits: Limits,
+    table: &mut ParseTable,
+    state: &mut Open,
+) -> Result<bool, String> {
+    while state.remaining > 0 {
+        if let Some(big) = state.big.take() {
+            if big.missing() > 0 {
+                state.big = Some(big);
+                return Ok(false);
+            }
+            state.finish_big(big);
+            continue;
+        }
+        let at = start + state.pos;
+        let (len, data) = match state.bulk_len {
+            Some(len) => (len, at),
+            None => match bulk_header(buffer, at, limits)? {
+                None => return Ok(false),
+                Some((len, data)) => {
+                    state.bulk_len = Some(len);
+                    state.pos = data - start;
+                    (len, data)
+                }
+            },
+        };
+        if buffer.len() - data < len + 2 {
+            state.begin_big(buffer, start);
+            return Ok(false);
+        }
+        state.args.push(Range { start: state.pos, len });
+        state.pos += len + 2;
+        state.bulk_len = None;
+        state.remaining -= 1;
+    }
+    let (first, bigs) = (table.args.len(), table.bigs.len());
+    table.args.extend(state.args.iter().map(|&r| match r.start {
+        BIG => Range { start: BIG, len: r.len + bigs },
+        at => Range { start: at + start, len: r.len },
+    }));
+    table.bigs.append(&mut state.bigs);
+    table.commands.push(Parsed {
+        first,
+        argc: state.args.len(),
+        start,
+        end: start + state.pos,
+    });
+    Ok(true)
+}
+
+impl Open {
+    /// If the bulk at `pos` is a big one, move what has arrived of it into a buffer of its own. The caller
+    /// cuts the query buffer at `kept()`.
+    fn begin_big(&mut self, buffer: &[u8], start: usize) {
+        let Some(len) = self.bulk_len.filter(|&len| len >= BIG_ARG_MIN) else { return };
+        let arrived = &buffer[start + self.pos..];
+        let mut bytes = Vec::with_capacity((len + 2).min(BIG_ARG_FIRST.max(arrived.len())));
+        bytes.extend_from_slice(arrived);
+        self.big = Some(BigArg { bytes, len });
+        self.bulk_len = None;
+    }
+
+    fn finish_big(&mut self, mut big: BigArg) {
+        big.bytes.truncate(big.len);
+        self.args.push(Range { start: BIG, len: self.bigs.len() });
+        self.bigs.push(Arc::new(big.bytes));
+        self.remaining -= 1;
+    }
+
+    /// While a big argument is received, the query buffer ends here.
+    pub fn kept(&self) -> Option<usize> {
+        self.big.as_ref().map(|_| self.pos)
+    }
+}
+
+/// One inline command at `*pos`: words on a line, with quotes as in redis-cli.
+fn inline(buffer: &[u8], pos: &mut usize, table: &mut ParseTable) -> Result<bool, String> {
+    let start = *pos;
+    let rest = &buffer[start..];
+    let Some(newline) = memchr(b'\n', rest) else {
+        if rest.len() > INLINE_MAX {
+            return Err("too big inline request".into());
+        }
+        return Ok(false);
+    };
+    let text = rest[..newline].strip_suffix(b"\r").unwrap_or(&rest[..newline]);
+    let first = table.args.len();
+    let plain = |b: &u8| !matches!(b, b'"' | b'\'' | b'\\' | 0);
+    if text.iter().all(plain) {
+        let mut at = 0;
+        while at < text.len() {
+            let blank = text[at..].iter().take_while(|b| b.is_ascii_whitespace() || **b == 0x0b).count();
+            at += blank;
+            let len =
+                text[at..].iter().take_while(|b| !b.is_ascii_whitespace() && **b != 0x0b).count();
+            if len > 0 {
+                table.args.push(Range { start: start + at, len });
+            }
+            at += len;
+        }
+    } else {
+        let words = split_args(text).ok_or("unbalanced quotes in request")?;
+        words.into_iter().for_each(|word| table.push_owned(word));
+    }
+    let argc = table.args.len() - first;
+    let end = start + newline + 1;
+    if argc > 0 {
+        table.commands.push(Parsed { first, argc, start, end });
+    }
+    *pos = end;
+    Ok(true)
+}

@@ -1,0 +1,159 @@
+//! Sending replies. All that a turn's commands answered is sent at its end, one `writev` for each client;
+//! what the socket does not take waits until the loop says that it is writable.
+
+use ae::{EventLoop, Io, Mask, Token};
+use std::io::{ErrorKind, IoSlice};
+
+use crate::networking::client::{Class, Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
+use crate::networking::clients::Net;
+use crate::state::Server;
+
+/// How much one client is sent in one turn, so that it can't hold the loop.
+const WRITE_PER_TURN: usize = 1024 * 1024;
+/// Pieces in one `writev`.
+const PIECES: usize = 64;
+
+/// Before the loop sleeps: send what the turn's commands replied.
+pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &mut Server) {
+    let mut pending = std::mem::take(&mut server.net.pending_write);
+    for slot in pending.drain(..) {
+        let Some(mut c) = server.net.clients.take(slot) else { continue };
+        c.clear(flag::PENDING_WRITE);
+        if !c.has(flag::CLOSE_ASAP) {
+            let io = write_to_client(server, &mut c);
+            if !c.reply.is_empty()
+                && let Some(token) = c.token
+            {
+                c.reply.seal_unsent();
+                el.set_handler(token, Mask::WRITABLE, write_handler);
+            }
+            let _ = io;
+        }
+        server.net.clients.put(c);
+    }
+    // Writing can make no new replies, so the list's memory is simply kept.
+    server.net.pending_write = pending;
+}
+
+/// The event loop says that a socket which was full takes bytes again.
+fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    let Some(slot) = el.data(token) else { return Io::Drained };
+    let Some(mut c) = server.net.clients.take(slot as u32) else { return Io::Drained };
+    let io = write_to_client(server, &mut c);
+    if c.reply.is_empty() {
+        el.clear_handler(token, Mask::WRITABLE);
+    }
+    server.net.clients.put(c);
+    io
+}
+
+/// Send as much as the socket takes, at most [`WRITE_PER_TURN`].
+pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
+    let mut total = 0;
+    let mut io = Io::Drained;
+    note_peak(c);
+    let Client { conn: Some(conn), reply, .. } = c else { return Io::Drained };
+    while !reply.is_empty() {
+        if total >= WRITE_PER_TURN {
+            io = Io::More;
+            break;
+        }
+        let result = match reply.single_piece() {
+            Some(bytes) => conn.write(bytes),
+            None => {
+                let mut pieces = [IoSlice::new(&[]); PIECES];
+                let n = reply.io_slices(&mut pieces);
+                conn.write_vectored(&pieces[..n])
+            }
+        };
+        match result {
+            Ok(n) => {
+                reply.advance(n);
+                total += n;
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) => {
+                log::debug!(target: "verbose", "Error writing to client: {e}");
+                Net::close_asap(&mut server.net.close_asap, c);
+                return Io::Drained;
+            }
+        }
+    }
+    c.net_out += total as u64;
+    server.stats.net_output_bytes += total as u64;
+    server.stats.writes_processed += 1;
+    if total > 0 && !c.has(flag::PRIMARY) {
+        c.last_interaction_ms = server.clock.now_ms;
+    }
+    if c.reply.is_empty() {
+        c.reply.give_back(&mut server.net.spare_replies);
+        c.clear(flag::OVER_SOFT_LIMIT);
+        if c.has(flag::CLOSE_AFTER_REPLY) {
+            Net::close_asap(&mut server.net.close_asap, c);
+        }
+    }
+    io
+}
+
+/// A busy client's reply buffer grows at once.
+fn note_peak(c: &mut Client) {
+    let bytes = c.reply.bytes().min(REPLY_CLASS_MAX as usize) as u32;
+    let class = &mut c.reply_class;
+    class.peak = class.peak.max(bytes);
+    while class.size < bytes && class.size < REPLY_CLASS_MAX {
+        class.size *= 2;
+    }
+}
+
+/// And shrinks when its peaks have been small for a while: called by the cron for each client.
+pub fn resize_reply_buffer(c: &mut Client, now_ms: i64, peak_reset_ms: i64) {
+    let class = &mut c.reply_class;
+    if class.size >= 2 * REPLY_CLASS_MIN && class.peak < class.size / 2 {
+        class.size = (class.peak + 1).max(REPLY_CLASS_MIN);
+    }
+    if peak_reset_ms >= 0 && now_ms - class.peak_reset_ms > peak_reset_ms {
+        class.peak = c.reply.bytes() as u32;
+        class.peak_reset_ms = now_ms;
+    }
+}
+
+/// Close clients that let their replies pile up: at once over the hard limit, after a while over the soft.
+pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
+    if c.conn.is_none() || c.has(flag::CLOSE_ASAP) {
+        return false;
+    }
+    let used = c.reply.memory() as u64;
+    let class = c.class();
+    let limit = &server.config.client_output_buffer_limit[class as usize];
+    let hard = limit.hard != 0 && used >= limit.hard;
+    let mut soft = limit.soft != 0 && used >= limit.soft;
+    if soft {
+        if !c.has(flag::OVER_SOFT_LIMIT) {
+            c.set(flag::OVER_SOFT_LIMIT);
+            c.soft_limit_since_ms = server.clock.now_ms;
+            soft = false;
+        } else {
+            soft = server.clock.now_ms - c.soft_limit_since_ms > limit.soft_seconds as i64 * 1000;
+        }
+    } else {
+        c.clear(flag::OVER_SOFT_LIMIT);
+    }
+    if !hard && !soft {
+        return false;
+    }
+    let what = crate::networking::client::describe(server, c);
+    log::warn!("Client {what} scheduled to be closed ASAP for overcoming of output buffer limits.");
+    server.stats.output_buffer_limit_disconnections += 1;
+    Net::close_asap(&mut server.net.close_asap, c);
+    true
+}
+
+/// The class's name in settings and INFO.
+pub fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Normal => "normal",
+        Class::Replica => "slave",
+        Class::Pubsub => "pubsub",
+    }
+}

@@ -1,0 +1,86 @@
+//! Time. The wall clock is read once a turn; commands are timed by the processor's time stamp counter.
+//!
+//! A turn can be long, so `call()` has the wall clock read again when the counter says that more than a
+//! millisecond has passed since. Expiry, LRU and replies all see the same `now_ms` within a command.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::sys::ticks::{self, Ticks};
+
+pub struct Clock {
+    /// Unix time of this turn.
+    pub now_ms: i64,
+    pub now_us: i64,
+    /// The counter when `now_*` were read.
+    read_at: u64,
+    /// Where the last command ended: the next one of a pipeline begins there.
+    pub last: u64,
+    ticks: Ticks,
+    millisecond: u64,
+}
+
+impl Clock {
+    pub fn start() -> Clock {
+        let ticks = Ticks::calibrate();
+        let mut clock = Clock {
+            now_ms: 0,
+            now_us: 0,
+            read_at: 0,
+            last: 0,
+            millisecond: ticks.per_us(1000),
+            ticks,
+        };
+        clock.update();
+        clock
+    }
+
+    /// Read the wall clock.
+    pub fn update(&mut self) {
+        self.now_us = unix_us();
+        self.now_ms = self.now_us / 1000;
+        self.read_at = ticks::now();
+        self.last = self.read_at;
+    }
+
+    /// Note that a command ended at `at`; read the wall clock if it is older than a millisecond.
+    #[inline]
+    pub fn command_ended(&mut self, at: u64) {
+        self.last = at;
+        if at.wrapping_sub(self.read_at) > self.millisecond {
+            self.update();
+            self.last = at;
+        }
+    }
+
+    /// Unix time in seconds.
+    pub fn now_s(&self) -> i64 {
+        self.now_ms / 1000
+    }
+
+    /// Microseconds in a difference of counters.
+    #[inline]
+    pub fn us(&self, ticks: u64) -> u64 {
+        self.ticks.to_us(ticks)
+    }
+
+    /// Nanoseconds in a difference of counters.
+    #[inline]
+    pub fn ns(&self, ticks: u64) -> u64 {
+        self.ticks.to_ns(ticks)
+    }
+
+    /// The difference of counters that makes so many microseconds.
+    pub fn ticks_of_us(&self, us: u64) -> u64 {
+        self.ticks.per_us(us)
+    }
+
+    /// Microseconds of the monotonic clock.
+    pub fn monotonic_us(&self) -> u64 {
+        self.us(ticks::now())
+    }
+}
+
+/// The wall clock, read now, in microseconds since 1970.
+pub fn unix_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+}

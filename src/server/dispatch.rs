@@ -1,0 +1,196 @@
+//! May this command run, now, for this client? `process_command` asks in Redis's order and runs it, queues
+//! it for EXEC, or refuses it.
+
+use std::sync::Arc;
+
+use crate::commands::command::{self, Command};
+use crate::error::{Error, excerpt};
+use crate::networking::client::{Client, flag};
+use crate::server::call::{call, reject};
+use crate::state::{Server, armed};
+
+/// Run one request of a client. `id` is the top-level command, `None` if nothing has that name.
+pub fn process_command(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    id: Option<u16>,
+    bigs: &[Arc<Vec<u8>>],
+) {
+    if c.has(flag::REPLY_SKIP_NEXT) {
+        c.clear(flag::REPLY_SKIP_NEXT);
+        c.set(flag::REPLY_SKIP);
+    }
+    match check(server, c, argv, id) {
+        Ok(Verdict::Run(id)) => {
+            call(server, c, argv, id, bigs);
+            if !server.blocked.ready_keys.is_empty() && !c.has(flag::MULTI) {
+                crate::db::blocked::handle_ready_keys(server);
+            }
+        }
+        Ok(Verdict::Queue(id)) => {
+            crate::commands::multi::queue(c, id, server.commands.row(id), argv);
+            c.reply.status("QUEUED");
+        }
+        Ok(Verdict::Postpone(id)) => crate::db::blocked::postpone(server, c, argv, id),
+        Err((id, error)) => reject(server, c, id, error),
+    }
+    c.clear(flag::REPLY_SKIP);
+}
+
+enum Verdict {
+    Run(u16),
+    Queue(u16),
+    /// CLIENT PAUSE holds it back.
+    Postpone(u16),
+}
+
+type Refusal = (Option<u16>, Error);
+
+fn check(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    id: Option<u16>,
+) -> Result<Verdict, Refusal> {
+    let id = resolve(server, argv, id)?;
+    let cmd = server.commands.row(id);
+    let refuse = |error: Error| (Some(id), error);
+    if !cmd.check_arity(argv.len()) {
+        let name = server.commands.entry(id).fullname.clone();
+        return Err((None, Error::arity(&name)));
+    }
+    if cmd.flags & command::PROTECTED != 0 {
+        check_protected(server, c, cmd).map_err(|e| (None, e))?;
+    }
+    if !c.authenticated && cmd.flags & command::NO_AUTH == 0 {
+        return Err(refuse(Error::NOAUTH));
+    }
+    if c.has(flag::MULTI) && cmd.flags & command::NO_MULTI != 0 {
+        return Err(refuse(Error::of("ERR Command not allowed inside a transaction")));
+    }
+    crate::acl::check_command(server, c, argv, id).map_err(refuse)?;
+    if server.config.maxmemory != 0 {
+        check_memory(server, c, cmd).map_err(refuse)?;
+    }
+    if c.has(flag::PUBSUB) && !c.reply.resp3 && !allowed_in_subscribe_mode(cmd) {
+        let name = server.commands.entry(id).fullname.clone();
+        return Err(refuse(Error::new(format!(
+            "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+             allowed in this context"
+        ))));
+    }
+    if server.loading && cmd.flags & command::LOADING == 0 {
+        return Err(refuse(Error::LOADING));
+    }
+    if server.armed & armed::PAUSED != 0 && must_wait(server, c, cmd) {
+        return Ok(Verdict::Postpone(id));
+    }
+    if c.has(flag::MULTI) && cmd.flags & command::RUNS_IN_MULTI == 0 {
+        return Ok(Verdict::Queue(id));
+    }
+    Ok(Verdict::Run(id))
+}
+
+/// The command's id with its subcommand resolved.
+fn resolve(server: &Server, argv: &[&[u8]], id: Option<u16>) -> Result<u16, Refusal> {
+    let Some(id) = id else { return Err((None, unknown_command(argv))) };
+    let (_, subcommands) = server.commands.entry(id).subcommands;
+    if subcommands == 0 || argv.len() < 2 {
+        return Ok(id);
+    }
+    server.commands.lookup_subcommand(id, argv[1]).ok_or_else(|| {
+        let name = server.commands.entry(id).fullname.to_uppercase();
+        let text = format!(
+            "ERR unknown subcommand '{}'. Try {name} HELP.",
+            excerpt(argv[1], 128)
+        );
+        (None, Error::new(text))
+    })
+}
+
+fn unknown_command(argv: &[&[u8]]) -> Error {
+    let mut args = String::new();
+    for arg in &argv[1..] {
+        if args.len() >= 128 {
+            break;
+        }
+        args.push_str(&format!("'{}' ", excerpt(arg, 128 - args.len())));
+    }
+    Error::new(format!(
+        "ERR unknown command '{}', with args beginning with: {args}",
+        excerpt(argv[0], 128)
+    ))
+}
+
+/// DEBUG and MODULE are for those whom the settings allow.
+fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Error> {
+    use crate::config::Enable;
+    let (setting, what) = if cmd.name == "debug" {
+        (server.config.enable_debug_command, "debug")
+    } else {
+        (server.config.enable_module_command, "module")
+    };
+    let allowed = match setting {
+        Enable::Yes => true,
+        Enable::No => false,
+        Enable::Local => c.is_local(),
+    };
+    if allowed {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "ERR {} command not allowed. If the enable-{what}-command option is set to \"local\", you can run \
+         it from a local connection, otherwise you need to set this option in the configuration file, and \
+         then restart the server.",
+        what.to_uppercase()
+    )))
+}
+
+/// Make room, or refuse what would need more.
+fn check_memory(server: &mut Server, c: &mut Client, cmd: &Command) -> Result<(), Error> {
+    let enough = crate::db::evict::perform_evictions(server);
+    let queued = if c.has(flag::MULTI) && cmd.flags & command::RUNS_IN_MULTI == 0 {
+        cmd.flags
+    } else if cmd.name == "exec" {
+        c.multi.as_ref().map_or(0, |m| m.flags)
+    } else {
+        cmd.flags
+    };
+    if !enough && queued & command::DENYOOM != 0 {
+        return Err(Error::OOM);
+    }
+    Ok(())
+}
+
+fn allowed_in_subscribe_mode(cmd: &Command) -> bool {
+    matches!(
+        cmd.name,
+        "ping"
+            | "subscribe"
+            | "ssubscribe"
+            | "sunsubscribe"
+            | "unsubscribe"
+            | "psubscribe"
+            | "punsubscribe"
+            | "quit"
+            | "reset"
+    )
+}
+
+/// CLIENT PAUSE: ALL holds back everything, WRITE what may change something.
+fn must_wait(server: &Server, c: &Client, cmd: &Command) -> bool {
+    if c.has(flag::REPLICA | flag::PRIMARY) || c.conn.is_none() {
+        return false;
+    }
+    let now = server.clock.now_ms;
+    if server.pause.all_until_ms > now {
+        return true;
+    }
+    let writes = if cmd.name == "exec" {
+        c.multi.as_ref().map_or(0, |m| m.flags)
+    } else {
+        cmd.flags
+    };
+    server.pause.write_until_ms > now && writes & (command::WRITE | command::MAY_REPLICATE) != 0
+}

@@ -1,0 +1,10 @@
+//! The server's own verbs: how it starts, runs a command, keeps house and stops.
+
+pub mod before_sleep;
+pub mod call;
+pub mod clock;
+pub mod cron;
+pub mod dispatch;
+pub mod init;
+pub mod propagate;
+pub mod shutdown;

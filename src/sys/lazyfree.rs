@@ -1,0 +1,69 @@
+//! The thread that frees what is slow to free: big values, whole databases. It owns what it is given and
+//! never touches the keyspace.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+use super::memory::ThreadCounters;
+
+/// Anything that can be dropped elsewhere.
+pub type Garbage = Box<dyn Any + Send>;
+
+#[derive(Default)]
+struct Counters {
+    pending: AtomicUsize,
+    freed: AtomicUsize,
+}
+
+pub struct LazyFree {
+    queue: Option<Sender<(Garbage, usize)>>,
+    counters: Arc<Counters>,
+}
+
+impl LazyFree {
+    pub fn start() -> LazyFree {
+        let counters = Arc::<Counters>::default();
+        let (queue, jobs) = channel::<(Garbage, usize)>();
+        let theirs = counters.clone();
+        let thread = thread::Builder::new().name("bio_lazy_free".into()).spawn(move || {
+            let mut memory = ThreadCounters::of_this_thread();
+            for (garbage, objects) in jobs {
+                drop(garbage);
+                theirs.pending.fetch_sub(objects, Ordering::Relaxed);
+                theirs.freed.fetch_add(objects, Ordering::Relaxed);
+                if let Some(memory) = &mut memory {
+                    memory.publish();
+                }
+            }
+        });
+        LazyFree { queue: thread.ok().map(|_| queue), counters }
+    }
+
+    /// Free in the background; here and now if there is no thread.
+    pub fn free(&self, garbage: Garbage, objects: usize) {
+        self.counters.pending.fetch_add(objects, Ordering::Relaxed);
+        let Some(queue) = &self.queue else {
+            self.counters.pending.fetch_sub(objects, Ordering::Relaxed);
+            return;
+        };
+        // A dead thread gives the garbage back, and it is freed here.
+        let _ = queue.send((garbage, objects));
+    }
+
+    /// Objects that wait to be freed.
+    pub fn pending(&self) -> usize {
+        self.counters.pending.load(Ordering::Relaxed)
+    }
+
+    /// Objects freed since the start or since CONFIG RESETSTAT.
+    pub fn freed(&self) -> usize {
+        self.counters.freed.load(Ordering::Relaxed)
+    }
+
+    pub fn reset_stats(&self) {
+        self.counters.freed.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,81 @@
+//! The processor's time stamp counter: what timing a command costs is 10 ns instead of a clock call's 25.
+//!
+//! Only an *invariant* counter is used (CPUID 0x80000007, EDX bit 8): it runs at one speed, in all cores
+//! and in sleep states. Elsewhere the monotonic clock in nanoseconds stands in.
+
+use std::time::{Duration, Instant};
+
+/// The counter's speed.
+#[derive(Clone, Copy)]
+pub struct Ticks {
+    per_us: f64,
+    us_per_tick: f64,
+}
+
+#[cfg(target_arch = "x86_64")]
+mod counter {
+    use std::arch::x86_64::{__cpuid, _rdtsc};
+    use std::sync::LazyLock;
+
+    static INVARIANT: LazyLock<bool> = LazyLock::new(|| {
+        __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & (1 << 8) != 0
+    });
+
+    #[inline]
+    pub fn now() -> Option<u64> {
+        // SAFETY: RDTSC exists on every x86_64 processor and touches no memory.
+        if *INVARIANT { Some(unsafe { _rdtsc() }) } else { None }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod counter {
+    pub fn now() -> Option<u64> {
+        None
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    use std::sync::LazyLock;
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_nanos() as u64
+}
+
+/// The counter now. Only differences mean something.
+#[inline]
+pub fn now() -> u64 {
+    match counter::now() {
+        Some(ticks) => ticks,
+        None => monotonic_ns(),
+    }
+}
+
+impl Ticks {
+    /// Compare the counter with the monotonic clock for two milliseconds.
+    pub fn calibrate() -> Ticks {
+        let per_us = match counter::now() {
+            None => 1000.0,
+            Some(from) => {
+                let start = Instant::now();
+                std::thread::sleep(Duration::from_millis(2));
+                let ticks = now().wrapping_sub(from);
+                (ticks as f64 / (start.elapsed().as_nanos() as f64 / 1000.0)).max(1.0)
+            }
+        };
+        Ticks { per_us, us_per_tick: 1.0 / per_us }
+    }
+
+    #[inline]
+    pub fn to_us(self, ticks: u64) -> u64 {
+        (ticks as f64 * self.us_per_tick) as u64
+    }
+
+    #[inline]
+    pub fn to_ns(self, ticks: u64) -> u64 {
+        (ticks as f64 * self.us_per_tick * 1000.0) as u64
+    }
+
+    pub fn per_us(self, us: u64) -> u64 {
+        (us as f64 * self.per_us) as u64
+    }
+}

@@ -1,0 +1,79 @@
+//! The value types. Each is an enum of its encodings and knows nothing of clients, databases or replies.
+//!
+//! A key's entry (`ds::entry`) holds short strings and integers itself; everything else is a [`Value`] in
+//! the same allocation.
+
+pub mod string;
+
+use crate::ds::entry::{Entry, EntryMut, EntryRef, NewValue};
+use crate::types::string::RawStr;
+
+/// What a key holds when it is not a short string or an integer.
+pub enum Value {
+    Str(RawStr),
+}
+
+const _: () = assert!(size_of::<Value>() <= 24, "a value rides in its key's allocation");
+
+/// The type of a key, as TYPE names it. The numbers are those of the RDB format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Type {
+    String = 0,
+    List = 1,
+    Set = 2,
+    Zset = 3,
+    Hash = 4,
+    Stream = 6,
+}
+
+impl Type {
+    pub const ALL: [Type; 6] =
+        [Type::String, Type::List, Type::Set, Type::Zset, Type::Hash, Type::Stream];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Type::String => "string",
+            Type::List => "list",
+            Type::Set => "set",
+            Type::Zset => "zset",
+            Type::Hash => "hash",
+            Type::Stream => "stream",
+        }
+    }
+}
+
+/// The kind byte of an entry: the type, and for strings how they came to be, which OBJECT ENCODING tells.
+pub mod kind {
+    use super::Type;
+
+    pub const INT: u8 = Type::String as u8;
+    pub const EMBSTR: u8 = Type::String as u8 | 1 << 4;
+    pub const RAW: u8 = Type::String as u8 | 2 << 4;
+
+    pub fn type_of(kind: u8) -> Type {
+        match kind & 0x0f {
+            1 => Type::List,
+            2 => Type::Set,
+            3 => Type::Zset,
+            4 => Type::Hash,
+            6 => Type::Stream,
+            _ => Type::String,
+        }
+    }
+}
+
+/// The entries of the keyspace and views of them.
+pub type Key = Entry<Value>;
+pub type KeyRef<'a> = EntryRef<'a, Value>;
+pub type KeyMut<'a> = EntryMut<'a, Value>;
+pub type New<'a> = NewValue<'a, Value>;
+
+/// What OBJECT ENCODING says.
+pub fn encoding_name(entry: KeyRef) -> &'static str {
+    match entry.kind() {
+        kind::INT => "int",
+        kind::EMBSTR => "embstr",
+        _ => "raw",
+    }
+}

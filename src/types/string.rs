@@ -1,0 +1,144 @@
+//! Strings: an integer or a short string lies in the key's entry; a longer one is a [`RawStr`].
+
+use std::sync::Arc;
+
+use crate::ds::entry::{INLINE_MAX, ValueRef};
+use crate::error::Error;
+use crate::types::{KeyRef, New, Type, Value, kind};
+use crate::util::number::{IntBuf, parse_f64, parse_i64};
+
+/// Strings up to this length that were set whole are reported as `embstr`.
+pub const EMBSTR_MAX: usize = 44;
+
+/// A string too long for its key's entry. It becomes shared when a reply or a request buffer holds it too;
+/// whoever changes it then gets a copy of its own.
+pub enum RawStr {
+    Owned(Vec<u8>),
+    Shared(Arc<Vec<u8>>),
+}
+
+impl RawStr {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            RawStr::Owned(bytes) => bytes,
+            RawStr::Shared(bytes) => bytes,
+        }
+    }
+
+    /// Hold the string so that it can be referred to from elsewhere.
+    pub fn share(&mut self) -> Arc<Vec<u8>> {
+        let bytes = match self {
+            RawStr::Shared(bytes) => return bytes.clone(),
+            RawStr::Owned(bytes) => Arc::new(std::mem::take(bytes)),
+        };
+        *self = RawStr::Shared(bytes.clone());
+        bytes
+    }
+
+    /// The string to change in place.
+    pub fn make_mut(&mut self) -> &mut Vec<u8> {
+        match self {
+            RawStr::Owned(bytes) => bytes,
+            RawStr::Shared(bytes) => Arc::make_mut(bytes),
+        }
+    }
+
+    /// Heap bytes held.
+    pub fn memory(&self) -> usize {
+        match self {
+            RawStr::Owned(bytes) => bytes.capacity(),
+            RawStr::Shared(bytes) => bytes.capacity() + 40,
+        }
+    }
+}
+
+/// A string value, wherever it lies.
+#[derive(Clone, Copy)]
+pub enum StrView<'a> {
+    Int(i64),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> StrView<'a> {
+    /// The string in an entry; WRONGTYPE for any other type.
+    #[inline]
+    pub fn of(entry: KeyRef<'a>) -> Result<StrView<'a>, Error> {
+        match entry.value() {
+            ValueRef::Str(bytes) => Ok(StrView::Bytes(bytes)),
+            ValueRef::Int(n) => Ok(StrView::Int(n)),
+            ValueRef::Obj(Value::Str(raw)) => Ok(StrView::Bytes(raw.bytes())),
+            #[allow(unreachable_patterns)]
+            ValueRef::Obj(_) => Err(Error::WRONGTYPE),
+        }
+    }
+
+    /// The bytes, integers written out into `digits`.
+    pub fn bytes<'b>(self, digits: &'b mut IntBuf) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        match self {
+            StrView::Int(n) => digits.format(n),
+            StrView::Bytes(bytes) => bytes,
+        }
+    }
+
+    /// STRLEN.
+    pub fn len(self) -> usize {
+        match self {
+            StrView::Int(n) => IntBuf::new().format(n).len(),
+            StrView::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The value as a 64-bit integer.
+    pub fn integer(self) -> Result<i64, Error> {
+        match self {
+            StrView::Int(n) => Ok(n),
+            StrView::Bytes(bytes) => parse_i64(bytes).ok_or(Error::NOT_INTEGER),
+        }
+    }
+
+    /// The value as a double.
+    pub fn float(self) -> Result<f64, Error> {
+        match self {
+            StrView::Int(n) => Ok(n as f64),
+            StrView::Bytes(bytes) => parse_f64(bytes).ok_or(Error::NOT_FLOAT),
+        }
+    }
+
+    pub fn to_vec(self) -> Vec<u8> {
+        self.bytes(&mut IntBuf::new()).to_vec()
+    }
+}
+
+/// How a string that is set whole is stored: its kind byte and its value. `shared` is the request's own
+/// buffer when the string is a big argument, so that it isn't copied.
+#[inline]
+pub fn encode<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> (u8, New<'a>) {
+    if bytes.len() <= 20
+        && let Some(n) = parse_i64(bytes)
+    {
+        return (kind::INT, New::Int(n));
+    }
+    let tag = if bytes.len() <= EMBSTR_MAX { kind::EMBSTR } else { kind::RAW };
+    (tag, encode_raw(bytes, shared))
+}
+
+/// The same for a string that was put together piece by piece: never an integer.
+pub fn encode_raw<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> New<'a> {
+    match shared {
+        Some(shared) => New::Obj(Value::Str(RawStr::Shared(shared.clone()))),
+        None if bytes.len() <= INLINE_MAX => New::Str(bytes),
+        None => New::Obj(Value::Str(RawStr::Owned(bytes.to_vec()))),
+    }
+}
+
+/// `kind::type_of` for an entry.
+pub fn type_of(entry: KeyRef) -> Type {
+    kind::type_of(entry.kind())
+}

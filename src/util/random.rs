@@ -1,0 +1,31 @@
+//! The server's random numbers: one generator, seeded once, so that a run can be repeated from its seed.
+
+use rand::rngs::{SmallRng, SysRng};
+use rand::{Rng, RngExt, SeedableRng, TryRng};
+
+pub struct Random(SmallRng);
+
+impl Random {
+    pub fn from_seed(seed: u64) -> Random {
+        Random(SmallRng::seed_from_u64(seed))
+    }
+
+    /// Seeded by the operating system.
+    pub fn from_system() -> Random {
+        Random::from_seed(SysRng.try_next_u64().unwrap_or(0x9e37_79b9_7f4a_7c15))
+    }
+
+    pub fn next_u64(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// Uniform in `0..n`; 0 for an empty range.
+    pub fn below(&mut self, n: u64) -> u64 {
+        if n == 0 { 0 } else { self.0.random_range(0..n) }
+    }
+
+    /// `n` hexadecimal digits.
+    pub fn hex(&mut self, n: usize) -> String {
+        (0..n).map(|_| char::from(b"0123456789abcdef"[self.below(16) as usize])).collect()
+    }
+}
