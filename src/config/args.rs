@@ -27,7 +27,10 @@ pub fn parse_args<T: AsRef<OsStr>>(args: &[T]) -> Sources {
     let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_ref().as_bytes()).collect();
     let mut sources = Sources::default();
     let mut rest = 0;
-    if let Some(first) = args.first().filter(|first| !first.is_empty() && first[0] != b'-') {
+    if let Some(first) = args
+        .first()
+        .filter(|first| !first.is_empty() && first[0] != b'-')
+    {
         sources.file = Some(PathBuf::from(OsStr::from_bytes(first)));
         rest = 1;
     }
@@ -44,7 +47,8 @@ pub fn parse_args<T: AsRef<OsStr>>(args: &[T]) -> Sources {
             options.push(b' ');
             let stands_alone = split_args(arg).is_some_and(|words| words.len() == 1);
             let next = args.get(i + 1);
-            if arg.eq_ignore_ascii_case(b"--save") && next.is_none_or(|next| next.starts_with(b"--"))
+            if arg.eq_ignore_ascii_case(b"--save")
+                && next.is_none_or(|next| next.starts_with(b"--"))
             {
                 options.extend_from_slice(b"\"\" ");
             } else {
@@ -73,7 +77,9 @@ mod tests {
     #[test]
     fn options_become_lines() {
         assert_eq!(
-            lines(&["--port", "7777", "--save", "900", "1", "--save", "300", "10"]),
+            lines(&[
+                "--port", "7777", "--save", "900", "1", "--save", "300", "10"
+            ]),
             "\nport \"7777\" \nsave \"900\" \"1\" \nsave \"300\" \"10\" "
         );
     }
@@ -81,16 +87,30 @@ mod tests {
     #[test]
     fn a_value_may_look_like_a_name() {
         assert_eq!(
-            lines(&["--proc-title-template", "--my--title", "--loglevel", "verbose"]),
+            lines(&[
+                "--proc-title-template",
+                "--my--title",
+                "--loglevel",
+                "verbose"
+            ]),
             "\nproc-title-template \"--my--title\" \nloglevel \"verbose\" "
         );
-        assert_eq!(lines(&["--port", "--loglevel", "verbose"]), "\nport \"--loglevel\" \"verbose\" ");
+        assert_eq!(
+            lines(&["--port", "--loglevel", "verbose"]),
+            "\nport \"--loglevel\" \"verbose\" "
+        );
     }
 
     #[test]
     fn save_without_values_is_empty() {
-        assert_eq!(lines(&["--save", "--loglevel", "verbose"]), "\nsave \"\" \nloglevel \"verbose\" ");
-        assert_eq!(lines(&["--loglevel", "verbose", "--save"]), "\nloglevel \"verbose\" \nsave \"\" ");
+        assert_eq!(
+            lines(&["--save", "--loglevel", "verbose"]),
+            "\nsave \"\" \nloglevel \"verbose\" "
+        );
+        assert_eq!(
+            lines(&["--loglevel", "verbose", "--save"]),
+            "\nloglevel \"verbose\" \nsave \"\" "
+        );
         assert_eq!(lines(&["--save", ""]), "\nsave \"\" ");
         assert_eq!(
             lines(&["--proc-title-template", "--save", "--save", ""]),
@@ -112,7 +132,13 @@ mod tests {
         assert_eq!(sources.file, Some(PathBuf::from("a.conf")));
         assert!(sources.stdin);
         assert_eq!(sources.options, b"\n\"loglevel\" \"verbose\" ");
-        assert_eq!(parse_args(&["-"]), Sources { stdin: true, ..Sources::default() });
+        assert_eq!(
+            parse_args(&["-"]),
+            Sources {
+                stdin: true,
+                ..Sources::default()
+            }
+        );
         assert_eq!(parse_args::<&str>(&[]), Sources::default());
         // In the middle it is a word like others.
         assert!(!parse_args(&["a.conf", "-", "--port", "1"]).stdin);

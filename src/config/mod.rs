@@ -349,7 +349,9 @@ impl Config {
     pub fn without_effect(&self) -> Vec<&'static str> {
         let default = Config::default();
         let idle = TABLE.iter().filter(|row| row.is(NO_EFFECT));
-        idle.filter(|row| row.get(self) != row.get(&default)).map(|row| row.name).collect()
+        idle.filter(|row| row.get(self) != row.get(&default))
+            .map(|row| row.name)
+            .collect()
     }
 }
 

@@ -27,10 +27,17 @@ use std::path::{Path, PathBuf};
 /// Why the server can't start. Shown on standard error, exit code 1.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StartError {
-    Line { number: usize, line: String, reason: Reason },
+    Line {
+        number: usize,
+        line: String,
+        reason: Reason,
+    },
     /// Every line is fine, together they are not.
     Whole(Reason),
-    Open { path: PathBuf, reason: Reason },
+    Open {
+        path: PathBuf,
+        reason: Reason,
+    },
 }
 
 /// The version whose behaviour this is; scripts that look at the error expect it there.
@@ -40,13 +47,21 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = format!("\n*** FATAL CONFIG FILE ERROR (Redis {REDIS_VERSION}) ***");
         match self {
-            StartError::Line { number, line, reason } => write!(
+            StartError::Line {
+                number,
+                line,
+                reason,
+            } => write!(
                 f,
                 "{header}\nReading the configuration file, at line {number}\n>>> '{line}'\n{reason}"
             ),
             StartError::Whole(reason) => write!(f, "{header}\n{reason}"),
             StartError::Open { path, reason } => {
-                write!(f, "Fatal error, can't open config file '{}': {reason}", path.display())
+                write!(
+                    f,
+                    "Fatal error, can't open config file '{}': {reason}",
+                    path.display()
+                )
             }
         }
     }
@@ -76,8 +91,11 @@ const MAX_INCLUDE_DEPTH: usize = 32;
 const MAX_CONFIG_BYTES: u64 = 64 << 20;
 
 /// Names of the past that are accepted with one argument and mean nothing.
-const DEPRECATED: [&str; 3] =
-    ["list-max-ziplist-entries", "list-max-ziplist-value", "lua-replicate-commands"];
+const DEPRECATED: [&str; 3] = [
+    "list-max-ziplist-entries",
+    "list-max-ziplist-value",
+    "lua-replicate-commands",
+];
 
 /// Reads all sources into `config`, which holds the defaults.
 pub fn load(
@@ -93,24 +111,40 @@ pub fn load(
         text = read_file(file)?;
     }
     if sources.stdin {
-        let read = io::stdin().lock().take(MAX_CONFIG_BYTES).read_to_end(&mut text);
-        read.map_err(|error| StartError::Open { path: "-".into(), reason: os_error(&error) })?;
+        let read = io::stdin()
+            .lock()
+            .take(MAX_CONFIG_BYTES)
+            .read_to_end(&mut text);
+        read.map_err(|error| StartError::Open {
+            path: "-".into(),
+            reason: os_error(&error),
+        })?;
     }
     text.extend_from_slice(&sources.options);
-    let mut loader = Loader { config, directives, depth: 0 };
+    let mut loader = Loader {
+        config,
+        directives,
+        depth: 0,
+    };
     loader.read_text(&text)?;
     if config.cluster_enabled && config.replicaof.is_some() {
-        return Err(StartError::Whole("replicaof directive not allowed in cluster mode".into()));
+        return Err(StartError::Whole(
+            "replicaof directive not allowed in cluster mode".into(),
+        ));
     }
     Ok(())
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, StartError> {
-    let open_error =
-        |error: io::Error| StartError::Open { path: path.into(), reason: os_error(&error) };
+    let open_error = |error: io::Error| StartError::Open {
+        path: path.into(),
+        reason: os_error(&error),
+    };
     let mut text = Vec::new();
     let file = std::fs::File::open(path).map_err(open_error)?;
-    file.take(MAX_CONFIG_BYTES).read_to_end(&mut text).map_err(open_error)?;
+    file.take(MAX_CONFIG_BYTES)
+        .read_to_end(&mut text)
+        .map_err(open_error)?;
     Ok(text)
 }
 
@@ -140,7 +174,11 @@ impl Loader<'_> {
                 Failure::Included(error) => error,
                 Failure::Here(reason) => {
                     let line = String::from_utf8_lossy(line).into_owned();
-                    StartError::Line { number: i + 1, line, reason }
+                    StartError::Line {
+                        number: i + 1,
+                        line,
+                        reason,
+                    }
                 }
             })?;
         }
@@ -152,7 +190,9 @@ impl Loader<'_> {
             return Ok(());
         }
         let words = split_args(line).ok_or("Unbalanced quotes in configuration line")?;
-        let Some((name, args)) = words.split_first() else { return Ok(()) };
+        let Some((name, args)) = words.split_first() else {
+            return Ok(());
+        };
         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
         if lookup(name).is_some() {
             return self.read_setting(name, &args);
@@ -186,7 +226,12 @@ impl Loader<'_> {
 
     fn user(&mut self, args: &[&[u8]]) -> Result<(), Failure> {
         let args: Vec<Text> = args.iter().map(|arg| Text::from(*arg)).collect();
-        if self.config.user.iter().any(|known| known.first() == args.first()) {
+        if self
+            .config
+            .user
+            .iter()
+            .any(|known| known.first() == args.first())
+        {
             let reason = "Duplicate user found. A user can only be defined once in config files";
             return Err(format!("Error in user declaration '{}': {reason}", args[0]).into());
         }
@@ -247,10 +292,17 @@ pub(super) fn expand_include(cwd: &Path, pattern: &[u8]) -> Vec<PathBuf> {
     for part in pattern_path.components() {
         let part = part.as_os_str();
         if !is_pattern(part.as_bytes()) {
-            found = found.iter().map(|dir| dir.join(part)).filter(|path| path.exists()).collect();
+            found = found
+                .iter()
+                .map(|dir| dir.join(part))
+                .filter(|path| path.exists())
+                .collect();
             continue;
         }
-        found = found.iter().flat_map(|dir| matching_entries(dir, part.as_bytes())).collect();
+        found = found
+            .iter()
+            .flat_map(|dir| matching_entries(dir, part.as_bytes()))
+            .collect();
     }
     found.sort();
     found
@@ -258,8 +310,14 @@ pub(super) fn expand_include(cwd: &Path, pattern: &[u8]) -> Vec<PathBuf> {
 
 /// Hidden files match only a pattern that starts with a dot.
 fn matching_entries(dir: &Path, pattern: &[u8]) -> Vec<PathBuf> {
-    let dir_or_here = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    let Ok(entries) = std::fs::read_dir(dir_or_here) else { return Vec::new() };
+    let dir_or_here = if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    };
+    let Ok(entries) = std::fs::read_dir(dir_or_here) else {
+        return Vec::new();
+    };
     let names = entries.flatten().map(|entry| entry.file_name());
     let wanted = names.filter(|name| {
         let name = name.as_bytes();

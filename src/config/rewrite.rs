@@ -135,7 +135,11 @@ impl Files {
             text.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect()
         };
         let file = self.files.len();
-        self.files.push(SourceFile { path, lines: Vec::new(), changed: false });
+        self.files.push(SourceFile {
+            path,
+            lines: Vec::new(),
+            changed: false,
+        });
         for (i, line) in lines.iter().enumerate() {
             self.read_line(trim_line(line), (file, i), depth)?;
         }
@@ -144,7 +148,11 @@ impl Files {
     }
 
     fn read_line(&mut self, line: &[u8], place: Place, depth: usize) -> io::Result<()> {
-        let words = if is_blank(line) { None } else { split_args(line) };
+        let words = if is_blank(line) {
+            None
+        } else {
+            split_args(line)
+        };
         let mut words = words.unwrap_or_default();
         if words.is_empty() {
             return Ok(());
@@ -158,9 +166,17 @@ impl Files {
             if let (Apply::Dir, [dir]) = (row.apply, &words[..]) {
                 self.cwd.push(OsStr::from_bytes(dir));
             }
-            self.statements.push(Statement { place, name, args: words });
+            self.statements.push(Statement {
+                place,
+                name,
+                args: words,
+            });
         } else if name.eq_ignore_ascii_case(b"user") {
-            self.statements.push(Statement { place, name, args: words });
+            self.statements.push(Statement {
+                place,
+                name,
+                args: words,
+            });
         }
         Ok(())
     }
@@ -178,7 +194,10 @@ impl Files {
         if row.get(&loaded) == row.get(config) && !missing {
             return;
         }
-        let name = current.last().map_or(row.name.as_bytes(), |statement| &statement.name).to_vec();
+        let name = current
+            .last()
+            .map_or(row.name.as_bytes(), |statement| &statement.name)
+            .to_vec();
         let places: Vec<Place> = current.iter().map(|statement| statement.place).collect();
         let line = |value: Vec<u8>| [&name[..], b" ", &value].concat();
         let lines: Vec<Vec<u8>> = row.lines(config).into_iter().map(line).collect();
@@ -208,7 +227,8 @@ impl Files {
             self.files[file].lines[line] = lines.next();
             self.files[file].changed = true;
         }
-        self.added.extend(lines.map(|line| (places.last().copied(), line)));
+        self.added
+            .extend(lines.map(|line| (places.last().copied(), line)));
     }
 
     /// The users as the server has them now, if the files say anything else.
@@ -216,7 +236,10 @@ impl Files {
         let is_user = |s: &&Statement| s.name.eq_ignore_ascii_case(b"user");
         let current: Vec<&Statement> = self.statements.iter().filter(is_user).collect();
         let written = current.iter().map(|s| s.args.iter().map(Vec::as_slice));
-        let wanted = config.user.iter().map(|user| user.iter().map(|word| &word[..]));
+        let wanted = config
+            .user
+            .iter()
+            .map(|user| user.iter().map(|word| &word[..]));
         if written.map(Vec::from_iter).eq(wanted.map(Vec::from_iter)) {
             return;
         }
@@ -243,30 +266,45 @@ impl Files {
         }
         if !at_end.is_empty() {
             let main = &mut self.files[0];
-            let marked = main.lines.iter().flatten().any(|line| trim_line(line) == MARKER);
+            let marked = main
+                .lines
+                .iter()
+                .flatten()
+                .any(|line| trim_line(line) == MARKER);
             main.lines.extend((!marked).then(|| Some(MARKER.to_vec())));
             main.lines.extend(at_end.into_iter().rev().map(Some));
             main.changed = true;
         }
-        self.files.iter().filter(|file| file.changed).try_for_each(SourceFile::write)
+        self.files
+            .iter()
+            .filter(|file| file.changed)
+            .try_for_each(SourceFile::write)
     }
 }
 
 impl Statement {
     fn sets(&self, row: &Row) -> bool {
-        row.names().any(|name| name.as_bytes().eq_ignore_ascii_case(&self.name))
+        row.names()
+            .any(|name| name.as_bytes().eq_ignore_ascii_case(&self.name))
     }
 }
 
 fn plain_or_quoted(word: &[u8]) -> Vec<u8> {
     let plain = |b: &u8| b.is_ascii_graphic() && !b"\"'\\".contains(b);
-    if !word.is_empty() && word.iter().all(plain) { word.to_vec() } else { quoted(word) }
+    if !word.is_empty() && word.iter().all(plain) {
+        word.to_vec()
+    } else {
+        quoted(word)
+    }
 }
 
 impl SourceFile {
     /// Replaces the file in one step, behind a symbolic link if it is one, with the permissions that it had.
     fn write(&self) -> io::Result<()> {
-        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        let path = self
+            .path
+            .canonicalize()
+            .unwrap_or_else(|_| self.path.clone());
         let mut temporary = path.clone().into_os_string();
         temporary.push(format!("-{}.tmp", std::process::id()));
         let temporary = PathBuf::from(temporary);
@@ -290,7 +328,10 @@ impl SourceFile {
         file.write_all(&text)?;
         file.sync_all()?;
         std::fs::rename(temporary, path)?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = path
+            .parent()
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         std::fs::File::open(dir)?.sync_all()
     }
 }

@@ -231,7 +231,11 @@ impl Row {
             Kind::Special(special) => (special.lines)(config),
             Kind::Text { get, .. } if get(config).is_empty() && self.is(EMPTY_IS_UNSET) => vec![],
             Kind::Text { get, .. } => vec![quoted(get(config))],
-            Kind::Number { get, unit: Unit::Memory, .. } => vec![show_memory(get(config))],
+            Kind::Number {
+                get,
+                unit: Unit::Memory,
+                ..
+            } => vec![show_memory(get(config))],
             _ => vec![self.get(config)],
         }
     }
@@ -307,7 +311,9 @@ fn parse_octal(text: &[u8]) -> Option<i128> {
 /// With the largest unit that divides it.
 fn show_memory(bytes: i128) -> Vec<u8> {
     let units = [(1 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")];
-    let unit = units.iter().find(|(size, _)| bytes != 0 && bytes % size == 0);
+    let unit = units
+        .iter()
+        .find(|(size, _)| bytes != 0 && bytes % size == 0);
     match unit {
         Some((size, name)) => format!("{}{name}", bytes / size).into_bytes(),
         None => bytes.to_string().into_bytes(),

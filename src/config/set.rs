@@ -7,7 +7,9 @@
 //! ```
 
 use super::enums::Text;
-use super::row::{Apply, DENY_LOADING, HIDDEN, IMMUTABLE, MULTI_ARG, Origin, PROTECTED, Reason, Row};
+use super::row::{
+    Apply, DENY_LOADING, HIDDEN, IMMUTABLE, MULTI_ARG, Origin, PROTECTED, Reason, Row,
+};
 use super::table::{TABLE, lookup};
 use super::text::glob_matches;
 use super::{Config, os_error};
@@ -34,7 +36,10 @@ pub enum SetError {
 impl SetError {
     /// The error for a step that the server could not do.
     pub fn apply_failed(step: &Step, reason: impl Into<Reason>) -> SetError {
-        SetError::Failed { name: step.name.into(), reason: reason.into() }
+        SetError::Failed {
+            name: step.name.into(),
+            reason: reason.into(),
+        }
     }
 
     /// The reply as bytes: a name may hold any.
@@ -80,17 +85,24 @@ impl Config {
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(Text, Vec<u8>)> {
         let mut found: Vec<(Text, Vec<u8>)> = Vec::new();
         let mut add = |name: &[u8], row: &Row| {
-            if !found.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            if !found
+                .iter()
+                .any(|(known, _)| known.eq_ignore_ascii_case(name))
+            {
                 found.push((name.into(), row.get(self)));
             }
         };
         for pattern in patterns {
             if !pattern.iter().any(|b| matches!(b, b'*' | b'?' | b'[')) {
-                lookup(pattern).into_iter().for_each(|row| add(pattern, row));
+                lookup(pattern)
+                    .into_iter()
+                    .for_each(|row| add(pattern, row));
                 continue;
             }
             for row in TABLE.iter().filter(|row| !row.is(HIDDEN)) {
-                let matching = row.names().filter(|n| glob_matches(pattern, n.as_bytes(), true));
+                let matching = row
+                    .names()
+                    .filter(|n| glob_matches(pattern, n.as_bytes(), true));
                 matching.for_each(|name| add(name.as_bytes(), row));
             }
         }
@@ -100,18 +112,27 @@ impl Config {
     /// Sets all or nothing.
     pub fn set(&mut self, pairs: &[(&[u8], &[u8])], access: Access) -> Result<Change, SetError> {
         let targets = find_targets(pairs, access)?;
-        let mut change = Change { before: Box::new(self.clone()), steps: Vec::new() };
+        let mut change = Change {
+            before: Box::new(self.clone()),
+            steps: Vec::new(),
+        };
         for (target, (_, value)) in targets.iter().zip(pairs) {
             if let Err(reason) = self.set_one(target.row, value) {
                 self.rollback(&change);
-                return Err(SetError::Failed { name: target.name.into(), reason });
+                return Err(SetError::Failed {
+                    name: target.name.into(),
+                    reason,
+                });
             }
         }
         for target in targets {
             let Target { row, name } = target;
             let known = change.steps.iter().any(|step| step.apply == row.apply);
             if row.apply != Apply::None && !known && row.get(self) != row.get(&change.before) {
-                change.steps.push(Step { apply: row.apply, name });
+                change.steps.push(Step {
+                    apply: row.apply,
+                    name,
+                });
             }
         }
         Ok(change)
@@ -123,7 +144,11 @@ impl Config {
             return row.set(self, &words, Origin::Set);
         }
         row.set(self, &[value], Origin::Set)?;
-        if row.apply == Apply::Dir { change_dir(self) } else { Ok(()) }
+        if row.apply == Apply::Dir {
+            change_dir(self)
+        } else {
+            Ok(())
+        }
     }
 
     /// Puts every field back to what it was before the change. The steps already done have to be done again by the server.
@@ -149,9 +174,14 @@ fn find_targets(pairs: &[(&[u8], &[u8])], access: Access) -> Result<Vec<Target>,
     let mut denied_by_loading = false;
     for (name, _) in pairs {
         let Some(row) = lookup(name) else {
-            return Err(SetError::Unknown { name: (*name).into() });
+            return Err(SetError::Unknown {
+                name: (*name).into(),
+            });
         };
-        let failed = |reason: &str| SetError::Failed { name: (*name).into(), reason: reason.into() };
+        let failed = |reason: &str| SetError::Failed {
+            name: (*name).into(),
+            reason: reason.into(),
+        };
         if row.is(IMMUTABLE) {
             return Err(failed("can't set immutable config"));
         }
@@ -159,14 +189,20 @@ fn find_targets(pairs: &[(&[u8], &[u8])], access: Access) -> Result<Vec<Target>,
             return Err(failed("can't set protected config"));
         }
         denied_by_loading |= row.is(DENY_LOADING) && access.loading;
-        let spelled = row.names().find(|known| known.as_bytes().eq_ignore_ascii_case(name));
+        let spelled = row
+            .names()
+            .find(|known| known.as_bytes().eq_ignore_ascii_case(name));
         let spelled = spelled.unwrap_or(row.name);
         if targets.iter().any(|known| known.name == spelled) {
             return Err(failed("duplicate parameter"));
         }
         targets.push(Target { row, name: spelled });
     }
-    if denied_by_loading { Err(SetError::Loading) } else { Ok(targets) }
+    if denied_by_loading {
+        Err(SetError::Loading)
+    } else {
+        Ok(targets)
+    }
 }
 
 /// Enters `config.dir` and makes it absolute.

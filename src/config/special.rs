@@ -281,7 +281,9 @@ pub static CLIENT_OUTPUT_BUFFER_LIMIT: Special = Special {
     // A line leaves the other classes alone, so those at their default need none.
     lines: |c| {
         let (now, default) = (show_obuf_limits(c), show_obuf_limits(&Config::default()));
-        now.into_iter().filter(|line| !default.contains(line)).collect()
+        now.into_iter()
+            .filter(|line| !default.contains(line))
+            .collect()
     },
     adds_up: true,
 };

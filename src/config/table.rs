@@ -390,14 +390,28 @@ mod tests {
             let text = row.get(&default);
             let mut config = Config::default();
             if !(text.is_empty() && row.set(&mut config, &[b""], Origin::Set).is_err()) {
-                assert_eq!(row.set(&mut config, &[&text], Origin::Set), Ok(()), "{}", row.name);
+                assert_eq!(
+                    row.set(&mut config, &[&text], Origin::Set),
+                    Ok(()),
+                    "{}",
+                    row.name
+                );
             }
             assert_eq!(row.get(&config), text, "{}", row.name);
-            let Kind::Number { get, set, min, max, .. } = row.kind else { continue };
+            let Kind::Number {
+                get, set, min, max, ..
+            } = row.kind
+            else {
+                continue;
+            };
             for end in [min, max] {
                 set(&mut config, end);
                 let clamped = ["hz", "watchdog-period"].contains(&row.name);
-                assert!(clamped || get(&config) == end, "{} can't hold {end}", row.name);
+                assert!(
+                    clamped || get(&config) == end,
+                    "{} can't hold {end}",
+                    row.name
+                );
             }
         }
     }
@@ -405,11 +419,16 @@ mod tests {
     #[test]
     fn every_choice_is_read_back() {
         for row in TABLE {
-            let Kind::Choice { names, .. } = row.kind else { continue };
+            let Kind::Choice { names, .. } = row.kind else {
+                continue;
+            };
             for name in names() {
                 let mut config = Config::default();
                 let upper = name.to_ascii_uppercase();
-                assert_eq!(row.set(&mut config, &[upper.as_bytes()], Origin::Set), Ok(()));
+                assert_eq!(
+                    row.set(&mut config, &[upper.as_bytes()], Origin::Set),
+                    Ok(())
+                );
                 assert_eq!(row.get(&config), name.as_bytes(), "{}", row.name);
             }
         }
@@ -420,7 +439,10 @@ mod tests {
         let config = Config::default();
         assert_eq!((config.port, config.databases, config.hz), (6379, 16, 10));
         assert_eq!(config.bind, ["*", "-::*"]);
-        assert_eq!(config.client_output_buffer_limit[ObufClass::Replica as usize].hard, 256 << 20);
+        assert_eq!(
+            config.client_output_buffer_limit[ObufClass::Replica as usize].hard,
+            256 << 20
+        );
         assert_eq!(config.save.len(), 3);
         assert_eq!(config.proto_max_bulk_len, 512 << 20);
     }

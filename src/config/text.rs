@@ -87,15 +87,21 @@ pub fn glob_matches(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
         [b'*', rest @ ..] => (0..=text.len()).any(|i| glob_matches(rest, &text[i..], nocase)),
         [b'?', rest @ ..] => !text.is_empty() && glob_matches(rest, &text[1..], nocase),
         [b'[', set @ ..] => {
-            let Some(end) = set.iter().position(|b| *b == b']') else { return false };
-            let Some((&first, tail)) = text.split_first() else { return false };
+            let Some(end) = set.iter().position(|b| *b == b']') else {
+                return false;
+            };
+            let Some((&first, tail)) = text.split_first() else {
+                return false;
+            };
             let (members, rest) = (&set[..end], &set[end + 1..]);
             let (not, members) = match members {
                 [b'^', m @ ..] => (true, m),
                 m => (false, m),
             };
             let inside = members.contains(&fold(first))
-                || members.windows(3).any(|w| w[1] == b'-' && (w[0]..=w[2]).contains(&fold(first)));
+                || members
+                    .windows(3)
+                    .any(|w| w[1] == b'-' && (w[0]..=w[2]).contains(&fold(first)));
             inside != not && glob_matches(rest, tail, nocase)
         }
         [b'\\', escaped, rest @ ..] | [escaped, rest @ ..] => {
