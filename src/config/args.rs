@@ -7,7 +7,7 @@
 //! (`--proc-title-template --x--`). A name and its values may share one argument (`"--maxmemory 1gb"`). `--save` is the
 //! exception to the exception: followed by another option, or by nothing, it means `save ""`.
 
-use super::text::{quoted, split_args};
+use crate::util::quote::{split_args, write_repr};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ pub fn parse_args<T: AsRef<OsStr>>(args: &[T]) -> Sources {
                 name_may_follow = !stands_alone;
             }
         } else {
-            options.extend_from_slice(&quoted(arg));
+            write_repr(&mut options, arg);
             options.push(b' ');
             name_may_follow = true;
         }

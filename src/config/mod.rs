@@ -16,12 +16,13 @@
 //! with the steps that are due; the server does them and calls [`Config::rollback`] when one fails.
 //!
 //! **Invariants**
-//! - Every row's default and the ends of its range survive a write and a read through CONFIG (`table::tests`).
-//! - CONFIG SET is all or nothing: no field changes unless every value is valid (`set::tests`).
-//! - redis.conf documents every row that is not hidden, with its default (`tests/` of this module).
+//! - Every row's default and the ends of its range survive a write and a read (`table::tests::values_survive_their_text`).
+//! - CONFIG SET is all or nothing: no field changes unless every value is valid (`tests::set_is_all_or_nothing`).
+//! - redis.conf documents every row that is not hidden, with its default
+//!   (`tests::redis_conf_documents_every_setting_with_its_default`).
 //!
 //! Limits: the working directory belongs to the process, and `dir` changes it, as in Redis: relative paths of later lines and
-//! of include lines start there.
+//! include lines start there. A name is looked up by a scan of the table: CONFIG is no hot path.
 //!
 //! Rejected: a map from names to strings (each use would parse again), and a macro that makes struct and table in one go
 //! (nobody can grep it).
@@ -34,7 +35,6 @@ mod row;
 mod set;
 mod special;
 mod table;
-mod text;
 
 pub use args::{Sources, parse_args};
 pub use enums::*;

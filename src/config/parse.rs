@@ -16,8 +16,9 @@ use super::enums::{RenameCommand, Text};
 use super::row::{Apply, MULTI_ARG, Origin, Reason};
 use super::set::change_dir;
 use super::table::lookup;
-use super::text::{glob_matches, split_args};
 use super::{Config, os_error};
+use crate::util::glob::glob_match;
+use crate::util::quote::split_args;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read};
@@ -321,7 +322,7 @@ fn matching_entries(dir: &Path, pattern: &[u8]) -> Vec<PathBuf> {
     let names = entries.flatten().map(|entry| entry.file_name());
     let wanted = names.filter(|name| {
         let name = name.as_bytes();
-        (name[0] != b'.' || pattern[0] == b'.') && glob_matches(pattern, name, false)
+        (name[0] != b'.' || pattern[0] == b'.') && glob_match(pattern, name)
     });
     wanted.map(|name| dir.join(name)).collect()
 }

@@ -19,7 +19,7 @@
 //! can't be written (no primary, an empty password) loses its lines.
 //!
 //! **Invariants**
-//! - Loading the rewritten files gives the configuration that was rewritten (`tests::round_trip`).
+//! - Loading the rewritten files gives the configuration that was rewritten (`tests::rewrite_of_everything_loads_as_the_same_configuration`).
 //! - A file is replaced as a whole: temporary file, fsync, rename. A crash leaves the old or the new one.
 //!
 //! Redis writes everything into the main file and does not look into includes; there, an include at the end of the file
@@ -29,8 +29,8 @@ use super::enums::Text;
 use super::parse::{apply_line, expand_include, is_blank, trim_line};
 use super::row::{Apply, Kind, Row};
 use super::table::{TABLE, lookup};
-use super::text::{quoted, split_args};
 use super::{Config, os_error};
+use crate::util::quote::{needs_repr, repr, split_args};
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
@@ -290,11 +290,10 @@ impl Statement {
 }
 
 fn plain_or_quoted(word: &[u8]) -> Vec<u8> {
-    let plain = |b: &u8| b.is_ascii_graphic() && !b"\"'\\".contains(b);
-    if !word.is_empty() && word.iter().all(plain) {
-        word.to_vec()
+    if needs_repr(word) {
+        repr(word).into_bytes()
     } else {
-        quoted(word)
+        word.to_vec()
     }
 }
 

@@ -6,7 +6,9 @@
 use super::Config;
 use super::enums::Text;
 use super::special::Special;
-use super::text::quoted;
+use crate::util::memory::parse_memory;
+use crate::util::number::parse_i64;
+use crate::util::quote::repr;
 
 /// Why a value was refused, in Redis's words.
 pub type Reason = String;
@@ -230,7 +232,7 @@ impl Row {
         match &self.kind {
             Kind::Special(special) => (special.lines)(config),
             Kind::Text { get, .. } if get(config).is_empty() && self.is(EMPTY_IS_UNSET) => vec![],
-            Kind::Text { get, .. } => vec![quoted(get(config))],
+            Kind::Text { get, .. } => vec![repr(get(config)).into_bytes()],
             Kind::Number {
                 get,
                 unit: Unit::Memory,
@@ -318,42 +320,4 @@ fn show_memory(bytes: i128) -> Vec<u8> {
         Some((size, name)) => format!("{}{name}", bytes / size).into_bytes(),
         None => bytes.to_string().into_bytes(),
     }
-}
-
-/// A number in its one canonical spelling: no sign but `-`, no leading zeros, no spaces.
-pub fn parse_i64(text: &[u8]) -> Option<i64> {
-    let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let canonical = match digits {
-        [b'0'] => text.len() == 1,
-        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    if !canonical {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// Bytes: digits and a unit. No digits at all are zero, as in Redis; what overflows is refused.
-pub fn parse_memory(text: &[u8]) -> Option<u64> {
-    let end = text
-        .iter()
-        .position(|b| !b.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (digits, unit) = text.split_at(end);
-    let factor: u64 = match unit.to_ascii_lowercase().as_slice() {
-        b"" | b"b" => 1,
-        b"k" => 1000,
-        b"kb" => 1 << 10,
-        b"m" => 1_000_000,
-        b"mb" => 1 << 20,
-        b"g" => 1_000_000_000,
-        b"gb" => 1 << 30,
-        _ => return None,
-    };
-    if digits.is_empty() {
-        return Some(0);
-    }
-    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    number.checked_mul(factor)
 }

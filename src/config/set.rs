@@ -11,8 +11,8 @@ use super::row::{
     Apply, DENY_LOADING, HIDDEN, IMMUTABLE, MULTI_ARG, Origin, PROTECTED, Reason, Row,
 };
 use super::table::{TABLE, lookup};
-use super::text::glob_matches;
 use super::{Config, os_error};
+use crate::util::glob::{glob_match_nocase, is_literal};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
@@ -93,7 +93,7 @@ impl Config {
             }
         };
         for pattern in patterns {
-            if !pattern.iter().any(|b| matches!(b, b'*' | b'?' | b'[')) {
+            if is_literal(pattern) {
                 lookup(pattern)
                     .into_iter()
                     .for_each(|row| add(pattern, row));
@@ -102,7 +102,7 @@ impl Config {
             for row in TABLE.iter().filter(|row| !row.is(HIDDEN)) {
                 let matching = row
                     .names()
-                    .filter(|n| glob_matches(pattern, n.as_bytes(), true));
+                    .filter(|n| glob_match_nocase(pattern, n.as_bytes()));
                 matching.for_each(|name| add(name.as_bytes(), row));
             }
         }

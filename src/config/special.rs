@@ -5,12 +5,17 @@
 
 use super::Config;
 use super::enums::*;
-use super::row::{Origin, Reason, not_one_of, parse_i64, parse_memory};
+use super::row::{Origin, Reason, not_one_of};
+use crate::util::memory::parse_memory;
+use crate::util::number::parse_i64;
+
+/// Sets the field from the arguments of a line, or leaves it as it was.
+pub type SetFn = fn(&mut Config, &[&[u8]], Origin) -> Result<(), Reason>;
 
 pub struct Special {
     /// The value as CONFIG GET shows it.
     pub get: fn(&Config) -> Vec<u8>,
-    pub set: fn(&mut Config, &[&[u8]], Origin) -> Result<(), Reason>,
+    pub set: SetFn,
     pub put_default: fn(&mut Config),
     /// The lines that CONFIG REWRITE writes: what follows the name, one entry a line. Empty: no line at all.
     pub lines: fn(&Config) -> Vec<Vec<u8>>,
@@ -91,7 +96,7 @@ fn set_save(c: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason
     let mut rules = Vec::new();
     let nothing = args.is_empty() || args == [b""];
     if !nothing {
-        if args.len() % 2 != 0 {
+        if !args.len().is_multiple_of(2) {
             return Err(invalid());
         }
         for pair in args.chunks_exact(2) {
@@ -291,7 +296,7 @@ pub static CLIENT_OUTPUT_BUFFER_LIMIT: Special = Special {
 /// client-output-buffer-limit class hard soft soft-seconds [...]; classes that are not named keep their limits
 fn set_obuf_limits(c: &mut Config, args: &[&[u8]], _: Origin) -> Result<(), Reason> {
     let args = if args == [b""] { &[] } else { args };
-    if args.len() % 4 != 0 {
+    if !args.len().is_multiple_of(4) {
         return Err("Wrong number of arguments in buffer limit configuration.".into());
     }
     let mut limits = c.client_output_buffer_limit;

@@ -664,7 +664,7 @@ fn redis_conf_documents_every_setting_with_its_default() {
         if statement.is_empty() || statement.starts_with([' ', '#']) {
             continue;
         }
-        let words = super::text::split_args(statement.as_bytes()).unwrap();
+        let words = crate::util::quote::split_args(statement.as_bytes()).unwrap();
         let name = String::from_utf8(words[0].clone()).unwrap();
         let args: Vec<&[u8]> = words[1..].iter().map(Vec::as_slice).collect();
         documented.push(name.clone());
