@@ -401,10 +401,12 @@ impl Quicklist {
         };
         let large = self.limits.is_large(text.len());
         let node = &mut self.nodes[n];
-        if node.count() == 1 && (large || node.is_plain()) {
-            *node = Node::of(text, large);
-        } else if large {
-            return self.replace_by_large(n, at, text);
+        if large != node.is_plain() {
+            self.replace_by_other_kind(index, text);
+            return true;
+        }
+        if large {
+            *node = Node::of(text, true);
         } else if let Some((listpack, _)) = node.listpack_mut() {
             let pos = listpack.seek(at as i64).expect("an index below the count");
             listpack.replace(pos, text);
@@ -413,22 +415,20 @@ impl Quicklist {
         true
     }
 
-    /// Element `at` of node `n` goes, and a plain node takes its place between what was before and after it.
-    fn replace_by_large(&mut self, n: usize, at: usize, text: &[u8]) -> bool {
-        let plain = Node::of(text, true);
-        if at == 0 {
-            self.nodes[n].cut(0, 1);
-            self.nodes.insert(n, plain);
+    /// Replaces an element of a listpack by a big one, or a big one by one that belongs into a listpack.
+    fn replace_by_other_kind(&mut self, index: usize, text: &[u8]) {
+        self.insert(index, Side::After, text);
+        let Some((n, at)) = self.locate(index) else {
+            return;
+        };
+        self.len -= 1;
+        if self.nodes[n].count() == 1 {
+            self.nodes.remove(n);
+            self.settle(n..n + 1);
         } else {
-            let tail = self.nodes[n].split_off(at);
-            self.nodes.insert(n + 1, plain);
-            if let Some(mut tail) = tail.filter(|tail| tail.count() > 1) {
-                tail.cut(0, 1);
-                self.nodes.insert(n + 2, tail);
-            }
+            self.nodes[n].cut(at, 1);
+            self.merge_around(n + 1);
         }
-        self.settle(n..n + 3);
-        true
     }
 
     /// Removes up to `count` elements from `index` on, and tells how many.

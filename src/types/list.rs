@@ -4,7 +4,8 @@
 //! `list-max-listpack-size`. It becomes a listpack again when a removal leaves a single node below half of that limit
 //! (Redis 7.2). An element too big for a node makes a quicklist at once.
 //!
-//! **Invariant:** a listpack keeps within the limits of its last addition: every addition goes through `make_room` first (test `histories_match_a_vecdeque`).
+//! **Invariant:** a listpack keeps within the limits of its last addition: every addition goes through `make_room`
+//! first (test `histories_match_a_vecdeque`).
 //!
 //! Limits are passed in: lists don't know the settings. Elements are shown to visitors, never
 //! copied out, so that a reply is written straight from the list.
