@@ -13,8 +13,8 @@
 //!
 //! Both ends are where lists are worked on, and a `VecDeque` makes them O(1). An index is found by adding up
 //! counts, and these lie side by side: a million elements are some 2,200 nodes, 35 KB to run through. A node in the
-//! middle costs a move of at most half of those. A linked list of nodes, as in Redis, makes that move O(1) and the search, which
-//! comes first, a chain of cache misses. Rejected for the same reason: a tree.
+//! middle costs a move of at most half of those. A linked list of nodes, as in Redis, makes that move O(1) and
+//! the search, which comes first, a chain of cache misses. Rejected for the same reason: a tree.
 //!
 //! How big a node may grow, and which element is too big for a listpack, is `ListLimits`; a quicklist keeps the
 //! limits of its birth. When nodes are split, merged or dropped follows Redis, because OBJECT ENCODING

@@ -561,8 +561,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(160))]
 
         #[test]
-        fn histories_match_a_vecdeque(fill in prop_oneof![Just(-1), 1i32..12], depth in 0u32..3, steps in vec(step(), 0..50)) {
-            let limits = ListLimits { fill, compress_depth: depth, packed_threshold: 0 };
+        fn histories_match_a_vecdeque(
+            fill in prop_oneof![Just(-1), 1i32..12],
+            compress_depth in 0u32..3,
+            steps in vec(step(), 0..50),
+        ) {
+            let limits = ListLimits { compress_depth, ..limits(fill) };
             let (mut list, mut twin) = (List::new(), Twin::new());
             for step in steps {
                 change(&mut list, &mut twin, step, &limits);
