@@ -11,5 +11,6 @@ pub mod intset;
 pub mod listpack;
 pub mod lzf;
 pub mod member;
+pub mod quicklist;
 mod thin;
 pub mod zset_tree;
