@@ -5,5 +5,8 @@ pub mod entry;
 pub mod expires;
 pub mod hash;
 pub mod hashtable;
+pub mod intset;
+pub mod listpack;
 pub mod member;
+mod thin;
 pub mod zset_tree;

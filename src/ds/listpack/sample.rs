@@ -1,0 +1,71 @@
+//! Random elements of a listpack in one walk: what SRANDMEMBER, HRANDFIELD and ZRANDMEMBER need.
+//!
+//! A *record* is `stride` entries: 1 in a set, 2 in a hash or a sorted set. `below(n)` draws a number below `n`.
+
+use super::{Listpack, Pos};
+
+impl Listpack {
+    fn records(&self, stride: usize) -> usize {
+        self.len() / stride
+    }
+
+    /// One record, each as likely.
+    pub fn random(&self, stride: usize, below: &mut impl FnMut(usize) -> usize) -> Option<Pos> {
+        let total = self.records(stride);
+        if total == 0 {
+            return None;
+        }
+        self.seek((below(total) * stride) as i64)
+    }
+
+    /// `count` records, repetitions allowed, in the order of the draws.
+    pub fn sample(
+        &self,
+        stride: usize,
+        count: usize,
+        below: &mut impl FnMut(usize) -> usize,
+        mut visit: impl FnMut(Pos),
+    ) {
+        let total = self.records(stride);
+        if total == 0 {
+            return;
+        }
+        let mut picks: Vec<(usize, usize)> = (0..count).map(|turn| (below(total), turn)).collect();
+        picks.sort_unstable();
+        let mut drawn = vec![0; count];
+        let mut at = (0, self.first());
+        for (record, turn) in picks {
+            at = (record, self.skip(at.1, (record - at.0) * stride));
+            drawn[turn] = at.1.expect("a record below the total");
+        }
+        drawn.into_iter().for_each(&mut visit);
+    }
+
+    /// `count` different records (or all, if there are no more), in the order they stand in: Knuth's selection
+    /// sampling, which takes each with the chance "still wanted / still to come".
+    pub fn sample_unique(
+        &self,
+        stride: usize,
+        count: usize,
+        below: &mut impl FnMut(usize) -> usize,
+        mut visit: impl FnMut(Pos),
+    ) {
+        let total = self.records(stride);
+        let mut wanted = count.min(total);
+        let mut pos = self.first();
+        for left in (1..=total).rev() {
+            let Some(here) = pos.filter(|_| wanted > 0) else {
+                return;
+            };
+            if wanted == left || below(left) < wanted {
+                visit(here);
+                wanted -= 1;
+            }
+            pos = self.skip(pos, stride);
+        }
+    }
+
+    fn skip(&self, from: Option<Pos>, entries: usize) -> Option<Pos> {
+        (0..entries).try_fold(from?, |pos, _| self.next(pos))
+    }
+}
