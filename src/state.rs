@@ -34,6 +34,8 @@ pub struct Server {
     pub slowlog: Slowlog,
     pub latency: Latency,
     pub lazyfree: crate::sys::lazyfree::LazyFree,
+    /// `None` when the allocator keeps no statistics.
+    pub memory: Option<crate::sys::memory::ThreadCounters>,
     pub shutdown: Shutdown,
     pub evict: crate::db::evict::Eviction,
     pub rng: Random,
@@ -74,28 +76,17 @@ pub struct RunInfo {
     pub pid: u32,
     pub executable: PathBuf,
     pub argv: Vec<String>,
-    pub config_file: Option<PathBuf>,
     pub start_ms: i64,
-    pub tcp_port: u16,
-    pub supervised: bool,
-    pub daemonized: bool,
-    pub allocator_arena_resident: u64,
 }
 
 /// What DEBUG switches for tests.
 #[derive(Default)]
 pub struct DebugSwitches {
     pub no_active_expire: bool,
-    /// DEBUG PAUSE-CRON
-    pub pause_cron: bool,
     /// DEBUG REPLYBUFFER PEAK-RESET-TIME, in milliseconds; `None` is the default of 5 s, negative never.
     pub reply_peak_reset_ms: Option<i64>,
     /// DEBUG DICT-RESIZING 0
     pub no_resize: bool,
-    /// DEBUG SET-DISABLE-DENY-SCRIPTS
-    pub allow_noscript: bool,
-    /// DEBUG CLIENT-ENFORCE-REPLY-LIST
-    pub enforce_reply_list: bool,
 }
 
 /// Key hashes of the commands that were parsed ahead: `(address, length, hash)` of each key in the request

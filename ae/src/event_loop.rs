@@ -18,13 +18,15 @@
 //!   +------------------+
 //! ```
 //!
-//! The same as Redis's `aeProcessEvents`, but for three things. The poll is edge-triggered, so the loop remembers
-//! who is ready (`files.rs`). A handler has a budget and says whether it has `More`; who has, is called again next turn, after
-//! everybody else had theirs. And a function installed for both directions is called for each, where Redis calls it once.
+//! The same as Redis's `aeProcessEvents`, but for three things. The poll is edge-triggered, so the loop
+//! remembers who is ready (`files.rs`). A handler has a budget and says whether it has `More`; who has, is
+//! called again next turn, after everybody else had theirs. And a function installed for both directions is
+//! called for each, where Redis calls it once.
 //!
 //! **Invariants**
-//! - Nothing in a turn is borrowed while a handler runs. So a handler may do anything to the loop, including to run a nested turn
-//!   (a long-lasting command that answers others meanwhile): what the nested turn served, the outer one does not serve again.
+//! - Nothing in a turn is borrowed while a handler runs. So a handler may do anything to the loop, including
+//!   to run a nested turn (a long-lasting command that answers others meanwhile): what the nested turn
+//!   served, the outer one does not serve again.
 //! - No allocation, no hashing and no system call but the poll itself, in a turn.
 //! - With nothing due the poll waits; with something due it never does (`more_keeps_firing_without_new_edges`).
 
@@ -267,8 +269,9 @@ impl<S> EventLoop<S> {
 
 /// Files.
 impl<S> EventLoop<S> {
-    /// Registers an fd, which has to be nonblocking and not registered yet. No handler is called before `set_handler`; what
-    /// becomes ready until then is remembered. Fails with `QuotaExceeded` when `setsize` files are registered.
+    /// Registers an fd, which has to be nonblocking and not registered yet. No handler is called before
+    /// `set_handler`; what becomes ready until then is remembered. Fails with `QuotaExceeded` when `setsize`
+    /// files are registered.
     pub fn add_file(&mut self, fd: RawFd, class: Class, data: u64) -> io::Result<Token> {
         let token = self.files.next_token()?;
         self.poller.register(fd, token)?;
@@ -276,8 +279,9 @@ impl<S> EventLoop<S> {
         Ok(token)
     }
 
-    /// To be called before the fd is closed. A number that is closed first may be somebody else's by now; and if
-    /// a forked child holds the same open file, the kernel would go on reporting it. False for a token that is gone.
+    /// To be called before the fd is closed. A number that is closed first may be somebody else's by now; and
+    /// if a forked child holds the same open file, the kernel would go on reporting it. False for a token
+    /// that is gone.
     pub fn remove_file(&mut self, t: Token) -> bool {
         let Some(fd) = self.files.remove(t) else {
             return false;
@@ -286,8 +290,8 @@ impl<S> EventLoop<S> {
         true
     }
 
-    /// From now on `proc` is called when the fd is ready in a direction of `mask`: from the next turn on, if it is already.
-    /// No system call. Does nothing for a token that is gone, as all setters.
+    /// From now on `proc` is called when the fd is ready in a direction of `mask`: from the next turn on, if
+    /// it is already. No system call. Does nothing for a token that is gone, as all setters.
     pub fn set_handler(&mut self, t: Token, mask: Mask, proc: FileProc<S>) {
         self.files.set_handler(t, mask, proc);
     }
@@ -320,8 +324,8 @@ impl<S> EventLoop<S> {
         self.files.set_class(t, class);
     }
 
-    /// Says that a direction is ready although the kernel hasn't: for bytes that a layer in between (TLS) has taken off the
-    /// socket already. Its handler is called next turn, if there is one.
+    /// Says that a direction is ready although the kernel hasn't: for bytes that a layer in between (TLS) has
+    /// taken off the socket already. Its handler is called next turn, if there is one.
     pub fn mark_ready(&mut self, t: Token, mask: Mask) {
         self.files
             .mark_ready(t, mask & (Mask::READABLE | Mask::WRITABLE));
@@ -346,7 +350,8 @@ impl<S> EventLoop<S> {
 
 /// Timers.
 impl<S> EventLoop<S> {
-    /// Calls `proc` once `after` has passed, in the turn in which the loop notices: with epoll up to 1 ms later than asked, never earlier.
+    /// Calls `proc` once `after` has passed, in the turn in which the loop notices: with epoll up to 1 ms
+    /// later than asked, never earlier.
     pub fn add_timer(&mut self, after: Duration, data: u64, proc: TimeProc<S>) -> TimerId {
         self.timers.add(after, data, proc)
     }

@@ -20,25 +20,29 @@
 //!   handler returns Drained ---------> (stays)        the kernel will tell when there is something new
 //! ```
 //!
-//! A fresh socket is writable at once. The bit stays set until somebody wants to write, which may be much later.
-//! A bit that is set wrongly does no harm: the handler's read says `WouldBlock`, it returns `Drained`, the bit is gone.
-//! A bit that is lost would hang a connection for ever. Hence the order above, and the second look for hang-ups:
+//! A fresh socket is writable at once. The bit stays set until somebody wants to write, which may be much
+//! later. A bit that is set wrongly does no harm: the handler's read says `WouldBlock`, it returns `Drained`,
+//! the bit is gone. A bit that is lost would hang a connection for ever. Hence the order above, and the
+//! second look for hang-ups:
 //!
-//! **A short read is enough to say `Drained`.** It saves the second `read` that would only say `WouldBlock`. The trap is a peer that sends
-//! its last bytes and closes: both are one edge, the read comes back short, and the end of file would never be seen. So when
-//! the edge carried a hang-up, the first `Drained` afterwards is not believed and the handler is called once more.
+//! **A short read is enough to say `Drained`.** It saves the second `read` that would only say `WouldBlock`.
+//! The trap is a peer that sends its last bytes and closes: both are one edge, the read comes back short, and
+//! the end of file would never be seen. So when the edge carried a hang-up, the first `Drained` afterwards is
+//! not believed and the handler is called once more.
 //!
 //! **Invariants**
-//! - A token is honoured only while its generation is the slot's; removal moves the generation on. So an event for an fd that was closed
-//!   in this turn reaches nobody, even when its number or its slot is in use again (`stale_event_reaches_nobody`).
+//! - A token is honoured only while its generation is the slot's; removal moves the generation on. So an
+//!   event for an fd that was closed in this turn reaches nobody, even when its number or its slot is in use
+//!   again (`stale_event_reaches_nobody`).
 //! - A live file's token is queued at most once (`queued`), and never while its own handler runs (`busy`):
 //!   a handler is not re-entered by a nested turn (`nested_turn_does_not_reenter_a_handler`).
 //! - A queue entry may be stale, because its fd was removed or its handler cleared. It is skipped when popped.
 //!
 //! **Limits.** A slot's generation wraps after 2^32 uses. Slots are reused, the table never shrinks.
 //!
-//! **Rejected.** Indexing by fd, as Redis does: an fd's number says nothing about whether it is the same connection.
-//! A hash map: a probe for each event. Walking all slots: the cost of a turn should follow what is ready, not what is connected.
+//! **Rejected.** Indexing by fd, as Redis does: an fd's number says nothing about whether it is the same
+//! connection. A hash map: a probe for each event. Walking all slots: the cost of a turn should follow what
+//! is ready, not what is connected.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -85,8 +89,8 @@ impl Mask {
     pub const NONE: Mask = Mask(0);
     pub const READABLE: Mask = Mask(1);
     pub const WRITABLE: Mask = Mask(2);
-    /// Beside `WRITABLE`: in a turn in which both are due, write first. For those who must not reply in the turn in
-    /// which they read, because something (an fsync in `before_sleep`) has to happen in between.
+    /// Beside `WRITABLE`: in a turn in which both are due, write first. For those who must not reply in the
+    /// turn in which they read, because something (an fsync in `before_sleep`) has to happen in between.
     pub const BARRIER: Mask = Mask(4);
     /// Only in a file's `ready`: the last edge carried a hang-up that no handler has had the chance to see twice.
     pub(crate) const READ_CLOSED: Mask = Mask(8);
@@ -150,9 +154,9 @@ impl fmt::Debug for Mask {
 
 /// What a handler reports back about the direction it was called for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
 pub enum Io {
-    /// There is nothing left to do before the kernel says so: the last call would have blocked, or moved less than was asked for.
+    /// There is nothing left to do before the kernel says so: the last call would have blocked, or moved less
+    /// than was asked for.
     Drained,
     /// Stopped early, for the sake of the others. Call again next turn.
     More,
@@ -203,8 +207,8 @@ impl<S> File<S> {
     }
 }
 
-/// The tokens that wait to be served, oldest first. `popped` numbers the entries for ever, so that a turn can say "up to here" and a
-/// nested turn may take entries from under it.
+/// The tokens that wait to be served, oldest first. `popped` numbers the entries for ever, so that a turn can
+/// say "up to here" and a nested turn may take entries from under it.
 struct ReadyQueue {
     tokens: VecDeque<Token>,
     popped: u64,
@@ -380,8 +384,8 @@ impl<S> Files<S> {
         self.ready[class as usize].end()
     }
 
-    /// The next due file of this turn and the directions in which it is due, or `None` when the turn is over. Marks
-    /// it busy until `leave`.
+    /// The next due file of this turn and the directions in which it is due, or `None` when the turn is over.
+    /// Marks it busy until `leave`.
     pub(crate) fn enter(&mut self, class: Class, turn_end: u64) -> Option<(Token, Mask)> {
         loop {
             let queue = &mut self.ready[class as usize];
@@ -402,7 +406,8 @@ impl<S> Files<S> {
         }
     }
 
-    /// The handler to call for `direction`, unless another one has cleared it or removed the file since `enter`. Takes the ready bit.
+    /// The handler to call for `direction`, unless another one has cleared it or removed the file since
+    /// `enter`. Takes the ready bit.
     pub(crate) fn take(&mut self, token: Token, direction: Mask) -> Option<FileProc<S>> {
         let file = self.get_mut(token)?;
         if !file.due().contains(direction) {

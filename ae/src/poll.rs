@@ -8,13 +8,13 @@
 //!     poll(timeout) <--- (token, what became ready) ...
 //! ```
 //!
-//! Edge-triggered means that readiness is reported when it *begins*. The kernel says once that bytes have arrived and
-//! is silent until more arrive, whether we have read the first ones or not. So somebody has to remember, and that is the ready bit in
-//! `files.rs`. What this buys: interest in reading or writing is a bit in our own memory, and no system
-//! call is made for it between accept and close.
+//! Edge-triggered means that readiness is reported when it *begins*. The kernel says once that bytes have
+//! arrived and is silent until more arrive, whether we have read the first ones or not. So somebody has to
+//! remember, and that is the ready bit in `files.rs`. What this buys: interest in reading or writing is a bit
+//! in our own memory, and no system call is made for it between accept and close.
 //!
-//! **Invariant:** a token that comes out of [`Poller::poll`] was put in by [`Poller::register`], but its fd may have been
-//! removed since. Whoever uses it compares generations.
+//! **Invariant:** a token that comes out of [`Poller::poll`] was put in by [`Poller::register`], but its fd
+//! may have been removed since. Whoever uses it compares generations.
 //!
 //! **Limit:** mio hands epoll whole milliseconds, rounded up. A poll may end up to 1 ms after a timer is due and
 //! never before, so the loop does not spin through the last fraction. kqueue keeps nanoseconds.
@@ -77,7 +77,8 @@ impl Poller {
         let _ = self.registry().deregister(&mut SourceFd(&fd));
     }
 
-    /// Waits, then hands each change to `ready`. A signal ends the wait early: that is an empty poll, not an error.
+    /// Waits, then hands each change to `ready`. A signal ends the wait early: that is an empty poll, not an
+    /// error.
     pub(crate) fn poll(
         &mut self,
         timeout: Option<Duration>,

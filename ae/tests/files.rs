@@ -136,6 +136,20 @@ fn cleared_handler_does_not_fire() {
 }
 
 #[test]
+fn handler_cleared_by_the_other_direction_does_not_fire() {
+    fn read_and_stop_writing(el: &mut Loop, w: &mut World, t: Token, mask: Mask) -> Io {
+        el.clear_handler(t, Mask::WRITABLE);
+        on_readable(el, w, t, mask)
+    }
+    let (mut el, mut w) = setup(1);
+    w.peer[0].write_all(b"x").unwrap();
+    el.set_handler(w.tokens[0], Mask::READABLE, read_and_stop_writing);
+    el.set_handler(w.tokens[0], Mask::WRITABLE, on_writable);
+    assert_eq!(w.turn(&mut el), [("read", 0)]);
+    assert_eq!(w.turn(&mut el), []);
+}
+
+#[test]
 fn more_keeps_firing_without_new_edges() {
     fn one_byte(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {
         let index = el.data(t).unwrap();
@@ -178,7 +192,8 @@ fn more_is_kept_while_the_handler_is_away() {
     assert_eq!(w.turn(&mut el), [("read", 0)]);
 }
 
-/// A greedy client with much to say and a modest one: each has its call in every turn, and no call moves more than the budget.
+/// A greedy client with much to say and a modest one: each has its call in every turn, and no call moves more
+/// than the budget.
 #[test]
 fn budget_is_shared_out_turn_by_turn() {
     fn within_budget(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {
@@ -223,7 +238,8 @@ fn first_class_is_served_before_the_others() {
     assert_eq!(w.turn(&mut el), [("read", 1), ("read", 0), ("read", 2)]);
 }
 
-/// Bytes and FIN arrive as one edge. The handler takes a short read for the end of what there is, and still sees the end of file.
+/// Bytes and FIN arrive as one edge. The handler takes a short read for the end of what there is, and still
+/// sees the end of file.
 #[test]
 fn end_of_file_behind_a_short_read_is_seen() {
     let (mut el, mut w) = setup(1);

@@ -48,7 +48,8 @@ fn read(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {
     Io::Drained
 }
 
-/// Reads, then lets the others have a turn, in which its own fd gets more bytes, then believes that it has drained it.
+/// Reads, then lets the others have a turn, in which its own fd gets more bytes, then believes that it has
+/// drained it.
 fn read_and_nest(el: &mut Loop, w: &mut World, t: Token, mask: Mask) -> Io {
     let io = read(el, w, t, mask);
     let index = el.data(t).unwrap();

@@ -1,1 +1,336 @@
 //! Settings: one table for redis.conf, command-line arguments and CONFIG.
+//!
+//! ```text
+//!  redis.conf, includes ─┐                       ┌─ CONFIG GET      Config::get
+//!  standard input "-"   ─┼─ load ─> Config ──────┼─ CONFIG SET      Config::set -> Change -> the server applies
+//!  --name value         ─┘   ▲    typed fields   └─ CONFIG REWRITE  rewrite::rewrite
+//!                            │        ▲
+//!                            └─ TABLE ┘   one row each: name, aliases, kind (range, default), flags, Apply
+//! ```
+//!
+//! The rest of the server reads plain typed fields (`config.maxmemory`); only this module knows that they have names. The
+//! defaults are stated once, in the rows: `Config::default()` starts from zeroes and lets every row put its default.
+//!
+//! A change that needs more than a new value in a field (another listening socket, a smaller backlog) is named by the row's
+//! [`Apply`]. `Config` doesn't know how any of that is done: [`Config::set`] changes the fields and returns a [`Change`]
+//! with the steps that are due; the server does them and calls [`Config::rollback`] when one fails.
+//!
+//! **Invariants**
+//! - Every row's default and the ends of its range survive a write and a read through CONFIG (`table::tests`).
+//! - CONFIG SET is all or nothing: no field changes unless every value is valid (`set::tests`).
+//! - redis.conf documents every row that is not hidden, with its default (`tests/` of this module).
+//!
+//! Limits: the working directory belongs to the process, and `dir` changes it, as in Redis: relative paths of later lines and
+//! of include lines start there.
+//!
+//! Rejected: a map from names to strings (each use would parse again), and a macro that makes struct and table in one go
+//! (nobody can grep it).
+
+mod enums;
+
+mod row;
+
+mod special;
+mod table;
+
+pub use enums::*;
+pub use row::*;
+pub use table::{TABLE, lookup};
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Writes the struct as it stands, and `blank()`: all zero, empty, none. That is the canvas on which the rows put their
+/// defaults, so that a default is written down in one place only.
+macro_rules! blank_struct {
+    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $kind:ty,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $kind,)+ }
+
+        impl $name {
+            fn blank() -> $name {
+                $name { $($field: <$kind>::default(),)+ }
+            }
+        }
+    };
+}
+
+blank_struct! {
+/// Every setting. A field has its setting's name with underscores; redis.conf documents them.
+pub struct Config {
+    // Network
+    pub bind: Vec<String>,
+    pub bind_source_addr: Text,
+    pub port: u16,
+    pub protected_mode: bool,
+    pub tcp_backlog: u32,
+    pub tcp_keepalive: u32,
+    pub timeout: u32,
+    pub unixsocket: Text,
+    /// The mode bits; zero leaves them to the umask.
+    pub unixsocketperm: u32,
+    pub unixsocketgroup: Text,
+    pub socket_mark_id: u32,
+    pub maxclients: u32,
+    pub max_new_connections_per_cycle: u32,
+    pub max_new_tls_connections_per_cycle: u32,
+
+    // TLS
+    pub tls_port: u16,
+    pub tls_cert_file: Text,
+    pub tls_key_file: Text,
+    pub tls_key_file_pass: Text,
+    pub tls_client_cert_file: Text,
+    pub tls_client_key_file: Text,
+    pub tls_client_key_file_pass: Text,
+    pub tls_dh_params_file: Text,
+    pub tls_ca_cert_file: Text,
+    pub tls_ca_cert_dir: Text,
+    pub tls_auth_clients: TlsAuthClients,
+    pub tls_replication: bool,
+    pub tls_cluster: bool,
+    pub tls_protocols: Text,
+    pub tls_ciphers: Text,
+    pub tls_ciphersuites: Text,
+    pub tls_prefer_server_ciphers: bool,
+    pub tls_session_caching: bool,
+    pub tls_session_cache_size: u32,
+    pub tls_session_cache_timeout: u32,
+
+    // General
+    pub daemonize: bool,
+    pub supervised: Supervised,
+    pub pidfile: Text,
+    pub loglevel: LogLevel,
+    pub logfile: Text,
+    pub log_format: LogFormat,
+    pub log_timestamp_format: LogTimestampFormat,
+    pub syslog_enabled: bool,
+    pub syslog_ident: Text,
+    pub syslog_facility: SyslogFacility,
+    pub crash_log_enabled: bool,
+    pub crash_memcheck_enabled: bool,
+    pub use_exit_on_panic: bool,
+    pub databases: u32,
+    pub always_show_logo: bool,
+    pub hide_user_data_from_log: bool,
+    pub set_proc_title: bool,
+    pub proc_title_template: Text,
+    pub locale_collate: Text,
+    pub ignore_warnings: Text,
+    pub availability_zone: Text,
+    pub extended_redis_compatibility: bool,
+    pub enable_protected_configs: Enable,
+    pub enable_debug_command: Enable,
+    pub enable_module_command: Enable,
+    pub enable_debug_assert: bool,
+    pub debug_context: Text,
+    pub watchdog_period: u32,
+    /// The working directory, absolute.
+    pub dir: Text,
+
+    // Snapshots
+    pub save: Vec<SavePoint>,
+    pub stop_writes_on_bgsave_error: bool,
+    pub rdbcompression: bool,
+    pub rdbchecksum: bool,
+    pub rdb_version: RdbVersion,
+    pub rdb_version_check: RdbVersionCheck,
+    pub rdb_del_sync_files: bool,
+    pub rdb_save_incremental_fsync: bool,
+    /// Microseconds of sleep after each saved key, for tests; a negative value sleeps once per that many keys.
+    pub rdb_key_save_delay: i32,
+    /// The same for loading.
+    pub key_load_delay: i32,
+    pub loading_process_events_interval_bytes: u32,
+    pub sanitize_dump_payload: SanitizeDumpPayload,
+    pub dbfilename: Text,
+
+    // Append only file
+    pub appendonly: bool,
+    pub appendfilename: Text,
+    pub appenddirname: Text,
+    pub appendfsync: AppendFsync,
+    pub no_appendfsync_on_rewrite: bool,
+    pub auto_aof_rewrite_percentage: u32,
+    pub auto_aof_rewrite_min_size: u64,
+    pub aof_load_truncated: bool,
+    pub aof_use_rdb_preamble: bool,
+    pub aof_timestamp_enabled: bool,
+    pub aof_rewrite_incremental_fsync: bool,
+    pub aof_disable_auto_gc: bool,
+
+    // Shutdown
+    pub shutdown_timeout: u32,
+    pub shutdown_on_sigint: ShutdownFlags,
+    pub shutdown_on_sigterm: ShutdownFlags,
+
+    // Replication
+    /// None on a primary. REPLICAOF changes it too.
+    pub replicaof: Option<HostPort>,
+    pub masterauth: Text,
+    pub masteruser: Text,
+    pub replica_serve_stale_data: bool,
+    pub replica_read_only: bool,
+    pub replica_ignore_maxmemory: bool,
+    pub replica_ignore_disk_write_errors: bool,
+    pub replica_lazy_flush: bool,
+    pub replica_priority: u32,
+    pub replica_announced: bool,
+    pub replica_announce_ip: Text,
+    pub replica_announce_port: u16,
+    pub repl_diskless_sync: bool,
+    pub repl_diskless_sync_delay: u32,
+    pub repl_diskless_sync_max_replicas: u32,
+    pub repl_diskless_load: ReplDisklessLoad,
+    pub dual_channel_replication_enabled: bool,
+    pub repl_ping_replica_period: u32,
+    pub repl_timeout: u32,
+    pub repl_disable_tcp_nodelay: bool,
+    pub repl_backlog_size: u64,
+    pub repl_backlog_ttl: u64,
+    pub min_replicas_to_write: u32,
+    pub min_replicas_max_lag: u32,
+    pub propagation_error_behavior: PropagationErrorBehavior,
+    pub import_mode: bool,
+
+    // Access control
+    pub requirepass: Text,
+    pub aclfile: Text,
+    pub acllog_max_len: u64,
+    pub acl_pubsub_default: AclPubsubDefault,
+    /// The `user` lines: what follows the word, one argument after the other. The server puts the users of the moment here
+    /// before CONFIG REWRITE.
+    pub user: Vec<Vec<Text>>,
+    pub rename_command: Vec<RenameCommand>,
+    /// The `loadmodule` lines: path and arguments.
+    pub loadmodule: Vec<Vec<Text>>,
+
+    // Memory
+    pub maxmemory: u64,
+    pub maxmemory_policy: MaxmemoryPolicy,
+    pub maxmemory_samples: u32,
+    pub maxmemory_eviction_tenacity: u32,
+    pub maxmemory_clients: ClientsLimit,
+    pub client_query_buffer_limit: u64,
+    /// Indexed by [`ObufClass`].
+    pub client_output_buffer_limit: [ObufLimit; 3],
+    pub proto_max_bulk_len: u64,
+    pub tracking_table_max_keys: u64,
+    pub lfu_log_factor: u32,
+    pub lfu_decay_time: u32,
+    pub active_expire_effort: u32,
+    pub lazyfree_lazy_eviction: bool,
+    pub lazyfree_lazy_expire: bool,
+    pub lazyfree_lazy_server_del: bool,
+    pub lazyfree_lazy_user_del: bool,
+    pub lazyfree_lazy_user_flush: bool,
+    pub activedefrag: bool,
+    pub active_defrag_ignore_bytes: u64,
+    pub active_defrag_threshold_lower: u32,
+    pub active_defrag_threshold_upper: u32,
+    pub active_defrag_cycle_min: u32,
+    pub active_defrag_cycle_max: u32,
+    pub active_defrag_cycle_us: u32,
+    pub active_defrag_max_scan_fields: u64,
+    pub jemalloc_bg_thread: bool,
+    pub disable_thp: bool,
+    pub oom_score_adj: OomScoreAdj,
+    /// For a primary, a replica, a background child.
+    pub oom_score_adj_values: [i32; 3],
+
+    // Threads
+    pub io_threads: u32,
+    pub io_threads_do_reads: bool,
+    pub events_per_io_thread: u32,
+    pub prefetch_batch_max_size: u32,
+    pub server_cpulist: Text,
+    pub bio_cpulist: Text,
+    pub aof_rewrite_cpulist: Text,
+    pub bgsave_cpulist: Text,
+
+    // Scripts
+    pub lua_enabled: bool,
+    pub lua_enable_insecure_api: bool,
+    /// Milliseconds until a script or module command counts as busy; zero is never.
+    pub busy_reply_threshold: u64,
+
+    // Observation
+    /// Microseconds; -1 is off.
+    pub slowlog_log_slower_than: i64,
+    pub slowlog_max_len: u64,
+    pub commandlog_request_larger_than: i64,
+    pub commandlog_large_request_max_len: u64,
+    pub commandlog_reply_larger_than: i64,
+    pub commandlog_large_reply_max_len: u64,
+    /// Milliseconds; zero is off.
+    pub latency_monitor_threshold: u64,
+    pub latency_tracking: bool,
+    pub latency_tracking_info_percentiles: Vec<f64>,
+    pub notify_keyspace_events: NotifyFlags,
+
+    // Encodings
+    pub hash_max_listpack_entries: usize,
+    pub hash_max_listpack_value: usize,
+    pub list_max_listpack_size: i32,
+    pub list_compress_depth: u32,
+    pub set_max_intset_entries: usize,
+    pub set_max_listpack_entries: usize,
+    pub set_max_listpack_value: usize,
+    pub zset_max_listpack_entries: usize,
+    pub zset_max_listpack_value: usize,
+    pub hll_sparse_max_bytes: usize,
+    pub stream_node_max_bytes: usize,
+    pub stream_node_max_entries: u64,
+
+    // Timing
+    pub hz: u32,
+    pub dynamic_hz: bool,
+    pub activerehashing: bool,
+
+    // Cluster
+    pub cluster_enabled: bool,
+    pub cluster_config_file: Text,
+    pub cluster_node_timeout: u64,
+    pub cluster_port: u16,
+    pub cluster_migration_barrier: u32,
+    pub cluster_replica_validity_factor: u32,
+    pub cluster_require_full_coverage: bool,
+    pub cluster_replica_no_failover: bool,
+    pub cluster_allow_replica_migration: bool,
+    pub cluster_allow_reads_when_down: bool,
+    pub cluster_allow_pubsubshard_when_down: bool,
+    pub cluster_link_sendbuf_limit: u64,
+    pub cluster_announce_ip: Text,
+    pub cluster_announce_client_ipv4: Text,
+    pub cluster_announce_client_ipv6: Text,
+    pub cluster_announce_port: u16,
+    pub cluster_announce_tls_port: u16,
+    pub cluster_announce_bus_port: u16,
+    pub cluster_announce_hostname: Text,
+    pub cluster_announce_human_nodename: Text,
+    pub cluster_preferred_endpoint_type: ClusterPreferredEndpointType,
+    pub cluster_blacklist_ttl: i64,
+    pub cluster_ping_interval: u64,
+    pub cluster_slot_stats_enabled: bool,
+    pub cluster_manual_failover_timeout: u32,
+
+    /// The configuration file, absolute; None when the server started without one.
+    pub file: Option<PathBuf>,
+    /// The first `save` line of a configuration replaces the default, later ones add to it.
+    pub save_seen: bool,
+}
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let mut config = Config::blank();
+        for row in TABLE {
+            row.put_default(&mut config);
+        }
+        let cwd = std::env::current_dir().unwrap_or_default();
+        config.dir = Text::from(cwd.as_os_str().as_bytes());
+        config
+    }
+}

@@ -13,6 +13,7 @@
 //! that count and expire, notifications, blocked clients) stands in the files beside.
 
 pub mod blocked;
+pub mod evict;
 pub mod expire;
 pub mod keyspace;
 pub mod lookup;
@@ -22,7 +23,7 @@ use std::collections::HashMap;
 
 use crate::ds::expires::Expires;
 use crate::ds::hash::HashSeed;
-use crate::ds::hashtable::HashTable;
+use crate::ds::hashtable::{HashTable, Slot};
 use crate::networking::client::ClientRef;
 use crate::types::{Key, KeyMut, KeyRef, New};
 
@@ -82,33 +83,51 @@ impl Db {
 
     /// Set or replace a key's value. One probe of the table.
     pub fn set(&mut self, hash: u64, key: &[u8], kind: u8, value: New, lru: u32, ttl: Ttl) {
-        let mut slot = self.keys.slot(hash, key);
-        let Some(old) = slot.get_mut() else {
-            let at = match ttl {
-                Ttl::At(at) => Some(at),
-                Ttl::Keep | Ttl::Clear => None,
-            };
-            slot.insert(Key::new(key, kind, lru, at, value));
-            if let Some(at) = at {
-                self.expires.insert(at, hash);
+        let mut slot = match self.keys.find_slot(hash, key) {
+            Slot::Occupied(slot) => slot,
+            Slot::Vacant(slot) => {
+                let at = match ttl {
+                    Ttl::At(at) => Some(at),
+                    Ttl::Keep | Ttl::Clear => None,
+                };
+                slot.insert(Key::new(key, kind, lru, at, value));
+                if let Some(at) = at {
+                    self.expires.insert(at, hash);
+                }
+                return;
             }
-            return;
         };
+        let mut old = slot.get_mut();
         let was = old.expire_at();
         let at = match ttl {
             Ttl::Keep => was,
             Ttl::Clear => None,
             Ttl::At(at) => Some(at),
         };
-        if was != at {
-            if let Some(was) = was {
-                self.expires.remove(was, hash);
-            }
+        if was.is_some() == at.is_some() && old.try_overwrite(&value) {
+            old.set_kind(kind);
+            old.set_lru(lru);
             if let Some(at) = at {
-                self.expires.insert(at, hash);
+                old.set_expire_at(at);
             }
+        } else {
+            let mut new = slot.replace_with(|old| old.with_expire(at).with_value(kind, value));
+            new.set_lru(lru);
         }
-        slot.overwrite(kind, lru, at, value);
+        self.move_expiry(hash, was, at);
+    }
+
+    /// Keep the index in step with an entry whose expiry changed.
+    fn move_expiry(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
+        if was == at {
+            return;
+        }
+        if let Some(was) = was {
+            self.expires.remove(was, hash);
+        }
+        if let Some(at) = at {
+            self.expires.insert(at, hash);
+        }
     }
 
     /// Take a key out. The caller frees the entry, here or in the background.
@@ -128,17 +147,14 @@ impl Db {
             return true;
         }
         match (was, at) {
-            (Some(_), Some(at)) => entry.set_expire_at(at),
+            (Some(_), Some(at)) => {
+                entry.set_expire_at(at);
+            }
             _ => {
                 self.keys.replace_with(hash, key, |entry| entry.with_expire(at));
             }
         }
-        if let Some(was) = was {
-            self.expires.remove(was, hash);
-        }
-        if let Some(at) = at {
-            self.expires.insert(at, hash);
-        }
+        self.move_expiry(hash, was, at);
         true
     }
 

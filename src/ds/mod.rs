@@ -7,6 +7,7 @@ pub mod hash;
 pub mod hashtable;
 pub mod intset;
 pub mod listpack;
+pub mod lzf;
 pub mod member;
 mod thin;
 pub mod zset_tree;

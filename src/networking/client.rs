@@ -157,7 +157,7 @@ pub struct Client {
     pub lib_ver: Option<Box<[u8]>>,
     pub multi: Option<Box<crate::state::MultiState>>,
     pub blocked: Option<Box<crate::state::Blocked>>,
-    pub pubsub: Option<Box<crate::state::Subscriptions>>,
+    pub pubsub: Option<Box<crate::pubsub::Subscriptions>>,
     pub watched: Vec<crate::state::WatchedKey>,
 
     pub peer: Box<str>,

@@ -54,6 +54,7 @@ fn monitored(cmd: &Command) -> bool {
 #[inline]
 fn account(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, spent: u64, failed: bool) {
     server.stats.commands_processed += 1;
+    server.stats.command_ticks += spent;
     c.commands += 1;
     let stats = &mut server.commands.entries[id as usize].stats;
     stats.calls += 1;

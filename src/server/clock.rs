@@ -63,6 +63,12 @@ impl Clock {
         self.ticks.to_us(ticks)
     }
 
+    /// Nanoseconds in a difference of counters.
+    #[inline]
+    pub fn ns(&self, ticks: u64) -> u64 {
+        self.ticks.to_ns(ticks)
+    }
+
     /// The difference of counters that makes so many microseconds.
     pub fn ticks_of_us(&self, us: u64) -> u64 {
         self.ticks.per_us(us)

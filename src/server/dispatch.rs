@@ -125,16 +125,16 @@ fn unknown_command(argv: &[&[u8]]) -> Error {
 
 /// DEBUG and MODULE are for those whom the settings allow.
 fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Error> {
-    use crate::config::enums::ProtectedAction;
+    use crate::config::Enable;
     let (setting, what) = if cmd.name == "debug" {
         (server.config.enable_debug_command, "debug")
     } else {
         (server.config.enable_module_command, "module")
     };
     let allowed = match setting {
-        ProtectedAction::Yes => true,
-        ProtectedAction::No => false,
-        ProtectedAction::Local => c.is_local(),
+        Enable::Yes => true,
+        Enable::No => false,
+        Enable::Local => c.is_local(),
     };
     if allowed {
         return Ok(());

@@ -70,6 +70,11 @@ impl Ticks {
         (ticks as f64 * self.us_per_tick) as u64
     }
 
+    #[inline]
+    pub fn to_ns(self, ticks: u64) -> u64 {
+        (ticks as f64 * self.us_per_tick * 1000.0) as u64
+    }
+
     pub fn per_us(self, us: u64) -> u64 {
         (us as f64 * self.per_us) as u64
     }

@@ -1,0 +1,418 @@
+//! The documentation of every command, as COMMAND DOCS returns it.
+//!
+//! What the server acts on (arity, flags, keys) is in the rows; what only people and client libraries read is in
+//! `docs.json`, one line for each command or subcommand, sorted by full name:
+//!
+//! ```text
+//!   "config|set":{"summary":"Change settings while the server runs.","since":"2.0.0","group":"server", ...
+//!                 "arguments":[{"name":"data","type":"block","flags":["multiple"],"arguments":[ ... ]}]},
+//! ```
+//!
+//! The file is part of the binary as text and is parsed when the first client asks, which costs a server that is
+//! never asked nothing. Parsed, it takes about a megabyte and lives until the end.
+//!
+//! **Invariant:** the file parses, and every field in it is one of [`Doc`] or [`Argument`]: `the_file_is_whole`.
+//! **Invariant:** every row has its line, and every line its row: `tests/command_facts.rs`.
+//!
+//! Rejected: documentation in the rows (half the text of a command file would be about its syntax), and a build script
+//! that turns the JSON into Rust (a second language for the same 170 KB).
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+
+/// The documentation of one command or subcommand. An empty string or list is a field that the command lacks.
+#[derive(Debug, PartialEq)]
+pub struct Doc {
+    pub summary: String,
+    /// The version of Redis or Valkey that brought the command.
+    pub since: String,
+    pub group: String,
+    pub complexity: String,
+    pub doc_flags: Vec<String>,
+    pub deprecated_since: String,
+    pub replaced_by: String,
+    /// Version and what it changed.
+    pub history: Vec<(String, String)>,
+    pub arguments: Vec<Argument>,
+}
+
+/// One argument, or a group of them: `oneof` and `block` have arguments of their own.
+#[derive(Debug, PartialEq)]
+pub struct Argument {
+    pub name: String,
+    /// `string`, `integer`, `double`, `key`, `pattern`, `unix-time`, `pure-token`, `oneof` or `block`.
+    pub kind: String,
+    pub display_text: String,
+    /// Which of the row's key specs tells about this key.
+    pub key_spec_index: Option<i64>,
+    /// The word that stands for the argument or before it; it may be an empty argument (MIGRATE).
+    pub token: Option<String>,
+    pub summary: String,
+    pub since: String,
+    pub deprecated_since: String,
+    /// `optional`, `multiple`, `multiple_token`.
+    pub flags: Vec<String>,
+    pub arguments: Vec<Argument>,
+}
+
+/// What the documentation is written to: a reply in the client's protocol.
+pub trait DocsWriter {
+    /// `pairs` names with their values follow.
+    fn map(&mut self, pairs: usize);
+    fn array(&mut self, len: usize);
+    fn set(&mut self, len: usize);
+    fn bulk(&mut self, text: &str);
+    /// A simple string.
+    fn status(&mut self, text: &str);
+    fn integer(&mut self, value: i64);
+}
+
+static DOCS: LazyLock<BTreeMap<String, Doc>> = LazyLock::new(|| {
+    parse(include_str!("docs.json")).expect("docs.json is whole: the_file_is_whole")
+});
+
+/// Finds the documentation of `get` or `config|get`, in lower case.
+pub fn lookup(fullname: &str) -> Option<&'static Doc> {
+    DOCS.get(fullname)
+}
+
+/// All full names with their documentation, sorted.
+pub fn all() -> impl Iterator<Item = (&'static str, &'static Doc)> {
+    DOCS.iter().map(|(fullname, doc)| (fullname.as_str(), doc))
+}
+
+/// Full names and documentation of a container's subcommands.
+pub fn subcommands(container: &str) -> impl Iterator<Item = (&'static str, &'static Doc)> {
+    let prefix = format!("{container}|");
+    DOCS.range(prefix.clone()..)
+        .take_while(move |(fullname, _)| fullname.starts_with(&prefix))
+        .map(|(fullname, doc)| (fullname.as_str(), doc))
+}
+
+/// Writes the map that COMMAND DOCS returns for one command, subcommands included. False: there is no such command.
+pub fn write(fullname: &str, out: &mut impl DocsWriter) -> bool {
+    let Some(doc) = lookup(fullname) else {
+        return false;
+    };
+    let count = subcommands(fullname).count();
+    write_doc(doc, count, out);
+    if count > 0 {
+        out.bulk("subcommands");
+        out.map(count);
+        for (fullname, doc) in subcommands(fullname) {
+            out.bulk(fullname);
+            write_doc(doc, 0, out);
+        }
+    }
+    true
+}
+
+/// Writes all fields but the subcommands, which are counted.
+fn write_doc(doc: &Doc, subcommands: usize, out: &mut impl DocsWriter) {
+    let texts = [
+        ("summary", &doc.summary),
+        ("since", &doc.since),
+        ("group", &doc.group),
+        ("complexity", &doc.complexity),
+        ("deprecated_since", &doc.deprecated_since),
+        ("replaced_by", &doc.replaced_by),
+    ];
+    let lists = [
+        doc.doc_flags.len(),
+        doc.history.len(),
+        doc.arguments.len(),
+        subcommands,
+    ];
+    let present = texts.iter().filter(|(_, text)| !text.is_empty()).count();
+    out.map(present + lists.iter().filter(|len| **len > 0).count());
+    write_texts(&texts[..4], out);
+    write_flags("doc_flags", &doc.doc_flags, out);
+    write_texts(&texts[4..], out);
+    if !doc.history.is_empty() {
+        out.bulk("history");
+        out.set(doc.history.len());
+        for (version, change) in &doc.history {
+            out.array(2);
+            out.bulk(version);
+            out.bulk(change);
+        }
+    }
+    write_arguments(&doc.arguments, out);
+}
+
+fn write_arguments(arguments: &[Argument], out: &mut impl DocsWriter) {
+    if arguments.is_empty() {
+        return;
+    }
+    out.bulk("arguments");
+    out.array(arguments.len());
+    for argument in arguments {
+        write_argument(argument, out);
+    }
+}
+
+fn write_argument(argument: &Argument, out: &mut impl DocsWriter) {
+    let texts = [
+        ("name", &argument.name),
+        ("type", &argument.kind),
+        ("display_text", &argument.display_text),
+        ("summary", &argument.summary),
+        ("since", &argument.since),
+        ("deprecated_since", &argument.deprecated_since),
+    ];
+    let present = texts.iter().filter(|(_, text)| !text.is_empty()).count();
+    let others = [
+        argument.key_spec_index.is_some(),
+        argument.token.is_some(),
+        !argument.flags.is_empty(),
+        !argument.arguments.is_empty(),
+    ];
+    out.map(present + others.iter().filter(|other| **other).count());
+    write_texts(&texts[..3], out);
+    if let Some(index) = argument.key_spec_index {
+        out.bulk("key_spec_index");
+        out.integer(index);
+    }
+    if let Some(token) = &argument.token {
+        out.bulk("token");
+        out.bulk(token);
+    }
+    write_texts(&texts[3..], out);
+    write_flags("flags", &argument.flags, out);
+    write_arguments(&argument.arguments, out);
+}
+
+fn write_texts(texts: &[(&str, &String)], out: &mut impl DocsWriter) {
+    for (name, text) in texts.iter().filter(|(_, text)| !text.is_empty()) {
+        out.bulk(name);
+        out.bulk(text);
+    }
+}
+
+fn write_flags(name: &str, flags: &[String], out: &mut impl DocsWriter) {
+    if flags.is_empty() {
+        return;
+    }
+    out.bulk(name);
+    out.set(flags.len());
+    flags.iter().for_each(|flag| out.status(flag));
+}
+
+/// `None` if anything is not as described: a field of another type, or one that nobody knows.
+fn parse(json: &str) -> Option<BTreeMap<String, Doc>> {
+    let Value::Object(file) = serde_json::from_str(json).ok()? else {
+        return None;
+    };
+    file.into_iter()
+        .map(|(fullname, doc)| Some((fullname, parse_doc(doc)?)))
+        .collect()
+}
+
+fn parse_doc(doc: Value) -> Option<Doc> {
+    let mut fields = Fields::of(doc)?;
+    let doc = Doc {
+        summary: fields.text("summary")?,
+        since: fields.text("since")?,
+        group: fields.text("group")?,
+        complexity: fields.text("complexity")?,
+        doc_flags: fields.list("doc_flags", parse_text)?,
+        deprecated_since: fields.text("deprecated_since")?,
+        replaced_by: fields.text("replaced_by")?,
+        history: fields.list("history", parse_change)?,
+        arguments: fields.list("arguments", parse_argument)?,
+    };
+    fields.are_all_taken().then_some(doc)
+}
+
+fn parse_argument(argument: Value) -> Option<Argument> {
+    let mut fields = Fields::of(argument)?;
+    let argument = Argument {
+        name: fields.text("name")?,
+        kind: fields.text("type")?,
+        display_text: fields.text("display_text")?,
+        key_spec_index: fields.integer("key_spec_index")?,
+        token: fields.optional_text("token")?,
+        summary: fields.text("summary")?,
+        since: fields.text("since")?,
+        deprecated_since: fields.text("deprecated_since")?,
+        flags: fields.list("flags", parse_text)?,
+        arguments: fields.list("arguments", parse_argument)?,
+    };
+    fields.are_all_taken().then_some(argument)
+}
+
+fn parse_text(text: Value) -> Option<String> {
+    match text {
+        Value::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn parse_change(change: Value) -> Option<(String, String)> {
+    let Value::Array(pair) = change else {
+        return None;
+    };
+    let [version, text] = <[Value; 2]>::try_from(pair).ok()?;
+    Some((parse_text(version)?, parse_text(text)?))
+}
+
+/// The fields of an object, taken one by one; an absent one is empty.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn of(value: Value) -> Option<Fields> {
+        match value {
+            Value::Object(fields) => Some(Fields(fields)),
+            _ => None,
+        }
+    }
+
+    fn text(&mut self, name: &str) -> Option<String> {
+        self.optional_text(name).map(Option::unwrap_or_default)
+    }
+
+    fn optional_text(&mut self, name: &str) -> Option<Option<String>> {
+        self.0
+            .remove(name)
+            .map_or(Some(None), |value| parse_text(value).map(Some))
+    }
+
+    fn integer(&mut self, name: &str) -> Option<Option<i64>> {
+        self.0
+            .remove(name)
+            .map_or(Some(None), |value| value.as_i64().map(Some))
+    }
+
+    fn list<T>(&mut self, name: &str, parse: fn(Value) -> Option<T>) -> Option<Vec<T>> {
+        match self.0.remove(name) {
+            None => Some(Vec::new()),
+            Some(Value::Array(items)) => items.into_iter().map(parse).collect(),
+            Some(_) => None,
+        }
+    }
+
+    fn are_all_taken(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes RESP3, so that maps, sets and arrays can be told apart.
+    #[derive(Default)]
+    struct Resp3(String);
+
+    impl DocsWriter for Resp3 {
+        fn map(&mut self, pairs: usize) {
+            self.0 += &format!("%{pairs} ");
+        }
+        fn array(&mut self, len: usize) {
+            self.0 += &format!("*{len} ");
+        }
+        fn set(&mut self, len: usize) {
+            self.0 += &format!("~{len} ");
+        }
+        fn bulk(&mut self, text: &str) {
+            self.0 += &format!("{text:?} ");
+        }
+        fn status(&mut self, text: &str) {
+            self.0 += &format!("+{text} ");
+        }
+        fn integer(&mut self, value: i64) {
+            self.0 += &format!(":{value} ");
+        }
+    }
+
+    fn written(fullname: &str) -> String {
+        let mut out = Resp3::default();
+        assert!(write(fullname, &mut out), "{fullname} is documented");
+        out.0
+    }
+
+    #[test]
+    fn the_file_is_whole() {
+        let docs = parse(include_str!("docs.json")).expect("docs.json parses");
+        for (fullname, doc) in &docs {
+            assert!(
+                doc.summary.ends_with('.') && !doc.summary.contains('\n'),
+                "{fullname}: {}",
+                doc.summary
+            );
+            assert!(!doc.since.is_empty() && !doc.group.is_empty(), "{fullname}");
+        }
+    }
+
+    #[test]
+    fn the_file_has_a_sorted_line_for_each_command() {
+        let names: Vec<_> = include_str!("docs.json")
+            .lines()
+            .filter_map(|line| line.split('"').nth(1))
+            .collect();
+        assert!(names.is_sorted());
+        assert!(names.iter().eq(DOCS.keys().collect::<Vec<_>>().iter()));
+    }
+
+    #[test]
+    fn an_unknown_field_is_an_error() {
+        assert!(parse(r#"{"get":{"summary":"Return.","since":"1.0.0"}}"#).is_some());
+        assert!(parse(r#"{"get":{"summary":"Return.","sins":"1.0.0"}}"#).is_none());
+        assert!(parse(r#"{"get":{"summary":["Return."]}}"#).is_none());
+    }
+
+    #[test]
+    fn commands_and_subcommands_are_found_by_full_name() {
+        assert_eq!(lookup("get").map(|doc| doc.since.as_str()), Some("1.0.0"));
+        assert_eq!(
+            lookup("config|set").map(|doc| doc.group.as_str()),
+            Some("server")
+        );
+        assert_eq!(lookup("set|config"), None);
+        let names: Vec<_> = subcommands("script")
+            .map(|(fullname, _)| fullname)
+            .collect();
+        let expected = ["debug", "exists", "flush", "help", "kill", "load", "show"];
+        assert!(
+            names
+                .iter()
+                .eq(expected.map(|name| format!("script|{name}")).iter()),
+            "{names:?}"
+        );
+    }
+
+    #[test]
+    fn an_argument_is_a_map_of_what_it_has() {
+        let text = written("zscan");
+        let key = r#"%4 "name" "key" "type" "key" "display_text" "key" "key_spec_index" :0 "#;
+        assert!(text.contains(key), "{text}");
+        let count = r#"%5 "name" "count" "type" "integer" "display_text" "count" "token" "COUNT" "flags" ~1 +optional "#;
+        assert!(text.contains(count), "{text}");
+    }
+
+    #[test]
+    fn an_empty_token_is_a_token() {
+        let empty = r#"%4 "name" "empty-string" "type" "pure-token" "display_text" "empty-string" "token" "" "#;
+        assert!(written("migrate").contains(empty));
+    }
+
+    #[test]
+    fn a_deprecated_command_says_so_before_its_arguments() {
+        let text = written("slaveof");
+        assert!(text.starts_with(r#"%8 "summary" "#), "{text}");
+        let flags = r#""doc_flags" ~1 +deprecated "deprecated_since" "5.0.0" "replaced_by" "`REPLICAOF`" "arguments" *1 "#;
+        assert!(text.contains(flags), "{text}");
+    }
+
+    #[test]
+    fn a_container_holds_its_subcommands() {
+        let text = written("config");
+        assert!(
+            text.contains(r#""subcommands" %5 "config|get" %6 "#),
+            "{text}"
+        );
+        assert!(!write("nosuch", &mut Resp3::default()));
+    }
+}

@@ -1,0 +1,383 @@
+//! The types of values that settings have beyond numbers and yes/no.
+//!
+//! An enumeration here is a plain Rust `enum` with a table of names (`Choice`): the first name of a value is what CONFIG
+//! GET and CONFIG REWRITE print, and names are matched without regard to case. The order of the table is the order of the
+//! list in the error text ("argument(s) must be one of the following: ..."), which clients' test suites look at.
+//!
+//! Texts are bytes (`Text`), not `String`: a password or a path is whatever the user typed, UTF-8 or not.
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::fmt;
+use std::ops::Deref;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A text setting. Empty means "not set" wherever Redis treats the empty string so.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text(Vec<u8>);
+
+impl Text {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// For log lines and addresses; bytes that are no UTF-8 show as replacement characters.
+    pub fn to_str_lossy(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+
+    pub fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
+    }
+}
+
+impl Deref for Text {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text(text.as_bytes().to_vec())
+    }
+}
+
+impl From<&[u8]> for Text {
+    fn from(text: &[u8]) -> Text {
+        Text(text.to_vec())
+    }
+}
+
+impl From<Vec<u8>> for Text {
+    fn from(text: Vec<u8>) -> Text {
+        Text(text)
+    }
+}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_str_lossy())
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_str_lossy(), f)
+    }
+}
+
+/// An enumeration with the names that its values have in redis.conf.
+pub trait Choice: Copy + PartialEq + 'static {
+    const NAMES: &'static [(&'static str, Self)];
+
+    fn name(self) -> &'static str {
+        let found = Self::NAMES.iter().find(|(_, value)| *value == self);
+        found.map_or("", |(name, _)| name)
+    }
+
+    fn from_name(text: &[u8]) -> Option<Self> {
+        let mut names = Self::NAMES.iter();
+        let found = names.find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(text))?;
+        Some(found.1)
+    }
+}
+
+/// Declares an enumeration and its names together, so that neither can be forgotten. The first value is the default.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($value:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($value),+ }
+
+        impl Choice for $name {
+            const NAMES: &'static [(&'static str, $name)] = &[$(($text, $name::$value)),+];
+        }
+
+        impl Default for $name {
+            fn default() -> $name {
+                $name::NAMES[0].1
+            }
+        }
+    };
+}
+
+choice! {
+    /// `loglevel`, from the most talkative.
+    LogLevel { Debug = "debug", Verbose = "verbose", Notice = "notice", Warning = "warning", Nothing = "nothing" }
+}
+choice! {
+    LogFormat { Legacy = "legacy", Logfmt = "logfmt" }
+}
+choice! {
+    LogTimestampFormat { Legacy = "legacy", Iso8601 = "iso8601", Milliseconds = "milliseconds" }
+}
+choice! {
+    SyslogFacility {
+        User = "user", Local0 = "local0", Local1 = "local1", Local2 = "local2", Local3 = "local3",
+        Local4 = "local4", Local5 = "local5", Local6 = "local6", Local7 = "local7",
+    }
+}
+choice! {
+    /// `supervised`: who started the server and wants to be told when it is ready.
+    Supervised { Upstart = "upstart", Systemd = "systemd", Auto = "auto", No = "no" }
+}
+choice! {
+    AppendFsync { Everysec = "everysec", Always = "always", No = "no" }
+}
+choice! {
+    /// `maxmemory-policy`: which keys may go when memory is full, and by what order.
+    MaxmemoryPolicy {
+        VolatileLru = "volatile-lru", VolatileLfu = "volatile-lfu", VolatileRandom = "volatile-random",
+        VolatileTtl = "volatile-ttl", AllkeysLru = "allkeys-lru", AllkeysLfu = "allkeys-lfu",
+        AllkeysRandom = "allkeys-random", Noeviction = "noeviction",
+    }
+}
+
+impl MaxmemoryPolicy {
+    /// Whether the policy counts accesses (LFU) instead of remembering the last one.
+    pub fn is_lfu(self) -> bool {
+        matches!(
+            self,
+            MaxmemoryPolicy::VolatileLfu | MaxmemoryPolicy::AllkeysLfu
+        )
+    }
+
+    pub fn is_lru(self) -> bool {
+        matches!(
+            self,
+            MaxmemoryPolicy::VolatileLru | MaxmemoryPolicy::AllkeysLru
+        )
+    }
+
+    /// Whether keys without a TTL may be evicted too.
+    pub fn is_allkeys(self) -> bool {
+        use MaxmemoryPolicy::{AllkeysLfu, AllkeysLru, AllkeysRandom};
+        matches!(self, AllkeysLfu | AllkeysLru | AllkeysRandom)
+    }
+}
+
+choice! {
+    ReplDisklessLoad { Disabled = "disabled", OnEmptyDb = "on-empty-db", Swapdb = "swapdb" }
+}
+choice! {
+    PropagationErrorBehavior { Ignore = "ignore", Panic = "panic", PanicOnReplicas = "panic-on-replicas" }
+}
+choice! {
+    SanitizeDumpPayload { No = "no", Yes = "yes", Clients = "clients" }
+}
+choice! {
+    TlsAuthClients { No = "no", Yes = "yes", Optional = "optional" }
+}
+choice! {
+    OomScoreAdj { No = "no", Yes = "yes", Relative = "relative", Absolute = "absolute" }
+}
+choice! {
+    /// `acl-pubsub-default`: the channels of a user that says nothing about channels.
+    AclPubsubDefault { Allchannels = "allchannels", Resetchannels = "resetchannels" }
+}
+choice! {
+    ClusterPreferredEndpointType { Ip = "ip", Hostname = "hostname", UnknownEndpoint = "unknown-endpoint" }
+}
+choice! {
+    /// `enable-debug-command` and its siblings: `Local` allows clients of this machine only.
+    Enable { No = "no", Yes = "yes", Local = "local" }
+}
+choice! {
+    RdbVersionCheck { Strict = "strict", Relaxed = "relaxed" }
+}
+choice! {
+    /// `rdb-version`: the version of the RDB files that are written. 10 loads into Redis 7.0, 80 is Valkey 9's.
+    RdbVersion { V10 = "10", V11 = "11", V12 = "12", V80 = "80" }
+}
+
+impl RdbVersion {
+    pub fn number(self) -> u32 {
+        match self {
+            RdbVersion::V10 => 10,
+            RdbVersion::V11 => 11,
+            RdbVersion::V12 => 12,
+            RdbVersion::V80 => 80,
+        }
+    }
+}
+
+/// `shutdown-on-sigterm` and `shutdown-on-sigint`: the modifiers that SHUTDOWN would be given. All false is `default`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShutdownFlags {
+    pub save: bool,
+    pub nosave: bool,
+    pub now: bool,
+    pub force: bool,
+}
+
+/// One `save` rule: a snapshot is due after `seconds` when at least `changes` writes happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavePoint {
+    pub seconds: u64,
+    pub changes: u64,
+}
+
+/// One class of `client-output-buffer-limit`; zero means no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ObufLimit {
+    pub hard: u64,
+    pub soft: u64,
+    pub soft_seconds: u64,
+}
+
+/// The classes of `client-output-buffer-limit`, in the order in which they are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObufClass {
+    Normal = 0,
+    Replica = 1,
+    Pubsub = 2,
+}
+
+/// `maxmemory-clients`: bytes, or a share of `maxmemory`. `Bytes(0)` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientsLimit {
+    Bytes(u64),
+    Percent(u8),
+}
+
+impl Default for ClientsLimit {
+    fn default() -> ClientsLimit {
+        ClientsLimit::Bytes(0)
+    }
+}
+
+impl ClientsLimit {
+    /// The limit in bytes; a percentage of an unlimited `maxmemory` is no limit.
+    pub fn bytes(self, maxmemory: u64) -> u64 {
+        match self {
+            ClientsLimit::Bytes(bytes) => bytes,
+            ClientsLimit::Percent(percent) => {
+                (u128::from(maxmemory) * u128::from(percent) / 100) as u64
+            }
+        }
+    }
+}
+
+/// `replicaof`: where the primary listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    pub host: Text,
+    pub port: u16,
+}
+
+/// One `rename-command` line; an empty `to` removes the command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RenameCommand {
+    pub from: Text,
+    pub to: Text,
+}
+
+/// The event classes of `notify-keyspace-events`, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NotifyFlags(pub u32);
+
+impl NotifyFlags {
+    pub const KEYSPACE: u32 = 1 << 0; // K
+    pub const KEYEVENT: u32 = 1 << 1; // E
+    pub const GENERIC: u32 = 1 << 2; // g
+    pub const STRING: u32 = 1 << 3; // $
+    pub const LIST: u32 = 1 << 4; // l
+    pub const SET: u32 = 1 << 5; // s
+    pub const HASH: u32 = 1 << 6; // h
+    pub const ZSET: u32 = 1 << 7; // z
+    pub const EXPIRED: u32 = 1 << 8; // x
+    pub const EVICTED: u32 = 1 << 9; // e
+    pub const STREAM: u32 = 1 << 10; // t
+    pub const KEY_MISS: u32 = 1 << 11; // m, not part of A
+    pub const MODULE: u32 = 1 << 13; // d
+    pub const NEW: u32 = 1 << 14; // n, not part of A
+    pub const ALL: u32 = Self::GENERIC
+        | Self::STRING
+        | Self::LIST
+        | Self::SET
+        | Self::HASH
+        | Self::ZSET
+        | Self::EXPIRED
+        | Self::EVICTED
+        | Self::STREAM
+        | Self::MODULE;
+
+    /// The letters of the classes within `A`, in the order in which CONFIG GET prints them.
+    const CLASSES: [(u8, u32); 10] = [
+        (b'g', Self::GENERIC),
+        (b'$', Self::STRING),
+        (b'l', Self::LIST),
+        (b's', Self::SET),
+        (b'h', Self::HASH),
+        (b'z', Self::ZSET),
+        (b'x', Self::EXPIRED),
+        (b'e', Self::EVICTED),
+        (b't', Self::STREAM),
+        (b'd', Self::MODULE),
+    ];
+
+    pub fn contains(self, classes: u32) -> bool {
+        self.0 & classes != 0
+    }
+
+    /// `None` if a letter names no class.
+    pub fn parse(text: &[u8]) -> Option<NotifyFlags> {
+        let mut flags = 0;
+        for &letter in text {
+            flags |= match letter {
+                b'A' => Self::ALL,
+                b'K' => Self::KEYSPACE,
+                b'E' => Self::KEYEVENT,
+                b'm' => Self::KEY_MISS,
+                b'n' => Self::NEW,
+                _ => Self::CLASSES.iter().find(|class| class.0 == letter)?.1,
+            };
+        }
+        Some(NotifyFlags(flags))
+    }
+}
+
+impl fmt::Display for NotifyFlags {
+    /// `A` first when every class is on. `n` is printed only beside single classes: so does Redis, where `A` hides it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.0 & Self::ALL == Self::ALL;
+        if all {
+            f.write_str("A")?;
+        } else {
+            for (letter, class) in Self::CLASSES {
+                if self.contains(class) {
+                    write!(f, "{}", letter as char)?;
+                }
+            }
+            if self.contains(Self::NEW) {
+                f.write_str("n")?;
+            }
+        }
+        let tail = [
+            (Self::KEYSPACE, "K"),
+            (Self::KEYEVENT, "E"),
+            (Self::KEY_MISS, "m"),
+        ];
+        for (class, letter) in tail {
+            if self.contains(class) {
+                f.write_str(letter)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,331 @@
+//! What a row of the settings table is: a name, a kind, flags, and what follows a change.
+//!
+//! A kind knows how to reach its field (two plain `fn`s, so the table is a constant), how to read text into it, what the
+//! text of its value is, and how the error reads when the text is no good. The texts are Redis's, since people search them.
+
+use super::Config;
+use super::enums::Text;
+use super::special::Special;
+
+/// Why a value was refused, in Redis's words.
+pub type Reason = String;
+
+/// Where a value comes from. Some settings add to what is there when they are read from a file (`save`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// redis.conf, standard input or the command line.
+    Load,
+    /// CONFIG SET: the value stands alone.
+    Set,
+}
+
+/// What the server must do after a setting changed, beyond reading the field when it next needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Apply {
+    /// Nothing: whoever uses the field reads it each time.
+    None,
+    /// Listen on other addresses.
+    Bind,
+    Port,
+    TlsPort,
+    /// Build the TLS configuration again: certificates, protocols, ciphers.
+    Tls,
+    /// Raise the limit of open files, or refuse.
+    MaxClients,
+    /// `dir`; done by this module, named so that logs can say it.
+    Dir,
+    LogLevel,
+    LogFormat,
+    ProcTitle,
+    LocaleCollate,
+    WatchdogPeriod,
+    Hz,
+    /// Evict down to the new limit; warn when it is below what is used.
+    MaxMemory,
+    MaxMemoryPolicy,
+    /// Evict clients over the new limit.
+    MaxMemoryClients,
+    OomScoreAdj,
+    JemallocBgThread,
+    /// Start the log and rewrite it, or stop it.
+    AppendOnly,
+    AutoAofRewrite,
+    RequirePass,
+    AclPubsubDefault,
+    ReplBacklogSize,
+    /// Count the replicas that are good enough again.
+    GoodReplicas,
+    NotifyKeyspaceEvents,
+    LatencyTracking,
+    SlowlogMaxLen,
+    ImportMode,
+    LuaInsecureApi,
+    /// This node's own flags (no failover).
+    ClusterFlags,
+    ClusterAnnounceIp,
+    ClusterAnnouncePorts,
+    ClusterAnnounceHostname,
+    ClusterAnnounceHumanNodename,
+}
+
+/// CONFIG SET refuses it; only a file or the command line sets it.
+pub const IMMUTABLE: u16 = 1 << 0;
+/// A secret: never logged, never in MONITOR or crash reports.
+pub const SENSITIVE: u16 = 1 << 1;
+/// CONFIG GET shows it only when asked by its exact name.
+pub const HIDDEN: u16 = 1 << 2;
+/// CONFIG SET needs `enable-protected-configs`.
+pub const PROTECTED: u16 = 1 << 3;
+/// For tests and debugging.
+pub const DEBUG: u16 = 1 << 4;
+/// Several arguments; CONFIG SET splits its one value at the spaces.
+pub const MULTI_ARG: u16 = 1 << 5;
+/// CONFIG SET refuses it while the data set is loading.
+pub const DENY_LOADING: u16 = 1 << 6;
+/// Known, accepted, and without effect in this server, which says so at start when it is not at its default.
+pub const NO_EFFECT: u16 = 1 << 7;
+/// CONFIG REWRITE removes the line of an empty value, since empty means "not set".
+pub const EMPTY_IS_UNSET: u16 = 1 << 8;
+
+pub struct Row {
+    pub name: &'static str,
+    /// Older names, and Valkey's. Both directions work everywhere.
+    pub aliases: &'static [&'static str],
+    pub flags: u16,
+    pub kind: Kind,
+    pub apply: Apply,
+}
+
+/// How a number is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Plain,
+    /// Bytes, with kb, mb, gb (powers of two) and k, m, g (powers of ten).
+    Memory,
+    Octal,
+}
+
+pub enum Kind {
+    Bool {
+        get: fn(&Config) -> bool,
+        set: fn(&mut Config, bool),
+        default: bool,
+        /// Why `yes` can't be had.
+        refuse_yes: Option<&'static str>,
+    },
+    Number {
+        get: fn(&Config) -> i128,
+        /// The value is within `min..=max`, which the field's type must hold.
+        set: fn(&mut Config, i128),
+        default: i128,
+        min: i128,
+        max: i128,
+        unit: Unit,
+    },
+    Text {
+        get: fn(&Config) -> &Text,
+        set: fn(&mut Config, Text),
+        default: &'static str,
+        check: fn(&[u8]) -> Result<(), &'static str>,
+    },
+    Choice {
+        get: fn(&Config) -> &'static str,
+        /// False: no such name.
+        set: fn(&mut Config, &[u8]) -> bool,
+        default: &'static str,
+        names: fn() -> Vec<&'static str>,
+    },
+    Special(&'static Special),
+}
+
+impl Row {
+    pub const fn new(name: &'static str, kind: Kind) -> Row {
+        Row {
+            name,
+            aliases: &[],
+            flags: 0,
+            kind,
+            apply: Apply::None,
+        }
+    }
+
+    pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Row {
+        self.aliases = aliases;
+        self
+    }
+
+    pub const fn flags(mut self, flags: u16) -> Row {
+        self.flags = flags;
+        self
+    }
+
+    pub const fn apply(mut self, apply: Apply) -> Row {
+        self.apply = apply;
+        self
+    }
+
+    pub fn is(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The name and the aliases.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
+    /// The value as CONFIG GET shows it.
+    pub fn get(&self, config: &Config) -> Vec<u8> {
+        match &self.kind {
+            Kind::Bool { get, .. } => yes_no(get(config)).into(),
+            Kind::Number {
+                get,
+                unit: Unit::Octal,
+                ..
+            } => format!("{:o}", get(config)).into(),
+            Kind::Number { get, .. } => get(config).to_string().into(),
+            Kind::Text { get, .. } => get(config).to_vec(),
+            Kind::Choice { get, .. } => get(config).into(),
+            Kind::Special(special) => (special.get)(config),
+        }
+    }
+
+    /// Sets the field from the arguments of a line, or says why not and leaves it as it was.
+    pub fn set(&self, config: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason> {
+        if let Kind::Special(special) = &self.kind {
+            return (special.set)(config, args, origin);
+        }
+        let &[text] = args else {
+            return Err("wrong number of arguments".into());
+        };
+        match &self.kind {
+            Kind::Bool {
+                set, refuse_yes, ..
+            } => set(config, parse_bool(text, *refuse_yes)?),
+            Kind::Number {
+                set,
+                min,
+                max,
+                unit,
+                ..
+            } => {
+                set(config, parse_number(text, *min, *max, *unit)?);
+            }
+            Kind::Text { set, check, .. } => {
+                check(text)?;
+                set(config, text.into());
+            }
+            Kind::Choice { set, names, .. } => {
+                if !set(config, text) {
+                    return Err(not_one_of(&names()));
+                }
+            }
+            Kind::Special(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_default(&self, config: &mut Config) {
+        match &self.kind {
+            Kind::Bool { set, default, .. } => set(config, *default),
+            Kind::Number { set, default, .. } => set(config, *default),
+            Kind::Text { set, default, .. } => set(config, Text::from(*default)),
+            Kind::Choice { set, default, .. } => {
+                set(config, default.as_bytes());
+            }
+            Kind::Special(special) => (special.put_default)(config),
+        }
+    }
+}
+
+pub fn yes_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+pub fn not_one_of(names: &[&str]) -> Reason {
+    format!(
+        "argument(s) must be one of the following: {}",
+        names.join(", ")
+    )
+}
+
+fn parse_bool(text: &[u8], refuse_yes: Option<&'static str>) -> Result<bool, Reason> {
+    if text.eq_ignore_ascii_case(b"no") {
+        return Ok(false);
+    }
+    if !text.eq_ignore_ascii_case(b"yes") {
+        return Err("argument must be 'yes' or 'no'".into());
+    }
+    refuse_yes.map_or(Ok(true), |reason| Err(reason.into()))
+}
+
+fn parse_number(text: &[u8], min: i128, max: i128, unit: Unit) -> Result<i128, Reason> {
+    let (value, complaint) = match unit {
+        Unit::Plain => (
+            parse_i64(text).map(i128::from),
+            "argument couldn't be parsed into an integer",
+        ),
+        Unit::Memory => (
+            parse_memory(text).map(i128::from),
+            "argument must be a memory value",
+        ),
+        Unit::Octal => (
+            parse_octal(text),
+            "argument couldn't be parsed as an octal number",
+        ),
+    };
+    let value = value.ok_or(complaint)?;
+    if (min..=max).contains(&value) {
+        return Ok(value);
+    }
+    if unit == Unit::Octal {
+        return Err(format!(
+            "argument must be between {min:o} and {max:o} inclusive"
+        ));
+    }
+    Err(format!(
+        "argument must be between {min} and {max} inclusive"
+    ))
+}
+
+fn parse_octal(text: &[u8]) -> Option<i128> {
+    let text = std::str::from_utf8(text).ok()?;
+    i64::from_str_radix(text, 8).ok().map(i128::from)
+}
+
+/// A number in its one canonical spelling: no sign but `-`, no leading zeros, no spaces.
+pub fn parse_i64(text: &[u8]) -> Option<i64> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let canonical = match digits {
+        [b'0'] => text.len() == 1,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    if !canonical {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Bytes: digits and a unit. No digits at all are zero, as in Redis; what overflows is refused.
+pub fn parse_memory(text: &[u8]) -> Option<u64> {
+    let end = text
+        .iter()
+        .position(|b| !b.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let factor: u64 = match unit.to_ascii_lowercase().as_slice() {
+        b"" | b"b" => 1,
+        b"k" => 1000,
+        b"kb" => 1 << 10,
+        b"m" => 1_000_000,
+        b"mb" => 1 << 20,
+        b"g" => 1_000_000_000,
+        b"gb" => 1 << 30,
+        _ => return None,
+    };
+    if digits.is_empty() {
+        return Some(0);
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    number.checked_mul(factor)
+}

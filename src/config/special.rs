@@ -1,0 +1,502 @@
+//! The settings with a shape of their own: lists, rules, masks. Each is three functions: text of the value, value of the
+//! arguments, default.
+//!
+//! `check` holds the conditions on plain texts.
+
+use super::Config;
+use super::enums::*;
+use super::row::{Origin, Reason, not_one_of, parse_i64, parse_memory};
+
+pub struct Special {
+    /// The value as CONFIG GET shows it.
+    pub get: fn(&Config) -> Vec<u8>,
+    pub set: fn(&mut Config, &[&[u8]], Origin) -> Result<(), Reason>,
+    pub put_default: fn(&mut Config),
+    /// The lines that CONFIG REWRITE writes: what follows the name, one entry a line. Empty: no line at all.
+    pub lines: fn(&Config) -> Vec<Vec<u8>>,
+}
+
+fn wrong_number() -> Reason {
+    "wrong number of arguments".into()
+}
+
+fn join<T: ToString>(items: &[T]) -> Vec<u8> {
+    let items: Vec<String> = items.iter().map(T::to_string).collect();
+    items.join(" ").into_bytes()
+}
+
+/// As many addresses as the listener table holds.
+const MAX_BIND_ADDRESSES: usize = 16;
+
+pub static BIND: Special = Special {
+    get: |c| join(&c.bind),
+    set: |c, args, _| {
+        if args.len() > MAX_BIND_ADDRESSES {
+            return Err("Too many bind addresses specified.".into());
+        }
+        // One empty argument: listen nowhere.
+        let args = if args == [b""] { &[] } else { args };
+        c.bind = args
+            .iter()
+            .map(|a| String::from_utf8_lossy(a).into_owned())
+            .collect();
+        Ok(())
+    },
+    put_default: |c| c.bind = vec!["*".into(), "-::*".into()],
+    lines: |c| {
+        vec![if c.bind.is_empty() {
+            b"\"\"".to_vec()
+        } else {
+            join(&c.bind)
+        }]
+    },
+};
+
+pub static SAVE: Special = Special {
+    get: |c| {
+        let rules: Vec<String> = c.save.iter().map(SavePoint::to_string).collect();
+        join(&rules)
+    },
+    set: set_save,
+    put_default: |c| {
+        let rules = [(3600, 1), (300, 100), (60, 10000)];
+        c.save = rules
+            .map(|(seconds, changes)| SavePoint { seconds, changes })
+            .to_vec();
+    },
+    lines: |c| {
+        if c.save.is_empty() {
+            return vec![b"\"\"".to_vec()];
+        }
+        c.save
+            .iter()
+            .map(|rule| rule.to_string().into_bytes())
+            .collect()
+    },
+};
+
+impl std::fmt::Display for SavePoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.seconds, self.changes)
+    }
+}
+
+/// save seconds changes [seconds changes ...]; save ""
+fn set_save(c: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason> {
+    let invalid = || Reason::from("Invalid save parameters");
+    let mut rules = Vec::new();
+    let nothing = args == [b""];
+    if !nothing {
+        if args.is_empty() || args.len() % 2 != 0 {
+            return Err(invalid());
+        }
+        for pair in args.chunks_exact(2) {
+            let seconds = parse_i64(pair[0]).filter(|n| *n >= 1).ok_or_else(invalid)?;
+            let changes = parse_i64(pair[1]).filter(|n| *n >= 0).ok_or_else(invalid)?;
+            rules.push(SavePoint {
+                seconds: seconds as u64,
+                changes: changes as u64,
+            });
+        }
+    }
+    let adds = origin == Origin::Load && c.save_seen && !nothing;
+    c.save_seen |= origin == Origin::Load;
+    if !adds {
+        c.save.clear();
+    }
+    c.save.append(&mut rules);
+    Ok(())
+}
+
+/// The four modifiers in the order of the error text, with their field.
+fn shutdown_modifiers(flags: &mut ShutdownFlags) -> [(&'static str, &mut bool); 4] {
+    let ShutdownFlags {
+        save,
+        nosave,
+        now,
+        force,
+    } = flags;
+    [
+        ("save", save),
+        ("nosave", nosave),
+        ("now", now),
+        ("force", force),
+    ]
+}
+
+fn show_shutdown(mut flags: ShutdownFlags) -> Vec<u8> {
+    let on = shutdown_modifiers(&mut flags)
+        .into_iter()
+        .filter(|(_, on)| **on);
+    let names: Vec<&str> = on.map(|(name, _)| name).collect();
+    if names.is_empty() {
+        b"default".to_vec()
+    } else {
+        names.join(" ").into_bytes()
+    }
+}
+
+fn parse_shutdown(args: &[&[u8]]) -> Result<ShutdownFlags, Reason> {
+    let mut flags = ShutdownFlags::default();
+    let unknown = || not_one_of(&["default", "save", "nosave", "now", "force"]);
+    if args.is_empty() {
+        return Err(unknown());
+    }
+    for arg in args {
+        if arg.eq_ignore_ascii_case(b"default") {
+            continue;
+        }
+        let mut modifiers = shutdown_modifiers(&mut flags).into_iter();
+        let found = modifiers.find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(arg));
+        *found.ok_or_else(unknown)?.1 = true;
+    }
+    if flags.save && flags.nosave {
+        return Err("shutdown options SAVE and NOSAVE can't be used simultaneously".into());
+    }
+    Ok(flags)
+}
+
+macro_rules! shutdown_on {
+    ($field:ident) => {
+        Special {
+            get: |c| show_shutdown(c.$field),
+            set: |c, args, _| parse_shutdown(args).map(|flags| c.$field = flags),
+            put_default: |c| c.$field = ShutdownFlags::default(),
+            lines: |c| vec![show_shutdown(c.$field)],
+        }
+    };
+}
+
+pub static SHUTDOWN_ON_SIGINT: Special = shutdown_on!(shutdown_on_sigint);
+pub static SHUTDOWN_ON_SIGTERM: Special = shutdown_on!(shutdown_on_sigterm);
+
+pub static REPLICAOF: Special = Special {
+    get: show_replicaof,
+    set: set_replicaof,
+    put_default: |c| c.replicaof = None,
+    lines: |c| {
+        if c.replicaof.is_none() {
+            vec![]
+        } else {
+            vec![show_replicaof(c)]
+        }
+    },
+};
+
+fn show_replicaof(c: &Config) -> Vec<u8> {
+    let Some(primary) = &c.replicaof else {
+        return Vec::new();
+    };
+    [&primary.host[..], b" ", primary.port.to_string().as_bytes()].concat()
+}
+
+/// replicaof host port; replicaof no one
+fn set_replicaof(c: &mut Config, args: &[&[u8]], _: Origin) -> Result<(), Reason> {
+    let &[host, port] = args else {
+        return Err(wrong_number());
+    };
+    if host.eq_ignore_ascii_case(b"no") && port.eq_ignore_ascii_case(b"one") {
+        c.replicaof = None;
+        return Ok(());
+    }
+    let port = parse_i64(port).and_then(|port| u16::try_from(port).ok());
+    let port = port.ok_or("Invalid primary port")?;
+    c.replicaof = (!host.is_empty()).then(|| HostPort {
+        host: host.into(),
+        port,
+    });
+    Ok(())
+}
+
+pub static MAXMEMORY_CLIENTS: Special = Special {
+    get: |c| c.maxmemory_clients.to_string().into_bytes(),
+    set: |c, args, _| {
+        let &[text] = args else {
+            return Err(wrong_number());
+        };
+        c.maxmemory_clients = parse_clients_limit(text)?;
+        Ok(())
+    },
+    put_default: |c| c.maxmemory_clients = ClientsLimit::default(),
+    lines: |c| vec![c.maxmemory_clients.to_string().into_bytes()],
+};
+
+impl std::fmt::Display for ClientsLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ClientsLimit::Bytes(bytes) => write!(f, "{bytes}"),
+            ClientsLimit::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+fn parse_clients_limit(text: &[u8]) -> Result<ClientsLimit, Reason> {
+    let not_a_limit = || Reason::from("argument must be a memory or percent value");
+    let Some(percent) = text.strip_suffix(b"%") else {
+        let bytes = parse_memory(text).filter(|bytes| i64::try_from(*bytes).is_ok());
+        return bytes.map(ClientsLimit::Bytes).ok_or_else(not_a_limit);
+    };
+    let percent = parse_i64(percent).and_then(|p| u64::try_from(p).ok());
+    match percent.ok_or_else(not_a_limit)? {
+        0 => Ok(ClientsLimit::Bytes(0)),
+        percent @ 1..=100 => Ok(ClientsLimit::Percent(percent as u8)),
+        _ => Err("percentage argument must be less or equal to 100".into()),
+    }
+}
+
+/// As they are printed, in the order of `ObufClass`. `replica` is accepted for `slave`.
+const OBUF_CLASSES: [&str; 3] = ["normal", "slave", "pubsub"];
+
+fn show_obuf_limits(c: &Config) -> Vec<Vec<u8>> {
+    let classes = OBUF_CLASSES.iter().zip(c.client_output_buffer_limit);
+    let line = |(name, limit): (&&str, ObufLimit)| {
+        format!(
+            "{name} {} {} {}",
+            limit.hard, limit.soft, limit.soft_seconds
+        )
+        .into_bytes()
+    };
+    classes.map(line).collect()
+}
+
+pub static CLIENT_OUTPUT_BUFFER_LIMIT: Special = Special {
+    get: |c| show_obuf_limits(c).join(&b' '),
+    set: set_obuf_limits,
+    put_default: |c| {
+        let limit = |hard, soft, soft_seconds| ObufLimit {
+            hard,
+            soft,
+            soft_seconds,
+        };
+        let (replica, pubsub) = (limit(256 << 20, 64 << 20, 60), limit(32 << 20, 8 << 20, 60));
+        c.client_output_buffer_limit = [limit(0, 0, 0), replica, pubsub];
+    },
+    lines: show_obuf_limits,
+};
+
+/// client-output-buffer-limit class hard soft soft-seconds [...]; classes that are not named keep their limits
+fn set_obuf_limits(c: &mut Config, args: &[&[u8]], _: Origin) -> Result<(), Reason> {
+    let args = if args == [b""] { &[] } else { args };
+    if args.len() % 4 != 0 {
+        return Err("Wrong number of arguments in buffer limit configuration.".into());
+    }
+    let mut limits = c.client_output_buffer_limit;
+    for rule in args.chunks_exact(4) {
+        let class = obuf_class(rule[0])
+            .ok_or("Invalid client class specified in buffer limit configuration.")?;
+        let limit = parse_obuf_limit(&rule[1..]);
+        limits[class] = limit
+            .ok_or("Error in hard, soft or soft_seconds setting in buffer limit configuration.")?;
+    }
+    c.client_output_buffer_limit = limits;
+    Ok(())
+}
+
+fn obuf_class(name: &[u8]) -> Option<usize> {
+    if name.eq_ignore_ascii_case(b"replica") {
+        return Some(ObufClass::Replica as usize);
+    }
+    OBUF_CLASSES
+        .iter()
+        .position(|class| class.as_bytes().eq_ignore_ascii_case(name))
+}
+
+fn parse_obuf_limit(args: &[&[u8]]) -> Option<ObufLimit> {
+    let soft_seconds = std::str::from_utf8(args[2]).ok()?.parse().ok()?;
+    Some(ObufLimit {
+        hard: parse_memory(args[0])?,
+        soft: parse_memory(args[1])?,
+        soft_seconds,
+    })
+}
+
+pub static OOM_SCORE_ADJ_VALUES: Special = Special {
+    get: |c| join(&c.oom_score_adj_values),
+    set: |c, args, _| {
+        let args: &[&[u8]; 3] = args.try_into().map_err(|_| wrong_number())?;
+        let mut values = [0; 3];
+        for (value, text) in values.iter_mut().zip(args) {
+            let parsed = std::str::from_utf8(text)
+                .ok()
+                .and_then(|text| text.parse().ok());
+            *value = parsed
+                .filter(|n| (-2000..=2000).contains(n))
+                .ok_or("Invalid oom-score-adj-values, elements must be between -2000 and 2000.")?;
+        }
+        c.oom_score_adj_values = values;
+        Ok(())
+    },
+    put_default: |c| c.oom_score_adj_values = [0, 200, 800],
+    lines: |c| vec![join(&c.oom_score_adj_values)],
+};
+
+fn show_percentiles(c: &Config) -> Vec<u8> {
+    let six_digits = |percentile: &f64| {
+        let text = format!("{percentile:.6}");
+        text.trim_end_matches('0').trim_end_matches('.').to_string()
+    };
+    let percentiles: Vec<String> = c
+        .latency_tracking_info_percentiles
+        .iter()
+        .map(six_digits)
+        .collect();
+    join(&percentiles)
+}
+
+pub static LATENCY_TRACKING_INFO_PERCENTILES: Special = Special {
+    get: show_percentiles,
+    set: |c, args, _| {
+        let args = if args == [b""] { &[] } else { args };
+        let mut percentiles = Vec::with_capacity(args.len());
+        for text in args {
+            let parsed: Option<f64> = std::str::from_utf8(text)
+                .ok()
+                .and_then(|text| text.parse().ok());
+            let percentile = parsed
+                .filter(|p| !p.is_nan())
+                .ok_or("Invalid latency-tracking-info-percentiles parameters")?;
+            if !(0.0..=100.0).contains(&percentile) {
+                return Err(
+                    "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]"
+                        .into(),
+                );
+            }
+            percentiles.push(percentile);
+        }
+        c.latency_tracking_info_percentiles = percentiles;
+        Ok(())
+    },
+    put_default: |c| c.latency_tracking_info_percentiles = vec![50.0, 99.0, 99.9],
+    lines: |c| {
+        let text = show_percentiles(c);
+        vec![if text.is_empty() {
+            b"\"\"".to_vec()
+        } else {
+            text
+        }]
+    },
+};
+
+pub static NOTIFY_KEYSPACE_EVENTS: Special = Special {
+    get: |c| c.notify_keyspace_events.to_string().into_bytes(),
+    set: |c, args, _| {
+        let &[text] = args else {
+            return Err(wrong_number());
+        };
+        c.notify_keyspace_events = NotifyFlags::parse(text)
+            .ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")?;
+        Ok(())
+    },
+    put_default: |c| c.notify_keyspace_events = NotifyFlags::default(),
+    lines: |c| vec![format!("\"{}\"", c.notify_keyspace_events).into_bytes()],
+};
+
+/// Conditions on text settings.
+pub mod check {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    type Verdict = Result<(), &'static str>;
+
+    fn require(condition: bool, complaint: &'static str) -> Verdict {
+        if condition { Ok(()) } else { Err(complaint) }
+    }
+
+    fn parses<T: std::str::FromStr>(text: &[u8]) -> bool {
+        text.is_empty() || std::str::from_utf8(text).is_ok_and(|text| text.parse::<T>().is_ok())
+    }
+
+    pub fn anything(_: &[u8]) -> Verdict {
+        Ok(())
+    }
+
+    pub fn dir(text: &[u8]) -> Verdict {
+        require(!text.is_empty(), "dir can't be empty")
+    }
+
+    pub fn dbfilename(text: &[u8]) -> Verdict {
+        require(!text.is_empty(), "dbfilename can't be empty")?;
+        require(
+            !text.contains(&b'/'),
+            "dbfilename can't be a path, just a filename",
+        )
+    }
+
+    pub fn appendfilename(text: &[u8]) -> Verdict {
+        require(!text.is_empty(), "appendfilename can't be empty")?;
+        require(
+            !text.contains(&b'/'),
+            "appendfilename can't be a path, just a filename",
+        )
+    }
+
+    pub fn appenddirname(text: &[u8]) -> Verdict {
+        require(!text.is_empty(), "appenddirname can't be empty")?;
+        require(
+            !text.contains(&b'/'),
+            "appenddirname can't be a path, just a dirname",
+        )
+    }
+
+    pub fn cluster_config_file(text: &[u8]) -> Verdict {
+        require(!text.is_empty(), "cluster-config-file can't be empty")
+    }
+
+    pub fn ipv4(text: &[u8]) -> Verdict {
+        require(parses::<Ipv4Addr>(text), "Invalid IPv4 address")
+    }
+
+    pub fn ipv6(text: &[u8]) -> Verdict {
+        require(parses::<Ipv6Addr>(text), "Invalid IPv6 address")
+    }
+
+    /// The longest host name that the cluster bus carries, its end mark included.
+    const HOSTNAME_SIZE: usize = 256;
+
+    pub fn hostname(text: &[u8]) -> Verdict {
+        require(
+            text.len() < HOSTNAME_SIZE,
+            "Hostnames must be less than 256 characters",
+        )?;
+        let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
+        let complaint = "Hostnames may only contain alphanumeric characters, hyphens or dots";
+        require(text.iter().all(allowed), complaint)
+    }
+
+    /// Printable, and without what would break a line of `nodes.conf`.
+    pub fn human_nodename(text: &[u8]) -> Verdict {
+        let breaks =
+            |b: &u8| b"!#$%&()*+:;<>?@[]^{|}~,='\"`\\/".contains(b) || !(b' '..=b'~').contains(b);
+        require(
+            !text.iter().any(breaks),
+            "Announced human node name contained invalid character",
+        )
+    }
+
+    const TITLE_VARIABLES: [&str; 7] = [
+        "title",
+        "listen-addr",
+        "server-mode",
+        "port",
+        "tls-port",
+        "unixsocket",
+        "config-file",
+    ];
+
+    /// Not empty; every `{` opens the name of a variable.
+    pub fn proc_title_template(text: &[u8]) -> Verdict {
+        let complaint = "template format is invalid or contains unknown variables";
+        require(!text.is_empty(), complaint)?;
+        let mut rest = text;
+        while let Some(open) = rest.iter().position(|b| *b == b'{') {
+            rest = &rest[open + 1..];
+            let close = rest.iter().position(|b| *b == b'}').ok_or(complaint)?;
+            let name = &rest[..close];
+            require(
+                TITLE_VARIABLES.iter().any(|known| known.as_bytes() == name),
+                complaint,
+            )?;
+            rest = &rest[close + 1..];
+        }
+        Ok(())
+    }
+}

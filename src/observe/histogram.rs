@@ -1,0 +1,117 @@
+//! A log-linear histogram of latencies, in the manner of Gil Tene's HdrHistogram: values from 1 ns to 1 s in
+//! buckets whose width is at most 1/64 of the value (two significant digits), so a percentile is off by at
+//! most 1.6 %.
+//!
+//! ```text
+//!   value   0..127       one bucket each
+//!           128..255     64 buckets of 2
+//!           256..511     64 buckets of 4         ...and so on up to 2^30
+//! ```
+
+const SUB_BITS: u32 = 7;
+const SUB: usize = 1 << SUB_BITS;
+const HALF: usize = SUB / 2;
+const MAX: u64 = 1_000_000_000;
+const BUCKETS: usize = SUB + (30 - SUB_BITS as usize) * HALF;
+
+pub struct Histogram {
+    counts: [u32; BUCKETS],
+    total: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram { counts: [0; BUCKETS], total: 0 }
+    }
+}
+
+#[inline]
+fn index(value: u64) -> usize {
+    if value < SUB as u64 {
+        return value as usize;
+    }
+    let shift = 64 - value.leading_zeros() - SUB_BITS;
+    SUB + (shift as usize - 1) * HALF + ((value >> shift) as usize - HALF)
+}
+
+/// The largest value that falls into a bucket.
+fn highest(index: usize) -> u64 {
+    if index < SUB {
+        return index as u64;
+    }
+    let (shift, sub) = ((index - SUB) / HALF + 1, (index - SUB) % HALF + HALF);
+    ((sub as u64 + 1) << shift) - 1
+}
+
+impl Histogram {
+    /// Note a value in nanoseconds, clamped to 1 ns .. 1 s.
+    #[inline]
+    pub fn record(&mut self, ns: u64) {
+        let at = index(ns.clamp(1, MAX));
+        self.counts[at] = self.counts[at].saturating_add(1);
+        self.total += 1;
+    }
+
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The value below which `percent` of all values lie, in nanoseconds.
+    pub fn percentile(&self, percent: f64) -> u64 {
+        let wanted = ((percent / 100.0 * self.total as f64) + 0.5).clamp(1.0, self.total.max(1) as f64) as u64;
+        let mut seen = 0;
+        for (at, &count) in self.counts.iter().enumerate() {
+            seen += count as u64;
+            if seen >= wanted {
+                return highest(at);
+            }
+        }
+        0
+    }
+
+    /// Cumulative counts at powers of two of a microsecond, where they change: (microseconds, count).
+    pub fn powers_of_two(&self) -> Vec<(u64, u64)> {
+        let mut out = Vec::new();
+        let (mut seen, mut at, mut before) = (0, 0, 0);
+        let mut limit_ns: u64 = 1024;
+        while seen < self.total && at < BUCKETS {
+            while at < BUCKETS && highest(at) <= limit_ns {
+                seen += self.counts[at] as u64;
+                at += 1;
+            }
+            if seen > before {
+                out.push((limit_ns / 1024, seen));
+                before = seen;
+            }
+            limit_ns *= 2;
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_lies_in_its_bucket() {
+        for value in (1..100_000).chain((1..1000).map(|n| n * 999_983)) {
+            let at = index(value.min(MAX));
+            assert!(highest(at) >= value.min(MAX));
+            assert!(at == 0 || highest(at - 1) < value.min(MAX));
+            assert!(highest(at) - value.min(MAX) <= value / 64 + 1);
+        }
+        assert!(index(MAX) < BUCKETS);
+    }
+
+    #[test]
+    fn percentiles_of_a_known_distribution() {
+        let mut h = Histogram::default();
+        (1..=100).for_each(|n| h.record(n * 1000));
+        assert_eq!(h.total(), 100);
+        let near = |got: u64, want: u64| got >= want && got - want <= want / 64 + 1;
+        assert!(near(h.percentile(50.0), 50_000));
+        assert!(near(h.percentile(99.0), 99_000));
+        assert_eq!(h.powers_of_two().last().unwrap().1, 100);
+    }
+}

@@ -1,0 +1,8 @@
+//! What the server knows of itself: INFO, statistics, slow commands, latency, MONITOR.
+
+pub mod histogram;
+pub mod info;
+pub mod latency;
+pub mod monitor;
+pub mod slowlog;
+pub mod stats;

@@ -1,0 +1,62 @@
+//! What happens at the end of each turn, before the loop waits for the kernel.
+//!
+//! ```text
+//!   timeouts of blocked clients -> short expire cycle -> unblocked clients' requests -> AOF
+//!   -> replies -> closing clients
+//! ```
+//!
+//! **Invariant:** the AOF is written before any reply leaves: a reply promises the log.
+
+use ae::EventLoop;
+
+use crate::db::{blocked, expire};
+use crate::networking::{accept, close, query, write};
+use crate::state::Server;
+
+pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
+    if server.shutdown.asked_by_signal != 0 {
+        crate::server::shutdown::handle_signal(server);
+    }
+    blocked::handle_timeouts(server);
+    expire::fast_cycle(server);
+    blocked::handle_ready_keys(server);
+    query::process_unblocked_clients(server);
+    write::handle_clients_with_pending_writes(el, server);
+    close::free_clients_in_async_queue(el, server);
+    follow_settings(el, server);
+    end_turn(server);
+    if server.shutdown.now {
+        el.stop();
+    }
+}
+
+pub fn after_sleep(_: &mut EventLoop<Server>, server: &mut Server) {
+    server.clock.update();
+    server.stats.turn_began_us = server.clock.now_us;
+    server.stats.turn_cmd_ticks = server.stats.command_ticks;
+}
+
+/// Changes of settings that need the loop.
+fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
+    if std::mem::take(&mut server.net.relisten) {
+        accept::relisten(el, server);
+    }
+    if std::mem::take(&mut server.net.resize) {
+        let wanted = crate::server::init::event_loop_size(&server.config);
+        if el.setsize() < wanted && el.resize(wanted).is_err() {
+            log::warn!("The event loop can't be resized for {} clients", server.config.maxclients);
+        }
+    }
+}
+
+/// How long the turn took, for INFO.
+fn end_turn(server: &mut Server) {
+    let stats = &mut server.stats;
+    if stats.turn_began_us == 0 {
+        return;
+    }
+    let now = crate::server::clock::unix_us();
+    stats.eventloop_cycles += 1;
+    stats.eventloop_us += (now - stats.turn_began_us).max(0) as u64;
+    stats.eventloop_cmd_us += server.clock.us(stats.command_ticks - stats.turn_cmd_ticks);
+}

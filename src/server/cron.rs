@@ -1,0 +1,114 @@
+//! The timer: `hz` times a second, what has to be done whether or not anybody asks.
+
+use ae::{EventLoop, TimerId};
+use std::time::Duration;
+
+use crate::db::{blocked, expire};
+use crate::networking::client::{Client, flag};
+use crate::networking::clients::Net;
+use crate::networking::write;
+use crate::state::{Server, armed};
+
+/// Every client is looked at about once a second.
+const CLIENTS_MIN_PER_TICK: usize = 5;
+/// After which a busy client's reply buffer may shrink, in milliseconds.
+const REPLY_PEAK_RESET_MS: i64 = 5000;
+/// The cron's share for moving buckets of tables that are being resized.
+const REHASH_BUDGET: Duration = Duration::from_millis(1);
+
+pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
+    server.clock.update();
+    server.stats.sample_rates(server.clock.now_ms);
+    note_peak_memory(server);
+    server.evict.configure(&server.config);
+    crate::server::shutdown::handle_signal(server);
+    end_pause(server);
+    clients_cron(server);
+    databases_cron(server);
+    Some(Duration::from_micros(1_000_000 / effective_hz(server) as u64))
+}
+
+/// `hz`, more often when there are many clients and `dynamic-hz` allows it.
+fn effective_hz(server: &Server) -> u32 {
+    let mut hz = server.config.hz.clamp(1, 500);
+    while server.config.dynamic_hz && hz < 500 && server.net.clients.len() / hz as usize > 200 {
+        hz *= 2;
+    }
+    hz.min(500)
+}
+
+fn note_peak_memory(server: &mut Server) {
+    let used = server.used_memory();
+    if used > server.stats.peak_memory {
+        server.stats.peak_memory = used;
+        server.stats.peak_memory_ms = server.clock.now_ms;
+    }
+}
+
+/// CLIENT PAUSE ends by itself.
+fn end_pause(server: &mut Server) {
+    let until = server.pause.all_until_ms.max(server.pause.write_until_ms);
+    if server.armed & armed::PAUSED != 0 && until <= server.clock.now_ms {
+        server.unpause();
+    }
+}
+
+impl Server {
+    /// The pause is over, by time or by CLIENT UNPAUSE.
+    pub fn unpause(&mut self) {
+        self.pause = Default::default();
+        self.update_armed();
+        blocked::resume_postponed(self);
+    }
+}
+
+fn clients_cron(server: &mut Server) {
+    let per_tick = server.net.clients.len() / effective_hz(server) as usize;
+    let peak_reset = server.debug.reply_peak_reset_ms.unwrap_or(REPLY_PEAK_RESET_MS);
+    for _ in 0..per_tick.max(CLIENTS_MIN_PER_TICK).min(server.net.clients.len()) {
+        let after = server.net.cron_cursor;
+        let Some(r) = server.net.clients.after(after).or_else(|| server.net.clients.after(0)) else {
+            return;
+        };
+        server.net.cron_cursor = r.id;
+        let Some(mut c) = server.net.clients.take(r.slot) else { continue };
+        close_if_idle(server, &mut c);
+        write::resize_reply_buffer(&mut c, server.clock.now_ms, peak_reset);
+        shrink_query_buffer(&mut c, server.clock.now_ms);
+        write::check_output_limit(server, &mut c);
+        server.net.clients.put(c);
+    }
+}
+
+/// `timeout`: clients that said nothing for so long are closed. Not those who wait, listen or replicate.
+fn close_if_idle(server: &mut Server, c: &mut Client) {
+    let exempt = flag::REPLICA | flag::PRIMARY | flag::BLOCKED | flag::PUBSUB;
+    let idle_s = (server.clock.now_ms - c.last_interaction_ms) / 1000;
+    if server.config.timeout != 0 && !c.has(exempt) && idle_s > server.config.timeout as i64 {
+        log::debug!(target: "verbose", "Closing idle client");
+        Net::close_asap(&mut server.net.close_asap, c);
+    }
+}
+
+/// A query buffer much larger than what it holds gives memory back.
+fn shrink_query_buffer(c: &mut Client, now_ms: i64) {
+    let idle = now_ms - c.last_interaction_ms > 2000;
+    let capacity = c.querybuf.capacity();
+    if capacity > 32 * 1024 && (idle || capacity / 2 > c.querybuf_peak) {
+        c.querybuf.shrink_to_fit();
+    }
+    c.querybuf_peak = c.querybuf.len();
+}
+
+fn databases_cron(server: &mut Server) {
+    expire::cron_cycle(server);
+    if !server.config.activerehashing || server.debug.no_resize {
+        return;
+    }
+    for db in &mut server.dbs {
+        if db.keys.is_rehashing() {
+            db.keys.rehash_for(REHASH_BUDGET);
+            return;
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Making a server out of its settings.
+
+use std::io;
+
+use ae::EventLoop;
+use std::time::Duration;
+
+use crate::commands;
+use crate::config::Config;
+use crate::db::Db;
+use crate::ds::hash::HashSeed;
+use crate::networking::Net;
+use crate::server::clock::Clock;
+use crate::server::{before_sleep, cron};
+use crate::state::*;
+use crate::sys;
+use crate::util::random::Random;
+
+/// File descriptors that are not clients: logs, listeners, the AOF, children's pipes.
+const RESERVED_FDS: usize = 32;
+/// More than that for the loop: sockets that are about to be refused, links, children.
+const LOOP_INCREMENT: usize = RESERVED_FDS + 96;
+
+/// How many fds the loop has to hold for `maxclients`.
+pub fn event_loop_size(config: &Config) -> usize {
+    config.maxclients as usize + LOOP_INCREMENT
+}
+
+impl Server {
+    /// A server without sockets: for the loop, for tests, for tools.
+    pub fn new(config: Config, argv: Vec<String>) -> Server {
+        let clock = Clock::start();
+        let mut rng = Random::from_system();
+        let seed = HashSeed::new([rng.next_u64(), rng.next_u64()]);
+        let databases = if config.cluster_enabled { 1 } else { config.databases };
+        let mut server = Server {
+            dbs: (0..databases).map(|index| Db::new(index, seed)).collect(),
+            net: Net::new(),
+            commands: commands::table(),
+            stats: Default::default(),
+            acl: Default::default(),
+            pubsub: Default::default(),
+            blocked: Default::default(),
+            pause: Default::default(),
+            propagation: Default::default(),
+            slowlog: Default::default(),
+            latency: Default::default(),
+            lazyfree: sys::lazyfree::LazyFree::start(),
+            memory: sys::memory::ThreadCounters::of_this_thread(),
+            shutdown: Default::default(),
+            evict: crate::db::evict::Eviction::new(rng.next_u64()),
+            run: RunInfo::new(&mut rng, argv, clock.now_ms),
+            debug: Default::default(),
+            dirty: 0,
+            notify_flags: 0,
+            hashes: Default::default(),
+            seed,
+            armed: 0,
+            nesting: 0,
+            loading: false,
+            rng,
+            clock,
+            config,
+        };
+        server.configure();
+        server
+    }
+
+    /// Bring everything that depends on settings in line with them.
+    pub fn configure(&mut self) {
+        self.acl.set_password(&self.config.requirepass);
+        self.evict.configure(&self.config);
+        self.notify_flags = self.config.notify_keyspace_events.0;
+        self.latency.tracking = self.config.latency_tracking;
+        self.latency.threshold_ms = self.config.latency_monitor_threshold;
+        let slower_than = self.config.slowlog_log_slower_than;
+        self.slowlog.configure(slower_than, self.latency.threshold_ms, &self.clock);
+    }
+
+    /// Recompute the bits that make every command look closer.
+    pub fn update_armed(&mut self) {
+        let paused = self.pause.all_until_ms.max(self.pause.write_until_ms) > 0;
+        self.armed = [
+            (!self.net.monitors.is_empty(), armed::MONITOR),
+            (self.propagation.sinks, armed::PROPAGATE),
+            (paused, armed::PAUSED),
+        ]
+        .iter()
+        .filter(|(on, _)| *on)
+        .fold(0, |bits, (_, bit)| bits | bit);
+    }
+
+    /// Bytes in use, see `sys::memory`.
+    pub fn used_memory(&self) -> usize {
+        self.memory.as_ref().map_or(0, |counters| counters.used())
+    }
+
+    /// What counts against `maxmemory`.
+    pub fn memory_counted(&self) -> usize {
+        self.used_memory()
+    }
+}
+
+impl RunInfo {
+    fn new(rng: &mut Random, argv: Vec<String>, start_ms: i64) -> RunInfo {
+        RunInfo {
+            run_id: rng.hex(40),
+            pid: std::process::id(),
+            executable: std::env::current_exe().unwrap_or_default(),
+            argv,
+            start_ms,
+        }
+    }
+}
+
+/// A loop with the server's timer and hooks, watching its listening sockets.
+pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
+    let mut el = EventLoop::new(event_loop_size(&server.config))?;
+    crate::networking::accept::watch_listeners(&mut el, server)?;
+    el.set_before_sleep(Some(before_sleep::before_sleep));
+    el.set_after_sleep(Some(before_sleep::after_sleep));
+    el.add_timer(Duration::from_millis(1), 0, cron::server_cron);
+    Ok(el)
+}

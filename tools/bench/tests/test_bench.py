@@ -1,0 +1,114 @@
+"""The parts of tools/bench that need no server."""
+
+import contextlib
+import io
+import unittest
+from xml.dom import minidom
+
+from benchlib import chart, measure, report, servers, workloads
+
+
+class Stub:
+    """A server as the report sees it."""
+
+    def __init__(self, name, kind=""):
+        self.name, self.kind = name, kind
+
+
+def turns(*figures):
+    return [{"cpu_us": f, "per_second": 1e6 / f} for f in figures]
+
+
+class Specs(unittest.TestCase):
+    def test_name_path_and_arguments(self):
+        name, command = servers.parse_spec("a=/bin/sh -c 'x y'")
+        self.assertEqual((name, command), ("a", ["/bin/sh", "-c", "x y"]))
+
+    def test_a_path_alone_names_itself(self):
+        self.assertEqual(servers.parse_spec("/bin/sh")[0], "sh")
+
+    def test_what_is_not_there_is_refused(self):
+        for spec in ("a=/no/such/server", "a=", ""):
+            with self.assertRaises(servers.ServerError):
+                servers.parse_spec(spec)
+
+    def test_kind_comes_from_the_version_line(self):
+        self.assertEqual(servers.kind_of("Redis server v=7.0.15 sha=0:0 bits=64"), "redis-7.0")
+        self.assertEqual(servers.kind_of("Valkey server v=9.1.2 sha=0"), "valkey-9.1")
+        self.assertEqual(servers.kind_of("ping example"), "")
+
+
+class Budgets(unittest.TestCase):
+    def test_every_workload_has_figures_and_a_budget_below_them(self):
+        for item in workloads.WORKLOADS + workloads.ELEMENTS:
+            self.assertEqual(len(item.reference), len(workloads.PEERS), item.name)
+            self.assertTrue(0 < item.budget <= min(item.reference), item.name)
+
+    def test_names_are_unique(self):
+        names = [i.name for i in workloads.WORKLOADS + workloads.ELEMENTS]
+        self.assertEqual(len(names), len(set(names)))
+
+    def test_target_is_a_ratio_to_the_peer_that_was_measured(self):
+        item = workloads.Workload("x", 1, ("PING",), reference=(1.0, 2.0, 4.0), budget=0.5)
+        self.assertEqual(workloads.target(item, "valkey-9.1"), 0.5)
+        self.assertEqual(workloads.target(item, "redis-7.0"), 0.125)
+        self.assertIsNone(workloads.target(item, "valkey-8.0"))
+
+    def test_verdict_at_the_limit(self):
+        self.assertTrue(report.verdict(0.504, 0.5)[0])
+        self.assertFalse(report.verdict(0.52, 0.5)[0])
+
+    def test_the_newest_known_peer_is_the_reference(self):
+        fleet = [Stub("ours"), Stub("r", "redis-7.0"), Stub("v", "valkey-9.1"),
+                 Stub("w", "valkey-8.0")]
+        self.assertEqual(report.reference_peer(fleet).name, "v")
+        self.assertIsNone(report.reference_peer(fleet[:1]))
+
+
+class Figures(unittest.TestCase):
+    def test_ratio_is_taken_turn_by_turn(self):
+        # Both slow down together in the last turn: the ratio doesn't move.
+        self.assertEqual(measure.ratio(turns(1, 1, 8), turns(2, 2, 16)), 0.5)
+
+    def test_report_counts_met_missed_and_unmeasured(self):
+        item = workloads.Workload("x", 1, ("PING",), reference=(1.0, 1.0, 1.0), budget=0.5)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            r = report.Report([Stub("ours"), Stub("r", "redis-7.0")], budgets=True)
+            r.heading("t")
+            r.workload(item, {"ours": turns(1), "r": turns(4)})
+            r.workload(item, {"ours": turns(3), "r": turns(4)})
+            r.workload(item, {"ours": "ERR unknown command", "r": turns(4)})
+            self.assertFalse(r.summary())
+        self.assertIn("0.25 <= 0.50 met", out.getvalue())
+        self.assertIn("0.75 > 0.50 MISSED", out.getvalue())
+        self.assertIn("(ours: ERR unknown command)", out.getvalue())
+        self.assertIn("budgets: 1 met, 1 missed, 1 not measured", out.getvalue())
+
+    def test_chart_is_well_formed_and_escapes_names(self):
+        data = {"servers": ["a<b", "c"],
+                "workloads": {"x & y": {"a<b": turns(1), "c": turns(2)},
+                              "none": {"a<b": "error", "c": "error"}},
+                "memory": {"s": {"a<b": {"used": 50}, "c": {"used": 100}}}}
+        drawn = minidom.parseString(chart.svg(data))
+        bars = [r for r in drawn.getElementsByTagName("rect")
+                if r.getAttribute("height") == str(chart.BAR - 2) and r.getAttribute("x") == str(chart.LEFT)]
+        self.assertEqual(len(bars), 4 + 1)      # and the legend's first square
+
+
+class Frames(unittest.TestCase):
+    """The small client reads every kind of reply that the setup meets."""
+
+    def client(self, stream):
+        c = servers.Resp.__new__(servers.Resp)
+        c.file = io.BytesIO(stream)
+        return c
+
+    def test_replies(self):
+        c = self.client(b"+OK\r\n:7\r\n$2\r\n\r\n\r\n$-1\r\n*2\r\n:1\r\n+a\r\n")
+        self.assertEqual([c.reply() for _ in range(5)], [b"OK", 7, b"\r\n", None, [1, b"a"]])
+
+    def test_errors_and_a_closed_connection_raise(self):
+        for stream in (b"-ERR no\r\n", b"", b"+half"):
+            with self.assertRaises(servers.ServerError):
+                self.client(stream).reply()
