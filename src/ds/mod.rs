@@ -9,5 +9,6 @@ pub mod intset;
 pub mod listpack;
 pub mod lzf;
 pub mod member;
+pub mod stream;
 mod thin;
 pub mod zset_tree;

@@ -3,6 +3,7 @@
 //! A key's entry (`ds::entry`) holds short strings and integers itself; everything else is a [`Value`] in
 //! the same allocation.
 
+pub mod stream;
 pub mod string;
 
 use crate::ds::entry::{Entry, EntryMut, EntryRef, NewValue};
