@@ -9,6 +9,7 @@ pub mod intset;
 pub mod listpack;
 pub mod lzf;
 pub mod member;
+pub mod sorted_set;
 pub mod stream;
 mod thin;
 pub mod zset_tree;

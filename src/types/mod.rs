@@ -5,6 +5,7 @@
 
 pub mod stream;
 pub mod string;
+pub mod zset;
 
 use crate::ds::entry::{Entry, EntryMut, EntryRef, NewValue};
 use crate::types::string::RawStr;
