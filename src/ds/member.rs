@@ -19,6 +19,7 @@
 //! Rejected: `Box<(f64, [u8])>` is a fat pointer, 16 bytes in the table and 16 in the tree. A score in the tree alone
 //! would save 8 bytes, but then ZSCORE has nothing to search with.
 
+use super::hashtable::Element;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -148,7 +149,7 @@ impl MemberPtr {
     }
 
     /// # Safety
-    /// The member lives, no tree holds it, and nobody else reads the score meanwhile.
+    /// The member lives. If a tree holds it, the tree makes the change.
     pub(super) unsafe fn set_score(self, score: f64) {
         // SAFETY: the caller's promise.
         unsafe { self.0.cast::<f64>().write(score) }
@@ -168,6 +169,44 @@ impl MemberPtr {
             };
             NonNull::slice_from_raw_parts(length.add(skip), len).as_ref()
         }
+    }
+}
+
+// SAFETY: an allocation's address has 48 bits; `key` is the bytes behind the score, which never change, and all access
+// through a MemberPtr is the caller's promise.
+unsafe impl Element for Member {
+    type Ref<'a> = MemberPtr;
+    type Mut<'a> = MemberPtr;
+
+    fn into_raw(self) -> NonNull<u8> {
+        Member::into_raw(self)
+    }
+
+    unsafe fn from_raw(raw: NonNull<u8>) -> Member {
+        // SAFETY: the caller's promise is the same.
+        unsafe { Member::from_raw(raw) }
+    }
+
+    unsafe fn key<'a>(raw: NonNull<u8>) -> &'a [u8]
+    where
+        Self: 'a,
+    {
+        // SAFETY: the caller's promise is the same.
+        unsafe { MemberPtr(raw).bytes() }
+    }
+
+    unsafe fn by_ref<'a>(raw: NonNull<u8>) -> MemberPtr
+    where
+        Self: 'a,
+    {
+        MemberPtr(raw)
+    }
+
+    unsafe fn by_mut<'a>(raw: NonNull<u8>) -> MemberPtr
+    where
+        Self: 'a,
+    {
+        MemberPtr(raw)
     }
 }
 

@@ -12,5 +12,7 @@ pub mod listpack;
 pub mod lzf;
 pub mod member;
 pub mod quicklist;
+pub mod sorted_set;
+pub mod stream;
 mod thin;
 pub mod zset_tree;

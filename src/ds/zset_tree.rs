@@ -53,7 +53,7 @@ const BUILD_LEAF: usize = 126;
 const BUILD_BRANCHES: usize = MAX_BRANCHES / 4 * 3;
 
 /// Maps a score to an integer of the same order: negative numbers have all bits flipped, the others the sign bit.
-fn order(score: f64) -> u64 {
+pub(super) fn order(score: f64) -> u64 {
     let bits = (score + 0.0).to_bits(); // -0.0 + 0.0 is 0.0
     if bits >> 63 == 1 {
         !bits

@@ -1,0 +1,578 @@
+//! The log of a stream: an ordered map of listpacks, each under the ID of its first entry.
+//!
+//! ```text
+//!  nodes:  1700000000000-0 -> | count | deleted | n | field.. | 0 | entry | entry | ... |      about 4 KB each
+//!          1700000009412-3 -> | ...   master entry ...            | entry | ...
+//!
+//!  entry:  | flags | ms - node's ms | seq - node's seq | n | field | value | .. | elements before |
+//!  the same fields as the master entry's, flag SAME_FIELDS:
+//!          | flags | ms - node's ms | seq - node's seq | value | value | ..     | elements before |
+//! ```
+//!
+//! Each box is a listpack element. IDs are differences to the node's, and an entry with the master entry's fields stores
+//! values only, so that a small entry costs about 18 bytes. The last element of an entry counts the ones before it, for walks
+//! backwards; the master entry ends with 0, where such a walk stops. The listpacks are byte for byte those of Redis, because RDB, DUMP
+//! and replication carry them.
+//!
+//! A deleted entry gets a flag and stays, until its node has no other: the node then goes as a whole. So XDEL never moves
+//! bytes, and approximate trimming, which drops whole nodes, is O(1) for a hundred entries.
+//!
+//! **Invariants** (`tests::agrees_with_a_vector` after each step)
+//! - no node is without a live entry; `count` and `deleted` of a master entry count the entries by flag;
+//! - IDs rise along the log, and none is above `last_id`;
+//! - `len` is the sum of the counts; `first_id` is the first live entry's ID, or 0-0;
+//! - bytes from outside enter through [`StreamLog::insert_node`] alone, which walks them: reading needs no error path.
+//!
+//! **Limits**: a node never exceeds 1 GB, whatever the settings say; an entry larger than that is refused.
+//!
+//! Rejected: a radix tree (Redis's choice) holds the same 16-byte keys with less memory for each node, a few bytes in 4,096,
+//! and needs its own balancing, iterators and proofs; the standard library's B-tree has them.
+
+use super::listpack::{Element, Iter, Listpack, Pos, SAFETY_LIMIT};
+use crate::util::number::{parse_u64_lenient, write_int};
+use std::collections::{BTreeMap, btree_map};
+
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use walk::Range;
+use walk::{Node, Walk};
+
+const DELETED: i64 = 1;
+const SAME_FIELDS: i64 = 2;
+
+/// The name of an entry: milliseconds and a sequence number. Both are unsigned 64-bit numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId {
+    pub ms: u64,
+    pub seq: u64,
+}
+
+impl StreamId {
+    pub const MIN: StreamId = StreamId { ms: 0, seq: 0 };
+    pub const MAX: StreamId = StreamId {
+        ms: u64::MAX,
+        seq: u64::MAX,
+    };
+
+    pub const fn new(ms: u64, seq: u64) -> StreamId {
+        StreamId { ms, seq }
+    }
+
+    /// Reads `ms-seq`, or `ms` with the given sequence number. As lenient about digits as Redis.
+    pub fn parse(text: &[u8], missing_seq: u64) -> Option<StreamId> {
+        let number = parse_u64_lenient;
+        match text.iter().position(|&b| b == b'-') {
+            Some(dash) => Some(StreamId::new(
+                number(&text[..dash])?,
+                number(&text[dash + 1..])?,
+            )),
+            None => Some(StreamId::new(number(text)?, missing_seq)),
+        }
+    }
+
+    /// The ID after this one, unless this is the last.
+    pub fn next(self) -> Option<StreamId> {
+        match self.seq.checked_add(1) {
+            Some(seq) => Some(StreamId::new(self.ms, seq)),
+            None => Some(StreamId::new(self.ms.checked_add(1)?, 0)),
+        }
+    }
+
+    /// The ID before this one, unless this is the first.
+    pub fn prev(self) -> Option<StreamId> {
+        match self.seq.checked_sub(1) {
+            Some(seq) => Some(StreamId::new(self.ms, seq)),
+            None => Some(StreamId::new(self.ms.checked_sub(1)?, u64::MAX)),
+        }
+    }
+
+    /// Appends `ms-seq`.
+    pub fn write(self, out: &mut Vec<u8>) {
+        write_int(out, self.ms);
+        out.push(b'-');
+        write_int(out, self.seq);
+    }
+
+    /// The big-endian bytes of a node's key or a pending entry's ID in an RDB file.
+    pub fn to_bytes(self) -> [u8; 16] {
+        ((self.ms as u128) << 64 | self.seq as u128).to_be_bytes()
+    }
+
+    pub fn from_bytes(bytes: [u8; 16]) -> StreamId {
+        let both = u128::from_be_bytes(bytes);
+        StreamId::new((both >> 64) as u64, both as u64)
+    }
+}
+
+/// The ID argument of XADD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewId {
+    /// `*`
+    Auto,
+    /// `ms-*`
+    AutoSeq(u64),
+    /// `ms-seq`, or `ms`, which is `ms-0`
+    Exact(StreamId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddError {
+    /// The last ID possible is taken.
+    Exhausted,
+    /// Equal to or smaller than the last ID.
+    IdTooSmall,
+    /// Fields and values exceed what a node may hold.
+    TooLarge,
+}
+
+/// The settings `stream-node-max-bytes` and `stream-node-max-entries`; 0 is no limit.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeLimits {
+    pub max_bytes: usize,
+    pub max_entries: u64,
+}
+
+/// What XTRIM and XADD leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trim {
+    /// At most so many entries.
+    MaxLen(u64),
+    /// No entry before this one.
+    MinId(StreamId),
+}
+
+/// How exact trimming is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    Exact,
+    /// Only whole nodes, and no more entries than the limit if there is one.
+    Approximate {
+        limit: Option<u64>,
+    },
+}
+
+/// An entry, as a walk sees it.
+#[derive(Clone)]
+pub struct Entry<'a> {
+    pub id: StreamId,
+    fields: usize,
+    /// The master entry's names, if the entry has the same.
+    names: Option<Iter<'a>>,
+    body: Iter<'a>,
+}
+
+impl<'a> Entry<'a> {
+    /// How many fields.
+    pub fn len(&self) -> usize {
+        self.fields
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.fields == 0
+    }
+
+    /// Names and values in turn, in the order of XADD.
+    pub fn fields(&self) -> impl Iterator<Item = (Element<'a>, Element<'a>)> + use<'a> {
+        let (mut names, mut body) = (self.names.clone(), self.body.clone());
+        (0..self.fields).map_while(move |_| {
+            let name = match &mut names {
+                Some(names) => names.next()?,
+                None => body.next()?,
+            };
+            Some((name, body.next()?))
+        })
+    }
+}
+
+/// The log and what Redis remembers about it.
+#[derive(Default)]
+pub struct StreamLog {
+    nodes: BTreeMap<StreamId, Listpack>,
+    len: u64,
+    first_id: StreamId,
+    last_id: StreamId,
+    max_deleted_id: StreamId,
+    entries_added: u64,
+}
+
+/// A listpack number that holds the low or high half of an ID difference.
+fn difference(a: u64, b: u64) -> Element<'static> {
+    Element::Int(a.wrapping_sub(b) as i64)
+}
+
+impl StreamLog {
+    pub fn new() -> StreamLog {
+        StreamLog::default()
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first live entry's ID, or 0-0.
+    pub fn first_id(&self) -> StreamId {
+        self.first_id
+    }
+
+    /// The highest ID ever added, whether its entry is still there or not.
+    pub fn last_id(&self) -> StreamId {
+        self.last_id
+    }
+
+    /// The highest ID that XDEL removed, or 0-0.
+    pub fn max_deleted_id(&self) -> StreamId {
+        self.max_deleted_id
+    }
+
+    /// How many entries were ever added.
+    pub fn entries_added(&self) -> u64 {
+        self.entries_added
+    }
+
+    /// XSETID, and the end of a load. The caller checks the arguments against the log.
+    pub fn set_last_id(&mut self, id: StreamId) {
+        self.last_id = id;
+    }
+
+    pub fn set_entries_added(&mut self, entries: u64) {
+        self.entries_added = entries;
+    }
+
+    pub fn set_max_deleted_id(&mut self, id: StreamId) {
+        self.max_deleted_id = id;
+    }
+
+    /// How many listpacks there are.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The listpacks under their IDs, for RDB and DUMP.
+    pub fn nodes(&self) -> btree_map::Iter<'_, StreamId, Listpack> {
+        self.nodes.iter()
+    }
+
+    /// Heap bytes, the B-tree's own estimated.
+    pub fn memory_bytes(&self) -> usize {
+        const BRANCH: usize = size_of::<(StreamId, Listpack)>() * 2;
+        self.nodes
+            .values()
+            .map(|node| node.memory_bytes() + BRANCH)
+            .sum()
+    }
+
+    /// The ID that XADD would use now.
+    pub fn next_id(&self, wanted: NewId, now_ms: u64) -> Result<StreamId, AddError> {
+        if self.last_id == StreamId::MAX {
+            return Err(AddError::Exhausted);
+        }
+        let id = match wanted {
+            NewId::Exact(id) => id,
+            NewId::AutoSeq(ms) if ms == self.last_id.ms => StreamId::new(
+                ms,
+                self.last_id
+                    .seq
+                    .checked_add(1)
+                    .ok_or(AddError::IdTooSmall)?,
+            ),
+            NewId::AutoSeq(ms) => StreamId::new(ms, 0),
+            NewId::Auto if now_ms > self.last_id.ms => StreamId::new(now_ms, 0),
+            NewId::Auto => self.last_id.next().ok_or(AddError::Exhausted)?,
+        };
+        if id <= self.last_id {
+            Err(AddError::IdTooSmall)
+        } else {
+            Ok(id)
+        }
+    }
+
+    /// Appends an entry. `fields` are names and values in turn, an even number of them.
+    pub fn append(
+        &mut self,
+        wanted: NewId,
+        now_ms: u64,
+        fields: &[&[u8]],
+        limits: NodeLimits,
+    ) -> Result<StreamId, AddError> {
+        debug_assert!(!fields.is_empty() && fields.len().is_multiple_of(2));
+        let id = self.next_id(wanted, now_ms)?;
+        let bytes = fields
+            .iter()
+            .fold(0usize, |sum, field| sum.saturating_add(field.len()));
+        // A new node repeats the names, and each element costs up to 10 bytes beside its text.
+        let upper_bound = bytes
+            .saturating_add(fields.len().saturating_mul(10))
+            .saturating_mul(2);
+        if bytes > SAFETY_LIMIT || u32::try_from(upper_bound).is_err() {
+            return Err(AddError::TooLarge);
+        }
+        match self.nodes.last_entry() {
+            Some(mut last) if has_room(last.get(), bytes, limits) => {
+                let master_id = *last.key();
+                append_entry(last.get_mut(), master_id, id, fields);
+            }
+            _ => {
+                let mut node = new_node(fields);
+                append_entry(&mut node, id, id, fields);
+                self.nodes.insert(id, node);
+            }
+        }
+        self.len += 1;
+        self.entries_added += 1;
+        self.last_id = id;
+        if self.len == 1 {
+            self.first_id = id;
+        }
+        Ok(id)
+    }
+
+    /// The live entries with these IDs, both ends included, forwards.
+    pub fn range(&self, start: StreamId, end: StreamId) -> Range<'_> {
+        Range::forwards(&self.nodes, start, end)
+    }
+
+    /// The same from the end.
+    pub fn rev_range(&self, start: StreamId, end: StreamId) -> Range<'_> {
+        Range::backwards(&self.nodes, start, end)
+    }
+
+    pub fn get(&self, id: StreamId) -> Option<Entry<'_>> {
+        self.range(id, id).next()
+    }
+
+    pub fn contains(&self, id: StreamId) -> bool {
+        self.get(id).is_some()
+    }
+
+    /// XDEL of one entry. Whether it was there.
+    pub fn delete(&mut self, id: StreamId) -> bool {
+        let Some((&master_id, node)) = self.nodes.range_mut(..=id).next_back() else {
+            return false;
+        };
+        let found = Walk::first(Node::new(master_id, node))
+            .find(|(raw, _)| raw.id >= id && !raw.is_deleted())
+            .filter(|(raw, _)| raw.id == id)
+            .map(|(raw, _)| (raw.at, raw.flags));
+        let Some((at, flags)) = found else {
+            return false;
+        };
+        node.replace(at, Element::Int(flags | DELETED));
+        if count_deleted(node, 1) == 0 {
+            self.nodes.remove(&master_id);
+        }
+        self.len -= 1;
+        self.max_deleted_id = self.max_deleted_id.max(id);
+        if id == self.first_id || self.len == 0 {
+            self.find_first_id();
+        }
+        true
+    }
+
+    /// Removes entries from the front. Returns how many.
+    pub fn trim(&mut self, trim: Trim, precision: Precision) -> u64 {
+        let before = self.len;
+        let limit = match precision {
+            Precision::Approximate { limit } => limit.unwrap_or(u64::MAX),
+            Precision::Exact => u64::MAX,
+        };
+        while let Some(first) = self.nodes.first_entry() {
+            let count = Node::new(*first.key(), first.get()).count();
+            let goes_whole = match trim {
+                Trim::MaxLen(max) if self.len <= max => break,
+                Trim::MaxLen(max) => self.len - count >= max,
+                Trim::MinId(min) => {
+                    let node = Node::new(*first.key(), first.get());
+                    Walk::last(node).next().is_none_or(|(raw, _)| raw.id < min)
+                }
+            };
+            if before - self.len + count > limit {
+                break;
+            }
+            if goes_whole {
+                first.remove();
+                self.len -= count;
+                continue;
+            }
+            if precision == Precision::Exact {
+                self.trim_first_node(trim);
+            }
+            break;
+        }
+        if self.len < before {
+            self.find_first_id();
+        }
+        before - self.len
+    }
+
+    /// Flags the entries of the first node that have to go.
+    fn trim_first_node(&mut self, trim: Trim) {
+        let Some(mut first) = self.nodes.first_entry() else {
+            return;
+        };
+        let surplus = match trim {
+            Trim::MaxLen(max) => self.len.saturating_sub(max) as usize,
+            Trim::MinId(_) => usize::MAX,
+        };
+        let going: Vec<(Pos, i64)> = Walk::first(Node::new(*first.key(), first.get()))
+            .take_while(|(raw, _)| !matches!(trim, Trim::MinId(min) if raw.id >= min))
+            .filter(|(raw, _)| !raw.is_deleted())
+            .take(surplus)
+            .map(|(raw, _)| (raw.at, raw.flags))
+            .collect();
+        let node = first.get_mut();
+        for &(at, flags) in &going {
+            node.replace(at, Element::Int(flags | DELETED));
+        }
+        self.len -= going.len() as u64;
+        if !going.is_empty() && count_deleted(node, going.len() as i64) == 0 {
+            first.remove();
+        }
+    }
+
+    fn find_first_id(&mut self) {
+        let first = self
+            .range(StreamId::MIN, StreamId::MAX)
+            .next()
+            .map(|entry| entry.id);
+        self.first_id = first.unwrap_or_default();
+    }
+
+    /// Takes a node in that a file or DUMP carried, if its bytes are what the drawing says. Nodes come in order of their IDs;
+    /// `finish_load` follows the last.
+    pub fn insert_node(&mut self, id: StreamId, node: Listpack) -> bool {
+        let follows = self
+            .nodes
+            .last_key_value()
+            .is_none_or(|(&last, _)| last < id);
+        let Some(count) = walk::validate(&node).filter(|_| follows) else {
+            return false;
+        };
+        let Some(len) = self.len.checked_add(count) else {
+            return false;
+        };
+        // Redis may leave a node of deleted entries only; nothing of it can be seen.
+        if count > 0 {
+            self.nodes.insert(id, node);
+        }
+        self.len = len;
+        true
+    }
+
+    /// Sets what a file says beside the nodes. False if that contradicts them.
+    pub fn finish_load(
+        &mut self,
+        len: u64,
+        last_id: StreamId,
+        max_deleted_id: StreamId,
+        entries_added: u64,
+    ) -> bool {
+        self.last_id = last_id;
+        self.max_deleted_id = max_deleted_id;
+        self.entries_added = entries_added;
+        self.find_first_id();
+        let highest = self
+            .nodes
+            .iter()
+            .next_back()
+            .map_or(StreamId::MIN, |(&id, listpack)| {
+                let last = Walk::last(Node::new(id, listpack)).next();
+                last.map_or(id, |(raw, _)| raw.id.max(id))
+            });
+        self.len == len && highest <= last_id
+    }
+}
+
+/// Whether an entry of so many bytes still goes into the node.
+fn has_room(node: &Listpack, bytes: usize, limits: NodeLimits) -> bool {
+    let max_bytes = if limits.max_bytes == 0 {
+        SAFETY_LIMIT
+    } else {
+        limits.max_bytes.min(SAFETY_LIMIT)
+    };
+    if node.bytes_len().saturating_add(bytes) >= max_bytes {
+        return false;
+    }
+    let mut head = node.iter().map_while(|element| element.as_int());
+    let entries = head
+        .next()
+        .unwrap_or(0)
+        .saturating_add(head.next().unwrap_or(0));
+    limits.max_entries == 0 || (entries as u64) < limits.max_entries
+}
+
+/// A node with the master entry alone.
+fn new_node(fields: &[&[u8]]) -> Listpack {
+    let mut node = Listpack::new();
+    let head = [
+        Element::Int(0),
+        Element::Int(0),
+        Element::Int(fields.len() as i64 / 2),
+    ];
+    let names = fields.iter().step_by(2).map(|name| Element::from(*name));
+    node.append_all(head.into_iter().chain(names).chain([Element::Int(0)]));
+    node
+}
+
+fn append_entry(node: &mut Listpack, master_id: StreamId, id: StreamId, fields: &[&[u8]]) {
+    let n = fields.len() / 2;
+    let (count, same) = {
+        let mut master = node.iter();
+        let count = master.next().and_then(|e| e.as_int()).unwrap_or(0);
+        let names = master.nth(1).and_then(|e| e.as_int());
+        let same = names == Some(n as i64)
+            && fields
+                .iter()
+                .step_by(2)
+                .zip(master)
+                .all(|(name, e)| e.same_text(&Element::from(*name)));
+        (count, same)
+    };
+    let flags = if same { SAME_FIELDS } else { 0 };
+    let head = [
+        Element::Int(flags),
+        difference(id.ms, master_id.ms),
+        difference(id.seq, master_id.seq),
+        Element::Int(n as i64),
+    ];
+    let (head, skip) = if same {
+        (&head[..3], 1)
+    } else {
+        (&head[..], 0)
+    };
+    let elements = head.len() + if same { n } else { 2 * n };
+    let body = fields
+        .iter()
+        .skip(skip)
+        .step_by(skip + 1)
+        .map(|text| Element::from(*text));
+    node.append_all(
+        head.iter()
+            .copied()
+            .chain(body)
+            .chain([Element::Int(elements as i64)]),
+    );
+    if let Some(at) = node.first() {
+        node.replace(at, Element::Int(count.saturating_add(1)));
+    }
+}
+
+/// Moves `n` entries from the master entry's count to its deleted ones. Returns the count that is left.
+fn count_deleted(node: &mut Listpack, n: i64) -> i64 {
+    let Some(at) = node.first() else {
+        return 0;
+    };
+    let count = node.get(at).as_int().unwrap_or(0).saturating_sub(n);
+    node.replace(at, Element::Int(count));
+    if let Some(at) = node.next(at) {
+        let deleted = node.get(at).as_int().unwrap_or(0).saturating_add(n);
+        node.replace(at, Element::Int(deleted));
+    }
+    count
+}

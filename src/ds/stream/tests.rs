@@ -1,0 +1,242 @@
+//! Generated histories against a vector, the log's naive twin.
+
+use super::*;
+use proptest::prelude::*;
+
+type Row = (StreamId, Vec<(Vec<u8>, Vec<u8>)>);
+
+const LIMITS: NodeLimits = NodeLimits {
+    max_bytes: 4096,
+    max_entries: 7,
+};
+
+fn row(entry: Entry) -> Row {
+    (
+        entry.id,
+        entry
+            .fields()
+            .map(|(name, value)| (name.to_vec(), value.to_vec()))
+            .collect(),
+    )
+}
+
+fn compare(log: &StreamLog, twin: &[Row]) {
+    let rows: Vec<Row> = log.range(StreamId::MIN, StreamId::MAX).map(row).collect();
+    assert_eq!(rows, twin);
+    let mut reversed: Vec<Row> = log
+        .rev_range(StreamId::MIN, StreamId::MAX)
+        .map(row)
+        .collect();
+    reversed.reverse();
+    assert_eq!(reversed, twin);
+    assert_eq!(log.len(), twin.len() as u64);
+    assert_eq!(
+        log.first_id(),
+        twin.first().map_or(StreamId::MIN, |row| row.0)
+    );
+    let mut loaded = StreamLog::new();
+    for (&id, node) in log.nodes() {
+        let copy = Listpack::from_bytes(node.as_bytes()).unwrap();
+        assert!(Node::new(id, node).count() > 0);
+        assert!(loaded.insert_node(id, copy));
+    }
+    assert!(loaded.finish_load(
+        log.len(),
+        log.last_id(),
+        log.max_deleted_id(),
+        log.entries_added()
+    ));
+    assert!(loaded.range(StreamId::MIN, StreamId::MAX).map(row).eq(rows));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add {
+        ms_step: u64,
+        names: u8,
+        values: Vec<u8>,
+    },
+    Delete(usize),
+    TrimLen(u64, bool),
+    TrimId(usize, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => (0u64..3, 0u8..4, proptest::collection::vec(any::<u8>(), 1..4))
+            .prop_map(|(ms_step, names, values)| Step::Add { ms_step, names, values }),
+        4 => any::<usize>().prop_map(Step::Delete),
+        1 => (0u64..40, any::<bool>()).prop_map(|(n, exact)| Step::TrimLen(n, exact)),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(at, exact)| Step::TrimId(at, exact)),
+    ]
+}
+
+fn trim(log: &mut StreamLog, twin: &mut Vec<Row>, trim: Trim, exact: bool) {
+    let wanted = match trim {
+        Trim::MaxLen(max) => twin.len().saturating_sub(max as usize),
+        Trim::MinId(min) => twin.iter().filter(|row| row.0 < min).count(),
+    };
+    let precision = if exact {
+        Precision::Exact
+    } else {
+        Precision::Approximate { limit: Some(20) }
+    };
+    let removed = log.trim(trim, precision) as usize;
+    if exact {
+        assert_eq!(removed, wanted);
+    } else {
+        assert!(removed <= wanted.min(20));
+    }
+    twin.drain(..removed);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn agrees_with_a_vector(steps in proptest::collection::vec(step(), 1..150)) {
+        let mut log = StreamLog::new();
+        let mut twin: Vec<Row> = Vec::new();
+        let mut now = 5;
+        let mut max_deleted = StreamId::MIN;
+        for step in steps {
+            match step {
+                Step::Add { ms_step, names, values } => {
+                    now += ms_step;
+                    let fields: Vec<(Vec<u8>, Vec<u8>)> = values
+                        .iter()
+                        .enumerate()
+                        .map(|(i, v)| (format!("{}", names as usize + i).into_bytes(), vec![b'0' + v % 10; *v as usize]))
+                        .collect();
+                    let argv: Vec<&[u8]> = fields.iter().flat_map(|(n, v)| [&n[..], &v[..]]).collect();
+                    let id = log.append(NewId::Auto, now, &argv, LIMITS).unwrap();
+                    assert_eq!(log.last_id(), id);
+                    twin.push((id, fields));
+                }
+                Step::Delete(at) if !twin.is_empty() => {
+                    let (id, _) = twin.remove(at % twin.len());
+                    assert!(log.delete(id));
+                    assert!(!log.delete(id) && !log.contains(id));
+                    max_deleted = max_deleted.max(id);
+                }
+                Step::Delete(_) => assert!(!log.delete(StreamId::new(1, 1))),
+                Step::TrimLen(n, exact) => trim(&mut log, &mut twin, Trim::MaxLen(n), exact),
+                Step::TrimId(at, exact) => {
+                    let id = twin.get(at % (twin.len() + 1)).map_or(log.last_id(), |row| row.0);
+                    trim(&mut log, &mut twin, Trim::MinId(id), exact);
+                }
+            }
+            assert_eq!(log.max_deleted_id(), max_deleted);
+            compare(&log, &twin);
+        }
+        for (at, (id, _)) in twin.iter().enumerate() {
+            assert!(log.range(*id, StreamId::MAX).map(row).eq(twin[at..].iter().cloned()));
+            assert!(log.rev_range(StreamId::MIN, *id).map(row).eq(twin[..=at].iter().rev().cloned()));
+        }
+    }
+
+    #[test]
+    fn bytes_from_outside_never_panic(bytes in proptest::collection::vec(any::<i8>(), 0..30)) {
+        let mut node = Listpack::new();
+        node.append_all(bytes.iter().map(|&b| Element::Int(i64::from(b % 5))));
+        let mut log = StreamLog::new();
+        if log.insert_node(StreamId::new(1, 1), node) {
+            assert_eq!(log.range(StreamId::MIN, StreamId::MAX).count() as u64, log.len());
+        }
+    }
+}
+
+fn add(log: &mut StreamLog, id: StreamId, fields: &[&[u8]]) {
+    assert_eq!(log.append(NewId::Exact(id), 0, fields, LIMITS), Ok(id));
+}
+
+#[test]
+fn the_bytes_are_those_of_redis() {
+    let mut log = StreamLog::new();
+    add(&mut log, StreamId::new(1, 1), &[b"a", b"1"]);
+    add(&mut log, StreamId::new(1, 3), &[b"a", b"x"]);
+    add(&mut log, StreamId::new(9, 0), &[b"b", b"y", b"c", b"z"]);
+    let (&id, node) = log.nodes().next().unwrap();
+    assert_eq!(id, StreamId::new(1, 1));
+    let int = Element::Int;
+    let text = Element::from;
+    let expected = [
+        vec![int(3), int(0), int(1), text(b"a"), int(0)],
+        vec![int(2), int(0), int(0), int(1), int(4)],
+        vec![int(2), int(0), int(2), text(b"x"), int(4)],
+        vec![
+            int(0),
+            int(8),
+            int(-1),
+            int(2),
+            text(b"b"),
+            text(b"y"),
+            text(b"c"),
+            text(b"z"),
+            int(8),
+        ],
+    ];
+    assert!(node.iter().eq(expected.into_iter().flatten()));
+}
+
+#[test]
+fn ids_follow_the_rules_of_xadd() {
+    let mut log = StreamLog::new();
+    assert_eq!(log.next_id(NewId::AutoSeq(0), 9), Ok(StreamId::new(0, 1)));
+    assert_eq!(
+        log.next_id(NewId::Exact(StreamId::MIN), 9),
+        Err(AddError::IdTooSmall)
+    );
+    assert_eq!(log.next_id(NewId::Auto, 9), Ok(StreamId::new(9, 0)));
+    log.set_last_id(StreamId::new(10, u64::MAX));
+    assert_eq!(log.next_id(NewId::Auto, 9), Ok(StreamId::new(11, 0)));
+    assert_eq!(
+        log.next_id(NewId::AutoSeq(10), 9),
+        Err(AddError::IdTooSmall)
+    );
+    assert_eq!(log.next_id(NewId::AutoSeq(9), 9), Err(AddError::IdTooSmall));
+    assert_eq!(log.next_id(NewId::AutoSeq(12), 9), Ok(StreamId::new(12, 0)));
+    log.set_last_id(StreamId::MAX);
+    assert_eq!(log.next_id(NewId::Auto, 9), Err(AddError::Exhausted));
+}
+
+#[test]
+fn an_id_reads_back_as_it_is_written() {
+    for id in [StreamId::MIN, StreamId::MAX, StreamId::new(1, 2)] {
+        let mut text = Vec::new();
+        id.write(&mut text);
+        assert_eq!(StreamId::parse(&text, 7), Some(id));
+        assert_eq!(StreamId::from_bytes(id.to_bytes()), id);
+    }
+    assert_eq!(StreamId::parse(b"5", 7), Some(StreamId::new(5, 7)));
+    for text in [
+        &b""[..],
+        b"-",
+        b"1-",
+        b"-1",
+        b"1-2-3",
+        b"1 ",
+        b"18446744073709551616",
+    ] {
+        assert_eq!(StreamId::parse(text, 0), None);
+    }
+}
+
+#[test]
+fn a_small_entry_costs_18_bytes() {
+    let mut log = StreamLog::new();
+    let limits = NodeLimits {
+        max_bytes: 4096,
+        max_entries: 100,
+    };
+    for i in 0..10_000u64 {
+        let fields: [&[u8]; 2] = [b"field", b"value"];
+        log.append(NewId::Auto, 1_700_000_000_000 + i, &fields, limits)
+            .unwrap();
+    }
+    assert!(
+        log.memory_bytes() < 10_000 * 19,
+        "{}",
+        log.memory_bytes() as f64 / 1e4
+    );
+}

@@ -1,0 +1,279 @@
+//! Walks over a stream's entries: inside one node, and across nodes.
+
+use super::{Entry, SAME_FIELDS, StreamId};
+use crate::ds::listpack::{Element, Listpack, Pos};
+use std::collections::{BTreeMap, btree_map};
+
+/// A node with its master entry read.
+#[derive(Clone, Copy)]
+pub(super) struct Node<'a> {
+    id: StreamId,
+    listpack: &'a Listpack,
+    count: i64,
+    fields: usize,
+    names: Pos,
+}
+
+/// Where an entry is and what its head says.
+#[derive(Clone, Copy)]
+pub(super) struct Raw {
+    pub at: Pos,
+    pub id: StreamId,
+    pub flags: i64,
+}
+
+impl Raw {
+    pub fn is_deleted(&self) -> bool {
+        self.flags & super::DELETED != 0
+    }
+}
+
+/// Reads integers and steps over elements, from a position on.
+struct Reader<'a> {
+    listpack: &'a Listpack,
+    at: Pos,
+}
+
+impl Reader<'_> {
+    fn int(&mut self) -> i64 {
+        let (element, next) = self.listpack.get_next(self.at);
+        self.at = next;
+        element.as_int().unwrap_or(0)
+    }
+
+    fn skip(&mut self, n: usize) {
+        for _ in 0..n {
+            self.at = self.listpack.next(self.at).unwrap_or(self.listpack.end());
+        }
+    }
+}
+
+impl<'a> Node<'a> {
+    pub fn new(id: StreamId, listpack: &'a Listpack) -> Node<'a> {
+        let mut reader = Reader {
+            listpack,
+            at: listpack.first().unwrap_or(listpack.end()),
+        };
+        let (count, _deleted, fields) = (reader.int(), reader.int(), reader.int());
+        Node {
+            id,
+            listpack,
+            count,
+            fields: fields as usize,
+            names: reader.at,
+        }
+    }
+
+    /// Live entries, as the master entry says.
+    pub fn count(&self) -> u64 {
+        self.count as u64
+    }
+}
+
+/// A walk over the entries of a node, deleted ones included.
+pub(super) struct Walk<'a> {
+    node: Node<'a>,
+    /// Forwards: where the next entry begins. Backwards: the last element of the next entry.
+    at: Option<Pos>,
+    backwards: bool,
+}
+
+impl<'a> Walk<'a> {
+    pub fn first(node: Node<'a>) -> Walk<'a> {
+        let mut reader = Reader {
+            listpack: node.listpack,
+            at: node.names,
+        };
+        reader.skip(node.fields + 1);
+        let at = (reader.at != node.listpack.end()).then_some(reader.at);
+        Walk {
+            node,
+            at,
+            backwards: false,
+        }
+    }
+
+    pub fn last(node: Node<'a>) -> Walk<'a> {
+        Walk {
+            node,
+            at: node.listpack.last(),
+            backwards: true,
+        }
+    }
+
+    /// Reads the entry at `at`; tells also where the next one begins.
+    fn read(&self, at: Pos) -> (Raw, Entry<'a>, Pos) {
+        let node = self.node;
+        let mut reader = Reader {
+            listpack: node.listpack,
+            at,
+        };
+        let flags = reader.int();
+        let id = StreamId {
+            ms: node.id.ms.wrapping_add(reader.int() as u64),
+            seq: node.id.seq.wrapping_add(reader.int() as u64),
+        };
+        let same = flags & SAME_FIELDS != 0;
+        let fields = if same {
+            node.fields
+        } else {
+            reader.int() as usize
+        };
+        let entry = Entry {
+            id,
+            fields,
+            names: same.then(|| node.listpack.iter_from(node.names)),
+            body: node.listpack.iter_from(reader.at),
+        };
+        if !self.backwards {
+            reader.skip(if same { fields } else { 2 * fields } + 1);
+        }
+        (Raw { at, id, flags }, entry, reader.at)
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = (Raw, Entry<'a>);
+
+    fn next(&mut self) -> Option<(Raw, Entry<'a>)> {
+        let listpack = self.node.listpack;
+        let mut at = self.at?;
+        if self.backwards {
+            // The master entry ends with 0 and stops the walk.
+            let before = listpack.get(at).as_int().filter(|&n| n > 0)?;
+            for _ in 0..before {
+                at = listpack.prev(at)?;
+            }
+        }
+        let (raw, entry, next) = self.read(at);
+        self.at = match self.backwards {
+            true => listpack.prev(at),
+            false => (next != listpack.end()).then_some(next),
+        };
+        Some((raw, entry))
+    }
+}
+
+/// A walk over the live entries of a range of IDs.
+pub struct Range<'a> {
+    nodes: btree_map::Range<'a, StreamId, Listpack>,
+    node: Option<Walk<'a>>,
+    start: StreamId,
+    end: StreamId,
+    backwards: bool,
+}
+
+impl<'a> Range<'a> {
+    fn new(
+        nodes: &'a BTreeMap<StreamId, Listpack>,
+        start: StreamId,
+        end: StreamId,
+        backwards: bool,
+    ) -> Range<'a> {
+        // The node that may hold `start` is the last one that begins at or before it.
+        let first = nodes
+            .range(..=start)
+            .next_back()
+            .map_or(start, |(&id, _)| id);
+        let nodes = if start <= end {
+            nodes.range(first..=end)
+        } else {
+            nodes.range(start..start)
+        };
+        Range {
+            nodes,
+            node: None,
+            start,
+            end,
+            backwards,
+        }
+    }
+
+    pub(super) fn forwards(
+        nodes: &'a BTreeMap<StreamId, Listpack>,
+        start: StreamId,
+        end: StreamId,
+    ) -> Range<'a> {
+        Range::new(nodes, start, end, false)
+    }
+
+    pub(super) fn backwards(
+        nodes: &'a BTreeMap<StreamId, Listpack>,
+        start: StreamId,
+        end: StreamId,
+    ) -> Range<'a> {
+        Range::new(nodes, start, end, true)
+    }
+}
+
+impl<'a> Iterator for Range<'a> {
+    type Item = Entry<'a>;
+
+    fn next(&mut self) -> Option<Entry<'a>> {
+        loop {
+            while let Some((raw, entry)) = self.node.as_mut().and_then(Walk::next) {
+                let (too_early, too_late) = (raw.id < self.start, raw.id > self.end);
+                if (too_late && !self.backwards) || (too_early && self.backwards) {
+                    self.node = None;
+                    break;
+                }
+                if !too_early && !too_late && !raw.is_deleted() {
+                    return Some(entry);
+                }
+            }
+            let (&id, listpack) = match self.backwards {
+                true => self.nodes.next_back()?,
+                false => self.nodes.next()?,
+            };
+            let node = Node::new(id, listpack);
+            self.node = Some(if self.backwards {
+                Walk::last(node)
+            } else {
+                Walk::first(node)
+            });
+        }
+    }
+}
+
+/// Whether a listpack from outside is a node: every element in its place, and the counts right. Returns the live entries.
+pub(super) fn validate(listpack: &Listpack) -> Option<u64> {
+    let mut elements = listpack.iter().peekable();
+    let int = |elements: &mut dyn Iterator<Item = Element>| elements.next()?.as_int();
+    let (count, deleted) = (int(&mut elements)?, int(&mut elements)?);
+    let names = usize::try_from(int(&mut elements)?).ok()?;
+    skip(&mut elements, names)?;
+    if int(&mut elements)? != 0 {
+        return None;
+    }
+    let (mut live, mut dead) = (0i64, 0i64);
+    while elements.peek().is_some() {
+        let flags = int(&mut elements)?;
+        int(&mut elements)?;
+        int(&mut elements)?;
+        let before = if flags & SAME_FIELDS != 0 {
+            skip(&mut elements, names)?;
+            3 + names
+        } else {
+            let fields = usize::try_from(int(&mut elements)?).ok()?;
+            let texts = fields.checked_mul(2)?;
+            skip(&mut elements, texts)?;
+            4 + texts
+        };
+        if int(&mut elements)? != before as i64 {
+            return None;
+        }
+        *(if flags & super::DELETED != 0 {
+            &mut dead
+        } else {
+            &mut live
+        }) += 1;
+    }
+    (live == count && dead == deleted).then_some(live as u64)
+}
+
+fn skip<'a>(elements: &mut impl Iterator<Item = Element<'a>>, n: usize) -> Option<()> {
+    match n {
+        0 => Some(()),
+        _ => elements.nth(n - 1).map(|_| ()),
+    }
+}

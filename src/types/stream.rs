@@ -1,0 +1,534 @@
+//! Streams: the log (`ds::stream`) and the groups that read it.
+//!
+//! ```text
+//!  Stream { log, groups: name -> Group }
+//!  Group  { last_id, entries_read,
+//!           pel:       id -> Nack { delivery_time, delivery_count, consumer },   what was delivered, not acknowledged
+//!           consumers: name -> number,  slots: number -> Consumer { pel: ids, seen_time, active_time } }
+//! ```
+//!
+//! A pending entry stands in two maps: the group's, which XACK, XPENDING and XCLAIM search, and its consumer's, which
+//! XREADGROUP with an explicit ID reads. A Nack names its consumer by a slot number, so a claim moves an ID between two sets and a deletion
+//! of a consumer touches that consumer's entries only.
+//!
+//! **Invariant:** each ID of the group's PEL is in the PEL of the consumer that its Nack names, and in no other's
+//! (`tests::agrees_with_a_map`).
+//!
+//! `entries_read` counts what a group has read of all that was ever added; it may be unknown, and XINFO then shows a lag only
+//! where it can be derived. The derivation is that of Redis 7.2 as Valkey 8 shows it: see [`Group::lag`].
+
+use crate::ds::stream::{StreamId, StreamLog};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::ops::RangeBounds;
+
+/// The value of a stream key.
+#[derive(Default)]
+pub struct Stream {
+    pub log: StreamLog,
+    groups: BTreeMap<Box<[u8]>, Group>,
+}
+
+impl Stream {
+    pub fn new() -> Stream {
+        Stream::default()
+    }
+
+    /// The groups, in order of their names.
+    pub fn groups(&self) -> btree_map::Iter<'_, Box<[u8]>, Group> {
+        self.groups.iter()
+    }
+
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    pub fn group(&self, name: &[u8]) -> Option<&Group> {
+        self.groups.get(name)
+    }
+
+    pub fn group_mut(&mut self, name: &[u8]) -> Option<&mut Group> {
+        self.groups.get_mut(name)
+    }
+
+    /// The log to read and a group to write, at once.
+    pub fn log_and_group(&mut self, name: &[u8]) -> Option<(&mut StreamLog, &mut Group)> {
+        let group = self.groups.get_mut(name)?;
+        Some((&mut self.log, group))
+    }
+
+    /// A new group, unless the name is taken.
+    pub fn create_group(
+        &mut self,
+        name: &[u8],
+        last_id: StreamId,
+        entries_read: Option<u64>,
+    ) -> Option<&mut Group> {
+        match self.groups.entry(name.into()) {
+            btree_map::Entry::Occupied(_) => None,
+            btree_map::Entry::Vacant(vacant) => {
+                Some(vacant.insert(Group::new(last_id, entries_read)))
+            }
+        }
+    }
+
+    pub fn destroy_group(&mut self, name: &[u8]) -> bool {
+        self.groups.remove(name).is_some()
+    }
+
+    /// Heap bytes, the B-trees' own estimated.
+    pub fn memory_bytes(&self) -> usize {
+        let groups: usize = self
+            .groups
+            .iter()
+            .map(|(name, g)| name.len() + g.memory_bytes())
+            .sum();
+        size_of::<Stream>() + self.log.memory_bytes() + groups
+    }
+}
+
+/// A delivery that waits for its acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nack {
+    /// Unix time of the last delivery, in milliseconds.
+    pub delivery_time: i64,
+    pub delivery_count: u64,
+    consumer: ConsumerId,
+}
+
+impl Nack {
+    pub fn consumer(&self) -> ConsumerId {
+        self.consumer
+    }
+}
+
+/// The slot of a consumer in its group. Slots of deleted consumers are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsumerId(u32);
+
+impl ConsumerId {
+    /// While a group is loaded: its consumer comes later in the file.
+    const UNKNOWN: ConsumerId = ConsumerId(u32::MAX);
+}
+
+pub struct Consumer {
+    name: Box<[u8]>,
+    /// Unix time of its last attempt to read or claim, in milliseconds.
+    pub seen_time: i64,
+    /// Unix time of the last one that gave it something, or -1.
+    pub active_time: i64,
+    pel: BTreeSet<StreamId>,
+}
+
+impl Consumer {
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// How many deliveries wait for its acknowledgement.
+    pub fn pending_count(&self) -> usize {
+        self.pel.len()
+    }
+
+    pub fn pending(
+        &self,
+        ids: impl RangeBounds<StreamId>,
+    ) -> impl DoubleEndedIterator<Item = StreamId> {
+        self.pel.range(ids).copied()
+    }
+}
+
+/// What XCLAIM writes into the entries it moves.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub delivery_time: i64,
+    pub count: ClaimCount,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum ClaimCount {
+    /// JUSTID
+    Keep,
+    Increment,
+    /// RETRYCOUNT
+    Set(u64),
+}
+
+/// A consumer group.
+pub struct Group {
+    /// The last entry delivered: `>` continues behind it.
+    pub last_id: StreamId,
+    /// How many entries were read of all that were ever added, if that is known.
+    pub entries_read: Option<u64>,
+    pel: BTreeMap<StreamId, Nack>,
+    consumers: BTreeMap<Box<[u8]>, ConsumerId>,
+    slots: Vec<Option<Consumer>>,
+}
+
+impl Group {
+    fn new(last_id: StreamId, entries_read: Option<u64>) -> Group {
+        Group {
+            last_id,
+            entries_read,
+            pel: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            slots: Vec::new(),
+        }
+    }
+
+    pub fn consumer_count(&self) -> usize {
+        self.consumers.len()
+    }
+
+    pub fn find_consumer(&self, name: &[u8]) -> Option<ConsumerId> {
+        self.consumers.get(name).copied()
+    }
+
+    /// A new consumer, unless the name is taken.
+    pub fn create_consumer(&mut self, name: &[u8], now_ms: i64) -> Option<ConsumerId> {
+        if self.consumers.contains_key(name) {
+            return None;
+        }
+        let at = self
+            .slots
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.slots.len());
+        let id = ConsumerId(u32::try_from(at).ok()?);
+        let consumer = Consumer {
+            name: name.into(),
+            seen_time: now_ms,
+            active_time: -1,
+            pel: BTreeSet::new(),
+        };
+        match self.slots.get_mut(at) {
+            Some(slot) => *slot = Some(consumer),
+            None => self.slots.push(Some(consumer)),
+        }
+        self.consumers.insert(name.into(), id);
+        Some(id)
+    }
+
+    /// Removes a consumer and forgets what it had pending. Returns how many entries that were.
+    pub fn delete_consumer(&mut self, name: &[u8]) -> Option<usize> {
+        let id = self.consumers.remove(name)?;
+        let consumer = self.slots[id.0 as usize]
+            .take()
+            .expect("a name has its slot");
+        for pending in &consumer.pel {
+            self.pel.remove(pending);
+        }
+        Some(consumer.pel.len())
+    }
+
+    /// The consumer of an ID that this group gave out and has not deleted since.
+    pub fn consumer(&self, id: ConsumerId) -> &Consumer {
+        self.slots[id.0 as usize]
+            .as_ref()
+            .expect("consumers are deleted by name, with their Nacks")
+    }
+
+    pub fn consumer_mut(&mut self, id: ConsumerId) -> &mut Consumer {
+        self.slots[id.0 as usize]
+            .as_mut()
+            .expect("consumers are deleted by name, with their Nacks")
+    }
+
+    /// The consumers, in order of their names.
+    pub fn consumers(&self) -> impl Iterator<Item = (ConsumerId, &Consumer)> {
+        self.consumers.values().map(|&id| (id, self.consumer(id)))
+    }
+
+    /// How many deliveries wait for their acknowledgement.
+    pub fn pending_count(&self) -> usize {
+        self.pel.len()
+    }
+
+    pub fn pending(&self, ids: impl RangeBounds<StreamId>) -> btree_map::Range<'_, StreamId, Nack> {
+        self.pel.range(ids)
+    }
+
+    pub fn nack(&self, id: StreamId) -> Option<&Nack> {
+        self.pel.get(&id)
+    }
+
+    /// Records that an entry went to a consumer for the first time, or again after XGROUP SETID went back.
+    pub fn deliver(&mut self, id: StreamId, to: ConsumerId, now_ms: i64) {
+        self.assign(
+            id,
+            to,
+            Claim {
+                delivery_time: now_ms,
+                count: ClaimCount::Set(1),
+            },
+        );
+    }
+
+    /// Counts another delivery to the same consumer, which read its history.
+    pub fn redeliver(&mut self, id: StreamId, now_ms: i64) {
+        if let Some(nack) = self.pel.get_mut(&id) {
+            nack.delivery_time = now_ms;
+            nack.delivery_count = nack.delivery_count.saturating_add(1);
+        }
+    }
+
+    /// Makes an entry pending at this consumer, whoever had it, if anyone.
+    pub fn assign(&mut self, id: StreamId, to: ConsumerId, claim: Claim) {
+        let new = Nack {
+            delivery_time: 0,
+            delivery_count: 0,
+            consumer: to,
+        };
+        let nack = self.pel.entry(id).or_insert(new);
+        let from = std::mem::replace(&mut nack.consumer, to);
+        nack.delivery_time = claim.delivery_time;
+        match claim.count {
+            ClaimCount::Keep => {}
+            ClaimCount::Increment => nack.delivery_count = nack.delivery_count.saturating_add(1),
+            ClaimCount::Set(count) => nack.delivery_count = count,
+        }
+        if from != to {
+            self.consumer_mut(from).pel.remove(&id);
+        }
+        self.consumer_mut(to).pel.insert(id);
+    }
+
+    /// Removes a pending entry: XACK, or XCLAIM of an entry that the log has lost.
+    pub fn ack(&mut self, id: StreamId) -> bool {
+        let Some(nack) = self.pel.remove(&id) else {
+            return false;
+        };
+        self.consumer_mut(nack.consumer).pel.remove(&id);
+        true
+    }
+
+    /// Moves `last_id` and the count of entries read past an entry that is being delivered.
+    pub fn advance(&mut self, log: &StreamLog, id: StreamId) {
+        if id <= self.last_id {
+            return;
+        }
+        self.entries_read = match self.entries_read {
+            Some(read) if !has_tombstones_from(log, id) => read.checked_add(1),
+            known if log.entries_added() == 0 => known,
+            _ => entries_up_to(log, id),
+        };
+        self.last_id = id;
+    }
+
+    /// How many entries the group has not read yet, if that can be told: from the count of entries read when nothing
+    /// was deleted ahead of the group, otherwise from the place of `last_id` when that is an edge of the log.
+    pub fn lag(&self, log: &StreamLog) -> Option<i64> {
+        let added = log.entries_added();
+        if added == 0 {
+            return Some(0);
+        }
+        let read = match self.entries_read {
+            Some(read) if !has_tombstones_from(log, self.last_id) => read,
+            _ => entries_up_to(log, self.last_id)?,
+        };
+        Some(added.wrapping_sub(read) as i64)
+    }
+
+    /// A pending entry as a file lists it, before its consumers: false if the ID is there already.
+    pub fn load_pending(&mut self, id: StreamId, delivery_time: i64, delivery_count: u64) -> bool {
+        let nack = Nack {
+            delivery_time,
+            delivery_count,
+            consumer: ConsumerId::UNKNOWN,
+        };
+        self.pel.insert(id, nack).is_none()
+    }
+
+    /// Gives a loaded pending entry its consumer: false if the ID is not there, or has one.
+    pub fn load_owner(&mut self, id: StreamId, consumer: ConsumerId) -> bool {
+        match self.pel.get_mut(&id) {
+            Some(nack) if nack.consumer == ConsumerId::UNKNOWN => nack.consumer = consumer,
+            _ => return false,
+        }
+        self.consumer_mut(consumer).pel.insert(id)
+    }
+
+    /// Whether every loaded pending entry has found its consumer. A group that has not must be thrown away.
+    pub fn finish_load(&self) -> bool {
+        self.pel
+            .values()
+            .all(|nack| nack.consumer != ConsumerId::UNKNOWN)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        const PENDING: usize = (size_of::<(StreamId, Nack)>() + size_of::<StreamId>()) * 3 / 2;
+        let names: usize = self.consumers.keys().map(|name| 2 * name.len()).sum();
+        let slots = self.slots.capacity() * size_of::<Option<Consumer>>();
+        size_of::<Group>() + names + slots + self.pel.len() * PENDING
+    }
+}
+
+/// Whether XDEL removed an entry at or behind `id` while older ones are still there: counting is not possible across it.
+fn has_tombstones_from(log: &StreamLog, id: StreamId) -> bool {
+    let deleted = log.max_deleted_id();
+    !log.is_empty() && deleted != StreamId::MIN && log.first_id() <= deleted && id <= deleted
+}
+
+/// How many of all entries ever added come up to and with `id`, where that is certain.
+fn entries_up_to(log: &StreamLog, id: StreamId) -> Option<u64> {
+    let added = log.entries_added();
+    if added == 0 || (log.is_empty() && id <= log.last_id()) || id == log.last_id() {
+        return Some(added);
+    }
+    let no_gaps = log.max_deleted_id() == StreamId::MIN || log.max_deleted_id() < log.first_id();
+    if id > log.last_id() || !no_gaps {
+        return None;
+    }
+    let before_first = added.checked_sub(log.len())?;
+    match id.cmp(&log.first_id()) {
+        std::cmp::Ordering::Less => Some(before_first),
+        std::cmp::Ordering::Equal => Some(before_first + 1),
+        std::cmp::Ordering::Greater => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ds::stream::{NewId, NodeLimits, Precision, Trim};
+    use proptest::prelude::*;
+
+    const LIMITS: NodeLimits = NodeLimits {
+        max_bytes: 4096,
+        max_entries: 100,
+    };
+
+    fn id(ms: u64) -> StreamId {
+        StreamId::new(ms, 0)
+    }
+
+    fn log_of(n: u64) -> StreamLog {
+        let mut log = StreamLog::new();
+        for ms in 1..=n {
+            log.append(NewId::Exact(id(ms)), 0, &[b"a", b"1"], LIMITS)
+                .unwrap();
+        }
+        log
+    }
+
+    /// The same steps were shown to a Valkey 8.0, which answered with these figures in XINFO GROUPS.
+    #[test]
+    fn lag_as_valkey_8_tells_it() {
+        let mut log = log_of(5);
+        let group = |last: u64, read: Option<u64>| Group::new(id(last), read);
+        let groups = [
+            group(0, None),
+            group(2, Some(2)),
+            group(4, Some(4)),
+            group(2, None),
+        ];
+        let lags = |log: &StreamLog| groups.each_ref().map(|g| g.lag(log));
+        log.delete(id(3));
+        assert_eq!(lags(&log), [None, None, Some(1), None]);
+        log.delete(id(1));
+        assert_eq!(lags(&log), [None, None, Some(1), None]);
+        log.trim(Trim::MaxLen(2), Precision::Exact);
+        assert_eq!(lags(&log), [Some(2), Some(3), Some(1), Some(2)]);
+        log.trim(Trim::MaxLen(1), Precision::Exact);
+        assert_eq!(lags(&log), [Some(1), Some(3), Some(1), Some(1)]);
+        log.delete(id(5));
+        assert_eq!(lags(&log), [Some(0), Some(3), Some(1), Some(0)]);
+        assert_eq!(group(6, None).lag(&log), None);
+        assert_eq!(group(0, None).lag(&StreamLog::new()), Some(0));
+    }
+
+    #[test]
+    fn entries_read_as_valkey_8_counts_them() {
+        let mut log = log_of(7);
+        let mut groups = [Some(2), None, None, Some(0), Some(0)]
+            .map(|read| Group::new(id(read.unwrap_or(0)), read));
+        log.delete(id(3));
+        log.trim(Trim::MaxLen(3), Precision::Exact);
+        groups[..4].iter_mut().for_each(|g| g.advance(&log, id(5)));
+        assert_eq!(
+            groups.each_ref().map(|g| g.entries_read),
+            [Some(3), Some(5), Some(5), Some(1), Some(0)]
+        );
+        assert_eq!(
+            groups.each_ref().map(|g| g.lag(&log)),
+            [Some(4), Some(2), Some(2), Some(6), Some(7)]
+        );
+        log.delete(id(6));
+        groups[..4].iter_mut().for_each(|g| g.advance(&log, id(7)));
+        assert_eq!(groups[4].lag(&log), None);
+        groups[4].advance(&log, id(5));
+        assert_eq!(groups[4].entries_read, None);
+        groups[4].advance(&log, id(7));
+        assert_eq!(
+            groups.each_ref().map(|g| g.entries_read),
+            [Some(4), Some(6), Some(6), Some(2), Some(7)]
+        );
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Create(u8),
+        Delete(u8),
+        Deliver(u64, u8),
+        Ack(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => (0u8..5).prop_map(Step::Create),
+            1 => (0u8..5).prop_map(Step::Delete),
+            8 => (0u64..30, 0u8..5).prop_map(|(ms, name)| Step::Deliver(ms, name)),
+            4 => (0u64..30).prop_map(Step::Ack),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+        #[test]
+        fn agrees_with_a_map(steps in proptest::collection::vec(step(), 1..120)) {
+            let mut group = Group::new(StreamId::MIN, None);
+            let mut names = BTreeSet::new();
+            let mut twin: BTreeMap<u64, u8> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Create(name) => {
+                        assert_eq!(group.create_consumer(&[name], 1).is_some(), names.insert(name));
+                    }
+                    Step::Delete(name) => {
+                        let had = twin.values().filter(|owner| **owner == name).count();
+                        assert_eq!(group.delete_consumer(&[name]), names.remove(&name).then_some(had));
+                        twin.retain(|_, owner| *owner != name);
+                    }
+                    Step::Deliver(ms, name) => {
+                        if let Some(consumer) = group.find_consumer(&[name]) {
+                            group.deliver(id(ms), consumer, 5);
+                            twin.insert(ms, name);
+                        }
+                    }
+                    Step::Ack(ms) => assert_eq!(group.ack(id(ms)), twin.remove(&ms).is_some()),
+                }
+                assert!(group.consumers().map(|(_, c)| c.name()[0]).eq(names.iter().copied()));
+                let owned = |(id, nack): (&StreamId, &Nack)| (id.ms, group.consumer(nack.consumer()).name()[0]);
+                assert!(group.pending(..).map(owned).eq(twin.iter().map(|(a, b)| (*a, *b))));
+                for (_, consumer) in group.consumers() {
+                    let ids = consumer.pending(..).map(|id| id.ms);
+                    assert!(ids.eq(twin.iter().filter(|(_, n)| **n == consumer.name()[0]).map(|(a, _)| *a)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_loaded_group_needs_an_owner_for_each_pending_entry() {
+        let mut group = Group::new(StreamId::MIN, None);
+        assert!(group.load_pending(id(1), 7, 2));
+        assert!(!group.load_pending(id(1), 7, 2));
+        assert!(!group.finish_load());
+        let consumer = group.create_consumer(b"c", 1).unwrap();
+        assert!(!group.load_owner(id(2), consumer));
+        assert!(group.load_owner(id(1), consumer));
+        assert!(!group.load_owner(id(1), consumer));
+        assert!(group.finish_load());
+        assert_eq!(group.nack(id(1)).map(|n| n.delivery_count), Some(2));
+    }
+}
