@@ -115,9 +115,10 @@ impl Value {
     fn free_effort(&self) -> usize {
         match self {
             Value::Str(_) => 1,
-            Value::List(list) => list.node_count(),
-            Value::Zset(zset) => zset.free_effort(),
-            Value::Stream(stream) => stream.log.node_count(),
+            Value::List(list) => list.free_effort(),
+            Value::Zset(Zset::Listpack(_)) => 1,
+            Value::Zset(Zset::Tree(set)) => set.len(),
+            Value::Stream(stream) => stream.log.nodes().len() + stream.group_count(),
         }
     }
 }
