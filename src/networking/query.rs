@@ -140,6 +140,13 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
     finish(server, c);
 }
 
+/// Run requests that come from no socket: transcripts, tests. The replies are in `c.reply`.
+pub fn feed(server: &mut Server, c: &mut Client, bytes: &[u8]) {
+    let mut buffer = std::mem::take(&mut c.querybuf);
+    buffer.extend_from_slice(bytes);
+    process_input_buffer(server, c, buffer, false);
+}
+
 /// Store what was not consumed: a partial command, or commands that have to wait.
 fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usize, shared: bool) {
     if let Some(kept) = c.open.as_ref().and_then(|open| open.kept()) {

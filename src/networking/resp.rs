@@ -420,3 +420,6 @@ fn inline(buffer: &[u8], pos: &mut usize, table: &mut ParseTable) -> Result<bool
     *pos = end;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! What the integration tests share: servers on loopback ports, a raw connection, a reader of replies.
+#![allow(dead_code)] // each test binary uses its own part
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A server that ends with the test.
+pub struct Peer {
+    child: Child,
+    pub port: u16,
+    dir: PathBuf,
+}
+
+impl Peer {
+    /// Our own server.
+    pub fn aeris(args: &[&str]) -> Peer {
+        Peer::start(env!("CARGO_BIN_EXE_aeris-server"), args)
+    }
+
+    /// The real one; `None` when it is not installed. With `REQUIRE_PEERS=1` that is a failure.
+    pub fn valkey(args: &[&str]) -> Option<Peer> {
+        let found = std::env::var_os("PATH").is_some_and(|paths| {
+            std::env::split_paths(&paths).any(|dir| dir.join("valkey-server").is_file())
+        });
+        if !found {
+            let required = std::env::var("REQUIRE_PEERS").is_ok_and(|v| v == "1");
+            assert!(!required, "REQUIRE_PEERS=1, but there is no valkey-server");
+            eprintln!("valkey-server is not installed: this comparison did not run");
+            return None;
+        }
+        let mut all = vec!["--extended-redis-compatibility", "yes"];
+        all.extend_from_slice(args);
+        Some(Peer::start("valkey-server", &all))
+    }
+
+    fn start(program: &str, args: &[&str]) -> Peer {
+        let port = free_port();
+        let dir = std::env::temp_dir().join(format!("aeris-test-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory for the server");
+        let child = Command::new(program)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--enable-debug-command", "yes"])
+            .args(args)
+            .current_dir(&dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{program}: {e}"));
+        let peer = Peer { child, port, dir };
+        for _ in 0..500 {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return peer;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{program} does not listen on port {port}");
+    }
+
+    pub fn connect(&self) -> Conn {
+        Conn::new(self.port)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether the process is still there.
+    pub fn alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // The child may have ended already, which is what some tests are about.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// One connection, replies as raw bytes.
+pub struct Conn {
+    stream: BufReader<TcpStream>,
+}
+
+impl Conn {
+    pub fn new(port: u16) -> Conn {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+        stream.set_nodelay(true).expect("nodelay");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
+        Conn { stream: BufReader::new(stream) }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).expect("send");
+    }
+
+    /// One reply, whole, as it came.
+    pub fn reply(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        read_reply(&mut self.stream, &mut out);
+        out
+    }
+
+    /// Send a command as multibulk and read its reply.
+    pub fn cmd<A: AsRef<[u8]>>(&mut self, argv: &[A]) -> Vec<u8> {
+        self.send(&multibulk(argv));
+        self.reply()
+    }
+
+    /// The same with words of a line, the reply as text.
+    pub fn line(&mut self, line: &str) -> String {
+        let argv: Vec<&str> = line.split(' ').collect();
+        String::from_utf8_lossy(&self.cmd(&argv)).into_owned()
+    }
+
+    /// True: the peer has closed and sent nothing more.
+    pub fn closed(&mut self) -> bool {
+        let mut rest = [0; 1];
+        matches!(self.stream.read(&mut rest), Ok(0) | Err(_))
+    }
+}
+
+pub fn multibulk<A: AsRef<[u8]>>(argv: &[A]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", argv.len()).into_bytes();
+    for arg in argv {
+        let arg = arg.as_ref();
+        out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+        out.extend_from_slice(arg);
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+fn read_reply(from: &mut impl BufRead, out: &mut Vec<u8>) {
+    let start = out.len();
+    let n = from.read_until(b'\n', out).expect("a reply");
+    assert!(n > 2, "the connection was closed");
+    let kind = out[start];
+    let count = std::str::from_utf8(&out[start + 1..out.len() - 2]).ok().and_then(|t| t.parse::<i64>().ok());
+    match (kind, count) {
+        (b'$' | b'=' | b'!', Some(len)) if len >= 0 => {
+            let mut data = vec![0; len as usize + 2];
+            from.read_exact(&mut data).expect("a bulk");
+            out.extend_from_slice(&data);
+        }
+        (b'*' | b'~' | b'>', Some(len)) if len > 0 => (0..len).for_each(|_| read_reply(from, out)),
+        (b'%', Some(len)) => (0..2 * len).for_each(|_| read_reply(from, out)),
+        (b'|', Some(len)) => (0..2 * len + 1).for_each(|_| read_reply(from, out)),
+        _ => {}
+    }
+}
+
+/// A reply as a tree, so that what is unordered can be sorted before a comparison.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reply {
+    Line(Vec<u8>),
+    Bulk(Vec<u8>),
+    Many(u8, Vec<Reply>),
+}
+
+pub fn parse_reply(bytes: &[u8]) -> Reply {
+    let mut at = 0;
+    parse_at(bytes, &mut at)
+}
+
+fn parse_at(bytes: &[u8], at: &mut usize) -> Reply {
+    let end = *at + bytes[*at..].iter().position(|&b| b == b'\n').expect("a line");
+    let line = &bytes[*at..end - 1];
+    *at = end + 1;
+    let count = std::str::from_utf8(&line[1..]).ok().and_then(|t| t.parse::<i64>().ok());
+    match (line[0], count) {
+        (b'$' | b'=' | b'!', Some(len)) if len >= 0 => {
+            let data = bytes[*at..*at + len as usize].to_vec();
+            *at += len as usize + 2;
+            Reply::Bulk(data)
+        }
+        (kind @ (b'*' | b'~' | b'>'), Some(len)) if len >= 0 => {
+            Reply::Many(kind, (0..len).map(|_| parse_at(bytes, at)).collect())
+        }
+        (b'%', Some(len)) => Reply::Many(b'%', (0..2 * len).map(|_| parse_at(bytes, at)).collect()),
+        _ => Reply::Line(line.to_vec()),
+    }
+}
+
+impl Reply {
+    /// Sort the elements: for commands that promise no order.
+    pub fn sorted(self) -> Reply {
+        match self {
+            Reply::Many(b'%', pairs) => {
+                let mut pairs: Vec<Vec<Reply>> = pairs.chunks(2).map(|p| p.to_vec()).collect();
+                pairs.sort();
+                Reply::Many(b'%', pairs.concat())
+            }
+            Reply::Many(kind, mut items) => {
+                items.sort();
+                Reply::Many(kind, items)
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Transcripts: dialogues with a server as data (`tests/transcripts/*.txt`), replayed in this process.
+//!
+//! ```text
+//! # a comment
+//! > SET k v          a request, as an inline command
+//! < +OK              its reply, one line for each line of the protocol
+//! ```
+//!
+//! Each file starts with an empty server. `make compat` replays the same files against both servers.
+
+mod common;
+
+use aeris::config::Config;
+use aeris::networking::client::Client;
+use aeris::networking::query;
+use aeris::state::Server;
+
+/// One request and what must come back.
+struct Exchange {
+    line: usize,
+    request: String,
+    reply: String,
+}
+
+fn read(text: &str) -> Vec<Exchange> {
+    let mut all: Vec<Exchange> = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        if let Some(request) = line.strip_prefix("> ") {
+            all.push(Exchange { line: at + 1, request: request.into(), reply: String::new() });
+        } else if let Some(reply) = line.strip_prefix("< ").or(line.strip_prefix("<")) {
+            let exchange = all.last_mut().unwrap_or_else(|| panic!("line {}: a reply to nothing", at + 1));
+            exchange.reply.push_str(reply);
+            exchange.reply.push_str("\r\n");
+        } else {
+            assert!(line.is_empty() || line.starts_with('#'), "line {}: {line}", at + 1);
+        }
+    }
+    all
+}
+
+fn files() -> Vec<(String, Vec<Exchange>)> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/transcripts");
+    let mut files: Vec<_> = std::fs::read_dir(dir)
+        .expect("tests/transcripts")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "txt"))
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).expect("a transcript");
+            (path.file_name().expect("a name").to_string_lossy().into_owned(), read(&text))
+        })
+        .collect();
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(!files.is_empty(), "there are no transcripts");
+    files
+}
+
+#[test]
+fn replayed_in_process() {
+    for (name, exchanges) in files() {
+        let mut server = Server::new(Config::default(), Vec::new());
+        let mut client = Client::detached(1, server.clock.now_ms);
+        for Exchange { line, request, reply } in exchanges {
+            query::feed(&mut server, &mut client, format!("{request}\r\n").as_bytes());
+            let got = String::from_utf8_lossy(&client.reply.take_bytes()).into_owned();
+            assert_eq!(got, reply, "{name}:{line}: {request}");
+        }
+    }
+}
+
+#[test]
+fn replayed_against_the_real_server() {
+    let Some(valkey) = common::Peer::valkey(&[]) else { return };
+    for (name, exchanges) in files() {
+        valkey.connect().line("FLUSHALL");
+        let mut conn = valkey.connect();
+        for Exchange { line, request, reply } in exchanges {
+            // Newer than the peer: the documentation judged these.
+            if name.starts_with("newer") {
+                continue;
+            }
+            conn.send(format!("{request}\r\n").as_bytes());
+            let got = String::from_utf8_lossy(&conn.reply()).into_owned();
+            assert_eq!(got, reply, "{name}:{line}: {request}");
+        }
+    }
+}
