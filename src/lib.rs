@@ -1,7 +1,25 @@
 //! aeris: a Redis-compatible server. One thread owns every data structure and runs one event loop.
+//!
+//! Arrows run downwards: `server -> {commands, networking, observe} -> db -> types -> ds`,
+//! `networking -> {resp, ae}`, `sys -> libc`. README.md, "Internals", has the reading order.
 #![deny(unsafe_code)]
 
+pub mod acl;
+pub mod commands;
 pub mod config;
+pub mod db;
 pub mod ds;
+pub mod error;
+pub mod networking;
+pub mod observe;
+pub mod pubsub;
+pub mod server;
+pub mod state;
 pub mod sys;
+pub mod types;
 pub mod util;
+
+/// The version of Redis whose behaviour this server has, and what it tells clients.
+pub const REDIS_VERSION: &str = "7.2.4";
+/// Our own version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -65,7 +65,8 @@ install_missing() {
     case $packages in *valkey*) has_candidate valkey-server || enable_backports ;; esac
     # One by one, so that one that can't be had doesn't cost the others.
     for package in $packages; do
-        install_quietly "$package" || say "could not install $package"
+        install_quietly "$package" || { apt_quietly update && install_quietly "$package"; } ||
+            say "could not install $package"
     done
 }
 

@@ -21,8 +21,8 @@ pub struct Acl {
 }
 
 impl Acl {
-    pub fn set_password(&mut self, password: &str) {
-        self.password = (!password.is_empty()).then(|| password.as_bytes().to_vec());
+    pub fn set_password(&mut self, password: &[u8]) {
+        self.password = (!password.is_empty()).then(|| password.to_vec());
     }
 
     /// New connections are the default user without having said so.

@@ -81,6 +81,15 @@ pub const NO_MANDATORY_KEYS: Flags = 1 << 17;
 /// The triple first/last/step does not tell all keys; clients ask COMMAND GETKEYS. Derived, never written in a row.
 pub const MOVABLEKEYS: Flags = 1 << 18;
 
+// What only the server itself asks; no client is told.
+
+/// Runs at once between MULTI and EXEC instead of being queued.
+pub const RUNS_IN_MULTI: Flags = 1 << 19;
+/// Allowed only to those whom `enable-debug-command` or `enable-module-command` names.
+pub const PROTECTED: Flags = 1 << 20;
+/// Reads the data set but may be propagated: CLIENT PAUSE WRITE holds it back too.
+pub const MAY_REPLICATE: Flags = 1 << 21;
+
 const FLAG_NAMES: [&str; 19] = [
     "write",
     "readonly",

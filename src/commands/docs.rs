@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The file is part of the binary as text and is parsed when the first client asks, which costs a server that is
-//! never asked nothing. Parsed, it takes about a megabyte and lives until the end.
+//! never asked nothing. Parsed, it lives until the end.
 //!
 //! **Invariant:** the file parses, and every field in it is one of [`Doc`] or [`Argument`]: `the_file_is_whole`.
 //! **Invariant:** every row has its line, and every line its row: `tests/command_facts.rs`.

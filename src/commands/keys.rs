@@ -24,7 +24,8 @@
 //! number of keys such as `01` or `+1`, which Valkey reads here although the command refuses it.
 
 use crate::commands::command::{
-    ACCESS, BeginSearch, Command, DELETE, FindKeys, KeyFlags, KeySpec, NOT_KEY, OW, RO, RW, UPDATE,
+    ACCESS, BeginSearch, Command, DELETE, FindKeys, KeyFlags, KeySpec, NO_MANDATORY_KEYS, NOT_KEY,
+    OW, RO, RW, UPDATE,
 };
 
 /// One key of a call.
@@ -59,6 +60,9 @@ pub type GetKeys = fn(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), Inval
 
 /// Appends the keys of a call to `out`, spec by spec. `argv` begins with the command's name and has passed
 /// [`Command::check_arity`]. Shard channels are among them: see [`KeyRef::is_key`].
+///
+/// A command with key specs that yields no key is an error, unless it may be called without: then, as with EVAL and a
+/// number of keys that does not fit, there are none.
 pub fn get_keys(cmd: &Command, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let before = out.len();
     let found = match cmd.get_keys {
@@ -68,10 +72,16 @@ pub fn get_keys(cmd: &Command, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<
     if found.is_err() {
         out.truncate(before);
     }
-    found
+    let may_be_none = cmd.keys.is_empty() || cmd.is(NO_MANDATORY_KEYS);
+    if out.len() > before || may_be_none {
+        Ok(())
+    } else {
+        Err(InvalidKeys)
+    }
 }
 
-/// Appends the keys of one spec. A keyword that is absent means no keys; a series that does not fit is an error.
+/// Appends the keys of one spec. A keyword that is absent means no keys; a series that does not fit is an error,
+/// and so is a number of keys that is zero.
 fn walk(spec: &KeySpec, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let Some(first) = begin(spec.begin, argv) else {
         return Ok(());
@@ -86,11 +96,9 @@ fn walk(spec: &KeySpec, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), Inv
             step,
         } => {
             let count = number_of_keys(argv, first + number as usize)?;
-            if count == 0 {
-                return Ok(());
-            }
             let first = first + first_key as usize;
-            let last = (count - 1)
+            let steps = count.checked_sub(1).ok_or(InvalidKeys)?;
+            let last = steps
                 .checked_mul(step as usize)
                 .and_then(|span| span.checked_add(first));
             (first, last.ok_or(InvalidKeys)?, step)

@@ -15,8 +15,8 @@ use crate::server::call::call;
 use crate::state::{Queued, Server, WatchedKey};
 
 pub const TABLE: &[Command] = &[
-    cmd("discard", discard, 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, TRANSACTION).outside_queue(),
-    cmd("exec", exec, 1, NOSCRIPT | LOADING | STALE | SKIP_COMMANDLOG, TRANSACTION).outside_queue(),
+    cmd("discard", discard, 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY | RUNS_IN_MULTI, TRANSACTION),
+    cmd("exec", exec, 1, NOSCRIPT | LOADING | STALE | SKIP_COMMANDLOG | RUNS_IN_MULTI, TRANSACTION),
     cmd("multi", multi, 1, NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY, TRANSACTION),
     cmd("unwatch", unwatch, 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, TRANSACTION),
     cmd("watch", watch, -2, NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY, TRANSACTION)

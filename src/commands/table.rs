@@ -4,7 +4,7 @@
 //! name; a client's next command is most often the same as its last, which is tried first. Ids are the
 //! places in `entries`, containers followed by their subcommands.
 
-use crate::commands::command::{Command, container};
+use crate::commands::command::Command;
 use crate::observe::histogram::Histogram;
 
 /// What INFO commandstats and latencystats tell of one command.
@@ -118,6 +118,12 @@ impl CommandTable {
         }
     }
 
+    /// Whether a name, in any case, is this command's.
+    #[inline]
+    pub fn says(&self, id: u16, name: &[u8]) -> bool {
+        self.said(id).eq_ignore_ascii_case(name)
+    }
+
     /// What clients say for this command.
     #[inline]
     fn said(&self, id: u16) -> &[u8] {
@@ -179,10 +185,5 @@ impl CommandTable {
             self.enter(&said, id);
         }
         true
-    }
-
-    /// A container cannot be run by itself.
-    pub fn is_container(&self, id: u16) -> bool {
-        self.entries[id as usize].row.proc as usize == container as usize
     }
 }

@@ -32,6 +32,12 @@ impl Text {
     }
 }
 
+impl AsRef<Path> for Text {
+    fn as_ref(&self) -> &Path {
+        self.as_path()
+    }
+}
+
 impl Deref for Text {
     type Target = [u8];
     fn deref(&self) -> &[u8] {

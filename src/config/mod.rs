@@ -16,25 +16,32 @@
 //! with the steps that are due; the server does them and calls [`Config::rollback`] when one fails.
 //!
 //! **Invariants**
-//! - Every row's default and the ends of its range survive a write and a read through CONFIG (`table::tests`).
-//! - CONFIG SET is all or nothing: no field changes unless every value is valid (`set::tests`).
-//! - redis.conf documents every row that is not hidden, with its default (`tests/` of this module).
+//! - Every row's default and the ends of its range survive a write and a read (`table::tests::values_survive_their_text`).
+//! - CONFIG SET is all or nothing: no field changes unless every value is valid (`tests::set_is_all_or_nothing`).
+//! - redis.conf documents every row that is not hidden, with its default
+//!   (`tests::redis_conf_documents_every_setting_with_its_default`).
 //!
 //! Limits: the working directory belongs to the process, and `dir` changes it, as in Redis: relative paths of later lines and
-//! of include lines start there.
+//! include lines start there. A name is looked up by a scan of the table: CONFIG is no hot path.
 //!
 //! Rejected: a map from names to strings (each use would parse again), and a macro that makes struct and table in one go
 //! (nobody can grep it).
 
-mod enums;
-
+mod args;
+pub mod enums;
+mod parse;
+mod rewrite;
 mod row;
-
+mod set;
 mod special;
 mod table;
 
+pub use args::{Sources, parse_args};
 pub use enums::*;
+pub use parse::{Directives, StartError, load};
+pub use rewrite::{Extent, RewriteError, rewrite};
 pub use row::*;
+pub use set::{Access, Change, SetError, Step};
 pub use table::{TABLE, lookup};
 
 use std::os::unix::ffi::OsStrExt;
@@ -318,6 +325,8 @@ pub struct Config {
 
     /// The configuration file, absolute; None when the server started without one.
     pub file: Option<PathBuf>,
+    /// Where the server was started: relative includes start there until a `dir` line.
+    pub start_dir: PathBuf,
     /// The first `save` line of a configuration replaces the default, later ones add to it.
     pub save_seen: bool,
 }
@@ -334,3 +343,25 @@ impl Default for Config {
         config
     }
 }
+
+impl Config {
+    /// The names of settings that were changed though they do nothing here, for a line in the log at start.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let default = Config::default();
+        let idle = TABLE.iter().filter(|row| row.is(NO_EFFECT));
+        idle.filter(|row| row.get(self) != row.get(&default))
+            .map(|row| row.name)
+            .collect()
+    }
+}
+
+/// The system's own words for an error, without the number that Rust appends.
+fn os_error(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().into(),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

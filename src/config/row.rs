@@ -6,6 +6,9 @@
 use super::Config;
 use super::enums::Text;
 use super::special::Special;
+use crate::util::memory::parse_memory;
+use crate::util::number::parse_i64;
+use crate::util::quote::repr;
 
 /// Why a value was refused, in Redis's words.
 pub type Reason = String;
@@ -224,6 +227,21 @@ impl Row {
         Ok(())
     }
 
+    /// What CONFIG REWRITE writes behind the name, one entry for each line; none when the setting has to be left out.
+    pub(super) fn lines(&self, config: &Config) -> Vec<Vec<u8>> {
+        match &self.kind {
+            Kind::Special(special) => (special.lines)(config),
+            Kind::Text { get, .. } if get(config).is_empty() && self.is(EMPTY_IS_UNSET) => vec![],
+            Kind::Text { get, .. } => vec![repr(get(config)).into_bytes()],
+            Kind::Number {
+                get,
+                unit: Unit::Memory,
+                ..
+            } => vec![show_memory(get(config))],
+            _ => vec![self.get(config)],
+        }
+    }
+
     pub(super) fn put_default(&self, config: &mut Config) {
         match &self.kind {
             Kind::Bool { set, default, .. } => set(config, *default),
@@ -292,40 +310,14 @@ fn parse_octal(text: &[u8]) -> Option<i128> {
     i64::from_str_radix(text, 8).ok().map(i128::from)
 }
 
-/// A number in its one canonical spelling: no sign but `-`, no leading zeros, no spaces.
-pub fn parse_i64(text: &[u8]) -> Option<i64> {
-    let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let canonical = match digits {
-        [b'0'] => text.len() == 1,
-        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    if !canonical {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// Bytes: digits and a unit. No digits at all are zero, as in Redis; what overflows is refused.
-pub fn parse_memory(text: &[u8]) -> Option<u64> {
-    let end = text
+/// With the largest unit that divides it.
+fn show_memory(bytes: i128) -> Vec<u8> {
+    let units = [(1 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")];
+    let unit = units
         .iter()
-        .position(|b| !b.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (digits, unit) = text.split_at(end);
-    let factor: u64 = match unit.to_ascii_lowercase().as_slice() {
-        b"" | b"b" => 1,
-        b"k" => 1000,
-        b"kb" => 1 << 10,
-        b"m" => 1_000_000,
-        b"mb" => 1 << 20,
-        b"g" => 1_000_000_000,
-        b"gb" => 1 << 30,
-        _ => return None,
-    };
-    if digits.is_empty() {
-        return Some(0);
+        .find(|(size, _)| bytes != 0 && bytes % size == 0);
+    match unit {
+        Some((size, name)) => format!("{}{name}", bytes / size).into_bytes(),
+        None => bytes.to_string().into_bytes(),
     }
-    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    number.checked_mul(factor)
 }

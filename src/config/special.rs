@@ -5,15 +5,22 @@
 
 use super::Config;
 use super::enums::*;
-use super::row::{Origin, Reason, not_one_of, parse_i64, parse_memory};
+use super::row::{Origin, Reason, not_one_of};
+use crate::util::memory::parse_memory;
+use crate::util::number::parse_i64;
+
+/// Sets the field from the arguments of a line, or leaves it as it was.
+pub type SetFn = fn(&mut Config, &[&[u8]], Origin) -> Result<(), Reason>;
 
 pub struct Special {
     /// The value as CONFIG GET shows it.
     pub get: fn(&Config) -> Vec<u8>,
-    pub set: fn(&mut Config, &[&[u8]], Origin) -> Result<(), Reason>,
+    pub set: SetFn,
     pub put_default: fn(&mut Config),
     /// The lines that CONFIG REWRITE writes: what follows the name, one entry a line. Empty: no line at all.
     pub lines: fn(&Config) -> Vec<Vec<u8>>,
+    /// Whether a line adds to the lines before it, instead of replacing them.
+    pub adds_up: bool,
 }
 
 fn wrong_number() -> Reason {
@@ -50,6 +57,7 @@ pub static BIND: Special = Special {
             join(&c.bind)
         }]
     },
+    adds_up: false,
 };
 
 pub static SAVE: Special = Special {
@@ -73,6 +81,7 @@ pub static SAVE: Special = Special {
             .map(|rule| rule.to_string().into_bytes())
             .collect()
     },
+    adds_up: true,
 };
 
 impl std::fmt::Display for SavePoint {
@@ -85,9 +94,9 @@ impl std::fmt::Display for SavePoint {
 fn set_save(c: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason> {
     let invalid = || Reason::from("Invalid save parameters");
     let mut rules = Vec::new();
-    let nothing = args == [b""];
+    let nothing = args.is_empty() || args == [b""];
     if !nothing {
-        if args.is_empty() || args.len() % 2 != 0 {
+        if !args.len().is_multiple_of(2) {
             return Err(invalid());
         }
         for pair in args.chunks_exact(2) {
@@ -163,6 +172,7 @@ macro_rules! shutdown_on {
             set: |c, args, _| parse_shutdown(args).map(|flags| c.$field = flags),
             put_default: |c| c.$field = ShutdownFlags::default(),
             lines: |c| vec![show_shutdown(c.$field)],
+            adds_up: false,
         }
     };
 }
@@ -181,6 +191,7 @@ pub static REPLICAOF: Special = Special {
             vec![show_replicaof(c)]
         }
     },
+    adds_up: false,
 };
 
 fn show_replicaof(c: &Config) -> Vec<u8> {
@@ -219,6 +230,7 @@ pub static MAXMEMORY_CLIENTS: Special = Special {
     },
     put_default: |c| c.maxmemory_clients = ClientsLimit::default(),
     lines: |c| vec![c.maxmemory_clients.to_string().into_bytes()],
+    adds_up: false,
 };
 
 impl std::fmt::Display for ClientsLimit {
@@ -271,13 +283,20 @@ pub static CLIENT_OUTPUT_BUFFER_LIMIT: Special = Special {
         let (replica, pubsub) = (limit(256 << 20, 64 << 20, 60), limit(32 << 20, 8 << 20, 60));
         c.client_output_buffer_limit = [limit(0, 0, 0), replica, pubsub];
     },
-    lines: show_obuf_limits,
+    // A line leaves the other classes alone, so those at their default need none.
+    lines: |c| {
+        let (now, default) = (show_obuf_limits(c), show_obuf_limits(&Config::default()));
+        now.into_iter()
+            .filter(|line| !default.contains(line))
+            .collect()
+    },
+    adds_up: true,
 };
 
 /// client-output-buffer-limit class hard soft soft-seconds [...]; classes that are not named keep their limits
 fn set_obuf_limits(c: &mut Config, args: &[&[u8]], _: Origin) -> Result<(), Reason> {
     let args = if args == [b""] { &[] } else { args };
-    if args.len() % 4 != 0 {
+    if !args.len().is_multiple_of(4) {
         return Err("Wrong number of arguments in buffer limit configuration.".into());
     }
     let mut limits = c.client_output_buffer_limit;
@@ -328,6 +347,7 @@ pub static OOM_SCORE_ADJ_VALUES: Special = Special {
     },
     put_default: |c| c.oom_score_adj_values = [0, 200, 800],
     lines: |c| vec![join(&c.oom_score_adj_values)],
+    adds_up: false,
 };
 
 fn show_percentiles(c: &Config) -> Vec<u8> {
@@ -375,6 +395,7 @@ pub static LATENCY_TRACKING_INFO_PERCENTILES: Special = Special {
             text
         }]
     },
+    adds_up: false,
 };
 
 pub static NOTIFY_KEYSPACE_EVENTS: Special = Special {
@@ -389,6 +410,7 @@ pub static NOTIFY_KEYSPACE_EVENTS: Special = Special {
     },
     put_default: |c| c.notify_keyspace_events = NotifyFlags::default(),
     lines: |c| vec![format!("\"{}\"", c.notify_keyspace_events).into_bytes()],
+    adds_up: false,
 };
 
 /// Conditions on text settings.

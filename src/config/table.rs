@@ -367,3 +367,83 @@ const ACTIVEDEFRAG: Kind = Kind::Bool {
     default: false,
     refuse_yes: Some(NO_DEFRAG),
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<&str> = TABLE.iter().flat_map(Row::names).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    /// The default goes out as text and comes in again as the same value; so do the ends of a range, which proves that
+    /// the field is wide enough.
+    #[test]
+    fn values_survive_their_text() {
+        let default = Config::default();
+        for row in TABLE.iter().filter(|row| !row.is(MULTI_ARG)) {
+            let text = row.get(&default);
+            let mut config = Config::default();
+            if !(text.is_empty() && row.set(&mut config, &[b""], Origin::Set).is_err()) {
+                assert_eq!(
+                    row.set(&mut config, &[&text], Origin::Set),
+                    Ok(()),
+                    "{}",
+                    row.name
+                );
+            }
+            assert_eq!(row.get(&config), text, "{}", row.name);
+            let Kind::Number {
+                get, set, min, max, ..
+            } = row.kind
+            else {
+                continue;
+            };
+            for end in [min, max] {
+                set(&mut config, end);
+                let clamped = ["hz", "watchdog-period"].contains(&row.name);
+                assert!(
+                    clamped || get(&config) == end,
+                    "{} can't hold {end}",
+                    row.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_choice_is_read_back() {
+        for row in TABLE {
+            let Kind::Choice { names, .. } = row.kind else {
+                continue;
+            };
+            for name in names() {
+                let mut config = Config::default();
+                let upper = name.to_ascii_uppercase();
+                assert_eq!(
+                    row.set(&mut config, &[upper.as_bytes()], Origin::Set),
+                    Ok(())
+                );
+                assert_eq!(row.get(&config), name.as_bytes(), "{}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_are_redis_s() {
+        let config = Config::default();
+        assert_eq!((config.port, config.databases, config.hz), (6379, 16, 10));
+        assert_eq!(config.bind, ["*", "-::*"]);
+        assert_eq!(
+            config.client_output_buffer_limit[ObufClass::Replica as usize].hard,
+            256 << 20
+        );
+        assert_eq!(config.save.len(), 3);
+        assert_eq!(config.proto_max_bulk_len, 512 << 20);
+    }
+}

@@ -147,7 +147,7 @@ pub fn handle_timeouts(server: &mut Server) {
             return;
         }
         server.blocked.timeouts.pop_first();
-        let Some(mut c) = take(server, r) else { continue };
+        let Some(mut c) = server.net.clients.take_ref(r) else { continue };
         reply_to_timeout(&mut c);
         unblock(server, &mut c);
         server.net.clients.put(c);
@@ -156,7 +156,7 @@ pub fn handle_timeouts(server: &mut Server) {
 
 /// CLIENT UNBLOCK. False: that client does not wait, or not for something that can be cut short.
 pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -> bool {
-    let Some(mut c) = take(server, r) else { return false };
+    let Some(mut c) = server.net.clients.take_ref(r) else { return false };
     let kind = c.blocked.as_ref().map(|b| b.kind);
     let can = matches!(
         kind,
@@ -174,11 +174,6 @@ pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -
     }
     server.net.clients.put(c);
     can
-}
-
-fn take(server: &mut Server, r: ClientRef) -> Option<Box<Client>> {
-    server.net.clients.resolve(r)?;
-    server.net.clients.take(r.slot)
 }
 
 impl Server {
@@ -214,7 +209,7 @@ pub fn handle_ready_keys(server: &mut Server) {
 
 /// Run a waiting client's command again, if the key is there for it.
 fn serve(server: &mut Server, db: u32, key: &[u8], r: ClientRef) {
-    let Some(mut c) = take(server, r) else { return };
+    let Some(mut c) = server.net.clients.take_ref(r) else { return };
     let wanted = c.blocked.as_ref().map(|b| (b.kind, b.on_nokey));
     let found = server.lookup_no_touch(&c, key).map(crate::types::string::type_of);
     debug_assert_eq!(c.db, db);
@@ -251,7 +246,7 @@ fn reexecute(server: &mut Server, c: &mut Client) {
 pub fn resume_postponed(server: &mut Server) {
     let waiting = std::mem::take(&mut server.blocked.postponed);
     for r in waiting {
-        let Some(mut c) = take(server, r) else { continue };
+        let Some(mut c) = server.net.clients.take_ref(r) else { continue };
         if let Some(blocked) = c.blocked.take() {
             c.clear(flag::BLOCKED);
             let argv = blocked.argv.slices();

@@ -1,13 +1,14 @@
 //! The keys with a TTL, in the order in which they expire.
 //!
-//! Active expiry wants the due keys, earliest first, and nothing else; a sample that mostly finds keys which are not due is work for
-//! nothing, and a key that no sample meets stays for ever. So there is an exact index. It holds (time, id) pairs, where an id is any number by which
-//! the owner finds the key again: the keyspace takes the key's 64-bit hash, which `HashTable::find_by` resolves, because a stale hash is
+//! Active expiry wants the due keys, earliest first, and nothing else; a sample that mostly finds keys which
+//! are not due is work for nothing, and a key that no sample meets stays for ever. So there is an exact
+//! index. It holds (time, id) pairs, where an id is any number by which the owner finds the key again: the
+//! keyspace takes the key's 64-bit hash, which `HashTable::find_by` resolves, because a stale hash is
 //! harmless and a stale address is not.
 //!
 //! ```text
 //!             BTreeMap: (at, id) of the lowest pair that may stand in the leaf
-//!        (MIN, 0)          (7000, 91..)          (9500, 12..)
+//!          lowest          (7000, 91..)          (9500, 12..)
 //!           |                   |                     |
 //!        leaf                leaf                  leaf        base: i64, len, words: Vec<u32>
 //!        +----------------+----------------+----------------+ - - - - - - - -+
@@ -15,21 +16,26 @@
 //!        +----------------+----------------+----------------+ - - - - - - - -+     the fourth only in a leaf that spans over 49 days
 //! ```
 //!
-//! A leaf is unsorted: an insert appends, a removal moves the last pair into the hole. Only the columns matter for speed: to find
-//! an id in a leaf the processor compares one dense array of u32, eight or sixteen at a time. A full leaf is split at its median. Appends in
-//! order, the usual case with one TTL for all, open a new leaf instead, so that the leaves behind them are full.
+//! A leaf is unsorted: an insert appends, a removal moves the last pair into the hole. Only the columns
+//! matter for speed: to find an id in a leaf the processor compares one dense array of u32, eight or sixteen
+//! at a time. A full leaf is split at its median. Appends in order, the usual case with one TTL for all, open
+//! a new leaf instead, so that the leaves behind them are full.
 //!
 //! **Invariants**
-//! - A pair stands in the leaf with the greatest key not above it; the first leaf's key is below everything (`tests::twin`).
+//! - A pair stands in the leaf with the greatest key not above it; the first leaf's key is below everything
+//!   (`tests::twin`).
 //! - No leaf is empty. No `base` is above a time in its leaf.
 //! - A leaf is allocated in steps of `STEP` pairs or to a size class, and freed the same way.
 //!
-//! Cost: a pair is 12 bytes, with slack and the map about 13.6; insert, remove and pop touch one leaf and the path to it. A million pairs of the same millisecond
-//! are no special case, as the id is part of the order. Pairs may repeat (two keys can share a hash): more than a leaf's worth of the very same pair makes one long leaf.
+//! Cost: a pair is 12 bytes, with slack and the map about 13.6; insert, remove and pop touch one leaf and the
+//! path to it. A million pairs of the same millisecond are no special case, as the id is part of the order.
+//! Pairs may repeat (two keys can share a hash): more than a leaf's worth of the very same pair makes one
+//! long leaf.
 //!
-//! Rejected: a hierarchical timing wheel (its lists need a pointer each way, and TTLs of years and milliseconds in one wheel cascade), a binary heap
-//! (a removal needs the position, or leaves a corpse for each overwritten TTL), sorted leaves (an insert moves half a leaf),
-//! BTreeMap of pairs (24 to 30 bytes each).
+//! Rejected: a hierarchical timing wheel (its lists need a pointer each way, and TTLs of years and
+//! milliseconds in one wheel cascade), a binary heap (a removal needs the position, or leaves a corpse for
+//! each overwritten TTL), sorted leaves (an insert moves half a leaf), BTreeMap of pairs (24 to 30 bytes
+//! each).
 use std::collections::BTreeMap;
 
 /// Pairs in a leaf, at most (unless all are the same).
@@ -42,14 +48,22 @@ type Pair = (i64, u64);
 /// An ordered multiset of (time in ms, id).
 #[derive(Default)]
 pub struct Expires {
-    leaves: BTreeMap<Pair, Leaf>,
+    leaves: BTreeMap<Key, Leaf>,
     len: usize,
     /// Bytes of all leaves' columns.
     bytes: usize,
 }
 
+/// A pair as one number, which compares in two instructions where a tuple takes branches.
+type Key = u128;
+
 /// The key of the first leaf.
-const LOWEST: Pair = (i64::MIN, 0);
+const LOWEST: Key = 0;
+
+fn key_of((at, id): Pair) -> Key {
+    // Flipping the sign makes negative times the smaller numbers.
+    u128::from(at as u64 ^ (1 << 63)) << 64 | u128::from(id)
+}
 
 impl Expires {
     pub const fn new() -> Self {
@@ -72,7 +86,7 @@ impl Expires {
     pub fn insert(&mut self, at: i64, id: u64) {
         self.len += 1;
         let pair = (at, id);
-        let Some((_, leaf)) = self.leaves.range_mut(..=pair).next_back() else {
+        let Some((_, leaf)) = self.leaves.range_mut(..=key_of(pair)).next_back() else {
             let leaf = Leaf::of(&[pair]);
             self.bytes += leaf.bytes();
             self.leaves.insert(LOWEST, leaf);
@@ -85,12 +99,12 @@ impl Expires {
             None
         };
         match &split {
-            Some((key, _)) if *key <= pair => {}
+            Some((key, _)) if *key <= key_of(pair) => {}
             _ => leaf.push(pair),
         }
         self.bytes = self.bytes - before + leaf.bytes();
         if let Some((key, mut upper)) = split {
-            if key <= pair {
+            if key <= key_of(pair) {
                 upper.push(pair);
             }
             self.bytes += upper.bytes();
@@ -100,7 +114,7 @@ impl Expires {
 
     /// Takes a pair out, once; false if it is not there.
     pub fn remove(&mut self, at: i64, id: u64) -> bool {
-        let Some((&key, leaf)) = self.leaves.range_mut(..=(at, id)).next_back() else {
+        let Some((&key, leaf)) = self.leaves.range_mut(..=key_of((at, id))).next_back() else {
             return false;
         };
         let Some(place) = leaf.position((at, id)) else {
@@ -146,15 +160,16 @@ impl Expires {
     /// Bytes allocated: exact for the leaves' columns, close for the map around them.
     pub fn memory_bytes(&self) -> usize {
         // A node of a BTreeMap has 11 places, of which two thirds are used on average.
-        self.bytes + self.leaves.len() * (size_of::<Pair>() + size_of::<Leaf>()) * 3 / 2
+        self.bytes + self.leaves.len() * (size_of::<Key>() + size_of::<Leaf>()) * 3 / 2
     }
 
     pub fn clear(&mut self) {
         *self = Expires::new();
     }
 
-    /// Accounts for a pair that left the leaf at `key`, drops the leaf if it is empty, and merges it when it just gave memory back.
-    fn note_removal(&mut self, key: Pair, before: usize, after: usize) {
+    /// Accounts for a pair that left the leaf at `key`, drops the leaf if it is empty, and merges it when it
+    /// just gave memory back.
+    fn note_removal(&mut self, key: Key, before: usize, after: usize) {
         self.len -= 1;
         self.bytes = self.bytes - before + after;
         if after == 0 {
@@ -165,7 +180,7 @@ impl Expires {
     }
 
     /// Removes an empty leaf. If it was the first, the next one takes its key.
-    fn drop_leaf(&mut self, key: Pair) {
+    fn drop_leaf(&mut self, key: Key) {
         self.leaves.remove(&key);
         if key == LOWEST
             && let Some((_, leaf)) = self.leaves.pop_first()
@@ -174,7 +189,7 @@ impl Expires {
         }
     }
 
-    fn merge_with_next(&mut self, key: Pair) {
+    fn merge_with_next(&mut self, key: Key) {
         let mut range = self.leaves.range_mut(key..);
         let (Some((_, leaf)), Some((&next_key, next))) = (range.next(), range.next()) else {
             return;
@@ -209,7 +224,8 @@ const TIME_HIGH: usize = 3;
 const NARROW: u32 = 3;
 const WIDE: u32 = 4;
 
-/// Capacities grow by about a sixth, along the allocator's size classes: 12 bytes times these are just below 192, 256, .. 3072.
+/// Capacities grow by about a sixth, along the allocator's size classes: 12 bytes times these are just below
+/// 192, 256, .. 3072.
 const CAPACITIES: [usize; 17] = [
     4, 8, 16, 21, 26, 32, 37, 42, 53, 64, 85, 106, 128, 149, 170, 213, 256,
 ];
@@ -350,13 +366,13 @@ impl Leaf {
         }
     }
 
-    /// Splits a full leaf and returns the upper part with its key: a new leaf for `pair` alone if nothing here is above it, else the half above the median.
-    /// None if all pairs are the same.
-    fn split(&mut self, pair: Pair) -> Option<(Pair, Leaf)> {
+    /// Splits a full leaf and returns the upper part with its key: a new leaf for `pair` alone if nothing
+    /// here is above it, else the half above the median. None if all pairs are the same.
+    fn split(&mut self, pair: Pair) -> Option<(Key, Leaf)> {
         let mut pairs: Vec<Pair> = (0..self.len()).map(|place| self.get(place)).collect();
         let highest = pairs.iter().copied().max()?;
         if highest < pair {
-            return Some((pair, Leaf::of(&[])));
+            return Some((key_of(pair), Leaf::of(&[])));
         }
         let middle = pairs.len() / 2;
         let (_, &mut median, _) = pairs.select_nth_unstable(middle);
@@ -368,7 +384,7 @@ impl Leaf {
         };
         let (lower, upper): (Vec<Pair>, Vec<Pair>) = pairs.iter().partition(|&&p| p < key);
         *self = Leaf::of(&lower);
-        Some((key, Leaf::of(&upper)))
+        Some((key_of(key), Leaf::of(&upper)))
     }
 }
 
@@ -388,3 +404,6 @@ fn find_word(words: &[u32], word: u32) -> Option<usize> {
         .position(|&w| w == word)
         .map(|place| chunks.len() * LANES + place)
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,8 @@ mod tests;
 pub type Pos = u32;
 
 const HEADER: usize = 6;
+/// The size of a listpack without elements.
+pub const EMPTY_BYTES: usize = HEADER + 1;
 const END: u8 = 0xFF;
 const COUNT_UNKNOWN: u16 = u16::MAX;
 /// No listpack grows beyond this, whatever the settings say.
@@ -408,7 +410,7 @@ pub fn safe_to_add(bytes: usize, add: usize) -> bool {
 
 /// Bytes of a listpack that holds `int` `count` times: what a caller asks before it builds one.
 pub fn estimate_bytes(int: i64, count: usize) -> usize {
-    HEADER + 1 + Element::Int(int).entry_size().saturating_mul(count)
+    EMPTY_BYTES + Element::Int(int).entry_size().saturating_mul(count)
 }
 
 /// An owned listpack, the size of a pointer.
@@ -418,10 +420,10 @@ const _: () = assert!(size_of::<Option<Listpack>>() == 8);
 
 impl Listpack {
     pub fn new() -> Self {
-        let mut listpack = Self(ThinBytes::zeroed(HEADER + 1));
+        let mut listpack = Self(ThinBytes::zeroed(EMPTY_BYTES));
         // SAFETY: the length just given.
-        let bytes = unsafe { listpack.0.slice_mut(HEADER + 1) };
-        bytes[0] = (HEADER + 1) as u8;
+        let bytes = unsafe { listpack.0.slice_mut(EMPTY_BYTES) };
+        bytes[0] = EMPTY_BYTES as u8;
         bytes[HEADER] = END;
         listpack
     }
@@ -492,7 +494,7 @@ impl Listpack {
 
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.bytes_len() == HEADER + 1
+        self.bytes_len() == EMPTY_BYTES
     }
 
     #[inline]

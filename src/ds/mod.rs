@@ -1,14 +1,17 @@
 //! Data structures over packed bytes. `unsafe` lives here and in `sys`.
 #![allow(unsafe_code)]
 
+pub mod bits;
 pub mod entry;
 pub mod expires;
 pub mod hash;
 pub mod hashtable;
+pub mod hll;
 pub mod intset;
 pub mod listpack;
 pub mod lzf;
 pub mod member;
+pub mod quicklist;
 pub mod sorted_set;
 pub mod stream;
 mod thin;

@@ -373,6 +373,10 @@ pub struct ZsetTree {
     len: usize,
 }
 
+// SAFETY: the tree owns its nodes. The members belong to whoever promised that they live as long (see `insert`), and
+// moves both together.
+unsafe impl Send for ZsetTree {}
+
 impl Default for ZsetTree {
     fn default() -> Self {
         ZsetTree::new()

@@ -88,7 +88,7 @@ fn listen_on(name: &str, port: u16, backlog: i32) -> io::Result<TcpListener> {
 }
 
 fn listen_unix(config: &crate::config::Config) -> io::Result<UnixListener> {
-    let path = &config.unixsocket;
+    let path = config.unixsocket.as_path();
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -100,7 +100,7 @@ fn listen_unix(config: &crate::config::Config) -> io::Result<UnixListener> {
     }
     socket.listen(config.tcp_backlog as i32)?;
     socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    Ok(UnixListener::from(std::os::fd::OwnedFd::from(socket)))
 }
 
 /// Let the loop call us when somebody connects.

@@ -256,9 +256,24 @@ impl Client {
         }
     }
 
+    /// Connected from this machine.
+    pub fn is_local(&self) -> bool {
+        match &self.conn {
+            None | Some(Connection::Unix(_)) => true,
+            Some(Connection::Tcp(socket)) => {
+                socket.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
+            }
+        }
+    }
+
     /// Nobody reads what this client is told.
     pub fn is_detached(&self) -> bool {
         self.conn.is_none()
+    }
+
+    /// Bytes of arguments of an incomplete command.
+    pub fn argv_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.argv_len())
     }
 
     /// Heap bytes that this client holds, its own structure included.

@@ -53,6 +53,12 @@ impl Clients {
         self.slots.get_mut(slot as usize)?.take()
     }
 
+    /// The same, if it is still the client that the reference means.
+    pub fn take_ref(&mut self, r: ClientRef) -> Option<Box<Client>> {
+        self.resolve(r)?;
+        self.take(r.slot)
+    }
+
     #[inline]
     pub fn put(&mut self, client: Box<Client>) {
         let slot = client.slot as usize;

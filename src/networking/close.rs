@@ -14,10 +14,7 @@ pub fn free_clients_in_async_queue(el: &mut EventLoop<Server>, server: &mut Serv
 }
 
 fn free_client(el: &mut EventLoop<Server>, server: &mut Server, r: ClientRef) {
-    if server.net.clients.resolve(r).is_none() {
-        return;
-    }
-    let Some(mut c) = server.net.clients.take(r.slot) else { return };
+    let Some(mut c) = server.net.clients.take_ref(r) else { return };
     unlink(server, &mut c);
     if let Some(token) = c.token.take() {
         el.remove_file(token);

@@ -16,6 +16,7 @@ pub mod client;
 pub mod clients;
 pub mod close;
 pub mod connection;
+pub mod describe;
 pub mod query;
 pub mod reply;
 pub mod resp;

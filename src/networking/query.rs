@@ -96,7 +96,7 @@ fn note_read(
             Io::Drained
         }
         _ => {
-            log::debug!(target: "verbose", "Client closed connection {}", crate::networking::client::describe(server, c));
+            log::debug!(target: "verbose", "Client closed connection {}", crate::networking::describe::describe(server, c));
             Net::close_asap(&mut server.net.close_asap, c);
             Io::Drained
         }
@@ -160,8 +160,8 @@ fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usi
     if rest > 0 && c.querybuf.len() as u64 > server.config.client_query_buffer_limit {
         log::warn!(
             "Closing client that reached max query buffer length: {} (qbuf initial bytes: {})",
-            crate::networking::client::describe(server, c),
-            crate::util::quote::repr_string(&c.querybuf[..c.querybuf.len().min(64)]),
+            crate::networking::describe::describe(server, c),
+            crate::util::quote::repr(&c.querybuf[..c.querybuf.len().min(64)]),
         );
         server.stats.query_buffer_limit_disconnections += 1;
         Net::close_asap(&mut server.net.close_asap, c);
@@ -261,8 +261,8 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
     log::debug!(
         target: "verbose",
         "Protocol error ({text}) from client: {}. Query buffer during protocol error: '{}'",
-        crate::networking::client::describe(server, c),
-        crate::util::quote::printable_excerpt(rest, 128),
+        crate::networking::describe::describe(server, c),
+        printable_excerpt(rest),
     );
     c.reply.error(&crate::error::Error::new(format!("ERR Protocol error: {text}")));
     server.stats.count_error("ERR");
@@ -270,13 +270,23 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
     c.open = None;
 }
 
+/// The beginning and the end of what could not be parsed, for the log.
+fn printable_excerpt(bytes: &[u8]) -> String {
+    const SHOWN: usize = 128;
+    let printable = |bytes: &[u8]| -> String {
+        bytes.iter().map(|&b| if b.is_ascii_graphic() || b == b' ' { char::from(b) } else { '.' }).collect()
+    };
+    if bytes.len() < SHOWN {
+        return printable(bytes);
+    }
+    let (head, tail) = (&bytes[..SHOWN / 2], &bytes[bytes.len() - SHOWN / 2..]);
+    format!("{} (... more {} bytes ...) {}", printable(head), bytes.len() - SHOWN, printable(tail))
+}
+
 /// Clients that were blocked and can go on: run what they have sent meanwhile.
 pub fn process_unblocked_clients(server: &mut Server) {
     while let Some(r) = server.blocked.unblocked.pop_front() {
-        if server.net.clients.resolve(r).is_none() {
-            continue;
-        }
-        let Some(mut c) = server.net.clients.take(r.slot) else { continue };
+        let Some(mut c) = server.net.clients.take_ref(r) else { continue };
         c.clear(flag::UNBLOCKED);
         if can_go_on(&c) && !c.querybuf.is_empty() {
             let buffer = std::mem::take(&mut c.querybuf);

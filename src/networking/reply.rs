@@ -17,7 +17,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::util::number::{IntBuf, format_f64};
+use crate::util::number::{DoubleBuf, IntBuf};
 
 /// A value at least this long is sent from where it lies.
 pub const ZERO_COPY_MIN: usize = 16 * 1024;
@@ -67,6 +67,10 @@ pub struct ReplyBuf {
 }
 
 impl ReplyBuf {
+    pub fn new(resp3: bool) -> ReplyBuf {
+        ReplyBuf { resp3, ..ReplyBuf::default() }
+    }
+
     /// Bytes that wait to be sent.
     pub fn bytes(&self) -> usize {
         self.queued + self.buf.len() - self.sent
@@ -79,6 +83,11 @@ impl ReplyBuf {
     /// Sealed pieces, for CLIENT LIST's `oll`.
     pub fn node_count(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// Bytes in sealed pieces, for CLIENT LIST's `omem`.
+    pub fn queued_memory(&self) -> usize {
+        self.queued + self.nodes.len() * size_of::<Node>()
     }
 
     /// Bytes in the tail buffer, for CLIENT LIST's `obl`.
@@ -245,8 +254,9 @@ impl ReplyBuf {
 
     /// `,1.5`; in RESP2 a bulk string.
     pub fn double(&mut self, value: f64) {
-        let text = format_f64(value);
-        if self.resp3 { self.line(b',', text.as_bytes()) } else { self.bulk(text.as_bytes()) }
+        let mut digits = DoubleBuf::new();
+        let text = digits.format(value);
+        if self.resp3 { self.line(b',', text) } else { self.bulk(text) }
     }
 
     /// A number of any size, given as its digits.

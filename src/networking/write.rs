@@ -142,7 +142,7 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     if !hard && !soft {
         return false;
     }
-    let what = crate::networking::client::describe(server, c);
+    let what = crate::networking::describe::describe(server, c);
     log::warn!("Client {what} scheduled to be closed ASAP for overcoming of output buffer limits.");
     server.stats.output_buffer_limit_disconnections += 1;
     Net::close_asap(&mut server.net.close_asap, c);

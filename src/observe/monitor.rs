@@ -23,9 +23,7 @@ pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]]) {
     }
     line.extend_from_slice(b"\r\n");
     for r in server.net.monitors.clone() {
-        let Some(mut monitor) = server.net.clients.resolve(r).and(server.net.clients.take(r.slot)) else {
-            continue;
-        };
+        let Some(mut monitor) = server.net.clients.take_ref(r) else { continue };
         monitor.reply.raw(&line);
         Net::mark_pending(&mut server.net.pending_write, &mut monitor);
         crate::networking::write::check_output_limit(server, &mut monitor);

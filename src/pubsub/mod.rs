@@ -140,7 +140,7 @@ impl<'a> Message<'a> {
 
     fn bytes(&mut self, resp3: bool) -> &Arc<Vec<u8>> {
         self.encoded[resp3 as usize].get_or_insert_with(|| {
-            let mut reply = ReplyBuf { resp3, ..ReplyBuf::default() };
+            let mut reply = ReplyBuf::new(resp3);
             reply.push(self.parts.len());
             self.parts.iter().for_each(|part| reply.bulk(part));
             Arc::new(reply.take_bytes())
@@ -163,7 +163,7 @@ pub fn publish(server: &mut Server, mut by: Option<&mut Client>, channel: &[u8],
         .pubsub
         .patterns
         .iter()
-        .filter(|(pattern, _)| glob::matches(pattern, channel, false))
+        .filter(|(pattern, _)| glob::glob_match(pattern, channel))
         .map(|(pattern, clients)| (pattern.clone(), clients.clone()))
         .collect();
     for (pattern, clients) in matching {
@@ -191,9 +191,7 @@ fn deliver(
         match by.as_deref_mut() {
             Some(c) if c.id == r.id => send(server, c, &mut message),
             _ => {
-                let Some(mut c) = server.net.clients.resolve(r).and(server.net.clients.take(r.slot)) else {
-                    continue;
-                };
+                let Some(mut c) = server.net.clients.take_ref(r) else { continue };
                 send(server, &mut c, &mut message);
                 server.net.clients.put(c);
             }
@@ -203,7 +201,8 @@ fn deliver(
 }
 
 fn send(server: &mut Server, c: &mut Client, message: &mut Message) {
-    c.push_bytes(server, message.bytes(c.reply.resp3));
+    let bytes = message.bytes(c.reply.resp3);
+    c.reply.raw_shared(bytes);
     Net::mark_pending(&mut server.net.pending_write, c);
     crate::networking::write::check_output_limit(server, c);
 }

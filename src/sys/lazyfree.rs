@@ -28,18 +28,23 @@ impl LazyFree {
         let counters = Arc::<Counters>::default();
         let (queue, jobs) = channel::<(Garbage, usize)>();
         let theirs = counters.clone();
-        let thread = thread::Builder::new().name("bio_lazy_free".into()).spawn(move || {
-            let mut memory = ThreadCounters::of_this_thread();
-            for (garbage, objects) in jobs {
-                drop(garbage);
-                theirs.pending.fetch_sub(objects, Ordering::Relaxed);
-                theirs.freed.fetch_add(objects, Ordering::Relaxed);
-                if let Some(memory) = &mut memory {
-                    memory.publish();
+        let thread = thread::Builder::new()
+            .name("bio_lazy_free".into())
+            .spawn(move || {
+                let mut memory = ThreadCounters::of_this_thread();
+                for (garbage, objects) in jobs {
+                    drop(garbage);
+                    theirs.pending.fetch_sub(objects, Ordering::Relaxed);
+                    theirs.freed.fetch_add(objects, Ordering::Relaxed);
+                    if let Some(memory) = &mut memory {
+                        memory.publish();
+                    }
                 }
-            }
-        });
-        LazyFree { queue: thread.ok().map(|_| queue), counters }
+            });
+        LazyFree {
+            queue: thread.ok().map(|_| queue),
+            counters,
+        }
     }
 
     /// Free in the background; here and now if there is no thread.

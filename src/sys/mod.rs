@@ -9,6 +9,14 @@ pub mod ticks;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+/// What the C library says of an error: `Connection reset by peer`, without the number that std adds.
+pub fn error_text(e: &io::Error) -> String {
+    match e.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_string(),
+        None => e.to_string(),
+    }
+}
+
 /// Read at most `max` bytes from `fd`, appended to `into`; its spare capacity is grown as needed and is not
 /// cleared first.
 pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<usize> {

@@ -24,7 +24,11 @@ mod counter {
     #[inline]
     pub fn now() -> Option<u64> {
         // SAFETY: RDTSC exists on every x86_64 processor and touches no memory.
-        if *INVARIANT { Some(unsafe { _rdtsc() }) } else { None }
+        if *INVARIANT {
+            Some(unsafe { _rdtsc() })
+        } else {
+            None
+        }
     }
 }
 
@@ -62,7 +66,10 @@ impl Ticks {
                 (ticks as f64 / (start.elapsed().as_nanos() as f64 / 1000.0)).max(1.0)
             }
         };
-        Ticks { per_us, us_per_tick: 1.0 / per_us }
+        Ticks {
+            per_us,
+            us_per_tick: 1.0 / per_us,
+        }
     }
 
     #[inline]

@@ -3,11 +3,12 @@
 //! A key's entry (`ds::entry`) holds short strings and integers itself; everything else is a [`Value`] in
 //! the same allocation.
 
+pub mod list;
 pub mod stream;
 pub mod string;
 pub mod zset;
 
-use crate::ds::entry::{Entry, EntryMut, EntryRef, NewValue};
+use crate::ds::entry::{Entry, EntryMut, EntryRef, NewValue, ValueRef};
 use crate::types::string::RawStr;
 
 /// What a key holds when it is not a short string or an integer.
@@ -70,6 +71,13 @@ pub type Key = Entry<Value>;
 pub type KeyRef<'a> = EntryRef<'a, Value>;
 pub type KeyMut<'a> = EntryMut<'a, Value>;
 pub type New<'a> = NewValue<'a, Value>;
+
+/// How much work freeing a value is, in allocations.
+pub fn free_effort(entry: KeyRef) -> usize {
+    match entry.value() {
+        ValueRef::Obj(Value::Str(_)) | ValueRef::Int(_) | ValueRef::Str(_) => 1,
+    }
+}
 
 /// What OBJECT ENCODING says.
 pub fn encoding_name(entry: KeyRef) -> &'static str {

@@ -19,3 +19,4 @@ pub mod long_double;
 pub mod memory;
 pub mod number;
 pub mod quote;
+pub mod random;

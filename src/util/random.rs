@@ -15,6 +15,11 @@ impl Random {
         Random::from_seed(SysRng.try_next_u64().unwrap_or(0x9e37_79b9_7f4a_7c15))
     }
 
+    /// The generator itself, for those who take any.
+    pub fn raw(&mut self) -> &mut impl Rng {
+        &mut self.0
+    }
+
     pub fn next_u64(&mut self) -> u64 {
         self.0.next_u64()
     }

@@ -1,11 +1,9 @@
 use super::*;
 use crate::commands::command::{
-    Flags, INCOMPLETE, INSERT, KEYSPACE, READONLY, STREAM, VARIABLE_FLAGS, cmd, container, index,
+    INCOMPLETE, INSERT, KEYSPACE, NONE, READONLY, STREAM, VARIABLE_FLAGS, cmd, container, index,
     key, key_at, keynum, keyword, range, unknown_begin, unknown_find,
 };
 use proptest::prelude::*;
-
-const NONE: Flags = 0;
 
 const ROWS: &[Command] = &[
     cmd("get", container, 2, READONLY, 0).keys(&[key_at(1, RO | ACCESS)]),
@@ -24,6 +22,11 @@ const ROWS: &[Command] = &[
         key_at(1, OW | UPDATE),
         key(RO | ACCESS, index(2), keynum(0, 1, 1)),
     ]),
+    cmd("eval", container, -3, NO_MANDATORY_KEYS, 0).keys(&[key(
+        RW | ACCESS | UPDATE,
+        index(2),
+        keynum(0, 1, 1),
+    )]),
     cmd("msetex", container, -4, NONE, 0).keys(&[key(OW | UPDATE, index(1), keynum(0, 1, 2))]),
     cmd("last", container, -2, NONE, 0).keys(&[key(
         RW | INSERT,
@@ -106,10 +109,10 @@ fn a_limit_takes_a_share_of_the_rest() {
 }
 
 #[test]
-fn a_keyword_that_is_absent_or_last_means_no_keys() {
-    assert_eq!(keys_of("xread a b c"), "");
-    assert_eq!(keys_of("xread a b streams"), "");
-    assert_eq!(keys_of("last keys"), "");
+fn a_keyword_that_is_absent_or_last_finds_no_keys() {
+    assert_eq!(keys_of("xread a b c"), "invalid");
+    assert_eq!(keys_of("xread a b streams"), "invalid");
+    assert_eq!(keys_of("last keys"), "invalid");
     assert_eq!(keys_of("last keys a b"), "a:RW+insert b:RW+insert");
     assert_eq!(keys_of("last keys a keys b"), "b:RW+insert");
 }
@@ -121,7 +124,7 @@ fn a_number_of_keys_has_to_fit() {
         "d:OW+update a:RO+access b:RO+access"
     );
     assert_eq!(keys_of("msetex 2 a 1 b 2 ex 9"), "a:OW+update b:OW+update");
-    assert_eq!(keys_of("zunionstore d 0 a"), "d:OW+update");
+    assert_eq!(keys_of("zunionstore d 0 a"), "invalid");
     for line in [
         "zunionstore d 3 a",
         "zunionstore d -1 a",
@@ -131,6 +134,14 @@ fn a_number_of_keys_has_to_fit() {
         assert_eq!(keys_of(line), "invalid", "{line}");
     }
     assert_eq!(keys_of("msetex 9223372036854775808 a 1"), "invalid");
+}
+
+#[test]
+fn a_script_may_go_without_keys() {
+    assert_eq!(keys_of("eval s 1 a b"), "a:RW+access+update");
+    for line in ["eval s 0", "eval s 2 a", "eval s -1 a", "eval s x a"] {
+        assert_eq!(keys_of(line), "", "{line}");
+    }
 }
 
 #[test]

@@ -9,12 +9,14 @@
 //! meta: bits 0..4 how many slots hold an element; bit 7 slot 8 holds the address of a child bucket instead
 //! ```
 //!
-//! An address of user space has at most 48 bits (47 on x86-64 with four-level page tables), so a pointer packs into six
-//! bytes; that buys two more slots than eight-byte pointers in the same line. The first 16 bytes hold all tags and the meta byte, so
-//! that one SIMD load and one compare answer "which slots may hold this hash?".
+//! An address of user space has at most 48 bits (47 on x86-64 with four-level page tables), so a pointer
+//! packs into six bytes; that buys two more slots than eight-byte pointers in the same line. The first 16
+//! bytes hold all tags and the meta byte, so that one SIMD load and one compare answer "which slots may hold
+//! this hash?".
 //!
 //! **Invariants**
-//! - slots `0..count` hold elements, the others nothing: dense, so that occupancy is a number of four bits (`tests::twin`).
+//! - slots `0..count` hold elements, the others nothing: dense, so that occupancy is a number of four bits
+//!   (`tests::twin`).
 //! - with a child, `count` is 8 and slot 8 is the child's address, which came from `Box::into_raw`.
 use std::ptr::{self, NonNull};
 
@@ -26,7 +28,8 @@ pub(super) const SLOTS_WITH_CHILD: usize = SLOTS - 1;
 const META: usize = SLOTS;
 const COUNT_MASK: u8 = 0x0f;
 const CHILD: u8 = 0x80;
-/// A slot is read as the upper six of the eight bytes that start two bytes before it, which never leaves the bucket.
+/// A slot is read as the upper six of the eight bytes that start two bytes before it, which never leaves the
+/// bucket.
 const SLOT_READ: usize = META + 1 - 2;
 
 #[repr(C, align(64))]

@@ -1,16 +1,19 @@
-//! One array of buckets with its chains. It owns buckets, never elements: to it an element is an address under a tag.
+//! One array of buckets with its chains. It owns buckets, never elements: to it an element is an address
+//! under a tag.
 //!
 //! **Invariants**
-//! - A chain is dense and as short as can be: every bucket but its last one is full, and a child exists only when the elements
-//!   don't fit without it. So "how long is this chain?" costs one step for each bucket, and an empty chain has no child.
-//! - `longest` is at least the length of the longest chain. It never falls while the table lives: an upper bound is all
-//!   that a fair random pick needs.
+//! - A chain is dense and as short as can be: every bucket but its last one is full, and a child exists only
+//!   when the elements don't fit without it. So "how long is this chain?" costs one step for each bucket, and
+//!   an empty chain has no child.
+//! - `longest` is at least the length of the longest chain. It never falls while the table lives: an upper
+//!   bound is all that a fair random pick needs.
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 
 use super::bucket::{Bucket, SLOTS_WITH_CHILD};
 
-/// What a table without an allocation points to. Never written: `buckets` is 0, and every insert looks at it first.
+/// What a table without an allocation points to. Never written: `buckets` is 0, and every insert looks at it
+/// first.
 static NOTHING: Bucket = Bucket::empty();
 
 pub(super) struct Table {
@@ -31,7 +34,8 @@ pub(super) struct Position {
 impl Table {
     pub(super) const fn empty() -> Self {
         Table {
-            first: NonNull::from_ref(&NOTHING),
+            // SAFETY: the address of a static is not null.
+            first: unsafe { NonNull::new_unchecked((&raw const NOTHING).cast_mut()) },
             buckets: 0,
             children: 0,
             longest: 0,

@@ -9,8 +9,9 @@ use super::{Element, HashTable, Stats, TableStats};
 const RANDOM_TRIES: usize = 1000;
 
 impl<E: Element> HashTable<E> {
-    /// One call of SCAN: hands out the elements of one bucket of the smaller table, with its expansions in the larger one, and returns the
-    /// next cursor, 0 at the end. Every element that is present from the first call to the last is handed out at least once.
+    /// One call of SCAN: hands out the elements of one bucket of the smaller table, with its expansions in
+    /// the larger one, and returns the next cursor, 0 at the end. Every element that is present from the
+    /// first call to the last is handed out at least once.
     pub fn scan(&self, cursor: u64, mut f: impl FnMut(E::Ref<'_>)) -> u64 {
         if self.len == 0 {
             return 0;
@@ -47,8 +48,8 @@ impl<E: Element> HashTable<E> {
 
     /// An element picked uniformly: a random chain is accepted with probability length / longest.
     ///
-    /// A table that is nearly empty, which lasts only as long as resizing is forbidden, would need very many tries; then it is the next
-    /// element after a random bucket, which favours those behind a gap.
+    /// A table that is nearly empty, which lasts only as long as resizing is forbidden, would need very many
+    /// tries; then it is the next element after a random bucket, which favours those behind a gap.
     pub fn random(&self, rng: &mut impl rand::Rng) -> Option<E::Ref<'_>> {
         if self.len == 0 {
             return None;

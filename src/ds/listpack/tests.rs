@@ -297,7 +297,11 @@ proptest! {
 
         let mut drawn = Vec::new();
         let mut log = Vec::new();
-        listpack.sample(2, count, &mut |n| { log.push(below(n)); log[log.len() - 1] }, |pos| drawn.push(listpack.get(pos)));
+        let mut logged = |n| {
+            log.push(below(n));
+            log[log.len() - 1]
+        };
+        listpack.sample(2, count, &mut logged, |pos| drawn.push(listpack.get(pos)));
         let expected: Vec<_> = log.iter().map(|&record| Element::Int(2 * record as i64)).collect();
         prop_assert_eq!(drawn, expected);
         prop_assert_eq!(listpack.random(2, &mut |n| n - 1), listpack.seek(-2));

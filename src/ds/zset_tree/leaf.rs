@@ -306,6 +306,3 @@ impl Drop for Leaf {
         unsafe { dealloc(self.0.as_ptr().cast(), layout) }
     }
 }
-
-// SAFETY: a leaf owns its arrays; the members it points to belong to the owner of the tree and move with it.
-unsafe impl Send for Leaf {}

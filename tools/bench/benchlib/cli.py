@@ -22,7 +22,7 @@ turns on one core, and bytes of memory for each element.
 
   bench --server aeris=target/release/aeris-server --peers --budget
   bench --server a=./old --server b=./new --only 'SET*' --turns 5
-  bench --server 'ping=target/release/examples/05_resp_ping 127.0.0.1:{port}' --only 'PING*'
+  bench --server 'floor=target/release/examples/05_resp_ping @7005' --only 'PING*'
 """
 
 
@@ -42,7 +42,7 @@ def parse_arguments(argv):
         epilog="Exit status: 0, 1 when a budget is missed (--budget), 2 for bad usage.")
     p.add_argument("--server", action="append", default=[], metavar="NAME=PATH[ ARGS]",
                    help="a server; the first is the subject. With {port} among its "
-                        "arguments it gets no others")
+                        "arguments, or @N (its fixed port) as the last, it gets no others")
     p.add_argument("--peers", action="store_true",
                    help="add redis-server and valkey-server from the PATH")
     p.add_argument("--only", action="append", default=[], metavar="GLOB",

@@ -8,6 +8,7 @@ within one run: a ratio is the median over the turns of two servers' figures in
 the same turn.
 """
 
+import contextlib
 import json
 import os
 import statistics
@@ -76,7 +77,8 @@ def cores():
 
 
 def prepare(server, workload, client):
-    server.ask("FLUSHALL")
+    with contextlib.suppress(ServerError):
+        server.ask("FLUSHALL")         # a server without data doesn't know it
     for fill in workload.fill:
         client.fill(server, fill)
 

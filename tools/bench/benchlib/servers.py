@@ -94,8 +94,9 @@ def pin(core):
 
 
 class Server:
-    """One server. A command with {port} in it is taken as it is: so a program
-    that knows no settings, such as an example of `ae`, can be measured too."""
+    """One server. A command with {port} in it is taken as it is, and one that
+    ends in @N listens on port N whatever it is told: so a program that knows no
+    settings, such as an example of `ae`, can be measured too."""
 
     def __init__(self, name, command, core):
         self.name, self.command, self.core = name, command, core
@@ -115,10 +116,7 @@ class Server:
 
     def start(self):
         """Start it; returns the seconds until it answers PING."""
-        self.port = free_port()
-        args = [a.replace("{port}", str(self.port)) for a in self.command]
-        if args == self.command:
-            args += ["--port", str(self.port), "--dir", self.dir, *PLAIN]
+        self.port, args = self.arguments()
         began = time.monotonic()
         with open(os.path.join(self.dir, "log"), "ab") as log:
             self.proc = subprocess.Popen(
@@ -131,6 +129,16 @@ class Server:
                 return time.monotonic() - began
             time.sleep(0.002)
         raise ServerError(f"{self.name} does not answer: {self.log_tail()}")
+
+    def arguments(self):
+        """The port it will listen on, and its command line."""
+        if re.fullmatch(r"@\d+", self.command[-1]):
+            return int(self.command[-1][1:]), self.command[:-1]
+        port = free_port()
+        args = [a.replace("{port}", str(port)) for a in self.command]
+        if args == self.command:
+            args += ["--port", str(port), "--dir", self.dir, *PLAIN]
+        return port, args
 
     def answers(self):
         try:

@@ -32,6 +32,18 @@ class Specs(unittest.TestCase):
             with self.assertRaises(servers.ServerError):
                 servers.parse_spec(spec)
 
+    def test_ports_in_a_command(self):
+        s = servers.Server.__new__(servers.Server)
+        s.dir = "/tmp"
+        s.command = ["/x", "@7005"]
+        self.assertEqual(s.arguments(), (7005, ["/x"]))
+        s.command = ["/x", "-p{port}"]
+        port, args = s.arguments()
+        self.assertEqual(args, ["/x", f"-p{port}"])
+        s.command = ["/x", "--io-threads", "1"]
+        port, args = s.arguments()
+        self.assertEqual(args[:5], ["/x", "--io-threads", "1", "--port", str(port)])
+
     def test_kind_comes_from_the_version_line(self):
         self.assertEqual(servers.kind_of("Redis server v=7.0.15 sha=0:0 bits=64"), "redis-7.0")
         self.assertEqual(servers.kind_of("Valkey server v=9.1.2 sha=0"), "valkey-9.1")

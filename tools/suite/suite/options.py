@@ -132,7 +132,7 @@ def add_results(g):
     g.add_argument("--report", metavar="FILE",
                    help="print the results in FILE; runs nothing")
     g.add_argument("--make-baseline", metavar="FILE",
-                   help="shrink the results of --report to a baseline")
+                   help="add the results of --report to a baseline")
 
 
 def parse_arguments(argv=None):

@@ -11,11 +11,14 @@ import re
 FIELDS = ("ok", "err", "expected", "exception", "timeout", "skipped")
 
 
-def failures(result):
+def failures(result, with_expected=False):
     """What keeps a unit from being clean, as (name, status, reason)."""
     bad = [(t["name"], t["status"], t.get("reason", "")) for t in result["tests"]
-           if t["status"] in ("err", "timeout") and not t.get("expected")]
-    bad += [("[exception] " + e, "exception", e) for e in result["exceptions"]]
+           if t["status"] in ("err", "timeout")
+           and (with_expected or not t.get("expected"))]
+    texts = result["exceptions"] + [
+        e["text"] for e in result.get("expected_exceptions", []) if with_expected]
+    bad += [("[exception] " + e, "exception", e) for e in texts]
     return bad + [("[timeout] " + e, "timeout", e) for e in result["timeouts"]]
 
 
@@ -113,7 +116,7 @@ class Baseline:
         """The baseline in the results of a whole run."""
         units = {}
         for name, unit in data["units"].items():
-            bad = {t: shorten_reason(why) for t, _, why in failures(unit)}
+            bad = {t: shorten_reason(why) for t, _, why in failures(unit, True)}
             units[name] = {"ok": unit["ok"], "seconds": round(unit["seconds"])}
             if bad:
                 units[name]["fails"] = bad
@@ -134,4 +137,5 @@ class Baseline:
 
 
 def shorten_reason(text, limit=120):
+    text = re.sub(r"/\S*/tests/", "tests/", text)       # of one run's work copy
     return text if len(text) <= limit else text[:limit - 3] + "..."

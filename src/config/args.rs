@@ -1,0 +1,146 @@
+//! The command line: `aeris-server [file] [-] [--name value ...]`.
+//!
+//! Options become lines of configuration, appended to the file's text, so that one parser reads both and a later word
+//! overrides an earlier one. `--port 7777 --save 900 1` is `port "7777"` and `save "900" "1"`.
+//!
+//! What starts with `--` is a name, except directly after a name that has no value yet: then it is its value
+//! (`--proc-title-template --x--`). A name and its values may share one argument (`"--maxmemory 1gb"`). `--save` is the
+//! exception to the exception: followed by another option, or by nothing, it means `save ""`.
+
+use crate::util::quote::{split_args, write_repr};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Where the configuration comes from, in the order in which it is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    pub file: Option<PathBuf>,
+    /// `-`: read standard input to its end.
+    pub stdin: bool,
+    /// The options as lines; the first line is empty, so that numbers in error texts are Redis's.
+    pub options: Vec<u8>,
+}
+
+/// Reads the arguments after the program's name. Options that are no settings (`--version`, `--help`) are the caller's.
+pub fn parse_args<T: AsRef<OsStr>>(args: &[T]) -> Sources {
+    let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_ref().as_bytes()).collect();
+    let mut sources = Sources::default();
+    let mut rest = 0;
+    if let Some(first) = args
+        .first()
+        .filter(|first| !first.is_empty() && first[0] != b'-')
+    {
+        sources.file = Some(PathBuf::from(OsStr::from_bytes(first)));
+        rest = 1;
+    }
+    let mut options = Vec::new();
+    let mut name_may_follow = true;
+    for (i, &arg) in args.iter().enumerate().skip(rest) {
+        if arg == b"-" && (i == 0 || i + 1 == args.len()) {
+            sources.stdin = true;
+        } else if let Some(line) = arg.strip_prefix(b"--").filter(|_| name_may_follow) {
+            if !options.is_empty() {
+                options.push(b'\n');
+            }
+            options.extend_from_slice(line);
+            options.push(b' ');
+            let stands_alone = split_args(arg).is_some_and(|words| words.len() == 1);
+            let next = args.get(i + 1);
+            if arg.eq_ignore_ascii_case(b"--save")
+                && next.is_none_or(|next| next.starts_with(b"--"))
+            {
+                options.extend_from_slice(b"\"\" ");
+            } else {
+                name_may_follow = !stands_alone;
+            }
+        } else {
+            write_repr(&mut options, arg);
+            options.push(b' ');
+            name_may_follow = true;
+        }
+    }
+    if !options.is_empty() {
+        sources.options = [b"\n", &options[..]].concat();
+    }
+    sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(args: &[&str]) -> String {
+        String::from_utf8(parse_args(args).options).unwrap()
+    }
+
+    #[test]
+    fn options_become_lines() {
+        assert_eq!(
+            lines(&[
+                "--port", "7777", "--save", "900", "1", "--save", "300", "10"
+            ]),
+            "\nport \"7777\" \nsave \"900\" \"1\" \nsave \"300\" \"10\" "
+        );
+    }
+
+    #[test]
+    fn a_value_may_look_like_a_name() {
+        assert_eq!(
+            lines(&[
+                "--proc-title-template",
+                "--my--title",
+                "--loglevel",
+                "verbose"
+            ]),
+            "\nproc-title-template \"--my--title\" \nloglevel \"verbose\" "
+        );
+        assert_eq!(
+            lines(&["--port", "--loglevel", "verbose"]),
+            "\nport \"--loglevel\" \"verbose\" "
+        );
+    }
+
+    #[test]
+    fn save_without_values_is_empty() {
+        assert_eq!(
+            lines(&["--save", "--loglevel", "verbose"]),
+            "\nsave \"\" \nloglevel \"verbose\" "
+        );
+        assert_eq!(
+            lines(&["--loglevel", "verbose", "--save"]),
+            "\nloglevel \"verbose\" \nsave \"\" "
+        );
+        assert_eq!(lines(&["--save", ""]), "\nsave \"\" ");
+        assert_eq!(
+            lines(&["--proc-title-template", "--save", "--save", ""]),
+            "\nproc-title-template \"--save\" \nsave \"\" "
+        );
+    }
+
+    #[test]
+    fn name_and_values_may_share_an_argument() {
+        assert_eq!(
+            lines(&["--maxmemory '700mb'", "--loglevel verbose"]),
+            "\nmaxmemory '700mb' \nloglevel verbose "
+        );
+    }
+
+    #[test]
+    fn file_and_standard_input() {
+        let sources = parse_args(&["a.conf", "loglevel", "verbose", "-"]);
+        assert_eq!(sources.file, Some(PathBuf::from("a.conf")));
+        assert!(sources.stdin);
+        assert_eq!(sources.options, b"\n\"loglevel\" \"verbose\" ");
+        assert_eq!(
+            parse_args(&["-"]),
+            Sources {
+                stdin: true,
+                ..Sources::default()
+            }
+        );
+        assert_eq!(parse_args::<&str>(&[]), Sources::default());
+        // In the middle it is a word like others.
+        assert!(!parse_args(&["a.conf", "-", "--port", "1"]).stdin);
+    }
+}

@@ -1,0 +1,328 @@
+//! Reading a configuration: the file, then standard input, then the options of the command line, as one text.
+//!
+//! ```text
+//!   line := blank | '#' anything | name argument*        arguments are split and unquoted like a shell's
+//!   name := a row of TABLE or its alias | include | rename-command | user | loadmodule
+//! ```
+//!
+//! `include` reads another file (or all that a pattern matches) at that place, relative to the working directory of the
+//! moment. What a directive means beyond the settings (is there such a command, is the user's rule valid) is asked of a
+//! [`Directives`], so that this module needs to know neither commands nor ACLs.
+//!
+//! The first bad line stops the start with Redis's text; see [`StartError`].
+
+use super::args::Sources;
+use super::enums::{RenameCommand, Text};
+use super::row::{Apply, MULTI_ARG, Origin, Reason};
+use super::set::change_dir;
+use super::table::lookup;
+use super::{Config, os_error};
+use crate::util::glob::glob_match;
+use crate::util::quote::split_args;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Why the server can't start. Shown on standard error, exit code 1.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StartError {
+    Line {
+        number: usize,
+        line: String,
+        reason: Reason,
+    },
+    /// Every line is fine, together they are not.
+    Whole(Reason),
+    Open {
+        path: PathBuf,
+        reason: Reason,
+    },
+}
+
+/// The version whose behaviour this is; scripts that look at the error expect it there.
+const REDIS_VERSION: &str = "7.2.4";
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = format!("\n*** FATAL CONFIG FILE ERROR (Redis {REDIS_VERSION}) ***");
+        match self {
+            StartError::Line {
+                number,
+                line,
+                reason,
+            } => write!(
+                f,
+                "{header}\nReading the configuration file, at line {number}\n>>> '{line}'\n{reason}"
+            ),
+            StartError::Whole(reason) => write!(f, "{header}\n{reason}"),
+            StartError::Open { path, reason } => {
+                write!(
+                    f,
+                    "Fatal error, can't open config file '{}': {reason}",
+                    path.display()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Lines whose meaning lies outside of the settings. The default accepts them.
+pub trait Directives {
+    /// `rename-command`: whether the command exists and the new name is free. Called in the order of the lines.
+    fn rename_command(&mut self, _from: &[u8], _to: &[u8]) -> Result<(), Reason> {
+        Ok(())
+    }
+
+    /// `user`: the name and its rules.
+    fn user(&mut self, _args: &[Text]) -> Result<(), Reason> {
+        Ok(())
+    }
+}
+
+impl Directives for () {}
+
+/// Files that include each other in a circle end here instead of at the end of the stack.
+const MAX_INCLUDE_DEPTH: usize = 32;
+
+/// A configuration of more than this is a mistake, such as a data file given for it.
+const MAX_CONFIG_BYTES: u64 = 64 << 20;
+
+/// Names of the past that are accepted with one argument and mean nothing.
+const DEPRECATED: [&str; 3] = [
+    "list-max-ziplist-entries",
+    "list-max-ziplist-value",
+    "lua-replicate-commands",
+];
+
+/// Reads all sources into `config`, which holds the defaults.
+pub fn load(
+    config: &mut Config,
+    sources: &Sources,
+    directives: &mut dyn Directives,
+) -> Result<(), StartError> {
+    let cwd = std::env::current_dir().unwrap_or_default();
+    config.start_dir = cwd.clone();
+    let mut text = Vec::new();
+    if let Some(file) = &sources.file {
+        config.file = Some(cwd.join(file));
+        text = read_file(file)?;
+    }
+    if sources.stdin {
+        let read = io::stdin()
+            .lock()
+            .take(MAX_CONFIG_BYTES)
+            .read_to_end(&mut text);
+        read.map_err(|error| StartError::Open {
+            path: "-".into(),
+            reason: os_error(&error),
+        })?;
+    }
+    text.extend_from_slice(&sources.options);
+    let mut loader = Loader {
+        config,
+        directives,
+        depth: 0,
+    };
+    loader.read_text(&text)?;
+    if config.cluster_enabled && config.replicaof.is_some() {
+        return Err(StartError::Whole(
+            "replicaof directive not allowed in cluster mode".into(),
+        ));
+    }
+    Ok(())
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, StartError> {
+    let open_error = |error: io::Error| StartError::Open {
+        path: path.into(),
+        reason: os_error(&error),
+    };
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).map_err(open_error)?;
+    file.take(MAX_CONFIG_BYTES)
+        .read_to_end(&mut text)
+        .map_err(open_error)?;
+    Ok(text)
+}
+
+struct Loader<'a> {
+    config: &'a mut Config,
+    directives: &'a mut dyn Directives,
+    depth: usize,
+}
+
+/// A line's failure: its own, or that of a file which it included.
+enum Failure {
+    Here(Reason),
+    Included(StartError),
+}
+
+impl<T: Into<String>> From<T> for Failure {
+    fn from(reason: T) -> Failure {
+        Failure::Here(reason.into())
+    }
+}
+
+impl Loader<'_> {
+    fn read_text(&mut self, text: &[u8]) -> Result<(), StartError> {
+        for (i, line) in text.split(|b| *b == b'\n').enumerate() {
+            let line = trim_line(line);
+            self.read_line(line).map_err(|failure| match failure {
+                Failure::Included(error) => error,
+                Failure::Here(reason) => {
+                    let line = String::from_utf8_lossy(line).into_owned();
+                    StartError::Line {
+                        number: i + 1,
+                        line,
+                        reason,
+                    }
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn read_line(&mut self, line: &[u8]) -> Result<(), Failure> {
+        if is_blank(line) {
+            return Ok(());
+        }
+        let words = split_args(line).ok_or("Unbalanced quotes in configuration line")?;
+        let Some((name, args)) = words.split_first() else {
+            return Ok(());
+        };
+        let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+        if lookup(name).is_some() {
+            return self.read_setting(name, &args);
+        }
+        match (name.to_ascii_lowercase().as_slice(), &args[..]) {
+            (b"include", [pattern]) => self.include(pattern),
+            (b"rename-command", [from, to]) => {
+                self.directives.rename_command(from, to)?;
+                let (from, to) = (Text::from(*from), Text::from(*to));
+                self.config.rename_command.push(RenameCommand { from, to });
+                Ok(())
+            }
+            (b"user", [_, ..]) => self.user(&args),
+            (b"loadmodule", [_, ..]) => {
+                let line = args.iter().map(|arg| Text::from(*arg)).collect();
+                self.config.loadmodule.push(line);
+                Ok(())
+            }
+            (name, [_]) if DEPRECATED.iter().any(|old| old.as_bytes() == name) => Ok(()),
+            _ => Err("Bad directive or wrong number of arguments".into()),
+        }
+    }
+
+    fn read_setting(&mut self, name: &[u8], args: &[&[u8]]) -> Result<(), Failure> {
+        apply_line(self.config, name, args)?;
+        if lookup(name).is_some_and(|row| row.apply == Apply::Dir) {
+            change_dir(self.config)?;
+        }
+        Ok(())
+    }
+
+    fn user(&mut self, args: &[&[u8]]) -> Result<(), Failure> {
+        let args: Vec<Text> = args.iter().map(|arg| Text::from(*arg)).collect();
+        if self
+            .config
+            .user
+            .iter()
+            .any(|known| known.first() == args.first())
+        {
+            let reason = "Duplicate user found. A user can only be defined once in config files";
+            return Err(format!("Error in user declaration '{}': {reason}", args[0]).into());
+        }
+        self.directives.user(&args)?;
+        self.config.user.push(args);
+        Ok(())
+    }
+
+    fn include(&mut self, pattern: &[u8]) -> Result<(), Failure> {
+        if self.depth == MAX_INCLUDE_DEPTH {
+            return Err("Too many nested include directives".into());
+        }
+        for path in expand_include(Path::new(""), pattern) {
+            let text = read_file(&path).map_err(Failure::Included)?;
+            self.depth += 1;
+            self.read_text(&text).map_err(Failure::Included)?;
+            self.depth -= 1;
+        }
+        Ok(())
+    }
+}
+
+/// A setting's line of a file. One argument for a setting of several is split again: `save "900 1"`.
+pub(super) fn apply_line(config: &mut Config, name: &[u8], args: &[&[u8]]) -> Result<(), Reason> {
+    let Some(row) = lookup(name) else {
+        return Err("Bad directive or wrong number of arguments".into());
+    };
+    let resplit = match args {
+        [one] if row.is(MULTI_ARG) => split_args(one),
+        _ => None,
+    };
+    match &resplit {
+        Some(words) => {
+            let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+            row.set(config, &words, Origin::Load)
+        }
+        None => row.set(config, args, Origin::Load),
+    }
+}
+
+pub(super) fn is_blank(line: &[u8]) -> bool {
+    line.is_empty() || line[0] == b'#'
+}
+
+/// Spaces, tabs and carriage returns at both ends don't count.
+pub(super) fn trim_line(line: &[u8]) -> &[u8] {
+    line.trim_ascii()
+}
+
+/// The files of an `include`: those that match a pattern, in order, or the one file that it names, there or not.
+pub(super) fn expand_include(cwd: &Path, pattern: &[u8]) -> Vec<PathBuf> {
+    let is_pattern = |part: &[u8]| part.iter().any(|b| matches!(b, b'*' | b'?' | b'['));
+    let pattern_path = Path::new(OsStr::from_bytes(pattern));
+    if !is_pattern(pattern) {
+        return vec![cwd.join(pattern_path)];
+    }
+    let mut found = vec![cwd.to_path_buf()];
+    for part in pattern_path.components() {
+        let part = part.as_os_str();
+        if !is_pattern(part.as_bytes()) {
+            found = found
+                .iter()
+                .map(|dir| dir.join(part))
+                .filter(|path| path.exists())
+                .collect();
+            continue;
+        }
+        found = found
+            .iter()
+            .flat_map(|dir| matching_entries(dir, part.as_bytes()))
+            .collect();
+    }
+    found.sort();
+    found
+}
+
+/// Hidden files match only a pattern that starts with a dot.
+fn matching_entries(dir: &Path, pattern: &[u8]) -> Vec<PathBuf> {
+    let dir_or_here = if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    };
+    let Ok(entries) = std::fs::read_dir(dir_or_here) else {
+        return Vec::new();
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let wanted = names.filter(|name| {
+        let name = name.as_bytes();
+        (name[0] != b'.' || pattern[0] == b'.') && glob_match(pattern, name)
+    });
+    wanted.map(|name| dir.join(name)).collect()
+}

@@ -1,0 +1,214 @@
+//! CONFIG GET and CONFIG SET.
+//!
+//! ```text
+//!   set: look every name up -> set every field -> change the directory -> Change { what was, steps }
+//!        any refusal: all fields as they were, and the error
+//!   server: does the steps; when one fails: rollback(change), does the steps before it again, replies apply_failed
+//! ```
+
+use super::enums::Text;
+use super::row::{
+    Apply, DENY_LOADING, HIDDEN, IMMUTABLE, MULTI_ARG, Origin, PROTECTED, Reason, Row,
+};
+use super::table::{TABLE, lookup};
+use super::{Config, os_error};
+use crate::util::glob::{glob_match_nocase, is_literal};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+
+/// What the client and the moment allow.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// `enable-protected-configs` lets this client change protected settings.
+    pub protected: bool,
+    /// The data set is being loaded, or a script is busy.
+    pub loading: bool,
+}
+
+/// The text of an error reply, without its `-`.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SetError {
+    Unknown { name: Text },
+    Failed { name: Text, reason: Reason },
+    Loading,
+}
+
+impl SetError {
+    /// The error for a step that the server could not do.
+    pub fn apply_failed(step: &Step, reason: impl Into<Reason>) -> SetError {
+        SetError::Failed {
+            name: step.name.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// The reply as bytes: a name may hold any.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            SetError::Unknown { name } => {
+                let head = b"ERR Unknown option or number of arguments for CONFIG SET - '";
+                [&head[..], name, b"'"].concat()
+            }
+            SetError::Failed { name, reason } => {
+                let head = b"ERR CONFIG SET failed (possibly related to argument '";
+                [&head[..], name, b"') - ", reason.as_bytes()].concat()
+            }
+            SetError::Loading => b"LOADING Redis is loading the dataset in memory".to_vec(),
+        }
+    }
+}
+
+impl fmt::Display for SetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.to_bytes()))
+    }
+}
+
+/// One thing for the server to do, and the setting to name if it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub apply: Apply,
+    pub name: &'static str,
+}
+
+/// A change that has been made to the fields and waits to be put into effect.
+#[must_use = "the steps are the server's to do"]
+pub struct Change {
+    before: Box<Config>,
+    /// Each kind once, in the order of the settings; only for values that really changed.
+    pub steps: Vec<Step>,
+}
+
+impl Config {
+    /// The settings that match a pattern, under the names that matched: an alias is an entry of its own. A hidden setting shows
+    /// only under its exact name. No name comes twice.
+    pub fn get(&self, patterns: &[&[u8]]) -> Vec<(Text, Vec<u8>)> {
+        let mut found: Vec<(Text, Vec<u8>)> = Vec::new();
+        let mut add = |name: &[u8], row: &Row| {
+            if !found
+                .iter()
+                .any(|(known, _)| known.eq_ignore_ascii_case(name))
+            {
+                found.push((name.into(), row.get(self)));
+            }
+        };
+        for pattern in patterns {
+            if is_literal(pattern) {
+                lookup(pattern)
+                    .into_iter()
+                    .for_each(|row| add(pattern, row));
+                continue;
+            }
+            for row in TABLE.iter().filter(|row| !row.is(HIDDEN)) {
+                let matching = row
+                    .names()
+                    .filter(|n| glob_match_nocase(pattern, n.as_bytes()));
+                matching.for_each(|name| add(name.as_bytes(), row));
+            }
+        }
+        found
+    }
+
+    /// Sets all or nothing.
+    pub fn set(&mut self, pairs: &[(&[u8], &[u8])], access: Access) -> Result<Change, SetError> {
+        let targets = find_targets(pairs, access)?;
+        let mut change = Change {
+            before: Box::new(self.clone()),
+            steps: Vec::new(),
+        };
+        for (target, (_, value)) in targets.iter().zip(pairs) {
+            if let Err(reason) = self.set_one(target.row, value) {
+                self.rollback(&change);
+                return Err(SetError::Failed {
+                    name: target.name.into(),
+                    reason,
+                });
+            }
+        }
+        for target in targets {
+            let Target { row, name } = target;
+            let known = change.steps.iter().any(|step| step.apply == row.apply);
+            if row.apply != Apply::None && !known && row.get(self) != row.get(&change.before) {
+                change.steps.push(Step {
+                    apply: row.apply,
+                    name,
+                });
+            }
+        }
+        Ok(change)
+    }
+
+    fn set_one(&mut self, row: &Row, value: &[u8]) -> Result<(), Reason> {
+        if row.is(MULTI_ARG) {
+            let words: Vec<&[u8]> = value.split(|b| *b == b' ').collect();
+            return row.set(self, &words, Origin::Set);
+        }
+        row.set(self, &[value], Origin::Set)?;
+        if row.apply == Apply::Dir {
+            change_dir(self)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Puts every field back to what it was before the change. The steps already done have to be done again by the server.
+    pub fn rollback(&mut self, change: &Change) {
+        let moved = self.dir != change.before.dir;
+        *self = (*change.before).clone();
+        if moved {
+            // The directory was fine a moment ago; if it has vanished since, there is nowhere to go back to.
+            let _ = std::env::set_current_dir(&self.dir);
+        }
+    }
+}
+
+struct Target {
+    row: &'static Row,
+    /// The name or alias that was asked for, in the table's spelling.
+    name: &'static str,
+}
+
+/// Looks all names up before anything is set. An alias counts as another setting, so both may be given.
+fn find_targets(pairs: &[(&[u8], &[u8])], access: Access) -> Result<Vec<Target>, SetError> {
+    let mut targets: Vec<Target> = Vec::with_capacity(pairs.len());
+    let mut denied_by_loading = false;
+    for (name, _) in pairs {
+        let Some(row) = lookup(name) else {
+            return Err(SetError::Unknown {
+                name: (*name).into(),
+            });
+        };
+        let failed = |reason: &str| SetError::Failed {
+            name: (*name).into(),
+            reason: reason.into(),
+        };
+        if row.is(IMMUTABLE) {
+            return Err(failed("can't set immutable config"));
+        }
+        if row.is(PROTECTED) && !access.protected {
+            return Err(failed("can't set protected config"));
+        }
+        denied_by_loading |= row.is(DENY_LOADING) && access.loading;
+        let spelled = row
+            .names()
+            .find(|known| known.as_bytes().eq_ignore_ascii_case(name));
+        let spelled = spelled.unwrap_or(row.name);
+        if targets.iter().any(|known| known.name == spelled) {
+            return Err(failed("duplicate parameter"));
+        }
+        targets.push(Target { row, name: spelled });
+    }
+    if denied_by_loading {
+        Err(SetError::Loading)
+    } else {
+        Ok(targets)
+    }
+}
+
+/// Enters `config.dir` and makes it absolute.
+pub(super) fn change_dir(config: &mut Config) -> Result<(), Reason> {
+    std::env::set_current_dir(&config.dir).map_err(|error| os_error(&error))?;
+    let cwd = std::env::current_dir().map_err(|error| os_error(&error))?;
+    config.dir = Text::from(cwd.as_os_str().as_bytes());
+    Ok(())
+}

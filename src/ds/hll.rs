@@ -1,0 +1,742 @@
+//! HyperLogLog: how many different elements there were, within 0.81 %, in 12 KB at most. The value is a plain
+//! string, and its bytes travel in RDB files and DUMP, so they are Redis's to the bit.
+//!
+//! ```text
+//!   "HYLL" | encoding | 0 0 0 | cached cardinality: 8 bytes, little endian | registers
+//!            0 dense            its top bit set: stale
+//!            1 sparse
+//!
+//!   dense    16384 registers of 6 bits, lowest bit first: 12288 bytes
+//!   sparse   runs of registers:   00nnnnnn            ZERO   n+1 zeros, 1..64
+//!                                 01nnnnnn nnnnnnnn   XZERO  n+1 zeros, 1..16384
+//!                                 1vvvvvnn            VAL    n+1 times the value v+1: 1..4 times 1..32
+//! ```
+//!
+//! An element's hash is 64 bits: the low 14 choose a register, and the register keeps the largest "position
+//! of the first one bit" seen among the other 50. The estimator is the one of Otmar Ertl, "New cardinality
+//! estimation algorithms for HyperLogLog sketches" (arXiv:1702.01284), with its functions sigma and tau.
+//!
+//! A sparse value is changed in place, run by run, exactly as Redis does it, down to the merging of
+//! neighbours, so that both servers hold the same bytes after the same commands. It becomes dense when it
+//! would outgrow `hll-sparse-max-bytes` or a register passes 32.
+//!
+//! **Invariant:** no string of bytes, however corrupt, makes a function here panic (test `corrupt_values_are_safe`).
+//! **Invariant:** sparse and dense agree on every register (test `sparse_is_dense_in_fewer_bytes`).
+
+/// Redis's INVALIDOBJ: the string passes `is_hll`, but its sparse runs make no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Corrupt;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Dense,
+    Sparse,
+}
+
+const REGISTERS: usize = 1 << INDEX_BITS;
+const INDEX_BITS: u32 = 14;
+/// Bits of the hash that are counted in.
+const COUNTED_BITS: u32 = 64 - INDEX_BITS;
+const HEADER_SIZE: usize = 16;
+const DENSE_SIZE: usize = HEADER_SIZE + REGISTERS * 6 / 8;
+const MAGIC: &[u8; 4] = b"HYLL";
+const ENCODING_AT: usize = 4;
+const CACHE: std::ops::Range<usize> = 8..16;
+const STALE: u8 = 0x80;
+const HASH_SEED: u64 = 0xadc8_3b19;
+
+/// Whether a string is a HyperLogLog at all; Redis answers WRONGTYPE if it is not.
+pub fn is_hll(bytes: &[u8]) -> bool {
+    bytes.len() >= HEADER_SIZE
+        && bytes.starts_with(MAGIC)
+        && match bytes[ENCODING_AT] {
+            0 => bytes.len() == DENSE_SIZE,
+            1 => true,
+            _ => false,
+        }
+}
+
+/// A new, empty one: sparse, all registers zero, cardinality 0 cached.
+pub fn create() -> Vec<u8> {
+    let mut hll = vec![0; HEADER_SIZE];
+    hll[..4].copy_from_slice(MAGIC);
+    hll[ENCODING_AT] = 1;
+    push_zeros(&mut hll, REGISTERS);
+    hll
+}
+
+/// How the registers are kept. The string must be a HyperLogLog, here and in all functions below.
+pub fn encoding(hll: &[u8]) -> Encoding {
+    match hll.get(ENCODING_AT) {
+        Some(0) => Encoding::Dense,
+        _ => Encoding::Sparse,
+    }
+}
+
+/// The cardinality of the last count, if nothing was added since.
+pub fn cached_count(hll: &[u8]) -> Option<u64> {
+    let cache: [u8; 8] = hll.get(CACHE)?.try_into().ok()?;
+    (cache[7] & STALE == 0).then(|| u64::from_le_bytes(cache))
+}
+
+/// Keeps the result of `count` in the value.
+pub fn set_cached_count(hll: &mut [u8], count: u64) {
+    if let Some(cache) = hll.get_mut(CACHE) {
+        cache.copy_from_slice(&count.to_le_bytes());
+    }
+}
+
+/// Marks the cached cardinality as stale: PFADD and PFMERGE do so once for all that they changed.
+pub fn invalidate_cache(hll: &mut [u8]) {
+    if let Some(byte) = hll.get_mut(CACHE.end - 1) {
+        *byte |= STALE;
+    }
+}
+
+/// Adds an element; whether a register changed. `sparse_max` is `hll-sparse-max-bytes`.
+pub fn add(hll: &mut Vec<u8>, element: &[u8], sparse_max: usize) -> Result<bool, Corrupt> {
+    let (index, value) = place(element);
+    let changed = raise(hll, index, value, sparse_max)?;
+    if changed {
+        invalidate_cache(hll);
+    }
+    Ok(changed)
+}
+
+/// The register of an element, and the value that it wants there: 1 to 51.
+fn place(element: &[u8]) -> (usize, u8) {
+    let hash = murmur64a(element, HASH_SEED);
+    let index = hash as usize & (REGISTERS - 1);
+    // The bit behind the last one stands in for the first one bit if there is none.
+    let counted = hash >> INDEX_BITS | 1 << COUNTED_BITS;
+    (index, counted.trailing_zeros() as u8 + 1)
+}
+
+/// Raises a register to `value`; whether it was lower.
+fn raise(hll: &mut Vec<u8>, index: usize, value: u8, sparse_max: usize) -> Result<bool, Corrupt> {
+    match encoding(hll) {
+        Encoding::Dense => Ok(dense::raise(&mut hll[HEADER_SIZE..], index, value)),
+        Encoding::Sparse => raise_sparse(hll, index, value, sparse_max),
+    }
+}
+
+/// MurmurHash64A by Austin Appleby, reading little-endian words.
+fn murmur64a(bytes: &[u8], seed: u64) -> u64 {
+    const M: u64 = 0xc6a4_a793_5bd1_e995;
+    const R: u32 = 47;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut hash = seed ^ (bytes.len() as u64).wrapping_mul(M);
+    for word in words {
+        let mut k = u64::from_le_bytes(*word).wrapping_mul(M);
+        k ^= k >> R;
+        hash = (hash ^ k.wrapping_mul(M)).wrapping_mul(M);
+    }
+    if !rest.is_empty() {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        hash = (hash ^ u64::from_le_bytes(last)).wrapping_mul(M);
+    }
+    hash ^= hash >> R;
+    hash = hash.wrapping_mul(M);
+    hash ^ hash >> R
+}
+
+mod dense {
+    //! Registers of 6 bits, the first in the lowest bits of the first byte. Four of them fill three bytes.
+
+    use super::REGISTERS;
+
+    /// First byte of a register and its shift there; a register may end in the byte behind.
+    fn locate(index: usize) -> (usize, u32) {
+        (index * 6 / 8, (index * 6 % 8) as u32)
+    }
+
+    pub fn get(registers: &[u8], index: usize) -> u8 {
+        let (at, shift) = locate(index);
+        let high = registers.get(at + 1).copied().unwrap_or(0);
+        (u16::from_le_bytes([registers[at], high]) >> shift) as u8 & 63
+    }
+
+    pub fn set(registers: &mut [u8], index: usize, value: u8) {
+        let (at, shift) = locate(index);
+        let mask = (63u16 << shift).to_le_bytes();
+        let bits = (u16::from(value & 63) << shift).to_le_bytes();
+        registers[at] = registers[at] & !mask[0] | bits[0];
+        if let Some(next) = registers.get_mut(at + 1) {
+            *next = *next & !mask[1] | bits[1];
+        }
+    }
+
+    pub fn raise(registers: &mut [u8], index: usize, value: u8) -> bool {
+        let higher = value > get(registers, index);
+        if higher {
+            set(registers, index, value);
+        }
+        higher
+    }
+
+    /// Raises each register to its packed counterpart: sixteen at a time, 12 bytes in and 16 out.
+    #[inline(always)]
+    pub fn raise_all(registers: &mut [u8; REGISTERS], packed: &[u8]) {
+        let (targets, _) = registers.as_chunks_mut::<16>();
+        let (sources, _) = packed.as_chunks::<12>();
+        for (target, source) in targets.iter_mut().zip(sources) {
+            let (triples, _) = source.as_chunks::<3>();
+            let mut unpacked = [0; 16];
+            let (fours, _) = unpacked.as_chunks_mut::<4>();
+            for (four, [a, b, c]) in fours.iter_mut().zip(triples) {
+                let bits = u32::from_le_bytes([*a, *b, *c, 0]);
+                let spread = bits & 0x3f
+                    | bits << 2 & 0x3f00
+                    | bits << 4 & 0x3f_0000
+                    | bits << 6 & 0x3f00_0000;
+                *four = spread.to_le_bytes();
+            }
+            for (register, value) in target.iter_mut().zip(unpacked) {
+                *register = value.max(*register);
+            }
+        }
+    }
+
+    /// The inverse, for a fresh dense value.
+    pub fn pack_all(registers: &[u8; REGISTERS], packed: &mut [u8]) {
+        let (fours, _) = registers.as_chunks::<4>();
+        let (triples, _) = packed.as_chunks_mut::<3>();
+        for (triple, four) in triples.iter_mut().zip(fours) {
+            let [a, b, c, d] = four.map(u32::from);
+            let bits = (a | b << 6 | c << 12 | d << 18).to_le_bytes();
+            triple.copy_from_slice(&bits[..3]);
+        }
+    }
+}
+
+/// One run of equal registers in a sparse value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    /// 0 for ZERO and XZERO.
+    value: u8,
+    length: usize,
+    /// Written in two bytes.
+    wide: bool,
+}
+
+const MAX_ZERO_RUN: usize = 64;
+const MAX_VALUE_RUN: usize = 4;
+const MAX_SPARSE_VALUE: u8 = 32;
+
+impl Run {
+    fn read(runs: &[u8]) -> Result<Run, Corrupt> {
+        let run = |value, length, wide| Run {
+            value,
+            length,
+            wide,
+        };
+        match *runs {
+            [byte @ 0x80..=0xff, ..] => {
+                Ok(run((byte >> 2 & 31) + 1, usize::from(byte & 3) + 1, false))
+            }
+            [byte @ 0..=0x3f, ..] => Ok(run(0, usize::from(byte) + 1, false)),
+            [high, low, ..] => {
+                let zeros = u16::from_be_bytes([high & 63, low]);
+                Ok(run(0, usize::from(zeros) + 1, true))
+            }
+            _ => Err(Corrupt),
+        }
+    }
+
+    fn size(self) -> usize {
+        1 + usize::from(self.wide)
+    }
+}
+
+/// The runs of a sparse value, each with its place in the string and its first register.
+fn runs(hll: &[u8]) -> impl Iterator<Item = Result<(usize, usize, Run), Corrupt>> + '_ {
+    let (mut at, mut first) = (HEADER_SIZE, 0);
+    std::iter::from_fn(move || {
+        let rest = hll.get(at..).filter(|rest| !rest.is_empty())?;
+        let run = match Run::read(rest) {
+            Ok(run) => run,
+            Err(error) => {
+                at = hll.len();
+                return Some(Err(error));
+            }
+        };
+        let place = (at, first, run);
+        at += run.size();
+        first += run.length;
+        Some(Ok(place))
+    })
+}
+
+fn push_zeros(out: &mut Vec<u8>, length: usize) {
+    match length {
+        0 => {}
+        1..=MAX_ZERO_RUN => out.push(length as u8 - 1),
+        _ => {
+            let bits = (length - 1) as u16;
+            out.extend_from_slice(&(bits | 0x4000).to_be_bytes());
+        }
+    }
+}
+
+fn value_byte(value: u8, length: usize) -> u8 {
+    0x80 | (value - 1) << 2 | (length as u8 - 1)
+}
+
+fn push_run(out: &mut Vec<u8>, value: u8, length: usize) {
+    match (value, length) {
+        (0, _) => push_zeros(out, length),
+        (_, 0) => {}
+        _ => out.push(value_byte(value, length)),
+    }
+}
+
+/// The run that holds a register gives way to up to three: what lies before the register, the register,
+/// what lies behind it. Then equal neighbours nearby are joined.
+fn raise_sparse(
+    hll: &mut Vec<u8>,
+    index: usize,
+    value: u8,
+    sparse_max: usize,
+) -> Result<bool, Corrupt> {
+    if value > MAX_SPARSE_VALUE {
+        return promote(hll, index, value);
+    }
+    let mut previous = HEADER_SIZE;
+    let mut found = None;
+    for run in runs(hll) {
+        let (at, first, run) = run?;
+        if first + run.length > index {
+            found = Some((at, first, run));
+            break;
+        }
+        previous = at;
+    }
+    let (at, first, run) = found.ok_or(Corrupt)?;
+    if run.value >= value {
+        return Ok(false);
+    }
+    let mut split = Vec::with_capacity(5);
+    push_run(&mut split, run.value, index - first);
+    push_run(&mut split, value, 1);
+    push_run(&mut split, run.value, first + run.length - index - 1);
+    let grown = hll.len() + split.len() - run.size();
+    if split.len() > run.size() && grown > sparse_max {
+        return promote(hll, index, value);
+    }
+    hll.splice(at..at + run.size(), split);
+    join_values(hll, previous);
+    Ok(true)
+}
+
+/// Joins equal VAL runs among the five runs from `at` on: as many as an insertion can have touched.
+fn join_values(hll: &mut Vec<u8>, mut at: usize) {
+    let mut looked = 0;
+    while looked < 5 {
+        looked += 1;
+        let Ok(run) = Run::read(&hll[at.min(hll.len())..]) else {
+            return;
+        };
+        match hll.get(at + 1).map(|next| Run::read(&[*next])) {
+            Some(Ok(next)) if run.value != 0 && next.value == run.value => {
+                let length = run.length + next.length;
+                if length <= MAX_VALUE_RUN {
+                    hll[at + 1] = value_byte(run.value, length);
+                    hll.remove(at);
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += run.size();
+    }
+}
+
+/// Makes the value dense and raises the register that did not fit.
+fn promote(hll: &mut Vec<u8>, index: usize, value: u8) -> Result<bool, Corrupt> {
+    to_dense(hll)?;
+    Ok(dense::raise(&mut hll[HEADER_SIZE..], index, value))
+}
+
+/// Makes a sparse value dense; whether it was sparse. The cached cardinality stays valid.
+pub fn to_dense(hll: &mut Vec<u8>) -> Result<bool, Corrupt> {
+    if encoding(hll) == Encoding::Dense {
+        return Ok(false);
+    }
+    let registers = Registers::read(hll)?;
+    hll.truncate(HEADER_SIZE);
+    hll.resize(DENSE_SIZE, 0);
+    hll[ENCODING_AT] = 0;
+    dense::pack_all(&registers.0, &mut hll[HEADER_SIZE..]);
+    Ok(true)
+}
+
+/// The runs as PFDEBUG DECODE shows them (`z:9 v:2,1 Z:16374`); `None` if the value is dense.
+pub fn decode(hll: &[u8]) -> Option<String> {
+    if encoding(hll) == Encoding::Dense {
+        return None;
+    }
+    let shown = runs(hll).flatten().map(|(_, _, run)| match run {
+        Run {
+            value: 0,
+            length,
+            wide: true,
+        } => format!("Z:{length}"),
+        Run {
+            value: 0, length, ..
+        } => format!("z:{length}"),
+        Run { value, length, .. } => format!("v:{value},{length}"),
+    });
+    Some(shown.collect::<Vec<_>>().join(" "))
+}
+
+/// The cardinality, counted anew.
+pub fn count(hll: &[u8]) -> Result<u64, Corrupt> {
+    Ok(Registers::read(hll)?.count())
+}
+
+/// All registers, a byte each: what several values are merged in.
+pub struct Registers([u8; REGISTERS]);
+
+impl Default for Registers {
+    fn default() -> Self {
+        Registers([0; REGISTERS])
+    }
+}
+
+impl Registers {
+    pub fn read(hll: &[u8]) -> Result<Self, Corrupt> {
+        let mut registers = Self::default();
+        registers.merge(hll)?;
+        Ok(registers)
+    }
+
+    pub fn values(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Raises every register to the value's.
+    pub fn merge(&mut self, hll: &[u8]) -> Result<(), Corrupt> {
+        match encoding(hll) {
+            Encoding::Dense => {
+                self.merge_dense(hll.get(HEADER_SIZE..).unwrap_or_default());
+                Ok(())
+            }
+            Encoding::Sparse => self.merge_sparse(hll),
+        }
+    }
+
+    fn merge_dense(&mut self, packed: &[u8]) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the feature was just found.
+            return unsafe { raise_all_avx2(&mut self.0, packed) };
+        }
+        dense::raise_all(&mut self.0, packed);
+    }
+
+    fn merge_sparse(&mut self, hll: &[u8]) -> Result<(), Corrupt> {
+        let mut covered = 0;
+        for run in runs(hll) {
+            let (_, first, run) = run?;
+            covered = first + run.length;
+            let registers = self.0.get_mut(first..covered).ok_or(Corrupt)?;
+            if run.value != 0 {
+                registers
+                    .iter_mut()
+                    .for_each(|register| *register = run.value.max(*register));
+            }
+        }
+        if covered == REGISTERS {
+            Ok(())
+        } else {
+            Err(Corrupt)
+        }
+    }
+
+    /// Raises the value's registers to these: the second half of PFMERGE. The value becomes dense first if
+    /// `dense`, and stays or becomes it by the rules of `add` otherwise.
+    pub fn store(&self, hll: &mut Vec<u8>, dense: bool, sparse_max: usize) -> Result<(), Corrupt> {
+        if dense {
+            to_dense(hll)?;
+        }
+        for (index, &value) in self.0.iter().enumerate() {
+            if value != 0 {
+                raise(hll, index, value, sparse_max)?;
+            }
+        }
+        invalidate_cache(hll);
+        Ok(())
+    }
+
+    /// How many registers have each value. Four tables, since the same value often comes twice in a row
+    /// and would wait for its own increment.
+    fn histogram(&self) -> [u32; 64] {
+        let mut tables = [[0u32; 64]; 4];
+        let (fours, _) = self.0.as_chunks::<4>();
+        for four in fours {
+            for (table, value) in tables.iter_mut().zip(four) {
+                table[usize::from(value & 63)] += 1;
+            }
+        }
+        std::array::from_fn(|value| tables.iter().map(|table| table[value]).sum())
+    }
+
+    /// The estimated cardinality.
+    pub fn count(&self) -> u64 {
+        // 1 / (2 ln 2)
+        const ALPHA_INF: f64 = 0.721_347_520_444_481_7;
+        let histogram = self.histogram();
+        let m = REGISTERS as f64;
+        let top = COUNTED_BITS as usize + 1;
+        let mut z = m * tau((m - f64::from(histogram[top])) / m);
+        for value in (1..top).rev() {
+            z += f64::from(histogram[value]);
+            z *= 0.5;
+        }
+        z += m * sigma(f64::from(histogram[0]) / m);
+        (ALPHA_INF * m * m / z).round() as u64
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn raise_all_avx2(registers: &mut [u8; REGISTERS], packed: &[u8]) {
+    dense::raise_all(registers, packed);
+}
+
+/// The correction for registers still at zero: x + sum of x^(2^k) * 2^(k-1).
+fn sigma(mut x: f64) -> f64 {
+    if x == 1.0 {
+        return f64::INFINITY;
+    }
+    let (mut z, mut y) = (x, 1.0);
+    loop {
+        x *= x;
+        let before = z;
+        z += x * y;
+        y += y;
+        if z == before {
+            return z;
+        }
+    }
+}
+
+/// The correction for registers at their largest value.
+fn tau(mut x: f64) -> f64 {
+    if x == 0.0 || x == 1.0 {
+        return 0.0;
+    }
+    let (mut z, mut y) = (1.0 - x, 1.0);
+    loop {
+        x = x.sqrt();
+        let before = z;
+        y *= 0.5;
+        z -= (1.0 - x) * (1.0 - x) * y;
+        if z == before {
+            return z / 3.0;
+        }
+    }
+}
+
+/// PFSELFTEST: registers keep what is written between their neighbours, and estimates stay within four
+/// standard errors. `seed` makes the elements.
+pub fn self_test(seed: u64) -> Result<(), String> {
+    const SPARSE_TESTED: u64 = 1000;
+    test_registers(seed)?;
+    let mut hll = create();
+    to_dense(&mut hll).map_err(|_| "TESTFAILED a new value is corrupt")?;
+    let mut sparse = create();
+    // 1.04 / sqrt(16384) is the standard error.
+    let relative_error = 1.04 / (REGISTERS as f64).sqrt();
+    let mut checkpoint = 1;
+    for element in 1..=1_000_000u64 {
+        let bytes = (element ^ seed).to_le_bytes();
+        let (index, value) = place(&bytes);
+        dense::raise(&mut hll[HEADER_SIZE..], index, value);
+        if element <= SPARSE_TESTED {
+            add(&mut sparse, &bytes, usize::MAX)
+                .map_err(|_| "TESTFAILED sparse value is corrupt")?;
+        }
+        if element != checkpoint {
+            continue;
+        }
+        let estimate = count(&hll).unwrap_or(0);
+        let allowed = match checkpoint {
+            10 => 1,
+            _ => (relative_error * 6.0 * checkpoint as f64).ceil() as u64,
+        };
+        if estimate.abs_diff(checkpoint) > allowed {
+            return Err(format!(
+                "TESTFAILED Too big error. card:{checkpoint} abserr:{}",
+                estimate.abs_diff(checkpoint)
+            ));
+        }
+        if checkpoint <= SPARSE_TESTED && count(&sparse) != Ok(estimate) {
+            return Err("TESTFAILED dense/sparse disagree".to_owned());
+        }
+        checkpoint *= 10;
+    }
+    Ok(())
+}
+
+fn test_registers(seed: u64) -> Result<(), String> {
+    let mut packed = vec![0; DENSE_SIZE - HEADER_SIZE];
+    for round in 0..16u64 {
+        let wanted = |index: usize| murmur64a(&index.to_le_bytes(), seed ^ round) as u8 & 63;
+        for index in 0..REGISTERS {
+            dense::set(&mut packed, index, wanted(index));
+        }
+        for index in 0..REGISTERS {
+            let read = dense::get(&packed, index);
+            if read != wanted(index) {
+                return Err(format!(
+                    "TESTFAILED Register {index} should be {} but is {read}",
+                    wanted(index)
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const SPARSE_MAX: usize = 3000;
+
+    fn with(elements: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
+        let mut hll = create();
+        for element in elements {
+            add(&mut hll, element.as_ref(), SPARSE_MAX).unwrap();
+        }
+        hll
+    }
+
+    /// The bytes that a real server holds after the same commands.
+    #[test]
+    fn bytes_of_a_real_server() {
+        assert_eq!(create(), b"HYLL\x01\0\0\0\0\0\0\0\0\0\0\0\x7f\xff");
+        let one = with(["a"]);
+        assert_eq!(one, b"HYLL\x01\0\0\0\0\0\0\0\0\0\0\x80q\xa6\x84NW");
+        assert_eq!(decode(&one).unwrap(), "Z:12711 v:2,1 Z:3672");
+        let eleven = with(["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"]);
+        assert_eq!(
+            eleven[HEADER_SIZE..],
+            b"Fm\x80I\xe8\x80L\"\x80D<\x848\x80B=\x80K\x83\x80B\xed\x84A\xfc\x8cG\x8e\x80Bm\x80BZ"
+                [..]
+        );
+        assert_eq!(count(&eleven), Ok(11));
+    }
+
+    #[test]
+    fn the_cache_is_stale_after_an_addition() {
+        let mut hll = create();
+        assert_eq!(cached_count(&hll), Some(0));
+        assert_eq!(add(&mut hll, b"a", SPARSE_MAX), Ok(true));
+        assert_eq!(cached_count(&hll), None);
+        set_cached_count(&mut hll, 1);
+        assert_eq!(cached_count(&hll), Some(1));
+        assert_eq!(add(&mut hll, b"a", SPARSE_MAX), Ok(false));
+        assert_eq!(cached_count(&hll), Some(1));
+    }
+
+    #[test]
+    fn many_elements_make_it_dense() {
+        let hll = with((0..20_000u32).map(|n| n.to_string()));
+        assert_eq!((encoding(&hll), hll.len()), (Encoding::Dense, DENSE_SIZE));
+        let estimate = count(&hll).unwrap();
+        assert!(estimate.abs_diff(20_000) < 500, "{estimate}");
+    }
+
+    #[test]
+    fn self_test_passes() {
+        assert_eq!(self_test(1), Ok(()));
+    }
+
+    #[test]
+    fn what_is_a_hyperloglog() {
+        let sparse = |runs: &[u8]| [b"HYLL\x01\0\0\0\0\0\0\0\0\0\0\x80", runs].concat();
+        assert!(is_hll(&sparse(b"")));
+        assert!(!is_hll(&sparse(b"")[..15]));
+        assert!(!is_hll(b"HYLX\x01\0\0\0\0\0\0\0\0\0\0\x80\x7f\xff"));
+        assert!(!is_hll(b"HYLL\x02\0\0\0\0\0\0\0\0\0\0\x80\x7f\xff"));
+        assert!(!is_hll(b"HYLL\0\0\0\0\0\0\0\0\0\0\0\0"));
+        for runs in [
+            &b""[..],
+            b"\x7f\xfe",
+            b"\x7f\xff\0",
+            b"\x7f",
+            b"\x7f\xff\x80",
+        ] {
+            assert_eq!(count(&sparse(runs)), Err(Corrupt), "{runs:?}");
+            assert_eq!(to_dense(&mut sparse(runs)), Err(Corrupt), "{runs:?}");
+        }
+        assert_eq!(
+            count(&sparse(&b"\xff".repeat(4096))),
+            Ok(50_760_319_129_350)
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn sparse_is_dense_in_fewer_bytes(changes in vec((0..REGISTERS, 1u8..=32), 1..300), near in vec((0..40usize, 1u8..4), 0..200)) {
+            let mut sparse = create();
+            let mut dense = create();
+            to_dense(&mut dense).unwrap();
+            for (index, value) in changes.into_iter().chain(near) {
+                let changed = raise(&mut sparse, index, value, usize::MAX).unwrap();
+                prop_assert_eq!(raise(&mut dense, index, value, 0), Ok(changed));
+            }
+            prop_assert_eq!(encoding(&sparse), Encoding::Sparse);
+            let registers = Registers::read(&sparse).unwrap();
+            prop_assert!(registers.0 == Registers::read(&dense).unwrap().0);
+            to_dense(&mut sparse).unwrap();
+            prop_assert!(sparse == dense);
+        }
+
+        #[test]
+        fn merging_takes_the_larger(left in vec(any::<u16>(), 0..400), right in vec(any::<u16>(), 0..400), dense: bool) {
+            let bytes = |elements: &[u16]| with(elements.iter().map(|element| element.to_le_bytes()));
+            let both: Vec<u16> = left.iter().chain(&right).copied().collect();
+            let (mut target, mut other) = (bytes(&left), bytes(&right));
+            if dense {
+                to_dense(&mut other).unwrap();
+            }
+            let mut registers = Registers::read(&target).unwrap();
+            registers.merge(&other).unwrap();
+            registers.store(&mut target, dense, SPARSE_MAX).unwrap();
+            let expected = Registers::read(&bytes(&both)).unwrap();
+            prop_assert!(Registers::read(&target).unwrap().0 == expected.0);
+            prop_assert_eq!(registers.count(), expected.count());
+        }
+
+        #[test]
+        fn packed_registers_unpack(values in vec(0u8..64, REGISTERS)) {
+            let mut packed = vec![0; DENSE_SIZE - HEADER_SIZE];
+            for (index, value) in values.iter().enumerate() {
+                dense::set(&mut packed, index, *value);
+            }
+            let mut registers = Registers::default();
+            registers.merge_dense(&packed);
+            prop_assert!(registers.0 == values[..]);
+            let mut again = packed.clone();
+            dense::pack_all(&registers.0, &mut again);
+            prop_assert!(packed == again);
+        }
+
+        #[test]
+        fn corrupt_values_are_safe(runs in vec(any::<u8>(), 0..60), elements in vec(any::<u32>(), 0..20)) {
+            let mut hll = [&create()[..HEADER_SIZE], &runs].concat();
+            for element in elements {
+                let _ = add(&mut hll, &element.to_le_bytes(), SPARSE_MAX);
+            }
+            let _ = (count(&hll), decode(&hll), to_dense(&mut hll));
+        }
+    }
+}

@@ -1,0 +1,519 @@
+//! Quicklist: a long list as a row of listpacks.
+//!
+//! One listpack would make every change in the middle of a long list a move of all its bytes, and a linked list
+//! would spend 40 bytes on each element. A row of listpacks of some kilobytes each does neither.
+//!
+//! ```text
+//!   nodes: VecDeque                             each 16 bytes: | kind | count u32 | pointer |
+//!     [ Packed 431 | Packed 450 | Lzf 450 | Lzf 1 | Packed 12 ]
+//!          |            |          |        |         |
+//!       listpack     listpack     compressed        listpack        a big element alone is a Plain node
+//!       <- compress_depth = 2 ->          <- compress_depth = 2 ->
+//! ```
+//!
+//! Both ends are where lists are worked on, and a `VecDeque` makes them O(1). An index is found by adding up
+//! counts, and these lie side by side: a million elements are some 2,200 nodes, 35 KB to run through. A node in the
+//! middle costs a move of at most half of those. A linked list of nodes, as in Redis, makes that move O(1) and
+//! the search, which comes first, a chain of cache misses. Rejected for the same reason: a tree.
+//!
+//! How big a node may grow, and which element is too big for a listpack, is `ListLimits`; a quicklist keeps the
+//! limits of its birth. When nodes are split, merged or dropped follows Redis, because OBJECT ENCODING
+//! shows when one node is left. So removals merge nothing; an insertion that split a node does.
+//!
+//! **Invariant:** no node is empty; `len` is the sum of the counts (test `histories_match_a_vecdeque`).
+//! **Invariant:** the first and last `compress_depth` nodes are not compressed; nor is any if it is 0, nor ever
+//! the first or last. Every change of the row ends in `settle`, which holds this (same test).
+
+use std::collections::VecDeque;
+use std::ops::{ControlFlow, Range};
+
+use super::listpack::{self, Element, Listpack};
+
+mod limits;
+mod node;
+#[cfg(test)]
+mod tests;
+
+pub use limits::ListLimits;
+use node::Node;
+pub use node::{remove_matching, walk_listpack};
+
+/// No single change adds more nodes: a split node with a plain one between its halves.
+const MOST_ADDED: usize = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Head,
+    Tail,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Before,
+    After,
+}
+
+#[derive(Clone)]
+pub struct Quicklist {
+    nodes: VecDeque<Node>,
+    len: usize,
+    limits: ListLimits,
+}
+
+/// A node as it is written into an RDB file.
+pub enum NodeView<'a> {
+    Packed(&'a [u8]),
+    Plain(&'a [u8]),
+    /// LZF of `raw_len` bytes, which are one element if `plain` and a listpack if not.
+    Compressed {
+        plain: bool,
+        raw_len: usize,
+        bytes: &'a [u8],
+    },
+}
+
+/// What DEBUG OBJECT tells about a quicklist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    pub nodes: usize,
+    pub compressed_nodes: usize,
+    /// The bytes of all nodes, decompressed.
+    pub raw_bytes: usize,
+}
+
+impl Quicklist {
+    pub fn new(limits: ListLimits) -> Self {
+        Self {
+            nodes: VecDeque::new(),
+            len: 0,
+            limits,
+        }
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn limits(&self) -> &ListLimits {
+        &self.limits
+    }
+
+    /// DEBUG QUICKLIST-PACKED-THRESHOLD also holds for lists that exist.
+    pub fn set_packed_threshold(&mut self, bytes: usize) {
+        self.limits.packed_threshold = bytes;
+    }
+
+    /// What it takes from the allocator; walks the nodes.
+    pub fn memory_bytes(&self) -> usize {
+        let row = self.nodes.capacity() * size_of::<Node>();
+        let contents: usize = self.nodes.iter().map(Node::memory_bytes).sum();
+        size_of::<Self>() + row + contents
+    }
+
+    pub fn figures(&self) -> Figures {
+        Figures {
+            nodes: self.nodes.len(),
+            compressed_nodes: self
+                .nodes
+                .iter()
+                .filter(|node| node.is_compressed())
+                .count(),
+            raw_bytes: self.nodes.iter().map(Node::raw_len).sum(),
+        }
+    }
+
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeView<'_>> {
+        self.nodes.iter().map(|node| match node {
+            Node::Packed { listpack, .. } => NodeView::Packed(listpack.as_bytes()),
+            Node::Plain(text) => NodeView::Plain(text),
+            Node::Lzf { packed, .. } => NodeView::Compressed {
+                plain: packed.plain,
+                raw_len: packed.raw_len,
+                bytes: &packed.bytes,
+            },
+        })
+    }
+
+    /// Appends a whole listpack as a node, as an RDB file brings them; an empty one is passed over.
+    pub fn push_listpack(&mut self, listpack: Listpack) {
+        if !listpack.is_empty() {
+            self.push_node(End::Tail, Node::packed(listpack));
+        }
+    }
+
+    /// Appends one big element as a node.
+    pub fn push_plain(&mut self, text: Box<[u8]>) {
+        self.push_node(End::Tail, Node::plain(text));
+    }
+
+    /// The listpack of a quicklist of one node; the quicklist is returned if it has more, or a plain one.
+    pub fn into_listpack(mut self) -> Result<Listpack, Self> {
+        if self.single_listpack().is_none() {
+            return Err(self);
+        }
+        match self.nodes.pop_front() {
+            Some(Node::Packed { listpack, .. }) => Ok(listpack),
+            _ => unreachable!("single_listpack looked"),
+        }
+    }
+
+    /// The listpack of a quicklist that has one node and no more.
+    pub fn single_listpack(&self) -> Option<&Listpack> {
+        match self.nodes.front()? {
+            Node::Packed { listpack, .. } if self.nodes.len() == 1 => Some(listpack),
+            _ => None,
+        }
+    }
+}
+
+/// Reading.
+impl Quicklist {
+    /// The node that holds the element at `index`, and where in it; counted from the nearer end.
+    fn locate(&self, index: usize) -> Option<(usize, usize)> {
+        let mut left = index;
+        if index < self.len / 2 {
+            for (n, node) in self.nodes.iter().enumerate() {
+                if left < node.count() {
+                    return Some((n, left));
+                }
+                left -= node.count();
+            }
+        }
+        let mut left = self.len.checked_sub(index + 1)?;
+        for (n, node) in self.nodes.iter().enumerate().rev() {
+            if left < node.count() {
+                return Some((n, node.count() - 1 - left));
+            }
+            left -= node.count();
+        }
+        None
+    }
+
+    /// Shows the element at `index`.
+    pub fn get_with<R>(&self, index: usize, show: impl FnOnce(Element) -> R) -> Option<R> {
+        let (n, at) = self.locate(index)?;
+        self.nodes[n].content().get(at).map(show)
+    }
+
+    /// Shows the elements from `index` on, away from `from`, until the visitor breaks.
+    pub fn visit<B>(
+        &self,
+        index: usize,
+        from: End,
+        mut visit: impl FnMut(Element) -> ControlFlow<B>,
+    ) -> Option<B> {
+        let (n, at) = self.locate(index)?;
+        let mut walk = |node: &Node, at: usize| node.content().walk(at, from, &mut visit);
+        if let ControlFlow::Break(value) = walk(&self.nodes[n], at) {
+            return Some(value);
+        }
+        match from {
+            End::Head => {
+                let mut rest = self.nodes.range(n + 1..);
+                rest.find_map(|node| walk(node, 0).break_value())
+            }
+            End::Tail => {
+                let mut rest = self.nodes.range(..n).rev();
+                rest.find_map(|node| walk(node, node.count() - 1).break_value())
+            }
+        }
+    }
+}
+
+/// Changes.
+impl Quicklist {
+    /// The position of the node at an end; of no node if there is none.
+    #[inline]
+    fn end_node(&self, end: End) -> usize {
+        match end {
+            End::Head => 0,
+            End::Tail => self.nodes.len().saturating_sub(1),
+        }
+    }
+
+    /// Whether node `n` exists and has room for a text of `len` bytes.
+    #[inline]
+    fn admits(&self, n: usize, len: usize) -> bool {
+        self.nodes.get(n).is_some_and(|node| {
+            !node.is_plain() && self.limits.admits(node.raw_len(), node.count(), len)
+        })
+    }
+
+    fn push_node(&mut self, end: End, node: Node) {
+        self.len += node.count();
+        match end {
+            End::Head => self.nodes.push_front(node),
+            End::Tail => self.nodes.push_back(node),
+        }
+        self.settle(0..0);
+    }
+
+    #[inline]
+    pub fn push(&mut self, end: End, text: &[u8]) {
+        let n = self.end_node(end);
+        let large = self.limits.is_large(text.len());
+        if large || !self.admits(n, text.len()) {
+            return self.push_node(end, Node::of(text, large));
+        }
+        let node = &mut self.nodes[n];
+        let at = match end {
+            End::Head => 0,
+            End::Tail => node.count(),
+        };
+        node.insert(at, text);
+        self.len += 1;
+    }
+
+    /// Removes the element at an end, after showing it.
+    #[inline]
+    pub fn pop_with<R>(&mut self, end: End, show: impl FnOnce(Element) -> R) -> Option<R> {
+        let n = self.end_node(end);
+        let node = self.nodes.get_mut(n)?;
+        let shown = match node {
+            Node::Packed { count, listpack } => {
+                let pos = match end {
+                    End::Head => listpack.first()?,
+                    End::Tail => listpack.last()?,
+                };
+                let shown = show(listpack.get(pos));
+                if *count > 1 {
+                    listpack.delete(pos);
+                }
+                *count -= 1;
+                shown
+            }
+            Node::Plain(text) => show(Element::Str(text)),
+            Node::Lzf { .. } => unreachable!("the ends are not compressed"),
+        };
+        self.len -= 1;
+        if node.is_plain() || node.count() == 0 {
+            self.nodes.remove(n);
+            self.settle(0..0);
+        }
+        Some(shown)
+    }
+
+    /// Puts an element beside the one at `index`, which exists; false if it does not.
+    pub fn insert(&mut self, index: usize, side: Side, text: &[u8]) -> bool {
+        let Some((n, at)) = self.locate(index) else {
+            return false;
+        };
+        let at = at + usize::from(side == Side::After);
+        let large = self.limits.is_large(text.len());
+        let count = self.nodes[n].count();
+        self.len += 1;
+        if !large && self.admits(n, text.len()) {
+            self.insert_into(n, at, text);
+        } else if !large && at == count && self.admits(n + 1, text.len()) {
+            self.insert_into(n + 1, 0, text);
+        } else if !large && at == 0 && n > 0 && self.admits(n - 1, text.len()) {
+            self.insert_into(n - 1, self.nodes[n - 1].count(), text);
+        } else if at == 0 || at == count {
+            let n = n + usize::from(at > 0);
+            self.nodes.insert(n, Node::of(text, large));
+            self.settle(n..n + 1);
+        } else {
+            self.split_and_insert(n, at, side, large, text);
+        }
+        true
+    }
+
+    fn insert_into(&mut self, n: usize, at: usize, text: &[u8]) {
+        self.nodes[n].insert(at, text);
+        self.settle(n..n + 1);
+    }
+
+    /// Splits node `n` before its element `at`, puts the new one into the gap, and tries to merge what became small.
+    fn split_and_insert(&mut self, n: usize, at: usize, side: Side, large: bool, text: &[u8]) {
+        let tail = self.nodes[n]
+            .split_off(at)
+            .expect("a plain node has no middle");
+        self.nodes.insert(n + 1, tail);
+        if large {
+            self.nodes.insert(n + 1, Node::of(text, true));
+            self.settle(n..n + 3);
+            return;
+        }
+        match side {
+            Side::After => {
+                self.nodes[n + 1].insert(0, text);
+                self.merge_around(n);
+            }
+            Side::Before => {
+                self.nodes[n].insert(at, text);
+                self.merge_around(n + 1);
+            }
+        }
+    }
+
+    /// Merges node `n` and its neighbours, two on each side, as far as the limits allow.
+    fn merge_around(&mut self, n: usize) {
+        let mut center = n;
+        if center >= 2 && self.merge(center - 2) {
+            center -= 1;
+        }
+        self.merge(center + 1);
+        if center >= 1 && self.merge(center - 1) {
+            center -= 1;
+        }
+        self.merge(center);
+        self.settle(center.saturating_sub(2)..center + 3);
+    }
+
+    /// Merges node `n` and the next one, if both hold listpacks that fit into one.
+    fn merge(&mut self, n: usize) -> bool {
+        let (Some(first), Some(second)) = (self.nodes.get(n), self.nodes.get(n + 1)) else {
+            return false;
+        };
+        let bytes = (first.raw_len() + second.raw_len()).saturating_sub(listpack::EMPTY_BYTES);
+        let too_big = self
+            .limits
+            .exceeded_by(bytes, first.count() + second.count());
+        if too_big || first.is_plain() || second.is_plain() {
+            return false;
+        }
+        let Some(mut second) = self.nodes.remove(n + 1) else {
+            return false;
+        };
+        if let (Some((to, count)), Some((from, more))) =
+            (self.nodes[n].listpack_mut(), second.listpack_mut())
+        {
+            to.append_listpack(from);
+            *count += *more;
+        }
+        true
+    }
+
+    /// Replaces the element at `index`; false if there is none.
+    pub fn replace(&mut self, index: usize, text: &[u8]) -> bool {
+        let Some((n, at)) = self.locate(index) else {
+            return false;
+        };
+        let large = self.limits.is_large(text.len());
+        let node = &mut self.nodes[n];
+        if large != node.is_plain() {
+            self.replace_by_other_kind(index, text);
+            return true;
+        }
+        if large {
+            *node = Node::of(text, true);
+        } else if let Some((listpack, _)) = node.listpack_mut() {
+            let pos = listpack.seek(at as i64).expect("an index below the count");
+            listpack.replace(pos, text);
+        }
+        self.settle(n..n + 1);
+        true
+    }
+
+    /// Replaces an element of a listpack by a big one, or a big one by one that belongs into a listpack.
+    fn replace_by_other_kind(&mut self, index: usize, text: &[u8]) {
+        self.insert(index, Side::After, text);
+        let Some((n, at)) = self.locate(index) else {
+            return;
+        };
+        self.len -= 1;
+        if self.nodes[n].count() == 1 {
+            self.nodes.remove(n);
+            self.settle(n..n + 1);
+        } else {
+            self.nodes[n].cut(at, 1);
+            self.merge_around(n + 1);
+        }
+    }
+
+    /// Removes up to `count` elements from `index` on, and tells how many.
+    pub fn delete_range(&mut self, index: usize, count: usize) -> usize {
+        let removed = count.min(self.len.saturating_sub(index));
+        let Some((mut n, at)) = self.locate(index).filter(|_| removed > 0) else {
+            return 0;
+        };
+        let first = n;
+        let mut left = removed;
+        if at > 0 {
+            let here = left.min(self.nodes[n].count() - at);
+            self.nodes[n].cut(at, here);
+            left -= here;
+            n += 1;
+        }
+        let mut end = n;
+        while left > 0 && left >= self.nodes[end].count() {
+            left -= self.nodes[end].count();
+            end += 1;
+        }
+        self.nodes.drain(n..end);
+        if left > 0 {
+            self.nodes[n].cut(0, left);
+        }
+        self.len -= removed;
+        self.settle(first..n + 1);
+        removed
+    }
+
+    /// Removes up to `max` elements that are `text`, those nearest to `from` first, and tells how many.
+    pub fn remove(&mut self, text: &[u8], max: usize, from: End) -> usize {
+        let before = self.len;
+        let goal = before - max.min(before);
+        let mut turn = 0;
+        while turn < self.nodes.len() && self.len > goal {
+            let n = match from {
+                End::Head => turn,
+                End::Tail => self.nodes.len() - 1 - turn,
+            };
+            if self.remove_in_node(n, text, self.len - goal, from) {
+                turn += 1;
+            }
+        }
+        before - self.len
+    }
+
+    /// `remove` for one node; false if the node is gone.
+    fn remove_in_node(&mut self, n: usize, text: &[u8], max: usize, from: End) -> bool {
+        let node = &mut self.nodes[n];
+        let before = node.count();
+        let removed = node.remove_matching(text, max, from);
+        let gone = removed == before;
+        self.len -= removed;
+        if gone {
+            self.nodes.remove(n);
+        }
+        if removed > 0 {
+            self.settle(n..n + 1);
+        }
+        !gone
+    }
+
+    /// Ends every change of the row: the ends are made readable, and what was touched or has left the ends is
+    /// compressed.
+    #[inline]
+    fn settle(&mut self, touched: Range<usize>) {
+        if self.limits.compress_depth > 0 {
+            self.settle_compression(touched);
+        }
+    }
+
+    #[cold]
+    fn settle_compression(&mut self, touched: Range<usize>) {
+        let (depth, len) = (self.limits.compress_depth as usize, self.nodes.len());
+        for n in 0..depth.min(len) {
+            self.nodes[n].decompress();
+            self.nodes[len - 1 - n].decompress();
+        }
+        let head = depth..depth.saturating_add(MOST_ADDED);
+        let tail = len.saturating_sub(head.end)..len.saturating_sub(depth);
+        for n in touched.chain(head).chain(tail) {
+            if n >= depth && n + depth < len {
+                self.nodes[n].compress();
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! One node of a quicklist: a listpack, one big element, or either of them compressed.
+
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+
+use super::End;
+use crate::ds::listpack::{Element, Listpack, Pos};
+use crate::ds::lzf::{SmallLzf, decompress};
+use crate::ds::thin::size_class;
+
+/// Below this size compressing isn't tried.
+const MIN_COMPRESS_BYTES: usize = 48;
+/// Saving less than this isn't worth the time to undo it.
+const MIN_COMPRESS_GAIN: usize = 8;
+
+pub(super) enum Node {
+    Packed { count: u32, listpack: Listpack },
+    Plain(Box<Box<[u8]>>),
+    Lzf { count: u32, packed: Box<Compressed> },
+}
+
+const _: () = assert!(size_of::<Node>() == 16);
+
+#[derive(Clone)]
+pub(super) struct Compressed {
+    pub(super) plain: bool,
+    pub(super) raw_len: usize,
+    pub(super) bytes: Box<[u8]>,
+}
+
+/// The content of a node to be read, decompressed if need be.
+pub(super) enum Content<'a> {
+    Packed(Cow<'a, Listpack>),
+    Plain(Cow<'a, [u8]>),
+}
+
+impl Clone for Node {
+    fn clone(&self) -> Self {
+        match self {
+            Node::Packed { count, listpack } => Node::Packed {
+                count: *count,
+                listpack: listpack.clone(),
+            },
+            Node::Plain(text) => Node::Plain(text.clone()),
+            Node::Lzf { count, packed } => Node::Lzf {
+                count: *count,
+                packed: packed.clone(),
+            },
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn packed(listpack: Listpack) -> Self {
+        Node::Packed {
+            count: listpack.len() as u32,
+            listpack,
+        }
+    }
+
+    pub(super) fn plain(text: Box<[u8]>) -> Self {
+        Node::Plain(Box::new(text))
+    }
+
+    /// A node for one new element.
+    pub(super) fn of(text: &[u8], large: bool) -> Self {
+        if large {
+            return Self::plain(text.into());
+        }
+        let mut listpack = Listpack::new();
+        listpack.append(text);
+        Node::Packed { count: 1, listpack }
+    }
+
+    #[inline]
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Node::Packed { count, .. } | Node::Lzf { count, .. } => *count as usize,
+            Node::Plain(_) => 1,
+        }
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        match self {
+            Node::Packed { .. } => false,
+            Node::Plain(_) => true,
+            Node::Lzf { packed, .. } => packed.plain,
+        }
+    }
+
+    pub(super) fn is_compressed(&self) -> bool {
+        matches!(self, Node::Lzf { .. })
+    }
+
+    /// The size of the content when it is not compressed.
+    #[inline]
+    pub(super) fn raw_len(&self) -> usize {
+        match self {
+            Node::Packed { listpack, .. } => listpack.bytes_len(),
+            Node::Plain(text) => text.len(),
+            Node::Lzf { packed, .. } => packed.raw_len,
+        }
+    }
+
+    /// What the content takes from the allocator.
+    pub(super) fn memory_bytes(&self) -> usize {
+        match self {
+            Node::Packed { listpack, .. } => listpack.memory_bytes(),
+            Node::Plain(text) => size_class(text.len()) + size_of::<Box<[u8]>>(),
+            Node::Lzf { packed, .. } => size_class(packed.bytes.len()) + size_of::<Compressed>(),
+        }
+    }
+
+    pub(super) fn content(&self) -> Content<'_> {
+        match self {
+            Node::Packed { listpack, .. } => Content::Packed(Cow::Borrowed(listpack)),
+            Node::Plain(text) => Content::Plain(Cow::Borrowed(text)),
+            Node::Lzf { packed, .. } => packed.content(),
+        }
+    }
+
+    /// Undoes `compress`.
+    pub(super) fn decompress(&mut self) {
+        let Node::Lzf { count, packed } = self else {
+            return;
+        };
+        *self = match packed.content() {
+            Content::Packed(listpack) => Node::Packed {
+                count: *count,
+                listpack: listpack.into_owned(),
+            },
+            Content::Plain(text) => Node::plain(text.into_owned().into_boxed_slice()),
+        };
+    }
+
+    /// Compresses the content if that saves something.
+    pub(super) fn compress(&mut self) {
+        let raw: &[u8] = match self {
+            Node::Packed { listpack, .. } => listpack.as_bytes(),
+            Node::Plain(text) => text,
+            Node::Lzf { .. } => return,
+        };
+        let raw_len = raw.len();
+        if raw_len < MIN_COMPRESS_BYTES {
+            return;
+        }
+        let mut bytes = Vec::new();
+        let limit = raw_len - MIN_COMPRESS_GAIN;
+        if SmallLzf::new()
+            .compress_within(raw, limit, &mut bytes)
+            .is_none()
+        {
+            return;
+        }
+        let packed = Box::new(Compressed {
+            plain: self.is_plain(),
+            raw_len,
+            bytes: bytes.into_boxed_slice(),
+        });
+        let count = self.count() as u32;
+        *self = Node::Lzf { count, packed };
+    }
+
+    /// The listpack of a node that holds one, decompressed, and its count.
+    #[inline]
+    pub(super) fn listpack_mut(&mut self) -> Option<(&mut Listpack, &mut u32)> {
+        self.decompress();
+        match self {
+            Node::Packed { count, listpack } => Some((listpack, count)),
+            _ => None,
+        }
+    }
+
+    /// Puts an element before the one at `at`, in a node that holds a listpack.
+    #[inline]
+    pub(super) fn insert(&mut self, at: usize, text: &[u8]) {
+        let (listpack, count) = self
+            .listpack_mut()
+            .expect("only a listpack admits elements");
+        let pos = if at == *count as usize {
+            listpack.end()
+        } else {
+            listpack.seek(at as i64).expect("an index below the count")
+        };
+        listpack.insert_before(pos, text);
+        *count += 1;
+    }
+
+    /// Removes `n` elements from `at` on, not all of them.
+    pub(super) fn cut(&mut self, at: usize, n: usize) {
+        if let Some((listpack, count)) = self.listpack_mut() {
+            listpack.delete_range(at as i64, n);
+            *count -= n as u32;
+        }
+    }
+
+    /// Moves the elements from `at` on into a new node.
+    pub(super) fn split_off(&mut self, at: usize) -> Option<Node> {
+        let (listpack, count) = self.listpack_mut()?;
+        let tail = listpack.split_off(listpack.seek(at as i64)?);
+        let moved = *count - at as u32;
+        *count = at as u32;
+        Some(Node::Packed {
+            count: moved,
+            listpack: tail,
+        })
+    }
+
+    /// Removes up to `max` elements that are `text`, those nearest to `from` first. If that is all of
+    /// them the node has to go. A node with none stays compressed.
+    pub(super) fn remove_matching(&mut self, text: &[u8], max: usize, from: End) -> usize {
+        if self.is_compressed() && !self.content().contains(text) {
+            return 0;
+        }
+        self.decompress();
+        match self {
+            Node::Packed { count, listpack } => {
+                let removed = remove_matching(listpack, text, max, from);
+                *count -= removed as u32;
+                removed
+            }
+            Node::Plain(plain) => usize::from(***plain == *text),
+            Node::Lzf { .. } => unreachable!("decompressed above"),
+        }
+    }
+}
+
+impl Compressed {
+    fn content<'a>(&self) -> Content<'a> {
+        let raw = decompress(&self.bytes, self.raw_len).expect("our own compression");
+        match self.plain {
+            true => Content::Plain(Cow::Owned(raw)),
+            false => {
+                let listpack = Listpack::from_bytes(&raw).expect("our own listpack");
+                Content::Packed(Cow::Owned(listpack))
+            }
+        }
+    }
+}
+
+impl Content<'_> {
+    pub(super) fn contains(&self, text: &[u8]) -> bool {
+        match self {
+            Content::Packed(listpack) => {
+                let found = listpack.first().and_then(|pos| listpack.find(pos, text, 0));
+                found.is_some()
+            }
+            Content::Plain(plain) => **plain == *text,
+        }
+    }
+
+    pub(super) fn get(&self, at: usize) -> Option<Element<'_>> {
+        match self {
+            Content::Packed(listpack) => listpack.seek(at as i64).map(|pos| listpack.get(pos)),
+            Content::Plain(text) => (at == 0).then_some(Element::Str(text)),
+        }
+    }
+
+    /// Shows the elements from `at` on, away from `from`, until the visitor breaks.
+    #[inline]
+    pub(super) fn walk<B>(
+        &self,
+        at: usize,
+        from: End,
+        visit: &mut impl FnMut(Element) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let listpack = match self {
+            Content::Packed(listpack) => listpack,
+            Content::Plain(text) => return visit(Element::Str(text)),
+        };
+        walk_listpack(listpack, listpack.seek(at as i64), from, visit)
+    }
+}
+
+/// Shows the elements of `listpack` from `pos` on, away from `from`, until the visitor breaks.
+#[inline]
+pub fn walk_listpack<B>(
+    listpack: &Listpack,
+    pos: Option<Pos>,
+    from: End,
+    visit: &mut impl FnMut(Element) -> ControlFlow<B>,
+) -> ControlFlow<B> {
+    let Some(pos) = pos else {
+        return ControlFlow::Continue(());
+    };
+    match from {
+        End::Head => listpack.iter_from(pos).try_for_each(visit),
+        End::Tail => {
+            let after = listpack.next(pos).unwrap_or(listpack.end());
+            listpack.iter_rev_before(after).try_for_each(visit)
+        }
+    }
+}
+
+/// Removes up to `max` elements that are `text`, those nearest to `from` first.
+pub fn remove_matching(listpack: &mut Listpack, text: &[u8], max: usize, from: End) -> usize {
+    let mut removed = 0;
+    match from {
+        End::Head => {
+            let mut pos = listpack.first();
+            while let Some(at) = pos.filter(|_| removed < max) {
+                let Some(hit) = listpack.find(at, text, 0) else {
+                    break;
+                };
+                pos = listpack.delete(hit);
+                removed += 1;
+            }
+        }
+        End::Tail => {
+            let wanted = Element::from(text);
+            let mut pos = listpack.last();
+            while let Some(at) = pos.filter(|_| removed < max) {
+                pos = listpack.prev(at);
+                if listpack.get(at).same_text(&wanted) {
+                    listpack.delete(at);
+                    removed += 1;
+                }
+            }
+        }
+    }
+    removed
+}
