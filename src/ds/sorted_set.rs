@@ -25,6 +25,9 @@ pub struct SortedSet {
     tree: ZsetTree,
 }
 
+// SAFETY: the tree's pointers lead to members that the table of the same value owns; both move together.
+unsafe impl Send for SortedSet {}
+
 /// Members by name, not in order yet.
 pub struct MemberTable {
     table: HashTable<Member>,

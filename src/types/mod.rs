@@ -9,11 +9,17 @@ pub mod string;
 pub mod zset;
 
 use crate::ds::entry::{Entry, EntryMut, EntryRef, NewValue, ValueRef};
+use crate::types::list::List;
+use crate::types::stream::Stream;
 use crate::types::string::RawStr;
+use crate::types::zset::Zset;
 
 /// What a key holds when it is not a short string or an integer.
 pub enum Value {
     Str(RawStr),
+    List(List),
+    Zset(Zset),
+    Stream(Box<Stream>),
 }
 
 const _: () = assert!(size_of::<Value>() <= 24, "a value rides in its key's allocation");
@@ -53,6 +59,11 @@ pub mod kind {
     pub const INT: u8 = Type::String as u8;
     pub const EMBSTR: u8 = Type::String as u8 | 1 << 4;
     pub const RAW: u8 = Type::String as u8 | 2 << 4;
+    pub const LIST: u8 = Type::List as u8;
+    pub const SET: u8 = Type::Set as u8;
+    pub const ZSET: u8 = Type::Zset as u8;
+    pub const HASH: u8 = Type::Hash as u8;
+    pub const STREAM: u8 = Type::Stream as u8;
 
     pub fn type_of(kind: u8) -> Type {
         match kind & 0x0f {
@@ -75,15 +86,39 @@ pub type New<'a> = NewValue<'a, Value>;
 /// How much work freeing a value is, in allocations.
 pub fn free_effort(entry: KeyRef) -> usize {
     match entry.value() {
-        ValueRef::Obj(Value::Str(_)) | ValueRef::Int(_) | ValueRef::Str(_) => 1,
+        ValueRef::Int(_) | ValueRef::Str(_) => 1,
+        ValueRef::Obj(value) => value.free_effort(),
     }
 }
 
 /// What OBJECT ENCODING says.
 pub fn encoding_name(entry: KeyRef) -> &'static str {
-    match entry.kind() {
-        kind::INT => "int",
-        kind::EMBSTR => "embstr",
+    match entry.value() {
+        ValueRef::Obj(value) => value.encoding(),
+        _ if entry.kind() == kind::INT => "int",
+        _ if entry.kind() == kind::EMBSTR => "embstr",
         _ => "raw",
+    }
+}
+
+impl Value {
+    fn encoding(&self) -> &'static str {
+        match self {
+            Value::Str(_) => "raw",
+            Value::List(list) => list.encoding(),
+            Value::Zset(zset) => zset.encoding(),
+            Value::Stream(_) => "stream",
+        }
+    }
+
+    /// How much work freeing it is, in allocations.
+    fn free_effort(&self) -> usize {
+        match self {
+            Value::Str(_) => 1,
+            Value::List(list) => list.free_effort(),
+            Value::Zset(Zset::Listpack(_)) => 1,
+            Value::Zset(Zset::Tree(set)) => set.len(),
+            Value::Stream(stream) => stream.log.nodes().len() + stream.group_count(),
+        }
     }
 }
