@@ -14,11 +14,12 @@
 //! backwards; the master entry ends with 0, where such a walk stops. The listpacks are byte for byte those of Redis, because RDB, DUMP
 //! and replication carry them.
 //!
-//! A deleted entry gets a flag and stays, until its node has no other: the node then goes as a whole. So XDEL never moves
+//! A deleted entry gets a flag and stays, until its node has no other: XDEL then removes the node as a whole. So XDEL never moves
 //! bytes, and approximate trimming, which drops whole nodes, is O(1) for a hundred entries.
 //!
 //! **Invariants** (`tests::agrees_with_a_vector` after each step)
-//! - no node is without a live entry; `count` and `deleted` of a master entry count the entries by flag;
+//! - `count` and `deleted` of a master entry count the entries by flag; a node without live entries is left by exact
+//!   trimming alone, as in Redis, and goes with the next trim;
 //! - IDs rise along the log, and none is above `last_id`;
 //! - `len` is the sum of the counts; `first_id` is the first live entry's ID, or 0-0;
 //! - bytes from outside enter through [`StreamLog::insert_node`] alone, which walks them: reading needs no error path.
@@ -431,8 +432,8 @@ impl StreamLog {
             node.replace(at, Element::Int(flags | DELETED));
         }
         self.len -= going.len() as u64;
-        if !going.is_empty() && count_deleted(node, going.len() as i64) == 0 {
-            first.remove();
+        if !going.is_empty() {
+            count_deleted(node, going.len() as i64);
         }
     }
 
@@ -457,10 +458,7 @@ impl StreamLog {
         let Some(len) = self.len.checked_add(count) else {
             return false;
         };
-        // Redis may leave a node of deleted entries only; nothing of it can be seen.
-        if count > 0 {
-            self.nodes.insert(id, node);
-        }
+        self.nodes.insert(id, node);
         self.len = len;
         true
     }

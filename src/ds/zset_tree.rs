@@ -134,6 +134,30 @@ impl<'a> Probe<'a> {
             } => bytes() < probe || (after && bytes() == probe),
         }
     }
+
+    /// Whether the probe, if it names a member, is that one or behind it.
+    #[inline]
+    fn reaches(&self, member_order: u64, member: MemberPtr) -> bool {
+        // SAFETY: members in the tree live.
+        let bytes = || unsafe { member.bytes() };
+        match self.0 {
+            Place::Pair(order, probe) => {
+                member_order < order || (member_order == order && bytes() <= probe)
+            }
+            _ => self.is_after(member_order, member),
+        }
+    }
+
+    /// Whether this member is the one that the probe names.
+    fn is_at(&self, member: MemberPtr) -> bool {
+        match self.0 {
+            // SAFETY: members in the tree live.
+            Place::Pair(order, bytes) => {
+                order == order_of(member) && bytes == unsafe { member.bytes() }
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A member as a walk sees it.
@@ -170,9 +194,9 @@ impl Branch {
         }
     }
 
-    /// Corrects the first member after a change below.
+    /// Corrects the first member after a change below. Members are far away in memory: it is read only if it is another.
     fn refresh_first(&mut self) {
-        if let Some(first) = self.node.first() {
+        if let Some(first) = self.node.first().filter(|first| *first != self.first) {
             (self.order, self.first) = (order_of(first), first);
         }
     }
@@ -266,6 +290,31 @@ impl Node {
         }
     }
 
+    /// Removes the member that the probe names, if it is below this node.
+    fn remove_one(&mut self, probe: &Probe) -> Option<MemberPtr> {
+        match self {
+            Node::Leaf(leaf) => {
+                let at = leaf.lower_bound(probe);
+                let member = leaf
+                    .members()
+                    .get(at)
+                    .copied()
+                    .filter(|&m| probe.is_at(m))?;
+                leaf.remove(at..at + 1);
+                Some(member)
+            }
+            Node::Inner(branches) => {
+                let at = child_with(branches, probe);
+                let branch = &mut branches[at];
+                let member = branch.node.remove_one(probe)?;
+                branch.count -= 1;
+                branch.refresh_first();
+                mend(branches, at);
+                Some(member)
+            }
+        }
+    }
+
     /// Removes the members of these ranks below this node. Each is handed out when nothing here reads it any more.
     fn remove(&mut self, range: Range<usize>, removed: &mut impl FnMut(MemberPtr)) {
         let branches = match self {
@@ -325,6 +374,13 @@ fn child_for(branches: &[Branch], probe: &Probe) -> usize {
         .saturating_sub(1)
 }
 
+/// The branch that holds the member a probe names, if it is in the tree.
+fn child_with(branches: &[Branch], probe: &Probe) -> usize {
+    branches
+        .partition_point(|b| probe.reaches(b.order, b.first))
+        .saturating_sub(1)
+}
+
 /// The branch that holds a rank, and how many members are before that branch.
 fn child_at_rank(branches: &[Branch], rank: usize) -> (usize, usize) {
     let mut passed = 0;
@@ -372,6 +428,10 @@ pub struct ZsetTree {
     root: Node,
     len: usize,
 }
+
+// SAFETY: the tree owns its nodes. The members belong to whoever promised that they live as long (see `insert`), and
+// moves both together.
+unsafe impl Send for ZsetTree {}
 
 impl Default for ZsetTree {
     fn default() -> Self {
@@ -461,9 +521,25 @@ impl ZsetTree {
 
     /// The rank of a member that is in the tree.
     pub fn rank_of(&self, score: f64, bytes: &[u8]) -> Option<usize> {
-        let rank = self.lower_bound(&Probe::at(score, bytes));
-        let item = self.get(rank)?;
-        (order(item.score) == order(score) && item.bytes == bytes).then_some(rank)
+        let probe = Probe::at(score, bytes);
+        let (mut node, mut passed) = (&self.root, 0);
+        loop {
+            match node {
+                Node::Leaf(leaf) => {
+                    let at = leaf.lower_bound(&probe);
+                    return leaf
+                        .members()
+                        .get(at)
+                        .filter(|&&m| probe.is_at(m))
+                        .map(|_| passed + at);
+                }
+                Node::Inner(branches) => {
+                    let at = child_with(branches, &probe);
+                    passed += branches[..at].iter().map(|b| b.count).sum::<usize>();
+                    node = &branches[at].node;
+                }
+            }
+        }
     }
 
     /// The leaf that holds a rank below `len`, and the rank's place in it.
@@ -512,10 +588,19 @@ impl ZsetTree {
 
     /// Removes a member by score and bytes. The pointer is the caller's to free.
     pub fn remove(&mut self, score: f64, bytes: &[u8]) -> Option<MemberPtr> {
-        let rank = self.rank_of(score, bytes)?;
-        let mut found = None;
-        self.remove_range(rank..rank + 1, |member| found = Some(member));
-        found
+        let member = self.root.remove_one(&Probe::at(score, bytes))?;
+        self.len -= 1;
+        self.lower_root();
+        Some(member)
+    }
+
+    /// A root with a single branch gives way to it.
+    fn lower_root(&mut self) {
+        while let Node::Inner(branches) = &mut self.root
+            && branches.len() == 1
+        {
+            self.root = branches.pop().expect("it has one").node;
+        }
     }
 
     /// Removes the members of these ranks, handing each to `removed`, which may free it. Returns how many.
@@ -535,11 +620,7 @@ impl ZsetTree {
             return end - start;
         }
         self.root.remove(start..end, &mut removed);
-        while let Node::Inner(branches) = &mut self.root
-            && branches.len() == 1
-        {
-            self.root = branches.pop().expect("it has one").node;
-        }
+        self.lower_root();
         self.len -= end - start;
         end - start
     }
@@ -559,8 +640,7 @@ impl ZsetTree {
         if update_in_place(&mut self.root, &probe, member, score) {
             return;
         }
-        let rank = self.lower_bound(&probe);
-        self.remove_range(rank..rank + 1, |_| ());
+        self.remove(old, bytes);
         // SAFETY: it is in no tree now, and lives as before.
         unsafe {
             member.set_score(score);
@@ -611,19 +691,13 @@ fn update_in_place(root: &mut Node, probe: &Probe, member: MemberPtr, score: f64
         match node {
             Node::Leaf(leaf) => break leaf,
             Node::Inner(branches) => {
-                // The member itself may be the first of a branch, and is then not before the probe.
-                let at = branches
-                    .partition_point(|b| b.first == member || probe.is_after(b.order, b.first));
-                node = &mut branches[at.saturating_sub(1)].node;
+                let at = child_with(branches, probe);
+                node = &mut branches[at].node;
             }
         }
     };
     let at = leaf.lower_bound(probe);
-    if at == 0 || at + 1 >= leaf.len() {
-        return false;
-    }
-    let (before, after) = (leaf.members()[at - 1], leaf.members()[at + 1]);
-    if order_of(before) >= order(score) || order(score) >= order_of(after) {
+    if at == 0 || at + 1 >= leaf.len() || !leaf.fits_between(order(score), at) {
         return false;
     }
     debug_assert!(leaf.members()[at] == member);

@@ -28,6 +28,10 @@ pub struct Stream {
     groups: BTreeMap<Box<[u8]>, Group>,
 }
 
+// A stream that is deleted lazily is dropped by another thread.
+const fn is_send<T: Send>() {}
+const _: () = is_send::<Stream>();
+
 impl Stream {
     pub fn new() -> Stream {
         Stream::default()

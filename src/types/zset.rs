@@ -33,6 +33,10 @@ pub enum Zset {
 
 const _: () = assert!(size_of::<Zset>() <= 16);
 
+// A set that is deleted lazily is dropped by another thread.
+const fn is_send<T: Send>() {}
+const _: () = is_send::<Zset>();
+
 /// The settings `zset-max-listpack-entries` and `-value`, and the seed for a new dictionary.
 #[derive(Clone, Copy, Debug)]
 pub struct ZsetLimits {

@@ -161,6 +161,16 @@ impl Leaf {
         low + members[low..high].partition_point(|&m| probe.is_after(order_of(m), m))
     }
 
+    /// Whether a score would stand strictly between the neighbours of the member at `at`. They are read only if keys tie.
+    pub(super) fn fits_between(&self, order: u64, at: usize) -> bool {
+        let (keys, members, key) = (self.keys(), self.members(), self.key_of(order));
+        let (before, after) = (at - 1, at + 1);
+        keys[before] <= key
+            && key <= keys[after]
+            && (keys[before] < key || order_of(members[before]) < order)
+            && (key < keys[after] || order < order_of(members[after]))
+    }
+
     pub(super) fn insert(&mut self, at: usize, member: MemberPtr) {
         let len = self.len();
         assert!(at <= len && len < MAX);
@@ -306,6 +316,3 @@ impl Drop for Leaf {
         unsafe { dealloc(self.0.as_ptr().cast(), layout) }
     }
 }
-
-// SAFETY: a leaf owns its arrays; the members it points to belong to the owner of the tree and move with it.
-unsafe impl Send for Leaf {}
