@@ -19,7 +19,7 @@
 //! out: the two loops over limbs below are shorter than its glue would be.
 
 use super::number::{
-    HexFloat, IntBuf, MAX_FLOAT_CHARS, parse_exponent, round_off, split_sign, write_int,
+    HexFloat, MAX_FLOAT_CHARS, parse_exponent, round_off, split_sign, write_int, write_padded,
 };
 
 /// Exponent of the mantissa's last bit in subnormal numbers.
@@ -96,6 +96,18 @@ impl LongDouble {
     /// Neither infinite nor NaN.
     pub fn is_finite(self) -> bool {
         matches!(self.kind, Kind::Finite { .. })
+    }
+
+    /// The nearest 64 bits to a power of ten, top bit set, and their exponent.
+    pub(super) fn power_of_ten(power: i32) -> (u64, i32) {
+        let ten = Decimal {
+            digits: b"1",
+            count: 1,
+            head: 1,
+            exponent: i64::from(power),
+        };
+        let (exponent, mantissa) = ten.round(false).size();
+        (mantissa, exponent)
     }
 
     /// Exponent and mantissa; ordered as the absolute values are, since only the lowest exponent has
@@ -496,14 +508,6 @@ fn write_fraction(out: &mut Vec<u8>, mantissa: u64, shift: u32) {
             out.pop();
         }
     }
-}
-
-/// Appends a number with zeros on its left up to `width`.
-fn write_padded(out: &mut Vec<u8>, value: u64, width: usize) {
-    let mut buffer = IntBuf::new();
-    let digits = buffer.format(value);
-    out.extend(std::iter::repeat_n(b'0', width - digits.len()));
-    out.extend_from_slice(digits);
 }
 
 #[cfg(test)]

@@ -10,11 +10,14 @@
 //! | `glob` | the patterns of KEYS, SCAN MATCH, PSUBSCRIBE, CONFIG GET |
 //! | `quote` | lines of redis.conf, inline requests, the strings in MONITOR |
 //! | `memory` | "1gb" in a setting, "1.23M" in INFO |
+//! | `grisu` | the digits of a double |
 //! | `geo` | the cells, distances and shapes behind GEOADD and GEOSEARCH |
 //!
 //! **Invariant:** no function in this module panics, whatever the bytes (property tests in each file).
 
+pub mod geo;
 pub mod glob;
+mod grisu;
 pub mod long_double;
 pub mod memory;
 pub mod number;

@@ -18,6 +18,8 @@
 //! (tests `integers_round_trip`, `accepted_integers_are_canonical`).
 //! **Invariant:** `parse_f64(DoubleBuf::format(d)) == Some(d)` for every `d` but NaN (test `doubles_round_trip`).
 
+use super::grisu;
+
 /// A longer text is refused as a float, as by Redis's fixed buffer for them.
 pub const MAX_FLOAT_CHARS: usize = 5 * 1024 - 1;
 
@@ -344,7 +346,7 @@ impl DoubleBuf {
                 _ => b"nan",
             };
         }
-        let decimal = Decimal::shortest(value.abs());
+        let decimal = grisu::digits(value.abs());
         self.layout(value < 0.0, &decimal)
     }
 
@@ -353,7 +355,7 @@ impl DoubleBuf {
         &self.bytes[..text.len()]
     }
 
-    fn layout(&mut self, negative: bool, decimal: &Decimal) -> &[u8] {
+    fn layout(&mut self, negative: bool, decimal: &grisu::Decimal) -> &[u8] {
         let mut out = Cursor {
             bytes: &mut self.bytes,
             len: 0,
@@ -382,6 +384,36 @@ impl DoubleBuf {
 #[inline]
 pub fn write_f64(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(DoubleBuf::new().format(value));
+}
+
+/// Appends a double with a fixed number of decimals, as GEODIST does: scaled, rounded to the nearest integer,
+/// ties to even, so `0.00005` with four decimals is `0.0000`.
+pub fn write_fixed(out: &mut Vec<u8>, value: f64, decimals: u32) {
+    let unit = 10u64.saturating_pow(decimals);
+    let scaled = (value * unit as f64).round_ties_even();
+    if decimals > 18 || scaled.abs() >= i64::MAX as f64 || !scaled.is_finite() {
+        return out.extend_from_slice(format!("{value:.*}", decimals as usize).as_bytes());
+    }
+    if scaled < 0.0 {
+        out.push(b'-');
+    }
+    let scaled = scaled.abs() as u64;
+    write_int(out, scaled / unit);
+    if decimals > 0 {
+        out.push(b'.');
+        write_padded(out, scaled % unit, decimals as usize);
+    }
+}
+
+/// Appends an integer with zeros on its left up to `width`.
+pub(super) fn write_padded(out: &mut Vec<u8>, value: u64, width: usize) {
+    let mut buffer = IntBuf::new();
+    let digits = buffer.format(value);
+    out.extend(std::iter::repeat_n(
+        b'0',
+        width.saturating_sub(digits.len()),
+    ));
+    out.extend_from_slice(digits);
 }
 
 /// Appends a double as C's `%.{precision}g` prints it: what Lua's numbers look like (`%.14g` in cjson, `%.17g`
@@ -459,57 +491,6 @@ impl Cursor<'_> {
         }
         self.push(if exponent < 0 { b"e-" } else { b"e+" });
         self.push(IntBuf::new().format(exponent.unsigned_abs()));
-    }
-}
-
-/// A positive finite double as digits without zeros at either end: `0.00150` is 15 * 10^-4.
-struct Decimal {
-    digits: [u8; 17],
-    len: usize,
-    exponent: i32,
-}
-
-impl Decimal {
-    fn digits(&self) -> &[u8] {
-        &self.digits[..self.len]
-    }
-
-    /// The fewest digits that read back as the same double.
-    fn shortest(value: f64) -> Self {
-        let mut buffer = zmij::Buffer::new();
-        let mut decimal = Decimal {
-            digits: [b'0'; 17],
-            len: 0,
-            exponent: 0,
-        };
-        let text = buffer.format_finite(value).as_bytes();
-        let (mut after_dot, mut zeros) = (false, 0);
-        for (at, &byte) in text.iter().enumerate() {
-            match byte {
-                b'.' => after_dot = true,
-                b'e' => {
-                    decimal.exponent += parse_exponent(&text[at + 1..]).unwrap_or(0) as i32;
-                    break;
-                }
-                _ => {
-                    decimal.exponent -= i32::from(after_dot);
-                    decimal.push(byte, &mut zeros);
-                }
-            }
-        }
-        decimal.exponent += zeros;
-        decimal
-    }
-
-    /// Zeros wait until a digit follows them.
-    fn push(&mut self, byte: u8, zeros: &mut i32) {
-        if byte == b'0' {
-            *zeros += i32::from(self.len > 0);
-            return;
-        }
-        self.len += std::mem::take(zeros) as usize;
-        self.digits[self.len] = byte;
-        self.len += 1;
     }
 }
 
@@ -723,6 +704,24 @@ mod tests {
             (-0.0, 14, "-0"),
         ] {
             assert_eq!(g(value, precision), shown);
+        }
+    }
+
+    #[test]
+    fn fixed_decimals() {
+        for (value, decimals, shown) in [
+            (0.0, 4, "0.0000"),
+            (0.00005, 4, "0.0000"),
+            (0.00025, 4, "0.0002"),
+            (0.00035, 4, "0.0004"),
+            (166274.15156960033, 4, "166274.1516"),
+            (-1.5, 0, "-2"),
+            (-0.00001, 4, "0.0000"),
+            (1e300, 1, &format!("{:.1}", 1e300)),
+        ] {
+            let mut out = Vec::new();
+            write_fixed(&mut out, value, decimals);
+            assert_eq!(String::from_utf8(out).unwrap(), shown);
         }
     }
 
