@@ -154,7 +154,7 @@ impl Cell {
     /// The scores in this cell: from the first, up to but not including the second.
     fn scores(self) -> (u64, u64) {
         let unused = 52 - 2 * self.step;
-        (self.bits << unused, (self.bits + 1) << unused)
+        (self.bits << unused, self.bits.wrapping_add(1) << unused)
     }
 }
 
