@@ -1,0 +1,135 @@
+//! Bad clients harm nobody else: garbage, half commands, enormous headers, replies that nobody reads, and
+//! very many connections that do nothing.
+
+mod common;
+
+use common::{Conn, Peer, multibulk};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// Resident memory of a process, in bytes.
+fn resident(pid: u32) -> usize {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("statm");
+    text.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok()).expect("pages") * 4096
+}
+
+fn assert_well(server: &mut Peer) {
+    assert!(server.alive(), "the server ended");
+    assert_eq!(server.connect().line("PING"), "+PONG\r\n");
+}
+
+#[test]
+fn ten_thousand_idle_connections_cost_under_2_kb_each() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("rlimit");
+    let wanted = 10_000;
+    assert!(hard >= wanted + 200, "the limit of open files, {hard}, is too low for this test");
+    setrlimit(Resource::RLIMIT_NOFILE, wanted + 200, hard).expect("rlimit");
+    let server = Peer::aeris(&["--maxclients", "10100"]);
+    // The first clients pay for tables that all share.
+    let warm: Vec<Conn> = (0..10).map(|_| server.connect()).collect();
+    let before = resident(server.pid());
+    let mut idle = Vec::new();
+    for _ in 0..wanted as usize - 10 {
+        let mut conn = TcpStream::connect(("127.0.0.1", server.port)).expect("connect");
+        conn.write_all(b"PING\r\n").expect("send");
+        idle.push(conn);
+    }
+    let mut pong = [0; 7];
+    for conn in &mut idle {
+        conn.read_exact(&mut pong).expect("a reply");
+    }
+    let each = resident(server.pid()).saturating_sub(before) / idle.len();
+    assert!(each < 2048, "{each} bytes for each idle connection");
+    drop(warm);
+}
+
+#[test]
+fn garbage_is_answered_and_closed() {
+    let mut server = Peer::aeris(&[]);
+    let garbage: [&[u8]; 6] = [
+        b"*1\r\n#oops\r\n",
+        b"*-9999999999999999999\r\n",
+        b"*1\r\n$-5\r\n",
+        b"*1000000000000\r\n",
+        b"\"unbalanced\r\n",
+        b"*1\r\n$99999999999\r\n",
+    ];
+    for bytes in garbage {
+        let mut conn = server.connect();
+        conn.send(bytes);
+        assert!(conn.reply().starts_with(b"-ERR Protocol error: "), "{}", bytes.escape_ascii());
+        assert!(conn.closed());
+    }
+    let mut noise = 0x2545_f491_4f6c_dd1du64;
+    for _ in 0..50 {
+        let bytes: Vec<u8> = (0..4096)
+            .map(|_| {
+                noise ^= noise << 13;
+                noise ^= noise >> 7;
+                noise ^= noise << 17;
+                noise as u8
+            })
+            .collect();
+        let mut conn = TcpStream::connect(("127.0.0.1", server.port)).expect("connect");
+        // It may be closed under our hands.
+        let _ = conn.write_all(&bytes);
+    }
+    assert_well(&mut server);
+}
+
+#[test]
+fn headers_allocate_nothing_that_does_not_arrive() {
+    let mut server = Peer::aeris(&["--proto-max-bulk-len", "1gb"]);
+    let before = resident(server.pid());
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let mut conn = server.connect();
+        conn.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$629145600\r\nabc");
+        held.push(conn);
+        let mut conn = server.connect();
+        conn.send(b"*2147483647\r\n$4\r\nMSET\r\n");
+        held.push(conn);
+    }
+    assert_well(&mut server);
+    let grown = resident(server.pid()).saturating_sub(before);
+    assert!(grown < 40 * 1024 * 1024, "{grown} bytes for headers alone");
+}
+
+#[test]
+fn a_client_that_never_reads_is_cut_off_at_its_limit() {
+    let mut server = Peer::aeris(&["--client-output-buffer-limit", "normal 16mb 0 0"]);
+    let mut other = server.connect();
+    other.cmd(&["SET", "k", &"x".repeat(100_000)]);
+    let mut deaf = TcpStream::connect(("127.0.0.1", server.port)).expect("connect");
+    deaf.set_write_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    let request = multibulk(&["GET", "k"]);
+    for _ in 0..2000 {
+        if deaf.write_all(&request).is_err() {
+            break;
+        }
+    }
+    assert_eq!(other.line("PING"), "+PONG\r\n");
+    assert_well(&mut server);
+    // What had been sent before the cut arrives, then the end.
+    let mut received = 0;
+    let mut buffer = vec![0; 1 << 20];
+    while let Ok(n) = deaf.read(&mut buffer) {
+        if n == 0 {
+            break;
+        }
+        received += n;
+    }
+    assert!(received < 2000 * 100_000, "the limit did not act");
+}
+
+#[test]
+fn half_a_command_waits_and_harms_nobody() {
+    let mut server = Peer::aeris(&[]);
+    let mut half = server.connect();
+    half.send(b"*2\r\n$3\r\nGET\r\n$1");
+    assert_well(&mut server);
+    half.send(b"\r\nk\r\n");
+    assert_eq!(half.reply(), b"$-1\r\n");
+}
