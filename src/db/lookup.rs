@@ -107,7 +107,7 @@ impl Server {
             let lazy = self.config.lazyfree_lazy_server_del;
             crate::db::keyspace::free_entry(&self.lazyfree, entry, lazy);
         }
-        if expire_at.is_some_and(|at| at < self.clock.now_ms) {
+        if expire_at.is_some_and(|at| at < self.clock.now_ms) && !self.loading {
             self.tell_expired(db, key);
             self.notify(notify::NEW, "new", key, db);
         }
