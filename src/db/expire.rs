@@ -36,13 +36,17 @@ impl Server {
     pub fn delete_expired(&mut self, db: u32, key: &[u8]) {
         let lazy = self.config.lazyfree_lazy_expire;
         let key = key.to_vec();
-        if !self.delete_key(db, &key, lazy) {
-            return;
+        if self.delete_key(db, &key, lazy) {
+            self.tell_expired(db, &key);
         }
+    }
+
+    /// Tell that a key went because its time had come.
+    pub fn tell_expired(&mut self, db: u32, key: &[u8]) {
         self.stats.expired_keys += 1;
-        self.propagate_deletion(db, &key, lazy);
-        self.notify(notify::EXPIRED, "expired", &key, db);
-        self.signal_modified(None, db, &key);
+        self.propagate_deletion(db, key, self.config.lazyfree_lazy_expire);
+        self.notify(notify::EXPIRED, "expired", key, db);
+        self.signal_modified(None, db, key);
     }
 }
 

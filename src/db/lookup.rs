@@ -1,10 +1,10 @@
 //! Look-ups on behalf of commands: they expire what is due, count hits and misses, and note the access for
 //! eviction. All of them take the hash that was computed when the request was parsed, if it was.
 
-use crate::db::{Db, Ttl, notify};
+use crate::db::{Db, Replaced, Ttl, notify};
 use crate::networking::client::{Client, flag};
 use crate::state::Server;
-use crate::types::{KeyMut, KeyRef, New};
+use crate::types::{Key, KeyMut, KeyRef, New};
 
 impl Server {
     /// The hash of a key. For the keys that the request's row names it was computed when the request was
@@ -83,12 +83,34 @@ impl Server {
         self.lookup_no_touch(c, key).is_some()
     }
 
-    /// Set or replace a key, whatever it held.
+    /// Set or replace a key, whatever it held. A key that was past its time counts as expired first.
     #[inline]
     pub fn set_key(&mut self, db: u32, key: &[u8], kind: u8, value: New, ttl: Ttl) {
         let hash = self.hash_key(key);
+        if ttl == Ttl::Keep {
+            self.expire_if_needed(db, hash, key);
+        }
         let lru = self.evict.new_stamp(self.clock.now_ms);
-        self.dbs[db as usize].set(hash, key, kind, value, lru, ttl);
+        match self.dbs[db as usize].set(hash, key, kind, value, lru, ttl) {
+            Replaced::Nothing => self.notify(notify::NEW, "new", key, db),
+            Replaced::Value {
+                expire_at: None,
+                entry: None,
+            } => {}
+            Replaced::Value { expire_at, entry } => self.replaced(db, key, expire_at, entry),
+        }
+    }
+
+    /// What is left to do after a value that can't simply be forgotten was replaced.
+    fn replaced(&mut self, db: u32, key: &[u8], expire_at: Option<i64>, entry: Option<Key>) {
+        if let Some(entry) = entry {
+            let lazy = self.config.lazyfree_lazy_server_del;
+            crate::db::keyspace::free_entry(&self.lazyfree, entry, lazy);
+        }
+        if expire_at.is_some_and(|at| at < self.clock.now_ms) && !self.loading {
+            self.tell_expired(db, key);
+            self.notify(notify::NEW, "new", key, db);
+        }
     }
 
     /// Remove a key, freeing it in the background if that is large and wanted. False: there was none.

@@ -50,6 +50,17 @@ pub enum Ttl {
     At(i64),
 }
 
+/// What [`Db::set`] found under the key.
+pub enum Replaced {
+    Nothing,
+    Value {
+        /// The time to live that it had.
+        expire_at: Option<i64>,
+        /// The entry, unless it was overwritten in place. The caller frees it, here or in the background.
+        entry: Option<Key>,
+    },
+}
+
 impl Db {
     pub fn new(index: u32, seed: HashSeed) -> Db {
         Db {
@@ -81,8 +92,17 @@ impl Db {
         self.keys.find_mut(hash, key)
     }
 
-    /// Set or replace a key's value. One probe of the table.
-    pub fn set(&mut self, hash: u64, key: &[u8], kind: u8, value: New, lru: u32, ttl: Ttl) {
+    /// Set or replace a key's value. One probe of the table. Returns what was there.
+    #[inline]
+    pub fn set(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        kind: u8,
+        value: New,
+        lru: u32,
+        ttl: Ttl,
+    ) -> Replaced {
         let mut slot = match self.keys.find_slot(hash, key) {
             Slot::Occupied(slot) => slot,
             Slot::Vacant(slot) => {
@@ -94,7 +114,7 @@ impl Db {
                 if let Some(at) = at {
                     self.expires.insert(at, hash);
                 }
-                return;
+                return Replaced::Nothing;
             }
         };
         let mut old = slot.get_mut();
@@ -104,6 +124,7 @@ impl Db {
             Ttl::Clear => None,
             Ttl::At(at) => Some(at),
         };
+        let mut replaced = None;
         if was.is_some() == at.is_some() && old.try_overwrite(&value) {
             old.set_kind(kind);
             old.set_lru(lru);
@@ -111,10 +132,16 @@ impl Db {
                 old.set_expire_at(at);
             }
         } else {
-            let mut new = slot.replace_with(|old| old.with_expire(at).with_value(kind, value));
-            new.set_lru(lru);
+            slot.replace_with(|old| {
+                replaced = Some(old);
+                Key::new(key, kind, lru, at, value)
+            });
         }
         self.move_expiry(hash, was, at);
+        Replaced::Value {
+            expire_at: was,
+            entry: replaced,
+        }
     }
 
     /// Keep the index in step with an entry whose expiry changed.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::ds::entry::{INLINE_MAX, ValueRef};
+use crate::ds::entry::{INLINE_MAX, ValueMut, ValueRef};
 use crate::error::Error;
-use crate::types::{KeyRef, New, Type, Value, kind};
+use crate::types::{KeyMut, KeyRef, New, Type, Value, kind};
 use crate::util::number::{IntBuf, parse_f64, parse_i64};
 
 /// Strings up to this length that were set whole are reported as `embstr`.
@@ -141,4 +141,79 @@ pub fn encode_raw<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> New<'a>
 /// `kind::type_of` for an entry.
 pub fn type_of(entry: KeyRef) -> Type {
     kind::type_of(entry.kind())
+}
+
+/// The bytes of a string, to be changed where they lie and at least `len` of them: zeros are added. From then on
+/// it is `raw`. `None`: there is no room, or it is an integer; the caller stores a [`Grown`] one.
+pub fn bytes_mut<'a>(entry: &'a mut KeyMut, len: usize) -> Option<&'a mut [u8]> {
+    match entry.value() {
+        ValueRef::Str(bytes) if len <= bytes.len() => {}
+        ValueRef::Obj(Value::Str(_)) => {}
+        _ => return None,
+    }
+    entry.set_kind(kind::RAW);
+    match entry.value_mut() {
+        ValueMut::Str(bytes) => Some(bytes),
+        ValueMut::Obj(Value::Str(raw)) => {
+            let bytes = raw.make_mut();
+            if bytes.len() < len {
+                bytes.resize(len, 0);
+            }
+            Some(bytes)
+        }
+        _ => None,
+    }
+}
+
+/// A string that is being put together to replace one: on the stack while it is short.
+pub struct Grown {
+    short: [u8; INLINE_MAX],
+    long: Vec<u8>,
+    len: usize,
+}
+
+impl Grown {
+    pub fn zeros(len: usize) -> Grown {
+        let long = if len > INLINE_MAX {
+            vec![0; len]
+        } else {
+            Vec::new()
+        };
+        Grown {
+            short: [0; INLINE_MAX],
+            long,
+            len,
+        }
+    }
+
+    /// The string in `entry` (its type has been checked), made at least `len` bytes long with zeros.
+    pub fn copy(entry: KeyRef, len: usize) -> Grown {
+        let mut digits = IntBuf::new();
+        let old = match entry.value() {
+            ValueRef::Int(n) => digits.format(n),
+            ValueRef::Str(bytes) => bytes,
+            ValueRef::Obj(Value::Str(raw)) => raw.bytes(),
+            ValueRef::Obj(_) => &[],
+        };
+        let mut grown = Grown::zeros(len.max(old.len()));
+        grown.bytes_mut()[..old.len()].copy_from_slice(old);
+        grown
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        if self.len > INLINE_MAX {
+            &mut self.long
+        } else {
+            &mut self.short[..self.len]
+        }
+    }
+
+    /// How it is stored, as `kind::RAW`. A long string leaves its buffer.
+    pub fn value(&mut self) -> New<'_> {
+        if self.len > INLINE_MAX {
+            New::Obj(Value::Str(RawStr::Owned(std::mem::take(&mut self.long))))
+        } else {
+            New::Str(&self.short[..self.len])
+        }
+    }
 }

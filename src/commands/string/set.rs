@@ -1,0 +1,413 @@
+//! SET and its kin: a value is replaced, read on condition, or removed.
+//!
+//! ```text
+//!   SET      key value  [NX | XX | IFEQ v] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
+//!   GETEX    key                                 [EX s | PX ms | EXAT s | PXAT ms | PERSIST]
+//!   MSETEX   n key value ...  [NX | XX]          [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
+//! ```
+//!
+//! One parser reads all three ([`Options::parse`]). An option may be repeated, the last one counts; two that
+//! contradict each other are a syntax error. The number of a lifetime is looked at only when it is needed, so
+//! GETEX of a key that is not there does not complain about it.
+//!
+//! A point in time that has passed makes SET and GETEX a deletion, told as DEL or UNLINK: a replica or a log
+//! never sees a key that was dead from the start.
+
+use super::{equals, get_generic, store};
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::db::{Ttl, notify};
+use crate::error::Error;
+use crate::types::string::StrView;
+use crate::util::number::IntBuf;
+
+/// When a value is replaced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition<'a> {
+    Always,
+    /// NX
+    Absent,
+    /// XX
+    Present,
+    /// IFEQ
+    Equal(&'a [u8]),
+}
+
+/// EX, PX, EXAT or PXAT: which of them, and where its number is in argv.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct ExpireArg {
+    pub at: usize,
+    pub seconds: bool,
+    pub relative: bool,
+}
+
+/// What is said about the time to live.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lifetime {
+    Unsaid,
+    Keep,
+    Persist,
+    Expire(ExpireArg),
+}
+
+/// Whose options are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Syntax {
+    Set,
+    GetEx,
+    MSetEx,
+}
+
+pub(super) struct Options<'a> {
+    pub condition: Condition<'a>,
+    pub get: bool,
+    pub lifetime: Lifetime,
+}
+
+impl<'a> Options<'a> {
+    /// Read the options from `from` to the end.
+    pub fn parse(ctx: &Ctx<'a>, from: usize, syntax: Syntax) -> Result<Options<'a>, Error> {
+        let mut options = Options {
+            condition: Condition::Always,
+            get: false,
+            lifetime: Lifetime::Unsaid,
+        };
+        let mut at = from;
+        while at < ctx.argv.len() {
+            at += options.parse_one(ctx, at, syntax).ok_or(Error::SYNTAX)?;
+        }
+        Ok(options)
+    }
+
+    /// Read the option at `at`. Returns how many arguments it takes, `None` if it doesn't belong there.
+    fn parse_one(&mut self, ctx: &Ctx<'a>, at: usize, syntax: Syntax) -> Option<usize> {
+        let sets = syntax != Syntax::GetEx;
+        if let Some(arg) = ExpireArg::parse(ctx, at) {
+            self.say(Lifetime::Expire(arg))?;
+            return Some(2);
+        }
+        if sets && ctx.is(at, "nx") {
+            self.demand(Condition::Absent)?;
+        } else if sets && ctx.is(at, "xx") {
+            self.demand(Condition::Present)?;
+        } else if sets && ctx.is(at, "keepttl") {
+            self.say(Lifetime::Keep)?;
+        } else if syntax == Syntax::GetEx && ctx.is(at, "persist") {
+            self.say(Lifetime::Persist)?;
+        } else if syntax == Syntax::Set && ctx.is(at, "get") {
+            self.get = true;
+        } else if syntax == Syntax::Set && ctx.is(at, "ifeq") {
+            if self.condition != Condition::Always {
+                return None;
+            }
+            self.condition = Condition::Equal(ctx.argv.get(at + 1)?);
+            return Some(2);
+        } else {
+            return None;
+        }
+        Some(1)
+    }
+
+    fn demand(&mut self, condition: Condition<'a>) -> Option<()> {
+        let agrees = self.condition == Condition::Always || self.condition == condition;
+        self.condition = condition;
+        agrees.then_some(())
+    }
+
+    fn say(&mut self, lifetime: Lifetime) -> Option<()> {
+        let agrees = match (self.lifetime, lifetime) {
+            (Lifetime::Unsaid, _) => true,
+            (Lifetime::Expire(a), Lifetime::Expire(b)) => {
+                (a.seconds, a.relative) == (b.seconds, b.relative)
+            }
+            (said, lifetime) => said == lifetime,
+        };
+        self.lifetime = lifetime;
+        agrees.then_some(())
+    }
+}
+
+impl ExpireArg {
+    /// The option at `at`, if it is one of the four and a number follows.
+    fn parse(ctx: &Ctx, at: usize) -> Option<ExpireArg> {
+        if at + 1 == ctx.argv.len() {
+            return None;
+        }
+        let (seconds, relative) = match ctx.argv[at].len() {
+            2 if ctx.is(at, "ex") => (true, true),
+            2 if ctx.is(at, "px") => (false, true),
+            4 if ctx.is(at, "exat") => (true, false),
+            4 if ctx.is(at, "pxat") => (false, false),
+            _ => return None,
+        };
+        Some(ExpireArg {
+            at: at + 1,
+            seconds,
+            relative,
+        })
+    }
+
+    /// The point in time that is meant, in milliseconds since 1970.
+    pub fn deadline(self, ctx: &Ctx) -> Result<i64, Error> {
+        let n = ctx.int(self.at)?;
+        let unit = if self.seconds { 1000 } else { 1 };
+        let start = if self.relative {
+            ctx.server.clock.now_ms
+        } else {
+            0
+        };
+        Some(n)
+            .filter(|&n| n > 0)
+            .and_then(|n| n.checked_mul(unit)?.checked_add(start))
+            .ok_or_else(|| Error::invalid_expire(ctx.cmd.name))
+    }
+}
+
+impl Lifetime {
+    pub fn ttl(self, ctx: &Ctx) -> Result<Ttl, Error> {
+        Ok(match self {
+            Lifetime::Unsaid | Lifetime::Persist => Ttl::Clear,
+            Lifetime::Keep => Ttl::Keep,
+            Lifetime::Expire(arg) => Ttl::At(arg.deadline(ctx)?),
+        })
+    }
+}
+
+/// SET key value [NX | XX | IFEQ comparison-value] [GET]
+///     [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]
+pub(super) fn set(ctx: &mut Ctx) -> CmdResult {
+    if ctx.argv.len() > 3 {
+        return set_with_options(ctx);
+    }
+    store(ctx, ctx.argv[1], 2, Ttl::Clear);
+    ctx.dirty(1);
+    ctx.client.reply.ok();
+    Ok(())
+}
+
+fn set_with_options(ctx: &mut Ctx) -> CmdResult {
+    let options = Options::parse(ctx, 3, Syntax::Set)?;
+    let ttl = options.lifetime.ttl(ctx)?;
+    if options.get {
+        get_generic(ctx, ctx.argv[1])?;
+    }
+    let is_set = holds(ctx, ctx.argv[1], options.condition)?;
+    if is_set {
+        store_until(ctx, 2, ttl);
+        propagate_set(ctx, &options, ttl);
+    }
+    match (options.get, is_set) {
+        (true, _) => {}
+        (false, true) => ctx.client.reply.ok(),
+        (false, false) => ctx.client.reply.null(),
+    }
+    Ok(())
+}
+
+/// Whether a condition is met; tested without a look-up if there is none.
+pub(super) fn holds(ctx: &mut Ctx, key: &[u8], condition: Condition) -> Result<bool, Error> {
+    match condition {
+        Condition::Always => Ok(true),
+        Condition::Absent => Ok(ctx.server.lookup_write(ctx.client, key).is_none()),
+        Condition::Present => Ok(ctx.server.lookup_write(ctx.client, key).is_some()),
+        Condition::Equal(wanted) => equals(ctx, key, wanted),
+    }
+}
+
+/// Set the first argument, a key, to the one at `value_at`, or delete it if it would be dead at once.
+fn store_until(ctx: &mut Ctx, value_at: usize, ttl: Ttl) {
+    let key = ctx.argv[1];
+    match ttl {
+        Ttl::At(at) if has_passed(ctx, at) => {
+            if ctx.server.lookup_write(ctx.client, key).is_some() {
+                delete_expired_on_arrival(ctx, key);
+            }
+            return;
+        }
+        Ttl::At(_) => {
+            store(ctx, key, value_at, ttl);
+            ctx.server
+                .notify(notify::GENERIC, "expire", key, ctx.client.db);
+        }
+        Ttl::Keep | Ttl::Clear => store(ctx, key, value_at, ttl),
+    }
+    ctx.dirty(1);
+}
+
+/// Whether a lifetime is over before it begins. While a log is loaded, or on a replica, the deletion is left
+/// to come from there.
+pub(super) fn has_passed(ctx: &Ctx, at_ms: i64) -> bool {
+    use crate::networking::client::flag;
+    at_ms <= ctx.server.clock.now_ms
+        && !ctx.server.loading
+        && !ctx.client.has(flag::PRIMARY | flag::AOF_LOADER)
+}
+
+/// Delete a key whose new time to live has passed already.
+pub(super) fn delete_expired_on_arrival(ctx: &mut Ctx, key: &[u8]) {
+    let lazy = ctx.server.config.lazyfree_lazy_expire;
+    ctx.server.delete_key(ctx.client.db, key, lazy);
+    ctx.rewrite(&[if lazy { b"UNLINK" as &[u8] } else { b"DEL" }, key]);
+    ctx.changed(key, notify::GENERIC, "del");
+    ctx.dirty(1);
+}
+
+/// What the log and the replicas are told of a SET that was done: a point in time instead of a duration, and
+/// neither GET, whose reply nobody reads, nor IFEQ, which older servers don't know.
+fn propagate_set(ctx: &mut Ctx, options: &Options, ttl: Ttl) {
+    if !ctx.server.propagation.wanted() {
+        return;
+    }
+    let (argv, ifeq) = (ctx.argv, matches!(options.condition, Condition::Equal(_)));
+    match (options.lifetime, ttl) {
+        (Lifetime::Expire(arg), Ttl::At(at)) => {
+            let as_sent = !arg.relative && !arg.seconds && !ifeq;
+            if !as_sent && !has_passed(ctx, at) {
+                rewrite_as_set(ctx, 2, at);
+            }
+        }
+        (Lifetime::Keep, _) if ifeq => {
+            ctx.rewrite(&[b"SET" as &[u8], argv[1], argv[2], b"KEEPTTL"])
+        }
+        _ if ifeq => ctx.rewrite(&argv[..3]),
+        _ if options.get => {
+            let is_get = |arg: &[u8]| arg.eq_ignore_ascii_case(b"get");
+            let rest = argv[3..].iter().filter(|arg| !is_get(arg));
+            let told: Vec<&[u8]> = argv[..3].iter().chain(rest).copied().collect();
+            ctx.rewrite(&told);
+        }
+        _ => {}
+    }
+}
+
+fn rewrite_as_set(ctx: &mut Ctx, value_at: usize, at_ms: i64) {
+    if ctx.server.propagation.wanted() {
+        let (key, value) = (ctx.argv[1], ctx.argv[value_at]);
+        let mut digits = IntBuf::new();
+        ctx.rewrite(&[b"SET", key, value, b"PXAT", digits.format(at_ms)]);
+    }
+}
+
+/// SETNX key value
+pub(super) fn setnx(ctx: &mut Ctx) -> CmdResult {
+    let is_set = holds(ctx, ctx.argv[1], Condition::Absent)?;
+    if is_set {
+        store(ctx, ctx.argv[1], 2, Ttl::Clear);
+        ctx.dirty(1);
+    }
+    ctx.client.reply.integer(is_set as i64);
+    Ok(())
+}
+
+/// SETEX key seconds value
+pub(super) fn setex(ctx: &mut Ctx) -> CmdResult {
+    setex_generic(ctx, true)
+}
+
+/// PSETEX key milliseconds value
+pub(super) fn psetex(ctx: &mut Ctx) -> CmdResult {
+    setex_generic(ctx, false)
+}
+
+fn setex_generic(ctx: &mut Ctx, seconds: bool) -> CmdResult {
+    let at = ExpireArg {
+        at: 2,
+        seconds,
+        relative: true,
+    }
+    .deadline(ctx)?;
+    store_until(ctx, 3, Ttl::At(at));
+    rewrite_as_set(ctx, 3, at);
+    ctx.client.reply.ok();
+    Ok(())
+}
+
+/// GETSET key value
+pub(super) fn getset(ctx: &mut Ctx) -> CmdResult {
+    let (key, argv) = (ctx.argv[1], ctx.argv);
+    get_generic(ctx, key)?;
+    store(ctx, key, 2, Ttl::Clear);
+    ctx.dirty(1);
+    ctx.rewrite(&[b"SET", key, argv[2]]);
+    Ok(())
+}
+
+/// GETDEL key
+pub(super) fn getdel(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    if get_generic(ctx, key)? {
+        delete(ctx, key);
+    }
+    Ok(())
+}
+
+/// DELIFEQ key value
+pub(super) fn delifeq(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    let is_equal = equals(ctx, key, ctx.argv[2])?;
+    if is_equal {
+        delete(ctx, key);
+    }
+    ctx.client.reply.integer(is_equal as i64);
+    Ok(())
+}
+
+/// Delete a string that was looked at first.
+fn delete(ctx: &mut Ctx, key: &[u8]) {
+    ctx.server.delete_key(ctx.client.db, key, false);
+    ctx.rewrite(&[b"DEL", key]);
+    ctx.changed(key, notify::GENERIC, "del");
+    ctx.dirty(1);
+}
+
+/// GETEX key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]
+pub(super) fn getex(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    let lifetime = Options::parse(ctx, 2, Syntax::GetEx)?.lifetime;
+    if let Lifetime::Expire(arg) = lifetime {
+        match arg.deadline(ctx) {
+            Ok(at) if get_generic(ctx, key)? => expire(ctx, key, at),
+            Ok(_) => {}
+            Err(error) => return refuse_lifetime(ctx, key, error),
+        }
+    } else if get_generic(ctx, key)? && lifetime == Lifetime::Persist {
+        persist(ctx, key);
+    }
+    Ok(())
+}
+
+/// The number is no lifetime: that matters only if there is a string to give it to.
+fn refuse_lifetime(ctx: &mut Ctx, key: &[u8], error: Error) -> CmdResult {
+    match ctx.server.lookup_read(ctx.client, key) {
+        None => {
+            ctx.client.reply.null();
+            Ok(())
+        }
+        Some(entry) => StrView::of(entry).and(Err(error)),
+    }
+}
+
+fn expire(ctx: &mut Ctx, key: &[u8], at_ms: i64) {
+    if has_passed(ctx, at_ms) {
+        return delete_expired_on_arrival(ctx, key);
+    }
+    let hash = ctx.server.hash_key(key);
+    ctx.db().set_expire(hash, key, Some(at_ms));
+    ctx.rewrite(&[b"PEXPIREAT", key, IntBuf::new().format(at_ms)]);
+    ctx.changed(key, notify::GENERIC, "expire");
+    ctx.dirty(1);
+}
+
+fn persist(ctx: &mut Ctx, key: &[u8]) {
+    let hash = ctx.server.hash_key(key);
+    if ctx
+        .db()
+        .find(hash, key)
+        .is_none_or(|entry| !entry.has_expire())
+    {
+        return;
+    }
+    ctx.db().set_expire(hash, key, None);
+    ctx.rewrite(&[b"PERSIST", key]);
+    ctx.changed(key, notify::GENERIC, "persist");
+    ctx.dirty(1);
+}
