@@ -56,11 +56,11 @@ pub fn protocol(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A push message may come before the reply that the client waits for.
+/// A push message that a command causes comes after its reply.
 fn push(ctx: &mut Ctx) {
     let reply = &mut ctx.client.reply;
+    reply.bulk(b"Some real reply following the push reply");
     reply.push(2);
     reply.bulk(b"server-cpu-usage");
     reply.integer(42);
-    reply.bulk(b"Some real reply following the push reply");
 }
