@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::ds::hash::HashSeed;
 use crate::networking::Net;
-use crate::networking::client::OwnedArgv;
+use crate::networking::client::{ClientRef, OwnedArgv};
 use crate::observe::latency::Latency;
 use crate::observe::slowlog::Slowlog;
 use crate::observe::stats::Stats;
@@ -55,6 +55,10 @@ pub struct Server {
     pub nesting: u32,
     /// The data set is being loaded.
     pub loading: bool,
+    /// Clients whose watched key changed while they ran a command, see `commands::multi`.
+    pub touched: Vec<ClientRef>,
+    /// The database with which active expiry goes on.
+    pub expire_next_db: u32,
 }
 
 /// Bits of [`Server::armed`].
@@ -69,10 +73,12 @@ pub mod armed {
     pub const PAUSED: u32 = 1 << 3;
 }
 
-/// Facts about this process, set once at start.
+/// Who this process is.
 pub struct RunInfo {
     /// 40 hex digits, new at each start.
     pub run_id: String,
+    /// 40 hex digits that name the history of this data set for replicas.
+    pub repl_id: String,
     pub pid: u32,
     pub executable: PathBuf,
     pub argv: Vec<String>,
@@ -87,6 +93,16 @@ pub struct DebugSwitches {
     pub reply_peak_reset_ms: Option<i64>,
     /// DEBUG DICT-RESIZING 0
     pub no_resize: bool,
+    /// DEBUG REPLYBUFFER RESIZING 0
+    pub no_reply_resize: bool,
+    /// DEBUG PAUSE-CRON 1
+    pub no_cron: bool,
+    /// DEBUG SET-DISABLE-DENY-SCRIPTS 1: scripts may call what is not for scripts.
+    pub allow_noscript: bool,
+    /// DEBUG SET-SKIP-CHECKSUM-VALIDATION 1
+    pub skip_checksum: bool,
+    /// DEBUG QUICKLIST-PACKED-THRESHOLD: list elements of this size get a node of their own; 0 is the default.
+    pub packed_threshold: usize,
 }
 
 /// Key hashes of the commands that were parsed ahead: `(address, length, hash)` of each key in the request
@@ -136,8 +152,9 @@ pub enum BlockKind {
     Stream,
     /// CLIENT PAUSE, and failover.
     Postpone,
-    /// WAIT and WAITAOF.
+    /// WAIT.
     Wait,
+    WaitAof,
     /// SHUTDOWN waits for replicas.
     Shutdown,
 }

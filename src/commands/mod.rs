@@ -7,7 +7,9 @@
 pub mod command;
 pub mod connection;
 pub mod ctx;
+pub mod debug;
 pub mod docs;
+pub mod generic;
 pub mod keys;
 pub mod multi;
 pub mod string;
@@ -17,7 +19,13 @@ use command::Command;
 use table::CommandTable;
 
 /// Every group's rows.
-pub const TABLE: &[&[Command]] = &[connection::TABLE, multi::TABLE, string::TABLE];
+pub const TABLE: &[&[Command]] = &[
+    connection::TABLE,
+    debug::TABLE,
+    generic::TABLE,
+    multi::TABLE,
+    string::TABLE,
+];
 
 /// The table that the server looks names up in.
 pub fn table() -> CommandTable {

@@ -9,7 +9,7 @@
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::error::Error;
-use crate::networking::client::{Client, OwnedArgv, flag};
+use crate::networking::client::{Client, ClientRef, OwnedArgv, flag};
 use crate::networking::query::reference;
 use crate::server::call::call;
 use crate::state::{Queued, Server, WatchedKey};
@@ -65,7 +65,8 @@ fn exec(ctx: &mut Ctx) -> CmdResult {
     if !ctx.client.has(flag::MULTI) {
         return Err(Error::of("ERR EXEC without MULTI"));
     }
-    if watched_expired(ctx.server, ctx.client) {
+    let touched = ctx.server.touched.contains(&reference(ctx.client));
+    if touched || watched_expired(ctx.server, ctx.client) {
         ctx.client.set(flag::DIRTY_CAS);
     }
     if ctx.client.has(flag::DIRTY_CAS | flag::DIRTY_EXEC) {
@@ -142,7 +143,11 @@ fn unwatch(ctx: &mut Ctx) -> CmdResult {
 
 /// Watch nothing any more.
 pub fn unwatch_all(server: &mut Server, c: &mut Client) {
+    if c.watched.is_empty() {
+        return;
+    }
     let r = reference(c);
+    server.touched.retain(|other| *other != r);
     for watched in std::mem::take(&mut c.watched) {
         let table = &mut server.dbs[watched.db as usize].watched;
         if let Some(clients) = table.get_mut(&watched.key) {
@@ -165,31 +170,52 @@ fn watched_expired(server: &Server, c: &Client) -> bool {
 
 /// A key changed: those who watch it must not EXEC. `by` is the client whose command this is.
 pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, key: &[u8]) {
-    let Some(clients) = server.dbs[db as usize].watched.get(key).cloned() else { return };
+    let Some(clients) = server.dbs[db as usize].watched.get(key).cloned() else {
+        return;
+    };
     let hash = server.hash_key(key);
     let gone = server.dbs[db as usize].find(hash, key).is_none();
     for r in clients {
-        let c = match by.as_deref_mut() {
-            Some(c) if c.id == r.id => c,
-            _ => match server.net.clients.resolve(r) {
-                Some(c) => c,
-                None => continue,
-            },
-        };
-        let Some(watched) = c.watched.iter_mut().find(|w| w.db == db && *w.key == *key) else {
-            continue;
-        };
-        if watched.expired && gone {
-            // It had expired when it was watched: now it is merely removed. A new one is a change.
-            watched.expired = false;
-            continue;
-        }
-        c.set(flag::DIRTY_CAS);
+        with_watcher(server, by.as_deref_mut(), r, |c| {
+            let mut watched = c.watched.iter_mut();
+            let Some(watched) = watched.find(|w| w.db == db && *w.key == *key) else {
+                return;
+            };
+            if watched.expired && gone {
+                // It had expired when it was watched: now it is merely removed. A new one is a change.
+                watched.expired = false;
+            } else {
+                c.set(flag::DIRTY_CAS);
+            }
+        });
+    }
+}
+
+/// Do something to a client that watches. One that runs a command is out of its slot: it is `by`, or, when
+/// the look-up of an expired key changes the keyspace, unknown here. Then it is remembered for its EXEC.
+fn with_watcher(
+    server: &mut Server,
+    by: Option<&mut Client>,
+    r: ClientRef,
+    then: impl FnOnce(&mut Client),
+) {
+    match by {
+        Some(c) if c.id == r.id => then(c),
+        _ => match server.net.clients.resolve(r) {
+            Some(c) => then(c),
+            None if server.touched.contains(&r) => {}
+            None => server.touched.push(r),
+        },
     }
 }
 
 /// A whole database is emptied, or replaced by `other`: every watched key that exists in either is touched.
-pub fn touch_all_watched(server: &mut Server, db: u32, other: Option<u32>) {
+pub fn touch_all_watched(
+    server: &mut Server,
+    mut by: Option<&mut Client>,
+    db: u32,
+    other: Option<u32>,
+) {
     let keys: Vec<Box<[u8]>> = server.dbs[db as usize].watched.keys().cloned().collect();
     for key in keys {
         let hash = server.seed.hash(&key);
@@ -198,17 +224,16 @@ pub fn touch_all_watched(server: &mut Server, db: u32, other: Option<u32>) {
             let entry = server.dbs[db as usize].find(hash, &key);
             entry.is_some_and(|e| e.expire_at().is_none_or(|at| at >= now))
         };
-        if exists(db) || other.is_some_and(exists) {
-            touch_in(server, db, &key);
+        if !exists(db) && !other.is_some_and(exists) {
+            continue;
         }
-    }
-}
-
-fn touch_in(server: &mut Server, db: u32, key: &[u8]) {
-    let Some(clients) = server.dbs[db as usize].watched.get(key).cloned() else { return };
-    for r in clients {
-        if let Some(c) = server.net.clients.resolve(r) {
-            c.set(flag::DIRTY_CAS);
+        for r in server.dbs[db as usize]
+            .watched
+            .get(&key)
+            .cloned()
+            .unwrap_or_default()
+        {
+            with_watcher(server, by.as_deref_mut(), r, |c| c.set(flag::DIRTY_CAS));
         }
     }
 }

@@ -135,6 +135,11 @@ fn reply_to_timeout(c: &mut Client) {
     match c.blocked.as_ref().map(|b| b.kind) {
         Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream) => c.reply.null_array(),
         Some(BlockKind::Wait) => c.reply.integer(0),
+        Some(BlockKind::WaitAof) => {
+            c.reply.array(2);
+            c.reply.integer(0);
+            c.reply.integer(0);
+        }
         _ => {}
     }
 }
@@ -160,7 +165,13 @@ pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -
     let kind = c.blocked.as_ref().map(|b| b.kind);
     let can = matches!(
         kind,
-        Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream | BlockKind::Wait)
+        Some(
+            BlockKind::List
+                | BlockKind::Zset
+                | BlockKind::Stream
+                | BlockKind::Wait
+                | BlockKind::WaitAof
+        )
     );
     if can {
         if with_error {

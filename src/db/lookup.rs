@@ -1,6 +1,19 @@
 //! Look-ups on behalf of commands: they expire what is due, count hits and misses, and note the access for
 //! eviction. All of them take the hash that was computed when the request was parsed, if it was.
+//!
+//! ```text
+//!                          hit/miss counted   keymiss told   access noted
+//!   lookup_read                  yes              yes            yes        GET
+//!   lookup_touch                 yes              yes         even then     TOUCH, under CLIENT NO-TOUCH too
+//!   lookup_peek                  yes              yes             -         EXISTS, TTL, TYPE
+//!   lookup_peek_quietly          yes               -              -         OBJECT
+//!   lookup_write                  -                -             yes        all that change
+//!   lookup_no_touch, lookup_in    -                -              -         the server's own questions
+//! ```
+//!
+//! **Invariant:** none of them returns a key that is past its time.
 
+use crate::db::evict::Stamp;
 use crate::db::{Db, Replaced, Ttl, notify};
 use crate::networking::client::{Client, flag};
 use crate::state::Server;
@@ -38,38 +51,80 @@ impl Server {
     }
 
     pub fn lookup_read_hashed(&mut self, c: &Client, hash: u64, key: &[u8]) -> Option<KeyRef<'_>> {
-        self.expire_if_needed(c.db, hash, key);
-        if self.notify_flags & notify::KEY_MISS != 0 && self.dbs[c.db as usize].find(hash, key).is_none() {
-            self.notify(notify::KEY_MISS, "keymiss", key, c.db);
-        }
         let stamp = self.access_stamp(c);
-        match self.dbs[c.db as usize].find_mut(hash, key) {
-            Some(mut entry) => {
+        self.read(c.db, hash, key, stamp, notify::KEY_MISS)
+    }
+
+    /// The key to be read, the access noted even for a client that said CLIENT NO-TOUCH.
+    pub fn lookup_touch(&mut self, db: u32, key: &[u8]) -> Option<KeyRef<'_>> {
+        let hash = self.hash_key(key);
+        let stamp = (!self.evict.frozen).then(|| self.evict.stamp(self.clock.now_ms));
+        self.read(db, hash, key, stamp, notify::KEY_MISS)
+    }
+
+    /// The key to be asked about: counted, but no access that keeps it from being evicted.
+    pub fn lookup_peek(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
+        let hash = self.hash_key(key);
+        self.read(c.db, hash, key, None, notify::KEY_MISS)
+    }
+
+    /// The same, and a miss is not told to subscribers.
+    pub fn lookup_peek_quietly(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
+        let hash = self.hash_key(key);
+        self.read(c.db, hash, key, None, 0)
+    }
+
+    #[inline]
+    fn read(
+        &mut self,
+        db: u32,
+        hash: u64,
+        key: &[u8],
+        stamp: Option<Stamp>,
+        miss_class: u32,
+    ) -> Option<KeyRef<'_>> {
+        let expired = self.expire_if_needed(db, hash, key);
+        if self.notify_flags & miss_class != 0
+            && (expired || self.dbs[db as usize].find(hash, key).is_none())
+        {
+            self.notify(notify::KEY_MISS, "keymiss", key, db);
+        }
+        match self.dbs[db as usize].find_mut(hash, key) {
+            Some(mut entry) if !expired => {
                 self.stats.keyspace_hits += 1;
                 if let Some(stamp) = stamp {
                     entry.set_lru(stamp.touched(entry.lru()));
                 }
                 Some(entry.into_ref())
             }
-            None => {
+            _ => {
                 self.stats.keyspace_misses += 1;
                 None
             }
         }
     }
 
-    /// The key to be read, without a trace: no access time, no statistics (TTL, TYPE, OBJECT, ...).
+    /// A client's key without a trace: no access time, no statistics.
     pub fn lookup_no_touch(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
+        self.lookup_in(c.db, key)
+    }
+
+    /// A key of any database, without a trace.
+    pub fn lookup_in(&mut self, db: u32, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
-        self.expire_if_needed(c.db, hash, key);
-        self.dbs[c.db as usize].find(hash, key)
+        if self.expire_if_needed(db, hash, key) {
+            return None;
+        }
+        self.dbs[db as usize].find(hash, key)
     }
 
     /// The key to be changed.
     #[inline]
     pub fn lookup_write(&mut self, c: &Client, key: &[u8]) -> Option<KeyMut<'_>> {
         let hash = self.hash_key(key);
-        self.expire_if_needed(c.db, hash, key);
+        if self.expire_if_needed(c.db, hash, key) {
+            return None;
+        }
         let stamp = self.access_stamp(c);
         let mut entry = self.dbs[c.db as usize].find_mut(hash, key)?;
         if let Some(stamp) = stamp {
@@ -127,7 +182,7 @@ impl Server {
 
     /// How an access is noted, `None` when it leaves no trace: CLIENT NO-TOUCH, or a child is saving.
     #[inline]
-    fn access_stamp(&self, c: &Client) -> Option<crate::db::evict::Stamp> {
+    fn access_stamp(&mut self, c: &Client) -> Option<Stamp> {
         if c.has(flag::NO_TOUCH) || self.evict.frozen {
             return None;
         }

@@ -155,6 +155,23 @@ impl MemberTable {
     }
 }
 
+impl Clone for MemberTable {
+    fn clone(&self) -> MemberTable {
+        let mut copy = MemberTable::new(self.table.seed());
+        copy.reserve(self.len());
+        for item in self.iter() {
+            copy.upsert(item.bytes, |_| Some(item.score));
+        }
+        copy
+    }
+}
+
+impl Clone for SortedSet {
+    fn clone(&self) -> SortedSet {
+        SortedSet::from(self.members.clone())
+    }
+}
+
 impl From<MemberTable> for SortedSet {
     fn from(members: MemberTable) -> SortedSet {
         let sorted = members.sorted();
@@ -232,6 +249,11 @@ impl SortedSet {
             removed(bytes, score);
             members.take(bytes);
         })
+    }
+
+    /// Figures of the dictionary, for DEBUG HTSTATS-KEY.
+    pub fn table_stats(&self) -> super::hashtable::Stats {
+        self.members.table.stats()
     }
 
     /// One step of ZSCAN. Returns the next cursor.

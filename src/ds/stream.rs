@@ -189,7 +189,7 @@ impl<'a> Entry<'a> {
 }
 
 /// The log and what Redis remembers about it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct StreamLog {
     nodes: BTreeMap<StreamId, Listpack>,
     len: u64,

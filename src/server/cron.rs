@@ -18,6 +18,9 @@ const REHASH_BUDGET: Duration = Duration::from_millis(1);
 
 pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     server.clock.update();
+    if server.debug.no_cron {
+        return Some(Duration::from_millis(100));
+    }
     server.stats.sample_rates(server.clock.now_ms);
     note_peak_memory(server);
     server.evict.configure(&server.config);
@@ -73,7 +76,9 @@ fn clients_cron(server: &mut Server) {
         server.net.cron_cursor = r.id;
         let Some(mut c) = server.net.clients.take(r.slot) else { continue };
         close_if_idle(server, &mut c);
-        write::resize_reply_buffer(&mut c, server.clock.now_ms, peak_reset);
+        if !server.debug.no_reply_resize {
+            write::resize_reply_buffer(&mut c, server.clock.now_ms, peak_reset);
+        }
         shrink_query_buffer(&mut c, server.clock.now_ms);
         write::check_output_limit(server, &mut c);
         server.net.clients.put(c);

@@ -58,6 +58,8 @@ impl Server {
             armed: 0,
             nesting: 0,
             loading: false,
+            touched: Vec::new(),
+            expire_next_db: 0,
             rng,
             clock,
             config,
@@ -105,6 +107,7 @@ impl RunInfo {
     fn new(rng: &mut Random, argv: Vec<String>, start_ms: i64) -> RunInfo {
         RunInfo {
             run_id: rng.hex(40),
+            repl_id: rng.hex(40),
             pid: std::process::id(),
             executable: std::env::current_exe().unwrap_or_default(),
             argv,

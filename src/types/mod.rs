@@ -8,13 +8,14 @@ pub mod stream;
 pub mod string;
 pub mod zset;
 
-use crate::ds::entry::{Entry, EntryMut, EntryRef, NewValue, ValueRef};
+use crate::ds::entry::{Entry, EntryMut, EntryRef, NewValue, OwnedValue, ValueRef};
 use crate::types::list::List;
 use crate::types::stream::Stream;
 use crate::types::string::RawStr;
 use crate::types::zset::Zset;
 
 /// What a key holds when it is not a short string or an integer.
+#[derive(Clone)]
 pub enum Value {
     Str(RawStr),
     List(List),
@@ -82,6 +83,15 @@ pub type Key = Entry<Value>;
 pub type KeyRef<'a> = EntryRef<'a, Value>;
 pub type KeyMut<'a> = EntryMut<'a, Value>;
 pub type New<'a> = NewValue<'a, Value>;
+
+/// A copy of an entry's value that stands on its own: what COPY gives to the other key.
+pub fn duplicate(entry: KeyRef) -> OwnedValue<Value> {
+    match entry.value() {
+        ValueRef::Int(n) => OwnedValue::Int(n),
+        ValueRef::Str(bytes) => OwnedValue::Str(bytes.into()),
+        ValueRef::Obj(value) => OwnedValue::Obj(value.clone()),
+    }
+}
 
 /// How much work freeing a value is, in allocations.
 pub fn free_effort(entry: KeyRef) -> usize {

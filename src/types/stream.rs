@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::ops::RangeBounds;
 
 /// The value of a stream key.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Stream {
     pub log: StreamLog,
     groups: BTreeMap<Box<[u8]>, Group>,
@@ -114,6 +114,7 @@ impl ConsumerId {
     const UNKNOWN: ConsumerId = ConsumerId(u32::MAX);
 }
 
+#[derive(Clone)]
 pub struct Consumer {
     name: Box<[u8]>,
     /// Unix time of its last attempt to read or claim, in milliseconds.
@@ -158,6 +159,7 @@ pub enum ClaimCount {
 }
 
 /// A consumer group.
+#[derive(Clone)]
 pub struct Group {
     /// The last entry delivered: `>` continues behind it.
     pub last_id: StreamId,

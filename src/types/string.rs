@@ -12,6 +12,7 @@ pub const EMBSTR_MAX: usize = 44;
 
 /// A string too long for its key's entry. It becomes shared when a reply or a request buffer holds it too;
 /// whoever changes it then gets a copy of its own.
+#[derive(Clone)]
 pub enum RawStr {
     Owned(Vec<u8>),
     Shared(Arc<Vec<u8>>),

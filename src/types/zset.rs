@@ -26,6 +26,7 @@ use crate::util::number::{DoubleBuf, IntBuf, double_to_i64, parse_f64};
 use std::collections::HashSet;
 use std::ops::Range;
 
+#[derive(Clone)]
 pub enum Zset {
     Listpack(Listpack),
     Tree(Box<SortedSet>),

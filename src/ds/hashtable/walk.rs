@@ -12,7 +12,7 @@ impl<E: Element> HashTable<E> {
     /// One call of SCAN: hands out the elements of one bucket of the smaller table, with its expansions in
     /// the larger one, and returns the next cursor, 0 at the end. Every element that is present from the
     /// first call to the last is handed out at least once.
-    pub fn scan(&self, cursor: u64, mut f: impl FnMut(E::Ref<'_>)) -> u64 {
+    pub fn scan<'a>(&'a self, cursor: u64, mut f: impl FnMut(E::Ref<'a>)) -> u64 {
         if self.len == 0 {
             return 0;
         }
@@ -37,7 +37,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    fn scan_chain(&self, table: &Table, cursor: u64, f: &mut impl FnMut(E::Ref<'_>)) {
+    fn scan_chain<'a>(&'a self, table: &'a Table, cursor: u64, f: &mut impl FnMut(E::Ref<'a>)) {
         for bucket in table.chain(cursor as usize & table.mask()) {
             for slot in 0..bucket.count() {
                 // SAFETY: the element lives in this table, which is borrowed.

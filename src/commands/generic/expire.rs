@@ -1,0 +1,184 @@
+//! When a key goes. Commands come in four forms (seconds or milliseconds, from now or since 1970) and become
+//! one: `PEXPIREAT key unix-time-ms` is also what the AOF and the replicas are told, so that nobody's clock
+//! prolongs a life.
+
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::db::notify;
+use crate::error::{Error, excerpt};
+
+/// Milliseconds in the unit of an argument.
+const SECONDS: i64 = 1000;
+const MILLISECONDS: i64 = 1;
+
+/// The options of EXPIRE: when not to.
+#[derive(Clone, Copy, Default)]
+struct Conditions {
+    /// Only a key without a time to live.
+    nx: bool,
+    /// Only one that has one.
+    xx: bool,
+    /// Only to prolong; a key without one lives for ever already.
+    gt: bool,
+    /// Only to shorten.
+    lt: bool,
+}
+
+impl Conditions {
+    fn parse(argv: &[&[u8]]) -> Result<Conditions, Error> {
+        let mut on = Conditions::default();
+        for option in argv {
+            match option.to_ascii_lowercase().as_slice() {
+                b"nx" => on.nx = true,
+                b"xx" => on.xx = true,
+                b"gt" => on.gt = true,
+                b"lt" => on.lt = true,
+                _ => {
+                    return Err(Error::new(format!(
+                        "ERR Unsupported option {}",
+                        excerpt(option, 128)
+                    )));
+                }
+            }
+        }
+        if on.nx && (on.xx || on.gt || on.lt) {
+            return Err(Error::of(
+                "ERR NX and XX, GT or LT options at the same time are not compatible",
+            ));
+        }
+        if on.gt && on.lt {
+            return Err(Error::of(
+                "ERR GT and LT options at the same time are not compatible",
+            ));
+        }
+        Ok(on)
+    }
+
+    fn allow(self, old: Option<i64>, new: i64) -> bool {
+        match old {
+            None => !self.xx && !self.gt,
+            Some(old) => !self.nx && !(self.gt && new <= old) && !(self.lt && new >= old),
+        }
+    }
+}
+
+/// EXPIRE key seconds [NX | XX | GT | LT]
+pub fn expire(ctx: &mut Ctx) -> CmdResult {
+    let now = ctx.server.clock.now_ms;
+    expire_generic(ctx, SECONDS, now)
+}
+
+/// EXPIREAT key unix-time-seconds [NX | XX | GT | LT]
+pub fn expireat(ctx: &mut Ctx) -> CmdResult {
+    expire_generic(ctx, SECONDS, 0)
+}
+
+/// PEXPIRE key milliseconds [NX | XX | GT | LT]
+pub fn pexpire(ctx: &mut Ctx) -> CmdResult {
+    let now = ctx.server.clock.now_ms;
+    expire_generic(ctx, MILLISECONDS, now)
+}
+
+/// PEXPIREAT key unix-time-milliseconds [NX | XX | GT | LT]
+pub fn pexpireat(ctx: &mut Ctx) -> CmdResult {
+    expire_generic(ctx, MILLISECONDS, 0)
+}
+
+fn expire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
+    let key = ctx.argv[1];
+    let conditions = Conditions::parse(&ctx.argv[3..])?;
+    let at = ctx
+        .int(2)?
+        .checked_mul(unit)
+        .and_then(|ms| ms.checked_add(base_ms))
+        .ok_or_else(|| Error::invalid_expire(ctx.cmd.name))?;
+    let allowed = match ctx.server.lookup_write(ctx.client, key) {
+        Some(entry) => conditions.allow(entry.expire_at(), at),
+        None => false,
+    };
+    if !allowed {
+        ctx.client.reply.integer(0);
+        return Ok(());
+    }
+    if at <= ctx.server.clock.now_ms && !ctx.server.loading {
+        delete_at_once(ctx, key);
+    } else {
+        set_expire(ctx, key, at);
+    }
+    ctx.dirty(1);
+    ctx.client.reply.integer(1);
+    Ok(())
+}
+
+/// The time is past: the key goes now, and is told as a deletion.
+fn delete_at_once(ctx: &mut Ctx, key: &[u8]) {
+    let lazy = ctx.server.config.lazyfree_lazy_expire;
+    ctx.server.delete_key(ctx.client.db, key, lazy);
+    let verb: &[u8] = if lazy { b"UNLINK" } else { b"DEL" };
+    ctx.rewrite(&[verb, key]);
+    ctx.changed(key, notify::GENERIC, "del");
+}
+
+fn set_expire(ctx: &mut Ctx, key: &[u8], at: i64) {
+    let hash = ctx.server.hash_key(key);
+    ctx.db().set_expire(hash, key, Some(at));
+    if ctx.server.propagation.wanted() {
+        let at = at.to_string();
+        let mut told: Vec<&[u8]> = vec![b"PEXPIREAT", key, at.as_bytes()];
+        told.extend_from_slice(&ctx.argv[3..]);
+        ctx.rewrite(&told);
+    }
+    ctx.changed(key, notify::GENERIC, "expire");
+}
+
+/// PERSIST key
+pub fn persist(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    let volatile = ctx
+        .server
+        .lookup_write(ctx.client, key)
+        .is_some_and(|entry| entry.has_expire());
+    if volatile {
+        let hash = ctx.server.hash_key(key);
+        ctx.db().set_expire(hash, key, None);
+        ctx.changed(key, notify::GENERIC, "persist");
+        ctx.dirty(1);
+    }
+    ctx.client.reply.integer(volatile as i64);
+    Ok(())
+}
+
+/// TTL key
+pub fn ttl(ctx: &mut Ctx) -> CmdResult {
+    let now = ctx.server.clock.now_ms;
+    expiry_generic(ctx, |at| rounded_seconds((at - now).max(0)))
+}
+
+/// PTTL key
+pub fn pttl(ctx: &mut Ctx) -> CmdResult {
+    let now = ctx.server.clock.now_ms;
+    expiry_generic(ctx, |at| (at - now).max(0))
+}
+
+/// EXPIRETIME key
+pub fn expiretime(ctx: &mut Ctx) -> CmdResult {
+    expiry_generic(ctx, rounded_seconds)
+}
+
+/// PEXPIRETIME key
+pub fn pexpiretime(ctx: &mut Ctx) -> CmdResult {
+    expiry_generic(ctx, |at| at)
+}
+
+/// -2 without a key, -1 without an end, otherwise what `show` makes of it.
+fn expiry_generic(ctx: &mut Ctx, show: impl FnOnce(i64) -> i64) -> CmdResult {
+    let answer = match ctx.server.lookup_peek(ctx.client, ctx.argv[1]) {
+        None => -2,
+        Some(entry) => entry.expire_at().map_or(-1, show),
+    };
+    ctx.client.reply.integer(answer);
+    Ok(())
+}
+
+fn rounded_seconds(ms: i64) -> i64 {
+    ms.saturating_add(500) / 1000
+}

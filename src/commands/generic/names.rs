@@ -1,0 +1,253 @@
+//! Keys as names: delete, rename, move, copy; and whole databases.
+
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::db::keyspace::Detached;
+use crate::db::notify;
+use crate::error::Error;
+use crate::types::string::type_of;
+use crate::util::number::parse_i64;
+
+/// DEL key [key ...]
+pub fn del(ctx: &mut Ctx) -> CmdResult {
+    let lazy = ctx.server.config.lazyfree_lazy_user_del;
+    del_generic(ctx, lazy)
+}
+
+/// UNLINK key [key ...]
+pub fn unlink(ctx: &mut Ctx) -> CmdResult {
+    del_generic(ctx, true)
+}
+
+fn del_generic(ctx: &mut Ctx, lazy: bool) -> CmdResult {
+    let db = ctx.client.db;
+    let mut deleted = 0;
+    for &key in &ctx.argv[1..] {
+        if ctx.server.lookup_in(db, key).is_some() && ctx.server.delete_key(db, key, lazy) {
+            ctx.changed(key, notify::GENERIC, "del");
+            ctx.dirty(1);
+            deleted += 1;
+        }
+    }
+    ctx.client.reply.integer(deleted);
+    Ok(())
+}
+
+/// EXISTS key [key ...]
+pub fn exists(ctx: &mut Ctx) -> CmdResult {
+    let mut found = 0;
+    for &key in &ctx.argv[1..] {
+        found += ctx.server.lookup_peek(ctx.client, key).is_some() as i64;
+    }
+    ctx.client.reply.integer(found);
+    Ok(())
+}
+
+/// TOUCH key [key ...]
+pub fn touch(ctx: &mut Ctx) -> CmdResult {
+    let mut found = 0;
+    for &key in &ctx.argv[1..] {
+        found += ctx.server.lookup_touch(ctx.client.db, key).is_some() as i64;
+    }
+    ctx.client.reply.integer(found);
+    Ok(())
+}
+
+/// TYPE key
+pub fn type_command(ctx: &mut Ctx) -> CmdResult {
+    let entry = ctx.server.lookup_peek(ctx.client, ctx.argv[1]);
+    ctx.client
+        .reply
+        .status(entry.map_or("none", |entry| type_of(entry).name()));
+    Ok(())
+}
+
+/// RANDOMKEY
+pub fn randomkey(ctx: &mut Ctx) -> CmdResult {
+    match ctx.server.random_key(ctx.client.db) {
+        Some(key) => ctx.client.reply.bulk(&key),
+        None => ctx.client.reply.null(),
+    }
+    Ok(())
+}
+
+/// RENAME key newkey
+pub fn rename(ctx: &mut Ctx) -> CmdResult {
+    if rename_generic(ctx, true)? {
+        ctx.client.reply.ok();
+    }
+    Ok(())
+}
+
+/// RENAMENX key newkey
+pub fn renamenx(ctx: &mut Ctx) -> CmdResult {
+    let renamed = rename_generic(ctx, false)?;
+    ctx.client.reply.integer(renamed as i64);
+    Ok(())
+}
+
+/// Whether the key has the new name now because of this command. RENAME to the same name counts: it is no
+/// change, but no refusal either.
+fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
+    let (db, from, to) = (ctx.client.db, ctx.argv[1], ctx.argv[2]);
+    if ctx.server.lookup_write(ctx.client, from).is_none() {
+        return Err(Error::NO_SUCH_KEY);
+    }
+    if from == to {
+        return Ok(replace);
+    }
+    if ctx.server.lookup_in(db, to).is_some() {
+        if !replace {
+            return Ok(false);
+        }
+        // Without this the old value would be freed here and now, however large.
+        let lazy = ctx.server.config.lazyfree_lazy_server_del;
+        ctx.server.delete_key(db, to, lazy);
+    }
+    let Some(value) = ctx.server.detach(db, from) else {
+        return Err(Error::NO_SUCH_KEY);
+    };
+    ctx.server.attach(db, to, value);
+    ctx.changed(from, notify::GENERIC, "rename_from");
+    ctx.changed(to, notify::GENERIC, "rename_to");
+    ctx.dirty(1);
+    Ok(true)
+}
+
+/// A database's number; `text` is the error when it is no number at all.
+fn db_index(ctx: &Ctx, at: usize, text: &'static str) -> Result<u32, Error> {
+    let n = parse_i64(ctx.argv[at])
+        .and_then(|n| i32::try_from(n).ok())
+        .ok_or(Error::of(text))?;
+    match u32::try_from(n) {
+        Ok(db) if (db as usize) < ctx.server.dbs.len() => Ok(db),
+        _ => Err(Error::DB_INDEX),
+    }
+}
+
+const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
+
+/// MOVE key db
+pub fn move_command(ctx: &mut Ctx) -> CmdResult {
+    let (key, from) = (ctx.argv[1], ctx.client.db);
+    let to = db_index(ctx, 2, NOT_INTEGER)?;
+    if to == from {
+        return Err(Error::SAME_OBJECT);
+    }
+    let movable = ctx.server.lookup_write(ctx.client, key).is_some()
+        && ctx.server.lookup_in(to, key).is_none();
+    let value = if movable {
+        ctx.server.detach(from, key)
+    } else {
+        None
+    };
+    let Some(value) = value else {
+        ctx.client.reply.integer(0);
+        return Ok(());
+    };
+    ctx.server.attach(to, key, value);
+    ctx.changed(key, notify::GENERIC, "move_from");
+    ctx.server.signal_modified(Some(ctx.client), to, key);
+    ctx.server.notify(notify::GENERIC, "move_to", key, to);
+    ctx.dirty(1);
+    ctx.client.reply.integer(1);
+    Ok(())
+}
+
+/// COPY source destination [DB destination-db] [REPLACE]
+pub fn copy(ctx: &mut Ctx) -> CmdResult {
+    let (source, destination, from) = (ctx.argv[1], ctx.argv[2], ctx.client.db);
+    let (to, replace) = parse_copy(ctx)?;
+    if to == from && source == destination {
+        return Err(Error::SAME_OBJECT);
+    }
+    let copied = ctx
+        .server
+        .lookup_read(ctx.client, source)
+        .map(Detached::copy_of);
+    let taken = ctx.server.lookup_in(to, destination).is_some();
+    let Some(mut value) = copied.filter(|_| replace || !taken) else {
+        ctx.client.reply.integer(0);
+        return Ok(());
+    };
+    if taken {
+        let lazy = ctx.server.config.lazyfree_lazy_server_del;
+        ctx.server.delete_key(to, destination, lazy);
+    }
+    value.lru = ctx.server.evict.new_stamp(ctx.server.clock.now_ms);
+    ctx.server.attach(to, destination, value);
+    ctx.server
+        .signal_modified(Some(ctx.client), to, destination);
+    ctx.server
+        .notify(notify::GENERIC, "copy_to", destination, to);
+    ctx.dirty(1);
+    ctx.client.reply.integer(1);
+    Ok(())
+}
+
+fn parse_copy(ctx: &Ctx) -> Result<(u32, bool), Error> {
+    let (mut to, mut replace) = (ctx.client.db, false);
+    let mut at = 3;
+    while at < ctx.argv.len() {
+        if ctx.is(at, "replace") {
+            replace = true;
+        } else if ctx.is(at, "db") && at + 1 < ctx.argv.len() {
+            at += 1;
+            to = db_index(ctx, at, NOT_INTEGER)?;
+        } else {
+            return Err(Error::SYNTAX);
+        }
+        at += 1;
+    }
+    Ok((to, replace))
+}
+
+/// DBSIZE
+pub fn dbsize(ctx: &mut Ctx) -> CmdResult {
+    let len = ctx.db().len();
+    ctx.client.reply.integer(len as i64);
+    Ok(())
+}
+
+/// FLUSHDB [ASYNC | SYNC]
+pub fn flushdb(ctx: &mut Ctx) -> CmdResult {
+    let db = ctx.client.db;
+    flush_generic(ctx, Some(db))
+}
+
+/// FLUSHALL [ASYNC | SYNC]
+pub fn flushall(ctx: &mut Ctx) -> CmdResult {
+    flush_generic(ctx, None)
+}
+
+fn flush_generic(ctx: &mut Ctx, which: Option<u32>) -> CmdResult {
+    let lazy = match ctx.argv.len() {
+        1 => ctx.server.config.lazyfree_lazy_user_flush,
+        2 if ctx.is(1, "async") => true,
+        2 if ctx.is(1, "sync") => false,
+        _ => return Err(Error::SYNTAX),
+    };
+    let removed = ctx.server.flush(Some(ctx.client), which, lazy);
+    // Even when there was nothing to remove: a replica that has more than we do must flush too.
+    ctx.dirty(removed.max(1));
+    ctx.client.reply.ok();
+    Ok(())
+}
+
+/// SWAPDB index1 index2
+pub fn swapdb(ctx: &mut Ctx) -> CmdResult {
+    let number = |at: usize| parse_i64(ctx.argv[at]).and_then(|n| i32::try_from(n).ok());
+    if number(1).is_none() {
+        return Err(Error::of("ERR invalid first DB index"));
+    }
+    let (first, second) = match number(2) {
+        Some(_) => (
+            db_index(ctx, 1, NOT_INTEGER)?,
+            db_index(ctx, 2, NOT_INTEGER)?,
+        ),
+        None => return Err(Error::of("ERR invalid second DB index")),
+    };
+    ctx.server.swap_dbs(Some(ctx.client), first, second);
+    ctx.dirty(1);
+    ctx.client.reply.ok();
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! All keys at once (KEYS), or a few with each call (SCAN).
+//!
+//! A SCAN walks the hash table by a cursor that survives growing and shrinking, see `ds::hashtable`. A call
+//! goes on, bucket by bucket, until it has COUNT keys or has looked into ten times as many buckets, so that
+//! a nearly empty table does not hold the loop.
+
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::error::{Error, excerpt};
+use crate::types::string::type_of;
+use crate::types::{KeyRef, Type};
+use crate::util::glob::glob_match;
+use crate::util::number::{IntBuf, parse_u64_lenient};
+
+/// KEYS pattern
+pub fn keys(ctx: &mut Ctx) -> CmdResult {
+    let pattern = ctx.argv[1];
+    let server = &*ctx.server;
+    let db = &server.dbs[ctx.client.db as usize];
+    let reply = &mut ctx.client.reply;
+    let header = reply.begin_deferred();
+    let mut found = 0;
+    for entry in db.keys.iter() {
+        let matches = pattern == b"*" || glob_match(pattern, entry.key());
+        if matches && !server.is_expired(entry) {
+            reply.bulk(entry.key());
+            found += 1;
+        }
+    }
+    reply.end_array(header, found);
+    Ok(())
+}
+
+/// A cursor as SCAN, SSCAN, HSCAN and ZSCAN take it: 64 bits, all of them.
+pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
+    parse_u64_lenient(text).ok_or(Error::of("ERR invalid cursor"))
+}
+
+/// The options that SCAN and its kin share.
+pub struct ScanOptions<'a> {
+    pub count: usize,
+    /// `None` when everything matches.
+    pub pattern: Option<&'a [u8]>,
+    /// SCAN only.
+    pub kind: Option<Type>,
+    /// HSCAN only.
+    pub no_values: bool,
+}
+
+/// What the command takes besides COUNT and MATCH.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum ScanOf {
+    Keys,
+    Fields,
+    Members,
+}
+
+impl<'a> ScanOptions<'a> {
+    /// Parses `argv` from `at` on.
+    pub fn parse(argv: &[&'a [u8]], mut at: usize, of: ScanOf) -> Result<ScanOptions<'a>, Error> {
+        let mut options = ScanOptions {
+            count: 10,
+            pattern: None,
+            kind: None,
+            no_values: false,
+        };
+        while at < argv.len() {
+            let next = argv.get(at + 1).copied();
+            match (argv[at].to_ascii_lowercase().as_slice(), next) {
+                (b"count", Some(count)) => options.count = parse_count(count)?,
+                (b"match", Some(pattern)) => options.pattern = Some(pattern).filter(|p| *p != b"*"),
+                (b"type", Some(name)) if of == ScanOf::Keys => {
+                    options.kind = Some(parse_type(name)?)
+                }
+                (b"novalues", _) if of == ScanOf::Fields => {
+                    options.no_values = true;
+                    at += 1;
+                    continue;
+                }
+                _ => return Err(Error::SYNTAX),
+            }
+            at += 2;
+        }
+        Ok(options)
+    }
+
+    pub fn matches(&self, name: &[u8]) -> bool {
+        self.pattern.is_none_or(|pattern| glob_match(pattern, name))
+    }
+
+    /// Buckets that one call looks into at most.
+    pub fn max_buckets(&self) -> usize {
+        self.count.saturating_mul(10)
+    }
+}
+
+fn parse_count(text: &[u8]) -> Result<usize, Error> {
+    let count = crate::util::number::parse_i64(text).ok_or(Error::NOT_INTEGER)?;
+    usize::try_from(count)
+        .ok()
+        .filter(|&count| count > 0)
+        .ok_or(Error::SYNTAX)
+}
+
+fn parse_type(name: &[u8]) -> Result<Type, Error> {
+    let known = |t: &Type| t.name().as_bytes().eq_ignore_ascii_case(name);
+    Type::ALL
+        .into_iter()
+        .find(known)
+        .ok_or_else(|| Error::new(format!("ERR unknown type name '{}'", excerpt(name, 128))))
+}
+
+/// SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]
+pub fn scan(ctx: &mut Ctx) -> CmdResult {
+    let mut cursor = parse_cursor(ctx.argv[1])?;
+    let options = ScanOptions::parse(ctx.argv, 2, ScanOf::Keys)?;
+    let wanted = |entry: KeyRef| {
+        options.matches(entry.key()) && options.kind.is_none_or(|kind| kind == type_of(entry))
+    };
+    let (server, db) = (&*ctx.server, ctx.client.db);
+    let mut seen = 0;
+    let mut found: Vec<KeyRef> = Vec::new();
+    let mut expired: Vec<Box<[u8]>> = Vec::new();
+    for _ in 0..options.max_buckets() {
+        cursor = server.dbs[db as usize].keys.scan(cursor, |entry| {
+            seen += 1;
+            match wanted(entry) {
+                true if server.is_expired(entry) => expired.push(entry.key().into()),
+                true => found.push(entry),
+                false => {}
+            }
+        });
+        if cursor == 0 || seen >= options.count {
+            break;
+        }
+    }
+    let reply = &mut ctx.client.reply;
+    reply.array(2);
+    let mut digits = IntBuf::new();
+    reply.bulk(digits.format(cursor));
+    reply.array(found.len());
+    found.iter().for_each(|entry| reply.bulk(entry.key()));
+    for key in expired {
+        ctx.server.lookup_in(db, &key);
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! WAIT and WAITAOF: until replicas, or the disk, have what this client wrote.
+//!
+//! A command that finds enough of them answers at once; otherwise the client waits, without keys, until an
+//! acknowledgement comes or its time is over, and is told the counts as they are then.
+
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::db::blocked;
+use crate::error::Error;
+use crate::networking::client::flag;
+use crate::state::BlockKind;
+use crate::util::number::parse_i64;
+
+/// WAIT numreplicas timeout
+pub fn wait(ctx: &mut Ctx) -> CmdResult {
+    let wanted = ctx.int(1)?;
+    let deadline_ms = deadline_ms(ctx, 2)?;
+    if wanted <= 0 || ctx.client.has(flag::DENY_BLOCKING) {
+        ctx.client.reply.integer(0);
+    } else {
+        blocked::block(
+            ctx.server,
+            ctx.client,
+            BlockKind::Wait,
+            ctx.argv,
+            deadline_ms,
+        );
+    }
+    Ok(())
+}
+
+/// WAITAOF numlocal numreplicas timeout
+pub fn waitaof(ctx: &mut Ctx) -> CmdResult {
+    let local = ctx.int_in(
+        1,
+        0,
+        1,
+        "ERR value is out of range, value must between 0 and 1",
+    )?;
+    let replicas = ctx.int_in(
+        2,
+        0,
+        i64::MAX,
+        "ERR value is out of range, must be positive",
+    )?;
+    let deadline_ms = deadline_ms(ctx, 3)?;
+    if local > 0 && !ctx.server.config.appendonly {
+        return Err(Error::of(
+            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+        ));
+    }
+    if (local == 0 && replicas == 0) || ctx.client.has(flag::DENY_BLOCKING) {
+        ctx.client.reply.array(2);
+        ctx.client.reply.integer(0);
+        ctx.client.reply.integer(0);
+    } else {
+        blocked::block(
+            ctx.server,
+            ctx.client,
+            BlockKind::WaitAof,
+            ctx.argv,
+            deadline_ms,
+        );
+    }
+    Ok(())
+}
+
+/// A timeout in milliseconds as a Unix time; 0, for ever, stays 0.
+fn deadline_ms(ctx: &Ctx, at: usize) -> Result<i64, Error> {
+    let timeout = parse_i64(ctx.argv[at])
+        .ok_or(Error::of("ERR timeout is not an integer or out of range"))?;
+    if timeout < 0 {
+        return Err(Error::TIMEOUT_NEGATIVE);
+    }
+    if timeout == 0 {
+        return Ok(0);
+    }
+    timeout
+        .checked_add(ctx.server.clock.now_ms)
+        .ok_or(Error::TIMEOUT_RANGE)
+}
