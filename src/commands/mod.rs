@@ -4,12 +4,15 @@
 //! never heard of the event loop: `before_sleep` and the cron write, close and connect
 //! (`tests/tidy.rs` reads the `use` lines).
 
+pub mod client;
 pub mod command;
 pub mod connection;
 pub mod ctx;
 pub mod docs;
 pub mod keys;
+pub mod monitor;
 pub mod multi;
+pub mod pubsub;
 pub mod string;
 pub mod table;
 
@@ -17,7 +20,14 @@ use command::Command;
 use table::CommandTable;
 
 /// Every group's rows.
-pub const TABLE: &[&[Command]] = &[connection::TABLE, multi::TABLE, string::TABLE];
+pub const TABLE: &[&[Command]] = &[
+    client::TABLE,
+    connection::TABLE,
+    monitor::TABLE,
+    multi::TABLE,
+    pubsub::TABLE,
+    string::TABLE,
+];
 
 /// The table that the server looks names up in.
 pub fn table() -> CommandTable {

@@ -120,7 +120,10 @@ impl Eviction {
 
     fn is_volatile(&self) -> bool {
         use MaxmemoryPolicy::*;
-        matches!(self.policy, VolatileLru | VolatileLfu | VolatileRandom | VolatileTtl)
+        matches!(
+            self.policy,
+            VolatileLru | VolatileLfu | VolatileRandom | VolatileTtl
+        )
     }
 
     #[inline]
@@ -132,13 +135,20 @@ impl Eviction {
             dice: (crate::sys::ticks::now() ^ self.dice).wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64
                 / u64::MAX as f64,
         });
-        Stamp { lru: lru_clock(now_ms), lfu }
+        Stamp {
+            lru: lru_clock(now_ms),
+            lfu,
+        }
     }
 
     /// The bits of a new key.
     #[inline]
     pub fn new_stamp(&self, now_ms: i64) -> u32 {
-        if self.is_lfu() { minutes(now_ms) << 8 | LFU_INIT } else { lru_clock(now_ms) }
+        if self.is_lfu() {
+            minutes(now_ms) << 8 | LFU_INIT
+        } else {
+            lru_clock(now_ms)
+        }
     }
 
     /// OBJECT FREQ.
@@ -182,7 +192,9 @@ pub fn perform_evictions(server: &mut Server) -> bool {
         if server.evict.policy == MaxmemoryPolicy::Noeviction {
             return false;
         }
-        let Some((db, key)) = choose(server) else { return server.lazyfree.pending() > 0 };
+        let Some((db, key)) = choose(server) else {
+            return server.lazyfree.pending() > 0;
+        };
         evict_key(server, db, &key);
         evicted += 1;
         if evicted.is_multiple_of(512) {
@@ -217,7 +229,9 @@ fn choose(server: &mut Server) -> Option<(u32, Vec<u8>)> {
 fn choose_ttl(server: &Server) -> Option<(u32, Vec<u8>)> {
     let first = |db: &Db| db.expires.first().map(|(at, hash)| (at, db.index, hash));
     let (at, db, hash) = server.dbs.iter().filter_map(first).min()?;
-    let entry = server.dbs[db as usize].keys.find_by(hash, |e| e.expire_at() == Some(at))?;
+    let entry = server.dbs[db as usize]
+        .keys
+        .find_by(hash, |e| e.expire_at() == Some(at))?;
     Some((db, entry.key().to_vec()))
 }
 
@@ -248,7 +262,9 @@ fn sample(db: &Db, volatile: bool, rng: &mut Random) -> Option<Vec<u8>> {
         }
     }
     let (at, hash) = db.expires.first()?;
-    db.keys.find_by(hash, |e| e.expire_at() == Some(at)).map(|e| e.key().to_vec())
+    db.keys
+        .find_by(hash, |e| e.expire_at() == Some(at))
+        .map(|e| e.key().to_vec())
 }
 
 /// Fill the pool with samples and take its best that still exists.
@@ -257,16 +273,31 @@ fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     let now = server.clock.now_ms;
     for db in 0..server.dbs.len() {
         for _ in 0..server.config.maxmemory_samples {
-            let Some(key) = sample(&server.dbs[db], volatile, &mut server.rng) else { break };
+            let Some(key) = sample(&server.dbs[db], volatile, &mut server.rng) else {
+                break;
+            };
             let hash = server.seed.hash(&key);
-            let Some(entry) = server.dbs[db].find(hash, &key) else { continue };
+            let Some(entry) = server.dbs[db].find(hash, &key) else {
+                continue;
+            };
             let score = server.evict.score(entry, now);
-            enter_pool(&mut server.evict.pool, Candidate { score, db: db as u32, key });
+            enter_pool(
+                &mut server.evict.pool,
+                Candidate {
+                    score,
+                    db: db as u32,
+                    key,
+                },
+            );
         }
     }
     while let Some(best) = server.evict.pool.pop() {
         let hash = server.seed.hash(&best.key);
-        if server.dbs.get(best.db as usize).is_some_and(|db| db.find(hash, &best.key).is_some()) {
+        if server
+            .dbs
+            .get(best.db as usize)
+            .is_some_and(|db| db.find(hash, &best.key).is_some())
+        {
             return Some((best.db, best.key));
         }
     }
@@ -275,7 +306,10 @@ fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
 
 /// Keep the pool sorted by score, best last, and short.
 fn enter_pool(pool: &mut Vec<Candidate>, candidate: Candidate) {
-    if pool.iter().any(|c| c.db == candidate.db && c.key == candidate.key) {
+    if pool
+        .iter()
+        .any(|c| c.db == candidate.db && c.key == candidate.key)
+    {
         return;
     }
     let at = pool.partition_point(|c| c.score < candidate.score);

@@ -25,7 +25,10 @@ impl Server {
         }
         let now = self.clock.now_ms;
         let due = |at: i64| at < now;
-        match self.dbs[db as usize].find(hash, key).and_then(|e| e.expire_at()) {
+        match self.dbs[db as usize]
+            .find(hash, key)
+            .and_then(|e| e.expire_at())
+        {
             Some(at) if due(at) => self.delete_expired(db, key),
             _ => return false,
         }
@@ -106,13 +109,18 @@ pub fn cron_cycle(server: &mut Server) {
 fn active_expire_allowed(server: &Server) -> bool {
     !server.debug.no_active_expire
         && !server.loading
-        && server.pause.all_until_ms.max(server.pause.write_until_ms) <= server.clock.now_ms
+        && !server.pause.holds_writes(server.clock.now_ms)
 }
 
 /// The average time to live, estimated from the earliest keys and smoothed, for INFO.
 fn update_avg_ttl(db: &mut crate::db::Db, now_ms: i64) {
-    let (sum, n) =
-        db.expires.iter().take(20).fold((0, 0), |(sum, n), (at, _)| (sum + (at - now_ms).max(0), n + 1));
+    let (sum, n) = db
+        .expires
+        .iter()
+        .take(20)
+        .fold((0, 0), |(sum, n), (at, _)| {
+            (sum + (at - now_ms).max(0), n + 1)
+        });
     db.avg_ttl_ms = match (n, db.avg_ttl_ms) {
         (0, _) => 0,
         (n, 0) => sum / n,

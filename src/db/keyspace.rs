@@ -54,7 +54,10 @@ impl Server {
         }
         crate::commands::multi::touch_all_watched(self, a, Some(b));
         crate::commands::multi::touch_all_watched(self, b, Some(a));
-        let [first, second] = self.dbs.get_disjoint_mut([a as usize, b as usize]).expect("two databases");
+        let [first, second] = self
+            .dbs
+            .get_disjoint_mut([a as usize, b as usize])
+            .expect("two databases");
         std::mem::swap(&mut first.keys, &mut second.keys);
         std::mem::swap(&mut first.expires, &mut second.expires);
         std::mem::swap(&mut first.avg_ttl_ms, &mut second.avg_ttl_ms);

@@ -39,7 +39,9 @@ impl Server {
 
     pub fn lookup_read_hashed(&mut self, c: &Client, hash: u64, key: &[u8]) -> Option<KeyRef<'_>> {
         self.expire_if_needed(c.db, hash, key);
-        if self.notify_flags & notify::KEY_MISS != 0 && self.dbs[c.db as usize].find(hash, key).is_none() {
+        if self.notify_flags & notify::KEY_MISS != 0
+            && self.dbs[c.db as usize].find(hash, key).is_none()
+        {
             self.notify(notify::KEY_MISS, "keymiss", key, c.db);
         }
         let stamp = self.access_stamp(c);
