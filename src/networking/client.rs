@@ -155,6 +155,8 @@ pub struct Client {
 
     /// The row of the last command: the next one is usually the same.
     pub last_cmd: Option<u16>,
+    /// The last command that was looked at, its subcommand resolved: CLIENT LIST's `cmd`.
+    pub shown_cmd: Option<u16>,
     /// The default user, or who AUTH said.
     pub user: crate::acl::UserRef,
     pub authenticated: bool,
@@ -219,6 +221,7 @@ impl Client {
             open: None,
             reply: ReplyBuf::default(),
             last_cmd: None,
+            shown_cmd: None,
             user: crate::acl::UserRef::default(),
             authenticated: true,
             name: None,

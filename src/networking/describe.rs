@@ -77,7 +77,7 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
     });
     let queued = c.multi.as_ref().map_or(-1, |m| m.commands.len() as i64);
     let cmd = c
-        .last_cmd
+        .shown_cmd
         .map_or("NULL", |id| &server.commands.entry(id).fullname);
     let mut line = format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} capa={} db={}",

@@ -34,7 +34,9 @@ pub fn process_command(
         }
         Ok(Verdict::Queue(id)) => {
             crate::commands::multi::queue(c, id, server.commands.row(id), argv);
-            c.reply.status("QUEUED");
+            if !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
+                c.reply.status("QUEUED");
+            }
         }
         Ok(Verdict::Postpone(id)) => crate::db::blocked::postpone(server, c, argv, id),
         Err((id, error)) => reject(server, c, id, error),
@@ -60,7 +62,9 @@ fn check(
     argv: &[&[u8]],
     id: Option<u16>,
 ) -> Result<Verdict, Refusal> {
+    c.shown_cmd = None;
     let id = resolve(server, argv, id)?;
+    c.shown_cmd = Some(id);
     let cmd = server.commands.row(id);
     let refuse = |error: Error| (Some(id), error);
     if !cmd.check_arity(argv.len()) {
