@@ -34,8 +34,9 @@ impl Error {
     pub const NOAUTH: Error = Error::of("NOAUTH Authentication required.");
     pub const OOM: Error = Error::of("OOM command not allowed when used memory > 'maxmemory'.");
     pub const LOADING: Error = Error::of("LOADING Redis is loading the dataset in memory");
-    pub const MASTERDOWN: Error =
-        Error::of("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
+    pub const MASTERDOWN: Error = Error::of(
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    );
     pub const READONLY: Error = Error::of("READONLY You can't write against a read only replica.");
     pub const EXECABORT: Error =
         Error::of("EXECABORT Transaction discarded because of previous errors.");
@@ -66,9 +67,19 @@ impl Error {
         Error::new(format!("ERR invalid expire time in '{command}' command"))
     }
 
+    /// `ERR unknown subcommand or wrong number of arguments for 'channels'. Try PUBSUB HELP.`
+    pub fn subcommand_syntax(container: &str, said: &[u8]) -> Error {
+        let said = excerpt(said, 128);
+        Error::new(format!(
+            "ERR unknown subcommand or wrong number of arguments for '{said}'. Try {container} HELP."
+        ))
+    }
+
     /// `ERR wrong number of arguments for 'get' command`
     pub fn arity(command: &str) -> Error {
-        Error::new(format!("ERR wrong number of arguments for '{command}' command"))
+        Error::new(format!(
+            "ERR wrong number of arguments for '{command}' command"
+        ))
     }
 }
 

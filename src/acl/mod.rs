@@ -34,19 +34,44 @@ impl Acl {
         self.password.is_some()
     }
 
+    /// Whether there is a user of this name.
+    pub fn exists(&self, name: &[u8]) -> bool {
+        name == b"default"
+    }
+
     /// Whether name and password are right. Takes as long for a wrong one as for a right one.
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> bool {
         if name != b"default" {
             return false;
         }
-        let Some(expected) = &self.password else { return true };
-        let len_differs = (expected.len() ^ password.len()) as u8 | ((expected.len() ^ password.len()) >> 8) as u8;
+        let Some(expected) = &self.password else {
+            return true;
+        };
+        let len_differs = (expected.len() ^ password.len()) as u8
+            | ((expected.len() ^ password.len()) >> 8) as u8;
         let difference = expected
             .iter()
             .zip(password.iter().chain(std::iter::repeat(&0)))
             .fold(len_differs, |sum, (a, b)| sum | (a ^ b));
         difference == 0
     }
+}
+
+/// AUTH: the client becomes this user.
+pub fn log_in(
+    server: &mut Server,
+    c: &mut Client,
+    name: &[u8],
+    password: &[u8],
+) -> Result<(), Error> {
+    if !server.acl.authenticate(name, password) {
+        return Err(Error::of(
+            "WRONGPASS invalid username-password pair or user is disabled.",
+        ));
+    }
+    c.user = UserRef::default();
+    c.authenticated = true;
+    Ok(())
 }
 
 /// May this client run this command on these keys?

@@ -1,13 +1,53 @@
-//! Commands about the connection itself.
+//! Commands about the connection itself: who it is, which protocol it speaks, which database it sees. The
+//! CLIENT family is in `client`.
 
+use crate::acl;
+use crate::commands::client;
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
+use crate::commands::multi::discard_transaction;
+use crate::error::{Error, excerpt};
+use crate::networking::client::{Client, flag};
+use crate::state::Server;
+use crate::util::number::parse_i64;
+
+const AT_ONCE: Flags = NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY;
 
 pub const TABLE: &[Command] = &[
+    cmd("auth", auth, -2, AT_ONCE, CONNECTION),
     cmd("echo", echo, 2, LOADING | STALE | FAST, CONNECTION),
+    cmd("hello", hello, -1, AT_ONCE, CONNECTION),
     cmd("ping", ping, -1, FAST, CONNECTION)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    cmd("quit", quit, -1, AT_ONCE | RUNS_IN_MULTI, CONNECTION),
+    cmd("reset", reset, 1, AT_ONCE | RUNS_IN_MULTI, CONNECTION),
+    cmd(
+        "select",
+        select,
+        2,
+        LOADING | STALE | FAST | ALLOW_BUSY,
+        CONNECTION,
+    ),
 ];
+
+/// AUTH [username] password
+fn auth(ctx: &mut Ctx) -> CmdResult {
+    let (name, password): (&[u8], &[u8]) = match ctx.argv[1..] {
+        [password] if ctx.server.acl.default_user_is_open() => {
+            let _ = password;
+            return Err(Error::of(
+                "ERR AUTH <password> called without any password configured for the default user. \
+                 Are you sure your configuration is correct?",
+            ));
+        }
+        [password] => (b"default", password),
+        [name, password] => (name, password),
+        _ => return Err(Error::SYNTAX),
+    };
+    acl::log_in(ctx.server, ctx.client, name, password)?;
+    ctx.client.reply.ok();
+    Ok(())
+}
 
 /// ECHO message
 fn echo(ctx: &mut Ctx) -> CmdResult {
@@ -15,11 +55,174 @@ fn echo(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
+/// What HELLO's options ask for.
+#[derive(Default)]
+struct Hello<'a> {
+    auth: Option<(&'a [u8], &'a [u8])>,
+    name: Option<&'a [u8]>,
+}
+
+impl<'a> Hello<'a> {
+    fn parse(argv: &[&'a [u8]]) -> Result<Hello<'a>, Error> {
+        let mut hello = Hello::default();
+        let mut rest = argv;
+        while let [option, tail @ ..] = rest {
+            rest = match tail {
+                [name, password, tail @ ..] if option.eq_ignore_ascii_case(b"auth") => {
+                    hello.auth = Some((name, password));
+                    tail
+                }
+                [name, tail @ ..] if option.eq_ignore_ascii_case(b"setname") => {
+                    client::check_name(name, client::NAME)?;
+                    hello.name = Some(name);
+                    tail
+                }
+                _ => {
+                    let option = excerpt(option, 128);
+                    return Err(Error::new(format!(
+                        "ERR Syntax error in HELLO option '{option}'"
+                    )));
+                }
+            };
+        }
+        Ok(hello)
+    }
+}
+
+/// HELLO [protover [AUTH username password] [SETNAME clientname]]
+fn hello(ctx: &mut Ctx) -> CmdResult {
+    let protocol = match ctx.argv.get(1).map(|arg| parse_i64(arg)) {
+        None => None,
+        Some(Some(protocol @ 2..=3)) => Some(protocol),
+        Some(Some(_)) => return Err(Error::of("NOPROTO unsupported protocol version")),
+        Some(None) => {
+            return Err(Error::of(
+                "ERR Protocol version is not an integer or out of range",
+            ));
+        }
+    };
+    let hello = Hello::parse(ctx.argv.get(2..).unwrap_or_default())?;
+    if let Some((name, password)) = hello.auth {
+        acl::log_in(ctx.server, ctx.client, name, password)?;
+    }
+    if !ctx.client.authenticated {
+        return Err(Error::of(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
+             <proto> AUTH <user> <pass> option can be used to authenticate the client and select the \
+             RESP protocol version at the same time",
+        ));
+    }
+    if let Some(name) = hello.name {
+        client::set_name(ctx.client, name);
+    }
+    if let Some(protocol) = protocol {
+        ctx.client.reply.resp3 = protocol == 3;
+    }
+    introduce(ctx);
+    Ok(())
+}
+
+/// The map that HELLO answers. Clients look at the name, so it is the one that they know.
+fn introduce(ctx: &mut Ctx) {
+    let mode: &[u8] = if ctx.server.config.cluster_enabled {
+        b"cluster"
+    } else {
+        b"standalone"
+    };
+    let id = ctx.client.id as i64;
+    let reply = &mut ctx.client.reply;
+    let protocol = if reply.resp3 { 3 } else { 2 };
+    reply.map(7);
+    reply.bulk(b"server");
+    reply.bulk(b"redis");
+    reply.bulk(b"version");
+    reply.bulk(crate::REDIS_VERSION.as_bytes());
+    reply.bulk(b"proto");
+    reply.integer(protocol);
+    reply.bulk(b"id");
+    reply.integer(id);
+    reply.bulk(b"mode");
+    reply.bulk(mode);
+    reply.bulk(b"role");
+    reply.bulk(b"master");
+    reply.bulk(b"modules");
+    reply.array(0);
+}
+
 /// PING [message]
 fn ping(ctx: &mut Ctx) -> CmdResult {
-    match ctx.argv.get(1) {
-        Some(message) => ctx.client.reply.bulk(message),
-        None => ctx.client.reply.status("PONG"),
+    if ctx.argv.len() > 2 {
+        return Err(Error::arity("ping"));
     }
+    let message = ctx.argv.get(1);
+    let reply = &mut ctx.client.reply;
+    if ctx.client.flags & flag::PUBSUB != 0 && !reply.resp3 {
+        // A RESP2 subscriber expects nothing but arrays.
+        reply.array(2);
+        reply.bulk(b"pong");
+        reply.bulk(message.copied().unwrap_or_default());
+        return Ok(());
+    }
+    match message {
+        Some(message) => reply.bulk(message),
+        None => reply.status("PONG"),
+    }
+    Ok(())
+}
+
+/// QUIT
+fn quit(ctx: &mut Ctx) -> CmdResult {
+    ctx.client.reply.ok();
+    ctx.client.set(flag::CLOSE_AFTER_REPLY);
+    Ok(())
+}
+
+/// RESET
+fn reset(ctx: &mut Ctx) -> CmdResult {
+    if ctx.client.has(flag::REPLICA | flag::PRIMARY) {
+        return Err(Error::of("ERR can only reset normal client connections"));
+    }
+    crate::observe::monitor::stop(ctx.server, ctx.client);
+    reset_connection(ctx.server, ctx.client);
+    ctx.client.reply.status("RESET");
+    Ok(())
+}
+
+/// As if it had just connected. The library's name and version stay: the library does, too.
+fn reset_connection(server: &mut Server, c: &mut Client) {
+    discard_transaction(server, c);
+    crate::pubsub::forget_client(server, c);
+    c.db = 0;
+    c.reply.resp3 = false;
+    c.user = Default::default();
+    c.authenticated = server.acl.default_user_is_open();
+    c.name = None;
+    c.clear(
+        flag::ASKING
+            | flag::READONLY
+            | flag::REPLY_OFF
+            | flag::REPLY_SKIP
+            | flag::REPLY_SKIP_NEXT
+            | flag::NO_EVICT
+            | flag::NO_TOUCH,
+    );
+}
+
+/// SELECT index
+fn select(ctx: &mut Ctx) -> CmdResult {
+    let index = ctx.int(1)?;
+    if i32::try_from(index).is_err() {
+        return Err(Error::of(
+            "ERR value is out of range, value must between -2147483648 and 2147483647",
+        ));
+    }
+    if ctx.server.config.cluster_enabled && index != 0 {
+        return Err(Error::of("ERR SELECT is not allowed in cluster mode"));
+    }
+    if index < 0 || index >= ctx.server.dbs.len() as i64 {
+        return Err(Error::DB_INDEX);
+    }
+    ctx.client.db = index as u32;
+    ctx.client.reply.ok();
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! never heard of the event loop: `before_sleep` and the cron write, close and connect
 //! (`tests/tidy.rs` reads the `use` lines).
 
+pub mod client;
 pub mod command;
 pub mod connection;
 pub mod ctx;
@@ -11,7 +12,9 @@ pub mod debug;
 pub mod docs;
 pub mod generic;
 pub mod keys;
+pub mod monitor;
 pub mod multi;
+pub mod pubsub;
 pub mod string;
 pub mod table;
 
@@ -20,10 +23,13 @@ use table::CommandTable;
 
 /// Every group's rows.
 pub const TABLE: &[&[Command]] = &[
+    client::TABLE,
     connection::TABLE,
     debug::TABLE,
     generic::TABLE,
+    monitor::TABLE,
     multi::TABLE,
+    pubsub::TABLE,
     string::TABLE,
 ];
 

@@ -34,11 +34,11 @@ impl Server {
         if self.notify_flags & KEYSPACE != 0 {
             let mut channel = format!("__keyspace@{db}__:").into_bytes();
             channel.extend_from_slice(key);
-            crate::pubsub::publish(self, None, &channel, event.as_bytes());
+            crate::pubsub::publish(self, &channel, event.as_bytes());
         }
         if self.notify_flags & KEYEVENT != 0 {
             let channel = format!("__keyevent@{db}__:{event}");
-            crate::pubsub::publish(self, None, channel.as_bytes(), key);
+            crate::pubsub::publish(self, channel.as_bytes(), key);
         }
     }
 

@@ -78,6 +78,10 @@ pub mod flag {
     pub const IMPORT_SOURCE: u64 = 1 << 34;
     /// It subscribed to invalidation messages as another client's redirection.
     pub const REDIRECT_TARGET: u64 = 1 << 35;
+    /// CLIENT CAPA redirect
+    pub const CAPA_REDIRECT: u64 = 1 << 36;
+    /// The loop tells us when the socket takes bytes again.
+    pub const WAITS_TO_WRITE: u64 = 1 << 37;
 }
 
 /// Which output buffer limit applies.
@@ -103,7 +107,10 @@ impl OwnedArgv {
             bytes.extend_from_slice(arg.as_ref());
             ends.push(bytes.len());
         }
-        OwnedArgv { bytes: bytes.into(), ends: ends.into() }
+        OwnedArgv {
+            bytes: bytes.into(),
+            ends: ends.into(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -148,6 +155,8 @@ pub struct Client {
 
     /// The row of the last command: the next one is usually the same.
     pub last_cmd: Option<u16>,
+    /// The last command that was looked at, its subcommand resolved: CLIENT LIST's `cmd`.
+    pub shown_cmd: Option<u16>,
     /// The default user, or who AUTH said.
     pub user: crate::acl::UserRef,
     pub authenticated: bool,
@@ -174,8 +183,16 @@ pub struct Client {
     pub querybuf_peak: usize,
     /// The reply buffer's size class, see `networking::write::resize_reply_buffer`.
     pub reply_class: ReplyClass,
-    /// What this client was last counted for in `Clients::memory_by_class`.
-    pub counted_memory: usize,
+    /// What this client was last counted for in `Net::memory`.
+    pub counted: Counted,
+}
+
+/// A client's share in the sums of `ClientMemory`.
+#[derive(Clone, Copy, Default)]
+pub struct Counted {
+    pub bytes: usize,
+    pub class: usize,
+    pub evictable: bool,
 }
 
 /// How large a reply buffer a client gets while it is busy: grows at once with its replies, shrinks when
@@ -204,6 +221,7 @@ impl Client {
             open: None,
             reply: ReplyBuf::default(),
             last_cmd: None,
+            shown_cmd: None,
             user: crate::acl::UserRef::default(),
             authenticated: true,
             name: None,
@@ -227,7 +245,7 @@ impl Client {
                 peak: REPLY_CLASS_MAX,
                 peak_reset_ms: now_ms,
             },
-            counted_memory: 0,
+            counted: Counted::default(),
         }
     }
 
@@ -260,15 +278,28 @@ impl Client {
     pub fn is_local(&self) -> bool {
         match &self.conn {
             None | Some(Connection::Unix(_)) => true,
-            Some(Connection::Tcp(socket)) => {
-                socket.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
-            }
+            Some(Connection::Tcp(socket)) => socket
+                .peer_addr()
+                .is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
         }
     }
 
     /// Nobody reads what this client is told.
     pub fn is_detached(&self) -> bool {
         self.conn.is_none()
+    }
+
+    /// Bytes received and not yet run: those of a big argument if one is being received.
+    pub fn querybuf_len(&self) -> usize {
+        let big = self.open.as_ref().and_then(|open| open.big.as_ref());
+        big.map_or(self.querybuf.len(), |big| big.bytes.len())
+    }
+
+    /// Bytes reserved for more.
+    pub fn querybuf_free(&self) -> usize {
+        let big = self.open.as_ref().and_then(|open| open.big.as_ref());
+        let buffer = big.map_or(&self.querybuf, |big| &big.bytes);
+        buffer.capacity() - buffer.len()
     }
 
     /// Bytes of arguments of an incomplete command.
@@ -284,10 +315,22 @@ impl Client {
             + self.reply.memory()
             + self.peer.len()
             + self.local.len()
-            + [&self.name, &self.lib_name, &self.lib_ver].iter().map(|n| n.as_ref().map_or(0, |n| n.len())).sum::<usize>()
+            + [&self.name, &self.lib_name, &self.lib_ver]
+                .iter()
+                .map(|n| n.as_ref().map_or(0, |n| n.len()))
+                .sum::<usize>()
             + self.multi.as_ref().map_or(0, |m| m.memory())
+            + self
+                .watched
+                .iter()
+                .map(|w| w.key.len() + WATCH_OVERHEAD)
+                .sum::<usize>()
+            + self.pubsub.as_ref().map_or(0, |p| p.memory())
     }
 }
+
+/// A watched key beside its bytes: here, and in the database's table of watched keys.
+const WATCH_OVERHEAD: usize = size_of::<crate::state::WatchedKey>() + 64;
 
 /// Identifies a client across turns: the slot finds it, the id proves that it is still the same one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 
 use ae::Token;
 
 use crate::networking::client::{Client, ClientRef, flag};
 use crate::networking::resp::ParseTable;
+use crate::state::Server;
 
 /// Clients by slot. While a client's command runs, the client is out of its slot (a `Box`, so a pointer
 /// moves) and the command has it and the server as disjoint borrows.
@@ -92,6 +94,11 @@ impl Clients {
         self.by_id.get(&id).copied()
     }
 
+    /// A reference to the client of this id, its command running or not.
+    pub fn reference_of(&self, id: u64) -> Option<ClientRef> {
+        self.slot_of(id).map(|slot| ClientRef { slot, id })
+    }
+
     /// All clients in order of connection, without the one whose command runs.
     pub fn iter(&self) -> impl Iterator<Item = &Client> {
         self.by_id.values().filter_map(|&slot| self.get(slot))
@@ -99,12 +106,18 @@ impl Clients {
 
     /// Ids and slots in order of connection, the running client's included.
     pub fn refs(&self) -> Vec<ClientRef> {
-        self.by_id.iter().map(|(&id, &slot)| ClientRef { slot, id }).collect()
+        self.by_id
+            .iter()
+            .map(|(&id, &slot)| ClientRef { slot, id })
+            .collect()
     }
 
     /// The next client behind `id` in order of connection: for walks that a cron does in steps.
     pub fn after(&self, id: u64) -> Option<ClientRef> {
-        self.by_id.range(id + 1..).next().map(|(&id, &slot)| ClientRef { slot, id })
+        self.by_id
+            .range(id + 1..)
+            .next()
+            .map(|(&id, &slot)| ClientRef { slot, id })
     }
 }
 
@@ -117,6 +130,9 @@ pub struct Net {
     pub pending_write: Vec<u32>,
     /// Clients to be closed at the end of this turn.
     pub close_asap: Vec<ClientRef>,
+    /// Messages for clients whose own command runs right now: sent behind the reply, see [`send_later`].
+    /// Encoded for RESP3.
+    pub later: Vec<(ClientRef, Arc<Vec<u8>>)>,
     /// Clients that run MONITOR.
     pub monitors: Vec<ClientRef>,
     /// The buffer that all sockets are read into.
@@ -130,13 +146,19 @@ pub struct Net {
     pub resize: bool,
     /// Where the cron's walk over clients stands.
     pub cron_cursor: u64,
-    /// Heap bytes of clients by class, counted by the cron.
+    /// What clients occupy, see `networking::evict`.
     pub memory: ClientMemory,
 }
 
+/// Sums over all clients of what each was last counted for.
 #[derive(Default, Clone, Copy)]
 pub struct ClientMemory {
+    /// By class of output limit.
     pub by_class: [usize; 3],
+    /// Of clients that may be closed for it.
+    pub evictable: usize,
+    /// `maxmemory-clients` is in force: every client is counted after each of its turns.
+    pub limited: bool,
 }
 
 impl Net {
@@ -147,6 +169,7 @@ impl Net {
             unix: None,
             pending_write: Vec::new(),
             close_asap: Vec::new(),
+            later: Vec::new(),
             monitors: Vec::new(),
             read_buffer: Vec::new(),
             parsed: ParseTable::default(),
@@ -171,9 +194,31 @@ impl Net {
     pub fn close_asap(close: &mut Vec<ClientRef>, client: &mut Client) {
         if !client.has(flag::CLOSE_ASAP) {
             client.set(flag::CLOSE_ASAP);
-            close.push(ClientRef { slot: client.slot, id: client.id });
+            close.push(ClientRef {
+                slot: client.slot,
+                id: client.id,
+            });
         }
     }
+}
+
+/// A client's command is over: send what came for it meanwhile, in order, behind its reply.
+///
+/// A push and an array differ in their first byte only, so one encoding serves both protocols.
+#[cold]
+pub fn send_later(server: &mut Server, c: &mut Client) {
+    server.net.later.retain(|(r, message)| {
+        let mine = r.id == c.id;
+        match message.first() {
+            Some(b'>') if mine && !c.reply.resp3 => {
+                c.reply.raw(b"*");
+                c.reply.raw(&message[1..]);
+            }
+            _ if mine => c.reply.raw_shared(message),
+            _ => {}
+        }
+        !mine
+    });
 }
 
 impl Default for Net {

@@ -3,7 +3,8 @@
 
 use ae::EventLoop;
 
-use crate::networking::client::{ClientRef, flag};
+use crate::networking::client::{Client, ClientRef, flag};
+use crate::networking::clients::Net;
 use crate::state::Server;
 
 /// Free all clients that were marked.
@@ -14,7 +15,9 @@ pub fn free_clients_in_async_queue(el: &mut EventLoop<Server>, server: &mut Serv
 }
 
 fn free_client(el: &mut EventLoop<Server>, server: &mut Server, r: ClientRef) {
-    let Some(mut c) = server.net.clients.take_ref(r) else { return };
+    let Some(mut c) = server.net.clients.take_ref(r) else {
+        return;
+    };
     unlink(server, &mut c);
     if let Some(token) = c.token.take() {
         el.remove_file(token);
@@ -22,18 +25,29 @@ fn free_client(el: &mut EventLoop<Server>, server: &mut Server, r: ClientRef) {
     server.net.clients.forget(&c);
 }
 
+/// CLIENT KILL and eviction: nobody finds this client from now on. Its socket closes at the end of the turn.
+pub fn kill(server: &mut Server, c: &mut Client) {
+    unlink(server, c);
+    Net::close_asap(&mut server.net.close_asap, c);
+}
+
 /// Take a client out of all that refers to it.
-fn unlink(server: &mut Server, c: &mut crate::networking::client::Client) {
-    let r = ClientRef { slot: c.slot, id: c.id };
-    if c.has(flag::BLOCKED) {
-        crate::db::blocked::forget(server, c);
-    }
+fn unlink(server: &mut Server, c: &mut Client) {
+    let r = ClientRef {
+        slot: c.slot,
+        id: c.id,
+    };
+    crate::db::blocked::forget(server, c);
     crate::commands::multi::unwatch_all(server, c);
     crate::pubsub::forget_client(server, c);
-    if c.has(flag::MONITOR) {
-        server.net.monitors.retain(|m| *m != r);
-        server.update_armed();
+    crate::observe::monitor::stop(server, c);
+    crate::networking::evict::forget(server, c);
+    if c.has(flag::PENDING_WRITE) {
+        c.clear(flag::PENDING_WRITE);
+        server.net.pending_write.retain(|&slot| slot != c.slot);
     }
-    server.net.pending_write.retain(|&slot| slot != c.slot);
-    server.blocked.unblocked.retain(|u| *u != r);
+    if c.has(flag::UNBLOCKED) {
+        c.clear(flag::UNBLOCKED);
+        server.blocked.unblocked.retain(|u| *u != r);
+    }
 }

@@ -17,6 +17,7 @@ pub mod clients;
 pub mod close;
 pub mod connection;
 pub mod describe;
+pub mod evict;
 pub mod query;
 pub mod reply;
 pub mod resp;

@@ -6,6 +6,7 @@ use std::io::{ErrorKind, IoSlice};
 
 use crate::networking::client::{Class, Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
 use crate::networking::clients::Net;
+use crate::networking::evict;
 use crate::state::Server;
 
 /// How much one client is sent in one turn, so that it can't hold the loop.
@@ -17,7 +18,9 @@ const PIECES: usize = 64;
 pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &mut Server) {
     let mut pending = std::mem::take(&mut server.net.pending_write);
     for slot in pending.drain(..) {
-        let Some(mut c) = server.net.clients.take(slot) else { continue };
+        let Some(mut c) = server.net.clients.take(slot) else {
+            continue;
+        };
         c.clear(flag::PENDING_WRITE);
         if !c.has(flag::CLOSE_ASAP) {
             let io = write_to_client(server, &mut c);
@@ -25,9 +28,11 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
                 && let Some(token) = c.token
             {
                 c.reply.seal_unsent();
+                c.set(flag::WAITS_TO_WRITE);
                 el.set_handler(token, Mask::WRITABLE, write_handler);
             }
             let _ = io;
+            evict::note_turn(server, &mut c);
         }
         server.net.clients.put(c);
     }
@@ -37,12 +42,18 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
 
 /// The event loop says that a socket which was full takes bytes again.
 fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
-    let Some(slot) = el.data(token) else { return Io::Drained };
-    let Some(mut c) = server.net.clients.take(slot as u32) else { return Io::Drained };
+    let Some(slot) = el.data(token) else {
+        return Io::Drained;
+    };
+    let Some(mut c) = server.net.clients.take(slot as u32) else {
+        return Io::Drained;
+    };
     let io = write_to_client(server, &mut c);
     if c.reply.is_empty() {
         el.clear_handler(token, Mask::WRITABLE);
+        c.clear(flag::WAITS_TO_WRITE);
     }
+    evict::note_turn(server, &mut c);
     server.net.clients.put(c);
     io
 }
@@ -52,7 +63,14 @@ pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
     let mut total = 0;
     let mut io = Io::Drained;
     note_peak(c);
-    let Client { conn: Some(conn), reply, .. } = c else { return Io::Drained };
+    let Client {
+        conn: Some(conn),
+        reply,
+        ..
+    } = c
+    else {
+        return Io::Drained;
+    };
     while !reply.is_empty() {
         if total >= WRITE_PER_TURN {
             io = Io::More;
@@ -123,7 +141,7 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     if c.conn.is_none() || c.has(flag::CLOSE_ASAP) {
         return false;
     }
-    let used = c.reply.memory() as u64;
+    let used = c.reply.queued_memory() as u64;
     let class = c.class();
     let limit = &server.config.client_output_buffer_limit[class as usize];
     let hard = limit.hard != 0 && used >= limit.hard;

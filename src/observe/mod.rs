@@ -4,5 +4,6 @@ pub mod histogram;
 pub mod info;
 pub mod latency;
 pub mod monitor;
+pub mod redact;
 pub mod slowlog;
 pub mod stats;

@@ -1,12 +1,53 @@
-//! MONITOR: every command, as it runs, to everyone who asked.
+//! MONITOR: every command, after it ran, to everyone who asked.
+//!
+//! The line is made once for all monitors. A monitor sees its own commands too, behind their replies.
 
-use crate::networking::client::{Client, flag};
+use crate::networking::client::{Client, ClientRef, flag};
 use crate::networking::clients::Net;
+use crate::networking::query::reference;
+use crate::observe::redact::{self, REDACTED};
 use crate::state::Server;
 use crate::util::quote;
 
+/// Show this client all commands from now on.
+pub fn start(server: &mut Server, c: &mut Client) {
+    c.set(flag::MONITOR);
+    server.net.monitors.push(reference(c));
+    server.update_armed();
+}
+
+/// And no more.
+pub fn stop(server: &mut Server, c: &mut Client) {
+    if c.has(flag::MONITOR) {
+        let r = reference(c);
+        c.clear(flag::MONITOR);
+        server.net.monitors.retain(|other| *other != r);
+        server.update_armed();
+    }
+}
+
 /// `+1339518083.107412 [0 127.0.0.1:60866] "keys" "*"`
 pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]]) {
+    let line = std::sync::Arc::new(line(server, c, argv));
+    let monitors: Vec<ClientRef> = server.net.monitors.clone();
+    for r in monitors {
+        let Some(mut monitor) = server.net.clients.take_ref(r) else {
+            // Its own command: behind the reply, which is not complete yet.
+            if r != reference(c) || !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
+                server.net.later.push((r, line.clone()));
+            }
+            continue;
+        };
+        if !monitor.has(flag::REPLY_OFF) {
+            monitor.reply.raw(&line);
+            Net::mark_pending(&mut server.net.pending_write, &mut monitor);
+            crate::networking::write::check_output_limit(server, &mut monitor);
+        }
+        server.net.clients.put(monitor);
+    }
+}
+
+fn line(server: &Server, c: &Client, argv: &[&[u8]]) -> Vec<u8> {
     let now = crate::server::clock::unix_us();
     let from = if c.has(flag::SCRIPT) {
         "lua".to_string()
@@ -15,18 +56,18 @@ pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]]) {
     } else {
         c.peer.to_string()
     };
-    let mut line =
-        format!("+{}.{:06} [{} {from}]", now / 1_000_000, now % 1_000_000, c.db).into_bytes();
-    for arg in argv {
+    let mut line = format!(
+        "+{}.{:06} [{} {from}]",
+        now / 1_000_000,
+        now % 1_000_000,
+        c.db
+    )
+    .into_bytes();
+    for (at, arg) in argv.iter().enumerate() {
         line.push(b' ');
-        quote::write_repr(&mut line, arg);
+        let secret = redact::is_secret(argv, at);
+        quote::write_repr(&mut line, if secret { REDACTED } else { arg });
     }
     line.extend_from_slice(b"\r\n");
-    for r in server.net.monitors.clone() {
-        let Some(mut monitor) = server.net.clients.take_ref(r) else { continue };
-        monitor.reply.raw(&line);
-        Net::mark_pending(&mut server.net.pending_write, &mut monitor);
-        crate::networking::write::check_output_limit(server, &mut monitor);
-        server.net.clients.put(monitor);
-    }
+    line
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::networking::client::Client;
+use crate::observe::redact;
 use crate::state::Server;
 
 /// Arguments kept of one command, and bytes kept of one argument.
@@ -29,11 +30,24 @@ pub struct Slowlog {
 
 impl Slowlog {
     /// Take over the settings.
-    pub fn configure(&mut self, slower_than_us: i64, latency_ms: u64, clock: &crate::server::clock::Clock) {
+    pub fn configure(
+        &mut self,
+        slower_than_us: i64,
+        latency_ms: u64,
+        clock: &crate::server::clock::Clock,
+    ) {
         let slow = u64::try_from(slower_than_us).unwrap_or(u64::MAX);
-        let latency = if latency_ms == 0 { u64::MAX } else { latency_ms.saturating_mul(1000) };
+        let latency = if latency_ms == 0 {
+            u64::MAX
+        } else {
+            latency_ms.saturating_mul(1000)
+        };
         let least = slow.min(latency);
-        self.threshold_ticks = if least == u64::MAX { u64::MAX } else { clock.ticks_of_us(least) };
+        self.threshold_ticks = if least == u64::MAX {
+            u64::MAX
+        } else {
+            clock.ticks_of_us(least)
+        };
     }
 }
 
@@ -60,19 +74,26 @@ pub fn push_if_needed(server: &mut Server, c: &Client, argv: &[&[u8]], us: u64) 
 fn shortened(argv: &[&[u8]]) -> Vec<Vec<u8>> {
     let whole = argv.len() <= ARGC_MAX;
     let shown = if whole { argv.len() } else { ARGC_MAX - 1 };
-    let mut out: Vec<Vec<u8>> = argv[..shown]
-        .iter()
-        .map(|arg| match arg.len() {
-            0..=ARG_MAX => arg.to_vec(),
-            len => {
-                let mut cut = arg[..ARG_MAX].to_vec();
-                cut.extend_from_slice(format!("... ({} more bytes)", len - ARG_MAX).as_bytes());
-                cut
-            }
-        })
-        .collect();
+    let visible = |(at, arg): (usize, &&[u8])| {
+        if redact::is_secret(argv, at) {
+            redact::REDACTED.to_vec()
+        } else {
+            cut(arg)
+        }
+    };
+    let mut out: Vec<Vec<u8>> = argv[..shown].iter().enumerate().map(visible).collect();
     if !whole {
         out.push(format!("... ({} more arguments)", argv.len() - shown).into_bytes());
     }
     out
+}
+
+/// The beginning of an argument.
+fn cut(arg: &[u8]) -> Vec<u8> {
+    if arg.len() <= ARG_MAX {
+        return arg.to_vec();
+    }
+    let mut cut = arg[..ARG_MAX].to_vec();
+    cut.extend_from_slice(format!("... ({} more bytes)", arg.len() - ARG_MAX).as_bytes());
+    cut
 }

@@ -7,6 +7,10 @@
 //!
 //! A message is encoded once for each protocol, not once for each subscriber: the encoded bytes are shared
 //! by all replies that they go into.
+//! A RESP2 client with a subscription is in subscribe mode (`flag::PUBSUB`): few commands are allowed then.
+//! A client whose command runs is out of its slot; what is published to it meanwhile waits in `Net::later`
+//! and follows its reply.
+//!
 //! **Invariant:** a client is in `channels[c]` exactly when `c` is in its own set (`forget_client` empties both).
 
 use std::collections::{BTreeSet, HashMap};
@@ -25,6 +29,25 @@ pub enum Kind {
     Channel,
     Pattern,
     Shard,
+}
+
+impl Kind {
+    /// The first word of the message that confirms a subscription.
+    pub fn subscribe_word(self) -> &'static str {
+        match self {
+            Kind::Channel => "subscribe",
+            Kind::Pattern => "psubscribe",
+            Kind::Shard => "ssubscribe",
+        }
+    }
+
+    pub fn unsubscribe_word(self) -> &'static str {
+        match self {
+            Kind::Channel => "unsubscribe",
+            Kind::Pattern => "punsubscribe",
+            Kind::Shard => "sunsubscribe",
+        }
+    }
 }
 
 /// Subscribers by name.
@@ -58,6 +81,17 @@ impl Subscriptions {
         self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
     }
 
+    /// Heap bytes held here and in the server's tables, about.
+    pub fn memory(&self) -> usize {
+        /// A name in the client's set and in the server's table, its place in both, a reference.
+        const OVERHEAD: usize = 96;
+        [&self.channels, &self.patterns, &self.shards]
+            .iter()
+            .flat_map(|set| set.iter())
+            .map(|name| 2 * name.len() + OVERHEAD)
+            .sum()
+    }
+
     /// What the third element of a subscribe message counts.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
@@ -68,7 +102,15 @@ impl Subscriptions {
 }
 
 impl PubSub {
-    fn of(&mut self, kind: Kind) -> &mut Subscribers {
+    pub fn of(&self, kind: Kind) -> &Subscribers {
+        match kind {
+            Kind::Channel => &self.channels,
+            Kind::Pattern => &self.patterns,
+            Kind::Shard => &self.shards,
+        }
+    }
+
+    fn of_mut(&mut self, kind: Kind) -> &mut Subscribers {
         match kind {
             Kind::Channel => &mut self.channels,
             Kind::Pattern => &mut self.patterns,
@@ -80,50 +122,90 @@ impl PubSub {
 /// Add a subscription. False: the client had it.
 pub fn subscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -> bool {
     let r = reference(c);
-    let new = c.pubsub.get_or_insert_default().of(kind).insert(name.into());
+    c.set(flag::PUBSUB);
+    let new = c
+        .pubsub
+        .get_or_insert_default()
+        .of(kind)
+        .insert(name.into());
     if new {
-        server.pubsub.of(kind).entry(name.into()).or_default().push(r);
+        server
+            .pubsub
+            .of_mut(kind)
+            .entry(name.into())
+            .or_default()
+            .push(r);
     }
     new
 }
 
 /// Remove a subscription. False: the client had none.
 pub fn unsubscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -> bool {
-    let r = reference(c);
-    let Some(own) = c.pubsub.as_mut() else { return false };
+    let Some(own) = c.pubsub.as_mut() else {
+        return false;
+    };
     if !own.of(kind).remove(name) {
         return false;
     }
-    let table = server.pubsub.of(kind);
-    if let Some(clients) = table.get_mut(name) {
-        clients.retain(|other| *other != r);
-        if clients.is_empty() {
-            table.remove(name);
-        }
+    if own.is_empty() {
+        c.pubsub = None;
+        c.clear(flag::PUBSUB);
     }
+    remove_subscriber(server, reference(c), kind, name);
     true
 }
 
-/// The client leaves: drop all of its subscriptions.
+/// The client leaves, or RESET: drop all of its subscriptions.
 pub fn forget_client(server: &mut Server, c: &mut Client) {
+    let r = reference(c);
+    let Some(mut own) = c.pubsub.take() else {
+        return;
+    };
     for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
-        let Some(own) = c.pubsub.as_mut() else { return };
-        for name in std::mem::take(own.of(kind)) {
-            own_back(server, c, kind, &name);
-        }
+        own.of(kind)
+            .iter()
+            .for_each(|name| remove_subscriber(server, r, kind, name));
     }
-    c.pubsub = None;
     c.clear(flag::PUBSUB);
 }
 
-fn own_back(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) {
-    let r = reference(c);
-    let table = server.pubsub.of(kind);
+fn remove_subscriber(server: &mut Server, r: ClientRef, kind: Kind, name: &[u8]) {
+    let table = server.pubsub.of_mut(kind);
     if let Some(clients) = table.get_mut(name) {
         clients.retain(|other| *other != r);
         if clients.is_empty() {
             table.remove(name);
         }
+    }
+}
+
+/// What a client is subscribed to, in order.
+pub fn names_of(c: &mut Client, kind: Kind) -> Vec<Box<[u8]>> {
+    c.pubsub
+        .as_mut()
+        .map_or(Vec::new(), |own| own.of(kind).iter().cloned().collect())
+}
+
+/// Tell a client what it is subscribed to now: `subscribe news 3`. Without a name there was nothing to
+/// unsubscribe from.
+pub fn confirm(server: &mut Server, c: &mut Client, word: &str, kind: Kind, name: Option<&[u8]>) {
+    let count = c.pubsub.as_ref().map_or(0, |own| own.count(kind));
+    let mut silenced = ReplyBuf::new(true);
+    // Not a reply, so CLIENT REPLY OFF does not stop it; what this command writes now it would.
+    let later = c.has(flag::REPLY_OFF | flag::REPLY_SKIP);
+    let reply = if later { &mut silenced } else { &mut c.reply };
+    reply.push(3);
+    reply.bulk(word.as_bytes());
+    match name {
+        Some(name) => reply.bulk(name),
+        None => reply.null(),
+    }
+    reply.integer(count as i64);
+    if later {
+        server
+            .net
+            .later
+            .push((reference(c), Arc::new(silenced.take_bytes())));
     }
 }
 
@@ -135,7 +217,10 @@ struct Message<'a> {
 
 impl<'a> Message<'a> {
     fn new(parts: &'a [&'a [u8]]) -> Message<'a> {
-        Message { parts, encoded: [None, None] }
+        Message {
+            parts,
+            encoded: [None, None],
+        }
     }
 
     fn bytes(&mut self, resp3: bool) -> &Arc<Vec<u8>> {
@@ -148,13 +233,12 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Send a message to all who subscribed; returns how many. `by` is the client whose command this is, which
-/// is out of its slot.
-pub fn publish(server: &mut Server, mut by: Option<&mut Client>, channel: &[u8], text: &[u8]) -> usize {
+/// Send a message to all who subscribed; returns how many. Those whose own command runs right now get it
+/// behind their reply.
+pub fn publish(server: &mut Server, channel: &[u8], text: &[u8]) -> usize {
     let mut receivers = 0;
     if let Some(clients) = server.pubsub.channels.get(channel).cloned() {
-        let parts: [&[u8]; 3] = [b"message", channel, text];
-        receivers += deliver(server, by.as_deref_mut(), &clients, &parts);
+        receivers += deliver(server, &clients, &[b"message", channel, text]);
     }
     if server.pubsub.patterns.is_empty() {
         return receivers;
@@ -167,34 +251,28 @@ pub fn publish(server: &mut Server, mut by: Option<&mut Client>, channel: &[u8],
         .map(|(pattern, clients)| (pattern.clone(), clients.clone()))
         .collect();
     for (pattern, clients) in matching {
-        let parts: [&[u8]; 4] = [b"pmessage", &pattern, channel, text];
-        receivers += deliver(server, by.as_deref_mut(), &clients, &parts);
+        receivers += deliver(server, &clients, &[b"pmessage", &pattern, channel, text]);
     }
     receivers
 }
 
 /// SPUBLISH.
-pub fn publish_shard(server: &mut Server, by: Option<&mut Client>, channel: &[u8], text: &[u8]) -> usize {
-    let Some(clients) = server.pubsub.shards.get(channel).cloned() else { return 0 };
-    let parts: [&[u8]; 3] = [b"smessage", channel, text];
-    deliver(server, by, &clients, &parts)
+pub fn publish_shard(server: &mut Server, channel: &[u8], text: &[u8]) -> usize {
+    let Some(clients) = server.pubsub.shards.get(channel).cloned() else {
+        return 0;
+    };
+    deliver(server, &clients, &[b"smessage", channel, text])
 }
 
-fn deliver(
-    server: &mut Server,
-    mut by: Option<&mut Client>,
-    clients: &[ClientRef],
-    parts: &[&[u8]],
-) -> usize {
+fn deliver(server: &mut Server, clients: &[ClientRef], parts: &[&[u8]]) -> usize {
     let mut message = Message::new(parts);
     for &r in clients {
-        match by.as_deref_mut() {
-            Some(c) if c.id == r.id => send(server, c, &mut message),
-            _ => {
-                let Some(mut c) = server.net.clients.take_ref(r) else { continue };
+        match server.net.clients.take_ref(r) {
+            Some(mut c) => {
                 send(server, &mut c, &mut message);
                 server.net.clients.put(c);
             }
+            None => server.net.later.push((r, message.bytes(true).clone())),
         }
     }
     clients.len()
@@ -205,4 +283,8 @@ fn send(server: &mut Server, c: &mut Client, message: &mut Message) {
     c.reply.raw_shared(bytes);
     Net::mark_pending(&mut server.net.pending_write, c);
     crate::networking::write::check_output_limit(server, c);
+    crate::networking::evict::note_turn(server, c);
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@
 use ae::EventLoop;
 
 use crate::db::{blocked, expire};
-use crate::networking::{accept, close, query, write};
+use crate::networking::{accept, close, evict, query, write};
 use crate::state::Server;
 
 pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
@@ -23,6 +23,9 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     query::process_unblocked_clients(server);
     write::handle_clients_with_pending_writes(el, server);
     close::free_clients_in_async_queue(el, server);
+    if evict::evict_clients(server) {
+        close::free_clients_in_async_queue(el, server);
+    }
     follow_settings(el, server);
     end_turn(server);
     if server.shutdown.now {
@@ -44,7 +47,10 @@ fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
     if std::mem::take(&mut server.net.resize) {
         let wanted = crate::server::init::event_loop_size(&server.config);
         if el.setsize() < wanted && el.resize(wanted).is_err() {
-            log::warn!("The event loop can't be resized for {} clients", server.config.maxclients);
+            log::warn!(
+                "The event loop can't be resized for {} clients",
+                server.config.maxclients
+            );
         }
     }
 }

@@ -2,7 +2,7 @@
 //! primary sent it.
 //!
 //! ```text
-//!   monitors -> proc(ctx) -> error reply? -> dirty grew? also_propagate -> time, stats, slowlog, latency
+//!   proc(ctx) -> error reply? -> time, stats, slowlog, latency -> monitors -> dirty grew? also_propagate
 //! ```
 
 use std::sync::Arc;
@@ -17,15 +17,22 @@ use crate::sys::ticks;
 /// Run one command. The caller has checked that it may run.
 pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: &[Arc<Vec<u8>>]) {
     let cmd = server.commands.row(id);
-    if server.armed & armed::MONITOR != 0 && monitored(cmd) {
-        crate::observe::monitor::feed(server, c, argv);
-    }
     let dirty = server.dirty;
     let errors = server.stats.error_replies;
-    let started = if server.nesting == 0 { server.clock.last } else { ticks::now() };
+    let started = if server.nesting == 0 {
+        server.clock.last
+    } else {
+        ticks::now()
+    };
     let reply_from = c.reply.mark();
 
-    let result = (cmd.proc)(&mut Ctx { server, client: c, argv, cmd, bigs });
+    let result = (cmd.proc)(&mut Ctx {
+        server,
+        client: c,
+        argv,
+        cmd,
+        bigs,
+    });
     if let Err(error) = result {
         c.reply.error(&error);
         server.stats.count_error(error.code());
@@ -40,6 +47,9 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
     let failed = server.stats.error_replies != errors;
     if !c.has(flag::BLOCKED) {
         account(server, c, argv, id, spent, failed);
+    }
+    if server.armed & armed::MONITOR != 0 && monitored(cmd) && !c.has(flag::REEXECUTE) {
+        crate::observe::monitor::feed(server, c, argv);
     }
     if server.armed & armed::PROPAGATE != 0 {
         crate::server::propagate::after_call(server, c, argv, cmd, dirty);
@@ -61,7 +71,10 @@ fn account(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, spent: 
     stats.ticks += spent;
     stats.failed += failed as u64;
     if server.latency.tracking {
-        stats.latency.get_or_insert_default().record(server.clock.ns(spent));
+        stats
+            .latency
+            .get_or_insert_default()
+            .record(server.clock.ns(spent));
     }
     if spent >= server.slowlog.threshold_ticks {
         slow(server, c, argv, id, spent);
@@ -73,8 +86,14 @@ fn account(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, spent: 
 fn slow(server: &mut Server, c: &Client, argv: &[&[u8]], id: u16, spent: u64) {
     let cmd = server.commands.row(id);
     let us = server.clock.us(spent);
-    let event = if cmd.flags & command::FAST != 0 { "fast-command" } else { "command" };
-    server.latency.add_if_needed(event, us / 1000, server.clock.now_s());
+    let event = if cmd.flags & command::FAST != 0 {
+        "fast-command"
+    } else {
+        "command"
+    };
+    server
+        .latency
+        .add_if_needed(event, us / 1000, server.clock.now_s());
     if cmd.flags & command::SKIP_COMMANDLOG == 0 && !c.has(flag::SCRIPT) {
         crate::observe::slowlog::push_if_needed(server, c, argv, us);
     }

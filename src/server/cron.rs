@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::db::{blocked, expire};
 use crate::networking::client::{Client, flag};
 use crate::networking::clients::Net;
-use crate::networking::write;
-use crate::state::{Server, armed};
+use crate::networking::{evict, write};
+use crate::state::{PausePurpose, Server, armed};
 
 /// Every client is looked at about once a second.
 const CLIENTS_MIN_PER_TICK: usize = 5;
@@ -28,7 +28,9 @@ pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -
     end_pause(server);
     clients_cron(server);
     databases_cron(server);
-    Some(Duration::from_micros(1_000_000 / effective_hz(server) as u64))
+    Some(Duration::from_micros(
+        1_000_000 / effective_hz(server) as u64,
+    ))
 }
 
 /// `hz`, more often when there are many clients and `dynamic-hz` allows it.
@@ -48,38 +50,65 @@ fn note_peak_memory(server: &mut Server) {
     }
 }
 
-/// CLIENT PAUSE ends by itself.
+/// A pause ends by itself.
 fn end_pause(server: &mut Server) {
-    let until = server.pause.all_until_ms.max(server.pause.write_until_ms);
-    if server.armed & armed::PAUSED != 0 && until <= server.clock.now_ms {
-        server.unpause();
+    if server.armed & armed::PAUSED != 0 {
+        server.pause.expire(server.clock.now_ms);
+        server.follow_pause();
     }
 }
 
 impl Server {
-    /// The pause is over, by time or by CLIENT UNPAUSE.
-    pub fn unpause(&mut self) {
-        self.pause = Default::default();
+    /// Hold clients back until then: those that write, or all.
+    pub fn pause_clients(&mut self, purpose: PausePurpose, until_ms: i64, all: bool) {
+        self.pause.set(purpose, until_ms, all);
         self.update_armed();
-        blocked::resume_postponed(self);
+    }
+
+    /// A pause is over before its time.
+    pub fn unpause_clients(&mut self, purpose: PausePurpose) {
+        self.pause.clear(purpose);
+        self.follow_pause();
+    }
+
+    /// If nobody is held back for any purpose any more, commands that wait may run.
+    fn follow_pause(&mut self) {
+        self.update_armed();
+        if !self.pause.is_set() {
+            blocked::resume_postponed(self);
+        }
     }
 }
 
 fn clients_cron(server: &mut Server) {
     let per_tick = server.net.clients.len() / effective_hz(server) as usize;
-    let peak_reset = server.debug.reply_peak_reset_ms.unwrap_or(REPLY_PEAK_RESET_MS);
-    for _ in 0..per_tick.max(CLIENTS_MIN_PER_TICK).min(server.net.clients.len()) {
+    let peak_reset = server
+        .debug
+        .reply_peak_reset_ms
+        .unwrap_or(REPLY_PEAK_RESET_MS);
+    for _ in 0..per_tick
+        .max(CLIENTS_MIN_PER_TICK)
+        .min(server.net.clients.len())
+    {
         let after = server.net.cron_cursor;
-        let Some(r) = server.net.clients.after(after).or_else(|| server.net.clients.after(0)) else {
+        let Some(r) = server
+            .net
+            .clients
+            .after(after)
+            .or_else(|| server.net.clients.after(0))
+        else {
             return;
         };
         server.net.cron_cursor = r.id;
-        let Some(mut c) = server.net.clients.take(r.slot) else { continue };
+        let Some(mut c) = server.net.clients.take(r.slot) else {
+            continue;
+        };
         close_if_idle(server, &mut c);
         if !server.debug.no_reply_resize {
             write::resize_reply_buffer(&mut c, server.clock.now_ms, peak_reset);
         }
         shrink_query_buffer(&mut c, server.clock.now_ms);
+        evict::update_memory(server, &mut c);
         write::check_output_limit(server, &mut c);
         server.net.clients.put(c);
     }
@@ -99,8 +128,11 @@ fn close_if_idle(server: &mut Server, c: &mut Client) {
 fn shrink_query_buffer(c: &mut Client, now_ms: i64) {
     let idle = now_ms - c.last_interaction_ms > 2000;
     let capacity = c.querybuf.capacity();
-    if capacity > 32 * 1024 && (idle || capacity / 2 > c.querybuf_peak) {
+    if idle || capacity > 32 * 1024 && capacity / 2 > c.querybuf_peak {
         c.querybuf.shrink_to_fit();
+        if let Some(big) = c.open.as_mut().and_then(|open| open.big.as_mut()) {
+            big.bytes.shrink_to_fit();
+        }
     }
     c.querybuf_peak = c.querybuf.len();
 }

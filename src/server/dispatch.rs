@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::commands::command::{self, Command};
 use crate::error::{Error, excerpt};
 use crate::networking::client::{Client, flag};
+use crate::networking::clients;
 use crate::server::call::{call, reject};
 use crate::state::{Server, armed};
 
@@ -27,15 +28,23 @@ pub fn process_command(
             if !server.blocked.ready_keys.is_empty() && !c.has(flag::MULTI) {
                 crate::db::blocked::handle_ready_keys(server);
             }
+            if !server.net.later.is_empty() {
+                clients::send_later(server, c);
+            }
         }
         Ok(Verdict::Queue(id)) => {
             crate::commands::multi::queue(c, id, server.commands.row(id), argv);
-            c.reply.status("QUEUED");
+            if !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
+                c.reply.status("QUEUED");
+            }
         }
         Ok(Verdict::Postpone(id)) => crate::db::blocked::postpone(server, c, argv, id),
         Err((id, error)) => reject(server, c, id, error),
     }
-    c.clear(flag::REPLY_SKIP);
+    // One test for what hardly anybody does.
+    if c.has(flag::REPLY_SKIP) {
+        c.clear(flag::REPLY_SKIP);
+    }
 }
 
 enum Verdict {
@@ -53,7 +62,9 @@ fn check(
     argv: &[&[u8]],
     id: Option<u16>,
 ) -> Result<Verdict, Refusal> {
+    c.shown_cmd = None;
     let id = resolve(server, argv, id)?;
+    c.shown_cmd = Some(id);
     let cmd = server.commands.row(id);
     let refuse = |error: Error| (Some(id), error);
     if !cmd.check_arity(argv.len()) {
@@ -67,7 +78,9 @@ fn check(
         return Err(refuse(Error::NOAUTH));
     }
     if c.has(flag::MULTI) && cmd.flags & command::NO_MULTI != 0 {
-        return Err(refuse(Error::of("ERR Command not allowed inside a transaction")));
+        return Err(refuse(Error::of(
+            "ERR Command not allowed inside a transaction",
+        )));
     }
     crate::acl::check_command(server, c, argv, id).map_err(refuse)?;
     if server.config.maxmemory != 0 {
@@ -83,6 +96,13 @@ fn check(
     if server.loading && cmd.flags & command::LOADING == 0 {
         return Err(refuse(Error::LOADING));
     }
+    if c.has(flag::MONITOR | flag::REPLICA)
+        && cmd.flags & (command::READONLY | command::WRITE | command::MAY_REPLICATE) != 0
+    {
+        return Err(refuse(Error::of(
+            "ERR Replica can't interact with the keyspace",
+        )));
+    }
     if server.armed & armed::PAUSED != 0 && must_wait(server, c, cmd) {
         return Ok(Verdict::Postpone(id));
     }
@@ -94,19 +114,24 @@ fn check(
 
 /// The command's id with its subcommand resolved.
 fn resolve(server: &Server, argv: &[&[u8]], id: Option<u16>) -> Result<u16, Refusal> {
-    let Some(id) = id else { return Err((None, unknown_command(argv))) };
+    let Some(id) = id else {
+        return Err((None, unknown_command(argv)));
+    };
     let (_, subcommands) = server.commands.entry(id).subcommands;
     if subcommands == 0 || argv.len() < 2 {
         return Ok(id);
     }
-    server.commands.lookup_subcommand(id, argv[1]).ok_or_else(|| {
-        let name = server.commands.entry(id).fullname.to_uppercase();
-        let text = format!(
-            "ERR unknown subcommand '{}'. Try {name} HELP.",
-            excerpt(argv[1], 128)
-        );
-        (None, Error::new(text))
-    })
+    server
+        .commands
+        .lookup_subcommand(id, argv[1])
+        .ok_or_else(|| {
+            let name = server.commands.entry(id).fullname.to_uppercase();
+            let text = format!(
+                "ERR unknown subcommand '{}'. Try {name} HELP.",
+                excerpt(argv[1], 128)
+            );
+            (None, Error::new(text))
+        })
 }
 
 fn unknown_command(argv: &[&[u8]]) -> Error {
@@ -184,7 +209,7 @@ fn must_wait(server: &Server, c: &Client, cmd: &Command) -> bool {
         return false;
     }
     let now = server.clock.now_ms;
-    if server.pause.all_until_ms > now {
+    if server.pause.holds_all(now) {
         return true;
     }
     let writes = if cmd.name == "exec" {
@@ -192,5 +217,5 @@ fn must_wait(server: &Server, c: &Client, cmd: &Command) -> bool {
     } else {
         cmd.flags
     };
-    server.pause.write_until_ms > now && writes & (command::WRITE | command::MAY_REPLICATE) != 0
+    server.pause.holds_writes(now) && writes & (command::WRITE | command::MAY_REPLICATE) != 0
 }

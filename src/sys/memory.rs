@@ -4,6 +4,7 @@
 //! reading them costs two loads. `used` is their difference for the main thread plus what the background
 //! threads last published: exact, and free on the path that allocates.
 
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
@@ -11,7 +12,57 @@ use tikv_jemalloc_ctl::{epoch, stats};
 use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
+static ALLOCATOR: Allocator = Allocator;
+
+/// jemalloc with size classes of 8 bytes gives memory aligned to 8. `Jemalloc` asks for no more up to 16,
+/// which is what a C compiler expects of any malloc; types aligned to 16 (std's hash tables read their control
+/// bytes by SSE) would crash. So those name their alignment.
+struct Allocator;
+
+/// What every allocation is aligned to.
+const QUANTUM: usize = 8;
+
+/// The flag that asks for an alignment, a power of two: its exponent.
+fn aligned(layout: Layout) -> i32 {
+    layout.align().trailing_zeros() as i32
+}
+
+// SAFETY: each pair of functions hands the same layout to the same functions of jemalloc; a layout's size is
+// never zero here, as GlobalAlloc demands.
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= QUANTUM {
+            return unsafe { Jemalloc.alloc(layout) };
+        }
+        unsafe { tikv_jemalloc_sys::mallocx(layout.size(), aligned(layout)).cast() }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= QUANTUM {
+            return unsafe { Jemalloc.alloc_zeroed(layout) };
+        }
+        let flags = aligned(layout) | tikv_jemalloc_sys::MALLOCX_ZERO;
+        unsafe { tikv_jemalloc_sys::mallocx(layout.size(), flags).cast() }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        if layout.align() <= QUANTUM {
+            return unsafe { Jemalloc.dealloc(ptr, layout) };
+        }
+        unsafe { tikv_jemalloc_sys::sdallocx(ptr.cast(), layout.size(), aligned(layout)) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if layout.align() <= QUANTUM {
+            return unsafe { Jemalloc.realloc(ptr, layout, new_size) };
+        }
+        unsafe { tikv_jemalloc_sys::rallocx(ptr.cast(), new_size, aligned(layout)).cast() }
+    }
+}
 
 /// Balance of all background threads: they free what the main thread allocated, so it is mostly negative.
 static BACKGROUND: AtomicI64 = AtomicI64::new(0);
@@ -112,5 +163,28 @@ pub fn purge() {
             std::ptr::null_mut(),
             0,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alignment_above_the_size_classes_is_kept() {
+        for size in [1, 17, 24, 36, 40, 56, 100, 1000] {
+            let blocks: Vec<_> = (0..8)
+                .map(|_| {
+                    let layout = Layout::from_size_align(size, 16).unwrap();
+                    // SAFETY: freed below with the same layout; the size is not zero.
+                    (unsafe { ALLOCATOR.alloc(layout) }, layout)
+                })
+                .collect();
+            for (block, layout) in blocks {
+                assert_eq!(block.addr() % 16, 0, "{size}");
+                // SAFETY: allocated above with this layout.
+                unsafe { ALLOCATOR.dealloc(block, layout) };
+            }
+        }
     }
 }
