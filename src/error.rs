@@ -66,6 +66,15 @@ impl Error {
         Error::new(format!("ERR invalid expire time in '{command}' command"))
     }
 
+    /// A subcommand that exists, with arguments that it does not take: `said` is what the client called it.
+    pub fn subcommand_syntax(said: &[u8], container: &str) -> Error {
+        Error::new(format!(
+            "ERR unknown subcommand or wrong number of arguments for '{}'. Try {} HELP.",
+            excerpt(said, 128),
+            container.to_uppercase()
+        ))
+    }
+
     /// `ERR wrong number of arguments for 'get' command`
     pub fn arity(command: &str) -> Error {
         Error::new(format!("ERR wrong number of arguments for '{command}' command"))

@@ -74,6 +74,11 @@ impl<'a> Ctx<'a> {
         self.bigs.iter().find(same).filter(|big| big.len() >= crate::networking::resp::BIG_ARG_MIN)
     }
 
+    /// The argument is a secret: COMMANDLOG must not keep it.
+    pub fn redact(&mut self, at: usize) {
+        self.server.commandlog.redacted.push(at);
+    }
+
     /// Count `n` changes: what decides about propagation, save points and WATCH.
     #[inline]
     pub fn dirty(&mut self, n: u64) {

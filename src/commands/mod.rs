@@ -5,11 +5,16 @@
 //! (`tests/tidy.rs` reads the `use` lines).
 
 pub mod command;
+pub mod commandlog;
 pub mod connection;
 pub mod ctx;
 pub mod docs;
+pub mod introspect;
 pub mod keys;
+pub mod latency;
+pub mod memory;
 pub mod multi;
+pub mod status;
 pub mod string;
 pub mod table;
 
@@ -17,7 +22,16 @@ use command::Command;
 use table::CommandTable;
 
 /// Every group's rows.
-pub const TABLE: &[&[Command]] = &[connection::TABLE, multi::TABLE, string::TABLE];
+pub const TABLE: &[&[Command]] = &[
+    commandlog::TABLE,
+    connection::TABLE,
+    introspect::TABLE,
+    latency::TABLE,
+    memory::TABLE,
+    multi::TABLE,
+    status::TABLE,
+    string::TABLE,
+];
 
 /// The table that the server looks names up in.
 pub fn table() -> CommandTable {

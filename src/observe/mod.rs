@@ -1,8 +1,9 @@
 //! What the server knows of itself: INFO, statistics, slow commands, latency, MONITOR.
 
+pub mod commandlog;
 pub mod histogram;
 pub mod info;
 pub mod latency;
+pub mod memory;
 pub mod monitor;
-pub mod slowlog;
 pub mod stats;

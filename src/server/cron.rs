@@ -8,6 +8,7 @@ use crate::networking::client::{Client, flag};
 use crate::networking::clients::Net;
 use crate::networking::write;
 use crate::state::{Server, armed};
+use crate::sys::ticks;
 
 /// Every client is looked at about once a second.
 const CLIENTS_MIN_PER_TICK: usize = 5;
@@ -18,31 +19,25 @@ const REHASH_BUDGET: Duration = Duration::from_millis(1);
 
 pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     server.clock.update();
+    let began = ticks::now();
     server.stats.sample_rates(server.clock.now_ms);
-    note_peak_memory(server);
+    server.note_peak_memory();
     server.evict.configure(&server.config);
     crate::server::shutdown::handle_signal(server);
     end_pause(server);
     clients_cron(server);
     databases_cron(server);
+    server.stats.cron_ticks += ticks::now().wrapping_sub(began);
     Some(Duration::from_micros(1_000_000 / effective_hz(server) as u64))
 }
 
 /// `hz`, more often when there are many clients and `dynamic-hz` allows it.
-fn effective_hz(server: &Server) -> u32 {
+pub fn effective_hz(server: &Server) -> u32 {
     let mut hz = server.config.hz.clamp(1, 500);
     while server.config.dynamic_hz && hz < 500 && server.net.clients.len() / hz as usize > 200 {
         hz *= 2;
     }
     hz.min(500)
-}
-
-fn note_peak_memory(server: &mut Server) {
-    let used = server.used_memory();
-    if used > server.stats.peak_memory {
-        server.stats.peak_memory = used;
-        server.stats.peak_memory_ms = server.clock.now_ms;
-    }
 }
 
 /// CLIENT PAUSE ends by itself.
@@ -73,7 +68,8 @@ fn clients_cron(server: &mut Server) {
         server.net.cron_cursor = r.id;
         let Some(mut c) = server.net.clients.take(r.slot) else { continue };
         close_if_idle(server, &mut c);
-        write::resize_reply_buffer(&mut c, server.clock.now_ms, peak_reset);
+        let shrunk = write::resize_reply_buffer(&mut c, server.clock.now_ms, peak_reset);
+        server.stats.reply_buffer_shrinks += shrunk as u64;
         shrink_query_buffer(&mut c, server.clock.now_ms);
         write::check_output_limit(server, &mut c);
         server.net.clients.put(c);
