@@ -324,6 +324,8 @@ mod tests {
         let (event, series) = latency.event(b"fork").unwrap();
         assert_eq!(series.samples.len(), SAMPLES);
         assert_eq!(series.samples.front().unwrap().time_s, 40);
-        assert_eq!(graph(event, series, 200).lines().filter(|line| line.len() == 80).count(), 18);
+        // Two blocks of 80 columns: 4 rows, an empty one, and labels of two letters (minutes) or three.
+        let drawn = graph(event, series, 200);
+        assert_eq!(drawn.lines().skip(1).filter(|line| line.len() == 80).count(), 1 + 7 + 8);
     }
 }
