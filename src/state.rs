@@ -11,8 +11,8 @@ use crate::db::Db;
 use crate::ds::hash::HashSeed;
 use crate::networking::Net;
 use crate::networking::client::{ClientRef, OwnedArgv};
+use crate::observe::commandlog::CommandLogs;
 use crate::observe::latency::Latency;
-use crate::observe::slowlog::Slowlog;
 use crate::observe::stats::Stats;
 use crate::server::clock::Clock;
 use crate::server::propagate::Propagation;
@@ -31,7 +31,7 @@ pub struct Server {
     pub blocked: BlockedClients,
     pub pause: Pause,
     pub propagation: Propagation,
-    pub slowlog: Slowlog,
+    pub commandlog: CommandLogs,
     pub latency: Latency,
     pub lazyfree: crate::sys::lazyfree::LazyFree,
     /// `None` when the allocator keeps no statistics.
@@ -43,6 +43,8 @@ pub struct Server {
     pub debug: DebugSwitches,
     /// Changes since the last save: every write adds to it.
     pub dirty: u64,
+    /// Unix time of the last save; before the first, of the start.
+    pub last_save_s: i64,
     /// Classes of keyspace events that are told, see `db::notify`.
     pub notify_flags: u32,
     /// Key hashes computed ahead for the commands being run, see `db::lookup`.
@@ -77,12 +79,14 @@ pub mod armed {
 pub struct RunInfo {
     /// 40 hex digits, new at each start.
     pub run_id: String,
-    /// 40 hex digits that name the history of this data set for replicas.
-    pub repl_id: String,
+    /// The replication history's own 40 hex digits.
+    pub replid: String,
     pub pid: u32,
     pub executable: PathBuf,
     pub argv: Vec<String>,
     pub start_ms: i64,
+    /// Bytes in use when the server was ready and empty.
+    pub startup_memory: usize,
 }
 
 /// What DEBUG switches for tests.

@@ -12,7 +12,11 @@ use std::time::Duration;
 /// Resident memory of a process, in bytes.
 fn resident(pid: u32) -> usize {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("statm");
-    text.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok()).expect("pages") * 4096
+    text.split(' ')
+        .nth(1)
+        .and_then(|n| n.parse::<usize>().ok())
+        .expect("pages")
+        * 4096
 }
 
 fn assert_well(server: &mut Peer) {
@@ -24,7 +28,10 @@ fn assert_well(server: &mut Peer) {
 fn ten_thousand_idle_connections_cost_under_2_kb_each() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("rlimit");
     let wanted = 10_000;
-    assert!(hard >= wanted + 200, "the limit of open files, {hard}, is too low for this test");
+    assert!(
+        hard >= wanted + 200,
+        "the limit of open files, {hard}, is too low for this test"
+    );
     setrlimit(Resource::RLIMIT_NOFILE, wanted + 200, hard).expect("rlimit");
     let server = Peer::aeris(&["--maxclients", "10100"]);
     // The first clients pay for tables that all share.
@@ -59,7 +66,11 @@ fn garbage_is_answered_and_closed() {
     for bytes in garbage {
         let mut conn = server.connect();
         conn.send(bytes);
-        assert!(conn.reply().starts_with(b"-ERR Protocol error: "), "{}", bytes.escape_ascii());
+        assert!(
+            conn.reply().starts_with(b"-ERR Protocol error: "),
+            "{}",
+            bytes.escape_ascii()
+        );
         assert!(conn.closed());
     }
     let mut noise = 0x2545_f491_4f6c_dd1du64;
@@ -103,7 +114,8 @@ fn a_client_that_never_reads_is_cut_off_at_its_limit() {
     let mut other = server.connect();
     other.cmd(&["SET", "k", &"x".repeat(100_000)]);
     let mut deaf = TcpStream::connect(("127.0.0.1", server.port)).expect("connect");
-    deaf.set_write_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    deaf.set_write_timeout(Some(Duration::from_secs(20)))
+        .expect("timeout");
     let request = multibulk(&["GET", "k"]);
     for _ in 0..2000 {
         if deaf.write_all(&request).is_err() {

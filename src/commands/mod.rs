@@ -6,15 +6,20 @@
 
 pub mod client;
 pub mod command;
+pub mod commandlog;
 pub mod connection;
 pub mod ctx;
 pub mod debug;
 pub mod docs;
 pub mod generic;
+pub mod introspect;
 pub mod keys;
+pub mod latency;
+pub mod memory;
 pub mod monitor;
 pub mod multi;
 pub mod pubsub;
+pub mod status;
 pub mod string;
 pub mod table;
 
@@ -24,12 +29,17 @@ use table::CommandTable;
 /// Every group's rows.
 pub const TABLE: &[&[Command]] = &[
     client::TABLE,
+    commandlog::TABLE,
     connection::TABLE,
     debug::TABLE,
     generic::TABLE,
+    introspect::TABLE,
+    latency::TABLE,
+    memory::TABLE,
     monitor::TABLE,
     multi::TABLE,
     pubsub::TABLE,
+    status::TABLE,
     string::TABLE,
 ];
 

@@ -18,7 +18,7 @@ use crate::state::Server;
 use crate::types::KeyRef;
 use crate::util::random::Random;
 
-const LRU_MASK: i64 = (1 << 24) - 1;
+pub const LRU_MASK: i64 = (1 << 24) - 1;
 const LFU_INIT: u32 = 5;
 const POOL: usize = 16;
 

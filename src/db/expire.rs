@@ -54,8 +54,7 @@ impl Server {
 
     /// CLIENT PAUSE stops expiry, too.
     fn may_expire(&self) -> bool {
-        self.armed & armed::PAUSED == 0
-            || !self.pause.holds_writes(self.clock.now_ms)
+        self.armed & armed::PAUSED == 0 || !self.pause.holds_writes(self.clock.now_ms)
     }
 
     /// Remove a key whose time has come: propagated as DEL (UNLINK), counted, told.

@@ -296,6 +296,16 @@ impl<E: Element> HashTable<E> {
         buckets * size_of::<Bucket>()
     }
 
+    /// The old table's share of [`HashTable::memory_bytes`] while elements move to the new one.
+    pub fn rehashing_bytes(&self) -> usize {
+        let old = &self.tables[0];
+        if self.is_rehashing() {
+            (old.buckets() + old.children()) * size_of::<Bucket>()
+        } else {
+            0
+        }
+    }
+
     #[inline(always)]
     fn home(&self, hash: u64) -> Home {
         let index = hash as usize & self.tables[0].mask();

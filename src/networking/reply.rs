@@ -367,6 +367,12 @@ impl ReplyBuf {
         }
     }
 
+    /// Bytes written since `mark`.
+    #[inline]
+    pub fn bytes_since(&self, mark: Mark) -> u64 {
+        (self.queued + self.buf.len()).wrapping_sub(mark.queued + mark.offset) as u64
+    }
+
     /// CLIENT REPLY OFF, and clients that are nobody: drop what was written after `mark`.
     pub fn truncate(&mut self, mark: Mark) {
         if self.nodes.len() > mark.nodes {

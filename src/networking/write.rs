@@ -62,7 +62,7 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
 pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
     let mut total = 0;
     let mut io = Io::Drained;
-    note_peak(c);
+    server.stats.reply_buffer_expands += note_peak(c) as u64;
     let Client {
         conn: Some(conn),
         reply,
@@ -114,19 +114,22 @@ pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
     io
 }
 
-/// A busy client's reply buffer grows at once.
-fn note_peak(c: &mut Client) {
+/// A busy client's reply buffer grows at once. Whether it did.
+fn note_peak(c: &mut Client) -> bool {
     let bytes = c.reply.bytes().min(REPLY_CLASS_MAX as usize) as u32;
     let class = &mut c.reply_class;
     class.peak = class.peak.max(bytes);
+    let before = class.size;
     while class.size < bytes && class.size < REPLY_CLASS_MAX {
         class.size *= 2;
     }
+    class.size != before
 }
 
-/// And shrinks when its peaks have been small for a while: called by the cron for each client.
-pub fn resize_reply_buffer(c: &mut Client, now_ms: i64, peak_reset_ms: i64) {
+/// And shrinks when its peaks have been small for a while: called by the cron for each client. Whether it did.
+pub fn resize_reply_buffer(c: &mut Client, now_ms: i64, peak_reset_ms: i64) -> bool {
     let class = &mut c.reply_class;
+    let before = class.size;
     if class.size >= 2 * REPLY_CLASS_MIN && class.peak < class.size / 2 {
         class.size = (class.peak + 1).max(REPLY_CLASS_MIN);
     }
@@ -134,6 +137,7 @@ pub fn resize_reply_buffer(c: &mut Client, now_ms: i64, peak_reset_ms: i64) {
         class.peak = c.reply.bytes() as u32;
         class.peak_reset_ms = now_ms;
     }
+    class.size != before
 }
 
 /// Close clients that let their replies pile up: at once over the hard limit, after a while over the soft.

@@ -1,14 +1,16 @@
 //! A log-linear histogram of latencies, in the manner of Gil Tene's HdrHistogram: values from 1 ns to 1 s in
-//! buckets whose width is at most 1/64 of the value (two significant digits), so a percentile is off by at
-//! most 1.6 %.
+//! buckets whose width is at most 1/128 of the value (two significant digits), so a percentile is off by at
+//! most 0.8 %.
 //!
 //! ```text
-//!   value   0..127       one bucket each
-//!           128..255     64 buckets of 2
-//!           256..511     64 buckets of 4         ...and so on up to 2^30
+//!   value   0..255       one bucket each
+//!           256..511     128 buckets of 2
+//!           512..1023    128 buckets of 4        ...and so on up to 2^30
 //! ```
+//!
+//! The bounds of the buckets are Redis's, since LATENCY HISTOGRAM and INFO latencystats show them.
 
-const SUB_BITS: u32 = 7;
+const SUB_BITS: u32 = 8;
 const SUB: usize = 1 << SUB_BITS;
 const HALF: usize = SUB / 2;
 const MAX: u64 = 1_000_000_000;
@@ -61,8 +63,8 @@ impl Histogram {
 
     /// The value below which `percent` of all values lie, in nanoseconds.
     pub fn percentile(&self, percent: f64) -> u64 {
-        let wanted = ((percent / 100.0 * self.total as f64) + 0.5)
-            .clamp(1.0, self.total.max(1) as f64) as u64;
+        let rank = (percent / 100.0 * self.total as f64) + 0.5;
+        let wanted = rank.clamp(1.0, self.total.max(1) as f64) as u64;
         let mut seen = 0;
         for (at, &count) in self.counts.iter().enumerate() {
             seen += count as u64;
@@ -73,18 +75,20 @@ impl Histogram {
         0
     }
 
-    /// Cumulative counts at powers of two of a microsecond, where they change: (microseconds, count).
+    /// Cumulative counts up to 1024 ns, 2048 ns, 4096 ns and so on, where they change: (microseconds, count).
+    /// The bucket of the limit itself is counted too, so its upper bound is what is shown: 1, 2, 4, 8, 16, 33.
     pub fn powers_of_two(&self) -> Vec<(u64, u64)> {
         let mut out = Vec::new();
         let (mut seen, mut at, mut before) = (0, 0, 0);
         let mut limit_ns: u64 = 1024;
         while seen < self.total && at < BUCKETS {
-            while at < BUCKETS && highest(at) <= limit_ns {
+            let last = index(limit_ns).min(BUCKETS - 1);
+            while at <= last {
                 seen += self.counts[at] as u64;
                 at += 1;
             }
             if seen > before {
-                out.push((limit_ns / 1024, seen));
+                out.push((highest(last) / 1000, seen));
                 before = seen;
             }
             limit_ns *= 2;
@@ -103,7 +107,7 @@ mod tests {
             let at = index(value.min(MAX));
             assert!(highest(at) >= value.min(MAX));
             assert!(at == 0 || highest(at - 1) < value.min(MAX));
-            assert!(highest(at) - value.min(MAX) <= value / 64 + 1);
+            assert!(highest(at) - value.min(MAX) <= value / 128 + 1);
         }
         assert!(index(MAX) < BUCKETS);
     }
@@ -113,9 +117,32 @@ mod tests {
         let mut h = Histogram::default();
         (1..=100).for_each(|n| h.record(n * 1000));
         assert_eq!(h.total(), 100);
-        let near = |got: u64, want: u64| got >= want && got - want <= want / 64 + 1;
+        let near = |got: u64, want: u64| got >= want && got - want <= want / 128 + 1;
         assert!(near(h.percentile(50.0), 50_000));
         assert!(near(h.percentile(99.0), 99_000));
-        assert_eq!(h.powers_of_two().last().unwrap().1, 100);
+        assert!(near(h.percentile(0.0), 1000) && near(h.percentile(100.0), 100_000));
+        assert_eq!(Histogram::default().percentile(50.0), 0);
+    }
+
+    /// What a real server showed for sleeps of 3, 10, 20, 50 and 100 ms, and for microseconds.
+    #[test]
+    fn bounds_are_those_of_redis() {
+        let mut h = Histogram::default();
+        [3_100, 10_113, 20_070, 50_100, 100_100]
+            .iter()
+            .for_each(|us| h.record(us * 1000));
+        let shown = h.powers_of_two();
+        assert_eq!(
+            shown,
+            [(4227, 1), (16908, 2), (33816, 3), (67633, 4), (135266, 5)]
+        );
+        let mut h = Histogram::default();
+        [1, 1000, 2003, 16_600, 2_000_000_000]
+            .iter()
+            .for_each(|ns| h.record(*ns));
+        assert_eq!(h.percentile(40.0), 1003);
+        assert_eq!(h.percentile(60.0), 2007);
+        assert_eq!(h.powers_of_two()[..3], [(1, 2), (2, 3), (33, 4)]);
+        assert_eq!(h.powers_of_two().last().unwrap().1, h.total());
     }
 }

@@ -1,32 +1,44 @@
 //! Counters since the start, and rates sampled by the cron.
+//!
+//! The counters are plain fields that those who count add to. CONFIG RESETSTAT sets them back
+//! ([`Server::reset_stats`]); what describes the present (peaks of memory) stays.
 
 use std::collections::BTreeMap;
 
-/// Distinct error codes counted before errorstats is switched off as a defence against scripts that make
-/// them up.
-const ERROR_CODES_MAX: usize = 128;
-const SAMPLES: usize = 16;
+use crate::state::Server;
 
-/// A rate over the last `SAMPLES` ticks of the cron's 100 ms.
+/// Distinct error codes after which codes that scripts make up are counted together, under [`OVERFLOW`].
+const ERROR_CODES_MAX: usize = 128;
+const OVERFLOW: &str = "ERRORSTATS_OVERFLOW";
+const SAMPLES: usize = 16;
+/// Milliseconds between two samples, less what a timer may be early.
+const SAMPLE_PERIOD_MS: i64 = 90;
+
+/// The average of the last [`SAMPLES`] samples of a counter's growth, each divided by the growth of another
+/// one: by milliseconds it is a rate, by the number of turns it is what a turn costs.
 #[derive(Default)]
 pub struct Rate {
     samples: [u64; SAMPLES],
     next: usize,
-    last_ms: i64,
-    last_total: u64,
+    /// The totals when the last sample was taken; none before the first.
+    last: Option<(u64, u64)>,
 }
 
 impl Rate {
-    pub fn sample(&mut self, total: u64, now_ms: i64) {
-        let elapsed = now_ms - self.last_ms;
-        if self.last_ms != 0 && elapsed > 0 {
-            self.samples[self.next] = total.saturating_sub(self.last_total) * 1000 / elapsed as u64;
-            self.next = (self.next + 1) % SAMPLES;
-        }
-        (self.last_ms, self.last_total) = (now_ms, total);
+    /// Growth of `total` for each `factor` of `base`.
+    pub fn sample(&mut self, total: u64, base: u64, factor: u64) {
+        let last = self.last.replace((total, base));
+        let Some((last_total, last_base)) = last else {
+            return;
+        };
+        let grown = total.saturating_sub(last_total).saturating_mul(factor);
+        self.samples[self.next] = grown
+            .checked_div(base.saturating_sub(last_base))
+            .unwrap_or(0);
+        self.next = (self.next + 1) % SAMPLES;
     }
 
-    pub fn per_second(&self) -> u64 {
+    pub fn average(&self) -> u64 {
         self.samples.iter().sum::<u64>() / SAMPLES as u64
     }
 }
@@ -49,21 +61,32 @@ pub struct Stats {
     pub writes_processed: u64,
     pub query_buffer_limit_disconnections: u64,
     pub output_buffer_limit_disconnections: u64,
+    pub reply_buffer_shrinks: u64,
+    pub reply_buffer_expands: u64,
     pub error_replies: u64,
     pub errors: BTreeMap<Box<str>, u64>,
-    pub errors_overflowed: bool,
+    /// When the rates were last sampled.
+    pub sampled_ms: i64,
     pub ops_rate: Rate,
     pub input_rate: Rate,
     pub output_rate: Rate,
+    pub cycles_rate: Rate,
+    /// Microseconds of a turn.
+    pub cycle_us_rate: Rate,
     pub peak_memory: usize,
     pub peak_memory_ms: i64,
     pub eventloop_cycles: u64,
     pub eventloop_us: u64,
-    pub eventloop_cmd_us: u64,
-    /// Ticks spent in commands, in total and when this turn began.
+    /// The longest turn, and the most commands in one.
+    pub turn_max_us: u64,
+    pub turn_max_commands: u64,
+    /// Ticks spent in commands (those inside EXEC and scripts not counted twice), in the cron, and in
+    /// writing the AOF before replies leave.
     pub command_ticks: u64,
-    pub turn_cmd_ticks: u64,
+    pub cron_ticks: u64,
+    pub aof_ticks: u64,
     pub turn_began_us: i64,
+    pub turn_began_commands: u64,
     pub acl_denied_auth: u64,
     pub acl_denied_cmd: u64,
     pub acl_denied_key: u64,
@@ -77,36 +100,117 @@ impl Stats {
     /// Count an error reply by its code, e.g. `WRONGTYPE`.
     pub fn count_error(&mut self, code: &str) {
         self.error_replies += 1;
-        if self.errors_overflowed {
-            return;
+        match self.errors.get_mut(code) {
+            Some(count) => *count += 1,
+            None => _ = self.errors.insert(code.into(), 1),
         }
-        if let Some(count) = self.errors.get_mut(code) {
-            *count += 1;
-            return;
-        }
-        if self.errors.len() >= ERROR_CODES_MAX {
-            log::warn!(
-                "Errorstats stopped adding new errors because the number of errors reached the limit (suspected lua/module abuse or a bug)"
-            );
-            self.errors.clear();
-            self.errors.insert("ERRORSTATS_OVERFLOW".into(), 1);
-            self.errors_overflowed = true;
-            return;
-        }
-        self.errors.insert(code.into(), 1);
     }
 
-    /// Take a sample of each rate; the cron calls this.
+    /// Count an error that a script made up: there is no end to them, so after a while they share one count.
+    pub fn count_script_error(&mut self, code: &str) {
+        let known = self.errors.contains_key(code) || self.errors.len() < ERROR_CODES_MAX;
+        self.count_error(if known { code } else { OVERFLOW });
+    }
+
+    /// The cron offers the time: take a sample of each rate when one is due.
     pub fn sample_rates(&mut self, now_ms: i64) {
-        self.ops_rate.sample(self.commands_processed, now_ms);
-        self.input_rate.sample(self.net_input_bytes, now_ms);
-        self.output_rate.sample(self.net_output_bytes, now_ms);
+        if now_ms - self.sampled_ms < SAMPLE_PERIOD_MS {
+            return;
+        }
+        self.sampled_ms = now_ms;
+        let ms = now_ms.max(0) as u64;
+        self.ops_rate.sample(self.commands_processed, ms, 1000);
+        self.input_rate.sample(self.net_input_bytes, ms, 1000);
+        self.output_rate.sample(self.net_output_bytes, ms, 1000);
+        self.cycles_rate.sample(self.eventloop_cycles, ms, 1000);
+        self.cycle_us_rate
+            .sample(self.eventloop_us, self.eventloop_cycles, 1);
     }
 
-    /// CONFIG RESETSTAT. Rates and peaks of memory stay.
-    pub fn reset(&mut self) {
-        let old = std::mem::take(self);
-        self.peak_memory = old.peak_memory;
-        self.peak_memory_ms = old.peak_memory_ms;
+    /// A turn is over.
+    pub fn turn_ended(&mut self, now_us: i64) {
+        let us = (now_us - self.turn_began_us).max(0) as u64;
+        self.eventloop_cycles += 1;
+        self.eventloop_us += us;
+        self.turn_max_us = self.turn_max_us.max(us);
+        let commands = self
+            .commands_processed
+            .saturating_sub(self.turn_began_commands);
+        self.turn_max_commands = self.turn_max_commands.max(commands);
+    }
+
+    /// Counters back to zero, rates forgotten. Peaks of memory stay.
+    fn reset(&mut self) {
+        *self = Stats {
+            peak_memory: self.peak_memory,
+            peak_memory_ms: self.peak_memory_ms,
+            turn_began_us: self.turn_began_us,
+            ..Stats::default()
+        };
+    }
+}
+
+impl Server {
+    /// CONFIG RESETSTAT.
+    pub fn reset_stats(&mut self) {
+        self.stats.reset();
+        self.lazyfree.reset_stats();
+        for entry in &mut self.commands.entries {
+            entry.stats = Default::default();
+        }
+    }
+
+    /// Take note of the memory in use if it is more than ever.
+    pub fn note_peak_memory(&mut self) {
+        let used = self.used_memory();
+        if used > self.stats.peak_memory {
+            self.stats.peak_memory = used;
+            self.stats.peak_memory_ms = self.clock.now_ms;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_the_average_of_its_samples() {
+        let mut rate = Rate::default();
+        rate.sample(500, 1000, 1000);
+        assert_eq!(rate.average(), 0, "growth needs two looks");
+        (1..=16).for_each(|n| rate.sample(500 + n * 10, 1000 + n * 100, 1000));
+        assert_eq!(rate.average(), 100);
+        rate.sample(0, 2600, 1000);
+        assert!(
+            rate.average() < 100,
+            "no time passed and the counter was reset: a sample of zero"
+        );
+    }
+
+    #[test]
+    fn made_up_errors_share_a_count_in_the_end() {
+        let mut stats = Stats::default();
+        (1..=1100).for_each(|n| stats.count_script_error(&n.to_string()));
+        assert_eq!(stats.errors[OVERFLOW], 972);
+        stats.count_error("ERR");
+        stats.count_script_error("1");
+        assert_eq!((stats.errors["ERR"], stats.errors["1"]), (1, 2));
+        assert_eq!(stats.error_replies, 1102);
+    }
+
+    #[test]
+    fn a_reset_keeps_what_describes_the_present() {
+        let mut server = Server::new(crate::config::Config::default(), Vec::new());
+        server.stats.count_error("ERR");
+        server.stats.peak_memory = 77;
+        server.commands.entries[0].stats.calls = 5;
+        server.reset_stats();
+        assert_eq!(
+            (server.stats.error_replies, server.stats.errors.len()),
+            (0, 0)
+        );
+        assert_eq!(server.stats.peak_memory, 77);
+        assert_eq!(server.commands.entries[0].stats.calls, 0);
     }
 }

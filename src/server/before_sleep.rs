@@ -36,7 +36,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
 pub fn after_sleep(_: &mut EventLoop<Server>, server: &mut Server) {
     server.clock.update();
     server.stats.turn_began_us = server.clock.now_us;
-    server.stats.turn_cmd_ticks = server.stats.command_ticks;
+    server.stats.turn_began_commands = server.stats.commands_processed;
 }
 
 /// Changes of settings that need the loop.
@@ -57,12 +57,7 @@ fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
 
 /// How long the turn took, for INFO.
 fn end_turn(server: &mut Server) {
-    let stats = &mut server.stats;
-    if stats.turn_began_us == 0 {
-        return;
+    if server.stats.turn_began_us != 0 {
+        server.stats.turn_ended(crate::server::clock::unix_us());
     }
-    let now = crate::server::clock::unix_us();
-    stats.eventloop_cycles += 1;
-    stats.eventloop_us += (now - stats.turn_began_us).max(0) as u64;
-    stats.eventloop_cmd_us += server.clock.us(stats.command_ticks - stats.turn_cmd_ticks);
 }

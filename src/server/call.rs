@@ -2,7 +2,7 @@
 //! primary sent it.
 //!
 //! ```text
-//!   proc(ctx) -> error reply? -> time, stats, slowlog, latency -> monitors -> dirty grew? also_propagate
+//!   proc(ctx) -> error reply? -> time, stats, command logs, latency -> monitors -> dirty grew? also_propagate
 //! ```
 
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use crate::commands::command::{self, Command};
 use crate::commands::ctx::Ctx;
 use crate::error::Error;
 use crate::networking::client::{Client, flag};
+use crate::observe::commandlog::{Kind, request_bytes};
 use crate::state::{Server, armed};
 use crate::sys::ticks;
 
@@ -18,7 +19,6 @@ use crate::sys::ticks;
 pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: &[Arc<Vec<u8>>]) {
     let cmd = server.commands.row(id);
     let dirty = server.dirty;
-    let errors = server.stats.error_replies;
     let started = if server.nesting == 0 {
         server.clock.last
     } else {
@@ -33,6 +33,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
         cmd,
         bigs,
     });
+    let failed = result.is_err();
     if let Err(error) = result {
         c.reply.error(&error);
         server.stats.count_error(error.code());
@@ -41,12 +42,13 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
     let ended = ticks::now();
     server.clock.command_ended(ended);
     let spent = ended.wrapping_sub(started);
+    let reply_bytes = c.reply.bytes_since(reply_from);
     if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
         c.reply.truncate(reply_from);
     }
-    let failed = server.stats.error_replies != errors;
     if !c.has(flag::BLOCKED) {
         account(server, c, argv, id, spent, failed);
+        keep_if_large(server, c, argv, cmd, bigs, reply_bytes);
     }
     if server.armed & armed::MONITOR != 0 && monitored(cmd) && !c.has(flag::REEXECUTE) {
         crate::observe::monitor::feed(server, c, argv);
@@ -64,7 +66,9 @@ fn monitored(cmd: &Command) -> bool {
 #[inline]
 fn account(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, spent: u64, failed: bool) {
     server.stats.commands_processed += 1;
-    server.stats.command_ticks += spent;
+    if server.nesting == 0 {
+        server.stats.command_ticks += spent;
+    }
     c.commands += 1;
     let stats = &mut server.commands.entries[id as usize].stats;
     stats.calls += 1;
@@ -76,12 +80,12 @@ fn account(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, spent: 
             .get_or_insert_default()
             .record(server.clock.ns(spent));
     }
-    if spent >= server.slowlog.threshold_ticks {
+    if spent >= server.commandlog.threshold_ticks {
         slow(server, c, argv, id, spent);
     }
 }
 
-/// Off the fast path: SLOWLOG and the latency monitor.
+/// Off the fast path: the slow log and the latency monitor.
 #[cold]
 fn slow(server: &mut Server, c: &Client, argv: &[&[u8]], id: u16, spent: u64) {
     let cmd = server.commands.row(id);
@@ -94,9 +98,53 @@ fn slow(server: &mut Server, c: &Client, argv: &[&[u8]], id: u16, spent: u64) {
     server
         .latency
         .add_if_needed(event, us / 1000, server.clock.now_s());
-    if cmd.flags & command::SKIP_COMMANDLOG == 0 && !c.has(flag::SCRIPT) {
-        crate::observe::slowlog::push_if_needed(server, c, argv, us);
+    if cmd.flags & command::SKIP_COMMANDLOG == 0 {
+        let now = server.clock.now_s();
+        server
+            .commandlog
+            .push_if_needed(Kind::Slow, us, c, argv, now);
     }
+}
+
+/// COMMANDLOG's large requests and replies. Arguments that are slices of one buffer need not be added up to
+/// know that a request is small.
+#[inline]
+fn keep_if_large(
+    server: &mut Server,
+    c: &Client,
+    argv: &[&[u8]],
+    cmd: &Command,
+    bigs: &[Arc<Vec<u8>>],
+    reply_bytes: u64,
+) {
+    let scattered = !bigs.is_empty() || server.nesting > 0;
+    let first = argv[0].as_ptr() as usize;
+    let span = argv.last().map_or(0, |last| {
+        (last.as_ptr() as usize + last.len()).wrapping_sub(first)
+    });
+    let request_bytes = if scattered {
+        request_bytes(argv)
+    } else {
+        span as u64 + FRAME_MAX
+    };
+    let log = &server.commandlog;
+    if log.large_request.wants(request_bytes) || log.large_reply.wants(reply_bytes) {
+        large(server, c, argv, cmd, reply_bytes);
+    }
+}
+
+/// At most so much of a request stands before its first argument: `*`, `$` and two lengths.
+const FRAME_MAX: u64 = 48;
+
+#[cold]
+fn large(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, reply_bytes: u64) {
+    if cmd.flags & command::SKIP_COMMANDLOG != 0 {
+        return;
+    }
+    let now = server.clock.now_s();
+    let log = &mut server.commandlog;
+    log.push_if_needed(Kind::LargeRequest, request_bytes(argv), c, argv, now);
+    log.push_if_needed(Kind::LargeReply, reply_bytes, c, argv, now);
 }
 
 /// Refuse a command before it ran: count the refusal, fail the transaction it was meant for.

@@ -74,6 +74,14 @@ impl Clock {
         self.ticks.per_us(us)
     }
 
+    /// What commands are timed by, as INFO says it.
+    pub fn source(&self) -> String {
+        match ticks::is_counter() {
+            true => format!("X86 TSC @ {} ticks/us", self.ticks.per_us(1)),
+            false => "POSIX clock_gettime".into(),
+        }
+    }
+
     /// Microseconds of the monotonic clock.
     pub fn monotonic_us(&self) -> u64 {
         self.us(ticks::now())

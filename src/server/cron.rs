@@ -8,6 +8,7 @@ use crate::networking::client::{Client, flag};
 use crate::networking::clients::Net;
 use crate::networking::{evict, write};
 use crate::state::{PausePurpose, Server, armed};
+use crate::sys::ticks;
 
 /// Every client is looked at about once a second.
 const CLIENTS_MIN_PER_TICK: usize = 5;
@@ -21,33 +22,27 @@ pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -
     if server.debug.no_cron {
         return Some(Duration::from_millis(100));
     }
+    let began = ticks::now();
     server.stats.sample_rates(server.clock.now_ms);
-    note_peak_memory(server);
+    server.note_peak_memory();
     server.evict.configure(&server.config);
     crate::server::shutdown::handle_signal(server);
     end_pause(server);
     clients_cron(server);
     databases_cron(server);
+    server.stats.cron_ticks += ticks::now().wrapping_sub(began);
     Some(Duration::from_micros(
         1_000_000 / effective_hz(server) as u64,
     ))
 }
 
 /// `hz`, more often when there are many clients and `dynamic-hz` allows it.
-fn effective_hz(server: &Server) -> u32 {
+pub fn effective_hz(server: &Server) -> u32 {
     let mut hz = server.config.hz.clamp(1, 500);
     while server.config.dynamic_hz && hz < 500 && server.net.clients.len() / hz as usize > 200 {
         hz *= 2;
     }
     hz.min(500)
-}
-
-fn note_peak_memory(server: &mut Server) {
-    let used = server.used_memory();
-    if used > server.stats.peak_memory {
-        server.stats.peak_memory = used;
-        server.stats.peak_memory_ms = server.clock.now_ms;
-    }
 }
 
 /// A pause ends by itself.
@@ -105,7 +100,8 @@ fn clients_cron(server: &mut Server) {
         };
         close_if_idle(server, &mut c);
         if !server.debug.no_reply_resize {
-            write::resize_reply_buffer(&mut c, server.clock.now_ms, peak_reset);
+            let shrunk = write::resize_reply_buffer(&mut c, server.clock.now_ms, peak_reset);
+            server.stats.reply_buffer_shrinks += shrunk as u64;
         }
         shrink_query_buffer(&mut c, server.clock.now_ms);
         evict::update_memory(server, &mut c);

@@ -69,10 +69,10 @@ fn check(
     let refuse = |error: Error| (Some(id), error);
     if !cmd.check_arity(argv.len()) {
         let name = server.commands.entry(id).fullname.clone();
-        return Err((None, Error::arity(&name)));
+        return Err(refuse(Error::arity(&name)));
     }
     if cmd.flags & command::PROTECTED != 0 {
-        check_protected(server, c, cmd).map_err(|e| (None, e))?;
+        check_protected(server, c, cmd).map_err(refuse)?;
     }
     if !c.authenticated && cmd.flags & command::NO_AUTH == 0 {
         return Err(refuse(Error::NOAUTH));

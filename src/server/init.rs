@@ -47,7 +47,7 @@ impl Server {
             blocked: Default::default(),
             pause: Default::default(),
             propagation: Default::default(),
-            slowlog: Default::default(),
+            commandlog: Default::default(),
             latency: Default::default(),
             lazyfree: sys::lazyfree::LazyFree::start(),
             memory: sys::memory::ThreadCounters::of_this_thread(),
@@ -56,6 +56,7 @@ impl Server {
             run: RunInfo::new(&mut rng, argv, clock.now_ms),
             debug: Default::default(),
             dirty: 0,
+            last_save_s: clock.now_s(),
             notify_flags: 0,
             hashes: Default::default(),
             seed,
@@ -79,9 +80,7 @@ impl Server {
         self.notify_flags = self.config.notify_keyspace_events.0;
         self.latency.tracking = self.config.latency_tracking;
         self.latency.threshold_ms = self.config.latency_monitor_threshold;
-        let slower_than = self.config.slowlog_log_slower_than;
-        self.slowlog
-            .configure(slower_than, self.latency.threshold_ms, &self.clock);
+        self.commandlog.configure(&self.config, &self.clock);
     }
 
     /// Recompute the bits that make every command look closer.
@@ -111,11 +110,12 @@ impl RunInfo {
     fn new(rng: &mut Random, argv: Vec<String>, start_ms: i64) -> RunInfo {
         RunInfo {
             run_id: rng.hex(40),
-            repl_id: rng.hex(40),
+            replid: rng.hex(40),
             pid: std::process::id(),
             executable: std::env::current_exe().unwrap_or_default(),
             argv,
             start_ms,
+            startup_memory: 0,
         }
     }
 }
@@ -127,5 +127,6 @@ pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
     el.set_before_sleep(Some(before_sleep::before_sleep));
     el.set_after_sleep(Some(before_sleep::after_sleep));
     el.add_timer(Duration::from_millis(1), 0, cron::server_cron);
+    server.run.startup_memory = server.used_memory();
     Ok(el)
 }

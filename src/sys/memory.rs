@@ -152,6 +152,32 @@ pub fn allocator_name() -> String {
     format!("jemalloc-{}", version.split('-').next().unwrap_or(version))
 }
 
+/// jemalloc's own report, for MEMORY MALLOC-STATS.
+pub fn allocator_report() -> Vec<u8> {
+    extern "C" fn append(report: *mut libc::c_void, text: *const libc::c_char) {
+        // SAFETY: jemalloc hands back the pointer given below, and text that ends with a zero byte; the
+        // report lives until `malloc_stats_print` returns.
+        let (report, text) = unsafe {
+            (
+                &mut *report.cast::<Vec<u8>>(),
+                std::ffi::CStr::from_ptr(text),
+            )
+        };
+        report.extend_from_slice(text.to_bytes());
+    }
+    // Room for all of it ahead: the report is not about its own growth.
+    let mut report: Vec<u8> = Vec::with_capacity(256 * 1024);
+    // SAFETY: `append` has the signature that jemalloc calls, and gets the report alone.
+    unsafe {
+        tikv_jemalloc_sys::malloc_stats_print(
+            Some(append),
+            (&raw mut report).cast(),
+            std::ptr::null(),
+        );
+    }
+    report
+}
+
 /// Give unused pages back to the system: MEMORY PURGE.
 pub fn purge() {
     // SAFETY: `arena.4096.purge` (all arenas) takes no value and returns none.

@@ -54,6 +54,11 @@ pub fn now() -> u64 {
     }
 }
 
+/// Whether the processor's counter is used, not the monotonic clock.
+pub fn is_counter() -> bool {
+    counter::now().is_some()
+}
+
 impl Ticks {
     /// Compare the counter with the monotonic clock for two milliseconds.
     pub fn calibrate() -> Ticks {

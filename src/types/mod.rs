@@ -110,6 +110,15 @@ pub fn free_effort(entry: KeyRef) -> usize {
     }
 }
 
+/// Bytes that a key takes: its entry, its value, and its slot in the table.
+pub fn memory_bytes(entry: KeyRef) -> usize {
+    let value = match entry.value() {
+        ValueRef::Int(_) | ValueRef::Str(_) => 0,
+        ValueRef::Obj(value) => value.memory_bytes(),
+    };
+    size_of::<usize>() + entry.alloc_size() + value
+}
+
 /// What OBJECT ENCODING says.
 pub fn encoding_name(entry: KeyRef) -> &'static str {
     match entry.value() {
@@ -127,6 +136,16 @@ impl Value {
             Value::List(list) => list.encoding(),
             Value::Zset(zset) => zset.encoding(),
             Value::Stream(_) => "stream",
+        }
+    }
+
+    /// Heap bytes held.
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Value::Str(string) => string.memory(),
+            Value::List(list) => list.memory_bytes(),
+            Value::Zset(zset) => zset.memory_bytes(),
+            Value::Stream(stream) => stream.memory_bytes(),
         }
     }
 

@@ -190,7 +190,7 @@ fn replybuffer(ctx: &mut Ctx) -> CmdResult {
 /// DEBUG CHANGE-REPL-ID
 fn change_repl_id(ctx: &mut Ctx) -> CmdResult {
     log::info!("Changing replication IDs after receiving change-repl-id");
-    ctx.server.run.repl_id = ctx.server.rng.hex(40);
+    ctx.server.run.replid = ctx.server.rng.hex(40);
     ok(ctx)
 }
 

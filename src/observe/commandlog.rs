@@ -1,0 +1,262 @@
+//! COMMANDLOG: the last commands that were slow, that were large, or whose replies were large. Its first log
+//! is also SLOWLOG, the name it had when it was the only one.
+//!
+//! ```text
+//!   log             an entry's value        kept from                        at most
+//!   slow            microseconds            slowlog-log-slower-than          slowlog-max-len
+//!   large-request   bytes of the request    commandlog-request-larger-than   commandlog-large-request-max-len
+//!   large-reply     bytes of the reply      commandlog-reply-larger-than     commandlog-large-reply-max-len
+//! ```
+//!
+//! `call()` compares three numbers with three thresholds and comes here only when one is reached; a log that
+//! is off has a threshold that nothing reaches. Long commands are kept shortened, and arguments that a
+//! command declared secret ([`crate::observe::redact`]) are not kept at all.
+//!
+//! **Invariant:** a log is never longer than its setting says, also right after the setting was changed
+//! (`a_log_keeps_the_newest`).
+
+use std::collections::VecDeque;
+
+use crate::config::Config;
+use crate::networking::client::Client;
+use crate::observe::redact;
+
+/// Arguments kept of one command, and bytes kept of one argument.
+const ARGC_MAX: usize = 32;
+const ARG_MAX: usize = 128;
+
+pub struct Entry {
+    /// Counts up within its log, never starts anew.
+    pub id: u64,
+    pub time_s: i64,
+    /// Microseconds or bytes, see the table above.
+    pub value: u64,
+    pub argv: Vec<Vec<u8>>,
+    pub peer: Box<str>,
+    pub name: Box<[u8]>,
+}
+
+/// Which log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Slow,
+    LargeRequest,
+    LargeReply,
+}
+
+impl Kind {
+    pub fn by_name(name: &[u8]) -> Option<Kind> {
+        let names: [(&[u8], Kind); 3] = [
+            (b"slow", Kind::Slow),
+            (b"large-request", Kind::LargeRequest),
+            (b"large-reply", Kind::LargeReply),
+        ];
+        names
+            .into_iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known))
+            .map(|(_, kind)| kind)
+    }
+}
+
+pub struct Log {
+    /// Newest first.
+    pub entries: VecDeque<Entry>,
+    next_id: u64,
+    /// Values below are not kept; the largest number switches the log off.
+    threshold: u64,
+    max_len: usize,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log {
+            entries: VecDeque::new(),
+            next_id: 0,
+            threshold: u64::MAX,
+            max_len: 0,
+        }
+    }
+}
+
+impl Log {
+    /// `from` is -1 for off.
+    fn configure(&mut self, from: i64, max_len: u64) {
+        self.max_len = usize::try_from(max_len).unwrap_or(usize::MAX);
+        self.threshold = match u64::try_from(from) {
+            Ok(from) if self.max_len > 0 => from,
+            _ => u64::MAX,
+        };
+        self.entries.truncate(self.max_len);
+    }
+
+    #[inline]
+    pub fn wants(&self, value: u64) -> bool {
+        value >= self.threshold
+    }
+
+    fn push(&mut self, mut entry: Entry) {
+        entry.id = self.next_id;
+        self.next_id += 1;
+        self.entries.truncate(self.max_len.saturating_sub(1));
+        self.entries.push_front(entry);
+    }
+}
+
+#[derive(Default)]
+pub struct CommandLogs {
+    pub slow: Log,
+    pub large_request: Log,
+    pub large_reply: Log,
+    /// Below this many ticks a command is neither slow nor a latency event: one comparison for both.
+    pub threshold_ticks: u64,
+}
+
+impl CommandLogs {
+    /// Take over the settings.
+    pub fn configure(&mut self, config: &Config, clock: &crate::server::clock::Clock) {
+        self.slow
+            .configure(config.slowlog_log_slower_than, config.slowlog_max_len);
+        self.large_request.configure(
+            config.commandlog_request_larger_than,
+            config.commandlog_large_request_max_len,
+        );
+        self.large_reply.configure(
+            config.commandlog_reply_larger_than,
+            config.commandlog_large_reply_max_len,
+        );
+        let latency = match config.latency_monitor_threshold {
+            0 => u64::MAX,
+            ms => ms.saturating_mul(1000),
+        };
+        let least = self.slow.threshold.min(latency);
+        self.threshold_ticks = if least == u64::MAX {
+            u64::MAX
+        } else {
+            clock.ticks_of_us(least)
+        };
+    }
+
+    pub fn log(&mut self, kind: Kind) -> &mut Log {
+        match kind {
+            Kind::Slow => &mut self.slow,
+            Kind::LargeRequest => &mut self.large_request,
+            Kind::LargeReply => &mut self.large_reply,
+        }
+    }
+
+    /// Keep a command in one of the logs, if it belongs there.
+    pub fn push_if_needed(
+        &mut self,
+        kind: Kind,
+        value: u64,
+        c: &Client,
+        argv: &[&[u8]],
+        time_s: i64,
+    ) {
+        if !self.log(kind).wants(value) {
+            return;
+        }
+        let argv = shortened(argv);
+        let name = c.name.clone().unwrap_or_default();
+        self.log(kind).push(Entry {
+            id: 0,
+            time_s,
+            value,
+            argv,
+            peer: c.peer.clone(),
+            name,
+        });
+    }
+}
+
+fn shortened(argv: &[&[u8]]) -> Vec<Vec<u8>> {
+    let whole = argv.len() <= ARGC_MAX;
+    let shown = if whole { argv.len() } else { ARGC_MAX - 1 };
+    let mut out: Vec<Vec<u8>> = argv[..shown]
+        .iter()
+        .enumerate()
+        .map(|(at, arg)| match arg.len() {
+            _ if redact::is_secret(argv, at) => redact::REDACTED.to_vec(),
+            0..=ARG_MAX => arg.to_vec(),
+            len => {
+                let mut cut = arg[..ARG_MAX].to_vec();
+                cut.extend_from_slice(format!("... ({} more bytes)", len - ARG_MAX).as_bytes());
+                cut
+            }
+        })
+        .collect();
+    if !whole {
+        out.push(format!("... ({} more arguments)", argv.len() - shown).into_bytes());
+    }
+    out
+}
+
+/// Bytes of a request as the client sent it: arguments with their lengths and line ends.
+pub fn request_bytes(argv: &[&[u8]]) -> u64 {
+    let header = |n: usize| 1 + n.checked_ilog10().unwrap_or(0) as usize + 1 + 2;
+    let args: usize = argv
+        .iter()
+        .map(|arg| header(arg.len()) + arg.len() + 2)
+        .sum();
+    (header(argv.len()) + args) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(log: &mut Log, value: u64) {
+        let argv = vec![b"ping".to_vec()];
+        log.push(Entry {
+            id: 0,
+            time_s: 0,
+            value,
+            argv,
+            peer: "".into(),
+            name: Box::default(),
+        });
+    }
+
+    #[test]
+    fn a_log_keeps_the_newest() {
+        let mut log = Log::default();
+        log.configure(10, 3);
+        assert!(log.wants(10) && !log.wants(9));
+        (0..5).for_each(|value| push(&mut log, value));
+        let ids = |log: &Log| log.entries.iter().map(|e| e.id).collect::<Vec<_>>();
+        assert_eq!(ids(&log), [4, 3, 2]);
+        log.configure(10, 1);
+        assert_eq!(ids(&log), [4]);
+        log.configure(0, 0);
+        assert!(log.entries.is_empty() && !log.wants(u64::MAX - 1));
+        log.configure(-1, 5);
+        assert!(!log.wants(u64::MAX - 1));
+    }
+
+    #[test]
+    fn long_and_secret_commands_are_shortened() {
+        let long = [b'A'; 129];
+        let kept = shortened(&[b"auth", b"secret", &long]);
+        assert_eq!(kept[1], b"(redacted)");
+        assert!(kept[2].ends_with(b"AA... (1 more bytes)"));
+        let many: Vec<&[u8]> = vec![b"x"; 33];
+        let kept = shortened(&many);
+        assert_eq!(
+            (kept.len(), kept[31].as_slice()),
+            (32, &b"... (2 more arguments)"[..])
+        );
+        assert_eq!(shortened(&many[..32]).len(), 32);
+    }
+
+    #[test]
+    fn a_request_counts_as_it_was_sent() {
+        assert_eq!(
+            request_bytes(&[b"ping"]),
+            b"*1\r\n$4\r\nping\r\n".len() as u64
+        );
+        assert_eq!(
+            request_bytes(&[b"echo", b"0123456789"]),
+            b"*2\r\n$4\r\necho\r\n$10\r\n0123456789\r\n".len() as u64
+        );
+    }
+}

@@ -1,0 +1,97 @@
+//! The memory section; what its figures mean is drawn in `observe::memory`.
+
+use crate::config::Choice;
+use crate::observe::memory::{Report as MemoryReport, excess, ratio};
+use crate::sys::memory as system;
+
+use super::{Report, View};
+
+pub fn memory(view: &View, out: &mut Report) {
+    let (server, report) = (view.server, MemoryReport::make(view.server, view.census()));
+    out.bytes("used_memory", report.used);
+    out.bytes("used_memory_rss", report.rss);
+    out.bytes("used_memory_peak", report.peak);
+    out.field(
+        "used_memory_peak_perc",
+        format_args!("{:.2}%", report.peak_percent()),
+    );
+    out.field("used_memory_overhead", report.overhead);
+    out.field("used_memory_startup", report.startup);
+    out.field("used_memory_dataset", report.dataset());
+    out.field(
+        "used_memory_dataset_perc",
+        format_args!("{:.2}%", report.dataset_percent()),
+    );
+    out.field("allocator_allocated", report.allocator.allocated);
+    out.field("allocator_active", report.allocator.active);
+    out.field("allocator_resident", report.allocator.resident);
+    out.field("allocator_muzzy", 0);
+    out.bytes("total_system_memory", system::system_bytes());
+    scripts(out);
+    out.bytes("maxmemory", server.config.maxmemory as usize);
+    out.field("maxmemory_policy", server.config.maxmemory_policy.name());
+    fragmentation(&report, out);
+    out.field(
+        "mem_not_counted_for_evict",
+        report.used.saturating_sub(server.memory_counted()),
+    );
+    out.field("mem_replication_backlog", 0);
+    out.field("mem_total_replication_buffers", 0);
+    out.field("mem_clients_slaves", report.replicas);
+    out.field("mem_clients_normal", report.clients);
+    out.field("mem_cluster_links", 0);
+    out.field("mem_aof_buffer", 0);
+    out.field("mem_allocator", system::allocator_name());
+    out.field("mem_overhead_db_hashtable_rehashing", report.rehashing);
+    out.field("active_defrag_running", 0);
+    out.field("lazyfree_pending_objects", server.lazyfree.pending());
+    out.field("lazyfreed_objects", server.lazyfree.freed());
+}
+
+/// A server whose scripts were never called has no interpreter yet.
+fn scripts(out: &mut Report) {
+    out.field("used_memory_lua", 0);
+    out.field("used_memory_vm_eval", 0);
+    out.field("used_memory_lua_human", "0B");
+    out.field("used_memory_scripts_eval", 0);
+    out.field("number_of_cached_scripts", 0);
+    out.field("number_of_functions", 0);
+    out.field("number_of_libraries", 0);
+    out.field("used_memory_vm_functions", 0);
+    out.bytes("used_memory_vm_total", 0);
+    out.field("used_memory_functions", 0);
+    out.bytes("used_memory_scripts", 0);
+}
+
+fn fragmentation(report: &MemoryReport, out: &mut Report) {
+    let allocator = &report.allocator;
+    let mut pair = |ratio_name: &str, bytes_name: &str, more: usize, less: usize| {
+        out.decimal(ratio_name, ratio(more, less), 2);
+        out.field(bytes_name, excess(more, less));
+    };
+    let (allocated, active, resident) = (allocator.allocated, allocator.active, allocator.resident);
+    pair(
+        "allocator_frag_ratio",
+        "allocator_frag_bytes",
+        active,
+        allocated,
+    );
+    pair(
+        "allocator_rss_ratio",
+        "allocator_rss_bytes",
+        resident,
+        active,
+    );
+    pair(
+        "rss_overhead_ratio",
+        "rss_overhead_bytes",
+        report.rss,
+        resident,
+    );
+    pair(
+        "mem_fragmentation_ratio",
+        "mem_fragmentation_bytes",
+        report.rss,
+        report.used,
+    );
+}

@@ -1,0 +1,70 @@
+//! INFO's text as a whole.
+
+use super::*;
+use crate::config::Config;
+
+fn ask(wanted: &[&str]) -> String {
+    let mut server = Server::new(Config::default(), Vec::new());
+    let client = Client::detached(1, 0);
+    let wanted: Vec<&[u8]> = wanted.iter().map(|name| name.as_bytes()).collect();
+    info(&mut server, &client, &wanted)
+}
+
+fn titles(text: &str) -> Vec<&str> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .collect()
+}
+
+#[test]
+fn sections_come_once_and_in_order() {
+    let default = ask(&[]);
+    let expected = [
+        "Server",
+        "Clients",
+        "Memory",
+        "Persistence",
+        "Stats",
+        "Replication",
+        "CPU",
+        "Modules",
+        "Errorstats",
+        "Cluster",
+        "Keyspace",
+    ];
+    assert_eq!(titles(&default), expected);
+    assert_eq!(titles(&ask(&["cpu", "default"])), expected);
+    assert_eq!(titles(&ask(&["all"])).len(), 13);
+    assert_eq!(titles(&ask(&["everything", "debug"])).len(), 14);
+    assert_eq!(
+        titles(&ask(&["keyspace", "CPU", "nope", "cpu"])),
+        ["CPU", "Keyspace"]
+    );
+    assert_eq!(ask(&["nope"]), "");
+}
+
+#[test]
+fn every_line_is_a_field_or_a_heading() {
+    let text = ask(&["everything", "debug"]);
+    for line in text.split_terminator("\r\n") {
+        let ok = line.is_empty() || line.starts_with("# ") || line.contains(':');
+        assert!(ok && !line.contains(['\r', '\n']), "{line:?}");
+    }
+    assert!(!text.contains("server_name"));
+    assert!(text.contains(concat!("aeris_version:", env!("CARGO_PKG_VERSION"))));
+    let mut names: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name)
+        .collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count, "a field appears twice");
+}
+
+#[test]
+fn sections_are_parted_by_an_empty_line() {
+    let text = ask(&["modules", "cluster"]);
+    assert_eq!(text, "# Modules\r\n\r\n# Cluster\r\ncluster_enabled:0\r\n");
+}
