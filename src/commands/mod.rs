@@ -5,11 +5,13 @@
 //! (`tests/tidy.rs` reads the `use` lines).
 
 pub mod command;
+pub mod config_cmd;
 pub mod connection;
 pub mod ctx;
 pub mod docs;
 pub mod keys;
 pub mod multi;
+pub mod shutdown;
 pub mod string;
 pub mod table;
 
@@ -17,7 +19,13 @@ use command::Command;
 use table::CommandTable;
 
 /// Every group's rows.
-pub const TABLE: &[&[Command]] = &[connection::TABLE, multi::TABLE, string::TABLE];
+pub const TABLE: &[&[Command]] = &[
+    config_cmd::TABLE,
+    connection::TABLE,
+    multi::TABLE,
+    shutdown::TABLE,
+    string::TABLE,
+];
 
 /// The table that the server looks names up in.
 pub fn table() -> CommandTable {

@@ -1,8 +1,11 @@
 //! What the server knows of itself: INFO, statistics, slow commands, latency, MONITOR.
 
+pub mod crash;
 pub mod histogram;
 pub mod info;
 pub mod latency;
+pub mod log;
 pub mod monitor;
 pub mod slowlog;
 pub mod stats;
+pub mod syscheck;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::state::Server;
+
 /// Distinct error codes counted before errorstats is switched off as a defence against scripts that make
 /// them up.
 const ERROR_CODES_MAX: usize = 128;
@@ -103,10 +105,21 @@ impl Stats {
         self.output_rate.sample(self.net_output_bytes, now_ms);
     }
 
-    /// CONFIG RESETSTAT. Rates and peaks of memory stay.
-    pub fn reset(&mut self) {
+    /// Rates and peaks of memory stay.
+    fn reset(&mut self) {
         let old = std::mem::take(self);
         self.peak_memory = old.peak_memory;
         self.peak_memory_ms = old.peak_memory_ms;
+    }
+}
+
+impl Server {
+    /// CONFIG RESETSTAT.
+    pub fn reset_stats(&mut self) {
+        self.stats.reset();
+        self.lazyfree.reset_stats();
+        for entry in &mut self.commands.entries {
+            entry.stats = Default::default();
+        }
     }
 }

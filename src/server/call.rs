@@ -24,6 +24,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
     let errors = server.stats.error_replies;
     let started = if server.nesting == 0 { server.clock.last } else { ticks::now() };
     let reply_from = c.reply.mark();
+    server.in_flight.begin(argv, c);
 
     let result = (cmd.proc)(&mut Ctx { server, client: c, argv, cmd, bigs });
     if let Err(error) = result {
@@ -31,6 +32,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
         server.stats.count_error(error.code());
     }
 
+    server.in_flight.end();
     let ended = ticks::now();
     server.clock.command_ended(ended);
     let spent = ended.wrapping_sub(started);
