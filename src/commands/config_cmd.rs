@@ -7,14 +7,38 @@ use crate::error::Error;
 use crate::server::apply;
 
 pub const TABLE: &[Command] = &[cmd("config", container, -2, NONE, NONE_CAT).subcommands(&[
-    cmd("get", config_get, -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE_CAT),
+    cmd(
+        "get",
+        config_get,
+        -3,
+        ADMIN | NOSCRIPT | LOADING | STALE,
+        NONE_CAT,
+    ),
     cmd("help", config_help, 2, LOADING | STALE, NONE_CAT),
-    cmd("resetstat", config_resetstat, 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE_CAT)
-        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
-    cmd("rewrite", config_rewrite, 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE_CAT)
-        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
-    cmd("set", config_set, -4, ADMIN | NOSCRIPT | LOADING | STALE, NONE_CAT)
-        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+    cmd(
+        "resetstat",
+        config_resetstat,
+        2,
+        ADMIN | NOSCRIPT | LOADING | STALE,
+        NONE_CAT,
+    )
+    .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+    cmd(
+        "rewrite",
+        config_rewrite,
+        2,
+        ADMIN | NOSCRIPT | LOADING | STALE,
+        NONE_CAT,
+    )
+    .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+    cmd(
+        "set",
+        config_set,
+        -4,
+        ADMIN | NOSCRIPT | LOADING | STALE,
+        NONE_CAT,
+    )
+    .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
 ])];
 
 /// CONFIG GET pattern [pattern ...]
@@ -33,7 +57,10 @@ fn config_set(ctx: &mut Ctx) -> CmdResult {
     if !ctx.argv.len().is_multiple_of(2) {
         return Err(Error::arity("config|set"));
     }
-    let pairs: Vec<(&[u8], &[u8])> = ctx.argv[2..].chunks_exact(2).map(|p| (p[0], p[1])).collect();
+    let pairs: Vec<(&[u8], &[u8])> = ctx.argv[2..]
+        .chunks_exact(2)
+        .map(|p| (p[0], p[1]))
+        .collect();
     let access = Access {
         protected: match ctx.server.config.enable_protected_configs {
             Enable::Yes => true,

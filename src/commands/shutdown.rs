@@ -39,7 +39,9 @@ fn shutdown_command(ctx: &mut Ctx) -> CmdResult {
         return Ok(());
     }
     if !options.now && ctx.client.has(flag::DENY_BLOCKING) {
-        return Err(Error::of("ERR SHUTDOWN without NOW or ABORT isn't allowed for DENY BLOCKING client"));
+        return Err(Error::of(
+            "ERR SHUTDOWN without NOW or ABORT isn't allowed for DENY BLOCKING client",
+        ));
     }
     shutdown::request(ctx.server, ctx.client, ctx.argv, options);
     Ok(())

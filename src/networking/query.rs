@@ -267,7 +267,7 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]]) {
 fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) {
     let rest = if server.config.hide_user_data_from_log { &b"*redacted*"[..] } else { rest };
     log::debug!(
-        "Protocol error ({text}) from client: {}. Query buffer during protocol error: '{}'",
+        "Protocol error ({text}) from client: {}. Query buffer: '{}'",
         crate::networking::describe::describe(server, c),
         printable_excerpt(rest),
     );

@@ -8,8 +8,9 @@
 
 use std::backtrace::Backtrace;
 use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::config::{DEBUG, TABLE};
+use crate::config::{Config, DEBUG, TABLE};
 use crate::networking::client::Client;
 use crate::networking::describe::describe;
 use crate::observe::log::{WarningHead, raw};
@@ -22,14 +23,25 @@ use crate::{REDIS_VERSION, VERSION};
 const ARGC_MAX: usize = 32;
 const ARG_MAX: usize = 1024;
 
-/// From now on signals and panics write a report.
-pub fn install() {
-    crash::install(report_crash);
-    std::panic::set_hook(Box::new(report_panic));
+/// `use-exit-on-panic`: a panic ends the process with exit code 1 instead of SIGABRT.
+static EXIT_ON_PANIC: AtomicBool = AtomicBool::new(false);
+
+/// Follow the settings: signals and panics write a report, or not.
+pub fn configure(config: &Config) {
+    EXIT_ON_PANIC.store(config.use_exit_on_panic, Ordering::Relaxed);
+    if config.crash_log_enabled {
+        crash::install(report_crash);
+        std::panic::set_hook(Box::new(report_panic));
+    } else {
+        crash::uninstall();
+        drop(std::panic::take_hook());
+    }
 }
 
 fn begin() {
-    log_line(format_args!("\n\n=== REDIS BUG REPORT START: Cut & paste starting from here ===\n"));
+    log_line(format_args!(
+        "\n\n=== REDIS BUG REPORT START: Cut & paste starting from here ===\n"
+    ));
 }
 
 /// A line with the usual head, without allocation.
@@ -39,7 +51,11 @@ macro_rules! line {
 
 fn report_crash(c: &Crash) {
     begin();
-    line!("Redis {REDIS_VERSION} (aeris {VERSION}) crashed by signal: {}, si_code: {}", c.signal, c.code);
+    line!(
+        "Redis {REDIS_VERSION} (aeris {VERSION}) crashed by signal: {}, si_code: {}",
+        c.signal,
+        c.code
+    );
     if let Some((pid, uid)) = c.sender {
         line!("Killed by PID: {pid}, UID: {uid}");
     } else if matches!(c.signal, libc::SIGSEGV | libc::SIGBUS) {
@@ -50,7 +66,9 @@ fn report_crash(c: &Crash) {
     log_line(format_args!("\n------ REGISTERS ------\n"));
     for pair in c.registers.chunks(2) {
         let [(name1, value1), (name2, value2)] = [pair[0], pair[1]];
-        log_line(format_args!("{name1}:{value1:016x} {name2}:{value2:016x}\n"));
+        log_line(format_args!(
+            "{name1}:{value1:016x} {name2}:{value2:016x}\n"
+        ));
     }
     end();
 }
@@ -79,6 +97,9 @@ fn report_panic(info: &PanicHookInfo) {
     }
     stack_trace();
     end();
+    if EXIT_ON_PANIC.load(Ordering::Relaxed) {
+        std::process::exit(1);
+    }
     // The process ends by SIGABRT, without a second report.
     crash::uninstall();
 }
@@ -109,7 +130,11 @@ pub fn describe_server(server: &Server) {
     }
     raw("\n------ CONFIG DEBUG OUTPUT ------\n");
     for row in TABLE.iter().filter(|row| row.is(DEBUG)) {
-        raw(&format!("{} {}\n", row.name, String::from_utf8_lossy(&row.get(&server.config))));
+        raw(&format!(
+            "{} {}\n",
+            row.name,
+            String::from_utf8_lossy(&row.get(&server.config))
+        ));
     }
 }
 

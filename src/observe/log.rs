@@ -33,8 +33,9 @@ use crate::config::{Config, LogFormat, LogLevel, LogTimestampFormat, SyslogFacil
 use crate::sys::local_time::LocalTime;
 use crate::sys::{signals, syslog};
 
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 /// What this process is, as the letter in each line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,7 +74,10 @@ pub fn start() {
 
 /// The settings are known: file, level, format, syslog.
 pub fn configure(config: &Config) {
-    let destination = Destination { file: config.logfile.as_path().into(), syslog: config.syslog_enabled };
+    let destination = Destination {
+        file: config.logfile.as_path().into(),
+        syslog: config.syslog_enabled,
+    };
     if DESTINATION.set(destination).is_ok() {
         signals::set_log_file(config.logfile.as_path());
         if config.syslog_enabled {
@@ -115,7 +119,14 @@ fn write_record(out: &mut env_logger::fmt::Formatter, record: &Record) -> io::Re
     if DESTINATION.get().is_some_and(|to| to.syslog) {
         syslog::write(priority(record.level()), &record.args().to_string());
     }
-    writeln!(out, "{}{}", Head { level: record.level() }, Message(record.args()))
+    writeln!(
+        out,
+        "{}{}",
+        Head {
+            level: record.level()
+        },
+        Message(record.args())
+    )
 }
 
 /// What stands before the message.
@@ -129,7 +140,11 @@ impl fmt::Display for Head {
         let role = ROLE.load(Ordering::Relaxed);
         if FORMAT.load(Ordering::Relaxed) == LogFormat::Logfmt as u8 {
             let level = level_name(self.level);
-            return write!(f, "pid={pid} role={} timestamp=\"{Stamp}\" level={level} message=", role_name(role));
+            return write!(
+                f,
+                "pid={pid} role={} timestamp=\"{Stamp}\" level={level} message=",
+                role_name(role)
+            );
         }
         write!(f, "{pid}:{} {Stamp} {} ", role as char, sign(self.level))
     }
@@ -143,7 +158,11 @@ impl fmt::Display for Message<'_> {
         if FORMAT.load(Ordering::Relaxed) != LogFormat::Logfmt as u8 {
             return f.write_fmt(*self.0);
         }
-        let text = self.0.to_string().replace('"', "'").replace(['\n', '\r'], " ");
+        let text = self
+            .0
+            .to_string()
+            .replace('"', "'")
+            .replace(['\n', '\r'], " ");
         write!(f, "\"{text}\"")
     }
 }
@@ -153,22 +172,37 @@ pub struct Stamp;
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let ms = now.subsec_millis();
         let style = TIMESTAMP.load(Ordering::Relaxed);
         if style == LogTimestampFormat::Milliseconds as u8 {
             return write!(f, "{}", now.as_millis());
         }
-        let LocalTime { year, month, day, hour, minute, second, offset_minutes } =
-            LocalTime::at(now.as_secs() as i64);
+        let LocalTime {
+            year,
+            month,
+            day,
+            hour,
+            minute,
+            second,
+            offset_minutes,
+        } = LocalTime::at(now.as_secs() as i64);
         if style == LogTimestampFormat::Iso8601 as u8 {
             let sign = if offset_minutes < 0 { '-' } else { '+' };
             let (east, month) = (offset_minutes.abs(), month + 1);
-            write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}")?;
+            write!(
+                f,
+                "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}"
+            )?;
             return write!(f, "{sign}{:02}:{:02}", east / 60, east % 60);
         }
         let month = MONTHS[month];
-        write!(f, "{day:02} {month} {year} {hour:02}:{minute:02}:{second:02}.{ms:03}")
+        write!(
+            f,
+            "{day:02} {month} {year} {hour:02}:{minute:02}:{second:02}.{ms:03}"
+        )
     }
 }
 
@@ -248,9 +282,11 @@ impl Write for Sink {
 /// right after.
 fn write_out(bytes: &[u8]) -> io::Result<()> {
     match DESTINATION.get() {
-        Some(to) if !to.file.as_os_str().is_empty() => {
-            OpenOptions::new().append(true).create(true).open(&to.file)?.write_all(bytes)
-        }
+        Some(to) if !to.file.as_os_str().is_empty() => OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&to.file)?
+            .write_all(bytes),
         _ => {
             let mut rest = bytes;
             while !rest.is_empty() {
@@ -268,8 +304,10 @@ mod tests {
 
     #[test]
     fn the_four_signs() {
-        let signs: String =
-            [Level::Warn, Level::Info, Level::Debug, Level::Trace].map(sign).iter().collect();
+        let signs: String = [Level::Warn, Level::Info, Level::Debug, Level::Trace]
+            .map(sign)
+            .iter()
+            .collect();
         assert_eq!(signs, "#*-.");
     }
 

@@ -14,7 +14,7 @@
 
 use crate::config::{Access, Apply, OomScoreAdj, SetError};
 use crate::networking::accept;
-use crate::observe::log as logging;
+use crate::observe::{crash, log as logging};
 use crate::server::start;
 use crate::state::Server;
 use crate::sys::{memory, process, signals};
@@ -26,7 +26,9 @@ type Refusal = String;
 pub fn set(server: &mut Server, pairs: &[(&[u8], &[u8])], access: Access) -> Result<(), SetError> {
     let change = server.config.set(pairs, access)?;
     for (done, step) in change.steps.iter().enumerate() {
-        let Err(reason) = apply(server, step.apply) else { continue };
+        let Err(reason) = apply(server, step.apply) else {
+            continue;
+        };
         log::warn!(
             "Failed applying new configuration. Possibly related to new {} setting. Restoring previous settings.",
             step.name
@@ -41,6 +43,7 @@ pub fn set(server: &mut Server, pairs: &[(&[u8], &[u8])], access: Access) -> Res
     }
     // What is derived from settings and cheap to derive is derived again, whatever changed.
     server.configure();
+    crash::configure(&server.config);
     Ok(())
 }
 
@@ -79,7 +82,10 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             Ok(())
         }
         Apply::SlowlogMaxLen => {
-            server.slowlog.entries.truncate(server.config.slowlog_max_len as usize);
+            server
+                .slowlog
+                .entries
+                .truncate(server.config.slowlog_max_len as usize);
             Ok(())
         }
         // Read by `Server::configure`, or each time that they are needed.
@@ -150,7 +156,10 @@ impl Server {
             OomScoreAdj::Absolute => (class_value, true),
         };
         process::set_oom_score_adj(wanted.clamp(-1000, 1000)).map_err(|e| {
-            log::warn!("Unable to write oom_score_adj: {}", crate::sys::error_text(&e));
+            log::warn!(
+                "Unable to write oom_score_adj: {}",
+                crate::sys::error_text(&e)
+            );
             "Failed to apply new oom_score_adj configuration, check server logs.".to_string()
         })?;
         self.process.oom_score_changed = changed;

@@ -28,7 +28,9 @@ Examples:
 
 /// Arguments as text, for INFO and titles.
 pub fn lossy(argv: &[OsString]) -> Vec<String> {
-    argv.iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
+    argv.iter()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Questions that need no server. `None`: start one.
@@ -74,7 +76,11 @@ pub fn build_id() -> String {
 
 /// Write patterns to so much memory and read them back, address by address.
 fn test_memory(megabytes: &str) -> ExitCode {
-    let Some(words) = megabytes.parse::<usize>().ok().filter(|mb| *mb > 0).and_then(|mb| mb.checked_mul(1 << 17))
+    let Some(words) = megabytes
+        .parse::<usize>()
+        .ok()
+        .filter(|mb| *mb > 0)
+        .and_then(|mb| mb.checked_mul(1 << 17))
     else {
         eprintln!("Please specify the amount of memory to test in megabytes.");
         return ExitCode::FAILURE;
@@ -89,9 +95,16 @@ fn test_memory(megabytes: &str) -> ExitCode {
     for pattern in [0u64, u64::MAX, 0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa] {
         // The address is part of the pattern, so that a line which selects a wrong cell shows.
         let wanted = |at: usize| pattern ^ at as u64;
-        memory.iter_mut().enumerate().for_each(|(at, word)| *word = wanted(at));
+        memory
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, word)| *word = wanted(at));
         let memory = std::hint::black_box(&memory);
-        errors += memory.iter().enumerate().filter(|(at, word)| **word != wanted(*at)).count() as u64;
+        errors += memory
+            .iter()
+            .enumerate()
+            .filter(|(at, word)| **word != wanted(*at))
+            .count() as u64;
     }
     if errors > 0 {
         println!("\n*** MEMORY ERROR DETECTED: {errors} errors ***");
@@ -129,7 +142,10 @@ impl Directives for Renaming {
 /// Read file, standard input and options; set the log up as they say.
 pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
     let mut config = Config::default();
-    let mut renaming = Renaming { table: commands::table(), done: Vec::new() };
+    let mut renaming = Renaming {
+        table: commands::table(),
+        done: Vec::new(),
+    };
     if let Err(error) = load(&mut config, &parse_args(&argv[1..]), &mut renaming) {
         match &error {
             StartError::Open { .. } => log::warn!("{error}"),
@@ -146,21 +162,36 @@ mod tests {
     use super::*;
 
     fn rename(lines: &[(&str, &str)]) -> Vec<Result<(), String>> {
-        let mut renaming = Renaming { table: commands::table(), done: Vec::new() };
-        lines.iter().map(|(from, to)| renaming.rename_command(from.as_bytes(), to.as_bytes())).collect()
+        let mut renaming = Renaming {
+            table: commands::table(),
+            done: Vec::new(),
+        };
+        lines
+            .iter()
+            .map(|(from, to)| renaming.rename_command(from.as_bytes(), to.as_bytes()))
+            .collect()
     }
 
     #[test]
     fn renamed_commands() {
         assert_eq!(rename(&[("get", "fetch"), ("fetch", "")]), [Ok(()), Ok(())]);
-        assert_eq!(rename(&[("nope", "x")]), [Err("No such command in rename-command".into())]);
-        assert_eq!(rename(&[("get", "set")]), [Err("Target command name already exists".into())]);
+        assert_eq!(
+            rename(&[("nope", "x")]),
+            [Err("No such command in rename-command".into())]
+        );
+        assert_eq!(
+            rename(&[("get", "set")]),
+            [Err("Target command name already exists".into())]
+        );
     }
 
     #[test]
     fn version_has_redis_s_shape() {
         let line = version_line();
-        assert!(line.starts_with("Redis server v=7.2.4 sha=00000000:0 malloc=jemalloc-"), "{line}");
+        assert!(
+            line.starts_with("Redis server v=7.2.4 sha=00000000:0 malloc=jemalloc-"),
+            "{line}"
+        );
         assert_eq!(line.rsplit("build=").next().unwrap().len(), 16);
     }
 }

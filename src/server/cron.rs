@@ -18,6 +18,9 @@ const REHASH_BUDGET: Duration = Duration::from_millis(1);
 
 pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     server.clock.update();
+    if server.config.watchdog_period != 0 {
+        crate::sys::signals::set_alarm(server.config.watchdog_period);
+    }
     server.stats.sample_rates(server.clock.now_ms);
     note_peak_memory(server);
     server.evict.configure(&server.config);

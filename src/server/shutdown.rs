@@ -53,7 +53,9 @@ pub fn request(server: &mut Server, c: &mut Client, argv: &[&[u8]], options: Opt
 
 /// Before the loop sleeps: was SHUTDOWN called in this turn?
 pub fn handle_request(server: &mut Server) {
-    let Some(options) = server.shutdown.requested.take() else { return };
+    let Some(options) = server.shutdown.requested.take() else {
+        return;
+    };
     let in_progress = server.shutdown.pending.is_some();
     if in_progress || prepare(server, options).is_err() {
         refuse_clients(server);
@@ -70,7 +72,9 @@ pub fn cron(server: &mut Server) {
         }
         return;
     }
-    let Some(signal) = signals::shutdown_asked() else { return };
+    let Some(signal) = signals::shutdown_asked() else {
+        return;
+    };
     let options = if signal == libc::SIGINT {
         server.config.shutdown_on_sigint
     } else {
@@ -148,7 +152,9 @@ fn give_up_waiting(server: &mut Server) {
 /// Tell everybody who called SHUTDOWN that the server goes on.
 fn refuse_clients(server: &mut Server) {
     for r in std::mem::take(&mut server.shutdown.clients) {
-        let Some(mut c) = server.net.clients.take_ref(r) else { continue };
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
         let error = Error::of("ERR Errors trying to SHUTDOWN. Check logs.");
         c.reply.error(&error);
         server.stats.count_error(error.code());

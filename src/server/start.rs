@@ -68,7 +68,10 @@ pub fn announce(config: &Config, with_arguments: bool) {
     }
     let idle = config.without_effect();
     if !idle.is_empty() {
-        log::info!("Settings that are accepted but have no effect here: {}", idle.join(", "));
+        log::info!(
+            "Settings that are accepted but have no effect here: {}",
+            idle.join(", ")
+        );
     }
 }
 
@@ -101,7 +104,9 @@ pub fn raise_open_files(maxclients: u32) -> Result<(), TooFewFiles> {
                 );
                 return Err(TooFewFiles { clients });
             }
-            log::warn!("You requested maxclients of {maxclients} requiring at least {wanted} max file descriptors.");
+            log::warn!(
+                "You requested maxclients of {maxclients} requiring at least {wanted} max file descriptors."
+            );
             log::warn!(
                 "Server can't set maximum open files to {wanted} because of OS error: {}.",
                 sys::error_text(&reason)
@@ -136,9 +141,7 @@ pub fn rename_commands(server: &mut Server, renames: &Renames) {
 pub fn set_up_process(server: &mut Server) {
     logging::set_role(logging::Role::Primary);
     signals::install();
-    if server.config.crash_log_enabled {
-        crash::install();
-    }
+    crash::configure(&server.config);
     if server.config.disable_thp {
         // Kernels without huge pages have nothing to disable.
         let _ = process::disable_huge_pages();
@@ -151,7 +154,10 @@ pub fn set_up_process(server: &mut Server) {
     if !server.config.server_cpulist.is_empty()
         && process::set_cpu_affinity(&server.config.server_cpulist.to_str_lossy()).is_none()
     {
-        log::warn!("Can't set the CPU affinity of the server to {}", server.config.server_cpulist);
+        log::warn!(
+            "Can't set the CPU affinity of the server to {}",
+            server.config.server_cpulist
+        );
     }
     log::info!("monotonic clock: {}", sys::ticks::source());
     write_pidfile(server);
@@ -190,7 +196,10 @@ pub fn set_title(server: &Server) {
 /// The title of this process, or of a child whose name takes the place of the executable's.
 pub fn expand_title(server: &Server, name: &str) -> String {
     let config = &server.config;
-    let address = config.bind.first().map_or("*", |bind| bind.strip_prefix('-').unwrap_or(bind));
+    let address = config
+        .bind
+        .first()
+        .map_or("*", |bind| bind.strip_prefix('-').unwrap_or(bind));
     let listening = if config.port != 0 {
         format!("{address}:{}", config.port)
     } else if config.tls_port != 0 {
@@ -198,11 +207,22 @@ pub fn expand_title(server: &Server, name: &str) -> String {
     } else {
         config.unixsocket.to_string()
     };
-    let file = config.file.as_ref().map_or(String::new(), |file| file.display().to_string());
+    let file = config
+        .file
+        .as_ref()
+        .map_or(String::new(), |file| file.display().to_string());
     let variables = [
         ("{title}", name.to_string()),
         ("{listen-addr}", listening),
-        ("{server-mode}", if config.cluster_enabled { "[cluster]" } else { "" }.to_string()),
+        (
+            "{server-mode}",
+            if config.cluster_enabled {
+                "[cluster]"
+            } else {
+                ""
+            }
+            .to_string(),
+        ),
         ("{port}", config.port.to_string()),
         ("{tls-port}", config.tls_port.to_string()),
         ("{unixsocket}", config.unixsocket.to_string()),
@@ -215,8 +235,16 @@ pub fn expand_title(server: &Server, name: &str) -> String {
 
 /// A drawing for people; one line for a log file, unless `always-show-logo`.
 fn show_logo(server: &Server) {
-    let mode = if server.config.cluster_enabled { "cluster" } else { "standalone" };
-    let port = if server.config.port != 0 { server.config.port } else { server.config.tls_port };
+    let mode = if server.config.cluster_enabled {
+        "cluster"
+    } else {
+        "standalone"
+    };
+    let port = if server.config.port != 0 {
+        server.config.port
+    } else {
+        server.config.tls_port
+    };
     let to_terminal = server.config.logfile.is_empty() && process::stdout_is_terminal();
     if server.config.syslog_enabled || !(server.config.always_show_logo || to_terminal) {
         return log::info!("Running mode={mode}, port={port}.");
@@ -241,8 +269,12 @@ fn show_logo(server: &Server) {
 
 /// The kernel silently cuts the backlog.
 fn warn_about_backlog(config: &Config) {
-    let Ok(text) = std::fs::read_to_string("/proc/sys/net/core/somaxconn") else { return };
-    let Ok(max) = text.trim().parse::<u32>() else { return };
+    let Ok(text) = std::fs::read_to_string("/proc/sys/net/core/somaxconn") else {
+        return;
+    };
+    let Ok(max) = text.trim().parse::<u32>() else {
+        return;
+    };
     if max > 0 && max < config.tcp_backlog {
         log::warn!(
             "WARNING: The TCP backlog setting of {} cannot be enforced because /proc/sys/net/core/somaxconn is set \
@@ -267,7 +299,10 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
         return Err(ExitCode::FAILURE);
     }
     let el = init::event_loop(server).map_err(|e| {
-        log::warn!("Failed creating the event loop. Error message: '{}'", sys::error_text(&e));
+        log::warn!(
+            "Failed creating the event loop. Error message: '{}'",
+            sys::error_text(&e)
+        );
         ExitCode::FAILURE
     })?;
     let waker = el.waker();

@@ -49,12 +49,19 @@ static REPORTED: AtomicBool = AtomicBool::new(false);
 pub fn install(hook: Hook) {
     HOOK.get_or_init(|| hook);
     use_own_stack();
-    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT] {
+    for signal in [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGABRT,
+    ] {
         // SAFETY: a zeroed sigaction is valid; the handler has the type that SA_SIGINFO asks for.
         unsafe {
             let mut act: libc::sigaction = std::mem::zeroed();
             act.sa_sigaction = handler as *const () as usize;
-            act.sa_flags = libc::SA_NODEFER | libc::SA_RESETHAND | libc::SA_SIGINFO | libc::SA_ONSTACK;
+            act.sa_flags =
+                libc::SA_NODEFER | libc::SA_RESETHAND | libc::SA_SIGINFO | libc::SA_ONSTACK;
             libc::sigemptyset(&mut act.sa_mask);
             libc::sigaction(signal, &act, std::ptr::null_mut());
         }
@@ -67,7 +74,13 @@ pub fn install(hook: Hook) {
 
 /// No more reports: `crash-log-enabled no`.
 pub fn uninstall() {
-    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT] {
+    for signal in [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGABRT,
+    ] {
         reset(signal);
     }
 }
@@ -84,8 +97,16 @@ pub fn claim_report() -> bool {
 
 /// Give this thread room to report a stack overflow.
 fn use_own_stack() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
+        return;
+    }
     let memory = Box::leak(vec![0u8; STACK_BYTES].into_boxed_slice());
-    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: STACK_BYTES };
+    let stack = libc::stack_t {
+        ss_sp: memory.as_mut_ptr().cast(),
+        ss_flags: 0,
+        ss_size: STACK_BYTES,
+    };
     // SAFETY: the memory is leaked, so it is there for as long as the kernel may use it.
     unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) };
 }
@@ -170,8 +191,8 @@ unsafe fn registers(context: *mut c_void) -> Registers {
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 unsafe fn registers(context: *mut c_void) -> Registers {
     const NAMES: [&str; 16] = [
-        "X0 ", "X1 ", "X2 ", "X3 ", "X4 ", "X5 ", "X6 ", "X7 ", "X8 ", "X16", "X17", "X18", "X19", "X20",
-        "X29", "X30",
+        "X0 ", "X1 ", "X2 ", "X3 ", "X4 ", "X5 ", "X6 ", "X7 ", "X8 ", "X16", "X17", "X18", "X19",
+        "X20", "X29", "X30",
     ];
     const AT: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 17, 18, 19, 20, 29, 30];
     // SAFETY: on Linux the context is a ucontext_t.
@@ -186,7 +207,10 @@ unsafe fn registers(context: *mut c_void) -> Registers {
 
 /// # Safety
 /// None needed: other systems' contexts are not read.
-#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
 unsafe fn registers(_: *mut c_void) -> Registers {
     [("", 0); 18]
 }
@@ -233,8 +257,14 @@ pub fn watch<T>(subject: &T, report: Describe<T>) {
         }
     }
     SUBJECT_FN.store(report as usize, Ordering::Relaxed);
-    SUBJECT_CALL.store(call::<T> as fn(*const (), usize) as usize, Ordering::Relaxed);
-    SUBJECT.store(std::ptr::from_ref(subject).cast_mut().cast(), Ordering::Release);
+    SUBJECT_CALL.store(
+        call::<T> as fn(*const (), usize) as usize,
+        Ordering::Relaxed,
+    );
+    SUBJECT.store(
+        std::ptr::from_ref(subject).cast_mut().cast(),
+        Ordering::Release,
+    );
 }
 
 /// The subject is about to go.
@@ -265,7 +295,10 @@ pub struct InFlight<C> {
 
 impl<C> Default for InFlight<C> {
     fn default() -> InFlight<C> {
-        InFlight { argv: None, client: std::ptr::null() }
+        InFlight {
+            argv: None,
+            client: std::ptr::null(),
+        }
     }
 }
 
@@ -285,7 +318,8 @@ impl<C> InFlight<C> {
     /// The running command's arguments and client. Only for a crash report, after which nothing runs on.
     pub fn get(&self) -> Option<(&[&[u8]], &C)> {
         // SAFETY: set by `begin`, whose caller keeps both until `end`.
-        self.argv.map(|argv| unsafe { (&*argv as &[&[u8]], &*self.client) })
+        self.argv
+            .map(|argv| unsafe { (&*argv as &[&[u8]], &*self.client) })
     }
 }
 

@@ -17,7 +17,10 @@ pub fn daemonize() -> io::Result<()> {
         ForkResult::Child => {}
     }
     setsid()?;
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let null = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     for standard in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
         // SAFETY: both are numbers of open files; std's handles of the three own no state that this breaks.
         if unsafe { libc::dup2(null.as_raw_fd(), standard) } < 0 {
@@ -68,7 +71,10 @@ pub fn raise_open_files(wanted: u64) -> OpenFiles {
     if raised && limit >= wanted {
         return OpenFiles::Enough;
     }
-    OpenFiles::Fewer { limit: if raised { limit } else { soft }, reason }
+    OpenFiles::Fewer {
+        limit: if raised { limit } else { soft },
+        reason,
+    }
 }
 
 /// Let a crash leave a core file, if the hard limit allows one.
@@ -83,7 +89,10 @@ const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
 /// How readily the kernel kills this process when memory runs out: -1000 never, 1000 first.
 pub fn oom_score_adj() -> io::Result<i32> {
-    std::fs::read_to_string(OOM_SCORE_ADJ)?.trim().parse().map_err(io::Error::other)
+    std::fs::read_to_string(OOM_SCORE_ADJ)?
+        .trim()
+        .parse()
+        .map_err(io::Error::other)
 }
 
 pub fn set_oom_score_adj(score: i32) -> io::Result<()> {

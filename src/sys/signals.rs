@@ -6,7 +6,7 @@
 //!
 //! Crashes are in `sys::crash`.
 
-use std::ffi::{CString, c_int};
+use std::ffi::{CString, c_int, c_void};
 use std::fmt::{self, Write};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -56,7 +56,11 @@ pub fn set_wake(wake: impl Fn() + Send + Sync + 'static) {
 pub fn install() {
     handle(libc::SIGTERM, shutdown_handler as *const () as usize);
     handle(libc::SIGINT, shutdown_handler as *const () as usize);
-    handle(libc::SIGALRM, alarm_handler as *const () as usize);
+    handle_with(
+        libc::SIGALRM,
+        alarm_handler as *const () as usize,
+        libc::SA_SIGINFO,
+    );
     handle(libc::SIGHUP, libc::SIG_IGN);
     handle(libc::SIGPIPE, libc::SIG_IGN);
 }
@@ -69,11 +73,16 @@ pub fn restore_defaults() {
 }
 
 fn handle(signal: c_int, action: usize) {
+    handle_with(signal, action, 0);
+}
+
+fn handle_with(signal: c_int, action: usize, flags: c_int) {
     // SAFETY: a zeroed sigaction is valid; `action` is SIG_IGN, SIG_DFL or a handler that only does what is
     // allowed in one.
     unsafe {
         let mut act: libc::sigaction = std::mem::zeroed();
         act.sa_sigaction = action;
+        act.sa_flags = flags;
         libc::sigemptyset(&mut act.sa_mask);
         libc::sigaction(signal, &act, std::ptr::null_mut());
     }
@@ -81,23 +90,38 @@ fn handle(signal: c_int, action: usize) {
 
 /// SIGALRM after `ms` milliseconds, unless it is set again before: what the software watchdog runs on. 0 is off.
 pub fn set_alarm(ms: u32) {
-    let time = libc::timeval { tv_sec: (ms / 1000) as _, tv_usec: ((ms % 1000) * 1000) as _ };
-    let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
-    let timer = libc::itimerval { it_value: time, it_interval: never };
+    let time = libc::timeval {
+        tv_sec: (ms / 1000) as _,
+        tv_usec: ((ms % 1000) * 1000) as _,
+    };
+    let never = libc::timeval {
+        tv_sec: 0,
+        tv_usec: 0,
+    };
+    let timer = libc::itimerval {
+        it_value: time,
+        it_interval: never,
+    };
     // SAFETY: the timer lives during the call.
     unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
 }
 
 extern "C" fn shutdown_handler(signal: c_int) {
     let errno = errno::save();
-    let name = if signal == libc::SIGINT { "SIGINT" } else { "SIGTERM" };
+    let name = if signal == libc::SIGINT {
+        "SIGINT"
+    } else {
+        "SIGTERM"
+    };
     if ASKED.load(Ordering::Relaxed) != 0 && signal == libc::SIGINT {
         handler_line(format_args!("You insist... exiting now."));
         // SAFETY: ends the process without running anything more.
         unsafe { libc::_exit(1) };
     }
     if LOADING.load(Ordering::Relaxed) {
-        handler_line(format_args!("Received shutdown signal during loading, exiting now."));
+        handler_line(format_args!(
+            "Received shutdown signal during loading, exiting now."
+        ));
         // SAFETY: as above.
         unsafe { libc::_exit(0) };
     }
@@ -110,11 +134,20 @@ extern "C" fn shutdown_handler(signal: c_int) {
 }
 
 /// Somebody, or the watchdog, wants to know what the server is doing.
-extern "C" fn alarm_handler(_: c_int) {
+extern "C" fn alarm_handler(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     let errno = errno::save();
+    // SAFETY: the kernel passes a valid pointer to a handler with SA_SIGINFO.
+    let by_timer = unsafe { (*info).si_code } > 0;
+    let title = if by_timer {
+        "WATCHDOG TIMER EXPIRED"
+    } else {
+        "Received SIGALRM"
+    };
     with_log_fd(|fd| {
-        say(fd, format_args!("\n--- WATCHDOG TIMER EXPIRED ---\n"));
-        say(fd, format_args!("Received SIGALRM\n\n------ STACK TRACE ------\n"));
+        say(
+            fd,
+            format_args!("\n--- {title} ---\n\n------ STACK TRACE ------\n"),
+        );
         super::crash::symbols_to(fd);
         say(fd, format_args!("\n------ STACK TRACE DONE ------\n"));
         say(fd, format_args!("--------\n"));
@@ -133,7 +166,9 @@ fn handler_line(text: fmt::Arguments) {
 
 /// Calls `f` with a descriptor of the log. Does not allocate.
 pub(super) fn with_log_fd(f: impl FnOnce(c_int)) {
-    let Some(path) = LOG_FILE.get() else { return f(libc::STDOUT_FILENO) };
+    let Some(path) = LOG_FILE.get() else {
+        return f(libc::STDOUT_FILENO);
+    };
     // SAFETY: a C string that lives for ever; the descriptor is closed below and nowhere else.
     unsafe {
         let flags = libc::O_APPEND | libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC;
@@ -147,7 +182,10 @@ pub(super) fn with_log_fd(f: impl FnOnce(c_int)) {
 
 /// Write a line that fits a small buffer on the stack; what is over is cut.
 pub(super) fn say(fd: c_int, text: fmt::Arguments) {
-    let mut line = Line { bytes: [0; 512], len: 0 };
+    let mut line = Line {
+        bytes: [0; 512],
+        len: 0,
+    };
     // A cut line says enough.
     let _ = line.write_fmt(text);
     // SAFETY: the first `len` bytes of the buffer are initialised. If the log can't be written there is
@@ -166,7 +204,11 @@ impl Write for Line {
         let n = text.len().min(room);
         self.bytes[self.len..self.len + n].copy_from_slice(&text.as_bytes()[..n]);
         self.len += n;
-        if n == text.len() { Ok(()) } else { Err(fmt::Error) }
+        if n == text.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
     }
 }
 
