@@ -1,24 +1,36 @@
-//! aeris-server: settings, sockets, loop.
+//! aeris-server: from arguments to the running loop.
 
-use aeris::config::Config;
-use aeris::networking::accept;
-use aeris::server::{init, shutdown};
+use std::process::ExitCode;
+
+use aeris::observe::log;
+use aeris::server::{cli, shutdown, start};
 use aeris::state::Server;
 
-fn main() {
-    let argv: Vec<String> = std::env::args().collect();
-    let mut config = Config::default();
-    if let Some(at) = argv.iter().position(|a| a == "--port") {
-        config.port = argv[at + 1].parse().unwrap();
+fn main() -> ExitCode {
+    let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(code) = cli::answer(&argv) {
+        return code;
     }
-    let mut server = Server::new(config, argv);
-    if let Err(e) = accept::listen(&mut server) {
-        eprintln!("{e}");
-        std::process::exit(1);
-    }
-    let mut el = init::event_loop(&mut server).expect("loop");
-    if let Err(e) = el.run(&mut server) {
-        eprintln!("{e}");
-    }
-    shutdown::finish(&mut server);
+    log::start();
+    let (mut config, renames) = match cli::configure(&argv) {
+        Ok(configured) => configured,
+        Err(code) => return code,
+    };
+    start::enter_background(&config);
+    start::announce(&config, argv.len() > 1);
+    start::limit_clients_to_open_files(&mut config);
+
+    let mut server = Server::new(config, cli::lossy(&argv));
+    start::rename_commands(&mut server, &renames);
+    start::set_up_process(&mut server);
+    let mut el = match start::listen(&mut server) {
+        Ok(el) => el,
+        Err(code) => return code,
+    };
+    start::ready(&server);
+
+    start::watch_for_crashes(&server);
+    let ended = el.run(&mut server);
+    start::unwatch_for_crashes();
+    shutdown::finish(&mut server, ended)
 }

@@ -37,6 +37,9 @@ pub struct Server {
     /// `None` when the allocator keeps no statistics.
     pub memory: Option<crate::sys::memory::ThreadCounters>,
     pub shutdown: Shutdown,
+    pub process: ProcessState,
+    /// The command being run, for a crash report.
+    pub in_flight: crate::sys::crash::InFlight<crate::networking::client::Client>,
     pub evict: crate::db::evict::Eviction,
     pub rng: Random,
     pub run: RunInfo,
@@ -87,6 +90,15 @@ pub struct RunInfo {
     pub start_ms: i64,
     /// Bytes in use when the server was ready and empty.
     pub startup_memory: usize,
+}
+
+/// What this process looked like before settings changed it.
+#[derive(Default)]
+pub struct ProcessState {
+    /// `oom_score_adj` when the server started, or when it last was left alone.
+    pub oom_score_base: i32,
+    /// The settings have changed `oom_score_adj`.
+    pub oom_score_changed: bool,
 }
 
 /// What DEBUG switches for tests.

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod command;
 pub mod commandlog;
+pub mod config_cmd;
 pub mod connection;
 pub mod ctx;
 pub mod debug;
@@ -19,6 +20,7 @@ pub mod memory;
 pub mod monitor;
 pub mod multi;
 pub mod pubsub;
+pub mod shutdown;
 pub mod status;
 pub mod string;
 pub mod table;
@@ -30,6 +32,7 @@ use table::CommandTable;
 pub const TABLE: &[&[Command]] = &[
     client::TABLE,
     commandlog::TABLE,
+    config_cmd::TABLE,
     connection::TABLE,
     debug::TABLE,
     generic::TABLE,
@@ -39,6 +42,7 @@ pub const TABLE: &[&[Command]] = &[
     monitor::TABLE,
     multi::TABLE,
     pubsub::TABLE,
+    shutdown::TABLE,
     status::TABLE,
     string::TABLE,
 ];

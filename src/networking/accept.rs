@@ -1,14 +1,16 @@
 //! Listening and accepting: TCP on any number of addresses, a unix socket.
 
 use ae::{Class, EventLoop, Io, Mask, Token};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use std::fmt;
 use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
+use crate::config::Config;
 use crate::networking::client::{Client, flag};
 use crate::networking::connection::Connection;
 use crate::networking::query::read_handler;
@@ -29,44 +31,63 @@ manually just for testing, restart it with the '--protected-mode no' option. 4) 
 password for the default user. NOTE: You only need to do one of the above things in order for the server to \
 start accepting connections from the outside.\r\n";
 
+/// Why the server can't listen, in the words of the log's last line before it gives up.
+#[derive(Debug)]
+pub enum ListenError {
+    Tcp { port: u16 },
+    Unix { reason: io::Error },
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenError::Tcp { port } => {
+                write!(f, "Failed listening on port {port} (tcp), aborting.")
+            }
+            ListenError::Unix { reason } => {
+                write!(
+                    f,
+                    "Failed opening Unix socket: bind: {}",
+                    crate::sys::error_text(reason)
+                )
+            }
+        }
+    }
+}
+
 /// Open all listening sockets that the settings name. An address with a leading `-` may be unavailable.
-pub fn listen(server: &mut Server) -> io::Result<()> {
+pub fn listen(server: &mut Server) -> Result<(), ListenError> {
     server.net.tcp = listen_tcp(&server.config)?;
     if !server.config.unixsocket.is_empty() && server.net.unix.is_none() {
-        server.net.unix = Some((listen_unix(&server.config)?, None));
+        let listener =
+            listen_unix(&server.config).map_err(|reason| ListenError::Unix { reason })?;
+        server.net.unix = Some((listener, None));
     }
     Ok(())
 }
 
-fn listen_tcp(config: &crate::config::Config) -> io::Result<Vec<(TcpListener, Option<Token>)>> {
+fn listen_tcp(config: &Config) -> Result<Vec<(TcpListener, Option<Token>)>, ListenError> {
     let mut listeners = Vec::new();
-    if config.port == 0 {
-        return Ok(listeners);
-    }
-    for address in &config.bind {
+    let addresses = if config.port == 0 {
+        &[][..]
+    } else {
+        &config.bind[..]
+    };
+    for address in addresses {
         let (name, optional) = match address.strip_prefix('-') {
             Some(name) => (name, true),
             None => (address.as_str(), false),
         };
-        match listen_on(name, config.port as u16, config.tcp_backlog as i32) {
+        match listen_on(name, config) {
             Ok(listener) => listeners.push((listener, None)),
-            Err(e) => {
+            Err((call, e)) => {
                 log::warn!(
-                    "Warning: Could not create server TCP listening socket {name}:{}: {}",
+                    "Warning: Could not create server TCP listening socket {name}:{}: {call}{}",
                     config.port,
                     crate::sys::error_text(&e)
                 );
-                let absent = matches!(
-                    e.raw_os_error(),
-                    Some(
-                        libc::EADDRNOTAVAIL
-                            | libc::EAFNOSUPPORT
-                            | libc::EPROTONOSUPPORT
-                            | libc::ENOPROTOOPT
-                    )
-                ) || e.kind() == ErrorKind::InvalidInput;
-                if !(optional && absent) {
-                    return Err(e);
+                if !is_absent(&e, optional) {
+                    return Err(ListenError::Tcp { port: config.port });
                 }
             }
         }
@@ -74,32 +95,59 @@ fn listen_tcp(config: &crate::config::Config) -> io::Result<Vec<(TcpListener, Op
     Ok(listeners)
 }
 
-fn listen_on(name: &str, port: u16, backlog: i32) -> io::Result<TcpListener> {
-    let addresses: Vec<SocketAddr> = match name {
-        "*" => vec![([0, 0, 0, 0], port).into()],
-        "::*" => vec![(std::net::Ipv6Addr::UNSPECIFIED, port).into()],
-        name => (name, port)
-            .to_socket_addrs()
-            .map_err(|_| ErrorKind::InvalidInput)?
-            .collect(),
+/// The address, or its whole protocol, does not exist here: no reason to give up the others.
+fn is_absent(e: &io::Error, optional: bool) -> bool {
+    match e.raw_os_error() {
+        Some(libc::EADDRNOTAVAIL) => optional,
+        Some(libc::ENOPROTOOPT | libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT) => true,
+        Some(libc::EPFNOSUPPORT | libc::EAFNOSUPPORT) => true,
+        _ => false,
+    }
+}
+
+/// On failure, the call that failed as the log names it.
+fn listen_on(name: &str, config: &Config) -> Result<TcpListener, (&'static str, io::Error)> {
+    let port = config.port;
+    let address: SocketAddr = match name {
+        "*" => ([0, 0, 0, 0], port).into(),
+        "::*" => (Ipv6Addr::UNSPECIFIED, port).into(),
+        name => {
+            let found = (name, port)
+                .to_socket_addrs()
+                .ok()
+                .and_then(|mut found| found.next());
+            found.ok_or_else(|| ("", io::Error::other("Name or service not known")))?
+        }
     };
-    let address = *addresses.first().ok_or(ErrorKind::AddrNotAvailable)?;
+    let of = |call| move |e| (call, e);
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
-    )?;
+    )
+    .map_err(of("socket: "))?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(true).map_err(of("setsockopt: "))?;
     }
-    socket.set_reuse_address(true)?;
-    socket.bind(&SockAddr::from(address))?;
-    socket.listen(backlog)?;
-    socket.set_nonblocking(true)?;
+    socket
+        .set_reuse_address(true)
+        .map_err(of("setsockopt SO_REUSEADDR: "))?;
+    if config.socket_mark_id != 0
+        && let Err(e) = socket.set_mark(config.socket_mark_id)
+    {
+        log::warn!("setsockopt: {}", crate::sys::error_text(&e));
+    }
+    socket
+        .bind(&SockAddr::from(address))
+        .map_err(of("bind: "))?;
+    socket
+        .listen(config.tcp_backlog as i32)
+        .map_err(of("listen: "))?;
+    socket.set_nonblocking(true).map_err(of("fcntl: "))?;
     Ok(socket.into())
 }
 
-fn listen_unix(config: &crate::config::Config) -> io::Result<UnixListener> {
+fn listen_unix(config: &Config) -> io::Result<UnixListener> {
     let path = config.unixsocket.as_path();
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
@@ -132,14 +180,42 @@ pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::R
     Ok(())
 }
 
-/// `port` or `bind` changed: close the old sockets, open new ones.
-pub fn relisten(el: &mut EventLoop<Server>, server: &mut Server) {
-    for (_, token) in server.net.tcp.drain(..) {
-        token.map(|t| el.remove_file(t));
+/// `port` or `bind` changed: open the new sockets now, so that CONFIG SET can say whether that worked. The
+/// loop is told before it sleeps ([`rewatch`]). On failure the old sockets go on.
+///
+/// The old ones are in the way of new ones on the same port, but the loop still watches them, and what is
+/// watched must not be closed. So they stop listening (`shutdown`), and start again if they have to stay.
+pub fn relisten(server: &mut Server) -> Result<(), ListenError> {
+    for (listener, _) in &server.net.tcp {
+        // One that can't stop makes the new one fail, which is reported there.
+        let _ = SockRef::from(listener).shutdown(std::net::Shutdown::Both);
     }
     match listen_tcp(&server.config) {
-        Ok(listeners) => server.net.tcp = listeners,
-        Err(e) => log::warn!("Failed listening on port {}: {e}", server.config.port),
+        Ok(listeners) => {
+            let old = std::mem::replace(&mut server.net.tcp, listeners);
+            server
+                .net
+                .retired
+                .extend(old.into_iter().filter(|(_, token)| token.is_some()));
+            server.net.relisten = true;
+            Ok(())
+        }
+        Err(failure) => {
+            for (listener, _) in &server.net.tcp {
+                if let Err(e) = SockRef::from(listener).listen(server.config.tcp_backlog as i32) {
+                    log::warn!("Can't listen again: {}", crate::sys::error_text(&e));
+                }
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Watch the new listening sockets, close the old ones.
+pub fn rewatch(el: &mut EventLoop<Server>, server: &mut Server) {
+    for (listener, token) in server.net.retired.drain(..) {
+        token.map(|t| el.remove_file(t));
+        drop(listener);
     }
     if let Err(e) = watch_listeners(el, server) {
         log::warn!("Can't watch the listening sockets: {e}");

@@ -140,7 +140,9 @@ pub struct Net {
     pub parsed: ParseTable,
     /// Reply buffers that no client holds at the moment.
     pub spare_replies: Vec<Vec<u8>>,
-    /// The bind addresses or the port changed: listen anew before the loop sleeps.
+    /// Listening sockets that were replaced; closed when the loop no longer watches them.
+    pub retired: Vec<(TcpListener, Option<Token>)>,
+    /// There are listening sockets that the loop has not heard of.
     pub relisten: bool,
     /// The loop must be told of a new number of clients: `maxclients` changed.
     pub resize: bool,
@@ -174,6 +176,7 @@ impl Net {
             read_buffer: Vec::new(),
             parsed: ParseTable::default(),
             spare_replies: Vec::new(),
+            retired: Vec::new(),
             relisten: false,
             resize: false,
             cron_cursor: 0,

@@ -109,12 +109,15 @@ fn note_read(
         Some(Err(e)) if e.kind() == ErrorKind::WouldBlock => Io::Drained,
         Some(Err(e)) if e.kind() == ErrorKind::Interrupted => Io::More,
         Some(Err(e)) => {
-            log::debug!(target: "verbose", "Reading from client: {e}");
+            log::debug!("Reading from client: {e}");
             Net::close_asap(&mut server.net.close_asap, c);
             Io::Drained
         }
         _ => {
-            log::debug!(target: "verbose", "Client closed connection {}", crate::networking::describe::describe(server, c));
+            log::debug!(
+                "Client closed connection {}",
+                crate::networking::describe::describe(server, c)
+            );
             Net::close_asap(&mut server.net.close_asap, c);
             Io::Drained
         }
@@ -311,9 +314,13 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]]) {
 }
 
 fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) {
+    let rest = if server.config.hide_user_data_from_log {
+        &b"*redacted*"[..]
+    } else {
+        rest
+    };
     log::debug!(
-        target: "verbose",
-        "Protocol error ({text}) from client: {}. Query buffer during protocol error: '{}'",
+        "Protocol error ({text}) from client: {}. Query buffer: '{}'",
         crate::networking::describe::describe(server, c),
         printable_excerpt(rest),
     );

@@ -92,7 +92,7 @@ pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
             Err(e) if e.kind() == ErrorKind::WouldBlock => break,
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             Err(e) => {
-                log::debug!(target: "verbose", "Error writing to client: {e}");
+                log::debug!("Error writing to client: {e}");
                 Net::close_asap(&mut server.net.close_asap, c);
                 return Io::Drained;
             }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   timeouts of blocked clients -> short expire cycle -> unblocked clients' requests -> AOF
-//!   -> replies -> closing clients
+//!   -> SHUTDOWN -> replies -> closing clients
 //! ```
 //!
 //! **Invariant:** the AOF is written before any reply leaves: a reply promises the log.
@@ -11,16 +11,15 @@ use ae::EventLoop;
 
 use crate::db::{blocked, expire};
 use crate::networking::{accept, close, evict, query, write};
+use crate::server::shutdown;
 use crate::state::Server;
 
 pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
-    if server.shutdown.asked_by_signal != 0 {
-        crate::server::shutdown::handle_signal(server);
-    }
     blocked::handle_timeouts(server);
     expire::fast_cycle(server);
     blocked::handle_ready_keys(server);
     query::process_unblocked_clients(server);
+    shutdown::handle_request(server);
     write::handle_clients_with_pending_writes(el, server);
     close::free_clients_in_async_queue(el, server);
     if evict::evict_clients(server) {
@@ -42,7 +41,7 @@ pub fn after_sleep(_: &mut EventLoop<Server>, server: &mut Server) {
 /// Changes of settings that need the loop.
 fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
     if std::mem::take(&mut server.net.relisten) {
-        accept::relisten(el, server);
+        accept::rewatch(el, server);
     }
     if std::mem::take(&mut server.net.resize) {
         let wanted = crate::server::init::event_loop_size(&server.config);

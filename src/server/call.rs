@@ -25,6 +25,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
         ticks::now()
     };
     let reply_from = c.reply.mark();
+    server.in_flight.begin(argv, c);
 
     let result = (cmd.proc)(&mut Ctx {
         server,
@@ -39,6 +40,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
         server.stats.count_error(error.code());
     }
 
+    server.in_flight.end();
     let ended = ticks::now();
     server.clock.command_ended(ended);
     let spent = ended.wrapping_sub(started);

@@ -19,6 +19,9 @@ const REHASH_BUDGET: Duration = Duration::from_millis(1);
 
 pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     server.clock.update();
+    if server.config.watchdog_period != 0 {
+        crate::sys::signals::set_alarm(server.config.watchdog_period);
+    }
     if server.debug.no_cron {
         return Some(Duration::from_millis(100));
     }
@@ -26,7 +29,7 @@ pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -
     server.stats.sample_rates(server.clock.now_ms);
     server.note_peak_memory();
     server.evict.configure(&server.config);
-    crate::server::shutdown::handle_signal(server);
+    crate::server::shutdown::cron(server);
     end_pause(server);
     clients_cron(server);
     databases_cron(server);
@@ -115,7 +118,7 @@ fn close_if_idle(server: &mut Server, c: &mut Client) {
     let exempt = flag::REPLICA | flag::PRIMARY | flag::BLOCKED | flag::PUBSUB;
     let idle_s = (server.clock.now_ms - c.last_interaction_ms) / 1000;
     if server.config.timeout != 0 && !c.has(exempt) && idle_s > server.config.timeout as i64 {
-        log::debug!(target: "verbose", "Closing idle client");
+        log::debug!("Closing idle client");
         Net::close_asap(&mut server.net.close_asap, c);
     }
 }

@@ -17,7 +17,7 @@ use crate::sys;
 use crate::util::random::Random;
 
 /// File descriptors that are not clients: logs, listeners, the AOF, children's pipes.
-const RESERVED_FDS: usize = 32;
+pub const RESERVED_FDS: usize = 32;
 /// More than that for the loop: sockets that are about to be refused, links, children.
 const LOOP_INCREMENT: usize = RESERVED_FDS + 96;
 
@@ -52,6 +52,8 @@ impl Server {
             lazyfree: sys::lazyfree::LazyFree::start(),
             memory: sys::memory::ThreadCounters::of_this_thread(),
             shutdown: Default::default(),
+            process: Default::default(),
+            in_flight: Default::default(),
             evict: crate::db::evict::Eviction::new(rng.next_u64()),
             run: RunInfo::new(&mut rng, argv, clock.now_ms),
             debug: Default::default(),

@@ -1,65 +1,181 @@
-//! Stopping: SHUTDOWN, SIGTERM and SIGINT. A stop is asked for, prepared, and then the loop ends.
+//! Stopping: SHUTDOWN, SIGTERM and SIGINT.
+//!
+//! ```text
+//!   SHUTDOWN ─> request ─┐ (before_sleep)               ┌─> replicas behind? wait ─┐
+//!                        ├─> prepare: what has to be     │   (cron: caught up, or    │
+//!   signal ───> cron ────┘   saved? ────────────────────┘    the time is over)      │
+//!                                   refused: the client      │                      v
+//!                                   is told, go on   <───────┴── save ── stop the loop ─> finish
+//! ```
+//!
+//! A command only asks; the saving happens between two turns, after all commands of a turn and before their
+//! replies. So everything that was acknowledged has been saved, and everything saved is acknowledged.
 
-use crate::state::Server;
+use std::io;
+use std::process::ExitCode;
+
+use sd_notify::NotifyState;
+
+use crate::config::ShutdownFlags;
+use crate::db::blocked;
+use crate::error::Error;
+use crate::networking::client::{Client, ClientRef};
+use crate::networking::query::reference;
+use crate::server::start::tell_supervisor;
+use crate::state::{BlockKind, PausePurpose, Server};
+use crate::sys::signals;
 
 /// The options of SHUTDOWN.
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub struct Options {
-    pub save: bool,
-    pub nosave: bool,
-    pub now: bool,
-    pub force: bool,
-}
+pub type Options = ShutdownFlags;
+
+/// Why a stop was refused; the log has the details.
+#[derive(Debug)]
+pub struct Refused;
 
 #[derive(Default)]
 pub struct Shutdown {
-    /// Set by the signal handlers: SIGINT 2, SIGTERM 15.
-    pub asked_by_signal: i32,
-    /// A stop that waits for replicas: its options and its deadline.
+    /// SHUTDOWN was called in this turn.
+    requested: Option<Options>,
+    /// A stop that waits for replicas: its options, and the Unix time in milliseconds at which it waits no more.
     pub pending: Option<(Options, i64)>,
+    /// Who called SHUTDOWN and hears of it only if it fails.
+    clients: Vec<ClientRef>,
     /// The loop ends after this turn.
     pub now: bool,
 }
 
-/// Leave no trace of a running server: the last lines of the log, the pid file, the unix socket.
-pub fn finish(server: &mut Server) {
-    if !server.config.pidfile.is_empty() {
-        log::info!("Removing the pid file.");
-        // It may never have been written, or be gone already.
-        let _ = std::fs::remove_file(server.config.pidfile.as_path());
-    }
-    if server.net.unix.take().is_some() {
-        log::info!("Removing the unix socket file.");
-        let _ = std::fs::remove_file(server.config.unixsocket.as_path());
-    }
-    server.net.tcp.clear();
-    log::warn!("Redis is now ready to exit, bye bye...");
+/// SHUTDOWN: stop after this turn. The client waits for the connection to end, or for an error.
+pub fn request(server: &mut Server, c: &mut Client, argv: &[&[u8]], options: Options) {
+    blocked::block(server, c, BlockKind::Shutdown, argv, 0);
+    server.shutdown.clients.push(reference(c));
+    server.shutdown.requested = Some(options);
 }
 
-/// Prepare to stop. `Err`: something could not be saved and `force` was not said.
-pub fn prepare(server: &mut Server, options: Options) -> Result<(), ()> {
-    log::warn!("User requested shutdown...");
-    let _ = options;
-    server.shutdown.pending = None;
+/// Before the loop sleeps: was SHUTDOWN called in this turn?
+pub fn handle_request(server: &mut Server) {
+    let Some(options) = server.shutdown.requested.take() else {
+        return;
+    };
+    let in_progress = server.shutdown.pending.is_some();
+    if in_progress || prepare(server, options).is_err() {
+        refuse_clients(server);
+    }
+}
+
+/// From the cron: a signal, or the end of a wait.
+pub fn cron(server: &mut Server) {
+    if let Some((options, deadline_ms)) = server.shutdown.pending {
+        if (server.clock.now_ms >= deadline_ms || replicas_are_ready(server))
+            && stop(server, options).is_err()
+        {
+            refuse_clients(server);
+        }
+        return;
+    }
+    let Some(signal) = signals::shutdown_asked() else {
+        return;
+    };
+    let options = if signal == libc::SIGINT {
+        server.config.shutdown_on_sigint
+    } else {
+        server.config.shutdown_on_sigterm
+    };
+    if prepare(server, options).is_err() {
+        signals::clear_shutdown();
+    }
+}
+
+/// SHUTDOWN ABORT. False: nothing is in progress.
+pub fn abort(server: &mut Server) -> bool {
+    let in_progress = server.shutdown.pending.is_some() || server.shutdown.requested.is_some();
+    if !in_progress && signals::shutdown_asked().is_none() {
+        return false;
+    }
+    log::info!("Shutdown manually aborted.");
+    server.shutdown.requested = None;
+    signals::clear_shutdown();
+    give_up_waiting(server);
+    refuse_clients(server);
+    true
+}
+
+/// Begin to stop. `Ok`: stopping, or waiting for replicas; the cron goes on then.
+fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
+    if server.loading {
+        // Half a data set must not take the place of the whole one.
+        (options.save, options.nosave) = (false, true);
+    }
+    log::info!("User requested shutdown...");
+    tell_supervisor(&server.config, &[NotifyState::Stopping]);
+    let timeout_ms = server.config.shutdown_timeout as i64 * 1000;
+    if !options.now && timeout_ms > 0 && !replicas_are_ready(server) {
+        log::info!("Waiting for replicas before shutting down.");
+        let deadline_ms = server.clock.now_ms + timeout_ms;
+        server.shutdown.pending = Some((options, deadline_ms));
+        server.pause_clients(PausePurpose::Shutdown, i64::MAX, false);
+        return Ok(());
+    }
+    stop(server, options)
+}
+
+/// Whether no replica would lose a write.
+fn replicas_are_ready(_: &Server) -> bool {
+    true
+}
+
+/// Save what has to be saved and let the loop end.
+fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
+    if save(server, options).is_err() && !options.force {
+        log::warn!("Errors trying to shut down the server. Check the logs for more information.");
+        give_up_waiting(server);
+        signals::clear_shutdown();
+        return Err(Refused);
+    }
     server.shutdown.now = true;
     Ok(())
 }
 
-/// From the cron: a signal asked for a stop.
-pub fn handle_signal(server: &mut Server) {
-    let signal = std::mem::take(&mut server.shutdown.asked_by_signal);
-    let flags = match signal {
-        0 => return,
-        libc::SIGINT => server.config.shutdown_on_sigint,
-        _ => server.config.shutdown_on_sigterm,
-    };
-    let options = Options {
-        save: flags.save,
-        nosave: flags.nosave,
-        now: flags.now,
-        force: flags.force,
-    };
-    if prepare(server, options).is_err() {
-        log::warn!("Errors trying to shut down the server. Check the logs for more information.");
+/// The seam for persistence: end the children, flush and fsync the AOF, write the last snapshot.
+fn save(_: &mut Server, _: Options) -> Result<(), Refused> {
+    Ok(())
+}
+
+fn give_up_waiting(server: &mut Server) {
+    if server.shutdown.pending.take().is_some() {
+        server.unpause_clients(PausePurpose::Shutdown);
     }
+}
+
+/// Tell everybody who called SHUTDOWN that the server goes on.
+fn refuse_clients(server: &mut Server) {
+    for r in std::mem::take(&mut server.shutdown.clients) {
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
+        let error = Error::of("ERR Errors trying to SHUTDOWN. Check logs.");
+        c.reply.error(&error);
+        server.stats.count_error(error.code());
+        blocked::unblock(server, &mut c);
+        server.net.clients.put(c);
+    }
+}
+
+/// The loop has ended: leave no trace of a running server.
+pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
+    if let Err(e) = ended {
+        log::warn!("The event loop failed: {}", crate::sys::error_text(&e));
+        return ExitCode::FAILURE;
+    }
+    if !server.config.pidfile.is_empty() {
+        log::info!("Removing the pid file.");
+        // It may never have been written, or be gone already.
+        let _ = std::fs::remove_file(&server.config.pidfile);
+    }
+    server.net.tcp.clear();
+    if server.net.unix.take().is_some() {
+        log::info!("Removing the unix socket file.");
+        let _ = std::fs::remove_file(&server.config.unixsocket);
+    }
+    log::warn!("Redis is now ready to exit, bye bye...");
+    ExitCode::SUCCESS
 }

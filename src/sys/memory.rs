@@ -192,6 +192,13 @@ pub fn purge() {
     }
 }
 
+/// `jemalloc-bg-thread`: let a thread of the allocator's own give unused pages back.
+pub fn set_background_thread(on: bool) {
+    if tikv_jemalloc_ctl::background_thread::write(on).is_err() {
+        log::warn!("jemalloc can't switch its background thread");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

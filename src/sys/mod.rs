@@ -2,9 +2,15 @@
 //! in `ds`.
 #![allow(unsafe_code)]
 
+pub mod crash;
 pub mod lazyfree;
+pub mod local_time;
 pub mod memory;
+pub mod process;
+pub mod signals;
+pub mod syslog;
 pub mod ticks;
+pub mod title;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -59,6 +59,15 @@ pub fn is_counter() -> bool {
     counter::now().is_some()
 }
 
+/// What commands are timed with, for the log.
+pub fn source() -> &'static str {
+    if counter::now().is_some() {
+        "processor time stamp counter"
+    } else {
+        "POSIX clock_gettime"
+    }
+}
+
 impl Ticks {
     /// Compare the counter with the monotonic clock for two milliseconds.
     pub fn calibrate() -> Ticks {

@@ -1,0 +1,324 @@
+//! The log: the `log` crate's macros in front, env_logger behind, Redis's lines in between.
+//!
+//! ```text
+//!   12345:M 22 Nov 2026 18:00:00.123 * Ready to accept connections tcp
+//!   pid   | local time               |  message
+//!         role: C child or starting, M primary, S replica, X sentinel
+//!                                    level
+//! ```
+//!
+//! | `loglevel` | shows | macro | sign |
+//! |---|---|---|---|
+//! | warning | what somebody should look at | `warn!`, `error!` | `#` |
+//! | notice | what happens seldom and matters | `info!` | `*` |
+//! | verbose | what happens now and then | `debug!` | `-` |
+//! | debug | everything | `trace!` | `.` |
+//! | nothing | | | |
+//!
+//! The file is opened for each line, as Redis does: a log that is rotated away needs no signal. A log is global
+//! by nature, and so are the few settings here; all others belong to the server.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::{Level, LevelFilter, Record};
+
+use crate::config::{Config, LogFormat, LogLevel, LogTimestampFormat, SyslogFacility};
+use crate::sys::local_time::LocalTime;
+use crate::sys::{signals, syslog};
+
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+
+/// What this process is, as the letter in each line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Before the server is up, and forked children.
+    Child = b'C' as isize,
+    Primary = b'M' as isize,
+    Replica = b'S' as isize,
+    Sentinel = b'X' as isize,
+}
+
+static ROLE: AtomicU8 = AtomicU8::new(Role::Child as u8);
+static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Legacy as u8);
+static TIMESTAMP: AtomicU8 = AtomicU8::new(LogTimestampFormat::Legacy as u8);
+
+/// Where lines go; fixed once the settings are read.
+struct Destination {
+    /// Empty: standard output.
+    file: PathBuf,
+    syslog: bool,
+}
+
+static DESTINATION: OnceLock<Destination> = OnceLock::new();
+
+/// Log to standard output until [`configure`] says otherwise. For `main`; a second call does nothing.
+pub fn start() {
+    let mut builder = env_logger::Builder::new();
+    // Other crates' lines are no part of a server's log.
+    builder.filter_module("aeris", LevelFilter::Trace);
+    builder.format(|out, record| write_record(out, record));
+    builder.target(env_logger::Target::Pipe(Box::new(Sink)));
+    if builder.try_init().is_ok() {
+        set_level(LogLevel::Notice);
+    }
+}
+
+/// The settings are known: file, level, format, syslog.
+pub fn configure(config: &Config) {
+    let destination = Destination {
+        file: config.logfile.as_path().into(),
+        syslog: config.syslog_enabled,
+    };
+    if DESTINATION.set(destination).is_ok() {
+        signals::set_log_file(config.logfile.as_path());
+        if config.syslog_enabled {
+            syslog::open(&config.syslog_ident, facility(config.syslog_facility));
+        }
+    }
+    set_level(config.loglevel);
+    set_format(config);
+}
+
+/// `loglevel`
+pub fn set_level(level: LogLevel) {
+    log::set_max_level(match level {
+        LogLevel::Debug => LevelFilter::Trace,
+        LogLevel::Verbose => LevelFilter::Debug,
+        LogLevel::Notice => LevelFilter::Info,
+        LogLevel::Warning => LevelFilter::Warn,
+        LogLevel::Nothing => LevelFilter::Off,
+    });
+}
+
+/// `log-format` and `log-timestamp-format`
+pub fn set_format(config: &Config) {
+    FORMAT.store(config.log_format as u8, Ordering::Relaxed);
+    TIMESTAMP.store(config.log_timestamp_format as u8, Ordering::Relaxed);
+}
+
+pub fn set_role(role: Role) {
+    ROLE.store(role as u8, Ordering::Relaxed);
+}
+
+/// Text without a line's head, such as a report. Not for syslog, which wants lines.
+pub fn raw(text: &str) {
+    // A log that can't be written has nobody to complain to.
+    let _ = write_out(text.as_bytes());
+}
+
+fn write_record(out: &mut env_logger::fmt::Formatter, record: &Record) -> io::Result<()> {
+    if DESTINATION.get().is_some_and(|to| to.syslog) {
+        syslog::write(priority(record.level()), &record.args().to_string());
+    }
+    writeln!(
+        out,
+        "{}{}",
+        Head {
+            level: record.level()
+        },
+        Message(record.args())
+    )
+}
+
+/// What stands before the message.
+struct Head {
+    level: Level,
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pid = std::process::id();
+        let role = ROLE.load(Ordering::Relaxed);
+        if FORMAT.load(Ordering::Relaxed) == LogFormat::Logfmt as u8 {
+            let level = level_name(self.level);
+            return write!(
+                f,
+                "pid={pid} role={} timestamp=\"{Stamp}\" level={level} message=",
+                role_name(role)
+            );
+        }
+        write!(f, "{pid}:{} {Stamp} {} ", role as char, sign(self.level))
+    }
+}
+
+/// The message, quoted where the format wants quotes.
+struct Message<'a>(&'a fmt::Arguments<'a>);
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if FORMAT.load(Ordering::Relaxed) != LogFormat::Logfmt as u8 {
+            return f.write_fmt(*self.0);
+        }
+        let text = self
+            .0
+            .to_string()
+            .replace('"', "'")
+            .replace(['\n', '\r'], " ");
+        write!(f, "\"{text}\"")
+    }
+}
+
+/// Now, in the format that the settings ask for.
+pub struct Stamp;
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let ms = now.subsec_millis();
+        let style = TIMESTAMP.load(Ordering::Relaxed);
+        if style == LogTimestampFormat::Milliseconds as u8 {
+            return write!(f, "{}", now.as_millis());
+        }
+        let LocalTime {
+            year,
+            month,
+            day,
+            hour,
+            minute,
+            second,
+            offset_minutes,
+        } = LocalTime::at(now.as_secs() as i64);
+        if style == LogTimestampFormat::Iso8601 as u8 {
+            let sign = if offset_minutes < 0 { '-' } else { '+' };
+            let (east, month) = (offset_minutes.abs(), month + 1);
+            write!(
+                f,
+                "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}"
+            )?;
+            return write!(f, "{sign}{:02}:{:02}", east / 60, east % 60);
+        }
+        let month = MONTHS[month];
+        write!(
+            f,
+            "{day:02} {month} {year} {hour:02}:{minute:02}:{second:02}.{ms:03}"
+        )
+    }
+}
+
+/// The head of a crash report's lines: like a warning's, made without allocation.
+pub struct WarningHead;
+
+impl fmt::Display for WarningHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Head { level: Level::Warn }.fmt(f)
+    }
+}
+
+fn sign(level: Level) -> char {
+    match level {
+        Level::Error | Level::Warn => '#',
+        Level::Info => '*',
+        Level::Debug => '-',
+        Level::Trace => '.',
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Error | Level::Warn => "warning",
+        Level::Info => "notice",
+        Level::Debug => "info",
+        Level::Trace => "debug",
+    }
+}
+
+fn role_name(role: u8) -> &'static str {
+    match role {
+        b'M' => "primary",
+        b'S' => "replica",
+        b'X' => "sentinel",
+        _ => "RDB/AOF",
+    }
+}
+
+fn priority(level: Level) -> i32 {
+    match level {
+        Level::Error | Level::Warn => libc::LOG_WARNING,
+        Level::Info => libc::LOG_NOTICE,
+        Level::Debug => libc::LOG_INFO,
+        Level::Trace => libc::LOG_DEBUG,
+    }
+}
+
+fn facility(setting: SyslogFacility) -> i32 {
+    match setting {
+        SyslogFacility::User => libc::LOG_USER,
+        SyslogFacility::Local0 => libc::LOG_LOCAL0,
+        SyslogFacility::Local1 => libc::LOG_LOCAL1,
+        SyslogFacility::Local2 => libc::LOG_LOCAL2,
+        SyslogFacility::Local3 => libc::LOG_LOCAL3,
+        SyslogFacility::Local4 => libc::LOG_LOCAL4,
+        SyslogFacility::Local5 => libc::LOG_LOCAL5,
+        SyslogFacility::Local6 => libc::LOG_LOCAL6,
+        SyslogFacility::Local7 => libc::LOG_LOCAL7,
+    }
+}
+
+/// What env_logger writes whole lines to.
+struct Sink;
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_out(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// std's buffer for standard output is passed by: a line is out when this returns, also when a child is forked
+/// right after.
+fn write_out(bytes: &[u8]) -> io::Result<()> {
+    match DESTINATION.get() {
+        Some(to) if !to.file.as_os_str().is_empty() => OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&to.file)?
+            .write_all(bytes),
+        _ => {
+            let mut rest = bytes;
+            while !rest.is_empty() {
+                let written = nix::unistd::write(io::stdout().as_fd(), rest)?;
+                rest = &rest[written..];
+            }
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_four_signs() {
+        let signs: String = [Level::Warn, Level::Info, Level::Debug, Level::Trace]
+            .map(sign)
+            .iter()
+            .collect();
+        assert_eq!(signs, "#*-.");
+    }
+
+    /// `12345:C 22 Nov 2026 18:00:00.123 # `
+    #[test]
+    fn a_head_has_redis_s_shape() {
+        let head = WarningHead.to_string();
+        let words: Vec<&str> = head.split(' ').collect();
+        assert_eq!(words.len(), 7, "{head:?}");
+        assert_eq!(words[0], format!("{}:C", std::process::id()));
+        assert!(MONTHS.contains(&words[2]), "{head:?}");
+        assert_eq!((words[4].len(), words[5]), (12, "#"), "{head:?}");
+    }
+}

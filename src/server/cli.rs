@@ -1,0 +1,197 @@
+//! The command line: questions that are answered at once, and the settings for everything else.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::commands;
+use crate::commands::table::CommandTable;
+use crate::config::{Config, Directives, StartError, load, parse_args};
+use crate::{REDIS_VERSION, observe, sys};
+
+const USAGE: &str = "\
+Usage: ./redis-server [/path/to/redis.conf] [options] [-]
+       ./redis-server - (read config from stdin)
+       ./redis-server -v or --version
+       ./redis-server -h or --help
+       ./redis-server --test-memory <megabytes>
+       ./redis-server --check-system
+
+Examples:
+       ./redis-server (run the server with default conf)
+       echo 'maxmemory 128mb' | ./redis-server -
+       ./redis-server /etc/redis/6379.conf
+       ./redis-server --port 7777
+       ./redis-server --port 7777 --replicaof 127.0.0.1 8888
+       ./redis-server /etc/myredis.conf --loglevel verbose -
+       ./redis-server /etc/myredis.conf --loglevel verbose
+";
+
+/// Arguments as text, for INFO and titles.
+pub fn lossy(argv: &[OsString]) -> Vec<String> {
+    argv.iter()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Questions that need no server. `None`: start one.
+pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
+    let words = lossy(argv);
+    let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+    match words[..] {
+        ["-v" | "--version"] => println!("{}", version_line()),
+        ["-h" | "--help"] => {
+            eprint!("{USAGE}");
+            return Some(ExitCode::FAILURE);
+        }
+        ["--test-memory", megabytes] => return Some(test_memory(megabytes)),
+        ["--test-memory"] => {
+            eprintln!("Please specify the amount of memory to test in megabytes.");
+            eprintln!("Example: ./redis-server --test-memory 4096\n");
+            return Some(ExitCode::FAILURE);
+        }
+        ["--check-system"] => return Some(observe::syscheck::report()),
+        _ => return None,
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+/// `Redis server v=7.2.4 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=<16 hex>`
+fn version_line() -> String {
+    format!(
+        "Redis server v={REDIS_VERSION} sha=00000000:0 malloc={} bits={} build={}",
+        sys::memory::allocator_name(),
+        usize::BITS,
+        build_id(),
+    )
+}
+
+/// A number that changes with the version: what package tools compare.
+pub fn build_id() -> String {
+    let digest = crc_fast::checksum(
+        crc_fast::CrcAlgorithm::Crc64Redis,
+        concat!(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")).as_bytes(),
+    );
+    format!("{digest:016x}")
+}
+
+/// Write patterns to so much memory and read them back, address by address.
+fn test_memory(megabytes: &str) -> ExitCode {
+    let Some(words) = megabytes
+        .parse::<usize>()
+        .ok()
+        .filter(|mb| *mb > 0)
+        .and_then(|mb| mb.checked_mul(1 << 17))
+    else {
+        eprintln!("Please specify the amount of memory to test in megabytes.");
+        return ExitCode::FAILURE;
+    };
+    let mut memory: Vec<u64> = Vec::new();
+    if memory.try_reserve_exact(words).is_err() {
+        eprintln!("Unable to allocate {megabytes} megabytes: Cannot allocate memory");
+        return ExitCode::FAILURE;
+    }
+    memory.resize(words, 0);
+    let mut errors = 0u64;
+    for pattern in [0u64, u64::MAX, 0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa] {
+        // The address is part of the pattern, so that a line which selects a wrong cell shows.
+        let wanted = |at: usize| pattern ^ at as u64;
+        memory
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, word)| *word = wanted(at));
+        let memory = std::hint::black_box(&memory);
+        errors += memory
+            .iter()
+            .enumerate()
+            .filter(|(at, word)| **word != wanted(*at))
+            .count() as u64;
+    }
+    if errors > 0 {
+        println!("\n*** MEMORY ERROR DETECTED: {errors} errors ***");
+        return ExitCode::FAILURE;
+    }
+    println!("\nYour memory passed this test.");
+    println!("Please if you are still in doubt use the following two tools:");
+    println!("1) memtest86: http://www.memtest86.com/");
+    println!("2) memtester: http://pyropus.ca/software/memtester/");
+    ExitCode::SUCCESS
+}
+
+/// Renamed commands in the order of their lines: (old, new).
+pub type Renames = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// `rename-command` lines, tried on a table of their own: the server's does not exist yet.
+struct Renaming {
+    table: CommandTable,
+    done: Renames,
+}
+
+impl Directives for Renaming {
+    fn rename_command(&mut self, from: &[u8], to: &[u8]) -> Result<(), String> {
+        if self.table.lookup(from).is_none() {
+            return Err("No such command in rename-command".into());
+        }
+        if !self.table.rename(from, to) {
+            return Err("Target command name already exists".into());
+        }
+        self.done.push((from.to_vec(), to.to_vec()));
+        Ok(())
+    }
+}
+
+/// Read file, standard input and options; set the log up as they say.
+pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
+    let mut config = Config::default();
+    let mut renaming = Renaming {
+        table: commands::table(),
+        done: Vec::new(),
+    };
+    if let Err(error) = load(&mut config, &parse_args(&argv[1..]), &mut renaming) {
+        match &error {
+            StartError::Open { .. } => log::warn!("{error}"),
+            _ => eprintln!("{error}"),
+        }
+        return Err(ExitCode::FAILURE);
+    }
+    observe::log::configure(&config);
+    Ok((config, renaming.done))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rename(lines: &[(&str, &str)]) -> Vec<Result<(), String>> {
+        let mut renaming = Renaming {
+            table: commands::table(),
+            done: Vec::new(),
+        };
+        lines
+            .iter()
+            .map(|(from, to)| renaming.rename_command(from.as_bytes(), to.as_bytes()))
+            .collect()
+    }
+
+    #[test]
+    fn renamed_commands() {
+        assert_eq!(rename(&[("get", "fetch"), ("fetch", "")]), [Ok(()), Ok(())]);
+        assert_eq!(
+            rename(&[("nope", "x")]),
+            [Err("No such command in rename-command".into())]
+        );
+        assert_eq!(
+            rename(&[("get", "set")]),
+            [Err("Target command name already exists".into())]
+        );
+    }
+
+    #[test]
+    fn version_has_redis_s_shape() {
+        let line = version_line();
+        assert!(
+            line.starts_with("Redis server v=7.2.4 sha=00000000:0 malloc=jemalloc-"),
+            "{line}"
+        );
+        assert_eq!(line.rsplit("build=").next().unwrap().len(), 16);
+    }
+}

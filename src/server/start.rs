@@ -1,0 +1,360 @@
+//! Starting, step by step, in the order of `main`.
+//!
+//! ```text
+//!   settings -> background -> first lines of the log -> open files -> Server -> signals, pid file, title
+//!            -> listening sockets -> "Server initialized" -> data -> "Ready to accept connections"
+//! ```
+//!
+//! The process forks (daemonize) before it has any thread, and listens before it loads data: a port that is
+//! taken should be known at once.
+
+use std::process::ExitCode;
+
+use ae::EventLoop;
+
+use crate::config::{Config, Supervised};
+use crate::networking::accept;
+use crate::observe::{crash, log as logging, syscheck};
+use crate::server::cli::Renames;
+use crate::server::init;
+use crate::state::Server;
+use crate::sys::process::{self, OpenFiles};
+use crate::sys::{self, signals, title};
+use crate::{REDIS_VERSION, VERSION};
+
+/// Where a daemon writes its pid when the settings don't say.
+const DEFAULT_PIDFILE: &str = "/var/run/redis.pid";
+
+/// What `maxmemory` is surely not meant to be.
+const MAXMEMORY_SUSPICIOUS: u64 = 1024 * 1024;
+
+/// `daemonize`, unless a supervisor wants to keep us.
+pub fn enter_background(config: &Config) {
+    if config.daemonize && supervisor(config) == Supervised::No {
+        if let Err(e) = process::daemonize() {
+            log::warn!("Can't daemonize: {}", sys::error_text(&e));
+        }
+    }
+}
+
+/// Who supervises: what the settings say, or what the environment says when they say `auto`.
+fn supervisor(config: &Config) -> Supervised {
+    let has = |name| std::env::var_os(name).is_some();
+    match config.supervised {
+        Supervised::Auto if has("UPSTART_JOB") => Supervised::Upstart,
+        Supervised::Auto if has("NOTIFY_SOCKET") => Supervised::Systemd,
+        Supervised::Auto => Supervised::No,
+        named => named,
+    }
+}
+
+/// The first lines of the log.
+pub fn announce(config: &Config, with_arguments: bool) {
+    syscheck::warn_about_memory();
+    log::info!("oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo");
+    log::info!(
+        "Redis version={REDIS_VERSION}, bits={}, commit=00000000, modified=0, pid={}, just started",
+        usize::BITS,
+        std::process::id()
+    );
+    if with_arguments {
+        log::info!("Configuration loaded");
+    } else {
+        log::warn!(
+            "Warning: no config file specified, using the default config. In order to specify a config file use \
+             {} /path/to/redis.conf",
+            std::env::args().next().unwrap_or_default()
+        );
+    }
+    let idle = config.without_effect();
+    if !idle.is_empty() {
+        log::info!(
+            "Settings that are accepted but have no effect here: {}",
+            idle.join(", ")
+        );
+    }
+}
+
+/// Why `maxclients` can't be had: how many clients the system allows, if any.
+pub struct TooFewFiles {
+    pub clients: u32,
+}
+
+/// Raise the limit of open files to what `maxclients` needs. `Err`: it stays below; the log says so.
+pub fn raise_open_files(maxclients: u32) -> Result<(), TooFewFiles> {
+    let reserved = init::RESERVED_FDS as u64;
+    let wanted = maxclients as u64 + reserved;
+    match process::raise_open_files(wanted) {
+        OpenFiles::Enough => Ok(()),
+        OpenFiles::Unknown(e) => {
+            let clients = 1024 - reserved as u32;
+            log::warn!(
+                "Unable to obtain the current NOFILE limit ({}), assuming 1024 and setting the max clients \
+                 configuration accordingly.",
+                sys::error_text(&e)
+            );
+            Err(TooFewFiles { clients })
+        }
+        OpenFiles::Fewer { limit, reason } => {
+            let clients = limit.saturating_sub(reserved) as u32;
+            if clients == 0 {
+                log::warn!(
+                    "Your current 'ulimit -n' of {limit} is not enough for the server to start. Please increase \
+                     your open file limit to at least {wanted}. Exiting."
+                );
+                return Err(TooFewFiles { clients });
+            }
+            log::warn!(
+                "You requested maxclients of {maxclients} requiring at least {wanted} max file descriptors."
+            );
+            log::warn!(
+                "Server can't set maximum open files to {wanted} because of OS error: {}.",
+                sys::error_text(&reason)
+            );
+            log::warn!(
+                "Current maximum open files is {limit}. maxclients has been reduced to {clients} to compensate for \
+                 low ulimit. If you need higher maxclients increase 'ulimit -n'."
+            );
+            Err(TooFewFiles { clients })
+        }
+    }
+}
+
+/// At start, `maxclients` gives way to the system's limit.
+pub fn limit_clients_to_open_files(config: &mut Config) {
+    if let Err(TooFewFiles { clients }) = raise_open_files(config.maxclients) {
+        if clients == 0 {
+            std::process::exit(1);
+        }
+        config.maxclients = clients;
+    }
+}
+
+/// `rename-command`, checked when the settings were read.
+pub fn rename_commands(server: &mut Server, renames: &Renames) {
+    for (from, to) in renames {
+        server.commands.rename(from, to);
+    }
+}
+
+/// Everything that is this process's rather than the server's.
+pub fn set_up_process(server: &mut Server) {
+    logging::set_role(logging::Role::Primary);
+    signals::install();
+    crash::configure(&server.config);
+    if server.config.disable_thp {
+        // Kernels without huge pages have nothing to disable.
+        let _ = process::disable_huge_pages();
+    }
+    process::allow_core_dumps();
+    server.process.oom_score_base = process::oom_score_adj().unwrap_or(0);
+    if let Err(reason) = server.apply_oom_score_adj() {
+        log::warn!("{reason}");
+    }
+    if !server.config.server_cpulist.is_empty()
+        && process::set_cpu_affinity(&server.config.server_cpulist.to_str_lossy()).is_none()
+    {
+        log::warn!(
+            "Can't set the CPU affinity of the server to {}",
+            server.config.server_cpulist
+        );
+    }
+    log::info!("monotonic clock: {}", sys::ticks::source());
+    write_pidfile(server);
+    set_title(server);
+    show_logo(server);
+    warn_about_backlog(&server.config);
+    if server.config.maxmemory > 0 && server.config.maxmemory < MAXMEMORY_SUSPICIOUS {
+        log::warn!(
+            "WARNING: You specified a maxmemory value that is less than 1MB (current value is {} bytes). Are you \
+             sure this is what you really want?",
+            server.config.maxmemory
+        );
+    }
+}
+
+fn write_pidfile(server: &mut Server) {
+    let daemon = server.config.daemonize && supervisor(&server.config) == Supervised::No;
+    if server.config.pidfile.is_empty() {
+        if !daemon {
+            return;
+        }
+        server.config.pidfile = DEFAULT_PIDFILE.into();
+    }
+    if let Err(e) = std::fs::write(&server.config.pidfile, format!("{}\n", server.run.pid)) {
+        log::info!("Failed to write PID file: {}", sys::error_text(&e));
+    }
+}
+
+/// `proc-title-template` with its variables filled in.
+pub fn set_title(server: &Server) {
+    if server.config.set_proc_title {
+        title::set(&expand_title(server, &server.run.argv[0]));
+    }
+}
+
+/// The title of this process, or of a child whose name takes the place of the executable's.
+pub fn expand_title(server: &Server, name: &str) -> String {
+    let config = &server.config;
+    let address = config
+        .bind
+        .first()
+        .map_or("*", |bind| bind.strip_prefix('-').unwrap_or(bind));
+    let listening = if config.port != 0 {
+        format!("{address}:{}", config.port)
+    } else if config.tls_port != 0 {
+        format!("{address}:{}", config.tls_port)
+    } else {
+        config.unixsocket.to_string()
+    };
+    let file = config
+        .file
+        .as_ref()
+        .map_or(String::new(), |file| file.display().to_string());
+    let variables = [
+        ("{title}", name.to_string()),
+        ("{listen-addr}", listening),
+        (
+            "{server-mode}",
+            if config.cluster_enabled {
+                "[cluster]"
+            } else {
+                ""
+            }
+            .to_string(),
+        ),
+        ("{port}", config.port.to_string()),
+        ("{tls-port}", config.tls_port.to_string()),
+        ("{unixsocket}", config.unixsocket.to_string()),
+        ("{config-file}", file),
+    ];
+    let template = config.proc_title_template.to_string();
+    let fill = |text: String, (name, value): &(&str, String)| text.replace(name, value);
+    variables.iter().fold(template, fill).trim_end().to_string()
+}
+
+/// A drawing for people; one line for a log file, unless `always-show-logo`.
+fn show_logo(server: &Server) {
+    let mode = if server.config.cluster_enabled {
+        "cluster"
+    } else {
+        "standalone"
+    };
+    let port = if server.config.port != 0 {
+        server.config.port
+    } else {
+        server.config.tls_port
+    };
+    let to_terminal = server.config.logfile.is_empty() && process::stdout_is_terminal();
+    if server.config.syslog_enabled || !(server.config.always_show_logo || to_terminal) {
+        return log::info!("Running mode={mode}, port={port}.");
+    }
+    logging::raw(&format!(
+        r#"
+              __
+         _.-''  ''-._            Redis {REDIS_VERSION} (00000000/0) {} bit
+     _.-'   one loop  '-._       aeris {VERSION}
+    |  ->  poll            |     Running in {mode} mode
+    |      read            |     Port: {port}
+    |      call            |     PID: {}
+    |      write    ->  ---'
+     '-._              _.
+         ''-.._____..-'
+
+"#,
+        usize::BITS,
+        server.run.pid
+    ));
+}
+
+/// The kernel silently cuts the backlog.
+fn warn_about_backlog(config: &Config) {
+    let Ok(text) = std::fs::read_to_string("/proc/sys/net/core/somaxconn") else {
+        return;
+    };
+    let Ok(max) = text.trim().parse::<u32>() else {
+        return;
+    };
+    if max > 0 && max < config.tcp_backlog {
+        log::warn!(
+            "WARNING: The TCP backlog setting of {} cannot be enforced because /proc/sys/net/core/somaxconn is set \
+             to the lower value of {max}.",
+            config.tcp_backlog
+        );
+    }
+}
+
+/// Open the sockets and make the loop that watches them.
+pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
+    accept::listen(server).map_err(|failure| {
+        log::warn!("{failure}");
+        // What was created so far goes too: the next start must not find a stale unix socket.
+        if server.net.unix.take().is_some() {
+            let _ = std::fs::remove_file(server.config.unixsocket.as_path());
+        }
+        ExitCode::FAILURE
+    })?;
+    if server.net.tcp.is_empty() && server.net.unix.is_none() {
+        log::warn!("Configured to not listen anywhere, exiting.");
+        return Err(ExitCode::FAILURE);
+    }
+    let el = init::event_loop(server).map_err(|e| {
+        log::warn!(
+            "Failed creating the event loop. Error message: '{}'",
+            sys::error_text(&e)
+        );
+        ExitCode::FAILURE
+    })?;
+    let waker = el.waker();
+    signals::set_wake(move || {
+        // A loop that can't be woken looks by itself at the next tick of the cron.
+        let _ = waker.wake();
+    });
+    log::info!("Server initialized");
+    Ok(el)
+}
+
+/// Say that clients may come: to the log, and to who supervises.
+pub fn ready(server: &Server) {
+    if !server.net.tcp.is_empty() {
+        log::info!("Ready to accept connections tcp");
+    }
+    if server.net.unix.is_some() {
+        log::info!("Ready to accept connections unix");
+    }
+    match supervisor(&server.config) {
+        Supervised::Systemd => {
+            use sd_notify::NotifyState::{Ready, Status};
+            notify_systemd(&[Status("Ready to accept connections\n"), Ready]);
+        }
+        Supervised::Upstart => {
+            log::info!("supervised by upstart, will stop to signal readiness");
+            if let Err(e) = process::stop_for_supervisor() {
+                log::warn!("Can't stop for upstart: {}", sys::error_text(&e));
+            }
+        }
+        Supervised::Auto | Supervised::No => {}
+    }
+}
+
+/// Tell systemd, if it supervises.
+pub fn tell_supervisor(config: &Config, states: &[sd_notify::NotifyState]) {
+    if supervisor(config) == Supervised::Systemd {
+        notify_systemd(states);
+    }
+}
+
+fn notify_systemd(states: &[sd_notify::NotifyState]) {
+    if let Err(e) = sd_notify::notify(states) {
+        log::warn!("Can't send a message to systemd: {e}");
+    }
+}
+
+/// From here on a crash report can look at the server.
+pub fn watch_for_crashes(server: &Server) {
+    sys::crash::watch(server, crash::describe_server);
+}
+
+pub fn unwatch_for_crashes() {
+    sys::crash::forget();
+}

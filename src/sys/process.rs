@@ -1,0 +1,170 @@
+//! What a process can say about itself to the kernel: its files, its group, its share of processors, who may
+//! kill it when memory runs out.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{ForkResult, fork, setsid};
+
+/// Leave the terminal: the parent exits, the child leads a session of its own with `/dev/null` for standard
+/// input, output and error. To be called before any thread is started.
+pub fn daemonize() -> io::Result<()> {
+    // SAFETY: no other thread exists yet, so the child has all that it needs.
+    match unsafe { fork() }? {
+        ForkResult::Parent { .. } => std::process::exit(0),
+        ForkResult::Child => {}
+    }
+    setsid()?;
+    let null = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    for standard in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+        // SAFETY: both are numbers of open files; std's handles of the three own no state that this breaks.
+        if unsafe { libc::dup2(null.as_raw_fd(), standard) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Set the mode bits that new files don't get; returns the old ones.
+pub fn set_umask(bits: u32) -> u32 {
+    umask(Mode::from_bits_truncate(bits as libc::mode_t)).bits() as u32
+}
+
+/// The umask, which can only be read by setting it.
+pub fn current_umask() -> u32 {
+    let old = set_umask(0);
+    set_umask(old);
+    old
+}
+
+/// What the kernel answered when asked for more open files.
+pub enum OpenFiles {
+    /// There are at least as many as wanted.
+    Enough,
+    /// There are `limit`, and why there aren't more.
+    Fewer { limit: u64, reason: io::Error },
+    /// The limit can't even be read.
+    Unknown(io::Error),
+}
+
+/// Raise the limit of open files to `wanted`, or as near as the kernel allows.
+pub fn raise_open_files(wanted: u64) -> OpenFiles {
+    let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok(limits) => limits,
+        Err(e) => return OpenFiles::Unknown(e.into()),
+    };
+    if soft >= wanted {
+        return OpenFiles::Enough;
+    }
+    let reason = match setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)) {
+        Ok(()) => return OpenFiles::Enough,
+        Err(e) => e.into(),
+    };
+    // Without the privilege to raise the hard limit, the soft one can still go up to it.
+    let limit = hard.min(wanted);
+    let raised = limit > soft && setrlimit(Resource::RLIMIT_NOFILE, limit, hard).is_ok();
+    if raised && limit >= wanted {
+        return OpenFiles::Enough;
+    }
+    OpenFiles::Fewer {
+        limit: if raised { limit } else { soft },
+        reason,
+    }
+}
+
+/// Let a crash leave a core file, if the hard limit allows one.
+pub fn allow_core_dumps() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        // Without a core file the crash report in the log still tells most.
+        let _ = setrlimit(Resource::RLIMIT_CORE, hard, hard);
+    }
+}
+
+const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+
+/// How readily the kernel kills this process when memory runs out: -1000 never, 1000 first.
+pub fn oom_score_adj() -> io::Result<i32> {
+    std::fs::read_to_string(OOM_SCORE_ADJ)?
+        .trim()
+        .parse()
+        .map_err(io::Error::other)
+}
+
+pub fn set_oom_score_adj(score: i32) -> io::Result<()> {
+    std::fs::write(OOM_SCORE_ADJ, score.to_string())
+}
+
+/// Don't back this process's memory with huge pages: after a fork, a write to one byte would copy 2 MB.
+pub fn disable_huge_pages() -> io::Result<()> {
+    // SAFETY: takes plain numbers.
+    match unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Run this thread on the processors of a list like `0-3`, `0-7:2`, `1,3,4-6`.
+pub fn set_cpu_affinity(list: &str) -> Option<()> {
+    let mut set = nix::sched::CpuSet::new();
+    for cpu in parse_cpu_list(list)? {
+        // A processor beyond what the kernel's set holds doesn't exist.
+        set.set(cpu).ok()?;
+    }
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).ok()
+}
+
+/// `None`: not a list.
+fn parse_cpu_list(list: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for part in list.split(',').filter(|part| !part.is_empty()) {
+        let (range, step) = match part.split_once(':') {
+            Some((range, step)) => (range, step.parse().ok().filter(|&step| step > 0)?),
+            None => (part, 1),
+        };
+        let (from, to): (usize, usize) = match range.split_once('-') {
+            Some((from, to)) => (from.trim().parse().ok()?, to.trim().parse().ok()?),
+            None => (range.trim().parse().ok()?, range.trim().parse().ok()?),
+        };
+        if to < from || to >= nix::sched::CpuSet::count() {
+            return None;
+        }
+        cpus.extend((from..=to).step_by(step));
+    }
+    Some(cpus)
+}
+
+/// Whether a program on the other end of standard output is a person's terminal.
+pub fn stdout_is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stdout())
+}
+
+/// Stop until the supervisor says go on: how upstart is told that a server is ready.
+pub fn stop_for_supervisor() -> io::Result<()> {
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(parse_cpu_list("0-3"), Some(vec![0, 1, 2, 3]));
+        assert_eq!(parse_cpu_list("0-7:2"), Some(vec![0, 2, 4, 6]));
+        assert_eq!(parse_cpu_list("1,3,5-6"), Some(vec![1, 3, 5, 6]));
+        for bad in ["x", "3-1", "0-7:0", "0-99999999999", "1-"] {
+            assert_eq!(parse_cpu_list(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_umask_survives_being_read() {
+        let before = current_umask();
+        assert_eq!(current_umask(), before);
+    }
+}

@@ -1,0 +1,224 @@
+//! Signals, as far as they ask for something: SIGTERM and SIGINT for a stop, SIGALRM for a stack trace.
+//!
+//! A handler may interrupt any instruction, so it does next to nothing: it writes one line to the log (a
+//! stack buffer and `write`, no allocation, no lock) and leaves a number where the cron looks. The second
+//! SIGINT means it: the process ends there and then.
+//!
+//! Crashes are in `sys::crash`.
+
+use std::ffi::{CString, c_int, c_void};
+use std::fmt::{self, Write};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+/// The signal that asked for a stop; 0 for none.
+static ASKED: AtomicI32 = AtomicI32::new(0);
+/// A data set is being loaded: there is nothing to save, so a stop needs no preparation.
+static LOADING: AtomicBool = AtomicBool::new(false);
+/// Where log lines go; standard output until it is set.
+static LOG_FILE: OnceLock<CString> = OnceLock::new();
+/// Makes the loop look at what is new.
+static WAKE: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+
+/// Which signal asked for a stop that nobody has carried out or turned down yet.
+pub fn shutdown_asked() -> Option<i32> {
+    Some(ASKED.load(Ordering::Relaxed)).filter(|&signal| signal != 0)
+}
+
+/// The stop was turned down: another signal may ask again.
+pub fn clear_shutdown() {
+    ASKED.store(0, Ordering::Relaxed);
+}
+
+pub fn set_loading(loading: bool) {
+    LOADING.store(loading, Ordering::Relaxed);
+}
+
+/// Handlers write to this file; an empty path is standard output.
+pub fn set_log_file(path: &Path) {
+    use std::os::unix::ffi::OsStrExt;
+    if let Ok(path) = CString::new(path.as_os_str().as_bytes())
+        && !path.is_empty()
+    {
+        LOG_FILE.get_or_init(|| path);
+    }
+}
+
+/// How a handler ends the loop's sleep. `wake` has to be safe in a signal handler: a write to a pipe or an
+/// eventfd is.
+pub fn set_wake(wake: impl Fn() + Send + Sync + 'static) {
+    let _ = WAKE.set(Box::new(wake));
+}
+
+/// SIGTERM, SIGINT, SIGALRM get their handlers; SIGHUP and SIGPIPE are ignored: a closed terminal is no reason
+/// to stop, a closed socket is an error of its write.
+pub fn install() {
+    handle(libc::SIGTERM, shutdown_handler as *const () as usize);
+    handle(libc::SIGINT, shutdown_handler as *const () as usize);
+    handle_with(
+        libc::SIGALRM,
+        alarm_handler as *const () as usize,
+        libc::SA_SIGINFO,
+    );
+    handle(libc::SIGHUP, libc::SIG_IGN);
+    handle(libc::SIGPIPE, libc::SIG_IGN);
+}
+
+/// Handlers of a forked child: it has nothing to shut down, so SIGTERM and SIGINT just end it.
+pub fn restore_defaults() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGALRM] {
+        handle(signal, libc::SIG_DFL);
+    }
+}
+
+fn handle(signal: c_int, action: usize) {
+    handle_with(signal, action, 0);
+}
+
+fn handle_with(signal: c_int, action: usize, flags: c_int) {
+    // SAFETY: a zeroed sigaction is valid; `action` is SIG_IGN, SIG_DFL or a handler that only does what is
+    // allowed in one.
+    unsafe {
+        let mut act: libc::sigaction = std::mem::zeroed();
+        act.sa_sigaction = action;
+        act.sa_flags = flags;
+        libc::sigemptyset(&mut act.sa_mask);
+        libc::sigaction(signal, &act, std::ptr::null_mut());
+    }
+}
+
+/// SIGALRM after `ms` milliseconds, unless it is set again before: what the software watchdog runs on. 0 is off.
+pub fn set_alarm(ms: u32) {
+    let time = libc::timeval {
+        tv_sec: (ms / 1000) as _,
+        tv_usec: ((ms % 1000) * 1000) as _,
+    };
+    let never = libc::timeval {
+        tv_sec: 0,
+        tv_usec: 0,
+    };
+    let timer = libc::itimerval {
+        it_value: time,
+        it_interval: never,
+    };
+    // SAFETY: the timer lives during the call.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+}
+
+extern "C" fn shutdown_handler(signal: c_int) {
+    let errno = errno::save();
+    let name = if signal == libc::SIGINT {
+        "SIGINT"
+    } else {
+        "SIGTERM"
+    };
+    if ASKED.load(Ordering::Relaxed) != 0 && signal == libc::SIGINT {
+        handler_line(format_args!("You insist... exiting now."));
+        // SAFETY: ends the process without running anything more.
+        unsafe { libc::_exit(1) };
+    }
+    if LOADING.load(Ordering::Relaxed) {
+        handler_line(format_args!(
+            "Received shutdown signal during loading, exiting now."
+        ));
+        // SAFETY: as above.
+        unsafe { libc::_exit(0) };
+    }
+    handler_line(format_args!("Received {name} scheduling shutdown..."));
+    ASKED.store(signal, Ordering::Relaxed);
+    if let Some(wake) = WAKE.get() {
+        wake();
+    }
+    errno::restore(errno);
+}
+
+/// Somebody, or the watchdog, wants to know what the server is doing.
+extern "C" fn alarm_handler(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    let errno = errno::save();
+    // SAFETY: the kernel passes a valid pointer to a handler with SA_SIGINFO.
+    let by_timer = unsafe { (*info).si_code } > 0;
+    let title = if by_timer {
+        "WATCHDOG TIMER EXPIRED"
+    } else {
+        "Received SIGALRM"
+    };
+    with_log_fd(|fd| {
+        say(
+            fd,
+            format_args!("\n--- {title} ---\n\n------ STACK TRACE ------\n"),
+        );
+        super::crash::symbols_to(fd);
+        say(fd, format_args!("\n------ STACK TRACE DONE ------\n"));
+        say(fd, format_args!("--------\n"));
+    });
+    errno::restore(errno);
+}
+
+/// `12345:signal-handler (1795371147) Received SIGINT scheduling shutdown...`
+fn handler_line(text: fmt::Arguments) {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let pid = std::process::id();
+    with_log_fd(|fd| say(fd, format_args!("{pid}:signal-handler ({now}) {text}\n")));
+}
+
+/// Calls `f` with a descriptor of the log. Does not allocate.
+pub(super) fn with_log_fd(f: impl FnOnce(c_int)) {
+    let Some(path) = LOG_FILE.get() else {
+        return f(libc::STDOUT_FILENO);
+    };
+    // SAFETY: a C string that lives for ever; the descriptor is closed below and nowhere else.
+    unsafe {
+        let flags = libc::O_APPEND | libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC;
+        let fd = libc::open(path.as_ptr(), flags, 0o644);
+        if fd >= 0 {
+            f(fd);
+            libc::close(fd);
+        }
+    }
+}
+
+/// Write a line that fits a small buffer on the stack; what is over is cut.
+pub(super) fn say(fd: c_int, text: fmt::Arguments) {
+    let mut line = Line {
+        bytes: [0; 512],
+        len: 0,
+    };
+    // A cut line says enough.
+    let _ = line.write_fmt(text);
+    // SAFETY: the first `len` bytes of the buffer are initialised. If the log can't be written there is
+    // nobody to tell.
+    unsafe { libc::write(fd, line.bytes.as_ptr().cast(), line.len) };
+}
+
+struct Line {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.len() - self.len;
+        let n = text.len().min(room);
+        self.bytes[self.len..self.len + n].copy_from_slice(&text.as_bytes()[..n]);
+        self.len += n;
+        if n == text.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
+    }
+}
+
+/// The interrupted code may be about to look at `errno`.
+mod errno {
+    pub fn save() -> i32 {
+        nix::errno::Errno::last_raw()
+    }
+
+    pub fn restore(value: i32) {
+        nix::errno::Errno::set_raw(value);
+    }
+}

@@ -1,0 +1,30 @@
+//! The system's log.
+
+use std::ffi::{CString, c_int};
+use std::sync::OnceLock;
+
+/// syslog keeps the pointer to its name: the name lives as long as the process.
+static IDENT: OnceLock<CString> = OnceLock::new();
+
+/// Messages of this process go to the system's log under `ident`.
+pub fn open(ident: &[u8], facility: c_int) {
+    let ident = IDENT.get_or_init(|| CString::new(ident).unwrap_or_default());
+    // SAFETY: `ident` is a C string that lives for ever.
+    unsafe {
+        libc::openlog(
+            ident.as_ptr(),
+            libc::LOG_PID | libc::LOG_NDELAY | libc::LOG_NOWAIT,
+            facility,
+        )
+    };
+}
+
+/// Write one message; `priority` is one of `libc::LOG_*`. Zero bytes cut it.
+pub fn write(priority: c_int, message: &str) {
+    let until_zero = message.split('\0').next().unwrap_or_default();
+    let Ok(message) = CString::new(until_zero) else {
+        return;
+    };
+    // SAFETY: the format takes one C string, which lives during the call.
+    unsafe { libc::syslog(priority, c"%s".as_ptr(), message.as_ptr()) };
+}

@@ -1,0 +1,387 @@
+//! The server as a process: how it starts, what it logs, how it ends. The real binary on a free loopback port
+//! in a directory of its own.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_aeris-server");
+
+/// A directory that goes away with its test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Dir {
+        let path =
+            std::env::temp_dir().join(format!("aeris-process-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Dir(path)
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// Run to the end.
+fn run(args: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new(BINARY)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(stdin.as_bytes())
+        .unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A running server that logs into `dir/log`.
+struct Server {
+    child: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Server {
+    fn start(dir: &Dir, args: &[&str]) -> Server {
+        let port = free_port();
+        Server::start_on(dir, port, &[&["--port", &port.to_string()], args].concat())
+    }
+
+    fn start_on(dir: &Dir, port: u16, args: &[&str]) -> Server {
+        let log = dir.join("log");
+        let child = Command::new(BINARY)
+            .args(args)
+            .args(["--logfile", log.to_str().unwrap()])
+            .current_dir(&dir.0)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut server = Server { child, port, log };
+        server.wait_for("Ready to accept connections");
+        server
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Until the log has this, or the process is gone.
+    fn wait_for(&mut self, line: &str) {
+        while !self.log().contains(line) {
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none(),
+                "ended with {ended:?} before {line:?}:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Send an inline command; the reply is what comes before the end of `end`.
+    fn ask(&self, command: &str, end: &str) -> String {
+        exchange(
+            &mut TcpStream::connect(("127.0.0.1", self.port)).unwrap(),
+            command,
+            end,
+        )
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn exchange(socket: &mut (impl Read + Write), command: &str, end: &str) -> String {
+    socket
+        .write_all(format!("{command}\r\n").as_bytes())
+        .unwrap();
+    let mut reply = String::new();
+    let mut byte = [0];
+    while !reply.ends_with(end) && socket.read(&mut byte).unwrap() == 1 {
+        reply.push(byte[0] as char);
+    }
+    reply
+}
+
+#[test]
+fn version_is_one_line_of_redis_s_shape() {
+    for option in ["-v", "--version"] {
+        let out = run(&[option], "");
+        let line = text(&out.stdout);
+        assert!(out.status.success());
+        assert!(
+            line.starts_with("Redis server v=7.2.4 sha=00000000:0 malloc=jemalloc-"),
+            "{line}"
+        );
+        assert!(line.contains(" bits=64 build="), "{line}");
+        assert_eq!(line.lines().count(), 1);
+    }
+}
+
+#[test]
+fn a_setting_that_is_not_there() {
+    let out = run(&["--foo", "bar"], "");
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(
+        text(&out.stderr),
+        "\n*** FATAL CONFIG FILE ERROR (Redis 7.2.4) ***\nReading the configuration file, at line 2\n\
+         >>> 'foo \"bar\"'\nBad directive or wrong number of arguments\n"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let out = run(&["/nonexistent/redis.conf"], "");
+    assert_eq!(out.status.code(), Some(1));
+    let line = text(&out.stdout);
+    let end = " # Fatal error, can't open config file '/nonexistent/redis.conf': No such file or directory\n";
+    assert!(line.ends_with(end) && line.contains(":C "), "{line}");
+}
+
+#[test]
+fn settings_from_standard_input() {
+    let out = run(&["-"], "loglevel nonsense\n");
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(
+        text(&out.stderr),
+        "\n*** FATAL CONFIG FILE ERROR (Redis 7.2.4) ***\nReading the configuration file, at line 1\n\
+         >>> 'loglevel nonsense'\n\
+         argument(s) must be one of the following: debug, verbose, notice, warning, nothing\n"
+    );
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let out = run(&["--port", &port, "--bind", "127.0.0.1"], "");
+    assert_eq!(out.status.code(), Some(1));
+    let log = text(&out.stdout);
+    let warning = format!(
+        "# Warning: Could not create server TCP listening socket 127.0.0.1:{port}: bind: Address already in use\n"
+    );
+    assert!(log.contains(&warning), "{log}");
+    assert!(
+        log.ends_with(&format!(
+            "# Failed listening on port {port} (tcp), aborting.\n"
+        )),
+        "{log}"
+    );
+}
+
+#[test]
+fn sigterm_stops_with_status_0_and_leaves_nothing_behind() {
+    let dir = Dir::new("sigterm");
+    let mut server = Server::start(
+        &dir,
+        &["--pidfile", "pid", "--unixsocket", "sock", "--save", ""],
+    );
+    assert_eq!(
+        fs::read_to_string(dir.join("pid")).unwrap(),
+        format!("{}\n", server.child.id())
+    );
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    let log = server.log();
+    let mut from = 0;
+    for line in [
+        "oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo",
+        "Configuration loaded",
+        "Server initialized",
+        "Ready to accept connections tcp",
+        "Ready to accept connections unix",
+        "Received SIGTERM scheduling shutdown...",
+        "* User requested shutdown...",
+        "* Removing the pid file.",
+        "* Removing the unix socket file.",
+        "# Redis is now ready to exit, bye bye...",
+    ] {
+        let at = log[from..]
+            .find(line)
+            .unwrap_or_else(|| panic!("no {line:?} in its place:\n{log}"));
+        from += at;
+    }
+    assert!(!dir.join("pid").exists() && !dir.join("sock").exists());
+}
+
+#[test]
+fn shutdown_closes_the_connection_without_a_reply() {
+    let dir = Dir::new("shutdown");
+    let mut server = Server::start(&dir, &["--save", ""]);
+    assert_eq!(
+        server.ask("SHUTDOWN ABORT", "\n"),
+        "-ERR No shutdown in progress.\r\n"
+    );
+    assert_eq!(
+        server.ask("SHUTDOWN SAVE NOSAVE", "\n"),
+        "-ERR syntax error\r\n"
+    );
+    assert_eq!(server.ask("SHUTDOWN NOSAVE", "\n"), "");
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_unix_socket_alone_with_its_permissions() {
+    let dir = Dir::new("unix");
+    let args = [
+        "--port",
+        "0",
+        "--unixsocket",
+        "sock",
+        "--unixsocketperm",
+        "700",
+    ];
+    let _server = Server::start_on(&dir, 0, &args);
+    let path = dir.join("sock");
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+    assert_eq!(
+        exchange(&mut UnixStream::connect(&path).unwrap(), "PING", "\n"),
+        "+PONG\r\n"
+    );
+}
+
+#[test]
+fn rewritten_settings_survive_a_restart() {
+    let dir = Dir::new("rewrite");
+    let (port, file) = (free_port(), dir.join("redis.conf"));
+    fs::write(&file, format!("# mine\nport {port}\nmaxmemory 100mb\n")).unwrap();
+    let server = Server::start_on(&dir, port, &[file.to_str().unwrap()]);
+    assert_eq!(
+        server.ask("CONFIG SET maxmemory 200mb timeout 7", "\n"),
+        "+OK\r\n"
+    );
+    assert_eq!(server.ask("CONFIG REWRITE", "\n"), "+OK\r\n");
+    drop(server);
+    let written = fs::read_to_string(&file).unwrap();
+    assert!(
+        written.starts_with(&format!("# mine\nport {port}\nmaxmemory 200mb\n")),
+        "{written}"
+    );
+    fs::remove_file(dir.join("log")).unwrap();
+    let server = Server::start_on(&dir, port, &[file.to_str().unwrap()]);
+    assert_eq!(
+        server.ask("CONFIG GET timeout", "$1\r\n7\r\n"),
+        "*2\r\n$7\r\ntimeout\r\n$1\r\n7\r\n"
+    );
+}
+
+#[test]
+fn a_new_port_or_an_error_that_changes_nothing() {
+    let dir = Dir::new("port");
+    let mut server = Server::start(&dir, &["--bind", "127.0.0.1"]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let used = taken.local_addr().unwrap().port();
+    assert_eq!(
+        server.ask(&format!("CONFIG SET maxmemory 5mb port {used}"), "\n"),
+        "-ERR CONFIG SET failed (possibly related to argument 'port') - Unable to listen on this port. Check \
+         server logs.\r\n"
+    );
+    assert_eq!(
+        server.ask("CONFIG GET maxmemory", "0\r\n"),
+        "*2\r\n$9\r\nmaxmemory\r\n$1\r\n0\r\n"
+    );
+    let old = server.port;
+    server.port = free_port();
+    let mut socket = TcpStream::connect(("127.0.0.1", old)).unwrap();
+    let command = format!("CONFIG SET port {}", server.port);
+    assert_eq!(exchange(&mut socket, &command, "\n"), "+OK\r\n");
+    assert_eq!(server.ask("PING", "\n"), "+PONG\r\n");
+    assert!(TcpStream::connect(("127.0.0.1", old)).is_err());
+    assert_eq!(
+        exchange(&mut socket, "PING", "\n"),
+        "+PONG\r\n",
+        "old connections stay"
+    );
+}
+
+#[test]
+fn the_title_names_the_address() {
+    let dir = Dir::new("title");
+    let server = Server::start(&dir, &["--bind", "127.0.0.1"]);
+    let title = |server: &Server| {
+        let cmdline = fs::read(format!("/proc/{}/cmdline", server.child.id())).unwrap();
+        text(&cmdline).trim_end_matches('\0').to_string()
+    };
+    if Path::new("/proc/self/cmdline").exists() {
+        assert_eq!(
+            title(&server),
+            format!("{BINARY} 127.0.0.1:{}", server.port)
+        );
+        let long = "x".repeat(300);
+        server.ask(&format!("CONFIG SET proc-title-template {long}"), "\n");
+        assert_eq!(title(&server), long, "longer than the arguments were");
+    }
+}
+
+#[test]
+fn a_crash_leaves_a_report() {
+    let dir = Dir::new("crash");
+    let mut server = Server::start(&dir, &[]);
+    let _client = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    assert_eq!(server.ask("PING", "\n"), "+PONG\r\n");
+    server.signal(Signal::SIGSEGV);
+    assert_eq!(server.child.wait().unwrap().signal(), Some(libc::SIGSEGV));
+    let log = server.log();
+    let mut from = 0;
+    for part in [
+        "=== REDIS BUG REPORT START: Cut & paste starting from here ===\n",
+        " crashed by signal: 11, si_code: 0\n",
+        &format!("Killed by PID: {}, ", std::process::id()),
+        "------ STACK TRACE ------\n",
+        "Backtrace:\n",
+        "------ STACK TRACE DONE ------\n",
+        "------ CLIENT LIST OUTPUT ------\nid=",
+        "=== REDIS BUG REPORT END. Make sure to include from START to END. ===\n",
+    ] {
+        let at = log[from..]
+            .find(part)
+            .unwrap_or_else(|| panic!("no {part:?} in its place:\n{log}"));
+        from += at;
+    }
+}
