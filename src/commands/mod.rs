@@ -15,6 +15,7 @@ pub mod generic;
 pub mod introspect;
 pub mod keys;
 pub mod latency;
+pub mod list;
 pub mod memory;
 pub mod monitor;
 pub mod multi;
@@ -35,6 +36,7 @@ pub const TABLE: &[&[Command]] = &[
     generic::TABLE,
     introspect::TABLE,
     latency::TABLE,
+    list::TABLE,
     memory::TABLE,
     monitor::TABLE,
     multi::TABLE,
