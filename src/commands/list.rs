@@ -104,6 +104,16 @@ fn parse_count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
+/// A number whose sign is a direction, so that its size has to be a number as well.
+fn parse_signed(ctx: &Ctx, at: usize) -> Result<i64, Error> {
+    match ctx.int(at)? {
+        i64::MIN => Err(Error::of(
+            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+        )),
+        n => Ok(n),
+    }
+}
+
 #[inline]
 fn reply_element(reply: &mut ReplyBuf, element: Element) {
     match element {
@@ -379,10 +389,7 @@ fn linsert(ctx: &mut Ctx) -> CmdResult {
 
 /// LREM key count element
 fn lrem(ctx: &mut Ctx) -> CmdResult {
-    let count = ctx.int(2)?;
-    if count == i64::MIN {
-        return Err(Error::OUT_OF_RANGE);
-    }
+    let count = parse_signed(ctx, 2)?;
     let (max, from) = match count {
         0 => (usize::MAX, End::Head),
         1.. => (count as usize, End::Head),
@@ -424,7 +431,7 @@ impl Search {
                 return Err(Error::SYNTAX);
             }
             if ctx.is(at, "rank") {
-                search.set_rank(ctx.int(at + 1)?)?;
+                search.set_rank(parse_signed(ctx, at + 1)?)?;
             } else if ctx.is(at, "count") {
                 let text = "ERR COUNT can't be negative";
                 search.count = Some(ctx.int_in(at + 1, 0, i64::MAX, text)? as usize);
@@ -444,7 +451,6 @@ impl Search {
 
     fn set_rank(&mut self, rank: i64) -> Result<(), Error> {
         self.from = match rank {
-            i64::MIN => return Err(Error::OUT_OF_RANGE),
             0 => {
                 return Err(Error::of(
                     "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use \

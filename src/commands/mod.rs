@@ -20,6 +20,7 @@ pub mod memory;
 pub mod monitor;
 pub mod multi;
 pub mod pubsub;
+pub mod sort;
 pub mod status;
 pub mod string;
 pub mod table;
@@ -41,6 +42,7 @@ pub const TABLE: &[&[Command]] = &[
     monitor::TABLE,
     multi::TABLE,
     pubsub::TABLE,
+    sort::TABLE,
     status::TABLE,
     string::TABLE,
 ];

@@ -30,7 +30,7 @@
 //! two databases, not who waits there.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::Range;
 
 use crate::error::Error;
 use crate::networking::client::{Client, ClientRef, OwnedArgv, flag};
@@ -62,7 +62,7 @@ impl Waiting {
         self.clients.is_empty()
     }
 
-    fn next(&self, tickets: RangeInclusive<u64>) -> Option<(u64, ClientRef)> {
+    fn next(&self, tickets: Range<u64>) -> Option<(u64, ClientRef)> {
         self.clients.range(tickets).next().map(|(&ticket, &r)| (ticket, r))
     }
 }
@@ -291,9 +291,10 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
         let waiting = server.dbs[db as usize].blocking.get(key)?;
         waiting.next(tickets).map(|(ticket, r)| (ticket, r, waiting.on_nokey > 0))
     };
-    let last = server.blocked.last_ticket;
+    // Who comes now waits for the next time.
+    let end = server.blocked.last_ticket + 1;
     let mut from = 0;
-    while let Some((ticket, r, on_nokey)) = waiting(server, from..=last) {
+    while let Some((ticket, r, on_nokey)) = waiting(server, from..end) {
         from = ticket + 1;
         // One whose own command runs at the moment is out of its slot: it has just looked.
         let Some(mut c) = server.net.clients.take_ref(r) else { continue };

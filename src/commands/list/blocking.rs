@@ -54,8 +54,8 @@ fn wait_for_list(ctx: &mut Ctx, keys: &[&[u8]], deadline_ms: i64) {
 
 /// BLMPOP timeout numkeys key [key ...] LEFT | RIGHT [COUNT count]
 pub fn blmpop(ctx: &mut Ctx) -> CmdResult {
-    let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[1])?;
     let wanted = MultiPop::parse(ctx, 2)?;
+    let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[1])?;
     if !wanted.run(ctx)? {
         wait_for_list(ctx, wanted.keys, deadline_ms);
     }

@@ -86,11 +86,14 @@ impl<'a> MultiPop<'a> {
         let end = parse_end(ctx, end_at)?;
         let count = match ctx.argv.len() - end_at {
             1 => 1,
-            3 if ctx.is(end_at + 1, "count") => {
+            3.. if ctx.is(end_at + 1, "count") => {
                 ctx.int_in(end_at + 2, 1, i64::MAX, "ERR count should be greater than 0")?
             }
             _ => return Err(Error::SYNTAX),
         };
+        if ctx.argv.len() > end_at + 3 {
+            return Err(Error::SYNTAX);
+        }
         Ok(MultiPop { keys, end, count: usize::try_from(count).unwrap_or(usize::MAX) })
     }
 
