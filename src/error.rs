@@ -31,6 +31,8 @@ impl Error {
     pub const TIMEOUT_NOT_FLOAT: Error = Error::of("ERR timeout is not a float or out of range");
     pub const TIMEOUT_NEGATIVE: Error = Error::of("ERR timeout is negative");
     pub const TIMEOUT_RANGE: Error = Error::of("ERR timeout is out of range");
+    pub const TIMEOUT_NOT_INTEGER: Error =
+        Error::of("ERR timeout is not an integer or out of range");
     pub const NOAUTH: Error = Error::of("NOAUTH Authentication required.");
     pub const OOM: Error = Error::of("OOM command not allowed when used memory > 'maxmemory'.");
     pub const LOADING: Error = Error::of("LOADING Redis is loading the dataset in memory");

@@ -175,17 +175,16 @@ pub enum BlockKind {
     Shutdown,
 }
 
-/// What a blocked client waits for.
+/// What a blocked client waits for, see `db::blocked`.
 pub struct Blocked {
     pub kind: BlockKind,
     /// Unix time in milliseconds, 0 for never.
     pub deadline_ms: i64,
+    /// Its place among all who wait.
+    pub ticket: u64,
     pub keys: Vec<Box<[u8]>>,
     /// The command, to be run again on wake-up.
     pub argv: OwnedArgv,
-    pub cmd: u16,
-    /// When it began, in microseconds of the monotonic clock: time spent blocked is not command time.
-    pub since_us: u64,
     /// Wake it also when a key is deleted or changes type (XREADGROUP).
     pub on_nokey: bool,
 }
@@ -200,12 +199,20 @@ pub struct BlockedClients {
     pub ready_set: std::collections::HashSet<(u32, Box<[u8]>)>,
     /// (deadline, client), earliest first.
     pub timeouts: std::collections::BTreeSet<(i64, crate::networking::client::ClientRef)>,
+    /// The deadline for which the event loop's timer is set; 0 if it is not.
+    pub alarm_ms: i64,
     /// Clients that may go on: their buffered requests run before the loop sleeps.
     pub unblocked: VecDeque<crate::networking::client::ClientRef>,
     /// Clients held back by CLIENT PAUSE.
     pub postponed: VecDeque<crate::networking::client::ClientRef>,
     /// Keys with clients that want to hear of their deletion.
     pub on_nokey: usize,
+    /// The ticket of the last client that began to wait.
+    pub last_ticket: u64,
+    /// Waiting clients are being served: what that makes ready waits in `ready_keys`.
+    pub serving: bool,
+    /// While a waiting client's command runs again: its ticket and its deadline, should it wait on.
+    pub place: Option<(u64, i64)>,
 }
 
 /// Who holds clients back. Pauses for different purposes are independent of each other.

@@ -16,11 +16,13 @@ pub mod generic;
 pub mod introspect;
 pub mod keys;
 pub mod latency;
+pub mod list;
 pub mod memory;
 pub mod monitor;
 pub mod multi;
 pub mod pubsub;
 pub mod shutdown;
+pub mod sort;
 pub mod status;
 pub mod string;
 pub mod table;
@@ -38,11 +40,13 @@ pub const TABLE: &[&[Command]] = &[
     generic::TABLE,
     introspect::TABLE,
     latency::TABLE,
+    list::TABLE,
     memory::TABLE,
     monitor::TABLE,
     multi::TABLE,
     pubsub::TABLE,
     shutdown::TABLE,
+    sort::TABLE,
     status::TABLE,
     string::TABLE,
 ];

@@ -1,25 +1,97 @@
 //! Clients that wait: for a key, for a pause to end, for replicas.
 //!
 //! ```text
-//!   BLPOP k 0 -> nothing there -> block(k): db.blocking[k] += client, its argv is kept
-//!   RPUSH k v -> signal_modified(k) -> ready_keys += k
-//!   after the command: for each ready key, for each waiting client in order of arrival: run its command again
+//!   BLPOP k 0   nothing there -> block_for_keys(k)      its argv is kept, it stands in db.blocking[k]
+//!   RPUSH k v   signal_modified(k) -> ready_keys += k
+//!   after the command (or EXEC): for each ready key, in the order in which they were written,
+//!       for each client that waits for it, in order of arrival: run its command again
 //! ```
 //!
-//! One mechanism for all: a waiting client's command is simply run again when its key changes. If it finds
-//! nothing it blocks again, keeping its place and its deadline.
+//! One mechanism for all types: a waiting client's command is simply run again, from the checks of
+//! `process_command` on, when one of its keys comes to be. So it sees what anybody would see then: rights that were
+//! taken away, a pause, an error. If it finds nothing it waits on, in its old place and with its old deadline. If it
+//! writes (BLMOVE), the keys that it made ready follow in the queue.
+//!
+//! What a blocking command does: read its arguments, the timeout among them ([`deadline_from_seconds`]); try; if
+//! there is nothing, answer null when the client must not block (`flag::DENY_BLOCKING`: EXEC, scripts), else call
+//! [`block_for_keys`] and return without a reply. It keeps nothing between two runs.
+//!
+//! The place is a ticket, growing with each client that begins to wait; each key has its clients sorted by ticket. A
+//! list of clients would have to be searched whenever one of a thousand leaves it.
+//!
+//! A deadline is exact to a millisecond: `before_sleep` sets a timer for the earliest.
 //!
 //! **Invariant:** a client is flagged BLOCKED exactly when it has `blocked`, and then it stands in
-//! `db.blocking` under each of its keys and, if it has a deadline, in `blocked.timeouts`.
+//! `db.blocking` under each of its keys and, if it has a deadline, in `blocked.timeouts` (test
+//! `who_goes_leaves_no_trace`). Only one whose pause is over has `blocked` and no flag: its command runs before the
+//! loop sleeps.
+//!
+//! A client can't change its database while it waits, nor can its keys leave theirs: SWAPDB exchanges what is in
+//! two databases, not who waits there.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::error::Error;
 use crate::networking::client::{Client, ClientRef, OwnedArgv, flag};
 use crate::networking::clients::Net;
 use crate::networking::query::reference;
-use crate::server::call::call;
+use crate::server::call::account;
+use crate::server::dispatch::process_command;
 use crate::state::{BlockKind, Blocked, Server};
+use crate::sys::ticks;
+use crate::types::Type;
+use crate::types::string::type_of;
+use crate::util::number::{parse_f64, parse_i64};
 
-/// Let a client wait for `keys`. `deadline_ms` 0 means for ever.
+/// Those who wait for one key.
+#[derive(Default)]
+pub struct Waiting {
+    /// By ticket, that is in order of arrival.
+    clients: BTreeMap<u64, ClientRef>,
+    /// How many of them want to hear when the key is gone, too.
+    on_nokey: usize,
+}
+
+impl Waiting {
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    fn next(&self, tickets: Range<u64>) -> Option<(u64, ClientRef)> {
+        self.clients.range(tickets).next().map(|(&ticket, &r)| (ticket, r))
+    }
+}
+
+/// A timeout in seconds and fractions of them, as the Unix time in milliseconds at which it is over; 0 is never.
+pub fn deadline_from_seconds(server: &Server, text: &[u8]) -> Result<i64, Error> {
+    let ms = parse_f64(text).ok_or(Error::TIMEOUT_NOT_FLOAT)? * 1000.0;
+    if ms > i64::MAX as f64 {
+        return Err(Error::TIMEOUT_RANGE);
+    }
+    deadline(server, ms.ceil() as i64)
+}
+
+/// The same for a timeout in whole milliseconds.
+pub fn deadline_from_ms(server: &Server, text: &[u8]) -> Result<i64, Error> {
+    deadline(server, parse_i64(text).ok_or(Error::TIMEOUT_NOT_INTEGER)?)
+}
+
+fn deadline(server: &Server, timeout_ms: i64) -> Result<i64, Error> {
+    match timeout_ms {
+        ..0 => Err(Error::TIMEOUT_NEGATIVE),
+        0 => Ok(0),
+        ms => server.clock.now_ms.checked_add(ms).ok_or(Error::TIMEOUT_RANGE),
+    }
+}
+
+/// Let a client wait until one of `keys` holds a value of the type that `kind` names. `argv` runs again then.
+/// `deadline_ms` 0 means for ever. With `on_nokey` it runs again whatever happens to the keys (XREADGROUP, whose
+/// group may be gone with its key).
 pub fn block_for_keys(
     server: &mut Server,
     c: &mut Client,
@@ -29,88 +101,56 @@ pub fn block_for_keys(
     deadline_ms: i64,
     on_nokey: bool,
 ) {
+    let new_place = (server.blocked.last_ticket + 1, deadline_ms);
+    let (ticket, deadline_ms) = match server.blocked.place.filter(|_| c.has(flag::REEXECUTE)) {
+        Some(old_place) => old_place,
+        None => new_place,
+    };
+    server.blocked.last_ticket = server.blocked.last_ticket.max(ticket);
     let r = reference(c);
-    // Run again and still nothing: the old place and the old deadline stay.
-    if let Some(blocked) = c.blocked.as_deref()
-        && c.has(flag::REEXECUTE)
-    {
-        let deadline_ms = blocked.deadline_ms;
-        c.set(flag::BLOCKED);
-        debug_assert!(deadline_ms == 0 || server.blocked.timeouts.contains(&(deadline_ms, r)));
-        return;
-    }
-    let db = &mut server.dbs[c.db as usize];
     let mut kept: Vec<Box<[u8]>> = Vec::with_capacity(keys.len());
     for &key in keys {
-        if kept.iter().any(|k| **k == *key) {
-            continue;
+        let waiting = server.dbs[c.db as usize].blocking.entry(key.into()).or_default();
+        if waiting.clients.insert(ticket, r).is_some() {
+            continue; // named twice
         }
-        db.blocking.entry(key.into()).or_default().push(r);
+        if on_nokey {
+            waiting.on_nokey += 1;
+            server.blocked.on_nokey += usize::from(waiting.on_nokey == 1);
+        }
         kept.push(key.into());
     }
-    server.blocked.on_nokey += on_nokey as usize;
-    start(server, c, kind, argv, kept, deadline_ms, on_nokey);
+    let argv = OwnedArgv::new(argv);
+    start(server, c, Blocked { kind, deadline_ms, ticket, keys: kept, argv, on_nokey });
 }
 
-/// Let a client wait without keys: WAIT, SHUTDOWN, CLIENT PAUSE.
-pub fn block(
-    server: &mut Server,
-    c: &mut Client,
-    kind: BlockKind,
-    argv: &[&[u8]],
-    deadline_ms: i64,
-) {
-    start(server, c, kind, argv, Vec::new(), deadline_ms, false);
+/// Let a client wait without keys: WAIT, SHUTDOWN, CLIENT PAUSE. Who blocks it also unblocks it.
+pub fn block(server: &mut Server, c: &mut Client, kind: BlockKind, argv: &[&[u8]], deadline_ms: i64) {
+    let argv = OwnedArgv::new(argv);
+    start(server, c, Blocked { kind, deadline_ms, ticket: 0, keys: Vec::new(), argv, on_nokey: false });
 }
 
-fn start(
-    server: &mut Server,
-    c: &mut Client,
-    kind: BlockKind,
-    argv: &[&[u8]],
-    keys: Vec<Box<[u8]>>,
-    deadline_ms: i64,
-    on_nokey: bool,
-) {
-    c.blocked = Some(Box::new(Blocked {
-        kind,
-        deadline_ms,
-        keys,
-        argv: OwnedArgv::new(argv),
-        cmd: c.last_cmd.unwrap_or(0),
-        since_us: server.clock.monotonic_us(),
-        on_nokey,
-    }));
+fn start(server: &mut Server, c: &mut Client, blocked: Blocked) {
+    if blocked.deadline_ms > 0 {
+        server.blocked.timeouts.insert((blocked.deadline_ms, reference(c)));
+    }
+    c.blocked = Some(Box::new(blocked));
     c.set(flag::BLOCKED);
     server.blocked.count += 1;
-    if deadline_ms > 0 {
-        server.blocked.timeouts.insert((deadline_ms, reference(c)));
-    }
 }
 
 /// CLIENT PAUSE: hold this command back; it runs when the pause ends.
-pub fn postpone(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) {
+pub fn postpone(server: &mut Server, c: &mut Client, argv: &[&[u8]]) {
     block(server, c, BlockKind::Postpone, argv, 0);
-    if let Some(blocked) = &mut c.blocked {
-        blocked.cmd = id;
-    }
     server.blocked.postponed.push_back(reference(c));
 }
 
 /// Take a client out of all lists of waiting clients.
-pub fn forget(server: &mut Server, c: &mut Client) {
-    let Some(blocked) = c.blocked.take() else {
-        return;
-    };
+pub fn forget(server: &mut Server, c: &mut Client) -> Option<Box<Blocked>> {
+    let blocked = c.blocked.take()?;
     let r = reference(c);
     for key in &blocked.keys {
-        let waiting = &mut server.dbs[c.db as usize].blocking;
-        if let Some(clients) = waiting.get_mut(key) {
-            clients.retain(|other| *other != r);
-            if clients.is_empty() {
-                waiting.remove(key);
-            }
-        }
+        leave(server, c.db, key, &blocked);
     }
     if blocked.deadline_ms > 0 {
         server.blocked.timeouts.remove(&(blocked.deadline_ms, r));
@@ -118,12 +158,25 @@ pub fn forget(server: &mut Server, c: &mut Client) {
     if blocked.kind == BlockKind::Postpone {
         server.blocked.postponed.retain(|other| *other != r);
     }
-    // One whose pause is over, with its command still to run, does not count any more.
     if c.has(flag::BLOCKED) {
         server.blocked.count -= 1;
+        c.clear(flag::BLOCKED);
     }
-    server.blocked.on_nokey -= blocked.on_nokey as usize;
-    c.clear(flag::BLOCKED);
+    Some(blocked)
+}
+
+/// Take a client out of the list of one key.
+fn leave(server: &mut Server, db: u32, key: &[u8], blocked: &Blocked) {
+    let table = &mut server.dbs[db as usize].blocking;
+    let Some(waiting) = table.get_mut(key) else { return };
+    waiting.clients.remove(&blocked.ticket);
+    if blocked.on_nokey {
+        waiting.on_nokey -= 1;
+        server.blocked.on_nokey -= usize::from(waiting.on_nokey == 0);
+    }
+    if waiting.is_empty() {
+        table.remove(key);
+    }
 }
 
 /// A client may go on: what it sent meanwhile runs before the loop sleeps.
@@ -136,6 +189,23 @@ pub fn unblock(server: &mut Server, c: &mut Client) {
     if !c.reply.is_empty() {
         Net::mark_pending(&mut server.net.pending_write, c);
     }
+}
+
+/// End a client's wait with this reply instead of its command's. The command counts as called, now.
+fn unblock_with(server: &mut Server, c: &mut Client, failed: bool, reply: impl FnOnce(&mut Client)) {
+    let reply_from = c.reply.mark();
+    reply(c);
+    if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
+        c.reply.truncate(reply_from);
+        c.clear(flag::REPLY_SKIP);
+    }
+    if let Some(blocked) = forget(server, c) {
+        let argv = blocked.argv.slices();
+        if let Some(id) = server.commands.lookup(argv[0]) {
+            account(server, c, &argv, id, 0, failed);
+        }
+    }
+    unblock(server, c);
 }
 
 /// What a blocked client is told when its time is over.
@@ -160,40 +230,23 @@ pub fn handle_timeouts(server: &mut Server) {
             return;
         }
         server.blocked.timeouts.pop_first();
-        let Some(mut c) = server.net.clients.take_ref(r) else {
-            continue;
-        };
-        reply_to_timeout(&mut c);
-        unblock(server, &mut c);
+        let Some(mut c) = server.net.clients.take_ref(r) else { continue };
+        unblock_with(server, &mut c, false, reply_to_timeout);
         server.net.clients.put(c);
     }
 }
 
 /// CLIENT UNBLOCK. False: that client does not wait, or not for something that can be cut short.
 pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -> bool {
-    let Some(mut c) = server.net.clients.take_ref(r) else {
-        return false;
-    };
-    let kind = c.blocked.as_ref().map(|b| b.kind);
-    let can = matches!(
-        kind,
-        Some(
-            BlockKind::List
-                | BlockKind::Zset
-                | BlockKind::Stream
-                | BlockKind::Wait
-                | BlockKind::WaitAof
-        )
-    );
-    if can {
-        if with_error {
-            let error = Error::of("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-            c.reply.error(&error);
-            server.stats.count_error(error.code());
-        } else {
-            reply_to_timeout(&mut c);
-        }
-        unblock(server, &mut c);
+    let Some(mut c) = server.net.clients.take_ref(r) else { return false };
+    use BlockKind::{List, Stream, Wait, WaitAof, Zset};
+    let can = c.blocked.as_ref().is_some_and(|b| matches!(b.kind, List | Zset | Stream | Wait | WaitAof));
+    if can && with_error {
+        let error = Error::of("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+        server.stats.count_error(error.code());
+        unblock_with(server, &mut c, true, |c| c.reply.error(&error));
+    } else if can {
+        unblock_with(server, &mut c, false, reply_to_timeout);
     }
     server.net.clients.put(c);
     can
@@ -211,73 +264,87 @@ impl Server {
         }
     }
 
-    /// Any key of this database may have come to be: SWAPDB, loading.
+    /// Any key of this database may have come to be, or be gone: SWAPDB, FLUSHDB, loading.
     pub fn signal_all_ready(&mut self, db: u32) {
         let keys: Vec<Box<[u8]>> = self.dbs[db as usize].blocking.keys().cloned().collect();
         keys.iter().for_each(|key| self.signal_key_ready(db, key));
     }
 }
 
-/// After a command: serve the clients that wait for keys which were written, in order of arrival.
+/// After a command: serve the clients that wait for keys which were written.
 pub fn handle_ready_keys(server: &mut Server) {
+    if server.blocked.serving {
+        return;
+    }
+    server.blocked.serving = true;
     while let Some(ready) = server.blocked.ready_keys.pop_front() {
+        // From here on it can become ready once more, for those who are served later.
         server.blocked.ready_set.remove(&ready);
-        let (db, key) = ready;
-        let Some(waiting) = server.dbs[db as usize].blocking.get(&key) else {
-            continue;
-        };
-        for r in waiting.clone() {
-            serve(server, db, &key, r);
+        serve_key(server, ready.0, &ready.1);
+    }
+    server.blocked.serving = false;
+}
+
+/// Serve those who wait for a key now, in order of arrival, as long as there is something to serve them with.
+fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
+    let waiting = |server: &Server, tickets| {
+        let waiting = server.dbs[db as usize].blocking.get(key)?;
+        waiting.next(tickets).map(|(ticket, r)| (ticket, r, waiting.on_nokey > 0))
+    };
+    // Who comes now waits for the next time.
+    let end = server.blocked.last_ticket + 1;
+    let mut from = 0;
+    while let Some((ticket, r, on_nokey)) = waiting(server, from..end) {
+        from = ticket + 1;
+        // One whose own command runs at the moment is out of its slot: it has just looked.
+        let Some(mut c) = server.net.clients.take_ref(r) else { continue };
+        let found = server.lookup_no_touch(&c, key).map(type_of);
+        if is_served_by(&c, found) {
+            reexecute(server, &mut c);
+        }
+        server.net.clients.put(c);
+        if found.is_none() && !on_nokey {
+            return;
         }
     }
 }
 
-/// Run a waiting client's command again, if the key is there for it.
-fn serve(server: &mut Server, db: u32, key: &[u8], r: ClientRef) {
-    let Some(mut c) = server.net.clients.take_ref(r) else {
-        return;
+/// Whether what is found under a key (its type, if it exists) may be what a client waits for.
+fn is_served_by(c: &Client, found: Option<Type>) -> bool {
+    let Some(blocked) = &c.blocked else { return false };
+    let wanted = match blocked.kind {
+        BlockKind::List => Some(Type::List),
+        BlockKind::Zset => Some(Type::Zset),
+        BlockKind::Stream => Some(Type::Stream),
+        _ => None,
     };
-    let wanted = c.blocked.as_ref().map(|b| (b.kind, b.on_nokey));
-    let found = server
-        .lookup_no_touch(&c, key)
-        .map(crate::types::string::type_of);
-    debug_assert_eq!(c.db, db);
-    use crate::types::Type;
-    let run = match (wanted, found) {
-        (Some((_, true)), _) => true,
-        (Some((BlockKind::List, _)), Some(Type::List)) => true,
-        (Some((BlockKind::Zset, _)), Some(Type::Zset)) => true,
-        (Some((BlockKind::Stream, _)), Some(Type::Stream)) => true,
-        _ => false,
-    };
-    if run {
-        reexecute(server, &mut c);
-    }
-    server.net.clients.put(c);
+    blocked.on_nokey || (wanted.is_some() && wanted == found)
 }
 
-/// Run the kept command. If it blocks again it keeps its place; otherwise the client goes on.
+/// Run the kept command. It may block again, or be held back by a pause; otherwise the client goes on.
 fn reexecute(server: &mut Server, c: &mut Client) {
-    let Some(blocked) = &c.blocked else { return };
-    let (argv, id) = (blocked.argv.clone(), blocked.cmd);
-    c.clear(flag::BLOCKED);
+    let Some(blocked) = forget(server, c) else { return };
+    server.blocked.place = Some((blocked.ticket, blocked.deadline_ms));
     c.set(flag::REEXECUTE);
-    server.clock.last = crate::sys::ticks::now();
-    call(server, c, &argv.slices(), id, &[]);
-    crate::networking::clients::send_later(server, c);
+    run_kept(server, c, &blocked);
     c.clear(flag::REEXECUTE);
+    server.blocked.place = None;
     if !c.has(flag::BLOCKED) {
-        c.set(flag::BLOCKED);
         unblock(server, c);
     }
+}
+
+fn run_kept(server: &mut Server, c: &mut Client, blocked: &Blocked) {
+    let argv = blocked.argv.slices();
+    let id = server.commands.lookup(argv[0]);
+    server.clock.last = ticks::now();
+    process_command(server, c, &argv, id, &[]);
 }
 
 /// The pause is over: what was held back runs before the loop sleeps, in order.
 pub fn resume_postponed(server: &mut Server) {
     for r in std::mem::take(&mut server.blocked.postponed) {
-        let Some(c) = server.net.clients.resolve(r) else {
-            continue;
-        };
+        let Some(c) = server.net.clients.resolve(r) else { continue };
         c.clear(flag::BLOCKED);
         c.set(flag::UNBLOCKED);
         server.blocked.count -= 1;
@@ -287,11 +354,7 @@ pub fn resume_postponed(server: &mut Server) {
 
 /// Run the command that a pause held back, if there is one; another pause may hold it back again.
 pub fn run_postponed(server: &mut Server, c: &mut Client) {
-    let Some(blocked) = c.blocked.take_if(|b| b.kind == BlockKind::Postpone) else {
-        return;
-    };
-    let argv = blocked.argv.slices();
-    let id = server.commands.lookup(argv[0]);
-    server.clock.last = crate::sys::ticks::now();
-    crate::server::dispatch::process_command(server, c, &argv, id, &[]);
+    if let Some(blocked) = c.blocked.take_if(|b| b.kind == BlockKind::Postpone) {
+        run_kept(server, c, &blocked);
+    }
 }

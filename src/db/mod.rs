@@ -32,7 +32,7 @@ pub struct Db {
     pub keys: HashTable<Key>,
     pub expires: Expires,
     /// Clients that wait for a key, in order of arrival.
-    pub blocking: HashMap<Box<[u8]>, Vec<ClientRef>>,
+    pub blocking: HashMap<Box<[u8]>, blocked::Waiting>,
     /// Clients that WATCH a key.
     pub watched: HashMap<Box<[u8]>, Vec<ClientRef>>,
     /// Running average of the time to live of keys, for INFO.

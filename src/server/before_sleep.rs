@@ -7,7 +7,9 @@
 //!
 //! **Invariant:** the AOF is written before any reply leaves: a reply promises the log.
 
-use ae::EventLoop;
+use std::time::Duration;
+
+use ae::{EventLoop, TimerId};
 
 use crate::db::{blocked, expire};
 use crate::networking::{accept, close, evict, query, write};
@@ -26,10 +28,28 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
         close::free_clients_in_async_queue(el, server);
     }
     follow_settings(el, server);
+    set_alarm(el, server);
     end_turn(server);
     if server.shutdown.now {
         el.stop();
     }
+}
+
+/// Wake up for the earliest deadline of a blocked client.
+fn set_alarm(el: &mut EventLoop<Server>, server: &mut Server) {
+    let Some(&(deadline_ms, _)) = server.blocked.timeouts.first() else { return };
+    let alarm_ms = &mut server.blocked.alarm_ms;
+    if *alarm_ms == 0 || deadline_ms < *alarm_ms {
+        *alarm_ms = deadline_ms;
+        let after_ms = deadline_ms.saturating_sub(server.clock.now_ms).max(0) as u64;
+        el.add_timer(Duration::from_millis(after_ms), 0, alarm_handler);
+    }
+}
+
+/// It is time: `before_sleep` looks who has waited long enough, and sets the next alarm.
+fn alarm_handler(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
+    server.blocked.alarm_ms = 0;
+    None
 }
 
 pub fn after_sleep(_: &mut EventLoop<Server>, server: &mut Server) {

@@ -38,11 +38,11 @@ pub fn process_command(
                 c.reply.status("QUEUED");
             }
         }
-        Ok(Verdict::Postpone(id)) => crate::db::blocked::postpone(server, c, argv, id),
+        Ok(Verdict::Postpone) => crate::db::blocked::postpone(server, c, argv),
         Err((id, error)) => reject(server, c, id, error),
     }
-    // One test for what hardly anybody does.
-    if c.has(flag::REPLY_SKIP) {
+    // One that waits has its reply still to come.
+    if c.has(flag::REPLY_SKIP) && !c.has(flag::BLOCKED) {
         c.clear(flag::REPLY_SKIP);
     }
 }
@@ -51,7 +51,7 @@ enum Verdict {
     Run(u16),
     Queue(u16),
     /// CLIENT PAUSE holds it back.
-    Postpone(u16),
+    Postpone,
 }
 
 type Refusal = (Option<u16>, Error);
@@ -104,7 +104,7 @@ fn check(
         )));
     }
     if server.armed & armed::PAUSED != 0 && must_wait(server, c, cmd) {
-        return Ok(Verdict::Postpone(id));
+        return Ok(Verdict::Postpone);
     }
     if c.has(flag::MULTI) && cmd.flags & command::RUNS_IN_MULTI == 0 {
         return Ok(Verdict::Queue(id));

@@ -14,7 +14,10 @@ use std::ops::ControlFlow;
 
 pub use crate::ds::listpack::{Element, Listpack};
 pub use crate::ds::quicklist::{End, ListLimits, Quicklist, Side};
+use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::quicklist::{remove_matching, walk_listpack};
+use crate::error::Error;
+use crate::types::{KeyMut, KeyRef, Value};
 
 #[derive(Clone)]
 pub enum List {
@@ -86,6 +89,27 @@ impl List {
         match self {
             List::Listpack(_) => 1,
             List::Quicklist(quicklist) => quicklist.node_count(),
+        }
+    }
+}
+
+/// Lists in the keyspace.
+impl List {
+    /// The list in an entry; WRONGTYPE for any other type.
+    #[inline]
+    pub fn of(entry: KeyRef<'_>) -> Result<&List, Error> {
+        match entry.value() {
+            ValueRef::Obj(Value::List(list)) => Ok(list),
+            _ => Err(Error::WRONGTYPE),
+        }
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut List, Error> {
+        match entry.into_value_mut() {
+            ValueMut::Obj(Value::List(list)) => Ok(list),
+            _ => Err(Error::WRONGTYPE),
         }
     }
 }

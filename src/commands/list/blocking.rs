@@ -1,0 +1,89 @@
+//! Lists to wait for. Each command first tries what its sibling does that does not wait; if there is nothing, the
+//! client is blocked, and when a key comes to be the command runs again from its beginning (`db::blocked`).
+//!
+//! Between MULTI and EXEC nobody can wait: there they answer as if their time was over at once.
+
+use super::moves::{MultiPop, lmove_generic};
+use super::{elements_removed, limits, parse_end, pop_event, reply_element};
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::db::blocked::{block_for_keys, deadline_from_seconds};
+use crate::networking::client::flag;
+use crate::state::BlockKind;
+use crate::types::list::{End, List};
+
+/// BLPOP key [key ...] timeout
+pub fn blpop(ctx: &mut Ctx) -> CmdResult {
+    bpop_generic(ctx, End::Head)
+}
+
+/// BRPOP key [key ...] timeout
+pub fn brpop(ctx: &mut Ctx) -> CmdResult {
+    bpop_generic(ctx, End::Tail)
+}
+
+fn bpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
+    let last = ctx.argv.len() - 1;
+    let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[last])?;
+    let keys = &ctx.argv[1..last];
+    let limits = limits(ctx.server);
+    for &key in keys {
+        let Some(entry) = ctx.server.lookup_write(ctx.client, key) else { continue };
+        let list = List::of_mut(entry)?;
+        let reply = &mut ctx.client.reply;
+        reply.array(2);
+        reply.bulk(key);
+        list.pop_with(end, |element| reply_element(reply, element));
+        list.shrink(&limits);
+        let left = list.len();
+        let event = pop_event(end);
+        elements_removed(ctx, key, event, 1, left);
+        ctx.rewrite(&[event.to_uppercase().as_bytes(), key]);
+        return Ok(());
+    }
+    wait_for_list(ctx, keys, deadline_ms);
+    Ok(())
+}
+
+/// Wait until one of `keys` is a list.
+fn wait_for_list(ctx: &mut Ctx, keys: &[&[u8]], deadline_ms: i64) {
+    if ctx.client.has(flag::DENY_BLOCKING) {
+        return ctx.client.reply.null_array();
+    }
+    block_for_keys(ctx.server, ctx.client, BlockKind::List, ctx.argv, keys, deadline_ms, false);
+}
+
+/// BLMPOP timeout numkeys key [key ...] LEFT | RIGHT [COUNT count]
+pub fn blmpop(ctx: &mut Ctx) -> CmdResult {
+    let wanted = MultiPop::parse(ctx, 2)?;
+    let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[1])?;
+    if !wanted.run(ctx)? {
+        wait_for_list(ctx, wanted.keys, deadline_ms);
+    }
+    Ok(())
+}
+
+/// BLMOVE source destination LEFT | RIGHT LEFT | RIGHT timeout
+pub fn blmove(ctx: &mut Ctx) -> CmdResult {
+    let (from, to) = (parse_end(ctx, 3)?, parse_end(ctx, 4)?);
+    bmove_generic(ctx, from, to, 5, "LMOVE")
+}
+
+/// BRPOPLPUSH source destination timeout
+pub fn brpoplpush(ctx: &mut Ctx) -> CmdResult {
+    bmove_generic(ctx, End::Tail, End::Head, 3, "RPOPLPUSH")
+}
+
+/// The timeout is the last argument, at `last`; without it the arguments are those of the command `told`.
+fn bmove_generic(ctx: &mut Ctx, from: End, to: End, last: usize, told: &str) -> CmdResult {
+    let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[last])?;
+    if lmove_generic(ctx, from, to)? {
+        let mut argv = ctx.argv[..last].to_vec();
+        argv[0] = told.as_bytes();
+        ctx.rewrite(&argv);
+    } else if ctx.client.has(flag::DENY_BLOCKING) {
+        ctx.client.reply.null();
+    } else {
+        wait_for_list(ctx, &ctx.argv[1..2], deadline_ms);
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Lists, several at a time: LMOVE takes from one to give to another, LMPOP takes from the first that has something.
+
+use super::{add_list, elements_removed, limits, list_mut, parse_end, pop_event, pop_many, push_event};
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::db::notify;
+use crate::error::Error;
+use crate::types::list::{End, List};
+
+/// LMOVE source destination LEFT | RIGHT LEFT | RIGHT
+pub fn lmove(ctx: &mut Ctx) -> CmdResult {
+    let (from, to) = (parse_end(ctx, 3)?, parse_end(ctx, 4)?);
+    if !lmove_generic(ctx, from, to)? {
+        ctx.client.reply.null();
+    }
+    Ok(())
+}
+
+/// RPOPLPUSH source destination
+pub fn rpoplpush(ctx: &mut Ctx) -> CmdResult {
+    if !lmove_generic(ctx, End::Tail, End::Head)? {
+        ctx.client.reply.null();
+    }
+    Ok(())
+}
+
+/// Move an element between the lists of the first two arguments, which may be the same, and reply with it. False,
+/// and nothing done, if there is no source.
+pub fn lmove_generic(ctx: &mut Ctx, from: End, to: End) -> Result<bool, Error> {
+    let (source, destination) = (ctx.argv[1], ctx.argv[2]);
+    if list_mut(ctx, source)?.is_none() {
+        return Ok(false);
+    }
+    list_mut(ctx, destination)?;
+    let taken = list_mut(ctx, source)?.and_then(|list| list.pop_with(from, |element| element.to_vec()));
+    let Some(text) = taken else { return Ok(false) };
+    give(ctx, destination, to, &text)?;
+    ctx.client.reply.bulk(&text);
+    let limits = limits(ctx.server);
+    let left = list_mut(ctx, source)?.map_or(0, |list| {
+        list.shrink(&limits);
+        list.len()
+    });
+    elements_removed(ctx, source, pop_event(from), 1, left);
+    Ok(true)
+}
+
+/// The receiving end of a move.
+fn give(ctx: &mut Ctx, key: &[u8], end: End, text: &[u8]) -> CmdResult {
+    let limits = limits(ctx.server);
+    match list_mut(ctx, key)? {
+        Some(list) => list.push(end, text, &limits),
+        None => {
+            let mut list = List::new();
+            list.push(end, text, &limits);
+            add_list(ctx, key, list);
+        }
+    }
+    ctx.changed(key, notify::LIST, push_event(end));
+    Ok(())
+}
+
+/// What LMPOP and BLMPOP are asked for.
+pub struct MultiPop<'a> {
+    pub keys: &'a [&'a [u8]],
+    pub end: End,
+    pub count: usize,
+}
+
+/// LMPOP numkeys key [key ...] LEFT | RIGHT [COUNT count]
+pub fn lmpop(ctx: &mut Ctx) -> CmdResult {
+    let wanted = MultiPop::parse(ctx, 1)?;
+    if !wanted.run(ctx)? {
+        ctx.client.reply.null_array();
+    }
+    Ok(())
+}
+
+impl<'a> MultiPop<'a> {
+    /// Reads the arguments from the number of keys, at `at`, on.
+    pub fn parse(ctx: &Ctx<'a>, at: usize) -> Result<MultiPop<'a>, Error> {
+        let numkeys = ctx.int_in(at, 1, i64::MAX, "ERR numkeys should be greater than 0")?;
+        let rest = ctx.argv.len() - at - 1;
+        let numkeys = usize::try_from(numkeys).ok().filter(|&n| n < rest).ok_or(Error::SYNTAX)?;
+        let keys = &ctx.argv[at + 1..][..numkeys];
+        let end_at = at + 1 + numkeys;
+        let end = parse_end(ctx, end_at)?;
+        let count = match ctx.argv.len() - end_at {
+            1 => 1,
+            3.. if ctx.is(end_at + 1, "count") => {
+                ctx.int_in(end_at + 2, 1, i64::MAX, "ERR count should be greater than 0")?
+            }
+            _ => return Err(Error::SYNTAX),
+        };
+        if ctx.argv.len() > end_at + 3 {
+            return Err(Error::SYNTAX);
+        }
+        Ok(MultiPop { keys, end, count: usize::try_from(count).unwrap_or(usize::MAX) })
+    }
+
+    /// Pop from the first list that exists. False: there is none.
+    pub fn run(&self, ctx: &mut Ctx) -> Result<bool, Error> {
+        let limits = limits(ctx.server);
+        for &key in self.keys {
+            let Some(entry) = ctx.server.lookup_write(ctx.client, key) else { continue };
+            let list = List::of_mut(entry)?;
+            let reply = &mut ctx.client.reply;
+            reply.array(2);
+            reply.bulk(key);
+            let (popped, left) = pop_many(list, self.end, self.count, reply, &limits);
+            let event = pop_event(self.end);
+            elements_removed(ctx, key, event, popped, left);
+            ctx.rewrite(&[event.to_uppercase().as_bytes(), key, popped.to_string().as_bytes()]);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}

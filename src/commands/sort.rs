@@ -1,0 +1,368 @@
+//! SORT and SORT_RO: the elements of a list, set or sorted set in another order, and what other keys say about them.
+//!
+//! ```text
+//!   SORT ids BY weight_* GET # GET name_*->first
+//!        |      |              |     `-- field `first` of the hash name_<element>
+//!        |      |              `-------- the element itself
+//!        |      `-- string weight_<element>, instead of the element
+//!        `-- elements
+//! ```
+//!
+//! Looking up other keys may remove expired ones, so the elements are copied first, all into one buffer; texts to
+//! compare by follow them there. An item is two ranges of that buffer and a number, and sorting moves items only.
+//! With LIMIT no more is sorted than is shown: the items up to the last one shown are selected, then sorted.
+//!
+//! Texts are compared as bytes: what `strcoll` does in the C locale, which is the one that servers run in.
+//! Elements that compare as equal keep their order; Redis leaves that open.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use crate::commands::command::*;
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::commands::{keys, list};
+use crate::db::notify;
+use crate::ds::entry::ValueRef;
+use crate::error::Error;
+use crate::networking::reply::ReplyBuf;
+use crate::types::list::{End, List};
+use crate::types::string::StrView;
+use crate::types::{KeyRef, Value};
+use crate::util::number::{IntBuf, is_c_space, parse_f64};
+
+pub const TABLE: &[Command] = &[
+    cmd("sort", sort, -2, WRITE | DENYOOM, SET | SORTEDSET | LIST | DANGEROUS)
+        .keys(&[
+            key_at(1, RO | ACCESS),
+            key(RO | ACCESS, unknown_begin(), unknown_find()).note(
+                "For the optional BY/GET keyword. It is marked 'unknown' because the key names derive from the \
+                 content of the key we sort",
+            ),
+            key(OW | UPDATE, unknown_begin(), unknown_find()).note(
+                "For the optional STORE keyword. It is marked 'unknown' because the keyword can appear anywhere in \
+                 the argument array",
+            ),
+        ])
+        .get_keys(keys::sort),
+    cmd("sort_ro", sort_ro, -2, READONLY, SET | SORTEDSET | LIST | DANGEROUS).keys(&[
+        key_at(1, RO | ACCESS),
+        key(RO | ACCESS, unknown_begin(), unknown_find()).note(
+            "For the optional BY/GET keyword. It is marked 'unknown' because the key names derive from the content \
+             of the key we sort",
+        ),
+    ]),
+];
+
+/// The options, as they were asked for.
+struct Options<'a> {
+    desc: bool,
+    alpha: bool,
+    /// BY something without a `*`: keep the order of the elements.
+    keep_order: bool,
+    by: Option<Pattern<'a>>,
+    get: Vec<Pattern<'a>>,
+    offset: i64,
+    /// Negative for all.
+    count: i64,
+    store: Option<&'a [u8]>,
+}
+
+/// What BY and GET name: the element itself, or a key (and a field of it) made of it.
+enum Pattern<'a> {
+    Element,
+    Key {
+        prefix: &'a [u8],
+        suffix: &'a [u8],
+        field: Option<&'a [u8]>,
+    },
+    /// Without a `*` it names no key.
+    Nothing,
+}
+
+impl<'a> Pattern<'a> {
+    fn parse(text: &'a [u8]) -> Pattern<'a> {
+        if text == b"#" {
+            return Pattern::Element;
+        }
+        let Some(star) = memchr::memchr(b'*', text) else { return Pattern::Nothing };
+        let (prefix, rest) = (&text[..star], &text[star + 1..]);
+        match memchr::memmem::find(rest, b"->") {
+            Some(arrow) if arrow + 2 < rest.len() => {
+                Pattern::Key { prefix, suffix: &rest[..arrow], field: Some(&rest[arrow + 2..]) }
+            }
+            _ => Pattern::Key { prefix, suffix: rest, field: None },
+        }
+    }
+
+    /// Appends what the pattern says about `element` to `out`. False: there is nothing, or not of the right type.
+    fn look_up(&self, ctx: &mut Ctx, element: &[u8], out: &mut Vec<u8>) -> bool {
+        let (prefix, suffix, field) = match *self {
+            Pattern::Element => {
+                out.extend_from_slice(element);
+                return true;
+            }
+            Pattern::Nothing => return false,
+            Pattern::Key { prefix, suffix, field } => (prefix, suffix, field),
+        };
+        let key = [prefix, element, suffix].concat();
+        let Some(entry) = ctx.server.lookup_read(ctx.client, &key) else { return false };
+        match field {
+            Some(field) => field_text(entry, field, out),
+            None => match StrView::of(entry) {
+                Ok(text) => {
+                    out.extend_from_slice(text.bytes(&mut IntBuf::new()));
+                    true
+                }
+                Err(_) => false,
+            },
+        }
+    }
+}
+
+/// A field of a hash; false if the key holds something else, or has no such field.
+fn field_text(entry: KeyRef, field: &[u8], out: &mut Vec<u8>) -> bool {
+    let _ = (entry, field, out);
+    false
+}
+
+impl<'a> Options<'a> {
+    fn parse(ctx: &Ctx<'a>, read_only: bool) -> Result<Options<'a>, Error> {
+        let mut options = Options {
+            desc: false,
+            alpha: false,
+            keep_order: false,
+            by: None,
+            get: Vec::new(),
+            offset: 0,
+            count: -1,
+            store: None,
+        };
+        let mut at = 2;
+        while at < ctx.argv.len() {
+            let left = ctx.argv.len() - at - 1;
+            at += 1;
+            match () {
+                () if ctx.is(at - 1, "asc") => options.desc = false,
+                () if ctx.is(at - 1, "desc") => options.desc = true,
+                () if ctx.is(at - 1, "alpha") => options.alpha = true,
+                () if ctx.is(at - 1, "limit") && left >= 2 => {
+                    (options.offset, options.count) = (ctx.int(at)?, ctx.int(at + 1)?);
+                    at += 2;
+                }
+                () if ctx.is(at - 1, "store") && left >= 1 && !read_only => {
+                    options.store = Some(ctx.argv[at]);
+                    at += 1;
+                }
+                () if ctx.is(at - 1, "by") && left >= 1 => {
+                    options.keep_order |= !ctx.argv[at].contains(&b'*');
+                    options.by = Some(Pattern::parse(ctx.argv[at]));
+                    at += 1;
+                }
+                () if ctx.is(at - 1, "get") && left >= 1 => {
+                    options.get.push(Pattern::parse(ctx.argv[at]));
+                    at += 1;
+                }
+                () => return Err(Error::SYNTAX),
+            }
+        }
+        Ok(options)
+    }
+
+    /// The part of `len` elements that LIMIT shows.
+    fn window(&self, len: usize) -> Range<usize> {
+        let start = usize::try_from(self.offset.max(0)).map_or(len, |start| start.min(len));
+        let count = usize::try_from(self.count).unwrap_or(usize::MAX);
+        start..start.saturating_add(count).min(len)
+    }
+}
+
+/// An element to be sorted: ranges of `Items::bytes`.
+struct Item {
+    text: Range<usize>,
+    /// What to compare by, with ALPHA and BY.
+    alpha: Option<Range<usize>>,
+    /// What to compare by otherwise.
+    score: f64,
+    /// Its place in the collection.
+    at: usize,
+}
+
+#[derive(Default)]
+struct Items {
+    bytes: Vec<u8>,
+    items: Vec<Item>,
+}
+
+impl Items {
+    fn push(&mut self, text: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(text);
+        let text = start..self.bytes.len();
+        self.items.push(Item { text, alpha: None, score: 0.0, at: self.items.len() });
+    }
+
+    fn text(&self, at: usize) -> &[u8] {
+        &self.bytes[self.items[at].text.clone()]
+    }
+
+    /// Look up what to compare each element by.
+    fn weigh(&mut self, ctx: &mut Ctx, options: &Options) -> CmdResult {
+        let mut said = Vec::new();
+        for at in 0..self.items.len() {
+            said.clear();
+            let found = match &options.by {
+                Some(by) => by.look_up(ctx, &self.bytes[self.items[at].text.clone()], &mut said),
+                None => !options.alpha && {
+                    said.extend_from_slice(self.text(at));
+                    true
+                },
+            };
+            if !found {
+                continue;
+            }
+            if options.alpha {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(&said);
+                self.items[at].alpha = Some(start..self.bytes.len());
+            } else {
+                self.items[at].score = score(&said)
+                    .ok_or(Error::of("ERR One or more scores can't be converted into double"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sort, as far as it takes to know what stands in `window`.
+    fn sort(&mut self, options: &Options, window: &Range<usize>) {
+        let bytes = &self.bytes;
+        let text = |range: &Range<usize>| &bytes[range.clone()];
+        let by_alpha = options.by.is_some();
+        let order = |a: &Item, b: &Item| {
+            let order = match (options.alpha, by_alpha) {
+                (true, true) => a.alpha.as_ref().map(text).cmp(&b.alpha.as_ref().map(text)),
+                (true, false) => text(&a.text).cmp(text(&b.text)),
+                (false, _) => by_score(a, b).then_with(|| text(&a.text).cmp(text(&b.text))),
+            };
+            let order = if options.desc { order.reverse() } else { order };
+            order.then(a.at.cmp(&b.at))
+        };
+        if window.end < self.items.len() {
+            self.items.select_nth_unstable_by(window.end, order);
+        }
+        self.items[..window.end].sort_unstable_by(order);
+    }
+}
+
+/// Scores are never NaN; zero is zero, whatever its sign.
+fn by_score(a: &Item, b: &Item) -> Ordering {
+    a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal)
+}
+
+/// A number as `strtod` reads it from a string that ends at its first NUL: leading space is fine, nothing at all is
+/// 0, and what is too large or too small for a double is no number.
+fn score(text: &[u8]) -> Option<f64> {
+    let text = text.split(|&b| b == 0).next().unwrap_or(text);
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let start = text.iter().position(|&b| !is_c_space(b))?;
+    parse_f64(&text[start..]).filter(|score| !score.is_subnormal())
+}
+
+/// SORT key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC | DESC] [ALPHA] [STORE destination]
+fn sort(ctx: &mut Ctx) -> CmdResult {
+    sort_generic(ctx, false)
+}
+
+/// SORT_RO key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC | DESC] [ALPHA]
+fn sort_ro(ctx: &mut Ctx) -> CmdResult {
+    sort_generic(ctx, true)
+}
+
+fn sort_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
+    let mut options = Options::parse(ctx, read_only)?;
+    let (items, window) = collect_sorted(ctx, &mut options)?;
+    match options.store {
+        None => reply_items(ctx, &items, window, &options.get),
+        Some(destination) => store_items(ctx, &items, window, &options.get, destination),
+    }
+    Ok(())
+}
+
+/// The elements, sorted at least within the window.
+fn collect_sorted(ctx: &mut Ctx, options: &mut Options) -> Result<(Items, Range<usize>), Error> {
+    let mut items = Items::default();
+    if let Some(entry) = ctx.server.lookup_read(ctx.client, ctx.argv[1]) {
+        collect(entry, &mut items, options)?;
+    }
+    let window = options.window(items.items.len());
+    if !options.keep_order {
+        items.weigh(ctx, options)?;
+        items.sort(options, &window);
+    }
+    Ok((items, window))
+}
+
+/// Copy the elements, in the order of the collection. DESC turns round what is not sorted but has an order.
+fn collect(entry: KeyRef, items: &mut Items, options: &mut Options) -> CmdResult {
+    match entry.value() {
+        ValueRef::Obj(Value::List(list)) => {
+            let backwards = options.keep_order && options.desc;
+            let (start, from) = if backwards { (list.len() - 1, End::Tail) } else { (0, End::Head) };
+            list.range(start, list.len(), from, |element| items.push(element.text(&mut IntBuf::new())));
+        }
+        ValueRef::Obj(Value::Zset(zset)) => {
+            let backwards = options.keep_order && options.desc;
+            zset.walk(0..zset.len(), backwards, |member, _| items.push(member));
+        }
+        _ => return Err(Error::WRONGTYPE),
+    }
+    Ok(())
+}
+
+/// What GET shows of an element, in the order of its patterns; without GET, the element.
+fn show(ctx: &mut Ctx, element: &[u8], get: &[Pattern], mut to: impl FnMut(&mut Ctx, Option<&[u8]>)) {
+    if get.is_empty() {
+        return to(ctx, Some(element));
+    }
+    let mut said = Vec::new();
+    for pattern in get {
+        said.clear();
+        let found = pattern.look_up(ctx, element, &mut said);
+        to(ctx, found.then_some(&said));
+    }
+}
+
+fn reply_items(ctx: &mut Ctx, items: &Items, window: Range<usize>, get: &[Pattern]) {
+    ctx.client.reply.array(window.len() * get.len().max(1));
+    for at in window {
+        show(ctx, items.text(at), get, |ctx, text| reply_text(&mut ctx.client.reply, text));
+    }
+}
+
+fn reply_text(reply: &mut ReplyBuf, text: Option<&[u8]>) {
+    match text {
+        Some(text) => reply.bulk(text),
+        None => reply.null(),
+    }
+}
+
+/// STORE: a list of what would have been replied, nothing being the empty string.
+fn store_items(ctx: &mut Ctx, items: &Items, window: Range<usize>, get: &[Pattern], key: &[u8]) {
+    let limits = list::limits(ctx.server);
+    let len = window.len() * get.len().max(1);
+    let db = ctx.client.db;
+    if len > 0 {
+        let mut list = List::new();
+        for at in window {
+            show(ctx, items.text(at), get, |_, text| list.push(End::Tail, text.unwrap_or_default(), &limits));
+        }
+        list::add_list(ctx, key, list);
+        ctx.dirty(len as u64);
+        ctx.changed(key, notify::LIST, "sortstore");
+    } else if ctx.server.delete_key(db, key, false) {
+        ctx.dirty(1);
+        ctx.changed(key, notify::GENERIC, "del");
+    }
+    ctx.client.reply.integer(len as i64);
+}
