@@ -75,7 +75,10 @@ pub const TABLE: &[Command] = &[
 
 /// The list under a key, to be changed.
 fn list_mut<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<&'s mut List>, Error> {
-    ctx.server.lookup_write(ctx.client, key).map(List::of_mut).transpose()
+    ctx.server
+        .lookup_write(ctx.client, key)
+        .map(List::of_mut)
+        .transpose()
 }
 
 /// The settings and switches that decide how lists are encoded.
@@ -100,7 +103,12 @@ fn parse_end(ctx: &Ctx, at: usize) -> Result<End, Error> {
 
 /// How many: the error says that it has to be positive, be it a number or not.
 fn parse_count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
-    let count = ctx.int_in(at, 0, i64::MAX, "ERR value is out of range, must be positive")?;
+    let count = ctx.int_in(
+        at,
+        0,
+        i64::MAX,
+        "ERR value is out of range, must be positive",
+    )?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
@@ -191,7 +199,8 @@ fn push_all(list: &mut List, end: End, texts: &[&[u8]], limits: &ListLimits) -> 
 /// A list under a key that does not exist, or whose value is replaced.
 pub fn add_list(ctx: &mut Ctx, key: &[u8], list: List) {
     let value = New::Obj(Value::List(list));
-    ctx.server.set_key(ctx.client.db, key, kind::LIST, value, Ttl::Clear);
+    ctx.server
+        .set_key(ctx.client.db, key, kind::LIST, value, Ttl::Clear);
 }
 
 /// LPOP key [count]
@@ -298,7 +307,10 @@ fn lindex(ctx: &mut Ctx) -> CmdResult {
     let list = List::of(entry)?;
     let index = parse_i64(ctx.argv[2]).ok_or(Error::NOT_INTEGER)?;
     let reply = &mut ctx.client.reply;
-    if list.get_with(index, |element| reply_element(reply, element)).is_none() {
+    if list
+        .get_with(index, |element| reply_element(reply, element))
+        .is_none()
+    {
         reply.null();
     }
     Ok(())
@@ -310,7 +322,11 @@ fn range_within(start: i64, stop: i64, len: usize) -> (usize, usize) {
     let from_start = |index: i64| if index < 0 { index + len } else { index };
     let start = from_start(start).max(0);
     let stop = from_start(stop).min(len - 1);
-    if start > stop { (0, 0) } else { (start as usize, (stop - start + 1) as usize) }
+    if start > stop {
+        (0, 0)
+    } else {
+        (start as usize, (stop - start + 1) as usize)
+    }
 }
 
 /// LRANGE key start stop
@@ -324,7 +340,9 @@ fn lrange(ctx: &mut Ctx) -> CmdResult {
     let (start, count) = range_within(start, stop, list.len());
     let reply = &mut ctx.client.reply;
     reply.array(count);
-    list.range(start, count, End::Head, |element| reply_element(reply, element));
+    list.range(start, count, End::Head, |element| {
+        reply_element(reply, element)
+    });
     Ok(())
 }
 
@@ -350,7 +368,10 @@ fn ltrim(ctx: &mut Ctx) -> CmdResult {
 fn lset(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
     let limits = limits(ctx.server);
-    let entry = ctx.server.lookup_write(ctx.client, key).ok_or(Error::NO_SUCH_KEY)?;
+    let entry = ctx
+        .server
+        .lookup_write(ctx.client, key)
+        .ok_or(Error::NO_SUCH_KEY)?;
     let list = List::of_mut(entry)?;
     let index = parse_i64(ctx.argv[2]).ok_or(Error::NOT_INTEGER)?;
     if !list.set(index, ctx.argv[3], &limits) {
@@ -424,7 +445,12 @@ struct Search {
 
 impl Search {
     fn parse(ctx: &Ctx) -> Result<Search, Error> {
-        let mut search = Search { from: End::Head, skip: 0, count: None, max_len: usize::MAX };
+        let mut search = Search {
+            from: End::Head,
+            skip: 0,
+            count: None,
+            max_len: usize::MAX,
+        };
         let mut at = 3;
         while at < ctx.argv.len() {
             if at + 1 == ctx.argv.len() {
@@ -475,7 +501,11 @@ impl Search {
             }
             show(position);
             shown += 1;
-            if shown == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if shown == wanted {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
     }
 }

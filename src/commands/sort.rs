@@ -84,13 +84,21 @@ impl<'a> Pattern<'a> {
         if text == b"#" {
             return Pattern::Element;
         }
-        let Some(star) = memchr::memchr(b'*', text) else { return Pattern::Nothing };
+        let Some(star) = memchr::memchr(b'*', text) else {
+            return Pattern::Nothing;
+        };
         let (prefix, rest) = (&text[..star], &text[star + 1..]);
         match memchr::memmem::find(rest, b"->") {
-            Some(arrow) if arrow + 2 < rest.len() => {
-                Pattern::Key { prefix, suffix: &rest[..arrow], field: Some(&rest[arrow + 2..]) }
-            }
-            _ => Pattern::Key { prefix, suffix: rest, field: None },
+            Some(arrow) if arrow + 2 < rest.len() => Pattern::Key {
+                prefix,
+                suffix: &rest[..arrow],
+                field: Some(&rest[arrow + 2..]),
+            },
+            _ => Pattern::Key {
+                prefix,
+                suffix: rest,
+                field: None,
+            },
         }
     }
 
@@ -102,10 +110,16 @@ impl<'a> Pattern<'a> {
                 return true;
             }
             Pattern::Nothing => return false,
-            Pattern::Key { prefix, suffix, field } => (prefix, suffix, field),
+            Pattern::Key {
+                prefix,
+                suffix,
+                field,
+            } => (prefix, suffix, field),
         };
         let key = [prefix, element, suffix].concat();
-        let Some(entry) = ctx.server.lookup_read(ctx.client, &key) else { return false };
+        let Some(entry) = ctx.server.lookup_read(ctx.client, &key) else {
+            return false;
+        };
         match field {
             Some(field) => field_text(entry, field, out),
             None => match StrView::of(entry) {
@@ -198,7 +212,12 @@ impl Items {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(text);
         let text = start..self.bytes.len();
-        self.items.push(Item { text, alpha: None, score: 0.0, at: self.items.len() });
+        self.items.push(Item {
+            text,
+            alpha: None,
+            score: 0.0,
+            at: self.items.len(),
+        });
     }
 
     fn text(&self, at: usize) -> &[u8] {
@@ -212,10 +231,12 @@ impl Items {
             said.clear();
             let found = match &options.by {
                 Some(by) => by.look_up(ctx, &self.bytes[self.items[at].text.clone()], &mut said),
-                None => !options.alpha && {
-                    said.extend_from_slice(self.text(at));
-                    true
-                },
+                None => {
+                    !options.alpha && {
+                        said.extend_from_slice(self.text(at));
+                        true
+                    }
+                }
             };
             if !found {
                 continue;
@@ -225,8 +246,9 @@ impl Items {
                 self.bytes.extend_from_slice(&said);
                 self.items[at].alpha = Some(start..self.bytes.len());
             } else {
-                self.items[at].score = score(&said)
-                    .ok_or(Error::of("ERR One or more scores can't be converted into double"))?;
+                self.items[at].score = score(&said).ok_or(Error::of(
+                    "ERR One or more scores can't be converted into double",
+                ))?;
             }
         }
         Ok(())
@@ -308,8 +330,14 @@ fn collect(entry: KeyRef, items: &mut Items, options: &mut Options) -> CmdResult
     match entry.value() {
         ValueRef::Obj(Value::List(list)) => {
             let backwards = options.keep_order && options.desc;
-            let (start, from) = if backwards { (list.len() - 1, End::Tail) } else { (0, End::Head) };
-            list.range(start, list.len(), from, |element| items.push(element.text(&mut IntBuf::new())));
+            let (start, from) = if backwards {
+                (list.len() - 1, End::Tail)
+            } else {
+                (0, End::Head)
+            };
+            list.range(start, list.len(), from, |element| {
+                items.push(element.text(&mut IntBuf::new()))
+            });
         }
         ValueRef::Obj(Value::Zset(zset)) => {
             let backwards = options.keep_order && options.desc;
@@ -321,7 +349,12 @@ fn collect(entry: KeyRef, items: &mut Items, options: &mut Options) -> CmdResult
 }
 
 /// What GET shows of an element, in the order of its patterns; without GET, the element.
-fn show(ctx: &mut Ctx, element: &[u8], get: &[Pattern], mut to: impl FnMut(&mut Ctx, Option<&[u8]>)) {
+fn show(
+    ctx: &mut Ctx,
+    element: &[u8],
+    get: &[Pattern],
+    mut to: impl FnMut(&mut Ctx, Option<&[u8]>),
+) {
     if get.is_empty() {
         return to(ctx, Some(element));
     }
@@ -336,7 +369,9 @@ fn show(ctx: &mut Ctx, element: &[u8], get: &[Pattern], mut to: impl FnMut(&mut 
 fn reply_items(ctx: &mut Ctx, items: &Items, window: Range<usize>, get: &[Pattern]) {
     ctx.client.reply.array(window.len() * get.len().max(1));
     for at in window {
-        show(ctx, items.text(at), get, |ctx, text| reply_text(&mut ctx.client.reply, text));
+        show(ctx, items.text(at), get, |ctx, text| {
+            reply_text(&mut ctx.client.reply, text)
+        });
     }
 }
 
@@ -355,7 +390,9 @@ fn store_items(ctx: &mut Ctx, items: &Items, window: Range<usize>, get: &[Patter
     if len > 0 {
         let mut list = List::new();
         for at in window {
-            show(ctx, items.text(at), get, |_, text| list.push(End::Tail, text.unwrap_or_default(), &limits));
+            show(ctx, items.text(at), get, |_, text| {
+                list.push(End::Tail, text.unwrap_or_default(), &limits)
+            });
         }
         list::add_list(ctx, key, list);
         ctx.dirty(len as u64);

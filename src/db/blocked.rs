@@ -63,7 +63,10 @@ impl Waiting {
     }
 
     fn next(&self, tickets: Range<u64>) -> Option<(u64, ClientRef)> {
-        self.clients.range(tickets).next().map(|(&ticket, &r)| (ticket, r))
+        self.clients
+            .range(tickets)
+            .next()
+            .map(|(&ticket, &r)| (ticket, r))
     }
 }
 
@@ -85,7 +88,11 @@ fn deadline(server: &Server, timeout_ms: i64) -> Result<i64, Error> {
     match timeout_ms {
         ..0 => Err(Error::TIMEOUT_NEGATIVE),
         0 => Ok(0),
-        ms => server.clock.now_ms.checked_add(ms).ok_or(Error::TIMEOUT_RANGE),
+        ms => server
+            .clock
+            .now_ms
+            .checked_add(ms)
+            .ok_or(Error::TIMEOUT_RANGE),
     }
 }
 
@@ -110,7 +117,10 @@ pub fn block_for_keys(
     let r = reference(c);
     let mut kept: Vec<Box<[u8]>> = Vec::with_capacity(keys.len());
     for &key in keys {
-        let waiting = server.dbs[c.db as usize].blocking.entry(key.into()).or_default();
+        let waiting = server.dbs[c.db as usize]
+            .blocking
+            .entry(key.into())
+            .or_default();
         if waiting.clients.insert(ticket, r).is_some() {
             continue; // named twice
         }
@@ -121,18 +131,49 @@ pub fn block_for_keys(
         kept.push(key.into());
     }
     let argv = OwnedArgv::new(argv);
-    start(server, c, Blocked { kind, deadline_ms, ticket, keys: kept, argv, on_nokey });
+    start(
+        server,
+        c,
+        Blocked {
+            kind,
+            deadline_ms,
+            ticket,
+            keys: kept,
+            argv,
+            on_nokey,
+        },
+    );
 }
 
 /// Let a client wait without keys: WAIT, SHUTDOWN, CLIENT PAUSE. Who blocks it also unblocks it.
-pub fn block(server: &mut Server, c: &mut Client, kind: BlockKind, argv: &[&[u8]], deadline_ms: i64) {
+pub fn block(
+    server: &mut Server,
+    c: &mut Client,
+    kind: BlockKind,
+    argv: &[&[u8]],
+    deadline_ms: i64,
+) {
     let argv = OwnedArgv::new(argv);
-    start(server, c, Blocked { kind, deadline_ms, ticket: 0, keys: Vec::new(), argv, on_nokey: false });
+    start(
+        server,
+        c,
+        Blocked {
+            kind,
+            deadline_ms,
+            ticket: 0,
+            keys: Vec::new(),
+            argv,
+            on_nokey: false,
+        },
+    );
 }
 
 fn start(server: &mut Server, c: &mut Client, blocked: Blocked) {
     if blocked.deadline_ms > 0 {
-        server.blocked.timeouts.insert((blocked.deadline_ms, reference(c)));
+        server
+            .blocked
+            .timeouts
+            .insert((blocked.deadline_ms, reference(c)));
     }
     c.blocked = Some(Box::new(blocked));
     c.set(flag::BLOCKED);
@@ -168,7 +209,9 @@ pub fn forget(server: &mut Server, c: &mut Client) -> Option<Box<Blocked>> {
 /// Take a client out of the list of one key.
 fn leave(server: &mut Server, db: u32, key: &[u8], blocked: &Blocked) {
     let table = &mut server.dbs[db as usize].blocking;
-    let Some(waiting) = table.get_mut(key) else { return };
+    let Some(waiting) = table.get_mut(key) else {
+        return;
+    };
     waiting.clients.remove(&blocked.ticket);
     if blocked.on_nokey {
         waiting.on_nokey -= 1;
@@ -192,7 +235,12 @@ pub fn unblock(server: &mut Server, c: &mut Client) {
 }
 
 /// End a client's wait with this reply instead of its command's. The command counts as called, now.
-fn unblock_with(server: &mut Server, c: &mut Client, failed: bool, reply: impl FnOnce(&mut Client)) {
+fn unblock_with(
+    server: &mut Server,
+    c: &mut Client,
+    failed: bool,
+    reply: impl FnOnce(&mut Client),
+) {
     let reply_from = c.reply.mark();
     reply(c);
     if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
@@ -230,7 +278,9 @@ pub fn handle_timeouts(server: &mut Server) {
             return;
         }
         server.blocked.timeouts.pop_first();
-        let Some(mut c) = server.net.clients.take_ref(r) else { continue };
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
         unblock_with(server, &mut c, false, reply_to_timeout);
         server.net.clients.put(c);
     }
@@ -238,9 +288,14 @@ pub fn handle_timeouts(server: &mut Server) {
 
 /// CLIENT UNBLOCK. False: that client does not wait, or not for something that can be cut short.
 pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -> bool {
-    let Some(mut c) = server.net.clients.take_ref(r) else { return false };
+    let Some(mut c) = server.net.clients.take_ref(r) else {
+        return false;
+    };
     use BlockKind::{List, Stream, Wait, WaitAof, Zset};
-    let can = c.blocked.as_ref().is_some_and(|b| matches!(b.kind, List | Zset | Stream | Wait | WaitAof));
+    let can = c
+        .blocked
+        .as_ref()
+        .is_some_and(|b| matches!(b.kind, List | Zset | Stream | Wait | WaitAof));
     if can && with_error {
         let error = Error::of("UNBLOCKED client unblocked via CLIENT UNBLOCK");
         server.stats.count_error(error.code());
@@ -289,7 +344,9 @@ pub fn handle_ready_keys(server: &mut Server) {
 fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
     let waiting = |server: &Server, tickets| {
         let waiting = server.dbs[db as usize].blocking.get(key)?;
-        waiting.next(tickets).map(|(ticket, r)| (ticket, r, waiting.on_nokey > 0))
+        waiting
+            .next(tickets)
+            .map(|(ticket, r)| (ticket, r, waiting.on_nokey > 0))
     };
     // Who comes now waits for the next time.
     let end = server.blocked.last_ticket + 1;
@@ -297,7 +354,9 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
     while let Some((ticket, r, on_nokey)) = waiting(server, from..end) {
         from = ticket + 1;
         // One whose own command runs at the moment is out of its slot: it has just looked.
-        let Some(mut c) = server.net.clients.take_ref(r) else { continue };
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
         let found = server.lookup_no_touch(&c, key).map(type_of);
         if is_served_by(&c, found) {
             reexecute(server, &mut c);
@@ -311,7 +370,9 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
 
 /// Whether what is found under a key (its type, if it exists) may be what a client waits for.
 fn is_served_by(c: &Client, found: Option<Type>) -> bool {
-    let Some(blocked) = &c.blocked else { return false };
+    let Some(blocked) = &c.blocked else {
+        return false;
+    };
     let wanted = match blocked.kind {
         BlockKind::List => Some(Type::List),
         BlockKind::Zset => Some(Type::Zset),
@@ -323,7 +384,9 @@ fn is_served_by(c: &Client, found: Option<Type>) -> bool {
 
 /// Run the kept command. It may block again, or be held back by a pause; otherwise the client goes on.
 fn reexecute(server: &mut Server, c: &mut Client) {
-    let Some(blocked) = forget(server, c) else { return };
+    let Some(blocked) = forget(server, c) else {
+        return;
+    };
     server.blocked.place = Some((blocked.ticket, blocked.deadline_ms));
     c.set(flag::REEXECUTE);
     run_kept(server, c, &blocked);
@@ -344,7 +407,9 @@ fn run_kept(server: &mut Server, c: &mut Client, blocked: &Blocked) {
 /// The pause is over: what was held back runs before the loop sleeps, in order.
 pub fn resume_postponed(server: &mut Server) {
     for r in std::mem::take(&mut server.blocked.postponed) {
-        let Some(c) = server.net.clients.resolve(r) else { continue };
+        let Some(c) = server.net.clients.resolve(r) else {
+            continue;
+        };
         c.clear(flag::BLOCKED);
         c.set(flag::UNBLOCKED);
         server.blocked.count -= 1;

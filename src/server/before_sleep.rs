@@ -37,7 +37,9 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
 
 /// Wake up for the earliest deadline of a blocked client.
 fn set_alarm(el: &mut EventLoop<Server>, server: &mut Server) {
-    let Some(&(deadline_ms, _)) = server.blocked.timeouts.first() else { return };
+    let Some(&(deadline_ms, _)) = server.blocked.timeouts.first() else {
+        return;
+    };
     let alarm_ms = &mut server.blocked.alarm_ms;
     if *alarm_ms == 0 || deadline_ms < *alarm_ms {
         *alarm_ms = deadline_ms;

@@ -66,7 +66,14 @@ fn monitored(cmd: &Command) -> bool {
 
 /// Count, time, and keep what was slow.
 #[inline]
-pub fn account(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, spent: u64, failed: bool) {
+pub fn account(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    id: u16,
+    spent: u64,
+    failed: bool,
+) {
     server.stats.commands_processed += 1;
     if server.nesting == 0 {
         server.stats.command_ticks += spent;

@@ -12,9 +12,9 @@
 
 use std::ops::ControlFlow;
 
+use crate::ds::entry::{ValueMut, ValueRef};
 pub use crate::ds::listpack::{Element, Listpack};
 pub use crate::ds::quicklist::{End, ListLimits, Quicklist, Side};
-use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::quicklist::{remove_matching, walk_listpack};
 use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, Value};

@@ -27,7 +27,9 @@ fn bpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
     let keys = &ctx.argv[1..last];
     let limits = limits(ctx.server);
     for &key in keys {
-        let Some(entry) = ctx.server.lookup_write(ctx.client, key) else { continue };
+        let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
+            continue;
+        };
         let list = List::of_mut(entry)?;
         let reply = &mut ctx.client.reply;
         reply.array(2);
@@ -49,7 +51,15 @@ fn wait_for_list(ctx: &mut Ctx, keys: &[&[u8]], deadline_ms: i64) {
     if ctx.client.has(flag::DENY_BLOCKING) {
         return ctx.client.reply.null_array();
     }
-    block_for_keys(ctx.server, ctx.client, BlockKind::List, ctx.argv, keys, deadline_ms, false);
+    block_for_keys(
+        ctx.server,
+        ctx.client,
+        BlockKind::List,
+        ctx.argv,
+        keys,
+        deadline_ms,
+        false,
+    );
 }
 
 /// BLMPOP timeout numkeys key [key ...] LEFT | RIGHT [COUNT count]

@@ -1,6 +1,8 @@
 //! Lists, several at a time: LMOVE takes from one to give to another, LMPOP takes from the first that has something.
 
-use super::{add_list, elements_removed, limits, list_mut, parse_end, pop_event, pop_many, push_event};
+use super::{
+    add_list, elements_removed, limits, list_mut, parse_end, pop_event, pop_many, push_event,
+};
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::db::notify;
 use crate::error::Error;
@@ -31,7 +33,8 @@ pub fn lmove_generic(ctx: &mut Ctx, from: End, to: End) -> Result<bool, Error> {
         return Ok(false);
     }
     list_mut(ctx, destination)?;
-    let taken = list_mut(ctx, source)?.and_then(|list| list.pop_with(from, |element| element.to_vec()));
+    let taken =
+        list_mut(ctx, source)?.and_then(|list| list.pop_with(from, |element| element.to_vec()));
     let Some(text) = taken else { return Ok(false) };
     give(ctx, destination, to, &text)?;
     ctx.client.reply.bulk(&text);
@@ -80,28 +83,40 @@ impl<'a> MultiPop<'a> {
     pub fn parse(ctx: &Ctx<'a>, at: usize) -> Result<MultiPop<'a>, Error> {
         let numkeys = ctx.int_in(at, 1, i64::MAX, "ERR numkeys should be greater than 0")?;
         let rest = ctx.argv.len() - at - 1;
-        let numkeys = usize::try_from(numkeys).ok().filter(|&n| n < rest).ok_or(Error::SYNTAX)?;
+        let numkeys = usize::try_from(numkeys)
+            .ok()
+            .filter(|&n| n < rest)
+            .ok_or(Error::SYNTAX)?;
         let keys = &ctx.argv[at + 1..][..numkeys];
         let end_at = at + 1 + numkeys;
         let end = parse_end(ctx, end_at)?;
         let count = match ctx.argv.len() - end_at {
             1 => 1,
-            3.. if ctx.is(end_at + 1, "count") => {
-                ctx.int_in(end_at + 2, 1, i64::MAX, "ERR count should be greater than 0")?
-            }
+            3.. if ctx.is(end_at + 1, "count") => ctx.int_in(
+                end_at + 2,
+                1,
+                i64::MAX,
+                "ERR count should be greater than 0",
+            )?,
             _ => return Err(Error::SYNTAX),
         };
         if ctx.argv.len() > end_at + 3 {
             return Err(Error::SYNTAX);
         }
-        Ok(MultiPop { keys, end, count: usize::try_from(count).unwrap_or(usize::MAX) })
+        Ok(MultiPop {
+            keys,
+            end,
+            count: usize::try_from(count).unwrap_or(usize::MAX),
+        })
     }
 
     /// Pop from the first list that exists. False: there is none.
     pub fn run(&self, ctx: &mut Ctx) -> Result<bool, Error> {
         let limits = limits(ctx.server);
         for &key in self.keys {
-            let Some(entry) = ctx.server.lookup_write(ctx.client, key) else { continue };
+            let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
+                continue;
+            };
             let list = List::of_mut(entry)?;
             let reply = &mut ctx.client.reply;
             reply.array(2);
@@ -109,7 +124,11 @@ impl<'a> MultiPop<'a> {
             let (popped, left) = pop_many(list, self.end, self.count, reply, &limits);
             let event = pop_event(self.end);
             elements_removed(ctx, key, event, popped, left);
-            ctx.rewrite(&[event.to_uppercase().as_bytes(), key, popped.to_string().as_bytes()]);
+            ctx.rewrite(&[
+                event.to_uppercase().as_bytes(),
+                key,
+                popped.to_string().as_bytes(),
+            ]);
             return Ok(true);
         }
         Ok(false)
