@@ -4,6 +4,7 @@
 pub mod bits;
 pub mod entry;
 pub mod expires;
+pub mod field;
 pub mod hash;
 pub mod hashtable;
 pub mod hll;

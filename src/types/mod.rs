@@ -3,12 +3,14 @@
 //! A key's entry (`ds::entry`) holds short strings and integers itself; everything else is a [`Value`] in
 //! the same allocation.
 
+pub mod hash;
 pub mod list;
 pub mod stream;
 pub mod string;
 pub mod zset;
 
 use crate::ds::entry::{Entry, EntryMut, EntryRef, NewValue, OwnedValue, ValueRef};
+use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::stream::Stream;
 use crate::types::string::RawStr;
@@ -19,6 +21,7 @@ use crate::types::zset::Zset;
 pub enum Value {
     Str(RawStr),
     List(List),
+    Hash(Hash),
     Zset(Zset),
     Stream(Box<Stream>),
 }
@@ -93,6 +96,18 @@ pub fn duplicate(entry: KeyRef) -> OwnedValue<Value> {
     }
 }
 
+/// When the first field of a hash expires: what `Db::field_expires` holds for its key.
+#[inline]
+pub fn next_field_expiry(entry: KeyRef) -> Option<i64> {
+    if entry.kind() != kind::HASH {
+        return None;
+    }
+    match entry.value() {
+        ValueRef::Obj(Value::Hash(hash)) => hash.next_expiry(),
+        _ => None,
+    }
+}
+
 /// How much work freeing a value is, in allocations.
 pub fn free_effort(entry: KeyRef) -> usize {
     match entry.value() {
@@ -116,6 +131,7 @@ impl Value {
         match self {
             Value::Str(_) => "raw",
             Value::List(list) => list.encoding(),
+            Value::Hash(hash) => hash.encoding(),
             Value::Zset(zset) => zset.encoding(),
             Value::Stream(_) => "stream",
         }
@@ -126,6 +142,7 @@ impl Value {
         match self {
             Value::Str(_) => 1,
             Value::List(list) => list.free_effort(),
+            Value::Hash(hash) => hash.free_effort(),
             Value::Zset(Zset::Listpack(_)) => 1,
             Value::Zset(Zset::Tree(set)) => set.len(),
             Value::Stream(stream) => stream.log.nodes().len() + stream.group_count(),
