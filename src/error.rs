@@ -34,8 +34,9 @@ impl Error {
     pub const NOAUTH: Error = Error::of("NOAUTH Authentication required.");
     pub const OOM: Error = Error::of("OOM command not allowed when used memory > 'maxmemory'.");
     pub const LOADING: Error = Error::of("LOADING Redis is loading the dataset in memory");
-    pub const MASTERDOWN: Error =
-        Error::of("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
+    pub const MASTERDOWN: Error = Error::of(
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    );
     pub const READONLY: Error = Error::of("READONLY You can't write against a read only replica.");
     pub const EXECABORT: Error =
         Error::of("EXECABORT Transaction discarded because of previous errors.");
@@ -68,7 +69,9 @@ impl Error {
 
     /// `ERR wrong number of arguments for 'get' command`
     pub fn arity(command: &str) -> Error {
-        Error::new(format!("ERR wrong number of arguments for '{command}' command"))
+        Error::new(format!(
+            "ERR wrong number of arguments for '{command}' command"
+        ))
     }
 }
 

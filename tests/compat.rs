@@ -38,12 +38,18 @@ struct Rule {
 enum Token {
     Word(String),
     /// Alternatives; `optional` adds the empty one.
-    Choice { optional: bool, alternatives: Vec<Vec<Token>> },
+    Choice {
+        optional: bool,
+        alternatives: Vec<Vec<Token>>,
+    },
     Repeat(String),
 }
 
 fn rules() -> Vec<Rule> {
-    let lines = GRAMMAR.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let lines = GRAMMAR
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'));
     lines.map(rule).collect()
 }
 
@@ -55,7 +61,10 @@ fn rule(line: &str) -> Rule {
     };
     let mut words: Vec<&str> = rest.split(' ').collect();
     words.reverse();
-    Rule { compare, tokens: sequence(&mut words) }
+    Rule {
+        compare,
+        tokens: sequence(&mut words),
+    }
 }
 
 /// Reads the tokens of a list of words, last word first.
@@ -78,7 +87,10 @@ fn sequence(words: &mut Vec<&str>) -> Vec<Token> {
                     sequence(&mut inner)
                 })
                 .collect();
-            out.push(Token::Choice { optional: open == '[', alternatives });
+            out.push(Token::Choice {
+                optional: open == '[',
+                alternatives,
+            });
         } else if let Some(word) = word.strip_suffix("...") {
             out.push(Token::Repeat(word.into()));
         } else {
@@ -116,7 +128,10 @@ fn expand(tokens: &[Token], rng: &mut SmallRng, argv: &mut Vec<Vec<u8>>) {
                     argv.push(placeholder(word, rng));
                 }
             }
-            Token::Choice { optional, alternatives } => {
+            Token::Choice {
+                optional,
+                alternatives,
+            } => {
                 if *optional && rng.random_bool(0.6) {
                     continue;
                 }
@@ -137,9 +152,44 @@ fn placeholder(word: &str, rng: &mut SmallRng) -> Vec<u8> {
         "v" => value(rng),
         "n" => integer(rng),
         "s" => rng.random_range(-6..12).to_string().into_bytes(),
-        "f" => pick(rng, &["1.5", "-0.1", "3", "1e3", "5.0e-3", "0", "-0", "inf", "nan", "1e308", "abc", "0x10", " 1", "17976931348623157e292"]),
-        "p" => pick(rng, &["k*", "*", "k[1-3]", "k?", "[^k]*", "k\\1", "", "k[", "*3", "k**"]),
-        "t" => pick(rng, &["100", "100000", "5000000", "-1", "0", "9223372036854775807", "abc", "10000000000000"]),
+        "f" => pick(
+            rng,
+            &[
+                "1.5",
+                "-0.1",
+                "3",
+                "1e3",
+                "5.0e-3",
+                "0",
+                "-0",
+                "inf",
+                "nan",
+                "1e308",
+                "abc",
+                "0x10",
+                " 1",
+                "17976931348623157e292",
+            ],
+        ),
+        "p" => pick(
+            rng,
+            &[
+                "k*", "*", "k[1-3]", "k?", "[^k]*", "k\\1", "", "k[", "*3", "k**",
+            ],
+        ),
+        "t" => pick(
+            rng,
+            &[
+                "100",
+                "100000",
+                "5000000",
+                "-1",
+                "0",
+                "9223372036854775807",
+                "abc",
+                "10000000000000",
+            ],
+        ),
         "b" => pick(rng, &["0", "1", "2", "-1", "x"]),
         // The case of a keyword does not matter.
         literal if rng.random_bool(0.1) => literal.to_lowercase().into_bytes(),
@@ -158,8 +208,24 @@ fn extreme(rng: &mut SmallRng) -> Vec<u8> {
     pick(
         rng,
         &[
-            "9223372036854775807", "-9223372036854775808", "9223372036854775808", "18446744073709551615", "1e308",
-            "inf", "-inf", "nan", "-0", "007", "+1", " 1", "1 ", "", "1.0", "4294967296", "2147483648", "\u{0}\r\n",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "9223372036854775808",
+            "18446744073709551615",
+            "1e308",
+            "inf",
+            "-inf",
+            "nan",
+            "-0",
+            "007",
+            "+1",
+            " 1",
+            "1 ",
+            "",
+            "1.0",
+            "4294967296",
+            "2147483648",
+            "\u{0}\r\n",
             "999999999999999999999999",
         ],
     )
@@ -167,10 +233,25 @@ fn extreme(rng: &mut SmallRng) -> Vec<u8> {
 
 fn value(rng: &mut SmallRng) -> Vec<u8> {
     match rng.random_range(0..10) {
-        0..4 => pick(rng, &["a", "b", "hello", "", "foobar", "x y", "\r\n", "ohmytext", "mynewtext"]),
+        0..4 => pick(
+            rng,
+            &[
+                "a",
+                "b",
+                "hello",
+                "",
+                "foobar",
+                "x y",
+                "\r\n",
+                "ohmytext",
+                "mynewtext",
+            ],
+        ),
         4..7 => rng.random_range(-100..1000).to_string().into_bytes(),
         7 => extreme(rng),
-        8 => (0..rng.random_range(0..200)).map(|_| rng.random::<u8>()).collect(),
+        8 => (0..rng.random_range(0..200))
+            .map(|_| rng.random::<u8>())
+            .collect(),
         _ => "z".repeat(rng.random_range(40..600)).into_bytes(),
     }
 }
@@ -194,16 +275,30 @@ fn shape(reply: &Reply) -> String {
 }
 
 fn on_purpose(argv: &[Vec<u8>]) -> bool {
-    let text = argv.iter().map(|a| String::from_utf8_lossy(a).to_uppercase()).collect::<Vec<_>>().join(" ");
-    ON_PURPOSE.iter().any(|(beginning, _)| text.starts_with(beginning))
+    let text = argv
+        .iter()
+        .map(|a| String::from_utf8_lossy(a).to_uppercase())
+        .collect::<Vec<_>>()
+        .join(" ");
+    ON_PURPOSE
+        .iter()
+        .any(|(beginning, _)| text.starts_with(beginning))
 }
 
 fn show(argv: &[Vec<u8>]) -> String {
-    argv.iter().map(|arg| arg.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")
+    argv.iter()
+        .map(|arg| arg.escape_ascii().to_string())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// One history on both servers, from an empty data set on.
-fn compare_history(rules: &[Rule], peers: &[&Peer; 2], resp: &str, seeds: &[u64]) -> Result<(), TestCaseError> {
+fn compare_history(
+    rules: &[Rule],
+    peers: &[&Peer; 2],
+    resp: &str,
+    seeds: &[u64],
+) -> Result<(), TestCaseError> {
     let mut conns: Vec<Conn> = peers.iter().map(|peer| peer.connect()).collect();
     for conn in &mut conns {
         conn.line("FLUSHALL");
@@ -228,10 +323,15 @@ fn compare_history(rules: &[Rule], peers: &[&Peer; 2], resp: &str, seeds: &[u64]
 
 #[test]
 fn the_same_replies_as_valkey() {
-    let Some(valkey) = Peer::valkey(&[]) else { return };
+    let Some(valkey) = Peer::valkey(&[]) else {
+        return;
+    };
     let aeris = Peer::aeris(&[]);
     let rules = rules();
-    let seed = std::env::var("COMPAT_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_240_607);
+    let seed = std::env::var("COMPAT_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(20_240_607);
     let config = Config {
         rng_algorithm: RngAlgorithm::ChaCha,
         rng_seed: RngSeed::Fixed(seed),
@@ -241,9 +341,10 @@ fn the_same_replies_as_valkey() {
     };
     let mut runner = TestRunner::new(config);
     let history = prop::collection::vec(any::<u64>(), 1..HISTORY);
-    let result = runner.run(&(history, prop_oneof![Just("2"), Just("3")]), |(seeds, resp)| {
-        compare_history(&rules, &[&aeris, &valkey], resp, &seeds)
-    });
+    let result = runner.run(
+        &(history, prop_oneof![Just("2"), Just("3")]),
+        |(seeds, resp)| compare_history(&rules, &[&aeris, &valkey], resp, &seeds),
+    );
     if let Err(e) = result {
         panic!("{e}");
     }

@@ -22,10 +22,21 @@ fn sources(dirs: &[&str]) -> Vec<Source> {
     while let Some(path) = todo.pop() {
         if path.is_dir() {
             let entries = fs::read_dir(&path).expect("a readable folder");
-            todo.extend(entries.map(|e| e.expect("an entry").path()).filter(|p| !p.ends_with("target")));
+            todo.extend(
+                entries
+                    .map(|e| e.expect("an entry").path())
+                    .filter(|p| !p.ends_with("target")),
+            );
         } else if path.extension().is_some_and(|e| e == "rs") {
-            let name = path.strip_prefix(root()).expect("below the root").display().to_string();
-            out.push(Source { path: name, text: fs::read_to_string(&path).expect("text") });
+            let name = path
+                .strip_prefix(root())
+                .expect("below the root")
+                .display()
+                .to_string();
+            out.push(Source {
+                path: name,
+                text: fs::read_to_string(&path).expect("text"),
+            });
         }
     }
     assert!(out.len() > 3, "the walk found too little");
@@ -41,7 +52,11 @@ fn report(problems: Vec<String>) {
 fn modules_used(text: &str) -> Vec<&str> {
     text.match_indices("crate::")
         .map(|(at, found)| &text[at + found.len()..])
-        .map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or(""))
+        .map(|rest| {
+            rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .next()
+                .unwrap_or("")
+        })
         .collect()
 }
 
@@ -53,16 +68,25 @@ fn arrows_run_downwards() {
         ("src/ds", vec!["ds", "util"]),
         ("src/types", vec!["types", "ds", "util", "error"]),
         ("src/sys", vec!["sys", "util"]),
-        ("src/config", vec!["config", "util", "REDIS_VERSION", "VERSION"]),
+        (
+            "src/config",
+            vec!["config", "util", "REDIS_VERSION", "VERSION"],
+        ),
     ]);
     let mut problems = Vec::new();
     for source in sources(&["src"]) {
-        let Some((layer, may)) = allowed.iter().find(|(dir, _)| source.path.starts_with(*dir)) else {
+        let Some((layer, may)) = allowed
+            .iter()
+            .find(|(dir, _)| source.path.starts_with(*dir))
+        else {
             continue;
         };
         for module in modules_used(&source.text) {
             if !may.contains(&module) {
-                problems.push(format!("{}: {layer} must not use crate::{module}", source.path));
+                problems.push(format!(
+                    "{}: {layer} must not use crate::{module}",
+                    source.path
+                ));
             }
         }
     }
@@ -71,7 +95,15 @@ fn arrows_run_downwards() {
 
 #[test]
 fn commands_do_no_io_and_do_not_know_the_loop() {
-    let banned = ["use ae", "ae::", "std::net", "std::fs", "std::io", "std::process", "std::thread"];
+    let banned = [
+        "use ae",
+        "ae::",
+        "std::net",
+        "std::fs",
+        "std::io",
+        "std::process",
+        "std::thread",
+    ];
     let mut problems = Vec::new();
     for source in sources(&["src/commands"]) {
         for (at, line) in source.text.lines().enumerate() {
@@ -95,11 +127,17 @@ fn names(code: &str, word: &str) -> bool {
 fn unsafe_lives_in_ds_and_sys() {
     let mut problems = Vec::new();
     for source in sources(&["src", "ae/src"]) {
-        let may = ["src/ds/", "src/sys/"].iter().any(|dir| source.path.starts_with(dir))
+        let may = ["src/ds/", "src/sys/"]
+            .iter()
+            .any(|dir| source.path.starts_with(dir))
             || source.path == "ae/src/poll.rs";
         for (at, line) in source.text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or("");
-            if !may && (names(code, "unsafe {") || names(code, "unsafe fn") || names(code, "unsafe impl")) {
+            if !may
+                && (names(code, "unsafe {")
+                    || names(code, "unsafe fn")
+                    || names(code, "unsafe impl"))
+            {
                 problems.push(format!("{}:{}: unsafe", source.path, at + 1));
             }
         }
@@ -119,7 +157,11 @@ fn files_and_functions_are_short() {
         let test = source.path.ends_with("tests.rs");
         for (at, len) in functions(&lines) {
             if len > FUNCTION_LINES_MAX && !test {
-                problems.push(format!("{}:{}: a function of {len} lines", source.path, at + 1));
+                problems.push(format!(
+                    "{}:{}: a function of {len} lines",
+                    source.path,
+                    at + 1
+                ));
             }
         }
     }
@@ -133,7 +175,10 @@ fn functions(lines: &[&str]) -> Vec<(usize, usize)> {
         let indent = line.len() - line.trim_start().len();
         let code = line.trim_start();
         let head = code.split('(').next().unwrap_or("");
-        if !head.split(' ').any(|word| word == "fn") || code.starts_with("//") || code.ends_with(';') {
+        if !head.split(' ').any(|word| word == "fn")
+            || code.starts_with("//")
+            || code.ends_with(';')
+        {
             continue;
         }
         let close = format!("{}}}", " ".repeat(indent));
@@ -146,7 +191,14 @@ fn functions(lines: &[&str]) -> Vec<(usize, usize)> {
 
 #[test]
 fn no_stubs_and_no_debts() {
-    let banned = ["todo!(", "unimplemented!(", "dbg!(", concat!("FIX", "ME"), concat!("XX", "X "), concat!("HA", "CK")];
+    let banned = [
+        "todo!(",
+        "unimplemented!(",
+        "dbg!(",
+        concat!("FIX", "ME"),
+        concat!("XX", "X "),
+        concat!("HA", "CK"),
+    ];
     let mut problems = Vec::new();
     for source in sources(&["src", "ae"]) {
         for (at, line) in source.text.lines().enumerate() {
@@ -163,7 +215,10 @@ fn every_file_says_what_it_is() {
     let without = |source: &&Source| {
         !source.path.ends_with("/tests.rs") && !source.text.trim_start().starts_with("//!")
     };
-    let problems: Vec<String> =
-        sources(&["src", "ae/src", "ae/examples", "tests"]).iter().filter(without).map(|s| s.path.clone()).collect();
+    let problems: Vec<String> = sources(&["src", "ae/src", "ae/examples", "tests"])
+        .iter()
+        .filter(without)
+        .map(|s| s.path.clone())
+        .collect();
     report(problems);
 }

@@ -26,13 +26,23 @@ fn read(text: &str) -> Vec<Exchange> {
     let mut all: Vec<Exchange> = Vec::new();
     for (at, line) in text.lines().enumerate() {
         if let Some(request) = line.strip_prefix("> ") {
-            all.push(Exchange { line: at + 1, request: request.into(), reply: String::new() });
+            all.push(Exchange {
+                line: at + 1,
+                request: request.into(),
+                reply: String::new(),
+            });
         } else if let Some(reply) = line.strip_prefix("< ").or(line.strip_prefix("<")) {
-            let exchange = all.last_mut().unwrap_or_else(|| panic!("line {}: a reply to nothing", at + 1));
+            let exchange = all
+                .last_mut()
+                .unwrap_or_else(|| panic!("line {}: a reply to nothing", at + 1));
             exchange.reply.push_str(reply);
             exchange.reply.push_str("\r\n");
         } else {
-            assert!(line.is_empty() || line.starts_with('#'), "line {}: {line}", at + 1);
+            assert!(
+                line.is_empty() || line.starts_with('#'),
+                "line {}: {line}",
+                at + 1
+            );
         }
     }
     all
@@ -46,7 +56,13 @@ fn files() -> Vec<(String, Vec<Exchange>)> {
         .filter(|path| path.extension().is_some_and(|e| e == "txt"))
         .map(|path| {
             let text = std::fs::read_to_string(&path).expect("a transcript");
-            (path.file_name().expect("a name").to_string_lossy().into_owned(), read(&text))
+            (
+                path.file_name()
+                    .expect("a name")
+                    .to_string_lossy()
+                    .into_owned(),
+                read(&text),
+            )
         })
         .collect();
     files.sort_by(|a, b| a.0.cmp(&b.0));
@@ -59,8 +75,17 @@ fn replayed_in_process() {
     for (name, exchanges) in files() {
         let mut server = Server::new(Config::default(), Vec::new());
         let mut client = Client::detached(1, server.clock.now_ms);
-        for Exchange { line, request, reply } in exchanges {
-            query::feed(&mut server, &mut client, format!("{request}\r\n").as_bytes());
+        for Exchange {
+            line,
+            request,
+            reply,
+        } in exchanges
+        {
+            query::feed(
+                &mut server,
+                &mut client,
+                format!("{request}\r\n").as_bytes(),
+            );
             let got = String::from_utf8_lossy(&client.reply.take_bytes()).into_owned();
             assert_eq!(got, reply, "{name}:{line}: {request}");
         }
@@ -69,11 +94,18 @@ fn replayed_in_process() {
 
 #[test]
 fn replayed_against_the_real_server() {
-    let Some(valkey) = common::Peer::valkey(&[]) else { return };
+    let Some(valkey) = common::Peer::valkey(&[]) else {
+        return;
+    };
     for (name, exchanges) in files() {
         valkey.connect().line("FLUSHALL");
         let mut conn = valkey.connect();
-        for Exchange { line, request, reply } in exchanges {
+        for Exchange {
+            line,
+            request,
+            reply,
+        } in exchanges
+        {
             // Newer than the peer: the documentation judged these.
             if name.starts_with("newer") {
                 continue;

@@ -39,8 +39,11 @@ impl Acl {
         if name != b"default" {
             return false;
         }
-        let Some(expected) = &self.password else { return true };
-        let len_differs = (expected.len() ^ password.len()) as u8 | ((expected.len() ^ password.len()) >> 8) as u8;
+        let Some(expected) = &self.password else {
+            return true;
+        };
+        let len_differs = (expected.len() ^ password.len()) as u8
+            | ((expected.len() ^ password.len()) >> 8) as u8;
         let difference = expected
             .iter()
             .zip(password.iter().chain(std::iter::repeat(&0)))

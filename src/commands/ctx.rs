@@ -60,7 +60,9 @@ impl<'a> Ctx<'a> {
     /// Whether the argument is this option, in any case.
     #[inline]
     pub fn is(&self, at: usize, option: &str) -> bool {
-        self.argv.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(option.as_bytes()))
+        self.argv
+            .get(at)
+            .is_some_and(|arg| arg.eq_ignore_ascii_case(option.as_bytes()))
     }
 
     /// The buffer of a big argument, to be kept as a value without a copy.
@@ -71,7 +73,10 @@ impl<'a> Ctx<'a> {
         }
         let arg = self.argv[at];
         let same = |big: &&Arc<Vec<u8>>| big.as_ptr() == arg.as_ptr() && big.len() == arg.len();
-        self.bigs.iter().find(same).filter(|big| big.len() >= crate::networking::resp::BIG_ARG_MIN)
+        self.bigs
+            .iter()
+            .find(same)
+            .filter(|big| big.len() >= crate::networking::resp::BIG_ARG_MIN)
     }
 
     /// Count `n` changes: what decides about propagation, save points and WATCH.

@@ -5,7 +5,7 @@
 
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
-use crate::commands::generic::scan::{ScanOf, ScanOptions, parse_cursor};
+use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
 use crate::db::{Ttl, notify};
 use crate::ds::listpack::Element;
 use crate::error::Error;
@@ -14,7 +14,7 @@ use crate::state::Server;
 use crate::types::hash::{FieldTtl, Hash, HashLimits};
 use crate::types::{New, Value, kind};
 use crate::util::long_double::LongDouble;
-use crate::util::number::{IntBuf, parse_i64};
+use crate::util::number::IntBuf;
 
 pub const TABLE: &[Command] = &[
     cmd("hdel", hdel, -3, WRITE | FAST, HASH).keys(&[key_at(1, RW | DELETE)]),
@@ -231,7 +231,9 @@ fn hlen(ctx: &mut Ctx) -> CmdResult {
 fn hstrlen(ctx: &mut Ctx) -> CmdResult {
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
     let value = hash.and_then(|hash| hash.get(ctx.argv[2]));
-    ctx.client.reply.integer(value.map_or(0, |value| value.text_len()) as i64);
+    ctx.client
+        .reply
+        .integer(value.map_or(0, |value| value.text_len()) as i64);
     Ok(())
 }
 
@@ -272,7 +274,9 @@ fn hincrby(ctx: &mut Ctx) -> CmdResult {
     let (key, field) = (ctx.argv[1], ctx.argv[2]);
     let (sum, _) = write_hash(ctx, key, |hash, limits| {
         let old = match hash.get(field) {
-            Some(value) => value.as_int().ok_or(Error::of("ERR hash value is not an integer"))?,
+            Some(value) => value
+                .as_int()
+                .ok_or(Error::of("ERR hash value is not an integer"))?,
             None => 0,
         };
         let sum = old.checked_add(increment).ok_or(Error::INCR_OVERFLOW)?;
@@ -312,7 +316,15 @@ fn hincrbyfloat(ctx: &mut Ctx) -> CmdResult {
     ctx.dirty(1);
     ctx.changed(key, notify::HASH, "hincrbyfloat");
     if volatile {
-        ctx.rewrite(&[b"HSETEX", key, b"KEEPTTL", b"FIELDS", b"1", field, &text[..]]);
+        ctx.rewrite(&[
+            b"HSETEX",
+            key,
+            b"KEEPTTL",
+            b"FIELDS",
+            b"1",
+            field,
+            &text[..],
+        ]);
     } else {
         ctx.rewrite(&[b"HSET", key, field, &text[..]]);
     }
@@ -345,8 +357,16 @@ fn hrandfield(ctx: &mut Ctx) -> CmdResult {
     };
     let reply = &mut ctx.client.reply;
     let wanted = count.unsigned_abs() as usize;
-    let shown = if count < 0 { wanted } else { wanted.min(hash.len()) };
-    reply.array(if with_values && !reply.resp3 { shown * 2 } else { shown });
+    let shown = if count < 0 {
+        wanted
+    } else {
+        wanted.min(hash.len())
+    };
+    reply.array(if with_values && !reply.resp3 {
+        shown * 2
+    } else {
+        shown
+    });
     let visit = |field: Element, value: Element| {
         if with_values && reply.resp3 {
             reply.array(2);
@@ -406,7 +426,11 @@ fn hscan(ctx: &mut Ctx) -> CmdResult {
     }
     reply.array(2);
     reply.bulk(IntBuf::new().format(cursor));
-    reply.array(if options.no_values { found.len() } else { 2 * found.len() });
+    reply.array(if options.no_values {
+        found.len()
+    } else {
+        2 * found.len()
+    });
     for (field, value) in found {
         bulk(reply, field);
         if !options.no_values {

@@ -9,7 +9,9 @@ pub mod connection;
 pub mod ctx;
 pub mod debug;
 pub mod docs;
+pub mod field_expire;
 pub mod generic;
+pub mod hash;
 pub mod keys;
 pub mod multi;
 pub mod string;
@@ -22,7 +24,9 @@ use table::CommandTable;
 pub const TABLE: &[&[Command]] = &[
     connection::TABLE,
     debug::TABLE,
+    field_expire::TABLE,
     generic::TABLE,
+    hash::TABLE,
     multi::TABLE,
     string::TABLE,
 ];

@@ -15,12 +15,42 @@ use crate::server::call::call;
 use crate::state::{Queued, Server, WatchedKey};
 
 pub const TABLE: &[Command] = &[
-    cmd("discard", discard, 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY | RUNS_IN_MULTI, TRANSACTION),
-    cmd("exec", exec, 1, NOSCRIPT | LOADING | STALE | SKIP_COMMANDLOG | RUNS_IN_MULTI, TRANSACTION),
-    cmd("multi", multi, 1, NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY, TRANSACTION),
-    cmd("unwatch", unwatch, 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, TRANSACTION),
-    cmd("watch", watch, -2, NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY, TRANSACTION)
-        .keys(&[key(RO, index(1), range(-1, 1, 0))]),
+    cmd(
+        "discard",
+        discard,
+        1,
+        NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY | RUNS_IN_MULTI,
+        TRANSACTION,
+    ),
+    cmd(
+        "exec",
+        exec,
+        1,
+        NOSCRIPT | LOADING | STALE | SKIP_COMMANDLOG | RUNS_IN_MULTI,
+        TRANSACTION,
+    ),
+    cmd(
+        "multi",
+        multi,
+        1,
+        NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY,
+        TRANSACTION,
+    ),
+    cmd(
+        "unwatch",
+        unwatch,
+        1,
+        NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY,
+        TRANSACTION,
+    ),
+    cmd(
+        "watch",
+        watch,
+        -2,
+        NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY,
+        TRANSACTION,
+    )
+    .keys(&[key(RO, index(1), range(-1, 1, 0))]),
 ];
 
 /// MULTI
@@ -40,7 +70,10 @@ pub fn queue(c: &mut Client, id: u16, cmd: &Command, argv: &[&[u8]]) {
     let state = c.multi.get_or_insert_default();
     state.flags |= cmd.flags;
     state.argv_len += argv.iter().map(|arg| arg.len()).sum::<usize>();
-    state.commands.push(Queued { id, argv: OwnedArgv::new(argv) });
+    state.commands.push(Queued {
+        id,
+        argv: OwnedArgv::new(argv),
+    });
 }
 
 /// Back to normal, watching nothing.
@@ -121,7 +154,12 @@ fn watch(ctx: &mut Ctx) -> CmdResult {
 
 fn watch_key(ctx: &mut Ctx, key: &[u8]) {
     let db = ctx.client.db;
-    if ctx.client.watched.iter().any(|w| w.db == db && *w.key == *key) {
+    if ctx
+        .client
+        .watched
+        .iter()
+        .any(|w| w.db == db && *w.key == *key)
+    {
         return;
     }
     let r = reference(ctx.client);
@@ -130,7 +168,11 @@ fn watch_key(ctx: &mut Ctx, key: &[u8]) {
     let expire_at = ctx.db().find(hash, key).and_then(|e| e.expire_at());
     let expired = expire_at.is_some_and(|at| at < now);
     ctx.db().watched.entry(key.into()).or_default().push(r);
-    ctx.client.watched.push(WatchedKey { db, key: key.into(), expired });
+    ctx.client.watched.push(WatchedKey {
+        db,
+        key: key.into(),
+        expired,
+    });
 }
 
 /// UNWATCH
@@ -163,7 +205,9 @@ pub fn unwatch_all(server: &mut Server, c: &mut Client) {
 fn watched_expired(server: &Server, c: &Client) -> bool {
     c.watched.iter().filter(|w| !w.expired).any(|w| {
         let hash = server.seed.hash(&w.key);
-        let expire_at = server.dbs[w.db as usize].find(hash, &w.key).and_then(|e| e.expire_at());
+        let expire_at = server.dbs[w.db as usize]
+            .find(hash, &w.key)
+            .and_then(|e| e.expire_at());
         expire_at.is_some_and(|at| at < server.clock.now_ms)
     })
 }

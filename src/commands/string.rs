@@ -31,7 +31,8 @@ fn get(ctx: &mut Ctx) -> CmdResult {
 fn set(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
     let (kind, value) = encode(ctx.argv[2], ctx.shared_arg(2));
-    ctx.server.set_key(ctx.client.db, key, kind, value, Ttl::Clear);
+    ctx.server
+        .set_key(ctx.client.db, key, kind, value, Ttl::Clear);
     ctx.dirty(1);
     ctx.changed(key, notify::STRING, "set");
     ctx.client.reply.ok();

@@ -53,8 +53,11 @@ fn name_hash(name: &[u8]) -> usize {
 
 impl CommandTable {
     pub fn new(groups: &[&'static [Command]]) -> CommandTable {
-        let mut table =
-            CommandTable { entries: Vec::new(), index: vec![0; INDEX_SIZE], renamed: Vec::new() };
+        let mut table = CommandTable {
+            entries: Vec::new(),
+            index: vec![0; INDEX_SIZE],
+            renamed: Vec::new(),
+        };
         for row in groups.iter().flat_map(|group| group.iter()) {
             let id = table.push(row, None);
             table.enter(row.name.as_bytes(), id);
@@ -138,8 +141,13 @@ impl CommandTable {
     /// A subcommand of a container.
     pub fn lookup_subcommand(&self, parent: u16, name: &[u8]) -> Option<u16> {
         let (from, count) = self.entries[parent as usize].subcommands;
-        (from..from + count)
-            .find(|&id| self.entries[id as usize].row.name.as_bytes().eq_ignore_ascii_case(name))
+        (from..from + count).find(|&id| {
+            self.entries[id as usize]
+                .row
+                .name
+                .as_bytes()
+                .eq_ignore_ascii_case(name)
+        })
     }
 
     /// The command that an argument vector names, subcommand included. For a container with an unknown
@@ -164,15 +172,16 @@ impl CommandTable {
 
     /// Top-level ids.
     pub fn top_level(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..self.entries.len() as u16).filter(|&id| {
-            self.entries[id as usize].parent.is_none() && !self.said(id).is_empty()
-        })
+        (0..self.entries.len() as u16)
+            .filter(|&id| self.entries[id as usize].parent.is_none() && !self.said(id).is_empty())
     }
 
     /// `rename-command old new`; an empty new name switches the command off. False: no such command, or
     /// the new name is taken.
     pub fn rename(&mut self, old: &[u8], new: &[u8]) -> bool {
-        let Some(id) = self.lookup(old) else { return false };
+        let Some(id) = self.lookup(old) else {
+            return false;
+        };
         if self.lookup(new).is_some() {
             return false;
         }

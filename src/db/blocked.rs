@@ -53,7 +53,13 @@ pub fn block_for_keys(
 }
 
 /// Let a client wait without keys: WAIT, SHUTDOWN, CLIENT PAUSE.
-pub fn block(server: &mut Server, c: &mut Client, kind: BlockKind, argv: &[&[u8]], deadline_ms: i64) {
+pub fn block(
+    server: &mut Server,
+    c: &mut Client,
+    kind: BlockKind,
+    argv: &[&[u8]],
+    deadline_ms: i64,
+) {
     start(server, c, kind, argv, Vec::new(), deadline_ms, false);
 }
 
@@ -95,7 +101,9 @@ pub fn postpone(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) {
 
 /// Take a client out of all lists of waiting clients.
 pub fn forget(server: &mut Server, c: &mut Client) {
-    let Some(blocked) = c.blocked.take() else { return };
+    let Some(blocked) = c.blocked.take() else {
+        return;
+    };
     let r = reference(c);
     for key in &blocked.keys {
         let waiting = &mut server.dbs[c.db as usize].blocking;
@@ -152,7 +160,9 @@ pub fn handle_timeouts(server: &mut Server) {
             return;
         }
         server.blocked.timeouts.pop_first();
-        let Some(mut c) = server.net.clients.take_ref(r) else { continue };
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
         reply_to_timeout(&mut c);
         unblock(server, &mut c);
         server.net.clients.put(c);
@@ -161,7 +171,9 @@ pub fn handle_timeouts(server: &mut Server) {
 
 /// CLIENT UNBLOCK. False: that client does not wait, or not for something that can be cut short.
 pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -> bool {
-    let Some(mut c) = server.net.clients.take_ref(r) else { return false };
+    let Some(mut c) = server.net.clients.take_ref(r) else {
+        return false;
+    };
     let kind = c.blocked.as_ref().map(|b| b.kind);
     let can = matches!(
         kind,
@@ -211,7 +223,9 @@ pub fn handle_ready_keys(server: &mut Server) {
     while let Some(ready) = server.blocked.ready_keys.pop_front() {
         server.blocked.ready_set.remove(&ready);
         let (db, key) = ready;
-        let Some(waiting) = server.dbs[db as usize].blocking.get(&key) else { continue };
+        let Some(waiting) = server.dbs[db as usize].blocking.get(&key) else {
+            continue;
+        };
         for r in waiting.clone() {
             serve(server, db, &key, r);
         }
@@ -220,9 +234,13 @@ pub fn handle_ready_keys(server: &mut Server) {
 
 /// Run a waiting client's command again, if the key is there for it.
 fn serve(server: &mut Server, db: u32, key: &[u8], r: ClientRef) {
-    let Some(mut c) = server.net.clients.take_ref(r) else { return };
+    let Some(mut c) = server.net.clients.take_ref(r) else {
+        return;
+    };
     let wanted = c.blocked.as_ref().map(|b| (b.kind, b.on_nokey));
-    let found = server.lookup_no_touch(&c, key).map(crate::types::string::type_of);
+    let found = server
+        .lookup_no_touch(&c, key)
+        .map(crate::types::string::type_of);
     debug_assert_eq!(c.db, db);
     use crate::types::Type;
     let run = match (wanted, found) {
@@ -257,7 +275,9 @@ fn reexecute(server: &mut Server, c: &mut Client) {
 pub fn resume_postponed(server: &mut Server) {
     let waiting = std::mem::take(&mut server.blocked.postponed);
     for r in waiting {
-        let Some(mut c) = server.net.clients.take_ref(r) else { continue };
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
         if let Some(blocked) = c.blocked.take() {
             c.clear(flag::BLOCKED);
             let argv = blocked.argv.slices();

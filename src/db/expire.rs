@@ -75,7 +75,9 @@ impl Server {
     #[cold]
     fn expire_fields_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) {
         let found = self.dbs[db as usize].find(hash, key);
-        let due = found.and_then(next_field_expiry).is_some_and(|at| at < self.clock.now_ms);
+        let due = found
+            .and_then(next_field_expiry)
+            .is_some_and(|at| at < self.clock.now_ms);
         if due && !self.loading && self.may_expire() {
             let key = key.to_vec();
             while self.delete_expired_fields(db, hash, &key) {}
@@ -86,8 +88,12 @@ impl Server {
     /// Returns whether more are due.
     fn delete_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
         let now = self.clock.now_ms;
-        let Some(entry) = self.dbs[db as usize].find_mut(hash, key) else { return false };
-        let Ok(fields) = Hash::of_mut(entry) else { return false };
+        let Some(entry) = self.dbs[db as usize].find_mut(hash, key) else {
+            return false;
+        };
+        let Ok(fields) = Hash::of_mut(entry) else {
+            return false;
+        };
         let was = fields.next_expiry();
         let batch = std::iter::from_fn(|| fields.pop_expired(now));
         let gone: Vec<Field> = batch.take(FIELD_BATCH).collect();

@@ -166,7 +166,9 @@ impl Db {
 
     /// Give a key a time to live, or another one, or none. False: there is no such key.
     pub fn set_expire(&mut self, hash: u64, key: &[u8], at: Option<i64>) -> bool {
-        let Some(mut entry) = self.keys.find_mut(hash, key) else { return false };
+        let Some(mut entry) = self.keys.find_mut(hash, key) else {
+            return false;
+        };
         let was = entry.expire_at();
         if was == at {
             return true;
@@ -176,7 +178,8 @@ impl Db {
                 entry.set_expire_at(at);
             }
             _ => {
-                self.keys.replace_with(hash, key, |entry| entry.with_expire(at));
+                self.keys
+                    .replace_with(hash, key, |entry| entry.with_expire(at));
             }
         }
         self.move_expiry(hash, was, at);

@@ -90,7 +90,8 @@ impl Shape {
 
     fn layout(self) -> Layout {
         // Slices never exceed isize::MAX bytes, so only absurd sums fail here, before anything is allocated.
-        Layout::from_size_align(self.alloc_size(), 1).expect("a field larger than the address space")
+        Layout::from_size_align(self.alloc_size(), 1)
+            .expect("a field larger than the address space")
     }
 
     /// Whether a field of this shape can become the other one without moving.
@@ -169,14 +170,19 @@ impl<'a> FieldRef<'a> {
 impl<'a> FieldMut<'a> {
     #[inline]
     pub fn as_ref(&self) -> FieldRef<'_> {
-        FieldRef { p: self.p, _borrows: PhantomData }
+        FieldRef {
+            p: self.p,
+            _borrows: PhantomData,
+        }
     }
 
     #[inline(always)]
     fn write(&mut self, at: usize, bytes: &[u8]) {
         // SAFETY: callers stay inside the allocation, which nobody else looks at; `bytes` is not part of it.
         unsafe {
-            self.p.add(at).copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+            self.p
+                .add(at)
+                .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
         }
     }
 
@@ -199,7 +205,10 @@ impl<'a> FieldMut<'a> {
     #[inline]
     pub fn try_set_value(&mut self, value: &[u8]) -> bool {
         let old = self.as_ref().shape();
-        let new = Shape { value_len: value.len(), ..old };
+        let new = Shape {
+            value_len: value.len(),
+            ..old
+        };
         let fits = old.turns_into(new);
         if fits {
             self.write_header(new);
@@ -227,8 +236,13 @@ impl Field {
         };
         let layout = shape.layout();
         // SAFETY: the header alone makes the layout non-empty.
-        let Some(p) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
-        let mut look = FieldMut { p, _borrows: PhantomData };
+        let Some(p) = NonNull::new(unsafe { alloc(layout) }) else {
+            handle_alloc_error(layout)
+        };
+        let mut look = FieldMut {
+            p,
+            _borrows: PhantomData,
+        };
         look.write_header(shape);
         if let Some(at) = expire_at {
             look.write(HEADER, &at.to_le_bytes());
@@ -240,12 +254,18 @@ impl Field {
 
     #[inline]
     pub fn as_ref(&self) -> FieldRef<'_> {
-        FieldRef { p: self.0, _borrows: PhantomData }
+        FieldRef {
+            p: self.0,
+            _borrows: PhantomData,
+        }
     }
 
     #[inline]
     pub fn as_mut(&mut self) -> FieldMut<'_> {
-        FieldMut { p: self.0, _borrows: PhantomData }
+        FieldMut {
+            p: self.0,
+            _borrows: PhantomData,
+        }
     }
 
     /// The same field and time with another value.
@@ -296,7 +316,11 @@ unsafe impl Element for Field {
     where
         Self: 'a,
     {
-        FieldRef { p, _borrows: PhantomData }.field()
+        FieldRef {
+            p,
+            _borrows: PhantomData,
+        }
+        .field()
     }
 
     #[inline(always)]
@@ -304,7 +328,10 @@ unsafe impl Element for Field {
     where
         Self: 'a,
     {
-        FieldRef { p, _borrows: PhantomData }
+        FieldRef {
+            p,
+            _borrows: PhantomData,
+        }
     }
 
     #[inline(always)]
@@ -312,7 +339,10 @@ unsafe impl Element for Field {
     where
         Self: 'a,
     {
-        FieldMut { p, _borrows: PhantomData }
+        FieldMut {
+            p,
+            _borrows: PhantomData,
+        }
     }
 }
 
@@ -333,7 +363,10 @@ mod tests {
     }
 
     fn change() -> impl Strategy<Value = Change> {
-        prop_oneof![bytes().prop_map(Change::Value), any::<Option<i64>>().prop_map(Change::Expire)]
+        prop_oneof![
+            bytes().prop_map(Change::Value),
+            any::<Option<i64>>().prop_map(Change::Expire)
+        ]
     }
 
     proptest! {

@@ -58,7 +58,12 @@ fn listen_tcp(config: &crate::config::Config) -> io::Result<Vec<(TcpListener, Op
                 );
                 let absent = matches!(
                     e.raw_os_error(),
-                    Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::ENOPROTOOPT)
+                    Some(
+                        libc::EADDRNOTAVAIL
+                            | libc::EAFNOSUPPORT
+                            | libc::EPROTONOSUPPORT
+                            | libc::ENOPROTOOPT
+                    )
                 ) || e.kind() == ErrorKind::InvalidInput;
                 if !(optional && absent) {
                     return Err(e);
@@ -73,10 +78,17 @@ fn listen_on(name: &str, port: u16, backlog: i32) -> io::Result<TcpListener> {
     let addresses: Vec<SocketAddr> = match name {
         "*" => vec![([0, 0, 0, 0], port).into()],
         "::*" => vec![(std::net::Ipv6Addr::UNSPECIFIED, port).into()],
-        name => (name, port).to_socket_addrs().map_err(|_| ErrorKind::InvalidInput)?.collect(),
+        name => (name, port)
+            .to_socket_addrs()
+            .map_err(|_| ErrorKind::InvalidInput)?
+            .collect(),
     };
     let address = *addresses.first().ok_or(ErrorKind::AddrNotAvailable)?;
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -134,15 +146,25 @@ pub fn relisten(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-fn accept_tcp_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+fn accept_tcp_handler(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    token: Token,
+    _: Mask,
+) -> Io {
     for _ in 0..ACCEPTS_PER_TURN {
         let Some((listener, _)) = server.net.tcp.iter().find(|(_, t)| *t == Some(token)) else {
             return Io::Drained;
         };
         match listener.accept() {
             Ok((stream, address)) => {
-                let local = stream.local_addr().map(|a| a.to_string()).unwrap_or_default();
-                let setup = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+                let local = stream
+                    .local_addr()
+                    .map(|a| a.to_string())
+                    .unwrap_or_default();
+                let setup = stream
+                    .set_nonblocking(true)
+                    .and_then(|()| stream.set_nodelay(true));
                 if setup.is_err() {
                     continue;
                 }
@@ -159,14 +181,23 @@ fn accept_tcp_handler(el: &mut EventLoop<Server>, server: &mut Server, token: To
 
 fn accept_unix_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Mask) -> Io {
     for _ in 0..ACCEPTS_PER_TURN {
-        let Some((listener, _)) = &server.net.unix else { return Io::Drained };
+        let Some((listener, _)) = &server.net.unix else {
+            return Io::Drained;
+        };
         match listener.accept() {
             Ok((stream, _)) => {
                 if stream.set_nonblocking(true).is_err() {
                     continue;
                 }
                 let name = format!("{}:0", server.config.unixsocket);
-                accept_common(el, server, Connection::Unix(stream), name.clone(), name, false);
+                accept_common(
+                    el,
+                    server,
+                    Connection::Unix(stream),
+                    name.clone(),
+                    name,
+                    false,
+                );
             }
             Err(e) => return accept_failed(e),
         }
@@ -179,7 +210,10 @@ fn accept_failed(e: io::Error) -> Io {
         ErrorKind::WouldBlock => Io::Drained,
         ErrorKind::Interrupted | ErrorKind::ConnectionAborted => Io::More,
         _ => {
-            log::warn!("Accepting client connection: {}", crate::sys::error_text(&e));
+            log::warn!(
+                "Accepting client connection: {}",
+                crate::sys::error_text(&e)
+            );
             // Out of file descriptors, most likely: the next connection or the next turn tries again.
             Io::Drained
         }

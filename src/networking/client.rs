@@ -103,7 +103,10 @@ impl OwnedArgv {
             bytes.extend_from_slice(arg.as_ref());
             ends.push(bytes.len());
         }
-        OwnedArgv { bytes: bytes.into(), ends: ends.into() }
+        OwnedArgv {
+            bytes: bytes.into(),
+            ends: ends.into(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -260,9 +263,9 @@ impl Client {
     pub fn is_local(&self) -> bool {
         match &self.conn {
             None | Some(Connection::Unix(_)) => true,
-            Some(Connection::Tcp(socket)) => {
-                socket.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
-            }
+            Some(Connection::Tcp(socket)) => socket
+                .peer_addr()
+                .is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
         }
     }
 
@@ -284,7 +287,10 @@ impl Client {
             + self.reply.memory()
             + self.peer.len()
             + self.local.len()
-            + [&self.name, &self.lib_name, &self.lib_ver].iter().map(|n| n.as_ref().map_or(0, |n| n.len())).sum::<usize>()
+            + [&self.name, &self.lib_name, &self.lib_ver]
+                .iter()
+                .map(|n| n.as_ref().map_or(0, |n| n.len()))
+                .sum::<usize>()
             + self.multi.as_ref().map_or(0, |m| m.memory())
     }
 }

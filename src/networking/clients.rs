@@ -99,12 +99,18 @@ impl Clients {
 
     /// Ids and slots in order of connection, the running client's included.
     pub fn refs(&self) -> Vec<ClientRef> {
-        self.by_id.iter().map(|(&id, &slot)| ClientRef { slot, id }).collect()
+        self.by_id
+            .iter()
+            .map(|(&id, &slot)| ClientRef { slot, id })
+            .collect()
     }
 
     /// The next client behind `id` in order of connection: for walks that a cron does in steps.
     pub fn after(&self, id: u64) -> Option<ClientRef> {
-        self.by_id.range(id + 1..).next().map(|(&id, &slot)| ClientRef { slot, id })
+        self.by_id
+            .range(id + 1..)
+            .next()
+            .map(|(&id, &slot)| ClientRef { slot, id })
     }
 }
 
@@ -171,7 +177,10 @@ impl Net {
     pub fn close_asap(close: &mut Vec<ClientRef>, client: &mut Client) {
         if !client.has(flag::CLOSE_ASAP) {
             client.set(flag::CLOSE_ASAP);
-            close.push(ClientRef { slot: client.slot, id: client.id });
+            close.push(ClientRef {
+                slot: client.slot,
+                id: client.id,
+            });
         }
     }
 }

@@ -14,7 +14,9 @@ pub fn free_clients_in_async_queue(el: &mut EventLoop<Server>, server: &mut Serv
 }
 
 fn free_client(el: &mut EventLoop<Server>, server: &mut Server, r: ClientRef) {
-    let Some(mut c) = server.net.clients.take_ref(r) else { return };
+    let Some(mut c) = server.net.clients.take_ref(r) else {
+        return;
+    };
     unlink(server, &mut c);
     if let Some(token) = c.token.take() {
         el.remove_file(token);
@@ -24,7 +26,10 @@ fn free_client(el: &mut EventLoop<Server>, server: &mut Server, r: ClientRef) {
 
 /// Take a client out of all that refers to it.
 fn unlink(server: &mut Server, c: &mut crate::networking::client::Client) {
-    let r = ClientRef { slot: c.slot, id: c.id };
+    let r = ClientRef {
+        slot: c.slot,
+        id: c.id,
+    };
     if c.has(flag::BLOCKED) {
         crate::db::blocked::forget(server, c);
     }

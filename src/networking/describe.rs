@@ -29,8 +29,11 @@ const LETTERS: [(u64, char); 18] = [
 
 /// The letters of a client's flags; `N` when there are none.
 fn flags_text(c: &Client) -> String {
-    let text: String =
-        LETTERS.iter().filter(|(bit, _)| c.has(*bit)).map(|&(_, letter)| letter).collect();
+    let text: String = LETTERS
+        .iter()
+        .filter(|(bit, _)| c.has(*bit))
+        .map(|&(_, letter)| letter)
+        .collect();
     if text.is_empty() { "N".into() } else { text }
 }
 
@@ -44,16 +47,21 @@ fn events_text(c: &Client) -> &'static str {
 }
 
 fn text(bytes: &Option<Box<[u8]>>) -> String {
-    bytes.as_ref().map_or(String::new(), |b| String::from_utf8_lossy(b).into_owned())
+    bytes
+        .as_ref()
+        .map_or(String::new(), |b| String::from_utf8_lossy(b).into_owned())
 }
 
 /// `id=3 addr=127.0.0.1:54422 laddr=127.0.0.1:6379 fd=8 name= age=0 ...`
 pub fn describe(server: &Server, c: &Client) -> String {
     let now = server.clock.now_ms;
-    let (subs, psubs, ssubs) =
-        c.pubsub.as_ref().map_or((0, 0, 0), |p| (p.channels.len(), p.patterns.len(), p.shards.len()));
+    let (subs, psubs, ssubs) = c.pubsub.as_ref().map_or((0, 0, 0), |p| {
+        (p.channels.len(), p.patterns.len(), p.shards.len())
+    });
     let queued = c.multi.as_ref().map_or(-1, |m| m.commands.len() as i64);
-    let cmd = c.last_cmd.map_or("NULL", |id| &server.commands.entry(id).fullname);
+    let cmd = c
+        .last_cmd
+        .map_or("NULL", |id| &server.commands.entry(id).fullname);
     let mut line = format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} capa= db={}",
         c.id,

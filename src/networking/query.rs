@@ -29,7 +29,9 @@ const READS_PER_TURN: usize = 4;
 
 /// The event loop says that a client's socket is readable.
 pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
-    let Some(slot) = el.data(token) else { return Io::Drained };
+    let Some(slot) = el.data(token) else {
+        return Io::Drained;
+    };
     let mut io = Io::Drained;
     for _ in 0..READS_PER_TURN {
         io = read_query_from_client(server, slot as u32);
@@ -42,7 +44,9 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
 
 /// Read once and run what is complete.
 fn read_query_from_client(server: &mut Server, slot: u32) -> Io {
-    let Some(mut c) = server.net.clients.take(slot) else { return Io::Drained };
+    let Some(mut c) = server.net.clients.take(slot) else {
+        return Io::Drained;
+    };
     if c.has(flag::CLOSE_ASAP | flag::CLOSE_AFTER_REPLY) {
         server.net.clients.put(c);
         return Io::Drained;
@@ -56,7 +60,10 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
     if let Some(big) = c.open.as_mut().and_then(|open| open.big.as_mut()) {
         // A big argument: straight into the buffer that becomes the value.
         let want = big.missing().min(4 * 1024 * 1024);
-        let result = c.conn.as_ref().map(|conn| conn.read_into(&mut big.bytes, want));
+        let result = c
+            .conn
+            .as_ref()
+            .map(|conn| conn.read_into(&mut big.bytes, want));
         let done = big.missing() == 0;
         let io = note_read(server, c, result, want);
         if done {
@@ -66,8 +73,15 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
         return io;
     }
     let shared = c.querybuf.is_empty();
-    let mut buffer = std::mem::take(if shared { &mut server.net.read_buffer } else { &mut c.querybuf });
-    let result = c.conn.as_ref().map(|conn| conn.read_into(&mut buffer, READ_MAX));
+    let mut buffer = std::mem::take(if shared {
+        &mut server.net.read_buffer
+    } else {
+        &mut c.querybuf
+    });
+    let result = c
+        .conn
+        .as_ref()
+        .map(|conn| conn.read_into(&mut buffer, READ_MAX));
     let io = note_read(server, c, result, READ_MAX);
     process_input_buffer(server, c, buffer, shared);
     io
@@ -199,7 +213,12 @@ fn limits_of(server: &Server, c: &Client) -> Limits {
 }
 
 /// Run the commands of one parse, in order. Returns where the first command that did not run begins.
-fn run_batch(server: &mut Server, c: &mut Client, buffer: &[u8], table: &ParseTable) -> Option<usize> {
+fn run_batch(
+    server: &mut Server,
+    c: &mut Client,
+    buffer: &[u8],
+    table: &ParseTable,
+) -> Option<usize> {
     let mut argvs: Vec<&[u8]> = Vec::with_capacity(table.args.len());
     argvs.extend(table.args.iter().map(|&range| table.slice(buffer, range)));
     let mut ids = [None; AHEAD_MAX];
@@ -239,7 +258,16 @@ fn look_up_and_prefetch(
         hash_keys(server, c.db, id, argv);
     }
     let db = &server.dbs[c.db as usize];
-    for &(_, _, hash) in server.hashes.entries.iter().take(if table.commands.len() > 1 { usize::MAX } else { 0 }) {
+    for &(_, _, hash) in server
+        .hashes
+        .entries
+        .iter()
+        .take(if table.commands.len() > 1 {
+            usize::MAX
+        } else {
+            0
+        })
+    {
         db.keys.prefetch_entry(hash);
     }
 }
@@ -259,7 +287,10 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]]) {
     let step = entry.key_step.max(1) as usize;
     for &key in argv[first..=last.max(first)].iter().step_by(step) {
         let hash = server.seed.hash(key);
-        server.hashes.entries.push((key.as_ptr() as usize, key.len(), hash));
+        server
+            .hashes
+            .entries
+            .push((key.as_ptr() as usize, key.len(), hash));
         server.dbs[db as usize].keys.prefetch_bucket(hash);
     }
 }
@@ -271,7 +302,9 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
         crate::networking::describe::describe(server, c),
         printable_excerpt(rest),
     );
-    c.reply.error(&crate::error::Error::new(format!("ERR Protocol error: {text}")));
+    c.reply.error(&crate::error::Error::new(format!(
+        "ERR Protocol error: {text}"
+    )));
     server.stats.count_error("ERR");
     c.set(flag::CLOSE_AFTER_REPLY);
     c.open = None;
@@ -281,19 +314,35 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
 fn printable_excerpt(bytes: &[u8]) -> String {
     const SHOWN: usize = 128;
     let printable = |bytes: &[u8]| -> String {
-        bytes.iter().map(|&b| if b.is_ascii_graphic() || b == b' ' { char::from(b) } else { '.' }).collect()
+        bytes
+            .iter()
+            .map(|&b| {
+                if b.is_ascii_graphic() || b == b' ' {
+                    char::from(b)
+                } else {
+                    '.'
+                }
+            })
+            .collect()
     };
     if bytes.len() < SHOWN {
         return printable(bytes);
     }
     let (head, tail) = (&bytes[..SHOWN / 2], &bytes[bytes.len() - SHOWN / 2..]);
-    format!("{} (... more {} bytes ...) {}", printable(head), bytes.len() - SHOWN, printable(tail))
+    format!(
+        "{} (... more {} bytes ...) {}",
+        printable(head),
+        bytes.len() - SHOWN,
+        printable(tail)
+    )
 }
 
 /// Clients that were blocked and can go on: run what they have sent meanwhile.
 pub fn process_unblocked_clients(server: &mut Server) {
     while let Some(r) = server.blocked.unblocked.pop_front() {
-        let Some(mut c) = server.net.clients.take_ref(r) else { continue };
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
         c.clear(flag::UNBLOCKED);
         if can_go_on(&c) && !c.querybuf.is_empty() {
             let buffer = std::mem::take(&mut c.querybuf);
@@ -307,5 +356,8 @@ pub fn process_unblocked_clients(server: &mut Server) {
 
 /// The client of a reference.
 pub fn reference(c: &Client) -> ClientRef {
-    ClientRef { slot: c.slot, id: c.id }
+    ClientRef {
+        slot: c.slot,
+        id: c.id,
+    }
 }

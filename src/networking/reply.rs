@@ -68,7 +68,10 @@ pub struct ReplyBuf {
 
 impl ReplyBuf {
     pub fn new(resp3: bool) -> ReplyBuf {
-        ReplyBuf { resp3, ..ReplyBuf::default() }
+        ReplyBuf {
+            resp3,
+            ..ReplyBuf::default()
+        }
     }
 
     /// Bytes that wait to be sent.
@@ -127,7 +130,8 @@ impl ReplyBuf {
     fn seal(&mut self) {
         if !self.buf.is_empty() {
             self.queued += self.buf.len();
-            self.nodes.push_back(Node::Owned(std::mem::take(&mut self.buf)));
+            self.nodes
+                .push_back(Node::Owned(std::mem::take(&mut self.buf)));
         }
     }
 
@@ -146,7 +150,13 @@ impl ReplyBuf {
     pub fn error(&mut self, error: &Error) {
         self.raw(b"-");
         let clean = |b: u8| if b == b'\r' || b == b'\n' { b' ' } else { b };
-        self.buf.extend(error.text().trim_end_matches(['\r', '\n']).bytes().map(clean));
+        self.buf.extend(
+            error
+                .text()
+                .trim_end_matches(['\r', '\n'])
+                .bytes()
+                .map(clean),
+        );
         self.raw(b"\r\n");
     }
 
@@ -226,7 +236,11 @@ impl ReplyBuf {
 
     /// A map of `len` pairs; in RESP2 a flat array of twice as many.
     pub fn map(&mut self, len: usize) {
-        if self.resp3 { self.header(b'%', len as i64) } else { self.header(b'*', 2 * len as i64) }
+        if self.resp3 {
+            self.header(b'%', len as i64)
+        } else {
+            self.header(b'*', 2 * len as i64)
+        }
     }
 
     pub fn set(&mut self, len: usize) {
@@ -256,12 +270,20 @@ impl ReplyBuf {
     pub fn double(&mut self, value: f64) {
         let mut digits = DoubleBuf::new();
         let text = digits.format(value);
-        if self.resp3 { self.line(b',', text) } else { self.bulk(text) }
+        if self.resp3 {
+            self.line(b',', text)
+        } else {
+            self.bulk(text)
+        }
     }
 
     /// A number of any size, given as its digits.
     pub fn big_number(&mut self, digits: &[u8]) {
-        if self.resp3 { self.line(b'(', digits) } else { self.bulk(digits) }
+        if self.resp3 {
+            self.line(b'(', digits)
+        } else {
+            self.bulk(digits)
+        }
     }
 
     /// Text with a three-letter format; in RESP2 a bulk string.
@@ -284,7 +306,10 @@ impl ReplyBuf {
 
     /// Begin an aggregate whose length is known only at its end.
     pub fn begin_deferred(&mut self) -> Deferred {
-        Deferred { nodes: self.nodes.len(), offset: self.buf.len() }
+        Deferred {
+            nodes: self.nodes.len(),
+            offset: self.buf.len(),
+        }
     }
 
     pub fn end_array(&mut self, at: Deferred, len: usize) {
@@ -296,7 +321,11 @@ impl ReplyBuf {
     }
 
     pub fn end_map(&mut self, at: Deferred, len: usize) {
-        let (kind, n) = if self.resp3 { (b'%', len) } else { (b'*', 2 * len) };
+        let (kind, n) = if self.resp3 {
+            (b'%', len)
+        } else {
+            (b'*', 2 * len)
+        };
         self.end_deferred(at, kind, n);
     }
 
@@ -323,7 +352,11 @@ impl ReplyBuf {
 
     /// Remember this point; [`ReplyBuf::truncate`] forgets all that was written since.
     pub fn mark(&self) -> Mark {
-        Mark { nodes: self.nodes.len(), offset: self.buf.len(), queued: self.queued }
+        Mark {
+            nodes: self.nodes.len(),
+            offset: self.buf.len(),
+            queued: self.queued,
+        }
     }
 
     /// CLIENT REPLY OFF, and clients that are nobody: drop what was written after `mark`.
@@ -376,7 +409,11 @@ impl ReplyBuf {
 
     /// The pieces to send, in order, for one `writev`. Returns how many of `out` were set.
     pub fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        let pieces = self.nodes.iter().map(Node::bytes).chain([self.buf.as_slice()]);
+        let pieces = self
+            .nodes
+            .iter()
+            .map(Node::bytes)
+            .chain([self.buf.as_slice()]);
         let mut skip = self.sent;
         let mut n = 0;
         for piece in pieces.filter(|p| !p.is_empty()).take(out.len()) {
@@ -434,6 +471,9 @@ impl ReplyBuf {
 
     /// Forget everything: the client is going away.
     pub fn clear(&mut self) {
-        *self = ReplyBuf { resp3: self.resp3, ..ReplyBuf::default() };
+        *self = ReplyBuf {
+            resp3: self.resp3,
+            ..ReplyBuf::default()
+        };
     }
 }

@@ -86,7 +86,10 @@ impl ParseTable {
     }
 
     fn push_owned(&mut self, bytes: Vec<u8>) {
-        self.args.push(Range { start: BIG, len: self.bigs.len() });
+        self.args.push(Range {
+            start: BIG,
+            len: self.bigs.len(),
+        });
         self.bigs.push(Arc::new(bytes));
     }
 }
@@ -129,7 +132,12 @@ impl Open {
 
     /// Bytes of arguments received so far.
     pub fn argv_len(&self) -> usize {
-        let in_buffer = self.args.iter().filter(|r| r.start != BIG).map(|r| r.len).sum::<usize>();
+        let in_buffer = self
+            .args
+            .iter()
+            .filter(|r| r.start != BIG)
+            .map(|r| r.len)
+            .sum::<usize>();
         in_buffer + self.bigs.iter().map(|b| b.len()).sum::<usize>()
     }
 }
@@ -250,7 +258,11 @@ fn multibulk(
                 at = data + len + 2;
             }
             None => {
-                let args = table.args.drain(first..).map(|r| relative(r, start)).collect();
+                let args = table
+                    .args
+                    .drain(first..)
+                    .map(|r| relative(r, start))
+                    .collect();
                 let mut state = Box::new(Open {
                     remaining: count - got,
                     args,
@@ -267,13 +279,25 @@ fn multibulk(
             }
         }
     }
-    table.commands.push(Parsed { first, argc: count, start, end: at });
+    table.commands.push(Parsed {
+        first,
+        argc: count,
+        start,
+        end: at,
+    });
     *pos = at;
     Ok(true)
 }
 
 fn relative(range: Range, start: usize) -> Range {
-    if range.start == BIG { range } else { Range { start: range.start - start, len: range.len } }
+    if range.start == BIG {
+        range
+    } else {
+        Range {
+            start: range.start - start,
+            len: range.len,
+        }
+    }
 }
 
 /// The header of a bulk: its length and where its bytes begin. `None`: not arrived yet.
@@ -338,15 +362,24 @@ fn resume(
             state.begin_big(buffer, start);
             return Ok(false);
         }
-        state.args.push(Range { start: state.pos, len });
+        state.args.push(Range {
+            start: state.pos,
+            len,
+        });
         state.pos += len + 2;
         state.bulk_len = None;
         state.remaining -= 1;
     }
     let (first, bigs) = (table.args.len(), table.bigs.len());
     table.args.extend(state.args.iter().map(|&r| match r.start {
-        BIG => Range { start: BIG, len: r.len + bigs },
-        at => Range { start: at + start, len: r.len },
+        BIG => Range {
+            start: BIG,
+            len: r.len + bigs,
+        },
+        at => Range {
+            start: at + start,
+            len: r.len,
+        },
     }));
     table.bigs.append(&mut state.bigs);
     table.commands.push(Parsed {
@@ -362,7 +395,9 @@ impl Open {
     /// If the bulk at `pos` is a big one, move what has arrived of it into a buffer of its own. The caller
     /// cuts the query buffer at `kept()`.
     fn begin_big(&mut self, buffer: &[u8], start: usize) {
-        let Some(len) = self.bulk_len.filter(|&len| len >= BIG_ARG_MIN) else { return };
+        let Some(len) = self.bulk_len.filter(|&len| len >= BIG_ARG_MIN) else {
+            return;
+        };
         let arrived = &buffer[start + self.pos..];
         let mut bytes = Vec::with_capacity((len + 2).min(BIG_ARG_FIRST.max(arrived.len())));
         bytes.extend_from_slice(arrived);
@@ -372,7 +407,10 @@ impl Open {
 
     fn finish_big(&mut self, mut big: BigArg) {
         big.bytes.truncate(big.len);
-        self.args.push(Range { start: BIG, len: self.bigs.len() });
+        self.args.push(Range {
+            start: BIG,
+            len: self.bigs.len(),
+        });
         self.bigs.push(Arc::new(big.bytes));
         self.remaining -= 1;
     }
@@ -393,18 +431,28 @@ fn inline(buffer: &[u8], pos: &mut usize, table: &mut ParseTable) -> Result<bool
         }
         return Ok(false);
     };
-    let text = rest[..newline].strip_suffix(b"\r").unwrap_or(&rest[..newline]);
+    let text = rest[..newline]
+        .strip_suffix(b"\r")
+        .unwrap_or(&rest[..newline]);
     let first = table.args.len();
     let plain = |b: &u8| !matches!(b, b'"' | b'\'' | b'\\' | 0);
     if text.iter().all(plain) {
         let mut at = 0;
         while at < text.len() {
-            let blank = text[at..].iter().take_while(|b| b.is_ascii_whitespace() || **b == 0x0b).count();
+            let blank = text[at..]
+                .iter()
+                .take_while(|b| b.is_ascii_whitespace() || **b == 0x0b)
+                .count();
             at += blank;
-            let len =
-                text[at..].iter().take_while(|b| !b.is_ascii_whitespace() && **b != 0x0b).count();
+            let len = text[at..]
+                .iter()
+                .take_while(|b| !b.is_ascii_whitespace() && **b != 0x0b)
+                .count();
             if len > 0 {
-                table.args.push(Range { start: start + at, len });
+                table.args.push(Range {
+                    start: start + at,
+                    len,
+                });
             }
             at += len;
         }
@@ -415,7 +463,12 @@ fn inline(buffer: &[u8], pos: &mut usize, table: &mut ParseTable) -> Result<bool
     let argc = table.args.len() - first;
     let end = start + newline + 1;
     if argc > 0 {
-        table.commands.push(Parsed { first, argc, start, end });
+        table.commands.push(Parsed {
+            first,
+            argc,
+            start,
+            end,
+        });
     }
     *pos = end;
     Ok(true)

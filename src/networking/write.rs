@@ -17,7 +17,9 @@ const PIECES: usize = 64;
 pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &mut Server) {
     let mut pending = std::mem::take(&mut server.net.pending_write);
     for slot in pending.drain(..) {
-        let Some(mut c) = server.net.clients.take(slot) else { continue };
+        let Some(mut c) = server.net.clients.take(slot) else {
+            continue;
+        };
         c.clear(flag::PENDING_WRITE);
         if !c.has(flag::CLOSE_ASAP) {
             let io = write_to_client(server, &mut c);
@@ -37,8 +39,12 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
 
 /// The event loop says that a socket which was full takes bytes again.
 fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
-    let Some(slot) = el.data(token) else { return Io::Drained };
-    let Some(mut c) = server.net.clients.take(slot as u32) else { return Io::Drained };
+    let Some(slot) = el.data(token) else {
+        return Io::Drained;
+    };
+    let Some(mut c) = server.net.clients.take(slot as u32) else {
+        return Io::Drained;
+    };
     let io = write_to_client(server, &mut c);
     if c.reply.is_empty() {
         el.clear_handler(token, Mask::WRITABLE);
@@ -52,7 +58,14 @@ pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
     let mut total = 0;
     let mut io = Io::Drained;
     note_peak(c);
-    let Client { conn: Some(conn), reply, .. } = c else { return Io::Drained };
+    let Client {
+        conn: Some(conn),
+        reply,
+        ..
+    } = c
+    else {
+        return Io::Drained;
+    };
     while !reply.is_empty() {
         if total >= WRITE_PER_TURN {
             io = Io::More;

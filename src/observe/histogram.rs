@@ -21,7 +21,10 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Histogram {
-        Histogram { counts: [0; BUCKETS], total: 0 }
+        Histogram {
+            counts: [0; BUCKETS],
+            total: 0,
+        }
     }
 }
 
@@ -58,7 +61,8 @@ impl Histogram {
 
     /// The value below which `percent` of all values lie, in nanoseconds.
     pub fn percentile(&self, percent: f64) -> u64 {
-        let wanted = ((percent / 100.0 * self.total as f64) + 0.5).clamp(1.0, self.total.max(1) as f64) as u64;
+        let wanted = ((percent / 100.0 * self.total as f64) + 0.5)
+            .clamp(1.0, self.total.max(1) as f64) as u64;
         let mut seen = 0;
         for (at, &count) in self.counts.iter().enumerate() {
             seen += count as u64;

@@ -15,15 +15,22 @@ pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]]) {
     } else {
         c.peer.to_string()
     };
-    let mut line =
-        format!("+{}.{:06} [{} {from}]", now / 1_000_000, now % 1_000_000, c.db).into_bytes();
+    let mut line = format!(
+        "+{}.{:06} [{} {from}]",
+        now / 1_000_000,
+        now % 1_000_000,
+        c.db
+    )
+    .into_bytes();
     for arg in argv {
         line.push(b' ');
         quote::write_repr(&mut line, arg);
     }
     line.extend_from_slice(b"\r\n");
     for r in server.net.monitors.clone() {
-        let Some(mut monitor) = server.net.clients.take_ref(r) else { continue };
+        let Some(mut monitor) = server.net.clients.take_ref(r) else {
+            continue;
+        };
         monitor.reply.raw(&line);
         Net::mark_pending(&mut server.net.pending_write, &mut monitor);
         crate::networking::write::check_output_limit(server, &mut monitor);

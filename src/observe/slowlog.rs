@@ -29,11 +29,24 @@ pub struct Slowlog {
 
 impl Slowlog {
     /// Take over the settings.
-    pub fn configure(&mut self, slower_than_us: i64, latency_ms: u64, clock: &crate::server::clock::Clock) {
+    pub fn configure(
+        &mut self,
+        slower_than_us: i64,
+        latency_ms: u64,
+        clock: &crate::server::clock::Clock,
+    ) {
         let slow = u64::try_from(slower_than_us).unwrap_or(u64::MAX);
-        let latency = if latency_ms == 0 { u64::MAX } else { latency_ms.saturating_mul(1000) };
+        let latency = if latency_ms == 0 {
+            u64::MAX
+        } else {
+            latency_ms.saturating_mul(1000)
+        };
         let least = slow.min(latency);
-        self.threshold_ticks = if least == u64::MAX { u64::MAX } else { clock.ticks_of_us(least) };
+        self.threshold_ticks = if least == u64::MAX {
+            u64::MAX
+        } else {
+            clock.ticks_of_us(least)
+        };
     }
 }
 

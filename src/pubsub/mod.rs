@@ -80,9 +80,18 @@ impl PubSub {
 /// Add a subscription. False: the client had it.
 pub fn subscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -> bool {
     let r = reference(c);
-    let new = c.pubsub.get_or_insert_default().of(kind).insert(name.into());
+    let new = c
+        .pubsub
+        .get_or_insert_default()
+        .of(kind)
+        .insert(name.into());
     if new {
-        server.pubsub.of(kind).entry(name.into()).or_default().push(r);
+        server
+            .pubsub
+            .of(kind)
+            .entry(name.into())
+            .or_default()
+            .push(r);
     }
     new
 }
@@ -90,7 +99,9 @@ pub fn subscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -
 /// Remove a subscription. False: the client had none.
 pub fn unsubscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -> bool {
     let r = reference(c);
-    let Some(own) = c.pubsub.as_mut() else { return false };
+    let Some(own) = c.pubsub.as_mut() else {
+        return false;
+    };
     if !own.of(kind).remove(name) {
         return false;
     }
@@ -135,7 +146,10 @@ struct Message<'a> {
 
 impl<'a> Message<'a> {
     fn new(parts: &'a [&'a [u8]]) -> Message<'a> {
-        Message { parts, encoded: [None, None] }
+        Message {
+            parts,
+            encoded: [None, None],
+        }
     }
 
     fn bytes(&mut self, resp3: bool) -> &Arc<Vec<u8>> {
@@ -150,7 +164,12 @@ impl<'a> Message<'a> {
 
 /// Send a message to all who subscribed; returns how many. `by` is the client whose command this is, which
 /// is out of its slot.
-pub fn publish(server: &mut Server, mut by: Option<&mut Client>, channel: &[u8], text: &[u8]) -> usize {
+pub fn publish(
+    server: &mut Server,
+    mut by: Option<&mut Client>,
+    channel: &[u8],
+    text: &[u8],
+) -> usize {
     let mut receivers = 0;
     if let Some(clients) = server.pubsub.channels.get(channel).cloned() {
         let parts: [&[u8]; 3] = [b"message", channel, text];
@@ -174,8 +193,15 @@ pub fn publish(server: &mut Server, mut by: Option<&mut Client>, channel: &[u8],
 }
 
 /// SPUBLISH.
-pub fn publish_shard(server: &mut Server, by: Option<&mut Client>, channel: &[u8], text: &[u8]) -> usize {
-    let Some(clients) = server.pubsub.shards.get(channel).cloned() else { return 0 };
+pub fn publish_shard(
+    server: &mut Server,
+    by: Option<&mut Client>,
+    channel: &[u8],
+    text: &[u8],
+) -> usize {
+    let Some(clients) = server.pubsub.shards.get(channel).cloned() else {
+        return 0;
+    };
     let parts: [&[u8]; 3] = [b"smessage", channel, text];
     deliver(server, by, &clients, &parts)
 }
@@ -191,7 +217,9 @@ fn deliver(
         match by.as_deref_mut() {
             Some(c) if c.id == r.id => send(server, c, &mut message),
             _ => {
-                let Some(mut c) = server.net.clients.take_ref(r) else { continue };
+                let Some(mut c) = server.net.clients.take_ref(r) else {
+                    continue;
+                };
                 send(server, &mut c, &mut message);
                 server.net.clients.put(c);
             }

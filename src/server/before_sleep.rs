@@ -44,7 +44,10 @@ fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
     if std::mem::take(&mut server.net.resize) {
         let wanted = crate::server::init::event_loop_size(&server.config);
         if el.setsize() < wanted && el.resize(wanted).is_err() {
-            log::warn!("The event loop can't be resized for {} clients", server.config.maxclients);
+            log::warn!(
+                "The event loop can't be resized for {} clients",
+                server.config.maxclients
+            );
         }
     }
 }

@@ -22,10 +22,20 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
     }
     let dirty = server.dirty;
     let errors = server.stats.error_replies;
-    let started = if server.nesting == 0 { server.clock.last } else { ticks::now() };
+    let started = if server.nesting == 0 {
+        server.clock.last
+    } else {
+        ticks::now()
+    };
     let reply_from = c.reply.mark();
 
-    let result = (cmd.proc)(&mut Ctx { server, client: c, argv, cmd, bigs });
+    let result = (cmd.proc)(&mut Ctx {
+        server,
+        client: c,
+        argv,
+        cmd,
+        bigs,
+    });
     if let Err(error) = result {
         c.reply.error(&error);
         server.stats.count_error(error.code());
@@ -61,7 +71,10 @@ fn account(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, spent: 
     stats.ticks += spent;
     stats.failed += failed as u64;
     if server.latency.tracking {
-        stats.latency.get_or_insert_default().record(server.clock.ns(spent));
+        stats
+            .latency
+            .get_or_insert_default()
+            .record(server.clock.ns(spent));
     }
     if spent >= server.slowlog.threshold_ticks {
         slow(server, c, argv, id, spent);
@@ -73,8 +86,14 @@ fn account(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, spent: 
 fn slow(server: &mut Server, c: &Client, argv: &[&[u8]], id: u16, spent: u64) {
     let cmd = server.commands.row(id);
     let us = server.clock.us(spent);
-    let event = if cmd.flags & command::FAST != 0 { "fast-command" } else { "command" };
-    server.latency.add_if_needed(event, us / 1000, server.clock.now_s());
+    let event = if cmd.flags & command::FAST != 0 {
+        "fast-command"
+    } else {
+        "command"
+    };
+    server
+        .latency
+        .add_if_needed(event, us / 1000, server.clock.now_s());
     if cmd.flags & command::SKIP_COMMANDLOG == 0 && !c.has(flag::SCRIPT) {
         crate::observe::slowlog::push_if_needed(server, c, argv, us);
     }

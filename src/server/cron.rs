@@ -28,7 +28,9 @@ pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -
     end_pause(server);
     clients_cron(server);
     databases_cron(server);
-    Some(Duration::from_micros(1_000_000 / effective_hz(server) as u64))
+    Some(Duration::from_micros(
+        1_000_000 / effective_hz(server) as u64,
+    ))
 }
 
 /// `hz`, more often when there are many clients and `dynamic-hz` allows it.
@@ -67,14 +69,27 @@ impl Server {
 
 fn clients_cron(server: &mut Server) {
     let per_tick = server.net.clients.len() / effective_hz(server) as usize;
-    let peak_reset = server.debug.reply_peak_reset_ms.unwrap_or(REPLY_PEAK_RESET_MS);
-    for _ in 0..per_tick.max(CLIENTS_MIN_PER_TICK).min(server.net.clients.len()) {
+    let peak_reset = server
+        .debug
+        .reply_peak_reset_ms
+        .unwrap_or(REPLY_PEAK_RESET_MS);
+    for _ in 0..per_tick
+        .max(CLIENTS_MIN_PER_TICK)
+        .min(server.net.clients.len())
+    {
         let after = server.net.cron_cursor;
-        let Some(r) = server.net.clients.after(after).or_else(|| server.net.clients.after(0)) else {
+        let Some(r) = server
+            .net
+            .clients
+            .after(after)
+            .or_else(|| server.net.clients.after(0))
+        else {
             return;
         };
         server.net.cron_cursor = r.id;
-        let Some(mut c) = server.net.clients.take(r.slot) else { continue };
+        let Some(mut c) = server.net.clients.take(r.slot) else {
+            continue;
+        };
         close_if_idle(server, &mut c);
         if !server.debug.no_reply_resize {
             write::resize_reply_buffer(&mut c, server.clock.now_ms, peak_reset);

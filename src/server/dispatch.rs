@@ -67,7 +67,9 @@ fn check(
         return Err(refuse(Error::NOAUTH));
     }
     if c.has(flag::MULTI) && cmd.flags & command::NO_MULTI != 0 {
-        return Err(refuse(Error::of("ERR Command not allowed inside a transaction")));
+        return Err(refuse(Error::of(
+            "ERR Command not allowed inside a transaction",
+        )));
     }
     crate::acl::check_command(server, c, argv, id).map_err(refuse)?;
     if server.config.maxmemory != 0 {
@@ -94,19 +96,24 @@ fn check(
 
 /// The command's id with its subcommand resolved.
 fn resolve(server: &Server, argv: &[&[u8]], id: Option<u16>) -> Result<u16, Refusal> {
-    let Some(id) = id else { return Err((None, unknown_command(argv))) };
+    let Some(id) = id else {
+        return Err((None, unknown_command(argv)));
+    };
     let (_, subcommands) = server.commands.entry(id).subcommands;
     if subcommands == 0 || argv.len() < 2 {
         return Ok(id);
     }
-    server.commands.lookup_subcommand(id, argv[1]).ok_or_else(|| {
-        let name = server.commands.entry(id).fullname.to_uppercase();
-        let text = format!(
-            "ERR unknown subcommand '{}'. Try {name} HELP.",
-            excerpt(argv[1], 128)
-        );
-        (None, Error::new(text))
-    })
+    server
+        .commands
+        .lookup_subcommand(id, argv[1])
+        .ok_or_else(|| {
+            let name = server.commands.entry(id).fullname.to_uppercase();
+            let text = format!(
+                "ERR unknown subcommand '{}'. Try {name} HELP.",
+                excerpt(argv[1], 128)
+            );
+            (None, Error::new(text))
+        })
 }
 
 fn unknown_command(argv: &[&[u8]]) -> Error {

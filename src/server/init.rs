@@ -32,7 +32,11 @@ impl Server {
         let clock = Clock::start();
         let mut rng = Random::from_system();
         let seed = HashSeed::new([rng.next_u64(), rng.next_u64()]);
-        let databases = if config.cluster_enabled { 1 } else { config.databases };
+        let databases = if config.cluster_enabled {
+            1
+        } else {
+            config.databases
+        };
         let mut server = Server {
             dbs: (0..databases).map(|index| Db::new(index, seed)).collect(),
             net: Net::new(),
@@ -76,7 +80,8 @@ impl Server {
         self.latency.tracking = self.config.latency_tracking;
         self.latency.threshold_ms = self.config.latency_monitor_threshold;
         let slower_than = self.config.slowlog_log_slower_than;
-        self.slowlog.configure(slower_than, self.latency.threshold_ms, &self.clock);
+        self.slowlog
+            .configure(slower_than, self.latency.threshold_ms, &self.clock);
     }
 
     /// Recompute the bits that make every command look closer.

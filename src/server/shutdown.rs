@@ -53,8 +53,12 @@ pub fn handle_signal(server: &mut Server) {
         libc::SIGINT => server.config.shutdown_on_sigint,
         _ => server.config.shutdown_on_sigterm,
     };
-    let options =
-        Options { save: flags.save, nosave: flags.nosave, now: flags.now, force: flags.force };
+    let options = Options {
+        save: flags.save,
+        nosave: flags.nosave,
+        now: flags.now,
+        force: flags.force,
+    };
     if prepare(server, options).is_err() {
         log::warn!("Errors trying to shut down the server. Check the logs for more information.");
     }

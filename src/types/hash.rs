@@ -19,14 +19,14 @@
 //! A field past its time is removed before anybody looks (`db::lookup`), so nothing here compares times with a clock but
 //! [`Hash::pop_expired`].
 
+use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::expires::Expires;
 use crate::ds::field::{Field, FieldRef};
 use crate::ds::hash::HashSeed;
-use crate::ds::hashtable::{HashTable, Slot};
+use crate::ds::hashtable::{HashTable, Slot, Stats};
 use crate::ds::listpack::{Element, Listpack, Pos, safe_to_add};
 use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, Value};
-use crate::ds::entry::{ValueMut, ValueRef};
 use crate::util::random::Random;
 
 #[derive(Clone)]
@@ -158,9 +158,17 @@ impl Hash {
         };
         let len = table.fields.len();
         let wanted = if samples == 0 { len } else { samples.min(len) };
-        let seen: usize = table.fields.iter().take(wanted).map(FieldRef::alloc_size).sum();
+        let seen: usize = table
+            .fields
+            .iter()
+            .take(wanted)
+            .map(FieldRef::alloc_size)
+            .sum();
         let fields = (seen as u128 * len as u128 / wanted.max(1) as u128) as usize;
-        size_of::<FieldTable>() + table.fields.memory_bytes() + table.expires.memory_bytes() + fields
+        size_of::<FieldTable>()
+            + table.fields.memory_bytes()
+            + table.expires.memory_bytes()
+            + fields
     }
 
     /// The value of a field.
@@ -199,7 +207,9 @@ impl Hash {
     /// Turns a listpack into a table if this pair must not stand in it.
     #[inline]
     fn make_room(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl, limits: &HashLimits) {
-        let Hash::Listpack(listpack) = self else { return };
+        let Hash::Listpack(listpack) = self else {
+            return;
+        };
         let long = field.len().max(value.len()) > limits.max_value;
         let volatile = matches!(ttl, FieldTtl::At(_));
         let more = field.len().saturating_add(value.len());
@@ -232,7 +242,7 @@ impl Hash {
     }
 
     /// Shows each field with its value.
-    pub fn for_each(&self, mut visit: impl FnMut(Element, Element)) {
+    pub fn for_each<'a>(&'a self, mut visit: impl FnMut(Element<'a>, Element<'a>)) {
         match self {
             Hash::Listpack(listpack) => {
                 let mut elements = listpack.iter();
@@ -250,12 +260,14 @@ impl Hash {
     /// The same with the fields' times, which only a table has.
     pub fn for_each_volatile(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>)) {
         if let Hash::Table(table) = self {
-            table.fields.walk(|field| visit(field.field(), field.value(), field.expire_at()));
+            table
+                .fields
+                .walk(|field| visit(field.field(), field.value(), field.expire_at()));
         }
     }
 
     /// One call of HSCAN. A listpack is shown whole.
-    pub fn scan(&self, cursor: u64, mut visit: impl FnMut(Element, Element)) -> u64 {
+    pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Element<'a>, Element<'a>)) -> u64 {
         match self {
             Hash::Listpack(_) => {
                 self.for_each(visit);
@@ -354,7 +366,9 @@ impl Hash {
             }
             _ => {
                 self.convert_to_table(seed);
-                let Hash::Table(table) = self else { return false };
+                let Hash::Table(table) = self else {
+                    return false;
+                };
                 table.set_expire(field, at)
             }
         }
@@ -379,15 +393,21 @@ impl Hash {
 
     /// Takes the field out whose time was passed first, if there is one: its time is before `now`.
     pub fn pop_expired(&mut self, now: i64) -> Option<Field> {
-        let Hash::Table(table) = self else { return None };
+        let Hash::Table(table) = self else {
+            return None;
+        };
         let (at, hash) = table.expires.pop_due(now - 1)?;
-        let field = table.fields.remove_by(hash, |field| field.expire_at() == Some(at));
+        let field = table
+            .fields
+            .remove_by(hash, |field| field.expire_at() == Some(at));
         debug_assert!(field.is_some(), "the index names a field that is not there");
         field
     }
 
     pub fn convert_to_table(&mut self, seed: HashSeed) {
-        let Hash::Listpack(listpack) = self else { return };
+        let Hash::Listpack(listpack) = self else {
+            return;
+        };
         let mut fields = HashTable::new(seed);
         fields.reserve(listpack.len() / 2);
         self.for_each(|field, value| {
@@ -395,7 +415,10 @@ impl Hash {
             let hash = fields.hash(field.as_ref().field());
             fields.insert_new(hash, field);
         });
-        *self = Hash::Table(Box::new(FieldTable { fields, expires: Expires::new() }));
+        *self = Hash::Table(Box::new(FieldTable {
+            fields,
+            expires: Expires::new(),
+        }));
     }
 }
 
@@ -421,6 +444,11 @@ impl Clone for FieldTable {
 }
 
 impl FieldTable {
+    /// For DEBUG HTSTATS-KEY.
+    pub fn stats(&self) -> Stats {
+        self.fields.stats()
+    }
+
     #[inline]
     fn find(&self, field: &[u8]) -> Option<FieldRef<'_>> {
         self.fields.find(self.fields.hash(field), field)
@@ -456,7 +484,9 @@ impl FieldTable {
 
     fn set_expire(&mut self, field: &[u8], at: Option<i64>) -> bool {
         let hash = self.fields.hash(field);
-        let Slot::Occupied(slot) = self.fields.find_slot(hash, field) else { return false };
+        let Slot::Occupied(slot) = self.fields.find_slot(hash, field) else {
+            return false;
+        };
         let was = slot.get().expire_at();
         if was != at {
             slot.replace_with(|field| field.with_expire(at));

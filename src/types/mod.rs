@@ -26,7 +26,10 @@ pub enum Value {
     Stream(Box<Stream>),
 }
 
-const _: () = assert!(size_of::<Value>() <= 24, "a value rides in its key's allocation");
+const _: () = assert!(
+    size_of::<Value>() <= 24,
+    "a value rides in its key's allocation"
+);
 
 /// The type of a key, as TYPE names it. The numbers are those of the RDB format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,8 +44,14 @@ pub enum Type {
 }
 
 impl Type {
-    pub const ALL: [Type; 6] =
-        [Type::String, Type::List, Type::Set, Type::Zset, Type::Hash, Type::Stream];
+    pub const ALL: [Type; 6] = [
+        Type::String,
+        Type::List,
+        Type::Set,
+        Type::Zset,
+        Type::Hash,
+        Type::Stream,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {

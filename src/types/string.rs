@@ -126,7 +126,11 @@ pub fn encode<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> (u8, New<'a
     {
         return (kind::INT, New::Int(n));
     }
-    let tag = if bytes.len() <= EMBSTR_MAX { kind::EMBSTR } else { kind::RAW };
+    let tag = if bytes.len() <= EMBSTR_MAX {
+        kind::EMBSTR
+    } else {
+        kind::RAW
+    };
     (tag, encode_raw(bytes, shared))
 }
 

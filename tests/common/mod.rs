@@ -41,7 +41,14 @@ impl Peer {
         let dir = std::env::temp_dir().join(format!("aeris-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory for the server");
         let child = Command::new(program)
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args([
+                "--port",
+                &port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+            ])
             .args(["--enable-debug-command", "yes"])
             .args(args)
             .current_dir(&dir)
@@ -96,8 +103,12 @@ impl Conn {
     pub fn new(port: u16) -> Conn {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");
         stream.set_nodelay(true).expect("nodelay");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
-        Conn { stream: BufReader::new(stream) }
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("timeout");
+        Conn {
+            stream: BufReader::new(stream),
+        }
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -146,7 +157,9 @@ fn read_reply(from: &mut impl BufRead, out: &mut Vec<u8>) {
     let n = from.read_until(b'\n', out).expect("a reply");
     assert!(n > 2, "the connection was closed");
     let kind = out[start];
-    let count = std::str::from_utf8(&out[start + 1..out.len() - 2]).ok().and_then(|t| t.parse::<i64>().ok());
+    let count = std::str::from_utf8(&out[start + 1..out.len() - 2])
+        .ok()
+        .and_then(|t| t.parse::<i64>().ok());
     match (kind, count) {
         (b'$' | b'=' | b'!', Some(len)) if len >= 0 => {
             let mut data = vec![0; len as usize + 2];
@@ -174,10 +187,16 @@ pub fn parse_reply(bytes: &[u8]) -> Reply {
 }
 
 fn parse_at(bytes: &[u8], at: &mut usize) -> Reply {
-    let end = *at + bytes[*at..].iter().position(|&b| b == b'\n').expect("a line");
+    let end = *at
+        + bytes[*at..]
+            .iter()
+            .position(|&b| b == b'\n')
+            .expect("a line");
     let line = &bytes[*at..end - 1];
     *at = end + 1;
-    let count = std::str::from_utf8(&line[1..]).ok().and_then(|t| t.parse::<i64>().ok());
+    let count = std::str::from_utf8(&line[1..])
+        .ok()
+        .and_then(|t| t.parse::<i64>().ok());
     match (line[0], count) {
         (b'$' | b'=' | b'!', Some(len)) if len >= 0 => {
             let data = bytes[*at..*at + len as usize].to_vec();

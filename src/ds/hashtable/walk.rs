@@ -113,13 +113,15 @@ impl<E: Element> HashTable<E> {
 
     /// Shows every element, with those ahead already on their way into the cache.
     #[inline]
-    pub fn walk(&self, mut visit: impl FnMut(E::Ref<'_>)) {
+    pub fn walk<'a>(&'a self, mut visit: impl FnMut(E::Ref<'a>)) {
         let mut window = [NonNull::<u8>::dangling(); WINDOW];
         let mut walk = Walk::new();
         loop {
             let mut n = 0;
             while n < WINDOW {
-                let Some(p) = walk.next(&self.tables) else { break };
+                let Some(p) = walk.next(&self.tables) else {
+                    break;
+                };
                 prefetch(p);
                 window[n] = p;
                 n += 1;

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 type Twin = BTreeMap<Vec<u8>, (Vec<u8>, Option<i64>)>;
 
 fn limits() -> HashLimits {
-    HashLimits { max_entries: 8, max_value: 20, seed: HashSeed::new([1, 2]) }
+    HashLimits {
+        max_entries: 8,
+        max_value: 20,
+        seed: HashSeed::new([1, 2]),
+    }
 }
 
 impl FieldTable {
@@ -28,7 +32,10 @@ fn contents(hash: &Hash) -> Twin {
     hash.for_each(|field, value| {
         let field = field.to_vec();
         let at = hash.expire_at(&field).expect("a field that was shown");
-        assert!(all.insert(field, (value.to_vec(), at)).is_none(), "a field comes once");
+        assert!(
+            all.insert(field, (value.to_vec(), at)).is_none(),
+            "a field comes once"
+        );
     });
     all
 }
@@ -164,7 +171,16 @@ fn limits_decide_the_encoding() {
 fn a_field_of_a_big_hash_costs_at_most_52_bytes() {
     let mut hash = Hash::new();
     for n in 0..100_000 {
-        hash.set(format!("field:{n:06}").as_bytes(), b"0123456789abcdef", FieldTtl::Clear, &limits());
+        hash.set(
+            format!("field:{n:06}").as_bytes(),
+            b"0123456789abcdef",
+            FieldTtl::Clear,
+            &limits(),
+        );
     }
-    assert!(hash.memory(0) / 100_000 <= 52, "{}", hash.memory(0) / 100_000);
+    assert!(
+        hash.memory(0) / 100_000 <= 52,
+        "{}",
+        hash.memory(0) / 100_000
+    );
 }
