@@ -14,6 +14,8 @@ pub mod generic;
 pub mod hash;
 pub mod keys;
 pub mod multi;
+pub mod set;
+pub mod set_algebra;
 pub mod string;
 pub mod table;
 
@@ -28,6 +30,8 @@ pub const TABLE: &[&[Command]] = &[
     generic::TABLE,
     hash::TABLE,
     multi::TABLE,
+    set::TABLE,
+    set_algebra::TABLE,
     string::TABLE,
 ];
 

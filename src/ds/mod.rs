@@ -13,6 +13,7 @@ pub mod listpack;
 pub mod lzf;
 pub mod member;
 pub mod quicklist;
+pub mod set_member;
 pub mod sorted_set;
 pub mod stream;
 mod thin;

@@ -5,6 +5,7 @@
 
 pub mod hash;
 pub mod list;
+pub mod set;
 pub mod stream;
 pub mod string;
 pub mod zset;
@@ -12,6 +13,7 @@ pub mod zset;
 use crate::ds::entry::{Entry, EntryMut, EntryRef, NewValue, OwnedValue, ValueRef};
 use crate::types::hash::Hash;
 use crate::types::list::List;
+use crate::types::set::Set;
 use crate::types::stream::Stream;
 use crate::types::string::RawStr;
 use crate::types::zset::Zset;
@@ -21,6 +23,7 @@ use crate::types::zset::Zset;
 pub enum Value {
     Str(RawStr),
     List(List),
+    Set(Set),
     Hash(Hash),
     Zset(Zset),
     Stream(Box<Stream>),
@@ -140,6 +143,7 @@ impl Value {
         match self {
             Value::Str(_) => "raw",
             Value::List(list) => list.encoding(),
+            Value::Set(set) => set.encoding(),
             Value::Hash(hash) => hash.encoding(),
             Value::Zset(zset) => zset.encoding(),
             Value::Stream(_) => "stream",
@@ -151,6 +155,7 @@ impl Value {
         match self {
             Value::Str(_) => 1,
             Value::List(list) => list.free_effort(),
+            Value::Set(set) => set.free_effort(),
             Value::Hash(hash) => hash.free_effort(),
             Value::Zset(Zset::Listpack(_)) => 1,
             Value::Zset(Zset::Tree(set)) => set.len(),

@@ -86,6 +86,9 @@ fn mix_object(digest: &mut Digest, value: &Value) {
         Value::List(list) => list.range(0, list.len(), End::Head, |element| {
             digest.mix(element.text(&mut IntBuf::new()));
         }),
+        Value::Set(set) => set.for_each(|member| {
+            digest.add(member.text(&mut IntBuf::new()));
+        }),
         Value::Hash(hash) => hash.for_each(|field, value| {
             let (mut field_text, mut value_text) = (IntBuf::new(), IntBuf::new());
             add_pair(

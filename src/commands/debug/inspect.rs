@@ -12,6 +12,7 @@ use crate::ds::quicklist::{NodeView, Quicklist};
 use crate::error::Error;
 use crate::types::hash::Hash;
 use crate::types::list::List;
+use crate::types::set::Set;
 use crate::types::string::StrView;
 use crate::types::zset::Zset;
 use crate::types::{KeyRef, Value, encoding_name};
@@ -81,6 +82,13 @@ fn serialized_len(entry: KeyRef) -> usize {
         // As a quicklist of one node.
         ValueRef::Obj(Value::List(List::Listpack(listpack))) => 2 + string_len(listpack.as_bytes()),
         ValueRef::Obj(Value::Zset(Zset::Listpack(listpack))) => string_len(listpack.as_bytes()),
+        ValueRef::Obj(Value::Set(Set::Intset(ints))) => string_len(ints.as_bytes()),
+        ValueRef::Obj(Value::Set(Set::Listpack(listpack))) => string_len(listpack.as_bytes()),
+        ValueRef::Obj(Value::Set(set @ Set::Table(_))) => {
+            let mut sum = length_len(set.len());
+            set.for_each(|member| sum += string_len(member.text(&mut IntBuf::new())));
+            sum
+        }
         ValueRef::Obj(Value::Hash(Hash::Listpack(listpack))) => string_len(listpack.as_bytes()),
         ValueRef::Obj(Value::Hash(hash @ Hash::Table(_))) => {
             let mut sum = length_len(hash.len());
@@ -173,8 +181,9 @@ pub fn htstats_key(ctx: &mut Ctx) -> CmdResult {
     let stats = match subject(ctx)?.value() {
         ValueRef::Obj(Value::Zset(Zset::Tree(set))) => set.table_stats(),
         ValueRef::Obj(Value::Hash(Hash::Table(table))) => table.stats(),
+        ValueRef::Obj(Value::Set(Set::Table(table))) => table.stats(),
         ValueRef::Obj(
-            Value::Str(_) | Value::List(_) | Value::Hash(_) | Value::Zset(_) | Value::Stream(_),
+            Value::Str(_) | Value::List(_) | Value::Set(_) | Value::Hash(_) | Value::Zset(_) | Value::Stream(_),
         )
         | ValueRef::Int(_)
         | ValueRef::Str(_) => return Err(NO_TABLE),

@@ -1,6 +1,7 @@
 //! Ways through the whole table: SCAN's cursor, the fair random element, iterators.
 use std::collections::HashSet;
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
 use super::table::{Table, prefetch};
@@ -85,11 +86,11 @@ impl<E: Element> HashTable<E> {
 
     /// `count` different elements, or all of them, each choice as likely: a few are drawn until they differ, many
     /// are selected in one walk, where each is taken with the chance "still wanted / still to come" (Knuth).
-    pub fn sample_unique(
-        &self,
+    pub fn sample_unique<'a>(
+        &'a self,
         count: usize,
         rng: &mut impl rand::Rng,
-        mut visit: impl FnMut(E::Ref<'_>),
+        mut visit: impl FnMut(E::Ref<'a>),
     ) {
         let mut wanted = count.min(self.len);
         if wanted < self.len / SELECT_PART {
@@ -114,24 +115,36 @@ impl<E: Element> HashTable<E> {
     /// Shows every element, with those ahead already on their way into the cache.
     #[inline]
     pub fn walk<'a>(&'a self, mut visit: impl FnMut(E::Ref<'a>)) {
+        let _ = self.try_walk(|element| {
+            visit(element);
+            ControlFlow::<()>::Continue(())
+        });
+    }
+
+    /// `walk` until the visitor breaks.
+    #[inline]
+    pub fn try_walk<'a, B>(
+        &'a self,
+        mut visit: impl FnMut(E::Ref<'a>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         let mut window = [NonNull::<u8>::dangling(); WINDOW];
         let mut walk = Walk::new();
         loop {
-            let mut n = 0;
-            while n < WINDOW {
+            let mut filled = 0;
+            while filled < WINDOW {
                 let Some(p) = walk.next(&self.tables) else {
                     break;
                 };
                 prefetch(p);
-                window[n] = p;
-                n += 1;
+                window[filled] = p;
+                filled += 1;
             }
-            for &p in &window[..n] {
+            for &p in &window[..filled] {
                 // SAFETY: the element lives in this table, which is borrowed.
-                visit(unsafe { E::by_ref(p) });
+                visit(unsafe { E::by_ref(p) })?;
             }
-            if n < WINDOW {
-                return;
+            if filled < WINDOW {
+                return ControlFlow::Continue(());
             }
         }
     }
