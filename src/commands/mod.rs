@@ -12,7 +12,9 @@ pub mod connection;
 pub mod ctx;
 pub mod debug;
 pub mod docs;
+pub mod field_expire;
 pub mod generic;
+pub mod hash;
 pub mod introspect;
 pub mod keys;
 pub mod latency;
@@ -21,6 +23,8 @@ pub mod memory;
 pub mod monitor;
 pub mod multi;
 pub mod pubsub;
+pub mod set;
+pub mod set_algebra;
 pub mod shutdown;
 pub mod sort;
 pub mod status;
@@ -37,7 +41,9 @@ pub const TABLE: &[&[Command]] = &[
     config_cmd::TABLE,
     connection::TABLE,
     debug::TABLE,
+    field_expire::TABLE,
     generic::TABLE,
+    hash::TABLE,
     introspect::TABLE,
     latency::TABLE,
     list::TABLE,
@@ -45,6 +51,8 @@ pub const TABLE: &[&[Command]] = &[
     monitor::TABLE,
     multi::TABLE,
     pubsub::TABLE,
+    set::TABLE,
+    set_algebra::TABLE,
     shutdown::TABLE,
     sort::TABLE,
     status::TABLE,

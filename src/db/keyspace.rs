@@ -144,6 +144,7 @@ impl Server {
             .expect("two databases");
         std::mem::swap(&mut first.keys, &mut second.keys);
         std::mem::swap(&mut first.expires, &mut second.expires);
+        std::mem::swap(&mut first.field_expires, &mut second.field_expires);
         std::mem::swap(&mut first.avg_ttl_ms, &mut second.avg_ttl_ms);
         self.signal_all_ready(a);
         self.signal_all_ready(b);

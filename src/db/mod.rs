@@ -4,10 +4,13 @@
 //! ```text
 //!   Db.keys:     hash(key) -> [ header | expiry? | key | short value, integer or Value ]
 //!   Db.expires:  (expiry, hash(key)), earliest first: active expiry takes the due ones, never a sample
+//!   Db.field_expires: the same for hashes with volatile fields, under the time of the first one
 //! ```
 //!
 //! **Invariant:** a key is in `expires` exactly when its entry has an expiry, under that very time
 //! (`DEBUG CHECK-EXPIRES` style test: `db::tests::index_follows_entries`).
+//! **Invariant:** a key is in `field_expires` exactly when it holds a hash with a volatile field, under that hash's
+//! `next_expiry` (`tests::field_index_follows_hashes`). Whoever changes a hash in place says so: `Db::fields_moved`.
 //!
 //! The verbs on one database are here and know nothing of clients. What needs the whole server (look-ups
 //! that count and expire, notifications, blocked clients) stands in the files beside.
@@ -25,12 +28,14 @@ use crate::ds::expires::Expires;
 use crate::ds::hash::HashSeed;
 use crate::ds::hashtable::{HashTable, Slot};
 use crate::networking::client::ClientRef;
-use crate::types::{Key, KeyMut, KeyRef, New};
+use crate::types::{Key, KeyMut, KeyRef, New, Value, next_field_expiry};
 
 pub struct Db {
     pub index: u32,
     pub keys: HashTable<Key>,
     pub expires: Expires,
+    /// Hashes with volatile fields, by their earliest time.
+    pub field_expires: Expires,
     /// Clients that wait for a key, in order of arrival.
     pub blocking: HashMap<Box<[u8]>, blocked::Waiting>,
     /// Clients that WATCH a key.
@@ -67,6 +72,7 @@ impl Db {
             index,
             keys: HashTable::new(seed),
             expires: Expires::new(),
+            field_expires: Expires::new(),
             blocking: HashMap::new(),
             watched: HashMap::new(),
             avg_ttl_ms: 0,
@@ -103,6 +109,7 @@ impl Db {
         lru: u32,
         ttl: Ttl,
     ) -> Replaced {
+        let fields_at = next_field_expiry_of(&value);
         let mut slot = match self.keys.find_slot(hash, key) {
             Slot::Occupied(slot) => slot,
             Slot::Vacant(slot) => {
@@ -114,10 +121,12 @@ impl Db {
                 if let Some(at) = at {
                     self.expires.insert(at, hash);
                 }
+                self.fields_moved(hash, None, fields_at);
                 return Replaced::Nothing;
             }
         };
         let mut old = slot.get_mut();
+        let fields_were = next_field_expiry(old.as_ref());
         let was = old.expire_at();
         let at = match ttl {
             Ttl::Keep => was,
@@ -138,9 +147,24 @@ impl Db {
             });
         }
         self.move_expiry(hash, was, at);
+        self.fields_moved(hash, fields_were, fields_at);
         Replaced::Value {
             expire_at: was,
             entry: replaced,
+        }
+    }
+
+    /// The hash at a key changed in place: its first field used to expire at `was`, and now does at `at`.
+    #[inline]
+    pub fn fields_moved(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
+        if was == at {
+            return;
+        }
+        if let Some(was) = was {
+            self.field_expires.remove(was, hash);
+        }
+        if let Some(at) = at {
+            self.field_expires.insert(at, hash);
         }
     }
 
@@ -163,6 +187,7 @@ impl Db {
         if let Some(at) = entry.as_ref().expire_at() {
             self.expires.remove(at, hash);
         }
+        self.fields_moved(hash, next_field_expiry(entry.as_ref()), None);
         Some(entry)
     }
 
@@ -191,8 +216,18 @@ impl Db {
     /// Forget all keys, giving them to the caller to be freed.
     pub fn take_keys(&mut self) -> HashTable<Key> {
         self.expires.clear();
+        self.field_expires.clear();
         self.avg_ttl_ms = 0;
         let empty = HashTable::new(self.keys.seed());
         std::mem::replace(&mut self.keys, empty)
+    }
+}
+
+/// When the first field of a hash that is about to be set expires.
+#[inline]
+fn next_field_expiry_of(value: &New) -> Option<i64> {
+    match value {
+        New::Obj(Value::Hash(hash)) => hash.next_expiry(),
+        _ => None,
     }
 }

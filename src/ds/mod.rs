@@ -4,6 +4,7 @@
 pub mod bits;
 pub mod entry;
 pub mod expires;
+pub mod field;
 pub mod hash;
 pub mod hashtable;
 pub mod hll;
@@ -12,6 +13,7 @@ pub mod listpack;
 pub mod lzf;
 pub mod member;
 pub mod quicklist;
+pub mod set_member;
 pub mod sorted_set;
 pub mod stream;
 mod thin;

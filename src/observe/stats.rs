@@ -49,6 +49,8 @@ pub struct Stats {
     pub connections_received: u64,
     pub rejected_connections: u64,
     pub expired_keys: u64,
+    /// Fields of hashes, INFO's `expired_subkeys`.
+    pub expired_fields: u64,
     pub expire_time_cap_reached: u64,
     pub expire_cycle_us: u64,
     pub evicted_keys: u64,

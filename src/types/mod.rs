@@ -3,13 +3,17 @@
 //! A key's entry (`ds::entry`) holds short strings and integers itself; everything else is a [`Value`] in
 //! the same allocation.
 
+pub mod hash;
 pub mod list;
+pub mod set;
 pub mod stream;
 pub mod string;
 pub mod zset;
 
 use crate::ds::entry::{Entry, EntryMut, EntryRef, NewValue, OwnedValue, ValueRef};
+use crate::types::hash::Hash;
 use crate::types::list::List;
+use crate::types::set::Set;
 use crate::types::stream::Stream;
 use crate::types::string::RawStr;
 use crate::types::zset::Zset;
@@ -19,6 +23,8 @@ use crate::types::zset::Zset;
 pub enum Value {
     Str(RawStr),
     List(List),
+    Set(Set),
+    Hash(Hash),
     Zset(Zset),
     Stream(Box<Stream>),
 }
@@ -102,6 +108,18 @@ pub fn duplicate(entry: KeyRef) -> OwnedValue<Value> {
     }
 }
 
+/// When the first field of a hash expires: what `Db::field_expires` holds for its key.
+#[inline]
+pub fn next_field_expiry(entry: KeyRef) -> Option<i64> {
+    if entry.kind() != kind::HASH {
+        return None;
+    }
+    match entry.value() {
+        ValueRef::Obj(Value::Hash(hash)) => hash.next_expiry(),
+        _ => None,
+    }
+}
+
 /// How much work freeing a value is, in allocations.
 pub fn free_effort(entry: KeyRef) -> usize {
     match entry.value() {
@@ -129,11 +147,16 @@ pub fn encoding_name(entry: KeyRef) -> &'static str {
     }
 }
 
+/// How many elements of a table are weighed to estimate the rest, as many as Redis's default.
+const SAMPLES: usize = 5;
+
 impl Value {
     fn encoding(&self) -> &'static str {
         match self {
             Value::Str(_) => "raw",
             Value::List(list) => list.encoding(),
+            Value::Set(set) => set.encoding(),
+            Value::Hash(hash) => hash.encoding(),
             Value::Zset(zset) => zset.encoding(),
             Value::Stream(_) => "stream",
         }
@@ -144,6 +167,8 @@ impl Value {
         match self {
             Value::Str(string) => string.memory(),
             Value::List(list) => list.memory_bytes(),
+            Value::Set(set) => set.memory(SAMPLES),
+            Value::Hash(hash) => hash.memory(SAMPLES),
             Value::Zset(zset) => zset.memory_bytes(),
             Value::Stream(stream) => stream.memory_bytes(),
         }
@@ -154,6 +179,8 @@ impl Value {
         match self {
             Value::Str(_) => 1,
             Value::List(list) => list.free_effort(),
+            Value::Set(set) => set.free_effort(),
+            Value::Hash(hash) => hash.free_effort(),
             Value::Zset(Zset::Listpack(_)) => 1,
             Value::Zset(Zset::Tree(set)) => set.len(),
             Value::Stream(stream) => stream.log.nodes().len() + stream.group_count(),

@@ -29,6 +29,11 @@ impl Random {
         if n == 0 { 0 } else { self.0.random_range(0..n) }
     }
 
+    /// A generator of its own for one command, whose value is borrowed from the server that owns this one.
+    pub fn split(&mut self) -> Random {
+        Random::from_seed(self.next_u64())
+    }
+
     /// `n` hexadecimal digits.
     pub fn hex(&mut self, n: usize) -> String {
         (0..n)

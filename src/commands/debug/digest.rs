@@ -86,6 +86,17 @@ fn mix_object(digest: &mut Digest, value: &Value) {
         Value::List(list) => list.range(0, list.len(), End::Head, |element| {
             digest.mix(element.text(&mut IntBuf::new()));
         }),
+        Value::Set(set) => set.for_each(|member| {
+            digest.add(member.text(&mut IntBuf::new()));
+        }),
+        Value::Hash(hash) => hash.for_each(|field, value| {
+            let (mut field_text, mut value_text) = (IntBuf::new(), IntBuf::new());
+            add_pair(
+                digest,
+                field.text(&mut field_text),
+                value.text(&mut value_text),
+            );
+        }),
         Value::Zset(zset) => zset.for_each(|member, score| {
             let mut text = Vec::new();
             write_g(&mut text, score, 17);

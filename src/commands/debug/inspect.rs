@@ -10,7 +10,9 @@ use crate::ds::listpack::{Listpack, iter_bytes};
 use crate::ds::lzf::Lzf;
 use crate::ds::quicklist::{NodeView, Quicklist};
 use crate::error::Error;
+use crate::types::hash::Hash;
 use crate::types::list::List;
+use crate::types::set::Set;
 use crate::types::string::StrView;
 use crate::types::zset::Zset;
 use crate::types::{KeyRef, Value, encoding_name};
@@ -80,6 +82,23 @@ fn serialized_len(entry: KeyRef) -> usize {
         // As a quicklist of one node.
         ValueRef::Obj(Value::List(List::Listpack(listpack))) => 2 + string_len(listpack.as_bytes()),
         ValueRef::Obj(Value::Zset(Zset::Listpack(listpack))) => string_len(listpack.as_bytes()),
+        ValueRef::Obj(Value::Set(Set::Intset(ints))) => string_len(ints.as_bytes()),
+        ValueRef::Obj(Value::Set(Set::Listpack(listpack))) => string_len(listpack.as_bytes()),
+        ValueRef::Obj(Value::Set(set @ Set::Table(_))) => {
+            let mut sum = length_len(set.len());
+            set.for_each(|member| sum += string_len(member.text(&mut IntBuf::new())));
+            sum
+        }
+        ValueRef::Obj(Value::Hash(Hash::Listpack(listpack))) => string_len(listpack.as_bytes()),
+        ValueRef::Obj(Value::Hash(hash @ Hash::Table(_))) => {
+            let mut sum = length_len(hash.len());
+            let mut digits = IntBuf::new();
+            hash.for_each(|field, value| {
+                sum += string_len(field.text(&mut digits));
+                sum += string_len(value.text(&mut digits));
+            });
+            sum
+        }
         ValueRef::Obj(Value::List(List::Quicklist(quicklist))) => {
             let nodes = quicklist.nodes();
             length_len(nodes.len()) + nodes.map(|node| 1 + node_len(node)).sum::<usize>()
@@ -161,7 +180,16 @@ pub fn htstats_key(ctx: &mut Ctx) -> CmdResult {
     let full = ctx.is(3, "full");
     let stats = match subject(ctx)?.value() {
         ValueRef::Obj(Value::Zset(Zset::Tree(set))) => set.table_stats(),
-        ValueRef::Obj(Value::Str(_) | Value::List(_) | Value::Zset(_) | Value::Stream(_))
+        ValueRef::Obj(Value::Hash(Hash::Table(table))) => table.stats(),
+        ValueRef::Obj(Value::Set(Set::Table(table))) => table.stats(),
+        ValueRef::Obj(
+            Value::Str(_)
+            | Value::List(_)
+            | Value::Set(_)
+            | Value::Hash(_)
+            | Value::Zset(_)
+            | Value::Stream(_),
+        )
         | ValueRef::Int(_)
         | ValueRef::Str(_) => return Err(NO_TABLE),
     };

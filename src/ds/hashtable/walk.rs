@@ -1,12 +1,18 @@
 //! Ways through the whole table: SCAN's cursor, the fair random element, iterators.
+use std::collections::HashSet;
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
-use super::table::Table;
+use super::table::{Table, prefetch};
 use super::{Element, HashTable, Stats, TableStats};
 
 /// Buckets that a random pick tries before it settles for the next element that it meets.
 const RANDOM_TRIES: usize = 1000;
+/// From one part in this many on, a sample is selected in a walk through the whole table.
+const SELECT_PART: usize = 8;
+/// Elements that a walk asks for ahead.
+const WINDOW: usize = 16;
 
 impl<E: Element> HashTable<E> {
     /// One call of SCAN: hands out the elements of one bucket of the smaller table, with its expansions in
@@ -51,6 +57,11 @@ impl<E: Element> HashTable<E> {
     /// A table that is nearly empty, which lasts only as long as resizing is forbidden, would need very many
     /// tries; then it is the next element after a random bucket, which favours those behind a gap.
     pub fn random(&self, rng: &mut impl rand::Rng) -> Option<E::Ref<'_>> {
+        // SAFETY: the element lives in this table, which is borrowed.
+        self.pick(rng).map(|p| unsafe { E::by_ref(p) })
+    }
+
+    fn pick(&self, rng: &mut impl rand::Rng) -> Option<NonNull<u8>> {
         if self.len == 0 {
             return None;
         }
@@ -63,17 +74,79 @@ impl<E: Element> HashTable<E> {
             let place = below(rng, longest);
             let (table, index) = self.nth_bucket(bucket);
             if let Some(p) = table.chain_get(index, place) {
-                // SAFETY: the element lives in this table, which is borrowed.
-                return Some(unsafe { E::by_ref(p) });
+                return Some(p);
             }
         }
-        let p = (bucket..buckets).chain(0..bucket).find_map(|n| {
+        (bucket..buckets).chain(0..bucket).find_map(|n| {
             let (table, index) = self.nth_bucket(n);
             let place = below(rng, table.chain_len(index).max(1));
             table.chain_get(index, place)
-        })?;
-        // SAFETY: as above.
-        Some(unsafe { E::by_ref(p) })
+        })
+    }
+
+    /// `count` different elements, or all of them, each choice as likely: a few are drawn until they differ, many
+    /// are selected in one walk, where each is taken with the chance "still wanted / still to come" (Knuth).
+    pub fn sample_unique<'a>(
+        &'a self,
+        count: usize,
+        rng: &mut impl rand::Rng,
+        mut visit: impl FnMut(E::Ref<'a>),
+    ) {
+        let mut wanted = count.min(self.len);
+        if wanted < self.len / SELECT_PART {
+            let mut seen = HashSet::with_capacity(wanted);
+            while seen.len() < wanted {
+                let Some(p) = self.pick(rng) else { return };
+                if seen.insert(p) {
+                    // SAFETY: the element lives in this table, which is borrowed.
+                    visit(unsafe { E::by_ref(p) });
+                }
+            }
+            return;
+        }
+        for (element, left) in self.iter().zip((1..=self.len).rev()) {
+            if below(rng, left) < wanted {
+                visit(element);
+                wanted -= 1;
+            }
+        }
+    }
+
+    /// Shows every element, with those ahead already on their way into the cache.
+    #[inline]
+    pub fn walk<'a>(&'a self, mut visit: impl FnMut(E::Ref<'a>)) {
+        let _ = self.try_walk(|element| {
+            visit(element);
+            ControlFlow::<()>::Continue(())
+        });
+    }
+
+    /// `walk` until the visitor breaks.
+    #[inline]
+    pub fn try_walk<'a, B>(
+        &'a self,
+        mut visit: impl FnMut(E::Ref<'a>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let mut window = [NonNull::<u8>::dangling(); WINDOW];
+        let mut walk = Walk::new();
+        loop {
+            let mut filled = 0;
+            while filled < WINDOW {
+                let Some(p) = walk.next(&self.tables) else {
+                    break;
+                };
+                prefetch(p);
+                window[filled] = p;
+                filled += 1;
+            }
+            for &p in &window[..filled] {
+                // SAFETY: the element lives in this table, which is borrowed.
+                visit(unsafe { E::by_ref(p) })?;
+            }
+            if filled < WINDOW {
+                return ControlFlow::Continue(());
+            }
+        }
     }
 
     /// The buckets that may hold elements, numbered through: the unmoved ones, then those of the target.

@@ -1,0 +1,566 @@
+//! Hashes: the fields' times to live.
+//!
+//! The commands come in four forms (seconds or milliseconds, from now or since 1970) and become one, which is also what the
+//! AOF and the replicas are told, without conditions:
+//!
+//! ```text
+//!   HPEXPIREAT key unix-time-ms FIELDS n field ...       the fields that got that time
+//!   HDEL key field ...                                   those that went, as the time is past already
+//! ```
+//!
+//! HEXPIRE and HTTL answer a number for each field: -2 no such field, -1 no time to live, 0 the condition forbade it,
+//! 1 done, 2 the field went; otherwise the time. Error texts are those of Redis 8.
+//!
+//! A time may be at most 2^46 ms, in the year 4199: Redis packs it into its entries, and its files into theirs.
+
+use crate::commands::command::*;
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::commands::hash::{fields_removed, read_hash, reply_values, write_hash};
+use crate::db::notify;
+use crate::error::{Error, excerpt};
+use crate::types::hash::{FieldTtl, Hash, HashLimits};
+use crate::util::number::{IntBuf, parse_i64};
+
+pub const TABLE: &[Command] = &[
+    cmd("hexpire", hexpire, -6, WRITE | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
+    cmd("hexpireat", hexpireat, -6, WRITE | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
+    cmd("hexpiretime", hexpiretime, -5, READONLY | FAST, HASH).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("hgetdel", hgetdel, -5, WRITE | FAST, HASH).keys(&[key_at(1, RW | ACCESS | DELETE)]),
+    cmd("hgetex", hgetex, -5, WRITE | FAST, HASH).keys(&[key_at(1, RW | ACCESS | UPDATE)]),
+    cmd("hpersist", hpersist, -5, WRITE | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
+    cmd("hpexpire", hpexpire, -6, WRITE | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
+    cmd("hpexpireat", hpexpireat, -6, WRITE | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
+    cmd("hpexpiretime", hpexpiretime, -5, READONLY | FAST, HASH).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("hpttl", hpttl, -5, READONLY | FAST, HASH).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("hsetex", hsetex, -6, WRITE | DENYOOM | FAST, HASH).keys(&[key_at(1, RW | INSERT)]),
+    cmd("httl", httl, -5, READONLY | FAST, HASH).keys(&[key_at(1, RO | ACCESS)]),
+];
+
+/// Milliseconds in the unit of an argument.
+const SECONDS: i64 = 1000;
+const MILLISECONDS: i64 = 1;
+/// The latest time that a field may have.
+const MAX_TIME_MS: i64 = 1 << 46;
+
+const NO_FIELD: i64 = -2;
+const NO_TTL: i64 = -1;
+const NOT_MET: i64 = 0;
+const DONE: i64 = 1;
+const DELETED: i64 = 2;
+
+/// `FIELDS numfields field [field ...]` from `at` to the end; `few` is the error for a number that is none, or below 1.
+fn parse_fields<'a>(
+    argv: &'a [&'a [u8]],
+    at: usize,
+    few: &'static str,
+) -> Result<&'a [&'a [u8]], Error> {
+    if !argv
+        .get(at)
+        .is_some_and(|word| word.eq_ignore_ascii_case(b"fields"))
+    {
+        return Err(Error::of(
+            "ERR Mandatory argument FIELDS is missing or not at the right position",
+        ));
+    }
+    let number = argv.get(at + 1).and_then(|number| parse_i64(number));
+    let number = number.filter(|n| *n >= 1).ok_or(Error::of(few))?;
+    let fields = &argv[at + 2..];
+    if fields.len() as u64 != number as u64 {
+        return Err(Error::of(
+            "ERR The `numfields` parameter must match the number of arguments",
+        ));
+    }
+    Ok(fields)
+}
+
+const FEW_IN_HEXPIRE: &str = "ERR Parameter `numFields` should be greater than 0";
+const FEW: &str = "ERR Number of fields must be a positive integer";
+
+/// An argument as a Unix time in milliseconds.
+fn parse_time(ctx: &Ctx, at: usize, unit: i64, base_ms: i64) -> Result<i64, Error> {
+    let amount = ctx.int(at)?;
+    if amount < 0 {
+        return Err(Error::of("ERR invalid expire time, must be >= 0"));
+    }
+    amount
+        .checked_mul(unit)
+        .and_then(|ms| ms.checked_add(base_ms))
+        .filter(|ms| *ms < MAX_TIME_MS)
+        .ok_or_else(|| Error::invalid_expire(ctx.cmd.name))
+}
+
+/// Whether a time is past, so that a field that gets it goes at once. While loading nothing does.
+fn is_past(ctx: &Ctx, at: i64) -> bool {
+    at <= ctx.server.clock.now_ms && !ctx.server.loading
+}
+
+/// The option of HEXPIRE: when not to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Always,
+    /// Only a field without a time.
+    Nx,
+    /// Only one that has one.
+    Xx,
+    /// Only to prolong; a field without one lives for ever already.
+    Gt,
+    /// Only to shorten.
+    Lt,
+}
+
+impl Condition {
+    /// The condition at `at`, and where the next argument is.
+    fn parse(argv: &[&[u8]], at: usize) -> (Condition, usize) {
+        let on = match argv[at].to_ascii_lowercase().as_slice() {
+            b"nx" => Condition::Nx,
+            b"xx" => Condition::Xx,
+            b"gt" => Condition::Gt,
+            b"lt" => Condition::Lt,
+            _ => return (Condition::Always, at),
+        };
+        (on, at + 1)
+    }
+
+    fn allows(self, old: Option<i64>, new: i64) -> bool {
+        match self {
+            Condition::Always => true,
+            Condition::Nx => old.is_none(),
+            Condition::Xx => old.is_some(),
+            Condition::Gt => old.is_some_and(|old| new > old),
+            Condition::Lt => old.is_none_or(|old| new < old),
+        }
+    }
+}
+
+/// HEXPIRE key seconds [NX | XX | GT | LT] FIELDS numfields field [field ...]
+fn hexpire(ctx: &mut Ctx) -> CmdResult {
+    let now = ctx.server.clock.now_ms;
+    hexpire_generic(ctx, SECONDS, now)
+}
+
+/// HPEXPIRE key milliseconds [NX | XX | GT | LT] FIELDS numfields field [field ...]
+fn hpexpire(ctx: &mut Ctx) -> CmdResult {
+    let now = ctx.server.clock.now_ms;
+    hexpire_generic(ctx, MILLISECONDS, now)
+}
+
+/// HEXPIREAT key unix-time-seconds [NX | XX | GT | LT] FIELDS numfields field [field ...]
+fn hexpireat(ctx: &mut Ctx) -> CmdResult {
+    hexpire_generic(ctx, SECONDS, 0)
+}
+
+/// HPEXPIREAT key unix-time-milliseconds [NX | XX | GT | LT] FIELDS numfields field [field ...]
+fn hpexpireat(ctx: &mut Ctx) -> CmdResult {
+    hexpire_generic(ctx, MILLISECONDS, 0)
+}
+
+fn hexpire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
+    let (argv, key) = (ctx.argv, ctx.argv[1]);
+    let at = parse_time(ctx, 2, unit, base_ms)?;
+    let (condition, next) = Condition::parse(argv, 3);
+    let fields = parse_fields(argv, next, FEW_IN_HEXPIRE)?;
+    let past = is_past(ctx, at);
+    let (answers, emptied) = write_hash(ctx, key, |hash, limits| {
+        let answer = |field: &&[u8]| expire_field(hash, limits, field, at, condition, past);
+        Ok(fields.iter().map(answer).collect::<Vec<i64>>())
+    })?;
+    let wanted = if past { DELETED } else { DONE };
+    let all = fields.iter().zip(&answers);
+    let changed: Vec<&[u8]> = all
+        .filter(|(_, answer)| **answer == wanted)
+        .map(|(f, _)| *f)
+        .collect();
+    ttl_changed(ctx, key, at, &changed, emptied);
+    ctx.client.reply.array(answers.len());
+    answers
+        .iter()
+        .for_each(|answer| ctx.client.reply.integer(*answer));
+    Ok(())
+}
+
+/// Gives one field its time, or removes it if that is past.
+fn expire_field(
+    hash: &mut Hash,
+    limits: &HashLimits,
+    field: &[u8],
+    at: i64,
+    condition: Condition,
+    past: bool,
+) -> i64 {
+    match hash.expire_at(field) {
+        None => NO_FIELD,
+        Some(old) if !condition.allows(old, at) => NOT_MET,
+        Some(_) if past => {
+            hash.remove(field);
+            DELETED
+        }
+        Some(_) => {
+            hash.set_expire(field, Some(at), limits.seed);
+            DONE
+        }
+    }
+}
+
+/// Counts, tells and propagates that `fields` got this time, or went as it is past.
+fn ttl_changed(ctx: &mut Ctx, key: &[u8], at: i64, fields: &[&[u8]], emptied: bool) {
+    if fields.is_empty() {
+        return;
+    }
+    ctx.dirty(fields.len() as u64);
+    if is_past(ctx, at) {
+        fields_removed(ctx, key, emptied);
+        return propagate(ctx, &[b"HDEL", key], fields);
+    }
+    ctx.changed(key, notify::HASH, "hexpire");
+    let (mut time, mut number) = (IntBuf::new(), IntBuf::new());
+    let head = [
+        b"HPEXPIREAT",
+        key,
+        time.format(at),
+        b"FIELDS",
+        number.format(fields.len()),
+    ];
+    propagate(ctx, &head, fields);
+}
+
+/// Propagates `head` and the fields instead of the command as it was sent.
+fn propagate(ctx: &mut Ctx, head: &[&[u8]], fields: &[&[u8]]) {
+    if ctx.server.propagation.wanted() {
+        ctx.rewrite(&[head, fields].concat());
+    }
+}
+
+/// HTTL key FIELDS numfields field [field ...]
+fn httl(ctx: &mut Ctx) -> CmdResult {
+    let now = ctx.server.clock.now_ms;
+    httl_generic(ctx, |at| (at - now).max(0).saturating_add(999) / 1000)
+}
+
+/// HPTTL key FIELDS numfields field [field ...]
+fn hpttl(ctx: &mut Ctx) -> CmdResult {
+    let now = ctx.server.clock.now_ms;
+    httl_generic(ctx, |at| (at - now).max(0))
+}
+
+/// HEXPIRETIME key FIELDS numfields field [field ...]
+fn hexpiretime(ctx: &mut Ctx) -> CmdResult {
+    httl_generic(ctx, |at| at.saturating_add(999) / 1000)
+}
+
+/// HPEXPIRETIME key FIELDS numfields field [field ...]
+fn hpexpiretime(ctx: &mut Ctx) -> CmdResult {
+    httl_generic(ctx, |at| at)
+}
+
+/// Answers each field's time as `show` puts it.
+fn httl_generic(ctx: &mut Ctx, show: impl Fn(i64) -> i64) -> CmdResult {
+    let fields = parse_fields(ctx.argv, 2, FEW)?;
+    let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    reply.array(fields.len());
+    for field in fields {
+        reply.integer(match hash.and_then(|hash| hash.expire_at(field)) {
+            None => NO_FIELD,
+            Some(None) => NO_TTL,
+            Some(Some(at)) => show(at),
+        });
+    }
+    Ok(())
+}
+
+/// HPERSIST key FIELDS numfields field [field ...]
+fn hpersist(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    let fields = parse_fields(ctx.argv, 2, FEW)?;
+    let (answers, _) = write_hash(ctx, key, |hash, limits| {
+        let answer = |field: &&[u8]| persist_field(hash, limits, field);
+        Ok(fields.iter().map(answer).collect::<Vec<i64>>())
+    })?;
+    let changed = answers.iter().filter(|answer| **answer == DONE).count();
+    if changed > 0 {
+        ctx.dirty(changed as u64);
+        ctx.changed(key, notify::HASH, "hpersist");
+    }
+    ctx.client.reply.array(answers.len());
+    answers
+        .iter()
+        .for_each(|answer| ctx.client.reply.integer(*answer));
+    Ok(())
+}
+
+fn persist_field(hash: &mut Hash, limits: &HashLimits, field: &[u8]) -> i64 {
+    match hash.expire_at(field) {
+        None => NO_FIELD,
+        Some(None) => NO_TTL,
+        Some(Some(_)) => {
+            hash.set_expire(field, None, limits.seed);
+            DONE
+        }
+    }
+}
+
+/// HGETDEL key FIELDS numfields field [field ...]
+fn hgetdel(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    let fields = parse_fields(ctx.argv, 2, FEW)?;
+    let hash = read_hash(ctx.server, ctx.client, key)?;
+    reply_values(&mut ctx.client.reply, hash, fields);
+    let (removed, emptied) = write_hash(ctx, key, |hash, _| {
+        let there = |field: &&&[u8]| hash.remove(field);
+        Ok(fields.iter().filter(there).copied().collect::<Vec<&[u8]>>())
+    })?;
+    if !removed.is_empty() {
+        ctx.dirty(removed.len() as u64);
+        fields_removed(ctx, key, emptied);
+        propagate(ctx, &[b"HDEL", key], &removed);
+    }
+    Ok(())
+}
+
+/// What HGETEX and HSETEX do to the time of a field.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expiration {
+    /// HGETEX: leave it. HSETEX: take it away.
+    Unsaid,
+    At(i64),
+    /// HGETEX only.
+    Persist,
+    /// HSETEX only.
+    Keep,
+}
+
+/// The arguments of HGETEX and HSETEX.
+struct ExArgs<'a> {
+    expiration: Expiration,
+    /// HSETEX: only if the key doesn't exist, or does.
+    key_exists: Option<bool>,
+    /// HSETEX: only if none of the fields exists, or all do.
+    fields_exist: Option<bool>,
+    /// Fields, or fields with values.
+    fields: &'a [&'a [u8]],
+}
+
+impl<'a> ExArgs<'a> {
+    /// Parses options in any order around the `FIELDS` block, which has `width` arguments for each field.
+    fn parse(ctx: &Ctx<'a>, width: usize) -> Result<ExArgs<'a>, Error> {
+        let argv = ctx.argv;
+        let mut args = ExArgs {
+            expiration: Expiration::Unsaid,
+            key_exists: None,
+            fields_exist: None,
+            fields: &[],
+        };
+        let sets = width == 2;
+        let mut at = 2;
+        while at < argv.len() {
+            let now = ctx.server.clock.now_ms;
+            match argv[at].to_ascii_lowercase().as_slice() {
+                b"fields" => at = args.parse_block(argv, at, width)?,
+                b"nx" if sets => args.condition(|args| &mut args.key_exists, false, "NX or XX")?,
+                b"xx" if sets => args.condition(|args| &mut args.key_exists, true, "NX or XX")?,
+                b"fnx" if sets => {
+                    args.condition(|args| &mut args.fields_exist, false, "FXX or FNX")?
+                }
+                b"fxx" if sets => {
+                    args.condition(|args| &mut args.fields_exist, true, "FXX or FNX")?
+                }
+                b"ex" => at = args.parse_time(ctx, at, SECONDS, now, sets)?,
+                b"px" => at = args.parse_time(ctx, at, MILLISECONDS, now, sets)?,
+                b"exat" => at = args.parse_time(ctx, at, SECONDS, 0, sets)?,
+                b"pxat" => at = args.parse_time(ctx, at, MILLISECONDS, 0, sets)?,
+                b"keepttl" if sets => args.expire(Expiration::Keep, sets)?,
+                b"persist" if !sets => args.expire(Expiration::Persist, sets)?,
+                _ => {
+                    let word = excerpt(argv[at], 128);
+                    return Err(Error::new(format!("ERR unknown argument: {word}")));
+                }
+            }
+            at += 1;
+        }
+        match args.fields {
+            [] => Err(Error::of("ERR missing FIELDS argument")),
+            _ => Ok(args),
+        }
+    }
+
+    /// `FIELDS numfields ...` at `at`; returns the place of its last argument.
+    fn parse_block(
+        &mut self,
+        argv: &'a [&'a [u8]],
+        at: usize,
+        width: usize,
+    ) -> Result<usize, Error> {
+        if !self.fields.is_empty() {
+            return Err(Error::of("ERR FIELDS keyword specified multiple times"));
+        }
+        let number = argv.get(at + 1).and_then(|number| parse_i64(number));
+        let number = number.filter(|n| (1..=i64::from(i32::MAX)).contains(n));
+        let number = number.ok_or(Error::of("ERR invalid number of fields"))? as usize;
+        let fields = argv[at + 2..].get(..number * width);
+        self.fields = fields.ok_or(Error::of("ERR wrong number of arguments"))?;
+        Ok(at + 1 + number * width)
+    }
+
+    fn parse_time(
+        &mut self,
+        ctx: &Ctx,
+        at: usize,
+        unit: i64,
+        base: i64,
+        sets: bool,
+    ) -> Result<usize, Error> {
+        if at + 1 == ctx.argv.len() {
+            return Err(Error::of("ERR missing expire time"));
+        }
+        self.expire(Expiration::At(parse_time(ctx, at + 1, unit, base)?), sets)?;
+        Ok(at + 1)
+    }
+
+    fn expire(&mut self, to: Expiration, sets: bool) -> CmdResult {
+        if self.expiration != Expiration::Unsaid {
+            return Err(Error::of(match sets {
+                true => "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified",
+                false => "ERR Only one of EX, PX, EXAT, PXAT or PERSIST arguments can be specified",
+            }));
+        }
+        self.expiration = to;
+        Ok(())
+    }
+
+    fn condition(
+        &mut self,
+        which: impl Fn(&mut Self) -> &mut Option<bool>,
+        exists: bool,
+        names: &str,
+    ) -> CmdResult {
+        if which(self).replace(exists).is_some() {
+            return Err(Error::new(format!(
+                "ERR Only one of {names} arguments can be specified"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// HGETEX key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]
+/// FIELDS numfields field [field ...]
+fn hgetex(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    let args = ExArgs::parse(ctx, 1)?;
+    let hash = read_hash(ctx.server, ctx.client, key)?;
+    reply_values(&mut ctx.client.reply, hash, args.fields);
+    match args.expiration {
+        Expiration::At(at) => {
+            let past = is_past(ctx, at);
+            let (changed, emptied) =
+                change_fields(ctx, key, args.fields, |hash, limits, field| {
+                    expire_field(hash, limits, field, at, Condition::Always, past) > 0
+                })?;
+            ttl_changed(ctx, key, at, &changed, emptied);
+        }
+        Expiration::Persist => {
+            let (changed, _) = change_fields(ctx, key, args.fields, |hash, limits, field| {
+                persist_field(hash, limits, field) == DONE
+            })?;
+            if !changed.is_empty() {
+                ctx.dirty(changed.len() as u64);
+                ctx.changed(key, notify::HASH, "hpersist");
+                let mut number = IntBuf::new();
+                let head = [b"HPERSIST", key, b"FIELDS", number.format(changed.len())];
+                propagate(ctx, &head, &changed);
+            }
+        }
+        Expiration::Unsaid | Expiration::Keep => {}
+    }
+    Ok(())
+}
+
+/// Changes fields one by one; returns those that `change` says it changed, and whether the key went.
+fn change_fields<'a>(
+    ctx: &mut Ctx,
+    key: &[u8],
+    fields: &[&'a [u8]],
+    change: impl Fn(&mut Hash, &HashLimits, &[u8]) -> bool,
+) -> Result<(Vec<&'a [u8]>, bool), Error> {
+    write_hash(ctx, key, |hash, limits| {
+        let changed = |field: &&&[u8]| change(hash, limits, field);
+        Ok(fields.iter().filter(changed).copied().collect())
+    })
+}
+
+/// HSETEX key [NX | XX] [FNX | FXX] [EX seconds | PX milliseconds | EXAT unix-time-seconds |
+/// PXAT unix-time-milliseconds | KEEPTTL] FIELDS numfields field value [field value ...]
+fn hsetex(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    let args = ExArgs::parse(ctx, 2)?;
+    let (pairs, _) = args.fields.as_chunks::<2>();
+    let past = matches!(args.expiration, Expiration::At(at) if is_past(ctx, at));
+    let (done, emptied) = write_hash(ctx, key, |hash, limits| {
+        let exists = !hash.is_empty();
+        let allowed = args.key_exists.is_none_or(|wanted| wanted == exists)
+            && args.fields_exist.is_none_or(|wanted| {
+                pairs
+                    .iter()
+                    .all(|[field, _]| hash.contains(field) == wanted)
+            });
+        if allowed {
+            set_pairs(hash, limits, pairs, args.expiration, past);
+        }
+        Ok(allowed)
+    })?;
+    if done {
+        ctx.dirty(pairs.len() as u64);
+        ctx.changed(key, notify::HASH, "hset");
+        tell_hsetex(ctx, key, &args, past, emptied);
+    }
+    ctx.client.reply.integer(done as i64);
+    Ok(())
+}
+
+fn set_pairs(
+    hash: &mut Hash,
+    limits: &HashLimits,
+    pairs: &[[&[u8]; 2]],
+    expiration: Expiration,
+    past: bool,
+) {
+    let ttl = match expiration {
+        Expiration::At(at) => FieldTtl::At(at),
+        Expiration::Keep => FieldTtl::Keep,
+        Expiration::Unsaid | Expiration::Persist => FieldTtl::Clear,
+    };
+    hash.expect(pairs.len(), limits);
+    for [field, value] in pairs {
+        if past {
+            hash.remove(field);
+        } else {
+            hash.set(field, value, ttl, limits);
+        }
+    }
+}
+
+/// Events and propagation of HSETEX that did something.
+fn tell_hsetex(ctx: &mut Ctx, key: &[u8], args: &ExArgs, past: bool, emptied: bool) {
+    let mut time = IntBuf::new();
+    let (option, at): (&[u8], _) = match args.expiration {
+        Expiration::At(_) if past => {
+            fields_removed(ctx, key, emptied);
+            let names: Vec<&[u8]> = args.fields.iter().copied().step_by(2).collect();
+            return propagate(ctx, &[b"HDEL", key], &names);
+        }
+        Expiration::At(at) => {
+            let db = ctx.client.db;
+            ctx.server.notify(notify::HASH, "hexpire", key, db);
+            (b"PXAT", Some(time.format(at)))
+        }
+        Expiration::Keep => (b"KEEPTTL", None),
+        Expiration::Unsaid | Expiration::Persist => {
+            return propagate(ctx, &[b"HSET", key], args.fields);
+        }
+    };
+    let mut number = IntBuf::new();
+    let mut head = vec![b"HSETEX", key, option];
+    head.extend(at);
+    head.extend([b"FIELDS", number.format(args.fields.len() / 2)]);
+    propagate(ctx, &head, args.fields);
+}

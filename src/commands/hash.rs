@@ -1,0 +1,441 @@
+//! Hashes: the commands on fields and values. Those on the fields' times to live are in `field_expire`.
+//!
+//! Every change goes through [`write_hash`], which makes the hash, keeps the database's index of volatile fields in step and
+//! removes the key with its last field. Values go from the hash straight into the reply.
+
+use crate::commands::command::*;
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
+use crate::db::{Ttl, notify};
+use crate::ds::listpack::Element;
+use crate::error::Error;
+use crate::networking::reply::ReplyBuf;
+use crate::state::Server;
+use crate::types::hash::{FieldTtl, Hash, HashLimits};
+use crate::types::{New, Value, kind};
+use crate::util::long_double::LongDouble;
+use crate::util::number::IntBuf;
+
+pub const TABLE: &[Command] = &[
+    cmd("hdel", hdel, -3, WRITE | FAST, HASH).keys(&[key_at(1, RW | DELETE)]),
+    cmd("hexists", hexists, 3, READONLY | FAST, HASH).keys(&[key_at(1, RO)]),
+    cmd("hget", hget, 3, READONLY | FAST, HASH).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("hgetall", hgetall, 2, READONLY, HASH)
+        .keys(&[key_at(1, RO | ACCESS)])
+        .tips(&["nondeterministic_output_order"]),
+    cmd("hincrby", hincrby, 4, WRITE | DENYOOM | FAST, HASH)
+        .keys(&[key_at(1, RW | ACCESS | UPDATE)]),
+    cmd(
+        "hincrbyfloat",
+        hincrbyfloat,
+        4,
+        WRITE | DENYOOM | FAST,
+        HASH,
+    )
+    .keys(&[key_at(1, RW | ACCESS | UPDATE)]),
+    cmd("hkeys", hkeys, 2, READONLY, HASH)
+        .keys(&[key_at(1, RO | ACCESS)])
+        .tips(&["nondeterministic_output_order"]),
+    cmd("hlen", hlen, 2, READONLY | FAST, HASH).keys(&[key_at(1, RO)]),
+    cmd("hmget", hmget, -3, READONLY | FAST, HASH).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("hmset", hmset, -4, WRITE | DENYOOM | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
+    cmd("hrandfield", hrandfield, -2, READONLY, HASH)
+        .keys(&[key_at(1, RO | ACCESS)])
+        .tips(&["nondeterministic_output"]),
+    cmd("hscan", hscan, -3, READONLY, HASH)
+        .keys(&[key_at(1, RO | ACCESS)])
+        .tips(&["nondeterministic_output"]),
+    cmd("hset", hset, -4, WRITE | DENYOOM | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
+    cmd("hsetnx", hsetnx, 4, WRITE | DENYOOM | FAST, HASH).keys(&[key_at(1, RW | INSERT)]),
+    cmd("hstrlen", hstrlen, 3, READONLY | FAST, HASH).keys(&[key_at(1, RO)]),
+    cmd("hvals", hvals, 2, READONLY, HASH)
+        .keys(&[key_at(1, RO | ACCESS)])
+        .tips(&["nondeterministic_output_order"]),
+];
+
+/// Random pairs that are drawn, or sent, at a time.
+const SAMPLE_BATCH: usize = 1024;
+
+impl HashLimits {
+    fn of(server: &Server) -> HashLimits {
+        HashLimits {
+            max_entries: server.config.hash_max_listpack_entries,
+            max_value: server.config.hash_max_listpack_value,
+            seed: server.seed,
+        }
+    }
+}
+
+/// The hash at `key`, to be read. WRONGTYPE if there is something else.
+pub(super) fn read_hash<'s>(
+    server: &'s mut Server,
+    c: &crate::networking::client::Client,
+    key: &[u8],
+) -> Result<Option<&'s Hash>, Error> {
+    server.lookup_read(c, key).map(Hash::of).transpose()
+}
+
+/// Changes the hash at `key`, which is made if it is absent, and removed if it ends up empty; returns what `change`
+/// returned and whether the key was removed. When `change` fails it must have changed nothing.
+pub(super) fn write_hash<R>(
+    ctx: &mut Ctx,
+    key: &[u8],
+    change: impl FnOnce(&mut Hash, &HashLimits) -> Result<R, Error>,
+) -> Result<(R, bool), Error> {
+    let (db, limits) = (ctx.client.db, HashLimits::of(ctx.server));
+    let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
+        let mut hash = Hash::new();
+        let result = change(&mut hash, &limits)?;
+        if !hash.is_empty() {
+            let value = New::Obj(Value::Hash(hash));
+            ctx.server.set_key(db, key, kind::HASH, value, Ttl::Clear);
+        }
+        return Ok((result, false));
+    };
+    let hash = Hash::of_mut(entry)?;
+    let was = hash.next_expiry();
+    let result = change(hash, &limits)?;
+    let (at, empty) = (hash.next_expiry(), hash.is_empty());
+    if was != at {
+        let hash = ctx.server.hash_key(key);
+        ctx.db().fields_moved(hash, was, at);
+    }
+    if empty {
+        ctx.server.delete_key(db, key, false);
+    }
+    Ok((result, empty))
+}
+
+/// Writes a field or a value.
+pub(super) fn bulk(reply: &mut ReplyBuf, element: Element) {
+    reply.bulk(element.text(&mut IntBuf::new()));
+}
+
+/// HSET key field value [field value ...]
+fn hset(ctx: &mut Ctx) -> CmdResult {
+    let added = hset_generic(ctx)?;
+    ctx.client.reply.integer(added);
+    Ok(())
+}
+
+/// HMSET key field value [field value ...]
+fn hmset(ctx: &mut Ctx) -> CmdResult {
+    hset_generic(ctx)?;
+    ctx.client.reply.ok();
+    Ok(())
+}
+
+/// Sets all pairs; returns how many fields are new.
+fn hset_generic(ctx: &mut Ctx) -> Result<i64, Error> {
+    let (pairs, rest) = ctx.argv[2..].as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(Error::arity(ctx.cmd.name));
+    }
+    let key = ctx.argv[1];
+    let (added, _) = write_hash(ctx, key, |hash, limits| {
+        hash.expect(pairs.len(), limits);
+        let set = |[field, value]: &[&[u8]; 2]| hash.set(field, value, FieldTtl::Clear, limits);
+        Ok(pairs.iter().map(set).filter(|is_new| *is_new).count())
+    })?;
+    ctx.dirty(pairs.len() as u64);
+    ctx.changed(key, notify::HASH, "hset");
+    Ok(added as i64)
+}
+
+/// HSETNX key field value
+fn hsetnx(ctx: &mut Ctx) -> CmdResult {
+    let (key, field, value) = (ctx.argv[1], ctx.argv[2], ctx.argv[3]);
+    let (added, _) = write_hash(ctx, key, |hash, limits| {
+        Ok(!hash.contains(field) && hash.set(field, value, FieldTtl::Clear, limits))
+    })?;
+    if added {
+        ctx.dirty(1);
+        ctx.changed(key, notify::HASH, "hset");
+    }
+    ctx.client.reply.integer(added as i64);
+    Ok(())
+}
+
+/// HGET key field
+fn hget(ctx: &mut Ctx) -> CmdResult {
+    let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    match hash.and_then(|hash| hash.get(ctx.argv[2])) {
+        Some(value) => bulk(&mut ctx.client.reply, value),
+        None => ctx.client.reply.null(),
+    }
+    Ok(())
+}
+
+/// HMGET key field [field ...]
+fn hmget(ctx: &mut Ctx) -> CmdResult {
+    let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    reply_values(&mut ctx.client.reply, hash, &ctx.argv[2..]);
+    Ok(())
+}
+
+/// The values of some fields, null for each that is not there.
+pub(super) fn reply_values(reply: &mut ReplyBuf, hash: Option<&Hash>, fields: &[&[u8]]) {
+    reply.array(fields.len());
+    for field in fields {
+        match hash.and_then(|hash| hash.get(field)) {
+            Some(value) => bulk(reply, value),
+            None => reply.null(),
+        }
+    }
+}
+
+/// HGETALL key
+fn hgetall(ctx: &mut Ctx) -> CmdResult {
+    let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    reply.map(hash.map_or(0, Hash::len));
+    if let Some(hash) = hash {
+        hash.for_each(|field, value| {
+            bulk(reply, field);
+            bulk(reply, value);
+        });
+    }
+    Ok(())
+}
+
+/// HKEYS key
+fn hkeys(ctx: &mut Ctx) -> CmdResult {
+    let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    reply.array(hash.map_or(0, Hash::len));
+    if let Some(hash) = hash {
+        hash.for_each(|field, _| bulk(reply, field));
+    }
+    Ok(())
+}
+
+/// HVALS key
+fn hvals(ctx: &mut Ctx) -> CmdResult {
+    let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    reply.array(hash.map_or(0, Hash::len));
+    if let Some(hash) = hash {
+        hash.for_each(|_, value| bulk(reply, value));
+    }
+    Ok(())
+}
+
+/// HLEN key
+fn hlen(ctx: &mut Ctx) -> CmdResult {
+    let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    ctx.client.reply.integer(hash.map_or(0, Hash::len) as i64);
+    Ok(())
+}
+
+/// HSTRLEN key field
+fn hstrlen(ctx: &mut Ctx) -> CmdResult {
+    let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let value = hash.and_then(|hash| hash.get(ctx.argv[2]));
+    ctx.client
+        .reply
+        .integer(value.map_or(0, |value| value.text_len()) as i64);
+    Ok(())
+}
+
+/// HEXISTS key field
+fn hexists(ctx: &mut Ctx) -> CmdResult {
+    let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let there = hash.is_some_and(|hash| hash.contains(ctx.argv[2]));
+    ctx.client.reply.integer(there as i64);
+    Ok(())
+}
+
+/// HDEL key field [field ...]
+fn hdel(ctx: &mut Ctx) -> CmdResult {
+    let (key, fields) = (ctx.argv[1], &ctx.argv[2..]);
+    let (removed, emptied) = write_hash(ctx, key, |hash, _| {
+        Ok(fields.iter().filter(|field| hash.remove(field)).count())
+    })?;
+    if removed > 0 {
+        ctx.dirty(removed as u64);
+        fields_removed(ctx, key, emptied);
+    }
+    ctx.client.reply.integer(removed as i64);
+    Ok(())
+}
+
+/// Tells that fields went, and the key with the last one.
+pub(super) fn fields_removed(ctx: &mut Ctx, key: &[u8], emptied: bool) {
+    ctx.changed(key, notify::HASH, "hdel");
+    if emptied {
+        let db = ctx.client.db;
+        ctx.server.notify(notify::GENERIC, "del", key, db);
+    }
+}
+
+/// HINCRBY key field increment
+fn hincrby(ctx: &mut Ctx) -> CmdResult {
+    let increment = ctx.int(3)?;
+    let (key, field) = (ctx.argv[1], ctx.argv[2]);
+    let (sum, _) = write_hash(ctx, key, |hash, limits| {
+        let old = match hash.get(field) {
+            Some(value) => value
+                .as_int()
+                .ok_or(Error::of("ERR hash value is not an integer"))?,
+            None => 0,
+        };
+        let sum = old.checked_add(increment).ok_or(Error::INCR_OVERFLOW)?;
+        hash.set(field, IntBuf::new().format(sum), FieldTtl::Keep, limits);
+        Ok(sum)
+    })?;
+    ctx.dirty(1);
+    ctx.changed(key, notify::HASH, "hincrby");
+    ctx.client.reply.integer(sum);
+    Ok(())
+}
+
+/// HINCRBYFLOAT key field increment
+///
+/// Told to replicas as the value that came out: their arithmetic could differ in the last digit.
+fn hincrbyfloat(ctx: &mut Ctx) -> CmdResult {
+    let (key, field) = (ctx.argv[1], ctx.argv[2]);
+    let increment = LongDouble::parse(ctx.argv[3]).ok_or(Error::NOT_FLOAT)?;
+    if !increment.is_finite() {
+        return Err(Error::of("ERR value is NaN or Infinity"));
+    }
+    let ((text, volatile), _) = write_hash(ctx, key, |hash, limits| {
+        let old = match hash.get(field) {
+            Some(value) => LongDouble::parse(value.text(&mut IntBuf::new()))
+                .ok_or(Error::of("ERR hash value is not a float"))?,
+            None => LongDouble::ZERO,
+        };
+        let sum = old + increment;
+        if !sum.is_finite() {
+            return Err(Error::INCR_NAN);
+        }
+        let text = sum.to_human();
+        let volatile = hash.expire_at(field).flatten().is_some();
+        hash.set(field, &text, FieldTtl::Keep, limits);
+        Ok((text, volatile))
+    })?;
+    ctx.dirty(1);
+    ctx.changed(key, notify::HASH, "hincrbyfloat");
+    if volatile {
+        ctx.rewrite(&[
+            b"HSETEX",
+            key,
+            b"KEEPTTL",
+            b"FIELDS",
+            b"1",
+            field,
+            &text[..],
+        ]);
+    } else {
+        ctx.rewrite(&[b"HSET", key, field, &text[..]]);
+    }
+    ctx.client.reply.bulk(&text);
+    Ok(())
+}
+
+/// HRANDFIELD key [count [WITHVALUES]]
+fn hrandfield(ctx: &mut Ctx) -> CmdResult {
+    let mut rng = ctx.server.rng.split();
+    if ctx.argv.len() == 2 {
+        let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+        match hash.and_then(|hash| hash.random(&mut rng)) {
+            Some((field, _)) => bulk(&mut ctx.client.reply, field),
+            None => ctx.client.reply.null(),
+        }
+        return Ok(());
+    }
+    let count = ctx.int_in(2, -i64::MAX, i64::MAX, "ERR value is out of range")?;
+    let with_values = ctx.is(3, "withvalues");
+    if ctx.argv.len() > 4 || (ctx.argv.len() == 4 && !with_values) {
+        return Err(Error::SYNTAX);
+    }
+    if with_values && count.unsigned_abs() > (i64::MAX / 2) as u64 {
+        return Err(Error::OUT_OF_RANGE);
+    }
+    let Some(hash) = read_hash(ctx.server, ctx.client, ctx.argv[1])? else {
+        ctx.client.reply.array(0);
+        return Ok(());
+    };
+    let reply = &mut ctx.client.reply;
+    let wanted = count.unsigned_abs() as usize;
+    let shown = if count < 0 {
+        wanted
+    } else {
+        wanted.min(hash.len())
+    };
+    reply.array(if with_values && !reply.resp3 {
+        shown * 2
+    } else {
+        shown
+    });
+    let visit = |field: Element, value: Element| {
+        if with_values && reply.resp3 {
+            reply.array(2);
+        }
+        bulk(reply, field);
+        if with_values {
+            bulk(reply, value);
+        }
+    };
+    reply_random(hash, count, shown, &mut rng, visit);
+    Ok(())
+}
+
+/// Draws `shown` pairs: independently if `count` is negative, else different ones.
+fn reply_random(
+    hash: &Hash,
+    count: i64,
+    shown: usize,
+    rng: &mut crate::util::random::Random,
+    mut visit: impl FnMut(Element, Element),
+) {
+    if count >= 0 {
+        return hash.sample_unique(shown, rng, visit);
+    }
+    let mut left = shown;
+    while left > 0 {
+        let batch = left.min(SAMPLE_BATCH);
+        hash.sample(batch, rng, &mut visit);
+        left -= batch;
+    }
+}
+
+/// HSCAN key cursor [MATCH pattern] [COUNT count] [NOVALUES]
+fn hscan(ctx: &mut Ctx) -> CmdResult {
+    let mut cursor = parse_cursor(ctx.argv[2])?;
+    let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    let Some(hash) = hash else {
+        reply.array(2);
+        reply.bulk(b"0");
+        reply.array(0);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(ctx.argv, 3, ScanOf::Fields)?;
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for _ in 0..options.max_buckets() {
+        cursor = hash.scan(cursor, |field, value| {
+            seen += 1;
+            if options.matches(field.text(&mut IntBuf::new())) {
+                found.push((field, value));
+            }
+        });
+        if cursor == 0 || seen >= options.count {
+            break;
+        }
+    }
+    reply.array(2);
+    reply.bulk(IntBuf::new().format(cursor));
+    reply.array(if options.no_values {
+        found.len()
+    } else {
+        2 * found.len()
+    });
+    for (field, value) in found {
+        bulk(reply, field);
+        if !options.no_values {
+            bulk(reply, value);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,397 @@
+//! Sets.
+//!
+//! Every change goes through [`write_set`], which removes the key with its last member. Members go from the set straight into
+//! the reply; unions, intersections and differences are in `set_algebra`.
+
+use crate::commands::command::*;
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
+use crate::commands::hash::bulk;
+use crate::db::{Ttl, notify};
+use crate::error::Error;
+use crate::networking::client::Client;
+use crate::state::Server;
+use crate::types::set::{Set, SetLimits};
+use crate::types::{New, Value, kind};
+use crate::util::number::IntBuf;
+
+pub const TABLE: &[Command] = &[
+    cmd("sadd", sadd, -3, WRITE | DENYOOM | FAST, SET).keys(&[key_at(1, RW | INSERT)]),
+    cmd("scard", scard, 2, READONLY | FAST, SET).keys(&[key_at(1, RO)]),
+    cmd("sismember", sismember, 3, READONLY | FAST, SET).keys(&[key_at(1, RO)]),
+    cmd("smembers", smembers, 2, READONLY, SET)
+        .keys(&[key_at(1, RO | ACCESS)])
+        .tips(&["nondeterministic_output_order"]),
+    cmd("smismember", smismember, -3, READONLY | FAST, SET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("smove", smove, 4, WRITE | FAST, SET)
+        .keys(&[key_at(1, RW | ACCESS | DELETE), key_at(2, RW | INSERT)]),
+    cmd("spop", spop, -2, WRITE | FAST, SET)
+        .keys(&[key_at(1, RW | ACCESS | DELETE)])
+        .tips(&["nondeterministic_output"]),
+    cmd("srandmember", srandmember, -2, READONLY, SET)
+        .keys(&[key_at(1, RO | ACCESS)])
+        .tips(&["nondeterministic_output"]),
+    cmd("srem", srem, -3, WRITE | FAST, SET).keys(&[key_at(1, RW | DELETE)]),
+    cmd("sscan", sscan, -3, READONLY, SET)
+        .keys(&[key_at(1, RO | ACCESS)])
+        .tips(&["nondeterministic_output"]),
+];
+
+/// Random members that are drawn at a time.
+const SAMPLE_BATCH: usize = 1024;
+/// Members in one SREM that SPOP is told as.
+const PROPAGATE_BATCH: usize = 1024;
+
+impl SetLimits {
+    pub(super) fn of(server: &Server) -> SetLimits {
+        SetLimits {
+            max_intset: server.config.set_max_intset_entries,
+            max_listpack: server.config.set_max_listpack_entries,
+            max_value: server.config.set_max_listpack_value,
+            seed: server.seed,
+        }
+    }
+}
+
+/// The set at `key`, to be read. WRONGTYPE if there is something else.
+fn read_set<'s>(server: &'s mut Server, c: &Client, key: &[u8]) -> Result<Option<&'s Set>, Error> {
+    server.lookup_read(c, key).map(Set::of).transpose()
+}
+
+/// Changes the set at `key`, if there is one, and removes the key if it ends up empty; returns what `change` returned
+/// and whether the key was removed.
+fn write_set<R>(
+    ctx: &mut Ctx,
+    key: &[u8],
+    change: impl FnOnce(&mut Set) -> R,
+) -> Result<Option<(R, bool)>, Error> {
+    let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
+        return Ok(None);
+    };
+    let set = Set::of_mut(entry)?;
+    let result = change(set);
+    let empty = set.is_empty();
+    if empty {
+        let db = ctx.client.db;
+        ctx.server.delete_key(db, key, false);
+    }
+    Ok(Some((result, empty)))
+}
+
+/// Adds members, making the set if it is absent; returns how many are new.
+fn add_members(ctx: &mut Ctx, key: &[u8], members: &[&[u8]]) -> Result<usize, Error> {
+    let limits = SetLimits::of(ctx.server);
+    let add_all = |set: &mut Set| {
+        members
+            .iter()
+            .filter(|member| set.add(member, &limits))
+            .count()
+    };
+    let grow_and_add = |set: &mut Set| {
+        set.expect(members.len(), &limits);
+        add_all(set)
+    };
+    if let Some((added, _)) = write_set(ctx, key, grow_and_add)? {
+        return Ok(added);
+    }
+    let mut set = Set::for_members(members[0], members.len(), &limits);
+    let added = add_all(&mut set);
+    let value = New::Obj(Value::Set(set));
+    ctx.server
+        .set_key(ctx.client.db, key, kind::SET, value, Ttl::Clear);
+    Ok(added)
+}
+
+/// Tells that the key went with its last member.
+fn key_removed(ctx: &mut Ctx, key: &[u8]) {
+    let db = ctx.client.db;
+    ctx.server.notify(notify::GENERIC, "del", key, db);
+}
+
+/// SADD key member [member ...]
+fn sadd(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    let added = add_members(ctx, key, &ctx.argv[2..])?;
+    if added > 0 {
+        ctx.dirty(added as u64);
+        ctx.changed(key, notify::SET, "sadd");
+    }
+    ctx.client.reply.integer(added as i64);
+    Ok(())
+}
+
+/// SREM key member [member ...]
+fn srem(ctx: &mut Ctx) -> CmdResult {
+    let (key, members) = (ctx.argv[1], &ctx.argv[2..]);
+    let written = write_set(ctx, key, |set| {
+        members.iter().filter(|member| set.remove(member)).count()
+    })?;
+    let (removed, emptied) = written.unwrap_or((0, false));
+    if removed > 0 {
+        ctx.dirty(removed as u64);
+        ctx.changed(key, notify::SET, "srem");
+        if emptied {
+            key_removed(ctx, key);
+        }
+    }
+    ctx.client.reply.integer(removed as i64);
+    Ok(())
+}
+
+/// SMOVE source destination member
+fn smove(ctx: &mut Ctx) -> CmdResult {
+    let (source, destination, member) = (ctx.argv[1], ctx.argv[2], ctx.argv[3]);
+    let there = match ctx.server.lookup_write(ctx.client, source) {
+        Some(entry) => Set::of(entry.into_ref())?.contains(member),
+        None => {
+            ctx.client.reply.integer(0);
+            return Ok(());
+        }
+    };
+    if let Some(entry) = ctx.server.lookup_write(ctx.client, destination) {
+        Set::of(entry.into_ref())?;
+    }
+    if there && source != destination {
+        move_member(ctx, source, destination, member)?;
+    }
+    ctx.client.reply.integer(there as i64);
+    Ok(())
+}
+
+fn move_member(ctx: &mut Ctx, source: &[u8], destination: &[u8], member: &[u8]) -> CmdResult {
+    let emptied = write_set(ctx, source, |set| set.remove(member))?.is_some_and(|(_, empty)| empty);
+    ctx.dirty(1);
+    ctx.changed(source, notify::SET, "srem");
+    if emptied {
+        key_removed(ctx, source);
+    }
+    if add_members(ctx, destination, &[member])? > 0 {
+        ctx.dirty(1);
+        ctx.changed(destination, notify::SET, "sadd");
+    }
+    Ok(())
+}
+
+/// SISMEMBER key member
+fn sismember(ctx: &mut Ctx) -> CmdResult {
+    let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    let there = set.is_some_and(|set| set.contains(ctx.argv[2]));
+    ctx.client.reply.integer(there as i64);
+    Ok(())
+}
+
+/// SMISMEMBER key member [member ...]
+fn smismember(ctx: &mut Ctx) -> CmdResult {
+    let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    let members = &ctx.argv[2..];
+    ctx.client.reply.array(members.len());
+    for member in members {
+        let there = set.is_some_and(|set| set.contains(member));
+        ctx.client.reply.integer(there as i64);
+    }
+    Ok(())
+}
+
+/// SCARD key
+fn scard(ctx: &mut Ctx) -> CmdResult {
+    let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    ctx.client.reply.integer(set.map_or(0, Set::len) as i64);
+    Ok(())
+}
+
+/// SMEMBERS key
+fn smembers(ctx: &mut Ctx) -> CmdResult {
+    let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    reply.set(set.map_or(0, Set::len));
+    if let Some(set) = set {
+        set.for_each(|member| bulk(reply, member));
+    }
+    Ok(())
+}
+
+/// SRANDMEMBER key [count]
+fn srandmember(ctx: &mut Ctx) -> CmdResult {
+    let mut rng = ctx.server.rng.split();
+    if ctx.argv.len() == 2 {
+        let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+        match set.and_then(|set| set.random(&mut rng)) {
+            Some(member) => bulk(&mut ctx.client.reply, member),
+            None => ctx.client.reply.null(),
+        }
+        return Ok(());
+    }
+    if ctx.argv.len() > 3 {
+        return Err(Error::SYNTAX);
+    }
+    let count = ctx.int(2)?;
+    if count == i64::MIN {
+        return Err(Error::of(OUT_OF_LONG));
+    }
+    let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    let Some(set) = set else {
+        reply.array(0);
+        return Ok(());
+    };
+    if count >= 0 {
+        let shown = set.len().min(count as usize);
+        reply.array(shown);
+        set.sample_unique(shown, &mut rng, |member| bulk(reply, member));
+        return Ok(());
+    }
+    let mut left = count.unsigned_abs() as usize;
+    reply.array(left);
+    while left > 0 {
+        let batch = left.min(SAMPLE_BATCH);
+        set.sample(batch, &mut rng, |member| bulk(reply, member));
+        left -= batch;
+    }
+    Ok(())
+}
+
+/// The one number that can't be negated.
+pub(super) const OUT_OF_LONG: &str =
+    "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807";
+
+/// SPOP key [count]
+fn spop(ctx: &mut Ctx) -> CmdResult {
+    match ctx.argv.len() {
+        2 => spop_one(ctx),
+        3 => spop_count(ctx),
+        _ => Err(Error::SYNTAX),
+    }
+}
+
+fn spop_one(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    let mut rng = ctx.server.rng.split();
+    let popped = write_set(ctx, key, |set| {
+        let member = set.random(&mut rng).map(|member| member.to_vec());
+        member.inspect(|member| {
+            set.remove(member);
+        })
+    })?;
+    let Some((Some(member), emptied)) = popped else {
+        ctx.client.reply.null();
+        return Ok(());
+    };
+    ctx.dirty(1);
+    ctx.rewrite(&[b"SREM", key, &member[..]]);
+    ctx.changed(key, notify::SET, "spop");
+    if emptied {
+        key_removed(ctx, key);
+    }
+    ctx.client.reply.bulk(&member);
+    Ok(())
+}
+
+fn spop_count(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    let count = ctx.int(2)?;
+    let count = usize::try_from(count).map_err(|_| Error::OUT_OF_RANGE_POSITIVE)?;
+    let len = read_for_write(ctx, key)?;
+    if count == 0 || len == 0 {
+        ctx.client.reply.set(0);
+    } else if count >= len {
+        spop_all(ctx, key, len)?;
+    } else {
+        spop_some(ctx, key, count)?;
+    }
+    Ok(())
+}
+
+/// The size of a set that is about to be changed, 0 if there is none.
+fn read_for_write(ctx: &mut Ctx, key: &[u8]) -> Result<usize, Error> {
+    match ctx.server.lookup_write(ctx.client, key) {
+        Some(entry) => Ok(Set::of(entry.into_ref())?.len()),
+        None => Ok(0),
+    }
+}
+
+/// All members are asked for: SMEMBERS and a deletion, which is also what is told.
+fn spop_all(ctx: &mut Ctx, key: &[u8], len: usize) -> CmdResult {
+    let db = ctx.client.db;
+    if let Some(entry) = ctx.server.lookup_no_touch(ctx.client, key) {
+        let set = Set::of(entry)?;
+        let reply = &mut ctx.client.reply;
+        reply.set(set.len());
+        set.for_each(|member| bulk(reply, member));
+    }
+    ctx.dirty(len as u64);
+    let lazy = ctx.server.config.lazyfree_lazy_server_del;
+    ctx.server.delete_key(db, key, lazy);
+    let verb: &[u8] = if lazy { b"UNLINK" } else { b"DEL" };
+    ctx.rewrite(&[verb, key]);
+    ctx.changed(key, notify::SET, "spop");
+    key_removed(ctx, key);
+    Ok(())
+}
+
+/// Some of the members, but not all: told as SREM.
+fn spop_some(ctx: &mut Ctx, key: &[u8], count: usize) -> CmdResult {
+    let limits = SetLimits::of(ctx.server);
+    let mut rng = ctx.server.rng.split();
+    let wanted = ctx.server.propagation.wanted();
+    let mut told: Vec<Vec<u8>> = Vec::new();
+    if let Some(entry) = ctx.server.lookup_write(ctx.client, key) {
+        let set = Set::of_mut(entry)?;
+        let reply = &mut ctx.client.reply;
+        reply.set(count);
+        set.pop(count, &mut rng, &limits, |member| {
+            reply.bulk(member);
+            if wanted {
+                told.push(member.to_vec());
+            }
+        });
+    }
+    ctx.dirty(count as u64);
+    ctx.changed(key, notify::SET, "spop");
+    propagate_srem(ctx, key, &told);
+    Ok(())
+}
+
+/// SREM of so many members in each as one request should have.
+fn propagate_srem(ctx: &mut Ctx, key: &[u8], members: &[Vec<u8>]) {
+    let batches = members.chunks(PROPAGATE_BATCH).map(|batch| {
+        let mut argv: Vec<&[u8]> = vec![b"SREM", key];
+        argv.extend(batch.iter().map(Vec::as_slice));
+        argv
+    });
+    let mut batches: Vec<Vec<&[u8]>> = batches.collect();
+    let Some(last) = batches.pop() else { return };
+    batches.iter().for_each(|argv| ctx.also_propagate(argv));
+    ctx.rewrite(&last);
+}
+
+/// SSCAN key cursor [MATCH pattern] [COUNT count]
+fn sscan(ctx: &mut Ctx) -> CmdResult {
+    let mut cursor = parse_cursor(ctx.argv[2])?;
+    let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    let Some(set) = set else {
+        reply.array(2);
+        reply.bulk(b"0");
+        reply.array(0);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(ctx.argv, 3, ScanOf::Members)?;
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for _ in 0..options.max_buckets() {
+        cursor = set.scan(cursor, |member| {
+            seen += 1;
+            if options.matches(member.text(&mut IntBuf::new())) {
+                found.push(member);
+            }
+        });
+        if cursor == 0 || seen >= options.count {
+            break;
+        }
+    }
+    reply.array(2);
+    reply.bulk(IntBuf::new().format(cursor));
+    reply.array(found.len());
+    found.into_iter().for_each(|member| bulk(reply, member));
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! A member of a big set: one allocation that the set's table owns.
+//!
+//! ```text
+//! SetMember --> | length 1, 5 or 9 bytes | member bytes |
+//!                 < 254: itself    254: u32 follows    255: u64 follows
+//! ```
+//!
+//! A member of 15 bytes takes 16, in a class of 16; with its slot in the table that is 27 bytes.
+//!
+//! **Invariant:** nothing changes after `new`: neither the bytes, which the table hashes, nor the length, which the
+//! allocation is freed with (`tests::keeps_bytes_at_every_length_form`).
+
+use super::hashtable::Element;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
+const LENGTH_IN_U32: u8 = 254;
+const LENGTH_IN_U64: u8 = 255;
+
+/// The owning pointer. Dropping it frees the allocation.
+#[repr(transparent)]
+pub struct SetMember(NonNull<u8>);
+
+// SAFETY: it owns plain bytes that nobody writes.
+unsafe impl Send for SetMember {}
+// SAFETY: as above.
+unsafe impl Sync for SetMember {}
+
+fn length_bytes(len: usize) -> usize {
+    match len {
+        0..254 => 1,
+        254..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
+fn layout(len: usize) -> Layout {
+    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before anything is allocated.
+    Layout::from_size_align(length_bytes(len) + len, 1)
+        .expect("a member larger than the address space")
+}
+
+/// # Safety
+/// `p` is a live member's, for all of `'a`.
+#[inline(always)]
+unsafe fn bytes<'a>(p: NonNull<u8>) -> &'a [u8] {
+    // SAFETY: the caller's promise; `new` wrote a length and that many bytes.
+    unsafe {
+        let (len, skip) = match p.read() {
+            LENGTH_IN_U32 => (p.add(1).cast::<u32>().read_unaligned() as usize, 5),
+            LENGTH_IN_U64 => (p.add(1).cast::<u64>().read_unaligned() as usize, 9),
+            short => (usize::from(short), 1),
+        };
+        NonNull::slice_from_raw_parts(p.add(skip), len).as_ref()
+    }
+}
+
+impl SetMember {
+    pub fn new(member: &[u8]) -> SetMember {
+        let layout = layout(member.len());
+        // SAFETY: the layout is never empty; every write stays inside it, in the order of the drawing.
+        unsafe {
+            let Some(p) = NonNull::new(alloc(layout)) else {
+                handle_alloc_error(layout)
+            };
+            let skip = length_bytes(member.len());
+            match skip {
+                1 => p.write(member.len() as u8),
+                5 => {
+                    p.write(LENGTH_IN_U32);
+                    p.add(1).cast::<u32>().write_unaligned(member.len() as u32);
+                }
+                _ => {
+                    p.write(LENGTH_IN_U64);
+                    p.add(1).cast::<u64>().write_unaligned(member.len() as u64);
+                }
+            }
+            p.add(skip)
+                .copy_from_nonoverlapping(NonNull::from(member).cast(), member.len());
+            SetMember(p)
+        }
+    }
+
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: self owns a live allocation, and the slice borrows self.
+        unsafe { bytes(self.0) }
+    }
+
+    /// What the allocator was asked for.
+    pub fn memory_bytes(member: &[u8]) -> usize {
+        super::thin::size_class(layout(member.len()).size())
+    }
+}
+
+impl Drop for SetMember {
+    fn drop(&mut self) {
+        let layout = layout(self.bytes().len());
+        // SAFETY: allocated in `new` with the same layout, since the length never changes.
+        unsafe { dealloc(self.0.as_ptr(), layout) }
+    }
+}
+
+// SAFETY: the pointer is the global allocator's, and the bytes never change.
+unsafe impl Element for SetMember {
+    type Ref<'a> = &'a [u8];
+    type Mut<'a> = &'a [u8];
+
+    #[inline(always)]
+    fn into_raw(self) -> NonNull<u8> {
+        ManuallyDrop::new(self).0
+    }
+
+    #[inline(always)]
+    unsafe fn from_raw(p: NonNull<u8>) -> SetMember {
+        SetMember(p)
+    }
+
+    #[inline(always)]
+    unsafe fn key<'a>(p: NonNull<u8>) -> &'a [u8]
+    where
+        Self: 'a,
+    {
+        // SAFETY: the caller's promise is the same.
+        unsafe { bytes(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn by_ref<'a>(p: NonNull<u8>) -> &'a [u8]
+    where
+        Self: 'a,
+    {
+        // SAFETY: the caller's promise is the same.
+        unsafe { bytes(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn by_mut<'a>(p: NonNull<u8>) -> &'a [u8]
+    where
+        Self: 'a,
+    {
+        // SAFETY: the caller's promise is the same.
+        unsafe { bytes(p) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_bytes_at_every_length_form() {
+        for len in [0, 1, 15, 253, 254, 255, 256, 70_000] {
+            let text: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let member = SetMember::new(&text);
+            assert_eq!(member.bytes(), &text[..]);
+            let raw = member.into_raw();
+            // SAFETY: just taken out of its SetMember.
+            assert_eq!(unsafe { SetMember::from_raw(raw) }.bytes(), &text[..]);
+        }
+    }
+}
