@@ -23,6 +23,8 @@ use crate::state::Server;
 
 /// How much is read from a socket at once.
 const READ_MAX: usize = 64 * 1024;
+/// The least capacity of a client's own query buffer.
+const OWN_BUFFER: usize = 16 * 1024;
 /// How many commands are parsed ahead.
 const AHEAD_MAX: usize = 128;
 /// How often a socket that has more to give is read in one turn.
@@ -82,13 +84,22 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
     } else {
         &mut c.querybuf
     });
+    let want = if shared { READ_MAX } else { room_in(&buffer) };
     let result = c
         .conn
         .as_ref()
-        .map(|conn| conn.read_into(&mut buffer, READ_MAX));
-    let io = note_read(server, c, result, READ_MAX);
+        .map(|conn| conn.read_into(&mut buffer, want));
+    let io = note_read(server, c, result, want);
     process_input_buffer(server, c, buffer, shared);
     io
+}
+
+/// How much is read into a client's own buffer: what there is room for, or as much again as it holds.
+fn room_in(buffer: &Vec<u8>) -> usize {
+    match buffer.capacity() - buffer.len() {
+        0 => buffer.len().min(READ_MAX),
+        room => room.min(READ_MAX),
+    }
 }
 
 /// Account for a read. A short read has drained the socket; the loop calls again when more arrives.
@@ -129,6 +140,7 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
     let mut table = std::mem::take(&mut server.net.parsed);
     let mut pos = 0;
     server.clock.last = crate::sys::ticks::now();
+    c.reply.limit = server.config.client_output_buffer_limit[c.class() as usize].hard as usize;
     while can_go_on(c) {
         table.clear();
         let mut open = c.open.take();
@@ -174,14 +186,16 @@ fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usi
         buffer.truncate(pos + kept);
     }
     let rest = buffer.len().saturating_sub(pos);
-    if shared {
-        if rest > 0 {
-            c.querybuf = Vec::with_capacity(rest.next_power_of_two().max(1024));
-            c.querybuf.extend_from_slice(&buffer[pos..]);
-        }
-    } else if rest > 0 {
-        buffer.drain(..pos);
+    if !shared {
+        // Kept, though it may be empty now: who sent one request in pieces will send another so. The cron
+        // takes it from a client that is idle.
+        buffer.drain(..pos.min(buffer.len()));
         c.querybuf = std::mem::take(buffer);
+    } else if rest > 0 {
+        if c.querybuf.capacity() < rest {
+            c.querybuf = Vec::with_capacity(rest.next_power_of_two().max(OWN_BUFFER));
+        }
+        c.querybuf.extend_from_slice(&buffer[pos..]);
     }
     if rest > 0 {
         check_query_limit(server, c);
@@ -208,7 +222,7 @@ fn check_query_limit(server: &mut Server, c: &mut Client) {
 
 /// Replies wait to be sent in `before_sleep`.
 fn finish(server: &mut Server, c: &mut Client) {
-    if !c.reply.is_empty() {
+    if !c.reply.is_empty() || c.reply.overflowed() {
         Net::mark_pending(&mut server.net.pending_write, c);
         crate::networking::write::check_output_limit(server, c);
     } else if c.has(flag::CLOSE_AFTER_REPLY) {

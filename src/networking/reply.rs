@@ -67,6 +67,9 @@ pub struct ReplyBuf {
     sent: usize,
     /// Bytes in `nodes`.
     queued: usize,
+    /// The hard output limit in bytes, 0 for none; see [`ReplyBuf::overflowed`].
+    pub limit: usize,
+    overflowed: bool,
 }
 
 impl ReplyBuf {
@@ -116,6 +119,13 @@ impl ReplyBuf {
         self.queued + self.buf.capacity() + self.nodes.len() * size_of::<Node>()
     }
 
+    /// The reply grew over the hard limit. What is written from then on is dropped, so that a huge reply
+    /// can't take more memory than the limit allows; the client is closed at the end of its turn. Commands
+    /// with very long replies look here and stop.
+    pub fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+
     /// Append bytes that are protocol already.
     #[inline]
     pub fn raw(&mut self, bytes: &[u8]) {
@@ -127,6 +137,13 @@ impl ReplyBuf {
 
     #[cold]
     fn make_room(&mut self, more: usize) {
+        if self.overflowed || self.limit != 0 && self.queued + self.buf.len() > self.limit {
+            // What follows has nowhere to go, and the pieces that wait are not going to be sent either.
+            self.overflowed = true;
+            self.nodes.clear();
+            self.buf.clear();
+            (self.queued, self.sent) = (0, 0);
+        }
         if self.buf.len() >= SEAL_MIN {
             self.seal();
             self.buf.reserve(more.max(SEAL_MIN));
@@ -210,6 +227,9 @@ impl ReplyBuf {
 
     /// A bulk string of at least [`ZERO_COPY_MIN`] bytes, sent from where it lies.
     pub fn bulk_shared(&mut self, value: Arc<Vec<u8>>) {
+        if self.overflowed {
+            return;
+        }
         self.header(b'$', value.len() as i64);
         self.seal();
         self.queued += value.len();
@@ -219,7 +239,7 @@ impl ReplyBuf {
 
     /// Protocol bytes that other clients get too: encoded once, sent to all.
     pub fn raw_shared(&mut self, message: &Arc<Vec<u8>>) {
-        if message.len() < 512 {
+        if message.len() < 512 || self.overflowed {
             return self.raw(message);
         }
         self.seal();
@@ -339,6 +359,9 @@ impl ReplyBuf {
 
     /// Put the header where the aggregate began: moves what came after it, at most one buffer's worth.
     fn end_deferred(&mut self, at: Deferred, kind: u8, n: usize) {
+        if self.overflowed {
+            return;
+        }
         let mut digits = IntBuf::new();
         let mut header = vec![kind];
         header.extend_from_slice(digits.format(n as i64));
@@ -487,6 +510,7 @@ impl ReplyBuf {
     pub fn clear(&mut self) {
         *self = ReplyBuf {
             resp3: self.resp3,
+            limit: self.limit,
             ..ReplyBuf::default()
         };
     }

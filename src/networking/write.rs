@@ -148,7 +148,7 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     let used = c.reply.queued_memory() as u64;
     let class = c.class();
     let limit = &server.config.client_output_buffer_limit[class as usize];
-    let hard = limit.hard != 0 && used >= limit.hard;
+    let hard = limit.hard != 0 && used >= limit.hard || c.reply.overflowed();
     let mut soft = limit.soft != 0 && used >= limit.soft;
     if soft {
         if !c.has(flag::OVER_SOFT_LIMIT) {
