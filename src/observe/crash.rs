@@ -104,8 +104,12 @@ fn report_panic(info: &PanicHookInfo) {
     crash::uninstall();
 }
 
-fn message<'a>(info: &'a PanicHookInfo) -> &'a str {
-    info.payload_as_str().unwrap_or("no message")
+fn message<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
+    let payload = info.payload();
+    let fixed = payload.downcast_ref::<&str>().copied();
+    fixed
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }
 
 fn end() {

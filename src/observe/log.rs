@@ -65,7 +65,7 @@ pub fn start() {
     let mut builder = env_logger::Builder::new();
     // Other crates' lines are no part of a server's log.
     builder.filter_module("aeris", LevelFilter::Trace);
-    builder.format(|out, record| write_record(out, record));
+    builder.format(write_record);
     builder.target(env_logger::Target::Pipe(Box::new(Sink)));
     if builder.try_init().is_ok() {
         set_level(LogLevel::Notice);

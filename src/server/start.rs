@@ -30,10 +30,11 @@ const MAXMEMORY_SUSPICIOUS: u64 = 1024 * 1024;
 
 /// `daemonize`, unless a supervisor wants to keep us.
 pub fn enter_background(config: &Config) {
-    if config.daemonize && supervisor(config) == Supervised::No {
-        if let Err(e) = process::daemonize() {
-            log::warn!("Can't daemonize: {}", sys::error_text(&e));
-        }
+    if config.daemonize
+        && supervisor(config) == Supervised::No
+        && let Err(e) = process::daemonize()
+    {
+        log::warn!("Can't daemonize: {}", sys::error_text(&e));
     }
 }
 

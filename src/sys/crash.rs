@@ -306,7 +306,10 @@ impl<C> InFlight<C> {
     /// A command begins.
     #[inline]
     pub fn begin(&mut self, argv: &[&[u8]], client: &C) {
-        self.argv = Some(std::ptr::from_ref(argv) as *const [&'static [u8]]);
+        // A raw pointer forgets how long the slices live: see the invariant.
+        #[allow(clippy::unnecessary_cast)]
+        let argv = std::ptr::from_ref(argv) as *const [&'static [u8]];
+        self.argv = Some(argv);
         self.client = client;
     }
 
