@@ -7,7 +7,9 @@
 //!
 //! **Invariant:** the AOF is written before any reply leaves: a reply promises the log.
 
-use ae::EventLoop;
+use std::time::Duration;
+
+use ae::{EventLoop, TimerId};
 
 use crate::db::{blocked, expire};
 use crate::networking::{accept, close, query, write};
@@ -24,6 +26,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     write::handle_clients_with_pending_writes(el, server);
     close::free_clients_in_async_queue(el, server);
     follow_settings(el, server);
+    continue_evictions(el, server);
     end_turn(server);
     if server.shutdown.now {
         el.stop();
@@ -34,6 +37,20 @@ pub fn after_sleep(_: &mut EventLoop<Server>, server: &mut Server) {
     server.clock.update();
     server.stats.turn_began_us = server.clock.now_us;
     server.stats.turn_cmd_ticks = server.stats.command_ticks;
+}
+
+/// A turn's share of eviction did not suffice: go on between the turns until it does.
+fn continue_evictions(el: &mut EventLoop<Server>, server: &mut Server) {
+    if server.evict.unfinished && !server.evict.timer {
+        server.evict.timer = true;
+        el.add_timer(Duration::ZERO, 0, eviction_timer);
+    }
+}
+
+fn eviction_timer(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
+    crate::db::evict::perform_evictions(server);
+    server.evict.timer = server.evict.unfinished;
+    server.evict.timer.then_some(Duration::ZERO)
 }
 
 /// Changes of settings that need the loop.
