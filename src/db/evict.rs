@@ -10,7 +10,13 @@
 //! ```
 //!
 //! Candidates are sampled (`maxmemory-samples` keys of each database) into a pool of the best 16 seen so
-//! far; volatile-ttl needs no sample, the index of expiries is ordered.
+//! far; volatile-ttl needs no sample, the index of expiries is ordered. A candidate that was used since it
+//! came into the pool is scored again, so that the pool never costs a hot key its life.
+//!
+//! **Invariant:** the pool is sorted by score, holds no key twice and at most `POOL`
+//! (`tests::the_pool_keeps_the_best`).
+
+use std::time::{Duration, Instant};
 
 use crate::config::MaxmemoryPolicy;
 use crate::db::{Db, notify};
@@ -20,7 +26,10 @@ use crate::util::random::Random;
 
 pub const LRU_MASK: i64 = (1 << 24) - 1;
 const LFU_INIT: u32 = 5;
+/// Candidates that are remembered between evictions.
 const POOL: usize = 16;
+/// Random keys that are tried for one with a time to live.
+const VOLATILE_TRIES: usize = 32;
 
 pub struct Eviction {
     pub policy: MaxmemoryPolicy,
@@ -32,6 +41,10 @@ pub struct Eviction {
     rng: Random,
     pool: Vec<Candidate>,
     next_db: usize,
+    /// The time was over before the memory sufficed.
+    pub unfinished: bool,
+    /// The loop's timer that goes on with it is set.
+    pub timer: bool,
 }
 
 struct Candidate {
@@ -101,11 +114,17 @@ impl Eviction {
             rng: Random::from_seed(seed),
             pool: Vec::new(),
             next_db: 0,
+            unfinished: false,
+            timer: false,
         }
     }
 
     /// Take over the settings.
     pub fn configure(&mut self, config: &crate::config::Config) {
+        if self.policy != config.maxmemory_policy {
+            // Scores of different policies don't compare.
+            self.pool.clear();
+        }
         self.policy = config.maxmemory_policy;
         self.lfu_log_factor = config.lfu_log_factor as u32;
         self.lfu_decay_time = config.lfu_decay_time as u32;
@@ -178,26 +197,49 @@ impl Eviction {
 }
 
 /// Free memory until it is below `maxmemory`. False: nothing more can be evicted and it is still above.
+///
+/// One call takes as long as `maxmemory-eviction-tenacity` allows. If that does not suffice the command may
+/// run all the same, `unfinished` is set, and the loop goes on evicting between its turns.
 pub fn perform_evictions(server: &mut Server) -> bool {
+    server.evict.unfinished = false;
     let limit = server.config.maxmemory as usize;
-    if limit == 0 || server.loading {
+    if limit == 0 || server.loading || server.memory_counted() <= limit {
         return true;
     }
-    let mut evicted = 0u32;
-    while server.memory_counted() > limit {
-        if server.evict.policy == MaxmemoryPolicy::Noeviction {
-            return false;
-        }
+    if server.evict.policy == MaxmemoryPolicy::Noeviction {
+        return false;
+    }
+    let (start, time_limit) = (
+        Instant::now(),
+        time_limit(server.config.maxmemory_eviction_tenacity as u32),
+    );
+    let enough = loop {
         let Some((db, key)) = choose(server) else {
-            return server.lazyfree.pending() > 0;
+            break server.lazyfree.pending() > 0;
         };
         evict_key(server, db, &key);
-        evicted += 1;
-        if evicted.is_multiple_of(512) {
-            server.clock.update();
+        if server.memory_counted() <= limit {
+            break true;
         }
+        if server.stats.evicted_keys.is_multiple_of(16) && start.elapsed() > time_limit {
+            server.evict.unfinished = true;
+            break true;
+        }
+    };
+    let now_s = server.clock.now_s();
+    server
+        .latency
+        .add_if_needed("eviction-cycle", start.elapsed().as_millis() as u64, now_s);
+    enough
+}
+
+/// 50 us for each step of tenacity up to 10; above, 15 % more for each step; at 100 no limit.
+fn time_limit(tenacity: u32) -> Duration {
+    match tenacity {
+        0..=10 => Duration::from_micros(50 * u64::from(tenacity)),
+        11..=99 => Duration::from_secs_f64(500e-6 * 1.15f64.powi(tenacity as i32 - 10)),
+        _ => Duration::MAX,
     }
-    true
 }
 
 fn evict_key(server: &mut Server, db: u32, key: &[u8]) {
@@ -243,7 +285,7 @@ fn choose_random(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     None
 }
 
-/// A random key; of the volatile ones if asked for. Those are tried for a while, then the earliest is taken.
+/// A random key; of the volatile ones if asked for.
 fn sample(db: &Db, volatile: bool, rng: &mut Random) -> Option<Vec<u8>> {
     if !volatile {
         return db.keys.random(rng.raw()).map(|e| e.key().to_vec());
@@ -251,13 +293,16 @@ fn sample(db: &Db, volatile: bool, rng: &mut Random) -> Option<Vec<u8>> {
     if db.expires.is_empty() {
         return None;
     }
-    for _ in 0..32 {
+    for _ in 0..VOLATILE_TRIES {
         let entry = db.keys.random(rng.raw())?;
         if entry.has_expire() {
             return Some(entry.key().to_vec());
         }
     }
-    let (at, hash) = db.expires.first()?;
+    // They are few among many keys, so the index is short compared with what was just tried.
+    let (at, hash) = db
+        .expires
+        .nth(rng.below(db.expires.len() as u64) as usize)?;
     db.keys
         .find_by(hash, |e| e.expire_at() == Some(at))
         .map(|e| e.key().to_vec())
@@ -289,13 +334,19 @@ fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     }
     while let Some(best) = server.evict.pool.pop() {
         let hash = server.seed.hash(&best.key);
-        if server
+        let found = server
             .dbs
             .get(best.db as usize)
-            .is_some_and(|db| db.find(hash, &best.key).is_some())
-        {
+            .and_then(|db| db.find(hash, &best.key));
+        let Some(entry) = found.filter(|entry| !volatile || entry.has_expire()) else {
+            continue;
+        };
+        let score = server.evict.score(entry, now);
+        if score >= best.score {
             return Some((best.db, best.key));
         }
+        // It was used since it came into the pool: back to where it belongs now.
+        enter_pool(&mut server.evict.pool, Candidate { score, ..best });
     }
     None
 }
@@ -317,5 +368,176 @@ fn enter_pool(pool: &mut Vec<Candidate>, candidate: Candidate) {
         pool.remove(0);
     } else {
         pool.insert(at, candidate);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Ttl;
+    use crate::types::string::encode;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    /// Keys `k0`, `k1`, ... with these bits and times to live.
+    fn server_with(policy: MaxmemoryPolicy, keys: &[(u32, Ttl)]) -> Server {
+        let config = crate::config::Config {
+            maxmemory_policy: policy,
+            ..Default::default()
+        };
+        let mut server = Server::new(config, Vec::new());
+        server.config.maxmemory_samples = 64;
+        server.clock.now_ms = NOW;
+        for (i, &(bits, ttl)) in keys.iter().enumerate() {
+            let key = format!("k{i}");
+            let hash = server.seed.hash(key.as_bytes());
+            let (kind, value) = encode(b"value", None);
+            server.dbs[i % 2].set(hash, key.as_bytes(), kind, value, bits, ttl);
+        }
+        server
+    }
+
+    fn order(server: &mut Server) -> Vec<String> {
+        let mut order = Vec::new();
+        while let Some((db, key)) = choose(server) {
+            assert!(server.delete_key(db, &key, false));
+            order.push(String::from_utf8_lossy(&key).into_owned());
+        }
+        order
+    }
+
+    #[test]
+    fn lru_evicts_what_was_idle_longest() {
+        let at = |seconds_ago: i64| (lru_clock(NOW - seconds_ago * 1000), Ttl::Clear);
+        let mut server = server_with(
+            MaxmemoryPolicy::AllkeysLru,
+            &[at(10), at(40), at(0), at(30), at(20)],
+        );
+        assert_eq!(order(&mut server), ["k1", "k3", "k4", "k0", "k2"]);
+    }
+
+    #[test]
+    fn lfu_evicts_what_was_used_least() {
+        let with = |counter: u32| (minutes(NOW) << 8 | counter, Ttl::Clear);
+        let mut server = server_with(
+            MaxmemoryPolicy::AllkeysLfu,
+            &[with(9), with(3), with(200), with(5)],
+        );
+        assert_eq!(order(&mut server), ["k1", "k3", "k0", "k2"]);
+    }
+
+    #[test]
+    fn volatile_policies_leave_the_others_alone() {
+        let now = lru_clock(NOW);
+        let keys = [
+            (now - 5, Ttl::At(NOW + 50)),
+            (now - 90, Ttl::Clear),
+            (now - 9, Ttl::At(NOW + 90)),
+        ];
+        assert_eq!(
+            order(&mut server_with(MaxmemoryPolicy::VolatileTtl, &keys)),
+            ["k0", "k2"]
+        );
+        assert_eq!(
+            order(&mut server_with(MaxmemoryPolicy::VolatileLru, &keys)),
+            ["k2", "k0"]
+        );
+        assert_eq!(
+            order(&mut server_with(MaxmemoryPolicy::VolatileRandom, &keys)).len(),
+            2
+        );
+        assert_eq!(
+            order(&mut server_with(MaxmemoryPolicy::AllkeysRandom, &keys)).len(),
+            3
+        );
+        assert_eq!(
+            order(&mut server_with(MaxmemoryPolicy::Noeviction, &keys)).len(),
+            0
+        );
+    }
+
+    #[test]
+    fn a_candidate_that_was_used_since_is_spared() {
+        let now = lru_clock(NOW);
+        let keys: Vec<_> = (0..6).map(|i| (now - 100 + 10 * i, Ttl::Clear)).collect();
+        let mut server = server_with(MaxmemoryPolicy::AllkeysLru, &keys);
+        assert_eq!(
+            choose(&mut server).map(|(_, key)| key),
+            Some(b"k0".to_vec())
+        );
+        // k0 was taken from the pool and stays; k1 is in the pool and is used now.
+        let hash = server.seed.hash(b"k1");
+        server.dbs[1]
+            .find_mut(hash, b"k1")
+            .expect("k1")
+            .set_lru(now);
+        assert!(server.delete_key(0, b"k0", false));
+        assert_eq!(order(&mut server), ["k2", "k3", "k4", "k5", "k1"]);
+    }
+
+    #[test]
+    fn the_pool_keeps_the_best() {
+        let mut pool = Vec::new();
+        for score in (0..40).chain(0..40) {
+            enter_pool(
+                &mut pool,
+                Candidate {
+                    score,
+                    db: 0,
+                    key: vec![score as u8],
+                },
+            );
+        }
+        let scores: Vec<u64> = pool.iter().map(|c| c.score).collect();
+        assert_eq!(scores, (24..40).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn the_counter_decays_by_one_a_period() {
+        let at = |minute: u32, counter: u32| minute << 8 | counter;
+        assert_eq!(decayed(at(100, 50), 100, 1), 50);
+        assert_eq!(decayed(at(100, 50), 107, 1), 43);
+        assert_eq!(decayed(at(100, 50), 107, 3), 48);
+        assert_eq!(decayed(at(100, 5), 200, 1), 0);
+        assert_eq!(decayed(at(100, 50), 200, 0), 50, "0 is never");
+        assert_eq!(decayed(at(0xfffe, 50), 3, 1), 45, "minutes wrap at 16 bits");
+    }
+
+    #[test]
+    fn the_counter_grows_ever_more_seldom() {
+        let step = |counter: u32, dice: f64| {
+            let step = LfuStep {
+                minutes: 7,
+                decay_time: 1,
+                log_factor: 10,
+                dice,
+            };
+            step.touched(7 << 8 | counter) & 255
+        };
+        // Below the initial value each access counts.
+        assert_eq!((step(0, 0.999), step(5, 0.999)), (1, 6));
+        // At 5 + 10 the chance is 1 in 101.
+        assert_eq!((step(15, 1.0 / 101.1), step(15, 1.0 / 100.9)), (16, 15));
+        assert_eq!(step(255, 0.0), 255);
+    }
+
+    #[test]
+    fn the_lru_clock_wraps() {
+        let evict = Eviction::new(1);
+        let end_ms = (LRU_MASK + 1) * 1000;
+        assert_eq!(
+            evict.idle_seconds(lru_clock(end_ms - 5000), end_ms + 2000),
+            7
+        );
+        assert_eq!(evict.idle_seconds(evict.stamp_idle(90, NOW), NOW), 90);
+        assert_eq!(evict.frequency(evict.stamp_frequency(77, NOW), NOW), 77);
+    }
+
+    #[test]
+    fn tenacity_is_a_time_limit() {
+        assert_eq!(time_limit(0), Duration::ZERO);
+        assert_eq!(time_limit(10), Duration::from_micros(500));
+        assert!(time_limit(99) > time_limit(98) && time_limit(99) < Duration::from_secs(300));
+        assert_eq!(time_limit(100), Duration::MAX);
     }
 }

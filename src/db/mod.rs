@@ -8,7 +8,7 @@
 //! ```
 //!
 //! **Invariant:** a key is in `expires` exactly when its entry has an expiry, under that very time
-//! (`DEBUG CHECK-EXPIRES` style test: `db::tests::index_follows_entries`).
+//! (`tests::the_index_follows_the_entries`).
 //! **Invariant:** a key is in `field_expires` exactly when it holds a hash with a volatile field, under that hash's
 //! `next_expiry` (`tests::field_index_follows_hashes`). Whoever changes a hash in place says so: `Db::fields_moved`.
 //!
@@ -229,5 +229,77 @@ fn next_field_expiry_of(value: &New) -> Option<i64> {
     match value {
         New::Obj(Value::Hash(hash)) => hash.next_expiry(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::string::encode;
+    use proptest::prelude::*;
+
+    /// What can happen to a key's time to live.
+    #[derive(Clone, Debug)]
+    enum Op {
+        Set(u8, usize, Ttl),
+        SetExpire(u8, Option<i64>),
+        Remove(u8),
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let time = 0..4i64;
+        let ttl = prop_oneof![
+            Just(Ttl::Keep),
+            Just(Ttl::Clear),
+            time.clone().prop_map(Ttl::At)
+        ];
+        let op = prop_oneof![
+            4 => (0..8u8, 0..200usize, ttl).prop_map(|(key, len, ttl)| Op::Set(key, len, ttl)),
+            3 => (0..8u8, proptest::option::of(time)).prop_map(|(key, at)| Op::SetExpire(key, at)),
+            1 => (0..8u8).prop_map(Op::Remove),
+        ];
+        proptest::collection::vec(op, 1..80)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn the_index_follows_the_entries(ops in ops()) {
+            let mut db = Db::new(0, HashSeed::new([1, 2]));
+            let mut twin: HashMap<u8, Option<i64>> = HashMap::new();
+            for op in ops {
+                match op {
+                    Op::Set(key, len, ttl) => {
+                        let hash = db.keys.hash(&[key]);
+                        let text = vec![b'x'; len];
+                        let (kind, value) = encode(&text, None);
+                        db.set(hash, &[key], kind, value, 0, ttl);
+                        let old = twin.get(&key).copied().flatten();
+                        twin.insert(key, match ttl { Ttl::Keep => old, Ttl::Clear => None, Ttl::At(at) => Some(at) });
+                    }
+                    Op::SetExpire(key, at) => {
+                        let hash = db.keys.hash(&[key]);
+                        prop_assert_eq!(db.set_expire(hash, &[key], at), twin.contains_key(&key));
+                        twin.entry(key).and_modify(|old| *old = at);
+                    }
+                    Op::Remove(key) => {
+                        let hash = db.keys.hash(&[key]);
+                        prop_assert_eq!(db.remove(hash, &[key]).is_some(), twin.remove(&key).is_some());
+                    }
+                }
+                let mut wanted: Vec<(i64, u64)> = twin
+                    .iter()
+                    .filter_map(|(key, at)| Some(((*at)?, db.keys.hash(&[*key]))))
+                    .collect();
+                let mut index: Vec<(i64, u64)> = db.expires.iter().collect();
+                wanted.sort_unstable();
+                index.sort_unstable();
+                prop_assert_eq!(index, wanted);
+                for (key, at) in &twin {
+                    let entry = db.find(db.keys.hash(&[*key]), &[*key]).map(|entry| entry.expire_at());
+                    prop_assert_eq!(entry, Some(*at));
+                }
+            }
+        }
     }
 }

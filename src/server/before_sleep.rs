@@ -29,6 +29,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     }
     follow_settings(el, server);
     set_alarm(el, server);
+    continue_evictions(el, server);
     end_turn(server);
     if server.shutdown.now {
         el.stop();
@@ -58,6 +59,20 @@ pub fn after_sleep(_: &mut EventLoop<Server>, server: &mut Server) {
     server.clock.update();
     server.stats.turn_began_us = server.clock.now_us;
     server.stats.turn_began_commands = server.stats.commands_processed;
+}
+
+/// A turn's share of eviction did not suffice: go on between the turns until it does.
+fn continue_evictions(el: &mut EventLoop<Server>, server: &mut Server) {
+    if server.evict.unfinished && !server.evict.timer {
+        server.evict.timer = true;
+        el.add_timer(Duration::ZERO, 0, eviction_timer);
+    }
+}
+
+fn eviction_timer(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
+    crate::db::evict::perform_evictions(server);
+    server.evict.timer = server.evict.unfinished;
+    server.evict.timer.then_some(Duration::ZERO)
 }
 
 /// Changes of settings that need the loop.
