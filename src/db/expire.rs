@@ -302,7 +302,9 @@ mod tests {
     #[test]
     fn a_pause_hides_what_it_keeps() {
         let mut server = server_with([(0, "k".to_string(), 999_999)]);
-        server.pause.write_until_ms = 1_000_500;
+        server
+            .pause
+            .set(crate::state::PausePurpose::Client, 1_000_500, false);
         server.update_armed();
         assert!(server.lookup_in(0, b"k").is_none());
         assert!(!active_expire_allowed(&server));
