@@ -30,6 +30,7 @@ pub mod sort;
 pub mod status;
 pub mod string;
 pub mod table;
+pub mod zset;
 
 use command::Command;
 use table::CommandTable;
@@ -57,6 +58,7 @@ pub const TABLE: &[&[Command]] = &[
     sort::TABLE,
     status::TABLE,
     string::TABLE,
+    zset::TABLE,
 ];
 
 /// The table that the server looks names up in.
