@@ -14,6 +14,7 @@ pub mod debug;
 pub mod docs;
 pub mod field_expire;
 pub mod generic;
+pub mod geo;
 pub mod hash;
 pub mod introspect;
 pub mod keys;
@@ -44,6 +45,7 @@ pub const TABLE: &[&[Command]] = &[
     debug::TABLE,
     field_expire::TABLE,
     generic::TABLE,
+    geo::TABLE,
     hash::TABLE,
     introspect::TABLE,
     latency::TABLE,

@@ -18,10 +18,11 @@ use crate::commands::zset::{reply_member, reply_members, store_zset};
 use crate::ds::entry::ValueRef;
 use crate::error::Error;
 use crate::state::Server;
+use crate::types::set::Set;
 use crate::types::zset::{Accumulator, Aggregate, Zset, ZsetLimits};
 use crate::types::{KeyRef, Type, Value};
 use crate::types::string::type_of;
-use crate::util::number::parse_f64;
+use crate::util::number::{IntBuf, parse_f64};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Op {
@@ -35,12 +36,14 @@ enum Op {
 enum Members<'a> {
     Absent,
     Zset(&'a Zset),
+    Set(&'a Set),
 }
 
 impl<'a> Members<'a> {
     fn of(entry: KeyRef<'a>) -> Members<'a> {
         match entry.value() {
             ValueRef::Obj(Value::Zset(zset)) => Members::Zset(zset),
+            ValueRef::Obj(Value::Set(set)) => Members::Set(set),
             _ => Members::Absent,
         }
     }
@@ -49,6 +52,7 @@ impl<'a> Members<'a> {
         match self {
             Members::Absent => 0,
             Members::Zset(zset) => zset.len(),
+            Members::Set(set) => set.len(),
         }
     }
 
@@ -56,18 +60,26 @@ impl<'a> Members<'a> {
         match self {
             Members::Absent => None,
             Members::Zset(zset) => zset.score(member),
+            Members::Set(set) => set.contains(member).then_some(1.0),
         }
     }
 
-    fn try_for_each(self, visit: impl FnMut(&[u8], f64) -> ControlFlow<()>) -> ControlFlow<()> {
+    /// Until `visit` says to stop.
+    fn try_for_each(self, mut visit: impl FnMut(&[u8], f64) -> ControlFlow<()>) {
         match self {
-            Members::Absent => ControlFlow::Continue(()),
-            Members::Zset(zset) => zset.try_walk(0..zset.len(), false, visit),
+            Members::Absent => {}
+            Members::Zset(zset) => {
+                let _ = zset.try_walk(0..zset.len(), false, visit);
+            }
+            Members::Set(set) => {
+                let mut text = IntBuf::new();
+                set.try_each(|member| visit(member.text(&mut text), 1.0));
+            }
         }
     }
 
     fn for_each(self, mut visit: impl FnMut(&[u8], f64)) {
-        let _ = self.try_for_each(|member, score| {
+        self.try_for_each(|member, score| {
             visit(member, score);
             ControlFlow::Continue(())
         });
@@ -200,7 +212,7 @@ fn intersect(
     mut visit: impl FnMut(&[u8], f64) -> ControlFlow<()>,
 ) {
     let Some((smallest, others)) = inputs.split_first() else { return };
-    let _ = smallest.members.try_for_each(|member, score| {
+    smallest.members.try_for_each(|member, score| {
         let mut sum = Aggregate::weigh(score, smallest.weight);
         for other in others {
             let Some(score) = other.members.score(member) else {
