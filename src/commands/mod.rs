@@ -14,6 +14,7 @@ pub mod debug;
 pub mod docs;
 pub mod field_expire;
 pub mod generic;
+pub mod geo;
 pub mod hash;
 pub mod introspect;
 pub mod keys;
@@ -30,6 +31,7 @@ pub mod sort;
 pub mod status;
 pub mod string;
 pub mod table;
+pub mod zset;
 
 use command::Command;
 use table::CommandTable;
@@ -43,6 +45,7 @@ pub const TABLE: &[&[Command]] = &[
     debug::TABLE,
     field_expire::TABLE,
     generic::TABLE,
+    geo::TABLE,
     hash::TABLE,
     introspect::TABLE,
     latency::TABLE,
@@ -57,6 +60,7 @@ pub const TABLE: &[&[Command]] = &[
     sort::TABLE,
     status::TABLE,
     string::TABLE,
+    zset::TABLE,
 ];
 
 /// The table that the server looks names up in.

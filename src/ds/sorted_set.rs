@@ -33,8 +33,6 @@ pub struct MemberTable {
     table: HashTable<Member>,
     /// Bytes of all members' allocations.
     bytes: usize,
-    /// The longest member that was ever here.
-    longest: usize,
 }
 
 /// What became of a member.
@@ -49,7 +47,6 @@ impl MemberTable {
         MemberTable {
             table: HashTable::new(seed),
             bytes: 0,
-            longest: 0,
         }
     }
 
@@ -59,10 +56,6 @@ impl MemberTable {
 
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
-    }
-
-    pub fn longest(&self) -> usize {
-        self.longest
     }
 
     /// Makes room before a load. Counts from outside must be bounded by the caller.
@@ -115,7 +108,6 @@ impl MemberTable {
                 if let Some(score) = new {
                     let member = Member::new(score, bytes);
                     self.bytes += member.memory_bytes();
-                    self.longest = self.longest.max(bytes.len());
                     write(slot.insert(member), score, true);
                 }
                 Change { old: None, new }
@@ -127,6 +119,19 @@ impl MemberTable {
         let member = self.table.remove(self.table.hash(bytes), bytes)?;
         self.bytes -= member.memory_bytes();
         Some(member)
+    }
+
+    /// Removes a member and returns its score.
+    pub fn remove(&mut self, bytes: &[u8]) -> Option<f64> {
+        self.take(bytes).map(|member| member.score())
+    }
+
+    /// Shows all members in order of score and bytes.
+    pub fn for_each_in_order(&self, mut visit: impl FnMut(&[u8], f64)) {
+        for member in self.sorted() {
+            // SAFETY: the table owns it, and is borrowed meanwhile.
+            unsafe { visit(member.bytes(), member.score()) }
+        }
     }
 
     /// Members and scores, in no order.

@@ -18,13 +18,16 @@
 //!
 //! Scores in a listpack are integers or the text that replies show, byte for byte as Redis stores them; -0 becomes 0 there.
 
+use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::hash::HashSeed;
 use crate::ds::listpack::{Element, Listpack, Pos, safe_to_add};
 use crate::ds::sorted_set::{MemberTable, SortedSet};
 use crate::ds::zset_tree::Probe;
+use crate::error::Error;
+use crate::types::{KeyMut, KeyRef, Value};
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64, parse_f64};
 use std::collections::HashSet;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 #[derive(Clone)]
 pub enum Zset {
@@ -219,6 +222,26 @@ fn count_before(listpack: &Listpack, mut is_before: impl FnMut(&[u8], f64) -> bo
         .count()
 }
 
+/// Shows the pairs of these ranks from the highest.
+fn walk_back<B>(
+    listpack: &Listpack,
+    ranks: Range<usize>,
+    mut visit: impl FnMut(&[u8], f64) -> ControlFlow<B>,
+) -> ControlFlow<B> {
+    let end = listpack
+        .seek(2 * ranks.end as i64)
+        .unwrap_or(listpack.end());
+    let mut elements = listpack.iter_rev_before(end);
+    let mut text = IntBuf::new();
+    for _ in ranks {
+        let (Some(score), Some(member)) = (elements.next(), elements.next()) else {
+            break;
+        };
+        visit(member.text(&mut text), score_of(score))?;
+    }
+    ControlFlow::Continue(())
+}
+
 fn find(listpack: &Listpack, member: &[u8]) -> Option<(Pos, f64)> {
     let at = listpack.find(listpack.first()?, member, 1)?;
     Some((at, score_of(listpack.get(listpack.next(at)?))))
@@ -235,22 +258,48 @@ fn insert_in_order(listpack: &mut Listpack, member: &[u8], score: f64) {
 }
 
 impl Zset {
-    /// An empty set for a first member of this length.
-    pub fn new(member_len: usize, limits: &ZsetLimits) -> Zset {
-        if limits.max_entries == 0 || member_len > limits.max_value {
+    /// An empty set in the encoding for so many members, the longest of this length.
+    pub fn new(members: usize, longest: usize, limits: &ZsetLimits) -> Zset {
+        if limits.max_entries == 0 || members > limits.max_entries || longest > limits.max_value {
             Zset::Tree(Box::new(SortedSet::new(limits.seed)))
         } else {
             Zset::Listpack(Listpack::new())
         }
     }
 
+    /// The sorted set in an entry; WRONGTYPE for any other type.
+    #[inline]
+    pub fn of(entry: KeyRef<'_>) -> Result<&Zset, Error> {
+        match entry.value() {
+            ValueRef::Obj(Value::Zset(zset)) => Ok(zset),
+            _ => Err(Error::WRONGTYPE),
+        }
+    }
+
+    /// The sorted set in an entry, to be changed.
+    #[inline]
+    pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Zset, Error> {
+        match entry.into_value_mut() {
+            ValueMut::Obj(Value::Zset(zset)) => Ok(zset),
+            _ => Err(Error::WRONGTYPE),
+        }
+    }
+
     /// A computed or loaded set, packed if it is within the limits.
     pub fn from_members(members: MemberTable, limits: &ZsetLimits) -> Zset {
-        let (len, longest) = (members.len(), members.longest());
+        let len = members.len();
+        if len > limits.max_entries {
+            return Zset::Tree(Box::new(SortedSet::from(members)));
+        }
+        let longest = members
+            .iter()
+            .map(|item| item.bytes.len())
+            .max()
+            .unwrap_or(0);
         let set = SortedSet::from(members);
         // An entry's frame is 11 bytes at most; a score's text 24 beside its frame.
         let bytes = len.saturating_mul(longest.saturating_add(64));
-        if len > limits.max_entries || longest > limits.max_value || !safe_to_add(0, bytes) {
+        if longest > limits.max_value || !safe_to_add(0, bytes) {
             return Zset::Tree(Box::new(set));
         }
         let mut listpack = Listpack::new();
@@ -446,44 +495,39 @@ impl Zset {
 
     /// Shows the members of these ranks, clamped to what there is, from the lowest or from the highest.
     pub fn walk(&self, ranks: Range<usize>, reverse: bool, mut visit: impl FnMut(&[u8], f64)) {
+        let _ = self.try_walk(ranks, reverse, |member, score| {
+            visit(member, score);
+            ControlFlow::<()>::Continue(())
+        });
+    }
+
+    /// The same, until `visit` says to stop.
+    pub fn try_walk<B>(
+        &self,
+        ranks: Range<usize>,
+        reverse: bool,
+        mut visit: impl FnMut(&[u8], f64) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         let ranks = ranks.start..ranks.end.min(self.len());
         if ranks.is_empty() {
-            return;
+            return ControlFlow::Continue(());
         }
         match self {
-            Zset::Listpack(listpack) if reverse => {
-                let end = if ranks.end == self.len() {
-                    None
-                } else {
-                    listpack.seek(2 * ranks.end as i64)
-                };
-                let mut elements = listpack.iter_rev_before(end.unwrap_or(listpack.end()));
-                let mut text = IntBuf::new();
-                for _ in ranks {
-                    let (Some(score), Some(member)) = (elements.next(), elements.next()) else {
-                        return;
-                    };
-                    visit(member.text(&mut text), score_of(score));
-                }
-            }
+            Zset::Listpack(listpack) if reverse => walk_back(listpack, ranks, visit),
             Zset::Listpack(listpack) => {
                 let mut text = IntBuf::new();
-                for (_, member, score) in
-                    pairs(listpack, listpack.seek(2 * ranks.start as i64)).take(ranks.len())
-                {
-                    visit(member.text(&mut text), score);
-                }
+                pairs(listpack, listpack.seek(2 * ranks.start as i64))
+                    .take(ranks.len())
+                    .try_for_each(|(_, member, score)| visit(member.text(&mut text), score))
             }
             Zset::Tree(set) if reverse => {
-                set.tree()
-                    .range(ranks)
-                    .rev()
-                    .for_each(|item| visit(item.bytes, item.score));
+                let mut items = set.tree().range(ranks).rev();
+                items.try_for_each(|item| visit(item.bytes, item.score))
             }
-            Zset::Tree(set) => set
-                .tree()
-                .range(ranks)
-                .for_each(|item| visit(item.bytes, item.score)),
+            Zset::Tree(set) => {
+                let mut items = set.tree().range(ranks);
+                items.try_for_each(|item| visit(item.bytes, item.score))
+            }
         }
     }
 
@@ -595,6 +639,13 @@ impl Zset {
         members
     }
 
+    /// Room for so many new members: what will not fit a listpack leaves it at once.
+    pub fn expect(&mut self, members: usize, limits: &ZsetLimits) {
+        if members > limits.max_entries {
+            self.convert_to_tree(limits.seed);
+        }
+    }
+
     pub fn convert_to_tree(&mut self, seed: HashSeed) {
         if let Zset::Listpack(_) = self {
             *self = Zset::Tree(Box::new(SortedSet::from(self.members(seed))));
@@ -634,6 +685,21 @@ impl Accumulator {
         self.members.upsert(member, |old| {
             Some(old.map_or(score, |old| aggregate.combine(old, score)))
         });
+    }
+
+    /// Makes room for so many members.
+    pub fn reserve(&mut self, members: usize) {
+        self.members.reserve(members);
+    }
+
+    /// Takes a member out again.
+    pub fn remove(&mut self, member: &[u8]) {
+        self.members.remove(member);
+    }
+
+    /// Shows the result in order.
+    pub fn for_each(&self, visit: impl FnMut(&[u8], f64)) {
+        self.members.for_each_in_order(visit);
     }
 
     /// The result in order, in the encoding that fits it.

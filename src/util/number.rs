@@ -137,6 +137,26 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     (!value.is_nan() && !out_of_range).then_some(value)
 }
 
+/// A double as C's `strtod` reads it, which is how Redis reads the bounds of a range of scores: leading space
+/// may stand before it, no text at all is 0, a NUL ends it, and what no double can hold is infinite or zero. NaN
+/// is refused.
+pub fn parse_f64_lenient(text: &[u8]) -> Option<f64> {
+    if let Some(integer) = parse_small_integer(text) {
+        return Some(integer);
+    }
+    let text = text.split(|byte| *byte == 0).next().unwrap_or(text);
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let spaces = text.iter().take_while(|byte| is_c_space(**byte)).count();
+    let text = &text[spaces..];
+    if let Some(hex) = HexFloat::parse(text) {
+        return Some(hex.to_f64_saturating());
+    }
+    let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (!value.is_nan()).then_some(value)
+}
+
 /// Most scores are short integers; up to 15 digits they are exact doubles.
 #[inline]
 fn parse_small_integer(text: &[u8]) -> Option<f64> {
@@ -210,6 +230,17 @@ impl HexFloat {
             self.sticky |= digit != 0;
             self.exponent += if after_dot { 0 } else { 4 };
         }
+    }
+
+    /// The same, infinite or zero out of a double's range.
+    fn to_f64_saturating(self) -> f64 {
+        let nearest = if self.exponent > 0 {
+            f64::INFINITY
+        } else {
+            0.0
+        };
+        let sign = if self.negative { -1.0 } else { 1.0 };
+        self.to_f64().unwrap_or(sign * nearest)
     }
 
     /// Rounded to nearest, ties to even; `None` out of a double's range.

@@ -42,7 +42,7 @@ pub struct ScanOptions<'a> {
     pub pattern: Option<&'a [u8]>,
     /// SCAN only.
     pub kind: Option<Type>,
-    /// HSCAN only.
+    /// HSCAN's NOVALUES, ZSCAN's NOSCORES.
     pub no_values: bool,
 }
 
@@ -52,6 +52,7 @@ pub enum ScanOf {
     Keys,
     Fields,
     Members,
+    Scores,
 }
 
 impl<'a> ScanOptions<'a> {
@@ -72,6 +73,11 @@ impl<'a> ScanOptions<'a> {
                     options.kind = Some(parse_type(name)?)
                 }
                 (b"novalues", _) if of == ScanOf::Fields => {
+                    options.no_values = true;
+                    at += 1;
+                    continue;
+                }
+                (b"noscores", _) if of == ScanOf::Scores => {
                     options.no_values = true;
                     at += 1;
                     continue;

@@ -1,0 +1,694 @@
+//! Places: a sorted set whose scores are cells of a grid on the globe (`util::geo`), and searches in it.
+//!
+//! ```text
+//!   GEOADD       longitude, latitude -> score, then ZADD
+//!   GEOSEARCH    area -> up to nine ranges of scores -> walk each, keep what lies within -> sort -> COUNT -> reply or store
+//! ```
+//!
+//! GEORADIUS and its kin are the same search under older names, with the area at fixed places of argv.
+//!
+//! Found places are kept as [`Hit`]s, their names one behind the other in one buffer: a search in a crowded area
+//! allocates twice, not once for each place. With COUNT, only as many as are asked for are sorted; with ANY the walk itself ends.
+//!
+//! Limit: a polygon has as many corners as the request has arguments; each place near it costs a look at every corner.
+
+use std::cmp::Ordering;
+use std::ops::{ControlFlow, Range};
+
+use crate::commands::command::*;
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::commands::keys;
+use crate::commands::zset::{AddOptions, add_members, read_zset, store_zset};
+use crate::error::{Error, excerpt};
+use crate::networking::reply::ReplyBuf;
+use crate::types::zset::{Accumulator, Aggregate, ScoreRange, Zset, ZsetLimits};
+use crate::util::geo::{self, Area, Point, Shape};
+use crate::util::number::{parse_f64, write_fixed};
+
+pub const TABLE: &[Command] = &[
+    cmd("geoadd", geoadd, -5, WRITE | DENYOOM, GEO).keys(&[key_at(1, RW | UPDATE)]),
+    cmd("geodist", geodist, -4, READONLY, GEO).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("geohash", geohash, -2, READONLY, GEO).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("geopos", geopos, -2, READONLY, GEO).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("georadius", georadius, -6, WRITE | DENYOOM, GEO)
+        .keys(&[
+            key_at(1, RO | ACCESS),
+            key(
+                OW | UPDATE | VARIABLE_FLAGS,
+                keyword("STORE", 6),
+                range(0, 1, 0),
+            ),
+            key(
+                OW | UPDATE | VARIABLE_FLAGS,
+                keyword("STOREDIST", 6),
+                range(0, 1, 0),
+            ),
+        ])
+        .get_keys(keys::georadius),
+    cmd("georadius_ro", georadius_ro, -6, READONLY, GEO).keys(&[key_at(1, RO | ACCESS)]),
+    cmd(
+        "georadiusbymember",
+        georadiusbymember,
+        -5,
+        WRITE | DENYOOM,
+        GEO,
+    )
+    .keys(&[
+        key_at(1, RO | ACCESS),
+        key(
+            OW | UPDATE | VARIABLE_FLAGS,
+            keyword("STORE", 5),
+            range(0, 1, 0),
+        ),
+        key(
+            OW | UPDATE | VARIABLE_FLAGS,
+            keyword("STOREDIST", 5),
+            range(0, 1, 0),
+        ),
+    ])
+    .get_keys(keys::georadiusbymember),
+    cmd(
+        "georadiusbymember_ro",
+        georadiusbymember_ro,
+        -5,
+        READONLY,
+        GEO,
+    )
+    .keys(&[key_at(1, RO | ACCESS)]),
+    cmd("geosearch", geosearch, -7, READONLY, GEO).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("geosearchstore", geosearchstore, -8, WRITE | DENYOOM, GEO)
+        .keys(&[key_at(1, OW | UPDATE), key_at(2, RO | ACCESS)]),
+];
+
+/// A longitude and a latitude at `at`.
+fn point(ctx: &Ctx, at: usize) -> Result<Point, Error> {
+    let point = Point {
+        longitude: ctx.float(at)?,
+        latitude: ctx.float(at + 1)?,
+    };
+    if geo::is_valid(point) {
+        return Ok(point);
+    }
+    let Point {
+        longitude,
+        latitude,
+    } = point;
+    let text = format!("ERR invalid longitude,latitude pair {longitude:.6},{latitude:.6}");
+    Err(Error::new(text))
+}
+
+/// A unit of length, in meters.
+fn unit(ctx: &Ctx, at: usize) -> Result<f64, Error> {
+    match () {
+        _ if ctx.is(at, "m") => Ok(1.0),
+        _ if ctx.is(at, "km") => Ok(1000.0),
+        _ if ctx.is(at, "ft") => Ok(0.3048),
+        _ if ctx.is(at, "mi") => Ok(1609.34),
+        _ => Err(Error::of(
+            "ERR unsupported unit provided. please use M, KM, FT, MI",
+        )),
+    }
+}
+
+/// The cell that a score stands for. Scores that GEOADD did not make wrap around as on a 64-bit x86.
+fn cell_of(score: f64) -> u64 {
+    const END: f64 = (1u128 << 64) as f64;
+    match score {
+        ..0.0 => score as i64 as u64,
+        0.0..END => score as u64,
+        _ => 0,
+    }
+}
+
+fn place_of(score: f64) -> Point {
+    geo::decode(cell_of(score))
+}
+
+/// Four decimals, in both protocols a string.
+fn reply_distance(reply: &mut ReplyBuf, distance: f64) {
+    let mut text = Vec::with_capacity(24);
+    write_fixed(&mut text, distance, 4);
+    reply.bulk(&text);
+}
+
+/// Longitude and latitude with 17 decimals, less the zeros at the end.
+fn reply_place(
+    reply: &mut ReplyBuf,
+    Point {
+        longitude,
+        latitude,
+    }: Point,
+) {
+    reply.array(2);
+    for degrees in [longitude, latitude] {
+        let text = format!("{degrees:.17}");
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        reply.double_text(if text == "-0" { b"0" } else { text.as_bytes() });
+    }
+}
+
+/// GEOADD key [NX | XX] [CH] longitude latitude member [longitude latitude member ...]
+fn geoadd(ctx: &mut Ctx) -> CmdResult {
+    let mut options = AddOptions::default();
+    let mut first = 2;
+    while first < ctx.argv.len() {
+        match () {
+            _ if ctx.is(first, "nx") => options.flags.nx = true,
+            _ if ctx.is(first, "xx") => options.flags.xx = true,
+            _ if ctx.is(first, "ch") => options.count_changed = true,
+            _ => break,
+        }
+        first += 1;
+    }
+    let (places, rest) = ctx.argv[first..].as_chunks::<3>();
+    if places.is_empty() || !rest.is_empty() || (options.flags.nx && options.flags.xx) {
+        return Err(Error::SYNTAX);
+    }
+    let member = |i: usize| Ok((geo::encode(point(ctx, first + 3 * i)?) as f64, places[i][2]));
+    let members: Vec<_> = (0..places.len())
+        .map(member)
+        .collect::<Result<_, Error>>()?;
+    add_members(ctx, options, &members)
+}
+
+/// GEODIST key member1 member2 [M | KM | FT | MI]
+fn geodist(ctx: &mut Ctx) -> CmdResult {
+    let unit = match ctx.argv.len() {
+        4 => 1.0,
+        5 => unit(ctx, 4)?,
+        _ => return Err(Error::SYNTAX),
+    };
+    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let place = |at: usize| zset.and_then(|zset| zset.score(ctx.argv[at])).map(place_of);
+    match (place(2), place(3)) {
+        (Some(from), Some(to)) => {
+            reply_distance(&mut ctx.client.reply, geo::distance(from, to) / unit);
+        }
+        _ => ctx.client.reply.null(),
+    }
+    Ok(())
+}
+
+/// GEOHASH key [member [member ...]]
+fn geohash(ctx: &mut Ctx) -> CmdResult {
+    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    reply.array(ctx.argv.len() - 2);
+    for member in &ctx.argv[2..] {
+        match zset.and_then(|zset| zset.score(member)) {
+            Some(score) => reply.bulk(&geo::geohash_text(cell_of(score))),
+            None => reply.null(),
+        }
+    }
+    Ok(())
+}
+
+/// GEOPOS key [member [member ...]]
+fn geopos(ctx: &mut Ctx) -> CmdResult {
+    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    reply.array(ctx.argv.len() - 2);
+    for member in &ctx.argv[2..] {
+        match zset.and_then(|zset| zset.score(member)) {
+            Some(score) => reply_place(reply, place_of(score)),
+            None => reply.null_array(),
+        }
+    }
+    Ok(())
+}
+
+/// What a command's name fixes about a search.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// GEORADIUS; may store unless it is the `_RO` form.
+    RadiusOfPoint {
+        may_store: bool,
+    },
+    /// GEORADIUSBYMEMBER
+    RadiusOfMember {
+        may_store: bool,
+    },
+    Search,
+    SearchStore,
+}
+
+impl Form {
+    fn is_search(self) -> bool {
+        matches!(self, Form::Search | Form::SearchStore)
+    }
+
+    fn may_store(self) -> bool {
+        let (Form::RadiusOfPoint { may_store } | Form::RadiusOfMember { may_store }) = self else {
+            return false;
+        };
+        may_store
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Sort {
+    None,
+    Asc,
+    Desc,
+}
+
+/// Where the center was told to be.
+#[derive(Clone, Copy, PartialEq)]
+enum Center {
+    Member,
+    Point,
+}
+
+/// A search, understood.
+struct Search<'a> {
+    from: Option<Center>,
+    /// `None` also when there is no set to find the member in.
+    center: Option<Point>,
+    shape: Option<Shape>,
+    /// Meters of one unit of the distances replied.
+    unit: f64,
+    sort: Sort,
+    /// 0 is no limit.
+    count: usize,
+    any: bool,
+    with_dist: bool,
+    with_hash: bool,
+    with_coord: bool,
+    store: Option<&'a [u8]>,
+    store_dist: bool,
+}
+
+impl<'a> Search<'a> {
+    /// The set is at `argv[key_at]`, if it `exists`.
+    fn parse(
+        ctx: &mut Ctx<'a>,
+        key_at: usize,
+        form: Form,
+        exists: bool,
+    ) -> Result<Search<'a>, Error> {
+        let mut search = Search {
+            from: None,
+            center: None,
+            shape: None,
+            unit: 1.0,
+            sort: Sort::None,
+            count: 0,
+            any: false,
+            with_dist: false,
+            with_hash: false,
+            with_coord: false,
+            store: None,
+            store_dist: false,
+        };
+        let mut at = search.take_fixed(ctx, form, exists)?;
+        while at < ctx.argv.len() {
+            let mut taken = search.take_option(ctx, at, form)?;
+            if taken == 0 && form.is_search() {
+                taken =
+                    search.take_center(ctx, at, key_at, exists)? + search.take_shape(ctx, at)?;
+            }
+            if taken == 0 {
+                return Err(Error::SYNTAX);
+            }
+            at += taken;
+        }
+        search.check(ctx, form)?;
+        // Which ones, if not all are wanted: the nearest.
+        if search.count > 0 && search.sort == Sort::None && !search.any {
+            search.sort = Sort::Asc;
+        }
+        Ok(search)
+    }
+
+    /// What stands at fixed places. Returns where the options begin.
+    fn take_fixed(&mut self, ctx: &mut Ctx<'a>, form: Form, exists: bool) -> Result<usize, Error> {
+        match form {
+            Form::Search => Ok(2),
+            Form::SearchStore => {
+                self.store = Some(ctx.argv[1]);
+                Ok(3)
+            }
+            Form::RadiusOfPoint { .. } => {
+                self.center = Some(point(ctx, 2)?);
+                self.take_radius(ctx, 4)?;
+                Ok(6)
+            }
+            Form::RadiusOfMember { .. } => {
+                // Without a set not even the radius is looked at.
+                if exists {
+                    self.center = Some(place_of_member(ctx, 1, ctx.argv[2])?);
+                    self.take_radius(ctx, 3)?;
+                }
+                Ok(5)
+            }
+        }
+    }
+
+    fn take_radius(&mut self, ctx: &Ctx, at: usize) -> CmdResult {
+        let radius = length(ctx, at, "ERR need numeric radius")?;
+        if radius < 0.0 {
+            return Err(Error::of("ERR radius cannot be negative"));
+        }
+        self.unit = unit(ctx, at + 1)?;
+        self.shape = Some(Shape::Circle {
+            radius: radius * self.unit,
+        });
+        Ok(())
+    }
+
+    fn take_box(&mut self, ctx: &Ctx, at: usize) -> CmdResult {
+        let width = length(ctx, at, "ERR need numeric width")?;
+        let height = length(ctx, at + 1, "ERR need numeric height")?;
+        if height < 0.0 || width < 0.0 {
+            return Err(Error::of("ERR height or width cannot be negative"));
+        }
+        self.unit = unit(ctx, at + 2)?;
+        let (width, height) = (width * self.unit, height * self.unit);
+        self.shape = Some(Shape::Rectangle { width, height });
+        Ok(())
+    }
+
+    /// The number of corners at `at`, then as many places. Returns how many arguments that is.
+    fn take_polygon(&mut self, ctx: &Ctx, at: usize) -> Result<usize, Error> {
+        let corners = ctx.int(at)?;
+        let most = ((ctx.argv.len() - at - 1) / 2) as i64;
+        if !(3..=most).contains(&corners) {
+            return Err(Error::of(
+                "ERR GEOSEARCH BYPOLYGON must have at least 3 vertices",
+            ));
+        }
+        let corners = (0..corners as usize).map(|i| point(ctx, at + 1 + 2 * i));
+        let corners: Vec<_> = corners.collect::<Result<_, _>>()?;
+        let taken = 1 + 2 * corners.len();
+        let area = Area::polygon(corners);
+        (self.center, self.shape) = (Some(area.center), Some(area.shape));
+        Ok(taken)
+    }
+
+    /// One of the options that all forms share. Returns how many arguments it took, 0 if it is none.
+    fn take_option(&mut self, ctx: &Ctx<'a>, at: usize, form: Form) -> Result<usize, Error> {
+        let has_value = at + 1 < ctx.argv.len();
+        match ctx.argv[at].to_ascii_lowercase().as_slice() {
+            b"withdist" => self.with_dist = true,
+            b"withhash" => self.with_hash = true,
+            b"withcoord" => self.with_coord = true,
+            b"any" => self.any = true,
+            b"asc" => self.sort = Sort::Asc,
+            b"desc" => self.sort = Sort::Desc,
+            b"storedist" if form == Form::SearchStore => self.store_dist = true,
+            b"count" if has_value => {
+                let count = ctx.int(at + 1)?;
+                if count <= 0 {
+                    return Err(Error::of("ERR COUNT must be > 0"));
+                }
+                self.count = count as usize;
+                return Ok(2);
+            }
+            option @ (b"store" | b"storedist") if has_value && form.may_store() => {
+                self.store = Some(ctx.argv[at + 1]);
+                self.store_dist = option == b"storedist";
+                return Ok(2);
+            }
+            _ => return Ok(0),
+        }
+        Ok(1)
+    }
+
+    /// FROMMEMBER or FROMLONLAT, not both, and neither with a polygon.
+    fn take_center(
+        &mut self,
+        ctx: &mut Ctx<'a>,
+        at: usize,
+        key_at: usize,
+        exists: bool,
+    ) -> Result<usize, Error> {
+        let left = ctx.argv.len() - at - 1;
+        if matches!(self.shape, Some(Shape::Polygon { .. })) {
+            return Ok(0);
+        }
+        if ctx.is(at, "frommember") && left >= 1 && self.from != Some(Center::Point) {
+            if exists {
+                self.center = Some(place_of_member(ctx, key_at, ctx.argv[at + 1])?);
+            }
+            self.from = Some(Center::Member);
+            return Ok(2);
+        }
+        if ctx.is(at, "fromlonlat") && left >= 2 && self.from != Some(Center::Member) {
+            self.center = Some(point(ctx, at + 1)?);
+            self.from = Some(Center::Point);
+            return Ok(3);
+        }
+        Ok(0)
+    }
+
+    /// BYRADIUS, BYBOX or BYPOLYGON, one of them.
+    fn take_shape(&mut self, ctx: &Ctx, at: usize) -> Result<usize, Error> {
+        let left = ctx.argv.len() - at - 1;
+        let told = self.shape.as_ref();
+        let circle_or_none = matches!(told, None | Some(Shape::Circle { .. }));
+        let box_or_none = matches!(told, None | Some(Shape::Rectangle { .. }));
+        if ctx.is(at, "byradius") && left >= 2 && circle_or_none {
+            self.take_radius(ctx, at + 1)?;
+            return Ok(3);
+        }
+        if ctx.is(at, "bybox") && left >= 3 && box_or_none {
+            self.take_box(ctx, at + 1)?;
+            return Ok(4);
+        }
+        if ctx.is(at, "bypolygon") && left >= 1 && told.is_none() && self.from.is_none() {
+            return Ok(1 + self.take_polygon(ctx, at + 1)?);
+        }
+        Ok(0)
+    }
+
+    /// What contradicts itself, or is missing.
+    fn check(&self, ctx: &Ctx, form: Form) -> CmdResult {
+        if self.store.is_some() && (self.with_dist || self.with_hash || self.with_coord) {
+            return Err(Error::of(if form == Form::SearchStore {
+                "ERR GEOSEARCHSTORE is not compatible with WITHDIST, WITHHASH and WITHCOORD options"
+            } else {
+                "ERR STORE option in GEORADIUS is not compatible with WITHDIST, WITHHASH and WITHCOORD options"
+            }));
+        }
+        let name = || excerpt(ctx.argv[0], 128);
+        let is_polygon = matches!(self.shape, Some(Shape::Polygon { .. }));
+        if form.is_search() && self.from.is_none() && !is_polygon {
+            let text = "ERR exactly one of FROMMEMBER or FROMLONLAT can be specified for";
+            return Err(Error::new(format!("{text} {}", name())));
+        }
+        if form.is_search() && self.shape.is_none() {
+            let text = "ERR exactly one of BYRADIUS and BYBOX can be specified for";
+            return Err(Error::new(format!("{text} {}", name())));
+        }
+        if self.any && self.count == 0 {
+            return Err(Error::of("ERR the ANY argument requires COUNT argument"));
+        }
+        Ok(())
+    }
+}
+
+fn length(ctx: &Ctx, at: usize, text: &'static str) -> Result<f64, Error> {
+    parse_f64(ctx.argv[at]).ok_or(Error::of(text))
+}
+
+/// Where a member of the set at `argv[key_at]` is.
+fn place_of_member(ctx: &mut Ctx, key_at: usize, member: &[u8]) -> Result<Point, Error> {
+    let entry = ctx.server.lookup_no_touch(ctx.client, ctx.argv[key_at]);
+    let score = entry.and_then(|entry| Zset::of(entry).ok()?.score(member));
+    score
+        .map(place_of)
+        .ok_or(Error::of("ERR could not decode requested zset member"))
+}
+
+/// A place that was found; its name is in [`Hits::names`].
+struct Hit {
+    name: Range<usize>,
+    score: f64,
+    place: Point,
+    /// Meters.
+    distance: f64,
+}
+
+#[derive(Default)]
+struct Hits {
+    names: Vec<u8>,
+    hits: Vec<Hit>,
+}
+
+impl Hits {
+    /// Everything in the area, or with `enough` above 0 so many of them.
+    fn find(zset: &Zset, area: &Area, enough: usize) -> Hits {
+        let mut found = Hits::default();
+        for (from, to) in area.score_ranges() {
+            let ranks = zset.score_ranks(&ScoreRange {
+                min: from as f64,
+                max: to as f64,
+                min_exclusive: false,
+                max_exclusive: true,
+            });
+            let walk = zset.try_walk(ranks, false, |name, score| {
+                found.consider(area, name, score);
+                let is_enough = enough > 0 && found.hits.len() >= enough;
+                if is_enough {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+            if walk.is_break() {
+                break;
+            }
+        }
+        found
+    }
+
+    fn consider(&mut self, area: &Area, name: &[u8], score: f64) {
+        let place = place_of(score);
+        let Some(distance) = area.distance_inside(place) else {
+            return;
+        };
+        let start = self.names.len();
+        self.names.extend_from_slice(name);
+        self.hits.push(Hit {
+            name: start..self.names.len(),
+            score,
+            place,
+            distance,
+        });
+    }
+
+    /// Sorts, and keeps the first `count`; 0 keeps all. Places at the same distance stay as they were found.
+    fn arrange(&mut self, sort: Sort, count: usize) {
+        let keep = if count == 0 {
+            self.hits.len()
+        } else {
+            count.min(self.hits.len())
+        };
+        let order = |a: &Hit, b: &Hit| {
+            let by_distance = match sort {
+                Sort::None => Ordering::Equal,
+                Sort::Asc => a.distance.total_cmp(&b.distance),
+                Sort::Desc => b.distance.total_cmp(&a.distance),
+            };
+            by_distance.then(a.name.start.cmp(&b.name.start))
+        };
+        if sort != Sort::None {
+            if 0 < keep && keep < self.hits.len() {
+                self.hits.select_nth_unstable_by(keep - 1, order);
+            }
+            self.hits[..keep].sort_by(order);
+        }
+        self.hits.truncate(keep);
+    }
+
+    fn reply(&self, reply: &mut ReplyBuf, search: &Search) {
+        let Search {
+            with_dist,
+            with_hash,
+            with_coord,
+            unit,
+            ..
+        } = *search;
+        let options = with_dist as usize + with_hash as usize + with_coord as usize;
+        reply.array(self.hits.len());
+        for hit in &self.hits {
+            if options > 0 {
+                reply.array(options + 1);
+            }
+            reply.bulk(&self.names[hit.name.clone()]);
+            if with_dist {
+                reply_distance(reply, hit.distance / unit);
+            }
+            if with_hash {
+                reply.integer(hit.score as i64);
+            }
+            if with_coord {
+                reply_place(reply, hit.place);
+            }
+        }
+    }
+
+    /// A sorted set of the places: with their own scores, or with the distances.
+    fn into_zset(self, search: &Search, limits: &ZsetLimits) -> Zset {
+        let mut result = Accumulator::new(limits.seed, Aggregate::Max);
+        for hit in &self.hits {
+            let score = if search.store_dist {
+                hit.distance / search.unit
+            } else {
+                hit.score
+            };
+            result.accumulate(&self.names[hit.name.clone()], score);
+        }
+        result.finish(limits)
+    }
+}
+
+/// The set is at `argv[key_at]`.
+fn search_generic(ctx: &mut Ctx, key_at: usize, form: Form) -> CmdResult {
+    let key = ctx.argv[key_at];
+    let exists = read_zset(ctx.server, ctx.client, key)?.is_some();
+    let mut search = Search::parse(ctx, key_at, form, exists)?;
+    let area = search
+        .center
+        .zip(search.shape.take())
+        .map(|(center, shape)| Area { center, shape });
+    let mut hits = Hits::default();
+    if let Some(entry) = ctx.server.lookup_no_touch(ctx.client, key)
+        && let Some(area) = area
+    {
+        let enough = if search.any { search.count } else { 0 };
+        hits = Hits::find(Zset::of(entry)?, &area, enough);
+        hits.arrange(search.sort, search.count);
+    }
+    match search.store {
+        None => hits.reply(&mut ctx.client.reply, &search),
+        Some(destination) => store(ctx, destination, hits, &search, form),
+    }
+    Ok(())
+}
+
+/// Counts a change for each place, where ZUNIONSTORE and its like count one.
+fn store(ctx: &mut Ctx, destination: &[u8], hits: Hits, search: &Search, form: Form) {
+    let limits = ZsetLimits::of(ctx.server);
+    let is_search = form == Form::SearchStore;
+    let event = if is_search {
+        "geosearchstore"
+    } else {
+        "georadiusstore"
+    };
+    let len = store_zset(ctx, destination, hits.into_zset(search, &limits), event);
+    ctx.dirty(len.saturating_sub(1) as u64);
+    ctx.client.reply.integer(len as i64);
+}
+
+/// GEOSEARCH key FROMMEMBER member | FROMLONLAT longitude latitude BYRADIUS radius unit | BYBOX width height unit
+/// | BYPOLYGON corners longitude latitude ... [ASC | DESC] [COUNT count [ANY]] [WITHCOORD] [WITHDIST] [WITHHASH]
+fn geosearch(ctx: &mut Ctx) -> CmdResult {
+    search_generic(ctx, 1, Form::Search)
+}
+
+/// GEOSEARCHSTORE destination source ... as GEOSEARCH ... [STOREDIST]
+fn geosearchstore(ctx: &mut Ctx) -> CmdResult {
+    search_generic(ctx, 2, Form::SearchStore)
+}
+
+/// GEORADIUS key longitude latitude radius unit [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count [ANY]] [ASC | DESC]
+/// [STORE key | STOREDIST key]
+fn georadius(ctx: &mut Ctx) -> CmdResult {
+    search_generic(ctx, 1, Form::RadiusOfPoint { may_store: true })
+}
+
+/// GEORADIUS_RO: GEORADIUS without STORE and STOREDIST, for replicas
+fn georadius_ro(ctx: &mut Ctx) -> CmdResult {
+    search_generic(ctx, 1, Form::RadiusOfPoint { may_store: false })
+}
+
+/// GEORADIUSBYMEMBER key member radius unit ... as GEORADIUS
+fn georadiusbymember(ctx: &mut Ctx) -> CmdResult {
+    search_generic(ctx, 1, Form::RadiusOfMember { may_store: true })
+}
+
+/// GEORADIUSBYMEMBER_RO: GEORADIUSBYMEMBER without STORE and STOREDIST, for replicas
+fn georadiusbymember_ro(ctx: &mut Ctx) -> CmdResult {
+    search_generic(ctx, 1, Form::RadiusOfMember { may_store: false })
+}

@@ -1,0 +1,611 @@
+//! One member at a time: adding, removing, asking, popping from either end, picking at random.
+//!
+//! The pops all are [`pop_from_first`]: from the first of some keys that holds a sorted set. They differ in how the
+//! reply is framed, and those that wait (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`) in what they do when there is nothing.
+//! Propagated is always ZPOPMIN or ZPOPMAX of the key that was popped from.
+
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
+use crate::commands::zset::{members_removed, read_zset, reply_member, reply_members, write_zset};
+use crate::db::blocked::{block_for_keys, deadline_from_seconds};
+use crate::db::{Ttl, notify};
+use crate::error::Error;
+use crate::networking::client::flag;
+use crate::networking::reply::ReplyBuf;
+use crate::state::BlockKind;
+use crate::types::zset::{AddFlags, Added, Zset, ZsetLimits};
+use crate::types::{New, Value, kind};
+use crate::util::number::{parse_f64, write_g};
+use crate::util::random::Random;
+
+/// What ZADD and GEOADD are asked for besides the members.
+#[derive(Clone, Copy, Default)]
+pub struct AddOptions {
+    pub flags: AddFlags,
+    /// CH: count updated members too.
+    pub count_changed: bool,
+}
+
+impl AddOptions {
+    /// Takes one option; false if it is none.
+    fn take(&mut self, option: &[u8]) -> bool {
+        let flags = &mut self.flags;
+        match option.to_ascii_lowercase().as_slice() {
+            b"nx" => flags.nx = true,
+            b"xx" => flags.xx = true,
+            b"gt" => flags.gt = true,
+            b"lt" => flags.lt = true,
+            b"incr" => flags.incr = true,
+            b"ch" => self.count_changed = true,
+            _ => return false,
+        }
+        true
+    }
+
+    fn check(&self, members: usize) -> CmdResult {
+        let AddFlags {
+            nx,
+            xx,
+            gt,
+            lt,
+            incr,
+        } = self.flags;
+        if nx && xx {
+            return Err(Error::of(
+                "ERR XX and NX options at the same time are not compatible",
+            ));
+        }
+        if (gt && nx) || (lt && nx) || (gt && lt) {
+            return Err(Error::of(
+                "ERR GT, LT, and/or NX options at the same time are not compatible",
+            ));
+        }
+        if incr && members > 1 {
+            return Err(Error::of(
+                "ERR INCR option supports a single increment-element pair",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// ZADD key [NX | XX] [GT | LT] [CH] [INCR] score member [score member ...]
+pub fn zadd(ctx: &mut Ctx) -> CmdResult {
+    let mut options = AddOptions::default();
+    let mut first = 2;
+    // No option is longer than four letters: most scores aren't even looked at.
+    while first < ctx.argv.len() && ctx.argv[first].len() <= 4 && options.take(ctx.argv[first]) {
+        first += 1;
+    }
+    zadd_generic(ctx, first, options)
+}
+
+/// ZINCRBY key increment member
+pub fn zincrby(ctx: &mut Ctx) -> CmdResult {
+    let mut options = AddOptions::default();
+    options.flags.incr = true;
+    zadd_generic(ctx, 2, options)
+}
+
+/// The pairs of score and member begin at `first`.
+fn zadd_generic(ctx: &mut Ctx, first: usize, options: AddOptions) -> CmdResult {
+    let (pairs, rest) = ctx.argv[first..].as_chunks::<2>();
+    if pairs.is_empty() || !rest.is_empty() {
+        return Err(Error::SYNTAX);
+    }
+    options.check(pairs.len())?;
+    if let [pair] = pairs {
+        return add_members(ctx, options, &[parse_pair(pair)?]);
+    }
+    let members: Vec<_> = pairs.iter().map(parse_pair).collect::<Result<_, _>>()?;
+    add_members(ctx, options, &members)
+}
+
+fn parse_pair<'a>(&[score, member]: &[&'a [u8]; 2]) -> Result<(f64, &'a [u8]), Error> {
+    Ok((parse_f64(score).ok_or(Error::NOT_FLOAT)?, member))
+}
+
+/// What became of the members of one ZADD.
+struct Tally {
+    added: u64,
+    updated: u64,
+    last: Added,
+}
+
+impl Tally {
+    fn add_all(
+        zset: &mut Zset,
+        members: &[(f64, &[u8])],
+        flags: AddFlags,
+        limits: &ZsetLimits,
+    ) -> Tally {
+        let mut tally = Tally::nothing();
+        for &(score, member) in members {
+            tally.last = zset.add(member, score, flags, limits);
+            tally.added += matches!(tally.last, Added::New(_)) as u64;
+            tally.updated += matches!(tally.last, Added::Updated(_)) as u64;
+        }
+        tally
+    }
+
+    fn nothing() -> Tally {
+        Tally {
+            added: 0,
+            updated: 0,
+            last: Added::Nothing,
+        }
+    }
+}
+
+/// Adds members to the set at `argv[1]` and replies as ZADD does. With INCR there is one member.
+pub fn add_members(ctx: &mut Ctx, options: AddOptions, members: &[(f64, &[u8])]) -> CmdResult {
+    let (key, flags) = (ctx.argv[1], options.flags);
+    let limits = ZsetLimits::of(ctx.server);
+    let tally = match write_zset(ctx.server, ctx.client, key)? {
+        Some(zset) => {
+            zset.expect(members.len(), &limits);
+            Tally::add_all(zset, members, flags, &limits)
+        }
+        None if flags.xx => Tally::nothing(),
+        None => {
+            let longest = members
+                .iter()
+                .map(|(_, member)| member.len())
+                .max()
+                .unwrap_or(0);
+            let mut zset = Zset::new(members.len(), longest, &limits);
+            let tally = Tally::add_all(&mut zset, members, flags, &limits);
+            let value = New::Obj(Value::Zset(zset));
+            ctx.server
+                .set_key(ctx.client.db, key, kind::ZSET, value, Ttl::Clear);
+            tally
+        }
+    };
+    if tally.last == Added::Nan {
+        return Err(Error::of("ERR resulting score is not a number (NaN)"));
+    }
+    let changed = tally.added + tally.updated;
+    if changed > 0 {
+        ctx.dirty(changed);
+        ctx.changed(key, notify::ZSET, if flags.incr { "zincr" } else { "zadd" });
+    }
+    let reply = &mut ctx.client.reply;
+    match tally.last {
+        _ if !flags.incr => {
+            let count = if options.count_changed {
+                changed
+            } else {
+                tally.added
+            };
+            reply.integer(count as i64);
+        }
+        Added::New(score) | Added::Updated(score) | Added::Same(score) => reply.double(score),
+        Added::Nothing | Added::Nan => reply.null(),
+    }
+    Ok(())
+}
+
+/// ZREM key member [member ...]
+pub fn zrem(ctx: &mut Ctx) -> CmdResult {
+    let key = ctx.argv[1];
+    let Some(zset) = write_zset(ctx.server, ctx.client, key)? else {
+        ctx.client.reply.integer(0);
+        return Ok(());
+    };
+    let removed = ctx.argv[2..]
+        .iter()
+        .filter(|member| zset.remove(member).is_some())
+        .count();
+    let is_empty = zset.is_empty();
+    members_removed(ctx, key, "zrem", removed, is_empty);
+    ctx.client.reply.integer(removed as i64);
+    Ok(())
+}
+
+/// ZCARD key
+pub fn zcard(ctx: &mut Ctx) -> CmdResult {
+    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    ctx.client.reply.integer(zset.map_or(0, Zset::len) as i64);
+    Ok(())
+}
+
+/// ZSCORE key member
+pub fn zscore(ctx: &mut Ctx) -> CmdResult {
+    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    match zset.and_then(|zset| zset.score(ctx.argv[2])) {
+        Some(score) => ctx.client.reply.double(score),
+        None => ctx.client.reply.null(),
+    }
+    Ok(())
+}
+
+/// ZMSCORE key member [member ...]
+pub fn zmscore(ctx: &mut Ctx) -> CmdResult {
+    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    reply.array(ctx.argv.len() - 2);
+    for member in &ctx.argv[2..] {
+        match zset.and_then(|zset| zset.score(member)) {
+            Some(score) => reply.double(score),
+            None => reply.null(),
+        }
+    }
+    Ok(())
+}
+
+/// ZRANK key member [WITHSCORE]
+pub fn zrank(ctx: &mut Ctx) -> CmdResult {
+    zrank_generic(ctx, false)
+}
+
+/// ZREVRANK key member [WITHSCORE]
+pub fn zrevrank(ctx: &mut Ctx) -> CmdResult {
+    zrank_generic(ctx, true)
+}
+
+fn zrank_generic(ctx: &mut Ctx, reverse: bool) -> CmdResult {
+    let with_score = match ctx.argv.len() {
+        3 => false,
+        4 if ctx.is(3, "withscore") => true,
+        4 => return Err(Error::SYNTAX),
+        _ => return Err(Error::arity(ctx.cmd.name)),
+    };
+    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let found = zset.and_then(|zset| zset.rank(ctx.argv[2], reverse));
+    let reply = &mut ctx.client.reply;
+    match found {
+        Some((rank, score)) if with_score => {
+            reply.array(2);
+            reply.integer(rank as i64);
+            reply.double(score);
+        }
+        Some((rank, _)) => reply.integer(rank as i64),
+        None if with_score => reply.null_array(),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
+/// Which end members are popped from.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Min,
+    Max,
+}
+
+impl End {
+    fn event(self) -> &'static str {
+        if self == End::Min {
+            "zpopmin"
+        } else {
+            "zpopmax"
+        }
+    }
+
+    /// The command that pops there.
+    fn command(self) -> &'static [u8] {
+        if self == End::Min {
+            b"ZPOPMIN"
+        } else {
+            b"ZPOPMAX"
+        }
+    }
+
+    fn parse(ctx: &Ctx, at: usize) -> Result<End, Error> {
+        match () {
+            _ if ctx.is(at, "min") => Ok(End::Min),
+            _ if ctx.is(at, "max") => Ok(End::Max),
+            _ => Err(Error::SYNTAX),
+        }
+    }
+}
+
+/// How popped members are framed.
+#[derive(Clone, Copy)]
+enum Frame {
+    /// member, score, member, score ...: ZPOPMIN, with a count only in RESP2
+    Flat,
+    /// [member, score] ...: ZPOPMIN with a count in RESP3
+    Pairs,
+    /// key, member, score: BZPOPMIN
+    KeyFlat,
+    /// key, [[member, score] ...]: ZMPOP
+    KeyPairs,
+}
+
+impl Frame {
+    fn begin(self, reply: &mut ReplyBuf, key: &[u8], len: usize) {
+        match self {
+            Frame::Flat => reply.array(2 * len),
+            Frame::Pairs => reply.array(len),
+            Frame::KeyFlat => {
+                reply.array(2 * len + 1);
+                reply.bulk(key);
+            }
+            Frame::KeyPairs => {
+                reply.array(2);
+                reply.bulk(key);
+                reply.array(len);
+            }
+        }
+    }
+
+    fn has_pairs(self) -> bool {
+        matches!(self, Frame::Pairs | Frame::KeyPairs)
+    }
+}
+
+/// Pops up to `count` members from the first of `keys` that holds any, and replies them. Returns that key and their
+/// number; with `None` nothing was replied.
+fn pop_from_first<'a>(
+    ctx: &mut Ctx<'a>,
+    keys: &[&'a [u8]],
+    end: End,
+    count: usize,
+    frame: Frame,
+) -> Result<Option<(&'a [u8], usize)>, Error> {
+    for &key in keys {
+        let Some(zset) = write_zset(ctx.server, ctx.client, key)? else {
+            continue;
+        };
+        let count = count.min(zset.len());
+        let reply = &mut ctx.client.reply;
+        frame.begin(reply, key, count);
+        zset.pop(end == End::Max, count, |member, score| {
+            if frame.has_pairs() {
+                reply.array(2);
+            }
+            reply.bulk(member);
+            reply.double(score);
+        });
+        let is_empty = zset.is_empty();
+        members_removed(ctx, key, end.event(), count, is_empty);
+        return Ok(Some((key, count)));
+    }
+    Ok(None)
+}
+
+/// ZPOPMIN key [count]
+pub fn zpopmin(ctx: &mut Ctx) -> CmdResult {
+    zpop_generic(ctx, End::Min)
+}
+
+/// ZPOPMAX key [count]
+pub fn zpopmax(ctx: &mut Ctx) -> CmdResult {
+    zpop_generic(ctx, End::Max)
+}
+
+fn zpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
+    let (count, frame) = match ctx.argv.len() {
+        2 => (1, Frame::Flat),
+        3 => {
+            let frame = if ctx.client.reply.resp3 {
+                Frame::Pairs
+            } else {
+                Frame::Flat
+            };
+            let text = "ERR value is out of range, must be positive";
+            (ctx.int_in(2, 0, i64::MAX, text)? as usize, frame)
+        }
+        _ => return Err(Error::SYNTAX),
+    };
+    if pop_from_first(ctx, &ctx.argv[1..2], end, count, frame)?.is_none() {
+        ctx.client.reply.array(0);
+    }
+    Ok(())
+}
+
+/// The arguments of ZMPOP and BZMPOP from `numkeys` on.
+struct MultiPop<'a> {
+    keys: &'a [&'a [u8]],
+    end: End,
+    count: usize,
+}
+
+impl<'a> MultiPop<'a> {
+    fn parse(ctx: &Ctx<'a>, at: usize) -> Result<MultiPop<'a>, Error> {
+        let numkeys = ctx.int_in(at, 1, i64::MAX, "ERR numkeys should be greater than 0")? as usize;
+        let argv = ctx.argv;
+        // The end stands behind the keys.
+        let end_at = (at + 1)
+            .checked_add(numkeys)
+            .filter(|end_at| *end_at < argv.len());
+        let end_at = end_at.ok_or(Error::SYNTAX)?;
+        let end = End::parse(ctx, end_at)?;
+        let count = match argv.len() - end_at - 1 {
+            0 => 1,
+            n if n >= 2 && ctx.is(end_at + 1, "count") => {
+                let text = "ERR count should be greater than 0";
+                let count = ctx.int_in(end_at + 2, 1, i64::MAX, text)?;
+                if n > 2 {
+                    return Err(Error::SYNTAX);
+                }
+                count as usize
+            }
+            _ => return Err(Error::SYNTAX),
+        };
+        Ok(MultiPop {
+            keys: &argv[at + 1..end_at],
+            end,
+            count,
+        })
+    }
+
+    /// False if there was nothing to pop.
+    fn run(&self, ctx: &mut Ctx<'a>) -> Result<bool, Error> {
+        let popped = pop_from_first(ctx, self.keys, self.end, self.count, Frame::KeyPairs)?;
+        if let Some((key, count)) = popped {
+            ctx.rewrite(&[self.end.command(), key, count.to_string().as_bytes()]);
+        }
+        Ok(popped.is_some())
+    }
+}
+
+/// ZMPOP numkeys key [key ...] MIN | MAX [COUNT count]
+pub fn zmpop(ctx: &mut Ctx) -> CmdResult {
+    if !MultiPop::parse(ctx, 1)?.run(ctx)? {
+        ctx.client.reply.null_array();
+    }
+    Ok(())
+}
+
+/// BZMPOP timeout numkeys key [key ...] MIN | MAX [COUNT count]
+pub fn bzmpop(ctx: &mut Ctx) -> CmdResult {
+    let wanted = MultiPop::parse(ctx, 2)?;
+    let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[1])?;
+    if !wanted.run(ctx)? {
+        wait_for_zset(ctx, wanted.keys, deadline_ms);
+    }
+    Ok(())
+}
+
+/// BZPOPMIN key [key ...] timeout
+pub fn bzpopmin(ctx: &mut Ctx) -> CmdResult {
+    bzpop_generic(ctx, End::Min)
+}
+
+/// BZPOPMAX key [key ...] timeout
+pub fn bzpopmax(ctx: &mut Ctx) -> CmdResult {
+    bzpop_generic(ctx, End::Max)
+}
+
+fn bzpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
+    let last = ctx.argv.len() - 1;
+    let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[last])?;
+    let keys = &ctx.argv[1..last];
+    match pop_from_first(ctx, keys, end, 1, Frame::KeyFlat)? {
+        Some((key, _)) => ctx.rewrite(&[end.command(), key]),
+        None => wait_for_zset(ctx, keys, deadline_ms),
+    }
+    Ok(())
+}
+
+/// Wait until one of `keys` is a sorted set. Where nobody can wait, the time is over at once.
+fn wait_for_zset(ctx: &mut Ctx, keys: &[&[u8]], deadline_ms: i64) {
+    if ctx.client.has(flag::DENY_BLOCKING) {
+        return ctx.client.reply.null_array();
+    }
+    block_for_keys(
+        ctx.server,
+        ctx.client,
+        BlockKind::Zset,
+        ctx.argv,
+        keys,
+        deadline_ms,
+        false,
+    );
+}
+
+/// Random members that are drawn between two looks at whether the client is still there.
+const SAMPLE_BATCH: usize = 1024;
+
+/// ZRANDMEMBER key [count [WITHSCORES]]
+pub fn zrandmember(ctx: &mut Ctx) -> CmdResult {
+    if ctx.argv.len() > 2 {
+        return zrandmember_with_count(ctx);
+    }
+    let mut rng = Random::from_seed(ctx.server.rng.next_u64());
+    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    match zset {
+        Some(zset) => {
+            let mut below = |n: usize| rng.below(n as u64) as usize;
+            zset.sample(1, &mut below, |member, _| reply.bulk(member));
+        }
+        None => reply.null(),
+    }
+    Ok(())
+}
+
+/// A negative count draws each member anew, so one may come again.
+fn zrandmember_with_count(ctx: &mut Ctx) -> CmdResult {
+    let count = ctx.int(2)?;
+    if count == i64::MIN {
+        let (min, max) = (-i64::MAX, i64::MAX);
+        let text = format!("ERR value is out of range, value must between {min} and {max}");
+        return Err(Error::new(text));
+    }
+    let with_scores = ctx.argv.len() > 3;
+    if ctx.argv.len() > 4 || with_scores && !ctx.is(3, "withscores") {
+        return Err(Error::SYNTAX);
+    }
+    if with_scores && count.unsigned_abs() > i64::MAX as u64 / 2 {
+        return Err(Error::OUT_OF_RANGE);
+    }
+    let mut rng = Random::from_seed(ctx.server.rng.next_u64());
+    let mut below = |n: usize| rng.below(n as u64) as usize;
+    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let c = &mut *ctx.client;
+    let Some(zset) = zset else {
+        c.reply.array(0);
+        return Ok(());
+    };
+    let mut left = count.unsigned_abs() as usize;
+    if count >= 0 {
+        let count = left.min(zset.len());
+        reply_members(&mut c.reply, count, with_scores);
+        zset.sample_unique(count, &mut below, |member, score| {
+            reply_member(&mut c.reply, member, score, with_scores);
+        });
+        return Ok(());
+    }
+    reply_members(&mut c.reply, left, with_scores);
+    while left > 0 && !c.has(flag::CLOSE_ASAP) {
+        let batch = left.min(SAMPLE_BATCH);
+        zset.sample(batch, &mut below, |member, score| {
+            reply_member(&mut c.reply, member, score, with_scores);
+        });
+        left -= batch;
+    }
+    Ok(())
+}
+
+/// ZSCAN key cursor [MATCH pattern] [COUNT count] [NOSCORES]
+pub fn zscan(ctx: &mut Ctx) -> CmdResult {
+    let mut cursor = parse_cursor(ctx.argv[2])?;
+    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let reply = &mut ctx.client.reply;
+    let Some(zset) = zset else {
+        reply.array(2);
+        reply.bulk(b"0");
+        reply.array(0);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(ctx.argv, 3, ScanOf::Scores)?;
+    // The cursor comes first and is known last, so what was found is written aside.
+    let mut found = ReplyBuf::new(reply.resp3);
+    let (mut seen, mut len) = (0, 0);
+    let in_tree = matches!(zset, Zset::Tree(_));
+    for _ in 0..options.max_buckets() {
+        cursor = zset.scan(cursor, |member, score| {
+            seen += 1;
+            if options.matches(member) {
+                found.bulk(member);
+                len += 1;
+                if !options.no_values {
+                    reply_scanned_score(&mut found, score, in_tree);
+                    len += 1;
+                }
+            }
+        });
+        if cursor == 0 || seen >= options.count {
+            break;
+        }
+    }
+    reply.array(2);
+    reply.bulk(cursor.to_string().as_bytes());
+    reply.array(len);
+    reply.append(&mut found);
+    Ok(())
+}
+
+/// ZSCAN shows the scores of a big set with 17 digits, as Redis does: 1.1 is 1.1000000000000001.
+fn reply_scanned_score(reply: &mut ReplyBuf, score: f64, in_tree: bool) {
+    let mut text = Vec::with_capacity(24);
+    if in_tree {
+        write_g(&mut text, score, 17);
+    } else {
+        crate::util::number::write_f64(&mut text, score);
+    }
+    reply.bulk(&text);
+}

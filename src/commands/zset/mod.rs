@@ -1,0 +1,211 @@
+//! Sorted sets. The commands stand in three files, by idea:
+//!
+//! ```text
+//!   members   one member at a time: ZADD, ZINCRBY, ZREM, ZSCORE, ZRANK, pops that wait or don't, random ones, ZSCAN
+//!   ranges    many by rank, score or bytes: ZRANGE and its older names, ZRANGESTORE, ZCOUNT, ZREMRANGEBY...
+//!   combine   several sets: ZUNION, ZINTER, ZDIFF, stored, replied or only counted
+//! ```
+//!
+//! Here are the rows, and what the three share: finding the set, writing members into a reply, storing a result,
+//! telling that members went. The geo commands (`commands::geo`) are built on the same.
+//!
+//! Members with scores are a flat array in RESP2 and an array of pairs in RESP3, never a map: their order matters.
+
+mod combine;
+mod members;
+mod ranges;
+
+use crate::commands::command::*;
+use crate::commands::ctx::Ctx;
+use crate::commands::zset::combine::*;
+use crate::commands::zset::members::*;
+use crate::commands::zset::ranges::*;
+use crate::db::{Ttl, notify};
+use crate::error::Error;
+use crate::networking::client::Client;
+use crate::networking::reply::ReplyBuf;
+use crate::state::Server;
+use crate::types::zset::{Zset, ZsetLimits};
+use crate::types::{New, Value, kind};
+
+pub use members::{AddOptions, add_members};
+
+pub const TABLE: &[Command] = &[
+    cmd("bzmpop", bzmpop, -5, WRITE | BLOCKING, SORTEDSET).keys(&[key(
+        RW | ACCESS | DELETE,
+        index(2),
+        keynum(0, 1, 1),
+    )]),
+    cmd("bzpopmax", bzpopmax, -3, WRITE | BLOCKING | FAST, SORTEDSET).keys(&[key(
+        RW | ACCESS | DELETE,
+        index(1),
+        range(-2, 1, 0),
+    )]),
+    cmd("bzpopmin", bzpopmin, -3, WRITE | BLOCKING | FAST, SORTEDSET).keys(&[key(
+        RW | ACCESS | DELETE,
+        index(1),
+        range(-2, 1, 0),
+    )]),
+    cmd("zadd", zadd, -4, WRITE | DENYOOM | FAST, SORTEDSET).keys(&[key_at(1, RW | UPDATE)]),
+    cmd("zcard", zcard, 2, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO)]),
+    cmd("zcount", zcount, 4, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zdiff", zdiff, -3, READONLY, SORTEDSET).keys(&[key(
+        RO | ACCESS,
+        index(1),
+        keynum(0, 1, 1),
+    )]),
+    cmd("zdiffstore", zdiffstore, -4, WRITE | DENYOOM, SORTEDSET).keys(&[
+        key_at(1, OW | UPDATE),
+        key(RO | ACCESS, index(2), keynum(0, 1, 1)),
+    ]),
+    cmd("zincrby", zincrby, 4, WRITE | DENYOOM | FAST, SORTEDSET)
+        .keys(&[key_at(1, RW | ACCESS | UPDATE)]),
+    cmd("zinter", zinter, -3, READONLY, SORTEDSET).keys(&[key(
+        RO | ACCESS,
+        index(1),
+        keynum(0, 1, 1),
+    )]),
+    cmd("zintercard", zintercard, -3, READONLY, SORTEDSET).keys(&[key(
+        RO | ACCESS,
+        index(1),
+        keynum(0, 1, 1),
+    )]),
+    cmd("zinterstore", zinterstore, -4, WRITE | DENYOOM, SORTEDSET).keys(&[
+        key_at(1, OW | UPDATE),
+        key(RO | ACCESS, index(2), keynum(0, 1, 1)),
+    ]),
+    cmd("zlexcount", zlexcount, 4, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zmpop", zmpop, -4, WRITE, SORTEDSET).keys(&[key(
+        RW | ACCESS | DELETE,
+        index(1),
+        keynum(0, 1, 1),
+    )]),
+    cmd("zmscore", zmscore, -3, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zpopmax", zpopmax, -2, WRITE | FAST, SORTEDSET).keys(&[key_at(1, RW | ACCESS | DELETE)]),
+    cmd("zpopmin", zpopmin, -2, WRITE | FAST, SORTEDSET).keys(&[key_at(1, RW | ACCESS | DELETE)]),
+    cmd("zrandmember", zrandmember, -2, READONLY, SORTEDSET)
+        .keys(&[key_at(1, RO | ACCESS)])
+        .tips(&["nondeterministic_output"]),
+    cmd("zrange", zrange, -4, READONLY, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zrangebylex", zrangebylex, -4, READONLY, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zrangebyscore", zrangebyscore, -4, READONLY, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zrangestore", zrangestore, -5, WRITE | DENYOOM, SORTEDSET)
+        .keys(&[key_at(1, OW | UPDATE), key_at(2, RO | ACCESS)]),
+    cmd("zrank", zrank, -3, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zrem", zrem, -3, WRITE | FAST, SORTEDSET).keys(&[key_at(1, RW | DELETE)]),
+    cmd("zremrangebylex", zremrangebylex, 4, WRITE, SORTEDSET).keys(&[key_at(1, RW | DELETE)]),
+    cmd("zremrangebyrank", zremrangebyrank, 4, WRITE, SORTEDSET).keys(&[key_at(1, RW | DELETE)]),
+    cmd("zremrangebyscore", zremrangebyscore, 4, WRITE, SORTEDSET).keys(&[key_at(1, RW | DELETE)]),
+    cmd("zrevrange", zrevrange, -4, READONLY, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zrevrangebylex", zrevrangebylex, -4, READONLY, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd(
+        "zrevrangebyscore",
+        zrevrangebyscore,
+        -4,
+        READONLY,
+        SORTEDSET,
+    )
+    .keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zrevrank", zrevrank, -3, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zscan", zscan, -3, READONLY, SORTEDSET)
+        .keys(&[key_at(1, RO | ACCESS)])
+        .tips(&["nondeterministic_output"]),
+    cmd("zscore", zscore, 3, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zunion", zunion, -3, READONLY, SORTEDSET).keys(&[key(
+        RO | ACCESS,
+        index(1),
+        keynum(0, 1, 1),
+    )]),
+    cmd("zunionstore", zunionstore, -4, WRITE | DENYOOM, SORTEDSET).keys(&[
+        key_at(1, OW | UPDATE),
+        key(RO | ACCESS, index(2), keynum(0, 1, 1)),
+    ]),
+];
+
+impl ZsetLimits {
+    pub fn of(server: &Server) -> ZsetLimits {
+        ZsetLimits {
+            max_entries: server.config.zset_max_listpack_entries,
+            max_value: server.config.zset_max_listpack_value,
+            seed: server.seed,
+        }
+    }
+}
+
+/// The sorted set at `key`, to be read. WRONGTYPE if there is something else.
+#[inline]
+pub fn read_zset<'s>(
+    server: &'s mut Server,
+    c: &Client,
+    key: &[u8],
+) -> Result<Option<&'s Zset>, Error> {
+    server.lookup_read(c, key).map(Zset::of).transpose()
+}
+
+/// The sorted set at `key`, to be changed.
+#[inline]
+pub fn write_zset<'s>(
+    server: &'s mut Server,
+    c: &Client,
+    key: &[u8],
+) -> Result<Option<&'s mut Zset>, Error> {
+    server.lookup_write(c, key).map(Zset::of_mut).transpose()
+}
+
+/// Begins an array of members.
+fn reply_members(reply: &mut ReplyBuf, len: usize, with_scores: bool) {
+    let flat = with_scores && !reply.resp3;
+    reply.array(if flat { 2 * len } else { len });
+}
+
+/// One of them, with its score or without.
+#[inline]
+fn reply_member(reply: &mut ReplyBuf, member: &[u8], score: f64, with_scores: bool) {
+    if with_scores && reply.resp3 {
+        reply.array(2);
+    }
+    reply.bulk(member);
+    if with_scores {
+        reply.double(score);
+    }
+}
+
+/// Gives a computed set to `key`, whatever that held, and tells `event`. An empty one only removes the key. Returns the set's
+/// length.
+pub fn store_zset(ctx: &mut Ctx, key: &[u8], zset: Zset, event: &'static str) -> usize {
+    let (db, len) = (ctx.client.db, zset.len());
+    if len > 0 {
+        let value = New::Obj(Value::Zset(zset));
+        ctx.server.set_key(db, key, kind::ZSET, value, Ttl::Clear);
+        ctx.changed(key, notify::ZSET, event);
+        ctx.dirty(1);
+    } else {
+        remove_destination(ctx, key);
+    }
+    len
+}
+
+/// An empty result leaves no key behind, not even the old one.
+pub fn remove_destination(ctx: &mut Ctx, key: &[u8]) {
+    let lazy = ctx.server.config.lazyfree_lazy_server_del;
+    if ctx.server.delete_key(ctx.client.db, key, lazy) {
+        ctx.changed(key, notify::GENERIC, "del");
+        ctx.dirty(1);
+    }
+}
+
+/// Tells that `removed` members went, and removes the key with the last one.
+fn members_removed(ctx: &mut Ctx, key: &[u8], event: &'static str, removed: usize, is_empty: bool) {
+    if removed == 0 {
+        return;
+    }
+    let db = ctx.client.db;
+    if is_empty {
+        ctx.server.delete_key(db, key, false);
+    }
+    ctx.changed(key, notify::ZSET, event);
+    if is_empty {
+        ctx.server.notify(notify::GENERIC, "del", key, db);
+    }
+    ctx.dirty(removed as u64);
+}
