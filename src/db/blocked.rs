@@ -423,3 +423,6 @@ pub fn run_postponed(server: &mut Server, c: &mut Client) {
         run_kept(server, c, &blocked);
     }
 }
+
+#[cfg(test)]
+mod tests;

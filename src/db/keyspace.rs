@@ -123,12 +123,7 @@ impl Server {
             crate::commands::multi::touch_all_watched(self, by.as_deref_mut(), db, None);
             self.signal_all_ready(db);
         }
-        let removed = self.empty_dbs(which, lazy);
-        match which {
-            Some(db) => self.signal_all_ready(db),
-            None => (0..self.dbs.len() as u32).for_each(|db| self.signal_all_ready(db)),
-        }
-        removed
+        self.empty_dbs(which, lazy)
     }
 
     /// Exchange two databases: their keys, not the clients that watch or wait.
