@@ -18,9 +18,7 @@ use std::ops::{ControlFlow, Range};
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::commands::keys;
-use crate::commands::zset::{
-    AddOptions, add_members, read_zset, store_zset,
-};
+use crate::commands::zset::{AddOptions, add_members, read_zset, store_zset};
 use crate::error::{Error, excerpt};
 use crate::networking::reply::ReplyBuf;
 use crate::types::zset::{Accumulator, Aggregate, ScoreRange, Zset, ZsetLimits};
@@ -84,11 +82,17 @@ pub const TABLE: &[Command] = &[
 
 /// A longitude and a latitude at `at`.
 fn point(ctx: &Ctx, at: usize) -> Result<Point, Error> {
-    let point = Point { longitude: ctx.float(at)?, latitude: ctx.float(at + 1)? };
+    let point = Point {
+        longitude: ctx.float(at)?,
+        latitude: ctx.float(at + 1)?,
+    };
     if geo::is_valid(point) {
         return Ok(point);
     }
-    let Point { longitude, latitude } = point;
+    let Point {
+        longitude,
+        latitude,
+    } = point;
     let text = format!("ERR invalid longitude,latitude pair {longitude:.6},{latitude:.6}");
     Err(Error::new(text))
 }
@@ -100,7 +104,9 @@ fn unit(ctx: &Ctx, at: usize) -> Result<f64, Error> {
         _ if ctx.is(at, "km") => Ok(1000.0),
         _ if ctx.is(at, "ft") => Ok(0.3048),
         _ if ctx.is(at, "mi") => Ok(1609.34),
-        _ => Err(Error::of("ERR unsupported unit provided. please use M, KM, FT, MI")),
+        _ => Err(Error::of(
+            "ERR unsupported unit provided. please use M, KM, FT, MI",
+        )),
     }
 }
 
@@ -126,7 +132,13 @@ fn reply_distance(reply: &mut ReplyBuf, distance: f64) {
 }
 
 /// Longitude and latitude with 17 decimals, less the zeros at the end.
-fn reply_place(reply: &mut ReplyBuf, Point { longitude, latitude }: Point) {
+fn reply_place(
+    reply: &mut ReplyBuf,
+    Point {
+        longitude,
+        latitude,
+    }: Point,
+) {
     reply.array(2);
     for degrees in [longitude, latitude] {
         let text = format!("{degrees:.17}");
@@ -153,7 +165,9 @@ fn geoadd(ctx: &mut Ctx) -> CmdResult {
         return Err(Error::SYNTAX);
     }
     let member = |i: usize| Ok((geo::encode(point(ctx, first + 3 * i)?) as f64, places[i][2]));
-    let members: Vec<_> = (0..places.len()).map(member).collect::<Result<_, Error>>()?;
+    let members: Vec<_> = (0..places.len())
+        .map(member)
+        .collect::<Result<_, Error>>()?;
     add_members(ctx, options, &members)
 }
 
@@ -207,9 +221,13 @@ fn geopos(ctx: &mut Ctx) -> CmdResult {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// GEORADIUS; may store unless it is the `_RO` form.
-    RadiusOfPoint { may_store: bool },
+    RadiusOfPoint {
+        may_store: bool,
+    },
     /// GEORADIUSBYMEMBER
-    RadiusOfMember { may_store: bool },
+    RadiusOfMember {
+        may_store: bool,
+    },
     Search,
     SearchStore,
 }
@@ -262,7 +280,12 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     /// The set is at `argv[key_at]`, if it `exists`.
-    fn parse(ctx: &mut Ctx<'a>, key_at: usize, form: Form, exists: bool) -> Result<Search<'a>, Error> {
+    fn parse(
+        ctx: &mut Ctx<'a>,
+        key_at: usize,
+        form: Form,
+        exists: bool,
+    ) -> Result<Search<'a>, Error> {
         let mut search = Search {
             from: None,
             center: None,
@@ -281,7 +304,8 @@ impl<'a> Search<'a> {
         while at < ctx.argv.len() {
             let mut taken = search.take_option(ctx, at, form)?;
             if taken == 0 && form.is_search() {
-                taken = search.take_center(ctx, at, key_at, exists)? + search.take_shape(ctx, at)?;
+                taken =
+                    search.take_center(ctx, at, key_at, exists)? + search.take_shape(ctx, at)?;
             }
             if taken == 0 {
                 return Err(Error::SYNTAX);
@@ -326,7 +350,9 @@ impl<'a> Search<'a> {
             return Err(Error::of("ERR radius cannot be negative"));
         }
         self.unit = unit(ctx, at + 1)?;
-        self.shape = Some(Shape::Circle { radius: radius * self.unit });
+        self.shape = Some(Shape::Circle {
+            radius: radius * self.unit,
+        });
         Ok(())
     }
 
@@ -347,7 +373,9 @@ impl<'a> Search<'a> {
         let corners = ctx.int(at)?;
         let most = ((ctx.argv.len() - at - 1) / 2) as i64;
         if !(3..=most).contains(&corners) {
-            return Err(Error::of("ERR GEOSEARCH BYPOLYGON must have at least 3 vertices"));
+            return Err(Error::of(
+                "ERR GEOSEARCH BYPOLYGON must have at least 3 vertices",
+            ));
         }
         let corners = (0..corners as usize).map(|i| point(ctx, at + 1 + 2 * i));
         let corners: Vec<_> = corners.collect::<Result<_, _>>()?;
@@ -467,7 +495,9 @@ fn length(ctx: &Ctx, at: usize, text: &'static str) -> Result<f64, Error> {
 fn place_of_member(ctx: &mut Ctx, key_at: usize, member: &[u8]) -> Result<Point, Error> {
     let entry = ctx.server.lookup_no_touch(ctx.client, ctx.argv[key_at]);
     let score = entry.and_then(|entry| Zset::of(entry).ok()?.score(member));
-    score.map(place_of).ok_or(Error::of("ERR could not decode requested zset member"))
+    score
+        .map(place_of)
+        .ok_or(Error::of("ERR could not decode requested zset member"))
 }
 
 /// A place that was found; its name is in [`Hits::names`].
@@ -499,7 +529,11 @@ impl Hits {
             let walk = zset.try_walk(ranks, false, |name, score| {
                 found.consider(area, name, score);
                 let is_enough = enough > 0 && found.hits.len() >= enough;
-                if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if is_enough {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             });
             if walk.is_break() {
                 break;
@@ -510,15 +544,26 @@ impl Hits {
 
     fn consider(&mut self, area: &Area, name: &[u8], score: f64) {
         let place = place_of(score);
-        let Some(distance) = area.distance_inside(place) else { return };
+        let Some(distance) = area.distance_inside(place) else {
+            return;
+        };
         let start = self.names.len();
         self.names.extend_from_slice(name);
-        self.hits.push(Hit { name: start..self.names.len(), score, place, distance });
+        self.hits.push(Hit {
+            name: start..self.names.len(),
+            score,
+            place,
+            distance,
+        });
     }
 
     /// Sorts, and keeps the first `count`; 0 keeps all. Places at the same distance stay as they were found.
     fn arrange(&mut self, sort: Sort, count: usize) {
-        let keep = if count == 0 { self.hits.len() } else { count.min(self.hits.len()) };
+        let keep = if count == 0 {
+            self.hits.len()
+        } else {
+            count.min(self.hits.len())
+        };
         let order = |a: &Hit, b: &Hit| {
             let by_distance = match sort {
                 Sort::None => Ordering::Equal,
@@ -537,7 +582,13 @@ impl Hits {
     }
 
     fn reply(&self, reply: &mut ReplyBuf, search: &Search) {
-        let Search { with_dist, with_hash, with_coord, unit, .. } = *search;
+        let Search {
+            with_dist,
+            with_hash,
+            with_coord,
+            unit,
+            ..
+        } = *search;
         let options = with_dist as usize + with_hash as usize + with_coord as usize;
         reply.array(self.hits.len());
         for hit in &self.hits {
@@ -561,7 +612,11 @@ impl Hits {
     fn into_zset(self, search: &Search, limits: &ZsetLimits) -> Zset {
         let mut result = Accumulator::new(limits.seed, Aggregate::Max);
         for hit in &self.hits {
-            let score = if search.store_dist { hit.distance / search.unit } else { hit.score };
+            let score = if search.store_dist {
+                hit.distance / search.unit
+            } else {
+                hit.score
+            };
             result.accumulate(&self.names[hit.name.clone()], score);
         }
         result.finish(limits)
@@ -573,7 +628,10 @@ fn search_generic(ctx: &mut Ctx, key_at: usize, form: Form) -> CmdResult {
     let key = ctx.argv[key_at];
     let exists = read_zset(ctx.server, ctx.client, key)?.is_some();
     let mut search = Search::parse(ctx, key_at, form, exists)?;
-    let area = search.center.zip(search.shape.take()).map(|(center, shape)| Area { center, shape });
+    let area = search
+        .center
+        .zip(search.shape.take())
+        .map(|(center, shape)| Area { center, shape });
     let mut hits = Hits::default();
     if let Some(entry) = ctx.server.lookup_no_touch(ctx.client, key)
         && let Some(area) = area
@@ -593,7 +651,11 @@ fn search_generic(ctx: &mut Ctx, key_at: usize, form: Form) -> CmdResult {
 fn store(ctx: &mut Ctx, destination: &[u8], hits: Hits, search: &Search, form: Form) {
     let limits = ZsetLimits::of(ctx.server);
     let is_search = form == Form::SearchStore;
-    let event = if is_search { "geosearchstore" } else { "georadiusstore" };
+    let event = if is_search {
+        "geosearchstore"
+    } else {
+        "georadiusstore"
+    };
     let len = store_zset(ctx, destination, hits.into_zset(search, &limits), event);
     ctx.dirty(len.saturating_sub(1) as u64);
     ctx.client.reply.integer(len as i64);

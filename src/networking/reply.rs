@@ -307,7 +307,11 @@ impl ReplyBuf {
 
     /// A double given as its text.
     pub fn double_text(&mut self, text: &[u8]) {
-        if self.resp3 { self.line(b',', text) } else { self.bulk(text) }
+        if self.resp3 {
+            self.line(b',', text)
+        } else {
+            self.bulk(text)
+        }
     }
 
     /// A number of any size, given as its digits.

@@ -18,13 +18,13 @@
 //!
 //! Scores in a listpack are integers or the text that replies show, byte for byte as Redis stores them; -0 becomes 0 there.
 
+use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::hash::HashSeed;
 use crate::ds::listpack::{Element, Listpack, Pos, safe_to_add};
 use crate::ds::sorted_set::{MemberTable, SortedSet};
 use crate::ds::zset_tree::Probe;
 use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, Value};
-use crate::ds::entry::{ValueMut, ValueRef};
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64, parse_f64};
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
@@ -228,11 +228,15 @@ fn walk_back<B>(
     ranks: Range<usize>,
     mut visit: impl FnMut(&[u8], f64) -> ControlFlow<B>,
 ) -> ControlFlow<B> {
-    let end = listpack.seek(2 * ranks.end as i64).unwrap_or(listpack.end());
+    let end = listpack
+        .seek(2 * ranks.end as i64)
+        .unwrap_or(listpack.end());
     let mut elements = listpack.iter_rev_before(end);
     let mut text = IntBuf::new();
     for _ in ranks {
-        let (Some(score), Some(member)) = (elements.next(), elements.next()) else { break };
+        let (Some(score), Some(member)) = (elements.next(), elements.next()) else {
+            break;
+        };
         visit(member.text(&mut text), score_of(score))?;
     }
     ControlFlow::Continue(())
@@ -287,7 +291,11 @@ impl Zset {
         if len > limits.max_entries {
             return Zset::Tree(Box::new(SortedSet::from(members)));
         }
-        let longest = members.iter().map(|item| item.bytes.len()).max().unwrap_or(0);
+        let longest = members
+            .iter()
+            .map(|item| item.bytes.len())
+            .max()
+            .unwrap_or(0);
         let set = SortedSet::from(members);
         // An entry's frame is 11 bytes at most; a score's text 24 beside its frame.
         let bytes = len.saturating_mul(longest.saturating_add(64));

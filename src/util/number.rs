@@ -234,7 +234,11 @@ impl HexFloat {
 
     /// The same, infinite or zero out of a double's range.
     fn to_f64_saturating(self) -> f64 {
-        let nearest = if self.exponent > 0 { f64::INFINITY } else { 0.0 };
+        let nearest = if self.exponent > 0 {
+            f64::INFINITY
+        } else {
+            0.0
+        };
         let sign = if self.negative { -1.0 } else { 1.0 };
         self.to_f64().unwrap_or(sign * nearest)
     }

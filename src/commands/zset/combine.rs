@@ -19,9 +19,9 @@ use crate::ds::entry::ValueRef;
 use crate::error::Error;
 use crate::state::Server;
 use crate::types::set::Set;
+use crate::types::string::type_of;
 use crate::types::zset::{Accumulator, Aggregate, Zset, ZsetLimits};
 use crate::types::{KeyRef, Type, Value};
-use crate::types::string::type_of;
 use crate::util::number::{IntBuf, parse_f64};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,13 +118,23 @@ impl Request {
     fn parse(ctx: &mut Ctx, at: usize, op: Op, target: Target) -> Result<Request, Error> {
         let numkeys = ctx.int(at)?;
         if numkeys < 1 {
-            let text = format!("ERR at least 1 input key is needed for '{}' command", ctx.cmd.name);
+            let text = format!(
+                "ERR at least 1 input key is needed for '{}' command",
+                ctx.cmd.name
+            );
             return Err(Error::new(text));
         }
-        let options_at = usize::try_from(numkeys).ok().and_then(|n| n.checked_add(at + 1));
-        let options_at = options_at.filter(|end| *end <= ctx.argv.len()).ok_or(Error::SYNTAX)?;
+        let options_at = usize::try_from(numkeys)
+            .ok()
+            .and_then(|n| n.checked_add(at + 1));
+        let options_at = options_at
+            .filter(|end| *end <= ctx.argv.len())
+            .ok_or(Error::SYNTAX)?;
         let keys = &ctx.argv[at + 1..options_at];
-        let keys: Vec<_> = keys.iter().map(|key| find_input(ctx, key)).collect::<Result<_, _>>()?;
+        let keys: Vec<_> = keys
+            .iter()
+            .map(|key| find_input(ctx, key))
+            .collect::<Result<_, _>>()?;
         let mut request = Request {
             op,
             weights: vec![1.0; keys.len()],
@@ -211,7 +221,9 @@ fn intersect(
     aggregate: Aggregate,
     mut visit: impl FnMut(&[u8], f64) -> ControlFlow<()>,
 ) {
-    let Some((smallest, others)) = inputs.split_first() else { return };
+    let Some((smallest, others)) = inputs.split_first() else {
+        return;
+    };
     smallest.members.try_for_each(|member, score| {
         let mut sum = Aggregate::weigh(score, smallest.weight);
         for other in others {
@@ -227,18 +239,25 @@ fn intersect(
 
 /// Collects the first input without the members of the others.
 fn subtract(inputs: &[Input], result: &mut Accumulator) {
-    let Some((first, others)) = inputs.split_first() else { return };
+    let Some((first, others)) = inputs.split_first() else {
+        return;
+    };
     let asking = first.members.len().saturating_mul(others.len()) / 2;
     let taking_out: usize = inputs.iter().map(|input| input.members.len()).sum();
     if asking <= taking_out {
         return first.members.for_each(|member, score| {
-            if !others.iter().any(|other| other.members.score(member).is_some()) {
+            if !others
+                .iter()
+                .any(|other| other.members.score(member).is_some())
+            {
                 result.accumulate(member, score);
             }
         });
     }
     result.reserve(first.members.len());
-    first.members.for_each(|member, score| result.accumulate(member, score));
+    first
+        .members
+        .for_each(|member, score| result.accumulate(member, score));
     for other in others {
         if result.is_empty() {
             return;
@@ -325,7 +344,11 @@ pub fn zintercard(ctx: &mut Ctx) -> CmdResult {
     let mut count = 0;
     intersect(&request.inputs(ctx, 2), request.aggregate, |_, _| {
         count += 1;
-        if count == request.limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if count == request.limit {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     ctx.client.reply.integer(count as i64);
     Ok(())

@@ -6,9 +6,7 @@
 
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
-use crate::commands::zset::{
-    members_removed, read_zset, reply_member, reply_members, write_zset,
-};
+use crate::commands::zset::{members_removed, read_zset, reply_member, reply_members, write_zset};
 use crate::db::blocked::{block_for_keys, deadline_from_seconds};
 use crate::db::{Ttl, notify};
 use crate::error::Error;
@@ -45,9 +43,17 @@ impl AddOptions {
     }
 
     fn check(&self, members: usize) -> CmdResult {
-        let AddFlags { nx, xx, gt, lt, incr } = self.flags;
+        let AddFlags {
+            nx,
+            xx,
+            gt,
+            lt,
+            incr,
+        } = self.flags;
         if nx && xx {
-            return Err(Error::of("ERR XX and NX options at the same time are not compatible"));
+            return Err(Error::of(
+                "ERR XX and NX options at the same time are not compatible",
+            ));
         }
         if (gt && nx) || (lt && nx) || (gt && lt) {
             return Err(Error::of(
@@ -55,7 +61,9 @@ impl AddOptions {
             ));
         }
         if incr && members > 1 {
-            return Err(Error::of("ERR INCR option supports a single increment-element pair"));
+            return Err(Error::of(
+                "ERR INCR option supports a single increment-element pair",
+            ));
         }
         Ok(())
     }
@@ -121,7 +129,11 @@ impl Tally {
     }
 
     fn nothing() -> Tally {
-        Tally { added: 0, updated: 0, last: Added::Nothing }
+        Tally {
+            added: 0,
+            updated: 0,
+            last: Added::Nothing,
+        }
     }
 }
 
@@ -136,11 +148,16 @@ pub fn add_members(ctx: &mut Ctx, options: AddOptions, members: &[(f64, &[u8])])
         }
         None if flags.xx => Tally::nothing(),
         None => {
-            let longest = members.iter().map(|(_, member)| member.len()).max().unwrap_or(0);
+            let longest = members
+                .iter()
+                .map(|(_, member)| member.len())
+                .max()
+                .unwrap_or(0);
             let mut zset = Zset::new(members.len(), longest, &limits);
             let tally = Tally::add_all(&mut zset, members, flags, &limits);
             let value = New::Obj(Value::Zset(zset));
-            ctx.server.set_key(ctx.client.db, key, kind::ZSET, value, Ttl::Clear);
+            ctx.server
+                .set_key(ctx.client.db, key, kind::ZSET, value, Ttl::Clear);
             tally
         }
     };
@@ -155,7 +172,11 @@ pub fn add_members(ctx: &mut Ctx, options: AddOptions, members: &[(f64, &[u8])])
     let reply = &mut ctx.client.reply;
     match tally.last {
         _ if !flags.incr => {
-            let count = if options.count_changed { changed } else { tally.added };
+            let count = if options.count_changed {
+                changed
+            } else {
+                tally.added
+            };
             reply.integer(count as i64);
         }
         Added::New(score) | Added::Updated(score) | Added::Same(score) => reply.double(score),
@@ -171,7 +192,10 @@ pub fn zrem(ctx: &mut Ctx) -> CmdResult {
         ctx.client.reply.integer(0);
         return Ok(());
     };
-    let removed = ctx.argv[2..].iter().filter(|member| zset.remove(member).is_some()).count();
+    let removed = ctx.argv[2..]
+        .iter()
+        .filter(|member| zset.remove(member).is_some())
+        .count();
     let is_empty = zset.is_empty();
     members_removed(ctx, key, "zrem", removed, is_empty);
     ctx.client.reply.integer(removed as i64);
@@ -251,12 +275,20 @@ enum End {
 
 impl End {
     fn event(self) -> &'static str {
-        if self == End::Min { "zpopmin" } else { "zpopmax" }
+        if self == End::Min {
+            "zpopmin"
+        } else {
+            "zpopmax"
+        }
     }
 
     /// The command that pops there.
     fn command(self) -> &'static [u8] {
-        if self == End::Min { b"ZPOPMIN" } else { b"ZPOPMAX" }
+        if self == End::Min {
+            b"ZPOPMIN"
+        } else {
+            b"ZPOPMAX"
+        }
     }
 
     fn parse(ctx: &Ctx, at: usize) -> Result<End, Error> {
@@ -313,7 +345,9 @@ fn pop_from_first<'a>(
     frame: Frame,
 ) -> Result<Option<(&'a [u8], usize)>, Error> {
     for &key in keys {
-        let Some(zset) = write_zset(ctx.server, ctx.client, key)? else { continue };
+        let Some(zset) = write_zset(ctx.server, ctx.client, key)? else {
+            continue;
+        };
         let count = count.min(zset.len());
         let reply = &mut ctx.client.reply;
         frame.begin(reply, key, count);
@@ -345,7 +379,11 @@ fn zpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
     let (count, frame) = match ctx.argv.len() {
         2 => (1, Frame::Flat),
         3 => {
-            let frame = if ctx.client.reply.resp3 { Frame::Pairs } else { Frame::Flat };
+            let frame = if ctx.client.reply.resp3 {
+                Frame::Pairs
+            } else {
+                Frame::Flat
+            };
             let text = "ERR value is out of range, must be positive";
             (ctx.int_in(2, 0, i64::MAX, text)? as usize, frame)
         }
@@ -369,7 +407,9 @@ impl<'a> MultiPop<'a> {
         let numkeys = ctx.int_in(at, 1, i64::MAX, "ERR numkeys should be greater than 0")? as usize;
         let argv = ctx.argv;
         // The end stands behind the keys.
-        let end_at = (at + 1).checked_add(numkeys).filter(|end_at| *end_at < argv.len());
+        let end_at = (at + 1)
+            .checked_add(numkeys)
+            .filter(|end_at| *end_at < argv.len());
         let end_at = end_at.ok_or(Error::SYNTAX)?;
         let end = End::parse(ctx, end_at)?;
         let count = match argv.len() - end_at - 1 {
@@ -384,7 +424,11 @@ impl<'a> MultiPop<'a> {
             }
             _ => return Err(Error::SYNTAX),
         };
-        Ok(MultiPop { keys: &argv[at + 1..end_at], end, count })
+        Ok(MultiPop {
+            keys: &argv[at + 1..end_at],
+            end,
+            count,
+        })
     }
 
     /// False if there was nothing to pop.
@@ -441,7 +485,15 @@ fn wait_for_zset(ctx: &mut Ctx, keys: &[&[u8]], deadline_ms: i64) {
     if ctx.client.has(flag::DENY_BLOCKING) {
         return ctx.client.reply.null_array();
     }
-    block_for_keys(ctx.server, ctx.client, BlockKind::Zset, ctx.argv, keys, deadline_ms, false);
+    block_for_keys(
+        ctx.server,
+        ctx.client,
+        BlockKind::Zset,
+        ctx.argv,
+        keys,
+        deadline_ms,
+        false,
+    );
 }
 
 /// Random members that are drawn between two looks at whether the client is still there.

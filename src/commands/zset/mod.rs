@@ -195,13 +195,7 @@ pub fn remove_destination(ctx: &mut Ctx, key: &[u8]) {
 }
 
 /// Tells that `removed` members went, and removes the key with the last one.
-fn members_removed(
-    ctx: &mut Ctx,
-    key: &[u8],
-    event: &'static str,
-    removed: usize,
-    is_empty: bool,
-) {
+fn members_removed(ctx: &mut Ctx, key: &[u8], event: &'static str, removed: usize, is_empty: bool) {
     if removed == 0 {
         return;
     }

@@ -40,7 +40,12 @@ impl<'a> Bounds<'a> {
             By::Score => {
                 let (min, min_exclusive) = score_bound(min)?;
                 let (max, max_exclusive) = score_bound(max)?;
-                Ok(Bounds::Scores(ScoreRange { min, max, min_exclusive, max_exclusive }))
+                Ok(Bounds::Scores(ScoreRange {
+                    min,
+                    max,
+                    min_exclusive,
+                    max_exclusive,
+                }))
             }
             By::Lex => Ok(Bounds::Lex(lex_bound(min)?, lex_bound(max)?)),
         }
@@ -65,10 +70,20 @@ impl<'a> Bounds<'a> {
 
 /// `start` and `stop` of `len` members as a half-open range, empty if they leave nothing.
 fn clamp_ranks(start: i64, stop: i64, len: usize) -> Range<usize> {
-    let from_end = |rank: i64| if rank < 0 { rank.saturating_add(len as i64) } else { rank };
+    let from_end = |rank: i64| {
+        if rank < 0 {
+            rank.saturating_add(len as i64)
+        } else {
+            rank
+        }
+    };
     let start = from_end(start).max(0);
     let end = from_end(stop).min(len as i64 - 1) + 1;
-    if start < end { start as usize..end as usize } else { 0..0 }
+    if start < end {
+        start as usize..end as usize
+    } else {
+        0..0
+    }
 }
 
 /// `5`, or `(5` for what is beyond it.
@@ -149,15 +164,27 @@ impl<'a> Query<'a> {
         }
         // Backwards, the bounds are given backwards, too; ranks then count from the highest.
         let swap = reverse && by != By::Rank;
-        let (min, max) = if swap { (at + 2, at + 1) } else { (at + 1, at + 2) };
+        let (min, max) = if swap {
+            (at + 2, at + 1)
+        } else {
+            (at + 1, at + 2)
+        };
         let bounds = Bounds::parse(by, argv[min], argv[max])?;
         let limit = (by != By::Rank).then_some(limit);
-        Ok(Query { key: argv[at], bounds, reverse, limit, with_scores })
+        Ok(Query {
+            key: argv[at],
+            bounds,
+            reverse,
+            limit,
+            with_scores,
+        })
     }
 
     fn ranks(&self, zset: &Zset) -> Range<usize> {
         let ranks = self.bounds.ranks(zset, self.reverse);
-        let Some((offset, count)) = self.limit else { return ranks };
+        let Some((offset, count)) = self.limit else {
+            return ranks;
+        };
         match usize::try_from(offset) {
             Ok(offset) => limit(ranks, self.reverse, offset, count),
             Err(_) => 0..0,
@@ -166,7 +193,15 @@ impl<'a> Query<'a> {
 }
 
 fn range_generic(ctx: &mut Ctx, by: Option<By>, reverse: Option<bool>) -> CmdResult {
-    let query = Query::parse(ctx, 1, Fixed { by, reverse, stored: false })?;
+    let query = Query::parse(
+        ctx,
+        1,
+        Fixed {
+            by,
+            reverse,
+            stored: false,
+        },
+    )?;
     let zset = read_zset(ctx.server, ctx.client, query.key)?;
     let reply = &mut ctx.client.reply;
     let Some(zset) = zset else {
@@ -213,13 +248,22 @@ pub fn zrevrangebylex(ctx: &mut Ctx) -> CmdResult {
 
 /// ZRANGESTORE dst src min max [BYSCORE | BYLEX] [REV] [LIMIT offset count]
 pub fn zrangestore(ctx: &mut Ctx) -> CmdResult {
-    let query = Query::parse(ctx, 2, Fixed { stored: true, ..Fixed::default() })?;
+    let query = Query::parse(
+        ctx,
+        2,
+        Fixed {
+            stored: true,
+            ..Fixed::default()
+        },
+    )?;
     let limits = ZsetLimits::of(ctx.server);
     let mut result = Accumulator::new(limits.seed, Aggregate::Sum);
     if let Some(zset) = read_zset(ctx.server, ctx.client, query.key)? {
         let ranks = query.ranks(zset);
         result.reserve(ranks.len());
-        zset.walk(ranks, false, |member, score| result.accumulate(member, score));
+        zset.walk(ranks, false, |member, score| {
+            result.accumulate(member, score)
+        });
     }
     let len = store_zset(ctx, ctx.argv[1], result.finish(&limits), "zrangestore");
     ctx.client.reply.integer(len as i64);
