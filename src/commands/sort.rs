@@ -24,7 +24,9 @@ use crate::commands::{keys, list};
 use crate::db::notify;
 use crate::ds::entry::ValueRef;
 use crate::error::Error;
+use crate::networking::client::flag;
 use crate::networking::reply::ReplyBuf;
+use crate::types::hash::Hash;
 use crate::types::list::{End, List};
 use crate::types::string::StrView;
 use crate::types::{KeyRef, Value};
@@ -135,8 +137,11 @@ impl<'a> Pattern<'a> {
 
 /// A field of a hash; false if the key holds something else, or has no such field.
 fn field_text(entry: KeyRef, field: &[u8], out: &mut Vec<u8>) -> bool {
-    let _ = (entry, field, out);
-    false
+    let value = Hash::of(entry).ok().and_then(|hash| hash.get(field));
+    if let Some(value) = value {
+        out.extend_from_slice(value.text(&mut IntBuf::new()));
+    }
+    value.is_some()
 }
 
 impl<'a> Options<'a> {
@@ -315,6 +320,11 @@ fn sort_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
 fn collect_sorted(ctx: &mut Ctx, options: &mut Options) -> Result<(Items, Range<usize>), Error> {
     let mut items = Items::default();
     if let Some(entry) = ctx.server.lookup_read(ctx.client, ctx.argv[1]) {
+        // A set has no order to keep: what is stored, or seen by a script, has to be the same on a replica.
+        let lasting = options.store.is_some() || ctx.client.has(flag::SCRIPT);
+        if options.keep_order && lasting && matches!(entry.value(), ValueRef::Obj(Value::Set(_))) {
+            (options.keep_order, options.alpha, options.by) = (false, true, None);
+        }
         collect(entry, &mut items, options)?;
     }
     let window = options.window(items.items.len());
@@ -326,7 +336,7 @@ fn collect_sorted(ctx: &mut Ctx, options: &mut Options) -> Result<(Items, Range<
 }
 
 /// Copy the elements, in the order of the collection. DESC turns round what is not sorted but has an order.
-fn collect(entry: KeyRef, items: &mut Items, options: &mut Options) -> CmdResult {
+fn collect(entry: KeyRef, items: &mut Items, options: &Options) -> CmdResult {
     match entry.value() {
         ValueRef::Obj(Value::List(list)) => {
             let backwards = options.keep_order && options.desc;
@@ -342,6 +352,9 @@ fn collect(entry: KeyRef, items: &mut Items, options: &mut Options) -> CmdResult
         ValueRef::Obj(Value::Zset(zset)) => {
             let backwards = options.keep_order && options.desc;
             zset.walk(0..zset.len(), backwards, |member, _| items.push(member));
+        }
+        ValueRef::Obj(Value::Set(set)) => {
+            set.for_each(|member| items.push(member.text(&mut IntBuf::new())));
         }
         _ => return Err(Error::WRONGTYPE),
     }
