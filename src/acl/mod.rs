@@ -71,6 +71,7 @@ pub fn log_in(
     }
     c.user = UserRef::default();
     c.authenticated = true;
+    c.set(crate::networking::client::flag::EVER_AUTHENTICATED);
     Ok(())
 }
 

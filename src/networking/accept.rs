@@ -355,6 +355,9 @@ fn create_client(
     c.peer = peer.into();
     c.local = local.into();
     c.authenticated = server.acl.default_user_is_open();
+    if c.authenticated {
+        c.set(flag::EVER_AUTHENTICATED);
+    }
     let slot = server.net.clients.insert(c);
     match el.add_file(fd, Class::Normal, slot as u64) {
         Ok(token) => {

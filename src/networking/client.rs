@@ -82,6 +82,8 @@ pub mod flag {
     pub const CAPA_REDIRECT: u64 = 1 << 36;
     /// The loop tells us when the socket takes bytes again.
     pub const WAITS_TO_WRITE: u64 = 1 << 37;
+    /// It was authenticated at some time, maybe not any more: it is no stranger whose replies are kept short.
+    pub const EVER_AUTHENTICATED: u64 = 1 << 38;
 }
 
 /// Which output buffer limit applies.

@@ -69,11 +69,11 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
             .map(|conn| conn.read_into(&mut big.bytes, want));
         let done = big.missing() == 0;
         let io = note_read(server, c, result, want);
-        if done {
+        check_query_limit(server, c);
+        if done && !c.has(flag::CLOSE_ASAP) {
             let buffer = std::mem::take(&mut c.querybuf);
             process_input_buffer(server, c, buffer, false);
         } else {
-            check_query_limit(server, c);
             evict::note_turn(server, c);
         }
         return io;

@@ -140,15 +140,22 @@ pub fn resize_reply_buffer(c: &mut Client, now_ms: i64, peak_reset_ms: i64) -> b
     class.size != before
 }
 
+/// Bytes of replies beyond its first buffer that a client may leave unread before it has authenticated.
+const STRANGER_MAX: u64 = 1024;
+
 /// Close clients that let their replies pile up: at once over the hard limit, after a while over the soft.
 pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     if c.conn.is_none() || c.has(flag::CLOSE_ASAP) {
         return false;
     }
-    let used = c.reply.queued_memory() as u64;
+    let mut used = c.reply.queued_memory() as u64;
+    if server.debug.enforce_reply_list && !c.reply.is_empty() {
+        used += u64::from(REPLY_CLASS_MAX);
+    }
     let class = c.class();
     let limit = &server.config.client_output_buffer_limit[class as usize];
-    let hard = limit.hard != 0 && used >= limit.hard || c.reply.overflowed();
+    let stranger = !c.has(flag::EVER_AUTHENTICATED) && used > STRANGER_MAX;
+    let hard = limit.hard != 0 && used >= limit.hard || c.reply.overflowed() || stranger;
     let mut soft = limit.soft != 0 && used >= limit.soft;
     if soft {
         if !c.has(flag::OVER_SOFT_LIMIT) {

@@ -153,7 +153,7 @@ impl Server {
                 "Unable to write oom_score_adj: {}",
                 crate::sys::error_text(&e)
             );
-            "Failed to apply new oom_score_adj configuration, check server logs.".to_string()
+            "Failed to set current oom_score_adj. Check server logs.".to_string()
         })?;
         self.process.oom_score_changed = changed;
         Ok(())

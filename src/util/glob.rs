@@ -33,6 +33,10 @@ pub fn is_literal(pattern: &[u8]) -> bool {
         .any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'))
 }
 
+/// A pattern with more stars than this (neighbours count as one) matches nothing, as in Redis, whose matcher
+/// gives up at that depth.
+const STARS_MAX: usize = 1000;
+
 fn matches<const NOCASE: bool>(pattern: &[u8], string: &[u8]) -> bool {
     if string.is_empty() {
         return pattern.is_empty();
@@ -40,10 +44,15 @@ fn matches<const NOCASE: bool>(pattern: &[u8], string: &[u8]) -> bool {
     let (mut pattern, mut string) = (pattern, string);
     // What follows the last star, and where in the string it was last tried.
     let mut retry: Option<(&[u8], &[u8])> = None;
+    let mut stars = 0;
     while let Some((&byte, later)) = string.split_first() {
         if let [b'*', rest @ ..] = pattern {
             if rest.is_empty() {
                 return true;
+            }
+            stars += usize::from(rest[0] != b'*');
+            if stars > STARS_MAX {
+                return false;
             }
             pattern = rest;
             retry = Some((rest, string));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
+use crate::config::{Extent, rewrite};
 use crate::db::Ttl;
 use crate::ds::hashtable::ResizePolicy;
 use crate::error::{Error, excerpt};
@@ -32,6 +33,8 @@ const ANY: usize = usize::MAX;
 const ROWS: &[Row] = &[
     ("assert", 0, ANY, assert_now),
     ("change-repl-id", 0, 0, change_repl_id),
+    ("client-enforce-reply-list", 1, 1, client_enforce_reply_list),
+    ("config-rewrite-force-all", 0, 0, config_rewrite_force_all),
     ("dict-resizing", 1, 1, dict_resizing),
     ("digest", 0, 0, digest::digest),
     ("digest-value", 0, ANY, digest::digest_value),
@@ -138,6 +141,18 @@ fn dict_resizing(ctx: &mut Ctx) -> CmdResult {
         .dbs
         .iter_mut()
         .for_each(|db| db.keys.set_resize_allowed(policy));
+    ok(ctx)
+}
+
+/// DEBUG CLIENT-ENFORCE-REPLY-LIST 0|1
+fn client_enforce_reply_list(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.debug.enforce_reply_list = switch(ctx, 2);
+    ok(ctx)
+}
+
+/// DEBUG CONFIG-REWRITE-FORCE-ALL
+fn config_rewrite_force_all(ctx: &mut Ctx) -> CmdResult {
+    rewrite(&ctx.server.config, Extent::All).map_err(|e| Error::new(format!("ERR {e}")))?;
     ok(ctx)
 }
 
@@ -282,6 +297,10 @@ fn help(ctx: &mut Ctx) -> CmdResult {
         "    Crash by a failed assertion.",
         "CHANGE-REPL-ID",
         "    Give this instance a new replication ID. Replicas will resynchronise.",
+        "CLIENT-ENFORCE-REPLY-LIST <0|1>",
+        "    Count each reply against the output limits as if it filled a buffer of its own.",
+        "CONFIG-REWRITE-FORCE-ALL",
+        "    CONFIG REWRITE with every setting, defaults too.",
         "DICT-RESIZING <0|1>",
         "    Let the keyspace's hash tables resize, or not.",
         "DIGEST",
