@@ -343,7 +343,7 @@ fn hrandfield(ctx: &mut Ctx) -> CmdResult {
         }
         return Ok(());
     }
-    let count = ctx.int_in(2, -i64::MAX, i64::MAX, "ERR value is out of range")?;
+    let count = parse_sample_count(ctx)?;
     let with_values = ctx.is(3, "withvalues");
     if ctx.argv.len() > 4 || (ctx.argv.len() == 4 && !with_values) {
         return Err(Error::SYNTAX);
@@ -367,7 +367,7 @@ fn hrandfield(ctx: &mut Ctx) -> CmdResult {
     } else {
         shown
     });
-    let visit = |field: Element, value: Element| {
+    let show = |reply: &mut ReplyBuf, field: Element, value: Element| {
         if with_values && reply.resp3 {
             reply.array(2);
         }
@@ -376,26 +376,26 @@ fn hrandfield(ctx: &mut Ctx) -> CmdResult {
             bulk(reply, value);
         }
     };
-    reply_random(hash, count, shown, &mut rng, visit);
+    if count >= 0 {
+        hash.sample_unique(shown, &mut rng, |field, value| show(reply, field, value));
+        return Ok(());
+    }
+    let mut left = shown;
+    while left > 0 && !reply.overflowed() {
+        let batch = left.min(SAMPLE_BATCH);
+        hash.sample(batch, &mut rng, |field, value| show(reply, field, value));
+        left -= batch;
+    }
     Ok(())
 }
 
-/// Draws `shown` pairs: independently if `count` is negative, else different ones.
-fn reply_random(
-    hash: &Hash,
-    count: i64,
-    shown: usize,
-    rng: &mut crate::util::random::Random,
-    mut visit: impl FnMut(Element, Element),
-) {
-    if count >= 0 {
-        return hash.sample_unique(shown, rng, visit);
-    }
-    let mut left = shown;
-    while left > 0 {
-        let batch = left.min(SAMPLE_BATCH);
-        hash.sample(batch, rng, &mut visit);
-        left -= batch;
+/// The count of HRANDFIELD and SRANDMEMBER; there is one number that can't be negated.
+pub(super) fn parse_sample_count(ctx: &Ctx) -> Result<i64, Error> {
+    match ctx.int(2)? {
+        i64::MIN => Err(Error::of(
+            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+        )),
+        count => Ok(count),
     }
 }
 

@@ -6,14 +6,14 @@
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
-use crate::commands::hash::bulk;
+use crate::commands::hash::{bulk, parse_sample_count};
 use crate::db::{Ttl, notify};
 use crate::error::Error;
 use crate::networking::client::Client;
 use crate::state::Server;
 use crate::types::set::{Set, SetLimits};
 use crate::types::{New, Value, kind};
-use crate::util::number::IntBuf;
+use crate::util::number::{IntBuf, parse_i64};
 
 pub const TABLE: &[Command] = &[
     cmd("sadd", sadd, -3, WRITE | DENYOOM | FAST, SET).keys(&[key_at(1, RW | INSERT)]),
@@ -224,10 +224,7 @@ fn srandmember(ctx: &mut Ctx) -> CmdResult {
     if ctx.argv.len() > 3 {
         return Err(Error::SYNTAX);
     }
-    let count = ctx.int(2)?;
-    if count == i64::MIN {
-        return Err(Error::of(OUT_OF_LONG));
-    }
+    let count = parse_sample_count(ctx)?;
     let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
     let reply = &mut ctx.client.reply;
     let Some(set) = set else {
@@ -242,17 +239,13 @@ fn srandmember(ctx: &mut Ctx) -> CmdResult {
     }
     let mut left = count.unsigned_abs() as usize;
     reply.array(left);
-    while left > 0 {
+    while left > 0 && !reply.overflowed() {
         let batch = left.min(SAMPLE_BATCH);
         set.sample(batch, &mut rng, |member| bulk(reply, member));
         left -= batch;
     }
     Ok(())
 }
-
-/// The one number that can't be negated.
-pub(super) const OUT_OF_LONG: &str =
-    "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807";
 
 /// SPOP key [count]
 fn spop(ctx: &mut Ctx) -> CmdResult {
@@ -288,8 +281,8 @@ fn spop_one(ctx: &mut Ctx) -> CmdResult {
 
 fn spop_count(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
-    let count = ctx.int(2)?;
-    let count = usize::try_from(count).map_err(|_| Error::OUT_OF_RANGE_POSITIVE)?;
+    let count = parse_i64(ctx.argv[2]).and_then(|count| usize::try_from(count).ok());
+    let count = count.ok_or(Error::OUT_OF_RANGE_POSITIVE)?;
     let len = read_for_write(ctx, key)?;
     if count == 0 || len == 0 {
         ctx.client.reply.set(0);

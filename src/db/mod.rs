@@ -302,4 +302,35 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn field_index_follows_hashes() {
+        use crate::types::hash::{FieldTtl, Hash, HashLimits};
+        use crate::types::kind;
+        let seed = HashSeed::new([1, 2]);
+        let limits = HashLimits {
+            max_entries: 8,
+            max_value: 8,
+            seed,
+        };
+        let volatile = |times: &[i64]| {
+            let mut hash = Hash::new();
+            for at in times {
+                hash.set(&at.to_le_bytes(), b"v", FieldTtl::At(*at), &limits);
+            }
+            New::Obj(Value::Hash(hash))
+        };
+        let mut db = Db::new(0, seed);
+        let at = db.keys.hash(b"h");
+        let indexed = |db: &Db| db.field_expires.iter().collect::<Vec<_>>();
+        db.set(at, b"h", kind::HASH, volatile(&[30, 20]), 0, Ttl::Clear);
+        assert_eq!(indexed(&db), [(20, at)]);
+        db.set(at, b"h", kind::HASH, volatile(&[50]), 0, Ttl::At(7));
+        assert_eq!(indexed(&db), [(50, at)]);
+        db.set(at, b"h", kind::HASH, volatile(&[]), 0, Ttl::Keep);
+        assert_eq!(indexed(&db), []);
+        db.set(at, b"h", kind::HASH, volatile(&[40]), 0, Ttl::Clear);
+        assert!(db.remove(at, b"h").is_some());
+        assert_eq!(indexed(&db), []);
+    }
 }

@@ -77,6 +77,9 @@ impl<'a> ScanOptions<'a> {
                     at += 1;
                     continue;
                 }
+                (b"novalues", _) => {
+                    return Err(Error::of("ERR NOVALUES option can only be used in HSCAN"));
+                }
                 (b"noscores", _) if of == ScanOf::Scores => {
                     options.no_values = true;
                     at += 1;
