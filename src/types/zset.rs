@@ -639,9 +639,10 @@ impl Zset {
         members
     }
 
-    /// Room for so many new members: what will not fit a listpack leaves it at once.
-    pub fn expect(&mut self, members: usize, limits: &ZsetLimits) {
-        if members > limits.max_entries {
+    /// Before an addition of so many members, the longest of this length: what may not fit a listpack leaves it at
+    /// once, even if the options then keep all of them out.
+    pub fn expect(&mut self, members: usize, longest: usize, limits: &ZsetLimits) {
+        if members > limits.max_entries || longest > limits.max_value {
             self.convert_to_tree(limits.seed);
         }
     }

@@ -143,11 +143,16 @@ impl Cell {
         }
     }
 
-    /// The cell so many places further east and north; the map wraps around at all its edges.
+    /// The cell so many places further east and north; the map wraps around at all its edges. A coordinate that does
+    /// not move is left as it is, even one that overflowed at the map's very edge: Redis then searches nothing there.
     fn neighbor(self, east: i32, north: i32) -> Self {
         let mask = u32::MAX >> (32 - self.step);
-        let x = squeeze(self.bits >> 1).wrapping_add_signed(east) & mask;
-        let y = squeeze(self.bits).wrapping_add_signed(north) & mask;
+        let moved = |position: u32, by: i32| match by {
+            0 => position,
+            _ => position.wrapping_add_signed(by) & mask,
+        };
+        let x = moved(squeeze(self.bits >> 1), east);
+        let y = moved(squeeze(self.bits), north);
         Cell::at(x, y, self.step)
     }
 

@@ -141,18 +141,18 @@ impl Tally {
 pub fn add_members(ctx: &mut Ctx, options: AddOptions, members: &[(f64, &[u8])]) -> CmdResult {
     let (key, flags) = (ctx.argv[1], options.flags);
     let limits = ZsetLimits::of(ctx.server);
+    let longest = members
+        .iter()
+        .map(|(_, member)| member.len())
+        .max()
+        .unwrap_or(0);
     let tally = match write_zset(ctx.server, ctx.client, key)? {
         Some(zset) => {
-            zset.expect(members.len(), &limits);
+            zset.expect(members.len(), longest, &limits);
             Tally::add_all(zset, members, flags, &limits)
         }
         None if flags.xx => Tally::nothing(),
         None => {
-            let longest = members
-                .iter()
-                .map(|(_, member)| member.len())
-                .max()
-                .unwrap_or(0);
             let mut zset = Zset::new(members.len(), longest, &limits);
             let tally = Tally::add_all(&mut zset, members, flags, &limits);
             let value = New::Obj(Value::Zset(zset));
