@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::commands::command::Command;
 use crate::db::Db;
 use crate::error::Error;
-use crate::networking::client::{Client, OwnedArgv};
+use crate::networking::client::{Client, OwnedArgv, flag};
 use crate::state::Server;
 use crate::util::number::{parse_f64, parse_i64};
 
@@ -96,6 +96,13 @@ impl<'a> Ctx<'a> {
     pub fn also_propagate<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
         let db = self.client.db;
         self.server.propagation.also(db, argv);
+    }
+
+    /// Propagate nothing for this command but what [`Ctx::also_propagate`] is given.
+    pub fn prevent_propagation(&mut self) {
+        if self.server.propagation.wanted() {
+            self.client.set(flag::PREVENT_PROPAGATION);
+        }
     }
 
     /// `key` was changed: wake up its watchers, drop it from clients' caches, tell the subscribers.

@@ -29,6 +29,7 @@ pub mod set_algebra;
 pub mod shutdown;
 pub mod sort;
 pub mod status;
+pub mod stream;
 pub mod string;
 pub mod table;
 pub mod zset;
@@ -59,6 +60,7 @@ pub const TABLE: &[&[Command]] = &[
     shutdown::TABLE,
     sort::TABLE,
     status::TABLE,
+    stream::TABLE,
     string::TABLE,
     zset::TABLE,
 ];

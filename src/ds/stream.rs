@@ -30,8 +30,9 @@
 //! and needs its own balancing, iterators and proofs; the standard library's B-tree has them.
 
 use super::listpack::{Element, Iter, Listpack, Pos, SAFETY_LIMIT};
-use crate::util::number::{parse_u64_lenient, write_int};
+use crate::util::number::{IntBuf, parse_u64_lenient, write_int};
 use std::collections::{BTreeMap, btree_map};
+use std::ops::Bound;
 
 mod walk;
 
@@ -39,7 +40,7 @@ mod walk;
 mod tests;
 
 pub use walk::Range;
-use walk::{Node, Walk};
+use walk::{Node, Raw, Walk};
 
 const DELETED: i64 = 1;
 const SAME_FIELDS: i64 = 2;
@@ -97,6 +98,18 @@ impl StreamId {
         write_int(out, self.seq);
     }
 
+    /// The text `ms-seq`, in a buffer on the stack.
+    #[inline]
+    pub fn format(self, buf: &mut IdBuf) -> &[u8] {
+        let (mut ms, mut seq) = (IntBuf::new(), IntBuf::new());
+        let (ms, seq) = (ms.format(self.ms), seq.format(self.seq));
+        let len = ms.len() + 1 + seq.len();
+        buf.0[..ms.len()].copy_from_slice(ms);
+        buf.0[ms.len()] = b'-';
+        buf.0[ms.len() + 1..len].copy_from_slice(seq);
+        &buf.0[..len]
+    }
+
     /// The big-endian bytes of a node's key or a pending entry's ID in an RDB file.
     pub fn to_bytes(self) -> [u8; 16] {
         ((self.ms as u128) << 64 | self.seq as u128).to_be_bytes()
@@ -105,6 +118,21 @@ impl StreamId {
     pub fn from_bytes(bytes: [u8; 16]) -> StreamId {
         let both = u128::from_be_bytes(bytes);
         StreamId::new((both >> 64) as u64, both as u64)
+    }
+}
+
+/// Room for the text of one ID.
+pub struct IdBuf([u8; 41]);
+
+impl IdBuf {
+    pub fn new() -> IdBuf {
+        IdBuf([0; 41])
+    }
+}
+
+impl Default for IdBuf {
+    fn default() -> IdBuf {
+        IdBuf::new()
     }
 }
 
@@ -435,6 +463,65 @@ impl StreamLog {
         if !going.is_empty() {
             count_deleted(node, going.len() as i64);
         }
+    }
+
+    /// Trims as far as `may_go` allows, an entry at a time. Returns the IDs that went, in order.
+    ///
+    /// Exact trimming passes over entries that must stay and goes on behind them. Approximate trimming stops at the first
+    /// node that can't go as a whole, so that what it removes is what exact trimming to the same length would.
+    pub fn trim_where(
+        &mut self,
+        trim: Trim,
+        precision: Precision,
+        may_go: impl Fn(StreamId) -> bool,
+    ) -> Vec<StreamId> {
+        let limit = match precision {
+            Precision::Approximate { limit } => limit.unwrap_or(u64::MAX),
+            Precision::Exact => u64::MAX,
+        };
+        let mut gone = Vec::new();
+        let mut next = self.nodes.keys().next().copied();
+        while let Some(master_id) = next {
+            let Some(node) = self.nodes.get_mut(&master_id) else {
+                break;
+            };
+            let surplus = match trim {
+                Trim::MaxLen(max) => self.len.saturating_sub(max) as usize,
+                Trim::MinId(_) => usize::MAX,
+            };
+            let count = Node::new(master_id, node).count();
+            let going: Vec<Raw> = Walk::first(Node::new(master_id, node))
+                .map(|(raw, _)| raw)
+                .take_while(|raw| !matches!(trim, Trim::MinId(min) if raw.id >= min))
+                .filter(|raw| !raw.is_deleted() && may_go(raw.id))
+                .take(surplus)
+                .collect();
+            let whole = going.len() as u64 == count;
+            let done = match precision {
+                Precision::Exact => going.is_empty() && surplus == 0,
+                Precision::Approximate { .. } => !whole || gone.len() as u64 + count > limit,
+            };
+            let past = matches!(trim, Trim::MinId(min) if master_id >= min);
+            if done || past || surplus == 0 {
+                break;
+            }
+            self.len -= going.len() as u64;
+            gone.extend(going.iter().map(|raw| raw.id));
+            if whole {
+                self.nodes.remove(&master_id);
+            } else if !going.is_empty() {
+                for raw in &going {
+                    node.replace(raw.at, Element::Int(raw.flags | DELETED));
+                }
+                count_deleted(node, going.len() as i64);
+            }
+            let behind = (Bound::Excluded(master_id), Bound::Unbounded);
+            next = self.nodes.range(behind).next().map(|(&id, _)| id);
+        }
+        if !gone.is_empty() {
+            self.find_first_id();
+        }
+        gone
     }
 
     fn find_first_id(&mut self) {

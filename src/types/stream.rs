@@ -17,7 +17,10 @@
 //! `entries_read` counts what a group has read of all that was ever added; it may be unknown, and XINFO then shows a lag only
 //! where it can be derived. The derivation is that of Redis 7.2 as Valkey 8 shows it: see [`Group::lag`].
 
-use crate::ds::stream::{StreamId, StreamLog};
+use crate::ds::entry::{ValueMut, ValueRef};
+use crate::ds::stream::{Precision, StreamId, StreamLog, Trim};
+use crate::error::Error;
+use crate::types::{KeyMut, KeyRef, Value};
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::ops::RangeBounds;
 
@@ -79,6 +82,35 @@ impl Stream {
         self.groups.remove(name).is_some()
     }
 
+    /// Whether a group still needs an entry: it is pending there, or the group has not come to it yet.
+    pub fn is_referenced(&self, id: StreamId) -> bool {
+        is_referenced(&self.groups, id)
+    }
+
+    /// Takes an ID out of the pending entries of all groups.
+    pub fn unreference(&mut self, id: StreamId) {
+        self.groups.values_mut().for_each(|group| {
+            group.ack(id);
+        });
+    }
+
+    /// Removes entries from the front, minding the groups that refer to them. Returns how many.
+    pub fn trim(&mut self, trim: Trim, precision: Precision, policy: RefPolicy) -> u64 {
+        let gone = match policy {
+            RefPolicy::Keep => return self.log.trim(trim, precision),
+            RefPolicy::Delete => self.log.trim_where(trim, precision, |_| true),
+            RefPolicy::Acked => {
+                let groups = &self.groups;
+                self.log
+                    .trim_where(trim, precision, |id| !is_referenced(groups, id))
+            }
+        };
+        if policy == RefPolicy::Delete {
+            gone.iter().for_each(|&id| self.unreference(id));
+        }
+        gone.len() as u64
+    }
+
     /// Heap bytes, the B-trees' own estimated.
     pub fn memory_bytes(&self) -> usize {
         let groups: usize = self
@@ -88,6 +120,44 @@ impl Stream {
             .sum();
         size_of::<Stream>() + self.log.memory_bytes() + groups
     }
+}
+
+/// Streams in the keyspace.
+impl Stream {
+    /// The stream in an entry; WRONGTYPE for any other type.
+    #[inline]
+    pub fn of(entry: KeyRef<'_>) -> Result<&Stream, Error> {
+        match entry.value() {
+            ValueRef::Obj(Value::Stream(stream)) => Ok(stream),
+            _ => Err(Error::WRONGTYPE),
+        }
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Stream, Error> {
+        match entry.into_value_mut() {
+            ValueMut::Obj(Value::Stream(stream)) => Ok(stream),
+            _ => Err(Error::WRONGTYPE),
+        }
+    }
+}
+
+/// What becomes of the groups' references to an entry that is to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefPolicy {
+    /// KEEPREF: they stay.
+    Keep,
+    /// DELREF: they go with it.
+    Delete,
+    /// ACKED: it is not deleted as long as there are any.
+    Acked,
+}
+
+fn is_referenced(groups: &BTreeMap<Box<[u8]>, Group>, id: StreamId) -> bool {
+    groups
+        .values()
+        .any(|group| group.last_id < id || group.nack(id).is_some())
 }
 
 /// A delivery that waits for its acknowledgement.

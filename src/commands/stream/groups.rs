@@ -1,0 +1,238 @@
+//! Groups: who reads a stream together, how far they are, and what they have done.
+
+use super::log::{DeleteArgs, Deletion, add_stream, entries_deleted, reply_deletions};
+use super::*;
+use crate::commands::ctx::CmdResult;
+use crate::error::excerpt;
+
+const NO_KEY: Error = Error::of(
+    "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the \
+     MKSTREAM option to create an empty stream automatically.",
+);
+
+pub fn no_group_of_key(group: &[u8], key: &[u8]) -> Error {
+    let (group, key) = (excerpt(group, group.len()), excerpt(key, key.len()));
+    Error::new(format!(
+        "NOGROUP No such consumer group '{group}' for key name '{key}'"
+    ))
+}
+
+/// What a container's subcommand answers to arguments that it does not know, named as the client named it.
+pub fn bad_subcommand(ctx: &Ctx, container: &str) -> Error {
+    let name = excerpt(ctx.argv[1], 128);
+    Error::new(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{name}'. Try {container} HELP."
+    ))
+}
+
+/// What CREATE and SETID take behind the ID.
+#[derive(Default)]
+struct CreateOptions {
+    mkstream: bool,
+    entries_read: Option<u64>,
+}
+
+impl CreateOptions {
+    fn parse(ctx: &Ctx, create: bool) -> Result<CreateOptions, Error> {
+        let mut options = CreateOptions::default();
+        let mut at = 5;
+        while at < ctx.argv.len() {
+            if create && ctx.is(at, "mkstream") {
+                options.mkstream = true;
+                at += 1;
+            } else if options.entries_read.is_none()
+                && ctx.is(at, "entriesread")
+                && at + 1 < ctx.argv.len()
+            {
+                options.entries_read = match ctx.int(at + 1)? {
+                    -1 => None,
+                    n => Some(n.try_into().map_err(|_| {
+                        Error::of("ERR value for ENTRIESREAD must be positive or -1")
+                    })?),
+                };
+                at += 2;
+            } else {
+                return Err(bad_subcommand(ctx, "XGROUP"));
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// The stream that a subcommand is about; it has to exist.
+fn existing<'s>(ctx: &'s mut Ctx) -> Result<&'s mut Stream, Error> {
+    stream_mut(ctx, ctx.argv[2])?.ok_or(NO_KEY)
+}
+
+/// The group that a subcommand is about, beside the last ID of its stream.
+fn existing_group<'s>(ctx: &'s mut Ctx) -> Result<(StreamId, &'s mut Group), Error> {
+    let (key, name) = (ctx.argv[2], ctx.argv[3]);
+    let stream = existing(ctx)?;
+    let last_id = stream.log.last_id();
+    match stream.group_mut(name) {
+        Some(group) => Ok((last_id, group)),
+        None => Err(no_group_of_key(name, key)),
+    }
+}
+
+/// `$` or an ID
+fn parse_place(text: &[u8], last_id: StreamId) -> Result<StreamId, Error> {
+    if text == b"$" {
+        Ok(last_id)
+    } else {
+        parse_id(text, 0)
+    }
+}
+
+/// XGROUP CREATE key group id | $ [MKSTREAM] [ENTRIESREAD entries-read]
+pub fn xgroup_create(ctx: &mut Ctx) -> CmdResult {
+    let options = CreateOptions::parse(ctx, true)?;
+    let (key, name, place) = (ctx.argv[2], ctx.argv[3], ctx.argv[4]);
+    let mut created = None;
+    let stream = match stream_mut(ctx, key)? {
+        Some(stream) => stream,
+        None if options.mkstream => created.insert(Box::<Stream>::default()),
+        None => return Err(NO_KEY),
+    };
+    let last_id = parse_place(place, stream.log.last_id())?;
+    if stream
+        .create_group(name, last_id, options.entries_read)
+        .is_none()
+    {
+        return Err(Error::of("BUSYGROUP Consumer Group name already exists"));
+    }
+    if let Some(stream) = created {
+        add_stream(ctx, key, stream);
+    }
+    ctx.client.reply.ok();
+    group_changed(ctx, key, "xgroup-create");
+    Ok(())
+}
+
+/// XGROUP SETID key group id | $ [ENTRIESREAD entries-read]
+pub fn xgroup_setid(ctx: &mut Ctx) -> CmdResult {
+    let options = CreateOptions::parse(ctx, false)?;
+    let place = ctx.argv[4];
+    let (last_id, group) = existing_group(ctx)?;
+    group.last_id = parse_place(place, last_id)?;
+    group.entries_read = options.entries_read;
+    ctx.client.reply.ok();
+    group_changed(ctx, ctx.argv[2], "xgroup-setid");
+    Ok(())
+}
+
+/// XGROUP DESTROY key group
+pub fn xgroup_destroy(ctx: &mut Ctx) -> CmdResult {
+    let (key, name) = (ctx.argv[2], ctx.argv[3]);
+    let destroyed = existing(ctx)?.destroy_group(name);
+    if destroyed {
+        group_changed(ctx, key, "xgroup-destroy");
+        // Those who wait for this group hear that it is gone.
+        let db = ctx.client.db;
+        ctx.server.signal_key_ready(db, key);
+    }
+    ctx.client.reply.integer(destroyed as i64);
+    Ok(())
+}
+
+/// XGROUP CREATECONSUMER key group consumer
+pub fn xgroup_createconsumer(ctx: &mut Ctx) -> CmdResult {
+    let now_ms = ctx.server.clock.now_ms;
+    let name = ctx.argv[4];
+    let (_, group) = existing_group(ctx)?;
+    let created = group.create_consumer(name, now_ms).is_some();
+    if created {
+        group_changed(ctx, ctx.argv[2], "xgroup-createconsumer");
+    }
+    ctx.client.reply.integer(created as i64);
+    Ok(())
+}
+
+/// XGROUP DELCONSUMER key group consumer
+pub fn xgroup_delconsumer(ctx: &mut Ctx) -> CmdResult {
+    let name = ctx.argv[4];
+    let (_, group) = existing_group(ctx)?;
+    let pending = group.delete_consumer(name);
+    if pending.is_some() {
+        group_changed(ctx, ctx.argv[2], "xgroup-delconsumer");
+    }
+    ctx.client.reply.integer(pending.unwrap_or(0) as i64);
+    Ok(())
+}
+
+/// XGROUP HELP
+pub fn xgroup_help(ctx: &mut Ctx) -> CmdResult {
+    ctx.client.reply.help(&[
+        "XGROUP <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        "CREATE <key> <groupname> <id|$> [option]",
+        "    Create a new consumer group. Options are:",
+        "    * MKSTREAM",
+        "      Create the empty stream if it does not exist.",
+        "    * ENTRIESREAD entries_read",
+        "      Set the group's entries_read counter (internal use).",
+        "CREATECONSUMER <key> <groupname> <consumer>",
+        "    Create a new consumer in the specified group.",
+        "DELCONSUMER <key> <groupname> <consumer>",
+        "    Remove the specified consumer.",
+        "DESTROY <key> <groupname>",
+        "    Remove the specified group.",
+        "SETID <key> <groupname> <id|$> [ENTRIESREAD entries_read]",
+        "    Set the current group ID and entries_read counter.",
+        "HELP",
+        "    Print this help.",
+    ]);
+    Ok(())
+}
+
+/// XACK key group id [id ...]
+pub fn xack(ctx: &mut Ctx) -> CmdResult {
+    let (key, name) = (ctx.argv[1], ctx.argv[2]);
+    if stream_mut(ctx, key)?
+        .and_then(|stream| stream.group(name))
+        .is_none()
+    {
+        ctx.client.reply.integer(0);
+        return Ok(());
+    }
+    let ids = parse_ids(ctx, 3)?;
+    let mut acked = 0;
+    if let Some(group) = stream_mut(ctx, key)?.and_then(|stream| stream.group_mut(name)) {
+        acked = ids.iter().filter(|&&id| group.ack(id)).count();
+    }
+    ctx.dirty(acked as u64);
+    ctx.client.reply.integer(acked as i64);
+    Ok(())
+}
+
+/// XACKDEL key group [KEEPREF | DELREF | ACKED] IDS numids id [id ...]
+pub fn xackdel(ctx: &mut Ctx) -> CmdResult {
+    let args = DeleteArgs::parse(ctx, 3)?;
+    let (key, name) = (ctx.argv[1], ctx.argv[2]);
+    let stream = stream_mut(ctx, key)?.filter(|stream| stream.group(name).is_some());
+    let Some(stream) = stream else {
+        reply_deletions(
+            &mut ctx.client.reply,
+            args.ids.iter().map(|_| Deletion::NotFound),
+        );
+        return Ok(());
+    };
+    let mut done = Vec::with_capacity(args.ids.len());
+    for &id in &args.ids {
+        let acked = stream.group_mut(name).is_some_and(|group| group.ack(id));
+        done.push(match acked {
+            false => (false, Deletion::NotFound),
+            true => (true, args.delete(stream, id)),
+        });
+    }
+    let acked = done.iter().filter(|(acked, _)| *acked).count();
+    let deleted = done.iter().filter(|(_, d)| *d == Deletion::Deleted).count();
+    ctx.dirty(acked as u64);
+    entries_deleted(ctx, key, deleted);
+    // An entry that was pending and is in the log no more counts as deleted.
+    let told = done.into_iter().map(|(acked, d)| match d {
+        Deletion::NotFound if acked => Deletion::Deleted,
+        d => d,
+    });
+    reply_deletions(&mut ctx.client.reply, told);
+    Ok(())
+}

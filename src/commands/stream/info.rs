@@ -1,0 +1,245 @@
+//! XINFO: what a stream, its groups and their consumers are like.
+
+use super::groups::{bad_subcommand, no_group_of_key};
+use super::*;
+use crate::commands::ctx::CmdResult;
+
+/// How many entries and pending entries XINFO STREAM FULL shows unless told otherwise.
+const FULL_COUNT: usize = 10;
+
+/// XINFO STREAM key [FULL [COUNT count]]
+pub fn xinfo_stream(ctx: &mut Ctx) -> CmdResult {
+    stream_ref(ctx, ctx.argv[2])?.ok_or(Error::NO_SUCH_KEY)?;
+    let full = parse_full(ctx)?;
+    let Some(entry) = ctx.server.lookup_no_touch(ctx.client, ctx.argv[2]) else {
+        return Ok(());
+    };
+    let stream = Stream::of(entry)?;
+    let reply = &mut ctx.client.reply;
+    reply.map(if full.is_some() { 9 } else { 10 });
+    reply_facts(reply, stream);
+    match full {
+        Some(count) => reply_full(reply, stream, count),
+        None => reply_edges(reply, stream),
+    }
+    Ok(())
+}
+
+/// How many of each, if FULL was asked for.
+fn parse_full(ctx: &Ctx) -> Result<Option<usize>, Error> {
+    match ctx.argv.len() {
+        3 => Ok(None),
+        4 if ctx.is(3, "full") => Ok(Some(FULL_COUNT)),
+        6 if ctx.is(3, "full") && ctx.is(4, "count") => Ok(Some(match ctx.int(5)? {
+            0 => usize::MAX,
+            count => usize::try_from(count).unwrap_or(FULL_COUNT),
+        })),
+        _ => Err(bad_subcommand(ctx, "XINFO")),
+    }
+}
+
+/// Seven pairs that the short and the full answer share.
+fn reply_facts(reply: &mut ReplyBuf, stream: &Stream) {
+    let log = &stream.log;
+    reply.bulk(b"length");
+    reply.integer(log.len() as i64);
+    reply.bulk(b"radix-tree-keys");
+    reply.integer(log.node_count() as i64);
+    reply.bulk(b"radix-tree-nodes");
+    reply.integer(radix_tree_nodes(log.nodes().map(|(id, _)| id.to_bytes())) as i64);
+    reply.bulk(b"last-generated-id");
+    reply_id(reply, log.last_id());
+    reply.bulk(b"max-deleted-entry-id");
+    reply_id(reply, log.max_deleted_id());
+    reply.bulk(b"entries-added");
+    reply.integer(log.entries_added() as i64);
+    reply.bulk(b"recorded-first-entry-id");
+    reply_id(reply, log.first_id());
+}
+
+/// How many nodes the radix tree would have that Redis keeps these keys in, in order: a leaf for each key, a node for each
+/// place where keys part, and one for each run of bytes between two of those.
+fn radix_tree_nodes(keys: impl Iterator<Item = [u8; 16]>) -> usize {
+    let mut nodes = 0;
+    // Depths at which keys part, on the way to the last key; a run lies between two that are not neighbours.
+    let mut branches: Vec<usize> = Vec::new();
+    let mut last: Option<[u8; 16]> = None;
+    let run = |above: Option<&usize>, below: usize| usize::from(above.map_or(0, |a| a + 1) < below);
+    for key in keys {
+        nodes += 1;
+        if let Some(last) = last {
+            let depth = last.iter().zip(&key).take_while(|(a, b)| a == b).count();
+            let mut below = 16;
+            while let Some(&deepest) = branches.last().filter(|&&deepest| deepest > depth) {
+                branches.pop();
+                nodes += 1 + run(Some(&deepest), below);
+                below = deepest;
+            }
+            if branches.last() != Some(&depth) {
+                branches.push(depth);
+            }
+            nodes += run(branches.last(), below);
+        }
+        last = Some(key);
+    }
+    if last.is_none() {
+        return 1;
+    }
+    let mut below = 16;
+    while let Some(branch) = branches.pop() {
+        nodes += 1 + run(Some(&branch), below);
+        below = branch;
+    }
+    nodes + run(None, below)
+}
+
+fn reply_edges(reply: &mut ReplyBuf, stream: &Stream) {
+    reply.bulk(b"groups");
+    reply.integer(stream.group_count() as i64);
+    let log = &stream.log;
+    let first = log.range(StreamId::MIN, StreamId::MAX).next();
+    let last = log.rev_range(StreamId::MIN, StreamId::MAX).next();
+    for (name, entry) in [("first-entry", first), ("last-entry", last)] {
+        reply.bulk(name.as_bytes());
+        match entry {
+            Some(entry) => reply_entry(reply, &entry),
+            None => reply.null(),
+        }
+    }
+}
+
+fn reply_full(reply: &mut ReplyBuf, stream: &Stream, count: usize) {
+    reply.bulk(b"entries");
+    reply_entries(reply, stream.log.range(StreamId::MIN, StreamId::MAX), count);
+    reply.bulk(b"groups");
+    reply.array(stream.group_count());
+    for (name, group) in stream.groups() {
+        reply.map(7);
+        reply.bulk(b"name");
+        reply.bulk(name);
+        reply_place(reply, stream, group);
+        reply.bulk(b"pel-count");
+        reply.integer(group.pending_count() as i64);
+        reply.bulk(b"pending");
+        reply.array(group.pending_count().min(count));
+        for (&id, nack) in group.pending(..).take(count) {
+            reply.array(4);
+            reply_id(reply, id);
+            reply.bulk(group.consumer(nack.consumer()).name());
+            reply.integer(nack.delivery_time);
+            reply.integer(nack.delivery_count as i64);
+        }
+        reply.bulk(b"consumers");
+        reply_full_consumers(reply, group, count);
+    }
+}
+
+/// Three pairs: how far a group is.
+fn reply_place(reply: &mut ReplyBuf, stream: &Stream, group: &Group) {
+    reply.bulk(b"last-delivered-id");
+    reply_id(reply, group.last_id);
+    reply.bulk(b"entries-read");
+    match group.entries_read {
+        Some(read) => reply.integer(read as i64),
+        None => reply.null(),
+    }
+    reply.bulk(b"lag");
+    match group.lag(&stream.log) {
+        Some(lag) => reply.integer(lag),
+        None => reply.null(),
+    }
+}
+
+fn reply_full_consumers(reply: &mut ReplyBuf, group: &Group, count: usize) {
+    reply.array(group.consumer_count());
+    for (_, consumer) in group.consumers() {
+        reply.map(5);
+        reply.bulk(b"name");
+        reply.bulk(consumer.name());
+        reply.bulk(b"seen-time");
+        reply.integer(consumer.seen_time);
+        reply.bulk(b"active-time");
+        reply.integer(consumer.active_time);
+        reply.bulk(b"pel-count");
+        reply.integer(consumer.pending_count() as i64);
+        reply.bulk(b"pending");
+        reply.array(consumer.pending_count().min(count));
+        for id in consumer.pending(..).take(count) {
+            let nack = group.nack(id);
+            reply.array(3);
+            reply_id(reply, id);
+            reply.integer(nack.map_or(0, |n| n.delivery_time));
+            reply.integer(nack.map_or(0, |n| n.delivery_count as i64));
+        }
+    }
+}
+
+/// XINFO GROUPS key
+pub fn xinfo_groups(ctx: &mut Ctx) -> CmdResult {
+    let entry = ctx
+        .server
+        .lookup_read(ctx.client, ctx.argv[2])
+        .ok_or(Error::NO_SUCH_KEY)?;
+    let stream = Stream::of(entry)?;
+    let reply = &mut ctx.client.reply;
+    reply.array(stream.group_count());
+    for (name, group) in stream.groups() {
+        reply.map(6);
+        reply.bulk(b"name");
+        reply.bulk(name);
+        reply.bulk(b"consumers");
+        reply.integer(group.consumer_count() as i64);
+        reply.bulk(b"pending");
+        reply.integer(group.pending_count() as i64);
+        reply_place(reply, stream, group);
+    }
+    Ok(())
+}
+
+/// XINFO CONSUMERS key group
+pub fn xinfo_consumers(ctx: &mut Ctx) -> CmdResult {
+    let (key, name) = (ctx.argv[2], ctx.argv[3]);
+    let now_ms = ctx.server.clock.now_ms;
+    let entry = ctx
+        .server
+        .lookup_read(ctx.client, key)
+        .ok_or(Error::NO_SUCH_KEY)?;
+    let group = Stream::of(entry)?
+        .group(name)
+        .ok_or_else(|| no_group_of_key(name, key))?;
+    let reply = &mut ctx.client.reply;
+    reply.array(group.consumer_count());
+    for (_, consumer) in group.consumers() {
+        let since = |time: i64| now_ms.saturating_sub(time).max(0);
+        reply.map(4);
+        reply.bulk(b"name");
+        reply.bulk(consumer.name());
+        reply.bulk(b"pending");
+        reply.integer(consumer.pending_count() as i64);
+        reply.bulk(b"idle");
+        reply.integer(since(consumer.seen_time));
+        reply.bulk(b"inactive");
+        reply.integer(if consumer.active_time < 0 {
+            -1
+        } else {
+            since(consumer.active_time)
+        });
+    }
+    Ok(())
+}
+
+/// XINFO HELP
+pub fn xinfo_help(ctx: &mut Ctx) -> CmdResult {
+    ctx.client.reply.help(&[
+        "XINFO <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        "CONSUMERS <key> <groupname>",
+        "    Show consumers of <groupname>.",
+        "GROUPS <key>",
+        "    Show the stream consumer groups.",
+        "STREAM <key> [FULL [COUNT <count>]",
+        "    Show information about the stream.",
+        "HELP",
+        "    Print this help.",
+    ]);
+    Ok(())
+}

@@ -1,0 +1,383 @@
+//! Reading what came behind an ID: from several streams at once, for oneself (XREAD) or as a consumer of a group
+//! (XREADGROUP), now or, with BLOCK, when it comes.
+//!
+//! A reader that waits is run again when one of its streams changes. So what it asks for is settled when it
+//! begins to wait: `$` and `+` become the ID that they stood for.
+//!
+//! XREADGROUP with `>` gives entries that the group has not given to anybody; with an ID it shows a consumer its own pending
+//! entries again. It is told to the log and the replicas as what it did: XCLAIM for each delivery, XGROUP SETID for
+//! the place that the group has reached.
+
+use super::pending::{tell_claim, tell_place};
+use super::*;
+use crate::commands::ctx::CmdResult;
+use crate::db::blocked::{block_for_keys, deadline_from_ms};
+use crate::ds::stream::StreamLog;
+use crate::error::excerpt;
+use crate::networking::client::flag;
+use crate::state::BlockKind;
+use crate::types::stream::ConsumerId;
+
+/// XREAD [COUNT count] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]
+pub fn xread(ctx: &mut Ctx) -> CmdResult {
+    xread_generic(ctx)
+}
+
+/// XREADGROUP GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]
+pub fn xreadgroup(ctx: &mut Ctx) -> CmdResult {
+    xread_generic(ctx)
+}
+
+/// Where a reader stands in one stream.
+#[derive(Clone, Copy)]
+enum From {
+    /// Entries behind this ID; for a group's consumer, its pending ones.
+    Behind(StreamId),
+    /// `>`: what the group has not given out yet.
+    New,
+}
+
+/// A group's name and a consumer's.
+type Who<'a> = (&'a [u8], &'a [u8]);
+
+struct Options<'a> {
+    count: usize,
+    deadline_ms: Option<i64>,
+    who: Option<Who<'a>>,
+    noack: bool,
+    /// Where the keys begin, and how many there are.
+    keys_at: usize,
+    streams: usize,
+}
+
+impl<'a> Options<'a> {
+    fn parse(ctx: &Ctx<'a>) -> Result<Options<'a>, Error> {
+        let grouped = ctx.cmd.name == "xreadgroup";
+        let mut options = Options {
+            count: usize::MAX,
+            deadline_ms: None,
+            who: None,
+            noack: false,
+            keys_at: 0,
+            streams: 0,
+        };
+        let mut at = 1;
+        while at < ctx.argv.len() && options.keys_at == 0 {
+            let more = ctx.argv.len() - 1 - at;
+            if more > 0 && ctx.is(at, "block") {
+                options.deadline_ms = Some(deadline_from_ms(ctx.server, ctx.argv[at + 1])?);
+                at += 2;
+            } else if more > 0 && ctx.is(at, "count") {
+                options.count = parse_count(ctx, at + 1)?;
+                at += 2;
+            } else if more > 0 && ctx.is(at, "streams") {
+                options.keys_at = at + 1;
+            } else if more > 1 && ctx.is(at, "group") {
+                if !grouped {
+                    return Err(only_xreadgroup("GROUP"));
+                }
+                options.who = Some((ctx.argv[at + 1], ctx.argv[at + 2]));
+                at += 3;
+            } else if ctx.is(at, "noack") {
+                if !grouped {
+                    return Err(only_xreadgroup("NOACK"));
+                }
+                options.noack = true;
+                at += 1;
+            } else {
+                return Err(Error::SYNTAX);
+            }
+        }
+        options.finish(ctx, grouped)
+    }
+
+    fn finish(mut self, ctx: &Ctx, grouped: bool) -> Result<Options<'a>, Error> {
+        if self.keys_at == 0 {
+            return Err(Error::SYNTAX);
+        }
+        let rest = ctx.argv.len() - self.keys_at;
+        if !rest.is_multiple_of(2) {
+            let (name, id) = (ctx.cmd.name, if grouped { '>' } else { '$' });
+            return Err(Error::new(format!(
+                "ERR Unbalanced '{name}' list of streams: for each stream key an ID or '{id}' must be specified."
+            )));
+        }
+        if grouped && self.who.is_none() {
+            return Err(Error::of("ERR Missing GROUP option for XREADGROUP"));
+        }
+        self.streams = rest / 2;
+        if self.count == 0 {
+            self.count = usize::MAX;
+        }
+        Ok(self)
+    }
+}
+
+fn only_xreadgroup(option: &str) -> Error {
+    Error::new(format!(
+        "ERR The {option} option is only supported by XREADGROUP. You called XREAD instead."
+    ))
+}
+
+fn xread_generic(ctx: &mut Ctx) -> CmdResult {
+    let options = Options::parse(ctx)?;
+    let keys = &ctx.argv[options.keys_at..options.keys_at + options.streams];
+    let froms: Vec<From> = (0..options.streams)
+        .map(|i| parse_from(ctx, &options, i))
+        .collect::<Result<_, _>>()?;
+    let reply = &mut ctx.client.reply;
+    let (mark, whole) = (reply.mark(), reply.begin_deferred());
+    let mut served = 0;
+    for (key, from) in keys.iter().zip(&froms) {
+        served += match options.who {
+            None => read_log(ctx, key, *from, options.count)?,
+            Some(who) => read_group(ctx, key, who, *from, &options)?,
+        } as usize;
+    }
+    if options.who.is_some() {
+        ctx.prevent_propagation();
+    }
+    let reply = &mut ctx.client.reply;
+    if served > 0 && reply.resp3 {
+        reply.end_map(whole, served);
+    } else if served > 0 {
+        reply.end_array(whole, served);
+    } else {
+        reply.truncate(mark);
+        wait_or_null(ctx, &options, keys, &froms);
+    }
+    Ok(())
+}
+
+/// What one of the IDs stands for now. Also checks that there is a stream, or a group, to read.
+fn parse_from(ctx: &mut Ctx, options: &Options, i: usize) -> Result<From, Error> {
+    let key = ctx.argv[options.keys_at + i];
+    let text = ctx.argv[options.keys_at + options.streams + i];
+    let entry = ctx.server.lookup_read(ctx.client, key);
+    let stream = entry.map(Stream::of).transpose()?;
+    if let Some((group, _)) = options.who
+        && stream.and_then(|s| s.group(group)).is_none()
+    {
+        let (key, group) = (excerpt(key, key.len()), excerpt(group, group.len()));
+        return Err(Error::new(format!(
+            "NOGROUP No such key '{key}' or consumer group '{group}' in XREADGROUP with GROUP option"
+        )));
+    }
+    match text {
+        b"$" | b"+" if options.who.is_some() => {
+            let sign = text[0] as char;
+            Err(Error::new(format!(
+                "ERR The {sign} ID is meaningless in the context of XREADGROUP: you want to read the history of \
+                 this consumer by specifying a proper ID, or use the > ID to get new messages. The {sign} ID would \
+                 just return an empty result set."
+            )))
+        }
+        b"$" => Ok(From::Behind(
+            stream.map_or(StreamId::MIN, |s| s.log.last_id()),
+        )),
+        b"+" => match stream.map(|s| s.log.last_id()) {
+            None => Ok(From::Behind(StreamId::MIN)),
+            Some(last) => last
+                .prev()
+                .map(From::Behind)
+                .ok_or(Error::of("ERR the stream last element ID is 0-0")),
+        },
+        b">" if options.who.is_none() => Err(Error::of(
+            "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.",
+        )),
+        b">" => Ok(From::New),
+        _ => match parse_id(text, 0)? {
+            // Behind the last ID possible there is nothing to show again: Redis takes it for `>`.
+            StreamId::MAX if options.who.is_some() => Ok(From::New),
+            id => Ok(From::Behind(id)),
+        },
+    }
+}
+
+/// Nothing was there: wait if asked to, and possible.
+fn wait_or_null(ctx: &mut Ctx, options: &Options, keys: &[&[u8]], froms: &[From]) {
+    let Some(deadline_ms) = options
+        .deadline_ms
+        .filter(|_| !ctx.client.has(flag::DENY_BLOCKING))
+    else {
+        return ctx.client.reply.null_array();
+    };
+    let ids_at = options.keys_at + options.streams;
+    let ids: Vec<Vec<u8>> = froms
+        .iter()
+        .map(|from| match from {
+            From::Behind(id) => id_text(*id),
+            From::New => b">".into(),
+        })
+        .collect();
+    let mut argv = ctx.argv[..ids_at].to_vec();
+    argv.extend(ids.iter().map(Vec::as_slice));
+    let grouped = options.who.is_some();
+    block_for_keys(
+        ctx.server,
+        ctx.client,
+        BlockKind::Stream,
+        &argv,
+        keys,
+        deadline_ms,
+        grouped,
+    );
+}
+
+/// A key and its entries follow: in RESP3 a pair of a map.
+fn reply_key(reply: &mut ReplyBuf, key: &[u8]) {
+    if !reply.resp3 {
+        reply.array(2);
+    }
+    reply.bulk(key);
+}
+
+/// Reply with entries behind an ID. False: there are none.
+fn read_log(ctx: &mut Ctx, key: &[u8], from: From, count: usize) -> Result<bool, Error> {
+    let From::Behind(id) = from else {
+        return Ok(false);
+    };
+    let Some(start) = id.next() else {
+        return Ok(false);
+    };
+    let Some(entry) = ctx.server.lookup_no_touch(ctx.client, key) else {
+        return Ok(false);
+    };
+    let log = &Stream::of(entry)?.log;
+    let mut entries = log.range(start, StreamId::MAX).peekable();
+    if entries.peek().is_none() {
+        return Ok(false);
+    }
+    let reply = &mut ctx.client.reply;
+    reply_key(reply, key);
+    reply_entries(reply, entries, count);
+    Ok(true)
+}
+
+/// A consumer at work.
+struct Reader {
+    consumer: ConsumerId,
+    now_ms: i64,
+    count: usize,
+    noack: bool,
+    /// The log or a replica wants to hear of deliveries.
+    told: bool,
+}
+
+/// Reply with what a consumer is given, or has. False: there is nothing new.
+fn read_group(
+    ctx: &mut Ctx,
+    key: &[u8],
+    (group_name, consumer_name): Who,
+    from: From,
+    options: &Options,
+) -> Result<bool, Error> {
+    let now_ms = ctx.server.clock.now_ms;
+    let told = ctx.server.propagation.wanted();
+    let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
+        return Ok(false);
+    };
+    let Some((log, group)) = Stream::of_mut(entry)?.log_and_group(group_name) else {
+        return Ok(false);
+    };
+    let created = group.create_consumer(consumer_name, now_ms);
+    let Some(consumer) = created.or_else(|| group.find_consumer(consumer_name)) else {
+        return Ok(false);
+    };
+    group.consumer_mut(consumer).seen_time = now_ms;
+    let reader = Reader {
+        consumer,
+        now_ms,
+        count: options.count,
+        noack: options.noack,
+        told,
+    };
+    let reply = &mut ctx.client.reply;
+    let start = group.last_id;
+    let mut delivered = Vec::new();
+    let served = match from {
+        From::Behind(id) => {
+            reply_key(reply, key);
+            reader.reply_history(reply, log, group, id);
+            true
+        }
+        From::New if has_entries_behind(log, start) => {
+            reply_key(reply, key);
+            delivered = reader.deliver(reply, log, group);
+            true
+        }
+        From::New => false,
+    };
+    let place = (group.last_id, group.entries_read);
+    if created.is_some() {
+        group_changed(ctx, key, "xgroup-createconsumer");
+        if options.noack {
+            let argv: [&[u8]; 5] = [b"XGROUP", b"CREATECONSUMER", key, group_name, consumer_name];
+            ctx.also_propagate(&argv);
+        }
+    }
+    for id in delivered {
+        tell_claim(ctx, key, group_name, consumer_name, id, (now_ms, 1), id);
+    }
+    if place.0 != start {
+        ctx.dirty(1);
+        tell_place(ctx, key, group_name, place);
+    }
+    Ok(served)
+}
+
+fn has_entries_behind(log: &StreamLog, id: StreamId) -> bool {
+    id.next()
+        .is_some_and(|start| log.range(start, StreamId::MAX).next().is_some())
+}
+
+impl Reader {
+    /// Give the consumer what the group has not given out yet. Returns the IDs that are pending now, if they are told.
+    fn deliver(&self, reply: &mut ReplyBuf, log: &StreamLog, group: &mut Group) -> Vec<StreamId> {
+        let mut pending = Vec::new();
+        let start = group.last_id.next().unwrap_or(StreamId::MAX);
+        let array = reply.begin_deferred();
+        let mut n = 0;
+        for entry in log.range(start, StreamId::MAX).take(self.count) {
+            group.advance(log, entry.id);
+            reply_entry(reply, &entry);
+            n += 1;
+            if !self.noack {
+                group.deliver(entry.id, self.consumer, self.now_ms);
+                if self.told {
+                    pending.push(entry.id);
+                }
+            }
+        }
+        reply.end_array(array, n);
+        group.consumer_mut(self.consumer).active_time = self.now_ms;
+        pending
+    }
+
+    /// Show the consumer its own pending entries behind an ID; one that the log has lost has no fields.
+    fn reply_history(
+        &self,
+        reply: &mut ReplyBuf,
+        log: &StreamLog,
+        group: &mut Group,
+        behind: StreamId,
+    ) {
+        let start = behind.next().unwrap_or(StreamId::MAX);
+        let pending = group.consumer(self.consumer).pending(start..);
+        let ids: Vec<StreamId> = pending.take(self.count).collect();
+        reply.array(ids.len());
+        for id in ids {
+            match log.get(id) {
+                Some(entry) => {
+                    reply_entry(reply, &entry);
+                    group.redeliver(id, self.now_ms);
+                }
+                None => {
+                    reply.array(2);
+                    reply_id(reply, id);
+                    reply.null_array();
+                }
+            }
+        }
+    }
+}
