@@ -117,6 +117,8 @@ pub struct DebugSwitches {
     pub allow_noscript: bool,
     /// DEBUG SET-SKIP-CHECKSUM-VALIDATION 1
     pub skip_checksum: bool,
+    /// PFDEBUG SIMD OFF: registers are merged by the code for any machine.
+    pub no_hll_simd: bool,
     /// DEBUG QUICKLIST-PACKED-THRESHOLD: list elements of this size get a node of their own; 0 is the default.
     pub packed_threshold: usize,
 }

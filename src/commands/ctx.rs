@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::commands::command::Command;
 use crate::db::Db;
 use crate::error::Error;
-use crate::networking::client::{Client, OwnedArgv};
+use crate::networking::client::{Client, OwnedArgv, flag};
 use crate::state::Server;
 use crate::util::number::{parse_f64, parse_i64};
 
@@ -77,6 +77,14 @@ impl<'a> Ctx<'a> {
             .iter()
             .find(same)
             .filter(|big| big.len() >= crate::networking::resp::BIG_ARG_MIN)
+    }
+
+    /// The longest that a string may grow, in bytes. Our primary and our own log are obeyed.
+    pub fn max_string_len(&self) -> usize {
+        if self.client.has(flag::PRIMARY | flag::AOF_LOADER) {
+            return isize::MAX as usize;
+        }
+        usize::try_from(self.server.config.proto_max_bulk_len).unwrap_or(usize::MAX)
     }
 
     /// Count `n` changes: what decides about propagation, save points and WATCH.

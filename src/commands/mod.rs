@@ -4,6 +4,7 @@
 //! never heard of the event loop: `before_sleep` and the cron write, close and connect
 //! (`tests/tidy.rs` reads the `use` lines).
 
+pub mod bitmap;
 pub mod client;
 pub mod command;
 pub mod commandlog;
@@ -15,6 +16,7 @@ pub mod docs;
 pub mod field_expire;
 pub mod generic;
 pub mod hash;
+pub mod hyperloglog;
 pub mod introspect;
 pub mod keys;
 pub mod latency;
@@ -36,6 +38,7 @@ use table::CommandTable;
 
 /// Every group's rows.
 pub const TABLE: &[&[Command]] = &[
+    bitmap::TABLE,
     client::TABLE,
     commandlog::TABLE,
     config_cmd::TABLE,
@@ -44,6 +47,7 @@ pub const TABLE: &[&[Command]] = &[
     field_expire::TABLE,
     generic::TABLE,
     hash::TABLE,
+    hyperloglog::TABLE,
     introspect::TABLE,
     latency::TABLE,
     list::TABLE,
