@@ -119,6 +119,8 @@ pub struct DebugSwitches {
     pub skip_checksum: bool,
     /// DEBUG CLIENT-ENFORCE-REPLY-LIST 1: a reply counts against limits as if it lay in a node of its own.
     pub enforce_reply_list: bool,
+    /// PFDEBUG SIMD OFF: registers are merged by the code for any machine.
+    pub no_hll_simd: bool,
     /// DEBUG QUICKLIST-PACKED-THRESHOLD: list elements of this size get a node of their own; 0 is the default.
     pub packed_threshold: usize,
 }

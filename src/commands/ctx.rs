@@ -79,6 +79,14 @@ impl<'a> Ctx<'a> {
             .filter(|big| big.len() >= crate::networking::resp::BIG_ARG_MIN)
     }
 
+    /// The longest that a string may grow, in bytes. Our primary and our own log are obeyed.
+    pub fn max_string_len(&self) -> usize {
+        if self.client.has(flag::PRIMARY | flag::AOF_LOADER) {
+            return isize::MAX as usize;
+        }
+        usize::try_from(self.server.config.proto_max_bulk_len).unwrap_or(usize::MAX)
+    }
+
     /// Count `n` changes: what decides about propagation, save points and WATCH.
     #[inline]
     pub fn dirty(&mut self, n: u64) {

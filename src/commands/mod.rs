@@ -4,6 +4,7 @@
 //! never heard of the event loop: `before_sleep` and the cron write, close and connect
 //! (`tests/tidy.rs` reads the `use` lines).
 
+pub mod bitmap;
 pub mod client;
 pub mod command;
 pub mod commandlog;
@@ -16,6 +17,7 @@ pub mod field_expire;
 pub mod generic;
 pub mod geo;
 pub mod hash;
+pub mod hyperloglog;
 pub mod introspect;
 pub mod keys;
 pub mod latency;
@@ -39,6 +41,7 @@ use table::CommandTable;
 
 /// Every group's rows.
 pub const TABLE: &[&[Command]] = &[
+    bitmap::TABLE,
     client::TABLE,
     commandlog::TABLE,
     config_cmd::TABLE,
@@ -48,6 +51,7 @@ pub const TABLE: &[&[Command]] = &[
     generic::TABLE,
     geo::TABLE,
     hash::TABLE,
+    hyperloglog::TABLE,
     introspect::TABLE,
     latency::TABLE,
     list::TABLE,

@@ -407,7 +407,7 @@ impl Default for Registers {
 impl Registers {
     pub fn read(hll: &[u8]) -> Result<Self, Corrupt> {
         let mut registers = Self::default();
-        registers.merge(hll)?;
+        registers.merge(hll, true)?;
         Ok(registers)
     }
 
@@ -415,20 +415,20 @@ impl Registers {
         &self.0
     }
 
-    /// Raises every register to the value's.
-    pub fn merge(&mut self, hll: &[u8]) -> Result<(), Corrupt> {
+    /// Raises every register to the value's, by the machine's vector instructions if `simd`.
+    pub fn merge(&mut self, hll: &[u8], simd: bool) -> Result<(), Corrupt> {
         match encoding(hll) {
             Encoding::Dense => {
-                self.merge_dense(hll.get(HEADER_SIZE..).unwrap_or_default());
+                self.merge_dense(hll.get(HEADER_SIZE..).unwrap_or_default(), simd);
                 Ok(())
             }
             Encoding::Sparse => self.merge_sparse(hll),
         }
     }
 
-    fn merge_dense(&mut self, packed: &[u8]) {
+    fn merge_dense(&mut self, packed: &[u8], simd: bool) {
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") {
+        if simd && is_x86_feature_detected!("avx2") {
             // SAFETY: the feature was just found.
             return unsafe { raise_all_avx2(&mut self.0, packed) };
         }
@@ -701,7 +701,7 @@ mod tests {
         }
 
         #[test]
-        fn merging_takes_the_larger(left in vec(any::<u16>(), 0..400), right in vec(any::<u16>(), 0..400), dense: bool) {
+        fn merging_takes_the_larger(left in vec(any::<u16>(), 0..400), right in vec(any::<u16>(), 0..400), dense: bool, simd: bool) {
             let bytes = |elements: &[u16]| with(elements.iter().map(|element| element.to_le_bytes()));
             let both: Vec<u16> = left.iter().chain(&right).copied().collect();
             let (mut target, mut other) = (bytes(&left), bytes(&right));
@@ -709,7 +709,7 @@ mod tests {
                 to_dense(&mut other).unwrap();
             }
             let mut registers = Registers::read(&target).unwrap();
-            registers.merge(&other).unwrap();
+            registers.merge(&other, simd).unwrap();
             registers.store(&mut target, dense, SPARSE_MAX).unwrap();
             let expected = Registers::read(&bytes(&both)).unwrap();
             prop_assert!(Registers::read(&target).unwrap().0 == expected.0);
@@ -717,13 +717,13 @@ mod tests {
         }
 
         #[test]
-        fn packed_registers_unpack(values in vec(0u8..64, REGISTERS)) {
+        fn packed_registers_unpack(values in vec(0u8..64, REGISTERS), simd: bool) {
             let mut packed = vec![0; DENSE_SIZE - HEADER_SIZE];
             for (index, value) in values.iter().enumerate() {
                 dense::set(&mut packed, index, *value);
             }
             let mut registers = Registers::default();
-            registers.merge_dense(&packed);
+            registers.merge_dense(&packed, simd);
             prop_assert!(registers.0 == values[..]);
             let mut again = packed.clone();
             dense::pack_all(&registers.0, &mut again);

@@ -7,7 +7,6 @@ use crate::commands::ctx::{CmdResult, Ctx};
 use crate::db::{Ttl, notify};
 use crate::ds::entry::INLINE_MAX;
 use crate::error::Error;
-use crate::networking::client::flag;
 use crate::types::string::{Grown, StrView, bytes_mut, encode};
 use crate::types::{KeyMut, kind};
 use crate::util::number::IntBuf;
@@ -25,7 +24,7 @@ pub(super) fn strlen(ctx: &mut Ctx) -> CmdResult {
 /// APPEND key value
 pub(super) fn append(ctx: &mut Ctx) -> CmdResult {
     let (key, tail) = (ctx.argv[1], ctx.argv[2]);
-    let limit = max_len(ctx);
+    let limit = ctx.max_string_len();
     let len = match ctx.server.lookup_write(ctx.client, key) {
         None => {
             let (kind, value) = encode(tail, ctx.shared_arg(2));
@@ -52,7 +51,7 @@ pub(super) fn setrange(ctx: &mut Ctx) -> CmdResult {
     let (key, patch) = (ctx.argv[1], ctx.argv[3]);
     let offset = ctx.int(2)?;
     let offset = usize::try_from(offset).map_err(|_| Error::OFFSET_OUT_OF_RANGE)?;
-    let limit = max_len(ctx);
+    let limit = ctx.max_string_len();
     let entry = ctx.server.lookup_write(ctx.client, key);
     let old = match &entry {
         None => 0,
@@ -76,14 +75,6 @@ pub(super) fn setrange(ctx: &mut Ctx) -> CmdResult {
     ctx.dirty(1);
     ctx.client.reply.integer(new as i64);
     Ok(())
-}
-
-/// The longest that a string may grow. Our primary and our own log are obeyed.
-fn max_len(ctx: &Ctx) -> usize {
-    if ctx.client.has(flag::PRIMARY | flag::AOF_LOADER) {
-        return isize::MAX as usize;
-    }
-    usize::try_from(ctx.server.config.proto_max_bulk_len).unwrap_or(usize::MAX)
 }
 
 fn checked_len(len: usize, more: usize, limit: usize) -> Result<usize, Error> {
