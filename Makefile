@@ -9,7 +9,7 @@ CASES   ?= 20000
 FUZZ_SECONDS ?= 300
 
 # Redis's names for the programs: started under one of them, the server acts as it.
-REDIS_NAMES = redis-server redis-sentinel redis-check-rdb redis-check-aof
+REDIS_NAMES = redis-server
 
 .PHONY: all run test check compat compat-long bench fuzz suite suite-long install install-redis-names help
 .NOTPARALLEL:
