@@ -312,22 +312,28 @@ impl Set {
         *self = Set::Table(Box::new(table));
     }
 
-    /// A finished result becomes an intset if it is a listpack of nothing but integers, and they fit.
+    /// A finished result becomes an intset if it is nothing but integers, and they fit.
     pub fn pack(&mut self, limits: &SetLimits) {
-        let Set::Listpack(listpack) = self else {
-            return;
-        };
-        if listpack.len() > limits.intset() || listpack.iter().any(|e| e.as_int().is_none()) {
+        if matches!(self, Set::Intset(_)) || self.len() > limits.intset() {
             return;
         }
-        let mut ints = Intset::new();
-        listpack
-            .iter()
-            .filter_map(|element| element.as_int())
-            .for_each(|int| {
-                ints.add(int);
+        let mut ints = Vec::with_capacity(self.len());
+        self.try_each(|member| match member.as_int() {
+            Some(int) => {
+                ints.push(int);
+                ControlFlow::Continue(())
+            }
+            None => ControlFlow::Break(()),
+        });
+        if ints.len() == self.len() {
+            // In order, each one is appended.
+            ints.sort_unstable();
+            let mut packed = Intset::new();
+            ints.into_iter().for_each(|int| {
+                packed.add(int);
             });
-        *self = Set::Intset(ints);
+            *self = Set::Intset(packed);
+        }
     }
 }
 
