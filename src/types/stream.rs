@@ -15,7 +15,8 @@
 //! (`tests::agrees_with_a_map`).
 //!
 //! `entries_read` counts what a group has read of all that was ever added; it may be unknown, and XINFO then shows a lag only
-//! where it can be derived. The derivation is that of Redis 7.2 as Valkey 8 shows it: see [`Group::lag`].
+//! where it can be derived: see [`Group::lag`]. It is counted on from entry to entry only while nothing between the two can have been
+//! deleted or trimmed, as in Valkey 8.1 and Redis 7.4; older ones count on and show a lag that never comes down.
 
 use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::stream::{Precision, StreamId, StreamLog, Trim};
@@ -382,8 +383,10 @@ impl Group {
         if id <= self.last_id {
             return;
         }
+        let nothing_lost =
+            self.last_id >= log.first_id() && !has_tombstones_from(log, self.last_id);
         self.entries_read = match self.entries_read {
-            Some(read) if !has_tombstones_from(log, id) => read.checked_add(1),
+            Some(read) if nothing_lost => read.checked_add(1),
             known if log.entries_added() == 0 => known,
             _ => entries_up_to(log, id),
         };
