@@ -171,6 +171,7 @@ fn placeholder(word: &str, rng: &mut SmallRng) -> Vec<u8> {
                 "17976931348623157e292",
             ],
         ),
+        "i" => stream_id(rng),
         "p" => pick(
             rng,
             &[
@@ -194,6 +195,28 @@ fn placeholder(word: &str, rng: &mut SmallRng) -> Vec<u8> {
         // The case of a keyword does not matter.
         literal if rng.random_bool(0.1) => literal.to_lowercase().into_bytes(),
         literal => literal.as_bytes().to_vec(),
+    }
+}
+
+fn stream_id(rng: &mut SmallRng) -> Vec<u8> {
+    match rng.random_range(0..10) {
+        0 => pick(
+            rng,
+            &[
+                "-",
+                "+",
+                "0-0",
+                "(3-1",
+                "(0",
+                "007-1",
+                "x",
+                "",
+                "3-",
+                "18446744073709551615-18446744073709551615",
+            ],
+        ),
+        1 | 2 => rng.random_range(0..30).to_string().into_bytes(),
+        _ => format!("{}-{}", rng.random_range(0..30), rng.random_range(0..4)).into_bytes(),
     }
 }
 

@@ -75,15 +75,6 @@ fn existing_group<'s>(ctx: &'s mut Ctx) -> Result<(StreamId, &'s mut Group), Err
     }
 }
 
-/// `$` or an ID
-fn parse_place(text: &[u8], last_id: StreamId) -> Result<StreamId, Error> {
-    if text == b"$" {
-        Ok(last_id)
-    } else {
-        parse_id(text, 0)
-    }
-}
-
 /// XGROUP CREATE key group id | $ [MKSTREAM] [ENTRIESREAD entries-read]
 pub fn xgroup_create(ctx: &mut Ctx) -> CmdResult {
     let options = CreateOptions::parse(ctx, true)?;
@@ -94,7 +85,10 @@ pub fn xgroup_create(ctx: &mut Ctx) -> CmdResult {
         None if options.mkstream => created.insert(Box::<Stream>::default()),
         None => return Err(NO_KEY),
     };
-    let last_id = parse_place(place, stream.log.last_id())?;
+    let last_id = match place {
+        b"$" => stream.log.last_id(),
+        _ => parse_id(place, 0)?,
+    };
     if stream
         .create_group(name, last_id, options.entries_read)
         .is_none()
@@ -114,7 +108,11 @@ pub fn xgroup_setid(ctx: &mut Ctx) -> CmdResult {
     let options = CreateOptions::parse(ctx, false)?;
     let place = ctx.argv[4];
     let (last_id, group) = existing_group(ctx)?;
-    group.last_id = parse_place(place, last_id)?;
+    // Unlike CREATE it takes `-` and `+`.
+    group.last_id = match place {
+        b"$" => last_id,
+        _ => parse_bound(place, 0)?,
+    };
     group.entries_read = options.entries_read;
     ctx.client.reply.ok();
     group_changed(ctx, ctx.argv[2], "xgroup-setid");

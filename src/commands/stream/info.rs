@@ -243,3 +243,47 @@ pub fn xinfo_help(ctx: &mut Ctx) -> CmdResult {
     ]);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The same by recursion: the keys below a depth where all of them agree so far.
+    fn naive(keys: &[[u8; 16]], depth: usize) -> usize {
+        let agree = |at: usize| keys.iter().all(|key| key[at] == keys[0][at]);
+        let end = (depth..16).find(|&at| !agree(at)).unwrap_or(16);
+        let here = usize::from(end > depth) + 1;
+        if end == 16 {
+            return here;
+        }
+        let branches = keys.chunk_by(|a, b| a[end] == b[end]);
+        here + branches.map(|keys| naive(keys, end + 1)).sum::<usize>()
+    }
+
+    fn count(ids: &[(u64, u64)]) -> usize {
+        radix_tree_nodes(
+            ids.iter()
+                .map(|&(ms, seq)| StreamId::new(ms, seq).to_bytes()),
+        )
+    }
+
+    /// What a Valkey 8.0 showed.
+    #[test]
+    fn radix_tree_nodes_as_valkey_counts_them() {
+        assert_eq!(count(&[]), 1);
+        assert_eq!(count(&[(1, 0)]), 2);
+        assert_eq!(count(&[(10, 0), (12, 0)]), 6);
+    }
+
+    proptest! {
+        #[test]
+        fn radix_tree_nodes_agree_with_recursion(
+            ids in proptest::collection::btree_set((prop_oneof![0u64..5, 250u64..260, any::<u64>()], 0u64..3), 1..20)
+        ) {
+            let ids: Vec<(u64, u64)> = ids.into_iter().collect();
+            let keys: Vec<_> = ids.iter().map(|&(ms, seq)| StreamId::new(ms, seq).to_bytes()).collect();
+            assert_eq!(count(&ids), naive(&keys, 0));
+        }
+    }
+}

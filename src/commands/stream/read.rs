@@ -350,7 +350,9 @@ impl Reader {
             }
         }
         reply.end_array(array, n);
-        group.consumer_mut(self.consumer).active_time = self.now_ms;
+        if !self.noack {
+            group.consumer_mut(self.consumer).active_time = self.now_ms;
+        }
         pending
     }
 

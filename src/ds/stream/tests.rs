@@ -239,3 +239,48 @@ fn a_small_entry_costs_18_bytes() {
         log.memory_bytes() as f64 / 1e4
     );
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    /// Some entries must stay. Exact trimming takes the first others; approximate trimming takes what exact trimming to the
+    /// length that it left would have taken, so that it can be told that way.
+    #[test]
+    fn trimming_passes_over_what_must_stay(
+        deleted in proptest::collection::vec(any::<bool>(), 1..60),
+        stays in proptest::collection::vec(any::<bool>(), 60),
+        target in 0u64..60,
+        by_id: bool,
+    ) {
+        let id = |i: usize| StreamId::new(i as u64 + 1, 0);
+        let mut log = StreamLog::new();
+        (0..deleted.len()).for_each(|i| add(&mut log, id(i), &[b"a", b"1"]));
+        (0..deleted.len()).filter(|&i| deleted[i]).for_each(|i| assert!(log.delete(id(i))));
+        let may_go = |id: StreamId| !stays[id.ms as usize - 1];
+        let trim = match by_id {
+            true => Trim::MinId(StreamId::new(target, 0)),
+            false => Trim::MaxLen(target),
+        };
+        let before: Vec<Row> = log.range(StreamId::MIN, StreamId::MAX).map(row).collect();
+        let expected: Vec<StreamId> = before
+            .iter()
+            .map(|row| row.0)
+            .filter(|&id| may_go(id) && (!by_id || id.ms < target))
+            .take(if by_id { usize::MAX } else { before.len().saturating_sub(target as usize) })
+            .collect();
+
+        let mut rough = log.clone();
+        assert_eq!(log.trim_where(trim, Precision::Exact, may_go), expected);
+        let left = |gone: &[StreamId]| -> Vec<Row> {
+            before.iter().filter(|row| !gone.contains(&row.0)).cloned().collect()
+        };
+        compare(&log, &left(&expected));
+
+        let mut retold = rough.clone();
+        let gone = rough.trim_where(trim, Precision::Approximate { limit: Some(20) }, may_go);
+        assert!(gone.len() <= 20 && expected.starts_with(&gone));
+        compare(&rough, &left(&gone));
+        let to_same_length = Trim::MaxLen(rough.len());
+        assert_eq!(retold.trim_where(to_same_length, Precision::Exact, may_go), gone);
+    }
+}
