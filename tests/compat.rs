@@ -71,8 +71,11 @@ fn rule(line: &str) -> Rule {
 fn sequence(words: &mut Vec<&str>) -> Vec<Token> {
     let mut out = Vec::new();
     while let Some(word) = words.pop() {
-        if let Some(open) = word.chars().next().filter(|c| "[(".contains(*c)) {
-            let end = if open == '[' { ']' } else { ')' };
+        let open = word.chars().next().filter(|c| "[(".contains(*c));
+        let end = if open == Some('[') { ']' } else { ')' };
+        // `[a` that nothing closes is a word: the end of a range by name.
+        let closed = word.ends_with(end) || words.iter().any(|later| later.ends_with(end));
+        if let Some(open) = open.filter(|_| closed) {
             let mut text = word[1..].to_string();
             while !text.ends_with(end) {
                 text.push(' ');

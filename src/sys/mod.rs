@@ -23,6 +23,11 @@ pub fn error_text(e: &io::Error) -> String {
     }
 }
 
+/// Stop this thread, and with it the server, for a while: DEBUG SLEEP.
+pub fn sleep(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
 /// Read at most `max` bytes from `fd`, appended to `into`; its spare capacity is grown as needed and is not
 /// cleared first.
 pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<usize> {

@@ -119,7 +119,7 @@ fn ok(ctx: &mut Ctx) -> CmdResult {
 /// DEBUG SLEEP seconds
 fn sleep(ctx: &mut Ctx) -> CmdResult {
     let seconds = parse_f64(ctx.argv[2]).unwrap_or(0.0).max(0.0);
-    std::thread::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    crate::sys::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     ok(ctx)
 }
 
