@@ -109,9 +109,14 @@ fn generate(rules: &[Rule], seed: u64) -> (Compare, Vec<Vec<u8>>) {
     let rule = &rules[rng.random_range(0..rules.len())];
     let mut argv = Vec::new();
     expand(&rule.tokens, &mut rng, &mut argv);
-    // Now and then a command that is wrong.
-    match rng.random_range(0..40) {
-        0 => drop(argv.pop().filter(|_| argv.len() > 1)),
+    // Now and then a command that is wrong; but no wait may become a long one.
+    let roll = if may_wait(&argv) {
+        40
+    } else {
+        rng.random_range(0..40)
+    };
+    match roll {
+        0 if argv.len() > 1 => drop(argv.pop()),
         1 => argv.push(value(&mut rng)),
         2 if argv.len() > 1 => {
             let at = rng.random_range(1..argv.len());
@@ -120,6 +125,13 @@ fn generate(rules: &[Rule], seed: u64) -> (Compare, Vec<Vec<u8>>) {
         _ => {}
     }
     (rule.compare, argv)
+}
+
+fn may_wait(argv: &[Vec<u8>]) -> bool {
+    let name = argv[0].to_ascii_uppercase();
+    let waits: [&[u8]; 4] = [b"BL", b"BR", b"BZ", b"WAIT"];
+    let blocks = |arg: &Vec<u8>| arg.eq_ignore_ascii_case(b"BLOCK");
+    waits.iter().any(|start| name.starts_with(start)) || argv.iter().any(blocks)
 }
 
 fn expand(tokens: &[Token], rng: &mut SmallRng, argv: &mut Vec<Vec<u8>>) {
@@ -333,8 +345,11 @@ fn compare_history(
     let mut sent = Vec::new();
     for &seed in seeds {
         let (compare, argv) = generate(rules, seed);
-        let replies: Vec<Vec<u8>> = conns.iter_mut().map(|conn| conn.cmd(&argv)).collect();
         sent.push(show(&argv));
+        if std::env::var_os("COMPAT_TRACE").is_some() {
+            eprintln!("{}", sent[sent.len() - 1]);
+        }
+        let replies: Vec<Vec<u8>> = conns.iter_mut().map(|conn| conn.cmd(&argv)).collect();
         let equal = same(compare, &replies[0], &replies[1]) || on_purpose(&argv);
         prop_assert!(
             equal,
@@ -359,6 +374,10 @@ fn the_same_replies_as_valkey() {
         .and_then(|s| s.parse().ok())
         .unwrap_or(20_240_607);
     let config = Config {
+        cases: std::env::var("PROPTEST_CASES")
+            .ok()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(40),
         rng_algorithm: RngAlgorithm::ChaCha,
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
