@@ -46,7 +46,7 @@ fuzz:           ## fuzz the request parser (needs cargo-fuzz and a nightly compi
 suite: peers    ## what is held clean of Valkey's Tcl suite (make suite ARGS="--units unit/expire")
 	$(CARGO) build
 	tools/suite/fetch.sh >/dev/null
-	tools/suite/run --server $(TARGET)/debug/aeris-server --profile quick $(or $(ARGS),--clean)
+	tools/suite/run --server $(TARGET)/debug/aeris-server --profile quick --retries 2 $(or $(ARGS),--clean)
 
 suite-long: peers   ## the whole Tcl suite
 	$(CARGO) build --profile fast
