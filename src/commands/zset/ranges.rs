@@ -261,8 +261,13 @@ pub fn zrangestore(ctx: &mut Ctx) -> CmdResult {
     if let Some(zset) = read_zset(ctx.server, ctx.client, query.key)? {
         let ranks = query.ranks(zset);
         result.reserve(ranks.len());
-        zset.walk(ranks, false, |member, score| {
-            result.accumulate(member, score)
+        // Redis fills a listpack until a member does not fit, and a listpack has no -0. Only of ranks it knows the
+        // number beforehand.
+        let known = matches!(query.bounds, Bounds::Ranks(..)) && ranks.len() > limits.max_entries;
+        let mut packed = !known;
+        zset.walk(ranks, query.reverse, |member, score| {
+            packed &= result.len() < limits.max_entries && member.len() <= limits.max_value;
+            result.accumulate(member, if packed { score + 0.0 } else { score });
         });
     }
     let len = store_zset(ctx, ctx.argv[1], result.finish(&limits), "zrangestore");
