@@ -1,17 +1,16 @@
 # `make help` lists the targets. Settings on the command line: ARGS (run, bench, suite),
-# PREFIX and DESTDIR (install), FUZZ_SECONDS, CASES (generated histories in compat-long).
+# PREFIX and DESTDIR (install), , CASES (generated histories in compat-long).
 
 CARGO   ?= cargo
 TARGET  ?= $(or $(CARGO_TARGET_DIR),target)
 PREFIX  ?= /usr/local
 BINDIR   = $(DESTDIR)$(PREFIX)/bin
 CASES   ?= 20000
-FUZZ_SECONDS ?= 300
 
 # Redis's names for the programs: started under one of them, the server acts as it.
 REDIS_NAMES = redis-server
 
-.PHONY: all run test check compat compat-long bench fuzz suite suite-long install install-redis-names help
+.PHONY: all run test check compat compat-long bench suite suite-long install install-redis-names help
 .NOTPARALLEL:
 
 all:            ## build the server (release)
@@ -39,9 +38,6 @@ compat-long: peers  ## the same with many more generated histories
 bench: all      ## CPU and memory beside the real servers, and the budgets (tools/bench/bench --help)
 	$(CARGO) build --release -p bench-load
 	tools/bench/bench --server aeris=$(TARGET)/release/aeris-server --peers --budget $(ARGS)
-
-fuzz:           ## fuzz the request parser (needs cargo-fuzz and a nightly compiler)
-	cd fuzz && $(CARGO) +nightly fuzz run resp -- -max_total_time=$(FUZZ_SECONDS)
 
 suite: peers    ## what is held clean of Valkey's Tcl suite (make suite ARGS="--units unit/expire")
 	$(CARGO) build
