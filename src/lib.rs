@@ -13,6 +13,7 @@ pub mod error;
 pub mod networking;
 pub mod observe;
 pub mod pubsub;
+pub mod script;
 pub mod server;
 pub mod state;
 pub mod sys;
