@@ -12,6 +12,7 @@ pub mod ds;
 pub mod error;
 pub mod networking;
 pub mod observe;
+pub mod persist;
 pub mod pubsub;
 pub mod script;
 pub mod server;

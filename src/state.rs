@@ -34,6 +34,11 @@ pub struct Server {
     pub commandlog: CommandLogs,
     pub latency: Latency,
     pub lazyfree: crate::sys::lazyfree::LazyFree,
+    /// The process that saves or rewrites at the moment.
+    pub child: Option<crate::persist::child::Child>,
+    pub forks: crate::persist::child::Forks,
+    pub aof: crate::persist::aof::Aof,
+    pub rdb: crate::persist::rdb::Rdb,
     /// `None` when the allocator keeps no statistics.
     pub memory: Option<crate::sys::memory::ThreadCounters>,
     pub shutdown: Shutdown,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
@@ -182,6 +183,15 @@ impl Net {
             cron_cursor: 0,
             memory: ClientMemory::default(),
         }
+    }
+
+    /// The descriptors that connections arrive at.
+    pub fn listener_fds(&self) -> Vec<RawFd> {
+        let tcp = self.tcp.iter().chain(&self.retired);
+        let unix = self.unix.iter().map(|(listener, _)| listener.as_raw_fd());
+        tcp.map(|(listener, _)| listener.as_raw_fd())
+            .chain(unix)
+            .collect()
     }
 
     /// The client has something to write: `before_sleep` will.

@@ -19,6 +19,9 @@ use crate::server::start;
 use crate::state::Server;
 use crate::sys::{memory, process, signals};
 
+/// A forked child's index into `oom-score-adj-values`.
+const OOM_CLASS_CHILD: usize = 2;
+
 /// Why a step can't be done, as the client is told.
 type Refusal = String;
 
@@ -130,6 +133,11 @@ impl Server {
     pub fn apply_oom_score_adj(&mut self) -> Result<(), Refusal> {
         let class = self.config.oom_score_adj_values[self.oom_class()];
         self.set_oom_score(class)
+    }
+
+    /// The same for a forked child, which the kernel may kill first.
+    pub fn apply_oom_score_of_child(&mut self) -> Result<(), Refusal> {
+        self.set_oom_score(self.config.oom_score_adj_values[OOM_CLASS_CHILD])
     }
 
     /// Index into `oom-score-adj-values`: 0 for a primary, 1 for a replica.

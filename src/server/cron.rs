@@ -29,6 +29,7 @@ pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -
     server.stats.sample_rates(server.clock.now_ms);
     server.note_peak_memory();
     server.evict.configure(&server.config);
+    crate::persist::child::reap(server);
     crate::server::shutdown::cron(server);
     end_pause(server);
     clients_cron(server);
@@ -138,7 +139,7 @@ fn shrink_query_buffer(c: &mut Client, now_ms: i64) {
 
 fn databases_cron(server: &mut Server) {
     expire::cron_cycle(server);
-    if !server.config.activerehashing || server.debug.no_resize {
+    if !server.config.activerehashing || server.debug.no_resize || server.child.is_some() {
         return;
     }
     for db in &mut server.dbs {

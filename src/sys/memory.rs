@@ -130,14 +130,10 @@ pub fn allocator_stats() -> AllocatorStats {
 
 /// Resident set size of this process, in bytes.
 pub fn resident_bytes() -> usize {
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-        .ok()
-        .flatten()
-        .unwrap_or(4096);
     std::fs::read_to_string("/proc/self/statm")
         .ok()
         .and_then(|text| text.split_whitespace().nth(1)?.parse::<usize>().ok())
-        .map_or(0, |pages| pages * page as usize)
+        .map_or(0, |pages| pages * super::page_bytes())
 }
 
 /// Physical memory of the machine, in bytes.

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod crash;
+pub mod fork;
 pub mod lazyfree;
 pub mod local_time;
 pub mod memory;
@@ -13,7 +14,7 @@ pub mod ticks;
 pub mod title;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// What the C library says of an error: `Connection reset by peer`, without the number that std adds.
 pub fn error_text(e: &io::Error) -> String {
@@ -42,4 +43,20 @@ pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<u
     // SAFETY: the kernel has initialised the first `n` bytes behind the old length.
     unsafe { into.set_len(into.len() + n as usize) };
     Ok(n as usize)
+}
+
+/// Reads and writes that would wait fail instead.
+pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// Bytes of a page of memory.
+pub fn page_bytes() -> usize {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .unwrap_or(4096) as usize
 }

@@ -11,7 +11,6 @@ use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::config::{Extent, rewrite};
 use crate::db::Ttl;
-use crate::ds::hashtable::ResizePolicy;
 use crate::error::{Error, excerpt};
 use crate::types::string::encode;
 use crate::util::memory::parse_memory;
@@ -132,15 +131,7 @@ fn set_active_expire(ctx: &mut Ctx) -> CmdResult {
 /// DEBUG DICT-RESIZING 0|1
 fn dict_resizing(ctx: &mut Ctx) -> CmdResult {
     ctx.server.debug.no_resize = !switch(ctx, 2);
-    let policy = if ctx.server.debug.no_resize {
-        ResizePolicy::Avoid
-    } else {
-        ResizePolicy::Allow
-    };
-    ctx.server
-        .dbs
-        .iter_mut()
-        .for_each(|db| db.keys.set_resize_allowed(policy));
+    ctx.server.follow_resize_policy();
     ok(ctx)
 }
 

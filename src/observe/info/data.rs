@@ -1,39 +1,84 @@
 //! The data and its copies: persistence, replication, modules, cluster, keyspace.
 
 use super::{Report, View};
+use crate::persist::child::{Child, Kind};
+use crate::state::Server;
 
 pub fn persistence(view: &View, out: &mut Report) {
     let server = view.server;
     out.field("loading", server.loading as u8);
     out.field("async_loading", 0);
-    out.field("current_cow_peak", 0);
-    out.field("current_cow_size", 0);
-    out.field("current_cow_size_age", 0);
-    out.decimal("current_fork_perc", 0.0, 2);
-    out.field("current_save_keys_processed", 0);
-    out.field("current_save_keys_total", 0);
+    child(view, out);
     out.field("rdb_changes_since_last_save", server.dirty);
-    out.field("rdb_bgsave_in_progress", 0);
+    out.field(
+        "rdb_bgsave_in_progress",
+        is_running(server, Kind::Rdb) as u8,
+    );
     out.field("rdb_last_save_time", server.last_save_s);
     out.field("rdb_last_bgsave_status", "ok");
     out.field("rdb_last_bgsave_time_sec", -1);
-    out.field("rdb_current_bgsave_time_sec", -1);
+    out.field(
+        "rdb_current_bgsave_time_sec",
+        running_seconds(server, Kind::Rdb),
+    );
     out.field("rdb_saves", 0);
-    out.field("rdb_last_cow_size", 0);
+    out.field("rdb_last_cow_size", server.rdb.last_cow_bytes);
     out.field("rdb_last_load_keys_expired", 0);
     out.field("rdb_last_load_keys_loaded", 0);
     out.field("aof_enabled", 0);
-    out.field("aof_rewrite_in_progress", 0);
+    out.field(
+        "aof_rewrite_in_progress",
+        is_running(server, Kind::Aof) as u8,
+    );
     out.field("aof_rewrite_scheduled", 0);
     out.field("aof_last_rewrite_time_sec", -1);
-    out.field("aof_current_rewrite_time_sec", -1);
+    out.field(
+        "aof_current_rewrite_time_sec",
+        running_seconds(server, Kind::Aof),
+    );
     out.field("aof_last_bgrewrite_status", "ok");
     out.field("aof_rewrites", 0);
     out.field("aof_rewrites_consecutive_failures", 0);
     out.field("aof_last_write_status", "ok");
-    out.field("aof_last_cow_size", 0);
+    out.field("aof_last_cow_size", server.aof.last_cow_bytes);
     out.field("module_fork_in_progress", 0);
     out.field("module_fork_last_cow_size", 0);
+    forecast(view, out);
+}
+
+/// The running child: how far it is, and what it costs.
+fn child(view: &View, out: &mut Report) {
+    let server = view.server;
+    let child = server.child.as_ref();
+    let progress = child.map_or(Default::default(), |child| child.progress);
+    let age = child.map_or(0, |child| child.report_age_s(server.clock.now_ms));
+    out.field("current_cow_peak", progress.cow_peak);
+    out.field("current_cow_size", progress.cow_bytes);
+    out.field("current_cow_size_age", age);
+    out.decimal("current_fork_perc", child.map_or(0.0, |c| c.percent()), 2);
+    out.field("current_save_keys_processed", progress.keys);
+    out.field("current_save_keys_total", child.map_or(0, |c| c.keys_total));
+}
+
+/// What the last fork might have cost, as it was said before it.
+fn forecast(view: &View, out: &mut Report) {
+    let forecast = view.server.forks.forecast;
+    out.field("fork_forecast_page_tables", forecast.page_tables);
+    out.field("fork_forecast_cow_size", forecast.copied);
+    out.field("fork_forecast_memory_ok", !forecast.too_much() as u8);
+}
+
+fn running(server: &Server, kind: Kind) -> Option<&Child> {
+    server.child.as_ref().filter(|child| child.kind == kind)
+}
+
+fn is_running(server: &Server, kind: Kind) -> bool {
+    running(server, kind).is_some()
+}
+
+/// Seconds since the child was forked, -1 without one.
+fn running_seconds(server: &Server, kind: Kind) -> i64 {
+    running(server, kind).map_or(-1, |child| (server.clock.now_ms - child.started_ms) / 1000)
 }
 
 /// A primary without replicas.

@@ -1,0 +1,12 @@
+//! Data outlives the process: snapshots (RDB), the log of commands (AOF), and the forked child that writes either.
+//!
+//! ```text
+//!   BGSAVE, save points ─> rdb ──┐
+//!                                ├─> child (fork): a copy of the data set, written while clients go on
+//!   BGREWRITEAOF ────────> aof ──┘
+//!   every write ─────────> aof: a buffer, written before the replies leave
+//! ```
+
+pub mod aof;
+pub mod child;
+pub mod rdb;

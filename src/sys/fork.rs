@@ -1,0 +1,170 @@
+//! fork(), and what goes with it: ending a child, waiting for it, asking what the copy costs.
+//!
+//! The parent has other threads (they close, sync and free); in the child only the one that forked goes on. What the
+//! others held at that moment is held for ever, so the child takes no lock that a background thread may take: jemalloc
+//! lets its own go across a fork, and the log is written by the main thread only.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+
+/// On which side of the fork we are.
+pub enum Forked {
+    /// The parent, and the child's pid.
+    Parent(i32),
+    Child,
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// The exit code of a child that was told to go: no error, and no result.
+pub const TOLD_TO_GO: i32 = 255;
+
+/// A second process with a copy of everything, memory shared until one of the two writes it.
+pub fn fork() -> io::Result<Forked> {
+    // SAFETY: the child runs in the one thread that is left. It uses the allocator, whose locks are released on both
+    // sides of a fork, and no lock that another thread takes (see the head of this file).
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw())),
+        ForkResult::Child => Ok(Forked::Child),
+    }
+}
+
+/// Signals in the child: SIGUSR1 ends it without an error; it has nothing to shut down otherwise.
+pub fn set_up_child_signals() {
+    super::signals::restore_defaults();
+    let action = SigAction::new(SigHandler::Handler(go), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler only ends the process.
+    let _ = unsafe { sigaction(Signal::SIGUSR1, &action) };
+}
+
+extern "C" fn go(_: libc::c_int) {
+    exit_now(TOLD_TO_GO)
+}
+
+/// End this process without running anything more: no destructors, no buffers flushed twice.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: does not return, touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// Close descriptors whose owners the child never drops.
+pub fn close_all(fds: impl IntoIterator<Item = RawFd>) {
+    for fd in fds {
+        // SAFETY: only a forked child calls this, which leaves by `exit_now`: the owners' destructors don't run.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Tell a child to go.
+pub fn end(pid: i32) {
+    // One that has ended already needs no telling.
+    let _ = kill(Pid::from_raw(pid), Signal::SIGUSR1);
+}
+
+/// How the child ended, `None` while it runs. One that is not ours any more counts as killed.
+pub fn try_wait(pid: i32) -> Option<Exit> {
+    wait_with(pid, WaitPidFlag::WNOHANG)
+}
+
+/// Wait until the child has ended.
+pub fn wait(pid: i32) -> Exit {
+    loop {
+        if let Some(exit) = wait_with(pid, WaitPidFlag::empty()) {
+            return exit;
+        }
+    }
+}
+
+fn wait_with(pid: i32, flags: WaitPidFlag) -> Option<Exit> {
+    match waitpid(Pid::from_raw(pid), Some(flags)) {
+        Ok(WaitStatus::Exited(_, code)) => Some(Exit::Code(code)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some(Exit::Signal(signal as i32)),
+        Ok(_) | Err(Errno::EINTR) => None,
+        Err(_) => Some(Exit::Signal(libc::SIGKILL)),
+    }
+}
+
+/// Bytes of memory that this process does not share with its parent: what copy-on-write has cost so far.
+pub fn private_dirty_bytes() -> u64 {
+    let file = ["/proc/self/smaps_rollup", "/proc/self/smaps"];
+    let text = file
+        .iter()
+        .find_map(|path| std::fs::read_to_string(path).ok());
+    text.map_or(0, |text| sum_kilobytes(&text, "Private_Dirty:"))
+}
+
+/// Bytes of the tables that a fork copies before it returns.
+pub fn page_table_bytes() -> u64 {
+    field_of("/proc/self/status", "VmPTE:")
+}
+
+/// Bytes that the system could give to processes without swapping; `None` where the kernel doesn't say.
+pub fn available_bytes() -> Option<u64> {
+    Some(field_of("/proc/meminfo", "MemAvailable:")).filter(|&bytes| bytes > 0)
+}
+
+fn field_of(path: &str, name: &str) -> u64 {
+    std::fs::read_to_string(path).map_or(0, |text| sum_kilobytes(&text, name))
+}
+
+/// The sum of all lines `Name:   123 kB`, in bytes.
+fn sum_kilobytes(text: &str, name: &str) -> u64 {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(name))
+        .filter_map(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .sum::<u64>()
+        .saturating_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kilobytes_of_all_lines_of_a_name() {
+        let text = "Rss:  9 kB\nPrivate_Dirty:    4 kB\nPrivate_Dirty:  12 kB\nPrivate_Dirty: x\n";
+        assert_eq!(sum_kilobytes(text, "Private_Dirty:"), 16 * 1024);
+    }
+
+    #[test]
+    fn a_child_ends_as_it_says() {
+        for (code, wanted) in [(0, Exit::Code(0)), (7, Exit::Code(7))] {
+            match fork().expect("fork") {
+                Forked::Child => exit_now(code),
+                Forked::Parent(pid) => assert_eq!(wait(pid), wanted),
+            }
+        }
+    }
+
+    #[test]
+    fn a_child_that_is_told_to_go_goes() {
+        let (mut told, tell) = io::pipe().expect("a pipe");
+        match fork().expect("fork") {
+            Forked::Child => {
+                set_up_child_signals();
+                use std::io::Write;
+                let _ = (&tell).write_all(b"r");
+                loop {
+                    std::thread::park();
+                }
+            }
+            Forked::Parent(pid) => {
+                use std::io::Read;
+                told.read_exact(&mut [0]).expect("the child is ready");
+                assert_eq!(try_wait(pid), None);
+                end(pid);
+                assert_eq!(wait(pid), Exit::Code(TOLD_TO_GO));
+            }
+        }
+    }
+}
