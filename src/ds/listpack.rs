@@ -34,6 +34,7 @@
 //! Costs: the ends O(1); anything by index or value O(bytes), but in one block, which the CPU prefetches.
 //! Rejected: keeping a capacity (8 bytes more for each small hash; see `thin`), and an index of entries.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::thin::{ThinBytes, size_class};
@@ -64,7 +65,7 @@ const INT_32: u8 = 0xF3;
 const INT_64: u8 = 0xF4;
 
 /// What an entry holds. A string made by `from` is never the text of an integer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element<'a> {
     Int(i64),
     Str(&'a [u8]),
@@ -395,6 +396,32 @@ pub fn validate(bytes: &[u8], deep: bool) -> bool {
     }
     let stored = u16::from_le_bytes([e, f]);
     at == bytes.len() - 1 && (stored == COUNT_UNKNOWN || usize::from(stored) == count)
+}
+
+/// Up to so many elements each is compared with each: cheaper than a table.
+const FEW: usize = 16;
+
+/// Whether the elements are groups of `stride`, and no two groups begin with the same text: what bytes from outside
+/// must be to become a set (1), or a hash or a sorted set (2).
+pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
+    let len = listpack.len();
+    if !len.is_multiple_of(stride) {
+        return false;
+    }
+    let mut keys = listpack.iter().step_by(stride);
+    if len / stride > FEW {
+        let mut seen = HashSet::with_capacity(len / stride);
+        return keys.all(|key| match key {
+            Element::Str(text) => seen.insert(Element::from(text)),
+            int => seen.insert(int),
+        });
+    }
+    while let Some(key) = keys.next() {
+        if keys.clone().any(|other| other.same_text(&key)) {
+            return false;
+        }
+    }
+    true
 }
 
 /// The entries of listpack bytes that passed `validate(bytes, true)`, without an owner.

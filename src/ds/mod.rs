@@ -17,4 +17,6 @@ pub mod set_member;
 pub mod sorted_set;
 pub mod stream;
 mod thin;
+pub mod ziplist;
+pub mod zipmap;
 pub mod zset_tree;

@@ -533,20 +533,22 @@ impl StreamLog {
     }
 
     /// Takes a node in that a file or DUMP carried, if its bytes are what the drawing says. Nodes come in order of their IDs;
-    /// `finish_load` follows the last.
+    /// `finish_load` follows the last. Until then `last_id` is that of the last live entry.
     pub fn insert_node(&mut self, id: StreamId, node: Listpack) -> bool {
-        let follows = self
-            .nodes
-            .last_key_value()
-            .is_none_or(|(&last, _)| last < id);
-        let Some(count) = walk::validate(&node).filter(|_| follows) else {
+        let last_node = self.nodes.last_key_value();
+        let behind_last =
+            last_node.is_none_or(|(&last, _)| last < id) && (self.len == 0 || self.last_id < id);
+        let Some(census) = walk::validate(id, &node).filter(|_| behind_last) else {
             return false;
         };
-        let Some(len) = self.len.checked_add(count) else {
-            return false;
-        };
+        if let Some((first, last)) = census.ends {
+            if self.len == 0 {
+                self.first_id = first;
+            }
+            self.last_id = last;
+        }
         self.nodes.insert(id, node);
-        self.len = len;
+        self.len += census.live;
         true
     }
 
@@ -558,19 +560,11 @@ impl StreamLog {
         max_deleted_id: StreamId,
         entries_added: u64,
     ) -> bool {
+        let ends_there = self.len == 0 || self.last_id <= last_id;
         self.last_id = last_id;
         self.max_deleted_id = max_deleted_id;
         self.entries_added = entries_added;
-        self.find_first_id();
-        let highest = self
-            .nodes
-            .iter()
-            .next_back()
-            .map_or(StreamId::MIN, |(&id, listpack)| {
-                let last = Walk::last(Node::new(id, listpack)).next();
-                last.map_or(id, |(raw, _)| raw.id.max(id))
-            });
-        self.len == len && highest <= last_id
+        self.len == len && ends_there
     }
 }
 

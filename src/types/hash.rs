@@ -24,7 +24,7 @@ use crate::ds::expires::Expires;
 use crate::ds::field::{Field, FieldRef};
 use crate::ds::hash::HashSeed;
 use crate::ds::hashtable::{HashTable, Slot, Stats};
-use crate::ds::listpack::{Element, Listpack, Pos, safe_to_add};
+use crate::ds::listpack::{Element, Listpack, Pos, is_keyed, safe_to_add};
 use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, Value};
 use crate::util::random::Random;
@@ -109,14 +109,17 @@ impl Hash {
         }
     }
 
-    /// A hash from listpack bytes whose pairs were checked, as files hold them.
-    pub fn from_listpack(listpack: Listpack, limits: &HashLimits) -> Hash {
+    /// A listpack from a file or DUMP, if it is a hash: pairs, and no field twice.
+    pub fn from_listpack(listpack: Listpack, limits: &HashLimits) -> Option<Hash> {
+        if !is_keyed(&listpack, 2) {
+            return None;
+        }
         let too_many = listpack.len() / 2 > limits.max_entries;
         let mut hash = Hash::Listpack(listpack);
         if too_many {
             hash.convert_to_table(limits.seed);
         }
-        hash
+        Some(hash)
     }
 
     #[inline]

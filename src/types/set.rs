@@ -24,7 +24,7 @@ use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::hash::HashSeed;
 use crate::ds::hashtable::{HashTable, Slot};
 use crate::ds::intset::Intset;
-use crate::ds::listpack::{Element, Listpack, estimate_bytes, safe_to_add};
+use crate::ds::listpack::{Element, Listpack, estimate_bytes, is_keyed, safe_to_add};
 use crate::ds::set_member::SetMember;
 use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, Value};
@@ -90,6 +90,29 @@ impl Set {
 
     pub fn new_table(seed: HashSeed) -> Set {
         Set::Table(Box::new(HashTable::new(seed)))
+    }
+
+    /// Integers from a file or DUMP.
+    pub fn from_intset(ints: Intset, limits: &SetLimits) -> Set {
+        let too_many = ints.len() > limits.intset();
+        let mut set = Set::Intset(ints);
+        if too_many {
+            set.convert_to_table(limits.seed, 0);
+        }
+        set
+    }
+
+    /// A listpack from a file or DUMP, if no member stands in it twice.
+    pub fn from_listpack(listpack: Listpack, limits: &SetLimits) -> Option<Set> {
+        if !is_keyed(&listpack, 1) {
+            return None;
+        }
+        let too_many = listpack.len() > limits.max_listpack;
+        let mut set = Set::Listpack(listpack);
+        if too_many {
+            set.convert_to_table(limits.seed, 0);
+        }
+        Some(set)
     }
 
     /// The set in an entry; WRONGTYPE for any other type.

@@ -20,7 +20,7 @@
 
 use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::hash::HashSeed;
-use crate::ds::listpack::{Element, Listpack, Pos, safe_to_add};
+use crate::ds::listpack::{Element, Listpack, Pos, is_keyed, safe_to_add};
 use crate::ds::sorted_set::{MemberTable, SortedSet};
 use crate::ds::zset_tree::Probe;
 use crate::error::Error;
@@ -316,7 +316,7 @@ impl Zset {
 
     /// A listpack from a file or DUMP, if it is a sorted set: pairs, each score a number, no member twice.
     pub fn from_listpack(listpack: Listpack, limits: &ZsetLimits) -> Option<Zset> {
-        if listpack.is_empty() || !listpack.len().is_multiple_of(2) {
+        if listpack.is_empty() || !is_keyed(&listpack, 2) {
             return None;
         }
         let scores_are_numbers = listpack
@@ -327,22 +327,20 @@ impl Zset {
                 Element::Int(_) => true,
                 Element::Str(text) => parse_f64(text).is_some(),
             });
-        let mut seen = HashSet::new();
-        let is_set = listpack
-            .iter()
-            .step_by(2)
-            .all(|element| seen.insert(element.to_vec()));
-        if !scores_are_numbers || !is_set {
+        if !scores_are_numbers {
             return None;
         }
-        let mut last: Option<(f64, Vec<u8>)> = None;
+        let mut last: Option<(f64, Element)> = None;
         let in_order = pairs(&listpack, listpack.first()).all(|(_, member, score)| {
-            let here = (score, member.to_vec());
-            let follows = last.as_ref().is_none_or(|last| *last < here);
-            last = Some(here);
+            let (mut text, mut last_text) = (IntBuf::new(), IntBuf::new());
+            let follows = last.is_none_or(|(last_score, last)| {
+                (last_score, last.text(&mut last_text)) < (score, member.text(&mut text))
+            });
+            last = Some((score, member));
             follows
         });
-        let longest = seen.iter().map(Vec::len).max().unwrap_or(0);
+        let members = listpack.iter().step_by(2);
+        let longest = members.map(|e| e.text_len()).max().unwrap_or(0);
         let fits = listpack.len() / 2 <= limits.max_entries && longest <= limits.max_value;
         let mut set = Zset::Listpack(listpack);
         if !in_order || !fits {

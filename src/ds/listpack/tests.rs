@@ -266,6 +266,22 @@ proptest! {
     }
 
     #[test]
+    fn keys_are_told_apart_by_their_text(keys in vec(0i64..60, 0..40), stride in 1usize..4, surplus in 0usize..2) {
+        let mut listpack = Listpack::new();
+        for (at, key) in keys.iter().enumerate() {
+            match at % 2 {
+                0 => listpack.append(*key),
+                _ => listpack.append(Element::Str(key.to_string().as_bytes())),
+            }
+            (1..stride).for_each(|_| listpack.append(7));
+        }
+        (0..surplus).for_each(|_| listpack.append(100));
+        let distinct: HashSet<_> = keys.iter().collect();
+        let whole = surplus == 0 || stride == 1;
+        prop_assert_eq!(is_keyed(&listpack, stride), whole && distinct.len() == keys.len());
+    }
+
+    #[test]
     fn garbage_is_refused_without_a_panic(body in vec(any::<u8>(), 0..64), honest in any::<bool>()) {
         let mut bytes = vec![0; HEADER];
         bytes.extend(body);

@@ -138,11 +138,142 @@ proptest! {
     fn bytes_from_outside_never_panic(bytes in proptest::collection::vec(any::<i8>(), 0..30)) {
         let mut node = Listpack::new();
         node.append_all(bytes.iter().map(|&b| Element::Int(i64::from(b % 5))));
+        load(StreamId::new(1, 1), node);
+    }
+
+    /// A true node with some elements replaced: it is refused, or all that is left agrees.
+    #[test]
+    fn damaged_nodes_do_no_harm(
+        entries in proptest::collection::vec((0u8..4, 1usize..4), 1..12),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), -3i64..9), 1..4),
+    ) {
         let mut log = StreamLog::new();
-        if log.insert_node(StreamId::new(1, 1), node) {
-            assert_eq!(log.range(StreamId::MIN, StreamId::MAX).count() as u64, log.len());
+        for (at, (name, fields)) in (1u64..).zip(entries) {
+            let name = name.to_string();
+            add(&mut log, StreamId::new(at, at), &vec![name.as_bytes(); 2 * fields]);
+        }
+        let third = log.range(StreamId::MIN, StreamId::MAX).map(|entry| entry.id).nth(2);
+        third.map(|id| log.delete(id));
+        for (&id, node) in log.nodes() {
+            let mut node = node.clone();
+            for (at, int) in &damage {
+                let at = node.seek(at.index(node.len()) as i64).unwrap();
+                node.replace(at, *int);
+            }
+            load(id, node);
         }
     }
+}
+
+fn load(id: StreamId, node: Listpack) {
+    let mut log = StreamLog::new();
+    if !log.insert_node(id, node) {
+        return;
+    }
+    let forwards: Vec<Row> = log.range(StreamId::MIN, StreamId::MAX).map(row).collect();
+    assert!(forwards.is_sorted_by(|a, b| a.0 < b.0));
+    compare(&log, &forwards);
+    let last = forwards.last().map_or(StreamId::MIN, |row| row.0);
+    assert_eq!(log.last_id(), last);
+    assert!(
+        log.clone()
+            .finish_load(forwards.len() as u64, last, last, 1)
+    );
+    assert!(
+        !log.clone()
+            .finish_load(forwards.len() as u64 + 1, last, last, 1)
+    );
+    for row in &forwards {
+        assert!(log.delete(row.0));
+    }
+    assert!(log.is_empty());
+}
+
+/// A node of elements written as texts; numbers become numbers.
+fn node(elements: &str) -> Listpack {
+    let mut node = Listpack::new();
+    let texts = elements.split_whitespace();
+    node.append_all(texts.map(|text| Element::from(text.as_bytes())));
+    node
+}
+
+#[test]
+fn each_element_of_a_node_is_checked() {
+    let accepts =
+        |elements: &str| StreamLog::new().insert_node(StreamId::new(5, 5), node(elements));
+    let master = "2 1 1 name 0";
+    let entries = "2 0 0 a 4 | 3 9 9 b 4 | 0 7 -5 1 other c 6".replace('|', "");
+    assert!(accepts(&format!("{master} {entries}")));
+    for bad in [
+        "",
+        "2 1",
+        "1 1 1 name 0",
+        "3 0 1 name 0",
+        "2 1 2 name 0",
+        "2 1 1 name 1",
+        "2 1 -1 name 0",
+        "2 1 9223372036854775807 name 0",
+        "2 1 1 name x",
+    ] {
+        assert!(!accepts(&format!("{bad} {entries}")), "{bad}");
+    }
+    for bad in [
+        "2 0 0 a 5",
+        "2 0 0 a",
+        "2 x 0 a 4",
+        "x 0 0 a 4",
+        "2 -1 0 a 4",
+        "2 0 -1 a 4",
+        "0 0 0 -1 4",
+        "0 0 0 9223372036854775807 a 4",
+        "0 0 0 2 a b 6",
+    ] {
+        assert!(accepts("1 0 1 name 0 2 0 0 a 4"));
+        assert!(!accepts(&format!("1 0 1 name 0 {bad}")), "{bad}");
+    }
+    // IDs must rise, deleted ones aside.
+    assert!(accepts("2 0 1 name 0 2 0 0 a 4 2 0 1 a 4"));
+    assert!(!accepts("2 0 1 name 0 2 0 1 a 4 2 0 1 a 4"));
+    assert!(accepts("1 1 1 name 0 3 0 1 a 4 2 0 1 a 4"));
+}
+
+#[test]
+fn nodes_must_follow_each_other() {
+    let mut log = StreamLog::new();
+    let with = |last: u64| node(&format!("2 0 1 name 0 2 0 0 a 4 2 0 {last} a 4"));
+    assert!(log.insert_node(StreamId::new(1, 0), with(9)));
+    assert!(!log.insert_node(StreamId::new(1, 9), with(9)));
+    assert!(!log.insert_node(StreamId::new(1, 0), with(9)));
+    assert!(log.insert_node(StreamId::new(1, 10), with(3)));
+    assert_eq!((log.len(), log.first_id()), (4, StreamId::new(1, 0)));
+    assert!(
+        !log.clone()
+            .finish_load(4, StreamId::new(1, 12), StreamId::MIN, 4)
+    );
+    assert!(
+        !log.clone()
+            .finish_load(3, StreamId::new(1, 13), StreamId::MIN, 4)
+    );
+    assert!(log.finish_load(4, StreamId::new(1, 13), StreamId::MIN, 4));
+}
+
+/// XADD 1-1, 2-2, 3-3, XDEL 3-3, XSETID 2-2, XADD 2-5: the deleted entry's ID is above the one behind it.
+#[test]
+fn a_deleted_entry_above_a_later_one_hides_nothing() {
+    let mut log = StreamLog::new();
+    (1..4).for_each(|i| add(&mut log, StreamId::new(i, i), &[b"a", b"1"]));
+    assert!(log.delete(StreamId::new(3, 3)));
+    log.set_last_id(StreamId::new(2, 2));
+    add(&mut log, StreamId::new(2, 5), &[b"a", b"1"]);
+    let ids = |range: Range<'_>| -> Vec<u64> { range.map(|entry| entry.id.seq).collect() };
+    let end = StreamId::new(2, 9);
+    assert_eq!(ids(log.range(StreamId::MIN, end)), [1, 2, 5]);
+    assert_eq!(ids(log.rev_range(StreamId::new(2, 0), end)), [5, 2]);
+    assert!(log.contains(StreamId::new(2, 5)));
+    let (&id, node) = log.nodes().next().unwrap();
+    let mut copy = StreamLog::new();
+    assert!(copy.insert_node(id, node.clone()));
+    assert!(copy.finish_load(3, StreamId::new(2, 5), StreamId::new(3, 3), 4));
 }
 
 fn add(log: &mut StreamLog, id: StreamId, fields: &[&[u8]]) {

@@ -1,7 +1,7 @@
 //! Walks over a stream's entries: inside one node, and across nodes.
 
 use super::{Entry, SAME_FIELDS, StreamId};
-use crate::ds::listpack::{Element, Listpack, Pos};
+use crate::ds::listpack::{Iter, Listpack, Pos};
 use std::collections::{BTreeMap, btree_map};
 
 /// A node with its master entry read.
@@ -212,12 +212,16 @@ impl<'a> Iterator for Range<'a> {
     fn next(&mut self) -> Option<Entry<'a>> {
         loop {
             while let Some((raw, entry)) = self.node.as_mut().and_then(Walk::next) {
+                // A deleted entry may have a higher ID than later ones: XSETID goes back as far as the last live one.
+                if raw.is_deleted() {
+                    continue;
+                }
                 let (too_early, too_late) = (raw.id < self.start, raw.id > self.end);
                 if (too_late && !self.backwards) || (too_early && self.backwards) {
                     self.node = None;
                     break;
                 }
-                if !too_early && !too_late && !raw.is_deleted() {
+                if !too_early && !too_late {
                     return Some(entry);
                 }
             }
@@ -235,10 +239,17 @@ impl<'a> Iterator for Range<'a> {
     }
 }
 
-/// Whether a listpack from outside is a node: every element in its place, and the counts right. Returns the live entries.
-pub(super) fn validate(listpack: &Listpack) -> Option<u64> {
-    let mut elements = listpack.iter().peekable();
-    let int = |elements: &mut dyn Iterator<Item = Element>| elements.next()?.as_int();
+/// What `validate` found in a node.
+pub(super) struct Census {
+    pub live: u64,
+    /// The IDs of the first and the last live entry.
+    pub ends: Option<(StreamId, StreamId)>,
+}
+
+/// Whether a listpack from outside is the node `id`: every element in its place, the counts right, the IDs of live
+/// entries rising from that of the node on.
+pub(super) fn validate(id: StreamId, listpack: &Listpack) -> Option<Census> {
+    let mut elements = listpack.iter();
     let (count, deleted) = (int(&mut elements)?, int(&mut elements)?);
     let names = usize::try_from(int(&mut elements)?).ok()?;
     skip(&mut elements, names)?;
@@ -246,32 +257,55 @@ pub(super) fn validate(listpack: &Listpack) -> Option<u64> {
         return None;
     }
     let (mut live, mut dead) = (0i64, 0i64);
-    while elements.peek().is_some() {
-        let flags = int(&mut elements)?;
-        int(&mut elements)?;
-        int(&mut elements)?;
-        let before = if flags & SAME_FIELDS != 0 {
-            skip(&mut elements, names)?;
-            3 + names
-        } else {
-            let fields = usize::try_from(int(&mut elements)?).ok()?;
-            let texts = fields.checked_mul(2)?;
-            skip(&mut elements, texts)?;
-            4 + texts
-        };
-        if int(&mut elements)? != before as i64 {
+    let mut ends: Option<(StreamId, StreamId)> = None;
+    while let Some(flags) = elements.next() {
+        let flags = flags.as_int()?;
+        let (ms, seq) = (int(&mut elements)?, int(&mut elements)?);
+        let here = StreamId::new(
+            id.ms.wrapping_add(ms as u64),
+            id.seq.wrapping_add(seq as u64),
+        );
+        let before = skip_fields(&mut elements, flags, names)?;
+        if int(&mut elements)? != before {
             return None;
         }
-        *(if flags & super::DELETED != 0 {
-            &mut dead
-        } else {
-            &mut live
-        }) += 1;
+        if flags & super::DELETED != 0 {
+            dead += 1;
+            continue;
+        }
+        live += 1;
+        let follows = ends.map_or(here >= id, |(_, last)| here > last);
+        if !follows {
+            return None;
+        }
+        ends = Some((ends.map_or(here, |(first, _)| first), here));
     }
-    (live == count && dead == deleted).then_some(live as u64)
+    let live_and_dead = live == count && dead == deleted;
+    live_and_dead.then_some(Census {
+        live: live as u64,
+        ends,
+    })
 }
 
-fn skip<'a>(elements: &mut impl Iterator<Item = Element<'a>>, n: usize) -> Option<()> {
+/// Passes over an entry's fields. Returns how many elements it has up to there.
+fn skip_fields(elements: &mut Iter<'_>, flags: i64, names: usize) -> Option<i64> {
+    let before = if flags & SAME_FIELDS != 0 {
+        skip(elements, names)?;
+        names.checked_add(3)
+    } else {
+        let fields = usize::try_from(int(elements)?).ok()?;
+        let texts = fields.checked_mul(2)?;
+        skip(elements, texts)?;
+        texts.checked_add(4)
+    };
+    i64::try_from(before?).ok()
+}
+
+fn int(elements: &mut Iter<'_>) -> Option<i64> {
+    elements.next()?.as_int()
+}
+
+fn skip(elements: &mut Iter<'_>, n: usize) -> Option<()> {
     match n {
         0 => Some(()),
         _ => elements.nth(n - 1).map(|_| ()),
