@@ -19,4 +19,5 @@ pub mod stream;
 mod thin;
 pub mod ziplist;
 pub mod zipmap;
+pub mod wire;
 pub mod zset_tree;

@@ -16,8 +16,9 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use crate::ds::wire;
 use crate::error::Error;
-use crate::util::number::{DoubleBuf, IntBuf};
+use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 
 /// A value at least this long is sent from where it lies.
 pub const ZERO_COPY_MIN: usize = 16 * 1024;
@@ -194,11 +195,13 @@ impl ReplyBuf {
 
     #[inline]
     fn header(&mut self, kind: u8, n: i64) {
-        if (0..10).contains(&n) {
-            self.raw(&[kind, b'0' + n as u8, b'\r', b'\n']);
-        } else {
-            let mut digits = IntBuf::new();
-            self.line(kind, digits.format(n));
+        match n {
+            0..10 => self.raw(&[kind, b'0' + n as u8, b'\r', b'\n']),
+            10..100 => {
+                let (tens, ones) = (b'0' + (n / 10) as u8, b'0' + (n % 10) as u8);
+                self.raw(&[kind, tens, ones, b'\r', b'\n']);
+            }
+            _ => self.line(kind, IntBuf::new().format(n)),
         }
     }
 
@@ -214,9 +217,7 @@ impl ReplyBuf {
         if self.buf.capacity() - self.buf.len() < bytes.len() + 32 {
             self.make_room(bytes.len() + 32);
         }
-        self.header(b'$', bytes.len() as i64);
-        self.buf.extend_from_slice(bytes);
-        self.buf.extend_from_slice(b"\r\n");
+        wire::push_bulk(&mut self.buf, b'$', bytes);
     }
 
     /// A bulk string that is a number.
@@ -295,17 +296,16 @@ impl ReplyBuf {
     }
 
     /// `,1.5`; in RESP2 a bulk string.
+    #[inline]
     pub fn double(&mut self, value: f64) {
-        let mut digits = DoubleBuf::new();
-        let text = digits.format(value);
-        if self.resp3 {
-            self.line(b',', text)
-        } else {
-            self.bulk(text)
+        match double_to_i64(value) {
+            Some(n) if n != 0 => self.double_text(IntBuf::new().format(n)),
+            _ => self.double_text(DoubleBuf::new().format(value)),
         }
     }
 
     /// A double given as its text.
+    #[inline]
     pub fn double_text(&mut self, text: &[u8]) {
         if self.resp3 {
             self.line(b',', text)

@@ -191,6 +191,23 @@ pub fn parse(
     Status::Partial
 }
 
+/// A header of one or two digits, `$5\r\n` or `*16\r\n`: its number and where what follows begins. `None`: look
+/// closer, it may be longer, or not have arrived, or be wrong.
+#[inline(always)]
+fn short_header(buffer: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
+    let &[first, tens, ones, end, _] = buffer.get(at..)?.first_chunk()?;
+    let (tens, units) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    if first != kind || tens > 9 {
+        None
+    } else if ones == b'\r' {
+        Some((tens as usize, at + 4))
+    } else if units <= 9 && tens != 0 && end == b'\r' {
+        Some((tens as usize * 10 + units as usize, at + 5))
+    } else {
+        None
+    }
+}
+
 /// A header's number, fast for what headers hold: a few digits.
 #[inline]
 fn short_number(line: &[u8]) -> Option<i64> {
@@ -230,27 +247,22 @@ fn multibulk(
     open: &mut Option<Box<Open>>,
 ) -> Result<bool, String> {
     let start = *pos;
-    let Some((count, mut at)) = line(buffer, start + 1) else {
-        if buffer.len() - start > INLINE_MAX {
-            return Err("too big mbulk count string".into());
-        }
+    let Some((count, mut at)) = count_header(buffer, start)? else {
         return Ok(false);
-    };
-    let count = match short_number(count) {
-        Some(n) if n <= i32::MAX as i64 => n,
-        _ => return Err("invalid multibulk length".into()),
     };
     if count > 10 && limits.unauthenticated {
         return Err("unauthenticated multibulk length".into());
     }
-    if count <= 0 {
+    if count == 0 {
         *pos = at;
         return Ok(true);
     }
-    let count = count as usize;
     let first = table.args.len();
     for got in 0..count {
-        let header = bulk_header(buffer, at, limits)?;
+        let header = match short_header(buffer, at, b'$') {
+            None => bulk_header(buffer, at, limits)?,
+            short => short,
+        };
         let whole = header.filter(|&(len, data)| buffer.len() - data >= len + 2);
         match whole {
             Some((len, data)) => {
@@ -287,6 +299,24 @@ fn multibulk(
     });
     *pos = at;
     Ok(true)
+}
+
+/// The header of a command: how many arguments, and where the first begins. `None`: not arrived yet.
+#[inline]
+fn count_header(buffer: &[u8], at: usize) -> Result<Option<(usize, usize)>, String> {
+    if let short @ Some(_) = short_header(buffer, at, b'*') {
+        return Ok(short);
+    }
+    let Some((text, data)) = line(buffer, at + 1) else {
+        if buffer.len() - at > INLINE_MAX {
+            return Err("too big mbulk count string".into());
+        }
+        return Ok(None);
+    };
+    match short_number(text) {
+        Some(n) if n <= i32::MAX as i64 => Ok(Some((n.max(0) as usize, data))),
+        _ => Err("invalid multibulk length".into()),
+    }
 }
 
 fn relative(range: Range, start: usize) -> Range {
