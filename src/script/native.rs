@@ -1,0 +1,365 @@
+//! Functions for Lua that are written here: reading their arguments, and raising errors that a script can
+//! handle as strings.
+//!
+//! ```text
+//!   cjson.encode(t)  ->  wrapper (Lua)  ->  function (Rust)  ->  true, results      the wrapper returns them
+//!                                                           ->  false, text        the wrapper raises the text
+//! ```
+//!
+//! Why a wrapper: what a Rust function returns as `Err` arrives in Lua as a userdata, but scripts compare and
+//! concatenate the messages that `pcall` gives them. Raised by `error(text, 2)` a message is a string that begins
+//! with the place of the call, as it does when a library in C raises it.
+//!
+//! The texts about arguments are those of Lua's own library: `bad argument #1 to 'encode' (string expected, got nil)`.
+//!
+//! **Invariant:** a function here holds few Lua values at a time: mlua keeps each string and table that Rust holds in
+//! a stack of at most [`VALUES_MAX`] places (`tests::many_arguments_and_results`).
+//!
+//! Two limits: the place is missing from a message when the call is the last thing that a function does
+//! (`return cjson.encode(t)`), because LuaJIT forgets who calls so; and the sign of -0 is lost, because mlua makes an
+//! integer of it.
+
+use mlua::{Error, Function, Lua, LuaString, MultiValue, Result, Value};
+
+/// How many values a function may take or return. LuaJIT's stack for Rust has 8,000 places.
+pub const VALUES_MAX: usize = 7500;
+
+/// Raise an error with this text in the script.
+pub fn raise<T>(text: impl Into<String>) -> Result<T> {
+    Err(Error::RuntimeError(text.into()))
+}
+
+/// What Lua calls the type of a value.
+pub fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Nil => "nil",
+        Value::Boolean(_) => "boolean",
+        Value::Integer(_) | Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Table(_) => "table",
+        Value::Function(_) => "function",
+        Value::Thread(_) => "thread",
+        _ => "userdata",
+    }
+}
+
+/// A number, or a string that reads as one.
+pub fn to_number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(n) => Some(*n as f64),
+        Value::Number(n) => Some(*n),
+        Value::String(text) => string_to_number(&text.as_bytes()),
+        _ => None,
+    }
+}
+
+/// Lua's way to read a number: C's `strtod` with white space around it.
+fn string_to_number(text: &[u8]) -> Option<f64> {
+    let text = text.trim_ascii();
+    let (number, len) = strtod(text)?;
+    (len == text.len()).then_some(number)
+}
+
+/// The arguments of a call.
+pub struct Args {
+    function: &'static str,
+    values: MultiValue,
+}
+
+impl Args {
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The argument at this place, from 1 on; `Nil` if there is none.
+    pub fn get(&self, at: usize) -> &Value {
+        at.checked_sub(1)
+            .and_then(|at| self.values.get(at))
+            .unwrap_or(&Value::Nil)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Value> {
+        self.values.iter()
+    }
+
+    /// `bad argument #1 to 'encode' (why)`
+    pub fn bad<T>(&self, at: usize, why: &str) -> Result<T> {
+        raise(format!("bad argument #{at} to '{}' ({why})", self.function))
+    }
+
+    fn wrong_type<T>(&self, at: usize, wanted: &str) -> Result<T> {
+        let got = if at > self.len() {
+            "no value"
+        } else {
+            type_name(self.get(at))
+        };
+        self.bad(at, &format!("{wanted} expected, got {got}"))
+    }
+
+    /// A number, or a string that reads as one.
+    pub fn number(&self, at: usize) -> Result<f64> {
+        match to_number(self.get(at)) {
+            Some(number) => Ok(number),
+            None => self.wrong_type(at, "number"),
+        }
+    }
+
+    /// A number cut to an integer as C casts it.
+    pub fn integer(&self, at: usize) -> Result<i64> {
+        Ok(cast(self.number(at)?))
+    }
+
+    pub fn integer_or(&self, at: usize, default: i64) -> Result<i64> {
+        match self.get(at) {
+            Value::Nil => Ok(default),
+            _ => self.integer(at),
+        }
+    }
+
+    /// A string, or a number as its text.
+    pub fn string(&self, lua: &Lua, at: usize) -> Result<LuaString> {
+        match self.get(at) {
+            Value::String(text) => Ok(text.clone()),
+            number @ (Value::Integer(_) | Value::Number(_)) => {
+                match lua.coerce_string(number.clone())? {
+                    Some(text) => Ok(text),
+                    None => self.wrong_type(at, "string"),
+                }
+            }
+            _ => self.wrong_type(at, "string"),
+        }
+    }
+}
+
+/// As the processor casts a double to an integer: toward zero, and the least integer for what does not fit.
+pub fn cast(number: f64) -> i64 {
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    if (-END..END).contains(&number) {
+        number as i64
+    } else {
+        i64::MIN
+    }
+}
+
+/// A function that scripts call under this name.
+pub fn function<F>(lua: &Lua, name: &'static str, body: F) -> Result<Function>
+where
+    F: Fn(&Lua, Args) -> Result<MultiValue> + 'static,
+{
+    let raw = lua.create_function(move |lua, values: MultiValue| {
+        let args = Args {
+            function: name,
+            values,
+        };
+        match body(lua, args) {
+            Ok(mut results) => {
+                results.push_front(Value::Boolean(true));
+                Ok(results)
+            }
+            Err(Error::RuntimeError(text)) => {
+                let text = lua.create_string(text)?;
+                Ok(MultiValue::from_vec(vec![
+                    Value::Boolean(false),
+                    Value::String(text),
+                ]))
+            }
+            Err(other) => Err(other),
+        }
+    })?;
+    lua.load(WRAPPER)
+        .set_name("=[native]")
+        .call((raw, lua_error(lua)?))
+}
+
+const WRAPPER: &str = "
+local raw, error = ...
+local function finish(ok, ...)
+  if ok then return ... end
+  error((...), 2)
+end
+return function(...) return finish(raw(...)) end
+";
+
+/// Lua's `error`: libraries are registered before a script could hide it.
+fn lua_error(lua: &Lua) -> Result<Function> {
+    lua.globals().raw_get("error")
+}
+
+/// One value to return.
+pub fn one(value: Value) -> MultiValue {
+    MultiValue::from_vec(vec![value])
+}
+
+/// The longest beginning of `text` that is a number to C's `strtod`: decimal, hexadecimal, `inf`, `nan`. Returns the
+/// number and the length of that beginning.
+pub fn strtod(text: &[u8]) -> Option<(f64, usize)> {
+    let signed = usize::from(matches!(text.first(), Some(b'+' | b'-')));
+    let body = &text[signed..];
+    let (number, len) = named(body)
+        .or_else(|| hexadecimal(body))
+        .or_else(|| decimal(body))?;
+    let negative = text[0] == b'-';
+    Some((if negative { -number } else { number }, signed + len))
+}
+
+fn named(text: &[u8]) -> Option<(f64, usize)> {
+    let begins = |word: &[u8]| {
+        text.get(..word.len())
+            .is_some_and(|head| head.eq_ignore_ascii_case(word))
+    };
+    match () {
+        () if begins(b"infinity") => Some((f64::INFINITY, 8)),
+        () if begins(b"inf") => Some((f64::INFINITY, 3)),
+        () if begins(b"nan") => Some((f64::NAN, 3)),
+        () => None,
+    }
+}
+
+fn digits(text: &[u8]) -> usize {
+    text.iter().take_while(|b| b.is_ascii_digit()).count()
+}
+
+fn decimal(text: &[u8]) -> Option<(f64, usize)> {
+    let whole = digits(text);
+    let mut len = whole;
+    let mut count = whole;
+    if text.get(len) == Some(&b'.') {
+        let fraction = digits(&text[len + 1..]);
+        count += fraction;
+        len += 1 + fraction;
+    }
+    if count == 0 {
+        return None;
+    }
+    len += exponent(&text[len..], b'e');
+    let number = std::str::from_utf8(&text[..len]).ok()?.parse().ok()?;
+    Some((number, len))
+}
+
+/// The length of an exponent, 0 if what is there is none.
+fn exponent(text: &[u8], letter: u8) -> usize {
+    if !text
+        .first()
+        .is_some_and(|b| b.eq_ignore_ascii_case(&letter))
+    {
+        return 0;
+    }
+    let sign = usize::from(matches!(text.get(1), Some(b'+' | b'-')));
+    match digits(&text[1 + sign..]) {
+        0 => 0,
+        n => 1 + sign + n,
+    }
+}
+
+fn hexadecimal(text: &[u8]) -> Option<(f64, usize)> {
+    if !text.get(..2)?.eq_ignore_ascii_case(b"0x") {
+        return None;
+    }
+    let mut number = 0.0;
+    let mut scale = 0i32;
+    let (mut len, mut count, mut point) = (2, 0, false);
+    while let Some(&b) = text.get(len) {
+        match char::from(b).to_digit(16) {
+            Some(digit) => {
+                number = number * 16.0 + f64::from(digit);
+                count += 1;
+                scale = scale.saturating_sub(if point { 4 } else { 0 });
+            }
+            None if b == b'.' && !point => point = true,
+            None => break,
+        }
+        len += 1;
+    }
+    if count == 0 {
+        // Just the zero in front of the x.
+        return Some((0.0, 1));
+    }
+    let power = exponent(&text[len..], b'p');
+    if power > 0 {
+        let given = std::str::from_utf8(&text[len + 1..len + power]).ok()?;
+        scale = scale.saturating_add(given.parse().unwrap_or(i32::MAX));
+        len += power;
+    }
+    Some((number * 2f64.powi(scale), len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lua_with(name: &'static str, body: fn(&Lua, Args) -> Result<MultiValue>) -> Lua {
+        let lua = Lua::new();
+        let f = function(&lua, name, body).expect("a function");
+        lua.globals().set(name, f).expect("set");
+        lua
+    }
+
+    #[test]
+    fn an_error_is_a_string_that_tells_where() {
+        let lua = lua_with("refuse", |_, args| args.bad(2, "why not"));
+        let text: String = lua
+            .load(
+                "local ok, e = pcall(function()\nrefuse() return 1 end) return type(e) .. ' ' .. e",
+            )
+            .set_name("=script")
+            .eval()
+            .expect("text");
+        assert_eq!(
+            text,
+            "string script:2: bad argument #2 to 'refuse' (why not)"
+        );
+        let text: String = lua
+            .load("local ok, e = pcall(refuse) return e")
+            .eval()
+            .expect("text");
+        assert_eq!(text, "bad argument #2 to 'refuse' (why not)");
+    }
+
+    #[test]
+    fn many_arguments_and_results() {
+        let lua = lua_with("count", |_, args| {
+            Ok(one(Value::Integer(args.len() as i64)))
+        });
+        let count = "local t = {} for i = 1, ... do t[i] = 'x' .. i end return count(unpack(t))";
+        for n in [0, 1, VALUES_MAX] {
+            let counted: usize = lua.load(count).call(n).expect("as many");
+            assert_eq!(counted, n);
+        }
+        assert!(lua.load(count).call::<usize>(9000).is_err());
+        let lua = lua_with("many", |lua, args| {
+            let text = |n: i64| Ok(Value::String(lua.create_string(n.to_string())?));
+            (0..args.integer(1)?).map(text).collect()
+        });
+        let many = "return select('#', many(...))";
+        let returned: usize = lua.load(many).call(VALUES_MAX).expect("as many");
+        assert_eq!(returned, VALUES_MAX);
+    }
+
+    #[test]
+    fn numbers_are_read_as_c_reads_them() {
+        for (text, number, len) in [
+            ("12", 12.0, 2),
+            ("-1.5e3x", -1500.0, 6),
+            ("1e", 1.0, 1),
+            ("1.", 1.0, 2),
+            (".5", 0.5, 2),
+            ("0x1Fg", 31.0, 4),
+            ("0x.8p1", 1.0, 6),
+            ("0x", 0.0, 1),
+            ("-Infinity", f64::NEG_INFINITY, 9),
+            ("infin", f64::INFINITY, 3),
+            ("1e400", f64::INFINITY, 5),
+        ] {
+            assert_eq!(strtod(text.as_bytes()), Some((number, len)), "{text}");
+        }
+        for text in ["", "-", "+", ".", "x", "e5", "-x"] {
+            assert_eq!(strtod(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(string_to_number(b" 0x10 "), Some(16.0));
+        assert_eq!(string_to_number(b"1 2"), None);
+    }
+}
