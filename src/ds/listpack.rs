@@ -40,9 +40,12 @@ use std::ops::ControlFlow;
 use super::thin::{ThinBytes, size_class};
 use crate::util::number::{IntBuf, parse_i64};
 
+mod front;
 mod sample;
 #[cfg(test)]
 mod tests;
+
+pub use front::FrontPack;
 
 /// Where an entry begins, in bytes from the start of the block.
 pub type Pos = u32;

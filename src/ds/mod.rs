@@ -17,7 +17,7 @@ pub mod set_member;
 pub mod sorted_set;
 pub mod stream;
 mod thin;
+pub mod wire;
 pub mod ziplist;
 pub mod zipmap;
-pub mod wire;
 pub mod zset_tree;

@@ -20,7 +20,10 @@
 //! limits of its birth. When nodes are split, merged or dropped follows Redis, because OBJECT ENCODING
 //! shows when one node is left. So removals merge nothing; an insertion that split a node does.
 //!
-//! **Invariant:** no node is empty; `len` is the sum of the counts (test `histories_match_a_vecdeque`).
+//! A listpack grows and shrinks cheaply at its end only. So the first node of a row is a `FrontPack` while it is pushed to or popped
+//! from at the front: the same bytes, with a gap before them. It is closed to a plain listpack when it is first no more.
+//!
+//! **Invariant:** no node is empty; only the first of several is open at its front; `len` is the sum of the counts (test `histories_match_a_vecdeque`).
 //! **Invariant:** the first and last `compress_depth` nodes are not compressed; nor is any if it is 0, nor ever
 //! the first or last. Every change of the row ends in `settle`, which holds this (same test).
 
@@ -135,6 +138,7 @@ impl Quicklist {
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeView<'_>> {
         self.nodes.iter().map(|node| match node {
             Node::Packed { listpack, .. } => NodeView::Packed(listpack.as_bytes()),
+            Node::Front(front) => NodeView::Packed(front.as_bytes()),
             Node::Plain(text) => NodeView::Plain(text),
             Node::Lzf { packed, .. } => NodeView::Compressed {
                 plain: packed.plain,
@@ -265,21 +269,33 @@ impl Quicklist {
         if large || !self.admits(n, text.len()) {
             return self.push_node(end, Node::of(text, large));
         }
-        let node = &mut self.nodes[n];
-        let at = match end {
-            End::Head => 0,
-            End::Tail => node.count(),
-        };
-        node.insert(at, text);
         self.len += 1;
+        let heads_a_row = end == End::Head && self.nodes.len() > 1;
+        let node = &mut self.nodes[n];
+        if heads_a_row && let Some(front) = node.front() {
+            return front.prepend(text);
+        }
+        match end {
+            End::Head => node.insert(0, text),
+            End::Tail => node.insert(node.count(), text),
+        }
     }
 
     /// Removes the element at an end, after showing it.
     #[inline]
     pub fn pop_with<R>(&mut self, end: End, show: impl FnOnce(Element) -> R) -> Option<R> {
         let n = self.end_node(end);
+        let heads_a_row = end == End::Head && self.nodes.len() > 1;
         let node = self.nodes.get_mut(n)?;
+        if heads_a_row {
+            node.front();
+        }
         let shown = match node {
+            Node::Front(front) => {
+                let shown = show(front.first()?);
+                front.remove_first();
+                shown
+            }
             Node::Packed { count, listpack } => {
                 let pos = match end {
                     End::Head => listpack.first()?,
@@ -492,10 +508,13 @@ impl Quicklist {
         !gone
     }
 
-    /// Ends every change of the row: the ends are made readable, and what was touched or has left the ends is
-    /// compressed.
+    /// Ends every change of the row: a head that stands alone or is none any more is closed, the ends are made
+    /// readable, and what was touched or has left the ends is compressed.
     #[inline]
     fn settle(&mut self, touched: Range<usize>) {
+        let len = self.nodes.len();
+        let closed = usize::from(len > 1)..len.min(1 + MOST_ADDED);
+        self.nodes.range_mut(closed).for_each(Node::close);
         if self.limits.compress_depth > 0 {
             self.settle_compression(touched);
         }

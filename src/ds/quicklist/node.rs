@@ -4,19 +4,29 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use super::End;
-use crate::ds::listpack::{Element, Listpack, Pos};
+use crate::ds::listpack::{Element, FrontPack, Listpack, Pos, iter_bytes};
 use crate::ds::lzf::{SmallLzf, decompress};
 use crate::ds::thin::size_class;
 
 /// Below this size compressing isn't tried.
 const MIN_COMPRESS_BYTES: usize = 48;
+/// A head this long is worked on as a `FrontPack`; in tests nearly every one, so that short histories meet it.
+const MIN_FRONT_BYTES: usize = if cfg!(test) { 16 } else { 512 };
 /// Saving less than this isn't worth the time to undo it.
 const MIN_COMPRESS_GAIN: usize = 8;
 
 pub(super) enum Node {
-    Packed { count: u32, listpack: Listpack },
+    Packed {
+        count: u32,
+        listpack: Listpack,
+    },
+    /// The head of a row, while it is worked on at its front.
+    Front(Box<FrontPack>),
     Plain(Box<Box<[u8]>>),
-    Lzf { count: u32, packed: Box<Compressed> },
+    Lzf {
+        count: u32,
+        packed: Box<Compressed>,
+    },
 }
 
 const _: () = assert!(size_of::<Node>() == 16);
@@ -31,6 +41,7 @@ pub(super) struct Compressed {
 /// The content of a node to be read, decompressed if need be.
 pub(super) enum Content<'a> {
     Packed(Cow<'a, Listpack>),
+    Front(&'a FrontPack),
     Plain(Cow<'a, [u8]>),
 }
 
@@ -41,6 +52,7 @@ impl Clone for Node {
                 count: *count,
                 listpack: listpack.clone(),
             },
+            Node::Front(front) => Node::Front(front.clone()),
             Node::Plain(text) => Node::Plain(text.clone()),
             Node::Lzf { count, packed } => Node::Lzf {
                 count: *count,
@@ -76,13 +88,14 @@ impl Node {
     pub(super) fn count(&self) -> usize {
         match self {
             Node::Packed { count, .. } | Node::Lzf { count, .. } => *count as usize,
+            Node::Front(front) => front.count(),
             Node::Plain(_) => 1,
         }
     }
 
     pub(super) fn is_plain(&self) -> bool {
         match self {
-            Node::Packed { .. } => false,
+            Node::Packed { .. } | Node::Front(_) => false,
             Node::Plain(_) => true,
             Node::Lzf { packed, .. } => packed.plain,
         }
@@ -97,6 +110,7 @@ impl Node {
     pub(super) fn raw_len(&self) -> usize {
         match self {
             Node::Packed { listpack, .. } => listpack.bytes_len(),
+            Node::Front(front) => front.bytes_len(),
             Node::Plain(text) => text.len(),
             Node::Lzf { packed, .. } => packed.raw_len,
         }
@@ -106,6 +120,7 @@ impl Node {
     pub(super) fn memory_bytes(&self) -> usize {
         match self {
             Node::Packed { listpack, .. } => listpack.memory_bytes(),
+            Node::Front(front) => front.memory_bytes(),
             Node::Plain(text) => size_class(text.len()) + size_of::<Box<[u8]>>(),
             Node::Lzf { packed, .. } => size_class(packed.bytes.len()) + size_of::<Compressed>(),
         }
@@ -114,8 +129,30 @@ impl Node {
     pub(super) fn content(&self) -> Content<'_> {
         match self {
             Node::Packed { listpack, .. } => Content::Packed(Cow::Borrowed(listpack)),
+            Node::Front(front) => Content::Front(front),
             Node::Plain(text) => Content::Plain(Cow::Borrowed(text)),
             Node::Lzf { packed, .. } => packed.content(),
+        }
+    }
+
+    /// Makes a listpack of a head that was worked on at its front.
+    pub(super) fn close(&mut self) {
+        if let Node::Front(front) = self {
+            *self = Node::packed(front.to_listpack());
+        }
+    }
+
+    /// The node as a head that is worked on at its front; `None` if it is too short to be worth it, or no listpack.
+    #[inline]
+    pub(super) fn front(&mut self) -> Option<&mut FrontPack> {
+        if let Node::Packed { listpack, .. } = self
+            && listpack.bytes_len() >= MIN_FRONT_BYTES
+        {
+            *self = Node::Front(Box::new(FrontPack::new(listpack)));
+        }
+        match self {
+            Node::Front(front) => Some(front),
+            _ => None,
         }
     }
 
@@ -129,6 +166,7 @@ impl Node {
                 count: *count,
                 listpack: listpack.into_owned(),
             },
+            Content::Front(_) => unreachable!("a front is not compressed"),
             Content::Plain(text) => Node::plain(text.into_owned().into_boxed_slice()),
         };
     }
@@ -137,6 +175,7 @@ impl Node {
     pub(super) fn compress(&mut self) {
         let raw: &[u8] = match self {
             Node::Packed { listpack, .. } => listpack.as_bytes(),
+            Node::Front(front) => front.as_bytes(),
             Node::Plain(text) => text,
             Node::Lzf { .. } => return,
         };
@@ -165,6 +204,7 @@ impl Node {
     #[inline]
     pub(super) fn listpack_mut(&mut self) -> Option<(&mut Listpack, &mut u32)> {
         self.decompress();
+        self.close();
         match self {
             Node::Packed { count, listpack } => Some((listpack, count)),
             _ => None,
@@ -213,6 +253,7 @@ impl Node {
             return 0;
         }
         self.decompress();
+        self.close();
         match self {
             Node::Packed { count, listpack } => {
                 let removed = remove_matching(listpack, text, max, from);
@@ -220,7 +261,7 @@ impl Node {
                 removed
             }
             Node::Plain(plain) => usize::from(***plain == *text),
-            Node::Lzf { .. } => unreachable!("decompressed above"),
+            Node::Front(_) | Node::Lzf { .. } => unreachable!("a listpack by now"),
         }
     }
 }
@@ -241,6 +282,10 @@ impl Compressed {
 impl Content<'_> {
     pub(super) fn contains(&self, text: &[u8]) -> bool {
         match self {
+            Content::Front(front) => {
+                let wanted = Element::from(text);
+                iter_bytes(front.as_bytes()).any(|element| element.same_text(&wanted))
+            }
             Content::Packed(listpack) => {
                 let found = listpack.first().and_then(|pos| listpack.find(pos, text, 0));
                 found.is_some()
@@ -252,6 +297,7 @@ impl Content<'_> {
     pub(super) fn get(&self, at: usize) -> Option<Element<'_>> {
         match self {
             Content::Packed(listpack) => listpack.seek(at as i64).map(|pos| listpack.get(pos)),
+            Content::Front(front) => iter_bytes(front.as_bytes()).nth(at),
             Content::Plain(text) => (at == 0).then_some(Element::Str(text)),
         }
     }
@@ -264,8 +310,16 @@ impl Content<'_> {
         from: End,
         visit: &mut impl FnMut(Element) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        let listpack = match self {
+        let closed;
+        let listpack: &Listpack = match self {
             Content::Packed(listpack) => listpack,
+            Content::Front(front) if from == End::Head => {
+                return iter_bytes(front.as_bytes()).skip(at).try_for_each(visit);
+            }
+            Content::Front(front) => {
+                closed = front.to_listpack();
+                &closed
+            }
             Content::Plain(text) => return visit(Element::Str(text)),
         };
         walk_listpack(listpack, listpack.seek(at as i64), from, visit)

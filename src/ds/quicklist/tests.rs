@@ -133,6 +133,8 @@ fn assert_sound(list: &Quicklist) {
         if let Node::Packed { count, listpack } = node {
             assert_eq!(listpack.len(), *count as usize);
         }
+        let open = matches!(node, Node::Front(_));
+        assert!(!open || (n == 0 && last > 0), "only a row's head is open");
         let mut copy = node.clone();
         copy.compress();
         assert!(

@@ -1,0 +1,154 @@
+//! A listpack with room in front: what LPUSH, and LPOP on a long list, work on.
+//!
+//! A listpack begins with its header, so a change of its first entry moves all the others: 4 KB for an
+//! element of ten bytes. Here the header is what moves, into a gap that is kept before it:
+//!
+//! ```text
+//!   block:  |  gap  | total, elements | entry | entry | ... | 0xFF |
+//!                   ^ start: a listpack from here on
+//!   prepend:    <-- the entry is written over the old header, the new header before it
+//!   remove_first:   --> the header is written again over the end of what was the first entry
+//! ```
+//!
+//! It costs an allocation's header more than a listpack, and bytes in front: a list has one of them at most, see
+//! `quicklist`.
+//!
+//! **Invariant:** `block[start..]` is a listpack of `count` elements; `start + HEADER` entries begin.
+
+use super::{
+    COUNT_UNKNOWN, EMPTY_BYTES, Element, Entry, HEADER, Listpack, SAFETY_LIMIT, decode, entry_len,
+};
+
+#[derive(Clone)]
+pub struct FrontPack {
+    block: Vec<u8>,
+    start: usize,
+    count: usize,
+}
+
+impl FrontPack {
+    pub fn new(listpack: &Listpack) -> FrontPack {
+        let mut front = FrontPack {
+            block: Vec::new(),
+            start: 0,
+            count: listpack.len(),
+        };
+        front.open(listpack.as_bytes(), 0);
+        front
+    }
+
+    /// Gives `bytes` a block with a gap of at least `room` before them; half as many as there are, as they grow.
+    fn open(&mut self, bytes: &[u8], room: usize) {
+        let gap = room.max(bytes.len() / 2);
+        let mut block = Vec::with_capacity(gap + bytes.len());
+        block.resize(gap, 0);
+        block.extend_from_slice(bytes);
+        (self.block, self.start) = (block, gap);
+    }
+
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.block[self.start..]
+    }
+
+    #[inline]
+    pub fn bytes_len(&self) -> usize {
+        self.block.len() - self.start
+    }
+
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// What it takes from the allocator, this struct included.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<FrontPack>() + self.block.capacity()
+    }
+
+    /// The same in a block of its own size.
+    pub fn to_listpack(&self) -> Listpack {
+        Listpack::copy_of(self.as_bytes())
+    }
+
+    /// Puts an element before all others.
+    #[inline]
+    pub fn prepend<'e>(&mut self, element: impl Into<Element<'e>>) {
+        let entry = Entry::new(element.into());
+        let size = entry.size();
+        if size > self.start {
+            let bytes = self.block.split_off(self.start);
+            self.open(&bytes, size);
+        }
+        self.start -= size;
+        let at = self.start + HEADER;
+        entry.write(&mut self.block[at..at + size]);
+        self.count += 1;
+        self.write_header();
+    }
+
+    /// The first element; `None` if there is none.
+    #[inline]
+    pub fn first(&self) -> Option<Element<'_>> {
+        (self.count > 0).then(|| decode(self.as_bytes(), HEADER).0)
+    }
+
+    /// Removes the first element, if there is one.
+    #[inline]
+    pub fn remove_first(&mut self) {
+        if self.count > 0 {
+            self.start += entry_len(self.as_bytes(), HEADER);
+            self.count -= 1;
+            self.write_header();
+        }
+    }
+
+    #[inline]
+    fn write_header(&mut self) {
+        const { assert!(SAFETY_LIMIT <= u32::MAX as usize) };
+        let total = self.bytes_len() as u32;
+        debug_assert!(total as usize >= EMPTY_BYTES);
+        let count = u16::try_from(self.count).unwrap_or(COUNT_UNKNOWN);
+        let header = &mut self.block[self.start..self.start + HEADER];
+        header[..4].copy_from_slice(&total.to_le_bytes());
+        header[4..].copy_from_slice(&count.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn histories_match_a_listpack(
+            begin in proptest::collection::vec("[a-z]{0,40}|[0-9]{1,20}", 0..30),
+            steps in proptest::collection::vec(proptest::option::of("[a-z]{0,90}|[0-9]{1,20}"), 0..200),
+        ) {
+            let mut twin = Listpack::new();
+            begin.iter().for_each(|text| twin.append(text.as_bytes()));
+            let mut front = FrontPack::new(&twin);
+            for step in &steps {
+                match step {
+                    Some(text) => {
+                        front.prepend(text.as_bytes());
+                        twin.prepend(text.as_bytes());
+                    }
+                    None => {
+                        let first = twin.first().map(|pos| twin.get(pos));
+                        prop_assert_eq!(front.first(), first);
+                        front.remove_first();
+                        if let Some(pos) = twin.first() {
+                            twin.delete(pos);
+                        }
+                    }
+                }
+                prop_assert_eq!(front.as_bytes(), twin.as_bytes());
+                prop_assert_eq!(front.count(), twin.len());
+            }
+            let closed = front.to_listpack();
+            prop_assert_eq!(closed.as_bytes(), twin.as_bytes());
+        }
+    }
+}
