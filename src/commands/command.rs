@@ -269,6 +269,9 @@ pub struct Command {
     /// Hints for clients and proxies, printed by COMMAND INFO.
     pub tips: &'static [&'static str],
     pub subcommands: &'static [Command],
+    /// Names of elements that the command looks for inside the key at argv[1]: the first stands at argv[.0], the others .1
+    /// further each. They are prefetched; nothing else follows from it.
+    pub elements: Option<(u8, u8)>,
 }
 
 /// Begins a row. `acl` holds the categories that `flags` don't imply.
@@ -295,6 +298,7 @@ pub const fn cmd(
         get_keys: None,
         tips: &[],
         subcommands: &[],
+        elements: None,
     }
 }
 
@@ -399,6 +403,13 @@ impl Command {
 
     pub const fn get_keys(mut self, get_keys: GetKeys) -> Command {
         self.get_keys = Some(get_keys);
+        self
+    }
+
+    /// Says where the elements stand that a batch of commands prefetches.
+    pub const fn elements(mut self, first: u8, step: u8) -> Command {
+        assert!(first > 1 && step > 0);
+        self.elements = Some((first, step));
         self
     }
 

@@ -17,13 +17,20 @@ use crate::util::long_double::LongDouble;
 use crate::util::number::IntBuf;
 
 pub const TABLE: &[Command] = &[
-    cmd("hdel", hdel, -3, WRITE | FAST, HASH).keys(&[key_at(1, RW | DELETE)]),
-    cmd("hexists", hexists, 3, READONLY | FAST, HASH).keys(&[key_at(1, RO)]),
-    cmd("hget", hget, 3, READONLY | FAST, HASH).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("hdel", hdel, -3, WRITE | FAST, HASH)
+        .elements(2, 1)
+        .keys(&[key_at(1, RW | DELETE)]),
+    cmd("hexists", hexists, 3, READONLY | FAST, HASH)
+        .elements(2, 1)
+        .keys(&[key_at(1, RO)]),
+    cmd("hget", hget, 3, READONLY | FAST, HASH)
+        .elements(2, 1)
+        .keys(&[key_at(1, RO | ACCESS)]),
     cmd("hgetall", hgetall, 2, READONLY, HASH)
         .keys(&[key_at(1, RO | ACCESS)])
         .tips(&["nondeterministic_output_order"]),
     cmd("hincrby", hincrby, 4, WRITE | DENYOOM | FAST, HASH)
+        .elements(2, 2)
         .keys(&[key_at(1, RW | ACCESS | UPDATE)]),
     cmd(
         "hincrbyfloat",
@@ -32,22 +39,33 @@ pub const TABLE: &[Command] = &[
         WRITE | DENYOOM | FAST,
         HASH,
     )
+    .elements(2, 2)
     .keys(&[key_at(1, RW | ACCESS | UPDATE)]),
     cmd("hkeys", hkeys, 2, READONLY, HASH)
         .keys(&[key_at(1, RO | ACCESS)])
         .tips(&["nondeterministic_output_order"]),
     cmd("hlen", hlen, 2, READONLY | FAST, HASH).keys(&[key_at(1, RO)]),
-    cmd("hmget", hmget, -3, READONLY | FAST, HASH).keys(&[key_at(1, RO | ACCESS)]),
-    cmd("hmset", hmset, -4, WRITE | DENYOOM | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
+    cmd("hmget", hmget, -3, READONLY | FAST, HASH)
+        .elements(2, 1)
+        .keys(&[key_at(1, RO | ACCESS)]),
+    cmd("hmset", hmset, -4, WRITE | DENYOOM | FAST, HASH)
+        .elements(2, 2)
+        .keys(&[key_at(1, RW | UPDATE)]),
     cmd("hrandfield", hrandfield, -2, READONLY, HASH)
         .keys(&[key_at(1, RO | ACCESS)])
         .tips(&["nondeterministic_output"]),
     cmd("hscan", hscan, -3, READONLY, HASH)
         .keys(&[key_at(1, RO | ACCESS)])
         .tips(&["nondeterministic_output"]),
-    cmd("hset", hset, -4, WRITE | DENYOOM | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
-    cmd("hsetnx", hsetnx, 4, WRITE | DENYOOM | FAST, HASH).keys(&[key_at(1, RW | INSERT)]),
-    cmd("hstrlen", hstrlen, 3, READONLY | FAST, HASH).keys(&[key_at(1, RO)]),
+    cmd("hset", hset, -4, WRITE | DENYOOM | FAST, HASH)
+        .elements(2, 2)
+        .keys(&[key_at(1, RW | UPDATE)]),
+    cmd("hsetnx", hsetnx, 4, WRITE | DENYOOM | FAST, HASH)
+        .elements(2, 2)
+        .keys(&[key_at(1, RW | INSERT)]),
+    cmd("hstrlen", hstrlen, 3, READONLY | FAST, HASH)
+        .elements(2, 1)
+        .keys(&[key_at(1, RO)]),
     cmd("hvals", hvals, 2, READONLY, HASH)
         .keys(&[key_at(1, RO | ACCESS)])
         .tips(&["nondeterministic_output_order"]),

@@ -16,13 +16,19 @@ use crate::types::{New, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
 
 pub const TABLE: &[Command] = &[
-    cmd("sadd", sadd, -3, WRITE | DENYOOM | FAST, SET).keys(&[key_at(1, RW | INSERT)]),
+    cmd("sadd", sadd, -3, WRITE | DENYOOM | FAST, SET)
+        .elements(2, 1)
+        .keys(&[key_at(1, RW | INSERT)]),
     cmd("scard", scard, 2, READONLY | FAST, SET).keys(&[key_at(1, RO)]),
-    cmd("sismember", sismember, 3, READONLY | FAST, SET).keys(&[key_at(1, RO)]),
+    cmd("sismember", sismember, 3, READONLY | FAST, SET)
+        .elements(2, 1)
+        .keys(&[key_at(1, RO)]),
     cmd("smembers", smembers, 2, READONLY, SET)
         .keys(&[key_at(1, RO | ACCESS)])
         .tips(&["nondeterministic_output_order"]),
-    cmd("smismember", smismember, -3, READONLY | FAST, SET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("smismember", smismember, -3, READONLY | FAST, SET)
+        .elements(2, 1)
+        .keys(&[key_at(1, RO | ACCESS)]),
     cmd("smove", smove, 4, WRITE | FAST, SET)
         .keys(&[key_at(1, RW | ACCESS | DELETE), key_at(2, RW | INSERT)]),
     cmd("spop", spop, -2, WRITE | FAST, SET)
@@ -31,7 +37,9 @@ pub const TABLE: &[Command] = &[
     cmd("srandmember", srandmember, -2, READONLY, SET)
         .keys(&[key_at(1, RO | ACCESS)])
         .tips(&["nondeterministic_output"]),
-    cmd("srem", srem, -3, WRITE | FAST, SET).keys(&[key_at(1, RW | DELETE)]),
+    cmd("srem", srem, -3, WRITE | FAST, SET)
+        .elements(2, 1)
+        .keys(&[key_at(1, RW | DELETE)]),
     cmd("sscan", sscan, -3, READONLY, SET)
         .keys(&[key_at(1, RO | ACCESS)])
         .tips(&["nondeterministic_output"]),

@@ -29,6 +29,8 @@ pub struct Entry {
     pub last_key: i16,
     pub key_step: u16,
     pub movable_keys: bool,
+    /// Where the elements of the first key stand, see `Command::elements`.
+    pub elements: Option<(u8, u8)>,
     pub stats: CommandStats,
 }
 
@@ -85,6 +87,7 @@ impl CommandTable {
             last_key: last as i16,
             key_step: step as u16,
             movable_keys: row.movable_keys(),
+            elements: row.elements,
             stats: CommandStats::default(),
         });
         self.entries.len() as u16 - 1

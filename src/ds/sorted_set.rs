@@ -194,6 +194,16 @@ impl SortedSet {
         }
     }
 
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.members.table.prefetch_bucket(hash);
+    }
+
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        self.members.table.prefetch_entry(hash);
+    }
+
     pub fn len(&self) -> usize {
         self.tree.len()
     }

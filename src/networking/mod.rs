@@ -18,6 +18,7 @@ pub mod close;
 pub mod connection;
 pub mod describe;
 pub mod evict;
+mod prefetch;
 pub mod query;
 pub mod reply;
 pub mod resp;

@@ -17,6 +17,7 @@ use std::io::ErrorKind;
 use crate::networking::client::{Client, ClientRef, flag};
 use crate::networking::clients::Net;
 use crate::networking::evict;
+use crate::networking::prefetch;
 use crate::networking::resp::{self, Limits, ParseTable, Status};
 use crate::server::dispatch::process_command;
 use crate::state::Server;
@@ -26,7 +27,7 @@ const READ_MAX: usize = 64 * 1024;
 /// The least capacity of a client's own query buffer.
 const OWN_BUFFER: usize = 16 * 1024;
 /// How many commands are parsed ahead.
-const AHEAD_MAX: usize = 128;
+pub(super) const AHEAD_MAX: usize = 128;
 /// How often a socket that has more to give is read in one turn.
 const READS_PER_TURN: usize = 4;
 
@@ -254,7 +255,7 @@ fn run_batch(
     let mut argvs: Vec<&[u8]> = Vec::with_capacity(table.args.len());
     argvs.extend(table.args.iter().map(|&range| table.slice(buffer, range)));
     let mut ids = [None; AHEAD_MAX];
-    look_up_and_prefetch(server, c, table, &argvs, &mut ids);
+    prefetch::look_up_and_prefetch(server, c, table, &argvs, &mut ids);
     let mut stopped = None;
     for (i, command) in table.commands.iter().enumerate() {
         if !can_go_on(c) {
@@ -268,63 +269,6 @@ fn run_batch(
     server.hashes.entries.clear();
     server.hashes.cursor = 0;
     stopped
-}
-
-/// Find the rows of all commands, hash the keys that they begin with, and have the memory fetched.
-fn look_up_and_prefetch(
-    server: &mut Server,
-    c: &Client,
-    table: &ParseTable,
-    argvs: &[&[u8]],
-    ids: &mut [Option<u16>; AHEAD_MAX],
-) {
-    let mut last = c.last_cmd;
-    for (i, command) in table.commands.iter().enumerate() {
-        let argv = &argvs[command.first..command.first + command.argc];
-        ids[i] = match last {
-            Some(id) if server.commands.says(id, argv[0]) => Some(id),
-            _ => server.commands.lookup(argv[0]),
-        };
-        let Some(id) = ids[i] else { continue };
-        last = ids[i];
-        hash_keys(server, c.db, id, argv);
-    }
-    let db = &server.dbs[c.db as usize];
-    for &(_, _, hash) in server
-        .hashes
-        .entries
-        .iter()
-        .take(if table.commands.len() > 1 {
-            usize::MAX
-        } else {
-            0
-        })
-    {
-        db.keys.prefetch_entry(hash);
-    }
-}
-
-/// Hash the keys of a command whose row says where they are, and prefetch their buckets.
-#[inline]
-fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]]) {
-    let entry = server.commands.entry(id);
-    let first = entry.first_key as usize;
-    if first == 0 || first >= argv.len() {
-        return;
-    }
-    let last = match entry.last_key {
-        last if last < 0 => argv.len().saturating_sub(last.unsigned_abs() as usize),
-        last => (last as usize).min(argv.len() - 1),
-    };
-    let step = entry.key_step.max(1) as usize;
-    for &key in argv[first..=last.max(first)].iter().step_by(step) {
-        let hash = server.seed.hash(key);
-        server
-            .hashes
-            .entries
-            .push((key.as_ptr() as usize, key.len(), hash));
-        server.dbs[db as usize].keys.prefetch_bucket(hash);
-    }
 }
 
 fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) {

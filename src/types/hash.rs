@@ -447,6 +447,16 @@ impl Clone for FieldTable {
 }
 
 impl FieldTable {
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.fields.prefetch_bucket(hash);
+    }
+
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        self.fields.prefetch_entry(hash);
+    }
+
     /// For DEBUG HTSTATS-KEY.
     pub fn stats(&self) -> Stats {
         self.fields.stats()

@@ -150,6 +150,40 @@ pub fn encoding_name(entry: KeyRef) -> &'static str {
 /// How many elements of a table are weighed to estimate the rest, as many as Redis's default.
 const SAMPLES: usize = 5;
 
+/// Elements that are found by their hash can be asked for ahead; see `networking::prefetch`.
+impl Value {
+    /// Whether a hash leads to an element.
+    #[inline]
+    pub fn is_hashed(&self) -> bool {
+        matches!(
+            self,
+            Value::Set(Set::Table(_)) | Value::Hash(Hash::Table(_)) | Value::Zset(Zset::Tree(_))
+        )
+    }
+
+    /// First the bucket.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        match self {
+            Value::Set(Set::Table(table)) => table.prefetch_bucket(hash),
+            Value::Hash(Hash::Table(table)) => table.prefetch_bucket(hash),
+            Value::Zset(Zset::Tree(set)) => set.prefetch_bucket(hash),
+            _ => {}
+        }
+    }
+
+    /// When that has arrived, what it leads to.
+    #[inline]
+    pub fn prefetch_element(&self, hash: u64) {
+        match self {
+            Value::Set(Set::Table(table)) => table.prefetch_entry(hash),
+            Value::Hash(Hash::Table(table)) => table.prefetch_entry(hash),
+            Value::Zset(Zset::Tree(set)) => set.prefetch_entry(hash),
+            _ => {}
+        }
+    }
+}
+
 impl Value {
     fn encoding(&self) -> &'static str {
         match self {

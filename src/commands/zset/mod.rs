@@ -46,7 +46,9 @@ pub const TABLE: &[Command] = &[
         index(1),
         range(-2, 1, 0),
     )]),
-    cmd("zadd", zadd, -4, WRITE | DENYOOM | FAST, SORTEDSET).keys(&[key_at(1, RW | UPDATE)]),
+    cmd("zadd", zadd, -4, WRITE | DENYOOM | FAST, SORTEDSET)
+        .elements(3, 2)
+        .keys(&[key_at(1, RW | UPDATE)]),
     cmd("zcard", zcard, 2, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO)]),
     cmd("zcount", zcount, 4, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
     cmd("zdiff", zdiff, -3, READONLY, SORTEDSET).keys(&[key(
@@ -59,6 +61,7 @@ pub const TABLE: &[Command] = &[
         key(RO | ACCESS, index(2), keynum(0, 1, 1)),
     ]),
     cmd("zincrby", zincrby, 4, WRITE | DENYOOM | FAST, SORTEDSET)
+        .elements(3, 1)
         .keys(&[key_at(1, RW | ACCESS | UPDATE)]),
     cmd("zinter", zinter, -3, READONLY, SORTEDSET).keys(&[key(
         RO | ACCESS,
@@ -80,7 +83,9 @@ pub const TABLE: &[Command] = &[
         index(1),
         keynum(0, 1, 1),
     )]),
-    cmd("zmscore", zmscore, -3, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zmscore", zmscore, -3, READONLY | FAST, SORTEDSET)
+        .elements(2, 1)
+        .keys(&[key_at(1, RO | ACCESS)]),
     cmd("zpopmax", zpopmax, -2, WRITE | FAST, SORTEDSET).keys(&[key_at(1, RW | ACCESS | DELETE)]),
     cmd("zpopmin", zpopmin, -2, WRITE | FAST, SORTEDSET).keys(&[key_at(1, RW | ACCESS | DELETE)]),
     cmd("zrandmember", zrandmember, -2, READONLY, SORTEDSET)
@@ -91,8 +96,12 @@ pub const TABLE: &[Command] = &[
     cmd("zrangebyscore", zrangebyscore, -4, READONLY, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
     cmd("zrangestore", zrangestore, -5, WRITE | DENYOOM, SORTEDSET)
         .keys(&[key_at(1, OW | UPDATE), key_at(2, RO | ACCESS)]),
-    cmd("zrank", zrank, -3, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
-    cmd("zrem", zrem, -3, WRITE | FAST, SORTEDSET).keys(&[key_at(1, RW | DELETE)]),
+    cmd("zrank", zrank, -3, READONLY | FAST, SORTEDSET)
+        .elements(2, 1)
+        .keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zrem", zrem, -3, WRITE | FAST, SORTEDSET)
+        .elements(2, 1)
+        .keys(&[key_at(1, RW | DELETE)]),
     cmd("zremrangebylex", zremrangebylex, 4, WRITE, SORTEDSET).keys(&[key_at(1, RW | DELETE)]),
     cmd("zremrangebyrank", zremrangebyrank, 4, WRITE, SORTEDSET).keys(&[key_at(1, RW | DELETE)]),
     cmd("zremrangebyscore", zremrangebyscore, 4, WRITE, SORTEDSET).keys(&[key_at(1, RW | DELETE)]),
@@ -106,11 +115,15 @@ pub const TABLE: &[Command] = &[
         SORTEDSET,
     )
     .keys(&[key_at(1, RO | ACCESS)]),
-    cmd("zrevrank", zrevrank, -3, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zrevrank", zrevrank, -3, READONLY | FAST, SORTEDSET)
+        .elements(2, 1)
+        .keys(&[key_at(1, RO | ACCESS)]),
     cmd("zscan", zscan, -3, READONLY, SORTEDSET)
         .keys(&[key_at(1, RO | ACCESS)])
         .tips(&["nondeterministic_output"]),
-    cmd("zscore", zscore, 3, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
+    cmd("zscore", zscore, 3, READONLY | FAST, SORTEDSET)
+        .elements(2, 1)
+        .keys(&[key_at(1, RO | ACCESS)]),
     cmd("zunion", zunion, -3, READONLY, SORTEDSET).keys(&[key(
         RO | ACCESS,
         index(1),
