@@ -43,6 +43,14 @@ impl Error {
     pub const EXECABORT: Error =
         Error::of("EXECABORT Transaction discarded because of previous errors.");
 
+    pub const MISCONF_RDB: Error = Error::of(
+        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that \
+         may modify the data set are disabled, because this instance is configured to report errors during writes if RDB \
+         snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the RDB \
+         error.",
+    );
+    pub const BAD_FORMAT: Error = Error::of("ERR Bad data format");
+
     /// A fixed text.
     pub const fn of(text: &'static str) -> Error {
         Error(Cow::Borrowed(text))

@@ -3,11 +3,15 @@
 use std::process::ExitCode;
 
 use aeris::observe::log;
+use aeris::persist::loading;
 use aeris::server::{cli, shutdown, start};
 use aeris::state::Server;
 
 fn main() -> ExitCode {
     let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(tool) = cli::tool(&argv) {
+        return tool;
+    }
     if let Some(code) = cli::answer(&argv) {
         return code;
     }
@@ -27,6 +31,9 @@ fn main() -> ExitCode {
         Ok(el) => el,
         Err(code) => return code,
     };
+    if let Err(code) = loading::start(&mut el, &mut server) {
+        return code;
+    }
     start::ready(&server);
 
     start::watch_for_crashes(&server);

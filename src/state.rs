@@ -65,6 +65,8 @@ pub struct Server {
     pub nesting: u32,
     /// The data set is being loaded.
     pub loading: bool,
+    /// How far that is.
+    pub load: crate::persist::loading::Progress,
     /// Clients whose watched key changed while they ran a command, see `commands::multi`.
     pub touched: Vec<ClientRef>,
     /// The database with which active expiry goes on.

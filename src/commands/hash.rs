@@ -75,7 +75,7 @@ pub const TABLE: &[Command] = &[
 const SAMPLE_BATCH: usize = 1024;
 
 impl HashLimits {
-    fn of(server: &Server) -> HashLimits {
+    pub fn of(server: &Server) -> HashLimits {
         HashLimits {
             max_entries: server.config.hash_max_listpack_entries,
             max_value: server.config.hash_max_listpack_value,

@@ -29,6 +29,7 @@ pub mod pubsub;
 pub mod set;
 pub mod set_algebra;
 pub mod shutdown;
+pub mod snapshot;
 pub mod sort;
 pub mod status;
 pub mod stream;
@@ -62,6 +63,7 @@ pub const TABLE: &[&[Command]] = &[
     set::TABLE,
     set_algebra::TABLE,
     shutdown::TABLE,
+    snapshot::TABLE,
     sort::TABLE,
     status::TABLE,
     stream::TABLE,

@@ -51,7 +51,7 @@ const SAMPLE_BATCH: usize = 1024;
 const PROPAGATE_BATCH: usize = 1024;
 
 impl SetLimits {
-    pub(super) fn of(server: &Server) -> SetLimits {
+    pub fn of(server: &Server) -> SetLimits {
         SetLimits {
             max_intset: server.config.set_max_intset_entries,
             max_listpack: server.config.set_max_listpack_entries,

@@ -9,4 +9,15 @@
 
 pub mod aof;
 pub mod child;
+pub mod loading;
 pub mod rdb;
+pub mod rio;
+
+use crate::error::Error;
+use crate::state::Server;
+
+/// Why writes are refused for the moment, `None` if they are not: what is acknowledged could not be brought to disk.
+#[inline]
+pub fn write_refusal(server: &Server) -> Option<Error> {
+    rdb::background::write_refusal(server)
+}

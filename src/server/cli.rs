@@ -33,6 +33,17 @@ pub fn lossy(argv: &[OsString]) -> Vec<String> {
         .collect()
 }
 
+/// Under the name of a tool this program is that tool.
+pub fn tool(argv: &[OsString]) -> Option<ExitCode> {
+    let name = std::path::Path::new(argv.first()?).file_name()?;
+    match name.to_str()? {
+        "redis-check-rdb" | "aeris-check-rdb" => {
+            Some(crate::persist::rdb::check::main(&lossy(argv)))
+        }
+        _ => None,
+    }
+}
+
 /// Questions that need no server. `None`: start one.
 pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
     let words = lossy(argv);

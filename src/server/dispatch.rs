@@ -86,6 +86,7 @@ fn check(
     if server.config.maxmemory != 0 {
         check_memory(server, c, cmd).map_err(refuse)?;
     }
+    check_disk(server, c, cmd).map_err(refuse)?;
     if c.has(flag::PUBSUB) && !c.reply.resp3 && !allowed_in_subscribe_mode(cmd) {
         let name = server.commands.entry(id).fullname.clone();
         return Err(refuse(Error::new(format!(
@@ -184,6 +185,23 @@ fn check_memory(server: &mut Server, c: &mut Client, cmd: &Command) -> Result<()
     };
     if !enough && queued & command::DENYOOM != 0 {
         return Err(Error::OOM);
+    }
+    Ok(())
+}
+
+/// While the data set can't be brought to disk nothing may change, if the settings say so. PING tells it, too.
+fn check_disk(server: &Server, c: &Client, cmd: &Command) -> Result<(), Error> {
+    let Some(error) = crate::persist::write_refusal(server) else {
+        return Ok(());
+    };
+    let flags = if cmd.name == "exec" {
+        c.multi.as_ref().map_or(0, |m| m.flags)
+    } else {
+        cmd.flags
+    };
+    let concerned = flags & command::WRITE != 0 || cmd.name == "ping";
+    if concerned && !c.has(flag::PRIMARY) {
+        return Err(error);
     }
     Ok(())
 }

@@ -69,6 +69,7 @@ impl Server {
             armed: 0,
             nesting: 0,
             loading: false,
+            load: Default::default(),
             touched: Vec::new(),
             expire_next_db: 0,
             rng,

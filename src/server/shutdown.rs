@@ -21,6 +21,7 @@ use crate::db::blocked;
 use crate::error::Error;
 use crate::networking::client::{Client, ClientRef};
 use crate::networking::query::reference;
+use crate::persist::rdb::background;
 use crate::server::start::tell_supervisor;
 use crate::state::{BlockKind, PausePurpose, Server};
 use crate::sys::signals;
@@ -136,8 +137,10 @@ fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
 }
 
 /// The seam for persistence: end the children, flush and fsync the AOF, write the last snapshot.
-fn save(_: &mut Server, _: Options) -> Result<(), Refused> {
-    Ok(())
+fn save(server: &mut Server, options: Options) -> Result<(), Refused> {
+    let wanted = options.save || !options.nosave && !server.config.save.is_empty();
+    let saved = background::save_at_shutdown(server, wanted, options.force);
+    saved.map_err(|_| Refused)
 }
 
 fn give_up_waiting(server: &mut Server) {

@@ -53,6 +53,20 @@ pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Have the kernel begin to write a part of a file, without waiting for it.
+pub fn start_writeback(file: &impl AsFd, from: u64, len: u64) {
+    let (Ok(from), Ok(len)) = (i64::try_from(from), i64::try_from(len)) else {
+        return;
+    };
+    let fd = file.as_fd().as_raw_fd();
+    // It is a hint: the fsync that follows is what counts.
+    #[cfg(target_os = "linux")]
+    // SAFETY: the descriptor is open as long as the borrow; no memory is involved.
+    let _ = unsafe { libc::sync_file_range(fd, from, len, libc::SYNC_FILE_RANGE_WRITE) };
+    #[cfg(not(target_os = "linux"))]
+    let _ = (fd, from, len);
+}
+
 /// Bytes of a page of memory.
 pub fn page_bytes() -> usize {
     nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)

@@ -19,6 +19,8 @@
 //! A field past its time is removed before anybody looks (`db::lookup`), so nothing here compares times with a clock but
 //! [`Hash::pop_expired`].
 
+use std::ops::ControlFlow;
+
 use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::expires::Expires;
 use crate::ds::field::{Field, FieldRef};
@@ -257,6 +259,15 @@ impl Hash {
                 let (field, value) = pair_of(field);
                 visit(field, value);
             }),
+        }
+    }
+
+    /// Shows each field of a table with its value and its time, until the visitor breaks.
+    pub fn try_each<B>(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>) -> ControlFlow<B>) {
+        if let Hash::Table(table) = self {
+            let _ = table
+                .fields
+                .try_walk(|field| visit(field.field(), field.value(), field.expire_at()));
         }
     }
 

@@ -448,7 +448,7 @@ fn has_tombstones_from(log: &StreamLog, id: StreamId) -> bool {
 }
 
 /// How many of all entries ever added come up to and with `id`, where that is certain.
-fn entries_up_to(log: &StreamLog, id: StreamId) -> Option<u64> {
+pub fn entries_up_to(log: &StreamLog, id: StreamId) -> Option<u64> {
     let added = log.entries_added();
     if added == 0 || (log.is_empty() && id <= log.last_id()) || id == log.last_id() {
         return Some(added);

@@ -370,6 +370,18 @@ impl DoubleBuf {
             }
             return self.copy(IntBuf::new().format(integer));
         }
+        self.format_shortest(value)
+    }
+
+    /// The shortest digits that read back as the value, integers too: `1e+21`. DEBUG DIGEST takes scores so.
+    pub fn format_shortest(&mut self, value: f64) -> &[u8] {
+        if value == 0.0 {
+            return if value.is_sign_negative() {
+                b"-0"
+            } else {
+                b"0"
+            };
+        }
         if !value.is_finite() {
             return match value {
                 f64::INFINITY => b"inf",

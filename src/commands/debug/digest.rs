@@ -5,7 +5,9 @@
 //!   mix(d, bytes)   d = SHA1(d ^ SHA1(bytes))  what has an order: elements of a list, a field and its value
 //! ```
 //!
-//! The digests are those of Redis and Valkey, so that data sets can be compared between them.
+//! The digests are those of Redis 7.2 and Valkey, so that data sets can be compared between them. Redis 7.0 has others for sorted
+//! sets with scores such as 0.1, which it prints with seventeen digits (`0.10000000000000001`) where later versions print the
+//! shortest that read back as the same score.
 
 use sha1::{Digest as _, Sha1};
 
@@ -16,7 +18,7 @@ use crate::types::list::End;
 use crate::types::stream::Stream;
 use crate::types::string::{StrView, type_of};
 use crate::types::{KeyRef, Value};
-use crate::util::number::{IntBuf, write_g};
+use crate::util::number::{DoubleBuf, IntBuf};
 
 #[derive(Clone, Copy, Default)]
 struct Digest([u8; 20]);
@@ -98,9 +100,8 @@ fn mix_object(digest: &mut Digest, value: &Value) {
             );
         }),
         Value::Zset(zset) => zset.for_each(|member, score| {
-            let mut text = Vec::new();
-            write_g(&mut text, score, 17);
-            add_pair(digest, member, &text);
+            let mut text = DoubleBuf::new();
+            add_pair(digest, member, text.format_shortest(score));
         }),
         Value::Stream(stream) => mix_stream(digest, stream),
     }

@@ -4,6 +4,7 @@
 mod digest;
 mod inspect;
 mod protocol;
+mod reload;
 
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ const ROWS: &[Row] = &[
         1,
         quicklist_packed_threshold,
     ),
+    ("reload", 0, ANY, reload::reload),
     ("replybuffer", 2, 2, replybuffer),
     ("sdslen", 1, 1, inspect::sdslen),
     ("segfault", 0, 0, segfault),
@@ -325,6 +327,9 @@ fn help(ctx: &mut Ctx) -> CmdResult {
         "    Write the nodes of the quicklist that is a key's value to standard output.",
         "QUICKLIST-PACKED-THRESHOLD <size>",
         "    List elements of this size get a node of their own; 0 restores the default.",
+        "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
+        "    Save the data set and load it again. MERGE lets loaded keys take the place of others, NOFLUSH",
+        "    keeps what is in memory, NOSAVE loads the file that is there.",
         "REPLYBUFFER PEAK-RESET-TIME <NEVER|RESET|time>",
         "    After how many milliseconds a client's reply buffer may shrink.",
         "REPLYBUFFER RESIZING <0|1>",

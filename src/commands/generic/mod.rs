@@ -5,11 +5,13 @@
 //!   expire   EXPIRE and its kin, TTL, PERSIST: a key's end is kept as Unix time in milliseconds
 //!   scan     KEYS, SCAN
 //!   object   OBJECT: how a value is stored and used
+//!   dump     DUMP, RESTORE: a value as bytes
 //!   wait     WAIT, WAITAOF
 //! ```
 //!
 //! **Invariant:** no command here answers with a key past its time (`tests/transcripts/keys.txt`).
 
+mod dump;
 mod expire;
 mod names;
 mod object;
@@ -18,6 +20,7 @@ mod wait;
 
 use crate::commands::command::*;
 
+use dump::{dump, restore};
 use expire::{expire, expireat, expiretime, persist, pexpire, pexpireat, pexpiretime, pttl, ttl};
 use names::{
     copy, dbsize, del, exists, flushall, flushdb, move_command, randomkey, rename, renamenx,
@@ -37,6 +40,9 @@ pub const TABLE: &[Command] = &[
     cmd("del", del, -2, WRITE, KEYSPACE)
         .keys(&[key(RM | DELETE, index(1), range(-1, 1, 0))])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    cmd("dump", dump, 2, READONLY, KEYSPACE)
+        .keys(&[key_at(1, RO | ACCESS)])
+        .tips(&["nondeterministic_output"]),
     cmd("exists", exists, -2, READONLY | FAST, KEYSPACE)
         .keys(&[key(RO, index(1), range(-1, 1, 0))])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),
@@ -81,6 +87,22 @@ pub const TABLE: &[Command] = &[
         .keys(&[key_at(1, RW | ACCESS | DELETE), key_at(2, OW | UPDATE)]),
     cmd("renamenx", renamenx, 3, WRITE | FAST, KEYSPACE)
         .keys(&[key_at(1, RW | ACCESS | DELETE), key_at(2, OW | INSERT)]),
+    cmd(
+        "restore",
+        restore,
+        -4,
+        WRITE | DENYOOM,
+        KEYSPACE | DANGEROUS,
+    )
+    .keys(&[key_at(1, OW | UPDATE)]),
+    cmd(
+        "restore-asking",
+        restore,
+        -4,
+        WRITE | DENYOOM | ASKING,
+        KEYSPACE | DANGEROUS,
+    )
+    .keys(&[key_at(1, OW | UPDATE)]),
     cmd("scan", scan, -2, READONLY, KEYSPACE).tips(&[
         "nondeterministic_output",
         "request_policy:special",

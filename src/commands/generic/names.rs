@@ -4,6 +4,7 @@ use crate::commands::ctx::{CmdResult, Ctx};
 use crate::db::keyspace::Detached;
 use crate::db::notify;
 use crate::error::Error;
+use crate::persist::rdb::background;
 use crate::types::string::type_of;
 use crate::util::number::parse_i64;
 
@@ -229,6 +230,9 @@ fn flush_generic(ctx: &mut Ctx, which: Option<u32>) -> CmdResult {
     let removed = ctx.server.flush(Some(ctx.client), which, lazy);
     // Even when there was nothing to remove: a replica that has more than we do must flush too.
     ctx.dirty(removed.max(1));
+    if which.is_none() {
+        background::after_flushall(ctx.server);
+    }
     ctx.client.reply.ok();
     Ok(())
 }

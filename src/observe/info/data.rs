@@ -15,16 +15,19 @@ pub fn persistence(view: &View, out: &mut Report) {
         is_running(server, Kind::Rdb) as u8,
     );
     out.field("rdb_last_save_time", server.last_save_s);
-    out.field("rdb_last_bgsave_status", "ok");
-    out.field("rdb_last_bgsave_time_sec", -1);
+    out.field(
+        "rdb_last_bgsave_status",
+        if server.rdb.failed { "err" } else { "ok" },
+    );
+    out.field("rdb_last_bgsave_time_sec", server.rdb.last_bgsave_s);
     out.field(
         "rdb_current_bgsave_time_sec",
         running_seconds(server, Kind::Rdb),
     );
-    out.field("rdb_saves", 0);
+    out.field("rdb_saves", server.rdb.saves);
     out.field("rdb_last_cow_size", server.rdb.last_cow_bytes);
-    out.field("rdb_last_load_keys_expired", 0);
-    out.field("rdb_last_load_keys_loaded", 0);
+    out.field("rdb_last_load_keys_expired", server.rdb.last_load.expired);
+    out.field("rdb_last_load_keys_loaded", server.rdb.last_load.loaded);
     out.field("aof_enabled", 0);
     out.field(
         "aof_rewrite_in_progress",
@@ -44,6 +47,23 @@ pub fn persistence(view: &View, out: &mut Report) {
     out.field("module_fork_in_progress", 0);
     out.field("module_fork_last_cow_size", 0);
     forecast(view, out);
+    if server.loading {
+        loading(server, out);
+    }
+}
+
+/// How far a load is.
+fn loading(server: &Server, out: &mut Report) {
+    let load = &server.load;
+    out.field("loading_start_time", load.start_s);
+    out.field("loading_total_bytes", load.total_bytes);
+    out.field("loading_rdb_used_mem", load.rdb_used_mem);
+    out.field("loading_loaded_bytes", load.loaded_bytes);
+    out.decimal("loading_loaded_perc", load.percent(), 2);
+    out.field(
+        "loading_eta_seconds",
+        load.eta_seconds(server.clock.now_s()),
+    );
 }
 
 /// The running child: how far it is, and what it costs.

@@ -1,0 +1,150 @@
+//! DUMP and RESTORE: a value as bytes that a client keeps or carries to another server.
+
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::config::RdbVersionCheck;
+use crate::db::{Ttl, notify};
+use crate::error::Error;
+use crate::persist::rdb::Limits;
+use crate::persist::rdb::payload::{self, Checks};
+use crate::types::New;
+use crate::util::number::parse_i64;
+
+/// DUMP key
+pub fn dump(ctx: &mut Ctx) -> CmdResult {
+    let config = &ctx.server.config;
+    let (version, compress) = (config.rdb_version.number(), config.rdbcompression);
+    match ctx.server.lookup_read(ctx.client, ctx.argv[1]) {
+        Some(entry) => {
+            let bytes = payload::dump(entry, version, compress);
+            ctx.client.reply.bulk(&bytes);
+        }
+        None => ctx.client.reply.null(),
+    }
+    Ok(())
+}
+
+/// The options of RESTORE.
+#[derive(Default)]
+struct Options {
+    replace: bool,
+    absolute: bool,
+    idle_seconds: Option<i64>,
+    frequency: Option<u8>,
+}
+
+impl Options {
+    fn parse(ctx: &Ctx) -> Result<Options, Error> {
+        let mut options = Options::default();
+        let mut at = 4;
+        while at < ctx.argv.len() {
+            let has_value = at + 1 < ctx.argv.len();
+            if ctx.is(at, "replace") {
+                options.replace = true;
+            } else if ctx.is(at, "absttl") {
+                options.absolute = true;
+            } else if ctx.is(at, "idletime") && has_value && options.frequency.is_none() {
+                let seconds = ctx.int(at + 1)?;
+                if seconds < 0 {
+                    return Err(Error::of("ERR Invalid IDLETIME value, must be >= 0"));
+                }
+                options.idle_seconds = Some(seconds);
+                at += 1;
+            } else if ctx.is(at, "freq") && has_value && options.idle_seconds.is_none() {
+                let counter = u8::try_from(ctx.int(at + 1)?);
+                let wrong = Error::of("ERR Invalid FREQ value, must be >= 0 and <= 255");
+                options.frequency = Some(counter.map_err(|_| wrong)?);
+                at += 1;
+            } else {
+                return Err(Error::SYNTAX);
+            }
+            at += 1;
+        }
+        Ok(options)
+    }
+}
+
+/// RESTORE key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]
+pub fn restore(ctx: &mut Ctx) -> CmdResult {
+    let options = Options::parse(ctx)?;
+    let key = ctx.argv[1];
+    if !options.replace && ctx.server.lookup_write(ctx.client, key).is_some() {
+        return Err(Error::of("BUSYKEY Target key name already exists."));
+    }
+    let ttl = parse_i64(ctx.argv[2]).ok_or(Error::NOT_INTEGER)?;
+    if ttl < 0 {
+        return Err(Error::of("ERR Invalid TTL value, must be >= 0"));
+    }
+    let expire_at = match (ttl, options.absolute) {
+        (0, _) => None,
+        (ttl, true) => Some(ttl),
+        (ttl, false) => Some(ttl.saturating_add(ctx.server.clock.now_ms)),
+    };
+    let checks = checks(ctx);
+    let Some((version, body)) = payload::open(ctx.argv[3], checks) else {
+        return Err(Error::of("ERR DUMP payload version or checksum are wrong"));
+    };
+    let limits = Limits::of(ctx.server);
+    let stored = payload::restore(version, body, limits, |kind, value| {
+        store(ctx, &options, expire_at, kind, value);
+    });
+    stored.map_err(|fault| {
+        payload::log_fault(&fault);
+        Error::BAD_FORMAT
+    })
+}
+
+fn checks(ctx: &Ctx) -> Checks {
+    let config = &ctx.server.config;
+    Checks {
+        any_version: config.rdb_version_check == RdbVersionCheck::Relaxed,
+        skip_checksum: ctx.server.debug.skip_checksum,
+    }
+}
+
+/// Put the value under its key, unless its time is past already: then the key is gone.
+fn store(ctx: &mut Ctx, options: &Options, expire_at: Option<i64>, kind: u8, value: New) {
+    let (key, db, now) = (ctx.argv[1], ctx.client.db, ctx.server.clock.now_ms);
+    let lazy = ctx.server.config.lazyfree_lazy_server_del;
+    let deleted = options.replace && ctx.server.delete_key(db, key, lazy);
+    ctx.client.reply.ok();
+    if expire_at.is_some_and(|at| at <= now) && !ctx.server.loading {
+        if deleted {
+            let name: &[u8] = if lazy { b"UNLINK" } else { b"DEL" };
+            ctx.rewrite(&[name, key]);
+            ctx.changed(key, notify::GENERIC, "del");
+            ctx.dirty(1);
+        }
+        return;
+    }
+    let ttl = expire_at.map_or(Ttl::Clear, Ttl::At);
+    ctx.server.set_key(db, key, kind, value, ttl);
+    note_use(ctx, options);
+    if let Some(at) = expire_at
+        && !options.absolute
+    {
+        let at = at.to_string();
+        let mut told: Vec<&[u8]> = ctx.argv.to_vec();
+        told[2] = at.as_bytes();
+        told.push(b"ABSTTL");
+        ctx.rewrite(&told);
+    }
+    ctx.changed(key, notify::GENERIC, "restore");
+    ctx.dirty(1);
+}
+
+/// IDLETIME and FREQ, as far as the policy keeps them.
+fn note_use(ctx: &mut Ctx, options: &Options) {
+    let (evict, now) = (&ctx.server.evict, ctx.server.clock.now_ms);
+    let lru = match (options.frequency, options.idle_seconds) {
+        (Some(counter), _) if evict.is_lfu() => evict.stamp_frequency(counter, now),
+        (_, Some(seconds)) if !evict.is_lfu() => {
+            evict.stamp_idle(u32::try_from(seconds).unwrap_or(u32::MAX), now)
+        }
+        _ => return,
+    };
+    let (db, key) = (ctx.client.db, ctx.argv[1]);
+    let hash = ctx.server.hash_key(key);
+    if let Some(mut entry) = ctx.server.db(db).find_mut(hash, key) {
+        entry.set_lru(lru);
+    }
+}

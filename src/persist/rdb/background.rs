@@ -1,0 +1,199 @@
+//! When snapshots are made: SAVE, BGSAVE, save points, at the end; and what becomes of them.
+//!
+//! ```text
+//!   BGSAVE ───────────────┐
+//!   save points (cron) ───┼─> start ─> child: save_file ─> cron reaps ─> background_save_done
+//!   BGSAVE SCHEDULE ──────┘                                              dirty -= what was dirty at the fork
+//!   SAVE, SHUTDOWN, FLUSHALL, DEBUG RELOAD ─> save, by this process
+//! ```
+//!
+//! **Invariant:** `dirty` falls only by what a finished snapshot holds.
+
+use std::io;
+
+use super::save::{remove_temp_file, save_file};
+use crate::error::Error;
+use crate::persist::child::{self, Kind, Outcome};
+use crate::persist::loading::{Counts, delay};
+use crate::state::Server;
+use crate::sys;
+
+/// After a failed snapshot the next one is not tried for so many seconds.
+const RETRY_DELAY_S: i64 = 5;
+
+/// What is known of snapshots.
+pub struct Rdb {
+    /// Bytes that the last saving child made the system copy.
+    pub last_cow_bytes: u64,
+    /// The last background save failed.
+    pub failed: bool,
+    /// How long it took, in seconds; -1 before the first.
+    pub last_bgsave_s: i64,
+    /// Unix time of the last start of one.
+    pub last_try_s: i64,
+    /// One is to start as soon as no other child runs.
+    pub scheduled: bool,
+    /// Snapshots made since the start.
+    pub saves: u64,
+    /// What the last load found.
+    pub last_load: Counts,
+    /// `dirty` when the running child was forked.
+    dirty_at_fork: u64,
+}
+
+impl Default for Rdb {
+    fn default() -> Rdb {
+        Rdb {
+            last_cow_bytes: 0,
+            failed: false,
+            last_bgsave_s: -1,
+            last_try_s: 0,
+            scheduled: false,
+            saves: 0,
+            last_load: Counts::default(),
+            dirty_at_fork: 0,
+        }
+    }
+}
+
+/// Whether a child is saving.
+pub fn in_progress(server: &Server) -> bool {
+    server
+        .child
+        .as_ref()
+        .is_some_and(|child| child.kind == Kind::Rdb)
+}
+
+/// Save in this process, while everybody waits.
+pub fn save(server: &mut Server) -> io::Result<()> {
+    server.rdb.saves += 1;
+    save_file(server, &mut || {})?;
+    server.dirty = 0;
+    server.clock.update();
+    server.last_save_s = server.clock.now_s();
+    server.rdb.failed = false;
+    Ok(())
+}
+
+/// Save in a child. The caller has checked that there is none.
+pub fn start(server: &mut Server) -> io::Result<()> {
+    server.rdb.saves += 1;
+    server.rdb.dirty_at_fork = server.dirty;
+    server.rdb.last_try_s = server.clock.now_s();
+    let pause = server.config.rdb_key_save_delay;
+    let started = child::start(server, Kind::Rdb, |server, pipe| {
+        let mut key_done = || {
+            pipe.key_done();
+            if pause != 0 {
+                delay(pause);
+                pipe.report_if_due();
+            }
+        };
+        save_file(server, &mut key_done).map_err(|_| 1)
+    });
+    match started {
+        Ok(pid) => {
+            log::info!("Background saving started by pid {pid}");
+            Ok(())
+        }
+        Err(e) => {
+            server.rdb.failed = true;
+            log::warn!("Can't save in background: fork: {}", sys::error_text(&e));
+            Err(e)
+        }
+    }
+}
+
+/// The saving child has ended.
+pub fn background_save_done(server: &mut Server, outcome: Outcome) {
+    server.rdb.last_cow_bytes = outcome.cow_bytes;
+    server.rdb.last_bgsave_s = outcome.seconds;
+    if outcome.succeeded() {
+        log::info!("Background saving terminated with success");
+        server.dirty = server.dirty.saturating_sub(server.rdb.dirty_at_fork);
+        server.last_save_s = server.clock.now_s();
+        server.rdb.failed = false;
+        return;
+    }
+    remove_temp_file(outcome.pid as u32);
+    if outcome.was_told_to_go() {
+        // Not an error: nobody wants the result any more.
+        log::warn!("Background saving terminated by signal {}", libc::SIGUSR1);
+        return;
+    }
+    server.rdb.failed = true;
+    match outcome.exit {
+        sys::fork::Exit::Signal(signal) => {
+            log::warn!("Background saving terminated by signal {signal}");
+        }
+        sys::fork::Exit::Code(_) => log::warn!("Background saving error"),
+    }
+}
+
+/// From the cron: is a snapshot due?
+pub fn cron(server: &mut Server) {
+    if server.child.is_some() {
+        return;
+    }
+    let now_s = server.clock.now_s();
+    let rested = !server.rdb.failed || now_s - server.rdb.last_try_s > RETRY_DELAY_S;
+    if !rested {
+        return;
+    }
+    let since = now_s - server.last_save_s;
+    let due = server
+        .config
+        .save
+        .iter()
+        .find(|point| server.dirty >= point.changes as u64 && since > point.seconds as i64);
+    if let Some(point) = due {
+        log::info!(
+            "{} changes in {} seconds. Saving...",
+            point.changes,
+            point.seconds
+        );
+    } else if !server.rdb.scheduled {
+        return;
+    }
+    if start(server).is_ok() {
+        server.rdb.scheduled = false;
+    }
+}
+
+/// FLUSHALL: what a child is writing is out of date, and an empty data set is soon saved.
+pub fn after_flushall(server: &mut Server) {
+    child::kill(server, Kind::Rdb);
+    if !server.config.save.is_empty() {
+        let dirty = server.dirty;
+        // The log says what went wrong; the data set is flushed all the same.
+        let _ = save(server);
+        server.dirty = dirty;
+    }
+}
+
+/// At the end. `Err`: the log says why there is no snapshot.
+pub fn save_at_shutdown(server: &mut Server, wanted: bool, forced: bool) -> io::Result<()> {
+    if in_progress(server) {
+        log::warn!("There is a child saving an .rdb. Killing it!");
+        child::kill_and_wait(server, Kind::Rdb);
+    }
+    if !wanted {
+        return Ok(());
+    }
+    log::info!("Saving the final RDB snapshot before exiting.");
+    save(server).inspect_err(|_| {
+        if forced {
+            log::warn!("Error trying to save the DB. Exit anyway.");
+        } else {
+            log::warn!("Error trying to save the DB, can't exit.");
+        }
+    })
+}
+
+/// Why writes are refused while snapshots fail, `None` if they are not.
+pub fn write_refusal(server: &Server) -> Option<Error> {
+    let config = &server.config;
+    let refused =
+        server.rdb.failed && config.stop_writes_on_bgsave_error && !config.save.is_empty();
+    refused.then_some(Error::MISCONF_RDB)
+}

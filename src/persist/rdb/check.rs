@@ -1,0 +1,296 @@
+//! `aeris-check-rdb`: walks a file as the loader would, keeps nothing, and says where it is damaged.
+//!
+//! ```text
+//!   [offset 0] Checking RDB file dump.rdb
+//!   [offset 27] AUX FIELD redis-ver = '7.2.4'
+//!   [offset 82] Selecting DB ID 0
+//!   --- RDB ERROR DETECTED ---
+//!   [offset 136] Internal error in RDB reading offset 136 -> Listpack integrity check failed.
+//!   [additional info] While doing: read-object-value
+//!   [additional info] Reading key 'l'
+//!   [additional info] Reading type 18 (quicklist-v2)
+//!   [info] 4 keys read
+//! ```
+//!
+//! The lines are those of redis-check-rdb, since scripts read them. The server writes the same ones to its log when it can't load
+//! its file.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::Limits;
+use super::decode::{Fault, Result, corrupt};
+use super::load::{self, Meta, Refused, Sink, Step};
+use crate::ds::hash::HashSeed;
+use crate::ds::quicklist::ListLimits;
+use crate::persist::rio::Reader;
+use crate::server::clock::unix_us;
+use crate::state::Server;
+use crate::types::New;
+use crate::types::hash::HashLimits;
+use crate::types::set::SetLimits;
+use crate::types::zset::ZsetLimits;
+
+/// Names of the value types, by number.
+const KINDS: [&str; 26] = [
+    "string",
+    "list-linked",
+    "set-hashtable",
+    "zset-v1",
+    "hash-hashtable",
+    "zset-v2",
+    "module-pre-release",
+    "module-value",
+    "",
+    "hash-zipmap",
+    "list-ziplist",
+    "set-intset",
+    "zset-ziplist",
+    "hash-ziplist",
+    "quicklist",
+    "stream",
+    "hash-listpack",
+    "zset-listpack",
+    "quicklist-v2",
+    "stream-v2",
+    "set-listpack",
+    "stream-v3",
+    "hash-hashtable-md-pre-release",
+    "hash-listpack-md-pre-release",
+    "hash-hashtable-md",
+    "hash-listpack-md",
+];
+
+/// Where lines go.
+type Print<'p> = &'p mut dyn FnMut(&str);
+
+struct Checker<'p> {
+    print: Print<'p>,
+    step: Step,
+    key: Option<Vec<u8>>,
+    kind: Option<u8>,
+    keys: u64,
+    expires: u64,
+    expired: u64,
+    now_ms: i64,
+    offset: u64,
+}
+
+impl<'p> Checker<'p> {
+    fn new(print: Print<'p>) -> Checker<'p> {
+        Checker {
+            print,
+            step: Step::Start,
+            key: None,
+            kind: Some(0),
+            keys: 0,
+            expires: 0,
+            expired: 0,
+            now_ms: unix_us() / 1000,
+            offset: 0,
+        }
+    }
+
+    fn line(&mut self, offset: u64, text: &str) {
+        (self.print)(&format!("[offset {offset}] {text}"));
+    }
+
+    fn counts(&mut self) {
+        let counts = [
+            (self.keys, "keys read"),
+            (self.expires, "expires"),
+            (self.expired, "already expired"),
+        ];
+        for (n, what) in counts {
+            (self.print)(&format!("[info] {n} {what}"));
+        }
+    }
+
+    fn error(&mut self, offset: u64, text: &str) {
+        (self.print)("--- RDB ERROR DETECTED ---");
+        self.line(offset, text);
+        let step = self.step.name();
+        (self.print)(&format!("[additional info] While doing: {step}"));
+        if let Some(key) = self.key.take() {
+            let key = String::from_utf8_lossy(&key);
+            (self.print)(&format!("[additional info] Reading key '{key}'"));
+        }
+        if let Some(kind) = self.kind {
+            let name = KINDS.get(usize::from(kind)).unwrap_or(&"unknown");
+            (self.print)(&format!("[additional info] Reading type {kind} ({name})"));
+        }
+        self.counts();
+    }
+
+    fn fault(&mut self, offset: u64, fault: &Fault) {
+        match (fault, self.step) {
+            (Fault::Corrupt(text), Step::Value | Step::Aux) => {
+                let text = format!("Internal error in RDB reading offset {offset} -> {text}");
+                self.error(offset, &text);
+            }
+            (fault, _) => self.error(offset, &fault.to_string()),
+        }
+    }
+}
+
+impl Sink for Checker<'_> {
+    fn tick(&mut self, _: u64) -> u64 {
+        u64::MAX
+    }
+
+    fn step(&mut self, step: Step, offset: u64) {
+        (self.step, self.offset) = (step, offset);
+        match step {
+            Step::Type => self.key = None,
+            Step::Checksum => self.kind = None,
+            _ => {}
+        }
+    }
+
+    fn aux(&mut self, name: &[u8], value: &[u8]) {
+        let (name, value) = (
+            String::from_utf8_lossy(name),
+            String::from_utf8_lossy(value),
+        );
+        self.line(self.offset, &format!("AUX FIELD {name} = '{value}'"));
+    }
+
+    fn select_db(&mut self, db: u64) -> Result<()> {
+        self.line(self.offset, &format!("Selecting DB ID {db}"));
+        Ok(())
+    }
+
+    fn resize_db(&mut self, _: u64, _: u64, _: u64) {}
+
+    fn function(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn key_begins(&mut self, name: &[u8], meta: Meta, kind: u8) {
+        self.key = Some(name.to_vec());
+        self.kind = Some(kind);
+        self.keys += 1;
+        if let Some(at) = meta.expire_at {
+            self.expires += 1;
+            self.expired += u64::from(at < self.now_ms);
+        }
+    }
+
+    fn key(&mut self, _: &[u8], _: Meta, _: u8, _: New) -> Result<()> {
+        self.key = None;
+        Ok(())
+    }
+
+    fn empty_key(&mut self, _: &[u8]) {
+        self.key = None;
+    }
+
+    fn skip_module(&mut self, _: &str) -> bool {
+        true
+    }
+
+    fn footer(&mut self, found: u64, computed: u64) -> Result<()> {
+        if found == 0 {
+            let text = "RDB file was saved with checksum disabled: no check performed.";
+            self.line(self.offset, text);
+        } else if found == computed {
+            self.line(self.offset, "Checksum OK");
+        } else {
+            return corrupt("RDB CRC error");
+        }
+        Ok(())
+    }
+}
+
+/// Limits that leave every value as it is.
+fn no_limits() -> Limits {
+    let seed = HashSeed::new([0, 0]);
+    Limits {
+        hash: HashLimits {
+            max_entries: usize::MAX,
+            max_value: usize::MAX,
+            seed,
+        },
+        list: ListLimits::default(),
+        set: SetLimits {
+            max_intset: usize::MAX,
+            max_listpack: usize::MAX,
+            max_value: usize::MAX,
+            seed,
+        },
+        zset: ZsetLimits {
+            max_entries: usize::MAX,
+            max_value: usize::MAX,
+            seed,
+        },
+    }
+}
+
+/// Whether the file is sound. Each finding is a line.
+pub fn check_file(path: &Path, print: Print) -> bool {
+    let mut checker = Checker::new(print);
+    checker.line(0, &format!("Checking RDB file {}", path.display()));
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (len, mut file) = match opened {
+        Ok(opened) => opened,
+        Err(e) => {
+            let text = crate::sys::error_text(&e);
+            (checker.print)(&format!("Cannot open file: {text}"));
+            return false;
+        }
+    };
+    let mut reader = Reader::new(&mut file, Some(len));
+    let version = match load::read_version(&mut reader, false) {
+        Ok(version) => version,
+        Err(refused) => {
+            let offset = reader.offset();
+            match refused {
+                Refused::Signature => {
+                    checker.error(offset, "Wrong signature trying to load DB from file");
+                }
+                Refused::Version(version) => {
+                    let text = format!("Can't handle RDB format version {version}");
+                    checker.error(offset, &text);
+                }
+                Refused::Unreadable(fault) => checker.fault(offset, &fault),
+            }
+            return false;
+        }
+    };
+    match load::read(&mut reader, version, no_limits(), &mut checker) {
+        Ok(()) => {
+            checker.line(reader.offset(), r"\o/ RDB looks OK! \o/");
+            checker.counts();
+            true
+        }
+        Err(fault) => {
+            checker.fault(reader.offset(), &fault);
+            false
+        }
+    }
+}
+
+/// The server can't load its file: what the checker finds goes to the log.
+pub fn log_findings(path: &Path, _: &Server) {
+    check_file(path, &mut |line| log::warn!("{line}"));
+}
+
+/// The tool: `aeris-check-rdb <rdb-file-name>`.
+pub fn main(args: &[String]) -> ExitCode {
+    match args {
+        [_, flag] if flag == "-v" || flag == "--version" => {
+            println!("redis-check-rdb {}", crate::REDIS_VERSION);
+            ExitCode::SUCCESS
+        }
+        [_, path] => match check_file(Path::new(path), &mut |line| println!("{line}")) {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        },
+        _ => {
+            let name = args.first().map_or("aeris-check-rdb", String::as_str);
+            eprintln!("Usage: {name} <rdb-file-name>");
+            ExitCode::FAILURE
+        }
+    }
+}

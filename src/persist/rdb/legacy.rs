@@ -1,0 +1,16 @@
+//! Encodings that nobody writes any more: ziplists (to Redis 6.2) and zipmaps (to 2.4). Both become listpacks as they are read,
+//! element by element, so that the rest of the server has never heard of them.
+
+use crate::ds::listpack::Listpack;
+use crate::ds::ziplist::Ziplist;
+use crate::ds::zipmap::Zipmap;
+
+/// The elements of a ziplist; `None` if it is damaged.
+pub fn listpack_of_ziplist(bytes: &[u8]) -> Option<Listpack> {
+    Ziplist::parse(bytes)?.to_listpack()
+}
+
+/// Keys and values of a zipmap in turn; `None` if it is damaged.
+pub fn listpack_of_zipmap(bytes: &[u8]) -> Option<Listpack> {
+    Zipmap::parse(bytes)?.to_listpack()
+}

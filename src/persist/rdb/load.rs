@@ -1,0 +1,325 @@
+//! Reading a whole file: what follows what, and who is told.
+//!
+//! ```text
+//!   read() walks the file -> Sink::aux, select_db, resize_db, function, key ...
+//!                              |
+//!                              +-- Keyspace    builds the data set (`persist::loading`)
+//!                              +-- Checker     counts and reports (`rdb::check`)
+//! ```
+//!
+//! One walk serves the loader and the checker, so that what one accepts the other accepts, too.
+
+use super::decode::{Decoder, Fault, Result, Text, corrupt, module_name, string_value};
+use super::payload::entry_kind_of;
+use super::{Limits, VERSION_REDIS_MAX, VERSION_VALKEY, is_known_version, kind, opcode};
+use crate::persist::rio::Reader;
+use crate::types::New;
+
+/// What a file says of a key beside its value.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Meta {
+    /// Unix time in milliseconds.
+    pub expire_at: Option<i64>,
+    pub idle_seconds: Option<u64>,
+    pub frequency: Option<u8>,
+}
+
+/// Where in a file the walk is: what the checker names when it finds damage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    Start,
+    Type,
+    Expire,
+    Key,
+    Value,
+    Length,
+    Aux,
+    ModuleAux,
+    Function,
+    Checksum,
+}
+
+impl Step {
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Start => "start",
+            Step::Type => "read-type",
+            Step::Expire => "read-expire",
+            Step::Key => "read-key",
+            Step::Value => "read-object-value",
+            Step::Length => "read-len",
+            Step::Aux => "read-aux",
+            Step::ModuleAux => "read-module-aux",
+            Step::Function => "read-function",
+            Step::Checksum => "check-sum",
+        }
+    }
+}
+
+/// Who is told what a file holds. Each may end the walk with a fault.
+pub trait Sink {
+    /// The walk has come to this step; `offset` is where it reads next.
+    #[inline]
+    fn step(&mut self, _: Step, _offset: u64) {}
+    /// Something was read; says at which offset it wants to hear that again.
+    fn tick(&mut self, offset: u64) -> u64;
+    fn aux(&mut self, name: &[u8], value: &[u8]);
+    fn select_db(&mut self, db: u64) -> Result<()>;
+    /// So many keys will follow, and so many have a time to live. `plausible` is the most that the rest of the file can hold.
+    fn resize_db(&mut self, keys: u64, expires: u64, plausible: u64);
+    fn function(&mut self, source: &[u8]) -> Result<()>;
+    /// A key's name was read; its value comes next.
+    #[inline]
+    fn key_begins(&mut self, _name: &[u8], _: Meta, _kind: u8) {}
+    fn key(&mut self, name: &[u8], meta: Meta, kind: u8, value: New) -> Result<()>;
+    /// A collection without elements: no key.
+    fn empty_key(&mut self, name: &[u8]);
+    /// Data of a module. False: it can't be passed over.
+    fn skip_module(&mut self, _name: &str) -> bool {
+        false
+    }
+    fn footer(&mut self, found: u64, computed: u64) -> Result<()>;
+}
+
+/// Why a file is not even begun.
+#[derive(Debug)]
+pub enum Refused {
+    Signature,
+    Version(u32),
+    /// The first bytes can't be read.
+    Unreadable(Fault),
+}
+
+/// The version of a file, from its first nine bytes.
+pub fn read_version(reader: &mut Reader, any_version: bool) -> std::result::Result<u32, Refused> {
+    let magic: [u8; 9] = reader
+        .get()
+        .map_err(|e| Refused::Unreadable(Fault::Read(e)))?;
+    let digits = magic
+        .strip_prefix(b"REDIS")
+        .or_else(|| magic.strip_prefix(b"VALKEY"))
+        .ok_or(Refused::Signature)?;
+    let version = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(0);
+    let future = version > VERSION_REDIS_MAX && version != VERSION_VALKEY;
+    if version < 1 || !is_known_version(version) && !(any_version && future) {
+        return Err(Refused::Version(version));
+    }
+    Ok(version)
+}
+
+/// Reads everything behind the version, to the checksum.
+pub fn read<S: Sink>(
+    reader: &mut Reader,
+    version: u32,
+    limits: Limits,
+    sink: &mut S,
+) -> Result<()> {
+    let next_tick = sink.tick(reader.offset());
+    let decoder = Decoder {
+        reader,
+        limits,
+        version,
+        next_tick,
+    };
+    Walk {
+        decoder,
+        sink,
+        meta: Meta::default(),
+        name: Vec::new(),
+    }
+    .run()
+}
+
+struct Walk<'w, 'r, 's, S> {
+    decoder: Decoder<'r, 's>,
+    sink: &'w mut S,
+    /// What was said of the next key.
+    meta: Meta,
+    /// The key's name, in a buffer that is used again.
+    name: Vec<u8>,
+}
+
+impl<S: Sink> Walk<'_, '_, '_, S> {
+    fn run(&mut self) -> Result<()> {
+        loop {
+            self.step(Step::Type);
+            let code = self.decoder.reader.get_u8()?;
+            if code < opcode::SLOT_IMPORT {
+                self.key(code)?;
+                self.meta = Meta::default();
+            } else if code == opcode::EOF {
+                return self.footer();
+            } else {
+                self.opcode(code)?;
+            }
+            let offset = self.decoder.reader.offset();
+            if offset >= self.decoder.next_tick {
+                self.decoder.next_tick = self.sink.tick(offset);
+            }
+        }
+    }
+
+    #[inline]
+    fn step(&mut self, step: Step) {
+        self.sink.step(step, self.decoder.reader.offset());
+    }
+
+    fn opcode(&mut self, code: u8) -> Result<()> {
+        self.step(match code {
+            opcode::EXPIRETIME | opcode::EXPIRETIME_MS => Step::Expire,
+            opcode::AUX => Step::Aux,
+            opcode::FUNCTION2 | opcode::FUNCTION_PRE_GA => Step::Function,
+            opcode::MODULE_AUX => Step::ModuleAux,
+            _ => Step::Length,
+        });
+        let decoder = &mut self.decoder;
+        match code {
+            opcode::EXPIRETIME_MS => self.meta.expire_at = Some(decoder.millis()?),
+            opcode::EXPIRETIME => {
+                let seconds = i32::from_le_bytes(decoder.reader.get()?);
+                self.meta.expire_at = Some(i64::from(seconds) * 1000);
+            }
+            opcode::IDLE => self.meta.idle_seconds = Some(decoder.len()?),
+            opcode::FREQ => self.meta.frequency = Some(decoder.reader.get_u8()?),
+            opcode::SELECTDB => {
+                let db = decoder.len()?;
+                self.step(Step::Length);
+                self.sink.select_db(db)?;
+            }
+            opcode::RESIZEDB => {
+                let (keys, expires) = (decoder.len()?, decoder.len()?);
+                // A key takes three bytes at least.
+                let plausible = decoder.reader.bytes_left().map_or(keys, |left| left / 3);
+                self.sink.resize_db(keys, expires, plausible);
+            }
+            opcode::AUX => {
+                let (name, value) = (decoder.bytes()?, decoder.bytes()?);
+                self.step(Step::Aux);
+                self.sink.aux(&name, &value);
+            }
+            opcode::FUNCTION2 => {
+                let source = decoder.bytes()?;
+                self.sink.function(&source)?;
+            }
+            opcode::FUNCTION_PRE_GA => {
+                return corrupt("Pre-release function format not supported.");
+            }
+            opcode::SLOT_INFO => {
+                // Sizes of a cluster's slot: advice that this table has no use for.
+                for _ in 0..3 {
+                    decoder.len()?;
+                }
+            }
+            opcode::SLOT_IMPORT => self.slot_import()?,
+            opcode::MODULE_AUX => self.module_aux()?,
+            other => return corrupt(format!("Unknown RDB encoding type {other}")),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn key(&mut self, kind: u8) -> Result<()> {
+        let mut name = std::mem::take(&mut self.name);
+        self.step(Step::Key);
+        self.decoder.bytes_into(&mut name)?;
+        self.step(Step::Value);
+        self.sink.key_begins(&name, self.meta, kind);
+        if kind == kind::STRING {
+            let mut text: Text = self.decoder.text()?;
+            let (kind, value) = string_value(&mut text);
+            self.sink.key(&name, self.meta, kind, value)?;
+        } else {
+            self.other_key(kind, &name)?;
+        }
+        self.name = name;
+        Ok(())
+    }
+
+    fn other_key(&mut self, kind: u8, name: &[u8]) -> Result<()> {
+        if kind == kind::MODULE_2 {
+            let (id, sink) = (self.decoder.len()?, &mut *self.sink);
+            let module = module_name(id);
+            if sink.skip_module(&module) {
+                return self.skip_module_parts();
+            }
+            return corrupt(format!(
+                "The RDB file contains module data I can't load: no matching module type '{module}'"
+            ));
+        }
+        let sink = &mut *self.sink;
+        match self.decoder.value(kind, &mut |offset| sink.tick(offset)) {
+            Ok(value) => {
+                let kind = entry_kind_of(&value);
+                self.sink.key(name, self.meta, kind, New::Obj(value))
+            }
+            Err(Fault::Empty) => {
+                self.sink.empty_key(name);
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Valkey 9 writes these when a slot is on its way to this node: a name and ranges of slots. The migration itself does not
+    /// outlive a restart.
+    fn slot_import(&mut self) -> Result<()> {
+        self.decoder.bytes()?;
+        let ranges = self.decoder.len()?;
+        for _ in 0..ranges {
+            self.decoder.len()?;
+            self.decoder.len()?;
+        }
+        Ok(())
+    }
+
+    fn module_aux(&mut self) -> Result<()> {
+        let module = module_name(self.decoder.len()?);
+        if self.decoder.len()? != module_part::UINT {
+            return corrupt("Module AUX data without a time");
+        }
+        self.decoder.len()?;
+        if self.sink.skip_module(&module) {
+            return self.skip_module_parts();
+        }
+        corrupt(format!(
+            "The RDB file contains AUX module data I can't load: no matching module '{module}'"
+        ))
+    }
+
+    /// A module's data is a row of parts that say their kind, so that it can be passed over.
+    fn skip_module_parts(&mut self) -> Result<()> {
+        loop {
+            match self.decoder.len()? {
+                module_part::EOF => return Ok(()),
+                module_part::SINT | module_part::UINT => drop(self.decoder.len()?),
+                module_part::FLOAT => drop(self.decoder.reader.get::<4>()?),
+                module_part::DOUBLE => drop(self.decoder.reader.get::<8>()?),
+                module_part::STRING => drop(self.decoder.bytes()?),
+                other => return corrupt(format!("Unknown part of a module's value: {other}")),
+            }
+        }
+    }
+
+    fn footer(&mut self) -> Result<()> {
+        if self.decoder.version < 5 {
+            return Ok(());
+        }
+        let computed = self.decoder.reader.checksum();
+        let found = u64::from_le_bytes(self.decoder.reader.get()?);
+        self.step(Step::Checksum);
+        self.sink.footer(found, computed)
+    }
+}
+
+/// The parts of a module's value.
+mod module_part {
+    pub const EOF: u64 = 0;
+    pub const SINT: u64 = 1;
+    pub const UINT: u64 = 2;
+    pub const FLOAT: u64 = 3;
+    pub const DOUBLE: u64 = 4;
+    pub const STRING: u64 = 5;
+}

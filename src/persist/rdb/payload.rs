@@ -1,0 +1,101 @@
+//! DUMP and RESTORE: a value on its own, with a version and a checksum behind it.
+//!
+//! ```text
+//!   | type | value ... | version, 2 bytes | CRC-64 of all before, 8 bytes |      little-endian
+//! ```
+//!
+//! A payload comes from a client, so nothing is believed: the checksum, which anybody can compute, guards against accidents,
+//! and the decoder against everything else.
+
+use super::decode::{Decoder, Fault, Result, Text, corrupt, string_value};
+use super::encode::{Encoder, version_for};
+use super::{Limits, is_known_version, kind};
+use crate::persist::rio::{Reader, Writer, checksum};
+use crate::types::{KeyRef, New, Value, kind as entry_kind};
+
+const FOOTER: usize = 2 + 8;
+
+/// A value as DUMP replies it.
+pub fn dump(entry: KeyRef, version: u32, compress: bool) -> Vec<u8> {
+    let version = version_for(entry, version);
+    let mut out = Writer::in_memory();
+    let mut encoder = Encoder::new(&mut out, version, compress);
+    let kind = encoder.kind_of(entry);
+    // Memory does not refuse.
+    let _ = encoder.out.put_u8(kind);
+    let _ = encoder.value(entry);
+    let mut bytes = out.into_bytes();
+    bytes.extend_from_slice(&(version as u16).to_le_bytes());
+    let crc = checksum(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// What a payload may be and is checked for.
+#[derive(Clone, Copy)]
+pub struct Checks {
+    /// Versions that are not known are accepted, too.
+    pub any_version: bool,
+    /// The checksum is not looked at.
+    pub skip_checksum: bool,
+}
+
+/// The version in the footer and what stands before it, if the footer is right.
+pub fn open(payload: &[u8], checks: Checks) -> Option<(u32, &[u8])> {
+    let (before_crc, crc) = payload.split_last_chunk::<8>()?;
+    let (body, version) = before_crc.split_last_chunk::<2>()?;
+    debug_assert_eq!(body.len() + FOOTER, payload.len());
+    let version = u32::from(u16::from_le_bytes(*version));
+    if !checks.any_version && !is_known_version(version) {
+        return None;
+    }
+    let crc = u64::from_le_bytes(*crc);
+    let right = checks.skip_checksum || crc == checksum(before_crc);
+    right.then_some((version, body))
+}
+
+/// Decode the value of a payload that was opened and hand it to `store` with its kind byte. What is left over behind the value
+/// is ignored, as in Redis.
+pub fn restore<R>(
+    version: u32,
+    body: &[u8],
+    limits: Limits,
+    store: impl FnOnce(u8, New) -> R,
+) -> Result<R> {
+    let mut source = body;
+    let mut reader = Reader::new(&mut source, Some(body.len() as u64)).without_checksum();
+    let kind = reader.get_u8()?;
+    if !kind::is_known(kind) {
+        return corrupt(format!("Unknown RDB encoding type {kind}"));
+    }
+    let mut decoder = Decoder {
+        reader: &mut reader,
+        limits,
+        version,
+        next_tick: u64::MAX,
+    };
+    if kind == kind::STRING {
+        let mut text: Text = decoder.text()?;
+        let (kind, value) = string_value(&mut text);
+        return Ok(store(kind, value));
+    }
+    let value = decoder.value(kind, &mut |_| u64::MAX)?;
+    Ok(store(entry_kind_of(&value), New::Obj(value)))
+}
+
+/// The kind byte of a loaded value's entry.
+pub fn entry_kind_of(value: &Value) -> u8 {
+    match value {
+        Value::Str(_) => entry_kind::RAW,
+        Value::List(_) => entry_kind::LIST,
+        Value::Set(_) => entry_kind::SET,
+        Value::Zset(_) => entry_kind::ZSET,
+        Value::Hash(_) => entry_kind::HASH,
+        Value::Stream(_) => entry_kind::STREAM,
+    }
+}
+
+/// What a client is told of any fault; the log has the details.
+pub fn log_fault(fault: &Fault) {
+    log::warn!("Error restoring a payload: {fault}");
+}

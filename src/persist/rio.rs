@@ -1,0 +1,351 @@
+//! The two buffers between the RDB format and whatever the bytes come from or go to: a file, a child's pipe, a
+//! socket, a DUMP payload in memory.
+//!
+//! ```text
+//!   Writer   put, put, put -> | buffer, 256 KB | -> CRC of the whole buffer -> one write
+//!   Reader   one read -> | digested | taken, not digested | ahead | -> CRC when the buffer moves on
+//! ```
+//!
+//! Keys are small, so the cost is per call, not per byte: nothing here is called for each byte, the checksum runs over whole
+//! buffers (SIMD needs some kilobytes to pay), and a value that is smaller than the buffer is shown where it lies.
+//!
+//! **Invariant:** the CRC covers exactly the bytes before the point where it is asked for, however they were buffered
+//! (`tests::the_checksum_does_not_depend_on_the_buffering`).
+//!
+//! **Invariant:** a length that a file claims is never allocated before the bytes are there: a string grows with what was
+//! really read (`tests::a_claimed_length_allocates_nothing`).
+
+use std::io::{self, Read, Write};
+
+use crc_fast::{CrcAlgorithm, Digest};
+
+/// What the buffers hold, and what is digested at once.
+const CHUNK: usize = 256 * 1024;
+
+/// A new CRC-64 as Redis computes it (the reflected polynomial of Jones, no initial value).
+fn crc64() -> Digest {
+    Digest::new(CrcAlgorithm::Crc64Redis)
+}
+
+/// The CRC-64 of bytes that lie in memory.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    crc_fast::checksum(CrcAlgorithm::Crc64Redis, bytes)
+}
+
+/// Gathers bytes and hands them on in large pieces.
+pub struct Writer<'a> {
+    buf: Vec<u8>,
+    /// `None`: everything stays in `buf`.
+    sink: Option<&'a mut dyn Write>,
+    crc: Option<Digest>,
+    flushed: u64,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer to a file or a pipe; `checksum` says whether a CRC is wanted.
+    pub fn new(sink: &'a mut dyn Write, checksum: bool) -> Writer<'a> {
+        Writer {
+            buf: Vec::with_capacity(CHUNK),
+            sink: Some(sink),
+            crc: checksum.then(crc64),
+            flushed: 0,
+        }
+    }
+
+    /// A writer that keeps everything: DUMP.
+    pub fn in_memory() -> Writer<'a> {
+        Writer {
+            buf: Vec::new(),
+            sink: None,
+            crc: None,
+            flushed: 0,
+        }
+    }
+
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.buf.len() + bytes.len() > CHUNK && self.sink.is_some() {
+            self.flush()?;
+            if bytes.len() > CHUNK {
+                return self.pass_on(bytes);
+            }
+        }
+        self.buf.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    pub fn put_u8(&mut self, byte: u8) -> io::Result<()> {
+        self.put(&[byte])
+    }
+
+    /// Bytes put so far.
+    pub fn written(&self) -> u64 {
+        self.flushed + self.buf.len() as u64
+    }
+
+    /// Hand everything on.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let buf = std::mem::take(&mut self.buf);
+        self.pass_on(&buf)?;
+        self.buf = buf;
+        self.buf.clear();
+        Ok(())
+    }
+
+    /// The checksum of everything put so far, 0 if none is kept.
+    pub fn checksum(&mut self) -> io::Result<u64> {
+        if self.sink.is_some() {
+            self.flush()?;
+        }
+        Ok(self.crc.as_ref().map_or(0, Digest::finalize))
+    }
+
+    fn pass_on(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(sink) = &mut self.sink else {
+            return Ok(());
+        };
+        if let Some(crc) = &mut self.crc {
+            crc.update(bytes);
+        }
+        sink.write_all(bytes)?;
+        self.flushed += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// What was put, when it stayed in memory.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.buf
+    }
+}
+
+/// Hands out bytes from a source, with a checksum over them.
+pub struct Reader<'a> {
+    source: &'a mut dyn Read,
+    buf: Vec<u8>,
+    /// The next byte to be taken.
+    pos: usize,
+    /// Up to here `buf` has been digested.
+    digested: usize,
+    crc: Option<Digest>,
+    /// Where in the source `buf` begins.
+    base: u64,
+    /// Bytes that the source still has, if that is known.
+    left: Option<u64>,
+}
+
+impl<'a> Reader<'a> {
+    /// The longest piece that is shown where it lies.
+    pub const BORROW_MAX: usize = CHUNK;
+
+    /// `len` is how many bytes the source has, if that is known.
+    pub fn new(source: &'a mut dyn Read, len: Option<u64>) -> Reader<'a> {
+        Reader {
+            source,
+            buf: Vec::new(),
+            pos: 0,
+            digested: 0,
+            crc: Some(crc64()),
+            base: 0,
+            left: len,
+        }
+    }
+
+    /// Bytes taken so far.
+    #[inline]
+    pub fn offset(&self) -> u64 {
+        self.base + self.pos as u64
+    }
+
+    /// No checksum will be asked for: DUMP payloads are checked as a whole, files without one not at all.
+    pub fn without_checksum(mut self) -> Reader<'a> {
+        self.crc = None;
+        self
+    }
+
+    /// The checksum of all bytes taken so far.
+    pub fn checksum(&mut self) -> u64 {
+        self.digest();
+        self.crc.as_ref().map_or(0, Digest::finalize)
+    }
+
+    fn digest(&mut self) {
+        if let Some(crc) = &mut self.crc {
+            crc.update(&self.buf[self.digested..self.pos]);
+        }
+        self.digested = self.pos;
+    }
+
+    /// Whether `n` more bytes can be there: a length beyond what is left is a lie.
+    #[inline]
+    pub fn may_have(&self, n: u64) -> bool {
+        self.bytes_left().is_none_or(|left| n <= left)
+    }
+
+    /// Bytes still to come, if that is known.
+    pub fn bytes_left(&self) -> Option<u64> {
+        let ahead = (self.buf.len() - self.pos) as u64;
+        self.left.map(|left| left.saturating_add(ahead))
+    }
+
+    pub fn knows_its_length(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// Make `n` bytes, no more than a buffer, lie in a row.
+    #[cold]
+    fn fill(&mut self, n: usize) -> io::Result<()> {
+        self.digest();
+        self.buf.drain(..self.pos);
+        self.base += self.pos as u64;
+        (self.pos, self.digested) = (0, 0);
+        let room = self
+            .left
+            .map_or(CHUNK, |left| left.min(CHUNK as u64) as usize);
+        while self.buf.len() < n {
+            let before = self.buf.len();
+            self.read_more(room.max(n - before).min(CHUNK))?;
+            if self.buf.len() == before {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// One read of at most `max` bytes, appended to the buffer.
+    fn read_more(&mut self, max: usize) -> io::Result<()> {
+        let before = self.buf.len();
+        self.buf.resize(before + max, 0);
+        let got = loop {
+            match self.source.read(&mut self.buf[before..]) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.buf.truncate(before + *got.as_ref().unwrap_or(&0));
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(got? as u64);
+        } else {
+            got?;
+        }
+        Ok(())
+    }
+
+    /// The next `n` bytes, which fit into the buffer.
+    #[inline]
+    fn take(&mut self, n: usize) -> io::Result<&[u8]> {
+        debug_assert!(n <= CHUNK);
+        if self.buf.len() - self.pos < n {
+            self.fill(n)?;
+        }
+        let from = self.pos;
+        self.pos += n;
+        Ok(&self.buf[from..self.pos])
+    }
+
+    #[inline]
+    pub fn get_u8(&mut self) -> io::Result<u8> {
+        if let Some(&byte) = self.buf.get(self.pos) {
+            self.pos += 1;
+            return Ok(byte);
+        }
+        Ok(self.take(1)?[0])
+    }
+
+    /// The next `N` bytes.
+    #[inline]
+    pub fn get<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let bytes = self.take(N)?;
+        Ok(*bytes.first_chunk().expect("as many as were asked for"))
+    }
+
+    /// The next `n` bytes where they lie, if they fit into the buffer.
+    #[inline]
+    pub fn borrow(&mut self, n: usize) -> io::Result<Option<&[u8]>> {
+        if n > CHUNK {
+            return Ok(None);
+        }
+        if !self.may_have(n as u64) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.take(n).map(Some)
+    }
+
+    /// The next `n` bytes, however many, appended to `out` as they come.
+    pub fn get_into(&mut self, mut n: u64, out: &mut Vec<u8>) -> io::Result<()> {
+        if !self.may_have(n) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Ok(all) = usize::try_from(n)
+            && self.left.is_some()
+        {
+            // The source has so many: they can be allocated at once, if there is memory.
+            out.try_reserve_exact(all)
+                .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        }
+        while n > 0 {
+            let piece = n.min(CHUNK as u64) as usize;
+            out.extend_from_slice(self.take(piece)?);
+            n -= piece as u64;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A source that gives a few bytes at a time.
+    struct Trickle<'a>(&'a [u8], usize);
+
+    impl Read for Trickle<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(self.0.len()).min(buf.len());
+            let (now, rest) = self.0.split_at(n);
+            buf[..n].copy_from_slice(now);
+            self.0 = rest;
+            Ok(n)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_checksum_does_not_depend_on_the_buffering(
+            pieces in proptest::collection::vec(0usize..700_000, 0..6), step in 1usize..300_000,
+        ) {
+            let mut file = Vec::new();
+            let mut writer = Writer::new(&mut file, true);
+            for (at, len) in pieces.iter().enumerate() {
+                writer.put(&vec![at as u8; *len]).unwrap();
+            }
+            let crc = writer.checksum().unwrap();
+            let total: usize = pieces.iter().sum();
+            prop_assert_eq!(writer.written(), total as u64);
+            prop_assert_eq!(crc, checksum(&file));
+            let mut source = Trickle(&file, step);
+            let mut reader = Reader::new(&mut source, Some(total as u64));
+            for (at, len) in pieces.iter().enumerate() {
+                let mut bytes = Vec::new();
+                reader.get_into(*len as u64, &mut bytes).unwrap();
+                prop_assert!(bytes.len() == *len && bytes.iter().all(|b| *b == at as u8));
+            }
+            prop_assert_eq!((reader.checksum(), reader.offset()), (crc, total as u64));
+            prop_assert!(reader.get_u8().is_err());
+        }
+    }
+
+    #[test]
+    fn a_claimed_length_allocates_nothing() {
+        let mut out = Vec::new();
+        let mut source: &[u8] = b"abc";
+        let mut reader = Reader::new(&mut source, Some(3));
+        assert!(reader.get_into(u64::MAX, &mut out).is_err());
+        assert_eq!(out.capacity(), 0);
+        let mut source: &[u8] = b"abc";
+        let mut reader = Reader::new(&mut source, None);
+        assert!(reader.get_into(u64::MAX, &mut out).is_err());
+        assert!(out.capacity() < 2 * CHUNK);
+    }
+}

@@ -1,0 +1,10 @@
+//! aeris-check-rdb: is this snapshot sound? All of it is in `persist::rdb::check`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args_os()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    aeris::persist::rdb::check::main(&args)
+}
