@@ -7,6 +7,9 @@
 use std::borrow::Cow;
 
 /// An error reply without its leading `-` and without its line end, e.g. `ERR syntax error`.
+///
+/// Each character is one byte of the reply (ISO 8859-1): what a client said comes back as it was, whatever
+/// bytes it is made of ([`excerpt`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(Cow<'static, str>);
 
@@ -17,6 +20,12 @@ impl Error {
     pub const NOT_INTEGER: Error = Error::of("ERR value is not an integer or out of range");
     pub const NOT_FLOAT: Error = Error::of("ERR value is not a valid float");
     pub const OUT_OF_RANGE: Error = Error::of("ERR value is out of range");
+    pub const I32_RANGE: Error =
+        Error::of("ERR value is out of range, value must between -2147483648 and 2147483647");
+    /// Of a count that may be negated.
+    pub const LONG_RANGE: Error = Error::of(
+        "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+    );
     pub const OUT_OF_RANGE_POSITIVE: Error =
         Error::of("ERR value is out of range, must be positive");
     pub const NO_SUCH_KEY: Error = Error::of("ERR no such key");
@@ -67,6 +76,15 @@ impl Error {
         &self.0
     }
 
+    /// The text as it is sent: one line, without what would end it early.
+    pub fn bytes(&self) -> impl Iterator<Item = u8> {
+        let text = self.0.trim_end_matches(['\r', '\n']).chars();
+        text.map(|c| match c {
+            '\r' | '\n' => b' ',
+            c => u8::try_from(c).unwrap_or(b'?'),
+        })
+    }
+
     /// The first word, by which errors are counted.
     pub fn code(&self) -> &str {
         self.0.split(' ').next().unwrap_or("ERR")
@@ -93,7 +111,14 @@ impl Error {
     }
 }
 
-/// Bytes from a client inside an error text: lossy, and cut at `max` bytes as Redis cuts them.
+/// Bytes from a client inside an error text, each as the character of that number. They end at a NUL, as C's
+/// `%s` ends them.
+pub fn said(bytes: &[u8]) -> String {
+    excerpt(bytes, usize::MAX)
+}
+
+/// The same of `max` bytes at most, as C's `%.128s` cuts them.
 pub fn excerpt(bytes: &[u8], max: usize) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(max)]).into_owned()
+    let shown = bytes.iter().take(max).take_while(|&&byte| byte != 0);
+    shown.map(|&byte| char::from(byte)).collect()
 }

@@ -376,6 +376,7 @@ fn a_crash_leaves_a_report() {
         "------ STACK TRACE ------\n",
         "Backtrace:\n",
         "------ STACK TRACE DONE ------\n",
+        "\n------ INFO OUTPUT ------\n# Server\nredis_version:7.2.4\n",
         "------ CLIENT LIST OUTPUT ------\nid=",
         "=== REDIS BUG REPORT END. Make sure to include from START to END. ===\n",
     ] {
@@ -383,5 +384,23 @@ fn a_crash_leaves_a_report() {
             .find(part)
             .unwrap_or_else(|| panic!("no {part:?} in its place:\n{log}"));
         from += at;
+    }
+}
+
+#[test]
+fn a_crash_report_names_the_command_in_flight() {
+    let dir = Dir::new("crash-command");
+    let mut server = Server::start(&dir, &["--enable-debug-command", "yes"]);
+    let mut client = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    client.write_all(b"DEBUG SEGFAULT\r\n").unwrap();
+    assert_eq!(server.child.wait().unwrap().signal(), Some(libc::SIGSEGV));
+    let log = server.log();
+    for part in [
+        " crashed by signal: 11, si_code: 1\n",
+        "Accessing address: 0x0\n",
+        "------ CURRENT CLIENT INFO ------\nid=",
+        "\nargv[0]: 'DEBUG'\nargv[1]: 8 bytes\n",
+    ] {
+        assert!(log.contains(part), "no {part:?}:\n{log}");
     }
 }

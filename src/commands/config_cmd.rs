@@ -3,7 +3,7 @@
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::config::{Access, Enable, Extent, SetError, rewrite};
-use crate::error::Error;
+use crate::error::{Error, said};
 use crate::server::apply;
 
 pub const TABLE: &[Command] = &[cmd("config", container, -2, NONE, NONE_CAT).subcommands(&[
@@ -75,7 +75,7 @@ fn config_set(ctx: &mut Ctx) -> CmdResult {
 }
 
 fn error_of(e: SetError) -> Error {
-    Error::new(e.to_string())
+    Error::new(said(&e.to_bytes()))
 }
 
 /// CONFIG REWRITE

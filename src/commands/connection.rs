@@ -6,7 +6,7 @@ use crate::commands::client;
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::commands::multi::discard_transaction;
-use crate::error::{Error, excerpt};
+use crate::error::{Error, said};
 use crate::networking::client::{Client, flag};
 use crate::state::Server;
 use crate::util::number::parse_i64;
@@ -78,7 +78,7 @@ impl<'a> Hello<'a> {
                     tail
                 }
                 _ => {
-                    let option = excerpt(option, 128);
+                    let option = said(option);
                     return Err(Error::new(format!(
                         "ERR Syntax error in HELLO option '{option}'"
                     )));
@@ -130,9 +130,10 @@ fn introduce(ctx: &mut Ctx) {
         b"standalone"
     };
     let id = ctx.client.id as i64;
+    let zone = ctx.server.config.availability_zone.as_bytes();
     let reply = &mut ctx.client.reply;
     let protocol = if reply.resp3 { 3 } else { 2 };
-    reply.map(7);
+    reply.map(if zone.is_empty() { 7 } else { 8 });
     reply.bulk(b"server");
     reply.bulk(b"redis");
     reply.bulk(b"version");
@@ -147,6 +148,10 @@ fn introduce(ctx: &mut Ctx) {
     reply.bulk(b"master");
     reply.bulk(b"modules");
     reply.array(0);
+    if !zone.is_empty() {
+        reply.bulk(b"availability_zone");
+        reply.bulk(zone);
+    }
 }
 
 /// PING [message]
@@ -212,9 +217,7 @@ fn reset_connection(server: &mut Server, c: &mut Client) {
 fn select(ctx: &mut Ctx) -> CmdResult {
     let index = ctx.int(1)?;
     if i32::try_from(index).is_err() {
-        return Err(Error::of(
-            "ERR value is out of range, value must between -2147483648 and 2147483647",
-        ));
+        return Err(Error::I32_RANGE);
     }
     if ctx.server.config.cluster_enabled && index != 0 {
         return Err(Error::of("ERR SELECT is not allowed in cluster mode"));

@@ -17,7 +17,7 @@ use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::commands::hash::{fields_removed, read_hash, reply_values, write_hash};
 use crate::db::notify;
-use crate::error::{Error, excerpt};
+use crate::error::{Error, said};
 use crate::types::hash::{FieldTtl, Hash, HashLimits};
 use crate::util::number::{IntBuf, parse_i64};
 
@@ -371,7 +371,7 @@ impl<'a> ExArgs<'a> {
                 b"keepttl" if sets => args.expire(Expiration::Keep, sets)?,
                 b"persist" if !sets => args.expire(Expiration::Persist, sets)?,
                 _ => {
-                    let word = excerpt(argv[at], 128);
+                    let word = said(argv[at]);
                     return Err(Error::new(format!("ERR unknown argument: {word}")));
                 }
             }

@@ -6,6 +6,7 @@
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
+use crate::commands::sample;
 use crate::db::{Ttl, notify};
 use crate::ds::listpack::Element;
 use crate::error::Error;
@@ -70,9 +71,6 @@ pub const TABLE: &[Command] = &[
         .keys(&[key_at(1, RO | ACCESS)])
         .tips(&["nondeterministic_output_order"]),
 ];
-
-/// Random pairs that are drawn, or sent, at a time.
-const SAMPLE_BATCH: usize = 1024;
 
 impl HashLimits {
     pub fn of(server: &Server) -> HashLimits {
@@ -361,30 +359,13 @@ fn hrandfield(ctx: &mut Ctx) -> CmdResult {
         }
         return Ok(());
     }
-    let count = parse_sample_count(ctx)?;
-    let with_values = ctx.is(3, "withvalues");
-    if ctx.argv.len() > 4 || (ctx.argv.len() == 4 && !with_values) {
-        return Err(Error::SYNTAX);
-    }
-    if with_values && count.unsigned_abs() > (i64::MAX / 2) as u64 {
-        return Err(Error::OUT_OF_RANGE);
-    }
+    let (count, with_values) = sample::parse_count_of_pairs(ctx, "withvalues")?;
+    let limit = ctx.max_string_len();
     let Some(hash) = read_hash(ctx.server, ctx.client, ctx.argv[1])? else {
         ctx.client.reply.array(0);
         return Ok(());
     };
     let reply = &mut ctx.client.reply;
-    let wanted = count.unsigned_abs() as usize;
-    let shown = if count < 0 {
-        wanted
-    } else {
-        wanted.min(hash.len())
-    };
-    reply.array(if with_values && !reply.resp3 {
-        shown * 2
-    } else {
-        shown
-    });
     let show = |reply: &mut ReplyBuf, field: Element, value: Element| {
         if with_values && reply.resp3 {
             reply.array(2);
@@ -394,27 +375,18 @@ fn hrandfield(ctx: &mut Ctx) -> CmdResult {
             bulk(reply, value);
         }
     };
+    let wanted = count.unsigned_abs() as usize;
     if count >= 0 {
+        let shown = wanted.min(hash.len());
+        reply.elements(shown, with_values);
         hash.sample_unique(shown, &mut rng, |field, value| show(reply, field, value));
         return Ok(());
     }
-    let mut left = shown;
-    while left > 0 && !reply.overflowed() {
-        let batch = left.min(SAMPLE_BATCH);
-        hash.sample(batch, &mut rng, |field, value| show(reply, field, value));
-        left -= batch;
-    }
-    Ok(())
-}
-
-/// The count of HRANDFIELD and SRANDMEMBER; there is one number that can't be negated.
-pub(super) fn parse_sample_count(ctx: &Ctx) -> Result<i64, Error> {
-    match ctx.int(2)? {
-        i64::MIN => Err(Error::of(
-            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
-        )),
-        count => Ok(count),
-    }
+    sample::reply_draws(reply, (wanted, with_values), limit, |draws, n| {
+        hash.sample(n, &mut rng, |field, value| {
+            draws.show(|reply| show(reply, field, value))
+        });
+    })
 }
 
 /// HSCAN key cursor [MATCH pattern] [COUNT count] [NOVALUES]

@@ -22,7 +22,7 @@ use crate::commands::ctx::{CmdResult, Ctx};
 use crate::db::{Ttl, notify};
 use crate::ds::entry::{INLINE_MAX, ValueMut};
 use crate::ds::hll::{self, Corrupt, Encoding, Registers};
-use crate::error::{Error, excerpt};
+use crate::error::{Error, said};
 use crate::types::string::{RawStr, StrView};
 use crate::types::{KeyRef, New, Value, kind};
 
@@ -241,9 +241,9 @@ fn pfdebug(ctx: &mut Ctx) -> CmdResult {
         let converted = make_dense(ctx, key)?;
         ctx.client.reply.integer(converted.into());
     } else {
-        let said = excerpt(name, 128);
+        let name = said(name);
         return Err(Error::new(format!(
-            "ERR Unknown PFDEBUG subcommand '{said}'"
+            "ERR Unknown PFDEBUG subcommand '{name}'"
         )));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::commands::table::CommandTable;
-use crate::error::{Error, excerpt};
+use crate::error::{Error, said};
 use crate::observe::latency::{doctor, graph};
 
 pub const TABLE: &[Command] = &[cmd("latency", container, -2, NONE, NONE_CAT).subcommands(&[
@@ -102,7 +102,7 @@ fn latency_history(ctx: &mut Ctx) -> CmdResult {
 fn latency_graph(ctx: &mut Ctx) -> CmdResult {
     let now = ctx.server.clock.now_s();
     let Some((event, series)) = ctx.server.latency.event(ctx.argv[2]) else {
-        let event = excerpt(ctx.argv[2], 128);
+        let event = said(ctx.argv[2]);
         return Err(Error::new(format!(
             "ERR No samples available for event '{event}'"
         )));

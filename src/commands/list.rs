@@ -115,9 +115,7 @@ fn parse_count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
 /// A number whose sign is a direction, so that its size has to be a number as well.
 fn parse_signed(ctx: &Ctx, at: usize) -> Result<i64, Error> {
     match ctx.int(at)? {
-        i64::MIN => Err(Error::of(
-            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
-        )),
+        i64::MIN => Err(Error::LONG_RANGE),
         n => Ok(n),
     }
 }

@@ -26,6 +26,7 @@ pub mod memory;
 pub mod monitor;
 pub mod multi;
 pub mod pubsub;
+pub mod sample;
 pub mod set;
 pub mod set_algebra;
 pub mod shutdown;

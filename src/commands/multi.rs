@@ -83,6 +83,13 @@ pub fn discard_transaction(server: &mut Server, c: &mut Client) {
     unwatch_all(server, c);
 }
 
+/// EXEC itself was refused: the transaction ends here, and the client learns why.
+pub fn abort(server: &mut Server, c: &mut Client, why: &Error) -> Error {
+    discard_transaction(server, c);
+    let why = why.text().strip_prefix("ERR ").unwrap_or(why.text());
+    Error::new(format!("EXECABORT Transaction discarded because of: {why}"))
+}
+
 /// DISCARD
 fn discard(ctx: &mut Ctx) -> CmdResult {
     if !ctx.client.has(flag::MULTI) {

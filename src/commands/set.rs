@@ -6,7 +6,8 @@
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
-use crate::commands::hash::{bulk, parse_sample_count};
+use crate::commands::hash::bulk;
+use crate::commands::sample;
 use crate::db::{Ttl, notify};
 use crate::error::Error;
 use crate::networking::client::Client;
@@ -45,8 +46,6 @@ pub const TABLE: &[Command] = &[
         .tips(&["nondeterministic_output"]),
 ];
 
-/// Random members that are drawn at a time.
-const SAMPLE_BATCH: usize = 1024;
 /// Members in one SREM that SPOP is told as.
 const PROPAGATE_BATCH: usize = 1024;
 
@@ -232,7 +231,8 @@ fn srandmember(ctx: &mut Ctx) -> CmdResult {
     if ctx.argv.len() > 3 {
         return Err(Error::SYNTAX);
     }
-    let count = parse_sample_count(ctx)?;
+    let count = sample::parse_count(ctx)?;
+    let limit = ctx.max_string_len();
     let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
     let reply = &mut ctx.client.reply;
     let Some(set) = set else {
@@ -245,14 +245,12 @@ fn srandmember(ctx: &mut Ctx) -> CmdResult {
         set.sample_unique(shown, &mut rng, |member| bulk(reply, member));
         return Ok(());
     }
-    let mut left = count.unsigned_abs() as usize;
-    reply.array(left);
-    while left > 0 && !reply.overflowed() {
-        let batch = left.min(SAMPLE_BATCH);
-        set.sample(batch, &mut rng, |member| bulk(reply, member));
-        left -= batch;
-    }
-    Ok(())
+    let count = count.unsigned_abs() as usize;
+    sample::reply_draws(reply, (count, false), limit, |draws, n| {
+        set.sample(n, &mut rng, |member| {
+            draws.show(|reply| bulk(reply, member))
+        });
+    })
 }
 
 /// SPOP key [count]

@@ -12,7 +12,7 @@
 //! compare by follow them there. An item is two ranges of that buffer and a number, and sorting moves items only.
 //! With LIMIT no more is sorted than is shown: the items up to the last one shown are selected, then sorted.
 //!
-//! Texts are compared as bytes: what `strcoll` does in the C locale, which is the one that servers run in.
+//! Texts are compared as `locale-collate` says, which is byte by byte in the C locale; for STORE always by bytes.
 //! Elements that compare as equal keep their order; Redis leaves that open.
 
 use std::cmp::Ordering;
@@ -26,6 +26,7 @@ use crate::ds::entry::ValueRef;
 use crate::error::Error;
 use crate::networking::client::flag;
 use crate::networking::reply::ReplyBuf;
+use crate::sys::locale;
 use crate::types::hash::Hash;
 use crate::types::list::{End, List};
 use crate::types::string::StrView;
@@ -264,10 +265,18 @@ impl Items {
         let bytes = &self.bytes;
         let text = |range: &Range<usize>| &bytes[range.clone()];
         let by_alpha = options.by.is_some();
+        // What is stored must not depend on where it was sorted.
+        let compare: fn(&[u8], &[u8]) -> Ordering = match options.store {
+            Some(_) => |a, b| a.cmp(b),
+            None => locale::collate,
+        };
         let order = |a: &Item, b: &Item| {
             let order = match (options.alpha, by_alpha) {
-                (true, true) => a.alpha.as_ref().map(text).cmp(&b.alpha.as_ref().map(text)),
-                (true, false) => text(&a.text).cmp(text(&b.text)),
+                (true, true) => match (&a.alpha, &b.alpha) {
+                    (Some(a), Some(b)) => compare(text(a), text(b)),
+                    (a, b) => a.is_some().cmp(&b.is_some()),
+                },
+                (true, false) => compare(text(&a.text), text(&b.text)),
                 (false, _) => by_score(a, b).then_with(|| text(&a.text).cmp(text(&b.text))),
             };
             let order = if options.desc { order.reverse() } else { order };

@@ -42,6 +42,7 @@ use crate::state::{BlockKind, Blocked, Server};
 use crate::sys::ticks;
 use crate::types::Type;
 use crate::types::string::type_of;
+use crate::util::long_double::LongDouble;
 use crate::util::number::{parse_f64, parse_i64};
 
 /// Those who wait for one key.
@@ -72,7 +73,10 @@ impl Waiting {
 
 /// A timeout in seconds and fractions of them, as the Unix time in milliseconds at which it is over; 0 is never.
 pub fn deadline_from_seconds(server: &Server, text: &[u8]) -> Result<i64, Error> {
-    let ms = parse_f64(text).ok_or(Error::TIMEOUT_NOT_FLOAT)? * 1000.0;
+    // Redis reads a long double, in whose range more is a number: 1e400 is too long, but it is one.
+    let extreme = || LongDouble::parse(text).map(LongDouble::to_f64);
+    let seconds = parse_f64(text).or_else(extreme);
+    let ms = seconds.ok_or(Error::TIMEOUT_NOT_FLOAT)? * 1000.0;
     if ms > i64::MAX as f64 {
         return Err(Error::TIMEOUT_RANGE);
     }

@@ -175,14 +175,7 @@ impl ReplyBuf {
     /// `-text`; characters that would end the line become spaces.
     pub fn error(&mut self, error: &Error) {
         self.raw(b"-");
-        let clean = |b: u8| if b == b'\r' || b == b'\n' { b' ' } else { b };
-        self.buf.extend(
-            error
-                .text()
-                .trim_end_matches(['\r', '\n'])
-                .bytes()
-                .map(clean),
-        );
+        self.buf.extend(error.bytes());
         self.raw(b"\r\n");
     }
 
@@ -261,6 +254,11 @@ impl ReplyBuf {
 
     pub fn array(&mut self, len: usize) {
         self.header(b'*', len as i64);
+    }
+
+    /// `len` elements of one or two parts: a pair is an array in RESP3, in RESP2 its parts stand in a row.
+    pub fn elements(&mut self, len: usize, pairs: bool) {
+        self.array(if pairs && !self.resp3 { 2 * len } else { len });
     }
 
     /// A map of `len` pairs; in RESP2 a flat array of twice as many.

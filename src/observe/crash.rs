@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::config::{Config, DEBUG, TABLE};
 use crate::networking::client::Client;
 use crate::networking::describe::describe;
+use crate::observe::info;
 use crate::observe::log::{WarningHead, raw};
 use crate::state::Server;
 use crate::sys::crash::{self, Crash, log_line};
@@ -123,14 +124,22 @@ fn end() {
 }
 
 /// What the server knows of itself. Called by a crash, with the server as it was left.
+///
+/// The command in flight comes first: it is the likeliest cause, and the rest reads much more of a server that
+/// may be broken.
 pub fn describe_server(server: &Server) {
+    let running = server.in_flight.get();
+    if let Some((argv, c)) = running {
+        raw("\n------ CURRENT CLIENT INFO ------\n");
+        raw(&describe_current(server, argv, c));
+    }
+    raw("\n------ INFO OUTPUT ------\n");
+    let nobody = Client::detached(0, server.clock.now_ms);
+    let client = running.map_or(&nobody, |(_, c)| c);
+    raw(&info::describe(server, client, &[b"all"]).replace("\r\n", "\n"));
     raw("\n------ CLIENT LIST OUTPUT ------\n");
     for c in server.net.clients.iter() {
         raw(&format!("{}\n", describe(server, c)));
-    }
-    if let Some((argv, c)) = server.in_flight.get() {
-        raw("\n------ CURRENT CLIENT INFO ------\n");
-        raw(&describe_current(server, argv, c));
     }
     raw("\n------ CONFIG DEBUG OUTPUT ------\n");
     for row in TABLE.iter().filter(|row| row.is(DEBUG)) {

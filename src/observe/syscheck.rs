@@ -27,10 +27,19 @@ pub fn report() -> ExitCode {
     code
 }
 
-/// At start, what endangers data.
-pub fn warn_about_memory() {
-    for check in [overcommit as Check, huge_pages] {
-        if let Err(text) = check() {
+/// At start, what endangers data, unless `ignore-warnings` names it.
+pub fn warn_about_memory(ignored: &str) {
+    let danger = CHECKS.iter().filter(|(_, check)| {
+        std::ptr::fn_addr_eq(*check, overcommit as Check)
+            || std::ptr::fn_addr_eq(*check, huge_pages as Check)
+    });
+    for (name, check) in danger {
+        let known = ignored
+            .split_whitespace()
+            .any(|word| word.eq_ignore_ascii_case(name));
+        if let Err(text) = check()
+            && !known
+        {
             log::warn!("WARNING {text}");
         }
     }

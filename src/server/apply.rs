@@ -17,7 +17,7 @@ use crate::networking::accept;
 use crate::observe::{crash, log as logging};
 use crate::server::start;
 use crate::state::Server;
-use crate::sys::{memory, process, signals};
+use crate::sys::{locale, memory, process, signals};
 
 /// A forked child's index into `oom-score-adj-values`.
 const OOM_CLASS_CHILD: usize = 2;
@@ -74,6 +74,10 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
         Apply::MaxMemory => {
             warn_if_over_memory(server);
             Ok(())
+        }
+        Apply::LocaleCollate => {
+            let known = locale::set_collate(server.config.locale_collate.as_bytes());
+            known.then_some(()).ok_or("Invalid locale name".into())
         }
         Apply::OomScoreAdj => server.apply_oom_score_adj(),
         Apply::JemallocBgThread => {

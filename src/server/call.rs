@@ -164,6 +164,12 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
     if let Some(id) = id {
         server.commands.entries[id as usize].stats.rejected += 1;
     }
+    let error = match id.map(|id| server.commands.row(id)) {
+        Some(cmd) if cmd.flags & command::RUNS_IN_MULTI != 0 && cmd.name == "exec" => {
+            crate::commands::multi::abort(server, c, &error)
+        }
+        _ => error,
+    };
     let reply_from = c.reply.mark();
     c.reply.error(&error);
     server.stats.count_error(error.code());

@@ -44,10 +44,29 @@ pub fn tool(argv: &[OsString]) -> Option<ExitCode> {
     }
 }
 
+/// Started as a sentinel, by name or by option? This program is none, and a server in its place would only look
+/// like one.
+fn refuse_sentinel(words: &[String]) -> Option<ExitCode> {
+    let (name, rest) = words.split_first()?;
+    if !name.contains("redis-sentinel") && !rest.iter().any(|word| word == "--sentinel") {
+        return None;
+    }
+    if rest.iter().all(|word| word.starts_with('-')) {
+        eprintln!(
+            "Warning: no config file specified, using the default config. In order to specify a config file use \
+             {name} /path/to/sentinel.conf"
+        );
+        eprintln!("Sentinel started without a config file. Exiting...");
+    } else {
+        eprintln!("*** FATAL: this redis-server is built without Sentinel. Exiting...");
+    }
+    Some(ExitCode::FAILURE)
+}
+
 /// Questions that need no server. `None`: start one.
 pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
-    let words = lossy(argv);
-    let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+    let argv = lossy(argv);
+    let words: Vec<&str> = argv.iter().skip(1).map(String::as_str).collect();
     match words[..] {
         ["-v" | "--version"] => println!("{}", version_line()),
         ["-h" | "--help"] => {
@@ -61,7 +80,7 @@ pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
             return Some(ExitCode::FAILURE);
         }
         ["--check-system"] => return Some(observe::syscheck::report()),
-        _ => return None,
+        _ => return refuse_sentinel(&argv),
     }
     Some(ExitCode::SUCCESS)
 }

@@ -137,11 +137,15 @@ fn resolve(server: &Server, argv: &[&[u8]], id: Option<u16>) -> Result<u16, Refu
 
 fn unknown_command(argv: &[&[u8]]) -> Error {
     let mut args = String::new();
+    let mut left = 128;
     for arg in &argv[1..] {
-        if args.len() >= 128 {
+        let shown = excerpt(arg, left);
+        args.push_str(&format!("'{shown}' "));
+        // The quotes and the space count too.
+        left = left.saturating_sub(shown.chars().count() + 3);
+        if left == 0 {
             break;
         }
-        args.push_str(&format!("'{}' ", excerpt(arg, 128 - args.len())));
     }
     Error::new(format!(
         "ERR unknown command '{}', with args beginning with: {args}",

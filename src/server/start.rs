@@ -51,7 +51,13 @@ fn supervisor(config: &Config) -> Supervised {
 
 /// The first lines of the log.
 pub fn announce(config: &Config, with_arguments: bool) {
-    syscheck::warn_about_memory();
+    syscheck::warn_about_memory(&config.ignore_warnings.to_str_lossy());
+    if !sys::locale::set_collate(config.locale_collate.as_bytes()) {
+        log::warn!(
+            "Failed to set the locale '{}'",
+            config.locale_collate.to_str_lossy()
+        );
+    }
     log::info!("oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo");
     log::info!(
         "Redis version={REDIS_VERSION}, bits={}, commit=00000000, modified=0, pid={}, just started",

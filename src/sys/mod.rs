@@ -6,6 +6,7 @@ pub mod crash;
 pub mod fork;
 pub mod lazyfree;
 pub mod local_time;
+pub mod locale;
 pub mod memory;
 pub mod process;
 pub mod signals;

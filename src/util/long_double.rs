@@ -64,6 +64,22 @@ impl LongDouble {
         kind: Kind::NotANumber,
     };
 
+    /// A double near it: what is beyond a double's range becomes infinite, what is too small for it the
+    /// smallest one.
+    pub fn to_f64(self) -> f64 {
+        let magnitude = match self.kind {
+            Kind::NotANumber => f64::NAN,
+            Kind::Infinite => f64::INFINITY,
+            Kind::Finite { mantissa: 0, .. } => 0.0,
+            Kind::Finite { mantissa, exponent } => {
+                let half = exponent / 2;
+                let scaled = mantissa as f64 * 2f64.powi(half) * 2f64.powi(exponent - half);
+                scaled.max(f64::MIN_POSITIVE)
+            }
+        };
+        if self.negative { -magnitude } else { magnitude }
+    }
+
     /// Reads a whole text by the rules of Redis's float arguments: any form of C's `strtold`, no leading
     /// space, no NaN, and nothing that overflows or that rounds to zero without being zero.
     pub fn parse(text: &[u8]) -> Option<Self> {

@@ -92,8 +92,9 @@ fn eight_digits(word: u64) -> Option<u64> {
     Some((fours.wrapping_mul(10_000) + (fours >> 32)) & 0xffff_ffff)
 }
 
-/// An unsigned integer as C's `strtoull` reads it (spaces, `+`, leading zeros), the whole text, no minus.
-/// Stream IDs are read this way: `XADD s 007-1` adds `7-1`. The text ends at a NUL byte.
+/// An unsigned integer as C's `strtoull` reads it (spaces, a sign, leading zeros), the whole text. Stream IDs
+/// and cursors are read this way: `XADD s 007-1` adds `7-1`. The text ends at a NUL byte. A number below zero
+/// is refused when it is written as one writes numbers; `-0` and `-01` are what C makes of them.
 pub fn parse_u64_lenient(text: &[u8]) -> Option<u64> {
     let text = match memchr::memchr(0, text) {
         Some(end) => &text[..end],
@@ -101,12 +102,22 @@ pub fn parse_u64_lenient(text: &[u8]) -> Option<u64> {
     };
     let spaces = text.iter().take_while(|byte| is_c_space(**byte)).count();
     let digits = &text[spaces..];
+    let minus = digits.first() == Some(&b'-');
     let digits = digits.strip_prefix(b"+").unwrap_or(digits);
-    if digits.is_empty() {
+    let digits = digits
+        .strip_prefix(b"-")
+        .filter(|_| minus)
+        .unwrap_or(digits);
+    if digits.is_empty() || parse_i64(text).is_some_and(|number| number < 0) {
         return None;
     }
-    digits.iter().try_fold(0u64, |value, &byte| {
+    let magnitude = digits.iter().try_fold(0u64, |value, &byte| {
         value.checked_mul(10)?.checked_add(digit(byte)?)
+    })?;
+    Some(if minus {
+        magnitude.wrapping_neg()
+    } else {
+        magnitude
     })
 }
 
@@ -598,13 +609,23 @@ mod tests {
     #[test]
     fn stream_id_integers_are_lenient() {
         let parse = |text: &str| parse_u64_lenient(text.as_bytes());
-        for text in ["007", "+7", " 7", "\t\x0b+7", "7\0-1"] {
+        for text in [
+            "007",
+            "+7",
+            " 7",
+            "\t\x0b+7",
+            "7\0-1",
+            "-18446744073709551609",
+        ] {
             assert_eq!(parse(text), Some(7), "{text:?}");
         }
+        assert_eq!(parse("-0"), Some(0));
+        assert_eq!(parse("-01"), Some(u64::MAX));
         for text in [
             "",
             "-7",
-            "-0",
+            "-",
+            "+-7",
             "7 ",
             "0x7",
             "+ 7",

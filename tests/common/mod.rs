@@ -212,7 +212,7 @@ fn parse_at(bytes: &[u8], at: &mut usize) -> Reply {
 }
 
 impl Reply {
-    /// Sort the elements: for commands that promise no order.
+    /// Sort the elements, and theirs: for commands that promise no order.
     pub fn sorted(self) -> Reply {
         match self {
             Reply::Many(b'%', pairs) => {
@@ -220,7 +220,8 @@ impl Reply {
                 pairs.sort();
                 Reply::Many(b'%', pairs.concat())
             }
-            Reply::Many(kind, mut items) => {
+            Reply::Many(kind, items) => {
+                let mut items: Vec<Reply> = items.into_iter().map(Reply::sorted).collect();
                 items.sort();
                 Reply::Many(kind, items)
             }

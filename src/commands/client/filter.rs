@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use crate::error::{Error, excerpt};
+use crate::error::{Error, said};
 use crate::networking::client::{Class, Client, flag};
 use crate::networking::describe;
 use crate::state::Server;
@@ -29,7 +29,7 @@ impl ClientType {
             b"master" | b"primary" => Ok(ClientType::Primary),
             _ => Err(Error::new(format!(
                 "ERR Unknown client type '{}'",
-                excerpt(text, 128)
+                said(text)
             ))),
         }
     }
@@ -179,10 +179,7 @@ fn parse_property<'a>(
         b"ip" => Property::Ip(value),
         b"user" if server.acl.exists(value) => Property::User(value),
         b"user" => {
-            return Err(Error::new(format!(
-                "ERR No such user '{}'",
-                excerpt(value, 128)
-            )));
+            return Err(Error::new(format!("ERR No such user '{}'", said(value))));
         }
         b"name" => Property::Name(value),
         b"lib-name" => Property::LibName(value),
@@ -211,7 +208,9 @@ fn parse_property<'a>(
 
 fn parse_seconds(value: &[u8], what: &str) -> Result<i64, Error> {
     match parse_i64(value) {
-        None => Err(Error::of("ERR value is not an integer or out of range")),
+        None => Err(Error::new(format!(
+            "ERR {what} is not an integer or out of range"
+        ))),
         Some(seconds) if seconds <= 0 => {
             Err(Error::new(format!("ERR {what} should be greater than 0")))
         }
@@ -282,7 +281,7 @@ mod tests {
         assert_eq!(refusal("skipme x"), "ERR syntax error");
         assert_eq!(
             refusal("maxage x"),
-            "ERR value is not an integer or out of range"
+            "ERR maxage is not an integer or out of range"
         );
         assert_eq!(refusal("maxage 0"), "ERR maxage should be greater than 0");
         assert_eq!(refusal("not-maxage 1"), "ERR syntax error");

@@ -6,7 +6,7 @@ mod filter;
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::db::blocked;
-use crate::error::{Error, excerpt};
+use crate::error::{Error, said};
 use crate::networking::client::{Client, flag};
 use crate::networking::close;
 use crate::networking::describe::{describe, describe_running};
@@ -117,10 +117,10 @@ fn client_setinfo(ctx: &mut Ctx) -> CmdResult {
     if !is_name && !is_version {
         return Err(Error::new(format!(
             "ERR Unrecognized option '{}'",
-            excerpt(ctx.argv[2], 128)
+            said(ctx.argv[2])
         )));
     }
-    check_name(ctx.argv[3], &excerpt(ctx.argv[2], 128))?;
+    check_name(ctx.argv[3], &said(ctx.argv[2]))?;
     let place = if is_name {
         &mut ctx.client.lib_name
     } else {

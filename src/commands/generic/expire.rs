@@ -4,7 +4,7 @@
 
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::db::notify;
-use crate::error::{Error, excerpt};
+use crate::error::{Error, said};
 
 /// Milliseconds in the unit of an argument.
 const SECONDS: i64 = 1000;
@@ -35,7 +35,7 @@ impl Conditions {
                 _ => {
                     return Err(Error::new(format!(
                         "ERR Unsupported option {}",
-                        excerpt(option, 128)
+                        said(option)
                     )));
                 }
             }

@@ -115,22 +115,18 @@ fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
 }
 
 /// A database's number; `text` is the error when it is no number at all.
-fn db_index(ctx: &Ctx, at: usize, text: &'static str) -> Result<u32, Error> {
-    let n = parse_i64(ctx.argv[at])
-        .and_then(|n| i32::try_from(n).ok())
-        .ok_or(Error::of(text))?;
+fn db_index(ctx: &Ctx, at: usize) -> Result<u32, Error> {
+    let n = i32::try_from(ctx.int(at)?).or(Err(Error::I32_RANGE))?;
     match u32::try_from(n) {
         Ok(db) if (db as usize) < ctx.server.dbs.len() => Ok(db),
         _ => Err(Error::DB_INDEX),
     }
 }
 
-const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
-
 /// MOVE key db
 pub fn move_command(ctx: &mut Ctx) -> CmdResult {
     let (key, from) = (ctx.argv[1], ctx.client.db);
-    let to = db_index(ctx, 2, NOT_INTEGER)?;
+    let to = db_index(ctx, 2)?;
     if to == from {
         return Err(Error::SAME_OBJECT);
     }
@@ -193,7 +189,7 @@ fn parse_copy(ctx: &Ctx) -> Result<(u32, bool), Error> {
             replace = true;
         } else if ctx.is(at, "db") && at + 1 < ctx.argv.len() {
             at += 1;
-            to = db_index(ctx, at, NOT_INTEGER)?;
+            to = db_index(ctx, at)?;
         } else {
             return Err(Error::SYNTAX);
         }
@@ -244,10 +240,7 @@ pub fn swapdb(ctx: &mut Ctx) -> CmdResult {
         return Err(Error::of("ERR invalid first DB index"));
     }
     let (first, second) = match number(2) {
-        Some(_) => (
-            db_index(ctx, 1, NOT_INTEGER)?,
-            db_index(ctx, 2, NOT_INTEGER)?,
-        ),
+        Some(_) => (db_index(ctx, 1)?, db_index(ctx, 2)?),
         None => return Err(Error::of("ERR invalid second DB index")),
     };
     ctx.server.swap_dbs(Some(ctx.client), first, second);

@@ -5,7 +5,7 @@
 //! a nearly empty table does not hold the loop.
 
 use crate::commands::ctx::{CmdResult, Ctx};
-use crate::error::{Error, excerpt};
+use crate::error::{Error, said};
 use crate::types::string::type_of;
 use crate::types::{KeyRef, Type};
 use crate::util::glob::glob_match;
@@ -115,7 +115,7 @@ fn parse_type(name: &[u8]) -> Result<Type, Error> {
     Type::ALL
         .into_iter()
         .find(known)
-        .ok_or_else(|| Error::new(format!("ERR unknown type name '{}'", excerpt(name, 128))))
+        .ok_or_else(|| Error::new(format!("ERR unknown type name '{}'", said(name))))
 }
 
 /// SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]

@@ -3,7 +3,7 @@
 use super::log::{DeleteArgs, Deletion, add_stream, entries_deleted, reply_deletions};
 use super::*;
 use crate::commands::ctx::CmdResult;
-use crate::error::excerpt;
+use crate::error::{excerpt, said};
 
 const NO_KEY: Error = Error::of(
     "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the \
@@ -11,7 +11,7 @@ const NO_KEY: Error = Error::of(
 );
 
 pub fn no_group_of_key(group: &[u8], key: &[u8]) -> Error {
-    let (group, key) = (excerpt(group, group.len()), excerpt(key, key.len()));
+    let (group, key) = (said(group), said(key));
     Error::new(format!(
         "NOGROUP No such consumer group '{group}' for key name '{key}'"
     ))

@@ -8,12 +8,12 @@
 use super::*;
 use crate::commands::ctx::CmdResult;
 use crate::ds::stream::StreamLog;
-use crate::error::excerpt;
+use crate::error::said;
 use crate::types::stream::{Claim, ClaimCount, ConsumerId};
 use crate::util::number::parse_i64;
 
 fn no_group(key: &[u8], group: &[u8]) -> Error {
-    let (key, group) = (excerpt(key, key.len()), excerpt(group, group.len()));
+    let (key, group) = (said(key), said(group));
     Error::new(format!(
         "NOGROUP No such key '{key}' or consumer group '{group}'"
     ))
@@ -161,7 +161,7 @@ impl ClaimOptions {
             } else if let Some(id) = value.filter(|_| ctx.is(at, "lastid")) {
                 options.last_id = Some(parse_id(id, 0)?);
             } else {
-                let name = excerpt(ctx.argv[at], ctx.argv[at].len());
+                let name = said(ctx.argv[at]);
                 return Err(Error::new(format!(
                     "ERR Unrecognized XCLAIM option '{name}'"
                 )));

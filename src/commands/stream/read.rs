@@ -13,7 +13,7 @@ use super::*;
 use crate::commands::ctx::CmdResult;
 use crate::db::blocked::{block_for_keys, deadline_from_ms};
 use crate::ds::stream::StreamLog;
-use crate::error::excerpt;
+use crate::error::said;
 use crate::networking::client::flag;
 use crate::state::BlockKind;
 use crate::types::stream::ConsumerId;
@@ -158,7 +158,7 @@ fn parse_from(ctx: &mut Ctx, options: &Options, i: usize) -> Result<From, Error>
     if let Some((group, _)) = options.who
         && stream.and_then(|s| s.group(group)).is_none()
     {
-        let (key, group) = (excerpt(key, key.len()), excerpt(group, group.len()));
+        let (key, group) = (said(key), said(group));
         return Err(Error::new(format!(
             "NOGROUP No such key '{key}' or consumer group '{group}' in XREADGROUP with GROUP option"
         )));

@@ -14,7 +14,7 @@
 use std::ops::ControlFlow;
 
 use crate::commands::ctx::{CmdResult, Ctx};
-use crate::commands::zset::{reply_member, reply_members, store_zset};
+use crate::commands::zset::{reply_member, store_zset};
 use crate::ds::entry::ValueRef;
 use crate::error::Error;
 use crate::state::Server;
@@ -293,7 +293,7 @@ fn reply_generic(ctx: &mut Ctx, op: Op) -> CmdResult {
     let limits = ZsetLimits::of(ctx.server);
     let result = compute(&request, &request.inputs(ctx, 2), &limits);
     let reply = &mut ctx.client.reply;
-    reply_members(reply, result.len(), request.with_scores);
+    reply.elements(result.len(), request.with_scores);
     result.for_each(|member, score| reply_member(reply, member, score, request.with_scores));
     Ok(())
 }

@@ -6,7 +6,8 @@
 
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
-use crate::commands::zset::{members_removed, read_zset, reply_member, reply_members, write_zset};
+use crate::commands::sample;
+use crate::commands::zset::{members_removed, read_zset, reply_member, write_zset};
 use crate::db::blocked::{block_for_keys, deadline_from_seconds};
 use crate::db::{Ttl, notify};
 use crate::error::Error;
@@ -16,7 +17,6 @@ use crate::state::BlockKind;
 use crate::types::zset::{AddFlags, Added, Zset, ZsetLimits};
 use crate::types::{New, Value, kind};
 use crate::util::number::{parse_f64, write_g};
-use crate::util::random::Random;
 
 /// What ZADD and GEOADD are asked for besides the members.
 #[derive(Clone, Copy, Default)]
@@ -496,15 +496,12 @@ fn wait_for_zset(ctx: &mut Ctx, keys: &[&[u8]], deadline_ms: i64) {
     );
 }
 
-/// Random members that are drawn between two looks at whether the client is still there.
-const SAMPLE_BATCH: usize = 1024;
-
 /// ZRANDMEMBER key [count [WITHSCORES]]
 pub fn zrandmember(ctx: &mut Ctx) -> CmdResult {
     if ctx.argv.len() > 2 {
         return zrandmember_with_count(ctx);
     }
-    let mut rng = Random::from_seed(ctx.server.rng.next_u64());
+    let mut rng = ctx.server.rng.split();
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
     let reply = &mut ctx.client.reply;
     match zset {
@@ -519,45 +516,30 @@ pub fn zrandmember(ctx: &mut Ctx) -> CmdResult {
 
 /// A negative count draws each member anew, so one may come again.
 fn zrandmember_with_count(ctx: &mut Ctx) -> CmdResult {
-    let count = ctx.int(2)?;
-    if count == i64::MIN {
-        let (min, max) = (-i64::MAX, i64::MAX);
-        let text = format!("ERR value is out of range, value must between {min} and {max}");
-        return Err(Error::new(text));
-    }
-    let with_scores = ctx.argv.len() > 3;
-    if ctx.argv.len() > 4 || with_scores && !ctx.is(3, "withscores") {
-        return Err(Error::SYNTAX);
-    }
-    if with_scores && count.unsigned_abs() > i64::MAX as u64 / 2 {
-        return Err(Error::OUT_OF_RANGE);
-    }
-    let mut rng = Random::from_seed(ctx.server.rng.next_u64());
+    let (count, with_scores) = sample::parse_count_of_pairs(ctx, "withscores")?;
+    let limit = ctx.max_string_len();
+    let mut rng = ctx.server.rng.split();
     let mut below = |n: usize| rng.below(n as u64) as usize;
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
-    let c = &mut *ctx.client;
+    let reply = &mut ctx.client.reply;
     let Some(zset) = zset else {
-        c.reply.array(0);
+        reply.array(0);
         return Ok(());
     };
-    let mut left = count.unsigned_abs() as usize;
+    let wanted = count.unsigned_abs() as usize;
     if count >= 0 {
-        let count = left.min(zset.len());
-        reply_members(&mut c.reply, count, with_scores);
-        zset.sample_unique(count, &mut below, |member, score| {
-            reply_member(&mut c.reply, member, score, with_scores);
+        let shown = wanted.min(zset.len());
+        reply.elements(shown, with_scores);
+        zset.sample_unique(shown, &mut below, |member, score| {
+            reply_member(reply, member, score, with_scores);
         });
         return Ok(());
     }
-    reply_members(&mut c.reply, left, with_scores);
-    while left > 0 && !c.has(flag::CLOSE_ASAP) {
-        let batch = left.min(SAMPLE_BATCH);
-        zset.sample(batch, &mut below, |member, score| {
-            reply_member(&mut c.reply, member, score, with_scores);
+    sample::reply_draws(reply, (wanted, with_scores), limit, |draws, n| {
+        zset.sample(n, &mut below, |member, score| {
+            draws.show(|reply| reply_member(reply, member, score, with_scores));
         });
-        left -= batch;
-    }
-    Ok(())
+    })
 }
 
 /// ZSCAN key cursor [MATCH pattern] [COUNT count] [NOSCORES]

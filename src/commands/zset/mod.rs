@@ -165,12 +165,6 @@ pub fn write_zset<'s>(
     server.lookup_write(c, key).map(Zset::of_mut).transpose()
 }
 
-/// Begins an array of members.
-fn reply_members(reply: &mut ReplyBuf, len: usize, with_scores: bool) {
-    let flat = with_scores && !reply.resp3;
-    reply.array(if flat { 2 * len } else { len });
-}
-
 /// One of them, with its score or without.
 #[inline]
 fn reply_member(reply: &mut ReplyBuf, member: &[u8], score: f64, with_scores: bool) {

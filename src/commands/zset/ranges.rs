@@ -8,9 +8,7 @@
 use std::ops::Range;
 
 use crate::commands::ctx::{CmdResult, Ctx};
-use crate::commands::zset::{
-    members_removed, read_zset, reply_member, reply_members, store_zset, write_zset,
-};
+use crate::commands::zset::{members_removed, read_zset, reply_member, store_zset, write_zset};
 use crate::error::Error;
 use crate::types::zset::{Accumulator, Aggregate, LexBound, ScoreRange, Zset, ZsetLimits, limit};
 use crate::util::number::{parse_f64_lenient, parse_i64};
@@ -209,7 +207,7 @@ fn range_generic(ctx: &mut Ctx, by: Option<By>, reverse: Option<bool>) -> CmdRes
         return Ok(());
     };
     let ranks = query.ranks(zset);
-    reply_members(reply, ranks.len(), query.with_scores);
+    reply.elements(ranks.len(), query.with_scores);
     zset.walk(ranks, query.reverse, |member, score| {
         reply_member(reply, member, score, query.with_scores);
     });

@@ -153,6 +153,10 @@ fn timeouts_are_read_as_redis_reads_them() {
     assert_eq!(read(b"-inf"), Err(Error::TIMEOUT_NEGATIVE));
     assert_eq!(read(b"nan"), Err(Error::TIMEOUT_NOT_FLOAT));
     assert_eq!(read(b"inf"), Err(Error::TIMEOUT_RANGE));
+    assert_eq!(read(b"1e400"), Err(Error::TIMEOUT_RANGE));
+    assert_eq!(read(b"-1e400"), Err(Error::TIMEOUT_NEGATIVE));
+    assert_eq!(read(b"1e-400"), Ok(1001));
+    assert_eq!(read(b"1e5000"), Err(Error::TIMEOUT_NOT_FLOAT));
     assert_eq!(read(b"9223372036854775"), Err(Error::TIMEOUT_RANGE));
     assert_eq!(deadline_from_ms(&server, b"7"), Ok(1007));
     assert_eq!(

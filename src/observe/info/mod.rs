@@ -143,6 +143,11 @@ const SECTIONS: [Section; 14] = [
 /// asks, which is out of its slot.
 pub fn info(server: &mut Server, client: &Client, wanted: &[&[u8]]) -> String {
     server.note_peak_memory();
+    describe(server, client, wanted)
+}
+
+/// The same of a server that must not be touched: for a crash report.
+pub fn describe(server: &Server, client: &Client, wanted: &[&[u8]]) -> String {
     let view = View {
         server,
         client,

@@ -41,6 +41,9 @@ pub fn stats(view: &View, out: &mut Report) {
 fn keys(view: &View, out: &mut Report) {
     let (server, stats) = (view.server, &view.server.stats);
     out.field("expired_keys", stats.expired_keys);
+    // Redis's name of it, and Valkey's.
+    out.field("expired_subkeys", stats.expired_fields);
+    out.field("expired_fields", stats.expired_fields);
     // Expiry is exact: a key past its time does not stay until a sample happens to find it.
     out.decimal("expired_stale_perc", 0.0, 2);
     out.field(
