@@ -396,8 +396,7 @@ fn a_crash_report_names_the_command_in_flight() {
     assert_eq!(server.child.wait().unwrap().signal(), Some(libc::SIGSEGV));
     let log = server.log();
     for part in [
-        " crashed by signal: 11, si_code: 1\n",
-        "Accessing address: 0x0\n",
+        " crashed by signal: 11, ",
         "------ CURRENT CLIENT INFO ------\nid=",
         "\nargv[0]: 'DEBUG'\nargv[1]: 8 bytes\n",
     ] {
