@@ -27,6 +27,9 @@ fn main() -> ExitCode {
     let mut server = Server::new(config, cli::lossy(&argv));
     start::rename_commands(&mut server, &renames);
     start::set_up_process(&mut server);
+    if let Err(code) = start::load_users(&mut server) {
+        return code;
+    }
     let mut el = match start::listen(&mut server) {
         Ok(el) => el,
         Err(code) => return code,

@@ -83,6 +83,8 @@ pub mod armed {
     pub const TRACKING: u32 = 1 << 2;
     /// Clients are paused.
     pub const PAUSED: u32 = 1 << 3;
+    /// Some user may not do everything.
+    pub const ACL: u32 = 1 << 4;
 }
 
 /// Who this process is.

@@ -1,82 +1,393 @@
-//! Who may do what. A client is a user from its first byte on: the default one, or the one that AUTH named.
+//! Who may do what: users, their rights, and the refusals that are remembered.
+//!
+//! ```text
+//!   Acl.users   0: default   1: alice   2: (free)   3: bob        a client holds the number of its user (UserRef)
+//!   user        passwords, selectors                              user.rs
+//!   selector    a bit for each command, keys, channels, databases selector.rs, rules.rs
+//!
+//!   a call ──> armed::ACL? ──no──> allowed                        nobody is limited: one predictable branch
+//!                  │yes
+//!                  └─> user unlimited? ──> its bit, keys, channels    check.rs
+//!                                              └─ refused: log.rs, INFO, NOPERM
+//! ```
+//!
+//! A client is a user from its first byte on: `default`, until AUTH names another. A client without a connection (the log being
+//! replayed, the link to a primary) is the server itself and may everything.
+//! Users come from redis.conf, from the file that `aclfile` names, or from ACL SETUSER; `file.rs`.
+//!
+//! **Invariant:** `users[0]` is `default`; it can't be deleted.
+//! **Invariant:** a [`UserRef`] that a client holds names a user that exists: with a user go its clients
+//! ([`delete`]). Test: `clients_of_a_deleted_user_are_cut_off`.
+//! **Invariant:** `armed::ACL` is set exactly when some user is limited: whoever changes users calls
+//! [`Server::update_armed`]. Test: `the_switch_is_on_while_somebody_is_limited`.
+//!
+//! Rejected: sharing a user between its clients by counted references. A change would have to find them all, and the
+//! check would follow one more pointer.
 
-use crate::error::Error;
-use crate::networking::client::Client;
-use crate::state::Server;
+use std::collections::BTreeMap;
+
+use crate::commands::table::CommandTable;
+use crate::config::{AclPubsubDefault, Config, Text};
+use crate::error::{Error, said};
+use crate::networking::client::{Client, flag};
+use crate::networking::close;
+use crate::networking::describe::describe_running;
+use crate::pubsub::Subscriptions;
+use crate::state::{Server, armed};
+
+pub mod check;
+pub mod file;
+pub mod log;
+pub mod rules;
+pub mod selector;
+pub mod user;
+
+use check::{Call, Denied, Reason};
+use log::{Context, Event, Log};
+use rules::Terms;
+use user::User;
 
 /// The user that a client acts as.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct UserRef(Option<Box<str>>);
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UserRef(u32);
 
 impl UserRef {
-    pub fn name(&self) -> &str {
-        self.0.as_deref().unwrap_or("default")
-    }
+    /// `default`: what a connection is at first.
+    pub const DEFAULT: UserRef = UserRef(0);
+    /// The server itself: may everything.
+    pub const SERVER: UserRef = UserRef(u32::MAX);
 }
 
-#[derive(Default)]
+pub const DEFAULT_NAME: &[u8] = b"default";
+
 pub struct Acl {
-    /// `requirepass`: the default user's password, or none.
-    password: Option<Vec<u8>>,
+    users: Vec<Option<User>>,
+    by_name: BTreeMap<Box<[u8]>, u32>,
+    pub log: Log,
 }
 
 impl Acl {
-    pub fn set_password(&mut self, password: &[u8]) {
-        self.password = (!password.is_empty()).then(|| password.to_vec());
+    /// One user, `default`, who may everything.
+    pub fn new(terms: &Terms) -> Acl {
+        let mut acl = Acl {
+            users: Vec::new(),
+            by_name: BTreeMap::new(),
+            log: Log::default(),
+        };
+        acl.put(User::open(terms, DEFAULT_NAME));
+        acl
+    }
+
+    /// What rules are read against.
+    pub fn terms<'a>(commands: &'a CommandTable, config: &Config, databases: usize) -> Terms<'a> {
+        Terms {
+            commands,
+            all_channels: config.acl_pubsub_default == AclPubsubDefault::Allchannels,
+            databases: databases as u32,
+        }
+    }
+
+    /// Add a user, or replace the one of this name.
+    fn put(&mut self, user: User) {
+        let slot = self.by_name.get(&user.name).copied().unwrap_or_else(|| {
+            let free = self.users.iter().position(Option::is_none);
+            let slot = free.unwrap_or_else(|| {
+                self.users.push(None);
+                self.users.len() - 1
+            }) as u32;
+            self.by_name.insert(user.name.clone(), slot);
+            slot
+        });
+        self.users[slot as usize] = Some(user);
+    }
+
+    /// None for the server itself.
+    #[inline]
+    pub fn user(&self, r: UserRef) -> Option<&User> {
+        self.users.get(r.0 as usize)?.as_ref()
+    }
+
+    pub fn lookup(&self, name: &[u8]) -> Option<&User> {
+        self.user(self.reference(name)?)
+    }
+
+    fn reference(&self, name: &[u8]) -> Option<UserRef> {
+        self.by_name.get(name).copied().map(UserRef)
+    }
+
+    /// What CLIENT LIST calls the user.
+    pub fn name_of(&self, r: UserRef) -> &[u8] {
+        self.user(r).map_or(b"(superuser)", |user| &user.name)
+    }
+
+    /// All users in the order of their names.
+    pub fn users(&self) -> impl Iterator<Item = &User> {
+        self.by_name
+            .values()
+            .filter_map(|&slot| self.user(UserRef(slot)))
+    }
+
+    pub fn default_user(&self) -> &User {
+        self.users[0].as_ref().expect("default can't be deleted")
     }
 
     /// New connections are the default user without having said so.
     pub fn default_user_is_open(&self) -> bool {
-        self.password.is_none()
+        let user = self.default_user();
+        user.no_password && user.enabled
     }
 
+    /// Who has not logged in may not do anything.
     pub fn auth_required(&self) -> bool {
-        self.password.is_some()
+        !self.default_user_is_open()
     }
 
-    /// Whether there is a user of this name.
-    pub fn exists(&self, name: &[u8]) -> bool {
-        name == b"default"
+    /// Some user may not do everything.
+    pub fn limits_somebody(&self) -> bool {
+        self.users().any(|user| !user.is_unlimited())
     }
 
-    /// Whether name and password are right. Takes as long for a wrong one as for a right one.
-    pub fn authenticate(&self, name: &[u8], password: &[u8]) -> bool {
-        if name != b"default" {
-            return false;
-        }
-        let Some(expected) = &self.password else {
-            return true;
+    /// `requirepass`: the only password of the default user; an empty one stands for none at all.
+    pub fn set_default_password(&mut self, terms: &Terms, password: &[u8]) {
+        let mut user = self.default_user().clone();
+        let rule = match password {
+            b"" => b"nopass".to_vec(),
+            _ => [b">", password].concat(),
         };
-        let len_differs = (expected.len() ^ password.len()) as u8
-            | ((expected.len() ^ password.len()) >> 8) as u8;
-        let difference = expected
-            .iter()
-            .zip(password.iter().chain(std::iter::repeat(&0)))
-            .fold(len_differs, |sum, (a, b)| sum | (a ^ b));
-        difference == 0
+        for rule in [b"resetpass", &rule[..]] {
+            let applied = user.apply(terms, rule);
+            debug_assert_eq!(applied, Ok(()));
+        }
+        self.put(user);
     }
 }
 
-/// AUTH: the client becomes this user.
+/// ACL SETUSER, ACL LOAD: what this user is from now on. Subscribers that lost the right to their channels are cut off.
+pub fn set_user(server: &mut Server, current: &mut Client, user: User) {
+    let r = server.acl.reference(&user.name);
+    server.acl.put(user);
+    server.update_armed();
+    let Some(user) = r.and_then(|r| server.acl.user(r)).cloned() else {
+        return;
+    };
+    cut_off(server, current, |c| {
+        let lost = |subs: &Subscriptions| !may_keep(&user, subs);
+        Some(c.user) == r && c.pubsub.as_deref().is_some_and(lost)
+    });
+}
+
+/// Delete a user and cut its clients off. False: there is none of this name.
+pub fn delete(server: &mut Server, current: &mut Client, name: &[u8]) -> bool {
+    let Some(slot) = server.acl.by_name.remove(name) else {
+        return false;
+    };
+    server.acl.users[slot as usize] = None;
+    server.update_armed();
+    cut_off(server, current, |c| {
+        let gone = c.user == UserRef(slot);
+        if gone {
+            c.user = UserRef::DEFAULT;
+            c.authenticated = false;
+        }
+        gone
+    });
+    true
+}
+
+/// Close all clients of this kind. The one whose command runs gets its reply first.
+fn cut_off(server: &mut Server, current: &mut Client, mut wanted: impl FnMut(&mut Client) -> bool) {
+    if wanted(current) {
+        current.set(flag::CLOSE_AFTER_REPLY);
+    }
+    for r in server.net.clients.refs() {
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
+        if wanted(&mut c) {
+            close::kill(server, &mut c);
+        }
+        server.net.clients.put(c);
+    }
+}
+
+/// Whether a user may have all of these subscriptions.
+fn may_keep(user: &User, subscriptions: &Subscriptions) -> bool {
+    let allows = |name: &[u8], is_pattern| {
+        user.selectors().iter().any(|selector| {
+            let channels = selector.channels.as_ref();
+            channels.is_none_or(|allowed| check::allows_channel(allowed, name, is_pattern))
+        })
+    };
+    subscriptions.patterns.iter().all(|name| allows(name, true))
+        && subscriptions
+            .channels
+            .iter()
+            .all(|name| allows(name, false))
+        && subscriptions.shards.iter().all(|name| allows(name, false))
+}
+
+/// AUTH: the client becomes this user. `argv` is the command, for the log.
 pub fn log_in(
     server: &mut Server,
     c: &mut Client,
+    argv: &[&[u8]],
     name: &[u8],
     password: &[u8],
 ) -> Result<(), Error> {
-    if !server.acl.authenticate(name, password) {
+    let found = server.acl.reference(name);
+    let user = found.and_then(|r| server.acl.user(r));
+    let Some(r) = found.filter(|_| user.is_some_and(|user| user.accepts(password))) else {
+        let event = Event {
+            reason: Reason::Auth,
+            context: context_of(c),
+            object: argv[0].to_vec(),
+            user: name.into(),
+        };
+        remember(server, c, argv, event);
         return Err(Error::of(
             "WRONGPASS invalid username-password pair or user is disabled.",
         ));
-    }
-    c.user = UserRef::default();
+    };
+    c.user = r;
     c.authenticated = true;
-    c.set(crate::networking::client::flag::EVER_AUTHENTICATED);
+    c.set(flag::EVER_AUTHENTICATED);
     Ok(())
 }
 
-/// May this client run this command on these keys?
-#[inline]
-pub fn check_command(_: &Server, _: &Client, _: &[&[u8]], _: u16) -> Result<(), Error> {
-    Ok(())
+fn context_of(c: &Client) -> Context {
+    if c.has(flag::SCRIPT) {
+        Context::Script
+    } else if c.has(flag::MULTI | flag::IN_EXEC) {
+        Context::Multi
+    } else {
+        Context::TopLevel
+    }
 }
+
+/// Count a refusal and write it down.
+fn remember(server: &mut Server, c: &Client, argv: &[&[u8]], event: Event) {
+    let stats = &mut server.stats;
+    *match event.reason {
+        Reason::Command => &mut stats.acl_denied_cmd,
+        Reason::Key => &mut stats.acl_denied_key,
+        Reason::Channel => &mut stats.acl_denied_channel,
+        Reason::Database => &mut stats.acl_denied_db,
+        Reason::Auth => &mut stats.acl_denied_auth,
+    } += 1;
+    let mut log = std::mem::take(&mut server.acl.log);
+    let (now_ms, max) = (server.clock.now_ms, server.config.acllog_max_len);
+    log.add(event, now_ms, max, || describe_running(server, c, argv));
+    server.acl.log = log;
+}
+
+/// Whether this user may make this call, in this database. Nothing is counted or logged: what ACL DRYRUN and
+/// `redis.acl_check_cmd` ask.
+pub fn check_without_log(
+    server: &Server,
+    r: UserRef,
+    db: u32,
+    argv: &[&[u8]],
+    id: u16,
+) -> Result<(), Denied> {
+    match server.acl.user(r) {
+        Some(user) => check::check(user, &mut Call::new(&server.commands, id, argv, db)),
+        None => Ok(()),
+    }
+}
+
+/// May this client run this command on these keys? `NOPERM` otherwise, and the log knows.
+#[inline]
+pub fn check_command(
+    server: &mut Server,
+    c: &Client,
+    argv: &[&[u8]],
+    id: u16,
+) -> Result<(), Error> {
+    if server.armed & armed::ACL == 0 {
+        return Ok(());
+    }
+    check_limited(server, c, c, argv, id)
+}
+
+/// The same for a command of a script. `caller` is who runs the script: the log describes it.
+pub fn check_script(
+    server: &mut Server,
+    caller: &Client,
+    script: &Client,
+    argv: &[&[u8]],
+    id: u16,
+) -> Result<(), Error> {
+    if server.armed & armed::ACL == 0 {
+        return Ok(());
+    }
+    check_limited(server, caller, script, argv, id)
+}
+
+fn check_limited(
+    server: &mut Server,
+    caller: &Client,
+    c: &Client,
+    argv: &[&[u8]],
+    id: u16,
+) -> Result<(), Error> {
+    let Err(denied) = check_without_log(server, c.user, c.db, argv, id) else {
+        return Ok(());
+    };
+    Err(refuse(server, caller, c, argv, denied))
+}
+
+#[cold]
+fn refuse(
+    server: &mut Server,
+    caller: &Client,
+    c: &Client,
+    argv: &[&[u8]],
+    denied: Denied,
+) -> Error {
+    let text = match server.acl.user(c.user) {
+        Some(user) => said(&denied.text(user, false)),
+        None => String::new(),
+    };
+    let event = Event {
+        reason: denied.reason,
+        context: context_of(c),
+        object: denied.object.clone(),
+        user: server.acl.name_of(c.user).into(),
+    };
+    remember(server, caller, argv, event);
+    Error::new(if c.has(flag::SCRIPT) {
+        format!("NOPERM ACL failure in script: {text}")
+    } else if c.has(flag::IN_EXEC) {
+        format!(
+            "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This \
+             command is no longer allowed for the following reason: {}",
+            denied.text_in_exec()
+        )
+    } else {
+        format!("NOPERM {text}")
+    })
+}
+
+/// Whether this client may run this command, and read every key that there is.
+pub fn may_read_all_keys(server: &Server, c: &Client, argv: &[&[u8]], id: u16) -> bool {
+    let call = &mut Call::new(&server.commands, id, argv, c.db);
+    let user = server.acl.user(c.user);
+    user.is_none_or(|user| check::check_reading_all_keys(user, call))
+}
+
+/// The users as `user` lines of redis.conf: none if they live in a file of their own.
+pub fn config_lines(server: &Server) -> Vec<Vec<Text>> {
+    if !server.config.aclfile.is_empty() {
+        return Vec::new();
+    }
+    let line = |user: &User| {
+        let rules = user.describe();
+        let mut words = vec![Text::from(&user.name[..])];
+        words.extend(rules.split(|&b| b == b' ').map(Text::from));
+        words
+    };
+    server.acl.users().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests;

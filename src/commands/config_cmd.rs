@@ -1,5 +1,6 @@
 //! CONFIG: the settings while the server runs. What a changed setting sets in motion is in `server::apply`.
 
+use crate::acl;
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::config::{Access, Enable, Extent, SetError, rewrite};
@@ -80,6 +81,7 @@ fn error_of(e: SetError) -> Error {
 
 /// CONFIG REWRITE
 fn config_rewrite(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.config.user = acl::config_lines(ctx.server);
     match rewrite(&ctx.server.config, Extent::Changed) {
         Ok(()) => {
             log::info!("CONFIG REWRITE executed with success.");

@@ -33,8 +33,7 @@ pub const TABLE: &[Command] = &[
 /// AUTH [username] password
 fn auth(ctx: &mut Ctx) -> CmdResult {
     let (name, password): (&[u8], &[u8]) = match ctx.argv[1..] {
-        [password] if ctx.server.acl.default_user_is_open() => {
-            let _ = password;
+        [_] if ctx.server.acl.default_user().no_password => {
             return Err(Error::of(
                 "ERR AUTH <password> called without any password configured for the default user. \
                  Are you sure your configuration is correct?",
@@ -44,7 +43,7 @@ fn auth(ctx: &mut Ctx) -> CmdResult {
         [name, password] => (name, password),
         _ => return Err(Error::SYNTAX),
     };
-    acl::log_in(ctx.server, ctx.client, name, password)?;
+    acl::log_in(ctx.server, ctx.client, ctx.argv, name, password)?;
     ctx.client.reply.ok();
     Ok(())
 }
@@ -103,9 +102,9 @@ fn hello(ctx: &mut Ctx) -> CmdResult {
     };
     let hello = Hello::parse(ctx.argv.get(2..).unwrap_or_default())?;
     if let Some((name, password)) = hello.auth {
-        acl::log_in(ctx.server, ctx.client, name, password)?;
+        acl::log_in(ctx.server, ctx.client, ctx.argv, name, password)?;
     }
-    if !ctx.client.authenticated {
+    if !ctx.client.authenticated && ctx.server.acl.auth_required() {
         return Err(Error::of(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
              <proto> AUTH <user> <pass> option can be used to authenticate the client and select the \
@@ -199,7 +198,7 @@ fn reset_connection(server: &mut Server, c: &mut Client) {
     crate::pubsub::forget_client(server, c);
     c.db = 0;
     c.reply.resp3 = false;
-    c.user = Default::default();
+    c.user = acl::UserRef::DEFAULT;
     c.authenticated = server.acl.default_user_is_open();
     c.name = None;
     c.clear(

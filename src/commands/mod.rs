@@ -4,6 +4,7 @@
 //! never heard of the event loop: `before_sleep` and the cron write, close and connect
 //! (`tests/tidy.rs` reads the `use` lines).
 
+pub mod acl;
 pub mod bitmap;
 pub mod client;
 pub mod command;
@@ -43,6 +44,7 @@ use table::CommandTable;
 
 /// Every group's rows.
 pub const TABLE: &[&[Command]] = &[
+    acl::TABLE,
     bitmap::TABLE,
     client::TABLE,
     commandlog::TABLE,

@@ -18,6 +18,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use crate::acl;
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::commands::{keys, list};
@@ -26,6 +27,7 @@ use crate::ds::entry::ValueRef;
 use crate::error::Error;
 use crate::networking::client::flag;
 use crate::networking::reply::ReplyBuf;
+use crate::state::armed;
 use crate::sys::locale;
 use crate::types::hash::Hash;
 use crate::types::list::{End, List};
@@ -174,11 +176,13 @@ impl<'a> Options<'a> {
                     at += 1;
                 }
                 () if ctx.is(at - 1, "by") && left >= 1 => {
+                    check_patterns_allowed(ctx, "BY", ctx.argv[at].contains(&b'*'))?;
                     options.keep_order |= !ctx.argv[at].contains(&b'*');
                     options.by = Some(Pattern::parse(ctx.argv[at]));
                     at += 1;
                 }
                 () if ctx.is(at - 1, "get") && left >= 1 => {
+                    check_patterns_allowed(ctx, "GET", true)?;
                     options.get.push(Pattern::parse(ctx.argv[at]));
                     at += 1;
                 }
@@ -194,6 +198,21 @@ impl<'a> Options<'a> {
         let count = usize::try_from(self.count).unwrap_or(usize::MAX);
         start..start.saturating_add(count).min(len)
     }
+}
+
+/// Patterns make keys of what is stored, so only who may read every key may use them.
+fn check_patterns_allowed(ctx: &Ctx, option: &str, names_keys: bool) -> CmdResult {
+    if !names_keys || ctx.server.armed & armed::ACL == 0 {
+        return Ok(());
+    }
+    let id = ctx.server.commands.lookup_original(ctx.cmd.name.as_bytes());
+    let allowed = id.is_none_or(|id| acl::may_read_all_keys(ctx.server, ctx.client, ctx.argv, id));
+    if allowed {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "ERR {option} option of SORT denied due to insufficient ACL permissions."
+    )))
 }
 
 /// An element to be sorted: ranges of `Items::bytes`.

@@ -173,6 +173,21 @@ impl CommandTable {
         }
     }
 
+    /// The same by the names that the rows say, whatever `rename-command` made of them: rules of ACL users
+    /// go on meaning the same command.
+    pub fn lookup_original(&self, name: &[u8]) -> Option<u16> {
+        let mut parts = name.splitn(2, |&b| b == b'|');
+        let said = parts.next()?;
+        let is = |entry: &Entry| {
+            entry.parent.is_none() && entry.row.name.as_bytes().eq_ignore_ascii_case(said)
+        };
+        let id = self.entries.iter().position(is)? as u16;
+        match parts.next() {
+            None => Some(id),
+            Some(sub) => self.lookup_subcommand(id, sub),
+        }
+    }
+
     /// Top-level ids.
     pub fn top_level(&self) -> impl Iterator<Item = u16> + '_ {
         (0..self.entries.len() as u16)
@@ -189,6 +204,7 @@ impl CommandTable {
             return false;
         }
         // Rebuilt, so that probe chains stay whole.
+        self.renamed.retain(|(_, renamed)| *renamed != id);
         self.renamed.push((new.into(), id));
         self.index.fill(0);
         let top: Vec<u16> = self.top_level().collect();

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
+use crate::acl::UserRef;
 use crate::config::Config;
 use crate::networking::client::{Client, flag};
 use crate::networking::connection::Connection;
@@ -330,7 +331,7 @@ fn accept_common(
         server.stats.rejected_connections += 1;
         return;
     }
-    if remote && server.config.protected_mode && server.acl.default_user_is_open() {
+    if remote && server.config.protected_mode && server.acl.default_user().no_password {
         refuse(&mut conn, PROTECTED);
         server.stats.rejected_connections += 1;
         return;
@@ -354,6 +355,7 @@ fn create_client(
     c.conn = Some(conn);
     c.peer = peer.into();
     c.local = local.into();
+    c.user = UserRef::DEFAULT;
     c.authenticated = server.acl.default_user_is_open();
     if c.authenticated {
         c.set(flag::EVER_AUTHENTICATED);

@@ -159,7 +159,7 @@ pub struct Client {
     pub last_cmd: Option<u16>,
     /// The last command that was looked at, its subcommand resolved: CLIENT LIST's `cmd`.
     pub shown_cmd: Option<u16>,
-    /// The default user, or who AUTH said.
+    /// The default user, or who AUTH said; the server itself if there is no connection.
     pub user: crate::acl::UserRef,
     pub authenticated: bool,
     /// Seldom used state, allocated when a client first needs it.
@@ -224,7 +224,7 @@ impl Client {
             reply: ReplyBuf::default(),
             last_cmd: None,
             shown_cmd: None,
-            user: crate::acl::UserRef::default(),
+            user: crate::acl::UserRef::SERVER,
             authenticated: true,
             name: None,
             lib_name: None,

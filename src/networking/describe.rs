@@ -110,7 +110,7 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
         c.reply.queued_memory(),
         c.memory(),
         events_text(c),
-        c.user.name(),
+        String::from_utf8_lossy(server.acl.name_of(c.user)),
         if c.reply.resp3 { 3 } else { 2 },
         text(&c.lib_name),
         text(&c.lib_ver),

@@ -12,6 +12,7 @@
 //!
 //! **Invariant:** a step can be done again at any time: it looks at the settings of the moment only.
 
+use crate::acl::Acl;
 use crate::config::{Access, Apply, OomScoreAdj, SetError};
 use crate::networking::accept;
 use crate::observe::{crash, log as logging};
@@ -82,6 +83,12 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
         Apply::OomScoreAdj => server.apply_oom_score_adj(),
         Apply::JemallocBgThread => {
             memory::set_background_thread(server.config.jemalloc_bg_thread);
+            Ok(())
+        }
+        Apply::RequirePass => {
+            let terms = Acl::terms(&server.commands, &server.config, server.dbs.len());
+            let password = &server.config.requirepass;
+            server.acl.set_default_password(&terms, password);
             Ok(())
         }
         Apply::LatencyTracking => {

@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use crate::acl::file;
+use crate::acl::rules::Terms;
 use crate::commands;
 use crate::commands::table::CommandTable;
-use crate::config::{Config, Directives, StartError, load, parse_args};
+use crate::config::{Config, Directives, StartError, Text, load, parse_args};
 use crate::{REDIS_VERSION, observe, sys};
 
 const USAGE: &str = "\
@@ -167,6 +169,16 @@ impl Directives for Renaming {
         self.done.push((from.to_vec(), to.to_vec()));
         Ok(())
     }
+
+    fn user(&mut self, args: &[Text]) -> Result<(), String> {
+        // Which databases there are is known when all settings are.
+        let terms = Terms {
+            commands: &self.table,
+            all_channels: false,
+            databases: u32::MAX,
+        };
+        file::check_line(&terms, args)
+    }
 }
 
 /// Read file, standard input and options; set the log up as they say.
@@ -205,6 +217,8 @@ mod tests {
     #[test]
     fn renamed_commands() {
         assert_eq!(rename(&[("get", "fetch"), ("fetch", "")]), [Ok(()), Ok(())]);
+        let twice = [("get", "fetch"), ("fetch", "bring"), ("bring", "get")];
+        assert_eq!(rename(&twice), [Ok(()), Ok(()), Ok(())]);
         assert_eq!(
             rename(&[("nope", "x")]),
             [Err("No such command in rename-command".into())]

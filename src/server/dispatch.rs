@@ -74,7 +74,7 @@ fn check(
     if cmd.flags & command::PROTECTED != 0 {
         check_protected(server, c, cmd).map_err(refuse)?;
     }
-    if !c.authenticated && cmd.flags & command::NO_AUTH == 0 {
+    if !c.authenticated && cmd.flags & command::NO_AUTH == 0 && server.acl.auth_required() {
         return Err(refuse(Error::NOAUTH));
     }
     if c.has(flag::MULTI) && cmd.flags & command::NO_MULTI != 0 {

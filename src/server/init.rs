@@ -5,6 +5,7 @@ use std::io;
 use ae::EventLoop;
 use std::time::Duration;
 
+use crate::acl::Acl;
 use crate::commands;
 use crate::config::Config;
 use crate::db::Db;
@@ -37,12 +38,16 @@ impl Server {
         } else {
             config.databases
         };
+        let commands = commands::table();
+        let terms = Acl::terms(&commands, &config, databases as usize);
+        let mut acl = Acl::new(&terms);
+        acl.set_default_password(&terms, &config.requirepass);
         let mut server = Server {
             dbs: (0..databases).map(|index| Db::new(index, seed)).collect(),
             net: Net::new(),
-            commands: commands::table(),
             stats: Default::default(),
-            acl: Default::default(),
+            acl,
+            commands,
             pubsub: Default::default(),
             blocked: Default::default(),
             pause: Default::default(),
@@ -82,7 +87,6 @@ impl Server {
 
     /// Bring everything that depends on settings in line with them.
     pub fn configure(&mut self) {
-        self.acl.set_password(&self.config.requirepass);
         self.evict.configure(&self.config);
         self.notify_flags = self.config.notify_keyspace_events.0;
         self.latency.tracking = self.config.latency_tracking;
@@ -96,6 +100,7 @@ impl Server {
             (!self.net.monitors.is_empty(), armed::MONITOR),
             (self.propagation.sinks, armed::PROPAGATE),
             (self.pause.is_set(), armed::PAUSED),
+            (self.acl.limits_somebody(), armed::ACL),
         ]
         .iter()
         .filter(|(on, _)| *on)

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use ae::EventLoop;
 
+use crate::acl;
 use crate::config::{Config, Supervised};
 use crate::networking::accept;
 use crate::observe::{crash, log as logging, syscheck};
@@ -142,6 +143,15 @@ pub fn rename_commands(server: &mut Server, renames: &Renames) {
     for (from, to) in renames {
         server.commands.rename(from, to);
     }
+}
+
+/// Users of redis.conf or of the file that `aclfile` names.
+pub fn load_users(server: &mut Server) -> Result<(), ExitCode> {
+    acl::file::load_at_start(server).map_err(|reason| {
+        log::warn!("{reason}");
+        log::warn!("Critical error while loading ACLs. Exiting.");
+        ExitCode::FAILURE
+    })
 }
 
 /// Everything that is this process's rather than the server's.

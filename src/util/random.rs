@@ -34,6 +34,15 @@ impl Random {
         Random::from_seed(self.next_u64())
     }
 
+    /// `n` hexadecimal digits that nobody can guess, fresh from the operating system. `None`: it has none to give.
+    pub fn secret_hex(n: usize) -> Option<String> {
+        let mut bytes = vec![0; n.div_ceil(2)];
+        SysRng.try_fill_bytes(&mut bytes).ok()?;
+        let mut digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.truncate(n);
+        Some(digits)
+    }
+
     /// `n` hexadecimal digits.
     pub fn hex(&mut self, n: usize) -> String {
         (0..n)

@@ -177,7 +177,7 @@ fn parse_property<'a>(
         b"addr" => Property::Addr(value),
         b"laddr" => Property::Laddr(value),
         b"ip" => Property::Ip(value),
-        b"user" if server.acl.exists(value) => Property::User(value),
+        b"user" if server.acl.lookup(value).is_some() => Property::User(value),
         b"user" => {
             return Err(Error::new(format!("ERR No such user '{}'", said(value))));
         }
@@ -229,7 +229,7 @@ impl Property<'_> {
             Property::Addr(addr) => c.peer.as_bytes() == *addr,
             Property::Laddr(addr) => c.local.as_bytes() == *addr,
             Property::Ip(ip) => peer_ip(&c.peer).as_bytes() == *ip,
-            Property::User(name) => c.user.name().as_bytes() == *name,
+            Property::User(name) => server.acl.name_of(c.user) == *name,
             Property::Name(name) => same(&c.name, name),
             Property::LibName(name) => same(&c.lib_name, name),
             Property::LibVer(version) => same(&c.lib_ver, version),
@@ -297,6 +297,7 @@ mod tests {
     fn options_are_combined_with_and_and_can_be_negated() {
         let server = server();
         let mut c = Client::detached(7, server.clock.now_ms);
+        c.user = crate::acl::UserRef::DEFAULT;
         c.peer = "[::1]:4711".into();
         c.name = Some(b"worker"[..].into());
         c.db = 3;

@@ -1,0 +1,272 @@
+//! May this user make this call?
+//!
+//! ```text
+//!   command      one bit of the selector, or the word behind it (+select|0); AUTH and its like need no right
+//!   database     the current one for commands that touch the keyspace, and those that the arguments name
+//!   keys         each key that the row's specs find: its flags say whether R, W, or any right will do
+//!   channels     what is subscribed to or published to; leaving a channel needs no right
+//! ```
+//!
+//! The root is asked first, then the selectors in their order; one that allows the whole call is enough, and rights
+//! of two don't add up. If all refuse, the reason is that of the one that came furthest.
+//!
+//! A key spec that can't be followed (a number of keys that does not fit) finds no keys: the command itself will refuse.
+//!
+//! Limits: commands without key arguments that walk over the whole keyspace (KEYS, SCAN, FLUSHALL, DBSIZE) are
+//! governed by the right to the command and to the database alone, as in Redis.
+
+use crate::acl::selector::{KeyPattern, READ, Selector, WRITE};
+use crate::acl::user::User;
+use crate::commands::command::{
+    self, ACCESS, Command, DELETE, INSERT, KEYSPACE, KeyFlags, NO_AUTH, PUBSUB, UPDATE,
+};
+use crate::commands::keys::{self, KeyRef};
+use crate::commands::table::CommandTable;
+use crate::util::glob::glob_match;
+use crate::util::number::parse_i64;
+
+/// What a right was missing for. Later ones are found out later, so they say more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Reason {
+    Command,
+    Database,
+    Key,
+    Channel,
+    /// Wrong name or password; no call is refused for it, but the log knows it.
+    Auth,
+}
+
+/// Why a call is refused.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Denied {
+    pub reason: Reason,
+    /// The place in argv of what was not allowed; 0 for the command itself.
+    at: usize,
+    /// The command's full name, the key, the channel, or the number of the database.
+    pub object: Vec<u8>,
+}
+
+impl Denied {
+    fn new(reason: Reason, at: usize, object: &[u8]) -> Denied {
+        Denied {
+            reason,
+            at,
+            object: object.to_vec(),
+        }
+    }
+
+    /// The reason as clients are told; in detail for those who ask with ACL DRYRUN.
+    pub fn text(&self, user: &User, detailed: bool) -> Vec<u8> {
+        let (verb, kind) = match self.reason {
+            Reason::Command | Reason::Auth => ("run", "command"),
+            Reason::Key => ("access", "key"),
+            Reason::Channel => ("access", "channel"),
+            Reason::Database => ("access", "database"),
+        };
+        if !detailed && verb == "access" {
+            return format!("No permissions to access a {kind}").into();
+        }
+        let parts: [&[u8]; 8] = [
+            b"User ",
+            &user.name,
+            b" has no permissions to ",
+            verb.as_bytes(),
+            b" the '",
+            &self.object,
+            b"' ",
+            kind.as_bytes(),
+        ];
+        parts.concat()
+    }
+
+    /// The reason as EXEC tells it, when rights were taken away after the command was queued.
+    pub fn text_in_exec(&self) -> &'static str {
+        match self.reason {
+            Reason::Command => "no permission to execute the command or subcommand",
+            Reason::Key => "no permission to touch the specified keys",
+            Reason::Channel => "no permission to access one of the channels used as arguments",
+            Reason::Database => "no permission to access the database",
+            Reason::Auth => "no permission",
+        }
+    }
+}
+
+/// A call to be looked at.
+pub struct Call<'a> {
+    pub table: &'a CommandTable,
+    pub id: u16,
+    pub argv: &'a [&'a [u8]],
+    /// The database that it would run in.
+    pub db: u32,
+    /// Found when the first selector wants them.
+    keys: Option<Vec<KeyRef>>,
+}
+
+impl<'a> Call<'a> {
+    pub fn new(table: &'a CommandTable, id: u16, argv: &'a [&'a [u8]], db: u32) -> Call<'a> {
+        Call {
+            table,
+            id,
+            argv,
+            db,
+            keys: None,
+        }
+    }
+
+    fn row(&self) -> &'static Command {
+        self.table.row(self.id)
+    }
+
+    fn keys(&mut self) -> &[KeyRef] {
+        let row = self.table.row(self.id);
+        self.keys.get_or_insert_with(|| {
+            let mut found = Vec::new();
+            // Arguments that can't be told apart are the command's to refuse.
+            let _ = keys::get_keys(row, self.argv, &mut found);
+            found
+        })
+    }
+}
+
+/// Whether the user may make the call.
+pub fn check(user: &User, call: &mut Call) -> Result<(), Denied> {
+    if user.is_unlimited() {
+        return Ok(());
+    }
+    let mut worst: Option<Denied> = None;
+    for selector in user.selectors() {
+        let Err(denied) = check_selector(selector, call) else {
+            return Ok(());
+        };
+        let further = |worst: &Denied| (denied.reason, denied.at) > (worst.reason, worst.at);
+        if worst.as_ref().is_none_or(further) {
+            worst = Some(denied);
+        }
+    }
+    worst.map_or(Ok(()), Err)
+}
+
+/// Whether the user may make the call and read every key there is: what SORT needs that looks up keys by patterns.
+pub fn check_reading_all_keys(user: &User, call: &mut Call) -> bool {
+    user.selectors().iter().any(|selector| {
+        let all = |key: &KeyPattern| key.rights & READ != 0 && *key.pattern == *b"*";
+        let reads_all = selector
+            .keys
+            .as_ref()
+            .is_none_or(|keys| keys.iter().any(all));
+        reads_all && check_selector(selector, call).is_ok()
+    })
+}
+
+fn check_selector(selector: &Selector, call: &mut Call) -> Result<(), Denied> {
+    let row = call.row();
+    if !selector.allows_command(call.id)
+        && !row.is(NO_AUTH)
+        && !selector.allows_first_arg(call.id, call.argv)
+    {
+        let name = call.table.entry(call.id).fullname.as_bytes();
+        return Err(Denied::new(Reason::Command, 0, name));
+    }
+    if let Some(allowed) = &selector.databases {
+        check_databases(allowed, call)?;
+    }
+    if let Some(patterns) = &selector.keys
+        && (row.has_keys() || row.get_keys.is_some())
+    {
+        check_keys(patterns, call)?;
+    }
+    if let Some(patterns) = &selector.channels
+        && row.is(PUBSUB)
+    {
+        check_channels(patterns, row, call.argv)?;
+    }
+    Ok(())
+}
+
+fn check_keys(patterns: &[KeyPattern], call: &mut Call) -> Result<(), Denied> {
+    let argv = call.argv;
+    for key in call.keys().iter().filter(|key| key.is_key()) {
+        let name = argv[key.pos as usize];
+        let needed = rights_needed(key.flags);
+        let gives = |p: &KeyPattern| p.rights & needed == needed && glob_match(&p.pattern, name);
+        if !patterns.iter().any(gives) {
+            return Err(Denied::new(Reason::Key, key.pos as usize, name));
+        }
+    }
+    Ok(())
+}
+
+/// Only touching user data needs a right of its own; a command that asks whether a key is there does with any.
+fn rights_needed(flags: KeyFlags) -> u8 {
+    let mut needed = 0;
+    if flags & ACCESS != 0 {
+        needed |= READ;
+    }
+    if flags & (INSERT | UPDATE | DELETE) != 0 {
+        needed |= WRITE;
+    }
+    needed
+}
+
+/// Whether a channel, or the pattern of a PSUBSCRIBE, is among those allowed. A pattern is compared as it
+/// stands: it could match more than the one that allows it.
+pub fn allows_channel(patterns: &[Box<[u8]>], channel: &[u8], is_pattern: bool) -> bool {
+    patterns.iter().any(|allowed| match is_pattern {
+        true => **allowed == *channel,
+        false => glob_match(allowed, channel),
+    })
+}
+
+fn check_channels(patterns: &[Box<[u8]>], row: &Command, argv: &[&[u8]]) -> Result<(), Denied> {
+    let (channels, is_pattern) = match row.name {
+        "publish" | "spublish" => (1..2, false),
+        "subscribe" | "ssubscribe" => (1..argv.len(), false),
+        "psubscribe" => (1..argv.len(), true),
+        _ => return Ok(()),
+    };
+    for at in channels {
+        if !allows_channel(patterns, argv[at], is_pattern) {
+            return Err(Denied::new(Reason::Channel, at, argv[at]));
+        }
+    }
+    Ok(())
+}
+
+/// What a call says about databases besides the one that it runs in.
+fn check_databases(allowed: &[u32], call: &Call) -> Result<(), Denied> {
+    let row = call.row();
+    let denied = |at: usize, db: &[u8]| Err(Denied::new(Reason::Database, at, db));
+    let named: &[usize] = match row.name {
+        "flushall" => return denied(0, b"*"),
+        "select" => &[1],
+        "swapdb" => &[1, 2],
+        "move" => &[2],
+        "copy" => &copy_database(call.argv),
+        _ => &[],
+    };
+    let moves_only = matches!(row.name, "select" | "swapdb");
+    if !moves_only && touches_keyspace(row) && !allowed.contains(&call.db) {
+        return denied(0, call.db.to_string().as_bytes());
+    }
+    for &at in named {
+        // What is no number of a database is the command's to refuse.
+        let db = call.argv.get(at).and_then(|arg| parse_i64(arg));
+        let Some(db) = db.and_then(|db| u32::try_from(db).ok()) else {
+            continue;
+        };
+        if !allowed.contains(&db) {
+            return denied(at, call.argv[at]);
+        }
+    }
+    Ok(())
+}
+
+/// The place of the database in COPY source destination [DB database] [REPLACE]; 0 when there is none.
+fn copy_database(argv: &[&[u8]]) -> [usize; 1] {
+    let option = |at: &usize| argv[*at].eq_ignore_ascii_case(b"db");
+    [(3..argv.len()).find(option).map_or(usize::MAX, |at| at + 1)]
+}
+
+fn touches_keyspace(row: &Command) -> bool {
+    row.has_keys() || row.is(command::WRITE | command::READONLY) || row.acl & KEYSPACE != 0
+}

@@ -1,0 +1,160 @@
+//! ACL LOG: who was refused what, the newest first.
+//!
+//! ```text
+//!   refused again for the same reason, object, user and context within a minute:  count + 1, moved to the front
+//!   otherwise:                                                                    a new entry with a number of its own
+//! ```
+//!
+//! A client that tries the same thing in a loop makes one entry, not a flood; only the first few entries are looked at
+//! for an equal one, so that a refusal costs little. `acllog-max-len` bounds the list when an entry is added: changing
+//! the setting alone forgets nothing.
+
+use std::collections::VecDeque;
+
+use crate::acl::check::Reason;
+
+/// Entries are counted together if they are not further apart.
+const GROUPING_MS: i64 = 60_000;
+
+/// How many entries are looked at for an equal one.
+const LOOKED_AT: usize = 10;
+
+/// Where the refused call came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Context {
+    TopLevel,
+    Multi,
+    Script,
+}
+
+impl Context {
+    pub fn name(self) -> &'static str {
+        match self {
+            Context::TopLevel => "toplevel",
+            Context::Multi => "multi",
+            Context::Script => "lua",
+        }
+    }
+}
+
+impl Reason {
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Command => "command",
+            Reason::Database => "database",
+            Reason::Key => "key",
+            Reason::Channel => "channel",
+            Reason::Auth => "auth",
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    pub reason: Reason,
+    pub context: Context,
+    pub object: Vec<u8>,
+    pub user: Box<[u8]>,
+}
+
+pub struct Entry {
+    pub event: Event,
+    pub count: u64,
+    pub id: u64,
+    pub created_ms: i64,
+    pub updated_ms: i64,
+    /// The client's line of CLIENT LIST, of the last time.
+    pub client: String,
+}
+
+#[derive(Default)]
+pub struct Log {
+    /// The newest first.
+    pub entries: VecDeque<Entry>,
+    next_id: u64,
+}
+
+impl Log {
+    /// `client` describes who was refused; it is asked only if the entry is kept.
+    pub fn add(&mut self, event: Event, now_ms: i64, max: u64, client: impl FnOnce() -> String) {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        if max == 0 {
+            self.entries.clear();
+            return;
+        }
+        let same = |entry: &Entry| {
+            entry.event == event && (now_ms - entry.updated_ms).abs() <= GROUPING_MS
+        };
+        let known = self.entries.iter().take(LOOKED_AT).position(same);
+        let mut entry = known
+            .and_then(|at| self.entries.remove(at))
+            .unwrap_or_else(|| self.new_entry(event, now_ms));
+        entry.count += 1;
+        entry.updated_ms = now_ms;
+        entry.client = client();
+        self.entries.push_front(entry);
+        self.entries.truncate(max);
+    }
+
+    fn new_entry(&mut self, event: Event, now_ms: i64) -> Entry {
+        let id = self.next_id;
+        self.next_id += 1;
+        Entry {
+            event,
+            count: 0,
+            id,
+            created_ms: now_ms,
+            updated_ms: now_ms,
+            client: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(object: &str) -> Event {
+        Event {
+            reason: Reason::Key,
+            context: Context::TopLevel,
+            object: object.into(),
+            user: b"alice"[..].into(),
+        }
+    }
+
+    /// (object, count, id), the newest first.
+    fn shown(log: &Log) -> Vec<(String, u64, u64)> {
+        let object = |e: &Entry| String::from_utf8(e.event.object.clone()).unwrap();
+        log.entries
+            .iter()
+            .map(|e| (object(e), e.count, e.id))
+            .collect()
+    }
+
+    #[test]
+    fn equal_events_of_a_minute_are_one_entry() {
+        let mut log = Log::default();
+        for (object, now_ms) in [("a", 0), ("b", 10), ("a", 60_000), ("b", 70_000)] {
+            log.add(event(object), now_ms, 100, || now_ms.to_string());
+        }
+        let expected = [("b".into(), 1, 2), ("a".into(), 2, 0), ("b".into(), 1, 1)];
+        assert_eq!(shown(&log), expected);
+        assert_eq!(log.entries[1].created_ms, 0);
+        assert_eq!(log.entries[1].updated_ms, 60_000);
+        assert_eq!(log.entries[1].client, "60000");
+    }
+
+    #[test]
+    fn the_log_is_bounded() {
+        let mut log = Log::default();
+        for n in 0..20 {
+            log.add(event(&n.to_string()), 0, 5, String::new);
+        }
+        let ids: Vec<u64> = log.entries.iter().map(|e| e.id).collect();
+        assert_eq!(ids, [19, 18, 17, 16, 15]);
+        log.add(event("x"), 0, 0, String::new);
+        assert!(log.entries.is_empty());
+    }
+}

@@ -1,0 +1,430 @@
+use super::*;
+use crate::acl::rules::{RuleError, merge_selectors};
+use crate::config::Config;
+use crate::networking::client::ClientRef;
+use crate::pubsub::{self, Kind};
+use proptest::prelude::*;
+
+fn server() -> Server {
+    Server::new(Config::default(), Vec::new())
+}
+
+fn user(server: &Server, rules: &str) -> Result<User, RuleError> {
+    let terms = Acl::terms(&server.commands, &server.config, server.dbs.len());
+    let words: Vec<&[u8]> = rules.split(' ').map(str::as_bytes).collect();
+    let mut user = User::new(&terms, b"alice");
+    let rules = merge_selectors(&words).expect("closed selectors");
+    user.apply_all(&terms, &rules).map_err(|(_, e)| e)?;
+    Ok(user)
+}
+
+/// `allowed`, or what DRYRUN would say.
+fn dry_run(rules: &str, call: &str) -> String {
+    let server = server();
+    let user = user(&server, rules).unwrap();
+    let argv: Vec<&[u8]> = call.split(' ').map(str::as_bytes).collect();
+    let id = server.commands.lookup_argv(&argv).unwrap();
+    match check::check(&user, &mut Call::new(&server.commands, id, &argv, 0)) {
+        Ok(()) => "allowed".into(),
+        Err(denied) => String::from_utf8(denied.text(&user, true))
+            .unwrap()
+            .replace("User alice has no permissions to ", ""),
+    }
+}
+
+#[test]
+fn commands_by_name_category_and_first_argument() {
+    for (rules, call, expected) in [
+        ("allkeys +get", "get k", "allowed"),
+        ("allkeys +get", "set k v", "run the 'set' command"),
+        ("allkeys +@read", "get k", "allowed"),
+        ("allkeys +@read -get", "get k", "run the 'get' command"),
+        ("+config|get", "config get x", "allowed"),
+        (
+            "+config|get",
+            "config set x y",
+            "run the 'config|set' command",
+        ),
+        (
+            "+config -config|set",
+            "config set x y",
+            "run the 'config|set' command",
+        ),
+        (
+            "+@all -config",
+            "config get x",
+            "run the 'config|get' command",
+        ),
+        ("+select|0", "select 0", "allowed"),
+        ("+select|0", "select 1", "run the 'select' command"),
+        ("+select|0 +select", "select 1", "allowed"),
+        ("+select|0 -select", "select 0", "run the 'select' command"),
+        ("+debug|jmap", "debug JMAP", "allowed"),
+        ("-@all", "auth a b", "allowed"),
+    ] {
+        assert_eq!(dry_run(rules, call), expected, "{rules}: {call}");
+    }
+}
+
+#[test]
+fn keys_need_the_rights_that_the_call_uses() {
+    let rules = "+@all %R~r* %W~w* ~rw*";
+    for (call, expected) in [
+        ("get r1", "allowed"),
+        ("get w1", "access the 'w1' key"),
+        ("set w1 v", "allowed"),
+        ("set w1 v get", "access the 'w1' key"),
+        ("set rw1 v get", "allowed"),
+        ("lpush r1 v", "access the 'r1' key"),
+        ("exists r1 w1", "allowed"),
+        ("exists r1 x", "access the 'x' key"),
+        ("copy r1 w1", "allowed"),
+        ("copy w1 r1", "access the 'w1' key"),
+        ("mset w1 v x v", "access the 'x' key"),
+        ("sort r1 store w1", "allowed"),
+        ("sort r1 store r1", "access the 'r1' key"),
+        ("dbsize", "allowed"),
+    ] {
+        assert_eq!(dry_run(rules, call), expected, "{call}");
+    }
+    assert_eq!(dry_run("+@all %RW~", "get x"), "access the 'x' key");
+}
+
+#[test]
+fn channels_are_matched_and_patterns_compared() {
+    let rules = "+@all &news &chat:*";
+    for (call, expected) in [
+        ("publish chat:1 x", "allowed"),
+        ("publish other x", "access the 'other' channel"),
+        ("subscribe news chat:2 other", "access the 'other' channel"),
+        ("psubscribe chat:*", "allowed"),
+        ("psubscribe chat:1", "access the 'chat:1' channel"),
+        ("ssubscribe news", "allowed"),
+        ("unsubscribe other", "allowed"),
+        ("pubsub channels other", "allowed"),
+    ] {
+        assert_eq!(dry_run(rules, call), expected, "{call}");
+    }
+}
+
+#[test]
+fn databases_by_the_current_one_and_those_named() {
+    let rules = "+@all allkeys db=1,3";
+    let server = server();
+    let alice = user(&server, rules).unwrap();
+    let ask = |db: u32, line: &str| {
+        let argv: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let id = server.commands.lookup_argv(&argv).unwrap();
+        match check::check(&alice, &mut Call::new(&server.commands, id, &argv, db)) {
+            Ok(()) => "allowed".into(),
+            Err(denied) => String::from_utf8(denied.object).unwrap(),
+        }
+    };
+    assert_eq!(ask(0, "ping"), "allowed");
+    assert_eq!(ask(0, "get k"), "0");
+    assert_eq!(ask(1, "get k"), "allowed");
+    assert_eq!(ask(0, "dbsize"), "0");
+    assert_eq!(ask(0, "select 1"), "allowed");
+    assert_eq!(ask(1, "select 2"), "2");
+    assert_eq!(ask(1, "select x"), "allowed");
+    assert_eq!(ask(0, "swapdb 1 3"), "allowed");
+    assert_eq!(ask(0, "swapdb 1 2"), "2");
+    assert_eq!(ask(1, "move k 3"), "allowed");
+    assert_eq!(ask(1, "move k 4"), "4");
+    assert_eq!(ask(1, "copy a b"), "allowed");
+    assert_eq!(ask(1, "copy a b replace db 2"), "2");
+    assert_eq!(ask(1, "flushdb"), "allowed");
+    assert_eq!(ask(1, "flushall"), "*");
+    let described = |rules| user(&server, rules).unwrap().root().describe_databases();
+    assert_eq!(described("db=3,0,3"), "db=0,3");
+    assert_eq!(described("db=3 db=1"), "db=1");
+    assert_eq!(described("db=3 resetdbs"), "resetdbs");
+    assert_eq!(described("db=3 alldbs"), "alldbs");
+    assert_eq!(user(&server, "db="), Err(RuleError::Syntax));
+    assert_eq!(user(&server, "db=1,"), Err(RuleError::Syntax));
+    assert_eq!(user(&server, "db=-1"), Err(RuleError::Syntax));
+    assert_eq!(user(&server, "db=16"), Err(RuleError::DatabaseRange));
+}
+
+#[test]
+fn one_selector_has_to_allow_the_whole_call() {
+    let rules = "+mget ~key (+mget ~key ~other) (+copy %R~r*) (+copy %W~w*)";
+    for (call, expected) in [
+        ("mget key other", "allowed"),
+        ("mget key other third", "access the 'third' key"),
+        ("mget third", "access the 'third' key"),
+        ("copy r w", "access the 'w' key"),
+        ("get key", "run the 'get' command"),
+    ] {
+        assert_eq!(dry_run(rules, call), expected, "{call}");
+    }
+}
+
+#[test]
+fn the_text_of_command_rules_is_the_shortest() {
+    let server = server();
+    for (rules, expected) in [
+        (
+            "+@all -@hash -@slow +hget -@hash",
+            "+@all -@slow +hget -@hash",
+        ),
+        ("-@all -@string -@slow +@all", "+@all"),
+        ("+@HASH +@hash", "-@all +@hash"),
+        (
+            "+client|list +config|get +config +acl|list -acl",
+            "-@all +client|list +config -acl",
+        ),
+        (
+            "+select|0 +SELECT|A +debug|x +debug",
+            "-@all +select|0 +select|a +debug",
+        ),
+        ("+config +config|get -config|set +config", "-@all +config"),
+        ("-@all -@dangerous", "-@all -@dangerous"),
+        ("+@all +client|id", "+@all +client|id"),
+    ] {
+        let user = user(&server, rules).unwrap();
+        assert_eq!(
+            user.root().describe_commands(),
+            expected.as_bytes(),
+            "{rules}"
+        );
+    }
+}
+
+#[test]
+fn refusals_of_rules() {
+    let server = server();
+    for (rules, expected) in [
+        ("nosuch", RuleError::Syntax),
+        ("+nosuch", RuleError::Unknown),
+        ("+@nosuch", RuleError::Unknown),
+        ("+config|nosuch", RuleError::Unknown),
+        ("-select|0", RuleError::Unknown),
+        ("+get|a|b", RuleError::Unknown),
+        ("+config|get|x", RuleError::FirstArgOfSubcommand),
+        ("+select|", RuleError::Syntax),
+        ("%~x", RuleError::Syntax),
+        ("%", RuleError::Syntax),
+        ("%RR~x", RuleError::Syntax),
+        ("~a\tb", RuleError::Syntax),
+        ("allkeys %R~x", RuleError::AfterAllKeys),
+        ("&* &x", RuleError::AfterAllChannels),
+        ("<x", RuleError::NoSuchPassword),
+        ("#12", RuleError::BadHash),
+        ("(on)", RuleError::Syntax),
+        ("((+get))", RuleError::Syntax),
+    ] {
+        assert_eq!(user(&server, rules), Err(expected), "{rules}");
+    }
+}
+
+#[test]
+fn passwords() {
+    let server = server();
+    let alice = user(&server, "on >one >two <one").unwrap();
+    assert!(alice.accepts(b"two") && !alice.accepts(b"one") && !alice.accepts(b""));
+    assert!(!user(&server, ">one").unwrap().accepts(b"one"), "off");
+    assert!(user(&server, "on >one nopass").unwrap().accepts(b"any"));
+    assert!(!user(&server, "on nopass >one").unwrap().accepts(b"any"));
+    assert!(!user(&server, "on nopass resetpass").unwrap().accepts(b""));
+    let hash = "#ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert!(
+        user(&server, &format!("on {hash}"))
+            .unwrap()
+            .accepts(b"abc")
+    );
+}
+
+/// A server with clients who are logged in as these users.
+fn server_with(names: &[&str]) -> (Server, Vec<ClientRef>) {
+    let mut server = server();
+    let mut nobody = Client::detached(0, 0);
+    let mut refs = Vec::new();
+    for name in names {
+        let mut new = user(&server, "on nopass +@all ~* &*").unwrap();
+        new.name = name.as_bytes().into();
+        set_user(&mut server, &mut nobody, new);
+        let id = server.net.clients.next_id();
+        let mut c = Box::new(Client::detached(id, 0));
+        log_in(&mut server, &mut c, &[b"AUTH"], name.as_bytes(), b"").unwrap();
+        let slot = server.net.clients.insert(c);
+        refs.push(ClientRef { slot, id });
+    }
+    (server, refs)
+}
+
+fn is_closing(server: &mut Server, r: ClientRef) -> bool {
+    let c = server.net.clients.resolve(r).unwrap();
+    c.has(flag::CLOSE_ASAP)
+}
+
+#[test]
+fn clients_of_a_deleted_user_are_cut_off() {
+    let (mut server, refs) = server_with(&["alice", "bob", "alice"]);
+    let mut own = Client::detached(99, 0);
+    log_in(&mut server, &mut own, &[b"AUTH"], b"alice", b"").unwrap();
+    assert!(delete(&mut server, &mut own, b"alice"));
+    assert!(!delete(&mut server, &mut own, b"alice"));
+    assert!(is_closing(&mut server, refs[0]) && is_closing(&mut server, refs[2]));
+    assert!(!is_closing(&mut server, refs[1]));
+    assert!(own.has(flag::CLOSE_AFTER_REPLY));
+    assert!(own.user == UserRef::DEFAULT && !own.authenticated);
+    // The place is taken by the next one, and nobody is taken for it.
+    let mut carol = user(&server, "on").unwrap();
+    carol.name = b"carol"[..].into();
+    set_user(&mut server, &mut own, carol);
+    assert_eq!(server.acl.name_of(own.user), b"default");
+}
+
+#[test]
+fn subscribers_that_lose_their_channels_are_cut_off() {
+    let (mut server, refs) = server_with(&["alice", "bob"]);
+    for r in &refs {
+        let mut c = server.net.clients.take_ref(*r).unwrap();
+        pubsub::subscribe(&mut server, &mut c, Kind::Channel, b"news");
+        pubsub::subscribe(&mut server, &mut c, Kind::Pattern, b"chat:*");
+        server.net.clients.put(c);
+    }
+    let mut nobody = Client::detached(0, 0);
+    let keeps = user(&server, "on nopass &n* &chat:*").unwrap();
+    set_user(&mut server, &mut nobody, keeps);
+    assert!(!is_closing(&mut server, refs[0]));
+    let loses = user(&server, "on nopass &n* &chat:1").unwrap();
+    set_user(&mut server, &mut nobody, loses);
+    assert!(is_closing(&mut server, refs[0]) && !is_closing(&mut server, refs[1]));
+}
+
+#[test]
+fn the_switch_is_on_while_somebody_is_limited() {
+    let mut server = server();
+    let mut nobody = Client::detached(0, 0);
+    let armed = |server: &Server| server.armed & armed::ACL != 0;
+    assert!(!armed(&server));
+    let limited = user(&server, "on +get").unwrap();
+    set_user(&mut server, &mut nobody, limited);
+    assert!(armed(&server));
+    let unlimited = user(&server, "on +@all -get +get ~* &*").unwrap();
+    set_user(&mut server, &mut nobody, unlimited);
+    assert!(!armed(&server));
+}
+
+#[test]
+fn a_refusal_is_counted_and_logged() {
+    let mut server = server();
+    let mut c = Client::detached(1, 0);
+    let limited = user(&server, "on nopass +get ~a").unwrap();
+    set_user(&mut server, &mut c, limited);
+    log_in(&mut server, &mut c, &[b"AUTH"], b"alice", b"").unwrap();
+    let get = server.commands.lookup(b"get").unwrap();
+    let ask = |server: &mut Server, c: &Client, key: &[u8]| {
+        check_command(server, c, &[b"GET", key], get).map_err(|e| e.text().to_string())
+    };
+    assert_eq!(ask(&mut server, &c, b"a"), Ok(()));
+    let refused = ask(&mut server, &c, b"b").unwrap_err();
+    assert_eq!(refused, "NOPERM No permissions to access a key");
+    c.set(flag::IN_EXEC);
+    let refused = ask(&mut server, &c, b"b").unwrap_err();
+    assert!(refused.ends_with("no permission to touch the specified keys"));
+    assert_eq!(server.stats.acl_denied_key, 2);
+    let contexts: Vec<Context> = server
+        .acl
+        .log
+        .entries
+        .iter()
+        .map(|e| e.event.context)
+        .collect();
+    assert_eq!(contexts, [Context::Multi, Context::TopLevel]);
+    c.user = UserRef::SERVER;
+    assert_eq!(ask(&mut server, &c, b"b"), Ok(()));
+}
+
+/// Rules, most of them valid.
+fn rule() -> impl Strategy<Value = String> {
+    let simple = prop::sample::select(vec![
+        "on",
+        "off",
+        "nopass",
+        "resetpass",
+        ">p",
+        ">q",
+        "<p",
+        "skip-sanitize-payload",
+        "reset",
+        "clearselectors",
+        "allkeys",
+        "resetkeys",
+        "~a*",
+        "~b",
+        "%R~a*",
+        "%W~a*",
+        "%RW~*",
+        "allchannels",
+        "resetchannels",
+        "&x",
+        "&y*",
+        "alldbs",
+        "resetdbs",
+        "db=2,1",
+        "db=7",
+        "+@all",
+        "-@all",
+        "+@read",
+        "-@read",
+        "+@slow",
+        "-@dangerous",
+        "+get",
+        "-get",
+        "+config",
+        "-config",
+        "+config|get",
+        "-config|get",
+        "+select|0",
+        "+select|1",
+        "-select",
+        "+select",
+    ])
+    .prop_map(str::to_string);
+    let inner = prop::sample::select(vec![
+        "~a",
+        "%R~b*",
+        "&c",
+        "+@read",
+        "-get",
+        "+select|3",
+        "db=1",
+    ]);
+    let selector =
+        prop::collection::vec(inner, 0..4).prop_map(|rules| format!("({})", rules.join(" ")));
+    prop_oneof![9 => simple, 1 => selector]
+}
+
+proptest! {
+    #[test]
+    fn descriptions_say_the_same(rules in prop::collection::vec(rule(), 0..20)) {
+        let server = server();
+        let terms = Acl::terms(&server.commands, &server.config, server.dbs.len());
+        let mut user = User::new(&terms, b"alice");
+        for rule in &rules {
+            // One that is refused changes nothing.
+            let before = user.clone();
+            if user.apply(&terms, rule.as_bytes()).is_err() {
+                prop_assert_eq!(&user, &before);
+            }
+        }
+        let text = user.describe();
+        let words: Vec<&[u8]> = text.split(|&b| b == b' ').collect();
+        let mut again = User::new(&terms, b"alice");
+        let merged = merge_selectors(&words).unwrap();
+        prop_assert_eq!(again.apply_all(&terms, &merged), Ok(()));
+        prop_assert_eq!(again.describe(), text.clone());
+        for (a, b) in user.selectors().iter().zip(again.selectors()) {
+            for id in 0..server.commands.entries.len() as u16 {
+                let args: [&[u8]; 2] = [b"x", b"0"];
+                prop_assert_eq!(a.allows_command(id), b.allows_command(id));
+                let first = |s: &selector::Selector| s.allows_command(id) || s.allows_first_arg(id, &args);
+                prop_assert_eq!(first(a), first(b));
+            }
+        }
+        prop_assert!(again.is_unlimited() || !user.is_unlimited());
+    }
+}
