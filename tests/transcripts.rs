@@ -10,6 +10,7 @@
 
 mod common;
 
+use aeris::acl::UserRef;
 use aeris::config::Config;
 use aeris::networking::client::Client;
 use aeris::networking::query;
@@ -75,6 +76,7 @@ fn replayed_in_process() {
     for (name, exchanges) in files() {
         let mut server = Server::new(Config::default(), Vec::new());
         let mut client = Client::detached(1, server.clock.now_ms);
+        client.user = UserRef::DEFAULT;
         for Exchange {
             line,
             request,
