@@ -204,12 +204,12 @@ fn acl_genpass(ctx: &mut Ctx) -> CmdResult {
 fn acl_dryrun(ctx: &mut Ctx) -> CmdResult {
     let server = &*ctx.server;
     let Some(user) = server.acl.lookup(ctx.argv[2]) else {
-        let name = excerpt(ctx.argv[2], 128);
+        let name = said(ctx.argv[2]);
         return Err(Error::new(format!("ERR User '{name}' not found")));
     };
     let call = &ctx.argv[3..];
     let id = lookup_call(ctx).ok_or_else(|| {
-        let name = excerpt(call[0], 128);
+        let name = said(call[0]);
         Error::new(format!("ERR Command '{name}' not found"))
     })?;
     if !server.commands.row(id).check_arity(call.len()) {
