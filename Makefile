@@ -1,16 +1,18 @@
 # `make help` lists the targets. Settings on the command line: ARGS (run, bench, suite),
-# PREFIX and DESTDIR (install), , CASES (generated histories in compat-long).
+# PREFIX and DESTDIR (install), CASES (generated histories in compat-long), SECONDS and TARGETS (fuzz).
 
 CARGO   ?= cargo
 TARGET  ?= $(or $(CARGO_TARGET_DIR),target)
 PREFIX  ?= /usr/local
 BINDIR   = $(DESTDIR)$(PREFIX)/bin
 CASES   ?= 20000
+SECONDS ?= 60
+TARGETS ?=
 
 # Redis's names for the programs: started under one of them, the server acts as it.
 REDIS_NAMES = redis-server
 
-.PHONY: all run test check compat compat-long bench suite suite-long install install-redis-names help
+.PHONY: all run test check compat compat-long bench suite suite-long fuzz asan miri install install-redis-names help
 .NOTPARALLEL:
 
 all:            ## build the server (release)
@@ -48,6 +50,18 @@ suite-long: peers   ## the whole Tcl suite
 	$(CARGO) build --profile fast
 	tools/suite/fetch.sh >/dev/null
 	tools/suite/run --server $(TARGET)/fast/aeris-server --all --cluster --sentinel $(ARGS)
+
+fuzz:           ## each fuzz target for SECONDS (make fuzz SECONDS=600 TARGETS="resp hll")
+	tools/fuzz.sh $(SECONDS) $(TARGETS)
+
+asan:           ## the packed structures' tests under AddressSanitizer
+	@tools/nightly.sh
+	RUSTFLAGS="-Zsanitizer=address" $(CARGO) +nightly test --no-default-features --lib \
+		--target $$(rustc -vV | sed -n 's/^host: //p') -- ds::
+
+miri:           ## the same under Miri, which knows undefined behaviour when it sees it
+	@tools/nightly.sh miri
+	MIRIFLAGS="-Zmiri-disable-isolation" $(CARGO) +nightly miri test --no-default-features --lib -- ds::
 
 install: all    ## install into PREFIX
 	install -d $(BINDIR)

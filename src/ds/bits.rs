@@ -399,7 +399,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(crate::ds::cases(64))]
 
         #[test]
         fn counting_is_naive_counting(bytes in vec(any::<u8>(), 0..5000), from in 0usize..70) {

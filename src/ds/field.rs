@@ -370,7 +370,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
+        #![proptest_config(crate::ds::cases(128))]
         #[test]
         fn histories(name in bytes(), first in bytes(), changes in prop::collection::vec(change(), 0..12)) {
             let mut field = Field::new(&name, &first, None);

@@ -682,7 +682,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(crate::ds::cases(64))]
 
         #[test]
         fn sparse_is_dense_in_fewer_bytes(changes in vec((0..REGISTERS, 1u8..=32), 1..300), near in vec((0..40usize, 1u8..4), 0..200)) {

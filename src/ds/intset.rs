@@ -370,7 +370,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
+        #![proptest_config(crate::ds::cases(128))]
 
         #[test]
         fn histories_match_a_btree(steps in vec((int(), any::<bool>()), 0..120)) {

@@ -314,7 +314,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
+        #![proptest_config(crate::ds::cases(200))]
 
         #[test]
         fn what_goes_in_comes_out(inputs in vec(input(), 1..4)) {

@@ -21,3 +21,14 @@ pub mod wire;
 pub mod ziplist;
 pub mod zipmap;
 pub mod zset_tree;
+
+/// How many histories a property test tries. Miri is some hundred times slower, and has no files.
+#[cfg(test)]
+fn cases(n: u32) -> proptest::test_runner::Config {
+    let mut config = proptest::test_runner::Config::with_cases(n);
+    if cfg!(miri) {
+        config.cases = n.min(4);
+        config.failure_persistence = None;
+    }
+    config
+}

@@ -297,7 +297,7 @@ mod tests {
     const SEED: HashSeed = HashSeed::new([1, 2]);
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        #![proptest_config(crate::ds::cases(64))]
 
         #[test]
         fn agrees_with_a_map(steps in proptest::collection::vec((0u16..400, -9i8..9, 0u8..10), 1..800)) {

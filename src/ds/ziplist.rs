@@ -317,7 +317,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 192 }))]
+        #![proptest_config(crate::ds::cases(192))]
 
         #[test]
         fn what_is_written_is_read(list in vec(encoded(), 0..30), long in any::<u32>()) {

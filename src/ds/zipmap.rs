@@ -202,7 +202,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 192 }))]
+        #![proptest_config(crate::ds::cases(192))]
 
         #[test]
         fn what_is_written_is_read(pairs in vec((text(), text(), 0u8..6), 0..20)) {

@@ -11,7 +11,8 @@ use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
 use tikv_jemalloc_ctl::{epoch, stats};
 use tikv_jemallocator::Jemalloc;
 
-#[global_allocator]
+#[cfg_attr(feature = "jemalloc", global_allocator)]
+#[cfg_attr(not(feature = "jemalloc"), allow(dead_code))]
 static ALLOCATOR: Allocator = Allocator;
 
 /// jemalloc with size classes of 8 bytes gives memory aligned to 8. `Jemalloc` asks for no more up to 16,

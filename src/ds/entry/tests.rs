@@ -199,10 +199,8 @@ fn made() -> impl Strategy<Value = Made> {
     ]
 }
 
-const CASES: u32 = if cfg!(miri) { 8 } else { 128 };
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::ds::cases(128))]
 
     /// A chain of conversions keeps what it should, and drops each payload once.
     #[test]

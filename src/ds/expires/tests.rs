@@ -137,10 +137,8 @@ fn apply(index: &mut Expires, twin: &mut Twin, op: Op) {
     }
 }
 
-const CASES: u32 = if cfg!(miri) { 4 } else { 64 };
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::ds::cases(64))]
 
     #[test]
     fn twin(history in prop::collection::vec(ops(), 1..120)) {

@@ -303,10 +303,8 @@ impl History {
     }
 }
 
-const CASES: u32 = if cfg!(miri) { 4 } else { 48 };
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::ds::cases(48))]
 
     #[test]
     fn twin(seed in prop::option::of(0u32..2500), history in prop::collection::vec(ops(), 1..600)) {

@@ -227,7 +227,7 @@ fn assert_same(listpack: &Listpack, twin: &[Vec<u8>]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(crate::ds::cases(96))]
 
     #[test]
     fn histories_match_a_vector(steps in vec(step(), 0..40)) {

@@ -183,7 +183,7 @@ fn reloaded(list: &Quicklist) -> Quicklist {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(160))]
+    #![proptest_config(crate::ds::cases(160))]
 
     #[test]
     fn histories_match_a_vecdeque(limits in limits(), steps in vec(step(), 0..60)) {

@@ -90,7 +90,7 @@ fn trim(log: &mut StreamLog, twin: &mut Vec<Row>, trim: Trim, exact: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(crate::ds::cases(128))]
 
     #[test]
     fn agrees_with_a_vector(steps in proptest::collection::vec(step(), 1..150)) {
@@ -372,7 +372,7 @@ fn a_small_entry_costs_18_bytes() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(crate::ds::cases(128))]
 
     /// Some entries must stay. Exact trimming takes the first others; approximate trimming takes what exact trimming to the
     /// length that it left would have taken, so that it can be told that way.

@@ -101,7 +101,7 @@ fn name(number: u16) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2000, ..crate::ds::cases(48) })]
 
     #[test]
     fn agrees_with_an_ordered_set(steps in steps(), checked_every in 1usize..200) {

@@ -1,0 +1,111 @@
+//! Files and payloads: snapshots, DUMP.
+
+use aeris::ds::hash::HashSeed;
+use aeris::ds::quicklist::ListLimits;
+use aeris::persist::rdb::decode::{Fault, Result};
+use aeris::persist::rdb::load::{Meta, Sink, read, read_version};
+use aeris::persist::rdb::payload::{Checks, dump, open, restore};
+use aeris::persist::rdb::{Limits, VERSION_REDIS_MAX};
+use aeris::persist::rio::Reader;
+use aeris::types::hash::HashLimits;
+use aeris::types::set::SetLimits;
+use aeris::types::zset::ZsetLimits;
+use aeris::types::{Key, New, free_effort, memory_bytes, next_field_expiry};
+
+/// So small that both packed values and tables come about.
+fn limits() -> Limits {
+    let (max_entries, max_value, seed) = (4, 64, HashSeed::new([1, 2]));
+    Limits {
+        hash: HashLimits { max_entries, max_value, seed },
+        list: ListLimits { fill: 4, compress_depth: 1, packed_threshold: 0 },
+        set: SetLimits { max_intset: 4, max_listpack: 4, max_value, seed },
+        zset: ZsetLimits { max_entries, max_value, seed },
+    }
+}
+
+const CHECKS: Checks = Checks {
+    any_version: false,
+    skip_checksum: false,
+};
+
+/// A value that was accepted is whole: it can be weighed, and written so that it is accepted again.
+fn use_value(kind: u8, value: New) {
+    let key = Key::new(b"key", kind, 0, None, value);
+    let bytes = dump(key.as_ref(), VERSION_REDIS_MAX, true);
+    let (version, body) = open(&bytes, CHECKS).expect("our own footer");
+    let again = restore(version, body, limits(), |kind, value| Key::new(b"key", kind, 0, None, value));
+    let again = match again {
+        Ok(again) => again,
+        Err(fault) => panic!("what was written is refused: {fault}"),
+    };
+    assert_eq!(again.as_ref().kind() & 0x0f, kind & 0x0f);
+    assert_eq!(next_field_expiry(again.as_ref()), next_field_expiry(key.as_ref()));
+    assert!(memory_bytes(again.as_ref()) > 0 && free_effort(again.as_ref()) > 0);
+    assert_eq!(dump(again.as_ref(), VERSION_REDIS_MAX, false).len(), dump(key.as_ref(), VERSION_REDIS_MAX, false).len());
+}
+
+/// The payload of RESTORE without its footer.
+pub fn payload(bytes: &[u8]) {
+    // Most faults have a text; to show it must be safe, too.
+    if let Err(fault) = restore(VERSION_REDIS_MAX, bytes, limits(), use_value) {
+        assert!(!fault.to_string().is_empty());
+    }
+    let _ = open(bytes, CHECKS).map(|(version, body)| restore(version, body, limits(), use_value));
+}
+
+/// A reader of a whole file that believes nothing.
+struct Witness {
+    len: u64,
+}
+
+impl Sink for Witness {
+    fn tick(&mut self, offset: u64) -> u64 {
+        assert!(offset <= self.len);
+        offset + 10
+    }
+
+    fn aux(&mut self, _name: &[u8], _value: &[u8]) {}
+
+    fn select_db(&mut self, _db: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn resize_db(&mut self, _keys: u64, _expires: u64, plausible: u64) {
+        assert!(plausible <= self.len);
+    }
+
+    fn function(&mut self, _source: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn key(&mut self, name: &[u8], _: Meta, kind: u8, value: New) -> Result<()> {
+        assert!(name.len() as u64 <= self.len * 88);
+        use_value(kind, value);
+        Ok(())
+    }
+
+    fn empty_key(&mut self, _name: &[u8]) {}
+
+    fn skip_module(&mut self, _name: &str) -> bool {
+        true
+    }
+
+    fn footer(&mut self, _found: u64, _computed: u64) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A whole snapshot.
+pub fn rdb(bytes: &[u8]) {
+    let len = bytes.len() as u64;
+    let mut source = bytes;
+    let mut reader = Reader::new(&mut source, Some(len));
+    let Ok(version) = read_version(&mut reader, true) else {
+        return;
+    };
+    match read(&mut reader, version, limits(), &mut Witness { len }) {
+        Ok(()) => assert!(reader.offset() <= len),
+        Err(Fault::Read(_)) => {}
+        Err(fault) => assert!(!fault.to_string().is_empty()),
+    }
+}

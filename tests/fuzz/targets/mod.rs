@@ -1,0 +1,40 @@
+//! What is fuzzed: functions that take any bytes and fail by a panic.
+//!
+//! ```text
+//!   make fuzz   libFuzzer -> fuzz_targets/NAME.rs -\
+//!                                                   targets::NAME(bytes) -> parser, and what must hold of its answer
+//!   make test   seeds, and mutations of them ------/
+//! ```
+//!
+//! Not to crash is the least. Each target also states what an accepted input promises: it reads the same in both directions,
+//! split in any two places, written and read again. A finding becomes a seed, with a test beside the parser that tells its story.
+
+mod files;
+mod packed;
+mod text;
+
+pub type Target = fn(&[u8]);
+
+/// Each has a folder of its name in `seeds`, and a program in `fuzz_targets`.
+pub const ALL: &[(&str, Target)] = &[
+    ("config", text::config),
+    ("glob", text::glob),
+    ("hll", packed::hll),
+    ("inline", text::inline),
+    ("intset", packed::intset),
+    ("listpack", packed::listpack),
+    ("lzf", packed::lzf),
+    ("number", text::number),
+    ("payload", files::payload),
+    ("rdb", files::rdb),
+    ("resp", text::resp),
+    ("stream", packed::stream),
+    ("ziplist", packed::ziplist),
+    ("zipmap", packed::zipmap),
+];
+
+/// Runs the target of this name.
+pub fn run(name: &str, bytes: &[u8]) {
+    let target = ALL.iter().find(|(known, _)| *known == name);
+    target.expect("a target of ALL").1(bytes)
+}

@@ -1,0 +1,202 @@
+//! What people and clients type: requests, lines of redis.conf, patterns, numbers.
+
+use aeris::config::{Config, Sources, load};
+use aeris::networking::resp::{Limits, Open, ParseTable, Status, parse};
+use aeris::util::glob::{glob_match, glob_match_nocase, is_literal};
+use aeris::util::memory::parse_memory;
+use aeris::util::number::{
+    DoubleBuf, parse_f64, parse_f64_lenient, parse_i64, parse_u64, parse_u64_lenient,
+};
+use aeris::util::quote::{repr, split_args};
+
+const LIMITS: Limits = Limits {
+    max_bulk_len: 512 * 1024 * 1024,
+    unauthenticated: false,
+    max_commands: 16,
+};
+
+/// The commands of a message that arrives in pieces, and the error that ends it.
+#[derive(Default, PartialEq, Debug)]
+struct Heard {
+    commands: Vec<Vec<Vec<u8>>>,
+    error: Option<String>,
+}
+
+/// One connection, as `networking::query` keeps it.
+#[derive(Default)]
+struct Connection {
+    buffer: Vec<u8>,
+    open: Option<Box<Open>>,
+    heard: Heard,
+}
+
+impl Connection {
+    fn receive(&mut self, mut piece: &[u8], limits: Limits) {
+        if let Some(big) = self.open.as_mut().and_then(|open| open.big.as_mut()) {
+            let now = big.missing().min(piece.len());
+            big.bytes.extend_from_slice(&piece[..now]);
+            piece = &piece[now..];
+            if big.missing() > 0 {
+                return;
+            }
+            self.parse(limits);
+        }
+        self.buffer.extend_from_slice(piece);
+        self.parse(limits);
+    }
+
+    fn parse(&mut self, limits: Limits) {
+        let mut pos = 0;
+        while self.heard.error.is_none() {
+            let mut table = ParseTable::default();
+            let status = parse(&self.buffer, &mut pos, limits, &mut table, &mut self.open);
+            for command in &table.commands {
+                let ranges = &table.args[command.first..command.first + command.argc];
+                let argv = ranges
+                    .iter()
+                    .map(|&range| table.slice(&self.buffer, range).to_vec());
+                self.heard.commands.push(argv.collect());
+            }
+            match status {
+                Status::Full => continue,
+                Status::Partial => break,
+                Status::Invalid(text) => self.heard.error = Some(text),
+            }
+        }
+        if let Some(kept) = self.open.as_ref().and_then(|open| open.kept()) {
+            self.buffer.truncate(pos + kept);
+        }
+        self.buffer.drain(..pos);
+        let held = self.open.as_ref().map_or(0, |open| open.memory());
+        assert!(held < 4 << 20, "{held} bytes held for a short message");
+    }
+}
+
+fn hear(pieces: &[&[u8]], limits: Limits) -> Heard {
+    let mut connection = Connection::default();
+    for piece in pieces {
+        connection.receive(piece, limits);
+        if connection.heard.error.is_some() {
+            break;
+        }
+    }
+    connection.heard
+}
+
+/// A message means the same wherever it is split. The first byte chooses whether the client is authenticated.
+pub fn resp(bytes: &[u8]) {
+    let Some((&mode, message)) = bytes.split_first() else {
+        return;
+    };
+    let limits = Limits {
+        unauthenticated: mode & 1 == 1,
+        ..LIMITS
+    };
+    let whole = hear(&[message], limits);
+    for at in 0..message.len().min(200) {
+        let (head, tail) = message.split_at(at);
+        assert_eq!(hear(&[head, tail], limits), whole, "split at {at}");
+    }
+    let single: Vec<&[u8]> = message.chunks(1).collect();
+    assert_eq!(hear(&single, limits), whole, "byte by byte");
+}
+
+/// Words and quotes: what `split_args` reads, `repr` writes so that it reads the same.
+pub fn inline(bytes: &[u8]) {
+    assert_eq!(
+        split_args(repr(bytes).as_bytes()),
+        Some(vec![bytes.to_vec()])
+    );
+    let Some(words) = split_args(bytes) else {
+        return;
+    };
+    let line: Vec<String> = words.iter().map(|word| repr(word)).collect();
+    assert_eq!(split_args(line.join(" ").as_bytes()), Some(words));
+}
+
+/// A configuration file. What it sets can be written as CONFIG GET shows it, and stays the same then.
+pub fn config(bytes: &[u8]) {
+    let lower = bytes.to_ascii_lowercase();
+    // These reach for the file system.
+    let banned: [&[u8]; 2] = [b"include", b"dir"];
+    if banned
+        .iter()
+        .any(|word| lower.windows(word.len()).any(|window| window == *word))
+    {
+        return;
+    }
+    let read = |text: &[u8]| {
+        let sources = Sources {
+            options: text.to_vec(),
+            ..Sources::default()
+        };
+        let mut config = Config::default();
+        load(&mut config, &sources, &mut ()).map(|()| config)
+    };
+    let config = match read(bytes) {
+        Ok(config) => config,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let untouched = Config::default().get(&[b"*"]);
+    let changed = config.get(&[b"*"]);
+    for (name, value) in changed.into_iter().filter(|pair| !untouched.contains(pair)) {
+        let again = |value: &[u8]| {
+            let name = String::from_utf8_lossy(name.as_bytes());
+            let config = read(format!("{name} {}\n", repr(value)).as_bytes()).ok()?;
+            config.get(&[name.as_bytes()]).pop().map(|(_, value)| value)
+        };
+        // A list may lose its empty members the first time.
+        if let Some(written) = again(&value) {
+            assert_eq!(again(&written).as_ref(), Some(&written), "{name:?}");
+        }
+    }
+}
+
+/// Pattern and text, with a NUL between them.
+pub fn glob(bytes: &[u8]) {
+    let at = bytes
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(bytes.len());
+    let (pattern, text) = (&bytes[..at], bytes.get(at + 1..).unwrap_or_default());
+    let matches = glob_match(pattern, text);
+    if is_literal(pattern) {
+        assert_eq!(matches, pattern == text);
+    }
+    if pattern
+        .iter()
+        .chain(text)
+        .all(|byte| !byte.is_ascii_alphabetic())
+    {
+        assert_eq!(glob_match_nocase(pattern, text), matches);
+    }
+    // As in Redis, the empty string is matched by the empty pattern alone.
+    assert_ne!(glob_match(b"*", text), text.is_empty());
+}
+
+/// Integers, doubles and sizes in bytes: what is accepted comes back from its own text.
+pub fn number(bytes: &[u8]) {
+    if let Some(int) = parse_i64(bytes) {
+        assert_eq!(int.to_string().as_bytes(), bytes);
+        assert_eq!(parse_f64(bytes), Some(int as f64));
+    }
+    if let Some(int) = parse_u64(bytes) {
+        assert_eq!(parse_u64_lenient(bytes), Some(int));
+    }
+    parse_u64_lenient(bytes);
+    parse_memory(bytes);
+    for value in [parse_f64(bytes), parse_f64_lenient(bytes)]
+        .into_iter()
+        .flatten()
+    {
+        let mut text = DoubleBuf::new();
+        let text = text.format(value);
+        let again = parse_f64(text).expect("a number's text");
+        assert_eq!(
+            again.to_bits(),
+            value.to_bits(),
+            "{}",
+            String::from_utf8_lossy(text)
+        );
+    }
+}
