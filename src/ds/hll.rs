@@ -645,6 +645,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long there")]
     fn many_elements_make_it_dense() {
         let hll = with((0..20_000u32).map(|n| n.to_string()));
         assert_eq!((encoding(&hll), hll.len()), (Encoding::Dense, DENSE_SIZE));
@@ -653,6 +654,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long there")]
     fn self_test_passes() {
         assert_eq!(self_test(1), Ok(()));
     }

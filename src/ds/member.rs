@@ -213,6 +213,8 @@ unsafe impl Element for Member {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     #[test]
     fn keeps_score_and_bytes_at_every_length_form() {
@@ -225,6 +227,31 @@ mod tests {
             // SAFETY: just taken out of its Member.
             let again = unsafe { Member::from_raw(raw) };
             assert_eq!(again.bytes().len(), len);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::ds::cases(64))]
+
+        /// The twins are a pair of a score and a vector. Nothing of a neighbour moves when another's score changes.
+        #[test]
+        fn agrees_with_pairs(
+            twins in vec((-9i8..9, prop_oneof![vec(any::<u8>(), 0..9), vec(any::<u8>(), 252..256)]), 1..12),
+            changes in vec((any::<prop::sample::Index>(), -9i8..9), 0..12),
+        ) {
+            let mut twins: Vec<(f64, Vec<u8>)> = twins.into_iter().map(|(score, bytes)| (score.into(), bytes)).collect();
+            let members: Vec<Member> = twins.iter().map(|(score, bytes)| Member::new(*score, bytes)).collect();
+            for (at, score) in changes {
+                let at = at.index(twins.len());
+                twins[at].0 = score.into();
+                // SAFETY: the member lives, and no tree holds it.
+                unsafe { MemberPtr(members[at].0).set_score(score.into()) }
+            }
+            for (member, (score, bytes)) in members.iter().zip(&twins) {
+                prop_assert_eq!((member.score(), member.bytes()), (*score, &bytes[..]));
+                // SAFETY: the member lives.
+                prop_assert_eq!(unsafe { MemberPtr(member.0).bytes() }, &bytes[..]);
+            }
         }
     }
 

@@ -148,6 +148,41 @@ unsafe impl Element for SetMember {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ds::hash::HashSeed;
+    use crate::ds::hashtable::{HashTable, Slot};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #![proptest_config(crate::ds::cases(64))]
+
+        #[test]
+        fn a_table_of_them_agrees_with_a_set(
+            steps in vec((prop_oneof![4 => vec(0u8..3, 0..3), 1 => vec(0u8..1, 252..256)], any::<bool>()), 0..80),
+        ) {
+            let (mut table, mut twin) = (HashTable::<SetMember>::new(HashSeed::new([1, 2])), BTreeSet::new());
+            for (text, add) in steps {
+                let hash = table.hash(&text);
+                if add {
+                    let vacant = match table.find_slot(hash, &text) {
+                        Slot::Occupied(_) => false,
+                        Slot::Vacant(slot) => {
+                            slot.insert(SetMember::new(&text));
+                            true
+                        }
+                    };
+                    prop_assert_eq!(vacant, twin.insert(text));
+                } else {
+                    let gone = table.remove(hash, &text);
+                    prop_assert_eq!(gone.map(|member| member.bytes().to_vec()), twin.take(&text));
+                }
+            }
+            let mut there: Vec<&[u8]> = table.iter().collect();
+            there.sort_unstable();
+            prop_assert!(there.into_iter().eq(twin.iter().map(|text| &text[..])));
+        }
+    }
 
     #[test]
     fn keeps_bytes_at_every_length_form() {

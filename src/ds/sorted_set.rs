@@ -332,6 +332,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes too long there")]
     fn a_member_of_a_big_set_costs_60_bytes() {
         let n = 100_000;
         let mut set = SortedSet::new(SEED);

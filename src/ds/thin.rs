@@ -102,6 +102,31 @@ fn layout(len: usize) -> Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(crate::ds::cases(64))]
+
+        /// Each step sets a length, then fills what it added.
+        #[test]
+        fn histories_match_a_vector(lengths in vec(prop_oneof![0usize..80, 0usize..3000], 1..30)) {
+            let mut twin = vec![0u8; lengths[0]];
+            let mut bytes = ThinBytes::zeroed(twin.len());
+            for (step, len) in lengths.into_iter().enumerate() {
+                let old = twin.len();
+                twin.resize(len, step as u8);
+                // SAFETY: `old` and `len` are the lengths before and after the resize.
+                unsafe {
+                    bytes.resize(old, len);
+                    bytes.slice_mut(len)[old.min(len)..].fill(step as u8);
+                    prop_assert_eq!(bytes.slice(len), &twin[..]);
+                }
+            }
+            // SAFETY: the last length; nothing uses it after.
+            unsafe { bytes.free(twin.len()) }
+        }
+    }
 
     #[test]
     fn classes_are_those_of_the_allocator() {

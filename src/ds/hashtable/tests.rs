@@ -420,6 +420,7 @@ fn an_empty_table_allocates_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long there")]
 fn a_table_shrinks_to_what_is_left() {
     let mut table = filled(10_000);
     (10..10_000).for_each(|key| assert!(remove(&mut table, key)));
@@ -469,6 +470,7 @@ fn policies_hold_a_resize_back() {
 
 /// Keys of the same hash, as after a broken secret: slow, but right.
 #[test]
+#[cfg_attr(miri, ignore = "takes too long there")]
 fn equal_hashes_share_a_chain() {
     const N: u32 = 300;
     let mut table = Keys::new(SEED);
@@ -531,6 +533,7 @@ fn random_is_fair() {
 
 /// A single element in a table that was not allowed to shrink is found all the same.
 #[test]
+#[cfg_attr(miri, ignore = "takes too long there")]
 fn random_finds_the_last_element() {
     let mut table = filled(20_000);
     table.set_resize_allowed(ResizePolicy::Forbid);

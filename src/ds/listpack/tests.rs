@@ -86,6 +86,7 @@ fn an_empty_one() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long there")]
 fn more_elements_than_the_header_counts() {
     let mut listpack = Listpack::new();
     listpack.append_all((0..65_534).map(|_| Element::Int(7)));
@@ -325,6 +326,7 @@ proptest! {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long there")]
 fn unique_samples_are_fair() {
     let mut listpack = Listpack::new();
     listpack.append_all((0..10).map(Element::Int));

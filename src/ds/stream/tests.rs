@@ -353,6 +353,7 @@ fn an_id_reads_back_as_it_is_written() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long there")]
 fn a_small_entry_costs_18_bytes() {
     let mut log = StreamLog::new();
     let limits = NodeLimits {

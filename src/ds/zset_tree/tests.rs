@@ -172,6 +172,7 @@ fn build(scores: impl Iterator<Item = f64>) -> (ZsetTree, Vec<Member>) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long there")]
 fn bytes_per_member() {
     let n = 100_000;
     let (random, _members) = build(numbers().take(n).map(|x| (x >> 12) as f64));
@@ -195,6 +196,7 @@ fn bytes_per_member() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long there")]
 fn a_bulk_build_equals_inserts() {
     for n in [0, 1, 2, 126, 127, 252, 5_000, 30_000] {
         let members: Vec<Member> = (0..n).map(|i| Member::new(i as f64, b"x")).collect();
