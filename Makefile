@@ -1,5 +1,6 @@
 # `make help` lists the targets. Settings on the command line: ARGS (run, bench, suite),
-# PREFIX and DESTDIR (install), CASES (generated histories in compat-long), SECONDS and TARGETS (fuzz).
+# PREFIX and DESTDIR (install), CASES (generated histories in compat-long), SECONDS and TARGETS (fuzz),
+# MINUTES (soak).
 
 CARGO   ?= cargo
 TARGET  ?= $(or $(CARGO_TARGET_DIR),target)
@@ -8,11 +9,12 @@ BINDIR   = $(DESTDIR)$(PREFIX)/bin
 CASES   ?= 20000
 SECONDS ?= 60
 TARGETS ?=
+MINUTES ?= 60
 
 # Redis's names for the programs: started under one of them, the server acts as it.
 REDIS_NAMES = redis-server
 
-.PHONY: all run test check compat compat-long bench suite suite-long fuzz asan miri install install-redis-names help
+.PHONY: all run test check compat compat-long bench suite suite-long fuzz asan miri soak install install-redis-names help
 .NOTPARALLEL:
 
 all:            ## build the server (release)
@@ -62,6 +64,9 @@ asan:           ## the packed structures' tests under AddressSanitizer
 miri:           ## the same under Miri, which knows undefined behaviour when it sees it
 	@tools/nightly.sh miri
 	MIRIFLAGS="-Zmiri-disable-isolation" $(CARGO) +nightly miri test --no-default-features --lib -- ds::
+
+soak: all       ## ten clients do everything at once for MINUTES: memory stays flat, nobody is stuck
+	tools/soak/soak --server $(TARGET)/release/aeris-server --minutes $(MINUTES) $(ARGS)
 
 install: all    ## install into PREFIX
 	install -d $(BINDIR)

@@ -16,10 +16,27 @@ use aeris::types::{Key, New, free_effort, memory_bytes, next_field_expiry};
 fn limits() -> Limits {
     let (max_entries, max_value, seed) = (4, 64, HashSeed::new([1, 2]));
     Limits {
-        hash: HashLimits { max_entries, max_value, seed },
-        list: ListLimits { fill: 4, compress_depth: 1, packed_threshold: 0 },
-        set: SetLimits { max_intset: 4, max_listpack: 4, max_value, seed },
-        zset: ZsetLimits { max_entries, max_value, seed },
+        hash: HashLimits {
+            max_entries,
+            max_value,
+            seed,
+        },
+        list: ListLimits {
+            fill: 4,
+            compress_depth: 1,
+            packed_threshold: 0,
+        },
+        set: SetLimits {
+            max_intset: 4,
+            max_listpack: 4,
+            max_value,
+            seed,
+        },
+        zset: ZsetLimits {
+            max_entries,
+            max_value,
+            seed,
+        },
     }
 }
 
@@ -33,15 +50,23 @@ fn use_value(kind: u8, value: New) {
     let key = Key::new(b"key", kind, 0, None, value);
     let bytes = dump(key.as_ref(), VERSION_REDIS_MAX, true);
     let (version, body) = open(&bytes, CHECKS).expect("our own footer");
-    let again = restore(version, body, limits(), |kind, value| Key::new(b"key", kind, 0, None, value));
+    let again = restore(version, body, limits(), |kind, value| {
+        Key::new(b"key", kind, 0, None, value)
+    });
     let again = match again {
         Ok(again) => again,
         Err(fault) => panic!("what was written is refused: {fault}"),
     };
     assert_eq!(again.as_ref().kind() & 0x0f, kind & 0x0f);
-    assert_eq!(next_field_expiry(again.as_ref()), next_field_expiry(key.as_ref()));
+    assert_eq!(
+        next_field_expiry(again.as_ref()),
+        next_field_expiry(key.as_ref())
+    );
     assert!(memory_bytes(again.as_ref()) > 0 && free_effort(again.as_ref()) > 0);
-    assert_eq!(dump(again.as_ref(), VERSION_REDIS_MAX, false).len(), dump(key.as_ref(), VERSION_REDIS_MAX, false).len());
+    assert_eq!(
+        dump(again.as_ref(), VERSION_REDIS_MAX, false).len(),
+        dump(key.as_ref(), VERSION_REDIS_MAX, false).len()
+    );
 }
 
 /// The payload of RESTORE without its footer.
