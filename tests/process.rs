@@ -398,7 +398,7 @@ fn a_crash_report_names_the_command_in_flight() {
     for part in [
         " crashed by signal: 11, ",
         "------ CURRENT CLIENT INFO ------\nid=",
-        "\nargv[0]: 'DEBUG'\nargv[1]: 8 bytes\n",
+        "\nargv[0]: '\"DEBUG\"'\nargv[1]: 8 bytes\n",
     ] {
         assert!(log.contains(part), "no {part:?}:\n{log}");
     }
