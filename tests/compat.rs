@@ -262,8 +262,8 @@ fn placeholder(word: &str, rng: &mut SmallRng) -> Vec<u8> {
         "t" => pick(
             rng,
             &[
-                "100",
                 "100000",
+                "200000",
                 "5000000",
                 "-1",
                 "0",

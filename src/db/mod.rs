@@ -146,7 +146,7 @@ impl Db {
                 Key::new(key, kind, lru, at, value)
             });
         }
-        self.move_expiry(hash, was, at);
+        self.expires.shift(hash, was, at);
         self.fields_moved(hash, fields_were, fields_at);
         Replaced::Value {
             expire_at: was,
@@ -157,28 +157,7 @@ impl Db {
     /// The hash at a key changed in place: its first field used to expire at `was`, and now does at `at`.
     #[inline]
     pub fn fields_moved(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
-        if was == at {
-            return;
-        }
-        if let Some(was) = was {
-            self.field_expires.remove(was, hash);
-        }
-        if let Some(at) = at {
-            self.field_expires.insert(at, hash);
-        }
-    }
-
-    /// Keep the index in step with an entry whose expiry changed.
-    fn move_expiry(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
-        if was == at {
-            return;
-        }
-        if let Some(was) = was {
-            self.expires.remove(was, hash);
-        }
-        if let Some(at) = at {
-            self.expires.insert(at, hash);
-        }
+        self.field_expires.shift(hash, was, at);
     }
 
     /// Take a key out. The caller frees the entry, here or in the background.
@@ -209,7 +188,7 @@ impl Db {
                     .replace_with(hash, key, |entry| entry.with_expire(at));
             }
         }
-        self.move_expiry(hash, was, at);
+        self.expires.shift(hash, was, at);
         true
     }
 

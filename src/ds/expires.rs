@@ -112,6 +112,20 @@ impl Expires {
         }
     }
 
+    /// Keep in step with something that was due at `was` and now is at `at`, either of which may be never.
+    #[inline]
+    pub fn shift(&mut self, id: u64, was: Option<i64>, at: Option<i64>) {
+        if was == at {
+            return;
+        }
+        if let Some(was) = was {
+            self.remove(was, id);
+        }
+        if let Some(at) = at {
+            self.insert(at, id);
+        }
+    }
+
     /// Takes a pair out, once; false if it is not there.
     pub fn remove(&mut self, at: i64, id: u64) -> bool {
         let Some((&key, leaf)) = self.leaves.range_mut(..=key_of((at, id))).next_back() else {

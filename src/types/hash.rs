@@ -495,14 +495,14 @@ impl FieldTable {
                 (was, at, false)
             }
         };
-        self.move_expiry(hash, was, at);
+        self.expires.shift(hash, was, at);
         is_new
     }
 
     fn remove(&mut self, field: &[u8]) -> Option<Field> {
         let hash = self.fields.hash(field);
         let removed = self.fields.remove(hash, field)?;
-        self.move_expiry(hash, removed.as_ref().expire_at(), None);
+        self.expires.shift(hash, removed.as_ref().expire_at(), None);
         Some(removed)
     }
 
@@ -515,21 +515,8 @@ impl FieldTable {
         if was != at {
             slot.replace_with(|field| field.with_expire(at));
         }
-        self.move_expiry(hash, was, at);
+        self.expires.shift(hash, was, at);
         true
-    }
-
-    /// Keeps the index in step with a field whose time changed.
-    fn move_expiry(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
-        if was == at {
-            return;
-        }
-        if let Some(was) = was {
-            self.expires.remove(was, hash);
-        }
-        if let Some(at) = at {
-            self.expires.insert(at, hash);
-        }
     }
 }
 
