@@ -56,7 +56,7 @@ fn config_get(ctx: &mut Ctx) -> CmdResult {
 /// CONFIG SET directive value [directive value ...]
 fn config_set(ctx: &mut Ctx) -> CmdResult {
     if !ctx.argv.len().is_multiple_of(2) {
-        return Err(Error::arity("config|set"));
+        return Err(Error::SYNTAX);
     }
     let pairs: Vec<(&[u8], &[u8])> = ctx.argv[2..]
         .chunks_exact(2)

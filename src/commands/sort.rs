@@ -84,12 +84,17 @@ enum Pattern<'a> {
     Nothing,
 }
 
+/// Where the `*` of a pattern is. The search ends at a NUL, as it does in C.
+fn star_in(pattern: &[u8]) -> Option<usize> {
+    memchr::memchr2(b'*', 0, pattern).filter(|&at| pattern[at] == b'*')
+}
+
 impl<'a> Pattern<'a> {
     fn parse(text: &'a [u8]) -> Pattern<'a> {
         if text == b"#" {
             return Pattern::Element;
         }
-        let Some(star) = memchr::memchr(b'*', text) else {
+        let Some(star) = star_in(text) else {
             return Pattern::Nothing;
         };
         let (prefix, rest) = (&text[..star], &text[star + 1..]);
@@ -176,8 +181,9 @@ impl<'a> Options<'a> {
                     at += 1;
                 }
                 () if ctx.is(at - 1, "by") && left >= 1 => {
-                    check_patterns_allowed(ctx, "BY", ctx.argv[at].contains(&b'*'))?;
-                    options.keep_order |= !ctx.argv[at].contains(&b'*');
+                    let external = star_in(ctx.argv[at]).is_some();
+                    check_patterns_allowed(ctx, "BY", external)?;
+                    options.keep_order |= !external;
                     options.by = Some(Pattern::parse(ctx.argv[at]));
                     at += 1;
                 }
