@@ -11,8 +11,9 @@ SECONDS ?= 60
 TARGETS ?=
 MINUTES ?= 60
 
+PROGRAMS = aeris-server aeris-check-rdb aeris-check-aof
 # Redis's names for the programs: started under one of them, the server acts as it.
-REDIS_NAMES = redis-server
+REDIS_NAMES = redis-server redis-check-rdb redis-check-aof
 
 .PHONY: all run test check compat compat-long bench suite suite-long fuzz asan miri soak install install-redis-names help
 .NOTPARALLEL:
@@ -70,7 +71,7 @@ soak: all       ## ten clients do everything at once for MINUTES: memory stays f
 
 install: all    ## install into PREFIX
 	install -d $(BINDIR)
-	install -m 755 $(TARGET)/release/aeris-server $(BINDIR)
+	install -m 755 $(addprefix $(TARGET)/release/,$(PROGRAMS)) $(BINDIR)
 
 install-redis-names: install  ## the same, and link it under the names of Redis's programs
 	for name in $(REDIS_NAMES); do ln -sf aeris-server $(BINDIR)/$$name; done

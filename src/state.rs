@@ -218,6 +218,8 @@ pub struct BlockedClients {
     pub unblocked: VecDeque<crate::networking::client::ClientRef>,
     /// Clients held back by CLIENT PAUSE.
     pub postponed: VecDeque<crate::networking::client::ClientRef>,
+    /// Clients in WAITAOF, and some that were.
+    pub waiting_aof: Vec<crate::networking::client::ClientRef>,
     /// Keys with clients that want to hear of their deletion.
     pub on_nokey: usize,
     /// The ticket of the last client that began to wait.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::commands::command::Command;
 use crate::db::Db;
 use crate::error::Error;
-use crate::networking::client::{Client, OwnedArgv, flag};
+use crate::networking::client::{Client, flag};
 use crate::state::Server;
 use crate::util::number::{parse_f64, parse_i64};
 
@@ -95,9 +95,7 @@ impl<'a> Ctx<'a> {
 
     /// Propagate this instead of the command as it was sent (relative times, random choices).
     pub fn rewrite<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
-        if self.server.propagation.wanted() {
-            self.server.propagation.rewrite = Some(OwnedArgv::new(argv));
-        }
+        self.server.propagation.rewrite(argv);
     }
 
     /// Propagate one more command after this one.

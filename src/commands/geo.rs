@@ -168,7 +168,25 @@ fn geoadd(ctx: &mut Ctx) -> CmdResult {
     let members: Vec<_> = (0..places.len())
         .map(member)
         .collect::<Result<_, Error>>()?;
-    add_members(ctx, options, &members)
+    add_members(ctx, options, &members)?;
+    if ctx.server.propagation.wanted() {
+        tell_geoadd(ctx, first, &members);
+    }
+    Ok(())
+}
+
+/// Told as the ZADD that it is: who loads it need not compute the scores again, maybe with another result.
+fn tell_geoadd(ctx: &mut Ctx, first: usize, members: &[(f64, &[u8])]) {
+    let scores: Vec<String> = members
+        .iter()
+        .map(|(score, _)| (*score as u64).to_string())
+        .collect();
+    let mut argv = vec![&b"zadd"[..]];
+    argv.extend_from_slice(&ctx.argv[1..first]);
+    for (score, (_, member)) in scores.iter().zip(members) {
+        argv.extend([score.as_bytes(), member]);
+    }
+    ctx.rewrite(&argv);
 }
 
 /// GEODIST key member1 member2 [M | KM | FT | MI]

@@ -23,6 +23,7 @@ pub mod introspect;
 pub mod keys;
 pub mod latency;
 pub mod list;
+pub mod log;
 pub mod memory;
 pub mod monitor;
 pub mod multi;
@@ -59,6 +60,7 @@ pub const TABLE: &[&[Command]] = &[
     introspect::TABLE,
     latency::TABLE,
     list::TABLE,
+    log::TABLE,
     memory::TABLE,
     monitor::TABLE,
     multi::TABLE,

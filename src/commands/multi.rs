@@ -123,6 +123,8 @@ fn exec(ctx: &mut Ctx) -> CmdResult {
     ctx.client.clear(flag::MULTI);
     ctx.client.reply.array(state.commands.len());
     run_queue(ctx, state.commands);
+    // What it ran has been told.
+    ctx.prevent_propagation();
     Ok(())
 }
 

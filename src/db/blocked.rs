@@ -243,10 +243,10 @@ fn unblock_with(
     server: &mut Server,
     c: &mut Client,
     failed: bool,
-    reply: impl FnOnce(&mut Client),
+    reply: impl FnOnce(&Server, &mut Client),
 ) {
     let reply_from = c.reply.mark();
-    reply(c);
+    reply(server, c);
     if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
         c.reply.truncate(reply_from);
         c.clear(flag::REPLY_SKIP);
@@ -261,15 +261,11 @@ fn unblock_with(
 }
 
 /// What a blocked client is told when its time is over.
-fn reply_to_timeout(c: &mut Client) {
+fn reply_to_timeout(server: &Server, c: &mut Client) {
     match c.blocked.as_ref().map(|b| b.kind) {
         Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream) => c.reply.null_array(),
         Some(BlockKind::Wait) => c.reply.integer(0),
-        Some(BlockKind::WaitAof) => {
-            c.reply.array(2);
-            c.reply.integer(0);
-            c.reply.integer(0);
-        }
+        Some(BlockKind::WaitAof) => crate::commands::generic::wait::reply_waitaof(server, c),
         _ => {}
     }
 }
@@ -290,6 +286,29 @@ pub fn handle_timeouts(server: &mut Server) {
     }
 }
 
+/// The log has come further, or was switched off: answer those in WAITAOF whose wait is over.
+pub fn serve_waitaof(server: &mut Server) {
+    for r in std::mem::take(&mut server.blocked.waiting_aof) {
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
+        let waits = c
+            .blocked
+            .as_ref()
+            .is_some_and(|b| b.kind == BlockKind::WaitAof);
+        match crate::commands::generic::wait::waitaof_is_over(server, &c) {
+            _ if !waits => {}
+            None => server.blocked.waiting_aof.push(r),
+            Some(Ok(())) => unblock_with(server, &mut c, false, reply_to_timeout),
+            Some(Err(error)) => {
+                server.stats.count_error(error.code());
+                unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+            }
+        }
+        server.net.clients.put(c);
+    }
+}
+
 /// CLIENT UNBLOCK. False: that client does not wait, or not for something that can be cut short.
 pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -> bool {
     let Some(mut c) = server.net.clients.take_ref(r) else {
@@ -303,7 +322,7 @@ pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -
     if can && with_error {
         let error = Error::of("UNBLOCKED client unblocked via CLIENT UNBLOCK");
         server.stats.count_error(error.code());
-        unblock_with(server, &mut c, true, |c| c.reply.error(&error));
+        unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
     } else if can {
         unblock_with(server, &mut c, false, reply_to_timeout);
     }

@@ -251,6 +251,7 @@ fn evict_key(server: &mut Server, db: u32, key: &[u8]) {
     server.propagate_deletion(db, key, lazy);
     server.signal_modified(None, db, key);
     server.notify(notify::EVICTED, "evicted", key, db);
+    server.end_unit();
 }
 
 /// The next key to go.

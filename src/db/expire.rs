@@ -194,6 +194,7 @@ fn expire_fields_of_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     match found.map(|entry| entry.key().to_vec()) {
         Some(key) => {
             server.delete_expired_fields(db, hash, &key);
+            server.end_unit();
         }
         None => {
             debug_assert!(false, "the index names a hash that is not there");
@@ -207,7 +208,10 @@ fn expire_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     let keys = &server.dbs[db as usize].keys;
     let found = keys.find_by(hash, |entry| entry.expire_at() == Some(at));
     match found.map(|entry| entry.key().to_vec()) {
-        Some(key) => server.delete_expired(db, &key),
+        Some(key) => {
+            server.delete_expired(db, &key);
+            server.end_unit();
+        }
         None => {
             debug_assert!(false, "the index names a key that is not there");
             server.dbs[db as usize].expires.remove(at, hash);

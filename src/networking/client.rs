@@ -177,6 +177,9 @@ pub struct Client {
     pub created_ms: i64,
     pub last_interaction_ms: i64,
     pub soft_limit_since_ms: i64,
+    /// How far the AOF went when this client's last write was told: its replies wait until the log has that, and
+    /// WAITAOF until the disk has it.
+    pub aof_offset: u64,
     /// Totals for CLIENT LIST.
     pub net_in: u64,
     pub net_out: u64,
@@ -238,6 +241,7 @@ impl Client {
             created_ms: now_ms,
             last_interaction_ms: now_ms,
             soft_limit_since_ms: 0,
+            aof_offset: 0,
             net_in: 0,
             net_out: 0,
             commands: 0,

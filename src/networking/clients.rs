@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
@@ -129,6 +128,10 @@ pub struct Net {
     pub unix: Option<(UnixListener, Option<Token>)>,
     /// Clients with something to write, each flagged PENDING_WRITE.
     pub pending_write: Vec<u32>,
+    /// Those of them whose reply must not leave before the log has what they wrote, see `persist::aof::flush`.
+    pub held: Vec<u32>,
+    /// How far the log was when they were looked at last.
+    pub held_until: u64,
     /// Clients to be closed at the end of this turn.
     pub close_asap: Vec<ClientRef>,
     /// Messages for clients whose own command runs right now: sent behind the reply, see [`send_later`].
@@ -171,6 +174,8 @@ impl Net {
             tcp: Vec::new(),
             unix: None,
             pending_write: Vec::new(),
+            held: Vec::new(),
+            held_until: 0,
             close_asap: Vec::new(),
             later: Vec::new(),
             monitors: Vec::new(),
@@ -183,15 +188,6 @@ impl Net {
             cron_cursor: 0,
             memory: ClientMemory::default(),
         }
-    }
-
-    /// The descriptors that connections arrive at.
-    pub fn listener_fds(&self) -> Vec<RawFd> {
-        let tcp = self.tcp.iter().chain(&self.retired);
-        let unix = self.unix.iter().map(|(listener, _)| listener.as_raw_fd());
-        tcp.map(|(listener, _)| listener.as_raw_fd())
-            .chain(unix)
-            .collect()
     }
 
     /// The client has something to write: `before_sleep` will.

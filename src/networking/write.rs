@@ -7,6 +7,7 @@ use std::io::{ErrorKind, IoSlice};
 use crate::networking::client::{Class, Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
 use crate::networking::clients::Net;
 use crate::networking::evict;
+use crate::persist::aof::flush::safe_offset;
 use crate::state::Server;
 
 /// How much one client is sent in one turn, so that it can't hold the loop.
@@ -16,11 +17,17 @@ const PIECES: usize = 64;
 
 /// Before the loop sleeps: send what the turn's commands replied.
 pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &mut Server) {
+    let safe = safe_offset(server);
     let mut pending = std::mem::take(&mut server.net.pending_write);
     for slot in pending.drain(..) {
         let Some(mut c) = server.net.clients.take(slot) else {
             continue;
         };
+        if c.aof_offset > safe && !c.has(flag::CLOSE_ASAP) {
+            server.net.held.push(slot);
+            server.net.clients.put(c);
+            continue;
+        }
         c.clear(flag::PENDING_WRITE);
         if !c.has(flag::CLOSE_ASAP) {
             let io = write_to_client(server, &mut c);
@@ -40,6 +47,19 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
     server.net.pending_write = pending;
 }
 
+/// The log has come further: replies that waited for it may leave now. All are looked at again; few wait, and seldom.
+pub fn release_held(server: &mut Server) {
+    if server.net.held.is_empty() {
+        return;
+    }
+    let safe = safe_offset(server);
+    if server.net.held_until != safe {
+        server.net.held_until = safe;
+        let mut held = std::mem::take(&mut server.net.held);
+        server.net.pending_write.append(&mut held);
+    }
+}
+
 /// The event loop says that a socket which was full takes bytes again.
 fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     let Some(slot) = el.data(token) else {
@@ -48,7 +68,12 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     let Some(mut c) = server.net.clients.take(slot as u32) else {
         return Io::Drained;
     };
-    let io = write_to_client(server, &mut c);
+    let held = c.has(flag::PENDING_WRITE) && c.aof_offset > safe_offset(server);
+    let io = if held {
+        Io::Drained
+    } else {
+        write_to_client(server, &mut c)
+    };
     if c.reply.is_empty() {
         el.clear_handler(token, Mask::WRITABLE);
         c.clear(flag::WAITS_TO_WRITE);

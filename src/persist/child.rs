@@ -22,7 +22,6 @@
 //! (`tests::while_a_child_lives_nothing_moves`).
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use crate::ds::hashtable::ResizePolicy;
@@ -255,7 +254,8 @@ pub fn start(
     let began = Instant::now();
     match fork::fork()? {
         Forked::Child => {
-            enter_child(server, kind, &from_child);
+            drop(from_child);
+            enter_child(server, kind);
             let mut pipe = Pipe::new(kind, to_parent);
             let code = match body(server, &mut pipe) {
                 Ok(()) => {
@@ -324,18 +324,10 @@ impl Child {
 }
 
 /// The first thing a child does: become a process of its own.
-fn enter_child(server: &mut Server, kind: Kind, from_child: &PipeReader) {
+fn enter_child(server: &mut Server, kind: Kind) {
     logging::set_role(logging::Role::Child);
     fork::set_up_child_signals();
-    let listeners = server.net.listener_fds();
-    let clients = server.net.clients.iter();
-    let sockets = clients.filter_map(|c| c.conn.as_ref().map(|conn| conn.raw_fd()));
-    fork::close_all(
-        listeners
-            .into_iter()
-            .chain(sockets)
-            .chain([from_child.as_raw_fd()]),
-    );
+    fork::close_sockets();
     server.set_resize_policy(ResizePolicy::Forbid);
     server.evict.frozen = true;
     if server.config.set_proc_title {

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use ae::{EventLoop, Events};
 
 use crate::db::{Replaced, Ttl};
+use crate::persist::aof;
 use crate::persist::rdb::decode::{Fault, Result, corrupt};
 use crate::persist::rdb::load::{self, Meta, Refused, Sink};
 use crate::persist::rdb::{Limits, check};
@@ -399,6 +400,9 @@ pub fn load_file(
 /// At the start: the data set as it was left.
 pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Result<(), ExitCode> {
     let began = Instant::now();
+    if server.config.appendonly {
+        return aof::load::start(el, server);
+    }
     let path = server.config.dbfilename.as_path().to_path_buf();
     let mut live = Live {
         server,

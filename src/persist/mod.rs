@@ -19,5 +19,5 @@ use crate::state::Server;
 /// Why writes are refused for the moment, `None` if they are not: what is acknowledged could not be brought to disk.
 #[inline]
 pub fn write_refusal(server: &Server) -> Option<Error> {
-    rdb::background::write_refusal(server)
+    aof::flush::write_refusal(server).or_else(|| rdb::background::write_refusal(server))
 }

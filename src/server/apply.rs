@@ -16,6 +16,7 @@ use crate::acl::Acl;
 use crate::config::{Access, Apply, OomScoreAdj, SetError};
 use crate::networking::accept;
 use crate::observe::{crash, log as logging};
+use crate::persist::aof;
 use crate::server::start;
 use crate::state::Server;
 use crate::sys::{locale, memory, process, signals};
@@ -80,6 +81,7 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             let known = locale::set_collate(server.config.locale_collate.as_bytes());
             known.then_some(()).ok_or("Invalid locale name".into())
         }
+        Apply::AppendOnly => aof::follow_setting(server),
         Apply::OomScoreAdj => server.apply_oom_score_adj(),
         Apply::JemallocBgThread => {
             memory::set_background_thread(server.config.jemalloc_bg_thread);

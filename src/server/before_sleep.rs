@@ -13,8 +13,10 @@ use ae::{EventLoop, TimerId};
 
 use crate::db::{blocked, expire};
 use crate::networking::{accept, close, evict, query, write};
+use crate::persist::aof::flush;
 use crate::server::shutdown;
 use crate::state::Server;
+use crate::sys::ticks;
 
 pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     blocked::handle_timeouts(server);
@@ -22,6 +24,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     blocked::handle_ready_keys(server);
     query::process_unblocked_clients(server);
     shutdown::handle_request(server);
+    write_log(server);
     write::handle_clients_with_pending_writes(el, server);
     close::free_clients_in_async_queue(el, server);
     if evict::evict_clients(server) {
@@ -34,6 +37,19 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     if server.shutdown.now {
         el.stop();
     }
+}
+
+/// What the turn's commands told goes to the log, and those who waited for the log go on.
+fn write_log(server: &mut Server) {
+    // Whatever was told outside of a command is a unit of its own.
+    server.end_unit();
+    if server.aof.feed.is_open() {
+        let began = ticks::now();
+        flush::flush_append_only_file(server);
+        server.stats.aof_ticks += ticks::now().wrapping_sub(began);
+    }
+    write::release_held(server);
+    blocked::serve_waitaof(server);
 }
 
 /// Wake up for the earliest deadline of a blocked client.

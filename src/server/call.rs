@@ -48,7 +48,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
     if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
         c.reply.truncate(reply_from);
     }
-    if !c.has(flag::BLOCKED) {
+    if !c.has(flag::BLOCKED | flag::AOF_LOADER) {
         account(server, c, argv, id, spent, failed);
         keep_if_large(server, c, argv, cmd, bigs, reply_bytes);
     }

@@ -42,6 +42,9 @@ pub fn tool(argv: &[OsString]) -> Option<ExitCode> {
         "redis-check-rdb" | "aeris-check-rdb" => {
             Some(crate::persist::rdb::check::main(&lossy(argv)))
         }
+        "redis-check-aof" | "aeris-check-aof" => {
+            Some(crate::persist::aof::check::main(&lossy(argv)))
+        }
         _ => None,
     }
 }

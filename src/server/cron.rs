@@ -30,6 +30,7 @@ pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -
     server.note_peak_memory();
     server.evict.configure(&server.config);
     crate::persist::child::reap(server);
+    crate::persist::aof::cron(server);
     crate::persist::rdb::background::cron(server);
     crate::server::shutdown::cron(server);
     end_pause(server);

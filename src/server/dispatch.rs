@@ -113,6 +113,15 @@ fn check(
     Ok(Verdict::Run(id))
 }
 
+/// A command by name, its subcommand resolved and its arguments counted: for those that no client sends.
+pub fn find_command(server: &Server, argv: &[&[u8]]) -> Result<u16, Error> {
+    let id = resolve(server, argv, server.commands.lookup(argv[0])).map_err(|(_, error)| error)?;
+    if !server.commands.row(id).check_arity(argv.len()) {
+        return Err(Error::arity(&server.commands.entry(id).fullname));
+    }
+    Ok(id)
+}
+
 /// The command's id with its subcommand resolved.
 fn resolve(server: &Server, argv: &[&[u8]], id: Option<u16>) -> Result<u16, Refusal> {
     let Some(id) = id else {

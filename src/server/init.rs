@@ -98,7 +98,7 @@ impl Server {
     pub fn update_armed(&mut self) {
         self.armed = [
             (!self.net.monitors.is_empty(), armed::MONITOR),
-            (self.propagation.sinks, armed::PROPAGATE),
+            (self.propagation.wanted(), armed::PROPAGATE),
             (self.pause.is_set(), armed::PAUSED),
             (self.acl.limits_somebody(), armed::ACL),
         ]
@@ -114,7 +114,7 @@ impl Server {
 
     /// What counts against `maxmemory`.
     pub fn memory_counted(&self) -> usize {
-        self.used_memory()
+        self.used_memory().saturating_sub(self.aof.feed.memory())
     }
 }
 

@@ -21,6 +21,8 @@ use crate::db::blocked;
 use crate::error::Error;
 use crate::networking::client::{Client, ClientRef};
 use crate::networking::query::reference;
+use crate::persist::aof::{self, State};
+use crate::persist::child::{self, Kind};
 use crate::persist::rdb::background;
 use crate::server::start::tell_supervisor;
 use crate::state::{BlockKind, PausePurpose, Server};
@@ -138,9 +140,33 @@ fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
 
 /// The seam for persistence: end the children, flush and fsync the AOF, write the last snapshot.
 fn save(server: &mut Server, options: Options) -> Result<(), Refused> {
+    if server.aof.state != State::Off {
+        save_log(server, options)?;
+    }
     let wanted = options.save || !options.nosave && !server.config.save.is_empty();
     let saved = background::save_at_shutdown(server, wanted, options.force);
     saved.map_err(|_| Refused)
+}
+
+/// The log we have may be longer than a rewritten one, but holds everything.
+fn save_log(server: &mut Server, options: Options) -> Result<(), Refused> {
+    let is_rewritten = server
+        .child
+        .as_ref()
+        .is_some_and(|child| child.kind == Kind::Aof);
+    if is_rewritten {
+        // Without its base a new log is worth nothing.
+        if server.aof.state == State::WaitRewrite && !options.force {
+            log::warn!("Writing initial AOF, can't exit.");
+            return Err(Refused);
+        }
+        if server.aof.state == State::WaitRewrite {
+            log::warn!("Writing initial AOF. Exit anyway.");
+        }
+        log::warn!("There is a child rewriting the AOF. Killing it!");
+        child::kill_and_wait(server, Kind::Aof);
+    }
+    aof::finish(server).map_err(|_| Refused)
 }
 
 fn give_up_waiting(server: &mut Server) {

@@ -323,6 +323,13 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
         ExitCode::FAILURE
     })?;
     let waker = el.waker();
+    server.aof.flush.wake = Some(std::sync::Arc::new({
+        let waker = waker.clone();
+        move || {
+            // A loop that can't be woken looks by itself at the next tick of the cron.
+            let _ = waker.wake();
+        }
+    }));
     signals::set_wake(move || {
         // A loop that can't be woken looks by itself at the next tick of the cron.
         let _ = waker.wake();

@@ -57,11 +57,22 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Close descriptors whose owners the child never drops.
-pub fn close_all(fds: impl IntoIterator<Item = RawFd>) {
-    for fd in fds {
-        // SAFETY: only a forked child calls this, which leaves by `exit_now`: the owners' destructors don't run.
-        unsafe { libc::close(fd) };
+/// Close every socket: listeners, clients, and the one whose command forks. Their owners are never dropped in a
+/// child, which leaves by [`exit_now`].
+pub fn close_sockets() {
+    super::syslog::close();
+    let Ok(entries) = std::fs::read_dir("/dev/fd") else {
+        return;
+    };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    for fd in numbers.collect::<Vec<RawFd>>() {
+        // SAFETY: a zeroed `stat` is valid, and filled by the call; only a forked child closes what others own.
+        unsafe {
+            let mut stat: libc::stat = std::mem::zeroed();
+            if libc::fstat(fd, &mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFSOCK {
+                libc::close(fd);
+            }
+        }
     }
 }
 
@@ -144,6 +155,33 @@ mod tests {
                 Forked::Parent(pid) => assert_eq!(wait(pid), wanted),
             }
         }
+    }
+
+    #[test]
+    fn a_child_closes_the_sockets_that_it_got() {
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let (mut told, tell) = io::pipe().expect("a pipe");
+        match fork().expect("fork") {
+            Forked::Child => {
+                close_sockets();
+                let _ = std::io::Write::write_all(&mut &tell, b"r");
+                loop {
+                    std::thread::park();
+                }
+            }
+            Forked::Parent(pid) => {
+                std::io::Read::read_exact(&mut told, &mut [0]).expect("the child is ready");
+                drop(theirs);
+                let end = std::io::Read::read(&mut ours, &mut [0]).expect("the end");
+                assert_eq!(end, 0, "the other end is closed though the child lives");
+                end_and_wait(pid);
+            }
+        }
+    }
+
+    fn end_and_wait(pid: i32) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        wait(pid);
     }
 
     #[test]

@@ -19,6 +19,12 @@ pub fn open(ident: &[u8], facility: c_int) {
     };
 }
 
+/// Forget the connection; the next message makes a new one.
+pub fn close() {
+    // SAFETY: takes nothing; `write` opens again.
+    unsafe { libc::closelog() };
+}
+
 /// Write one message; `priority` is one of `libc::LOG_*`. Zero bytes cut it.
 pub fn write(priority: c_int, message: &str) {
     let until_zero = message.split('\0').next().unwrap_or_default();

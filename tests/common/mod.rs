@@ -20,15 +20,14 @@ impl Peer {
         Peer::start(env!("CARGO_BIN_EXE_aeris-server"), args)
     }
 
+    /// The older peer, Redis's own; `None` when it is not installed.
+    pub fn redis(args: &[&str]) -> Option<Peer> {
+        is_installed("redis-server").then(|| Peer::start("redis-server", args))
+    }
+
     /// The real one; `None` when it is not installed. With `REQUIRE_PEERS=1` that is a failure.
     pub fn valkey(args: &[&str]) -> Option<Peer> {
-        let found = std::env::var_os("PATH").is_some_and(|paths| {
-            std::env::split_paths(&paths).any(|dir| dir.join("valkey-server").is_file())
-        });
-        if !found {
-            let required = std::env::var("REQUIRE_PEERS").is_ok_and(|v| v == "1");
-            assert!(!required, "REQUIRE_PEERS=1, but there is no valkey-server");
-            eprintln!("valkey-server is not installed: this comparison did not run");
+        if !is_installed("valkey-server") {
             return None;
         }
         let mut all = vec!["--extended-redis-compatibility", "yes"];
@@ -87,6 +86,18 @@ impl Drop for Peer {
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// With `REQUIRE_PEERS=1` a program that is not there is a failure.
+fn is_installed(program: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join(program).is_file()));
+    if !found {
+        let required = std::env::var("REQUIRE_PEERS").is_ok_and(|v| v == "1");
+        assert!(!required, "REQUIRE_PEERS=1, but there is no {program}");
+        eprintln!("{program} is not installed: this comparison did not run");
+    }
+    found
 }
 
 fn free_port() -> u16 {

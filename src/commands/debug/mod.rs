@@ -13,6 +13,7 @@ use crate::commands::ctx::{CmdResult, Ctx};
 use crate::config::{Extent, rewrite};
 use crate::db::Ttl;
 use crate::error::{Error, excerpt};
+use crate::persist::aof;
 use crate::types::string::encode;
 use crate::util::memory::parse_memory;
 use crate::util::number::{parse_f64, parse_i64};
@@ -31,6 +32,7 @@ type Row = (&'static str, usize, usize, fn(&mut Ctx) -> CmdResult);
 const ANY: usize = usize::MAX;
 
 const ROWS: &[Row] = &[
+    ("aof-flush-sleep", 1, 1, aof_flush_sleep),
     ("assert", 0, ANY, assert_now),
     ("change-repl-id", 0, 0, change_repl_id),
     ("client-enforce-reply-list", 1, 1, client_enforce_reply_list),
@@ -44,6 +46,7 @@ const ROWS: &[Row] = &[
     ("htstats-key", 1, 2, inspect::htstats_key),
     ("leak", 1, 1, leak),
     ("listpack", 1, 1, inspect::listpack),
+    ("loadaof", 0, 0, loadaof),
     ("log", 1, 1, log_message),
     ("object", 1, 2, inspect::object),
     ("panic", 0, 0, panic_now),
@@ -121,6 +124,24 @@ fn ok(ctx: &mut Ctx) -> CmdResult {
 fn sleep(ctx: &mut Ctx) -> CmdResult {
     let seconds = parse_f64(ctx.argv[2]).unwrap_or(0.0).max(0.0);
     crate::sys::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    ok(ctx)
+}
+
+/// DEBUG AOF-FLUSH-SLEEP microseconds
+fn aof_flush_sleep(ctx: &mut Ctx) -> CmdResult {
+    let us = parse_i64(ctx.argv[2]).unwrap_or(0).max(0);
+    ctx.server.aof.flush.delay = Duration::from_micros(us as u64);
+    ok(ctx)
+}
+
+/// DEBUG LOADAOF
+fn loadaof(ctx: &mut Ctx) -> CmdResult {
+    if aof::load::reload(ctx.server).is_err() {
+        return Err(Error::of(
+            "ERR Error trying to load the AOF files, check server logs.",
+        ));
+    }
+    log::info!("Append Only File loaded by DEBUG LOADAOF");
     ok(ctx)
 }
 
@@ -286,6 +307,8 @@ fn populate_one(ctx: &mut Ctx, prefix: &[u8], i: i64, size: Option<usize>) {
 fn help(ctx: &mut Ctx) -> CmdResult {
     ctx.client.reply.help(&[
         "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        "AOF-FLUSH-SLEEP <microseconds>",
+        "    Sleep before the append only file is written.",
         "ASSERT",
         "    Crash by a failed assertion.",
         "CHANGE-REPL-ID",
@@ -310,6 +333,8 @@ fn help(ctx: &mut Ctx) -> CmdResult {
         "    Leak the memory of a copy of the string.",
         "LISTPACK <key>",
         "    Write the elements of the listpack that is a key's value to standard output.",
+        "LOADAOF",
+        "    Write what is still to be written to the append only file, and load it again.",
         "LOG <message>",
         "    Write the message to the server's log.",
         "OBJECT <key> [fast]",

@@ -16,7 +16,7 @@ mod expire;
 mod names;
 mod object;
 mod scan;
-mod wait;
+pub mod wait;
 
 use crate::commands::command::*;
 

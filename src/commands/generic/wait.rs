@@ -6,8 +6,9 @@
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::db::blocked;
 use crate::error::Error;
-use crate::networking::client::flag;
-use crate::state::BlockKind;
+use crate::networking::client::{Client, flag};
+use crate::networking::query::reference;
+use crate::state::{BlockKind, Server};
 use crate::util::number::parse_i64;
 
 /// WAIT numreplicas timeout
@@ -44,14 +45,11 @@ pub fn waitaof(ctx: &mut Ctx) -> CmdResult {
     )?;
     let deadline_ms = deadline_ms(ctx, 3)?;
     if local > 0 && !ctx.server.config.appendonly {
-        return Err(Error::of(
-            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
-        ));
+        return Err(WAITAOF_WITHOUT_AOF);
     }
-    if (local == 0 && replicas == 0) || ctx.client.has(flag::DENY_BLOCKING) {
-        ctx.client.reply.array(2);
-        ctx.client.reply.integer(0);
-        ctx.client.reply.integer(0);
+    let done = local_acks(ctx.server, ctx.client) >= local && replicas == 0;
+    if done || ctx.client.has(flag::DENY_BLOCKING) {
+        reply_waitaof(ctx.server, ctx.client);
     } else {
         blocked::block(
             ctx.server,
@@ -60,9 +58,41 @@ pub fn waitaof(ctx: &mut Ctx) -> CmdResult {
             ctx.argv,
             deadline_ms,
         );
+        let r = reference(ctx.client);
+        ctx.server.blocked.waiting_aof.push(r);
     }
     Ok(())
 }
+
+/// 1 if our own disk has what this client wrote.
+fn local_acks(server: &Server, c: &Client) -> i64 {
+    let synced = server.aof.feed.is_open() && c.aof_offset <= server.aof.feed.synced;
+    i64::from(synced)
+}
+
+/// How many have it: our own disk, and replicas'.
+pub fn reply_waitaof(server: &Server, c: &mut Client) {
+    let local = local_acks(server, c);
+    c.reply.array(2);
+    c.reply.integer(local);
+    c.reply.integer(0);
+}
+
+/// Whether a client that waits has what it waits for, or can't get it any more.
+pub fn waitaof_is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
+    let blocked = c.blocked.as_ref()?;
+    let argv = blocked.argv.slices();
+    let number = |at: usize| argv.get(at).and_then(|text| parse_i64(text)).unwrap_or(0);
+    let (local, replicas) = (number(1), number(2));
+    if local > 0 && !server.config.appendonly {
+        return Some(Err(WAITAOF_WITHOUT_AOF));
+    }
+    let done = local_acks(server, c) >= local && replicas == 0;
+    done.then_some(Ok(()))
+}
+
+const WAITAOF_WITHOUT_AOF: Error =
+    Error::of("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
 
 /// A timeout in milliseconds as a Unix time; 0, for ever, stays 0.
 fn deadline_ms(ctx: &Ctx, at: usize) -> Result<i64, Error> {

@@ -1,6 +1,7 @@
 //! The data and its copies: persistence, replication, modules, cluster, keyspace.
 
 use super::{Report, View};
+use crate::persist::aof::{Aof, State};
 use crate::persist::child::{Child, Kind};
 use crate::state::Server;
 
@@ -28,24 +29,34 @@ pub fn persistence(view: &View, out: &mut Report) {
     out.field("rdb_last_cow_size", server.rdb.last_cow_bytes);
     out.field("rdb_last_load_keys_expired", server.rdb.last_load.expired);
     out.field("rdb_last_load_keys_loaded", server.rdb.last_load.loaded);
-    out.field("aof_enabled", 0);
+    out.field("aof_enabled", (server.aof.state != State::Off) as u8);
     out.field(
         "aof_rewrite_in_progress",
         is_running(server, Kind::Aof) as u8,
     );
-    out.field("aof_rewrite_scheduled", 0);
-    out.field("aof_last_rewrite_time_sec", -1);
+    let rewrite = &server.aof.rewrite;
+    out.field("aof_rewrite_scheduled", rewrite.scheduled as u8);
+    out.field(
+        "aof_last_rewrite_time_sec",
+        rewrite.last_seconds.unwrap_or(-1),
+    );
     out.field(
         "aof_current_rewrite_time_sec",
         running_seconds(server, Kind::Aof),
     );
-    out.field("aof_last_bgrewrite_status", "ok");
-    out.field("aof_rewrites", 0);
-    out.field("aof_rewrites_consecutive_failures", 0);
-    out.field("aof_last_write_status", "ok");
+    out.field("aof_last_bgrewrite_status", status(rewrite.failed));
+    out.field("aof_rewrites", rewrite.started);
+    out.field(
+        "aof_rewrites_consecutive_failures",
+        rewrite.failures_in_a_row,
+    );
+    out.field("aof_last_write_status", status(server.aof.flush.failed()));
     out.field("aof_last_cow_size", server.aof.last_cow_bytes);
     out.field("module_fork_in_progress", 0);
     out.field("module_fork_last_cow_size", 0);
+    if server.aof.state != State::Off {
+        aof(&server.aof, out);
+    }
     forecast(view, out);
     if server.loading {
         loading(server, out);
@@ -64,6 +75,20 @@ fn loading(server: &Server, out: &mut Report) {
         "loading_eta_seconds",
         load.eta_seconds(server.clock.now_s()),
     );
+}
+
+fn status(failed: bool) -> &'static str {
+    if failed { "err" } else { "ok" }
+}
+
+/// The log, while there is one.
+fn aof(aof: &Aof, out: &mut Report) {
+    out.field("aof_current_size", aof.current_size);
+    out.field("aof_base_size", aof.base_size);
+    out.field("aof_pending_rewrite", aof.rewrite.scheduled as u8);
+    out.field("aof_buffer_length", aof.feed.pending());
+    out.field("aof_pending_bio_fsync", aof.flush.pending_syncs());
+    out.field("aof_delayed_fsync", aof.flush.delayed_syncs);
 }
 
 /// The running child: how far it is, and what it costs.

@@ -1,17 +1,340 @@
 //! The append only file: every change as the command that made it, so that a crash loses nothing that the policy
 //! promises.
+//!
+//! ```text
+//!   call ─> propagate ─> feed (buffer) ─> flush (before the replies) ─> incremental file ─> fsync
+//!
+//!   BGREWRITEAOF:  1  a new incremental file takes what is written from now on
+//!                  2  a forked child writes the data set as it is to a new base file
+//!                  3  the manifest names both; what they stand for is history, and is deleted
+//!
+//!   start:         load: base, then the incremental files in order, each command through `call()`
+//! ```
+//!
+//! The files are those of Redis 7 (`manifest`); a log of Redis 6, one file in the data directory, becomes the base.
+//!
+//! CONFIG SET appendonly yes needs a base first: the log is `WaitRewrite` then, commands are fed to a temporary
+//! file, and only when the child's base is there the manifest names both and the log counts.
+//!
+//! **Invariant:** the manifest never names a file that is not there: files come first and go last
+//! (`tests/persistence_aof.rs`, and the crashes simulated in `crash_tests`).
+//! **Invariant:** commands are fed exactly while `feed` is open; `propagation` hears of it at once (`follow_sink`).
 
-use crate::persist::child::Outcome;
+pub mod check;
+pub mod disk;
+pub mod feed;
+pub mod flush;
+pub mod load;
+pub mod manifest;
+pub mod reader;
+pub mod rewrite;
+mod values;
+
+#[cfg(test)]
+mod crash_tests;
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use self::disk::Job;
+use self::feed::Feed;
+use self::flush::Flush;
+use self::manifest::{Manifest, sync_dir};
+use crate::persist::child::{self, Kind};
+use crate::server::propagate::{Unit, to};
 use crate::state::Server;
+use crate::sys::error_text;
+
+pub use self::rewrite::rewrite_done;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum State {
+    #[default]
+    Off,
+    On,
+    /// Switched on while the server ran: on as soon as there is a base.
+    WaitRewrite,
+}
 
 /// What is known of the log.
 #[derive(Default)]
 pub struct Aof {
+    pub state: State,
+    pub feed: Feed,
+    pub flush: Flush,
+    pub manifest: Manifest,
+    /// Bytes of all files, of all files after the last rewrite, and of the base at start.
+    pub current_size: u64,
+    pub base_size: u64,
+    /// `current_size` when the last incremental file was opened.
+    last_incr_at: u64,
+    pub rewrite: rewrite::Rewrite,
     /// Bytes that the last rewrite's child made the system copy.
     pub last_cow_bytes: u64,
 }
 
-/// The rewriting child has ended.
-pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
-    server.aof.last_cow_bytes = outcome.cow_bytes;
+impl Aof {
+    /// How much was ever fed.
+    #[inline]
+    pub fn offset(&self) -> u64 {
+        self.feed.fed
+    }
+
+    #[inline]
+    pub fn feed(&mut self, unit: &Unit, wrap: bool, stamp_s: Option<i64>) {
+        self.feed.feed(unit, wrap, stamp_s);
+    }
+}
+
+/// A file name is bytes.
+pub fn os_name(name: &[u8]) -> &OsStr {
+    OsStr::from_bytes(name)
+}
+
+/// Where the files of the log lie.
+pub fn dir(server: &Server) -> PathBuf {
+    server.config.appenddirname.as_path().to_path_buf()
+}
+
+fn file_name(server: &Server) -> Vec<u8> {
+    server.config.appendfilename.to_vec()
+}
+
+fn temp_incr_path(server: &Server) -> PathBuf {
+    let name = [b"temp-", &file_name(server)[..], b".incr.aof"].concat();
+    dir(server).join(os_name(&name))
+}
+
+fn create_dir(server: &Server) -> io::Result<()> {
+    match std::fs::create_dir(dir(server)) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            log::warn!(
+                "Can't open or create append-only dir {}: {}",
+                server.config.appenddirname,
+                error_text(&e)
+            );
+            Err(e)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Commands are told to the log exactly while it has a file that takes them.
+fn follow_sink(server: &mut Server) {
+    let open = server.aof.feed.is_open();
+    server.propagation.set_sink(to::AOF, open);
+    server.update_armed();
+}
+
+fn open_for_append(path: &std::path::Path, new: bool) -> io::Result<(Arc<File>, u64)> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    if new {
+        // A file of this name is left over from something that never came to be.
+        File::create(path)?;
+    }
+    let file = options.open(path)?;
+    let len = file.metadata()?.len();
+    Ok((Arc::new(file), len))
+}
+
+/// At start, after the data was loaded: open the log for what comes.
+pub fn open_on_start(server: &mut Server) -> io::Result<()> {
+    if !server.config.appendonly {
+        return Ok(());
+    }
+    server.aof.state = State::On;
+    create_dir(server)?;
+    let name = file_name(server);
+    if server.aof.manifest.is_empty() {
+        let rdb = server.config.aof_use_rdb_preamble;
+        let base = server.aof.manifest.new_base(&name, rdb).clone();
+        let path = base.path(&dir(server));
+        rewrite::write_base(server, &path, None)?;
+        log::info!(
+            "Creating AOF base file {} on server start",
+            String::from_utf8_lossy(&base.name)
+        );
+        server.aof.current_size = std::fs::metadata(&path)?.len();
+    }
+    let new = server.aof.manifest.incr.is_empty();
+    if new {
+        server.aof.manifest.new_incr(&name);
+    }
+    let last = server.aof.manifest.incr[server.aof.manifest.incr.len() - 1].clone();
+    let (file, len) = open_for_append(&last.path(&dir(server)), new)?;
+    log::info!(
+        "{} AOF incr file {} on server start",
+        if new { "Creating" } else { "Opening" },
+        String::from_utf8_lossy(&last.name)
+    );
+    if new {
+        server.aof.manifest.store(&dir(server), &name)?;
+    }
+    server.aof.base_size = server.aof.current_size;
+    server.aof.last_incr_at = server.aof.current_size - len.min(server.aof.current_size);
+    server.aof.feed.switch_to(file, len);
+    follow_sink(server);
+    delete_history(server);
+    Ok(())
+}
+
+/// A rewrite begins: what is written from now on goes to a new file.
+fn open_new_incr(server: &mut Server) -> io::Result<()> {
+    if server.aof.state == State::Off {
+        return Ok(());
+    }
+    if server.aof.state == State::WaitRewrite {
+        let path = temp_incr_path(server);
+        let (file, len) = open_for_append(&path, true)?;
+        log::info!(
+            "Creating AOF incr file {} on background rewrite",
+            path.file_name().unwrap_or_default().display()
+        );
+        close_files(server);
+        server.aof.feed.switch_to(file, len);
+    } else {
+        // A machine that dies must not leave the new file whole and the old one torn: only the last may be.
+        flush::flush_and_sync(server)?;
+        let (dir, name) = (dir(server), file_name(server));
+        let mut manifest = server.aof.manifest.clone();
+        let part = manifest.new_incr(&name).clone();
+        let path = part.path(&dir);
+        let (file, len) = open_for_append(&path, true)?;
+        log::info!(
+            "Creating AOF incr file {} on background rewrite",
+            String::from_utf8_lossy(&part.name)
+        );
+        if let Err(e) = manifest.store(&dir, &name) {
+            let _ = std::fs::remove_file(&path);
+            return Err(e);
+        }
+        server.aof.manifest = manifest;
+        server.aof.feed.switch_to(file, len);
+    }
+    server.aof.last_incr_at = server.aof.current_size + server.aof.feed.pending();
+    follow_sink(server);
+    Ok(())
+}
+
+/// Nothing more is fed; the files are closed in the background.
+fn close_files(server: &mut Server) {
+    let files: Vec<_> = server.aof.feed.close().collect();
+    for file in files {
+        server.aof.flush.in_background(Job::Close(file));
+    }
+}
+
+/// Delete the files that a new base stands for, unless that is switched off.
+pub fn delete_history(server: &mut Server) {
+    if server.aof.manifest.history.is_empty() || server.config.aof_disable_auto_gc {
+        return;
+    }
+    let history = std::mem::take(&mut server.aof.manifest.history);
+    let (dir, name) = (dir(server), file_name(server));
+    if let Err(e) = server.aof.manifest.store(&dir, &name) {
+        log::warn!("Fail to persist the AOF manifest: {}", error_text(&e));
+        server.aof.manifest.history = history;
+        return;
+    }
+    for part in history {
+        log::info!(
+            "Removing the history file {} in the background",
+            String::from_utf8_lossy(&part.name)
+        );
+        let path = part.path(&dir);
+        server.aof.flush.in_background(Job::Unlink(path));
+    }
+}
+
+/// CONFIG SET appendonly: follow the setting.
+pub fn follow_setting(server: &mut Server) -> Result<(), String> {
+    match (server.config.appendonly, server.aof.state) {
+        (true, State::Off) => start(server),
+        (false, State::On | State::WaitRewrite) => {
+            stop(server);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn start(server: &mut Server) -> Result<(), String> {
+    server.aof.state = State::WaitRewrite;
+    let other = server
+        .child
+        .as_ref()
+        .is_some_and(|child| child.kind != Kind::Aof);
+    if other {
+        server.aof.rewrite.scheduled = true;
+        log::info!(
+            "AOF was enabled but there is already another background operation. An AOF background was scheduled to \
+             start when possible."
+        );
+    } else if server.nesting > 0 {
+        server.aof.rewrite.scheduled = true;
+        log::info!(
+            "AOF was enabled during a transaction. An AOF background was scheduled to start when possible."
+        );
+    } else {
+        if server.child.is_some() {
+            log::info!(
+                "AOF was enabled but there is already an AOF rewriting in background. Stopping background AOF and \
+                 starting a rewrite now."
+            );
+            child::kill_and_wait(server, Kind::Aof);
+        }
+        if rewrite::start(server).is_err() {
+            server.aof.state = State::Off;
+            close_files(server);
+            follow_sink(server);
+            log::warn!(
+                "Server needs to enable the AOF but can't trigger a background AOF rewrite operation. Check the \
+                 above logs for more info about the error."
+            );
+            return Err("Unable to turn on AOF. Check server logs.".into());
+        }
+    }
+    if server.aof.flush.write_error.take().is_some() {
+        log::warn!("AOF reopen, just ignore the last error.");
+    }
+    Ok(())
+}
+
+/// No log from now on. Its files stay as they are.
+pub fn stop(server: &mut Server) {
+    // What can't be written now is not in the log; the log is being given up.
+    let _ = flush::flush_and_sync(server);
+    close_files(server);
+    server.aof.state = State::Off;
+    server.aof.flush.write_error = None;
+    server.aof.flush.sync_error = None;
+    server.aof.rewrite.scheduled = false;
+    server.aof.last_incr_at = 0;
+    follow_sink(server);
+    child::kill_and_wait(server, Kind::Aof);
+}
+
+/// From the cron: results of the threads, and a rewrite when it is time.
+pub fn cron(server: &mut Server) {
+    flush::take_results(server);
+    rewrite::cron(server);
+}
+
+/// SHUTDOWN: everything that was told is on the disk.
+pub fn finish(server: &mut Server) -> io::Result<()> {
+    if !server.aof.feed.is_open() {
+        return Ok(());
+    }
+    log::info!("Calling fsync() on the AOF file.");
+    flush::flush_and_sync(server)
+}
+
+/// A directory entry that was renamed is durable.
+fn sync_log_dir(server: &Server) -> io::Result<()> {
+    sync_dir(&dir(server))
 }

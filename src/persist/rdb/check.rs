@@ -229,6 +229,11 @@ fn no_limits() -> Limits {
 
 /// Whether the file is sound. Each finding is a line.
 pub fn check_file(path: &Path, print: Print) -> bool {
+    check_preamble(path, print).is_some()
+}
+
+/// The same for a log that begins with a snapshot: where that ends, if it is sound.
+pub fn check_preamble(path: &Path, print: Print) -> Option<u64> {
     let mut checker = Checker::new(print);
     checker.line(0, &format!("Checking RDB file {}", path.display()));
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
@@ -237,7 +242,7 @@ pub fn check_file(path: &Path, print: Print) -> bool {
         Err(e) => {
             let text = crate::sys::error_text(&e);
             (checker.print)(&format!("Cannot open file: {text}"));
-            return false;
+            return None;
         }
     };
     let mut reader = Reader::new(&mut file, Some(len));
@@ -255,18 +260,18 @@ pub fn check_file(path: &Path, print: Print) -> bool {
                 }
                 Refused::Unreadable(fault) => checker.fault(offset, &fault),
             }
-            return false;
+            return None;
         }
     };
     match load::read(&mut reader, version, no_limits(), &mut checker) {
         Ok(()) => {
             checker.line(reader.offset(), r"\o/ RDB looks OK! \o/");
             checker.counts();
-            true
+            Some(reader.offset())
         }
         Err(fault) => {
             checker.fault(reader.offset(), &fault);
-            false
+            None
         }
     }
 }

@@ -1,0 +1,172 @@
+//! The buffer between a command and the disk.
+//!
+//! ```text
+//!   unit ─> feed ─>  back  [ file 3 | bytes.. ]   what is fed now
+//!                          [ file 2 | bytes.. ]   fed before a rewrite opened file 3, still to be written
+//!                    front                        is written first
+//!
+//!            synced <= written <= fed             offsets in all that was ever fed, whichever file it is in
+//! ```
+//!
+//! A reply waits for an offset (`flush`), so offsets don't start again with a new file.
+//!
+//! **Invariant:** bytes are written in the order in which they were fed, and each to the file that was the last one
+//! then (`crash_tests`).
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::sync::Arc;
+
+use crate::server::propagate::{Unit, to};
+use crate::util::multibulk::write_command;
+
+/// An emptied buffer keeps at most so much memory.
+const KEEP_BYTES: usize = 1 << 20;
+
+/// Bytes for one file.
+pub struct Segment {
+    pub file: Arc<File>,
+    /// Its length, without `bytes`.
+    pub len: u64,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+pub struct Feed {
+    queue: VecDeque<Segment>,
+    /// Of everything that was ever fed, in bytes.
+    pub fed: u64,
+    pub written: u64,
+    pub synced: u64,
+    /// The database that the log was told last; `None`: it has to be said.
+    selected_db: Option<u32>,
+    /// The second of the last annotation.
+    stamp_s: i64,
+    /// An emptied buffer, to be filled again.
+    spare: Vec<u8>,
+}
+
+impl Feed {
+    /// There is a file that takes what is fed.
+    pub fn is_open(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// From now on this file takes what is fed; what was fed before still goes where it was meant to.
+    pub fn switch_to(&mut self, file: Arc<File>, len: u64) {
+        self.selected_db = None;
+        self.queue.push_back(Segment {
+            file,
+            len,
+            bytes: std::mem::take(&mut self.spare),
+        });
+    }
+
+    /// Forget the files and what was not written.
+    pub fn close(&mut self) -> impl Iterator<Item = Arc<File>> {
+        self.fed = self.written;
+        self.selected_db = None;
+        std::mem::take(&mut self.queue)
+            .into_iter()
+            .map(|segment| segment.file)
+    }
+
+    /// The next command says its database.
+    pub fn forget_db(&mut self) {
+        self.selected_db = None;
+    }
+
+    /// Bytes that are not written yet.
+    pub fn pending(&self) -> u64 {
+        self.fed - self.written
+    }
+
+    pub fn memory(&self) -> usize {
+        let buffers = self.queue.iter().map(|segment| segment.bytes.capacity());
+        buffers.sum::<usize>() + self.spare.capacity()
+    }
+
+    /// Files that are open, the one for what is fed now among them.
+    #[cfg(test)]
+    pub fn files(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// What is written next. Files that have got all of theirs are handed to `done`, but for the last one.
+    pub fn front(&mut self, mut done: impl FnMut(Arc<File>)) -> Option<&mut Segment> {
+        while self.queue.len() > 1 && self.queue[0].bytes.is_empty() {
+            let finished = self.queue.pop_front()?;
+            self.spare = finished.bytes;
+            done(finished.file);
+        }
+        self.queue.front_mut()
+    }
+
+    /// The file that is written at the moment.
+    pub fn file(&self) -> Option<&Arc<File>> {
+        self.queue.front().map(|segment| &segment.file)
+    }
+
+    /// The length of the last file, once all is written.
+    pub fn last_len(&self) -> u64 {
+        self.queue
+            .back()
+            .map_or(0, |last| last.len + last.bytes.len() as u64)
+    }
+
+    /// Take the front's bytes away, for somebody else to write.
+    pub fn take_front(&mut self) -> Option<(Arc<File>, Vec<u8>, u64)> {
+        let spare = std::mem::take(&mut self.spare);
+        let front = self.queue.front_mut()?;
+        let bytes = std::mem::replace(&mut front.bytes, spare);
+        Some((front.file.clone(), bytes, front.len))
+    }
+
+    /// `written` of these bytes, which were taken from the front, have been written; the rest goes back.
+    pub fn wrote(&mut self, mut bytes: Vec<u8>, written: usize) {
+        let Some(front) = self.queue.front_mut() else {
+            return;
+        };
+        front.len += written as u64;
+        self.written += written as u64;
+        bytes.drain(..written);
+        if !bytes.is_empty() {
+            bytes.extend_from_slice(&front.bytes);
+            std::mem::swap(&mut front.bytes, &mut bytes);
+            bytes.clear();
+        }
+        bytes.shrink_to(KEEP_BYTES);
+        if self.spare.capacity() == 0 {
+            self.spare = bytes;
+        }
+    }
+
+    /// Append a unit. `stamp_s`: annotate it with the time, if that is a new second.
+    #[inline]
+    pub fn feed(&mut self, unit: &Unit, wrap: bool, stamp_s: Option<i64>) {
+        let Some(last) = self.queue.back_mut() else {
+            return;
+        };
+        let out = &mut last.bytes;
+        let before = out.len();
+        if let Some(now_s) = stamp_s.filter(|&now_s| now_s > self.stamp_s) {
+            self.stamp_s = now_s;
+            out.extend_from_slice(format!("#TS:{now_s}\r\n").as_bytes());
+        }
+        if wrap {
+            write_command(out, &[b"MULTI"]);
+        }
+        for (db, command) in unit.told_to(to::AOF) {
+            if self.selected_db != Some(db) {
+                self.selected_db = Some(db);
+                let index = itoa::Buffer::new().format(db).to_string();
+                write_command(out, &[b"SELECT", index.as_bytes()]);
+            }
+            out.extend_from_slice(command);
+        }
+        if wrap {
+            write_command(out, &[b"EXEC"]);
+        }
+        self.fed += (out.len() - before) as u64;
+    }
+}

@@ -1,0 +1,409 @@
+//! From the buffer to the disk, at the end of each turn and without ever waiting for it.
+//!
+//! ```text
+//!   policy     who writes                                a reply to a write leaves when
+//!   always     the writer thread, with an fsync;         its bytes are on the disk
+//!              all that came meanwhile is one group
+//!   everysec   the loop; the writer thread while an      its bytes are in the kernel: the process may die
+//!              fsync runs or the disk was slow of late
+//!   no         the same, without fsyncs                  the same
+//! ```
+//!
+//! So a turn under `everysec` costs one write of what the turn's commands changed. When it is the thread that writes,
+//! only the clients who have written wait, by offset; the others are served as if nothing was. Clients that were told
+//! something by a client that waits (a value read, a message) are not held back: what is promised is one's own write.
+//!
+//! When the disk is full, what could not be written stays in the buffer and is tried again every second; commands
+//! that write are refused meanwhile (MISCONF), and replies go on: their clients are not to wait for a person with a
+//! new disk. Under `always` the promise can't be kept, and the process ends, as Redis does.
+//!
+//! Limit: when [`BACKLOG_MAX`] bytes wait, the loop waits as well. Clients that send without reading could fill
+//! the memory otherwise.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::disk::{self, Disk, Done, Job};
+use crate::config::AppendFsync;
+use crate::error::Error;
+use crate::state::Server;
+
+/// fsync under `everysec`.
+const SYNC_EVERY_MS: i64 = 1000;
+/// A write that took so long means a slow disk,
+const SLOW: Duration = Duration::from_millis(20);
+/// for so long.
+const SLOW_FOR: Duration = Duration::from_secs(2);
+/// An fsync that takes longer than this delays writes for too long.
+const SYNC_TOO_LONG: Duration = Duration::from_secs(2);
+/// A write that failed is tried again so much later.
+const RETRY_MS: i64 = 1000;
+/// Errors are logged at most so often.
+const LOG_EVERY_MS: i64 = 30_000;
+/// Bytes that wait for the disk before the loop does.
+const BACKLOG_MAX: u64 = 256 << 20;
+
+/// What is under way, and how it went.
+#[derive(Default)]
+pub struct Flush {
+    disk: Option<Disk>,
+    pub wake: Option<disk::Wake>,
+    /// The writer thread has the front's bytes since then.
+    writing: Option<Instant>,
+    /// fsyncs under way, and since when.
+    syncing: u32,
+    sync_since: Option<Instant>,
+    sync_is_late: bool,
+    last_sync_ms: i64,
+    /// Until then writes go to the thread.
+    slow_until: Option<Instant>,
+    /// The last write, or the last fsync, failed with this.
+    pub write_error: Option<io::Error>,
+    pub sync_error: Option<io::Error>,
+    failed_ms: i64,
+    logged_ms: i64,
+    /// fsyncs that took so long that writes were delayed.
+    pub delayed_syncs: u64,
+    /// DEBUG AOF-FLUSH-SLEEP.
+    pub delay: Duration,
+}
+
+impl Flush {
+    /// fsyncs that are under way.
+    pub fn pending_syncs(&self) -> u32 {
+        self.syncing
+    }
+
+    /// The disk did not take the last bytes.
+    #[inline]
+    pub fn failed(&self) -> bool {
+        self.write_error.is_some() || self.sync_error.is_some()
+    }
+
+    /// Why writes are refused.
+    pub fn error(&self) -> Option<&io::Error> {
+        self.write_error.as_ref().or(self.sync_error.as_ref())
+    }
+
+    fn disk(&mut self) -> io::Result<&Disk> {
+        if self.disk.is_none() {
+            self.disk = Some(Disk::start(self.wake.clone())?);
+        }
+        self.disk
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::Other.into())
+    }
+
+    /// Do something in the background; here and now if there are no threads.
+    pub fn in_background(&mut self, job: Job) {
+        match self.disk() {
+            Ok(disk) => disk.submit(job),
+            Err(_) => disk::run_here(job),
+        }
+    }
+}
+
+/// Before the loop sleeps: write what the turn's commands told, or have it written.
+pub fn flush_append_only_file(server: &mut Server) {
+    if !server.aof.feed.is_open() {
+        return;
+    }
+    take_results(server);
+    while server.aof.feed.pending() > BACKLOG_MAX && server.aof.flush.writing.is_some() {
+        wait_for_result(server);
+    }
+    write_pending(server);
+    sync_if_due(server);
+}
+
+/// Hear from the threads.
+pub fn take_results(server: &mut Server) {
+    while let Some(done) = server.aof.flush.disk.as_ref().and_then(Disk::try_done) {
+        note(server, done);
+    }
+}
+
+fn wait_for_result(server: &mut Server) {
+    if let Some(done) = server.aof.flush.disk.as_ref().and_then(Disk::wait_done) {
+        note(server, done);
+    }
+}
+
+fn write_pending(server: &mut Server) {
+    let always = server.config.appendfsync == AppendFsync::Always;
+    let now_ms = server.clock.now_ms;
+    let aof = &mut server.aof;
+    if aof.flush.writing.is_some() {
+        return note_late_sync(server);
+    }
+    if aof.flush.write_error.is_some() && now_ms - aof.flush.failed_ms < RETRY_MS {
+        return;
+    }
+    retire_files(server);
+    let aof = &mut server.aof;
+    if aof.feed.pending() == 0 && !(always && aof.feed.synced < aof.feed.written) {
+        return;
+    }
+    let slow = aof
+        .flush
+        .slow_until
+        .is_some_and(|until| Instant::now() < until);
+    let apart = always || aof.flush.syncing > 0 || slow;
+    if apart && aof.flush.disk().is_ok() {
+        return hand_over(server, always);
+    }
+    loop {
+        write_here(server, always);
+        retire_files(server);
+        if server.aof.feed.pending() == 0 || server.aof.flush.write_error.is_some() {
+            return;
+        }
+    }
+}
+
+/// Files that a rewrite replaced and that have got all of theirs: make them durable, and close them.
+fn retire_files(server: &mut Server) {
+    let mut finished = Vec::new();
+    let aof = &mut server.aof;
+    aof.feed.front(|file| finished.push(file));
+    for file in finished {
+        let upto = aof.feed.written;
+        aof.flush.begin_sync(file.clone(), upto);
+        aof.flush.in_background(Job::Close(file));
+    }
+}
+
+impl Flush {
+    fn begin_sync(&mut self, file: std::sync::Arc<std::fs::File>, upto: u64) {
+        self.syncing += 1;
+        self.sync_since.get_or_insert_with(Instant::now);
+        let job = Job::Sync { file, upto };
+        match self.disk() {
+            Ok(disk) => disk.submit(job),
+            Err(e) => {
+                self.syncing -= 1;
+                self.sync_error = Some(e);
+            }
+        }
+    }
+}
+
+/// Let the thread write the front.
+fn hand_over(server: &mut Server, sync: bool) {
+    let aof = &mut server.aof;
+    let Some((file, bytes, at)) = aof.feed.take_front() else {
+        return;
+    };
+    aof.flush.writing = Some(Instant::now());
+    let delay = aof.flush.delay;
+    aof.flush.in_background(Job::Write {
+        file,
+        bytes,
+        at,
+        sync,
+        delay,
+    });
+}
+
+/// Write the front in the loop.
+fn write_here(server: &mut Server, sync: bool) {
+    let Some((file, bytes, at)) = server.aof.feed.take_front() else {
+        return;
+    };
+    let delay = server.aof.flush.delay;
+    if !delay.is_zero() {
+        crate::sys::sleep(delay);
+    }
+    let done = disk::write(&file, bytes, at, sync);
+    note(server, done);
+}
+
+fn sync_if_due(server: &mut Server) {
+    let now_ms = server.clock.now_ms;
+    let child = server.config.no_appendfsync_on_rewrite && server.child.is_some();
+    if server.config.appendfsync != AppendFsync::Everysec || child {
+        return;
+    }
+    let aof = &mut server.aof;
+    let due = (now_ms - aof.flush.last_sync_ms).abs() >= SYNC_EVERY_MS;
+    if !due || aof.flush.syncing > 0 || aof.feed.synced >= aof.feed.written {
+        return;
+    }
+    aof.flush.last_sync_ms = now_ms;
+    if let Some(file) = aof.feed.file().cloned() {
+        let upto = aof.feed.written;
+        aof.flush.begin_sync(file, upto);
+    }
+}
+
+/// A write waits while an fsync runs: say so if it takes too long.
+fn note_late_sync(server: &mut Server) {
+    let flush = &mut server.aof.flush;
+    let late = flush
+        .sync_since
+        .is_some_and(|since| since.elapsed() > SYNC_TOO_LONG);
+    if late && !flush.sync_is_late {
+        flush.sync_is_late = true;
+        flush.delayed_syncs += 1;
+        log::info!(
+            "Asynchronous AOF fsync is taking too long (disk is busy?). Writing the AOF buffer without waiting for \
+             fsync to complete, this may slow down the server."
+        );
+    }
+}
+
+/// A job is over.
+fn note(server: &mut Server, done: Done) {
+    match done {
+        Done::Wrote {
+            bytes,
+            written,
+            error,
+            sync_error,
+            synced,
+            took,
+        } => {
+            let complete = bytes.len();
+            server.aof.flush.writing = None;
+            server.aof.feed.wrote(bytes, written);
+            server.aof.current_size += written as u64;
+            note_speed(server, took);
+            match error {
+                Some(error) => write_failed(server, error, written, complete),
+                None => write_succeeded(server),
+            }
+            if let Some(error) = sync_error {
+                sync_failed(server, error);
+            } else if synced {
+                server.aof.feed.synced = server.aof.feed.written;
+                server.aof.flush.last_sync_ms = server.clock.now_ms;
+                server.aof.flush.sync_error = None;
+            }
+        }
+        Done::Synced { upto, error } => {
+            let aof = &mut server.aof;
+            aof.flush.syncing = aof.flush.syncing.saturating_sub(1);
+            aof.flush.sync_since = (aof.flush.syncing > 0).then(Instant::now);
+            aof.flush.sync_is_late = false;
+            match error {
+                Some(error) => sync_failed(server, error),
+                None => {
+                    aof.feed.synced = aof.feed.synced.max(upto);
+                    aof.flush.sync_error = None;
+                }
+            }
+        }
+    }
+}
+
+fn note_speed(server: &mut Server, took: Duration) {
+    if took >= SLOW {
+        server.aof.flush.slow_until = Some(Instant::now() + SLOW_FOR);
+    }
+    let now_s = server.clock.now_s();
+    let event = match (server.aof.flush.syncing > 0, server.child.is_some()) {
+        (true, _) => "aof-write-pending-fsync",
+        (false, true) => "aof-write-active-child",
+        (false, false) => "aof-write-alone",
+    };
+    let ms = took.as_millis() as u64;
+    server.latency.add_if_needed(event, ms, now_s);
+    server.latency.add_if_needed("aof-write", ms, now_s);
+}
+
+fn write_succeeded(server: &mut Server) {
+    if server.aof.flush.write_error.take().is_some() {
+        log::warn!("AOF write error looks solved. The server can write again.");
+    }
+}
+
+fn write_failed(server: &mut Server, error: io::Error, written: usize, wanted: usize) {
+    let now_ms = server.clock.now_ms;
+    let flush = &mut server.aof.flush;
+    flush.failed_ms = now_ms;
+    if now_ms - flush.logged_ms > LOG_EVERY_MS {
+        flush.logged_ms = now_ms;
+        let text = crate::sys::error_text(&error);
+        match written {
+            0 => log::warn!("Error writing to the AOF file: {text}"),
+            _ => log::warn!(
+                "Short write while writing to the AOF file: (nwritten={written}, expected={wanted}): {text}"
+            ),
+        }
+    }
+    flush.write_error = Some(error);
+    if server.config.appendfsync == AppendFsync::Always {
+        log::warn!(
+            "Can't recover from AOF write error when the AOF fsync policy is 'always'. Exiting..."
+        );
+        std::process::exit(1);
+    }
+}
+
+fn sync_failed(server: &mut Server, error: io::Error) {
+    let text = crate::sys::error_text(&error);
+    if server.config.appendfsync == AppendFsync::Always {
+        log::warn!(
+            "Can't persist AOF for fsync error when the AOF fsync policy is 'always': {text}. Exiting..."
+        );
+        std::process::exit(1);
+    }
+    if server.aof.flush.sync_error.is_none() {
+        log::warn!("Fail to fsync the AOF file: {text}");
+    }
+    server.aof.flush.sync_error = Some(error);
+}
+
+/// Why commands that write are refused: the log can't be written.
+#[inline]
+pub fn write_refusal(server: &Server) -> Option<Error> {
+    let error = server.aof.flush.error()?;
+    Some(Error::new(format!(
+        "MISCONF Errors writing to the AOF file: {}",
+        crate::sys::error_text(error)
+    )))
+}
+
+/// How far the log is good enough for replies to leave.
+pub fn safe_offset(server: &Server) -> u64 {
+    let aof = &server.aof;
+    if !aof.feed.is_open() || aof.flush.write_error.is_some() {
+        return u64::MAX;
+    }
+    match server.config.appendfsync {
+        AppendFsync::Always => aof.feed.synced,
+        AppendFsync::Everysec | AppendFsync::No => aof.feed.written,
+    }
+}
+
+/// Write and fsync everything, waiting for the disk: when the log is closed, and before it is read.
+pub fn flush_and_sync(server: &mut Server) -> io::Result<()> {
+    flush_now(server)?;
+    while server.aof.flush.syncing > 0 {
+        wait_for_result(server);
+    }
+    if let Some(file) = server.aof.feed.file().cloned() {
+        disk::sync(&file).inspect_err(|e| {
+            log::warn!("Fail to fsync the AOF file: {}", crate::sys::error_text(e));
+        })?;
+        server.aof.feed.synced = server.aof.feed.written;
+    }
+    Ok(())
+}
+
+/// Write everything, waiting for the disk.
+pub fn flush_now(server: &mut Server) -> io::Result<()> {
+    loop {
+        while server.aof.flush.writing.is_some() {
+            wait_for_result(server);
+        }
+        retire_files(server);
+        if server.aof.feed.pending() == 0 {
+            return Ok(());
+        }
+        write_here(server, false);
+        if let Some(error) = &server.aof.flush.write_error {
+            return Err(io::Error::new(error.kind(), error.to_string()));
+        }
+    }
+}

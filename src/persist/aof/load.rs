@@ -1,0 +1,422 @@
+//! The log is read back: base, then the incremental files, each command through `call()` as any client's.
+//!
+//! ```text
+//!   manifest ─> base   RDB ─> loading::load_stream (bulk)        commands ─> call()
+//!               incr 1, incr 2, ...                                      commands ─> call()
+//! ```
+//!
+//! The client that runs them has no socket and wants no replies. Between MULTI and EXEC commands are kept, as a client's
+//! are, so a transaction whose EXEC never reached the disk leaves nothing.
+//!
+//! The last file may end within a command, or in zeros: the process, or the machine, died while it was written. The
+//! tail is cut off behind the last whole command (`aof-load-truncated`), so that new commands can follow, and kept in a
+//! file beside. A tail that is torn in any other file, and garbage anywhere, ends the start: somebody has to look.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use ae::EventLoop;
+
+use super::manifest::{self, Manifest, ParseError, Part};
+use super::reader::{Fault, Item, LogReader};
+use super::{dir, file_name, os_name};
+use crate::commands::multi;
+use crate::networking::client::{Client, flag};
+use crate::persist::loading::{self, Live, LoadError};
+use crate::persist::rio::Reader;
+use crate::server::call::call;
+use crate::server::dispatch::find_command;
+use crate::server::propagate::to;
+use crate::state::Server;
+use crate::sys::error_text;
+
+type Result<T> = std::result::Result<T, LoadError>;
+
+/// What there was to load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// No log yet.
+    Nothing,
+    Log,
+}
+
+/// Read the manifest, take over a log of Redis 6 if there is one, and load everything.
+pub fn load(live: &mut Live) -> Result<Found> {
+    live.server.aof.manifest = read_manifest(live.server)?;
+    adopt_old_log(live.server).map_err(|e| {
+        log::warn!("Can't take over the old AOF file: {}", error_text(&e));
+        LoadError::Refused
+    })?;
+    let manifest = live.server.aof.manifest.clone();
+    if manifest.is_empty() {
+        return Ok(Found::Nothing);
+    }
+    let dir = dir(live.server);
+    let mut total = 0;
+    let mut files = Vec::new();
+    for part in manifest.loaded() {
+        let path = part.path(&dir);
+        let len = std::fs::metadata(&path)
+            .inspect_err(|e| {
+                log::warn!(
+                    "Unable to obtain the AOF file {} length. stat: {}",
+                    String::from_utf8_lossy(&part.name),
+                    error_text(e)
+                );
+            })
+            .map_err(|_| LoadError::Refused)?
+            .len();
+        files.push((part, path, total));
+        total += len;
+    }
+    live.begin(total);
+    let sink = live.server.propagation.has_sink(to::AOF);
+    set_sink(live.server, false);
+    let result = load_files(live, &manifest, &files);
+    set_sink(live.server, sink);
+    live.end();
+    result?;
+    let (dir_len, base) = sizes(&manifest, &dir);
+    live.server.aof.current_size = dir_len;
+    live.server.aof.base_size = base;
+    Ok(Found::Log)
+}
+
+fn set_sink(server: &mut Server, on: bool) {
+    server.propagation.set_sink(to::AOF, on);
+    server.update_armed();
+}
+
+fn load_files(live: &mut Live, manifest: &Manifest, files: &[(&Part, PathBuf, u64)]) -> Result<()> {
+    for (at, (part, path, before)) in files.iter().enumerate() {
+        let began = Instant::now();
+        let last = at + 1 == files.len();
+        load_file(live, path, *before, last)?;
+        let is_base = manifest.base.as_ref() == Some(*part);
+        log::info!(
+            "DB loaded from {} file {}: {:.3} seconds",
+            if is_base { "base" } else { "incr" },
+            String::from_utf8_lossy(&part.name),
+            began.elapsed().as_secs_f64()
+        );
+    }
+    Ok(())
+}
+
+/// Bytes of all files, and of the base or, without one, of all.
+fn sizes(manifest: &Manifest, dir: &Path) -> (u64, u64) {
+    let len = |part: &Part| std::fs::metadata(part.path(dir)).map_or(0, |meta| meta.len());
+    let total = manifest.loaded().map(len).sum();
+    (total, total)
+}
+
+/// The manifest, empty when there is none.
+pub fn read_manifest(server: &Server) -> Result<Manifest> {
+    let path = manifest::path(&dir(server), &file_name(server));
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Manifest::default()),
+        Err(e) => {
+            log::warn!(
+                "Fatal error: can't open the AOF manifest file {} for reading: {}",
+                path.display(),
+                error_text(&e)
+            );
+            return Err(LoadError::Refused);
+        }
+    };
+    Manifest::parse(&bytes).map_err(|e| {
+        log_manifest_error(&e);
+        LoadError::Refused
+    })
+}
+
+fn log_manifest_error(e: &ParseError) {
+    log::warn!("\n*** FATAL AOF MANIFEST FILE ERROR ***\n");
+    if e.line_number > 0 {
+        log::warn!("Reading the manifest file, at line {}\n", e.line_number);
+        log::warn!(">>> '{}'\n", String::from_utf8_lossy(&e.line));
+    }
+    log::warn!("{}\n", e.text);
+}
+
+/// A log of Redis 6 is one file in the data directory. It becomes the base, unless there is a log in parts already.
+fn adopt_old_log(server: &mut Server) -> io::Result<()> {
+    let name = file_name(server);
+    let old = PathBuf::from(os_name(&name));
+    let (dir, manifest) = (dir(server), &server.aof.manifest);
+    // A take-over that was interrupted: the manifest is there, the file was not moved yet.
+    let interrupted = manifest.incr.is_empty()
+        && manifest.base.as_ref().is_some_and(|base| base.name == name)
+        && !dir.join(os_name(&name)).exists();
+    if !old.is_file() || !(manifest.is_empty() || interrupted) {
+        return Ok(());
+    }
+    match std::fs::create_dir(&dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    let manifest = &mut server.aof.manifest;
+    if manifest.base.is_none() {
+        manifest.base_seq = 1;
+        manifest.base = Some(Part {
+            name: name.clone(),
+            seq: 1,
+        });
+        manifest.store(&dir, &name)?;
+    }
+    std::fs::rename(&old, dir.join(os_name(&name)))?;
+    manifest::sync_dir(&dir)?;
+    log::info!(
+        "Successfully migrated an old-style AOF configuration ({}) into the AOF directory ({}).",
+        String::from_utf8_lossy(&name),
+        dir.display()
+    );
+    Ok(())
+}
+
+/// Whether a file begins as an RDB does.
+pub fn begins_with_rdb(path: &Path) -> bool {
+    File::open(path).is_ok_and(|mut file| is_rdb(&mut file).unwrap_or(false))
+}
+
+/// Looks at the first bytes; the file is at its beginning again then.
+pub fn is_rdb(file: &mut File) -> io::Result<bool> {
+    let mut magic = Vec::new();
+    (&mut *file).take(6).read_to_end(&mut magic)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(magic.starts_with(b"REDIS") || magic.starts_with(b"VALKEY"))
+}
+
+/// One file; `before` bytes were loaded from others.
+fn load_file(live: &mut Live, path: &Path, before: u64, last: bool) -> Result<()> {
+    let mut file = open(path)?;
+    let unreadable = |e: io::Error| {
+        log_read_error(path, &e);
+        LoadError::Refused
+    };
+    let len = file.metadata().map_err(unreadable)?.len();
+    let mut offset = 0;
+    if is_rdb(&mut file).map_err(unreadable)? {
+        offset = load_preamble(live, &mut file, len, path)?;
+        file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
+        if offset < len {
+            log::info!("Reading the remaining AOF tail...");
+        }
+    }
+    let mut replay = Replay {
+        reader: LogReader::new(file, offset, len),
+        client: loader(live.server),
+        good: offset,
+        next_progress: 0,
+        before,
+    };
+    match replay.run(live, path)? {
+        Ok(()) => Ok(()),
+        Err(fault) => {
+            let good = replay.good;
+            crate::commands::multi::discard_transaction(live.server, &mut replay.client);
+            refuse_or_cut(live.server, path, fault, good, last)
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| {
+        log::warn!(
+            "Fatal error: can't open the append log file {} for reading: {}",
+            path.display(),
+            error_text(&e)
+        );
+        LoadError::Refused
+    })
+}
+
+/// The RDB that a base is, or begins with. Returns where it ends.
+fn load_preamble(live: &mut Live, file: &mut File, len: u64, path: &Path) -> Result<u64> {
+    log::info!("Reading RDB base file on AOF loading...");
+    let mut reader = Reader::new(file, Some(len));
+    if !live.server.config.rdbchecksum {
+        reader = reader.without_checksum();
+    }
+    let options = loading::Options {
+        replace: false,
+        aof_base: true,
+    };
+    let loaded = loading::load_stream(live, &mut reader, options);
+    let offset = reader.offset();
+    loaded.inspect_err(|_| {
+        log::warn!(
+            "Error reading the RDB preamble of the AOF file {}, AOF loading aborted",
+            path.display()
+        );
+    })?;
+    Ok(offset)
+}
+
+/// A client without a socket, who may do anything and wants no replies.
+pub(super) fn loader(server: &mut Server) -> Client {
+    let mut client = Client::detached(0, server.clock.now_ms);
+    client.set(flag::AOF_LOADER | flag::DENY_BLOCKING | flag::REPLY_OFF);
+    client
+}
+
+struct Replay {
+    reader: LogReader<File>,
+    client: Client,
+    /// Everything up to here is whole: commands, and transactions.
+    good: u64,
+    next_progress: u64,
+    before: u64,
+}
+
+impl Replay {
+    /// Run everything. The inner error is about the file's bytes.
+    fn run(&mut self, live: &mut Live, path: &Path) -> Result<std::result::Result<(), Fault>> {
+        loop {
+            match self.reader.next_item() {
+                Ok(Item::End) if self.client.has(flag::MULTI) => {
+                    log::warn!(
+                        "Revert incomplete MULTI/EXEC transaction in AOF file {}",
+                        path.display()
+                    );
+                    return Ok(Err(Fault::Truncated));
+                }
+                Ok(Item::End) => return Ok(Ok(())),
+                Ok(Item::Command) => self.command(live, path)?,
+                Ok(Item::Stamp(_) | Item::Comment) => {}
+                Err(fault) => return Ok(Err(fault)),
+            }
+            if !self.client.has(flag::MULTI) {
+                self.good = self.reader.offset();
+            }
+            if self.reader.offset() >= self.next_progress {
+                self.next_progress =
+                    live.progress(self.before + self.reader.offset()) - self.before;
+                if live.server.shutdown.now {
+                    return Err(LoadError::Stopped);
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, live: &mut Live, path: &Path) -> Result<()> {
+        let argv = self.reader.argv();
+        let id = find_command(live.server, &argv).map_err(|e| {
+            log::warn!(
+                "Error reading the append only file {}, error: {}",
+                path.display(),
+                e.text()
+            );
+            LoadError::Refused
+        })?;
+        run(live.server, &mut self.client, &argv, id);
+        Ok(())
+    }
+}
+
+/// Run a command of the log, or keep it for EXEC.
+pub(super) fn run(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) {
+    let cmd = server.commands.row(id);
+    if c.has(flag::MULTI) && !matches!(cmd.name, "exec" | "discard") {
+        multi::queue(c, id, cmd, argv);
+    } else {
+        call(server, c, argv, id, &[]);
+    }
+}
+
+fn log_read_error(path: &Path, e: &io::Error) {
+    log::warn!(
+        "Unrecoverable error reading the append only file {}: {}",
+        path.display(),
+        error_text(e)
+    );
+}
+
+/// What to do with a file whose commands end at `good`, before it does.
+fn refuse_or_cut(server: &Server, path: &Path, fault: Fault, good: u64, last: bool) -> Result<()> {
+    let name = path.display();
+    match fault {
+        Fault::Io(e) => log_read_error(path, &e),
+        Fault::Format { .. } => log::warn!(
+            "Bad file format reading the append only file {name}: make a backup of your AOF file, then use \
+             ./redis-check-aof --fix <filename.manifest>"
+        ),
+        Fault::Truncated if !last => {
+            log::warn!("!!! Warning: short read while loading the AOF file {name}!!!");
+            log::warn!("Fatal error: the truncated file is not the last file");
+        }
+        Fault::Truncated if server.config.aof_load_truncated => {
+            log::warn!("!!! Warning: short read while loading the AOF file {name}!!!");
+            log::warn!("Truncating the AOF {name} at offset {good}");
+            match cut(path, good) {
+                Ok(()) => {
+                    log::warn!("AOF {name} loaded anyway because aof-load-truncated is enabled");
+                    return Ok(());
+                }
+                Err(e) => log::warn!("Error truncating the AOF file {name}: {}", error_text(&e)),
+            }
+        }
+        Fault::Truncated => log::warn!(
+            "Unexpected end of file reading the append only file {name}. You can: 1) Make a backup of your AOF file, \
+             then use ./redis-check-aof --fix <filename.manifest>. 2) Alternatively you can set the \
+             'aof-load-truncated' configuration option to yes and restart the server."
+        ),
+    }
+    Err(LoadError::Refused)
+}
+
+/// Cut a file off, and keep what is cut off in a file beside.
+pub fn cut(path: &Path, at: u64) -> io::Result<()> {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".cut-at-{at}"));
+    file.seek(SeekFrom::Start(at))?;
+    let mut kept = File::create(&beside)?;
+    let bytes = io::copy(&mut file, &mut kept)?;
+    kept.sync_all()?;
+    file.set_len(at)?;
+    file.sync_all()?;
+    log::warn!(
+        "The {bytes} bytes that were cut off are kept in {}",
+        beside.display()
+    );
+    Ok(())
+}
+
+/// At the start: load what there is, and open the log for what comes.
+pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Result<(), ExitCode> {
+    let began = Instant::now();
+    let mut live = Live {
+        server,
+        el: Some(el),
+    };
+    match load(&mut live) {
+        Ok(Found::Nothing) => {}
+        Ok(Found::Log) => log::info!(
+            "DB loaded from append only file: {:.3} seconds",
+            began.elapsed().as_secs_f64()
+        ),
+        Err(LoadError::Stopped) => return Err(ExitCode::SUCCESS),
+        Err(_) => {
+            log::warn!("Fatal error loading the DB, check server logs. Exiting.");
+            return Err(ExitCode::FAILURE);
+        }
+    }
+    super::open_on_start(server).map_err(|e| {
+        log::warn!("Can't open the append-only file: {}", error_text(&e));
+        ExitCode::FAILURE
+    })
+}
+
+/// DEBUG LOADAOF: forget the data set and load the log again.
+pub fn reload(server: &mut Server) -> Result<()> {
+    super::rewrite::flush_before_reading(server);
+    server.flush(None, None, false);
+    let result = load(&mut Live { server, el: None });
+    server.dirty = 0;
+    result.map(|_| ())
+}

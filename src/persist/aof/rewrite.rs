@@ -1,0 +1,411 @@
+//! BGREWRITEAOF: a base file that stands for all that was written before.
+//!
+//! ```text
+//!   start     feed ─> a new incremental file, named in the manifest
+//!             fork ─> child: temp-rewriteaof-bg-<pid>.aof
+//!   done      rename it to the next base; manifest: that base, the incremental files since the start;
+//!             what came before is history, and is deleted
+//! ```
+//!
+//! The new incremental file is opened before the fork, so base and file meet exactly: what the child saw is in the
+//! base, what came later is in the file. Should the rewrite fail, the old base and both incremental files still tell
+//! everything.
+//!
+//! Rewrites that fail again and again are not tried at every growth: after the third the pause doubles from a minute
+//! to an hour.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::{
+    State, close_files, delete_history, dir, file_name, flush, follow_sink, manifest::Manifest,
+    open_new_incr, sync_log_dir, temp_incr_path, values,
+};
+use crate::persist::child::{self, Kind, Outcome, Pipe};
+use crate::persist::loading;
+use crate::persist::rdb::save::{Purpose, write_data_set};
+use crate::state::Server;
+use crate::sys::error_text;
+
+/// From so many failures in a row on, automatic rewrites pause.
+const FAILURES_BEFORE_PAUSE: u32 = 3;
+const PAUSE_MAX_MINUTES: i64 = 60;
+/// A growing file is synced in steps, so that the last fsync finds little to do.
+const SYNC_EVERY_BYTES: u64 = 4 << 20;
+
+/// What is known of rewrites.
+#[derive(Default)]
+pub struct Rewrite {
+    /// One is wanted as soon as there is no child.
+    pub scheduled: bool,
+    pub failed: bool,
+    /// Seconds that the last one took.
+    pub last_seconds: Option<i64>,
+    pub started: u64,
+    pub failures_in_a_row: u32,
+    pause_minutes: i64,
+    /// Unix time; 0: not paused.
+    paused_until_s: i64,
+}
+
+/// Why no rewrite begins; the log has the details.
+#[derive(Debug)]
+pub struct CantStart;
+
+/// Begin one in the background.
+pub fn start(server: &mut Server) -> Result<(), CantStart> {
+    if server.child.is_some() {
+        return Err(CantStart);
+    }
+    let opened = super::create_dir(server).and_then(|()| open_new_incr(server));
+    if let Err(e) = opened {
+        log::warn!("Can't open a new AOF incr file: {}", error_text(&e));
+        server.aof.rewrite.failed = true;
+        return Err(CantStart);
+    }
+    server.aof.rewrite.started += 1;
+    match child::start(server, Kind::Aof, child_body) {
+        Ok(pid) => {
+            log::info!("Background append only file rewriting started by pid {pid}");
+            server.aof.rewrite.scheduled = false;
+            Ok(())
+        }
+        Err(e) => {
+            server.aof.rewrite.failed = true;
+            log::warn!(
+                "Can't rewrite append only file in background: fork: {}",
+                error_text(&e)
+            );
+            Err(CantStart)
+        }
+    }
+}
+
+fn temp_path(pid: u32) -> PathBuf {
+    format!("temp-rewriteaof-bg-{pid}.aof").into()
+}
+
+/// What the child writes before it is whole.
+fn temp_inner_path(pid: u32) -> PathBuf {
+    format!("temp-rewriteaof-{pid}.aof").into()
+}
+
+fn child_body(server: &mut Server, pipe: &mut Pipe) -> Result<(), i32> {
+    let path = temp_path(std::process::id());
+    write_base(server, &path, Some(pipe)).map_err(|_| 1)?;
+    log::info!(
+        "Successfully created the temporary AOF base file {}",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Write the data set to a file, which is there only when it is whole and durable.
+pub fn write_base(server: &Server, path: &Path, pipe: Option<&mut Pipe>) -> io::Result<()> {
+    let temp = temp_inner_path(std::process::id());
+    write_base_to(server, &temp, pipe)
+        .and_then(|()| std::fs::rename(&temp, path))
+        .inspect_err(|e| {
+            log::warn!(
+                "Write error writing append only file on disk: {}",
+                error_text(e)
+            );
+            let _ = std::fs::remove_file(&temp);
+        })
+}
+
+fn write_base_to(server: &Server, path: &Path, mut pipe: Option<&mut Pipe>) -> io::Result<()> {
+    let file = File::create(path)?;
+    let synced = SyncedInSteps {
+        file: &file,
+        unsynced: 0,
+        step: if server.config.aof_rewrite_incremental_fsync {
+            SYNC_EVERY_BYTES
+        } else {
+            u64::MAX
+        },
+    };
+    let mut out = BufWriter::with_capacity(64 << 10, synced);
+    let mut key_done = || {
+        if let Some(pipe) = &mut pipe {
+            pipe.key_done();
+        }
+        loading::delay(server.config.rdb_key_save_delay);
+    };
+    if server.config.aof_use_rdb_preamble {
+        write_data_set(server, &mut out, Purpose::AofBase, &mut key_done)?;
+    } else {
+        values::write_data_set(server, &mut out, &mut key_done)?;
+    }
+    out.flush()?;
+    file.sync_all()
+}
+
+/// A file that is synced every so many bytes.
+struct SyncedInSteps<'a> {
+    file: &'a File,
+    unsynced: u64,
+    step: u64,
+}
+
+impl Write for SyncedInSteps<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = (&mut &*self.file).write(bytes)?;
+        self.unsynced += n as u64;
+        if self.unsynced >= self.step {
+            self.unsynced = 0;
+            self.file.sync_data()?;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The rewriting child has ended.
+pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
+    server.aof.last_cow_bytes = outcome.cow_bytes;
+    let temp = temp_path(outcome.pid as u32);
+    if outcome.succeeded() {
+        log::info!("Background AOF rewrite terminated with success");
+        match adopt(server, &temp) {
+            Ok(()) => {
+                log::info!("Background AOF rewrite finished successfully");
+                server.aof.rewrite.failed = false;
+                server.aof.rewrite.failures_in_a_row = 0;
+            }
+            Err(()) => {
+                server.aof.rewrite.failed = true;
+                server.aof.rewrite.failures_in_a_row += 1;
+            }
+        }
+    } else {
+        note_failure(server, outcome);
+    }
+    for path in [temp, temp_inner_path(outcome.pid as u32)] {
+        // Mostly there is none.
+        let _ = std::fs::remove_file(path);
+    }
+    if server.aof.state == State::WaitRewrite {
+        // The base was not made: the next attempt begins with an empty file of its own.
+        close_files(server);
+        follow_sink(server);
+        let _ = std::fs::remove_file(temp_incr_path(server));
+        server.aof.rewrite.scheduled = true;
+    }
+    server.aof.rewrite.last_seconds = Some(outcome.seconds);
+}
+
+fn note_failure(server: &mut Server, outcome: Outcome) {
+    use crate::sys::fork::Exit;
+    if outcome.was_told_to_go() {
+        log::warn!(
+            "Background AOF rewrite terminated by signal {}",
+            libc::SIGUSR1
+        );
+        return;
+    }
+    server.aof.rewrite.failed = true;
+    server.aof.rewrite.failures_in_a_row += 1;
+    match outcome.exit {
+        Exit::Code(_) => log::warn!("Background AOF rewrite terminated with error"),
+        Exit::Signal(signal) => {
+            log::warn!("Background AOF rewrite terminated by signal {signal}");
+        }
+    }
+}
+
+/// The child's file becomes the base. What goes wrong is logged, and leaves the log as it was.
+fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
+    let began = std::time::Instant::now();
+    let (dir, name) = (dir(server), file_name(server));
+    let mut manifest = server.aof.manifest.clone();
+    // In which format the child wrote is said by the file itself: the setting may have changed since.
+    let is_rdb = super::load::begins_with_rdb(temp);
+    let base = manifest.new_base(&name, is_rdb).clone();
+    let base_path = base.path(&dir);
+    rename(temp, &base_path, "AOF base file")?;
+    if server.aof.state == State::WaitRewrite {
+        let incr = manifest.new_incr(&name).clone();
+        if rename(&temp_incr_path(server), &incr.path(&dir), "AOF incr file").is_err() {
+            let _ = std::fs::remove_file(&base_path);
+            return Err(());
+        }
+    }
+    manifest.retire_incr(usize::from(server.aof.feed.is_open()));
+    if let Err(e) = store(server, &manifest) {
+        log::warn!("Fail to persist the AOF manifest: {}", error_text(&e));
+        let _ = std::fs::remove_file(&base_path);
+        return Err(());
+    }
+    server.aof.manifest = manifest;
+    if server.aof.feed.is_open() {
+        let since = (server.aof.current_size + server.aof.feed.pending())
+            .saturating_sub(server.aof.last_incr_at);
+        let base_size = std::fs::metadata(&base_path).map_or(0, |meta| meta.len());
+        server.aof.base_size = base_size + since;
+        server.aof.current_size = (base_size + since).saturating_sub(server.aof.feed.pending());
+        server.aof.last_incr_at = base_size;
+    }
+    delete_history(server);
+    if server.aof.state == State::WaitRewrite {
+        server.aof.state = State::On;
+    }
+    let took = began.elapsed();
+    let now_s = server.clock.now_s();
+    server
+        .latency
+        .add_if_needed("aof-rename", took.as_millis() as u64, now_s);
+    log::debug!(
+        "Background AOF rewrite signal handler took {}us",
+        took.as_micros()
+    );
+    Ok(())
+}
+
+/// The base must be found when the manifest names it, so its name is made durable first.
+fn store(server: &Server, manifest: &Manifest) -> io::Result<()> {
+    sync_log_dir(server)?;
+    manifest.store(&dir(server), &file_name(server))
+}
+
+fn rename(from: &Path, to: &Path, what: &str) -> Result<(), ()> {
+    match std::fs::rename(from, to) {
+        Ok(()) => {
+            log::info!(
+                "Successfully renamed the temporary {what} {} into {}",
+                from.display(),
+                to.display()
+            );
+            Ok(())
+        }
+        Err(e) => {
+            log::warn!(
+                "Error trying to rename the temporary {what} {} into {}: {}",
+                from.display(),
+                to.display(),
+                error_text(&e)
+            );
+            Err(())
+        }
+    }
+}
+
+/// From the cron: one that was asked for, or one that the log's growth asks for.
+pub fn cron(server: &mut Server) {
+    if server.child.is_some() {
+        return;
+    }
+    if server.aof.rewrite.scheduled {
+        if !is_paused(server) {
+            // Why it can't be started is in the log; it stays scheduled.
+            let _ = start(server);
+        }
+        return;
+    }
+    let (aof, config) = (&server.aof, &server.config);
+    let percentage = u64::from(config.auto_aof_rewrite_percentage);
+    let large = aof.current_size > config.auto_aof_rewrite_min_size;
+    if aof.state != State::On || percentage == 0 || !large {
+        return;
+    }
+    let growth = growth_percent(aof.current_size, aof.base_size);
+    if growth >= percentage && !is_paused(server) {
+        log::info!("Starting automatic rewriting of AOF on {growth}% growth");
+        let _ = start(server);
+    }
+}
+
+fn growth_percent(size: u64, base: u64) -> u64 {
+    let percent = u128::from(size) * 100 / u128::from(base.max(1));
+    u64::try_from(percent.saturating_sub(100)).unwrap_or(u64::MAX)
+}
+
+/// After failures in a row: not now.
+fn is_paused(server: &mut Server) -> bool {
+    let now_s = server.clock.now_s();
+    let rewrite = &mut server.aof.rewrite;
+    if rewrite.failures_in_a_row < FAILURES_BEFORE_PAUSE {
+        (rewrite.pause_minutes, rewrite.paused_until_s) = (0, 0);
+        return false;
+    }
+    if rewrite.paused_until_s != 0 {
+        if now_s < rewrite.paused_until_s {
+            return true;
+        }
+        rewrite.paused_until_s = 0;
+        return false;
+    }
+    rewrite.pause_minutes = (rewrite.pause_minutes * 2).clamp(1, PAUSE_MAX_MINUTES);
+    rewrite.paused_until_s = now_s + rewrite.pause_minutes * 60;
+    log::warn!(
+        "Background AOF rewrite has repeatedly failed and triggered the limit, will retry in {} minutes",
+        rewrite.pause_minutes
+    );
+    true
+}
+
+/// What BGREWRITEAOF answers.
+pub enum Answer {
+    Started,
+    Scheduled,
+    InProgress,
+    Failed,
+}
+
+/// BGREWRITEAOF
+pub fn request(server: &mut Server) -> Answer {
+    match &server.child {
+        Some(child) if child.kind == Kind::Aof => Answer::InProgress,
+        other => {
+            if other.is_some() || server.nesting > 0 {
+                server.aof.rewrite.scheduled = true;
+                server.aof.rewrite.failures_in_a_row = 0;
+                return Answer::Scheduled;
+            }
+            match start(server) {
+                Ok(()) => Answer::Started,
+                Err(CantStart) => Answer::Failed,
+            }
+        }
+    }
+}
+
+/// Before a rewrite that can't wait: what was told so far is in the kernel.
+pub fn flush_before_reading(server: &mut Server) {
+    // What can't be written is told by the log, and not read back.
+    let _ = flush::flush_now(server);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_relative_to_the_last_rewrite() {
+        assert_eq!(growth_percent(200, 100), 100);
+        assert_eq!(growth_percent(50, 100), 0);
+        assert_eq!(growth_percent(7, 0), 600);
+        assert_eq!(growth_percent(u64::MAX, 1), u64::MAX);
+    }
+
+    #[test]
+    fn the_pause_after_failures_doubles_up_to_an_hour() {
+        let mut server = Server::new(crate::config::Config::default(), Vec::new());
+        server.aof.rewrite.failures_in_a_row = FAILURES_BEFORE_PAUSE;
+        for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert!(is_paused(&mut server));
+            assert_eq!(server.aof.rewrite.pause_minutes, minutes);
+            server.clock.now_ms += minutes * 60_000 - 1000;
+            assert!(is_paused(&mut server));
+            server.clock.now_ms += 1000;
+            assert!(!is_paused(&mut server), "one attempt after each pause");
+        }
+        server.aof.rewrite.failures_in_a_row = 0;
+        assert!(!is_paused(&mut server));
+        assert_eq!(server.aof.rewrite.pause_minutes, 0);
+    }
+}

@@ -1,0 +1,262 @@
+//! The data set as commands: what a base file holds with `aof-use-rdb-preamble no`.
+//!
+//! ```text
+//!   string   SET k v                     hash    HMSET k f v [f v ...]   HPEXPIREAT k ms FIELDS 1 f
+//!   list     RPUSH k e [e ...]           stream  XADD k id f v ...       XSETID k id ENTRIESADDED n MAXDELETEDID id
+//!   set      SADD k m [m ...]                    XGROUP CREATE, XGROUP CREATECONSUMER
+//!   zset     ZADD k score m [...]                XCLAIM k g c 0 id TIME ms RETRYCOUNT n JUSTID FORCE
+//!   PEXPIREAT k ms behind a key with a time to live, SELECT before a database's first key
+//! ```
+//!
+//! At most [`ITEMS_PER_CMD`] elements in one command, so that no command of the base blocks the loading server for
+//! long. These are Redis's commands, so either server loads the other's base.
+//!
+//! A stream without entries still has a last ID, so one entry is added and trimmed at once.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+
+use crate::ds::entry::ValueRef;
+use crate::ds::stream::{IdBuf, StreamId};
+use crate::state::Server;
+use crate::types::hash::Hash;
+use crate::types::list::{End, List};
+use crate::types::set::Set;
+use crate::types::stream::{Group, Stream};
+use crate::types::string::StrView;
+use crate::types::zset::Zset;
+use crate::types::{KeyRef, Value};
+use crate::util::multibulk::{write_bulk, write_command, write_count};
+use crate::util::number::{IntBuf, write_g};
+
+/// Elements of one command.
+const ITEMS_PER_CMD: usize = 64;
+/// Commands are gathered up to this size before they are written.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Write the whole data set. `key_done` is called after each key.
+pub fn write_data_set(
+    server: &Server,
+    sink: &mut dyn Write,
+    key_done: &mut dyn FnMut(),
+) -> io::Result<()> {
+    let mut out = Vec::with_capacity(2 * CHUNK_BYTES);
+    if server.config.aof_timestamp_enabled {
+        out.extend_from_slice(format!("#TS:{}\r\n", server.clock.now_s()).as_bytes());
+    }
+    for source in server.function_sources() {
+        write_command(&mut out, &[b"FUNCTION" as &[u8], b"LOAD", source]);
+    }
+    for db in server.dbs.iter().filter(|db| !db.is_empty()) {
+        write_command(&mut out, &[b"SELECT", IntBuf::new().format(db.index)]);
+        let walk = db.keys.try_walk(|entry| {
+            write_key(&mut out, entry);
+            if out.len() >= CHUNK_BYTES {
+                if let Err(e) = sink.write_all(&out) {
+                    return ControlFlow::Break(e);
+                }
+                out.clear();
+            }
+            key_done();
+            ControlFlow::Continue(())
+        });
+        if let ControlFlow::Break(e) = walk {
+            return Err(e);
+        }
+    }
+    sink.write_all(&out)
+}
+
+/// The commands that make this key.
+pub fn write_key(out: &mut Vec<u8>, entry: KeyRef) {
+    let key = entry.key();
+    match entry.value() {
+        ValueRef::Int(n) => write_command(out, &[b"SET", key, IntBuf::new().format(n)]),
+        ValueRef::Str(bytes) => write_command(out, &[b"SET", key, bytes]),
+        ValueRef::Obj(Value::Str(raw)) => {
+            let text = StrView::Bytes(raw.bytes());
+            write_command(out, &[b"SET", key, text.bytes(&mut IntBuf::new())]);
+        }
+        ValueRef::Obj(Value::List(list)) => write_list(out, key, list),
+        ValueRef::Obj(Value::Set(set)) => write_set(out, key, set),
+        ValueRef::Obj(Value::Hash(hash)) => write_hash(out, key, hash),
+        ValueRef::Obj(Value::Zset(zset)) => write_zset(out, key, zset),
+        ValueRef::Obj(Value::Stream(stream)) => write_stream(out, key, stream),
+    }
+    if let Some(at) = entry.expire_at() {
+        write_command(out, &[b"PEXPIREAT", key, IntBuf::new().format(at)]);
+    }
+}
+
+/// Commands of the shape `VERB key item item ..`, each with so many of the items.
+struct Batches<'a> {
+    out: &'a mut Vec<u8>,
+    verb: &'a [u8],
+    key: &'a [u8],
+    /// Items still to come, and room for them in the command begun last.
+    left: usize,
+    room: usize,
+    /// Arguments for each item.
+    width: usize,
+}
+
+impl<'a> Batches<'a> {
+    fn new(
+        out: &'a mut Vec<u8>,
+        verb: &'a [u8],
+        key: &'a [u8],
+        items: usize,
+        width: usize,
+    ) -> Self {
+        Batches {
+            out,
+            verb,
+            key,
+            left: items,
+            room: 0,
+            width,
+        }
+    }
+
+    fn item(&mut self, args: &[&[u8]]) {
+        if self.room == 0 {
+            self.room = self.left.min(ITEMS_PER_CMD);
+            write_count(self.out, b'*', 2 + self.room * self.width);
+            write_bulk(self.out, self.verb);
+            write_bulk(self.out, self.key);
+        }
+        self.room -= 1;
+        self.left -= 1;
+        args.iter().for_each(|arg| write_bulk(self.out, arg));
+    }
+}
+
+fn write_list(out: &mut Vec<u8>, key: &[u8], list: &List) {
+    let mut batches = Batches::new(out, b"RPUSH", key, list.len(), 1);
+    list.range(0, list.len(), End::Head, |element| {
+        batches.item(&[element.text(&mut IntBuf::new())]);
+    });
+}
+
+fn write_set(out: &mut Vec<u8>, key: &[u8], set: &Set) {
+    let mut batches = Batches::new(out, b"SADD", key, set.len(), 1);
+    set.for_each(|member| batches.item(&[member.text(&mut IntBuf::new())]));
+}
+
+fn write_zset(out: &mut Vec<u8>, key: &[u8], zset: &Zset) {
+    let mut batches = Batches::new(out, b"ZADD", key, zset.len(), 2);
+    let mut text = Vec::new();
+    zset.for_each(|member, score| {
+        text.clear();
+        write_g(&mut text, score, 17);
+        batches.item(&[&text, member]);
+    });
+}
+
+fn write_hash(out: &mut Vec<u8>, key: &[u8], hash: &Hash) {
+    let mut batches = Batches::new(out, b"HMSET", key, hash.len(), 2);
+    hash.for_each(|field, value| {
+        let (mut field_text, mut value_text) = (IntBuf::new(), IntBuf::new());
+        batches.item(&[field.text(&mut field_text), value.text(&mut value_text)]);
+    });
+    if hash.volatile_len() == 0 {
+        return;
+    }
+    hash.for_each_volatile(|field, _, at| {
+        if let Some(at) = at {
+            let mut digits = IntBuf::new();
+            let at = digits.format(at);
+            write_command(out, &[b"HPEXPIREAT", key, at, b"FIELDS", b"1", field]);
+        }
+    });
+}
+
+fn write_stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
+    let log = &stream.log;
+    let mut id = IdBuf::new();
+    if log.is_empty() {
+        // An ID of 0-0 can't be added, and is what a new stream has.
+        let last = log.last_id().max(StreamId::new(0, 1));
+        let last = last.format(&mut id);
+        write_command(out, &[b"XADD", key, b"MAXLEN", b"0", last, b"x", b"y"]);
+    }
+    for entry in log.range(StreamId::MIN, StreamId::MAX) {
+        write_count(out, b'*', 3 + entry.len() * 2);
+        write_bulk(out, b"XADD");
+        write_bulk(out, key);
+        write_bulk(out, entry.id.format(&mut id));
+        for (name, value) in entry.fields() {
+            write_bulk(out, name.text(&mut IntBuf::new()));
+            write_bulk(out, value.text(&mut IntBuf::new()));
+        }
+    }
+    let (mut added, mut deleted) = (IntBuf::new(), IdBuf::new());
+    write_command(
+        out,
+        &[
+            b"XSETID" as &[u8],
+            key,
+            log.last_id().format(&mut id),
+            b"ENTRIESADDED",
+            added.format(log.entries_added()),
+            b"MAXDELETEDID",
+            log.max_deleted_id().format(&mut deleted),
+        ],
+    );
+    for (name, group) in stream.groups() {
+        write_group(out, key, name, group);
+    }
+}
+
+fn write_group(out: &mut Vec<u8>, key: &[u8], name: &[u8], group: &Group) {
+    let (mut id, mut read) = (IdBuf::new(), IntBuf::new());
+    let entries_read = group.entries_read.map_or(-1, |n| n as i64);
+    write_command(
+        out,
+        &[
+            b"XGROUP" as &[u8],
+            b"CREATE",
+            key,
+            name,
+            group.last_id.format(&mut id),
+            b"ENTRIESREAD",
+            read.format(entries_read),
+        ],
+    );
+    for (_, consumer) in group.consumers() {
+        if consumer.pending_count() == 0 {
+            write_command(
+                out,
+                &[
+                    b"XGROUP" as &[u8],
+                    b"CREATECONSUMER",
+                    key,
+                    name,
+                    consumer.name(),
+                ],
+            );
+        }
+        for pending in consumer.pending(StreamId::MIN..=StreamId::MAX) {
+            if let Some(nack) = group.nack(pending) {
+                let (mut id, mut time, mut count) = (IdBuf::new(), IntBuf::new(), IntBuf::new());
+                write_command(
+                    out,
+                    &[
+                        b"XCLAIM" as &[u8],
+                        key,
+                        name,
+                        consumer.name(),
+                        b"0",
+                        pending.format(&mut id),
+                        b"TIME",
+                        time.format(nack.delivery_time),
+                        b"RETRYCOUNT",
+                        count.format(nack.delivery_count),
+                        b"JUSTID",
+                        b"FORCE",
+                    ],
+                );
+            }
+        }
+    }
+}
