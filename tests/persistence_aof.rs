@@ -290,8 +290,6 @@ fn our_log_says_what_valkey_s_says() {
         "no",
         "--appendfsync",
         "no",
-        "--hz",
-        "1",
     ];
     for seed in 1..=number("AERIS_AOF_SEEDS", 4) {
         let (ours, theirs) = (
