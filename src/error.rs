@@ -11,7 +11,11 @@ use std::borrow::Cow;
 /// Each character is one byte of the reply (ISO 8859-1): what a client said comes back as it was, whatever
 /// bytes it is made of ([`excerpt`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error(Cow<'static, str>);
+pub struct Error {
+    text: Cow<'static, str>,
+    /// It is in the statistics already: the error of a script's command, which the script hands on.
+    counted: bool,
+}
 
 impl Error {
     pub const SYNTAX: Error = Error::of("ERR syntax error");
@@ -62,23 +66,41 @@ impl Error {
 
     /// A fixed text.
     pub const fn of(text: &'static str) -> Error {
-        Error(Cow::Borrowed(text))
+        Error {
+            text: Cow::Borrowed(text),
+            counted: false,
+        }
     }
 
     /// A text made for the occasion. Line ends, which would break the protocol, become spaces when it is
     /// written.
     pub fn new(text: impl Into<String>) -> Error {
-        Error(Cow::Owned(text.into()))
+        Error {
+            text: Cow::Owned(text.into()),
+            counted: false,
+        }
     }
 
     /// The whole text, code word included.
     pub fn text(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The same error, not to be counted again.
+    pub fn counted(self) -> Error {
+        Error {
+            counted: true,
+            ..self
+        }
+    }
+
+    pub fn is_counted(&self) -> bool {
+        self.counted
     }
 
     /// The text as it is sent: one line, without what would end it early.
     pub fn bytes(&self) -> impl Iterator<Item = u8> {
-        let text = self.0.trim_end_matches(['\r', '\n']).chars();
+        let text = self.text.trim_end_matches(['\r', '\n']).chars();
         text.map(|c| match c {
             '\r' | '\n' => b' ',
             c => u8::try_from(c).unwrap_or(b'?'),
@@ -87,7 +109,7 @@ impl Error {
 
     /// The first word, by which errors are counted.
     pub fn code(&self) -> &str {
-        self.0.split(' ').next().unwrap_or("ERR")
+        self.text.split(' ').next().unwrap_or("ERR")
     }
 
     /// `ERR invalid expire time in 'set' command`

@@ -28,6 +28,9 @@ pub struct Server {
     pub stats: Stats,
     pub acl: Acl,
     pub pubsub: crate::pubsub::PubSub,
+    pub scripting: crate::script::Scripting,
+    /// The event loop, for commands that run for so long that others have to be answered meanwhile.
+    pub event_loop: crate::server::busy::LentLoop,
     pub blocked: BlockedClients,
     pub pause: Pause,
     pub propagation: Propagation,

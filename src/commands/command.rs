@@ -89,6 +89,8 @@ pub const RUNS_IN_MULTI: Flags = 1 << 19;
 pub const PROTECTED: Flags = 1 << 20;
 /// Reads the data set but may be propagated: CLIENT PAUSE WRITE holds it back too.
 pub const MAY_REPLICATE: Flags = 1 << 21;
+/// What it needs is said by the script or the function that it runs, see `script::command_flags`.
+pub const SCRIPT_DECIDES: Flags = 1 << 22;
 
 const FLAG_NAMES: [&str; 19] = [
     "write",

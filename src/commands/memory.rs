@@ -54,10 +54,13 @@ fn report(ctx: &mut Ctx) -> Report {
 /// MEMORY STATS
 fn memory_stats(ctx: &mut Ctx) -> CmdResult {
     let report = report(ctx);
+    let scripting = &ctx.server.scripting;
+    let lua = scripting.eval_memory() + scripting.cache_memory();
+    let functions = scripting.functions_memory() + scripting.libraries.memory();
     let reply = &mut ctx.client.reply;
     let deferred = reply.begin_deferred();
     let mut fields = Fields { reply, count: 0 };
-    fields.server(&report);
+    fields.server(&report, lua, functions);
     fields.keyspace(&report);
     fields.allocator(&report);
     let count = fields.count;
@@ -95,7 +98,7 @@ impl Fields<'_> {
         self.reply.integer(excess(more, less));
     }
 
-    fn server(&mut self, report: &Report) {
+    fn server(&mut self, report: &Report, lua: usize, functions: usize) {
         self.bytes("peak.allocated", report.peak);
         self.bytes("total.allocated", report.used);
         self.bytes("startup.allocated", report.startup);
@@ -104,8 +107,8 @@ impl Fields<'_> {
         self.bytes("clients.normal", report.clients);
         self.bytes("cluster.links", 0);
         self.bytes("aof.buffer", 0);
-        self.bytes("lua.caches", 0);
-        self.bytes("functions.caches", 0);
+        self.bytes("lua.caches", lua);
+        self.bytes("functions.caches", functions);
     }
 
     fn keyspace(&mut self, report: &Report) {

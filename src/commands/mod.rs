@@ -29,6 +29,7 @@ pub mod monitor;
 pub mod multi;
 pub mod pubsub;
 pub mod sample;
+pub mod scripting;
 pub mod set;
 pub mod set_algebra;
 pub mod shutdown;
@@ -65,6 +66,7 @@ pub const TABLE: &[&[Command]] = &[
     monitor::TABLE,
     multi::TABLE,
     pubsub::TABLE,
+    scripting::TABLE,
     set::TABLE,
     set_algebra::TABLE,
     shutdown::TABLE,

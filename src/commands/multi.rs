@@ -62,13 +62,13 @@ fn multi(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// Keep a command for EXEC.
-pub fn queue(c: &mut Client, id: u16, cmd: &Command, argv: &[&[u8]]) {
+pub fn queue(c: &mut Client, id: u16, flags: Flags, argv: &[&[u8]]) {
     // What aborts the transaction anyway need not be kept.
     if c.has(flag::DIRTY_EXEC | flag::DIRTY_CAS) {
         return;
     }
     let state = c.multi.get_or_insert_default();
-    state.flags |= cmd.flags;
+    state.flags |= flags;
     state.argv_len += argv.iter().map(|arg| arg.len()).sum::<usize>();
     state.commands.push(Queued {
         id,

@@ -53,7 +53,12 @@ fn role(ctx: &mut Ctx) -> CmdResult {
 
 /// TIME
 fn time(ctx: &mut Ctx) -> CmdResult {
-    let now = crate::server::clock::unix_us();
+    // Within a script or a transaction it is one moment.
+    let now = if ctx.server.nesting > 0 {
+        ctx.server.clock.now_us
+    } else {
+        crate::server::clock::unix_us()
+    };
     ctx.client.reply.array(2);
     ctx.client.reply.bulk_integer(now / 1_000_000);
     ctx.client.reply.bulk_integer(now % 1_000_000);

@@ -37,12 +37,14 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
         return Io::Drained;
     };
     let mut io = Io::Drained;
-    for _ in 0..READS_PER_TURN {
-        io = read_query_from_client(server, slot as u32);
-        if matches!(io, Io::Drained) {
-            break;
+    server.event_loop.clone().lend(el, || {
+        for _ in 0..READS_PER_TURN {
+            io = read_query_from_client(server, slot as u32);
+            if matches!(io, Io::Drained) {
+                break;
+            }
         }
-    }
+    });
     io
 }
 

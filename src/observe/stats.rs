@@ -55,6 +55,7 @@ pub struct Stats {
     pub expire_cycle_us: u64,
     pub evicted_keys: u64,
     pub evicted_clients: u64,
+    pub evicted_scripts: u64,
     pub keyspace_hits: u64,
     pub keyspace_misses: u64,
     pub net_input_bytes: u64,

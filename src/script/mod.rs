@@ -1,10 +1,212 @@
 //! Scripts and functions: Lua inside the server.
 //!
+//! ```text
+//!   EVAL ──> cache: source -> compiled script ─┐
+//!   FCALL ─> functions: name -> function ──────┴─> run ──> sys::lua ──> Lua
+//!                                                   ^                    |
+//!                        convert: reply <-> values  └── redis.call ──────┘──> server::call
+//! ```
+//!
 //! Lua is LuaJIT's interpreter. Its compiler stays off, because compiled loops do not look at hooks, and a
 //! hook is what stops a busy script. Its sources are maintained, which the last release of Lua 5.1 is not.
+//!
+//! There are two interpreters, made when they are first needed: one for EVAL, thrown away by SCRIPT FLUSH, and
+//! one for functions. In each, all scripts share one sealed set of globals (`sandbox.lua`): nothing that one
+//! script leaves behind is seen by the next.
+//!
+//! A script acts through a client without a socket, so its commands go through `call()` like everybody's. What
+//! is propagated are these commands, as one unit, never the script.
+//!
+//! **Invariants**
+//! - The interpreter that runs is out of its place here: nothing that a running script's commands do can reach
+//!   it, and scripts do not nest.
+//! - While a script runs, `Scripting::running` says which; it is gone when the command ends, however it ends.
 
 pub mod bit;
+pub mod cache;
 pub mod cjson;
 pub mod cmsgpack;
+pub mod convert;
+pub mod engine;
+pub mod flags;
+pub mod functions;
 pub mod native;
+pub mod redis;
+pub mod run;
 pub mod structs;
+mod tail;
+
+use crate::commands::command::{self, Command};
+use crate::error::Error;
+use crate::networking::client::{Client, OwnedArgv};
+use crate::state::{Server, armed};
+use engine::Engine;
+
+/// All that is known of scripts.
+#[derive(Default)]
+pub struct Scripting {
+    pub scripts: cache::Cache,
+    /// EVAL's interpreter; out while a script runs.
+    pub eval: Option<Box<Engine>>,
+    pub libraries: functions::Libraries,
+    /// The interpreter of functions; out while one runs, or is loaded.
+    pub functions: Option<Box<Engine>>,
+    /// The client that scripts act through, kept between scripts.
+    pub client: Option<Box<Client>>,
+    pub running: Option<Running>,
+}
+
+/// What runs an interpreter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Eval,
+    Function,
+}
+
+/// The script that runs.
+pub struct Running {
+    pub kind: Kind,
+    /// Ticks of the processor's counter.
+    pub started: u64,
+    /// It was sent by our primary, or is read from our own log.
+    pub obeyed: bool,
+    /// It has changed something, or tried to: it can't be killed any more.
+    pub wrote: bool,
+    /// SCRIPT KILL or FUNCTION KILL was called.
+    pub killed: bool,
+    /// It has run for longer than `busy-reply-threshold`: others are answered meanwhile.
+    pub busy: Option<Busy>,
+}
+
+/// What FUNCTION STATS tells of a script that others wait for.
+pub struct Busy {
+    /// A script's SHA-1, or a function's name.
+    pub name: Box<str>,
+    pub command: OwnedArgv,
+}
+
+impl Scripting {
+    /// EVAL's interpreter, made now if there is none.
+    pub fn take_eval(&mut self, insecure: bool) -> Result<Box<Engine>, Error> {
+        if self.running.is_some() {
+            return Err(Error::of("ERR A script is running already"));
+        }
+        match self.eval.take() {
+            Some(engine) => Ok(engine),
+            None => Engine::new(Kind::Eval, insecure),
+        }
+    }
+
+    /// SCRIPT FLUSH: forget all scripts, and the interpreter with all that they left in it.
+    pub fn flush(&mut self) {
+        self.scripts = cache::Cache::default();
+        self.eval = None;
+    }
+
+    /// Others are answered while a script runs.
+    pub fn is_busy(&self) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|running| running.busy.is_some())
+    }
+
+    /// SCRIPT KILL and FUNCTION KILL.
+    pub fn kill(&mut self, kind: Kind) -> Result<(), Error> {
+        let Some(running) = &mut self.running else {
+            return Err(Error::of("NOTBUSY No scripts in execution right now."));
+        };
+        if running.obeyed {
+            return Err(Error::of(
+                "UNKILLABLE The busy script was sent by a master instance in the context of replication and cannot be \
+                 killed.",
+            ));
+        }
+        if running.wrote {
+            return Err(Error::of(
+                "UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait \
+                 the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command.",
+            ));
+        }
+        if running.kind != kind {
+            return Err(busy_error(running.kind));
+        }
+        running.killed = true;
+        Ok(())
+    }
+
+    /// Bytes of the cache: sources and what finds them.
+    pub fn cache_memory(&self) -> usize {
+        self.scripts.memory()
+    }
+
+    /// Bytes of the interpreter of functions.
+    pub fn functions_memory(&self) -> usize {
+        self.functions
+            .as_ref()
+            .map_or(0, |engine| engine.vm.memory())
+    }
+
+    /// Bytes of EVAL's interpreter.
+    pub fn eval_memory(&self) -> usize {
+        self.eval.as_ref().map_or(0, |engine| engine.vm.memory())
+    }
+}
+
+/// The answer to others while a script is busy.
+pub fn busy_error(kind: Kind) -> Error {
+    Error::of(match kind {
+        Kind::Eval => {
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+        }
+        Kind::Function => {
+            "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
+        }
+    })
+}
+
+/// EVAL, FCALL and their kin begin: monitors see them before the commands that they run.
+pub fn begin(server: &mut Server, c: &Client, argv: &[&[u8]]) -> Result<(), Error> {
+    check_enabled(server)?;
+    if server.armed & armed::MONITOR != 0 {
+        crate::observe::monitor::feed(server, c, argv);
+    }
+    Ok(())
+}
+
+/// `lua-enabled no`: there are no scripts.
+pub fn check_enabled(server: &Server) -> Result<(), Error> {
+    if server.config.lua_enabled {
+        return Ok(());
+    }
+    Err(Error::of(
+        "ERR Scripting is disabled by the setting lua-enabled",
+    ))
+}
+
+/// The flags of a command whose script says what it needs.
+pub fn command_flags(server: &Server, cmd: &Command, argv: &[&[u8]]) -> command::Flags {
+    if cmd.flags & command::SCRIPT_DECIDES == 0 || argv.len() < 2 {
+        return cmd.flags;
+    }
+    let scripting = &server.scripting;
+    let said = match cmd.name {
+        "eval" | "eval_ro" => flags::of_script(argv[1]).ok().map(|(flags, _)| flags),
+        "evalsha" | "evalsha_ro" => {
+            let place = scripting.scripts.by_sha(argv[1]);
+            place
+                .and_then(|place| scripting.scripts.get(place))
+                .map(|script| script.flags)
+        }
+        _ => scripting
+            .libraries
+            .find(argv[1])
+            .map(|function| function.flags),
+    };
+    match said {
+        Some(said) if said & flags::COMPATIBILITY == 0 => flags::of_command(cmd.flags, said),
+        _ => cmd.flags,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,10 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             known.then_some(()).ok_or("Invalid locale name".into())
         }
         Apply::AppendOnly => aof::follow_setting(server),
+        Apply::LuaInsecureApi => {
+            server.scripting.flush();
+            server.reload_libraries()
+        }
         Apply::OomScoreAdj => server.apply_oom_score_adj(),
         Apply::JemallocBgThread => {
             memory::set_background_thread(server.config.jemalloc_bg_thread);

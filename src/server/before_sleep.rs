@@ -22,7 +22,10 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     blocked::handle_timeouts(server);
     expire::fast_cycle(server);
     blocked::handle_ready_keys(server);
-    query::process_unblocked_clients(server);
+    server
+        .event_loop
+        .clone()
+        .lend(el, || query::process_unblocked_clients(server));
     shutdown::handle_request(server);
     write_log(server);
     write::handle_clients_with_pending_writes(el, server);
@@ -40,7 +43,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
 }
 
 /// What the turn's commands told goes to the log, and those who waited for the log go on.
-fn write_log(server: &mut Server) {
+pub fn write_log(server: &mut Server) {
     // Whatever was told outside of a command is a unit of its own.
     server.end_unit();
     if server.aof.feed.is_open() {

@@ -37,12 +37,17 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
     let failed = result.is_err();
     if let Err(error) = result {
         c.reply.error(&error);
-        server.stats.count_error(error.code());
+        if !error.is_counted() {
+            server.stats.count_error(error.code());
+        }
     }
 
     server.in_flight.end();
     let ended = ticks::now();
-    server.clock.command_ended(ended);
+    // A script or a transaction is one moment: its clock stands still.
+    if server.nesting == 0 {
+        server.clock.command_ended(ended);
+    }
     let spent = ended.wrapping_sub(started);
     let reply_bytes = c.reply.bytes_since(reply_from);
     if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {

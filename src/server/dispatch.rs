@@ -25,15 +25,17 @@ pub fn process_command(
     match check(server, c, argv, id) {
         Ok(Verdict::Run(id)) => {
             call(server, c, argv, id, bigs);
-            if !server.blocked.ready_keys.is_empty() && !c.has(flag::MULTI) {
+            // While a script lets others in, what it has written is not complete yet.
+            let whole = server.nesting == 0 && !c.has(flag::MULTI);
+            if whole && !server.blocked.ready_keys.is_empty() {
                 crate::db::blocked::handle_ready_keys(server);
             }
             if !server.net.later.is_empty() {
                 clients::send_later(server, c);
             }
         }
-        Ok(Verdict::Queue(id)) => {
-            crate::commands::multi::queue(c, id, server.commands.row(id), argv);
+        Ok(Verdict::Queue(id, flags)) => {
+            crate::commands::multi::queue(c, id, flags, argv);
             if !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
                 c.reply.status("QUEUED");
             }
@@ -49,7 +51,8 @@ pub fn process_command(
 
 enum Verdict {
     Run(u16),
-    Queue(u16),
+    /// With what it will do, see [`flags_of`].
+    Queue(u16, command::Flags),
     /// CLIENT PAUSE holds it back.
     Postpone,
 }
@@ -83,10 +86,11 @@ fn check(
         )));
     }
     crate::acl::check_command(server, c, argv, id).map_err(refuse)?;
+    let flags = flags_of(server, c, cmd, argv);
     if server.config.maxmemory != 0 {
-        check_memory(server, c, cmd).map_err(refuse)?;
+        check_memory(server, flags).map_err(refuse)?;
     }
-    check_disk(server, c, cmd).map_err(refuse)?;
+    check_disk(server, c, cmd, flags).map_err(refuse)?;
     if c.has(flag::PUBSUB) && !c.reply.resp3 && !allowed_in_subscribe_mode(cmd) {
         let name = server.commands.entry(id).fullname.clone();
         return Err(refuse(Error::new(format!(
@@ -97,6 +101,11 @@ fn check(
     if server.loading && cmd.flags & command::LOADING == 0 {
         return Err(refuse(Error::LOADING));
     }
+    if let Some(running) = &server.scripting.running
+        && cmd.flags & command::ALLOW_BUSY == 0
+    {
+        return Err(refuse(crate::script::busy_error(running.kind)));
+    }
     if c.has(flag::MONITOR | flag::REPLICA)
         && cmd.flags & (command::READONLY | command::WRITE | command::MAY_REPLICATE) != 0
     {
@@ -104,11 +113,11 @@ fn check(
             "ERR Replica can't interact with the keyspace",
         )));
     }
-    if server.armed & armed::PAUSED != 0 && must_wait(server, c, cmd) {
+    if server.armed & armed::PAUSED != 0 && must_wait(server, c, flags) {
         return Ok(Verdict::Postpone);
     }
     if c.has(flag::MULTI) && cmd.flags & command::RUNS_IN_MULTI == 0 {
-        return Ok(Verdict::Queue(id));
+        return Ok(Verdict::Queue(id, flags));
     }
     Ok(Verdict::Run(id))
 }
@@ -186,31 +195,39 @@ fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Err
     )))
 }
 
+/// What the command will do: EXEC what was queued, EVAL and FCALL what the script says of itself.
+#[inline]
+fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> command::Flags {
+    if cmd.flags & command::SCRIPT_DECIDES != 0 {
+        return crate::script::command_flags(server, cmd, argv);
+    }
+    if cmd.flags & command::RUNS_IN_MULTI != 0
+        && cmd.name == "exec"
+        && let Some(queued) = &c.multi
+    {
+        return queued.flags;
+    }
+    cmd.flags
+}
+
 /// Make room, or refuse what would need more.
-fn check_memory(server: &mut Server, c: &mut Client, cmd: &Command) -> Result<(), Error> {
+fn check_memory(server: &mut Server, flags: command::Flags) -> Result<(), Error> {
     let enough = crate::db::evict::perform_evictions(server);
-    let queued = if c.has(flag::MULTI) && cmd.flags & command::RUNS_IN_MULTI == 0 {
-        cmd.flags
-    } else if cmd.name == "exec" {
-        c.multi.as_ref().map_or(0, |m| m.flags)
-    } else {
-        cmd.flags
-    };
-    if !enough && queued & command::DENYOOM != 0 {
+    if !enough && flags & command::DENYOOM != 0 {
         return Err(Error::OOM);
     }
     Ok(())
 }
 
 /// While the data set can't be brought to disk nothing may change, if the settings say so. PING tells it, too.
-fn check_disk(server: &Server, c: &Client, cmd: &Command) -> Result<(), Error> {
+fn check_disk(
+    server: &Server,
+    c: &Client,
+    cmd: &Command,
+    flags: command::Flags,
+) -> Result<(), Error> {
     let Some(error) = crate::persist::write_refusal(server) else {
         return Ok(());
-    };
-    let flags = if cmd.name == "exec" {
-        c.multi.as_ref().map_or(0, |m| m.flags)
-    } else {
-        cmd.flags
     };
     let concerned = flags & command::WRITE != 0 || cmd.name == "ping";
     if concerned && !c.has(flag::PRIMARY) {
@@ -235,7 +252,7 @@ fn allowed_in_subscribe_mode(cmd: &Command) -> bool {
 }
 
 /// CLIENT PAUSE: ALL holds back everything, WRITE what may change something.
-fn must_wait(server: &Server, c: &Client, cmd: &Command) -> bool {
+fn must_wait(server: &Server, c: &Client, flags: command::Flags) -> bool {
     if c.has(flag::REPLICA | flag::PRIMARY) || c.conn.is_none() {
         return false;
     }
@@ -243,10 +260,5 @@ fn must_wait(server: &Server, c: &Client, cmd: &Command) -> bool {
     if server.pause.holds_all(now) {
         return true;
     }
-    let writes = if cmd.name == "exec" {
-        c.multi.as_ref().map_or(0, |m| m.flags)
-    } else {
-        cmd.flags
-    };
-    server.pause.holds_writes(now) && writes & (command::WRITE | command::MAY_REPLICATE) != 0
+    server.pause.holds_writes(now) && flags & (command::WRITE | command::MAY_REPLICATE) != 0
 }

@@ -49,6 +49,8 @@ impl Server {
             acl,
             commands,
             pubsub: Default::default(),
+            scripting: Default::default(),
+            event_loop: Default::default(),
             blocked: Default::default(),
             pause: Default::default(),
             propagation: Default::default(),

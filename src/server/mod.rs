@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod before_sleep;
+pub mod busy;
 pub mod call;
 pub mod cli;
 pub mod clock;

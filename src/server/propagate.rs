@@ -35,6 +35,8 @@ pub mod to {
 pub struct Propagation {
     /// Who listens: bits of [`to`].
     sinks: u8,
+    /// Who is not told of a script's commands: redis.set_repl.
+    pub withheld: u8,
     /// What the running command wants told instead of itself, if `is_rewritten`.
     rewritten: Vec<u8>,
     is_rewritten: bool,
@@ -154,13 +156,14 @@ pub fn after_call(server: &mut Server, c: &mut Client, argv: &[&[u8]], cmd: &Com
     let rewritten = std::mem::take(&mut propagation.is_rewritten);
     // A data set that was loaded anew counts from 0 again.
     let changed = server.dirty > dirty;
-    if changed && propagation.wanted() && !c.has(flag::PREVENT_PROPAGATION) {
+    let told = to::ALL & !propagation.withheld;
+    if changed && told != 0 && propagation.wanted() && !c.has(flag::PREVENT_PROPAGATION) {
         let unit = &mut propagation.unit;
         if rewritten {
             unit.bytes.extend_from_slice(&propagation.rewritten);
-            unit.end_op(c.db, to::ALL);
+            unit.end_op(c.db, told);
         } else {
-            unit.push(c.db, to::ALL, argv);
+            unit.push(c.db, told, argv);
         }
     }
     c.clear(flag::PREVENT_PROPAGATION);

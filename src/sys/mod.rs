@@ -5,8 +5,10 @@
 pub mod crash;
 pub mod fork;
 pub mod lazyfree;
+pub mod lend;
 pub mod local_time;
 pub mod locale;
+pub mod lua;
 pub mod memory;
 pub mod process;
 pub mod signals;

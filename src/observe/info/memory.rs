@@ -2,7 +2,9 @@
 
 use crate::config::Choice;
 use crate::observe::memory::{Report as MemoryReport, excess, ratio};
+use crate::state::Server;
 use crate::sys::memory as system;
+use crate::util::memory::format_bytes_human;
 
 use super::{Report, View};
 
@@ -27,7 +29,7 @@ pub fn memory(view: &View, out: &mut Report) {
     out.field("allocator_resident", report.allocator.resident);
     out.field("allocator_muzzy", 0);
     out.bytes("total_system_memory", system::system_bytes());
-    scripts(out);
+    scripts(server, out);
     out.bytes("maxmemory", server.config.maxmemory as usize);
     out.field("maxmemory_policy", server.config.maxmemory_policy.name());
     fragmentation(&report, out);
@@ -48,19 +50,22 @@ pub fn memory(view: &View, out: &mut Report) {
     out.field("lazyfreed_objects", server.lazyfree.freed());
 }
 
-/// A server whose scripts were never called has no interpreter yet.
-fn scripts(out: &mut Report) {
-    out.field("used_memory_lua", 0);
-    out.field("used_memory_vm_eval", 0);
-    out.field("used_memory_lua_human", "0B");
-    out.field("used_memory_scripts_eval", 0);
-    out.field("number_of_cached_scripts", 0);
-    out.field("number_of_functions", 0);
-    out.field("number_of_libraries", 0);
-    out.field("used_memory_vm_functions", 0);
-    out.bytes("used_memory_vm_total", 0);
-    out.field("used_memory_functions", 0);
-    out.bytes("used_memory_scripts", 0);
+/// The interpreters, and the sources that they were given. One that was never needed does not exist.
+fn scripts(server: &Server, out: &mut Report) {
+    let scripting = &server.scripting;
+    let (eval, functions) = (scripting.eval_memory(), scripting.functions_memory());
+    let (cached, libraries) = (scripting.cache_memory(), scripting.libraries.memory());
+    out.field("used_memory_lua", eval);
+    out.field("used_memory_vm_eval", eval);
+    out.field("used_memory_lua_human", format_bytes_human(eval as u64));
+    out.field("used_memory_scripts_eval", cached);
+    out.field("number_of_cached_scripts", scripting.scripts.len());
+    out.field("number_of_functions", scripting.libraries.functions.len());
+    out.field("number_of_libraries", scripting.libraries.libraries.len());
+    out.field("used_memory_vm_functions", functions);
+    out.bytes("used_memory_vm_total", eval + functions);
+    out.field("used_memory_functions", libraries);
+    out.bytes("used_memory_scripts", cached + libraries);
 }
 
 fn fragmentation(report: &MemoryReport, out: &mut Report) {

@@ -57,7 +57,7 @@ fn keys(view: &View, out: &mut Report) {
     );
     out.field("evicted_keys", stats.evicted_keys);
     out.field("evicted_clients", stats.evicted_clients);
-    out.field("evicted_scripts", 0);
+    out.field("evicted_scripts", stats.evicted_scripts);
     out.field("total_eviction_exceeded_time", 0);
     out.field("current_eviction_exceeded_time", 0);
     out.field("keyspace_hits", stats.keyspace_hits);

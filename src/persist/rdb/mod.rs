@@ -172,17 +172,3 @@ impl Limits {
         }
     }
 }
-
-/// Functions in a snapshot.
-impl Server {
-    /// The sources of all libraries.
-    pub fn function_sources(&self) -> impl Iterator<Item = &[u8]> {
-        std::iter::empty()
-    }
-
-    /// A library of a file. `replace`: one of the same name gives way.
-    pub fn load_function(&mut self, _source: &[u8], _replace: bool) -> Result<(), String> {
-        log::warn!("A library of functions in the RDB file is not loaded: there are no functions");
-        Ok(())
-    }
-}

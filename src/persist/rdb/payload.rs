@@ -9,7 +9,7 @@
 
 use super::decode::{Decoder, Fault, Result, Text, corrupt, string_value};
 use super::encode::{Encoder, version_for};
-use super::{Limits, is_known_version, kind};
+use super::{Limits, is_known_version, kind, opcode};
 use crate::persist::rio::{Reader, Writer, checksum};
 use crate::types::{KeyRef, New, Value, kind as entry_kind};
 
@@ -24,11 +24,49 @@ pub fn dump(entry: KeyRef, version: u32, compress: bool) -> Vec<u8> {
     // Memory does not refuse.
     let _ = encoder.out.put_u8(kind);
     let _ = encoder.value(entry);
+    with_footer(out, version)
+}
+
+fn with_footer(out: Writer, version: u32) -> Vec<u8> {
     let mut bytes = out.into_bytes();
     bytes.extend_from_slice(&(version as u16).to_le_bytes());
     let crc = checksum(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
     bytes
+}
+
+/// Libraries of functions as FUNCTION DUMP replies them: each as in a file.
+pub fn dump_functions<'a>(sources: impl Iterator<Item = &'a [u8]>, version: u32) -> Vec<u8> {
+    let mut out = Writer::in_memory();
+    let mut encoder = Encoder::new(&mut out, version, false);
+    for source in sources {
+        // Memory does not refuse.
+        let _ = encoder.out.put_u8(opcode::FUNCTION2);
+        let _ = encoder.string(source);
+    }
+    with_footer(out, version)
+}
+
+/// The libraries of such a payload that was opened.
+pub fn functions(version: u32, body: &[u8], limits: Limits) -> Result<Vec<Vec<u8>>> {
+    let mut source = body;
+    let mut left = body.len();
+    let mut reader = Reader::new(&mut source, Some(body.len() as u64)).without_checksum();
+    let mut decoder = Decoder {
+        reader: &mut reader,
+        limits,
+        version,
+        next_tick: u64::MAX,
+    };
+    let mut sources = Vec::new();
+    while left > 0 {
+        if decoder.reader.get_u8()? != opcode::FUNCTION2 {
+            return corrupt("given type is not a function");
+        }
+        sources.push(decoder.bytes()?);
+        left = decoder.reader.bytes_left().map_or(0, |left| left as usize);
+    }
+    Ok(sources)
 }
 
 /// What a payload may be and is checked for.

@@ -1,0 +1,100 @@
+//! SCRIPT and its subcommands.
+
+use super::eval;
+use crate::commands::ctx::{CmdResult, Ctx};
+use crate::error::Error;
+use crate::script::{self, Kind};
+
+/// SCRIPT LOAD script
+pub fn load(ctx: &mut Ctx) -> CmdResult {
+    script::check_enabled(ctx.server)?;
+    eval::load(ctx)
+}
+
+/// SCRIPT EXISTS sha1 [sha1 ...]
+pub fn exists(ctx: &mut Ctx) -> CmdResult {
+    let scripts = &ctx.server.scripting.scripts;
+    ctx.client.reply.array(ctx.argv.len() - 2);
+    for sha in &ctx.argv[2..] {
+        let found = scripts.by_sha(sha).is_some();
+        ctx.client.reply.integer(found as i64);
+    }
+    Ok(())
+}
+
+/// SCRIPT SHOW sha1
+pub fn show(ctx: &mut Ctx) -> CmdResult {
+    let scripts = &ctx.server.scripting.scripts;
+    let place = scripts.by_sha(ctx.argv[2]).ok_or(eval::NOSCRIPT)?;
+    let script = scripts.get(place).ok_or(eval::NOSCRIPT)?;
+    ctx.client.reply.bulk(&script.source);
+    Ok(())
+}
+
+/// SCRIPT FLUSH [ASYNC | SYNC]
+///
+/// The two differ in nothing: the interpreter belongs to this thread, so its memory is freed here.
+pub fn flush(ctx: &mut Ctx) -> CmdResult {
+    let known =
+        ctx.argv.len() == 2 || ctx.argv.len() == 3 && (ctx.is(2, "async") || ctx.is(2, "sync"));
+    if !known {
+        return Err(Error::of("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
+    }
+    if ctx.server.scripting.running.is_some() {
+        return Err(Error::of("ERR A script is running already"));
+    }
+    ctx.server.scripting.flush();
+    ctx.client.reply.ok();
+    Ok(())
+}
+
+/// SCRIPT KILL
+pub fn kill(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.scripting.kill(Kind::Eval)?;
+    ctx.client.reply.ok();
+    Ok(())
+}
+
+/// SCRIPT DEBUG YES | SYNC | NO
+///
+/// There is no debugger for scripts here: it would take a connection out of the event loop, and the server
+/// with it. NO is what every client has already.
+pub fn debug(ctx: &mut Ctx) -> CmdResult {
+    if ctx.is(2, "no") {
+        ctx.client.reply.ok();
+        return Ok(());
+    }
+    Err(Error::of(if ctx.is(2, "yes") || ctx.is(2, "sync") {
+        "ERR This server has no debugger for scripts"
+    } else {
+        "ERR Use SCRIPT DEBUG YES/SYNC/NO"
+    }))
+}
+
+/// SCRIPT HELP
+pub fn help(ctx: &mut Ctx) -> CmdResult {
+    ctx.client.reply.help(HELP);
+    Ok(())
+}
+
+const HELP: &[&str] = &[
+    "SCRIPT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "DEBUG (YES|SYNC|NO)",
+    "    Set the debug mode for subsequent scripts executed.",
+    "EXISTS <sha1> [<sha1> ...]",
+    "    Return information about the existence of the scripts in the script cache.",
+    "FLUSH [ASYNC|SYNC]",
+    "    Flush the Lua scripts cache. Very dangerous on replicas.",
+    "    When called without the optional mode argument, the behavior is determined",
+    "     by the lazyfree-lazy-user-flush configuration directive. Valid modes are:",
+    "    * ASYNC: Asynchronously flush the scripts cache.",
+    "    * SYNC: Synchronously flush the scripts cache.",
+    "KILL",
+    "    Kill the currently executing Lua script.",
+    "LOAD <script>",
+    "    Load a script into the scripts cache without executing it.",
+    "SHOW <sha1>",
+    "    Show a script from the scripts cache.",
+    "HELP",
+    "    Print this help.",
+];

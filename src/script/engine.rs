@@ -1,0 +1,184 @@
+//! Making an interpreter: libraries, the `redis` table, the sandbox.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::rc::Rc;
+
+use mlua::{Function, Lua, Table};
+
+use crate::error::Error;
+use crate::script::tail::without_tail_calls;
+use crate::script::{Kind, bit, cjson, cmsgpack, structs};
+use crate::sys::lua::{FunctionRef, SANDBOX, Vm};
+
+/// The functions of the `redis` table, as [`crate::sys::lua::Host::call`] gets their numbers.
+pub mod api {
+    pub const CALL: u8 = 0;
+    pub const PCALL: u8 = 1;
+    pub const LOG: u8 = 2;
+    pub const SHA1HEX: u8 = 3;
+    pub const ERROR_REPLY: u8 = 4;
+    pub const STATUS_REPLY: u8 = 5;
+    pub const SETRESP: u8 = 6;
+    pub const SET_REPL: u8 = 7;
+    pub const ACL_CHECK_CMD: u8 = 8;
+    pub const REPLICATE_COMMANDS: u8 = 9;
+    pub const BREAKPOINT: u8 = 10;
+    pub const DEBUG: u8 = 11;
+    pub const REGISTER_FUNCTION: u8 = 12;
+}
+
+/// In every script.
+const COMMON: &[(&str, u8)] = &[
+    ("call", api::CALL),
+    ("pcall", api::PCALL),
+    ("log", api::LOG),
+    ("sha1hex", api::SHA1HEX),
+    ("error_reply", api::ERROR_REPLY),
+    ("status_reply", api::STATUS_REPLY),
+    ("setresp", api::SETRESP),
+    ("set_repl", api::SET_REPL),
+    ("acl_check_cmd", api::ACL_CHECK_CMD),
+];
+/// In scripts of EVAL only.
+const EVAL_ONLY: &[(&str, u8)] = &[
+    ("replicate_commands", api::REPLICATE_COMMANDS),
+    ("breakpoint", api::BREAKPOINT),
+    ("debug", api::DEBUG),
+];
+/// While a library of functions is loaded.
+const LOADING: &[(&str, u8)] = &[
+    ("log", api::LOG),
+    ("register_function", api::REGISTER_FUNCTION),
+];
+
+/// The levels of redis.log, as scripts and the log know them.
+pub const LOG_LEVELS: [&str; 4] = ["LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LOG_WARNING"];
+
+/// Whom redis.set_repl lets know of the commands that follow.
+pub mod repl {
+    use crate::server::propagate::to;
+
+    pub const NONE: u8 = 0;
+    pub const AOF: u8 = to::AOF;
+    pub const REPLICA: u8 = to::REPLICAS;
+    pub const ALL: u8 = to::ALL;
+}
+
+/// `REDIS_VERSION` as a number: a byte for each part.
+const VERSION_NUM: u32 = 0x0007_0204;
+/// The modulus of the random numbers.
+const RANDOM_MAX: u64 = i32::MAX as u64;
+
+/// An interpreter with the sandbox around it.
+pub struct Engine {
+    pub vm: Vm,
+    /// Whether a library is being loaded decides which globals there are.
+    loading: Function,
+    /// How often it was used since it last collected garbage.
+    pub runs: u32,
+}
+
+impl Engine {
+    pub fn new(kind: Kind, insecure: bool) -> Result<Box<Engine>, Error> {
+        Engine::build(kind, insecure)
+            .map(Box::new)
+            .map_err(|e| Error::new(format!("ERR Can't start the interpreter: {e}")))
+    }
+
+    fn build(kind: Kind, insecure: bool) -> mlua::Result<Engine> {
+        let mut vm = Vm::new()?;
+        let lua = vm.lua();
+        register_libraries(lua)?;
+        let redis = functions(&vm, COMMON)?;
+        if kind == Kind::Eval {
+            add_functions(&vm, &redis, EVAL_ONLY)?;
+        }
+        constants(&redis)?;
+        replication_constants(&redis)?;
+        lua.globals().set("redis", redis)?;
+        let options = lua.create_table()?;
+        if kind == Kind::Function {
+            let registration = functions(&vm, LOADING)?;
+            constants(&registration)?;
+            options.set("registration", registration)?;
+        }
+        options.set("insecure", insecure)?;
+        add_random(lua, &options)?;
+        let sandbox = lua.load(include_str!("sandbox.lua")).set_name(SANDBOX);
+        let (sealed, loading): (Table, Function) = sandbox.call(options)?;
+        vm.seal_globals(&sealed)?;
+        vm.collect_step(0);
+        Ok(Engine {
+            vm,
+            loading,
+            runs: 0,
+        })
+    }
+
+    /// Source to function; `Err` has the message.
+    pub fn compile(&mut self, source: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
+        self.vm.compile(&without_tail_calls(source), name)
+    }
+
+    /// Show a library's code what it may see while it is loaded, or hide it again.
+    pub fn set_loading(&mut self, loading: bool) -> Result<(), Error> {
+        self.loading
+            .call::<()>(loading)
+            .map_err(|e| Error::new(format!("ERR {e}")))
+    }
+}
+
+fn functions(vm: &Vm, list: &[(&str, u8)]) -> mlua::Result<Table> {
+    let table = vm.lua().create_table()?;
+    add_functions(vm, &table, list)?;
+    Ok(table)
+}
+
+fn add_functions(vm: &Vm, table: &Table, list: &[(&str, u8)]) -> mlua::Result<()> {
+    list.iter()
+        .try_for_each(|&(name, number)| table.set(name, vm.function(number)?))
+}
+
+fn constants(table: &Table) -> mlua::Result<()> {
+    for (level, name) in LOG_LEVELS.iter().enumerate() {
+        table.set(*name, level)?;
+    }
+    table.set("REDIS_VERSION", crate::REDIS_VERSION)?;
+    table.set("REDIS_VERSION_NUM", VERSION_NUM)?;
+    table.set("SERVER_NAME", "redis")
+}
+
+fn replication_constants(table: &Table) -> mlua::Result<()> {
+    table.set("REPL_NONE", repl::NONE)?;
+    table.set("REPL_AOF", repl::AOF)?;
+    table.set("REPL_SLAVE", repl::REPLICA)?;
+    table.set("REPL_REPLICA", repl::REPLICA)?;
+    table.set("REPL_ALL", repl::ALL)
+}
+
+/// The libraries beside Lua's own.
+fn register_libraries(lua: &Lua) -> mlua::Result<()> {
+    let globals = lua.globals();
+    globals.set("bit", bit::register(lua)?)?;
+    globals.set("cjson", cjson::register(lua)?)?;
+    globals.set("cmsgpack", cmsgpack::register(lua)?)?;
+    globals.set("struct", structs::register(lua)?)
+}
+
+/// The generator of POSIX's lrand48, so that a seed gives the numbers that it gives in Redis.
+fn add_random(lua: &Lua, options: &Table) -> mlua::Result<()> {
+    let state = Rc::new(Cell::new(0x1234_abcd_330e_u64));
+    let seeded = state.clone();
+    let random = lua.create_function(move |_, ()| {
+        let next = state.get().wrapping_mul(0x5_deec_e66d).wrapping_add(0xb) & ((1 << 48) - 1);
+        state.set(next);
+        Ok(((next >> 17) % RANDOM_MAX) as f64 / RANDOM_MAX as f64)
+    })?;
+    let seed = lua.create_function(move |_, seed: f64| {
+        seeded.set(u64::from(seed as i64 as u32) << 16 | 0x330e);
+        Ok(())
+    })?;
+    options.set("random", random)?;
+    options.set("randomseed", seed)
+}

@@ -1,0 +1,122 @@
+//! What a script says of itself: `#!lua flags=no-writes,allow-oom` on its first line, or the `flags` of a
+//! function. A script without that line is in compatibility mode: nothing is checked before it runs, its
+//! commands are checked one by one.
+
+use crate::commands::command;
+use crate::error::{Error, excerpt};
+use crate::util::quote::split_args;
+
+pub type Flags = u8;
+
+/// It does not write.
+pub const NO_WRITES: Flags = 1 << 0;
+/// It may run when memory is full.
+pub const ALLOW_OOM: Flags = 1 << 1;
+/// It may run on a replica that has lost its primary.
+pub const ALLOW_STALE: Flags = 1 << 2;
+/// It does not run in a cluster.
+pub const NO_CLUSTER: Flags = 1 << 3;
+/// Its commands may use keys of several slots.
+pub const ALLOW_CROSS_SLOT: Flags = 1 << 4;
+/// It has said nothing.
+pub const COMPATIBILITY: Flags = 1 << 5;
+
+/// Names by bit.
+pub const NAMES: [&str; 5] = [
+    "no-writes",
+    "allow-oom",
+    "allow-stale",
+    "no-cluster",
+    "allow-cross-slot-keys",
+];
+
+/// The flag of this name.
+pub fn by_name(name: &[u8]) -> Option<Flags> {
+    let bit = NAMES.iter().position(|flag| flag.as_bytes() == name)?;
+    Some(1 << bit)
+}
+
+/// The flags of a script, and where its code begins: at the end of the first line, so that line numbers hold.
+pub fn of_script(source: &[u8]) -> Result<(Flags, usize), Error> {
+    if !source.starts_with(b"#!") {
+        return Ok((COMPATIBILITY, 0));
+    }
+    let invalid = Error::of("ERR Invalid script shebang");
+    let Some(end) = source.iter().position(|&b| b == b'\n') else {
+        return Err(invalid);
+    };
+    let words = split_args(&source[..end]).ok_or(invalid.clone())?;
+    let (engine, options) = words.split_first().ok_or(invalid)?;
+    let engine = &engine[2..];
+    if !engine.eq_ignore_ascii_case(b"lua") {
+        return Err(Error::new(format!(
+            "ERR Could not find scripting engine '{}'",
+            excerpt(engine, 128)
+        )));
+    }
+    let mut flags = 0;
+    for option in options {
+        let Some(list) = option.strip_prefix(b"flags=") else {
+            return Err(Error::new(format!(
+                "ERR Unknown lua shebang option: {}",
+                excerpt(option, 128)
+            )));
+        };
+        for name in list.split(|&b| b == b',').filter(|_| !list.is_empty()) {
+            flags |= by_name(name).ok_or_else(|| {
+                Error::new(format!(
+                    "ERR Unexpected flag in script shebang: {}",
+                    excerpt(name, 128)
+                ))
+            })?;
+        }
+    }
+    Ok((flags, end))
+}
+
+/// The flags of a command that runs such a script.
+pub fn of_command(row: command::Flags, script: Flags) -> command::Flags {
+    let mut out = row & !(command::STALE | command::DENYOOM | command::WRITE);
+    if script & NO_WRITES == 0 {
+        out |= command::WRITE;
+    } else {
+        out &= !command::MAY_REPLICATE;
+    }
+    if script & (ALLOW_OOM | NO_WRITES) == 0 {
+        out |= command::DENYOOM;
+    }
+    if script & ALLOW_STALE != 0 {
+        out |= command::STALE;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_says_what_it_needs() {
+        assert_eq!(of_script(b"return 1"), Ok((COMPATIBILITY, 0)));
+        assert_eq!(of_script(b"#!lua\nreturn 1"), Ok((0, 5)));
+        assert_eq!(of_script(b"#!lua flags=\nreturn 1"), Ok((0, 12)));
+        let (flags, at) = of_script(b"#!Lua flags=no-writes,allow-cross-slot-keys\n").unwrap();
+        assert_eq!((flags, at), (NO_WRITES | ALLOW_CROSS_SLOT, 43));
+    }
+
+    #[test]
+    fn wrong_first_lines_are_refused() {
+        let text = |source: &[u8]| of_script(source).unwrap_err().text().to_string();
+        assert_eq!(text(b"#!lua"), "ERR Invalid script shebang");
+        assert_eq!(text(b"#!\n"), "ERR Could not find scripting engine ''");
+        assert_eq!(text(b"#!py\n"), "ERR Could not find scripting engine 'py'");
+        assert_eq!(
+            text(b"#!lua name=x\n"),
+            "ERR Unknown lua shebang option: name=x"
+        );
+        assert_eq!(
+            text(b"#!lua flags=no-writes,\n"),
+            "ERR Unexpected flag in script shebang: "
+        );
+    }
+}

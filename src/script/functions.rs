@@ -1,0 +1,575 @@
+//! Libraries of functions: loaded once, called by name, saved with the data set.
+//!
+//! ```text
+//!   #!lua name=mylib                                   libraries: name -> source, its functions' names
+//!   redis.register_function('f', function(keys, args)  functions: name in lower case -> function, flags
+//!     ...                                              two tables, so that FCALL looks up once
+//!   end)
+//! ```
+//!
+//! The source of a library runs when it is loaded, with nothing but the registration API in sight, and for half a
+//! second at most. What it registers joins the others only when all of it went well.
+//!
+//! **Invariant:** every function belongs to a library that names it, and no two libraries have one of the same name.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::error::{Error, excerpt, said};
+use crate::script::engine::{Engine, api};
+use crate::script::flags::{self, Flags};
+use crate::script::{Kind, convert, redis};
+use crate::state::Server;
+use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, Kind as Type, Outcome};
+use crate::sys::ticks;
+use crate::util::quote::split_args;
+
+/// How long the source of a library may run.
+const LOAD_TIMEOUT_MS: u64 = 500;
+/// Libraries' name in messages.
+const CHUNK_NAME: &std::ffi::CStr = c"@user_function";
+
+pub struct Library {
+    pub source: Box<[u8]>,
+    /// Names of its functions, as they are found by.
+    pub functions: Vec<Box<[u8]>>,
+}
+
+#[derive(Clone)]
+pub struct Function {
+    /// As it was registered.
+    pub name: Box<[u8]>,
+    pub description: Option<Box<[u8]>>,
+    pub function: FunctionRef,
+    pub flags: Flags,
+}
+
+/// All libraries, or some that are about to join them.
+#[derive(Default)]
+pub struct Libraries {
+    pub libraries: BTreeMap<Box<[u8]>, Library>,
+    pub functions: HashMap<Box<[u8]>, Function>,
+}
+
+/// What happens to libraries that are there when others are restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Policy {
+    Flush,
+    /// A library of the same name is an error.
+    Append,
+    /// A library of the same name gives way.
+    Replace,
+}
+
+impl Libraries {
+    /// A function by name, in any case.
+    pub fn find(&self, name: &[u8]) -> Option<&Function> {
+        if name.iter().any(u8::is_ascii_uppercase) {
+            return self.functions.get(name.to_ascii_lowercase().as_slice());
+        }
+        self.functions.get(name)
+    }
+
+    pub fn memory(&self) -> usize {
+        let sources: usize = self.libraries.values().map(|l| l.source.len()).sum();
+        sources
+            + self.libraries.len() * size_of::<Library>()
+            + self.functions.len() * size_of::<Function>()
+    }
+
+    fn add(&mut self, name: Box<[u8]>, source: &[u8], functions: Vec<Function>) {
+        let keys: Vec<Box<[u8]>> = functions
+            .iter()
+            .map(|f| f.name.to_ascii_lowercase().into())
+            .collect();
+        self.functions.extend(keys.iter().cloned().zip(functions));
+        let library = Library {
+            source: source.into(),
+            functions: keys,
+        };
+        self.libraries.insert(name, library);
+    }
+
+    /// Take a library out. Returns its functions.
+    fn remove(&mut self, name: &[u8]) -> Option<Vec<Function>> {
+        let library = self.libraries.remove(name)?;
+        let functions = &mut self.functions;
+        Some(
+            library
+                .functions
+                .iter()
+                .filter_map(|key| functions.remove(key))
+                .collect(),
+        )
+    }
+
+    /// A function of `functions` whose name somebody else has, libraries of the names in `leaving` aside.
+    fn clash(
+        &self,
+        functions: &HashMap<Box<[u8]>, Function>,
+        leaving: &[Box<[u8]>],
+    ) -> Option<Box<[u8]>> {
+        let leaves = |key: &Box<[u8]>| {
+            leaving
+                .iter()
+                .filter_map(|name| self.libraries.get(name))
+                .any(|library| library.functions.contains(key))
+        };
+        functions
+            .iter()
+            .find(|(key, _)| self.functions.contains_key(*key) && !leaves(key))
+            .map(|(_, function)| function.name.clone())
+    }
+}
+
+/// What the first line of a library says.
+struct Metadata {
+    name: Box<[u8]>,
+    /// Where the code begins: at the end of that line, so that line numbers hold.
+    begin: usize,
+}
+
+fn parse_metadata(source: &[u8]) -> Result<Metadata, Error> {
+    if !source.starts_with(b"#!") {
+        return Err(Error::of("ERR Missing library metadata"));
+    }
+    let invalid = Error::of("ERR Invalid library metadata");
+    let begin = source
+        .iter()
+        .position(|&b| b == b'\n')
+        .ok_or(invalid.clone())?;
+    let words = split_args(&source[..begin]).ok_or(invalid.clone())?;
+    let (engine, options) = words.split_first().ok_or(invalid)?;
+    let mut name = None;
+    for option in options {
+        let Some(value) = option.strip_prefix(b"name=") else {
+            let option = excerpt(option, 128);
+            return Err(Error::new(format!(
+                "ERR Invalid metadata value given: {option}"
+            )));
+        };
+        if name.replace(value).is_some() {
+            return Err(Error::of(
+                "ERR Invalid metadata value, name argument was given multiple times",
+            ));
+        }
+    }
+    let name = name.ok_or(Error::of("ERR Library name was not given"))?;
+    if !is_name(name) {
+        return Err(Error::of(
+            "ERR Library names can only contain letters, numbers, or underscores(_) and must be at least one character \
+             long",
+        ));
+    }
+    if !engine[2..].eq_ignore_ascii_case(b"lua") {
+        let engine = excerpt(&engine[2..], 128);
+        return Err(Error::new(format!("ERR Engine '{engine}' not found")));
+    }
+    Ok(Metadata {
+        name: name.into(),
+        begin,
+    })
+}
+
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|&b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// A library that is being loaded: who answers its registrations.
+struct Loader {
+    functions: Vec<Function>,
+    started: u64,
+    timeout: u64,
+}
+
+impl Host for Loader {
+    fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome {
+        match function {
+            api::LOG => redis::log(frame),
+            api::REGISTER_FUNCTION => match self.register(frame) {
+                Ok(()) => Outcome::Return(0),
+                Err(text) => redis::raise(frame, text),
+            },
+            _ => redis::raise(frame, "can only be called inside a script invocation"),
+        }
+    }
+
+    fn tick(&mut self, frame: &mut Frame) -> bool {
+        let late = ticks::now().wrapping_sub(self.started) > self.timeout;
+        if late {
+            redis::push_error(frame, "FUNCTION LOAD timeout");
+        }
+        late
+    }
+}
+
+/// The text of a refusal.
+type Refusal = &'static str;
+
+impl Loader {
+    /// redis.register_function(name, function) or redis.register_function{function_name=..., callback=..., ...}
+    fn register(&mut self, frame: &mut Frame) -> Result<(), Refusal> {
+        let function = match frame.len() {
+            1 => named_arguments(frame)?,
+            2 => {
+                let name = redis::text_of(frame, 1)
+                    .ok_or("first argument to server.register_function must be a string")?
+                    .into();
+                if frame.kind(2) != Type::Function {
+                    return Err("second argument to server.register_function must be a function");
+                }
+                Function {
+                    name,
+                    description: None,
+                    function: frame.keep_function(),
+                    flags: 0,
+                }
+            }
+            _ => return Err("wrong number of arguments to server.register_function"),
+        };
+        if !is_name(&function.name) {
+            return Err(
+                "Function names can only contain letters, numbers, or underscores(_) and must be at least one \
+                 character long",
+            );
+        }
+        let same = |other: &Function| other.name.eq_ignore_ascii_case(&function.name);
+        if self.functions.iter().any(same) {
+            return Err("Function already exists in the library");
+        }
+        self.functions.push(function);
+        Ok(())
+    }
+}
+
+fn named_arguments(frame: &mut Frame) -> Result<Function, Refusal> {
+    if frame.kind(1) != Type::Table {
+        return Err(
+            "calling server.register_function with a single argument is only applicable to Lua table (representing \
+             named arguments).",
+        );
+    }
+    let (mut name, mut description, mut flags, mut callback) = (None, None, 0, None);
+    frame.push_nil();
+    while frame.next(1) {
+        let Some(key) = frame.bytes(-2).map(<[u8]>::to_vec) else {
+            return Err("named argument key given to server.register_function is not a string");
+        };
+        match key.as_slice() {
+            b"function_name" => {
+                name = Some(redis::text_of(frame, -1).map(Box::<[u8]>::from).ok_or(
+                    "function_name argument given to server.register_function must be a string",
+                )?);
+            }
+            b"description" => {
+                description = Some(redis::text_of(frame, -1).map(Box::<[u8]>::from).ok_or(
+                    "description argument given to server.register_function must be a string",
+                )?);
+            }
+            b"callback" => {
+                if frame.kind(-1) != Type::Function {
+                    return Err(
+                        "callback argument given to server.register_function must be a function",
+                    );
+                }
+                frame.push_value(-1);
+                callback = Some(frame.keep_function());
+            }
+            b"flags" => flags = flags_of(frame)?,
+            _ => return Err("unknown argument given to server.register_function"),
+        }
+        frame.pop(1);
+    }
+    Ok(Function {
+        name: name.ok_or("server.register_function must get a function name argument")?,
+        description,
+        function: callback.ok_or("server.register_function must get a callback argument")?,
+        flags,
+    })
+}
+
+/// The flags in the table on top.
+fn flags_of(frame: &mut Frame) -> Result<Flags, Refusal> {
+    if frame.kind(-1) != Type::Table {
+        return Err(
+            "flags argument to server.register_function must be a table representing function flags",
+        );
+    }
+    let mut found = 0;
+    for n in 1.. {
+        let kind = frame.get_element(-1, n);
+        let flag = frame.bytes(-1).and_then(flags::by_name);
+        frame.pop(1);
+        match (kind, flag) {
+            (Type::Nil, _) => break,
+            (_, Some(flag)) => found |= flag,
+            (_, None) => return Err("unknown flag given"),
+        }
+    }
+    Ok(found)
+}
+
+impl Server {
+    /// FUNCTION LOAD: returns the library's name.
+    pub fn load_library(&mut self, source: &[u8], replace: bool) -> Result<Box<[u8]>, Error> {
+        let name = parse_metadata(source)?.name;
+        if !replace && self.scripting.libraries.libraries.contains_key(&name) {
+            let name = excerpt(&name, 128);
+            return Err(Error::new(format!("ERR Library '{name}' already exists")));
+        }
+        let loaded = self.load_aside(&[source])?;
+        self.join(loaded, Policy::Replace)?;
+        Ok(name)
+    }
+
+    /// FUNCTION RESTORE: all of them or none.
+    pub fn restore_libraries(&mut self, sources: &[&[u8]], policy: Policy) -> Result<(), Error> {
+        let loaded = self.load_aside(sources)?;
+        if policy == Policy::Flush {
+            // Before the old interpreter could go, the new functions would have to leave it.
+            let names: Vec<_> = self.scripting.libraries.libraries.keys().cloned().collect();
+            names.iter().for_each(|name| _ = self.delete_library(name));
+        }
+        self.join(loaded, policy)
+    }
+
+    /// FUNCTION DELETE. False: there is none of that name.
+    pub fn delete_library(&mut self, name: &[u8]) -> bool {
+        let Some(functions) = self.scripting.libraries.remove(name) else {
+            return false;
+        };
+        self.release(functions);
+        true
+    }
+
+    /// All of them into a new interpreter, which may have other globals.
+    pub fn reload_libraries(&mut self) -> Result<(), String> {
+        let sources: Vec<Vec<u8>> = self.function_sources().map(<[u8]>::to_vec).collect();
+        if sources.is_empty() {
+            self.scripting.functions = None;
+            return Ok(());
+        }
+        let sources: Vec<&[u8]> = sources.iter().map(Vec::as_slice).collect();
+        self.flush_libraries();
+        let result = self.restore_libraries(&sources, Policy::Append);
+        result.map_err(|e| e.text().to_string())
+    }
+
+    /// FUNCTION FLUSH: and the interpreter goes, too.
+    pub fn flush_libraries(&mut self) {
+        self.scripting.libraries = Libraries::default();
+        self.scripting.functions = None;
+    }
+
+    fn release(&mut self, functions: impl IntoIterator<Item = Function>) {
+        if let Some(engine) = &mut self.scripting.functions {
+            functions
+                .into_iter()
+                .for_each(|function| engine.vm.release(function.function));
+        }
+    }
+
+    /// Load libraries into the interpreter, not yet among the others.
+    fn load_aside(&mut self, sources: &[&[u8]]) -> Result<Libraries, Error> {
+        let mut engine = self.take_function_engine()?;
+        let mut loaded = Libraries::default();
+        let mut result = Ok(());
+        for source in sources {
+            result = load_one(self, &mut engine, source, &mut loaded);
+            if result.is_err() {
+                break;
+            }
+        }
+        self.scripting.functions = Some(engine);
+        if let Err(error) = result {
+            self.release(loaded.functions.into_values());
+            return Err(error);
+        }
+        Ok(loaded)
+    }
+
+    /// The interpreter of functions, made now if there is none.
+    pub fn take_function_engine(&mut self) -> Result<Box<Engine>, Error> {
+        if self.scripting.running.is_some() {
+            return Err(Error::of("ERR A script is running already"));
+        }
+        let insecure = self.config.lua_enable_insecure_api;
+        match self.scripting.functions.take() {
+            Some(engine) => Ok(engine),
+            None => Engine::new(Kind::Function, insecure),
+        }
+    }
+
+    /// Loaded libraries join the others, or are dropped if that can't be.
+    fn join(&mut self, loaded: Libraries, policy: Policy) -> Result<(), Error> {
+        let here = &self.scripting.libraries;
+        let same: Vec<Box<[u8]>> = loaded
+            .libraries
+            .keys()
+            .filter(|name| here.libraries.contains_key(*name))
+            .cloned()
+            .collect();
+        let problem = match same.first() {
+            Some(name) if policy != Policy::Replace => {
+                Some(format!("ERR Library {} already exists", excerpt(name, 128)))
+            }
+            _ => here
+                .clash(&loaded.functions, &same)
+                .map(|name| format!("ERR Function {} already exists", excerpt(&name, 128))),
+        };
+        if let Some(text) = problem {
+            self.release(loaded.functions.into_values());
+            return Err(Error::new(text));
+        }
+        same.iter().for_each(|name| _ = self.delete_library(name));
+        let here = &mut self.scripting.libraries;
+        here.libraries.extend(loaded.libraries);
+        here.functions.extend(loaded.functions);
+        Ok(())
+    }
+
+    /// The sources of all libraries, for a snapshot or a log.
+    pub fn function_sources(&self) -> impl Iterator<Item = &[u8]> {
+        self.scripting
+            .libraries
+            .libraries
+            .values()
+            .map(|library| &*library.source)
+    }
+
+    /// A library of a file. `replace`: one of the same name gives way.
+    pub fn load_function(&mut self, source: &[u8], replace: bool) -> Result<(), String> {
+        match self.load_library(source, replace) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.text().trim_start_matches("ERR ").to_string()),
+        }
+    }
+}
+
+/// Compile a library, run its source, and add what it registered to `loaded`.
+fn load_one(
+    server: &Server,
+    engine: &mut Engine,
+    source: &[u8],
+    loaded: &mut Libraries,
+) -> Result<(), Error> {
+    let Metadata { name, begin } = parse_metadata(source)?;
+    if loaded.libraries.contains_key(&name) {
+        let name = excerpt(&name, 128);
+        return Err(Error::new(format!("ERR Library {name} already exists")));
+    }
+    let chunk = engine
+        .compile(&source[begin..], CHUNK_NAME)
+        .map_err(|message| {
+            let message = said(&message);
+            Error::new(format!("ERR Error compiling function: {message}"))
+        })?;
+    let mut loader = Loader {
+        functions: Vec::new(),
+        started: ticks::now(),
+        timeout: server.clock.ticks_of_us(LOAD_TIMEOUT_MS * 1000),
+    };
+    let result = run_source(engine, chunk, &mut loader);
+    engine.vm.release(chunk);
+    let functions = loader.functions;
+    let taken = functions
+        .iter()
+        .find(|f| loaded.find(&f.name).is_some())
+        .map(|f| excerpt(&f.name, 128));
+    let problem = match (result, taken) {
+        (Err(text), _) => text,
+        (Ok(()), Some(name)) => format!("ERR Function {name} already exists"),
+        (Ok(()), None) if functions.is_empty() => "ERR No functions registered".to_string(),
+        (Ok(()), None) => {
+            loaded.add(name, source, functions);
+            return Ok(());
+        }
+    };
+    for function in functions {
+        engine.vm.release(function.function);
+    }
+    Err(Error::new(problem))
+}
+
+fn run_source(engine: &mut Engine, chunk: FunctionRef, loader: &mut Loader) -> Result<(), String> {
+    engine.set_loading(true).map_err(|e| e.text().to_string())?;
+    let mut finished = engine.vm.call(chunk, loader, Arguments::None);
+    let result = if finished.ok {
+        Ok(())
+    } else {
+        let error = match finished.frame.kind(-1) {
+            Type::Table => convert::error_of(&mut finished.frame),
+            _ => None,
+        };
+        let text = error.map_or("unknown error".into(), |e| e.text().to_string());
+        Err(format!("ERR Error registering functions: {text}"))
+    };
+    drop(finished);
+    engine.vm.watch();
+    engine
+        .set_loading(false)
+        .map_err(|e| e.text().to_string())?;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn server() -> Server {
+        Server::new(Config::default(), Vec::new())
+    }
+
+    fn library(name: &str, function: &str) -> Vec<u8> {
+        format!("#!lua name={name}\nredis.register_function('{function}', function() return 1 end)")
+            .into_bytes()
+    }
+
+    #[test]
+    fn a_library_that_fails_leaves_the_others_alone() {
+        let mut server = server();
+        server.load_library(&library("a", "f"), false).unwrap();
+        let text = |e: Error| e.text().to_string();
+        assert_eq!(
+            server.load_library(&library("a", "g"), false).map_err(text),
+            Err("ERR Library 'a' already exists".into())
+        );
+        assert_eq!(
+            server.load_library(&library("b", "F"), false).map_err(text),
+            Err("ERR Function F already exists".into())
+        );
+        assert!(server.load_library(b"#!lua name=a\nx(", true).is_err());
+        assert!(server.scripting.libraries.find(b"F").is_some());
+        assert_eq!(server.scripting.libraries.libraries.len(), 1);
+        server.load_library(&library("a", "g"), true).unwrap();
+        assert!(server.scripting.libraries.find(b"f").is_none());
+        assert!(server.scripting.libraries.find(b"g").is_some());
+    }
+
+    #[test]
+    fn libraries_are_restored_all_or_none() {
+        let mut server = server();
+        server.load_library(&library("a", "f"), false).unwrap();
+        let (same, other) = (library("a", "f"), library("b", "g"));
+        let both: [&[u8]; 2] = [&other, &same];
+        assert!(server.restore_libraries(&both, Policy::Append).is_err());
+        assert_eq!(server.function_sources().count(), 1);
+        assert!(server.restore_libraries(&both, Policy::Replace).is_ok());
+        assert_eq!(server.function_sources().count(), 2);
+        assert!(server.restore_libraries(&[&other], Policy::Flush).is_ok());
+        assert_eq!(server.function_sources().count(), 1);
+    }
+
+    #[test]
+    fn a_source_that_never_ends_is_stopped() {
+        let mut server = server();
+        let error = server
+            .load_library(b"#!lua name=a\nwhile true do end", false)
+            .unwrap_err();
+        assert_eq!(
+            error.text(),
+            "ERR Error registering functions: ERR FUNCTION LOAD timeout"
+        );
+        server.load_library(&library("a", "f"), false).unwrap();
+    }
+}

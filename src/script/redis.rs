@@ -1,0 +1,364 @@
+//! The `redis` table: what scripts call.
+//!
+//! `redis.call` is a command of the script's client, checked as Redis checks commands of scripts, run by
+//! `call()`, its reply read back from the client's buffer. The arguments are borrowed from Lua's stack.
+//!
+//! Errors are tables with a field `err`. Those that a command has counted already say so, so that the script
+//! that hands them on does not count twice.
+
+use log::Level;
+
+use crate::commands::command::{self, Command};
+use crate::error::Error;
+use crate::networking::client::flag;
+use crate::script::convert;
+use crate::script::engine::{LOG_LEVELS, api, repl};
+use crate::script::flags;
+use crate::script::run::Run;
+use crate::server::call::call as call_command;
+use crate::sys::lua::{Frame, Kind, Outcome};
+use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
+
+/// Commands with no more arguments than this need no memory for them.
+const FEW: usize = 16;
+
+const RETURN: Outcome = Outcome::Return(1);
+
+/// Answer a call of the script.
+pub fn call(run: &mut Run, function: u8, frame: &mut Frame) -> Outcome {
+    match function {
+        api::CALL => command(run, frame, true),
+        api::PCALL => command(run, frame, false),
+        api::LOG => log(frame),
+        api::SHA1HEX => sha1hex(frame),
+        api::ERROR_REPLY => error_reply(frame),
+        api::STATUS_REPLY => status_reply(frame),
+        api::SETRESP => setresp(run, frame),
+        api::SET_REPL => set_repl(run, frame),
+        api::ACL_CHECK_CMD => acl_check_cmd(run, frame),
+        api::REPLICATE_COMMANDS => {
+            frame.push_boolean(true);
+            RETURN
+        }
+        // There is no debugger that would stop or listen.
+        api::BREAKPOINT => {
+            frame.push_boolean(false);
+            RETURN
+        }
+        api::DEBUG => Outcome::Return(0),
+        _ => raise(
+            frame,
+            "server.register_function can only be called on FUNCTION LOAD command",
+        ),
+    }
+}
+
+/// Push an error as scripts see it, without a code of its own.
+pub fn push_error(frame: &mut Frame, text: &str) {
+    push_coded_error(frame, &[b"ERR ", text.as_bytes()].concat());
+}
+
+fn push_coded_error(frame: &mut Frame, text: &[u8]) {
+    frame.push_table(0, 4);
+    frame.push_bytes(convert::without_line_end(text));
+    frame.set_field("err");
+}
+
+/// Push an error and raise it.
+pub fn raise(frame: &mut Frame, text: &str) -> Outcome {
+    push_error(frame, text);
+    Outcome::Raise
+}
+
+/// Why arguments are no command.
+enum Unfit {
+    None,
+    NotStrings,
+}
+
+impl Unfit {
+    fn text(&self) -> &'static str {
+        match self {
+            Unfit::None => "Please specify at least one argument for this call",
+            Unfit::NotStrings => "Command arguments must be strings or integers",
+        }
+    }
+}
+
+/// Make strings of all arguments.
+fn prepare_arguments(frame: &mut Frame) -> Result<usize, Unfit> {
+    let count = frame.len();
+    if count == 0 {
+        return Err(Unfit::None);
+    }
+    frame.room(4);
+    for at in 1..=count as i32 {
+        match frame.kind(at) {
+            Kind::String => {}
+            Kind::Number => {
+                let number = frame.number(at);
+                match double_to_i64(number) {
+                    Some(n) => frame.replace_with_bytes(at, IntBuf::new().format(n)),
+                    None => frame.replace_with_bytes(at, DoubleBuf::new().format(number)),
+                }
+            }
+            _ => return Err(Unfit::NotStrings),
+        }
+    }
+    Ok(count)
+}
+
+/// Lend the arguments of a call.
+fn with_arguments<R>(frame: &Frame, count: usize, then: impl FnOnce(&[&[u8]]) -> R) -> R {
+    let argument = |at: usize| frame.bytes(at as i32 + 1).unwrap_or_default();
+    if count <= FEW {
+        let mut few: [&[u8]; FEW] = [&[]; FEW];
+        for (at, place) in few[..count].iter_mut().enumerate() {
+            *place = argument(at);
+        }
+        return then(&few[..count]);
+    }
+    let many: Vec<&[u8]> = (0..count).map(argument).collect();
+    then(&many)
+}
+
+/// redis.call(command, ...) and redis.pcall(command, ...), which returns errors instead of raising them
+fn command(run: &mut Run, frame: &mut Frame, raises: bool) -> Outcome {
+    let count = match prepare_arguments(frame) {
+        Ok(count) => count,
+        Err(unfit) => {
+            push_error(frame, unfit.text());
+            return outcome(true, raises);
+        }
+    };
+    let start = run.client.reply.mark();
+    if let Err(error) = with_arguments(frame, count, |argv| run_command(run, argv)) {
+        push_refusal(frame, &error);
+        return outcome(true, raises);
+    }
+    let is_error = match run.client.reply.single_piece() {
+        Some(bytes) => convert::push_reply(frame, bytes),
+        None => convert::push_reply(frame, &run.client.reply.take_bytes()),
+    };
+    run.client.reply.truncate(start);
+    match is_error {
+        Ok(is_error) => outcome(is_error, raises),
+        Err(convert::TooDeep) => raise(
+            frame,
+            "stack limit reached when parsing the reply of a command",
+        ),
+    }
+}
+
+fn outcome(is_error: bool, raises: bool) -> Outcome {
+    if is_error && raises {
+        Outcome::Raise
+    } else {
+        RETURN
+    }
+}
+
+/// An error that has been counted.
+fn push_refusal(frame: &mut Frame, error: &Error) {
+    push_coded_error(frame, &error.bytes().collect::<Vec<u8>>());
+    convert::mark_counted(frame);
+}
+
+/// Check and run a command; the reply is in the client's buffer.
+fn run_command(run: &mut Run, argv: &[&[u8]]) -> Result<(), Error> {
+    let id = lookup(run, argv);
+    let checked = match id {
+        Some(id) => check(run, argv, id),
+        None => Err(Error::of("ERR Unknown command called from script")),
+    };
+    if let Err(error) = checked {
+        if let Some(id) = id {
+            run.server.commands.entries[id as usize].stats.rejected += 1;
+        }
+        run.server.stats.count_error(error.code());
+        return Err(error);
+    }
+    let Some(id) = id else { return Ok(()) };
+    if run.server.commands.row(id).flags & command::WRITE != 0
+        && let Some(running) = &mut run.server.scripting.running
+    {
+        running.wrote = true;
+    }
+    call_command(run.server, &mut run.client, argv, id, &[]);
+    Ok(())
+}
+
+/// The command, its subcommand resolved. A container without an argument is itself.
+fn lookup(run: &Run, argv: &[&[u8]]) -> Option<u16> {
+    let commands = &run.server.commands;
+    let id = commands.lookup(argv[0])?;
+    if commands.entry(id).subcommands.1 == 0 || argv.len() < 2 {
+        return Some(id);
+    }
+    commands.lookup_subcommand(id, argv[1])
+}
+
+/// Redis's order.
+fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
+    let cmd = run.server.commands.row(id);
+    if !cmd.check_arity(argv.len()) {
+        return Err(Error::of(
+            "ERR Wrong number of args calling command from script",
+        ));
+    }
+    if cmd.flags & command::NOSCRIPT != 0 && !run.server.debug.allow_noscript {
+        return Err(Error::of(
+            "ERR This Redis command is not allowed from script",
+        ));
+    }
+    crate::acl::check_script(run.server, run.caller, &run.client, argv, id)?;
+    if cmd.flags & command::WRITE != 0 && run.read_only {
+        return Err(Error::of(
+            "ERR Write commands are not allowed from read-only scripts.",
+        ));
+    }
+    check_memory(run, cmd)
+}
+
+/// A script that has written may go on, so that it is not left half done.
+fn check_memory(run: &Run, cmd: &Command) -> Result<(), Error> {
+    let wrote = run
+        .server
+        .scripting
+        .running
+        .as_ref()
+        .is_some_and(|running| running.wrote);
+    let obeyed = run.caller.has(flag::PRIMARY | flag::AOF_LOADER);
+    let refused = run.out_of_memory
+        && cmd.flags & command::DENYOOM != 0
+        && run.flags & flags::ALLOW_OOM == 0
+        && !wrote
+        && !obeyed;
+    if refused { Err(Error::OOM) } else { Ok(()) }
+}
+
+/// redis.log(level, message, ...)
+pub fn log(frame: &mut Frame) -> Outcome {
+    if frame.len() < 2 {
+        return raise(frame, "server.log() requires two arguments or more.");
+    }
+    if frame.kind(1) != Kind::Number {
+        return raise(frame, "First argument must be a number (log level).");
+    }
+    let level = frame.number(1);
+    if !(0.0..LOG_LEVELS.len() as f64).contains(&level) {
+        return raise(frame, "Invalid log level.");
+    }
+    let mut text = Vec::new();
+    for at in 2..=frame.len() as i32 {
+        let Some(part) = text_of(frame, at) else {
+            continue;
+        };
+        if at > 2 {
+            text.push(b' ');
+        }
+        text.extend_from_slice(&part);
+    }
+    let level = [Level::Trace, Level::Debug, Level::Info, Level::Warn][level as usize];
+    log::log!(level, "{}", String::from_utf8_lossy(&text));
+    Outcome::Return(0)
+}
+
+/// A string, or a number as Lua writes it.
+pub fn text_of(frame: &Frame, at: i32) -> Option<Vec<u8>> {
+    match frame.kind(at) {
+        Kind::String => frame.bytes(at).map(<[u8]>::to_vec),
+        Kind::Number => {
+            let mut text = Vec::new();
+            crate::util::number::write_g(&mut text, frame.number(at), 14);
+            Some(text)
+        }
+        _ => None,
+    }
+}
+
+/// redis.sha1hex(text)
+fn sha1hex(frame: &mut Frame) -> Outcome {
+    if frame.len() != 1 {
+        return raise(frame, "wrong number of arguments");
+    }
+    let text = text_of(frame, 1).unwrap_or_default();
+    frame.push_bytes(&crate::script::cache::sha_of(&text));
+    RETURN
+}
+
+/// redis.error_reply(text): a table that is an error
+fn error_reply(frame: &mut Frame) -> Outcome {
+    if frame.len() != 1 || frame.kind(1) != Kind::String {
+        push_error(frame, "wrong number or type of arguments");
+        return RETURN;
+    }
+    let text = frame.bytes(1).unwrap_or_default();
+    // `-CODE text` and `CODE text` are the same; a single word is no code.
+    let text = text.strip_prefix(b"-").unwrap_or(text).to_vec();
+    if text.contains(&b' ') {
+        push_coded_error(frame, &text);
+    } else {
+        push_coded_error(frame, &[b"ERR ", text.as_slice()].concat());
+    }
+    RETURN
+}
+
+/// redis.status_reply(text): a table that is a status
+fn status_reply(frame: &mut Frame) -> Outcome {
+    if frame.len() != 1 || frame.kind(1) != Kind::String {
+        push_error(frame, "wrong number or type of arguments");
+        return RETURN;
+    }
+    frame.push_table(0, 1);
+    frame.push_value(1);
+    frame.set_field("ok");
+    RETURN
+}
+
+/// redis.setresp(2 or 3): the protocol in which replies come, and booleans go
+fn setresp(run: &mut Run, frame: &mut Frame) -> Outcome {
+    if frame.len() != 1 {
+        return raise(frame, "server.setresp() requires one argument.");
+    }
+    match frame.number(1) as i64 {
+        2 => run.client.reply.resp3 = false,
+        3 => run.client.reply.resp3 = true,
+        _ => return raise(frame, "RESP version must be 2 or 3."),
+    }
+    Outcome::Return(0)
+}
+
+/// redis.set_repl(flags): who is told of the commands that follow
+fn set_repl(run: &mut Run, frame: &mut Frame) -> Outcome {
+    if frame.len() != 1 {
+        return raise(frame, "server.set_repl() requires one argument.");
+    }
+    let told = frame.number(1) as i64;
+    if !(0..=i64::from(repl::ALL)).contains(&told) {
+        return raise(
+            frame,
+            "Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE.",
+        );
+    }
+    run.server.propagation.withheld = repl::ALL & !(told as u8);
+    Outcome::Return(0)
+}
+
+/// redis.acl_check_cmd(command, ...): whether the user may run it
+fn acl_check_cmd(run: &mut Run, frame: &mut Frame) -> Outcome {
+    let count = match prepare_arguments(frame) {
+        Ok(count) => count,
+        Err(unfit) => return raise(frame, unfit.text()),
+    };
+    let allowed = with_arguments(frame, count, |argv| {
+        let id = lookup(run, argv)?;
+        let (user, db) = (run.client.user, run.client.db);
+        Some(crate::acl::check_without_log(run.server, user, db, argv, id).is_ok())
+    });
+    match allowed {
+        Some(allowed) => frame.push_boolean(allowed),
+        None => return raise(frame, "Invalid command passed to server.acl_check_cmd()"),
+    }
+    RETURN
+}

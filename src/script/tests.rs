@@ -1,0 +1,308 @@
+//! Scripts from outside: what a client sends and gets. Replies in every shape are compared in
+//! `tests/transcripts/scripting.txt`; here is what needs a server to look into.
+
+use crate::config::Config;
+use crate::networking::client::Client;
+use crate::networking::query;
+use crate::script::cache::{Cache, EVAL_MAX, sha_of};
+use crate::script::engine::Engine;
+use crate::script::{Kind, flags};
+use crate::state::Server;
+
+struct Peer {
+    server: Server,
+    client: Client,
+}
+
+impl Peer {
+    fn new() -> Peer {
+        Peer {
+            server: Server::new(Config::default(), Vec::new()),
+            client: Client::detached(1, 0),
+        }
+    }
+
+    fn ask(&mut self, argv: &[&[u8]]) -> String {
+        let mut request = format!("*{}\r\n", argv.len()).into_bytes();
+        for arg in argv {
+            request.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+            request.extend_from_slice(arg);
+            request.extend_from_slice(b"\r\n");
+        }
+        query::feed(&mut self.server, &mut self.client, &request);
+        String::from_utf8_lossy(&self.client.reply.take_bytes()).into_owned()
+    }
+
+    fn eval(&mut self, source: &str) -> String {
+        self.ask(&[b"EVAL", source.as_bytes(), b"0"])
+    }
+}
+
+const READ_ONLY: &str = "Attempt to modify a readonly table";
+
+/// CVE-2022-0543: `package` led to the C library.
+#[test]
+fn no_way_to_load_code() {
+    let mut peer = Peer::new();
+    for name in [
+        "package", "require", "module", "ffi", "jit", "io", "debug", "dofile", "loadfile",
+        "newproxy",
+    ] {
+        let reply = peer.eval(&format!("return {name}"));
+        assert!(
+            reply.contains("nonexistent global variable"),
+            "{name}: {reply}"
+        );
+    }
+    assert_eq!(peer.eval("return rawget(_G, 'package')"), "$-1\r\n");
+    assert_eq!(peer.eval("return os.execute"), "$-1\r\n");
+    // Bytecode is not checked by the machine that runs it.
+    let dumped = "return tostring(loadstring(string.dump(function() return 1 end)))";
+    assert_eq!(peer.eval(dumped), "$3\r\nnil\r\n");
+    let read = "local s = string.dump(function() end) return tostring(load(function() local t = s s = nil return t end))";
+    assert_eq!(peer.eval(read), "$3\r\nnil\r\n");
+    assert!(
+        peer.ask(&[b"EVAL", b"\x1bLJ\x02", b"0"])
+            .starts_with("-ERR Error compiling script")
+    );
+}
+
+/// CVE-2024-31449: `bit.tohex` wrote before its buffer.
+#[test]
+fn tohex_of_any_number_of_digits() {
+    let mut peer = Peer::new();
+    assert_eq!(
+        peer.eval("return bit.tohex(65535, -2147483648)"),
+        "$8\r\n0000FFFF\r\n"
+    );
+    assert_eq!(
+        peer.eval("return bit.tohex(65535, 2147483647)"),
+        "$8\r\n0000ffff\r\n"
+    );
+}
+
+/// CVE-2025-46817: the number of results of `unpack` overflowed.
+#[test]
+fn unpack_of_too_much() {
+    let mut peer = Peer::new();
+    for range in ["-2, 2147483647", "0, 2147483647", "-2147483648, -2"] {
+        let reply = peer.eval(&format!("return {{unpack({{1,2,3}}, {range})}}"));
+        assert!(reply.contains("too many results to unpack"), "{reply}");
+    }
+    assert_eq!(peer.eval("return {unpack({1,2,3}, 1, -1)}"), "*0\r\n");
+    assert_eq!(
+        peer.eval("return {unpack({1,2,3}, 2)}"),
+        "*2\r\n:2\r\n:3\r\n"
+    );
+}
+
+/// CVE-2025-46818: metatables of basic types were shared with other users' scripts, and could be changed.
+#[test]
+fn basic_types_have_no_metatables_to_poison() {
+    let mut peer = Peer::new();
+    for value in [
+        "nil",
+        "''",
+        "1",
+        "true",
+        "print",
+        "coroutine.create(function() end)",
+    ] {
+        let value = value.replace("print", "function() end");
+        let reply = peer.eval(&format!(
+            "getmetatable({value}).__index = function() return 1 end"
+        ));
+        let closed = reply.contains(READ_ONLY) || reply.contains("attempt to index a nil value");
+        assert!(closed, "{value}: {reply}");
+    }
+    assert!(
+        peer.eval("getmetatable('').__index.upper = 1")
+            .contains(READ_ONLY)
+    );
+    assert_eq!(peer.eval("return ('x'):upper()"), "$1\r\nX\r\n");
+}
+
+/// CVE-2025-46819: a long bracket of a gigabyte overflowed the parser's count of `=`.
+#[test]
+fn long_brackets() {
+    let mut peer = Peer::new();
+    let level = "=".repeat(70_000);
+    let source = format!("return #[{level}[x]{level}]");
+    assert_eq!(peer.eval(&source), ":1\r\n");
+    assert!(
+        peer.eval(&format!("return [{level}[x]=]"))
+            .starts_with("-ERR Error compiling script")
+    );
+}
+
+/// CVE-2025-49844: a collection while a chunk is compiled freed its name, which the parser went on to use.
+#[test]
+fn collections_while_compiling() {
+    let mut peer = Peer::new();
+    let source = "
+        local found = 0
+        for i = 1, 200 do
+            local reader = coroutine.wrap(function()
+                coroutine.yield('return ')
+                collectgarbage('collect')
+                coroutine.yield(\"'\" .. ('x'):rep(i) .. \"'\")
+                collectgarbage('collect')
+            end)
+            local chunk = load(reader, '@' .. ('n'):rep(i * 10))
+            if chunk and #chunk() == i then found = found + 1 end
+        end
+        return found";
+    assert_eq!(peer.eval(source), ":200\r\n");
+}
+
+#[test]
+fn nothing_that_all_scripts_share_can_be_changed() {
+    let mut peer = Peer::new();
+    for attempt in [
+        "redis.call = 1",
+        "redis.new = 1",
+        "new = 1",
+        "_G = {}",
+        "string.format = 1",
+        "cjson.encode = 1",
+        "rawset(redis, 'call', 1)",
+        "rawset(_G, 'x', 1)",
+        "setmetatable(_G, {})",
+        "setmetatable(redis, {})",
+        "table.insert(redis, 1)",
+        "getmetatable(_G).__index = {}",
+        "getmetatable(_G).__index.x = 1",
+        "server.call = 1",
+    ] {
+        let reply = peer.eval(attempt);
+        assert!(reply.contains(READ_ONLY), "{attempt}: {reply}");
+    }
+    // What a walk yields is a copy.
+    assert_eq!(
+        peer.eval("local f, t = pairs(redis) t.call = nil"),
+        "$-1\r\n"
+    );
+    assert_eq!(peer.eval("return redis.call('ping')"), "+PONG\r\n");
+    assert_eq!(
+        peer.eval("collectgarbage('stop') return collectgarbage('count') > 0"),
+        ":1\r\n"
+    );
+}
+
+#[test]
+fn environments_only_for_those_who_ask_for_the_insecure_api() {
+    let mut peer = Peer::new();
+    assert!(
+        peer.eval("return getfenv()")
+            .contains("nonexistent global variable 'getfenv'")
+    );
+    peer.server.scripting.eval = Some(Engine::new(Kind::Eval, true).unwrap());
+    assert_eq!(peer.eval("return getfenv()"), "*0\r\n");
+    assert!(peer.eval("getfenv(pairs).x = 1").contains(READ_ONLY));
+    assert!(peer.eval("setfenv(0, {})").contains(READ_ONLY));
+    assert_eq!(
+        peer.eval("local f = setfenv(function() return x end, {x=7}) return f()"),
+        ":7\r\n"
+    );
+}
+
+#[test]
+fn compiled_scripts_make_room_in_the_order_of_their_last_use() {
+    let mut engine = Engine::new(Kind::Eval, false).unwrap();
+    let mut cache = Cache::default();
+    let mut add = |cache: &mut Cache, n: usize| {
+        let source = format!("return {n}").into_bytes();
+        let function = engine.vm.compile(&source, c"=x").unwrap();
+        let place = cache.insert(
+            n as u64,
+            sha_of(&source),
+            &source,
+            function,
+            flags::COMPATIBILITY,
+        );
+        (place, cache.enlist(place))
+    };
+    for n in 0..EVAL_MAX {
+        assert!(add(&mut cache, n).1.is_none());
+    }
+    let first = cache.by_source(0, b"return 0").unwrap();
+    cache.touch(first);
+    let second = cache.by_source(1, b"return 1").unwrap();
+    cache.pin(second);
+    assert!(
+        add(&mut cache, EVAL_MAX).1.is_none(),
+        "a pinned one does not count"
+    );
+    let (_, gone) = add(&mut cache, EVAL_MAX + 1);
+    assert_eq!(&*gone.unwrap().source, b"return 2");
+    assert_eq!(cache.len(), EVAL_MAX + 1);
+    assert!(cache.by_sha(&sha_of(b"return 0")).is_some());
+    assert!(cache.by_sha(&sha_of(b"return 2")).is_none());
+    assert_eq!(cache.by_source(0, b"something else"), None);
+}
+
+#[test]
+fn a_script_does_not_nest_and_the_interpreter_comes_back() {
+    let mut peer = Peer::new();
+    peer.server.debug.allow_noscript = true;
+    let reply = peer.eval("return redis.call('eval', 'return 1', 0)");
+    assert!(reply.contains("A script is running already"), "{reply}");
+    let reply = peer.eval("return redis.call('script', 'flush')");
+    assert!(reply.contains("A script is running already"), "{reply}");
+    assert_eq!(peer.eval("return 1"), ":1\r\n");
+    assert!(peer.server.scripting.running.is_none());
+    assert_eq!(peer.server.nesting, 0);
+}
+
+#[test]
+fn errors_are_counted_once() {
+    let mut peer = Peer::new();
+    peer.eval("return redis.call('get')");
+    peer.eval("return redis.pcall('get')");
+    peer.eval("redis.pcall('get')");
+    assert_eq!(peer.server.stats.errors["ERR"], 3);
+    peer.eval("return {err='MINE x'}");
+    assert_eq!(peer.server.stats.errors["MINE"], 1);
+    assert_eq!(peer.server.stats.error_replies, 4);
+}
+
+#[test]
+fn a_recursive_table_ends_in_an_error() {
+    let mut peer = Peer::new();
+    let reply = peer.eval("local a = {} a[1] = a return a");
+    assert!(reply.ends_with("-ERR reached lua stack limit\r\n"));
+    assert_eq!(peer.eval("return 1"), ":1\r\n");
+}
+
+#[test]
+fn a_killed_script_stops_and_the_next_one_runs() {
+    let mut peer = Peer::new();
+    peer.server.config.busy_reply_threshold = 1;
+    // There is no loop here, so a script is killed by the flag that SCRIPT KILL would set: SHUTDOWN sets it too.
+    peer.server.shutdown.now = true;
+    let reply = peer.eval("while true do pcall(function() while true do end end) end");
+    assert!(
+        reply.contains("Script killed by user with SCRIPT KILL."),
+        "{reply}"
+    );
+    peer.server.shutdown.now = false;
+    assert_eq!(
+        peer.eval("local n = 0 for i = 1, 1000000 do n = n + 1 end return n"),
+        ":1000000\r\n"
+    );
+}
+
+#[test]
+fn scripting_can_be_switched_off() {
+    let mut peer = Peer::new();
+    peer.server.config.lua_enabled = false;
+    assert!(
+        peer.eval("return 1")
+            .starts_with("-ERR Scripting is disabled")
+    );
+    assert!(
+        peer.ask(&[b"FCALL", b"f", b"0"])
+            .starts_with("-ERR Scripting is disabled")
+    );
+    assert!(peer.server.scripting.eval.is_none());
+}

@@ -1,0 +1,61 @@
+//! Lending something that one has exclusively to code that is called further down and can't be handed it: the
+//! event loop, which commands never see, to the few that have to let it turn while they run.
+//!
+//! **Invariants**
+//! - What is lent can be reached only while [`Lent::lend`] runs, whose caller can't use it meanwhile.
+//! - It is taken out while somebody uses it, so there is never a second reference.
+
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+/// A place where a `T` may be lent.
+pub struct Lent<T> {
+    place: Cell<Option<NonNull<T>>>,
+}
+
+impl<T> Default for Lent<T> {
+    fn default() -> Lent<T> {
+        Lent {
+            place: Cell::new(None),
+        }
+    }
+}
+
+impl<T> Lent<T> {
+    /// Lend `value` for as long as `during` runs.
+    pub fn lend<R>(&self, value: &mut T, during: impl FnOnce() -> R) -> R {
+        let before = self.place.replace(Some(NonNull::from(value)));
+        let result = during();
+        self.place.set(before);
+        result
+    }
+
+    /// Use what is lent. `None`: nothing is, or somebody uses it already.
+    pub fn borrow<R>(&self, then: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let mut value = self.place.take()?;
+        // SAFETY: `lend` holds the only reference and does not use it; nobody else gets it while it is taken out.
+        let result = then(unsafe { value.as_mut() });
+        self.place.set(Some(value));
+        Some(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lent_to_one_at_a_time_and_not_for_longer() {
+        let (lent, mut value) = (Lent::default(), 1);
+        assert_eq!(lent.borrow(|_: &mut i32| ()), None);
+        let seen = lent.lend(&mut value, || {
+            lent.borrow(|v| {
+                *v += 1;
+                assert_eq!(lent.borrow(|_| ()), None, "it is in use");
+                *v
+            })
+        });
+        assert_eq!((seen, value), (Some(2), 2));
+        assert_eq!(lent.borrow(|_| ()), None);
+    }
+}

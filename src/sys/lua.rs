@@ -1,0 +1,611 @@
+//! The Lua machine's stack behind safe functions: what runs on every EVAL and every `redis.call`.
+//!
+//! mlua makes the interpreter and its libraries; its own values are handles into a registry, each made and
+//! dropped with bookkeeping, which would be half the cost of a short script. So the hot path talks to the stack:
+//!
+//! ```text
+//!   Vm::call(function, host)            lua_pcall ── script ── redis.call ──> Host::call(frame)
+//!        |                                  |                                      |
+//!        +-- Finished: result on the stack  +── every 100,000 instructions ──> Host::tick
+//! ```
+//!
+//! A *host* is who runs a script. It is lent to the machine for the time of one call; while it answers one of
+//! the script's calls it is taken out, so nobody can reach it twice.
+//!
+//! **Invariants**
+//! - An error of Lua jumps to the `lua_pcall` below, over Rust's frames. So no function of this file calls what
+//!   may raise, but for the three `extern` functions, whose last act it is, with nothing left to drop. Lack of
+//!   memory raises nothing: mlua's allocator ends the process, as everywhere in this server.
+//! - A string of the stack is borrowed from the frame; a frame that is borrowed pushes and pops nothing.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::marker::PhantomData;
+
+use mlua::ffi::{self, lua_State};
+use mlua::{Lua, LuaOptions, StdLib};
+
+/// Instructions between two ticks.
+const TICK: c_int = 100_000;
+/// Longer strings are refused: the machine's own limit is just below 2 GB.
+const STRING_MAX: usize = 1 << 30;
+/// Preallocation for tables whose size somebody else said.
+const PREALLOCATE_MAX: usize = 1 << 16;
+/// Where the machine keeps the pointer to [`Lent`], by this byte's address.
+static LENT_KEY: u8 = 0;
+
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The topmost values, so many of them, are the results.
+    Return(u8),
+    /// The topmost value is raised as an error.
+    Raise,
+}
+
+/// Who runs a script and answers its calls.
+pub trait Host {
+    /// A function made by [`Vm::function`] was called with the values of the frame.
+    fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome;
+
+    /// The script is still running. True: raise the topmost value, and again at every line, so that the script
+    /// can't catch it for long.
+    fn tick(&mut self, frame: &mut Frame) -> bool;
+}
+
+/// The types of values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Nil,
+    Boolean,
+    Number,
+    String,
+    Table,
+    Function,
+    /// Threads and userdata.
+    Other,
+}
+
+/// A function kept in the machine's registry. Released by hand; all go with the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionRef(c_int);
+
+/// What a function is called with.
+pub enum Arguments<'a> {
+    /// `KEYS` and `ARGV` are set as globals.
+    Globals(&'a [&'a [u8]], &'a [&'a [u8]]),
+    /// Two tables.
+    Tables(&'a [&'a [u8]], &'a [&'a [u8]]),
+    None,
+}
+
+struct Lent {
+    host: Cell<Option<*mut (dyn Host + 'static)>>,
+}
+
+/// An interpreter.
+pub struct Vm {
+    /// Before `lent`, which the machine points to.
+    lua: Lua,
+    state: *mut lua_State,
+    lent: Box<Lent>,
+    handler: c_int,
+    globals: c_int,
+}
+
+impl Vm {
+    /// A machine with the libraries that scripts may use, its compiler off and its hook set.
+    pub fn new() -> mlua::Result<Vm> {
+        let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::OS | StdLib::JIT;
+        let options = LuaOptions::new().catch_rust_panics(false);
+        let lua = Lua::new_with(libraries, options)?;
+        lua.load("jit.off() jit = nil").exec()?;
+        let lent = Box::new(Lent {
+            host: Cell::new(None),
+        });
+        let state = Cell::new(std::ptr::null_mut());
+        let (mut handler, mut globals) = (0, 0);
+        // SAFETY: the closure leaves the stack as it found it, and `lent` lives as long as the machine.
+        unsafe {
+            lua.exec_raw::<()>((), |l| {
+                state.set(l);
+                let at = &*lent as *const Lent as *mut c_void;
+                ffi::lua_pushlightuserdata(l, &LENT_KEY as *const u8 as *mut c_void);
+                ffi::lua_pushlightuserdata(l, at);
+                ffi::lua_rawset(l, ffi::LUA_REGISTRYINDEX);
+                ffi::lua_pushcclosure(l, error_handler, 0);
+                handler = ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX);
+                ffi::lua_pushvalue(l, ffi::LUA_GLOBALSINDEX);
+                globals = ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX);
+            })?;
+        }
+        let vm = Vm {
+            lua,
+            state: state.get(),
+            lent,
+            handler,
+            globals,
+        };
+        vm.watch();
+        Ok(vm)
+    }
+
+    /// The interpreter, for what is done once: libraries, the sandbox.
+    pub fn lua(&self) -> &Lua {
+        &self.lua
+    }
+
+    /// Bytes that the machine occupies.
+    pub fn memory(&self) -> usize {
+        self.lua.used_memory()
+    }
+
+    /// A Lua function that calls the host's [`Host::call`] with this number.
+    pub fn function(&self, number: u8) -> mlua::Result<mlua::Function> {
+        let at = &*self.lent as *const Lent as *mut c_void;
+        // SAFETY: `lent` lives as long as the machine; one value is left on the stack, the result.
+        unsafe {
+            self.lua.exec_raw((), |l| {
+                ffi::lua_pushlightuserdata(l, at);
+                ffi::lua_pushinteger(l, ffi::lua_Integer::from(number));
+                ffi::lua_pushcclosure(l, host_function, 2);
+            })
+        }
+    }
+
+    /// From now on functions that are made see this table as their globals. The one before it stays what
+    /// [`Arguments::Globals`] are written to.
+    pub fn seal_globals(&self, sealed: &mlua::Table) -> mlua::Result<()> {
+        self.lua.set_globals(sealed.clone())
+    }
+
+    /// Source to function; `Err` has the message.
+    pub fn compile(&mut self, source: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
+        let l = self.state;
+        // SAFETY: the mode "t" refuses bytecode; one value is pushed in any case and taken off again.
+        unsafe {
+            let text: *const c_char = source.as_ptr().cast();
+            let status = ffi::luaL_loadbufferx(l, text, source.len(), name.as_ptr(), c"t".as_ptr());
+            if status == 0 {
+                return Ok(FunctionRef(ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX)));
+            }
+            let frame = Frame::new(l);
+            let message = frame.bytes(-1).unwrap_or(b"out of memory").to_vec();
+            ffi::lua_settop(l, -2);
+            Err(message)
+        }
+    }
+
+    pub fn release(&mut self, function: FunctionRef) {
+        // SAFETY: the reference came from `luaL_ref` of this machine's registry.
+        unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, function.0) }
+    }
+
+    /// Run a function. Its first result, or its error, is on top of the frame that is returned.
+    pub fn call(
+        &mut self,
+        function: FunctionRef,
+        host: &mut dyn Host,
+        arguments: Arguments,
+    ) -> Finished<'_> {
+        let l = self.state;
+        // SAFETY: the stack has room for the few values pushed (checked); the host pointer is taken back before
+        // this function returns, so it never outlives the borrow it came from.
+        unsafe {
+            let base = ffi::lua_gettop(l);
+            let mut frame = Frame::new(l);
+            if !frame.room(16) {
+                return Finished {
+                    frame,
+                    base,
+                    ok: false,
+                };
+            }
+            ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, self.handler);
+            ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, function.0);
+            let count = match arguments {
+                Arguments::None => 0,
+                Arguments::Tables(keys, argv) => {
+                    frame.push_strings(keys);
+                    frame.push_strings(argv);
+                    2
+                }
+                Arguments::Globals(keys, argv) => {
+                    ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, self.globals);
+                    frame.push_strings(keys);
+                    frame.set_field("KEYS");
+                    frame.push_strings(argv);
+                    frame.set_field("ARGV");
+                    frame.pop(1);
+                    0
+                }
+            };
+            let host: *mut (dyn Host + '_) = host;
+            let host: *mut (dyn Host + 'static) = std::mem::transmute(host);
+            self.lent.host.set(Some(host));
+            let status = ffi::lua_pcall(l, count, 1, base + 1);
+            self.lent.host.set(None);
+            Finished {
+                frame,
+                base,
+                ok: status == 0,
+            }
+        }
+    }
+
+    /// Set the hook that ticks; also after a script was stopped, which changed it.
+    pub fn watch(&self) {
+        // SAFETY: setting a hook touches nothing but the machine's own state.
+        unsafe { ffi::lua_sethook(self.state, Some(tick_hook), ffi::LUA_MASKCOUNT, TICK) };
+    }
+
+    /// Collect some garbage.
+    pub fn collect_step(&mut self, size: i32) {
+        // SAFETY: a collection can run no code of a script: values with finalizers can't be made in the sandbox.
+        unsafe { ffi::lua_gc(self.state, ffi::LUA_GCSTEP, size) };
+    }
+}
+
+/// A function's end. Dropped, it leaves the stack as it was.
+pub struct Finished<'a> {
+    pub frame: Frame<'a>,
+    base: c_int,
+    pub ok: bool,
+}
+
+impl Drop for Finished<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the stack is at least as high as it was when the call began.
+        unsafe { ffi::lua_settop(self.frame.l, self.base) }
+    }
+}
+
+/// The values that a function was called with, and those that it pushes. Places count from 1, or from the top
+/// if negative.
+pub struct Frame<'a> {
+    l: *mut lua_State,
+    machine: PhantomData<&'a mut lua_State>,
+}
+
+impl Frame<'_> {
+    unsafe fn new<'a>(l: *mut lua_State) -> Frame<'a> {
+        Frame {
+            l,
+            machine: PhantomData,
+        }
+    }
+
+    /// How many values there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        // SAFETY: reads the stack's height.
+        unsafe { ffi::lua_gettop(self.l) as usize }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Make room for `n` more values. False: there is none.
+    #[inline]
+    pub fn room(&mut self, n: usize) -> bool {
+        // SAFETY: this function reports failure instead of raising it.
+        n < 8000 && unsafe { ffi::lua_checkstack(self.l, n as c_int) != 0 }
+    }
+
+    #[inline]
+    pub fn kind(&self, at: i32) -> Kind {
+        // SAFETY: a place without a value is "none".
+        match unsafe { ffi::lua_type(self.l, at) } {
+            ffi::LUA_TSTRING => Kind::String,
+            ffi::LUA_TNUMBER => Kind::Number,
+            ffi::LUA_TTABLE => Kind::Table,
+            ffi::LUA_TBOOLEAN => Kind::Boolean,
+            ffi::LUA_TFUNCTION => Kind::Function,
+            ffi::LUA_TNIL | ffi::LUA_TNONE => Kind::Nil,
+            _ => Kind::Other,
+        }
+    }
+
+    /// The bytes of a string; of nothing else.
+    #[inline]
+    pub fn bytes(&self, at: i32) -> Option<&[u8]> {
+        if self.kind(at) != Kind::String {
+            return None;
+        }
+        let mut len = 0;
+        // SAFETY: it is a string, so nothing is converted; it lives at least as long as it stays on the stack,
+        // and nothing leaves the stack while the frame is borrowed.
+        unsafe {
+            let start = ffi::lua_tolstring(self.l, at, &mut len);
+            Some(std::slice::from_raw_parts(start.cast(), len))
+        }
+    }
+
+    /// The number at a place, strings that look like one included; otherwise 0.
+    #[inline]
+    pub fn number(&self, at: i32) -> f64 {
+        // SAFETY: converts without changing the value.
+        unsafe { ffi::lua_tonumber(self.l, at) }
+    }
+
+    /// Everything but nil and false is true.
+    #[inline]
+    pub fn boolean(&self, at: i32) -> bool {
+        // SAFETY: reads the value.
+        unsafe { ffi::lua_toboolean(self.l, at) != 0 }
+    }
+
+    /// Put these bytes in the place of a value.
+    pub fn replace_with_bytes(&mut self, at: i32, bytes: &[u8]) {
+        self.push_bytes(bytes);
+        // SAFETY: `at` is a place below the top.
+        unsafe { ffi::lua_replace(self.l, at) }
+    }
+
+    #[inline]
+    pub fn push_nil(&mut self) {
+        // SAFETY: every caller has room: 20 values from the machine itself, more from `room`.
+        unsafe { ffi::lua_pushnil(self.l) }
+    }
+
+    #[inline]
+    pub fn push_boolean(&mut self, yes: bool) {
+        // SAFETY: as in `push_nil`.
+        unsafe { ffi::lua_pushboolean(self.l, yes as c_int) }
+    }
+
+    #[inline]
+    pub fn push_number(&mut self, n: f64) {
+        // SAFETY: as in `push_nil`.
+        unsafe { ffi::lua_pushnumber(self.l, n) }
+    }
+
+    /// A string; one that is longer than the machine allows is cut.
+    #[inline]
+    pub fn push_bytes(&mut self, bytes: &[u8]) {
+        let len = bytes.len().min(STRING_MAX);
+        // SAFETY: as in `push_nil`; the bytes are copied.
+        unsafe { ffi::lua_pushlstring_(self.l, bytes.as_ptr().cast(), len) }
+    }
+
+    /// Push a copy of a value.
+    pub fn push_value(&mut self, at: i32) {
+        // SAFETY: as in `push_nil`; `at` is a place with a value.
+        unsafe { ffi::lua_pushvalue(self.l, at) }
+    }
+
+    /// Push an empty table with room for so many elements and so many fields.
+    #[inline]
+    pub fn push_table(&mut self, elements: usize, fields: usize) {
+        let elements = elements.min(PREALLOCATE_MAX) as c_int;
+        let fields = fields.min(PREALLOCATE_MAX) as c_int;
+        // SAFETY: as in `push_nil`; the sizes are within the machine's limits.
+        unsafe { ffi::lua_createtable(self.l, elements, fields) }
+    }
+
+    /// Push a table of strings.
+    #[inline]
+    pub fn push_strings(&mut self, strings: &[&[u8]]) {
+        self.push_table(strings.len(), 0);
+        for (at, string) in strings.iter().enumerate() {
+            self.push_bytes(string);
+            self.set_element(at + 1);
+        }
+    }
+
+    pub fn pop(&mut self, n: usize) {
+        // SAFETY: there are at least so many values.
+        unsafe { ffi::lua_settop(self.l, -(n as c_int) - 1) }
+    }
+
+    /// Take the topmost value and make it element `n`, from 1, of the table below it.
+    #[inline]
+    pub fn set_element(&mut self, n: usize) {
+        // SAFETY: a table lies below the top; integer keys are valid keys.
+        unsafe { ffi::lua_rawseti_(self.l, -2, n as c_int) }
+    }
+
+    /// Take the topmost value and make it a field of the table below it.
+    pub fn set_field(&mut self, name: &str) {
+        self.push_bytes(name.as_bytes());
+        // SAFETY: a table lies below the value, and a string is a valid key.
+        unsafe {
+            ffi::lua_insert(self.l, -2);
+            ffi::lua_rawset(self.l, -3);
+        }
+    }
+
+    /// Take value and key from the top and set that field of the table below them. Keys that no table can have
+    /// are left out.
+    pub fn set_pair(&mut self) {
+        let invalid = match self.kind(-2) {
+            Kind::Nil => true,
+            Kind::Number => self.number(-2).is_nan(),
+            _ => false,
+        };
+        if invalid {
+            return self.pop(2);
+        }
+        // SAFETY: a table lies below the pair, and the key is valid.
+        unsafe { ffi::lua_rawset(self.l, -3) }
+    }
+
+    /// Push a field of a table, past any metatable.
+    pub fn get_field(&mut self, at: i32, name: &str) -> Kind {
+        // SAFETY: the table's place is made absolute before the key moves the top.
+        unsafe {
+            let table = ffi::lua_absindex(self.l, at);
+            self.push_bytes(name.as_bytes());
+            ffi::lua_rawget_(self.l, table);
+        }
+        self.kind(-1)
+    }
+
+    /// Push element `n` of a table, past any metatable.
+    pub fn get_element(&mut self, at: i32, n: usize) -> Kind {
+        // SAFETY: `at` is a table.
+        unsafe { ffi::lua_rawgeti_(self.l, at, n as c_int) };
+        self.kind(-1)
+    }
+
+    /// Take a key from the top and push the next key and value of the table at `at`. False, and nothing pushed:
+    /// that was the last. Begins with nil.
+    pub fn next(&mut self, at: i32) -> bool {
+        // SAFETY: the key came from the table itself, which is not changed meanwhile.
+        unsafe { ffi::lua_next(self.l, at) != 0 }
+    }
+
+    /// Keep the function on top, which is taken off.
+    pub fn keep_function(&mut self) -> FunctionRef {
+        // SAFETY: there is a value on top.
+        FunctionRef(unsafe { ffi::luaL_ref(self.l, ffi::LUA_REGISTRYINDEX) })
+    }
+}
+
+/// A level of the call stack: its source and line.
+fn source_line(l: *mut lua_State, level: c_int) -> Option<(Vec<u8>, c_int)> {
+    // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
+    unsafe {
+        let mut ar: ffi::lua_Debug = std::mem::zeroed();
+        if ffi::lua_getstack(l, level, &mut ar) == 0
+            || ffi::lua_getinfo(l, c"Sl".as_ptr(), &mut ar) == 0
+        {
+            return None;
+        }
+        Some((
+            CStr::from_ptr(ar.source).to_bytes().to_vec(),
+            ar.currentline,
+        ))
+    }
+}
+
+/// Sources of code that belongs to the server: errors are told at its caller.
+pub const SANDBOX: &str = "=sandbox";
+const OWN_SOURCES: [&[u8]; 2] = [SANDBOX.as_bytes(), b"=[native]"];
+
+/// Make an error a table `{err, source, line}`: what Redis's scripts and clients see of it.
+unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
+    // SAFETY: called by the machine with the error as the only value; nothing raises.
+    unsafe {
+        let mut frame = Frame::new(l);
+        if !frame.room(8) {
+            return 1;
+        }
+        if frame.kind(1) != Kind::Table {
+            let text = describe_error(l);
+            frame.push_table(0, 3);
+            let mut message = b"ERR ".to_vec();
+            message.extend_from_slice(&text);
+            frame.push_bytes(&message);
+            frame.set_field("err");
+            ffi::lua_replace(l, 1);
+        }
+        if let Some((source, line)) = error_place(l) {
+            frame.push_bytes(&source);
+            frame.set_field("source");
+            frame.push_number(f64::from(line));
+            frame.set_field("line");
+        }
+        ffi::lua_settop(l, 1);
+        1
+    }
+}
+
+/// Where the function that raised the error was called, if that function is not the script's.
+fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
+    let mut level = 1;
+    let mut place = source_line(l, level)?;
+    if place.0 == b"=[C]" {
+        level += 1;
+        place = source_line(l, level)?;
+    }
+    while OWN_SOURCES.contains(&place.0.as_slice()) {
+        level += 1;
+        place = source_line(l, level)?;
+    }
+    Some(place)
+}
+
+/// What `tostring` says of the error at place 1, without calling any code of the script.
+fn describe_error(l: *mut lua_State) -> Vec<u8> {
+    // SAFETY: reads the value; a number is converted in place.
+    unsafe {
+        let frame = Frame::new(l);
+        match frame.kind(1) {
+            Kind::String => frame.bytes(1).unwrap_or_default().to_vec(),
+            Kind::Number => {
+                ffi::lua_tolstring(l, 1, std::ptr::null_mut());
+                frame.bytes(1).unwrap_or_default().to_vec()
+            }
+            Kind::Nil => b"nil".to_vec(),
+            Kind::Boolean if frame.boolean(1) => b"true".to_vec(),
+            Kind::Boolean => b"false".to_vec(),
+            _ => CStr::from_ptr(ffi::lua_typename(l, ffi::lua_type(l, 1)))
+                .to_bytes()
+                .to_vec(),
+        }
+    }
+}
+
+/// Functions that the host answers. Upvalues: where the host is lent, the function's number.
+unsafe extern "C-unwind" fn host_function(l: *mut lua_State) -> c_int {
+    // SAFETY: the upvalues were set by `Vm::function`. `answer` has dropped all it had when this raises.
+    unsafe {
+        match answer(l) {
+            Outcome::Return(n) => c_int::from(n),
+            Outcome::Raise => ffi::lua_error(l),
+        }
+    }
+}
+
+unsafe fn answer(l: *mut lua_State) -> Outcome {
+    // SAFETY: the pointer leads to the machine's own `Lent`. The host is taken out while it answers, so there
+    // is never a second reference to it.
+    unsafe {
+        let lent = &*ffi::lua_touserdata(l, ffi::LUA_GLOBALSINDEX - 1).cast::<Lent>();
+        let number = ffi::lua_tointeger_(l, ffi::LUA_GLOBALSINDEX - 2) as u8;
+        let mut frame = Frame::new(l);
+        match lent.host.take() {
+            Some(host) => {
+                let outcome = (*host).call(number, &mut frame);
+                lent.host.set(Some(host));
+                outcome
+            }
+            None => {
+                frame.push_bytes(b"This function can be called by a running script only");
+                Outcome::Raise
+            }
+        }
+    }
+}
+
+/// Every [`TICK`] instructions, and at every line of a script that is being stopped.
+unsafe extern "C-unwind" fn tick_hook(l: *mut lua_State, _: *mut ffi::lua_Debug) {
+    // SAFETY: as in `host_function`.
+    unsafe {
+        if tick(l) {
+            ffi::lua_sethook(l, Some(tick_hook), ffi::LUA_MASKLINE, 0);
+            ffi::lua_error(l);
+        }
+    }
+}
+
+unsafe fn tick(l: *mut lua_State) -> bool {
+    // SAFETY: the registry's entry was set by `Vm::new`; the host is taken out while it looks.
+    unsafe {
+        if ffi::lua_checkstack(l, 8) == 0 {
+            return false;
+        }
+        ffi::lua_pushlightuserdata(l, &LENT_KEY as *const u8 as *mut c_void);
+        ffi::lua_rawget_(l, ffi::LUA_REGISTRYINDEX);
+        let lent = &*ffi::lua_touserdata(l, -1).cast::<Lent>();
+        ffi::lua_settop(l, -2);
+        let Some(host) = lent.host.take() else {
+            return false;
+        };
+        let stop = (*host).tick(&mut Frame::new(l));
+        lent.host.set(Some(host));
+        stop
+    }
+}
