@@ -9,6 +9,7 @@ use crate::networking::client::{Client, flag};
 use crate::networking::clients;
 use crate::server::call::{call, reject};
 use crate::state::{Server, armed};
+use crate::tracking;
 
 /// Run one request of a client. `id` is the top-level command, `None` if nothing has that name.
 pub fn process_command(
@@ -22,14 +23,13 @@ pub fn process_command(
         c.clear(flag::REPLY_SKIP_NEXT);
         c.set(flag::REPLY_SKIP);
     }
+    let tracked = server.armed & armed::TRACKING != 0;
+    let outer = tracked.then(|| tracking::begin(server, c));
     match check(server, c, argv, id) {
         Ok(Verdict::Run(id)) => {
             call(server, c, argv, id, bigs);
             if !server.blocked.ready_keys.is_empty() && !c.has(flag::MULTI) {
                 crate::db::blocked::handle_ready_keys(server);
-            }
-            if !server.net.later.is_empty() {
-                clients::send_later(server, c);
             }
         }
         Ok(Verdict::Queue(id)) => {
@@ -40,6 +40,12 @@ pub fn process_command(
         }
         Ok(Verdict::Postpone) => crate::db::blocked::postpone(server, c, argv),
         Err((id, error)) => reject(server, c, id, error),
+    }
+    if let Some(outer) = outer {
+        tracking::end(server, c, argv, outer);
+    }
+    if !server.net.later.is_empty() {
+        clients::send_later(server, c);
     }
     // One that waits has its reply still to come.
     if c.has(flag::REPLY_SKIP) && !c.has(flag::BLOCKED) {
@@ -189,6 +195,10 @@ fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Err
 /// Make room, or refuse what would need more.
 fn check_memory(server: &mut Server, c: &mut Client, cmd: &Command) -> Result<(), Error> {
     let enough = crate::db::evict::perform_evictions(server);
+    if server.armed & armed::TRACKING != 0 {
+        // Of what was evicted the client hears before the reply.
+        tracking::send_pending(server, c);
+    }
     let queued = if c.has(flag::MULTI) && cmd.flags & command::RUNS_IN_MULTI == 0 {
         cmd.flags
     } else if cmd.name == "exec" {
