@@ -18,6 +18,7 @@ pub mod script;
 pub mod server;
 pub mod state;
 pub mod sys;
+pub mod tracking;
 pub mod types;
 pub mod util;
 

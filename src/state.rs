@@ -36,6 +36,7 @@ pub struct Server {
     pub propagation: Propagation,
     pub commandlog: CommandLogs,
     pub latency: Latency,
+    pub tracking: crate::tracking::Tracking,
     pub lazyfree: crate::sys::lazyfree::LazyFree,
     /// The process that saves or rewrites at the moment.
     pub child: Option<crate::persist::child::Child>,

@@ -196,6 +196,7 @@ fn reset(ctx: &mut Ctx) -> CmdResult {
 fn reset_connection(server: &mut Server, c: &mut Client) {
     discard_transaction(server, c);
     crate::pubsub::forget_client(server, c);
+    crate::tracking::stop(server, c);
     c.db = 0;
     c.reply.resp3 = false;
     c.user = acl::UserRef::DEFAULT;

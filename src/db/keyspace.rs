@@ -123,6 +123,7 @@ impl Server {
             crate::commands::multi::touch_all_watched(self, by.as_deref_mut(), db, None);
             self.signal_all_ready(db);
         }
+        crate::tracking::flushed(self, lazy);
         self.empty_dbs(which, lazy)
     }
 

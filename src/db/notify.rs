@@ -3,7 +3,7 @@
 
 use crate::config::NotifyFlags;
 use crate::networking::client::Client;
-use crate::state::Server;
+use crate::state::{Server, armed};
 
 // The classes, as the setting spells them.
 pub const KEYSPACE: u32 = NotifyFlags::KEYSPACE;
@@ -42,14 +42,19 @@ impl Server {
         }
     }
 
-    /// A key was changed: clients that watch it must not EXEC, clients that wait for it may be served.
+    /// A key was changed: clients that watch it must not EXEC, clients that wait for it may be served, clients
+    /// that have cached it are told.
     #[inline]
     pub fn signal_modified(&mut self, by: Option<&mut Client>, db: u32, key: &[u8]) {
+        let by_id = by.as_ref().map_or(0, |c| c.id);
         if !self.dbs[db as usize].watched.is_empty() {
             crate::commands::multi::touch_watched(self, by, db, key);
         }
         if !self.dbs[db as usize].blocking.is_empty() {
             self.signal_key_ready(db, key);
+        }
+        if self.armed & armed::TRACKING != 0 {
+            crate::tracking::key_changed(self, key, by_id);
         }
     }
 }

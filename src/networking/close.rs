@@ -41,6 +41,7 @@ fn unlink(server: &mut Server, c: &mut Client) {
     crate::commands::multi::unwatch_all(server, c);
     crate::pubsub::forget_client(server, c);
     crate::observe::monitor::stop(server, c);
+    crate::tracking::stop(server, c);
     crate::networking::evict::forget(server, c);
     if c.has(flag::PENDING_WRITE) {
         c.clear(flag::PENDING_WRITE);

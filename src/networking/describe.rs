@@ -79,6 +79,8 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
     let cmd = c
         .shown_cmd
         .map_or("NULL", |id| &server.commands.entry(id).fullname);
+    let redirect = server.tracking.redirect_of(c.id);
+    let redirect = redirect.map_or(-1, |id| id as i64);
     let mut line = format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} capa={} db={}",
         c.id,
@@ -96,7 +98,7 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
     let _ = write!(
         line,
         " sub={subs} psub={psubs} ssub={ssubs} multi={queued} watch={} qbuf={} qbuf-free={} argv-mem={} \
-         multi-mem={} rbs={} rbp={} obl={} oll={} omem={} tot-mem={} events={} cmd={cmd} user={} redir=-1 \
+         multi-mem={} rbs={} rbp={} obl={} oll={} omem={} tot-mem={} events={} cmd={cmd} user={} redir={redirect} \
          resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
         c.watched.len(),
         c.querybuf_len(),

@@ -1,7 +1,7 @@
 //! What happens at the end of each turn, before the loop waits for the kernel.
 //!
 //! ```text
-//!   timeouts of blocked clients -> short expire cycle -> unblocked clients' requests -> AOF
+//!   timeouts of blocked clients -> short expire cycle -> unblocked clients' requests -> invalidations -> AOF
 //!   -> SHUTDOWN -> replies -> closing clients
 //! ```
 //!
@@ -26,6 +26,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
         .event_loop
         .clone()
         .lend(el, || query::process_unblocked_clients(server));
+    crate::tracking::broadcast(server);
     shutdown::handle_request(server);
     write_log(server);
     write::handle_clients_with_pending_writes(el, server);

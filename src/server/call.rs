@@ -60,6 +60,9 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
     if server.armed & armed::MONITOR != 0 && monitored(cmd) && !c.has(flag::REEXECUTE) {
         crate::observe::monitor::feed(server, c, argv);
     }
+    if server.armed & armed::TRACKING != 0 {
+        crate::tracking::remember(server, argv, cmd);
+    }
     if server.armed & armed::PROPAGATE != 0 {
         crate::server::propagate::after_call(server, c, argv, cmd, dirty);
     }

@@ -35,6 +35,7 @@ pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -
     crate::server::shutdown::cron(server);
     end_pause(server);
     clients_cron(server);
+    crate::tracking::limit_table(server);
     databases_cron(server);
     server.stats.cron_ticks += ticks::now().wrapping_sub(began);
     Some(Duration::from_micros(

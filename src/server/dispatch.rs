@@ -9,6 +9,7 @@ use crate::networking::client::{Client, flag};
 use crate::networking::clients;
 use crate::server::call::{call, reject};
 use crate::state::{Server, armed};
+use crate::tracking;
 
 /// Run one request of a client. `id` is the top-level command, `None` if nothing has that name.
 pub fn process_command(
@@ -22,6 +23,8 @@ pub fn process_command(
         c.clear(flag::REPLY_SKIP_NEXT);
         c.set(flag::REPLY_SKIP);
     }
+    let tracked = server.armed & armed::TRACKING != 0;
+    let outer = tracked.then(|| tracking::begin(server, c));
     match check(server, c, argv, id) {
         Ok(Verdict::Run(id)) => {
             call(server, c, argv, id, bigs);
@@ -29,9 +32,6 @@ pub fn process_command(
             let whole = server.nesting == 0 && !c.has(flag::MULTI);
             if whole && !server.blocked.ready_keys.is_empty() {
                 crate::db::blocked::handle_ready_keys(server);
-            }
-            if !server.net.later.is_empty() {
-                clients::send_later(server, c);
             }
         }
         Ok(Verdict::Queue(id, flags)) => {
@@ -42,6 +42,12 @@ pub fn process_command(
         }
         Ok(Verdict::Postpone) => crate::db::blocked::postpone(server, c, argv),
         Err((id, error)) => reject(server, c, id, error),
+    }
+    if let Some(outer) = outer {
+        tracking::end(server, c, argv, outer);
+    }
+    if !server.net.later.is_empty() {
+        clients::send_later(server, c);
     }
     // One that waits has its reply still to come.
     if c.has(flag::REPLY_SKIP) && !c.has(flag::BLOCKED) {
@@ -88,7 +94,7 @@ fn check(
     crate::acl::check_command(server, c, argv, id).map_err(refuse)?;
     let flags = flags_of(server, c, cmd, argv);
     if server.config.maxmemory != 0 {
-        check_memory(server, flags).map_err(refuse)?;
+        check_memory(server, c, flags).map_err(refuse)?;
     }
     check_disk(server, c, cmd, flags).map_err(refuse)?;
     if c.has(flag::PUBSUB) && !c.reply.resp3 && !allowed_in_subscribe_mode(cmd) {
@@ -211,8 +217,12 @@ fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> comma
 }
 
 /// Make room, or refuse what would need more.
-fn check_memory(server: &mut Server, flags: command::Flags) -> Result<(), Error> {
+fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> Result<(), Error> {
     let enough = crate::db::evict::perform_evictions(server);
+    if server.armed & armed::TRACKING != 0 {
+        // Of what was evicted the client hears before the reply.
+        tracking::send_pending(server, c);
+    }
     if !enough && flags & command::DENYOOM != 0 {
         return Err(Error::OOM);
     }

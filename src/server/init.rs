@@ -71,6 +71,7 @@ impl Server {
             dirty: 0,
             last_save_s: clock.now_s(),
             notify_flags: 0,
+            tracking: crate::tracking::Tracking::new(seed),
             hashes: Default::default(),
             seed,
             armed: 0,
@@ -101,6 +102,7 @@ impl Server {
         self.armed = [
             (!self.net.monitors.is_empty(), armed::MONITOR),
             (self.propagation.wanted(), armed::PROPAGATE),
+            (self.tracking.is_on(), armed::TRACKING),
             (self.pause.is_set(), armed::PAUSED),
             (self.acl.limits_somebody(), armed::ACL),
         ]

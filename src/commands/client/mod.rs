@@ -2,6 +2,7 @@
 //! properties, for LIST and KILL, is in `filter`.
 
 mod filter;
+mod tracking;
 
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
@@ -13,14 +14,17 @@ use crate::networking::describe::{describe, describe_running};
 use crate::state::PausePurpose;
 use crate::util::number::parse_i64;
 use filter::Filter;
+use tracking::{client_caching, client_getredir, client_tracking, client_trackinginfo};
 
 const ALWAYS: Flags = NOSCRIPT | LOADING | STALE | ALLOW_BUSY;
 const QUIETLY: Flags = NOSCRIPT | LOADING | STALE;
 const ADMINISTER: Flags = ADMIN | NOSCRIPT | LOADING | STALE;
 
 pub const TABLE: &[Command] = &[cmd("client", container, -2, NONE, NONE_CAT).subcommands(&[
+    cmd("caching", client_caching, 3, ALWAYS, CONNECTION),
     cmd("capa", client_capa, -3, ALWAYS, CONNECTION),
     cmd("getname", client_getname, 2, ALWAYS, CONNECTION),
+    cmd("getredir", client_getredir, 2, ALWAYS, CONNECTION),
     cmd("help", client_help, 2, LOADING | STALE, CONNECTION),
     cmd("id", client_id, 2, ALWAYS, CONNECTION),
     cmd(
@@ -47,6 +51,8 @@ pub const TABLE: &[Command] = &[cmd("client", container, -2, NONE, NONE_CAT).sub
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     cmd("setname", client_setname, 3, ALWAYS, CONNECTION)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+    cmd("tracking", client_tracking, -3, QUIETLY, CONNECTION),
+    cmd("trackinginfo", client_trackinginfo, 2, QUIETLY, CONNECTION),
     cmd("unblock", client_unblock, -3, ADMINISTER, CONNECTION),
     cmd("unpause", client_unpause, 2, ADMINISTER, CONNECTION),
 ])];
@@ -309,10 +315,14 @@ fn client_unblock(ctx: &mut Ctx) -> CmdResult {
 fn client_help(ctx: &mut Ctx) -> CmdResult {
     ctx.client.reply.help(&[
         "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        "CACHING (YES|NO)",
+        "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
         "CAPA <option> [options...]",
         "    The client claims its some capability options. Options are:",
         "    * REDIRECT",
         "      The client can handle redirection during primary and replica failover in standalone mode.",
+        "GETREDIR",
+        "    Return the client ID we are redirecting to when tracking is enabled.",
         "GETNAME",
         "    Return the name of the current connection.",
         "ID",
@@ -371,6 +381,11 @@ fn client_help(ctx: &mut Ctx) -> CmdResult {
         "    * LIB-VER: the client lib version.",
         "SETNAME <name>",
         "    Assign the name <name> to the current connection.",
+        "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+        "         [OPTIN] [OPTOUT] [NOLOOP]",
+        "    Control server assisted client side caching.",
+        "TRACKINGINFO",
+        "    Report tracking status for the current connection.",
         "UNBLOCK <clientid> [TIMEOUT|ERROR]",
         "    Unblock the specified blocked client.",
         "UNPAUSE",

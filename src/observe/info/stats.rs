@@ -29,7 +29,8 @@ pub fn stats(view: &View, out: &mut Report) {
     out.field("sync_partial_ok", 0);
     out.field("sync_partial_err", 0);
     keys(view, out);
-    defragmentation_and_tracking(out);
+    defragmentation(out);
+    tracking(view, out);
     traffic(view, out);
     event_loop(view, out);
     out.field("acl_access_denied_auth", stats.acl_denied_auth);
@@ -71,16 +72,20 @@ fn keys(view: &View, out: &mut Report) {
     out.field("slave_expires_tracked_keys", 0);
 }
 
-fn defragmentation_and_tracking(out: &mut Report) {
+fn defragmentation(out: &mut Report) {
     out.field("active_defrag_hits", 0);
     out.field("active_defrag_misses", 0);
     out.field("active_defrag_key_hits", 0);
     out.field("active_defrag_key_misses", 0);
     out.field("total_active_defrag_time", 0);
     out.field("current_active_defrag_time", 0);
-    out.field("tracking_total_keys", 0);
-    out.field("tracking_total_items", 0);
-    out.field("tracking_total_prefixes", 0);
+}
+
+fn tracking(view: &View, out: &mut Report) {
+    let tracking = &view.server.tracking;
+    out.field("tracking_total_keys", tracking.keys());
+    out.field("tracking_total_items", tracking.items());
+    out.field("tracking_total_prefixes", tracking.prefixes());
 }
 
 fn traffic(view: &View, out: &mut Report) {

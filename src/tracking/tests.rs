@@ -1,0 +1,235 @@
+use super::*;
+use crate::networking::query;
+
+/// A server with clients that have no sockets.
+fn server() -> Server {
+    let mut server = Server::new(crate::config::Config::default(), Vec::new());
+    server.clock.now_ms = 1000;
+    for _ in 0..4 {
+        let id = server.net.clients.next_id();
+        let c = Client::detached(id, 1000);
+        server.net.clients.insert(Box::new(c));
+    }
+    server
+}
+
+/// What a client is replied to these lines, and hears with the replies.
+fn say(server: &mut Server, slot: u32, lines: &[&str]) -> String {
+    let mut c = server.net.clients.take(slot).expect("a client");
+    let text: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
+    query::feed(server, &mut c, text.as_bytes());
+    let reply = c.reply.take_bytes();
+    server.net.clients.put(c);
+    readable(reply)
+}
+
+/// What it was told meanwhile.
+fn heard(server: &mut Server, slot: u32) -> String {
+    let c = server.net.clients.get_mut(slot).expect("a client");
+    readable(c.reply.take_bytes())
+}
+
+fn readable(bytes: Vec<u8>) -> String {
+    let text = String::from_utf8(bytes).expect("text");
+    text.replace("\r\n", " ").trim_end().to_string()
+}
+
+fn resp3(server: &mut Server, slot: u32, options: &str) {
+    server
+        .net
+        .clients
+        .get_mut(slot)
+        .expect("a client")
+        .reply
+        .resp3 = true;
+    let line = format!("client tracking on {options}");
+    assert_eq!(say(server, slot, &[&line]), "+OK");
+}
+
+const A_IS_STALE: &str = ">2 $10 invalidate *1 $1 a";
+
+#[test]
+fn a_key_that_was_read_is_told_once() {
+    let mut server = server();
+    resp3(&mut server, 0, "");
+    say(&mut server, 0, &["get a", "mget a b"]);
+    assert_eq!((server.tracking.keys(), server.tracking.items()), (2, 2));
+    say(&mut server, 1, &["set a 1", "set a 2", "set c 1"]);
+    assert_eq!(heard(&mut server, 0), A_IS_STALE);
+    assert_eq!((server.tracking.keys(), server.tracking.items()), (1, 1));
+}
+
+#[test]
+fn items_are_counted() {
+    let mut server = server();
+    for slot in 0..3 {
+        resp3(&mut server, slot, "");
+        say(&mut server, slot, &["mget a b", "get a"]);
+    }
+    assert_eq!((server.tracking.keys(), server.tracking.items()), (2, 6));
+    say(&mut server, 3, &["del a", "set b 1"]);
+    assert_eq!((server.tracking.keys(), server.tracking.items()), (1, 3));
+    for slot in 0..3 {
+        say(&mut server, slot, &["client tracking off"]);
+    }
+    assert_eq!((server.tracking.keys(), server.tracking.items()), (0, 0));
+    assert_eq!(server.armed & armed::TRACKING, 0, "off costs nothing");
+}
+
+#[test]
+fn the_message_follows_the_reply() {
+    let mut server = server();
+    resp3(&mut server, 0, "");
+    let reply = say(&mut server, 0, &["set a 1", "get a", "incr a", "ping"]);
+    assert_eq!(reply, format!("+OK $1 1 :2 {A_IS_STALE} +PONG"));
+    let lines = ["get a", "multi", "incr a", "get a", "flushdb", "exec"];
+    let reply = say(&mut server, 0, &lines);
+    let queued = "+QUEUED +QUEUED +QUEUED";
+    let all = ">2 $10 invalidate _";
+    let exec = format!("*3 :3 $1 3 +OK {A_IS_STALE} {all}");
+    assert_eq!(reply, format!("$1 2 +OK {queued} {exec}"));
+}
+
+#[test]
+fn noloop_is_not_told_of_its_own_changes() {
+    let mut server = server();
+    resp3(&mut server, 0, "noloop");
+    assert_eq!(say(&mut server, 0, &["get a", "set a 1"]), "_ +OK");
+    say(&mut server, 0, &["get a"]);
+    say(&mut server, 1, &["set a 2"]);
+    assert_eq!(heard(&mut server, 0), A_IS_STALE);
+    resp3(&mut server, 2, "bcast noloop");
+    say(&mut server, 2, &["mset a 1 b 2"]);
+    say(&mut server, 1, &["set b 3"]);
+    broadcast(&mut server);
+    assert_eq!(heard(&mut server, 2), ">2 $10 invalidate *1 $1 b");
+}
+
+#[test]
+fn bcast_tells_the_keys_of_a_turn_together() {
+    let mut server = server();
+    resp3(&mut server, 0, "bcast prefix x: prefix y:");
+    resp3(&mut server, 1, "bcast");
+    say(&mut server, 2, &["mset x:1 1 z 1 x:2 1 y:1 1", "set x:1 2"]);
+    assert_eq!(heard(&mut server, 0), "");
+    broadcast(&mut server);
+    let wanted = ">2 $10 invalidate *2 $3 x:1 $3 x:2 >2 $10 invalidate *1 $3 y:1";
+    assert_eq!(heard(&mut server, 0), wanted);
+    let wanted = ">2 $10 invalidate *4 $3 x:1 $3 x:2 $3 y:1 $1 z";
+    assert_eq!(heard(&mut server, 1), wanted);
+    broadcast(&mut server);
+    assert_eq!(heard(&mut server, 1), "");
+    assert_eq!(server.tracking.prefixes(), 3);
+    say(&mut server, 0, &["reset"]);
+    assert_eq!(server.tracking.prefixes(), 1);
+}
+
+#[test]
+fn caching_is_for_the_next_command() {
+    let mut server = server();
+    resp3(&mut server, 0, "optin");
+    let keys = |server: &Server| server.tracking.keys();
+    say(&mut server, 0, &["get a"]);
+    assert_eq!(keys(&server), 0);
+    say(&mut server, 0, &["client caching yes", "get b", "get c"]);
+    assert_eq!(keys(&server), 1);
+    let transaction = [
+        "client caching yes",
+        "multi",
+        "get d",
+        "get e",
+        "exec",
+        "get f",
+    ];
+    say(&mut server, 0, &transaction);
+    assert_eq!(keys(&server), 3);
+    resp3(&mut server, 1, "optout");
+    say(&mut server, 1, &["client caching no", "get g", "get h"]);
+    assert_eq!(keys(&server), 4);
+}
+
+#[test]
+fn resp2_redirects_to_a_subscriber() {
+    let mut server = server();
+    let target = server.net.clients.get(1).expect("a client").id;
+    let on = format!("client tracking on redirect {target}");
+    assert_eq!(say(&mut server, 0, &[&on, "get a"]), "+OK $-1");
+    say(&mut server, 2, &["set a 1"]);
+    assert_eq!(heard(&mut server, 1), "", "it does not listen");
+    say(&mut server, 1, &["subscribe __redis__:invalidate"]);
+    say(&mut server, 0, &["get a"]);
+    say(&mut server, 2, &["set a 1"]);
+    let message = "*3 $7 message $20 __redis__:invalidate *1 $1 a";
+    assert_eq!(heard(&mut server, 1), message);
+    say(&mut server, 2, &["flushall"]);
+    let message = "*3 $7 message $20 __redis__:invalidate $-1";
+    assert_eq!(heard(&mut server, 1), message);
+    assert_eq!(heard(&mut server, 0), "");
+}
+
+/// The one that is redirected to changes the key itself: it is told behind its reply.
+#[test]
+fn a_target_that_runs_a_command_is_told_after_it() {
+    let mut server = server();
+    let target = server.net.clients.get(1).expect("a client").id;
+    resp3(&mut server, 0, &format!("redirect {target}"));
+    server.net.clients.get_mut(1).expect("a client").reply.resp3 = true;
+    say(&mut server, 0, &["get a"]);
+    let reply = say(&mut server, 1, &["set a 1"]);
+    assert_eq!(reply, format!("+OK {A_IS_STALE}"));
+}
+
+#[test]
+fn a_broken_redirection_is_told_and_shown() {
+    let mut server = server();
+    let target = server.net.clients.get(1).expect("a client").id;
+    resp3(&mut server, 0, &format!("redirect {target}"));
+    say(&mut server, 0, &["get a"]);
+    let gone = server.net.clients.take(1).expect("a client");
+    server.net.clients.forget(&gone);
+    say(&mut server, 2, &["set a 1"]);
+    let broken = format!(">2 $21 tracking-redir-broken :{target}");
+    assert_eq!(heard(&mut server, 0), broken);
+    let info = say(&mut server, 0, &["client trackinginfo"]);
+    assert!(info.contains("~2 $2 on $15 broken_redirect"), "{info}");
+}
+
+#[test]
+fn a_long_table_is_cut_with_growing_effort() {
+    let mut server = server();
+    resp3(&mut server, 0, "");
+    for i in 0..1000 {
+        say(&mut server, 0, &[&format!("get k{i}")]);
+    }
+    server.config.tracking_table_max_keys = 150;
+    for left in [900, 700, 400, 150] {
+        limit_table(&mut server);
+        assert_eq!(server.tracking.keys(), left);
+    }
+    assert_eq!(server.tracking.overruns, 0);
+    assert_eq!(heard(&mut server, 0).matches("invalidate").count(), 850);
+}
+
+#[test]
+fn expired_keys_are_told() {
+    let mut server = server();
+    resp3(&mut server, 0, "");
+    say(&mut server, 1, &["set a 1 px 5"]);
+    say(&mut server, 0, &["get a"]);
+    server.clock.now_ms += 10;
+    assert_eq!(say(&mut server, 1, &["get a"]), "$-1");
+    assert_eq!(heard(&mut server, 0), A_IS_STALE);
+}
+
+#[test]
+fn one_prefix_must_not_begin_with_another() {
+    assert!(overlap(b"foo", b"foobar") && overlap(b"foobar", b"foo"));
+    assert!(overlap(b"", b"x") && overlap(b"x", b"x") && !overlap(b"bar", b"baz"));
+    let mut server = server();
+    resp3(&mut server, 0, "bcast prefix foo");
+    let line = "client tracking on bcast prefix bar prefix fo";
+    let wanted = "-ERR Prefix 'fo' overlaps with an existing prefix 'foo'. Prefixes for a single client must \
+                  not overlap.";
+    assert_eq!(say(&mut server, 0, &[line]), wanted);
+    assert_eq!(server.tracking.prefixes(), 1);
+}
