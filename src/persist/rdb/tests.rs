@@ -385,6 +385,10 @@ fn faults_are_named() {
         "Duplicate set members detected"
     );
     assert_eq!(refused(b"\x0b\x01x"), "Intset integrity check failed.");
+    assert_eq!(
+        refused(b"\x12\x01\x01\x00"),
+        "Quicklist integrity check failed."
+    );
     assert_eq!(refused(b"\x08"), "Unknown RDB encoding type 8");
     assert_eq!(
         refused(b"\x02\x81\xff\xff\xff\xff\xff\xff\xff\xff"),
