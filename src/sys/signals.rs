@@ -10,12 +10,14 @@ use std::ffi::{CString, c_int, c_void};
 use std::fmt::{self, Write};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
 /// The signal that asked for a stop; 0 for none.
 static ASKED: AtomicI32 = AtomicI32::new(0);
 /// A data set is being loaded: there is nothing to save, so a stop needs no preparation.
 static LOADING: AtomicBool = AtomicBool::new(false);
+/// The temporary file that this process is writing, if it is; freed by nobody, since a handler may be reading it.
+static TEMP_FILE: AtomicPtr<libc::c_char> = AtomicPtr::new(std::ptr::null_mut());
 /// Where log lines go; standard output until it is set.
 static LOG_FILE: OnceLock<CString> = OnceLock::new();
 /// Makes the loop look at what is new.
@@ -33,6 +35,16 @@ pub fn clear_shutdown() {
 
 pub fn set_loading(loading: bool) {
     LOADING.store(loading, Ordering::Relaxed);
+}
+
+/// The file that this process is writing and that is worth nothing until it is finished, or none: a stop in the middle
+/// removes it.
+pub fn set_temp_file(path: Option<&Path>) {
+    use std::os::unix::ffi::OsStrExt;
+    let text = path.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
+    let new = text.map_or(std::ptr::null_mut(), CString::into_raw);
+    // What was there leaks: a few bytes for each save, against a lock that a handler can't take.
+    TEMP_FILE.store(new, Ordering::Relaxed);
 }
 
 /// Handlers write to this file; an empty path is standard output.
@@ -115,6 +127,11 @@ extern "C" fn shutdown_handler(signal: c_int) {
     };
     if ASKED.load(Ordering::Relaxed) != 0 && signal == libc::SIGINT {
         handler_line(format_args!("You insist... exiting now."));
+        let temp = TEMP_FILE.load(Ordering::Relaxed);
+        if !temp.is_null() {
+            // SAFETY: set_temp_file left a string that is never freed.
+            unsafe { libc::unlink(temp) };
+        }
         // SAFETY: ends the process without running anything more.
         unsafe { libc::_exit(1) };
     }

@@ -69,6 +69,11 @@ impl Peer {
         Conn::new(self.port)
     }
 
+    /// Where it keeps its files.
+    pub fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -14,6 +14,7 @@ use sha1::{Digest as _, Sha1};
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::ds::entry::ValueRef;
 use crate::ds::stream::StreamId;
+use crate::state::Server;
 use crate::types::list::End;
 use crate::types::stream::Stream;
 use crate::types::string::{StrView, type_of};
@@ -42,8 +43,15 @@ impl Digest {
 
 /// DEBUG DIGEST
 pub fn digest(ctx: &mut Ctx) -> CmdResult {
+    let digest = data_set(ctx.server);
+    ctx.client.reply.status(&digest);
+    Ok(())
+}
+
+/// The digest of all databases, in hex.
+pub fn data_set(server: &Server) -> String {
     let mut all = Digest::default();
-    for db in ctx.server.dbs.iter().filter(|db| !db.is_empty()) {
+    for db in server.dbs.iter().filter(|db| !db.is_empty()) {
         all.mix(&db.index.to_be_bytes());
         for entry in db.keys.iter() {
             let mut one = Digest::default();
@@ -52,8 +60,7 @@ pub fn digest(ctx: &mut Ctx) -> CmdResult {
             all.add(&one.0);
         }
     }
-    ctx.client.reply.status(&all.hex());
-    Ok(())
+    all.hex()
 }
 
 /// DEBUG DIGEST-VALUE [key ...]

@@ -1,7 +1,7 @@
 //! DEBUG: what tests ask of a server, and what a developer wants to see. Not for clients: allowed only to
 //! those whom `enable-debug-command` names.
 
-mod digest;
+pub mod digest;
 mod inspect;
 mod protocol;
 mod reload;

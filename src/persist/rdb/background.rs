@@ -67,7 +67,8 @@ pub fn in_progress(server: &Server) -> bool {
 /// Save in this process, while everybody waits.
 pub fn save(server: &mut Server) -> io::Result<()> {
     server.rdb.saves += 1;
-    save_file(server, &mut || {})?;
+    let pause = server.config.rdb_key_save_delay;
+    save_file(server, &mut || delay(pause))?;
     server.dirty = 0;
     server.clock.update();
     server.last_save_s = server.clock.now_s();
@@ -85,6 +86,7 @@ pub fn start(server: &mut Server) -> io::Result<()> {
         let mut key_done = || {
             pipe.key_done();
             if pause != 0 {
+                // For tests, which want to see how far it is.
                 delay(pause);
                 pipe.report_if_due();
             }

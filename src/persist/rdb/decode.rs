@@ -362,6 +362,9 @@ impl Decoder<'_, '_> {
         match self.len()? {
             container::PLAIN => {
                 let element = self.bytes()?;
+                if element.is_empty() {
+                    return corrupt("Quicklist integrity check failed.");
+                }
                 quicklist.push_plain(element.into_boxed_slice());
                 Ok(())
             }

@@ -49,6 +49,9 @@ pub mod load;
 pub mod payload;
 pub mod save;
 
+#[cfg(test)]
+mod tests;
+
 pub use background::{Rdb, background_save_done};
 
 use crate::ds::quicklist::ListLimits;

@@ -22,7 +22,7 @@ use crate::config::MaxmemoryPolicy;
 use crate::db::Db;
 use crate::persist::rio::Writer;
 use crate::state::Server;
-use crate::sys;
+use crate::sys::{self, signals};
 use crate::types::KeyRef;
 
 /// With `rdb-save-incremental-fsync` the kernel is told to write after so many bytes, lest the fsync at the end
@@ -197,8 +197,20 @@ pub fn remove_temp_file(pid: u32) {
 pub fn save_file(server: &Server, key_done: &mut dyn FnMut()) -> io::Result<()> {
     let temp = temp_file(std::process::id());
     let target = server.config.dbfilename.as_path().to_path_buf();
+    signals::set_temp_file(Some(&temp));
+    let saved = save_as(server, &temp, &target, key_done);
+    signals::set_temp_file(None);
+    saved
+}
+
+fn save_as(
+    server: &Server,
+    temp: &Path,
+    target: &Path,
+    key_done: &mut dyn FnMut(),
+) -> io::Result<()> {
     let dir = std::env::current_dir().unwrap_or_default();
-    let file = File::create(&temp).inspect_err(|e| {
+    let file = File::create(temp).inspect_err(|e| {
         log::warn!(
             "Failed opening the temp RDB file {} (in server root dir {}) for saving: {}",
             temp.display(),
@@ -213,7 +225,7 @@ pub fn save_file(server: &Server, key_done: &mut dyn FnMut()) -> io::Result<()> 
         );
     });
     let named = written.and_then(|()| {
-        std::fs::rename(&temp, &target).inspect_err(|e| {
+        std::fs::rename(temp, target).inspect_err(|e| {
             log::warn!(
                 "Error moving temp DB file {} on the final destination {} (in server root dir {}): {}",
                 temp.display(),
@@ -224,7 +236,7 @@ pub fn save_file(server: &Server, key_done: &mut dyn FnMut()) -> io::Result<()> 
         })
     });
     if named.is_err() {
-        let _ = std::fs::remove_file(&temp);
+        let _ = std::fs::remove_file(temp);
         return named;
     }
     sync_folder(&dir)?;

@@ -1,0 +1,454 @@
+use super::decode::Fault;
+use super::payload::{self, Checks};
+use super::save::{Purpose, write_data_set};
+use super::*;
+use crate::commands::debug::digest::data_set;
+use crate::config::Config;
+use crate::config::enums::RdbVersion;
+use crate::db::Ttl;
+use crate::ds::stream::{NewId, NodeLimits, StreamId};
+use crate::persist::loading::{Counts, Live, LoadError, Options, load_stream};
+use crate::persist::rio::{Reader, checksum};
+use crate::types::hash::{FieldTtl, Hash};
+use crate::types::list::{End, List};
+use crate::types::set::Set;
+use crate::types::stream::Stream;
+use crate::types::string::encode as encode_string;
+use crate::types::zset::{AddFlags, Zset};
+use crate::types::{New, Value, kind as entry_kind};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+const LATER: i64 = 4_000_000_000_000;
+
+fn server() -> Server {
+    Server::new(Config::default(), Vec::new())
+}
+
+/// What a key is made of.
+#[derive(Clone, Debug)]
+enum Made {
+    Str(Vec<u8>),
+    List(Vec<Vec<u8>>),
+    Set(Vec<Vec<u8>>),
+    Zset(Vec<(Vec<u8>, f64)>),
+    Hash(Vec<(Vec<u8>, Vec<u8>, Option<i64>)>),
+    /// So many entries, of which some are deleted and some are read by a group.
+    Stream(u64, u64, u64),
+}
+
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => any::<i64>().prop_map(|n| n.to_string().into_bytes()),
+        4 => (-70_000i64..70_000).prop_map(|n| n.to_string().into_bytes()),
+        6 => vec(any::<u8>(), 0..40),
+        2 => (0usize..300, b'a'..b'd').prop_map(|(len, b)| vec![b; len]),
+        1 => (8000usize..70_000, any::<u8>()).prop_map(|(len, b)| (0..len).map(|i| (i / 7) as u8 ^ b).collect()),
+    ]
+}
+
+fn made() -> impl Strategy<Value = Made> {
+    let score = prop_oneof![
+        (-100i64..100).prop_map(|n| n as f64),
+        any::<f64>().prop_filter("not a score", |s| !s.is_nan()),
+    ];
+    let time = prop_oneof![3 => Just(None), 1 => (0i64..1000).prop_map(|n| Some(LATER + n))];
+    prop_oneof![
+        text().prop_map(Made::Str),
+        vec(text(), 1..200).prop_map(Made::List),
+        vec(text(), 1..200).prop_map(Made::Set),
+        vec(
+            (-99_999i64..99_999).prop_map(|n| n.to_string().into_bytes()),
+            1..700
+        )
+        .prop_map(Made::Set),
+        vec((text(), score), 1..200).prop_map(Made::Zset),
+        vec((text(), text(), Just(None)), 1..200).prop_map(Made::Hash),
+        vec((text(), text(), time), 1..20).prop_map(Made::Hash),
+        (0u64..250, 0u64..50, 0u64..50).prop_map(|(n, gone, read)| Made::Stream(n, gone, read)),
+    ]
+}
+
+fn stream(n: u64, gone: u64, read: u64) -> Stream {
+    let limits = NodeLimits {
+        max_bytes: 4096,
+        max_entries: 100,
+    };
+    let mut stream = Stream::new();
+    for ms in 1..=n {
+        let fields: [&[u8]; 2] = [b"name", if ms % 3 == 0 { b"7" } else { b"value" }];
+        let id = NewId::Exact(StreamId::new(ms, ms % 4));
+        stream.log.append(id, 0, &fields, limits).expect("rising");
+    }
+    for ms in (1..=gone.min(n)).step_by(2) {
+        stream.log.delete(StreamId::new(ms, ms % 4));
+    }
+    let last = StreamId::new(read, read % 4);
+    let known = (read % 2 == 0).then_some(read);
+    let group = stream.create_group(b"readers", last, known).expect("new");
+    let one = group.create_consumer(b"one", 5).expect("new");
+    group.create_consumer(b"two", 6);
+    for ms in 1..=read {
+        group.deliver(StreamId::new(ms, ms % 4), one, 1000 + ms as i64);
+    }
+    stream
+}
+
+fn store(server: &mut Server, db: u32, key: &[u8], made: &Made, expire: bool) {
+    let limits = Limits::of(server);
+    let ttl = if expire { Ttl::At(LATER) } else { Ttl::Clear };
+    let value = match made {
+        Made::Str(text) => {
+            let (kind, value) = encode_string(text, None);
+            return server.set_key(db, key, kind, value, ttl);
+        }
+        Made::List(texts) => {
+            let mut list = List::new();
+            texts
+                .iter()
+                .for_each(|t| list.push(End::Tail, t, &limits.list));
+            Value::List(list)
+        }
+        Made::Set(texts) => {
+            let mut set = Set::for_members(&texts[0], texts.len(), &limits.set);
+            for text in texts {
+                set.add(text, &limits.set);
+            }
+            Value::Set(set)
+        }
+        Made::Zset(pairs) => {
+            let mut zset = Zset::new(0, 0, &limits.zset);
+            for (member, score) in pairs {
+                zset.add(member, *score, AddFlags::default(), &limits.zset);
+            }
+            Value::Zset(zset)
+        }
+        Made::Hash(fields) => {
+            let mut hash = Hash::new();
+            for (field, value, at) in fields {
+                let ttl = at.map_or(FieldTtl::Clear, FieldTtl::At);
+                hash.set(field, value, ttl, &limits.hash);
+            }
+            Value::Hash(hash)
+        }
+        Made::Stream(n, gone, read) => Value::Stream(Box::new(stream(*n, *gone, *read))),
+    };
+    let kind = payload::entry_kind_of(&value);
+    server.set_key(db, key, kind, New::Obj(value), ttl);
+}
+
+fn saved(server: &Server) -> Vec<u8> {
+    let mut file = Vec::new();
+    write_data_set(server, &mut file, Purpose::Snapshot, &mut || {}).expect("memory");
+    file
+}
+
+fn load(file: &[u8]) -> (Server, Result<Counts, LoadError>) {
+    let mut server = server();
+    let mut live = Live {
+        server: &mut server,
+        el: None,
+    };
+    live.begin(file.len() as u64);
+    let mut source = file;
+    let mut reader = Reader::new(&mut source, Some(file.len() as u64));
+    let result = load_stream(&mut live, &mut reader, Options::default());
+    live.end();
+    (server, result)
+}
+
+/// The times of all fields, which the digest leaves out.
+fn field_times(server: &Server) -> Vec<(Vec<u8>, Vec<u8>, i64)> {
+    let mut times = Vec::new();
+    for entry in server.dbs.iter().flat_map(|db| db.keys.iter()) {
+        if let Ok(hash) = Hash::of(entry) {
+            hash.for_each_volatile(|field, _, at| {
+                times.extend(at.map(|at| (entry.key().to_vec(), field.to_vec(), at)));
+            });
+        }
+    }
+    times.sort();
+    times
+}
+
+fn version_of(file: &[u8]) -> u32 {
+    let digits: Vec<u8> = file[..9]
+        .iter()
+        .copied()
+        .filter(u8::is_ascii_digit)
+        .collect();
+    String::from_utf8(digits).unwrap().parse().unwrap()
+}
+
+const VERSIONS: [RdbVersion; 4] = [
+    RdbVersion::V10,
+    RdbVersion::V11,
+    RdbVersion::V12,
+    RdbVersion::V80,
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn what_is_saved_loads(
+        keys in vec((0u32..3, vec(any::<u8>(), 0..20), made(), any::<bool>()), 0..12),
+        version in 0usize..4, compress in any::<bool>(), checksum in any::<bool>(),
+    ) {
+        let mut server = server();
+        server.config.rdb_version = VERSIONS[version];
+        server.config.rdbcompression = compress;
+        server.config.rdbchecksum = checksum;
+        for (db, key, made, expire) in &keys {
+            store(&mut server, *db, key, made, *expire);
+        }
+        let file = saved(&server);
+        let times = field_times(&server);
+        let wanted = VERSIONS[version].number();
+        prop_assert_eq!(version_of(&file), if times.is_empty() { wanted } else { wanted.max(12) });
+        let (loaded, result) = load(&file);
+        let total: usize = server.dbs.iter().map(|db| db.len()).sum();
+        prop_assert_eq!(result.unwrap().loaded, total as u64);
+        prop_assert_eq!(data_set(&server), data_set(&loaded));
+        prop_assert_eq!(times, field_times(&loaded));
+        let expires = |server: &Server| server.dbs.iter().map(|db| db.expires.len()).sum::<usize>();
+        prop_assert_eq!(expires(&server), expires(&loaded));
+    }
+
+    /// Whatever is done to a payload: it is refused, or it is a sound value that can be dumped and restored again.
+    #[test]
+    fn damaged_payloads_are_refused(
+        made in made(), version in 0usize..4, compress in any::<bool>(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), cut in any::<prop::sample::Index>(),
+    ) {
+        let mut server = server();
+        store(&mut server, 0, b"k", &made, false);
+        let entry = server.lookup_in(0, b"k").unwrap();
+        let whole = payload::dump(entry, VERSIONS[version].number(), compress);
+        let (version, body) = payload::open(&whole, CHECKS).expect("our own");
+        let mut body = body.to_vec();
+        for (at, byte) in damage {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        body.truncate(body.len() - cut.index(body.len()) / 8);
+        let limits = Limits::of(&server);
+        let restored = payload::restore(version, &body, limits, |kind, value| {
+            server.set_key(0, b"again", kind, value, Ttl::Clear);
+        });
+        if restored.is_ok() {
+            let entry = server.lookup_in(0, b"again").unwrap();
+            let again = payload::dump(entry, version, compress);
+            let (version, body) = payload::open(&again, CHECKS).expect("our own");
+            prop_assert!(payload::restore(version, body, limits, |_, _| ()).is_ok());
+        }
+    }
+
+    #[test]
+    fn damaged_files_are_refused(
+        keys in vec((made(), any::<bool>()), 1..4), at in any::<prop::sample::Index>(), byte in 1u8..=255,
+    ) {
+        let mut server = server();
+        for (at, (made, expire)) in keys.iter().enumerate() {
+            store(&mut server, 0, &[at as u8], made, *expire);
+        }
+        let mut file = saved(&server);
+        let at = at.index(file.len());
+        file[at] ^= byte;
+        // The eight bytes of the checksum may become zero, which says that there is none.
+        prop_assume!(file[file.len() - 8..] != [0; 8]);
+        prop_assert!(load(&file).1.is_err());
+        prop_assert!(load(&file[..at]).1.is_err(), "a file that ends too early");
+    }
+}
+
+const CHECKS: Checks = Checks {
+    any_version: false,
+    skip_checksum: false,
+};
+
+/// Restores a value from its type byte and bytes, as a version of Redis wrote it.
+fn restore(server: &mut Server, version: u32, body: &[u8]) -> decode::Result<()> {
+    let limits = Limits::of(server);
+    payload::restore(version, body, limits, |kind, value| {
+        server.set_key(0, b"k", kind, value, Ttl::Clear);
+    })
+}
+
+fn digest_of(version: u32, body: &[u8]) -> String {
+    let mut server = server();
+    restore(&mut server, version, body).expect("a value");
+    data_set(&server)
+}
+
+fn digest_of_made(made: Made) -> String {
+    let mut server = server();
+    store(&mut server, 0, b"k", &made, false);
+    data_set(&server)
+}
+
+#[test]
+fn the_first_formats_are_read() {
+    let texts = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|t| t.as_bytes().to_vec())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        digest_of(1, b"\x01\x03\x01a\xc0\x05\x02bc"),
+        digest_of_made(Made::List(texts(&["a", "5", "bc"])))
+    );
+    let scores = [("a", 1.5), ("b", f64::INFINITY), ("c", f64::NEG_INFINITY)];
+    let pairs = scores.map(|(name, score)| (name.as_bytes().to_vec(), score));
+    assert_eq!(
+        digest_of(1, b"\x03\x03\x01a\x031.5\x01b\xfe\x01c\xff"),
+        digest_of_made(Made::Zset(pairs.to_vec()))
+    );
+    // A zipmap: count, (length, name, length, free, value)*, 255.
+    let hash = vec![(b"f1".to_vec(), b"v1".to_vec(), None)];
+    assert_eq!(
+        digest_of(2, b"\x09\x09\x01\x02f1\x02\x00v1\xff"),
+        digest_of_made(Made::Hash(hash.clone()))
+    );
+    // A ziplist: bytes, tail, count, (previous length, head, text)*, 255.
+    let ziplist = b"\x13\x00\x00\x00\x0e\x00\x00\x00\x02\x00\x00\x02f1\x04\x02v1\xff";
+    let packed = |kind: u8| [&[kind, ziplist.len() as u8], &ziplist[..]].concat();
+    assert_eq!(digest_of(6, &packed(13)), digest_of_made(Made::Hash(hash)));
+    assert_eq!(
+        digest_of(6, &packed(10)),
+        digest_of_made(Made::List(texts(&["f1", "v1"])))
+    );
+    let quicklist = [&[14u8, 1, ziplist.len() as u8], &ziplist[..]].concat();
+    assert_eq!(digest_of(7, &quicklist), digest_of(6, &packed(10)));
+}
+
+#[test]
+fn type_22_is_what_the_version_says() {
+    // Valkey 9: field, value, time. Redis 7.4 before its release: time, field, value.
+    let at = LATER.to_le_bytes();
+    let valkey = [b"\x16\x01\x01f\x01v", &at[..]].concat();
+    let redis = [
+        b"\x16\x01\x81",
+        &(LATER as u64).to_be_bytes()[..],
+        b"\x01f\x01v",
+    ]
+    .concat();
+    for (version, body) in [(80, valkey), (12, redis)] {
+        let mut server = server();
+        restore(&mut server, version, &body).expect("a hash");
+        let times = field_times(&server);
+        assert_eq!(times, [(b"k".to_vec(), b"f".to_vec(), LATER)]);
+    }
+}
+
+#[test]
+fn redis_7_4_packs_small_hashes_in_triples() {
+    let mut listpack = crate::ds::listpack::Listpack::new();
+    listpack.append(&b"f"[..]);
+    listpack.append(&b"v"[..]);
+    listpack.append(LATER);
+    listpack.append(&b"g"[..]);
+    listpack.append(&b"w"[..]);
+    listpack.append(0i64);
+    let bytes = listpack.as_bytes();
+    let body = [
+        &[25u8],
+        &LATER.to_le_bytes()[..],
+        &[bytes.len() as u8],
+        bytes,
+    ]
+    .concat();
+    let mut server = server();
+    restore(&mut server, 12, &body).expect("a hash");
+    assert_eq!(
+        field_times(&server),
+        [(b"k".to_vec(), b"f".to_vec(), LATER)]
+    );
+    let entry = server.lookup_in(0, b"k").unwrap();
+    assert_eq!(Hash::of(entry).map(|hash| hash.len()), Ok(2));
+}
+
+#[test]
+fn faults_are_named() {
+    let refused = |body: &[u8]| match restore(&mut server(), 11, body) {
+        Err(fault) => fault.to_string(),
+        Ok(()) => "accepted".into(),
+    };
+    assert_eq!(refused(b"\x00\x05abc"), "Unexpected EOF reading RDB file");
+    assert_eq!(
+        refused(b"\x04\x02\x01a\x01b\x01a\x01d"),
+        "Duplicate hash fields detected"
+    );
+    assert_eq!(
+        refused(b"\x02\x02\x01a\x01a"),
+        "Duplicate set members detected"
+    );
+    assert_eq!(refused(b"\x0b\x01x"), "Intset integrity check failed.");
+    assert_eq!(
+        refused(b"\x12\x01\x01\x00"),
+        "Quicklist integrity check failed."
+    );
+    assert_eq!(refused(b"\x08"), "Unknown RDB encoding type 8");
+    assert_eq!(
+        refused(b"\x02\x81\xff\xff\xff\xff\xff\xff\xff\xff"),
+        "Unexpected EOF reading RDB file"
+    );
+    assert!(matches!(
+        restore(&mut server(), 11, b"\x02\x00"),
+        Err(Fault::Empty)
+    ));
+    let module = b"\x07\x81\x01\x02\x03\x04\x05\x06\x07\x08";
+    assert!(refused(module).contains("module data I can't load"));
+}
+
+#[test]
+fn a_footer_is_version_and_checksum() {
+    let mut payload = b"\x00\x03bar\x0b\x00".to_vec();
+    payload.extend_from_slice(&checksum(&payload).to_le_bytes());
+    assert!(payload::open(&payload, CHECKS).is_some());
+    payload[1] ^= 1;
+    assert!(payload::open(&payload, CHECKS).is_none());
+    let skip = Checks {
+        skip_checksum: true,
+        ..CHECKS
+    };
+    assert!(payload::open(&payload, skip).is_some());
+    payload[5] = 222;
+    assert!(payload::open(&payload, skip).is_none(), "a version to come");
+    let any = Checks {
+        any_version: true,
+        ..skip
+    };
+    assert!(payload::open(&payload, any).is_some());
+    assert!(payload::open(b"short", any).is_none());
+}
+
+#[test]
+fn keys_past_their_time_are_not_loaded() {
+    let mut from = server();
+    store(&mut from, 0, b"stays", &Made::Str(b"x".to_vec()), true);
+    let (kind, value) = encode_string(b"y", None);
+    from.set_key(0, b"gone", kind, value, Ttl::At(1));
+    let fields = vec![(b"f".to_vec(), b"v".to_vec(), Some(1))];
+    store(&mut from, 0, b"all fields gone", &Made::Hash(fields), false);
+    let (loaded, result) = load(&saved(&from));
+    let counts = result.unwrap();
+    assert_eq!((counts.loaded, counts.expired), (1, 2));
+    assert_eq!(loaded.dbs[0].len(), 1);
+}
+
+#[test]
+fn an_unknown_version_or_signature_is_refused() {
+    for file in [
+        &b"REDIS0987\xff"[..],
+        b"REDIS0000\xff",
+        b"VALKEY081\xff",
+        b"MAGIC0011\xff",
+    ] {
+        assert!(matches!(load(file).1, Err(LoadError::Refused)));
+    }
+    assert!(matches!(load(b"REDIS").1, Err(LoadError::Damaged)));
+    assert_eq!(load(b"REDIS0004\xff").1.unwrap(), Counts::default());
+    assert_eq!(entry_kind::type_of(entry_kind::HASH) as u8, kind::HASH);
+}
