@@ -1,7 +1,9 @@
-//! Files and payloads: snapshots, DUMP.
+//! Files and payloads: snapshots, DUMP, the append only file and its manifest.
 
 use aeris::ds::hash::HashSeed;
 use aeris::ds::quicklist::ListLimits;
+use aeris::persist::aof::manifest::Manifest;
+use aeris::persist::aof::reader::{Item, LogReader};
 use aeris::persist::rdb::decode::{Fault, Result};
 use aeris::persist::rdb::load::{Meta, Sink, read, read_version};
 use aeris::persist::rdb::payload::{Checks, dump, open, restore};
@@ -134,4 +136,46 @@ pub fn rdb(bytes: &[u8]) {
         Err(Fault::Read(_)) => {}
         Err(fault) => assert!(!fault.to_string().is_empty()),
     }
+}
+
+/// A file of the append only log. What is read of it lies within it, and where reading stops is told.
+pub fn aof(bytes: &[u8]) {
+    let len = bytes.len() as u64;
+    let mut log = LogReader::new(bytes, 0, len);
+    let mut before = 0;
+    loop {
+        let item = log.next_item();
+        assert!(log.offset() <= len && log.offset() >= before);
+        match item {
+            Ok(Item::End) => return assert_eq!(log.offset(), len),
+            Ok(Item::Command) => {
+                let taken: usize = log.argv().iter().map(|arg| arg.len()).sum();
+                assert!(!log.argv().is_empty() && taken as u64 <= log.offset() - before);
+            }
+            Ok(Item::Stamp(_) | Item::Comment) => {}
+            Err(_) => return,
+        }
+        assert!(log.offset() > before);
+        before = log.offset();
+    }
+}
+
+/// A manifest means the same when it is written again, and takes new files.
+pub fn manifest(bytes: &[u8]) {
+    let Ok(mut manifest) = Manifest::parse(bytes) else {
+        return;
+    };
+    let longest = manifest
+        .loaded()
+        .chain(&manifest.history)
+        .map(|part| part.name.len())
+        .max();
+    // Lines have a limit, and so have numbers.
+    let Some(0..=200) = longest.filter(|_| manifest.incr_seq < i64::MAX) else {
+        return;
+    };
+    assert_eq!(Manifest::parse(&manifest.render()).as_ref(), Ok(&manifest));
+    manifest.new_incr(b"appendonly.aof");
+    manifest.new_base(b"appendonly.aof", true);
+    assert!(Manifest::parse(&manifest.render()).is_ok());
 }

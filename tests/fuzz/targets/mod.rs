@@ -17,6 +17,7 @@ pub type Target = fn(&[u8]);
 
 /// Each has a folder of its name in `seeds`, and a program in `fuzz_targets`.
 pub const ALL: &[(&str, Target)] = &[
+    ("aof", files::aof),
     ("config", text::config),
     ("glob", text::glob),
     ("hll", packed::hll),
@@ -24,6 +25,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("intset", packed::intset),
     ("listpack", packed::listpack),
     ("lzf", packed::lzf),
+    ("manifest", files::manifest),
     ("number", text::number),
     ("payload", files::payload),
     ("rdb", files::rdb),
