@@ -233,10 +233,13 @@ local function insecure()
     table.insert(allowed, "getfenv")
     table.insert(allowed, "setfenv")
     function globals.getfenv(what)
+        if what == nil then
+            return sealed_globals
+        end
         if type(what) == "number" and what > 0 then
             what = what + 1
         end
-        local environment = getfenv(what or 2)
+        local environment = getfenv(what)
         return environment == globals and sealed_globals or environment
     end
     function globals.setfenv(what, environment)

@@ -196,6 +196,7 @@ fn environments_only_for_those_who_ask_for_the_insecure_api() {
         peer.eval("return getfenv()")
             .contains("nonexistent global variable 'getfenv'")
     );
+    peer.server.scripting.flush();
     peer.server.scripting.eval = Some(Engine::new(Kind::Eval, true).unwrap());
     assert_eq!(peer.eval("return getfenv()"), "*0\r\n");
     assert!(peer.eval("getfenv(pairs).x = 1").contains(READ_ONLY));

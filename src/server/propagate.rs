@@ -184,8 +184,9 @@ fn end_unit(server: &mut Server, atomic: bool) {
     if unit.ops.is_empty() {
         return;
     }
-    let wrap = atomic && unit.ops.len() > 1;
-    if *sinks & to::AOF != 0 {
+    let count = unit.told_to(to::AOF).count();
+    let wrap = atomic && count > 1;
+    if *sinks & to::AOF != 0 && count > 0 {
         let stamp_s = server
             .config
             .aof_timestamp_enabled
