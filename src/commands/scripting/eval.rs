@@ -42,6 +42,10 @@ fn eval_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
 }
 
 fn evalsha_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
+    // What can't be a name is refused before the number of keys is looked at.
+    if ctx.argv[1].len() != 40 {
+        return Err(NOSCRIPT);
+    }
     script::begin(ctx.server, ctx.client, ctx.argv)?;
     let (keys, argv) = keys_and_arguments(ctx, Error::NOT_INTEGER)?;
     let place = ctx
