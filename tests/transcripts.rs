@@ -75,7 +75,7 @@ fn files() -> Vec<(String, Vec<Exchange>)> {
 fn replayed_in_process() {
     for (name, exchanges) in files() {
         let mut server = Server::new(Config::default(), Vec::new());
-        let mut client = Client::detached(1, server.clock.now_ms);
+        let mut client = Client::detached(server.net.clients.next_id(), server.clock.now_ms);
         client.user = UserRef::DEFAULT;
         for Exchange {
             line,
