@@ -1,8 +1,9 @@
 //! All rows in one table, found by name in any case, with the figures that each command gathers.
 //!
-//! Names are looked up for every request, so this is a small open-addressing table over the lower-cased
-//! name; a client's next command is most often the same as its last, which is tried first. Ids are the
-//! places in `entries`, containers followed by their subcommands.
+//! Names are looked up for every request, so this is a small open-addressing table over the folded name
+//! ([`Folded`]: two words and a length, compared without a loop); a client's next command is most often the
+//! same as its last, which is tried first. Ids are the places in `entries`, containers followed by their
+//! subcommands.
 
 use crate::commands::command::Command;
 use crate::observe::histogram::Histogram;
@@ -18,6 +19,10 @@ pub struct CommandStats {
 }
 
 pub struct Entry {
+    /// What clients say for this command, when it stands at the top level.
+    folded: Folded,
+    /// Then `folded` says all.
+    letters_only: bool,
     pub row: &'static Command,
     /// `get`, or `config|get`.
     pub fullname: Box<str>,
@@ -44,13 +49,54 @@ pub struct CommandTable {
 
 const INDEX_SIZE: usize = 2048;
 
-#[inline]
-fn name_hash(name: &[u8]) -> usize {
-    let mut h = name.len() as u64;
-    for &b in name {
-        h = (h ^ (b | 0x20) as u64).wrapping_mul(0x100_0000_01b3);
+/// A name in any case as two words: its first and its last bytes, which overlap when it is short, each with
+/// the bit set that tells small letters from capitals.
+///
+/// ```text
+///   GET        head  get                  LRANGE   head  lran      ZRANGEBYSCORE   head  zrangeby
+///              tail  0                             tail    ange                    tail       gebyscore (8)
+/// ```
+///
+/// Equal words mean equal names if the name is all letters and not longer than two words; of others
+/// (`restore-asking`) the bytes have to be compared too.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Folded {
+    head: u64,
+    tail: u64,
+    len: usize,
+}
+
+impl Folded {
+    #[inline]
+    fn of(name: &[u8]) -> Folded {
+        let len = name.len();
+        let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+            (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+            _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+                (Some(head), Some(tail)) => (
+                    u32::from_le_bytes(*head) as u64,
+                    u32::from_le_bytes(*tail) as u64,
+                ),
+                _ if len == 0 => (0, 0),
+                _ => {
+                    let (first, middle, last) = (name[0], name[len / 2], name[len - 1]);
+                    (u64::from_le_bytes([first, middle, last, 0, 0, 0, 0, 0]), 0)
+                }
+            },
+        };
+        const CASE: u64 = 0x2020_2020_2020_2020;
+        Folded {
+            head: head | CASE,
+            tail: tail | CASE,
+            len,
+        }
     }
-    (h ^ (h >> 29)) as usize % INDEX_SIZE
+
+    #[inline]
+    fn place(self) -> usize {
+        let mixed = self.head ^ self.tail.rotate_left(29) ^ self.len as u64;
+        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53) as usize % INDEX_SIZE
+    }
 }
 
 impl CommandTable {
@@ -79,6 +125,8 @@ impl CommandTable {
         };
         let (first, last, step) = row.key_range();
         self.entries.push(Entry {
+            folded: Folded::default(),
+            letters_only: false,
             row,
             fullname: fullname.into(),
             parent,
@@ -94,11 +142,15 @@ impl CommandTable {
     }
 
     fn enter(&mut self, name: &[u8], id: u16) {
-        let mut at = name_hash(name);
+        let folded = Folded::of(name);
+        let mut at = folded.place();
         while self.index[at] != 0 {
             at = (at + 1) % INDEX_SIZE;
         }
         self.index[at] = id + 1;
+        let entry = &mut self.entries[id as usize];
+        entry.folded = folded;
+        entry.letters_only = name.len() <= 16 && name.iter().all(u8::is_ascii_alphabetic);
     }
 
     #[inline]
@@ -114,20 +166,32 @@ impl CommandTable {
     /// A top-level command by name, in any case.
     #[inline]
     pub fn lookup(&self, name: &[u8]) -> Option<u16> {
-        let mut at = name_hash(name);
+        self.lookup_from(None, name)
+    }
+
+    /// The same, with a guess.
+    #[inline]
+    pub fn lookup_from(&self, guess: Option<u16>, name: &[u8]) -> Option<u16> {
+        let folded = Folded::of(name);
+        if let Some(id) = guess
+            && self.is_called(id, folded, name)
+        {
+            return Some(id);
+        }
+        let mut at = folded.place();
         loop {
             let id = self.index[at].checked_sub(1)?;
-            if self.said(id).eq_ignore_ascii_case(name) {
+            if self.is_called(id, folded, name) {
                 return Some(id);
             }
             at = (at + 1) % INDEX_SIZE;
         }
     }
 
-    /// Whether a name, in any case, is this command's.
     #[inline]
-    pub fn says(&self, id: u16, name: &[u8]) -> bool {
-        self.said(id).eq_ignore_ascii_case(name)
+    fn is_called(&self, id: u16, folded: Folded, name: &[u8]) -> bool {
+        let entry = &self.entries[id as usize];
+        entry.folded == folded && (entry.letters_only || self.said(id).eq_ignore_ascii_case(name))
     }
 
     /// What clients say for this command.
@@ -213,5 +277,66 @@ impl CommandTable {
             self.enter(&said, id);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> CommandTable {
+        CommandTable::new(crate::commands::TABLE)
+    }
+
+    #[test]
+    fn names_are_found_in_any_case_and_nothing_else_is() {
+        let table = table();
+        for id in table.top_level() {
+            let name = table.row(id).name;
+            let upper = name.to_ascii_uppercase();
+            for said in [name, &upper] {
+                assert_eq!(table.lookup(said.as_bytes()), Some(id), "{said}");
+            }
+            for at in 0..name.len() {
+                // Another bit of one byte: another name, unless it is the bit of the case.
+                for bit in [0x01, 0x10, 0x40, 0x80] {
+                    let mut other = name.as_bytes().to_vec();
+                    other[at] ^= bit;
+                    let expected = table
+                        .top_level()
+                        .find(|&id| table.row(id).name.as_bytes().eq_ignore_ascii_case(&other));
+                    assert_eq!(table.lookup(&other), expected, "{name} {at} {bit:x}");
+                }
+            }
+            assert_eq!(table.lookup(&name.as_bytes()[..name.len() - 1]), {
+                let shorter = &name.as_bytes()[..name.len() - 1];
+                table
+                    .top_level()
+                    .find(|&id| table.row(id).name.as_bytes() == shorter)
+            });
+        }
+        assert_eq!(table.lookup(b""), None);
+        assert_eq!(table.lookup(b"restore\rasking"), None);
+    }
+
+    #[test]
+    fn a_wrong_guess_changes_nothing() {
+        let table = table();
+        let (get, set) = (table.lookup(b"get"), table.lookup(b"set"));
+        assert_eq!(table.lookup_from(get, b"SeT"), set);
+        assert_eq!(table.lookup_from(get, b"gEt"), get);
+        assert_eq!(table.lookup_from(get, b"no such"), None);
+    }
+
+    #[test]
+    fn a_renamed_command_has_its_new_name_only() {
+        let mut table = table();
+        let get = table.lookup(b"get");
+        assert!(table.rename(b"get", b"Fetch-It"));
+        assert_eq!(table.lookup(b"FETCH-IT"), get);
+        assert_eq!(table.lookup_from(get, b"get"), None);
+        assert!(table.rename(b"set", b""));
+        assert_eq!(table.lookup(b"set"), None);
+        assert_eq!(table.lookup(b""), None);
     }
 }

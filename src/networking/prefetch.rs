@@ -36,10 +36,7 @@ pub(super) fn look_up_and_prefetch(
     let mut elements = 0;
     for (i, command) in table.commands.iter().enumerate() {
         let argv = &argvs[command.first..command.first + command.argc];
-        ids[i] = match last {
-            Some(id) if server.commands.says(id, argv[0]) => Some(id),
-            _ => server.commands.lookup(argv[0]),
-        };
+        ids[i] = server.commands.lookup_from(last, argv[0]);
         let Some(id) = ids[i] else { continue };
         last = ids[i];
         if server.commands.entry(id).elements.is_some() {

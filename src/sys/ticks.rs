@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub struct Ticks {
     per_us: f64,
     us_per_tick: f64,
+    /// In 2^-32: one multiplication for each command.
+    ns_per_tick: u64,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -83,6 +85,7 @@ impl Ticks {
         Ticks {
             per_us,
             us_per_tick: 1.0 / per_us,
+            ns_per_tick: (1000.0 / per_us * (1u64 << 32) as f64) as u64,
         }
     }
 
@@ -93,7 +96,7 @@ impl Ticks {
 
     #[inline]
     pub fn to_ns(self, ticks: u64) -> u64 {
-        (ticks as f64 * self.us_per_tick * 1000.0) as u64
+        ((ticks as u128 * self.ns_per_tick as u128) >> 32) as u64
     }
 
     pub fn per_us(self, us: u64) -> u64 {
