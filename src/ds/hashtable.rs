@@ -98,6 +98,7 @@ use std::time::{Duration, Instant};
 use super::hash::HashSeed;
 
 mod bucket;
+mod policy;
 mod slot;
 mod table;
 mod walk;
@@ -106,6 +107,8 @@ mod walk;
 mod tests;
 
 use bucket::{Bucket, SLOTS};
+use policy::policy;
+pub use policy::{ResizePolicy, set_resize_policy};
 pub use slot::{OccupiedSlot, Slot, VacantSlot};
 use table::{Position, Table, prefetch};
 pub use walk::{IntoIter, Iter};
@@ -149,18 +152,6 @@ pub unsafe trait Element: Sized {
         Self: 'a;
 }
 
-/// Whether a table may start and continue a resize. A forked child shares the pages: a table that moves costs
-/// both sides a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResizePolicy {
-    /// Grow, shrink and rehash at will.
-    Allow,
-    /// While a child runs: grow only when chains get painful, at `AVOID_FACTOR` times the usual load.
-    Avoid,
-    /// Never; in the child itself.
-    Forbid,
-}
-
 /// Elements for each bucket above which a table doubles: full, if hashes were perfect.
 const GROW_LOAD: usize = SLOTS;
 /// A table shrinks when less than one part in this many of its capacity is used.
@@ -179,7 +170,6 @@ pub struct HashTable<E: Element> {
     len: usize,
     seed: HashSeed,
     paused: u32,
-    policy: ResizePolicy,
     _owns: PhantomData<E>,
 }
 
@@ -255,7 +245,6 @@ impl<E: Element> HashTable<E> {
             len: 0,
             seed,
             paused: 0,
-            policy: ResizePolicy::Allow,
             _owns: PhantomData,
         }
     }
@@ -504,10 +493,6 @@ impl<E: Element> HashTable<E> {
         self.paused = self.paused.checked_sub(1).expect("resume without pause");
     }
 
-    pub fn set_resize_allowed(&mut self, policy: ResizePolicy) {
-        self.policy = policy;
-    }
-
     /// Makes room for `total` elements before a bulk load, completing a rehash under way. Sizes from outside
     /// must be bounded by the caller.
     pub fn reserve(&mut self, total: usize) {
@@ -558,7 +543,7 @@ impl<E: Element> HashTable<E> {
 
     /// Whether a table of this many buckets may be changed for another one now.
     fn may_resize(&self, buckets: usize) -> bool {
-        let allowed = match self.policy {
+        let allowed = match policy() {
             ResizePolicy::Allow => true,
             ResizePolicy::Avoid => self.len > buckets * GROW_LOAD * AVOID_FACTOR,
             ResizePolicy::Forbid => false,
@@ -578,7 +563,7 @@ impl<E: Element> HashTable<E> {
     fn shrink_if_sparse(&mut self) {
         let buckets = self.tables[0].buckets();
         if self.len * SHRINK_FACTOR >= buckets * GROW_LOAD
-            || self.policy != ResizePolicy::Allow
+            || policy() != ResizePolicy::Allow
             || self.paused > 0
         {
             return;
@@ -640,10 +625,10 @@ impl<E: Element> HashTable<E> {
         drop(self.drain());
     }
 
-    /// Takes everything out, leaving an empty table with the same seed and policy.
+    /// Takes everything out, leaving an empty table with the same seed.
     pub fn drain(&mut self) -> IntoIter<E> {
         let mut fresh = HashTable::new(self.seed);
-        (fresh.paused, fresh.policy) = (self.paused, self.policy);
+        fresh.paused = self.paused;
         std::mem::replace(self, fresh).into_iter()
     }
 }

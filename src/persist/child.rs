@@ -24,7 +24,7 @@
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::ds::hashtable::ResizePolicy;
+use crate::ds::hashtable::{ResizePolicy, set_resize_policy};
 use crate::observe::log as logging;
 use crate::state::Server;
 use crate::sys::fork::{self, Exit, Forked};
@@ -328,7 +328,7 @@ fn enter_child(server: &mut Server, kind: Kind) {
     logging::set_role(logging::Role::Child);
     fork::set_up_child_signals();
     fork::close_sockets();
-    server.set_resize_policy(ResizePolicy::Forbid);
+    set_resize_policy(ResizePolicy::Forbid);
     server.evict.frozen = true;
     if server.config.set_proc_title {
         title::set(&crate::server::start::expand_title(server, kind.title()));
@@ -473,13 +473,7 @@ impl Server {
         } else {
             ResizePolicy::Allow
         };
-        self.set_resize_policy(policy);
-    }
-
-    fn set_resize_policy(&mut self, policy: ResizePolicy) {
-        for db in &mut self.dbs {
-            db.keys.set_resize_allowed(policy);
-        }
+        set_resize_policy(policy);
     }
 }
 
