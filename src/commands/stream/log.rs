@@ -22,6 +22,8 @@ struct Options {
     /// As it was given.
     limit: Option<u64>,
     policy: Option<RefPolicy>,
+    /// Where the threshold stands, `~` before it.
+    threshold_at: usize,
     /// Where the options end: the ID of XADD.
     end: usize,
 }
@@ -35,6 +37,7 @@ impl Options {
             approximate: false,
             limit: None,
             policy: None,
+            threshold_at: 0,
             end: 2,
         };
         while options.end < ctx.argv.len() {
@@ -87,6 +90,7 @@ impl Options {
         } else {
             Trim::MinId(parse_id(ctx.argv[at], 0)?)
         });
+        self.threshold_at = at;
         self.end = at + 1;
         Ok(())
     }
@@ -138,26 +142,27 @@ impl Options {
             .map_or(0, |trim| stream.trim(trim, precision, policy))
     }
 
-    /// The arguments that repeat the trim exactly: to the length, or the first ID, that it left.
-    fn retold(&self, stream: &Stream) -> Vec<Vec<u8>> {
-        let mut args: Vec<Vec<u8>> = Vec::new();
-        match self.policy {
-            Some(RefPolicy::Delete) => args.push(b"DELREF".into()),
-            Some(RefPolicy::Acked) => args.push(b"ACKED".into()),
-            Some(RefPolicy::Keep) | None => {}
-        }
+    /// What an approximate trim came to: the length, or the first ID, that it left.
+    fn left(&self, stream: &Stream) -> Option<Vec<u8>> {
         let log = &stream.log;
-        let (name, threshold): (&[u8], Vec<u8>) = match self.trim {
-            None => return args,
-            Some(Trim::MaxLen(_)) if self.approximate => (b"MAXLEN", log.len().to_string().into()),
-            Some(Trim::MaxLen(max)) => (b"MAXLEN", max.to_string().into()),
-            Some(Trim::MinId(_)) if self.approximate && !log.is_empty() => {
-                (b"MINID", id_text(log.first_id()))
-            }
-            Some(Trim::MinId(min)) => (b"MINID", id_text(min)),
-        };
-        args.extend([name.into(), b"=".into(), threshold]);
-        args
+        match self.trim.filter(|_| self.approximate)? {
+            Trim::MaxLen(_) => Some(log.len().to_string().into()),
+            Trim::MinId(min) if log.is_empty() => Some(id_text(min)),
+            Trim::MinId(_) => Some(id_text(log.first_id())),
+        }
+    }
+
+    /// Tell the command as it was sent, but for what came out here: how far an approximate trim went, and the ID.
+    fn retell(&self, ctx: &mut Ctx, left: Option<&[u8]>, id: Option<&[u8]>) {
+        let mut argv = ctx.argv.to_vec();
+        if let Some(left) = left {
+            argv[self.threshold_at - 1] = b"=";
+            argv[self.threshold_at] = left;
+        }
+        if let Some(id) = id {
+            argv[self.end] = id;
+        }
+        ctx.rewrite(&argv);
     }
 }
 
@@ -233,11 +238,7 @@ pub fn xadd(ctx: &mut Ctx) -> CmdResult {
     };
     let id = stream.log.append(wanted, now_ms, fields, limits)?;
     let trimmed = options.trim(stream, precision);
-    let retold = if told {
-        options.retold(stream)
-    } else {
-        Vec::new()
-    };
+    let left = if told { options.left(stream) } else { None };
     if let Some(stream) = created {
         add_stream(ctx, key, stream);
     }
@@ -248,7 +249,8 @@ pub fn xadd(ctx: &mut Ctx) -> CmdResult {
         ctx.server.notify(notify::STREAM, "xtrim", key, db);
     }
     if told && (options.approximate || !matches!(wanted, NewId::Exact(_))) {
-        tell_xadd(ctx, &retold, id, fields);
+        let mut buf = IdBuf::new();
+        options.retell(ctx, left.as_deref(), Some(id.format(&mut buf)));
     }
     reply_id(&mut ctx.client.reply, id);
     Ok(())
@@ -259,15 +261,6 @@ pub fn add_stream(ctx: &mut Ctx, key: &[u8], stream: Box<Stream>) {
     let value = New::Obj(Value::Stream(stream));
     ctx.server
         .set_key(ctx.client.db, key, kind::STREAM, value, Ttl::Clear);
-}
-
-fn tell_xadd(ctx: &mut Ctx, retold: &[Vec<u8>], id: StreamId, fields: &[&[u8]]) {
-    let mut buf = IdBuf::new();
-    let mut argv = vec![ctx.argv[0], ctx.argv[1]];
-    argv.extend(retold.iter().map(Vec::as_slice));
-    argv.push(id.format(&mut buf));
-    argv.extend_from_slice(fields);
-    ctx.rewrite(&argv);
 }
 
 /// XTRIM key MAXLEN | MINID [= | ~] threshold [LIMIT count] [KEEPREF | DELREF | ACKED]
@@ -281,19 +274,13 @@ pub fn xtrim(ctx: &mut Ctx) -> CmdResult {
         return Ok(());
     };
     let trimmed = options.trim(stream, precision);
-    let retold = if options.approximate {
-        options.retold(stream)
-    } else {
-        Vec::new()
-    };
+    let left = options.left(stream);
     if trimmed > 0 {
         ctx.dirty(trimmed);
         ctx.changed(key, notify::STREAM, "xtrim");
     }
     if trimmed > 0 && options.approximate {
-        let mut argv = vec![ctx.argv[0], key];
-        argv.extend(retold.iter().map(Vec::as_slice));
-        ctx.rewrite(&argv);
+        options.retell(ctx, left.as_deref(), None);
     }
     ctx.client.reply.integer(trimmed as i64);
     Ok(())
