@@ -185,6 +185,7 @@ fn run_command(run: &mut Run, argv: &[&[u8]]) -> Result<(), Error> {
         running.wrote = true;
     }
     call_command(run.server, &mut run.client, argv, id, &[]);
+    run.caller.commands += 1;
     Ok(())
 }
 
@@ -217,7 +218,21 @@ fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
             "ERR Write commands are not allowed from read-only scripts.",
         ));
     }
+    check_disk(run, cmd)?;
     check_memory(run, cmd)
+}
+
+/// What can't be brought to disk is not written by a script either.
+fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
+    if cmd.flags & command::WRITE == 0 || obeyed(run) {
+        return Ok(());
+    }
+    crate::persist::write_refusal(run.server).map_or(Ok(()), Err)
+}
+
+/// What comes from a primary or from the log happens, whatever stands against it here.
+fn obeyed(run: &Run) -> bool {
+    run.caller.has(flag::PRIMARY | flag::AOF_LOADER)
 }
 
 /// A script that has written may go on, so that it is not left half done.
@@ -228,12 +243,11 @@ fn check_memory(run: &Run, cmd: &Command) -> Result<(), Error> {
         .running
         .as_ref()
         .is_some_and(|running| running.wrote);
-    let obeyed = run.caller.has(flag::PRIMARY | flag::AOF_LOADER);
     let refused = run.out_of_memory
         && cmd.flags & command::DENYOOM != 0
         && run.flags & flags::ALLOW_OOM == 0
         && !wrote
-        && !obeyed;
+        && !obeyed(run);
     if refused { Err(Error::OOM) } else { Ok(()) }
 }
 
