@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 
-from . import measure, memory
+from . import disk, measure, memory
 from .chart import svg
 from .report import Report
 from .servers import Fleet, ServerError, parse_spec
@@ -47,7 +47,7 @@ def parse_arguments(argv):
                    help="add redis-server and valkey-server from the PATH")
     p.add_argument("--only", action="append", default=[], metavar="GLOB",
                    help="workloads and data sets by name ('*P64', 'memory' for all data sets, "
-                        "'cpu' for all workloads)")
+                        "'cpu' for all workloads, 'disk' for what persistence costs)")
     p.add_argument("--list", action="store_true", help="list the names")
     p.add_argument("--turns", type=int, default=3, help="turns of each server (%(default)s)")
     p.add_argument("--seconds", type=float, default=2.0, help="of a turn (%(default)s)")
@@ -125,11 +125,26 @@ def run_memory(servers, data_sets, client, report, o):
     return results
 
 
+def run_disk(servers, scenes, client, report, o):
+    results = {}
+    for server in servers:
+        server.start()
+    report.heading("plain / disturbed")
+    for scene in scenes:
+        results[scene.name] = disk.measure(servers, scene, client, o.turns, o.seconds, note)
+        note("")
+        report.scene(scene, results[scene.name])
+    for server in servers:
+        server.stop()
+    return results
+
+
 def run(o):
     workloads = chosen(WORKLOADS, o.only, "cpu")
     data_sets = chosen(ELEMENTS, o.only, "memory")
+    scenes = chosen(disk.scenes(), o.only, "disk") if o.only else []
     if o.list:
-        print("\n".join(i.name for i in [*workloads, *data_sets]))
+        print("\n".join(i.name for i in [*workloads, *data_sets, *(scenes or disk.scenes())]))
         return 0
     server_core, client_core = measure.cores()
     if server_core is None:
@@ -142,11 +157,15 @@ def run(o):
                 "clients": o.clients, "elements": o.elements,
                 "servers": [s.name for s in servers],
                 "banners": {s.name: s.banner for s in servers},
-                "workloads": {}, "memory": {}}
+                "workloads": {}, "memory": {}, "disk": {}}
         if workloads:
             data["workloads"] = run_workloads(servers, workloads, client, report, o)
         if data_sets:
             data["memory"] = run_memory(servers, data_sets, client, report, o)
+    if scenes:
+        with Fleet(specs_of(o), None) as servers:
+            report.servers = servers
+            data["disk"] = run_disk(servers, scenes, client, report, o)
     met = report.summary()
     for path, content in ((o.json, json.dumps(data, indent=1) + "\n"),
                           (o.svg, svg(data) if o.svg else "")):

@@ -5,6 +5,7 @@ budget is judged by ratio, against the peer of the reference table that is
 measured in the same run (the fastest generation of them, if there are several).
 """
 
+from . import disk
 from .measure import median, ratio
 from .workloads import LOAD, PEERS, SAVE, target
 
@@ -94,6 +95,20 @@ class Report:
         cells = [f"{median(good[n], 'per_second'):,.0f}" if n in good else "-"
                  for n in self.names]
         self.table.row(workload.name, cells, [])
+
+    def scene(self, scene, results):
+        """Both figures of each server, and the ratios: ours against the promise, and the best peer's."""
+        good = {n: r for n, r in results.items() if isinstance(r, list)}
+        middle = {n: [show(sorted(side)[len(side) // 2]) for side in zip(*good[n])] for n in good}
+        cells = [" / ".join(middle[n]) if n in good else "-" for n in self.names]
+        peers = [disk.ratio(good[n]) for n in good if n != self.names[0]]
+        extra = [f"{min(peers):9.2f}" if peers else " " * 9] if len(self.names) > 1 else []
+        if self.names[0] in good:
+            met, text = verdict(disk.ratio(good[self.names[0]]), scene.limit)
+            if self.budgets:
+                self.met, self.missed = self.met + met, self.missed + (not met)
+            extra.append(text)
+        self.table.row(scene.name, cells, extra + self.reasons(results))
 
     def elements(self, elements, results, first):
         good = {n: r for n, r in results.items() if isinstance(r, dict)}

@@ -5,7 +5,7 @@ import io
 import unittest
 from xml.dom import minidom
 
-from benchlib import chart, measure, report, servers, workloads
+from benchlib import chart, disk, measure, report, servers, workloads
 
 
 class Stub:
@@ -57,7 +57,7 @@ class Budgets(unittest.TestCase):
             self.assertTrue(0 < item.budget <= min(item.reference), item.name)
 
     def test_names_are_unique(self):
-        names = [i.name for i in workloads.WORKLOADS + workloads.ELEMENTS]
+        names = [i.name for i in workloads.WORKLOADS + workloads.ELEMENTS + disk.scenes()]
         self.assertEqual(len(names), len(set(names)))
 
     def test_target_is_a_ratio_to_the_peer_that_was_measured(self):
@@ -96,6 +96,19 @@ class Figures(unittest.TestCase):
         self.assertIn("0.75 > 0.50 MISSED", out.getvalue())
         self.assertIn("(ours: ERR unknown command)", out.getvalue())
         self.assertIn("budgets: 1 met, 1 missed, 1 not measured", out.getvalue())
+
+    def test_a_scene_is_told_as_the_ratio_within_a_turn(self):
+        scene = disk.scenes()[0]
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            r = report.Report([Stub("ours"), Stub("theirs")], budgets=True)
+            r.heading("t")
+            r.scene(scene, {"ours": [(1, 1.1), (8, 9), (2, 2)], "theirs": [(1, 3)]})
+            r.scene(scene, {"ours": [(1, 2)], "theirs": "no log"})
+        self.assertIn("2.00 / 2.00", out.getvalue())
+        self.assertIn("3.00  1.10 <= 1.15 met", out.getvalue())
+        self.assertIn("2.00 > 1.15 MISSED", out.getvalue())
+        self.assertIn("(theirs: no log)", out.getvalue())
 
     def test_chart_is_well_formed_and_escapes_names(self):
         data = {"servers": ["a<b", "c"],

@@ -1,0 +1,191 @@
+"""What persistence costs those who did not ask for it: the log's CPU, and stalls.
+
+A scene is measured plain and disturbed, the servers taking turns, and told as the
+ratio of the two within a turn: how much slower a server is with its own log, or
+while its own child saves.
+
+    for each turn:   A plain, A disturbed, B plain, B disturbed, ...
+
+The servers are not held on one core here: a child that saves would share it.
+"""
+
+import contextlib
+import dataclasses
+import os
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+from .measure import prepare, turn
+from .servers import ServerError
+from .workloads import STRINGS, VALUE, Workload, fill, words
+
+REWRITE_SECONDS = 120
+MANY = 5_000_000             # keys, where a fork has to hurt
+
+# Another process that leaves the disk no rest, in the folder that it is given.
+BUSY = """
+import os, sys
+block = os.urandom(1 << 20)
+with open(os.path.join(sys.argv[1], "busy"), "wb", buffering=0) as f:
+    while True:
+        f.seek(0)
+        for _ in range(64):
+            f.write(block)
+        os.fsync(f.fileno())
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    workload: Workload
+    field: str                   # what is compared, of a turn's result
+    plain: object                # context managers of (server, client)
+    disturbed: object
+    limit: float                 # the ratio that is promised
+
+    @property
+    def name(self):
+        return self.workload.name
+
+
+@contextlib.contextmanager
+def nothing(_server, _client):
+    yield
+
+
+def persistence(server):
+    """INFO persistence as a dictionary."""
+    text = server.ask("INFO", "persistence").decode()
+    return dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.M))
+
+
+def wait_for_child(server):
+    deadline = time.monotonic() + REWRITE_SECONDS
+    while time.monotonic() < deadline:
+        info = persistence(server)
+        if all(info[name] == "0" for name in ("aof_rewrite_in_progress", "aof_rewrite_scheduled",
+                                              "rdb_bgsave_in_progress")):
+            return
+        time.sleep(0.05)
+    raise ServerError("a child does not end")
+
+
+def log(policy):
+    """The append only file is on, and no rewrite begins."""
+    @contextlib.contextmanager
+    def scene(server, _client):
+        server.ask("CONFIG", "SET", "auto-aof-rewrite-percentage", "0")
+        server.ask("CONFIG", "SET", "appendfsync", policy)
+        server.ask("CONFIG", "SET", "appendonly", "yes")
+        wait_for_child(server)
+        try:
+            yield
+        finally:
+            server.ask("CONFIG", "SET", "appendonly", "no")
+    return scene
+
+
+@contextlib.contextmanager
+def saving(server, _client):
+    """A child saves, again and again."""
+    over = threading.Event()
+
+    def save():
+        while not over.is_set():
+            with contextlib.suppress(ServerError, OSError):
+                server.ask("BGSAVE")       # an error says that one is under way
+            over.wait(0.02)
+
+    thread = threading.Thread(target=save)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        wait_for_child(server)
+
+
+@contextlib.contextmanager
+def writer(server, client):
+    """A few connections write all the time."""
+    options, command = client.command(
+        server, words(f"SET key:{{key}} {VALUE}"), seconds=3600)
+    options += ["--clients", "4"]
+    proc = subprocess.Popen([*options, *command], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        proc.kill()
+        proc.wait()
+
+
+@contextlib.contextmanager
+def busy_disk(server):
+    proc = subprocess.Popen([sys.executable, "-c", BUSY, server.dir])
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        proc.kill()
+        proc.wait()
+        os.unlink(os.path.join(server.dir, "busy"))
+
+
+def logging(policy, busy):
+    """Others write and the log follows `policy`; the disk has nothing else to do, or very much."""
+    @contextlib.contextmanager
+    def scene(server, client):
+        with log(policy)(server, client), writer(server, client):
+            with busy_disk(server) if busy else contextlib.nullcontext():
+                yield
+    return scene
+
+
+def scenes(many=MANY):
+    get = words("GET key:{key}")
+    some = (fill(many, f"SET key:{{seq}} {VALUE}"),)
+    return (
+        Scene(Workload("SET P64, AOF everysec", 64, words(f"SET key:{{key}} {VALUE}"), STRINGS),
+              "cpu_us", nothing, log("everysec"), 1.15),
+        Scene(Workload("GET p99 while saving", 1, get, some, keyspace=many),
+              "p99_us", nothing, saving, 2.0),
+        *(Scene(Workload(f"GET p99, busy disk, {policy}", 1, get, STRINGS),
+                "p99_us", logging(policy, False), logging(policy, True), 1.5)
+          for policy in ("everysec", "always")),
+    )
+
+
+def measure(servers, scene, client, turns, seconds, note):
+    """By server's name: a list of (plain, disturbed), or an error."""
+    results = {}
+    for server in servers:
+        try:
+            prepare(server, scene.workload, client)
+            results[server.name] = []
+        except (ServerError, OSError) as e:
+            results[server.name] = str(e)
+    for number in range(turns):
+        for server in servers:
+            if isinstance(results[server.name], str):
+                continue
+            try:
+                pair = []
+                for around in (scene.plain, scene.disturbed):
+                    with around(server, client):
+                        result = turn(server, scene.workload, client, seconds, number + 1)
+                    pair.append(result[scene.field])
+                results[server.name].append(tuple(pair))
+            except (ServerError, OSError, KeyError) as e:
+                results[server.name] = str(e) or repr(e)
+        note(f"{scene.name}: turn {number + 1} of {turns}")
+    return results
+
+
+def ratio(pairs):
+    return statistics.median(disturbed / plain for plain, disturbed in pairs)
