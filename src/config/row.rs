@@ -53,6 +53,8 @@ pub enum Apply {
     /// Start the log and rewrite it, or stop it.
     AppendOnly,
     AutoAofRewrite,
+    /// Delete the log's old files, if they are not to be kept any more.
+    AofAutoGc,
     RequirePass,
     AclPubsubDefault,
     ReplBacklogSize,

@@ -188,7 +188,7 @@ pub static TABLE: &[Row] = &[
     Row::new("aof-use-rdb-preamble", yes_no!(aof_use_rdb_preamble, true)),
     Row::new("aof-timestamp-enabled", yes_no!(aof_timestamp_enabled, false)),
     Row::new("aof-rewrite-incremental-fsync", yes_no!(aof_rewrite_incremental_fsync, true)),
-    Row::new("aof-disable-auto-gc", yes_no!(aof_disable_auto_gc, false)).flags(HIDDEN),
+    Row::new("aof-disable-auto-gc", yes_no!(aof_disable_auto_gc, false)).flags(HIDDEN).apply(Apply::AofAutoGc),
 
     // Shutdown
     Row::new("shutdown-timeout", number!(shutdown_timeout, 10, 0, INT)),

@@ -132,6 +132,8 @@ pub struct Net {
     pub held: Vec<u32>,
     /// How far the log was when they were looked at last.
     pub held_until: u64,
+    /// Clients that are not read, because too much of what they wrote waits for the log's disk.
+    pub unread: Vec<u32>,
     /// Clients to be closed at the end of this turn.
     pub close_asap: Vec<ClientRef>,
     /// Messages for clients whose own command runs right now: sent behind the reply, see [`send_later`].
@@ -175,6 +177,7 @@ impl Net {
             unix: None,
             pending_write: Vec::new(),
             held: Vec::new(),
+            unread: Vec::new(),
             held_until: 0,
             close_asap: Vec::new(),
             later: Vec::new(),

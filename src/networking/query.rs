@@ -19,6 +19,7 @@ use crate::networking::clients::Net;
 use crate::networking::evict;
 use crate::networking::prefetch;
 use crate::networking::resp::{self, Limits, ParseTable, Status};
+use crate::persist::aof::flush::safe_offset;
 use crate::server::dispatch::process_command;
 use crate::state::Server;
 
@@ -36,6 +37,11 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
     let Some(slot) = el.data(token) else {
         return Io::Drained;
     };
+    if server.aof.flush.crowded && waits_for_log(server, slot as u32) {
+        el.clear_handler(token, Mask::READABLE);
+        server.net.unread.push(slot as u32);
+        return Io::More;
+    }
     let mut io = Io::Drained;
     server.event_loop.clone().lend(el, || {
         for _ in 0..READS_PER_TURN {
@@ -46,6 +52,25 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
         }
     });
     io
+}
+
+/// What the client wrote is not in the log yet.
+fn waits_for_log(server: &Server, slot: u32) -> bool {
+    let c = server.net.clients.get(slot);
+    c.is_some_and(|c| c.aof_offset > safe_offset(server))
+}
+
+/// The log's disk has caught up: read those again who had to wait.
+pub fn read_again(el: &mut EventLoop<Server>, server: &mut Server) {
+    if server.net.unread.is_empty() || server.aof.flush.crowded {
+        return;
+    }
+    for slot in std::mem::take(&mut server.net.unread) {
+        // Whoever has this slot now is read anyway, if it is not the same client.
+        if let Some(token) = server.net.clients.get(slot).and_then(|c| c.token) {
+            el.set_handler(token, Mask::READABLE, read_handler);
+        }
+    }
 }
 
 /// Read once and run what is complete.

@@ -82,6 +82,10 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             known.then_some(()).ok_or("Invalid locale name".into())
         }
         Apply::AppendOnly => aof::follow_setting(server),
+        Apply::AofAutoGc => {
+            aof::delete_history(server);
+            Ok(())
+        }
         Apply::LuaInsecureApi => {
             server.scripting.flush();
             server.reload_libraries()

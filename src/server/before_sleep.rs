@@ -29,6 +29,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     crate::tracking::broadcast(server);
     shutdown::handle_request(server);
     write_log(server);
+    query::read_again(el, server);
     write::handle_clients_with_pending_writes(el, server);
     close::free_clients_in_async_queue(el, server);
     if evict::evict_clients(server) {

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! A command is encoded once, straight from its arguments, into memory that is used again: nothing is allocated.
-//! Each sink remembers which database it told last.
+//! The usual unit, one command that only the log is told, is encoded where the log writes it from, and never stands
+//! in between. Each sink remembers which database it told last.
 //!
 //! **Invariant:** between two top-level commands no unit is open: whoever tells something outside of `call()`
 //! (expiry, eviction) ends its unit itself.
@@ -156,8 +157,13 @@ pub fn after_call(server: &mut Server, c: &mut Client, argv: &[&[u8]], cmd: &Com
     let rewritten = std::mem::take(&mut propagation.is_rewritten);
     // A data set that was loaded anew counts from 0 again.
     let changed = server.dirty > dirty;
-    let told = to::ALL & !propagation.withheld;
-    if changed && told != 0 && propagation.wanted() && !c.has(flag::PREVENT_PROPAGATION) {
+    let told = propagation.sinks & !propagation.withheld;
+    let prevented = c.has(flag::PREVENT_PROPAGATION);
+    c.clear(flag::PREVENT_PROPAGATION);
+    if changed && told != 0 && !prevented {
+        if told == to::AOF && server.nesting == 0 && propagation.unit.ops.is_empty() {
+            return tell_log(server, c, argv, rewritten);
+        }
         let unit = &mut propagation.unit;
         if rewritten {
             unit.bytes.extend_from_slice(&propagation.rewritten);
@@ -166,11 +172,32 @@ pub fn after_call(server: &mut Server, c: &mut Client, argv: &[&[u8]], cmd: &Com
             unit.push(c.db, told, argv);
         }
     }
-    c.clear(flag::PREVENT_PROPAGATION);
     if server.nesting == 0 && !server.propagation.unit.ops.is_empty() {
         end_unit(server, !touches_arbitrary_keys(cmd));
         c.aof_offset = server.aof.offset();
     }
+}
+
+/// The command is a unit by itself, and only the log is told.
+#[inline]
+fn tell_log(server: &mut Server, c: &mut Client, argv: &[&[u8]], rewritten: bool) {
+    let stamp_s = log_stamp(server);
+    let propagation = &server.propagation;
+    server.aof.feed.command(c.db, stamp_s, |out| {
+        if rewritten {
+            out.extend_from_slice(&propagation.rewritten);
+        } else {
+            write_command(out, argv);
+        }
+    });
+    c.aof_offset = server.aof.offset();
+}
+
+/// The second that the log notes beside what it is told, if it does.
+#[inline]
+fn log_stamp(server: &Server) -> Option<i64> {
+    let annotated = server.config.aof_timestamp_enabled;
+    annotated.then_some(server.clock.now_ms / 1000)
 }
 
 /// Such a command may find any number of expired keys, which have nothing to do with each other.
@@ -180,18 +207,14 @@ fn touches_arbitrary_keys(cmd: &Command) -> bool {
 
 /// Give the unit to whoever listens. `atomic`: several commands are wrapped in MULTI and EXEC.
 fn end_unit(server: &mut Server, atomic: bool) {
-    let Propagation { sinks, unit, .. } = &mut server.propagation;
-    if unit.ops.is_empty() {
+    if server.propagation.unit.ops.is_empty() {
         return;
     }
+    let stamp_s = log_stamp(server);
+    let Propagation { sinks, unit, .. } = &mut server.propagation;
     let count = unit.told_to(to::AOF).count();
-    let wrap = atomic && count > 1;
     if *sinks & to::AOF != 0 && count > 0 {
-        let stamp_s = server
-            .config
-            .aof_timestamp_enabled
-            .then_some(server.clock.now_ms / 1000);
-        server.aof.feed(unit, wrap, stamp_s);
+        server.aof.feed.unit(unit, atomic && count > 1, stamp_s);
     }
     unit.clear();
 }

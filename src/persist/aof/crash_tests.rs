@@ -108,7 +108,7 @@ impl Sim {
         }
         let wrap = commands.len() > 1;
         let unit = self.server.propagation.take_unit();
-        self.feed.feed(&unit, wrap, None);
+        self.feed.unit(&unit, wrap, None);
         self.states.push_back((self.feed.fed, model));
     }
 

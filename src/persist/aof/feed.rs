@@ -141,32 +141,73 @@ impl Feed {
         }
     }
 
-    /// Append a unit. `stamp_s`: annotate it with the time, if that is a new second.
+    /// Append one command, which `encode` writes, straight to where it will be written from. `stamp_s`: annotate it
+    /// with the time, if that is a new second.
     #[inline]
-    pub fn feed(&mut self, unit: &Unit, wrap: bool, stamp_s: Option<i64>) {
-        let Some(last) = self.queue.back_mut() else {
+    pub fn command(&mut self, db: u32, stamp_s: Option<i64>, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(mut out) = self.begin(stamp_s) else {
             return;
         };
-        let out = &mut last.bytes;
-        let before = out.len();
-        if let Some(now_s) = stamp_s.filter(|&now_s| now_s > self.stamp_s) {
-            self.stamp_s = now_s;
-            out.extend_from_slice(format!("#TS:{now_s}\r\n").as_bytes());
-        }
+        out.select(db);
+        encode(out.bytes);
+        let len = out.len();
+        self.fed += len;
+    }
+
+    /// Append a unit.
+    pub fn unit(&mut self, unit: &Unit, wrap: bool, stamp_s: Option<i64>) {
+        let Some(mut out) = self.begin(stamp_s) else {
+            return;
+        };
         if wrap {
-            write_command(out, &[b"MULTI"]);
+            write_command(out.bytes, &[b"MULTI"]);
         }
         for (db, command) in unit.told_to(to::AOF) {
-            if self.selected_db != Some(db) {
-                self.selected_db = Some(db);
-                let index = itoa::Buffer::new().format(db).to_string();
-                write_command(out, &[b"SELECT", index.as_bytes()]);
-            }
-            out.extend_from_slice(command);
+            out.select(db);
+            out.bytes.extend_from_slice(command);
         }
         if wrap {
-            write_command(out, &[b"EXEC"]);
+            write_command(out.bytes, &[b"EXEC"]);
         }
-        self.fed += (out.len() - before) as u64;
+        let len = out.len();
+        self.fed += len;
+    }
+
+    #[inline]
+    fn begin(&mut self, stamp_s: Option<i64>) -> Option<Appending<'_>> {
+        let bytes = &mut self.queue.back_mut()?.bytes;
+        let before = bytes.len();
+        if let Some(now_s) = stamp_s.filter(|&now_s| now_s > self.stamp_s) {
+            self.stamp_s = now_s;
+            bytes.extend_from_slice(format!("#TS:{now_s}\r\n").as_bytes());
+        }
+        Some(Appending {
+            bytes,
+            before,
+            selected_db: &mut self.selected_db,
+        })
+    }
+}
+
+/// The buffer while something is appended to it.
+struct Appending<'f> {
+    bytes: &'f mut Vec<u8>,
+    before: usize,
+    selected_db: &'f mut Option<u32>,
+}
+
+impl Appending<'_> {
+    /// What follows is for this database.
+    #[inline]
+    fn select(&mut self, db: u32) {
+        if *self.selected_db != Some(db) {
+            *self.selected_db = Some(db);
+            let mut digits = itoa::Buffer::new();
+            write_command(self.bytes, &[b"SELECT", digits.format(db).as_bytes()]);
+        }
+    }
+
+    fn len(&self) -> u64 {
+        (self.bytes.len() - self.before) as u64
     }
 }

@@ -17,8 +17,8 @@
 //! that write are refused meanwhile (MISCONF), and replies go on: their clients are not to wait for a person with a
 //! new disk. Under `always` the promise can't be kept, and the process ends, as Redis does.
 //!
-//! Limit: when [`BACKLOG_MAX`] bytes wait, the loop waits as well. Clients that send without reading could fill
-//! the memory otherwise.
+//! Limit: when [`BACKLOG_MAX`] bytes wait, clients whose own writes are among them are not read until the disk has taken
+//! half of it: who sends without waiting for replies could fill the memory otherwise. The others are served.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ const SYNC_TOO_LONG: Duration = Duration::from_secs(2);
 const RETRY_MS: i64 = 1000;
 /// Errors are logged at most so often.
 const LOG_EVERY_MS: i64 = 30_000;
-/// Bytes that wait for the disk before the loop does.
+/// So many bytes may wait for the disk before those who write are not read any more.
 const BACKLOG_MAX: u64 = 256 << 20;
 
 /// What is under way, and how it went.
@@ -55,6 +55,11 @@ pub struct Flush {
     sync_since: Option<Instant>,
     sync_is_late: bool,
     last_sync_ms: i64,
+    /// Nothing is written to the file that a rewrite opened before the one that it follows is durable up to its end,
+    /// this offset; but see [`SYNC_TOO_LONG`]. Since when.
+    barrier: Option<(u64, Instant)>,
+    /// Too much waits for the disk.
+    pub crowded: bool,
     /// Until then writes go to the thread.
     slow_until: Option<Instant>,
     /// The last write, or the last fsync, failed with this.
@@ -109,11 +114,28 @@ pub fn flush_append_only_file(server: &mut Server) {
         return;
     }
     take_results(server);
-    while server.aof.feed.pending() > BACKLOG_MAX && server.aof.flush.writing.is_some() {
-        wait_for_result(server);
-    }
     write_pending(server);
     sync_if_due(server);
+    note_crowd(server);
+}
+
+fn note_crowd(server: &mut Server) {
+    let aof = &mut server.aof;
+    // While the disk is full writes are refused, which bounds what waits, too.
+    let max = if aof.flush.crowded {
+        BACKLOG_MAX / 2
+    } else {
+        BACKLOG_MAX
+    };
+    let crowded = aof.feed.pending() > max && aof.flush.write_error.is_none();
+    if crowded && !aof.flush.crowded {
+        log::warn!(
+            "The AOF buffer holds {} MB that the disk has not taken. Clients that write are not read until it has \
+             taken half of it.",
+            aof.feed.pending() >> 20
+        );
+    }
+    aof.flush.crowded = crowded;
 }
 
 /// Hear from the threads.
@@ -140,6 +162,9 @@ fn write_pending(server: &mut Server) {
         return;
     }
     retire_files(server);
+    if waits_for_old_file(server) {
+        return;
+    }
     let aof = &mut server.aof;
     if aof.feed.pending() == 0 && !(always && aof.feed.synced < aof.feed.written) {
         return;
@@ -155,7 +180,8 @@ fn write_pending(server: &mut Server) {
     loop {
         write_here(server, always);
         retire_files(server);
-        if server.aof.feed.pending() == 0 || server.aof.flush.write_error.is_some() {
+        let done = server.aof.feed.pending() == 0 || server.aof.flush.write_error.is_some();
+        if done || waits_for_old_file(server) {
             return;
         }
     }
@@ -168,9 +194,30 @@ fn retire_files(server: &mut Server) {
     aof.feed.front(|file| finished.push(file));
     for file in finished {
         let upto = aof.feed.written;
-        aof.flush.begin_sync(file.clone(), upto);
+        if upto > aof.feed.synced {
+            aof.flush.begin_sync(file.clone(), upto);
+            aof.flush.barrier = Some((upto, Instant::now()));
+        }
         aof.flush.in_background(Job::Close(file));
     }
+}
+
+/// A machine that dies must not leave the new file whole and the old one torn: only the last may be. So the new one
+/// waits for the old one's fsync, which is a moment; a disk that is stuck is not waited for, nor is it under `no`,
+/// where an fsync has more to do than a second's writes and nobody was promised anything.
+fn waits_for_old_file(server: &mut Server) -> bool {
+    let everysec = server.config.appendfsync == AppendFsync::Everysec;
+    let aof = &mut server.aof;
+    let waits = aof.flush.barrier.is_some_and(|(upto, since)| {
+        everysec
+            && aof.flush.syncing > 0
+            && aof.feed.synced < upto
+            && since.elapsed() < SYNC_TOO_LONG
+    });
+    if !waits {
+        aof.flush.barrier = None;
+    }
+    waits
 }
 
 impl Flush {

@@ -10,7 +10,8 @@
 //!
 //! The last file may end within a command, or in zeros: the process, or the machine, died while it was written. The
 //! tail is cut off behind the last whole command (`aof-load-truncated`), so that new commands can follow, and kept in a
-//! file beside. A tail that is torn in any other file, and garbage anywhere, ends the start: somebody has to look.
+//! file beside. So may the last but one when the last is empty: a rewrite had just begun. A tail that is torn in any other
+//! file, and garbage anywhere, ends the start: somebody has to look.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -69,7 +70,7 @@ pub fn load(live: &mut Live) -> Result<Found> {
             })
             .map_err(|_| LoadError::Refused)?
             .len();
-        files.push((part, path, total));
+        files.push((part, path, total, len));
         total += len;
     }
     live.begin(total);
@@ -90,10 +91,14 @@ fn set_sink(server: &mut Server, on: bool) {
     server.update_armed();
 }
 
-fn load_files(live: &mut Live, manifest: &Manifest, files: &[(&Part, PathBuf, u64)]) -> Result<()> {
-    for (at, (part, path, before)) in files.iter().enumerate() {
+fn load_files(
+    live: &mut Live,
+    manifest: &Manifest,
+    files: &[(&Part, PathBuf, u64, u64)],
+) -> Result<()> {
+    for (at, (part, path, before, _)) in files.iter().enumerate() {
         let began = Instant::now();
-        let last = at + 1 == files.len();
+        let last = files[at + 1..].iter().all(|(.., len)| *len == 0);
         load_file(live, path, *before, last)?;
         let is_base = manifest.base.as_ref() == Some(*part);
         log::info!(

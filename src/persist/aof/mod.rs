@@ -45,7 +45,7 @@ use self::feed::Feed;
 use self::flush::Flush;
 use self::manifest::{Manifest, sync_dir};
 use crate::persist::child::{self, Kind};
-use crate::server::propagate::{Unit, to};
+use crate::server::propagate::to;
 use crate::state::Server;
 use crate::sys::error_text;
 
@@ -82,11 +82,6 @@ impl Aof {
     #[inline]
     pub fn offset(&self) -> u64 {
         self.feed.fed
-    }
-
-    #[inline]
-    pub fn feed(&mut self, unit: &Unit, wrap: bool, stamp_s: Option<i64>) {
-        self.feed.feed(unit, wrap, stamp_s);
     }
 }
 
@@ -198,8 +193,6 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
         close_files(server);
         server.aof.feed.switch_to(file, len);
     } else {
-        // A machine that dies must not leave the new file whole and the old one torn: only the last may be.
-        flush::flush_and_sync(server)?;
         let (dir, name) = (dir(server), file_name(server));
         let mut manifest = server.aof.manifest.clone();
         let part = manifest.new_incr(&name).clone();

@@ -191,9 +191,15 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
     }
     if server.aof.state == State::WaitRewrite {
         // The base was not made: the next attempt begins with an empty file of its own.
+        let temp = temp_incr_path(server);
+        log::info!(
+            "Removing the temp incr aof file {} in the background",
+            temp.display()
+        );
+        // The name goes at once, the next attempt needs it; the bytes go when the file is closed.
+        let _ = std::fs::remove_file(&temp);
         close_files(server);
         follow_sink(server);
-        let _ = std::fs::remove_file(temp_incr_path(server));
         server.aof.rewrite.scheduled = true;
     }
     server.aof.rewrite.last_seconds = Some(outcome.seconds);
