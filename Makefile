@@ -1,6 +1,6 @@
 # `make help` lists the targets. Settings on the command line: ARGS (run, bench, suite),
 # PREFIX and DESTDIR (install), CASES (generated histories in compat-long), SECONDS and TARGETS (fuzz),
-# MINUTES (soak).
+# MINUTES (soak), ROUNDS (crash).
 
 CARGO   ?= cargo
 TARGET  ?= $(or $(CARGO_TARGET_DIR),target)
@@ -10,12 +10,13 @@ CASES   ?= 20000
 SECONDS ?= 60
 TARGETS ?=
 MINUTES ?= 60
+ROUNDS  ?= 1000
 
 PROGRAMS = aeris-server aeris-check-rdb aeris-check-aof
 # Redis's names for the programs: started under one of them, the server acts as it.
 REDIS_NAMES = redis-server redis-check-rdb redis-check-aof
 
-.PHONY: all run test check compat compat-long bench suite suite-long fuzz asan miri soak install install-redis-names help
+.PHONY: all run test check compat compat-long bench suite suite-long fuzz asan crash miri soak install install-redis-names help
 .NOTPARALLEL:
 
 all:            ## build the server (release)
@@ -61,6 +62,9 @@ asan:           ## the packed structures' tests under AddressSanitizer
 	@tools/nightly.sh
 	RUSTFLAGS="-Zsanitizer=address" $(CARGO) +nightly test --no-default-features --lib \
 		--target $$(rustc -vV | sed -n 's/^host: //p') -- ds::
+
+crash:          ## kill -9 at random moments under load, ROUNDS times for each policy: nothing acknowledged is lost
+	AERIS_CRASH_ROUNDS=$(ROUNDS) $(CARGO) test --test persistence_aof nothing_acknowledged -- --nocapture
 
 miri:           ## the same under Miri, which knows undefined behaviour when it sees it
 	@tools/nightly.sh miri

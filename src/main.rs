@@ -42,5 +42,8 @@ fn main() -> ExitCode {
     start::watch_for_crashes(&server);
     let ended = el.run(&mut server);
     start::unwatch_for_crashes();
-    shutdown::finish(&mut server, ended)
+    let code = shutdown::finish(&mut server, ended);
+    // The system takes the memory back at once; freeing the data set key by key would take as long as loading it.
+    std::mem::forget(server);
+    code
 }

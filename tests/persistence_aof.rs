@@ -4,7 +4,7 @@
 //! - a log goes from us to redis-server 7.0 and valkey-server 8.0 and back, with and without an RDB as its base;
 //! - the server is killed under load, again and again, and no acknowledged write is lost.
 //!
-//! `AERIS_CRASH_ROUNDS` is how often, for each policy (default 8); `AERIS_AOF_SEEDS` how many generated histories are
+//! `AERIS_CRASH_ROUNDS` is how often, for each policy (default 12; `make crash`); `AERIS_AOF_SEEDS` how many generated histories are
 //! compared (default 4).
 
 mod common;
@@ -219,7 +219,7 @@ fn generate(dice: &mut Dice, at: u64) -> Vec<String> {
         67 => format!("hsetnx h{key} f{n} w"),
         68 => format!("sort l{key} by nosort store l{other}"),
         69 => format!("xadd x{key} {id} f v"),
-        70 => format!("xadd x{key} maxlen ~ 3 {id} f v"),
+        70 => format!("xadd x{key} maxlen ~ 3 limit 10 {id} f v"),
         71 => format!("xtrim x{key} maxlen 2"),
         72 => format!("setbit s{key} {n} 1"),
         _ => format!("pfadd p{key} {n}"),
@@ -241,6 +241,8 @@ xadd st 1-1 a 1|xadd st 2-1 b 2|xadd st 3-1 c 3|xgroup create st g 0
 xreadgroup group g c1 count 2 streams st >
 xreadgroup group g c1 noack streams st >
 xack st g 1-1|xclaim st g c2 0 2-1|xautoclaim st g c3 0 0|xgroup setid st g 0
+xadd st2 nomkstream maxlen ~ 3 * a 1|xadd st2 maxlen ~ 3 1-* a 1|xadd st2 minid ~ 0 2-1 a 1|xadd st2 minid = 0 2-* a 1
+xadd st2 maxlen 5 3-* a 1|xadd st2 maxlen ~ 2 limit 0 4-1 a 1|xtrim st2 maxlen ~ 0 limit 50|xtrim st2 minid ~ 9-9
 xgroup createconsumer st g c9|xgroup delconsumer st g c9|xsetid st 9-9|xdel st 1-1|xgroup destroy st g
 restore-it|hset hh f 1|object freq hh|bitfield hh2 set u8 0 7|bitop not hh3 hh2
 geoadd geo 1 1 p|georadius geo 1 1 9 km store geo2|zunionstore zz 1 geo
@@ -531,7 +533,7 @@ fn kill(pid: u32) {
 
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_9() {
-    let rounds = number("AERIS_CRASH_ROUNDS", 8);
+    let rounds = number("AERIS_CRASH_ROUNDS", 12);
     for policy in ["always", "everysec", "no"] {
         kill_under_load(policy, rounds);
     }

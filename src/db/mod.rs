@@ -154,6 +154,19 @@ impl Db {
         }
     }
 
+    /// Add a key that is complete, or replace the one of its name by it. Returns the one that was there.
+    #[inline]
+    pub fn insert(&mut self, hash: u64, entry: Key) -> Option<Key> {
+        let (at, fields_at) = times_of(entry.as_ref());
+        let old = self.keys.insert(hash, entry);
+        let (was, fields_were) = old
+            .as_ref()
+            .map_or((None, None), |old| times_of(old.as_ref()));
+        self.expires.shift(hash, was, at);
+        self.fields_moved(hash, fields_were, fields_at);
+        old
+    }
+
     /// The hash at a key changed in place: its first field used to expire at `was`, and now does at `at`.
     #[inline]
     pub fn fields_moved(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
@@ -202,6 +215,12 @@ impl Db {
     }
 }
 
+/// When the key expires, and when the first of its fields does.
+#[inline]
+fn times_of(entry: KeyRef) -> (Option<i64>, Option<i64>) {
+    (entry.expire_at(), next_field_expiry(entry))
+}
+
 /// When the first field of a hash that is about to be set expires.
 #[inline]
 fn next_field_expiry_of(value: &New) -> Option<i64> {
@@ -221,6 +240,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Op {
         Set(u8, usize, Ttl),
+        Insert(u8, Option<i64>),
         SetExpire(u8, Option<i64>),
         Remove(u8),
     }
@@ -234,6 +254,7 @@ mod tests {
         ];
         let op = prop_oneof![
             4 => (0..8u8, 0..200usize, ttl).prop_map(|(key, len, ttl)| Op::Set(key, len, ttl)),
+            2 => (0..8u8, proptest::option::of(time.clone())).prop_map(|(key, at)| Op::Insert(key, at)),
             3 => (0..8u8, proptest::option::of(time)).prop_map(|(key, at)| Op::SetExpire(key, at)),
             1 => (0..8u8).prop_map(Op::Remove),
         ];
@@ -255,6 +276,11 @@ mod tests {
                         db.set(hash, &[key], kind, value, 0, ttl);
                         let old = twin.get(&key).copied().flatten();
                         twin.insert(key, match ttl { Ttl::Keep => old, Ttl::Clear => None, Ttl::At(at) => Some(at) });
+                    }
+                    Op::Insert(key, at) => {
+                        let entry = Key::new(&[key], 0, 0, at, New::Int(1));
+                        let old = db.insert(db.keys.hash(&[key]), entry);
+                        prop_assert_eq!(old.is_some(), twin.insert(key, at).is_some());
                     }
                     Op::SetExpire(key, at) => {
                         let hash = db.keys.hash(&[key]);

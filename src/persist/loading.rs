@@ -12,6 +12,7 @@
 //! **Invariant:** while `server.loading` is set nothing expires and nothing is evicted; keys that were past their time are not
 //! even created.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -20,15 +21,15 @@ use std::time::{Duration, Instant};
 
 use ae::{EventLoop, Events};
 
-use crate::db::{Replaced, Ttl};
 use crate::persist::aof;
 use crate::persist::rdb::decode::{Fault, Result, corrupt};
 use crate::persist::rdb::load::{self, Meta, Refused, Sink};
 use crate::persist::rdb::{Limits, check};
 use crate::persist::rio::Reader;
+use crate::server::busy;
 use crate::state::Server;
 use crate::sys::{self, signals};
-use crate::types::{New, Value};
+use crate::types::{Key, New, Value};
 
 /// Empty keys that are named in the log; the others are counted.
 const EMPTY_KEYS_NAMED: u64 = 10;
@@ -84,7 +85,8 @@ pub enum LoadError {
     Stopped,
 }
 
-/// The server while it loads, with the loop that serves its clients, where there is one at hand.
+/// The server while it loads. At the start it has the loop, whose turns are whole ones then; a command (DEBUG RELOAD) has
+/// not, and lets it serve the sockets as a busy script does.
 pub struct Live<'a> {
     pub server: &'a mut Server,
     pub el: Option<&'a mut EventLoop<Server>>,
@@ -117,10 +119,14 @@ impl Live<'_> {
             .union(Events::CALL_AFTER_SLEEP);
         self.server.load.loaded_bytes = loaded;
         self.server.clock.update();
-        if let Some(el) = &mut self.el
-            && let Err(e) = el.process_events(self.server, TURN)
-        {
-            log::warn!("The event loop failed: {}", sys::error_text(&e));
+        match &mut self.el {
+            Some(el) => {
+                if let Err(e) = el.process_events(self.server, TURN) {
+                    log::warn!("The event loop failed: {}", sys::error_text(&e));
+                }
+            }
+            // A command loads: the loop is in the middle of a turn.
+            None => busy::process_events_while_blocked(self.server),
         }
         loaded + u64::from(self.server.config.loading_process_events_interval_bytes)
     }
@@ -136,13 +142,27 @@ pub struct Options {
 }
 
 /// Fills the keyspace from what `load::read` finds.
+///
+/// A bucket of a big table is a cache miss, and a key's hash says nothing of the next one's. So a key is built and its
+/// bucket asked for at once, but it is put into it only [`AHEAD`] keys later:
+///
+/// ```text
+///   waiting:   [ key | key | ... | key ] <─ built from the read buffer, its bucket prefetched
+///                └─> its bucket is there: into the table
+/// ```
+///
+/// **Invariant:** none waits when another database begins, or when the load is over: before that nobody asks for a key.
 pub struct Keyspace<'l, 'a> {
     live: &'l mut Live<'a>,
     options: Options,
     db: u32,
     now_ms: i64,
     counts: Counts,
+    waiting: VecDeque<(u64, Key)>,
 }
+
+/// So many keys wait for their buckets: enough to hide a miss, few enough to stay in the first-level cache.
+const AHEAD: usize = 24;
 
 impl<'l, 'a> Keyspace<'l, 'a> {
     fn new(live: &'l mut Live<'a>, options: Options) -> Keyspace<'l, 'a> {
@@ -153,6 +173,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
             db: 0,
             now_ms,
             counts: Counts::default(),
+            waiting: VecDeque::with_capacity(AHEAD),
         }
     }
 
@@ -168,20 +189,45 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         }
     }
 
+    #[inline]
     fn add(&mut self, name: &[u8], meta: Meta, kind: u8, value: New) -> Result<()> {
         let lru = self.stamp(meta);
-        let ttl = meta.expire_at.map_or(Ttl::Clear, Ttl::At);
+        let keys = &self.live.server.dbs[self.db as usize].keys;
+        let hash = keys.hash(name);
+        keys.prefetch_bucket(hash);
+        if self.waiting.len() == AHEAD {
+            self.put_first()?;
+        }
+        let entry = Key::new(name, kind, lru, meta.expire_at, value);
+        self.waiting.push_back((hash, entry));
+        Ok(())
+    }
+
+    /// The key that has waited longest goes into the table.
+    #[inline]
+    fn put_first(&mut self) -> Result<()> {
+        let Some((hash, entry)) = self.waiting.pop_front() else {
+            return Ok(());
+        };
         let db = &mut self.live.server.dbs[self.db as usize];
-        let hash = db.keys.hash(name);
-        let replaced = db.set(hash, name, kind, value, lru, ttl);
-        if matches!(replaced, Replaced::Value { .. }) && !self.options.replace {
+        if let Some(old) = db.insert(hash, entry)
+            && !self.options.replace
+        {
             return corrupt(format!(
                 "RDB has duplicated key '{}' in DB {}",
-                name.escape_ascii(),
+                old.as_ref().key().escape_ascii(),
                 self.db
             ));
         }
         self.counts.loaded += 1;
+        Ok(())
+    }
+
+    /// All that wait go into the table.
+    fn settle(&mut self) -> Result<()> {
+        while !self.waiting.is_empty() {
+            self.put_first()?;
+        }
         Ok(())
     }
 }
@@ -230,6 +276,7 @@ impl Sink for Keyspace<'_, '_> {
                  Exiting"
             ));
         }
+        self.settle()?;
         self.db = db as u32;
         Ok(())
     }
@@ -331,6 +378,7 @@ pub fn load_stream(
     let limits = Limits::of(live.server);
     let mut keyspace = Keyspace::new(live, options);
     let result = load::read(reader, version, limits, &mut keyspace);
+    let result = result.and_then(|()| keyspace.settle());
     let counts = keyspace.counts;
     if live.server.shutdown.now {
         return Err(LoadError::Stopped);

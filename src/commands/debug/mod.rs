@@ -136,6 +136,9 @@ fn aof_flush_sleep(ctx: &mut Ctx) -> CmdResult {
 
 /// DEBUG LOADAOF
 fn loadaof(ctx: &mut Ctx) -> CmdResult {
+    if ctx.server.loading {
+        return Err(Error::LOADING);
+    }
     if aof::load::reload(ctx.server).is_err() {
         return Err(Error::of(
             "ERR Error trying to load the AOF files, check server logs.",

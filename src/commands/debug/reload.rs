@@ -22,6 +22,9 @@ pub fn reload(ctx: &mut Ctx) -> CmdResult {
             ));
         }
     }
+    if ctx.server.loading {
+        return Err(Error::LOADING);
+    }
     if save {
         background::save(ctx.server).map_err(|_| Error::of("ERR"))?;
     }
