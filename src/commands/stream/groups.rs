@@ -97,6 +97,8 @@ pub fn xgroup_create(ctx: &mut Ctx) -> CmdResult {
     }
     if let Some(stream) = created {
         add_stream(ctx, key, stream);
+        let db = ctx.client.db;
+        ctx.server.signal_modified(Some(ctx.client), db, key);
     }
     ctx.client.reply.ok();
     group_changed(ctx, key, "xgroup-create");
