@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! Member / MemberPtr --> | score f64 | length 1, 5 or 9 bytes | member bytes |
-//!                          8 bytes     < 254: itself
-//!                                      254: u32 follows    255: u64 follows
+//!                          8 bytes     `ds::counted`
 //! ```
 //!
 //! A big sorted set answers two questions: "what is the score of this member" (hash table) and "who stands at this
@@ -19,14 +18,13 @@
 //! Rejected: `Box<(f64, [u8])>` is a fat pointer, 16 bytes in the table and 16 in the tree. A score in the tree alone
 //! would save 8 bytes, but then ZSCORE has nothing to search with.
 
+use super::counted;
 use super::hashtable::Element;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 const SCORE_BYTES: usize = size_of::<f64>();
-const LENGTH_IN_U32: u8 = 254;
-const LENGTH_IN_U64: u8 = 255;
 
 /// The owning pointer. Dropping it frees the allocation.
 #[repr(transparent)]
@@ -42,17 +40,9 @@ unsafe impl Send for Member {}
 
 const _: () = assert!(size_of::<Option<Member>>() == 8);
 
-fn length_bytes(len: usize) -> usize {
-    match len {
-        0..254 => 1,
-        254..=0xffff_ffff => 5,
-        _ => 9,
-    }
-}
-
 fn layout(len: usize) -> Layout {
     // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before anything is allocated.
-    Layout::from_size_align(SCORE_BYTES + length_bytes(len) + len, align_of::<f64>())
+    Layout::from_size_align(SCORE_BYTES + counted::size(len), align_of::<f64>())
         .expect("member longer than the address space")
 }
 
@@ -66,26 +56,7 @@ impl Member {
                 handle_alloc_error(layout)
             };
             start.cast::<f64>().write(score);
-            let length = start.add(SCORE_BYTES);
-            match length_bytes(bytes.len()) {
-                1 => length.write(bytes.len() as u8),
-                5 => {
-                    length.write(LENGTH_IN_U32);
-                    length
-                        .add(1)
-                        .cast::<u32>()
-                        .write_unaligned(bytes.len() as u32);
-                }
-                _ => {
-                    length.write(LENGTH_IN_U64);
-                    length
-                        .add(1)
-                        .cast::<u64>()
-                        .write_unaligned(bytes.len() as u64);
-                }
-            }
-            let body = length.add(length_bytes(bytes.len()));
-            body.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+            counted::write(start.add(SCORE_BYTES), bytes);
             Member(start)
         }
     }
@@ -159,16 +130,8 @@ impl MemberPtr {
     /// The member lives for all of `'a`.
     #[inline]
     pub unsafe fn bytes<'a>(self) -> &'a [u8] {
-        // SAFETY: the caller's promise; `new` wrote a length and that many bytes.
-        unsafe {
-            let length = self.0.add(SCORE_BYTES);
-            let (len, skip) = match length.read() {
-                LENGTH_IN_U32 => (length.add(1).cast::<u32>().read_unaligned() as usize, 5),
-                LENGTH_IN_U64 => (length.add(1).cast::<u64>().read_unaligned() as usize, 9),
-                short => (short as usize, 1),
-            };
-            NonNull::slice_from_raw_parts(length.add(skip), len).as_ref()
-        }
+        // SAFETY: the caller's promise; `new` wrote the bytes there.
+        unsafe { counted::read(self.0.add(SCORE_BYTES)) }
     }
 }
 

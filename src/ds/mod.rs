@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod bits;
+mod counted;
 pub mod entry;
 pub mod expires;
 pub mod field;

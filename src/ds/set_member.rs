@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! SetMember --> | length 1, 5 or 9 bytes | member bytes |
-//!                 < 254: itself    254: u32 follows    255: u64 follows
+//!                 `ds::counted`
 //! ```
 //!
 //! A member of 15 bytes takes 16, in a class of 16; with its slot in the table that is 27 bytes.
@@ -10,13 +10,11 @@
 //! **Invariant:** nothing changes after `new`: neither the bytes, which the table hashes, nor the length, which the
 //! allocation is freed with (`tests::keeps_bytes_at_every_length_form`).
 
+use super::counted;
 use super::hashtable::Element;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
-
-const LENGTH_IN_U32: u8 = 254;
-const LENGTH_IN_U64: u8 = 255;
 
 /// The owning pointer. Dropping it frees the allocation.
 #[repr(transparent)]
@@ -27,33 +25,9 @@ unsafe impl Send for SetMember {}
 // SAFETY: as above.
 unsafe impl Sync for SetMember {}
 
-fn length_bytes(len: usize) -> usize {
-    match len {
-        0..254 => 1,
-        254..=0xffff_ffff => 5,
-        _ => 9,
-    }
-}
-
 fn layout(len: usize) -> Layout {
     // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before anything is allocated.
-    Layout::from_size_align(length_bytes(len) + len, 1)
-        .expect("a member larger than the address space")
-}
-
-/// # Safety
-/// `p` is a live member's, for all of `'a`.
-#[inline(always)]
-unsafe fn bytes<'a>(p: NonNull<u8>) -> &'a [u8] {
-    // SAFETY: the caller's promise; `new` wrote a length and that many bytes.
-    unsafe {
-        let (len, skip) = match p.read() {
-            LENGTH_IN_U32 => (p.add(1).cast::<u32>().read_unaligned() as usize, 5),
-            LENGTH_IN_U64 => (p.add(1).cast::<u64>().read_unaligned() as usize, 9),
-            short => (usize::from(short), 1),
-        };
-        NonNull::slice_from_raw_parts(p.add(skip), len).as_ref()
-    }
+    Layout::from_size_align(counted::size(len), 1).expect("a member larger than the address space")
 }
 
 impl SetMember {
@@ -64,20 +38,7 @@ impl SetMember {
             let Some(p) = NonNull::new(alloc(layout)) else {
                 handle_alloc_error(layout)
             };
-            let skip = length_bytes(member.len());
-            match skip {
-                1 => p.write(member.len() as u8),
-                5 => {
-                    p.write(LENGTH_IN_U32);
-                    p.add(1).cast::<u32>().write_unaligned(member.len() as u32);
-                }
-                _ => {
-                    p.write(LENGTH_IN_U64);
-                    p.add(1).cast::<u64>().write_unaligned(member.len() as u64);
-                }
-            }
-            p.add(skip)
-                .copy_from_nonoverlapping(NonNull::from(member).cast(), member.len());
+            counted::write(p, member);
             SetMember(p)
         }
     }
@@ -85,7 +46,7 @@ impl SetMember {
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: self owns a live allocation, and the slice borrows self.
-        unsafe { bytes(self.0) }
+        unsafe { counted::read(self.0) }
     }
 
     /// What the allocator was asked for.
@@ -123,7 +84,7 @@ unsafe impl Element for SetMember {
         Self: 'a,
     {
         // SAFETY: the caller's promise is the same.
-        unsafe { bytes(p) }
+        unsafe { counted::read(p) }
     }
 
     #[inline(always)]
@@ -132,7 +93,7 @@ unsafe impl Element for SetMember {
         Self: 'a,
     {
         // SAFETY: the caller's promise is the same.
-        unsafe { bytes(p) }
+        unsafe { counted::read(p) }
     }
 
     #[inline(always)]
@@ -141,7 +102,7 @@ unsafe impl Element for SetMember {
         Self: 'a,
     {
         // SAFETY: the caller's promise is the same.
-        unsafe { bytes(p) }
+        unsafe { counted::read(p) }
     }
 }
 

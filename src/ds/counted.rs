@@ -1,0 +1,86 @@
+//! Bytes behind their own length: what a member of a big set or sorted set is made of.
+//!
+//! ```text
+//!   | length 1, 5 or 9 bytes | bytes |
+//!     < 254: itself    254: u32 follows    255: u64 follows
+//! ```
+//!
+//! The length says where the bytes end and what the allocation is freed with, so a thin pointer is enough to find
+//! them. **Invariant:** what [`write`] wrote [`read`] finds, at every length (`tests::every_form_is_read_back`).
+
+use std::ptr::NonNull;
+
+const LENGTH_IN_U32: u8 = 254;
+const LENGTH_IN_U64: u8 = 255;
+
+/// The bytes that the length of `len` takes.
+fn length_bytes(len: usize) -> usize {
+    match len {
+        0..254 => 1,
+        254..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
+/// What `len` bytes take with their length. A slice never exceeds `isize::MAX` bytes, so this can't overflow.
+pub fn size(len: usize) -> usize {
+    length_bytes(len) + len
+}
+
+/// # Safety
+/// `p` is good for writes of [`size`] bytes.
+#[inline]
+pub unsafe fn write(p: NonNull<u8>, bytes: &[u8]) {
+    let skip = length_bytes(bytes.len());
+    // SAFETY: the caller's promise; length and bytes together are `size` bytes.
+    unsafe {
+        match skip {
+            1 => p.write(bytes.len() as u8),
+            5 => {
+                p.write(LENGTH_IN_U32);
+                p.add(1).cast::<u32>().write_unaligned(bytes.len() as u32);
+            }
+            _ => {
+                p.write(LENGTH_IN_U64);
+                p.add(1).cast::<u64>().write_unaligned(bytes.len() as u64);
+            }
+        }
+        p.add(skip)
+            .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+    }
+}
+
+/// # Safety
+/// `p` was given to [`write`], and what was written lives and stays as it is for all of `'a`.
+#[inline(always)]
+pub unsafe fn read<'a>(p: NonNull<u8>) -> &'a [u8] {
+    // SAFETY: the caller's promise; `write` put a length and that many bytes there.
+    unsafe {
+        let (len, skip) = match p.read() {
+            LENGTH_IN_U32 => (p.add(1).cast::<u32>().read_unaligned() as usize, 5),
+            LENGTH_IN_U64 => (p.add(1).cast::<u64>().read_unaligned() as usize, 9),
+            short => (usize::from(short), 1),
+        };
+        NonNull::slice_from_raw_parts(p.add(skip), len).as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_read_back() {
+        for len in [0, 1, 253, 254, 255, 256, 70_000] {
+            let bytes: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            let mut block = vec![0xee; size(len)];
+            let p = NonNull::new(block.as_mut_ptr()).expect("a block");
+            // SAFETY: the block has the size for it, and outlives what is read.
+            let found = unsafe {
+                write(p, &bytes);
+                read(p)
+            };
+            assert_eq!(found, bytes);
+        }
+    }
+}
