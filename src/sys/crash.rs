@@ -42,6 +42,15 @@ pub type Registers = [(&'static str, u64); 18];
 
 type Hook = fn(&Crash);
 
+/// What a crash comes as.
+const SIGNALS: [c_int; 5] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGABRT,
+];
+
 static HOOK: OnceLock<Hook> = OnceLock::new();
 static REPORTED: AtomicBool = AtomicBool::new(false);
 
@@ -49,13 +58,7 @@ static REPORTED: AtomicBool = AtomicBool::new(false);
 pub fn install(hook: Hook) {
     HOOK.get_or_init(|| hook);
     use_own_stack();
-    for signal in [
-        libc::SIGSEGV,
-        libc::SIGBUS,
-        libc::SIGFPE,
-        libc::SIGILL,
-        libc::SIGABRT,
-    ] {
+    for signal in SIGNALS {
         // SAFETY: a zeroed sigaction is valid; the handler has the type that SA_SIGINFO asks for.
         unsafe {
             let mut act: libc::sigaction = std::mem::zeroed();
@@ -74,13 +77,7 @@ pub fn install(hook: Hook) {
 
 /// No more reports: `crash-log-enabled no`.
 pub fn uninstall() {
-    for signal in [
-        libc::SIGSEGV,
-        libc::SIGBUS,
-        libc::SIGFPE,
-        libc::SIGILL,
-        libc::SIGABRT,
-    ] {
+    for signal in SIGNALS {
         reset(signal);
     }
 }
