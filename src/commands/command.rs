@@ -325,6 +325,16 @@ pub const fn key_at(position: i16, flags: KeyFlags) -> KeySpec {
     key(flags, index(position), range(0, 1, 0))
 }
 
+/// As many keys as argv[`position`] says, behind it: EVAL, ZUNION and their kin.
+pub const fn counted_keys(position: i16, flags: KeyFlags) -> KeySpec {
+    key(flags, index(position), keynum(0, 1, 1))
+}
+
+/// One key behind an option, which is looked for from argv[`start_from`] on.
+pub const fn key_after(option: &'static str, start_from: i16, flags: KeyFlags) -> KeySpec {
+    key(flags, keyword(option, start_from), range(0, 1, 0))
+}
+
 /// The search begins at argv[`position`].
 pub const fn index(position: i16) -> BeginSearch {
     assert!(position > 0);

@@ -33,16 +33,8 @@ pub const TABLE: &[Command] = &[
     cmd("georadius", georadius, -6, WRITE | DENYOOM, GEO)
         .keys(&[
             key_at(1, RO | ACCESS),
-            key(
-                OW | UPDATE | VARIABLE_FLAGS,
-                keyword("STORE", 6),
-                range(0, 1, 0),
-            ),
-            key(
-                OW | UPDATE | VARIABLE_FLAGS,
-                keyword("STOREDIST", 6),
-                range(0, 1, 0),
-            ),
+            key_after("STORE", 6, OW | UPDATE | VARIABLE_FLAGS),
+            key_after("STOREDIST", 6, OW | UPDATE | VARIABLE_FLAGS),
         ])
         .get_keys(keys::georadius),
     cmd("georadius_ro", georadius_ro, -6, READONLY, GEO).keys(&[key_at(1, RO | ACCESS)]),
@@ -55,16 +47,8 @@ pub const TABLE: &[Command] = &[
     )
     .keys(&[
         key_at(1, RO | ACCESS),
-        key(
-            OW | UPDATE | VARIABLE_FLAGS,
-            keyword("STORE", 5),
-            range(0, 1, 0),
-        ),
-        key(
-            OW | UPDATE | VARIABLE_FLAGS,
-            keyword("STOREDIST", 5),
-            range(0, 1, 0),
-        ),
+        key_after("STORE", 5, OW | UPDATE | VARIABLE_FLAGS),
+        key_after("STOREDIST", 5, OW | UPDATE | VARIABLE_FLAGS),
     ])
     .get_keys(keys::georadiusbymember),
     cmd(

@@ -25,11 +25,8 @@ use moves::{lmove, lmpop, rpoplpush};
 pub const TABLE: &[Command] = &[
     cmd("blmove", blmove, 6, WRITE | DENYOOM | BLOCKING, LIST)
         .keys(&[key_at(1, RW | ACCESS | DELETE), key_at(2, RW | INSERT)]),
-    cmd("blmpop", blmpop, -5, WRITE | BLOCKING, LIST).keys(&[key(
-        RW | ACCESS | DELETE,
-        index(2),
-        keynum(0, 1, 1),
-    )]),
+    cmd("blmpop", blmpop, -5, WRITE | BLOCKING, LIST)
+        .keys(&[counted_keys(2, RW | ACCESS | DELETE)]),
     cmd("blpop", blpop, -3, WRITE | BLOCKING, LIST).keys(&[key(
         RW | ACCESS | DELETE,
         index(1),
@@ -53,11 +50,7 @@ pub const TABLE: &[Command] = &[
     cmd("llen", llen, 2, READONLY | FAST, LIST).keys(&[key_at(1, RO)]),
     cmd("lmove", lmove, 5, WRITE | DENYOOM, LIST)
         .keys(&[key_at(1, RW | ACCESS | DELETE), key_at(2, RW | INSERT)]),
-    cmd("lmpop", lmpop, -4, WRITE, LIST).keys(&[key(
-        RW | ACCESS | DELETE,
-        index(1),
-        keynum(0, 1, 1),
-    )]),
+    cmd("lmpop", lmpop, -4, WRITE, LIST).keys(&[counted_keys(1, RW | ACCESS | DELETE)]),
     cmd("lpop", lpop, -2, WRITE | FAST, LIST).keys(&[key_at(1, RW | ACCESS | DELETE)]),
     cmd("lpos", lpos, -3, READONLY, LIST).keys(&[key_at(1, RO | ACCESS)]),
     cmd("lpush", lpush, -3, WRITE | DENYOOM | FAST, LIST).keys(&[key_at(1, RW | INSERT)]),

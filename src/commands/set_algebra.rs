@@ -37,11 +37,7 @@ pub const TABLE: &[Command] = &[
     cmd("sinter", sinter, -2, READONLY, SET)
         .keys(&[key(RO | ACCESS, index(1), range(-1, 1, 0))])
         .tips(&["nondeterministic_output_order"]),
-    cmd("sintercard", sintercard, -3, READONLY, SET).keys(&[key(
-        RO | ACCESS,
-        index(1),
-        keynum(0, 1, 1),
-    )]),
+    cmd("sintercard", sintercard, -3, READONLY, SET).keys(&[counted_keys(1, RO | ACCESS)]),
     cmd("sinterstore", sinterstore, -3, WRITE | DENYOOM, SET).keys(&[
         key_at(1, OW | UPDATE),
         key(RO | ACCESS, index(2), range(-1, 1, 0)),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::commands::command::{
-    INCOMPLETE, INSERT, KEYSPACE, NONE, READONLY, STREAM, VARIABLE_FLAGS, cmd, container, index,
-    key, key_at, keynum, keyword, range, unknown_begin, unknown_find,
+    INCOMPLETE, INSERT, KEYSPACE, NONE, READONLY, STREAM, VARIABLE_FLAGS, cmd, container,
+    counted_keys, index, key, key_at, keynum, keyword, range, unknown_begin, unknown_find,
 };
 use proptest::prelude::*;
 
@@ -18,15 +18,9 @@ const ROWS: &[Command] = &[
         keyword("STREAMS", 1),
         range(-1, 1, 2),
     )]),
-    cmd("zunionstore", container, -4, NONE, 0).keys(&[
-        key_at(1, OW | UPDATE),
-        key(RO | ACCESS, index(2), keynum(0, 1, 1)),
-    ]),
-    cmd("eval", container, -3, NO_MANDATORY_KEYS, 0).keys(&[key(
-        RW | ACCESS | UPDATE,
-        index(2),
-        keynum(0, 1, 1),
-    )]),
+    cmd("zunionstore", container, -4, NONE, 0)
+        .keys(&[key_at(1, OW | UPDATE), counted_keys(2, RO | ACCESS)]),
+    cmd("eval", container, -3, NO_MANDATORY_KEYS, 0).keys(&[counted_keys(2, RW | ACCESS | UPDATE)]),
     cmd("msetex", container, -4, NONE, 0).keys(&[key(OW | UPDATE, index(1), keynum(0, 1, 2))]),
     cmd("last", container, -2, NONE, 0).keys(&[key(
         RW | INSERT,

@@ -17,7 +17,7 @@ pub const TABLE: &[Command] = &[
         MAY_REPLICATE | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
         SCRIPTING,
     )
-    .keys(&[key(RW | ACCESS | UPDATE, index(2), keynum(0, 1, 1)).note(
+    .keys(&[counted_keys(2, RW | ACCESS | UPDATE).note(
         "We cannot tell how the keys will be used so we assume the \
             worst, RW and UPDATE",
     )]),
@@ -28,7 +28,7 @@ pub const TABLE: &[Command] = &[
         READONLY | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
         SCRIPTING,
     )
-    .keys(&[key(RO | ACCESS, index(2), keynum(0, 1, 1)).note(
+    .keys(&[counted_keys(2, RO | ACCESS).note(
         "We cannot tell how the keys will be used so we assume the \
             worst, RO and ACCESS",
     )]),
@@ -39,7 +39,7 @@ pub const TABLE: &[Command] = &[
         MAY_REPLICATE | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
         SCRIPTING,
     )
-    .keys(&[key(RW | ACCESS | UPDATE, index(2), keynum(0, 1, 1))]),
+    .keys(&[counted_keys(2, RW | ACCESS | UPDATE)]),
     cmd(
         "evalsha_ro",
         eval::evalsha_ro,
@@ -47,7 +47,7 @@ pub const TABLE: &[Command] = &[
         READONLY | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
         SCRIPTING,
     )
-    .keys(&[key(RO | ACCESS, index(2), keynum(0, 1, 1))]),
+    .keys(&[counted_keys(2, RO | ACCESS)]),
     cmd(
         "fcall",
         function::fcall,
@@ -55,7 +55,7 @@ pub const TABLE: &[Command] = &[
         MAY_REPLICATE | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
         SCRIPTING,
     )
-    .keys(&[key(RW | ACCESS | UPDATE, index(2), keynum(0, 1, 1)).note(
+    .keys(&[counted_keys(2, RW | ACCESS | UPDATE).note(
         "We cannot tell how the keys will be used so we assume the \
             worst, RW and UPDATE",
     )]),
@@ -66,7 +66,7 @@ pub const TABLE: &[Command] = &[
         READONLY | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
         SCRIPTING,
     )
-    .keys(&[key(RO | ACCESS, index(2), keynum(0, 1, 1)).note(
+    .keys(&[counted_keys(2, RO | ACCESS).note(
         "We cannot tell how the keys will be used so we assume the \
             worst, RO and ACCESS",
     )]),

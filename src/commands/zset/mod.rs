@@ -31,11 +31,8 @@ use crate::types::{New, Value, kind};
 pub use members::{AddOptions, add_members};
 
 pub const TABLE: &[Command] = &[
-    cmd("bzmpop", bzmpop, -5, WRITE | BLOCKING, SORTEDSET).keys(&[key(
-        RW | ACCESS | DELETE,
-        index(2),
-        keynum(0, 1, 1),
-    )]),
+    cmd("bzmpop", bzmpop, -5, WRITE | BLOCKING, SORTEDSET)
+        .keys(&[counted_keys(2, RW | ACCESS | DELETE)]),
     cmd("bzpopmax", bzpopmax, -3, WRITE | BLOCKING | FAST, SORTEDSET).keys(&[key(
         RW | ACCESS | DELETE,
         index(1),
@@ -51,38 +48,18 @@ pub const TABLE: &[Command] = &[
         .keys(&[key_at(1, RW | UPDATE)]),
     cmd("zcard", zcard, 2, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO)]),
     cmd("zcount", zcount, 4, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
-    cmd("zdiff", zdiff, -3, READONLY, SORTEDSET).keys(&[key(
-        RO | ACCESS,
-        index(1),
-        keynum(0, 1, 1),
-    )]),
-    cmd("zdiffstore", zdiffstore, -4, WRITE | DENYOOM, SORTEDSET).keys(&[
-        key_at(1, OW | UPDATE),
-        key(RO | ACCESS, index(2), keynum(0, 1, 1)),
-    ]),
+    cmd("zdiff", zdiff, -3, READONLY, SORTEDSET).keys(&[counted_keys(1, RO | ACCESS)]),
+    cmd("zdiffstore", zdiffstore, -4, WRITE | DENYOOM, SORTEDSET)
+        .keys(&[key_at(1, OW | UPDATE), counted_keys(2, RO | ACCESS)]),
     cmd("zincrby", zincrby, 4, WRITE | DENYOOM | FAST, SORTEDSET)
         .elements(3, 1)
         .keys(&[key_at(1, RW | ACCESS | UPDATE)]),
-    cmd("zinter", zinter, -3, READONLY, SORTEDSET).keys(&[key(
-        RO | ACCESS,
-        index(1),
-        keynum(0, 1, 1),
-    )]),
-    cmd("zintercard", zintercard, -3, READONLY, SORTEDSET).keys(&[key(
-        RO | ACCESS,
-        index(1),
-        keynum(0, 1, 1),
-    )]),
-    cmd("zinterstore", zinterstore, -4, WRITE | DENYOOM, SORTEDSET).keys(&[
-        key_at(1, OW | UPDATE),
-        key(RO | ACCESS, index(2), keynum(0, 1, 1)),
-    ]),
+    cmd("zinter", zinter, -3, READONLY, SORTEDSET).keys(&[counted_keys(1, RO | ACCESS)]),
+    cmd("zintercard", zintercard, -3, READONLY, SORTEDSET).keys(&[counted_keys(1, RO | ACCESS)]),
+    cmd("zinterstore", zinterstore, -4, WRITE | DENYOOM, SORTEDSET)
+        .keys(&[key_at(1, OW | UPDATE), counted_keys(2, RO | ACCESS)]),
     cmd("zlexcount", zlexcount, 4, READONLY | FAST, SORTEDSET).keys(&[key_at(1, RO | ACCESS)]),
-    cmd("zmpop", zmpop, -4, WRITE, SORTEDSET).keys(&[key(
-        RW | ACCESS | DELETE,
-        index(1),
-        keynum(0, 1, 1),
-    )]),
+    cmd("zmpop", zmpop, -4, WRITE, SORTEDSET).keys(&[counted_keys(1, RW | ACCESS | DELETE)]),
     cmd("zmscore", zmscore, -3, READONLY | FAST, SORTEDSET)
         .elements(2, 1)
         .keys(&[key_at(1, RO | ACCESS)]),
@@ -124,15 +101,9 @@ pub const TABLE: &[Command] = &[
     cmd("zscore", zscore, 3, READONLY | FAST, SORTEDSET)
         .elements(2, 1)
         .keys(&[key_at(1, RO | ACCESS)]),
-    cmd("zunion", zunion, -3, READONLY, SORTEDSET).keys(&[key(
-        RO | ACCESS,
-        index(1),
-        keynum(0, 1, 1),
-    )]),
-    cmd("zunionstore", zunionstore, -4, WRITE | DENYOOM, SORTEDSET).keys(&[
-        key_at(1, OW | UPDATE),
-        key(RO | ACCESS, index(2), keynum(0, 1, 1)),
-    ]),
+    cmd("zunion", zunion, -3, READONLY, SORTEDSET).keys(&[counted_keys(1, RO | ACCESS)]),
+    cmd("zunionstore", zunionstore, -4, WRITE | DENYOOM, SORTEDSET)
+        .keys(&[key_at(1, OW | UPDATE), counted_keys(2, RO | ACCESS)]),
 ];
 
 impl ZsetLimits {
