@@ -36,6 +36,9 @@ pub struct Server {
     pub propagation: Propagation,
     pub commandlog: CommandLogs,
     pub latency: Latency,
+    pub hotkeys: crate::observe::hotkeys::HotKeys,
+    /// `None` while `bigkeys-tracking` is off.
+    pub bigkeys: Option<Box<crate::observe::bigkeys::BigKeys>>,
     pub tracking: crate::tracking::Tracking,
     pub lazyfree: crate::sys::lazyfree::LazyFree,
     /// The process that saves or rewrites at the moment.
@@ -89,6 +92,8 @@ pub mod armed {
     pub const PAUSED: u32 = 1 << 3;
     /// Some user may not do everything.
     pub const ACL: u32 = 1 << 4;
+    /// The largest keys are kept.
+    pub const BIGKEYS: u32 = 1 << 5;
 }
 
 /// Who this process is.

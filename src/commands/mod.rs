@@ -5,6 +5,7 @@
 //! (`tests/tidy.rs` reads the `use` lines).
 
 pub mod acl;
+pub mod bigkeys;
 pub mod bitmap;
 pub mod client;
 pub mod command;
@@ -18,6 +19,7 @@ pub mod field_expire;
 pub mod generic;
 pub mod geo;
 pub mod hash;
+pub mod hotkeys;
 pub mod hyperloglog;
 pub mod introspect;
 pub mod keys;
@@ -47,6 +49,7 @@ use table::CommandTable;
 /// Every group's rows.
 pub const TABLE: &[&[Command]] = &[
     acl::TABLE,
+    bigkeys::TABLE,
     bitmap::TABLE,
     client::TABLE,
     commandlog::TABLE,
@@ -57,6 +60,7 @@ pub const TABLE: &[&[Command]] = &[
     generic::TABLE,
     geo::TABLE,
     hash::TABLE,
+    hotkeys::TABLE,
     hyperloglog::TABLE,
     introspect::TABLE,
     latency::TABLE,

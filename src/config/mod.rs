@@ -275,6 +275,12 @@ pub struct Config {
     pub latency_monitor_threshold: u64,
     pub latency_tracking: bool,
     pub latency_tracking_info_percentiles: Vec<f64>,
+    pub bigkeys_tracking: bool,
+    pub hotkeys_tracking: bool,
+    /// One command in so many is looked at.
+    pub hotkeys_sample_ratio: u64,
+    /// Seconds after which an access counts half.
+    pub hotkeys_half_life: u32,
     pub notify_keyspace_events: NotifyFlags,
 
     // Encodings

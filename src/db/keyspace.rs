@@ -106,6 +106,7 @@ impl Server {
                 self.lazyfree.free(Box::new(keys), len);
             }
         }
+        crate::observe::bigkeys::emptied(self, which);
         removed
     }
 
@@ -142,6 +143,7 @@ impl Server {
         std::mem::swap(&mut first.expires, &mut second.expires);
         std::mem::swap(&mut first.field_expires, &mut second.field_expires);
         std::mem::swap(&mut first.avg_ttl_ms, &mut second.avg_ttl_ms);
+        crate::observe::bigkeys::swapped(self, a, b);
         self.signal_all_ready(a);
         self.signal_all_ready(b);
     }

@@ -42,6 +42,16 @@ impl Server {
         }
     }
 
+    #[cold]
+    fn tell_armed(&mut self, db: u32, key: &[u8], by_id: u64) {
+        if self.armed & armed::BIGKEYS != 0 {
+            crate::observe::bigkeys::key_changed(self, db, key);
+        }
+        if self.armed & armed::TRACKING != 0 {
+            crate::tracking::key_changed(self, key, by_id);
+        }
+    }
+
     /// A key was changed: clients that watch it must not EXEC, clients that wait for it may be served, clients
     /// that have cached it are told.
     #[inline]
@@ -53,8 +63,8 @@ impl Server {
         if !self.dbs[db as usize].blocking.is_empty() {
             self.signal_key_ready(db, key);
         }
-        if self.armed & armed::TRACKING != 0 {
-            crate::tracking::key_changed(self, key, by_id);
+        if self.armed & (armed::TRACKING | armed::BIGKEYS) != 0 {
+            self.tell_armed(db, key, by_id);
         }
     }
 }

@@ -286,6 +286,14 @@ impl SortedSet {
             + self.members.bytes
             + self.tree.memory_bytes()
     }
+
+    /// The same, of the tree only a few nodes weighed.
+    pub fn memory_estimate(&self) -> usize {
+        size_of::<SortedSet>()
+            + self.members.table.memory_bytes()
+            + self.members.bytes
+            + self.tree.memory_estimate()
+    }
 }
 
 #[cfg(test)]

@@ -232,6 +232,9 @@ fn difference(a: u64, b: u64) -> Element<'static> {
     Element::Int(a.wrapping_sub(b) as i64)
 }
 
+/// What a node costs beside its listpack: its share of the B-tree, which is between half full and full.
+const BRANCH: usize = size_of::<(StreamId, Listpack)>() * 2;
+
 impl StreamLog {
     pub fn new() -> StreamLog {
         StreamLog::default()
@@ -290,11 +293,20 @@ impl StreamLog {
 
     /// Heap bytes, the B-tree's own estimated.
     pub fn memory_bytes(&self) -> usize {
-        const BRANCH: usize = size_of::<(StreamId, Listpack)>() * 2;
         self.nodes
             .values()
             .map(|node| node.memory_bytes() + BRANCH)
             .sum()
+    }
+
+    /// The same from a few nodes of both ends: O(1). Those between were as full when they were the last.
+    pub fn memory_estimate(&self) -> usize {
+        const WEIGHED: usize = 4;
+        let nodes = self.nodes.values();
+        let ends = nodes.clone().take(WEIGHED).chain(nodes.rev().take(WEIGHED));
+        let (sum, n) = ends.fold((0, 0), |(sum, n), node| (sum + node.memory_bytes(), n + 1));
+        let nodes = (sum as u128 * self.nodes.len() as u128 / n.max(1) as u128) as usize;
+        nodes + self.nodes.len() * BRANCH
     }
 
     /// The ID that XADD would use now.

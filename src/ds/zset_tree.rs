@@ -262,6 +262,23 @@ impl Node {
         }
     }
 
+    /// The same from a few branches of each level: O(1).
+    fn memory_estimate(&self) -> usize {
+        const WEIGHED: usize = 4;
+        let Node::Inner(branches) = self else {
+            return self.memory_bytes();
+        };
+        let step = branches.len().div_ceil(WEIGHED).max(1);
+        let (mut bytes, mut members) = (0, 0);
+        for branch in branches.iter().step_by(step) {
+            bytes += branch.node.memory_estimate();
+            members += branch.count;
+        }
+        let count: usize = branches.iter().map(|branch| branch.count).sum();
+        let below = (bytes as u128 * count as u128 / members.max(1) as u128) as usize;
+        branches.capacity() * size_of::<Branch>() + below
+    }
+
     fn for_each(&self, visit: &mut impl FnMut(MemberPtr)) {
         match self {
             Node::Leaf(leaf) => leaf.members().iter().for_each(|&m| visit(m)),
@@ -485,6 +502,11 @@ impl ZsetTree {
     /// Bytes asked of the allocator for nodes, the members not included.
     pub fn memory_bytes(&self) -> usize {
         size_of::<ZsetTree>() + self.root.memory_bytes()
+    }
+
+    /// The same from a few of its nodes.
+    pub fn memory_estimate(&self) -> usize {
+        size_of::<ZsetTree>() + self.root.memory_estimate()
     }
 
     /// Puts a member in its place. The caller has made sure that the same bytes are not in the tree under any score.

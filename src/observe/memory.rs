@@ -86,7 +86,11 @@ impl Report {
             peak: server.stats.peak_memory,
             rss: memory::resident_bytes(),
             startup: server.run.startup_memory,
-            overhead: server.run.startup_memory + census.clients() + census.replicas(),
+            overhead: server.run.startup_memory
+                + census.clients()
+                + census.replicas()
+                + server.hotkeys.memory()
+                + server.bigkeys.as_ref().map_or(0, |big| big.memory()),
             clients: census.clients(),
             replicas: census.replicas(),
             dbs: Vec::new(),

@@ -157,6 +157,7 @@ impl Stats {
 impl Server {
     /// CONFIG RESETSTAT.
     pub fn reset_stats(&mut self) {
+        self.hotkeys.stats_reset(&self.stats);
         self.stats.reset();
         self.lazyfree.reset_stats();
         for entry in &mut self.commands.entries {

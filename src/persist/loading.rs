@@ -107,6 +107,7 @@ impl Live<'_> {
 
     pub fn end(&mut self) {
         self.server.loading = false;
+        crate::observe::bigkeys::loaded(self.server);
         signals::set_loading(false);
         self.server.clock.update();
     }

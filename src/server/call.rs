@@ -2,7 +2,7 @@
 //! primary sent it.
 //!
 //! ```text
-//!   proc(ctx) -> error reply? -> time, stats, command logs, latency -> monitors -> dirty grew? also_propagate
+//!   proc(ctx) -> error reply? -> time, stats, command logs, latency, hot keys -> monitors -> dirty grew? also_propagate
 //! ```
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use crate::commands::ctx::Ctx;
 use crate::error::Error;
 use crate::networking::client::{Client, flag};
 use crate::observe::commandlog::{Kind, request_bytes};
+use crate::observe::hotkeys::{self, Cost};
 use crate::state::{Server, armed};
 use crate::sys::ticks;
 
@@ -56,6 +57,10 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
     if !c.has(flag::BLOCKED | flag::AOF_LOADER) {
         account(server, c, argv, id, spent, failed);
         keep_if_large(server, c, argv, cmd, bigs, reply_bytes);
+        if server.stats.commands_processed >= server.hotkeys.next {
+            let ticks = spent;
+            hotkeys::sample(server, c, argv, cmd, Cost { ticks, reply_bytes });
+        }
     }
     if server.armed & armed::MONITOR != 0 && monitored(cmd) && !c.has(flag::REEXECUTE) {
         crate::observe::monitor::feed(server, c, argv);

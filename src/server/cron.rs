@@ -36,11 +36,12 @@ pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -
     end_pause(server);
     clients_cron(server);
     crate::tracking::limit_table(server);
+    crate::observe::hotkeys::cron(server);
+    let period = Duration::from_micros(1_000_000 / u64::from(effective_hz(server)));
+    crate::observe::bigkeys::cron(server, period);
     databases_cron(server);
     server.stats.cron_ticks += ticks::now().wrapping_sub(began);
-    Some(Duration::from_micros(
-        1_000_000 / effective_hz(server) as u64,
-    ))
+    Some(period)
 }
 
 /// `hz`, more often when there are many clients and `dynamic-hz` allows it.

@@ -55,7 +55,9 @@ impl Server {
             pause: Default::default(),
             propagation: Default::default(),
             commandlog: Default::default(),
+            bigkeys: None,
             latency: Default::default(),
+            hotkeys: crate::observe::hotkeys::HotKeys::new(rng.next_u64()),
             lazyfree: sys::lazyfree::LazyFree::start(),
             child: None,
             forks: Default::default(),
@@ -95,6 +97,9 @@ impl Server {
         self.latency.tracking = self.config.latency_tracking;
         self.latency.threshold_ms = self.config.latency_monitor_threshold;
         self.commandlog.configure(&self.config, &self.clock);
+        self.hotkeys
+            .configure(&self.config, &self.stats, self.clock.now_ms);
+        self.follow_bigkeys_setting();
     }
 
     /// Recompute the bits that make every command look closer.
@@ -105,6 +110,7 @@ impl Server {
             (self.tracking.is_on(), armed::TRACKING),
             (self.pause.is_set(), armed::PAUSED),
             (self.acl.limits_somebody(), armed::ACL),
+            (self.bigkeys.is_some(), armed::BIGKEYS),
         ]
         .iter()
         .filter(|(on, _)| *on)

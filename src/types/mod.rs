@@ -137,6 +137,25 @@ pub fn memory_bytes(entry: KeyRef) -> usize {
     size_of::<usize>() + entry.alloc_size() + value
 }
 
+/// The same in a time that does not grow with the value: of its parts a few are weighed, and the rest is taken to be like
+/// them.
+pub fn memory_estimate(entry: KeyRef) -> usize {
+    let value = match entry.value() {
+        ValueRef::Int(_) | ValueRef::Str(_) => 0,
+        ValueRef::Obj(value) => value.memory_estimate(),
+    };
+    size_of::<usize>() + entry.alloc_size() + value
+}
+
+/// Elements of a collection, fields of a hash, entries of a stream, bytes of a string.
+pub fn length(entry: KeyRef) -> usize {
+    match entry.value() {
+        ValueRef::Str(bytes) => bytes.len(),
+        ValueRef::Int(n) => string::StrView::Int(n).len(),
+        ValueRef::Obj(value) => value.len(),
+    }
+}
+
 /// What OBJECT ENCODING says.
 pub fn encoding_name(entry: KeyRef) -> &'static str {
     match entry.value() {
@@ -205,6 +224,27 @@ impl Value {
             Value::Hash(hash) => hash.memory(SAMPLES),
             Value::Zset(zset) => zset.memory_bytes(),
             Value::Stream(stream) => stream.memory_bytes(),
+        }
+    }
+
+    fn memory_estimate(&self) -> usize {
+        match self {
+            Value::List(List::Quicklist(list)) => list.memory_estimate(),
+            Value::Zset(Zset::Tree(set)) => set.memory_estimate(),
+            Value::Stream(stream) => stream.memory_estimate(),
+            // These take samples, or are one allocation.
+            _ => self.memory_bytes(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Value::Str(string) => string.bytes().len(),
+            Value::List(list) => list.len(),
+            Value::Set(set) => set.len(),
+            Value::Hash(hash) => hash.len(),
+            Value::Zset(zset) => zset.len(),
+            Value::Stream(stream) => usize::try_from(stream.log.len()).unwrap_or(usize::MAX),
         }
     }
 

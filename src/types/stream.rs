@@ -114,12 +114,17 @@ impl Stream {
 
     /// Heap bytes, the B-trees' own estimated.
     pub fn memory_bytes(&self) -> usize {
-        let groups: usize = self
-            .groups
-            .iter()
-            .map(|(name, g)| name.len() + g.memory_bytes())
-            .sum();
-        size_of::<Stream>() + self.log.memory_bytes() + groups
+        size_of::<Stream>() + self.log.memory_bytes() + self.groups_memory()
+    }
+
+    /// The same, of the entries only a few nodes weighed.
+    pub fn memory_estimate(&self) -> usize {
+        size_of::<Stream>() + self.log.memory_estimate() + self.groups_memory()
+    }
+
+    fn groups_memory(&self) -> usize {
+        let groups = self.groups.iter();
+        groups.map(|(name, g)| name.len() + g.memory_bytes()).sum()
     }
 }
 

@@ -5,7 +5,7 @@
 //!   redis_version:7.2.4       process   server, clients, cpu
 //!   ...                       memory    memory
 //!                             data      persistence, replication, modules, cluster, keyspace
-//!   # Clients                 stats     stats, debug
+//!   # Clients                 stats     stats, hotkeys, bigkeys, debug
 //!   ...                       commands  commandstats, errorstats, latencystats
 //! ```
 //!
@@ -70,6 +70,8 @@ struct Section {
     name: &'static str,
     title: &'static str,
     shown: Shown,
+    /// False: there is nothing to tell, so it is left out whoever asks.
+    exists: fn(&Server) -> bool,
     write: fn(&View, &mut Report),
 }
 
@@ -93,11 +95,19 @@ const fn section(
         name,
         title,
         shown,
+        exists: |_| true,
         write,
     }
 }
 
-const SECTIONS: [Section; 14] = [
+impl Section {
+    const fn when(mut self, exists: fn(&Server) -> bool) -> Section {
+        self.exists = exists;
+        self
+    }
+}
+
+const SECTIONS: [Section; 16] = [
     section("server", "Server", Shown::Default, process::server),
     section("clients", "Clients", Shown::Default, process::clients),
     section("memory", "Memory", Shown::Default, memory::memory),
@@ -136,6 +146,10 @@ const SECTIONS: [Section; 14] = [
     ),
     section("cluster", "Cluster", Shown::Default, data::cluster),
     section("keyspace", "Keyspace", Shown::Default, data::keyspace),
+    section("hotkeys", "Hotkeys", Shown::Default, stats::hotkeys)
+        .when(|server| server.hotkeys.session.is_some() || server.hotkeys.monitor.is_some()),
+    section("bigkeys", "Bigkeys", Shown::Default, stats::bigkeys)
+        .when(|server| server.bigkeys.is_some()),
     section("debug", "Debug", Shown::Named, stats::debug),
 ];
 
@@ -154,7 +168,8 @@ pub fn describe(server: &Server, client: &Client, wanted: &[&[u8]]) -> String {
         census: OnceCell::new(),
     };
     let mut report = Report::default();
-    for section in SECTIONS.iter().filter(|section| is_wanted(section, wanted)) {
+    let shown = |section: &&Section| (section.exists)(server) && is_wanted(section, wanted);
+    for section in SECTIONS.iter().filter(shown) {
         if !report.0.is_empty() {
             report.0.push_str("\r\n");
         }

@@ -1,6 +1,8 @@
 //! Counters since the start or since CONFIG RESETSTAT.
 
 use super::{Report, View};
+use crate::observe::bigkeys::ranking::Ranking;
+use crate::types::Type;
 
 pub fn stats(view: &View, out: &mut Report) {
     let stats = &view.server.stats;
@@ -125,6 +127,31 @@ fn event_loop(view: &View, out: &mut Report) {
         "instantaneous_eventloop_duration_usec",
         stats.cycle_us_rate.average(),
     );
+}
+
+/// There while a session of HOTKEYS is, or the keys of the moment are tracked.
+pub fn hotkeys(view: &View, out: &mut Report) {
+    let hotkeys = &view.server.hotkeys;
+    let active = hotkeys.session.as_ref().is_some_and(|s| s.is_active());
+    out.field("hotkeys-tracking-active", u8::from(active));
+    out.field("hotkeys-moment-active", u8::from(hotkeys.monitor.is_some()));
+    out.field("hotkeys-used-memory", hotkeys.memory());
+}
+
+/// There while the largest keys are kept.
+pub fn bigkeys(view: &View, out: &mut Report) {
+    let Some(big) = &view.server.bigkeys else {
+        return;
+    };
+    out.field("bigkeys-complete", u8::from(big.is_complete()));
+    for kind in Type::ALL {
+        let of_type = big.of(kind);
+        let largest = |ranking: &Ranking| ranking.top(1).first().map_or(0, |big| big.size);
+        let (elements, bytes) = (largest(&of_type.elements), largest(&of_type.bytes));
+        let value = format!("max_elements={elements},max_bytes={bytes}");
+        out.field(&format!("bigkeys-{}", kind.name()), value);
+    }
+    out.field("bigkeys-used-memory", big.memory());
 }
 
 /// Shown only to those who know its name.

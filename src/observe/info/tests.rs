@@ -68,3 +68,23 @@ fn sections_are_parted_by_an_empty_line() {
     let text = ask(&["modules", "cluster"]);
     assert_eq!(text, "# Modules\r\n\r\n# Cluster\r\ncluster_enabled:0\r\n");
 }
+
+/// As in Redis 8.6: there is nothing of HOTKEYS unless somebody uses it.
+#[test]
+fn what_watches_keys_is_told_while_it_does() {
+    let mut server = Server::new(Config::default(), Vec::new());
+    let client = Client::detached(1, 0);
+    let ask = |server: &mut Server, on: bool| {
+        server.config.hotkeys_tracking = on;
+        server.config.bigkeys_tracking = on;
+        server.configure();
+        info(server, &client, &[])
+    };
+    let text = ask(&mut server, true);
+    assert!(text.contains("# Hotkeys\r\nhotkeys-tracking-active:0\r\nhotkeys-moment-active:1\r\n"));
+    assert!(text.contains(
+        "# Bigkeys\r\nbigkeys-complete:0\r\nbigkeys-string:max_elements=0,max_bytes=0\r\n"
+    ));
+    let text = ask(&mut server, false);
+    assert!(!text.contains("# Hotkeys") && !text.contains("# Bigkeys"));
+}

@@ -1,0 +1,178 @@
+//! The largest of many keys, kept while their sizes change, in constant memory and without ever looking for them.
+//!
+//! ```text
+//!   keys by size    9000  7100  5000 | 800  790  790  12  3  3  1 ..
+//!                   `---- kept ----´   ^ floor: who is not kept has at most so much
+//!
+//!   size > floor    kept; if that makes too many, the smallest goes, and its size is the floor
+//!   size = floor    kept while there is room
+//!   size < floor    not kept, or not any more: somebody who isn't kept may be larger
+//! ```
+//!
+//! **Invariant:** who is not kept has at most `floor`; who is kept has at least that. So what is kept is exactly
+//! the first n of all keys by size, for some n up to [`CAPACITY`] (`tests::what_is_kept_are_the_largest`).
+//!
+//! n falls when kept keys go or shrink, and rises again only by keys above the floor: what once was below it is
+//! forgotten. [`Ranking::is_short`] tells when a pass over the keyspace is due; that begins with `lower_floor`.
+//!
+//! Rejected: an ordered tree of all sizes, which costs each key some 20 bytes; and a heap of all, likewise.
+
+use crate::observe::key_name::{KeptName, Name};
+
+/// More than are ever shown, so that some can go before the rest has to be looked for.
+pub const CAPACITY: usize = 128;
+/// Fewer than these, while there are others: a pass is due.
+const SHORT: usize = 64;
+
+pub struct Big {
+    pub name: KeptName,
+    pub size: u64,
+}
+
+#[derive(Default)]
+pub struct Ranking {
+    kept: Vec<Big>,
+    floor: u64,
+}
+
+impl Ranking {
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    pub fn kept(&self) -> &[Big] {
+        &self.kept
+    }
+
+    /// A key has this size now.
+    pub fn observe(&mut self, name: Name, size: u64) {
+        let at = self.position(name);
+        match at {
+            Some(at) if size >= self.floor => self.kept[at].size = size,
+            Some(at) => _ = self.kept.swap_remove(at),
+            None if self.wants(size) => self.keep(name, size),
+            None => {}
+        }
+    }
+
+    /// Whether a key of this size would be kept.
+    pub fn wants(&self, size: u64) -> bool {
+        size > self.floor || size == self.floor && self.kept.len() < CAPACITY
+    }
+
+    fn keep(&mut self, name: Name, size: u64) {
+        let name = KeptName::of(name);
+        self.kept.push(Big { name, size });
+        if self.kept.len() > CAPACITY {
+            let sizes = self.kept.iter().enumerate();
+            let smallest = sizes
+                .min_by_key(|(_, big)| big.size)
+                .map_or(0, |(at, _)| at);
+            self.floor = self.kept.swap_remove(smallest).size;
+        }
+    }
+
+    /// A key is gone, or of this type no more.
+    pub fn remove(&mut self, name: Name) {
+        if let Some(at) = self.position(name) {
+            self.kept.swap_remove(at);
+        }
+    }
+
+    fn position(&self, name: Name) -> Option<usize> {
+        self.kept.iter().position(|big| big.name.is(name))
+    }
+
+    /// A database was emptied.
+    pub fn remove_db(&mut self, db: u32) {
+        self.kept.retain(|big| big.name.db != db);
+    }
+
+    /// Two databases have changed places.
+    pub fn swap_dbs(&mut self, a: u32, b: u32) {
+        for big in &mut self.kept {
+            if big.name.db == a || big.name.db == b {
+                big.name.db = a + b - big.name.db;
+            }
+        }
+    }
+
+    /// All keys are about to be shown again, or there are none.
+    pub fn lower_floor(&mut self) {
+        self.floor = 0;
+    }
+
+    pub fn is_short(&self) -> bool {
+        self.floor > 0 && self.kept.len() < SHORT
+    }
+
+    /// The largest first.
+    pub fn top(&self, count: usize) -> Vec<&Big> {
+        let mut all: Vec<&Big> = self.kept.iter().collect();
+        all.sort_by(|a, b| {
+            let size = b.size.cmp(&a.size);
+            size.then_with(|| a.name.order().cmp(&b.name.order()))
+        });
+        all.truncate(count);
+        all
+    }
+
+    pub fn memory(&self) -> usize {
+        let names: usize = self.kept.iter().map(|big| big.name.memory()).sum();
+        self.kept.capacity() * size_of::<Big>() + names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn name(key: &[u8; 2]) -> Name<'_> {
+        let hash = u64::from(u16::from_le_bytes(*key));
+        Name { db: 0, hash, key }
+    }
+
+    /// Many keys of one size: some are kept, and the others are known to be no larger.
+    #[test]
+    fn keys_alike_fill_the_list() {
+        let mut ranking = Ranking::default();
+        (0u16..1000).for_each(|key| ranking.observe(name(&key.to_le_bytes()), 7));
+        assert_eq!((ranking.kept().len(), ranking.floor()), (CAPACITY, 7));
+        assert!(!ranking.is_short());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        /// Keys grow, shrink and go at random; what is kept is the head of what a full sort says.
+        #[test]
+        fn what_is_kept_are_the_largest(steps in proptest::collection::vec((0u16..400, 0u64..1000), 1..2000)) {
+            let mut ranking = Ranking::default();
+            let mut twin: HashMap<u16, u64> = HashMap::new();
+            for (key, size) in steps {
+                let bytes = key.to_le_bytes();
+                // One in eight goes.
+                if size % 8 == 0 {
+                    twin.remove(&key);
+                    ranking.remove(name(&bytes));
+                } else {
+                    twin.insert(key, size);
+                    ranking.observe(name(&bytes), size);
+                }
+                prop_assert!(ranking.kept().len() <= CAPACITY);
+            }
+            let mut sizes: Vec<u64> = twin.values().copied().collect();
+            sizes.sort_unstable_by(|a, b| b.cmp(a));
+            let kept: Vec<u64> = ranking.top(CAPACITY).iter().map(|big| big.size).collect();
+            prop_assert_eq!(&kept[..], &sizes[..kept.len()]);
+            prop_assert!(kept.iter().all(|&size| size >= ranking.floor()));
+            prop_assert!(sizes[kept.len()..].iter().all(|&size| size <= ranking.floor()));
+            for big in ranking.kept() {
+                let key = big.name.order().1;
+                prop_assert_eq!(twin[&u16::from_le_bytes([key[0], key[1]])], big.size);
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::acl::UserRef;
+use crate::config::Config;
+use crate::networking::client::Client;
+use crate::networking::query;
+use crate::util::random::Random;
+
+fn server() -> (Server, Client) {
+    let server = Server::new(Config::default(), Vec::new());
+    let mut c = Client::detached(1, server.clock.now_ms);
+    c.user = UserRef::DEFAULT;
+    (server, c)
+}
+
+fn say(server: &mut Server, c: &mut Client, line: &str) -> String {
+    query::feed(server, c, format!("{line}\r\n").as_bytes());
+    let text = String::from_utf8_lossy(&c.reply.take_bytes()).into_owned();
+    text.replace("\r\n", " ").trim_end().to_string()
+}
+
+/// A server that keeps the largest keys, its first pass done.
+fn tracking() -> (Server, Client) {
+    let (mut server, mut c) = server();
+    say(&mut server, &mut c, "config set bigkeys-tracking yes");
+    finish_pass(&mut server);
+    (server, c)
+}
+
+fn finish_pass(server: &mut Server) {
+    while !go_on(server) {}
+}
+
+/// What is listed: (database, key, size), the largest first.
+fn listed(ranking: &Ranking) -> Vec<(u64, u32, Vec<u8>)> {
+    let top = ranking.top(999);
+    let one = |big: &&ranking::Big| (big.size, big.name.db, big.name.shown());
+    top.iter().map(one).collect()
+}
+
+/// The same from a walk over the keyspace.
+fn walked(server: &Server, kind: Type) -> Vec<(u64, u32, Vec<u8>)> {
+    let mut all = Vec::new();
+    for db in &server.dbs {
+        for entry in db.keys.iter().filter(|e| type_of(e.kind()) == kind) {
+            all.push((length(entry) as u64, db.index, entry.key().to_vec()));
+        }
+    }
+    all.sort_by(|a, b| b.0.cmp(&a.0).then((a.1, &a.2).cmp(&(b.1, &b.2))));
+    all
+}
+
+/// What is wrong, if anything.
+fn fault(server: &Server) -> Option<String> {
+    let big = server.bigkeys.as_ref().expect("they are kept");
+    Type::ALL.into_iter().find_map(|kind| {
+        let (of_type, walked) = (big.of(kind), walked(server, kind));
+        let names = |list: Vec<(u64, u32, Vec<u8>)>| -> BTreeSet<_> {
+            list.into_iter().map(|(_, db, key)| (db, key)).collect()
+        };
+        let (elements, bytes) = (listed(&of_type.elements), names(listed(&of_type.bytes)));
+        let mut kept = of_type.elements.kept().iter().chain(of_type.bytes.kept());
+        let unfiltered = kept.any(|big_key| {
+            let (word, bit) = bit_of(big_key.name.identity());
+            big.filter[word] & bit == 0
+        });
+        let wrong = elements != walked || bytes != names(walked.clone()) || unfiltered;
+        wrong.then(|| format!("{}: {elements:?}, {bytes:?}, not {walked:?}", kind.name()))
+    })
+}
+
+/// Commands that make, grow, shrink, move and remove keys of all types; K and L are keys, N is a number.
+const COMMANDS: &[&str] = &[
+    "set K N",
+    "set K value-N px 50",
+    "append K xN",
+    "setrange K N z",
+    "getdel K",
+    "setbit K N 1",
+    "pfadd K N",
+    "lpush K a N c",
+    "rpop K 2",
+    "ltrim K 1 -2",
+    "lrem K 0 a",
+    "lmove K L left right",
+    "linsert K before a N",
+    "sadd K a N c",
+    "srem K a N",
+    "spop K 2",
+    "smove K L a",
+    "sunionstore K L L",
+    "sinterstore K L K",
+    "zadd K 1 a 2 N",
+    "zpopmin K 1",
+    "zremrangebyrank K 0 0",
+    "zrangestore K L 0 -1",
+    "zunionstore K 2 K L",
+    "geoadd K 13 38 N",
+    "hset K f N gN v",
+    "hdel K f gN",
+    "hgetdel K fields 1 f",
+    "hpexpire K 40 fields 1 f",
+    "xadd K * f N",
+    "xtrim K maxlen 1",
+    "xgroup create K g 0 mkstream",
+    "del K",
+    "unlink K L",
+    "rename K L",
+    "renamenx K L",
+    "copy K L replace",
+    "copy K L db 3",
+    "move K 3",
+    "pexpire K 30",
+    "expire K -1",
+    "sort K alpha store L",
+    "mset K N L NN",
+    "select 0",
+    "select 3",
+    "swapdb 0 3",
+    "eval \"redis.call('del',KEYS[1]) return redis.call('rpush',KEYS[1],'a','b')\" 1 K",
+];
+
+#[test]
+fn rankings_follow_the_keyspace() {
+    let mut faults = BTreeSet::new();
+    for seed in 0..6 {
+        let (mut server, mut c) = tracking();
+        let mut rng = Random::from_seed(seed);
+        for step in 0..3000 {
+            let mut line = COMMANDS[rng.below(COMMANDS.len() as u64) as usize].to_string();
+            for (from, n) in [("K", 12), ("L", 12), ("N", 40)] {
+                let prefix = if from == "N" { "" } else { "k" };
+                line = line.replace(from, &format!("{prefix}{}", rng.below(n)));
+            }
+            match rng.below(400) {
+                0 => line = "flushdb".into(),
+                1 => line = "flushall async".into(),
+                _ => {}
+            }
+            say(&mut server, &mut c, &line);
+            if step % 10 == 0 {
+                server.clock.now_ms += 25;
+                crate::db::expire::fast_cycle(&mut server);
+            }
+            finish_pass(&mut server);
+            if let Some(fault) = fault(&server) {
+                faults.insert(format!("after {line}: {fault}"));
+                server.reset_bigkeys();
+                finish_pass(&mut server);
+            }
+        }
+    }
+    let faults: Vec<String> = faults.into_iter().collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn what_was_there_before_is_found_by_a_pass() {
+    let (mut server, mut c) = server();
+    for n in 0..300 {
+        say(&mut server, &mut c, &format!("setrange s{n} {n} x"));
+    }
+    say(&mut server, &mut c, "config set bigkeys-tracking yes");
+    assert!(!server.bigkeys.as_ref().unwrap().is_complete());
+    finish_pass(&mut server);
+    let big = server.bigkeys.as_ref().unwrap();
+    assert!(big.is_complete());
+    let strings = &big.of(Type::String).elements;
+    assert_eq!(listed(strings)[..128], walked(&server, Type::String)[..128]);
+    assert_eq!(strings.floor(), 172);
+    say(&mut server, &mut c, "config set bigkeys-tracking no");
+    assert_eq!(server.armed & armed::BIGKEYS, 0, "off costs nothing");
+}
+
+/// When so many of the listed keys went that the rest may be among those that were forgotten, they are looked for.
+#[test]
+fn the_list_is_filled_up_again() {
+    let (mut server, mut c) = tracking();
+    for n in 0..300 {
+        say(&mut server, &mut c, &format!("setrange s{n} {n} x"));
+    }
+    for n in 230..300 {
+        say(&mut server, &mut c, &format!("del s{n}"));
+    }
+    let strings =
+        |server: &Server| listed(&server.bigkeys.as_ref().unwrap().of(Type::String).elements);
+    assert_eq!(strings(&server).len(), 58);
+    assert_eq!(strings(&server)[0].2, b"s229");
+    cron(&mut server, Duration::from_secs(100));
+    assert!(!server.bigkeys.as_ref().unwrap().is_complete());
+    cron(&mut server, Duration::from_secs(100));
+    assert_eq!(strings(&server)[..], walked(&server, Type::String)[..128]);
+}
+
+#[test]
+fn writes_during_a_pass_are_not_lost() {
+    let (mut server, mut c) = server();
+    for n in 0..5000 {
+        say(
+            &mut server,
+            &mut c,
+            &format!("setrange s{n} {} x", n % 1000),
+        );
+    }
+    say(&mut server, &mut c, "config set bigkeys-tracking yes");
+    let mut rng = Random::from_seed(5);
+    let mut over = false;
+    while !over {
+        over = go_on(&mut server);
+        for _ in 0..20 {
+            let (key, len) = (rng.below(5000), rng.below(3000));
+            let line = match rng.below(4) {
+                0 => format!("del s{key}"),
+                1 => format!("set s{key} x"),
+                2 => format!("rename s{key} s{}", rng.below(5000)),
+                _ => format!("setrange s{key} {len} x"),
+            };
+            say(&mut server, &mut c, &line);
+        }
+    }
+    let strings = listed(&server.bigkeys.as_ref().unwrap().of(Type::String).elements);
+    let sizes = |list: &[(u64, u32, Vec<u8>)]| list.iter().map(|one| one.0).collect::<Vec<_>>();
+    assert!(strings.len() > 60);
+    assert_eq!(
+        sizes(&strings),
+        sizes(&walked(&server, Type::String)[..strings.len()])
+    );
+}
+
+#[test]
+fn bytes_of_long_values_are_estimated_well() {
+    let (mut server, mut c) = tracking();
+    for n in 0..3000 {
+        let element = format!("{n}xxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
+        for command in ["rpush l", "zadd z 1", "xadd x * f", "sadd s", "hset h f"] {
+            let value = if command == "hset h f" {
+                format!("{n} {element}")
+            } else {
+                format!(" {element}")
+            };
+            say(&mut server, &mut c, &format!("{command}{value}"));
+        }
+    }
+    for (key, kind) in [
+        ("l", Type::List),
+        ("z", Type::Zset),
+        ("x", Type::Stream),
+        ("s", Type::Set),
+        ("h", Type::Hash),
+    ] {
+        let hash = server.dbs[0].keys.hash(key.as_bytes());
+        let Some(entry) = server.dbs[0].find(hash, key.as_bytes()) else {
+            panic!("no {key}");
+        };
+        let (truth, estimate) = (
+            crate::types::memory_bytes(entry) as f64,
+            memory_estimate(entry) as f64,
+        );
+        assert!(
+            (estimate / truth - 1.0).abs() < 0.1,
+            "{key}: {estimate} for {truth}"
+        );
+        let big = server.bigkeys.as_ref().unwrap();
+        assert_eq!(listed(&big.of(kind).bytes)[0].2, key.as_bytes());
+    }
+}

@@ -1,0 +1,371 @@
+//! The most used keys: of the moment, for HOTKEYS TOP, and of a session between HOTKEYS START and STOP.
+//!
+//! ```text
+//!   call() -> commands_processed reaches `next`?          one comparison, whether any of this is on or off
+//!             no: most commands, and all while it is off
+//!             yes: sample() -> the keys of this command -> Monitor   reads, writes, misses       (aged)
+//!                              `next` is drawn again       Session   by CPU time, by bytes       (sums)
+//! ```
+//!
+//! **The monitor** (`hotkeys-tracking yes`) is for "what is it that they want now". An access weighs half of what
+//! it weighed `hotkeys-half-life` seconds ago. Instead of making all counters smaller all the time, newer accesses
+//! weigh more: at t seconds after the landmark an access counts 2^(t / half-life), and all figures are divided by
+//! today's weight when they are shown; before the weights become too large they are divided for good and the
+//! landmark moves here.
+//! **The session** is Redis 8.6's HOTKEYS: sums of time and bytes since HOTKEYS START.
+//!
+//! Both look at one command in `ratio`, picked at random: the gap to the next one is drawn from the geometric
+//! distribution, which is the same as a throw of dice for each command but costs only when one is picked. What is
+//! seen counts `ratio` times, so figures estimate the whole whatever the ratio is. (A fixed step would be blind: of
+//! a client that sends GET a, GET b in turns it sees one.)
+//!
+//! A command's keys are those that its row names (`commands::keys`). A key counts as read or as written, as the row
+//! says; one that was read and isn't there is a miss. Commands in scripts count themselves, EVAL does not. Time and
+//! bytes are the client's: of the whole EVAL, divided among its keys, and of each command in EXEC.
+//!
+//! **Invariant:** memory is constant: five summaries of [`summary::CAPACITY`] counters at most.
+//! **Invariant:** `next` is `u64::MAX` exactly while both are off (`tests::off_is_never_due`).
+//!
+//! Source of the ageing: Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay: A Practical Time Decay Model for
+//! Streaming Systems" (2009).
+//! Rejected: counting in look-ups. It would count one command's keys several times (SET looks twice), and cost each
+//! look-up; and a ring of windows with their own counters, which has several times the memory and forgets in steps.
+
+mod session;
+pub mod summary;
+#[cfg(test)]
+mod tests;
+
+pub use session::{Metrics, Request, Session, Totals};
+
+use crate::commands::command::{self, Command, RO};
+use crate::commands::keys::{self, KeyRef};
+use crate::config::Config;
+use crate::networking::client::{Client, flag};
+use crate::observe::key_name::Name;
+use crate::observe::stats::Stats;
+use crate::state::Server;
+use crate::util::random::Random;
+use summary::Summary;
+
+/// The list of a command's keys is kept for the next one unless it is longer.
+const KEYS_KEPT: usize = 256;
+/// Half-lives after which the landmark moves.
+const LANDMARK_AGE: f64 = 64.0;
+
+pub struct HotKeys {
+    /// The value of `Stats::commands_processed` at which a command is looked at again.
+    pub next: u64,
+    pub monitor: Option<Box<Monitor>>,
+    pub session: Option<Box<Session>>,
+    rng: Random,
+    keys: Vec<KeyRef>,
+}
+
+/// What a command cost.
+#[derive(Clone, Copy)]
+pub struct Cost {
+    /// Ticks of the processor's counter.
+    pub ticks: u64,
+    pub reply_bytes: u64,
+}
+
+impl HotKeys {
+    pub fn new(seed: u64) -> HotKeys {
+        HotKeys {
+            next: u64::MAX,
+            monitor: None,
+            session: None,
+            rng: Random::from_seed(seed),
+            keys: Vec::new(),
+        }
+    }
+
+    /// Follow the settings. What was counted is kept unless they are others than before.
+    pub fn configure(&mut self, config: &Config, stats: &Stats, now_ms: i64) {
+        let wanted = config.hotkeys_tracking.then_some(Ageing {
+            ratio: config.hotkeys_sample_ratio,
+            half_life_s: config.hotkeys_half_life,
+        });
+        if wanted != self.monitor.as_ref().map(|monitor| monitor.ageing) {
+            self.monitor = wanted.map(|ageing| Box::new(Monitor::new(ageing, now_ms)));
+            self.rearm(stats.commands_processed);
+        }
+    }
+
+    /// Draw the next command for both, the counter of commands being at `processed`.
+    pub fn rearm(&mut self, processed: u64) {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.sampler.draw(processed, &mut self.rng);
+        }
+        if let Some(session) = &mut self.session {
+            session.sampler.draw(processed, &mut self.rng);
+        }
+        self.update_next();
+    }
+
+    pub fn update_next(&mut self) {
+        let monitor = self.monitor.as_ref().map(|monitor| monitor.sampler.next);
+        let session = self.session.as_ref().filter(|session| session.is_active());
+        let session = session.map(|session| session.sampler.next);
+        self.next = monitor.into_iter().chain(session).min().unwrap_or(u64::MAX);
+    }
+
+    /// The counters of `Stats` are about to start again from zero.
+    pub fn stats_reset(&mut self, before: &Stats) {
+        if let Some(session) = &mut self.session {
+            session.rebase(before);
+        }
+        self.rearm(0);
+    }
+
+    /// Bytes held.
+    pub fn memory(&self) -> usize {
+        let monitor = self.monitor.as_ref().map_or(0, |monitor| monitor.memory());
+        let session = self.session.as_ref().map_or(0, |session| session.memory());
+        monitor + session + self.keys.capacity() * size_of::<KeyRef>()
+    }
+}
+
+/// Picks one of `ratio` events.
+pub struct Sampler {
+    pub ratio: u64,
+    next: u64,
+}
+
+impl Sampler {
+    fn new(ratio: u64) -> Sampler {
+        Sampler {
+            ratio,
+            next: u64::MAX,
+        }
+    }
+
+    /// Draw the event after `now` that is the next one.
+    fn draw(&mut self, now: u64, rng: &mut Random) {
+        self.next = now.saturating_add(gap(self.ratio, rng));
+    }
+
+    /// Whether the event that is counted `now` was picked; the next one is drawn then.
+    fn picked(&mut self, now: u64, rng: &mut Random) -> bool {
+        let picked = now >= self.next;
+        if picked {
+            self.draw(now, rng);
+        }
+        picked
+    }
+}
+
+/// Events up to and with the next one when each is picked with the chance `1 / ratio`.
+fn gap(ratio: u64, rng: &mut Random) -> u64 {
+    if ratio <= 1 {
+        return 1;
+    }
+    // In (0, 1]: 53 random bits.
+    let uniform = ((rng.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+    let gap = (uniform.ln() / (-1.0 / ratio as f64).ln_1p()).ceil();
+    (gap as u64).max(1)
+}
+
+/// How the monitor samples and forgets.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Ageing {
+    pub ratio: u64,
+    pub half_life_s: u32,
+}
+
+/// The keys of the moment.
+pub struct Monitor {
+    pub ageing: Ageing,
+    sampler: Sampler,
+    began_ms: i64,
+    /// When an access weighs 1.
+    landmark_ms: i64,
+    pub reads: Summary,
+    pub writes: Summary,
+    pub misses: Summary,
+}
+
+impl Monitor {
+    fn new(ageing: Ageing, now_ms: i64) -> Monitor {
+        Monitor {
+            ageing,
+            sampler: Sampler::new(ageing.ratio),
+            began_ms: now_ms,
+            landmark_ms: now_ms,
+            reads: Summary::default(),
+            writes: Summary::default(),
+            misses: Summary::default(),
+        }
+    }
+
+    fn memory(&self) -> usize {
+        self.summaries()
+            .iter()
+            .map(|summary| summary.memory())
+            .sum()
+    }
+
+    fn summaries(&self) -> [&Summary; 3] {
+        [&self.reads, &self.writes, &self.misses]
+    }
+
+    fn half_lives(&self, ms: i64) -> f64 {
+        ms as f64 / (1000.0 * f64::from(self.ageing.half_life_s))
+    }
+
+    /// What one access weighs now.
+    fn weight(&mut self, now_ms: i64) -> f64 {
+        let age = self.half_lives(now_ms - self.landmark_ms);
+        if age.abs() > LANDMARK_AGE {
+            let factor = (-age).exp2();
+            for summary in [&mut self.reads, &mut self.writes, &mut self.misses] {
+                summary.scale(factor);
+            }
+            self.landmark_ms = now_ms;
+            return 1.0;
+        }
+        age.exp2()
+    }
+
+    /// The factor that makes accesses a second out of weights.
+    ///
+    /// A key that is used r times a second weighs, in today's accesses, the sum of r · 2^(-age / h) over the seconds
+    /// since the beginning: r · h / ln 2 · (1 - 2^(-elapsed / h)).
+    pub fn per_second(&self, now_ms: i64) -> f64 {
+        let elapsed = self.half_lives(now_ms - self.began_ms);
+        let today = self.half_lives(now_ms - self.landmark_ms).exp2();
+        let seconds = f64::from(self.ageing.half_life_s) / std::f64::consts::LN_2;
+        // At least a millisecond has passed, or nothing was counted.
+        let share = 1.0 - (-elapsed.max(self.half_lives(1))).exp2();
+        1.0 / (today * seconds * share)
+    }
+
+    fn access(&mut self, name: Name, read: bool, missed: bool, weight: f64) {
+        let used = if read {
+            &mut self.reads
+        } else {
+            &mut self.writes
+        };
+        used.add(name, weight);
+        if missed {
+            self.misses.add(name, weight);
+        }
+    }
+}
+
+/// A command was picked: who used which keys?
+#[cold]
+pub fn sample(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, cost: Cost) {
+    let processed = server.stats.commands_processed;
+    let mut found = std::mem::take(&mut server.hotkeys.keys);
+    found.clear();
+    if keys::get_keys(cmd, argv, &mut found).is_ok() {
+        found.retain(|key| key.is_key());
+    }
+    let HotKeys {
+        monitor,
+        session,
+        rng,
+        ..
+    } = &mut server.hotkeys;
+    let for_monitor = monitor
+        .as_mut()
+        .is_some_and(|monitor| monitor.sampler.picked(processed, rng));
+    let for_session = session
+        .as_mut()
+        .is_some_and(|session| session.is_active() && session.sampler.picked(processed, rng));
+    if for_monitor {
+        watch(server, c.db, argv, cmd, &found);
+    }
+    // The time of a script is the script's, not that of its commands.
+    if for_session && !c.has(flag::SCRIPT) {
+        profile(server, c.db, argv, &found, cost);
+    }
+    if found.capacity() <= KEYS_KEPT {
+        server.hotkeys.keys = found;
+    }
+    server.hotkeys.update_next();
+}
+
+fn watch(server: &mut Server, db: u32, argv: &[&[u8]], cmd: &Command, found: &[KeyRef]) {
+    let uses_keys = cmd.is(command::READONLY | command::WRITE);
+    if !uses_keys || cmd.is(command::SCRIPT_DECIDES) {
+        return;
+    }
+    let now_ms = server.clock.now_ms;
+    for used in found {
+        let key = argv[used.pos as usize];
+        let hash = server.seed.hash(key);
+        let read = used.flags & RO != 0;
+        let missed = read && {
+            let entry = server.dbs[db as usize].find(hash, key);
+            entry.is_none_or(|entry| server.is_expired(entry))
+        };
+        if let Some(monitor) = &mut server.hotkeys.monitor {
+            let weight = monitor.weight(now_ms) * monitor.sampler.ratio as f64;
+            monitor.access(Name { db, hash, key }, read, missed, weight);
+        }
+    }
+}
+
+fn profile(server: &mut Server, db: u32, argv: &[&[u8]], found: &[KeyRef], cost: Cost) {
+    let us = server.clock.ns(cost.ticks) as f64 / 1000.0;
+    let bytes = crate::observe::commandlog::request_bytes(argv) + cost.reply_bytes;
+    let Some(session) = &mut server.hotkeys.session else {
+        return;
+    };
+    let scale = session.sampler.ratio as f64;
+    session.bytes += bytes as f64 * scale;
+    let share = scale / found.len().max(1) as f64;
+    for used in found {
+        let key = argv[used.pos as usize];
+        let hash = server.seed.hash(key);
+        let name = Name { db, hash, key };
+        if let Some(cpu) = &mut session.cpu {
+            cpu.add(name, us * share);
+        }
+        if let Some(net) = &mut session.net {
+            net.add(name, bytes as f64 * share);
+        }
+    }
+}
+
+/// The cron: a session's time may be over.
+pub fn cron(server: &mut Server) {
+    let now_ms = server.clock.now_ms;
+    if let Some(session) = &server.hotkeys.session
+        && session.is_over(now_ms)
+    {
+        server.stop_hotkeys();
+    }
+}
+
+impl Server {
+    /// HOTKEYS START. False: a session is in progress.
+    pub fn start_hotkeys(&mut self, request: Request) -> bool {
+        cron(self);
+        let busy = self.hotkeys.session.as_ref();
+        if busy.is_some_and(|session| session.is_active()) {
+            return false;
+        }
+        let totals = Totals::now(self);
+        self.hotkeys.session = Some(Box::new(Session::new(request, totals)));
+        self.hotkeys.rearm(self.stats.commands_processed);
+        true
+    }
+
+    /// HOTKEYS STOP: what was counted stays. False: no session was in progress.
+    pub fn stop_hotkeys(&mut self) -> bool {
+        let totals = Totals::now(self);
+        let Some(session) = &mut self.hotkeys.session else {
+            return false;
+        };
+        let active = session.is_active();
+        if active {
+            session.stop(totals);
+            self.hotkeys.update_next();
+        }
+        active
+    }
+}
