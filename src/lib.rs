@@ -18,6 +18,8 @@ pub mod script;
 pub mod server;
 pub mod state;
 pub mod sys;
+#[cfg(test)]
+mod testing;
 pub mod tracking;
 pub mod types;
 pub mod util;

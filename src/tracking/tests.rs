@@ -1,37 +1,18 @@
 use super::*;
-use crate::networking::query;
+use crate::testing::{self, on_one_line};
 
-/// A server with clients that have no sockets.
 fn server() -> Server {
-    let mut server = Server::new(crate::config::Config::default(), Vec::new());
-    server.clock.now_ms = 1000;
-    for _ in 0..4 {
-        let id = server.net.clients.next_id();
-        let c = Client::detached(id, 1000);
-        server.net.clients.insert(Box::new(c));
-    }
-    server
+    testing::server_with(4)
 }
 
 /// What a client is replied to these lines, and hears with the replies.
 fn say(server: &mut Server, slot: u32, lines: &[&str]) -> String {
-    let mut c = server.net.clients.take(slot).expect("a client");
-    let text: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
-    query::feed(server, &mut c, text.as_bytes());
-    let reply = c.reply.take_bytes();
-    server.net.clients.put(c);
-    readable(reply)
+    on_one_line(testing::say(server, slot, lines))
 }
 
 /// What it was told meanwhile.
 fn heard(server: &mut Server, slot: u32) -> String {
-    let c = server.net.clients.get_mut(slot).expect("a client");
-    readable(c.reply.take_bytes())
-}
-
-fn readable(bytes: Vec<u8>) -> String {
-    let text = String::from_utf8(bytes).expect("text");
-    text.replace("\r\n", " ").trim_end().to_string()
+    on_one_line(testing::heard(server, slot))
 }
 
 fn resp3(server: &mut Server, slot: u32, options: &str) {

@@ -3,38 +3,18 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Config;
-use crate::networking::query;
+use crate::testing::{self, heard, server_with};
 
 const CLIENTS: u32 = 6;
 
-/// A server with clients that have no sockets, the last of them never blocked.
+/// A server with clients, the last of them never blocked.
 fn server() -> Server {
-    let mut server = Server::new(Config::default(), Vec::new());
-    server.clock.now_ms = 1000;
-    for _ in 0..=CLIENTS {
-        let id = server.net.clients.next_id();
-        server
-            .net
-            .clients
-            .insert(Box::new(Client::detached(id, 1000)));
-    }
-    server
+    server_with(CLIENTS + 1)
 }
 
 /// What a client is replied to a line.
 fn say(server: &mut Server, slot: u32, line: &str) -> String {
-    let mut c = server.net.clients.take(slot).unwrap();
-    query::feed(server, &mut c, format!("{line}\r\n").as_bytes());
-    let reply = c.reply.take_bytes();
-    server.net.clients.put(c);
-    String::from_utf8(reply).unwrap()
-}
-
-/// What a client was replied meanwhile.
-fn heard(server: &mut Server, slot: u32) -> String {
-    let c = server.net.clients.get_mut(slot).unwrap();
-    String::from_utf8(c.reply.take_bytes()).unwrap()
+    testing::say(server, slot, &[line])
 }
 
 /// The header's invariant, from both sides.

@@ -1,31 +1,23 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::acl::UserRef;
-use crate::config::Config;
-use crate::networking::client::Client;
-use crate::networking::query;
+use crate::testing;
 use crate::util::random::Random;
 
-fn server() -> (Server, Client) {
-    let server = Server::new(Config::default(), Vec::new());
-    let mut c = Client::detached(1, server.clock.now_ms);
-    c.user = UserRef::DEFAULT;
-    (server, c)
+fn server() -> Server {
+    testing::server_with(1)
 }
 
-fn say(server: &mut Server, c: &mut Client, line: &str) -> String {
-    query::feed(server, c, format!("{line}\r\n").as_bytes());
-    let text = String::from_utf8_lossy(&c.reply.take_bytes()).into_owned();
-    text.replace("\r\n", " ").trim_end().to_string()
+fn say(server: &mut Server, line: &str) {
+    testing::say(server, 0, &[line]);
 }
 
 /// A server that keeps the largest keys, its first pass done.
-fn tracking() -> (Server, Client) {
-    let (mut server, mut c) = server();
-    say(&mut server, &mut c, "config set bigkeys-tracking yes");
+fn tracking() -> Server {
+    let mut server = server();
+    say(&mut server, "config set bigkeys-tracking yes");
     finish_pass(&mut server);
-    (server, c)
+    server
 }
 
 fn finish_pass(server: &mut Server) {
@@ -125,7 +117,7 @@ const COMMANDS: &[&str] = &[
 fn rankings_follow_the_keyspace() {
     let mut faults = BTreeSet::new();
     for seed in 0..6 {
-        let (mut server, mut c) = tracking();
+        let mut server = tracking();
         let mut rng = Random::from_seed(seed);
         for step in 0..3000 {
             let mut line = COMMANDS[rng.below(COMMANDS.len() as u64) as usize].to_string();
@@ -138,7 +130,7 @@ fn rankings_follow_the_keyspace() {
                 1 => line = "flushall async".into(),
                 _ => {}
             }
-            say(&mut server, &mut c, &line);
+            say(&mut server, &line);
             if step % 10 == 0 {
                 server.clock.now_ms += 25;
                 crate::db::expire::fast_cycle(&mut server);
@@ -157,11 +149,11 @@ fn rankings_follow_the_keyspace() {
 
 #[test]
 fn what_was_there_before_is_found_by_a_pass() {
-    let (mut server, mut c) = server();
+    let mut server = server();
     for n in 0..300 {
-        say(&mut server, &mut c, &format!("setrange s{n} {n} x"));
+        say(&mut server, &format!("setrange s{n} {n} x"));
     }
-    say(&mut server, &mut c, "config set bigkeys-tracking yes");
+    say(&mut server, "config set bigkeys-tracking yes");
     assert!(!server.bigkeys.as_ref().unwrap().is_complete());
     finish_pass(&mut server);
     let big = server.bigkeys.as_ref().unwrap();
@@ -169,19 +161,19 @@ fn what_was_there_before_is_found_by_a_pass() {
     let strings = &big.of(Type::String).elements;
     assert_eq!(listed(strings)[..128], walked(&server, Type::String)[..128]);
     assert_eq!(strings.floor(), 172);
-    say(&mut server, &mut c, "config set bigkeys-tracking no");
+    say(&mut server, "config set bigkeys-tracking no");
     assert_eq!(server.armed & armed::BIGKEYS, 0, "off costs nothing");
 }
 
 /// When so many of the listed keys went that the rest may be among those that were forgotten, they are looked for.
 #[test]
 fn the_list_is_filled_up_again() {
-    let (mut server, mut c) = tracking();
+    let mut server = tracking();
     for n in 0..300 {
-        say(&mut server, &mut c, &format!("setrange s{n} {n} x"));
+        say(&mut server, &format!("setrange s{n} {n} x"));
     }
     for n in 230..300 {
-        say(&mut server, &mut c, &format!("del s{n}"));
+        say(&mut server, &format!("del s{n}"));
     }
     let strings =
         |server: &Server| listed(&server.bigkeys.as_ref().unwrap().of(Type::String).elements);
@@ -195,15 +187,11 @@ fn the_list_is_filled_up_again() {
 
 #[test]
 fn writes_during_a_pass_are_not_lost() {
-    let (mut server, mut c) = server();
+    let mut server = server();
     for n in 0..5000 {
-        say(
-            &mut server,
-            &mut c,
-            &format!("setrange s{n} {} x", n % 1000),
-        );
+        say(&mut server, &format!("setrange s{n} {} x", n % 1000));
     }
-    say(&mut server, &mut c, "config set bigkeys-tracking yes");
+    say(&mut server, "config set bigkeys-tracking yes");
     let mut rng = Random::from_seed(5);
     let mut over = false;
     while !over {
@@ -216,7 +204,7 @@ fn writes_during_a_pass_are_not_lost() {
                 2 => format!("rename s{key} s{}", rng.below(5000)),
                 _ => format!("setrange s{key} {len} x"),
             };
-            say(&mut server, &mut c, &line);
+            say(&mut server, &line);
         }
     }
     let strings = listed(&server.bigkeys.as_ref().unwrap().of(Type::String).elements);
@@ -230,7 +218,7 @@ fn writes_during_a_pass_are_not_lost() {
 
 #[test]
 fn bytes_of_long_values_are_estimated_well() {
-    let (mut server, mut c) = tracking();
+    let mut server = tracking();
     for n in 0..3000 {
         let element = format!("{n}xxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
         for command in ["rpush l", "zadd z 1", "xadd x * f", "sadd s", "hset h f"] {
@@ -239,7 +227,7 @@ fn bytes_of_long_values_are_estimated_well() {
             } else {
                 format!(" {element}")
             };
-            say(&mut server, &mut c, &format!("{command}{value}"));
+            say(&mut server, &format!("{command}{value}"));
         }
     }
     for (key, kind) in [

@@ -1,32 +1,29 @@
 use super::summary::Hot;
 use super::*;
-use crate::networking::query;
+use crate::testing::{self, on_one_line};
 
 const AGEING: Ageing = Ageing {
     ratio: 1,
     half_life_s: 10,
 };
 
-/// A server that counts everything, and a client of it.
-fn server(settings: &[&str]) -> (Server, Client) {
-    let mut server = Server::new(Config::default(), Vec::new());
-    let mut c = Client::detached(1, server.clock.now_ms);
-    c.user = crate::acl::UserRef::DEFAULT;
-    for setting in settings {
-        assert_eq!(say(&mut server, &mut c, setting), "+OK");
+/// A server to whose client all this was said.
+fn server(lines: &[&str]) -> Server {
+    let mut server = testing::server_with(1);
+    for line in lines {
+        assert_eq!(say(&mut server, line), "+OK");
     }
-    (server, c)
+    server
 }
 
+/// So that every command is looked at.
 const TRACK: [&str; 2] = [
     "config set hotkeys-sample-ratio 1",
     "config set hotkeys-tracking yes",
 ];
 
-fn say(server: &mut Server, c: &mut Client, line: &str) -> String {
-    query::feed(server, c, format!("{line}\r\n").as_bytes());
-    let text = String::from_utf8(c.reply.take_bytes()).expect("text");
-    text.replace("\r\n", " ").trim_end().to_string()
+fn say(server: &mut Server, line: &str) -> String {
+    on_one_line(testing::say(server, 0, &[line]))
 }
 
 /// Key, database and weight, which is the number of uses while no time passes.
@@ -49,7 +46,7 @@ fn of(key: &str, db: u32, n: u32) -> (String, u32, u32) {
 
 #[test]
 fn reads_writes_and_misses_are_told_apart() {
-    let (mut server, mut c) = server(&TRACK);
+    let mut server = server(&TRACK);
     for line in [
         "set a 1",
         "get a",
@@ -62,7 +59,7 @@ fn reads_writes_and_misses_are_told_apart() {
         "ping",
         "watch a",
     ] {
-        say(&mut server, &mut c, line);
+        say(&mut server, line);
     }
     let monitor = server.hotkeys.monitor.as_ref().unwrap();
     let reads = [of("a", 0, 2), of("b", 0, 3), of("s", 0, 1), of("t", 0, 1)];
@@ -74,9 +71,9 @@ fn reads_writes_and_misses_are_told_apart() {
 
 #[test]
 fn a_key_is_a_key_of_its_database() {
-    let (mut server, mut c) = server(&TRACK);
+    let mut server = server(&TRACK);
     for line in ["set a 1", "select 3", "set a 1", "set a 2", "get a"] {
-        say(&mut server, &mut c, line);
+        say(&mut server, line);
     }
     let monitor = server.hotkeys.monitor.as_ref().unwrap();
     assert_eq!(uses(&monitor.writes), [of("a", 0, 1), of("a", 3, 2)]);
@@ -86,7 +83,7 @@ fn a_key_is_a_key_of_its_database() {
 /// A script's commands count, EVAL's own list of keys does not; in a transaction each command does.
 #[test]
 fn scripts_and_transactions_count_what_they_run() {
-    let (mut server, mut c) = server(&TRACK);
+    let mut server = server(&TRACK);
     for line in [
         "eval \"redis.call('get','in'); return redis.call('set',KEYS[1],1)\" 2 k unused",
         "multi",
@@ -94,7 +91,7 @@ fn scripts_and_transactions_count_what_they_run() {
         "get m",
         "exec",
     ] {
-        say(&mut server, &mut c, line);
+        say(&mut server, line);
     }
     let monitor = server.hotkeys.monitor.as_ref().unwrap();
     assert_eq!(uses(&monitor.writes), [of("k", 0, 1), of("m", 0, 1)]);
@@ -103,26 +100,26 @@ fn scripts_and_transactions_count_what_they_run() {
 
 #[test]
 fn off_is_never_due() {
-    let (mut server, mut c) = server(&[]);
+    let mut server = server(&[]);
     assert_eq!(server.hotkeys.next, u64::MAX);
-    say(&mut server, &mut c, TRACK[1]);
+    say(&mut server, TRACK[1]);
     assert!(server.hotkeys.next < 100_000);
     assert!(server.hotkeys.memory() < 100_000);
-    say(&mut server, &mut c, "hotkeys start metrics 1 net");
-    say(&mut server, &mut c, "config set hotkeys-tracking no");
+    say(&mut server, "hotkeys start metrics 1 net");
+    say(&mut server, "config set hotkeys-tracking no");
     assert!(server.hotkeys.next < 100, "the session goes on");
-    say(&mut server, &mut c, "hotkeys stop");
+    say(&mut server, "hotkeys stop");
     assert_eq!(server.hotkeys.next, u64::MAX);
 }
 
 /// CONFIG RESETSTAT sets the counter back by which commands are picked.
 #[test]
 fn resetting_statistics_stops_nothing() {
-    let (mut server, mut c) = server(&TRACK);
-    say(&mut server, &mut c, "hotkeys start metrics 2 cpu net");
-    (0..50).for_each(|_| _ = say(&mut server, &mut c, "get a"));
-    say(&mut server, &mut c, "config resetstat");
-    say(&mut server, &mut c, "get a");
+    let mut server = server(&TRACK);
+    say(&mut server, "hotkeys start metrics 2 cpu net");
+    (0..50).for_each(|_| _ = say(&mut server, "get a"));
+    say(&mut server, "config resetstat");
+    say(&mut server, "get a");
     let used = |server: &Server| {
         let session = server.hotkeys.session.as_ref().unwrap();
         session.used(Totals::now(server)).command_ticks
@@ -135,21 +132,18 @@ fn resetting_statistics_stops_nothing() {
 
 #[test]
 fn a_session_adds_up_bytes() {
-    let (mut server, mut c) = server(&["set a 1234567890"]);
-    assert_eq!(
-        say(&mut server, &mut c, "hotkeys start metrics 1 net"),
-        "+OK"
-    );
-    say(&mut server, &mut c, "get a");
-    say(&mut server, &mut c, "mget a b");
+    let mut server = server(&["set a 1234567890"]);
+    assert_eq!(say(&mut server, "hotkeys start metrics 1 net"), "+OK");
+    say(&mut server, "get a");
+    say(&mut server, "mget a b");
     let session = server.hotkeys.session.as_ref().unwrap();
     // GET: 20 bytes ask, 17 answer. MGET: 28 ask, 26 answer, half for each key.
     let net = session.net.as_ref().unwrap();
     assert_eq!(uses(net), [of("a", 0, 37 + 27), of("b", 0, 27)]);
     assert!(session.cpu.is_none());
-    let stopped = say(&mut server, &mut c, "hotkeys stop");
+    let stopped = say(&mut server, "hotkeys stop");
     assert_eq!(stopped, "+OK");
-    say(&mut server, &mut c, "get a");
+    say(&mut server, "get a");
     let net = server
         .hotkeys
         .session
@@ -164,9 +158,9 @@ fn a_session_adds_up_bytes() {
 /// The time of a script is its keys' time, and nobody else's.
 #[test]
 fn a_script_is_one_command_for_a_session() {
-    let (mut server, mut c) = server(&["hotkeys start metrics 2 cpu net"]);
+    let mut server = server(&["hotkeys start metrics 2 cpu net"]);
     let line = "eval \"redis.call('set','x',1) return redis.call('set',KEYS[1],1)\" 1 k";
-    say(&mut server, &mut c, line);
+    say(&mut server, line);
     let session = server.hotkeys.session.as_ref().unwrap();
     for summary in [&session.cpu, &session.net] {
         let keys: Vec<String> = uses(summary.as_ref().unwrap())
@@ -179,7 +173,7 @@ fn a_script_is_one_command_for_a_session() {
 
 #[test]
 fn a_session_ends_when_its_time_is_over() {
-    let (mut server, mut c) = server(&["hotkeys start metrics 1 cpu duration 5"]);
+    let mut server = server(&["hotkeys start metrics 1 cpu duration 5"]);
     let active = |server: &mut Server, after_ms: i64| {
         server.clock.now_ms += after_ms;
         cron(server);
@@ -187,8 +181,8 @@ fn a_session_ends_when_its_time_is_over() {
     };
     assert!(active(&mut server, 4000));
     assert!(!active(&mut server, 1500));
-    assert_eq!(say(&mut server, &mut c, "hotkeys reset"), "+OK");
-    assert_eq!(say(&mut server, &mut c, "hotkeys get"), "$-1");
+    assert_eq!(say(&mut server, "hotkeys reset"), "+OK");
+    assert_eq!(say(&mut server, "hotkeys get"), "$-1");
 }
 
 /// Weights under a moving landmark are those of a twin that ages every single use.
@@ -275,7 +269,7 @@ fn gaps_are_geometric() {
 /// A sample of a stream tells the same favourites as the whole, and rates of the same size.
 #[test]
 fn a_sample_estimates_the_whole() {
-    let (mut server, mut c) = server(&[
+    let mut server = server(&[
         "config set hotkeys-sample-ratio 20",
         "config set hotkeys-tracking yes",
     ]);
@@ -288,8 +282,7 @@ fn a_sample_estimates_the_whole() {
         };
         batch.push_str(&format!("get {key}\r\n"));
     }
-    query::feed(&mut server, &mut c, batch.as_bytes());
-    c.reply.take_bytes();
+    testing::say(&mut server, 0, &[&batch]);
     let monitor = server.hotkeys.monitor.as_ref().unwrap();
     let top = monitor.reads.top(2);
     let names: Vec<Vec<u8>> = top.iter().map(|hot| hot.name.shown()).collect();

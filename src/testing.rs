@@ -1,0 +1,42 @@
+//! What unit tests of whole commands share: a server without sockets, clients of it, and what they say and hear.
+
+use crate::config::Config;
+use crate::networking::client::Client;
+use crate::networking::query;
+use crate::state::Server;
+
+/// The time at which such a server begins, in milliseconds.
+pub const BEGIN_MS: i64 = 1000;
+
+/// A server with so many clients in the slots from 0 on.
+pub fn server_with(clients: u32) -> Server {
+    let mut server = Server::new(Config::default(), Vec::new());
+    server.clock.now_ms = BEGIN_MS;
+    for _ in 0..clients {
+        let id = server.net.clients.next_id();
+        let c = Client::detached(id, BEGIN_MS);
+        server.net.clients.insert(Box::new(c));
+    }
+    server
+}
+
+/// What a client is replied to these lines, as it is on the wire.
+pub fn say(server: &mut Server, slot: u32, lines: &[&str]) -> String {
+    let mut c = server.net.clients.take(slot).expect("a client");
+    let text: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
+    query::feed(server, &mut c, text.as_bytes());
+    let reply = c.reply.take_bytes();
+    server.net.clients.put(c);
+    String::from_utf8_lossy(&reply).into_owned()
+}
+
+/// What a client was sent meanwhile.
+pub fn heard(server: &mut Server, slot: u32) -> String {
+    let c = server.net.clients.get_mut(slot).expect("a client");
+    String::from_utf8_lossy(&c.reply.take_bytes()).into_owned()
+}
+
+/// A reply on one line, its parts set off by spaces.
+pub fn on_one_line(reply: String) -> String {
+    reply.replace("\r\n", " ").trim_end().to_string()
+}
