@@ -401,30 +401,60 @@ pub fn validate(bytes: &[u8], deep: bool) -> bool {
     at == bytes.len() - 1 && (stored == COUNT_UNKNOWN || usize::from(stored) == count)
 }
 
-/// Up to so many elements each is compared with each: cheaper than a table.
-const FEW: usize = 16;
+/// Up to so many fingerprints each is compared with each: cheaper than to sort them.
+const FEW: usize = 64;
 
 /// Whether the elements are groups of `stride`, and no two groups begin with the same text: what bytes from outside
-/// must be to become a set (1), or a hash or a sorted set (2).
+/// must be to become a set (1), or a hash or a sorted set (2). Texts are compared only if two fingerprints are equal.
 pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
     let len = listpack.len();
     if !len.is_multiple_of(stride) {
         return false;
     }
-    let mut keys = listpack.iter().step_by(stride);
-    if len / stride > FEW {
-        let mut seen = HashSet::with_capacity(len / stride);
-        return keys.all(|key| match key {
-            Element::Str(text) => seen.insert(Element::from(text)),
-            int => seen.insert(int),
-        });
+    let mut keys = listpack.iter().step_by(stride).map(fingerprint);
+    let all_differ = if len / stride <= FEW {
+        let mut seen = [0; FEW];
+        keys.enumerate().all(|(n, key)| {
+            seen[n] = key;
+            !seen[..n].contains(&key)
+        })
+    } else {
+        let mut seen = Vec::with_capacity(len / stride);
+        seen.extend(&mut keys);
+        seen.sort_unstable();
+        seen.windows(2).all(|pair| pair[0] != pair[1])
+    };
+    all_differ || texts_differ(listpack, stride)
+}
+
+/// The same for the same text, however it is stored; seldom the same for others. The first and the last eight bytes and
+/// the length of a text are in it.
+fn fingerprint(key: Element) -> u64 {
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let text = match key {
+        Element::Int(int) => return (int as u64).wrapping_mul(MIX),
+        Element::Str(text) => text,
+    };
+    if let Some(int) = parse_i64(text) {
+        return (int as u64).wrapping_mul(MIX);
     }
-    while let Some(key) = keys.next() {
-        if keys.clone().any(|other| other.same_text(&key)) {
-            return false;
-        }
-    }
-    true
+    let (head, tail) = match (text.first_chunk(), text.last_chunk()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => (
+            text.iter()
+                .fold(0, |word, &byte| word << 8 | u64::from(byte)),
+            0,
+        ),
+    };
+    (head.wrapping_mul(MIX) ^ tail).wrapping_mul(MIX) ^ text.len() as u64
+}
+
+fn texts_differ(listpack: &Listpack, stride: usize) -> bool {
+    let mut seen = HashSet::with_capacity(listpack.len() / stride);
+    listpack.iter().step_by(stride).all(|key| match key {
+        Element::Str(text) => seen.insert(Element::from(text)),
+        int => seen.insert(int),
+    })
 }
 
 /// The entries of listpack bytes that passed `validate(bytes, true)`, without an owner.

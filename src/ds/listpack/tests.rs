@@ -267,10 +267,17 @@ proptest! {
     }
 
     #[test]
-    fn keys_are_told_apart_by_their_text(keys in vec(0i64..60, 0..40), stride in 1usize..4, surplus in 0usize..2) {
+    fn keys_are_told_apart_by_their_text(
+        keys in prop_oneof![vec(0i64..60, 0..40), vec(0i64..100_000, 60..200)],
+        stride in 1usize..4,
+        surplus in 0usize..2,
+        // Texts that differ in the middle only have one fingerprint.
+        long in any::<bool>(),
+    ) {
         let mut listpack = Listpack::new();
         for (at, key) in keys.iter().enumerate() {
             match at % 2 {
+                _ if long => listpack.append(Element::Str(format!("a sister {key:06} in the middle").as_bytes())),
                 0 => listpack.append(*key),
                 _ => listpack.append(Element::Str(key.to_string().as_bytes())),
             }
