@@ -108,13 +108,13 @@ impl BigKeys {
         if !large && !listed {
             return;
         }
-        if listed {
-            // It may have been of another type.
+        let ours = &mut self.types[kind];
+        let [by_elements, by_bytes] = ours.rankings();
+        let was_kept = by_elements.observe(name, elements) | by_bytes.observe(name, bytes);
+        if listed && !was_kept {
+            // It was of another type, or its bit is another key's.
             self.remove_from_others(name, kind);
         }
-        let ours = &mut self.types[kind];
-        ours.elements.observe(name, elements);
-        ours.bytes.observe(name, bytes);
         if large && !listed {
             self.note(name);
         }

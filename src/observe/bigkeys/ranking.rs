@@ -44,8 +44,8 @@ impl Ranking {
         &self.kept
     }
 
-    /// A key has this size now.
-    pub fn observe(&mut self, name: Name, size: u64) {
+    /// A key has this size now. Returns whether it was kept before.
+    pub fn observe(&mut self, name: Name, size: u64) -> bool {
         let at = self.position(name);
         match at {
             Some(at) if size >= self.floor => self.kept[at].size = size,
@@ -53,6 +53,7 @@ impl Ranking {
             None if self.wants(size) => self.keep(name, size),
             None => {}
         }
+        at.is_some()
     }
 
     /// Whether a key of this size would be kept.
@@ -138,7 +139,7 @@ mod tests {
     #[test]
     fn keys_alike_fill_the_list() {
         let mut ranking = Ranking::default();
-        (0u16..1000).for_each(|key| ranking.observe(name(&key.to_le_bytes()), 7));
+        (0u16..1000).for_each(|key| _ = ranking.observe(name(&key.to_le_bytes()), 7));
         assert_eq!((ranking.kept().len(), ranking.floor()), (CAPACITY, 7));
         assert!(!ranking.is_short());
     }

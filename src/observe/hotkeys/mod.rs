@@ -218,7 +218,8 @@ impl Monitor {
     fn weight(&mut self, now_ms: i64) -> f64 {
         let age = self.half_lives(now_ms - self.landmark_ms);
         if age.abs() > LANDMARK_AGE {
-            let factor = (-age).exp2();
+            // A clock that was set back makes nothing weigh more.
+            let factor = (-age).exp2().min(1.0);
             for summary in [&mut self.reads, &mut self.writes, &mut self.misses] {
                 summary.scale(factor);
             }

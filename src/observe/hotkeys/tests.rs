@@ -10,6 +10,8 @@ const AGEING: Ageing = Ageing {
 /// A server to whose client all this was said.
 fn server(lines: &[&str]) -> Server {
     let mut server = testing::server_with(1);
+    // The clock may be read between two commands: from now on, not from the beginning of time.
+    server.clock.update();
     for line in lines {
         assert_eq!(say(&mut server, line), "+OK");
     }
@@ -210,6 +212,23 @@ fn ageing_is_exact_across_landmarks() {
             .map(|(_, at_ms)| (-monitor.half_lives(now_ms - at_ms)).exp2())
             .sum();
         assert!((hot.at_least / today - truth).abs() < 1e-9 * truth.max(1e-6));
+    }
+}
+
+/// Years that the clock jumps don't make figures infinite.
+#[test]
+fn a_clock_may_jump() {
+    let mut monitor = Monitor::new(AGEING, 0);
+    for now_ms in [0, i64::MAX / 4, 1000, 2000, -(i64::MAX / 4), 0] {
+        let weight = monitor.weight(now_ms);
+        let name = Name {
+            db: 0,
+            hash: 1,
+            key: b"k",
+        };
+        monitor.access(name, true, true, weight);
+        let rate = monitor.reads.top(1)[0].at_least * monitor.per_second(now_ms);
+        assert!(rate.is_finite() && rate > 0.0, "{now_ms}: {rate}");
     }
 }
 
