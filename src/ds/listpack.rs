@@ -370,6 +370,11 @@ fn checked_entry_len(bytes: &[u8], at: usize) -> Option<usize> {
         return None;
     }
     let body = body_len(bytes, at);
+    if backlen_size(body) == 1 {
+        // Nearly always: one byte, which is the number itself.
+        let fits = at + body < bytes.len() - 1 && usize::from(bytes[at + body]) == body;
+        return fits.then_some(body + 1);
+    }
     let size = backlen_size(body);
     let backlen = bytes[..bytes.len() - 1].get(at + body..)?.get(..size)?;
     let mut expected = [0; 5];
