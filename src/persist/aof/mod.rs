@@ -216,6 +216,7 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
 
 /// Nothing more is fed; the files are closed in the background.
 fn close_files(server: &mut Server) {
+    server.aof.flush.crowded = false;
     let files: Vec<_> = server.aof.feed.close().collect();
     for file in files {
         server.aof.flush.in_background(Job::Close(file));

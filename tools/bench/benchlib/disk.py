@@ -46,6 +46,7 @@ class Scene:
     plain: object                # context managers of (server, client)
     disturbed: object
     limit: float                 # the ratio that is promised
+    scale: float = 1.0           # of the field to what is shown
 
     @property
     def name(self):
@@ -153,10 +154,10 @@ def scenes(many=MANY):
     return (
         Scene(Workload("SET P64, AOF everysec", 64, words(f"SET key:{{key}} {VALUE}"), STRINGS),
               "cpu_us", nothing, log("everysec"), 1.15),
-        Scene(Workload("GET p99 while saving", 1, get, some, keyspace=many),
-              "p99_us", nothing, saving, 2.0),
-        *(Scene(Workload(f"GET p99, busy disk, {policy}", 1, get, STRINGS),
-                "p99_us", logging(policy, False), logging(policy, True), 1.5)
+        Scene(Workload("GET p99 ms, saving", 1, get, some, keyspace=many),
+              "p99_us", nothing, saving, 2.0, 1000.0),
+        *(Scene(Workload(f"GET p99 ms, busy disk, {policy}", 1, get, STRINGS),
+                "p99_us", logging(policy, False), logging(policy, True), 1.5, 1000.0)
           for policy in ("everysec", "always")),
     )
 
@@ -179,7 +180,7 @@ def measure(servers, scene, client, turns, seconds, note):
                 for around in (scene.plain, scene.disturbed):
                     with around(server, client):
                         result = turn(server, scene.workload, client, seconds, number + 1)
-                    pair.append(result[scene.field])
+                    pair.append(result[scene.field] / scene.scale)
                 results[server.name].append(tuple(pair))
             except (ServerError, OSError, KeyError) as e:
                 results[server.name] = str(e) or repr(e)
