@@ -45,6 +45,7 @@ pub mod user;
 use check::{Call, Denied, Reason};
 use log::{Context, Event, Log};
 use rules::Terms;
+use selector::Selector;
 use user::User;
 
 /// The user that a client acts as.
@@ -165,11 +166,16 @@ impl Acl {
 /// ACL SETUSER, ACL LOAD: what this user is from now on. Subscribers that lost the right to their channels are cut off.
 pub fn set_user(server: &mut Server, current: &mut Client, user: User) {
     let r = server.acl.reference(&user.name);
+    let was = r.and_then(|r| server.acl.user(r)).cloned();
     server.acl.put(user);
     server.update_armed();
     let Some(user) = r.and_then(|r| server.acl.user(r)).cloned() else {
         return;
     };
+    // Who took no pattern away cuts nobody off: what was subscribed under another name before AUTH stays.
+    if was.is_some_and(|was| has_channels_of(&user, &was)) {
+        return;
+    }
     cut_off(server, current, |c| {
         let lost = |subs: &Subscriptions| !may_keep(&user, subs);
         Some(c.user) == r && c.pubsub.as_deref().is_some_and(lost)
@@ -208,6 +214,31 @@ fn cut_off(server: &mut Server, current: &mut Client, mut wanted: impl FnMut(&mu
         }
         server.net.clients.put(c);
     }
+}
+
+/// Whether a user has each pattern of channels that another one has.
+fn has_channels_of(user: &User, other: &User) -> bool {
+    let has = |pattern: &Box<[u8]>| {
+        let of_selector = |selector: &Selector| {
+            selector
+                .channels
+                .as_ref()
+                .is_none_or(|all| all.contains(pattern))
+        };
+        user.selectors().iter().any(of_selector)
+    };
+    let has_all = user
+        .selectors()
+        .iter()
+        .any(|selector| selector.channels.is_none());
+    has_all
+        || other
+            .selectors()
+            .iter()
+            .all(|selector| match &selector.channels {
+                None => false,
+                Some(patterns) => patterns.iter().all(has),
+            })
 }
 
 /// Whether a user may have all of these subscriptions.

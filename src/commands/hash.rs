@@ -112,9 +112,14 @@ pub(super) fn write_hash<R>(
     let was = hash.next_expiry();
     let result = change(hash, &limits)?;
     let (at, empty) = (hash.next_expiry(), hash.is_empty());
+    let hidden = hash.hidden_len() > 0;
     if was != at {
         let hash = ctx.server.hash_key(key);
         ctx.db().fields_moved(hash, was, at);
+    }
+    if empty && hidden {
+        // Nobody was told yet that those fields are gone.
+        ctx.server.propagate_deletion(db, key, false);
     }
     if empty {
         ctx.server.delete_key(db, key, false);

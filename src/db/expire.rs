@@ -17,10 +17,10 @@
 //! hidden all the same.
 //!
 //! Fields of hashes go the same way. A hash is found under the time of its first volatile field; whoever looks at it,
-//! be it a command or the cycle, first takes out all fields that are due, so a command never meets one.
-//! Limit: a look-up takes out what is due without a budget, so a hash with a million fields of the same millisecond
-//! costs whoever looks first some 0.2 s. The other way, a filter in each reader, would make HLEN wrong, as it is in Redis.
-//! During a pause they stay, and are seen.
+//! be it a command or the cycle, first takes out the fields that are due, so a command never meets one. A look-up takes out
+//! [`LOOKUP_FIELDS`] at most; what is due beyond them is hidden in the hash and left to the cycle, and if nothing else is
+//! left the hash goes as a whole, by lazy freeing. (A filter by time in each reader would make HLEN wrong, as it is in
+//! Redis.) During a pause they stay, and are seen.
 
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ const TURN_BUDGET: Duration = Duration::from_millis(1);
 const BATCH: usize = 16;
 /// Fields of one hash that go at once, and in one HDEL.
 const FIELD_BATCH: usize = 64;
+/// Fields that a look-up takes out of a hash, some 0.2 ms.
+const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 
 impl Server {
     /// Whether the key's time has come; it is removed then, if it may be. One branch in a database without
@@ -79,8 +81,32 @@ impl Server {
             .is_some_and(|at| at < self.clock.now_ms);
         if due && !self.loading && self.may_expire() {
             let key = key.to_vec();
-            while self.delete_expired_fields(db, hash, &key) {}
+            let mut batches = 0..LOOKUP_FIELDS / FIELD_BATCH;
+            while self.delete_expired_fields(db, hash, &key) {
+                if batches.next().is_none() {
+                    return self.hide_expired_fields(db, hash, &key);
+                }
+            }
         }
+    }
+
+    /// Too many fields of a hash are due for one look-up: nobody sees them until the cycle has removed them.
+    fn hide_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) {
+        let now = self.clock.now_ms;
+        let found = self.dbs[db as usize].find_mut(hash, key);
+        let Some(Ok(fields)) = found.map(Hash::of_mut) else {
+            return;
+        };
+        fields.hide_expired(now);
+        if !fields.is_empty() {
+            return;
+        }
+        self.stats.expired_fields += fields.hidden_len() as u64;
+        self.delete_key(db, key, true);
+        self.propagate_deletion(db, key, true);
+        self.notify(notify::HASH, "hexpired", key, db);
+        self.notify(notify::GENERIC, "del", key, db);
+        self.signal_modified(None, db, key);
     }
 
     /// Remove up to [`FIELD_BATCH`] due fields of a hash, and the key when none is left: propagated as HDEL, counted, told.
@@ -262,7 +288,9 @@ fn update_avg_ttl(db: &mut crate::db::Db, now_ms: i64) {
 mod tests {
     use super::*;
     use crate::db::Ttl;
+    use crate::types::hash::{FieldTtl, HashLimits};
     use crate::types::string::encode;
+    use crate::types::{New, Value, kind};
 
     fn server_with(keys: impl IntoIterator<Item = (u32, String, i64)>) -> Server {
         let mut server = Server::new(crate::config::Config::default(), Vec::new());
@@ -323,5 +351,42 @@ mod tests {
         let mut server = server_with((0..3).map(|i| (0, format!("k{i}"), i64::MAX - i)));
         cron_cycle(&mut server);
         assert!(server.dbs[0].avg_ttl_ms > 0);
+    }
+
+    /// A hash of `due` fields that are past their time and `live` that are not.
+    fn server_with_hash(due: usize, live: usize) -> Server {
+        let mut server = server_with([]);
+        let limits = HashLimits::of(&server);
+        let mut hash = Hash::new();
+        for n in 0..due + live {
+            let at = if n < due { 1_000 } else { 2_000_000 };
+            hash.set(format!("f{n}").as_bytes(), b"v", FieldTtl::At(at), &limits);
+        }
+        let value = New::Obj(Value::Hash(hash));
+        server.set_key(0, b"h", kind::HASH, value, Ttl::Clear);
+        server
+    }
+
+    fn seen(server: &mut Server) -> Option<(usize, usize)> {
+        let entry = server.lookup_in(0, b"h")?;
+        let fields = Hash::of(entry).ok().expect("a hash");
+        Some((fields.len(), fields.hidden_len()))
+    }
+
+    #[test]
+    fn a_look_up_has_a_budget_for_fields() {
+        let mut server = server_with_hash(5 * LOOKUP_FIELDS, 3);
+        let (len, hidden) = seen(&mut server).expect("the live ones");
+        assert_eq!(len, 3);
+        assert!((1..5 * LOOKUP_FIELDS).contains(&hidden));
+        active_expire(&mut server, Duration::MAX);
+        assert_eq!(seen(&mut server), Some((3, 0)));
+        assert_eq!(server.stats.expired_fields, 5 * LOOKUP_FIELDS as u64);
+
+        let mut server = server_with_hash(5 * LOOKUP_FIELDS, 0);
+        assert_eq!(seen(&mut server), None);
+        assert_eq!(server.dbs[0].len(), 0);
+        assert!(server.dbs[0].field_expires.is_empty());
+        assert_eq!(server.stats.expired_fields, 5 * LOOKUP_FIELDS as u64);
     }
 }

@@ -164,6 +164,18 @@ impl Expires {
         Some(leaf.get(leaf.earliest()))
     }
 
+    /// How many pairs have a time before `at`: a step for each leaf.
+    pub fn count_before(&self, at: i64) -> usize {
+        let mut leaves = self.leaves.range(..key_of((at, 0)));
+        // All but the last of these leaves lie before it as a whole.
+        let last = leaves.next_back().map_or(0, |(_, leaf)| {
+            (0..leaf.len())
+                .filter(|place| leaf.get(*place).0 < at)
+                .count()
+        });
+        last + leaves.map(|(_, leaf)| leaf.len()).sum::<usize>()
+    }
+
     /// The n-th pair of [`Expires::iter`], in a step for each leaf: with a random n a fair pick.
     pub fn nth(&self, mut n: usize) -> Option<(i64, u64)> {
         for leaf in self.leaves.values() {

@@ -237,7 +237,10 @@ impl Writer<'_> {
     fn status(&mut self, frame: &mut Frame) -> bool {
         let found = frame.get_field(-1, "ok") == Kind::String;
         if found {
-            let text = one_line(frame.bytes(-1).unwrap_or_default());
+            let text = frame.bytes(-1).unwrap_or_default();
+            // Redis takes it for a C string.
+            let end = memchr::memchr(0, text).unwrap_or(text.len());
+            let text = one_line(&text[..end]);
             self.reply.raw(b"+");
             self.reply.raw(&text);
             self.reply.raw(b"\r\n");

@@ -228,7 +228,7 @@ impl Loader {
         };
         if !is_name(&function.name) {
             return Err(
-                "Function names can only contain letters, numbers, or underscores(_) and must be at least one \
+                "Library names can only contain letters, numbers, or underscores(_) and must be at least one \
                  character long",
             );
         }

@@ -14,10 +14,12 @@
 //!
 //! **Invariants**
 //! - a listpack alternates fields and values, and no field comes twice (`tests::agrees_with_a_map`);
-//! - a field is in `expires` exactly when it has a time, under that very time (`FieldTable::check`, in the same test).
+//! - a field is in `expires` exactly when it has a time, under that very time (`FieldTable::check`, in the same test);
+//! - `hidden` is the number of fields whose time is before `hidden_before` (the same).
 //!
-//! A field past its time is removed before anybody looks (`db::lookup`), so nothing here compares times with a clock but
-//! [`Hash::pop_expired`].
+//! A field past its time is removed before anybody looks (`db::expire`), so nothing here compares times with a clock but
+//! [`Hash::pop_expired`]. If that would take too long, those that are left are hidden instead ([`Hash::hide_expired`]): for
+//! everybody but `pop_expired` they are not there, and are not counted.
 
 use std::ops::ControlFlow;
 
@@ -43,6 +45,9 @@ const _: () = assert!(size_of::<Hash>() <= 16);
 pub struct FieldTable {
     fields: HashTable<Field>,
     expires: Expires,
+    /// Fields with a time before this one are past it, and wait for their removal unseen.
+    hidden_before: i64,
+    hidden: usize,
 }
 
 /// The settings `hash-max-listpack-entries` and `-value`, and the seed for a new table.
@@ -128,14 +133,14 @@ impl Hash {
     pub fn len(&self) -> usize {
         match self {
             Hash::Listpack(listpack) => listpack.len() / 2,
-            Hash::Table(table) => table.fields.len(),
+            Hash::Table(table) => table.len(),
         }
     }
 
     pub fn is_empty(&self) -> bool {
         match self {
             Hash::Listpack(listpack) => listpack.is_empty(),
-            Hash::Table(table) => table.fields.is_empty(),
+            Hash::Table(table) => table.len() == 0,
         }
     }
 
@@ -255,7 +260,7 @@ impl Hash {
                     visit(field, value);
                 }
             }
-            Hash::Table(table) => table.fields.walk(|field| {
+            Hash::Table(table) => table.walk(|field| {
                 let (field, value) = pair_of(field);
                 visit(field, value);
             }),
@@ -265,18 +270,17 @@ impl Hash {
     /// Shows each field of a table with its value and its time, until the visitor breaks.
     pub fn try_each<B>(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>) -> ControlFlow<B>) {
         if let Hash::Table(table) = self {
-            let _ = table
-                .fields
-                .try_walk(|field| visit(field.field(), field.value(), field.expire_at()));
+            let _ = table.fields.try_walk(|field| match table.is_hidden(field) {
+                true => ControlFlow::Continue(()),
+                false => visit(field.field(), field.value(), field.expire_at()),
+            });
         }
     }
 
     /// The same with the fields' times, which only a table has.
     pub fn for_each_volatile(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>)) {
         if let Hash::Table(table) = self {
-            table
-                .fields
-                .walk(|field| visit(field.field(), field.value(), field.expire_at()));
+            table.walk(|field| visit(field.field(), field.value(), field.expire_at()));
         }
     }
 
@@ -288,8 +292,10 @@ impl Hash {
                 0
             }
             Hash::Table(table) => table.fields.scan(cursor, |field| {
-                let (field, value) = pair_of(field);
-                visit(field, value);
+                if !table.is_hidden(field) {
+                    let (field, value) = pair_of(field);
+                    visit(field, value);
+                }
             }),
         }
     }
@@ -318,7 +324,14 @@ impl Hash {
                 let at = listpack.random(2, &mut |n| rng.below(n as u64) as usize)?;
                 Some(pair_at(listpack, at))
             }
-            Hash::Table(table) => table.fields.random(rng.raw()).map(pair_of),
+            Hash::Table(table) => match table.hidden {
+                0 => table.fields.random(rng.raw()).map(pair_of),
+                _ => {
+                    let seen = table.seen();
+                    let at = rng.below(seen.len().max(1) as u64) as usize;
+                    seen.get(at).copied().map(pair_of)
+                }
+            },
         }
     }
 
@@ -330,6 +343,13 @@ impl Hash {
                     let (field, value) = pair_at(listpack, at);
                     visit(field, value);
                 });
+            }
+            Hash::Table(table) if table.hidden > 0 => {
+                let seen = table.seen();
+                for _ in 0..if seen.is_empty() { 0 } else { count } {
+                    let (field, value) = pair_of(seen[rng.below(seen.len() as u64) as usize]);
+                    visit(field, value);
+                }
             }
             Hash::Table(table) => {
                 for field in (0..count).filter_map(|_| table.fields.random(rng.raw())) {
@@ -353,6 +373,15 @@ impl Hash {
                     let (field, value) = pair_at(listpack, at);
                     visit(field, value);
                 });
+            }
+            Hash::Table(table) if table.hidden > 0 => {
+                let mut seen = table.seen();
+                for taken in 0..count.min(seen.len()) {
+                    let left = (seen.len() - taken) as u64;
+                    seen.swap(taken, taken + rng.below(left) as usize);
+                    let (field, value) = pair_of(seen[taken]);
+                    visit(field, value);
+                }
             }
             Hash::Table(table) => table.fields.sample_unique(count, rng.raw(), |field| {
                 let (field, value) = pair_of(field);
@@ -401,7 +430,25 @@ impl Hash {
     pub fn volatile_len(&self) -> usize {
         match self {
             Hash::Listpack(_) => 0,
-            Hash::Table(table) => table.expires.len(),
+            Hash::Table(table) => table.expires.len() - table.hidden,
+        }
+    }
+
+    /// From now on the fields whose time is before `now` are not there, but for [`Hash::pop_expired`].
+    pub fn hide_expired(&mut self, now: i64) {
+        if let Hash::Table(table) = self
+            && now > table.hidden_before
+        {
+            table.hidden_before = now;
+            table.hidden = table.expires.count_before(now);
+        }
+    }
+
+    /// The number of fields that are hidden.
+    pub fn hidden_len(&self) -> usize {
+        match self {
+            Hash::Listpack(_) => 0,
+            Hash::Table(table) => table.hidden,
         }
     }
 
@@ -411,6 +458,7 @@ impl Hash {
             return None;
         };
         let (at, hash) = table.expires.pop_due(now - 1)?;
+        table.hidden -= usize::from(at < table.hidden_before);
         let field = table
             .fields
             .remove_by(hash, |field| field.expire_at() == Some(at));
@@ -429,10 +477,7 @@ impl Hash {
             let hash = fields.hash(field.as_ref().field());
             fields.insert_new(hash, field);
         });
-        *self = Hash::Table(Box::new(FieldTable {
-            fields,
-            expires: Expires::new(),
-        }));
+        *self = Hash::Table(Box::new(FieldTable::of(fields)));
     }
 }
 
@@ -444,10 +489,9 @@ impl Default for Hash {
 
 impl Clone for FieldTable {
     fn clone(&self) -> FieldTable {
-        let mut copy = FieldTable {
-            fields: HashTable::new(self.fields.seed()),
-            expires: Expires::new(),
-        };
+        // With what is hidden, as a replica that is told of the copy has those fields, too.
+        let mut copy = FieldTable::of(HashTable::new(self.fields.seed()));
+        copy.hidden_before = self.hidden_before;
         copy.fields.reserve(self.fields.len());
         self.fields.walk(|field| {
             let ttl = field.expire_at().map_or(FieldTtl::Clear, FieldTtl::At);
@@ -458,6 +502,53 @@ impl Clone for FieldTable {
 }
 
 impl FieldTable {
+    fn of(fields: HashTable<Field>) -> FieldTable {
+        FieldTable {
+            fields,
+            expires: Expires::new(),
+            hidden_before: i64::MIN,
+            hidden: 0,
+        }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.fields.len() - self.hidden
+    }
+
+    #[inline]
+    fn is_hidden(&self, field: FieldRef) -> bool {
+        self.hidden > 0 && self.is_before(field.expire_at())
+    }
+
+    #[inline]
+    fn is_before(&self, at: Option<i64>) -> bool {
+        at.is_some_and(|at| at < self.hidden_before)
+    }
+
+    fn walk<'a>(&'a self, mut visit: impl FnMut(FieldRef<'a>)) {
+        self.fields.walk(|field| {
+            if !self.is_hidden(field) {
+                visit(field);
+            }
+        });
+    }
+
+    /// All fields that are not hidden: for draws while some are.
+    fn seen(&self) -> Vec<FieldRef<'_>> {
+        let mut seen = Vec::with_capacity(self.len());
+        self.walk(|field| seen.push(field));
+        seen
+    }
+
+    /// The time of the field with this hash is another one.
+    #[inline]
+    fn moved(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
+        self.hidden -= usize::from(self.is_before(was));
+        self.hidden += usize::from(self.is_before(at));
+        self.expires.shift(hash, was, at);
+    }
+
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         self.fields.prefetch_bucket(hash);
@@ -475,11 +566,13 @@ impl FieldTable {
 
     #[inline]
     fn find(&self, field: &[u8]) -> Option<FieldRef<'_>> {
-        self.fields.find(self.fields.hash(field), field)
+        let found = self.fields.find(self.fields.hash(field), field)?;
+        (!self.is_hidden(found)).then_some(found)
     }
 
     fn set(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl) -> bool {
         let hash = self.fields.hash(field);
+        let (before, hidden) = (self.hidden_before, self.hidden > 0);
         let (was, at, is_new) = match self.fields.find_slot(hash, field) {
             Slot::Vacant(slot) => {
                 let at = ttl.after(None);
@@ -488,25 +581,32 @@ impl FieldTable {
             }
             Slot::Occupied(mut slot) => {
                 let was = slot.get().expire_at();
-                let at = ttl.after(was);
+                let is_new = hidden && was.is_some_and(|was| was < before);
+                let at = ttl.after(was.filter(|_| !is_new));
                 if was != at || !slot.get_mut().try_set_value(value) {
                     slot.replace(Field::new(field, value, at));
                 }
-                (was, at, false)
+                (was, at, is_new)
             }
         };
-        self.expires.shift(hash, was, at);
+        self.moved(hash, was, at);
         is_new
     }
 
     fn remove(&mut self, field: &[u8]) -> Option<Field> {
         let hash = self.fields.hash(field);
+        if self.hidden > 0 {
+            self.find(field)?;
+        }
         let removed = self.fields.remove(hash, field)?;
-        self.expires.shift(hash, removed.as_ref().expire_at(), None);
+        self.moved(hash, removed.as_ref().expire_at(), None);
         Some(removed)
     }
 
     fn set_expire(&mut self, field: &[u8], at: Option<i64>) -> bool {
+        if self.hidden > 0 && self.find(field).is_none() {
+            return false;
+        }
         let hash = self.fields.hash(field);
         let Slot::Occupied(slot) = self.fields.find_slot(hash, field) else {
             return false;
@@ -515,7 +615,7 @@ impl FieldTable {
         if was != at {
             slot.replace_with(|field| field.with_expire(at));
         }
-        self.expires.shift(hash, was, at);
+        self.moved(hash, was, at);
         true
     }
 }

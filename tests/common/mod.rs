@@ -138,6 +138,15 @@ impl Conn {
         out
     }
 
+    /// The same; `None` when the connection was closed before it.
+    pub fn try_reply(&mut self) -> Option<Vec<u8>> {
+        match self.stream.fill_buf() {
+            Ok(bytes) if !bytes.is_empty() => Some(self.reply()),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => panic!("no reply comes"),
+            _ => None,
+        }
+    }
+
     /// Send a command as multibulk and read its reply.
     pub fn cmd<A: AsRef<[u8]>>(&mut self, argv: &[A]) -> Vec<u8> {
         self.send(&multibulk(argv));
@@ -187,6 +196,17 @@ fn read_reply(from: &mut impl BufRead, out: &mut Vec<u8>) {
         (b'|', Some(len)) => (0..2 * len + 1).for_each(|_| read_reply(from, out)),
         _ => {}
     }
+}
+
+/// The replies that stand one after the other.
+pub fn split_replies(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut replies = Vec::new();
+    while !bytes.is_empty() {
+        let mut reply = Vec::new();
+        read_reply(&mut bytes, &mut reply);
+        replies.push(reply);
+    }
+    replies
 }
 
 /// A reply as a tree, so that what is unordered can be sorted before a comparison.

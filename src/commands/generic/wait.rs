@@ -31,12 +31,12 @@ pub fn wait(ctx: &mut Ctx) -> CmdResult {
 
 /// WAITAOF numlocal numreplicas timeout
 pub fn waitaof(ctx: &mut Ctx) -> CmdResult {
-    let local = ctx.int_in(
-        1,
-        0,
-        1,
-        "ERR value is out of range, value must between 0 and 1",
-    )?;
+    let local = ctx.int(1)?;
+    if !(0..=1).contains(&local) {
+        return Err(Error::of(
+            "ERR value is out of range, value must between 0 and 1",
+        ));
+    }
     let replicas = ctx.int_in(
         2,
         0,

@@ -149,6 +149,11 @@ proptest! {
         }
         let mut all: Vec<Pair> = index.iter().collect();
         all.sort_unstable();
+        for (at, _) in &all {
+            let before = all.partition_point(|pair| pair.0 < *at);
+            prop_assert_eq!(index.count_before(*at), before);
+        }
+        prop_assert_eq!(index.count_before(i64::MAX), all.partition_point(|pair| pair.0 < i64::MAX));
         prop_assert_eq!(all, twin.sorted());
         while !index.is_empty() {
             pop(&mut index, &mut twin, i64::MAX);

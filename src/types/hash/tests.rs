@@ -24,6 +24,8 @@ impl FieldTable {
         from_fields.sort_unstable();
         indexed.sort_unstable();
         assert_eq!(from_fields, indexed);
+        let hidden = indexed.iter().filter(|(at, _)| *at < self.hidden_before);
+        assert_eq!(hidden.count(), self.hidden);
     }
 }
 
@@ -46,6 +48,8 @@ enum Op {
     Remove(Vec<u8>),
     Expire(Vec<u8>, Option<i64>),
     Advance(i64),
+    /// Hide what is due, and remove that many of it.
+    Hide(i64, usize),
 }
 
 fn field() -> impl Strategy<Value = Vec<u8>> {
@@ -70,6 +74,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => field().prop_map(Op::Remove),
         1 => (field(), prop::option::of(0..50i64)).prop_map(|(f, at)| Op::Expire(f, at)),
         1 => (0..50i64).prop_map(Op::Advance),
+        1 => (0..50i64, 0..4usize).prop_map(|(now, n)| Op::Hide(now, n)),
     ]
 }
 
@@ -79,8 +84,11 @@ proptest! {
     fn agrees_with_a_map(ops in prop::collection::vec(op(), 0..80)) {
         let mut hash = Hash::new();
         let mut twin = Twin::new();
+        let mut hidden_before = i64::MIN;
         for op in ops {
             match op {
+                // Nobody sets a time that is past.
+                Op::Set(_, _, FieldTtl::At(at)) | Op::Expire(_, Some(at)) if at < hidden_before => {}
                 Op::Set(field, value, ttl) => {
                     let was = twin.get(&field).and_then(|(_, at)| *at);
                     let is_new = hash.set(&field, &value, ttl, &limits());
@@ -96,18 +104,40 @@ proptest! {
                 }
                 Op::Advance(now) => {
                     while let Some(gone) = hash.pop_expired(now) {
-                        let (_, at) = twin.remove(gone.as_ref().field()).expect("a live field");
+                        let at = gone.as_ref().expire_at();
                         prop_assert!(at.is_some_and(|at| at < now));
+                        let known = twin.remove(gone.as_ref().field()).is_some();
+                        prop_assert!(known || at.is_some_and(|at| at < hidden_before));
                     }
+                }
+                Op::Hide(now, removed) => {
+                    hash.hide_expired(now);
+                    if matches!(hash, Hash::Table(_)) {
+                        hidden_before = hidden_before.max(now);
+                    }
+                    twin.retain(|_, (_, at)| at.is_none_or(|at| at >= hidden_before));
+                    (0..removed).for_each(|_| drop(hash.pop_expired(now)));
                 }
             }
             prop_assert_eq!(hash.len(), twin.len());
             prop_assert_eq!(hash.is_empty(), twin.is_empty());
-            prop_assert_eq!(hash.next_expiry(), twin.values().filter_map(|(_, at)| *at).min());
+            if hash.hidden_len() == 0 {
+                prop_assert_eq!(hash.next_expiry(), twin.values().filter_map(|(_, at)| *at).min());
+            }
             if let Hash::Table(table) = &hash {
                 table.check();
             }
         }
+        prop_assert_eq!(contents(&hash), contents(&hash.clone()));
+        let mut rng = Random::from_seed(1);
+        let mut drawn = 0;
+        hash.sample_unique(100, &mut rng, |field, _| {
+            drawn += 1;
+            assert!(twin.contains_key(&field.to_vec()));
+        });
+        prop_assert_eq!(drawn, twin.len());
+        prop_assert_eq!(hash.random(&mut rng).is_some(), !twin.is_empty());
+        hash.sample(20, &mut rng, |field, _| assert!(twin.contains_key(&field.to_vec())));
         prop_assert_eq!(contents(&hash), twin);
     }
 

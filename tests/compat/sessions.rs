@@ -1,0 +1,327 @@
+//! Several clients at once: what one does, the others see, the same on both servers.
+//!
+//! ```text
+//!   sessions.txt: `1 PUBLISH ch v`      for each server   control ----------- who is blocked, unblock
+//!                  '- who says it                         client 0, 1, 2 ---- the commands, messages, wake-ups
+//! ```
+//!
+//! After each command everything that reached any client is compared, byte for byte. Nothing waits for time to pass: a client
+//! has received all when the reply to a PING with a marker is there, and whether a client is blocked is what CLIENT LIST
+//! says, which the control connection asks after the command was sent.
+//!
+//! **Limits.** A client in MULTI is not asked to PING (it would be queued), one that is blocked neither; what came to them is
+//! compared when they are out of it. CLIENT REPLY has no place here, since its whole point is that the marker does not come.
+
+use super::common::{Conn, Peer, multibulk, split_replies};
+use super::grammar::{Compare, Grammar, draw, generate, may_wait};
+use super::{COMMANDS, Plan, on_purpose, prepare, run, same, show};
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use std::sync::atomic::Ordering;
+
+const CLIENTS: usize = 3;
+/// Where a session ends early.
+const NOSUB: &str = "8.0 refuses to unsubscribe who has not subscribed; Redis, and 8.1 again, tell that nothing is left";
+const MARKER: &[u8] = b"all-has-come";
+
+/// One server with its clients.
+struct Side<'a> {
+    peer: &'a Peer,
+    control: Conn,
+    clients: Vec<Client>,
+}
+
+struct Client {
+    conn: Conn,
+    id: String,
+}
+
+impl Client {
+    fn new(peer: &Peer, resp: &str) -> Client {
+        let mut conn = peer.connect();
+        let id = conn.line("CLIENT ID");
+        conn.line(&format!("HELLO {resp}"));
+        let id = id.trim_matches([':', '\r', '\n']).to_string();
+        Client { conn, id }
+    }
+
+    /// All that has come and not been read, after `replies` that must come; `None`: the connection was closed.
+    fn drain(&mut self, replies: usize) -> Option<Vec<u8>> {
+        self.conn.send(&multibulk(&[b"PING", MARKER]));
+        let mut out = Vec::new();
+        for count in 0.. {
+            let reply = self.conn.try_reply()?;
+            let refused = reply.starts_with(b"-NOAUTH")
+                || reply.starts_with(b"-NOPERM") && reply.ends_with(b"'ping' command\r\n");
+            if contains(&reply, MARKER) || refused && count >= replies {
+                break;
+            }
+            out.extend_from_slice(&reply);
+        }
+        Some(out)
+    }
+}
+
+/// 8.0 loses the error of an AUTH in MULTI behind a SUBSCRIBE.
+fn is_odd_in_multi(argv: &[Vec<u8>]) -> bool {
+    argv[0].eq_ignore_ascii_case(b"AUTH")
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+impl Side<'_> {
+    fn new<'a>(peer: &'a Peer, plan: &Plan) -> Side<'a> {
+        let mut control = peer.connect();
+        prepare(&mut control, plan);
+        control.line("CONFIG SET notify-keyspace-events KEA");
+        control.line("SCRIPT FLUSH");
+        let clients = (0..CLIENTS).map(|_| Client::new(peer, plan.resp)).collect();
+        Side {
+            peer,
+            control,
+            clients,
+        }
+    }
+
+    fn is_blocked(&mut self, who: usize) -> bool {
+        let id = &self.clients[who].id;
+        let list = self.control.line(&format!("CLIENT LIST ID {id}"));
+        let flags = list.split(" flags=").nth(1).unwrap_or_default();
+        flags
+            .split(' ')
+            .next()
+            .is_some_and(|flags| flags.contains('b'))
+    }
+}
+
+/// What is known of a client, the same on both sides.
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Free,
+    Multi,
+    Blocked,
+}
+
+struct Session<'a> {
+    sides: [Side<'a>; 2],
+    states: [State; CLIENTS],
+    plan: &'a Plan,
+    sent: Vec<String>,
+    /// Tracking was switched off. Redis keeps what was read until then, and tells of it if it is on again; ours forgets.
+    tracking_ended: bool,
+}
+
+impl Session<'_> {
+    fn fail(&self, who: usize, found: &[Option<Vec<u8>>]) -> TestCaseError {
+        let text = |bytes: &Option<Vec<u8>>| match bytes {
+            Some(bytes) => bytes.escape_ascii().to_string(),
+            None => "closed".into(),
+        };
+        TestCaseError::fail(format!(
+            "{:?}, after\n  {}\nour client {who} reads\n  {}\ntheirs\n  {}",
+            self.plan,
+            self.sent.join("\n  "),
+            text(&found[0]),
+            text(&found[1])
+        ))
+    }
+
+    /// The replies; messages for patterns, which are met in any order, sorted where they follow each other.
+    fn in_order(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut replies = split_replies(bytes);
+        if self.tracking_ended {
+            replies.retain(|reply| !reply.starts_with(b">2\r\n$10\r\ninvalidate"));
+        }
+        let of_pattern = |reply: &Vec<u8>| contains(&reply[..reply.len().min(20)], b"pmessage");
+        replies
+            .chunk_by_mut(|a, b| of_pattern(a) && of_pattern(b))
+            .for_each(|run| run.sort());
+        replies
+    }
+
+    fn check(
+        &self,
+        who: usize,
+        compare: Compare,
+        found: &[Option<Vec<u8>>],
+    ) -> Result<(), TestCaseError> {
+        let equal = match (&found[0], &found[1]) {
+            // A message before or after an unordered reply is compared, too.
+            (Some(ours), Some(theirs)) => {
+                let (ours, theirs) = (self.in_order(ours), self.in_order(theirs));
+                ours.len() == theirs.len()
+                    && std::iter::zip(&ours, &theirs)
+                        .all(|(ours, theirs)| same(compare, ours, theirs))
+            }
+            (ours, theirs) => ours == theirs,
+        };
+        let unsubscribed = found[1]
+            .as_deref()
+            .is_some_and(|b| b.starts_with(b"-NOSUB"));
+        match equal {
+            true => Ok(()),
+            false if unsubscribed => Err(TestCaseError::reject(NOSUB)),
+            false => Err(self.fail(who, found)),
+        }
+    }
+
+    /// What has come to a client; a new one takes its place if it was closed.
+    fn drain(&mut self, who: usize, replies: usize, compare: Compare) -> Result<(), TestCaseError> {
+        let found: Vec<_> = self
+            .sides
+            .iter_mut()
+            .map(|side| side.clients[who].drain(replies))
+            .collect();
+        self.check(who, compare, &found)?;
+        if found[0].is_none() {
+            self.tracking_ended = true;
+            for side in &mut self.sides {
+                side.clients[who] = Client::new(side.peer, self.plan.resp);
+            }
+        }
+        Ok(())
+    }
+
+    fn blocked(&mut self, who: usize) -> Result<bool, TestCaseError> {
+        let [ours, theirs] = &mut self.sides;
+        let (ours, theirs) = (ours.is_blocked(who), theirs.is_blocked(who));
+        if ours == theirs {
+            return Ok(ours);
+        }
+        let text = |blocked| Some(format!("blocked: {blocked}").into_bytes());
+        Err(self.fail(who, &[text(ours), text(theirs)]))
+    }
+
+    /// One command of one client, and what the others see of it.
+    fn step(
+        &mut self,
+        who: usize,
+        compare: Compare,
+        argv: &[Vec<u8>],
+    ) -> Result<(), TestCaseError> {
+        let request = multibulk(argv);
+        for side in &mut self.sides {
+            side.clients[who].conn.send(&request);
+        }
+        let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
+        let off = |arg: &Vec<u8>| arg.eq_ignore_ascii_case(b"OFF");
+        self.tracking_ended |= is("RESET") || is("CLIENT") && argv.iter().any(off);
+        let ends = is("EXEC") || is("DISCARD") || is("RESET") || is("QUIT");
+        if is("MULTI") || self.states[who] == State::Multi && !ends {
+            let found: Vec<_> = self
+                .sides
+                .iter_mut()
+                .map(|side| side.clients[who].conn.try_reply())
+                .collect();
+            self.check(who, compare, &found)?;
+            if found[0].as_deref() == Some(b"+OK\r\n") {
+                self.states[who] = State::Multi;
+            } else if self.states[who] == State::Free {
+                self.drain(who, 0, compare)?;
+            }
+        } else if may_wait(argv) && self.blocked(who)? {
+            self.states[who] = State::Blocked;
+        } else {
+            self.states[who] = State::Free;
+            self.drain(who, 1, compare)?;
+        }
+        self.others(who)
+    }
+
+    fn others(&mut self, who: usize) -> Result<(), TestCaseError> {
+        for other in (0..CLIENTS).filter(|other| *other != who) {
+            let was_blocked = self.states[other] == State::Blocked;
+            if self.states[other] == State::Multi || was_blocked && self.blocked(other)? {
+                continue;
+            }
+            self.states[other] = State::Free;
+            self.drain(other, usize::from(was_blocked), Compare::Bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The control connection wakes a client.
+    fn unblock(&mut self, who: usize, rest: &[Vec<u8>]) -> Result<(), TestCaseError> {
+        let found: Vec<_> = self
+            .sides
+            .iter_mut()
+            .map(|side| {
+                let mut argv = vec![b"CLIENT".to_vec(), b"UNBLOCK".to_vec()];
+                argv.push(side.clients[who].id.clone().into_bytes());
+                argv.extend_from_slice(rest);
+                Some(side.control.cmd(&argv))
+            })
+            .collect();
+        self.check(who, Compare::Bytes, &found)?;
+        self.others(CLIENTS)
+    }
+}
+
+fn compare_session(
+    grammars: &[Grammar; 2],
+    peers: &[&Peer; 2],
+    plan: &Plan,
+    seeds: &[u64],
+) -> Result<(), TestCaseError> {
+    let mut session = Session {
+        sides: peers.map(|peer| Side::new(peer, plan)),
+        states: [State::Free; CLIENTS],
+        plan,
+        sent: Vec::new(),
+        tracking_ended: false,
+    };
+    for &seed in seeds {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let (mut compare, mut argv) = draw(&grammars[0], plan.theme, &mut rng);
+        let who = argv.remove(0);
+        if argv
+            .first()
+            .is_some_and(|word| word.eq_ignore_ascii_case(b"ANYTHING"))
+        {
+            (compare, argv) = generate(&grammars[1], plan.theme, seed);
+            // A wait that ends by itself has no place here.
+            if may_wait(&argv) {
+                continue;
+            }
+        }
+        session
+            .sent
+            .push(format!("{} {}", show(&[who.clone()]), show(&argv)));
+        if std::env::var_os("COMPAT_TRACE").is_some() {
+            eprintln!("{}", session.sent[session.sent.len() - 1]);
+        }
+        let target = usize::from(who[who.len() - 1] - b'0');
+        if who[0] == b'u' {
+            session.unblock(target, &argv)?;
+        } else if session.states[target] == State::Blocked
+            || on_purpose(&argv)
+            || session.states[target] == State::Multi
+                && (compare != Compare::Bytes || is_odd_in_multi(&argv))
+        {
+            session.sent.pop();
+        } else {
+            session.step(target, compare, &argv)?;
+            COMMANDS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn several_clients_see_the_same() {
+    let Some(valkey) = Peer::valkey(&[]) else {
+        return;
+    };
+    let aeris = Peer::aeris(&[]);
+    let grammars = [Grammar::read("sessions.txt"), Grammar::read("grammar.txt")];
+    run(30, |seeds, plan| {
+        let compared = compare_session(&grammars, &[&aeris, &valkey], &plan, seeds);
+        compared.or_else(|e| match e {
+            TestCaseError::Reject(_) => Ok(()),
+            e => Err(e),
+        })
+    });
+}

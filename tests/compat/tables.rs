@@ -1,0 +1,259 @@
+//! What the two servers say of their commands: rows, arities, help; and that the grammars leave no command out.
+
+use super::common::{Conn, Peer, Reply, parse_reply};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Fields of COMMAND INFO that differ: (pattern of the name, what differs, reason).
+const NEWER_ROWS: &[(&str, &str)] = &[
+    // 8.1 lets a client that waits for a busy script say these.
+    ("client|", "flags"),
+    ("select", "flags"),
+    // 7.2 says that the keys after STORE depend on the options; 8.0 forgot it.
+    ("georadius", "key specs"),
+    // What replies of a server that is still loading has no need of the data set.
+    ("memory|", "flags"),
+    ("script|", "flags"),
+    // 8.0 counts its arguments wrongly.
+    ("script|debug", "arity"),
+];
+
+/// Commands that no grammar sends: (beginning of the name, reason).
+const NOT_SENT: &[(&str, &str)] = &[
+    ("acl|genpass", "random"),
+    ("acl|load", "files: process tests"),
+    ("acl|save", "files: process tests"),
+    ("acl|log", "ages and addresses: the Tcl suite"),
+    ("bgrewriteaof", "files: the persistence tests"),
+    ("bgsave", "files: the persistence tests"),
+    ("client|info", "addresses and buffers"),
+    ("client|reply", "no reply to compare"),
+    ("config|rewrite", "files: process tests"),
+    ("debug", "each server's own"),
+    ("info", "each server's own"),
+    ("lastsave", "a time"),
+    ("latency", "measured times: the Tcl suite"),
+    ("lolwut", "each server's own"),
+    ("memory|", "each allocator's own"),
+    ("monitor", "the Tcl suite"),
+    ("pfselftest", "each server tests itself"),
+    ("quit", "the connection ends: transcripts"),
+    ("restore-asking", "cluster"),
+    ("role", "replication"),
+    ("save", "files: the persistence tests"),
+    ("script|debug", "a debugger takes over"),
+    ("shutdown", "the server ends: process tests"),
+    ("slowlog", "measured times: the Tcl suite"),
+    ("command|count", "there are newer commands"),
+];
+
+/// name -> (arity, flags, first, last, step, categories, key specs) of all commands and subcommands.
+type Rows = BTreeMap<String, Vec<(&'static str, Reply)>>;
+
+const FIELDS: [&str; 9] = [
+    "name",
+    "arity",
+    "flags",
+    "first key",
+    "last key",
+    "step",
+    "categories",
+    "tips",
+    "key specs",
+];
+
+fn rows(conn: &mut Conn) -> Rows {
+    let mut rows = Rows::new();
+    add_rows(parse_reply(&conn.cmd(&["COMMAND"])), &mut rows);
+    rows
+}
+
+fn add_rows(commands: Reply, rows: &mut Rows) {
+    let Reply::Many(_, commands) = commands else {
+        panic!("an array of commands");
+    };
+    for command in commands {
+        let Reply::Many(_, mut fields) = command else {
+            panic!("a command is an array");
+        };
+        let Reply::Bulk(name) = &fields[0] else {
+            panic!("its first element is its name");
+        };
+        let name = String::from_utf8_lossy(name).into_owned();
+        add_rows(fields.pop().expect("subcommands"), rows);
+        // Flags and categories are sets.
+        let fields = fields.into_iter().enumerate().map(|(at, field)| match at {
+            8 => (FIELDS[at], field),
+            _ => (FIELDS[at], field.sorted()),
+        });
+        rows.insert(name, fields.collect());
+    }
+}
+
+#[test]
+fn common_commands_have_the_same_rows() {
+    let Some(valkey) = Peer::valkey(&[]) else {
+        return;
+    };
+    let aeris = Peer::aeris(&[]);
+    let (ours, theirs) = (rows(&mut aeris.connect()), rows(&mut valkey.connect()));
+    let mut found = BTreeSet::new();
+    for (name, row) in &ours {
+        for (field, other) in row.iter().zip(theirs.get(name).into_iter().flatten()) {
+            if field != other {
+                found.insert((name.as_str(), field.0));
+            }
+        }
+    }
+    let listed = |name: &str, field: &str| {
+        NEWER_ROWS
+            .iter()
+            .any(|(start, differs)| name.starts_with(start) && field == *differs)
+    };
+    found.retain(|(name, field)| !listed(name, field));
+    assert!(found.is_empty(), "differ from valkey's: {found:?}");
+}
+
+/// Each command and subcommand with one argument too few, and one too many.
+#[test]
+fn the_wrong_number_of_arguments() {
+    let Some(valkey) = Peer::valkey(&[]) else {
+        return;
+    };
+    let aeris = Peer::aeris(&[]);
+    let theirs = rows(&mut valkey.connect());
+    let ours = rows(&mut aeris.connect());
+    let mut conns = [aeris.connect(), valkey.connect()];
+    for (name, row) in theirs.iter().filter(|(name, _)| ours.contains_key(*name)) {
+        // The test before this one knows where arities differ.
+        if ours[name][1] != row[1] {
+            continue;
+        }
+        let Reply::Line(arity) = &row[1].1 else {
+            panic!("arity is a number");
+        };
+        let arity: i64 = String::from_utf8_lossy(&arity[1..]).parse().expect("arity");
+        let mut wrong = vec![arity.unsigned_abs() as usize - 1];
+        if arity > 0 {
+            wrong.push(arity as usize + 1);
+        }
+        for len in wrong {
+            let mut argv: Vec<&str> = name.split('|').collect();
+            // Too few words to name the subcommand.
+            if len < argv.len() {
+                continue;
+            }
+            argv.resize(len, "x");
+            let [ours, theirs] = conns.each_mut().map(|conn| conn.cmd(&argv));
+            assert_eq!(
+                ours.escape_ascii().to_string(),
+                theirs.escape_ascii().to_string(),
+                "{argv:?}"
+            );
+        }
+    }
+}
+
+/// Lines of their help that ours has otherwise.
+const NEWER_HELP: &[&str] = &["    * ID <client-id>"];
+
+/// What our help says of what theirs has, it says in their words and order; newer subcommands stand between.
+#[test]
+fn help() {
+    let Some(valkey) = Peer::valkey(&[]) else {
+        return;
+    };
+    let aeris = Peer::aeris(&[]);
+    let mut conns = [aeris.connect(), valkey.connect()];
+    let containers = "ACL CLIENT COMMAND CONFIG FUNCTION LATENCY MEMORY OBJECT PUBSUB SCRIPT SLOWLOG XGROUP XINFO";
+    for container in containers.split(' ') {
+        let [ours, theirs] =
+            conns
+                .each_mut()
+                .map(|conn| match parse_reply(&conn.cmd(&[container, "HELP"])) {
+                    Reply::Many(_, lines) => lines,
+                    other => panic!("{container} HELP says {other:?}"),
+                });
+        let mut rest = ours.iter();
+        for line in &theirs {
+            let Reply::Line(text) = line else {
+                panic!("{line:?} is no line");
+            };
+            let text = String::from_utf8_lossy(&text[1..]);
+            assert!(
+                NEWER_HELP.contains(&&*text) || rest.any(|ours| ours == line),
+                "{container} HELP has no {text:?}, or has it elsewhere"
+            );
+        }
+    }
+}
+
+/// COMMAND LIST with a filter is theirs and what is newer.
+#[test]
+fn lists_of_commands() {
+    let Some(valkey) = Peer::valkey(&[]) else {
+        return;
+    };
+    let aeris = Peer::aeris(&[]);
+    let theirs = rows(&mut valkey.connect());
+    let mut conns = [aeris.connect(), valkey.connect()];
+    let Reply::Many(_, categories) = parse_reply(&conns[1].cmd(&["ACL", "CAT"])) else {
+        panic!("ACL CAT says no array");
+    };
+    let mut filters: Vec<(&str, String)> = ["*", "g*", "*x*", "client|*", "nosuch", "z???"]
+        .map(|pattern| ("PATTERN", pattern.into()))
+        .into();
+    for category in categories {
+        if let Reply::Bulk(name) = category {
+            filters.push(("ACLCAT", String::from_utf8_lossy(&name).into_owned()));
+        }
+    }
+    for (kind, value) in &filters {
+        let [ours, other] = conns.each_mut().map(|conn| {
+            let reply = conn.cmd(&["COMMAND", "LIST", "FILTERBY", kind, value]);
+            let Reply::Many(_, names) = parse_reply(&reply) else {
+                panic!("COMMAND LIST FILTERBY {kind} {value} says no array");
+            };
+            names.into_iter().collect::<BTreeSet<_>>()
+        });
+        let newer = |name: &&Reply| match name {
+            Reply::Bulk(name) => !theirs.contains_key(&*String::from_utf8_lossy(name)),
+            _ => false,
+        };
+        let unknown: Vec<_> = ours
+            .difference(&other)
+            .filter(|name| !newer(name))
+            .collect();
+        assert!(unknown.is_empty(), "{kind} {value}: {unknown:?}");
+    }
+}
+
+/// Each command of both servers is in a grammar, or in [`NOT_SENT`].
+#[test]
+fn every_command_is_sent() {
+    let Some(valkey) = Peer::valkey(&[]) else {
+        return;
+    };
+    let aeris = Peer::aeris(&[]);
+    let (ours, theirs) = (rows(&mut aeris.connect()), rows(&mut valkey.connect()));
+    let text = concat!(include_str!("grammar.txt"), include_str!("sessions.txt")).to_lowercase();
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            line.split([' ', '(', ')', '|', '[', ']', '~', '?'])
+                .collect()
+        })
+        .collect();
+    let sent = |name: &str| {
+        lines
+            .iter()
+            .any(|words| name.split('|').all(|part| words.contains(&part)))
+    };
+    let missing: Vec<&String> = ours
+        .keys()
+        .filter(|name| theirs.contains_key(*name) && !sent(name))
+        .filter(|name| !NOT_SENT.iter().any(|(start, _)| name.starts_with(start)))
+        .filter(|name| !name.ends_with("|help"))
+        .collect();
+    assert!(missing.is_empty(), "no grammar sends {missing:?}");
+}
