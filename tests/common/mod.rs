@@ -131,6 +131,11 @@ impl Conn {
         self.stream.get_mut().write_all(bytes).expect("send");
     }
 
+    /// The same to a peer that may have closed the connection, which is seen when its reply is read.
+    pub fn try_send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.get_mut().write_all(bytes);
+    }
+
     /// One reply, whole, as it came.
     pub fn reply(&mut self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -48,7 +48,7 @@ impl Client {
 
     /// All that has come and not been read, after `replies` that must come; `None`: the connection was closed.
     fn drain(&mut self, replies: usize) -> Option<Vec<u8>> {
-        self.conn.send(&multibulk(&[b"PING", MARKER]));
+        self.conn.try_send(&multibulk(&[&b"PING"[..], MARKER]));
         let mut out = Vec::new();
         for count in 0.. {
             let reply = self.conn.try_reply()?;
@@ -204,7 +204,7 @@ impl Session<'_> {
     ) -> Result<(), TestCaseError> {
         let request = multibulk(argv);
         for side in &mut self.sides {
-            side.clients[who].conn.send(&request);
+            side.clients[who].conn.try_send(&request);
         }
         let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
         let off = |arg: &Vec<u8>| arg.eq_ignore_ascii_case(b"OFF");
