@@ -387,7 +387,7 @@ fn refuse(
     };
     remember(server, caller, argv, event);
     Error::new(if c.has(flag::SCRIPT) {
-        format!("NOPERM ACL failure in script: {text}")
+        format!("ERR ACL failure in script: {text}")
     } else if c.has(flag::IN_EXEC) {
         format!(
             "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This \

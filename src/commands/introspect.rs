@@ -91,7 +91,10 @@ fn write_info(reply: &mut ReplyBuf, table: &CommandTable, entry: &Entry) {
     reply.set(row.keys.len());
     row.keys.iter().for_each(|spec| write_key_spec(reply, spec));
     let (from, count) = entry.subcommands;
-    reply.array(count.into());
+    match count {
+        0 => reply.set(0),
+        _ => reply.array(count.into()),
+    }
     (from..from + count).for_each(|id| write_info(reply, table, table.entry(id)));
 }
 

@@ -68,6 +68,14 @@ fn is_odd_in_multi(argv: &[Vec<u8>]) -> bool {
     argv[0].eq_ignore_ascii_case(b"AUTH")
 }
 
+/// XREAD with more keys than IDs, which is an error: what it would have read is tracked by ours alone.
+fn is_unbalanced(argv: &[Vec<u8>]) -> bool {
+    let streams = argv
+        .iter()
+        .position(|arg| arg.eq_ignore_ascii_case(b"STREAMS"));
+    streams.is_some_and(|at| (argv.len() - at) % 2 == 0)
+}
+
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
@@ -208,7 +216,8 @@ impl Session<'_> {
         }
         let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
         let off = |arg: &Vec<u8>| arg.eq_ignore_ascii_case(b"OFF");
-        self.tracking_ended |= is("RESET") || is("CLIENT") && argv.iter().any(off);
+        self.tracking_ended |=
+            is("RESET") || is_unbalanced(argv) || is("CLIENT") && argv.iter().any(off);
         let ends = is("EXEC") || is("DISCARD") || is("RESET") || is("QUIT");
         if is("MULTI") || self.states[who] == State::Multi && !ends {
             let found: Vec<_> = self

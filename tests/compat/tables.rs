@@ -33,7 +33,7 @@ const NOT_SENT: &[(&str, &str)] = &[
     ("lastsave", "a time"),
     ("latency", "measured times: the Tcl suite"),
     ("lolwut", "each server's own"),
-    ("memory|", "each allocator's own"),
+    ("memory", "each allocator's own"),
     ("monitor", "the Tcl suite"),
     ("pfselftest", "each server tests itself"),
     ("quit", "the connection ends: transcripts"),

@@ -2,7 +2,7 @@
 
 use super::keys_and_arguments;
 use crate::commands::ctx::{CmdResult, Ctx};
-use crate::error::{Error, excerpt};
+use crate::error::{Error, excerpt, said};
 use crate::networking::reply::ReplyBuf;
 use crate::persist::rdb::{Limits, payload};
 use crate::script::functions::{Function, Library, Policy};
@@ -109,7 +109,7 @@ pub fn list(ctx: &mut Ctx) -> CmdResult {
             let given = ctx.argv.get(at);
             pattern = Some(*given.ok_or(Error::of("ERR library name argument was not given"))?);
         } else {
-            let argument = excerpt(ctx.argv[at], 128);
+            let argument = said(ctx.argv[at]);
             return Err(Error::new(format!("ERR Unknown argument {argument}")));
         }
         at += 1;
