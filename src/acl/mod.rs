@@ -45,7 +45,6 @@ pub mod user;
 use check::{Call, Denied, Reason};
 use log::{Context, Event, Log};
 use rules::Terms;
-use selector::Selector;
 use user::User;
 
 /// The user that a client acts as.
@@ -218,27 +217,13 @@ fn cut_off(server: &mut Server, current: &mut Client, mut wanted: impl FnMut(&mu
 
 /// Whether a user has each pattern of channels that another one has.
 fn has_channels_of(user: &User, other: &User) -> bool {
-    let has = |pattern: &Box<[u8]>| {
-        let of_selector = |selector: &Selector| {
-            selector
-                .channels
-                .as_ref()
-                .is_none_or(|all| all.contains(pattern))
-        };
-        user.selectors().iter().any(of_selector)
-    };
-    let has_all = user
-        .selectors()
-        .iter()
-        .any(|selector| selector.channels.is_none());
-    has_all
-        || other
-            .selectors()
-            .iter()
-            .all(|selector| match &selector.channels {
-                None => false,
-                Some(patterns) => patterns.iter().all(has),
-            })
+    let mine = || user.selectors().iter().map(|selector| &selector.channels);
+    let has = |pattern| mine().flatten().any(|all| all.contains(pattern));
+    mine().any(Option::is_none)
+        || other.selectors().iter().all(|selector| {
+            let theirs = selector.channels.as_ref();
+            theirs.is_some_and(|patterns| patterns.iter().all(has))
+        })
 }
 
 /// Whether a user may have all of these subscriptions.
