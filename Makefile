@@ -61,14 +61,14 @@ fuzz:           ## each fuzz target for SECONDS (make fuzz SECONDS=600 TARGETS="
 asan:           ## the packed structures' tests under AddressSanitizer
 	@tools/nightly.sh
 	RUSTFLAGS="-Zsanitizer=address" $(CARGO) +nightly test --no-default-features --lib \
-		--target $$(rustc -vV | sed -n 's/^host: //p') -- ds::
+		--target $$(rustc -vV | sed -n 's/^host: //p') -- ds:: --skip commands::
 
 crash:          ## kill -9 at random moments under load, ROUNDS times for each policy: nothing acknowledged is lost
 	AERIS_CRASH_ROUNDS=$(ROUNDS) $(CARGO) test --test persistence_aof nothing_acknowledged -- --nocapture
 
 miri:           ## the same under Miri, which knows undefined behaviour when it sees it
 	@tools/nightly.sh miri
-	MIRIFLAGS="-Zmiri-disable-isolation" $(CARGO) +nightly miri test --no-default-features --lib -- ds::
+	MIRIFLAGS="-Zmiri-disable-isolation" $(CARGO) +nightly miri test --no-default-features --lib -- ds:: --skip commands::
 
 soak: all       ## ten clients do everything at once for MINUTES: memory stays flat, nobody is stuck
 	tools/soak/soak --server $(TARGET)/release/aeris-server --minutes $(MINUTES) $(ARGS)

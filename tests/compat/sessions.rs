@@ -23,6 +23,7 @@ use std::sync::atomic::Ordering;
 const CLIENTS: usize = 3;
 /// Where a session ends early.
 const NOSUB: &str = "8.0 refuses to unsubscribe who has not subscribed; Redis, and 8.1 again, tell that nothing is left";
+const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate";
 const MARKER: &[u8] = b"all-has-come";
 
 /// One server with its clients.
@@ -141,8 +142,10 @@ impl Session<'_> {
     fn in_order(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut replies = split_replies(bytes);
         if self.tracking_ended {
-            replies.retain(|reply| !reply.starts_with(b">2\r\n$10\r\ninvalidate"));
+            replies.retain(|reply| !reply.starts_with(INVALIDATE));
         }
+        // Whether a change is told before or after its notification is left open.
+        replies.sort_by_key(|reply| reply.starts_with(INVALIDATE));
         let of_pattern = |reply: &Vec<u8>| contains(&reply[..reply.len().min(20)], b"pmessage");
         replies
             .chunk_by_mut(|a, b| of_pattern(a) && of_pattern(b))
@@ -292,7 +295,8 @@ fn compare_session(
         {
             (compare, argv) = generate(&grammars[1], plan.theme, seed);
             // A wait that ends by itself has no place here.
-            if may_wait(&argv) {
+            // An encoding may differ, see `stays_small`.
+            if may_wait(&argv) || argv[0].eq_ignore_ascii_case(b"OBJECT") {
                 continue;
             }
         }
