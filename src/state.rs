@@ -151,25 +151,68 @@ pub struct HashMemo {
     pub cursor: usize,
 }
 
-/// Commands queued by MULTI.
+/// Commands queued by MULTI, in three pieces of memory however many they are:
+///
+/// ```text
+///   commands: [set, 3 arguments] [get, 5]      both end where they say
+///   ends:     3 4 9  12 13
+///   bytes:    setkvaluegetk
+/// ```
 #[derive(Default)]
 pub struct MultiState {
     pub commands: Vec<Queued>,
     /// The union of the flags of all queued commands.
     pub flags: u32,
-    /// Bytes of all arguments.
-    pub argv_len: usize,
+    ends: Vec<usize>,
+    bytes: Vec<u8>,
 }
 
+#[derive(Clone, Copy)]
 pub struct Queued {
     pub id: u16,
-    pub argv: OwnedArgv,
+    /// Its arguments end with this one of all.
+    pub args_end: usize,
 }
 
 impl MultiState {
+    /// Room for a transaction as most are.
+    pub fn new() -> MultiState {
+        MultiState {
+            commands: Vec::with_capacity(16),
+            flags: 0,
+            ends: Vec::with_capacity(48),
+            bytes: Vec::with_capacity(512),
+        }
+    }
+
+    pub fn push(&mut self, id: u16, flags: u32, argv: &[&[u8]]) {
+        self.flags |= flags;
+        for arg in argv {
+            self.bytes.extend_from_slice(arg);
+            self.ends.push(self.bytes.len());
+        }
+        let args_end = self.ends.len();
+        self.commands.push(Queued { id, args_end });
+    }
+
+    /// The arguments of all commands, one after the other.
+    pub fn slices(&self) -> Vec<&[u8]> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        let ranges = starts.zip(&self.ends);
+        ranges
+            .map(|(&start, &end)| &self.bytes[start..end])
+            .collect()
+    }
+
+    /// Bytes of all arguments.
+    pub fn argv_len(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn memory(&self) -> usize {
         self.commands.capacity() * size_of::<Queued>()
-            + self.commands.iter().map(|q| q.argv.memory()).sum::<usize>()
+            + self.ends.capacity() * size_of::<usize>()
+            + self.bytes.capacity()
     }
 }
 
@@ -177,7 +220,13 @@ impl MultiState {
 pub struct WatchedKey {
     pub db: u32,
     pub key: Box<[u8]>,
-    /// It had expired already when WATCH was called: its deletion does not touch.
+}
+
+/// A client that watches a key.
+#[derive(Clone, Copy)]
+pub struct Watcher {
+    pub client: ClientRef,
+    /// The key had expired already when WATCH was called: its deletion does not touch.
     pub expired: bool,
 }
 

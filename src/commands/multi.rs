@@ -1,7 +1,7 @@
 //! Transactions: MULTI queues, EXEC runs the queue as one unit, WATCH makes it conditional.
 //!
 //! ```text
-//!   db.watched[key] -> clients        client.watched -> keys
+//!   db.watched[key] -> watchers       client.watched -> keys
 //!   a write to key:   each of those clients is flagged DIRTY_CAS, EXEC answers null
 //!   a refused command while queueing: DIRTY_EXEC, EXEC answers EXECABORT
 //! ```
@@ -9,10 +9,10 @@
 use crate::commands::command::*;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::error::Error;
-use crate::networking::client::{Client, ClientRef, OwnedArgv, flag};
+use crate::networking::client::{Client, ClientRef, flag};
 use crate::networking::query::reference;
 use crate::server::call::call;
-use crate::state::{Queued, Server, WatchedKey};
+use crate::state::{MultiState, Server, WatchedKey, Watcher};
 
 pub const TABLE: &[Command] = &[
     cmd(
@@ -56,7 +56,7 @@ pub const TABLE: &[Command] = &[
 /// MULTI
 fn multi(ctx: &mut Ctx) -> CmdResult {
     ctx.client.set(flag::MULTI);
-    ctx.client.multi = Some(Box::default());
+    ctx.client.multi = Some(Box::new(MultiState::new()));
     ctx.client.reply.ok();
     Ok(())
 }
@@ -67,13 +67,9 @@ pub fn queue(c: &mut Client, id: u16, flags: Flags, argv: &[&[u8]]) {
     if c.has(flag::DIRTY_EXEC | flag::DIRTY_CAS) {
         return;
     }
-    let state = c.multi.get_or_insert_default();
-    state.flags |= flags;
-    state.argv_len += argv.iter().map(|arg| arg.len()).sum::<usize>();
-    state.commands.push(Queued {
-        id,
-        argv: OwnedArgv::new(argv),
-    });
+    c.multi
+        .get_or_insert_with(|| Box::new(MultiState::new()))
+        .push(id, flags, argv);
 }
 
 /// Back to normal, watching nothing.
@@ -122,25 +118,28 @@ fn exec(ctx: &mut Ctx) -> CmdResult {
     let state = ctx.client.multi.take().unwrap_or_default();
     ctx.client.clear(flag::MULTI);
     ctx.client.reply.array(state.commands.len());
-    run_queue(ctx, state.commands);
+    run_queue(ctx, &state);
     // What it ran has been told.
     ctx.prevent_propagation();
     Ok(())
 }
 
-fn run_queue(ctx: &mut Ctx, commands: Vec<Queued>) {
+fn run_queue(ctx: &mut Ctx, state: &MultiState) {
     let could_block = !ctx.client.has(flag::DENY_BLOCKING);
     ctx.client.set(flag::DENY_BLOCKING | flag::IN_EXEC);
     ctx.server.nesting += 1;
-    for queued in commands {
-        let argv = queued.argv.slices();
+    let args = state.slices();
+    let mut start = 0;
+    for queued in &state.commands {
+        let argv = &args[start..queued.args_end];
+        start = queued.args_end;
         // Rights may have been taken away since the command was queued.
-        if let Err(error) = crate::acl::check_command(ctx.server, ctx.client, &argv, queued.id) {
+        if let Err(error) = crate::acl::check_command(ctx.server, ctx.client, argv, queued.id) {
             ctx.client.reply.error(&error);
             ctx.server.stats.count_error(error.code());
             continue;
         }
-        call(ctx.server, ctx.client, &argv, queued.id, &[]);
+        call(ctx.server, ctx.client, argv, queued.id, &[]);
     }
     ctx.server.nesting -= 1;
     ctx.client.clear(flag::IN_EXEC);
@@ -171,17 +170,29 @@ fn watch_key(ctx: &mut Ctx, key: &[u8]) {
     {
         return;
     }
-    let r = reference(ctx.client);
-    let hash = ctx.server.hash_key(key);
-    let now = ctx.server.clock.now_ms;
-    let expire_at = ctx.db().find(hash, key).and_then(|e| e.expire_at());
-    let expired = expire_at.is_some_and(|at| at < now);
-    ctx.db().watched.entry(key.into()).or_default().push(r);
-    ctx.client.watched.push(WatchedKey {
-        db,
-        key: key.into(),
-        expired,
-    });
+    let client = reference(ctx.client);
+    let expired = state_of(ctx.server, db, key) == KeyState::Expired;
+    let watchers = ctx.db().watched.entry(key.into()).or_default();
+    watchers.push(Watcher { client, expired });
+    let key = key.into();
+    ctx.client.watched.push(WatchedKey { db, key });
+}
+
+/// What a watched key is: one that has expired and one that is missing are the same to its watchers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum KeyState {
+    Missing,
+    Expired,
+    Alive,
+}
+
+fn state_of(server: &Server, db: u32, key: &[u8]) -> KeyState {
+    let hash = server.seed.hash(key);
+    match server.dbs[db as usize].find(hash, key) {
+        None => KeyState::Missing,
+        Some(e) if e.expire_at().is_some_and(|at| at < server.clock.now_ms) => KeyState::Expired,
+        Some(_) => KeyState::Alive,
+    }
 }
 
 /// UNWATCH
@@ -201,9 +212,9 @@ pub fn unwatch_all(server: &mut Server, c: &mut Client) {
     server.touched.retain(|other| *other != r);
     for watched in std::mem::take(&mut c.watched) {
         let table = &mut server.dbs[watched.db as usize].watched;
-        if let Some(clients) = table.get_mut(&watched.key) {
-            clients.retain(|other| *other != r);
-            if clients.is_empty() {
+        if let Some(watchers) = table.get_mut(&watched.key) {
+            watchers.retain(|watcher| watcher.client != r);
+            if watchers.is_empty() {
                 table.remove(&watched.key);
             }
         }
@@ -212,57 +223,49 @@ pub fn unwatch_all(server: &mut Server, c: &mut Client) {
 
 /// A watched key that was alive at WATCH and is past its time now counts as touched.
 fn watched_expired(server: &Server, c: &Client) -> bool {
-    c.watched.iter().filter(|w| !w.expired).any(|w| {
-        let hash = server.seed.hash(&w.key);
-        let expire_at = server.dbs[w.db as usize]
-            .find(hash, &w.key)
-            .and_then(|e| e.expire_at());
-        expire_at.is_some_and(|at| at < server.clock.now_ms)
+    let r = reference(c);
+    c.watched.iter().any(|w| {
+        let watchers = server.dbs[w.db as usize].watched.get(&w.key);
+        let watcher = watchers.and_then(|all| all.iter().find(|watcher| watcher.client == r));
+        watcher.is_some_and(|watcher| !watcher.expired)
+            && state_of(server, w.db, &w.key) == KeyState::Expired
     })
 }
 
 /// A key changed: those who watch it must not EXEC. `by` is the client whose command this is.
 pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, key: &[u8]) {
-    let Some(clients) = server.dbs[db as usize].watched.get(key).cloned() else {
+    let gone = state_of(server, db, key) == KeyState::Missing;
+    let Some(watchers) = server.dbs[db as usize].watched.get_mut(key) else {
         return;
     };
-    let hash = server.hash_key(key);
-    let gone = server.dbs[db as usize].find(hash, key).is_none();
-    for r in clients {
-        with_watcher(server, by.as_deref_mut(), r, |c| {
-            let mut watched = c.watched.iter_mut();
-            let Some(watched) = watched.find(|w| w.db == db && *w.key == *key) else {
-                return;
-            };
-            if watched.expired && gone {
-                // It had expired when it was watched: now it is merely removed. A new one is a change.
-                watched.expired = false;
-            } else {
-                c.set(flag::DIRTY_CAS);
-            }
-        });
+    let mut touched = Vec::new();
+    for watcher in watchers {
+        if watcher.expired && gone {
+            // It had expired when it was watched: now it is merely removed. A new one is a change.
+            watcher.expired = false;
+        } else {
+            touched.push(watcher.client);
+        }
+    }
+    for r in touched {
+        touch(server, by.as_deref_mut(), r);
     }
 }
 
-/// Do something to a client that watches. One that runs a command is out of its slot: it is `by`, or, when
-/// the look-up of an expired key changes the keyspace, unknown here. Then it is remembered for its EXEC.
-fn with_watcher(
-    server: &mut Server,
-    by: Option<&mut Client>,
-    r: ClientRef,
-    then: impl FnOnce(&mut Client),
-) {
+/// A client's transaction is lost. One that runs a command is out of its slot: it is `by`, or, when the look-up
+/// of an expired key changes the keyspace, unknown here. Then it is remembered for its EXEC.
+fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     match by {
-        Some(c) if c.id == r.id => then(c),
+        Some(c) if c.id == r.id => c.set(flag::DIRTY_CAS),
         _ => match server.net.clients.resolve(r) {
-            Some(c) => then(c),
+            Some(c) => c.set(flag::DIRTY_CAS),
             None if server.touched.contains(&r) => {}
             None => server.touched.push(r),
         },
     }
 }
 
-/// A whole database is emptied, or replaced by `other`: every watched key that exists in either is touched.
+/// A whole database is emptied, or replaced by `other`: every watched key that is alive in either is touched.
 pub fn touch_all_watched(
     server: &mut Server,
     mut by: Option<&mut Client>,
@@ -271,22 +274,20 @@ pub fn touch_all_watched(
 ) {
     let keys: Vec<Box<[u8]>> = server.dbs[db as usize].watched.keys().cloned().collect();
     for key in keys {
-        let hash = server.seed.hash(&key);
-        let now = server.clock.now_ms;
-        let exists = |db: u32| {
-            let entry = server.dbs[db as usize].find(hash, &key);
-            entry.is_some_and(|e| e.expire_at().is_none_or(|at| at >= now))
+        let before = state_of(server, db, &key);
+        let after = other.map_or(KeyState::Missing, |other| state_of(server, other, &key));
+        let Some(watchers) = server.dbs[db as usize].watched.get_mut(&key) else {
+            continue;
         };
-        if !exists(db) && !other.is_some_and(exists) {
+        if before != KeyState::Alive && after != KeyState::Alive {
+            let expired = after == KeyState::Expired;
+            watchers
+                .iter_mut()
+                .for_each(|watcher| watcher.expired = expired);
             continue;
         }
-        for r in server.dbs[db as usize]
-            .watched
-            .get(&key)
-            .cloned()
-            .unwrap_or_default()
-        {
-            with_watcher(server, by.as_deref_mut(), r, |c| c.set(flag::DIRTY_CAS));
+        for watcher in watchers.clone() {
+            touch(server, by.as_deref_mut(), watcher.client);
         }
     }
 }

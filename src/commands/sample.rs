@@ -63,7 +63,9 @@ pub fn reply_draws(
     limit: usize,
     mut draw: impl FnMut(&mut Draws, usize),
 ) -> CmdResult {
-    if count.saturating_mul(SHORTEST) > limit {
+    // A client with an output limit is closed when it is reached.
+    let stopped_earlier = reply.limit != 0 && reply.limit < limit;
+    if count.saturating_mul(SHORTEST) > limit && !stopped_earlier {
         return Err(Error::OUT_OF_RANGE);
     }
     let (start, limit) = (reply.mark(), limit as u64);

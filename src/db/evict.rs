@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::MaxmemoryPolicy;
 use crate::db::{Db, notify};
-use crate::state::Server;
+use crate::state::{Server, armed};
 use crate::types::KeyRef;
 use crate::util::random::Random;
 
@@ -203,9 +203,16 @@ impl Eviction {
 pub fn perform_evictions(server: &mut Server) -> bool {
     server.evict.unfinished = false;
     let limit = server.config.maxmemory as usize;
-    if limit == 0 || server.loading || server.memory_counted() <= limit {
+    if limit == 0 || server.loading || is_held_back(server) {
         return true;
     }
+    let Some(mut excess) = server
+        .memory_counted()
+        .checked_sub(limit)
+        .filter(|&n| n > 0)
+    else {
+        return true;
+    };
     if server.evict.policy == MaxmemoryPolicy::Noeviction {
         return false;
     }
@@ -217,11 +224,18 @@ pub fn perform_evictions(server: &mut Server) -> bool {
         let Some((db, key)) = choose(server) else {
             break server.lazyfree.pending() > 0;
         };
-        evict_key(server, db, &key);
-        if server.memory_counted() <= limit {
+        excess = excess.saturating_sub(evict_key(server, db, &key));
+        if excess == 0 {
             break true;
         }
-        if server.stats.evicted_keys.is_multiple_of(16) && start.elapsed() > time_limit {
+        if !server.stats.evicted_keys.is_multiple_of(16) {
+            continue;
+        }
+        // What another thread frees is not in the sum.
+        if server.config.lazyfree_lazy_eviction && server.memory_counted() <= limit {
+            break true;
+        }
+        if start.elapsed() > time_limit {
             server.evict.unfinished = true;
             break true;
         }
@@ -233,6 +247,11 @@ pub fn perform_evictions(server: &mut Server) -> bool {
     enough
 }
 
+/// CLIENT PAUSE: the data set stays as it is.
+fn is_held_back(server: &Server) -> bool {
+    server.armed & armed::PAUSED != 0 && server.pause.holds_writes(server.clock.now_ms)
+}
+
 /// 50 us for each step of tenacity up to 10; above, 15 % more for each step; at 100 no limit.
 fn time_limit(tenacity: u32) -> Duration {
     match tenacity {
@@ -242,16 +261,23 @@ fn time_limit(tenacity: u32) -> Duration {
     }
 }
 
-fn evict_key(server: &mut Server, db: u32, key: &[u8]) {
+/// The bytes that this freed. What it makes the server tell others is not set against them: with many who listen
+/// each eviction would be the cause of the next.
+fn evict_key(server: &mut Server, db: u32, key: &[u8]) -> usize {
     let lazy = server.config.lazyfree_lazy_eviction;
+    let (before, began) = (server.used_memory(), server.latency.begin());
     if !server.delete_key(db, key, lazy) {
-        return;
+        return 0;
     }
+    let now_s = server.clock.now_s();
+    server.latency.end("eviction-del", began, now_s);
+    let freed = before.saturating_sub(server.used_memory());
     server.stats.evicted_keys += 1;
     server.propagate_deletion(db, key, lazy);
     server.signal_modified(None, db, key);
     server.notify(notify::EVICTED, "evicted", key, db);
     server.end_unit();
+    freed
 }
 
 /// The next key to go.

@@ -147,7 +147,11 @@ impl Server {
     /// Remove a key whose time has come: propagated as DEL (UNLINK), counted, told.
     pub fn delete_expired(&mut self, db: u32, key: &[u8]) {
         let lazy = self.config.lazyfree_lazy_expire;
-        if self.delete_key(db, key, lazy) {
+        let began = self.latency.begin();
+        let deleted = self.delete_key(db, key, lazy);
+        let now_s = self.clock.now_s();
+        self.latency.end("expire-del", began, now_s);
+        if deleted {
             self.tell_expired(db, key);
         }
     }

@@ -27,7 +27,7 @@ use std::collections::HashMap;
 use crate::ds::expires::Expires;
 use crate::ds::hash::HashSeed;
 use crate::ds::hashtable::{HashTable, Slot};
-use crate::networking::client::ClientRef;
+use crate::state::Watcher;
 use crate::types::{Key, KeyMut, KeyRef, New, Value, next_field_expiry};
 
 pub struct Db {
@@ -39,7 +39,7 @@ pub struct Db {
     /// Clients that wait for a key, in order of arrival.
     pub blocking: HashMap<Box<[u8]>, blocked::Waiting>,
     /// Clients that WATCH a key.
-    pub watched: HashMap<Box<[u8]>, Vec<ClientRef>>,
+    pub watched: HashMap<Box<[u8]>, Vec<Watcher>>,
     /// Running average of the time to live of keys, for INFO.
     pub avg_ttl_ms: i64,
 }

@@ -170,6 +170,8 @@ pub struct HashTable<E: Element> {
     len: usize,
     seed: HashSeed,
     paused: u32,
+    /// A table that needs more bytes than this is not made before chains get painful.
+    headroom: usize,
     _owns: PhantomData<E>,
 }
 
@@ -245,6 +247,7 @@ impl<E: Element> HashTable<E> {
             len: 0,
             seed,
             paused: 0,
+            headroom: usize::MAX,
             _owns: PhantomData,
         }
     }
@@ -493,6 +496,18 @@ impl<E: Element> HashTable<E> {
         self.paused = self.paused.checked_sub(1).expect("resume without pause");
     }
 
+    /// Begin what was put off while it was not allowed.
+    pub fn resize_if_due(&mut self) {
+        self.grow_if_full();
+        self.shrink_if_sparse();
+    }
+
+    /// How much memory a new table may take: growing is not worth the elements that would have to go for it.
+    #[inline]
+    pub fn set_headroom(&mut self, bytes: usize) {
+        self.headroom = bytes;
+    }
+
     /// Makes room for `total` elements before a bulk load, completing a rehash under way. Sizes from outside
     /// must be bounded by the caller.
     pub fn reserve(&mut self, total: usize) {
@@ -555,7 +570,11 @@ impl<E: Element> HashTable<E> {
     fn grow_if_full(&mut self) {
         let buckets = self.tables[0].buckets();
         if self.len > buckets * GROW_LOAD && !self.is_rehashing() && self.may_resize(buckets) {
-            self.start_rehash(buckets_for(self.len));
+            let wanted = buckets_for(self.len);
+            let fits = wanted * size_of::<Bucket>() <= self.headroom;
+            if fits || self.len > buckets * GROW_LOAD * AVOID_FACTOR {
+                self.start_rehash(wanted);
+            }
         }
     }
 
@@ -629,6 +648,7 @@ impl<E: Element> HashTable<E> {
     pub fn drain(&mut self) -> IntoIter<E> {
         let mut fresh = HashTable::new(self.seed);
         fresh.paused = self.paused;
+        fresh.headroom = self.headroom;
         std::mem::replace(self, fresh).into_iter()
     }
 }

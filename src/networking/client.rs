@@ -1,6 +1,7 @@
 //! A client: everything the server knows of one connection, or of one that has no socket (scripts, the AOF
 //! being loaded, the link to a primary). Data and small questions; the verbs are in the files beside.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ae::Token;
@@ -84,6 +85,9 @@ pub mod flag {
     pub const WAITS_TO_WRITE: u64 = 1 << 37;
     /// It was authenticated at some time, maybe not any more: it is no stranger whose replies are kept short.
     pub const EVER_AUTHENTICATED: u64 = 1 << 38;
+    /// SCRIPT DEBUG: its next EVAL is a session of the debugger; SYNC, without a fork.
+    pub const SCRIPT_DEBUG: u64 = 1 << 39;
+    pub const SCRIPT_DEBUG_SYNC: u64 = 1 << 40;
 }
 
 /// Which output buffer limit applies.
@@ -163,7 +167,8 @@ pub struct Client {
     pub user: crate::acl::UserRef,
     pub authenticated: bool,
     /// Seldom used state, allocated when a client first needs it.
-    pub name: Option<Box<[u8]>>,
+    /// Shared with the client that runs this one's scripts, and so are the address and its kin.
+    pub name: Option<Rc<[u8]>>,
     pub lib_name: Option<Box<[u8]>>,
     pub lib_ver: Option<Box<[u8]>>,
     pub multi: Option<Box<crate::state::MultiState>>,
@@ -171,7 +176,7 @@ pub struct Client {
     pub pubsub: Option<Box<crate::pubsub::Subscriptions>>,
     pub watched: Vec<crate::state::WatchedKey>,
 
-    pub peer: Box<str>,
+    pub peer: Rc<str>,
     pub local: Box<str>,
     /// Unix times in seconds and in milliseconds of the server's clock.
     pub created_ms: i64,
@@ -236,7 +241,7 @@ impl Client {
             blocked: None,
             pubsub: None,
             watched: Vec::new(),
-            peer: Box::default(),
+            peer: Rc::from(""),
             local: Box::default(),
             created_ms: now_ms,
             last_interaction_ms: now_ms,
@@ -321,7 +326,8 @@ impl Client {
             + self.reply.memory()
             + self.peer.len()
             + self.local.len()
-            + [&self.name, &self.lib_name, &self.lib_ver]
+            + self.name.as_ref().map_or(0, |n| n.len())
+            + [&self.lib_name, &self.lib_ver]
                 .iter()
                 .map(|n| n.as_ref().map_or(0, |n| n.len()))
                 .sum::<usize>()

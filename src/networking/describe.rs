@@ -54,10 +54,10 @@ fn events_text(c: &Client) -> &'static str {
     }
 }
 
-fn text(bytes: &Option<Box<[u8]>>) -> String {
-    bytes
-        .as_ref()
-        .map_or(String::new(), |b| String::from_utf8_lossy(b).into_owned())
+fn text<T: AsRef<[u8]>>(bytes: &Option<T>) -> String {
+    bytes.as_ref().map_or(String::new(), |b| {
+        String::from_utf8_lossy(b.as_ref()).into_owned()
+    })
 }
 
 /// `id=3 addr=127.0.0.1:54422 laddr=127.0.0.1:6379 fd=8 name= age=0 ...`
@@ -104,13 +104,13 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
         c.querybuf_len(),
         c.querybuf_free(),
         argv_bytes,
-        c.multi.as_ref().map_or(0, |m| m.argv_len),
+        c.multi.as_ref().map_or(0, |m| m.argv_len()),
         c.reply_class.size,
         c.reply_class.peak,
         c.reply.fixed_len(),
         c.reply.node_count(),
         c.reply.queued_memory(),
-        c.memory(),
+        crate::networking::evict::memory_of(server, c),
         events_text(c),
         String::from_utf8_lossy(server.acl.name_of(c.user)),
         if c.reply.resp3 { 3 } else { 2 },

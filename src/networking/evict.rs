@@ -14,11 +14,22 @@ use crate::networking::client::{Client, Counted, flag};
 use crate::networking::close;
 use crate::state::Server;
 
+/// All that a client holds, and what is held for it elsewhere.
+pub fn memory_of(server: &Server, c: &Client) -> usize {
+    let tracking = c.has(flag::TRACKING_BCAST);
+    c.memory()
+        + if tracking {
+            server.tracking.memory_of(c.id)
+        } else {
+            0
+        }
+}
+
 /// Count a client anew.
 pub fn update_memory(server: &mut Server, c: &mut Client) {
     let exempt = flag::NO_EVICT | flag::REPLICA | flag::PRIMARY;
     let new = Counted {
-        bytes: c.memory(),
+        bytes: memory_of(server, c),
         class: c.class() as usize,
         evictable: c.conn.is_some() && !c.has(exempt),
     };

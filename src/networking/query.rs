@@ -168,6 +168,7 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
     let mut table = std::mem::take(&mut server.net.parsed);
     let mut pos = 0;
     server.clock.last = crate::sys::ticks::now();
+    c.reply.lend(&mut server.net.spare_replies);
     c.reply.limit = server.config.client_output_buffer_limit[c.class() as usize].hard as usize;
     while can_go_on(c) {
         table.clear();
@@ -191,7 +192,7 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
             }
         }
     }
-    table.clear();
+    table.finish();
     server.net.parsed = table;
     keep_rest(server, c, &mut buffer, pos, shared);
     if shared {
@@ -234,7 +235,7 @@ fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usi
 fn check_query_limit(server: &mut Server, c: &mut Client) {
     let held = c.querybuf_len();
     c.querybuf_peak = c.querybuf_peak.max(held);
-    let queued = c.multi.as_ref().map_or(0, |multi| multi.argv_len);
+    let queued = c.multi.as_ref().map_or(0, |multi| multi.argv_len());
     let limit = server.config.client_query_buffer_limit;
     if (held + queued) as u64 <= limit || c.has(flag::PRIMARY) {
         return;

@@ -29,6 +29,10 @@ const KEEP_MAX: usize = 16 * 1024;
 
 /// The buffer that each client of Redis has; what is in it counts for no limit.
 const FIXED: usize = 16 * 1024;
+/// What does not fit goes into chunks there, each of them an allocation a little longer than that, which jemalloc
+/// rounds up, and an element of a list.
+const CHUNK: usize = 20 * 1024;
+const CHUNK_MEMORY: usize = CHUNK + 24;
 
 enum Node {
     Owned(Vec<u8>),
@@ -105,9 +109,10 @@ impl ReplyBuf {
     }
 
     /// Bytes beyond those, for CLIENT LIST's `omem` and for the output limits. A reply that fits the fixed
-    /// buffer is never over a limit.
+    /// buffer is never over a limit; what is beyond counts in whole buffers, as Redis allocates it.
     pub fn queued_memory(&self) -> usize {
-        self.queued + self.nodes.len() * size_of::<Node>() + self.buf.len() - self.fixed_len()
+        let beyond = self.queued + self.buf.len() - self.fixed_len();
+        beyond.div_ceil(CHUNK) * CHUNK_MEMORY
     }
 
     /// Bytes reserved for the tail buffer, for CLIENT LIST's `rbs`.
@@ -414,6 +419,23 @@ impl ReplyBuf {
             self.queued = mark.queued;
         }
         self.buf.truncate(mark.offset);
+    }
+
+    /// A copy of what was written after `mark`, of a reply that goes to no socket.
+    pub fn bytes_from(&self, mark: Mark) -> Vec<u8> {
+        let skip: usize = self
+            .nodes
+            .iter()
+            .take(mark.nodes)
+            .map(|n| n.bytes().len())
+            .sum();
+        let pieces = self.nodes.iter().map(Node::bytes);
+        let all: Vec<u8> = pieces
+            .chain([self.buf.as_slice()])
+            .flatten()
+            .copied()
+            .collect();
+        all[(skip + mark.offset).min(all.len())..].to_vec()
     }
 
     /// Take the whole reply as one string: for callers that read it instead of a socket.

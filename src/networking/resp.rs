@@ -59,6 +59,9 @@ pub struct Parsed {
     pub end: usize,
 }
 
+/// Room for so many arguments is kept from one read to the next.
+const KEEP_ARGS: usize = 16 * 1024;
+
 /// The reusable result of a parse.
 #[derive(Default)]
 pub struct ParseTable {
@@ -73,6 +76,14 @@ impl ParseTable {
         self.args.clear();
         self.commands.clear();
         self.bigs.clear();
+    }
+
+    /// Empty, and without the memory that a command with very many arguments needed.
+    pub fn finish(&mut self) {
+        self.clear();
+        if self.args.capacity() > KEEP_ARGS {
+            self.args = Vec::new();
+        }
     }
 
     /// The bytes of an argument.

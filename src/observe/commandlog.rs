@@ -16,6 +16,7 @@
 //! (`a_log_keeps_the_newest`).
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use crate::config::Config;
 use crate::networking::client::Client;
@@ -32,8 +33,8 @@ pub struct Entry {
     /// Microseconds or bytes, see the table above.
     pub value: u64,
     pub argv: Vec<Vec<u8>>,
-    pub peer: Box<str>,
-    pub name: Box<[u8]>,
+    pub peer: Rc<str>,
+    pub name: Rc<[u8]>,
 }
 
 /// Which log.
@@ -157,7 +158,7 @@ impl CommandLogs {
             return;
         }
         let argv = shortened(argv);
-        let name = c.name.clone().unwrap_or_default();
+        let name = c.name.clone().unwrap_or_else(|| Rc::from([]));
         self.log(kind).push(Entry {
             id: 0,
             time_s,
@@ -213,7 +214,7 @@ mod tests {
             value,
             argv,
             peer: "".into(),
-            name: Box::default(),
+            name: Rc::from([]),
         });
     }
 

@@ -2,11 +2,25 @@
 //! what LATENCY GRAPH and LATENCY DOCTOR make of them.
 //!
 //! ```text
+//!   event                            what took long
+//!   command, fast-command            a command; a fast one by its row
+//!   expire-cycle, expire-del         the expiry of many keys; the removal of one
+//!   eviction-cycle, eviction-del     the same of eviction
+//!   aof-write                        a write of the log, and by circumstance also
+//!     aof-write-pending-fsync        while an fsync ran, aof-write-active-child while a child did,
+//!     aof-write-alone                or neither
+//!   aof-fsync-always, aof-rename     an fsync before replies; the rewritten log takes its place
+//!   rdb-unlink-temp-file             removing what a child left behind
+//!   fork
+//! ```
+//!
+//! ```text
 //!   "command" -> (time, worst ms of that second), oldest first, the last 160
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
+use std::time::Instant;
 
 /// Samples kept for each event.
 const SAMPLES: usize = 160;
@@ -47,6 +61,20 @@ impl Latency {
     pub fn add_if_needed(&mut self, event: &'static str, ms: u64, now_s: i64) {
         if self.threshold_ms != 0 && ms >= self.threshold_ms {
             self.add(event, ms, now_s);
+        }
+    }
+
+    /// The beginning of an event, looked at only when somebody wants to know.
+    #[inline]
+    pub fn begin(&self) -> Option<Instant> {
+        (self.threshold_ms != 0).then(Instant::now)
+    }
+
+    /// Its end.
+    #[inline]
+    pub fn end(&mut self, event: &'static str, began: Option<Instant>, now_s: i64) {
+        if let Some(began) = began {
+            self.add_if_needed(event, began.elapsed().as_millis() as u64, now_s);
         }
     }
 

@@ -160,6 +160,8 @@ pub struct Keyspace<'l, 'a> {
     now_ms: i64,
     counts: Counts,
     waiting: VecDeque<(u64, Key)>,
+    /// Nothing is damaged, but a library of functions could not be created.
+    refused: bool,
 }
 
 /// So many keys wait for their buckets: enough to hide a miss, few enough to stay in the first-level cache.
@@ -175,6 +177,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
             now_ms,
             counts: Counts::default(),
             waiting: VecDeque::with_capacity(AHEAD),
+            refused: false,
         }
     }
 
@@ -291,10 +294,9 @@ impl Sink for Keyspace<'_, '_> {
 
     fn function(&mut self, source: &[u8]) -> Result<()> {
         let replace = self.options.replace;
-        self.live
-            .server
-            .load_function(source, replace)
-            .or_else(|reason| corrupt(format!("Failed creating the library: {reason}")))
+        let loaded = self.live.server.load_function(source, replace);
+        self.refused = loaded.is_err();
+        loaded.or_else(|reason| corrupt(format!("Failed creating the library: {reason}")))
     }
 
     #[inline]
@@ -380,13 +382,17 @@ pub fn load_stream(
     let mut keyspace = Keyspace::new(live, options);
     let result = load::read(reader, version, limits, &mut keyspace);
     let result = result.and_then(|()| keyspace.settle());
-    let counts = keyspace.counts;
+    let (counts, refused) = (keyspace.counts, keyspace.refused);
     if live.server.shutdown.now {
         return Err(LoadError::Stopped);
     }
     if let Err(fault) = result {
         log_damage(&fault, reader.offset());
-        return Err(LoadError::Damaged);
+        return Err(if refused {
+            LoadError::Refused
+        } else {
+            LoadError::Damaged
+        });
     }
     report(counts);
     live.server.rdb.last_load = counts;

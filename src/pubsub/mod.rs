@@ -280,6 +280,7 @@ fn deliver(server: &mut Server, clients: &[ClientRef], parts: &[&[u8]]) -> usize
 
 fn send(server: &mut Server, c: &mut Client, message: &mut Message) {
     let bytes = message.bytes(c.reply.resp3);
+    c.reply.lend(&mut server.net.spare_replies);
     c.reply.raw_shared(bytes);
     Net::mark_pending(&mut server.net.pending_write, c);
     crate::networking::write::check_output_limit(server, c);

@@ -75,6 +75,8 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
         }
         Apply::MaxMemory => {
             warn_if_over_memory(server);
+            // Evict between the turns, without waiting for a command.
+            server.evict.unfinished = server.config.maxmemory != 0;
             Ok(())
         }
         Apply::LocaleCollate => {

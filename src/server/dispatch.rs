@@ -219,6 +219,8 @@ fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> comma
 /// Make room, or refuse what would need more.
 fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> Result<(), Error> {
     let enough = crate::db::evict::perform_evictions(server);
+    let left = (server.config.maxmemory as usize).saturating_sub(server.memory_counted());
+    server.dbs[c.db as usize].keys.set_headroom(left);
     if server.armed & armed::TRACKING != 0 {
         // Of what was evicted the client hears before the reply.
         tracking::send_pending(server, c);

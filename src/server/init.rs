@@ -100,6 +100,10 @@ impl Server {
         self.hotkeys
             .configure(&self.config, &self.stats, self.clock.now_ms);
         self.follow_bigkeys_setting();
+        if self.config.maxmemory == 0 {
+            let no_limit = |db: &mut crate::db::Db| db.keys.set_headroom(usize::MAX);
+            self.dbs.iter_mut().for_each(no_limit);
+        }
     }
 
     /// Recompute the bits that make every command look closer.

@@ -189,6 +189,37 @@ pub fn purge() {
     }
 }
 
+/// One of jemalloc's numbers by its name, 1, 4 or 8 bytes wide; set to a new value if there is one.
+pub fn control(name: &str, new: Option<i64>) -> std::io::Result<i64> {
+    let name = std::ffi::CString::new(name)?;
+    let mut last = 0;
+    for width in [8, 4, 1] {
+        let (mut old, mut len) = ([0u8; 8], width);
+        let mut bytes = new.unwrap_or(0).to_le_bytes();
+        let (from, from_len) = match new {
+            Some(_) => (bytes.as_mut_ptr().cast(), width),
+            None => (std::ptr::null_mut(), 0),
+        };
+        // SAFETY: both buffers have eight bytes, and no more than `width` of them are touched. A wrong width is
+        // refused before anything is set.
+        last = unsafe {
+            tikv_jemalloc_sys::mallctl(
+                name.as_ptr(),
+                old.as_mut_ptr().cast(),
+                &mut len,
+                from,
+                from_len,
+            )
+        };
+        match last {
+            0 => return Ok(i64::from_le_bytes(old)),
+            libc::EINVAL => {}
+            _ => break,
+        }
+    }
+    Err(std::io::Error::from_raw_os_error(last))
+}
+
 /// `jemalloc-bg-thread`: let a thread of the allocator's own give unused pages back.
 pub fn set_background_thread(on: bool) {
     if tikv_jemalloc_ctl::background_thread::write(on).is_err() {

@@ -121,6 +121,14 @@ impl Tracking {
         self.trackers.get(&id).map(|tracker| tracker.redirect)
     }
 
+    /// Bytes that a client's prefixes occupy, here and in the list of all; for what other tracking costs, the
+    /// server answers, not the client.
+    pub fn memory_of(&self, id: u64) -> usize {
+        const OVERHEAD: usize = 2 * size_of::<Box<[u8]>>() + size_of::<Broadcast>();
+        let prefixes = self.prefixes_of(id).iter();
+        prefixes.map(|prefix| 2 * prefix.len() + OVERHEAD).sum()
+    }
+
     /// The prefixes that a client gave, in order.
     pub fn prefixes_of(&self, id: u64) -> &[Box<[u8]>] {
         self.trackers

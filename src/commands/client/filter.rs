@@ -220,8 +220,7 @@ fn parse_seconds(value: &[u8], what: &str) -> Result<i64, Error> {
 
 impl Property<'_> {
     fn holds(&self, server: &Server, c: &Client) -> bool {
-        let same =
-            |own: &Option<Box<[u8]>>, wanted: &[u8]| own.as_deref().unwrap_or_default() == wanted;
+        let same = |own: Option<&[u8]>, wanted: &[u8]| own.unwrap_or_default() == wanted;
         let now = server.clock.now_ms;
         match self {
             Property::Id(ids) => ids.contains(&c.id),
@@ -230,9 +229,9 @@ impl Property<'_> {
             Property::Laddr(addr) => c.local.as_bytes() == *addr,
             Property::Ip(ip) => peer_ip(&c.peer).as_bytes() == *ip,
             Property::User(name) => server.acl.name_of(c.user) == *name,
-            Property::Name(name) => same(&c.name, name),
-            Property::LibName(name) => same(&c.lib_name, name),
-            Property::LibVer(version) => same(&c.lib_ver, version),
+            Property::Name(name) => same(c.name.as_deref(), name),
+            Property::LibName(name) => same(c.lib_name.as_deref(), name),
+            Property::LibVer(version) => same(c.lib_ver.as_deref(), version),
             Property::Db(index) => c.db == *index,
             Property::Flags(letters) => {
                 let own = describe::flags_text(c);

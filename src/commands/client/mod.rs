@@ -77,7 +77,7 @@ fn non_empty(text: &[u8]) -> Option<Box<[u8]>> {
 
 /// Give a client a checked name, or none.
 pub fn set_name(c: &mut Client, name: &[u8]) {
-    c.name = non_empty(name);
+    c.name = (!name.is_empty()).then(|| name.into());
 }
 
 /// `yes` for ON, `no` for OFF.

@@ -22,11 +22,11 @@ use crate::util::quote::repr;
 const NO_TABLE: Error =
     Error::of("ERR The value stored at the specified key is not represented using an hash table");
 
-/// A key that the subcommand is about.
+/// A key that the subcommand is about, as it lies there: one that has expired is not removed.
 fn subject<'a>(ctx: &'a mut Ctx) -> Result<KeyRef<'a>, Error> {
-    ctx.server
-        .lookup_in(ctx.client.db, ctx.argv[2])
-        .ok_or(Error::NO_SUCH_KEY)
+    let key = ctx.argv[2];
+    let hash = ctx.server.hash_key(key);
+    ctx.db().find(hash, key).ok_or(Error::NO_SUCH_KEY)
 }
 
 /// DEBUG OBJECT key [fast]

@@ -48,6 +48,7 @@ const ROWS: &[Row] = &[
     ("listpack", 1, 1, inspect::listpack),
     ("loadaof", 0, 0, loadaof),
     ("log", 1, 1, log_message),
+    ("mallctl", 1, 2, mallctl),
     ("object", 1, 2, inspect::object),
     ("panic", 0, 0, panic_now),
     ("pause-cron", 1, 1, pause_cron),
@@ -132,6 +133,19 @@ fn aof_flush_sleep(ctx: &mut Ctx) -> CmdResult {
     let us = parse_i64(ctx.argv[2]).unwrap_or(0).max(0);
     ctx.server.aof.flush.delay = Duration::from_micros(us as u64);
     ok(ctx)
+}
+
+/// DEBUG MALLCTL key [number]
+fn mallctl(ctx: &mut Ctx) -> CmdResult {
+    let new = match ctx.argv.len() {
+        3 => None,
+        _ => Some(ctx.int(3)?),
+    };
+    let name = String::from_utf8_lossy(ctx.argv[2]);
+    let old = crate::sys::memory::control(&name, new)
+        .map_err(|e| Error::new(format!("ERR {}", crate::sys::error_text(&e))))?;
+    ctx.client.reply.integer(old);
+    Ok(())
 }
 
 /// DEBUG LOADAOF
@@ -341,6 +355,8 @@ const HELP: &[&str] = &[
     "    Like HTSTATS but for the hash table stored at <key>'s value.",
     "LOADAOF",
     "    Flush the AOF buffers on disk and reload the AOF in memory.",
+    "MALLCTL <key> [<number>]",
+    "    Read, and set, one of the allocator's numbers.",
     "OBJECT <key> [fast]",
     "    Show low level info about `key` and associated value.",
     "    Some fields of the default behavior may be time consuming to fetch,",

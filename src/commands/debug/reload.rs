@@ -30,6 +30,7 @@ pub fn reload(ctx: &mut Ctx) -> CmdResult {
     }
     if flush {
         ctx.server.empty_dbs(None, false);
+        ctx.server.flush_libraries();
     }
     if !loading::reload(ctx.server, options) {
         return Err(Error::of(

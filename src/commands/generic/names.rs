@@ -226,8 +226,10 @@ fn flush_generic(ctx: &mut Ctx, which: Option<u32>) -> CmdResult {
     let removed = ctx.server.flush(Some(ctx.client), which, lazy);
     // Even when there was nothing to remove: a replica that has more than we do must flush too.
     ctx.dirty(removed.max(1));
-    if which.is_none() {
-        background::after_flushall(ctx.server);
+    if which.is_none() && background::after_flushall(ctx.server) {
+        // Nothing has changed since that snapshot, but the others have to hear of it.
+        ctx.also_propagate(ctx.argv);
+        ctx.prevent_propagation();
     }
     ctx.client.reply.ok();
     Ok(())

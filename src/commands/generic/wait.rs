@@ -8,6 +8,7 @@ use crate::db::blocked;
 use crate::error::Error;
 use crate::networking::client::{Client, flag};
 use crate::networking::query::reference;
+use crate::persist::aof::State;
 use crate::state::{BlockKind, Server};
 use crate::util::number::parse_i64;
 
@@ -64,9 +65,9 @@ pub fn waitaof(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// 1 if our own disk has what this client wrote.
+/// 1 if our own disk has what this client wrote. A log whose first rewrite is under way is no log yet.
 fn local_acks(server: &Server, c: &Client) -> i64 {
-    let synced = server.aof.feed.is_open() && c.aof_offset <= server.aof.feed.synced;
+    let synced = server.aof.state == State::On && c.aof_offset <= server.aof.feed.synced;
     i64::from(synced)
 }
 

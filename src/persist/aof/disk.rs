@@ -58,6 +58,8 @@ pub enum Done {
         sync_error: Option<io::Error>,
         synced: bool,
         took: Duration,
+        /// The fsync's part of it.
+        sync_took: Duration,
     },
     Synced {
         upto: u64,
@@ -185,6 +187,7 @@ pub fn run_here(job: Job) {
 pub fn write(file: &File, bytes: Vec<u8>, at: u64, sync: bool) -> Done {
     let began = Instant::now();
     let (written, error) = append(file, &bytes, at);
+    let wrote = began.elapsed();
     let sync_error = match (sync, &error) {
         (true, None) => self::sync(file).err(),
         _ => None,
@@ -196,5 +199,6 @@ pub fn write(file: &File, bytes: Vec<u8>, at: u64, sync: bool) -> Done {
         error,
         sync_error,
         took: began.elapsed(),
+        sync_took: began.elapsed() - wrote,
     }
 }

@@ -309,12 +309,17 @@ fn note(server: &mut Server, done: Done) {
             sync_error,
             synced,
             took,
+            sync_took,
         } => {
             let complete = bytes.len();
             server.aof.flush.writing = None;
             server.aof.feed.wrote(bytes, written);
             server.aof.current_size += written as u64;
             note_speed(server, took);
+            if synced {
+                let (ms, now_s) = (sync_took.as_millis() as u64, server.clock.now_s());
+                server.latency.add_if_needed("aof-fsync-always", ms, now_s);
+            }
             match error {
                 Some(error) => write_failed(server, error, written, complete),
                 None => write_succeeded(server),

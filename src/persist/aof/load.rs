@@ -421,6 +421,7 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
 pub fn reload(server: &mut Server) -> Result<()> {
     super::rewrite::flush_before_reading(server);
     server.flush(None, None, false);
+    server.flush_libraries();
     let result = load(&mut Live { server, el: None });
     server.dirty = 0;
     result.map(|_| ())

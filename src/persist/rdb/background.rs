@@ -117,7 +117,10 @@ pub fn background_save_done(server: &mut Server, outcome: Outcome) {
         server.rdb.failed = false;
         return;
     }
+    let began = server.latency.begin();
     remove_temp_file(outcome.pid as u32);
+    let now_s = server.clock.now_s();
+    server.latency.end("rdb-unlink-temp-file", began, now_s);
     if outcome.was_told_to_go() {
         // Not an error: nobody wants the result any more.
         log::warn!("Background saving terminated by signal {}", libc::SIGUSR1);
@@ -162,15 +165,11 @@ pub fn cron(server: &mut Server) {
     }
 }
 
-/// FLUSHALL: what a child is writing is out of date, and an empty data set is soon saved.
-pub fn after_flushall(server: &mut Server) {
+/// FLUSHALL: what a child is writing is out of date, and an empty data set is soon saved. True: it was.
+pub fn after_flushall(server: &mut Server) -> bool {
     child::kill(server, Kind::Rdb);
-    if !server.config.save.is_empty() {
-        let dirty = server.dirty;
-        // The log says what went wrong; the data set is flushed all the same.
-        let _ = save(server);
-        server.dirty = dirty;
-    }
+    // The log says what went wrong; the data set is flushed all the same.
+    !server.config.save.is_empty() && save(server).is_ok()
 }
 
 /// At the end. `Err`: the log says why there is no snapshot.
