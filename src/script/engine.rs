@@ -52,6 +52,9 @@ const LOADING: &[(&str, u8)] = &[
     ("register_function", api::REGISTER_FUNCTION),
 ];
 
+/// What Lua calls the source of a script of EVAL; with `@` it is a file's name.
+pub const USER_SCRIPT: &[u8] = b"@user_script";
+
 /// The levels of redis.log, as scripts and the log know them.
 pub const LOG_LEVELS: [&str; 4] = ["LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LOG_WARNING"];
 
@@ -67,6 +70,10 @@ pub mod repl {
 
 /// `REDIS_VERSION` as a number: a byte for each part.
 const VERSION_NUM: u32 = 0x0007_0204;
+/// Kilobytes that one step of collection should free, and by how many percent memory grows before the first step of
+/// the next cycle.
+const COLLECTION_SIZE: i32 = 50;
+const GROWTH_PERCENT: usize = 40;
 /// The modulus of the random numbers.
 const RANDOM_MAX: u64 = i32::MAX as u64;
 
@@ -75,8 +82,8 @@ pub struct Engine {
     pub vm: Vm,
     /// Whether a library is being loaded decides which globals there are.
     loading: Function,
-    /// How often it was used since it last collected garbage.
-    pub runs: u32,
+    /// The size at which [`Engine::tidy_up`] has something to do.
+    collect_at: usize,
 }
 
 impl Engine {
@@ -87,7 +94,7 @@ impl Engine {
     }
 
     fn build(kind: Kind, insecure: bool) -> mlua::Result<Engine> {
-        let mut vm = Vm::new()?;
+        let vm = Vm::new()?;
         let lua = vm.lua();
         register_libraries(lua)?;
         let redis = functions(&vm, COMMON)?;
@@ -108,12 +115,27 @@ impl Engine {
         let sandbox = lua.load(include_str!("sandbox.lua")).set_name(SANDBOX);
         let (sealed, loading): (Table, Function) = sandbox.call(options)?;
         vm.seal_globals(&sealed)?;
-        vm.collect_step(0);
         Ok(Engine {
             vm,
             loading,
-            runs: 0,
+            collect_at: 0,
         })
+    }
+
+    /// After each run: what scripts have left behind goes, a piece at a time. What lives on from one script to the
+    /// next hardly grows, so to look through it for every few short scripts would be a tenth of their time.
+    #[inline]
+    pub fn tidy_up(&mut self) {
+        if self.vm.memory() >= self.collect_at {
+            self.collect();
+        }
+    }
+
+    #[cold]
+    fn collect(&mut self) {
+        if self.vm.collect_step(COLLECTION_SIZE) {
+            self.collect_at = self.vm.memory() / 100 * (100 + GROWTH_PERCENT);
+        }
     }
 
     /// Source to function; `Err` has the message.

@@ -27,6 +27,7 @@ pub mod cache;
 pub mod cjson;
 pub mod cmsgpack;
 pub mod convert;
+pub mod debug;
 pub mod engine;
 pub mod flags;
 pub mod functions;
@@ -54,6 +55,10 @@ pub struct Scripting {
     /// The client that scripts act through, kept between scripts.
     pub client: Option<Box<Client>>,
     pub running: Option<Running>,
+    /// The session that the script which is about to run belongs to.
+    pub debugger: Option<Box<debug::Debugger>>,
+    /// Children that are in a session.
+    pub debugging: Vec<i32>,
 }
 
 /// What runs an interpreter.

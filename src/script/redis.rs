@@ -40,12 +40,19 @@ pub fn call(run: &mut Run, function: u8, frame: &mut Frame) -> Outcome {
             frame.push_boolean(true);
             RETURN
         }
-        // There is no debugger that would stop or listen.
         api::BREAKPOINT => {
-            frame.push_boolean(false);
+            if let Some(debugger) = &mut run.debugger {
+                debugger.stop_soon();
+            }
+            frame.push_boolean(run.debugger.is_some());
             RETURN
         }
-        api::DEBUG => Outcome::Return(0),
+        api::DEBUG => {
+            if let Some(debugger) = &mut run.debugger {
+                debugger.note(frame);
+            }
+            Outcome::Return(0)
+        }
         _ => raise(
             frame,
             "server.register_function can only be called on FUNCTION LOAD command",
@@ -132,10 +139,22 @@ fn command(run: &mut Run, frame: &mut Frame, raises: bool) -> Outcome {
         }
     };
     let start = run.client.reply.mark();
+    if let Some(debugger) = &mut run.debugger {
+        with_arguments(frame, count, |argv| debugger.note_command(argv));
+    }
     if let Err(error) = with_arguments(frame, count, |argv| run_command(run, argv)) {
+        if let Some(debugger) = &mut run.debugger {
+            debugger.note_refusal(&error);
+        }
+        frame.clear();
         push_refusal(frame, &error);
         return outcome(true, raises);
     }
+    if let Some(debugger) = &mut run.debugger {
+        debugger.note_reply(&run.client.reply.bytes_from(start));
+    }
+    // As many arguments as the stack holds leave no room for a reply.
+    frame.clear();
     let is_error = match run.client.reply.single_piece() {
         Some(bytes) => convert::push_reply(frame, bytes),
         None => convert::push_reply(frame, &run.client.reply.take_bytes()),
@@ -165,7 +184,7 @@ fn push_refusal(frame: &mut Frame, error: &Error) {
 }
 
 /// Check and run a command; the reply is in the client's buffer.
-fn run_command(run: &mut Run, argv: &[&[u8]]) -> Result<(), Error> {
+pub fn run_command(run: &mut Run, argv: &[&[u8]]) -> Result<(), Error> {
     let id = lookup(run, argv);
     let checked = match id {
         Some(id) => check(run, argv, id),
@@ -213,7 +232,7 @@ fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
         ));
     }
     crate::acl::check_script(run.server, run.caller, &run.client, argv, id)?;
-    if cmd.flags & command::WRITE != 0 && run.read_only {
+    if cmd.flags & (command::WRITE | command::MAY_REPLICATE) != 0 && run.read_only {
         return Err(Error::of(
             "ERR Write commands are not allowed from read-only scripts.",
         ));

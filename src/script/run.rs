@@ -11,16 +11,13 @@ use crate::commands::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
 use crate::networking::client::{Client, OwnedArgv, flag};
 use crate::script::convert::{self, Writer};
+use crate::script::debug::Debugger;
 use crate::script::engine::Engine;
 use crate::script::flags::{self, Flags};
 use crate::script::{Busy, Kind, Running};
 use crate::state::Server;
 use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, Kind as Type, Outcome};
 use crate::sys::ticks;
-
-/// How many runs there are between two collections, and how large these are.
-const RUNS_PER_COLLECTION: u32 = 50;
-const COLLECTION_SIZE: i32 = 50;
 
 /// What is to be run.
 pub struct Job<'a> {
@@ -46,6 +43,8 @@ pub struct Run<'a> {
     pub flags: Flags,
     /// There was too little memory when the script began.
     pub out_of_memory: bool,
+    /// The session that this belongs to; out while it converses.
+    pub debugger: Option<Box<Debugger>>,
     job: &'a Job<'a>,
     command: &'a [&'a [u8]],
 }
@@ -65,7 +64,12 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
         busy: None,
     });
     ctx.server.nesting += 1;
+    let debugger = ctx.server.scripting.debugger.take();
+    if debugger.is_some() {
+        engine.vm.debug();
+    }
     let mut run = Run {
+        debugger,
         read_only: job.read_only || job.flags & flags::NO_WRITES != 0,
         flags: job.flags,
         out_of_memory,
@@ -83,7 +87,9 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
     let ok = finished.ok;
     let result = run.reply(&mut finished.frame, ok);
     drop(finished);
-    let client = run.client;
+    let Run {
+        client, debugger, ..
+    } = run;
     ctx.server.scripting.client = Some(client);
     ctx.server.nesting -= 1;
     ctx.server.propagation.withheld = 0;
@@ -96,11 +102,11 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
     {
         engine.vm.watch();
     }
-    engine.runs += 1;
-    if engine.runs == RUNS_PER_COLLECTION {
-        engine.runs = 0;
-        engine.vm.collect_step(COLLECTION_SIZE);
+    if debugger.is_some() {
+        engine.vm.watch();
+        ctx.server.scripting.debugger = debugger;
     }
+    engine.tidy_up();
     result
 }
 
@@ -141,6 +147,9 @@ fn borrow_client(server: &mut Server, caller: &Client) -> Box<Client> {
     let inherited = flag::PRIMARY | flag::AOF_LOADER | flag::NO_TOUCH;
     client.flags = flag::SCRIPT | flag::DENY_BLOCKING | caller.flags & inherited;
     client.db = caller.db;
+    // For the slow log.
+    client.peer.clone_from(&caller.peer);
+    client.name.clone_from(&caller.name);
     client.user = caller.user;
     client.reply.resp3 = false;
     client
@@ -228,6 +237,10 @@ impl Run<'_> {
 impl Host for Run<'_> {
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome {
         crate::script::redis::call(self, function, frame)
+    }
+
+    fn line(&mut self, frame: &mut Frame, count: bool) -> bool {
+        crate::script::debug::line(self, frame, count)
     }
 
     fn tick(&mut self, frame: &mut Frame) -> bool {

@@ -30,6 +30,7 @@ pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -
     server.note_peak_memory();
     server.evict.configure(&server.config);
     crate::persist::child::reap(server);
+    crate::script::debug::reap(server);
     crate::persist::aof::cron(server);
     crate::persist::rdb::background::cron(server);
     crate::server::shutdown::cron(server);
@@ -147,6 +148,7 @@ fn databases_cron(server: &mut Server) {
         return;
     }
     for db in &mut server.dbs {
+        db.keys.resize_if_due();
         if db.keys.is_rehashing() {
             db.keys.rehash_for(REHASH_BUDGET);
             return;

@@ -128,6 +128,7 @@ fn replicas_are_ready(_: &Server) -> bool {
 
 /// Save what has to be saved and let the loop end.
 fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
+    crate::script::debug::end_sessions(server);
     if save(server, options).is_err() && !options.force {
         log::warn!("Errors trying to shut down the server. Check the logs for more information.");
         give_up_waiting(server);

@@ -60,12 +60,20 @@ pub fn exit_now(code: i32) -> ! {
 /// Close every socket: listeners, clients, and the one whose command forks. Their owners are never dropped in a
 /// child, which leaves by [`exit_now`].
 pub fn close_sockets() {
+    close_sockets_but(None);
+}
+
+/// All but one, which the child goes on with.
+pub fn close_sockets_but(kept: Option<RawFd>) {
     super::syslog::close();
     let Ok(entries) = std::fs::read_dir("/dev/fd") else {
         return;
     };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    for fd in numbers.collect::<Vec<RawFd>>() {
+    for fd in numbers
+        .filter(|&fd| Some(fd) != kept)
+        .collect::<Vec<RawFd>>()
+    {
         // SAFETY: a zeroed `stat` is valid, and filled by the call; only a forked child closes what others own.
         unsafe {
             let mut stat: libc::stat = std::mem::zeroed();

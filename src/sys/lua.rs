@@ -48,6 +48,12 @@ pub trait Host {
     /// A function made by [`Vm::function`] was called with the values of the frame.
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome;
 
+    /// In a session of the debugger: a line is about to run, or `count`, many instructions have. True: raise the
+    /// topmost value.
+    fn line(&mut self, _: &mut Frame, _: bool) -> bool {
+        false
+    }
+
     /// The script is still running. True: raise the topmost value, and again at every line, so that the script
     /// can't catch it for long.
     fn tick(&mut self, frame: &mut Frame) -> bool;
@@ -79,8 +85,18 @@ pub enum Arguments<'a> {
     None,
 }
 
+/// Where a level of the call stack is.
+pub struct Place {
+    pub source: Vec<u8>,
+    pub line: u32,
+    /// How the function was called, if Lua can tell.
+    pub name: Option<String>,
+}
+
 struct Lent {
     host: Cell<Option<*mut (dyn Host + 'static)>>,
+    /// The registry's number of the globals that scripts are given.
+    globals: Cell<c_int>,
 }
 
 /// An interpreter.
@@ -102,6 +118,7 @@ impl Vm {
         lua.load("jit.off() jit = nil").exec()?;
         let lent = Box::new(Lent {
             host: Cell::new(None),
+            globals: Cell::new(0),
         });
         let state = Cell::new(std::ptr::null_mut());
         let (mut handler, mut globals) = (0, 0);
@@ -119,6 +136,7 @@ impl Vm {
                 globals = ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX);
             })?;
         }
+        lent.globals.set(globals);
         let vm = Vm {
             lua,
             state: state.get(),
@@ -239,10 +257,17 @@ impl Vm {
         unsafe { ffi::lua_sethook(self.state, Some(tick_hook), ffi::LUA_MASKCOUNT, TICK) };
     }
 
-    /// Collect some garbage.
-    pub fn collect_step(&mut self, size: i32) {
+    /// Set the hook of the debugger instead.
+    pub fn debug(&self) {
+        let mask = ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT;
+        // SAFETY: as above.
+        unsafe { ffi::lua_sethook(self.state, Some(debug_hook), mask, TICK) };
+    }
+
+    /// Collect some garbage. True: that was the end of a cycle.
+    pub fn collect_step(&mut self, size: i32) -> bool {
         // SAFETY: a collection can run no code of a script: values with finalizers can't be made in the sandbox.
-        unsafe { ffi::lua_gc(self.state, ffi::LUA_GCSTEP, size) };
+        unsafe { ffi::lua_gc(self.state, ffi::LUA_GCSTEP, size) != 0 }
     }
 }
 
@@ -394,6 +419,13 @@ impl Frame<'_> {
         }
     }
 
+    /// Take all values off.
+    #[inline]
+    pub fn clear(&mut self) {
+        // SAFETY: a lower top is always there.
+        unsafe { ffi::lua_settop(self.l, 0) }
+    }
+
     pub fn pop(&mut self, n: usize) {
         // SAFETY: there are at least so many values.
         unsafe { ffi::lua_settop(self.l, -(n as c_int) - 1) }
@@ -454,6 +486,114 @@ impl Frame<'_> {
     pub fn next(&mut self, at: i32) -> bool {
         // SAFETY: the key came from the table itself, which is not changed meanwhile.
         unsafe { ffi::lua_next(self.l, at) != 0 }
+    }
+
+    /// Where a level of the call stack is, from 0, the innermost. In a hook only.
+    pub fn place(&self, level: i32) -> Option<Place> {
+        // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
+        unsafe {
+            let mut ar: ffi::lua_Debug = std::mem::zeroed();
+            if ffi::lua_getstack(self.l, level, &mut ar) == 0
+                || ffi::lua_getinfo(self.l, c"Snl".as_ptr(), &mut ar) == 0
+            {
+                return None;
+            }
+            let named = !ar.name.is_null();
+            Some(Place {
+                source: CStr::from_ptr(ar.source).to_bytes().to_vec(),
+                line: ar.currentline.max(0) as u32,
+                name: named.then(|| CStr::from_ptr(ar.name).to_string_lossy().into_owned()),
+            })
+        }
+    }
+
+    /// Push local variable `n`, from 1, of a level of the call stack. Its name; `None`: there is none.
+    pub fn push_local(&mut self, level: i32, n: i32) -> Option<Vec<u8>> {
+        // SAFETY: as in `place`; with room for one value.
+        unsafe {
+            let mut ar: ffi::lua_Debug = std::mem::zeroed();
+            if !self.room(1) || ffi::lua_getstack(self.l, level, &mut ar) == 0 {
+                return None;
+            }
+            let name = ffi::lua_getlocal(self.l, &ar, n);
+            (!name.is_null()).then(|| CStr::from_ptr(name).to_bytes().to_vec())
+        }
+    }
+
+    /// Push a global of the scripts, `KEYS` or `ARGV`. False, and nothing pushed: it is not there.
+    pub fn push_global(&mut self, name: &[u8]) -> bool {
+        // SAFETY: `lent` lives as long as the machine; the globals are a table.
+        unsafe {
+            let Some(lent) = self.lent() else {
+                return false;
+            };
+            ffi::lua_rawgeti_(self.l, ffi::LUA_REGISTRYINDEX, lent.globals.get());
+            self.push_bytes(name);
+            ffi::lua_rawget_(self.l, -2);
+            ffi::lua_remove(self.l, -2);
+        }
+        true
+    }
+
+    /// The address of a table or function, for people.
+    pub fn address(&self, at: i32) -> usize {
+        // SAFETY: reads the value.
+        unsafe { ffi::lua_topointer(self.l, at) as usize }
+    }
+
+    /// Compile an expression, or if it is none a chunk, and run it with a host of its own while another call is under way.
+    /// Whether it went well; the result, or the error, is on top.
+    pub fn evaluate(
+        &mut self,
+        expression: &[u8],
+        chunk: &[u8],
+        name: &CStr,
+        host: &mut dyn Host,
+    ) -> bool {
+        let l = self.l;
+        let load = |source: &[u8]| {
+            let text: *const c_char = source.as_ptr().cast();
+            // SAFETY: the mode "t" refuses bytecode; one value is pushed in any case.
+            unsafe { ffi::luaL_loadbufferx(l, text, source.len(), name.as_ptr(), c"t".as_ptr()) }
+        };
+        if !self.room(8) {
+            // Every function has room for a few values without asking.
+            self.push_bytes(b"stack overflow");
+            return false;
+        }
+        if load(expression) != 0 {
+            self.pop(1);
+            if load(chunk) != 0 {
+                return false;
+            }
+        }
+        // SAFETY: as in `Vm::call`: the host pointer is taken back before this function returns.
+        unsafe {
+            let Some(lent) = self.lent() else {
+                return false;
+            };
+            let host: *mut (dyn Host + '_) = host;
+            let host: *mut (dyn Host + 'static) = std::mem::transmute(host);
+            let before = lent.host.replace(Some(host));
+            let status = ffi::lua_pcall(l, 0, 1, 0);
+            lent.host.set(before);
+            status == 0
+        }
+    }
+
+    /// What the machine's registry keeps for us.
+    unsafe fn lent(&mut self) -> Option<&'static Lent> {
+        // SAFETY: the registry's entry was set by `Vm::new` and lives as long as the machine, whose stack this is.
+        unsafe {
+            if !self.room(2) {
+                return None;
+            }
+            ffi::lua_pushlightuserdata(self.l, &LENT_KEY as *const u8 as *mut c_void);
+            ffi::lua_rawget_(self.l, ffi::LUA_REGISTRYINDEX);
+            let lent = &*ffi::lua_touserdata(self.l, -1).cast::<Lent>();
+            ffi::lua_settop(self.l, -2);
+            Some(lent)
+        }
     }
 
     /// Keep the function on top, which is taken off.
@@ -592,19 +732,39 @@ unsafe extern "C-unwind" fn tick_hook(l: *mut lua_State, _: *mut ffi::lua_Debug)
 }
 
 unsafe fn tick(l: *mut lua_State) -> bool {
-    // SAFETY: the registry's entry was set by `Vm::new`; the host is taken out while it looks.
+    // SAFETY: as below.
+    unsafe { with_host(l, |host, frame| host.tick(frame)) }
+}
+
+/// At each line of a script that is debugged, and every [`TICK`] instructions.
+unsafe extern "C-unwind" fn debug_hook(l: *mut lua_State, ar: *mut ffi::lua_Debug) {
+    // SAFETY: as in `host_function`; the machine says what happened.
     unsafe {
-        if ffi::lua_checkstack(l, 8) == 0 {
+        let count = (*ar).event == ffi::LUA_HOOKCOUNT;
+        if with_host(l, |host, frame| host.line(frame, count)) {
+            ffi::lua_error(l);
+        }
+    }
+}
+
+/// Ask the host, which is taken out meanwhile. False without one.
+unsafe fn with_host(
+    l: *mut lua_State,
+    ask: impl FnOnce(&mut (dyn Host + 'static), &mut Frame) -> bool,
+) -> bool {
+    // SAFETY: the host's pointer was set for the time of the call that this happens in.
+    unsafe {
+        let mut frame = Frame::new(l);
+        if !frame.room(8) {
             return false;
         }
-        ffi::lua_pushlightuserdata(l, &LENT_KEY as *const u8 as *mut c_void);
-        ffi::lua_rawget_(l, ffi::LUA_REGISTRYINDEX);
-        let lent = &*ffi::lua_touserdata(l, -1).cast::<Lent>();
-        ffi::lua_settop(l, -2);
+        let Some(lent) = frame.lent() else {
+            return false;
+        };
         let Some(host) = lent.host.take() else {
             return false;
         };
-        let stop = (*host).tick(&mut Frame::new(l));
+        let stop = ask(&mut *host, &mut frame);
         lent.host.set(Some(host));
         stop
     }

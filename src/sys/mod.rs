@@ -48,6 +48,26 @@ pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<u
     Ok(n as usize)
 }
 
+/// Wait until a socket has something to read, or takes something, or a signal comes: that is an error of the kind
+/// `Interrupted`.
+pub fn wait_for(fd: std::os::fd::RawFd, to_write: bool) -> io::Result<()> {
+    let events = if to_write {
+        libc::POLLOUT
+    } else {
+        libc::POLLIN
+    };
+    let mut poll = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
+    // SAFETY: one valid structure.
+    match unsafe { libc::poll(&mut poll, 1, -1) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Reads and writes that would wait fail instead.
 pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};

@@ -3,6 +3,7 @@
 use super::keys_and_arguments;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
+use crate::networking::client::flag;
 use crate::script::cache::{Script, sha_of};
 use crate::script::engine::Engine;
 use crate::script::run::{self, Job};
@@ -33,6 +34,13 @@ pub fn evalsha_ro(ctx: &mut Ctx) -> CmdResult {
 
 fn eval_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
     script::begin(ctx.server, ctx.client, ctx.argv)?;
+    if ctx.client.has(flag::SCRIPT_DEBUG) {
+        return script::debug::session(ctx, |ctx| eval_now(ctx, read_only));
+    }
+    eval_now(ctx, read_only)
+}
+
+fn eval_now(ctx: &mut Ctx, read_only: bool) -> CmdResult {
     let (keys, argv) = keys_and_arguments(ctx, Error::NOT_INTEGER)?;
     let mut engine = take_engine(ctx)?;
     let result = place_of(ctx, &mut engine, ctx.argv[1], true)
@@ -42,6 +50,11 @@ fn eval_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
 }
 
 fn evalsha_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
+    if ctx.client.has(flag::SCRIPT_DEBUG) {
+        return Err(Error::of(
+            "ERR Please use EVAL instead of EVALSHA for debugging",
+        ));
+    }
     // What can't be a name is refused before the number of keys is looked at.
     if ctx.argv[1].len() != 40 {
         return Err(NOSCRIPT);

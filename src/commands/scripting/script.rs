@@ -3,6 +3,7 @@
 use super::eval;
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::error::Error;
+use crate::networking::client::flag;
 use crate::script::{self, Kind};
 
 /// SCRIPT LOAD script
@@ -56,19 +57,16 @@ pub fn kill(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// SCRIPT DEBUG YES | SYNC | NO
-///
-/// There is no debugger for scripts here: it would take a connection out of the event loop, and the server
-/// with it. NO is what every client has already.
 pub fn debug(ctx: &mut Ctx) -> CmdResult {
-    if ctx.is(2, "no") {
-        ctx.client.reply.ok();
-        return Ok(());
-    }
-    Err(Error::of(if ctx.is(2, "yes") || ctx.is(2, "sync") {
-        "ERR This server has no debugger for scripts"
-    } else {
-        "ERR Use SCRIPT DEBUG YES/SYNC/NO"
-    }))
+    let mode = match () {
+        () if ctx.is(2, "no") => 0,
+        () if ctx.is(2, "yes") => flag::SCRIPT_DEBUG,
+        () if ctx.is(2, "sync") => flag::SCRIPT_DEBUG | flag::SCRIPT_DEBUG_SYNC,
+        () => return Err(Error::of("ERR Use SCRIPT DEBUG YES/SYNC/NO")),
+    };
+    script::debug::set_mode(ctx.client, mode)?;
+    ctx.client.reply.ok();
+    Ok(())
 }
 
 /// SCRIPT HELP
