@@ -468,6 +468,8 @@ fn push_until_killed(port: u16, client: usize, pushes: &Pushes, over: &AtomicBoo
 
 fn kill_under_load(policy: &str, rounds: u64) {
     const CLIENTS: usize = 4;
+    /// Elements of a list that would make each start take longer than the round.
+    const LONG: u64 = 100_000;
     let dir = Dir::new(&format!("kill-{policy}"));
     let mut dice = Dice(policy.len() as u64);
     let mut pushed = vec![0u64; CLIENTS];
@@ -522,6 +524,11 @@ fn kill_under_load(policy: &str, rounds: u64) {
                 "in order: {last:?}, {len}"
             );
             pushed[i] = len;
+            if len > LONG {
+                // Acknowledged as well, and gone for the next round.
+                conn.line(&format!("del list{i}"));
+                pushed[i] = 0;
+            }
         }
     }
 }
@@ -585,4 +592,51 @@ fn a_torn_tail_is_cut_off_and_kept_beside() {
         std::fs::read(beside).expect("what was cut off"),
         torn[whole.len()..]
     );
+}
+
+/// A rewrite opens the next file before the last bytes of the old one are written; killed just then, both are named, and the
+/// new one is empty.
+#[test]
+fn a_log_torn_before_an_empty_file_is_cut_too() {
+    let dir = Dir::new("torn-before-empty");
+    let server = aeris(&dir, &["--appendfsync", "always"]);
+    let mut conn = server.connect();
+    conn.line("set a 1");
+    drop(server);
+    let path = dir.last_incr();
+    let whole = std::fs::read(&path).expect("the log");
+    let torn = [&whole[..], b"*3\r\n$3\r\nSET\r\n$1\r\nb"].concat();
+    std::fs::write(&path, torn).expect("a torn log");
+    let folder = dir.0.join("appendonlydir");
+    std::fs::write(folder.join("appendonly.aof.2.incr.aof"), b"").expect("an empty log");
+    let manifest = folder.join("appendonly.aof.manifest");
+    let mut lines = std::fs::read_to_string(&manifest).expect("a manifest");
+    lines.push_str("file appendonly.aof.2.incr.aof seq 2 type i\n");
+    std::fs::write(&manifest, lines).expect("a manifest");
+    let server = aeris(&dir, &[]);
+    let mut conn = server.connect();
+    wait_until_loaded(&mut conn);
+    assert_eq!(conn.line("mget a b"), "*2\r\n$1\r\n1\r\n$-1\r\n");
+    assert_eq!(std::fs::read(&path).expect("the log"), whole);
+}
+
+#[test]
+fn clients_are_answered_while_a_command_loads() {
+    let dir = Dir::new("reload");
+    let server = aeris(&dir, &["--appendfsync", "no"]);
+    let (mut loads, mut asks) = (server.connect(), server.connect());
+    loads.line("debug populate 2000 key 100");
+    rewrite(&mut loads);
+    loads.line("config set loading-process-events-interval-bytes 1024");
+    loads.line("config set key-load-delay 1000");
+    for command in ["reload", "loadaof"] {
+        loads.send(&multibulk(&["debug", command]));
+        // It takes two seconds.
+        let told = (0..100_000).any(|_| asks.line("get key:1").starts_with("-LOADING"));
+        assert!(told, "debug {command}");
+        assert!(asks.line("info persistence").contains("\r\nloading:1\r\n"));
+        assert!(asks.line("debug reload").starts_with("-LOADING"));
+        assert_eq!(loads.reply(), b"+OK\r\n");
+        assert_eq!(asks.line("dbsize"), ":2000\r\n");
+    }
 }
