@@ -242,7 +242,10 @@ fn command_list(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-fn filter<'a>(ctx: &Ctx<'a>) -> Result<Box<dyn Fn(&Entry) -> bool + 'a>, Error> {
+/// Whether COMMAND LIST shows a row.
+type Filter<'a> = Box<dyn Fn(&Entry) -> bool + 'a>;
+
+fn filter<'a>(ctx: &Ctx<'a>) -> Result<Filter<'a>, Error> {
     let value = ctx.argv[4];
     if ctx.is(3, "module") {
         // There are no modules, so no command is a module's.

@@ -82,12 +82,11 @@ fn smallest_first(sets: Vec<Option<&Set>>) -> Vec<&Set> {
     sets
 }
 
+/// Hands the members of a result to a function, one by one.
+type Show = fn(&[Option<&Set>], &mut dyn FnMut(Element), &SetLimits);
+
 /// Writes a result whose size is known only at its end.
-fn reply_members(
-    ctx: &mut Ctx,
-    keys: &[&[u8]],
-    show: fn(&[Option<&Set>], &mut dyn FnMut(Element), &SetLimits),
-) -> CmdResult {
+fn reply_members(ctx: &mut Ctx, keys: &[&[u8]], show: Show) -> CmdResult {
     let hashes = lookup_sets(ctx, keys)?;
     let limits = SetLimits::of(ctx.server);
     let sets = found_sets(ctx.server, ctx.client.db, keys, &hashes);
@@ -210,7 +209,7 @@ fn sunion(ctx: &mut Ctx) -> CmdResult {
         let Some((largest, others)) = sets.split_first() else {
             return;
         };
-        largest.for_each(|member| show(member));
+        largest.for_each(&mut *show);
         let mut shown = Set::new_table(limits.seed);
         for (left, set) in (0..others.len()).rev().zip(others) {
             set.for_each(|member| {
@@ -254,7 +253,7 @@ fn sdiff(ctx: &mut Ctx) -> CmdResult {
             return subtract_by_lookup(first, others, show);
         }
         let result = subtract_from_copy(first, others, Set::new_table(limits.seed), limits);
-        result.for_each(|member| show(member));
+        result.for_each(show);
     })
 }
 

@@ -132,7 +132,7 @@ impl CommandTable {
             parent,
             subcommands: (0, 0),
             first_key: first as u16,
-            last_key: last as i16,
+            last_key: last,
             key_step: step as u16,
             movable_keys: row.movable_keys(),
             elements: row.elements,

@@ -97,11 +97,11 @@ fn decayed(bits: u32, minutes: u32, decay_time: u32) -> u32 {
 }
 
 fn lru_clock(now_ms: i64) -> u32 {
-    (now_ms / 1000 & LRU_MASK) as u32
+    ((now_ms / 1000) & LRU_MASK) as u32
 }
 
 fn minutes(now_ms: i64) -> u32 {
-    (now_ms / 60_000 & 0xffff) as u32
+    ((now_ms / 60_000) & 0xffff) as u32
 }
 
 impl Eviction {
@@ -126,8 +126,8 @@ impl Eviction {
             self.pool.clear();
         }
         self.policy = config.maxmemory_policy;
-        self.lfu_log_factor = config.lfu_log_factor as u32;
-        self.lfu_decay_time = config.lfu_decay_time as u32;
+        self.lfu_log_factor = config.lfu_log_factor;
+        self.lfu_decay_time = config.lfu_decay_time;
     }
 
     pub fn is_lfu(&self) -> bool {
@@ -218,7 +218,7 @@ pub fn perform_evictions(server: &mut Server) -> bool {
     }
     let (start, time_limit) = (
         Instant::now(),
-        time_limit(server.config.maxmemory_eviction_tenacity as u32),
+        time_limit(server.config.maxmemory_eviction_tenacity),
     );
     let enough = loop {
         let Some((db, key)) = choose(server) else {

@@ -111,7 +111,7 @@ fn pack_number(out: &mut Vec<u8>, number: f64) {
 
 fn pack_integer(out: &mut Vec<u8>, n: i64) {
     match n {
-        0..=127 | -32..=-1 => out.push(n as u8),
+        -32..=127 => out.push(n as u8),
         128..=0xff => out.extend([0xcc, n as u8]),
         -128..=-33 => out.extend([0xd0, n as u8]),
         0x100..=0xffff | -0x8000..=-129 => {

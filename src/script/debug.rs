@@ -236,9 +236,9 @@ impl Debugger {
     }
 
     fn is_looping(&self, server: &Server) -> bool {
-        let limit_ms = match u64::try_from(server.config.busy_reply_threshold) {
-            Ok(0) | Err(_) => LOOP_MS,
-            Ok(ms) => ms,
+        let limit_ms = match server.config.busy_reply_threshold {
+            0 => LOOP_MS,
+            ms => ms,
         };
         !self.step && server.clock.us(ticks::now().wrapping_sub(self.resumed)) / 1000 >= limit_ms
     }

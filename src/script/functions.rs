@@ -108,11 +108,11 @@ impl Libraries {
         functions: &HashMap<Box<[u8]>, Function>,
         leaving: &[Box<[u8]>],
     ) -> Option<Box<[u8]>> {
-        let leaves = |key: &Box<[u8]>| {
+        let leaves = |key: &[u8]| {
             leaving
                 .iter()
                 .filter_map(|name| self.libraries.get(name))
-                .any(|library| library.functions.contains(key))
+                .any(|library| library.functions.iter().any(|name| **name == *key))
         };
         functions
             .iter()

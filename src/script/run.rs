@@ -253,7 +253,7 @@ impl Host for Run<'_> {
             .clock
             .us(ticks::now().wrapping_sub(running.started))
             / 1000;
-        if limit_ms <= 0 || (ms as i64) < limit_ms as i64 {
+        if limit_ms == 0 || ms < limit_ms {
             return false;
         }
         if running.busy.is_none() {

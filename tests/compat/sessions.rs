@@ -74,7 +74,7 @@ fn is_unbalanced(argv: &[Vec<u8>]) -> bool {
     let streams = argv
         .iter()
         .position(|arg| arg.eq_ignore_ascii_case(b"STREAMS"));
-    streams.is_some_and(|at| (argv.len() - at) % 2 == 0)
+    streams.is_some_and(|at| (argv.len() - at).is_multiple_of(2))
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
@@ -302,7 +302,7 @@ fn compare_session(
         }
         session
             .sent
-            .push(format!("{} {}", show(&[who.clone()]), show(&argv)));
+            .push(format!("{} {}", show(std::slice::from_ref(&who)), show(&argv)));
         if std::env::var_os("COMPAT_TRACE").is_some() {
             eprintln!("{}", session.sent[session.sent.len() - 1]);
         }

@@ -3,13 +3,17 @@
 use crate::commands::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 
+/// Not pi: the figure that Redis shows.
+#[allow(clippy::approx_constant)]
+const SAMPLE_DOUBLE: f64 = 3.141;
+
 /// DEBUG PROTOCOL type
 pub fn protocol(ctx: &mut Ctx) -> CmdResult {
     let reply = &mut ctx.client.reply;
     match ctx.argv[2].to_ascii_lowercase().as_slice() {
         b"string" => reply.bulk(b"Hello World"),
         b"integer" => reply.integer(12345),
-        b"double" => reply.double(3.141),
+        b"double" => reply.double(SAMPLE_DOUBLE),
         b"null" => reply.null(),
         b"array" => {
             reply.array(3);

@@ -56,7 +56,10 @@ impl Conditions {
     fn allow(self, old: Option<i64>, new: i64) -> bool {
         match old {
             None => !self.xx && !self.gt,
-            Some(old) => !self.nx && !(self.gt && new <= old) && !(self.lt && new >= old),
+            Some(old) => {
+                let refused = self.nx || (self.gt && new <= old) || (self.lt && new >= old);
+                !refused
+            }
         }
     }
 }

@@ -127,11 +127,14 @@ pub const TABLE: &[Command] = &[
     ]),
 ];
 
+/// Some of a command's arguments.
+type Args<'a> = &'a [&'a [u8]];
+
 /// `numkeys key ... arg ...` from the third argument on: the keys, and the other arguments.
 fn keys_and_arguments<'a>(
     ctx: &Ctx<'a>,
     not_a_number: Error,
-) -> Result<(&'a [&'a [u8]], &'a [&'a [u8]]), Error> {
+) -> Result<(Args<'a>, Args<'a>), Error> {
     let count = parse_i64(ctx.argv[2]).ok_or(not_a_number)?;
     let rest = &ctx.argv[3..];
     if count > rest.len() as i64 {

@@ -55,7 +55,7 @@ impl AddOptions {
                 "ERR XX and NX options at the same time are not compatible",
             ));
         }
-        if (gt && nx) || (lt && nx) || (gt && lt) {
+        if [gt, lt, nx].iter().filter(|&&given| given).count() > 1 {
             return Err(Error::of(
                 "ERR GT, LT, and/or NX options at the same time are not compatible",
             ));

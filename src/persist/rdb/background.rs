@@ -150,7 +150,7 @@ pub fn cron(server: &mut Server) {
         .config
         .save
         .iter()
-        .find(|point| server.dirty >= point.changes as u64 && since > point.seconds as i64);
+        .find(|point| server.dirty >= point.changes && since > point.seconds as i64);
     if let Some(point) = due {
         log::info!(
             "{} changes in {} seconds. Saving...",

@@ -141,7 +141,7 @@ impl<'r, 's> Decoder<'r, 's> {
         })
     }
 
-    pub fn len(&mut self) -> Result<u64> {
+    pub fn length(&mut self) -> Result<u64> {
         match self.head()? {
             Head::Len(len) => Ok(len),
             Head::Encoded(_) => corrupt("A length is encoded as a string"),
@@ -150,7 +150,7 @@ impl<'r, 's> Decoder<'r, 's> {
 
     /// The number of elements of a collection: never more than there are bytes.
     fn count(&mut self) -> Result<usize> {
-        let count = self.len()?;
+        let count = self.length()?;
         if count == 0 {
             return Err(Fault::Empty);
         }
@@ -225,7 +225,7 @@ impl<'r, 's> Decoder<'r, 's> {
     }
 
     fn decompressed(&mut self) -> Result<Vec<u8>> {
-        let (packed_len, raw_len) = (self.len()?, self.len()?);
+        let (packed_len, raw_len) = (self.length()?, self.length()?);
         let raw_len = usize::try_from(raw_len).unwrap_or(usize::MAX);
         let mut packed = Vec::new();
         self.reader.get_into(packed_len, &mut packed)?;
@@ -295,7 +295,7 @@ impl<'r, 's> Decoder<'r, 's> {
     }
 
     fn module_value<T>(&mut self) -> Result<T> {
-        let name = module_name(self.len()?);
+        let name = module_name(self.length()?);
         corrupt(format!(
             "The RDB file contains module data I can't load: no matching module type '{name}'"
         ))
@@ -325,7 +325,7 @@ impl Decoder<'_, '_> {
 
     fn list_of_ziplist(&mut self) -> Result<List> {
         let limits = self.limits.list;
-        let listpack = self.with_text(|bytes| legacy::listpack_of_ziplist(bytes))?;
+        let listpack = self.with_text(legacy::listpack_of_ziplist)?;
         let Some(listpack) = listpack else {
             return corrupt("List ziplist integrity check failed.");
         };
@@ -351,7 +351,7 @@ impl Decoder<'_, '_> {
 
     fn quicklist_node(&mut self, kind: u8, quicklist: &mut Quicklist) -> Result<()> {
         if kind == kind::LIST_QUICKLIST {
-            return match self.with_text(|bytes| legacy::listpack_of_ziplist(bytes))? {
+            return match self.with_text(legacy::listpack_of_ziplist)? {
                 Some(listpack) => {
                     quicklist.push_listpack(listpack);
                     Ok(())
@@ -359,7 +359,7 @@ impl Decoder<'_, '_> {
                 None => corrupt("Ziplist integrity check failed."),
             };
         }
-        match self.len()? {
+        match self.length()? {
             container::PLAIN => {
                 let element = self.bytes()?;
                 if element.is_empty() {
@@ -555,7 +555,7 @@ impl Decoder<'_, '_> {
         let mut hash = Hash::new();
         let (mut field, mut value) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let time = self.len()?;
+            let time = self.length()?;
             let at = match (time, earliest) {
                 (0, _) => None,
                 (time, None) => i64::try_from(time).ok(),
@@ -619,12 +619,12 @@ impl Decoder<'_, '_> {
 impl Decoder<'_, '_> {
     fn stream(&mut self, kind: u8, mut tick: Tick) -> Result<Stream> {
         let mut stream = Stream::new();
-        let nodes = self.len()?;
+        let nodes = self.length()?;
         for _ in 0..nodes {
             self.stream_node(&mut stream)?;
             self.tick(&mut tick);
         }
-        let len = self.len()?;
+        let len = self.length()?;
         let last_id = self.id()?;
         if kind == kind::STREAM_LISTPACKS {
             // What later versions keep beside the log: as if nothing was ever deleted.
@@ -634,12 +634,12 @@ impl Decoder<'_, '_> {
         } else {
             // The first entry's ID, which the listpacks say, too.
             self.id()?;
-            let (max_deleted, added) = (self.id()?, self.len()?);
+            let (max_deleted, added) = (self.id()?, self.length()?);
             if !stream.log.finish_load(len, last_id, max_deleted, added) {
                 return corrupt("Stream length inconsistent with its listpacks");
             }
         }
-        let groups = self.len()?;
+        let groups = self.length()?;
         for _ in 0..groups {
             self.group(kind, &mut stream, &mut tick)?;
         }
@@ -647,7 +647,7 @@ impl Decoder<'_, '_> {
     }
 
     fn id(&mut self) -> Result<StreamId> {
-        Ok(StreamId::new(self.len()?, self.len()?))
+        Ok(StreamId::new(self.length()?, self.length()?))
     }
 
     fn stream_node(&mut self, stream: &mut Stream) -> Result<()> {
@@ -673,22 +673,22 @@ impl Decoder<'_, '_> {
             entries_up_to(&stream.log, last_id)
         } else {
             // -1 for what is not known.
-            Some(self.len()?).filter(|read| i64::try_from(*read).is_ok())
+            Some(self.length()?).filter(|read| i64::try_from(*read).is_ok())
         };
         let Some(group) = stream.create_group(&name, last_id, entries_read) else {
             let name = name.escape_ascii();
             return corrupt(format!("Duplicated consumer group name {name}"));
         };
-        let pending = self.len()?;
+        let pending = self.length()?;
         for _ in 0..pending {
             let id = StreamId::from_bytes(self.reader.get()?);
-            let (time, count) = (self.millis()?, self.len()?);
+            let (time, count) = (self.millis()?, self.length()?);
             if !group.load_pending(id, time, count) {
                 return corrupt("Duplicated global PEL entry loading stream consumer group");
             }
             self.tick(tick);
         }
-        let consumers = self.len()?;
+        let consumers = self.length()?;
         for _ in 0..consumers {
             self.consumer(kind, group, tick)?;
         }
@@ -710,7 +710,7 @@ impl Decoder<'_, '_> {
             seen
         };
         group.consumer_mut(id).active_time = active;
-        let pending = self.len()?;
+        let pending = self.length()?;
         for _ in 0..pending {
             let entry = StreamId::from_bytes(self.reader.get()?);
             if !group.load_owner(entry, id) {

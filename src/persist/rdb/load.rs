@@ -104,7 +104,8 @@ pub fn read_version(reader: &mut Reader, any_version: bool) -> std::result::Resu
         .and_then(|digits| digits.parse().ok())
         .unwrap_or(0);
     let future = version > VERSION_REDIS_MAX && version != VERSION_VALKEY;
-    if version < 1 || !is_known_version(version) && !(any_version && future) {
+    let known = is_known_version(version) || (any_version && future);
+    if version < 1 || !known {
         return Err(Refused::Version(version));
     }
     Ok(version)
@@ -182,15 +183,15 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
                 let seconds = i32::from_le_bytes(decoder.reader.get()?);
                 self.meta.expire_at = Some(i64::from(seconds) * 1000);
             }
-            opcode::IDLE => self.meta.idle_seconds = Some(decoder.len()?),
+            opcode::IDLE => self.meta.idle_seconds = Some(decoder.length()?),
             opcode::FREQ => self.meta.frequency = Some(decoder.reader.get_u8()?),
             opcode::SELECTDB => {
-                let db = decoder.len()?;
+                let db = decoder.length()?;
                 self.step(Step::Length);
                 self.sink.select_db(db)?;
             }
             opcode::RESIZEDB => {
-                let (keys, expires) = (decoder.len()?, decoder.len()?);
+                let (keys, expires) = (decoder.length()?, decoder.length()?);
                 // A key takes three bytes at least.
                 let plausible = decoder.reader.bytes_left().map_or(keys, |left| left / 3);
                 self.sink.resize_db(keys, expires, plausible);
@@ -210,7 +211,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
             opcode::SLOT_INFO => {
                 // Sizes of a cluster's slot: advice that this table has no use for.
                 for _ in 0..3 {
-                    decoder.len()?;
+                    decoder.length()?;
                 }
             }
             opcode::SLOT_IMPORT => self.slot_import()?,
@@ -240,7 +241,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
 
     fn other_key(&mut self, kind: u8, name: &[u8]) -> Result<()> {
         if kind == kind::MODULE_2 {
-            let (id, sink) = (self.decoder.len()?, &mut *self.sink);
+            let (id, sink) = (self.decoder.length()?, &mut *self.sink);
             let module = module_name(id);
             if sink.skip_module(&module) {
                 return self.skip_module_parts();
@@ -267,20 +268,20 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
     /// outlive a restart.
     fn slot_import(&mut self) -> Result<()> {
         self.decoder.bytes()?;
-        let ranges = self.decoder.len()?;
+        let ranges = self.decoder.length()?;
         for _ in 0..ranges {
-            self.decoder.len()?;
-            self.decoder.len()?;
+            self.decoder.length()?;
+            self.decoder.length()?;
         }
         Ok(())
     }
 
     fn module_aux(&mut self) -> Result<()> {
-        let module = module_name(self.decoder.len()?);
-        if self.decoder.len()? != module_part::UINT {
+        let module = module_name(self.decoder.length()?);
+        if self.decoder.length()? != module_part::UINT {
             return corrupt("Module AUX data without a time");
         }
-        self.decoder.len()?;
+        self.decoder.length()?;
         if self.sink.skip_module(&module) {
             return self.skip_module_parts();
         }
@@ -292,9 +293,9 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
     /// A module's data is a row of parts that say their kind, so that it can be passed over.
     fn skip_module_parts(&mut self) -> Result<()> {
         loop {
-            match self.decoder.len()? {
+            match self.decoder.length()? {
                 module_part::EOF => return Ok(()),
-                module_part::SINT | module_part::UINT => drop(self.decoder.len()?),
+                module_part::SINT | module_part::UINT => drop(self.decoder.length()?),
                 module_part::FLOAT => drop(self.decoder.reader.get::<4>()?),
                 module_part::DOUBLE => drop(self.decoder.reader.get::<8>()?),
                 module_part::STRING => drop(self.decoder.bytes()?),

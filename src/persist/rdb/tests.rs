@@ -84,7 +84,7 @@ fn stream(n: u64, gone: u64, read: u64) -> Stream {
         stream.log.delete(StreamId::new(ms, ms % 4));
     }
     let last = StreamId::new(read, read % 4);
-    let known = (read % 2 == 0).then_some(read);
+    let known = read.is_multiple_of(2).then_some(read);
     let group = stream.create_group(b"readers", last, known).expect("new");
     let one = group.create_consumer(b"one", 5).expect("new");
     group.create_consumer(b"two", 6);
