@@ -588,8 +588,11 @@ impl<E: Element> HashTable<E> {
             return;
         }
         if self.len == 0 {
-            self.tables = [Table::empty(), Table::empty()];
-            self.rehash_at = 0;
+            // One bucket stays: what comes and goes one by one needs no allocation each time.
+            if self.buckets() > 1 {
+                self.tables = [Table::with_buckets(1), Table::empty()];
+                self.rehash_at = 0;
+            }
         } else if buckets > 1 && !self.is_rehashing() {
             self.start_rehash(buckets_for(self.len * 2));
         }

@@ -113,7 +113,7 @@ impl Report {
         }
         self.tables += main;
         self.keys += db.len();
-        if !db.is_empty() {
+        if main > 0 {
             let tables = DbTables {
                 index: db.index,
                 main,
