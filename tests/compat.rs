@@ -65,6 +65,10 @@ const ON_PURPOSE: &[(&str, &str)] = &[
     ),
     ("HRANDFIELD * -?????????*", "the same"),
     (
+        "PFDEBUG TODENSE *",
+        "bytes behind the last register make it corrupt; 8.0 did not look at them",
+    ),
+    (
         "EVAL [^R]*",
         "what does not compile is told in the words of LuaJIT's parser",
     ),

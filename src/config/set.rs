@@ -44,14 +44,16 @@ impl SetError {
 
     /// The reply as bytes: a name may hold any.
     pub fn to_bytes(&self) -> Vec<u8> {
+        // As C's `%s` shows it.
+        let shown = |name: &[u8]| name.split(|b| *b == 0).next().unwrap_or_default().to_vec();
         match self {
             SetError::Unknown { name } => {
                 let head = b"ERR Unknown option or number of arguments for CONFIG SET - '";
-                [&head[..], name, b"'"].concat()
+                [&head[..], &shown(name), b"'"].concat()
             }
             SetError::Failed { name, reason } => {
                 let head = b"ERR CONFIG SET failed (possibly related to argument '";
-                [&head[..], name, b"') - ", reason.as_bytes()].concat()
+                [&head[..], &shown(name), b"') - ", reason.as_bytes()].concat()
             }
             SetError::Loading => b"LOADING Redis is loading the dataset in memory".to_vec(),
         }

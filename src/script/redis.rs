@@ -328,7 +328,9 @@ fn error_reply(frame: &mut Frame) -> Outcome {
     }
     let text = frame.bytes(1).unwrap_or_default();
     // `-CODE text` and `CODE text` are the same; a single word is no code.
-    let text = text.strip_prefix(b"-").unwrap_or(text).to_vec();
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    // As Redis takes it for a C string.
+    let text = text.split(|b| *b == 0).next().unwrap_or_default().to_vec();
     if text.contains(&b' ') {
         push_coded_error(frame, &text);
     } else {

@@ -257,6 +257,7 @@ impl Reply {
     pub fn sorted(self) -> Reply {
         match self {
             Reply::Many(b'%', pairs) => {
+                let pairs: Vec<Reply> = pairs.into_iter().map(Reply::sorted).collect();
                 let mut pairs: Vec<Vec<Reply>> = pairs.chunks(2).map(|p| p.to_vec()).collect();
                 pairs.sort();
                 Reply::Many(b'%', pairs.concat())

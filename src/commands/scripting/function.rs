@@ -2,7 +2,7 @@
 
 use super::keys_and_arguments;
 use crate::commands::ctx::{CmdResult, Ctx};
-use crate::error::{Error, excerpt, said};
+use crate::error::{Error, said};
 use crate::networking::reply::ReplyBuf;
 use crate::persist::rdb::{Limits, payload};
 use crate::script::functions::{Function, Library, Policy};
@@ -50,7 +50,7 @@ pub fn load(ctx: &mut Ctx) -> CmdResult {
     let mut replace = false;
     for at in 2..last {
         if !ctx.is(at, "replace") {
-            let option = excerpt(ctx.argv[at], 128);
+            let option = said(ctx.argv[at]);
             return Err(Error::new(format!("ERR Unknown option given: {option}")));
         }
         replace = true;
