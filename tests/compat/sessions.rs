@@ -300,9 +300,11 @@ fn compare_session(
                 continue;
             }
         }
-        session
-            .sent
-            .push(format!("{} {}", show(std::slice::from_ref(&who)), show(&argv)));
+        session.sent.push(format!(
+            "{} {}",
+            show(std::slice::from_ref(&who)),
+            show(&argv)
+        ));
         if std::env::var_os("COMPAT_TRACE").is_some() {
             eprintln!("{}", session.sent[session.sent.len() - 1]);
         }
