@@ -26,7 +26,10 @@ const NOT_SENT: &[(&str, &str)] = &[
     ("bgrewriteaof", "files: the persistence tests"),
     ("bgsave", "files: the persistence tests"),
     ("client|info", "addresses and buffers"),
-    ("client|pause", "a spoilt argument would stop every client: the Tcl suite"),
+    (
+        "client|pause",
+        "a spoilt argument would stop every client: the Tcl suite",
+    ),
     ("client|reply", "no reply to compare"),
     ("config|rewrite", "files: process tests"),
     ("debug", "each server's own"),
