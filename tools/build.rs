@@ -16,7 +16,7 @@ const FLAG: &str = "-DLUAJIT_NO_UNWIND";
 const VARIABLES: [&str; 2] = ["TARGET_FLAGS", "TARGET_CFLAGS"];
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=tools/build.rs");
     for variable in VARIABLES {
         println!("cargo::rerun-if-env-changed={variable}");
     }
