@@ -9,10 +9,10 @@ from suite.expected import Clean, Expected, ListError, glob_to_regex, matches
 from suite.results import Baseline, is_clean, merge_retry, summarise
 
 
-def result(*tests, exceptions=(), timeouts=()):
+def result(*tests, exceptions=(), timeouts=(), ignored=()):
     return {"tests": [dict(name=n, status=s) for n, s in tests],
             "exceptions": list(exceptions), "timeouts": list(timeouts),
-            "ignored": [], "crashes": [], "seconds": 1.0, "runs": 1}
+            "ignored": list(ignored), "crashes": [], "seconds": 1.0, "runs": 1}
 
 
 class WithFile(unittest.TestCase):
@@ -91,6 +91,23 @@ class ExpectedList(WithFile):
         self.assertEqual(e.not_run("unit/b"), [])
         e.judge("unit/a", result(("hangs (1)", "skip")))
         self.assertEqual(e.unused(["unit/a"]), [])
+
+    def test_a_line_that_tags_left_out_is_not_unused(self):
+        e = self.read(Expected, "unit/a :: slow :: why\nunit/b :: slow :: why\n"
+                                "unit/b :: gone :: why\n")
+        e.judge("unit/a", result(ignored=["Tag: slow denied"]))
+        e.judge("unit/b", result(ignored=["slow: Tag: slow denied"]))
+        self.assertEqual([l.test for l in e.unused(["unit/a", "unit/b"])], ["gone"])
+
+    def test_a_line_that_passes_is_unused_whatever_tags_left_out(self):
+        e = self.read(Expected, "unit/a :: t :: why\n")
+        e.judge("unit/a", result(("t", "ok"), ignored=["Tag: slow denied"]))
+        self.assertEqual([l.test for l in e.unused(["unit/a"])], ["t"])
+
+    def test_what_needs_another_machine_hides_no_line(self):
+        e = self.read(Expected, "unit/a :: gone :: why\n")
+        e.judge("unit/a", result(ignored=["large memory flag not provided"]))
+        self.assertEqual([l.test for l in e.unused(["unit/a"])], ["gone"])
 
 
 class CleanList(WithFile):
