@@ -13,18 +13,25 @@
 //! ```
 //!
 //! In an argument `{key}` stands for a random number below `--keyspace`, a new one at each place,
-//! and `{seq}` for a counter that is the same at each place of one command. Both are 12 digits.
+//! and `{seq}` for a counter that is the same at each place of one request. Both are 12 digits.
+//! An argument `;` ends a command: `MULTI ; INCR a ; EXEC` is one request with three replies.
 //!
 //! With `--wait` it says `ready` once it is connected and starts when a line arrives on standard
-//! input, so that the caller can read the server's CPU time just before and just after. The result
-//! is one line of JSON. A closed loop: a connection sends its next batch when the last reply of
+//! input, so that the caller can read the server's CPU time just before and just after. With
+//! `--until-eof` it ends when standard input ends, so that a load may last as long as something else.
+//! The result is one line of JSON. A closed loop: a connection sends its next batch when the last reply of
 //! the one before has arrived.
+//!
+//! With `--listen` each connection sends the command once and then reads what comes, until it is
+//! ended from outside: subscribers, for a load that publishes.
 //!
 //! **Invariant:** replies are counted, not believed: a batch is over when as many frames as it has
 //! requests, with all that is nested in them, have passed (`nested_frames_are_counted`).
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -33,7 +40,7 @@ use mio::{Events, Interest, Poll, Token};
 /// Digits of a random key or a counter.
 const DIGITS: usize = 12;
 const USAGE: &str = "usage: bench-load --port N [--host ADDR] [--clients N] [--pipeline N] \
-[--requests N] [--seconds S] [--keyspace N] [--seed N] [--wait] COMMAND [ARG ...]";
+[--requests N] [--seconds S] [--keyspace N] [--seed N] [--wait [--until-eof] | --listen] COMMAND [ARG ...] [; COMMAND ...]";
 
 struct Options {
     address: SocketAddr,
@@ -44,7 +51,10 @@ struct Options {
     keyspace: u64,
     seed: u64,
     wait: bool,
-    command: Vec<String>,
+    until_eof: bool,
+    listen: bool,
+    /// The commands of one request, with their arguments.
+    commands: Vec<Vec<String>>,
 }
 
 impl Options {
@@ -59,7 +69,9 @@ impl Options {
             keyspace: 1_000_000,
             seed: 1,
             wait: false,
-            command: Vec::new(),
+            until_eof: false,
+            listen: false,
+            commands: Vec::new(),
         };
         while let Some(name) = args.next() {
             match name.as_str() {
@@ -72,8 +84,11 @@ impl Options {
                 "--keyspace" => o.keyspace = value(&name, args.next())?,
                 "--seed" => o.seed = value(&name, args.next())?,
                 "--wait" => o.wait = true,
+                "--until-eof" => o.until_eof = true,
+                "--listen" => o.listen = true,
                 _ => {
-                    o.command = std::iter::once(name).chain(args.by_ref()).collect();
+                    let words: Vec<String> = std::iter::once(name).chain(args.by_ref()).collect();
+                    o.commands = words.split(|word| word == ";").map(<[_]>::to_vec).collect();
                 }
             }
         }
@@ -83,7 +98,8 @@ impl Options {
         o.address = SocketAddr::new(ip, port);
         let counts = o.clients > 0 && o.pipeline > 0 && o.keyspace > 0;
         let time = o.seconds > 0.0 && o.seconds < 86_400.0;
-        if !(counts && time) || o.command.is_empty() {
+        let asks = !o.commands.is_empty() && o.commands.iter().all(|words| !words.is_empty());
+        if !(counts && time && asks) || (o.wait && o.listen) || (o.until_eof && !o.wait) {
             return Err(USAGE.to_string());
         }
         Ok(o)
@@ -102,24 +118,29 @@ enum Slot {
     Seq(usize),
 }
 
-/// One command as bytes, and where its numbers stand.
+/// One request as bytes, where its numbers stand, and how many replies it gets.
 struct Template {
     bytes: Vec<u8>,
     slots: Vec<Slot>,
+    replies: u64,
 }
 
 impl Template {
-    fn new(command: &[String]) -> Template {
+    fn new(commands: &[Vec<String>]) -> Template {
         let mut t = Template {
-            bytes: format!("*{}\r\n", command.len()).into(),
+            bytes: Vec::new(),
             slots: Vec::new(),
+            replies: commands.len() as u64,
         };
-        for arg in command {
-            let width = |name: &str| arg.matches(name).count() * (DIGITS - name.len());
-            let len = arg.len() + width("{key}") + width("{seq}");
-            t.bytes.extend(format!("${len}\r\n").as_bytes());
-            t.push_argument(arg);
-            t.bytes.extend(b"\r\n");
+        for command in commands {
+            t.bytes.extend(format!("*{}\r\n", command.len()).as_bytes());
+            for arg in command {
+                let width = |name: &str| arg.matches(name).count() * (DIGITS - name.len());
+                let len = arg.len() + width("{key}") + width("{seq}");
+                t.bytes.extend(format!("${len}\r\n").as_bytes());
+                t.push_argument(arg);
+                t.bytes.extend(b"\r\n");
+            }
         }
         t
     }
@@ -267,7 +288,7 @@ struct Load {
 
 impl Load {
     fn connect(options: Options, poll: &Poll) -> io::Result<Load> {
-        let template = Template::new(&options.command);
+        let template = Template::new(&options.commands);
         let batch = template.bytes.repeat(options.pipeline);
         let mut connections = Vec::with_capacity(options.clients);
         for i in 0..options.clients {
@@ -317,17 +338,18 @@ impl Load {
         let c = &mut self.connections[i];
         let len = self.template.bytes.len();
         c.batch.truncate(len * n as usize); // the last batch may be a shorter one
-        for command in c.batch.chunks_exact_mut(len) {
+        for request in c.batch.chunks_exact_mut(len) {
             for slot in &self.template.slots {
                 let (at, number) = match *slot {
                     Slot::Key(at) => (at, self.numbers.random.below(self.numbers.keyspace)),
                     Slot::Seq(at) => (at, self.numbers.next_seq),
                 };
-                write_digits(&mut command[at..at + DIGITS], number);
+                write_digits(&mut request[at..at + DIGITS], number);
             }
             self.numbers.next_seq += 1;
         }
-        (c.sent, c.open, c.began) = (0, n, Instant::now());
+        (c.sent, c.began) = (0, Instant::now());
+        c.open = n * self.template.replies;
         flush(c)?;
         Ok(true)
     }
@@ -360,7 +382,8 @@ impl Load {
         Ok(c.idle())
     }
 
-    fn run(&mut self, poll: &mut Poll) -> io::Result<Duration> {
+    /// Until the time or the requests are over, or `over` is set.
+    fn run(&mut self, poll: &mut Poll, over: &AtomicBool) -> io::Result<Duration> {
         let mut events = Events::with_capacity(1024);
         let start = Instant::now();
         let end = start + Duration::from_secs_f64(self.options.seconds);
@@ -388,12 +411,46 @@ impl Load {
                     self.latencies_us
                         .push((now - c.began).as_micros().min(u32::MAX.into()) as u32);
                 }
-                if now >= end || !self.start_batch(i)? {
+                let enough = now >= end || over.load(Ordering::Relaxed);
+                if enough || !self.start_batch(i)? {
                     active -= 1;
                 }
             }
         }
         Ok(start.elapsed())
+    }
+
+    /// Sends the command on each connection, says `ready` after the first replies, and reads on without an end.
+    fn listen(&mut self, poll: &mut Poll) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        for i in 0..self.connections.len() {
+            self.start_batch(i)?;
+        }
+        let mut silent: std::collections::HashSet<usize> = (0..self.connections.len()).collect();
+        loop {
+            poll.poll(&mut events, None)?;
+            for event in events.iter().filter(|event| event.is_readable()) {
+                let i = event.token().0;
+                if self.drain(i)? && silent.remove(&i) && silent.is_empty() {
+                    println!("ready");
+                }
+            }
+        }
+    }
+
+    /// Reads and drops what a connection has; whether that was anything.
+    fn drain(&mut self, i: usize) -> io::Result<bool> {
+        let mut any = false;
+        loop {
+            match self.connections[i].stream.read(&mut self.scratch) {
+                Ok(0) => return Err(io::Error::other("the server closed a connection")),
+                Ok(n) if n < self.scratch.len() => return Ok(true),
+                Ok(_) => any = true,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(any),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// The result as one line of JSON.
@@ -431,13 +488,25 @@ fn flush(c: &mut Connection) -> io::Result<()> {
 
 fn run(options: Options) -> io::Result<String> {
     let mut poll = Poll::new()?;
-    let wait = options.wait;
+    let (wait, until_eof, listen) = (options.wait, options.until_eof, options.listen);
     let mut load = Load::connect(options, &poll)?;
+    if listen {
+        load.listen(&mut poll)?;
+    }
+    let over = Arc::new(AtomicBool::new(false));
     if wait {
         println!("ready");
         io::stdin().lock().read_line(&mut String::new())?;
     }
-    let elapsed = load.run(&mut poll)?;
+    if until_eof {
+        let over = over.clone();
+        std::thread::spawn(move || {
+            // An error is an end, too.
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            over.store(true, Ordering::Relaxed);
+        });
+    }
+    let elapsed = load.run(&mut poll, &over)?;
     Ok(load.summary(elapsed))
 }
 
@@ -459,13 +528,30 @@ fn main() {
 mod tests {
     use super::*;
 
-    fn template(words: &[&str]) -> Template {
-        Template::new(&words.iter().map(|w| w.to_string()).collect::<Vec<_>>())
+    fn options(line: &str) -> Result<Options, String> {
+        Options::parse(line.split(' ').map(str::to_string))
+    }
+
+    fn template(line: &str) -> Template {
+        Template::new(&options(line).unwrap().commands)
+    }
+
+    #[test]
+    fn a_request_may_be_several_commands() {
+        let t = template("MULTI ; INCR cnt:{key} ; EXEC");
+        assert_eq!(
+            t.bytes,
+            b"*1\r\n$5\r\nMULTI\r\n*2\r\n$4\r\nINCR\r\n$16\r\ncnt:000000000000\r\n*1\r\n$4\r\nEXEC\r\n"
+        );
+        assert_eq!(t.replies, 3);
+        assert!(options("MULTI ; ; EXEC").is_err());
+        assert!(options("--wait --listen SUBSCRIBE a").is_err());
+        assert!(options("--until-eof PING").is_err());
     }
 
     #[test]
     fn template_has_a_slot_for_each_number() {
-        let t = template(&["SET", "key:{key}", "{seq}"]);
+        let t = template("SET key:{key} {seq}");
         assert_eq!(
             t.bytes,
             b"*3\r\n$3\r\nSET\r\n$16\r\nkey:000000000000\r\n$12\r\n000000000000\r\n"

@@ -1,8 +1,9 @@
-"""What persistence costs those who did not ask for it: the log's CPU, and stalls.
+"""What persistence costs those who did not ask for it: throughput, and stalls.
 
 A scene is measured plain and disturbed, the servers taking turns, and told as the
 ratio of the two within a turn: how much slower a server is with its own log, or
-while its own child saves.
+while its own child saves. A child is there from its fork to its end, however long
+that is: the load lasts as long.
 
     for each turn:   A plain, A disturbed, B plain, B disturbed, ...
 
@@ -16,7 +17,6 @@ import re
 import statistics
 import subprocess
 import sys
-import threading
 import time
 
 from .measure import prepare, turn
@@ -26,16 +26,23 @@ from .workloads import STRINGS, VALUE, Workload, fill, words
 REWRITE_SECONDS = 120
 MANY = 5_000_000             # keys, where a fork has to hurt
 
-# Another process that leaves the disk no rest, in the folder that it is given.
+# Another process that leaves the disk no rest, in the folder that it is given. It shall take
+# nothing else: it waits for each write (O_SYNC), past the page cache where it can, and gives way
+# to everybody on the cores.
 BUSY = """
-import os, sys
-block = os.urandom(1 << 20)
-with open(os.path.join(sys.argv[1], "busy"), "wb", buffering=0) as f:
-    while True:
-        f.seek(0)
-        for _ in range(64):
-            f.write(block)
-        os.fsync(f.fileno())
+import mmap, os, sys
+os.nice(19)
+flags = os.O_WRONLY | os.O_CREAT | os.O_SYNC
+path = os.path.join(sys.argv[1], "busy")
+try:
+    fd = os.open(path, flags | os.O_DIRECT)
+except OSError:
+    fd = os.open(path, flags)
+block = mmap.mmap(-1, 4 << 20)
+block.write(os.urandom(len(block)))
+while True:
+    for at in range(16):
+        os.pwrite(fd, block, at * len(block))
 """
 
 
@@ -43,8 +50,8 @@ with open(os.path.join(sys.argv[1], "busy"), "wb", buffering=0) as f:
 class Scene:
     workload: Workload
     field: str                   # what is compared, of a turn's result
-    plain: object                # context managers of (server, client)
-    disturbed: object
+    plain: object                # context managers of (server, client); what they give
+    disturbed: object            # is done meanwhile, and the load lasts as long
     limit: float                 # the ratio that is promised
     scale: float = 1.0           # of the field to what is shown
 
@@ -92,23 +99,12 @@ def log(policy):
 
 @contextlib.contextmanager
 def saving(server, _client):
-    """A child saves, again and again."""
-    over = threading.Event()
-
+    """A child saves, once."""
     def save():
-        while not over.is_set():
-            with contextlib.suppress(ServerError, OSError):
-                server.ask("BGSAVE")       # an error says that one is under way
-            over.wait(0.02)
-
-    thread = threading.Thread(target=save)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+        time.sleep(0.05)
+        server.ask("BGSAVE")
         wait_for_child(server)
+    yield save
 
 
 @contextlib.contextmanager
@@ -153,7 +149,7 @@ def scenes(many=MANY):
     some = (fill(many, f"SET key:{{seq}} {VALUE}"),)
     return (
         Scene(Workload("SET P64, AOF everysec", 64, words(f"SET key:{{key}} {VALUE}"), STRINGS),
-              "cpu_us", nothing, log("everysec"), 1.15),
+              "wall_us", nothing, log("everysec"), 1.15),
         Scene(Workload("GET p99 ms, saving", 1, get, some, keyspace=many),
               "p99_us", nothing, saving, 2.0, 1000.0),
         *(Scene(Workload(f"GET p99 ms, busy disk, {policy}", 1, get, STRINGS),
@@ -178,8 +174,9 @@ def measure(servers, scene, client, turns, seconds, note):
             try:
                 pair = []
                 for around in (scene.plain, scene.disturbed):
-                    with around(server, client):
-                        result = turn(server, scene.workload, client, seconds, number + 1)
+                    with around(server, client) as during:
+                        result = turn(server, scene.workload, client,
+                                      REWRITE_SECONDS if during else seconds, number + 1, during)
                     pair.append(result[scene.field] / scene.scale)
                 results[server.name].append(tuple(pair))
             except (ServerError, OSError, KeyError) as e:

@@ -31,17 +31,22 @@ class Client:
             args += [f"--{name}", str(value)]
         return args, list(command)
 
-    def run(self, server, command, **options):
+    def run(self, server, command, during=None, **options):
         """Send requests, with the server's CPU time around them: the result of
-        load.rs, with cpu_us for each request."""
+        load.rs, with cpu_us for each request. With `during` they are sent until it returns."""
         options, command = self.command(server, command, **options)
-        proc = subprocess.Popen([*options, "--wait", *command], stdin=subprocess.PIPE,
+        options += ["--wait", "--until-eof"] if during else ["--wait"]
+        proc = subprocess.Popen([*options, *command], stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 preexec_fn=pin(self.core), text=True)
         try:
             if proc.stdout.readline() != "ready\n":
                 raise ServerError(proc.communicate(timeout=5)[1].strip())
             before = server.cpu_ns()
+            if during:
+                proc.stdin.write("\n")
+                proc.stdin.flush()
+                during()
             out, err = proc.communicate("\n", timeout=LOAD_SECONDS)
             after = server.cpu_ns()
         except subprocess.TimeoutExpired:
@@ -57,7 +62,24 @@ class Client:
             raise ServerError(result["first_error"])
         result["cpu_us"] = (after - before) / 1000 / result["requests"]
         result["per_second"] = result["requests"] / result["seconds"]
+        result["wall_us"] = 1e6 / result["per_second"]
         return result
+
+    @contextlib.contextmanager
+    def listening(self, server, command, count):
+        """Meanwhile `count` connections have sent the command and read what comes."""
+        proc = subprocess.Popen([self.program, "--port", str(server.port), "--clients", str(count),
+                                 "--listen", *command], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, preexec_fn=pin(self.core), text=True)
+        try:
+            if proc.stdout.readline() != "ready\n":
+                raise ServerError(proc.communicate(timeout=5)[1].strip())
+            yield
+            if proc.poll() is not None:
+                raise ServerError(proc.stderr.read().strip())
+        finally:
+            proc.kill()
+            proc.communicate()
 
     def fill(self, server, fill):
         pipeline = min(64, fill.count)
@@ -83,14 +105,16 @@ def prepare(server, workload, client):
         client.fill(server, fill)
 
 
-def turn(server, workload, client, seconds, seed):
+def turn(server, workload, client, seconds, seed, during=None):
     if workload.key:
         server.ask("DEL", workload.key)
     if workload.refill:
         client.fill(server, workload.refill)
     limit = {"requests": workload.limit} if workload.limit else {}
-    return client.run(server, workload.command, pipeline=workload.pipeline,
-                      seconds=seconds, keyspace=workload.keyspace, seed=seed, **limit)
+    with (client.listening(server, workload.listen, workload.listeners)
+          if workload.listeners else contextlib.nullcontext()):
+        return client.run(server, workload.command, during, pipeline=workload.pipeline,
+                          seconds=seconds, keyspace=workload.keyspace, seed=seed, **limit)
 
 
 def measure(servers, workload, client, turns, seconds, note):

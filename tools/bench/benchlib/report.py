@@ -66,7 +66,7 @@ class Report:
         """A cell for the budget column, and its part in the count."""
         if not (self.budgets and self.peer):
             return []
-        limit = target(item, self.peer.kind)
+        limit = getattr(item, "of_best", 0) or target(item, self.peer.kind)
         if limit is None:
             return []
         if value is None:
@@ -80,15 +80,22 @@ class Report:
         good = {n: r for n, r in results.items() if isinstance(r, list)}
         cells = [show(median(good[n])) if n in good else "-" for n in self.names]
         subject = good.get(self.names[0])
-        best = min((n for n in good if n != self.names[0]),
-                   key=lambda n: median(good[n]), default=None)
+        best = self.best(good, self.names[1:])
         extra = []
         if len(self.servers) > 1:
             extra.append(f"{ratio(subject, good[best]):9.2f}" if subject and best else " " * 9)
-        known = subject and self.peer and self.peer.name in good
+        peers = [s.name for s in self.servers[1:] if s.kind]
+        against = (self.best(good, peers) if workload.of_best
+                   else self.peer.name if self.peer else None)
+        known = subject and against in good
         extra += self.judge(workload.name, workload,
-                            ratio(subject, good[self.peer.name]) if known else None)
+                            ratio(subject, good[against]) if known else None)
         self.table.row(workload.name, cells, extra + self.reasons(results))
+
+    @staticmethod
+    def best(good, names):
+        """Who of these needs the least CPU, if any was measured."""
+        return min((n for n in names if n in good), key=lambda n: median(good[n]), default=None)
 
     def throughput(self, workload, results):
         good = {n: r for n, r in results.items() if isinstance(r, list)}

@@ -4,7 +4,10 @@ In a command `{key}` stands for a random number of 12 digits below the keyspace
 and `{seq}` for a counter (see load.rs). A budget is in microseconds of CPU for
 each request, or bytes of used_memory for each element, on the machine where the
 reference figures were taken; it holds as a ratio, so what is compared is
-budget / reference with measured / measured.
+budget / reference with measured / measured. Where there are no such figures, the
+budget is a ratio to the best peer of the run.
+
+A request may be several commands, `;` between them.
 """
 
 import dataclasses
@@ -31,8 +34,11 @@ class Workload:
     key: str = ""
     keyspace: int = KEYS
     limit: int = 0                   # requests in a turn, at most
+    listeners: int = 0               # connections that sent `listen` and read what comes
+    listen: tuple = ()
     reference: tuple = ()            # CPU of PEERS, in their order
     budget: float = 0.0
+    of_best: float = 0.0             # the budget as a ratio to the best peer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +60,8 @@ def fill(count, text):
 
 
 STRINGS = (fill(KEYS, f"SET key:{{seq}} {VALUE}"),)
+LIBRARY = """#!lua name=bench
+redis.register_function('get', function(keys) return redis.call('GET', keys[1]) end)"""
 FIELDS = " ".join(f"field:{i:02} {VALUE}" for i in range(50))
 
 WORKLOADS = (
@@ -117,6 +125,12 @@ WORKLOADS = (
              reference=(34, 39, 294), budget=24),
     Workload("PUBLISH P64", 64, words(f"PUBLISH channel {VALUE}"),
              reference=(0.55, 0.38, 0.54), budget=0.27),
+    Workload("FCALL one call P16", 16, words("FCALL get 1 key:{key}"),
+             (*STRINGS, Fill(1, ("FUNCTION", "LOAD", "REPLACE", LIBRARY))), of_best=0.60),
+    Workload("MULTI, 10 x SET, EXEC P16", 16,
+             words("MULTI ; " + f"SET key:{{key}} {VALUE} ; " * 10 + "EXEC"), STRINGS, of_best=0.70),
+    Workload("PUBLISH to 100 P16", 16, words(f"PUBLISH channel {VALUE}"),
+             listeners=100, listen=words("SUBSCRIBE channel"), of_best=1.0),
 )
 
 ELEMENTS = (

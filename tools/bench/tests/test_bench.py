@@ -52,7 +52,10 @@ class Specs(unittest.TestCase):
 
 class Budgets(unittest.TestCase):
     def test_every_workload_has_figures_and_a_budget_below_them(self):
-        for item in workloads.WORKLOADS + workloads.ELEMENTS:
+        judged_by_run = [i for i in workloads.WORKLOADS if i.of_best]
+        for item in judged_by_run:
+            self.assertTrue(item.of_best <= 1 and not item.budget and not item.reference, item.name)
+        for item in set(workloads.WORKLOADS + workloads.ELEMENTS) - set(judged_by_run):
             self.assertEqual(len(item.reference), len(workloads.PEERS), item.name)
             self.assertTrue(0 < item.budget <= min(item.reference), item.name)
 
@@ -96,6 +99,18 @@ class Figures(unittest.TestCase):
         self.assertIn("0.75 > 0.50 MISSED", out.getvalue())
         self.assertIn("(ours: ERR unknown command)", out.getvalue())
         self.assertIn("budgets: 1 met, 1 missed, 1 not measured", out.getvalue())
+
+    def test_without_reference_figures_the_best_peer_of_the_run_is_the_measure(self):
+        item = workloads.Workload("x", 1, ("PING",), of_best=0.5)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            fleet = [Stub("ours"), Stub("older"), Stub("r", "redis-7.0"), Stub("v", "valkey-8.0")]
+            r = report.Report(fleet, budgets=True)
+            r.heading("t")
+            for ours in (1, 1.2):
+                r.workload(item, {"ours": turns(ours), "older": turns(1), "r": turns(4), "v": turns(2)})
+        self.assertIn("0.50 <= 0.50 met", out.getvalue())
+        self.assertIn("0.60 > 0.50 MISSED", out.getvalue())
 
     def test_a_scene_is_told_as_the_ratio_within_a_turn(self):
         scene = disk.scenes()[0]
