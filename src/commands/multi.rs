@@ -11,6 +11,7 @@ use crate::commands::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 use crate::networking::client::{Client, ClientRef, flag};
 use crate::networking::query::reference;
+use crate::networking::resp::Sent;
 use crate::server::call::call;
 use crate::state::{MultiState, Server, WatchedKey, Watcher};
 
@@ -139,7 +140,7 @@ fn run_queue(ctx: &mut Ctx, state: &MultiState) {
             ctx.server.stats.count_error(error.code());
             continue;
         }
-        call(ctx.server, ctx.client, argv, queued.id, &[]);
+        call(ctx.server, ctx.client, argv, queued.id, Sent::default());
     }
     ctx.server.nesting -= 1;
     ctx.client.clear(flag::IN_EXEC);

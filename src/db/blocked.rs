@@ -36,6 +36,7 @@ use crate::error::Error;
 use crate::networking::client::{Client, ClientRef, OwnedArgv, flag};
 use crate::networking::clients::Net;
 use crate::networking::query::reference;
+use crate::networking::resp::Sent;
 use crate::server::call::account;
 use crate::server::dispatch::process_command;
 use crate::state::{BlockKind, Blocked, Server};
@@ -424,7 +425,7 @@ fn run_kept(server: &mut Server, c: &mut Client, blocked: &Blocked) {
     let argv = blocked.argv.slices();
     let id = server.commands.lookup(argv[0]);
     server.clock.last = ticks::now();
-    process_command(server, c, &argv, id, &[]);
+    process_command(server, c, &argv, id, Sent::default());
 }
 
 /// The pause is over: what was held back runs before the loop sleeps, in order.

@@ -10,12 +10,68 @@
 //!                `-- one store --'  `- copy -'  `-----'
 //! ```
 //!
-//! Rejected: always copying 32 bytes and correcting the length, which would read behind the end of the value.
+//! The same writes commands, for the log and for replicas: `*2\r\n` and each argument as such a string.
+//!
+//! Rejected: always copying 32 bytes and correcting the length, which would read behind the end of the value; a
+//! command put together on the stack and appended as one piece, which copies it twice.
 
 use crate::util::number::IntBuf;
 
 /// A kind, 20 digits and two line ends: more than any header and tail take.
 const FRAME: usize = 32;
+
+/// Appends a command: how many arguments, and each of them.
+#[inline]
+pub fn push_command<A: AsRef<[u8]>>(out: &mut Vec<u8>, argv: &[A]) {
+    push_count(out, b'*', argv.len());
+    for arg in argv {
+        push_bulk(out, b'$', arg.as_ref());
+    }
+}
+
+/// Whether these bytes, of which the arguments were parsed, are what [`push_command`] would write. What a parser lets pass
+/// (a `\r` with anything behind it, a bulk that does not end in a line end) must not get into a file. The digits need no
+/// look: they gave the lengths, and there are as many of them as these lengths have.
+#[inline]
+pub fn is_command(bytes: &[u8], argv: &[&[u8]]) -> bool {
+    let ends_line = |at: usize| bytes.get(at.wrapping_sub(2)..at) == Some(b"\r\n");
+    if argv.len() >= 10 || bytes.first() != Some(&b'*') || !ends_line(4) {
+        return false;
+    }
+    let mut at = 4;
+    for arg in argv {
+        let digits = match arg.len() {
+            0..10 => 1,
+            10..100 => 2,
+            100..1000 => 3,
+            _ => return false,
+        };
+        let start = at + 1 + digits + 2;
+        let lies_there = (arg.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize) == start;
+        at = start + arg.len() + 2;
+        if !lies_there || !ends_line(start) || !ends_line(at) {
+            return false;
+        }
+    }
+    at == bytes.len()
+}
+
+/// Appends a header: `*3\r\n`, `$11\r\n`.
+#[inline]
+pub fn push_count(out: &mut Vec<u8>, kind: u8, count: usize) {
+    match count {
+        0..10 => out.extend_from_slice(&[kind, b'0' + count as u8, b'\r', b'\n']),
+        10..100 => {
+            let (tens, ones) = (count as u8 / 10, count as u8 % 10);
+            out.extend_from_slice(&[kind, b'0' + tens, b'0' + ones, b'\r', b'\n']);
+        }
+        _ => {
+            out.push(kind);
+            out.extend_from_slice(IntBuf::new().format(count));
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
 
 /// Appends `kind`, the length of `bytes` and a line end, then `bytes` and a line end.
 #[inline]
@@ -108,6 +164,56 @@ mod tests {
             expected.extend_from_slice(&source[..len]);
             expected.extend_from_slice(b"\r\n");
             assert_eq!(out, expected, "length {len}");
+        }
+    }
+
+    #[test]
+    fn counts_of_any_size() {
+        for count in [0, 1, 9, 10, 11, 99, 100, 12345, usize::MAX] {
+            let mut out = Vec::new();
+            push_count(&mut out, b'$', count);
+            assert_eq!(out, format!("${count}\r\n").into_bytes());
+        }
+    }
+
+    #[test]
+    fn a_command() {
+        let mut out = b"x".to_vec();
+        push_command(&mut out, &[&b"SET"[..], b"k", &[b'v'; 12]]);
+        assert_eq!(
+            out,
+            b"x*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$12\r\nvvvvvvvvvvvv\r\n"
+        );
+    }
+
+    #[test]
+    fn a_request_is_known_to_be_a_command() {
+        let value = [b'v'; 120];
+        let good = |argv: &[&[u8]]| {
+            let mut bytes = Vec::new();
+            push_command(&mut bytes, argv);
+            bytes
+        };
+        // Where the arguments of `SET k vv..` begin, and their lengths.
+        let parsed = |bytes: &'static [u8], len: usize| -> Vec<&'static [u8]> {
+            let value = bytes.len() - 2 - len;
+            vec![&bytes[8..11], &bytes[17..18], &bytes[value..value + len]]
+        };
+        for len in [0, 1, 9, 10, 12, 99, 100, 120] {
+            let bytes: &'static [u8] = good(&[b"SET", b"k", &value[..len]]).leak();
+            let argv = parsed(bytes, len);
+            assert!(is_command(bytes, &argv), "length {len}");
+            assert!(!is_command(&bytes[1..], &argv));
+            assert!(!is_command(bytes, &argv[..2]));
+            assert!(!is_command(bytes, &[b"SET", b"k", b"v"]));
+            assert!(!is_command(b"", &argv));
+            // Each byte of each line end counts.
+            for at in (0..bytes.len()).filter(|&at| b"\r\n".contains(&bytes[at])) {
+                let mut odd = bytes.to_vec();
+                odd[at] = b'x';
+                let odd: &'static [u8] = odd.leak();
+                assert!(!is_command(odd, &parsed(odd, len)), "length {len}, at {at}");
+            }
         }
     }
 

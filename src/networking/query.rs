@@ -292,7 +292,7 @@ fn run_batch(
         }
         let argv = &argvs[command.first..command.first + command.argc];
         c.last_cmd = ids[i].or(c.last_cmd);
-        process_command(server, c, argv, ids[i], &table.bigs);
+        process_command(server, c, argv, ids[i], table.sent(buffer, command));
     }
     server.hashes.entries.clear();
     server.hashes.cursor = 0;

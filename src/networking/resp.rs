@@ -59,6 +59,16 @@ pub struct Parsed {
     pub end: usize,
 }
 
+/// A request as its client sent it, for what is quicker with the bytes than with the arguments. Empty for one that no
+/// client sent just now: a script's, the log's, one that had to wait.
+#[derive(Clone, Copy, Default)]
+pub struct Sent<'a> {
+    /// All of it. Empty if some of the arguments lie elsewhere.
+    pub bytes: &'a [u8],
+    /// The buffers of arguments of [`BIG_ARG_MIN`] bytes and more.
+    pub bigs: &'a [Arc<Vec<u8>>],
+}
+
 /// Room for so many arguments is kept from one read to the next.
 const KEEP_ARGS: usize = 16 * 1024;
 
@@ -94,6 +104,18 @@ impl ParseTable {
         } else {
             &buffer[range.start..range.start + range.len]
         }
+    }
+
+    /// One of the commands, as it was sent.
+    #[inline]
+    pub fn sent<'a>(&'a self, buffer: &'a [u8], command: &Parsed) -> Sent<'a> {
+        let bytes = if self.bigs.is_empty() {
+            &buffer[command.start..command.end]
+        } else {
+            &[]
+        };
+        let bigs = &self.bigs;
+        Sent { bytes, bigs }
     }
 
     fn push_owned(&mut self, bytes: Vec<u8>) {

@@ -11,6 +11,7 @@ use log::Level;
 use crate::commands::command::{self, Command};
 use crate::error::Error;
 use crate::networking::client::flag;
+use crate::networking::resp::Sent;
 use crate::script::convert;
 use crate::script::engine::{LOG_LEVELS, api, repl};
 use crate::script::flags;
@@ -203,7 +204,7 @@ pub fn run_command(run: &mut Run, argv: &[&[u8]]) -> Result<(), Error> {
     {
         running.wrote = true;
     }
-    call_command(run.server, &mut run.client, argv, id, &[]);
+    call_command(run.server, &mut run.client, argv, id, Sent::default());
     run.caller.commands += 1;
     Ok(())
 }

@@ -5,19 +5,18 @@
 //!   proc(ctx) -> error reply? -> time, stats, command logs, latency, hot keys -> monitors -> dirty grew? also_propagate
 //! ```
 
-use std::sync::Arc;
-
 use crate::commands::command::{self, Command};
 use crate::commands::ctx::Ctx;
 use crate::error::Error;
 use crate::networking::client::{Client, flag};
+use crate::networking::resp::Sent;
 use crate::observe::commandlog::{Kind, request_bytes};
 use crate::observe::hotkeys::{self, Cost};
 use crate::state::{Server, armed};
 use crate::sys::ticks;
 
 /// Run one command. The caller has checked that it may run.
-pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: &[Arc<Vec<u8>>]) {
+pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: Sent) {
     let cmd = server.commands.row(id);
     let dirty = server.dirty;
     let started = if server.nesting == 0 {
@@ -33,7 +32,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
         client: c,
         argv,
         cmd,
-        bigs,
+        bigs: sent.bigs,
     });
     let failed = result.is_err();
     if let Err(error) = result {
@@ -56,7 +55,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
     }
     if !c.has(flag::BLOCKED | flag::AOF_LOADER) {
         account(server, c, argv, id, spent, failed);
-        keep_if_large(server, c, argv, cmd, bigs, reply_bytes);
+        keep_if_large(server, c, argv, cmd, sent, reply_bytes);
         if server.stats.commands_processed >= server.hotkeys.next {
             let ticks = spent;
             hotkeys::sample(server, c, argv, cmd, Cost { ticks, reply_bytes });
@@ -69,7 +68,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, bigs: 
         crate::tracking::remember(server, argv, cmd);
     }
     if server.armed & armed::PROPAGATE != 0 {
-        crate::server::propagate::after_call(server, c, argv, cmd, dirty);
+        crate::server::propagate::after_call(server, c, argv, sent, cmd, dirty);
     }
 }
 
@@ -128,35 +127,25 @@ fn slow(server: &mut Server, c: &Client, argv: &[&[u8]], id: u16, spent: u64) {
     }
 }
 
-/// COMMANDLOG's large requests and replies. Arguments that are slices of one buffer need not be added up to
-/// know that a request is small.
+/// COMMANDLOG's large requests and replies.
 #[inline]
 fn keep_if_large(
     server: &mut Server,
     c: &Client,
     argv: &[&[u8]],
     cmd: &Command,
-    bigs: &[Arc<Vec<u8>>],
+    sent: Sent,
     reply_bytes: u64,
 ) {
-    let scattered = !bigs.is_empty() || server.nesting > 0;
-    let first = argv[0].as_ptr() as usize;
-    let span = argv.last().map_or(0, |last| {
-        (last.as_ptr() as usize + last.len()).wrapping_sub(first)
-    });
-    let request_bytes = if scattered {
-        request_bytes(argv)
-    } else {
-        span as u64 + FRAME_MAX
+    let request_bytes = match sent.bytes {
+        [] => request_bytes(argv),
+        bytes => bytes.len() as u64,
     };
     let log = &server.commandlog;
     if log.large_request.wants(request_bytes) || log.large_reply.wants(reply_bytes) {
         large(server, c, argv, cmd, reply_bytes);
     }
 }
-
-/// At most so much of a request stands before its first argument: `*`, `$` and two lengths.
-const FRAME_MAX: u64 = 48;
 
 #[cold]
 fn large(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, reply_bytes: u64) {

@@ -1,12 +1,11 @@
 //! May this command run, now, for this client? `process_command` asks in Redis's order and runs it, queues
 //! it for EXEC, or refuses it.
 
-use std::sync::Arc;
-
 use crate::commands::command::{self, Command};
 use crate::error::{Error, excerpt};
 use crate::networking::client::{Client, flag};
 use crate::networking::clients;
+use crate::networking::resp::Sent;
 use crate::server::call::{call, reject};
 use crate::state::{Server, armed};
 use crate::tracking;
@@ -17,7 +16,7 @@ pub fn process_command(
     c: &mut Client,
     argv: &[&[u8]],
     id: Option<u16>,
-    bigs: &[Arc<Vec<u8>>],
+    sent: Sent,
 ) {
     if c.has(flag::REPLY_SKIP_NEXT) {
         c.clear(flag::REPLY_SKIP_NEXT);
@@ -27,7 +26,7 @@ pub fn process_command(
     let outer = tracked.then(|| tracking::begin(server, c));
     match check(server, c, argv, id) {
         Ok(Verdict::Run(id)) => {
-            call(server, c, argv, id, bigs);
+            call(server, c, argv, id, sent);
             // While a script lets others in, what it has written is not complete yet.
             let whole = server.nesting == 0 && !c.has(flag::MULTI);
             if whole && !server.blocked.ready_keys.is_empty() {

@@ -14,16 +14,17 @@
 //! ```
 //!
 //! A command is encoded once, straight from its arguments, into memory that is used again: nothing is allocated.
-//! The usual unit, one command that only the log is told, is encoded where the log writes it from, and never stands
-//! in between. Each sink remembers which database it told last.
+//! The usual unit, one command that only the log is told, goes where the log writes it from and never stands in
+//! between; mostly it is the request as it came, byte for byte. Each sink remembers which database it told last.
 //!
 //! **Invariant:** between two top-level commands no unit is open: whoever tells something outside of `call()`
 //! (expiry, eviction) ends its unit itself.
 
 use crate::commands::command::Command;
+use crate::ds::wire::{is_command, push_command};
 use crate::networking::client::{Client, flag};
+use crate::networking::resp::Sent;
 use crate::state::Server;
-use crate::util::multibulk::write_command;
 
 /// Who is told, as bits.
 pub mod to {
@@ -87,7 +88,7 @@ impl Propagation {
         if self.wanted() {
             self.rewritten.clear();
             self.is_rewritten = true;
-            write_command(&mut self.rewritten, argv);
+            push_command(&mut self.rewritten, argv);
         }
     }
 
@@ -109,7 +110,7 @@ impl Propagation {
 
 impl Unit {
     fn push<A: AsRef<[u8]>>(&mut self, db: u32, to: u8, argv: &[A]) {
-        write_command(&mut self.bytes, argv);
+        push_command(&mut self.bytes, argv);
         self.end_op(db, to);
     }
 
@@ -152,7 +153,14 @@ impl Server {
 }
 
 /// After a command: if it changed something, tell.
-pub fn after_call(server: &mut Server, c: &mut Client, argv: &[&[u8]], cmd: &Command, dirty: u64) {
+pub fn after_call(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    sent: Sent,
+    cmd: &Command,
+    dirty: u64,
+) {
     let propagation = &mut server.propagation;
     let rewritten = std::mem::take(&mut propagation.is_rewritten);
     // A data set that was loaded anew counts from 0 again.
@@ -162,7 +170,7 @@ pub fn after_call(server: &mut Server, c: &mut Client, argv: &[&[u8]], cmd: &Com
     c.clear(flag::PREVENT_PROPAGATION);
     if changed && told != 0 && !prevented {
         if told == to::AOF && server.nesting == 0 && propagation.unit.ops.is_empty() {
-            return tell_log(server, c, argv, rewritten);
+            return tell_log(server, c, argv, sent, rewritten);
         }
         let unit = &mut propagation.unit;
         if rewritten {
@@ -180,14 +188,16 @@ pub fn after_call(server: &mut Server, c: &mut Client, argv: &[&[u8]], cmd: &Com
 
 /// The command is a unit by itself, and only the log is told.
 #[inline]
-fn tell_log(server: &mut Server, c: &mut Client, argv: &[&[u8]], rewritten: bool) {
+fn tell_log(server: &mut Server, c: &mut Client, argv: &[&[u8]], sent: Sent, rewritten: bool) {
     let stamp_s = log_stamp(server);
     let propagation = &server.propagation;
     server.aof.feed.command(c.db, stamp_s, |out| {
         if rewritten {
             out.extend_from_slice(&propagation.rewritten);
+        } else if is_command(sent.bytes, argv) {
+            out.extend_from_slice(sent.bytes);
         } else {
-            write_command(out, argv);
+            push_command(out, argv);
         }
     });
     c.aof_offset = server.aof.offset();

@@ -20,7 +20,6 @@ pub mod glob;
 mod grisu;
 pub mod long_double;
 pub mod memory;
-pub mod multibulk;
 pub mod number;
 pub mod quote;
 pub mod random;

@@ -385,7 +385,7 @@ fn cut(file: &File, path: &Path, at: u64) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::util::multibulk::write_command;
+    use crate::ds::wire::push_command;
 
     fn extent_of(bytes: &[u8], until_s: Option<i64>) -> Extent {
         let path = std::env::temp_dir().join(format!(
@@ -403,28 +403,28 @@ mod tests {
     #[test]
     fn a_transaction_counts_as_a_whole() {
         let mut bytes = Vec::new();
-        write_command(&mut bytes, &["SET", "a", "1"]);
+        push_command(&mut bytes, &["SET", "a", "1"]);
         let good = bytes.len() as u64;
         for argv in [&["MULTI"][..], &["SET", "b", "2"]] {
-            write_command(&mut bytes, argv);
+            push_command(&mut bytes, argv);
         }
         let extent = extent_of(&bytes, None);
         assert_eq!((extent.good, extent.good_line), (good, 8));
         assert!(extent.trouble.is_some());
-        write_command(&mut bytes, &["EXEC"]);
+        push_command(&mut bytes, &["EXEC"]);
         let extent = extent_of(&bytes, None);
         assert_eq!((extent.good, extent.trouble), (bytes.len() as u64, None));
-        write_command(&mut bytes, &["EXEC"]);
+        push_command(&mut bytes, &["EXEC"]);
         assert!(extent_of(&bytes, None).trouble.is_some());
     }
 
     #[test]
     fn what_is_later_than_wanted_begins_at_its_annotation() {
         let mut bytes = b"#TS:10\r\n".to_vec();
-        write_command(&mut bytes, &["SET", "a", "1"]);
+        push_command(&mut bytes, &["SET", "a", "1"]);
         let at = bytes.len() as u64;
         bytes.extend_from_slice(b"#TS:11\r\n");
-        write_command(&mut bytes, &["SET", "b", "1"]);
+        push_command(&mut bytes, &["SET", "b", "1"]);
         assert_eq!(extent_of(&bytes, Some(10)).late, Some(at));
         assert_eq!(extent_of(&bytes, Some(9)).late, Some(0));
         assert_eq!(extent_of(&bytes, Some(11)).late, None);

@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use super::feed::Feed;
 use super::reader::{Fault, Item, LogReader};
 use crate::config::Config;
+use crate::networking::resp::Sent;
 use crate::server::call::call;
 use crate::server::dispatch::find_command;
 use crate::server::propagate::to;
@@ -173,7 +174,7 @@ fn get(server: &mut Server, key: u8) -> Vec<u8> {
     let name = format!("k{key}");
     let argv: [&[u8]; 2] = [b"GET", name.as_bytes()];
     let id = server.commands.lookup(argv[0]).expect("GET");
-    call(server, &mut client, &argv, id, &[]);
+    call(server, &mut client, &argv, id, Sent::default());
     let reply = client.reply.take_bytes();
     let body = reply.splitn(2, |&b| b == b'\n').nth(1).unwrap_or_default();
     body.strip_suffix(b"\r\n").unwrap_or_default().to_vec()

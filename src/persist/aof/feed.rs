@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 
+use crate::ds::wire::push_command;
 use crate::server::propagate::{Unit, to};
-use crate::util::multibulk::write_command;
 
 /// An emptied buffer keeps at most so much memory.
 const KEEP_BYTES: usize = 1 << 20;
@@ -160,14 +160,14 @@ impl Feed {
             return;
         };
         if wrap {
-            write_command(out.bytes, &[b"MULTI"]);
+            push_command(out.bytes, &[b"MULTI"]);
         }
         for (db, command) in unit.told_to(to::AOF) {
             out.select(db);
             out.bytes.extend_from_slice(command);
         }
         if wrap {
-            write_command(out.bytes, &[b"EXEC"]);
+            push_command(out.bytes, &[b"EXEC"]);
         }
         let len = out.len();
         self.fed += len;
@@ -203,7 +203,7 @@ impl Appending<'_> {
         if *self.selected_db != Some(db) {
             *self.selected_db = Some(db);
             let mut digits = itoa::Buffer::new();
-            write_command(self.bytes, &[b"SELECT", digits.format(db).as_bytes()]);
+            push_command(self.bytes, &[b"SELECT", digits.format(db).as_bytes()]);
         }
     }
 

@@ -26,6 +26,7 @@ use super::reader::{Fault, Item, LogReader};
 use super::{dir, file_name, os_name};
 use crate::commands::multi;
 use crate::networking::client::{Client, flag};
+use crate::networking::resp::Sent;
 use crate::persist::loading::{self, Live, LoadError};
 use crate::persist::rio::Reader;
 use crate::server::call::call;
@@ -329,7 +330,7 @@ pub(super) fn run(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) 
     if c.has(flag::MULTI) && !matches!(cmd.name, "exec" | "discard") {
         multi::queue(c, id, cmd.flags, argv);
     } else {
-        call(server, c, argv, id, &[]);
+        call(server, c, argv, id, Sent::default());
     }
 }
 

@@ -258,7 +258,7 @@ impl<R: Read> LogReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::util::multibulk::write_command;
+    use crate::ds::wire::push_command;
     use proptest::prelude::*;
 
     /// All commands, where the last whole one ends, and how it ended.
@@ -291,7 +291,7 @@ mod tests {
         fn a_file_cut_anywhere_gives_whole_commands(commands in commands(), cut in 0.0..1.0f64, zeros in 0..50usize) {
             let (mut bytes, mut ends) = (Vec::new(), vec![0]);
             for argv in &commands {
-                write_command(&mut bytes, argv);
+                push_command(&mut bytes, argv);
                 ends.push(bytes.len());
             }
             let cut = (bytes.len() as f64 * cut) as usize;

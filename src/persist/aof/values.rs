@@ -18,6 +18,7 @@ use std::ops::ControlFlow;
 
 use crate::ds::entry::ValueRef;
 use crate::ds::stream::{IdBuf, StreamId};
+use crate::ds::wire::{push_bulk, push_command, push_count};
 use crate::state::Server;
 use crate::types::hash::Hash;
 use crate::types::list::{End, List};
@@ -26,7 +27,6 @@ use crate::types::stream::{Group, Stream};
 use crate::types::string::StrView;
 use crate::types::zset::Zset;
 use crate::types::{KeyRef, Value};
-use crate::util::multibulk::{write_bulk, write_command, write_count};
 use crate::util::number::{IntBuf, write_g};
 
 /// Elements of one command.
@@ -45,10 +45,10 @@ pub fn write_data_set(
         out.extend_from_slice(format!("#TS:{}\r\n", server.clock.now_s()).as_bytes());
     }
     for source in server.function_sources() {
-        write_command(&mut out, &[b"FUNCTION" as &[u8], b"LOAD", source]);
+        push_command(&mut out, &[b"FUNCTION" as &[u8], b"LOAD", source]);
     }
     for db in server.dbs.iter().filter(|db| !db.is_empty()) {
-        write_command(&mut out, &[b"SELECT", IntBuf::new().format(db.index)]);
+        push_command(&mut out, &[b"SELECT", IntBuf::new().format(db.index)]);
         let walk = db.keys.try_walk(|entry| {
             write_key(&mut out, entry);
             if out.len() >= CHUNK_BYTES {
@@ -71,11 +71,11 @@ pub fn write_data_set(
 pub fn write_key(out: &mut Vec<u8>, entry: KeyRef) {
     let key = entry.key();
     match entry.value() {
-        ValueRef::Int(n) => write_command(out, &[b"SET", key, IntBuf::new().format(n)]),
-        ValueRef::Str(bytes) => write_command(out, &[b"SET", key, bytes]),
+        ValueRef::Int(n) => push_command(out, &[b"SET", key, IntBuf::new().format(n)]),
+        ValueRef::Str(bytes) => push_command(out, &[b"SET", key, bytes]),
         ValueRef::Obj(Value::Str(raw)) => {
             let text = StrView::Bytes(raw.bytes());
-            write_command(out, &[b"SET", key, text.bytes(&mut IntBuf::new())]);
+            push_command(out, &[b"SET", key, text.bytes(&mut IntBuf::new())]);
         }
         ValueRef::Obj(Value::List(list)) => write_list(out, key, list),
         ValueRef::Obj(Value::Set(set)) => write_set(out, key, set),
@@ -84,7 +84,7 @@ pub fn write_key(out: &mut Vec<u8>, entry: KeyRef) {
         ValueRef::Obj(Value::Stream(stream)) => write_stream(out, key, stream),
     }
     if let Some(at) = entry.expire_at() {
-        write_command(out, &[b"PEXPIREAT", key, IntBuf::new().format(at)]);
+        push_command(out, &[b"PEXPIREAT", key, IntBuf::new().format(at)]);
     }
 }
 
@@ -121,13 +121,13 @@ impl<'a> Batches<'a> {
     fn item(&mut self, args: &[&[u8]]) {
         if self.room == 0 {
             self.room = self.left.min(ITEMS_PER_CMD);
-            write_count(self.out, b'*', 2 + self.room * self.width);
-            write_bulk(self.out, self.verb);
-            write_bulk(self.out, self.key);
+            push_count(self.out, b'*', 2 + self.room * self.width);
+            push_bulk(self.out, b'$', self.verb);
+            push_bulk(self.out, b'$', self.key);
         }
         self.room -= 1;
         self.left -= 1;
-        args.iter().for_each(|arg| write_bulk(self.out, arg));
+        args.iter().for_each(|arg| push_bulk(self.out, b'$', arg));
     }
 }
 
@@ -166,7 +166,7 @@ fn write_hash(out: &mut Vec<u8>, key: &[u8], hash: &Hash) {
         if let Some(at) = at {
             let mut digits = IntBuf::new();
             let at = digits.format(at);
-            write_command(out, &[b"HPEXPIREAT", key, at, b"FIELDS", b"1", field]);
+            push_command(out, &[b"HPEXPIREAT", key, at, b"FIELDS", b"1", field]);
         }
     });
 }
@@ -178,20 +178,20 @@ fn write_stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
         // An ID of 0-0 can't be added, and is what a new stream has.
         let last = log.last_id().max(StreamId::new(0, 1));
         let last = last.format(&mut id);
-        write_command(out, &[b"XADD", key, b"MAXLEN", b"0", last, b"x", b"y"]);
+        push_command(out, &[b"XADD", key, b"MAXLEN", b"0", last, b"x", b"y"]);
     }
     for entry in log.range(StreamId::MIN, StreamId::MAX) {
-        write_count(out, b'*', 3 + entry.len() * 2);
-        write_bulk(out, b"XADD");
-        write_bulk(out, key);
-        write_bulk(out, entry.id.format(&mut id));
+        push_count(out, b'*', 3 + entry.len() * 2);
+        push_bulk(out, b'$', b"XADD");
+        push_bulk(out, b'$', key);
+        push_bulk(out, b'$', entry.id.format(&mut id));
         for (name, value) in entry.fields() {
-            write_bulk(out, name.text(&mut IntBuf::new()));
-            write_bulk(out, value.text(&mut IntBuf::new()));
+            push_bulk(out, b'$', name.text(&mut IntBuf::new()));
+            push_bulk(out, b'$', value.text(&mut IntBuf::new()));
         }
     }
     let (mut added, mut deleted) = (IntBuf::new(), IdBuf::new());
-    write_command(
+    push_command(
         out,
         &[
             b"XSETID" as &[u8],
@@ -211,7 +211,7 @@ fn write_stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
 fn write_group(out: &mut Vec<u8>, key: &[u8], name: &[u8], group: &Group) {
     let (mut id, mut read) = (IdBuf::new(), IntBuf::new());
     let entries_read = group.entries_read.map_or(-1, |n| n as i64);
-    write_command(
+    push_command(
         out,
         &[
             b"XGROUP" as &[u8],
@@ -225,7 +225,7 @@ fn write_group(out: &mut Vec<u8>, key: &[u8], name: &[u8], group: &Group) {
     );
     for (_, consumer) in group.consumers() {
         if consumer.pending_count() == 0 {
-            write_command(
+            push_command(
                 out,
                 &[
                     b"XGROUP" as &[u8],
@@ -239,7 +239,7 @@ fn write_group(out: &mut Vec<u8>, key: &[u8], name: &[u8], group: &Group) {
         for pending in consumer.pending(StreamId::MIN..=StreamId::MAX) {
             if let Some(nack) = group.nack(pending) {
                 let (mut id, mut time, mut count) = (IdBuf::new(), IntBuf::new(), IntBuf::new());
-                write_command(
+                push_command(
                     out,
                     &[
                         b"XCLAIM" as &[u8],
