@@ -149,6 +149,16 @@ pub struct DebugSwitches {
 pub struct HashMemo {
     pub entries: Vec<(usize, usize, u64)>,
     pub cursor: usize,
+    /// Hashes of keys that a script will have at another address: they are only good for fetching.
+    pub counted: Vec<u64>,
+}
+
+impl HashMemo {
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.counted.clear();
+        self.cursor = 0;
+    }
 }
 
 /// Commands queued by MULTI, in three pieces of memory however many they are:

@@ -462,6 +462,25 @@ impl Command {
         self.is(MOVABLEKEYS)
     }
 
+    /// Where the number of keys stands, if the keys follow it and nothing but it says where they are; else 0.
+    pub const fn count_at(&self) -> u16 {
+        match self.keys {
+            [
+                KeySpec {
+                    begin: BeginSearch::Index(at),
+                    find:
+                        FindKeys::KeyNum {
+                            number: 0,
+                            first_key: 1,
+                            step: 1,
+                        },
+                    ..
+                },
+            ] => *at as u16,
+            _ => 0,
+        }
+    }
+
     /// Whether some call of this command has keys; a shard channel is none.
     pub fn has_keys(&self) -> bool {
         self.keys.iter().any(|spec| spec.flags & NOT_KEY == 0)

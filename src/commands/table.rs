@@ -34,6 +34,8 @@ pub struct Entry {
     pub last_key: i16,
     pub key_step: u16,
     pub movable_keys: bool,
+    /// Position of the number of keys that stand behind it, of a command without a `first_key`; 0: there is none.
+    pub count_at: u16,
     /// Where the elements of the first key stand, see `Command::elements`.
     pub elements: Option<(u8, u8)>,
     pub stats: CommandStats,
@@ -135,6 +137,7 @@ impl CommandTable {
             last_key: last,
             key_step: step as u16,
             movable_keys: row.movable_keys(),
+            count_at: row.count_at(),
             elements: row.elements,
             stats: CommandStats::default(),
         });

@@ -46,7 +46,8 @@ pub(super) fn look_up_and_prefetch(
     }
     if table.commands.len() > 1 {
         let keys = &server.dbs[c.db as usize].keys;
-        for &(_, _, hash) in &server.hashes.entries {
+        let looked_up = server.hashes.entries.iter().map(|&(_, _, hash)| hash);
+        for hash in looked_up.chain(server.hashes.counted.iter().copied()) {
             keys.prefetch_entry(hash);
         }
     }
@@ -62,6 +63,9 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]]) {
     let entry = server.commands.entry(id);
     let first = entry.first_key as usize;
     if first == 0 || first >= argv.len() {
+        if entry.count_at != 0 {
+            hash_counted_keys(server, db, entry.count_at as usize, argv);
+        }
         return;
     }
     let last = match entry.last_key {
@@ -75,6 +79,18 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]]) {
             .hashes
             .entries
             .push((key.as_ptr() as usize, key.len(), hash));
+        server.dbs[db as usize].keys.prefetch_bucket(hash);
+    }
+}
+
+/// The same for keys whose number stands before them: of scripts, mostly, and of operations on several sets.
+fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]]) {
+    let Some(&[digit @ b'1'..=b'9']) = argv.get(at) else {
+        return;
+    };
+    for key in argv[at + 1..].iter().take((digit - b'0') as usize) {
+        let hash = server.seed.hash(key);
+        server.hashes.counted.push(hash);
         server.dbs[db as usize].keys.prefetch_bucket(hash);
     }
 }

@@ -294,8 +294,7 @@ fn run_batch(
         c.last_cmd = ids[i].or(c.last_cmd);
         process_command(server, c, argv, ids[i], table.sent(buffer, command));
     }
-    server.hashes.entries.clear();
-    server.hashes.cursor = 0;
+    server.hashes.clear();
     stopped
 }
 
