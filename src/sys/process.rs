@@ -119,6 +119,12 @@ pub fn set_cpu_affinity(list: &str) -> Option<()> {
 }
 
 /// `None`: not a list.
+/// Run so many steps of priority below what it was; says which that is now, -20 to 19.
+pub fn give_way(steps: i32) -> i32 {
+    // SAFETY: a number in, a number out. To become nicer is always allowed, and more than the most is the most.
+    unsafe { libc::nice(steps) }
+}
+
 fn parse_cpu_list(list: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
     for part in list.split(',').filter(|part| !part.is_empty()) {
