@@ -250,23 +250,23 @@ pub(super) struct Census {
 /// entries rising from that of the node on.
 pub(super) fn validate(id: StreamId, listpack: &Listpack) -> Option<Census> {
     let mut elements = listpack.iter();
-    let (count, deleted) = (int(&mut elements)?, int(&mut elements)?);
-    let names = usize::try_from(int(&mut elements)?).ok()?;
+    let (count, deleted) = (elements.next_int()?, elements.next_int()?);
+    let names = usize::try_from(elements.next_int()?).ok()?;
     skip(&mut elements, names)?;
-    if int(&mut elements)? != 0 {
+    if elements.next_int()? != 0 {
         return None;
     }
     let (mut live, mut dead) = (0i64, 0i64);
     let mut ends: Option<(StreamId, StreamId)> = None;
     while let Some(flags) = elements.next() {
         let flags = flags.as_int()?;
-        let (ms, seq) = (int(&mut elements)?, int(&mut elements)?);
+        let (ms, seq) = (elements.next_int()?, elements.next_int()?);
         let here = StreamId::new(
             id.ms.wrapping_add(ms as u64),
             id.seq.wrapping_add(seq as u64),
         );
         let before = skip_fields(&mut elements, flags, names)?;
-        if int(&mut elements)? != before {
+        if elements.next_int()? != before {
             return None;
         }
         if flags & super::DELETED != 0 {
@@ -293,16 +293,12 @@ fn skip_fields(elements: &mut Iter<'_>, flags: i64, names: usize) -> Option<i64>
         skip(elements, names)?;
         names.checked_add(3)
     } else {
-        let fields = usize::try_from(int(elements)?).ok()?;
+        let fields = usize::try_from(elements.next_int()?).ok()?;
         let texts = fields.checked_mul(2)?;
         skip(elements, texts)?;
         texts.checked_add(4)
     };
     i64::try_from(before?).ok()
-}
-
-fn int(elements: &mut Iter<'_>) -> Option<i64> {
-    elements.next()?.as_int()
 }
 
 fn skip(elements: &mut Iter<'_>, n: usize) -> Option<()> {
