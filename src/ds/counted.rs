@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn every_form_is_read_back() {
         for len in [0, 1, 253, 254, 255, 256, 70_000] {
-            let bytes: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            let bytes = crate::ds::numbered(len);
             let mut block = vec![0xee; size(len)];
             let p = NonNull::new(block.as_mut_ptr()).expect("a block");
             // SAFETY: the block has the size for it, and outlives what is read.

@@ -90,6 +90,8 @@ mod tests {
     use siphasher::sip::SipHasher13;
 
     proptest! {
+        #![proptest_config(crate::ds::cases(256))]
+
         #[test]
         fn oracle(seed: [u64; 2], key in prop::collection::vec(any::<u8>(), 0..100)) {
             let theirs = SipHasher13::new_with_keys(seed[0], seed[1]).hash(&key);

@@ -603,10 +603,13 @@ fn test_registers(seed: u64) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ds::scaled;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     const SPARSE_MAX: usize = 3000;
+    /// After how many registers the same values come again.
+    const PERIOD: usize = scaled(REGISTERS, 128);
 
     fn with(elements: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
         let mut hll = create();
@@ -645,7 +648,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "takes too long there")]
+    #[cfg_attr(miri, ignore = "an estimate of 20,000 elements")]
     fn many_elements_make_it_dense() {
         let hll = with((0..20_000u32).map(|n| n.to_string()));
         assert_eq!((encoding(&hll), hll.len()), (Encoding::Dense, DENSE_SIZE));
@@ -654,7 +657,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "takes too long there")]
+    #[cfg_attr(miri, ignore = "an estimate of a million elements")]
     fn self_test_passes() {
         assert_eq!(self_test(1), Ok(()));
     }
@@ -683,11 +686,15 @@ mod tests {
         );
     }
 
+    fn elements() -> impl Strategy<Value = Vec<u16>> {
+        vec(any::<u16>(), 0..scaled(400, 50))
+    }
+
     proptest! {
-        #![proptest_config(crate::ds::cases(64))]
+        #![proptest_config(crate::ds::cases(scaled(64, 1) as u32))]
 
         #[test]
-        fn sparse_is_dense_in_fewer_bytes(changes in vec((0..REGISTERS, 1u8..=32), 1..300), near in vec((0..40usize, 1u8..4), 0..200)) {
+        fn sparse_is_dense_in_fewer_bytes(changes in vec((0..REGISTERS, 1u8..=32), 1..scaled(300, 60)), near in vec((0..40usize, 1u8..4), 0..scaled(200, 60))) {
             let mut sparse = create();
             let mut dense = create();
             to_dense(&mut dense).unwrap();
@@ -703,7 +710,7 @@ mod tests {
         }
 
         #[test]
-        fn merging_takes_the_larger(left in vec(any::<u16>(), 0..400), right in vec(any::<u16>(), 0..400), dense: bool, simd: bool) {
+        fn merging_takes_the_larger(left in elements(), right in elements(), dense: bool, simd: bool) {
             let bytes = |elements: &[u16]| with(elements.iter().map(|element| element.to_le_bytes()));
             let both: Vec<u16> = left.iter().chain(&right).copied().collect();
             let (mut target, mut other) = (bytes(&left), bytes(&right));
@@ -719,7 +726,8 @@ mod tests {
         }
 
         #[test]
-        fn packed_registers_unpack(values in vec(0u8..64, REGISTERS), simd: bool) {
+        fn packed_registers_unpack(values in vec(0u8..64, PERIOD), simd: bool) {
+            let values = values.repeat(REGISTERS / PERIOD);
             let mut packed = vec![0; DENSE_SIZE - HEADER_SIZE];
             for (index, value) in values.iter().enumerate() {
                 dense::set(&mut packed, index, *value);

@@ -331,6 +331,7 @@ impl std::iter::FusedIterator for Iter<'_> {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ds::scaled;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
@@ -373,7 +374,7 @@ mod tests {
         #![proptest_config(crate::ds::cases(128))]
 
         #[test]
-        fn histories_match_a_btree(steps in vec((int(), any::<bool>()), 0..120)) {
+        fn histories_match_a_btree(steps in vec((int(), any::<bool>()), 0..scaled(120, 40))) {
             let (mut set, mut twin) = (Intset::new(), BTreeSet::new());
             for (int, add) in steps {
                 match add {

@@ -233,6 +233,7 @@ fn copy_back(distance: usize, len: usize, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ds::scaled;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -310,7 +311,7 @@ mod tests {
             (any::<u8>(), 1usize..700).prop_map(|(byte, len)| vec![byte; len]),
             Just(b"the same words again".to_vec()),
         ];
-        vec(word, 0..40).prop_map(|words| words.concat())
+        vec(word, 0..scaled(40, 6)).prop_map(|words| words.concat())
     }
 
     proptest! {

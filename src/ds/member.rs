@@ -176,13 +176,14 @@ unsafe impl Element for Member {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ds::scaled;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     #[test]
     fn keeps_score_and_bytes_at_every_length_form() {
         for len in [0, 1, 16, 253, 254, 255, 256, 70_000] {
-            let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let bytes = crate::ds::numbered(len);
             let member = Member::new(-1.5, &bytes);
             assert_eq!(member.score(), -1.5);
             assert_eq!(member.bytes(), &bytes[..]);
@@ -199,7 +200,7 @@ mod tests {
         /// The twins are a pair of a score and a vector. Nothing of a neighbour moves when another's score changes.
         #[test]
         fn agrees_with_pairs(
-            twins in vec((-9i8..9, prop_oneof![vec(any::<u8>(), 0..9), vec(any::<u8>(), 252..256)]), 1..12),
+            twins in vec((-9i8..9, prop_oneof![vec(any::<u8>(), 0..9), vec(any::<u8>(), 252..256)]), 1..scaled(12, 4)),
             changes in vec((any::<prop::sample::Index>(), -9i8..9), 0..12),
         ) {
             let mut twins: Vec<(f64, Vec<u8>)> = twins.into_iter().map(|(score, bytes)| (score.into(), bytes)).collect();

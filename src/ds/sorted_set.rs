@@ -299,6 +299,7 @@ impl SortedSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ds::scaled;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -308,7 +309,7 @@ mod tests {
         #![proptest_config(crate::ds::cases(64))]
 
         #[test]
-        fn agrees_with_a_map(steps in proptest::collection::vec((0u16..400, -9i8..9, 0u8..10), 1..800)) {
+        fn agrees_with_a_map(steps in proptest::collection::vec((0u16..400, -9i8..9, 0u8..10), 1..scaled(800, 100))) {
             let mut set = SortedSet::new(SEED);
             let mut twin: BTreeMap<Vec<u8>, f64> = BTreeMap::new();
             for (number, score, kind) in steps {
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "takes too long there")]
+    #[cfg_attr(miri, ignore = "a figure of 100,000 members")]
     fn a_member_of_a_big_set_costs_60_bytes() {
         let n = 100_000;
         let mut set = SortedSet::new(SEED);

@@ -190,6 +190,7 @@ impl std::iter::FusedIterator for Iter<'_> {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ds::scaled;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -320,7 +321,7 @@ mod tests {
         #![proptest_config(crate::ds::cases(192))]
 
         #[test]
-        fn what_is_written_is_read(list in vec(encoded(), 0..30), long in any::<u32>()) {
+        fn what_is_written_is_read(list in vec(encoded(), 0..scaled(30, 8)), long in any::<u32>()) {
             let (elements, texts): (Vec<_>, Vec<_>) = list.into_iter().unzip();
             let bytes = ziplist(&elements, |at| long >> at & 1 == 1);
             let ziplist = Ziplist::parse(&bytes).unwrap();

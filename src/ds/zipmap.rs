@@ -113,6 +113,7 @@ impl std::iter::FusedIterator for Iter<'_> {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ds::scaled;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -205,7 +206,7 @@ mod tests {
         #![proptest_config(crate::ds::cases(192))]
 
         #[test]
-        fn what_is_written_is_read(pairs in vec((text(), text(), 0u8..6), 0..20)) {
+        fn what_is_written_is_read(pairs in vec((text(), text(), 0u8..6), 0..scaled(20, 6))) {
             let bytes = zipmap(&pairs);
             let expected: Vec<_> = pairs.into_iter().map(|(field, value, _)| (field, value)).collect();
             prop_assert_eq!(read(&bytes), Some(expected.clone()));

@@ -3,6 +3,7 @@ use std::rc::Rc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ds::scaled;
 
 type Payload = Rc<[u8; 3]>;
 
@@ -81,14 +82,14 @@ fn size_classes_are_those_of_the_allocator() {
 #[test]
 fn round_trips_at_the_boundaries() {
     let obj: Payload = Rc::new([1, 2, 3]);
-    let lengths = (0..=INLINE_MAX).step_by(if cfg!(miri) { 16 } else { 1 });
+    let lengths = (0..=INLINE_MAX).step_by(scaled(1, 16));
     let mut values: Vec<Made> = lengths.map(|n| Made::Str(vec![n as u8; n])).collect();
     values.extend([i64::MIN, -1, 0, 1, i64::MAX].map(Made::Int));
     values.push(Made::Obj(obj.clone()));
     for key_len in [
         0, 1, 2, 7, 8, 9, 15, 16, 253, 254, 255, 256, 257, 1000, 70_000,
     ] {
-        let key: Vec<u8> = (0..key_len).map(|n| n as u8).collect();
+        let key = crate::ds::numbered(key_len);
         for expire in [None, Some(i64::MIN), Some(-1), Some(i64::MAX)] {
             for value in &values {
                 let entry = Entry::new(&key, 0xa7, 0xabcdef, expire, value.value());
@@ -206,7 +207,7 @@ proptest! {
     #[test]
     fn conversions(
         key in prop::collection::vec(any::<u8>(), 0..400),
-        steps in prop::collection::vec((prop::option::of(made()), prop::option::of(any::<i64>())), 0..12),
+        steps in prop::collection::vec((prop::option::of(made()), prop::option::of(any::<i64>())), 0..scaled(12, 6)),
     ) {
         let first: Payload = Rc::new([0; 3]);
         let mut twin = (key.clone(), 3, 77, None, OwnedValue::Obj(first.clone()));

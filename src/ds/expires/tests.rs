@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ds::scaled;
 
 /// Every pair stands in its leaf, no leaf is empty, bases are below, and the figures add up.
 fn check(index: &Expires) {
@@ -78,12 +79,12 @@ fn ops() -> impl Strategy<Value = Op> {
     let id = || prop_oneof![3 => any::<u64>(), 1 => 0u64..3];
     prop_oneof![
         20 => (time(), id()).prop_map(|(at, id)| Op::Insert(at, id)),
-        3 => (time(), -2i64..100, 1u64..700).prop_map(|(at, step, n)| Op::Series(at, step, n)),
+        3 => (time(), -2i64..100, 1..scaled(700, 40) as u64).prop_map(|(at, step, n)| Op::Series(at, step, n)),
         10 => any::<usize>().prop_map(Op::RemoveNth),
-        2 => (any::<usize>(), 0usize..700).prop_map(|(from, n)| Op::RemoveMany(from, n)),
+        2 => (any::<usize>(), 0..scaled(700, 40)).prop_map(|(from, n)| Op::RemoveMany(from, n)),
         3 => (time(), id()).prop_map(|(at, id)| Op::RemoveAny(at, id)),
         5 => time().prop_map(Op::Pop),
-        2 => (0usize..700).prop_map(Op::PopMany),
+        2 => (0..scaled(700, 40)).prop_map(Op::PopMany),
     ]
 }
 
@@ -141,7 +142,7 @@ proptest! {
     #![proptest_config(crate::ds::cases(64))]
 
     #[test]
-    fn twin(history in prop::collection::vec(ops(), 1..120)) {
+    fn twin(history in prop::collection::vec(ops(), 1..scaled(120, 30))) {
         let (mut index, mut twin) = (Expires::new(), Twin::default());
         for op in history {
             apply(&mut index, &mut twin, op);
@@ -206,7 +207,7 @@ fn ids(n: u64) -> impl Iterator<Item = u64> {
 /// The budget: 14 bytes for each key, whatever the order of the times.
 #[test]
 fn the_memory_budget_holds() {
-    const N: u64 = if cfg!(miri) { 2_000 } else { 60_000 };
+    const N: u64 = scaled(60_000, 1_000) as u64;
     let spread = |id: u64| 1_700_000_000_000 + (id % 3_600_000) as i64;
     for (what, time) in [
         (

@@ -191,6 +191,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(crate::ds::cases(256))]
+
         #[test]
         fn simd_and_naive_match_agree(tags in prop::collection::vec(0u8..4, 0..=SLOTS), tag in 0u8..4) {
             let mut cell = 0u64;

@@ -9,10 +9,14 @@ use rand::rngs::SmallRng;
 
 use super::super::entry::{Entry, NewValue, ValueMut, ValueRef};
 use super::*;
+use crate::ds::scaled;
 
 const SEED: HashSeed = HashSeed::new([0x0123_4567_89ab_cdef, 0x0f1e_2d3c_4b5a_6978]);
 
 type Keys = HashTable<Entry<Counted>>;
+
+/// How many keys a history knows.
+const KEYS: u32 = scaled(2000, 150) as u32;
 
 /// A payload that counts how many of its kind live.
 struct Counted(Rc<Cell<isize>>, i64);
@@ -125,7 +129,7 @@ enum Op {
 }
 
 fn ops() -> impl Strategy<Value = Op> {
-    let key = || 0u32..2000;
+    let key = || 0..KEYS;
     let policy = prop_oneof![
         Just(ResizePolicy::Allow),
         Just(ResizePolicy::Avoid),
@@ -140,11 +144,11 @@ fn ops() -> impl Strategy<Value = Op> {
         10 => key().prop_map(Op::Remove),
         5 => key().prop_map(Op::RemoveSlot),
         5 => key().prop_map(Op::RemoveBy),
-        1 => (key(), 0u32..1500).prop_map(|(from, n)| Op::RemoveRange(from, n)),
+        1 => (key(), 0..KEYS * 3 / 4).prop_map(|(from, n)| Op::RemoveRange(from, n)),
         1 => policy.prop_map(Op::Policy),
         1 => Just(Op::Pause),
         1 => Just(Op::Resume),
-        1 => (0usize..3000).prop_map(Op::Reserve),
+        1 => (0..scaled(3000, 300)).prop_map(Op::Reserve),
         2 => (0usize..20).prop_map(Op::Rehash),
         1 => prop_oneof![9 => Just(Op::Pause), 1 => Just(Op::Clear)],
     ]
@@ -316,10 +320,10 @@ proptest! {
     #![proptest_config(crate::ds::cases(48))]
 
     #[test]
-    fn twin(seed in prop::option::of(0u32..2500), history in prop::collection::vec(ops(), 1..600)) {
+    fn twin(seed in prop::option::of(0..KEYS * 5 / 4), history in prop::collection::vec(ops(), 1..scaled(600, 60))) {
         let _allow = AllowAtEnd;
         let mut h = History::new();
-        (0..seed.unwrap_or(0)).for_each(|key| h.insert_absent(key % 2000));
+        (0..seed.unwrap_or(0)).for_each(|key| h.insert_absent(key % KEYS));
         for (n, op) in history.into_iter().enumerate() {
             h.apply(op);
             if n % 100 == 0 {
@@ -335,9 +339,9 @@ proptest! {
     /// Keys 0..stable are there from the first call to the last; the others come and go between the calls.
     #[test]
     fn scan_returns_what_was_there_all_along(
-        stable in 1u32..300,
-        waves in prop::collection::vec((0u32..3000, any::<bool>(), 0usize..40), 1..30),
-        warm in 0u32..3000,
+        stable in 1..KEYS / 5,
+        waves in prop::collection::vec((0..KEYS, any::<bool>(), 0usize..40), 1..scaled(30, 10)),
+        warm in 0..KEYS,
     ) {
         let mut table = filled(stable.max(warm));
         let mut seen = HashSet::new();
@@ -389,7 +393,7 @@ fn same_key_looks_at_every_byte() {
 /// A scan of a table at rest returns each element exactly once.
 #[test]
 fn scan_at_rest_is_exact() {
-    for n in [0, 1, 9, 10, 100, 2000] {
+    for n in [0, 1, 9, 10, 100, KEYS] {
         let mut table = filled(n);
         while table.rehash_steps(100) {}
         let (mut seen, mut cursor) = (Vec::new(), 0);
@@ -407,7 +411,7 @@ fn scan_at_rest_is_exact() {
 /// Any cursor a client invents is harmless.
 #[test]
 fn scan_takes_any_cursor() {
-    let table = filled(1000);
+    let table = filled(KEYS / 2);
     for cursor in [u64::MAX, 1 << 63, 12345, 0xffff_0000] {
         table.scan(cursor, |_| ());
     }
@@ -427,16 +431,16 @@ fn a_table_allocates_with_its_first_element() {
     assert_eq!(table.memory_bytes(), 64);
     assert!(remove(&mut table, 1));
     assert_eq!(table.memory_bytes(), 64, "the next one needs no allocation");
-    (0..1000).for_each(|key| _ = table.insert(SEED.hash(&name(key)), number(key, 1)));
-    assert!((0..1000).all(|key| remove(&mut table, key)));
+    (0..KEYS).for_each(|key| _ = table.insert(SEED.hash(&name(key)), number(key, 1)));
+    assert!((0..KEYS).all(|key| remove(&mut table, key)));
     assert_eq!(table.memory_bytes(), 64);
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes too long there")]
 fn a_table_shrinks_to_what_is_left() {
-    let mut table = filled(10_000);
-    (10..10_000).for_each(|key| assert!(remove(&mut table, key)));
+    const N: u32 = scaled(10_000, 300) as u32;
+    let mut table = filled(N);
+    (10..N).for_each(|key| assert!(remove(&mut table, key)));
     while table.rehash_steps(100) {}
     assert_eq!(table.len(), 10);
     assert!(table.capacity() <= 10 * SHRINK_FACTOR);
@@ -445,10 +449,11 @@ fn a_table_shrinks_to_what_is_left() {
 
 #[test]
 fn reserve_spares_the_rehash() {
+    const N: usize = scaled(5000, 300);
     let mut table = Keys::new(SEED);
-    table.reserve(5000);
+    table.reserve(N);
     let buckets = table.buckets();
-    (0..5000).for_each(|key| {
+    (0..N as u32).for_each(|key| {
         table.insert_new(SEED.hash(&name(key)), number(key, 0));
         assert!(!table.is_rehashing());
     });
@@ -485,9 +490,8 @@ fn policies_hold_a_resize_back() {
 
 /// Keys of the same hash, as after a broken secret: slow, but right.
 #[test]
-#[cfg_attr(miri, ignore = "takes too long there")]
 fn equal_hashes_share_a_chain() {
-    const N: u32 = 300;
+    const N: u32 = scaled(300, 30) as u32;
     let mut table = Keys::new(SEED);
     let _allow = AllowAtEnd;
     set_resize_policy(ResizePolicy::Forbid);
@@ -498,7 +502,7 @@ fn equal_hashes_share_a_chain() {
         assert_eq!(table.find(42, &name(key)).map(number_of), Some(key.into()));
     });
     let mut rng = SmallRng::seed_from_u64(7);
-    let picked: HashSet<i64> = (0..20_000)
+    let picked: HashSet<i64> = (0..scaled(20_000, 700))
         .filter_map(|_| table.random(&mut rng))
         .map(number_of)
         .collect();
@@ -519,6 +523,7 @@ fn equal_hashes_share_a_chain() {
 /// Chi-square over every element, at rest, while rehashing, and with a table that may not shrink. For d
 /// degrees of freedom the statistic has mean d and deviation sqrt(2d); seven deviations away is no accident.
 #[test]
+#[cfg_attr(miri, ignore = "a statistic of 200,000 draws")]
 fn random_is_fair() {
     let mut resting = filled(700);
     while resting.rehash_steps(100) {}
@@ -550,12 +555,12 @@ fn random_is_fair() {
 
 /// A single element in a table that was not allowed to shrink is found all the same.
 #[test]
-#[cfg_attr(miri, ignore = "takes too long there")]
 fn random_finds_the_last_element() {
-    let mut table = filled(20_000);
+    const N: u32 = scaled(20_000, 300) as u32;
+    let mut table = filled(N);
     let _allow = AllowAtEnd;
     set_resize_policy(ResizePolicy::Forbid);
-    (1..20_000).for_each(|key| assert!(remove(&mut table, key)));
+    (1..N).for_each(|key| assert!(remove(&mut table, key)));
     let mut rng = SmallRng::seed_from_u64(5);
     assert_eq!(table.random(&mut rng).map(number_of), Some(0));
 }

@@ -118,13 +118,16 @@ impl FrontPack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ds::scaled;
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(crate::ds::cases(256))]
+
         #[test]
         fn histories_match_a_listpack(
-            begin in proptest::collection::vec("[a-z]{0,40}|[0-9]{1,20}", 0..30),
-            steps in proptest::collection::vec(proptest::option::of("[a-z]{0,90}|[0-9]{1,20}"), 0..200),
+            begin in proptest::collection::vec("[a-z]{0,40}|[0-9]{1,20}", 0..scaled(30, 4)),
+            steps in proptest::collection::vec(proptest::option::of("[a-z]{0,90}|[0-9]{1,20}"), 0..scaled(200, 12)),
         ) {
             let mut twin = Listpack::new();
             begin.iter().for_each(|text| twin.append(text.as_bytes()));

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ds::scaled;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -86,7 +87,7 @@ fn an_empty_one() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes too long there")]
+#[cfg_attr(miri, ignore = "65,536 elements, each added alone")]
 fn more_elements_than_the_header_counts() {
     let mut listpack = Listpack::new();
     listpack.append_all((0..65_534).map(|_| Element::Int(7)));
@@ -231,7 +232,7 @@ proptest! {
     #![proptest_config(crate::ds::cases(96))]
 
     #[test]
-    fn histories_match_a_vector(steps in vec(step(), 0..40)) {
+    fn histories_match_a_vector(steps in vec(step(), 0..scaled(40, 12))) {
         let (mut listpack, mut twin) = (Listpack::new(), Vec::new());
         for step in steps {
             apply(&mut listpack, &mut twin, step);
@@ -268,7 +269,7 @@ proptest! {
 
     #[test]
     fn keys_are_told_apart_by_their_text(
-        keys in prop_oneof![vec(0i64..60, 0..40), vec(0i64..100_000, 60..200)],
+        keys in prop_oneof![vec(0i64..60, 0..40), vec(0i64..100_000, 60..scaled(200, 80))],
         stride in 1usize..4,
         surplus in 0usize..2,
         // Texts that differ in the middle only have one fingerprint.
@@ -333,7 +334,7 @@ proptest! {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes too long there")]
+#[cfg_attr(miri, ignore = "a statistic of 10,000 samples")]
 fn unique_samples_are_fair() {
     let mut listpack = Listpack::new();
     listpack.append_all((0..10).map(Element::Int));

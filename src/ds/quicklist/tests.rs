@@ -1,4 +1,5 @@
 use super::*;
+use crate::ds::scaled;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -186,7 +187,7 @@ proptest! {
     #![proptest_config(crate::ds::cases(160))]
 
     #[test]
-    fn histories_match_a_vecdeque(limits in limits(), steps in vec(step(), 0..60)) {
+    fn histories_match_a_vecdeque(limits in limits(), steps in vec(step(), 0..scaled(60, 8))) {
         let (mut list, mut twin) = (Quicklist::new(limits), Twin::new());
         for step in steps {
             apply(&mut list, &mut twin, step);
@@ -208,6 +209,7 @@ fn filled(limits: ListLimits, len: usize) -> Quicklist {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a figure of 100,000 elements")]
 fn an_element_costs_little_more_than_its_bytes() {
     let list = filled(ListLimits::default(), 100_000);
     // 16 bytes of text, an encoding byte, a backlen.

@@ -1,6 +1,7 @@
 //! Generated histories against a vector, the log's naive twin.
 
 use super::*;
+use crate::ds::scaled;
 use proptest::prelude::*;
 
 type Row = (StreamId, Vec<(Vec<u8>, Vec<u8>)>);
@@ -93,7 +94,7 @@ proptest! {
     #![proptest_config(crate::ds::cases(128))]
 
     #[test]
-    fn agrees_with_a_vector(steps in proptest::collection::vec(step(), 1..150)) {
+    fn agrees_with_a_vector(steps in proptest::collection::vec(step(), 1..scaled(150, 16))) {
         let mut log = StreamLog::new();
         let mut twin: Vec<Row> = Vec::new();
         let mut now = 5;
@@ -353,7 +354,7 @@ fn an_id_reads_back_as_it_is_written() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes too long there")]
+#[cfg_attr(miri, ignore = "a figure of 10,000 entries")]
 fn a_small_entry_costs_18_bytes() {
     let mut log = StreamLog::new();
     let limits = NodeLimits {
@@ -372,6 +373,9 @@ fn a_small_entry_costs_18_bytes() {
     );
 }
 
+/// No stream that is trimmed has so many entries.
+const LONG: usize = scaled(60, 20);
+
 proptest! {
     #![proptest_config(crate::ds::cases(128))]
 
@@ -379,9 +383,9 @@ proptest! {
     /// length that it left would have taken, so that it can be told that way.
     #[test]
     fn trimming_passes_over_what_must_stay(
-        deleted in proptest::collection::vec(any::<bool>(), 1..60),
-        stays in proptest::collection::vec(any::<bool>(), 60),
-        target in 0u64..60,
+        deleted in proptest::collection::vec(any::<bool>(), 1..LONG),
+        stays in proptest::collection::vec(any::<bool>(), LONG),
+        target in 0..LONG as u64,
         by_id: bool,
     ) {
         let id = |i: usize| StreamId::new(i as u64 + 1, 0);

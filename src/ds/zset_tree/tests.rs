@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ds::member::Member;
+use crate::ds::scaled;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 
@@ -82,6 +83,9 @@ enum Step {
     TakeRange(u16, u16),
 }
 
+/// How many names there are.
+const NAMES: u16 = scaled(3000, 400) as u16;
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let score = prop_oneof![
         4 => (-50i32..50).prop_map(f64::from),
@@ -89,11 +93,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => prop_oneof![Just(f64::INFINITY), Just(f64::NEG_INFINITY), Just(0.0), Just(-0.0), Just(5e-324)],
     ];
     let step = prop_oneof![
-        30 => (score, 0u16..3000).prop_map(|(score, name)| Step::Put(score, name)),
-        6 => (0u16..3000).prop_map(Step::Take),
-        1 => (0u16..2000, 0u16..300).prop_map(|(start, n)| Step::TakeRange(start, n)),
+        30 => (score, 0..NAMES).prop_map(|(score, name)| Step::Put(score, name)),
+        6 => (0..NAMES).prop_map(Step::Take),
+        1 => (0..NAMES * 2 / 3, 0..NAMES / 10).prop_map(|(start, n)| Step::TakeRange(start, n)),
     ];
-    proptest::collection::vec(step, 1..1500)
+    proptest::collection::vec(step, 1..scaled(1500, 300))
 }
 
 fn name(number: u16) -> Vec<u8> {
@@ -104,7 +108,7 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 2000, ..crate::ds::cases(48) })]
 
     #[test]
-    fn agrees_with_an_ordered_set(steps in steps(), checked_every in 1usize..200) {
+    fn agrees_with_an_ordered_set(steps in steps(), checked_every in scaled(1, 20)..200) {
         let mut pair = Pair::default();
         for (i, step) in steps.iter().enumerate() {
             match *step {
@@ -125,7 +129,7 @@ proptest! {
 
     #[test]
     fn bounds_agree_with_counting(
-        scores in proptest::collection::vec(-30i8..30, 0..600),
+        scores in proptest::collection::vec(-30i8..30, 0..scaled(600, 250)),
         probes in proptest::collection::vec(-32i8..32, 1..20),
         same_score in any::<bool>(),
     ) {
@@ -172,7 +176,7 @@ fn build(scores: impl Iterator<Item = f64>) -> (ZsetTree, Vec<Member>) {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes too long there")]
+#[cfg_attr(miri, ignore = "a figure of 100,000 members")]
 fn bytes_per_member() {
     let n = 100_000;
     let (random, _members) = build(numbers().take(n).map(|x| (x >> 12) as f64));
@@ -196,9 +200,17 @@ fn bytes_per_member() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes too long there")]
 fn a_bulk_build_equals_inserts() {
-    for n in [0, 1, 2, 126, 127, 252, 5_000, 30_000] {
+    for n in [
+        0,
+        1,
+        2,
+        126,
+        127,
+        252,
+        scaled(5_000, 600),
+        scaled(30_000, 1_000),
+    ] {
         let members: Vec<Member> = (0..n).map(|i| Member::new(i as f64, b"x")).collect();
         let pointers: Vec<MemberPtr> = members.iter().map(Member::as_ptr).collect();
         // SAFETY: `members` outlives the tree's last use.
@@ -228,14 +240,15 @@ fn both_ends_meet_in_the_middle() {
 
 #[test]
 fn big_range_deletions_leave_a_sound_tree() {
-    let (mut tree, mut members) = build(numbers().take(60_000).map(|x| (x % 1_000) as f64));
+    const PART: usize = scaled(1, 40);
+    let (mut tree, mut members) = build(numbers().take(60_000 / PART).map(|x| (x % 1_000) as f64));
     members.sort_by(|a, b| (order(a.score()), a.bytes()).cmp(&(order(b.score()), b.bytes())));
     for (start, end) in [
-        (10, 20_000),
+        (10, 20_000 / PART),
         (0, 5),
-        (15_000, 15_001),
-        (100, 39_000),
-        (500, 90_000),
+        (15_000 / PART, 15_000 / PART + 1),
+        (100, 39_000 / PART),
+        (500 / PART, 90_000),
     ] {
         let end_of_set = end.min(tree.len());
         let mut removed = 0;
