@@ -195,24 +195,26 @@ mod tests {
             bytes
         };
         // Where the arguments of `SET k vv..` begin, and their lengths.
-        let parsed = |bytes: &'static [u8], len: usize| -> Vec<&'static [u8]> {
+        fn parsed(bytes: &[u8], len: usize) -> [&[u8]; 3] {
             let value = bytes.len() - 2 - len;
-            vec![&bytes[8..11], &bytes[17..18], &bytes[value..value + len]]
-        };
+            [&bytes[8..11], &bytes[17..18], &bytes[value..value + len]]
+        }
         for len in [0, 1, 9, 10, 12, 99, 100, 120] {
-            let bytes: &'static [u8] = good(&[b"SET", b"k", &value[..len]]).leak();
-            let argv = parsed(bytes, len);
-            assert!(is_command(bytes, &argv), "length {len}");
+            let bytes = good(&[b"SET", b"k", &value[..len]]);
+            let argv = parsed(&bytes, len);
+            assert!(is_command(&bytes, &argv), "length {len}");
             assert!(!is_command(&bytes[1..], &argv));
-            assert!(!is_command(bytes, &argv[..2]));
-            assert!(!is_command(bytes, &[b"SET", b"k", b"v"]));
+            assert!(!is_command(&bytes, &argv[..2]));
+            assert!(!is_command(&bytes, &[b"SET", b"k", b"v"]));
             assert!(!is_command(b"", &argv));
             // Each byte of each line end counts.
             for at in (0..bytes.len()).filter(|&at| b"\r\n".contains(&bytes[at])) {
-                let mut odd = bytes.to_vec();
+                let mut odd = bytes.clone();
                 odd[at] = b'x';
-                let odd: &'static [u8] = odd.leak();
-                assert!(!is_command(odd, &parsed(odd, len)), "length {len}, at {at}");
+                assert!(
+                    !is_command(&odd, &parsed(&odd, len)),
+                    "length {len}, at {at}"
+                );
             }
         }
     }
