@@ -640,3 +640,32 @@ fn clients_are_answered_while_a_command_loads() {
         assert_eq!(asks.line("dbsize"), ":2000\r\n");
     }
 }
+
+/// A disk that takes nothing: who writes on without waiting for replies is not read any more, everybody else is served.
+#[test]
+fn clients_whose_writes_wait_are_not_read_while_too_much_waits() {
+    let dir = Dir::new("backlog");
+    let server = aeris(&dir, &["--appendfsync", "always"]);
+    let [mut writes, mut begins, mut asks] = [(); 3].map(|_| server.connect());
+    asks.line("debug aof-backlog-limit 100000");
+    asks.line("debug aof-flush-sleep 3600000000");
+    let big = "x".repeat(200_000);
+    writes.send(&multibulk(&["set", "big", &big]));
+    while asks.line("exists big") == ":0\r\n" {}
+    // What comes before a request that is answered is there to be read.
+    writes.send(&multibulk(&["set", "held", "back"]));
+    begins.send(&multibulk(&["set", "first", "write"]));
+    while asks.line("exists first") == ":0\r\n" {}
+    begins.send(&multibulk(&["set", "held2", "back"]));
+    asks.line("ping");
+    assert_eq!(asks.line("exists held held2"), ":0\r\n");
+    asks.line("debug aof-flush-sleep 0");
+    for conn in [&mut writes, &mut begins] {
+        assert_eq!(conn.reply(), b"+OK\r\n");
+        assert_eq!(conn.reply(), b"+OK\r\n");
+        assert_eq!(conn.line("set after 1"), "+OK\r\n");
+    }
+    assert_eq!(asks.line("exists held held2 after"), ":3\r\n");
+    drop(server);
+    assert_eq!(commands_of(&dir.last_incr()).len(), 7);
+}

@@ -32,6 +32,7 @@ type Row = (&'static str, usize, usize, fn(&mut Ctx) -> CmdResult);
 const ANY: usize = usize::MAX;
 
 const ROWS: &[Row] = &[
+    ("aof-backlog-limit", 1, 1, aof_backlog_limit),
     ("aof-flush-sleep", 1, 1, aof_flush_sleep),
     ("assert", 0, ANY, assert_now),
     ("change-repl-id", 0, 0, change_repl_id),
@@ -131,7 +132,23 @@ fn sleep(ctx: &mut Ctx) -> CmdResult {
 /// DEBUG AOF-FLUSH-SLEEP microseconds
 fn aof_flush_sleep(ctx: &mut Ctx) -> CmdResult {
     let us = parse_i64(ctx.argv[2]).unwrap_or(0).max(0);
-    ctx.server.aof.flush.delay = Duration::from_micros(us as u64);
+    ctx.server
+        .aof
+        .flush
+        .delay
+        .set(Duration::from_micros(us as u64));
+    ok(ctx)
+}
+
+/// DEBUG AOF-BACKLOG-LIMIT bytes
+fn aof_backlog_limit(ctx: &mut Ctx) -> CmdResult {
+    let bytes = ctx.int_in(
+        2,
+        0,
+        i64::MAX,
+        "ERR value is out of range, must be positive",
+    )?;
+    ctx.server.debug.aof_backlog_max = (bytes > 0).then_some(bytes as u64);
     ok(ctx)
 }
 
@@ -324,6 +341,9 @@ fn populate_one(ctx: &mut Ctx, prefix: &[u8], i: i64, size: Option<usize>) {
 fn help(ctx: &mut Ctx) -> CmdResult {
     ctx.client.reply.help(&[
         "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        "AOF-BACKLOG-LIMIT <bytes>",
+        "    Clients that write are not read while more than that waits for the append only file; 0 restores",
+        "    the default.",
         "AOF-FLUSH-SLEEP <microseconds>",
         "    Sleep before the append only file is written.",
         "ASSERT",

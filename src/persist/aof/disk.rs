@@ -18,8 +18,8 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,8 +35,7 @@ pub enum Job {
         /// The file's length before.
         at: u64,
         sync: bool,
-        /// DEBUG AOF-FLUSH-SLEEP.
-        delay: Duration,
+        delay: Arc<Delay>,
     },
     /// Make what was written so far durable; `upto` comes back.
     Sync {
@@ -46,6 +45,30 @@ pub enum Job {
     /// Forget a file; the last one to forget it closes it, which may take long.
     Close(Arc<File>),
     Unlink(PathBuf),
+}
+
+/// DEBUG AOF-FLUSH-SLEEP: how long each write waits first, so that tests know a disk that is slow, or stuck. A new value
+/// counts at once, for a write that waits already too.
+#[derive(Default)]
+pub struct Delay {
+    time: Mutex<Duration>,
+    changed: Condvar,
+}
+
+impl Delay {
+    pub fn set(&self, time: Duration) {
+        *self.time.lock().unwrap_or_else(PoisonError::into_inner) = time;
+        self.changed.notify_all();
+    }
+
+    pub fn wait(&self) {
+        let began = Instant::now();
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(left) = time.checked_sub(began.elapsed()).filter(|t| !t.is_zero()) {
+            let woken = self.changed.wait_timeout(time, left);
+            time = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
 }
 
 /// What became of a job.
@@ -159,7 +182,7 @@ fn run(job: Job) -> Option<Done> {
             sync,
             delay,
         } => {
-            thread::sleep(delay);
+            delay.wait();
             Some(write(&file, bytes, at, sync))
         }
         Job::Sync { file, upto } => Some(Done::Synced {

@@ -21,9 +21,10 @@
 //! half of it: who sends without waiting for replies could fill the memory otherwise. The others are served.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::disk::{self, Disk, Done, Job};
+use super::disk::{self, Delay, Disk, Done, Job};
 use crate::config::AppendFsync;
 use crate::error::Error;
 use crate::state::Server;
@@ -69,8 +70,7 @@ pub struct Flush {
     logged_ms: i64,
     /// fsyncs that took so long that writes were delayed.
     pub delayed_syncs: u64,
-    /// DEBUG AOF-FLUSH-SLEEP.
-    pub delay: Duration,
+    pub delay: Arc<Delay>,
 }
 
 impl Flush {
@@ -120,13 +120,10 @@ pub fn flush_append_only_file(server: &mut Server) {
 }
 
 fn note_crowd(server: &mut Server) {
+    let limit = server.debug.aof_backlog_max.unwrap_or(BACKLOG_MAX);
     let aof = &mut server.aof;
     // While the disk is full writes are refused, which bounds what waits, too.
-    let max = if aof.flush.crowded {
-        BACKLOG_MAX / 2
-    } else {
-        BACKLOG_MAX
-    };
+    let max = if aof.flush.crowded { limit / 2 } else { limit };
     let crowded = aof.feed.pending() > max && aof.flush.write_error.is_none();
     if crowded && !aof.flush.crowded {
         log::warn!(
@@ -221,7 +218,7 @@ fn waits_for_old_file(server: &mut Server) -> bool {
 }
 
 impl Flush {
-    fn begin_sync(&mut self, file: std::sync::Arc<std::fs::File>, upto: u64) {
+    fn begin_sync(&mut self, file: Arc<std::fs::File>, upto: u64) {
         self.syncing += 1;
         self.sync_since.get_or_insert_with(Instant::now);
         let job = Job::Sync { file, upto };
@@ -242,7 +239,7 @@ fn hand_over(server: &mut Server, sync: bool) {
         return;
     };
     aof.flush.writing = Some(Instant::now());
-    let delay = aof.flush.delay;
+    let delay = aof.flush.delay.clone();
     aof.flush.in_background(Job::Write {
         file,
         bytes,
@@ -257,10 +254,7 @@ fn write_here(server: &mut Server, sync: bool) {
     let Some((file, bytes, at)) = server.aof.feed.take_front() else {
         return;
     };
-    let delay = server.aof.flush.delay;
-    if !delay.is_zero() {
-        crate::sys::sleep(delay);
-    }
+    server.aof.flush.delay.wait();
     let done = disk::write(&file, bytes, at, sync);
     note(server, done);
 }
