@@ -403,3 +403,36 @@ fn a_crash_report_names_the_command_in_flight() {
         assert!(log.contains(part), "no {part:?}:\n{log}");
     }
 }
+
+/// The process is the same and so are its arguments; the data set is the file's, which RESTART writes and a crash doesn't.
+#[test]
+fn debug_restarts_the_server() {
+    let dir = Dir::new("restart");
+    let args = ["--enable-debug-command", "yes", "--save", "3600 1"];
+    let mut server = Server::start(&dir, &args);
+    for (command, saved) in [("RESTART", "a"), ("CRASH-AND-RECOVER 1", "b")] {
+        server.ask(&format!("SET {saved} 1"), "\r\n");
+        let before = server.ask("INFO server", "\r\n\r\n");
+        fs::write(&server.log, "").unwrap();
+        // No reply: the connection ends.
+        assert_eq!(server.ask(&format!("DEBUG {command}"), "\r\n"), "");
+        server.wait_for("Ready to accept connections");
+        let after = server.ask("INFO server", "\r\n\r\n");
+        let run_id = |info: &str| info.split_once("run_id:").unwrap().1[..40].to_string();
+        assert_ne!(run_id(&before), run_id(&after), "{command}");
+        let pid = format!("\r\nprocess_id:{}\r\n", server.child.id());
+        assert!(after.contains(&pid), "{command}:\n{after}");
+    }
+    let mut client = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    assert_eq!(exchange(&mut client, "EXISTS a", "\r\n"), ":1\r\n");
+    assert_eq!(exchange(&mut client, "EXISTS b", "\r\n"), ":0\r\n");
+    let refused = "-ERR DEBUG RESTART isn't allowed for DENY BLOCKING client\r\n";
+    exchange(&mut client, "MULTI", "\r\n");
+    exchange(&mut client, "DEBUG RESTART", "\r\n");
+    assert_eq!(
+        exchange(&mut client, "EXEC", "client\r\n"),
+        format!("*1\r\n{refused}")
+    );
+    client.write_all(b"DEBUG OOM\r\n").unwrap();
+    assert_eq!(server.child.wait().unwrap().signal(), Some(libc::SIGABRT));
+}

@@ -13,6 +13,7 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 
@@ -41,6 +42,8 @@ pub struct Shutdown {
     requested: Option<Options>,
     /// A stop that waits for replicas: its options, and the Unix time in milliseconds at which it waits no more.
     pub pending: Option<(Options, i64)>,
+    /// DEBUG RESTART: the process starts anew when the loop has ended, after so long.
+    pub restart: Option<Duration>,
     /// Who called SHUTDOWN and hears of it only if it fails.
     clients: Vec<ClientRef>,
     /// The loop ends after this turn.
@@ -178,6 +181,7 @@ fn give_up_waiting(server: &mut Server) {
 
 /// Tell everybody who called SHUTDOWN that the server goes on.
 fn refuse_clients(server: &mut Server) {
+    server.shutdown.restart = None;
     for r in std::mem::take(&mut server.shutdown.clients) {
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
@@ -206,6 +210,19 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
         log::info!("Removing the unix socket file.");
         let _ = std::fs::remove_file(&server.config.unixsocket);
     }
+    if let Some(delay) = server.shutdown.restart {
+        let error = restart(server, delay);
+        log::warn!("Can't restart: {}", crate::sys::error_text(&error));
+        return ExitCode::FAILURE;
+    }
     log::warn!("Redis is now ready to exit, bye bye...");
     ExitCode::SUCCESS
+}
+
+/// Let the same program with the same arguments take the place of this process, after a while. Comes back only if that
+/// fails.
+pub fn restart(server: &Server, delay: Duration) -> io::Error {
+    crate::sys::sleep(delay);
+    log::warn!("Restarting.");
+    crate::sys::process::replace(&server.run.executable, &server.run.argv)
 }

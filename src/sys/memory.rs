@@ -5,6 +5,9 @@
 //! threads last published: exact, and free on the path that allocates.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::ptr;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
@@ -154,23 +157,14 @@ pub fn allocator_report() -> Vec<u8> {
     extern "C" fn append(report: *mut libc::c_void, text: *const libc::c_char) {
         // SAFETY: jemalloc hands back the pointer given below, and text that ends with a zero byte; the
         // report lives until `malloc_stats_print` returns.
-        let (report, text) = unsafe {
-            (
-                &mut *report.cast::<Vec<u8>>(),
-                std::ffi::CStr::from_ptr(text),
-            )
-        };
+        let (report, text) = unsafe { (&mut *report.cast::<Vec<u8>>(), CStr::from_ptr(text)) };
         report.extend_from_slice(text.to_bytes());
     }
     // Room for all of it ahead: the report is not about its own growth.
     let mut report: Vec<u8> = Vec::with_capacity(256 * 1024);
     // SAFETY: `append` has the signature that jemalloc calls, and gets the report alone.
     unsafe {
-        tikv_jemalloc_sys::malloc_stats_print(
-            Some(append),
-            (&raw mut report).cast(),
-            std::ptr::null(),
-        );
+        tikv_jemalloc_sys::malloc_stats_print(Some(append), (&raw mut report).cast(), ptr::null());
     }
     report
 }
@@ -181,24 +175,31 @@ pub fn purge() {
     unsafe {
         tikv_jemalloc_sys::mallctl(
             c"arena.4096.purge".as_ptr(),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
+            ptr::null_mut(),
+            ptr::null_mut(),
+            ptr::null_mut(),
             0,
         );
     }
 }
 
 /// One of jemalloc's numbers by its name, 1, 4 or 8 bytes wide; set to a new value if there is one.
-pub fn control(name: &str, new: Option<i64>) -> std::io::Result<i64> {
-    let name = std::ffi::CString::new(name)?;
+pub fn control(name: &str, new: Option<i64>) -> io::Result<i64> {
+    if holds_address(name) {
+        return Err(refusal(name));
+    }
+    number(name, new)
+}
+
+fn number(name: &str, new: Option<i64>) -> io::Result<i64> {
+    let name = CString::new(name)?;
     let mut last = 0;
     for width in [8, 4, 1] {
         let (mut old, mut len) = ([0u8; 8], width);
         let mut bytes = new.unwrap_or(0).to_le_bytes();
         let (from, from_len) = match new {
             Some(_) => (bytes.as_mut_ptr().cast(), width),
-            None => (std::ptr::null_mut(), 0),
+            None => (ptr::null_mut(), 0),
         };
         // SAFETY: both buffers have eight bytes, and no more than `width` of them are touched. A wrong width is
         // refused before anything is set.
@@ -217,7 +218,92 @@ pub fn control(name: &str, new: Option<i64>) -> std::io::Result<i64> {
             _ => break,
         }
     }
-    Err(std::io::Error::from_raw_os_error(last))
+    Err(io::Error::from_raw_os_error(last))
+}
+
+/// One of jemalloc's texts by its name. If there is a new value it is set, or stays as it was if jemalloc won't have
+/// it; the answer is the old one.
+pub fn control_text(name: &str, new: Option<&[u8]>) -> io::Result<Vec<u8>> {
+    if !is_text(name) {
+        return Err(refusal(name));
+    }
+    let c_name = CString::new(name)?;
+    let mut old: *const libc::c_char = ptr::null();
+    let mut len = size_of_val(&old);
+    // SAFETY: the value of this name is an address, for which there is room.
+    let answer = unsafe {
+        tikv_jemalloc_sys::mallctl(
+            c_name.as_ptr(),
+            (&raw mut old).cast(),
+            &mut len,
+            ptr::null_mut(),
+            0,
+        )
+    };
+    if answer != 0 {
+        return Err(io::Error::from_raw_os_error(answer));
+    }
+    let text = match old.is_null() {
+        true => Vec::new(),
+        // SAFETY: what jemalloc names by an address is text that ends with a zero byte, and stays.
+        false => unsafe { CStr::from_ptr(old) }.to_bytes().to_vec(),
+    };
+    if let Some(new) = new {
+        set_text(&c_name, &CString::new(new)?);
+    }
+    Ok(text)
+}
+
+fn set_text(name: &CStr, new: &CStr) {
+    let mut address = new.as_ptr();
+    // SAFETY: the value of this name is the address of a text, which jemalloc reads and does not keep.
+    unsafe {
+        tikv_jemalloc_sys::mallctl(
+            name.as_ptr(),
+            ptr::null_mut(),
+            ptr::null_mut(),
+            (&raw mut address).cast(),
+            size_of_val(&address),
+        );
+    }
+}
+
+/// The names whose value is the address of a text.
+fn is_text(name: &str) -> bool {
+    const TEXTS: [&str; 10] = [
+        "version",
+        "config.malloc_conf",
+        "opt.dss",
+        "opt.junk",
+        "opt.metadata_thp",
+        "opt.percpu_arena",
+        "opt.stats_interval_opts",
+        "opt.stats_print_opts",
+        "opt.thp",
+        "opt.zero_realloc",
+    ];
+    TEXTS.contains(&name) || name.starts_with("arena.") && name.ends_with(".dss")
+}
+
+/// The names for which a number would be followed as an address.
+fn holds_address(name: &str) -> bool {
+    const OTHERS: [&str; 5] = [
+        "arenas.create",
+        "arenas.lookup",
+        "prof.dump",
+        "prof.prefix",
+        "thread.prof.name",
+    ];
+    is_text(name)
+        || OTHERS.contains(&name)
+        || name.ends_with(".extent_hooks")
+        || name.starts_with("experimental.")
+}
+
+/// Why a name can't be used like this: jemalloc's own reason if it has one.
+fn refusal(name: &str) -> io::Error {
+    let unusable = || io::Error::from_raw_os_error(libc::EINVAL);
+    number(name, None).err().unwrap_or_else(unusable)
 }
 
 /// `jemalloc-bg-thread`: let a thread of the allocator's own give unused pages back.
@@ -247,5 +333,41 @@ mod tests {
                 unsafe { ALLOCATOR.dealloc(block, layout) };
             }
         }
+    }
+
+    #[cfg(feature = "jemalloc")]
+    fn code<T: std::fmt::Debug>(answer: io::Result<T>) -> Option<i32> {
+        answer.unwrap_err().raw_os_error()
+    }
+
+    #[cfg(feature = "jemalloc")]
+    #[test]
+    fn texts_are_read_and_set() {
+        assert!(control_text("version", None).unwrap().starts_with(b"5."));
+        let name = "arena.0.dss";
+        let before = control_text(name, Some(b"primary")).unwrap();
+        assert_eq!(control_text(name, Some(b"no such")).unwrap(), b"primary");
+        assert_eq!(control_text(name, Some(&before)).unwrap(), b"primary");
+        assert_eq!(control_text(name, None).unwrap(), before);
+    }
+
+    #[cfg(feature = "jemalloc")]
+    #[test]
+    fn no_number_is_followed_as_an_address_and_no_address_is_told() {
+        // As wide as an address, but none.
+        assert_eq!(
+            code(control_text("stats.allocated", None)),
+            Some(libc::EINVAL)
+        );
+        assert_eq!(
+            code(control_text("thread.tcache.flush", None)),
+            Some(libc::EPERM)
+        );
+        assert_eq!(code(control_text("no.such", None)), Some(libc::ENOENT));
+        for name in ["version", "arena.0.dss", "arena.0.extent_hooks"] {
+            assert_eq!(code(control(name, None)), Some(libc::EINVAL), "{name}");
+            assert_eq!(code(control(name, Some(1))), Some(libc::EINVAL), "{name}");
+        }
+        assert!(control("stats.allocated", None).unwrap() > 0);
     }
 }

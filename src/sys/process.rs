@@ -3,6 +3,9 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -28,6 +31,16 @@ pub fn daemonize() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Let a program take the place of this process; `argv` begins with its name. Files are closed, as all are opened with
+/// CLOEXEC. Comes back only if that fails.
+pub fn replace(program: &Path, argv: &[String]) -> io::Error {
+    let name = argv.first().map_or("", String::as_str);
+    Command::new(program)
+        .arg0(name)
+        .args(argv.iter().skip(1))
+        .exec()
 }
 
 /// Set the mode bits that new files don't get; returns the old ones.

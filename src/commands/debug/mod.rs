@@ -1,6 +1,7 @@
 //! DEBUG: what tests ask of a server, and what a developer wants to see. Not for clients: allowed only to
 //! those whom `enable-debug-command` names.
 
+mod crash;
 pub mod digest;
 mod inspect;
 mod protocol;
@@ -34,10 +35,11 @@ const ANY: usize = usize::MAX;
 const ROWS: &[Row] = &[
     ("aof-backlog-limit", 1, 1, aof_backlog_limit),
     ("aof-flush-sleep", 1, 1, aof_flush_sleep),
-    ("assert", 0, ANY, assert_now),
+    ("assert", 0, ANY, crash::assert_now),
     ("change-repl-id", 0, 0, change_repl_id),
     ("client-enforce-reply-list", 1, 1, client_enforce_reply_list),
     ("config-rewrite-force-all", 0, 0, config_rewrite_force_all),
+    ("crash-and-recover", 0, 1, crash::crash_and_recover),
     ("dict-resizing", 1, 1, dict_resizing),
     ("digest", 0, 0, digest::digest),
     ("digest-value", 0, ANY, digest::digest_value),
@@ -49,9 +51,11 @@ const ROWS: &[Row] = &[
     ("listpack", 1, 1, inspect::listpack),
     ("loadaof", 0, 0, loadaof),
     ("log", 1, 1, log_message),
-    ("mallctl", 1, 2, mallctl),
+    ("mallctl", 1, ANY, mallctl),
+    ("mallctl-str", 1, ANY, mallctl_str),
     ("object", 1, 2, inspect::object),
-    ("panic", 0, 0, panic_now),
+    ("oom", 0, ANY, crash::oom),
+    ("panic", 0, 0, crash::panic_now),
     ("pause-cron", 1, 1, pause_cron),
     ("populate", 1, 3, populate),
     ("protocol", 1, 1, protocol::protocol),
@@ -64,8 +68,9 @@ const ROWS: &[Row] = &[
     ),
     ("reload", 0, ANY, reload::reload),
     ("replybuffer", 2, 2, replybuffer),
+    ("restart", 0, 1, crash::restart),
     ("sdslen", 1, 1, inspect::sdslen),
-    ("segfault", 0, 0, segfault),
+    ("segfault", 0, 0, crash::segfault),
     ("set-active-expire", 1, 1, set_active_expire),
     ("set-disable-deny-scripts", 1, 1, set_disable_deny_scripts),
     (
@@ -162,6 +167,15 @@ fn mallctl(ctx: &mut Ctx) -> CmdResult {
     let old = crate::sys::memory::control(&name, new)
         .map_err(|e| Error::new(format!("ERR {}", crate::sys::error_text(&e))))?;
     ctx.client.reply.integer(old);
+    Ok(())
+}
+
+/// DEBUG MALLCTL-STR key [text]
+fn mallctl_str(ctx: &mut Ctx) -> CmdResult {
+    let name = String::from_utf8_lossy(ctx.argv[2]);
+    let old = crate::sys::memory::control_text(&name, ctx.argv.get(3).copied())
+        .map_err(|e| Error::new(format!("ERR {}", crate::sys::error_text(&e))))?;
+    ctx.client.reply.bulk(&old);
     Ok(())
 }
 
@@ -274,24 +288,6 @@ fn leak(ctx: &mut Ctx) -> CmdResult {
     ok(ctx)
 }
 
-/// DEBUG SEGFAULT
-fn segfault(_: &mut Ctx) -> CmdResult {
-    // What the kernel would send: it finds the same handler, or none.
-    nix::sys::signal::raise(nix::sys::signal::Signal::SIGSEGV)
-        .map_err(|error| Error::new(format!("ERR {error}")))
-}
-
-/// DEBUG PANIC
-fn panic_now(_: &mut Ctx) -> CmdResult {
-    panic!("called by DEBUG PANIC")
-}
-
-/// DEBUG ASSERT
-fn assert_now(ctx: &mut Ctx) -> CmdResult {
-    assert!(ctx.argv.is_empty(), "called by DEBUG ASSERT");
-    Ok(())
-}
-
 /// DEBUG STRINGMATCH-LEN length pattern
 fn stringmatch_len(ctx: &mut Ctx) -> CmdResult {
     let len = ctx.int_in(2, 0, 1 << 30, "ERR value is out of range, must be positive")?;
@@ -354,6 +350,8 @@ fn help(ctx: &mut Ctx) -> CmdResult {
         "    Count each reply against the output limits as if it filled a buffer of its own.",
         "CONFIG-REWRITE-FORCE-ALL",
         "    CONFIG REWRITE with every setting, defaults too.",
+        "CRASH-AND-RECOVER [<milliseconds>]",
+        "    Start anew at once, or after a delay, as if the process had been killed: nothing is saved.",
         "DICT-RESIZING <0|1>",
         "    Let the keyspace's hash tables resize, or not.",
         "DIGEST",
@@ -376,8 +374,12 @@ fn help(ctx: &mut Ctx) -> CmdResult {
         "    Write the message to the server's log.",
         "MALLCTL <key> [<number>]",
         "    Read, and set, one of the allocator's numbers.",
+        "MALLCTL-STR <key> [<text>]",
+        "    The same for its texts.",
         "OBJECT <key> [fast]",
         "    How a key and its value are stored; `fast` leaves out what takes time.",
+        "OOM",
+        "    Crash as when there is no memory left.",
         "PANIC",
         "    Crash by a panic.",
         "PAUSE-CRON <0|1>",
@@ -398,6 +400,8 @@ fn help(ctx: &mut Ctx) -> CmdResult {
         "    After how many milliseconds a client's reply buffer may shrink.",
         "REPLYBUFFER RESIZING <0|1>",
         "    Let reply buffers be resized, or not.",
+        "RESTART [<milliseconds>]",
+        "    Save settings and data set, stop, and start anew at once or after a delay.",
         "SDSLEN <key>",
         "    Lengths of the key and its string value.",
         "SEGFAULT",
