@@ -10,6 +10,13 @@
 //! distribution's build don't, and would have made a server that passes every build and dies of `redis.call` of an
 //! unknown command. A build script can't add to the environment of another crate's; so it looks, and says what to
 //! do.
+//!
+//! A LuaJIT that was built without the flag stays where it is, since cargo does not know that it depends on the
+//! variable. Who sets the flag later, or shares a target directory with another project, has it beside this script's
+//! own output; it is known by the one function that only the C++ way needs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
 
 const FLAG: &str = "-DLUAJIT_NO_UNWIND";
 /// Variables that LuaJIT's Makefile takes flags from.
@@ -24,14 +31,44 @@ fn main() {
         let flags = std::env::var(variable).unwrap_or_default();
         flags.split_whitespace().any(|flag| flag == FLAG)
     };
-    if VARIABLES.iter().any(has_flag) {
+    let has_flag = VARIABLES.iter().any(has_flag);
+    if has_flag && built_before().is_none_or(|library| !throws_by_unwinding(&library)) {
         return;
     }
     println!(
         "cargo::error=LuaJIT must be built with {FLAG}, else the server aborts at the first error in a script."
     );
-    println!(
-        "cargo::error=Build inside the source tree, whose .cargo/config.toml sees to that, or do:"
-    );
-    println!("cargo::error=    cargo clean -p mlua-sys && TARGET_FLAGS={FLAG} cargo ...");
+    if has_flag {
+        println!("cargo::error=What was built of it before was not. Remove that:");
+        println!("cargo::error=    cargo clean -p mlua-sys");
+    } else {
+        println!(
+            "cargo::error=Build inside the source tree, whose .cargo/config.toml sees to that, or do:"
+        );
+        println!("cargo::error=    cargo clean -p mlua-sys && TARGET_FLAGS={FLAG} cargo ...");
+    }
+}
+
+/// The newest LuaJIT in `target/PROFILE/build/mlua-sys-HASH/out`; this script's output is in
+/// `target/PROFILE/build/aeris-HASH/out`. Where cargo keeps these is its own affair: none found, none judged.
+fn built_before() -> Option<PathBuf> {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR")?);
+    let folders = fs::read_dir(out.ancestors().nth(2)?).ok()?.flatten();
+    folders
+        .filter(|folder| {
+            folder
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(b"mlua-sys-")
+        })
+        .map(|folder| folder.path().join("out/lib/libluajit.a"))
+        .filter_map(|library| Some((library.metadata().ok()?.modified().ok()?, library)))
+        .max()
+        .map(|(_, library)| library)
+}
+
+fn throws_by_unwinding(library: &Path) -> bool {
+    const THROW: &[u8] = b"_Unwind_RaiseException";
+    let bytes = fs::read(library).unwrap_or_default();
+    bytes.windows(THROW.len()).any(|name| name == THROW)
 }
