@@ -14,6 +14,9 @@
 //!   fork
 //! ```
 //!
+//! Redis's `command-unblocking` is the reply to a client that a module blocked. Who waited for a key runs its command
+//! again, and that is a `command`.
+//!
 //! ```text
 //!   "command" -> (time, worst ms of that second), oldest first, the last 160
 //! ```
