@@ -30,6 +30,7 @@ use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, Value};
 use crate::util::number::{IntBuf, parse_i64};
 use crate::util::random::Random;
+use crate::util::selection::Selection;
 
 pub enum Set {
     Intset(Intset),
@@ -414,13 +415,9 @@ impl Set {
         let mut below = |n: usize| rng.below(n as u64) as usize;
         match self {
             Set::Intset(ints) => {
-                let mut wanted = count.min(ints.len());
-                for (int, left) in ints.iter().zip((1..=ints.len()).rev()) {
-                    if below(left) < wanted {
-                        visit(Element::Int(int));
-                        wanted -= 1;
-                    }
-                }
+                let mut selection = Selection::of(count, ints.len());
+                let selected = ints.iter().filter(|_| selection.takes(&mut below));
+                selected.map(Element::Int).for_each(visit);
             }
             Set::Listpack(listpack) => {
                 listpack.sample_unique(1, count, &mut below, |at| visit(listpack.get(at)));

@@ -26,6 +26,7 @@ use crate::ds::zset_tree::Probe;
 use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, Value};
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64, parse_f64};
+use crate::util::selection::Selection;
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 
@@ -607,14 +608,11 @@ impl Zset {
     ) {
         let len = self.len();
         if count.saturating_mul(3) >= len {
-            // Selection sampling: take each with the chance "still wanted of still to come".
-            let (mut wanted, mut to_come) = (count.min(len), len);
+            let mut selection = Selection::of(count, len);
             self.for_each(|member, score| {
-                if wanted > 0 && below(to_come) < wanted {
+                if selection.takes(below) {
                     visit(member, score);
-                    wanted -= 1;
                 }
-                to_come -= 1;
             });
             return;
         }

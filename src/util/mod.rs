@@ -11,6 +11,7 @@
 //! | `quote` | lines of redis.conf, inline requests, the strings in MONITOR |
 //! | `memory` | "1gb" in a setting, "1.23M" in INFO |
 //! | `grisu` | the digits of a double |
+//! | `selection` | which elements SRANDMEMBER, HRANDFIELD and ZRANDMEMBER draw |
 //! | `geo` | the cells, distances and shapes behind GEOADD and GEOSEARCH |
 //!
 //! **Invariant:** no function in this module panics, whatever the bytes (property tests in each file).
@@ -23,3 +24,4 @@ pub mod memory;
 pub mod number;
 pub mod quote;
 pub mod random;
+pub mod selection;

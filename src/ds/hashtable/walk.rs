@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 
 use super::table::{Table, prefetch};
 use super::{Element, HashTable, Stats, TableStats};
+use crate::util::selection::Selection;
 
 /// Buckets that a random pick tries before it settles for the next element that it meets.
 const RANDOM_TRIES: usize = 1000;
@@ -85,17 +86,16 @@ impl<E: Element> HashTable<E> {
     }
 
     /// `count` different elements, or all of them, each choice as likely: a few are drawn until they differ, many
-    /// are selected in one walk, where each is taken with the chance "still wanted / still to come" (Knuth).
+    /// are selected in one walk.
     pub fn sample_unique<'a>(
         &'a self,
         count: usize,
         rng: &mut impl rand::Rng,
         mut visit: impl FnMut(E::Ref<'a>),
     ) {
-        let mut wanted = count.min(self.len);
-        if wanted < self.len / SELECT_PART {
-            let mut seen = HashSet::with_capacity(wanted);
-            while seen.len() < wanted {
+        if count < self.len / SELECT_PART {
+            let mut seen = HashSet::with_capacity(count);
+            while seen.len() < count {
                 let Some(p) = self.pick(rng) else { return };
                 if seen.insert(p) {
                     // SAFETY: the element lives in this table, which is borrowed.
@@ -104,10 +104,10 @@ impl<E: Element> HashTable<E> {
             }
             return;
         }
-        for (element, left) in self.iter().zip((1..=self.len).rev()) {
-            if below(rng, left) < wanted {
+        let mut selection = Selection::of(count, self.len);
+        for element in self.iter() {
+            if selection.takes(&mut |n| below(rng, n)) {
                 visit(element);
-                wanted -= 1;
             }
         }
     }

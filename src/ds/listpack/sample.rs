@@ -3,6 +3,7 @@
 //! A *record* is `stride` entries: 1 in a set, 2 in a hash or a sorted set. `below(n)` draws a number below `n`.
 
 use super::{Listpack, Pos};
+use crate::util::selection::Selection;
 
 impl Listpack {
     fn records(&self, stride: usize) -> usize {
@@ -41,8 +42,7 @@ impl Listpack {
         drawn.into_iter().for_each(&mut visit);
     }
 
-    /// `count` different records (or all, if there are no more), in the order they stand in: Knuth's selection
-    /// sampling, which takes each with the chance "still wanted / still to come".
+    /// `count` different records (or all, if there are no more), in the order they stand in.
     pub fn sample_unique(
         &self,
         stride: usize,
@@ -50,16 +50,11 @@ impl Listpack {
         below: &mut impl FnMut(usize) -> usize,
         mut visit: impl FnMut(Pos),
     ) {
-        let total = self.records(stride);
-        let mut wanted = count.min(total);
+        let mut selection = Selection::of(count, self.records(stride));
         let mut pos = self.first();
-        for left in (1..=total).rev() {
-            let Some(here) = pos.filter(|_| wanted > 0) else {
-                return;
-            };
-            if wanted == left || below(left) < wanted {
+        while let Some(here) = pos.filter(|_| !selection.is_complete()) {
+            if selection.takes(below) {
                 visit(here);
-                wanted -= 1;
             }
             pos = self.skip(pos, stride);
         }

@@ -1,0 +1,66 @@
+//! Selection sampling: some of a row of things, each choice as likely, in one walk and in the order they stand in.
+//!
+//! Each is taken with the chance "still wanted / still to come" (Knuth, The Art of Computer Programming, volume 2, 3.4.2,
+//! algorithm S). When as many are wanted as are to come the chance is one, so exactly as many are taken as were asked for.
+
+/// What is left of one walk.
+pub struct Selection {
+    wanted: usize,
+    to_come: usize,
+}
+
+impl Selection {
+    /// Of `total` things `count`, or all if there are no more.
+    pub fn of(count: usize, total: usize) -> Selection {
+        Selection {
+            wanted: count.min(total),
+            to_come: total,
+        }
+    }
+
+    /// Whether all that are wanted have been taken.
+    pub fn is_complete(&self) -> bool {
+        self.wanted == 0
+    }
+
+    /// Whether the next one is taken. `below(n)` is uniform in 0..n. Asked once more than there are things, it says no.
+    pub fn takes(&mut self, below: &mut impl FnMut(usize) -> usize) -> bool {
+        let takes = self.wanted > 0 && below(self.to_come) < self.wanted;
+        self.wanted -= usize::from(takes);
+        self.to_come = self.to_come.saturating_sub(1);
+        takes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_are_taken_as_were_asked_for_whatever_the_dice_say() {
+        for (count, total, taken) in [(0, 5, 0), (2, 5, 2), (5, 5, 5), (9, 5, 5), (3, 0, 0)] {
+            for dice in [|_| 0, |n: usize| n - 1, |n: usize| n / 2] {
+                let mut selection = Selection::of(count, total);
+                let picks = (0..total).filter(|_| selection.takes(&mut { dice }));
+                assert_eq!(picks.count(), taken, "{count} of {total}");
+                assert!(selection.is_complete());
+            }
+        }
+    }
+
+    #[test]
+    fn each_choice_is_as_likely() {
+        // All ways in which the dice can fall, each as often as its chance: 3 for the first, 2 for the second, 1.
+        let mut times = [0; 3];
+        for (first, second) in (0..3).flat_map(|first| (0..2).map(move |second| (first, second))) {
+            let mut dice = [first, second, 0].into_iter();
+            let mut selection = Selection::of(1, 3);
+            for time in &mut times {
+                // Nobody asks for dice any more when it is complete.
+                let mut below = |_| dice.next().unwrap_or(0);
+                *time += i32::from(selection.takes(&mut below));
+            }
+        }
+        assert_eq!(times, [2, 2, 2]);
+    }
+}
