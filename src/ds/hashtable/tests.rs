@@ -660,3 +660,19 @@ fn a_million_keys() {
     });
     assert!(sum > 0 && table.is_empty());
 }
+
+/// Who weighs a few elements of a large table on each write must not meet the emptied buckets each time.
+#[test]
+fn a_walk_begins_behind_what_has_moved() {
+    let grows = |table: &Keys| table.is_rehashing() && table.buckets() > 100;
+    let mut table = (200..2000)
+        .map(filled)
+        .find(grows)
+        .expect("a table that grows");
+    while table.rehash_at < 10 {
+        table.rehash_steps(1);
+    }
+    assert!(table.is_rehashing());
+    assert_eq!(table.iter().walk.index, table.rehash_at);
+    assert_eq!(table.iter().count(), table.len());
+}

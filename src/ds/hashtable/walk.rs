@@ -128,7 +128,7 @@ impl<E: Element> HashTable<E> {
         mut visit: impl FnMut(E::Ref<'a>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         let mut window = [NonNull::<u8>::dangling(); WINDOW];
-        let mut walk = Walk::new();
+        let mut walk = Walk::from(self.rehash_at);
         loop {
             let mut filled = 0;
             while filled < WINDOW {
@@ -163,7 +163,7 @@ impl<E: Element> HashTable<E> {
     pub fn iter(&self) -> Iter<'_, E> {
         Iter {
             table: self,
-            walk: Walk::new(),
+            walk: Walk::from(self.rehash_at),
             left: self.len,
         }
     }
@@ -209,17 +209,19 @@ fn table_stats(table: &Table) -> TableStats {
 }
 
 /// A place in a walk over every slot of both tables.
-struct Walk {
+pub(super) struct Walk {
     table: usize,
-    index: usize,
+    pub(super) index: usize,
     place: usize,
 }
 
 impl Walk {
-    fn new() -> Self {
+    /// From a bucket of the first table on. Those before `rehash_at` are empty, and there may be millions: whoever wants a
+    /// few elements must not pass them all.
+    fn from(index: usize) -> Self {
         Walk {
             table: 0,
-            index: 0,
+            index,
             place: 0,
         }
     }
@@ -246,7 +248,7 @@ impl Walk {
 /// See `HashTable::iter`.
 pub struct Iter<'a, E: Element> {
     table: &'a HashTable<E>,
-    walk: Walk,
+    pub(super) walk: Walk,
     left: usize,
 }
 
@@ -295,7 +297,7 @@ impl<E: Element> IntoIterator for HashTable<E> {
         let tables = std::mem::replace(&mut self.tables, [Table::empty(), Table::empty()]);
         IntoIter {
             tables,
-            walk: Walk::new(),
+            walk: Walk::from(0),
             left: std::mem::take(&mut self.len),
             _owns: PhantomData,
         }

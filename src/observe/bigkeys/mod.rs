@@ -17,7 +17,9 @@
 //! (`types::memory_estimate`), so that a change costs the same however large the value is.
 //!
 //! Most writes are to keys that are neither listed nor large. They are told apart without looking through the
-//! lists: by the floor, and by a filter of 65,536 bits, one of them set for each listed key.
+//! lists: by the floor, and by a filter of 65,536 bits, one of them set for each listed key. In instructions, switched
+//! on: SET of 16 bytes 2,500 instead of 2,160, HSET into one large hash 4,040 instead of 2,980 (callgrind; half of that is
+//! weighing five of its fields).
 //!
 //! **Invariant:** a listed key has its bit in the filter (`tests::rankings_follow_the_keyspace`).
 //! **Invariant:** the rankings agree with a walk over the keyspace whenever no pass is going on (same test).
