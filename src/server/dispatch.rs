@@ -23,7 +23,11 @@ pub fn process_command(
         c.set(flag::REPLY_SKIP);
     }
     let tracked = server.armed & armed::TRACKING != 0;
-    let outer = tracked.then(|| tracking::begin(server, c));
+    let outer = if tracked {
+        tracking::begin(server, c)
+    } else {
+        0
+    };
     match check(server, c, argv, id) {
         Ok(Verdict::Run(id)) => {
             call(server, c, argv, id, sent);
@@ -42,7 +46,8 @@ pub fn process_command(
         Ok(Verdict::Postpone) => crate::db::blocked::postpone(server, c, argv),
         Err((id, error)) => reject(server, c, id, error),
     }
-    if let Some(outer) = outer {
+    // The command may be the first that tracks, or the last.
+    if tracked || server.armed & armed::TRACKING != 0 {
         tracking::end(server, c, argv, outer);
     }
     if !server.net.later.is_empty() {

@@ -168,6 +168,8 @@ pub fn start(server: &mut Server, c: &mut Client, options: &Options) {
         }
         tracker.prefixes.sort();
     }
+    // While nobody tracks, no command says whose it is; what follows in this transaction is tracked.
+    tracking.running = c.id;
     server.update_armed();
 }
 

@@ -72,6 +72,21 @@ fn the_message_follows_the_reply() {
 }
 
 #[test]
+fn the_first_to_track_may_do_so_in_a_transaction() {
+    let mut server = server();
+    server.net.clients.get_mut(0).expect("a client").reply.resp3 = true;
+    let lines = ["multi", "client tracking on", "get a", "exec"];
+    let queued = "+QUEUED +QUEUED";
+    assert_eq!(
+        say(&mut server, 0, &lines),
+        format!("+OK {queued} *2 +OK _")
+    );
+    say(&mut server, 1, &["get a", "set a 1"]);
+    assert_eq!(heard(&mut server, 0), A_IS_STALE);
+    assert_eq!(heard(&mut server, 1), "");
+}
+
+#[test]
 fn noloop_is_not_told_of_its_own_changes() {
     let mut server = server();
     resp3(&mut server, 0, "noloop");
