@@ -18,7 +18,7 @@
 
 use mlua::{Lua, MultiValue, Result, Table, Value};
 
-use crate::script::native::{self, Args, VALUES_MAX, cast, one, raise};
+use crate::script::native::{self, Args, VALUES_MAX, cast, one, raise, raise_without_place};
 
 /// Levels of tables that are written.
 const PACK_DEPTH: usize = 16;
@@ -344,11 +344,13 @@ impl Reader<'_> {
                 }
                 Filled::Map(waiting) => match waiting.take() {
                     None => {
-                        check_key(&value)?;
                         *waiting = Some(value);
                         return Ok(None);
                     }
-                    Some(key) => inner.table.raw_set(key, value)?,
+                    Some(key) => {
+                        check_key(&key)?;
+                        inner.table.raw_set(key, value)?;
+                    }
                 },
             }
             inner.left -= 1;
@@ -364,11 +366,11 @@ impl Reader<'_> {
     }
 }
 
-/// Nil and NaN can't be keys.
+/// Nil and NaN can't be keys, which the language itself says.
 fn check_key(key: &Value) -> Result<()> {
     match key {
-        Value::Nil => raise("table index is nil"),
-        Value::Number(n) if n.is_nan() => raise("table index is NaN"),
+        Value::Nil => raise_without_place("table index is nil"),
+        Value::Number(n) if n.is_nan() => raise_without_place("table index is NaN"),
         _ => Ok(()),
     }
 }
@@ -482,6 +484,7 @@ mod tests {
             ("unpack, bytes('c1')", "Bad data format in input."),
             ("unpack, bytes('c40161')", "Bad data format in input."),
             ("unpack, bytes('81c001')", "table index is nil"),
+            ("unpack, bytes('81c0')", "Missing bytes in input."),
             (
                 "unpack_one, 'abc', 4",
                 "Start offset 4 greater than input length 3.",

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   cjson.encode(t)  ->  wrapper (Lua)  ->  function (Rust)  ->  true, results      the wrapper returns them
-//!                                                           ->  false, text        the wrapper raises the text
+//!                                                           ->  false, text, level the wrapper raises the text
 //! ```
 //!
 //! Why a wrapper: what a Rust function returns as `Err` arrives in Lua as a userdata, but scripts compare and
@@ -27,6 +27,20 @@ pub const VALUES_MAX: usize = 7500;
 /// Raise an error with this text in the script.
 pub fn raise<T>(text: impl Into<String>) -> Result<T> {
     Err(Error::RuntimeError(text.into()))
+}
+
+/// The same for what Lua itself would raise in a function of C, whose place it does not know.
+pub fn raise_without_place<T>(text: &'static str) -> Result<T> {
+    Err(Error::external(text))
+}
+
+/// The text of an error that scripts see as a string, and what `error` calls the level of its place.
+fn text_and_level(error: &Error) -> Option<(String, i64)> {
+    match error {
+        Error::RuntimeError(text) => Some((text.clone(), 2)),
+        Error::ExternalError(error) => Some((error.to_string(), 0)),
+        _ => None,
+    }
 }
 
 /// What Lua calls the type of a value.
@@ -160,14 +174,14 @@ where
                 results.push_front(Value::Boolean(true));
                 Ok(results)
             }
-            Err(Error::RuntimeError(text)) => {
-                let text = lua.create_string(text)?;
+            Err(error) => {
+                let (text, level) = text_and_level(&error).ok_or(error)?;
                 Ok(MultiValue::from_vec(vec![
                     Value::Boolean(false),
-                    Value::String(text),
+                    Value::String(lua.create_string(text)?),
+                    Value::Integer(level),
                 ]))
             }
-            Err(other) => Err(other),
         }
     })?;
     lua.load(WRAPPER)
@@ -179,7 +193,7 @@ const WRAPPER: &str = "
 local raw, error = ...
 local function finish(ok, ...)
   if ok then return ... end
-  error((...), 2)
+  error(...)
 end
 return function(...) return finish(raw(...)) end
 ";
@@ -317,6 +331,16 @@ mod tests {
             .eval()
             .expect("text");
         assert_eq!(text, "bad argument #2 to 'refuse' (why not)");
+    }
+
+    #[test]
+    fn an_error_of_the_language_tells_no_place() {
+        let lua = lua_with("refuse", |_, _| raise_without_place("table index is nil"));
+        let text: String = lua
+            .load("local ok, e = pcall(function() refuse() return 1 end) return e")
+            .eval()
+            .expect("text");
+        assert_eq!(text, "table index is nil");
     }
 
     #[test]
