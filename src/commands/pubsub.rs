@@ -59,8 +59,9 @@ fn ssubscribe(ctx: &mut Ctx) -> CmdResult {
 
 fn subscribe_generic(ctx: &mut Ctx, kind: Kind, name: &str) -> CmdResult {
     // A client that waits for replies, such as a script's, would never see the messages. A MULTI of RESP2
-    // clients was always allowed to.
-    if ctx.client.has(flag::DENY_BLOCKING) && !ctx.client.has(flag::IN_EXEC) {
+    // clients was always allowed to, before there were shards.
+    let in_exec = ctx.client.has(flag::IN_EXEC) && kind != Kind::Shard;
+    if ctx.client.has(flag::DENY_BLOCKING) && !in_exec {
         return Err(Error::new(format!(
             "ERR {name} isn't allowed for a DENY BLOCKING client"
         )));
