@@ -203,9 +203,10 @@ fn wait_or_null(ctx: &mut Ctx, options: &Options, keys: &[&[u8]], froms: &[From]
         return ctx.client.reply.null_array();
     };
     let ids_at = options.keys_at + options.streams;
-    let ids: Vec<Vec<u8>> = froms
-        .iter()
-        .map(|from| match from {
+    let ids: Vec<Vec<u8>> = std::iter::zip(froms, &ctx.argv[ids_at..])
+        .map(|(from, &text)| match from {
+            // What is last is known when the wait is over.
+            _ if text == b"+" => text.into(),
             From::Behind(id) => id_text(*id),
             From::New => b">".into(),
         })
