@@ -19,6 +19,8 @@ pub enum Compare {
     Bytes,
     Sorted,
     Shape,
+    /// Each element up to its first NUL, where a text ends for C.
+    UpToNul,
 }
 
 pub struct Rule {
@@ -73,6 +75,7 @@ fn rule(line: &str) -> Rule {
     let (compare, rest) = match line.as_bytes()[0] {
         b'~' => (Compare::Sorted, &line[1..]),
         b'?' => (Compare::Shape, &line[1..]),
+        b'^' => (Compare::UpToNul, &line[1..]),
         _ => (Compare::Bytes, line),
     };
     let mut words: Vec<&str> = rest.split(' ').collect();
@@ -110,6 +113,8 @@ fn sequence(words: &mut Vec<&str>) -> Vec<Token> {
                 optional: open == '[',
                 alternatives,
             });
+        } else if let Some(word) = word.strip_prefix('\\') {
+            out.push(Token::Word(word.into()));
         } else if let Some(word) = word.strip_suffix("...") {
             out.push(Token::Repeat(word.into()));
         } else {
@@ -124,6 +129,7 @@ pub fn generate(grammar: &Grammar, theme: usize, seed: u64) -> (Compare, Vec<Vec
     let mut rng = SmallRng::seed_from_u64(seed);
     let (compare, mut argv) = draw(grammar, theme, &mut rng);
     spoil(&mut argv, &mut rng);
+    leave_out_nul(&mut argv);
     let compare = if is_random(&argv) {
         Compare::Shape
     } else {
@@ -143,6 +149,8 @@ pub fn draw(grammar: &Grammar, theme: usize, rng: &mut SmallRng) -> (Compare, Ve
 /// Now and then a command that is wrong; but no wait may become a long one, and the data sets stay the same.
 fn spoil(argv: &mut Vec<Vec<u8>>, rng: &mut SmallRng) {
     let fixed = may_wait(argv) || ends_with(&argv[0], b"SPOP") || ends_with(&argv[0], b"SCAN")
+        // What overflows has no meaning, see the rule.
+        || argv.get(1).is_some_and(|script| script.starts_with(b"return(redis.pcall('restore'"))
         // Its error shows an argument as it is, be it the end of a line.
         || argv[0].eq_ignore_ascii_case(b"FUNCTION") && argv.get(1).is_some_and(|arg| arg.eq_ignore_ascii_case(b"LIST"))
         // What is no number of keys, C reads in part.
@@ -158,6 +166,13 @@ fn spoil(argv: &mut Vec<Vec<u8>>, rng: &mut SmallRng) {
             argv[at] = extreme(rng);
         }
         _ => {}
+    }
+}
+
+/// A name of a client ends for Redis at a NUL, and what follows it is not looked at, but kept.
+fn leave_out_nul(argv: &mut [Vec<u8>]) {
+    if argv[0].eq_ignore_ascii_case(b"CLIENT") {
+        argv.iter_mut().for_each(|arg| arg.retain(|&b| b != 0));
     }
 }
 
@@ -252,6 +267,19 @@ fn placeholder(word: &str, rng: &mut SmallRng) -> Vec<u8> {
                 "9223372036854775807",
                 "abc",
                 "10000000000000",
+            ],
+        ),
+        "o" => pick(
+            rng,
+            &[
+                "(+set ~a*)",
+                "(+get ~k1)",
+                "(%R~k* +@read)",
+                "(~k2 &ch1 +@all -set)",
+                "()",
+                "(+get",
+                "(+nosuch)",
+                "(on)",
             ],
         ),
         "b" => pick(rng, &["0", "1", "2", "-1", "x"]),

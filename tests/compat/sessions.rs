@@ -7,14 +7,17 @@
 //!
 //! After each command everything that reached any client is compared, byte for byte. Nothing waits for time to pass: a client
 //! has received all when the reply to a PING with a marker is there, and whether a client is blocked is what CLIENT LIST
-//! says, which the control connection asks after the command was sent.
+//! says, which the control connection asks once the turn in which the command was run has ended.
 //!
 //! **Limits.** A client in MULTI is not asked to PING (it would be queued), one that is blocked neither; what came to them is
 //! compared when they are out of it. CLIENT REPLY has no place here, since its whole point is that the marker does not come.
 
 use super::common::{Conn, Peer, multibulk, split_replies};
 use super::grammar::{Compare, Grammar, draw, generate, may_wait};
-use super::{COMMANDS, Plan, on_purpose, prepare, run, same, show};
+use super::{
+    COMMANDS, Plan, contains, is_odd_in_multi, on_purpose, prepare, remembers_errno, run, same,
+    show,
+};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -47,9 +50,8 @@ impl Client {
         Client { conn, id }
     }
 
-    /// All that has come and not been read, after `replies` that must come; `None`: the connection was closed.
+    /// All that has come before the marker and not been read, after `replies` that must come; `None`: the connection was closed.
     fn drain(&mut self, replies: usize) -> Option<Vec<u8>> {
-        self.conn.try_send(&multibulk(&[&b"PING"[..], MARKER]));
         let mut out = Vec::new();
         for count in 0.. {
             let reply = self.conn.try_reply()?;
@@ -64,11 +66,6 @@ impl Client {
     }
 }
 
-/// 8.0 loses the error of an AUTH in MULTI behind a SUBSCRIBE.
-fn is_odd_in_multi(argv: &[Vec<u8>]) -> bool {
-    argv[0].eq_ignore_ascii_case(b"AUTH")
-}
-
 /// XREAD with more keys than IDs, which is an error: what it would have read is tracked by ours alone.
 fn is_unbalanced(argv: &[Vec<u8>]) -> bool {
     let streams = argv
@@ -77,8 +74,16 @@ fn is_unbalanced(argv: &[Vec<u8>]) -> bool {
     streams.is_some_and(|at| (argv.len() - at).is_multiple_of(2))
 }
 
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
+/// The reply to a command of a transaction, and the messages before it.
+fn reply_in_multi(conn: &mut Conn) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    loop {
+        let reply = conn.try_reply()?;
+        out.extend_from_slice(&reply);
+        if !reply.starts_with(b">") {
+            return Some(out);
+        }
+    }
 }
 
 impl Side<'_> {
@@ -95,7 +100,13 @@ impl Side<'_> {
         }
     }
 
+    /// The reply leaves at the end of a turn, and in that turn, if not before it, all was run that had been sent.
+    fn end_turn(&mut self) {
+        self.control.line("PING");
+    }
+
     fn is_blocked(&mut self, who: usize) -> bool {
+        self.end_turn();
         let id = &self.clients[who].id;
         let list = self.control.line(&format!("CLIENT LIST ID {id}"));
         let flags = list.split(" flags=").nth(1).unwrap_or_default();
@@ -119,6 +130,8 @@ struct Session<'a> {
     states: [State; CLIENTS],
     plan: &'a Plan,
     sent: Vec<String>,
+    /// Tracking by prefixes is told at the end of a turn, behind the replies of that turn.
+    broadcasts: bool,
     /// Tracking was switched off. Redis keeps what was read until then, and tells of it if it is on again; ours forgets.
     tracking_ended: bool,
 }
@@ -169,17 +182,26 @@ impl Session<'_> {
             }
             (ours, theirs) => ours == theirs,
         };
-        let unsubscribed = found[1]
-            .as_deref()
-            .is_some_and(|b| b.starts_with(b"-NOSUB"));
+        let text = |of: usize| found[of].as_deref().unwrap_or_default();
+        let unsubscribed = contains(text(1), b"-NOSUB");
+        let odd = remembers_errno(text(0), text(1));
         match equal {
             true => Ok(()),
             false if unsubscribed => Err(TestCaseError::reject(NOSUB)),
+            false if odd => Err(TestCaseError::reject("a number of long ago")),
             false => Err(self.fail(who, found)),
         }
     }
 
-    /// What has come to a client; a new one takes its place if it was closed.
+    /// Has all that reaches a client followed by the marker.
+    fn mark(&mut self, who: usize) {
+        let ping = multibulk(&[&b"PING"[..], MARKER]);
+        for side in &mut self.sides {
+            side.clients[who].conn.try_send(&ping);
+        }
+    }
+
+    /// What has come to a client that was marked; a new one takes its place if it was closed.
     fn drain(&mut self, who: usize, replies: usize, compare: Compare) -> Result<(), TestCaseError> {
         let found: Vec<_> = self
             .sides
@@ -219,6 +241,7 @@ impl Session<'_> {
         }
         let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
         let off = |arg: &Vec<u8>| arg.eq_ignore_ascii_case(b"OFF");
+        self.broadcasts |= argv.iter().any(|arg| arg.eq_ignore_ascii_case(b"BCAST"));
         self.tracking_ended |=
             is("RESET") || is_unbalanced(argv) || is("CLIENT") && argv.iter().any(off);
         let ends = is("EXEC") || is("DISCARD") || is("RESET") || is("QUIT");
@@ -226,31 +249,42 @@ impl Session<'_> {
             let found: Vec<_> = self
                 .sides
                 .iter_mut()
-                .map(|side| side.clients[who].conn.try_reply())
+                .map(|side| reply_in_multi(&mut side.clients[who].conn))
                 .collect();
             self.check(who, compare, &found)?;
-            if found[0].as_deref() == Some(b"+OK\r\n") {
+            if found[0].as_deref().is_some_and(|b| b.ends_with(b"+OK\r\n")) {
                 self.states[who] = State::Multi;
             } else if self.states[who] == State::Free {
+                self.mark(who);
                 self.drain(who, 0, compare)?;
             }
         } else if may_wait(argv) && self.blocked(who)? {
             self.states[who] = State::Blocked;
         } else {
             self.states[who] = State::Free;
+            if self.broadcasts {
+                self.sides.iter_mut().for_each(Side::end_turn);
+            }
+            self.mark(who);
             self.drain(who, 1, compare)?;
         }
         self.others(who)
     }
 
+    /// What the command had the others see. All are marked before the first is read, so that both servers go through them at once.
     fn others(&mut self, who: usize) -> Result<(), TestCaseError> {
+        let mut free = Vec::new();
         for other in (0..CLIENTS).filter(|other| *other != who) {
             let was_blocked = self.states[other] == State::Blocked;
             if self.states[other] == State::Multi || was_blocked && self.blocked(other)? {
                 continue;
             }
             self.states[other] = State::Free;
-            self.drain(other, usize::from(was_blocked), Compare::Bytes)?;
+            self.mark(other);
+            free.push((other, usize::from(was_blocked)));
+        }
+        for (other, replies) in free {
+            self.drain(other, replies, Compare::Bytes)?;
         }
         Ok(())
     }
@@ -283,6 +317,7 @@ fn compare_session(
         states: [State::Free; CLIENTS],
         plan,
         sent: Vec::new(),
+        broadcasts: false,
         tracking_ended: false,
     };
     for &seed in seeds {
