@@ -171,8 +171,7 @@ pub fn set_user(server: &mut Server, current: &mut Client, user: User) {
     let Some(user) = r.and_then(|r| server.acl.user(r)).cloned() else {
         return;
     };
-    // Who took no pattern away cuts nobody off: what was subscribed under another name before AUTH stays.
-    if was.is_some_and(|was| has_channels_of(&user, &was)) {
+    if was.is_some_and(|was| had_no_channels(&was)) {
         return;
     }
     cut_off(server, current, |c| {
@@ -215,15 +214,13 @@ fn cut_off(server: &mut Server, current: &mut Client, mut wanted: impl FnMut(&mu
     }
 }
 
-/// Whether a user has each pattern of channels that another one has.
-fn has_channels_of(user: &User, other: &User) -> bool {
-    let mine = || user.selectors().iter().map(|selector| &selector.channels);
-    let has = |pattern| mine().flatten().any(|all| all.contains(pattern));
-    mine().any(Option::is_none)
-        || other.selectors().iter().all(|selector| {
-            let theirs = selector.channels.as_ref();
-            theirs.is_some_and(|patterns| patterns.iter().all(has))
-        })
+/// Who could subscribe to nothing loses nothing: what was subscribed under another name before AUTH stays. It does not if there
+/// is a pattern, though the same patterns be there afterwards.
+fn had_no_channels(was: &User) -> bool {
+    let none = |channels: &Option<_>| channels.as_ref().is_some_and(Vec::is_empty);
+    was.selectors()
+        .iter()
+        .all(|selector| none(&selector.channels))
 }
 
 /// Whether a user may have all of these subscriptions.

@@ -294,6 +294,22 @@ fn subscribers_that_lose_their_channels_are_cut_off() {
     assert!(is_closing(&mut server, refs[0]) && !is_closing(&mut server, refs[1]));
 }
 
+/// As Redis has it: a user's patterns are looked at again with each change, unless there were none before it.
+#[test]
+fn what_was_subscribed_before_auth_is_cut_off_by_a_change_that_takes_nothing() {
+    for (rights, kept) in [("on nopass &chat:*", false), ("on nopass", true)] {
+        let (mut server, refs) = server_with(&["alice"]);
+        let mut nobody = Client::detached(0, 0);
+        let alice = user(&server, rights).unwrap();
+        set_user(&mut server, &mut nobody, alice.clone());
+        let mut c = server.net.clients.take_ref(refs[0]).unwrap();
+        pubsub::subscribe(&mut server, &mut c, Kind::Pattern, b"chat:[12]");
+        server.net.clients.put(c);
+        set_user(&mut server, &mut nobody, alice);
+        assert_eq!(is_closing(&mut server, refs[0]), !kept, "{rights}");
+    }
+}
+
 #[test]
 fn the_switch_is_on_while_somebody_is_limited() {
     let mut server = server();
