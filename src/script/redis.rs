@@ -331,13 +331,22 @@ fn error_reply(frame: &mut Frame) -> Outcome {
     // `-CODE text` and `CODE text` are the same; a single word is no code.
     let text = text.strip_prefix(b"-").unwrap_or(text);
     // As Redis takes it for a C string.
-    let text = text.split(|b| *b == 0).next().unwrap_or_default().to_vec();
-    if text.contains(&b' ') {
-        push_coded_error(frame, &text);
-    } else {
-        push_coded_error(frame, &[b"ERR ", text.as_slice()].concat());
-    }
+    let text = text.split(|b| *b == 0).next().unwrap_or_default();
+    let (code, message) = match memchr::memchr(b' ', text) {
+        Some(space) => text.split_at(space + 1),
+        None => (&b"ERR "[..], text),
+    };
+    let text = [code, without_line_ends(message)].concat();
+    push_coded_error(frame, &text);
     RETURN
+}
+
+/// The lines' ends around a message are no part of it.
+fn without_line_ends(mut text: &[u8]) -> &[u8] {
+    while let [b'\r' | b'\n', rest @ ..] | [rest @ .., b'\r' | b'\n'] = text {
+        text = rest;
+    }
+    text
 }
 
 /// redis.status_reply(text): a table that is a status
