@@ -309,6 +309,52 @@ pub fn sdslen(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
+/// Redis keeps clients that may be evicted apart by size: the first class ends below 32 KB, each next one is as large as
+/// all before it, and the last has no end.
+const SMALLEST_CLASS: u32 = 15;
+const LAST_CLASS: u32 = 32;
+
+/// DEBUG CLIENT-EVICTION
+pub fn client_eviction(ctx: &mut Ctx) -> CmdResult {
+    let config = &ctx.server.config;
+    if config.maxmemory_clients.bytes(config.maxmemory) == 0 {
+        return Err(Error::of("ERR maxmemory-clients is disabled."));
+    }
+    let others = ctx.server.net.clients.iter().map(|c| c.counted);
+    let evictable = others
+        .chain([ctx.client.counted])
+        .filter(|counted| counted.evictable);
+    let text = size_classes(evictable.map(|counted| counted.bytes));
+    ctx.client.reply.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+fn size_classes(clients: impl Iterator<Item = usize>) -> String {
+    let mut classes = [(0, 0); (LAST_CLASS - SMALLEST_CLASS) as usize + 2];
+    for size in clients {
+        let log = size.checked_ilog2().unwrap_or(0);
+        let at = (log + 1).saturating_sub(SMALLEST_CLASS) as usize;
+        let (bytes, clients) = &mut classes[at.min(classes.len() - 1)];
+        *bytes += size;
+        *clients += 1;
+    }
+    let mut text = String::new();
+    for ((bytes, clients), log) in classes.into_iter().zip(SMALLEST_CLASS..) {
+        let begin = if log == SMALLEST_CLASS {
+            0
+        } else {
+            1u64 << (log - 1)
+        };
+        let end = match log {
+            ..=LAST_CLASS => format!(" - {:>10}", (1u64 << log) - 1),
+            _ => format!("{:13}", "+"),
+        };
+        let line = format!("bucket {begin:>10}{end}: tot-mem: {bytes:>10}, clients: {clients}\n");
+        text.push_str(&line);
+    }
+    text
+}
+
 /// DEBUG STRUCTSIZE
 pub fn structsize(ctx: &mut Ctx) -> CmdResult {
     let line = format!(
@@ -320,4 +366,34 @@ pub fn structsize(ctx: &mut Ctx) -> CmdResult {
     );
     ctx.client.reply.status(&line);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_by_size() {
+        let text =
+            size_classes([0, 32767, 32768, 65535, 65536, 1 << 32, usize::MAX >> 1].into_iter());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 19);
+        assert_eq!(
+            lines[..4],
+            [
+                "bucket          0 -      32767: tot-mem:      32767, clients: 2",
+                "bucket      32768 -      65535: tot-mem:      98303, clients: 2",
+                "bucket      65536 -     131071: tot-mem:      65536, clients: 1",
+                "bucket     131072 -     262143: tot-mem:          0, clients: 0",
+            ]
+        );
+        assert_eq!(
+            lines[17],
+            "bucket 2147483648 - 4294967295: tot-mem:          0, clients: 0"
+        );
+        assert_eq!(
+            lines[18],
+            "bucket 4294967296+            : tot-mem: 9223372041149743103, clients: 2"
+        );
+    }
 }
