@@ -39,7 +39,7 @@ compat: peers   ## transcripts and generated commands, against the real valkey-s
 	REQUIRE_PEERS=1 $(CARGO) test --test 'compat*'
 
 compat-long: peers  ## the same with many more generated histories
-	REQUIRE_PEERS=1 PROPTEST_CASES=$(CASES) $(CARGO) test --profile fast --test 'compat*'
+	REQUIRE_PEERS=1 PROPTEST_CASES=$(CASES) $(CARGO) test --profile fast --test 'compat*' -- --nocapture
 
 bench: all      ## CPU and memory beside the real servers, and the budgets (tools/bench/bench --help)
 	$(CARGO) build --release -p bench-load
