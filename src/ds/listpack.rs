@@ -694,8 +694,11 @@ impl Listpack {
             }),
             None if needle.len() < 64 => {
                 let head = STR_6 | needle.len() as u8;
-                self.find_by(from, skip, |bytes, at| {
-                    bytes[at] == head && &bytes[at + 1..at + 1 + needle.len()] == needle
+                self.find_by(from, skip, |bytes, at| match bytes[at] {
+                    same if same == head => &bytes[at + 1..at + 1 + needle.len()] == needle,
+                    // Bytes from outside may say a short length in a long form.
+                    STR_12..=STR_32 => decode(bytes, at).0 == Element::Str(needle),
+                    _ => false,
                 })
             }
             None => self.find_by(from, skip, |bytes, at| {

@@ -118,6 +118,18 @@ fn an_integer_stored_as_a_string_elsewhere_is_found() {
     assert_eq!(listpack.get(HEADER as Pos).as_int(), Some(12));
 }
 
+/// A real server accepts them in DUMP payloads, and finds them.
+#[test]
+fn a_short_text_with_a_long_head_is_found() {
+    let bytes = b"\x16\0\0\0\x03\0\xe0\x00\x02\xe0\x02hi\x04\xf0\x01\0\0\0x\x06\xff";
+    let listpack = Listpack::from_bytes(bytes).unwrap();
+    for (at, text) in [&b""[..], b"hi", b"x"].into_iter().enumerate() {
+        let pos = listpack.seek(at as i64);
+        assert_eq!(listpack.find(HEADER as Pos, text, 0), pos, "{text:?}");
+    }
+    assert_eq!(listpack.find(HEADER as Pos, b"ho", 0), None);
+}
+
 #[test]
 fn limits_are_told_without_building() {
     assert!(safe_to_add(0, SAFETY_LIMIT) && !safe_to_add(1, SAFETY_LIMIT));
