@@ -66,9 +66,9 @@ asan:           ## the packed structures' tests under AddressSanitizer
 crash:          ## kill -9 at random moments under load, ROUNDS times for each policy: nothing acknowledged is lost
 	AERIS_CRASH_ROUNDS=$(ROUNDS) $(CARGO) test --test persistence_aof nothing_acknowledged -- --nocapture
 
-miri:           ## the same under Miri, which knows undefined behaviour when it sees it
+miri:           ## the same under Miri, which knows undefined behaviour when it sees it (a quarter of an hour)
 	@tools/nightly.sh miri
-	MIRIFLAGS="-Zmiri-disable-isolation" $(CARGO) +nightly miri test --no-default-features --lib -- ds:: --skip commands::
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-permissive-provenance" $(CARGO) +nightly miri test --no-default-features --lib -- ds:: --skip commands::
 
 soak: all       ## ten clients do everything at once for MINUTES: memory stays flat, nobody is stuck
 	tools/soak/soak --server $(TARGET)/release/aeris-server --minutes $(MINUTES) $(ARGS)
