@@ -97,7 +97,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0..NAMES).prop_map(Step::Take),
         1 => (0..NAMES * 2 / 3, 0..NAMES / 10).prop_map(|(start, n)| Step::TakeRange(start, n)),
     ];
-    proptest::collection::vec(step, 1..scaled(1500, 300))
+    proptest::collection::vec(step, 1..scaled(1500, 200))
 }
 
 fn name(number: u16) -> Vec<u8> {
