@@ -8,10 +8,10 @@
 #     REQUIRE_PEERS=1 tools/peers.sh    a missing peer is a failure
 set -eu
 
-# program:package. dpkg-source unpacks the suite (tools/suite/fetch.sh).
+# program:package. xz unpacks the suite (tools/suite/fetch.sh).
 PEERS="redis-cli:redis-tools redis-benchmark:redis-tools redis-server:redis-server
        valkey-server:valkey-server valkey-cli:valkey-tools valkey-benchmark:valkey-tools
-       tclsh:tcl python3:python3 dpkg-source:dpkg-dev"
+       tclsh:tcl python3:python3 xz:xz-utils"
 
 say() { echo "peers: $*" >&2; }
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Fetch the Tcl suite of Valkey 8.1: the tests/ of Debian 13's source package,
-# from the mirror that apt already uses. Nothing is installed and apt's own lists
-# stay as they are. What is already there is left alone.
+# Fetch the Tcl suite of Valkey 8.1: the tests/ of the upstream tarball in Debian 13's
+# source package, from the mirror that apt already uses. Nothing is installed and apt's
+# own lists stay as they are. A tree that is already there is left alone.
 #
 #     tools/suite/fetch.sh [DIR]     default: tests/.peers; prints the tree's path
 set -eu
@@ -24,9 +24,11 @@ tree() {
 private_apt() {
     apt-get -qq -o Acquire::Retries=3 -o APT::Sandbox::User=root \
         -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$apt/parts" \
-        -o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" "$@" >&2
+        -o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" "$@"
 }
 
+# The upstream tarball alone: a mirror may lack the other parts of the source package. The signed
+# index names its address and its hash, and apt-helper refuses a file with another one.
 fetch() {
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
              grep '/debian/$' | head -n 1)
@@ -34,15 +36,19 @@ fetch() {
     mkdir -p "$apt/parts" "$apt/lists/partial" "$apt/cache/archives/partial"
     echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $RELEASE main" \
         > "$apt/parts/$RELEASE.list"
-    cd "$apt"
-    private_apt update
-    private_apt source --download-only $PACKAGE
-    dpkg-source --no-check -x "$PACKAGE"_*.dsc >&2
+    private_apt update >&2
+    # A line is: 'URI' FILE SIZE SHA256:HASH
+    private_apt source --print-uris $PACKAGE | grep '\.orig\.tar\.[a-z0-9]*'"'" |
+        { read -r uri file _ hash && [ -n "$hash" ] || { say "the index names no tarball"; exit 1; }
+          uri=${uri#\'} uri=${uri%\'}
+          /usr/lib/apt/apt-helper -qq -o APT::Sandbox::User=root download-file "$uri" "$apt/$file" "$hash" >&2
+          mkdir "$apt/unpacked"
+          tar -xf "$apt/$file" -C "$apt/unpacked"; }
 }
 
 # Only the tests and what they read: the sources are none of our business.
 keep_tests() {
-    for unpacked in "$apt/$PACKAGE"-*/; do
+    for unpacked in "$apt/unpacked/$PACKAGE"-*/; do
         name=$(basename "$unpacked")
         mkdir -p "$dir/$name/src"
         mv "$unpacked/tests" "$unpacked/utils" "$unpacked/$PACKAGE.conf" "$unpacked/sentinel.conf" "$dir/$name/"
