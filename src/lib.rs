@@ -5,14 +5,21 @@
 #![deny(unsafe_code)]
 
 pub mod acl;
+pub mod client;
+pub mod clock;
+pub mod command;
 pub mod commands;
 pub mod config;
+pub mod connection;
 pub mod db;
 pub mod ds;
 pub mod error;
+pub mod execute;
+pub mod keyspace;
 pub mod networking;
 pub mod observe;
 pub mod persist;
+pub mod propagate;
 pub mod pubsub;
 pub mod script;
 pub mod server;

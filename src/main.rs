@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use aeris::observe::log;
+use aeris::observe::logging;
 use aeris::persist::loading;
 use aeris::server::{cli, shutdown, start};
 use aeris::state::Server;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     if let Some(code) = cli::answer(&argv) {
         return code;
     }
-    log::start();
+    logging::start();
     let (mut config, renames) = match cli::configure(&argv) {
         Ok(configured) => configured,
         Err(code) => return code,

@@ -5,17 +5,17 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use crate::acl::Acl;
-use crate::commands::table::CommandTable;
+use crate::client::table::Net;
+use crate::client::{ClientRef, OwnedArgv};
+use crate::clock::Clock;
+use crate::command::table::CommandTable;
 use crate::config::Config;
 use crate::db::Db;
-use crate::ds::hash::HashSeed;
-use crate::networking::Net;
-use crate::networking::client::{ClientRef, OwnedArgv};
+use crate::ds::siphash::HashSeed;
 use crate::observe::commandlog::CommandLogs;
 use crate::observe::latency::Latency;
 use crate::observe::stats::Stats;
-use crate::server::clock::Clock;
-use crate::server::propagate::Propagation;
+use crate::propagate::Propagation;
 use crate::server::shutdown::Shutdown;
 use crate::util::random::Random;
 
@@ -47,12 +47,12 @@ pub struct Server {
     pub aof: crate::persist::aof::Aof,
     pub rdb: crate::persist::rdb::Rdb,
     /// `None` when the allocator keeps no statistics.
-    pub memory: Option<crate::sys::memory::ThreadCounters>,
+    pub memory: Option<crate::sys::allocator::ThreadCounters>,
     pub shutdown: Shutdown,
     pub process: ProcessState,
     /// The command being run, for a crash report.
-    pub in_flight: crate::sys::crash::InFlight<crate::networking::client::Client>,
-    pub evict: crate::db::evict::Eviction,
+    pub in_flight: crate::sys::crash::InFlight<crate::client::Client>,
+    pub evict: crate::keyspace::evict::Eviction,
     pub rng: Random,
     pub run: RunInfo,
     pub debug: DebugSwitches,
@@ -60,9 +60,9 @@ pub struct Server {
     pub dirty: u64,
     /// Unix time of the last save; before the first, of the start.
     pub last_save_s: i64,
-    /// Classes of keyspace events that are told, see `db::notify`.
+    /// Classes of keyspace events that are told, see `keyspace::events`.
     pub notify_flags: u32,
-    /// Key hashes computed ahead for the commands being run, see `db::lookup`.
+    /// Key hashes computed ahead for the commands being run, see `keyspace::lookup`.
     pub hashes: HashMemo,
     pub seed: HashSeed,
     /// A bit for each feature that has to look at every command; zero most of the time, so that features
@@ -258,7 +258,7 @@ pub enum BlockKind {
     Shutdown,
 }
 
-/// What a blocked client waits for, see `db::blocked`.
+/// What a blocked client waits for, see `execute::blocked`.
 pub struct Blocked {
     pub kind: BlockKind,
     /// Unix time in milliseconds, 0 for never.
@@ -281,15 +281,15 @@ pub struct BlockedClients {
     /// The same as a set, so that a key is listed once.
     pub ready_set: std::collections::HashSet<(u32, Box<[u8]>)>,
     /// (deadline, client), earliest first.
-    pub timeouts: std::collections::BTreeSet<(i64, crate::networking::client::ClientRef)>,
+    pub timeouts: std::collections::BTreeSet<(i64, crate::client::ClientRef)>,
     /// The deadline for which the event loop's timer is set; 0 if it is not.
     pub alarm_ms: i64,
     /// Clients that may go on: their buffered requests run before the loop sleeps.
-    pub unblocked: VecDeque<crate::networking::client::ClientRef>,
+    pub unblocked: VecDeque<crate::client::ClientRef>,
     /// Clients held back by CLIENT PAUSE.
-    pub postponed: VecDeque<crate::networking::client::ClientRef>,
+    pub postponed: VecDeque<crate::client::ClientRef>,
     /// Clients in WAITAOF, and some that were.
-    pub waiting_aof: Vec<crate::networking::client::ClientRef>,
+    pub waiting_aof: Vec<crate::client::ClientRef>,
     /// Keys with clients that want to hear of their deletion.
     pub on_nokey: usize,
     /// The ticket of the last client that began to wait.

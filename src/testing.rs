@@ -1,7 +1,7 @@
 //! What unit tests of whole commands share: a server without sockets, clients of it, and what they say and hear.
 
+use crate::client::Client;
 use crate::config::Config;
-use crate::networking::client::Client;
 use crate::networking::query;
 use crate::state::Server;
 

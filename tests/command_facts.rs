@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aeris::commands::command::{BeginSearch, Command, FindKeys, KeySpec};
-use aeris::commands::docs;
+use aeris::command::docs;
+use aeris::command::{BeginSearch, Command, FindKeys, KeySpec};
 use serde_json::{Map, Value, json};
 
 /// Differences on purpose: full name, field (`*` for all), reason. One that no longer exists is an error too.
@@ -324,7 +324,7 @@ fn rows_and_documentation_agree_with_the_facts() {
 /// The comparison itself: a row that is wrong in everything is found out in everything.
 #[test]
 fn a_wrong_row_is_found() {
-    use aeris::commands::command::{FAST, HASH, OW, WRITE, cmd, container, key_at};
+    use aeris::command::{FAST, HASH, OW, WRITE, cmd, container, key_at};
     const WRONG: &[Command] = &[
         cmd("get", container, 3, WRITE | FAST, HASH)
             .keys(&[key_at(2, OW)])

@@ -39,7 +39,7 @@ fn readme() -> PathBuf {
 /// Top-level commands with documentation by group.
 fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let docs: Map<String, Value> =
-        serde_json::from_str(include_str!("../src/commands/docs.json")).expect("an object");
+        serde_json::from_str(include_str!("../src/command/docs.json")).expect("an object");
     let mut groups = BTreeMap::<String, BTreeSet<String>>::new();
     for (name, doc) in docs.iter().filter(|(name, _)| !name.contains('|')) {
         let group = doc["group"].as_str().expect("a group");

@@ -11,8 +11,8 @@
 mod common;
 
 use aeris::acl::UserRef;
+use aeris::client::Client;
 use aeris::config::Config;
-use aeris::networking::client::Client;
 use aeris::networking::query;
 use aeris::state::Server;
 

@@ -17,11 +17,13 @@
 
 use crate::acl::selector::{KeyPattern, READ, Selector, WRITE};
 use crate::acl::user::User;
-use crate::commands::command::{
-    self, ACCESS, Command, DELETE, INSERT, KEYSPACE, KeyFlags, NO_AUTH, PUBSUB, UPDATE,
+use crate::command;
+use crate::command::keys;
+use crate::command::keys::KeyRef;
+use crate::command::table::CommandTable;
+use crate::command::{
+    ACCESS, Command, DELETE, INSERT, KEYSPACE, KeyFlags, NO_AUTH, PUBSUB, UPDATE,
 };
-use crate::commands::keys::{self, KeyRef};
-use crate::commands::table::CommandTable;
 use crate::util::glob::glob_match;
 use crate::util::number::parse_i64;
 

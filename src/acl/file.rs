@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 use crate::acl::rules::{RuleError, Terms, is_user_name, merge_selectors};
 use crate::acl::user::User;
 use crate::acl::{self, Acl, DEFAULT_NAME};
+use crate::client::Client;
 use crate::config::Text;
 use crate::error::said;
-use crate::networking::client::Client;
 use crate::state::Server;
 use crate::sys::error_text;
 

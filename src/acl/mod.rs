@@ -26,12 +26,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::commands::table::CommandTable;
+use crate::client::describe::describe_running;
+use crate::client::{Client, flag};
+use crate::command::table::CommandTable;
 use crate::config::{AclPubsubDefault, Config, Text};
 use crate::error::{Error, said};
-use crate::networking::client::{Client, flag};
 use crate::networking::close;
-use crate::networking::describe::describe_running;
 use crate::pubsub::Subscriptions;
 use crate::state::{Server, armed};
 

@@ -15,7 +15,7 @@
 
 use std::borrow::Cow;
 
-use crate::commands::table::CommandTable;
+use crate::command::table::CommandTable;
 
 /// What rules are read against.
 #[derive(Clone, Copy)]

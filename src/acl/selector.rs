@@ -23,8 +23,8 @@
 use std::fmt::Write;
 
 use crate::acl::rules::{RuleError, Terms, is, is_word};
-use crate::commands::command::category_by_name;
-use crate::commands::table::CommandTable;
+use crate::command::category_by_name;
+use crate::command::table::CommandTable;
 use crate::util::quote::split_args;
 
 /// The right to read what is stored under a key.

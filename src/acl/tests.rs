@@ -1,7 +1,7 @@
 use super::*;
 use crate::acl::rules::{RuleError, merge_selectors};
+use crate::client::ClientRef;
 use crate::config::Config;
-use crate::networking::client::ClientRef;
 use crate::pubsub::{self, Kind};
 use proptest::prelude::*;
 

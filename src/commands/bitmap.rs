@@ -19,14 +19,15 @@
 
 use std::ops::Range;
 
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::commands::keys;
-use crate::db::{Ttl, notify};
+use crate::client::reply::ReplyBuf;
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::keys;
+use crate::command::*;
+use crate::db::Ttl;
 use crate::ds::bits::{self, BitOp, Field, Overflow};
 use crate::ds::entry::INLINE_MAX;
 use crate::error::Error;
-use crate::networking::reply::ReplyBuf;
+use crate::keyspace::events;
 use crate::types::string::{Grown, RawStr, StrView, bytes_mut};
 use crate::types::{New, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
@@ -123,7 +124,7 @@ fn setbit(ctx: &mut Ctx) -> CmdResult {
         (old, grew)
     })?;
     if grew || old != on {
-        ctx.changed(key, notify::STRING, "setbit");
+        ctx.changed(key, events::STRING, "setbit");
         ctx.dirty(1);
     }
     ctx.client.reply.integer(old.into());
@@ -332,7 +333,7 @@ fn store_result(ctx: &mut Ctx, key: &[u8], result: Vec<u8>) {
             .server
             .delete_key(db, key, ctx.server.config.lazyfree_lazy_server_del)
         {
-            ctx.changed(key, notify::GENERIC, "del");
+            ctx.changed(key, events::GENERIC, "del");
             ctx.dirty(1);
         }
         return;
@@ -342,7 +343,7 @@ fn store_result(ctx: &mut Ctx, key: &[u8], result: Vec<u8>) {
         _ => New::Obj(Value::Str(RawStr::Owned(result))),
     };
     ctx.server.set_key(db, key, kind::RAW, value, Ttl::Clear);
-    ctx.changed(key, notify::STRING, "set");
+    ctx.changed(key, events::STRING, "set");
     ctx.dirty(1);
 }
 
@@ -530,7 +531,7 @@ fn bitfield_generic(ctx: &mut Ctx, reads_only: bool) -> CmdResult {
         (changed as u64, grew)
     })?;
     if changes > 0 {
-        ctx.changed(key, notify::STRING, "setbit");
+        ctx.changed(key, events::STRING, "setbit");
         ctx.dirty(changes);
     } else if grew {
         // All failed by overflow, but the zeros stay: no event, yet replicas must have them too.

@@ -2,12 +2,12 @@
 //! CLIENT family is in `client`.
 
 use crate::acl;
+use crate::client::{Client, flag};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
 use crate::commands::client;
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
 use crate::commands::multi::discard_transaction;
 use crate::error::{Error, said};
-use crate::networking::client::{Client, flag};
 use crate::state::Server;
 use crate::util::number::parse_i64;
 

@@ -13,11 +13,11 @@
 //!
 //! A time may be at most 2^46 ms, in the year 4199: Redis packs it into its entries, and its files into theirs.
 
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
 use crate::commands::hash::{fields_removed, read_hash, reply_values, write_hash};
-use crate::db::notify;
 use crate::error::{Error, said};
+use crate::keyspace::events;
 use crate::types::hash::{FieldTtl, Hash, HashLimits};
 use crate::util::number::{IntBuf, parse_i64};
 
@@ -211,7 +211,7 @@ fn ttl_changed(ctx: &mut Ctx, key: &[u8], at: i64, fields: &[&[u8]], emptied: bo
         fields_removed(ctx, key, emptied);
         return propagate(ctx, &[b"HDEL", key], fields);
     }
-    ctx.changed(key, notify::HASH, "hexpire");
+    ctx.changed(key, events::HASH, "hexpire");
     let (mut time, mut number) = (IntBuf::new(), IntBuf::new());
     let head = [
         b"HPEXPIREAT",
@@ -279,7 +279,7 @@ fn hpersist(ctx: &mut Ctx) -> CmdResult {
     let changed = answers.iter().filter(|answer| **answer == DONE).count();
     if changed > 0 {
         ctx.dirty(changed as u64);
-        ctx.changed(key, notify::HASH, "hpersist");
+        ctx.changed(key, events::HASH, "hpersist");
     }
     ctx.client.reply.array(answers.len());
     answers
@@ -464,7 +464,7 @@ fn hgetex(ctx: &mut Ctx) -> CmdResult {
             })?;
             if !changed.is_empty() {
                 ctx.dirty(changed.len() as u64);
-                ctx.changed(key, notify::HASH, "hpersist");
+                ctx.changed(key, events::HASH, "hpersist");
                 let mut number = IntBuf::new();
                 let head = [b"HPERSIST", key, b"FIELDS", number.format(changed.len())];
                 propagate(ctx, &head, &changed);
@@ -510,7 +510,7 @@ fn hsetex(ctx: &mut Ctx) -> CmdResult {
     })?;
     if done {
         ctx.dirty(pairs.len() as u64);
-        ctx.changed(key, notify::HASH, "hset");
+        ctx.changed(key, events::HASH, "hset");
         tell_hsetex(ctx, key, &args, past, emptied);
     }
     ctx.client.reply.integer(done as i64);
@@ -550,7 +550,7 @@ fn tell_hsetex(ctx: &mut Ctx, key: &[u8], args: &ExArgs, past: bool, emptied: bo
         }
         Expiration::At(at) => {
             let db = ctx.client.db;
-            ctx.server.notify(notify::HASH, "hexpire", key, db);
+            ctx.server.notify(events::HASH, "hexpire", key, db);
             (b"PXAT", Some(time.format(at)))
         }
         Expiration::Keep => (b"KEEPTTL", None),

@@ -15,12 +15,12 @@
 use std::cmp::Ordering;
 use std::ops::{ControlFlow, Range};
 
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::commands::keys;
+use crate::client::reply::ReplyBuf;
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::keys;
+use crate::command::*;
 use crate::commands::zset::{AddOptions, add_members, read_zset, store_zset};
 use crate::error::{Error, excerpt};
-use crate::networking::reply::ReplyBuf;
 use crate::types::zset::{Accumulator, Aggregate, ScoreRange, Zset, ZsetLimits};
 use crate::util::geo::{self, Area, Point, Shape};
 use crate::util::number::{parse_f64, write_fixed};

@@ -3,14 +3,15 @@
 //! Every change goes through [`write_hash`], which makes the hash, keeps the database's index of volatile fields in step and
 //! removes the key with its last field. Values go from the hash straight into the reply.
 
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::client::reply::ReplyBuf;
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
 use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
-use crate::commands::sample;
-use crate::db::{Ttl, notify};
+use crate::commands::random_elements;
+use crate::db::Ttl;
 use crate::ds::listpack::Element;
 use crate::error::Error;
-use crate::networking::reply::ReplyBuf;
+use crate::keyspace::events;
 use crate::state::Server;
 use crate::types::hash::{FieldTtl, Hash, HashLimits};
 use crate::types::{New, Value, kind};
@@ -85,7 +86,7 @@ impl HashLimits {
 /// The hash at `key`, to be read. WRONGTYPE if there is something else.
 pub(super) fn read_hash<'s>(
     server: &'s mut Server,
-    c: &crate::networking::client::Client,
+    c: &crate::client::Client,
     key: &[u8],
 ) -> Result<Option<&'s Hash>, Error> {
     server.lookup_read(c, key).map(Hash::of).transpose()
@@ -159,7 +160,7 @@ fn hset_generic(ctx: &mut Ctx) -> Result<i64, Error> {
         Ok(pairs.iter().map(set).filter(|is_new| *is_new).count())
     })?;
     ctx.dirty(pairs.len() as u64);
-    ctx.changed(key, notify::HASH, "hset");
+    ctx.changed(key, events::HASH, "hset");
     Ok(added as i64)
 }
 
@@ -171,7 +172,7 @@ fn hsetnx(ctx: &mut Ctx) -> CmdResult {
     })?;
     if added {
         ctx.dirty(1);
-        ctx.changed(key, notify::HASH, "hset");
+        ctx.changed(key, events::HASH, "hset");
     }
     ctx.client.reply.integer(added as i64);
     Ok(())
@@ -282,10 +283,10 @@ fn hdel(ctx: &mut Ctx) -> CmdResult {
 
 /// Tells that fields went, and the key with the last one.
 pub(super) fn fields_removed(ctx: &mut Ctx, key: &[u8], emptied: bool) {
-    ctx.changed(key, notify::HASH, "hdel");
+    ctx.changed(key, events::HASH, "hdel");
     if emptied {
         let db = ctx.client.db;
-        ctx.server.notify(notify::GENERIC, "del", key, db);
+        ctx.server.notify(events::GENERIC, "del", key, db);
     }
 }
 
@@ -305,7 +306,7 @@ fn hincrby(ctx: &mut Ctx) -> CmdResult {
         Ok(sum)
     })?;
     ctx.dirty(1);
-    ctx.changed(key, notify::HASH, "hincrby");
+    ctx.changed(key, events::HASH, "hincrby");
     ctx.client.reply.integer(sum);
     Ok(())
 }
@@ -335,7 +336,7 @@ fn hincrbyfloat(ctx: &mut Ctx) -> CmdResult {
         Ok((text, volatile))
     })?;
     ctx.dirty(1);
-    ctx.changed(key, notify::HASH, "hincrbyfloat");
+    ctx.changed(key, events::HASH, "hincrbyfloat");
     if volatile {
         ctx.rewrite(&[
             b"HSETEX",
@@ -364,7 +365,7 @@ fn hrandfield(ctx: &mut Ctx) -> CmdResult {
         }
         return Ok(());
     }
-    let (count, with_values) = sample::parse_count_of_pairs(ctx, "withvalues")?;
+    let (count, with_values) = random_elements::parse_count_of_pairs(ctx, "withvalues")?;
     let limit = ctx.max_string_len();
     let Some(hash) = read_hash(ctx.server, ctx.client, ctx.argv[1])? else {
         ctx.client.reply.array(0);
@@ -387,7 +388,7 @@ fn hrandfield(ctx: &mut Ctx) -> CmdResult {
         hash.sample_unique(shown, &mut rng, |field, value| show(reply, field, value));
         return Ok(());
     }
-    sample::reply_draws(reply, (wanted, with_values), limit, |draws, n| {
+    random_elements::reply_draws(reply, (wanted, with_values), limit, |draws, n| {
         hash.sample(n, &mut rng, |field, value| {
             draws.show(|reply| show(reply, field, value))
         });

@@ -17,12 +17,13 @@
 //!
 //! **Invariant:** a command that fails has created no key.
 
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::db::{Ttl, notify};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
+use crate::db::Ttl;
 use crate::ds::entry::{INLINE_MAX, ValueMut};
 use crate::ds::hll::{self, Corrupt, Encoding, Registers};
 use crate::error::{Error, said};
+use crate::keyspace::events;
 use crate::types::string::{RawStr, StrView};
 use crate::types::{KeyRef, New, Value, kind};
 
@@ -122,7 +123,7 @@ fn pfadd(ctx: &mut Ctx) -> CmdResult {
         }
     };
     if changed > 0 {
-        ctx.changed(key, notify::STRING, "pfadd");
+        ctx.changed(key, events::STRING, "pfadd");
         ctx.dirty(changed);
     }
     added?;
@@ -209,7 +210,7 @@ fn pfmerge(ctx: &mut Ctx) -> CmdResult {
             store(ctx, key, hll);
         }
     }
-    ctx.changed(key, notify::STRING, "pfadd");
+    ctx.changed(key, events::STRING, "pfadd");
     ctx.dirty(1);
     ctx.client.reply.ok();
     Ok(())

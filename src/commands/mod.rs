@@ -4,79 +4,61 @@
 //! never heard of the event loop: `before_sleep` and the cron write, close and connect
 //! (`tests/tidy.rs` reads the `use` lines).
 
-pub mod acl;
-pub mod bigkeys;
 pub mod bitmap;
 pub mod client;
-pub mod command;
-pub mod commandlog;
-pub mod config_cmd;
 pub mod connection;
-pub mod ctx;
-pub mod debug;
-pub mod docs;
 pub mod field_expire;
 pub mod generic;
 pub mod geo;
 pub mod hash;
-pub mod hotkeys;
 pub mod hyperloglog;
-pub mod introspect;
-pub mod keys;
-pub mod latency;
 pub mod list;
-pub mod log;
-pub mod memory;
-pub mod monitor;
 pub mod multi;
 pub mod pubsub;
-pub mod sample;
+pub mod random_elements;
 pub mod scripting;
+pub mod server;
 pub mod set;
 pub mod set_algebra;
-pub mod shutdown;
-pub mod snapshot;
 pub mod sort;
-pub mod status;
 pub mod stream;
 pub mod string;
-pub mod table;
 pub mod zset;
 
-use command::Command;
-use table::CommandTable;
+use crate::command::Command;
+use crate::command::table::CommandTable;
 
 /// Every group's rows.
 pub const TABLE: &[&[Command]] = &[
-    acl::TABLE,
-    bigkeys::TABLE,
+    server::acl::TABLE,
+    server::bigkeys::TABLE,
     bitmap::TABLE,
     client::TABLE,
-    commandlog::TABLE,
-    config_cmd::TABLE,
+    server::commandlog::TABLE,
+    server::config::TABLE,
     connection::TABLE,
-    debug::TABLE,
+    server::debug::TABLE,
     field_expire::TABLE,
     generic::TABLE,
     geo::TABLE,
     hash::TABLE,
-    hotkeys::TABLE,
+    server::hotkeys::TABLE,
     hyperloglog::TABLE,
-    introspect::TABLE,
-    latency::TABLE,
+    server::command::TABLE,
+    server::latency::TABLE,
     list::TABLE,
-    log::TABLE,
-    memory::TABLE,
-    monitor::TABLE,
+    server::bgrewriteaof::TABLE,
+    server::memory::TABLE,
+    server::monitor::TABLE,
     multi::TABLE,
     pubsub::TABLE,
     scripting::TABLE,
     set::TABLE,
     set_algebra::TABLE,
-    shutdown::TABLE,
-    snapshot::TABLE,
+    server::shutdown::TABLE,
+    server::persistence::TABLE,
     sort::TABLE,
-    status::TABLE,
+    server::misc::TABLE,
     stream::TABLE,
     string::TABLE,
     zset::TABLE,

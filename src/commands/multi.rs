@@ -6,13 +6,13 @@
 //!   a refused command while queueing: DIRTY_EXEC, EXEC answers EXECABORT
 //! ```
 
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::client::resp::Sent;
+use crate::client::{Client, ClientRef, flag};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
 use crate::error::Error;
-use crate::networking::client::{Client, ClientRef, flag};
+use crate::execute::call::call;
 use crate::networking::query::reference;
-use crate::networking::resp::Sent;
-use crate::server::call::call;
 use crate::state::{MultiState, Server, WatchedKey, Watcher};
 
 pub const TABLE: &[Command] = &[

@@ -3,10 +3,10 @@
 //! What SUBSCRIBE and its kin answer is not a reply but a message for each channel, in RESP3 a push. So
 //! one command gives several of them, and CLIENT REPLY OFF does not silence them.
 
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::client::flag;
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
 use crate::error::Error;
-use crate::networking::client::flag;
 use crate::pubsub::{self, Kind, Subscribers};
 use crate::util::glob::glob_match;
 

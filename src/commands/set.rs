@@ -3,14 +3,15 @@
 //! Every change goes through [`write_set`], which removes the key with its last member. Members go from the set straight into
 //! the reply; unions, intersections and differences are in `set_algebra`.
 
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::client::Client;
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
 use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
 use crate::commands::hash::bulk;
-use crate::commands::sample;
-use crate::db::{Ttl, notify};
+use crate::commands::random_elements;
+use crate::db::Ttl;
 use crate::error::Error;
-use crate::networking::client::Client;
+use crate::keyspace::events;
 use crate::state::Server;
 use crate::types::set::{Set, SetLimits};
 use crate::types::{New, Value, kind};
@@ -112,7 +113,7 @@ fn add_members(ctx: &mut Ctx, key: &[u8], members: &[&[u8]]) -> Result<usize, Er
 /// Tells that the key went with its last member.
 fn key_removed(ctx: &mut Ctx, key: &[u8]) {
     let db = ctx.client.db;
-    ctx.server.notify(notify::GENERIC, "del", key, db);
+    ctx.server.notify(events::GENERIC, "del", key, db);
 }
 
 /// SADD key member [member ...]
@@ -121,7 +122,7 @@ fn sadd(ctx: &mut Ctx) -> CmdResult {
     let added = add_members(ctx, key, &ctx.argv[2..])?;
     if added > 0 {
         ctx.dirty(added as u64);
-        ctx.changed(key, notify::SET, "sadd");
+        ctx.changed(key, events::SET, "sadd");
     }
     ctx.client.reply.integer(added as i64);
     Ok(())
@@ -136,7 +137,7 @@ fn srem(ctx: &mut Ctx) -> CmdResult {
     let (removed, emptied) = written.unwrap_or((0, false));
     if removed > 0 {
         ctx.dirty(removed as u64);
-        ctx.changed(key, notify::SET, "srem");
+        ctx.changed(key, events::SET, "srem");
         if emptied {
             key_removed(ctx, key);
         }
@@ -168,13 +169,13 @@ fn smove(ctx: &mut Ctx) -> CmdResult {
 fn move_member(ctx: &mut Ctx, source: &[u8], destination: &[u8], member: &[u8]) -> CmdResult {
     let emptied = write_set(ctx, source, |set| set.remove(member))?.is_some_and(|(_, empty)| empty);
     ctx.dirty(1);
-    ctx.changed(source, notify::SET, "srem");
+    ctx.changed(source, events::SET, "srem");
     if emptied {
         key_removed(ctx, source);
     }
     if add_members(ctx, destination, &[member])? > 0 {
         ctx.dirty(1);
-        ctx.changed(destination, notify::SET, "sadd");
+        ctx.changed(destination, events::SET, "sadd");
     }
     Ok(())
 }
@@ -231,7 +232,7 @@ fn srandmember(ctx: &mut Ctx) -> CmdResult {
     if ctx.argv.len() > 3 {
         return Err(Error::SYNTAX);
     }
-    let count = sample::parse_count(ctx)?;
+    let count = random_elements::parse_count(ctx)?;
     let limit = ctx.max_string_len();
     let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
     let reply = &mut ctx.client.reply;
@@ -246,7 +247,7 @@ fn srandmember(ctx: &mut Ctx) -> CmdResult {
         return Ok(());
     }
     let count = count.unsigned_abs() as usize;
-    sample::reply_draws(reply, (count, false), limit, |draws, n| {
+    random_elements::reply_draws(reply, (count, false), limit, |draws, n| {
         set.sample(n, &mut rng, |member| {
             draws.show(|reply| bulk(reply, member))
         });
@@ -277,7 +278,7 @@ fn spop_one(ctx: &mut Ctx) -> CmdResult {
     };
     ctx.dirty(1);
     ctx.rewrite(&[b"SREM", key, &member[..]]);
-    ctx.changed(key, notify::SET, "spop");
+    ctx.changed(key, events::SET, "spop");
     if emptied {
         key_removed(ctx, key);
     }
@@ -322,7 +323,7 @@ fn spop_all(ctx: &mut Ctx, key: &[u8], len: usize) -> CmdResult {
     ctx.server.delete_key(db, key, lazy);
     let verb: &[u8] = if lazy { b"UNLINK" } else { b"DEL" };
     ctx.rewrite(&[verb, key]);
-    ctx.changed(key, notify::SET, "spop");
+    ctx.changed(key, events::SET, "spop");
     key_removed(ctx, key);
     Ok(())
 }
@@ -345,7 +346,7 @@ fn spop_some(ctx: &mut Ctx, key: &[u8], count: usize) -> CmdResult {
         });
     }
     ctx.dirty(count as u64);
-    ctx.changed(key, notify::SET, "spop");
+    ctx.changed(key, events::SET, "spop");
     propagate_srem(ctx, key, &told);
     Ok(())
 }

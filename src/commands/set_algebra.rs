@@ -15,12 +15,13 @@
 
 use std::ops::ControlFlow;
 
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
 use crate::commands::hash::bulk;
-use crate::db::{Ttl, notify};
+use crate::db::Ttl;
 use crate::ds::listpack::Element;
 use crate::error::Error;
+use crate::keyspace::events;
 use crate::state::Server;
 use crate::types::set::{Set, SetLimits, intersect};
 use crate::types::{New, Value, kind};
@@ -113,12 +114,12 @@ fn store(ctx: &mut Ctx, result: Set, event: &'static str) {
         let value = New::Obj(Value::Set(result));
         ctx.server.set_key(db, key, kind::SET, value, Ttl::Clear);
         ctx.dirty(1);
-        ctx.changed(key, notify::SET, event);
+        ctx.changed(key, events::SET, event);
     } else if ctx.server.lookup_write(ctx.client, key).is_some() {
         let lazy = ctx.server.config.lazyfree_lazy_server_del;
         ctx.server.delete_key(db, key, lazy);
         ctx.dirty(1);
-        ctx.changed(key, notify::GENERIC, "del");
+        ctx.changed(key, events::GENERIC, "del");
     }
     ctx.client.reply.integer(len as i64);
 }

@@ -19,14 +19,15 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::acl;
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::commands::{keys, list};
-use crate::db::notify;
+use crate::client::flag;
+use crate::client::reply::ReplyBuf;
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::keys;
+use crate::command::*;
+use crate::commands::list;
 use crate::ds::entry::ValueRef;
 use crate::error::Error;
-use crate::networking::client::flag;
-use crate::networking::reply::ReplyBuf;
+use crate::keyspace::events;
 use crate::state::armed;
 use crate::sys::locale;
 use crate::types::hash::Hash;
@@ -443,10 +444,10 @@ fn store_items(ctx: &mut Ctx, items: &Items, window: Range<usize>, get: &[Patter
         }
         list::add_list(ctx, key, list);
         ctx.dirty(len as u64);
-        ctx.changed(key, notify::LIST, "sortstore");
+        ctx.changed(key, events::LIST, "sortstore");
     } else if ctx.server.delete_key(db, key, false) {
         ctx.dirty(1);
-        ctx.changed(key, notify::GENERIC, "del");
+        ctx.changed(key, events::GENERIC, "del");
     }
     ctx.client.reply.integer(len as i64);
 }

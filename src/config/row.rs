@@ -6,7 +6,7 @@
 use super::Config;
 use super::enums::Text;
 use super::special::Special;
-use crate::util::memory::parse_memory;
+use crate::util::byte_size::parse_memory;
 use crate::util::number::parse_i64;
 use crate::util::quote::repr;
 

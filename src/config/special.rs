@@ -6,7 +6,7 @@
 use super::Config;
 use super::enums::*;
 use super::row::{Origin, Reason, not_one_of};
-use crate::util::memory::parse_memory;
+use crate::util::byte_size::parse_memory;
 use crate::util::number::parse_i64;
 
 /// Sets the field from the arguments of a line, or leaves it as it was.

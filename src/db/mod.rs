@@ -15,18 +15,11 @@
 //! The verbs on one database are here and know nothing of clients. What needs the whole server (look-ups
 //! that count and expire, notifications, blocked clients) stands in the files beside.
 
-pub mod blocked;
-pub mod evict;
-pub mod expire;
-pub mod keyspace;
-pub mod lookup;
-pub mod notify;
-
 use std::collections::HashMap;
 
 use crate::ds::expires::Expires;
-use crate::ds::hash::HashSeed;
 use crate::ds::hashtable::{HashTable, Slot};
+use crate::ds::siphash::HashSeed;
 use crate::state::Watcher;
 use crate::types::{Key, KeyMut, KeyRef, New, Value, next_field_expiry};
 
@@ -37,7 +30,7 @@ pub struct Db {
     /// Hashes with volatile fields, by their earliest time.
     pub field_expires: Expires,
     /// Clients that wait for a key, in order of arrival.
-    pub blocking: HashMap<Box<[u8]>, blocked::Waiting>,
+    pub blocking: HashMap<Box<[u8]>, crate::execute::blocked::Waiting>,
     /// Clients that WATCH a key.
     pub watched: HashMap<Box<[u8]>, Vec<Watcher>>,
     /// Running average of the time to live of keys, for INFO.

@@ -20,7 +20,7 @@
 //! overwritten faster), expiry times in a second table (a second probe for each read of a volatile field).
 
 use super::hashtable::Element;
-use super::thin::size_class;
+use crate::ds::thin_buffer::size_class;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;

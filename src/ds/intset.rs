@@ -15,7 +15,7 @@
 //!
 //! Costs: lookup O(log n), change O(n) by one memmove, 2 to 8 bytes for each member.
 
-use super::thin::{ThinBytes, size_class};
+use crate::ds::thin_buffer::{ThinBytes, size_class};
 
 const HEADER: usize = 8;
 

@@ -2,11 +2,11 @@
 #![allow(unsafe_code)]
 
 pub mod bits;
+pub mod bulk;
 mod counted;
 pub mod entry;
 pub mod expires;
 pub mod field;
-pub mod hash;
 pub mod hashtable;
 pub mod hll;
 pub mod intset;
@@ -15,10 +15,10 @@ pub mod lzf;
 pub mod member;
 pub mod quicklist;
 pub mod set_member;
+pub mod siphash;
 pub mod sorted_set;
 pub mod stream;
-mod thin;
-pub mod wire;
+pub mod thin_buffer;
 pub mod ziplist;
 pub mod zipmap;
 pub mod zset_tree;

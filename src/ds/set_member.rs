@@ -51,7 +51,7 @@ impl SetMember {
 
     /// What the allocator was asked for.
     pub fn memory_bytes(member: &[u8]) -> usize {
-        super::thin::size_class(layout(member.len()).size())
+        super::thin_buffer::size_class(layout(member.len()).size())
     }
 }
 
@@ -109,8 +109,8 @@ unsafe impl Element for SetMember {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ds::hash::HashSeed;
     use crate::ds::hashtable::{HashTable, Slot};
+    use crate::ds::siphash::HashSeed;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::collections::BTreeSet;

@@ -14,10 +14,10 @@
 //! **Invariant:** table and tree hold the same members. This type makes it so: nothing else sees both. A member lives in the
 //! table before it enters the tree and is freed after it left, so the tree never holds a pointer to a dead one (`tests::agrees_with_a_map`).
 
-use super::hash::HashSeed;
 use super::hashtable::{HashTable, Slot};
 use super::member::{Member, MemberPtr};
 use super::zset_tree::{Item, ZsetTree, order};
+use crate::ds::siphash::HashSeed;
 use std::ops::Range;
 
 pub struct SortedSet {

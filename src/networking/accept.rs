@@ -11,9 +11,9 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use crate::acl::UserRef;
+use crate::client::{Client, flag};
 use crate::config::Config;
-use crate::networking::client::{Client, flag};
-use crate::networking::connection::Connection;
+use crate::connection::Connection;
 use crate::networking::query::read_handler;
 use crate::state::Server;
 

@@ -3,8 +3,8 @@
 
 use ae::EventLoop;
 
-use crate::networking::client::{Client, ClientRef, flag};
-use crate::networking::clients::Net;
+use crate::client::table::Net;
+use crate::client::{Client, ClientRef, flag};
 use crate::state::Server;
 
 /// Free all clients that were marked.
@@ -37,12 +37,12 @@ fn unlink(server: &mut Server, c: &mut Client) {
         slot: c.slot,
         id: c.id,
     };
-    crate::db::blocked::forget(server, c);
+    crate::execute::blocked::forget(server, c);
     crate::commands::multi::unwatch_all(server, c);
     crate::pubsub::forget_client(server, c);
     crate::observe::monitor::stop(server, c);
     crate::tracking::stop(server, c);
-    crate::networking::evict::forget(server, c);
+    crate::client::eviction::forget(server, c);
     if c.has(flag::PENDING_WRITE) {
         c.clear(flag::PENDING_WRITE);
         server.net.pending_write.retain(|&slot| slot != c.slot);

@@ -12,16 +12,7 @@
 //! shared by all, reply buffers are lent from a pool (`clients::tests`, and `tests/robustness.rs` counts).
 
 pub mod accept;
-pub mod client;
-pub mod clients;
 pub mod close;
-pub mod connection;
-pub mod describe;
-pub mod evict;
 mod prefetch;
 pub mod query;
-pub mod reply;
-pub mod resp;
 pub mod write;
-
-pub use clients::Net;

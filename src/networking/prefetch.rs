@@ -13,11 +13,11 @@
 //!
 //! Nothing here changes anything: a wrong guess, such as the options of ZADD taken for members, costs a useless fetch.
 
+use crate::client::Client;
+use crate::client::resp::ParseTable;
 use crate::ds::entry::ValueRef;
-use crate::ds::hash::HashSeed;
-use crate::networking::client::Client;
+use crate::ds::siphash::HashSeed;
 use crate::networking::query::AHEAD_MAX;
-use crate::networking::resp::ParseTable;
 use crate::state::Server;
 use crate::types::Value;
 

@@ -14,13 +14,14 @@
 use ae::{EventLoop, Io, Mask, Token};
 use std::io::ErrorKind;
 
-use crate::networking::client::{Client, ClientRef, flag};
-use crate::networking::clients::Net;
-use crate::networking::evict;
+use crate::client::eviction;
+use crate::client::resp;
+use crate::client::resp::{Limits, ParseTable, Status};
+use crate::client::table::Net;
+use crate::client::{Client, ClientRef, flag};
+use crate::execute::dispatch::process_command;
 use crate::networking::prefetch;
-use crate::networking::resp::{self, Limits, ParseTable, Status};
 use crate::persist::aof::flush::safe_offset;
-use crate::server::dispatch::process_command;
 use crate::state::Server;
 
 /// How much is read from a socket at once.
@@ -102,7 +103,7 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
             let buffer = std::mem::take(&mut c.querybuf);
             process_input_buffer(server, c, buffer, false);
         } else {
-            evict::note_turn(server, c);
+            eviction::note_turn(server, c);
         }
         return io;
     }
@@ -155,7 +156,7 @@ fn note_read(
         _ => {
             log::debug!(
                 "Client closed connection {}",
-                crate::networking::describe::describe(server, c)
+                crate::client::describe::describe(server, c)
             );
             Net::close_asap(&mut server.net.close_asap, c);
             Io::Drained
@@ -242,7 +243,7 @@ fn check_query_limit(server: &mut Server, c: &mut Client) {
     }
     log::warn!(
         "Closing client that reached max query buffer length: {} (qbuf initial bytes: {})",
-        crate::networking::describe::describe(server, c),
+        crate::client::describe::describe(server, c),
         crate::util::quote::repr(&c.querybuf[..c.querybuf.len().min(64)]),
     );
     server.stats.query_buffer_limit_disconnections += 1;
@@ -257,7 +258,7 @@ fn finish(server: &mut Server, c: &mut Client) {
     } else if c.has(flag::CLOSE_AFTER_REPLY) {
         Net::close_asap(&mut server.net.close_asap, c);
     }
-    evict::note_turn(server, c);
+    eviction::note_turn(server, c);
 }
 
 fn can_go_on(c: &Client) -> bool {
@@ -306,7 +307,7 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
     };
     log::debug!(
         "Protocol error ({text}) from client: {}. Query buffer: '{}'",
-        crate::networking::describe::describe(server, c),
+        crate::client::describe::describe(server, c),
         printable_excerpt(rest),
     );
     c.reply.error(&crate::error::Error::new(format!(
@@ -351,7 +352,7 @@ pub fn process_unblocked_clients(server: &mut Server) {
             continue;
         };
         c.clear(flag::UNBLOCKED);
-        crate::db::blocked::run_postponed(server, &mut c);
+        crate::execute::blocked::run_postponed(server, &mut c);
         if can_go_on(&c) && !c.querybuf.is_empty() {
             let buffer = std::mem::take(&mut c.querybuf);
             process_input_buffer(server, &mut c, buffer, false);

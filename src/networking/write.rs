@@ -4,9 +4,9 @@
 use ae::{EventLoop, Io, Mask, Token};
 use std::io::{ErrorKind, IoSlice};
 
-use crate::networking::client::{Class, Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
-use crate::networking::clients::Net;
-use crate::networking::evict;
+use crate::client::eviction;
+use crate::client::table::Net;
+use crate::client::{Class, Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
 use crate::persist::aof::flush::safe_offset;
 use crate::state::Server;
 
@@ -39,7 +39,7 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
                 el.set_handler(token, Mask::WRITABLE, write_handler);
             }
             let _ = io;
-            evict::note_turn(server, &mut c);
+            eviction::note_turn(server, &mut c);
         }
         server.net.clients.put(c);
     }
@@ -78,7 +78,7 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
         el.clear_handler(token, Mask::WRITABLE);
         c.clear(flag::WAITS_TO_WRITE);
     }
-    evict::note_turn(server, &mut c);
+    eviction::note_turn(server, &mut c);
     server.net.clients.put(c);
     io
 }
@@ -196,7 +196,7 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     if !hard && !soft {
         return false;
     }
-    let what = crate::networking::describe::describe(server, c);
+    let what = crate::client::describe::describe(server, c);
     log::warn!("Client {what} scheduled to be closed ASAP for overcoming of output buffer limits.");
     server.stats.output_buffer_limit_disconnections += 1;
     Net::close_asap(&mut server.net.close_asap, c);

@@ -18,8 +18,8 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::client::Client;
 use crate::config::Config;
-use crate::networking::client::Client;
 use crate::observe::redact;
 
 /// Arguments kept of one command, and bytes kept of one argument.
@@ -114,7 +114,7 @@ pub struct CommandLogs {
 
 impl CommandLogs {
     /// Take over the settings.
-    pub fn configure(&mut self, config: &Config, clock: &crate::server::clock::Clock) {
+    pub fn configure(&mut self, config: &Config, clock: &crate::clock::Clock) {
         self.slow
             .configure(config.slowlog_log_slower_than, config.slowlog_max_len);
         self.large_request.configure(

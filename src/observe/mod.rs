@@ -2,15 +2,11 @@
 
 pub mod bigkeys;
 pub mod commandlog;
-pub mod crash;
-pub mod histogram;
 pub mod hotkeys;
-pub mod info;
 pub mod key_name;
 pub mod latency;
-pub mod log;
-pub mod memory;
+pub mod logging;
+pub mod memory_report;
 pub mod monitor;
 pub mod redact;
 pub mod stats;
-pub mod syscheck;

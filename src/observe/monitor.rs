@@ -2,8 +2,8 @@
 //!
 //! The line is made once for all monitors. A monitor sees its own commands too, behind their replies.
 
-use crate::networking::client::{Client, ClientRef, flag};
-use crate::networking::clients::Net;
+use crate::client::table::Net;
+use crate::client::{Client, ClientRef, flag};
 use crate::networking::query::reference;
 use crate::observe::redact::{self, REDACTED};
 use crate::state::Server;
@@ -48,7 +48,7 @@ pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]]) {
 }
 
 fn line(server: &Server, c: &Client, argv: &[&[u8]]) -> Vec<u8> {
-    let now = crate::server::clock::unix_us();
+    let now = crate::clock::unix_us();
     let from = if c.has(flag::SCRIPT) {
         "lua".to_string()
     } else if c.has(flag::UNIX_SOCKET) {

@@ -26,11 +26,12 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::ds::hashtable::{ResizePolicy, set_resize_policy};
-use crate::observe::log as logging;
+use crate::observe::logging;
 use crate::state::Server;
+use crate::sys;
 use crate::sys::fork::{self, Exit, Forked};
-use crate::sys::{self, memory, process, title};
-use crate::util::memory::format_bytes_human;
+use crate::sys::{allocator, process, title};
+use crate::util::byte_size::format_bytes_human;
 
 /// What a child is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -432,7 +433,7 @@ fn tell_forecast(server: &mut Server, kind: Kind) {
         page_tables: fork::page_table_bytes(),
         copied: writes
             .saturating_mul(sys::page_bytes() as u64)
-            .min(memory::resident_bytes() as u64),
+            .min(allocator::resident_bytes() as u64),
         available: fork::available_bytes(),
     };
     server.forks.forecast = forecast;

@@ -16,10 +16,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::networking::client::{Client, ClientRef, flag};
-use crate::networking::clients::Net;
+use crate::client::reply::ReplyBuf;
+use crate::client::table::Net;
+use crate::client::{Client, ClientRef, flag};
 use crate::networking::query::reference;
-use crate::networking::reply::ReplyBuf;
 use crate::state::Server;
 use crate::util::glob;
 
@@ -284,7 +284,7 @@ fn send(server: &mut Server, c: &mut Client, message: &mut Message) {
     c.reply.raw_shared(bytes);
     Net::mark_pending(&mut server.net.pending_write, c);
     crate::networking::write::check_output_limit(server, c);
-    crate::networking::evict::note_turn(server, c);
+    crate::client::eviction::note_turn(server, c);
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@
 //!
 //! What is read is the reply buffer of the script's client, once, front to back. Attributes are skipped.
 
+use crate::client::reply::ReplyBuf;
 use crate::error::{Error, said};
-use crate::networking::reply::ReplyBuf;
 use crate::observe::stats::Stats;
 use crate::sys::lua::{Frame, Kind};
 use crate::util::number::parse_i64;

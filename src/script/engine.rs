@@ -60,7 +60,7 @@ pub const LOG_LEVELS: [&str; 4] = ["LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LO
 
 /// Whom redis.set_repl lets know of the commands that follow.
 pub mod repl {
-    use crate::server::propagate::to;
+    use crate::propagate::to;
 
     pub const NONE: u8 = 0;
     pub const AOF: u8 = to::AOF;

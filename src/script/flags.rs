@@ -2,7 +2,7 @@
 //! function. A script without that line is in compatibility mode: nothing is checked before it runs, its
 //! commands are checked one by one.
 
-use crate::commands::command;
+use crate::command;
 use crate::error::{Error, excerpt};
 use crate::util::quote::split_args;
 

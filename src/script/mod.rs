@@ -37,9 +37,10 @@ pub mod run;
 pub mod structs;
 mod tail;
 
-use crate::commands::command::{self, Command};
+use crate::client::{Client, OwnedArgv};
+use crate::command;
+use crate::command::Command;
 use crate::error::Error;
-use crate::networking::client::{Client, OwnedArgv};
 use crate::state::{Server, armed};
 use engine::Engine;
 

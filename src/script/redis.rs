@@ -8,15 +8,16 @@
 
 use log::Level;
 
-use crate::commands::command::{self, Command};
+use crate::client::flag;
+use crate::client::resp::Sent;
+use crate::command;
+use crate::command::Command;
 use crate::error::Error;
-use crate::networking::client::flag;
-use crate::networking::resp::Sent;
+use crate::execute::call::call as call_command;
 use crate::script::convert;
 use crate::script::engine::{LOG_LEVELS, api, repl};
 use crate::script::flags;
 use crate::script::run::Run;
-use crate::server::call::call as call_command;
 use crate::sys::lua::{Frame, Kind, Outcome};
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 

@@ -7,9 +7,9 @@
 //!
 //! **Invariant:** whatever happens, the interpreter and the client are put back.
 
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::client::{Client, OwnedArgv, flag};
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
-use crate::networking::client::{Client, OwnedArgv, flag};
 use crate::script::convert::{self, Writer};
 use crate::script::debug::Debugger;
 use crate::script::engine::Engine;
@@ -112,7 +112,7 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
 
 /// Whether commands that may need memory would be refused.
 fn out_of_memory(server: &mut Server) -> bool {
-    server.config.maxmemory != 0 && !crate::db::evict::perform_evictions(server)
+    server.config.maxmemory != 0 && !crate::keyspace::evict::perform_evictions(server)
 }
 
 /// A script that says what it does is refused as a whole.

@@ -1,8 +1,8 @@
 //! Scripts from outside: what a client sends and gets. Replies in every shape are compared in
 //! `tests/transcripts/scripting.txt`; here is what needs a server to look into.
 
+use crate::client::Client;
 use crate::config::Config;
-use crate::networking::client::Client;
 use crate::networking::query;
 use crate::script::cache::{Cache, EVAL_MAX, sha_of};
 use crate::script::engine::Engine;

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use ae::{EventLoop, TimerId};
 
-use crate::db::{blocked, expire};
-use crate::networking::{accept, close, evict, query, write};
+use crate::client::eviction;
+use crate::execute::blocked;
+use crate::keyspace::expire;
+use crate::networking::{accept, close, query, write};
 use crate::persist::aof::flush;
 use crate::server::shutdown;
 use crate::state::Server;
@@ -32,7 +34,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     query::read_again(el, server);
     write::handle_clients_with_pending_writes(el, server);
     close::free_clients_in_async_queue(el, server);
-    if evict::evict_clients(server) {
+    if eviction::evict_clients(server) {
         close::free_clients_in_async_queue(el, server);
     }
     follow_settings(el, server);
@@ -91,7 +93,7 @@ fn continue_evictions(el: &mut EventLoop<Server>, server: &mut Server) {
 }
 
 fn eviction_timer(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
-    crate::db::evict::perform_evictions(server);
+    crate::keyspace::evict::perform_evictions(server);
     server.evict.timer = server.evict.unfinished;
     server.evict.timer.then_some(Duration::ZERO)
 }
@@ -115,6 +117,6 @@ fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
 /// How long the turn took, for INFO.
 fn end_turn(server: &mut Server) {
     if server.stats.turn_began_us != 0 {
-        server.stats.turn_ended(crate::server::clock::unix_us());
+        server.stats.turn_ended(crate::clock::unix_us());
     }
 }

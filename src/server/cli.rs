@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use crate::acl::file;
 use crate::acl::rules::Terms;
+use crate::command::table::CommandTable;
 use crate::commands;
-use crate::commands::table::CommandTable;
 use crate::config::{Config, Directives, StartError, Text, load, parse_args};
 use crate::{REDIS_VERSION, observe, sys};
 
@@ -84,7 +84,7 @@ pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
             eprintln!("Example: ./redis-server --test-memory 4096\n");
             return Some(ExitCode::FAILURE);
         }
-        ["--check-system"] => return Some(observe::syscheck::report()),
+        ["--check-system"] => return Some(crate::server::check_system::report()),
         _ => return refuse_sentinel(&argv),
     }
     Some(ExitCode::SUCCESS)
@@ -94,7 +94,7 @@ pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
 fn version_line() -> String {
     format!(
         "Redis server v={REDIS_VERSION} sha=00000000:0 malloc={} bits={} build={}",
-        sys::memory::allocator_name(),
+        sys::allocator::allocator_name(),
         usize::BITS,
         build_id(),
     )
@@ -198,7 +198,7 @@ pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
         }
         return Err(ExitCode::FAILURE);
     }
-    observe::log::configure(&config);
+    observe::logging::configure(&config);
     Ok((config, renaming.done))
 }
 

@@ -3,10 +3,12 @@
 use ae::{EventLoop, TimerId};
 use std::time::Duration;
 
-use crate::db::{blocked, expire};
-use crate::networking::client::{Client, flag};
-use crate::networking::clients::Net;
-use crate::networking::{evict, write};
+use crate::client::eviction;
+use crate::client::table::Net;
+use crate::client::{Client, flag};
+use crate::execute::blocked;
+use crate::keyspace::expire;
+use crate::networking::write;
 use crate::state::{PausePurpose, Server, armed};
 use crate::sys::ticks;
 
@@ -113,7 +115,7 @@ fn clients_cron(server: &mut Server) {
             server.stats.reply_buffer_shrinks += shrunk as u64;
         }
         shrink_query_buffer(&mut c, server.clock.now_ms);
-        evict::update_memory(server, &mut c);
+        eviction::update_memory(server, &mut c);
         write::check_output_limit(server, &mut c);
         server.net.clients.put(c);
     }

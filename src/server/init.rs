@@ -6,12 +6,12 @@ use ae::EventLoop;
 use std::time::Duration;
 
 use crate::acl::Acl;
+use crate::client::table::Net;
+use crate::clock::Clock;
 use crate::commands;
 use crate::config::Config;
 use crate::db::Db;
-use crate::ds::hash::HashSeed;
-use crate::networking::Net;
-use crate::server::clock::Clock;
+use crate::ds::siphash::HashSeed;
 use crate::server::{before_sleep, cron};
 use crate::state::*;
 use crate::sys;
@@ -63,11 +63,11 @@ impl Server {
             forks: Default::default(),
             aof: Default::default(),
             rdb: Default::default(),
-            memory: sys::memory::ThreadCounters::of_this_thread(),
+            memory: sys::allocator::ThreadCounters::of_this_thread(),
             shutdown: Default::default(),
             process: Default::default(),
             in_flight: Default::default(),
-            evict: crate::db::evict::Eviction::new(rng.next_u64()),
+            evict: crate::keyspace::evict::Eviction::new(rng.next_u64()),
             run: RunInfo::new(&mut rng, argv, clock.now_ms),
             debug: Default::default(),
             dirty: 0,
@@ -121,7 +121,7 @@ impl Server {
         .fold(0, |bits, (_, bit)| bits | bit);
     }
 
-    /// Bytes in use, see `sys::memory`.
+    /// Bytes in use, see `sys::allocator`.
     pub fn used_memory(&self) -> usize {
         self.memory.as_ref().map_or(0, |counters| counters.used())
     }

@@ -1,14 +1,12 @@
 //! The server's own verbs: how it starts, runs a command, keeps house and stops.
 
-pub mod apply;
 pub mod before_sleep;
 pub mod busy;
-pub mod call;
+pub mod check_system;
 pub mod cli;
-pub mod clock;
+pub mod crash_report;
 pub mod cron;
-pub mod dispatch;
 pub mod init;
-pub mod propagate;
+pub mod settings;
 pub mod shutdown;
 pub mod start;

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::client::{Client, ClientRef};
 use crate::config::ShutdownFlags;
-use crate::db::blocked;
 use crate::error::Error;
-use crate::networking::client::{Client, ClientRef};
+use crate::execute::blocked;
 use crate::networking::query::reference;
 use crate::persist::aof::{self, State};
 use crate::persist::child::{self, Kind};

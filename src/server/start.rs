@@ -15,9 +15,10 @@ use ae::EventLoop;
 use crate::acl;
 use crate::config::{Config, Supervised};
 use crate::networking::accept;
-use crate::observe::{crash, log as logging, syscheck};
+use crate::observe::logging;
 use crate::server::cli::Renames;
 use crate::server::init;
+use crate::server::{check_system, crash_report};
 use crate::state::Server;
 use crate::sys::process::{self, OpenFiles};
 use crate::sys::{self, signals, title};
@@ -52,7 +53,7 @@ fn supervisor(config: &Config) -> Supervised {
 
 /// The first lines of the log.
 pub fn announce(config: &Config, with_arguments: bool) {
-    syscheck::warn_about_memory(&config.ignore_warnings.to_str_lossy());
+    check_system::warn_about_memory(&config.ignore_warnings.to_str_lossy());
     if !sys::locale::set_collate(config.locale_collate.as_bytes()) {
         log::warn!(
             "Failed to set the locale '{}'",
@@ -158,7 +159,7 @@ pub fn load_users(server: &mut Server) -> Result<(), ExitCode> {
 pub fn set_up_process(server: &mut Server) {
     logging::set_role(logging::Role::Primary);
     signals::install();
-    crash::configure(&server.config);
+    crash_report::configure(&server.config);
     if server.config.disable_thp {
         // Kernels without huge pages have nothing to disable.
         let _ = process::disable_huge_pages();
@@ -376,7 +377,7 @@ fn notify_systemd(states: &[sd_notify::NotifyState]) {
 
 /// From here on a crash report can look at the server.
 pub fn watch_for_crashes(server: &Server) {
-    sys::crash::watch(server, crash::describe_server);
+    sys::crash::watch(server, crash_report::describe_server);
 }
 
 pub fn unwatch_for_crashes() {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
-use super::memory::ThreadCounters;
+use crate::sys::allocator::ThreadCounters;
 
 /// Anything that can be dropped elsewhere.
 pub type Garbage = Box<dyn Any + Send>;

@@ -2,6 +2,7 @@
 //! in `ds`.
 #![allow(unsafe_code)]
 
+pub mod allocator;
 pub mod crash;
 pub mod fork;
 pub mod lazyfree;
@@ -9,7 +10,6 @@ pub mod lend;
 pub mod local_time;
 pub mod locale;
 pub mod lua;
-pub mod memory;
 pub mod process;
 pub mod signals;
 pub mod syslog;

@@ -27,10 +27,11 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use crate::commands::command::{self, Command};
-use crate::commands::keys;
-use crate::ds::hash::HashSeed;
-use crate::networking::client::{Client, ClientRef, flag};
+use crate::client::{Client, ClientRef, flag};
+use crate::command;
+use crate::command::Command;
+use crate::command::keys;
+use crate::ds::siphash::HashSeed;
 use crate::networking::query::reference;
 use crate::state::{Server, armed};
 pub use message::send_pending;

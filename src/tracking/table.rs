@@ -9,8 +9,8 @@
 //! case of a hot key; a new client among n costs a copy of n ids, 80 KB for ten thousand.
 
 use crate::ds::field::Field;
-use crate::ds::hash::HashSeed;
 use crate::ds::hashtable::HashTable;
+use crate::ds::siphash::HashSeed;
 use crate::util::random::Random;
 
 pub struct Table {

@@ -16,12 +16,13 @@
 //!
 //! **Invariant:** no function in this module panics, whatever the bytes (property tests in each file).
 
+pub mod byte_size;
 pub mod geo;
 pub mod glob;
 mod grisu;
+pub mod histogram;
 pub mod long_double;
-pub mod memory;
 pub mod number;
 pub mod quote;
 pub mod random;
-pub mod selection;
+pub mod selection_sampling;

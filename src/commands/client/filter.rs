@@ -5,9 +5,9 @@
 
 use std::collections::HashSet;
 
+use crate::client::describe;
+use crate::client::{Class, Client, flag};
 use crate::error::{Error, said};
-use crate::networking::client::{Class, Client, flag};
-use crate::networking::describe;
 use crate::state::Server;
 use crate::util::number::parse_i64;
 

@@ -4,13 +4,13 @@
 mod filter;
 mod tracking;
 
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::db::blocked;
+use crate::client::describe::{describe, describe_running};
+use crate::client::{Client, flag};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
 use crate::error::{Error, said};
-use crate::networking::client::{Client, flag};
+use crate::execute::blocked;
 use crate::networking::close;
-use crate::networking::describe::{describe, describe_running};
 use crate::state::PausePurpose;
 use crate::util::number::parse_i64;
 use filter::Filter;

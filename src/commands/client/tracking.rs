@@ -1,11 +1,11 @@
 //! CLIENT TRACKING, CACHING, GETREDIR, TRACKINGINFO: client-side caching, see `crate::tracking`.
 
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::error::Error;
-use crate::networking::client::flag::{
+use crate::client::flag::{
     TRACKING, TRACKING_BCAST, TRACKING_BROKEN_REDIR, TRACKING_CACHING, TRACKING_NOLOOP,
     TRACKING_OPTIN, TRACKING_OPTOUT,
 };
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::error::Error;
 use crate::tracking::{self, Options, overlap};
 use crate::util::number::parse_i64;
 

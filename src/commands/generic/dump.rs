@@ -1,9 +1,10 @@
 //! DUMP and RESTORE: a value as bytes that a client keeps or carries to another server.
 
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::config::RdbVersionCheck;
-use crate::db::{Ttl, notify};
+use crate::db::Ttl;
 use crate::error::Error;
+use crate::keyspace::events;
 use crate::persist::rdb::Limits;
 use crate::persist::rdb::payload::{self, Checks};
 use crate::types::New;
@@ -111,7 +112,7 @@ fn store(ctx: &mut Ctx, options: &Options, expire_at: Option<i64>, kind: u8, val
         if deleted {
             let name: &[u8] = if lazy { b"UNLINK" } else { b"DEL" };
             ctx.rewrite(&[name, key]);
-            ctx.changed(key, notify::GENERIC, "del");
+            ctx.changed(key, events::GENERIC, "del");
             ctx.dirty(1);
         }
         return;
@@ -128,7 +129,7 @@ fn store(ctx: &mut Ctx, options: &Options, expire_at: Option<i64>, kind: u8, val
         told.push(b"ABSTTL");
         ctx.rewrite(&told);
     }
-    ctx.changed(key, notify::GENERIC, "restore");
+    ctx.changed(key, events::GENERIC, "restore");
     ctx.dirty(1);
 }
 

@@ -2,9 +2,9 @@
 //! one: `PEXPIREAT key unix-time-ms` is also what the AOF and the replicas are told, so that nobody's clock
 //! prolongs a life.
 
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::db::notify;
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
+use crate::keyspace::events;
 
 /// Milliseconds in the unit of an argument.
 const SECONDS: i64 = 1000;
@@ -118,7 +118,7 @@ fn delete_at_once(ctx: &mut Ctx, key: &[u8]) {
     ctx.server.delete_key(ctx.client.db, key, lazy);
     let verb: &[u8] = if lazy { b"UNLINK" } else { b"DEL" };
     ctx.rewrite(&[verb, key]);
-    ctx.changed(key, notify::GENERIC, "del");
+    ctx.changed(key, events::GENERIC, "del");
 }
 
 fn set_expire(ctx: &mut Ctx, key: &[u8], at: i64) {
@@ -130,7 +130,7 @@ fn set_expire(ctx: &mut Ctx, key: &[u8], at: i64) {
         told.extend_from_slice(&ctx.argv[3..]);
         ctx.rewrite(&told);
     }
-    ctx.changed(key, notify::GENERIC, "expire");
+    ctx.changed(key, events::GENERIC, "expire");
 }
 
 /// PERSIST key
@@ -143,7 +143,7 @@ pub fn persist(ctx: &mut Ctx) -> CmdResult {
     if volatile {
         let hash = ctx.server.hash_key(key);
         ctx.db().set_expire(hash, key, None);
-        ctx.changed(key, notify::GENERIC, "persist");
+        ctx.changed(key, events::GENERIC, "persist");
         ctx.dirty(1);
     }
     ctx.client.reply.integer(volatile as i64);

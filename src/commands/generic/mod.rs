@@ -18,7 +18,7 @@ mod object;
 mod scan;
 pub mod wait;
 
-use crate::commands::command::*;
+use crate::command::*;
 
 use dump::{dump, restore};
 use expire::{expire, expireat, expiretime, persist, pexpire, pexpireat, pexpiretime, pttl, ttl};

@@ -1,9 +1,9 @@
 //! Keys as names: delete, rename, move, copy; and whole databases.
 
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::db::keyspace::Detached;
-use crate::db::notify;
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
+use crate::keyspace::events;
+use crate::keyspace::whole::Detached;
 use crate::persist::rdb::background;
 use crate::types::string::type_of;
 use crate::util::number::parse_i64;
@@ -24,7 +24,7 @@ fn del_generic(ctx: &mut Ctx, lazy: bool) -> CmdResult {
     let mut deleted = 0;
     for &key in &ctx.argv[1..] {
         if ctx.server.lookup_in(db, key).is_some() && ctx.server.delete_key(db, key, lazy) {
-            ctx.changed(key, notify::GENERIC, "del");
+            ctx.changed(key, events::GENERIC, "del");
             ctx.dirty(1);
             deleted += 1;
         }
@@ -108,8 +108,8 @@ fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
         return Err(Error::NO_SUCH_KEY);
     };
     ctx.server.attach(db, to, value);
-    ctx.changed(from, notify::GENERIC, "rename_from");
-    ctx.changed(to, notify::GENERIC, "rename_to");
+    ctx.changed(from, events::GENERIC, "rename_from");
+    ctx.changed(to, events::GENERIC, "rename_to");
     ctx.dirty(1);
     Ok(true)
 }
@@ -142,9 +142,9 @@ pub fn move_command(ctx: &mut Ctx) -> CmdResult {
         return Ok(());
     };
     ctx.server.attach(to, key, value);
-    ctx.changed(key, notify::GENERIC, "move_from");
+    ctx.changed(key, events::GENERIC, "move_from");
     ctx.server.signal_modified(Some(ctx.client), to, key);
-    ctx.server.notify(notify::GENERIC, "move_to", key, to);
+    ctx.server.notify(events::GENERIC, "move_to", key, to);
     ctx.dirty(1);
     ctx.client.reply.integer(1);
     Ok(())
@@ -175,7 +175,7 @@ pub fn copy(ctx: &mut Ctx) -> CmdResult {
     ctx.server
         .signal_modified(Some(ctx.client), to, destination);
     ctx.server
-        .notify(notify::GENERIC, "copy_to", destination, to);
+        .notify(events::GENERIC, "copy_to", destination, to);
     ctx.dirty(1);
     ctx.client.reply.integer(1);
     Ok(())

@@ -1,6 +1,6 @@
 //! OBJECT: how a value is stored and how it is used.
 
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 use crate::types::{KeyRef, encoding_name, kind};
 

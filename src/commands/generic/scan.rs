@@ -4,7 +4,7 @@
 //! goes on, bucket by bucket, until it has COUNT keys or has looked into ten times as many buckets, so that
 //! a nearly empty table does not hold the loop.
 
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
 use crate::types::string::type_of;
 use crate::types::{KeyRef, Type};

@@ -3,10 +3,10 @@
 //! A command that finds enough of them answers at once; otherwise the client waits, without keys, until an
 //! acknowledgement comes or its time is over, and is told the counts as they are then.
 
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::db::blocked;
+use crate::client::{Client, flag};
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
-use crate::networking::client::{Client, flag};
+use crate::execute::blocked;
 use crate::networking::query::reference;
 use crate::persist::aof::State;
 use crate::state::{BlockKind, Server};

@@ -1,13 +1,13 @@
 //! Lists to wait for. Each command first tries what its sibling does that does not wait; if there is nothing, the
-//! client is blocked, and when a key comes to be the command runs again from its beginning (`db::blocked`).
+//! client is blocked, and when a key comes to be the command runs again from its beginning (`execute::blocked`).
 //!
 //! Between MULTI and EXEC nobody can wait: there they answer as if their time was over at once.
 
 use super::moves::{MultiPop, lmove_generic};
 use super::{elements_removed, limits, parse_end, pop_event, reply_element};
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::db::blocked::{block_for_keys, deadline_from_seconds};
-use crate::networking::client::flag;
+use crate::client::flag;
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::execute::blocked::{block_for_keys, deadline_from_seconds};
 use crate::state::BlockKind;
 use crate::types::list::{End, List};
 

@@ -3,9 +3,9 @@
 use super::{
     add_list, elements_removed, limits, list_mut, parse_end, pop_event, pop_many, push_event,
 };
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::db::notify;
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
+use crate::keyspace::events;
 use crate::types::list::{End, List};
 
 /// LMOVE source destination LEFT | RIGHT LEFT | RIGHT
@@ -58,7 +58,7 @@ fn give(ctx: &mut Ctx, key: &[u8], end: End, text: &[u8]) -> CmdResult {
             add_list(ctx, key, list);
         }
     }
-    ctx.changed(key, notify::LIST, push_event(end));
+    ctx.changed(key, events::LIST, push_event(end));
     Ok(())
 }
 

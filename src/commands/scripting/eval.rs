@@ -1,9 +1,9 @@
 //! EVAL, EVALSHA, and their read-only forms.
 
 use super::keys_and_arguments;
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::client::flag;
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
-use crate::networking::client::flag;
 use crate::script::cache::{Script, sha_of};
 use crate::script::engine::Engine;
 use crate::script::run::{self, Job};

@@ -1,9 +1,9 @@
 //! FCALL, FCALL_RO, FUNCTION and its subcommands.
 
 use super::keys_and_arguments;
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::client::reply::ReplyBuf;
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
-use crate::networking::reply::ReplyBuf;
 use crate::persist::rdb::{Limits, payload};
 use crate::script::functions::{Function, Library, Policy};
 use crate::script::run::{self, Job};

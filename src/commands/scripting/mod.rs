@@ -4,8 +4,8 @@ mod eval;
 mod function;
 mod script;
 
-use crate::commands::command::*;
-use crate::commands::ctx::Ctx;
+use crate::command::ctx::Ctx;
+use crate::command::*;
 use crate::error::Error;
 use crate::util::number::parse_i64;
 

@@ -1,9 +1,9 @@
 //! SCRIPT and its subcommands.
 
 use super::eval;
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::client::flag;
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
-use crate::networking::client::flag;
 use crate::script::{self, Kind};
 
 /// SCRIPT LOAD script

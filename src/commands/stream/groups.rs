@@ -2,7 +2,7 @@
 
 use super::log::{DeleteArgs, Deletion, add_stream, entries_deleted, reply_deletions};
 use super::*;
-use crate::commands::ctx::CmdResult;
+use crate::command::ctx::CmdResult;
 use crate::error::{excerpt, said};
 
 const NO_KEY: Error = Error::of(

@@ -2,7 +2,7 @@
 
 use super::groups::{bad_subcommand, no_group_of_key};
 use super::*;
-use crate::commands::ctx::CmdResult;
+use crate::command::ctx::CmdResult;
 
 /// How many entries and pending entries XINFO STREAM FULL shows unless told otherwise.
 const FULL_COUNT: usize = 10;

@@ -4,10 +4,10 @@
 //! [`Options`]. `~` drops whole nodes only, which costs as much as dropping one entry.
 
 use super::*;
-use crate::commands::ctx::CmdResult;
+use crate::client::flag;
+use crate::command::ctx::CmdResult;
 use crate::db::Ttl;
 use crate::ds::stream::{AddError, NewId, Precision, Trim};
-use crate::networking::client::flag;
 use crate::types::stream::RefPolicy;
 use crate::types::{New, Value, kind};
 
@@ -243,10 +243,10 @@ pub fn xadd(ctx: &mut Ctx) -> CmdResult {
         add_stream(ctx, key, stream);
     }
     ctx.dirty(1);
-    ctx.changed(key, notify::STREAM, "xadd");
+    ctx.changed(key, events::STREAM, "xadd");
     if trimmed > 0 {
         let db = ctx.client.db;
-        ctx.server.notify(notify::STREAM, "xtrim", key, db);
+        ctx.server.notify(events::STREAM, "xtrim", key, db);
     }
     if told && (options.approximate || !matches!(wanted, NewId::Exact(_))) {
         let mut buf = IdBuf::new();
@@ -277,7 +277,7 @@ pub fn xtrim(ctx: &mut Ctx) -> CmdResult {
     let left = options.left(stream);
     if trimmed > 0 {
         ctx.dirty(trimmed);
-        ctx.changed(key, notify::STREAM, "xtrim");
+        ctx.changed(key, events::STREAM, "xtrim");
     }
     if trimmed > 0 && options.approximate {
         options.retell(ctx, left.as_deref(), None);
@@ -354,7 +354,7 @@ pub fn xdel(ctx: &mut Ctx) -> CmdResult {
 pub fn entries_deleted(ctx: &mut Ctx, key: &[u8], deleted: usize) {
     if deleted > 0 {
         ctx.dirty(deleted as u64);
-        ctx.changed(key, notify::STREAM, "xdel");
+        ctx.changed(key, events::STREAM, "xdel");
     }
 }
 

@@ -26,13 +26,13 @@ mod log;
 mod pending;
 mod read;
 
-use crate::commands::command::*;
-use crate::commands::ctx::Ctx;
-use crate::db::notify;
+use crate::client::reply::ReplyBuf;
+use crate::command::ctx::Ctx;
+use crate::command::*;
 use crate::ds::listpack::Element;
 use crate::ds::stream::{Entry, IdBuf, NodeLimits, StreamId};
 use crate::error::Error;
-use crate::networking::reply::ReplyBuf;
+use crate::keyspace::events;
 use crate::state::Server;
 use crate::types::stream::{Group, Stream};
 
@@ -172,7 +172,7 @@ fn stream_mut<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<&'s mut Stream>
 fn group_changed(ctx: &mut Ctx, key: &[u8], event: &'static str) {
     ctx.dirty(1);
     let db = ctx.client.db;
-    ctx.server.notify(notify::STREAM, event, key, db);
+    ctx.server.notify(events::STREAM, event, key, db);
 }
 
 #[inline]

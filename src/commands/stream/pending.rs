@@ -6,7 +6,7 @@
 //! somebody claims it, and is told in the same way: the one who hears of it finds the entry missing, too.
 
 use super::*;
-use crate::commands::ctx::CmdResult;
+use crate::command::ctx::CmdResult;
 use crate::ds::stream::StreamLog;
 use crate::error::said;
 use crate::types::stream::{Claim, ClaimCount, ConsumerId};

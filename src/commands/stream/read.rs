@@ -10,11 +10,11 @@
 
 use super::pending::{tell_claim, tell_place};
 use super::*;
-use crate::commands::ctx::CmdResult;
-use crate::db::blocked::{block_for_keys, deadline_from_ms};
+use crate::client::flag;
+use crate::command::ctx::CmdResult;
 use crate::ds::stream::StreamLog;
 use crate::error::said;
-use crate::networking::client::flag;
+use crate::execute::blocked::{block_for_keys, deadline_from_ms};
 use crate::state::BlockKind;
 use crate::types::stream::ConsumerId;
 

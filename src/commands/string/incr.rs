@@ -4,10 +4,11 @@
 //! INCRBYFLOAT counts as C's `long double` does on x86, whose sums people have stored and compare
 //! (`util::long_double`). Its result is told to replicas as a value, so that theirs can't differ.
 
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::db::{Ttl, notify};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::db::Ttl;
 use crate::ds::entry::ValueMut;
 use crate::error::Error;
+use crate::keyspace::events;
 use crate::types::string::{EMBSTR_MAX, StrView, encode_raw};
 use crate::types::{New, kind};
 use crate::util::long_double::LongDouble;
@@ -58,7 +59,7 @@ fn incrby_generic(ctx: &mut Ctx, increment: i64) -> CmdResult {
         ctx.server
             .set_key(ctx.client.db, key, kind::INT, New::Int(new), Ttl::Keep);
     }
-    ctx.changed(key, notify::STRING, "incrby");
+    ctx.changed(key, events::STRING, "incrby");
     ctx.dirty(1);
     ctx.client.reply.integer(new);
     Ok(())
@@ -88,7 +89,7 @@ pub(super) fn incrbyfloat(ctx: &mut Ctx) -> CmdResult {
     ctx.server
         .set_key(ctx.client.db, key, tag, encode_raw(&text, None), Ttl::Keep);
     ctx.rewrite(&[b"SET", key, &text, b"KEEPTTL"]);
-    ctx.changed(key, notify::STRING, "incrbyfloat");
+    ctx.changed(key, events::STRING, "incrbyfloat");
     ctx.dirty(1);
     ctx.client.reply.bulk(&text);
     Ok(())

@@ -22,7 +22,7 @@
 //! Limit: the table that is *not* built must fit `proto-max-bulk-len` as one of 32-bit integers, as in Redis: it
 //! bounds the time, too. **Invariant:** rows and masks together then take less than half of that.
 
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 use crate::types::string::StrView;
 

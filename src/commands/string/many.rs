@@ -5,9 +5,10 @@
 
 use super::set::{Condition, Options, Syntax, delete_expired_on_arrival, has_passed, holds};
 use super::{get_generic, store};
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::db::{Ttl, notify};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::db::Ttl;
 use crate::error::Error;
+use crate::keyspace::events;
 use crate::util::number::IntBuf;
 
 /// MGET key [key ...]
@@ -96,7 +97,7 @@ fn store_all_until(ctx: &mut Ctx, end: usize, ttl: Ttl) {
                 let key = ctx.argv[key_at];
                 store(ctx, key, key_at + 1, ttl);
                 ctx.server
-                    .notify(notify::GENERIC, "expire", key, ctx.client.db);
+                    .notify(events::GENERIC, "expire", key, ctx.client.db);
             }
             propagate_until(ctx, end, at);
         }

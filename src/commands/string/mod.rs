@@ -25,13 +25,14 @@ mod many;
 mod range;
 mod set;
 
-use crate::commands::command::*;
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::commands::keys;
-use crate::db::{Ttl, notify};
+use crate::client::reply::ZERO_COPY_MIN;
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::keys;
+use crate::command::*;
+use crate::db::Ttl;
 use crate::ds::entry::ValueMut;
 use crate::error::Error;
-use crate::networking::reply::ZERO_COPY_MIN;
+use crate::keyspace::events;
 use crate::types::Value;
 use crate::types::string::{StrView, encode};
 use crate::util::number::IntBuf;
@@ -136,7 +137,7 @@ fn reply_shared(ctx: &mut Ctx, key: &[u8]) {
 fn store(ctx: &mut Ctx, key: &[u8], value_at: usize, ttl: Ttl) {
     let (kind, value) = encode(ctx.argv[value_at], ctx.shared_arg(value_at));
     ctx.server.set_key(ctx.client.db, key, kind, value, ttl);
-    ctx.changed(key, notify::STRING, "set");
+    ctx.changed(key, events::STRING, "set");
 }
 
 /// Whether the string under `key` is `wanted`; a key that is not there equals nothing.

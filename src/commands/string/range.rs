@@ -3,10 +3,11 @@
 //! A string that is changed in part is changed where it lies while it has room there; beyond `INLINE_MAX` it
 //! moves out of its key's entry into a buffer that doubles as it grows, so that n appends cost O(n).
 
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::db::{Ttl, notify};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::db::Ttl;
 use crate::ds::entry::INLINE_MAX;
 use crate::error::Error;
+use crate::keyspace::events;
 use crate::types::string::{Grown, StrView, bytes_mut, encode};
 use crate::types::{KeyMut, kind};
 use crate::util::number::IntBuf;
@@ -40,7 +41,7 @@ pub(super) fn append(ctx: &mut Ctx) -> CmdResult {
             new
         }
     };
-    ctx.changed(key, notify::STRING, "append");
+    ctx.changed(key, events::STRING, "append");
     ctx.dirty(1);
     ctx.client.reply.integer(len as i64);
     Ok(())
@@ -71,7 +72,7 @@ pub(super) fn setrange(ctx: &mut Ctx) -> CmdResult {
         }
     };
     store_grown(ctx, key, grown);
-    ctx.changed(key, notify::STRING, "setrange");
+    ctx.changed(key, events::STRING, "setrange");
     ctx.dirty(1);
     ctx.client.reply.integer(new as i64);
     Ok(())

@@ -14,9 +14,10 @@
 //! never sees a key that was dead from the start.
 
 use super::{equals, get_generic, store};
-use crate::commands::ctx::{CmdResult, Ctx};
-use crate::db::{Ttl, notify};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::db::Ttl;
 use crate::error::Error;
+use crate::keyspace::events;
 use crate::types::string::StrView;
 use crate::util::number::IntBuf;
 
@@ -226,7 +227,7 @@ fn store_until(ctx: &mut Ctx, value_at: usize, ttl: Ttl) {
         Ttl::At(_) => {
             store(ctx, key, value_at, ttl);
             ctx.server
-                .notify(notify::GENERIC, "expire", key, ctx.client.db);
+                .notify(events::GENERIC, "expire", key, ctx.client.db);
         }
         Ttl::Keep | Ttl::Clear => store(ctx, key, value_at, ttl),
     }
@@ -236,7 +237,7 @@ fn store_until(ctx: &mut Ctx, value_at: usize, ttl: Ttl) {
 /// Whether a lifetime is over before it begins. While a log is loaded, or on a replica, the deletion is left
 /// to come from there.
 pub(super) fn has_passed(ctx: &Ctx, at_ms: i64) -> bool {
-    use crate::networking::client::flag;
+    use crate::client::flag;
     at_ms <= ctx.server.clock.now_ms
         && !ctx.server.loading
         && !ctx.client.has(flag::PRIMARY | flag::AOF_LOADER)
@@ -247,7 +248,7 @@ pub(super) fn delete_expired_on_arrival(ctx: &mut Ctx, key: &[u8]) {
     let lazy = ctx.server.config.lazyfree_lazy_expire;
     ctx.server.delete_key(ctx.client.db, key, lazy);
     ctx.rewrite(&[if lazy { b"UNLINK" as &[u8] } else { b"DEL" }, key]);
-    ctx.changed(key, notify::GENERIC, "del");
+    ctx.changed(key, events::GENERIC, "del");
     ctx.dirty(1);
 }
 
@@ -355,7 +356,7 @@ pub(super) fn delifeq(ctx: &mut Ctx) -> CmdResult {
 fn delete(ctx: &mut Ctx, key: &[u8]) {
     ctx.server.delete_key(ctx.client.db, key, false);
     ctx.rewrite(&[b"DEL", key]);
-    ctx.changed(key, notify::GENERIC, "del");
+    ctx.changed(key, events::GENERIC, "del");
     ctx.dirty(1);
 }
 
@@ -393,7 +394,7 @@ fn expire(ctx: &mut Ctx, key: &[u8], at_ms: i64) {
     let hash = ctx.server.hash_key(key);
     ctx.db().set_expire(hash, key, Some(at_ms));
     ctx.rewrite(&[b"PEXPIREAT", key, IntBuf::new().format(at_ms)]);
-    ctx.changed(key, notify::GENERIC, "expire");
+    ctx.changed(key, events::GENERIC, "expire");
     ctx.dirty(1);
 }
 
@@ -408,6 +409,6 @@ fn persist(ctx: &mut Ctx, key: &[u8]) {
     }
     ctx.db().set_expire(hash, key, None);
     ctx.rewrite(&[b"PERSIST", key]);
-    ctx.changed(key, notify::GENERIC, "persist");
+    ctx.changed(key, events::GENERIC, "persist");
     ctx.dirty(1);
 }

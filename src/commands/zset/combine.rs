@@ -13,7 +13,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::commands::zset::{reply_member, store_zset};
 use crate::ds::entry::ValueRef;
 use crate::error::Error;

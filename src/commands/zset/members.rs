@@ -4,15 +4,16 @@
 //! reply is framed, and those that wait (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`) in what they do when there is nothing.
 //! Propagated is always ZPOPMIN or ZPOPMAX of the key that was popped from.
 
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::client::flag;
+use crate::client::reply::ReplyBuf;
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
-use crate::commands::sample;
+use crate::commands::random_elements;
 use crate::commands::zset::{members_removed, read_zset, reply_member, write_zset};
-use crate::db::blocked::{block_for_keys, deadline_from_seconds};
-use crate::db::{Ttl, notify};
+use crate::db::Ttl;
 use crate::error::Error;
-use crate::networking::client::flag;
-use crate::networking::reply::ReplyBuf;
+use crate::execute::blocked::{block_for_keys, deadline_from_seconds};
+use crate::keyspace::events;
 use crate::state::BlockKind;
 use crate::types::zset::{AddFlags, Added, Zset, ZsetLimits};
 use crate::types::{New, Value, kind};
@@ -167,7 +168,7 @@ pub fn add_members(ctx: &mut Ctx, options: AddOptions, members: &[(f64, &[u8])])
     let changed = tally.added + tally.updated;
     if changed > 0 {
         ctx.dirty(changed);
-        ctx.changed(key, notify::ZSET, if flags.incr { "zincr" } else { "zadd" });
+        ctx.changed(key, events::ZSET, if flags.incr { "zincr" } else { "zadd" });
     }
     let reply = &mut ctx.client.reply;
     match tally.last {
@@ -516,7 +517,7 @@ pub fn zrandmember(ctx: &mut Ctx) -> CmdResult {
 
 /// A negative count draws each member anew, so one may come again.
 fn zrandmember_with_count(ctx: &mut Ctx) -> CmdResult {
-    let (count, with_scores) = sample::parse_count_of_pairs(ctx, "withscores")?;
+    let (count, with_scores) = random_elements::parse_count_of_pairs(ctx, "withscores")?;
     let limit = ctx.max_string_len();
     let mut rng = ctx.server.rng.split();
     let mut below = |n: usize| rng.below(n as u64) as usize;
@@ -535,7 +536,7 @@ fn zrandmember_with_count(ctx: &mut Ctx) -> CmdResult {
         });
         return Ok(());
     }
-    sample::reply_draws(reply, (wanted, with_scores), limit, |draws, n| {
+    random_elements::reply_draws(reply, (wanted, with_scores), limit, |draws, n| {
         zset.sample(n, &mut below, |member, score| {
             draws.show(|reply| reply_member(reply, member, score, with_scores));
         });

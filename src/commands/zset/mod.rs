@@ -15,15 +15,16 @@ mod combine;
 mod members;
 mod ranges;
 
-use crate::commands::command::*;
-use crate::commands::ctx::Ctx;
+use crate::client::Client;
+use crate::client::reply::ReplyBuf;
+use crate::command::ctx::Ctx;
+use crate::command::*;
 use crate::commands::zset::combine::*;
 use crate::commands::zset::members::*;
 use crate::commands::zset::ranges::*;
-use crate::db::{Ttl, notify};
+use crate::db::Ttl;
 use crate::error::Error;
-use crate::networking::client::Client;
-use crate::networking::reply::ReplyBuf;
+use crate::keyspace::events;
 use crate::state::Server;
 use crate::types::zset::{Zset, ZsetLimits};
 use crate::types::{New, Value, kind};
@@ -155,7 +156,7 @@ pub fn store_zset(ctx: &mut Ctx, key: &[u8], zset: Zset, event: &'static str) ->
     if len > 0 {
         let value = New::Obj(Value::Zset(zset));
         ctx.server.set_key(db, key, kind::ZSET, value, Ttl::Clear);
-        ctx.changed(key, notify::ZSET, event);
+        ctx.changed(key, events::ZSET, event);
         ctx.dirty(1);
     } else {
         remove_destination(ctx, key);
@@ -167,7 +168,7 @@ pub fn store_zset(ctx: &mut Ctx, key: &[u8], zset: Zset, event: &'static str) ->
 pub fn remove_destination(ctx: &mut Ctx, key: &[u8]) {
     let lazy = ctx.server.config.lazyfree_lazy_server_del;
     if ctx.server.delete_key(ctx.client.db, key, lazy) {
-        ctx.changed(key, notify::GENERIC, "del");
+        ctx.changed(key, events::GENERIC, "del");
         ctx.dirty(1);
     }
 }
@@ -181,9 +182,9 @@ fn members_removed(ctx: &mut Ctx, key: &[u8], event: &'static str, removed: usiz
     if is_empty {
         ctx.server.delete_key(db, key, false);
     }
-    ctx.changed(key, notify::ZSET, event);
+    ctx.changed(key, events::ZSET, event);
     if is_empty {
-        ctx.server.notify(notify::GENERIC, "del", key, db);
+        ctx.server.notify(events::GENERIC, "del", key, db);
     }
     ctx.dirty(removed as u64);
 }

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::commands::ctx::{CmdResult, Ctx};
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::commands::zset::{members_removed, read_zset, reply_member, store_zset, write_zset};
 use crate::error::Error;
 use crate::types::zset::{Accumulator, Aggregate, LexBound, ScoreRange, Zset, ZsetLimits, limit};

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use super::table::{Table, prefetch};
 use super::{Element, HashTable, Stats, TableStats};
-use crate::util::selection::Selection;
+use crate::util::selection_sampling::Selection;
 
 /// Buckets that a random pick tries before it settles for the next element that it meets.
 const RANDOM_TRIES: usize = 1000;

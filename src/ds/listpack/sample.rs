@@ -3,7 +3,7 @@
 //! A *record* is `stride` entries: 1 in a set, 2 in a hash or a sorted set. `below(n)` draws a number below `n`.
 
 use super::{Listpack, Pos};
-use crate::util::selection::Selection;
+use crate::util::selection_sampling::Selection;
 
 impl Listpack {
     fn records(&self, stride: usize) -> usize {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::End;
 use crate::ds::listpack::{Element, FrontPack, Listpack, Pos, iter_bytes};
 use crate::ds::lzf::{SmallLzf, decompress};
-use crate::ds::thin::size_class;
+use crate::ds::thin_buffer::size_class;
 
 /// Below this size compressing isn't tried.
 const MIN_COMPRESS_BYTES: usize = 48;

@@ -133,7 +133,7 @@ fn rankings_follow_the_keyspace() {
             say(&mut server, &line);
             if step % 10 == 0 {
                 server.clock.now_ms += 25;
-                crate::db::expire::fast_cycle(&mut server);
+                crate::keyspace::expire::fast_cycle(&mut server);
             }
             finish_pass(&mut server);
             if let Some(fault) = fault(&server) {

@@ -19,7 +19,7 @@
 //! seen counts `ratio` times, so figures estimate the whole whatever the ratio is. (A fixed step would be blind: of
 //! a client that sends GET a, GET b in turns it sees one.)
 //!
-//! A command's keys are those that its row names (`commands::keys`). A key counts as read or as written, as the row
+//! A command's keys are those that its row names (`command::keys`). A key counts as read or as written, as the row
 //! says; one that was read and isn't there is a miss. Commands in scripts count themselves, EVAL does not. Time and
 //! bytes are the client's: of the whole EVAL, divided among its keys, and of each command in EXEC.
 //!
@@ -38,10 +38,12 @@ mod tests;
 
 pub use session::{Metrics, Request, Session, Totals};
 
-use crate::commands::command::{self, Command, RO};
-use crate::commands::keys::{self, KeyRef};
+use crate::client::{Client, flag};
+use crate::command;
+use crate::command::keys;
+use crate::command::keys::KeyRef;
+use crate::command::{Command, RO};
 use crate::config::Config;
-use crate::networking::client::{Client, flag};
 use crate::observe::key_name::Name;
 use crate::observe::stats::Stats;
 use crate::state::Server;

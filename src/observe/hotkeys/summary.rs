@@ -221,7 +221,7 @@ impl Hasher for Hashed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ds::hash::HashSeed;
+    use crate::ds::siphash::HashSeed;
     use proptest::prelude::*;
     use rand::{RngExt, SeedableRng, rngs::SmallRng};
 

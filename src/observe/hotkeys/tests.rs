@@ -241,7 +241,7 @@ fn rates_are_right_from_the_beginning() {
         hash: SEED.hash(key),
         key,
     };
-    const SEED: crate::ds::hash::HashSeed = crate::ds::hash::HashSeed::new([1, 2]);
+    const SEED: crate::ds::siphash::HashSeed = crate::ds::siphash::HashSeed::new([1, 2]);
     for tick in 1..=30_000i64 {
         let weight = monitor.weight(tick * 100);
         monitor.access(name(b"steady"), true, false, weight);

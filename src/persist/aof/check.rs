@@ -385,7 +385,7 @@ fn cut(file: &File, path: &Path, at: u64) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ds::wire::push_command;
+    use crate::ds::bulk::push_command;
 
     fn extent_of(bytes: &[u8], until_s: Option<i64>) -> Extent {
         let path = std::env::temp_dir().join(format!(

@@ -16,11 +16,11 @@ use proptest::prelude::*;
 
 use super::feed::Feed;
 use super::reader::{Fault, Item, LogReader};
+use crate::client::resp::Sent;
 use crate::config::Config;
-use crate::networking::resp::Sent;
-use crate::server::call::call;
-use crate::server::dispatch::find_command;
-use crate::server::propagate::to;
+use crate::execute::call::call;
+use crate::execute::dispatch::find_command;
+use crate::propagate::to;
 use crate::state::Server;
 
 /// What the log's files go through.
@@ -170,7 +170,7 @@ fn load(files: &[Vec<u8>]) -> Result<Model, String> {
 }
 
 fn get(server: &mut Server, key: u8) -> Vec<u8> {
-    let mut client = crate::networking::client::Client::detached(0, 0);
+    let mut client = crate::client::Client::detached(0, 0);
     let name = format!("k{key}");
     let argv: [&[u8]; 2] = [b"GET", name.as_bytes()];
     let id = server.commands.lookup(argv[0]).expect("GET");

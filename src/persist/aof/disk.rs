@@ -23,7 +23,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sys::memory::ThreadCounters;
+use crate::sys::allocator::ThreadCounters;
 
 /// How the loop is woken.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;

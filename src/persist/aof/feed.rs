@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 
-use crate::ds::wire::push_command;
-use crate::server::propagate::{Unit, to};
+use crate::ds::bulk::push_command;
+use crate::propagate::{Unit, to};
 
 /// An emptied buffer keeps at most so much memory.
 const KEEP_BYTES: usize = 1 << 20;

@@ -45,7 +45,7 @@ use self::feed::Feed;
 use self::flush::Flush;
 use self::manifest::{Manifest, sync_dir};
 use crate::persist::child::{self, Kind};
-use crate::server::propagate::to;
+use crate::propagate::to;
 use crate::state::Server;
 use crate::sys::error_text;
 

@@ -258,7 +258,7 @@ impl<R: Read> LogReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ds::wire::push_command;
+    use crate::ds::bulk::push_command;
     use proptest::prelude::*;
 
     /// All commands, where the last whole one ends, and how it ended.

@@ -16,9 +16,9 @@
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
+use crate::ds::bulk::{push_bulk, push_command, push_count};
 use crate::ds::entry::ValueRef;
 use crate::ds::stream::{IdBuf, StreamId};
-use crate::ds::wire::{push_bulk, push_command, push_count};
 use crate::state::Server;
 use crate::types::hash::Hash;
 use crate::types::list::{End, List};

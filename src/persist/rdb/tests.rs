@@ -2,7 +2,7 @@ use super::decode::Fault;
 use super::payload::{self, Checks};
 use super::save::{Purpose, write_data_set};
 use super::*;
-use crate::commands::debug::digest::data_set;
+use crate::commands::server::debug::digest::data_set;
 use crate::config::Config;
 use crate::config::enums::RdbVersion;
 use crate::db::Ttl;

@@ -1,7 +1,7 @@
 //! Files and payloads: snapshots, DUMP, the append only file and its manifest.
 
-use aeris::ds::hash::HashSeed;
 use aeris::ds::quicklist::ListLimits;
+use aeris::ds::siphash::HashSeed;
 use aeris::persist::aof::manifest::Manifest;
 use aeris::persist::aof::reader::{Item, LogReader};
 use aeris::persist::rdb::decode::{Fault, Result};

@@ -1,10 +1,10 @@
 //! Packed bytes of RDB files, DUMP payloads and strings that claim to be a HyperLogLog.
 
-use aeris::ds::hash::HashSeed;
 use aeris::ds::hll::{self, Registers};
 use aeris::ds::intset::{self, Intset};
 use aeris::ds::listpack::{self, Element, Listpack};
 use aeris::ds::lzf::{self, Lzf};
+use aeris::ds::siphash::HashSeed;
 use aeris::ds::stream::{Precision, StreamId, StreamLog, Trim};
 use aeris::ds::ziplist::Ziplist;
 use aeris::ds::zipmap::Zipmap;

@@ -1,9 +1,9 @@
 //! What people and clients type: requests, lines of redis.conf, patterns, numbers.
 
+use aeris::client::resp::{Limits, Open, ParseTable, Status, parse};
 use aeris::config::{Config, Sources, load};
-use aeris::networking::resp::{Limits, Open, ParseTable, Status, parse};
+use aeris::util::byte_size::parse_memory;
 use aeris::util::glob::{glob_match, glob_match_nocase, is_literal};
-use aeris::util::memory::parse_memory;
 use aeris::util::number::{
     DoubleBuf, parse_f64, parse_f64_lenient, parse_i64, parse_u64, parse_u64_lenient,
 };

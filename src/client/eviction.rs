@@ -1,0 +1,135 @@
+//! `maxmemory-clients`: when the buffers of all clients together are too large, the largest clients go.
+//!
+//! Each client is counted after each of its turns, and after something was pushed to it; the sums follow by
+//! the difference, so asking whether the limit is exceeded costs one comparison. Only when it is are the
+//! clients looked through: a heap of them is made and the largest taken off until the sum is below.
+//!
+//! **Invariant:** `Net::memory` is the sum of all clients' `counted` (`the_sums_follow_each_client`).
+//! Rejected: lists of clients by size kept up to date all the time, which spare the search and cost every
+//! client of every turn; an eviction is rare and already costs a connection.
+
+use std::collections::BinaryHeap;
+
+use crate::client::{Client, Counted, flag};
+use crate::networking::close;
+use crate::state::Server;
+
+/// All that a client holds, and what is held for it elsewhere.
+pub fn memory_of(server: &Server, c: &Client) -> usize {
+    let tracking = c.has(flag::TRACKING_BCAST);
+    c.memory()
+        + if tracking {
+            server.tracking.memory_of(c.id)
+        } else {
+            0
+        }
+}
+
+/// Count a client anew.
+pub fn update_memory(server: &mut Server, c: &mut Client) {
+    let exempt = flag::NO_EVICT | flag::REPLICA | flag::PRIMARY;
+    let new = Counted {
+        bytes: memory_of(server, c),
+        class: c.class() as usize,
+        evictable: c.conn.is_some() && !c.has(exempt),
+    };
+    replace(server, c, new);
+}
+
+/// The same, at the end of a client's turn, where it only matters if there is a limit.
+#[inline]
+pub fn note_turn(server: &mut Server, c: &mut Client) {
+    if server.net.memory.limited {
+        update_memory(server, c);
+    }
+}
+
+/// The client goes away.
+pub fn forget(server: &mut Server, c: &mut Client) {
+    replace(server, c, Counted::default());
+}
+
+fn replace(server: &mut Server, c: &mut Client, new: Counted) {
+    let sums = &mut server.net.memory;
+    let old = std::mem::replace(&mut c.counted, new);
+    sums.by_class[old.class] -= old.bytes;
+    sums.by_class[new.class] += new.bytes;
+    sums.evictable -= if old.evictable { old.bytes } else { 0 };
+    sums.evictable += if new.evictable { new.bytes } else { 0 };
+}
+
+/// Close clients, largest first, until the rest is within `maxmemory-clients`. True: some have to be freed.
+pub fn evict_clients(server: &mut Server) -> bool {
+    let limit = server
+        .config
+        .maxmemory_clients
+        .bytes(server.config.maxmemory) as usize;
+    if limit == 0 {
+        server.net.memory.limited = false;
+        return false;
+    }
+    if !std::mem::replace(&mut server.net.memory.limited, true) {
+        count_all(server);
+    }
+    if server.net.memory.evictable <= limit {
+        return false;
+    }
+    let candidates = server
+        .net
+        .clients
+        .iter()
+        .filter(|c| c.counted.evictable && !c.has(flag::CLOSE_ASAP));
+    let mut heap: BinaryHeap<(usize, u64)> = candidates.map(|c| (c.counted.bytes, c.id)).collect();
+    while server.net.memory.evictable > limit
+        && let Some((_, id)) = heap.pop()
+    {
+        let Some(r) = server.net.clients.reference_of(id) else {
+            continue;
+        };
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
+        log::info!(
+            "Evicting client: {}",
+            crate::client::describe::describe(server, &c)
+        );
+        close::kill(server, &mut c);
+        server.stats.evicted_clients += 1;
+        server.net.clients.put(c);
+    }
+    true
+}
+
+/// The limit is new: nobody has been counted since long ago.
+fn count_all(server: &mut Server) {
+    for r in server.net.clients.refs() {
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
+        update_memory(server, &mut c);
+        server.net.clients.put(c);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_sums_follow_each_client() {
+        let mut server = Server::new(Config::default(), Vec::new());
+        let (mut a, mut b) = (Client::detached(1, 0), Client::detached(2, 0));
+        a.querybuf.reserve_exact(1000);
+        update_memory(&mut server, &mut a);
+        update_memory(&mut server, &mut b);
+        assert_eq!(server.net.memory.by_class, [a.memory() + b.memory(), 0, 0]);
+        b.set(flag::PUBSUB);
+        update_memory(&mut server, &mut b);
+        assert_eq!(server.net.memory.by_class, [a.memory(), 0, b.memory()]);
+        forget(&mut server, &mut a);
+        forget(&mut server, &mut b);
+        assert_eq!(server.net.memory.by_class, [0, 0, 0]);
+        assert_eq!(server.net.memory.evictable, 0);
+    }
+}

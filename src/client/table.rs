@@ -1,0 +1,240 @@
+//! The table of connected clients, and the network's share of the state.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use ae::Token;
+
+use crate::client::resp::ParseTable;
+use crate::client::{Client, ClientRef, flag};
+use crate::state::Server;
+
+/// Clients by slot. While a client's command runs, the client is out of its slot (a `Box`, so a pointer
+/// moves) and the command has it and the server as disjoint borrows.
+#[derive(Default)]
+pub struct Clients {
+    slots: Vec<Option<Box<Client>>>,
+    free: Vec<u32>,
+    /// Id to slot, in order of connection. Holds clients that are out of their slot as well.
+    by_id: BTreeMap<u64, u32>,
+    next_id: u64,
+}
+
+impl Clients {
+    /// A number never given before.
+    pub fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Connected clients.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub fn insert(&mut self, mut client: Box<Client>) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        client.slot = slot;
+        self.by_id.insert(client.id, slot);
+        self.slots[slot as usize] = Some(client);
+        slot
+    }
+
+    /// Move a client out of its slot for as long as its command runs; [`Clients::put`] brings it back.
+    #[inline]
+    pub fn take(&mut self, slot: u32) -> Option<Box<Client>> {
+        self.slots.get_mut(slot as usize)?.take()
+    }
+
+    /// The same, if it is still the client that the reference means.
+    pub fn take_ref(&mut self, r: ClientRef) -> Option<Box<Client>> {
+        self.resolve(r)?;
+        self.take(r.slot)
+    }
+
+    #[inline]
+    pub fn put(&mut self, client: Box<Client>) {
+        let slot = client.slot as usize;
+        debug_assert!(self.slots[slot].is_none());
+        self.slots[slot] = Some(client);
+    }
+
+    /// Forget a client that was taken out: it is being freed.
+    pub fn forget(&mut self, client: &Client) {
+        self.by_id.remove(&client.id);
+        self.free.push(client.slot);
+    }
+
+    pub fn get(&self, slot: u32) -> Option<&Client> {
+        self.slots.get(slot as usize)?.as_deref()
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Client> {
+        self.slots.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// The client, if it is still the same one and not the one whose command runs.
+    #[inline]
+    pub fn resolve(&mut self, r: ClientRef) -> Option<&mut Client> {
+        self.get_mut(r.slot).filter(|c| c.id == r.id)
+    }
+
+    /// The slot of a client id, its command running or not.
+    pub fn slot_of(&self, id: u64) -> Option<u32> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// A reference to the client of this id, its command running or not.
+    pub fn reference_of(&self, id: u64) -> Option<ClientRef> {
+        self.slot_of(id).map(|slot| ClientRef { slot, id })
+    }
+
+    /// All clients in order of connection, without the one whose command runs.
+    pub fn iter(&self) -> impl Iterator<Item = &Client> {
+        self.by_id.values().filter_map(|&slot| self.get(slot))
+    }
+
+    /// Ids and slots in order of connection, the running client's included.
+    pub fn refs(&self) -> Vec<ClientRef> {
+        self.by_id
+            .iter()
+            .map(|(&id, &slot)| ClientRef { slot, id })
+            .collect()
+    }
+
+    /// The next client behind `id` in order of connection: for walks that a cron does in steps.
+    pub fn after(&self, id: u64) -> Option<ClientRef> {
+        self.by_id
+            .range(id + 1..)
+            .next()
+            .map(|(&id, &slot)| ClientRef { slot, id })
+    }
+}
+
+/// Listening sockets and clients.
+pub struct Net {
+    pub clients: Clients,
+    pub tcp: Vec<(TcpListener, Option<Token>)>,
+    pub unix: Option<(UnixListener, Option<Token>)>,
+    /// Clients with something to write, each flagged PENDING_WRITE.
+    pub pending_write: Vec<u32>,
+    /// Those of them whose reply must not leave before the log has what they wrote, see `persist::aof::flush`.
+    pub held: Vec<u32>,
+    /// How far the log was when they were looked at last.
+    pub held_until: u64,
+    /// Clients that are not read, because too much of what they wrote waits for the log's disk.
+    pub unread: Vec<u32>,
+    /// Clients to be closed at the end of this turn.
+    pub close_asap: Vec<ClientRef>,
+    /// Messages for clients whose own command runs right now: sent behind the reply, see [`send_later`].
+    /// Encoded for RESP3.
+    pub later: Vec<(ClientRef, Arc<Vec<u8>>)>,
+    /// Clients that run MONITOR.
+    pub monitors: Vec<ClientRef>,
+    /// The buffer that all sockets are read into.
+    pub read_buffer: Vec<u8>,
+    pub parsed: ParseTable,
+    /// Reply buffers that no client holds at the moment.
+    pub spare_replies: Vec<Vec<u8>>,
+    /// Listening sockets that were replaced; closed when the loop no longer watches them.
+    pub retired: Vec<(TcpListener, Option<Token>)>,
+    /// There are listening sockets that the loop has not heard of.
+    pub relisten: bool,
+    /// The loop must be told of a new number of clients: `maxclients` changed.
+    pub resize: bool,
+    /// Where the cron's walk over clients stands.
+    pub cron_cursor: u64,
+    /// What clients occupy, see `client::eviction`.
+    pub memory: ClientMemory,
+}
+
+/// Sums over all clients of what each was last counted for.
+#[derive(Default, Clone, Copy)]
+pub struct ClientMemory {
+    /// By class of output limit.
+    pub by_class: [usize; 3],
+    /// Of clients that may be closed for it.
+    pub evictable: usize,
+    /// `maxmemory-clients` is in force: every client is counted after each of its turns.
+    pub limited: bool,
+}
+
+impl Net {
+    pub fn new() -> Net {
+        Net {
+            clients: Clients::default(),
+            tcp: Vec::new(),
+            unix: None,
+            pending_write: Vec::new(),
+            held: Vec::new(),
+            unread: Vec::new(),
+            held_until: 0,
+            close_asap: Vec::new(),
+            later: Vec::new(),
+            monitors: Vec::new(),
+            read_buffer: Vec::new(),
+            parsed: ParseTable::default(),
+            spare_replies: Vec::new(),
+            retired: Vec::new(),
+            relisten: false,
+            resize: false,
+            cron_cursor: 0,
+            memory: ClientMemory::default(),
+        }
+    }
+
+    /// The client has something to write: `before_sleep` will.
+    #[inline]
+    pub fn mark_pending(pending: &mut Vec<u32>, client: &mut Client) {
+        if !client.has(flag::PENDING_WRITE) && client.conn.is_some() {
+            client.set(flag::PENDING_WRITE);
+            pending.push(client.slot);
+        }
+    }
+
+    /// Close a client at the end of this turn.
+    pub fn close_asap(close: &mut Vec<ClientRef>, client: &mut Client) {
+        if !client.has(flag::CLOSE_ASAP) {
+            client.set(flag::CLOSE_ASAP);
+            close.push(ClientRef {
+                slot: client.slot,
+                id: client.id,
+            });
+        }
+    }
+}
+
+/// A client's command is over: send what came for it meanwhile, in order, behind its reply.
+///
+/// A push and an array differ in their first byte only, so one encoding serves both protocols.
+#[cold]
+pub fn send_later(server: &mut Server, c: &mut Client) {
+    server.net.later.retain(|(r, message)| {
+        let mine = r.id == c.id;
+        match message.first() {
+            Some(b'>') if mine && !c.reply.resp3 => {
+                c.reply.raw(b"*");
+                c.reply.raw(&message[1..]);
+            }
+            _ if mine => c.reply.raw_shared(message),
+            _ => {}
+        }
+        !mine
+    });
+}
+
+impl Default for Net {
+    fn default() -> Net {
+        Net::new()
+    }
+}

@@ -1,0 +1,121 @@
+//! What a command gets: the server, its client, its arguments; disjoint borrows, so a value can be written
+//! from the keyspace straight into the reply.
+//!
+//! ```text
+//!   fn get(ctx: &mut Ctx) -> CmdResult {
+//!       match ctx.server.lookup_read(ctx.client, ctx.argv[1]) {   // borrows ctx.server
+//!           None => ctx.client.reply.null(),                      // writes ctx.client
+//! ```
+//!
+//! Every command goes: parse -> look up -> check type -> mutate -> signal, notify, dirty -> reply.
+//! **Invariant:** nothing is mutated before the last `?`.
+
+use std::sync::Arc;
+
+use crate::client::{Client, flag};
+use crate::command::Command;
+use crate::db::Db;
+use crate::error::Error;
+use crate::state::Server;
+use crate::util::number::{parse_f64, parse_i64};
+
+/// `Err` is written as an error reply by `call()`.
+pub type CmdResult = Result<(), Error>;
+/// A command's function.
+pub type Proc = fn(&mut Ctx) -> CmdResult;
+
+pub struct Ctx<'a> {
+    pub server: &'a mut Server,
+    pub client: &'a mut Client,
+    pub argv: &'a [&'a [u8]],
+    pub cmd: &'static Command,
+    /// The buffers of arguments of 32 KB and more, see [`Ctx::shared_arg`].
+    pub bigs: &'a [Arc<Vec<u8>>],
+}
+
+impl<'a> Ctx<'a> {
+    /// The client's current database.
+    #[inline]
+    pub fn db(&mut self) -> &mut Db {
+        &mut self.server.dbs[self.client.db as usize]
+    }
+
+    /// An argument as an integer, or the error that Redis answers.
+    pub fn int(&self, at: usize) -> Result<i64, Error> {
+        parse_i64(self.argv[at]).ok_or(Error::NOT_INTEGER)
+    }
+
+    pub fn float(&self, at: usize) -> Result<f64, Error> {
+        parse_f64(self.argv[at]).ok_or(Error::NOT_FLOAT)
+    }
+
+    /// A non-negative integer; `text` is the whole error.
+    pub fn int_in(&self, at: usize, min: i64, max: i64, text: &'static str) -> Result<i64, Error> {
+        match parse_i64(self.argv[at]) {
+            Some(n) if (min..=max).contains(&n) => Ok(n),
+            _ => Err(Error::of(text)),
+        }
+    }
+
+    /// Whether the argument is this option, in any case.
+    #[inline]
+    pub fn is(&self, at: usize, option: &str) -> bool {
+        self.argv
+            .get(at)
+            .is_some_and(|arg| arg.eq_ignore_ascii_case(option.as_bytes()))
+    }
+
+    /// The buffer of a big argument, to be kept as a value without a copy.
+    #[inline]
+    pub fn shared_arg(&self, at: usize) -> Option<&'a Arc<Vec<u8>>> {
+        if self.bigs.is_empty() {
+            return None;
+        }
+        let arg = self.argv[at];
+        let same = |big: &&Arc<Vec<u8>>| big.as_ptr() == arg.as_ptr() && big.len() == arg.len();
+        self.bigs
+            .iter()
+            .find(same)
+            .filter(|big| big.len() >= crate::client::resp::BIG_ARG_MIN)
+    }
+
+    /// The longest that a string may grow, in bytes. Our primary and our own log are obeyed.
+    pub fn max_string_len(&self) -> usize {
+        if self.client.has(flag::PRIMARY | flag::AOF_LOADER) {
+            return isize::MAX as usize;
+        }
+        usize::try_from(self.server.config.proto_max_bulk_len).unwrap_or(usize::MAX)
+    }
+
+    /// Count `n` changes: what decides about propagation, save points and WATCH.
+    #[inline]
+    pub fn dirty(&mut self, n: u64) {
+        self.server.dirty += n;
+    }
+
+    /// Propagate this instead of the command as it was sent (relative times, random choices).
+    pub fn rewrite<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
+        self.server.propagation.rewrite(argv);
+    }
+
+    /// Propagate one more command after this one.
+    pub fn also_propagate<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
+        let db = self.client.db;
+        self.server.propagation.also(db, argv);
+    }
+
+    /// Propagate nothing for this command but what [`Ctx::also_propagate`] is given.
+    pub fn prevent_propagation(&mut self) {
+        if self.server.propagation.wanted() {
+            self.client.set(flag::PREVENT_PROPAGATION);
+        }
+    }
+
+    /// `key` was changed: wake up its watchers, drop it from clients' caches, tell the subscribers.
+    #[inline]
+    pub fn changed(&mut self, key: &[u8], class: u32, event: &'static str) {
+        let db = self.client.db;
+        self.server.signal_modified(Some(self.client), db, key);
+        self.server.notify(class, event, key, db);
+    }
+}

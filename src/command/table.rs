@@ -1,0 +1,345 @@
+//! All rows in one table, found by name in any case, with the figures that each command gathers.
+//!
+//! Names are looked up for every request, so this is a small open-addressing table over the folded name
+//! ([`Folded`]: two words and a length, compared without a loop); a client's next command is most often the
+//! same as its last, which is tried first. Ids are the places in `entries`, containers followed by their
+//! subcommands.
+
+use crate::command::Command;
+use crate::util::histogram::Histogram;
+
+/// What INFO commandstats and latencystats tell of one command.
+#[derive(Default)]
+pub struct CommandStats {
+    pub calls: u64,
+    pub ticks: u64,
+    pub rejected: u64,
+    pub failed: u64,
+    pub latency: Option<Box<Histogram>>,
+}
+
+pub struct Entry {
+    /// What clients say for this command, when it stands at the top level.
+    folded: Folded,
+    /// Then `folded` says all.
+    letters_only: bool,
+    pub row: &'static Command,
+    /// `get`, or `config|get`.
+    pub fullname: Box<str>,
+    pub parent: Option<u16>,
+    /// Ids of the subcommands: from, count.
+    pub subcommands: (u16, u16),
+    /// Position of the first key, 0 when there is none or it has to be searched for.
+    pub first_key: u16,
+    pub last_key: i16,
+    pub key_step: u16,
+    pub movable_keys: bool,
+    /// Position of the number of keys that stand behind it, of a command without a `first_key`; 0: there is none.
+    pub count_at: u16,
+    /// Where the elements of the first key stand, see `Command::elements`.
+    pub elements: Option<(u8, u8)>,
+    pub stats: CommandStats,
+}
+
+pub struct CommandTable {
+    pub entries: Vec<Entry>,
+    /// Id + 1 by hash of the name, 0 for none.
+    index: Vec<u16>,
+    /// Top-level names that `rename-command` changed: (what clients say, id).
+    renamed: Vec<(Box<[u8]>, u16)>,
+}
+
+const INDEX_SIZE: usize = 2048;
+
+/// A name in any case as two words: its first and its last bytes, which overlap when it is short, each with
+/// the bit set that tells small letters from capitals.
+///
+/// ```text
+///   GET        head  get                  LRANGE   head  lran      ZRANGEBYSCORE   head  zrangeby
+///              tail  0                             tail    ange                    tail       gebyscore (8)
+/// ```
+///
+/// Equal words mean equal names if the name is all letters and not longer than two words; of others
+/// (`restore-asking`) the bytes have to be compared too.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Folded {
+    head: u64,
+    tail: u64,
+    len: usize,
+}
+
+impl Folded {
+    #[inline]
+    fn of(name: &[u8]) -> Folded {
+        let len = name.len();
+        let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+            (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+            _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+                (Some(head), Some(tail)) => (
+                    u32::from_le_bytes(*head) as u64,
+                    u32::from_le_bytes(*tail) as u64,
+                ),
+                _ if len == 0 => (0, 0),
+                _ => {
+                    let (first, middle, last) = (name[0], name[len / 2], name[len - 1]);
+                    (u64::from_le_bytes([first, middle, last, 0, 0, 0, 0, 0]), 0)
+                }
+            },
+        };
+        const CASE: u64 = 0x2020_2020_2020_2020;
+        Folded {
+            head: head | CASE,
+            tail: tail | CASE,
+            len,
+        }
+    }
+
+    #[inline]
+    fn place(self) -> usize {
+        let mixed = self.head ^ self.tail.rotate_left(29) ^ self.len as u64;
+        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53) as usize % INDEX_SIZE
+    }
+}
+
+impl CommandTable {
+    pub fn new(groups: &[&'static [Command]]) -> CommandTable {
+        let mut table = CommandTable {
+            entries: Vec::new(),
+            index: vec![0; INDEX_SIZE],
+            renamed: Vec::new(),
+        };
+        for row in groups.iter().flat_map(|group| group.iter()) {
+            let id = table.push(row, None);
+            table.enter(row.name.as_bytes(), id);
+            let from = table.entries.len() as u16;
+            for sub in row.subcommands {
+                table.push(sub, Some(id));
+            }
+            table.entries[id as usize].subcommands = (from, row.subcommands.len() as u16);
+        }
+        table
+    }
+
+    fn push(&mut self, row: &'static Command, parent: Option<u16>) -> u16 {
+        let fullname = match parent {
+            Some(parent) => format!("{}|{}", self.entries[parent as usize].row.name, row.name),
+            None => row.name.to_string(),
+        };
+        let (first, last, step) = row.key_range();
+        self.entries.push(Entry {
+            folded: Folded::default(),
+            letters_only: false,
+            row,
+            fullname: fullname.into(),
+            parent,
+            subcommands: (0, 0),
+            first_key: first as u16,
+            last_key: last,
+            key_step: step as u16,
+            movable_keys: row.movable_keys(),
+            count_at: row.count_at(),
+            elements: row.elements,
+            stats: CommandStats::default(),
+        });
+        self.entries.len() as u16 - 1
+    }
+
+    fn enter(&mut self, name: &[u8], id: u16) {
+        let folded = Folded::of(name);
+        let mut at = folded.place();
+        while self.index[at] != 0 {
+            at = (at + 1) % INDEX_SIZE;
+        }
+        self.index[at] = id + 1;
+        let entry = &mut self.entries[id as usize];
+        entry.folded = folded;
+        entry.letters_only = name.len() <= 16 && name.iter().all(u8::is_ascii_alphabetic);
+    }
+
+    #[inline]
+    pub fn entry(&self, id: u16) -> &Entry {
+        &self.entries[id as usize]
+    }
+
+    #[inline]
+    pub fn row(&self, id: u16) -> &'static Command {
+        self.entries[id as usize].row
+    }
+
+    /// A top-level command by name, in any case.
+    #[inline]
+    pub fn lookup(&self, name: &[u8]) -> Option<u16> {
+        self.lookup_from(None, name)
+    }
+
+    /// The same, with a guess.
+    #[inline]
+    pub fn lookup_from(&self, guess: Option<u16>, name: &[u8]) -> Option<u16> {
+        let folded = Folded::of(name);
+        if let Some(id) = guess
+            && self.is_called(id, folded, name)
+        {
+            return Some(id);
+        }
+        let mut at = folded.place();
+        loop {
+            let id = self.index[at].checked_sub(1)?;
+            if self.is_called(id, folded, name) {
+                return Some(id);
+            }
+            at = (at + 1) % INDEX_SIZE;
+        }
+    }
+
+    #[inline]
+    fn is_called(&self, id: u16, folded: Folded, name: &[u8]) -> bool {
+        let entry = &self.entries[id as usize];
+        entry.folded == folded && (entry.letters_only || self.said(id).eq_ignore_ascii_case(name))
+    }
+
+    /// What clients say for this command.
+    #[inline]
+    fn said(&self, id: u16) -> &[u8] {
+        if !self.renamed.is_empty()
+            && let Some((said, _)) = self.renamed.iter().find(|(_, renamed)| *renamed == id)
+        {
+            return said;
+        }
+        self.entries[id as usize].row.name.as_bytes()
+    }
+
+    /// A subcommand of a container.
+    pub fn lookup_subcommand(&self, parent: u16, name: &[u8]) -> Option<u16> {
+        let (from, count) = self.entries[parent as usize].subcommands;
+        (from..from + count).find(|&id| {
+            self.entries[id as usize]
+                .row
+                .name
+                .as_bytes()
+                .eq_ignore_ascii_case(name)
+        })
+    }
+
+    /// The command that an argument vector names, subcommand included. For a container with an unknown
+    /// subcommand, or none, the container itself.
+    pub fn lookup_argv(&self, argv: &[&[u8]]) -> Option<u16> {
+        let id = self.lookup(argv.first()?)?;
+        if self.entries[id as usize].subcommands.1 == 0 || argv.len() < 2 {
+            return Some(id);
+        }
+        Some(self.lookup_subcommand(id, argv[1]).unwrap_or(id))
+    }
+
+    /// A command by its full name: `get`, `config|get`.
+    pub fn lookup_fullname(&self, name: &[u8]) -> Option<u16> {
+        let mut parts = name.splitn(2, |&b| b == b'|');
+        let id = self.lookup(parts.next()?)?;
+        match parts.next() {
+            None => Some(id),
+            Some(sub) => self.lookup_subcommand(id, sub),
+        }
+    }
+
+    /// The same by the names that the rows say, whatever `rename-command` made of them: rules of ACL users
+    /// go on meaning the same command.
+    pub fn lookup_original(&self, name: &[u8]) -> Option<u16> {
+        let mut parts = name.splitn(2, |&b| b == b'|');
+        let said = parts.next()?;
+        let is = |entry: &Entry| {
+            entry.parent.is_none() && entry.row.name.as_bytes().eq_ignore_ascii_case(said)
+        };
+        let id = self.entries.iter().position(is)? as u16;
+        match parts.next() {
+            None => Some(id),
+            Some(sub) => self.lookup_subcommand(id, sub),
+        }
+    }
+
+    /// Top-level ids.
+    pub fn top_level(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..self.entries.len() as u16)
+            .filter(|&id| self.entries[id as usize].parent.is_none() && !self.said(id).is_empty())
+    }
+
+    /// `rename-command old new`; an empty new name switches the command off. False: no such command, or
+    /// the new name is taken.
+    pub fn rename(&mut self, old: &[u8], new: &[u8]) -> bool {
+        let Some(id) = self.lookup(old) else {
+            return false;
+        };
+        if self.lookup(new).is_some() {
+            return false;
+        }
+        // Rebuilt, so that probe chains stay whole.
+        self.renamed.retain(|(_, renamed)| *renamed != id);
+        self.renamed.push((new.into(), id));
+        self.index.fill(0);
+        let top: Vec<u16> = self.top_level().collect();
+        for id in top {
+            let said = self.said(id).to_vec();
+            self.enter(&said, id);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> CommandTable {
+        CommandTable::new(crate::commands::TABLE)
+    }
+
+    #[test]
+    fn names_are_found_in_any_case_and_nothing_else_is() {
+        let table = table();
+        for id in table.top_level() {
+            let name = table.row(id).name;
+            let upper = name.to_ascii_uppercase();
+            for said in [name, &upper] {
+                assert_eq!(table.lookup(said.as_bytes()), Some(id), "{said}");
+            }
+            for at in 0..name.len() {
+                // Another bit of one byte: another name, unless it is the bit of the case.
+                for bit in [0x01, 0x10, 0x40, 0x80] {
+                    let mut other = name.as_bytes().to_vec();
+                    other[at] ^= bit;
+                    let expected = table
+                        .top_level()
+                        .find(|&id| table.row(id).name.as_bytes().eq_ignore_ascii_case(&other));
+                    assert_eq!(table.lookup(&other), expected, "{name} {at} {bit:x}");
+                }
+            }
+            assert_eq!(table.lookup(&name.as_bytes()[..name.len() - 1]), {
+                let shorter = &name.as_bytes()[..name.len() - 1];
+                table
+                    .top_level()
+                    .find(|&id| table.row(id).name.as_bytes() == shorter)
+            });
+        }
+        assert_eq!(table.lookup(b""), None);
+        assert_eq!(table.lookup(b"restore\rasking"), None);
+    }
+
+    #[test]
+    fn a_wrong_guess_changes_nothing() {
+        let table = table();
+        let (get, set) = (table.lookup(b"get"), table.lookup(b"set"));
+        assert_eq!(table.lookup_from(get, b"SeT"), set);
+        assert_eq!(table.lookup_from(get, b"gEt"), get);
+        assert_eq!(table.lookup_from(get, b"no such"), None);
+    }
+
+    #[test]
+    fn a_renamed_command_has_its_new_name_only() {
+        let mut table = table();
+        let get = table.lookup(b"get");
+        assert!(table.rename(b"get", b"Fetch-It"));
+        assert_eq!(table.lookup(b"FETCH-IT"), get);
+        assert_eq!(table.lookup_from(get, b"get"), None);
+        assert!(table.rename(b"set", b""));
+        assert_eq!(table.lookup(b"set"), None);
+        assert_eq!(table.lookup(b""), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! What SRANDMEMBER, HRANDFIELD and ZRANDMEMBER share: `count`, and elements that may come again.
+//!
+//! A positive count asks for different elements, at most all there are. A negative one asks for that many draws,
+//! each from all elements: the only replies whose length has nothing to do with how much data there is. Redis
+//! builds them for as long as there is memory. Here such a reply may be as long as the longest string
+//! (`proto-max-bulk-len`); a longer one is taken back and refused, so that no single command can take the server
+//! down.
+
+use crate::client::reply::{Mark, ReplyBuf};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::error::Error;
+
+/// Elements that are drawn in one walk through a packed value.
+const BATCH: usize = 1024;
+/// The shortest element, an empty string, as a reply.
+const SHORTEST: usize = b"$0\r\n\r\n".len();
+
+/// The count, which has to be a number without its sign as well.
+pub fn parse_count(ctx: &Ctx) -> Result<i64, Error> {
+    match ctx.int(2)? {
+        i64::MIN => Err(Error::LONG_RANGE),
+        count => Ok(count),
+    }
+}
+
+/// The same where each element may bring a value along, which doubles the reply.
+pub fn parse_count_of_pairs(ctx: &Ctx, option: &str) -> Result<(i64, bool), Error> {
+    let count = parse_count(ctx)?;
+    let with_values = ctx.is(3, option);
+    if ctx.argv.len() > 4 || (ctx.argv.len() == 4 && !with_values) {
+        return Err(Error::SYNTAX);
+    }
+    if with_values && count.unsigned_abs() > i64::MAX as u64 / 2 {
+        return Err(Error::OUT_OF_RANGE);
+    }
+    Ok((count, with_values))
+}
+
+/// A reply under way that must not become longer than `limit`.
+pub struct Draws<'a> {
+    reply: &'a mut ReplyBuf,
+    start: Mark,
+    limit: u64,
+}
+
+impl Draws<'_> {
+    /// Show one more, unless there is too much already.
+    pub fn show(&mut self, element: impl FnOnce(&mut ReplyBuf)) {
+        if !self.too_long() {
+            element(self.reply);
+        }
+    }
+
+    fn too_long(&self) -> bool {
+        self.reply.bytes_since(self.start) > self.limit
+    }
+}
+
+/// Reply `count` draws; `draw` shows as many as it is told. `limit` is in bytes.
+pub fn reply_draws(
+    reply: &mut ReplyBuf,
+    (count, with_values): (usize, bool),
+    limit: usize,
+    mut draw: impl FnMut(&mut Draws, usize),
+) -> CmdResult {
+    // A client with an output limit is closed when it is reached.
+    let stopped_earlier = reply.limit != 0 && reply.limit < limit;
+    if count.saturating_mul(SHORTEST) > limit && !stopped_earlier {
+        return Err(Error::OUT_OF_RANGE);
+    }
+    let (start, limit) = (reply.mark(), limit as u64);
+    reply.elements(count, with_values);
+    let mut left = count;
+    let mut draws = Draws {
+        reply,
+        start,
+        limit,
+    };
+    while left > 0 {
+        let batch = left.min(BATCH);
+        draw(&mut draws, batch);
+        left -= batch;
+        // Over its output limit: the client is closed, whatever else we say.
+        if draws.reply.overflowed() {
+            return Ok(());
+        }
+        if draws.too_long() {
+            draws.reply.truncate(start);
+            return Err(Error::OUT_OF_RANGE);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draw(count: usize, limit: usize) -> (CmdResult, Vec<u8>) {
+        let mut reply = ReplyBuf::new(false);
+        reply.ok();
+        let result = reply_draws(&mut reply, (count, false), limit, |draws, n| {
+            (0..n).for_each(|_| draws.show(|reply| reply.bulk(b"member")));
+        });
+        (result, reply.take_bytes())
+    }
+
+    #[test]
+    fn a_reply_that_would_be_too_long_is_taken_back() {
+        assert_eq!(
+            draw(2, 100),
+            (
+                Ok(()),
+                b"+OK\r\n*2\r\n$6\r\nmember\r\n$6\r\nmember\r\n".to_vec()
+            )
+        );
+        let refused = (Err(Error::OUT_OF_RANGE), b"+OK\r\n".to_vec());
+        assert_eq!(draw(9, 100), refused, "only the draws show that it is");
+        assert_eq!(draw(20_000, 150_000), refused, "after some batches");
+        assert_eq!(draw(usize::MAX, 1 << 29), refused, "without a draw");
+    }
+}

@@ -1,0 +1,72 @@
+//! DEBUG's ways to end the process: by a signal, a panic, for want of memory; and to start it anew.
+
+use std::time::Duration;
+
+use crate::client::flag;
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::config::{Extent, rewrite};
+use crate::error::Error;
+use crate::server::shutdown;
+use crate::util::number::parse_i64;
+
+/// DEBUG SEGFAULT
+pub fn segfault(_: &mut Ctx) -> CmdResult {
+    // What the kernel would send: it finds the same handler, or none.
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGSEGV)
+        .map_err(|error| Error::new(format!("ERR {error}")))
+}
+
+/// DEBUG PANIC
+pub fn panic_now(_: &mut Ctx) -> CmdResult {
+    panic!("called by DEBUG PANIC")
+}
+
+/// DEBUG ASSERT
+pub fn assert_now(ctx: &mut Ctx) -> CmdResult {
+    assert!(ctx.argv.is_empty(), "called by DEBUG ASSERT");
+    Ok(())
+}
+
+/// DEBUG OOM
+pub fn oom(ctx: &mut Ctx) -> CmdResult {
+    // More than any address space has: that the allocator can't give it is the process's end.
+    let memory: Vec<u8> = Vec::with_capacity(isize::MAX as usize);
+    ctx.client.reply.bulk(&memory);
+    Ok(())
+}
+
+/// The delay of a restart; what is no number is none.
+fn restart_delay(ctx: &Ctx) -> Duration {
+    let ms = ctx.argv.get(2).and_then(|text| parse_i64(text));
+    Duration::from_millis(ms.unwrap_or(0).max(0) as u64)
+}
+
+/// DEBUG RESTART [milliseconds]
+pub fn restart(ctx: &mut Ctx) -> CmdResult {
+    if ctx.client.has(flag::DENY_BLOCKING) {
+        return Err(Error::of(
+            "ERR DEBUG RESTART isn't allowed for DENY BLOCKING client",
+        ));
+    }
+    if ctx.server.config.file.is_some() {
+        rewrite(&ctx.server.config, Extent::Changed).map_err(|e| Error::new(format!("ERR {e}")))?;
+    }
+    let delay = restart_delay(ctx);
+    ctx.server.shutdown.restart = Some(delay);
+    let options = shutdown::Options {
+        now: true,
+        ..Default::default()
+    };
+    shutdown::request(ctx.server, ctx.client, ctx.argv, options);
+    Ok(())
+}
+
+/// DEBUG CRASH-AND-RECOVER [milliseconds]
+pub fn crash_and_recover(ctx: &mut Ctx) -> CmdResult {
+    let delay = restart_delay(ctx);
+    let error = shutdown::restart(ctx.server, delay);
+    Err(Error::new(format!(
+        "ERR failed to restart the server: {}",
+        crate::sys::error_text(&error)
+    )))
+}

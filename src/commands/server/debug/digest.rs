@@ -1,0 +1,150 @@
+//! DEBUG DIGEST: one number for a data set, the same on every server that holds the same.
+//!
+//! ```text
+//!   add(d, bytes)   d ^= SHA1(bytes)           what comes in any order: keys, members of a set, fields
+//!   mix(d, bytes)   d = SHA1(d ^ SHA1(bytes))  what has an order: elements of a list, a field and its value
+//! ```
+//!
+//! The digests are those of Redis 7.2 and Valkey, so that data sets can be compared between them. Redis 7.0 has others for sorted
+//! sets with scores such as 0.1, which it prints with seventeen digits (`0.10000000000000001`) where later versions print the
+//! shortest that read back as the same score.
+
+use sha1::{Digest as _, Sha1};
+
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::ds::entry::ValueRef;
+use crate::ds::stream::StreamId;
+use crate::state::Server;
+use crate::types::list::End;
+use crate::types::stream::Stream;
+use crate::types::string::{StrView, type_of};
+use crate::types::{KeyRef, Value};
+use crate::util::number::{DoubleBuf, IntBuf};
+
+#[derive(Clone, Copy, Default)]
+struct Digest([u8; 20]);
+
+impl Digest {
+    fn add(&mut self, bytes: &[u8]) {
+        for (own, other) in self.0.iter_mut().zip(Sha1::digest(bytes)) {
+            *own ^= other;
+        }
+    }
+
+    fn mix(&mut self, bytes: &[u8]) {
+        self.add(bytes);
+        self.0 = Sha1::digest(self.0).into();
+    }
+
+    fn hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// DEBUG DIGEST
+pub fn digest(ctx: &mut Ctx) -> CmdResult {
+    let digest = data_set(ctx.server);
+    ctx.client.reply.status(&digest);
+    Ok(())
+}
+
+/// The digest of all databases, in hex.
+pub fn data_set(server: &Server) -> String {
+    let mut all = Digest::default();
+    for db in server.dbs.iter().filter(|db| !db.is_empty()) {
+        all.mix(&db.index.to_be_bytes());
+        for entry in db.keys.iter() {
+            let mut one = Digest::default();
+            one.mix(entry.key());
+            mix_value(&mut one, entry);
+            all.add(&one.0);
+        }
+    }
+    all.hex()
+}
+
+/// DEBUG DIGEST-VALUE [key ...]
+pub fn digest_value(ctx: &mut Ctx) -> CmdResult {
+    ctx.client.reply.array(ctx.argv.len() - 2);
+    for &key in &ctx.argv[2..] {
+        let mut one = Digest::default();
+        if let Some(entry) = ctx.server.lookup_in(ctx.client.db, key) {
+            mix_value(&mut one, entry);
+        }
+        ctx.client.reply.status(&one.hex());
+    }
+    Ok(())
+}
+
+/// The type, the value, and whether there is a time to live; not when it ends.
+fn mix_value(digest: &mut Digest, entry: KeyRef) {
+    digest.mix(&(type_of(entry) as u32).to_be_bytes());
+    match entry.value() {
+        ValueRef::Int(n) => digest.mix(IntBuf::new().format(n)),
+        ValueRef::Str(bytes) => digest.mix(bytes),
+        ValueRef::Obj(value) => mix_object(digest, value),
+    }
+    if entry.has_expire() {
+        digest.add(b"!!expire!!");
+    }
+}
+
+fn mix_object(digest: &mut Digest, value: &Value) {
+    match value {
+        Value::Str(raw) => digest.mix(StrView::Bytes(raw.bytes()).bytes(&mut IntBuf::new())),
+        Value::List(list) => list.range(0, list.len(), End::Head, |element| {
+            digest.mix(element.text(&mut IntBuf::new()));
+        }),
+        Value::Set(set) => set.for_each(|member| {
+            digest.add(member.text(&mut IntBuf::new()));
+        }),
+        Value::Hash(hash) => hash.for_each(|field, value| {
+            let (mut field_text, mut value_text) = (IntBuf::new(), IntBuf::new());
+            add_pair(
+                digest,
+                field.text(&mut field_text),
+                value.text(&mut value_text),
+            );
+        }),
+        Value::Zset(zset) => zset.for_each(|member, score| {
+            let mut text = DoubleBuf::new();
+            add_pair(digest, member, text.format_shortest(score));
+        }),
+        Value::Stream(stream) => mix_stream(digest, stream),
+    }
+}
+
+/// A field with its value, a member with its score: an ordered pair among pairs in any order.
+fn add_pair(digest: &mut Digest, first: &[u8], second: &[u8]) {
+    let mut pair = Digest::default();
+    pair.mix(first);
+    pair.mix(second);
+    digest.add(&pair.0);
+}
+
+fn mix_stream(digest: &mut Digest, stream: &Stream) {
+    for entry in stream.log.range(StreamId::MIN, StreamId::MAX) {
+        digest.mix(format!("{}.{}", entry.id.ms, entry.id.seq).as_bytes());
+        for (name, value) in entry.fields() {
+            digest.mix(name.text(&mut IntBuf::new()));
+            digest.mix(value.text(&mut IntBuf::new()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The figures of a real server: `SET foo bar`, nothing else.
+    #[test]
+    fn a_string_has_the_digest_of_redis() {
+        let mut server = crate::state::Server::new(crate::config::Config::default(), Vec::new());
+        let (kind, value) = crate::types::string::encode(b"bar", None);
+        server.set_key(0, b"foo", kind, value, crate::db::Ttl::Clear);
+        let entry = server.lookup_in(0, b"foo").expect("it was just set");
+        let mut value = Digest::default();
+        mix_value(&mut value, entry);
+        assert_eq!(value.hex(), "68467c70ae30376e7ce005bcc8827f5ba7fd67dc");
+    }
+}

@@ -1,0 +1,428 @@
+//! DEBUG: what tests ask of a server, and what a developer wants to see. Not for clients: allowed only to
+//! those whom `enable-debug-command` names.
+
+mod crash;
+pub mod digest;
+mod inspect;
+mod protocol;
+mod reload;
+
+use std::time::Duration;
+
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
+use crate::config::{Extent, rewrite};
+use crate::db::Ttl;
+use crate::error::{Error, excerpt};
+use crate::persist::aof;
+use crate::types::string::encode;
+use crate::util::byte_size::parse_memory;
+use crate::util::number::{parse_f64, parse_i64};
+
+pub const TABLE: &[Command] = &[cmd(
+    "debug",
+    debug,
+    -2,
+    ADMIN | NOSCRIPT | LOADING | STALE | PROTECTED,
+    NONE_CAT,
+)];
+
+/// A subcommand: name, fewest and most arguments after it, function.
+type Row = (&'static str, usize, usize, fn(&mut Ctx) -> CmdResult);
+
+const ANY: usize = usize::MAX;
+
+const ROWS: &[Row] = &[
+    ("aof-backlog-limit", 1, 1, aof_backlog_limit),
+    ("aof-flush-sleep", 1, 1, aof_flush_sleep),
+    ("assert", 0, ANY, crash::assert_now),
+    ("change-repl-id", 0, 0, change_repl_id),
+    ("client-enforce-reply-list", 1, 1, client_enforce_reply_list),
+    ("client-eviction", 0, 0, inspect::client_eviction),
+    ("config-rewrite-force-all", 0, 0, config_rewrite_force_all),
+    ("crash-and-recover", 0, 1, crash::crash_and_recover),
+    ("dict-resizing", 1, 1, dict_resizing),
+    ("digest", 0, 0, digest::digest),
+    ("digest-value", 0, ANY, digest::digest_value),
+    ("error", 1, 1, error),
+    ("help", 0, 0, help),
+    ("htstats", 1, 2, inspect::htstats),
+    ("htstats-key", 1, 2, inspect::htstats_key),
+    ("leak", 1, 1, leak),
+    ("listpack", 1, 1, inspect::listpack),
+    ("loadaof", 0, 0, loadaof),
+    ("log", 1, 1, log_message),
+    ("mallctl", 1, ANY, mallctl),
+    ("mallctl-str", 1, ANY, mallctl_str),
+    ("object", 1, 2, inspect::object),
+    ("oom", 0, ANY, crash::oom),
+    ("panic", 0, 0, crash::panic_now),
+    ("pause-cron", 1, 1, pause_cron),
+    ("populate", 1, 3, populate),
+    ("protocol", 1, 1, protocol::protocol),
+    ("quicklist", 1, 2, inspect::quicklist),
+    (
+        "quicklist-packed-threshold",
+        1,
+        1,
+        quicklist_packed_threshold,
+    ),
+    ("reload", 0, ANY, reload::reload),
+    ("replybuffer", 2, 2, replybuffer),
+    ("restart", 0, 1, crash::restart),
+    ("sdslen", 1, 1, inspect::sdslen),
+    ("segfault", 0, 0, crash::segfault),
+    ("set-active-expire", 1, 1, set_active_expire),
+    ("set-disable-deny-scripts", 1, 1, set_disable_deny_scripts),
+    (
+        "set-skip-checksum-validation",
+        1,
+        1,
+        set_skip_checksum_validation,
+    ),
+    ("sleep", 1, 1, sleep),
+    ("stringmatch-len", 2, 2, stringmatch_len),
+    ("structsize", 0, 0, inspect::structsize),
+];
+
+/// DEBUG subcommand [argument ...]
+fn debug(ctx: &mut Ctx) -> CmdResult {
+    let (name, args) = (ctx.argv[1], ctx.argv.len() - 2);
+    let fits =
+        |row: &&Row| row.0.as_bytes().eq_ignore_ascii_case(name) && (row.1..=row.2).contains(&args);
+    match ROWS.iter().find(fits) {
+        Some((_, _, _, run)) => run(ctx),
+        None => Err(unknown_subcommand(ctx)),
+    }
+}
+
+/// What a subcommand answers that does not understand its arguments.
+fn unknown_subcommand(ctx: &Ctx) -> Error {
+    Error::new(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{}'. Try DEBUG HELP.",
+        excerpt(ctx.argv[1], 128)
+    ))
+}
+
+/// An argument that is 0 or not, as C's `atoi` reads it: what is no number is 0.
+fn switch(ctx: &Ctx, at: usize) -> bool {
+    let text = ctx.argv[at];
+    let digits = text
+        .iter()
+        .take_while(|b| b.is_ascii_digit() || **b == b'-')
+        .count();
+    parse_i64(&text[..digits]).is_some_and(|n| n != 0)
+}
+
+/// The same for an argument that may be missing.
+fn switch_or(ctx: &Ctx, at: usize, default: bool) -> bool {
+    if at < ctx.argv.len() {
+        switch(ctx, at)
+    } else {
+        default
+    }
+}
+
+fn ok(ctx: &mut Ctx) -> CmdResult {
+    ctx.client.reply.ok();
+    Ok(())
+}
+
+/// DEBUG SLEEP seconds
+fn sleep(ctx: &mut Ctx) -> CmdResult {
+    let seconds = parse_f64(ctx.argv[2]).unwrap_or(0.0).max(0.0);
+    crate::sys::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    ok(ctx)
+}
+
+/// DEBUG AOF-FLUSH-SLEEP microseconds
+fn aof_flush_sleep(ctx: &mut Ctx) -> CmdResult {
+    let us = parse_i64(ctx.argv[2]).unwrap_or(0).max(0);
+    ctx.server
+        .aof
+        .flush
+        .delay
+        .set(Duration::from_micros(us as u64));
+    ok(ctx)
+}
+
+/// DEBUG AOF-BACKLOG-LIMIT bytes
+fn aof_backlog_limit(ctx: &mut Ctx) -> CmdResult {
+    let bytes = ctx.int_in(
+        2,
+        0,
+        i64::MAX,
+        "ERR value is out of range, must be positive",
+    )?;
+    ctx.server.debug.aof_backlog_max = (bytes > 0).then_some(bytes as u64);
+    ok(ctx)
+}
+
+/// DEBUG MALLCTL key [number]
+fn mallctl(ctx: &mut Ctx) -> CmdResult {
+    let new = match ctx.argv.len() {
+        3 => None,
+        _ => Some(ctx.int(3)?),
+    };
+    let name = String::from_utf8_lossy(ctx.argv[2]);
+    let old = crate::sys::allocator::control(&name, new)
+        .map_err(|e| Error::new(format!("ERR {}", crate::sys::error_text(&e))))?;
+    ctx.client.reply.integer(old);
+    Ok(())
+}
+
+/// DEBUG MALLCTL-STR key [text]
+fn mallctl_str(ctx: &mut Ctx) -> CmdResult {
+    let name = String::from_utf8_lossy(ctx.argv[2]);
+    let old = crate::sys::allocator::control_text(&name, ctx.argv.get(3).copied())
+        .map_err(|e| Error::new(format!("ERR {}", crate::sys::error_text(&e))))?;
+    ctx.client.reply.bulk(&old);
+    Ok(())
+}
+
+/// DEBUG LOADAOF
+fn loadaof(ctx: &mut Ctx) -> CmdResult {
+    if ctx.server.loading {
+        return Err(Error::LOADING);
+    }
+    if aof::load::reload(ctx.server).is_err() {
+        return Err(Error::of(
+            "ERR Error trying to load the AOF files, check server logs.",
+        ));
+    }
+    log::info!("Append Only File loaded by DEBUG LOADAOF");
+    ok(ctx)
+}
+
+/// DEBUG SET-ACTIVE-EXPIRE 0|1
+fn set_active_expire(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.debug.no_active_expire = !switch(ctx, 2);
+    ok(ctx)
+}
+
+/// DEBUG DICT-RESIZING 0|1
+fn dict_resizing(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.debug.no_resize = !switch(ctx, 2);
+    ctx.server.follow_resize_policy();
+    ok(ctx)
+}
+
+/// DEBUG CLIENT-ENFORCE-REPLY-LIST 0|1
+fn client_enforce_reply_list(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.debug.enforce_reply_list = switch(ctx, 2);
+    ok(ctx)
+}
+
+/// DEBUG CONFIG-REWRITE-FORCE-ALL
+fn config_rewrite_force_all(ctx: &mut Ctx) -> CmdResult {
+    rewrite(&ctx.server.config, Extent::All).map_err(|e| Error::new(format!("ERR {e}")))?;
+    ok(ctx)
+}
+
+/// DEBUG PAUSE-CRON 0|1
+fn pause_cron(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.debug.no_cron = switch(ctx, 2);
+    ok(ctx)
+}
+
+/// DEBUG SET-DISABLE-DENY-SCRIPTS 0|1
+fn set_disable_deny_scripts(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.debug.allow_noscript = switch(ctx, 2);
+    ok(ctx)
+}
+
+/// DEBUG SET-SKIP-CHECKSUM-VALIDATION 0|1
+fn set_skip_checksum_validation(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.debug.skip_checksum = switch(ctx, 2);
+    ok(ctx)
+}
+
+/// DEBUG QUICKLIST-PACKED-THRESHOLD size
+fn quicklist_packed_threshold(ctx: &mut Ctx) -> CmdResult {
+    let size = parse_memory(ctx.argv[2]).filter(|size| *size < 1 << 32);
+    let size = size.ok_or(Error::of(
+        "ERR argument must be a memory value bigger than 1 and smaller than 4gb",
+    ))?;
+    ctx.server.debug.packed_threshold = size as usize;
+    ok(ctx)
+}
+
+/// DEBUG REPLYBUFFER PEAK-RESET-TIME NEVER|RESET|milliseconds, DEBUG REPLYBUFFER RESIZING 0|1
+fn replybuffer(ctx: &mut Ctx) -> CmdResult {
+    if ctx.is(2, "peak-reset-time") {
+        ctx.server.debug.reply_peak_reset_ms = if ctx.is(3, "never") {
+            Some(-1)
+        } else if ctx.is(3, "reset") {
+            None
+        } else {
+            Some(ctx.int(3)?)
+        };
+    } else if ctx.is(2, "resizing") {
+        ctx.server.debug.no_reply_resize = !switch(ctx, 3);
+    } else {
+        return Err(unknown_subcommand(ctx));
+    }
+    ok(ctx)
+}
+
+/// DEBUG CHANGE-REPL-ID
+fn change_repl_id(ctx: &mut Ctx) -> CmdResult {
+    log::info!("Changing replication IDs after receiving change-repl-id");
+    ctx.server.run.replid = ctx.server.rng.hex(40);
+    ok(ctx)
+}
+
+/// DEBUG ERROR message
+fn error(ctx: &mut Ctx) -> CmdResult {
+    Err(Error::new(String::from_utf8_lossy(ctx.argv[2])))
+}
+
+/// DEBUG LOG message
+fn log_message(ctx: &mut Ctx) -> CmdResult {
+    log::warn!("DEBUG LOG: {}", String::from_utf8_lossy(ctx.argv[2]));
+    ok(ctx)
+}
+
+/// DEBUG LEAK string
+fn leak(ctx: &mut Ctx) -> CmdResult {
+    std::mem::forget(ctx.argv[2].to_vec());
+    ok(ctx)
+}
+
+/// DEBUG STRINGMATCH-LEN length pattern
+fn stringmatch_len(ctx: &mut Ctx) -> CmdResult {
+    let len = ctx.int_in(2, 0, 1 << 30, "ERR value is out of range, must be positive")?;
+    let text = vec![b'a'; len as usize];
+    let matched = crate::util::glob::glob_match(ctx.argv[3], &text);
+    ctx.client.reply.integer(matched as i64);
+    Ok(())
+}
+
+/// DEBUG POPULATE count [prefix] [size]
+fn populate(ctx: &mut Ctx) -> CmdResult {
+    const POSITIVE: &str = "ERR value is out of range, must be positive";
+    let count = ctx.int_in(2, 0, i64::MAX, POSITIVE)?;
+    let prefix = ctx.argv.get(3).copied().unwrap_or(b"key");
+    let size = match ctx.argv.len() {
+        5 => Some(ctx.int_in(4, 0, 512 << 20, POSITIVE)? as usize),
+        _ => None,
+    };
+    // Room for all at once, within reason: the count is what a client says.
+    let room = ctx
+        .db()
+        .len()
+        .saturating_add((count as usize).min(100_000_000));
+    ctx.db().keys.reserve(room);
+    for i in 0..count {
+        populate_one(ctx, prefix, i, size);
+    }
+    ok(ctx)
+}
+
+/// `prefix:i` with the value `value:i`, filled with zero bytes or cut if a size is asked for. A key that
+/// exists stays as it is.
+fn populate_one(ctx: &mut Ctx, prefix: &[u8], i: i64, size: Option<usize>) {
+    let db = ctx.client.db;
+    let key = [prefix, b":", i.to_string().as_bytes()].concat();
+    if ctx.server.lookup_in(db, &key).is_some() {
+        return;
+    }
+    let mut value = format!("value:{i}").into_bytes();
+    value.resize(size.unwrap_or(value.len()), 0);
+    let (kind, value) = encode(&value, None);
+    ctx.server.set_key(db, &key, kind, value, Ttl::Clear);
+    ctx.server.signal_modified(Some(ctx.client), db, &key);
+}
+
+/// DEBUG HELP
+fn help(ctx: &mut Ctx) -> CmdResult {
+    ctx.client.reply.help(&[
+        "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        "AOF-BACKLOG-LIMIT <bytes>",
+        "    Clients that write are not read while more than that waits for the append only file; 0 restores",
+        "    the default.",
+        "AOF-FLUSH-SLEEP <microseconds>",
+        "    Sleep before the append only file is written.",
+        "ASSERT",
+        "    Crash by a failed assertion.",
+        "CHANGE-REPL-ID",
+        "    Give this instance a new replication ID. Replicas will resynchronise.",
+        "CLIENT-ENFORCE-REPLY-LIST <0|1>",
+        "    Count each reply against the output limits as if it filled a buffer of its own.",
+        "CLIENT-EVICTION",
+        "    How many clients of which size may be evicted (maxmemory-clients), and what they hold.",
+        "CONFIG-REWRITE-FORCE-ALL",
+        "    CONFIG REWRITE with every setting, defaults too.",
+        "CRASH-AND-RECOVER [<milliseconds>]",
+        "    Start anew at once, or after a delay, as if the process had been killed: nothing is saved.",
+        "DICT-RESIZING <0|1>",
+        "    Let the keyspace's hash tables resize, or not.",
+        "DIGEST",
+        "    A hash over the whole data set, which does not depend on the order of keys.",
+        "DIGEST-VALUE [<key> ...]",
+        "    The same for the value of each key.",
+        "ERROR <string>",
+        "    Reply with this error.",
+        "HTSTATS <dbid> [full]",
+        "    Figures of a database's hash table.",
+        "HTSTATS-KEY <key> [full]",
+        "    The same for the hash table that is a key's value.",
+        "LEAK <string>",
+        "    Leak the memory of a copy of the string.",
+        "LISTPACK <key>",
+        "    Write the elements of the listpack that is a key's value to standard output.",
+        "LOADAOF",
+        "    Write what is still to be written to the append only file, and load it again.",
+        "LOG <message>",
+        "    Write the message to the server's log.",
+        "MALLCTL <key> [<number>]",
+        "    Read, and set, one of the allocator's numbers.",
+        "MALLCTL-STR <key> [<text>]",
+        "    The same for its texts.",
+        "OBJECT <key> [fast]",
+        "    How a key and its value are stored; `fast` leaves out what takes time.",
+        "OOM",
+        "    Crash as when there is no memory left.",
+        "PANIC",
+        "    Crash by a panic.",
+        "PAUSE-CRON <0|1>",
+        "    Stop the periodic work, or go on with it.",
+        "POPULATE <count> [<prefix>] [<size>]",
+        "    Create string keys named key:<num>, or <prefix>:<num>. They are not propagated.",
+        "PROTOCOL <type>",
+        "    Reply with a value of the type: string, integer, double, bignum, null, array, set,",
+        "    map, attrib, push, verbatim, true, false.",
+        "QUICKLIST <key> [<0|1>]",
+        "    Write the nodes of the quicklist that is a key's value to standard output.",
+        "QUICKLIST-PACKED-THRESHOLD <size>",
+        "    List elements of this size get a node of their own; 0 restores the default.",
+        "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
+        "    Save the data set and load it again. MERGE lets loaded keys take the place of others, NOFLUSH",
+        "    keeps what is in memory, NOSAVE loads the file that is there.",
+        "REPLYBUFFER PEAK-RESET-TIME <NEVER|RESET|time>",
+        "    After how many milliseconds a client's reply buffer may shrink.",
+        "REPLYBUFFER RESIZING <0|1>",
+        "    Let reply buffers be resized, or not.",
+        "RESTART [<milliseconds>]",
+        "    Save settings and data set, stop, and start anew at once or after a delay.",
+        "SDSLEN <key>",
+        "    Lengths of the key and its string value.",
+        "SEGFAULT",
+        "    Crash by an invalid memory access.",
+        "SET-ACTIVE-EXPIRE <0|1>",
+        "    With 0 keys expire only when they are looked up.",
+        "SET-DISABLE-DENY-SCRIPTS <0|1>",
+        "    With 1 scripts may call commands that are not for scripts.",
+        "SET-SKIP-CHECKSUM-VALIDATION <0|1>",
+        "    With 1 the checksums of RDB files and of RESTORE are not looked at.",
+        "SLEEP <seconds>",
+        "    Stop the server for so long. Decimals are allowed.",
+        "STRINGMATCH-LEN <length> <pattern>",
+        "    Match the pattern against a string of that many 'a'.",
+        "STRUCTSIZE",
+        "    Sizes of central data structures.",
+        "HELP",
+        "    Print this help.",
+    ]);
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! The data and its copies: persistence, replication, modules, cluster, keyspace.
+
+use crate::commands::server::info::{Report, View};
+use crate::persist::aof::{Aof, State};
+use crate::persist::child::{Child, Kind};
+use crate::state::Server;
+
+pub fn persistence(view: &View, out: &mut Report) {
+    let server = view.server;
+    out.field("loading", server.loading as u8);
+    out.field("async_loading", 0);
+    child(view, out);
+    out.field("rdb_changes_since_last_save", server.dirty);
+    out.field(
+        "rdb_bgsave_in_progress",
+        is_running(server, Kind::Rdb) as u8,
+    );
+    out.field("rdb_last_save_time", server.last_save_s);
+    out.field(
+        "rdb_last_bgsave_status",
+        if server.rdb.failed { "err" } else { "ok" },
+    );
+    out.field("rdb_last_bgsave_time_sec", server.rdb.last_bgsave_s);
+    out.field(
+        "rdb_current_bgsave_time_sec",
+        running_seconds(server, Kind::Rdb),
+    );
+    out.field("rdb_saves", server.rdb.saves);
+    out.field("rdb_last_cow_size", server.rdb.last_cow_bytes);
+    out.field("rdb_last_load_keys_expired", server.rdb.last_load.expired);
+    out.field("rdb_last_load_keys_loaded", server.rdb.last_load.loaded);
+    out.field("aof_enabled", (server.aof.state != State::Off) as u8);
+    out.field(
+        "aof_rewrite_in_progress",
+        is_running(server, Kind::Aof) as u8,
+    );
+    let rewrite = &server.aof.rewrite;
+    out.field("aof_rewrite_scheduled", rewrite.scheduled as u8);
+    out.field(
+        "aof_last_rewrite_time_sec",
+        rewrite.last_seconds.unwrap_or(-1),
+    );
+    out.field(
+        "aof_current_rewrite_time_sec",
+        running_seconds(server, Kind::Aof),
+    );
+    out.field("aof_last_bgrewrite_status", status(rewrite.failed));
+    out.field("aof_rewrites", rewrite.started);
+    out.field(
+        "aof_rewrites_consecutive_failures",
+        rewrite.failures_in_a_row,
+    );
+    out.field("aof_last_write_status", status(server.aof.flush.failed()));
+    out.field("aof_last_cow_size", server.aof.last_cow_bytes);
+    out.field("module_fork_in_progress", 0);
+    out.field("module_fork_last_cow_size", 0);
+    if server.aof.state != State::Off {
+        aof(&server.aof, out);
+    }
+    forecast(view, out);
+    if server.loading {
+        loading(server, out);
+    }
+}
+
+/// How far a load is.
+fn loading(server: &Server, out: &mut Report) {
+    let load = &server.load;
+    out.field("loading_start_time", load.start_s);
+    out.field("loading_total_bytes", load.total_bytes);
+    out.field("loading_rdb_used_mem", load.rdb_used_mem);
+    out.field("loading_loaded_bytes", load.loaded_bytes);
+    out.decimal("loading_loaded_perc", load.percent(), 2);
+    out.field(
+        "loading_eta_seconds",
+        load.eta_seconds(server.clock.now_s()),
+    );
+}
+
+fn status(failed: bool) -> &'static str {
+    if failed { "err" } else { "ok" }
+}
+
+/// The log, while there is one.
+fn aof(aof: &Aof, out: &mut Report) {
+    out.field("aof_current_size", aof.current_size);
+    out.field("aof_base_size", aof.base_size);
+    out.field("aof_pending_rewrite", aof.rewrite.scheduled as u8);
+    out.field("aof_buffer_length", aof.feed.pending());
+    out.field("aof_pending_bio_fsync", aof.flush.pending_syncs());
+    out.field("aof_delayed_fsync", aof.flush.delayed_syncs);
+}
+
+/// The running child: how far it is, and what it costs.
+fn child(view: &View, out: &mut Report) {
+    let server = view.server;
+    let child = server.child.as_ref();
+    let progress = child.map_or(Default::default(), |child| child.progress);
+    let age = child.map_or(0, |child| child.report_age_s(server.clock.now_ms));
+    out.field("current_cow_peak", progress.cow_peak);
+    out.field("current_cow_size", progress.cow_bytes);
+    out.field("current_cow_size_age", age);
+    out.decimal("current_fork_perc", child.map_or(0.0, |c| c.percent()), 2);
+    out.field("current_save_keys_processed", progress.keys);
+    out.field("current_save_keys_total", child.map_or(0, |c| c.keys_total));
+}
+
+/// What the last fork might have cost, as it was said before it.
+fn forecast(view: &View, out: &mut Report) {
+    let forecast = view.server.forks.forecast;
+    out.field("fork_forecast_page_tables", forecast.page_tables);
+    out.field("fork_forecast_cow_size", forecast.copied);
+    out.field("fork_forecast_memory_ok", !forecast.too_much() as u8);
+}
+
+fn running(server: &Server, kind: Kind) -> Option<&Child> {
+    server.child.as_ref().filter(|child| child.kind == kind)
+}
+
+fn is_running(server: &Server, kind: Kind) -> bool {
+    running(server, kind).is_some()
+}
+
+/// Seconds since the child was forked, -1 without one.
+fn running_seconds(server: &Server, kind: Kind) -> i64 {
+    running(server, kind).map_or(-1, |child| (server.clock.now_ms - child.started_ms) / 1000)
+}
+
+/// A primary without replicas.
+pub fn replication(view: &View, out: &mut Report) {
+    let server = view.server;
+    out.field("role", "master");
+    out.field("connected_slaves", view.census().replicas);
+    out.field("replicas_waiting_psync", 0);
+    out.field("master_failover_state", "no-failover");
+    out.field("master_replid", &server.run.replid);
+    out.field("master_replid2", "0".repeat(40));
+    out.field("master_repl_offset", 0);
+    out.field("second_repl_offset", -1);
+    out.field("repl_backlog_active", 0);
+    out.field("repl_backlog_size", server.config.repl_backlog_size);
+    out.field("repl_backlog_first_byte_offset", 0);
+    out.field("repl_backlog_histlen", 0);
+}
+
+/// There are no modules.
+pub fn modules(_: &View, _: &mut Report) {}
+
+pub fn cluster(view: &View, out: &mut Report) {
+    out.field("cluster_enabled", view.server.config.cluster_enabled as u8);
+}
+
+/// `db0:keys=2,expires=1,avg_ttl=0,subexpiry=0`
+pub fn keyspace(view: &View, out: &mut Report) {
+    for db in view.server.dbs.iter().filter(|db| !db.is_empty()) {
+        let value = format_args!(
+            "keys={},expires={},avg_ttl={},subexpiry=0",
+            db.len(),
+            db.expires.len(),
+            db.avg_ttl_ms
+        )
+        .to_string();
+        out.field(&format!("db{}", db.index), value);
+    }
+}

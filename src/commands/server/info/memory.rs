@@ -1,0 +1,102 @@
+//! The memory section; what its figures mean is drawn in `observe::memory_report`.
+
+use crate::config::Choice;
+use crate::observe::memory_report::{Report as MemoryReport, excess, ratio};
+use crate::state::Server;
+use crate::sys::allocator as system;
+use crate::util::byte_size::format_bytes_human;
+
+use crate::commands::server::info::{Report, View};
+
+pub fn memory(view: &View, out: &mut Report) {
+    let (server, report) = (view.server, MemoryReport::make(view.server, view.census()));
+    out.bytes("used_memory", report.used);
+    out.bytes("used_memory_rss", report.rss);
+    out.bytes("used_memory_peak", report.peak);
+    out.field(
+        "used_memory_peak_perc",
+        format_args!("{:.2}%", report.peak_percent()),
+    );
+    out.field("used_memory_overhead", report.overhead);
+    out.field("used_memory_startup", report.startup);
+    out.field("used_memory_dataset", report.dataset());
+    out.field(
+        "used_memory_dataset_perc",
+        format_args!("{:.2}%", report.dataset_percent()),
+    );
+    out.field("allocator_allocated", report.allocator.allocated);
+    out.field("allocator_active", report.allocator.active);
+    out.field("allocator_resident", report.allocator.resident);
+    out.field("allocator_muzzy", 0);
+    out.bytes("total_system_memory", system::system_bytes());
+    scripts(server, out);
+    out.bytes("maxmemory", server.config.maxmemory as usize);
+    out.field("maxmemory_policy", server.config.maxmemory_policy.name());
+    fragmentation(&report, out);
+    out.field(
+        "mem_not_counted_for_evict",
+        report.used.saturating_sub(server.memory_counted()),
+    );
+    out.field("mem_replication_backlog", 0);
+    out.field("mem_total_replication_buffers", 0);
+    out.field("mem_clients_slaves", report.replicas);
+    out.field("mem_clients_normal", report.clients);
+    out.field("mem_cluster_links", 0);
+    out.field("mem_aof_buffer", 0);
+    out.field("mem_allocator", system::allocator_name());
+    out.field("mem_overhead_db_hashtable_rehashing", report.rehashing);
+    out.field("active_defrag_running", 0);
+    out.field("lazyfree_pending_objects", server.lazyfree.pending());
+    out.field("lazyfreed_objects", server.lazyfree.freed());
+}
+
+/// The interpreters, and the sources that they were given. One that was never needed does not exist.
+fn scripts(server: &Server, out: &mut Report) {
+    let scripting = &server.scripting;
+    let (eval, functions) = (scripting.eval_memory(), scripting.functions_memory());
+    let (cached, libraries) = (scripting.cache_memory(), scripting.libraries.memory());
+    out.field("used_memory_lua", eval);
+    out.field("used_memory_vm_eval", eval);
+    out.field("used_memory_lua_human", format_bytes_human(eval as u64));
+    out.field("used_memory_scripts_eval", cached);
+    out.field("number_of_cached_scripts", scripting.scripts.len());
+    out.field("number_of_functions", scripting.libraries.functions.len());
+    out.field("number_of_libraries", scripting.libraries.libraries.len());
+    out.field("used_memory_vm_functions", functions);
+    out.bytes("used_memory_vm_total", eval + functions);
+    out.field("used_memory_functions", libraries);
+    out.bytes("used_memory_scripts", cached + libraries);
+}
+
+fn fragmentation(report: &MemoryReport, out: &mut Report) {
+    let allocator = &report.allocator;
+    let mut pair = |ratio_name: &str, bytes_name: &str, more: usize, less: usize| {
+        out.decimal(ratio_name, ratio(more, less), 2);
+        out.field(bytes_name, excess(more, less));
+    };
+    let (allocated, active, resident) = (allocator.allocated, allocator.active, allocator.resident);
+    pair(
+        "allocator_frag_ratio",
+        "allocator_frag_bytes",
+        active,
+        allocated,
+    );
+    pair(
+        "allocator_rss_ratio",
+        "allocator_rss_bytes",
+        resident,
+        active,
+    );
+    pair(
+        "rss_overhead_ratio",
+        "rss_overhead_bytes",
+        report.rss,
+        resident,
+    );
+    pair(
+        "mem_fragmentation_ratio",
+        "mem_fragmentation_bytes",
+        report.rss,
+        report.used,
+    );
+}

@@ -1,0 +1,196 @@
+//! INFO: the server in figures, as lines `name:value` under headings.
+//!
+//! ```text
+//!   # Server                one file for each family of sections:
+//!   redis_version:7.2.4       process   server, clients, cpu
+//!   ...                       memory    memory
+//!                             data      persistence, replication, modules, cluster, keyspace
+//!   # Clients                 stats     stats, hotkeys, bigkeys, debug
+//!   ...                       commands  commandstats, errorstats, latencystats
+//! ```
+//!
+//! Tools read these lines, so names and order are those of Redis 7.2; what Valkey 8 and Redis 8 added stands
+//! where they put it. A client library tells servers apart by `server_name`, and some refuse names that they
+//! don't know: it is left out, and who we are is in `aeris_version`.
+//!
+//! **Invariant:** each section appears once, in the order of [`SECTIONS`], whatever was asked for
+//! (`sections_come_once_and_in_order`).
+
+mod commands;
+mod data;
+mod memory;
+mod process;
+mod stats;
+
+use std::cell::OnceCell;
+use std::fmt::{Display, Write};
+
+use crate::client::Client;
+use crate::observe::memory_report::Census;
+use crate::state::Server;
+
+/// What a section is made from.
+struct View<'a> {
+    server: &'a Server,
+    client: &'a Client,
+    census: OnceCell<Census>,
+}
+
+impl View<'_> {
+    /// The walk over all clients, made once.
+    fn census(&self) -> &Census {
+        self.census
+            .get_or_init(|| Census::take(self.server, self.client))
+    }
+}
+
+/// The text that a section writes its fields to.
+#[derive(Default)]
+struct Report(String);
+
+impl Report {
+    fn field(&mut self, name: &str, value: impl Display) {
+        // Writing to a String can't fail.
+        let _ = write!(self.0, "{name}:{value}\r\n");
+    }
+
+    /// A field with fixed decimals.
+    fn decimal(&mut self, name: &str, value: f64, digits: usize) {
+        let _ = write!(self.0, "{name}:{value:.digits$}\r\n");
+    }
+
+    /// `name` in bytes and `name_human`.
+    fn bytes(&mut self, name: &str, bytes: usize) {
+        let human = crate::util::byte_size::format_bytes_human(bytes as u64);
+        let _ = write!(self.0, "{name}:{bytes}\r\n{name}_human:{human}\r\n");
+    }
+}
+
+struct Section {
+    name: &'static str,
+    title: &'static str,
+    shown: Shown,
+    /// False: there is nothing to tell, so it is left out whoever asks.
+    exists: fn(&Server) -> bool,
+    write: fn(&View, &mut Report),
+}
+
+/// When a section is shown; each includes those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Shown {
+    /// When it is named.
+    Named,
+    /// With `all`.
+    All,
+    Default,
+}
+
+const fn section(
+    name: &'static str,
+    title: &'static str,
+    shown: Shown,
+    write: fn(&View, &mut Report),
+) -> Section {
+    Section {
+        name,
+        title,
+        shown,
+        exists: |_| true,
+        write,
+    }
+}
+
+impl Section {
+    const fn when(mut self, exists: fn(&Server) -> bool) -> Section {
+        self.exists = exists;
+        self
+    }
+}
+
+const SECTIONS: [Section; 16] = [
+    section("server", "Server", Shown::Default, process::server),
+    section("clients", "Clients", Shown::Default, process::clients),
+    section("memory", "Memory", Shown::Default, memory::memory),
+    section(
+        "persistence",
+        "Persistence",
+        Shown::Default,
+        data::persistence,
+    ),
+    section("stats", "Stats", Shown::Default, stats::stats),
+    section(
+        "replication",
+        "Replication",
+        Shown::Default,
+        data::replication,
+    ),
+    section("cpu", "CPU", Shown::Default, process::cpu),
+    section("modules", "Modules", Shown::Default, data::modules),
+    section(
+        "commandstats",
+        "Commandstats",
+        Shown::All,
+        commands::commandstats,
+    ),
+    section(
+        "errorstats",
+        "Errorstats",
+        Shown::Default,
+        commands::errorstats,
+    ),
+    section(
+        "latencystats",
+        "Latencystats",
+        Shown::All,
+        commands::latencystats,
+    ),
+    section("cluster", "Cluster", Shown::Default, data::cluster),
+    section("keyspace", "Keyspace", Shown::Default, data::keyspace),
+    section("hotkeys", "Hotkeys", Shown::Default, stats::hotkeys)
+        .when(|server| server.hotkeys.session.is_some() || server.hotkeys.monitor.is_some()),
+    section("bigkeys", "Bigkeys", Shown::Default, stats::bigkeys)
+        .when(|server| server.bigkeys.is_some()),
+    section("debug", "Debug", Shown::Named, stats::debug),
+];
+
+/// INFO's text. `wanted` names sections, or sets of them; what is unknown is ignored. `client` is the one that
+/// asks, which is out of its slot.
+pub fn info(server: &mut Server, client: &Client, wanted: &[&[u8]]) -> String {
+    server.note_peak_memory();
+    describe(server, client, wanted)
+}
+
+/// The same of a server that must not be touched: for a crash report.
+pub fn describe(server: &Server, client: &Client, wanted: &[&[u8]]) -> String {
+    let view = View {
+        server,
+        client,
+        census: OnceCell::new(),
+    };
+    let mut report = Report::default();
+    let shown = |section: &&Section| (section.exists)(server) && is_wanted(section, wanted);
+    for section in SECTIONS.iter().filter(shown) {
+        if !report.0.is_empty() {
+            report.0.push_str("\r\n");
+        }
+        let _ = write!(report.0, "# {}\r\n", section.title);
+        (section.write)(&view, &mut report);
+    }
+    report.0
+}
+
+fn is_wanted(section: &Section, wanted: &[&[u8]]) -> bool {
+    let by = |said: &[u8]| match said.to_ascii_lowercase().as_slice() {
+        b"default" => section.shown >= Shown::Default,
+        b"all" | b"everything" => section.shown >= Shown::All,
+        name => name == section.name.as_bytes(),
+    };
+    if wanted.is_empty() {
+        by(b"default")
+    } else {
+        wanted.iter().any(|said| by(said))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! What the server says of itself: INFO, ROLE, LASTSAVE, TIME, LOLWUT.
+
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
+use crate::util::random::Random;
+
+pub const TABLE: &[Command] = &[
+    cmd("info", info, -1, LOADING | STALE, DANGEROUS).tips(&[
+        "nondeterministic_output",
+        "request_policy:all_shards",
+        "response_policy:special",
+    ]),
+    cmd(
+        "lastsave",
+        lastsave,
+        1,
+        LOADING | STALE | FAST,
+        ADMIN_CAT | DANGEROUS,
+    )
+    .tips(&["nondeterministic_output"]),
+    cmd("lolwut", lolwut, -1, READONLY | FAST, NONE_CAT),
+    cmd(
+        "role",
+        role,
+        1,
+        NOSCRIPT | LOADING | STALE | FAST,
+        ADMIN_CAT | DANGEROUS,
+    ),
+    cmd("time", time, 1, LOADING | STALE | FAST, NONE_CAT).tips(&["nondeterministic_output"]),
+];
+
+/// INFO [section ...]
+fn info(ctx: &mut Ctx) -> CmdResult {
+    let text = crate::commands::server::info::info(ctx.server, ctx.client, &ctx.argv[1..]);
+    ctx.client.reply.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+/// LASTSAVE
+fn lastsave(ctx: &mut Ctx) -> CmdResult {
+    ctx.client.reply.integer(ctx.server.last_save_s);
+    Ok(())
+}
+
+/// ROLE: a primary says its offset and its replicas.
+fn role(ctx: &mut Ctx) -> CmdResult {
+    ctx.client.reply.array(3);
+    ctx.client.reply.bulk(b"master");
+    ctx.client.reply.integer(0);
+    ctx.client.reply.array(0);
+    Ok(())
+}
+
+/// TIME
+fn time(ctx: &mut Ctx) -> CmdResult {
+    // Within a script or a transaction it is one moment.
+    let now = if ctx.server.nesting > 0 {
+        ctx.server.clock.now_us
+    } else {
+        crate::clock::unix_us()
+    };
+    ctx.client.reply.array(2);
+    ctx.client.reply.bulk_integer(now / 1_000_000);
+    ctx.client.reply.bulk_integer(now % 1_000_000);
+    Ok(())
+}
+
+/// The wind field's size when none is asked for, and at most.
+const LOLWUT_SIZE: (i64, i64) = (66, 12);
+const LOLWUT_MAX: (i64, i64) = (200, 100);
+
+/// LOLWUT [VERSION version] [columns [rows]]: the wind of the day, and what this server is.
+fn lolwut(ctx: &mut Ctx) -> CmdResult {
+    let mut numbers = 1;
+    if ctx.is(1, "version") && ctx.argv.len() > 2 {
+        ctx.int(2)?;
+        numbers = 3;
+    }
+    let mut size = [LOLWUT_SIZE.0, LOLWUT_SIZE.1];
+    for (at, side) in size.iter_mut().enumerate() {
+        if ctx.argv.len() > numbers + at {
+            *side = ctx.int(numbers + at)?;
+        }
+    }
+    let columns = size[0].clamp(1, LOLWUT_MAX.0) as usize;
+    let rows = size[1].clamp(1, LOLWUT_MAX.1) as usize;
+    let mut art = wind(columns, rows, &mut ctx.server.rng);
+    art.push_str(&format!("\nRedis ver. {}\n", crate::REDIS_VERSION));
+    ctx.client.reply.verbatim("txt", art.as_bytes());
+    Ok(())
+}
+
+/// A field of wind: the direction at each place is the sum of a few long waves with random phases, drawn as
+/// the stroke that comes nearest; where the wind is weak there is nothing.
+fn wind(columns: usize, rows: usize, rng: &mut Random) -> String {
+    const STROKES: [char; 4] = ['─', '╲', '│', '╱'];
+    let mut wave = || {
+        (
+            rng.below(1000) as f64 / 1000.0 + 0.5,
+            rng.below(628) as f64 / 100.0,
+        )
+    };
+    let waves = [wave(), wave(), wave()];
+    let mut art = String::with_capacity(rows * (3 * columns + 1));
+    for row in 0..rows {
+        for column in 0..columns {
+            // A character cell is twice as high as it is wide.
+            let (x, y) = (column as f64 / 12.0, row as f64 / 6.0);
+            let [a, b, c] = waves.map(|(pitch, phase)| (x * pitch + y / pitch + phase).sin());
+            let (east, south) = (1.2 + a - 0.5 * c, b + 0.5 * c);
+            let strength = (a * b + c).abs() + east.abs() / 4.0;
+            let turn = (south.atan2(east) / std::f64::consts::FRAC_PI_4).round() as i64;
+            art.push(if strength < 0.45 {
+                ' '
+            } else {
+                STROKES[turn.rem_euclid(4) as usize]
+            });
+        }
+        art.push('\n');
+    }
+    art
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wind_fills_its_frame() {
+        for (columns, rows) in [(1, 1), (66, 12), (200, 100)] {
+            let art = wind(columns, rows, &mut Random::from_seed(7));
+            assert_eq!(art.lines().count(), rows);
+            assert!(art.lines().all(|line| line.chars().count() == columns));
+        }
+        let again = |seed| wind(66, 12, &mut Random::from_seed(seed));
+        assert_eq!(again(1), again(1));
+        assert_ne!(again(1), again(2));
+    }
+}

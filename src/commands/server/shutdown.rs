@@ -1,0 +1,48 @@
+//! SHUTDOWN. What it sets in motion is in `server::shutdown`.
+
+use crate::client::flag;
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::*;
+use crate::error::Error;
+use crate::server::shutdown::{self, Options};
+
+pub const TABLE: &[Command] = &[cmd(
+    "shutdown",
+    shutdown_command,
+    -1,
+    ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY,
+    NONE_CAT,
+)];
+
+/// SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]
+fn shutdown_command(ctx: &mut Ctx) -> CmdResult {
+    let mut options = Options::default();
+    let mut abort = false;
+    for at in 1..ctx.argv.len() {
+        match ctx.argv[at].to_ascii_lowercase().as_slice() {
+            b"nosave" => options.nosave = true,
+            b"save" => options.save = true,
+            b"now" => options.now = true,
+            b"force" => options.force = true,
+            b"abort" => abort = true,
+            _ => return Err(Error::SYNTAX),
+        }
+    }
+    if abort && options != Options::default() || options.save && options.nosave {
+        return Err(Error::SYNTAX);
+    }
+    if abort {
+        if !shutdown::abort(ctx.server) {
+            return Err(Error::of("ERR No shutdown in progress."));
+        }
+        ctx.client.reply.ok();
+        return Ok(());
+    }
+    if !options.now && ctx.client.has(flag::DENY_BLOCKING) {
+        return Err(Error::of(
+            "ERR SHUTDOWN without NOW or ABORT isn't allowed for DENY BLOCKING client",
+        ));
+    }
+    shutdown::request(ctx.server, ctx.client, ctx.argv, options);
+    Ok(())
+}

@@ -1,0 +1,671 @@
+//! The hash table of the keyspace, and of big hashes and sets.
+//!
+//! # Problem
+//!
+//! A server with one thread cannot stop to rehash a million keys, SCAN must survive a table that changes
+//! between two calls, RANDOMKEY must be fair, and the table should add little to a key of 16 bytes. The maps
+//! of std give none of the four.
+//!
+//! # Buckets
+//!
+//! A lookup is paid in cache misses, so a bucket is one cache line that answers almost every question about
+//! its elements:
+//!
+//! ```text
+//!  hash  63      56                                  0
+//!       +----------+----------------- - - -----------+
+//!       | tag      |                 | bucket index  |
+//!       +----------+----------------- - - -----------+
+//!            |                               |
+//!            |       bucket, 64 bytes        v                               child, if any
+//!            |      +---------------------------+------+----+----+- -+----+-------+      +-----------+
+//!            +----> | 9 tags, compared at once  | meta | p0 | p1 |   | p7 | p8 or ------> | tags, ... |
+//!                   +---------------------------+------+----+----+- -+----+-------+      +-----------+
+//!                                                         |
+//!                                                         v  one allocation: header, key, value (`ds::entry`)
+//! ```
+//!
+//! Nine pointers of 48 bits, a byte of the hash for each, one byte of count. A tag that matches by chance
+//! costs a wasted look at a key: less than 9 in 256. When a tenth element comes, the ninth slot becomes the
+//! address of a child bucket, and so on.
+//!
+//! # Rehashing
+//!
+//! A table doubles when it holds nine elements for each bucket, and shrinks when less than an eighth is used.
+//! While it rehashes there are two tables, and buckets move one at a time, in order, with each write and each
+//! cron:
+//!
+//! ```text
+//!  tables[0]   . . . . . . . . # # # # # # # #        . moved and empty    # still here
+//!                              ^ rehash_at
+//!  tables[1]   # # # # # # # # - - - - - - - - # # # # # # # # - - - - - - - -
+//! ```
+//!
+//! An element whose index in `tables[0]` is below `rehash_at` is in `tables[1]`, any other is in `tables[0]`:
+//! new ones too. So every element has one home, and a lookup probes one table, never both. Keys in the bucket
+//! that moves next are prefetched, as their hashes are computed again.
+//!
+//! # SCAN
+//!
+//! The cursor is a bucket index whose bits are counted from the highest down:
+//!
+//! ```text
+//!   mask 0b111:   000 -> 100 -> 010 -> 110 -> 001 -> 101 -> 011 -> 111 -> end
+//!   mask 0b11:    00 --------> 10 --------> 01 --------> 11 --------> end
+//! ```
+//!
+//! Bucket `01` of the small table becomes `001` and `101` of the large one, and these are neighbours in this
+//! order. What was behind the cursor stays behind it, and what is before it stays before it, whatever the
+//! table grows or shrinks to. While rehashing, a call returns one bucket of the smaller table and all its
+//! expansions in the larger. An element may come twice (after a shrink), but none is missed that is there
+//! from the first call to the last.
+//!
+//! # Fair random
+//!
+//! Picking a bucket and then an element in it favours elements with few neighbours. So a bucket is accepted
+//! with probability length / longest, which makes every element equally likely; some three tries are needed.
+//!
+//! # Invariants
+//!
+//! - `home(hash)` names the chain of an element, at all times (`tests::check`).
+//! - Chains are dense and minimal, see `table`; a bucket is a cache line, see `bucket`.
+//! - While `tables[1]` has no buckets, `rehash_at` is 0.
+//! - Nothing is written by a method that takes `&self`, and nothing but what was asked for while the policy
+//!   forbids: a forked child's pages stay shared.
+//!
+//! # Costs
+//!
+//! For 1,000,000 keys: 131,072 buckets (7.6 of 9 slots used) and 31,375 children are 10.4 bytes for each key;
+//! right after a doubling it is 14.5. One key in nine is one line further, in a child. At rest a hit is two
+//! misses: bucket and entry; both can be asked for ahead (`prefetch_bucket`, then `prefetch_entry`).
+//!
+//! # Rejected
+//!
+//! - Seven slots of eight bytes: 1,000,000 keys need 262,144 buckets, 16.8 bytes for each.
+//! - Open addressing over the whole table (hashbrown): moves elements across the table on growth, so a cursor
+//!   means nothing, and grows in one go.
+//! - A linked list for each bucket (a pointer in each element): a miss for each neighbour, 8 bytes more for
+//!   each key.
+//! - New elements always into `tables[1]` while rehashing: then every lookup probes two tables.
+//! - The whole hash in the slot, to rehash without the key: 8 bytes for each key to save one miss in each
+//!   doubling.
+//!
+//! Limits: addresses have at most 48 bits (asserted); a table that may not grow gets long chains, and slow.
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use crate::ds::siphash::HashSeed;
+
+mod bucket;
+mod policy;
+mod slot;
+mod table;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use bucket::{Bucket, SLOTS};
+use policy::policy;
+pub use policy::{ResizePolicy, set_resize_policy};
+pub use slot::{OccupiedSlot, Slot, VacantSlot};
+use table::{Position, Table, prefetch};
+pub use walk::{IntoIter, Iter};
+
+/// A thin, owning pointer to one heap allocation that holds a key.
+///
+/// # Safety
+/// `into_raw` returns an address of at most 48 bits, and `from_raw` takes it back. Between the two, `key`
+/// stays valid and gives the same bytes wherever the pointer is copied to, whatever is done through `by_ref`
+/// and `by_mut`.
+pub unsafe trait Element: Sized {
+    type Ref<'a>
+    where
+        Self: 'a;
+    type Mut<'a>
+    where
+        Self: 'a;
+
+    fn into_raw(self) -> NonNull<u8>;
+
+    /// # Safety
+    /// `p` came from `into_raw`, and nobody else will use it.
+    unsafe fn from_raw(p: NonNull<u8>) -> Self;
+
+    /// # Safety
+    /// `p` came from `into_raw`; during 'a the element lives and is not written.
+    unsafe fn key<'a>(p: NonNull<u8>) -> &'a [u8]
+    where
+        Self: 'a;
+
+    /// # Safety
+    /// As `key`.
+    unsafe fn by_ref<'a>(p: NonNull<u8>) -> Self::Ref<'a>
+    where
+        Self: 'a;
+
+    /// # Safety
+    /// `p` came from `into_raw`; during 'a the element lives and nobody else reads or writes it.
+    unsafe fn by_mut<'a>(p: NonNull<u8>) -> Self::Mut<'a>
+    where
+        Self: 'a;
+}
+
+/// Elements for each bucket above which a table doubles: full, if hashes were perfect.
+const GROW_LOAD: usize = SLOTS;
+/// A table shrinks when less than one part in this many of its capacity is used.
+const SHRINK_FACTOR: usize = 8;
+/// Under `ResizePolicy::Avoid` a table grows at this many times its capacity.
+const AVOID_FACTOR: usize = 5;
+/// Empty buckets that one step of rehashing skips at most.
+const EMPTY_VISITS: usize = 10;
+
+/// A hash table of owning pointers, rehashed a bucket at a time.
+pub struct HashTable<E: Element> {
+    /// The table, and the one that it moves to while rehashing.
+    tables: [Table; 2],
+    /// Buckets of `tables[0]` below this one have moved to `tables[1]`; 0 when not rehashing.
+    rehash_at: usize,
+    len: usize,
+    seed: HashSeed,
+    paused: u32,
+    /// A table that needs more bytes than this is not made before chains get painful.
+    headroom: usize,
+    _owns: PhantomData<E>,
+}
+
+// SAFETY: the table owns its elements; moving it to another thread moves them.
+unsafe impl<E: Element + Send> Send for HashTable<E> {}
+// SAFETY: a shared table only reads, and hands out what a shared element gives.
+unsafe impl<E: Element + Sync> Sync for HashTable<E> {}
+
+/// Figures of one table for DEBUG HTSTATS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableStats {
+    /// Home buckets.
+    pub buckets: usize,
+    /// Chained buckets.
+    pub children: usize,
+    /// Elements in home and chained buckets.
+    pub elements: usize,
+    /// Home buckets without an element.
+    pub empty: usize,
+    /// Elements of the longest chain.
+    pub longest: usize,
+    /// `lengths[n]`: chains of n elements; the last one counts all that are longer.
+    pub lengths: Vec<usize>,
+}
+
+/// Figures of a hash table: the second entry is there while it rehashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    pub main: TableStats,
+    pub rehash_target: Option<TableStats>,
+    pub rehash_at: usize,
+}
+
+/// The tag of a hash: its highest byte, far from the bits that choose the bucket.
+#[inline(always)]
+fn tag_of(hash: u64) -> u8 {
+    (hash >> 56) as u8
+}
+
+/// Equality of two keys; up to 16 bytes without a call.
+#[inline(always)]
+fn same_key(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    if a.len() <= 16
+        && let (Some(a_first), Some(b_first)) = (a.first_chunk::<8>(), b.first_chunk::<8>())
+        && let (Some(a_last), Some(b_last)) = (a.last_chunk::<8>(), b.last_chunk::<8>())
+    {
+        return (a_first == b_first) & (a_last == b_last);
+    }
+    a == b
+}
+
+/// The smallest number of buckets whose capacity holds `len` elements.
+fn buckets_for(len: usize) -> usize {
+    len.div_ceil(GROW_LOAD).max(1).next_power_of_two()
+}
+
+/// An element's home: which table, which bucket.
+#[derive(Clone, Copy)]
+struct Home {
+    table: usize,
+    index: usize,
+}
+
+impl<E: Element> HashTable<E> {
+    /// An empty table; it allocates with the first element.
+    pub const fn new(seed: HashSeed) -> Self {
+        HashTable {
+            tables: [Table::empty(), Table::empty()],
+            rehash_at: 0,
+            len: 0,
+            seed,
+            paused: 0,
+            headroom: usize::MAX,
+            _owns: PhantomData,
+        }
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn seed(&self) -> HashSeed {
+        self.seed
+    }
+
+    /// The hash of a key under this table's seed.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.seed.hash(key)
+    }
+
+    /// Home buckets of both tables.
+    pub fn buckets(&self) -> usize {
+        self.tables[0].buckets() + self.tables[1].buckets()
+    }
+
+    /// Elements that fit before the table grows.
+    pub fn capacity(&self) -> usize {
+        self.tables[1].buckets().max(self.tables[0].buckets()) * GROW_LOAD
+    }
+
+    /// Bytes allocated for buckets; the elements and this struct come on top.
+    pub fn memory_bytes(&self) -> usize {
+        let buckets: usize = self.tables.iter().map(|t| t.buckets() + t.children()).sum();
+        buckets * size_of::<Bucket>()
+    }
+
+    /// The old table's share of [`HashTable::memory_bytes`] while elements move to the new one.
+    pub fn rehashing_bytes(&self) -> usize {
+        let old = &self.tables[0];
+        if self.is_rehashing() {
+            (old.buckets() + old.children()) * size_of::<Bucket>()
+        } else {
+            0
+        }
+    }
+
+    #[inline(always)]
+    fn home(&self, hash: u64) -> Home {
+        let index = hash as usize & self.tables[0].mask();
+        if index >= self.rehash_at {
+            Home { table: 0, index }
+        } else {
+            Home {
+                table: 1,
+                index: hash as usize & self.tables[1].mask(),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn position(&self, hash: u64, key: &[u8]) -> Option<(Home, Position)> {
+        let home = self.home(hash);
+        // SAFETY: what stands in a slot came from into_raw and lives until it is removed.
+        let at = self.tables[home.table].find(home.index, tag_of(hash), |p| {
+            same_key(unsafe { E::key(p) }, key)
+        })?;
+        Some((home, at))
+    }
+
+    #[inline(always)]
+    fn element(&self, at: Position) -> NonNull<u8> {
+        // SAFETY: the position was found in this table, which is still borrowed.
+        unsafe { at.bucket.as_ref() }.get(at.slot)
+    }
+
+    /// Looks a key up under its hash.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<E::Ref<'_>> {
+        let (_, at) = self.position(hash, key)?;
+        // SAFETY: the element lives in this table, which is borrowed.
+        Some(unsafe { E::by_ref(self.element(at)) })
+    }
+
+    /// Looks a key up to change its element. Moves a bucket if the table is rehashing.
+    #[inline]
+    pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<E::Mut<'_>> {
+        self.rehash_step();
+        let (_, at) = self.position(hash, key)?;
+        // SAFETY: the element lives in this table, which is borrowed exclusively.
+        Some(unsafe { E::by_mut(self.element(at)) })
+    }
+
+    /// The first element of exactly this hash that `is_it` recognises: for who remembers hashes instead of keys.
+    pub fn find_by(&self, hash: u64, is_it: impl FnMut(E::Ref<'_>) -> bool) -> Option<E::Ref<'_>> {
+        let (_, at) = self.position_by(hash, is_it)?;
+        // SAFETY: the element lives in this table, which is borrowed.
+        Some(unsafe { E::by_ref(self.element(at)) })
+    }
+
+    /// `find_by` and remove.
+    pub fn remove_by(&mut self, hash: u64, is_it: impl FnMut(E::Ref<'_>) -> bool) -> Option<E> {
+        self.rehash_step();
+        let (home, at) = self.position_by(hash, is_it)?;
+        Some(self.remove_at(home, at))
+    }
+
+    fn position_by(
+        &self,
+        hash: u64,
+        mut is_it: impl FnMut(E::Ref<'_>) -> bool,
+    ) -> Option<(Home, Position)> {
+        let home = self.home(hash);
+        let seed = self.seed;
+        let at = self.tables[home.table].find(home.index, tag_of(hash), |p| {
+            // SAFETY: what stands in a slot came from into_raw and lives until it is removed.
+            unsafe { is_it(E::by_ref(p)) && seed.hash(E::key(p)) == hash }
+        })?;
+        Some((home, at))
+    }
+
+    /// The one probe of find-or-insert: the element's slot, or the place where it would go.
+    #[inline]
+    pub fn find_slot(&mut self, hash: u64, key: &[u8]) -> Slot<'_, E> {
+        self.rehash_step();
+        match self.position(hash, key) {
+            Some((home, at)) => Slot::Occupied(OccupiedSlot::new(self, home, at)),
+            None => Slot::Vacant(VacantSlot::new(self, hash)),
+        }
+    }
+
+    /// Adds an element whose key is known to be absent.
+    #[inline]
+    pub fn insert_new(&mut self, hash: u64, element: E) -> E::Mut<'_> {
+        self.rehash_step();
+        self.add(hash, element)
+    }
+
+    /// Adds an element, or replaces the one of the same key and returns it.
+    pub fn insert(&mut self, hash: u64, element: E) -> Option<E> {
+        let p = element.into_raw();
+        self.rehash_step();
+        // SAFETY: `p` is owned here; its key is only read.
+        match self.position(hash, unsafe { E::key(p) }) {
+            // SAFETY: the position was just found; the old pointer left the table, so it is ours alone.
+            Some((home, at)) => unsafe {
+                Some(E::from_raw(self.tables[home.table].replace(at, p)))
+            },
+            None => {
+                self.add_raw(hash, p);
+                None
+            }
+        }
+    }
+
+    /// Replaces the element of a key by what `f` makes of it, which has the same key. False if the key is absent.
+    #[inline]
+    pub fn replace_with(&mut self, hash: u64, key: &[u8], f: impl FnOnce(E) -> E) -> bool {
+        match self.find_slot(hash, key) {
+            Slot::Occupied(slot) => {
+                slot.replace_with(f);
+                true
+            }
+            Slot::Vacant(_) => false,
+        }
+    }
+
+    /// Takes the element of a key out.
+    #[inline]
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<E> {
+        self.rehash_step();
+        let (home, at) = self.position(hash, key)?;
+        Some(self.remove_at(home, at))
+    }
+
+    fn remove_at(&mut self, home: Home, at: Position) -> E {
+        // SAFETY: both callers just found the position.
+        let p = unsafe { self.tables[home.table].remove(home.index, at) };
+        self.len -= 1;
+        self.shrink_if_sparse();
+        // SAFETY: the pointer left the table, so it is ours alone.
+        unsafe { E::from_raw(p) }
+    }
+
+    #[inline]
+    fn add(&mut self, hash: u64, element: E) -> E::Mut<'_> {
+        let p = element.into_raw();
+        self.add_raw(hash, p);
+        // SAFETY: the element lives in this table, which is borrowed exclusively.
+        unsafe { E::by_mut(p) }
+    }
+
+    #[inline]
+    fn add_raw(&mut self, hash: u64, p: NonNull<u8>) {
+        if self.tables[0].buckets() == 0 {
+            self.tables[0] = Table::with_buckets(1);
+        }
+        let home = self.home(hash);
+        self.tables[home.table].push(home.index, tag_of(hash), p);
+        self.len += 1;
+        self.grow_if_full();
+    }
+
+    /// Asks for the home bucket of a hash, so that a later lookup finds it in the cache.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        let home = self.home(hash);
+        prefetch(self.tables[home.table].home(home.index));
+    }
+
+    /// Asks for the elements whose tag fits; to be called when the bucket has arrived.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        let home = self.home(hash);
+        let Some(bucket) = self.tables[home.table].chain(home.index).next() else {
+            return;
+        };
+        let mut matches = bucket.matches(tag_of(hash));
+        if matches == 0
+            && let Some(child) = bucket.child()
+        {
+            prefetch(child);
+        }
+        while matches != 0 {
+            prefetch(bucket.get(matches.trailing_zeros() as usize));
+            matches &= matches - 1;
+        }
+    }
+}
+
+/// Resizing.
+impl<E: Element> HashTable<E> {
+    pub fn is_rehashing(&self) -> bool {
+        self.tables[1].buckets() != 0
+    }
+
+    /// Stops rehashing until the matching `resume_rehash`; calls nest.
+    pub fn pause_rehash(&mut self) {
+        self.paused += 1;
+    }
+
+    pub fn resume_rehash(&mut self) {
+        self.paused = self.paused.checked_sub(1).expect("resume without pause");
+    }
+
+    /// Begin what was put off while it was not allowed.
+    pub fn resize_if_due(&mut self) {
+        self.grow_if_full();
+        self.shrink_if_sparse();
+    }
+
+    /// How much memory a new table may take: growing is not worth the elements that would have to go for it.
+    #[inline]
+    pub fn set_headroom(&mut self, bytes: usize) {
+        self.headroom = bytes;
+    }
+
+    /// Makes room for `total` elements before a bulk load, completing a rehash under way. Sizes from outside
+    /// must be bounded by the caller.
+    pub fn reserve(&mut self, total: usize) {
+        if self.paused > 0 || buckets_for(total) <= self.tables[0].buckets() {
+            return;
+        }
+        while self.is_rehashing() {
+            self.move_bucket();
+        }
+        if buckets_for(total) > self.tables[0].buckets() {
+            self.start_rehash(buckets_for(total));
+        }
+    }
+
+    /// Rehashes for about this long; true if there is more to do.
+    pub fn rehash_for(&mut self, budget: Duration) -> bool {
+        const STEPS_PER_CLOCK: usize = 64;
+        let start = Instant::now();
+        while self.rehash_steps(STEPS_PER_CLOCK) {
+            if start.elapsed() >= budget {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Moves up to this many buckets; true if there is more to do and it is allowed.
+    pub fn rehash_steps(&mut self, steps: usize) -> bool {
+        for _ in 0..steps {
+            if !self.may_rehash() {
+                return false;
+            }
+            self.move_bucket();
+        }
+        self.may_rehash()
+    }
+
+    #[inline(always)]
+    fn rehash_step(&mut self) {
+        if self.is_rehashing() && self.may_rehash() {
+            self.move_bucket();
+        }
+    }
+
+    fn may_rehash(&self) -> bool {
+        self.is_rehashing() && self.may_resize(self.tables[0].buckets())
+    }
+
+    /// Whether a table of this many buckets may be changed for another one now.
+    fn may_resize(&self, buckets: usize) -> bool {
+        let allowed = match policy() {
+            ResizePolicy::Allow => true,
+            ResizePolicy::Avoid => self.len > buckets * GROW_LOAD * AVOID_FACTOR,
+            ResizePolicy::Forbid => false,
+        };
+        allowed && self.paused == 0
+    }
+
+    #[inline(always)]
+    fn grow_if_full(&mut self) {
+        let buckets = self.tables[0].buckets();
+        if self.len > buckets * GROW_LOAD && !self.is_rehashing() && self.may_resize(buckets) {
+            let wanted = buckets_for(self.len);
+            let fits = wanted * size_of::<Bucket>() <= self.headroom;
+            if fits || self.len > buckets * GROW_LOAD * AVOID_FACTOR {
+                self.start_rehash(wanted);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn shrink_if_sparse(&mut self) {
+        let buckets = self.tables[0].buckets();
+        if self.len * SHRINK_FACTOR >= buckets * GROW_LOAD
+            || policy() != ResizePolicy::Allow
+            || self.paused > 0
+        {
+            return;
+        }
+        if self.len == 0 {
+            // One bucket stays: what comes and goes one by one needs no allocation each time.
+            if self.buckets() > 1 {
+                self.tables = [Table::with_buckets(1), Table::empty()];
+                self.rehash_at = 0;
+            }
+        } else if buckets > 1 && !self.is_rehashing() {
+            self.start_rehash(buckets_for(self.len * 2));
+        }
+    }
+
+    fn start_rehash(&mut self, buckets: usize) {
+        let target = Table::with_buckets(buckets);
+        if self.len == 0 {
+            self.tables[0] = target;
+        } else {
+            self.tables[1] = target;
+            self.prefetch_next();
+        }
+    }
+
+    /// Moves the next bucket that has elements, passing a few empty ones.
+    fn move_bucket(&mut self) {
+        let [from, to] = &mut self.tables;
+        let last = (self.rehash_at + EMPTY_VISITS).min(from.buckets() - 1);
+        while self.rehash_at < last && from.chain_len(self.rehash_at) == 0 {
+            self.rehash_at += 1;
+        }
+        let (seed, mask) = (self.seed, to.mask());
+        from.drain_chain(self.rehash_at, |tag, p| {
+            // SAFETY: the element lives in this table; its key is only read.
+            let hash = seed.hash(unsafe { E::key(p) });
+            to.push(hash as usize & mask, tag, p);
+        });
+        self.rehash_at += 1;
+        if self.rehash_at == self.tables[0].buckets() {
+            self.finish_rehash();
+        } else {
+            self.prefetch_next();
+        }
+    }
+
+    /// The elements of the bucket that moves next, whose keys will be hashed.
+    fn prefetch_next(&self) {
+        if let Some(bucket) = self.tables[0].chain(self.rehash_at).next() {
+            (0..bucket.count()).for_each(|slot| prefetch(bucket.get(slot)));
+        }
+    }
+
+    fn finish_rehash(&mut self) {
+        self.tables[0] = std::mem::replace(&mut self.tables[1], Table::empty());
+        self.rehash_at = 0;
+        self.grow_if_full();
+    }
+
+    /// Drops all elements and both tables.
+    pub fn clear(&mut self) {
+        drop(self.drain());
+    }
+
+    /// Takes everything out, leaving an empty table with the same seed.
+    pub fn drain(&mut self) -> IntoIter<E> {
+        let mut fresh = HashTable::new(self.seed);
+        fresh.paused = self.paused;
+        fresh.headroom = self.headroom;
+        std::mem::replace(self, fresh).into_iter()
+    }
+}
+
+impl<E: Element> Drop for HashTable<E> {
+    fn drop(&mut self) {
+        if self.len == 0 {
+            return;
+        }
+        for table in &mut self.tables {
+            for index in 0..table.buckets() {
+                // SAFETY: the pointer leaves the table here, so it is ours alone.
+                table.drain_chain(index, |_, p| drop(unsafe { E::from_raw(p) }));
+            }
+        }
+    }
+}

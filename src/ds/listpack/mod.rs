@@ -1,0 +1,989 @@
+//! Listpack: a sequence of strings and integers in one block of bytes, byte for byte as Redis writes it.
+//!
+//! Small lists, hashes, sets, sorted sets, and the nodes of big lists and streams are listpacks, because
+//! RDB files, DUMP and replication carry these very bytes.
+//!
+//! ```text
+//!   | total bytes u32 | elements u16 | entry | entry | ... | 0xFF |        (all numbers little endian)
+//!
+//!   entry:  | encoding and data | backlen |       backlen = size of "encoding and data"
+//!
+//!   0xxxxxxx                         integer 0 ..= 127
+//!   10llllll  data                   string of at most 63 bytes
+//!   110xxxxx xxxxxxxx                integer of 13 bits, two's complement
+//!   1110llll llllllll  data          string of at most 4095 bytes
+//!   11110000 l l l l   data          string of up to 2^32 - 1 bytes
+//!   11110001 .. 11110100             integer of 16, 24, 32, 64 bits
+//!   11111111                         the end
+//! ```
+//!
+//! The backlen makes walking backwards possible. It is a base-128 number, most significant group first;
+//! every byte but the first has its high bit set, so that it can be read from its end.
+//!
+//! A text that is a canonical integer (`parse_i64`) is stored as one, in the smallest encoding. The element
+//! count of 65,535 means "unknown": from there on `len` walks the entries.
+//!
+//! A position (`Pos`) is the offset of an entry. Positions before a change stay valid; those after it move.
+//! Every command that may grow a listpack asks `safe_to_add` first: 1 GB is the limit, as in Redis.
+//!
+//! **Invariant:** the bytes are well formed, from the header to the end mark, backlens included: `from_bytes`
+//! admits nothing else (`validate`), and every change preserves it (test `histories_match_a_vector`). So reading needs
+//! no error path; safe indexing still stands between a bug here and the memory.
+//! **Invariant:** the first four bytes are the length of the block; only `splice` writes them.
+//!
+//! Costs: the ends O(1); anything by index or value O(bytes), but in one block, which the CPU prefetches.
+//! Rejected: keeping a capacity (8 bytes more for each small hash; see `thin`), and an index of entries.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use crate::ds::thin_buffer::{ThinBytes, size_class};
+use crate::util::number::{IntBuf, parse_i64};
+
+mod front;
+mod sample;
+#[cfg(test)]
+mod tests;
+
+pub use front::FrontPack;
+
+/// Where an entry begins, in bytes from the start of the block.
+pub type Pos = u32;
+
+const HEADER: usize = 6;
+/// The size of a listpack without elements.
+pub const EMPTY_BYTES: usize = HEADER + 1;
+const END: u8 = 0xFF;
+const COUNT_UNKNOWN: u16 = u16::MAX;
+/// No listpack grows beyond this, whatever the settings say.
+pub const SAFETY_LIMIT: usize = 1 << 30;
+
+const STR_6: u8 = 0x80;
+const INT_13: u8 = 0xC0;
+const STR_12: u8 = 0xE0;
+const STR_32: u8 = 0xF0;
+const INT_16: u8 = 0xF1;
+const INT_24: u8 = 0xF2;
+const INT_32: u8 = 0xF3;
+const INT_64: u8 = 0xF4;
+
+/// What an entry holds. A string made by `from` is never the text of an integer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element<'a> {
+    Int(i64),
+    Str(&'a [u8]),
+}
+
+impl<'a> Element<'a> {
+    /// The element's text; an integer is printed into `buf`.
+    #[inline]
+    pub fn text<'b>(&self, buf: &'b mut IntBuf) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        match *self {
+            Element::Int(int) => buf.format(int),
+            Element::Str(text) => text,
+        }
+    }
+
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.text(&mut IntBuf::new()).to_vec()
+    }
+
+    /// The length of its text.
+    pub fn text_len(&self) -> usize {
+        self.text(&mut IntBuf::new()).len()
+    }
+
+    /// Its value, if its text is an integer.
+    pub fn as_int(&self) -> Option<i64> {
+        match *self {
+            Element::Int(int) => Some(int),
+            Element::Str(text) => parse_i64(text),
+        }
+    }
+
+    /// Whether both stand for the same text. A listpack from elsewhere may hold `12` as a string.
+    #[inline]
+    pub fn same_text(&self, other: &Element) -> bool {
+        match (self, other) {
+            (Element::Str(a), Element::Str(b)) => a == b,
+            (Element::Int(a), Element::Int(b)) => a == b,
+            (Element::Int(int), Element::Str(text)) | (Element::Str(text), Element::Int(int)) => {
+                parse_i64(text) == Some(*int)
+            }
+        }
+    }
+
+    /// Bytes that an entry of this element takes, backlen included.
+    #[inline]
+    pub fn entry_size(self) -> usize {
+        Entry::new(self).size()
+    }
+}
+
+impl<'a> From<&'a [u8]> for Element<'a> {
+    #[inline]
+    fn from(text: &'a [u8]) -> Self {
+        match parse_i64(text) {
+            Some(int) => Element::Int(int),
+            None => Element::Str(text),
+        }
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Element<'a> {
+    fn from(text: &'a [u8; N]) -> Self {
+        Element::from(&text[..])
+    }
+}
+
+impl From<i64> for Element<'_> {
+    #[inline]
+    fn from(int: i64) -> Self {
+        Element::Int(int)
+    }
+}
+
+/// An entry about to be written: encoding (and an integer's digits) in `head`, a string's bytes in `data`.
+struct Entry<'a> {
+    head: [u8; 9],
+    head_len: u8,
+    data: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    #[inline]
+    fn new(element: Element<'a>) -> Self {
+        match element {
+            Element::Int(int) => Self::of_int(int),
+            Element::Str(text) => Self::of_str(text),
+        }
+    }
+
+    fn of_int(int: i64) -> Self {
+        let mut head = [0; 9];
+        let le = int.to_le_bytes();
+        let bits = 64 - (int ^ (int >> 63)).leading_zeros() + 1;
+        let head_len = match bits {
+            _ if (0..=127).contains(&int) => {
+                head[0] = le[0];
+                1
+            }
+            0..=13 => {
+                head[0] = INT_13 | (le[1] & 0x1F);
+                head[1] = le[0];
+                2
+            }
+            14..=16 => {
+                head[0] = INT_16;
+                3
+            }
+            17..=24 => {
+                head[0] = INT_24;
+                4
+            }
+            25..=32 => {
+                head[0] = INT_32;
+                5
+            }
+            _ => {
+                head[0] = INT_64;
+                9
+            }
+        };
+        if head_len > 2 {
+            head[1..head_len].copy_from_slice(&le[..head_len - 1]);
+        }
+        Self {
+            head,
+            head_len: head_len as u8,
+            data: &[],
+        }
+    }
+
+    fn of_str(text: &'a [u8]) -> Self {
+        let mut head = [0; 9];
+        let len = u32::try_from(text.len()).expect("callers ask safe_to_add");
+        let head_len = match len {
+            0..=63 => {
+                head[0] = STR_6 | len as u8;
+                1
+            }
+            64..=4095 => {
+                head[0] = STR_12 | (len >> 8) as u8;
+                head[1] = len as u8;
+                2
+            }
+            _ => {
+                head[0] = STR_32;
+                head[1..5].copy_from_slice(&len.to_le_bytes());
+                5
+            }
+        };
+        Self {
+            head,
+            head_len,
+            data: text,
+        }
+    }
+
+    #[inline]
+    fn body(&self) -> usize {
+        self.head_len as usize + self.data.len()
+    }
+
+    #[inline]
+    fn size(&self) -> usize {
+        self.body() + backlen_size(self.body())
+    }
+
+    /// Fills `out`, which is `size` bytes long.
+    #[inline]
+    fn write(&self, out: &mut [u8]) {
+        let (head, body) = (self.head_len as usize, self.body());
+        out[..head].copy_from_slice(&self.head[..head]);
+        out[head..body].copy_from_slice(self.data);
+        write_backlen(&mut out[body..], body);
+    }
+}
+
+/// Bytes of the backlen of an entry whose encoding and data take `body` bytes. Redis compares with `<` where
+/// `<=` would do, so that 16,383 takes three bytes; the files are full of it.
+#[inline]
+const fn backlen_size(body: usize) -> usize {
+    match body {
+        0..=127 => 1,
+        128..16_383 => 2,
+        16_383..2_097_151 => 3,
+        2_097_151..268_435_455 => 4,
+        _ => 5,
+    }
+}
+
+#[inline]
+fn write_backlen(out: &mut [u8], body: usize) {
+    if let [only] = out {
+        *only = body as u8;
+        return;
+    }
+    let mut rest = body;
+    for byte in out.iter_mut().rev() {
+        *byte = (rest & 127) as u8 | 128;
+        rest >>= 7;
+    }
+    out[0] &= 127;
+}
+
+/// Reads the backlen that ends before `end`: the size of the body, and of the backlen itself.
+#[inline]
+fn read_backlen(bytes: &[u8], end: usize) -> (usize, usize) {
+    let mut body = 0;
+    for size in 1..=5 {
+        let byte = bytes[end - size];
+        body |= usize::from(byte & 127) << (7 * (size - 1));
+        if byte & 128 == 0 {
+            return (body, size);
+        }
+    }
+    unreachable!("a backlen has at most five bytes")
+}
+
+/// The size of the encoding and data of the entry at `at`, whose first `head_size` bytes exist.
+#[inline]
+fn body_len(bytes: &[u8], at: usize) -> usize {
+    match bytes[at] {
+        0..STR_6 => 1,
+        head @ STR_6..INT_13 => 1 + usize::from(head & 0x3F),
+        INT_13..STR_12 => 2,
+        head @ STR_12..STR_32 => 2 + (usize::from(head & 0x0F) << 8 | usize::from(bytes[at + 1])),
+        STR_32 => 5 + u32::from_le_bytes(array(bytes, at + 1)) as usize,
+        INT_16 => 3,
+        INT_24 => 4,
+        INT_32 => 5,
+        _ => 9,
+    }
+}
+
+/// Sizes of entries by their first byte, backlen included; 0 where more than the first byte is needed to tell. Walks do
+/// little else than ask for sizes: a look into four cache lines is half the price of [`body_len`]'s questions.
+static SIZES: [u8; 256] = {
+    let mut sizes = [0; 256];
+    let mut head = 0;
+    while head < 256 {
+        sizes[head] = match head as u8 {
+            0..STR_6 => 2,
+            short @ STR_6..INT_13 => 2 + (short & 0x3F),
+            INT_13..STR_12 => 3,
+            INT_16 => 4,
+            INT_24 => 5,
+            INT_32 => 6,
+            INT_64 => 10,
+            _ => 0,
+        };
+        head += 1;
+    }
+    sizes
+};
+
+/// The size of the entry at `at`, backlen included.
+#[inline]
+fn entry_len(bytes: &[u8], at: usize) -> usize {
+    match SIZES[usize::from(bytes[at])] {
+        0 => {
+            let body = body_len(bytes, at);
+            body + backlen_size(body)
+        }
+        size => usize::from(size),
+    }
+}
+
+#[inline]
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    *bytes[at..].first_chunk().expect("inside the block")
+}
+
+/// The element at `at`, and where the next entry begins.
+#[inline]
+fn decode(bytes: &[u8], at: usize) -> (Element<'_>, usize) {
+    let head = bytes[at];
+    let string = |skip: usize, len: usize| {
+        let body = skip + len;
+        let text = &bytes[at + skip..at + body];
+        (Element::Str(text), at + body + backlen_size(body))
+    };
+    match head {
+        0..STR_6 => (Element::Int(i64::from(head)), at + 2),
+        STR_6..INT_13 => string(1, usize::from(head & 0x3F)),
+        STR_12..STR_32 => string(2, body_len(bytes, at) - 2),
+        STR_32 => string(5, body_len(bytes, at) - 5),
+        _ => (
+            Element::Int(decode_int(bytes, at)),
+            entry_len(bytes, at) + at,
+        ),
+    }
+}
+
+fn decode_int(bytes: &[u8], at: usize) -> i64 {
+    match bytes[at] {
+        head @ INT_13..STR_12 => {
+            let raw = u16::from_be_bytes([head, bytes[at + 1]]);
+            i64::from((raw << 3) as i16 >> 3)
+        }
+        INT_16 => i64::from(i16::from_le_bytes(array(bytes, at + 1))),
+        INT_24 => {
+            let [a, b, c] = array(bytes, at + 1);
+            i64::from(i32::from_le_bytes([0, a, b, c]) >> 8)
+        }
+        INT_32 => i64::from(i32::from_le_bytes(array(bytes, at + 1))),
+        INT_64 => i64::from_le_bytes(array(bytes, at + 1)),
+        other => unreachable!("not an entry: {other:#x}"),
+    }
+}
+
+/// The size of the entry at `at` if it is well formed and leaves room for the end mark.
+fn checked_entry_len(bytes: &[u8], at: usize) -> Option<usize> {
+    let head = *bytes.get(at)?;
+    let size = usize::from(SIZES[usize::from(head)]);
+    if size != 0 {
+        // Its backlen is one byte, which is the number itself.
+        let fits = at + size < bytes.len() && usize::from(bytes[at + size - 1]) == size - 1;
+        return fits.then_some(size);
+    }
+    let head_size = match head {
+        STR_12..STR_32 => 2,
+        STR_32 => 5,
+        _ => return None,
+    };
+    let room = bytes.len().checked_sub(at + 1)?;
+    if head_size > room {
+        return None;
+    }
+    let body = body_len(bytes, at);
+    let size = backlen_size(body);
+    let backlen = bytes[..bytes.len() - 1].get(at + body..)?.get(..size)?;
+    let mut expected = [0; 5];
+    write_backlen(&mut expected[..size], body);
+    (backlen == &expected[..size]).then_some(body + size)
+}
+
+/// Whether `bytes` are a listpack. The shallow check is of the header and the end mark only; the deep one also
+/// walks every entry, and is what makes bytes from outside safe to use.
+pub fn validate(bytes: &[u8], deep: bool) -> bool {
+    let [a, b, c, d, e, f, .., END] = *bytes else {
+        return false;
+    };
+    if u32::from_le_bytes([a, b, c, d]) as usize != bytes.len() {
+        return false;
+    }
+    if !deep {
+        return true;
+    }
+    let (mut at, mut count) = (HEADER, 0usize);
+    while at < bytes.len() - 1 {
+        let Some(size) = checked_entry_len(bytes, at) else {
+            return false;
+        };
+        at += size;
+        count += 1;
+    }
+    let stored = u16::from_le_bytes([e, f]);
+    at == bytes.len() - 1 && (stored == COUNT_UNKNOWN || usize::from(stored) == count)
+}
+
+/// Up to so many fingerprints each is compared with each: cheaper than to sort them.
+const FEW: usize = 64;
+
+/// Whether the elements are groups of `stride`, and no two groups begin with the same text: what bytes from outside
+/// must be to become a set (1), or a hash or a sorted set (2). Texts are compared only if two fingerprints are equal.
+pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
+    let len = listpack.len();
+    if !len.is_multiple_of(stride) {
+        return false;
+    }
+    let mut keys = listpack.iter().step_by(stride).map(fingerprint);
+    let all_differ = if len / stride <= FEW {
+        let mut seen = [0; FEW];
+        keys.enumerate().all(|(n, key)| {
+            seen[n] = key;
+            !seen[..n].contains(&key)
+        })
+    } else {
+        let mut seen = Vec::with_capacity(len / stride);
+        seen.extend(&mut keys);
+        seen.sort_unstable();
+        seen.windows(2).all(|pair| pair[0] != pair[1])
+    };
+    all_differ || texts_differ(listpack, stride)
+}
+
+/// The same for the same text, however it is stored; seldom the same for others. The first and the last eight bytes and
+/// the length of a text are in it.
+fn fingerprint(key: Element) -> u64 {
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let text = match key {
+        Element::Int(int) => return (int as u64).wrapping_mul(MIX),
+        Element::Str(text) => text,
+    };
+    if let Some(int) = parse_i64(text) {
+        return (int as u64).wrapping_mul(MIX);
+    }
+    let (head, tail) = match (text.first_chunk(), text.last_chunk()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => (
+            text.iter()
+                .fold(0, |word, &byte| word << 8 | u64::from(byte)),
+            0,
+        ),
+    };
+    (head.wrapping_mul(MIX) ^ tail).wrapping_mul(MIX) ^ text.len() as u64
+}
+
+fn texts_differ(listpack: &Listpack, stride: usize) -> bool {
+    let mut seen = HashSet::with_capacity(listpack.len() / stride);
+    listpack.iter().step_by(stride).all(|key| match key {
+        Element::Str(text) => seen.insert(Element::from(text)),
+        int => seen.insert(int),
+    })
+}
+
+/// The entries of listpack bytes that passed `validate(bytes, true)`, without an owner.
+pub fn iter_bytes(bytes: &[u8]) -> Iter<'_> {
+    Iter { bytes, at: HEADER }
+}
+
+/// Whether `add` more bytes keep a listpack of `bytes` bytes (0 if there is none yet) below the limit.
+#[inline]
+pub fn safe_to_add(bytes: usize, add: usize) -> bool {
+    bytes.saturating_add(add) <= SAFETY_LIMIT
+}
+
+/// Bytes of a listpack that holds `int` `count` times: what a caller asks before it builds one.
+pub fn estimate_bytes(int: i64, count: usize) -> usize {
+    EMPTY_BYTES + Element::Int(int).entry_size().saturating_mul(count)
+}
+
+/// An owned listpack, the size of a pointer.
+pub struct Listpack(ThinBytes);
+
+const _: () = assert!(size_of::<Option<Listpack>>() == 8);
+
+impl Listpack {
+    pub fn new() -> Self {
+        let mut listpack = Self(ThinBytes::zeroed(EMPTY_BYTES));
+        // SAFETY: the length just given.
+        let bytes = unsafe { listpack.0.slice_mut(EMPTY_BYTES) };
+        bytes[0] = EMPTY_BYTES as u8;
+        bytes[HEADER] = END;
+        listpack
+    }
+
+    /// A copy of bytes from outside, if they are a listpack through and through.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        validate(bytes, true).then(|| Self::copy_of(bytes))
+    }
+
+    fn copy_of(bytes: &[u8]) -> Self {
+        let mut thin = ThinBytes::zeroed(bytes.len());
+        // SAFETY: the length just given.
+        unsafe { thin.slice_mut(bytes.len()) }.copy_from_slice(bytes);
+        Self(thin)
+    }
+
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: the header holds the length of the block.
+        unsafe { self.0.slice(self.bytes_len()) }
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let len = self.bytes_len();
+        // SAFETY: as in `as_bytes`.
+        unsafe { self.0.slice_mut(len) }
+    }
+
+    /// The size of the block, header and end mark included.
+    #[inline]
+    pub fn bytes_len(&self) -> usize {
+        // SAFETY: no block is shorter than a header.
+        let header = unsafe { self.0.slice(HEADER) };
+        u32::from_le_bytes(array(header, 0)) as usize
+    }
+
+    /// What it takes from the allocator.
+    #[inline]
+    pub fn memory_bytes(&self) -> usize {
+        size_class(self.bytes_len())
+    }
+
+    #[inline]
+    fn stored_count(&self) -> u16 {
+        u16::from_le_bytes(array(self.as_bytes(), 4))
+    }
+
+    /// The number of elements: O(1) below 65,535, a walk from there on.
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self.stored_count() {
+            COUNT_UNKNOWN => self.count_from(HEADER),
+            count => usize::from(count),
+        }
+    }
+
+    #[cold]
+    fn count_from(&self, mut at: usize) -> usize {
+        let bytes = self.as_bytes();
+        let mut count = 0;
+        while bytes[at] != END {
+            at += entry_len(bytes, at);
+            count += 1;
+        }
+        count
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.bytes_len() == EMPTY_BYTES
+    }
+
+    #[inline]
+    fn if_entry(&self, at: usize) -> Option<Pos> {
+        (self.as_bytes()[at] != END).then_some(at as Pos)
+    }
+
+    #[inline]
+    pub fn first(&self) -> Option<Pos> {
+        self.if_entry(HEADER)
+    }
+
+    #[inline]
+    pub fn last(&self) -> Option<Pos> {
+        self.prev(self.end())
+    }
+
+    /// The position of the end mark: inserting before it appends.
+    #[inline]
+    pub fn end(&self) -> Pos {
+        (self.bytes_len() - 1) as Pos
+    }
+
+    #[inline]
+    pub fn next(&self, pos: Pos) -> Option<Pos> {
+        let at = pos as usize;
+        self.if_entry(at + entry_len(self.as_bytes(), at))
+    }
+
+    #[inline]
+    pub fn prev(&self, pos: Pos) -> Option<Pos> {
+        let at = pos as usize;
+        if at == HEADER {
+            return None;
+        }
+        let (body, size) = read_backlen(self.as_bytes(), at);
+        Some((at - size - body) as Pos)
+    }
+
+    /// The entry at `index`; a negative one counts from the end. Walks from the nearer end.
+    pub fn seek(&self, index: i64) -> Option<Pos> {
+        let count = self.stored_count();
+        let mut index = index;
+        if count != COUNT_UNKNOWN {
+            let count = i64::from(count);
+            if index >= count || index < -count {
+                return None;
+            }
+            match index {
+                _ if index >= 0 && index > count / 2 => index -= count,
+                _ if index < -(count / 2) - 1 => index += count,
+                _ => {}
+            }
+        }
+        if index >= 0 {
+            (0..index).try_fold(self.first()?, |pos, _| self.next(pos))
+        } else {
+            (index..-1).try_fold(self.last()?, |pos, _| self.prev(pos))
+        }
+    }
+
+    #[inline]
+    pub fn get(&self, pos: Pos) -> Element<'_> {
+        decode(self.as_bytes(), pos as usize).0
+    }
+
+    /// The element at `pos` and the position after it, which is `end()` after the last one.
+    #[inline]
+    pub fn get_next(&self, pos: Pos) -> (Element<'_>, Pos) {
+        let (element, next) = decode(self.as_bytes(), pos as usize);
+        (element, next as Pos)
+    }
+
+    #[inline]
+    pub fn iter(&self) -> Iter<'_> {
+        iter_bytes(self.as_bytes())
+    }
+
+    /// From the entry at `pos` (or `end()`) to the last.
+    pub fn iter_from(&self, pos: Pos) -> Iter<'_> {
+        Iter {
+            bytes: self.as_bytes(),
+            at: pos as usize,
+        }
+    }
+
+    /// From the last entry to the first.
+    pub fn iter_rev(&self) -> RevIter<'_> {
+        self.iter_rev_before(self.end())
+    }
+
+    /// From the entry before `pos` to the first.
+    pub fn iter_rev_before(&self, pos: Pos) -> RevIter<'_> {
+        RevIter {
+            bytes: self.as_bytes(),
+            at: pos as usize,
+        }
+    }
+
+    /// The first entry at or after `from` that equals `needle`, looking at one and then passing over `skip`.
+    pub fn find(&self, from: Pos, needle: &[u8], skip: usize) -> Option<Pos> {
+        match parse_i64(needle) {
+            Some(int) => self.find_by(from, skip, |bytes, at| match bytes[at] {
+                0..STR_6 => i64::from(bytes[at]) == int,
+                _ => decode(bytes, at).0.same_text(&Element::Int(int)),
+            }),
+            None if needle.len() < 64 => {
+                let head = STR_6 | needle.len() as u8;
+                self.find_by(from, skip, |bytes, at| match bytes[at] {
+                    same if same == head => &bytes[at + 1..at + 1 + needle.len()] == needle,
+                    // Bytes from outside may say a short length in a long form.
+                    STR_12..=STR_32 => decode(bytes, at).0 == Element::Str(needle),
+                    _ => false,
+                })
+            }
+            None => self.find_by(from, skip, |bytes, at| {
+                decode(bytes, at).0 == Element::Str(needle)
+            }),
+        }
+    }
+
+    #[inline]
+    fn find_by(&self, from: Pos, skip: usize, hit: impl Fn(&[u8], usize) -> bool) -> Option<Pos> {
+        let bytes = self.as_bytes();
+        let mut at = from as usize;
+        let mut pass = 0;
+        while bytes[at] != END {
+            if pass == 0 {
+                if hit(bytes, at) {
+                    return Some(at as Pos);
+                }
+                pass = skip + 1;
+            }
+            pass -= 1;
+            at += entry_len(bytes, at);
+        }
+        None
+    }
+
+    /// Shows each element in turn until the visitor breaks.
+    pub fn try_each<B>(&self, mut visit: impl FnMut(Element) -> ControlFlow<B>) -> Option<B> {
+        self.iter().find_map(|element| visit(element).break_value())
+    }
+}
+
+/// Changes.
+impl Listpack {
+    /// Replaces `removed` bytes at `at` by room for `inserted` ones, which the caller fills. The one place
+    /// where the block changes its size.
+    fn splice(&mut self, at: usize, removed: usize, inserted: usize) -> &mut [u8] {
+        let old = self.bytes_len();
+        let new = old - removed + inserted;
+        let total = u32::try_from(new).expect("callers ask safe_to_add");
+        // SAFETY: `old` is the length of the block; it has `new` bytes when the header says so.
+        unsafe {
+            if new > old {
+                self.0.resize(old, new);
+            }
+            let bytes = self.0.slice_mut(old.max(new));
+            bytes.copy_within(at + removed..old, at + inserted);
+            bytes[..4].copy_from_slice(&total.to_le_bytes());
+            if new < old {
+                self.0.resize(old, new);
+            }
+        }
+        &mut self.bytes_mut()[at..at + inserted]
+    }
+
+    fn adjust_count(&mut self, removed: usize, added: usize) {
+        let count = self.stored_count();
+        if count == COUNT_UNKNOWN {
+            return;
+        }
+        let count = usize::from(count) - removed + added;
+        let stored = u16::try_from(count).unwrap_or(COUNT_UNKNOWN);
+        self.bytes_mut()[4..HEADER].copy_from_slice(&stored.to_le_bytes());
+    }
+
+    /// Puts an element before the entry at `pos` (or at the end, for `end()`); it then stands at `pos`.
+    #[inline]
+    pub fn insert_before<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) {
+        let entry = Entry::new(element.into());
+        entry.write(self.splice(pos as usize, 0, entry.size()));
+        self.adjust_count(0, 1);
+    }
+
+    /// Puts an element after the entry at `pos`, and tells where.
+    pub fn insert_after<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) -> Pos {
+        let after = pos + entry_len(self.as_bytes(), pos as usize) as Pos;
+        self.insert_before(after, element);
+        after
+    }
+
+    #[inline]
+    pub fn append<'e>(&mut self, element: impl Into<Element<'e>>) {
+        self.insert_before(self.end(), element);
+    }
+
+    #[inline]
+    pub fn prepend<'e>(&mut self, element: impl Into<Element<'e>>) {
+        self.insert_before(HEADER as Pos, element);
+    }
+
+    /// Replaces the entry at `pos`, in place if the sizes agree.
+    pub fn replace<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) {
+        let entry = Entry::new(element.into());
+        let (at, size) = (pos as usize, entry.size());
+        let old = entry_len(self.as_bytes(), at);
+        let out = match old == size {
+            true => &mut self.bytes_mut()[at..at + size],
+            false => self.splice(at, old, size),
+        };
+        entry.write(out);
+    }
+
+    /// Appends many at the cost of one change of size.
+    pub fn append_all<'e, I>(&mut self, elements: I)
+    where
+        I: Iterator<Item = Element<'e>> + Clone,
+    {
+        self.insert_all(self.end(), elements);
+    }
+
+    /// Puts many before the entry at `pos` at the cost of one change of size; the first then stands at `pos`.
+    pub fn insert_all<'e, I>(&mut self, pos: Pos, elements: I)
+    where
+        I: Iterator<Item = Element<'e>> + Clone,
+    {
+        let size = elements.clone().map(Element::entry_size).sum();
+        let mut out = self.splice(pos as usize, 0, size);
+        let mut added = 0;
+        for element in elements {
+            let entry = Entry::new(element);
+            let (this, rest) = out.split_at_mut(entry.size());
+            entry.write(this);
+            out = rest;
+            added += 1;
+        }
+        self.adjust_count(0, added);
+    }
+
+    /// Removes the entry at `pos`. The next one, if any, then stands there.
+    pub fn delete(&mut self, pos: Pos) -> Option<Pos> {
+        self.delete_n(pos, 1)
+    }
+
+    /// Removes up to `n` entries from `pos` on. The next one, if any, then stands there.
+    pub fn delete_n(&mut self, pos: Pos, n: usize) -> Option<Pos> {
+        let (start, mut end) = (pos as usize, pos as usize);
+        let bytes = self.as_bytes();
+        let mut gone = 0;
+        while gone < n && bytes[end] != END {
+            end += entry_len(bytes, end);
+            gone += 1;
+        }
+        self.cut(start, end, gone);
+        self.if_entry(start)
+    }
+
+    /// Removes up to `n` entries from `index` on; a negative index counts from the end.
+    pub fn delete_range(&mut self, index: i64, n: usize) {
+        if let Some(pos) = self.seek(index) {
+            self.delete_n(pos, n);
+        }
+    }
+
+    fn cut(&mut self, start: usize, end: usize, entries: usize) {
+        if entries > 0 {
+            self.splice(start, end - start, 0);
+            self.adjust_count(entries, 0);
+        }
+    }
+
+    /// Moves the entries from `pos` on into a new listpack.
+    pub fn split_off(&mut self, pos: Pos) -> Listpack {
+        let start = pos as usize;
+        let end = self.end() as usize;
+        let moved = self.count_from(start);
+        let mut tail = Listpack::new();
+        tail.append_raw(&self.as_bytes()[start..end], moved);
+        self.cut(start, end, moved);
+        tail
+    }
+
+    /// Appends the entries of `other`.
+    pub fn append_listpack(&mut self, other: &Listpack) {
+        let bytes = other.as_bytes();
+        self.append_raw(&bytes[HEADER..bytes.len() - 1], other.len());
+    }
+
+    fn append_raw(&mut self, entries: &[u8], count: usize) {
+        self.splice(self.end() as usize, 0, entries.len())
+            .copy_from_slice(entries);
+        self.adjust_count(0, count);
+    }
+}
+
+impl Drop for Listpack {
+    fn drop(&mut self) {
+        let len = self.bytes_len();
+        // SAFETY: the length of the block; nothing uses it after.
+        unsafe { self.0.free(len) }
+    }
+}
+
+impl Clone for Listpack {
+    fn clone(&self) -> Self {
+        Self::copy_of(self.as_bytes())
+    }
+}
+
+impl Default for Listpack {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Listpack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a Listpack {
+    type Item = Element<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+#[derive(Clone)]
+pub struct Iter<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Iter<'_> {
+    /// The next element, if it is an integer. Small ones, which streams are full of, are told by their first byte.
+    #[inline]
+    pub fn next_int(&mut self) -> Option<i64> {
+        match self.bytes[self.at] {
+            small @ 0..STR_6 => {
+                self.at += 2;
+                Some(i64::from(small))
+            }
+            _ => self.next()?.as_int(),
+        }
+    }
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = Element<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Element<'a>> {
+        if self.bytes[self.at] == END {
+            return None;
+        }
+        let (element, next) = decode(self.bytes, self.at);
+        self.at = next;
+        Some(element)
+    }
+
+    /// What is passed over is not decoded.
+    #[inline]
+    fn nth(&mut self, n: usize) -> Option<Element<'a>> {
+        for _ in 0..n {
+            if self.bytes[self.at] == END {
+                return None;
+            }
+            self.at += entry_len(self.bytes, self.at);
+        }
+        self.next()
+    }
+}
+
+impl std::iter::FusedIterator for Iter<'_> {}
+
+#[derive(Clone)]
+pub struct RevIter<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for RevIter<'a> {
+    type Item = Element<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Element<'a>> {
+        if self.at == HEADER {
+            return None;
+        }
+        let (body, size) = read_backlen(self.bytes, self.at);
+        self.at -= body + size;
+        Some(decode(self.bytes, self.at).0)
+    }
+}
+
+impl std::iter::FusedIterator for RevIter<'_> {}

@@ -1,0 +1,452 @@
+//! Clients that wait: for a key, for a pause to end, for replicas.
+//!
+//! ```text
+//!   BLPOP k 0   nothing there -> block_for_keys(k)      its argv is kept, it stands in db.blocking[k]
+//!   RPUSH k v   signal_modified(k) -> ready_keys += k
+//!   after the command (or EXEC): for each ready key, in the order in which they were written,
+//!       for each client that waits for it, in order of arrival: run its command again
+//! ```
+//!
+//! One mechanism for all types: a waiting client's command is simply run again, from the checks of
+//! `process_command` on, when one of its keys comes to be. So it sees what anybody would see then: rights that were
+//! taken away, a pause, an error. If it finds nothing it waits on, in its old place and with its old deadline. If it
+//! writes (BLMOVE), the keys that it made ready follow in the queue.
+//!
+//! What a blocking command does: read its arguments, the timeout among them ([`deadline_from_seconds`]); try; if
+//! there is nothing, answer null when the client must not block (`flag::DENY_BLOCKING`: EXEC, scripts), else call
+//! [`block_for_keys`] and return without a reply. It keeps nothing between two runs.
+//!
+//! The place is a ticket, growing with each client that begins to wait; each key has its clients sorted by ticket. A
+//! list of clients would have to be searched whenever one of a thousand leaves it.
+//!
+//! A deadline is exact to a millisecond: `before_sleep` sets a timer for the earliest.
+//!
+//! **Invariant:** a client is flagged BLOCKED exactly when it has `blocked`, and then it stands in
+//! `db.blocking` under each of its keys and, if it has a deadline, in `blocked.timeouts` (test
+//! `who_goes_leaves_no_trace`). Only one whose pause is over has `blocked` and no flag: its command runs before the
+//! loop sleeps.
+//!
+//! A client can't change its database while it waits, nor can its keys leave theirs: SWAPDB exchanges what is in
+//! two databases, not who waits there.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::client::resp::Sent;
+use crate::client::table::Net;
+use crate::client::{Client, ClientRef, OwnedArgv, flag};
+use crate::error::Error;
+use crate::execute::call::account;
+use crate::execute::dispatch::process_command;
+use crate::networking::query::reference;
+use crate::state::{BlockKind, Blocked, Server};
+use crate::sys::ticks;
+use crate::types::Type;
+use crate::types::string::type_of;
+use crate::util::long_double::LongDouble;
+use crate::util::number::{parse_f64, parse_i64};
+
+/// Those who wait for one key.
+#[derive(Default)]
+pub struct Waiting {
+    /// By ticket, that is in order of arrival.
+    clients: BTreeMap<u64, ClientRef>,
+    /// How many of them want to hear when the key is gone, too.
+    on_nokey: usize,
+}
+
+impl Waiting {
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    fn next(&self, tickets: Range<u64>) -> Option<(u64, ClientRef)> {
+        self.clients
+            .range(tickets)
+            .next()
+            .map(|(&ticket, &r)| (ticket, r))
+    }
+}
+
+/// A timeout in seconds and fractions of them, as the Unix time in milliseconds at which it is over; 0 is never.
+pub fn deadline_from_seconds(server: &Server, text: &[u8]) -> Result<i64, Error> {
+    // Redis reads a long double, in whose range more is a number: 1e400 is too long, but it is one.
+    let extreme = || LongDouble::parse(text).map(LongDouble::to_f64);
+    let seconds = parse_f64(text).or_else(extreme);
+    let ms = seconds.ok_or(Error::TIMEOUT_NOT_FLOAT)? * 1000.0;
+    if ms > i64::MAX as f64 {
+        return Err(Error::TIMEOUT_RANGE);
+    }
+    deadline(server, ms.ceil() as i64)
+}
+
+/// The same for a timeout in whole milliseconds.
+pub fn deadline_from_ms(server: &Server, text: &[u8]) -> Result<i64, Error> {
+    deadline(server, parse_i64(text).ok_or(Error::TIMEOUT_NOT_INTEGER)?)
+}
+
+fn deadline(server: &Server, timeout_ms: i64) -> Result<i64, Error> {
+    match timeout_ms {
+        ..0 => Err(Error::TIMEOUT_NEGATIVE),
+        0 => Ok(0),
+        ms => server
+            .clock
+            .now_ms
+            .checked_add(ms)
+            .ok_or(Error::TIMEOUT_RANGE),
+    }
+}
+
+/// Let a client wait until one of `keys` holds a value of the type that `kind` names. `argv` runs again then.
+/// `deadline_ms` 0 means for ever. With `on_nokey` it runs again whatever happens to the keys (XREADGROUP, whose
+/// group may be gone with its key).
+pub fn block_for_keys(
+    server: &mut Server,
+    c: &mut Client,
+    kind: BlockKind,
+    argv: &[&[u8]],
+    keys: &[&[u8]],
+    deadline_ms: i64,
+    on_nokey: bool,
+) {
+    let new_place = (server.blocked.last_ticket + 1, deadline_ms);
+    let (ticket, deadline_ms) = match server.blocked.place.filter(|_| c.has(flag::REEXECUTE)) {
+        Some(old_place) => old_place,
+        None => new_place,
+    };
+    server.blocked.last_ticket = server.blocked.last_ticket.max(ticket);
+    let r = reference(c);
+    let mut kept: Vec<Box<[u8]>> = Vec::with_capacity(keys.len());
+    for &key in keys {
+        let waiting = server.dbs[c.db as usize]
+            .blocking
+            .entry(key.into())
+            .or_default();
+        if waiting.clients.insert(ticket, r).is_some() {
+            continue; // named twice
+        }
+        if on_nokey {
+            waiting.on_nokey += 1;
+            server.blocked.on_nokey += usize::from(waiting.on_nokey == 1);
+        }
+        kept.push(key.into());
+    }
+    let argv = OwnedArgv::new(argv);
+    start(
+        server,
+        c,
+        Blocked {
+            kind,
+            deadline_ms,
+            ticket,
+            keys: kept,
+            argv,
+            on_nokey,
+        },
+    );
+}
+
+/// Let a client wait without keys: WAIT, SHUTDOWN, CLIENT PAUSE. Who blocks it also unblocks it.
+pub fn block(
+    server: &mut Server,
+    c: &mut Client,
+    kind: BlockKind,
+    argv: &[&[u8]],
+    deadline_ms: i64,
+) {
+    let argv = OwnedArgv::new(argv);
+    start(
+        server,
+        c,
+        Blocked {
+            kind,
+            deadline_ms,
+            ticket: 0,
+            keys: Vec::new(),
+            argv,
+            on_nokey: false,
+        },
+    );
+}
+
+fn start(server: &mut Server, c: &mut Client, blocked: Blocked) {
+    if blocked.deadline_ms > 0 {
+        server
+            .blocked
+            .timeouts
+            .insert((blocked.deadline_ms, reference(c)));
+    }
+    c.blocked = Some(Box::new(blocked));
+    c.set(flag::BLOCKED);
+    server.blocked.count += 1;
+}
+
+/// CLIENT PAUSE: hold this command back; it runs when the pause ends.
+pub fn postpone(server: &mut Server, c: &mut Client, argv: &[&[u8]]) {
+    block(server, c, BlockKind::Postpone, argv, 0);
+    server.blocked.postponed.push_back(reference(c));
+}
+
+/// Take a client out of all lists of waiting clients.
+pub fn forget(server: &mut Server, c: &mut Client) -> Option<Box<Blocked>> {
+    let blocked = c.blocked.take()?;
+    let r = reference(c);
+    for key in &blocked.keys {
+        leave(server, c.db, key, &blocked);
+    }
+    if blocked.deadline_ms > 0 {
+        server.blocked.timeouts.remove(&(blocked.deadline_ms, r));
+    }
+    if blocked.kind == BlockKind::Postpone {
+        server.blocked.postponed.retain(|other| *other != r);
+    }
+    if c.has(flag::BLOCKED) {
+        server.blocked.count -= 1;
+        c.clear(flag::BLOCKED);
+    }
+    Some(blocked)
+}
+
+/// Take a client out of the list of one key.
+fn leave(server: &mut Server, db: u32, key: &[u8], blocked: &Blocked) {
+    let table = &mut server.dbs[db as usize].blocking;
+    let Some(waiting) = table.get_mut(key) else {
+        return;
+    };
+    waiting.clients.remove(&blocked.ticket);
+    if blocked.on_nokey {
+        waiting.on_nokey -= 1;
+        server.blocked.on_nokey -= usize::from(waiting.on_nokey == 0);
+    }
+    if waiting.is_empty() {
+        table.remove(key);
+    }
+}
+
+/// A client may go on: what it sent meanwhile runs before the loop sleeps.
+pub fn unblock(server: &mut Server, c: &mut Client) {
+    forget(server, c);
+    if !c.has(flag::UNBLOCKED) && c.conn.is_some() {
+        c.set(flag::UNBLOCKED);
+        server.blocked.unblocked.push_back(reference(c));
+    }
+    if !c.reply.is_empty() {
+        Net::mark_pending(&mut server.net.pending_write, c);
+    }
+}
+
+/// End a client's wait with this reply instead of its command's. The command counts as called, now.
+fn unblock_with(
+    server: &mut Server,
+    c: &mut Client,
+    failed: bool,
+    reply: impl FnOnce(&Server, &mut Client),
+) {
+    let reply_from = c.reply.mark();
+    reply(server, c);
+    if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
+        c.reply.truncate(reply_from);
+        c.clear(flag::REPLY_SKIP);
+    }
+    if let Some(blocked) = forget(server, c) {
+        let argv = blocked.argv.slices();
+        if let Some(id) = server.commands.lookup(argv[0]) {
+            account(server, c, &argv, id, 0, failed);
+        }
+    }
+    unblock(server, c);
+}
+
+/// What a blocked client is told when its time is over.
+fn reply_to_timeout(server: &Server, c: &mut Client) {
+    match c.blocked.as_ref().map(|b| b.kind) {
+        Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream) => c.reply.null_array(),
+        Some(BlockKind::Wait) => c.reply.integer(0),
+        Some(BlockKind::WaitAof) => crate::commands::generic::wait::reply_waitaof(server, c),
+        _ => {}
+    }
+}
+
+/// Answer those whose deadline has passed.
+pub fn handle_timeouts(server: &mut Server) {
+    let now = server.clock.now_ms;
+    while let Some(&(deadline, r)) = server.blocked.timeouts.first() {
+        if deadline > now {
+            return;
+        }
+        server.blocked.timeouts.pop_first();
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
+        unblock_with(server, &mut c, false, reply_to_timeout);
+        server.net.clients.put(c);
+    }
+}
+
+/// The log has come further, or was switched off: answer those in WAITAOF whose wait is over.
+pub fn serve_waitaof(server: &mut Server) {
+    for r in std::mem::take(&mut server.blocked.waiting_aof) {
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
+        let waits = c
+            .blocked
+            .as_ref()
+            .is_some_and(|b| b.kind == BlockKind::WaitAof);
+        match crate::commands::generic::wait::waitaof_is_over(server, &c) {
+            _ if !waits => {}
+            None => server.blocked.waiting_aof.push(r),
+            Some(Ok(())) => unblock_with(server, &mut c, false, reply_to_timeout),
+            Some(Err(error)) => {
+                server.stats.count_error(error.code());
+                unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+            }
+        }
+        server.net.clients.put(c);
+    }
+}
+
+/// CLIENT UNBLOCK. False: that client does not wait, or not for something that can be cut short.
+pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -> bool {
+    let Some(mut c) = server.net.clients.take_ref(r) else {
+        return false;
+    };
+    use BlockKind::{List, Stream, Wait, WaitAof, Zset};
+    let can = c
+        .blocked
+        .as_ref()
+        .is_some_and(|b| matches!(b.kind, List | Zset | Stream | Wait | WaitAof));
+    if can && with_error {
+        let error = Error::of("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+        server.stats.count_error(error.code());
+        unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+    } else if can {
+        unblock_with(server, &mut c, false, reply_to_timeout);
+    }
+    server.net.clients.put(c);
+    can
+}
+
+impl Server {
+    /// A key was written: if somebody waits for it, look after this command.
+    pub fn signal_key_ready(&mut self, db: u32, key: &[u8]) {
+        if !self.dbs[db as usize].blocking.contains_key(key) {
+            return;
+        }
+        let entry: (u32, Box<[u8]>) = (db, key.into());
+        if self.blocked.ready_set.insert(entry.clone()) {
+            self.blocked.ready_keys.push_back(entry);
+        }
+    }
+
+    /// Any key of this database may have come to be, or be gone: SWAPDB, FLUSHDB, loading.
+    pub fn signal_all_ready(&mut self, db: u32) {
+        let keys: Vec<Box<[u8]>> = self.dbs[db as usize].blocking.keys().cloned().collect();
+        keys.iter().for_each(|key| self.signal_key_ready(db, key));
+    }
+}
+
+/// After a command: serve the clients that wait for keys which were written.
+pub fn handle_ready_keys(server: &mut Server) {
+    if server.blocked.serving {
+        return;
+    }
+    server.blocked.serving = true;
+    while let Some(ready) = server.blocked.ready_keys.pop_front() {
+        // From here on it can become ready once more, for those who are served later.
+        server.blocked.ready_set.remove(&ready);
+        serve_key(server, ready.0, &ready.1);
+    }
+    server.blocked.serving = false;
+}
+
+/// Serve those who wait for a key now, in order of arrival, as long as there is something to serve them with.
+fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
+    let waiting = |server: &Server, tickets| {
+        let waiting = server.dbs[db as usize].blocking.get(key)?;
+        waiting
+            .next(tickets)
+            .map(|(ticket, r)| (ticket, r, waiting.on_nokey > 0))
+    };
+    // Who comes now waits for the next time.
+    let end = server.blocked.last_ticket + 1;
+    let mut from = 0;
+    while let Some((ticket, r, on_nokey)) = waiting(server, from..end) {
+        from = ticket + 1;
+        // One whose own command runs at the moment is out of its slot: it has just looked.
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
+        let found = server.lookup_no_touch(&c, key).map(type_of);
+        if is_served_by(&c, found) {
+            reexecute(server, &mut c);
+        }
+        server.net.clients.put(c);
+        if found.is_none() && !on_nokey {
+            return;
+        }
+    }
+}
+
+/// Whether what is found under a key (its type, if it exists) may be what a client waits for.
+fn is_served_by(c: &Client, found: Option<Type>) -> bool {
+    let Some(blocked) = &c.blocked else {
+        return false;
+    };
+    let wanted = match blocked.kind {
+        BlockKind::List => Some(Type::List),
+        BlockKind::Zset => Some(Type::Zset),
+        BlockKind::Stream => Some(Type::Stream),
+        _ => None,
+    };
+    blocked.on_nokey || (wanted.is_some() && wanted == found)
+}
+
+/// Run the kept command. It may block again, or be held back by a pause; otherwise the client goes on.
+fn reexecute(server: &mut Server, c: &mut Client) {
+    let Some(blocked) = forget(server, c) else {
+        return;
+    };
+    server.blocked.place = Some((blocked.ticket, blocked.deadline_ms));
+    c.set(flag::REEXECUTE);
+    run_kept(server, c, &blocked);
+    c.clear(flag::REEXECUTE);
+    server.blocked.place = None;
+    if !c.has(flag::BLOCKED) {
+        unblock(server, c);
+    }
+}
+
+fn run_kept(server: &mut Server, c: &mut Client, blocked: &Blocked) {
+    let argv = blocked.argv.slices();
+    let id = server.commands.lookup(argv[0]);
+    server.clock.last = ticks::now();
+    process_command(server, c, &argv, id, Sent::default());
+}
+
+/// The pause is over: what was held back runs before the loop sleeps, in order.
+pub fn resume_postponed(server: &mut Server) {
+    for r in std::mem::take(&mut server.blocked.postponed) {
+        let Some(c) = server.net.clients.resolve(r) else {
+            continue;
+        };
+        c.clear(flag::BLOCKED);
+        c.set(flag::UNBLOCKED);
+        server.blocked.count -= 1;
+        server.blocked.unblocked.push_back(r);
+    }
+}
+
+/// Run the command that a pause held back, if there is one; another pause may hold it back again.
+pub fn run_postponed(server: &mut Server, c: &mut Client) {
+    if let Some(blocked) = c.blocked.take_if(|b| b.kind == BlockKind::Postpone) {
+        run_kept(server, c, &blocked);
+    }
+}
+
+#[cfg(test)]
+mod tests;

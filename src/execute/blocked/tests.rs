@@ -1,0 +1,221 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use crate::execute::blocked::*;
+use crate::testing::{self, heard, server_with};
+
+const CLIENTS: u32 = 6;
+
+/// A server with clients, the last of them never blocked.
+fn server() -> Server {
+    server_with(CLIENTS + 1)
+}
+
+/// What a client is replied to a line.
+fn say(server: &mut Server, slot: u32, line: &str) -> String {
+    testing::say(server, slot, &[line])
+}
+
+/// The header's invariant, from both sides.
+fn check(server: &Server) {
+    let blocked = |c: &&Client| c.blocked.is_some();
+    let mut standing = BTreeSet::new();
+    let mut timeouts = BTreeSet::new();
+    for c in server.net.clients.iter() {
+        assert_eq!(c.has(flag::BLOCKED), c.blocked.is_some());
+    }
+    for c in server.net.clients.iter().filter(blocked) {
+        let b = c.blocked.as_ref().unwrap();
+        standing.extend(
+            b.keys
+                .iter()
+                .map(|key| (c.db, key.clone(), b.ticket, c.slot)),
+        );
+        if b.deadline_ms > 0 {
+            timeouts.insert((b.deadline_ms, reference(c)));
+        }
+    }
+    let mut found = BTreeSet::new();
+    for db in &server.dbs {
+        for (key, waiting) in &db.blocking {
+            assert!(!waiting.is_empty() && waiting.on_nokey == 0);
+            found.extend(
+                waiting
+                    .clients
+                    .iter()
+                    .map(|(&t, r)| (db.index, key.clone(), t, r.slot)),
+            );
+        }
+    }
+    assert_eq!(found, standing);
+    assert_eq!(server.blocked.timeouts, timeouts);
+    assert_eq!(
+        server.blocked.count,
+        server.net.clients.iter().filter(blocked).count()
+    );
+    assert!(server.blocked.ready_keys.is_empty() && server.blocked.ready_set.is_empty());
+}
+
+#[test]
+fn served_in_order_of_arrival_and_no_more_than_there_is() {
+    let mut server = server();
+    for slot in 0..4 {
+        assert_eq!(say(&mut server, slot, "BLPOP a b a 0"), "");
+    }
+    assert_eq!(say(&mut server, CLIENTS, "RPUSH b 1 2"), ":2\r\n");
+    assert_eq!(heard(&mut server, 0), "*2\r\n$1\r\nb\r\n$1\r\n1\r\n");
+    assert_eq!(heard(&mut server, 1), "*2\r\n$1\r\nb\r\n$1\r\n2\r\n");
+    assert_eq!(heard(&mut server, 2), "");
+    check(&server);
+    assert_eq!(server.blocked.count, 2);
+}
+
+#[test]
+fn a_served_move_serves_the_next() {
+    let mut server = server();
+    say(&mut server, 0, "BLMOVE c d LEFT LEFT 0");
+    say(&mut server, 1, "BLMOVE b c LEFT LEFT 0");
+    say(&mut server, 2, "BLMOVE a b LEFT LEFT 0");
+    say(&mut server, CLIENTS, "RPUSH a x");
+    for slot in 0..3 {
+        assert_eq!(heard(&mut server, slot), "$1\r\nx\r\n");
+    }
+    assert_eq!(say(&mut server, CLIENTS, "LLEN d"), ":1\r\n");
+    check(&server);
+}
+
+#[test]
+fn who_waits_on_keeps_place_and_deadline() {
+    let mut server = server();
+    say(&mut server, 0, "BLPOP a 5");
+    say(&mut server, 1, "BLPOP a 5");
+    let mut c = server.net.clients.take(0).unwrap();
+    let before = c.blocked.as_ref().map(|b| (b.ticket, b.deadline_ms));
+    server.clock.now_ms += 1000;
+    reexecute(&mut server, &mut c);
+    assert_eq!(
+        c.blocked.as_ref().map(|b| (b.ticket, b.deadline_ms)),
+        before
+    );
+    server.net.clients.put(c);
+    say(&mut server, CLIENTS, "RPUSH a x");
+    assert_eq!(heard(&mut server, 0), "*2\r\n$1\r\na\r\n$1\r\nx\r\n");
+    server.clock.now_ms = 6000;
+    handle_timeouts(&mut server);
+    assert_eq!(heard(&mut server, 1), "*-1\r\n");
+    check(&server);
+}
+
+#[test]
+fn nobody_is_woken_within_a_transaction() {
+    let mut server = server();
+    say(&mut server, 0, "BLPOP a 0");
+    for line in ["MULTI", "RPUSH a 1", "DEL a", "SET a x", "EXEC"] {
+        say(&mut server, CLIENTS, line);
+    }
+    assert_eq!(heard(&mut server, 0), "");
+    for line in ["MULTI", "DEL a", "RPUSH a 1", "LPUSH a 2", "EXEC"] {
+        say(&mut server, CLIENTS, line);
+    }
+    assert_eq!(heard(&mut server, 0), "*2\r\n$1\r\na\r\n$1\r\n2\r\n");
+    check(&server);
+}
+
+#[test]
+fn timeouts_are_read_as_redis_reads_them() {
+    let server = server();
+    let read = |text: &[u8]| deadline_from_seconds(&server, text);
+    assert_eq!(read(b"0"), Ok(0));
+    assert_eq!(read(b"0.0001"), Ok(1001));
+    assert_eq!(read(b"1.5"), Ok(2500));
+    assert_eq!(read(b"-0.001"), Err(Error::TIMEOUT_NEGATIVE));
+    assert_eq!(read(b"-inf"), Err(Error::TIMEOUT_NEGATIVE));
+    assert_eq!(read(b"nan"), Err(Error::TIMEOUT_NOT_FLOAT));
+    assert_eq!(read(b"inf"), Err(Error::TIMEOUT_RANGE));
+    assert_eq!(read(b"1e400"), Err(Error::TIMEOUT_RANGE));
+    assert_eq!(read(b"-1e400"), Err(Error::TIMEOUT_NEGATIVE));
+    assert_eq!(read(b"1e-400"), Ok(1001));
+    assert_eq!(read(b"1e5000"), Err(Error::TIMEOUT_NOT_FLOAT));
+    assert_eq!(read(b"9223372036854775"), Err(Error::TIMEOUT_RANGE));
+    assert_eq!(deadline_from_ms(&server, b"7"), Ok(1007));
+    assert_eq!(
+        deadline_from_ms(&server, b"9223372036854775807"),
+        Err(Error::TIMEOUT_RANGE)
+    );
+    assert_eq!(
+        deadline_from_ms(&server, b"1.5"),
+        Err(Error::TIMEOUT_NOT_INTEGER)
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Say(u32, &'static str),
+    Push(&'static str),
+    Pass(i64),
+    Unblock(u32, bool),
+    Leave(u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let waits = prop::sample::select(vec![
+        "BLPOP a 0",
+        "BRPOP a b 0.02",
+        "BLMOVE a b LEFT RIGHT 0.05",
+        "BLMOVE b a LEFT RIGHT 0",
+        "BLMPOP 0.03 3 a b c RIGHT COUNT 2",
+    ]);
+    let pushes = prop::sample::select(vec![
+        "RPUSH a 1",
+        "LPUSH b 1 2",
+        "RPUSH c 3",
+        "DEL a b c",
+        "SET b x",
+    ]);
+    prop_oneof![
+        6 => (0..CLIENTS, waits).prop_map(|(slot, line)| Step::Say(slot, line)),
+        3 => pushes.prop_map(Step::Push),
+        1 => (1i64..30).prop_map(Step::Pass),
+        1 => (0..CLIENTS, any::<bool>()).prop_map(|(slot, error)| Step::Unblock(slot, error)),
+        1 => (0..CLIENTS).prop_map(Step::Leave),
+    ]
+}
+
+fn run(server: &mut Server, step: Step) {
+    match step {
+        Step::Say(slot, line) => {
+            if !server.net.clients.get(slot).unwrap().has(flag::BLOCKED) {
+                say(server, slot, line);
+            }
+        }
+        Step::Push(line) => drop(say(server, CLIENTS, line)),
+        Step::Pass(ms) => {
+            server.clock.now_ms += ms;
+            handle_timeouts(server);
+        }
+        Step::Unblock(slot, error) => {
+            let r = reference(server.net.clients.get(slot).unwrap());
+            let waits = server.net.clients.get(slot).unwrap().blocked.is_some();
+            assert_eq!(unblock_by_request(server, r, error), waits);
+        }
+        Step::Leave(slot) => {
+            let mut c = server.net.clients.take(slot).unwrap();
+            forget(server, &mut c);
+            server.net.clients.put(c);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn who_goes_leaves_no_trace(steps in prop::collection::vec(step(), 1..60)) {
+        let mut server = server();
+        for step in steps {
+            run(&mut server, step);
+            check(&server);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `call()`: the one door through which every command runs, whether a socket, EXEC, a script, the AOF or a
+//! primary sent it.
+//!
+//! ```text
+//!   proc(ctx) -> error reply? -> time, stats, command logs, latency, hot keys -> monitors -> dirty grew? also_propagate
+//! ```
+
+use crate::client::resp::Sent;
+use crate::client::{Client, flag};
+use crate::command;
+use crate::command::Command;
+use crate::command::ctx::Ctx;
+use crate::error::Error;
+use crate::observe::commandlog::{Kind, request_bytes};
+use crate::observe::hotkeys::{self, Cost};
+use crate::state::{Server, armed};
+use crate::sys::ticks;
+
+/// Run one command. The caller has checked that it may run.
+pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: Sent) {
+    let cmd = server.commands.row(id);
+    let dirty = server.dirty;
+    let started = if server.nesting == 0 {
+        server.clock.last
+    } else {
+        ticks::now()
+    };
+    let reply_from = c.reply.mark();
+    server.in_flight.begin(argv, c);
+
+    let result = (cmd.proc)(&mut Ctx {
+        server,
+        client: c,
+        argv,
+        cmd,
+        bigs: sent.bigs,
+    });
+    let failed = result.is_err();
+    if let Err(error) = result {
+        c.reply.error(&error);
+        if !error.is_counted() {
+            server.stats.count_error(error.code());
+        }
+    }
+
+    server.in_flight.end();
+    let ended = ticks::now();
+    // A script or a transaction is one moment: its clock stands still.
+    if server.nesting == 0 {
+        server.clock.command_ended(ended);
+    }
+    let spent = ended.wrapping_sub(started);
+    let reply_bytes = c.reply.bytes_since(reply_from);
+    if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
+        c.reply.truncate(reply_from);
+    }
+    if !c.has(flag::BLOCKED | flag::AOF_LOADER) {
+        account(server, c, argv, id, spent, failed);
+        keep_if_large(server, c, argv, cmd, sent, reply_bytes);
+        if server.stats.commands_processed >= server.hotkeys.next {
+            let ticks = spent;
+            hotkeys::sample(server, c, argv, cmd, Cost { ticks, reply_bytes });
+        }
+    }
+    if server.armed & armed::MONITOR != 0 && monitored(cmd) && !c.has(flag::REEXECUTE) {
+        crate::observe::monitor::feed(server, c, argv);
+    }
+    if server.armed & armed::TRACKING != 0 {
+        crate::tracking::remember(server, argv, cmd);
+    }
+    if server.armed & armed::PROPAGATE != 0 {
+        crate::propagate::after_call(server, c, argv, sent, cmd, dirty);
+    }
+}
+
+fn monitored(cmd: &Command) -> bool {
+    cmd.flags & (command::SKIP_MONITOR | command::ADMIN) == 0
+}
+
+/// Count, time, and keep what was slow.
+#[inline]
+pub fn account(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    id: u16,
+    spent: u64,
+    failed: bool,
+) {
+    server.stats.commands_processed += 1;
+    if server.nesting == 0 {
+        server.stats.command_ticks += spent;
+    }
+    c.commands += 1;
+    let stats = &mut server.commands.entries[id as usize].stats;
+    stats.calls += 1;
+    stats.ticks += spent;
+    stats.failed += failed as u64;
+    if server.latency.tracking {
+        stats
+            .latency
+            .get_or_insert_default()
+            .record(server.clock.ns(spent));
+    }
+    if spent >= server.commandlog.threshold_ticks {
+        slow(server, c, argv, id, spent);
+    }
+}
+
+/// Off the fast path: the slow log and the latency monitor.
+#[cold]
+fn slow(server: &mut Server, c: &Client, argv: &[&[u8]], id: u16, spent: u64) {
+    let cmd = server.commands.row(id);
+    let us = server.clock.us(spent);
+    let event = if cmd.flags & command::FAST != 0 {
+        "fast-command"
+    } else {
+        "command"
+    };
+    server
+        .latency
+        .add_if_needed(event, us / 1000, server.clock.now_s());
+    if cmd.flags & command::SKIP_COMMANDLOG == 0 {
+        let now = server.clock.now_s();
+        server
+            .commandlog
+            .push_if_needed(Kind::Slow, us, c, argv, now);
+    }
+}
+
+/// COMMANDLOG's large requests and replies.
+#[inline]
+fn keep_if_large(
+    server: &mut Server,
+    c: &Client,
+    argv: &[&[u8]],
+    cmd: &Command,
+    sent: Sent,
+    reply_bytes: u64,
+) {
+    let request_bytes = match sent.bytes {
+        [] => request_bytes(argv),
+        bytes => bytes.len() as u64,
+    };
+    let log = &server.commandlog;
+    if log.large_request.wants(request_bytes) || log.large_reply.wants(reply_bytes) {
+        large(server, c, argv, cmd, reply_bytes);
+    }
+}
+
+#[cold]
+fn large(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, reply_bytes: u64) {
+    if cmd.flags & command::SKIP_COMMANDLOG != 0 {
+        return;
+    }
+    let now = server.clock.now_s();
+    let log = &mut server.commandlog;
+    log.push_if_needed(Kind::LargeRequest, request_bytes(argv), c, argv, now);
+    log.push_if_needed(Kind::LargeReply, reply_bytes, c, argv, now);
+}
+
+/// Refuse a command before it ran: count the refusal, fail the transaction it was meant for.
+pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error) {
+    if c.has(flag::MULTI) {
+        c.set(flag::DIRTY_EXEC);
+    }
+    if let Some(id) = id {
+        server.commands.entries[id as usize].stats.rejected += 1;
+    }
+    let error = match id.map(|id| server.commands.row(id)) {
+        Some(cmd) if cmd.flags & command::RUNS_IN_MULTI != 0 && cmd.name == "exec" => {
+            crate::commands::multi::abort(server, c, &error)
+        }
+        _ => error,
+    };
+    let reply_from = c.reply.mark();
+    c.reply.error(&error);
+    server.stats.count_error(error.code());
+    if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
+        c.reply.truncate(reply_from);
+    }
+}

@@ -1,0 +1,281 @@
+//! May this command run, now, for this client? `process_command` asks in Redis's order and runs it, queues
+//! it for EXEC, or refuses it.
+
+use crate::client::resp::Sent;
+use crate::client::table;
+use crate::client::{Client, flag};
+use crate::command;
+use crate::command::Command;
+use crate::error::{Error, excerpt};
+use crate::execute::call::{call, reject};
+use crate::state::{Server, armed};
+use crate::tracking;
+
+/// Run one request of a client. `id` is the top-level command, `None` if nothing has that name.
+pub fn process_command(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    id: Option<u16>,
+    sent: Sent,
+) {
+    if c.has(flag::REPLY_SKIP_NEXT) {
+        c.clear(flag::REPLY_SKIP_NEXT);
+        c.set(flag::REPLY_SKIP);
+    }
+    let tracked = server.armed & armed::TRACKING != 0;
+    let outer = if tracked {
+        tracking::begin(server, c)
+    } else {
+        0
+    };
+    match check(server, c, argv, id) {
+        Ok(Verdict::Run(id)) => {
+            call(server, c, argv, id, sent);
+            // While a script lets others in, what it has written is not complete yet.
+            let whole = server.nesting == 0 && !c.has(flag::MULTI);
+            if whole && !server.blocked.ready_keys.is_empty() {
+                crate::execute::blocked::handle_ready_keys(server);
+            }
+        }
+        Ok(Verdict::Queue(id, flags)) => {
+            crate::commands::multi::queue(c, id, flags, argv);
+            if !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
+                c.reply.status("QUEUED");
+            }
+        }
+        Ok(Verdict::Postpone) => crate::execute::blocked::postpone(server, c, argv),
+        Err((id, error)) => reject(server, c, id, error),
+    }
+    // The command may be the first that tracks, or the last.
+    if tracked || server.armed & armed::TRACKING != 0 {
+        tracking::end(server, c, argv, outer);
+    }
+    if !server.net.later.is_empty() {
+        table::send_later(server, c);
+    }
+    // One that waits has its reply still to come.
+    if c.has(flag::REPLY_SKIP) && !c.has(flag::BLOCKED) {
+        c.clear(flag::REPLY_SKIP);
+    }
+}
+
+enum Verdict {
+    Run(u16),
+    /// With what it will do, see [`flags_of`].
+    Queue(u16, command::Flags),
+    /// CLIENT PAUSE holds it back.
+    Postpone,
+}
+
+type Refusal = (Option<u16>, Error);
+
+fn check(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    id: Option<u16>,
+) -> Result<Verdict, Refusal> {
+    c.shown_cmd = None;
+    let id = resolve(server, argv, id)?;
+    c.shown_cmd = Some(id);
+    let cmd = server.commands.row(id);
+    let refuse = |error: Error| (Some(id), error);
+    if !cmd.check_arity(argv.len()) {
+        let name = server.commands.entry(id).fullname.clone();
+        return Err(refuse(Error::arity(&name)));
+    }
+    if cmd.flags & command::PROTECTED != 0 {
+        check_protected(server, c, cmd).map_err(refuse)?;
+    }
+    if !c.authenticated && cmd.flags & command::NO_AUTH == 0 && server.acl.auth_required() {
+        return Err(refuse(Error::NOAUTH));
+    }
+    if c.has(flag::MULTI) && cmd.flags & command::NO_MULTI != 0 {
+        return Err(refuse(Error::of(
+            "ERR Command not allowed inside a transaction",
+        )));
+    }
+    crate::acl::check_command(server, c, argv, id).map_err(refuse)?;
+    let flags = flags_of(server, c, cmd, argv);
+    if server.config.maxmemory != 0 {
+        check_memory(server, c, flags).map_err(refuse)?;
+    }
+    check_disk(server, c, cmd, flags).map_err(refuse)?;
+    if c.has(flag::PUBSUB) && !c.reply.resp3 && !allowed_in_subscribe_mode(cmd) {
+        let name = server.commands.entry(id).fullname.clone();
+        return Err(refuse(Error::new(format!(
+            "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+             allowed in this context"
+        ))));
+    }
+    if server.loading && cmd.flags & command::LOADING == 0 {
+        return Err(refuse(Error::LOADING));
+    }
+    if let Some(running) = &server.scripting.running
+        && cmd.flags & command::ALLOW_BUSY == 0
+    {
+        return Err(refuse(crate::script::busy_error(running.kind)));
+    }
+    if c.has(flag::MONITOR | flag::REPLICA)
+        && cmd.flags & (command::READONLY | command::WRITE | command::MAY_REPLICATE) != 0
+    {
+        return Err(refuse(Error::of(
+            "ERR Replica can't interact with the keyspace",
+        )));
+    }
+    if server.armed & armed::PAUSED != 0 && must_wait(server, c, flags) {
+        return Ok(Verdict::Postpone);
+    }
+    if c.has(flag::MULTI) && cmd.flags & command::RUNS_IN_MULTI == 0 {
+        return Ok(Verdict::Queue(id, flags));
+    }
+    Ok(Verdict::Run(id))
+}
+
+/// A command by name, its subcommand resolved and its arguments counted: for those that no client sends.
+pub fn find_command(server: &Server, argv: &[&[u8]]) -> Result<u16, Error> {
+    let id = resolve(server, argv, server.commands.lookup(argv[0])).map_err(|(_, error)| error)?;
+    if !server.commands.row(id).check_arity(argv.len()) {
+        return Err(Error::arity(&server.commands.entry(id).fullname));
+    }
+    Ok(id)
+}
+
+/// The command's id with its subcommand resolved.
+fn resolve(server: &Server, argv: &[&[u8]], id: Option<u16>) -> Result<u16, Refusal> {
+    let Some(id) = id else {
+        return Err((None, unknown_command(argv)));
+    };
+    let (_, subcommands) = server.commands.entry(id).subcommands;
+    if subcommands == 0 || argv.len() < 2 {
+        return Ok(id);
+    }
+    server
+        .commands
+        .lookup_subcommand(id, argv[1])
+        .ok_or_else(|| {
+            let name = server.commands.entry(id).fullname.to_uppercase();
+            let text = format!(
+                "ERR unknown subcommand '{}'. Try {name} HELP.",
+                excerpt(argv[1], 128)
+            );
+            (None, Error::new(text))
+        })
+}
+
+fn unknown_command(argv: &[&[u8]]) -> Error {
+    let mut args = String::new();
+    let mut left = 128;
+    for arg in &argv[1..] {
+        let shown = excerpt(arg, left);
+        args.push_str(&format!("'{shown}' "));
+        // The quotes and the space count too.
+        left = left.saturating_sub(shown.chars().count() + 3);
+        if left == 0 {
+            break;
+        }
+    }
+    Error::new(format!(
+        "ERR unknown command '{}', with args beginning with: {args}",
+        excerpt(argv[0], 128)
+    ))
+}
+
+/// DEBUG and MODULE are for those whom the settings allow.
+fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Error> {
+    use crate::config::Enable;
+    let (setting, what) = if cmd.name == "debug" {
+        (server.config.enable_debug_command, "debug")
+    } else {
+        (server.config.enable_module_command, "module")
+    };
+    let allowed = match setting {
+        Enable::Yes => true,
+        Enable::No => false,
+        Enable::Local => c.is_local(),
+    };
+    if allowed {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "ERR {} command not allowed. If the enable-{what}-command option is set to \"local\", you can run \
+         it from a local connection, otherwise you need to set this option in the configuration file, and \
+         then restart the server.",
+        what.to_uppercase()
+    )))
+}
+
+/// What the command will do: EXEC what was queued, EVAL and FCALL what the script says of itself.
+#[inline]
+fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> command::Flags {
+    if cmd.flags & command::SCRIPT_DECIDES != 0 {
+        return crate::script::command_flags(server, cmd, argv);
+    }
+    if cmd.flags & command::RUNS_IN_MULTI != 0
+        && cmd.name == "exec"
+        && let Some(queued) = &c.multi
+    {
+        return queued.flags;
+    }
+    cmd.flags
+}
+
+/// Make room, or refuse what would need more.
+fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> Result<(), Error> {
+    let enough = crate::keyspace::evict::perform_evictions(server);
+    let left = (server.config.maxmemory as usize).saturating_sub(server.memory_counted());
+    server.dbs[c.db as usize].keys.set_headroom(left);
+    if server.armed & armed::TRACKING != 0 {
+        // Of what was evicted the client hears before the reply.
+        tracking::send_pending(server, c);
+    }
+    if !enough && flags & command::DENYOOM != 0 {
+        return Err(Error::OOM);
+    }
+    Ok(())
+}
+
+/// While the data set can't be brought to disk nothing may change, if the settings say so. PING tells it, too.
+fn check_disk(
+    server: &Server,
+    c: &Client,
+    cmd: &Command,
+    flags: command::Flags,
+) -> Result<(), Error> {
+    let Some(error) = crate::persist::write_refusal(server) else {
+        return Ok(());
+    };
+    let concerned = flags & command::WRITE != 0 || cmd.name == "ping";
+    if concerned && !c.has(flag::PRIMARY) {
+        return Err(error);
+    }
+    Ok(())
+}
+
+fn allowed_in_subscribe_mode(cmd: &Command) -> bool {
+    matches!(
+        cmd.name,
+        "ping"
+            | "subscribe"
+            | "ssubscribe"
+            | "sunsubscribe"
+            | "unsubscribe"
+            | "psubscribe"
+            | "punsubscribe"
+            | "quit"
+            | "reset"
+    )
+}
+
+/// CLIENT PAUSE: ALL holds back everything, WRITE what may change something.
+fn must_wait(server: &Server, c: &Client, flags: command::Flags) -> bool {
+    if c.has(flag::REPLICA | flag::PRIMARY) || c.conn.is_none() {
+        return false;
+    }
+    let now = server.clock.now_ms;
+    if server.pause.holds_all(now) {
+        return true;
+    }
+    server.pause.holds_writes(now) && flags & (command::WRITE | command::MAY_REPLICATE) != 0
+}

@@ -1,0 +1,14 @@
+//! Running commands: from a request's arguments to an executed, propagated command.
+//!
+//! ```text
+//!   dispatch   may this command run now? (arity, authentication, ACL, memory, disk, loading, pause, MULTI)
+//!   call       run it: clock, statistics, error reply, propagation
+//!   blocked    clients that wait for a key, and serving them when it changes
+//! ```
+//!
+//! Commands are reached through their rows only, so this room stands below the commands, the scripts and
+//! the AOF loader, which all run commands through `call`.
+
+pub mod blocked;
+pub mod call;
+pub mod dispatch;

@@ -1,0 +1,571 @@
+//! Eviction: when `maxmemory` is reached, which keys go first.
+//!
+//! Each entry has 24 bits about its use. Under an LRU policy they are the time of the last access in
+//! seconds; under LFU 16 bits are the time of the last decrement in minutes and 8 bits a counter that grows
+//! logarithmically (Morris, 1978: "Counting large numbers of events in small registers").
+//!
+//! ```text
+//!   lru:  [ seconds, modulo 2^24 (194 days)        ]
+//!   lfu:  [ minutes, modulo 2^16 ][ counter 0..255 ]
+//! ```
+//!
+//! Candidates are sampled (`maxmemory-samples` keys of each database) into a pool of the best 16 seen so
+//! far; volatile-ttl needs no sample, the index of expiries is ordered. A candidate that was used since it
+//! came into the pool is scored again, so that the pool never costs a hot key its life.
+//!
+//! **Invariant:** the pool is sorted by score, holds no key twice and at most `POOL`
+//! (`tests::the_pool_keeps_the_best`).
+
+use std::time::{Duration, Instant};
+
+use crate::config::MaxmemoryPolicy;
+use crate::db::Db;
+use crate::keyspace::events;
+use crate::state::{Server, armed};
+use crate::types::KeyRef;
+use crate::util::random::Random;
+
+pub const LRU_MASK: i64 = (1 << 24) - 1;
+const LFU_INIT: u32 = 5;
+/// Candidates that are remembered between evictions.
+const POOL: usize = 16;
+/// Random keys that are tried for one with a time to live.
+const VOLATILE_TRIES: usize = 32;
+
+pub struct Eviction {
+    pub policy: MaxmemoryPolicy,
+    lfu_log_factor: u32,
+    lfu_decay_time: u32,
+    /// While a child saves, accesses leave no trace: a written page is a copied page.
+    pub frozen: bool,
+    /// Decides whether an LFU counter grows.
+    rng: Random,
+    pool: Vec<Candidate>,
+    next_db: usize,
+    /// The time was over before the memory sufficed.
+    pub unfinished: bool,
+    /// The loop's timer that goes on with it is set.
+    pub timer: bool,
+}
+
+struct Candidate {
+    score: u64,
+    db: u32,
+    key: Vec<u8>,
+}
+
+/// How one access changes an entry's 24 bits.
+#[derive(Clone, Copy)]
+pub struct Stamp {
+    lru: u32,
+    lfu: Option<LfuStep>,
+}
+
+#[derive(Clone, Copy)]
+struct LfuStep {
+    minutes: u32,
+    decay_time: u32,
+    log_factor: u32,
+    dice: f64,
+}
+
+impl Stamp {
+    /// The bits after the access.
+    #[inline]
+    pub fn touched(self, old: u32) -> u32 {
+        match self.lfu {
+            None => self.lru,
+            Some(step) => step.touched(old),
+        }
+    }
+}
+
+impl LfuStep {
+    fn touched(self, old: u32) -> u32 {
+        let counter = decayed(old, self.minutes, self.decay_time);
+        let base = counter.saturating_sub(LFU_INIT) as f64;
+        let grows = counter < 255 && self.dice < 1.0 / (base * self.log_factor as f64 + 1.0);
+        self.minutes << 8 | (counter + grows as u32)
+    }
+}
+
+/// The counter less one for each `decay_time` minutes without an access.
+fn decayed(bits: u32, minutes: u32, decay_time: u32) -> u32 {
+    let (since, counter) = (bits >> 8, bits & 255);
+    let elapsed = minutes.wrapping_sub(since) & 0xffff;
+    let periods = elapsed.checked_div(decay_time).unwrap_or(0);
+    counter.saturating_sub(periods)
+}
+
+fn lru_clock(now_ms: i64) -> u32 {
+    ((now_ms / 1000) & LRU_MASK) as u32
+}
+
+fn minutes(now_ms: i64) -> u32 {
+    ((now_ms / 60_000) & 0xffff) as u32
+}
+
+impl Eviction {
+    pub fn new(seed: u64) -> Eviction {
+        Eviction {
+            policy: MaxmemoryPolicy::Noeviction,
+            lfu_log_factor: 10,
+            lfu_decay_time: 1,
+            frozen: false,
+            rng: Random::from_seed(seed),
+            pool: Vec::new(),
+            next_db: 0,
+            unfinished: false,
+            timer: false,
+        }
+    }
+
+    /// Take over the settings.
+    pub fn configure(&mut self, config: &crate::config::Config) {
+        if self.policy != config.maxmemory_policy {
+            // Scores of different policies don't compare.
+            self.pool.clear();
+        }
+        self.policy = config.maxmemory_policy;
+        self.lfu_log_factor = config.lfu_log_factor;
+        self.lfu_decay_time = config.lfu_decay_time;
+    }
+
+    pub fn is_lfu(&self) -> bool {
+        self.policy.is_lfu()
+    }
+
+    fn is_volatile(&self) -> bool {
+        use MaxmemoryPolicy::*;
+        matches!(
+            self.policy,
+            VolatileLru | VolatileLfu | VolatileRandom | VolatileTtl
+        )
+    }
+
+    #[inline]
+    pub fn stamp(&mut self, now_ms: i64) -> Stamp {
+        let lfu = self.is_lfu().then(|| LfuStep {
+            minutes: minutes(now_ms),
+            decay_time: self.lfu_decay_time,
+            log_factor: self.lfu_log_factor,
+            dice: self.rng.next_u64() as f64 / u64::MAX as f64,
+        });
+        Stamp {
+            lru: lru_clock(now_ms),
+            lfu,
+        }
+    }
+
+    /// The bits of a new key.
+    #[inline]
+    pub fn new_stamp(&self, now_ms: i64) -> u32 {
+        if self.is_lfu() {
+            minutes(now_ms) << 8 | LFU_INIT
+        } else {
+            lru_clock(now_ms)
+        }
+    }
+
+    /// OBJECT FREQ.
+    pub fn frequency(&self, bits: u32, now_ms: i64) -> u32 {
+        decayed(bits, minutes(now_ms), self.lfu_decay_time)
+    }
+
+    /// OBJECT IDLETIME, in seconds.
+    pub fn idle_seconds(&self, bits: u32, now_ms: i64) -> u32 {
+        lru_clock(now_ms).wrapping_sub(bits) & LRU_MASK as u32
+    }
+
+    /// The bits of a key that was last used `seconds` ago: RESTORE IDLETIME.
+    pub fn stamp_idle(&self, seconds: u32, now_ms: i64) -> u32 {
+        lru_clock(now_ms).wrapping_sub(seconds) & LRU_MASK as u32
+    }
+
+    /// The bits of a key with a given counter: RESTORE FREQ.
+    pub fn stamp_frequency(&self, counter: u8, now_ms: i64) -> u32 {
+        minutes(now_ms) << 8 | counter as u32
+    }
+
+    /// The higher, the sooner it goes.
+    fn score(&self, entry: KeyRef, now_ms: i64) -> u64 {
+        if self.is_lfu() {
+            255 - self.frequency(entry.lru(), now_ms) as u64
+        } else {
+            self.idle_seconds(entry.lru(), now_ms) as u64
+        }
+    }
+}
+
+/// Free memory until it is below `maxmemory`. False: nothing more can be evicted and it is still above.
+///
+/// One call takes as long as `maxmemory-eviction-tenacity` allows. If that does not suffice the command may
+/// run all the same, `unfinished` is set, and the loop goes on evicting between its turns.
+pub fn perform_evictions(server: &mut Server) -> bool {
+    server.evict.unfinished = false;
+    let limit = server.config.maxmemory as usize;
+    if limit == 0 || server.loading || is_held_back(server) {
+        return true;
+    }
+    let Some(mut excess) = server
+        .memory_counted()
+        .checked_sub(limit)
+        .filter(|&n| n > 0)
+    else {
+        return true;
+    };
+    if server.evict.policy == MaxmemoryPolicy::Noeviction {
+        return false;
+    }
+    let (start, time_limit) = (
+        Instant::now(),
+        time_limit(server.config.maxmemory_eviction_tenacity),
+    );
+    let enough = loop {
+        let Some((db, key)) = choose(server) else {
+            break server.lazyfree.pending() > 0;
+        };
+        excess = excess.saturating_sub(evict_key(server, db, &key));
+        if excess == 0 {
+            break true;
+        }
+        if !server.stats.evicted_keys.is_multiple_of(16) {
+            continue;
+        }
+        // What another thread frees is not in the sum.
+        if server.config.lazyfree_lazy_eviction && server.memory_counted() <= limit {
+            break true;
+        }
+        if start.elapsed() > time_limit {
+            server.evict.unfinished = true;
+            break true;
+        }
+    };
+    let now_s = server.clock.now_s();
+    server
+        .latency
+        .add_if_needed("eviction-cycle", start.elapsed().as_millis() as u64, now_s);
+    enough
+}
+
+/// CLIENT PAUSE: the data set stays as it is.
+fn is_held_back(server: &Server) -> bool {
+    server.armed & armed::PAUSED != 0 && server.pause.holds_writes(server.clock.now_ms)
+}
+
+/// 50 us for each step of tenacity up to 10; above, 15 % more for each step; at 100 no limit.
+fn time_limit(tenacity: u32) -> Duration {
+    match tenacity {
+        0..=10 => Duration::from_micros(50 * u64::from(tenacity)),
+        11..=99 => Duration::from_secs_f64(500e-6 * 1.15f64.powi(tenacity as i32 - 10)),
+        _ => Duration::MAX,
+    }
+}
+
+/// The bytes that this freed. What it makes the server tell others is not set against them: with many who listen
+/// each eviction would be the cause of the next.
+fn evict_key(server: &mut Server, db: u32, key: &[u8]) -> usize {
+    let lazy = server.config.lazyfree_lazy_eviction;
+    let (before, began) = (server.used_memory(), server.latency.begin());
+    if !server.delete_key(db, key, lazy) {
+        return 0;
+    }
+    let now_s = server.clock.now_s();
+    server.latency.end("eviction-del", began, now_s);
+    let freed = before.saturating_sub(server.used_memory());
+    server.stats.evicted_keys += 1;
+    server.propagate_deletion(db, key, lazy);
+    server.signal_modified(None, db, key);
+    server.notify(events::EVICTED, "evicted", key, db);
+    server.end_unit();
+    freed
+}
+
+/// The next key to go.
+fn choose(server: &mut Server) -> Option<(u32, Vec<u8>)> {
+    use MaxmemoryPolicy::*;
+    match server.evict.policy {
+        Noeviction => None,
+        AllkeysRandom | VolatileRandom => choose_random(server),
+        VolatileTtl => choose_ttl(server),
+        _ => choose_scored(server),
+    }
+}
+
+fn choose_ttl(server: &Server) -> Option<(u32, Vec<u8>)> {
+    let first = |db: &Db| db.expires.first().map(|(at, hash)| (at, db.index, hash));
+    let (at, db, hash) = server.dbs.iter().filter_map(first).min()?;
+    let entry = server.dbs[db as usize]
+        .keys
+        .find_by(hash, |e| e.expire_at() == Some(at))?;
+    Some((db, entry.key().to_vec()))
+}
+
+fn choose_random(server: &mut Server) -> Option<(u32, Vec<u8>)> {
+    for _ in 0..server.dbs.len() {
+        server.evict.next_db = (server.evict.next_db + 1) % server.dbs.len();
+        let db = server.evict.next_db;
+        let volatile = server.evict.is_volatile();
+        if let Some(key) = sample(&server.dbs[db], volatile, &mut server.rng) {
+            return Some((db as u32, key));
+        }
+    }
+    None
+}
+
+/// A random key; of the volatile ones if asked for.
+fn sample(db: &Db, volatile: bool, rng: &mut Random) -> Option<Vec<u8>> {
+    if !volatile {
+        return db.keys.random(rng.raw()).map(|e| e.key().to_vec());
+    }
+    if db.expires.is_empty() {
+        return None;
+    }
+    for _ in 0..VOLATILE_TRIES {
+        let entry = db.keys.random(rng.raw())?;
+        if entry.has_expire() {
+            return Some(entry.key().to_vec());
+        }
+    }
+    // They are few among many keys, so the index is short compared with what was just tried.
+    let (at, hash) = db
+        .expires
+        .nth(rng.below(db.expires.len() as u64) as usize)?;
+    db.keys
+        .find_by(hash, |e| e.expire_at() == Some(at))
+        .map(|e| e.key().to_vec())
+}
+
+/// Fill the pool with samples and take its best that still exists.
+fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
+    let volatile = server.evict.is_volatile();
+    let now = server.clock.now_ms;
+    for db in 0..server.dbs.len() {
+        for _ in 0..server.config.maxmemory_samples {
+            let Some(key) = sample(&server.dbs[db], volatile, &mut server.rng) else {
+                break;
+            };
+            let hash = server.seed.hash(&key);
+            let Some(entry) = server.dbs[db].find(hash, &key) else {
+                continue;
+            };
+            let score = server.evict.score(entry, now);
+            enter_pool(
+                &mut server.evict.pool,
+                Candidate {
+                    score,
+                    db: db as u32,
+                    key,
+                },
+            );
+        }
+    }
+    while let Some(best) = server.evict.pool.pop() {
+        let hash = server.seed.hash(&best.key);
+        let found = server
+            .dbs
+            .get(best.db as usize)
+            .and_then(|db| db.find(hash, &best.key));
+        let Some(entry) = found.filter(|entry| !volatile || entry.has_expire()) else {
+            continue;
+        };
+        let score = server.evict.score(entry, now);
+        if score >= best.score {
+            return Some((best.db, best.key));
+        }
+        // It was used since it came into the pool: back to where it belongs now.
+        enter_pool(&mut server.evict.pool, Candidate { score, ..best });
+    }
+    None
+}
+
+/// Keep the pool sorted by score, best last, and short.
+fn enter_pool(pool: &mut Vec<Candidate>, candidate: Candidate) {
+    if pool
+        .iter()
+        .any(|c| c.db == candidate.db && c.key == candidate.key)
+    {
+        return;
+    }
+    let at = pool.partition_point(|c| c.score < candidate.score);
+    if pool.len() == POOL {
+        if at == 0 {
+            return;
+        }
+        pool.insert(at, candidate);
+        pool.remove(0);
+    } else {
+        pool.insert(at, candidate);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Ttl;
+    use crate::types::string::encode;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    /// Keys `k0`, `k1`, ... with these bits and times to live.
+    fn server_with(policy: MaxmemoryPolicy, keys: &[(u32, Ttl)]) -> Server {
+        let config = crate::config::Config {
+            maxmemory_policy: policy,
+            ..Default::default()
+        };
+        let mut server = Server::new(config, Vec::new());
+        server.config.maxmemory_samples = 64;
+        server.clock.now_ms = NOW;
+        for (i, &(bits, ttl)) in keys.iter().enumerate() {
+            let key = format!("k{i}");
+            let hash = server.seed.hash(key.as_bytes());
+            let (kind, value) = encode(b"value", None);
+            server.dbs[i % 2].set(hash, key.as_bytes(), kind, value, bits, ttl);
+        }
+        server
+    }
+
+    fn order(server: &mut Server) -> Vec<String> {
+        let mut order = Vec::new();
+        while let Some((db, key)) = choose(server) {
+            assert!(server.delete_key(db, &key, false));
+            order.push(String::from_utf8_lossy(&key).into_owned());
+        }
+        order
+    }
+
+    #[test]
+    fn lru_evicts_what_was_idle_longest() {
+        let at = |seconds_ago: i64| (lru_clock(NOW - seconds_ago * 1000), Ttl::Clear);
+        let mut server = server_with(
+            MaxmemoryPolicy::AllkeysLru,
+            &[at(10), at(40), at(0), at(30), at(20)],
+        );
+        assert_eq!(order(&mut server), ["k1", "k3", "k4", "k0", "k2"]);
+    }
+
+    #[test]
+    fn lfu_evicts_what_was_used_least() {
+        let with = |counter: u32| (minutes(NOW) << 8 | counter, Ttl::Clear);
+        let mut server = server_with(
+            MaxmemoryPolicy::AllkeysLfu,
+            &[with(9), with(3), with(200), with(5)],
+        );
+        assert_eq!(order(&mut server), ["k1", "k3", "k0", "k2"]);
+    }
+
+    #[test]
+    fn volatile_policies_leave_the_others_alone() {
+        let now = lru_clock(NOW);
+        let keys = [
+            (now - 5, Ttl::At(NOW + 50)),
+            (now - 90, Ttl::Clear),
+            (now - 9, Ttl::At(NOW + 90)),
+        ];
+        assert_eq!(
+            order(&mut server_with(MaxmemoryPolicy::VolatileTtl, &keys)),
+            ["k0", "k2"]
+        );
+        assert_eq!(
+            order(&mut server_with(MaxmemoryPolicy::VolatileLru, &keys)),
+            ["k2", "k0"]
+        );
+        assert_eq!(
+            order(&mut server_with(MaxmemoryPolicy::VolatileRandom, &keys)).len(),
+            2
+        );
+        assert_eq!(
+            order(&mut server_with(MaxmemoryPolicy::AllkeysRandom, &keys)).len(),
+            3
+        );
+        assert_eq!(
+            order(&mut server_with(MaxmemoryPolicy::Noeviction, &keys)).len(),
+            0
+        );
+    }
+
+    #[test]
+    fn a_candidate_that_was_used_since_is_spared() {
+        let now = lru_clock(NOW);
+        let keys: Vec<_> = (0..6).map(|i| (now - 100 + 10 * i, Ttl::Clear)).collect();
+        let mut server = server_with(MaxmemoryPolicy::AllkeysLru, &keys);
+        assert_eq!(
+            choose(&mut server).map(|(_, key)| key),
+            Some(b"k0".to_vec())
+        );
+        // k0 was taken from the pool and stays; k1 is in the pool and is used now.
+        let hash = server.seed.hash(b"k1");
+        server.dbs[1]
+            .find_mut(hash, b"k1")
+            .expect("k1")
+            .set_lru(now);
+        assert!(server.delete_key(0, b"k0", false));
+        assert_eq!(order(&mut server), ["k2", "k3", "k4", "k5", "k1"]);
+    }
+
+    #[test]
+    fn the_pool_keeps_the_best() {
+        let mut pool = Vec::new();
+        for score in (0..40).chain(0..40) {
+            enter_pool(
+                &mut pool,
+                Candidate {
+                    score,
+                    db: 0,
+                    key: vec![score as u8],
+                },
+            );
+        }
+        let scores: Vec<u64> = pool.iter().map(|c| c.score).collect();
+        assert_eq!(scores, (24..40).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn the_counter_decays_by_one_a_period() {
+        let at = |minute: u32, counter: u32| minute << 8 | counter;
+        assert_eq!(decayed(at(100, 50), 100, 1), 50);
+        assert_eq!(decayed(at(100, 50), 107, 1), 43);
+        assert_eq!(decayed(at(100, 50), 107, 3), 48);
+        assert_eq!(decayed(at(100, 5), 200, 1), 0);
+        assert_eq!(decayed(at(100, 50), 200, 0), 50, "0 is never");
+        assert_eq!(decayed(at(0xfffe, 50), 3, 1), 45, "minutes wrap at 16 bits");
+    }
+
+    #[test]
+    fn the_counter_grows_ever_more_seldom() {
+        let step = |counter: u32, dice: f64| {
+            let step = LfuStep {
+                minutes: 7,
+                decay_time: 1,
+                log_factor: 10,
+                dice,
+            };
+            step.touched(7 << 8 | counter) & 255
+        };
+        // Below the initial value each access counts.
+        assert_eq!((step(0, 0.999), step(5, 0.999)), (1, 6));
+        // At 5 + 10 the chance is 1 in 101.
+        assert_eq!((step(15, 1.0 / 101.1), step(15, 1.0 / 100.9)), (16, 15));
+        assert_eq!(step(255, 0.0), 255);
+    }
+
+    #[test]
+    fn the_lru_clock_wraps() {
+        let evict = Eviction::new(1);
+        let end_ms = (LRU_MASK + 1) * 1000;
+        assert_eq!(
+            evict.idle_seconds(lru_clock(end_ms - 5000), end_ms + 2000),
+            7
+        );
+        assert_eq!(evict.idle_seconds(evict.stamp_idle(90, NOW), NOW), 90);
+        assert_eq!(evict.frequency(evict.stamp_frequency(77, NOW), NOW), 77);
+    }
+
+    #[test]
+    fn tenacity_is_a_time_limit() {
+        assert_eq!(time_limit(0), Duration::ZERO);
+        assert_eq!(time_limit(10), Duration::from_micros(500));
+        assert!(time_limit(99) > time_limit(98) && time_limit(99) < Duration::from_secs(300));
+        assert_eq!(time_limit(100), Duration::MAX);
+    }
+}

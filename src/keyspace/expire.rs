@@ -1,0 +1,396 @@
+//! Expiry: a key past its time is gone for whoever looks, and is removed soon after even if nobody does.
+//!
+//! Active expiry takes the due keys from the index, earliest first, within a budget of time: from
+//! `before_sleep` a short one in each turn, from the cron a longer one. Nothing is sampled, so the number
+//! of expired keys that still hold memory is zero whenever there was time.
+//!
+//! ```text
+//!   db 0   due due due due due ..      16 from each database that has some, in turn,
+//!   db 1   due                         until nothing is due or the budget is spent;
+//!   db 2   -                           the next call goes on where this one stopped
+//! ```
+//!
+//! **Invariant:** no database waits for another's burst: after n batches each one with due keys had its
+//! share (`tests::a_burst_in_one_database_does_not_starve_another`).
+//!
+//! While clients are paused nothing is removed, as the data set must not change; keys past their time are
+//! hidden all the same.
+//!
+//! Fields of hashes go the same way. A hash is found under the time of its first volatile field; whoever looks at it,
+//! be it a command or the cycle, first takes out the fields that are due, so a command never meets one. A look-up takes out
+//! [`LOOKUP_FIELDS`] at most; what is due beyond them is hidden in the hash and left to the cycle, and if nothing else is
+//! left the hash goes as a whole, by lazy freeing. (A filter by time in each reader would make HLEN wrong, as it is in
+//! Redis.) During a pause they stay, and are seen.
+
+use std::time::{Duration, Instant};
+
+use crate::ds::field::Field;
+use crate::keyspace::events;
+use crate::state::{Server, armed};
+use crate::types::hash::Hash;
+use crate::types::{KeyRef, next_field_expiry};
+
+/// The cron's share: a quarter of its period, scaled by `active-expire-effort`.
+const CRON_SHARE: f64 = 0.25;
+/// A turn's share.
+const TURN_BUDGET: Duration = Duration::from_millis(1);
+/// Keys between two looks at the clock.
+const BATCH: usize = 16;
+/// Fields of one hash that go at once, and in one HDEL.
+const FIELD_BATCH: usize = 64;
+/// Fields that a look-up takes out of a hash, some 0.2 ms.
+const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
+
+impl Server {
+    /// Whether the key's time has come; it is removed then, if it may be. One branch in a database without
+    /// volatile keys.
+    #[inline]
+    pub fn expire_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
+        if !self.dbs[db as usize].field_expires.is_empty() {
+            self.expire_fields_if_needed(db, hash, key);
+        }
+        if self.dbs[db as usize].expires.is_empty() {
+            return false;
+        }
+        let found = self.dbs[db as usize].find(hash, key);
+        let expired = found.is_some_and(|entry| self.is_expired(entry));
+        if expired && self.may_expire() {
+            self.delete_expired(db, key);
+        }
+        expired
+    }
+
+    /// Whether an entry is past its time. Nothing is while the data set is loaded: its end may be a longer
+    /// life.
+    #[inline]
+    pub fn is_expired(&self, entry: KeyRef) -> bool {
+        entry.expire_at().is_some_and(|at| at < self.clock.now_ms) && !self.loading
+    }
+
+    /// CLIENT PAUSE stops expiry, too.
+    fn may_expire(&self) -> bool {
+        self.armed & armed::PAUSED == 0 || !self.pause.holds_writes(self.clock.now_ms)
+    }
+
+    /// Take the due fields out of the hash at `key`, if there is one.
+    #[cold]
+    fn expire_fields_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) {
+        let found = self.dbs[db as usize].find(hash, key);
+        let due = found
+            .and_then(next_field_expiry)
+            .is_some_and(|at| at < self.clock.now_ms);
+        if due && !self.loading && self.may_expire() {
+            let key = key.to_vec();
+            let mut batches = 0..LOOKUP_FIELDS / FIELD_BATCH;
+            while self.delete_expired_fields(db, hash, &key) {
+                if batches.next().is_none() {
+                    return self.hide_expired_fields(db, hash, &key);
+                }
+            }
+        }
+    }
+
+    /// Too many fields of a hash are due for one look-up: nobody sees them until the cycle has removed them.
+    fn hide_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) {
+        let now = self.clock.now_ms;
+        let found = self.dbs[db as usize].find_mut(hash, key);
+        let Some(Ok(fields)) = found.map(Hash::of_mut) else {
+            return;
+        };
+        fields.hide_expired(now);
+        if !fields.is_empty() {
+            return;
+        }
+        self.stats.expired_fields += fields.hidden_len() as u64;
+        self.delete_key(db, key, true);
+        self.propagate_deletion(db, key, true);
+        self.notify(events::HASH, "hexpired", key, db);
+        self.notify(events::GENERIC, "del", key, db);
+        self.signal_modified(None, db, key);
+    }
+
+    /// Remove up to [`FIELD_BATCH`] due fields of a hash, and the key when none is left: propagated as HDEL, counted, told.
+    /// Returns whether more are due.
+    fn delete_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
+        let now = self.clock.now_ms;
+        let Some(entry) = self.dbs[db as usize].find_mut(hash, key) else {
+            return false;
+        };
+        let Ok(fields) = Hash::of_mut(entry) else {
+            return false;
+        };
+        let was = fields.next_expiry();
+        let batch = std::iter::from_fn(|| fields.pop_expired(now));
+        let gone: Vec<Field> = batch.take(FIELD_BATCH).collect();
+        let (at, empty) = (fields.next_expiry(), fields.is_empty());
+        if gone.is_empty() {
+            return false;
+        }
+        self.dbs[db as usize].fields_moved(hash, was, at);
+        if empty {
+            self.delete_key(db, key, false);
+        }
+        self.stats.expired_fields += gone.len() as u64;
+        if self.propagation.wanted() {
+            let mut told: Vec<&[u8]> = vec![b"HDEL", key];
+            told.extend(gone.iter().map(|field| field.as_ref().field()));
+            self.propagation.also(db, &told);
+        }
+        self.notify(events::HASH, "hexpired", key, db);
+        if empty {
+            self.notify(events::GENERIC, "del", key, db);
+        }
+        self.signal_modified(None, db, key);
+        at.is_some_and(|at| at < now)
+    }
+
+    /// Remove a key whose time has come: propagated as DEL (UNLINK), counted, told.
+    pub fn delete_expired(&mut self, db: u32, key: &[u8]) {
+        let lazy = self.config.lazyfree_lazy_expire;
+        let began = self.latency.begin();
+        let deleted = self.delete_key(db, key, lazy);
+        let now_s = self.clock.now_s();
+        self.latency.end("expire-del", began, now_s);
+        if deleted {
+            self.tell_expired(db, key);
+        }
+    }
+
+    /// Tell that a key went because its time had come.
+    pub fn tell_expired(&mut self, db: u32, key: &[u8]) {
+        self.stats.expired_keys += 1;
+        self.propagate_deletion(db, key, self.config.lazyfree_lazy_expire);
+        self.notify(events::EXPIRED, "expired", key, db);
+        self.signal_modified(None, db, key);
+    }
+}
+
+/// Expire what is due, in all databases, until `budget` is spent. Returns whether something due may be left.
+fn active_expire(server: &mut Server, budget: Duration) -> bool {
+    let databases = server.dbs.len() as u32;
+    let mut start = None;
+    let mut idle = 0;
+    while idle < databases {
+        let db = server.expire_next_db % databases;
+        server.expire_next_db = (db + 1) % databases;
+        if !expire_batch(server, db, &mut start) {
+            idle += 1;
+            continue;
+        }
+        idle = 0;
+        if start.is_some_and(|start: Instant| start.elapsed() >= budget) {
+            server.stats.expire_time_cap_reached += 1;
+            break;
+        }
+    }
+    if let Some(start) = start {
+        let spent = start.elapsed();
+        server.stats.expire_cycle_us += spent.as_micros() as u64;
+        let now_s = server.clock.now_s();
+        server
+            .latency
+            .add_if_needed("expire-cycle", spent.as_millis() as u64, now_s);
+    }
+    idle < databases
+}
+
+/// Expire a few due keys and fields of one database; `start` is set when there is the first. False: none was
+/// due.
+fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bool {
+    let now = server.clock.now_ms;
+    let mut done = 0;
+    while let Some((at, hash)) = server.dbs[db as usize].expires.first() {
+        if done == BATCH || at >= now {
+            break;
+        }
+        start.get_or_insert_with(Instant::now);
+        expire_one(server, db, at, hash);
+        done += 1;
+    }
+    match server.dbs[db as usize].field_expires.first() {
+        Some((at, hash)) if at < now => {
+            start.get_or_insert_with(Instant::now);
+            expire_fields_of_one(server, db, at, hash);
+            true
+        }
+        _ => done > 0,
+    }
+}
+
+/// Expire a batch of fields of the hash that the index names.
+fn expire_fields_of_one(server: &mut Server, db: u32, at: i64, hash: u64) {
+    let keys = &server.dbs[db as usize].keys;
+    let found = keys.find_by(hash, |entry| next_field_expiry(entry) == Some(at));
+    match found.map(|entry| entry.key().to_vec()) {
+        Some(key) => {
+            server.delete_expired_fields(db, hash, &key);
+            server.end_unit();
+        }
+        None => {
+            debug_assert!(false, "the index names a hash that is not there");
+            server.dbs[db as usize].field_expires.remove(at, hash);
+        }
+    }
+}
+
+/// Expire the key that the index names.
+fn expire_one(server: &mut Server, db: u32, at: i64, hash: u64) {
+    let keys = &server.dbs[db as usize].keys;
+    let found = keys.find_by(hash, |entry| entry.expire_at() == Some(at));
+    match found.map(|entry| entry.key().to_vec()) {
+        Some(key) => {
+            server.delete_expired(db, &key);
+            server.end_unit();
+        }
+        None => {
+            debug_assert!(false, "the index names a key that is not there");
+            server.dbs[db as usize].expires.remove(at, hash);
+        }
+    }
+}
+
+/// In each turn, before the loop sleeps.
+pub fn fast_cycle(server: &mut Server) {
+    if active_expire_allowed(server) {
+        active_expire(server, TURN_BUDGET);
+    }
+}
+
+/// From the cron, `hz` times a second.
+pub fn cron_cycle(server: &mut Server) {
+    if !active_expire_allowed(server) {
+        return;
+    }
+    let effort = server.config.active_expire_effort.clamp(1, 10) as f64 - 1.0;
+    let share = CRON_SHARE + 0.02 * effort;
+    let period = 1.0 / server.config.hz.max(1) as f64;
+    active_expire(server, Duration::from_secs_f64(period * share));
+    for db in &mut server.dbs {
+        update_avg_ttl(db, server.clock.now_ms);
+    }
+}
+
+fn active_expire_allowed(server: &Server) -> bool {
+    !server.debug.no_active_expire && !server.loading && server.may_expire()
+}
+
+/// The average time to live, estimated from the earliest keys and smoothed, for INFO.
+fn update_avg_ttl(db: &mut crate::db::Db, now_ms: i64) {
+    let earliest = db.expires.iter().take(20);
+    let left = |at: i64| at.saturating_sub(now_ms).max(0);
+    let (sum, n) = earliest.fold((0, 0), |(sum, n), (at, _)| {
+        (left(at).saturating_add(sum), n + 1)
+    });
+    db.avg_ttl_ms = match (n, db.avg_ttl_ms) {
+        (0, _) => 0,
+        (n, 0) => sum / n,
+        (n, old) => old / 50 * 49 + sum / n / 50,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Ttl;
+    use crate::types::hash::{FieldTtl, HashLimits};
+    use crate::types::string::encode;
+    use crate::types::{New, Value, kind};
+
+    fn server_with(keys: impl IntoIterator<Item = (u32, String, i64)>) -> Server {
+        let mut server = Server::new(crate::config::Config::default(), Vec::new());
+        server.clock.now_ms = 1_000_000;
+        for (db, key, at) in keys {
+            let (kind, value) = encode(b"value", None);
+            server.set_key(db, key.as_bytes(), kind, value, Ttl::At(at));
+        }
+        server
+    }
+
+    #[test]
+    fn what_is_due_goes_and_nothing_else() {
+        let now = 1_000_000;
+        let keys = (0..500).map(|i| (i % 3, format!("k{i}"), now - 250 + i as i64));
+        let mut server = server_with(keys);
+        assert!(!active_expire(&mut server, Duration::MAX));
+        let left: usize = server.dbs.iter().map(|db| db.len()).sum();
+        // A key lives through the millisecond that it names.
+        assert_eq!((left, server.stats.expired_keys), (250, 250));
+        for db in &server.dbs {
+            assert_eq!(db.len(), db.expires.len());
+            assert!(db.keys.iter().all(|entry| entry.expire_at() >= Some(now)));
+        }
+    }
+
+    #[test]
+    fn a_burst_in_one_database_does_not_starve_another() {
+        let burst = (0..2000).map(|i| (0, format!("burst{i}"), 10 + i));
+        let few = (0..8).map(|i| (5, format!("few{i}"), 999_000 + i));
+        let mut server = server_with(burst.chain(few));
+        // A budget of nothing ends each call after one batch.
+        assert!(active_expire(&mut server, Duration::ZERO));
+        assert!(active_expire(&mut server, Duration::ZERO));
+        assert_eq!(server.dbs[5].len(), 0);
+        assert_eq!(server.dbs[0].len(), 2000 - BATCH);
+        let earliest = server.dbs[0].expires.first().map(|(at, _)| at);
+        assert_eq!(earliest, Some(10 + BATCH as i64), "the earliest go first");
+    }
+
+    #[test]
+    fn a_pause_hides_what_it_keeps() {
+        let mut server = server_with([(0, "k".to_string(), 999_999)]);
+        server
+            .pause
+            .set(crate::state::PausePurpose::Client, 1_000_500, false);
+        server.update_armed();
+        assert!(server.lookup_in(0, b"k").is_none());
+        assert!(!active_expire_allowed(&server));
+        assert_eq!(server.dbs[0].len(), 1);
+        server.clock.now_ms = 1_000_501;
+        assert!(server.lookup_in(0, b"k").is_none());
+        assert_eq!(server.dbs[0].len(), 0);
+    }
+
+    #[test]
+    fn the_average_time_to_live_survives_times_at_the_end_of_time() {
+        let mut server = server_with((0..3).map(|i| (0, format!("k{i}"), i64::MAX - i)));
+        cron_cycle(&mut server);
+        assert!(server.dbs[0].avg_ttl_ms > 0);
+    }
+
+    /// A hash of `due` fields that are past their time and `live` that are not.
+    fn server_with_hash(due: usize, live: usize) -> Server {
+        let mut server = server_with([]);
+        let limits = HashLimits::of(&server);
+        let mut hash = Hash::new();
+        for n in 0..due + live {
+            let at = if n < due { 1_000 } else { 2_000_000 };
+            hash.set(format!("f{n}").as_bytes(), b"v", FieldTtl::At(at), &limits);
+        }
+        let value = New::Obj(Value::Hash(hash));
+        server.set_key(0, b"h", kind::HASH, value, Ttl::Clear);
+        server
+    }
+
+    fn seen(server: &mut Server) -> Option<(usize, usize)> {
+        let entry = server.lookup_in(0, b"h")?;
+        let fields = Hash::of(entry).unwrap_or_else(|_| unreachable!("a hash"));
+        Some((fields.len(), fields.hidden_len()))
+    }
+
+    #[test]
+    fn a_look_up_has_a_budget_for_fields() {
+        let mut server = server_with_hash(5 * LOOKUP_FIELDS, 3);
+        let (len, hidden) = seen(&mut server).expect("the live ones");
+        assert_eq!(len, 3);
+        assert!((1..5 * LOOKUP_FIELDS).contains(&hidden));
+        active_expire(&mut server, Duration::MAX);
+        assert_eq!(seen(&mut server), Some((3, 0)));
+        assert_eq!(server.stats.expired_fields, 5 * LOOKUP_FIELDS as u64);
+
+        let mut server = server_with_hash(5 * LOOKUP_FIELDS, 0);
+        assert_eq!(seen(&mut server), None);
+        assert_eq!(server.dbs[0].len(), 0);
+        assert!(server.dbs[0].field_expires.is_empty());
+        assert_eq!(server.stats.expired_fields, 5 * LOOKUP_FIELDS as u64);
+    }
+}

@@ -1,0 +1,192 @@
+//! Look-ups on behalf of commands: they expire what is due, count hits and misses, and note the access for
+//! eviction. All of them take the hash that was computed when the request was parsed, if it was.
+//!
+//! ```text
+//!                          hit/miss counted   keymiss told   access noted
+//!   lookup_read                  yes              yes            yes        GET
+//!   lookup_touch                 yes              yes         even then     TOUCH, under CLIENT NO-TOUCH too
+//!   lookup_peek                  yes              yes             -         EXISTS, TTL, TYPE
+//!   lookup_peek_quietly          yes               -              -         OBJECT
+//!   lookup_write                  -                -             yes        all that change
+//!   lookup_no_touch, lookup_in    -                -              -         the server's own questions
+//! ```
+//!
+//! **Invariant:** none of them returns a key that is past its time.
+
+use crate::client::{Client, flag};
+use crate::db::{Db, Replaced, Ttl};
+use crate::keyspace::events;
+use crate::keyspace::evict::Stamp;
+use crate::state::Server;
+use crate::types::{Key, KeyMut, KeyRef, New};
+
+impl Server {
+    /// The hash of a key. For the keys that the request's row names it was computed when the request was
+    /// parsed; they are recognised by their address, in order.
+    #[inline]
+    pub fn hash_key(&mut self, key: &[u8]) -> u64 {
+        let memo = &mut self.hashes;
+        let at = (key.as_ptr() as usize, key.len());
+        while let Some(&(start, len, hash)) = memo.entries.get(memo.cursor) {
+            if (start, len) == at {
+                return hash;
+            }
+            match memo.entries.get(memo.cursor + 1) {
+                Some(&(start, len, _)) if (start, len) == at => memo.cursor += 1,
+                _ => break,
+            }
+        }
+        self.seed.hash(key)
+    }
+
+    #[inline]
+    pub fn db(&mut self, index: u32) -> &mut Db {
+        &mut self.dbs[index as usize]
+    }
+
+    /// The key to be read. `None`: it does not exist, or is past its time.
+    #[inline]
+    pub fn lookup_read(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
+        let hash = self.hash_key(key);
+        self.lookup_read_hashed(c, hash, key)
+    }
+
+    pub fn lookup_read_hashed(&mut self, c: &Client, hash: u64, key: &[u8]) -> Option<KeyRef<'_>> {
+        let stamp = self.access_stamp(c);
+        self.read(c.db, hash, key, stamp, events::KEY_MISS)
+    }
+
+    /// The key to be read, the access noted even for a client that said CLIENT NO-TOUCH.
+    pub fn lookup_touch(&mut self, db: u32, key: &[u8]) -> Option<KeyRef<'_>> {
+        let hash = self.hash_key(key);
+        let stamp = (!self.evict.frozen).then(|| self.evict.stamp(self.clock.now_ms));
+        self.read(db, hash, key, stamp, events::KEY_MISS)
+    }
+
+    /// The key to be asked about: counted, but no access that keeps it from being evicted.
+    pub fn lookup_peek(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
+        let hash = self.hash_key(key);
+        self.read(c.db, hash, key, None, events::KEY_MISS)
+    }
+
+    /// The same, and a miss is not told to subscribers.
+    pub fn lookup_peek_quietly(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
+        let hash = self.hash_key(key);
+        self.read(c.db, hash, key, None, 0)
+    }
+
+    #[inline]
+    fn read(
+        &mut self,
+        db: u32,
+        hash: u64,
+        key: &[u8],
+        stamp: Option<Stamp>,
+        miss_class: u32,
+    ) -> Option<KeyRef<'_>> {
+        let expired = self.expire_if_needed(db, hash, key);
+        if self.notify_flags & miss_class != 0
+            && (expired || self.dbs[db as usize].find(hash, key).is_none())
+        {
+            self.notify(events::KEY_MISS, "keymiss", key, db);
+        }
+        match self.dbs[db as usize].find_mut(hash, key) {
+            Some(mut entry) if !expired => {
+                self.stats.keyspace_hits += 1;
+                if let Some(stamp) = stamp {
+                    entry.set_lru(stamp.touched(entry.lru()));
+                }
+                Some(entry.into_ref())
+            }
+            _ => {
+                self.stats.keyspace_misses += 1;
+                None
+            }
+        }
+    }
+
+    /// A client's key without a trace: no access time, no statistics.
+    pub fn lookup_no_touch(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
+        self.lookup_in(c.db, key)
+    }
+
+    /// A key of any database, without a trace.
+    pub fn lookup_in(&mut self, db: u32, key: &[u8]) -> Option<KeyRef<'_>> {
+        let hash = self.hash_key(key);
+        if self.expire_if_needed(db, hash, key) {
+            return None;
+        }
+        self.dbs[db as usize].find(hash, key)
+    }
+
+    /// The key to be changed.
+    #[inline]
+    pub fn lookup_write(&mut self, c: &Client, key: &[u8]) -> Option<KeyMut<'_>> {
+        let hash = self.hash_key(key);
+        if self.expire_if_needed(c.db, hash, key) {
+            return None;
+        }
+        let stamp = self.access_stamp(c);
+        let mut entry = self.dbs[c.db as usize].find_mut(hash, key)?;
+        if let Some(stamp) = stamp {
+            entry.set_lru(stamp.touched(entry.lru()));
+        }
+        Some(entry)
+    }
+
+    /// Whether a live key exists.
+    pub fn exists(&mut self, c: &Client, key: &[u8]) -> bool {
+        self.lookup_no_touch(c, key).is_some()
+    }
+
+    /// Set or replace a key, whatever it held. A key that was past its time counts as expired first.
+    #[inline]
+    pub fn set_key(&mut self, db: u32, key: &[u8], kind: u8, value: New, ttl: Ttl) {
+        let hash = self.hash_key(key);
+        if ttl == Ttl::Keep {
+            self.expire_if_needed(db, hash, key);
+        }
+        let lru = self.evict.new_stamp(self.clock.now_ms);
+        match self.dbs[db as usize].set(hash, key, kind, value, lru, ttl) {
+            Replaced::Nothing => self.notify(events::NEW, "new", key, db),
+            Replaced::Value {
+                expire_at: None,
+                entry: None,
+            } => {}
+            Replaced::Value { expire_at, entry } => self.replaced(db, key, expire_at, entry),
+        }
+    }
+
+    /// What is left to do after a value that can't simply be forgotten was replaced.
+    fn replaced(&mut self, db: u32, key: &[u8], expire_at: Option<i64>, entry: Option<Key>) {
+        if let Some(entry) = entry {
+            let lazy = self.config.lazyfree_lazy_server_del;
+            crate::keyspace::whole::free_entry(&self.lazyfree, entry, lazy);
+        }
+        if expire_at.is_some_and(|at| at < self.clock.now_ms) && !self.loading {
+            self.tell_expired(db, key);
+            self.notify(events::NEW, "new", key, db);
+        }
+    }
+
+    /// Remove a key, freeing it in the background if that is large and wanted. False: there was none.
+    pub fn delete_key(&mut self, db: u32, key: &[u8], lazy: bool) -> bool {
+        let hash = self.hash_key(key);
+        match self.dbs[db as usize].remove(hash, key) {
+            Some(entry) => {
+                crate::keyspace::whole::free_entry(&self.lazyfree, entry, lazy);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// How an access is noted, `None` when it leaves no trace: CLIENT NO-TOUCH, or a child is saving.
+    #[inline]
+    fn access_stamp(&mut self, c: &Client) -> Option<Stamp> {
+        if c.has(flag::NO_TOUCH) || self.evict.frozen {
+            return None;
+        }
+        Some(self.evict.stamp(self.clock.now_ms))
+    }
+}

@@ -1,0 +1,18 @@
+//! Verbs on keys: what commands do to a [`crate::db::Db`], with everything that has to follow.
+//!
+//! ```text
+//!   lookup   find a key for a read or a write: expire it, count the hit, set its access time
+//!   expire   delete what is due, on look-up and in bounded cycles
+//!   evict    delete what maxmemory has no room for
+//!   whole    FLUSHDB, FLUSHALL, SWAPDB, MOVE: whole databases and keys between them
+//!   events   keyspace notifications
+//! ```
+//!
+//! `db` stores keys and knows no `Server`; this room knows the server: statistics, watchers, trackers,
+//! propagation. Commands call this room, never a table of keys.
+
+pub mod events;
+pub mod evict;
+pub mod expire;
+pub mod lookup;
+pub mod whole;

@@ -1,0 +1,151 @@
+//! Whole keys and whole databases: freeing, moving from name to name, flushing, swapping.
+
+use crate::client::Client;
+use crate::db::Ttl;
+use crate::ds::entry::OwnedValue;
+use crate::keyspace::events;
+use crate::state::Server;
+use crate::sys::lazyfree::LazyFree;
+use crate::types::{Key, KeyRef, New, Value};
+
+/// A value with more allocations than this is freed in the background.
+const LAZY_EFFORT_MIN: usize = 64;
+/// Random keys that RANDOMKEY looks at before it takes the next live one.
+const RANDOM_TRIES: usize = 100;
+
+/// Free an entry that was taken out of its table; `lazy` values that take long, in the background.
+pub fn free_entry(lazyfree: &LazyFree, entry: Key, lazy: bool) {
+    if lazy && crate::types::free_effort(entry.as_ref()) > LAZY_EFFORT_MIN {
+        lazyfree.free(Box::new(entry), 1);
+    }
+}
+
+/// A value between two keys: what RENAME, MOVE and COPY carry from one to the other.
+pub struct Detached {
+    kind: u8,
+    pub lru: u32,
+    expire_at: Option<i64>,
+    value: OwnedValue<Value>,
+}
+
+impl Detached {
+    pub fn copy_of(entry: KeyRef) -> Detached {
+        Detached {
+            kind: entry.kind(),
+            lru: entry.lru(),
+            expire_at: entry.expire_at(),
+            value: crate::types::duplicate(entry),
+        }
+    }
+}
+
+impl From<Key> for Detached {
+    fn from(entry: Key) -> Detached {
+        let from = entry.as_ref();
+        let (kind, lru, expire_at) = (from.kind(), from.lru(), from.expire_at());
+        Detached {
+            kind,
+            lru,
+            expire_at,
+            value: entry.into_value(),
+        }
+    }
+}
+
+impl Server {
+    /// Take a key's value away from it, with its time to live. The key is gone then.
+    pub fn detach(&mut self, db: u32, key: &[u8]) -> Option<Detached> {
+        let hash = self.hash_key(key);
+        self.dbs[db as usize].remove(hash, key).map(Detached::from)
+    }
+
+    /// Give a value to a key that does not exist.
+    pub fn attach(&mut self, db: u32, key: &[u8], from: Detached) {
+        let hash = self.hash_key(key);
+        debug_assert!(
+            self.dbs[db as usize].find(hash, key).is_none(),
+            "the name is taken"
+        );
+        let ttl = from.expire_at.map_or(Ttl::Clear, Ttl::At);
+        let text;
+        let value = match from.value {
+            OwnedValue::Int(n) => New::Int(n),
+            OwnedValue::Obj(value) => New::Obj(value),
+            OwnedValue::Str(bytes) => {
+                text = bytes;
+                New::Str(&text)
+            }
+        };
+        self.dbs[db as usize].set(hash, key, from.kind, value, from.lru, ttl);
+        self.notify(events::NEW, "new", key, db);
+    }
+
+    /// A key picked fairly among those that are not past their time.
+    pub fn random_key(&mut self, db: u32) -> Option<Box<[u8]>> {
+        for _ in 0..RANDOM_TRIES {
+            let entry = self.dbs[db as usize].keys.random(self.rng.raw())?;
+            let key: Box<[u8]> = entry.key().into();
+            if self.lookup_in(db, &key).is_some() {
+                return Some(key);
+            }
+        }
+        // Hardly a live key is left, or none: then it is one of them, not a fair one.
+        let keys = self.dbs[db as usize].keys.iter();
+        keys.into_iter()
+            .find(|entry| !self.is_expired(*entry))
+            .map(|entry| entry.key().into())
+    }
+
+    /// Empty one database, or all. Returns the number of keys that went.
+    pub fn empty_dbs(&mut self, which: Option<u32>, lazy: bool) -> u64 {
+        let mut removed = 0;
+        for index in self.db_range(which) {
+            let keys = self.dbs[index as usize].take_keys();
+            let len = keys.len();
+            removed += len as u64;
+            if lazy && len > 0 {
+                self.lazyfree.free(Box::new(keys), len);
+            }
+        }
+        crate::observe::bigkeys::emptied(self, which);
+        removed
+    }
+
+    fn db_range(&self, which: Option<u32>) -> std::ops::Range<u32> {
+        match which {
+            Some(db) => db..db + 1,
+            None => 0..self.dbs.len() as u32,
+        }
+    }
+
+    /// FLUSHDB and FLUSHALL: tell those who watch and those who wait, then empty. `by` is the client whose
+    /// command this is.
+    pub fn flush(&mut self, mut by: Option<&mut Client>, which: Option<u32>, lazy: bool) -> u64 {
+        for db in self.db_range(which) {
+            crate::commands::multi::touch_all_watched(self, by.as_deref_mut(), db, None);
+            self.signal_all_ready(db);
+        }
+        crate::tracking::flushed(self, lazy);
+        self.empty_dbs(which, lazy)
+    }
+
+    /// Exchange two databases: their keys, not the clients that watch or wait.
+    pub fn swap_dbs(&mut self, mut by: Option<&mut Client>, a: u32, b: u32) {
+        if a == b {
+            return;
+        }
+        crate::commands::multi::touch_all_watched(self, by.as_deref_mut(), a, Some(b));
+        crate::commands::multi::touch_all_watched(self, by, b, Some(a));
+        let [first, second] = self
+            .dbs
+            .get_disjoint_mut([a as usize, b as usize])
+            .expect("two databases");
+        std::mem::swap(&mut first.keys, &mut second.keys);
+        std::mem::swap(&mut first.expires, &mut second.expires);
+        std::mem::swap(&mut first.field_expires, &mut second.field_expires);
+        std::mem::swap(&mut first.avg_ttl_ms, &mut second.avg_ttl_ms);
+        crate::observe::bigkeys::swapped(self, a, b);
+        self.signal_all_ready(a);
+        self.signal_all_ready(b);
+    }
+}

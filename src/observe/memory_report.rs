@@ -1,0 +1,278 @@
+//! Where the memory is: the figures behind INFO memory, MEMORY STATS and MEMORY DOCTOR.
+//!
+//! ```text
+//!   rss      what the system gave the process
+//!     resident     what jemalloc holds of it        rss / resident:      code, stacks, libraries
+//!       active       pages with something in them   resident / active:   pages kept for later
+//!         allocated    what was asked for           active / allocated:  holes between allocations
+//!           used         = overhead + dataset
+//!             overhead     = startup + clients + tables of the keyspace
+//! ```
+//!
+//! `used` comes from this thread's own counters (`sys::allocator`) and costs nothing; the allocator's figures
+//! and the walk over the clients are made when somebody asks.
+
+use crate::client::{Class, Client, flag};
+use crate::state::Server;
+use crate::sys::allocator;
+use crate::sys::allocator::AllocatorStats;
+
+/// What the connected clients are and hold, by one walk.
+#[derive(Default)]
+pub struct Census {
+    /// Bytes of ordinary clients, of replicas, and of subscribers.
+    pub memory: [usize; 3],
+    pub replicas: usize,
+    pub tracking: usize,
+    pub pubsub: usize,
+    pub watching: usize,
+    pub max_input: usize,
+    pub max_output: usize,
+}
+
+impl Census {
+    /// `running` is the client whose command asks: it is out of its slot.
+    pub fn take(server: &Server, running: &Client) -> Census {
+        let mut census = Census::default();
+        let running = (!running.is_detached()).then_some(running);
+        for c in server.net.clients.iter().chain(running) {
+            census.memory[c.class() as usize] += c.memory();
+            census.replicas += c.has(flag::REPLICA) as usize;
+            census.tracking += c.has(flag::TRACKING) as usize;
+            census.pubsub += c.pubsub.as_ref().is_some_and(|p| !p.is_empty()) as usize;
+            census.watching += !c.watched.is_empty() as usize;
+            census.max_input = census.max_input.max(c.querybuf_peak.max(c.querybuf.len()));
+            census.max_output = census.max_output.max(c.reply.bytes());
+        }
+        census
+    }
+
+    pub fn clients(&self) -> usize {
+        self.memory[Class::Normal as usize] + self.memory[Class::Pubsub as usize]
+    }
+
+    pub fn replicas(&self) -> usize {
+        self.memory[Class::Replica as usize]
+    }
+}
+
+/// The tables of one database that has keys.
+pub struct DbTables {
+    pub index: u32,
+    pub main: usize,
+    pub expires: usize,
+}
+
+pub struct Report {
+    pub used: usize,
+    pub peak: usize,
+    pub rss: usize,
+    pub startup: usize,
+    pub overhead: usize,
+    pub clients: usize,
+    pub replicas: usize,
+    pub dbs: Vec<DbTables>,
+    /// Bytes of all main tables, of those that are being resized, and how many these are.
+    pub tables: usize,
+    pub rehashing: usize,
+    pub rehashing_count: usize,
+    pub keys: usize,
+    pub allocator: AllocatorStats,
+}
+
+impl Report {
+    pub fn make(server: &Server, census: &Census) -> Report {
+        let mut report = Report {
+            used: server.used_memory(),
+            peak: server.stats.peak_memory,
+            rss: allocator::resident_bytes(),
+            startup: server.run.startup_memory,
+            overhead: server.run.startup_memory
+                + census.clients()
+                + census.replicas()
+                + server.hotkeys.memory()
+                + server.bigkeys.as_ref().map_or(0, |big| big.memory()),
+            clients: census.clients(),
+            replicas: census.replicas(),
+            dbs: Vec::new(),
+            tables: 0,
+            rehashing: 0,
+            rehashing_count: 0,
+            keys: 0,
+            allocator: allocator::allocator_stats(),
+        };
+        report.peak = report.peak.max(report.used);
+        server.dbs.iter().for_each(|db| report.add_db(db));
+        report
+    }
+
+    fn add_db(&mut self, db: &crate::db::Db) {
+        let main = db.keys.memory_bytes();
+        if db.keys.is_rehashing() {
+            self.rehashing_count += 1;
+            self.rehashing += db.keys.rehashing_bytes();
+        }
+        self.tables += main;
+        self.keys += db.len();
+        if main > 0 {
+            let tables = DbTables {
+                index: db.index,
+                main,
+                expires: db.expires.memory_bytes(),
+            };
+            self.overhead += tables.main + tables.expires;
+            self.dbs.push(tables);
+        }
+    }
+
+    /// The data set proper.
+    pub fn dataset(&self) -> usize {
+        self.used.saturating_sub(self.overhead)
+    }
+
+    /// The data set's share of what came after the start.
+    pub fn dataset_percent(&self) -> f64 {
+        percent(self.dataset(), self.used.saturating_sub(self.startup))
+    }
+
+    pub fn peak_percent(&self) -> f64 {
+        percent(self.used, self.peak)
+    }
+
+    pub fn bytes_per_key(&self) -> usize {
+        self.used
+            .saturating_sub(self.startup)
+            .checked_div(self.keys)
+            .unwrap_or(0)
+    }
+}
+
+/// The ratio, or 0 of nothing.
+pub fn ratio(part: usize, whole: usize) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
+}
+
+fn percent(part: usize, whole: usize) -> f64 {
+    ratio(part, whole) * 100.0
+}
+
+/// The difference, which may be negative: an allocator's figures are not read at one moment.
+pub fn excess(more: usize, less: usize) -> i64 {
+    more as i64 - less as i64
+}
+
+/// Below this much data there is nothing to diagnose.
+const DOCTOR_MIN: usize = 5 << 20;
+const TEN_MB: i64 = 10 << 20;
+
+/// MEMORY DOCTOR: what is out of proportion, and what to do about it.
+pub fn doctor(server: &Server, report: &Report) -> String {
+    if report.used < DOCTOR_MIN {
+        return "This instance is empty or holds very little: there is nothing to diagnose. Ask again when \
+                it has some data.\n"
+            .into();
+    }
+    let findings = findings(server, report);
+    if findings.is_empty() {
+        return "No memory problem was found in this instance.\n".into();
+    }
+    let mut out = String::from("Memory problems were found in this instance:\n\n");
+    findings
+        .iter()
+        .for_each(|finding| out.push_str(&format!(" * {finding}\n\n")));
+    out
+}
+
+fn findings(server: &Server, report: &Report) -> Vec<&'static str> {
+    let AllocatorStats {
+        allocated,
+        active,
+        resident,
+        ..
+    } = report.allocator;
+    let wasted = |more, less, limit| ratio(more, less) > limit && excess(more, less) > TEN_MB;
+    let clients = server.net.clients.len().max(1);
+    let checks = [
+        (
+            ratio(report.peak, report.used) > 1.5,
+            "Peak memory: there was a time when more than 1.5 times as much was in use as now. Pages that \
+             were needed then may still be resident, so that the fragmentation ratio looks worse than it is. \
+             MEMORY PURGE gives them back, and new data fills them.",
+        ),
+        (
+            wasted(report.rss, report.used, 1.4),
+            "High total RSS: the process holds 1.4 times what is in use. This has several causes, from holes \
+             between allocations to freed pages that the allocator keeps; the findings below tell which.",
+        ),
+        (
+            wasted(active, allocated, 1.1),
+            "High allocator fragmentation: more than a tenth of the pages in use are holes between \
+             allocations. That comes with a data set whose values changed their sizes much; reloading it, or \
+             a failover to a replica, packs it anew.",
+        ),
+        (
+            wasted(resident, active, 1.1),
+            "High allocator RSS overhead: the allocator keeps freed pages for later. They go back to the \
+             system after a while, or at once with MEMORY PURGE.",
+        ),
+        (
+            wasted(report.rss, resident, 1.1),
+            "High process RSS overhead: much of what is resident was not asked for through the allocator: \
+             code, libraries, thread stacks, scripts.",
+        ),
+        (
+            report.clients / clients > 200 * 1024,
+            "Big client buffers: clients hold more than 200 KB each on average. Subscribers that read \
+             slowly and pipelines with large replies do this; CLIENT LIST shows whose 'omem' and 'qbuf' are \
+             large.",
+        ),
+        (
+            report.replicas > 10 << 20,
+            "Big replica buffers: more than 10 MB wait to be sent to replicas. They or the network are too \
+             slow for the writes.",
+        ),
+    ];
+    checks
+        .into_iter()
+        .filter(|(found, _)| *found)
+        .map(|(_, text)| text)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(used: usize, peak: usize) -> Report {
+        let server = Server::new(crate::config::Config::default(), Vec::new());
+        let mut report = Report::make(&server, &Census::default());
+        (report.used, report.peak, report.startup, report.overhead) = (used, peak, 100, 150);
+        (report.rss, report.allocator) = (used, AllocatorStats::default());
+        report
+    }
+
+    #[test]
+    fn shares_add_up() {
+        let mut r = report(300, 600);
+        r.keys = 4;
+        assert_eq!((r.dataset(), r.bytes_per_key()), (150, 50));
+        assert_eq!((r.dataset_percent(), r.peak_percent()), (75.0, 50.0));
+        assert_eq!((ratio(1, 0), excess(1, 3)), (0.0, -2));
+    }
+
+    #[test]
+    fn the_doctor_names_what_is_out_of_proportion() {
+        let server = Server::new(crate::config::Config::default(), Vec::new());
+        assert!(doctor(&server, &report(1000, 1000)).contains("nothing to diagnose"));
+        assert!(doctor(&server, &report(100 << 20, 100 << 20)).contains("No memory problem"));
+        let mut sick = report(100 << 20, 200 << 20);
+        sick.rss = 300 << 20;
+        let text = doctor(&server, &sick);
+        assert!(text.contains("Peak memory:") && text.contains("High total RSS:"));
+        assert!(!text.contains("Big client buffers:"));
+    }
+}

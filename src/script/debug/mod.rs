@@ -1,0 +1,479 @@
+//! The debugger of scripts: SCRIPT DEBUG, then EVAL, then a conversation on the same connection.
+//!
+//! ```text
+//!   client            server
+//!   SCRIPT DEBUG YES   +OK
+//!   EVAL ...           fork: the child goes on with the script and the connection, the parent forgets the client
+//!                      *2 +* Stopped at 1, stop reason = step over +-> 1   local a = 5
+//!   s                  *2 +* Stopped at 2, ...
+//!   p a                *1 +<value> 5
+//!   c                  *1 +<endsession>, the script's reply, the end of the connection
+//! ```
+//!
+//! Each answer is an array of lines. What the script does to the data set is lost with the child; after SCRIPT DEBUG
+//! SYNC there is none, everybody else waits, and the changes stay.
+//!
+//! Lua calls [`Debugger::line`] before each line of the script. It says whether to stop, and then reads commands from
+//! the socket, waiting, until one of them lets the script go on.
+//!
+//! **Invariants**
+//! - A child never comes back into the event loop: it leaves by `exit_now`, and nothing that it holds is dropped.
+//! - A child writes no file: it has no threads that would write the log, and is told that nothing is to be saved.
+//!
+//! Limits: functions are not debugged (Redis neither), and while the debugger evaluates an expression it can't be
+//! interrupted.
+
+mod commands;
+mod show;
+
+use std::io::ErrorKind;
+
+use crate::client::table::Net;
+use crate::client::{Client, flag};
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::script::engine::USER_SCRIPT;
+use crate::script::redis::push_error;
+use crate::script::run::Run;
+use crate::state::Server;
+use crate::sys::fork::{self, Forked};
+use crate::sys::lua::Frame;
+use crate::sys::signals::shutdown_asked;
+use crate::sys::{self, ticks};
+use crate::util::number::parse_i64;
+
+/// Values are shown up to this many bytes, unless the client says otherwise; and the least that it may say.
+const SHOWN_MAX: usize = 256;
+const SHOWN_LEAST: usize = 60;
+/// Breakpoints of one session.
+const BREAKPOINTS_MAX: usize = 64;
+/// Bytes of one command, and its arguments.
+const COMMAND_MAX: usize = 1 << 20;
+const ARGUMENTS_MAX: i64 = 1024;
+/// A script that loops for so long is stopped, if `busy-reply-threshold` does not say when.
+const LOOP_MS: u64 = 5000;
+
+/// One session.
+pub struct Debugger {
+    /// The script's lines, as the client sent them.
+    source: Vec<Vec<u8>>,
+    /// What is told with the next answer.
+    lines: Vec<Vec<u8>>,
+    /// Read from the socket, not yet understood.
+    input: Vec<u8>,
+    breakpoints: Vec<usize>,
+    /// The line that runs, or runs next; from 1.
+    current: usize,
+    /// Stop at the next line.
+    step: bool,
+    /// `redis.breakpoint()` was called.
+    called: bool,
+    /// 0: values are shown whole.
+    shown_max: usize,
+    /// The client knows how to see values whole.
+    hinted: bool,
+    /// It said abort, or nonsense.
+    aborted: bool,
+    /// The client has gone: the script runs to its end.
+    alone: bool,
+    /// When the script last went on, in ticks.
+    resumed: u64,
+}
+
+/// What becomes of the script.
+pub enum Next {
+    GoOn,
+    /// Stop it with this error.
+    Raise(&'static str),
+}
+
+impl Debugger {
+    fn new(source: &[u8]) -> Debugger {
+        let end = source.iter().rposition(|b| !b" \r\n".contains(b));
+        let source = &source[..end.map_or(0, |last| last + 1)];
+        Debugger {
+            source: source.split(|&b| b == b'\n').map(<[u8]>::to_vec).collect(),
+            lines: Vec::new(),
+            input: Vec::new(),
+            breakpoints: Vec::new(),
+            current: 0,
+            step: true,
+            called: false,
+            shown_max: SHOWN_MAX,
+            hinted: false,
+            aborted: false,
+            alone: false,
+            resumed: ticks::now(),
+        }
+    }
+
+    /// Tell a line with the next answer. What would end it is shown as a space.
+    fn tell(&mut self, line: impl AsRef<[u8]>) {
+        let clean = |&b: &u8| if b == b'\r' || b == b'\n' { b' ' } else { b };
+        self.lines.push(line.as_ref().iter().map(clean).collect());
+    }
+
+    /// Tell a value, cut if it is long.
+    fn tell_value(&mut self, mut line: Vec<u8>) {
+        if self.shown_max == 0 || line.len() <= self.shown_max {
+            return self.tell(line);
+        }
+        line.truncate(self.shown_max);
+        line.extend_from_slice(b" ...");
+        self.tell(line);
+        if !std::mem::replace(&mut self.hinted, true) {
+            self.tell("<hint> The above reply was trimmed. Use 'maxlen 0' to disable trimming.");
+        }
+    }
+
+    /// Send what there is to tell.
+    fn send(&mut self, c: &mut Client) {
+        let mut out = format!("*{}\r\n", self.lines.len()).into_bytes();
+        for line in self.lines.drain(..) {
+            out.push(b'+');
+            out.extend_from_slice(&line);
+            out.extend_from_slice(b"\r\n");
+        }
+        self.alone |= !write_all(c, &out);
+    }
+
+    /// `redis.debug(...)`
+    pub fn note(&mut self, frame: &mut Frame) {
+        let mut line = format!("<debug> line {}:", self.current).into_bytes();
+        for at in 1..=frame.len() as i32 {
+            line.extend_from_slice(if at > 1 { b", " } else { b" " });
+            show::value(frame, at, &mut line);
+        }
+        self.tell(line);
+    }
+
+    /// `redis.breakpoint()`
+    pub fn stop_soon(&mut self) {
+        self.called = true;
+    }
+
+    /// A command of the script, shown while it is stepped through.
+    pub fn note_command(&mut self, argv: &[&[u8]]) {
+        if self.step {
+            self.tell([b"<redis> ", argv.join(&b' ').as_slice()].concat());
+        }
+    }
+
+    /// Its reply.
+    pub fn note_reply(&mut self, reply: &[u8]) {
+        if self.step {
+            let mut line = b"<reply> ".to_vec();
+            show::reply(reply, &mut line);
+            self.tell_value(line);
+        }
+    }
+
+    /// Why it was refused.
+    pub fn note_refusal(&mut self, error: &Error) {
+        if self.step {
+            let text = error.text();
+            let text = text.strip_prefix("ERR ").unwrap_or(text);
+            self.tell(format!("<error> {text}"));
+        }
+    }
+
+    /// Why to stop before this line, if at all.
+    fn reason(&self, looping: bool) -> Option<&'static str> {
+        match () {
+            () if self.alone => None,
+            () if self.called => Some("redis.breakpoint() called"),
+            () if self.breakpoints.contains(&self.current) => Some("break point"),
+            () if looping => Some("timeout reached, infinite loop?"),
+            () if self.step => Some("step over"),
+            () => None,
+        }
+    }
+}
+
+/// The script is about to run a line; `count` instead: it has run many instructions.
+pub fn line(run: &mut Run, frame: &mut Frame, count: bool) -> bool {
+    let Some(mut debugger) = run.debugger.take() else {
+        return false;
+    };
+    let next = debugger.line(run, frame, count);
+    run.debugger = Some(debugger);
+    match next {
+        Next::GoOn => false,
+        Next::Raise(text) => {
+            push_error(frame, text);
+            true
+        }
+    }
+}
+
+impl Debugger {
+    fn line(&mut self, run: &mut Run, frame: &mut Frame, count: bool) -> Next {
+        if self.aborted {
+            // The script has caught it: again.
+            return Next::Raise(ABORTED);
+        }
+        let Some(place) = frame.place(0).filter(|place| place.source == USER_SCRIPT) else {
+            return Next::GoOn;
+        };
+        let looping = count && self.is_looping(run.server);
+        if count && !looping {
+            return Next::GoOn;
+        }
+        self.current = place.line as usize;
+        let Some(reason) = self.reason(looping) else {
+            return Next::GoOn;
+        };
+        self.step = false;
+        self.called = false;
+        let current = self.current;
+        self.tell(format!("* Stopped at {current}, stop reason = {reason}"));
+        self.tell_source(current);
+        self.send(run.caller);
+        let next = self.converse(run, frame);
+        self.resumed = ticks::now();
+        next
+    }
+
+    fn is_looping(&self, server: &Server) -> bool {
+        let limit_ms = match server.config.busy_reply_threshold {
+            0 => LOOP_MS,
+            ms => ms,
+        };
+        !self.step && server.clock.us(ticks::now().wrapping_sub(self.resumed)) / 1000 >= limit_ms
+    }
+
+    /// Commands, until one lets the script go on.
+    fn converse(&mut self, run: &mut Run, frame: &mut Frame) -> Next {
+        loop {
+            let argv = match self.read_command(run.caller) {
+                Ok(Some(argv)) => argv,
+                Ok(None) => {
+                    self.alone = true;
+                    self.breakpoints.clear();
+                    return Next::GoOn;
+                }
+                Err(text) => {
+                    self.aborted = true;
+                    return Next::Raise(text);
+                }
+            };
+            if let Some(next) = commands::run(self, run, frame, &argv) {
+                return next;
+            }
+            self.send(run.caller);
+            if self.alone {
+                return Next::GoOn;
+            }
+        }
+    }
+
+    /// Wait for a command. `None`: the client has gone.
+    fn read_command(&mut self, c: &mut Client) -> Result<Option<Vec<Vec<u8>>>, &'static str> {
+        loop {
+            if let Some((argv, used)) = parse(&self.input)? {
+                self.input.drain(..used);
+                return Ok(Some(argv));
+            }
+            if self.input.len() > COMMAND_MAX {
+                return Err("max client query buffer reached");
+            }
+            let Some(conn) = &c.conn else {
+                return Ok(None);
+            };
+            match conn.read_into(&mut self.input, COMMAND_MAX) {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock && wait_for(conn, false) => {}
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+}
+
+/// Wait for the socket. False: it is broken, or the server is told to stop.
+fn wait_for(conn: &Connection, to_write: bool) -> bool {
+    loop {
+        match sys::wait_for(conn.raw_fd(), to_write) {
+            Ok(()) => return true,
+            Err(e) if e.kind() == ErrorKind::Interrupted && shutdown_asked().is_none() => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// How a script ends that the client wants to end.
+const ABORTED: &str = "script aborted for user request";
+const PROTOCOL_ERROR: &str = "protocol error";
+
+/// Arguments, and the bytes that they took.
+type Parsed = (Vec<Vec<u8>>, usize);
+
+/// One command: its arguments and how long it was. `None`: not all of it is there.
+fn parse(input: &[u8]) -> Result<Option<Parsed>, &'static str> {
+    let mut at = 0;
+    let number = |kind: u8, at: &mut usize| {
+        let rest = &input[*at..];
+        if rest.first().is_some_and(|&first| first != kind) {
+            return Err(PROTOCOL_ERROR);
+        }
+        let Some(end) = memchr::memchr(b'\r', rest) else {
+            return Ok(None);
+        };
+        let n = parse_i64(&rest[1..end]).filter(|n| (0..COMMAND_MAX as i64).contains(n));
+        *at += end + 2;
+        n.map(Some).ok_or(PROTOCOL_ERROR)
+    };
+    let Some(count) = number(b'*', &mut at)? else {
+        return Ok(None);
+    };
+    if !(1..=ARGUMENTS_MAX).contains(&count) {
+        return Err(PROTOCOL_ERROR);
+    }
+    let mut argv = Vec::new();
+    for _ in 0..count {
+        if at > input.len() {
+            return Ok(None);
+        }
+        let Some(len) = number(b'$', &mut at)? else {
+            return Ok(None);
+        };
+        let Some(argument) = input.get(at..at + len as usize) else {
+            return Ok(None);
+        };
+        argv.push(argument.to_vec());
+        at += len as usize + 2;
+    }
+    Ok((at <= input.len()).then_some((argv, at)))
+}
+
+/// Send everything, waiting for the socket. False: the client has gone.
+fn write_all(c: &mut Client, mut bytes: &[u8]) -> bool {
+    let Some(conn) = &mut c.conn else {
+        return false;
+    };
+    while !bytes.is_empty() {
+        match conn.write(bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock && wait_for(conn, true) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+fn send_replies(c: &mut Client) {
+    let bytes = c.reply.take_bytes();
+    write_all(c, &bytes);
+}
+
+/// SCRIPT DEBUG: what the client's next EVAL does.
+pub fn set_mode(c: &mut Client, mode: u64) -> Result<(), Error> {
+    if mode != 0 && !c.reply.is_empty() {
+        return Err(Error::of(
+            "ERR SCRIPT DEBUG must be called outside a pipeline",
+        ));
+    }
+    c.clear(flag::SCRIPT_DEBUG | flag::SCRIPT_DEBUG_SYNC);
+    c.set(mode);
+    Ok(())
+}
+
+/// Run an EVAL as a session.
+pub fn session(ctx: &mut Ctx, eval: impl FnOnce(&mut Ctx) -> CmdResult) -> CmdResult {
+    let forked = !ctx.client.has(flag::SCRIPT_DEBUG_SYNC);
+    set_mode(ctx.client, 0)?;
+    send_replies(ctx.client);
+    if forked {
+        match fork::fork() {
+            Ok(Forked::Parent(pid)) => {
+                log::info!("Lua debugging session child {pid} started");
+                ctx.server.scripting.debugging.push(pid);
+                Net::close_asap(&mut ctx.server.net.close_asap, ctx.client);
+                return Ok(());
+            }
+            Ok(Forked::Child) => enter_child(ctx.server, ctx.client),
+            Err(e) => {
+                let reason = sys::error_text(&e);
+                return Err(Error::new(format!(
+                    "ERR Can't fork() in order to run the debugging session: {reason}."
+                )));
+            }
+        }
+    }
+    ctx.server.scripting.debugger = Some(Box::new(Debugger::new(ctx.argv[1])));
+    let result = eval(ctx);
+    if let Some(mut debugger) = ctx.server.scripting.debugger.take() {
+        debugger.tell("<endsession>");
+        debugger.send(ctx.client);
+    }
+    if !forked {
+        ctx.client.set(flag::CLOSE_AFTER_REPLY);
+        return result;
+    }
+    if let Err(error) = result {
+        ctx.client.reply.error(&error);
+    }
+    send_replies(ctx.client);
+    fork::exit_now(0)
+}
+
+fn enter_child(server: &mut Server, c: &Client) {
+    fork::set_up_child_signals();
+    fork::close_sockets_but(c.conn.as_ref().map(|conn| conn.raw_fd()));
+    // FLUSHALL would save.
+    server.config.save.clear();
+}
+
+/// From the cron: sessions that have ended.
+pub fn reap(server: &mut Server) {
+    server
+        .scripting
+        .debugging
+        .retain(|&pid| fork::try_wait(pid).is_none());
+}
+
+/// The server goes, and takes the sessions with it.
+pub fn end_sessions(server: &mut Server) {
+    for pid in server.scripting.debugging.drain(..) {
+        fork::end(pid);
+        fork::wait(pid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_understood_when_it_is_complete() {
+        let whole = b"*2\r\n$1\r\np\r\n$3\r\nabc\r\n*1";
+        for end in 0..whole.len() - 2 {
+            assert_eq!(parse(&whole[..end]), Ok(None), "{end}");
+        }
+        let argv = vec![b"p".to_vec(), b"abc".to_vec()];
+        assert_eq!(parse(whole), Ok(Some((argv, whole.len() - 2))));
+        for wrong in [
+            "foo\r\n",
+            "*0\r\n",
+            "*1\r\n$-1\r\n",
+            "*1\r\n:1\r\n",
+            "*2000\r\n",
+        ] {
+            assert_eq!(parse(wrong.as_bytes()), Err(PROTOCOL_ERROR), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn long_values_are_cut_and_the_hint_comes_once() {
+        let mut debugger = Debugger::new(b"return 1\n\n");
+        assert_eq!(debugger.source.len(), 1);
+        debugger.tell_value(vec![b'a'; SHOWN_MAX]);
+        debugger.tell_value(vec![b'a'; SHOWN_MAX + 1]);
+        debugger.tell_value(vec![b'a'; SHOWN_MAX + 1]);
+        let lens: Vec<usize> = debugger.lines.iter().map(Vec::len).collect();
+        assert_eq!(lens, [SHOWN_MAX, SHOWN_MAX + 4, 71, SHOWN_MAX + 4]);
+    }
+}

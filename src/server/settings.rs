@@ -1,0 +1,193 @@
+//! CONFIG SET's second half: the fields have their new values, now the server follows.
+//!
+//! ```text
+//!   set fields (config) -> step, step, step -> OK
+//!                            | refused
+//!                            v
+//!                          fields as before, the steps done so far once more, the error
+//! ```
+//!
+//! A step that can fail does its work at once, so that the client hears of it: sockets are opened here and
+//! handed to the loop later (`Net::retired`, `Net::relisten`), since commands never touch the loop.
+//!
+//! **Invariant:** a step can be done again at any time: it looks at the settings of the moment only.
+
+use crate::acl::Acl;
+use crate::config::{Access, Apply, OomScoreAdj, SetError};
+use crate::networking::accept;
+use crate::observe::logging;
+use crate::persist::aof;
+use crate::server::crash_report;
+use crate::server::start;
+use crate::state::Server;
+use crate::sys::{allocator, locale, process, signals};
+
+/// A forked child's index into `oom-score-adj-values`.
+const OOM_CLASS_CHILD: usize = 2;
+
+/// Why a step can't be done, as the client is told.
+type Refusal = String;
+
+/// CONFIG SET: all of it or nothing.
+pub fn set(server: &mut Server, pairs: &[(&[u8], &[u8])], access: Access) -> Result<(), SetError> {
+    let change = server.config.set(pairs, access)?;
+    for (done, step) in change.steps.iter().enumerate() {
+        let Err(reason) = apply(server, step.apply) else {
+            continue;
+        };
+        log::warn!(
+            "Failed applying new configuration. Possibly related to new {} setting. Restoring previous settings.",
+            step.name
+        );
+        server.config.rollback(&change);
+        for undone in &change.steps[..done] {
+            if let Err(e) = apply(server, undone.apply) {
+                log::warn!("Failed restoring the previous {} setting: {e}", undone.name);
+            }
+        }
+        return Err(SetError::apply_failed(step, reason));
+    }
+    // What is derived from settings and cheap to derive is derived again, whatever changed.
+    server.configure();
+    crash_report::configure(&server.config);
+    Ok(())
+}
+
+fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
+    match step {
+        Apply::Bind => listen(server, "Failed to bind to specified addresses."),
+        Apply::Port => listen(server, "Unable to listen on this port. Check server logs."),
+        Apply::MaxClients => resize(server),
+        Apply::LogLevel => {
+            logging::set_level(server.config.loglevel);
+            Ok(())
+        }
+        Apply::LogFormat => {
+            logging::set_format(&server.config);
+            Ok(())
+        }
+        Apply::ProcTitle => {
+            start::set_title(server);
+            Ok(())
+        }
+        Apply::WatchdogPeriod => {
+            signals::set_alarm(server.config.watchdog_period);
+            Ok(())
+        }
+        Apply::MaxMemory => {
+            warn_if_over_memory(server);
+            // Evict between the turns, without waiting for a command.
+            server.evict.unfinished = server.config.maxmemory != 0;
+            Ok(())
+        }
+        Apply::LocaleCollate => {
+            let known = locale::set_collate(server.config.locale_collate.as_bytes());
+            known.then_some(()).ok_or("Invalid locale name".into())
+        }
+        Apply::AppendOnly => aof::follow_setting(server),
+        Apply::AofAutoGc => {
+            aof::delete_history(server);
+            Ok(())
+        }
+        Apply::LuaInsecureApi => {
+            server.scripting.flush();
+            server.reload_libraries()
+        }
+        Apply::OomScoreAdj => server.apply_oom_score_adj(),
+        Apply::JemallocBgThread => {
+            allocator::set_background_thread(server.config.jemalloc_bg_thread);
+            Ok(())
+        }
+        Apply::RequirePass => {
+            let terms = Acl::terms(&server.commands, &server.config, server.dbs.len());
+            let password = &server.config.requirepass;
+            server.acl.set_default_password(&terms, password);
+            Ok(())
+        }
+        Apply::LatencyTracking => {
+            forget_latencies(server);
+            Ok(())
+        }
+        // Read by `Server::configure`, or each time that they are needed.
+        _ => Ok(()),
+    }
+}
+
+fn listen(server: &mut Server, refusal: &str) -> Result<(), Refusal> {
+    accept::relisten(server).map_err(|_| refusal.to_string())?;
+    start::set_title(server);
+    Ok(())
+}
+
+/// `maxclients`: more open files, and a loop that holds them.
+fn resize(server: &mut Server) -> Result<(), Refusal> {
+    start::raise_open_files(server.config.maxclients).map_err(|system| {
+        format!(
+            "The operating system is not able to handle the specified number of clients, try with {}",
+            system.clients
+        )
+    })?;
+    server.net.resize = true;
+    Ok(())
+}
+
+fn warn_if_over_memory(server: &Server) {
+    let (limit, used) = (server.config.maxmemory, server.used_memory());
+    if limit > 0 && (limit as usize) < used {
+        log::warn!(
+            "WARNING: the new maxmemory value set via CONFIG SET ({limit}) is smaller than the current memory usage \
+             ({used}). This will result in key eviction and/or the inability to accept new write commands depending \
+             on the maxmemory-policy."
+        );
+    }
+}
+
+/// `latency-tracking no` drops what was gathered.
+fn forget_latencies(server: &mut Server) {
+    if !server.config.latency_tracking {
+        for entry in &mut server.commands.entries {
+            entry.stats.latency = None;
+        }
+    }
+}
+
+impl Server {
+    /// `oom-score-adj`: tell the kernel how dispensable this process is. Left alone until it is first asked for,
+    /// and put back to what it was when it is switched off.
+    pub fn apply_oom_score_adj(&mut self) -> Result<(), Refusal> {
+        let class = self.config.oom_score_adj_values[self.oom_class()];
+        self.set_oom_score(class)
+    }
+
+    /// The same for a forked child, which the kernel may kill first.
+    pub fn apply_oom_score_of_child(&mut self) -> Result<(), Refusal> {
+        self.set_oom_score(self.config.oom_score_adj_values[OOM_CLASS_CHILD])
+    }
+
+    /// Index into `oom-score-adj-values`: 0 for a primary, 1 for a replica.
+    fn oom_class(&self) -> usize {
+        self.config.replicaof.is_some() as usize
+    }
+
+    fn set_oom_score(&mut self, class_value: i32) -> Result<(), Refusal> {
+        if !self.process.oom_score_changed {
+            self.process.oom_score_base = process::oom_score_adj().unwrap_or(0);
+        }
+        let base = self.process.oom_score_base;
+        let (wanted, changed) = match self.config.oom_score_adj {
+            OomScoreAdj::No if !self.process.oom_score_changed => return Ok(()),
+            OomScoreAdj::No => (base, false),
+            OomScoreAdj::Yes | OomScoreAdj::Relative => (base + class_value, true),
+            OomScoreAdj::Absolute => (class_value, true),
+        };
+        process::set_oom_score_adj(wanted.clamp(-1000, 1000)).map_err(|e| {
+            log::warn!(
+                "Unable to write oom_score_adj: {}",
+                crate::sys::error_text(&e)
+            );
+            "Failed to set current oom_score_adj. Check server logs.".to_string()
+        })?;
+        self.process.oom_score_changed = changed;
+        Ok(())
+    }
+}

@@ -1,0 +1,557 @@
+//! Sets: members in no order.
+//!
+//! ```text
+//!   Intset     | integer | integer | ...     ascending; nothing but integers, up to set-max-intset-entries
+//!   Listpack   | member | member | ...       in order of arrival; up to set-max-listpack-entries short ones
+//!   Table      hash(member) -> member        one allocation each, see ds::set_member
+//! ```
+//!
+//! A set changes its encoding when it would exceed the limits of the one it has, and never goes back, except where Redis
+//! does it too: results of SINTERSTORE and its like ([`Set::pack`]), and what SPOP leaves of a set that it nearly empties.
+//!
+//! Members are shown as listpack elements: an integer or bytes. **Invariants**: no member comes twice, whatever its
+//! form, and a table holds at least as text what was added (`tests::agrees_with_a_set`).
+//!
+//! # Intersections
+//!
+//! Each member of the smallest set is looked up in the others. In a table that is two cache misses, so members go in
+//! batches: the buckets of all are asked for, then the entries whose tags fit, and only then they are compared. Nothing is
+//! built: the caller counts, replies or stores ([`intersect`]).
+
+use std::ops::ControlFlow;
+
+use crate::ds::entry::{ValueMut, ValueRef};
+use crate::ds::hashtable::{HashTable, Slot};
+use crate::ds::intset::Intset;
+use crate::ds::listpack::{Element, Listpack, estimate_bytes, is_keyed, safe_to_add};
+use crate::ds::set_member::SetMember;
+use crate::ds::siphash::HashSeed;
+use crate::error::Error;
+use crate::types::{KeyMut, KeyRef, Value};
+use crate::util::number::{IntBuf, parse_i64};
+use crate::util::random::Random;
+use crate::util::selection_sampling::Selection;
+
+pub enum Set {
+    Intset(Intset),
+    Listpack(Listpack),
+    Table(Box<HashTable<SetMember>>),
+}
+
+const _: () = assert!(size_of::<Set>() <= 16);
+
+/// An intset never holds more, whatever the setting says.
+const INTSET_LIMIT: usize = 1 << 30;
+/// SPOP that leaves less than one part in this many moves what is left, instead of what goes.
+const KEEP_PART: usize = 5;
+/// Members that are looked up in a table together.
+const BATCH: usize = 16;
+
+/// The settings `set-max-intset-entries`, `set-max-listpack-entries` and `-value`, and the seed for a new table.
+#[derive(Clone, Copy, Debug)]
+pub struct SetLimits {
+    pub max_intset: usize,
+    pub max_listpack: usize,
+    pub max_value: usize,
+    pub seed: HashSeed,
+}
+
+impl SetLimits {
+    fn intset(&self) -> usize {
+        self.max_intset.min(INTSET_LIMIT)
+    }
+}
+
+/// Bytes of a member's text.
+fn with_text<R>(element: Element, f: impl FnOnce(&[u8]) -> R) -> R {
+    f(element.text(&mut IntBuf::new()))
+}
+
+impl Set {
+    /// A set that is about to get `hint` members, the first of which is given: in the encoding that SADD begins with.
+    pub fn for_members(first: &[u8], hint: usize, limits: &SetLimits) -> Set {
+        if hint <= limits.intset() && parse_i64(first).is_some() {
+            Set::Intset(Intset::new())
+        } else if hint <= limits.max_listpack {
+            Set::Listpack(Listpack::new())
+        } else {
+            let mut table = HashTable::new(limits.seed);
+            table.reserve(hint);
+            Set::Table(Box::new(table))
+        }
+    }
+
+    pub fn new_intset() -> Set {
+        Set::Intset(Intset::new())
+    }
+
+    pub fn new_listpack() -> Set {
+        Set::Listpack(Listpack::new())
+    }
+
+    pub fn new_table(seed: HashSeed) -> Set {
+        Set::Table(Box::new(HashTable::new(seed)))
+    }
+
+    /// Integers from a file or DUMP.
+    pub fn from_intset(ints: Intset, limits: &SetLimits) -> Set {
+        let too_many = ints.len() > limits.intset();
+        let mut set = Set::Intset(ints);
+        if too_many {
+            set.convert_to_table(limits.seed, 0);
+        }
+        set
+    }
+
+    /// A listpack from a file or DUMP, if no member stands in it twice.
+    pub fn from_listpack(listpack: Listpack, limits: &SetLimits) -> Option<Set> {
+        if !is_keyed(&listpack, 1) {
+            return None;
+        }
+        let too_many = listpack.len() > limits.max_listpack;
+        let mut set = Set::Listpack(listpack);
+        if too_many {
+            set.convert_to_table(limits.seed, 0);
+        }
+        Some(set)
+    }
+
+    /// The set in an entry; WRONGTYPE for any other type.
+    #[inline]
+    pub fn of(entry: KeyRef<'_>) -> Result<&Set, Error> {
+        match entry.value() {
+            ValueRef::Obj(Value::Set(set)) => Ok(set),
+            _ => Err(Error::WRONGTYPE),
+        }
+    }
+
+    /// The set in an entry, to be changed.
+    #[inline]
+    pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Set, Error> {
+        match entry.into_value_mut() {
+            ValueMut::Obj(Value::Set(set)) => Ok(set),
+            _ => Err(Error::WRONGTYPE),
+        }
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self {
+            Set::Intset(ints) => ints.len(),
+            Set::Listpack(listpack) => listpack.len(),
+            Set::Table(table) => table.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Set::Intset(ints) => ints.is_empty(),
+            Set::Listpack(listpack) => listpack.is_empty(),
+            Set::Table(table) => table.is_empty(),
+        }
+    }
+
+    /// What OBJECT ENCODING says.
+    pub fn encoding(&self) -> &'static str {
+        match self {
+            Set::Intset(_) => "intset",
+            Set::Listpack(_) => "listpack",
+            Set::Table(_) => "hashtable",
+        }
+    }
+
+    /// How much work freeing it is, in allocations.
+    pub fn free_effort(&self) -> usize {
+        match self {
+            Set::Intset(_) | Set::Listpack(_) => 1,
+            Set::Table(table) => table.len(),
+        }
+    }
+
+    /// Heap bytes held; of a table, estimated from `samples` members, or exact if that is 0.
+    pub fn memory(&self, samples: usize) -> usize {
+        let table = match self {
+            Set::Intset(ints) => return ints.memory_bytes(),
+            Set::Listpack(listpack) => return listpack.memory_bytes(),
+            Set::Table(table) => table,
+        };
+        let len = table.len();
+        let wanted = if samples == 0 { len } else { samples.min(len) };
+        let seen: usize = table.iter().take(wanted).map(SetMember::memory_bytes).sum();
+        let members = (seen as u128 * len as u128 / wanted.max(1) as u128) as usize;
+        size_of::<HashTable<SetMember>>() + table.memory_bytes() + members
+    }
+
+    #[inline]
+    pub fn contains(&self, member: &[u8]) -> bool {
+        match self {
+            Set::Intset(ints) => parse_i64(member).is_some_and(|int| ints.contains(int)),
+            Set::Listpack(listpack) => find(listpack, member).is_some(),
+            Set::Table(table) => table.find(table.hash(member), member).is_some(),
+        }
+    }
+
+    /// The same for a member as another set shows it.
+    pub fn contains_element(&self, member: Element) -> bool {
+        match (self, member) {
+            (Set::Intset(ints), Element::Int(int)) => ints.contains(int),
+            _ => with_text(member, |text| self.contains(text)),
+        }
+    }
+
+    /// Shows each member.
+    pub fn for_each<'a>(&'a self, mut visit: impl FnMut(Element<'a>)) {
+        self.try_each(|member| {
+            visit(member);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Shows members until the visitor breaks.
+    pub fn try_each<'a>(&'a self, mut visit: impl FnMut(Element<'a>) -> ControlFlow<()>) {
+        let _ = match self {
+            Set::Intset(ints) => ints.iter().map(Element::Int).try_for_each(visit),
+            Set::Listpack(listpack) => listpack.iter().try_for_each(visit),
+            Set::Table(table) => table.try_walk(|member| visit(Element::Str(member))),
+        };
+    }
+
+    /// One call of SSCAN. A packed set is shown whole.
+    pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Element<'a>)) -> u64 {
+        match self {
+            Set::Table(table) => table.scan(cursor, |member| visit(Element::Str(member))),
+            _ => {
+                self.for_each(visit);
+                0
+            }
+        }
+    }
+}
+
+/// Changes.
+impl Set {
+    /// Makes room for `more` members that are about to be added.
+    pub fn expect(&mut self, more: usize, limits: &SetLimits) {
+        let too_many = match self {
+            Set::Intset(_) => more > limits.intset(),
+            Set::Listpack(_) => more > limits.max_listpack,
+            Set::Table(_) => false,
+        };
+        if too_many {
+            self.convert_to_table(limits.seed, more);
+        }
+    }
+
+    /// Adds a member; false if it is there already.
+    #[inline]
+    pub fn add(&mut self, member: &[u8], limits: &SetLimits) -> bool {
+        match self {
+            Set::Table(table) => add_to_table(table, member),
+            Set::Listpack(_) => self.add_to_listpack(member, limits),
+            Set::Intset(ints) => match parse_i64(member) {
+                Some(int) => {
+                    let added = ints.add(int);
+                    if added && ints.len() > limits.intset() {
+                        self.convert_to_table(limits.seed, 0);
+                    }
+                    added
+                }
+                None => self.add_text_to_intset(member, limits),
+            },
+        }
+    }
+
+    fn add_to_listpack(&mut self, member: &[u8], limits: &SetLimits) -> bool {
+        let Set::Listpack(listpack) = self else {
+            return false;
+        };
+        if find(listpack, member).is_some() {
+            return false;
+        }
+        let fits = listpack.len() < limits.max_listpack
+            && member.len() <= limits.max_value
+            && safe_to_add(listpack.bytes_len(), member.len());
+        if fits {
+            listpack.append(member);
+        } else {
+            self.convert_to_table(limits.seed, 1);
+            self.add(member, limits);
+        }
+        true
+    }
+
+    /// The first member that is no integer: an intset becomes a listpack, or a table if it has grown too large for one.
+    fn add_text_to_intset(&mut self, member: &[u8], limits: &SetLimits) -> bool {
+        let Set::Intset(ints) = self else {
+            return false;
+        };
+        let ends = [ints.first(), ints.last()].map(|end| end.unwrap_or(0));
+        let longest = ends
+            .map(|int| Element::Int(int).text_len())
+            .into_iter()
+            .max()
+            .unwrap_or(0);
+        let bytes = ends
+            .map(|int| estimate_bytes(int, ints.len()))
+            .into_iter()
+            .max()
+            .unwrap_or(0);
+        let fits = ints.len() < limits.max_listpack
+            && member.len() <= limits.max_value
+            && (ints.is_empty() || longest <= limits.max_value)
+            && safe_to_add(bytes, member.len());
+        if fits {
+            let mut listpack = Listpack::new();
+            listpack.append_all(ints.iter().map(Element::Int));
+            listpack.append(member);
+            *self = Set::Listpack(listpack);
+        } else {
+            self.convert_to_table(limits.seed, 1);
+            self.add(member, limits);
+        }
+        true
+    }
+
+    /// Removes a member; false if it is not there.
+    pub fn remove(&mut self, member: &[u8]) -> bool {
+        match self {
+            Set::Intset(ints) => parse_i64(member).is_some_and(|int| ints.remove(int)),
+            Set::Listpack(listpack) => {
+                let at = find(listpack, member);
+                at.map(|at| listpack.delete(at)).is_some()
+            }
+            Set::Table(table) => table.remove(table.hash(member), member).is_some(),
+        }
+    }
+
+    pub fn convert_to_table(&mut self, seed: HashSeed, more: usize) {
+        if matches!(self, Set::Table(_)) {
+            return;
+        }
+        let mut table = HashTable::new(seed);
+        table.reserve(self.len() + more);
+        self.for_each(|member| {
+            with_text(member, |text| add_to_table(&mut table, text));
+        });
+        *self = Set::Table(Box::new(table));
+    }
+
+    /// A finished result becomes an intset if it is nothing but integers, and they fit.
+    pub fn pack(&mut self, limits: &SetLimits) {
+        if matches!(self, Set::Intset(_)) || self.len() > limits.intset() {
+            return;
+        }
+        let mut ints = Vec::with_capacity(self.len());
+        self.try_each(|member| match member.as_int() {
+            Some(int) => {
+                ints.push(int);
+                ControlFlow::Continue(())
+            }
+            None => ControlFlow::Break(()),
+        });
+        if ints.len() == self.len() {
+            // In order, each one is appended.
+            ints.sort_unstable();
+            let mut packed = Intset::new();
+            ints.into_iter().for_each(|int| {
+                packed.add(int);
+            });
+            *self = Set::Intset(packed);
+        }
+    }
+}
+
+fn find(listpack: &Listpack, member: &[u8]) -> Option<crate::ds::listpack::Pos> {
+    listpack.find(listpack.first()?, member, 0)
+}
+
+#[inline]
+fn add_to_table(table: &mut HashTable<SetMember>, member: &[u8]) -> bool {
+    let hash = table.hash(member);
+    match table.find_slot(hash, member) {
+        Slot::Occupied(_) => false,
+        Slot::Vacant(slot) => {
+            slot.insert(SetMember::new(member));
+            true
+        }
+    }
+}
+
+/// Random members.
+impl Set {
+    /// One member, each as likely.
+    pub fn random(&self, rng: &mut Random) -> Option<Element<'_>> {
+        let mut below = |n: usize| rng.below(n as u64) as usize;
+        match self {
+            Set::Intset(ints) => ints.random(&mut below).map(Element::Int),
+            Set::Listpack(listpack) => listpack.random(1, &mut below).map(|at| listpack.get(at)),
+            Set::Table(table) => table.random(rng.raw()).map(Element::Str),
+        }
+    }
+
+    /// `count` members drawn independently: the same one may come again.
+    pub fn sample<'a>(
+        &'a self,
+        count: usize,
+        rng: &mut Random,
+        mut visit: impl FnMut(Element<'a>),
+    ) {
+        match self {
+            Set::Listpack(listpack) => {
+                let mut below = |n: usize| rng.below(n as u64) as usize;
+                listpack.sample(1, count, &mut below, |at| visit(listpack.get(at)));
+            }
+            _ => (0..count).filter_map(|_| self.random(rng)).for_each(visit),
+        }
+    }
+
+    /// `count` different members, or all of them; each choice is as likely.
+    pub fn sample_unique<'a>(
+        &'a self,
+        count: usize,
+        rng: &mut Random,
+        mut visit: impl FnMut(Element<'a>),
+    ) {
+        let mut below = |n: usize| rng.below(n as u64) as usize;
+        match self {
+            Set::Intset(ints) => {
+                let mut selection = Selection::of(count, ints.len());
+                let selected = ints.iter().filter(|_| selection.takes(&mut below));
+                selected.map(Element::Int).for_each(visit);
+            }
+            Set::Listpack(listpack) => {
+                listpack.sample_unique(1, count, &mut below, |at| visit(listpack.get(at)));
+            }
+            Set::Table(table) => {
+                table.sample_unique(count, rng.raw(), |member| visit(Element::Str(member)));
+            }
+        }
+    }
+
+    /// Takes `count` random members out, fewer than there are, each choice as likely.
+    pub fn pop(
+        &mut self,
+        count: usize,
+        rng: &mut Random,
+        limits: &SetLimits,
+        mut visit: impl FnMut(&[u8]),
+    ) {
+        let left = self.len().saturating_sub(count);
+        if left * KEEP_PART > count {
+            let mut chosen: Vec<Vec<u8>> = Vec::with_capacity(count);
+            self.sample_unique(count, rng, |member| chosen.push(member.to_vec()));
+            for member in &chosen {
+                visit(member);
+                self.remove(member);
+            }
+            return;
+        }
+        let mut kept = match self {
+            Set::Listpack(_) => Set::new_listpack(),
+            _ => Set::new_intset(),
+        };
+        self.sample_unique(left, rng, |member| {
+            with_text(member, |text| kept.add(text, limits));
+        });
+        self.for_each(|member| {
+            if !kept.contains_element(member) {
+                with_text(member, &mut visit);
+            }
+        });
+        *self = kept;
+    }
+}
+
+impl Clone for Set {
+    fn clone(&self) -> Set {
+        match self {
+            Set::Intset(ints) => Set::Intset(ints.clone()),
+            Set::Listpack(listpack) => Set::Listpack(listpack.clone()),
+            Set::Table(table) => {
+                let mut copy = HashTable::new(table.seed());
+                copy.reserve(table.len());
+                table.walk(|member| {
+                    add_to_table(&mut copy, member);
+                });
+                Set::Table(Box::new(copy))
+            }
+        }
+    }
+}
+
+/// Members of a table on their way through the other sets, with their hashes.
+struct Batch<'a> {
+    members: [(&'a [u8], u64); BATCH],
+    len: usize,
+}
+
+impl<'a> Batch<'a> {
+    /// Keeps the members that are also in `set`.
+    fn retain(&mut self, set: &Set, seed: HashSeed) {
+        let mut kept = 0;
+        let members = &mut self.members[..self.len];
+        match set {
+            Set::Table(table) if table.seed() == seed => {
+                members
+                    .iter()
+                    .for_each(|(_, hash)| table.prefetch_bucket(*hash));
+                members
+                    .iter()
+                    .for_each(|(_, hash)| table.prefetch_entry(*hash));
+                for at in 0..members.len() {
+                    let (member, hash) = members[at];
+                    members[kept] = members[at];
+                    kept += usize::from(table.find(hash, member).is_some());
+                }
+            }
+            _ => {
+                for at in 0..members.len() {
+                    members[kept] = members[at];
+                    kept += usize::from(set.contains(members[at].0));
+                }
+            }
+        }
+        self.len = kept;
+    }
+}
+
+/// Shows each member that is in all sets, until the visitor breaks. `sets` go from the smallest to the largest.
+pub fn intersect<'a>(sets: &[&'a Set], mut visit: impl FnMut(Element<'a>) -> ControlFlow<()>) {
+    let Some((first, rest)) = sets.split_first() else {
+        return;
+    };
+    let Set::Table(table) = first else {
+        return first.try_each(|member| {
+            match rest.iter().all(|set| set.contains_element(member)) {
+                true => visit(member),
+                false => ControlFlow::Continue(()),
+            }
+        });
+    };
+    let mut batch = Batch {
+        members: [(&[], 0); BATCH],
+        len: 0,
+    };
+    let mut flush = |batch: &mut Batch<'a>| {
+        rest.iter().for_each(|set| batch.retain(set, table.seed()));
+        let len = std::mem::take(&mut batch.len);
+        batch.members[..len]
+            .iter()
+            .try_for_each(|(member, _)| visit(Element::Str(member)))
+    };
+    let walked = table.try_walk(|member| {
+        batch.members[batch.len] = (member, table.hash(member));
+        batch.len += 1;
+        if batch.len == BATCH {
+            flush(&mut batch)
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    if walked.is_continue() {
+        let _ = flush(&mut batch);
+    }
+}
+
+#[cfg(test)]
+mod tests;
