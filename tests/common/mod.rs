@@ -3,9 +3,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+/// Where tools/peers.sh puts what it unpacks.
+const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.peers/bin");
 
 /// A server that ends with the test.
 pub struct Peer {
@@ -17,25 +20,37 @@ pub struct Peer {
 impl Peer {
     /// Our own server.
     pub fn aeris(args: &[&str]) -> Peer {
-        Peer::start(env!("CARGO_BIN_EXE_aeris-server"), args)
+        Peer::start(Path::new(env!("CARGO_BIN_EXE_aeris-server")), args)
     }
 
-    /// The older peer, Redis's own; `None` when it is not installed.
+    /// The real redis-server 7.0; `None` when it is not there.
     pub fn redis(args: &[&str]) -> Option<Peer> {
-        is_installed("redis-server").then(|| Peer::start("redis-server", args))
+        Some(Peer::start(&find_peer("redis-server")?, args))
     }
 
-    /// The real one; `None` when it is not installed. With `REQUIRE_PEERS=1` that is a failure.
+    /// The real redis-server 8.2; `None` when it is not there.
+    pub fn redis8(args: &[&str]) -> Option<Peer> {
+        Some(Peer::start(&find_peer("redis-server-8.2")?, args))
+    }
+
+    /// The real valkey-server 8.0, with Redis's words; `None` when it is not there.
     pub fn valkey(args: &[&str]) -> Option<Peer> {
-        if !is_installed("valkey-server") {
-            return None;
-        }
+        Peer::valkey_named("valkey-server", args)
+    }
+
+    /// The real valkey-server 9.1, with Redis's words; `None` when it is not there.
+    pub fn valkey9(args: &[&str]) -> Option<Peer> {
+        Peer::valkey_named("valkey-server-9.1", args)
+    }
+
+    fn valkey_named(program: &str, args: &[&str]) -> Option<Peer> {
+        let program = find_peer(program)?;
         let mut all = vec!["--extended-redis-compatibility", "yes"];
         all.extend_from_slice(args);
-        Some(Peer::start("valkey-server", &all))
+        Some(Peer::start(&program, &all))
     }
 
-    fn start(program: &str, args: &[&str]) -> Peer {
+    fn start(program: &Path, args: &[&str]) -> Peer {
         let port = free_port();
         let dir = std::env::temp_dir().join(format!("aeris-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory for the server");
@@ -54,7 +69,7 @@ impl Peer {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|e| panic!("{program}: {e}"));
+            .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
         let peer = Peer { child, port, dir };
         for _ in 0..500 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
@@ -62,7 +77,7 @@ impl Peer {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("{program} does not listen on port {port}");
+        panic!("{} does not listen on port {port}", program.display());
     }
 
     pub fn connect(&self) -> Conn {
@@ -70,7 +85,7 @@ impl Peer {
     }
 
     /// Where it keeps its files.
-    pub fn dir(&self) -> &std::path::Path {
+    pub fn dir(&self) -> &Path {
         &self.dir
     }
 
@@ -93,14 +108,20 @@ impl Drop for Peer {
     }
 }
 
-/// With `REQUIRE_PEERS=1` a program that is not there is a failure.
-fn is_installed(program: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join(program).is_file()));
-    if !found {
-        let required = std::env::var("REQUIRE_PEERS").is_ok_and(|v| v == "1");
-        assert!(!required, "REQUIRE_PEERS=1, but there is no {program}");
-        eprintln!("{program} is not installed: this comparison did not run");
+/// The path of a program that tools/peers.sh provides: in tests/.peers/bin, else on the PATH. One that
+/// is missing is a failure with `REQUIRE_PEERS=1`, or with `REQUIRE_PEERS=all` if its name has a version.
+pub fn find_peer(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::iter::once(Path::new(PEERS).to_path_buf())
+        .chain(std::env::split_paths(&path))
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        let required = std::env::var("REQUIRE_PEERS").unwrap_or_default();
+        let newer = program.contains('.');
+        let fails = required == "all" || required == "1" && !newer;
+        assert!(!fails, "REQUIRE_PEERS={required}, but there is no {program}");
+        eprintln!("{program} is missing: this comparison did not run");
     }
     found
 }

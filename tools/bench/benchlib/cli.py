@@ -44,7 +44,7 @@ def parse_arguments(argv):
                    help="a server; the first is the subject. With {port} among its "
                         "arguments, or @N (its fixed port) as the last, it gets no others")
     p.add_argument("--peers", action="store_true",
-                   help="add redis-server and valkey-server from the PATH")
+                   help="add redis-server 7.0 and valkey-server 8.0 (tools/peers.sh)")
     p.add_argument("--only", action="append", default=[], metavar="GLOB",
                    help="workloads and data sets by name ('*P64', 'memory' for all data sets, "
                         "'cpu' for all workloads, 'disk' for what persistence costs)")
