@@ -120,7 +120,10 @@ pub fn find_peer(program: &str) -> Option<PathBuf> {
         let required = std::env::var("REQUIRE_PEERS").unwrap_or_default();
         let newer = program.contains('.');
         let fails = required == "all" || required == "1" && !newer;
-        assert!(!fails, "REQUIRE_PEERS={required}, but there is no {program}");
+        assert!(
+            !fails,
+            "REQUIRE_PEERS={required}, but there is no {program}"
+        );
         eprintln!("{program} is missing: this comparison did not run");
     }
     found
