@@ -5,7 +5,9 @@
 #![deny(unsafe_code)]
 
 pub mod acl;
+pub mod armed;
 pub mod client;
+pub mod clients;
 pub mod clock;
 pub mod command;
 pub mod commands;

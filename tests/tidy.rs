@@ -1,6 +1,5 @@
 //! The rules of the house, as tests: layers, `unsafe`, lengths, words.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -48,46 +47,171 @@ fn report(problems: Vec<String>) {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
-/// `use crate::x::...` and `crate::x::...` name the module x.
-fn modules_used(text: &str) -> Vec<&str> {
-    text.match_indices("crate::")
-        .map(|(at, found)| &text[at + found.len()..])
-        .map(|rest| {
-            rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                .next()
-                .unwrap_or("")
-        })
+/// The rooms of `src/`, from the ground up: a room may use itself and the rooms before it. `state` names every
+/// room, and every room may name `state::Server`. Tests may name anything.
+const ROOMS: &[&str] = &[
+    "util",
+    "sys",
+    "ds",
+    "config",
+    "error",
+    "armed",
+    "types",
+    "clock",
+    "connection",
+    "client",
+    "db",
+    "command",
+    "clients",
+    "pubsub",
+    "acl",
+    "tracking",
+    "propagate",
+    "observe",
+    "keyspace",
+    "execute",
+    "persist",
+    "script",
+    "commands",
+    "networking",
+    "server",
+];
+
+/// Arrows that run up, each with its reason: (file, what it names, reason).
+const UPWARD: &[(&str, &str, &str)] = &[
+    (
+        "src/commands/server/config.rs",
+        "server::settings",
+        "CONFIG SET answers whether the new setting could be applied, so it is applied at once",
+    ),
+    (
+        "src/commands/server/shutdown.rs",
+        "server::shutdown",
+        "SHUTDOWN leaves a request that the server takes up between two turns",
+    ),
+    (
+        "src/commands/server/debug/crash.rs",
+        "server::shutdown",
+        "DEBUG RESTART replaces the process",
+    ),
+    (
+        "src/acl/mod.rs",
+        "execute::disconnect",
+        "a user that loses its rights is disconnected before the command answers",
+    ),
+];
+
+/// Names at the root of the crate that belong to no room.
+const ROOT_NAMES: &[&str] = &["REDIS_VERSION", "VERSION", "build_id", "state"];
+
+/// The first two names of each path that begins with `crate::`, in code: `client::reply`.
+fn paths_used(text: &str) -> Vec<String> {
+    let code: Vec<&str> = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(""))
+        .collect();
+    let code = code.join("\n");
+    code.match_indices("crate::")
+        .flat_map(|(at, found)| first_names(&code[at + found.len()..]))
         .collect()
+}
+
+/// `a::b::c` gives `a::b`; `{a, b::c}` gives both.
+fn first_names(rest: &str) -> Vec<String> {
+    let name_end = |text: &str| {
+        text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(text.len())
+    };
+    if let Some(list) = rest.strip_prefix('{') {
+        let list = list.split('}').next().unwrap_or("");
+        return list
+            .split(',')
+            .flat_map(|item| first_names(item.trim()))
+            .collect();
+    }
+    let first = &rest[..name_end(rest)];
+    let second = rest[first.len()..].strip_prefix("::").unwrap_or("");
+    let second = &second[..name_end(second)];
+    vec![if second.is_empty() {
+        first.to_string()
+    } else {
+        format!("{first}::{second}")
+    }]
+}
+
+/// The code of a file without its unit tests.
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("")
+}
+
+fn room_of(path: &str) -> Option<usize> {
+    let name = path.strip_prefix("src/")?.split(['/', '.']).next()?;
+    ROOMS.iter().position(|room| *room == name)
+}
+
+fn is_test_file(path: &str) -> bool {
+    path.ends_with("tests.rs") || path == "src/testing.rs"
 }
 
 #[test]
 fn arrows_run_downwards() {
-    // What the lower layers may use of this crate. Layers above `types` see the server's state.
-    let allowed = BTreeMap::from([
-        ("src/util", vec!["util"]),
-        ("src/ds", vec!["ds", "util"]),
-        ("src/types", vec!["types", "ds", "util", "error"]),
-        ("src/sys", vec!["sys", "util"]),
-        (
-            "src/config",
-            vec!["config", "util", "REDIS_VERSION", "VERSION"],
-        ),
-    ]);
-    let mut problems = Vec::new();
+    let (mut problems, mut arrows, mut excused) = (Vec::new(), 0, vec![0; UPWARD.len()]);
     for source in sources(&["src"]) {
-        let Some((layer, may)) = allowed
-            .iter()
-            .find(|(dir, _)| source.path.starts_with(*dir))
-        else {
+        if ["src/lib.rs", "src/main.rs", "src/state.rs"].contains(&source.path.as_str())
+            || is_test_file(&source.path)
+        {
+            continue;
+        }
+        let Some(room) = room_of(&source.path) else {
+            problems.push(format!("{}: in no room of ROOMS", source.path));
             continue;
         };
-        for module in modules_used(&source.text) {
-            if !may.contains(&module) {
-                problems.push(format!(
-                    "{}: {layer} must not use crate::{module}",
-                    source.path
-                ));
+        for path in paths_used(without_tests(&source.text)) {
+            let first = path.split("::").next().unwrap_or("");
+            if first == ROOMS[room] || ROOT_NAMES.contains(&first) || first == "testing" {
+                continue;
             }
+            arrows += 1;
+            let excuse = UPWARD
+                .iter()
+                .position(|(file, name, _)| *file == source.path && *name == path);
+            match ROOMS.iter().position(|other| *other == first) {
+                None => problems.push(format!("{}: {path} is in no room", source.path)),
+                Some(other) if other < room => {}
+                Some(_) => match excuse {
+                    Some(line) => excused[line] += 1,
+                    None => problems.push(format!("{}: {path} runs upwards", source.path)),
+                },
+            }
+        }
+    }
+    for (line, count) in UPWARD.iter().zip(&excused) {
+        if *count == 0 {
+            problems.push(format!("UPWARD: {} names {} no more", line.0, line.1));
+        }
+    }
+    println!(
+        "{arrows} arrows between rooms, {} of them upwards",
+        excused.iter().sum::<usize>()
+    );
+    report(problems);
+}
+
+#[test]
+fn data_does_not_name_the_server() {
+    // What lies at or below `db`: data, which is handed what it needs.
+    let below = ROOMS.iter().position(|room| *room == "db").expect("a room");
+    let mut problems = Vec::new();
+    for source in sources(&["src"]) {
+        let Some(room) = room_of(&source.path).filter(|room| *room <= below) else {
+            continue;
+        };
+        if !is_test_file(&source.path)
+            && paths_used(without_tests(&source.text))
+                .iter()
+                .any(|path| path.starts_with("state"))
+        {
+            problems.push(format!("{}: {} names Server", source.path, ROOMS[room]));
         }
     }
     report(problems);

@@ -10,8 +10,8 @@
 
 mod common;
 
-use aeris::acl::UserRef;
 use aeris::client::Client;
+use aeris::client::UserRef;
 use aeris::config::Config;
 use aeris::networking::query;
 use aeris::state::Server;

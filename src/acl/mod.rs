@@ -26,14 +26,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::client::describe::describe_running;
+use crate::armed;
+use crate::client::UserRef;
+use crate::client::subscriptions::Subscriptions;
 use crate::client::{Client, flag};
+use crate::clients::describe::describe_running;
 use crate::command::table::CommandTable;
 use crate::config::{AclPubsubDefault, Config, Text};
 use crate::error::{Error, said};
-use crate::networking::close;
-use crate::pubsub::Subscriptions;
-use crate::state::{Server, armed};
+use crate::execute::disconnect;
+use crate::state::Server;
 
 pub mod check;
 pub mod file;
@@ -46,17 +48,6 @@ use check::{Call, Denied, Reason};
 use log::{Context, Event, Log};
 use rules::Terms;
 use user::User;
-
-/// The user that a client acts as.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct UserRef(u32);
-
-impl UserRef {
-    /// `default`: what a connection is at first.
-    pub const DEFAULT: UserRef = UserRef(0);
-    /// The server itself: may everything.
-    pub const SERVER: UserRef = UserRef(u32::MAX);
-}
 
 pub const DEFAULT_NAME: &[u8] = b"default";
 
@@ -208,7 +199,7 @@ fn cut_off(server: &mut Server, current: &mut Client, mut wanted: impl FnMut(&mu
             continue;
         };
         if wanted(&mut c) {
-            close::kill(server, &mut c);
+            disconnect::kill(server, &mut c);
         }
         server.net.clients.put(c);
     }

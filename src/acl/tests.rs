@@ -1,8 +1,9 @@
 use super::*;
 use crate::acl::rules::{RuleError, merge_selectors};
 use crate::client::ClientRef;
+use crate::client::subscriptions::Kind;
 use crate::config::Config;
-use crate::pubsub::{self, Kind};
+use crate::pubsub;
 use proptest::prelude::*;
 
 fn server() -> Server {

@@ -1,20 +1,19 @@
 //! A client: everything the server knows of one connection, or of one that has no socket (scripts, the AOF
 //! being loaded, the link to a primary). Data and small questions; the verbs are in the files beside.
 
-pub mod describe;
-pub mod eviction;
+pub mod blocked;
 pub mod reply;
 pub mod resp;
+pub mod subscriptions;
 pub mod table;
+pub mod transaction;
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use ae::Token;
 
 use crate::client::reply::ReplyBuf;
 use crate::client::resp::Open;
-use crate::command::Command;
 use crate::connection::Connection;
 
 /// What a client is or does, as bits of [`Client::flags`].
@@ -96,6 +95,17 @@ pub mod flag {
     pub const SCRIPT_DEBUG_SYNC: u64 = 1 << 40;
 }
 
+/// The user that a client acts as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UserRef(pub u32);
+
+impl UserRef {
+    /// `default`: what a connection is at first.
+    pub const DEFAULT: UserRef = UserRef(0);
+    /// The server itself: may everything.
+    pub const SERVER: UserRef = UserRef(u32::MAX);
+}
+
 /// Which output buffer limit applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
@@ -170,17 +180,17 @@ pub struct Client {
     /// The last command that was looked at, its subcommand resolved: CLIENT LIST's `cmd`.
     pub shown_cmd: Option<u16>,
     /// The default user, or who AUTH said; the server itself if there is no connection.
-    pub user: crate::acl::UserRef,
+    pub user: UserRef,
     pub authenticated: bool,
     /// Seldom used state, allocated when a client first needs it.
     /// Shared with the client that runs this one's scripts, and so are the address and its kin.
     pub name: Option<Rc<[u8]>>,
     pub lib_name: Option<Box<[u8]>>,
     pub lib_ver: Option<Box<[u8]>>,
-    pub multi: Option<Box<crate::state::MultiState>>,
-    pub blocked: Option<Box<crate::state::Blocked>>,
-    pub pubsub: Option<Box<crate::pubsub::Subscriptions>>,
-    pub watched: Vec<crate::state::WatchedKey>,
+    pub multi: Option<Box<transaction::MultiState>>,
+    pub blocked: Option<Box<blocked::Blocked>>,
+    pub pubsub: Option<Box<subscriptions::Subscriptions>>,
+    pub watched: Vec<transaction::WatchedKey>,
 
     pub peer: Rc<str>,
     pub local: Box<str>,
@@ -238,7 +248,7 @@ impl Client {
             reply: ReplyBuf::default(),
             last_cmd: None,
             shown_cmd: None,
-            user: crate::acl::UserRef::SERVER,
+            user: UserRef::SERVER,
             authenticated: true,
             name: None,
             lib_name: None,
@@ -288,6 +298,14 @@ impl Client {
             Class::Pubsub
         } else {
             Class::Normal
+        }
+    }
+
+    /// What finds this client again in a later turn.
+    pub fn reference(&self) -> ClientRef {
+        ClientRef {
+            slot: self.slot,
+            id: self.id,
         }
     }
 
@@ -348,7 +366,7 @@ impl Client {
 }
 
 /// A watched key beside its bytes: here, and in the database's table of watched keys.
-const WATCH_OVERHEAD: usize = size_of::<crate::state::WatchedKey>() + 64;
+const WATCH_OVERHEAD: usize = size_of::<transaction::WatchedKey>() + 64;
 
 /// Identifies a client across turns: the slot finds it, the id proves that it is still the same one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -356,8 +374,3 @@ pub struct ClientRef {
     pub slot: u32,
     pub id: u64,
 }
-
-/// The row of the command that a client runs.
-pub type CommandRow = &'static Command;
-/// A value shared between a request buffer, a key and replies.
-pub type SharedBytes = Arc<Vec<u8>>;

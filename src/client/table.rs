@@ -9,7 +9,6 @@ use ae::Token;
 
 use crate::client::resp::ParseTable;
 use crate::client::{Client, ClientRef, flag};
-use crate::state::Server;
 
 /// Clients by slot. While a client's command runs, the client is out of its slot (a `Box`, so a pointer
 /// moves) and the command has it and the server as disjoint borrows.
@@ -154,7 +153,7 @@ pub struct Net {
     pub resize: bool,
     /// Where the cron's walk over clients stands.
     pub cron_cursor: u64,
-    /// What clients occupy, see `client::eviction`.
+    /// What clients occupy, see `clients::memory`.
     pub memory: ClientMemory,
 }
 
@@ -214,12 +213,18 @@ impl Net {
     }
 }
 
+impl Default for Net {
+    fn default() -> Net {
+        Net::new()
+    }
+}
+
 /// A client's command is over: send what came for it meanwhile, in order, behind its reply.
 ///
 /// A push and an array differ in their first byte only, so one encoding serves both protocols.
 #[cold]
-pub fn send_later(server: &mut Server, c: &mut Client) {
-    server.net.later.retain(|(r, message)| {
+pub fn send_later(net: &mut Net, c: &mut Client) {
+    net.later.retain(|(r, message)| {
         let mine = r.id == c.id;
         match message.first() {
             Some(b'>') if mine && !c.reply.resp3 => {
@@ -231,10 +236,4 @@ pub fn send_later(server: &mut Server, c: &mut Client) {
         }
         !mine
     });
-}
-
-impl Default for Net {
-    fn default() -> Net {
-        Net::new()
-    }
 }

@@ -6,8 +6,8 @@ use crate::client::{Client, flag};
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::commands::client;
-use crate::commands::multi::discard_transaction;
 use crate::error::{Error, said};
+use crate::execute::transaction::discard_transaction;
 use crate::state::Server;
 use crate::util::number::parse_i64;
 
@@ -199,7 +199,7 @@ fn reset_connection(server: &mut Server, c: &mut Client) {
     crate::tracking::stop(server, c);
     c.db = 0;
     c.reply.resp3 = false;
-    c.user = acl::UserRef::DEFAULT;
+    c.user = crate::client::UserRef::DEFAULT;
     c.authenticated = server.acl.default_user_is_open();
     c.name = None;
     c.clear(

@@ -4,10 +4,11 @@
 //! one command gives several of them, and CLIENT REPLY OFF does not silence them.
 
 use crate::client::flag;
+use crate::client::subscriptions::Kind;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
-use crate::pubsub::{self, Kind, Subscribers};
+use crate::pubsub::{self, Subscribers};
 use crate::util::glob::glob_match;
 
 const SUBSCRIBE: Flags = PUBSUB | NOSCRIPT | LOADING | STALE;

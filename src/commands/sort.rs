@@ -19,6 +19,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::acl;
+use crate::armed;
 use crate::client::flag;
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -28,7 +29,7 @@ use crate::commands::list;
 use crate::ds::entry::ValueRef;
 use crate::error::Error;
 use crate::keyspace::events;
-use crate::state::armed;
+use crate::keyspace::list_limits::list_limits;
 use crate::sys::locale;
 use crate::types::hash::Hash;
 use crate::types::list::{End, List};
@@ -432,7 +433,7 @@ fn reply_text(reply: &mut ReplyBuf, text: Option<&[u8]>) {
 
 /// STORE: a list of what would have been replied, nothing being the empty string.
 fn store_items(ctx: &mut Ctx, items: &Items, window: Range<usize>, get: &[Pattern], key: &[u8]) {
-    let limits = list::limits(ctx.server);
+    let limits = list_limits(ctx.server);
     let len = window.len() * get.len().max(1);
     let db = ctx.client.db;
     if len > 0 {

@@ -30,6 +30,7 @@
 mod args;
 pub mod enums;
 mod parse;
+mod process_title;
 mod rewrite;
 mod row;
 mod set;

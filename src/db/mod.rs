@@ -15,13 +15,17 @@
 //! The verbs on one database are here and know nothing of clients. What needs the whole server (look-ups
 //! that count and expire, notifications, blocked clients) stands in the files beside.
 
+pub mod waiting;
+pub mod watcher;
+
 use std::collections::HashMap;
 
 use crate::ds::expires::Expires;
 use crate::ds::hashtable::{HashTable, Slot};
 use crate::ds::siphash::HashSeed;
-use crate::state::Watcher;
 use crate::types::{Key, KeyMut, KeyRef, New, Value, next_field_expiry};
+use waiting::Waiting;
+use watcher::Watcher;
 
 pub struct Db {
     pub index: u32,
@@ -30,7 +34,7 @@ pub struct Db {
     /// Hashes with volatile fields, by their earliest time.
     pub field_expires: Expires,
     /// Clients that wait for a key, in order of arrival.
-    pub blocking: HashMap<Box<[u8]>, crate::execute::blocked::Waiting>,
+    pub blocking: HashMap<Box<[u8]>, Waiting>,
     /// Clients that WATCH a key.
     pub watched: HashMap<Box<[u8]>, Vec<Watcher>>,
     /// Running average of the time to live of keys, for INFO.

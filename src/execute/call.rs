@@ -5,6 +5,7 @@
 //!   proc(ctx) -> error reply? -> time, stats, command logs, latency, hot keys -> monitors -> dirty grew? also_propagate
 //! ```
 
+use crate::armed;
 use crate::client::resp::Sent;
 use crate::client::{Client, flag};
 use crate::command;
@@ -13,7 +14,7 @@ use crate::command::ctx::Ctx;
 use crate::error::Error;
 use crate::observe::commandlog::{Kind, request_bytes};
 use crate::observe::hotkeys::{self, Cost};
-use crate::state::{Server, armed};
+use crate::state::Server;
 use crate::sys::ticks;
 
 /// Run one command. The caller has checked that it may run.
@@ -169,7 +170,7 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
     }
     let error = match id.map(|id| server.commands.row(id)) {
         Some(cmd) if cmd.flags & command::RUNS_IN_MULTI != 0 && cmd.name == "exec" => {
-            crate::commands::multi::abort(server, c, &error)
+            crate::execute::transaction::abort(server, c, &error)
         }
         _ => error,
     };

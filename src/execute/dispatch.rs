@@ -1,6 +1,7 @@
 //! May this command run, now, for this client? `process_command` asks in Redis's order and runs it, queues
 //! it for EXEC, or refuses it.
 
+use crate::armed;
 use crate::client::resp::Sent;
 use crate::client::table;
 use crate::client::{Client, flag};
@@ -8,7 +9,8 @@ use crate::command;
 use crate::command::Command;
 use crate::error::{Error, excerpt};
 use crate::execute::call::{call, reject};
-use crate::state::{Server, armed};
+use crate::execute::transaction;
+use crate::state::Server;
 use crate::tracking;
 
 /// Run one request of a client. `id` is the top-level command, `None` if nothing has that name.
@@ -39,7 +41,7 @@ pub fn process_command(
             }
         }
         Ok(Verdict::Queue(id, flags)) => {
-            crate::commands::multi::queue(c, id, flags, argv);
+            transaction::queue(c, id, flags, argv);
             if !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
                 c.reply.status("QUEUED");
             }
@@ -52,7 +54,7 @@ pub fn process_command(
         tracking::end(server, c, argv, outer);
     }
     if !server.net.later.is_empty() {
-        table::send_later(server, c);
+        table::send_later(&mut server.net, c);
     }
     // One that waits has its reply still to come.
     if c.has(flag::REPLY_SKIP) && !c.has(flag::BLOCKED) {
@@ -115,7 +117,7 @@ fn check(
     if let Some(running) = &server.scripting.running
         && cmd.flags & command::ALLOW_BUSY == 0
     {
-        return Err(refuse(crate::script::busy_error(running.kind)));
+        return Err(refuse(running.busy_error()));
     }
     if c.has(flag::MONITOR | flag::REPLICA)
         && cmd.flags & (command::READONLY | command::WRITE | command::MAY_REPLICATE) != 0
@@ -210,7 +212,7 @@ fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Err
 #[inline]
 fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> command::Flags {
     if cmd.flags & command::SCRIPT_DECIDES != 0 {
-        return crate::script::command_flags(server, cmd, argv);
+        return server.scripting.command_flags(cmd, argv);
     }
     if cmd.flags & command::RUNS_IN_MULTI != 0
         && cmd.name == "exec"
@@ -243,7 +245,7 @@ fn check_disk(
     cmd: &Command,
     flags: command::Flags,
 ) -> Result<(), Error> {
-    let Some(error) = crate::persist::write_refusal(server) else {
+    let Some(error) = write_refusal(server) else {
         return Ok(());
     };
     let concerned = flags & command::WRITE != 0 || cmd.name == "ping";
@@ -251,6 +253,13 @@ fn check_disk(
         return Err(error);
     }
     Ok(())
+}
+
+/// Why writes are refused at the moment: acknowledged writes could not be brought to disk.
+#[inline]
+pub fn write_refusal(server: &Server) -> Option<Error> {
+    let aof = server.aof.write_refusal();
+    aof.or_else(|| server.rdb.write_refusal(&server.config))
 }
 
 fn allowed_in_subscribe_mode(cmd: &Command) -> bool {

@@ -10,5 +10,10 @@
 //! the AOF loader, which all run commands through `call`.
 
 pub mod blocked;
+pub mod busy;
 pub mod call;
+pub mod disconnect;
 pub mod dispatch;
+pub mod pause;
+pub mod transaction;
+pub mod wait;

@@ -1,9 +1,10 @@
 //! Keyspace events: what happened to a key, published on `__keyspace@<db>__:<key>` and
 //! `__keyevent@<db>__:<event>`, each class switched on by a letter of `notify-keyspace-events`.
 
+use crate::armed;
 use crate::client::Client;
 use crate::config::NotifyFlags;
-use crate::state::{Server, armed};
+use crate::state::Server;
 
 // The classes, as the setting spells them.
 pub const KEYSPACE: u32 = NotifyFlags::KEYSPACE;
@@ -58,7 +59,7 @@ impl Server {
     pub fn signal_modified(&mut self, by: Option<&mut Client>, db: u32, key: &[u8]) {
         let by_id = by.as_ref().map_or(0, |c| c.id);
         if !self.dbs[db as usize].watched.is_empty() {
-            crate::commands::multi::touch_watched(self, by, db, key);
+            crate::keyspace::watch::touch_watched(self, by, db, key);
         }
         if !self.dbs[db as usize].blocking.is_empty() {
             self.signal_key_ready(db, key);

@@ -18,10 +18,11 @@
 
 use std::time::{Duration, Instant};
 
+use crate::armed;
 use crate::config::MaxmemoryPolicy;
 use crate::db::Db;
 use crate::keyspace::events;
-use crate::state::{Server, armed};
+use crate::state::Server;
 use crate::types::KeyRef;
 use crate::util::random::Random;
 

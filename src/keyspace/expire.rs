@@ -24,9 +24,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::armed;
 use crate::ds::field::Field;
 use crate::keyspace::events;
-use crate::state::{Server, armed};
+use crate::state::Server;
 use crate::types::hash::Hash;
 use crate::types::{KeyRef, next_field_expiry};
 
@@ -338,9 +339,11 @@ mod tests {
     #[test]
     fn a_pause_hides_what_it_keeps() {
         let mut server = server_with([(0, "k".to_string(), 999_999)]);
-        server
-            .pause
-            .set(crate::state::PausePurpose::Client, 1_000_500, false);
+        server.pause.set(
+            crate::execute::pause::PausePurpose::Client,
+            1_000_500,
+            false,
+        );
         server.update_armed();
         assert!(server.lookup_in(0, b"k").is_none());
         assert!(!active_expire_allowed(&server));

@@ -14,5 +14,8 @@
 pub mod events;
 pub mod evict;
 pub mod expire;
+pub mod hash_memo;
+pub mod list_limits;
 pub mod lookup;
+pub mod watch;
 pub mod whole;

@@ -122,7 +122,7 @@ impl Server {
     /// command this is.
     pub fn flush(&mut self, mut by: Option<&mut Client>, which: Option<u32>, lazy: bool) -> u64 {
         for db in self.db_range(which) {
-            crate::commands::multi::touch_all_watched(self, by.as_deref_mut(), db, None);
+            crate::keyspace::watch::touch_all_watched(self, by.as_deref_mut(), db, None);
             self.signal_all_ready(db);
         }
         crate::tracking::flushed(self, lazy);
@@ -134,8 +134,8 @@ impl Server {
         if a == b {
             return;
         }
-        crate::commands::multi::touch_all_watched(self, by.as_deref_mut(), a, Some(b));
-        crate::commands::multi::touch_all_watched(self, by, b, Some(a));
+        crate::keyspace::watch::touch_all_watched(self, by.as_deref_mut(), a, Some(b));
+        crate::keyspace::watch::touch_all_watched(self, by, b, Some(a));
         let [first, second] = self
             .dbs
             .get_disjoint_mut([a as usize, b as usize])

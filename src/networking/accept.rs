@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use crate::acl::UserRef;
+use crate::client::UserRef;
 use crate::client::{Client, flag};
 use crate::config::Config;
 use crate::connection::Connection;

@@ -3,8 +3,7 @@
 
 use ae::EventLoop;
 
-use crate::client::table::Net;
-use crate::client::{Client, ClientRef, flag};
+use crate::client::ClientRef;
 use crate::state::Server;
 
 /// Free all clients that were marked.
@@ -18,38 +17,9 @@ fn free_client(el: &mut EventLoop<Server>, server: &mut Server, r: ClientRef) {
     let Some(mut c) = server.net.clients.take_ref(r) else {
         return;
     };
-    unlink(server, &mut c);
+    crate::execute::disconnect::unlink(server, &mut c);
     if let Some(token) = c.token.take() {
         el.remove_file(token);
     }
     server.net.clients.forget(&c);
-}
-
-/// CLIENT KILL and eviction: nobody finds this client from now on. Its socket closes at the end of the turn.
-pub fn kill(server: &mut Server, c: &mut Client) {
-    unlink(server, c);
-    Net::close_asap(&mut server.net.close_asap, c);
-}
-
-/// Take a client out of all that refers to it.
-fn unlink(server: &mut Server, c: &mut Client) {
-    let r = ClientRef {
-        slot: c.slot,
-        id: c.id,
-    };
-    crate::execute::blocked::forget(server, c);
-    crate::commands::multi::unwatch_all(server, c);
-    crate::pubsub::forget_client(server, c);
-    crate::observe::monitor::stop(server, c);
-    crate::tracking::stop(server, c);
-    crate::client::eviction::forget(server, c);
-    if c.has(flag::PENDING_WRITE) {
-        c.clear(flag::PENDING_WRITE);
-        server.net.pending_write.retain(|&slot| slot != c.slot);
-        server.net.held.retain(|&slot| slot != c.slot);
-    }
-    if c.has(flag::UNBLOCKED) {
-        c.clear(flag::UNBLOCKED);
-        server.blocked.unblocked.retain(|u| *u != r);
-    }
 }

@@ -13,6 +13,7 @@
 
 pub mod accept;
 pub mod close;
+pub mod evict_clients;
 mod prefetch;
 pub mod query;
 pub mod write;

@@ -14,11 +14,11 @@
 use ae::{EventLoop, Io, Mask, Token};
 use std::io::ErrorKind;
 
-use crate::client::eviction;
 use crate::client::resp;
 use crate::client::resp::{Limits, ParseTable, Status};
 use crate::client::table::Net;
-use crate::client::{Client, ClientRef, flag};
+use crate::client::{Client, flag};
+use crate::clients::memory;
 use crate::execute::dispatch::process_command;
 use crate::networking::prefetch;
 use crate::persist::aof::flush::safe_offset;
@@ -44,7 +44,7 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
         return Io::More;
     }
     let mut io = Io::Drained;
-    server.event_loop.clone().lend(el, || {
+    server.event_loop.lent.clone().lend(el, || {
         for _ in 0..READS_PER_TURN {
             io = read_query_from_client(server, slot as u32);
             if matches!(io, Io::Drained) {
@@ -103,7 +103,7 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
             let buffer = std::mem::take(&mut c.querybuf);
             process_input_buffer(server, c, buffer, false);
         } else {
-            eviction::note_turn(server, c);
+            memory::note_turn(server, c);
         }
         return io;
     }
@@ -156,7 +156,7 @@ fn note_read(
         _ => {
             log::debug!(
                 "Client closed connection {}",
-                crate::client::describe::describe(server, c)
+                crate::clients::describe::describe(server, c)
             );
             Net::close_asap(&mut server.net.close_asap, c);
             Io::Drained
@@ -243,7 +243,7 @@ fn check_query_limit(server: &mut Server, c: &mut Client) {
     }
     log::warn!(
         "Closing client that reached max query buffer length: {} (qbuf initial bytes: {})",
-        crate::client::describe::describe(server, c),
+        crate::clients::describe::describe(server, c),
         crate::util::quote::repr(&c.querybuf[..c.querybuf.len().min(64)]),
     );
     server.stats.query_buffer_limit_disconnections += 1;
@@ -254,11 +254,11 @@ fn check_query_limit(server: &mut Server, c: &mut Client) {
 fn finish(server: &mut Server, c: &mut Client) {
     if !c.reply.is_empty() || c.reply.overflowed() {
         Net::mark_pending(&mut server.net.pending_write, c);
-        crate::networking::write::check_output_limit(server, c);
+        crate::clients::output_limit::check_output_limit(server, c);
     } else if c.has(flag::CLOSE_AFTER_REPLY) {
         Net::close_asap(&mut server.net.close_asap, c);
     }
-    eviction::note_turn(server, c);
+    memory::note_turn(server, c);
 }
 
 fn can_go_on(c: &Client) -> bool {
@@ -307,7 +307,7 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
     };
     log::debug!(
         "Protocol error ({text}) from client: {}. Query buffer: '{}'",
-        crate::client::describe::describe(server, c),
+        crate::clients::describe::describe(server, c),
         printable_excerpt(rest),
     );
     c.reply.error(&crate::error::Error::new(format!(
@@ -360,13 +360,5 @@ pub fn process_unblocked_clients(server: &mut Server) {
             finish(server, &mut c);
         }
         server.net.clients.put(c);
-    }
-}
-
-/// The client of a reference.
-pub fn reference(c: &Client) -> ClientRef {
-    ClientRef {
-        slot: c.slot,
-        id: c.id,
     }
 }

@@ -4,9 +4,9 @@
 use ae::{EventLoop, Io, Mask, Token};
 use std::io::{ErrorKind, IoSlice};
 
-use crate::client::eviction;
 use crate::client::table::Net;
-use crate::client::{Class, Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
+use crate::client::{Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
+use crate::clients::memory;
 use crate::persist::aof::flush::safe_offset;
 use crate::state::Server;
 
@@ -39,7 +39,7 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
                 el.set_handler(token, Mask::WRITABLE, write_handler);
             }
             let _ = io;
-            eviction::note_turn(server, &mut c);
+            memory::note_turn(server, &mut c);
         }
         server.net.clients.put(c);
     }
@@ -78,7 +78,7 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
         el.clear_handler(token, Mask::WRITABLE);
         c.clear(flag::WAITS_TO_WRITE);
     }
-    eviction::note_turn(server, &mut c);
+    memory::note_turn(server, &mut c);
     server.net.clients.put(c);
     io
 }
@@ -163,51 +163,4 @@ pub fn resize_reply_buffer(c: &mut Client, now_ms: i64, peak_reset_ms: i64) -> b
         class.peak_reset_ms = now_ms;
     }
     class.size != before
-}
-
-/// Bytes of replies beyond its first buffer that a client may leave unread before it has authenticated.
-const STRANGER_MAX: u64 = 1024;
-
-/// Close clients that let their replies pile up: at once over the hard limit, after a while over the soft.
-pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
-    if c.conn.is_none() || c.has(flag::CLOSE_ASAP) {
-        return false;
-    }
-    let mut used = c.reply.queued_memory() as u64;
-    if server.debug.enforce_reply_list && !c.reply.is_empty() {
-        used += u64::from(REPLY_CLASS_MAX);
-    }
-    let class = c.class();
-    let limit = &server.config.client_output_buffer_limit[class as usize];
-    let stranger = !c.has(flag::EVER_AUTHENTICATED) && used > STRANGER_MAX;
-    let hard = limit.hard != 0 && used >= limit.hard || c.reply.overflowed() || stranger;
-    let mut soft = limit.soft != 0 && used >= limit.soft;
-    if soft {
-        if !c.has(flag::OVER_SOFT_LIMIT) {
-            c.set(flag::OVER_SOFT_LIMIT);
-            c.soft_limit_since_ms = server.clock.now_ms;
-            soft = false;
-        } else {
-            soft = server.clock.now_ms - c.soft_limit_since_ms > limit.soft_seconds as i64 * 1000;
-        }
-    } else {
-        c.clear(flag::OVER_SOFT_LIMIT);
-    }
-    if !hard && !soft {
-        return false;
-    }
-    let what = crate::client::describe::describe(server, c);
-    log::warn!("Client {what} scheduled to be closed ASAP for overcoming of output buffer limits.");
-    server.stats.output_buffer_limit_disconnections += 1;
-    Net::close_asap(&mut server.net.close_asap, c);
-    true
-}
-
-/// The class's name in settings and INFO.
-pub fn class_name(class: Class) -> &'static str {
-    match class {
-        Class::Normal => "normal",
-        Class::Replica => "slave",
-        Class::Pubsub => "pubsub",
-    }
 }

@@ -4,7 +4,6 @@
 
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
-use crate::networking::query::reference;
 use crate::observe::redact::{self, REDACTED};
 use crate::state::Server;
 use crate::util::quote;
@@ -12,14 +11,14 @@ use crate::util::quote;
 /// Show this client all commands from now on.
 pub fn start(server: &mut Server, c: &mut Client) {
     c.set(flag::MONITOR);
-    server.net.monitors.push(reference(c));
+    server.net.monitors.push(c.reference());
     server.update_armed();
 }
 
 /// And no more.
 pub fn stop(server: &mut Server, c: &mut Client) {
     if c.has(flag::MONITOR) {
-        let r = reference(c);
+        let r = c.reference();
         c.clear(flag::MONITOR);
         server.net.monitors.retain(|other| *other != r);
         server.update_armed();
@@ -33,7 +32,7 @@ pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]]) {
     for r in monitors {
         let Some(mut monitor) = server.net.clients.take_ref(r) else {
             // Its own command: behind the reply, which is not complete yet.
-            if r != reference(c) || !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
+            if r != c.reference() || !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
                 server.net.later.push((r, line.clone()));
             }
             continue;
@@ -41,7 +40,7 @@ pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]]) {
         if !monitor.has(flag::REPLY_OFF) {
             monitor.reply.raw(&line);
             Net::mark_pending(&mut server.net.pending_write, &mut monitor);
-            crate::networking::write::check_output_limit(server, &mut monitor);
+            crate::clients::output_limit::check_output_limit(server, &mut monitor);
         }
         server.net.clients.put(monitor);
     }

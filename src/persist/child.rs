@@ -336,7 +336,7 @@ fn enter_child(server: &mut Server, kind: Kind) {
     set_resize_policy(ResizePolicy::Forbid);
     server.evict.frozen = true;
     if server.config.set_proc_title {
-        title::set(&crate::server::start::expand_title(server, kind.title()));
+        title::set(&server.config.process_title(kind.title()));
     }
     if let Err(reason) = server.apply_oom_score_of_child() {
         log::warn!("{reason}");

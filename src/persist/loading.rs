@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 
 use ae::{EventLoop, Events};
 
+use crate::execute::busy;
 use crate::persist::aof;
 use crate::persist::rdb::decode::{Fault, Result, corrupt};
 use crate::persist::rdb::load::{self, Meta, Refused, Sink};
 use crate::persist::rdb::{Limits, check};
 use crate::persist::rio::Reader;
-use crate::server::busy;
 use crate::state::Server;
 use crate::sys::{self, signals};
 use crate::types::{Key, New, Value};

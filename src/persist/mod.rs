@@ -12,12 +12,3 @@ pub mod child;
 pub mod loading;
 pub mod rdb;
 pub mod rio;
-
-use crate::error::Error;
-use crate::state::Server;
-
-/// Why writes are refused for the moment, `None` if they are not: what is acknowledged could not be brought to disk.
-#[inline]
-pub fn write_refusal(server: &Server) -> Option<Error> {
-    aof::flush::write_refusal(server).or_else(|| rdb::background::write_refusal(server))
-}

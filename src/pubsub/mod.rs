@@ -13,42 +13,15 @@
 //!
 //! **Invariant:** a client is in `channels[c]` exactly when `c` is in its own set (`forget_client` empties both).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::client::reply::ReplyBuf;
+use crate::client::subscriptions::Kind;
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
-use crate::networking::query::reference;
 use crate::state::Server;
 use crate::util::glob;
-
-/// What a subscription is to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    Channel,
-    Pattern,
-    Shard,
-}
-
-impl Kind {
-    /// The first word of the message that confirms a subscription.
-    pub fn subscribe_word(self) -> &'static str {
-        match self {
-            Kind::Channel => "subscribe",
-            Kind::Pattern => "psubscribe",
-            Kind::Shard => "ssubscribe",
-        }
-    }
-
-    pub fn unsubscribe_word(self) -> &'static str {
-        match self {
-            Kind::Channel => "unsubscribe",
-            Kind::Pattern => "punsubscribe",
-            Kind::Shard => "sunsubscribe",
-        }
-    }
-}
 
 /// Subscribers by name.
 pub type Subscribers = HashMap<Box<[u8]>, Vec<ClientRef>>;
@@ -58,47 +31,6 @@ pub struct PubSub {
     pub channels: Subscribers,
     pub patterns: Subscribers,
     pub shards: Subscribers,
-}
-
-/// What one client is subscribed to.
-#[derive(Default)]
-pub struct Subscriptions {
-    pub channels: BTreeSet<Box<[u8]>>,
-    pub patterns: BTreeSet<Box<[u8]>>,
-    pub shards: BTreeSet<Box<[u8]>>,
-}
-
-impl Subscriptions {
-    pub fn of(&mut self, kind: Kind) -> &mut BTreeSet<Box<[u8]>> {
-        match kind {
-            Kind::Channel => &mut self.channels,
-            Kind::Pattern => &mut self.patterns,
-            Kind::Shard => &mut self.shards,
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
-    }
-
-    /// Heap bytes held here and in the server's tables, about.
-    pub fn memory(&self) -> usize {
-        /// A name in the client's set and in the server's table, its place in both, a reference.
-        const OVERHEAD: usize = 96;
-        [&self.channels, &self.patterns, &self.shards]
-            .iter()
-            .flat_map(|set| set.iter())
-            .map(|name| 2 * name.len() + OVERHEAD)
-            .sum()
-    }
-
-    /// What the third element of a subscribe message counts.
-    pub fn count(&self, kind: Kind) -> usize {
-        match kind {
-            Kind::Shard => self.shards.len(),
-            _ => self.channels.len() + self.patterns.len(),
-        }
-    }
 }
 
 impl PubSub {
@@ -121,7 +53,7 @@ impl PubSub {
 
 /// Add a subscription. False: the client had it.
 pub fn subscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -> bool {
-    let r = reference(c);
+    let r = c.reference();
     c.set(flag::PUBSUB);
     let new = c
         .pubsub
@@ -151,13 +83,13 @@ pub fn unsubscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8])
         c.pubsub = None;
         c.clear(flag::PUBSUB);
     }
-    remove_subscriber(server, reference(c), kind, name);
+    remove_subscriber(server, c.reference(), kind, name);
     true
 }
 
 /// The client leaves, or RESET: drop all of its subscriptions.
 pub fn forget_client(server: &mut Server, c: &mut Client) {
-    let r = reference(c);
+    let r = c.reference();
     let Some(mut own) = c.pubsub.take() else {
         return;
     };
@@ -205,7 +137,7 @@ pub fn confirm(server: &mut Server, c: &mut Client, word: &str, kind: Kind, name
         server
             .net
             .later
-            .push((reference(c), Arc::new(silenced.take_bytes())));
+            .push((c.reference(), Arc::new(silenced.take_bytes())));
     }
 }
 
@@ -283,8 +215,8 @@ fn send(server: &mut Server, c: &mut Client, message: &mut Message) {
     c.reply.lend(&mut server.net.spare_replies);
     c.reply.raw_shared(bytes);
     Net::mark_pending(&mut server.net.pending_write, c);
-    crate::networking::write::check_output_limit(server, c);
-    crate::client::eviction::note_turn(server, c);
+    crate::clients::output_limit::check_output_limit(server, c);
+    crate::clients::memory::note_turn(server, c);
 }
 
 #[cfg(test)]

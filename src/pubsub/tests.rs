@@ -50,7 +50,7 @@ fn a_client_hears_itself_after_its_reply() {
         subscribe(s, c, Kind::Channel, b"x");
         assert_eq!(publish(s, b"x", b"1"), 1);
         c.reply.integer(1);
-        crate::client::table::send_later(s, c);
+        crate::client::table::send_later(&mut s.net, c);
     });
     let expected = ":1\r\n*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\n1\r\n";
     assert_eq!(received(&mut server, refs[0]), expected);

@@ -37,11 +37,12 @@ pub mod run;
 pub mod structs;
 mod tail;
 
+use crate::armed;
 use crate::client::{Client, OwnedArgv};
 use crate::command;
 use crate::command::Command;
 use crate::error::Error;
-use crate::state::{Server, armed};
+use crate::state::Server;
 use engine::Engine;
 
 /// All that is known of scripts.
@@ -82,6 +83,27 @@ pub struct Running {
     pub killed: bool,
     /// It has run for longer than `busy-reply-threshold`: others are answered meanwhile.
     pub busy: Option<Busy>,
+}
+
+impl Running {
+    /// The answer to other clients while this script is busy.
+    pub fn busy_error(&self) -> Error {
+        self.kind.busy_error()
+    }
+}
+
+impl Kind {
+    /// The answer to other clients while a script of this kind is busy.
+    pub fn busy_error(self) -> Error {
+        Error::of(match self {
+            Kind::Eval => {
+                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+            }
+            Kind::Function => {
+                "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
+            }
+        })
+    }
 }
 
 /// What FUNCTION STATS tells of a script that others wait for.
@@ -134,10 +156,31 @@ impl Scripting {
             ));
         }
         if running.kind != kind {
-            return Err(busy_error(running.kind));
+            return Err(running.busy_error());
         }
         running.killed = true;
         Ok(())
+    }
+
+    /// The flags of a command whose script says what it needs.
+    pub fn command_flags(&self, cmd: &Command, argv: &[&[u8]]) -> command::Flags {
+        if cmd.flags & command::SCRIPT_DECIDES == 0 || argv.len() < 2 {
+            return cmd.flags;
+        }
+        let said = match cmd.name {
+            "eval" | "eval_ro" => flags::of_script(argv[1]).ok().map(|(flags, _)| flags),
+            "evalsha" | "evalsha_ro" => {
+                let place = self.scripts.by_sha(argv[1]);
+                place
+                    .and_then(|place| self.scripts.get(place))
+                    .map(|script| script.flags)
+            }
+            _ => self.libraries.find(argv[1]).map(|function| function.flags),
+        };
+        match said {
+            Some(said) if said & flags::COMPATIBILITY == 0 => flags::of_command(cmd.flags, said),
+            _ => cmd.flags,
+        }
     }
 
     /// Bytes of the cache: sources and what finds them.
@@ -158,18 +201,6 @@ impl Scripting {
     }
 }
 
-/// The answer to others while a script is busy.
-pub fn busy_error(kind: Kind) -> Error {
-    Error::of(match kind {
-        Kind::Eval => {
-            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
-        }
-        Kind::Function => {
-            "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
-        }
-    })
-}
-
 /// EVAL, FCALL and their kin begin: monitors see them before the commands that they run.
 pub fn begin(server: &mut Server, c: &Client, argv: &[&[u8]]) -> Result<(), Error> {
     check_enabled(server)?;
@@ -187,31 +218,6 @@ pub fn check_enabled(server: &Server) -> Result<(), Error> {
     Err(Error::of(
         "ERR Scripting is disabled by the setting lua-enabled",
     ))
-}
-
-/// The flags of a command whose script says what it needs.
-pub fn command_flags(server: &Server, cmd: &Command, argv: &[&[u8]]) -> command::Flags {
-    if cmd.flags & command::SCRIPT_DECIDES == 0 || argv.len() < 2 {
-        return cmd.flags;
-    }
-    let scripting = &server.scripting;
-    let said = match cmd.name {
-        "eval" | "eval_ro" => flags::of_script(argv[1]).ok().map(|(flags, _)| flags),
-        "evalsha" | "evalsha_ro" => {
-            let place = scripting.scripts.by_sha(argv[1]);
-            place
-                .and_then(|place| scripting.scripts.get(place))
-                .map(|script| script.flags)
-        }
-        _ => scripting
-            .libraries
-            .find(argv[1])
-            .map(|function| function.flags),
-    };
-    match said {
-        Some(said) if said & flags::COMPATIBILITY == 0 => flags::of_command(cmd.flags, said),
-        _ => cmd.flags,
-    }
 }
 
 #[cfg(test)]

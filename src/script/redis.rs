@@ -248,7 +248,7 @@ fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
     if cmd.flags & command::WRITE == 0 || obeyed(run) {
         return Ok(());
     }
-    crate::persist::write_refusal(run.server).map_or(Ok(()), Err)
+    crate::execute::dispatch::write_refusal(run.server).map_or(Ok(()), Err)
 }
 
 /// What comes from a primary or from the log happens, whatever stands against it here.

@@ -259,7 +259,7 @@ impl Host for Run<'_> {
         if running.busy.is_none() {
             self.become_busy(ms);
         }
-        crate::server::busy::process_events_while_blocked(self.server);
+        crate::execute::busy::process_events_while_blocked(self.server);
         if !self.is_killed() {
             return false;
         }

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use ae::{EventLoop, TimerId};
 
-use crate::client::eviction;
 use crate::execute::blocked;
 use crate::keyspace::expire;
-use crate::networking::{accept, close, query, write};
+use crate::networking::{accept, close, evict_clients, query, write};
 use crate::persist::aof::flush;
 use crate::server::shutdown;
 use crate::state::Server;
@@ -26,6 +25,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     blocked::handle_ready_keys(server);
     server
         .event_loop
+        .lent
         .clone()
         .lend(el, || query::process_unblocked_clients(server));
     crate::tracking::broadcast(server);
@@ -34,7 +34,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     query::read_again(el, server);
     write::handle_clients_with_pending_writes(el, server);
     close::free_clients_in_async_queue(el, server);
-    if eviction::evict_clients(server) {
+    if evict_clients::evict_clients(server) {
         close::free_clients_in_async_queue(el, server);
     }
     follow_settings(el, server);

@@ -11,7 +11,7 @@ use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::client::Client;
-use crate::client::describe::describe;
+use crate::clients::describe::describe;
 use crate::commands::server::info;
 use crate::config::{Config, DEBUG, TABLE};
 use crate::observe::logging::{WarningHead, raw};

@@ -3,13 +3,14 @@
 use ae::{EventLoop, TimerId};
 use std::time::Duration;
 
-use crate::client::eviction;
 use crate::client::table::Net;
 use crate::client::{Client, flag};
-use crate::execute::blocked;
+use crate::clients::memory;
+use crate::clients::output_limit;
+use crate::execute::pause;
 use crate::keyspace::expire;
 use crate::networking::write;
-use crate::state::{PausePurpose, Server, armed};
+use crate::state::Server;
 use crate::sys::ticks;
 
 /// Every client is looked at about once a second.
@@ -36,58 +37,19 @@ pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -
     crate::persist::aof::cron(server);
     crate::persist::rdb::background::cron(server);
     crate::server::shutdown::cron(server);
-    end_pause(server);
+    pause::end_pause(server);
     clients_cron(server);
     crate::tracking::limit_table(server);
     crate::observe::hotkeys::cron(server);
-    let period = Duration::from_micros(1_000_000 / u64::from(effective_hz(server)));
+    let period = Duration::from_micros(1_000_000 / u64::from(server.effective_hz()));
     crate::observe::bigkeys::cron(server, period);
     databases_cron(server);
     server.stats.cron_ticks += ticks::now().wrapping_sub(began);
     Some(period)
 }
 
-/// `hz`, more often when there are many clients and `dynamic-hz` allows it.
-pub fn effective_hz(server: &Server) -> u32 {
-    let mut hz = server.config.hz.clamp(1, 500);
-    while server.config.dynamic_hz && hz < 500 && server.net.clients.len() / hz as usize > 200 {
-        hz *= 2;
-    }
-    hz.min(500)
-}
-
-/// A pause ends by itself.
-fn end_pause(server: &mut Server) {
-    if server.armed & armed::PAUSED != 0 {
-        server.pause.expire(server.clock.now_ms);
-        server.follow_pause();
-    }
-}
-
-impl Server {
-    /// Hold clients back until then: those that write, or all.
-    pub fn pause_clients(&mut self, purpose: PausePurpose, until_ms: i64, all: bool) {
-        self.pause.set(purpose, until_ms, all);
-        self.update_armed();
-    }
-
-    /// A pause is over before its time.
-    pub fn unpause_clients(&mut self, purpose: PausePurpose) {
-        self.pause.clear(purpose);
-        self.follow_pause();
-    }
-
-    /// If nobody is held back for any purpose any more, commands that wait may run.
-    fn follow_pause(&mut self) {
-        self.update_armed();
-        if !self.pause.is_set() {
-            blocked::resume_postponed(self);
-        }
-    }
-}
-
 fn clients_cron(server: &mut Server) {
-    let per_tick = server.net.clients.len() / effective_hz(server) as usize;
+    let per_tick = server.net.clients.len() / server.effective_hz() as usize;
     let peak_reset = server
         .debug
         .reply_peak_reset_ms
@@ -115,8 +77,8 @@ fn clients_cron(server: &mut Server) {
             server.stats.reply_buffer_shrinks += shrunk as u64;
         }
         shrink_query_buffer(&mut c, server.clock.now_ms);
-        eviction::update_memory(server, &mut c);
-        write::check_output_limit(server, &mut c);
+        memory::update_memory(server, &mut c);
+        output_limit::check_output_limit(server, &mut c);
         server.net.clients.put(c);
     }
 }

@@ -6,14 +6,16 @@ use ae::EventLoop;
 use std::time::Duration;
 
 use crate::acl::Acl;
+use crate::armed;
 use crate::client::table::Net;
 use crate::clock::Clock;
 use crate::commands;
 use crate::config::Config;
 use crate::db::Db;
 use crate::ds::siphash::HashSeed;
+use crate::server::run_info::RunInfo;
 use crate::server::{before_sleep, cron};
-use crate::state::*;
+use crate::state::Server;
 use crate::sys;
 use crate::util::random::Random;
 
@@ -149,6 +151,7 @@ impl RunInfo {
 /// A loop with the server's timer and hooks, watching its listening sockets.
 pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
     let mut el = EventLoop::new(event_loop_size(&server.config))?;
+    server.event_loop.turns = Some(crate::server::busy::nested_turns);
     crate::networking::accept::watch_listeners(&mut el, server)?;
     el.set_before_sleep(Some(before_sleep::before_sleep));
     el.set_after_sleep(Some(before_sleep::after_sleep));

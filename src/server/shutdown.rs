@@ -17,16 +17,17 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::client::blocked::BlockKind;
 use crate::client::{Client, ClientRef};
 use crate::config::ShutdownFlags;
 use crate::error::Error;
 use crate::execute::blocked;
-use crate::networking::query::reference;
+use crate::execute::pause::PausePurpose;
 use crate::persist::aof::{self, State};
 use crate::persist::child::{self, Kind};
 use crate::persist::rdb::background;
 use crate::server::start::tell_supervisor;
-use crate::state::{BlockKind, PausePurpose, Server};
+use crate::state::Server;
 use crate::sys::signals;
 
 /// The options of SHUTDOWN.
@@ -53,7 +54,7 @@ pub struct Shutdown {
 /// SHUTDOWN: stop after this turn. The client waits for the connection to end, or for an error.
 pub fn request(server: &mut Server, c: &mut Client, argv: &[&[u8]], options: Options) {
     blocked::block(server, c, BlockKind::Shutdown, argv, 0);
-    server.shutdown.clients.push(reference(c));
+    server.shutdown.clients.push(c.reference());
     server.shutdown.requested = Some(options);
 }
 

@@ -207,48 +207,8 @@ fn write_pidfile(server: &mut Server) {
 /// `proc-title-template` with its variables filled in.
 pub fn set_title(server: &Server) {
     if server.config.set_proc_title {
-        title::set(&expand_title(server, &server.run.argv[0]));
+        title::set(&server.config.process_title(&server.run.argv[0]));
     }
-}
-
-/// The title of this process, or of a child whose name takes the place of the executable's.
-pub fn expand_title(server: &Server, name: &str) -> String {
-    let config = &server.config;
-    let address = config
-        .bind
-        .first()
-        .map_or("*", |bind| bind.strip_prefix('-').unwrap_or(bind));
-    let listening = if config.port != 0 {
-        format!("{address}:{}", config.port)
-    } else if config.tls_port != 0 {
-        format!("{address}:{}", config.tls_port)
-    } else {
-        config.unixsocket.to_string()
-    };
-    let file = config
-        .file
-        .as_ref()
-        .map_or(String::new(), |file| file.display().to_string());
-    let variables = [
-        ("{title}", name.to_string()),
-        ("{listen-addr}", listening),
-        (
-            "{server-mode}",
-            if config.cluster_enabled {
-                "[cluster]"
-            } else {
-                ""
-            }
-            .to_string(),
-        ),
-        ("{port}", config.port.to_string()),
-        ("{tls-port}", config.tls_port.to_string()),
-        ("{unixsocket}", config.unixsocket.to_string()),
-        ("{config-file}", file),
-    ];
-    let template = config.proc_title_template.to_string();
-    let fill = |text: String, (name, value): &(&str, String)| text.replace(name, value);
-    variables.iter().fold(template, fill).trim_end().to_string()
 }
 
 /// A drawing for people; one line for a log file, unless `always-show-logo`.

@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
-use crate::client::eviction;
 use crate::client::reply::ReplyBuf;
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
-use crate::networking::write::check_output_limit;
+use crate::clients::memory;
+use crate::clients::output_limit::check_output_limit;
 use crate::state::Server;
 use crate::tracking::set_flags;
 
@@ -61,7 +61,7 @@ pub fn tell(server: &mut Server, id: u64, keys: &Keys) {
             write(server, &mut c, &message);
             Net::mark_pending(&mut server.net.pending_write, &mut c);
             check_output_limit(server, &mut c);
-            eviction::note_turn(server, &mut c);
+            memory::note_turn(server, &mut c);
             server.net.clients.put(c);
         }
         None => server.tracking.pending.push(Pending { to, message }),

@@ -27,13 +27,13 @@ mod table;
 
 use std::collections::BTreeMap;
 
+use crate::armed;
 use crate::client::{Client, ClientRef, flag};
 use crate::command;
 use crate::command::Command;
 use crate::command::keys;
 use crate::ds::siphash::HashSeed;
-use crate::networking::query::reference;
-use crate::state::{Server, armed};
+use crate::state::Server;
 pub use message::send_pending;
 use message::{Keys, Pending, encode_keys};
 use table::Table;
@@ -142,7 +142,7 @@ impl Tracking {
 pub fn start(server: &mut Server, c: &mut Client, options: &Options) {
     let tracking = &mut server.tracking;
     let tracker = tracking.trackers.entry(c.id).or_insert(Tracker {
-        client: reference(c),
+        client: c.reference(),
         flags: 0,
         redirect: 0,
         prefixes: Vec::new(),

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use crate::client::describe;
 use crate::client::{Class, Client, flag};
+use crate::clients::describe;
 use crate::error::{Error, said};
 use crate::state::Server;
 use crate::util::number::parse_i64;
@@ -296,7 +296,7 @@ mod tests {
     fn options_are_combined_with_and_and_can_be_negated() {
         let server = server();
         let mut c = Client::detached(7, server.clock.now_ms);
-        c.user = crate::acl::UserRef::DEFAULT;
+        c.user = crate::client::UserRef::DEFAULT;
         c.peer = "[::1]:4711".into();
         c.name = Some(b"worker"[..].into());
         c.db = 3;

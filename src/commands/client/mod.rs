@@ -4,14 +4,14 @@
 mod filter;
 mod tracking;
 
-use crate::client::describe::{describe, describe_running};
 use crate::client::{Client, flag};
+use crate::clients::describe::{describe, describe_running};
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::{Error, said};
 use crate::execute::blocked;
-use crate::networking::close;
-use crate::state::PausePurpose;
+use crate::execute::disconnect;
+use crate::execute::pause::PausePurpose;
 use crate::util::number::parse_i64;
 use filter::Filter;
 use tracking::{client_caching, client_getredir, client_tracking, client_trackinginfo};
@@ -200,7 +200,7 @@ fn client_kill(ctx: &mut Ctx) -> CmdResult {
             continue;
         };
         if !c.has(flag::CLOSE_ASAP) && filter.matches(ctx.server, &c) {
-            close::kill(ctx.server, &mut c);
+            disconnect::kill(ctx.server, &mut c);
             killed += 1;
         }
         ctx.server.net.clients.put(c);

@@ -3,13 +3,12 @@
 //! A command that finds enough of them answers at once; otherwise the client waits, without keys, until an
 //! acknowledgement comes or its time is over, and is told the counts as they are then.
 
-use crate::client::{Client, flag};
+use crate::client::blocked::BlockKind;
+use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 use crate::execute::blocked;
-use crate::networking::query::reference;
-use crate::persist::aof::State;
-use crate::state::{BlockKind, Server};
+use crate::execute::wait::{WAITAOF_WITHOUT_AOF, local_acks, reply_waitaof};
 use crate::util::number::parse_i64;
 
 /// WAIT numreplicas timeout
@@ -59,41 +58,11 @@ pub fn waitaof(ctx: &mut Ctx) -> CmdResult {
             ctx.argv,
             deadline_ms,
         );
-        let r = reference(ctx.client);
+        let r = ctx.client.reference();
         ctx.server.blocked.waiting_aof.push(r);
     }
     Ok(())
 }
-
-/// 1 if our own disk has what this client wrote. A log whose first rewrite is under way is no log yet.
-fn local_acks(server: &Server, c: &Client) -> i64 {
-    let synced = server.aof.state == State::On && c.aof_offset <= server.aof.feed.synced;
-    i64::from(synced)
-}
-
-/// How many have it: our own disk, and replicas'.
-pub fn reply_waitaof(server: &Server, c: &mut Client) {
-    let local = local_acks(server, c);
-    c.reply.array(2);
-    c.reply.integer(local);
-    c.reply.integer(0);
-}
-
-/// Whether a client that waits has what it waits for, or can't get it any more.
-pub fn waitaof_is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
-    let blocked = c.blocked.as_ref()?;
-    let argv = blocked.argv.slices();
-    let number = |at: usize| argv.get(at).and_then(|text| parse_i64(text)).unwrap_or(0);
-    let (local, replicas) = (number(1), number(2));
-    if local > 0 && !server.config.appendonly {
-        return Some(Err(WAITAOF_WITHOUT_AOF));
-    }
-    let done = local_acks(server, c) >= local && replicas == 0;
-    done.then_some(Ok(()))
-}
-
-const WAITAOF_WITHOUT_AOF: Error =
-    Error::of("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
 
 /// A timeout in milliseconds as a Unix time; 0, for ever, stays 0.
 fn deadline_ms(ctx: &Ctx, at: usize) -> Result<i64, Error> {

@@ -4,11 +4,12 @@
 //! Between MULTI and EXEC nobody can wait: there they answer as if their time was over at once.
 
 use super::moves::{MultiPop, lmove_generic};
-use super::{elements_removed, limits, parse_end, pop_event, reply_element};
+use super::{elements_removed, parse_end, pop_event, reply_element};
+use crate::client::blocked::BlockKind;
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::execute::blocked::{block_for_keys, deadline_from_seconds};
-use crate::state::BlockKind;
+use crate::keyspace::list_limits::list_limits;
 use crate::types::list::{End, List};
 
 /// BLPOP key [key ...] timeout
@@ -25,7 +26,7 @@ fn bpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
     let last = ctx.argv.len() - 1;
     let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[last])?;
     let keys = &ctx.argv[1..last];
-    let limits = limits(ctx.server);
+    let limits = list_limits(ctx.server);
     for &key in keys {
         let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
             continue;

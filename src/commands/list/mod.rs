@@ -12,7 +12,7 @@ use crate::command::*;
 use crate::db::Ttl;
 use crate::error::Error;
 use crate::keyspace::events;
-use crate::state::Server;
+use crate::keyspace::list_limits::list_limits;
 use crate::types::list::{Element, End, List, ListLimits, Side};
 use crate::types::{New, Value, kind};
 use crate::util::number::parse_i64;
@@ -73,15 +73,6 @@ fn list_mut<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<&'s mut List>, Er
         .lookup_write(ctx.client, key)
         .map(List::of_mut)
         .transpose()
-}
-
-/// The settings and switches that decide how lists are encoded.
-pub fn limits(server: &Server) -> ListLimits {
-    ListLimits {
-        fill: server.config.list_max_listpack_size,
-        compress_depth: server.config.list_compress_depth,
-        packed_threshold: server.debug.packed_threshold,
-    }
 }
 
 /// LEFT or RIGHT.
@@ -158,7 +149,7 @@ fn rpushx(ctx: &mut Ctx) -> CmdResult {
 
 fn push_generic(ctx: &mut Ctx, end: End, only_existing: bool) -> CmdResult {
     let (key, texts) = (ctx.argv[1], &ctx.argv[2..]);
-    let limits = limits(ctx.server);
+    let limits = list_limits(ctx.server);
     let len = match ctx.server.lookup_write(ctx.client, key) {
         Some(entry) => push_all(List::of_mut(entry)?, end, texts, &limits),
         None if only_existing => {
@@ -215,7 +206,7 @@ fn pop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
 
 fn pop_one(ctx: &mut Ctx, end: End) -> CmdResult {
     let key = ctx.argv[1];
-    let limits = limits(ctx.server);
+    let limits = list_limits(ctx.server);
     let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
         ctx.client.reply.null();
         return Ok(());
@@ -231,7 +222,7 @@ fn pop_one(ctx: &mut Ctx, end: End) -> CmdResult {
 fn pop_count(ctx: &mut Ctx, end: End) -> CmdResult {
     let key = ctx.argv[1];
     let count = parse_count(ctx, 2)?;
-    let limits = limits(ctx.server);
+    let limits = list_limits(ctx.server);
     let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
         ctx.client.reply.null_array();
         return Ok(());
@@ -342,7 +333,7 @@ fn lrange(ctx: &mut Ctx) -> CmdResult {
 fn ltrim(ctx: &mut Ctx) -> CmdResult {
     let (start, stop) = (ctx.int(2)?, ctx.int(3)?);
     let key = ctx.argv[1];
-    let limits = limits(ctx.server);
+    let limits = list_limits(ctx.server);
     if let Some(entry) = ctx.server.lookup_write(ctx.client, key) {
         let list = List::of_mut(entry)?;
         let len = list.len();
@@ -359,7 +350,7 @@ fn ltrim(ctx: &mut Ctx) -> CmdResult {
 /// LSET key index element
 fn lset(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
-    let limits = limits(ctx.server);
+    let limits = list_limits(ctx.server);
     let entry = ctx
         .server
         .lookup_write(ctx.client, key)
@@ -383,7 +374,7 @@ fn linsert(ctx: &mut Ctx) -> CmdResult {
         () => return Err(Error::SYNTAX),
     };
     let (key, pivot, text) = (ctx.argv[1], ctx.argv[3], ctx.argv[4]);
-    let limits = limits(ctx.server);
+    let limits = list_limits(ctx.server);
     let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
         ctx.client.reply.integer(0);
         return Ok(());
@@ -409,7 +400,7 @@ fn lrem(ctx: &mut Ctx) -> CmdResult {
         _ => (count.unsigned_abs() as usize, End::Tail),
     };
     let (key, text) = (ctx.argv[1], ctx.argv[3]);
-    let limits = limits(ctx.server);
+    let limits = list_limits(ctx.server);
     let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
         ctx.client.reply.integer(0);
         return Ok(());

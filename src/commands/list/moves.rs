@@ -1,11 +1,10 @@
 //! Lists, several at a time: LMOVE takes from one to give to another, LMPOP takes from the first that has something.
 
-use super::{
-    add_list, elements_removed, limits, list_mut, parse_end, pop_event, pop_many, push_event,
-};
+use super::{add_list, elements_removed, list_mut, parse_end, pop_event, pop_many, push_event};
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 use crate::keyspace::events;
+use crate::keyspace::list_limits::list_limits;
 use crate::types::list::{End, List};
 
 /// LMOVE source destination LEFT | RIGHT LEFT | RIGHT
@@ -38,7 +37,7 @@ pub fn lmove_generic(ctx: &mut Ctx, from: End, to: End) -> Result<bool, Error> {
     let Some(text) = taken else { return Ok(false) };
     give(ctx, destination, to, &text)?;
     ctx.client.reply.bulk(&text);
-    let limits = limits(ctx.server);
+    let limits = list_limits(ctx.server);
     let left = list_mut(ctx, source)?.map_or(0, |list| {
         list.shrink(&limits);
         list.len()
@@ -49,7 +48,7 @@ pub fn lmove_generic(ctx: &mut Ctx, from: End, to: End) -> Result<bool, Error> {
 
 /// The receiving end of a move.
 fn give(ctx: &mut Ctx, key: &[u8], end: End, text: &[u8]) -> CmdResult {
-    let limits = limits(ctx.server);
+    let limits = list_limits(ctx.server);
     match list_mut(ctx, key)? {
         Some(list) => list.push(end, text, &limits),
         None => {
@@ -112,7 +111,7 @@ impl<'a> MultiPop<'a> {
 
     /// Pop from the first list that exists. False: there is none.
     pub fn run(&self, ctx: &mut Ctx) -> Result<bool, Error> {
-        let limits = limits(ctx.server);
+        let limits = list_limits(ctx.server);
         for &key in self.keys {
             let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
                 continue;

@@ -225,7 +225,7 @@ pub fn stats(ctx: &mut Ctx) -> CmdResult {
     if let Some(running) = &scripting.running
         && running.kind == Kind::Eval
     {
-        return Err(script::busy_error(Kind::Eval));
+        return Err(Kind::Eval.busy_error());
     }
     let reply = &mut ctx.client.reply;
     reply.map(2);

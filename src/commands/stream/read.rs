@@ -10,12 +10,12 @@
 
 use super::pending::{tell_claim, tell_place};
 use super::*;
+use crate::client::blocked::BlockKind;
 use crate::client::flag;
 use crate::command::ctx::CmdResult;
 use crate::ds::stream::StreamLog;
 use crate::error::said;
 use crate::execute::blocked::{block_for_keys, deadline_from_ms};
-use crate::state::BlockKind;
 use crate::types::stream::ConsumerId;
 
 /// XREAD [COUNT count] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]

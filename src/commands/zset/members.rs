@@ -4,6 +4,7 @@
 //! reply is framed, and those that wait (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`) in what they do when there is nothing.
 //! Propagated is always ZPOPMIN or ZPOPMAX of the key that was popped from.
 
+use crate::client::blocked::BlockKind;
 use crate::client::flag;
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -14,7 +15,6 @@ use crate::db::Ttl;
 use crate::error::Error;
 use crate::execute::blocked::{block_for_keys, deadline_from_seconds};
 use crate::keyspace::events;
-use crate::state::BlockKind;
 use crate::types::zset::{AddFlags, Added, Zset, ZsetLimits};
 use crate::types::{New, Value, kind};
 use crate::util::number::{parse_f64, write_g};

@@ -29,47 +29,48 @@
 //! A client can't change its database while it waits, nor can its keys leave theirs: SWAPDB exchanges what is in
 //! two databases, not who waits there.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
+use crate::client::blocked::{BlockKind, Blocked};
 use crate::client::resp::Sent;
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, OwnedArgv, flag};
 use crate::error::Error;
 use crate::execute::call::account;
 use crate::execute::dispatch::process_command;
-use crate::networking::query::reference;
-use crate::state::{BlockKind, Blocked, Server};
+use crate::state::Server;
 use crate::sys::ticks;
 use crate::types::Type;
 use crate::types::string::type_of;
 use crate::util::long_double::LongDouble;
 use crate::util::number::{parse_f64, parse_i64};
 
-/// Those who wait for one key.
+/// All blocked clients.
 #[derive(Default)]
-pub struct Waiting {
-    /// By ticket, that is in order of arrival.
-    clients: BTreeMap<u64, ClientRef>,
-    /// How many of them want to hear when the key is gone, too.
-    on_nokey: usize,
-}
-
-impl Waiting {
-    pub fn len(&self) -> usize {
-        self.clients.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.clients.is_empty()
-    }
-
-    fn next(&self, tickets: Range<u64>) -> Option<(u64, ClientRef)> {
-        self.clients
-            .range(tickets)
-            .next()
-            .map(|(&ticket, &r)| (ticket, r))
-    }
+pub struct BlockedClients {
+    pub count: usize,
+    /// Keys that may serve somebody, in the order in which they were written: (db, key).
+    pub ready_keys: VecDeque<(u32, Box<[u8]>)>,
+    /// The same as a set, so that a key is listed once.
+    pub ready_set: HashSet<(u32, Box<[u8]>)>,
+    /// (deadline, client), earliest first.
+    pub timeouts: BTreeSet<(i64, ClientRef)>,
+    /// The deadline for which the event loop's timer is set; 0 if it is not.
+    pub alarm_ms: i64,
+    /// Clients that may go on: their buffered requests run before the loop sleeps.
+    pub unblocked: VecDeque<ClientRef>,
+    /// Clients held back by CLIENT PAUSE.
+    pub postponed: VecDeque<ClientRef>,
+    /// Clients in WAITAOF, and some that were.
+    pub waiting_aof: Vec<ClientRef>,
+    /// Keys with clients that want to hear of their deletion.
+    pub on_nokey: usize,
+    /// The ticket of the last client that began to wait.
+    pub last_ticket: u64,
+    /// Waiting clients are being served: what that makes ready waits in `ready_keys`.
+    pub serving: bool,
+    /// While a waiting client's command runs again: its ticket and its deadline, should it wait on.
+    pub place: Option<(u64, i64)>,
 }
 
 /// A timeout in seconds and fractions of them, as the Unix time in milliseconds at which it is over; 0 is never.
@@ -119,7 +120,7 @@ pub fn block_for_keys(
         None => new_place,
     };
     server.blocked.last_ticket = server.blocked.last_ticket.max(ticket);
-    let r = reference(c);
+    let r = c.reference();
     let mut kept: Vec<Box<[u8]>> = Vec::with_capacity(keys.len());
     for &key in keys {
         let waiting = server.dbs[c.db as usize]
@@ -178,7 +179,7 @@ fn start(server: &mut Server, c: &mut Client, blocked: Blocked) {
         server
             .blocked
             .timeouts
-            .insert((blocked.deadline_ms, reference(c)));
+            .insert((blocked.deadline_ms, c.reference()));
     }
     c.blocked = Some(Box::new(blocked));
     c.set(flag::BLOCKED);
@@ -188,13 +189,13 @@ fn start(server: &mut Server, c: &mut Client, blocked: Blocked) {
 /// CLIENT PAUSE: hold this command back; it runs when the pause ends.
 pub fn postpone(server: &mut Server, c: &mut Client, argv: &[&[u8]]) {
     block(server, c, BlockKind::Postpone, argv, 0);
-    server.blocked.postponed.push_back(reference(c));
+    server.blocked.postponed.push_back(c.reference());
 }
 
 /// Take a client out of all lists of waiting clients.
 pub fn forget(server: &mut Server, c: &mut Client) -> Option<Box<Blocked>> {
     let blocked = c.blocked.take()?;
-    let r = reference(c);
+    let r = c.reference();
     for key in &blocked.keys {
         leave(server, c.db, key, &blocked);
     }
@@ -232,7 +233,7 @@ pub fn unblock(server: &mut Server, c: &mut Client) {
     forget(server, c);
     if !c.has(flag::UNBLOCKED) && c.conn.is_some() {
         c.set(flag::UNBLOCKED);
-        server.blocked.unblocked.push_back(reference(c));
+        server.blocked.unblocked.push_back(c.reference());
     }
     if !c.reply.is_empty() {
         Net::mark_pending(&mut server.net.pending_write, c);
@@ -266,7 +267,7 @@ fn reply_to_timeout(server: &Server, c: &mut Client) {
     match c.blocked.as_ref().map(|b| b.kind) {
         Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream) => c.reply.null_array(),
         Some(BlockKind::Wait) => c.reply.integer(0),
-        Some(BlockKind::WaitAof) => crate::commands::generic::wait::reply_waitaof(server, c),
+        Some(BlockKind::WaitAof) => crate::execute::wait::reply_waitaof(server, c),
         _ => {}
     }
 }
@@ -297,7 +298,7 @@ pub fn serve_waitaof(server: &mut Server) {
             .blocked
             .as_ref()
             .is_some_and(|b| b.kind == BlockKind::WaitAof);
-        match crate::commands::generic::wait::waitaof_is_over(server, &c) {
+        match crate::execute::wait::waitaof_is_over(server, &c) {
             _ if !waits => {}
             None => server.blocked.waiting_aof.push(r),
             Some(Ok(())) => unblock_with(server, &mut c, false, reply_to_timeout),

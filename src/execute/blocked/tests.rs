@@ -33,7 +33,7 @@ fn check(server: &Server) {
                 .map(|key| (c.db, key.clone(), b.ticket, c.slot)),
         );
         if b.deadline_ms > 0 {
-            timeouts.insert((b.deadline_ms, reference(c)));
+            timeouts.insert((b.deadline_ms, c.reference()));
         }
     }
     let mut found = BTreeSet::new();
@@ -195,7 +195,7 @@ fn run(server: &mut Server, step: Step) {
             handle_timeouts(server);
         }
         Step::Unblock(slot, error) => {
-            let r = reference(server.net.clients.get(slot).unwrap());
+            let r = server.net.clients.get(slot).unwrap().reference();
             let waits = server.net.clients.get(slot).unwrap().blocked.is_some();
             assert_eq!(unblock_by_request(server, r, error), waits);
         }

@@ -33,8 +33,9 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
+use crate::armed;
 use crate::observe::key_name::Name;
-use crate::state::{Server, armed};
+use crate::state::Server;
 use crate::types::kind::type_of;
 use crate::types::{KeyRef, Type, length, memory_estimate};
 use ranking::Ranking;

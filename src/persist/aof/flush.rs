@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use super::disk::{self, Delay, Disk, Done, Job};
 use crate::config::AppendFsync;
-use crate::error::Error;
 use crate::state::Server;
 
 /// fsync under `everysec`.
@@ -398,16 +397,6 @@ fn sync_failed(server: &mut Server, error: io::Error) {
         log::warn!("Fail to fsync the AOF file: {text}");
     }
     server.aof.flush.sync_error = Some(error);
-}
-
-/// Why commands that write are refused: the log can't be written.
-#[inline]
-pub fn write_refusal(server: &Server) -> Option<Error> {
-    let error = server.aof.flush.error()?;
-    Some(Error::new(format!(
-        "MISCONF Errors writing to the AOF file: {}",
-        crate::sys::error_text(error)
-    )))
 }
 
 /// How far the log is good enough for replies to leave.

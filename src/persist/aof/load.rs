@@ -26,9 +26,9 @@ use super::reader::{Fault, Item, LogReader};
 use super::{dir, file_name, os_name};
 use crate::client::resp::Sent;
 use crate::client::{Client, flag};
-use crate::commands::multi;
 use crate::execute::call::call;
 use crate::execute::dispatch::find_command;
+use crate::execute::transaction;
 use crate::persist::loading::{self, Live, LoadError};
 use crate::persist::rio::Reader;
 use crate::propagate::to;
@@ -224,7 +224,7 @@ fn load_file(live: &mut Live, path: &Path, before: u64, last: bool) -> Result<()
         Ok(()) => Ok(()),
         Err(fault) => {
             let good = replay.good;
-            crate::commands::multi::discard_transaction(live.server, &mut replay.client);
+            transaction::discard_transaction(live.server, &mut replay.client);
             refuse_or_cut(live.server, path, fault, good, last)
         }
     }
@@ -328,7 +328,7 @@ impl Replay {
 pub(super) fn run(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) {
     let cmd = server.commands.row(id);
     if c.has(flag::MULTI) && !matches!(cmd.name, "exec" | "discard") {
-        multi::queue(c, id, cmd.flags, argv);
+        transaction::queue(c, id, cmd.flags, argv);
     } else {
         call(server, c, argv, id, Sent::default());
     }

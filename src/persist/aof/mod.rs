@@ -44,6 +44,7 @@ use self::disk::Job;
 use self::feed::Feed;
 use self::flush::Flush;
 use self::manifest::{Manifest, sync_dir};
+use crate::error::Error;
 use crate::persist::child::{self, Kind};
 use crate::propagate::to;
 use crate::state::Server;
@@ -78,6 +79,21 @@ pub struct Aof {
 }
 
 impl Aof {
+    /// Why commands that write are refused: the AOF can't be written.
+    #[inline]
+    pub fn write_refusal(&self) -> Option<Error> {
+        let error = self.flush.error()?;
+        Some(Error::new(format!(
+            "MISCONF Errors writing to the AOF file: {}",
+            crate::sys::error_text(error)
+        )))
+    }
+
+    /// Whether the disk has the AOF up to `offset`. An AOF whose first rewrite is under way is not one yet.
+    pub fn has_synced(&self, offset: u64) -> bool {
+        self.state == State::On && offset <= self.feed.synced
+    }
+
     /// How much was ever fed.
     #[inline]
     pub fn offset(&self) -> u64 {

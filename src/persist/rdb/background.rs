@@ -12,6 +12,7 @@
 use std::io;
 
 use super::save::{remove_temp_file, save_file};
+use crate::config::Config;
 use crate::error::Error;
 use crate::persist::child::{self, Kind, Outcome};
 use crate::persist::loading::{Counts, delay};
@@ -39,6 +40,14 @@ pub struct Rdb {
     pub last_load: Counts,
     /// `dirty` when the running child was forked.
     dirty_at_fork: u64,
+}
+
+impl Rdb {
+    /// Why commands that write are refused: snapshots fail, and `stop-writes-on-bgsave-error` is on.
+    pub fn write_refusal(&self, config: &Config) -> Option<Error> {
+        let refused = self.failed && config.stop_writes_on_bgsave_error && !config.save.is_empty();
+        refused.then_some(Error::MISCONF_RDB)
+    }
 }
 
 impl Default for Rdb {
@@ -189,12 +198,4 @@ pub fn save_at_shutdown(server: &mut Server, wanted: bool, forced: bool) -> io::
             log::warn!("Error trying to save the DB, can't exit.");
         }
     })
-}
-
-/// Why writes are refused while snapshots fail, `None` if they are not.
-pub fn write_refusal(server: &Server) -> Option<Error> {
-    let config = &server.config;
-    let refused =
-        server.rdb.failed && config.stop_writes_on_bgsave_error && !config.save.is_empty();
-    refused.then_some(Error::MISCONF_RDB)
 }

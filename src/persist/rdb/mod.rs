@@ -169,7 +169,7 @@ impl Limits {
     pub fn of(server: &Server) -> Limits {
         Limits {
             hash: HashLimits::of(server),
-            list: crate::commands::list::limits(server),
+            list: crate::keyspace::list_limits::list_limits(server),
             set: SetLimits::of(server),
             zset: ZsetLimits::of(server),
         }

@@ -6,6 +6,7 @@ pub mod digest;
 mod inspect;
 mod protocol;
 mod reload;
+pub mod switches;
 
 use std::time::Duration;
 

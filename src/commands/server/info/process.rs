@@ -4,8 +4,8 @@ use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
 use crate::config::Choice;
-use crate::server::cron::effective_hz;
-use crate::state::{PausePurpose, Server};
+use crate::execute::pause::PausePurpose;
+use crate::state::Server;
 
 use crate::commands::server::info::{Report, View};
 
@@ -53,7 +53,7 @@ pub fn server(view: &View, out: &mut Report) {
     out.field("server_time_usec", crate::clock::unix_us());
     out.field("uptime_in_seconds", uptime_s);
     out.field("uptime_in_days", uptime_s / 86400);
-    out.field("hz", effective_hz(server));
+    out.field("hz", server.effective_hz());
     out.field("configured_hz", config.hz);
     out.field(
         "lru_clock",

@@ -8,10 +8,7 @@
 //! Rejected: lists of clients by size kept up to date all the time, which spare the search and cost every
 //! client of every turn; an eviction is rare and already costs a connection.
 
-use std::collections::BinaryHeap;
-
 use crate::client::{Client, Counted, flag};
-use crate::networking::close;
 use crate::state::Server;
 
 /// All that a client holds, and what is held for it elsewhere.
@@ -56,59 +53,6 @@ fn replace(server: &mut Server, c: &mut Client, new: Counted) {
     sums.by_class[new.class] += new.bytes;
     sums.evictable -= if old.evictable { old.bytes } else { 0 };
     sums.evictable += if new.evictable { new.bytes } else { 0 };
-}
-
-/// Close clients, largest first, until the rest is within `maxmemory-clients`. True: some have to be freed.
-pub fn evict_clients(server: &mut Server) -> bool {
-    let limit = server
-        .config
-        .maxmemory_clients
-        .bytes(server.config.maxmemory) as usize;
-    if limit == 0 {
-        server.net.memory.limited = false;
-        return false;
-    }
-    if !std::mem::replace(&mut server.net.memory.limited, true) {
-        count_all(server);
-    }
-    if server.net.memory.evictable <= limit {
-        return false;
-    }
-    let candidates = server
-        .net
-        .clients
-        .iter()
-        .filter(|c| c.counted.evictable && !c.has(flag::CLOSE_ASAP));
-    let mut heap: BinaryHeap<(usize, u64)> = candidates.map(|c| (c.counted.bytes, c.id)).collect();
-    while server.net.memory.evictable > limit
-        && let Some((_, id)) = heap.pop()
-    {
-        let Some(r) = server.net.clients.reference_of(id) else {
-            continue;
-        };
-        let Some(mut c) = server.net.clients.take_ref(r) else {
-            continue;
-        };
-        log::info!(
-            "Evicting client: {}",
-            crate::client::describe::describe(server, &c)
-        );
-        close::kill(server, &mut c);
-        server.stats.evicted_clients += 1;
-        server.net.clients.put(c);
-    }
-    true
-}
-
-/// The limit is new: nobody has been counted since long ago.
-fn count_all(server: &mut Server) {
-    for r in server.net.clients.refs() {
-        let Some(mut c) = server.net.clients.take_ref(r) else {
-            continue;
-        };
-        update_memory(server, &mut c);
-        server.net.clients.put(c);
-    }
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
         c.reply.fixed_len(),
         c.reply.node_count(),
         c.reply.queued_memory(),
-        crate::client::eviction::memory_of(server, c),
+        crate::clients::memory::memory_of(server, c),
         events_text(c),
         String::from_utf8_lossy(server.acl.name_of(c.user)),
         if c.reply.resp3 { 3 } else { 2 },

@@ -1,0 +1,72 @@
+//! A client's share of a transaction: the commands that MULTI queued and the keys that WATCH watches.
+
+/// Commands queued by MULTI, in three pieces of memory however many they are:
+///
+/// ```text
+///   commands: [set, 3 arguments] [get, 5]      both end where they say
+///   ends:     3 4 9  12 13
+///   bytes:    setkvaluegetk
+/// ```
+#[derive(Default)]
+pub struct MultiState {
+    pub commands: Vec<Queued>,
+    /// The union of the flags of all queued commands.
+    pub flags: u32,
+    ends: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Queued {
+    pub id: u16,
+    /// Its arguments end with this one of all.
+    pub args_end: usize,
+}
+
+impl MultiState {
+    /// Room for a transaction as most are.
+    pub fn new() -> MultiState {
+        MultiState {
+            commands: Vec::with_capacity(16),
+            flags: 0,
+            ends: Vec::with_capacity(48),
+            bytes: Vec::with_capacity(512),
+        }
+    }
+
+    pub fn push(&mut self, id: u16, flags: u32, argv: &[&[u8]]) {
+        self.flags |= flags;
+        for arg in argv {
+            self.bytes.extend_from_slice(arg);
+            self.ends.push(self.bytes.len());
+        }
+        let args_end = self.ends.len();
+        self.commands.push(Queued { id, args_end });
+    }
+
+    /// The arguments of all commands, one after the other.
+    pub fn slices(&self) -> Vec<&[u8]> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        let ranges = starts.zip(&self.ends);
+        ranges
+            .map(|(&start, &end)| &self.bytes[start..end])
+            .collect()
+    }
+
+    /// Bytes of all arguments.
+    pub fn argv_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn memory(&self) -> usize {
+        self.commands.capacity() * size_of::<Queued>()
+            + self.ends.capacity() * size_of::<usize>()
+            + self.bytes.capacity()
+    }
+}
+
+/// A key that a client watches.
+pub struct WatchedKey {
+    pub db: u32,
+    pub key: Box<[u8]>,
+}

@@ -1,0 +1,46 @@
+//! `client-output-buffer-limit`: a client that does not read its replies is closed before they fill the memory.
+//!
+//! The hard limit closes at once; the soft limit closes a client that has been above it for some seconds.
+//! A client that has never authenticated gets a fixed small allowance.
+
+use crate::client::table::Net;
+use crate::client::{Client, REPLY_CLASS_MAX, flag};
+use crate::state::Server;
+
+/// Bytes of replies beyond its first buffer that a client may leave unread before it has authenticated.
+const STRANGER_MAX: u64 = 1024;
+
+/// Close clients that let their replies pile up: at once over the hard limit, after a while over the soft.
+pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
+    if c.conn.is_none() || c.has(flag::CLOSE_ASAP) {
+        return false;
+    }
+    let mut used = c.reply.queued_memory() as u64;
+    if server.debug.enforce_reply_list && !c.reply.is_empty() {
+        used += u64::from(REPLY_CLASS_MAX);
+    }
+    let class = c.class();
+    let limit = &server.config.client_output_buffer_limit[class as usize];
+    let stranger = !c.has(flag::EVER_AUTHENTICATED) && used > STRANGER_MAX;
+    let hard = limit.hard != 0 && used >= limit.hard || c.reply.overflowed() || stranger;
+    let mut soft = limit.soft != 0 && used >= limit.soft;
+    if soft {
+        if !c.has(flag::OVER_SOFT_LIMIT) {
+            c.set(flag::OVER_SOFT_LIMIT);
+            c.soft_limit_since_ms = server.clock.now_ms;
+            soft = false;
+        } else {
+            soft = server.clock.now_ms - c.soft_limit_since_ms > limit.soft_seconds as i64 * 1000;
+        }
+    } else {
+        c.clear(flag::OVER_SOFT_LIMIT);
+    }
+    if !hard && !soft {
+        return false;
+    }
+    let what = crate::clients::describe::describe(server, c);
+    log::warn!("Client {what} scheduled to be closed ASAP for overcoming of output buffer limits.");
+    server.stats.output_buffer_limit_disconnections += 1;
+    Net::close_asap(&mut server.net.close_asap, c);
+    true
+}

@@ -1,0 +1,31 @@
+//! Taking a client out of everything that refers to it.
+
+use crate::client::table::Net;
+use crate::client::{Client, flag};
+use crate::state::Server;
+
+/// CLIENT KILL and eviction: nobody finds this client from now on. Its socket closes at the end of the turn.
+pub fn kill(server: &mut Server, c: &mut Client) {
+    unlink(server, c);
+    Net::close_asap(&mut server.net.close_asap, c);
+}
+
+/// Take a client out of all that refers to it.
+pub fn unlink(server: &mut Server, c: &mut Client) {
+    let r = c.reference();
+    crate::execute::blocked::forget(server, c);
+    crate::keyspace::watch::unwatch_all(server, c);
+    crate::pubsub::forget_client(server, c);
+    crate::observe::monitor::stop(server, c);
+    crate::tracking::stop(server, c);
+    crate::clients::memory::forget(server, c);
+    if c.has(flag::PENDING_WRITE) {
+        c.clear(flag::PENDING_WRITE);
+        server.net.pending_write.retain(|&slot| slot != c.slot);
+        server.net.held.retain(|&slot| slot != c.slot);
+    }
+    if c.has(flag::UNBLOCKED) {
+        c.clear(flag::UNBLOCKED);
+        server.blocked.unblocked.retain(|u| *u != r);
+    }
+}

@@ -1,0 +1,111 @@
+//! CLIENT PAUSE and its kin: clients held back until a time, by purpose.
+
+use crate::armed;
+use crate::execute::blocked;
+use crate::state::Server;
+
+/// Who holds clients back. Pauses for different purposes are independent of each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PausePurpose {
+    /// CLIENT PAUSE
+    Client,
+    /// SHUTDOWN waits for replicas.
+    Shutdown,
+    /// FAILOVER, and CLUSTER FAILOVER.
+    Failover,
+}
+
+/// Clients that are held back, by purpose. While anybody is, nothing expires and nothing is evicted, so that
+/// the data set stands still.
+#[derive(Default)]
+pub struct Pause {
+    purposes: [Paused; 3],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Paused {
+    /// Unix time in milliseconds, 0 for no pause.
+    until_ms: i64,
+    /// All commands wait, not only those that write.
+    all: bool,
+}
+
+impl Pause {
+    /// Hold back until then. A pause for the same purpose that runs already can only become longer and
+    /// stricter.
+    pub fn set(&mut self, purpose: PausePurpose, until_ms: i64, all: bool) {
+        let paused = &mut self.purposes[purpose as usize];
+        paused.until_ms = paused.until_ms.max(until_ms);
+        paused.all |= all;
+    }
+
+    pub fn clear(&mut self, purpose: PausePurpose) {
+        self.purposes[purpose as usize] = Paused::default();
+    }
+
+    /// Forget the pauses that are over.
+    pub fn expire(&mut self, now_ms: i64) {
+        self.purposes
+            .iter_mut()
+            .filter(|p| p.until_ms <= now_ms)
+            .for_each(|p| *p = Paused::default());
+    }
+
+    /// Some pause has been set and was not forgotten yet.
+    pub fn is_set(&self) -> bool {
+        self.purposes.iter().any(|p| p.until_ms > 0)
+    }
+
+    /// All commands wait.
+    pub fn holds_all(&self, now_ms: i64) -> bool {
+        self.purposes.iter().any(|p| p.all && p.until_ms > now_ms)
+    }
+
+    /// At least the commands that write wait.
+    pub fn holds_writes(&self, now_ms: i64) -> bool {
+        self.purposes.iter().any(|p| p.until_ms > now_ms)
+    }
+
+    /// The purpose that lasts longest and its end: what INFO tells.
+    pub fn longest(&self, now_ms: i64) -> Option<(PausePurpose, i64)> {
+        [
+            PausePurpose::Client,
+            PausePurpose::Shutdown,
+            PausePurpose::Failover,
+        ]
+        .into_iter()
+        .map(|purpose| (purpose, self.purposes[purpose as usize].until_ms))
+        .filter(|&(_, until_ms)| until_ms > now_ms)
+        .max_by_key(|&(_, until_ms)| until_ms)
+    }
+}
+
+/// A pause ends by itself.
+pub fn end_pause(server: &mut Server) {
+    if server.armed & armed::PAUSED != 0 {
+        server.pause.expire(server.clock.now_ms);
+        server.follow_pause();
+    }
+}
+
+impl Server {
+    /// Hold clients back until then: those that write, or all.
+    pub fn pause_clients(&mut self, purpose: PausePurpose, until_ms: i64, all: bool) {
+        self.pause.set(purpose, until_ms, all);
+        self.update_armed();
+    }
+
+    /// A pause is over before its time.
+    pub fn unpause_clients(&mut self, purpose: PausePurpose) {
+        self.pause.clear(purpose);
+        self.follow_pause();
+    }
+
+    /// If nobody is held back for any purpose any more, commands that wait may run.
+    fn follow_pause(&mut self) {
+        self.update_armed();
+        if !self.pause.is_set() {
+            blocked::resume_postponed(self);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Hashes of keys, computed while requests are parsed ahead and used by the look-ups that follow.
+
+/// Key hashes of the commands that were parsed ahead: `(address, length, hash)` of each key in the request
+/// buffer, in the order in which the commands will look them up. Addresses are compared, never followed.
+#[derive(Default)]
+pub struct HashMemo {
+    pub entries: Vec<(usize, usize, u64)>,
+    pub cursor: usize,
+    /// Hashes of keys that a script will have at another address: they are only good for fetching.
+    pub counted: Vec<u64>,
+}
+
+impl HashMemo {
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.counted.clear();
+        self.cursor = 0;
+    }
+}

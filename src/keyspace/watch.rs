@@ -1,0 +1,136 @@
+//! WATCH: a write to a watched key makes the transactions of its watchers fail.
+//!
+//! ```text
+//!   db.watched[key] -> watchers       client.watched -> keys
+//!   a write to key:   each of those clients is flagged DIRTY_CAS, EXEC answers null
+//! ```
+//!
+//! A key that had expired when it was watched is as good as missing: its removal is no change.
+
+use crate::client::transaction::WatchedKey;
+use crate::client::{Client, ClientRef, flag};
+use crate::db::watcher::Watcher;
+use crate::state::Server;
+
+/// WATCH: EXEC of this client answers null once `key` has changed.
+pub fn watch_key(server: &mut Server, c: &mut Client, key: &[u8]) {
+    let db = c.db;
+    if c.watched.iter().any(|w| w.db == db && *w.key == *key) {
+        return;
+    }
+    let client = c.reference();
+    let expired = state_of(server, db, key) == KeyState::Expired;
+    let watchers = server.dbs[db as usize]
+        .watched
+        .entry(key.into())
+        .or_default();
+    watchers.push(Watcher { client, expired });
+    let key = key.into();
+    c.watched.push(WatchedKey { db, key });
+}
+
+/// What a watched key is: one that has expired and one that is missing are the same to its watchers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum KeyState {
+    Missing,
+    Expired,
+    Alive,
+}
+
+fn state_of(server: &Server, db: u32, key: &[u8]) -> KeyState {
+    let hash = server.seed.hash(key);
+    match server.dbs[db as usize].find(hash, key) {
+        None => KeyState::Missing,
+        Some(e) if e.expire_at().is_some_and(|at| at < server.clock.now_ms) => KeyState::Expired,
+        Some(_) => KeyState::Alive,
+    }
+}
+
+/// Watch nothing any more.
+pub fn unwatch_all(server: &mut Server, c: &mut Client) {
+    if c.watched.is_empty() {
+        return;
+    }
+    let r = c.reference();
+    server.touched.retain(|other| *other != r);
+    for watched in std::mem::take(&mut c.watched) {
+        let table = &mut server.dbs[watched.db as usize].watched;
+        if let Some(watchers) = table.get_mut(&watched.key) {
+            watchers.retain(|watcher| watcher.client != r);
+            if watchers.is_empty() {
+                table.remove(&watched.key);
+            }
+        }
+    }
+}
+
+/// A watched key that was alive at WATCH and is past its time now counts as touched.
+pub fn watched_expired(server: &Server, c: &Client) -> bool {
+    let r = c.reference();
+    c.watched.iter().any(|w| {
+        let watchers = server.dbs[w.db as usize].watched.get(&w.key);
+        let watcher = watchers.and_then(|all| all.iter().find(|watcher| watcher.client == r));
+        watcher.is_some_and(|watcher| !watcher.expired)
+            && state_of(server, w.db, &w.key) == KeyState::Expired
+    })
+}
+
+/// A key changed: those who watch it must not EXEC. `by` is the client whose command this is.
+pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, key: &[u8]) {
+    let gone = state_of(server, db, key) == KeyState::Missing;
+    let Some(watchers) = server.dbs[db as usize].watched.get_mut(key) else {
+        return;
+    };
+    let mut touched = Vec::new();
+    for watcher in watchers {
+        if watcher.expired && gone {
+            // It had expired when it was watched: now it is merely removed. A new one is a change.
+            watcher.expired = false;
+        } else {
+            touched.push(watcher.client);
+        }
+    }
+    for r in touched {
+        touch(server, by.as_deref_mut(), r);
+    }
+}
+
+/// A client's transaction is lost. One that runs a command is out of its slot: it is `by`, or, when the look-up
+/// of an expired key changes the keyspace, unknown here. Then it is remembered for its EXEC.
+pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
+    match by {
+        Some(c) if c.id == r.id => c.set(flag::DIRTY_CAS),
+        _ => match server.net.clients.resolve(r) {
+            Some(c) => c.set(flag::DIRTY_CAS),
+            None if server.touched.contains(&r) => {}
+            None => server.touched.push(r),
+        },
+    }
+}
+
+/// A whole database is emptied, or replaced by `other`: every watched key that is alive in either is touched.
+pub fn touch_all_watched(
+    server: &mut Server,
+    mut by: Option<&mut Client>,
+    db: u32,
+    other: Option<u32>,
+) {
+    let keys: Vec<Box<[u8]>> = server.dbs[db as usize].watched.keys().cloned().collect();
+    for key in keys {
+        let before = state_of(server, db, &key);
+        let after = other.map_or(KeyState::Missing, |other| state_of(server, other, &key));
+        let Some(watchers) = server.dbs[db as usize].watched.get_mut(&key) else {
+            continue;
+        };
+        if before != KeyState::Alive && after != KeyState::Alive {
+            let expired = after == KeyState::Expired;
+            watchers
+                .iter_mut()
+                .for_each(|watcher| watcher.expired = expired);
+            continue;
+        }
+        for watcher in watchers.clone() {
+            touch(server, by.as_deref_mut(), watcher.client);
+        }
+    }
+}
