@@ -1,4 +1,4 @@
-//! Several clients at once: what one does, the others see, the same on both servers.
+//! Several clients at once: what one does, the others see, the same on all servers.
 //!
 //! ```text
 //!   sessions.txt: `1 PUBLISH ch v`      for each server   control ----------- who is blocked, unblock
@@ -14,6 +14,7 @@
 
 use super::common::{Conn, Peer, multibulk, split_replies};
 use super::grammar::{Compare, Grammar, draw, ends_with, generate, may_wait};
+use super::jury::{Jury, Name};
 use super::{
     COMMANDS, Plan, contains, is_odd_in_multi, on_purpose, prepare, remembers_errno, run, same,
     show,
@@ -24,7 +25,6 @@ use rand::rngs::SmallRng;
 
 const CLIENTS: usize = 3;
 /// Where a session ends early.
-const NOSUB: &str = "8.0 refuses to unsubscribe who has not subscribed; Redis, and 8.1 again, tell that nothing is left";
 const OVERWRITTEN: &str =
     "who waits for a key that STORE writes over another is not woken by Redis; ours serves it";
 const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate";
@@ -32,6 +32,8 @@ const MARKER: &[u8] = b"all-has-come";
 
 /// One server with its clients.
 struct Side<'a> {
+    /// `None`: ours.
+    judge: Option<Name>,
     peer: &'a Peer,
     control: Conn,
     clients: Vec<Client>,
@@ -88,13 +90,14 @@ fn reply_in_multi(conn: &mut Conn) -> Option<Vec<u8>> {
 }
 
 impl Side<'_> {
-    fn new<'a>(peer: &'a Peer, plan: &Plan) -> Side<'a> {
+    fn new<'a>(judge: Option<Name>, peer: &'a Peer, plan: &Plan) -> Side<'a> {
         let mut control = peer.connect();
         prepare(&mut control, plan);
         control.line("CONFIG SET notify-keyspace-events KEA");
         control.line("SCRIPT FLUSH");
         let clients = (0..CLIENTS).map(|_| Client::new(peer, plan.resp)).collect();
         Side {
+            judge,
             peer,
             control,
             clients,
@@ -127,10 +130,14 @@ enum State {
 }
 
 struct Session<'a> {
-    sides: [Side<'a>; 2],
+    jury: &'a Jury,
+    /// Ours first, then the judges that are in step.
+    sides: Vec<Side<'a>>,
     states: [State; CLIENTS],
     plan: &'a Plan,
     sent: Vec<String>,
+    /// The last command.
+    argv: Vec<Vec<u8>>,
     /// Tracking by prefixes is told at the end of a turn, behind the replies of that turn.
     broadcasts: bool,
     /// A command with STORE was sent, see [`OVERWRITTEN`].
@@ -145,12 +152,15 @@ impl Session<'_> {
             Some(bytes) => bytes.escape_ascii().to_string(),
             None => "closed".into(),
         };
+        let reads = std::iter::zip(&self.sides, found).map(|(side, found)| {
+            let server = side.judge.map_or("ours".into(), |name| format!("{name:?}"));
+            format!("\n{server}\n  {}", text(found))
+        });
+        let reads: String = reads.collect();
+        let sent = self.sent.join("\n  ");
         TestCaseError::fail(format!(
-            "{:?}, after\n  {}\nour client {who} reads\n  {}\ntheirs\n  {}",
-            self.plan,
-            self.sent.join("\n  "),
-            text(&found[0]),
-            text(&found[1])
+            "{:?}, after\n  {sent}\nclient {who} reads{reads}",
+            self.plan
         ))
     }
 
@@ -169,13 +179,8 @@ impl Session<'_> {
         replies
     }
 
-    fn check(
-        &self,
-        who: usize,
-        compare: Compare,
-        found: &[Option<Vec<u8>>],
-    ) -> Result<(), TestCaseError> {
-        let equal = match (&found[0], &found[1]) {
+    fn agree(&self, compare: Compare, ours: &Option<Vec<u8>>, theirs: &Option<Vec<u8>>) -> bool {
+        match (ours, theirs) {
             // A message before or after an unordered reply is compared, too.
             (Some(ours), Some(theirs)) => {
                 let (ours, theirs) = (self.in_order(ours), self.in_order(theirs));
@@ -184,16 +189,40 @@ impl Session<'_> {
                         .all(|(ours, theirs)| same(compare, ours, theirs))
             }
             (ours, theirs) => ours == theirs,
-        };
-        let text = |of: usize| found[of].as_deref().unwrap_or_default();
-        let unsubscribed = contains(text(1), b"-NOSUB");
-        let odd = remembers_errno(text(0), text(1));
-        match equal {
-            true => Ok(()),
-            false if unsubscribed => Err(TestCaseError::reject(NOSUB)),
-            false if odd => Err(TestCaseError::reject("a number of long ago")),
-            false => Err(self.fail(who, found)),
         }
+    }
+
+    /// What each side found, ours first. A judge that found something else leaves the session.
+    fn check(
+        &mut self,
+        who: usize,
+        compare: Compare,
+        found: &[Option<Vec<u8>>],
+    ) -> Result<(), TestCaseError> {
+        let text = |of: usize| found[of].as_deref().unwrap_or_default();
+        let mut opinions = Vec::new();
+        let mut stays = vec![true];
+        for (at, theirs) in found.iter().enumerate().skip(1) {
+            let judge = self.sides[at].judge.expect("a judge's side");
+            let agrees = self.agree(compare, &found[0], theirs);
+            if agrees || !remembers_errno(text(0), text(at)) {
+                opinions.push((judge, agrees));
+            }
+            if !agrees {
+                self.jury.note(judge, &self.argv, text(0), text(at));
+            }
+            let errors = text(0).starts_with(b"-") && text(at).starts_with(b"-");
+            stays.push(agrees || errors);
+        }
+        if !self.jury.is_right(&self.argv, &opinions) {
+            return Err(self.fail(who, found));
+        }
+        let mut stays = stays.into_iter();
+        self.sides.retain(|_| stays.next().unwrap_or(true));
+        if self.sides.len() < 2 {
+            return Err(TestCaseError::reject("no judge is in step"));
+        }
+        Ok(())
     }
 
     /// Has all that reaches a client followed by the marker.
@@ -222,16 +251,18 @@ impl Session<'_> {
     }
 
     fn blocked(&mut self, who: usize) -> Result<bool, TestCaseError> {
-        let [ours, theirs] = &mut self.sides;
-        let (ours, theirs) = (ours.is_blocked(who), theirs.is_blocked(who));
-        if ours == theirs {
-            return Ok(ours);
-        }
-        if theirs && self.stores {
+        let blocked: Vec<bool> = self
+            .sides
+            .iter_mut()
+            .map(|side| side.is_blocked(who))
+            .collect();
+        if self.stores && !blocked[0] && blocked[1..].contains(&true) {
             return Err(TestCaseError::reject(OVERWRITTEN));
         }
-        let text = |blocked| Some(format!("blocked: {blocked}").into_bytes());
-        Err(self.fail(who, &[text(ours), text(theirs)]))
+        let text = |blocked: &bool| Some(format!("blocked: {blocked}").into_bytes());
+        let found: Vec<_> = blocked.iter().map(text).collect();
+        self.check(who, Compare::Bytes, &found)?;
+        Ok(blocked[0])
     }
 
     /// One command of one client, and what the others see of it.
@@ -242,6 +273,7 @@ impl Session<'_> {
         argv: &[Vec<u8>],
     ) -> Result<(), TestCaseError> {
         let request = multibulk(argv);
+        self.argv = argv.to_vec();
         for side in &mut self.sides {
             side.clients[who].conn.try_send(&request);
         }
@@ -308,6 +340,7 @@ impl Session<'_> {
                 Some(side.control.cmd(&argv))
             })
             .collect();
+        self.argv = vec![b"CLIENT".to_vec(), b"UNBLOCK".to_vec()];
         self.check(who, Compare::Bytes, &found)?;
         self.others(CLIENTS)
     }
@@ -315,15 +348,24 @@ impl Session<'_> {
 
 fn compare_session(
     grammars: &[Grammar; 2],
-    peers: &[&Peer; 2],
+    jury: &Jury,
     plan: &Plan,
     seeds: &[u64],
 ) -> Result<(), TestCaseError> {
+    let judges = jury
+        .judges
+        .iter()
+        .map(|judge| (Some(judge.name), &judge.peer));
+    let servers = std::iter::once((None, &jury.aeris)).chain(judges);
     let mut session = Session {
-        sides: peers.map(|peer| Side::new(peer, plan)),
+        jury,
+        sides: servers
+            .map(|(judge, peer)| Side::new(judge, peer, plan))
+            .collect(),
         states: [State::Free; CLIENTS],
         plan,
         sent: Vec::new(),
+        argv: Vec::new(),
         broadcasts: false,
         stores: false,
         tracking_ended: false,
@@ -370,17 +412,17 @@ fn compare_session(
 
 #[test]
 fn several_clients_see_the_same() {
-    let Some(valkey) = Peer::valkey(&[]) else {
+    let Some(jury) = Jury::start() else {
         return;
     };
-    let aeris = Peer::aeris(&[]);
     let grammars = [Grammar::read("sessions.txt"), Grammar::read("grammar.txt")];
     // One of its commands takes as long as ten of the others.
     run(30, 4, |seeds, plan| {
-        let compared = compare_session(&grammars, &[&aeris, &valkey], &plan, seeds);
+        let compared = compare_session(&grammars, &jury, &plan, seeds);
         compared.or_else(|e| match e {
             TestCaseError::Reject(_) => Ok(()),
             e => Err(e),
         })
     });
+    jury.report();
 }

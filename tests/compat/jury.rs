@@ -1,0 +1,187 @@
+//! Four real servers judge each reply: Redis 7.0 and 8.2, Valkey 8.0 and 9.1 with Redis's words.
+//!
+//! ```text
+//!   command ──> aeris ─────────────────────> reply
+//!           ├─> Redis 7.0 ┐  known to Redis: one of the two says the same; where they agree, both do
+//!           ├─> Redis 8.2 ┘
+//!           ├─> Valkey 8.0 ┐ unknown to Redis: 9.1 says the same, or 8.0 if 9.1 lacks the command
+//!           └─> Valkey 9.1 ┘
+//! ```
+//!
+//! A judge that replies otherwise may hold other data from then on. It leaves the history, unless the
+//! command changed nothing: it only reads, or both replies are errors. When one Redis has left and
+//! the other disagrees, the reply of a Valkey decides whether that is a difference.
+
+use super::common::{Peer, Reply};
+use super::tables::{Rows, rows};
+use aeris::util::glob::glob_match;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Name {
+    Redis7,
+    Redis8,
+    Valkey8,
+    Valkey9,
+}
+
+impl Name {
+    fn is_redis(self) -> bool {
+        matches!(self, Name::Redis7 | Name::Redis8)
+    }
+}
+
+pub struct Judge {
+    pub name: Name,
+    pub peer: Peer,
+    pub rows: Rows,
+}
+
+/// Our server and its judges.
+pub struct Jury {
+    pub aeris: Peer,
+    pub judges: Vec<Judge>,
+    /// How often a judge disagreed without a verdict against us, by the command's name.
+    open: Mutex<BTreeMap<(Name, String), (u32, String)>>,
+}
+
+/// Options that Redis lacks, as patterns of the command in capitals: Valkey 9.1 judges these alone.
+const VALKEY_OPTIONS: &[&str] = &[
+    "SET * IFEQ *",
+    "CLIENT CAPA *",
+    "CLIENT LIST NOT-*",
+    "SCRIPT SHOW*",
+    "COMMAND LIST *",
+];
+
+impl Jury {
+    /// `None` when one of the two older servers is missing; the newer two join where they are there.
+    pub fn start() -> Option<Jury> {
+        let mut peers = vec![
+            (Name::Redis7, Peer::redis(&[])?),
+            (Name::Valkey8, Peer::valkey(&[])?),
+        ];
+        peers.extend(Peer::redis8(&[]).map(|peer| (Name::Redis8, peer)));
+        peers.extend(Peer::valkey9(&[]).map(|peer| (Name::Valkey9, peer)));
+        let judges = peers.into_iter().map(|(name, peer)| {
+            let rows = rows(&mut peer.connect());
+            Judge { name, peer, rows }
+        });
+        Some(Jury {
+            aeris: Peer::aeris(&[]),
+            judges: judges.collect(),
+            open: Mutex::default(),
+        })
+    }
+
+    fn knowing<'a>(&'a self, command: &str, text: &str) -> Vec<&'a Judge> {
+        let valkey_only = VALKEY_OPTIONS
+            .iter()
+            .any(|pattern| glob_match(pattern.as_bytes(), text.as_bytes()));
+        let knows = |judge: &&Judge| {
+            judge.rows.contains_key(command) && !(valkey_only && judge.name.is_redis())
+        };
+        self.judges.iter().filter(knows).collect()
+    }
+
+    /// The name of a command or subcommand, as COMMAND spells it.
+    pub fn command_name(&self, argv: &[Vec<u8>]) -> String {
+        let lower = |arg: &[u8]| String::from_utf8_lossy(arg).to_lowercase();
+        let name = lower(&argv[0]);
+        let sub = argv.get(1).map(|arg| format!("{name}|{}", lower(arg)));
+        sub.filter(|sub| self.judges.iter().any(|judge| judge.rows.contains_key(sub)))
+            .unwrap_or(name)
+    }
+
+    /// Whether our reply is right, given the judges that compared it: (judge, does it agree).
+    pub fn is_right(&self, argv: &[Vec<u8>], opinions: &[(Name, bool)]) -> bool {
+        let command = self.command_name(argv);
+        let mut knowing = self.knowing(&command, &in_capitals(argv));
+        if knowing.is_empty() {
+            knowing = self.judges.iter().collect();
+        }
+        let opinion = |name: Name| {
+            opinions
+                .iter()
+                .find(|(of, _)| *of == name)
+                .map(|(_, agrees)| *agrees)
+        };
+        let says = |judge: &&&Judge| opinion(judge.name);
+        let (redis, valkey): (Vec<_>, Vec<_>) =
+            knowing.iter().partition(|judge| judge.name.is_redis());
+        let voices: Vec<bool> = redis.iter().filter_map(says).collect();
+        if redis.is_empty() {
+            let newest = valkey.iter().filter(|judge| opinion(judge.name).is_some());
+            let newest = newest.max_by_key(|judge| judge.name);
+            let judged = self.judges.iter().any(|judge| judge.name == Name::Redis8);
+            return !judged || newest.is_none_or(|judge| opinion(judge.name) == Some(true));
+        }
+        let absent = voices.len() < redis.len() || redis.len() == 1 && !self.has(Name::Redis8);
+        voices.is_empty()
+            || voices.contains(&true)
+            || absent && valkey.iter().any(|judge| opinion(judge.name) == Some(true))
+    }
+
+    fn has(&self, name: Name) -> bool {
+        self.judges.iter().any(|judge| judge.name == name)
+    }
+
+    /// Whether data are the same after this command although the replies differ.
+    pub fn changes_nothing(&self, argv: &[Vec<u8>], ours: &[u8], theirs: &[u8]) -> bool {
+        let is_error = |reply: &[u8]| reply.starts_with(b"-") || reply.starts_with(b"!");
+        let command = self.command_name(argv);
+        let readonly = Reply::Line(b"+readonly".to_vec());
+        let reads = self.judges.iter().any(|judge| {
+            let flags = judge.rows.get(&command).map(|row| &row[2].1);
+            matches!(flags, Some(Reply::Many(_, flags)) if flags.contains(&readonly))
+        });
+        let looks = [
+            "command",
+            "object",
+            "pubsub",
+            "xinfo",
+            "memory",
+            "acl|getuser",
+            "acl|list",
+            "config|get",
+        ]
+        .iter()
+        .any(|start| command.starts_with(start));
+        is_error(ours) && is_error(theirs) || reads || looks
+    }
+
+    /// Remembers a difference that is no fault, for [`Jury::report`].
+    pub fn note(&self, judge: Name, argv: &[Vec<u8>], ours: &[u8], theirs: &[u8]) {
+        let mut open = self.open.lock().expect("no test panics with the lock");
+        let entry = open.entry((judge, self.command_name(argv))).or_default();
+        entry.0 += 1;
+        if entry.1.is_empty() {
+            let text = |bytes: &[u8]| bytes[..bytes.len().min(120)].escape_ascii().to_string();
+            entry.1 = format!(
+                "{}\n      we   {}\n      they {}",
+                super::show(argv),
+                text(ours),
+                text(theirs)
+            );
+        }
+    }
+
+    /// What was left open, with `COMPAT_OPEN=1`: each judge's disagreements, and the first of each.
+    pub fn report(&self) {
+        if std::env::var_os("COMPAT_OPEN").is_some() {
+            let open = self.open.lock().expect("no test panics with the lock");
+            for ((judge, command), (count, first)) in open.iter() {
+                eprintln!("{judge:?} {command} {count} times: {first}");
+            }
+        }
+    }
+}
+
+/// A command as the patterns of exceptions see it.
+pub fn in_capitals(argv: &[Vec<u8>]) -> String {
+    let words = argv
+        .iter()
+        .map(|arg| String::from_utf8_lossy(arg).to_uppercase());
+    words.collect::<Vec<_>>().join(" ")
+}
