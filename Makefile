@@ -25,17 +25,24 @@ all:            ## build the server (release)
 run: all        ## build and start it with redis.conf (make run ARGS="--port 7000")
 	$(TARGET)/release/aeris-server redis.conf $(ARGS)
 
+# $(call step,TITLE,COMMAND): the title, the command, the seconds it took.
+define step
+@echo "== $(1)"; started=$$(date +%s); $(2); status=$$?; \
+	echo "-- $$(( $$(date +%s) - started )) s"; exit $$status
+endef
+
 test: peers     ## set up what the tests compare with, then all tests
-	$(CARGO) test --workspace
-	python3 -B -m unittest discover -s tools/suite/tests -t tools/suite
-	python3 -B -m unittest discover -s tools/bench/tests -t tools/bench
+	$(call step,build of the tests (the first time 5 minutes and 3 GB of memory),$(CARGO) test --workspace --no-run)
+	$(call step,tests of the server (a few minutes),$(CARGO) test --workspace)
+	$(call step,tests of tools/suite (seconds),python3 -B -m unittest discover -s tools/suite/tests -t tools/suite)
+	$(call step,tests of tools/bench (seconds),python3 -B -m unittest discover -s tools/bench/tests -t tools/bench)
 
 check:          ## formatting, lints, the rules of the house
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test --test tidy
 
-compat: peers   ## transcripts and generated commands, against the real valkey-server too
+compat: peers   ## the same generated commands to us and to four real servers
 	REQUIRE_PEERS=1 $(CARGO) test --test 'compat*'
 
 compat-long: peers  ## the same with many more generated histories

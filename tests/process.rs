@@ -89,6 +89,9 @@ impl Server {
             .args(["--logfile", log.to_str().unwrap()])
             .current_dir(&dir.0)
             .stdin(Stdio::null())
+            // Some tests are about a crash: what it prints is no part of a passing test's output.
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(dir.join("stderr")).unwrap())
             .spawn()
             .unwrap();
         let mut server = Server { child, port, log };
@@ -106,8 +109,9 @@ impl Server {
             let ended = self.child.try_wait().unwrap();
             assert!(
                 ended.is_none(),
-                "ended with {ended:?} before {line:?}:\n{}",
-                self.log()
+                "ended with {ended:?} before {line:?}:\n{}\n{}",
+                self.log(),
+                fs::read_to_string(self.log.with_file_name("stderr")).unwrap_or_default()
             );
             std::thread::sleep(Duration::from_millis(5));
         }

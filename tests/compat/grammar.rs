@@ -17,6 +17,8 @@ use rand::{RngExt, SeedableRng};
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Compare {
     Bytes,
+    /// Sets and maps without order.
+    Sets,
     Sorted,
     Shape,
     /// Each element up to its first NUL, where a text ends for C.

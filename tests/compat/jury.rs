@@ -10,7 +10,7 @@
 //!
 //! A judge that replies otherwise may hold other data from then on. It leaves the history, unless the
 //! command changed nothing: it only reads, or both replies are errors. When one Redis has left and
-//! the other disagrees, the reply of a Valkey decides whether that is a difference.
+//! the other disagrees, the Valkeys that are left decide whether that is a difference.
 
 use super::common::{Peer, Reply};
 use super::tables::{Rows, rows};
@@ -46,13 +46,19 @@ pub struct Jury {
     open: Mutex<BTreeMap<(Name, String), (u32, String)>>,
 }
 
-/// Options that Redis lacks, as patterns of the command in capitals: Valkey 9.1 judges these alone.
-const VALKEY_OPTIONS: &[&str] = &[
-    "SET * IFEQ *",
-    "CLIENT CAPA *",
-    "CLIENT LIST NOT-*",
-    "SCRIPT SHOW*",
-    "COMMAND LIST *",
+/// Options that only one server has, as patterns of the command in capitals; it alone judges them.
+const NEW_OPTIONS: &[(&str, Name)] = &[
+    ("SET * IFEQ *", Name::Valkey9),
+    ("CLIENT CAPA *", Name::Valkey9),
+    ("CLIENT LIST NOT-*", Name::Valkey9),
+    ("SCRIPT SHOW*", Name::Valkey9),
+    ("ZSCAN * NOSCORES*", Name::Valkey9),
+    ("X[AT][DR]* KEEPREF*", Name::Redis8),
+    ("X[AT][DR]* DELREF*", Name::Redis8),
+    ("X[AT][DR]* ACKED*", Name::Redis8),
+    ("BITOP DIFF*", Name::Redis8),
+    ("BITOP ANDOR *", Name::Redis8),
+    ("BITOP ONE *", Name::Redis8),
 ];
 
 impl Jury {
@@ -75,14 +81,25 @@ impl Jury {
         })
     }
 
-    fn knowing<'a>(&'a self, command: &str, text: &str) -> Vec<&'a Judge> {
-        let valkey_only = VALKEY_OPTIONS
-            .iter()
-            .any(|pattern| glob_match(pattern.as_bytes(), text.as_bytes()));
-        let knows = |judge: &&Judge| {
-            judge.rows.contains_key(command) && !(valkey_only && judge.name.is_redis())
-        };
-        self.judges.iter().filter(knows).collect()
+    /// The judges that know the command and its options; all of them if none does.
+    fn knowing(&self, argv: &[Vec<u8>]) -> Vec<&Judge> {
+        let text = in_capitals(argv);
+        let is_option =
+            |(pattern, _): &&(&str, Name)| glob_match(pattern.as_bytes(), text.as_bytes());
+        if let Some((_, only)) = NEW_OPTIONS.iter().find(is_option) {
+            return self
+                .judges
+                .iter()
+                .filter(|judge| judge.name == *only)
+                .collect();
+        }
+        let command = self.command_name(argv);
+        let knows = |judge: &&Judge| judge.rows.contains_key(&command);
+        let knowing: Vec<_> = self.judges.iter().filter(knows).collect();
+        if knowing.is_empty() {
+            return self.judges.iter().collect();
+        }
+        knowing
     }
 
     /// The name of a command or subcommand, as COMMAND spells it.
@@ -96,11 +113,7 @@ impl Jury {
 
     /// Whether our reply is right, given the judges that compared it: (judge, does it agree).
     pub fn is_right(&self, argv: &[Vec<u8>], opinions: &[(Name, bool)]) -> bool {
-        let command = self.command_name(argv);
-        let mut knowing = self.knowing(&command, &in_capitals(argv));
-        if knowing.is_empty() {
-            knowing = self.judges.iter().collect();
-        }
+        let knowing = self.knowing(argv);
         let opinion = |name: Name| {
             opinions
                 .iter()
@@ -114,13 +127,14 @@ impl Jury {
         if redis.is_empty() {
             let newest = valkey.iter().filter(|judge| opinion(judge.name).is_some());
             let newest = newest.max_by_key(|judge| judge.name);
-            let judged = self.judges.iter().any(|judge| judge.name == Name::Redis8);
-            return !judged || newest.is_none_or(|judge| opinion(judge.name) == Some(true));
+            return !self.has(Name::Redis8)
+                || newest.is_none_or(|judge| opinion(judge.name) == Some(true));
         }
         let absent = voices.len() < redis.len() || redis.len() == 1 && !self.has(Name::Redis8);
+        let heard: Vec<bool> = valkey.iter().filter_map(says).collect();
         voices.is_empty()
             || voices.contains(&true)
-            || absent && valkey.iter().any(|judge| opinion(judge.name) == Some(true))
+            || absent && (heard.is_empty() || heard.contains(&true))
     }
 
     fn has(&self, name: Name) -> bool {

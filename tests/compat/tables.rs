@@ -31,6 +31,7 @@ const NOT_SENT: &[(&str, &str)] = &[
         "client|pause",
         "a spoilt argument would stop every client: the Tcl suite",
     ),
+    ("client|import-source", "replication"),
     ("client|reply", "no reply to compare"),
     ("config|rewrite", "files: process tests"),
     ("debug", "each server's own"),

@@ -97,9 +97,14 @@ impl<'a> Options<'a> {
         }
         let rest = ctx.argv.len() - self.keys_at;
         if !rest.is_multiple_of(2) {
-            let (name, id) = (ctx.cmd.name, if grouped { '>' } else { '$' });
+            let name = ctx.cmd.name;
+            let ids = if grouped {
+                "ID or '>'"
+            } else {
+                "ID, '+', or '$'"
+            };
             return Err(Error::new(format!(
-                "ERR Unbalanced '{name}' list of streams: for each stream key an ID or '{id}' must be specified."
+                "ERR Unbalanced '{name}' list of streams: for each stream key an {ids} must be specified."
             )));
         }
         if grouped && self.who.is_none() {
