@@ -277,6 +277,19 @@ fn parse_at(bytes: &[u8], at: &mut usize) -> Reply {
 }
 
 impl Reply {
+    /// The elements that are texts.
+    pub fn texts(self) -> Vec<Vec<u8>> {
+        let items = match self {
+            Reply::Many(_, items) => items,
+            other => vec![other],
+        };
+        let text = |item| match item {
+            Reply::Bulk(text) => Some(text),
+            _ => None,
+        };
+        items.into_iter().filter_map(text).collect()
+    }
+
     /// Sort the elements, and theirs: for commands that promise no order.
     pub fn sorted(self) -> Reply {
         match self {

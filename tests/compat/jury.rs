@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A judge that replies otherwise may hold other data from then on. It leaves the history, unless the
-//! command changed nothing: it only reads, or both replies are errors. When one Redis has left and
-//! the other disagrees, the Valkeys that are left decide whether that is a difference.
+//! command changed nothing: it only reads, or both replies are errors. When one Redis has left, a
+//! disagreement with the other decides nothing.
 
 use super::common::{Peer, Reply};
 use super::tables::{Rows, rows};
@@ -130,11 +130,12 @@ impl Jury {
             return !self.has(Name::Redis8)
                 || newest.is_none_or(|judge| opinion(judge.name) == Some(true));
         }
-        let absent = voices.len() < redis.len() || redis.len() == 1 && !self.has(Name::Redis8);
-        let heard: Vec<bool> = valkey.iter().filter_map(says).collect();
-        voices.is_empty()
-            || voices.contains(&true)
-            || absent && (heard.is_empty() || heard.contains(&true))
+        // One Redis is no longer in step: what it would say is unknown.
+        let absent = self.has(Name::Redis8) && voices.len() < redis.len();
+        // Without Redis 8.2 the older servers judge what they agree on.
+        let alone =
+            !self.has(Name::Redis8) && valkey.iter().any(|judge| opinion(judge.name) == Some(true));
+        voices.is_empty() || voices.contains(&true) || absent || alone
     }
 
     fn has(&self, name: Name) -> bool {
