@@ -113,6 +113,7 @@ const OPEN: &[(&str, &str, &str)] = &[
     ),
     ("EXEC", "*", "it carries one of the texts above"),
     ("BITCOUNT *", "*", "an end is needed since Redis 7.0"),
+    ("CLIENT KILL ID *", "-ERR syntax error*", "Valkey's words"),
     (
         "SCAN *TYPE *",
         "-ERR unknown type name*",
