@@ -34,6 +34,7 @@ impl Name {
 
 pub struct Judge {
     pub name: Name,
+    start: fn(&[&str]) -> Option<Peer>,
     pub peer: Peer,
     pub rows: Rows,
 }
@@ -64,21 +65,45 @@ const NEW_OPTIONS: &[(&str, Name)] = &[
 impl Jury {
     /// `None` when one of the two older servers is missing; the newer two join where they are there.
     pub fn start() -> Option<Jury> {
-        let mut peers = vec![
-            (Name::Redis7, Peer::redis(&[])?),
-            (Name::Valkey8, Peer::valkey(&[])?),
+        let starts: [(Name, fn(&[&str]) -> Option<Peer>); 4] = [
+            (Name::Redis7, Peer::redis),
+            (Name::Redis8, Peer::redis8),
+            (Name::Valkey8, Peer::valkey),
+            (Name::Valkey9, Peer::valkey9),
         ];
-        peers.extend(Peer::redis8(&[]).map(|peer| (Name::Redis8, peer)));
-        peers.extend(Peer::valkey9(&[]).map(|peer| (Name::Valkey9, peer)));
-        let judges = peers.into_iter().map(|(name, peer)| {
+        let judges = starts.into_iter().filter_map(|(name, start)| {
+            let peer = start(&[])?;
             let rows = rows(&mut peer.connect());
-            Judge { name, peer, rows }
+            Some(Judge {
+                name,
+                start,
+                peer,
+                rows,
+            })
         });
+        let judges: Vec<Judge> = judges.collect();
+        let older = [Name::Redis7, Name::Valkey8];
+        let complete = older
+            .iter()
+            .all(|name| judges.iter().any(|judge| judge.name == *name));
+        if !complete {
+            return None;
+        }
         Some(Jury {
             aeris: Peer::aeris(&[]),
-            judges: judges.collect(),
+            judges,
             open: Mutex::default(),
         })
+    }
+
+    /// Starts a judge again that has crashed, which real servers do now and then.
+    pub fn revive(&mut self) {
+        for judge in &mut self.judges {
+            if !judge.peer.alive() {
+                eprintln!("{:?} has crashed: it is started again", judge.name);
+                judge.peer = (judge.start)(&[]).expect("the program that was there");
+            }
+        }
     }
 
     /// The judges that know the command and its options; all of them if none does.

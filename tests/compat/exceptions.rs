@@ -1,0 +1,262 @@
+//! When two replies count as the same, and which differences are known: on purpose, still open, or an
+//! oddity of the server that shows it.
+
+use super::common::{Reply, parse_reply};
+use super::grammar::Compare;
+use super::jury::in_capitals;
+use aeris::util::glob::glob_match;
+
+/// Replies that differ on purpose: (pattern of the command in capitals, reason).
+pub const ON_PURPOSE: &[(&str, &str)] = &[
+    (
+        "CLIENT LIST",
+        "other connections, and fields of newer versions",
+    ),
+    (
+        "COMMAND",
+        "there are the newer commands too; compat/tables.rs compares the others",
+    ),
+    ("COMMAND COUNT", "the same"),
+    ("COMMAND INFO", "the same"),
+    ("COMMAND LIST", "the same"),
+    ("COMMAND LIST FILTERBY [AP]*", "the same"),
+    ("COMMAND DOCS", "the summaries are our own"),
+    ("COMMAND DOCS *HELLO*", "the same"),
+    (
+        "[SZ]RANDMEMBER * -?????????*",
+        "what repeats elements beyond proto-max-bulk-len is refused, see commands/sample.rs",
+    ),
+    ("HRANDFIELD * -?????????*", "the same"),
+    (
+        "EVAL [^R]*",
+        "what does not compile is told in the words of LuaJIT's parser",
+    ),
+    ("EVAL_RO [^R]*", "the same"),
+    ("SCRIPT LOAD *", "the same"),
+    (
+        "EVAL RETURN(STRING.FORMAT(*X',* 0 99999*",
+        "what is beyond 64 bits has no %x in C",
+    ),
+    ("EVAL RETURN(STRING.FORMAT(*X',* 0 1E308", "the same"),
+    ("EVAL RETURN(STRING.FORMAT(*X',* 0 INF", "the same"),
+    (
+        "EVAL RETURN(CMSGPACK.PACK(TONUMBER(* 0 NAN",
+        "LuaJIT has one NaN, whose sign is negative",
+    ),
+    (
+        "FUNCTION LOAD *SERVER.REGISTER*",
+        "Valkey's libraries load too: `server` is another name of `redis`",
+    ),
+];
+
+/// Differences that are still open: (pattern of the command in capitals, pattern of our reply, reason).
+pub const OPEN: &[(&str, &str, &str)] = &[
+    (
+        "EVAL*",
+        "-NOSCRIPT No matching script.\r\n",
+        "Valkey's words",
+    ),
+    (
+        "*",
+        "-ERR Wrong number of args calling command*",
+        "the same",
+    ),
+    ("*", "-ERR Unknown command called from script*", "the same"),
+    ("*", "-ERR Command arguments must be strings*", "the same"),
+    (
+        "*",
+        "-ERR Please specify at least one argument for this call*",
+        "the same",
+    ),
+    (
+        "*",
+        "*-ERR Command not allowed inside a transaction*",
+        "the same",
+    ),
+    (
+        "FUNCTION LOAD*",
+        "-ERR Error registering*server.register_function*",
+        "the same",
+    ),
+    (
+        "EXEC",
+        "-EXECABORT*",
+        "MULTI and WATCH inside MULTI do not end it in Redis",
+    ),
+    ("EXEC", "*", "it carries one of the texts above"),
+    ("BITCOUNT *", "*", "an end is needed since Redis 7.0"),
+    ("CLIENT KILL ID *", "-ERR syntax error*", "Valkey's words"),
+    (
+        "SCAN *TYPE *",
+        "-ERR unknown type name*",
+        "Redis finds nothing",
+    ),
+    (
+        "X*DEL*",
+        "*",
+        "ids that never were; which of two errors comes first",
+    ),
+    ("H*FIELDS*", "-*", "which of two errors comes first"),
+    ("HEXPIRE* *", "-*", "the same"),
+    ("HPE* *", "-*", "the same"),
+    ("HGET[DE]* *", "-*", "the same"),
+    ("HSETEX *", "-*", "the same"),
+    ("XREAD* +*", "*", "the last entry of an empty stream"),
+];
+
+/// Error texts that differ on purpose: (pattern of the command in capitals, reason).
+const TEXTS_ON_PURPOSE: &[(&str, &str)] =
+    &[("MSETEX *", "Redis 8.4 has it too; the texts are Redis's")];
+
+pub fn matches(pattern: &str, text: &[u8]) -> bool {
+    glob_match(pattern.as_bytes(), text)
+}
+
+/// Whether a difference is known: on purpose, open, or an oddity of the server that shows it.
+pub fn excused(argv: &[Vec<u8>], ours: &[u8], theirs: &[u8]) -> bool {
+    let command = in_capitals(argv);
+    let command = command.as_bytes();
+    let is_error = ours.starts_with(b"-") && theirs.starts_with(b"-");
+    on_purpose(argv)
+        || is_error && TEXTS_ON_PURPOSE.iter().any(|(of, _)| matches(of, command))
+        || OPEN
+            .iter()
+            .any(|(of, reply, _)| matches(of, command) && matches(reply, ours))
+        || merges_corrupt(argv, ours)
+        || remembers_errno(ours, theirs)
+        || has_times_to_live(argv, theirs)
+}
+
+pub fn same(compare: Compare, ours: &[u8], theirs: &[u8]) -> bool {
+    if errors_alike(ours, theirs) {
+        return true;
+    }
+    match compare {
+        Compare::Bytes => ours == theirs,
+        Compare::Sorted => parse_reply(ours).sorted() == parse_reply(theirs).sorted(),
+        Compare::Shape => shape(&parse_reply(ours)) == shape(&parse_reply(theirs)),
+        Compare::Sets => sort_sets(parse_reply(ours)) == sort_sets(parse_reply(theirs)),
+        Compare::UpToNul => up_to_nul(parse_reply(ours)) == up_to_nul(parse_reply(theirs)),
+    }
+}
+
+/// Sets and maps in one order; arrays keep theirs.
+fn sort_sets(reply: Reply) -> Reply {
+    match reply {
+        Reply::Many(kind @ (b'%' | b'~'), items) => Reply::Many(kind, items).sorted(),
+        Reply::Many(kind, items) => Reply::Many(kind, items.into_iter().map(sort_sets).collect()),
+        other => other,
+    }
+}
+
+fn up_to_nul(reply: Reply) -> Reply {
+    match reply {
+        Reply::Bulk(mut text) => {
+            text.truncate(text.iter().position(|&b| b == 0).unwrap_or(text.len()));
+            Reply::Bulk(text)
+        }
+        Reply::Many(kind, items) => Reply::Many(kind, items.into_iter().map(up_to_nul).collect()),
+        other => other,
+    }
+}
+
+/// Redis lets a line's end through in the texts of some errors; ours are always one line.
+fn errors_alike(ours: &[u8], theirs: &[u8]) -> bool {
+    let space = |&b: &u8| if b"\r\n".contains(&b) { b' ' } else { b };
+    // Valkey 9.1 has its own name here even if it was set to use Redis's words.
+    let theirs = &replace(
+        theirs,
+        b"-ERR This Valkey command",
+        b"-ERR This Redis command",
+    );
+    ours.starts_with(b"-") && ours.iter().map(space).eq(theirs.iter().map(space))
+}
+
+fn replace(reply: &[u8], start: &[u8], with: &[u8]) -> Vec<u8> {
+    match reply.strip_prefix(start) {
+        Some(rest) => [with, rest].concat(),
+        None => reply.to_vec(),
+    }
+}
+
+/// The kind of a reply: its length and first bytes, not its content.
+fn shape(reply: &Reply) -> String {
+    match reply {
+        Reply::Line(line) if line.starts_with(b":") && line.get(1) != Some(&b'-') => ":n".into(),
+        Reply::Line(line) => String::from_utf8_lossy(line).into_owned(),
+        Reply::Bulk(_) => "$".into(),
+        Reply::Many(kind, items) => format!("{}{}", char::from(*kind), items.len()),
+    }
+}
+
+pub fn on_purpose(argv: &[Vec<u8>]) -> bool {
+    let text = in_capitals(argv);
+    ON_PURPOSE
+        .iter()
+        .any(|(pattern, _)| matches(pattern, text.as_bytes()))
+}
+
+/// Redis's SORT makes a skiplist of a small sorted set for good, whose scores ZSCAN tells with 17 digits. Ours only reads it.
+pub fn stays_small(argv: &[Vec<u8>], replies: &[&[u8]; 2]) -> bool {
+    let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
+    is("OBJECT") && replies[0].ends_with(b"listpack\r\n") && replies[1].ends_with(b"skiplist\r\n")
+        || is("ZSCAN") && numbers(replies[0]) == numbers(replies[1])
+}
+
+/// The elements of a cursor's reply in any order, numbers by what they mean.
+fn numbers(reply: &[u8]) -> Vec<Reply> {
+    fn add(reply: Reply, out: &mut Vec<Reply>) {
+        match reply {
+            Reply::Many(_, items) => items.into_iter().for_each(|item| add(item, out)),
+            Reply::Bulk(text) => {
+                let number = std::str::from_utf8(&text)
+                    .ok()
+                    .and_then(|t| t.parse::<f64>().ok());
+                out.push(Reply::Bulk(
+                    number.map_or(text, |n| n.to_string().into_bytes()),
+                ));
+            }
+            line => out.push(line),
+        }
+    }
+    let mut out = Vec::new();
+    add(parse_reply(reply), &mut out);
+    out.sort();
+    out
+}
+
+/// Redis 8.2 has another name for an encoding with times to live; the others, and ours, do not.
+pub fn has_times_to_live(argv: &[Vec<u8>], theirs: &[u8]) -> bool {
+    argv[0].eq_ignore_ascii_case(b"OBJECT") && theirs == b"$10\r\nlistpackex\r\n"
+}
+
+/// A copy of an integer that all share is one of its own in Redis. Ours shares none, and says of each small one that it did.
+pub fn is_shared(argv: &[Vec<u8>], replies: &[&[u8]; 2]) -> bool {
+    argv[0].eq_ignore_ascii_case(b"OBJECT")
+        && replies[0] == b":2147483647\r\n"
+        && replies[1] == b":1\r\n"
+}
+
+/// Runs behind the last register are refused since CVE-2025-32023; where 8.0.1 merges, it does not look at them, and goes on.
+/// What a merge gave differs from then on.
+pub fn merges_corrupt(argv: &[Vec<u8>], ours: &[u8]) -> bool {
+    let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
+    let merges = is("PFMERGE") || is("PFCOUNT") && argv.len() > 2;
+    merges && ours.starts_with(b"-INVALIDOBJ")
+}
+
+/// Redis takes for the fault of an element what C's `errno` tells of a number that was too large in an earlier command. What
+/// STORE gave differs from then on.
+pub fn remembers_errno(ours: &[u8], theirs: &[u8]) -> bool {
+    let told = |reply: &[u8]| {
+        contains(
+            reply,
+            b"-ERR One or more scores can't be converted into double",
+        )
+    };
+    told(theirs) && !told(ours)
+}
+
+pub fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
