@@ -163,16 +163,17 @@ impl Conn {
     /// One reply, whole, as it came.
     pub fn reply(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        read_reply(&mut self.stream, &mut out);
+        read_reply(&mut self.stream, &mut out).expect("a reply");
         out
     }
 
-    /// The same; `None` when the connection was closed before it.
+    /// The same; `None` when the connection was closed before its end.
     pub fn try_reply(&mut self) -> Option<Vec<u8>> {
-        match self.stream.fill_buf() {
-            Ok(bytes) if !bytes.is_empty() => Some(self.reply()),
+        let mut out = Vec::new();
+        match read_reply(&mut self.stream, &mut out) {
+            Ok(()) => Some(out),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => panic!("no reply comes"),
-            _ => None,
+            Err(_) => None,
         }
     }
 
@@ -186,6 +187,14 @@ impl Conn {
     pub fn line(&mut self, line: &str) -> String {
         let argv: Vec<&str> = line.split(' ').collect();
         String::from_utf8_lossy(&self.cmd(&argv)).into_owned()
+    }
+
+    /// The same; `None` when the connection was closed.
+    pub fn try_line(&mut self, line: &str) -> Option<String> {
+        let argv: Vec<&str> = line.split(' ').collect();
+        self.try_send(&multibulk(&argv));
+        let reply = self.try_reply()?;
+        Some(String::from_utf8_lossy(&reply).into_owned())
     }
 
     /// True: the peer has closed and sent nothing more.
@@ -206,10 +215,13 @@ pub fn multibulk<A: AsRef<[u8]>>(argv: &[A]) -> Vec<u8> {
     out
 }
 
-fn read_reply(from: &mut impl BufRead, out: &mut Vec<u8>) {
+/// An error: the connection has ended, perhaps within the reply.
+fn read_reply(from: &mut impl BufRead, out: &mut Vec<u8>) -> std::io::Result<()> {
     let start = out.len();
-    let n = from.read_until(b'\n', out).expect("a reply");
-    assert!(n > 2, "the connection was closed");
+    let n = from.read_until(b'\n', out)?;
+    if n < 3 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
     let kind = out[start];
     let count = std::str::from_utf8(&out[start + 1..out.len() - 2])
         .ok()
@@ -217,13 +229,16 @@ fn read_reply(from: &mut impl BufRead, out: &mut Vec<u8>) {
     match (kind, count) {
         (b'$' | b'=' | b'!', Some(len)) if len >= 0 => {
             let mut data = vec![0; len as usize + 2];
-            from.read_exact(&mut data).expect("a bulk");
+            from.read_exact(&mut data)?;
             out.extend_from_slice(&data);
+            Ok(())
         }
-        (b'*' | b'~' | b'>', Some(len)) if len > 0 => (0..len).for_each(|_| read_reply(from, out)),
-        (b'%', Some(len)) => (0..2 * len).for_each(|_| read_reply(from, out)),
-        (b'|', Some(len)) => (0..2 * len + 1).for_each(|_| read_reply(from, out)),
-        _ => {}
+        (b'*' | b'~' | b'>', Some(len)) if len > 0 => {
+            (0..len).try_for_each(|_| read_reply(from, out))
+        }
+        (b'%', Some(len)) => (0..2 * len).try_for_each(|_| read_reply(from, out)),
+        (b'|', Some(len)) => (0..2 * len + 1).try_for_each(|_| read_reply(from, out)),
+        _ => Ok(()),
     }
 }
 
@@ -232,7 +247,7 @@ pub fn split_replies(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut replies = Vec::new();
     while !bytes.is_empty() {
         let mut reply = Vec::new();
-        read_reply(&mut bytes, &mut reply);
+        read_reply(&mut bytes, &mut reply).expect("a whole reply");
         replies.push(reply);
     }
     replies

@@ -90,18 +90,18 @@ fn reply_in_multi(conn: &mut Conn) -> Option<Vec<u8>> {
 }
 
 impl Side<'_> {
-    fn new<'a>(judge: Option<Name>, peer: &'a Peer, plan: &Plan) -> Side<'a> {
+    fn new<'a>(judge: Option<Name>, peer: &'a Peer, plan: &Plan) -> Option<Side<'a>> {
         let mut control = peer.connect();
-        prepare(&mut control, plan);
+        prepare(&mut control, plan)?;
         control.line("CONFIG SET notify-keyspace-events KEA");
         control.line("SCRIPT FLUSH");
         let clients = (0..CLIENTS).map(|_| Client::new(peer, plan.resp)).collect();
-        Side {
+        Some(Side {
             judge,
             peer,
             control,
             clients,
-        }
+        })
     }
 
     /// The reply leaves at the end of a turn, and in that turn, if not before it, all was run that had been sent.
@@ -360,7 +360,7 @@ fn compare_session(
     let mut session = Session {
         jury,
         sides: servers
-            .map(|(judge, peer)| Side::new(judge, peer, plan))
+            .filter_map(|(judge, peer)| Side::new(judge, peer, plan))
             .collect(),
         states: [State::Free; CLIENTS],
         plan,
@@ -370,6 +370,10 @@ fn compare_session(
         stores: false,
         tracking_ended: false,
     };
+    assert!(
+        session.sides[0].judge.is_none(),
+        "our server has closed the connection"
+    );
     for &seed in seeds {
         let mut rng = SmallRng::seed_from_u64(seed);
         let (mut compare, mut argv) = draw(&grammars[0], plan.theme, &mut rng);
