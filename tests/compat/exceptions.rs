@@ -98,7 +98,17 @@ pub const OPEN: &[(&str, &str, &str)] = &[
     ),
     ("H*FIELDS*", "-*", "which of two errors comes first"),
     ("HEXPIRE* *", "-*", "the same"),
-    ("HPE* *", "-*", "the same"),
+    ("H[PT]* *", "-*", "the same"),
+    (
+        "HGETDEL *",
+        "*",
+        "a field named twice is gone the second time in Redis",
+    ),
+    (
+        "GEO*",
+        "*e-6*",
+        "a double of a script has three forms in four servers",
+    ),
     ("HGET[DE]* *", "-*", "the same"),
     ("HSETEX *", "-*", "the same"),
     ("XREAD* +*", "*", "the last entry of an empty stream"),
