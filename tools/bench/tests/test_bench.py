@@ -5,7 +5,7 @@ import io
 import unittest
 from xml.dom import minidom
 
-from benchlib import chart, disk, measure, report, servers, workloads
+from benchlib import chart, disk, instructions, measure, report, servers, workloads
 
 
 class Stub:
@@ -134,6 +134,21 @@ class Figures(unittest.TestCase):
         bars = [r for r in drawn.getElementsByTagName("rect")
                 if r.getAttribute("height") == str(chart.BAR - 2) and r.getAttribute("x") == str(chart.LEFT)]
         self.assertEqual(len(bars), 4 + 1)      # and the legend's first square
+
+
+class Instructions(unittest.TestCase):
+    def test_the_last_count_is_taken_and_none_is_an_error(self):
+        log = "==7== Collected : 12\n==8== Events    : Ir\n==8== Collected : 345\n"
+        self.assertEqual(instructions.collected(log), 345)
+        with self.assertRaises(servers.ServerError):
+            instructions.collected("==7== a server that crashed")
+
+    def test_what_both_runs_do_does_not_count(self):
+        self.assertEqual(instructions.per_request(1_000_000, 1_500_000, 1000), 500)
+
+    def test_rows_have_different_names(self):
+        names = [row.name for row in instructions.ROWS]
+        self.assertEqual(len(names), len(set(names)))
 
 
 class Frames(unittest.TestCase):
