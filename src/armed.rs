@@ -3,7 +3,7 @@
 
 /// A client runs MONITOR.
 pub const MONITOR: u32 = 1 << 0;
-/// There is an AOF or a replica to tell.
+/// There is an AOF or a replication stream to feed.
 pub const PROPAGATE: u32 = 1 << 1;
 /// A client has CLIENT TRACKING on.
 pub const TRACKING: u32 = 1 << 2;

@@ -23,6 +23,7 @@ pub mod observe;
 pub mod persist;
 pub mod propagate;
 pub mod pubsub;
+pub mod replication;
 pub mod script;
 pub mod server;
 pub mod state;

@@ -29,6 +29,7 @@ use crate::persist::loading::Progress;
 use crate::persist::rdb::Rdb;
 use crate::propagate::Propagation;
 use crate::pubsub::PubSub;
+use crate::replication::Replication;
 use crate::script::Scripting;
 use crate::server::run_info::{ProcessState, RunInfo};
 use crate::server::shutdown::Shutdown;
@@ -83,6 +84,7 @@ pub struct Server {
     pub hashes: HashMemo,
     pub scripting: Scripting,
     pub propagation: Propagation,
+    pub replication: Replication,
     /// The command being run, for a crash report.
     pub in_flight: InFlight<crate::client::Client>,
 

@@ -67,6 +67,7 @@ const ROOMS: &[&str] = &[
     "acl",
     "tracking",
     "propagate",
+    "replication",
     "observe",
     "keyspace",
     "execute",

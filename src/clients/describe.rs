@@ -79,6 +79,8 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
     let cmd = c
         .shown_cmd
         .map_or("NULL", |id| &server.commands.entry(id).fullname);
+    // What the replication stream holds for a replica.
+    let lag = server.replication.lag(c.reference()) as usize;
     let redirect = server.tracking.redirect_of(c.id);
     let redirect = redirect.map_or(-1, |id| id as i64);
     let mut line = format!(
@@ -109,8 +111,8 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
         c.reply_class.peak,
         c.reply.fixed_len(),
         c.reply.node_count(),
-        c.reply.queued_memory(),
-        crate::clients::memory::memory_of(server, c),
+        c.reply.queued_memory() + lag,
+        crate::clients::memory::memory_of(server, c) + lag,
         events_text(c),
         String::from_utf8_lossy(server.acl.name_of(c.user)),
         if c.reply.resp3 { 3 } else { 2 },

@@ -1,10 +1,11 @@
 //! `client-output-buffer-limit`: a client that does not read its replies is closed before they fill the memory.
 //!
 //! The hard limit closes at once; the soft limit closes a client that has been above it for some seconds.
-//! A client that has never authenticated gets a fixed small allowance.
+//! A client that has never authenticated gets a fixed small allowance. For a replica the part of the replication
+//! stream counts that it has not been sent.
 
 use crate::client::table::Net;
-use crate::client::{Client, REPLY_CLASS_MAX, flag};
+use crate::client::{Class, Client, REPLY_CLASS_MAX, flag};
 use crate::state::Server;
 
 /// Bytes of replies beyond its first buffer that a client may leave unread before it has authenticated.
@@ -15,14 +16,22 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     if c.conn.is_none() || c.has(flag::CLOSE_ASAP) {
         return false;
     }
+    let class = c.class();
     let mut used = c.reply.queued_memory() as u64;
+    if class == Class::Replica {
+        used += server.replication.lag(c.reference());
+    }
     if server.debug.enforce_reply_list && !c.reply.is_empty() {
         used += u64::from(REPLY_CLASS_MAX);
     }
-    let class = c.class();
     let limit = &server.config.client_output_buffer_limit[class as usize];
+    let hard = match class {
+        // What the backlog holds anyway costs no memory: a partial resync must not end in a disconnection.
+        Class::Replica if limit.hard != 0 => limit.hard.max(server.config.repl_backlog_size),
+        _ => limit.hard,
+    };
     let stranger = !c.has(flag::EVER_AUTHENTICATED) && used > STRANGER_MAX;
-    let hard = limit.hard != 0 && used >= limit.hard || c.reply.overflowed() || stranger;
+    let hard = hard != 0 && used >= hard || c.reply.overflowed() || stranger;
     let mut soft = limit.soft != 0 && used >= limit.soft;
     if soft {
         if !c.has(flag::OVER_SOFT_LIMIT) {

@@ -19,6 +19,9 @@ pub fn unlink(server: &mut Server, c: &mut Client) {
     crate::observe::monitor::stop(server, c);
     crate::tracking::stop(server, c);
     crate::clients::memory::forget(server, c);
+    if c.has(flag::REPLICA) {
+        server.replication.detach(r);
+    }
     if c.has(flag::PENDING_WRITE) {
         c.clear(flag::PENDING_WRITE);
         server.net.pending_write.retain(|&slot| slot != c.slot);

@@ -6,6 +6,7 @@
 //!          -> process_command -> call -> commands::string::set -> db.set
 //!          -> reply appended to client.reply
 //! before_sleep -> handle_clients_with_pending_writes -> write_to_client
+//!              -> write_to_replicas -> write_stream
 //! ```
 //!
 //! **Invariant:** an idle client holds neither a query buffer nor a reply buffer: reads go into one buffer
@@ -16,4 +17,5 @@ pub mod close;
 pub mod evict_clients;
 mod prefetch;
 pub mod query;
+pub mod replicas;
 pub mod write;

@@ -70,6 +70,7 @@ pub struct Report {
     pub startup: usize,
     pub overhead: usize,
     pub clients: usize,
+    /// Of the replication stream, beyond the backlog.
     pub replicas: usize,
     pub dbs: Vec<DbTables>,
     /// Bytes of all main tables, of those that are being resized, and how many these are.
@@ -90,10 +91,11 @@ impl Report {
             overhead: server.run.startup_memory
                 + census.clients()
                 + census.replicas()
+                + server.replication.stream.memory()
                 + server.hotkeys.memory()
                 + server.bigkeys.as_ref().map_or(0, |big| big.memory()),
             clients: census.clients(),
-            replicas: census.replicas(),
+            replicas: server.replication.stream.memory_for_replicas(),
             dbs: Vec::new(),
             tables: 0,
             rehashing: 0,

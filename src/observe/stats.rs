@@ -60,6 +60,8 @@ pub struct Stats {
     pub keyspace_misses: u64,
     pub net_input_bytes: u64,
     pub net_output_bytes: u64,
+    /// The replication stream's share of it.
+    pub net_repl_output_bytes: u64,
     pub reads_processed: u64,
     pub writes_processed: u64,
     pub query_buffer_limit_disconnections: u64,

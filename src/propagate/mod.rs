@@ -1,33 +1,43 @@
-//! Propagation: what the AOF and the replicas are told, decided in one place, once for each command.
+//! Propagation: what is fed to the AOF and to the replicas, decided in one place, once for each command.
 //!
-//! A command that changed something is told as it was sent, unless it said what to tell instead
+//! A command that changed something is propagated as it was sent, unless it said what to propagate instead
 //! (`Ctx::rewrite`: relative times, random choices) or in addition (`Ctx::also_propagate`, expired keys).
-//! Everything from one command, or from one EXEC or script, is one unit: more than one entry is wrapped in
+//! Everything from one command, or from one EXEC or script, is one [`unit`]: more than one command is wrapped in
 //! MULTI and EXEC.
 //!
 //! ```text
-//!   DEL k (expired) ┐                    ops:    [db 0, ends at 20] [db 0, ends at 48]
-//!   INCR k          ┴─> after_call ─>    bytes:  *2..DEL..k.. *2..INCR..k..
-//!                                          │ end_unit: the command is over, and no EXEC or script is open
-//!                                          v
-//!                         each sink:     MULTI  SELECT 0 (if it was elsewhere)  bytes  EXEC
+//!                       alone, the usual case
+//!   INCR k ─> after_call ──────────────────────> feed_sinks ──┬─> AOF:       SELECT?  bytes
+//!                  │                                          └─> replicas:  SELECT?  bytes
+//!                  │ among others
+//!                  v                                          ┌─> AOF:       MULTI?  SELECT?  bytes ..  EXEC?
+//!   DEL k (expired) ─> unit ─> end_unit: the command is over ─┤
+//!                              and no EXEC or script is open  └─> replicas:  MULTI?  SELECT?  bytes ..  EXEC?
 //! ```
 //!
-//! A command is encoded once, straight from its arguments, into memory that is used again: nothing is allocated.
-//! The usual unit, one command that only the log is told, goes where the log writes it from and never stands in
-//! between; mostly it is the request as it came, byte for byte. Each sink remembers which database it told last.
+//! A command is encoded once, into one slice that each sink copies: mostly the request itself, byte for byte. Nothing
+//! is allocated. A second sink costs a command one more copy, and nothing else (`tools/bench/instructions`).
 //!
-//! **Invariant:** between two top-level commands no unit is open: whoever tells something outside of `call()`
-//! (expiry, eviction) ends its unit itself.
+//! The sinks are siblings, `aof::feed` and [`stream`]. The AOF could be a reader of the stream; but the stream has
+//! bytes that the AOF must not have (PING, GETACK, what a primary sent in its own words), the AOF has others (time
+//! stamps, a SELECT at the beginning of each file), its buffer is handed to a thread without being copied, and most
+//! servers have only one of the two. The copy that is saved would be 60 bytes for a SET.
+//!
+//! **Invariant:** between two top-level commands no unit is open: code that propagates outside of `call()` (expiry,
+//! eviction) ends its unit itself.
 
+pub mod stream;
+pub mod unit;
+
+use self::unit::Unit;
 use crate::client::resp::Sent;
 use crate::client::{Client, flag};
 use crate::command::Command;
 use crate::ds::bulk::{is_command, push_command};
 use crate::state::Server;
 
-/// Who is told, as bits.
-pub mod to {
+/// What is fed, as bits.
+pub mod sink {
     pub const AOF: u8 = 1 << 0;
     pub const REPLICAS: u8 = 1 << 1;
     pub const ALL: u8 = AOF | REPLICAS;
@@ -35,42 +45,29 @@ pub mod to {
 
 #[derive(Default)]
 pub struct Propagation {
-    /// Who listens: bits of [`to`].
+    /// The sinks that are open: bits of [`sink`].
     sinks: u8,
-    /// Who is not told of a script's commands: redis.set_repl.
+    /// Sinks that a script's commands are withheld from: redis.set_repl.
     pub withheld: u8,
-    /// What the running command wants told instead of itself, if `is_rewritten`.
+    /// What is propagated instead of the running command, if `is_rewritten`.
     rewritten: Vec<u8>,
     is_rewritten: bool,
     unit: Unit,
+    /// A command that had to be encoded and has no other place to stand.
+    scratch: Vec<u8>,
 }
 
-/// Commands that belong together, encoded one after the other.
-#[derive(Default)]
-pub struct Unit {
-    ops: Vec<Op>,
-    bytes: Vec<u8>,
-}
-
-#[derive(Clone, Copy)]
-struct Op {
-    db: u32,
-    to: u8,
-    /// Where its bytes end; they begin where the last one's end.
-    end: usize,
-}
-
-/// What a unit leaves behind is kept for the next one, up to this size.
+/// Memory that `scratch` keeps at most.
 const KEEP_BYTES: usize = 1 << 20;
 
 impl Propagation {
-    /// Somebody listens.
+    /// There is a sink.
     #[inline]
     pub fn wanted(&self) -> bool {
         self.sinks != 0
     }
 
-    /// One of the listeners comes or goes.
+    /// A sink opens or closes.
     pub fn set_sink(&mut self, sink: u8, on: bool) {
         self.sinks = if on {
             self.sinks | sink
@@ -79,11 +76,17 @@ impl Propagation {
         };
     }
 
-    pub fn has_sink(&self, sink: u8) -> bool {
-        self.sinks & sink != 0
+    /// Close all sinks, while commands run that are propagated already. Returns those that [`Propagation::resume`]
+    /// opens again.
+    pub fn suspend(&mut self) -> u8 {
+        std::mem::take(&mut self.sinks)
     }
 
-    /// Tell this instead of the running command.
+    pub fn resume(&mut self, sinks: u8) {
+        self.sinks = sinks;
+    }
+
+    /// Propagate this instead of the running command.
     pub fn rewrite<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
         if self.wanted() {
             self.rewritten.clear();
@@ -92,59 +95,31 @@ impl Propagation {
         }
     }
 
-    /// Tell this, too, in the same unit.
+    /// Propagate this, too, in the same unit.
     pub fn also<A: AsRef<[u8]>>(&mut self, db: u32, argv: &[A]) {
         if self.wanted() {
-            self.unit.push(db, to::ALL, argv);
+            self.unit.push(db, sink::ALL, argv);
         }
     }
 }
 
 #[cfg(test)]
 impl Propagation {
-    /// What was told and is not out yet.
+    /// What was propagated and has not reached the sinks yet.
     pub fn take_unit(&mut self) -> Unit {
         std::mem::take(&mut self.unit)
     }
 }
 
-impl Unit {
-    fn push<A: AsRef<[u8]>>(&mut self, db: u32, to: u8, argv: &[A]) {
-        push_command(&mut self.bytes, argv);
-        self.end_op(db, to);
-    }
-
-    fn end_op(&mut self, db: u32, to: u8) {
-        let end = self.bytes.len();
-        self.ops.push(Op { db, to, end });
-    }
-
-    /// The commands for one sink: (database, bytes).
-    pub fn told_to(&self, sink: u8) -> impl Iterator<Item = (u32, &[u8])> {
-        let starts = std::iter::once(0).chain(self.ops.iter().map(|op| op.end));
-        let ops = self.ops.iter().zip(starts);
-        ops.filter(move |(op, _)| op.to & sink != 0)
-            .map(|(op, start)| (op.db, &self.bytes[start..op.end]))
-    }
-
-    fn clear(&mut self) {
-        self.ops.clear();
-        self.bytes.clear();
-        if self.bytes.capacity() > KEEP_BYTES {
-            self.bytes.shrink_to(KEEP_BYTES);
-        }
-    }
-}
-
 impl Server {
-    /// An expired or evicted key is told as a deletion.
+    /// An expired or evicted key is propagated as a deletion.
     pub fn propagate_deletion(&mut self, db: u32, key: &[u8], lazy: bool) {
         let verb: &[u8] = if lazy { b"UNLINK" } else { b"DEL" };
         self.propagation.also(db, &[verb, key]);
     }
 
-    /// What was told since the last call belongs together; it goes out, unless a command is still open that it
-    /// belongs to.
+    /// What was propagated since the last call belongs together; it is fed to the sinks, unless a command that it
+    /// belongs to is still open.
     pub fn end_unit(&mut self) {
         if self.nesting == 0 {
             end_unit(self, true);
@@ -152,7 +127,7 @@ impl Server {
     }
 }
 
-/// After a command: if it changed something, tell.
+/// After a command: propagate it if it changed something.
 pub fn after_call(
     server: &mut Server,
     c: &mut Client,
@@ -165,47 +140,78 @@ pub fn after_call(
     let rewritten = std::mem::take(&mut propagation.is_rewritten);
     // A data set that was loaded anew counts from 0 again.
     let changed = server.dirty > dirty;
-    let told = propagation.sinks & !propagation.withheld;
+    let sinks = propagation.sinks & !propagation.withheld;
     let prevented = c.has(flag::PREVENT_PROPAGATION);
     c.clear(flag::PREVENT_PROPAGATION);
-    if changed && told != 0 && !prevented {
-        if told == to::AOF && server.nesting == 0 && propagation.unit.ops.is_empty() {
-            return tell_log(server, c, argv, sent, rewritten);
+    if changed && sinks != 0 && !prevented {
+        if server.nesting == 0 && propagation.unit.is_empty() {
+            return feed_sinks(server, c, sinks, argv, sent, rewritten);
         }
         let unit = &mut propagation.unit;
         if rewritten {
-            unit.bytes.extend_from_slice(&propagation.rewritten);
-            unit.end_op(c.db, told);
+            unit.push_encoded(c.db, sinks, &propagation.rewritten);
         } else {
-            unit.push(c.db, told, argv);
+            unit.push(c.db, sinks, argv);
         }
     }
-    if server.nesting == 0 && !server.propagation.unit.ops.is_empty() {
+    if server.nesting == 0 && !server.propagation.unit.is_empty() {
         end_unit(server, !touches_arbitrary_keys(cmd));
         c.aof_offset = server.aof.offset();
     }
 }
 
-/// The command is a unit by itself, and only the log is told.
+/// The command is a unit by itself: feed it to the sinks.
 #[inline]
-fn tell_log(server: &mut Server, c: &mut Client, argv: &[&[u8]], sent: Sent, rewritten: bool) {
-    let stamp_s = log_stamp(server);
-    let propagation = &server.propagation;
-    server.aof.feed.command(c.db, stamp_s, |out| {
-        if rewritten {
-            out.extend_from_slice(&propagation.rewritten);
-        } else if is_command(sent.bytes, argv) {
-            out.extend_from_slice(sent.bytes);
-        } else {
-            push_command(out, argv);
-        }
-    });
+fn feed_sinks(
+    server: &mut Server,
+    c: &mut Client,
+    sinks: u8,
+    argv: &[&[u8]],
+    sent: Sent,
+    rewritten: bool,
+) {
+    let bytes = if rewritten {
+        &server.propagation.rewritten
+    } else if is_command(sent.bytes, argv) {
+        sent.bytes
+    } else {
+        return encode_and_feed_sinks(server, c, sinks, argv);
+    };
+    if sinks & sink::AOF != 0 {
+        let stamp_s = aof_stamp(server);
+        let copy = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
+        server.aof.feed.command(c.db, stamp_s, copy);
+    }
+    if sinks & sink::REPLICAS != 0 {
+        server.replication.stream.command(c.db, bytes);
+    }
     c.aof_offset = server.aof.offset();
 }
 
-/// The second that the log notes beside what it is told, if it does.
+/// The same for a command that is not there as bytes. The first sink's buffer is where it is encoded, and the next sink
+/// copies it from there, so that a long argument is not copied once more.
+#[inline(never)]
+fn encode_and_feed_sinks(server: &mut Server, c: &mut Client, sinks: u8, argv: &[&[u8]]) {
+    let stamp_s = aof_stamp(server);
+    let encoded = if sinks & sink::AOF != 0 {
+        let encode = |out: &mut Vec<u8>| push_command(out, argv);
+        server.aof.feed.command(c.db, stamp_s, encode)
+    } else {
+        let scratch = &mut server.propagation.scratch;
+        scratch.clear();
+        scratch.shrink_to(KEEP_BYTES);
+        push_command(scratch, argv);
+        scratch
+    };
+    if sinks & sink::REPLICAS != 0 {
+        server.replication.stream.command(c.db, encoded);
+    }
+    c.aof_offset = server.aof.offset();
+}
+
+/// The second that the AOF notes beside a command, if it does.
 #[inline]
-fn log_stamp(server: &Server) -> Option<i64> {
+fn aof_stamp(server: &Server) -> Option<i64> {
     let annotated = server.config.aof_timestamp_enabled;
     annotated.then_some(server.clock.now_ms / 1000)
 }
@@ -215,16 +221,18 @@ fn touches_arbitrary_keys(cmd: &Command) -> bool {
     matches!(cmd.name, "scan" | "randomkey")
 }
 
-/// Give the unit to whoever listens. `atomic`: several commands are wrapped in MULTI and EXEC.
+/// Feed the unit to the sinks. `atomic`: several commands are wrapped in MULTI and EXEC.
 fn end_unit(server: &mut Server, atomic: bool) {
-    if server.propagation.unit.ops.is_empty() {
+    if server.propagation.unit.is_empty() {
         return;
     }
-    let stamp_s = log_stamp(server);
+    let stamp_s = aof_stamp(server);
     let Propagation { sinks, unit, .. } = &mut server.propagation;
-    let count = unit.told_to(to::AOF).count();
-    if *sinks & to::AOF != 0 && count > 0 {
-        server.aof.feed.unit(unit, atomic && count > 1, stamp_s);
+    if *sinks & sink::AOF != 0 {
+        server.aof.feed.unit(unit, atomic, stamp_s);
+    }
+    if *sinks & sink::REPLICAS != 0 {
+        server.replication.stream.unit(unit, atomic);
     }
     unit.clear();
 }

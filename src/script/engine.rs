@@ -58,14 +58,14 @@ pub const USER_SCRIPT: &[u8] = b"@user_script";
 /// The levels of redis.log, as scripts and the log know them.
 pub const LOG_LEVELS: [&str; 4] = ["LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LOG_WARNING"];
 
-/// Whom redis.set_repl lets know of the commands that follow.
+/// The sinks that redis.set_repl leaves to the commands that follow.
 pub mod repl {
-    use crate::propagate::to;
+    use crate::propagate::sink;
 
     pub const NONE: u8 = 0;
-    pub const AOF: u8 = to::AOF;
-    pub const REPLICA: u8 = to::REPLICAS;
-    pub const ALL: u8 = to::ALL;
+    pub const AOF: u8 = sink::AOF;
+    pub const REPLICA: u8 = sink::REPLICAS;
+    pub const ALL: u8 = sink::ALL;
 }
 
 /// `REDIS_VERSION` as a number: a byte for each part.

@@ -380,14 +380,14 @@ fn set_repl(run: &mut Run, frame: &mut Frame) -> Outcome {
     if frame.len() != 1 {
         return raise(frame, "server.set_repl() requires one argument.");
     }
-    let told = frame.number(1) as i64;
-    if !(0..=i64::from(repl::ALL)).contains(&told) {
+    let sinks = frame.number(1) as i64;
+    if !(0..=i64::from(repl::ALL)).contains(&sinks) {
         return raise(
             frame,
             "Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE.",
         );
     }
-    run.server.propagation.withheld = repl::ALL & !(told as u8);
+    run.server.propagation.withheld = repl::ALL & !(sinks as u8);
     Outcome::Return(0)
 }
 

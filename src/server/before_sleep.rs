@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   timeouts of blocked clients -> short expire cycle -> unblocked clients' requests -> invalidations -> AOF
-//!   -> SHUTDOWN -> replies -> closing clients
+//!   -> SHUTDOWN -> replication stream -> replies -> closing clients
 //! ```
 //!
 //! **Invariant:** the AOF is written before any reply leaves: a reply promises the log.
@@ -13,7 +13,7 @@ use ae::{EventLoop, TimerId};
 
 use crate::execute::blocked;
 use crate::keyspace::expire;
-use crate::networking::{accept, close, evict_clients, query, write};
+use crate::networking::{accept, close, evict_clients, query, replicas, write};
 use crate::persist::aof::flush;
 use crate::server::shutdown;
 use crate::state::Server;
@@ -31,6 +31,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     crate::tracking::broadcast(server);
     shutdown::handle_request(server);
     write_log(server);
+    replicas::write_to_replicas(el, server);
     query::read_again(el, server);
     write::handle_clients_with_pending_writes(el, server);
     close::free_clients_in_async_queue(el, server);

@@ -13,6 +13,7 @@ use crate::commands;
 use crate::config::Config;
 use crate::db::Db;
 use crate::ds::siphash::HashSeed;
+use crate::replication::Replication;
 use crate::server::run_info::RunInfo;
 use crate::server::{before_sleep, cron};
 use crate::state::Server;
@@ -56,6 +57,7 @@ impl Server {
             blocked: Default::default(),
             pause: Default::default(),
             propagation: Default::default(),
+            replication: Replication::new(rng.hex(40)),
             commandlog: Default::default(),
             bigkeys: None,
             latency: Default::default(),
@@ -130,7 +132,8 @@ impl Server {
 
     /// What counts against `maxmemory`.
     pub fn memory_counted(&self) -> usize {
-        self.used_memory().saturating_sub(self.aof.feed.memory())
+        let buffers = self.aof.feed.memory() + self.replication.stream.memory_for_replicas();
+        self.used_memory().saturating_sub(buffers)
     }
 }
 
@@ -138,7 +141,6 @@ impl RunInfo {
     fn new(rng: &mut Random, argv: Vec<String>, start_ms: i64) -> RunInfo {
         RunInfo {
             run_id: rng.hex(40),
-            replid: rng.hex(40),
             pid: std::process::id(),
             executable: std::env::current_exe().unwrap_or_default(),
             argv,

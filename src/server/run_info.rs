@@ -6,8 +6,6 @@ use std::path::PathBuf;
 pub struct RunInfo {
     /// 40 hex digits, new at each start.
     pub run_id: String,
-    /// The replication history's own 40 hex digits.
-    pub replid: String,
     pub pid: u32,
     pub executable: PathBuf,
     pub argv: Vec<String>,

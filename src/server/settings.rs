@@ -74,6 +74,11 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             signals::set_alarm(server.config.watchdog_period);
             Ok(())
         }
+        Apply::ReplBacklogSize => {
+            let size = server.config.repl_backlog_size;
+            server.replication.stream.set_backlog_size(size);
+            Ok(())
+        }
         Apply::MaxMemory => {
             warn_if_over_memory(server);
             // Evict between the turns, without waiting for a command.

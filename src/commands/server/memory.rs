@@ -57,10 +57,11 @@ fn memory_stats(ctx: &mut Ctx) -> CmdResult {
     let scripting = &ctx.server.scripting;
     let lua = scripting.eval_memory() + scripting.cache_memory();
     let functions = scripting.functions_memory() + scripting.libraries.memory();
+    let backlog = ctx.server.replication.stream.memory_for_backlog();
     let reply = &mut ctx.client.reply;
     let deferred = reply.begin_deferred();
     let mut fields = Fields { reply, count: 0 };
-    fields.server(&report, lua, functions);
+    fields.server(&report, backlog, lua, functions);
     fields.keyspace(&report);
     fields.allocator(&report);
     let count = fields.count;
@@ -98,11 +99,11 @@ impl Fields<'_> {
         self.reply.integer(excess(more, less));
     }
 
-    fn server(&mut self, report: &Report, lua: usize, functions: usize) {
+    fn server(&mut self, report: &Report, backlog: usize, lua: usize, functions: usize) {
         self.bytes("peak.allocated", report.peak);
         self.bytes("total.allocated", report.used);
         self.bytes("startup.allocated", report.startup);
-        self.bytes("replication.backlog", 0);
+        self.bytes("replication.backlog", backlog);
         self.bytes("clients.slaves", report.replicas);
         self.bytes("clients.normal", report.clients);
         self.bytes("cluster.links", 0);

@@ -20,7 +20,7 @@ use crate::client::resp::Sent;
 use crate::config::Config;
 use crate::execute::call::call;
 use crate::execute::dispatch::find_command;
-use crate::propagate::to;
+use crate::propagate::sink;
 use crate::state::Server;
 
 /// What the log's files go through.
@@ -101,15 +101,14 @@ impl Sim {
     }
 
     fn commands(&mut self, commands: &[(u8, u8)]) {
-        self.server.propagation.set_sink(to::AOF, true);
+        self.server.propagation.set_sink(sink::AOF, true);
         let mut model = self.states[self.states.len() - 1].1.clone();
         for &(key, kind) in commands {
             self.server.propagation.also(0, &command(key, kind));
             apply(&mut model, key, kind);
         }
-        let wrap = commands.len() > 1;
         let unit = self.server.propagation.take_unit();
-        self.feed.unit(&unit, wrap, None);
+        self.feed.unit(&unit, true, None);
         self.states.push_back((self.feed.fed, model));
     }
 

@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 
-use crate::ds::bulk::push_command;
-use crate::propagate::{Unit, to};
+use crate::propagate::sink;
+use crate::propagate::unit::{Unit, select};
 
 /// An emptied buffer keeps at most so much memory.
 const KEEP_BYTES: usize = 1 << 20;
@@ -38,7 +38,7 @@ pub struct Feed {
     pub fed: u64,
     pub written: u64,
     pub synced: u64,
-    /// The database that the log was told last; `None`: it has to be said.
+    /// The database of the last command; `None`: the next command is preceded by SELECT.
     selected_db: Option<u32>,
     /// The second of the last annotation.
     stamp_s: i64,
@@ -141,36 +141,34 @@ impl Feed {
         }
     }
 
-    /// Append one command, which `encode` writes, straight to where it will be written from. `stamp_s`: annotate it
-    /// with the time, if that is a new second.
+    /// Append one command, which `encode` writes, straight to where it will be written from. Returns what it wrote.
+    /// `stamp_s`: annotate it with the time, if that is a new second.
     #[inline]
-    pub fn command(&mut self, db: u32, stamp_s: Option<i64>, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub fn command(
+        &mut self,
+        db: u32,
+        stamp_s: Option<i64>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> &[u8] {
         let Some(mut out) = self.begin(stamp_s) else {
-            return;
+            return &[];
         };
         out.select(db);
+        let at = out.bytes.len();
         encode(out.bytes);
-        let len = out.len();
-        self.fed += len;
+        &out.end()[at..]
     }
 
     /// Append a unit.
-    pub fn unit(&mut self, unit: &Unit, wrap: bool, stamp_s: Option<i64>) {
-        let Some(mut out) = self.begin(stamp_s) else {
+    pub fn unit(&mut self, unit: &Unit, atomic: bool, stamp_s: Option<i64>) {
+        if unit.commands_for(sink::AOF).next().is_none() {
+            return;
+        }
+        let Some(out) = self.begin(stamp_s) else {
             return;
         };
-        if wrap {
-            push_command(out.bytes, &[b"MULTI"]);
-        }
-        for (db, command) in unit.told_to(to::AOF) {
-            out.select(db);
-            out.bytes.extend_from_slice(command);
-        }
-        if wrap {
-            push_command(out.bytes, &[b"EXEC"]);
-        }
-        let len = out.len();
-        self.fed += len;
+        unit.encode(sink::AOF, atomic, out.selected_db, out.bytes);
+        out.end();
     }
 
     #[inline]
@@ -185,6 +183,7 @@ impl Feed {
             bytes,
             before,
             selected_db: &mut self.selected_db,
+            fed: &mut self.fed,
         })
     }
 }
@@ -194,20 +193,23 @@ struct Appending<'f> {
     bytes: &'f mut Vec<u8>,
     before: usize,
     selected_db: &'f mut Option<u32>,
+    fed: &'f mut u64,
 }
 
-impl Appending<'_> {
+impl<'f> Appending<'f> {
     /// What follows is for this database.
     #[inline]
     fn select(&mut self, db: u32) {
         if *self.selected_db != Some(db) {
             *self.selected_db = Some(db);
-            let mut digits = itoa::Buffer::new();
-            push_command(self.bytes, &[b"SELECT", digits.format(db).as_bytes()]);
+            select(self.bytes, db);
         }
     }
 
-    fn len(&self) -> u64 {
-        (self.bytes.len() - self.before) as u64
+    /// Count what was appended.
+    #[inline]
+    fn end(self) -> &'f mut Vec<u8> {
+        *self.fed += (self.bytes.len() - self.before) as u64;
+        self.bytes
     }
 }

@@ -31,7 +31,6 @@ use crate::execute::dispatch::find_command;
 use crate::execute::transaction;
 use crate::persist::loading::{self, Live, LoadError};
 use crate::persist::rio::Reader;
-use crate::propagate::to;
 use crate::state::Server;
 use crate::sys::error_text;
 
@@ -75,21 +74,18 @@ pub fn load(live: &mut Live) -> Result<Found> {
         total += len;
     }
     live.begin(total);
-    let sink = live.server.propagation.has_sink(to::AOF);
-    set_sink(live.server, false);
+    // What is loaded is in the AOF already, and replicas do not get it as commands.
+    let sinks = live.server.propagation.suspend();
+    live.server.update_armed();
     let result = load_files(live, &manifest, &files);
-    set_sink(live.server, sink);
+    live.server.propagation.resume(sinks);
+    live.server.update_armed();
     live.end();
     result?;
     let (dir_len, base) = sizes(&manifest, &dir);
     live.server.aof.current_size = dir_len;
     live.server.aof.base_size = base;
     Ok(Found::Log)
-}
-
-fn set_sink(server: &mut Server, on: bool) {
-    server.propagation.set_sink(to::AOF, on);
-    server.update_armed();
 }
 
 fn load_files(

@@ -46,7 +46,7 @@ use self::flush::Flush;
 use self::manifest::{Manifest, sync_dir};
 use crate::error::Error;
 use crate::persist::child::{self, Kind};
-use crate::propagate::to;
+use crate::propagate::sink;
 use crate::state::Server;
 use crate::sys::error_text;
 
@@ -134,10 +134,10 @@ fn create_dir(server: &Server) -> io::Result<()> {
     }
 }
 
-/// Commands are told to the log exactly while it has a file that takes them.
+/// Commands are fed to the AOF exactly while it has a file that takes them.
 fn follow_sink(server: &mut Server) {
     let open = server.aof.feed.is_open();
-    server.propagation.set_sink(to::AOF, open);
+    server.propagation.set_sink(sink::AOF, open);
     server.update_armed();
 }
 

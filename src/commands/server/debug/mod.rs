@@ -16,6 +16,7 @@ use crate::config::{Extent, rewrite};
 use crate::db::Ttl;
 use crate::error::{Error, excerpt};
 use crate::persist::aof;
+use crate::replication;
 use crate::types::string::encode;
 use crate::util::byte_size::parse_memory;
 use crate::util::number::{parse_f64, parse_i64};
@@ -69,6 +70,7 @@ const ROWS: &[Row] = &[
         quicklist_packed_threshold,
     ),
     ("reload", 0, ANY, reload::reload),
+    ("repl-backlog", 1, 1, repl_backlog),
     ("replybuffer", 2, 2, replybuffer),
     ("restart", 0, 1, crash::restart),
     ("sdslen", 1, 1, inspect::sdslen),
@@ -266,10 +268,22 @@ fn replybuffer(ctx: &mut Ctx) -> CmdResult {
     ok(ctx)
 }
 
+/// DEBUG REPL-BACKLOG 0|1
+fn repl_backlog(ctx: &mut Ctx) -> CmdResult {
+    if switch(ctx, 2) {
+        replication::ensure_backlog(ctx.server);
+    } else if ctx.server.replication.replicas.is_empty() {
+        replication::release_backlog(ctx.server);
+    } else {
+        return Err(Error::new("ERR Replicas need the backlog"));
+    }
+    ok(ctx)
+}
+
 /// DEBUG CHANGE-REPL-ID
 fn change_repl_id(ctx: &mut Ctx) -> CmdResult {
     log::info!("Changing replication IDs after receiving change-repl-id");
-    ctx.server.run.replid = ctx.server.rng.hex(40);
+    ctx.server.replication.id = ctx.server.rng.hex(40);
     ok(ctx)
 }
 
@@ -397,6 +411,8 @@ fn help(ctx: &mut Ctx) -> CmdResult {
         "    Write the nodes of the quicklist that is a key's value to standard output.",
         "QUICKLIST-PACKED-THRESHOLD <size>",
         "    List elements of this size get a node of their own; 0 restores the default.",
+        "REPL-BACKLOG <0|1>",
+        "    Hold the replication stream without a replica, or no more.",
         "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
         "    Save the data set and load it again. MERGE lets loaded keys take the place of others, NOFLUSH",
         "    keeps what is in memory, NOSAVE loads the file that is there.",

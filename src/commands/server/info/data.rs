@@ -133,14 +133,16 @@ pub fn replication(view: &View, out: &mut Report) {
     out.field("connected_slaves", view.census().replicas);
     out.field("replicas_waiting_psync", 0);
     out.field("master_failover_state", "no-failover");
-    out.field("master_replid", &server.run.replid);
-    out.field("master_replid2", "0".repeat(40));
-    out.field("master_repl_offset", 0);
-    out.field("second_repl_offset", -1);
-    out.field("repl_backlog_active", 0);
+    let replication = &server.replication;
+    let stream = &replication.stream;
+    out.field("master_replid", &replication.id);
+    out.field("master_replid2", &replication.second_id);
+    out.field("master_repl_offset", stream.end());
+    out.field("second_repl_offset", replication.second_offset);
+    out.field("repl_backlog_active", stream.is_open() as u8);
     out.field("repl_backlog_size", server.config.repl_backlog_size);
-    out.field("repl_backlog_first_byte_offset", 0);
-    out.field("repl_backlog_histlen", 0);
+    out.field("repl_backlog_first_byte_offset", stream.first_byte_offset());
+    out.field("repl_backlog_histlen", stream.histlen());
 }
 
 /// There are no modules.

@@ -37,8 +37,9 @@ pub fn memory(view: &View, out: &mut Report) {
         "mem_not_counted_for_evict",
         report.used.saturating_sub(server.memory_counted()),
     );
-    out.field("mem_replication_backlog", 0);
-    out.field("mem_total_replication_buffers", 0);
+    let stream = &server.replication.stream;
+    out.field("mem_replication_backlog", stream.memory_for_backlog());
+    out.field("mem_total_replication_buffers", stream.memory());
     out.field("mem_clients_slaves", report.replicas);
     out.field("mem_clients_normal", report.clients);
     out.field("mem_cluster_links", 0);

@@ -12,7 +12,7 @@ pub fn stats(view: &View, out: &mut Report) {
     out.field("total_net_input_bytes", stats.net_input_bytes);
     out.field("total_net_output_bytes", stats.net_output_bytes);
     out.field("total_net_repl_input_bytes", 0);
-    out.field("total_net_repl_output_bytes", 0);
+    out.field("total_net_repl_output_bytes", stats.net_repl_output_bytes);
     let kilobytes = |bytes: u64| bytes as f64 / 1024.0;
     out.decimal(
         "instantaneous_input_kbps",

@@ -1,0 +1,159 @@
+//! Sending the replication stream: straight from its blocks, by `writev`.
+//!
+//! ```text
+//!   before_sleep ─> write_to_replicas ─┐   each replica: replies of its hand-shake first, then the stream
+//!   socket was full ─> write_handler ──┴─> send ─> write_stream ─> writev(blocks)
+//! ```
+//!
+//! Sockets of replicas are in `Class::First`: what replicas need is sent before other clients are read. A replica is
+//! sent at most [`STREAM_PER_TURN`] bytes in one turn, so that many replicas can't starve the clients.
+//!
+//! A replica that does not read falls behind: what the stream holds for it counts against the output limits of its
+//! class (`clients::output_limit`), and it is closed when it is over them.
+
+use std::io::{ErrorKind, IoSlice};
+
+use ae::{Class, EventLoop, Io, Mask, Token};
+
+use crate::client::table::Net;
+use crate::client::{Client, flag};
+use crate::clients::describe;
+use crate::clients::output_limit::check_output_limit;
+use crate::networking::write;
+use crate::persist::aof::flush::safe_offset;
+use crate::state::Server;
+
+/// Bytes of the stream that one replica is sent in one turn.
+const STREAM_PER_TURN: usize = 1024 * 1024;
+/// Blocks in one `writev`.
+const PIECES: usize = 64;
+
+/// Make a client a replica that is sent the stream from this offset on. Whether that is held.
+pub fn attach(server: &mut Server, c: &mut Client, offset: u64) -> bool {
+    let held = server.replication.attach(c.reference(), offset);
+    if held {
+        c.set(flag::REPLICA);
+    }
+    held
+}
+
+/// Before the loop sleeps: send what the turn's commands fed to the stream, and free what nobody needs any more.
+pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
+    if !server.replication.stream.is_open() && server.replication.replicas.is_empty() {
+        return;
+    }
+    let mut at = 0;
+    while let Some(r) = server.replication.replicas.client(at) {
+        at += 1;
+        if let Some(mut c) = server.net.clients.take_ref(r) {
+            if !c.has(flag::WAITS_TO_WRITE) {
+                send(el, server, &mut c);
+            }
+            check_output_limit(server, &mut c);
+            server.net.clients.put(c);
+        }
+    }
+    server.replication.stream.trim();
+}
+
+/// A replica's socket, which was full, takes bytes again.
+fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    let Some(slot) = el.data(token) else {
+        return Io::Drained;
+    };
+    let Some(mut c) = server.net.clients.take(slot as u32) else {
+        return Io::Drained;
+    };
+    let io = send(el, server, &mut c);
+    server.net.clients.put(c);
+    io
+}
+
+/// Send as much as the socket takes and the turn allows. The rest is sent when the socket is writable.
+fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
+    let Some(token) = c.token else {
+        return Io::Drained;
+    };
+    if c.has(flag::CLOSE_ASAP) || is_broken(server, c) {
+        return Io::Drained;
+    }
+    if c.aof_offset > safe_offset(server) && !c.reply.is_empty() {
+        return Io::Drained; // the reply comes first, and it waits for the AOF
+    }
+    let mut io = Io::Drained;
+    if !c.reply.is_empty() {
+        io = write::write_to_client(server, c);
+    }
+    if c.reply.is_empty() && !c.has(flag::CLOSE_ASAP) {
+        el.set_class(token, Class::First);
+        io = write_stream(server, c);
+    }
+    let unsent = !c.reply.is_empty() || server.replication.lag(c.reference()) > 0;
+    if unsent && !c.has(flag::CLOSE_ASAP) {
+        c.set(flag::WAITS_TO_WRITE);
+        el.set_handler(token, Mask::WRITABLE, write_handler);
+    } else if c.has(flag::WAITS_TO_WRITE) {
+        c.clear(flag::WAITS_TO_WRITE);
+        el.clear_handler(token, Mask::WRITABLE);
+    }
+    io
+}
+
+/// The replica can't go on: the stream was restarted, or a reply stands between bytes of the stream.
+fn is_broken(server: &mut Server, c: &mut Client) -> bool {
+    let r = c.reference();
+    let replica = server.replication.replicas.get(r);
+    let mixed = !c.reply.is_empty() && replica.is_some_and(|replica| replica.began);
+    let lost = server.replication.is_lost(r);
+    if mixed || lost {
+        let reason = match mixed {
+            true => "Replica generated a reply to a command",
+            false => "The replication stream was restarted",
+        };
+        let what = describe::describe(server, c);
+        log::warn!("{reason}, disconnecting it: {what}");
+        Net::close_asap(&mut server.net.close_asap, c);
+    }
+    mixed || lost
+}
+
+fn write_stream(server: &mut Server, c: &mut Client) -> Io {
+    let r = c.reference();
+    let mut total = 0;
+    let mut io = Io::Drained;
+    let Some(conn) = &mut c.conn else {
+        return io;
+    };
+    loop {
+        let mut pieces = [IoSlice::new(&[]); PIECES];
+        let limit = STREAM_PER_TURN - total;
+        let n = server.replication.io_slices(r, limit, &mut pieces);
+        if n == 0 {
+            if limit == 0 {
+                io = Io::More;
+            }
+            break;
+        }
+        match conn.write_vectored(&pieces[..n]) {
+            Ok(n) => {
+                server.replication.advance(r, n);
+                total += n;
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) => {
+                log::debug!("Error writing to replica: {e}");
+                Net::close_asap(&mut server.net.close_asap, c);
+                break;
+            }
+        }
+    }
+    c.net_out += total as u64;
+    server.stats.net_output_bytes += total as u64;
+    server.stats.net_repl_output_bytes += total as u64;
+    server.stats.writes_processed += 1;
+    io
+}
+
+#[cfg(test)]
+mod tests;
