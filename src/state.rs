@@ -12,6 +12,7 @@ use crate::command::table::CommandTable;
 use crate::commands::server::debug::switches::DebugSwitches;
 use crate::config::Config;
 use crate::db::Db;
+use crate::db::kvstore::KeyHasher;
 use crate::ds::siphash::HashSeed;
 use crate::execute::blocked::BlockedClients;
 use crate::execute::busy::LentLoop;
@@ -53,6 +54,8 @@ pub struct Server {
     pub dbs: Vec<Db>,
     /// The key of every table's hash, drawn at start.
     pub seed: HashSeed,
+    /// Hashes keys; on a cluster node a hash carries the slot.
+    pub key_hasher: KeyHasher,
     /// Changes since the last save: every write adds to it.
     pub dirty: u64,
     pub evict: Eviction,

@@ -316,7 +316,7 @@ fn combine(ctx: &mut Ctx, op: BitOp, keys: &[&[u8]]) -> Result<Vec<u8>, Error> {
     let mut digits: Vec<IntBuf> = keys.iter().map(|_| IntBuf::new()).collect();
     let mut sources: Vec<&[u8]> = Vec::with_capacity(keys.len());
     for (key, digits) in keys.iter().zip(&mut digits) {
-        let entry = db.find(server.seed.hash(key), key);
+        let entry = db.find(server.key_hasher.hash(key), key);
         sources.push(match entry.filter(|entry| !server.is_expired(*entry)) {
             None => b"",
             Some(entry) => StrView::of(entry)?.bytes(digits),

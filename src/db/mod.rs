@@ -15,21 +15,25 @@
 //! The verbs on one database are here and know nothing of clients. What needs the whole server (look-ups
 //! that count and expire, notifications, blocked clients) stands in the files beside.
 
+pub mod kvstore;
+pub mod slot;
 pub mod waiting;
 pub mod watcher;
 
 use std::collections::HashMap;
 
 use crate::ds::expires::Expires;
-use crate::ds::hashtable::{HashTable, Slot};
-use crate::ds::siphash::HashSeed;
+use crate::ds::hashtable::Slot;
 use crate::types::{Key, KeyMut, KeyRef, New, Value, next_field_expiry};
+use kvstore::{KeyHasher, KvStore};
 use waiting::Waiting;
 use watcher::Watcher;
 
+/// One database.
 pub struct Db {
+    /// Its number: what SELECT takes.
     pub index: u32,
-    pub keys: HashTable<Key>,
+    pub keys: KvStore,
     pub expires: Expires,
     /// Hashes with volatile fields, by their earliest time.
     pub field_expires: Expires,
@@ -64,10 +68,10 @@ pub enum Replaced {
 }
 
 impl Db {
-    pub fn new(index: u32, seed: HashSeed) -> Db {
+    pub fn new(index: u32, hasher: KeyHasher) -> Db {
         Db {
             index,
-            keys: HashTable::new(seed),
+            keys: KvStore::new(hasher),
             expires: Expires::new(),
             field_expires: Expires::new(),
             blocking: HashMap::new(),
@@ -115,6 +119,7 @@ impl Db {
                     Ttl::Keep | Ttl::Clear => None,
                 };
                 slot.insert(Key::new(key, kind, lru, at, value));
+                self.keys.inserted(hash);
                 if let Some(at) = at {
                     self.expires.insert(at, hash);
                 }
@@ -203,12 +208,11 @@ impl Db {
     }
 
     /// Forget all keys, giving them to the caller to be freed.
-    pub fn take_keys(&mut self) -> HashTable<Key> {
+    pub fn take_keys(&mut self) -> KvStore {
         self.expires.clear();
         self.field_expires.clear();
         self.avg_ttl_ms = 0;
-        let empty = HashTable::new(self.keys.seed());
-        std::mem::replace(&mut self.keys, empty)
+        self.keys.take()
     }
 }
 
@@ -230,6 +234,7 @@ fn next_field_expiry_of(value: &New) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ds::siphash::HashSeed;
     use crate::types::string::encode;
     use proptest::prelude::*;
 
@@ -262,7 +267,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
         fn the_index_follows_the_entries(ops in ops()) {
-            let mut db = Db::new(0, HashSeed::new([1, 2]));
+            let mut db = Db::new(0, KeyHasher::new(HashSeed::new([1, 2]), false));
             let mut twin: HashMap<u8, Option<i64>> = HashMap::new();
             for op in ops {
                 match op {
@@ -322,7 +327,7 @@ mod tests {
             }
             New::Obj(Value::Hash(hash))
         };
-        let mut db = Db::new(0, seed);
+        let mut db = Db::new(0, KeyHasher::new(seed, false));
         let at = db.keys.hash(b"h");
         let indexed = |db: &Db| db.field_expires.iter().collect::<Vec<_>>();
         db.set(at, b"h", kind::HASH, volatile(&[30, 20]), 0, Ttl::Clear);

@@ -346,7 +346,7 @@ fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
             let Some(key) = sample(&server.dbs[db], volatile, &mut server.rng) else {
                 break;
             };
-            let hash = server.seed.hash(&key);
+            let hash = server.key_hasher.hash(&key);
             let Some(entry) = server.dbs[db].find(hash, &key) else {
                 continue;
             };
@@ -362,7 +362,7 @@ fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
         }
     }
     while let Some(best) = server.evict.pool.pop() {
-        let hash = server.seed.hash(&best.key);
+        let hash = server.key_hasher.hash(&best.key);
         let found = server
             .dbs
             .get(best.db as usize)
@@ -419,7 +419,7 @@ mod tests {
         server.clock.now_ms = NOW;
         for (i, &(bits, ttl)) in keys.iter().enumerate() {
             let key = format!("k{i}");
-            let hash = server.seed.hash(key.as_bytes());
+            let hash = server.key_hasher.hash(key.as_bytes());
             let (kind, value) = encode(b"value", None);
             server.dbs[i % 2].set(hash, key.as_bytes(), kind, value, bits, ttl);
         }
@@ -495,7 +495,7 @@ mod tests {
             Some(b"k0".to_vec())
         );
         // k0 was taken from the pool and stays; k1 is in the pool and is used now.
-        let hash = server.seed.hash(b"k1");
+        let hash = server.key_hasher.hash(b"k1");
         server.dbs[1]
             .find_mut(hash, b"k1")
             .expect("k1")

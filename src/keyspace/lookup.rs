@@ -36,7 +36,7 @@ impl Server {
                 _ => break,
             }
         }
-        self.seed.hash(key)
+        self.key_hasher.hash(key)
     }
 
     #[inline]

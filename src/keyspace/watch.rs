@@ -38,7 +38,7 @@ enum KeyState {
 }
 
 fn state_of(server: &Server, db: u32, key: &[u8]) -> KeyState {
-    let hash = server.seed.hash(key);
+    let hash = server.key_hasher.hash(key);
     match server.dbs[db as usize].find(hash, key) {
         None => KeyState::Missing,
         Some(e) if e.expire_at().is_some_and(|at| at < server.clock.now_ms) => KeyState::Expired,

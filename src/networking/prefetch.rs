@@ -74,7 +74,7 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]]) {
     };
     let step = entry.key_step.max(1) as usize;
     for &key in argv[first..=last.max(first)].iter().step_by(step) {
-        let hash = server.seed.hash(key);
+        let hash = server.key_hasher.hash(key);
         server
             .hashes
             .entries
@@ -89,7 +89,7 @@ fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]]) {
         return;
     };
     for key in argv[at + 1..].iter().take((digit - b'0') as usize) {
-        let hash = server.seed.hash(key);
+        let hash = server.key_hasher.hash(key);
         server.hashes.counted.push(hash);
         server.dbs[db as usize].keys.prefetch_bucket(hash);
     }

@@ -110,9 +110,9 @@ impl Report {
 
     fn add_db(&mut self, db: &crate::db::Db) {
         let main = db.keys.memory_bytes();
-        if db.keys.is_rehashing() {
+        if let Some(bytes) = db.keys.rehashing_bytes() {
             self.rehashing_count += 1;
-            self.rehashing += db.keys.rehashing_bytes();
+            self.rehashing += bytes;
         }
         self.tables += main;
         self.keys += db.len();

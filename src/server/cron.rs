@@ -112,9 +112,7 @@ fn databases_cron(server: &mut Server) {
         return;
     }
     for db in &mut server.dbs {
-        db.keys.resize_if_due();
-        if db.keys.is_rehashing() {
-            db.keys.rehash_for(REHASH_BUDGET);
+        if db.keys.maintain(REHASH_BUDGET) {
             return;
         }
     }

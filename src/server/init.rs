@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::commands;
 use crate::config::Config;
 use crate::db::Db;
+use crate::db::kvstore::KeyHasher;
 use crate::ds::siphash::HashSeed;
 use crate::replication::Replication;
 use crate::server::run_info::RunInfo;
@@ -36,6 +37,7 @@ impl Server {
         let clock = Clock::start();
         let mut rng = Random::from_system();
         let seed = HashSeed::new([rng.next_u64(), rng.next_u64()]);
+        let key_hasher = KeyHasher::new(seed, config.cluster_enabled);
         let databases = if config.cluster_enabled {
             1
         } else {
@@ -46,7 +48,9 @@ impl Server {
         let mut acl = Acl::new(&terms);
         acl.set_default_password(&terms, &config.requirepass);
         let mut server = Server {
-            dbs: (0..databases).map(|index| Db::new(index, seed)).collect(),
+            dbs: (0..databases)
+                .map(|index| Db::new(index, key_hasher))
+                .collect(),
             net: Net::new(),
             stats: Default::default(),
             acl,
@@ -80,6 +84,7 @@ impl Server {
             tracking: crate::tracking::Tracking::new(seed),
             hashes: Default::default(),
             seed,
+            key_hasher,
             armed: 0,
             nesting: 0,
             loading: false,

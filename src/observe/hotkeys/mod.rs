@@ -299,7 +299,7 @@ fn watch(server: &mut Server, db: u32, argv: &[&[u8]], cmd: &Command, found: &[K
     let now_ms = server.clock.now_ms;
     for used in found {
         let key = argv[used.pos as usize];
-        let hash = server.seed.hash(key);
+        let hash = server.key_hasher.hash(key);
         let read = used.flags & RO != 0;
         let missed = read && {
             let entry = server.dbs[db as usize].find(hash, key);
@@ -323,7 +323,7 @@ fn profile(server: &mut Server, db: u32, argv: &[&[u8]], found: &[KeyRef], cost:
     let share = scale / found.len().max(1) as f64;
     for used in found {
         let key = argv[used.pos as usize];
-        let hash = server.seed.hash(key);
+        let hash = server.key_hasher.hash(key);
         let name = Name { db, hash, key };
         if let Some(cpu) = &mut session.cpu {
             cpu.add(name, us * share);

@@ -164,7 +164,13 @@ pub fn htstats(ctx: &mut Ctx) -> CmdResult {
         .and_then(|db| ctx.server.dbs.get(db));
     let db = db.ok_or(Error::of("ERR Out of range database"))?;
     let mut text = String::from("[Dictionary HT]\n");
-    write_stats(&mut text, &db.keys.stats(), ctx.is(3, "full"));
+    let tables = db.keys.tables();
+    for table in tables
+        .iter()
+        .filter(|table| tables.len() == 1 || !table.is_empty())
+    {
+        write_stats(&mut text, &table.stats(), ctx.is(3, "full"));
+    }
     // The times to live are no hash table here, but tests and tools look for the section.
     let _ = write!(
         text,

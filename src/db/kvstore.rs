@@ -1,0 +1,579 @@
+//! The keys of one database: the only owner of a table of keys.
+//!
+//! ```text
+//!   One     [ one hash table                                   ]        a server by itself
+//!   BySlot  [ table of slot 0 | table of slot 1 | ... | 16,383 ]        a cluster node
+//!             `--------- group 0, 128 slots ---------´
+//! ```
+//!
+//! A cluster node has to list, count, move and drop the keys of one slot, so there each slot has a table of its own.
+//! Which variant it is, is decided at start.
+//!
+//! # The slot is in the hash
+//!
+//! A hash chooses a bucket with its lowest bits and a tag with its highest byte. The bits between are free in a
+//! table of one slot, so [`KeyHasher`] writes the slot there:
+//!
+//! ```text
+//!   63     56 55  54 53            40 39                              0
+//!  +---------+------+----------------+---------------------------------+
+//!  |   tag   |      |      slot      |          bucket index           |
+//!  +---------+------+----------------+---------------------------------+
+//! ```
+//!
+//! A hash therefore names its table. The slot is computed once, where the key is hashed (while a request is parsed
+//! ahead), and every look-up, prefetch and index of expiry times that has the hash has the slot too.
+//!
+//! # SCAN
+//!
+//! With a table for each slot the cursor is `cursor inside the table << 14 | slot`, as in Redis: a slot is scanned to
+//! its end, then the next one that holds keys.
+//!
+//! # Invariants
+//!
+//! - `len` and `group_len` are the sums of the tables' lengths (test `both_variants_follow_the_twin`). An insertion
+//!   through [`KvStore::find_slot`] is reported by [`KvStore::inserted`].
+//! - A key is in the table of its slot: every hash comes from the [`KeyHasher`] that the store was made with.
+//!
+//! # Costs
+//!
+//! `One` adds a test of the variant to each operation. `BySlot` adds 1.9 MB for a database that holds a key, and
+//! nothing for an empty one; a random key costs a walk over at most 256 counts.
+//!
+//! Rejected: one table and an index of keys by slot (16 bytes for each key); a Fenwick tree of lengths (14 additions
+//! for each key that comes or goes, where a group's count costs one).
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use crate::db::slot::{SLOTS, key_slot};
+use crate::ds::hashtable::{HashTable, SPARE_BITS, Slot};
+use crate::ds::siphash::HashSeed;
+use crate::types::{Key, KeyMut, KeyRef};
+
+/// Where the slot stands in a hash.
+const SLOT_SHIFT: u32 = 40;
+const SLOT_BITS: u32 = 14;
+const SLOT_MASK: u64 = (SLOTS as u64 - 1) << SLOT_SHIFT;
+/// Slots that share one count.
+const GROUP: usize = 128;
+/// Tables of a cluster node that one call of [`KvStore::maintain`] looks at.
+const TABLES_PER_CALL: usize = 1024;
+
+const _: () = assert!(SLOT_MASK == SPARE_BITS);
+const _: () = assert!(SLOTS == 1 << SLOT_BITS && SLOTS.is_multiple_of(GROUP));
+
+/// Hashes keys for a [`KvStore`].
+#[derive(Clone, Copy)]
+pub struct KeyHasher {
+    seed: HashSeed,
+    by_slot: bool,
+}
+
+impl KeyHasher {
+    /// `by_slot`: for stores with a table for each slot.
+    pub fn new(seed: HashSeed, by_slot: bool) -> KeyHasher {
+        KeyHasher { seed, by_slot }
+    }
+
+    /// The hash of a key, its slot included where stores are by slot.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        let hash = self.seed.hash(key);
+        if self.by_slot {
+            return hash & !SLOT_MASK | u64::from(key_slot(key)) << SLOT_SHIFT;
+        }
+        hash
+    }
+}
+
+/// The slot that a hash carries.
+#[inline]
+fn slot_of(hash: u64) -> usize {
+    ((hash & SLOT_MASK) >> SLOT_SHIFT) as usize
+}
+
+/// The keys of one database, found by hash and name.
+pub struct KvStore {
+    hasher: KeyHasher,
+    tables: Tables,
+}
+
+enum Tables {
+    One(HashTable<Key>),
+    BySlot(Box<BySlot>),
+}
+
+struct BySlot {
+    /// One for each slot; empty until the first key comes.
+    tables: Vec<HashTable<Key>>,
+    len: usize,
+    /// Keys in each group of [`GROUP`] slots.
+    group_len: [usize; SLOTS / GROUP],
+    /// What a growing table may take, see [`HashTable::set_headroom`].
+    headroom: usize,
+    /// The table with which [`KvStore::maintain`] goes on.
+    maintain_next: usize,
+}
+
+impl KvStore {
+    /// An empty store; it allocates with the first key.
+    pub fn new(hasher: KeyHasher) -> KvStore {
+        let tables = if hasher.by_slot {
+            Tables::BySlot(Box::new(BySlot {
+                tables: Vec::new(),
+                len: 0,
+                group_len: [0; SLOTS / GROUP],
+                headroom: usize::MAX,
+                maintain_next: 0,
+            }))
+        } else {
+            Tables::One(HashTable::new(hasher.seed))
+        };
+        KvStore { hasher, tables }
+    }
+
+    /// The hash of a key, see [`KeyHasher`].
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// Number of keys.
+    #[inline]
+    pub fn len(&self) -> usize {
+        match &self.tables {
+            Tables::One(table) => table.len(),
+            Tables::BySlot(slots) => slots.len,
+        }
+    }
+
+    /// No keys.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The table of a hash; `None` while a store by slot has none.
+    #[inline]
+    fn table(&self, hash: u64) -> Option<&HashTable<Key>> {
+        match &self.tables {
+            Tables::One(table) => Some(table),
+            Tables::BySlot(slots) => slots.tables.get(slot_of(hash)),
+        }
+    }
+
+    /// All tables, by slot.
+    pub fn tables(&self) -> &[HashTable<Key>] {
+        match &self.tables {
+            Tables::One(table) => std::slice::from_ref(table),
+            Tables::BySlot(slots) => &slots.tables,
+        }
+    }
+
+    /// The entry of a key.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<KeyRef<'_>> {
+        self.table(hash)?.find(hash, key)
+    }
+
+    /// The entry of a key, to be changed.
+    #[inline]
+    pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<KeyMut<'_>> {
+        match &mut self.tables {
+            Tables::One(table) => table.find_mut(hash, key),
+            Tables::BySlot(slots) => slots.tables.get_mut(slot_of(hash))?.find_mut(hash, key),
+        }
+    }
+
+    /// An entry of this hash that is the wanted one: for indexes that keep hashes.
+    pub fn find_by(&self, hash: u64, is_it: impl FnMut(KeyRef<'_>) -> bool) -> Option<KeyRef<'_>> {
+        self.table(hash)?.find_by(hash, is_it)
+    }
+
+    /// The place of a key, occupied or vacant. An insertion into a vacant one is followed by [`KvStore::inserted`].
+    #[inline]
+    pub fn find_slot(&mut self, hash: u64, key: &[u8]) -> Slot<'_, Key> {
+        match &mut self.tables {
+            Tables::One(table) => table.find_slot(hash, key),
+            Tables::BySlot(slots) => slots.table_mut(self.hasher.seed, hash).find_slot(hash, key),
+        }
+    }
+
+    /// A key went into the vacant place that [`KvStore::find_slot`] found.
+    #[inline]
+    pub fn inserted(&mut self, hash: u64) {
+        if let Tables::BySlot(slots) = &mut self.tables {
+            slots.count(hash, 1);
+        }
+    }
+
+    /// Add an entry, or replace the one of its name, which is returned.
+    #[inline]
+    pub fn insert(&mut self, hash: u64, entry: Key) -> Option<Key> {
+        match &mut self.tables {
+            Tables::One(table) => table.insert(hash, entry),
+            Tables::BySlot(slots) => {
+                let old = slots.table_mut(self.hasher.seed, hash).insert(hash, entry);
+                slots.count(hash, isize::from(old.is_none()));
+                old
+            }
+        }
+    }
+
+    /// Replace an entry by what is made of it. False: there is none.
+    pub fn replace_with(&mut self, hash: u64, key: &[u8], f: impl FnOnce(Key) -> Key) -> bool {
+        match &mut self.tables {
+            Tables::One(table) => table.replace_with(hash, key, f),
+            Tables::BySlot(slots) => slots
+                .tables
+                .get_mut(slot_of(hash))
+                .is_some_and(|table| table.replace_with(hash, key, f)),
+        }
+    }
+
+    /// Take an entry out.
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Key> {
+        match &mut self.tables {
+            Tables::One(table) => table.remove(hash, key),
+            Tables::BySlot(slots) => {
+                let old = slots.tables.get_mut(slot_of(hash))?.remove(hash, key)?;
+                slots.count(hash, -1);
+                Some(old)
+            }
+        }
+    }
+
+    /// Take all keys out: what is left is an empty store.
+    pub fn take(&mut self) -> KvStore {
+        let empty = KvStore::new(self.hasher);
+        std::mem::replace(self, empty)
+    }
+
+    /// Ask for the bucket of a hash, so that a later look-up finds it in the cache.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        if let Some(table) = self.table(hash) {
+            table.prefetch_bucket(hash);
+        }
+    }
+
+    /// Ask for the entries that fit a hash; to be called when the bucket has arrived.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        if let Some(table) = self.table(hash) {
+            table.prefetch_entry(hash);
+        }
+    }
+
+    /// One call of SCAN: shows some entries and returns the next cursor, 0 at the end. Every key that is present
+    /// from the first call to the last is shown at least once.
+    pub fn scan<'a>(&'a self, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
+        match &self.tables {
+            Tables::One(table) => table.scan(cursor, f),
+            Tables::BySlot(slots) => slots.scan(cursor, f),
+        }
+    }
+
+    /// A key picked uniformly.
+    pub fn random(&self, rng: &mut impl rand::Rng) -> Option<KeyRef<'_>> {
+        match &self.tables {
+            Tables::One(table) => table.random(rng),
+            Tables::BySlot(slots) => slots.random_table(rng)?.random(rng),
+        }
+    }
+
+    /// All keys, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = KeyRef<'_>> {
+        self.tables().iter().flat_map(HashTable::iter)
+    }
+
+    /// Show every key until the visitor breaks, with those ahead already on their way into the cache.
+    #[inline]
+    pub fn try_walk<'a, B>(
+        &'a self,
+        mut visit: impl FnMut(KeyRef<'a>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        for table in self.tables() {
+            table.try_walk(&mut visit)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Bytes allocated for the tables; the entries come on top.
+    pub fn memory_bytes(&self) -> usize {
+        let buckets: usize = self.tables().iter().map(HashTable::memory_bytes).sum();
+        match &self.tables {
+            Tables::One(_) => buckets,
+            Tables::BySlot(slots) => {
+                buckets + slots.tables.capacity() * size_of::<HashTable<Key>>()
+            }
+        }
+    }
+
+    /// Bytes of old tables whose keys are moving to new ones; `None` if no table is being resized.
+    pub fn rehashing_bytes(&self) -> Option<usize> {
+        let moving = self.tables().iter().filter(|table| table.is_rehashing());
+        moving.map(HashTable::rehashing_bytes).reduce(|a, b| a + b)
+    }
+
+    /// How much memory a growing table may take.
+    #[inline]
+    pub fn set_headroom(&mut self, bytes: usize) {
+        match &mut self.tables {
+            Tables::One(table) => table.set_headroom(bytes),
+            Tables::BySlot(slots) => slots.headroom = bytes,
+        }
+    }
+
+    /// Make room for `total` keys before a bulk load; the caller bounds a size from outside. Tables of slots grow
+    /// by themselves: how the keys are spread over them is not known before.
+    pub fn reserve(&mut self, total: usize) {
+        if let Tables::One(table) = &mut self.tables {
+            table.reserve(total);
+        }
+    }
+
+    /// From the cron: begin resizing that is due, and move buckets for about `budget`. True: the budget is used up.
+    pub fn maintain(&mut self, budget: Duration) -> bool {
+        let (tables, next) = match &mut self.tables {
+            Tables::One(table) => return maintain_table(table, budget),
+            Tables::BySlot(slots) => (&mut slots.tables, &mut slots.maintain_next),
+        };
+        for _ in 0..TABLES_PER_CALL.min(tables.len()) {
+            let table = &mut tables[*next];
+            *next = (*next + 1) % SLOTS;
+            if maintain_table(table, budget) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// True: buckets were moved.
+fn maintain_table(table: &mut HashTable<Key>, budget: Duration) -> bool {
+    table.resize_if_due();
+    let moves = table.is_rehashing();
+    if moves {
+        table.rehash_for(budget);
+    }
+    moves
+}
+
+impl BySlot {
+    /// The table of a hash, with room as the memory limit leaves it.
+    fn table_mut(&mut self, seed: HashSeed, hash: u64) -> &mut HashTable<Key> {
+        if self.tables.is_empty() {
+            self.tables = (0..SLOTS).map(|_| HashTable::new(seed)).collect();
+        }
+        let table = &mut self.tables[slot_of(hash)];
+        table.set_headroom(self.headroom);
+        table
+    }
+
+    fn count(&mut self, hash: u64, change: isize) {
+        let group = &mut self.group_len[slot_of(hash) / GROUP];
+        *group = group.wrapping_add_signed(change);
+        self.len = self.len.wrapping_add_signed(change);
+    }
+
+    /// The first slot from `slot` on that holds a key.
+    fn occupied_from(&self, slot: usize) -> Option<usize> {
+        let mut slot = slot;
+        while slot < SLOTS {
+            if slot.is_multiple_of(GROUP) && self.group_len[slot / GROUP] == 0 {
+                slot += GROUP;
+            } else if self.tables.get(slot)?.is_empty() {
+                slot += 1;
+            } else {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    fn scan<'a>(&'a self, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
+        let slot = (cursor & (SLOTS as u64 - 1)) as usize;
+        let (slot, inner) = match self.tables.get(slot) {
+            Some(table) if !table.is_empty() => (slot, cursor >> SLOT_BITS),
+            _ => match self.occupied_from(slot) {
+                Some(slot) => (slot, 0),
+                None => return 0,
+            },
+        };
+        match self.tables[slot].scan(inner, f) {
+            0 => self.occupied_from(slot + 1).map_or(0, |slot| slot as u64),
+            inner => inner << SLOT_BITS | slot as u64,
+        }
+    }
+
+    /// A table, each as likely as it has keys.
+    fn random_table(&self, rng: &mut impl rand::Rng) -> Option<&HashTable<Key>> {
+        if self.len == 0 {
+            return None;
+        }
+        let mut left = rng.random_range(0..self.len);
+        let group = self.group_len.iter().position(|&len| {
+            let here = left < len;
+            left -= if here { 0 } else { len };
+            here
+        })?;
+        self.tables[group * GROUP..][..GROUP].iter().find(|table| {
+            let here = left < table.len();
+            left -= if here { 0 } else { table.len() };
+            here
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::New;
+    use crate::util::random::Random;
+
+    /// What can happen to a key of a small set of names.
+    #[derive(Clone, Debug)]
+    enum Op {
+        Insert(u16),
+        Slot(u16),
+        Remove(u16),
+        Replace(u16),
+        Maintain,
+        Take,
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let op = prop_oneof![
+            40 => (0..600u16).prop_map(Op::Insert),
+            40 => (0..600u16).prop_map(Op::Slot),
+            20 => (0..600u16).prop_map(Op::Remove),
+            10 => (0..600u16).prop_map(Op::Replace),
+            5 => Just(Op::Maintain),
+            1 => Just(Op::Take),
+        ];
+        proptest::collection::vec(op, 1..400)
+    }
+
+    fn name(n: u16) -> Vec<u8> {
+        // Some names share a slot, most have their own.
+        match n % 4 {
+            0 => format!("{{tag}}{n}").into_bytes(),
+            _ => format!("key:{n}").into_bytes(),
+        }
+    }
+
+    fn entry(n: u16, version: i64) -> Key {
+        Key::new(&name(n), 0, 0, None, New::Int(version))
+    }
+
+    fn apply(store: &mut KvStore, twin: &mut BTreeMap<u16, i64>, op: &Op, version: i64) {
+        match *op {
+            Op::Insert(n) => {
+                let old = store.insert(store.hash(&name(n)), entry(n, version));
+                assert_eq!(old.is_some(), twin.insert(n, version).is_some());
+            }
+            Op::Slot(n) => {
+                let hash = store.hash(&name(n));
+                if let Slot::Vacant(slot) = store.find_slot(hash, &name(n)) {
+                    slot.insert(entry(n, version));
+                    store.inserted(hash);
+                    assert_eq!(twin.insert(n, version), None);
+                }
+            }
+            Op::Remove(n) => {
+                let removed = store.remove(store.hash(&name(n)), &name(n));
+                assert_eq!(removed.is_some(), twin.remove(&n).is_some());
+            }
+            Op::Replace(n) => {
+                let hash = store.hash(&name(n));
+                let done = store.replace_with(hash, &name(n), |_| entry(n, version));
+                assert_eq!(done, twin.contains_key(&n));
+                twin.entry(n).and_modify(|old| *old = version);
+            }
+            Op::Maintain => {
+                store.maintain(Duration::from_micros(10));
+            }
+            Op::Take => {
+                assert_eq!(store.take().iter().count(), twin.len());
+                twin.clear();
+            }
+        }
+    }
+
+    fn names(store: &KvStore) -> Vec<Vec<u8>> {
+        let mut all: Vec<_> = store.iter().map(|entry| entry.key().to_vec()).collect();
+        all.sort();
+        all
+    }
+
+    fn scanned(store: &KvStore) -> BTreeSet<Vec<u8>> {
+        let (mut cursor, mut all) = (0, BTreeSet::new());
+        loop {
+            cursor = store.scan(cursor, |entry| {
+                all.insert(entry.key().to_vec());
+            });
+            if cursor == 0 {
+                return all;
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn both_variants_follow_the_twin(ops in ops(), by_slot: bool, seed: u64) {
+            let hasher = KeyHasher::new(HashSeed::new([seed, 2]), by_slot);
+            let mut store = KvStore::new(hasher);
+            let mut twin = BTreeMap::new();
+            let mut rng = Random::from_seed(seed);
+            for (version, op) in ops.iter().enumerate() {
+                apply(&mut store, &mut twin, op, version as i64);
+                prop_assert_eq!(store.len(), twin.len());
+            }
+            let mut wanted: Vec<_> = twin.keys().map(|&n| name(n)).collect();
+            wanted.sort();
+            prop_assert_eq!(names(&store), wanted.clone());
+            prop_assert_eq!(scanned(&store), wanted.iter().cloned().collect());
+            let walked = store.try_walk(|entry| {
+                assert!(wanted.binary_search(&entry.key().to_vec()).is_ok());
+                ControlFlow::<()>::Continue(())
+            });
+            prop_assert!(walked.is_continue());
+            let random = store.random(rng.raw()).map(|entry| entry.key().to_vec());
+            prop_assert_eq!(random.is_none(), wanted.is_empty());
+            prop_assert!(random.is_none_or(|key| wanted.binary_search(&key).is_ok()));
+            for name in &wanted {
+                prop_assert!(store.find(store.hash(name), name).is_some());
+                let hash = store.hash(name);
+                prop_assert!(store.find_by(hash, |entry| entry.key() == name.as_slice()).is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn a_random_key_is_fair_whatever_slot_it_is_in() {
+        let mut store = KvStore::new(KeyHasher::new(HashSeed::new([3, 4]), true));
+        // 30 keys in one slot, 10 in slots of their own.
+        for n in (0..120).step_by(4).chain((1..40).step_by(4)) {
+            store.insert(store.hash(&name(n)), entry(n, 0));
+        }
+        let mut rng = Random::from_seed(7);
+        let mut tagged = 0;
+        for _ in 0..4000 {
+            let key = store.random(rng.raw()).expect("a key").key().to_vec();
+            tagged += usize::from(key.starts_with(b"{tag}"));
+        }
+        assert!(
+            (2800..3200).contains(&tagged),
+            "{tagged} of 4000, not about 3000"
+        );
+    }
+}

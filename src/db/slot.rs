@@ -1,0 +1,47 @@
+//! Hash slots: which of the 16,384 parts of a cluster's keyspace a key belongs to.
+//!
+//! Source: the Redis Cluster specification, "Key distribution model". A slot is CRC-16/XMODEM of the key, modulo
+//! 16,384; of a key with a hash tag (`{user1000}.following`) only the tag counts.
+
+/// Slots of a cluster.
+pub const SLOTS: usize = 16_384;
+
+/// The slot of a key, below [`SLOTS`].
+pub fn key_slot(key: &[u8]) -> u16 {
+    crc16::State::<crc16::XMODEM>::calculate(hash_tag(key)) % SLOTS as u16
+}
+
+/// The part of a key between its first `{` and the next `}`, if that is not empty; else the whole key.
+fn hash_tag(key: &[u8]) -> &[u8] {
+    let Some(open) = memchr::memchr(b'{', key) else {
+        return key;
+    };
+    let tag = &key[open + 1..];
+    match memchr::memchr(b'}', tag) {
+        None | Some(0) => key,
+        Some(close) => &tag[..close],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_cluster_keyslot() {
+        // CLUSTER KEYSLOT of a real server.
+        assert_eq!(key_slot(b"123456789"), 12_739);
+        assert_eq!(key_slot(b"foo"), 12_182);
+        assert_eq!(key_slot(b""), 0);
+    }
+
+    #[test]
+    fn only_a_hash_tag_that_is_not_empty_counts() {
+        assert_eq!(key_slot(b"{user1000}.following"), key_slot(b"user1000"));
+        assert_eq!(key_slot(b"a{b}{c}"), key_slot(b"b"));
+        assert_eq!(key_slot(b"x{{bar}}"), key_slot(b"{bar"));
+        for whole in [&b"foo{}{bar}"[..], b"foo{bar", b"foo}bar{"] {
+            assert_eq!(hash_tag(whole), whole);
+        }
+    }
+}
