@@ -52,6 +52,43 @@ fn ten_thousand_idle_connections_cost_under_2_kb_each() {
     drop(warm);
 }
 
+/// A web page that makes a browser send HTTP to this port gets nothing done, and the log names the connection. What the
+/// same connection was to be replied before is dropped too.
+#[test]
+fn an_http_request_is_cut_off_and_logged() {
+    let mut server = Peer::aeris(&["--logfile", "log"]);
+    let requests: [&[u8]; 4] = [
+        b"POST / HTTP/1.1\r\nHost: x\r\n\r\nSET k 1\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\nSET k 1\r\n",
+        b"*1\r\n$4\r\npost\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\n1\r\n",
+        b"MULTI\r\nhOST: x\r\nSET k 1\r\nEXEC\r\n",
+    ];
+    let mut first = None;
+    for request in requests {
+        let mut conn = TcpStream::connect(("127.0.0.1", server.port)).expect("connect");
+        first.get_or_insert(conn.local_addr().expect("an address"));
+        conn.write_all(request).expect("send");
+        let mut reply = Vec::new();
+        // The kernel resets a connection that is closed before all of it was read.
+        let end = conn.read_to_end(&mut reply).map_err(|e| e.kind());
+        assert!(
+            matches!(end, Ok(0) | Err(std::io::ErrorKind::ConnectionReset)),
+            "{end:?}"
+        );
+        assert_eq!(reply, b"", "{}", String::from_utf8_lossy(request));
+    }
+    assert_eq!(server.connect().line("EXISTS k"), ":0\r\n");
+    assert_well(&mut server);
+    let log = std::fs::read_to_string(server.dir().join("log")).expect("the log");
+    assert_eq!(
+        log.matches("Possible SECURITY ATTACK detected.").count(),
+        1,
+        "{log}"
+    );
+    let named = format!("Connection from {} aborted.", first.expect("a request"));
+    assert!(log.contains(&named), "{log}");
+}
+
 #[test]
 fn garbage_is_answered_and_closed() {
     let mut server = Peer::aeris(&[]);

@@ -153,6 +153,8 @@ pub struct Net {
     pub resize: bool,
     /// Where the cron's walk over clients stands.
     pub cron_cursor: u64,
+    /// When the log last warned of an HTTP request, see `execute::cross_protocol`.
+    pub http_warned_at_ms: Option<i64>,
     /// What clients occupy, see `clients::memory`.
     pub memory: ClientMemory,
 }
@@ -172,6 +174,7 @@ impl Net {
     pub fn new() -> Net {
         Net {
             clients: Clients::default(),
+            http_warned_at_ms: None,
             tcp: Vec::new(),
             unix: None,
             pending_write: Vec::new(),

@@ -9,6 +9,7 @@ use crate::command;
 use crate::command::Command;
 use crate::error::{Error, excerpt};
 use crate::execute::call::{call, reject};
+use crate::execute::cross_protocol;
 use crate::execute::transaction;
 use crate::state::Server;
 use crate::tracking;
@@ -47,6 +48,8 @@ pub fn process_command(
             }
         }
         Ok(Verdict::Postpone) => crate::execute::blocked::postpone(server, c, argv),
+        // No command has such a name, so the commands that there are don't pay for the question.
+        Err((None, _)) if cross_protocol::is_http(argv[0]) => cross_protocol::abort(server, c),
         Err((id, error)) => reject(server, c, id, error),
     }
     // The command may be the first that tracks, or the last.

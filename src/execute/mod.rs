@@ -3,6 +3,7 @@
 //! ```text
 //!   dispatch   may this command run now? (arity, authentication, ACL, memory, disk, loading, pause, MULTI)
 //!   call       run it: clock, statistics, error reply, propagation
+//!   cross_protocol   a connection that speaks HTTP is closed
 //!   blocked    clients that wait for a key, and serving them when it changes
 //! ```
 //!
@@ -12,6 +13,7 @@
 pub mod blocked;
 pub mod busy;
 pub mod call;
+pub mod cross_protocol;
 pub mod disconnect;
 pub mod dispatch;
 pub mod pause;

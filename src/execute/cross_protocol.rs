@@ -1,0 +1,91 @@
+//! Cross-protocol scripting: a web page makes the browser of somebody behind the firewall send an HTTP request to this
+//! port. The lines of its head are inline commands to us: errors, which would be passed over, and then the body, which
+//! the attacker wrote, would run. So a connection whose command is `POST` or `Host:` is closed before anything else of
+//! it runs.
+
+use crate::client::Client;
+use crate::client::table::Net;
+use crate::state::Server;
+
+/// A flood of such connections makes one line in the log for each interval.
+const WARNING_INTERVAL_MS: i64 = 60_000;
+
+/// Whether a command's name comes from the head of an HTTP request.
+pub fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
+/// Close the connection, without a reply.
+#[cold]
+pub fn abort(server: &mut Server, c: &mut Client) {
+    let now = server.clock.now_ms;
+    let recently = |at: i64| {
+        now.checked_sub(at)
+            .is_some_and(|ms| ms.abs() <= WARNING_INTERVAL_MS)
+    };
+    if !server.net.http_warned_at_ms.is_some_and(recently) {
+        server.net.http_warned_at_ms = Some(now);
+        log::warn!(
+            "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Redis. \
+             This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise your Redis \
+             instance. Connection from {} aborted.",
+            c.peer
+        );
+    }
+    Net::close_asap(&mut server.net.close_asap, c);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::flag;
+    use crate::testing::{self, server_with};
+
+    fn is_closed(server: &crate::state::Server, slot: u32) -> bool {
+        let c = server.net.clients.get(slot).expect("a client");
+        c.has(flag::CLOSE_ASAP)
+    }
+
+    #[test]
+    fn an_http_request_is_cut_off_before_its_body_runs() {
+        let requests: [&[&str]; 7] = [
+            &["POST / HTTP/1.1", "set k 1"],
+            &["post", "set k 1"],
+            &["GET / HTTP/1.1", "Host: 127.0.0.1:6379", "set k 1"],
+            &["\"PoSt\" x", "set k 1"],
+            &["*2\r\n$4\r\nPOST\r\n$1\r\n/", "set k 1"],
+            &["*1\r\n$5\r\nhost:", "set k 1"],
+            &["multi", "HOST: x", "set k 1", "exec"],
+        ];
+        let mut server = server_with(requests.len() as u32 + 1);
+        for (slot, lines) in requests.iter().enumerate() {
+            testing::say(&mut server, slot as u32, lines);
+            assert!(is_closed(&server, slot as u32), "{lines:?}");
+        }
+        let last = requests.len() as u32;
+        assert_eq!(testing::say(&mut server, last, &["exists k"]), ":0\r\n");
+        assert!(server.net.http_warned_at_ms.is_some());
+    }
+
+    #[test]
+    fn names_that_only_begin_so_are_unknown_commands() {
+        let mut server = server_with(1);
+        for line in ["host", "Host:x", "posts", "echo POST"] {
+            let reply = testing::say(&mut server, 0, &[line]);
+            assert!(reply.starts_with("-ERR unknown command") || line == "echo POST");
+            assert!(!is_closed(&server, 0), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_flood_makes_one_warning_a_minute() {
+        let mut server = server_with(3);
+        testing::say(&mut server, 0, &["post"]);
+        let first = server.net.http_warned_at_ms;
+        server.clock.now_ms += super::WARNING_INTERVAL_MS;
+        testing::say(&mut server, 1, &["post"]);
+        assert_eq!(server.net.http_warned_at_ms, first);
+        server.clock.now_ms += 1;
+        testing::say(&mut server, 2, &["post"]);
+        assert_eq!(server.net.http_warned_at_ms, Some(server.clock.now_ms));
+    }
+}
