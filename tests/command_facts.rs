@@ -26,10 +26,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 const REDIS_8_6: &str = "as documented for Redis 8.6, which is newer than the facts";
 const OURS: &str = "no other server has it";
 
-/// Whether a command that has facts must have a row. False while groups of commands are still to come: then only
-/// the rows that exist are held against the facts.
-const EVERY_COMMAND_HAS_A_ROW: bool = false;
-
 /// Commands that only Redis has and that we have too.
 const FROM_REDIS: &[&str] = &["xackdel", "xdelex"];
 
@@ -292,9 +288,6 @@ fn argument_as_fact(argument: &docs::Argument) -> Value {
 #[test]
 fn rows_and_documentation_agree_with_the_facts() {
     let mut found = differences(aeris::commands::TABLE);
-    if !EVERY_COMMAND_HAS_A_ROW {
-        found.retain(|_, what| what != NO_ROW && what != DOCUMENTED_WITHOUT_ROW);
-    }
     let mut stale = Vec::new();
     for (name, field, reason) in ALLOWED {
         assert!(

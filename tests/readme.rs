@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
+use aeris::command::NOT_BUILT;
 use aeris::commands;
 use serde_json::{Map, Value};
 
@@ -49,9 +50,11 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 fn table() -> String {
+    // Those of features that are not built have rows too, and are marked.
     let rows: BTreeSet<&str> = commands::TABLE
         .iter()
         .flat_map(|rows| rows.iter())
+        .filter(|row| !row.is(NOT_BUILT))
         .map(|row| row.name)
         .collect();
     let documented = documented();

@@ -29,11 +29,13 @@
 //! find it), and a macro for rows (const functions give the same text with types and error messages).
 
 pub mod ctx;
+pub mod databases;
 pub mod docs;
 pub mod keys;
 pub mod table;
 
 use crate::command::ctx::{CmdResult, Ctx, Proc};
+use crate::command::databases::GetDatabases;
 use crate::command::keys::GetKeys;
 
 /// Behaviour of a command: the constants from [`WRITE`] to [`MOVABLEKEYS`].
@@ -96,6 +98,11 @@ pub const PROTECTED: Flags = 1 << 20;
 pub const MAY_REPLICATE: Flags = 1 << 21;
 /// What it needs is said by the script or the function that it runs, see `script::command_flags`.
 pub const SCRIPT_DECIDES: Flags = 1 << 22;
+/// Belongs to a feature that is not built yet: the row is complete, the command refuses what needs the feature. README
+/// lists it as such.
+pub const NOT_BUILT: Flags = 1 << 23;
+/// Touches every database: only for users that are not limited to some.
+pub const ALL_DATABASES: Flags = 1 << 24;
 
 const FLAG_NAMES: [&str; 19] = [
     "write",
@@ -273,6 +280,8 @@ pub struct Command {
     range: KeyRange,
     /// Finds the keys where the specs alone can't.
     pub get_keys: Option<GetKeys>,
+    /// Finds the databases that the arguments name.
+    pub get_databases: Option<GetDatabases>,
     /// Hints for clients and proxies, printed by COMMAND INFO.
     pub tips: &'static [&'static str],
     pub subcommands: &'static [Command],
@@ -303,6 +312,7 @@ pub const fn cmd(
             step: 0,
         },
         get_keys: None,
+        get_databases: None,
         tips: &[],
         subcommands: &[],
         elements: None,
@@ -420,6 +430,11 @@ impl Command {
 
     pub const fn get_keys(mut self, get_keys: GetKeys) -> Command {
         self.get_keys = Some(get_keys);
+        self
+    }
+
+    pub const fn databases(mut self, get_databases: GetDatabases) -> Command {
+        self.get_databases = Some(get_databases);
         self
     }
 

@@ -27,7 +27,8 @@ pub const TABLE: &[Command] = &[
         2,
         LOADING | STALE | FAST | ALLOW_BUSY,
         CONNECTION,
-    ),
+    )
+    .databases(databases::select),
 ];
 
 /// AUTH [username] password

@@ -6,6 +6,7 @@
 
 pub mod bitmap;
 pub mod client;
+pub mod cluster;
 pub mod connection;
 pub mod field_expire;
 pub mod generic;
@@ -34,6 +35,7 @@ pub const TABLE: &[&[Command]] = &[
     server::bigkeys::TABLE,
     bitmap::TABLE,
     client::TABLE,
+    cluster::TABLE,
     server::commandlog::TABLE,
     server::config::TABLE,
     connection::TABLE,
@@ -49,6 +51,7 @@ pub const TABLE: &[&[Command]] = &[
     list::TABLE,
     server::bgrewriteaof::TABLE,
     server::memory::TABLE,
+    server::module::TABLE,
     server::monitor::TABLE,
     multi::TABLE,
     pubsub::TABLE,
@@ -57,6 +60,7 @@ pub const TABLE: &[&[Command]] = &[
     set_algebra::TABLE,
     server::shutdown::TABLE,
     server::persistence::TABLE,
+    server::replication::TABLE,
     sort::TABLE,
     server::misc::TABLE,
     stream::TABLE,

@@ -4,6 +4,7 @@
 //!   names    COPY DEL EXISTS MOVE RANDOMKEY RENAME TOUCH TYPE UNLINK, and whole databases: FLUSHALL SWAPDB
 //!   expire   EXPIRE and its kin, TTL, PERSIST: a key's end is kept as Unix time in milliseconds
 //!   scan     KEYS, SCAN
+//!   migrate  MIGRATE
 //!   object   OBJECT: how a value is stored and used
 //!   dump     DUMP, RESTORE: a value as bytes
 //!   wait     WAIT, WAITAOF
@@ -13,15 +14,18 @@
 
 mod dump;
 mod expire;
+mod migrate;
 mod names;
 mod object;
 mod scan;
 pub mod wait;
 
+use crate::command::keys as find_keys;
 use crate::command::*;
 
 use dump::{dump, restore};
 use expire::{expire, expireat, expiretime, persist, pexpire, pexpireat, pexpiretime, pttl, ttl};
+use migrate::migrate;
 use names::{
     copy, dbsize, del, exists, flushall, flushdb, move_command, randomkey, rename, renamenx,
     swapdb, touch, type_command, unlink,
@@ -34,7 +38,8 @@ use wait::{wait, waitaof};
 
 pub const TABLE: &[Command] = &[
     cmd("copy", copy, -3, WRITE | DENYOOM, KEYSPACE)
-        .keys(&[key_at(1, RO | ACCESS), key_at(2, OW | UPDATE)]),
+        .keys(&[key_at(1, RO | ACCESS), key_at(2, OW | UPDATE)])
+        .databases(databases::copy),
     cmd("dbsize", dbsize, 1, READONLY | FAST, KEYSPACE)
         .tips(&["request_policy:all_shards", "response_policy:agg_sum"]),
     cmd("del", del, -2, WRITE, KEYSPACE)
@@ -49,13 +54,38 @@ pub const TABLE: &[Command] = &[
     cmd("expire", expire, -3, WRITE | FAST, KEYSPACE).keys(&[key_at(1, RW | UPDATE)]),
     cmd("expireat", expireat, -3, WRITE | FAST, KEYSPACE).keys(&[key_at(1, RW | UPDATE)]),
     cmd("expiretime", expiretime, 2, READONLY | FAST, KEYSPACE).keys(&[key_at(1, RO | ACCESS)]),
-    cmd("flushall", flushall, -1, WRITE, KEYSPACE | DANGEROUS)
-        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    cmd(
+        "flushall",
+        flushall,
+        -1,
+        WRITE | ALL_DATABASES,
+        KEYSPACE | DANGEROUS,
+    )
+    .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
     cmd("flushdb", flushdb, -1, WRITE, KEYSPACE | DANGEROUS)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
     cmd("keys", keys, 2, READONLY, KEYSPACE | DANGEROUS)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"]),
-    cmd("move", move_command, 3, WRITE | FAST, KEYSPACE).keys(&[key_at(1, RW | ACCESS | UPDATE)]),
+    cmd(
+        "migrate",
+        migrate,
+        -6,
+        WRITE | NOT_BUILT,
+        KEYSPACE | DANGEROUS,
+    )
+    .keys(&[
+        key_at(3, RW | ACCESS | DELETE),
+        key(
+            RW | ACCESS | DELETE | INCOMPLETE,
+            keyword("KEYS", -2),
+            range(-1, 1, 0),
+        ),
+    ])
+    .get_keys(find_keys::migrate)
+    .tips(&["nondeterministic_output"]),
+    cmd("move", move_command, 3, WRITE | FAST, KEYSPACE)
+        .keys(&[key_at(1, RW | ACCESS | UPDATE)])
+        .databases(databases::move_key),
     cmd("object", container, -2, NONE, NONE_CAT).subcommands(&[
         cmd("encoding", object_encoding, 3, READONLY, KEYSPACE)
             .keys(&[key_at(2, RO)])
@@ -108,7 +138,7 @@ pub const TABLE: &[Command] = &[
         "request_policy:special",
         "response_policy:special",
     ]),
-    cmd("swapdb", swapdb, 3, WRITE | FAST, KEYSPACE | DANGEROUS),
+    cmd("swapdb", swapdb, 3, WRITE | FAST, KEYSPACE | DANGEROUS).databases(databases::swapdb),
     cmd("touch", touch, -2, READONLY | FAST, KEYSPACE)
         .keys(&[key(RO, index(1), range(-1, 1, 0))])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),

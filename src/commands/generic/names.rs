@@ -1,6 +1,7 @@
 //! Keys as names: delete, rename, move, copy; and whole databases.
 
 use crate::command::ctx::{CmdResult, Ctx};
+use crate::command::databases::{CopyOption, copy_options};
 use crate::error::Error;
 use crate::keyspace::events;
 use crate::keyspace::whole::Detached;
@@ -183,17 +184,12 @@ pub fn copy(ctx: &mut Ctx) -> CmdResult {
 
 fn parse_copy(ctx: &Ctx) -> Result<(u32, bool), Error> {
     let (mut to, mut replace) = (ctx.client.db, false);
-    let mut at = 3;
-    while at < ctx.argv.len() {
-        if ctx.is(at, "replace") {
-            replace = true;
-        } else if ctx.is(at, "db") && at + 1 < ctx.argv.len() {
-            at += 1;
-            to = db_index(ctx, at)?;
-        } else {
-            return Err(Error::SYNTAX);
+    for option in copy_options(ctx.argv) {
+        match option {
+            CopyOption::Replace => replace = true,
+            CopyOption::Database(at) => to = db_index(ctx, at)?,
+            CopyOption::Unknown => return Err(Error::SYNTAX),
         }
-        at += 1;
     }
     Ok((to, replace))
 }

@@ -12,6 +12,8 @@ pub mod info;
 pub mod latency;
 pub mod memory;
 pub mod misc;
+pub mod module;
 pub mod monitor;
 pub mod persistence;
+pub mod replication;
 pub mod shutdown;

@@ -1,0 +1,84 @@
+//! Which databases a call names beside the one that it runs in: asked by ACL.
+//!
+//! ```text
+//!   SELECT 1      SWAPDB 0 1      MOVE k 1      COPY a b DB 1 REPLACE
+//!          ^             ^ ^             ^                ^
+//! ```
+//!
+//! The row of such a command names a function of this file. COPY's options are walked by the command and by the check
+//! alike ([`copy_options`]), so they can't disagree about an option that is given twice.
+
+/// Appends the places in argv of the databases that a call names. An argument there may turn out to be no database.
+pub type GetDatabases = fn(argv: &[&[u8]], out: &mut Vec<usize>);
+
+/// SELECT index
+pub fn select(_: &[&[u8]], out: &mut Vec<usize>) {
+    out.push(1);
+}
+
+/// SWAPDB index1 index2
+pub fn swapdb(_: &[&[u8]], out: &mut Vec<usize>) {
+    out.extend([1, 2]);
+}
+
+/// MOVE key db
+pub fn move_key(_: &[&[u8]], out: &mut Vec<usize>) {
+    out.push(2);
+}
+
+/// COPY source destination [DB database] [REPLACE]: every DB, although the command obeys only the last.
+pub fn copy(argv: &[&[u8]], out: &mut Vec<usize>) {
+    out.extend(copy_options(argv).filter_map(|option| match option {
+        CopyOption::Database(at) => Some(at),
+        CopyOption::Replace | CopyOption::Unknown => None,
+    }));
+}
+
+/// An option of COPY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyOption {
+    /// DB, with the place of its value.
+    Database(usize),
+    Replace,
+    /// A syntax error.
+    Unknown,
+}
+
+/// The options of COPY in order.
+pub fn copy_options(argv: &[&[u8]]) -> impl Iterator<Item = CopyOption> {
+    let mut at = 3;
+    std::iter::from_fn(move || {
+        let name = argv.get(at)?;
+        at += 1;
+        if name.eq_ignore_ascii_case(b"replace") {
+            return Some(CopyOption::Replace);
+        }
+        if name.eq_ignore_ascii_case(b"db") && at < argv.len() {
+            at += 1;
+            return Some(CopyOption::Database(at - 1));
+        }
+        Some(CopyOption::Unknown)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn databases_of_copy(line: &str) -> Vec<usize> {
+        let argv: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let mut out = Vec::new();
+        copy(&argv, &mut out);
+        out
+    }
+
+    #[test]
+    fn every_db_clause_of_copy_is_found() {
+        assert!(databases_of_copy("copy a b").is_empty());
+        assert!(databases_of_copy("copy db db").is_empty());
+        assert_eq!(databases_of_copy("copy a b db 1"), [4]);
+        assert_eq!(databases_of_copy("copy a b DB 0 replace Db 1"), [4, 7]);
+        assert_eq!(databases_of_copy("copy a b db db db 1"), [4, 6]);
+        assert!(databases_of_copy("copy a b db").is_empty());
+    }
+}
