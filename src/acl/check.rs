@@ -24,14 +24,15 @@ use crate::command::table::CommandTable;
 use crate::command::{
     ACCESS, Command, DELETE, INSERT, KEYSPACE, KeyFlags, NO_AUTH, PUBSUB, UPDATE,
 };
+use crate::state::Server;
 use crate::util::glob::glob_match;
 use crate::util::number::parse_i64;
 
-/// What a right was missing for. Later ones are found out later, so they say more.
+/// What a right was missing for, in the order of the checks: what fails later says more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reason {
-    Command,
     Database,
+    Command,
     Key,
     Channel,
     /// Wrong name or password; no call is refused for it, but the log knows it.
@@ -44,7 +45,8 @@ pub struct Denied {
     pub reason: Reason,
     /// The place in argv of what was not allowed; 0 for the command itself.
     at: usize,
-    /// The command's full name, the key, the channel, or the number of the database.
+    /// The command's full name, the key, the channel, or the database as the call names it; the command's name as the
+    /// call says it if that is the current database.
     pub object: Vec<u8>,
 }
 
@@ -65,8 +67,14 @@ impl Denied {
             Reason::Channel => ("access", "channel"),
             Reason::Database => ("access", "database"),
         };
+        let is_database = self.reason == Reason::Database;
         if !detailed && verb == "access" {
-            return format!("No permissions to access a {kind}").into();
+            let article = if is_database { "" } else { "a " };
+            return format!("No permissions to access {article}{kind}").into();
+        }
+        if is_database {
+            let middle: &[u8] = b" has no permissions to access database ";
+            return [b"User ", &user.name[..], middle, &self.object].concat();
         }
         let parts: [&[u8]; 8] = [
             b"User ",
@@ -87,8 +95,7 @@ impl Denied {
             Reason::Command => "no permission to execute the command or subcommand",
             Reason::Key => "no permission to touch the specified keys",
             Reason::Channel => "no permission to access one of the channels used as arguments",
-            Reason::Database => "no permission to access the database",
-            Reason::Auth => "no permission",
+            Reason::Database | Reason::Auth => "no permission",
         }
     }
 }
@@ -99,15 +106,18 @@ pub struct Call<'a> {
     pub id: u16,
     pub argv: &'a [&'a [u8]],
     /// The database that it would run in.
-    pub db: u32,
+    db: u32,
+    /// How many there are.
+    databases: usize,
     /// Found when the first selector wants them.
     keys: Option<Vec<KeyRef>>,
 }
 
 impl<'a> Call<'a> {
-    pub fn new(table: &'a CommandTable, id: u16, argv: &'a [&'a [u8]], db: u32) -> Call<'a> {
+    pub fn new(server: &'a Server, id: u16, argv: &'a [&'a [u8]], db: u32) -> Call<'a> {
         Call {
-            table,
+            table: &server.commands,
+            databases: server.dbs.len(),
             id,
             argv,
             db,
@@ -117,6 +127,13 @@ impl<'a> Call<'a> {
 
     fn row(&self) -> &'static Command {
         self.table.row(self.id)
+    }
+
+    /// The database that an argument names, if there is one of that number.
+    fn database_at(&self, at: usize) -> Option<u32> {
+        let db = parse_i64(self.argv.get(at)?)?;
+        let exists = |db: &u32| (*db as usize) < self.databases;
+        u32::try_from(db).ok().filter(exists)
     }
 
     fn keys(&mut self) -> &[KeyRef] {
@@ -162,15 +179,16 @@ pub fn check_reading_all_keys(user: &User, call: &mut Call) -> bool {
 
 fn check_selector(selector: &Selector, call: &mut Call) -> Result<(), Denied> {
     let row = call.row();
+    // A selector for other databases says nothing about the command.
+    if let Some(allowed) = &selector.databases {
+        check_databases(allowed, call)?;
+    }
     if !selector.allows_command(call.id)
         && !row.is(NO_AUTH)
         && !selector.allows_first_arg(call.id, call.argv)
     {
         let name = call.table.entry(call.id).fullname.as_bytes();
         return Err(Denied::new(Reason::Command, 0, name));
-    }
-    if let Some(allowed) = &selector.databases {
-        check_databases(allowed, call)?;
     }
     if let Some(patterns) = &selector.keys
         && (row.has_keys() || row.get_keys.is_some())
@@ -234,39 +252,49 @@ fn check_channels(patterns: &[Box<[u8]>], row: &Command, argv: &[&[u8]]) -> Resu
     Ok(())
 }
 
-/// What a call says about databases besides the one that it runs in.
+/// The databases that a call names, then the one that it runs in.
 fn check_databases(allowed: &[u32], call: &Call) -> Result<(), Denied> {
     let row = call.row();
-    let denied = |at: usize, db: &[u8]| Err(Denied::new(Reason::Database, at, db));
-    let named: &[usize] = match row.name {
-        "flushall" => return denied(0, b"*"),
-        "select" => &[1],
-        "swapdb" => &[1, 2],
-        "move" => &[2],
-        "copy" => &copy_database(call.argv),
-        _ => &[],
-    };
-    let moves_only = matches!(row.name, "select" | "swapdb");
-    if !moves_only && touches_keyspace(row) && !allowed.contains(&call.db) {
-        return denied(0, call.db.to_string().as_bytes());
+    let denied = |at: usize| Err(Denied::new(Reason::Database, at, call.argv[at]));
+    if row.is(command::ALL_DATABASES) {
+        return denied(0);
     }
-    for &at in named {
-        // What is no number of a database is the command's to refuse.
-        let db = call.argv.get(at).and_then(|arg| parse_i64(arg));
-        let Some(db) = db.and_then(|db| u32::try_from(db).ok()) else {
-            continue;
+    let mut named = Vec::new();
+    if let Some(get_databases) = row.get_databases {
+        get_databases(call.argv, &mut named);
+    }
+    for at in named {
+        // What names no database is the command's to refuse.
+        let Some(db) = call.database_at(at) else {
+            break;
         };
         if !allowed.contains(&db) {
-            return denied(at, call.argv[at]);
+            return denied(at);
         }
+    }
+    // SWAPDB touches the databases that it names and no other.
+    let elsewhere = row.get_databases.is_some() && !row.has_keys();
+    if !elsewhere && touches_keyspace(row) && !allowed.contains(&call.db) {
+        return denied(0);
     }
     Ok(())
 }
 
-/// The place of the database in COPY source destination [DB database] [REPLACE]; 0 when there is none.
-fn copy_database(argv: &[&[u8]]) -> [usize; 1] {
-    let option = |at: &usize| argv[*at].eq_ignore_ascii_case(b"db");
-    [(3..argv.len()).find(option).map_or(usize::MAX, |at| at + 1)]
+/// Whether a user may read a key that changed in these databases, and so may know that it is there.
+pub fn may_read(user: &User, key: &[u8], databases: &[u32]) -> bool {
+    user.selectors().iter().any(|selector| {
+        let gives = |p: &KeyPattern| p.rights & READ != 0 && glob_match(&p.pattern, key);
+        let key = selector.keys.as_ref();
+        let allowed = selector.databases.as_ref();
+        key.is_none_or(|patterns| patterns.iter().any(gives))
+            && allowed.is_none_or(|allowed| databases.iter().any(|db| allowed.contains(db)))
+    })
+}
+
+/// Whether [`may_read`] holds for every key.
+pub fn may_read_everything(user: &User) -> bool {
+    let open = |selector: &Selector| selector.keys.is_none() && selector.databases.is_none();
+    user.selectors().iter().any(open)
 }
 
 fn touches_keyspace(row: &Command) -> bool {

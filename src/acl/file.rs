@@ -69,7 +69,7 @@ pub fn load_at_start(server: &mut Server) -> Result<(), String> {
 }
 
 fn load_config_lines(server: &mut Server) -> Result<(), String> {
-    let terms = Acl::terms(&server.commands, &server.config, server.dbs.len());
+    let terms = Acl::terms(&server.commands, &server.config);
     for line in &server.config.user {
         let (name, rules) = line.split_first().ok_or("a user has a name")?;
         if !is_user_name(name) {
@@ -120,7 +120,7 @@ fn read(server: &Server) -> Result<Users, String> {
                 error_text(&e)
             )
         })?;
-    let terms = Acl::terms(&server.commands, &server.config, server.dbs.len());
+    let terms = Acl::terms(&server.commands, &server.config);
     parse(&terms, &path.to_str_lossy(), &text)
 }
 

@@ -70,11 +70,10 @@ impl Acl {
     }
 
     /// What rules are read against.
-    pub fn terms<'a>(commands: &'a CommandTable, config: &Config, databases: usize) -> Terms<'a> {
+    pub fn terms<'a>(commands: &'a CommandTable, config: &Config) -> Terms<'a> {
         Terms {
             commands,
             all_channels: config.acl_pubsub_default == AclPubsubDefault::Allchannels,
-            databases: databases as u32,
         }
     }
 
@@ -294,7 +293,7 @@ pub fn check_without_log(
     id: u16,
 ) -> Result<(), Denied> {
     match server.acl.user(r) {
-        Some(user) => check::check(user, &mut Call::new(&server.commands, id, argv, db)),
+        Some(user) => check::check(user, &mut Call::new(server, id, argv, db)),
         None => Ok(()),
     }
 }
@@ -334,10 +333,17 @@ fn check_limited(
     argv: &[&[u8]],
     id: u16,
 ) -> Result<(), Error> {
-    let Err(denied) = check_without_log(server, c.user, c.db, argv, id) else {
+    let db = database_of(c);
+    let Err(denied) = check_without_log(server, c.user, db, argv, id) else {
         return Ok(());
     };
     Err(refuse(server, caller, c, argv, denied))
+}
+
+/// The database that a client's command will run in: inside MULTI the one that a queued SELECT chooses.
+fn database_of(c: &Client) -> u32 {
+    let queued = c.multi.as_ref().and_then(|state| state.db);
+    queued.unwrap_or(c.db)
 }
 
 #[cold]
@@ -374,7 +380,7 @@ fn refuse(
 
 /// Whether this client may run this command, and read every key that there is.
 pub fn may_read_all_keys(server: &Server, c: &Client, argv: &[&[u8]], id: u16) -> bool {
-    let call = &mut Call::new(&server.commands, id, argv, c.db);
+    let call = &mut Call::new(server, id, argv, c.db);
     let user = server.acl.user(c.user);
     user.is_none_or(|user| check::check_reading_all_keys(user, call))
 }

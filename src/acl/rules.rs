@@ -23,8 +23,6 @@ pub struct Terms<'a> {
     pub commands: &'a CommandTable,
     /// `acl-pubsub-default allchannels`: who says nothing about channels may use all of them.
     pub all_channels: bool,
-    /// How many databases there are.
-    pub databases: u32,
 }
 
 /// Why a rule is refused.
@@ -63,7 +61,7 @@ impl RuleError {
             RuleError::FirstArgOfSubcommand => {
                 "Allowing first-arg of a subcommand is not supported"
             }
-            RuleError::DatabaseRange => "The database id is out of range",
+            RuleError::DatabaseRange => "The provided database ID is out of range",
         }
     }
 }

@@ -147,7 +147,7 @@ impl Selector {
                 self.rules.update(false, name);
             }
             _ if rule.len() >= 3 && is(&rule[..3], "db=") => {
-                self.databases = Some(parse_databases(terms, &rule[3..])?);
+                self.databases = Some(parse_databases(&rule[3..])?);
             }
             _ => return Err(RuleError::Syntax),
         }
@@ -355,19 +355,31 @@ fn command_of_first_arg(table: &CommandTable, name: &[u8]) -> Result<u16, RuleEr
     }
 }
 
-/// `0,1,5`
-fn parse_databases(terms: &Terms, list: &[u8]) -> Result<Vec<u32>, RuleError> {
-    let mut databases = Vec::new();
-    for number in list.split(|&b| b == b',') {
-        let digits = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
-        let text = std::str::from_utf8(number).ok().filter(|_| digits);
-        let text = text.ok_or(RuleError::Syntax)?;
-        match text.parse::<u32>() {
-            Ok(db) if db < terms.databases => databases.push(db),
-            _ => return Err(RuleError::DatabaseRange),
-        }
-    }
+/// `0,1,5`. Which of them exist is not asked: the number of databases may change with the next start.
+fn parse_databases(list: &[u8]) -> Result<Vec<u32>, RuleError> {
+    let mut databases = list
+        .split(|&b| b == b',')
+        .map(parse_database)
+        .collect::<Result<Vec<_>, _>>()?;
     databases.sort_unstable();
     databases.dedup();
     Ok(databases)
+}
+
+/// A number as C's `strtol` takes it, up to the largest number of databases that a server can have.
+fn parse_database(number: &[u8]) -> Result<u32, RuleError> {
+    let number = number.trim_ascii_start();
+    let (negative, digits) = match number {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(RuleError::Syntax);
+    }
+    let value = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse::<u32>().ok())
+        .filter(|&db| db <= i32::MAX as u32 && (db == 0 || !negative));
+    value.ok_or(RuleError::DatabaseRange)
 }

@@ -4,6 +4,7 @@ use crate::client::ClientRef;
 use crate::client::subscriptions::Kind;
 use crate::config::Config;
 use crate::pubsub;
+use crate::testing;
 use proptest::prelude::*;
 
 fn server() -> Server {
@@ -11,7 +12,7 @@ fn server() -> Server {
 }
 
 fn user(server: &Server, rules: &str) -> Result<User, RuleError> {
-    let terms = Acl::terms(&server.commands, &server.config, server.dbs.len());
+    let terms = Acl::terms(&server.commands, &server.config);
     let words: Vec<&[u8]> = rules.split(' ').map(str::as_bytes).collect();
     let mut user = User::new(&terms, b"alice");
     let rules = merge_selectors(&words).expect("closed selectors");
@@ -25,7 +26,7 @@ fn dry_run(rules: &str, call: &str) -> String {
     let user = user(&server, rules).unwrap();
     let argv: Vec<&[u8]> = call.split(' ').map(str::as_bytes).collect();
     let id = server.commands.lookup_argv(&argv).unwrap();
-    match check::check(&user, &mut Call::new(&server.commands, id, &argv, 0)) {
+    match check::check(&user, &mut Call::new(&server, id, &argv, 0)) {
         Ok(()) => "allowed".into(),
         Err(denied) => String::from_utf8(denied.text(&user, true))
             .unwrap()
@@ -116,26 +117,31 @@ fn databases_by_the_current_one_and_those_named() {
     let ask = |db: u32, line: &str| {
         let argv: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let id = server.commands.lookup_argv(&argv).unwrap();
-        match check::check(&alice, &mut Call::new(&server.commands, id, &argv, db)) {
+        match check::check(&alice, &mut Call::new(&server, id, &argv, db)) {
             Ok(()) => "allowed".into(),
             Err(denied) => String::from_utf8(denied.object).unwrap(),
         }
     };
     assert_eq!(ask(0, "ping"), "allowed");
-    assert_eq!(ask(0, "get k"), "0");
+    assert_eq!(ask(0, "get k"), "get");
     assert_eq!(ask(1, "get k"), "allowed");
-    assert_eq!(ask(0, "dbsize"), "0");
+    assert_eq!(ask(0, "DBSIZE"), "DBSIZE");
     assert_eq!(ask(0, "select 1"), "allowed");
     assert_eq!(ask(1, "select 2"), "2");
     assert_eq!(ask(1, "select x"), "allowed");
+    assert_eq!(ask(1, "select 99"), "allowed", "there is no such database");
     assert_eq!(ask(0, "swapdb 1 3"), "allowed");
     assert_eq!(ask(0, "swapdb 1 2"), "2");
+    assert_eq!(ask(0, "swapdb x 2"), "allowed", "a syntax error");
     assert_eq!(ask(1, "move k 3"), "allowed");
     assert_eq!(ask(1, "move k 4"), "4");
     assert_eq!(ask(1, "copy a b"), "allowed");
     assert_eq!(ask(1, "copy a b replace db 2"), "2");
+    assert_eq!(ask(0, "copy a b db 2"), "2");
+    assert_eq!(ask(0, "copy a b db 1"), "copy");
+    assert_eq!(ask(0, "move k 1"), "move");
     assert_eq!(ask(1, "flushdb"), "allowed");
-    assert_eq!(ask(1, "flushall"), "*");
+    assert_eq!(ask(1, "flushall"), "flushall");
     let described = |rules| user(&server, rules).unwrap().root().describe_databases();
     assert_eq!(described("db=3,0,3"), "db=0,3");
     assert_eq!(described("db=3 db=1"), "db=1");
@@ -143,8 +149,185 @@ fn databases_by_the_current_one_and_those_named() {
     assert_eq!(described("db=3 alldbs"), "alldbs");
     assert_eq!(user(&server, "db="), Err(RuleError::Syntax));
     assert_eq!(user(&server, "db=1,"), Err(RuleError::Syntax));
-    assert_eq!(user(&server, "db=-1"), Err(RuleError::Syntax));
-    assert_eq!(user(&server, "db=16"), Err(RuleError::DatabaseRange));
+    assert_eq!(described("db=+7,07,-0"), "db=0,7");
+    assert_eq!(described("db=2147483647"), "db=2147483647");
+    for out_of_range in ["db=-1", "db=2147483648", "db=99999999999999999999"] {
+        assert_eq!(user(&server, out_of_range), Err(RuleError::DatabaseRange));
+    }
+    for malformed in ["db=1x", "db=1,,2", "db=,1", "db=-", "db=1-3", "alldbs,0"] {
+        assert_eq!(
+            user(&server, malformed),
+            Err(RuleError::Syntax),
+            "{malformed}"
+        );
+    }
+}
+
+/// `COPY k k2 DB 0 DB 1`: the command obeys the last clause, the check looked at the first.
+#[test]
+fn a_db_given_twice_is_checked_twice() {
+    let mut server = testing::server_with(1);
+    testing::say(
+        &mut server,
+        0,
+        &["select 1", "set k 1", "select 0", "set k 0"],
+    );
+    testing::say(
+        &mut server,
+        0,
+        &["acl setuser u on nopass ~* +@all db=0", "auth u x"],
+    );
+    for call in [
+        "copy k k2 db 0 db 1",
+        "copy k k2 db 1 db 0",
+        "copy k k2 db 1",
+    ] {
+        let reply = testing::say(&mut server, 0, &[call]);
+        assert_eq!(
+            reply, "-NOPERM No permissions to access database\r\n",
+            "{call}"
+        );
+    }
+    let reply = testing::say(&mut server, 0, &["copy k k2 db 0 db 0"]);
+    assert_eq!(reply, ":1\r\n");
+}
+
+/// What a command uses is what the check looks at, for options that are given twice and values that look like options.
+#[test]
+fn the_last_option_is_the_one_that_counts() {
+    let rules = "+@all ~in (~out %R~in +@all) %R~r";
+    for (call, expected) in [
+        ("sort in store out store x", "access the 'x' key"),
+        ("sort in store x store in", "allowed"),
+        (
+            "sort in by store get store limit 0 1 store x",
+            "access the 'x' key",
+        ),
+        (
+            "georadius in 0 0 1 km store in storedist x",
+            "access the 'x' key",
+        ),
+        ("georadius in 0 0 1 km store x storedist in", "allowed"),
+        (
+            "georadius in 0 0 1 km storedist store",
+            "access the 'store' key",
+        ),
+        (
+            "georadiusbymember in m 1 km store in store x",
+            "access the 'x' key",
+        ),
+        ("xread count 1 streams in x 0 0", "access the 'x' key"),
+        ("xread streams streams in 0 0", "access the 'streams' key"),
+        (
+            "xreadgroup group g c streams in x > >",
+            "access the 'x' key",
+        ),
+        ("xreadgroup group g streams streams in >", "allowed"),
+        (
+            "xreadgroup count 1 group g streams streams x >",
+            "access the 'x' key",
+        ),
+        (
+            "xreadgroup group streams streams noack streams x >",
+            "access the 'x' key",
+        ),
+        ("migrate h 1 x 0 9", "access the 'x' key"),
+        ("migrate h 1 in 0 9 auth keys", "allowed"),
+        ("migrate h 1  0 9 auth keys keys in x", "access the 'x' key"),
+        ("migrate h 1  0 9 auth2 keys keys keys in", "allowed"),
+        ("set r 1 get", "access the 'r' key"),
+        ("bitfield r get u8 0 set u8 0 1", "access the 'r' key"),
+        ("bitfield r get u8 0 get u8 1", "allowed"),
+        ("eval x 2 in x", "access the 'x' key"),
+        ("zunionstore in 2 in x", "access the 'x' key"),
+        ("mset in 1 x 2", "access the 'x' key"),
+    ] {
+        assert_eq!(dry_run(rules, call), expected, "{call}");
+    }
+}
+
+/// Selectors for other databases are passed over first: they give the reason only if all of them are.
+#[test]
+fn the_database_is_the_first_check_and_the_least_reason() {
+    for (rules, call, expected) in [
+        ("db=1 +@all", "get z", "access database get"),
+        ("db=1", "get z", "access database get"),
+        ("db=1 +@all (~x +get)", "get z", "access the 'z' key"),
+        ("db=1 +@all (~x +get)", "set z 1", "run the 'set' command"),
+        (
+            "db=5 ~y +@all (~x db=3 +get) (db=2 ~v +set)",
+            "keys *",
+            "access database keys",
+        ),
+        ("&* +@all db=1", "spublish a b", "allowed"),
+        ("+@all db=1", "publish a b", "access the 'a' channel"),
+        (
+            "allkeys +@all db=0",
+            "cluster flushslot 1",
+            "access database cluster",
+        ),
+        ("allkeys +@all db=0", "lolwut", "allowed"),
+        ("allkeys +@all resetdbs", "lolwut", "access database lolwut"),
+        ("allkeys +@all resetdbs", "eval x 0", "access database eval"),
+        ("allkeys +@all resetdbs", "multi", "allowed"),
+    ] {
+        assert_eq!(dry_run(rules, call), expected, "{rules}: {call}");
+    }
+}
+
+/// Checked while queueing against the database that the queue has chosen, and again when it runs.
+#[test]
+fn a_queued_select_chooses_what_follows_is_checked_against() {
+    let mut server = testing::server_with(2);
+    let mut say = |slot, line| testing::say(&mut server, slot, &[line]);
+    say(0, "acl setuser u on nopass ~* +@all db=3");
+    say(0, "auth u x");
+    assert!(say(0, "get k").starts_with("-NOPERM"));
+    for line in [
+        "multi",
+        "select 3",
+        "get k",
+        "select 99",
+        "select x",
+        "get k",
+    ] {
+        assert!(say(0, line).starts_with('+'), "{line}");
+    }
+    assert!(say(0, "select 0").starts_with("-NOPERM"));
+    assert!(say(0, "exec").starts_with("-EXECABORT"));
+    for line in ["multi", "select 3", "set k 1"] {
+        say(0, line);
+    }
+    say(1, "acl setuser u db=4");
+    let reply = say(0, "exec");
+    assert_eq!(
+        reply.matches("following reason: no permission\r\n").count(),
+        2,
+        "{reply}"
+    );
+    assert!(say(1, "exists k").starts_with(":0"));
+}
+
+/// Commands of features that are not built have rows, so rules may name them.
+#[test]
+fn rules_name_commands_that_are_not_built() {
+    let server = server();
+    for rule in [
+        "+cluster|slots",
+        "-cluster",
+        "+psync",
+        "+readonly",
+        "+migrate",
+        "+module|list",
+    ] {
+        assert!(user(&server, rule).is_ok(), "{rule}");
+    }
+    assert_eq!(user(&server, "+cluster|nosuch"), Err(RuleError::Unknown));
+    assert_eq!(dry_run("+cluster|slots", "cluster slots"), "allowed");
+    assert_eq!(
+        dry_run("+cluster|slots", "cluster nodes"),
+        "run the 'cluster|nodes' command"
+    );
 }
 
 #[test]
@@ -419,7 +602,7 @@ proptest! {
     #[test]
     fn descriptions_say_the_same(rules in prop::collection::vec(rule(), 0..20)) {
         let server = server();
-        let terms = Acl::terms(&server.commands, &server.config, server.dbs.len());
+        let terms = Acl::terms(&server.commands, &server.config);
         let mut user = User::new(&terms, b"alice");
         for rule in &rules {
             // One that is refused changes nothing.

@@ -12,6 +12,8 @@ pub struct MultiState {
     pub commands: Vec<Queued>,
     /// The union of the flags of all queued commands.
     pub flags: u32,
+    /// The database that the last queued SELECT will choose: what is queued behind it is checked against this one.
+    pub db: Option<u32>,
     ends: Vec<usize>,
     bytes: Vec<u8>,
 }
@@ -29,6 +31,7 @@ impl MultiState {
         MultiState {
             commands: Vec::with_capacity(16),
             flags: 0,
+            db: None,
             ends: Vec::with_capacity(48),
             bytes: Vec::with_capacity(512),
         }

@@ -42,7 +42,7 @@ pub fn process_command(
             }
         }
         Ok(Verdict::Queue(id, flags)) => {
-            transaction::queue(c, id, flags, argv);
+            transaction::queue(server, c, id, flags, argv);
             if !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
                 c.reply.status("QUEUED");
             }

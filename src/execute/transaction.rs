@@ -6,16 +6,21 @@ use crate::command::Flags;
 use crate::error::Error;
 use crate::keyspace::watch::unwatch_all;
 use crate::state::Server;
+use crate::util::number::parse_i64;
 
 /// Keep a command for EXEC.
-pub fn queue(c: &mut Client, id: u16, flags: Flags, argv: &[&[u8]]) {
+pub fn queue(server: &Server, c: &mut Client, id: u16, flags: Flags, argv: &[&[u8]]) {
     // What aborts the transaction anyway need not be kept.
     if c.has(flag::DIRTY_EXEC | flag::DIRTY_CAS) {
         return;
     }
-    c.multi
-        .get_or_insert_with(|| Box::new(MultiState::new()))
-        .push(id, flags, argv);
+    let state = c.multi.get_or_insert_with(|| Box::new(MultiState::new()));
+    state.push(id, flags, argv);
+    if server.commands.row(id).name == "select" {
+        let db = parse_i64(argv[1]).and_then(|db| u32::try_from(db).ok());
+        let exists = |db: &u32| (*db as usize) < server.dbs.len();
+        state.db = db.filter(exists).or(state.db);
+    }
 }
 
 /// Back to normal, watching nothing.

@@ -174,11 +174,9 @@ impl Directives for Renaming {
     }
 
     fn user(&mut self, args: &[Text]) -> Result<(), String> {
-        // Which databases there are is known when all settings are.
         let terms = Terms {
             commands: &self.table,
             all_channels: false,
-            databases: u32::MAX,
         };
         file::check_line(&terms, args)
     }

@@ -44,7 +44,7 @@ impl Server {
             config.databases
         };
         let commands = commands::table();
-        let terms = Acl::terms(&commands, &config, databases as usize);
+        let terms = Acl::terms(&commands, &config);
         let mut acl = Acl::new(&terms);
         acl.set_default_password(&terms, &config.requirepass);
         let mut server = Server {

@@ -104,7 +104,7 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             Ok(())
         }
         Apply::RequirePass => {
-            let terms = Acl::terms(&server.commands, &server.config, server.dbs.len());
+            let terms = Acl::terms(&server.commands, &server.config);
             let password = &server.config.requirepass;
             server.acl.set_default_password(&terms, password);
             Ok(())

@@ -11,7 +11,7 @@
 //!
 //! Each [`KeySpec`] of the row is walked on its own: where the search begins, then where it ends and in which steps.
 //! Some commands have arguments that decide what happens to the keys (SET, BITFIELD) or where they stand in a way that
-//! no spec expresses (SORT and GEORADIUS with STORE, MIGRATE with KEYS): their rows name a function of this file, which
+//! no spec expresses (SORT and GEORADIUS with STORE, MIGRATE with KEYS, XREADGROUP with a consumer STREAMS): their rows name a function of this file, which
 //! replaces the walk. Such a function reads the options as the command does, so that the value of one option is never taken
 //! for another: `SORT k BY store` stores nothing. It must not judge the syntax otherwise; the command will.
 //!
@@ -257,6 +257,32 @@ pub fn migrate(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>
         None => out.push(key_ref(KEY)),
     }
     Ok(())
+}
+
+/// XREAD and XREADGROUP: the keys are the first half of what follows STREAMS.
+pub fn streams(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
+    let first = streams_at(argv).ok_or(InvalidKeys)?;
+    let keys = (argv.len() - first) / 2;
+    out.extend((first..first + keys).map(|pos| KeyRef::new(pos, RO | ACCESS)));
+    Ok(())
+}
+
+/// Where the keys of XREAD and XREADGROUP begin: the commands themselves ask here too. A group or a consumer may be
+/// called STREAMS, so the options in front are stepped over with their values.
+pub fn streams_at(argv: &[&[u8]]) -> Option<usize> {
+    let mut at = 1;
+    while at + 1 < argv.len() {
+        let is = |option: &[u8]| argv[at].eq_ignore_ascii_case(option);
+        if is(b"streams") {
+            return Some(at + 1);
+        }
+        at += match () {
+            () if is(b"block") || is(b"count") => 2,
+            () if is(b"group") => 3,
+            () => 1,
+        };
+    }
+    None
 }
 
 /// The place of the last option that is `wanted`, walking argv from `pos` and stepping over the values of each of

@@ -105,7 +105,7 @@ fn acl_setuser(ctx: &mut Ctx) -> CmdResult {
         ))
     })?;
     let server = &*ctx.server;
-    let terms = Acl::terms(&server.commands, &server.config, server.dbs.len());
+    let terms = Acl::terms(&server.commands, &server.config);
     let known = server.acl.lookup(name).cloned();
     let mut user = known.unwrap_or_else(|| User::new(&terms, name));
     user.apply_all(&terms, &rules)
@@ -145,7 +145,8 @@ fn acl_getuser(ctx: &mut Ctx) -> CmdResult {
         return Ok(());
     };
     let root = user.root();
-    reply.map(6 + root.databases.is_some() as usize);
+    let all = !ctx.server.config.extended_redis_compatibility;
+    reply.map(6 + (all || root.databases.is_some()) as usize);
     reply.bulk(b"flags");
     let flags = user.flags();
     reply.set(flags.len());
@@ -155,28 +156,35 @@ fn acl_getuser(ctx: &mut Ctx) -> CmdResult {
     user.passwords
         .iter()
         .for_each(|hash| reply.bulk(hex(hash).as_bytes()));
-    reply_rights(reply, root);
+    reply_rights(reply, root, all);
     reply.bulk(b"selectors");
     let added = user.added_selectors();
     reply.array(added.len());
     for selector in added {
-        reply.map(3 + selector.databases.is_some() as usize);
-        reply_rights(reply, selector);
+        reply.map(3 + (all || selector.databases.is_some()) as usize);
+        reply_rights(reply, selector, all);
     }
     Ok(())
 }
 
-/// What a selector says. Databases, which Redis does not know, are told only where they are limited.
-fn reply_rights(reply: &mut ReplyBuf, selector: &Selector) {
+/// What a selector allows. Redis does not know databases: unless `all` fields are wanted, as in Valkey, they are shown
+/// only where they are limited.
+fn reply_rights(reply: &mut ReplyBuf, selector: &Selector, all: bool) {
     reply.bulk(b"commands");
     reply.bulk(&selector.describe_commands());
     reply.bulk(b"keys");
     reply.bulk(&selector.describe_keys());
     reply.bulk(b"channels");
     reply.bulk(&selector.describe_channels());
-    if selector.databases.is_some() {
+    if all || selector.databases.is_some() {
+        let none = selector.databases.as_ref().is_some_and(Vec::is_empty);
+        let databases = if none {
+            String::new()
+        } else {
+            selector.describe_databases()
+        };
         reply.bulk(b"databases");
-        reply.bulk(selector.describe_databases().as_bytes());
+        reply.bulk(databases.as_bytes());
     }
 }
 
@@ -215,7 +223,7 @@ fn acl_dryrun(ctx: &mut Ctx) -> CmdResult {
     if !server.commands.row(id).check_arity(call.len()) {
         return Err(Error::arity(&server.commands.entry(id).fullname));
     }
-    let call = &mut acl::check::Call::new(&server.commands, id, call, ctx.client.db);
+    let call = &mut acl::check::Call::new(server, id, call, ctx.client.db);
     match acl::check::check(user, call) {
         Ok(()) => ctx.client.reply.ok(),
         Err(denied) => ctx.client.reply.bulk(&denied.text(user, true)),

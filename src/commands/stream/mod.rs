@@ -84,16 +84,12 @@ pub const TABLE: &[Command] = &[
         .keys(&[key_at(1, RO | ACCESS)])
         .tips(&["nondeterministic_output"]),
     cmd("xrange", log::xrange, -4, READONLY, STREAM).keys(&[key_at(1, RO | ACCESS)]),
-    cmd("xread", read::xread, -4, READONLY | BLOCKING, STREAM).keys(&[key(
-        RO | ACCESS,
-        keyword("STREAMS", 1),
-        range(-1, 1, 2),
-    )]),
-    cmd("xreadgroup", read::xreadgroup, -7, WRITE | BLOCKING, STREAM).keys(&[key(
-        RO | ACCESS,
-        keyword("STREAMS", 4),
-        range(-1, 1, 2),
-    )]),
+    cmd("xread", read::xread, -4, READONLY | BLOCKING, STREAM)
+        .keys(&[key(RO | ACCESS, keyword("STREAMS", 1), range(-1, 1, 2))])
+        .get_keys(keys::streams),
+    cmd("xreadgroup", read::xreadgroup, -7, WRITE | BLOCKING, STREAM)
+        .keys(&[key(RO | ACCESS, keyword("STREAMS", 4), range(-1, 1, 2))])
+        .get_keys(keys::streams),
     cmd("xrevrange", log::xrevrange, -4, READONLY, STREAM).keys(&[key_at(1, RO | ACCESS)]),
     cmd("xsetid", log::xsetid, -3, WRITE | DENYOOM | FAST, STREAM).keys(&[key_at(1, RW | UPDATE)]),
     cmd("xtrim", log::xtrim, -4, WRITE, STREAM)

@@ -58,11 +58,13 @@ impl<'a> Options<'a> {
             deadline_ms: None,
             who: None,
             noack: false,
-            keys_at: 0,
+            keys_at: keys::streams_at(ctx.argv).unwrap_or(0),
             streams: 0,
         };
+        // Behind the options stand STREAMS and the keys.
+        let end = options.keys_at.checked_sub(1).unwrap_or(ctx.argv.len());
         let mut at = 1;
-        while at < ctx.argv.len() && options.keys_at == 0 {
+        while at < end {
             let more = ctx.argv.len() - 1 - at;
             if more > 0 && ctx.is(at, "block") {
                 options.deadline_ms = Some(deadline_from_ms(ctx.server, ctx.argv[at + 1])?);
@@ -70,8 +72,6 @@ impl<'a> Options<'a> {
             } else if more > 0 && ctx.is(at, "count") {
                 options.count = parse_count(ctx, at + 1)?;
                 at += 2;
-            } else if more > 0 && ctx.is(at, "streams") {
-                options.keys_at = at + 1;
             } else if more > 1 && ctx.is(at, "group") {
                 if !grouped {
                     return Err(only_xreadgroup("GROUP"));

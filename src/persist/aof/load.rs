@@ -324,7 +324,7 @@ impl Replay {
 pub(super) fn run(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) {
     let cmd = server.commands.row(id);
     if c.has(flag::MULTI) && !matches!(cmd.name, "exec" | "discard") {
-        transaction::queue(c, id, cmd.flags, argv);
+        transaction::queue(server, c, id, cmd.flags, argv);
     } else {
         call(server, c, argv, id, Sent::default());
     }
