@@ -49,7 +49,7 @@ impl Server {
             crate::observe::bigkeys::key_changed(self, db, key);
         }
         if self.armed & armed::TRACKING != 0 {
-            crate::tracking::key_changed(self, key, by_id);
+            crate::tracking::key_changed(self, db, key, by_id);
         }
     }
 

@@ -27,7 +27,11 @@ mod table;
 
 use std::collections::BTreeMap;
 
+use crate::acl::Acl;
+use crate::acl::check::{may_read, may_read_everything};
+use crate::acl::user::User;
 use crate::armed;
+use crate::client::table::Clients;
 use crate::client::{Client, ClientRef, flag};
 use crate::command;
 use crate::command::Command;
@@ -71,8 +75,17 @@ pub struct Options<'a> {
 #[derive(Default)]
 struct Broadcast {
     clients: Vec<u64>,
-    /// Keys changed in this turn, and the id of the client that changed each last; 0 for the server.
-    keys: BTreeMap<Box<[u8]>, u64>,
+    /// Keys changed in this turn.
+    keys: BTreeMap<Box<[u8]>, Change>,
+}
+
+/// What happened to a key in this turn.
+#[derive(Default)]
+struct Change {
+    /// The id of the client that changed it last; 0 for the server.
+    by: u64,
+    /// The databases that it was changed in: a client may have the right to some of them only.
+    databases: Vec<u32>,
 }
 
 pub struct Tracking {
@@ -259,10 +272,14 @@ pub fn remember(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
 
 /// A key has changed, by a client's command or (0) by itself.
 #[cold]
-pub fn key_changed(server: &mut Server, key: &[u8], by: u64) {
+pub fn key_changed(server: &mut Server, db: u32, key: &[u8], by: u64) {
     for (prefix, broadcast) in &mut server.tracking.prefixes {
         if key.starts_with(prefix) {
-            broadcast.keys.insert(key.into(), by);
+            let change = broadcast.keys.entry(key.into()).or_default();
+            change.by = by;
+            if !change.databases.contains(&db) {
+                change.databases.push(db);
+            }
         }
     }
     invalidate(server, key);
@@ -322,37 +339,56 @@ pub fn limit_table(server: &mut Server) {
     server.tracking.overruns += 1;
 }
 
-/// Before the loop sleeps: tell the clients in BCAST mode what has changed since the last time.
+/// Before the loop sleeps: send the clients in BCAST mode what has changed since the last time. The name of a key is data
+/// too: a client gets the names of those that its user may read, by the rules as they are now.
 pub fn broadcast(server: &mut Server) {
     if server.armed & armed::TRACKING == 0 {
         return;
     }
     let mut messages: Vec<(u64, Keys)> = Vec::new();
-    let Tracking {
-        prefixes, trackers, ..
-    } = &mut server.tracking;
-    for broadcast in prefixes.values_mut().filter(|b| !b.keys.is_empty()) {
+    let Server {
+        tracking, acl, net, ..
+    } = server;
+    for broadcast in tracking
+        .prefixes
+        .values_mut()
+        .filter(|b| !b.keys.is_empty())
+    {
         let changed = std::mem::take(&mut broadcast.keys);
+        // One encoding serves all clients that are shown every key.
         let all: Vec<&[u8]> = changed.keys().map(|key| &**key).collect();
         let all = encode_keys(&all);
         for &id in &broadcast.clients {
-            let noloop = trackers
-                .get(&id)
-                .is_some_and(|t| t.flags & flag::TRACKING_NOLOOP != 0);
-            if !noloop {
+            let Some(tracker) = tracking.trackers.get(&id) else {
+                continue;
+            };
+            let noloop = tracker.flags & flag::TRACKING_NOLOOP != 0;
+            let limited = limited_user(acl, &net.clients, tracker.client);
+            if !noloop && limited.is_none() {
                 messages.push((id, all.clone()));
                 continue;
             }
-            let others = changed.iter().filter(|(_, by)| **by != id);
-            let others: Vec<&[u8]> = others.map(|(key, _)| &**key).collect();
-            if !others.is_empty() {
-                messages.push((id, encode_keys(&others)));
+            let shown = changed.iter().filter(|(key, change)| {
+                !(noloop && change.by == id)
+                    && limited.is_none_or(|user| may_read(user, key, &change.databases))
+            });
+            let shown: Vec<&[u8]> = shown.map(|(key, _)| &**key).collect();
+            if !shown.is_empty() {
+                messages.push((id, encode_keys(&shown)));
             }
         }
     }
     for (id, keys) in messages {
         message::tell(server, id, &keys);
     }
+}
+
+/// The user of a client that tracks, if there are keys that it may not read. A redirection does not matter: the rights
+/// are those of the client that asked for tracking.
+fn limited_user<'a>(acl: &'a Acl, clients: &Clients, r: ClientRef) -> Option<&'a User> {
+    // No command runs while the loop is about to sleep, so every client is in its slot.
+    let user = acl.user(clients.get(r.slot)?.user)?;
+    (!may_read_everything(user)).then_some(user)
 }
 
 /// What of two prefixes is the beginning of the other: a client must not get a key twice.

@@ -229,3 +229,73 @@ fn one_prefix_must_not_begin_with_another() {
     assert_eq!(say(&mut server, 0, &[line]), wanted);
     assert_eq!(server.tracking.prefixes(), 1);
 }
+
+/// The name of a key is data too: a client in BCAST mode hears of the keys that its user may read.
+#[test]
+fn a_broadcast_names_only_keys_that_the_user_may_read() {
+    let mut server = server();
+    say(
+        &mut server,
+        3,
+        &["acl setuser u on nopass resetkeys ~open:* %W~written:* +@all db=0"],
+    );
+    say(&mut server, 0, &["auth u x"]);
+    resp3(&mut server, 0, "bcast");
+    resp3(&mut server, 1, "bcast");
+    let change = [
+        "mset open:1 1 secret:1 1 written:1 1",
+        "select 1",
+        "set open:2 1",
+        "select 0",
+    ];
+    say(&mut server, 3, &change);
+    broadcast(&mut server);
+    assert_eq!(heard(&mut server, 0), ">2 $10 invalidate *1 $6 open:1");
+    let all = ">2 $10 invalidate *4 $6 open:1 $6 open:2 $8 secret:1 $9 written:1";
+    assert_eq!(heard(&mut server, 1), all);
+    say(&mut server, 3, &["set secret:1 2"]);
+    broadcast(&mut server);
+    assert_eq!(heard(&mut server, 0), "", "not even an empty list");
+}
+
+/// The rights are those at the moment when the message is sent.
+#[test]
+fn a_broadcast_obeys_rights_that_were_changed() {
+    let mut server = server();
+    say(&mut server, 3, &["acl setuser u on nopass ~* +@all"]);
+    say(&mut server, 0, &["auth u x"]);
+    resp3(&mut server, 0, "bcast prefix a noloop");
+    say(
+        &mut server,
+        3,
+        &["mset a1 1 a2 1", "acl setuser u resetkeys ~a2"],
+    );
+    broadcast(&mut server);
+    assert_eq!(heard(&mut server, 0), ">2 $10 invalidate *1 $2 a2");
+    say(&mut server, 3, &["mset a1 2 a2 2", "acl setuser u allkeys"]);
+    broadcast(&mut server);
+    assert_eq!(heard(&mut server, 0), ">2 $10 invalidate *2 $2 a1 $2 a2");
+    say(&mut server, 3, &["acl setuser u resetkeys"]);
+    say(&mut server, 3, &["mset a1 3 a2 3"]);
+    broadcast(&mut server);
+    assert_eq!(heard(&mut server, 0), "");
+}
+
+/// What is redirected is filtered by the rights of the client that tracks, not of the one that gets it.
+#[test]
+fn a_redirected_broadcast_has_the_rights_of_the_tracking_client() {
+    let mut server = server();
+    let target = server.net.clients.get(1).expect("a client").id;
+    say(
+        &mut server,
+        3,
+        &["acl setuser u on nopass resetkeys ~a* +@all"],
+    );
+    say(&mut server, 0, &["auth u x"]);
+    resp3(&mut server, 0, &format!("bcast redirect {target}"));
+    say(&mut server, 1, &["subscribe __redis__:invalidate"]);
+    say(&mut server, 2, &["mset a 1 b 1"]);
+    broadcast(&mut server);
+    let message = "*3 $7 message $20 __redis__:invalidate *1 $1 a";
+    assert_eq!(heard(&mut server, 1), message);
+}
