@@ -19,9 +19,9 @@
 
 use std::sync::Arc;
 
-use memchr::memchr;
+use memchr::memchr2;
 
-use crate::util::number::parse_i64;
+use crate::util::number::{is_c_space, parse_i64};
 use crate::util::quote::split_args;
 
 /// The longest inline request, and the longest line of a header.
@@ -259,16 +259,23 @@ fn short_number(line: &[u8]) -> Option<i64> {
 }
 
 /// The line from `from` on, without its `\r\n`; `None` when its end has not arrived. As in Redis a line ends
-/// at the `\r`; the byte behind it is skipped unread.
+/// at the `\r`; the byte behind it is skipped unread. A line with a NUL has no end, see [`end_of_line`].
 #[inline]
 fn line(buffer: &[u8], from: usize) -> Option<(&[u8], usize)> {
     let rest = &buffer[from..];
     let window = &rest[..rest.len().min(16)];
-    let at = match window.iter().position(|&b| b == b'\r') {
+    let at = match window.iter().position(|&b| b == b'\r' || b == 0) {
+        Some(at) if window[at] == 0 => return None,
         Some(at) => at,
-        None => memchr(b'\r', rest)?,
+        None => end_of_line(b'\r', rest)?,
     };
     (at + 1 < rest.len()).then(|| (&rest[..at], from + at + 2))
+}
+
+/// Where the first `end` is. A NUL hides what is behind it, as it ends a C string: such a line is never
+/// complete, and becomes an error when it is longer than [`INLINE_MAX`].
+fn end_of_line(end: u8, bytes: &[u8]) -> Option<usize> {
+    memchr2(end, 0, bytes).filter(|&at| bytes[at] == end)
 }
 
 /// One multibulk command at `*pos`. `Ok(false)`: incomplete, `open` says how far it got.
@@ -363,21 +370,21 @@ fn relative(range: Range, start: usize) -> Range {
     }
 }
 
-/// The header of a bulk: its length and where its bytes begin. `None`: not arrived yet.
+/// The header of a bulk: its length and where its bytes begin. `None`: not arrived yet. A first byte that
+/// is wrong is refused without waiting for the rest of the line.
 #[inline]
 fn bulk_header(buffer: &[u8], at: usize, limits: Limits) -> Result<Option<(usize, usize)>, String> {
-    let Some((text, data)) = line(buffer, at) else {
+    match buffer.get(at) {
+        None => return Ok(None),
+        Some(b'$') => {}
+        Some(&other) => return Err(expected_dollar(other)),
+    }
+    let Some((digits, data)) = line(buffer, at + 1) else {
         if buffer.len() - at > INLINE_MAX {
             return Err("too big bulk count string".into());
         }
         return Ok(None);
     };
-    let Some((&kind, digits)) = text.split_first() else {
-        return Err(expected_dollar(b'\r'));
-    };
-    if kind != b'$' {
-        return Err(expected_dollar(kind));
-    }
     let len = match short_number(digits) {
         Some(n) if n >= 0 && n as u64 <= limits.max_bulk_len => n as usize,
         _ => return Err("invalid bulk length".into()),
@@ -484,11 +491,17 @@ impl Open {
     }
 }
 
+/// What ends a word of an inline request. Vertical tabs and form feeds are skipped before a word, but
+/// belong to it once it has begun.
+fn ends_word(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r')
+}
+
 /// One inline command at `*pos`: words on a line, with quotes as in redis-cli.
 fn inline(buffer: &[u8], pos: &mut usize, table: &mut ParseTable) -> Result<bool, String> {
     let start = *pos;
     let rest = &buffer[start..];
-    let Some(newline) = memchr(b'\n', rest) else {
+    let Some(newline) = end_of_line(b'\n', rest) else {
         if rest.len() > INLINE_MAX {
             return Err("too big inline request".into());
         }
@@ -498,19 +511,12 @@ fn inline(buffer: &[u8], pos: &mut usize, table: &mut ParseTable) -> Result<bool
         .strip_suffix(b"\r")
         .unwrap_or(&rest[..newline]);
     let first = table.args.len();
-    let plain = |b: &u8| !matches!(b, b'"' | b'\'' | b'\\' | 0);
+    let plain = |b: &u8| !matches!(b, b'"' | b'\'' | b'\\');
     if text.iter().all(plain) {
         let mut at = 0;
         while at < text.len() {
-            let blank = text[at..]
-                .iter()
-                .take_while(|b| b.is_ascii_whitespace() || **b == 0x0b)
-                .count();
-            at += blank;
-            let len = text[at..]
-                .iter()
-                .take_while(|b| !b.is_ascii_whitespace() && **b != 0x0b)
-                .count();
+            at += text[at..].iter().take_while(|b| is_c_space(**b)).count();
+            let len = text[at..].iter().take_while(|b| !ends_word(**b)).count();
             if len > 0 {
                 table.args.push(Range {
                     start: start + at,

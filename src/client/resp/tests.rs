@@ -134,6 +134,84 @@ fn errors_are_those_of_redis() {
     assert_eq!(error(&long(b"*1\r\n$")), "too big bulk count string");
 }
 
+/// The rest of its line may never come, and nothing that could come would make it right.
+#[test]
+fn what_is_no_bulk_is_refused_at_its_first_byte() {
+    for (bytes, got) in [
+        (&b"*1\r\n%1"[..], '%'),
+        (b"*1\r\n\r", '\r'),
+        (b"*1\r\n\n", '\n'),
+        (b"*2\r\n$4\r\nPING\r\n:", ':'),
+        (b"PING\r\n*1\r\n\xff", '\u{ff}'),
+    ] {
+        let expected = format!("expected '$', got '{got}'");
+        assert_eq!(run(&[bytes], LIMITS).expect_err("invalid"), expected);
+        let split: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(run(&split, LIMITS).expect_err("invalid"), expected);
+    }
+    assert_eq!(run(&[b"*1\r\n"], LIMITS), Ok(Vec::new()));
+}
+
+/// To a C string the line ends at the NUL: no line end is found behind it, whatever arrives, up to the limit.
+#[test]
+fn a_line_with_a_nul_is_never_complete() {
+    let bytes: &[&[u8]] = &[
+        b"PI\0NG\r\n",
+        b"\0\r\n",
+        b"ECHO \"a\0b\"\r\n",
+        b"*1\0\r\n$4\r\nPING\r\n",
+        b"*1\r\n$4\0\r\nPING\r\n",
+        b"*1\r\n$00000000000000000004\0\r\nPING\r\n",
+    ];
+    for bytes in bytes {
+        assert_eq!(run(&[bytes], LIMITS), Ok(Vec::new()), "{bytes:?}");
+        let rest = vec![b'\n'; INLINE_MAX];
+        let text = run(&[bytes, &rest], LIMITS).expect_err("too long");
+        assert!(text.starts_with("too big "), "{text}");
+    }
+    let payload = run(&[b"*1\r\n$3\r\na\0b\r\n"], LIMITS);
+    assert_eq!(payload, Ok(vec![vec![b"a\0b".to_vec()]]));
+}
+
+#[test]
+fn a_line_of_zeros_is_too_long_at_65537_bytes() {
+    let zeros = vec![b'0'; INLINE_MAX];
+    for (head, error) in [
+        (&b"*"[..], "too big mbulk count string"),
+        (b"*1\r\n$", "too big bulk count string"),
+    ] {
+        let bytes = [head, &zeros].concat();
+        assert_eq!(run(&[&bytes], LIMITS).expect_err("too long"), error);
+        assert_eq!(run(&[&bytes[..bytes.len() - 1]], LIMITS), Ok(Vec::new()));
+    }
+}
+
+#[test]
+fn vertical_tabs_and_form_feeds_part_no_words() {
+    let words = |line: &[u8]| run(&[line], LIMITS).expect("valid").remove(0);
+    for quoted in [&b""[..], b" \"\""] {
+        let line = |text: &[u8]| [text, quoted, b"\r\n"].concat();
+        let expected = |words: &[&[u8]]| {
+            let mut words: Vec<Vec<u8>> = words.iter().map(|word| word.to_vec()).collect();
+            words.extend((!quoted.is_empty()).then(Vec::new));
+            words
+        };
+        assert_eq!(
+            words(&line(b"ECHO a\x0bb")),
+            expected(&[b"ECHO", b"a\x0bb"])
+        );
+        assert_eq!(words(&line(b"ECHO\x0ca")), expected(&[b"ECHO\x0ca"]));
+        assert_eq!(
+            words(&line(b"\x0b\x0cECHO a\x0b")),
+            expected(&[b"ECHO", b"a\x0b"])
+        );
+        assert_eq!(
+            words(&line(b"ECHO \x0ba\rb\tc")),
+            expected(&[b"ECHO", b"a", b"b", b"c"])
+        );
+    }
+}
+
 #[test]
 fn before_auth_requests_are_small() {
     let limits = Limits {
