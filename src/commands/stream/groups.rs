@@ -3,6 +3,7 @@
 use super::log::{DeleteArgs, Deletion, add_stream, entries_deleted, reply_deletions};
 use super::*;
 use crate::command::ctx::CmdResult;
+use crate::ds::stream::StreamLog;
 use crate::error::{excerpt, said};
 
 const NO_KEY: Error = Error::of(
@@ -57,6 +58,11 @@ impl CreateOptions {
         }
         Ok(options)
     }
+
+    /// ENTRIESREAD, at most what the stream was ever given: a group can't have read more.
+    fn entries_read_of(&self, entries_added: u64) -> Option<u64> {
+        self.entries_read.map(|read| read.min(entries_added))
+    }
 }
 
 /// The stream that a subcommand is about; it has to exist.
@@ -64,15 +70,12 @@ fn existing<'s>(ctx: &'s mut Ctx) -> Result<&'s mut Stream, Error> {
     stream_mut(ctx, ctx.argv[2])?.ok_or(NO_KEY)
 }
 
-/// The group that a subcommand is about, beside the last ID of its stream.
-fn existing_group<'s>(ctx: &'s mut Ctx) -> Result<(StreamId, &'s mut Group), Error> {
+/// The group that a subcommand is about, beside the log of its stream.
+fn existing_group<'s>(ctx: &'s mut Ctx) -> Result<(&'s mut StreamLog, &'s mut Group), Error> {
     let (key, name) = (ctx.argv[2], ctx.argv[3]);
-    let stream = existing(ctx)?;
-    let last_id = stream.log.last_id();
-    match stream.group_mut(name) {
-        Some(group) => Ok((last_id, group)),
-        None => Err(no_group_of_key(name, key)),
-    }
+    existing(ctx)?
+        .log_and_group(name)
+        .ok_or_else(|| no_group_of_key(name, key))
 }
 
 /// XGROUP CREATE key group id | $ [MKSTREAM] [ENTRIESREAD entries-read]
@@ -89,10 +92,8 @@ pub fn xgroup_create(ctx: &mut Ctx) -> CmdResult {
         b"$" => stream.log.last_id(),
         _ => parse_id(place, 0)?,
     };
-    if stream
-        .create_group(name, last_id, options.entries_read)
-        .is_none()
-    {
+    let entries_read = options.entries_read_of(stream.log.entries_added());
+    if stream.create_group(name, last_id, entries_read).is_none() {
         return Err(Error::of("BUSYGROUP Consumer Group name already exists"));
     }
     if let Some(stream) = created {
@@ -109,13 +110,13 @@ pub fn xgroup_create(ctx: &mut Ctx) -> CmdResult {
 pub fn xgroup_setid(ctx: &mut Ctx) -> CmdResult {
     let options = CreateOptions::parse(ctx, false)?;
     let place = ctx.argv[4];
-    let (last_id, group) = existing_group(ctx)?;
+    let (log, group) = existing_group(ctx)?;
     // Unlike CREATE it takes `-` and `+`.
     group.last_id = match place {
-        b"$" => last_id,
+        b"$" => log.last_id(),
         _ => parse_bound(place, 0)?,
     };
-    group.entries_read = options.entries_read;
+    group.entries_read = options.entries_read_of(log.entries_added());
     ctx.client.reply.ok();
     group_changed(ctx, ctx.argv[2], "xgroup-setid");
     Ok(())

@@ -7,7 +7,7 @@ use super::*;
 use crate::client::flag;
 use crate::command::ctx::CmdResult;
 use crate::db::Ttl;
-use crate::ds::stream::{AddError, NewId, Precision, Trim};
+use crate::ds::stream::{AddError, MAX_ID_CHARS, NewId, Precision, Trim};
 use crate::types::stream::RefPolicy;
 use crate::types::{New, Value, kind};
 
@@ -185,7 +185,7 @@ fn parse_new_id(text: &[u8]) -> Result<NewId, Error> {
         return Ok(NewId::Auto);
     }
     match text.strip_suffix(b"-*") {
-        Some(ms) if ms.contains(&b'-') => Err(INVALID_ID),
+        Some(ms) if ms.contains(&b'-') || text.len() > MAX_ID_CHARS => Err(INVALID_ID),
         Some(ms) => Ok(NewId::AutoSeq(parse_id(ms, 0)?.ms)),
         None => Ok(NewId::Exact(parse_id(text, 0)?)),
     }
@@ -405,10 +405,11 @@ impl DeleteArgs {
         })
     }
 
-    /// Deletes one entry. With DELREF references to an entry that is gone go, too.
+    /// Deletes one entry. With DELREF references to an entry that is gone go, too; with ACKED an ID that a group
+    /// still refers to is answered as such, whether there is an entry or not.
     pub fn delete(&self, stream: &mut Stream, id: StreamId) -> Deletion {
         match self.policy {
-            RefPolicy::Acked if stream.log.get(id).is_some() && stream.is_referenced(id) => {
+            RefPolicy::Acked if stream.is_referenced(id) => {
                 return Deletion::Referenced;
             }
             RefPolicy::Delete => stream.unreference(id),

@@ -180,13 +180,9 @@ fn parse_from(ctx: &mut Ctx, options: &Options, i: usize) -> Result<From, Error>
         b"$" => Ok(From::Behind(
             stream.map_or(StreamId::MIN, |s| s.log.last_id()),
         )),
-        b"+" => match stream.map(|s| s.log.last_id()) {
-            None => Ok(From::Behind(StreamId::MIN)),
-            Some(last) => last
-                .prev()
-                .map(From::Behind)
-                .ok_or(Error::of("ERR the stream last element ID is 0-0")),
-        },
+        b"+" => Ok(From::Behind(
+            stream.map_or(StreamId::MIN, before_last_entry),
+        )),
         b">" if options.who.is_none() => Err(Error::of(
             "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.",
         )),
@@ -197,6 +193,14 @@ fn parse_from(ctx: &mut Ctx, options: &Options, i: usize) -> Result<From, Error>
             id => Ok(From::Behind(id)),
         },
     }
+}
+
+/// What is behind this ID is the last entry alone. In an empty stream, or one whose entries were deleted, the
+/// next one to come is the last.
+fn before_last_entry(stream: &Stream) -> StreamId {
+    let mut newest = stream.log.rev_range(StreamId::MIN, StreamId::MAX);
+    let last = newest.next().map(|entry| entry.id);
+    last.and_then(|id| id.prev()).unwrap_or(StreamId::MIN)
 }
 
 /// Nothing was there: wait if asked to, and possible.

@@ -42,6 +42,9 @@ mod tests;
 pub use walk::Range;
 use walk::{Node, Raw, Walk};
 
+/// The longest text of an ID, as Redis has a buffer for it.
+pub const MAX_ID_CHARS: usize = 127;
+
 const DELETED: i64 = 1;
 const SAME_FIELDS: i64 = 2;
 
@@ -65,6 +68,9 @@ impl StreamId {
 
     /// Reads `ms-seq`, or `ms` with the given sequence number. As lenient about digits as Redis.
     pub fn parse(text: &[u8], missing_seq: u64) -> Option<StreamId> {
+        if text.len() > MAX_ID_CHARS {
+            return None;
+        }
         let number = parse_u64_lenient;
         match text.iter().position(|&b| b == b'-') {
             Some(dash) => Some(StreamId::new(
