@@ -60,15 +60,16 @@ const FIELD_TYPE: Error = Error::of(
 const OVERFLOW_TYPE: Error = Error::of("ERR Invalid OVERFLOW type specified");
 const READS_ONLY: Error = Error::of("ERR BITFIELD_RO only supports the GET subcommand");
 
-/// Where a bit is, counted in fields of `width` bits if the argument begins with `#`.
+/// Where a bit is, counted in fields of `width` bits if the argument begins with `#`. Their product wraps, as it
+/// does in all of Redis and Valkey: the lowest of all integers is a multiple of 8 bits, and stands for bit 0.
 fn bit_offset(arg: &[u8], width: Option<u32>, max_len: usize) -> Result<u64, Error> {
     let (digits, unit) = match (arg.strip_prefix(b"#"), width) {
-        (Some(digits), Some(width)) => (digits, u64::from(width)),
+        (Some(digits), Some(width)) => (digits, i64::from(width)),
         _ => (arg, 1),
     };
     parse_i64(digits)
-        .and_then(|count| u64::try_from(count).ok()?.checked_mul(unit))
-        .filter(|&offset| offset <= i64::MAX as u64 && offset / 8 < max_len as u64)
+        .and_then(|count| u64::try_from(count.wrapping_mul(unit)).ok())
+        .filter(|&offset| offset / 8 < max_len as u64)
         .ok_or(BIT_OFFSET)
 }
 
@@ -493,7 +494,9 @@ fn parse_field_type(arg: &[u8]) -> Option<(bool, u32)> {
         b'u' => (false, 63),
         _ => return None,
     };
-    let width = parse_i64(&arg[1..]).filter(|width| (1..=max).contains(width))?;
+    // To Redis the digits end at a NUL.
+    let digits = arg[1..].split(|byte| *byte == 0).next()?;
+    let width = parse_i64(digits).filter(|width| (1..=max).contains(width))?;
     Some((signed, width as u32))
 }
 

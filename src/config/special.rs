@@ -7,7 +7,7 @@ use super::Config;
 use super::enums::*;
 use super::row::{Origin, Reason, not_one_of};
 use crate::util::byte_size::parse_memory;
-use crate::util::number::parse_i64;
+use crate::util::number::{parse_f64, parse_i64};
 
 /// Sets the field from the arguments of a line, or leaves it as it was.
 pub type SetFn = fn(&mut Config, &[&[u8]], Origin) -> Result<(), Reason>;
@@ -369,12 +369,8 @@ pub static LATENCY_TRACKING_INFO_PERCENTILES: Special = Special {
         let args = if args == [b""] { &[] } else { args };
         let mut percentiles = Vec::with_capacity(args.len());
         for text in args {
-            let parsed: Option<f64> = std::str::from_utf8(text)
-                .ok()
-                .and_then(|text| text.parse().ok());
-            let percentile = parsed
-                .filter(|p| !p.is_nan())
-                .ok_or("Invalid latency-tracking-info-percentiles parameters")?;
+            let percentile =
+                parse_f64(text).ok_or("Invalid latency-tracking-info-percentiles parameters")?;
             if !(0.0..=100.0).contains(&percentile) {
                 return Err(
                     "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]"

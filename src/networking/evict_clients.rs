@@ -7,6 +7,9 @@ use crate::clients::memory::update_memory;
 use crate::execute::disconnect;
 use crate::state::Server;
 
+/// A lower limit counts as this one: below it no client could connect and mend the setting.
+const LIMIT_MIN: usize = 128 * 1024;
+
 /// Close clients, largest first, until the rest is within `maxmemory-clients`. True: some have to be freed.
 pub fn evict_clients(server: &mut Server) -> bool {
     let limit = server
@@ -17,6 +20,7 @@ pub fn evict_clients(server: &mut Server) -> bool {
         server.net.memory.limited = false;
         return false;
     }
+    let limit = limit.max(LIMIT_MIN);
     if !std::mem::replace(&mut server.net.memory.limited, true) {
         count_all(server);
     }

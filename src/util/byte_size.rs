@@ -3,11 +3,19 @@
 //! The units of settings are Redis's own: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb` powers of 1024,
 //! in either case of letter. INFO counts in 1024 and writes `K`, `M`, `G`, `T`, `P`.
 
+/// What Redis's buffer for the digits holds.
+const MAX_DIGITS: usize = 127;
+
 /// Reads `100mb`, `1k`, `512`. As in Redis, digits that overflow mean the largest number, and a unit
-/// alone means 0. A product that overflows is refused: Redis lets it wrap, and `17179869184gb` sets no limit there.
+/// alone means 0; a NUL ends the text, and more than 127 digits are refused. A product that overflows is refused:
+/// Redis lets it wrap, and `17179869184gb` sets no limit there.
 pub fn parse_memory(text: &[u8]) -> Option<u64> {
+    let text = text.split(|byte| *byte == 0).next().unwrap_or(text);
     let unit_at = text.iter().position(|byte| !byte.is_ascii_digit());
     let (digits, unit) = text.split_at(unit_at.unwrap_or(text.len()));
+    if digits.len() > MAX_DIGITS {
+        return None;
+    }
     let number = digits.iter().fold(0u64, |number, digit| {
         number
             .saturating_mul(10)
@@ -73,6 +81,11 @@ mod tests {
             ("1tb", None),
             ("1bb", None),
             ("1x", None),
+            ("\0", Some(0)),
+            ("1kb\0x", Some(1024)),
+            ("\x001", Some(0)),
+            ("0".repeat(MAX_DIGITS).as_str(), Some(0)),
+            ("0".repeat(MAX_DIGITS + 1).as_str(), None),
         ] {
             assert_eq!(parse_memory(text.as_bytes()), bytes, "{text:?}");
         }

@@ -20,7 +20,7 @@
 
 use super::grisu;
 
-/// A longer text is refused as a float, as by Redis's fixed buffer for them.
+/// A longer text is refused as a long double, as by Redis's fixed buffer for them. Doubles have no such limit.
 pub const MAX_FLOAT_CHARS: usize = 5 * 1024 - 1;
 
 /// The longest text of an `i64`: `-9223372036854775808`.
@@ -131,9 +131,6 @@ pub const fn is_c_space(byte: u8) -> bool {
 pub fn parse_f64(text: &[u8]) -> Option<f64> {
     if let Some(integer) = parse_small_integer(text) {
         return Some(integer);
-    }
-    if text.len() > MAX_FLOAT_CHARS {
-        return None;
     }
     if let Some(hex) = HexFloat::parse(text) {
         return hex.to_f64();
@@ -710,9 +707,21 @@ mod tests {
         ] {
             assert_eq!(parse_f64(text.as_bytes()), None, "{text:?}");
         }
-        let long = |length: usize| format!("0.{}", "1".repeat(length - 2));
-        assert!(parse_f64(long(MAX_FLOAT_CHARS).as_bytes()).is_some());
-        assert!(parse_f64(long(MAX_FLOAT_CHARS + 1).as_bytes()).is_none());
+    }
+
+    /// Redis has a buffer for the text of a long double only: the scores of `ZADD` may be as long as they like.
+    #[test]
+    fn a_double_may_have_any_number_of_digits() {
+        for zeros in [MAX_FLOAT_CHARS, 100_000] {
+            let zeros = "0".repeat(zeros);
+            assert_eq!(parse_f64(zeros.as_bytes()), Some(0.0));
+            assert_eq!(
+                parse_f64(format!("{zeros}1.5{zeros}").as_bytes()),
+                Some(1.5)
+            );
+            assert_eq!(parse_f64(format!("0x{zeros}1{zeros}p-0").as_bytes()), None);
+            assert_eq!(parse_f64(format!("0x{zeros}a.8").as_bytes()), Some(10.5));
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ use crate::sys::ticks;
 use crate::types::Type;
 use crate::types::string::type_of;
 use crate::util::long_double::LongDouble;
-use crate::util::number::{parse_f64, parse_i64};
+use crate::util::number::{MAX_FLOAT_CHARS, parse_f64, parse_i64};
 
 /// All blocked clients.
 #[derive(Default)]
@@ -77,7 +77,8 @@ pub struct BlockedClients {
 pub fn deadline_from_seconds(server: &Server, text: &[u8]) -> Result<i64, Error> {
     // Redis reads a long double, in whose range more is a number: 1e400 is too long, but it is one.
     let extreme = || LongDouble::parse(text).map(LongDouble::to_f64);
-    let seconds = parse_f64(text).or_else(extreme);
+    let double = || parse_f64(text).filter(|_| text.len() <= MAX_FLOAT_CHARS);
+    let seconds = double().or_else(extreme);
     let ms = seconds.ok_or(Error::TIMEOUT_NOT_FLOAT)? * 1000.0;
     if ms > i64::MAX as f64 {
         return Err(Error::TIMEOUT_RANGE);
