@@ -9,7 +9,9 @@
 //! ```
 //!
 //! HEXPIRE and HTTL answer a number for each field: -2 no such field, -1 no time to live, 0 the condition forbade it,
-//! 1 done, 2 the field went; otherwise the time. Error texts are those of Redis 8.
+//! 1 done, 2 the field went; otherwise the time. Error texts and their order are those of Redis 8.2: a key that holds no
+//! hash is refused before any argument is looked at, except by HSETEX. HGETEX and HSETEX also take options behind the
+//! fields, as Redis 8.6 does.
 //!
 //! A time may be at most 2^46 ms, in the year 4199: Redis packs it into its entries, and its files into theirs.
 
@@ -58,23 +60,31 @@ fn parse_fields<'a>(
         .get(at)
         .is_some_and(|word| word.eq_ignore_ascii_case(b"fields"))
     {
-        return Err(Error::of(
-            "ERR Mandatory argument FIELDS is missing or not at the right position",
-        ));
+        return Err(NO_FIELDS);
     }
     let number = argv.get(at + 1).and_then(|number| parse_i64(number));
     let number = number.filter(|n| *n >= 1).ok_or(Error::of(few))?;
     let fields = &argv[at + 2..];
     if fields.len() as u64 != number as u64 {
-        return Err(Error::of(
-            "ERR The `numfields` parameter must match the number of arguments",
-        ));
+        return Err(MISCOUNT);
     }
     Ok(fields)
 }
 
+const NO_FIELDS: Error =
+    Error::of("ERR Mandatory argument FIELDS is missing or not at the right position");
+const MISCOUNT: Error =
+    Error::of("ERR The `numfields` parameter must match the number of arguments");
+
 const FEW_IN_HEXPIRE: &str = "ERR Parameter `numFields` should be greater than 0";
 const FEW: &str = "ERR Number of fields must be a positive integer";
+
+/// WRONGTYPE unless the key holds a hash, or nothing.
+fn check_type(ctx: &mut Ctx) -> CmdResult {
+    let entry = ctx.server.lookup_no_touch(ctx.client, ctx.argv[1]);
+    entry.map(Hash::of).transpose()?;
+    Ok(())
+}
 
 /// An argument as a Unix time in milliseconds.
 fn parse_time(ctx: &Ctx, at: usize, unit: i64, base_ms: i64) -> Result<i64, Error> {
@@ -155,6 +165,7 @@ fn hpexpireat(ctx: &mut Ctx) -> CmdResult {
 }
 
 fn hexpire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
+    check_type(ctx)?;
     let (argv, key) = (ctx.argv, ctx.argv[1]);
     let at = parse_time(ctx, 2, unit, base_ms)?;
     let (condition, next) = Condition::parse(argv, 3);
@@ -254,6 +265,7 @@ fn hpexpiretime(ctx: &mut Ctx) -> CmdResult {
 
 /// Answers each field's time as `show` puts it.
 fn httl_generic(ctx: &mut Ctx, show: impl Fn(i64) -> i64) -> CmdResult {
+    check_type(ctx)?;
     let fields = parse_fields(ctx.argv, 2, FEW)?;
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
     let reply = &mut ctx.client.reply;
@@ -270,6 +282,7 @@ fn httl_generic(ctx: &mut Ctx, show: impl Fn(i64) -> i64) -> CmdResult {
 
 /// HPERSIST key FIELDS numfields field [field ...]
 fn hpersist(ctx: &mut Ctx) -> CmdResult {
+    check_type(ctx)?;
     let key = ctx.argv[1];
     let fields = parse_fields(ctx.argv, 2, FEW)?;
     let (answers, _) = write_hash(ctx, key, |hash, limits| {
@@ -301,6 +314,7 @@ fn persist_field(hash: &mut Hash, limits: &HashLimits, field: &[u8]) -> i64 {
 
 /// HGETDEL key FIELDS numfields field [field ...]
 fn hgetdel(ctx: &mut Ctx) -> CmdResult {
+    check_type(ctx)?;
     let key = ctx.argv[1];
     let fields = parse_fields(ctx.argv, 2, FEW)?;
     let hash = read_hash(ctx.server, ctx.client, key)?;
@@ -355,7 +369,7 @@ impl<'a> ExArgs<'a> {
         while at < argv.len() {
             let now = ctx.server.clock.now_ms;
             match argv[at].to_ascii_lowercase().as_slice() {
-                b"fields" => at = args.parse_block(argv, at, width)?,
+                b"fields" => at = args.parse_block(ctx, at, width)?,
                 b"nx" if sets => args.condition(|args| &mut args.key_exists, false, "NX or XX")?,
                 b"xx" if sets => args.condition(|args| &mut args.key_exists, true, "NX or XX")?,
                 b"fnx" if sets => {
@@ -370,35 +384,52 @@ impl<'a> ExArgs<'a> {
                 b"pxat" => at = args.parse_time(ctx, at, MILLISECONDS, 0, sets)?,
                 b"keepttl" if sets => args.expire(Expiration::Keep, sets)?,
                 b"persist" if !sets => args.expire(Expiration::Persist, sets)?,
-                _ => {
+                _ if sets && args.fields.is_empty() => {
                     let word = said(argv[at]);
                     return Err(Error::new(format!("ERR unknown argument: {word}")));
                 }
+                _ => return Err(args.misplaced(sets)),
             }
             at += 1;
         }
         match args.fields {
-            [] => Err(Error::of("ERR missing FIELDS argument")),
+            [] if sets => Err(Error::of("ERR missing FIELDS argument")),
+            [] => Err(NO_FIELDS),
             _ => Ok(args),
         }
     }
 
-    /// `FIELDS numfields ...` at `at`; returns the place of its last argument.
-    fn parse_block(
-        &mut self,
-        argv: &'a [&'a [u8]],
-        at: usize,
-        width: usize,
-    ) -> Result<usize, Error> {
-        if !self.fields.is_empty() {
-            return Err(Error::of("ERR FIELDS keyword specified multiple times"));
+    /// A word that can't stand here: behind the fields it looks like one field too many.
+    fn misplaced(&self, sets: bool) -> Error {
+        match (sets, self.fields) {
+            (true, _) => Error::arity("hsetex"),
+            (false, []) => NO_FIELDS,
+            (false, _) => MISCOUNT,
         }
-        let number = argv.get(at + 1).and_then(|number| parse_i64(number));
-        let number = number.filter(|n| (1..=i64::from(i32::MAX)).contains(n));
-        let number = number.ok_or(Error::of("ERR invalid number of fields"))? as usize;
-        let fields = argv[at + 2..].get(..number * width);
-        self.fields = fields.ok_or(Error::of("ERR wrong number of arguments"))?;
-        Ok(at + 1 + number * width)
+    }
+
+    /// `FIELDS numfields ...` at `at`; returns the place of its last argument.
+    fn parse_block(&mut self, ctx: &Ctx<'a>, at: usize, width: usize) -> Result<usize, Error> {
+        let (argv, sets) = (ctx.argv, width == 2);
+        if !self.fields.is_empty() {
+            return Err(self.misplaced(sets));
+        }
+        let (few, most) = match sets {
+            true => ("ERR invalid number of fields", i32::MAX.into()),
+            false => (FEW, i64::MAX),
+        };
+        let number = argv.get(at + 1).ok_or_else(|| Error::arity(ctx.cmd.name))?;
+        let number = parse_i64(number).filter(|n| (1..=most).contains(n));
+        let number = number.ok_or(Error::of(few))?;
+        let len = usize::try_from(number)
+            .ok()
+            .and_then(|n| n.checked_mul(width));
+        let fields = len.and_then(|len| argv[at + 2..].get(..len));
+        self.fields = fields.ok_or_else(|| match sets {
+            true => Error::arity("hsetex"),
+            false => MISCOUNT,
+        })?;
+        Ok(at + 1 + self.fields.len())
     }
 
     fn parse_time(
@@ -409,8 +440,15 @@ impl<'a> ExArgs<'a> {
         base: i64,
         sets: bool,
     ) -> Result<usize, Error> {
-        if at + 1 == ctx.argv.len() {
+        let behind = ctx.argv.len() - 1 - at;
+        if behind == 0 {
             return Err(Error::of("ERR missing expire time"));
+        }
+        if !sets && self.fields.is_empty() && behind < 3 {
+            return Err(Error::arity(ctx.cmd.name));
+        }
+        if self.expiration != Expiration::Unsaid {
+            return self.expire(Expiration::Unsaid, sets).map(|()| at);
         }
         self.expire(Expiration::At(parse_time(ctx, at + 1, unit, base)?), sets)?;
         Ok(at + 1)
@@ -418,10 +456,12 @@ impl<'a> ExArgs<'a> {
 
     fn expire(&mut self, to: Expiration, sets: bool) -> CmdResult {
         if self.expiration != Expiration::Unsaid {
-            return Err(Error::of(match sets {
-                true => "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified",
-                false => "ERR Only one of EX, PX, EXAT, PXAT or PERSIST arguments can be specified",
-            }));
+            return Err(match sets {
+                true if self.fields.is_empty() => Error::of(
+                    "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified",
+                ),
+                _ => self.misplaced(sets),
+            });
         }
         self.expiration = to;
         Ok(())
@@ -445,6 +485,7 @@ impl<'a> ExArgs<'a> {
 /// HGETEX key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]
 /// FIELDS numfields field [field ...]
 fn hgetex(ctx: &mut Ctx) -> CmdResult {
+    check_type(ctx)?;
     let key = ctx.argv[1];
     let args = ExArgs::parse(ctx, 1)?;
     let hash = read_hash(ctx.server, ctx.client, key)?;
