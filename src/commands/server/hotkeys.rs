@@ -113,12 +113,15 @@ fn count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
 }
 
 /// HOTKEYS STOP
+///
+/// Null when no session runs.
 fn hotkeys_stop(ctx: &mut Ctx) -> CmdResult {
     hotkeys::cron(ctx.server);
-    if !ctx.server.stop_hotkeys() {
-        return Err(Error::of("ERR no hotkey tracking session in progress"));
+    if ctx.server.stop_hotkeys() {
+        ctx.client.reply.ok();
+    } else {
+        ctx.client.reply.null();
     }
-    ctx.client.reply.ok();
     Ok(())
 }
 

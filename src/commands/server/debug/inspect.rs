@@ -243,10 +243,12 @@ fn write_table(text: &mut String, n: u8, role: &str, table: &TableStats, full: b
 /// DEBUG LISTPACK key
 pub fn listpack(ctx: &mut Ctx) -> CmdResult {
     match subject(ctx)?.value() {
-        ValueRef::Obj(Value::List(List::Listpack(listpack)))
-        | ValueRef::Obj(Value::Zset(Zset::Listpack(listpack))) => {
-            print_listpack(listpack.as_bytes())
-        }
+        ValueRef::Obj(
+            Value::List(List::Listpack(listpack))
+            | Value::Set(Set::Listpack(listpack))
+            | Value::Zset(Zset::Listpack(listpack))
+            | Value::Hash(Hash::Listpack(listpack)),
+        ) => print_listpack(listpack.as_bytes()),
         _ => return Err(Error::of("ERR Not a listpack encoded object.")),
     }
     ctx.client
