@@ -342,12 +342,13 @@ impl Client {
         self.open.as_ref().map_or(0, |open| open.argv_len())
     }
 
-    /// Heap bytes that this client holds, its own structure included.
+    /// Heap bytes that this client holds, its own structure included. Unsent replies count as the output limits count
+    /// them, so that CLIENT LIST's `omem` is a part of its `tot-mem`.
     pub fn memory(&self) -> usize {
         size_of::<Client>()
             + self.querybuf.capacity()
             + self.open.as_ref().map_or(0, |o| o.memory())
-            + self.reply.memory()
+            + self.reply.memory().max(self.reply.queued_memory())
             + self.peer.len()
             + self.local.len()
             + self.name.as_ref().map_or(0, |n| n.len())

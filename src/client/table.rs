@@ -224,12 +224,15 @@ impl Default for Net {
 
 /// A client's command is over: send what came for it meanwhile, in order, behind its reply.
 ///
+/// A client that closes after its reply gets nothing more.
+///
 /// A push and an array differ in their first byte only, so one encoding serves both protocols.
 #[cold]
 pub fn send_later(net: &mut Net, c: &mut Client) {
     net.later.retain(|(r, message)| {
         let mine = r.id == c.id;
         match message.first() {
+            _ if c.has(flag::CLOSE_AFTER_REPLY) => {}
             Some(b'>') if mine && !c.reply.resp3 => {
                 c.reply.raw(b"*");
                 c.reply.raw(&message[1..]);

@@ -16,6 +16,16 @@ pub struct MultiState {
     pub db: Option<u32>,
     ends: Vec<usize>,
     bytes: Vec<u8>,
+    /// While EXEC runs the queue, which is elsewhere then: its figures, for CLIENT INFO.
+    running: Option<MultiFigures>,
+}
+
+/// What CLIENT LIST shows of a transaction.
+#[derive(Clone, Copy)]
+pub struct MultiFigures {
+    /// Queued commands, and the bytes of their arguments.
+    pub commands: usize,
+    pub argv_len: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -34,7 +44,23 @@ impl MultiState {
             db: None,
             ends: Vec::with_capacity(48),
             bytes: Vec::with_capacity(512),
+            running: None,
         }
+    }
+
+    /// What is left in a client whose queue is taken out to be run.
+    pub fn running(queue: &MultiState) -> MultiState {
+        MultiState {
+            running: Some(queue.figures()),
+            ..MultiState::default()
+        }
+    }
+
+    pub fn figures(&self) -> MultiFigures {
+        self.running.unwrap_or(MultiFigures {
+            commands: self.commands.len(),
+            argv_len: self.bytes.len(),
+        })
     }
 
     pub fn push(&mut self, id: u16, flags: u32, argv: &[&[u8]]) {

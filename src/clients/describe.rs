@@ -11,7 +11,7 @@ const LETTERS: [(u64, char); 18] = [
     (flag::REPLICA, 'S'),
     (flag::PRIMARY, 'M'),
     (flag::PUBSUB, 'P'),
-    (flag::MULTI, 'x'),
+    (flag::MULTI | flag::IN_EXEC, 'x'),
     (flag::BLOCKED, 'b'),
     (flag::TRACKING, 't'),
     (flag::TRACKING_BROKEN_REDIR, 'R'),
@@ -75,7 +75,12 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
     let (subs, psubs, ssubs) = c.pubsub.as_ref().map_or((0, 0, 0), |p| {
         (p.channels.len(), p.patterns.len(), p.shards.len())
     });
-    let queued = c.multi.as_ref().map_or(-1, |m| m.commands.len() as i64);
+    let multi = c.multi.as_ref().map(|m| m.figures());
+    // In a transaction it is EXEC that the client has sent.
+    let argv_bytes = match c.has(flag::IN_EXEC) {
+        true => "exec".len(),
+        false => argv_bytes,
+    };
     let cmd = c
         .shown_cmd
         .map_or("NULL", |id| &server.commands.entry(id).fullname);
@@ -99,14 +104,15 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
     // Writing to a String can't fail.
     let _ = write!(
         line,
-        " sub={subs} psub={psubs} ssub={ssubs} multi={queued} watch={} qbuf={} qbuf-free={} argv-mem={} \
+        " sub={subs} psub={psubs} ssub={ssubs} multi={} watch={} qbuf={} qbuf-free={} argv-mem={} \
          multi-mem={} rbs={} rbp={} obl={} oll={} omem={} tot-mem={} events={} cmd={cmd} user={} redir={redirect} \
          resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} tot-cmds={}",
+        multi.map_or(-1, |m| m.commands as i64),
         c.watched.len(),
         c.querybuf_len(),
         c.querybuf_free(),
         argv_bytes,
-        c.multi.as_ref().map_or(0, |m| m.argv_len()),
+        multi.map_or(0, |m| m.argv_len),
         c.reply_class.size,
         c.reply_class.peak,
         c.reply.fixed_len(),
@@ -123,4 +129,130 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
         c.commands,
     );
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::flag;
+    use crate::state::Server;
+    use crate::testing::{heard, say, server_with};
+
+    /// The value of one word of a description.
+    fn word(line: &str, name: &str) -> String {
+        let mut words = line
+            .split_whitespace()
+            .filter_map(|word| word.split_once('='));
+        let found = words.find(|(found, _)| *found == name);
+        found
+            .unwrap_or_else(|| panic!("no {name} in {line}"))
+            .1
+            .to_string()
+    }
+
+    fn words<const N: usize>(server: &mut Server, slot: u32, names: [&str; N]) -> [String; N] {
+        let line = say(server, slot, &["client info"]);
+        names.map(|name| word(&line, name))
+    }
+
+    #[test]
+    fn a_transaction_is_still_one_while_exec_runs_it() {
+        let mut server = server_with(1);
+        let reply = say(&mut server, 0, &["multi", "client info", "get key", "exec"]);
+        let shown =
+            ["flags", "multi", "multi-mem", "argv-mem", "cmd"].map(|name| word(&reply, name));
+        assert_eq!(shown, ["x", "2", "16", "4", "exec"]);
+        let shown = words(&mut server, 0, ["flags", "multi", "multi-mem"]);
+        assert_eq!(shown, ["N", "-1", "0"]);
+    }
+
+    /// There is nothing left to watch for: EXEC answers null.
+    #[test]
+    fn a_transaction_that_is_lost_watches_nothing() {
+        let mut server = server_with(2);
+        say(&mut server, 0, &["watch a b", "set c 1"]);
+        assert_eq!(words(&mut server, 0, ["watch", "flags"]), ["2", "N"]);
+        say(&mut server, 1, &["set a 1"]);
+        assert_eq!(words(&mut server, 0, ["watch", "flags"]), ["0", "d"]);
+        assert!(server.dbs[0].watched.is_empty());
+        assert_eq!(
+            say(&mut server, 0, &["watch a", "multi", "exec"]),
+            "+OK\r\n+OK\r\n*-1\r\n"
+        );
+        say(&mut server, 0, &["watch a", "set a 2"]);
+        assert_eq!(words(&mut server, 0, ["watch", "flags"]), ["0", "d"]);
+        say(&mut server, 0, &["unwatch"]);
+        assert_eq!(words(&mut server, 0, ["watch", "flags"]), ["0", "N"]);
+        say(&mut server, 0, &["watch a b c"]);
+        say(&mut server, 1, &["flushall"]);
+        assert_eq!(words(&mut server, 0, ["watch", "flags"]), ["0", "d"]);
+    }
+
+    /// The look-up of an expired key changes the keyspace, and the client that did it is the one that watches.
+    #[test]
+    fn a_client_that_expires_its_own_watched_key_has_lost_too() {
+        let mut server = server_with(1);
+        server.clock.update();
+        say(&mut server, 0, &["set k v px 1000", "watch k"]);
+        server.clock.now_ms += 2000;
+        say(&mut server, 0, &["get k"]);
+        assert_eq!(words(&mut server, 0, ["watch", "flags"]), ["0", "d"]);
+        assert_eq!(say(&mut server, 0, &["multi", "exec"]), "+OK\r\n*-1\r\n");
+    }
+
+    #[test]
+    fn omem_is_a_part_of_tot_mem() {
+        let mut server = server_with(2);
+        for bytes in [10, 20_000, 300_000] {
+            let c = server.net.clients.get_mut(1).expect("a client");
+            c.reply.bulk(&vec![b'x'; bytes]);
+            let all = say(&mut server, 0, &["client list"]);
+            let line = all
+                .lines()
+                .find(|line| line.contains("id=2 "))
+                .expect("a line");
+            let [omem, total] =
+                ["omem", "tot-mem"].map(|name| word(line, name).parse::<u64>().expect("a number"));
+            assert!(omem < total, "{line}");
+        }
+        heard(&mut server, 1);
+    }
+
+    /// MONITOR shows commands when they have run, and messages come behind the reply. QUIT's is the last.
+    #[test]
+    fn nothing_is_added_to_a_client_that_closes() {
+        let mut server = server_with(3);
+        assert_eq!(say(&mut server, 0, &["monitor", "quit"]), "+OK\r\n+OK\r\n");
+        say(
+            &mut server,
+            1,
+            &["hello 3", "subscribe news", "client tracking on bcast"],
+        );
+        assert_eq!(say(&mut server, 1, &["quit"]), "+OK\r\n");
+        say(&mut server, 2, &["set k v"]);
+        assert_eq!(say(&mut server, 2, &["publish news x"]), ":1\r\n");
+        assert_eq!(heard(&mut server, 0) + &heard(&mut server, 1), "");
+        assert!(
+            server
+                .net
+                .clients
+                .get(1)
+                .is_some_and(|c| c.has(flag::CLOSE_AFTER_REPLY))
+        );
+    }
+
+    /// The header of EXEC has promised three answers, but the first one says goodbye.
+    #[test]
+    fn what_runs_behind_its_own_kill_is_not_answered() {
+        let mut server = server_with(1);
+        let lines = [
+            "multi",
+            "client kill id 1 skipme no",
+            "set k v",
+            "get k",
+            "exec",
+        ];
+        let reply = say(&mut server, 0, &lines);
+        assert!(reply.ends_with("*3\r\n:1\r\n"), "{reply}");
+        assert_eq!(server.dbs[0].len(), 1);
+    }
 }

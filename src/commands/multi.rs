@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   db.watched[key] -> watchers       client.watched -> keys
-//!   a write to key:   each of those clients is flagged DIRTY_CAS, EXEC answers null
+//!   a write to key:   each of those clients is flagged DIRTY_CAS and watches nothing any more, EXEC answers null
 //!   a refused command while queueing: DIRTY_EXEC, EXEC answers EXECABORT
 //! ```
 
@@ -14,7 +14,7 @@ use crate::command::*;
 use crate::error::Error;
 use crate::execute::call::call;
 use crate::execute::transaction::discard_transaction;
-use crate::keyspace::watch::{unwatch_all, watch_key, watched_expired};
+use crate::keyspace::watch::{settle_touched, unwatch_all, watch_key, watched_expired};
 
 pub const TABLE: &[Command] = &[
     cmd(
@@ -78,8 +78,8 @@ fn exec(ctx: &mut Ctx) -> CmdResult {
     if !ctx.client.has(flag::MULTI) {
         return Err(Error::of("ERR EXEC without MULTI"));
     }
-    let touched = ctx.server.touched.contains(&ctx.client.reference());
-    if touched || watched_expired(ctx.server, ctx.client) {
+    settle_touched(ctx.server, ctx.client);
+    if watched_expired(ctx.server, ctx.client) {
         ctx.client.set(flag::DIRTY_CAS);
     }
     if ctx.client.has(flag::DIRTY_CAS | flag::DIRTY_EXEC) {
@@ -94,8 +94,10 @@ fn exec(ctx: &mut Ctx) -> CmdResult {
     unwatch_all(ctx.server, ctx.client);
     let state = ctx.client.multi.take().unwrap_or_default();
     ctx.client.clear(flag::MULTI);
+    ctx.client.multi = Some(Box::new(MultiState::running(&state)));
     ctx.client.reply.array(state.commands.len());
     run_queue(ctx, &state);
+    ctx.client.multi = None;
     // What it ran has been told.
     ctx.prevent_propagation();
     Ok(())
@@ -116,7 +118,15 @@ fn run_queue(ctx: &mut Ctx, state: &MultiState) {
             ctx.server.stats.count_error(error.code());
             continue;
         }
+        // CLIENT KILL of itself: what comes behind its answer is run, and not answered.
+        let (closing, mark) = (
+            ctx.client.has(flag::CLOSE_AFTER_REPLY),
+            ctx.client.reply.mark(),
+        );
         call(ctx.server, ctx.client, argv, queued.id, Sent::default());
+        if closing {
+            ctx.client.reply.truncate(mark);
+        }
     }
     ctx.server.nesting -= 1;
     ctx.client.clear(flag::IN_EXEC);

@@ -41,6 +41,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
         c.reply.error(&error);
         if !error.is_counted() {
             server.stats.count_error(error.code());
+            server.stats.unexpected_error_replies += c.has(flag::AOF_LOADER) as u64;
         }
     }
 

@@ -47,6 +47,39 @@ pub struct Eviction {
     pub unfinished: bool,
     /// The loop's timer that goes on with it is set.
     pub timer: bool,
+    pub exceeded: Exceeded,
+}
+
+/// For how long more memory was in use than `maxmemory` allows, in milliseconds.
+#[derive(Default)]
+pub struct Exceeded {
+    /// The periods that are over.
+    past_ms: u64,
+    /// When the present one began.
+    since_ms: Option<i64>,
+}
+
+impl Exceeded {
+    /// Whether the limit is exceeded now.
+    pub fn note(&mut self, exceeded: bool, now_ms: i64) {
+        if exceeded {
+            self.since_ms.get_or_insert(now_ms);
+        } else if self.since_ms.is_some() {
+            self.past_ms += self.current_ms(now_ms);
+            self.since_ms = None;
+        }
+    }
+
+    /// The present period.
+    pub fn current_ms(&self, now_ms: i64) -> u64 {
+        let age = self.since_ms.map_or(0, |since| now_ms - since);
+        u64::try_from(age).unwrap_or(0)
+    }
+
+    /// All periods.
+    pub fn total_ms(&self, now_ms: i64) -> u64 {
+        self.past_ms + self.current_ms(now_ms)
+    }
 }
 
 struct Candidate {
@@ -118,6 +151,7 @@ impl Eviction {
             next_db: 0,
             unfinished: false,
             timer: false,
+            exceeded: Exceeded::default(),
         }
     }
 
@@ -203,6 +237,13 @@ impl Eviction {
 /// One call takes as long as `maxmemory-eviction-tenacity` allows. If that does not suffice the command may
 /// run all the same, `unfinished` is set, and the loop goes on evicting between its turns.
 pub fn perform_evictions(server: &mut Server) -> bool {
+    let enough = evict_what_exceeds(server);
+    let exceeded = !enough || server.evict.unfinished;
+    server.evict.exceeded.note(exceeded, server.clock.now_ms);
+    enough
+}
+
+fn evict_what_exceeds(server: &mut Server) -> bool {
     server.evict.unfinished = false;
     let limit = server.config.maxmemory as usize;
     if limit == 0 || server.loading || is_held_back(server) {

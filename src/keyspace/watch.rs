@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   db.watched[key] -> watchers       client.watched -> keys
-//!   a write to key:   each of those clients is flagged DIRTY_CAS, EXEC answers null
+//!   a write to key:   each of those clients is flagged DIRTY_CAS and watches nothing any more, EXEC answers null
 //! ```
 //!
 //! A key that had expired when it was watched is as good as missing: its removal is no change.
@@ -95,13 +95,29 @@ pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, 
     }
 }
 
+/// The running client's own watched key expired by its look-ups: its transaction is lost.
+pub fn settle_touched(server: &mut Server, c: &mut Client) {
+    if server.touched.contains(&c.reference()) {
+        lose(server, c);
+    }
+}
+
+/// The transaction is lost, so there is nothing to watch any more.
+fn lose(server: &mut Server, c: &mut Client) {
+    c.set(flag::DIRTY_CAS);
+    unwatch_all(server, c);
+}
+
 /// A client's transaction is lost. One that runs a command is out of its slot: it is `by`, or, when the look-up
-/// of an expired key changes the keyspace, unknown here. Then it is remembered for its EXEC.
+/// of an expired key changes the keyspace, unknown here. Then it is remembered, see [`settle_touched`].
 pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     match by {
-        Some(c) if c.id == r.id => c.set(flag::DIRTY_CAS),
-        _ => match server.net.clients.resolve(r) {
-            Some(c) => c.set(flag::DIRTY_CAS),
+        Some(c) if c.id == r.id => lose(server, c),
+        _ => match server.net.clients.take_ref(r) {
+            Some(mut c) => {
+                lose(server, &mut c);
+                server.net.clients.put(c);
+            }
             None if server.touched.contains(&r) => {}
             None => server.touched.push(r),
         },

@@ -6,7 +6,7 @@
 //!       active       pages with something in them   resident / active:   pages kept for later
 //!         allocated    what was asked for           active / allocated:  holes between allocations
 //!           used         = overhead + dataset
-//!             overhead     = startup + clients + tables of the keyspace
+//!             overhead     = startup + clients + tables of the keyspace + buffer of the AOF
 //! ```
 //!
 //! `used` comes from this thread's own counters (`sys::allocator`) and costs nothing; the allocator's figures
@@ -72,6 +72,8 @@ pub struct Report {
     pub clients: usize,
     /// Of the replication stream, beyond the backlog.
     pub replicas: usize,
+    /// What waits to be written to the AOF.
+    pub aof_buffer: usize,
     pub dbs: Vec<DbTables>,
     /// Bytes of all main tables, of those that are being resized, and how many these are.
     pub tables: usize,
@@ -92,10 +94,12 @@ impl Report {
                 + census.clients()
                 + census.replicas()
                 + server.replication.stream.memory()
+                + server.aof.feed.memory()
                 + server.hotkeys.memory()
                 + server.bigkeys.as_ref().map_or(0, |big| big.memory()),
             clients: census.clients(),
             replicas: server.replication.stream.memory_for_replicas(),
+            aof_buffer: server.aof.feed.memory(),
             dbs: Vec::new(),
             tables: 0,
             rehashing: 0,

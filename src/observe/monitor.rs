@@ -37,7 +37,7 @@ pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]]) {
             }
             continue;
         };
-        if !monitor.has(flag::REPLY_OFF) {
+        if !monitor.has(flag::REPLY_OFF | flag::CLOSE_AFTER_REPLY) {
             monitor.reply.raw(&line);
             Net::mark_pending(&mut server.net.pending_write, &mut monitor);
             crate::clients::output_limit::check_output_limit(server, &mut monitor);

@@ -69,6 +69,8 @@ pub struct Stats {
     pub reply_buffer_shrinks: u64,
     pub reply_buffer_expands: u64,
     pub error_replies: u64,
+    /// Of them, those to the AOF's commands while it is loaded: what was run once should not fail.
+    pub unexpected_error_replies: u64,
     pub errors: BTreeMap<Box<str>, u64>,
     /// When the rates were last sampled.
     pub sampled_ms: i64,
@@ -162,6 +164,7 @@ impl Server {
         self.hotkeys.stats_reset(&self.stats);
         self.stats.reset();
         self.lazyfree.reset_stats();
+        self.evict.exceeded = Default::default();
         for entry in &mut self.commands.entries {
             entry.stats = Default::default();
         }

@@ -211,6 +211,9 @@ fn deliver(server: &mut Server, clients: &[ClientRef], parts: &[&[u8]]) -> usize
 }
 
 fn send(server: &mut Server, c: &mut Client, message: &mut Message) {
+    if c.has(flag::CLOSE_AFTER_REPLY) {
+        return;
+    }
     let bytes = message.bytes(c.reply.resp3);
     c.reply.lend(&mut server.net.spare_replies);
     c.reply.raw_shared(bytes);

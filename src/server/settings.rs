@@ -83,6 +83,9 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             warn_if_over_memory(server);
             // Evict between the turns, without waiting for a command.
             server.evict.unfinished = server.config.maxmemory != 0;
+            if server.config.maxmemory == 0 {
+                server.evict.exceeded.note(false, server.clock.now_ms);
+            }
             Ok(())
         }
         Apply::LocaleCollate => {

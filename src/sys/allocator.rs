@@ -115,6 +115,8 @@ pub struct AllocatorStats {
     pub mapped: usize,
     pub retained: usize,
     pub metadata: usize,
+    /// Given back to the system, which has not taken it yet.
+    pub muzzy: usize,
 }
 
 /// Ask jemalloc; it sums over its arenas, so this is for INFO and cron.
@@ -129,7 +131,14 @@ pub fn allocator_stats() -> AllocatorStats {
         mapped: stats::mapped::read().unwrap_or(0),
         retained: stats::retained::read().unwrap_or(0),
         metadata: stats::metadata::read().unwrap_or(0),
+        muzzy: muzzy_bytes(),
     }
+}
+
+/// The muzzy pages of all arenas together, which jemalloc numbers 4096.
+fn muzzy_bytes() -> usize {
+    let pages = number("stats.arenas.4096.pmuzzy", None);
+    pages.map_or(0, |pages| pages as usize * super::page_bytes())
 }
 
 /// Resident set size of this process, in bytes.

@@ -91,6 +91,9 @@ pub fn send_pending(server: &mut Server, c: &mut Client) {
 }
 
 fn write(server: &mut Server, c: &mut Client, message: &Message) {
+    if c.has(flag::CLOSE_AFTER_REPLY) {
+        return;
+    }
     let keys = match message {
         Message::Own(keys) | Message::Redirected(keys) => keys,
         Message::Broken(redirect) => {

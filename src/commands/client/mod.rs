@@ -12,6 +12,7 @@ use crate::error::{Error, said};
 use crate::execute::blocked;
 use crate::execute::disconnect;
 use crate::execute::pause::PausePurpose;
+use crate::keyspace::watch;
 use crate::util::number::parse_i64;
 use filter::Filter;
 use tracking::{client_caching, client_getredir, client_tracking, client_trackinginfo};
@@ -149,6 +150,7 @@ fn client_capa(ctx: &mut Ctx) -> CmdResult {
 
 /// CLIENT INFO
 fn client_info(ctx: &mut Ctx) -> CmdResult {
+    watch::settle_touched(ctx.server, ctx.client);
     let line = describe_running(ctx.server, ctx.client, ctx.argv) + "\n";
     ctx.client.reply.verbatim("txt", line.as_bytes());
     Ok(())
@@ -157,6 +159,7 @@ fn client_info(ctx: &mut Ctx) -> CmdResult {
 /// CLIENT LIST [filter value ...]
 fn client_list(ctx: &mut Ctx) -> CmdResult {
     let filter = Filter::parse(ctx.server, &ctx.argv[2..])?;
+    watch::settle_touched(ctx.server, ctx.client);
     let mut text = String::new();
     for r in ctx.server.net.clients.refs() {
         let line = if r.id == ctx.client.id {

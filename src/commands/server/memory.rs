@@ -107,7 +107,7 @@ impl Fields<'_> {
         self.bytes("clients.slaves", report.replicas);
         self.bytes("clients.normal", report.clients);
         self.bytes("cluster.links", 0);
-        self.bytes("aof.buffer", 0);
+        self.bytes("aof.buffer", report.aof_buffer);
         self.bytes("lua.caches", lua);
         self.bytes("functions.caches", functions);
     }
@@ -137,12 +137,13 @@ impl Fields<'_> {
             allocated,
             active,
             resident,
+            muzzy,
             ..
         } = report.allocator;
         self.bytes("allocator.allocated", allocated);
         self.bytes("allocator.active", active);
         self.bytes("allocator.resident", resident);
-        self.bytes("allocator.muzzy", 0);
+        self.bytes("allocator.muzzy", muzzy);
         self.excess("allocator-fragmentation", ".ratio", active, allocated);
         self.excess("allocator-rss", ".ratio", resident, active);
         self.excess("rss-overhead", ".ratio", report.rss, resident);

@@ -156,10 +156,11 @@ pub fn cluster(view: &View, out: &mut Report) {
 pub fn keyspace(view: &View, out: &mut Report) {
     for db in view.server.dbs.iter().filter(|db| !db.is_empty()) {
         let value = format_args!(
-            "keys={},expires={},avg_ttl={},subexpiry=0",
+            "keys={},expires={},avg_ttl={},subexpiry={}",
             db.len(),
             db.expires.len(),
-            db.avg_ttl_ms
+            db.avg_ttl_ms,
+            db.field_expires.len()
         )
         .to_string();
         out.field(&format!("db{}", db.index), value);

@@ -27,7 +27,7 @@ pub fn memory(view: &View, out: &mut Report) {
     out.field("allocator_allocated", report.allocator.allocated);
     out.field("allocator_active", report.allocator.active);
     out.field("allocator_resident", report.allocator.resident);
-    out.field("allocator_muzzy", 0);
+    out.field("allocator_muzzy", report.allocator.muzzy);
     out.bytes("total_system_memory", system::system_bytes());
     scripts(server, out);
     out.bytes("maxmemory", server.config.maxmemory as usize);
@@ -43,7 +43,7 @@ pub fn memory(view: &View, out: &mut Report) {
     out.field("mem_clients_slaves", report.replicas);
     out.field("mem_clients_normal", report.clients);
     out.field("mem_cluster_links", 0);
-    out.field("mem_aof_buffer", 0);
+    out.field("mem_aof_buffer", report.aof_buffer);
     out.field("mem_allocator", system::allocator_name());
     out.field("mem_overhead_db_hashtable_rehashing", report.rehashing);
     out.field("active_defrag_running", 0);

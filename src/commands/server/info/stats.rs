@@ -1,7 +1,10 @@
 //! Counters since the start or since CONFIG RESETSTAT.
 
 use crate::commands::server::info::{Report, View};
+use crate::db::Db;
 use crate::observe::bigkeys::ranking::Ranking;
+use crate::observe::memory_report::ratio;
+use crate::state::Server;
 use crate::types::Type;
 
 pub fn stats(view: &View, out: &mut Report) {
@@ -48,8 +51,7 @@ fn keys(view: &View, out: &mut Report) {
     // Redis's name of it, and Valkey's.
     out.field("expired_subkeys", stats.expired_fields);
     out.field("expired_fields", stats.expired_fields);
-    // Expiry is exact: a key past its time does not stay until a sample happens to find it.
-    out.decimal("expired_stale_perc", 0.0, 2);
+    out.decimal("expired_stale_perc", stale_percent(server), 2);
     out.field(
         "expired_time_cap_reached_count",
         stats.expire_time_cap_reached,
@@ -61,8 +63,12 @@ fn keys(view: &View, out: &mut Report) {
     out.field("evicted_keys", stats.evicted_keys);
     out.field("evicted_clients", stats.evicted_clients);
     out.field("evicted_scripts", stats.evicted_scripts);
-    out.field("total_eviction_exceeded_time", 0);
-    out.field("current_eviction_exceeded_time", 0);
+    let (exceeded, now_ms) = (&server.evict.exceeded, server.clock.now_ms);
+    out.field("total_eviction_exceeded_time", exceeded.total_ms(now_ms));
+    out.field(
+        "current_eviction_exceeded_time",
+        exceeded.current_ms(now_ms),
+    );
     out.field("keyspace_hits", stats.keyspace_hits);
     out.field("keyspace_misses", stats.keyspace_misses);
     out.field("pubsub_channels", server.pubsub.channels.len());
@@ -72,6 +78,15 @@ fn keys(view: &View, out: &mut Report) {
     out.field("total_forks", stats.forks);
     out.field("migrate_cached_sockets", 0);
     out.field("slave_expires_tracked_keys", 0);
+}
+
+/// Keys past their time that are still there, of all that have one. Expiry is exact: there are some only while the
+/// time that it may take is used up, or while it is switched off.
+fn stale_percent(server: &Server) -> f64 {
+    let now_ms = server.clock.now_ms;
+    let sum = |count: &dyn Fn(&Db) -> usize| server.dbs.iter().map(count).sum::<usize>();
+    let stale = sum(&|db| db.expires.count_before(now_ms));
+    100.0 * ratio(stale, sum(&|db| db.expires.len()))
 }
 
 fn defragmentation(out: &mut Report) {
@@ -92,7 +107,7 @@ fn tracking(view: &View, out: &mut Report) {
 
 fn traffic(view: &View, out: &mut Report) {
     let stats = &view.server.stats;
-    out.field("unexpected_error_replies", 0);
+    out.field("unexpected_error_replies", stats.unexpected_error_replies);
     out.field("total_error_replies", stats.error_replies);
     out.field("dump_payload_sanitizations", 0);
     out.field("total_reads_processed", stats.reads_processed);

@@ -1,7 +1,10 @@
 //! INFO's text as a whole.
 
+use crate::client::flag;
 use crate::commands::server::info::*;
 use crate::config::Config;
+use crate::keyspace::evict::perform_evictions;
+use crate::testing;
 
 fn ask(wanted: &[&str]) -> String {
     let mut server = Server::new(Config::default(), Vec::new());
@@ -87,4 +90,117 @@ fn what_watches_keys_is_told_while_it_does() {
     ));
     let text = ask(&mut server, false);
     assert!(!text.contains("# Hotkeys") && !text.contains("# Bigkeys"));
+}
+
+/// A server with two clients, at the present time: the clock may be read between two commands.
+fn server() -> Server {
+    let mut server = testing::server_with(2);
+    server.clock.update();
+    server
+}
+
+/// The value of a field, as a client asks for it.
+fn field(server: &mut Server, name: &str) -> String {
+    let text = info(
+        server,
+        &Client::detached(99, 0),
+        &[&b"everything"[..], b"debug"],
+    );
+    let line = text.lines().find_map(|line| {
+        let (found, value) = line.split_once(':')?;
+        (found == name).then_some(value)
+    });
+    line.unwrap_or_else(|| panic!("no field {name}"))
+        .to_string()
+}
+
+#[test]
+fn subexpiry_counts_the_hashes_with_volatile_fields() {
+    let mut server = server();
+    testing::say(
+        &mut server,
+        0,
+        &[
+            "hset h f v g w",
+            "hset i f v",
+            "hpexpire h 100000 fields 2 f g",
+        ],
+    );
+    assert_eq!(
+        field(&mut server, "db0"),
+        "keys=2,expires=0,avg_ttl=0,subexpiry=1"
+    );
+    testing::say(&mut server, 0, &["hpexpire i 100000 fields 1 f"]);
+    assert!(field(&mut server, "db0").ends_with("subexpiry=2"));
+    testing::say(&mut server, 0, &["hpersist h fields 2 f g", "del i"]);
+    assert!(field(&mut server, "db0").ends_with("subexpiry=0"));
+}
+
+#[test]
+fn the_time_over_maxmemory_is_counted() {
+    let mut server = server();
+    let times = |server: &mut Server| {
+        ["total", "current"].map(|which| field(server, &format!("{which}_eviction_exceeded_time")))
+    };
+    server.config.maxmemory = 1;
+    assert!(!perform_evictions(&mut server));
+    server.clock.now_ms += 30;
+    assert!(!perform_evictions(&mut server));
+    assert_eq!(times(&mut server), ["30", "30"]);
+    testing::say(&mut server, 0, &["config set maxmemory 0"]);
+    let [total, current] = times(&mut server);
+    assert_eq!(current, "0");
+    assert_ne!(total, "0");
+    server.config.maxmemory = usize::MAX as u64;
+    server.clock.now_ms += 1000;
+    assert!(perform_evictions(&mut server));
+    assert_eq!(times(&mut server), [total.as_str(), "0"]);
+    testing::say(
+        &mut server,
+        0,
+        &["config set maxmemory 0", "config resetstat"],
+    );
+    assert_eq!(times(&mut server), ["0", "0"]);
+}
+
+#[test]
+fn a_table_that_grows_is_seen_in_the_memory_section() {
+    let mut server = server();
+    let name = "mem_overhead_db_hashtable_rehashing";
+    assert_eq!(field(&mut server, name), "0");
+    for i in 0.. {
+        testing::say(&mut server, 0, &[&format!("set {i} v")]);
+        if server.dbs[0].keys.is_rehashing() {
+            break;
+        }
+    }
+    assert_ne!(field(&mut server, name), "0");
+}
+
+#[test]
+fn keys_past_their_time_that_are_still_there_are_stale() {
+    let mut server = server();
+    server.debug.no_active_expire = true;
+    let lines = [
+        "set a 1 px 100000",
+        "set b 1 pxat 99999999999999",
+        "set c 1 px 100000",
+    ];
+    testing::say(&mut server, 0, &lines);
+    assert_eq!(field(&mut server, "expired_stale_perc"), "0.00");
+    server.clock.now_ms += 200_000;
+    assert_eq!(field(&mut server, "expired_stale_perc"), "66.67");
+}
+
+/// Commands of the AOF were run once without an error, and clients see errors every day.
+#[test]
+fn errors_of_the_aof_are_unexpected() {
+    let mut server = server();
+    testing::say(&mut server, 0, &["set k v", "incr k"]);
+    assert_eq!(field(&mut server, "unexpected_error_replies"), "0");
+    let loader = server.net.clients.get_mut(1).expect("a client");
+    loader.set(flag::AOF_LOADER);
+    testing::say(&mut server, 1, &["incr k"]);
+    assert_eq!(field(&mut server, "unexpected_error_replies"), "1");
+    assert_eq!(field(&mut server, "total_error_replies"), "2");
 }
