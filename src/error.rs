@@ -53,6 +53,7 @@ impl Error {
         "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
     );
     pub const READONLY: Error = Error::of("READONLY You can't write against a read only replica.");
+    pub const NOREPLICAS: Error = Error::of("NOREPLICAS Not enough good replicas to write.");
     pub const EXECABORT: Error =
         Error::of("EXECABORT Transaction discarded because of previous errors.");
 

@@ -6,6 +6,7 @@ use aeris::observe::logging;
 use aeris::persist::loading;
 use aeris::server::{cli, shutdown, start};
 use aeris::state::Server;
+use aeris::sys::process;
 
 fn main() -> ExitCode {
     let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
@@ -22,8 +23,12 @@ fn main() -> ExitCode {
     };
     start::enter_background(&config);
     start::announce(&config, argv.len() > 1);
+    if let Err(code) = start::load_modules(&config) {
+        return code;
+    }
     start::limit_clients_to_open_files(&mut config);
 
+    process::set_background_cpus(&config.bio_cpulist.to_str_lossy());
     let mut server = Server::new(config, cli::lossy(&argv));
     start::rename_commands(&mut server, &renames);
     start::set_up_process(&mut server);

@@ -150,19 +150,159 @@ fn exchange(socket: &mut (impl Read + Write), command: &str, end: &str) -> Strin
     reply
 }
 
+/// Run under another name.
+fn run_as(name: &Path, args: &[&str]) -> Output {
+    Command::new(name).args(args).output().unwrap()
+}
+
 #[test]
-fn version_is_one_line_of_redis_s_shape() {
-    for option in ["-v", "--version"] {
-        let out = run(&[option], "");
-        let line = text(&out.stdout);
-        assert!(out.status.success());
-        assert!(
-            line.starts_with("Redis server v=7.2.4 sha=00000000:0 malloc=jemalloc-"),
-            "{line}"
-        );
-        assert!(line.contains(" bits=64 build="), "{line}");
-        assert_eq!(line.lines().count(), 1);
+fn version_and_help_follow_the_name_of_the_program() {
+    let dir = Dir::new("names");
+    let as_redis = dir.join("redis-server");
+    std::os::unix::fs::symlink(BINARY, &as_redis).unwrap();
+    let own = format!("aeris server v={} sha=", env!("CARGO_PKG_VERSION"));
+    let redis = "Redis server v=7.2.4 sha=";
+    for (program, start) in [(Path::new(BINARY), &*own), (&as_redis, redis)] {
+        for option in ["-v", "--version"] {
+            let out = run_as(program, &[option]);
+            let line = text(&out.stdout);
+            assert!(out.status.success());
+            assert!(line.starts_with(start), "{line}");
+            assert!(line.contains("00000000:0 malloc=jemalloc-"), "{line}");
+            assert!(line.contains(" bits=64 build="), "{line}");
+            assert_eq!(line.lines().count(), 1);
+        }
     }
+    for option in ["-h", "--help"] {
+        let (own, redis) = (
+            run_as(Path::new(BINARY), &[option]),
+            run_as(&as_redis, &[option]),
+        );
+        assert_eq!((own.status.code(), redis.status.code()), (Some(1), Some(1)));
+        assert!(text(&own.stderr).contains("Usage: ./aeris-server ["));
+        assert!(!text(&own.stderr).contains("redis-server"));
+        assert!(text(&redis.stderr).starts_with("Usage: ./redis-server ["));
+        assert_eq!((own.stdout.len(), redis.stdout.len()), (0, 0));
+    }
+}
+
+#[test]
+fn a_log_file_that_cant_be_opened_ends_the_start() {
+    let out = run(&["--logfile", "/nonexistent/log"], "");
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(text(&out.stdout), "");
+    assert_eq!(
+        text(&out.stderr),
+        "\n*** FATAL CONFIG FILE ERROR (Redis 7.2.4) ***\nCan't open the log file: No such file or directory\n"
+    );
+}
+
+#[test]
+fn a_start_as_what_is_not_built_is_refused() {
+    for (args, reason) in [
+        (
+            &["--replicaof", "127.0.0.1", "6379"][..],
+            "replicaof can't be used",
+        ),
+        (&["--tls-port", "6380"][..], "tls-port can't be used"),
+    ] {
+        let out = run(args, "");
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+        assert!(text(&out.stderr).contains(reason), "{}", text(&out.stderr));
+    }
+}
+
+#[test]
+fn a_module_ends_the_start_and_leaves_nothing_behind() {
+    let dir = Dir::new("module");
+    let pidfile = dir.join("pid");
+    let pidfile = pidfile.to_str().unwrap();
+    let out = run(
+        &["--loadmodule", "/nosuch", "arg", "--pidfile", pidfile],
+        "",
+    );
+    assert_eq!(out.status.code(), Some(1));
+    let log = text(&out.stdout);
+    assert!(log.contains("Module /nosuch failed to load: "), "{log}");
+    assert!(
+        log.ends_with(" # Can't load module from /nosuch: server aborting\n"),
+        "{log}"
+    );
+    assert!(!Path::new(pidfile).exists());
+}
+
+#[test]
+fn a_unix_socket_of_a_group() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = Dir::new("group");
+    let socket = dir.join("s");
+    let path = socket.to_str().unwrap();
+    let unknown = [
+        "--port",
+        "0",
+        "--unixsocket",
+        path,
+        "--unixsocketgroup",
+        "no-such-group",
+    ];
+    let out = run(&unknown, "");
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stdout).contains("Failed opening Unix socket: "));
+    assert!(!socket.exists());
+
+    // The process's own group may always be given.
+    let group = nix::unistd::Group::from_gid(nix::unistd::getegid());
+    let group = group.unwrap().unwrap();
+    let args = [
+        "--port",
+        "0",
+        "--unixsocket",
+        path,
+        "--unixsocketgroup",
+        &group.name,
+    ];
+    let _server = Server::start_on(&dir, 0, &args);
+    assert_eq!(fs::metadata(&socket).unwrap().gid(), group.gid.as_raw());
+}
+
+/// A server out of file descriptors accepts the waiting connection when there are some again; no
+/// other connection has to arrive for that.
+#[test]
+fn a_connection_is_accepted_when_there_are_file_descriptors_again() {
+    let dir = Dir::new("fds");
+    let mut server = Server::start(&dir, &[]);
+    let pid = server.child.id();
+    let limit = |files: u64| {
+        let option = format!("--nofile={files}:");
+        let out = Command::new("prlimit")
+            .args(["--pid", &pid.to_string(), &option])
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{}", text(&out.stderr));
+    };
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    limit(open as u64);
+    let mut waiting = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    server.wait_for("Accepting client connection: Too many open files");
+    limit(1000);
+    assert_eq!(exchange(&mut waiting, "PING", "\r\n"), "+PONG\r\n");
+}
+
+#[test]
+fn writes_need_their_replicas() {
+    let dir = Dir::new("replicas");
+    let server = Server::start(&dir, &["--min-replicas-to-write", "1"]);
+    let refused = "-NOREPLICAS Not enough good replicas to write.\r\n";
+    assert_eq!(server.ask("SET k v", "\r\n"), refused);
+    assert_eq!(server.ask("GET k", "\r\n"), "$-1\r\n");
+    assert_eq!(server.ask("PING", "\r\n"), "+PONG\r\n");
+    let script = "EVAL \"return redis.call('set','k','v')\" 0";
+    assert!(server.ask(script, "\r\n").starts_with("-NOREPLICAS "));
+    assert_eq!(
+        server.ask("CONFIG SET min-replicas-to-write 0", "\r\n"),
+        "+OK\r\n"
+    );
+    assert_eq!(server.ask("SET k v", "\r\n"), "+OK\r\n");
 }
 
 #[test]

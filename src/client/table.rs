@@ -149,6 +149,8 @@ pub struct Net {
     pub retired: Vec<(TcpListener, Option<Token>)>,
     /// There are listening sockets that the loop has not heard of.
     pub relisten: bool,
+    /// An accept failed for want of a resource, and a timer is set to try again.
+    pub accept_retry: bool,
     /// The loop must be told of a new number of clients: `maxclients` changed.
     pub resize: bool,
     /// Where the cron's walk over clients stands.
@@ -186,6 +188,7 @@ impl Net {
             monitors: Vec::new(),
             read_buffer: Vec::new(),
             parsed: ParseTable::default(),
+            accept_retry: false,
             spare_replies: Vec::new(),
             retired: Vec::new(),
             relisten: false,

@@ -190,6 +190,13 @@ choice! {
     TlsAuthClients { No = "no", Yes = "yes", Optional = "optional" }
 }
 choice! {
+    /// `tls-auth-clients-user`: the field of a client's certificate that names its ACL user.
+    TlsAuthClientsUser { CommonName = "CN", Uri = "URI", Off = "off" }
+}
+choice! {
+    ClusterConfigSaveBehavior { Sync = "sync", BestEffort = "best-effort" }
+}
+choice! {
     OomScoreAdj { No = "no", Yes = "yes", Relative = "relative", Absolute = "absolute" }
 }
 choice! {

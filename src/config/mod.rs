@@ -83,6 +83,11 @@ pub struct Config {
     pub maxclients: u32,
     pub max_new_connections_per_cycle: u32,
     pub max_new_tls_connections_per_cycle: u32,
+    pub mptcp: bool,
+    pub rdma_bind: Text,
+    pub rdma_port: u16,
+    pub rdma_rx_size: u32,
+    pub rdma_completion_vector: i32,
 
     // TLS
     pub tls_port: u16,
@@ -96,6 +101,8 @@ pub struct Config {
     pub tls_ca_cert_file: Text,
     pub tls_ca_cert_dir: Text,
     pub tls_auth_clients: TlsAuthClients,
+    pub tls_auth_clients_user: TlsAuthClientsUser,
+    pub tls_auto_reload_interval: u32,
     pub tls_replication: bool,
     pub tls_cluster: bool,
     pub tls_protocols: Text,
@@ -121,6 +128,7 @@ pub struct Config {
     pub crash_memcheck_enabled: bool,
     pub use_exit_on_panic: bool,
     pub databases: u32,
+    pub hash_seed: Text,
     pub always_show_logo: bool,
     pub hide_user_data_from_log: bool,
     pub set_proc_title: bool,
@@ -193,6 +201,9 @@ pub struct Config {
     pub repl_diskless_sync_max_replicas: u32,
     pub repl_diskless_load: ReplDisklessLoad,
     pub dual_channel_replication_enabled: bool,
+    pub repl_rdb_channel: bool,
+    pub replica_full_sync_buffer_limit: u64,
+    pub repl_mptcp: bool,
     pub repl_ping_replica_period: u32,
     pub repl_timeout: u32,
     pub repl_disable_tcp_nodelay: bool,
@@ -229,6 +240,7 @@ pub struct Config {
     pub lfu_log_factor: u32,
     pub lfu_decay_time: u32,
     pub active_expire_effort: u32,
+    pub lazyexpire_nested_arbitrary_keys: bool,
     pub lazyfree_lazy_eviction: bool,
     pub lazyfree_lazy_expire: bool,
     pub lazyfree_lazy_server_del: bool,
@@ -252,6 +264,11 @@ pub struct Config {
     pub io_threads: u32,
     pub io_threads_do_reads: bool,
     pub events_per_io_thread: u32,
+    pub io_threads_always_active: bool,
+    pub min_io_threads_avoid_copy_reply: u32,
+    pub min_string_size_avoid_copy_reply: u32,
+    pub min_string_size_avoid_copy_reply_threaded: u32,
+    pub vset_force_single_threaded_execution: bool,
     pub prefetch_batch_max_size: u32,
     pub server_cpulist: Text,
     pub bio_cpulist: Text,
@@ -305,6 +322,15 @@ pub struct Config {
 
     // Cluster
     pub cluster_enabled: bool,
+    pub cluster_databases: u32,
+    pub cluster_config_save_behavior: ClusterConfigSaveBehavior,
+    pub cluster_compatibility_sample_ratio: u32,
+    pub cluster_message_gossip_perc: u32,
+    pub cluster_slot_migration_log_max_len: u64,
+    /// -1 is no limit.
+    pub slot_migration_max_failover_repl_bytes: i64,
+    pub cluster_announce_client_port: u16,
+    pub cluster_announce_client_tls_port: u16,
     pub cluster_config_file: Text,
     pub cluster_node_timeout: u64,
     pub cluster_port: u16,
@@ -352,6 +378,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Why this server can't be what the settings ask for, if it can't.
+    pub fn not_built(&self) -> Option<&'static str> {
+        parse::not_built(self)
+    }
+
     /// The names of settings that were changed though they do nothing here, for a line in the log at start.
     pub fn without_effect(&self) -> Vec<&'static str> {
         let default = Config::default();

@@ -128,12 +128,45 @@ pub fn load(
         depth: 0,
     };
     loader.read_text(&text)?;
+    check_logfile(config)?;
     if config.cluster_enabled && config.replicaof.is_some() {
         return Err(StartError::Whole(
             "replicaof directive not allowed in cluster mode".into(),
         ));
     }
     Ok(())
+}
+
+/// Why the server can't be what the settings ask for: they belong to a feature that is not built,
+/// and a start without it would break a promise. Port 0 in `replicaof` names no primary, so it
+/// promises nothing.
+pub(super) fn not_built(config: &Config) -> Option<&'static str> {
+    if config
+        .replicaof
+        .as_ref()
+        .is_some_and(|primary| primary.port != 0)
+    {
+        return Some("replicaof can't be used: this server does not replicate yet");
+    }
+    if config.tls_port != 0 {
+        return Some("tls-port can't be used: this server does not speak TLS yet");
+    }
+    None
+}
+
+/// The log file is opened for each line, and lines that can't be written are lost, so the start
+/// tries to open it.
+fn check_logfile(config: &Config) -> Result<(), StartError> {
+    if config.logfile.is_empty() {
+        return Ok(());
+    }
+    let opened = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&config.logfile);
+    opened.map(drop).map_err(|error| {
+        StartError::Whole(format!("Can't open the log file: {}", os_error(&error)))
+    })
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, StartError> {

@@ -285,7 +285,10 @@ fn parse_number(text: &[u8], min: i128, max: i128, unit: Unit) -> Result<i128, R
             "argument couldn't be parsed into an integer",
         ),
         Unit::Memory => (
-            parse_memory(text).map(i128::from),
+            match text {
+                b"-1" if min == -1 => Some(-1),
+                _ => parse_memory(text).map(i128::from),
+            },
             "argument must be a memory value",
         ),
         Unit::Octal => (

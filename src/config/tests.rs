@@ -704,3 +704,97 @@ fn redis_conf_documents_every_setting_with_its_default() {
     once.dedup();
     assert_eq!(once.len(), count, "a setting is documented twice");
 }
+
+/// The facts are the names and values of CONFIG GET of each peer, hidden names too.
+#[test]
+fn every_setting_of_every_peer_is_known_with_the_peer_s_default() {
+    let peers = [
+        include_str!("../../tests/facts/settings/redis-7.0.txt"),
+        include_str!("../../tests/facts/settings/redis-8.2.txt"),
+        include_str!("../../tests/facts/settings/valkey-8.0.txt"),
+        include_str!("../../tests/facts/settings/valkey-9.1.txt"),
+    ];
+    for facts in peers {
+        assert!(facts.lines().count() > 180);
+        for line in facts.lines() {
+            let (name, value) = line.split_once(' ').unwrap_or((line, ""));
+            let row = lookup(name.as_bytes()).unwrap_or_else(|| panic!("{name} is unknown"));
+            let unset = value.is_empty() && row.is(MULTI_ARG | EMPTY_IS_UNSET);
+            if unset || name == "replicaof" || name == "slaveof" {
+                continue;
+            }
+            let mut config = Config::default();
+            let applied =
+                super::parse::apply_line(&mut config, name.as_bytes(), &[value.as_bytes()]);
+            assert_eq!(applied, Ok(()), "{name} {value}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_built_is_refused() {
+    let reason = |text: &str| load_text(text).unwrap().not_built();
+    assert_eq!(reason("port 7000"), None);
+    assert!(
+        reason("replicaof 127.0.0.1 6379")
+            .unwrap()
+            .starts_with("replicaof ")
+    );
+    // No primary can be there, so that none is promised.
+    assert_eq!(reason("replicaof 127.0.0.1 0"), None);
+    assert_eq!(reason("replicaof no one"), None);
+    assert!(reason("tls-port 6380").unwrap().starts_with("tls-port "));
+}
+
+/// The files of the server beside this module, without their tests.
+fn sources(dir: &std::path::Path, text: &mut String) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && name != "config" {
+            sources(&path, text);
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            let file = std::fs::read_to_string(&path).unwrap();
+            text.push_str(file.split("#[cfg(test)]\nmod ").next().unwrap());
+        }
+    }
+}
+
+/// A setting does something, or its row is marked and the start names it. A field counts as read
+/// where `.field` stands in the code of the server outside of this module.
+#[test]
+fn a_setting_that_nothing_reads_is_marked() {
+    // Read by this module itself, or no setting.
+    let inside = [
+        "dir",
+        "proc_title_template",
+        "rename_command",
+        "start_dir",
+        "save_seen",
+    ];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut text = String::new();
+    sources(&root.join("src"), &mut text);
+    let table = include_str!("table.rs");
+    let fields = include_str!("mod.rs").split("pub struct Config {").nth(1);
+    let fields = fields.unwrap().split("\n}\n").next().unwrap().lines();
+    let fields = fields.filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next());
+    let is_word =
+        |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_');
+    let mut count = 0;
+    for field in fields.filter(|field| !inside.contains(field)) {
+        let access = format!(".{field}");
+        let read = text.split(&access).skip(1).any(is_word);
+        let names_it = |line: &&str| {
+            let word = |start: &str| line.split(start).skip(1).any(is_word);
+            line.contains("Row::new(") && (word(&format!("({field}")) || word(&format!(" {field}")))
+        };
+        let marked = table
+            .lines()
+            .find(names_it)
+            .is_some_and(|row| row.contains("NO_EFFECT"));
+        assert!(read != marked, "{field}: read {read}, marked {marked}");
+        count += 1;
+    }
+    assert!(count > 200, "{count} fields found");
+}

@@ -248,14 +248,26 @@ fn check_disk(
     cmd: &Command,
     flags: command::Flags,
 ) -> Result<(), Error> {
-    let Some(error) = write_refusal(server) else {
-        return Ok(());
-    };
-    let concerned = flags & command::WRITE != 0 || cmd.name == "ping";
-    if concerned && !c.has(flag::PRIMARY) {
+    let writes = flags & command::WRITE != 0;
+    if let Some(error) = write_refusal(server)
+        && (writes || cmd.name == "ping")
+        && !c.has(flag::PRIMARY)
+    {
         return Err(error);
     }
+    if writes && too_few_replicas(server) && !c.has(flag::PRIMARY) {
+        return Err(Error::NOREPLICAS);
+    }
     Ok(())
+}
+
+/// `min-replicas-to-write` is not met. This server has no replicas, so that any number is too many.
+#[inline]
+pub fn too_few_replicas(server: &Server) -> bool {
+    let config = &server.config;
+    config.min_replicas_to_write != 0
+        && config.min_replicas_max_lag != 0
+        && config.replicaof.is_none()
 }
 
 /// Why writes are refused at the moment: acknowledged writes could not be brought to disk.

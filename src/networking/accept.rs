@@ -1,6 +1,6 @@
 //! Listening and accepting: TCP on any number of addresses, a unix socket.
 
-use ae::{Class, EventLoop, Io, Mask, Token};
+use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -16,9 +16,11 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::networking::query::read_handler;
 use crate::state::Server;
+use crate::sys::process;
 
-/// How many connections are taken in one turn.
-const ACCEPTS_PER_TURN: usize = 1000;
+/// The pause after an accept failed for want of a resource, such as file descriptors. Connections
+/// stay in the backlog then, and the poller reports only new ones.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 const PROTECTED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled \
 and no password is set for the default user. In this mode connections are only accepted from the loopback \
@@ -156,6 +158,18 @@ fn listen_unix(config: &Config) -> io::Result<UnixListener> {
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
+    if !config.unixsocketgroup.is_empty()
+        && let Err(e) = process::give_to_group(path, &config.unixsocketgroup.to_str_lossy())
+    {
+        let group = &config.unixsocketgroup;
+        log::warn!(
+            "Can't give the unix socket to the group '{group}': {}",
+            crate::sys::error_text(&e)
+        );
+        // The failed start leaves no socket behind; the reason was logged.
+        let _ = std::fs::remove_file(path);
+        return Err(e);
+    }
     if config.unixsocketperm != 0 {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(config.unixsocketperm))?;
     }
@@ -229,7 +243,7 @@ fn accept_tcp_handler(
     token: Token,
     _: Mask,
 ) -> Io {
-    for _ in 0..ACCEPTS_PER_TURN {
+    for _ in 0..server.config.max_new_connections_per_cycle {
         let Some((listener, _)) = server.net.tcp.iter().find(|(_, t)| *t == Some(token)) else {
             return Io::Drained;
         };
@@ -250,14 +264,14 @@ fn accept_tcp_handler(
                 let conn = Connection::Tcp(stream);
                 accept_common(el, server, conn, address.to_string(), local, remote);
             }
-            Err(e) => return accept_failed(e),
+            Err(e) => return accept_failed(el, server, e),
         }
     }
     Io::More
 }
 
 fn accept_unix_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Mask) -> Io {
-    for _ in 0..ACCEPTS_PER_TURN {
+    for _ in 0..server.config.max_new_connections_per_cycle {
         let Some((listener, _)) = &server.net.unix else {
             return Io::Drained;
         };
@@ -276,13 +290,13 @@ fn accept_unix_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token
                     false,
                 );
             }
-            Err(e) => return accept_failed(e),
+            Err(e) => return accept_failed(el, server, e),
         }
     }
     Io::More
 }
 
-fn accept_failed(e: io::Error) -> Io {
+fn accept_failed(el: &mut EventLoop<Server>, server: &mut Server, e: io::Error) -> Io {
     match e.kind() {
         ErrorKind::WouldBlock => Io::Drained,
         ErrorKind::Interrupted | ErrorKind::ConnectionAborted => Io::More,
@@ -291,10 +305,23 @@ fn accept_failed(e: io::Error) -> Io {
                 "Accepting client connection: {}",
                 crate::sys::error_text(&e)
             );
-            // Out of file descriptors, most likely: the next connection or the next turn tries again.
+            if !std::mem::replace(&mut server.net.accept_retry, true) {
+                el.add_timer(RETRY_AFTER, 0, accept_again);
+            }
             Io::Drained
         }
     }
+}
+
+/// Try again what failed: connections may wait in any listener's backlog.
+fn accept_again(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
+    server.net.accept_retry = false;
+    let tcp = server.net.tcp.iter().filter_map(|(_, token)| *token);
+    let unix = server.net.unix.iter().filter_map(|(_, token)| *token);
+    for token in tcp.chain(unix) {
+        el.mark_ready(token, Mask::READABLE);
+    }
+    None
 }
 
 fn keepalive(stream: &std::net::TcpStream, seconds: u32) {

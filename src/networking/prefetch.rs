@@ -22,6 +22,7 @@ use crate::state::Server;
 use crate::types::Value;
 
 /// Elements that are on their way at once: as many as a core keeps cache misses open, give or take.
+/// `prefetch-batch-max-size` makes it smaller.
 const WINDOW: usize = 16;
 
 /// Find the rows of all commands, hash the keys that they begin with, and have the memory fetched.
@@ -44,7 +45,8 @@ pub(super) fn look_up_and_prefetch(
         }
         hash_keys(server, c.db, id, argv);
     }
-    if table.commands.len() > 1 {
+    let batch = server.config.prefetch_batch_max_size;
+    if table.commands.len() > 1 && batch > 1 {
         let keys = &server.dbs[c.db as usize].keys;
         let looked_up = server.hashes.entries.iter().map(|&(_, _, hash)| hash);
         for hash in looked_up.chain(server.hashes.counted.iter().copied()) {
@@ -52,7 +54,7 @@ pub(super) fn look_up_and_prefetch(
         }
     }
     // One key with one element has nothing to wait for beside it.
-    if elements > 2 {
+    if elements > 2 && batch > 1 {
         prefetch_elements(server, c, table, argvs, ids);
     }
 }
@@ -99,6 +101,8 @@ fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]]) {
 struct Window<'a> {
     elements: [Option<(&'a Value, u64)>; WINDOW],
     len: usize,
+    /// Full at this length.
+    limit: usize,
 }
 
 impl<'a> Window<'a> {
@@ -106,7 +110,7 @@ impl<'a> Window<'a> {
         value.prefetch_bucket(hash);
         self.elements[self.len] = Some((value, hash));
         self.len += 1;
-        if self.len == WINDOW {
+        if self.len == self.limit {
             self.fetch();
         }
     }
@@ -133,6 +137,7 @@ fn prefetch_elements(
     let mut window = Window {
         elements: [None; WINDOW],
         len: 0,
+        limit: WINDOW.min(server.config.prefetch_batch_max_size as usize),
     };
     let mut hashes = server.hashes.entries.iter();
     // A pipeline often works on one key.

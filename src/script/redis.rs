@@ -14,6 +14,7 @@ use crate::command;
 use crate::command::Command;
 use crate::error::Error;
 use crate::execute::call::call as call_command;
+use crate::execute::dispatch;
 use crate::script::convert;
 use crate::script::engine::{LOG_LEVELS, api, repl};
 use crate::script::flags;
@@ -248,7 +249,13 @@ fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
     if cmd.flags & command::WRITE == 0 || obeyed(run) {
         return Ok(());
     }
-    crate::execute::dispatch::write_refusal(run.server).map_or(Ok(()), Err)
+    if let Some(error) = dispatch::write_refusal(run.server) {
+        return Err(error);
+    }
+    if dispatch::too_few_replicas(run.server) {
+        return Err(Error::NOREPLICAS);
+    }
+    Ok(())
 }
 
 /// What comes from a primary or from the log happens, whatever stands against it here.

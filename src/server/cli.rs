@@ -8,8 +8,9 @@ use crate::acl::rules::Terms;
 use crate::command::table::CommandTable;
 use crate::commands;
 use crate::config::{Config, Directives, StartError, Text, load, parse_args};
-use crate::{REDIS_VERSION, observe, sys};
+use crate::{REDIS_VERSION, VERSION, observe, sys};
 
+/// `redis-server` stands for the name under which the program was started.
 const USAGE: &str = "\
 Usage: ./redis-server [/path/to/redis.conf] [options] [-]
        ./redis-server - (read config from stdin)
@@ -73,9 +74,9 @@ pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
     let argv = lossy(argv);
     let words: Vec<&str> = argv.iter().skip(1).map(String::as_str).collect();
     match words[..] {
-        ["-v" | "--version"] => println!("{}", version_line()),
+        ["-v" | "--version"] => println!("{}", version_line(is_own_name(&argv))),
         ["-h" | "--help"] => {
-            eprint!("{USAGE}");
+            eprint!("{}", usage(is_own_name(&argv)));
             return Some(ExitCode::FAILURE);
         }
         ["--test-memory", megabytes] => return Some(test_memory(megabytes)),
@@ -90,10 +91,30 @@ pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
     Some(ExitCode::SUCCESS)
 }
 
+/// Whether the program was started under its own name. Under redis-server's it answers as that.
+fn is_own_name(argv: &[String]) -> bool {
+    let name = argv.first().map(std::path::Path::new);
+    let name = name.and_then(std::path::Path::file_name);
+    name.is_some_and(|name| name.to_string_lossy().starts_with("aeris"))
+}
+
+fn usage(own_name: bool) -> String {
+    if own_name {
+        format!("aeris {VERSION}\n") + &USAGE.replace("redis-server", "aeris-server")
+    } else {
+        USAGE.into()
+    }
+}
+
 /// `Redis server v=7.2.4 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=<16 hex>`
-fn version_line() -> String {
+fn version_line(own_name: bool) -> String {
+    let (name, version) = if own_name {
+        ("aeris", VERSION)
+    } else {
+        ("Redis", REDIS_VERSION)
+    };
     format!(
-        "Redis server v={REDIS_VERSION} sha=00000000:0 malloc={} bits={} build={}",
+        "{name} server v={version} sha=00000000:0 malloc={} bits={} build={}",
         sys::allocator::allocator_name(),
         usize::BITS,
         build_id(),
@@ -189,7 +210,12 @@ pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
         table: commands::table(),
         done: Vec::new(),
     };
-    if let Err(error) = load(&mut config, &parse_args(&argv[1..]), &mut renaming) {
+    let loaded = load(&mut config, &parse_args(&argv[1..]), &mut renaming);
+    let possible = loaded.and_then(|()| match config.not_built() {
+        Some(reason) => Err(StartError::Whole(reason.into())),
+        None => Ok(()),
+    });
+    if let Err(error) = possible {
         match &error {
             StartError::Open { .. } => log::warn!("{error}"),
             _ => eprintln!("{error}"),
@@ -232,7 +258,9 @@ mod tests {
 
     #[test]
     fn version_has_redis_s_shape() {
-        let line = version_line();
+        let own = version_line(true);
+        assert!(own.starts_with("aeris server v="), "{own}");
+        let line = version_line(false);
         assert!(
             line.starts_with("Redis server v=7.2.4 sha=00000000:0 malloc=jemalloc-"),
             "{line}"

@@ -57,6 +57,10 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
     match step {
         Apply::Bind => listen(server, "Failed to bind to specified addresses."),
         Apply::Port => listen(server, "Unable to listen on this port. Check server logs."),
+        Apply::TlsPort => server
+            .config
+            .not_built()
+            .map_or(Ok(()), |reason| Err(reason.into())),
         Apply::MaxClients => resize(server),
         Apply::LogLevel => {
             logging::set_level(server.config.loglevel);

@@ -299,6 +299,16 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     Ok(el)
 }
 
+/// `loadmodule` lines end the start: this server loads no modules, and would lack what they bring.
+pub fn load_modules(config: &Config) -> Result<(), ExitCode> {
+    let Some(path) = config.loadmodule.first().and_then(|line| line.first()) else {
+        return Ok(());
+    };
+    log::warn!("Module {path} failed to load: this server does not load modules");
+    log::warn!("Can't load module from {path}: server aborting");
+    Err(ExitCode::FAILURE)
+}
+
 /// Say that clients may come: to the log, and to who supervises.
 pub fn ready(server: &Server) {
     if !server.net.tcp.is_empty() {

@@ -31,6 +31,7 @@ impl LazyFree {
         let thread = thread::Builder::new()
             .name("bio_lazy_free".into())
             .spawn(move || {
+                super::process::enter_background_cpus();
                 let mut memory = ThreadCounters::of_this_thread();
                 for (garbage, objects) in jobs {
                     drop(garbage);

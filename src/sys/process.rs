@@ -131,6 +131,29 @@ pub fn set_cpu_affinity(list: &str) -> Option<()> {
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).ok()
 }
 
+static BIO_CPULIST: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+
+/// `bio-cpulist`: the processors of the background threads. Fixed before the first of them starts.
+pub fn set_background_cpus(list: &str) {
+    let _ = BIO_CPULIST.set(list.into());
+}
+
+/// The calling thread is a background thread: it moves to the processors of `bio-cpulist`.
+pub fn enter_background_cpus() {
+    if let Some(list) = BIO_CPULIST.get().filter(|list| !list.is_empty())
+        && set_cpu_affinity(list).is_none()
+    {
+        log::warn!("Can't set the CPU affinity of a background thread to {list}");
+    }
+}
+
+/// Make a group, by name, the owner of a file.
+pub fn give_to_group(path: &std::path::Path, name: &str) -> io::Result<()> {
+    let group = nix::unistd::Group::from_name(name)?;
+    let group = group.ok_or_else(|| io::Error::other("no such group"))?;
+    nix::unistd::chown(path, None, Some(group.gid)).map_err(io::Error::from)
+}
+
 /// `None`: not a list.
 /// Run so many steps of priority below what it was; says which that is now, -20 to 19.
 pub fn give_way(steps: i32) -> i32 {

@@ -24,6 +24,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::sys::allocator::ThreadCounters;
+use crate::sys::process;
 
 /// How the loop is woken.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -159,6 +160,7 @@ impl Disk {
 fn worker(name: &str, results: Sender<Done>, wake: Option<Wake>) -> io::Result<Sender<Job>> {
     let (jobs, queue) = channel::<Job>();
     thread::Builder::new().name(name.into()).spawn(move || {
+        process::enter_background_cpus();
         let mut memory = ThreadCounters::of_this_thread();
         for job in queue {
             let told = run(job).is_some_and(|done| results.send(done).is_ok());
