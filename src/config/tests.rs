@@ -755,7 +755,7 @@ fn sources(dir: &std::path::Path, text: &mut String) {
             sources(&path, text);
         } else if name.ends_with(".rs") && name != "tests.rs" {
             let file = std::fs::read_to_string(&path).unwrap();
-            text.push_str(file.split("#[cfg(test)]\nmod ").next().unwrap());
+            text.push_str(file.split("#[cfg(test)]\nmod tests {").next().unwrap());
         }
     }
 }
@@ -785,9 +785,13 @@ fn a_setting_that_nothing_reads_is_marked() {
     for field in fields.filter(|field| !inside.contains(field)) {
         let access = format!(".{field}");
         let read = text.split(&access).skip(1).any(is_word);
+        let name = format!("\"{}\"", field.replace('_', "-"));
         let names_it = |line: &&str| {
             let word = |start: &str| line.split(start).skip(1).any(is_word);
-            line.contains("Row::new(") && (word(&format!("({field}")) || word(&format!(" {field}")))
+            let row = line.contains("Row::new(");
+            row && (word(&format!("({field}"))
+                || word(&format!(" {field}"))
+                || line.contains(&name))
         };
         let marked = table
             .lines()
