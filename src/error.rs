@@ -2,7 +2,7 @@
 //!
 //! A command returns `Err(Error)`; `call()` writes it as a `-` reply, in one place, and counts it by its
 //! first word (`ERR`, `WRONGTYPE`, ...) for INFO's errorstats. The texts are the protocol's: clients match
-//! on them, so they are byte for byte those of Redis 7.2.
+//! on them, so they are byte for byte those of Redis 7.2. Those that Valkey spells differently stand in `texts`.
 
 use std::borrow::Cow;
 
@@ -48,7 +48,6 @@ impl Error {
         Error::of("ERR timeout is not an integer or out of range");
     pub const NOAUTH: Error = Error::of("NOAUTH Authentication required.");
     pub const OOM: Error = Error::of("OOM command not allowed when used memory > 'maxmemory'.");
-    pub const LOADING: Error = Error::of("LOADING Redis is loading the dataset in memory");
     pub const MASTERDOWN: Error = Error::of(
         "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
     );
@@ -56,13 +55,6 @@ impl Error {
     pub const NOREPLICAS: Error = Error::of("NOREPLICAS Not enough good replicas to write.");
     pub const EXECABORT: Error =
         Error::of("EXECABORT Transaction discarded because of previous errors.");
-
-    pub const MISCONF_RDB: Error = Error::of(
-        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that \
-         may modify the data set are disabled, because this instance is configured to report errors during writes if RDB \
-         snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the RDB \
-         error.",
-    );
     pub const BAD_FORMAT: Error = Error::of("ERR Bad data format");
 
     /// A fixed text.

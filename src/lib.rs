@@ -30,6 +30,7 @@ pub mod state;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod texts;
 pub mod tracking;
 pub mod types;
 pub mod util;

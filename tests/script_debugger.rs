@@ -157,7 +157,7 @@ fn a_script_is_stepped_through_to_its_error() {
     let answers = compare("local a = 1\nreturn redis.call('nope')\n", &["step", "n"]);
     assert_eq!(
         answers[2],
-        "<redis> nope\n<error> Unknown command called from script\n<endsession>\n"
+        "<redis> nope\n<error> Unknown Redis command called from script\n<endsession>\n"
     );
     compare("local i=0\nwhile i<3 do\n i=i+1\nend\nreturn i", &["s"; 12]);
     compare("return (", &[]);

@@ -22,6 +22,7 @@ use crate::config::Text;
 use crate::error::said;
 use crate::state::Server;
 use crate::sys::error_text;
+use crate::texts;
 
 /// A file of more than this is a mistake, such as a data file given for it.
 const MAX_BYTES: u64 = 64 << 20;
@@ -54,15 +55,10 @@ pub fn load_at_start(server: &mut Server) -> Result<(), String> {
         return load_config_lines(server);
     }
     if !server.config.user.is_empty() {
-        return Err(
-            "Configuring Redis with users defined in redis.conf and at the same setting an ACL file path is invalid. \
-             This setup is very likely to lead to configuration errors and security holes, please define either an \
-             ACL file or declare users directly in your redis.conf, but not both."
-                .into(),
-        );
+        return Err(server.config.text(texts::LOG_TWO_SOURCES_OF_USERS).into());
     }
-    let users =
-        read(server).map_err(|e| format!("Aborting Redis startup because of ACL errors: {e}"))?;
+    let words = server.config.words();
+    let users = read(server).map_err(|e| texts::LOG_ACL_ERRORS.fill(words, &[("reason", &e)]))?;
     users.into_values().for_each(|user| server.acl.put(user));
     server.update_armed();
     Ok(())

@@ -37,6 +37,7 @@ pub mod table;
 use crate::command::ctx::{CmdResult, Ctx, Proc};
 use crate::command::databases::GetDatabases;
 use crate::command::keys::GetKeys;
+use crate::texts::Words;
 
 /// Behaviour of a command: the constants from [`WRITE`] to [`MOVABLEKEYS`].
 pub type Flags = u32;
@@ -79,7 +80,8 @@ pub const FAST: Flags = 1 << 12;
 pub const NO_AUTH: Flags = 1 << 13;
 /// Refused while a replica loads a new data set beside the old one, which it keeps serving (`LOADING` does not help).
 pub const NO_ASYNC_LOADING: Flags = 1 << 14;
-/// Not allowed between MULTI and EXEC.
+/// Not allowed between MULTI and EXEC. With [`RUNS_IN_MULTI`]: refused in Valkey's words only, and in Redis's words the
+/// command itself answers with an error.
 pub const NO_MULTI: Flags = 1 << 15;
 /// Served while a script has outrun its time limit.
 pub const ALLOW_BUSY: Flags = 1 << 16;
@@ -531,6 +533,13 @@ impl Command {
     /// The flags in the order and spelling of COMMAND INFO.
     pub fn flag_names(&self) -> impl Iterator<Item = &'static str> {
         names_of_bits(u64::from(self.flags), &FLAG_NAMES)
+    }
+
+    /// The flags as COMMAND INFO prints them in these words: Redis names no command `no_multi` that answers in MULTI.
+    pub fn flag_names_in(&self, words: Words) -> impl Iterator<Item = &'static str> {
+        let answers = words == Words::Redis && self.flags & RUNS_IN_MULTI != 0;
+        let hidden = if answers { NO_MULTI } else { NONE };
+        names_of_bits(u64::from(self.flags & !hidden), &FLAG_NAMES)
     }
 
     /// The categories in the order of COMMAND INFO, without `@`.

@@ -28,6 +28,7 @@ use crate::ds::bits::{self, BitOp, Field, Overflow};
 use crate::ds::entry::INLINE_MAX;
 use crate::error::Error;
 use crate::keyspace::events;
+use crate::texts::Words;
 use crate::types::string::{Grown, RawStr, StrView, bytes_mut};
 use crate::types::{New, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
@@ -156,10 +157,13 @@ impl Span {
     /// Read it from the arguments at `from`, the last ones.
     fn parse(ctx: &Ctx, from: usize) -> Result<Span, Error> {
         let given = ctx.argv.len() - from;
+        if given > 3 {
+            return Err(Error::SYNTAX);
+        }
         let in_bits = given == 3 && ctx.is(from + 2, "bit");
         let unit_is_known = given < 3 || in_bits || ctx.is(from + 2, "byte");
         let start = if given > 0 { ctx.int(from)? } else { 0 };
-        if given > 3 || !unit_is_known {
+        if !unit_is_known {
             return Err(Error::SYNTAX);
         }
         let end = if given > 1 {
@@ -202,6 +206,9 @@ fn whole_bytes(bits: &Range<usize>) -> (Range<usize>, u8, u8) {
 
 /// BITCOUNT key [start [end [BYTE | BIT]]]
 fn bitcount(ctx: &mut Ctx) -> CmdResult {
+    if ctx.server.config.words() == Words::Redis {
+        check_range(ctx)?;
+    }
     let span = Span::parse(ctx, 2)?;
     let count = match ctx.server.lookup_read(ctx.client, ctx.argv[1]) {
         None => 0,
@@ -211,6 +218,19 @@ fn bitcount(ctx: &mut Ctx) -> CmdResult {
         }
     };
     ctx.client.reply.integer(count as i64);
+    Ok(())
+}
+
+/// Redis has no range without an end, and looks at both ends before the unit.
+fn check_range(ctx: &Ctx) -> CmdResult {
+    match ctx.argv.len() {
+        3 => return Err(Error::SYNTAX),
+        5 => {
+            ctx.int(2)?;
+            ctx.int(3)?;
+        }
+        _ => {}
+    }
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub const TABLE: &[Command] = &[
         "multi",
         multi,
         1,
-        NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY,
+        NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY | RUNS_IN_MULTI,
         TRANSACTION,
     ),
     cmd(
@@ -49,7 +49,7 @@ pub const TABLE: &[Command] = &[
         "watch",
         watch,
         -2,
-        NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY,
+        NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY | RUNS_IN_MULTI,
         TRANSACTION,
     )
     .keys(&[key(RO, index(1), range(-1, 1, 0))]),
@@ -57,6 +57,9 @@ pub const TABLE: &[Command] = &[
 
 /// MULTI
 fn multi(ctx: &mut Ctx) -> CmdResult {
+    if ctx.client.has(flag::MULTI) {
+        return Err(Error::of("ERR MULTI calls can not be nested"));
+    }
     ctx.client.set(flag::MULTI);
     ctx.client.multi = Some(Box::new(MultiState::new()));
     ctx.client.reply.ok();
@@ -137,6 +140,9 @@ fn run_queue(ctx: &mut Ctx, state: &MultiState) {
 
 /// WATCH key [key ...]
 fn watch(ctx: &mut Ctx) -> CmdResult {
+    if ctx.client.has(flag::MULTI) {
+        return Err(Error::of("ERR WATCH inside MULTI is not allowed"));
+    }
     // The transaction is lost already.
     if !ctx.client.has(flag::DIRTY_CAS) {
         for at in 1..ctx.argv.len() {

@@ -48,6 +48,8 @@ pub use table::{TABLE, lookup};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use crate::texts::{self, Words};
+
 /// Writes the struct as it stands, and `blank()`: all zero, empty, none. That is the canvas on which the rows put their
 /// defaults, so that a default is written down in one place only.
 macro_rules! blank_struct {
@@ -381,6 +383,22 @@ impl Config {
     /// Why this server can't be what the settings ask for, if it can't.
     pub fn not_built(&self) -> Option<&'static str> {
         parse::not_built(self)
+    }
+
+    /// Whose spelling of texts is used.
+    #[inline]
+    pub fn words(&self) -> Words {
+        if self.extended_redis_compatibility {
+            Words::Redis
+        } else {
+            Words::Valkey
+        }
+    }
+
+    /// The text in the words that the settings choose.
+    #[inline]
+    pub fn text(&self, text: texts::Text) -> &'static str {
+        text.of(self.words())
     }
 
     /// The names of settings that were changed though they do nothing here, for a line in the log at start.

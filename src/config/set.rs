@@ -12,6 +12,7 @@ use super::row::{
 };
 use super::table::{TABLE, lookup};
 use super::{Config, os_error};
+use crate::texts::{self, Words};
 use crate::util::glob::{glob_match_nocase, is_literal};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -30,7 +31,7 @@ pub struct Access {
 pub enum SetError {
     Unknown { name: Text },
     Failed { name: Text, reason: Reason },
-    Loading,
+    Loading(Words),
 }
 
 impl SetError {
@@ -55,7 +56,7 @@ impl SetError {
                 let head = b"ERR CONFIG SET failed (possibly related to argument '";
                 [&head[..], &shown(name), b"') - ", reason.as_bytes()].concat()
             }
-            SetError::Loading => b"LOADING Redis is loading the dataset in memory".to_vec(),
+            SetError::Loading(words) => texts::LOADING.of(*words).into(),
         }
     }
 }
@@ -113,7 +114,7 @@ impl Config {
 
     /// Sets all or nothing.
     pub fn set(&mut self, pairs: &[(&[u8], &[u8])], access: Access) -> Result<Change, SetError> {
-        let targets = find_targets(pairs, access)?;
+        let targets = find_targets(pairs, access, self.words())?;
         let mut change = Change {
             before: Box::new(self.clone()),
             steps: Vec::new(),
@@ -171,7 +172,11 @@ struct Target {
 }
 
 /// Looks all names up before anything is set. An alias counts as another setting, so both may be given.
-fn find_targets(pairs: &[(&[u8], &[u8])], access: Access) -> Result<Vec<Target>, SetError> {
+fn find_targets(
+    pairs: &[(&[u8], &[u8])],
+    access: Access,
+    words: Words,
+) -> Result<Vec<Target>, SetError> {
     let mut targets: Vec<Target> = Vec::with_capacity(pairs.len());
     let mut denied_by_loading = false;
     for (name, _) in pairs {
@@ -201,7 +206,7 @@ fn find_targets(pairs: &[(&[u8], &[u8])], access: Access) -> Result<Vec<Target>,
         targets.push(Target { row, name: spelled });
     }
     if denied_by_loading {
-        Err(SetError::Loading)
+        Err(SetError::Loading(words))
     } else {
         Ok(targets)
     }

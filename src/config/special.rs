@@ -6,6 +6,7 @@
 use super::Config;
 use super::enums::*;
 use super::row::{Origin, Reason, not_one_of};
+use crate::texts;
 use crate::util::byte_size::parse_memory;
 use crate::util::number::{parse_f64, parse_i64};
 
@@ -211,7 +212,7 @@ fn set_replicaof(c: &mut Config, args: &[&[u8]], _: Origin) -> Result<(), Reason
         return Ok(());
     }
     let port = parse_i64(port).and_then(|port| u16::try_from(port).ok());
-    let port = port.ok_or("Invalid primary port")?;
+    let port = port.ok_or(c.text(texts::REPLICAOF_PORT))?;
     c.replicaof = (!host.is_empty()).then(|| HostPort {
         host: host.into(),
         port,

@@ -161,7 +161,7 @@ pub static TABLE: &[Row] = &[
     Row::new("locale-collate", text!(locale_collate, "")).apply(Apply::LocaleCollate),
     Row::new("ignore-warnings", text!(ignore_warnings, "")),
     Row::new("availability-zone", text!(availability_zone, "")),
-    Row::new("extended-redis-compatibility", yes_no!(extended_redis_compatibility, true)).flags(NO_EFFECT),
+    Row::new("extended-redis-compatibility", yes_no!(extended_redis_compatibility, true)),
     Row::new("enable-protected-configs", choice!(enable_protected_configs: Enable, "no")).flags(IMMUTABLE),
     Row::new("enable-debug-command", choice!(enable_debug_command: Enable, "no")).flags(IMMUTABLE),
     Row::new("enable-module-command", choice!(enable_module_command: Enable, "no")).flags(IMMUTABLE),

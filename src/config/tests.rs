@@ -1,6 +1,7 @@
 //! Settings from the outside: lines in, errors, CONFIG GET and SET, and the files after CONFIG REWRITE.
 
 use super::*;
+use crate::texts::Words;
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -170,7 +171,7 @@ fn complaints_are_redis_s() {
             "argument must be a memory or percent value",
         ),
         ("replicaof a", "wrong number of arguments"),
-        ("replicaof a b", "Invalid primary port"),
+        ("replicaof a b", "Invalid master port"),
         (
             "dbfilename a/b",
             "dbfilename can't be a path, just a filename",
@@ -475,7 +476,7 @@ fn set_refusals() {
         .set(&[(b"appendonly", b"yes"), (b"timeout", b"1")], locked)
         .err()
         .unwrap();
-    assert_eq!(error, SetError::Loading);
+    assert_eq!(error, SetError::Loading(Words::Redis));
     assert!(config.set(&[(b"loglevel", b"debug")], locked).is_ok());
 }
 

@@ -12,6 +12,7 @@ use crate::execute::call::{call, reject};
 use crate::execute::cross_protocol;
 use crate::execute::transaction;
 use crate::state::Server;
+use crate::texts::{self, Words};
 use crate::tracking;
 
 /// Run one request of a client. `id` is the top-level command, `None` if nothing has that name.
@@ -97,9 +98,7 @@ fn check(
         return Err(refuse(Error::NOAUTH));
     }
     if c.has(flag::MULTI) && cmd.flags & command::NO_MULTI != 0 {
-        return Err(refuse(Error::of(
-            "ERR Command not allowed inside a transaction",
-        )));
+        check_nesting(server, id, cmd).map_err(refuse)?;
     }
     crate::acl::check_command(server, c, argv, id).map_err(refuse)?;
     let flags = flags_of(server, c, cmd, argv);
@@ -115,12 +114,12 @@ fn check(
         ))));
     }
     if server.loading && cmd.flags & command::LOADING == 0 {
-        return Err(refuse(Error::LOADING));
+        return Err(refuse(Error::of(server.config.text(texts::LOADING))));
     }
     if let Some(running) = &server.scripting.running
         && cmd.flags & command::ALLOW_BUSY == 0
     {
-        return Err(refuse(running.busy_error()));
+        return Err(refuse(running.busy_error(&server.config)));
     }
     if c.has(flag::MONITOR | flag::REPLICA)
         && cmd.flags & (command::READONLY | command::WRITE | command::MAY_REPLICATE) != 0
@@ -136,6 +135,19 @@ fn check(
         return Ok(Verdict::Queue(id, flags));
     }
     Ok(Verdict::Run(id))
+}
+
+/// A command between MULTI and EXEC that has no place there. MULTI and WATCH run in Redis's words: they answer with an
+/// error of their own, and EXEC still runs the rest.
+fn check_nesting(server: &Server, id: u16, cmd: &Command) -> Result<(), Error> {
+    let words = server.config.words();
+    if words == Words::Redis && cmd.flags & command::RUNS_IN_MULTI != 0 {
+        return Ok(());
+    }
+    let name = &server.commands.entry(id).fullname;
+    Err(Error::new(
+        texts::NOT_IN_TRANSACTION.fill(words, &[("command", name)]),
+    ))
 }
 
 /// A command by name, its subcommand resolved and its arguments counted: for those that no client sends.

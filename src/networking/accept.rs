@@ -17,22 +17,11 @@ use crate::connection::Connection;
 use crate::networking::query::read_handler;
 use crate::state::Server;
 use crate::sys::process;
+use crate::texts;
 
 /// The pause after an accept failed for want of a resource, such as file descriptors. Connections
 /// stay in the backlog then, and the poller reports only new ones.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-
-const PROTECTED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled \
-and no password is set for the default user. In this mode connections are only accepted from the loopback \
-interface. If you want to connect from external computers to Redis you may adopt one of the following \
-solutions: 1) Just disable protected mode sending the command 'CONFIG SET protected-mode no' from the \
-loopback interface by connecting to Redis from the same host the server is running, however MAKE SURE Redis \
-is not publicly accessible from internet if you do so. Use CONFIG REWRITE to make this change permanent. \
-2) Alternatively you can just disable the protected mode by editing the Redis configuration file, and \
-setting the protected mode option to 'no', and then restarting the server. 3) If you started the server \
-manually just for testing, restart it with the '--protected-mode no' option. 4) Set up an authentication \
-password for the default user. NOTE: You only need to do one of the above things in order for the server to \
-start accepting connections from the outside.\r\n";
 
 /// Why the server can't listen, in the words of the log's last line before it gives up.
 #[derive(Debug)]
@@ -359,7 +348,8 @@ fn accept_common(
         return;
     }
     if remote && server.config.protected_mode && server.acl.default_user().no_password {
-        refuse(&mut conn, PROTECTED);
+        let text = server.config.text(texts::PROTECTED_MODE);
+        refuse(&mut conn, format!("-{text}\r\n").as_bytes());
         server.stats.rejected_connections += 1;
         return;
     }

@@ -29,6 +29,7 @@ use crate::persist::rdb::{Limits, check};
 use crate::persist::rio::Reader;
 use crate::state::Server;
 use crate::sys::{self, signals};
+use crate::texts;
 use crate::types::{Key, New, Value};
 
 /// Empty keys that are named in the log; the others are counted.
@@ -247,7 +248,13 @@ impl Sink for Keyspace<'_, '_> {
         let text = String::from_utf8_lossy(value);
         let number = text.parse::<i64>().unwrap_or(0);
         match name {
-            b"redis-ver" => log::info!("Loading RDB produced by version {text}"),
+            b"redis-ver" => {
+                let words = self.live.server.config.words();
+                log::info!(
+                    "{}",
+                    texts::LOG_RDB_BY_REDIS.fill(words, &[("version", &text)])
+                );
+            }
             b"valkey-ver" => log::info!("Loading RDB produced by Valkey version {text}"),
             b"ctime" => {
                 let age = (self.now_ms / 1000 - number).max(0);
@@ -275,10 +282,10 @@ impl Sink for Keyspace<'_, '_> {
     fn select_db(&mut self, db: u64) -> Result<()> {
         let dbs = self.live.server.dbs.len();
         if db >= dbs as u64 {
-            return corrupt(format!(
-                "FATAL: Data file was created with a Redis server configured to handle more than {dbs} databases. \
-                 Exiting"
-            ));
+            let words = self.live.server.config.words();
+            return corrupt(
+                texts::LOG_TOO_FEW_DATABASES.fill(words, &[("databases", &dbs.to_string())]),
+            );
         }
         self.settle()?;
         self.db = db as u32;

@@ -4,6 +4,7 @@
 
 use crate::command;
 use crate::error::{Error, excerpt};
+use crate::texts::{self, Words};
 use crate::util::quote::split_args;
 
 pub type Flags = u8;
@@ -37,7 +38,7 @@ pub fn by_name(name: &[u8]) -> Option<Flags> {
 }
 
 /// The flags of a script, and where its code begins: at the end of the first line, so that line numbers hold.
-pub fn of_script(source: &[u8]) -> Result<(Flags, usize), Error> {
+pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
     if !source.starts_with(b"#!") {
         return Ok((COMPATIBILITY, 0));
     }
@@ -45,14 +46,14 @@ pub fn of_script(source: &[u8]) -> Result<(Flags, usize), Error> {
     let Some(end) = source.iter().position(|&b| b == b'\n') else {
         return Err(invalid);
     };
-    let words = split_args(&source[..end]).ok_or(invalid.clone())?;
-    let (engine, options) = words.split_first().ok_or(invalid)?;
+    let line = split_args(&source[..end]).ok_or(invalid.clone())?;
+    let (engine, options) = line.split_first().ok_or(invalid)?;
     let engine = &engine[2..];
     if !engine.eq_ignore_ascii_case(b"lua") {
-        return Err(Error::new(format!(
-            "ERR Could not find scripting engine '{}'",
-            excerpt(engine, 128)
-        )));
+        let engine = excerpt(engine, 128);
+        return Err(Error::new(
+            texts::UNKNOWN_ENGINE.fill(words, &[("engine", &engine)]),
+        ));
     }
     let mut flags = 0;
     for option in options {
@@ -95,6 +96,10 @@ pub fn of_command(row: command::Flags, script: Flags) -> command::Flags {
 mod tests {
     use super::*;
 
+    fn of_script(source: &[u8]) -> Result<(Flags, usize), Error> {
+        super::of_script(source, Words::Redis)
+    }
+
     #[test]
     fn a_script_says_what_it_needs() {
         assert_eq!(of_script(b"return 1"), Ok((COMPATIBILITY, 0)));
@@ -108,8 +113,11 @@ mod tests {
     fn wrong_first_lines_are_refused() {
         let text = |source: &[u8]| of_script(source).unwrap_err().text().to_string();
         assert_eq!(text(b"#!lua"), "ERR Invalid script shebang");
-        assert_eq!(text(b"#!\n"), "ERR Could not find scripting engine ''");
-        assert_eq!(text(b"#!py\n"), "ERR Could not find scripting engine 'py'");
+        assert_eq!(text(b"#!\n"), "ERR Unexpected engine in script shebang: #!");
+        assert_eq!(
+            text(b"#!py\n"),
+            "ERR Unexpected engine in script shebang: #!py"
+        );
         assert_eq!(
             text(b"#!lua name=x\n"),
             "ERR Unknown lua shebang option: name=x"

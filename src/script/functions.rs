@@ -21,6 +21,7 @@ use crate::script::{Kind, convert, redis};
 use crate::state::Server;
 use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, Kind as Type, Outcome};
 use crate::sys::ticks;
+use crate::texts::{self, Words};
 use crate::util::quote::split_args;
 
 /// How long the source of a library may run.
@@ -179,12 +180,13 @@ struct Loader {
     functions: Vec<Function>,
     started: u64,
     timeout: u64,
+    words: Words,
 }
 
 impl Host for Loader {
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome {
         match function {
-            api::LOG => redis::log(frame),
+            api::LOG => redis::log(frame, self.words),
             api::REGISTER_FUNCTION => match self.register(frame) {
                 Ok(()) => Outcome::Return(0),
                 Err(text) => redis::raise(frame, text),
@@ -208,14 +210,15 @@ type Refusal = &'static str;
 impl Loader {
     /// redis.register_function(name, function) or redis.register_function{function_name=..., callback=..., ...}
     fn register(&mut self, frame: &mut Frame) -> Result<(), Refusal> {
+        let words = self.words;
         let function = match frame.len() {
-            1 => named_arguments(frame)?,
+            1 => named_arguments(frame, words)?,
             2 => {
                 let name = redis::text_of(frame, 1)
-                    .ok_or("first argument to server.register_function must be a string")?
+                    .ok_or(texts::REGISTER_FIRST.of(words))?
                     .into();
                 if frame.kind(2) != Type::Function {
-                    return Err("second argument to server.register_function must be a function");
+                    return Err(texts::REGISTER_SECOND.of(words));
                 }
                 Function {
                     name,
@@ -224,7 +227,7 @@ impl Loader {
                     flags: 0,
                 }
             }
-            _ => return Err("wrong number of arguments to server.register_function"),
+            _ => return Err(texts::REGISTER_ARGUMENTS.of(words)),
         };
         if !is_name(&function.name) {
             return Err(
@@ -241,58 +244,55 @@ impl Loader {
     }
 }
 
-fn named_arguments(frame: &mut Frame) -> Result<Function, Refusal> {
+fn named_arguments(frame: &mut Frame, words: Words) -> Result<Function, Refusal> {
     if frame.kind(1) != Type::Table {
-        return Err(
-            "calling server.register_function with a single argument is only applicable to Lua table (representing \
-             named arguments).",
-        );
+        return Err(texts::REGISTER_TABLE.of(words));
     }
     let (mut name, mut description, mut flags, mut callback) = (None, None, 0, None);
     frame.push_nil();
     while frame.next(1) {
-        let Some(key) = frame.bytes(-2).map(<[u8]>::to_vec) else {
-            return Err("named argument key given to server.register_function is not a string");
+        let Some(key) = redis::text_of(frame, -2) else {
+            return Err(texts::REGISTER_KEY.of(words));
         };
         match key.as_slice() {
             b"function_name" => {
-                name = Some(redis::text_of(frame, -1).map(Box::<[u8]>::from).ok_or(
-                    "function_name argument given to server.register_function must be a string",
-                )?);
+                name = Some(
+                    redis::text_of(frame, -1)
+                        .map(Box::<[u8]>::from)
+                        .ok_or(texts::REGISTER_NAME.of(words))?,
+                );
             }
             b"description" => {
-                description = Some(redis::text_of(frame, -1).map(Box::<[u8]>::from).ok_or(
-                    "description argument given to server.register_function must be a string",
-                )?);
+                description = Some(
+                    redis::text_of(frame, -1)
+                        .map(Box::<[u8]>::from)
+                        .ok_or(texts::REGISTER_DESCRIPTION.of(words))?,
+                );
             }
             b"callback" => {
                 if frame.kind(-1) != Type::Function {
-                    return Err(
-                        "callback argument given to server.register_function must be a function",
-                    );
+                    return Err(texts::REGISTER_CALLBACK.of(words));
                 }
                 frame.push_value(-1);
                 callback = Some(frame.keep_function());
             }
-            b"flags" => flags = flags_of(frame)?,
-            _ => return Err("unknown argument given to server.register_function"),
+            b"flags" => flags = flags_of(frame, words)?,
+            _ => return Err(texts::REGISTER_UNKNOWN.of(words)),
         }
         frame.pop(1);
     }
     Ok(Function {
-        name: name.ok_or("server.register_function must get a function name argument")?,
+        name: name.ok_or(texts::REGISTER_WITHOUT_NAME.of(words))?,
         description,
-        function: callback.ok_or("server.register_function must get a callback argument")?,
+        function: callback.ok_or(texts::REGISTER_WITHOUT_CALLBACK.of(words))?,
         flags,
     })
 }
 
 /// The flags in the table on top.
-fn flags_of(frame: &mut Frame) -> Result<Flags, Refusal> {
+fn flags_of(frame: &mut Frame, words: Words) -> Result<Flags, Refusal> {
     if frame.kind(-1) != Type::Table {
-        return Err(
-            "flags argument to server.register_function must be a table representing function flags",
-        );
+        return Err(texts::REGISTER_FLAGS.of(words));
     }
     let mut found = 0;
     for n in 1.. {
@@ -467,6 +467,7 @@ fn load_one(
         functions: Vec::new(),
         started: ticks::now(),
         timeout: server.clock.ticks_of_us(LOAD_TIMEOUT_MS * 1000),
+        words: server.config.words(),
     };
     let result = run_source(engine, chunk, &mut loader);
     engine.vm.release(chunk);

@@ -41,8 +41,10 @@ use crate::armed;
 use crate::client::{Client, OwnedArgv};
 use crate::command;
 use crate::command::Command;
+use crate::config::Config;
 use crate::error::Error;
 use crate::state::Server;
+use crate::texts::{self, Words};
 use engine::Engine;
 
 /// All that is known of scripts.
@@ -87,22 +89,18 @@ pub struct Running {
 
 impl Running {
     /// The answer to other clients while this script is busy.
-    pub fn busy_error(&self) -> Error {
-        self.kind.busy_error()
+    pub fn busy_error(&self, config: &Config) -> Error {
+        self.kind.busy_error(config)
     }
 }
 
 impl Kind {
     /// The answer to other clients while a script of this kind is busy.
-    pub fn busy_error(self) -> Error {
-        Error::of(match self {
-            Kind::Eval => {
-                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
-            }
-            Kind::Function => {
-                "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
-            }
-        })
+    pub fn busy_error(self, config: &Config) -> Error {
+        Error::of(config.text(match self {
+            Kind::Eval => texts::BUSY_SCRIPT,
+            Kind::Function => texts::BUSY_FUNCTION,
+        }))
     }
 }
 
@@ -139,7 +137,7 @@ impl Scripting {
     }
 
     /// SCRIPT KILL and FUNCTION KILL.
-    pub fn kill(&mut self, kind: Kind) -> Result<(), Error> {
+    pub fn kill(&mut self, config: &Config, kind: Kind) -> Result<(), Error> {
         let Some(running) = &mut self.running else {
             return Err(Error::of("NOTBUSY No scripts in execution right now."));
         };
@@ -156,7 +154,7 @@ impl Scripting {
             ));
         }
         if running.kind != kind {
-            return Err(running.busy_error());
+            return Err(running.busy_error(config));
         }
         running.killed = true;
         Ok(())
@@ -168,7 +166,10 @@ impl Scripting {
             return cmd.flags;
         }
         let said = match cmd.name {
-            "eval" | "eval_ro" => flags::of_script(argv[1]).ok().map(|(flags, _)| flags),
+            // The words of an error that is not shown don't matter.
+            "eval" | "eval_ro" => flags::of_script(argv[1], Words::Redis)
+                .ok()
+                .map(|(flags, _)| flags),
             "evalsha" | "evalsha_ro" => {
                 let place = self.scripts.by_sha(argv[1]);
                 place

@@ -20,6 +20,7 @@ use crate::script::engine::{LOG_LEVELS, api, repl};
 use crate::script::flags;
 use crate::script::run::Run;
 use crate::sys::lua::{Frame, Kind, Outcome};
+use crate::texts::{self, Text, Words};
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 
 /// Commands with no more arguments than this need no memory for them.
@@ -32,7 +33,7 @@ pub fn call(run: &mut Run, function: u8, frame: &mut Frame) -> Outcome {
     match function {
         api::CALL => command(run, frame, true),
         api::PCALL => command(run, frame, false),
-        api::LOG => log(frame),
+        api::LOG => log(frame, run.server.config.words()),
         api::SHA1HEX => sha1hex(frame),
         api::ERROR_REPLY => error_reply(frame),
         api::STATUS_REPLY => status_reply(frame),
@@ -56,10 +57,7 @@ pub fn call(run: &mut Run, function: u8, frame: &mut Frame) -> Outcome {
             }
             Outcome::Return(0)
         }
-        _ => raise(
-            frame,
-            "server.register_function can only be called on FUNCTION LOAD command",
-        ),
+        _ => raise(frame, run.server.config.text(texts::REGISTER_OUTSIDE_LOAD)),
     }
 }
 
@@ -87,10 +85,10 @@ enum Unfit {
 }
 
 impl Unfit {
-    fn text(&self) -> &'static str {
+    fn text(&self) -> Text {
         match self {
-            Unfit::None => "Please specify at least one argument for this call",
-            Unfit::NotStrings => "Command arguments must be strings or integers",
+            Unfit::None => texts::CALL_WITHOUT_ARGUMENTS,
+            Unfit::NotStrings => texts::CALL_ARGUMENTS,
         }
     }
 }
@@ -137,7 +135,7 @@ fn command(run: &mut Run, frame: &mut Frame, raises: bool) -> Outcome {
     let count = match prepare_arguments(frame) {
         Ok(count) => count,
         Err(unfit) => {
-            push_error(frame, unfit.text());
+            push_error(frame, run.server.config.text(unfit.text()));
             return outcome(true, raises);
         }
     };
@@ -165,10 +163,7 @@ fn command(run: &mut Run, frame: &mut Frame, raises: bool) -> Outcome {
     run.client.reply.truncate(start);
     match is_error {
         Ok(is_error) => outcome(is_error, raises),
-        Err(convert::TooDeep) => raise(
-            frame,
-            "stack limit reached when parsing the reply of a command",
-        ),
+        Err(convert::TooDeep) => raise(frame, run.server.config.text(texts::REPLY_TOO_DEEP)),
     }
 }
 
@@ -191,7 +186,9 @@ pub fn run_command(run: &mut Run, argv: &[&[u8]]) -> Result<(), Error> {
     let id = lookup(run, argv);
     let checked = match id {
         Some(id) => check(run, argv, id),
-        None => Err(Error::of("ERR Unknown command called from script")),
+        None => Err(Error::of(
+            run.server.config.text(texts::UNKNOWN_COMMAND_IN_SCRIPT),
+        )),
     };
     if let Err(error) = checked {
         if let Some(id) = id {
@@ -225,9 +222,7 @@ fn lookup(run: &Run, argv: &[&[u8]]) -> Option<u16> {
 fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
     let cmd = run.server.commands.row(id);
     if !cmd.check_arity(argv.len()) {
-        return Err(Error::of(
-            "ERR Wrong number of args calling command from script",
-        ));
+        return Err(Error::of(run.server.config.text(texts::ARITY_IN_SCRIPT)));
     }
     if cmd.flags & command::NOSCRIPT != 0 && !run.server.debug.allow_noscript {
         return Err(Error::of(
@@ -280,9 +275,9 @@ fn check_memory(run: &Run, cmd: &Command) -> Result<(), Error> {
 }
 
 /// redis.log(level, message, ...)
-pub fn log(frame: &mut Frame) -> Outcome {
+pub fn log(frame: &mut Frame, words: Words) -> Outcome {
     if frame.len() < 2 {
-        return raise(frame, "server.log() requires two arguments or more.");
+        return raise(frame, texts::LOG_ARGUMENTS.of(words));
     }
     if frame.kind(1) != Kind::Number {
         return raise(frame, "First argument must be a number (log level).");
@@ -372,7 +367,7 @@ fn status_reply(frame: &mut Frame) -> Outcome {
 /// redis.setresp(2 or 3): the protocol in which replies come, and booleans go
 fn setresp(run: &mut Run, frame: &mut Frame) -> Outcome {
     if frame.len() != 1 {
-        return raise(frame, "server.setresp() requires one argument.");
+        return raise(frame, run.server.config.text(texts::SETRESP_ARGUMENTS));
     }
     match frame.number(1) as i64 {
         2 => run.client.reply.resp3 = false,
@@ -385,7 +380,7 @@ fn setresp(run: &mut Run, frame: &mut Frame) -> Outcome {
 /// redis.set_repl(flags): who is told of the commands that follow
 fn set_repl(run: &mut Run, frame: &mut Frame) -> Outcome {
     if frame.len() != 1 {
-        return raise(frame, "server.set_repl() requires one argument.");
+        return raise(frame, run.server.config.text(texts::SET_REPL_ARGUMENTS));
     }
     let sinks = frame.number(1) as i64;
     if !(0..=i64::from(repl::ALL)).contains(&sinks) {
@@ -402,7 +397,7 @@ fn set_repl(run: &mut Run, frame: &mut Frame) -> Outcome {
 fn acl_check_cmd(run: &mut Run, frame: &mut Frame) -> Outcome {
     let count = match prepare_arguments(frame) {
         Ok(count) => count,
-        Err(unfit) => return raise(frame, unfit.text()),
+        Err(unfit) => return raise(frame, run.server.config.text(unfit.text())),
     };
     let allowed = with_arguments(frame, count, |argv| {
         let id = lookup(run, argv)?;
@@ -411,7 +406,7 @@ fn acl_check_cmd(run: &mut Run, frame: &mut Frame) -> Outcome {
     });
     match allowed {
         Some(allowed) => frame.push_boolean(allowed),
-        None => return raise(frame, "Invalid command passed to server.acl_check_cmd()"),
+        None => return raise(frame, run.server.config.text(texts::ACL_CHECK_CMD_COMMAND)),
     }
     RETURN
 }

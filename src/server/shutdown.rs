@@ -29,6 +29,7 @@ use crate::persist::rdb::background;
 use crate::server::start::tell_supervisor;
 use crate::state::Server;
 use crate::sys::signals;
+use crate::texts;
 
 /// The options of SHUTDOWN.
 pub type Options = ShutdownFlags;
@@ -216,7 +217,7 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
         log::warn!("Can't restart: {}", crate::sys::error_text(&error));
         return ExitCode::FAILURE;
     }
-    log::warn!("Redis is now ready to exit, bye bye...");
+    log::warn!("{}", server.config.text(texts::LOG_BYE));
     ExitCode::SUCCESS
 }
 

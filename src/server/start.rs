@@ -22,6 +22,7 @@ use crate::server::{check_system, crash_report};
 use crate::state::Server;
 use crate::sys::process::{self, OpenFiles};
 use crate::sys::{self, signals, title};
+use crate::texts;
 use crate::{REDIS_VERSION, VERSION};
 
 /// Where a daemon writes its pid when the settings don't say.
@@ -60,7 +61,7 @@ pub fn announce(config: &Config, with_arguments: bool) {
             config.locale_collate.to_str_lossy()
         );
     }
-    log::info!("oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo");
+    log::info!("{}", config.text(texts::LOG_STARTING));
     log::info!(
         "Redis version={REDIS_VERSION}, bits={}, commit=00000000, modified=0, pid={}, just started",
         usize::BITS,

@@ -9,6 +9,7 @@ use crate::client::{Class, Client, flag};
 use crate::clients::describe;
 use crate::error::{Error, said};
 use crate::state::Server;
+use crate::texts::Words;
 use crate::util::number::parse_i64;
 
 /// What TYPE distinguishes: the classes of output limits, and our own link to a primary.
@@ -85,8 +86,35 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// All options behind CLIENT LIST and CLIENT KILL.
+    /// All options behind CLIENT LIST. Redis knows ID, followed by ids alone, and a single TYPE: in its words what begins
+    /// with one of them fails as in Redis, and an id may be any number.
+    pub fn parse_for_list(server: &Server, argv: &[&'a [u8]]) -> Result<Filter<'a>, Error> {
+        if server.config.words() == Words::Valkey {
+            return Filter::parse_options(server, argv, 1);
+        }
+        match argv {
+            [option, _, ..] if option.eq_ignore_ascii_case(b"id") => {
+                Filter::parse_options(server, argv, i64::MIN)
+                    .map_err(|_| Error::of("ERR Invalid client ID"))
+            }
+            [option, _, _, ..] if option.eq_ignore_ascii_case(b"type") => {
+                Filter::parse_options(server, argv, 1).map_err(|_| Error::SYNTAX)
+            }
+            _ => Filter::parse_options(server, argv, 1),
+        }
+    }
+
+    /// All options behind CLIENT KILL.
     pub fn parse(server: &Server, argv: &[&'a [u8]]) -> Result<Filter<'a>, Error> {
+        Filter::parse_options(server, argv, 1)
+    }
+
+    /// No id may be less than `lowest_id`.
+    fn parse_options(
+        server: &Server,
+        argv: &[&'a [u8]],
+        lowest_id: i64,
+    ) -> Result<Filter<'a>, Error> {
         let mut filter = Filter::default();
         let mut rest = argv;
         while let [option, tail @ ..] = rest {
@@ -106,7 +134,7 @@ impl<'a> Filter<'a> {
                 None => (option.as_slice(), true),
             };
             let property = if name == b"id" {
-                let (ids, after) = parse_ids(tail)?;
+                let (ids, after) = parse_ids(server, tail, lowest_id)?;
                 rest = after;
                 Property::Id(ids)
             } else {
@@ -148,22 +176,27 @@ fn parse_yes_no(value: &[u8]) -> Result<bool, Error> {
 }
 
 /// As many ids as there are numbers; at least one. Returns what comes behind them.
-fn parse_ids<'s, 'a>(argv: &'s [&'a [u8]]) -> Result<(HashSet<u64>, &'s [&'a [u8]]), Error> {
+fn parse_ids<'s, 'a>(
+    server: &Server,
+    argv: &'s [&'a [u8]],
+    lowest: i64,
+) -> Result<(HashSet<u64>, &'s [&'a [u8]]), Error> {
+    const RANGE: Error = Error::of("ERR client-id should be greater than 0");
     let mut ids = HashSet::new();
     let mut rest = argv;
     while let [text, after @ ..] = rest
         && let Some(id) = parse_i64(text)
     {
-        if id < 1 {
-            return Err(Error::of("ERR client-id should be greater than 0"));
+        if id < lowest {
+            return Err(RANGE);
         }
         ids.insert(id as u64);
         rest = after;
     }
-    if ids.is_empty() {
-        Err(Error::SYNTAX)
-    } else {
-        Ok((ids, rest))
+    match server.config.words() {
+        _ if !ids.is_empty() => Ok((ids, rest)),
+        Words::Redis => Err(RANGE),
+        Words::Valkey => Err(Error::SYNTAX),
     }
 }
 
@@ -273,7 +306,7 @@ mod tests {
     #[test]
     fn each_option_is_checked() {
         assert_eq!(refusal("id 10 wrong"), "ERR syntax error");
-        assert_eq!(refusal("id x"), "ERR syntax error");
+        assert_eq!(refusal("id x"), "ERR client-id should be greater than 0");
         assert_eq!(refusal("id 0"), "ERR client-id should be greater than 0");
         assert_eq!(refusal("type x"), "ERR Unknown client type 'x'");
         assert_eq!(refusal("user x"), "ERR No such user 'x'");

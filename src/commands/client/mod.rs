@@ -13,6 +13,7 @@ use crate::execute::blocked;
 use crate::execute::disconnect;
 use crate::execute::pause::PausePurpose;
 use crate::keyspace::watch;
+use crate::texts;
 use crate::util::number::parse_i64;
 use filter::Filter;
 use tracking::{client_caching, client_getredir, client_tracking, client_trackinginfo};
@@ -158,7 +159,7 @@ fn client_info(ctx: &mut Ctx) -> CmdResult {
 
 /// CLIENT LIST [filter value ...]
 fn client_list(ctx: &mut Ctx) -> CmdResult {
-    let filter = Filter::parse(ctx.server, &ctx.argv[2..])?;
+    let filter = Filter::parse_for_list(ctx.server, &ctx.argv[2..])?;
     watch::settle_touched(ctx.server, ctx.client);
     let mut text = String::new();
     for r in ctx.server.net.clients.refs() {
@@ -316,9 +317,17 @@ fn client_unblock(ctx: &mut Ctx) -> CmdResult {
 
 /// CLIENT HELP
 fn client_help(ctx: &mut Ctx) -> CmdResult {
-    ctx.client.reply.help(HELP);
+    let types = ctx.server.config.text(texts::HELP_CLIENT_TYPES);
+    let lines: Vec<&str> = HELP
+        .iter()
+        .map(|&line| if line == TYPES { types } else { line })
+        .collect();
+    ctx.client.reply.help(&lines);
     Ok(())
 }
+
+/// Where HELP lists the types of clients.
+const TYPES: &str = "TYPE";
 
 const HELP: &[&str] = &[
     "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -344,7 +353,7 @@ const HELP: &[&str] = &[
     "      Kill connections made from the specified address",
     "    * LADDR (<ip:port>|<unixsocket>:0)",
     "      Kill connections made to specified local address",
-    "    * TYPE (NORMAL|PRIMARY|REPLICA|PUBSUB)",
+    TYPES,
     "      Kill connections by type.",
     "    * USER <username>",
     "      Kill connections authenticated by <username>.",
@@ -372,7 +381,7 @@ const HELP: &[&str] = &[
     "      The opposite of ADDR, LADDR, IP, TYPE, USER, ID, NAME, LIB-NAME, LIB-VER, DB, CAPA and FLAGS.",
     "LIST [options ...]",
     "    Return information about client connections. Options:",
-    "    * TYPE (NORMAL|PRIMARY|REPLICA|PUBSUB)",
+    TYPES,
     "      Return clients of specified type.",
     "    * <option> <value>",
     "      Return clients that KILL would take with the same option, but SKIPME is no by default.",

@@ -6,6 +6,7 @@
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
+use crate::texts::Words;
 use crate::types::string::type_of;
 use crate::types::{KeyRef, Type};
 use crate::util::glob::glob_match;
@@ -40,8 +41,8 @@ pub struct ScanOptions<'a> {
     pub count: usize,
     /// `None` when everything matches.
     pub pattern: Option<&'a [u8]>,
-    /// SCAN only.
-    pub kind: Option<Type>,
+    /// SCAN only: the type, or `Some(None)` for a name that is no type, which no key has.
+    pub kind: Option<Option<Type>>,
     /// HSCAN's NOVALUES, ZSCAN's NOSCORES.
     pub no_values: bool,
 }
@@ -49,7 +50,8 @@ pub struct ScanOptions<'a> {
 /// What the command takes besides COUNT and MATCH.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ScanOf {
-    Keys,
+    /// A type that does not exist is an error or not.
+    Keys(Words),
     Fields,
     Members,
     Scores,
@@ -67,11 +69,11 @@ impl<'a> ScanOptions<'a> {
         while at < argv.len() {
             let next = argv.get(at + 1).copied();
             match (argv[at].to_ascii_lowercase().as_slice(), next) {
+                (b"type", Some(name)) if let ScanOf::Keys(words) = of => {
+                    options.kind = Some(parse_type(name, words)?)
+                }
                 (b"count", Some(count)) => options.count = parse_count(count)?,
                 (b"match", Some(pattern)) => options.pattern = Some(pattern).filter(|p| *p != b"*"),
-                (b"type", Some(name)) if of == ScanOf::Keys => {
-                    options.kind = Some(parse_type(name)?)
-                }
                 (b"novalues", _) if of == ScanOf::Fields => {
                     options.no_values = true;
                     at += 1;
@@ -110,20 +112,25 @@ fn parse_count(text: &[u8]) -> Result<usize, Error> {
         .ok_or(Error::SYNTAX)
 }
 
-fn parse_type(name: &[u8]) -> Result<Type, Error> {
+/// A name that is no type matches no key in Redis, and is an error in Valkey.
+fn parse_type(name: &[u8], words: Words) -> Result<Option<Type>, Error> {
     let known = |t: &Type| t.name().as_bytes().eq_ignore_ascii_case(name);
-    Type::ALL
-        .into_iter()
-        .find(known)
-        .ok_or_else(|| Error::new(format!("ERR unknown type name '{}'", said(name))))
+    let kind = Type::ALL.into_iter().find(known);
+    if kind.is_none() && words == Words::Valkey {
+        return Err(Error::new(format!(
+            "ERR unknown type name '{}'",
+            said(name)
+        )));
+    }
+    Ok(kind)
 }
 
 /// SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]
 pub fn scan(ctx: &mut Ctx) -> CmdResult {
     let mut cursor = parse_cursor(ctx.argv[1])?;
-    let options = ScanOptions::parse(ctx.argv, 2, ScanOf::Keys)?;
+    let options = ScanOptions::parse(ctx.argv, 2, ScanOf::Keys(ctx.server.config.words()))?;
     let wanted = |entry: KeyRef| {
-        options.matches(entry.key()) && options.kind.is_none_or(|kind| kind == type_of(entry))
+        options.matches(entry.key()) && options.kind.is_none_or(|kind| kind == Some(type_of(entry)))
     };
     let (server, db) = (&*ctx.server, ctx.client.db);
     let mut seen = 0;

@@ -3,11 +3,13 @@
 use super::keys_and_arguments;
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
+use crate::config::Config;
 use crate::error::{Error, said};
 use crate::script::cache::{Script, sha_of};
 use crate::script::engine::Engine;
 use crate::script::run::{self, Job};
 use crate::script::{self, Kind, flags};
+use crate::texts;
 
 /// Scripts' name in messages; with `@` it is a file to Lua.
 const CHUNK_NAME: &std::ffi::CStr = c"@user_script";
@@ -57,7 +59,7 @@ fn evalsha_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
     }
     // What can't be a name is refused before the number of keys is looked at.
     if ctx.argv[1].len() != 40 {
-        return Err(NOSCRIPT);
+        return Err(no_script(&ctx.server.config));
     }
     script::begin(ctx.server, ctx.client, ctx.argv)?;
     let (keys, argv) = keys_and_arguments(ctx, Error::NOT_INTEGER)?;
@@ -66,7 +68,7 @@ fn evalsha_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
         .scripting
         .scripts
         .by_sha(ctx.argv[1])
-        .ok_or(NOSCRIPT)?;
+        .ok_or_else(|| no_script(&ctx.server.config))?;
     let mut engine = take_engine(ctx)?;
     let result = run_at(ctx, &mut engine, place, read_only, keys, argv);
     ctx.server.scripting.eval = Some(engine);
@@ -74,7 +76,9 @@ fn evalsha_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
 }
 
 /// No script of that name.
-pub const NOSCRIPT: Error = Error::of("NOSCRIPT No matching script.");
+pub fn no_script(config: &Config) -> Error {
+    Error::of(config.text(texts::NO_SCRIPT))
+}
 
 fn take_engine(ctx: &mut Ctx) -> Result<Box<Engine>, Error> {
     let insecure = ctx.server.config.lua_enable_insecure_api;
@@ -90,7 +94,12 @@ fn run_at(
     argv: &[&[u8]],
 ) -> CmdResult {
     ctx.server.scripting.scripts.touch(place);
-    let script = ctx.server.scripting.scripts.get(place).ok_or(NOSCRIPT)?;
+    let script = ctx
+        .server
+        .scripting
+        .scripts
+        .get(place)
+        .ok_or_else(|| no_script(&ctx.server.config))?;
     let sha = script.sha;
     let job = Job {
         kind: Kind::Eval,
@@ -120,7 +129,7 @@ fn place_of(
     if let Some(place) = scripting.scripts.by_sha(&sha) {
         return Ok(place);
     }
-    let (flags, begin) = flags::of_script(source)?;
+    let (flags, begin) = flags::of_script(source, ctx.server.config.words())?;
     let function = engine
         .compile(&source[begin..], CHUNK_NAME)
         .map_err(|message| {
@@ -145,7 +154,10 @@ pub fn load(ctx: &mut Ctx) -> CmdResult {
     scripting.eval = Some(engine);
     let place = place?;
     scripting.scripts.pin(place);
-    let script = scripting.scripts.get(place).ok_or(NOSCRIPT)?;
+    let script = scripting
+        .scripts
+        .get(place)
+        .ok_or_else(|| no_script(&ctx.server.config))?;
     ctx.client.reply.bulk(&script.sha);
     Ok(())
 }

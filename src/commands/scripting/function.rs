@@ -214,7 +214,9 @@ pub fn restore(ctx: &mut Ctx) -> CmdResult {
 
 /// FUNCTION KILL
 pub fn kill(ctx: &mut Ctx) -> CmdResult {
-    ctx.server.scripting.kill(Kind::Function)?;
+    ctx.server
+        .scripting
+        .kill(&ctx.server.config, Kind::Function)?;
     ctx.client.reply.ok();
     Ok(())
 }
@@ -225,7 +227,7 @@ pub fn stats(ctx: &mut Ctx) -> CmdResult {
     if let Some(running) = &scripting.running
         && running.kind == Kind::Eval
     {
-        return Err(Kind::Eval.busy_error());
+        return Err(Kind::Eval.busy_error(&ctx.server.config));
     }
     let reply = &mut ctx.client.reply;
     reply.map(2);

@@ -5,6 +5,7 @@ use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 use crate::script::{self, Kind};
+use crate::texts;
 
 /// SCRIPT LOAD script
 pub fn load(ctx: &mut Ctx) -> CmdResult {
@@ -26,8 +27,12 @@ pub fn exists(ctx: &mut Ctx) -> CmdResult {
 /// SCRIPT SHOW sha1
 pub fn show(ctx: &mut Ctx) -> CmdResult {
     let scripts = &ctx.server.scripting.scripts;
-    let place = scripts.by_sha(ctx.argv[2]).ok_or(eval::NOSCRIPT)?;
-    let script = scripts.get(place).ok_or(eval::NOSCRIPT)?;
+    let place = scripts
+        .by_sha(ctx.argv[2])
+        .ok_or_else(|| eval::no_script(&ctx.server.config))?;
+    let script = scripts
+        .get(place)
+        .ok_or_else(|| eval::no_script(&ctx.server.config))?;
     ctx.client.reply.bulk(&script.source);
     Ok(())
 }
@@ -51,7 +56,7 @@ pub fn flush(ctx: &mut Ctx) -> CmdResult {
 
 /// SCRIPT KILL
 pub fn kill(ctx: &mut Ctx) -> CmdResult {
-    ctx.server.scripting.kill(Kind::Eval)?;
+    ctx.server.scripting.kill(&ctx.server.config, Kind::Eval)?;
     ctx.client.reply.ok();
     Ok(())
 }
@@ -71,28 +76,27 @@ pub fn debug(ctx: &mut Ctx) -> CmdResult {
 
 /// SCRIPT HELP
 pub fn help(ctx: &mut Ctx) -> CmdResult {
-    ctx.client.reply.help(HELP);
+    let text = |text| ctx.server.config.text(text);
+    ctx.client.reply.help(&[
+        "SCRIPT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        "DEBUG (YES|SYNC|NO)",
+        "    Set the debug mode for subsequent scripts executed.",
+        "EXISTS <sha1> [<sha1> ...]",
+        "    Return information about the existence of the scripts in the script cache.",
+        "FLUSH [ASYNC|SYNC]",
+        "    Flush the Lua scripts cache. Very dangerous on replicas.",
+        text(texts::HELP_SCRIPT_FLUSH_1),
+        text(texts::HELP_SCRIPT_FLUSH_2),
+        "    * ASYNC: Asynchronously flush the scripts cache.",
+        "    * SYNC: Synchronously flush the scripts cache.",
+        "KILL",
+        "    Kill the currently executing Lua script.",
+        "LOAD <script>",
+        "    Load a script into the scripts cache without executing it.",
+        "SHOW <sha1>",
+        "    Show a script from the scripts cache.",
+        "HELP",
+        "    Print this help.",
+    ]);
     Ok(())
 }
-
-const HELP: &[&str] = &[
-    "SCRIPT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "DEBUG (YES|SYNC|NO)",
-    "    Set the debug mode for subsequent scripts executed.",
-    "EXISTS <sha1> [<sha1> ...]",
-    "    Return information about the existence of the scripts in the script cache.",
-    "FLUSH [ASYNC|SYNC]",
-    "    Flush the Lua scripts cache. Very dangerous on replicas.",
-    "    When called without the optional mode argument, the behavior is determined",
-    "     by the lazyfree-lazy-user-flush configuration directive. Valid modes are:",
-    "    * ASYNC: Asynchronously flush the scripts cache.",
-    "    * SYNC: Synchronously flush the scripts cache.",
-    "KILL",
-    "    Kill the currently executing Lua script.",
-    "LOAD <script>",
-    "    Load a script into the scripts cache without executing it.",
-    "SHOW <sha1>",
-    "    Show a script from the scripts cache.",
-    "HELP",
-    "    Print this help.",
-];

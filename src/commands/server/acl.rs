@@ -8,6 +8,7 @@ use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::{Error, excerpt, said};
+use crate::texts;
 use crate::util::random::Random;
 
 const ASK: Flags = NOSCRIPT | LOADING | STALE;
@@ -300,11 +301,7 @@ fn check_has_file(ctx: &Ctx) -> CmdResult {
     if !ctx.server.config.aclfile.is_empty() {
         return Ok(());
     }
-    Err(Error::of(
-        "ERR This Redis instance is not configured to use an ACL file. You may want to specify users via the ACL \
-         SETUSER command and then issue a CONFIG REWRITE (assuming you have a Redis configuration file set) in order \
-         to store users in the Redis configuration.",
-    ))
+    Err(Error::of(ctx.server.config.text(texts::NO_ACL_FILE)))
 }
 
 /// ACL LOAD

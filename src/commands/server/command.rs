@@ -15,6 +15,7 @@ use crate::command::keys::KeyRef;
 use crate::command::table::{CommandTable, Entry};
 use crate::command::*;
 use crate::error::Error;
+use crate::texts::{self, Words};
 use crate::util::glob::glob_match_nocase;
 
 pub const TABLE: &[Command] = &[cmd("command", command, -1, LOADING | STALE, CONNECTION)
@@ -40,11 +41,12 @@ pub const TABLE: &[Command] = &[cmd("command", command, -1, LOADING | STALE, CON
 
 /// COMMAND
 fn command(ctx: &mut Ctx) -> CmdResult {
+    let words = ctx.server.config.words();
     let (table, reply) = (&ctx.server.commands, &mut ctx.client.reply);
     reply.array(table.top_level().count());
     table
         .top_level()
-        .for_each(|id| write_info(reply, table, table.entry(id)));
+        .for_each(|id| write_info(reply, words, table, table.entry(id)));
     Ok(())
 }
 
@@ -61,23 +63,24 @@ fn command_info(ctx: &mut Ctx) -> CmdResult {
     if names.is_empty() {
         return command(ctx);
     }
+    let words = ctx.server.config.words();
     let (table, reply) = (&ctx.server.commands, &mut ctx.client.reply);
     reply.array(names.len());
     for name in names {
         match table.lookup_fullname(name) {
-            Some(id) => write_info(reply, table, table.entry(id)),
+            Some(id) => write_info(reply, words, table, table.entry(id)),
             None => reply.null(),
         }
     }
     Ok(())
 }
 
-fn write_info(reply: &mut ReplyBuf, table: &CommandTable, entry: &Entry) {
+fn write_info(reply: &mut ReplyBuf, words: Words, table: &CommandTable, entry: &Entry) {
     let row = entry.row;
     reply.array(10);
     reply.bulk(entry.fullname.as_bytes());
     reply.integer(row.arity.into());
-    write_statuses(reply, row.flag_names());
+    write_statuses(reply, row.flag_names_in(words));
     let (first, last, step) = row.key_range();
     [first, last, step]
         .iter()
@@ -97,7 +100,7 @@ fn write_info(reply: &mut ReplyBuf, table: &CommandTable, entry: &Entry) {
         0 => reply.set(0),
         _ => reply.array(count.into()),
     }
-    (from..from + count).for_each(|id| write_info(reply, table, table.entry(id)));
+    (from..from + count).for_each(|id| write_info(reply, words, table, table.entry(id)));
 }
 
 fn write_statuses(reply: &mut ReplyBuf, names: impl Iterator<Item = &'static str>) {
@@ -319,26 +322,27 @@ fn lookup(table: &CommandTable, call: &[&[u8]]) -> Option<u16> {
 
 /// COMMAND HELP
 fn command_help(ctx: &mut Ctx) -> CmdResult {
+    let text = |text| ctx.server.config.text(text);
     ctx.client.reply.help(&[
         "COMMAND <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
         "(no subcommand)",
-        "    Return details about all commands.",
+        text(texts::HELP_COMMAND_ALL),
         "COUNT",
-        "    Return the total number of commands in this server.",
+        text(texts::HELP_COMMAND_COUNT),
         "LIST",
-        "    Return a list of all commands in this server.",
+        text(texts::HELP_COMMAND_LIST),
         "INFO [<command-name> ...]",
-        "    Return details about multiple commands.",
+        text(texts::HELP_COMMAND_INFO),
         "    If no command names are given, documentation details for all",
         "    commands are returned.",
         "DOCS [<command-name> ...]",
-        "    Return documentation details about multiple commands.",
+        text(texts::HELP_COMMAND_DOCS),
         "    If no command names are given, documentation details for all",
         "    commands are returned.",
         "GETKEYS <full-command>",
-        "    Return the keys from a full command.",
+        text(texts::HELP_COMMAND_GETKEYS),
         "GETKEYSANDFLAGS <full-command>",
-        "    Return the keys and the access flags from a full command.",
+        text(texts::HELP_COMMAND_GETKEYS_FLAGS),
         "HELP",
         "    Print this help.",
     ]);

@@ -374,8 +374,18 @@ pub struct DeleteArgs {
 }
 
 impl DeleteArgs {
-    /// [KEEPREF | DELREF | ACKED] IDS numids id [id ...], in either order
-    pub fn parse(ctx: &Ctx, mut at: usize) -> Result<DeleteArgs, Error> {
+    /// [KEEPREF | DELREF | ACKED] IDS numids id [id ...] from `at` on, in either order: behind the key, or behind the key
+    /// and a group. A key of another type is an error before
+    /// any in the arguments, and without a key or a group no id is looked at.
+    pub fn parse(ctx: &mut Ctx, mut at: usize) -> Result<DeleteArgs, Error> {
+        let group = (at == 3).then(|| ctx.argv[2]);
+        let missing = match ctx.server.lookup_write(ctx.client, ctx.argv[1]) {
+            Some(entry) => {
+                let stream = Stream::of_mut(entry)?;
+                group.is_some_and(|name| stream.group(name).is_none())
+            }
+            None => true,
+        };
         let (mut policy, mut ids) = (None, None);
         while at < ctx.argv.len() {
             if let Some(found) = parse_policy(ctx, at).filter(|_| policy.is_none()) {
@@ -397,7 +407,10 @@ impl DeleteArgs {
         let texts = ids.ok_or(Error::SYNTAX)?;
         let ids = texts
             .iter()
-            .map(|text| parse_id(text, 0))
+            .map(|text| match missing {
+                true => Ok(StreamId::MIN),
+                false => parse_id(text, 0),
+            })
             .collect::<Result<_, _>>()?;
         Ok(DeleteArgs {
             policy: policy.unwrap_or(RefPolicy::Keep),

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use super::disk::{self, Delay, Disk, Done, Job};
 use crate::config::AppendFsync;
 use crate::state::Server;
+use crate::texts;
 
 /// fsync under `everysec`.
 const SYNC_EVERY_MS: i64 = 1000;
@@ -285,10 +286,7 @@ fn note_late_sync(server: &mut Server) {
     if late && !flush.sync_is_late {
         flush.sync_is_late = true;
         flush.delayed_syncs += 1;
-        log::info!(
-            "Asynchronous AOF fsync is taking too long (disk is busy?). Writing the AOF buffer without waiting for \
-             fsync to complete, this may slow down the server."
-        );
+        log::info!("{}", server.config.text(texts::LOG_AOF_SLOW_FSYNC));
     }
 }
 
@@ -358,7 +356,7 @@ fn note_speed(server: &mut Server, took: Duration) {
 
 fn write_succeeded(server: &mut Server) {
     if server.aof.flush.write_error.take().is_some() {
-        log::warn!("AOF write error looks solved. The server can write again.");
+        log::warn!("{}", server.config.text(texts::LOG_AOF_WRITES_AGAIN));
     }
 }
 

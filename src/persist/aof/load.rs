@@ -13,6 +13,7 @@
 //! file beside. So may the last but one when the last is empty: a rewrite had just begun. A tail that is torn in any other
 //! file, and garbage anywhere, ends the start: somebody has to look.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use super::reader::{Fault, Item, LogReader};
 use super::{dir, file_name, os_name};
 use crate::client::resp::Sent;
 use crate::client::{Client, flag};
+use crate::error::said;
 use crate::execute::call::call;
 use crate::execute::dispatch::find_command;
 use crate::execute::transaction;
@@ -33,6 +35,7 @@ use crate::persist::loading::{self, Live, LoadError};
 use crate::persist::rio::Reader;
 use crate::state::Server;
 use crate::sys::error_text;
+use crate::texts;
 
 type Result<T> = std::result::Result<T, LoadError>;
 
@@ -308,11 +311,13 @@ impl Replay {
     fn command(&mut self, live: &mut Live, path: &Path) -> Result<()> {
         let argv = self.reader.argv();
         let id = find_command(live.server, &argv).map_err(|e| {
-            log::warn!(
-                "Error reading the append only file {}, error: {}",
-                path.display(),
-                e.text()
-            );
+            let arguments = [
+                ("command", &*said(argv[0])),
+                ("file", &*short_name(path)),
+                ("error", e.text()),
+            ];
+            let words = live.server.config.words();
+            log::warn!("{}", texts::LOG_AOF_UNKNOWN_COMMAND.fill(words, &arguments));
             LoadError::Refused
         })?;
         run(live.server, &mut self.client, &argv, id);
@@ -338,9 +343,14 @@ fn log_read_error(path: &Path, e: &io::Error) {
     );
 }
 
+/// A file's name without its directory: so the log lines name it.
+fn short_name(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
 /// What to do with a file whose commands end at `good`, before it does.
 fn refuse_or_cut(server: &Server, path: &Path, fault: Fault, good: u64, last: bool) -> Result<()> {
-    let name = path.display();
+    let name = short_name(path);
     match fault {
         Fault::Io(e) => log_read_error(path, &e),
         Fault::Format { .. } => log::warn!(

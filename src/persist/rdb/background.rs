@@ -18,6 +18,7 @@ use crate::persist::child::{self, Kind, Outcome};
 use crate::persist::loading::{Counts, delay};
 use crate::state::Server;
 use crate::sys;
+use crate::texts;
 
 /// After a failed snapshot the next one is not tried for so many seconds.
 const RETRY_DELAY_S: i64 = 5;
@@ -46,7 +47,7 @@ impl Rdb {
     /// Why commands that write are refused: snapshots fail, and `stop-writes-on-bgsave-error` is on.
     pub fn write_refusal(&self, config: &Config) -> Option<Error> {
         let refused = self.failed && config.stop_writes_on_bgsave_error && !config.save.is_empty();
-        refused.then_some(Error::MISCONF_RDB)
+        refused.then(|| Error::of(config.text(texts::MISCONF_RDB)))
     }
 }
 

@@ -41,6 +41,7 @@ use crate::sys::fork::{self, Forked};
 use crate::sys::lua::Frame;
 use crate::sys::signals::shutdown_asked;
 use crate::sys::{self, ticks};
+use crate::texts::{self, Words};
 use crate::util::number::parse_i64;
 
 /// Values are shown up to this many bytes, unless the client says otherwise; and the least that it may say.
@@ -179,10 +180,10 @@ impl Debugger {
     }
 
     /// Why to stop before this line, if at all.
-    fn reason(&self, looping: bool) -> Option<&'static str> {
+    fn reason(&self, looping: bool, words: Words) -> Option<&'static str> {
         match () {
             () if self.alone => None,
-            () if self.called => Some("redis.breakpoint() called"),
+            () if self.called => Some(texts::BREAKPOINT_CALLED.of(words)),
             () if self.breakpoints.contains(&self.current) => Some("break point"),
             () if looping => Some("timeout reached, infinite loop?"),
             () if self.step => Some("step over"),
@@ -221,7 +222,7 @@ impl Debugger {
             return Next::GoOn;
         }
         self.current = place.line as usize;
-        let Some(reason) = self.reason(looping) else {
+        let Some(reason) = self.reason(looping, run.server.config.words()) else {
             return Next::GoOn;
         };
         self.step = false;

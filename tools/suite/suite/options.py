@@ -11,6 +11,9 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROJECT = os.path.dirname(os.path.dirname(HERE))
 PEERS = os.path.join(PROJECT, "tests", ".peers")
 
+# What --mode sets.
+WORDS = {"redis": "yes", "valkey": "no"}
+
 DESCRIPTION = """Run the Tcl suite of Valkey against a Redis-compatible server.
 
   run --clean --profile quick         what CI holds
@@ -82,6 +85,10 @@ def add_choice(g):
 
 
 def add_manner(g):
+    g.add_argument("--mode", choices=tuple(WORDS),
+                   help="whose words the servers use; sets "
+                        "extended-redis-compatibility (default: those of the "
+                        "suite, if the server is aeris)")
     g.add_argument("-j", "--jobs", type=int, default=2,
                    help="units at once (%(default)s)")
     g.add_argument("--clients", type=int, default=1,
@@ -145,6 +152,10 @@ def parse_arguments(argv=None):
         p.error("no suite in tests/.peers: run tools/suite/fetch.sh, or give --src")
     if not (o.server or o.list):
         p.error("no server is built: run `make`, or give --server")
+    if not o.mode and "aeris" in os.path.basename(o.server or ""):
+        o.mode = "redis" if os.path.basename(o.src).startswith("redis") else "valkey"
+    if o.mode:
+        o.config.insert(0, ["extended-redis-compatibility", WORDS[o.mode]])
     if o.skip:
         o.skip = os.path.abspath(o.skip)
         if not os.path.isfile(o.skip):

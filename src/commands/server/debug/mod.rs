@@ -17,6 +17,7 @@ use crate::db::Ttl;
 use crate::error::{Error, excerpt};
 use crate::persist::aof;
 use crate::replication;
+use crate::texts;
 use crate::types::string::encode;
 use crate::util::byte_size::parse_memory;
 use crate::util::number::{parse_f64, parse_i64};
@@ -186,7 +187,7 @@ fn mallctl_str(ctx: &mut Ctx) -> CmdResult {
 /// DEBUG LOADAOF
 fn loadaof(ctx: &mut Ctx) -> CmdResult {
     if ctx.server.loading {
-        return Err(Error::LOADING);
+        return Err(Error::of(ctx.server.config.text(texts::LOADING)));
     }
     if aof::load::reload(ctx.server).is_err() {
         return Err(Error::of(

@@ -4,6 +4,7 @@ use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 use crate::persist::loading::{self, Options};
 use crate::persist::rdb::background;
+use crate::texts;
 
 /// DEBUG RELOAD [MERGE] [NOFLUSH] [NOSAVE]
 pub fn reload(ctx: &mut Ctx) -> CmdResult {
@@ -23,7 +24,7 @@ pub fn reload(ctx: &mut Ctx) -> CmdResult {
         }
     }
     if ctx.server.loading {
-        return Err(Error::LOADING);
+        return Err(Error::of(ctx.server.config.text(texts::LOADING)));
     }
     if save {
         background::save(ctx.server).map_err(|_| Error::of("ERR"))?;
