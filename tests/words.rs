@@ -5,8 +5,7 @@
 
 mod common;
 
-use aeris::acl::UserRef;
-use aeris::client::Client;
+use aeris::client::{Client, UserRef};
 use aeris::config::Config;
 use aeris::networking::query;
 use aeris::state::Server;
@@ -85,19 +84,25 @@ const CASES: &[Case] = &[
         "-ERR Command arguments must be strings or integers",
     ),
     case(
-        &["EVAL \"local _, e = pcall(redis.log, 1) return e.err\" 0"],
-        "$47\r\nERR redis.log() requires two arguments or more.",
-        "$48\r\nERR server.log() requires two arguments or more.",
+        &["EVAL \"return redis.log(1)\" 0"],
+        "-ERR redis.log() requires two arguments or more. script: f5438245431406aa19fc387d93c6d03a0d5bcb0f, on \
+         @user_script:1.",
+        "-ERR server.log() requires two arguments or more. script: f5438245431406aa19fc387d93c6d03a0d5bcb0f, on \
+         @user_script:1.",
     ),
     case(
-        &["EVAL \"local _, e = pcall(redis.setresp) return e.err\" 0"],
-        "$42\r\nERR redis.setresp() requires one argument.",
-        "$43\r\nERR server.setresp() requires one argument.",
+        &["EVAL \"return redis.setresp()\" 0"],
+        "-ERR redis.setresp() requires one argument. script: 76da64e28014e7c9ad76db33c3918c53d81a3d7e, on \
+         @user_script:1.",
+        "-ERR server.setresp() requires one argument. script: 76da64e28014e7c9ad76db33c3918c53d81a3d7e, on \
+         @user_script:1.",
     ),
     case(
-        &["EVAL \"local _, e = pcall(redis.acl_check_cmd, 'nosuch') return e.err\" 0"],
-        "$51\r\nERR Invalid command passed to redis.acl_check_cmd()",
-        "$52\r\nERR Invalid command passed to server.acl_check_cmd()",
+        &["EVAL \"return redis.acl_check_cmd('nosuch')\" 0"],
+        "-ERR Invalid command passed to redis.acl_check_cmd() script: d2491587bab5149c93be0dce4426f7a06ba9e1a1, on \
+         @user_script:1.",
+        "-ERR Invalid command passed to server.acl_check_cmd() script: d2491587bab5149c93be0dce4426f7a06ba9e1a1, on \
+         @user_script:1.",
     ),
     case(
         &["EVAL \"#!py\\nreturn 1\" 0"],
