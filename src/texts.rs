@@ -112,10 +112,6 @@ table! {
          up an authentication password for the default user. NOTE: You only need to do one of the above things in \
          order for the server to start accepting connections from the outside.",
     );
-    NOT_IN_TRANSACTION = both(
-        "ERR Command not allowed inside a transaction",
-        "ERR Command '{command}' not allowed inside a transaction",
-    );
     NO_ACL_FILE = both(
         "ERR This Redis instance is not configured to use an ACL file. You may want to specify users via the ACL \
          SETUSER command and then issue a CONFIG REWRITE (assuming you have a Redis configuration file set) in order \
@@ -256,10 +252,6 @@ mod tests {
         assert_eq!(
             UNKNOWN_ENGINE.fill(Words::Valkey, &[("engine", "{engine}")]),
             "ERR Could not find scripting engine '{engine}'"
-        );
-        assert_eq!(
-            NOT_IN_TRANSACTION.fill(Words::Redis, &[("command", "sync")]),
-            "ERR Command not allowed inside a transaction"
         );
         let arguments = [("file", "f"), ("error", "e"), ("command", "c")];
         assert_eq!(

@@ -98,7 +98,7 @@ fn check(
         return Err(refuse(Error::NOAUTH));
     }
     if c.has(flag::MULTI) && cmd.flags & command::NO_MULTI != 0 {
-        check_nesting(server, id, cmd).map_err(refuse)?;
+        check_nesting(server, cmd).map_err(refuse)?;
     }
     crate::acl::check_command(server, c, argv, id).map_err(refuse)?;
     let flags = flags_of(server, c, cmd, argv);
@@ -139,15 +139,11 @@ fn check(
 
 /// A command between MULTI and EXEC that has no place there. MULTI and WATCH run in Redis's words: they answer with an
 /// error of their own, and EXEC still runs the rest.
-fn check_nesting(server: &Server, id: u16, cmd: &Command) -> Result<(), Error> {
-    let words = server.config.words();
-    if words == Words::Redis && cmd.flags & command::RUNS_IN_MULTI != 0 {
+fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
+    if server.config.words() == Words::Redis && cmd.flags & command::RUNS_IN_MULTI != 0 {
         return Ok(());
     }
-    let name = &server.commands.entry(id).fullname;
-    Err(Error::new(
-        texts::NOT_IN_TRANSACTION.fill(words, &[("command", name)]),
-    ))
+    Err(Error::of("ERR Command not allowed inside a transaction"))
 }
 
 /// A command by name, its subcommand resolved and its arguments counted: for those that no client sends.
