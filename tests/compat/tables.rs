@@ -68,6 +68,9 @@ const FIELDS: [&str; 9] = [
     "key specs",
 ];
 
+/// What is compared with Valkey alone is said as Valkey says it.
+const VALKEYS_WORDS: &[&str] = &["--extended-redis-compatibility", "no"];
+
 /// What COMMAND says.
 pub fn rows(conn: &mut Conn) -> Rows {
     let mut rows = Rows::new();
@@ -102,7 +105,7 @@ fn common_commands_have_the_same_rows() {
     let Some(valkey) = Peer::valkey(&[]) else {
         return;
     };
-    let aeris = Peer::aeris(&[]);
+    let aeris = Peer::aeris(VALKEYS_WORDS);
     let (ours, theirs) = (rows(&mut aeris.connect()), rows(&mut valkey.connect()));
     let mut found = BTreeSet::new();
     for (name, row) in &ours {
@@ -189,7 +192,7 @@ fn help() {
     let Some(valkey) = Peer::valkey(&[]) else {
         return;
     };
-    let aeris = Peer::aeris(&[]);
+    let aeris = Peer::aeris(VALKEYS_WORDS);
     let mut conns = [aeris.connect(), valkey.connect()];
     let containers = "ACL CLIENT COMMAND CONFIG FUNCTION LATENCY MEMORY OBJECT PUBSUB SCRIPT SLOWLOG XGROUP XINFO";
     for container in containers.split(' ') {
