@@ -544,15 +544,11 @@ mod tests {
     #[test]
     fn a_child_gives_way_unless_it_has_cores_of_its_own() {
         let mut server = server();
-        let parent = process::give_way(0);
-        for (cpus, priority) in [("", (parent + GIVE_WAY).min(19)), ("0", parent)] {
+        let parent = process::priority();
+        let steps = if process::is_filtered() { 0 } else { GIVE_WAY };
+        for (cpus, priority) in [("", (parent + steps).min(19)), ("0", parent)] {
             server.config.bgsave_cpulist = cpus.into();
-            start(
-                &mut server,
-                Kind::Rdb,
-                |_, _| Err(process::give_way(0) + 20),
-            )
-            .expect("fork");
+            start(&mut server, Kind::Rdb, |_, _| Err(process::priority() + 20)).expect("fork");
             let exit = fork::wait(server.child.take().expect("a child").pid);
             assert_eq!(exit, Exit::Code(priority + 20), "on {cpus:?}");
         }

@@ -159,8 +159,31 @@ pub fn give_to_group(path: &std::path::Path, name: &str) -> io::Result<()> {
 pub fn give_way(steps: i32) -> i32 {
     // SAFETY: a number in, a number out. To become nicer is always allowed, and more than the most is the most.
     unsafe { libc::nice(steps) }
+/// Lower this process's priority by `steps`, unless a filter of system calls is installed: such a filter can end the
+/// process for it (`SystemCallFilter=~ @resources` in Debian's redis-server.service does), and there is no way to ask.
+pub fn give_way(steps: i32) {
+    if !is_filtered() {
+        // SAFETY: a number in, a number out. A lower priority is always allowed, and is bounded by the kernel.
+        unsafe { libc::nice(steps) };
+    }
 }
 
+/// This process's priority, -20 to 19; lower runs first.
+pub fn priority() -> i32 {
+    // SAFETY: numbers in, a number out.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// Whether system calls of this process are filtered; true if that can't be found out.
+pub fn is_filtered() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mode = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp:"));
+    mode.is_none_or(|mode| mode.trim() != "0")
+}
+
+/// `None`: not a list.
 fn parse_cpu_list(list: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
     for part in list.split(',').filter(|part| !part.is_empty()) {

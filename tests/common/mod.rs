@@ -51,10 +51,21 @@ impl Peer {
     }
 
     fn start(program: &Path, args: &[&str]) -> Peer {
+        Peer::start_with(program, args, |_| ())
+    }
+
+    /// Our own server; `prepare` may change how the process begins.
+    pub fn aeris_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Peer {
+        let program = Path::new(env!("CARGO_BIN_EXE_aeris-server"));
+        Peer::start_with(program, args, prepare)
+    }
+
+    fn start_with(program: &Path, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Peer {
         let port = free_port();
         let dir = std::env::temp_dir().join(format!("aeris-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory for the server");
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args([
                 "--port",
                 &port.to_string(),
@@ -67,7 +78,9 @@ impl Peer {
             .args(args)
             .current_dir(&dir)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::null());
+        prepare(&mut command);
+        let child = command
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
         let peer = Peer { child, port, dir };
@@ -91,6 +104,11 @@ impl Peer {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits for the end of the process; its exit code, `None` if a signal ended it.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("a child").code()
     }
 
     /// Whether the process is still there.
@@ -195,6 +213,14 @@ impl Conn {
         self.try_send(&multibulk(&argv));
         let reply = self.try_reply()?;
         Some(String::from_utf8_lossy(&reply).into_owned())
+    }
+
+    /// True: nothing has come that was not read.
+    pub fn has_nothing(&mut self) -> bool {
+        self.stream.get_mut().set_nonblocking(true).expect("set");
+        let came = self.stream.fill_buf().map(<[u8]>::len);
+        self.stream.get_mut().set_nonblocking(false).expect("set");
+        matches!(came, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     /// True: the peer has closed and sent nothing more.
