@@ -13,3 +13,5 @@ pub const PAUSED: u32 = 1 << 3;
 pub const ACL: u32 = 1 << 4;
 /// The largest keys are kept.
 pub const BIGKEYS: u32 = 1 << 5;
+/// Clients see a change only when it is on the disk.
+pub const UNSYNCED: u32 = 1 << 6;

@@ -39,14 +39,18 @@ fn main() -> ExitCode {
         Ok(el) => el,
         Err(code) => return code,
     };
-    if let Err(code) = loading::start(&mut el, &mut server) {
-        return code;
-    }
-    start::ready(&server);
-
-    start::watch_for_crashes(&server);
-    let ended = el.run(&mut server);
-    start::unwatch_for_crashes();
+    let ended = match loading::start(&mut el, &mut server) {
+        Ok(()) => {
+            start::ready(&server);
+            start::watch_for_crashes(&server);
+            let ended = el.run(&mut server);
+            start::unwatch_for_crashes();
+            ended
+        }
+        // A signal or SHUTDOWN came meanwhile.
+        Err(_) if server.shutdown.now => Ok(()),
+        Err(code) => return code,
+    };
     let code = shutdown::finish(&mut server, ended);
     // The system takes the memory back at once; freeing the data set key by key would take as long as loading it.
     std::mem::forget(server);

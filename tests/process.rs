@@ -83,6 +83,13 @@ impl Server {
     }
 
     fn start_on(dir: &Dir, port: u16, args: &[&str]) -> Server {
+        let mut server = Server::launch(dir, port, args);
+        server.wait_for("Ready to accept connections");
+        server
+    }
+
+    /// Not ready yet.
+    fn launch(dir: &Dir, port: u16, args: &[&str]) -> Server {
         let log = dir.join("log");
         let child = Command::new(BINARY)
             .args(args)
@@ -94,9 +101,7 @@ impl Server {
             .stderr(fs::File::create(dir.join("stderr")).unwrap())
             .spawn()
             .unwrap();
-        let mut server = Server { child, port, log };
-        server.wait_for("Ready to accept connections");
-        server
+        Server { child, port, log }
     }
 
     fn log(&self) -> String {
@@ -580,4 +585,79 @@ fn debug_restarts_the_server() {
     );
     client.write_all(b"DEBUG OOM\r\n").unwrap();
     assert_eq!(server.child.wait().unwrap().signal(), Some(libc::SIGABRT));
+}
+
+/// A server that has its data in both kinds of files, started anew so that loading takes long.
+fn start_loading(dir: &Dir, appendonly: &str, more: &[&str]) -> Server {
+    let debug = ["--enable-debug-command", "yes", "--appendonly", appendonly];
+    let server = Server::start(dir, &debug);
+    server.ask("DEBUG POPULATE 1000 key 1000", "OK\r\n");
+    server.ask("SAVE", "OK\r\n");
+    if appendonly == "yes" {
+        server.ask("BGREWRITEAOF", "\r\n");
+        let done = "aof_rewrite_in_progress:0\r\n";
+        while !server
+            .ask("INFO persistence", "aof_rewrites:1\r\n")
+            .contains(done)
+        {}
+    }
+    drop(server);
+    let port = free_port();
+    let port_text = port.to_string();
+    let slow = [
+        "--port",
+        &port_text,
+        "--key-load-delay",
+        "20000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ];
+    let mut server = Server::launch(dir, port, &[&slow, more, &debug].concat());
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(
+            server.child.try_wait().unwrap().is_none(),
+            "{}",
+            server.log()
+        );
+    }
+    let asked = server.ask("GET key:1", "\r\n");
+    assert!(asked.starts_with("-LOADING"), "{asked}");
+    server
+}
+
+#[test]
+fn a_signal_while_loading_leaves_no_traces() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        for appendonly in ["no", "yes"] {
+            let dir = Dir::new(&format!("loading-{signal}-{appendonly}"));
+            let (pidfile, socket) = (dir.join("pid"), dir.join("socket"));
+            let files = [&pidfile, &socket].map(|path| path.to_str().unwrap());
+            let more = ["--pidfile", files[0], "--unixsocket", files[1]];
+            let mut server = start_loading(&dir, appendonly, &more);
+            assert!(pidfile.exists() && socket.exists());
+            server.signal(signal);
+            assert_eq!(server.child.wait().unwrap().code(), Some(0));
+            assert!(!pidfile.exists() && !socket.exists(), "{}", server.log());
+        }
+    }
+}
+
+/// As in Redis 8: the setting counts when the data set is there.
+#[test]
+fn the_aof_is_switched_while_loading() {
+    for (before, after) in [("no", "yes"), ("yes", "no")] {
+        let dir = Dir::new(&format!("appendonly-{after}"));
+        let mut server = start_loading(&dir, before, &[]);
+        let reply = server.ask(&format!("CONFIG SET appendonly {after}"), "\r\n");
+        assert_eq!(reply, "+OK\r\n");
+        assert!(server.ask("GET key:1", "\r\n").starts_with("-LOADING"));
+        server.ask("CONFIG SET key-load-delay 0", "\r\n");
+        server.wait_for("Ready to accept connections");
+        let enabled = server.ask("INFO persistence", "aof_rewrite_in_progress");
+        assert!(enabled.contains(&format!("aof_enabled:{}\r\n", u8::from(after == "yes"))));
+        if after == "yes" {
+            server.wait_for("Background AOF rewrite finished successfully");
+        }
+        assert_eq!(server.ask("DBSIZE", "\r\n"), ":1000\r\n");
+    }
 }

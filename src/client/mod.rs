@@ -198,8 +198,8 @@ pub struct Client {
     pub created_ms: i64,
     pub last_interaction_ms: i64,
     pub soft_limit_since_ms: i64,
-    /// How far the AOF went when this client's last write was told: its replies wait until the log has that, and
-    /// WAITAOF until the disk has it.
+    /// The end in the AOF of this client's last write and, under `always`, of the last write that it has seen: its replies
+    /// wait until the AOF is safe up to there (`flush::safe_offset`), and WAITAOF until it is on the disk.
     pub aof_offset: u64,
     /// Totals for CLIENT LIST.
     pub net_in: u64,

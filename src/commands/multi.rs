@@ -92,6 +92,7 @@ fn exec(ctx: &mut Ctx) -> CmdResult {
             return Err(Error::EXECABORT);
         }
         ctx.client.reply.null_array();
+        ctx.server.depend_on_all_changes();
         return Ok(());
     }
     unwatch_all(ctx.server, ctx.client);

@@ -115,14 +115,16 @@ fn unsubscribe_generic(ctx: &mut Ctx, kind: Kind) -> CmdResult {
 
 /// PUBLISH channel message
 fn publish(ctx: &mut Ctx) -> CmdResult {
-    let receivers = pubsub::publish(ctx.server, ctx.argv[1], ctx.argv[2]);
+    let offset = ctx.server.offset_of_message(ctx.client);
+    let receivers = pubsub::publish(ctx.server, ctx.argv[1], ctx.argv[2], offset);
     ctx.client.reply.integer(receivers as i64);
     Ok(())
 }
 
 /// SPUBLISH shardchannel message
 fn spublish(ctx: &mut Ctx) -> CmdResult {
-    let receivers = pubsub::publish_shard(ctx.server, ctx.argv[1], ctx.argv[2]);
+    let offset = ctx.server.offset_of_message(ctx.client);
+    let receivers = pubsub::publish_shard(ctx.server, ctx.argv[1], ctx.argv[2], offset);
     ctx.client.reply.integer(receivers as i64);
     Ok(())
 }

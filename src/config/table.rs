@@ -186,7 +186,7 @@ pub static TABLE: &[Row] = &[
     Row::new("dbfilename", text!(dbfilename, "dump.rdb", check::dbfilename)).flags(PROTECTED),
 
     // Append only file
-    Row::new("appendonly", yes_no!(appendonly, false)).flags(DENY_LOADING).apply(Apply::AppendOnly),
+    Row::new("appendonly", yes_no!(appendonly, false)).apply(Apply::AppendOnly),
     Row::new("appendfilename", text!(appendfilename, "appendonly.aof", check::appendfilename)).flags(IMMUTABLE),
     Row::new("appenddirname", text!(appenddirname, "appendonlydir", check::appenddirname)).flags(IMMUTABLE),
     Row::new("appendfsync", choice!(appendfsync: AppendFsync, "everysec")),

@@ -14,6 +14,7 @@ use crate::command::ctx::Ctx;
 use crate::error::Error;
 use crate::observe::commandlog::{Kind, request_bytes};
 use crate::observe::hotkeys::{self, Cost};
+use crate::persist::aof::unsynced;
 use crate::state::Server;
 use crate::sys::ticks;
 
@@ -65,13 +66,24 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
         }
     }
     if server.armed & armed::MONITOR != 0 && monitored(cmd) && !c.has(flag::REEXECUTE) {
-        crate::observe::monitor::feed(server, c, argv);
+        crate::observe::monitor::feed(server, c, argv, server.dirty > dirty);
     }
-    if server.armed & armed::TRACKING != 0 {
-        crate::tracking::remember(server, argv, cmd);
+    if server.armed & (armed::TRACKING | armed::UNSYNCED) != 0 {
+        note_keys(server, c, argv, cmd, server.dirty > dirty);
     }
     if server.armed & armed::PROPAGATE != 0 {
         crate::propagate::after_call(server, c, argv, sent, cmd, dirty);
+    }
+}
+
+/// Features that look at the keys of each command.
+#[cold]
+fn note_keys(server: &mut Server, c: &mut Client, argv: &[&[u8]], cmd: &Command, changed: bool) {
+    if server.armed & armed::TRACKING != 0 {
+        crate::tracking::remember(server, argv, cmd);
+    }
+    if server.armed & armed::UNSYNCED != 0 {
+        unsynced::after_command(server, c, argv, cmd, changed);
     }
 }
 

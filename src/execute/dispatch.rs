@@ -58,7 +58,8 @@ pub fn process_command(
         tracking::end(server, c, argv, outer);
     }
     if !server.net.later.is_empty() {
-        table::send_later(&mut server.net, c);
+        let offset = server.offset_of_event();
+        table::send_later(&mut server.net, c, offset);
     }
     // One that waits has its reply still to come.
     if c.has(flag::REPLY_SKIP) && !c.has(flag::BLOCKED) {

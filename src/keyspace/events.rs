@@ -32,14 +32,15 @@ impl Server {
 
     #[cold]
     fn publish_event(&mut self, event: &str, key: &[u8], db: u32) {
+        let offset = self.offset_of_event();
         if self.notify_flags & KEYSPACE != 0 {
             let mut channel = format!("__keyspace@{db}__:").into_bytes();
             channel.extend_from_slice(key);
-            crate::pubsub::publish(self, &channel, event.as_bytes());
+            crate::pubsub::publish(self, &channel, event.as_bytes(), offset);
         }
         if self.notify_flags & KEYEVENT != 0 {
             let channel = format!("__keyevent@{db}__:{event}");
-            crate::pubsub::publish(self, channel.as_bytes(), key);
+            crate::pubsub::publish(self, channel.as_bytes(), key, offset);
         }
     }
 
@@ -50,6 +51,9 @@ impl Server {
         }
         if self.armed & armed::TRACKING != 0 {
             crate::tracking::key_changed(self, db, key, by_id);
+        }
+        if self.armed & armed::UNSYNCED != 0 {
+            self.note_unsynced(key);
         }
     }
 
@@ -64,7 +68,7 @@ impl Server {
         if !self.dbs[db as usize].blocking.is_empty() {
             self.signal_key_ready(db, key);
         }
-        if self.armed & (armed::TRACKING | armed::BIGKEYS) != 0 {
+        if self.armed & (armed::TRACKING | armed::BIGKEYS | armed::UNSYNCED) != 0 {
             self.tell_armed(db, key, by_id);
         }
     }

@@ -25,6 +25,8 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
         };
         if c.aof_offset > safe && !c.has(flag::CLOSE_ASAP) {
             server.net.held.push(slot);
+            // The next safe offset is another one, also if none was held when it was this one last.
+            server.net.held_until = server.net.held_until.min(safe);
             server.net.clients.put(c);
             continue;
         }

@@ -26,7 +26,8 @@ pub fn stop(server: &mut Server, c: &mut Client) {
 }
 
 /// `+1339518083.107412 [0 127.0.0.1:60866] "keys" "*"`
-pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]]) {
+pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]], changed: bool) {
+    let offset = if changed { server.offset_of_event() } else { 0 };
     let line = std::sync::Arc::new(line(server, c, argv));
     let monitors: Vec<ClientRef> = server.net.monitors.clone();
     for r in monitors {
@@ -39,6 +40,7 @@ pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]]) {
         };
         if !monitor.has(flag::REPLY_OFF | flag::CLOSE_AFTER_REPLY) {
             monitor.reply.raw(&line);
+            monitor.aof_offset = monitor.aof_offset.max(offset);
             Net::mark_pending(&mut server.net.pending_write, &mut monitor);
             crate::clients::output_limit::check_output_limit(server, &mut monitor);
         }

@@ -476,7 +476,8 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
                 "DB loaded from disk: {:.3} seconds",
                 began.elapsed().as_secs_f64()
             );
-            Ok(())
+            // It may have been switched on meanwhile. What is wrong is in the log.
+            aof::follow_setting(server).map_err(|_| ExitCode::FAILURE)
         }
         Err(LoadError::NotFound) => Ok(()),
         Err(LoadError::Stopped) => Err(ExitCode::SUCCESS),
@@ -493,7 +494,11 @@ pub fn reload(server: &mut Server, options: Options) -> bool {
     let path = server.config.dbfilename.as_path().to_path_buf();
     let mut live = Live { server, el: None };
     match load_file(&mut live, &path, options) {
-        Ok(_) => true,
+        Ok(_) => {
+            // A failure is in the log; the AOF is off then.
+            let _ = aof::follow_setting(server);
+            true
+        }
         Err(LoadError::NotFound | LoadError::Refused | LoadError::Stopped) => false,
         Err(LoadError::Damaged) => std::process::exit(1),
     }

@@ -76,6 +76,11 @@ impl Propagation {
         };
     }
 
+    /// No command waits to be fed.
+    pub fn is_idle(&self) -> bool {
+        self.unit.is_empty()
+    }
+
     /// Close all sinks, while commands run that are propagated already. Returns those that [`Propagation::resume`]
     /// opens again.
     pub fn suspend(&mut self) -> u8 {

@@ -166,11 +166,11 @@ impl<'a> Message<'a> {
 }
 
 /// Send a message to all who subscribed; returns how many. Those whose own command runs right now get it
-/// behind their reply.
-pub fn publish(server: &mut Server, channel: &[u8], text: &[u8]) -> usize {
+/// behind their reply. The message does not leave before the AOF is safe up to `offset`.
+pub fn publish(server: &mut Server, channel: &[u8], text: &[u8], offset: u64) -> usize {
     let mut receivers = 0;
     if let Some(clients) = server.pubsub.channels.get(channel).cloned() {
-        receivers += deliver(server, &clients, &[b"message", channel, text]);
+        receivers += deliver(server, &clients, &[b"message", channel, text], offset);
     }
     if server.pubsub.patterns.is_empty() {
         return receivers;
@@ -183,24 +183,26 @@ pub fn publish(server: &mut Server, channel: &[u8], text: &[u8]) -> usize {
         .map(|(pattern, clients)| (pattern.clone(), clients.clone()))
         .collect();
     for (pattern, clients) in matching {
-        receivers += deliver(server, &clients, &[b"pmessage", &pattern, channel, text]);
+        let parts: &[&[u8]] = &[b"pmessage", &pattern, channel, text];
+        receivers += deliver(server, &clients, parts, offset);
     }
     receivers
 }
 
 /// SPUBLISH.
-pub fn publish_shard(server: &mut Server, channel: &[u8], text: &[u8]) -> usize {
+pub fn publish_shard(server: &mut Server, channel: &[u8], text: &[u8], offset: u64) -> usize {
     let Some(clients) = server.pubsub.shards.get(channel).cloned() else {
         return 0;
     };
-    deliver(server, &clients, &[b"smessage", channel, text])
+    deliver(server, &clients, &[b"smessage", channel, text], offset)
 }
 
-fn deliver(server: &mut Server, clients: &[ClientRef], parts: &[&[u8]]) -> usize {
+fn deliver(server: &mut Server, clients: &[ClientRef], parts: &[&[u8]], offset: u64) -> usize {
     let mut message = Message::new(parts);
     for &r in clients {
         match server.net.clients.take_ref(r) {
             Some(mut c) => {
+                c.aof_offset = c.aof_offset.max(offset);
                 send(server, &mut c, &mut message);
                 server.net.clients.put(c);
             }

@@ -34,13 +34,13 @@ fn a_message_reaches_channels_and_patterns_in_the_protocol_of_each() {
         c.reply.resp3 = true;
         subscribe(s, c, Kind::Pattern, b"n*")
     });
-    assert_eq!(publish(&mut server, b"news", b"hi"), 2);
+    assert_eq!(publish(&mut server, b"news", b"hi", 0), 2);
     let message = "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$2\r\nhi\r\n";
     assert_eq!(received(&mut server, refs[0]), message);
     let message = ">4\r\n$8\r\npmessage\r\n$2\r\nn*\r\n$4\r\nnews\r\n$2\r\nhi\r\n";
     assert_eq!(received(&mut server, refs[1]), message);
-    assert_eq!(publish(&mut server, b"other", b"hi"), 0);
-    assert_eq!(publish_shard(&mut server, b"news", b"hi"), 0);
+    assert_eq!(publish(&mut server, b"other", b"hi", 0), 0);
+    assert_eq!(publish_shard(&mut server, b"news", b"hi", 0), 0);
 }
 
 #[test]
@@ -48,9 +48,9 @@ fn a_client_hears_itself_after_its_reply() {
     let (mut server, refs) = server_with(1);
     with(&mut server, refs[0], |s, c| {
         subscribe(s, c, Kind::Channel, b"x");
-        assert_eq!(publish(s, b"x", b"1"), 1);
+        assert_eq!(publish(s, b"x", b"1", 0), 1);
         c.reply.integer(1);
-        crate::client::table::send_later(&mut s.net, c);
+        crate::client::table::send_later(&mut s.net, c, 0);
     });
     let expected = ":1\r\n*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\n1\r\n";
     assert_eq!(received(&mut server, refs[0]), expected);

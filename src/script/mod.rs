@@ -206,7 +206,8 @@ impl Scripting {
 pub fn begin(server: &mut Server, c: &Client, argv: &[&[u8]]) -> Result<(), Error> {
     check_enabled(server)?;
     if server.armed & armed::MONITOR != 0 {
-        crate::observe::monitor::feed(server, c, argv);
+        // What it will change is not known yet.
+        crate::observe::monitor::feed(server, c, argv, true);
     }
     Ok(())
 }

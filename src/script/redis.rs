@@ -239,9 +239,17 @@ fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
     check_memory(run, cmd)
 }
 
-/// What can't be brought to disk is not written by a script either.
+/// A script that has written may go on, so that it is not left half done: nothing stops it any more but an error of its
+/// own.
+fn wrote(run: &Run) -> bool {
+    let running = run.server.scripting.running.as_ref();
+    running.is_some_and(|running| running.wrote)
+}
+
+/// What can't be brought to disk is not written by a script either. The disk may begin to fail while a script runs that
+/// lets the loop turn.
 fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
-    if cmd.flags & command::WRITE == 0 || obeyed(run) {
+    if cmd.flags & command::WRITE == 0 || wrote(run) || obeyed(run) {
         return Ok(());
     }
     if let Some(error) = dispatch::write_refusal(run.server) {
@@ -258,18 +266,11 @@ fn obeyed(run: &Run) -> bool {
     run.caller.has(flag::PRIMARY | flag::AOF_LOADER)
 }
 
-/// A script that has written may go on, so that it is not left half done.
 fn check_memory(run: &Run, cmd: &Command) -> Result<(), Error> {
-    let wrote = run
-        .server
-        .scripting
-        .running
-        .as_ref()
-        .is_some_and(|running| running.wrote);
     let refused = run.out_of_memory
         && cmd.flags & command::DENYOOM != 0
         && run.flags & flags::ALLOW_OOM == 0
-        && !wrote
+        && !wrote(run)
         && !obeyed(run);
     if refused { Err(Error::OOM) } else { Ok(()) }
 }

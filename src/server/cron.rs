@@ -117,3 +117,31 @@ fn databases_cron(server: &mut Server) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::db::Ttl;
+    use crate::types::{New, kind};
+
+    /// What a child put off, the cron does when it is gone: no command has to come for it.
+    #[test]
+    fn tables_go_on_growing_after_a_child_without_traffic() {
+        let mut server = Server::new(Config::default(), Vec::new());
+        crate::ds::hashtable::set_resize_policy(crate::ds::hashtable::ResizePolicy::Avoid);
+        for n in 0..20_000u32 {
+            let key = n.to_le_bytes();
+            server.set_key(0, &key, kind::INT, New::Int(1), Ttl::Clear);
+        }
+        let before = server.dbs[0].keys.stats();
+        assert!(before.rehash_target.is_none());
+        server.follow_resize_policy();
+        for _ in 0..10_000 {
+            databases_cron(&mut server);
+        }
+        let after = server.dbs[0].keys.stats();
+        assert!(after.rehash_target.is_none(), "it is done");
+        assert!(after.main.buckets > before.main.buckets);
+    }
+}

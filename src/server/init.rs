@@ -109,6 +109,7 @@ impl Server {
         self.hotkeys
             .configure(&self.config, &self.stats, self.clock.now_ms);
         self.follow_bigkeys_setting();
+        self.follow_unsynced();
         if self.config.maxmemory == 0 {
             let no_limit = |db: &mut crate::db::Db| db.keys.set_headroom(usize::MAX);
             self.dbs.iter_mut().for_each(no_limit);
@@ -124,6 +125,7 @@ impl Server {
             (self.pause.is_set(), armed::PAUSED),
             (self.acl.limits_somebody(), armed::ACL),
             (self.bigkeys.is_some(), armed::BIGKEYS),
+            (self.tracks_unsynced(), armed::UNSYNCED),
         ]
         .iter()
         .filter(|(on, _)| *on)

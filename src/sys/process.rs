@@ -154,11 +154,6 @@ pub fn give_to_group(path: &std::path::Path, name: &str) -> io::Result<()> {
     nix::unistd::chown(path, None, Some(group.gid)).map_err(io::Error::from)
 }
 
-/// `None`: not a list.
-/// Run so many steps of priority below what it was; says which that is now, -20 to 19.
-pub fn give_way(steps: i32) -> i32 {
-    // SAFETY: a number in, a number out. To become nicer is always allowed, and more than the most is the most.
-    unsafe { libc::nice(steps) }
 /// Lower this process's priority by `steps`, unless a filter of system calls is installed: such a filter can end the
 /// process for it (`SystemCallFilter=~ @resources` in Debian's redis-server.service does), and there is no way to ask.
 pub fn give_way(steps: i32) {

@@ -94,6 +94,7 @@ fn write(server: &mut Server, c: &mut Client, message: &Message) {
     if c.has(flag::CLOSE_AFTER_REPLY) {
         return;
     }
+    c.aof_offset = c.aof_offset.max(server.offset_of_event());
     let keys = match message {
         Message::Own(keys) | Message::Redirected(keys) => keys,
         Message::Broken(redirect) => {

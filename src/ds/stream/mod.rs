@@ -570,7 +570,7 @@ impl StreamLog {
         true
     }
 
-    /// Sets what a file says beside the nodes. False if that contradicts them.
+    /// Sets what a file says beside the nodes. False if that contradicts them: the nodes are right then.
     pub fn finish_load(
         &mut self,
         len: u64,
@@ -578,11 +578,18 @@ impl StreamLog {
         max_deleted_id: StreamId,
         entries_added: u64,
     ) -> bool {
-        let ends_there = self.len == 0 || self.last_id <= last_id;
-        self.last_id = last_id;
+        let agrees = self.len == len && (self.len == 0 || self.last_id <= last_id);
+        self.last_id = match self.len {
+            0 => last_id,
+            _ => last_id.max(self.last_id),
+        };
         self.max_deleted_id = max_deleted_id;
-        self.entries_added = entries_added;
-        self.len == len && ends_there
+        self.entries_added = if agrees {
+            entries_added
+        } else {
+            entries_added.max(self.len)
+        };
+        agrees
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Feed {
     selected_db: Option<u32>,
     /// The second of the last annotation.
     stamp_s: i64,
+    /// The front's bytes are being written.
+    taken: bool,
     /// An emptied buffer, to be filled again.
     spare: Vec<u8>,
 }
@@ -64,7 +66,8 @@ impl Feed {
 
     /// Forget the files and what was not written.
     pub fn close(&mut self) -> impl Iterator<Item = Arc<File>> {
-        self.fed = self.written;
+        // Offsets never go back: clients wait for some of those that were fed.
+        (self.written, self.synced, self.taken) = (self.fed, self.fed, false);
         self.selected_db = None;
         std::mem::take(&mut self.queue)
             .into_iter()
@@ -119,11 +122,16 @@ impl Feed {
         let spare = std::mem::take(&mut self.spare);
         let front = self.queue.front_mut()?;
         let bytes = std::mem::replace(&mut front.bytes, spare);
+        self.taken = true;
         Some((front.file.clone(), bytes, front.len))
     }
 
-    /// `written` of these bytes, which were taken from the front, have been written; the rest goes back.
+    /// `written` of these bytes, which were taken from the front, have been written; the rest goes back. Bytes of a file
+    /// that was closed meanwhile are forgotten.
     pub fn wrote(&mut self, mut bytes: Vec<u8>, written: usize) {
+        if !std::mem::take(&mut self.taken) {
+            return;
+        }
         let Some(front) = self.queue.front_mut() else {
             return;
         };

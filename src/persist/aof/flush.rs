@@ -10,8 +10,9 @@
 //! ```
 //!
 //! So a turn under `everysec` costs one write of what the turn's commands changed. When it is the thread that writes,
-//! only the clients who have written wait, by offset; the others are served as if nothing was. Clients that were told
-//! something by a client that waits (a value read, a message) are not held back: what is promised is one's own write.
+//! only the clients who have written wait, by offset; the others are served as if nothing was. Under `always` clients that
+//! have seen such a write (a value read, a message) wait for it too, see `unsynced`; under the others they are not held
+//! back: what is promised is one's own write.
 //!
 //! When the disk is full, what could not be written stays in the buffer and is tried again every second; commands
 //! that write are refused meanwhile (MISCONF), and replies go on: their clients are not to wait for a person with a
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::disk::{self, Delay, Disk, Done, Job};
+use super::unsynced::is_durable;
 use crate::config::AppendFsync;
 use crate::state::Server;
 use crate::texts;
@@ -404,6 +406,7 @@ pub fn safe_offset(server: &Server) -> u64 {
         return u64::MAX;
     }
     match server.config.appendfsync {
+        AppendFsync::Always if is_durable(server) => u64::MAX,
         AppendFsync::Always => aof.feed.synced,
         AppendFsync::Everysec | AppendFsync::No => aof.feed.written,
     }

@@ -173,7 +173,16 @@ fn adopt_old_log(server: &mut Server) -> io::Result<()> {
         });
         manifest.store(&dir, &name)?;
     }
-    std::fs::rename(&old, dir.join(os_name(&name)))?;
+    let new = dir.join(os_name(&name));
+    if new.exists() {
+        log::warn!(
+            "The AOF {} can't be moved into the directory {}, where a file of this name is.",
+            old.display(),
+            dir.display()
+        );
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    std::fs::rename(&old, new)?;
     manifest::sync_dir(&dir)?;
     log::info!(
         "Successfully migrated an old-style AOF configuration ({}) into the AOF directory ({}).",
@@ -384,10 +393,8 @@ fn refuse_or_cut(server: &Server, path: &Path, fault: Fault, good: u64, last: bo
 /// Cut a file off, and keep what is cut off in a file beside.
 pub fn cut(path: &Path, at: u64) -> io::Result<()> {
     let mut file = File::options().read(true).write(true).open(path)?;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".cut-at-{at}"));
+    let (beside, mut kept) = create_beside(path, at)?;
     file.seek(SeekFrom::Start(at))?;
-    let mut kept = File::create(&beside)?;
     let bytes = io::copy(&mut file, &mut kept)?;
     kept.sync_all()?;
     file.set_len(at)?;
@@ -397,6 +404,22 @@ pub fn cut(path: &Path, at: u64) -> io::Result<()> {
         beside.display()
     );
     Ok(())
+}
+
+/// A new file for what is cut off. An earlier one may have been cut at the same place.
+fn create_beside(path: &Path, at: u64) -> io::Result<(PathBuf, File)> {
+    let mut copy = 1;
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".cut-at-{at}"));
+        if copy > 1 {
+            name.push(format!(".{copy}"));
+        }
+        match File::create_new(&name) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => copy += 1,
+            result => return result.map(|file| (name.into(), file)),
+        }
+    }
 }
 
 /// At the start: load what there is, and open the log for what comes.
@@ -431,5 +454,7 @@ pub fn reload(server: &mut Server) -> Result<()> {
     server.flush_libraries();
     let result = load(&mut Live { server, el: None });
     server.dirty = 0;
+    // A failure is in the log; the AOF is off then.
+    let _ = super::follow_setting(server);
     result.map(|_| ())
 }

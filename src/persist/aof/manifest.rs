@@ -168,6 +168,36 @@ impl Manifest {
         out
     }
 
+    /// Go past numbers whose files are there although the manifest does not name them: it was lost, or a crash came between
+    /// the two. Their names, which no new file takes; an empty incremental file is as good as none.
+    pub fn skip_unnamed(&mut self, dir: &Path, file_name: &[u8]) -> Vec<Vec<u8>> {
+        let has_bytes = |name: &Vec<u8>| {
+            let meta = std::fs::symlink_metadata(dir.join(super::os_name(name)));
+            meta.is_ok_and(|meta| meta.len() > 0)
+        };
+        let there = |seq: i64, suffixes: &[&str]| -> Vec<Vec<u8>> {
+            let names = suffixes
+                .iter()
+                .map(|suffix| [file_name, format!(".{seq}.{suffix}").as_bytes()].concat());
+            names.filter(has_bytes).collect()
+        };
+        let mut found = Vec::new();
+        for (seq, suffixes) in [
+            (&mut self.base_seq, &["base.rdb", "base.aof"][..]),
+            (&mut self.incr_seq, &["incr.aof"]),
+        ] {
+            while let Some(next) = seq.checked_add(1) {
+                let names = there(next, suffixes);
+                if names.is_empty() {
+                    break;
+                }
+                found.extend(names);
+                *seq = next;
+            }
+        }
+        found
+    }
+
     /// A new base with the next number; the one before is history. `rdb` says in which format it is.
     pub fn new_base(&mut self, file_name: &[u8], rdb: bool) -> &Part {
         if let Some(old) = self.base.take() {

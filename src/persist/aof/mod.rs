@@ -16,6 +16,9 @@
 //! CONFIG SET appendonly yes needs a base first: the log is `WaitRewrite` then, commands are fed to a temporary
 //! file, and only when the child's base is there the manifest names both and the log counts.
 //!
+//! **Invariant:** a new file never takes the place of one that is there and has bytes, also when the manifest was lost
+//! (`skip_unnamed`): the server starts with other files, says so, and loads what a manifest names. Redis writes a new
+//! base over the old one then, and appends to the incremental file.
 //! **Invariant:** the manifest never names a file that is not there: files come first and go last
 //! (`tests/persistence_aof.rs`, and the crashes simulated in `crash_tests`).
 //! **Invariant:** commands are fed exactly while `feed` is open; `propagation` hears of it at once (`follow_sink`).
@@ -28,6 +31,7 @@ pub mod load;
 pub mod manifest;
 pub mod reader;
 pub mod rewrite;
+pub mod unsynced;
 mod values;
 
 #[cfg(test)]
@@ -37,13 +41,14 @@ use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::disk::Job;
 use self::feed::Feed;
 use self::flush::Flush;
 use self::manifest::{Manifest, sync_dir};
+use self::unsynced::Unsynced;
 use crate::error::Error;
 use crate::persist::child::{self, Kind};
 use crate::propagate::sink;
@@ -67,6 +72,7 @@ pub struct Aof {
     pub state: State,
     pub feed: Feed,
     pub flush: Flush,
+    pub unsynced: Unsynced,
     pub manifest: Manifest,
     /// Bytes of all files, of all files after the last rewrite, and of the base at start.
     pub current_size: u64,
@@ -91,7 +97,7 @@ impl Aof {
 
     /// Whether the disk has the AOF up to `offset`. An AOF whose first rewrite is under way is not one yet.
     pub fn has_synced(&self, offset: u64) -> bool {
-        self.state == State::On && offset <= self.feed.synced
+        self.state == State::On && offset.min(self.feed.fed) <= self.feed.synced
     }
 
     /// How much was ever fed.
@@ -138,19 +144,40 @@ fn create_dir(server: &Server) -> io::Result<()> {
 fn follow_sink(server: &mut Server) {
     let open = server.aof.feed.is_open();
     server.propagation.set_sink(sink::AOF, open);
+    server.follow_unsynced();
     server.update_armed();
 }
 
-fn open_for_append(path: &std::path::Path, new: bool) -> io::Result<(Arc<File>, u64)> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    if new {
-        // A file of this name is left over from something that never came to be.
-        File::create(path)?;
-    }
-    let file = options.open(path)?;
+/// Opens a file, or makes it. One that is there keeps its bytes.
+fn open_for_append(path: &Path) -> io::Result<(Arc<File>, u64)> {
+    let file = OpenOptions::new().append(true).create(true).open(path)?;
     let len = file.metadata()?.len();
     Ok((Arc::new(file), len))
+}
+
+/// New files never take the place of those that the manifest does not name.
+fn skip_unnamed(manifest: &mut Manifest, dir: &Path, name: &[u8]) {
+    let known = !manifest.is_empty();
+    let found = manifest.skip_unnamed(dir, name);
+    if found.is_empty() {
+        return;
+    }
+    let names: Vec<_> = found
+        .iter()
+        .map(|name| String::from_utf8_lossy(name))
+        .collect();
+    let (names, dir) = (names.join(", "), dir.display());
+    if known {
+        log::warn!(
+            "The AOF manifest does not name the files {names} in the directory {dir}. They are not used and stay as they are."
+        );
+    } else {
+        log::warn!(
+            "There is no AOF manifest, but there are the files {names} in the directory {dir}. They are not loaded and stay \
+             as they are; new files get other names. If they hold your data, stop the server and write a manifest that \
+             names them."
+        );
+    }
 }
 
 /// At start, after the data was loaded: open the log for what comes.
@@ -160,11 +187,12 @@ pub fn open_on_start(server: &mut Server) -> io::Result<()> {
     }
     server.aof.state = State::On;
     create_dir(server)?;
-    let name = file_name(server);
+    let (name, dir) = (file_name(server), dir(server));
+    skip_unnamed(&mut server.aof.manifest, &dir, &name);
     if server.aof.manifest.is_empty() {
         let rdb = server.config.aof_use_rdb_preamble;
         let base = server.aof.manifest.new_base(&name, rdb).clone();
-        let path = base.path(&dir(server));
+        let path = base.path(&dir);
         rewrite::write_base(server, &path, None)?;
         log::info!(
             "Creating AOF base file {} on server start",
@@ -177,14 +205,14 @@ pub fn open_on_start(server: &mut Server) -> io::Result<()> {
         server.aof.manifest.new_incr(&name);
     }
     let last = server.aof.manifest.incr[server.aof.manifest.incr.len() - 1].clone();
-    let (file, len) = open_for_append(&last.path(&dir(server)), new)?;
+    let (file, len) = open_for_append(&last.path(&dir))?;
     log::info!(
         "{} AOF incr file {} on server start",
         if new { "Creating" } else { "Opening" },
         String::from_utf8_lossy(&last.name)
     );
     if new {
-        server.aof.manifest.store(&dir(server), &name)?;
+        server.aof.manifest.store(&dir, &name)?;
     }
     server.aof.base_size = server.aof.current_size;
     server.aof.last_incr_at = server.aof.current_size - len.min(server.aof.current_size);
@@ -201,7 +229,9 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
     }
     if server.aof.state == State::WaitRewrite {
         let path = temp_incr_path(server);
-        let (file, len) = open_for_append(&path, true)?;
+        // It is left over from a rewrite that was given up: without its base it is worth nothing.
+        File::create(&path)?;
+        let (file, len) = open_for_append(&path)?;
         log::info!(
             "Creating AOF incr file {} on background rewrite",
             path.file_name().unwrap_or_default().display()
@@ -211,9 +241,10 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
     } else {
         let (dir, name) = (dir(server), file_name(server));
         let mut manifest = server.aof.manifest.clone();
+        skip_unnamed(&mut manifest, &dir, &name);
         let part = manifest.new_incr(&name).clone();
         let path = part.path(&dir);
-        let (file, len) = open_for_append(&path, true)?;
+        let (file, len) = open_for_append(&path)?;
         log::info!(
             "Creating AOF incr file {} on background rewrite",
             String::from_utf8_lossy(&part.name)
@@ -261,8 +292,12 @@ pub fn delete_history(server: &mut Server) {
     }
 }
 
-/// CONFIG SET appendonly: follow the setting.
+/// CONFIG SET appendonly: follow the setting. While the data set is being loaded that is put off until it is there, as in
+/// Redis 8.
 pub fn follow_setting(server: &mut Server) -> Result<(), String> {
+    if server.loading {
+        return Ok(());
+    }
     match (server.config.appendonly, server.aof.state) {
         (true, State::Off) => start(server),
         (false, State::On | State::WaitRewrite) => {

@@ -231,6 +231,7 @@ fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
     let mut manifest = server.aof.manifest.clone();
     // In which format the child wrote is said by the file itself: the setting may have changed since.
     let is_rdb = super::load::begins_with_rdb(temp);
+    super::skip_unnamed(&mut manifest, &dir, &name);
     let base = manifest.new_base(&name, is_rdb).clone();
     let base_path = base.path(&dir);
     rename(temp, &base_path, "AOF base file")?;

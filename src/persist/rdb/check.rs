@@ -224,6 +224,8 @@ fn no_limits() -> Limits {
             max_value: usize::MAX,
             seed,
         },
+        // What the server would mend.
+        sanitize: false,
     }
 }
 

@@ -626,18 +626,22 @@ impl Decoder<'_, '_> {
         }
         let len = self.length()?;
         let last_id = self.id()?;
-        if kind == kind::STREAM_LISTPACKS {
-            // What later versions keep beside the log: as if nothing was ever deleted.
-            if !stream.log.finish_load(len, last_id, StreamId::MIN, len) {
-                return corrupt("Stream length inconsistent with its listpacks");
-            }
-        } else {
+        // What later versions keep beside the log: as if nothing was ever deleted.
+        let (mut max_deleted, mut added) = (StreamId::MIN, len);
+        if kind != kind::STREAM_LISTPACKS {
             // The first entry's ID, which the listpacks say, too.
             self.id()?;
-            let (max_deleted, added) = (self.id()?, self.length()?);
-            if !stream.log.finish_load(len, last_id, max_deleted, added) {
+            (max_deleted, added) = (self.id()?, self.length()?);
+        }
+        let live = stream.log.len();
+        if !stream.log.finish_load(len, last_id, max_deleted, added) {
+            if self.limits.sanitize {
                 return corrupt("Stream length inconsistent with its listpacks");
             }
+            // Older versions of Redis lost count of deleted entries.
+            log::warn!(
+                "A stream has {live} entries, which its stored length ({len}) or last ID contradicts: counted anew."
+            );
         }
         let groups = self.length()?;
         for _ in 0..groups {

@@ -54,6 +54,7 @@ mod tests;
 
 pub use background::{Rdb, background_save_done};
 
+use crate::config::SanitizeDumpPayload;
 use crate::ds::quicklist::ListLimits;
 use crate::state::Server;
 use crate::types::hash::HashLimits;
@@ -163,6 +164,9 @@ pub struct Limits {
     pub list: ListLimits,
     pub set: SetLimits,
     pub zset: ZsetLimits,
+    /// What contradicts itself is refused, also where it can be mended: for bytes that a client sent, and with
+    /// `sanitize-dump-payload yes`.
+    pub sanitize: bool,
 }
 
 impl Limits {
@@ -172,6 +176,7 @@ impl Limits {
             list: crate::keyspace::list_limits::list_limits(server),
             set: SetLimits::of(server),
             zset: ZsetLimits::of(server),
+            sanitize: server.config.sanitize_dump_payload == SanitizeDumpPayload::Yes,
         }
     }
 }

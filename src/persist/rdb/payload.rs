@@ -108,7 +108,10 @@ pub fn restore<R>(
     }
     let mut decoder = Decoder {
         reader: &mut reader,
-        limits,
+        limits: Limits {
+            sanitize: true,
+            ..limits
+        },
         version,
         next_tick: u64::MAX,
     };

@@ -452,3 +452,35 @@ fn an_unknown_version_or_signature_is_refused() {
     assert_eq!(load(b"REDIS0004\xff").1.unwrap(), Counts::default());
     assert_eq!(entry_kind::type_of(entry_kind::HASH) as u8, kind::HASH);
 }
+
+/// Older versions of Redis lost count of entries that were deleted. A file of one's own still loads, its entries counted
+/// anew; what a client sends is refused.
+#[test]
+fn a_stream_that_lost_count_is_counted_anew_unless_a_client_sent_it() {
+    let mut server = server();
+    store(&mut server, 0, b"s", &Made::Stream(5, 2, 0), false);
+    let right = data_set(&server);
+    // The length, the last ID and the first: of five entries the first is gone.
+    let (written, wrong) = ([4, 5, 1, 2, 2], [9, 5, 1, 2, 2]);
+    let damage = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let at = bytes
+            .windows(5)
+            .position(|five| five == written)
+            .expect("a length");
+        bytes[at..at + 5].copy_from_slice(&wrong);
+        bytes
+    };
+    let mut file = damage(&saved(&server));
+    let crc = file.len() - 8;
+    file[crc..].fill(0);
+    let (loaded, result) = load(&file);
+    assert!(result.is_ok());
+    assert_eq!(data_set(&loaded), right);
+
+    let entry = server.lookup_in(0, b"s").expect("a stream");
+    let payload = payload::dump(entry, VERSIONS[0].number(), false);
+    let (version, body) = payload::open(&payload, CHECKS).expect("our own");
+    let refused = restore(&mut server, version, &damage(body));
+    assert!(matches!(refused, Err(decode::Fault::Corrupt(_))));
+}

@@ -39,6 +39,7 @@ fn limits() -> Limits {
             max_value,
             seed,
         },
+        sanitize: false,
     }
 }
 

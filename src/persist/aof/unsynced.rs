@@ -1,0 +1,196 @@
+//! Under `appendfsync always` a client sees only what is on the disk.
+//!
+//! A writer's reply waits for the fsync of its change (`flush`). Until then the change stands in the keyspace, and
+//! another client could read it, act on it, and find it gone after a power cut. So every reply and every message that
+//! depends on a change without its fsync waits for the same offset; all others go on, on a disk that hangs too.
+//!
+//! ```text
+//!   offsets in the AOF    synced ......... fed         hash of a key -> place -> the offset after which it is durable
+//!   SET k new                              └ k: fed + 1 at the time of the change, somewhere in its unit
+//!   GET k                 held until synced reaches that offset           GET other    leaves at once
+//! ```
+//!
+//! What a client depends on is one number, `Client::aof_offset`, which only grows:
+//!
+//! - its own changes: the end of their unit (`propagate`);
+//! - a command that reads keys: the highest offset at their places; in a transaction or a script, of all its commands;
+//! - a command that looks at the whole keyspace (SCAN, KEYS, DBSIZE, RANDOMKEY), at keys that the data names (SORT BY),
+//!   and an EXEC that a change made fail: everything that was fed;
+//! - messages to other clients: events and invalidations, the change that caused them; PUBLISH, what its client depends on,
+//!   or the whole unit in a transaction or a script; MONITOR's line, the change that it shows.
+//!
+//! A blocked client's command runs again when it is served, so it is one that reads keys.
+//!
+//! The table never forgets: an offset that is synced holds nothing. Two keys may share a place, which only delays. An
+//! offset may be of a change that is never fed (a script with redis.set_repl); nothing is held when all that was fed is
+//! synced (`flush::safe_offset`).
+//!
+//! Limits: INFO, DEBUG and the like, which describe the process, are never held: they are needed most when a disk hangs.
+//! Cost: nothing unless `always` (`armed::UNSYNCED`); then one pass over the keys of a command.
+//!
+//! **Invariant:** a place holds at least the offset of each change to its keys (`tests/durable_reads.rs`).
+
+use crate::armed;
+use crate::client::Client;
+use crate::command::keys::{self, KeyRef};
+use crate::command::{self, Command, INCOMPLETE};
+use crate::config::AppendFsync;
+use crate::state::Server;
+
+/// Places for hashes of keys, a power of two.
+const PLACES: usize = 1 << 14;
+
+/// Which changes are not durable yet.
+#[derive(Default)]
+pub struct Unsynced {
+    /// By hash of the key; empty unless `always`.
+    places: Box<[u64]>,
+    /// Of changes to no single key: FLUSHALL, SWAPDB, functions.
+    everywhere: u64,
+    /// What the commands of the running unit depend on.
+    seen: u64,
+}
+
+impl Unsynced {
+    fn is_on(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    fn note(&mut self, hash: u64, offset: u64) {
+        if let Some(place) = self.places.get_mut(hash as usize & (PLACES - 1)) {
+            *place = offset;
+        }
+    }
+
+    fn offset_of(&self, hash: u64) -> u64 {
+        let place = self.places.get(hash as usize & (PLACES - 1));
+        place.map_or(0, |&offset| offset)
+    }
+}
+
+impl Server {
+    /// Begin or stop to keep track, as the settings and the AOF's state say. Sets the bit of `armed`.
+    pub fn follow_unsynced(&mut self) {
+        let on = self.aof.feed.is_open() && self.config.appendfsync == AppendFsync::Always;
+        let unsynced = &mut self.aof.unsynced;
+        if on && !unsynced.is_on() {
+            unsynced.places = vec![0; PLACES].into();
+            // Which keys the changes before this one were of is not known.
+            unsynced.everywhere = self.aof.feed.fed;
+        } else if !on {
+            *unsynced = Unsynced::default();
+        }
+        self.update_armed();
+    }
+
+    /// Whether changes without an fsync are kept track of.
+    pub fn tracks_unsynced(&self) -> bool {
+        self.aof.unsynced.is_on()
+    }
+
+    /// An offset within the unit that is open: what a change waits for that is being made.
+    fn open_offset(&self) -> u64 {
+        self.aof.offset() + 1
+    }
+
+    /// The end of all changes until now.
+    fn last_offset(&self) -> u64 {
+        self.aof.offset() + u64::from(!self.propagation.is_idle())
+    }
+
+    /// A key was changed, by a command or by itself.
+    pub fn note_unsynced(&mut self, key: &[u8]) {
+        let (hash, offset) = (self.seed.hash(key), self.open_offset());
+        self.aof.unsynced.note(hash, offset);
+    }
+
+    /// The running command depends on every change until now.
+    pub fn depend_on_all_changes(&mut self) {
+        if self.armed & armed::UNSYNCED != 0 {
+            let last = self.last_offset();
+            let seen = &mut self.aof.unsynced.seen;
+            *seen = last.max(*seen);
+        }
+    }
+
+    /// What a message waits for that a change causes which is being made. 0: nothing.
+    pub fn offset_of_event(&self) -> u64 {
+        match self.armed & armed::UNSYNCED {
+            0 => 0,
+            _ => self.open_offset(),
+        }
+    }
+
+    /// What a message waits for that `c` sends. 0: nothing.
+    pub fn offset_of_message(&self, c: &Client) -> u64 {
+        match (self.armed & armed::UNSYNCED, self.nesting) {
+            (0, _) => 0,
+            (_, 0) => c.aof_offset,
+            _ => self.open_offset(),
+        }
+    }
+}
+
+/// A command has run, maybe within a unit, and is not fed yet: note what it changed, or what its client has seen.
+#[cold]
+pub fn after_command(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    cmd: &Command,
+    changed: bool,
+) {
+    // The commands within it have been here themselves.
+    let is_frame = cmd.flags & (command::SCRIPT_DECIDES | command::RUNS_IN_MULTI) != 0;
+    if changed && !is_frame {
+        note_changes(server, argv, cmd);
+    } else if !changed && !is_durable(server) {
+        let offset = offset_of_command(server, argv, cmd);
+        let seen = &mut server.aof.unsynced.seen;
+        *seen = offset.max(*seen);
+    }
+    if server.nesting == 0 {
+        let seen = std::mem::take(&mut server.aof.unsynced.seen);
+        c.aof_offset = c.aof_offset.max(seen);
+    }
+}
+
+/// All changes until now are on the disk.
+pub fn is_durable(server: &Server) -> bool {
+    let feed = &server.aof.feed;
+    feed.synced >= feed.fed && server.propagation.is_idle()
+}
+
+/// Most have been noted by `signal_modified`; a consumer group's are changes of no key that a client could watch.
+fn note_changes(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
+    let mut found = Vec::new();
+    let known = keys::get_keys(cmd, argv, &mut found).is_ok();
+    if !known || found.is_empty() {
+        server.aof.unsynced.everywhere = server.open_offset();
+    }
+    for key in found.iter().filter(|key| key.is_key()) {
+        server.note_unsynced(argv[key.pos as usize]);
+    }
+}
+
+/// What the reply of a command depends on that changed nothing.
+fn offset_of_command(server: &Server, argv: &[&[u8]], cmd: &Command) -> u64 {
+    let unsynced = &server.aof.unsynced;
+    let has_keys = !cmd.keys.is_empty() || cmd.get_keys.is_some();
+    let reads = cmd.flags & (command::READONLY | command::WRITE) != 0;
+    if !has_keys && !reads {
+        // FUNCTION LIST and FCALL show functions.
+        let scripting = cmd.acl & command::SCRIPTING != 0;
+        return if scripting { unsynced.everywhere } else { 0 };
+    }
+    let mut found = Vec::new();
+    let known = keys::get_keys(cmd, argv, &mut found).is_ok();
+    let is_script = cmd.flags & command::SCRIPT_DECIDES != 0;
+    let incomplete = cmd.keys.iter().any(|spec| spec.flags & INCOMPLETE != 0);
+    if !is_script && (!known || !has_keys || incomplete) {
+        return server.last_offset();
+    }
+    let offset = |key: &KeyRef| unsynced.offset_of(server.seed.hash(argv[key.pos as usize]));
+    let keys = found.iter().filter(|key| key.is_key());
+    keys.map(offset).fold(unsynced.everywhere, u64::max)
+}

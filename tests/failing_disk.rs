@@ -1,0 +1,322 @@
+//! A disk that fails: errors of write and fsync, a full disk, writes of which only a part arrives. When it is over, the
+//! data set, the AOF and what clients were told agree; transactions and scripts are whole, and nothing has run that was
+//! refused.
+//!
+//! The disk is a shim (`shim/bad_disk.c`), compiled here, between the server and libc. Counters are the checker: each
+//! reply says by how much the data set must have grown.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use common::{Conn, Peer, find_peer, multibulk};
+
+/// A directory on a disk that can be made to fail.
+struct Disk {
+    dir: PathBuf,
+}
+
+impl Disk {
+    /// `None`: there is no C compiler.
+    fn new(name: &str) -> Option<Disk> {
+        find_peer("cc")?;
+        let dir = std::env::temp_dir().join(format!("aeris-disk-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(dir.join("data")).expect("a directory");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shim/bad_disk.c");
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .arg(dir.join("bad_disk.so"))
+            .arg(source)
+            .arg("-ldl")
+            .status();
+        assert!(built.expect("cc runs").success());
+        Some(Disk { dir })
+    }
+
+    fn server(&self, policy: &str) -> Peer {
+        Peer::aeris_with(&self.args(policy), |command| {
+            command
+                .env("LD_PRELOAD", self.dir.join("bad_disk.so"))
+                .env("BAD_DISK_DIR", self.dir.join("data"))
+                .env("BAD_DISK_FLAG", self.dir.join("flag"));
+        })
+    }
+
+    fn healthy_server(&self) -> Peer {
+        Peer::aeris(&self.args("everysec"))
+    }
+
+    fn args<'a>(&'a self, policy: &'a str) -> [&'a str; 6] {
+        let data = self.dir.join("data");
+        let data: &str = Box::leak(data.to_string_lossy().into_owned().into_boxed_str());
+        [
+            "--dir",
+            data,
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            policy,
+        ]
+    }
+
+    fn fail(&self, how: &str) {
+        let new = self.dir.join("flag.new");
+        std::fs::write(&new, how).expect("a file");
+        std::fs::rename(new, self.dir.join("flag")).expect("a name");
+    }
+
+    fn recover(&self) {
+        std::fs::remove_file(self.dir.join("flag")).expect("it was failing");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// How often one client's commands succeeded, and how often it never heard.
+#[derive(Default)]
+struct Told {
+    succeeded: u64,
+    unknown: u64,
+}
+
+/// The counters of one client, and what it was told of each: a transaction of two, one by itself, a script of two.
+struct Counters {
+    client: usize,
+    told: [Told; 3],
+}
+
+const KINDS: [(&str, &[&str]); 3] = [
+    ("transaction", &["ta", "tb"]),
+    ("command", &["c"]),
+    ("script", &["sa", "sb"]),
+];
+
+impl Counters {
+    fn key(&self, name: &str) -> String {
+        format!("{name}:{}", self.client)
+    }
+
+    fn request(&self, kind: usize) -> (Vec<u8>, usize) {
+        let keys: Vec<String> = KINDS[kind].1.iter().map(|name| self.key(name)).collect();
+        let script = "redis.call('incr', KEYS[1]) return redis.call('incr', KEYS[2])";
+        let commands: Vec<Vec<&str>> = match &keys[..] {
+            [one] => vec![vec!["incr", one]],
+            [a, b] if kind == 0 => vec![
+                vec!["multi"],
+                vec!["incr", a],
+                vec!["incr", b],
+                vec!["exec"],
+            ],
+            [a, b] => vec![vec!["eval", script, "2", a, b]],
+            _ => unreachable!("one key or two"),
+        };
+        let bytes = commands.iter().flat_map(|argv| multibulk(argv)).collect();
+        (bytes, commands.len())
+    }
+
+    /// Until `stop`, or until the server is gone.
+    fn run(&mut self, port: u16, stop: &AtomicBool) {
+        let mut conn = Conn::new(port);
+        for turn in 0.. {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let kind = turn % KINDS.len();
+            let (bytes, replies) = self.request(kind);
+            conn.try_send(&bytes);
+            let last = (0..replies).map(|_| conn.try_reply()).last();
+            match last.flatten() {
+                None => {
+                    self.told[kind].unknown += 1;
+                    return;
+                }
+                Some(reply) if reply[0] == b'-' => {
+                    let text = String::from_utf8_lossy(&reply).into_owned();
+                    assert!(
+                        text.contains("MISCONF") || text.contains("EXECABORT"),
+                        "{text}"
+                    );
+                }
+                Some(_) => self.told[kind].succeeded += 1,
+            }
+        }
+    }
+
+    /// What the server has is what the client was told.
+    fn check(&self, conn: &mut Conn) {
+        for ((what, names), told) in KINDS.iter().zip(&self.told) {
+            let values: Vec<u64> = names
+                .iter()
+                .map(|name| number(conn, &self.key(name)))
+                .collect();
+            assert!(
+                values.iter().all(|value| *value == values[0]),
+                "a {what} is torn: {values:?}"
+            );
+            let allowed = told.succeeded..=told.succeeded + told.unknown;
+            assert!(
+                allowed.contains(&values[0]),
+                "{what}: {} not in {allowed:?}",
+                values[0]
+            );
+        }
+    }
+}
+
+fn number(conn: &mut Conn, key: &str) -> u64 {
+    let reply = conn.line(&format!("get {key}"));
+    let digits = reply.lines().nth(1).unwrap_or("0");
+    digits.parse().expect("a counter")
+}
+
+const CLIENTS: usize = 4;
+
+/// Clients count while `meanwhile` runs.
+fn count(port: u16, meanwhile: impl FnOnce()) -> Vec<Counters> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut counters = Counters {
+                        client,
+                        told: Default::default(),
+                    };
+                    counters.run(port, stop);
+                    counters
+                })
+            })
+            .collect();
+        meanwhile();
+        stop.store(true, Ordering::Relaxed);
+        clients
+            .into_iter()
+            .map(|client| client.join().expect("a client"))
+            .collect()
+    })
+}
+
+fn wait_until_set(conn: &mut Conn, succeeds: bool) {
+    while conn.line("set probe x").starts_with('+') != succeeds {}
+}
+
+#[test]
+fn after_an_error_all_that_was_told_is_true() {
+    for (policy, errors) in [
+        (
+            "everysec",
+            &[
+                "write-eio",
+                "short",
+                "torn",
+                "write-enospc",
+                "sync-eio",
+                "torn",
+            ][..],
+        ),
+        ("no", &["write-enospc", "torn", "short"]),
+    ] {
+        let Some(disk) = Disk::new(policy) else {
+            return;
+        };
+        let server = disk.server(policy);
+        let mut probe = server.connect();
+        let counted = count(server.port, || {
+            for error in errors {
+                disk.fail(error);
+                wait_until_set(&mut probe, false);
+                if *error == "short" {
+                    // It fails, or begins anew: both leave the AOF as it is.
+                    probe.line("bgrewriteaof");
+                }
+                disk.recover();
+                wait_until_set(&mut probe, true);
+            }
+        });
+        for counters in &counted {
+            assert!(
+                counters
+                    .told
+                    .iter()
+                    .all(|told| told.succeeded > 0 && told.unknown == 0)
+            );
+            counters.check(&mut probe);
+        }
+        // A reply says that what came before is written, so the process may die.
+        wait_until_set(&mut probe, true);
+        drop(server);
+        let again = disk.healthy_server();
+        let mut probe = again.connect();
+        counted
+            .iter()
+            .for_each(|counters| counters.check(&mut probe));
+    }
+}
+
+/// Under `always` the promise can't be kept: the server ends. What it has acknowledged is on the disk.
+#[test]
+fn under_always_an_error_ends_the_server_and_nothing_is_lost() {
+    for error in ["write-eio", "short", "torn", "sync-eio"] {
+        let Some(disk) = Disk::new(&format!("always-{error}")) else {
+            return;
+        };
+        let mut server = disk.server("always");
+        let mut probe = server.connect();
+        let port = server.port;
+        let counted = count(port, || {
+            while (0..CLIENTS).any(|client| number(&mut probe, &format!("sb:{client}")) < 5) {}
+            disk.fail(error);
+            assert_eq!(server.wait(), Some(1));
+        });
+        disk.recover();
+        let again = disk.healthy_server();
+        let mut probe = again.connect();
+        counted
+            .iter()
+            .for_each(|counters| counters.check(&mut probe));
+    }
+}
+
+/// A long script lets the loop turn, and so the error of an earlier write is known before the script's next one: it has
+/// written and is not stopped half way.
+#[test]
+fn a_script_that_has_written_ends_although_the_disk_fails_meanwhile() {
+    let Some(disk) = Disk::new("script") else {
+        return;
+    };
+    let server = disk.server("no");
+    let mut conn = server.connect();
+    conn.line("config set busy-reply-threshold 1");
+    disk.fail("write-eio");
+    let script = "redis.call('incr', 'a') \
+                  for i = 1, 30000000 do end \
+                  return redis.call('incr', 'b')";
+    // Both are in one read: the first is written when the script lets the loop turn.
+    let mut batch = multibulk(&["set", "before", "x"]);
+    batch.extend(multibulk(&["eval", script, "0"]));
+    batch.extend(multibulk(&["eval", "return redis.call('incr', 'c')", "0"]));
+    conn.send(&batch);
+    assert_eq!(conn.reply(), b"+OK\r\n");
+    assert_eq!(conn.reply(), b":1\r\n");
+    assert!(
+        conn.reply().starts_with(b"-MISCONF"),
+        "the next one is refused"
+    );
+    disk.recover();
+    wait_until_set(&mut conn, true);
+    drop(server);
+    let again = disk.healthy_server();
+    assert_eq!(
+        again.connect().line("mget a b c"),
+        "*3\r\n$1\r\n1\r\n$1\r\n1\r\n$-1\r\n"
+    );
+}
