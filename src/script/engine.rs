@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::ffi::CStr;
 use std::rc::Rc;
 
-use mlua::{Function, Lua, Table};
+use mlua::{Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, Value};
 
 use crate::error::Error;
-use crate::script::tail::without_tail_calls;
+use crate::script::syntax;
 use crate::script::{Kind, bit, cjson, cmsgpack, structs};
 use crate::sys::lua::{FunctionRef, SANDBOX, Vm};
 
@@ -111,6 +111,7 @@ impl Engine {
             options.set("registration", registration)?;
         }
         options.set("insecure", insecure)?;
+        options.set("translate", lua.create_function(translate)?)?;
         add_random(lua, &options)?;
         let sandbox = lua.load(include_str!("sandbox.lua")).set_name(SANDBOX);
         let (sealed, loading): (Table, Function) = sandbox.call(options)?;
@@ -140,7 +141,8 @@ impl Engine {
 
     /// Source to function; `Err` has the message.
     pub fn compile(&mut self, source: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
-        self.vm.compile(&without_tail_calls(source), name)
+        let shown = syntax::shown_name(name.to_bytes());
+        self.vm.compile(&syntax::translate(source, &shown)?, name)
     }
 
     /// Show a library's code what it may see while it is loaded, or hide it again.
@@ -186,6 +188,15 @@ fn register_libraries(lua: &Lua) -> mlua::Result<()> {
     globals.set("cjson", cjson::register(lua)?)?;
     globals.set("cmsgpack", cmsgpack::register(lua)?)?;
     globals.set("struct", structs::register(lua)?)
+}
+
+/// For `load` and `loadstring`: the source as the compiler has to see it, or nil and what is wrong with it.
+fn translate(lua: &Lua, (source, name): (LuaString, LuaString)) -> mlua::Result<MultiValue> {
+    let shown = syntax::shown_name(&name.as_bytes());
+    match syntax::translate(&source.as_bytes(), &shown) {
+        Ok(translated) => lua.create_string(translated)?.into_lua_multi(lua),
+        Err(message) => (Value::Nil, lua.create_string(message)?).into_lua_multi(lua),
+    }
 }
 
 /// The generator of POSIX's lrand48, so that a seed gives the numbers that it gives in Redis.

@@ -35,7 +35,7 @@ pub mod native;
 pub mod redis;
 pub mod run;
 pub mod structs;
-mod tail;
+pub mod syntax;
 
 use crate::armed;
 use crate::client::{Client, OwnedArgv};
@@ -81,6 +81,8 @@ pub struct Running {
     pub obeyed: bool,
     /// It has changed something, or tried to: it can't be killed any more.
     pub wrote: bool,
+    /// What TIME says in a script that runs for very long: when others were last answered. Nothing else moves.
+    pub time_us: Option<i64>,
     /// SCRIPT KILL or FUNCTION KILL was called.
     pub killed: bool,
     /// It has run for longer than `busy-reply-threshold`: others are answered meanwhile.

@@ -60,6 +60,7 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
         started: ticks::now(),
         obeyed: ctx.client.has(flag::PRIMARY | flag::AOF_LOADER),
         wrote: false,
+        time_us: None,
         killed: false,
         busy: None,
     });
@@ -228,6 +229,15 @@ impl Run<'_> {
         }
     }
 
+    /// TIME goes on, never back. Keys don't expire meanwhile: the clock of commands stands still.
+    fn move_time(&mut self) {
+        let began = self.server.clock.now_us;
+        if let Some(running) = &mut self.server.scripting.running {
+            let before = running.time_us.unwrap_or(began);
+            running.time_us = Some(before.max(crate::clock::unix_us()));
+        }
+    }
+
     fn is_killed(&self) -> bool {
         let running = self.server.scripting.running.as_ref();
         running.is_some_and(|running| running.killed)
@@ -253,12 +263,18 @@ impl Host for Run<'_> {
             .clock
             .us(ticks::now().wrapping_sub(running.started))
             / 1000;
-        if limit_ms == 0 || ms < limit_ms {
+        if limit_ms == 0 {
+            // Others are never answered, but a script that waits by TIME must come to its end.
+            self.move_time();
+            return false;
+        }
+        if ms < limit_ms {
             return false;
         }
         if running.busy.is_none() {
             self.become_busy(ms);
         }
+        self.move_time();
         crate::execute::busy::process_events_while_blocked(self.server);
         if !self.is_killed() {
             return false;

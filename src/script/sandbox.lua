@@ -15,7 +15,7 @@ local floor, ceil = math.floor, math.ceil
 local rawget, rawset, next, pairs = rawget, rawset, next, pairs
 local getmetatable, setmetatable = getmetatable, setmetatable
 local load, pcall, collectgarbage, getfenv, setfenv = load, pcall, collectgarbage, getfenv, setfenv
-local insert, foreach = table.insert, table.foreach
+local insert, foreach, concat = table.insert, table.foreach, table.concat
 
 local allowed = {
     "_VERSION", "assert", "bit", "cjson", "cmsgpack", "collectgarbage", "coroutine", "error", "gcinfo",
@@ -158,14 +158,32 @@ local function expect(kind, value, name)
     end
 end
 
+local translate = options.translate
+
+local function compile(source, name)
+    local translated, problem = translate(source, name)
+    if not translated then
+        return nil, problem
+    end
+    return load(translated, name, "t")
+end
+
 function globals.loadstring(source, name)
     expect("string", source, "loadstring")
-    return load(source .. "", name or source .. "", "t")
+    return compile(source .. "", name or source .. "")
 end
 
 function globals.load(reader, name)
     expect("function", reader, "load")
-    return load(reader, name or "=(load)", "t")
+    local pieces = {}
+    repeat
+        local piece = reader()
+        if piece ~= nil and type(piece) ~= "string" then
+            return nil, "reader function must return a string"
+        end
+        pieces[#pieces + 1] = piece
+    until piece == nil or piece == ""
+    return compile(concat(pieces), name or "=(load)")
 end
 
 -- The collector is everybody's: scripts may ask it and push it, not stop or tune it.

@@ -307,3 +307,50 @@ fn scripting_can_be_switched_off() {
     );
     assert!(peer.server.scripting.eval.is_none());
 }
+
+/// Until others are answered a script is one moment; then it may wait by TIME, and nothing else moves.
+#[test]
+fn a_script_that_waits_by_time_comes_to_its_end() {
+    const WAIT: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end \
+         redis.call('SET', 'k', 'v', 'PX', 1) local begin = now() while now() < begin + 5000 do end \
+         return redis.call('GET', 'k')";
+    for threshold in [0, 1] {
+        let mut peer = Peer::new();
+        peer.server.config.busy_reply_threshold = threshold;
+        assert_eq!(peer.eval(WAIT), "$1\r\nv\r\n");
+    }
+    let mut peer = Peer::new();
+    let still = "local a = redis.call('TIME') for i = 1, 1000000 do end local b = redis.call('TIME') \
+         return {a[1] == b[1], a[2] == b[2]}";
+    assert_eq!(peer.eval(still), "*2\r\n:1\r\n:1\r\n");
+}
+
+/// LuaJIT's functions that are written in Lua are not where the script failed.
+#[test]
+fn errors_of_libraries_in_tail_position_name_function_and_line() {
+    let mut peer = Peer::new();
+    for (call, text) in [
+        (
+            "string.rep({})",
+            "bad argument #1 to 'rep' (string expected, got table)",
+        ),
+        (
+            "string.len(nil)",
+            "bad argument #1 to 'len' (string expected, got nil)",
+        ),
+        (
+            "table.remove('x')",
+            "bad argument #1 to 'remove' (table expected, got string)",
+        ),
+        ("pcall()", "bad argument #1 to 'pcall' (value expected)"),
+        (
+            "cjson.encode()",
+            "bad argument #1 to 'encode' (expected 1 argument)",
+        ),
+    ] {
+        let source = format!("\nreturn {call}");
+        let sha = String::from_utf8(sha_of(source.as_bytes()).to_vec()).expect("digits");
+        let expected = format!("-ERR user_script:2: {text} script: {sha}, on @user_script:2.\r\n");
+        assert_eq!(peer.eval(&source), expected);
+    }
+}

@@ -660,7 +660,8 @@ fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
         level += 1;
         place = source_line(l, level)?;
     }
-    while OWN_SOURCES.contains(&place.0.as_slice()) {
+    // LuaJIT has written a few functions of its libraries in Lua: their only line is 0.
+    while place.1 == 0 || OWN_SOURCES.contains(&place.0.as_slice()) {
         level += 1;
         place = source_line(l, level)?;
     }

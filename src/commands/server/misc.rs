@@ -54,10 +54,12 @@ fn role(ctx: &mut Ctx) -> CmdResult {
 /// TIME
 fn time(ctx: &mut Ctx) -> CmdResult {
     // Within a script or a transaction it is one moment.
-    let now = if ctx.server.nesting > 0 {
-        ctx.server.clock.now_us
-    } else {
-        crate::clock::unix_us()
+    let server = &ctx.server;
+    let moved = server.scripting.running.as_ref();
+    let now = match moved.and_then(|script| script.time_us) {
+        Some(moved) => moved,
+        None if server.nesting > 0 => server.clock.now_us,
+        None => crate::clock::unix_us(),
     };
     ctx.client.reply.array(2);
     ctx.client.reply.bulk_integer(now / 1_000_000);

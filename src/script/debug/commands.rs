@@ -3,7 +3,7 @@
 use super::{ABORTED, BREAKPOINTS_MAX, Debugger, Next, SHOWN_LEAST, show};
 use crate::script::engine::USER_SCRIPT;
 use crate::script::run::Run;
-use crate::script::tail::without_tail_calls;
+use crate::script::syntax;
 use crate::sys::lua::{Frame, Kind};
 use crate::util::number::parse_i64;
 
@@ -218,7 +218,9 @@ impl Debugger {
 /// An expression or statements, in a frame of their own: the script's locals are out of sight.
 fn evaluate(debugger: &mut Debugger, run: &mut Run, frame: &mut Frame, code: &[u8]) {
     let expression = [b"return ", code].concat();
-    let expression = without_tail_calls(&expression);
+    // What is no expression is tried as statements, so the message of this first try is not shown.
+    let expression =
+        syntax::translate(&expression, b"@ldb_eval").unwrap_or(expression.as_slice().into());
     let ok = frame.evaluate(&expression, code, c"@ldb_eval", run);
     if ok {
         return debugger.tell_top(frame, b"<retval> ");

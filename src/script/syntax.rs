@@ -1,0 +1,772 @@
+//! Lua 5.1 in front of LuaJIT's compiler: what is no Lua 5.1 is refused with the texts of its compiler, and what
+//! LuaJIT would read otherwise is changed.
+//!
+//! ```text
+//!   source ──> lexer ──> parser ──┬──> error: user_script:1: unexpected symbol near '~'
+//!                          │      └──> edits ──> the source for LuaJIT, each line where it was
+//!                        scope
+//! ```
+//!
+//! Changed are two things:
+//!
+//! - `"\."` and `"\x41"` are `"."` and `"x41"`: 5.1 knows no such escapes.
+//! - `return string.rep({})` is a tail call, for which LuaJIT gives up the frame of the caller even if a function of a
+//!   library is called. When that fails, its name and the line are lost, and scripts and clients expect both. So a
+//!   call of a function of a library is put in parentheses, or handed through a function where it may return another
+//!   number of values than one:
+//!
+//! ```text
+//!   return redis.call('get', k)   ->   return (redis.call('get', k))
+//!   return unpack(list)           ->   return (function(...)return ... end)(unpack(list))
+//! ```
+//!
+//! Limits: functions of a library are known by their names, by locals made from these, and as methods of strings.
+//! Through a parameter or a table's field of another name the call stays a tail call, since without one scripts that
+//! recurse so would run out of stack.
+
+mod lexer;
+mod scope;
+
+use std::borrow::Cow;
+
+use lexer::{Edit, Kind, Lexer, Message, Token, spelled};
+use scope::{Path, Scope, TooMany};
+
+/// How deep blocks and expressions nest.
+const LEVELS_MAX: usize = 200;
+/// How tightly `not`, `-` and `#` bind.
+const UNARY: u8 = 8;
+
+/// Libraries of which every function counts, and functions without a library.
+const LIBRARIES: [&[u8]; 11] = [
+    b"bit",
+    b"cjson",
+    b"cmsgpack",
+    b"coroutine",
+    b"math",
+    b"os",
+    b"redis",
+    b"server",
+    b"string",
+    b"struct",
+    b"table",
+];
+const FUNCTIONS: [&[u8]; 24] = [
+    b"assert",
+    b"collectgarbage",
+    b"error",
+    b"gcinfo",
+    b"getfenv",
+    b"getmetatable",
+    b"ipairs",
+    b"load",
+    b"loadstring",
+    b"next",
+    b"pairs",
+    b"pcall",
+    b"rawequal",
+    b"rawget",
+    b"rawset",
+    b"select",
+    b"setfenv",
+    b"setmetatable",
+    b"tonumber",
+    b"tostring",
+    b"type",
+    b"unpack",
+    b"xpcall",
+    b"print",
+];
+/// Methods of strings.
+const STRING_METHODS: [&[u8]; 14] = [
+    b"byte", b"dump", b"find", b"format", b"gfind", b"gmatch", b"gsub", b"len", b"lower", b"match",
+    b"rep", b"reverse", b"sub", b"upper",
+];
+/// Functions that return one value, never none, and are called often.
+const SINGLE: [(&[u8], &[u8]); 12] = [
+    (b"redis", b"call"),
+    (b"redis", b"pcall"),
+    (b"redis", b"error_reply"),
+    (b"redis", b"status_reply"),
+    (b"redis", b"sha1hex"),
+    (b"server", b"call"),
+    (b"server", b"pcall"),
+    (b"cjson", b"encode"),
+    (b"cmsgpack", b"pack"),
+    (b"struct", b"pack"),
+    (b"string", b"format"),
+    (b"table", b"concat"),
+];
+
+/// The source as LuaJIT has to see it, or why Lua 5.1 refuses it. `chunk` is what messages call it.
+pub fn translate<'a>(source: &'a [u8], chunk: &[u8]) -> Result<Cow<'a, [u8]>, Message> {
+    let mut lexer = Lexer::new(source, chunk);
+    let token = lexer.next()?;
+    let mut parser = Parser {
+        lexer,
+        token,
+        ahead: None,
+        last_end: 0,
+        last_line: 1,
+        levels: 0,
+        scope: Scope::new(),
+        edits: Vec::new(),
+    };
+    parser.chunk()?;
+    parser.check(Kind::End)?;
+    let mut edits = parser.edits;
+    edits.append(&mut parser.lexer.edits);
+    Ok(apply(source, edits))
+}
+
+/// How messages call a chunk of this name: a file as `@name`, a text as `=text`, else its first line.
+pub fn shown_name(name: &[u8]) -> Vec<u8> {
+    const MAX: usize = 60;
+    match name.split_first() {
+        Some((b'=', text)) => text[..text.len().min(MAX - 1)].to_vec(),
+        Some((b'@', file)) => {
+            let room = MAX - 8;
+            match file.len().checked_sub(room) {
+                None | Some(0) => file.to_vec(),
+                Some(cut) => [b"...", &file[cut..]].concat(),
+            }
+        }
+        _ => {
+            let line = name.iter().position(|b| b"\r\n\0".contains(b));
+            let room = MAX - 17;
+            let len = line.unwrap_or(name.len()).min(room);
+            let dots: &[u8] = if len < name.len() { b"..." } else { b"" };
+            [b"[string \"", &name[..len], dots, b"\"]"].concat()
+        }
+    }
+}
+
+fn apply(source: &[u8], mut edits: Vec<Edit>) -> Cow<'_, [u8]> {
+    if edits.is_empty() {
+        return Cow::Borrowed(source);
+    }
+    edits.sort_by_key(|edit| edit.at);
+    let mut out = Vec::with_capacity(source.len() + 40 * edits.len());
+    let mut done = 0;
+    for edit in edits {
+        out.extend_from_slice(&source[done..edit.at]);
+        out.extend_from_slice(edit.inserted);
+        done = edit.at + edit.removed;
+    }
+    out.extend_from_slice(&source[done..]);
+    Cow::Owned(out)
+}
+
+/// What an expression is, as far as the grammar asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// It can be assigned to.
+    Variable,
+    Call,
+    Value,
+}
+
+/// An expression that was read.
+#[derive(Clone, Copy)]
+struct Expression<'a> {
+    shape: Shape,
+    /// The variable, or the function that is called, where its name is known.
+    path: Path<'a>,
+}
+
+const VALUE: Expression = Expression {
+    shape: Shape::Value,
+    path: None,
+};
+
+type Parsed<T = ()> = Result<T, Message>;
+
+struct Parser<'a> {
+    lexer: Lexer<'a>,
+    token: Token,
+    ahead: Option<Token>,
+    /// Where the token before ends, and the line where reading it stopped.
+    last_end: usize,
+    last_line: usize,
+    levels: usize,
+    scope: Scope<'a>,
+    edits: Vec<Edit>,
+}
+
+const fn other(byte: u8) -> Kind {
+    Kind::Other(byte)
+}
+
+const fn word(text: &'static str) -> Kind {
+    Kind::Word(text)
+}
+
+impl<'a> Parser<'a> {
+    fn advance(&mut self) -> Parsed {
+        self.last_line = self.lexer.line;
+        self.last_end = self.token.end;
+        self.token = match self.ahead.take() {
+            Some(token) => token,
+            None => self.lexer.next()?,
+        };
+        Ok(())
+    }
+
+    fn is(&self, kind: Kind) -> bool {
+        self.token.kind == kind
+    }
+
+    fn accept(&mut self, kind: Kind) -> Parsed<bool> {
+        let found = self.is(kind);
+        if found {
+            self.advance()?;
+        }
+        Ok(found)
+    }
+
+    fn error<T>(&self, text: &str) -> Parsed<T> {
+        Err(self.lexer.error(text, Some(self.token.kind)))
+    }
+
+    fn too_many(&self, problem: &TooMany) -> Message {
+        self.lexer.error(&problem.text(), None)
+    }
+
+    fn check(&self, kind: Kind) -> Parsed {
+        if self.is(kind) {
+            return Ok(());
+        }
+        let wanted = String::from_utf8_lossy(&spelled(kind)).into_owned();
+        self.error(&format!("'{wanted}' expected"))
+    }
+
+    fn expect(&mut self, kind: Kind) -> Parsed {
+        self.check(kind)?;
+        self.advance()
+    }
+
+    /// The end of what `opened` began at this line.
+    fn close(&mut self, kind: Kind, opened: &str, line: usize) -> Parsed {
+        if self.is(kind) || line == self.lexer.line {
+            return self.expect(kind);
+        }
+        let wanted = String::from_utf8_lossy(&spelled(kind)).into_owned();
+        self.error(&format!(
+            "'{wanted}' expected (to close '{opened}' at line {line})"
+        ))
+    }
+
+    fn name(&mut self) -> Parsed<&'a [u8]> {
+        self.check(Kind::Name)?;
+        let name = &self.lexer.source[self.token.start..self.token.end];
+        self.advance()?;
+        Ok(name)
+    }
+
+    fn declare(&mut self, name: &'a [u8]) -> Parsed {
+        let declared = self.scope.declare(name);
+        declared.map_err(|problem| self.too_many(&problem))
+    }
+
+    fn enter(&mut self) -> Parsed {
+        self.levels += 1;
+        if self.levels > LEVELS_MAX {
+            return Err(self.lexer.error("chunk has too many syntax levels", None));
+        }
+        Ok(())
+    }
+
+    // Statements.
+
+    fn block_ends(&self) -> bool {
+        matches!(
+            self.token.kind,
+            Kind::End | Kind::Word("else" | "elseif" | "end" | "until")
+        )
+    }
+
+    fn chunk(&mut self) -> Parsed {
+        self.enter()?;
+        let mut last = false;
+        while !last && !self.block_ends() {
+            last = self.statement()?;
+            self.accept(other(b';'))?;
+        }
+        self.levels -= 1;
+        Ok(())
+    }
+
+    fn block(&mut self) -> Parsed {
+        self.scope.open_block(false);
+        self.chunk()?;
+        self.scope.close_block();
+        Ok(())
+    }
+
+    /// Whether it has to be the last one of its block.
+    fn statement(&mut self) -> Parsed<bool> {
+        let line = self.lexer.line;
+        match self.token.kind {
+            Kind::Word("if") => self.conditional(line)?,
+            Kind::Word("while") => self.while_loop(line)?,
+            Kind::Word("do") => {
+                self.advance()?;
+                self.block()?;
+                self.close(word("end"), "do", line)?;
+            }
+            Kind::Word("for") => self.for_loop(line)?,
+            Kind::Word("repeat") => self.repeat_loop(line)?,
+            Kind::Word("function") => self.function_statement(line)?,
+            Kind::Word("local") => {
+                self.advance()?;
+                if self.accept(word("function"))? {
+                    self.local_function()?;
+                } else {
+                    self.locals()?;
+                }
+            }
+            Kind::Word("return") => {
+                self.return_statement()?;
+                return Ok(true);
+            }
+            Kind::Word("break") => {
+                self.advance()?;
+                if !self.scope.is_in_loop() {
+                    return self.error("no loop to break");
+                }
+                return Ok(true);
+            }
+            _ => self.expression_statement()?,
+        }
+        Ok(false)
+    }
+
+    fn conditional(&mut self, line: usize) -> Parsed {
+        loop {
+            self.advance()?;
+            self.expression()?;
+            self.expect(word("then"))?;
+            self.block()?;
+            if !self.is(word("elseif")) {
+                break;
+            }
+        }
+        if self.accept(word("else"))? {
+            self.block()?;
+        }
+        self.close(word("end"), "if", line)
+    }
+
+    fn while_loop(&mut self, line: usize) -> Parsed {
+        self.advance()?;
+        self.expression()?;
+        self.scope.open_block(true);
+        self.expect(word("do"))?;
+        self.block()?;
+        self.close(word("end"), "while", line)?;
+        self.scope.close_block();
+        Ok(())
+    }
+
+    fn repeat_loop(&mut self, line: usize) -> Parsed {
+        self.scope.open_block(true);
+        self.scope.open_block(false);
+        self.advance()?;
+        self.chunk()?;
+        self.close(word("until"), "repeat", line)?;
+        self.expression()?;
+        self.scope.close_block();
+        self.scope.close_block();
+        Ok(())
+    }
+
+    fn for_loop(&mut self, line: usize) -> Parsed {
+        self.scope.open_block(true);
+        self.advance()?;
+        let first = self.name()?;
+        // The loop keeps three values of its own.
+        match self.token.kind {
+            Kind::Other(b'=') => {
+                self.hidden_locals()?;
+                self.declare(first)?;
+                self.numeric_range()?;
+            }
+            Kind::Other(b',') | Kind::Word("in") => {
+                self.hidden_locals()?;
+                self.declare(first)?;
+                while self.accept(other(b','))? {
+                    let name = self.name()?;
+                    self.declare(name)?;
+                }
+                self.expect(word("in"))?;
+                self.expressions()?;
+            }
+            _ => return self.error("'=' or 'in' expected"),
+        }
+        self.expect(word("do"))?;
+        self.scope.open_block(false);
+        self.scope.show(&[]);
+        self.block()?;
+        self.scope.close_block();
+        self.close(word("end"), "for", line)?;
+        self.scope.close_block();
+        Ok(())
+    }
+
+    fn hidden_locals(&mut self) -> Parsed {
+        (0..3).try_for_each(|_| self.declare(b"(for)"))
+    }
+
+    fn numeric_range(&mut self) -> Parsed {
+        self.advance()?;
+        self.expression()?;
+        self.expect(other(b','))?;
+        self.expression()?;
+        if self.accept(other(b','))? {
+            self.expression()?;
+        }
+        Ok(())
+    }
+
+    fn function_statement(&mut self, line: usize) -> Parsed {
+        self.advance()?;
+        let name = self.name()?;
+        self.resolve(name)?;
+        let mut method = false;
+        while self.is(other(b'.')) {
+            self.advance()?;
+            self.name()?;
+        }
+        if self.accept(other(b':'))? {
+            self.name()?;
+            method = true;
+        }
+        self.body(method, line)
+    }
+
+    fn local_function(&mut self) -> Parsed {
+        let name = self.name()?;
+        self.declare(name)?;
+        self.scope.show(&[]);
+        self.body(false, self.lexer.line)
+    }
+
+    fn locals(&mut self) -> Parsed {
+        loop {
+            let name = self.name()?;
+            self.declare(name)?;
+            if !self.accept(other(b','))? {
+                break;
+            }
+        }
+        let mut origins = Vec::new();
+        if self.accept(other(b'='))? {
+            origins = self.expressions()?;
+        }
+        let made_from = |made: &Expression<'a>| match made.shape {
+            Shape::Variable => made.path,
+            _ => None,
+        };
+        let origins: Vec<Path> = origins.iter().map(made_from).collect();
+        self.scope.show(&origins);
+        Ok(())
+    }
+
+    fn return_statement(&mut self) -> Parsed {
+        self.advance()?;
+        if self.block_ends() || self.is(other(b';')) {
+            return Ok(());
+        }
+        let start = self.token.start;
+        let returned = self.expressions()?;
+        if let [only] = returned[..]
+            && only.shape == Shape::Call
+            && let Some(opening) = kept_frame(only.path)
+        {
+            let insert = |at, inserted| Edit {
+                at,
+                removed: 0,
+                inserted,
+            };
+            self.edits.push(insert(start, opening));
+            self.edits.push(insert(self.last_end, b")"));
+        }
+        Ok(())
+    }
+
+    fn expression_statement(&mut self) -> Parsed {
+        let first = self.primary()?;
+        if first.shape == Shape::Call {
+            return Ok(());
+        }
+        self.assignment(first, 1)
+    }
+
+    fn assignment(&mut self, target: Expression<'a>, count: usize) -> Parsed {
+        if target.shape != Shape::Variable {
+            return self.error("syntax error");
+        }
+        if self.accept(other(b','))? {
+            let next = self.primary()?;
+            if count >= LEVELS_MAX - self.levels {
+                let text = TooMany::targets(LEVELS_MAX - self.levels, self.scope.function());
+                return Err(self.too_many(&text));
+            }
+            return self.assignment(next, count + 1);
+        }
+        self.expect(other(b'='))?;
+        self.expressions()?;
+        Ok(())
+    }
+
+    // Expressions.
+
+    fn expressions(&mut self) -> Parsed<Vec<Expression<'a>>> {
+        let mut list = vec![self.expression()?];
+        while self.accept(other(b','))? {
+            list.push(self.expression()?);
+        }
+        Ok(list)
+    }
+
+    fn expression(&mut self) -> Parsed<Expression<'a>> {
+        self.operation(0)
+    }
+
+    /// Operators that bind tighter than `limit`.
+    fn operation(&mut self, limit: u8) -> Parsed<Expression<'a>> {
+        self.enter()?;
+        let mut read = match self.token.kind {
+            Kind::Word("not") | Kind::Other(b'-' | b'#') => {
+                self.advance()?;
+                self.operation(UNARY)?;
+                VALUE
+            }
+            _ => self.simple()?,
+        };
+        while let Some((left, right)) = binding(self.token.kind)
+            && left > limit
+        {
+            self.advance()?;
+            self.operation(right)?;
+            read = VALUE;
+        }
+        self.levels -= 1;
+        Ok(read)
+    }
+
+    fn simple(&mut self) -> Parsed<Expression<'a>> {
+        match self.token.kind {
+            Kind::Number | Kind::String | Kind::Word("nil" | "true" | "false") => self.advance()?,
+            Kind::Word("...") => {
+                if !self.scope.function().variadic {
+                    return self.error("cannot use '...' outside a vararg function");
+                }
+                self.advance()?;
+            }
+            Kind::Other(b'{') => self.table()?,
+            Kind::Word("function") => {
+                self.advance()?;
+                self.body(false, self.lexer.line)?;
+            }
+            _ => return self.primary(),
+        }
+        Ok(VALUE)
+    }
+
+    fn resolve(&mut self, name: &'a [u8]) -> Parsed<Path<'a>> {
+        let resolved = self.scope.resolve(name);
+        resolved.map_err(|problem| self.too_many(&problem))
+    }
+
+    /// A name, or an expression in parentheses, and what is done with it.
+    fn primary(&mut self) -> Parsed<Expression<'a>> {
+        let mut read = match self.token.kind {
+            Kind::Other(b'(') => {
+                let line = self.lexer.line;
+                self.advance()?;
+                self.expression()?;
+                self.close(other(b')'), "(", line)?;
+                VALUE
+            }
+            Kind::Name => {
+                let name = self.name()?;
+                Expression {
+                    shape: Shape::Variable,
+                    path: self.resolve(name)?,
+                }
+            }
+            _ => return self.error("unexpected symbol"),
+        };
+        loop {
+            read = match self.token.kind {
+                Kind::Other(b'.') => {
+                    self.advance()?;
+                    let field = self.name()?;
+                    let path = match (read.shape, read.path) {
+                        (Shape::Variable, Some((table, None))) => Some((table, Some(field))),
+                        _ => None,
+                    };
+                    Expression {
+                        shape: Shape::Variable,
+                        path,
+                    }
+                }
+                Kind::Other(b'[') => {
+                    self.index()?;
+                    Expression {
+                        shape: Shape::Variable,
+                        path: None,
+                    }
+                }
+                Kind::Other(b':') => {
+                    self.advance()?;
+                    let method = self.name()?;
+                    self.arguments()?;
+                    let of_strings = STRING_METHODS.contains(&method);
+                    Expression {
+                        shape: Shape::Call,
+                        path: of_strings.then_some((b"string".as_slice(), Some(method))),
+                    }
+                }
+                Kind::Other(b'(' | b'{') | Kind::String => {
+                    self.arguments()?;
+                    let path = read.path.filter(|_| read.shape == Shape::Variable);
+                    Expression {
+                        shape: Shape::Call,
+                        path,
+                    }
+                }
+                _ => return Ok(read),
+            };
+        }
+    }
+
+    fn index(&mut self) -> Parsed {
+        self.advance()?;
+        self.expression()?;
+        self.expect(other(b']'))
+    }
+
+    fn arguments(&mut self) -> Parsed {
+        let line = self.lexer.line;
+        match self.token.kind {
+            Kind::Other(b'(') => {
+                if line != self.last_line {
+                    return self.error("ambiguous syntax (function call x new statement)");
+                }
+                self.advance()?;
+                if !self.is(other(b')')) {
+                    self.expressions()?;
+                }
+                self.close(other(b')'), "(", line)
+            }
+            Kind::Other(b'{') => self.table(),
+            Kind::String => self.advance(),
+            _ => self.error("function arguments expected"),
+        }
+    }
+
+    fn table(&mut self) -> Parsed {
+        let line = self.lexer.line;
+        self.expect(other(b'{'))?;
+        while !self.is(other(b'}')) {
+            match self.token.kind {
+                Kind::Name => {
+                    let ahead = self.lexer.next()?;
+                    self.ahead = Some(ahead);
+                    if ahead.kind == other(b'=') {
+                        self.advance()?;
+                        self.advance()?;
+                    }
+                    self.expression()?;
+                }
+                Kind::Other(b'[') => {
+                    self.index()?;
+                    self.expect(other(b'='))?;
+                    self.expression()?;
+                }
+                _ => {
+                    self.expression()?;
+                }
+            }
+            if !self.accept(other(b','))? && !self.accept(other(b';'))? {
+                break;
+            }
+        }
+        self.close(other(b'}'), "{", line)
+    }
+
+    /// A function, from its parameters on.
+    fn body(&mut self, method: bool, line: usize) -> Parsed {
+        self.scope.open_function(line);
+        self.expect(other(b'('))?;
+        if method {
+            self.declare(b"self")?;
+        }
+        if !self.is(other(b')')) {
+            self.parameters()?;
+        }
+        self.scope.show(&[]);
+        self.expect(other(b')'))?;
+        self.chunk()?;
+        self.close(word("end"), "function", line)?;
+        self.scope.close_function();
+        Ok(())
+    }
+
+    fn parameters(&mut self) -> Parsed {
+        loop {
+            match self.token.kind {
+                Kind::Name => {
+                    let name = self.name()?;
+                    self.declare(name)?;
+                }
+                Kind::Word("...") => {
+                    self.advance()?;
+                    self.scope.function().variadic = true;
+                    return Ok(());
+                }
+                _ => return self.error("<name> or '...' expected"),
+            }
+            if !self.accept(other(b','))? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// How tightly an operator binds to its left and to its right.
+fn binding(kind: Kind) -> Option<(u8, u8)> {
+    Some(match kind {
+        Kind::Other(b'+' | b'-') => (6, 6),
+        Kind::Other(b'*' | b'/' | b'%') => (7, 7),
+        Kind::Other(b'^') => (10, 9),
+        Kind::Word("..") => (5, 4),
+        Kind::Word("==" | "~=" | "<=" | ">=") | Kind::Other(b'<' | b'>') => (3, 3),
+        Kind::Word("and") => (2, 2),
+        Kind::Word("or") => (1, 1),
+        _ => return None,
+    })
+}
+
+/// What is put in front of a call that must not give up its caller's frame.
+fn kept_frame(function: Path) -> Option<&'static [u8]> {
+    let (name, field) = function?;
+    let known = match field {
+        Some(_) => LIBRARIES.contains(&name),
+        None => FUNCTIONS.contains(&name),
+    };
+    let single = match field {
+        Some(field) => SINGLE.contains(&(name, field)),
+        None => matches!(name, b"error" | b"tostring" | b"tonumber"),
+    };
+    match (known, single) {
+        (false, _) => None,
+        (true, true) => Some(b"("),
+        (true, false) => Some(b"(function(...)return ... end)("),
+    }
+}
+
+#[cfg(test)]
+mod tests;

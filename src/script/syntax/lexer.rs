@@ -1,0 +1,348 @@
+//! The words of Lua 5.1, and the errors that its compiler reports.
+//!
+//! A message ends with the token where reading stopped. For names, strings and numbers that is the text as far as it
+//! was read, escapes already resolved, up to the first zero byte.
+
+use crate::script::native::strtod;
+
+/// A text about the source: `user_script:1: unexpected symbol near '~'`.
+pub type Message = Vec<u8>;
+
+/// What a token is. Reserved words and operators carry their text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    End,
+    Name,
+    Number,
+    String,
+    Word(&'static str),
+    /// A character that stands for itself, if Lua knows it or not.
+    Other(u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Token {
+    pub kind: Kind,
+    /// Where it begins in the source, and where it ends.
+    pub start: usize,
+    pub end: usize,
+}
+
+/// What has to change before a compiler of newer Lua reads the source as 5.1 would.
+pub struct Edit {
+    pub at: usize,
+    pub removed: usize,
+    pub inserted: &'static [u8],
+}
+
+const RESERVED: [&str; 21] = [
+    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local",
+    "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
+];
+
+pub struct Lexer<'a> {
+    pub source: &'a [u8],
+    chunk: &'a [u8],
+    at: usize,
+    /// The line of the character that is read next.
+    pub line: usize,
+    /// The text of the last name, string or number.
+    text: Vec<u8>,
+    pub edits: Vec<Edit>,
+}
+
+impl<'a> Lexer<'a> {
+    pub fn new(source: &'a [u8], chunk: &'a [u8]) -> Lexer<'a> {
+        Lexer {
+            source,
+            chunk,
+            at: 0,
+            line: 1,
+            text: Vec::new(),
+            edits: Vec::new(),
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.source.get(self.at).copied()
+    }
+
+    fn take_if(&mut self, wanted: u8) -> bool {
+        let found = self.peek() == Some(wanted);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// An error that names a place, and a token if there is one.
+    pub fn error(&self, text: &str, near: Option<Kind>) -> Message {
+        let mut message = self.chunk.to_vec();
+        message.extend_from_slice(format!(":{}: {text}", self.line).as_bytes());
+        if let Some(kind) = near {
+            message.extend_from_slice(b" near '");
+            match kind {
+                Kind::Name | Kind::Number | Kind::String => {
+                    let end = memchr::memchr(0, &self.text).unwrap_or(self.text.len());
+                    message.extend_from_slice(&self.text[..end]);
+                }
+                kind => message.extend_from_slice(&spelled(kind)),
+            }
+            message.push(b'\'');
+        }
+        message
+    }
+
+    /// The next token.
+    pub fn next(&mut self) -> Result<Token, Message> {
+        loop {
+            let start = self.at;
+            let Some(byte) = self.peek() else {
+                return Ok(self.token(Kind::End, start));
+            };
+            match byte {
+                b'\n' | b'\r' => self.line_end(),
+                b' ' | b'\t' | b'\x0b' | b'\x0c' => self.at += 1,
+                b'-' if self.source.get(self.at + 1) == Some(&b'-') => {
+                    self.at += 2;
+                    self.comment()?;
+                }
+                _ => {
+                    let kind = self.word(byte)?;
+                    return Ok(self.token(kind, start));
+                }
+            }
+        }
+    }
+
+    fn token(&self, kind: Kind, start: usize) -> Token {
+        Token {
+            kind,
+            start,
+            end: self.at,
+        }
+    }
+
+    fn word(&mut self, byte: u8) -> Result<Kind, Message> {
+        match byte {
+            b'[' => self.bracket(),
+            b'"' | b'\'' => self.quoted(byte),
+            b'0'..=b'9' => self.number(),
+            b'.' => self.dots(),
+            b'=' => Ok(self.operator(byte, "==")),
+            b'<' => Ok(self.operator(byte, "<=")),
+            b'>' => Ok(self.operator(byte, ">=")),
+            b'~' => Ok(self.operator(byte, "~=")),
+            b if b.is_ascii_alphabetic() || b == b'_' => Ok(self.name()),
+            other => {
+                self.at += 1;
+                Ok(Kind::Other(other))
+            }
+        }
+    }
+
+    fn operator(&mut self, byte: u8, with_equals: &'static str) -> Kind {
+        self.at += 1;
+        if self.take_if(b'=') {
+            Kind::Word(with_equals)
+        } else {
+            Kind::Other(byte)
+        }
+    }
+
+    fn dots(&mut self) -> Result<Kind, Message> {
+        if self.source.get(self.at + 1).is_some_and(u8::is_ascii_digit) {
+            return self.number();
+        }
+        self.at += 1;
+        if !self.take_if(b'.') {
+            return Ok(Kind::Other(b'.'));
+        }
+        Ok(Kind::Word(if self.take_if(b'.') { "..." } else { ".." }))
+    }
+
+    fn name(&mut self) -> Kind {
+        let start = self.at;
+        self.skip(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let text = &self.source[start..self.at];
+        if let Some(word) = RESERVED.iter().find(|word| word.as_bytes() == text) {
+            return Kind::Word(word);
+        }
+        self.text = text.to_vec();
+        Kind::Name
+    }
+
+    fn skip(&mut self, belongs: impl Fn(u8) -> bool) {
+        while self.peek().is_some_and(&belongs) {
+            self.at += 1;
+        }
+    }
+
+    /// Letters that follow belong to the number, and make it none.
+    fn number(&mut self) -> Result<Kind, Message> {
+        let start = self.at;
+        self.skip(|b| b.is_ascii_digit() || b == b'.');
+        if (self.take_if(b'e') || self.take_if(b'E')) && !self.take_if(b'+') {
+            self.take_if(b'-');
+        }
+        self.skip(|b| b.is_ascii_alphanumeric() || b == b'_');
+        self.text = self.source[start..self.at].to_vec();
+        match strtod(&self.text) {
+            Some((_, len)) if len == self.text.len() => Ok(Kind::Number),
+            _ => Err(self.error("malformed number", Some(Kind::Number))),
+        }
+    }
+
+    /// `\r\n` and `\n\r` are one line end.
+    fn line_end(&mut self) {
+        let first = self.source[self.at];
+        self.at += 1;
+        if let Some(second @ (b'\n' | b'\r')) = self.peek()
+            && second != first
+        {
+            self.at += 1;
+        }
+        self.line += 1;
+    }
+
+    fn comment(&mut self) -> Result<(), Message> {
+        if self.peek() == Some(b'[')
+            && let Some(level) = self.level()
+        {
+            return self.long_text(level, "unfinished long comment");
+        }
+        self.skip(|b| b != b'\n' && b != b'\r');
+        Ok(())
+    }
+
+    /// How many `=` are between the brackets here, if these open a long text.
+    fn level(&self) -> Option<usize> {
+        let rest = &self.source[self.at + 1..];
+        let level = rest.iter().take_while(|&&b| b == b'=').count();
+        (rest.get(level) == Some(&b'[')).then_some(level)
+    }
+
+    fn bracket(&mut self) -> Result<Kind, Message> {
+        let start = self.at;
+        if let Some(level) = self.level() {
+            self.long_text(level, "unfinished long string")?;
+            self.text = self.source[start..self.at].to_vec();
+            return Ok(Kind::String);
+        }
+        self.at += 1;
+        if self.peek() != Some(b'=') {
+            return Ok(Kind::Other(b'['));
+        }
+        self.skip(|b| b == b'=');
+        self.text = self.source[start..self.at].to_vec();
+        Err(self.error("invalid long string delimiter", Some(Kind::String)))
+    }
+
+    fn long_text(&mut self, level: usize, unfinished: &str) -> Result<(), Message> {
+        self.at += level + 2;
+        loop {
+            match self.peek() {
+                None => return Err(self.error(unfinished, Some(Kind::End))),
+                Some(b'\n' | b'\r') => self.line_end(),
+                Some(b']') => {
+                    self.at += 1;
+                    let rest = &self.source[self.at..];
+                    let equals = rest.iter().take_while(|&&b| b == b'=').count();
+                    if equals == level && rest.get(level) == Some(&b']') {
+                        self.at += level + 1;
+                        return Ok(());
+                    }
+                    self.at += equals;
+                }
+                Some(_) => self.at += 1,
+            }
+        }
+    }
+
+    fn quoted(&mut self, quote: u8) -> Result<Kind, Message> {
+        self.text = vec![quote];
+        self.at += 1;
+        loop {
+            match self.peek() {
+                None => return Err(self.error("unfinished string", Some(Kind::End))),
+                Some(b'\n' | b'\r') => {
+                    return Err(self.error("unfinished string", Some(Kind::String)));
+                }
+                Some(b'\\') => self.escape()?,
+                Some(byte) => {
+                    self.text.push(byte);
+                    self.at += 1;
+                    if byte == quote {
+                        return Ok(Kind::String);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What 5.1 does not know stands for itself; newer compilers give some of it a meaning and refuse the rest, so
+    /// the backslash goes.
+    fn escape(&mut self) -> Result<(), Message> {
+        let start = self.at;
+        self.at += 1;
+        let Some(byte) = self.peek() else {
+            return Ok(());
+        };
+        let meant = match byte {
+            b'a' => 7,
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'v' => 11,
+            b'\n' | b'\r' => {
+                self.line_end();
+                self.text.push(b'\n');
+                return Ok(());
+            }
+            b'0'..=b'9' => return self.decimal_escape(),
+            b'\\' | b'"' | b'\'' => byte,
+            _ => {
+                self.edits.push(Edit {
+                    at: start,
+                    removed: 1,
+                    inserted: b"",
+                });
+                byte
+            }
+        };
+        self.text.push(meant);
+        self.at += 1;
+        Ok(())
+    }
+
+    fn decimal_escape(&mut self) -> Result<(), Message> {
+        let mut number = 0_u16;
+        for _ in 0..3 {
+            let Some(digit @ b'0'..=b'9') = self.peek() else {
+                break;
+            };
+            number = number * 10 + u16::from(digit - b'0');
+            self.at += 1;
+        }
+        match u8::try_from(number) {
+            Ok(byte) => {
+                self.text.push(byte);
+                Ok(())
+            }
+            Err(_) => Err(self.error("escape sequence too large", Some(Kind::String))),
+        }
+    }
+}
+
+/// How messages spell a kind of token.
+pub fn spelled(kind: Kind) -> Vec<u8> {
+    match kind {
+        Kind::End => b"<eof>".to_vec(),
+        Kind::Name => b"<name>".to_vec(),
+        Kind::Number => b"<number>".to_vec(),
+        Kind::String => b"<string>".to_vec(),
+        Kind::Word(word) => word.as_bytes().to_vec(),
+        Kind::Other(byte) if byte.is_ascii_control() => format!("char({byte})").into_bytes(),
+        Kind::Other(byte) => vec![byte],
+    }
+}

@@ -1,0 +1,168 @@
+//! The variables that are visible where the parser is: 5.1's limits of them, and which of them are functions of a
+//! library.
+
+/// A name and perhaps a field of it: `string.rep`, `error`.
+pub type Path<'a> = Option<(&'a [u8], Option<&'a [u8]>)>;
+
+const LOCALS_MAX: usize = 200;
+const UPVALUES_MAX: usize = 60;
+
+/// There are more variables than 5.1 allows.
+pub struct TooMany {
+    limit: usize,
+    what: &'static str,
+    /// The line where the function begins; 0 for the whole script.
+    line: usize,
+}
+
+impl TooMany {
+    /// Too many variables are assigned to at once.
+    pub fn targets(limit: usize, function: &Function) -> TooMany {
+        TooMany {
+            limit,
+            what: "variables in assignment",
+            line: function.line,
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let TooMany { limit, what, line } = self;
+        match line {
+            0 => format!("main function has more than {limit} {what}"),
+            line => format!("function at line {line} has more than {limit} {what}"),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Local<'a> {
+    name: &'a [u8],
+    /// What it was made from, if that is a plain name or a field of one.
+    origin: Path<'a>,
+}
+
+struct Block {
+    /// How many locals there were before.
+    locals: usize,
+    is_loop: bool,
+}
+
+pub struct Function<'a> {
+    line: usize,
+    pub variadic: bool,
+    locals: Vec<Local<'a>>,
+    /// Declared, and not visible yet.
+    pending: Vec<Local<'a>>,
+    /// The function and the place of each local that is used from outside.
+    upvalues: Vec<(usize, usize)>,
+    blocks: Vec<Block>,
+}
+
+/// The functions around the place, the innermost last.
+pub struct Scope<'a> {
+    functions: Vec<Function<'a>>,
+}
+
+impl<'a> Scope<'a> {
+    pub fn new() -> Scope<'a> {
+        let mut scope = Scope {
+            functions: Vec::new(),
+        };
+        scope.open_function(0);
+        scope.function().variadic = true;
+        scope
+    }
+
+    pub fn open_function(&mut self, line: usize) {
+        self.functions.push(Function {
+            line,
+            variadic: false,
+            locals: Vec::new(),
+            pending: Vec::new(),
+            upvalues: Vec::new(),
+            blocks: Vec::new(),
+        });
+    }
+
+    pub fn close_function(&mut self) {
+        self.functions.pop();
+    }
+
+    /// The innermost function.
+    pub fn function(&mut self) -> &mut Function<'a> {
+        self.functions.last_mut().expect("there is always one")
+    }
+
+    pub fn open_block(&mut self, is_loop: bool) {
+        let function = self.function();
+        let locals = function.locals.len();
+        function.blocks.push(Block { locals, is_loop });
+    }
+
+    pub fn close_block(&mut self) {
+        let function = self.function();
+        if let Some(block) = function.blocks.pop() {
+            function.locals.truncate(block.locals);
+        }
+    }
+
+    pub fn is_in_loop(&mut self) -> bool {
+        self.function().blocks.iter().any(|block| block.is_loop)
+    }
+
+    /// A new local, visible from [`Scope::show`] on.
+    pub fn declare(&mut self, name: &'a [u8]) -> Result<(), TooMany> {
+        let function = self.function();
+        if function.locals.len() + function.pending.len() == LOCALS_MAX {
+            return Err(TooMany {
+                limit: LOCALS_MAX,
+                what: "local variables",
+                line: function.line,
+            });
+        }
+        function.pending.push(Local { name, origin: None });
+        Ok(())
+    }
+
+    /// The locals that were declared are visible; `origins` are what they were made from.
+    pub fn show(&mut self, origins: &[Path<'a>]) {
+        let function = self.function();
+        for (local, origin) in function.pending.iter_mut().zip(origins) {
+            local.origin = *origin;
+        }
+        function.locals.append(&mut function.pending);
+    }
+
+    /// What a name stands for: itself if it is global, else what its local was made from.
+    pub fn resolve(&mut self, name: &'a [u8]) -> Result<Path<'a>, TooMany> {
+        let innermost = self.functions.len() - 1;
+        for depth in (0..=innermost).rev() {
+            let locals = &self.functions[depth].locals;
+            if let Some(place) = locals.iter().rposition(|local| local.name == name) {
+                let origin = locals[place].origin;
+                for function in &mut self.functions[depth + 1..] {
+                    function.use_outer((depth, place))?;
+                }
+                return Ok(origin);
+            }
+        }
+        Ok(Some((name, None)))
+    }
+}
+
+impl Function<'_> {
+    fn use_outer(&mut self, variable: (usize, usize)) -> Result<(), TooMany> {
+        if self.upvalues.contains(&variable) {
+            return Ok(());
+        }
+        if self.upvalues.len() == UPVALUES_MAX {
+            return Err(TooMany {
+                limit: UPVALUES_MAX,
+                what: "upvalues",
+                line: self.line,
+            });
+        }
+        self.upvalues.push(variable);
+        Ok(())
+    }
+}
