@@ -182,7 +182,7 @@ pub static TABLE: &[Row] = &[
     Row::new("rdb-key-save-delay", number!(rdb_key_save_delay, 0, i32::MIN, INT)).flags(HIDDEN),
     Row::new("key-load-delay", number!(key_load_delay, 0, i32::MIN, INT)).flags(HIDDEN),
     Row::new("loading-process-events-interval-bytes", number!(loading_process_events_interval_bytes, 2 * MB, 1024, INT)).flags(HIDDEN),
-    Row::new("sanitize-dump-payload", choice!(sanitize_dump_payload: SanitizeDumpPayload, "no")).flags(DEBUG | NO_EFFECT),
+    Row::new("sanitize-dump-payload", choice!(sanitize_dump_payload: SanitizeDumpPayload, "no")).flags(DEBUG),
     Row::new("dbfilename", text!(dbfilename, "dump.rdb", check::dbfilename)).flags(PROTECTED),
 
     // Append only file

@@ -342,7 +342,6 @@ fn errors_of_libraries_in_tail_position_name_function_and_line() {
             "table.remove('x')",
             "bad argument #1 to 'remove' (table expected, got string)",
         ),
-        ("pcall()", "bad argument #1 to 'pcall' (value expected)"),
         (
             "cjson.encode()",
             "bad argument #1 to 'encode' (expected 1 argument)",

@@ -134,13 +134,13 @@ mod tests {
             let key = n.to_le_bytes();
             server.set_key(0, &key, kind::INT, New::Int(1), Ttl::Clear);
         }
-        let before = server.dbs[0].keys.stats();
+        let before = server.dbs[0].keys.tables()[0].stats();
         assert!(before.rehash_target.is_none());
         server.follow_resize_policy();
         for _ in 0..10_000 {
             databases_cron(&mut server);
         }
-        let after = server.dbs[0].keys.stats();
+        let after = server.dbs[0].keys.tables()[0].stats();
         assert!(after.rehash_target.is_none(), "it is done");
         assert!(after.main.buckets > before.main.buckets);
     }

@@ -32,7 +32,7 @@ fn newer_syntax_is_refused_as_lua_5_1_refuses_it() {
 fn compile_errors_say_where_and_near_what() {
     for (source, message) in [
         ("x =", "1: unexpected symbol near '<eof>'"),
-        ("x = \"a\" \"b\"", "1: '<eof>' expected near '\"b\"'"),
+        ("x = \"a\" \"b\"", "1: unexpected symbol near '\"b\"'"),
         (
             "if x then\n\n",
             "3: 'end' expected (to close 'if' at line 1) near '<eof>'",
