@@ -14,7 +14,7 @@ use crate::command::ctx::Ctx;
 use crate::error::Error;
 use crate::observe::commandlog::{Kind, request_bytes};
 use crate::observe::hotkeys::{self, Cost};
-use crate::persist::aof::unsynced;
+use crate::propagate::unsynced;
 use crate::state::Server;
 use crate::sys::ticks;
 

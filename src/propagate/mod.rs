@@ -28,6 +28,7 @@
 
 pub mod stream;
 pub mod unit;
+pub mod unsynced;
 
 use self::unit::Unit;
 use crate::client::resp::Sent;

@@ -11,7 +11,7 @@
 //!
 //! So a turn under `everysec` costs one write of what the turn's commands changed. When it is the thread that writes,
 //! only the clients who have written wait, by offset; the others are served as if nothing was. Under `always` clients that
-//! have seen such a write (a value read, a message) wait for it too, see `unsynced`; under the others they are not held
+//! have seen such a write (a value read, a message) wait for it too, see `propagate::unsynced`; under the others they are not held
 //! back: what is promised is one's own write.
 //!
 //! When the disk is full, what could not be written stays in the buffer and is tried again every second; commands
@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::disk::{self, Delay, Disk, Done, Job};
-use super::unsynced::is_durable;
 use crate::config::AppendFsync;
+use crate::propagate::unsynced::is_durable;
 use crate::state::Server;
 use crate::texts;
 

@@ -31,7 +31,6 @@ pub mod load;
 pub mod manifest;
 pub mod reader;
 pub mod rewrite;
-pub mod unsynced;
 mod values;
 
 #[cfg(test)]
@@ -48,10 +47,10 @@ use self::disk::Job;
 use self::feed::Feed;
 use self::flush::Flush;
 use self::manifest::{Manifest, sync_dir};
-use self::unsynced::Unsynced;
 use crate::error::Error;
 use crate::persist::child::{self, Kind};
 use crate::propagate::sink;
+use crate::propagate::unsynced::Unsynced;
 use crate::state::Server;
 use crate::sys::error_text;
 
@@ -145,7 +144,6 @@ fn follow_sink(server: &mut Server) {
     let open = server.aof.feed.is_open();
     server.propagation.set_sink(sink::AOF, open);
     server.follow_unsynced();
-    server.update_armed();
 }
 
 /// Opens a file, or makes it. One that is there keeps its bytes.
