@@ -32,6 +32,7 @@ use crate::propagate::Propagation;
 use crate::pubsub::PubSub;
 use crate::replication::Replication;
 use crate::script::Scripting;
+use crate::server::jobs::Schedule;
 use crate::server::run_info::{ProcessState, RunInfo};
 use crate::server::shutdown::Shutdown;
 use crate::sys::allocator::ThreadCounters;
@@ -48,6 +49,8 @@ pub struct Server {
     pub rng: Random,
     pub run: RunInfo,
     pub process: ProcessState,
+    /// When each job of the cron is due.
+    pub schedule: Schedule,
     pub debug: DebugSwitches,
 
     // The data set.

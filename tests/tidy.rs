@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FILE_LINES_MAX: usize = 1200;
-const FUNCTION_LINES_MAX: usize = 100;
+const FILE_LINES_MAX: usize = 1000;
+const FUNCTION_LINES_MAX: usize = 70;
 
 struct Source {
     path: String,
@@ -280,7 +280,7 @@ fn files_and_functions_are_short() {
             problems.push(format!("{}: {} lines", source.path, lines.len()));
         }
         // A test's function may be a long table.
-        let test = source.path.ends_with("tests.rs");
+        let test = source.path.ends_with("tests.rs") || source.path.starts_with("tests/");
         for (at, len) in functions(&lines) {
             if len > FUNCTION_LINES_MAX && !test {
                 problems.push(format!(
@@ -301,9 +301,12 @@ fn functions(lines: &[&str]) -> Vec<(usize, usize)> {
         let indent = line.len() - line.trim_start().len();
         let code = line.trim_start();
         let head = code.split('(').next().unwrap_or("");
+        let signature_end = lines[at..]
+            .iter()
+            .find(|l| l.ends_with('{') || l.ends_with(';') || l.ends_with('}'));
         if !head.split(' ').any(|word| word == "fn")
             || code.starts_with("//")
-            || code.ends_with(';')
+            || !signature_end.is_some_and(|l| l.ends_with('{'))
         {
             continue;
         }

@@ -14,11 +14,11 @@
 //! **Invariant:** none of them returns a key that is past its time.
 
 use crate::client::{Client, flag};
-use crate::db::{Db, Replaced, Ttl};
+use crate::db::Db;
 use crate::keyspace::events;
 use crate::keyspace::evict::Stamp;
 use crate::state::Server;
-use crate::types::{Key, KeyMut, KeyRef, New};
+use crate::types::{KeyMut, KeyRef};
 
 impl Server {
     /// The hash of a key. For the keys that the request's row names it was computed when the request was
@@ -137,48 +137,6 @@ impl Server {
     /// Whether a live key exists.
     pub fn exists(&mut self, c: &Client, key: &[u8]) -> bool {
         self.lookup_no_touch(c, key).is_some()
-    }
-
-    /// Set or replace a key, whatever it held. A key that was past its time counts as expired first.
-    #[inline]
-    pub fn set_key(&mut self, db: u32, key: &[u8], kind: u8, value: New, ttl: Ttl) {
-        let hash = self.hash_key(key);
-        if ttl == Ttl::Keep {
-            self.expire_if_needed(db, hash, key);
-        }
-        let lru = self.evict.new_stamp(self.clock.now_ms);
-        match self.dbs[db as usize].set(hash, key, kind, value, lru, ttl) {
-            Replaced::Nothing => self.notify(events::NEW, "new", key, db),
-            Replaced::Value {
-                expire_at: None,
-                entry: None,
-            } => {}
-            Replaced::Value { expire_at, entry } => self.replaced(db, key, expire_at, entry),
-        }
-    }
-
-    /// What is left to do after a value that can't simply be forgotten was replaced.
-    fn replaced(&mut self, db: u32, key: &[u8], expire_at: Option<i64>, entry: Option<Key>) {
-        if let Some(entry) = entry {
-            let lazy = self.config.lazyfree_lazy_server_del;
-            crate::keyspace::whole::free_entry(&self.lazyfree, entry, lazy);
-        }
-        if expire_at.is_some_and(|at| at < self.clock.now_ms) && !self.loading {
-            self.tell_expired(db, key);
-            self.notify(events::NEW, "new", key, db);
-        }
-    }
-
-    /// Remove a key, freeing it in the background if that is large and wanted. False: there was none.
-    pub fn delete_key(&mut self, db: u32, key: &[u8], lazy: bool) -> bool {
-        let hash = self.hash_key(key);
-        match self.dbs[db as usize].remove(hash, key) {
-            Some(entry) => {
-                crate::keyspace::whole::free_entry(&self.lazyfree, entry, lazy);
-                true
-            }
-            None => false,
-        }
     }
 
     /// How an access is noted, `None` when it leaves no trace: CLIENT NO-TOUCH, or a child is saving.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   lookup   find a key for a read or a write: expire it, count the hit, set its access time
+//!   write    set and delete a key
 //!   expire   delete what is due, on look-up and in bounded cycles
 //!   evict    delete what maxmemory has no room for
 //!   whole    FLUSHDB, FLUSHALL, SWAPDB, MOVE: whole databases and keys between them
@@ -19,3 +20,4 @@ pub mod list_limits;
 pub mod lookup;
 pub mod watch;
 pub mod whole;
+pub mod write;

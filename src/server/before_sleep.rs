@@ -1,11 +1,27 @@
 //! What happens at the end of each turn, before the loop waits for the kernel.
 //!
 //! ```text
-//!   timeouts of blocked clients -> short expire cycle -> unblocked clients' requests -> invalidations -> AOF
-//!   -> SHUTDOWN -> replication stream -> replies -> closing clients
+//!    1 handle_timeouts             blocked clients whose time is over; first, so that what follows serves nobody late
+//!    2 fast_cycle                  expiry, before keys are handed to blocked clients: none gets an expired one
+//!    3 handle_ready_keys           clients that wait for a key which was written; they write, so before the AOF
+//!    4 run_unblocked_clients       requests that arrived while a client was blocked; after 1 and 3 unblocked it
+//!    5 broadcast                   invalidations of this turn's writes, before replies: a cache hears of a change first
+//!    6 handle_request              SHUTDOWN, after all commands of the turn and before their replies: what it saves
+//!                                  is what was acknowledged
+//!    7 write_aof                   before any reply leaves: a reply promises the AOF
+//!    8 write_to_replicas           after the AOF, so that a replica is not ahead of its primary's file
+//!    9 read_again                  clients that were not read because the AOF's disk was behind
+//!   10 handle_clients_with_pending_writes    the replies
+//!   11 free_clients_in_async_queue after the replies: a client that says QUIT gets its OK
+//!   12 evict_clients               after the replies, which may have shrunk the largest clients
+//!   13 follow_settings             changes that need the loop, after the reply to CONFIG SET
+//!   14 set_alarm                   the next deadline of a blocked client, after the last step that may block one
+//!   15 continue_evictions          a timer for what is left to evict
+//!   16 end_turn                    how long the turn took, last
 //! ```
 //!
-//! **Invariant:** the AOF is written before any reply leaves: a reply promises the log.
+//! **Invariant:** the drawing and the function have the same steps in the same order (`tests/readme.rs`).
+//! **Invariant:** the AOF is written before any reply leaves.
 
 use std::time::Duration;
 
@@ -13,31 +29,27 @@ use ae::{EventLoop, TimerId};
 
 use crate::execute::blocked;
 use crate::keyspace::expire;
-use crate::networking::{accept, close, evict_clients, query, replicas, write};
+use crate::networking::{self, accept, close, query, replicas, write};
 use crate::persist::aof::flush;
 use crate::server::shutdown;
 use crate::state::Server;
 use crate::sys::ticks;
+use crate::tracking;
 
+/// The end of a turn, step by step as drawn above.
 pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     blocked::handle_timeouts(server);
     expire::fast_cycle(server);
     blocked::handle_ready_keys(server);
-    server
-        .event_loop
-        .lent
-        .clone()
-        .lend(el, || query::process_unblocked_clients(server));
-    crate::tracking::broadcast(server);
+    run_unblocked_clients(el, server);
+    tracking::broadcast(server);
     shutdown::handle_request(server);
-    write_log(server);
+    write_aof(server);
     replicas::write_to_replicas(el, server);
     query::read_again(el, server);
     write::handle_clients_with_pending_writes(el, server);
     close::free_clients_in_async_queue(el, server);
-    if evict_clients::evict_clients(server) {
-        close::free_clients_in_async_queue(el, server);
-    }
+    evict_clients(el, server);
     follow_settings(el, server);
     set_alarm(el, server);
     continue_evictions(el, server);
@@ -47,9 +59,22 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// What the turn's commands told goes to the log, and those who waited for the log go on.
-pub fn write_log(server: &mut Server) {
-    // Whatever was told outside of a command is a unit of its own.
+/// Requests that arrived while their clients were blocked.
+fn run_unblocked_clients(el: &mut EventLoop<Server>, server: &mut Server) {
+    let lent = server.event_loop.lent.clone();
+    lent.lend(el, || query::process_unblocked_clients(server));
+}
+
+/// Close the largest clients while all together are above `maxmemory-clients`.
+fn evict_clients(el: &mut EventLoop<Server>, server: &mut Server) {
+    if networking::evict_clients::evict_clients(server) {
+        close::free_clients_in_async_queue(el, server);
+    }
+}
+
+/// Write what the turn's commands fed to the AOF, and release replies and clients that waited for it.
+pub fn write_aof(server: &mut Server) {
+    // What was propagated outside of a command is a unit of its own.
     server.end_unit();
     if server.aof.feed.is_open() {
         let began = ticks::now();

@@ -17,7 +17,7 @@ const TURNS: usize = 4;
 pub fn nested_turns(el: &mut EventLoop<Server>, server: &mut Server) {
     for _ in 0..TURNS {
         let served = el.process_events(server, Events::FILES | Events::DONT_WAIT);
-        before_sleep::write_log(server);
+        before_sleep::write_aof(server);
         write::handle_clients_with_pending_writes(el, server);
         close::free_clients_in_async_queue(el, server);
         shutdown::handle_request(server);

@@ -7,9 +7,9 @@ use crate::client::table::Net;
 use crate::client::{Client, flag};
 use crate::clients::memory;
 use crate::clients::output_limit;
-use crate::execute::pause;
 use crate::keyspace::expire;
 use crate::networking::write;
+use crate::server::jobs;
 use crate::state::Server;
 use crate::sys::ticks;
 
@@ -29,26 +29,12 @@ pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -
         return Some(Duration::from_millis(100));
     }
     let began = ticks::now();
-    server.stats.sample_rates(server.clock.now_ms);
-    server.note_peak_memory();
-    server.evict.configure(&server.config);
-    crate::persist::child::reap(server);
-    crate::script::debug::reap(server);
-    crate::persist::aof::cron(server);
-    crate::persist::rdb::background::cron(server);
-    crate::server::shutdown::cron(server);
-    pause::end_pause(server);
-    clients_cron(server);
-    crate::tracking::limit_table(server);
-    crate::observe::hotkeys::cron(server);
-    let period = Duration::from_micros(1_000_000 / u64::from(server.effective_hz()));
-    crate::observe::bigkeys::cron(server, period);
-    databases_cron(server);
+    jobs::run_due(server);
     server.stats.cron_ticks += ticks::now().wrapping_sub(began);
-    Some(period)
+    Some(server.cron_period())
 }
 
-fn clients_cron(server: &mut Server) {
+pub(super) fn clients_cron(server: &mut Server) {
     let per_tick = server.net.clients.len() / server.effective_hz() as usize;
     let peak_reset = server
         .debug
@@ -106,7 +92,7 @@ fn shrink_query_buffer(c: &mut Client, now_ms: i64) {
     c.querybuf_peak = c.querybuf.len();
 }
 
-fn databases_cron(server: &mut Server) {
+pub(super) fn databases_cron(server: &mut Server) {
     expire::cron_cycle(server);
     if !server.config.activerehashing || server.debug.no_resize || server.child.is_some() {
         return;

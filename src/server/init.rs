@@ -73,6 +73,7 @@ impl Server {
             rdb: Default::default(),
             memory: sys::allocator::ThreadCounters::of_this_thread(),
             shutdown: Default::default(),
+            schedule: Default::default(),
             process: Default::default(),
             in_flight: Default::default(),
             evict: crate::keyspace::evict::Eviction::new(rng.next_u64()),

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod crash_report;
 pub mod cron;
 pub mod init;
+pub mod jobs;
 pub mod run_info;
 pub mod settings;
 pub mod shutdown;

@@ -84,12 +84,7 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             Ok(())
         }
         Apply::MaxMemory => {
-            warn_if_over_memory(server);
-            // Evict between the turns, without waiting for a command.
-            server.evict.unfinished = server.config.maxmemory != 0;
-            if server.config.maxmemory == 0 {
-                server.evict.exceeded.note(false, server.clock.now_ms);
-            }
+            follow_max_memory(server);
             Ok(())
         }
         Apply::LocaleCollate => {
@@ -122,6 +117,15 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
         }
         // Read by `Server::configure`, or each time that they are needed.
         _ => Ok(()),
+    }
+}
+
+fn follow_max_memory(server: &mut Server) {
+    warn_if_over_memory(server);
+    // Evict between the turns, without waiting for a command.
+    server.evict.unfinished = server.config.maxmemory != 0;
+    if server.config.maxmemory == 0 {
+        server.evict.exceeded.note(false, server.clock.now_ms);
     }
 }
 

@@ -1,0 +1,54 @@
+//! Setting and deleting a key.
+//!
+//! A key that was past its time when it is overwritten counts as expired first: its deletion is propagated
+//! and notified before the new value is.
+
+use crate::db::{Replaced, Ttl};
+use crate::keyspace::events;
+use crate::keyspace::whole::free_entry;
+use crate::state::Server;
+use crate::types::{Key, New};
+
+impl Server {
+    /// Set or replace a key, whatever it held. A key that was past its time counts as expired first.
+    #[inline]
+    pub fn set_key(&mut self, db: u32, key: &[u8], kind: u8, value: New, ttl: Ttl) {
+        let hash = self.hash_key(key);
+        if ttl == Ttl::Keep {
+            self.expire_if_needed(db, hash, key);
+        }
+        let lru = self.evict.new_stamp(self.clock.now_ms);
+        match self.dbs[db as usize].set(hash, key, kind, value, lru, ttl) {
+            Replaced::Nothing => self.notify(events::NEW, "new", key, db),
+            Replaced::Value {
+                expire_at: None,
+                entry: None,
+            } => {}
+            Replaced::Value { expire_at, entry } => self.replaced(db, key, expire_at, entry),
+        }
+    }
+
+    /// What is left to do after a value that can't simply be forgotten was replaced.
+    fn replaced(&mut self, db: u32, key: &[u8], expire_at: Option<i64>, entry: Option<Key>) {
+        if let Some(entry) = entry {
+            let lazy = self.config.lazyfree_lazy_server_del;
+            free_entry(&self.lazyfree, entry, lazy);
+        }
+        if expire_at.is_some_and(|at| at < self.clock.now_ms) && !self.loading {
+            self.tell_expired(db, key);
+            self.notify(events::NEW, "new", key, db);
+        }
+    }
+
+    /// Remove a key, freeing it in the background if that is large and wanted. False: there was none.
+    pub fn delete_key(&mut self, db: u32, key: &[u8], lazy: bool) -> bool {
+        let hash = self.hash_key(key);
+        match self.dbs[db as usize].remove(hash, key) {
+            Some(entry) => {
+                free_entry(&self.lazyfree, entry, lazy);
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The jobs of the cron, as a table: name, period, function.
+//!
+//! ```text
+//!    1 rates       what INFO shows for each second
+//!    2 memory      the peak of used_memory; before eviction is configured, which compares with it
+//!    3 eviction    the policy's parameters follow the settings
+//!    4 child       a saving child that has ended; before aof and snapshots, which may start the next one
+//!    5 debugger    sessions of the script debugger that have ended
+//!    6 aof         a rewrite that is due, an fsync of everysec
+//!    7 snapshots   a save point that is reached; after aof, so that a rewrite goes first
+//!    8 shutdown    a signal, or the end of a wait for replicas; after the children it may have to end
+//!    9 pause       a pause whose time is over; before clients, which then may run
+//!   10 clients     idle clients, buffers that shrink, a few clients in each call
+//!   11 tracking    the table of tracked keys, down to its limit
+//!   12 hotkeys     sessions that end, counts that fade
+//!   13 bigkeys     a part of the keyspace, within its budget
+//!   14 databases   expiry and resizing, last: they use what is left of the call's time
+//! ```
+//!
+//! A job with a period of 0 runs in every call of the cron (`hz` times a second), another one when its period
+//! has passed since it ran last.
+//!
+//! **Invariant:** the drawing lists the table's names in its order (`tests::the_drawing_is_the_table`).
+
+use std::time::Duration;
+
+use crate::execute::pause;
+use crate::observe::{bigkeys, hotkeys};
+use crate::persist::{aof, child, rdb};
+use crate::script::debug;
+use crate::server::{cron, shutdown};
+use crate::state::Server;
+use crate::tracking;
+
+/// Something that has to be done from time to time.
+struct Job {
+    name: &'static str,
+    /// Milliseconds between two runs; 0 for every call of the cron.
+    period_ms: i64,
+    run: fn(&mut Server),
+}
+
+const fn job(name: &'static str, period_ms: i64, run: fn(&mut Server)) -> Job {
+    Job {
+        name,
+        period_ms,
+        run,
+    }
+}
+
+const JOBS: &[Job] = &[
+    job("rates", 0, |s| s.stats.sample_rates(s.clock.now_ms)),
+    job("memory", 0, |s| s.note_peak_memory()),
+    job("eviction", 0, |s| s.evict.configure(&s.config)),
+    job("child", 0, child::reap),
+    job("debugger", 0, debug::reap),
+    job("aof", 0, aof::cron),
+    job("snapshots", 0, rdb::background::cron),
+    job("shutdown", 0, shutdown::cron),
+    job("pause", 0, pause::end_pause),
+    job("clients", 0, cron::clients_cron),
+    job("tracking", 0, tracking::limit_table),
+    job("hotkeys", 0, hotkeys::cron),
+    job("bigkeys", 0, |s| bigkeys::cron(s, s.cron_period())),
+    job("databases", 0, cron::databases_cron),
+];
+
+/// When each job is due, as a Unix time in milliseconds.
+#[derive(Default)]
+pub struct Schedule {
+    due_ms: [i64; JOBS.len()],
+}
+
+/// Run the jobs that are due, in the table's order.
+pub fn run_due(server: &mut Server) {
+    for (at, job) in JOBS.iter().enumerate() {
+        if server.schedule.due_ms[at] <= server.clock.now_ms {
+            server.schedule.due_ms[at] = server.clock.now_ms + job.period_ms;
+            log::trace!("job {}", job.name);
+            (job.run)(server);
+        }
+    }
+}
+
+impl Server {
+    /// The time between two calls of the cron.
+    pub fn cron_period(&self) -> Duration {
+        Duration::from_micros(1_000_000 / u64::from(self.effective_hz()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drawing_is_the_table() {
+        let drawn: Vec<&str> = include_str!("jobs.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//!   "))
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                words.next()?.parse::<usize>().ok()?;
+                words.next()
+            })
+            .collect();
+        let names: Vec<&str> = JOBS.iter().map(|job| job.name).collect();
+        assert_eq!(drawn, names);
+    }
+}

@@ -1,0 +1,155 @@
+//! Drawings are held against the code: README's path of SET, its table of rooms, the paths that it names, and the
+//! steps of `before_sleep`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(root().join(path)).expect("text")
+}
+
+/// All Rust files below `dir`.
+fn sources(dir: &str) -> Vec<String> {
+    let mut todo = vec![root().join(dir)];
+    let mut texts = Vec::new();
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).expect("a readable folder");
+            todo.extend(entries.map(|entry| entry.expect("an entry").path()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            texts.push(fs::read_to_string(&path).expect("text"));
+        }
+    }
+    texts
+}
+
+/// The bodies of all functions of this name, as rustfmt lays them out.
+fn bodies(sources: &[String], name: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    for text in sources {
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            let named = [format!("fn {name}("), format!("fn {name}<")];
+            if code.starts_with("//") || !named.iter().any(|named| code.contains(named.as_str())) {
+                continue;
+            }
+            let close = format!("{}}}", " ".repeat(line.len() - code.len()));
+            let end = lines[at..].iter().position(|line| *line == close);
+            out.push(lines[at + 1..at + end.unwrap_or(0).max(1)].join("\n"));
+        }
+    }
+    out
+}
+
+fn calls(body: &str, name: &str) -> bool {
+    body.match_indices(name).any(|(at, _)| {
+        let before = body[..at].chars().next_back();
+        let after = &body[at + name.len()..];
+        before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+            && (after.starts_with('(') || after.starts_with("::<"))
+    })
+}
+
+/// The lines between a mark and the end of what follows it.
+fn block_after<'a>(text: &'a str, mark: &str) -> Vec<&'a str> {
+    let (_, rest) = text.split_once(mark).expect("the mark");
+    rest.lines()
+        .skip(1)
+        .skip_while(|line| line.starts_with("```"))
+        .take_while(|line| !line.starts_with("```") && !line.is_empty())
+        .collect()
+}
+
+#[test]
+fn each_function_of_the_path_calls_the_next_one() {
+    let mut code = sources("src");
+    code.extend(sources("ae/src"));
+    let readme = read("README.md");
+    let chains = block_after(&readme, "<!-- path -->");
+    assert!(chains.len() > 10, "the path has become short");
+    for line in chains {
+        let chain = line.split("  ").next().unwrap_or("");
+        let names: Vec<&str> = chain.split(" -> ").map(str::trim).collect();
+        assert!(names.len() > 1, "no chain: {line}");
+        for pair in names.windows(2) {
+            let bodies = bodies(&code, pair[0]);
+            assert!(!bodies.is_empty(), "no function {}", pair[0]);
+            assert!(
+                bodies.iter().any(|body| calls(body, pair[1])),
+                "{} does not call {}",
+                pair[0],
+                pair[1]
+            );
+        }
+    }
+}
+
+#[test]
+fn the_rooms_of_readme_are_those_of_tidy() {
+    let tidy = read("tests/tidy.rs");
+    let (_, list) = tidy
+        .split_once("const ROOMS: &[&str] = &[")
+        .expect("the list");
+    let rooms: Vec<&str> = list
+        .lines()
+        .take_while(|line| *line != "];")
+        .filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix("\","))
+        .collect();
+    let readme = read("README.md");
+    let drawn: Vec<&str> = block_after(&readme, "<!-- rooms -->")
+        .into_iter()
+        .filter_map(|line| line.strip_prefix("| `src/"))
+        .filter_map(|line| line.split(['/', '.']).next())
+        .collect();
+    assert_eq!(drawn, rooms);
+}
+
+#[test]
+fn every_path_that_readme_names_exists() {
+    for document in ["README.md", "CONTRIBUTING.md", "ae/README.md"] {
+        let text = read(document);
+        let quoted = text.split('`').skip(1).step_by(2);
+        let paths = quoted.filter(|name| {
+            ["src/", "ae/", "tests/", "tools/", "examples/"]
+                .iter()
+                .any(|dir| name.starts_with(dir))
+                && !name.contains([' ', '*', '<', '{', '$'])
+        });
+        for path in paths.filter(|path| !path.starts_with("tests/.peers")) {
+            let places = [root().join(path), root().join("ae").join(path)];
+            assert!(
+                places.iter().any(|place: &PathBuf| place.exists()),
+                "{document}: {path}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_steps_of_before_sleep_are_drawn_in_their_order() {
+    let text = read("src/server/before_sleep.rs");
+    let drawn: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("//!  "))
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            words.next()?.parse::<usize>().ok()?;
+            words.next()
+        })
+        .collect();
+    let body = bodies(&[text.clone()], "before_sleep").remove(0);
+    let called: Vec<&str> = body
+        .lines()
+        .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
+        .filter_map(|line| line.trim().split('(').next()?.rsplit("::").next())
+        .filter(|name| {
+            drawn.contains(name) || name.chars().all(|c| c.is_alphanumeric() || c == '_')
+        })
+        .collect();
+    assert_eq!(called, drawn);
+}
