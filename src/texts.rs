@@ -121,6 +121,8 @@ table! {
          in the configuration.",
     );
 
+    /// What XREAD takes for a stream; Redis 8.2 names `+`.
+    XREAD_IDS = both("ID, '+', or '$'", "ID or '$'");
     REPLICAOF_PORT = differ!("master" / "primary" in "Invalid ", " port");
 
     // Scripts.

@@ -370,14 +370,16 @@ fn relative(range: Range, start: usize) -> Range {
     }
 }
 
-/// The header of a bulk: its length and where its bytes begin. `None`: not arrived yet. A first byte that
-/// is wrong is refused without waiting for the rest of the line.
+/// The header of a bulk: its length and where its bytes begin. `None`: not arrived yet. A wrong first byte is
+/// refused without waiting for the rest of the line, but for a control character: a stray line end
+/// (`*1\r\r\n`) is judged with the line that it begins, as in Redis.
 #[inline]
 fn bulk_header(buffer: &[u8], at: usize, limits: Limits) -> Result<Option<(usize, usize)>, String> {
-    match buffer.get(at) {
-        None => return Ok(None),
-        Some(b'$') => {}
-        Some(&other) => return Err(expected_dollar(other)),
+    let Some(&first) = buffer.get(at) else {
+        return Ok(None);
+    };
+    if first != b'$' && first >= b' ' {
+        return Err(expected_dollar(first));
     }
     let Some((digits, data)) = line(buffer, at + 1) else {
         if buffer.len() - at > INLINE_MAX {
@@ -385,6 +387,9 @@ fn bulk_header(buffer: &[u8], at: usize, limits: Limits) -> Result<Option<(usize
         }
         return Ok(None);
     };
+    if first != b'$' {
+        return Err(expected_dollar(first));
+    }
     let len = match short_number(digits) {
         Some(n) if n >= 0 && n as u64 <= limits.max_bulk_len => n as usize,
         _ => return Err("invalid bulk length".into()),

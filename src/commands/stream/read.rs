@@ -16,6 +16,7 @@ use crate::command::ctx::CmdResult;
 use crate::ds::stream::StreamLog;
 use crate::error::said;
 use crate::execute::blocked::{block_for_keys, deadline_from_ms};
+use crate::texts;
 use crate::types::stream::ConsumerId;
 
 /// XREAD [COUNT count] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]
@@ -101,7 +102,7 @@ impl<'a> Options<'a> {
             let ids = if grouped {
                 "ID or '>'"
             } else {
-                "ID, '+', or '$'"
+                ctx.server.config.text(texts::XREAD_IDS)
             };
             return Err(Error::new(format!(
                 "ERR Unbalanced '{name}' list of streams: for each stream key an {ids} must be specified."
