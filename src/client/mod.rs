@@ -301,6 +301,13 @@ impl Client {
         }
     }
 
+    /// Whether its commands are executed whatever stands against them here (memory, disk, ACL, times that have
+    /// passed): they come from our primary or from our own AOF, where they were executed already.
+    #[inline]
+    pub fn must_obey(&self) -> bool {
+        self.has(flag::PRIMARY | flag::AOF_LOADER)
+    }
+
     /// What finds this client again in a later turn.
     pub fn reference(&self) -> ClientRef {
         ClientRef {

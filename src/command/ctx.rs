@@ -81,10 +81,16 @@ impl<'a> Ctx<'a> {
 
     /// The longest that a string may grow, in bytes. Our primary and our own log are obeyed.
     pub fn max_string_len(&self) -> usize {
-        if self.client.has(flag::PRIMARY | flag::AOF_LOADER) {
+        if self.client.must_obey() {
             return isize::MAX as usize;
         }
         usize::try_from(self.server.config.proto_max_bulk_len).unwrap_or(usize::MAX)
+    }
+
+    /// Whether a key or field whose time to live ends at `at_ms` is gone at once. A client that must be obeyed
+    /// sends the deletion itself.
+    pub fn is_past(&self, at_ms: i64) -> bool {
+        at_ms <= self.server.clock.now_ms && !self.client.must_obey()
     }
 
     /// Count `n` changes: what decides about propagation, save points and WATCH.

@@ -99,11 +99,6 @@ fn parse_time(ctx: &Ctx, at: usize, unit: i64, base_ms: i64) -> Result<i64, Erro
         .ok_or_else(|| Error::invalid_expire(ctx.cmd.name))
 }
 
-/// Whether a time is past, so that a field that gets it goes at once. While loading nothing does.
-fn is_past(ctx: &Ctx, at: i64) -> bool {
-    at <= ctx.server.clock.now_ms && !ctx.server.loading
-}
-
 /// The option of HEXPIRE: when not to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Condition {
@@ -170,7 +165,7 @@ fn hexpire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
     let at = parse_time(ctx, 2, unit, base_ms)?;
     let (condition, next) = Condition::parse(argv, 3);
     let fields = parse_fields(argv, next, FEW_IN_HEXPIRE)?;
-    let past = is_past(ctx, at);
+    let past = ctx.is_past(at);
     let (answers, emptied) = write_hash(ctx, key, |hash, limits| {
         let answer = |field: &&[u8]| expire_field(hash, limits, field, at, condition, past);
         Ok(fields.iter().map(answer).collect::<Vec<i64>>())
@@ -218,7 +213,7 @@ fn ttl_changed(ctx: &mut Ctx, key: &[u8], at: i64, fields: &[&[u8]], emptied: bo
         return;
     }
     ctx.dirty(fields.len() as u64);
-    if is_past(ctx, at) {
+    if ctx.is_past(at) {
         fields_removed(ctx, key, emptied);
         return propagate(ctx, &[b"HDEL", key], fields);
     }
@@ -492,7 +487,7 @@ fn hgetex(ctx: &mut Ctx) -> CmdResult {
     reply_values(&mut ctx.client.reply, hash, args.fields);
     match args.expiration {
         Expiration::At(at) => {
-            let past = is_past(ctx, at);
+            let past = ctx.is_past(at);
             let (changed, emptied) =
                 change_fields(ctx, key, args.fields, |hash, limits, field| {
                     expire_field(hash, limits, field, at, Condition::Always, past) > 0
@@ -535,7 +530,7 @@ fn hsetex(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
     let args = ExArgs::parse(ctx, 2)?;
     let (pairs, _) = args.fields.as_chunks::<2>();
-    let past = matches!(args.expiration, Expiration::At(at) if is_past(ctx, at));
+    let past = matches!(args.expiration, Expiration::At(at) if ctx.is_past(at));
     let (done, emptied) = write_hash(ctx, key, |hash, limits| {
         let exists = !hash.is_empty();
         let allowed = args.key_exists.is_none_or(|wanted| wanted == exists)

@@ -42,6 +42,18 @@ const FIELD_BATCH: usize = 64;
 /// Fields that a look-up takes out of a hash, some 0.2 ms.
 const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 
+/// What happens to a key or a field that is past its time. One function decides, [`Server::expiry_policy`];
+/// nothing else asks for the role, the loading or a pause.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExpiryPolicy {
+    /// It is removed when it is met, and the deletion is propagated.
+    Delete,
+    /// It is hidden from readers and stays: the data set must not change now (CLIENT PAUSE).
+    Hide,
+    /// It counts as alive: while the data set is loaded, a longer life may follow.
+    Ignore,
+}
+
 impl Server {
     /// Whether the key's time has come; it is removed then, if it may be. One branch in a database without
     /// volatile keys.
@@ -55,7 +67,7 @@ impl Server {
         }
         let found = self.dbs[db as usize].find(hash, key);
         let expired = found.is_some_and(|entry| self.is_expired(entry));
-        if expired && self.may_expire() {
+        if expired && self.expiry_policy() == ExpiryPolicy::Delete {
             self.delete_expired(db, key);
         }
         expired
@@ -65,12 +77,20 @@ impl Server {
     /// life.
     #[inline]
     pub fn is_expired(&self, entry: KeyRef) -> bool {
-        entry.expire_at().is_some_and(|at| at < self.clock.now_ms) && !self.loading
+        entry.expire_at().is_some_and(|at| at < self.clock.now_ms)
+            && self.expiry_policy() != ExpiryPolicy::Ignore
     }
 
-    /// CLIENT PAUSE stops expiry, too.
-    fn may_expire(&self) -> bool {
-        self.armed & armed::PAUSED == 0 || !self.pause.holds_writes(self.clock.now_ms)
+    /// What is done with keys and fields that are past their time, at this moment.
+    #[inline]
+    pub fn expiry_policy(&self) -> ExpiryPolicy {
+        if self.loading {
+            ExpiryPolicy::Ignore
+        } else if self.armed & armed::PAUSED != 0 && self.pause.holds_writes(self.clock.now_ms) {
+            ExpiryPolicy::Hide
+        } else {
+            ExpiryPolicy::Delete
+        }
     }
 
     /// Take the due fields out of the hash at `key`, if there is one.
@@ -80,7 +100,7 @@ impl Server {
         let due = found
             .and_then(next_field_expiry)
             .is_some_and(|at| at < self.clock.now_ms);
-        if due && !self.loading && self.may_expire() {
+        if due && self.expiry_policy() == ExpiryPolicy::Delete {
             let key = key.to_vec();
             let mut batches = 0..LOOKUP_FIELDS / FIELD_BATCH;
             while self.delete_expired_fields(db, hash, &key) {
@@ -272,7 +292,7 @@ pub fn cron_cycle(server: &mut Server) {
 }
 
 fn active_expire_allowed(server: &Server) -> bool {
-    !server.debug.no_active_expire && !server.loading && server.may_expire()
+    !server.debug.no_active_expire && server.expiry_policy() == ExpiryPolicy::Delete
 }
 
 /// The average time to live, estimated from the earliest keys and smoothed, for INFO.

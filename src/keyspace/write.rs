@@ -5,6 +5,7 @@
 
 use crate::db::{Replaced, Ttl};
 use crate::keyspace::events;
+use crate::keyspace::expire::ExpiryPolicy;
 use crate::keyspace::whole::free_entry;
 use crate::state::Server;
 use crate::types::{Key, New};
@@ -34,7 +35,9 @@ impl Server {
             let lazy = self.config.lazyfree_lazy_server_del;
             free_entry(&self.lazyfree, entry, lazy);
         }
-        if expire_at.is_some_and(|at| at < self.clock.now_ms) && !self.loading {
+        if expire_at.is_some_and(|at| at < self.clock.now_ms)
+            && self.expiry_policy() != ExpiryPolicy::Ignore
+        {
             self.tell_expired(db, key);
             self.notify(events::NEW, "new", key, db);
         }

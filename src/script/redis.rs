@@ -8,7 +8,6 @@
 
 use log::Level;
 
-use crate::client::flag;
 use crate::client::resp::Sent;
 use crate::command;
 use crate::command::Command;
@@ -263,7 +262,7 @@ fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
 
 /// What comes from a primary or from the log happens, whatever stands against it here.
 fn obeyed(run: &Run) -> bool {
-    run.caller.has(flag::PRIMARY | flag::AOF_LOADER)
+    run.caller.must_obey()
 }
 
 fn check_memory(run: &Run, cmd: &Command) -> Result<(), Error> {

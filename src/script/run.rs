@@ -58,7 +58,7 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
     ctx.server.scripting.running = Some(Running {
         kind: job.kind,
         started: ticks::now(),
-        obeyed: ctx.client.has(flag::PRIMARY | flag::AOF_LOADER),
+        obeyed: ctx.client.must_obey(),
         wrote: false,
         time_us: None,
         killed: false,

@@ -104,11 +104,11 @@ fn checks(ctx: &Ctx) -> Checks {
 
 /// Put the value under its key, unless its time is past already: then the key is gone.
 fn store(ctx: &mut Ctx, options: &Options, expire_at: Option<i64>, kind: u8, value: New) {
-    let (key, db, now) = (ctx.argv[1], ctx.client.db, ctx.server.clock.now_ms);
+    let (key, db) = (ctx.argv[1], ctx.client.db);
     let lazy = ctx.server.config.lazyfree_lazy_server_del;
     let deleted = options.replace && ctx.server.delete_key(db, key, lazy);
     ctx.client.reply.ok();
-    if expire_at.is_some_and(|at| at <= now) && !ctx.server.loading {
+    if expire_at.is_some_and(|at| ctx.is_past(at)) {
         if deleted {
             let name: &[u8] = if lazy { b"UNLINK" } else { b"DEL" };
             ctx.rewrite(&[name, key]);

@@ -102,7 +102,7 @@ fn expire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
         ctx.client.reply.integer(0);
         return Ok(());
     }
-    if at <= ctx.server.clock.now_ms && !ctx.server.loading {
+    if ctx.is_past(at) {
         delete_at_once(ctx, key);
     } else {
         set_expire(ctx, key, at);

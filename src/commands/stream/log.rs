@@ -4,7 +4,6 @@
 //! [`Options`]. `~` drops whole nodes only, which costs as much as dropping one entry.
 
 use super::*;
-use crate::client::flag;
 use crate::command::ctx::CmdResult;
 use crate::db::Ttl;
 use crate::ds::stream::{AddError, MAX_ID_CHARS, NewId, Precision, Trim};
@@ -98,7 +97,7 @@ impl Options {
     /// What the options contradict. A primary and the log tell exact trims with the LIMIT that it had as an
     /// approximate one: it means nothing any more.
     fn check(&mut self, ctx: &Ctx) -> Result<(), Error> {
-        if ctx.server.loading || ctx.client.has(flag::PRIMARY) {
+        if ctx.client.must_obey() {
             self.limit = Some(0).filter(|_| self.approximate);
         }
         match (self.limit, self.trim) {

@@ -3,7 +3,7 @@
 //! The keys were hashed and their memory asked for when the request was parsed, so that they arrive together;
 //! a pass that only tests rewinds the list of hashes for the pass that sets.
 
-use super::set::{Condition, Options, Syntax, delete_expired_on_arrival, has_passed, holds};
+use super::set::{Condition, Options, Syntax, delete_expired_on_arrival, holds};
 use super::{get_generic, store};
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::db::Ttl;
@@ -91,7 +91,7 @@ pub(super) fn msetex(ctx: &mut Ctx) -> CmdResult {
 
 fn store_all_until(ctx: &mut Ctx, end: usize, ttl: Ttl) {
     match ttl {
-        Ttl::At(at) if has_passed(ctx, at) => return delete_all(ctx, end),
+        Ttl::At(at) if ctx.is_past(at) => return delete_all(ctx, end),
         Ttl::At(at) => {
             for key_at in (2..end).step_by(2) {
                 let key = ctx.argv[key_at];

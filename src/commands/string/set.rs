@@ -218,7 +218,7 @@ pub(super) fn holds(ctx: &mut Ctx, key: &[u8], condition: Condition) -> Result<b
 fn store_until(ctx: &mut Ctx, value_at: usize, ttl: Ttl) {
     let key = ctx.argv[1];
     match ttl {
-        Ttl::At(at) if has_passed(ctx, at) => {
+        Ttl::At(at) if ctx.is_past(at) => {
             if ctx.server.lookup_write(ctx.client, key).is_some() {
                 delete_expired_on_arrival(ctx, key);
             }
@@ -232,15 +232,6 @@ fn store_until(ctx: &mut Ctx, value_at: usize, ttl: Ttl) {
         Ttl::Keep | Ttl::Clear => store(ctx, key, value_at, ttl),
     }
     ctx.dirty(1);
-}
-
-/// Whether a lifetime is over before it begins. While a log is loaded, or on a replica, the deletion is left
-/// to come from there.
-pub(super) fn has_passed(ctx: &Ctx, at_ms: i64) -> bool {
-    use crate::client::flag;
-    at_ms <= ctx.server.clock.now_ms
-        && !ctx.server.loading
-        && !ctx.client.has(flag::PRIMARY | flag::AOF_LOADER)
 }
 
 /// Delete a key whose new time to live has passed already.
@@ -262,7 +253,7 @@ fn propagate_set(ctx: &mut Ctx, options: &Options, ttl: Ttl) {
     match (options.lifetime, ttl) {
         (Lifetime::Expire(arg), Ttl::At(at)) => {
             let as_sent = !arg.relative && !arg.seconds && !ifeq;
-            if !as_sent && !has_passed(ctx, at) {
+            if !as_sent && !ctx.is_past(at) {
                 rewrite_as_set(ctx, 2, at);
             }
         }
@@ -388,7 +379,7 @@ fn refuse_lifetime(ctx: &mut Ctx, key: &[u8], error: Error) -> CmdResult {
 }
 
 fn expire(ctx: &mut Ctx, key: &[u8], at_ms: i64) {
-    if has_passed(ctx, at_ms) {
+    if ctx.is_past(at_ms) {
         return delete_expired_on_arrival(ctx, key);
     }
     let hash = ctx.server.hash_key(key);
