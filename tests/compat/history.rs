@@ -336,7 +336,8 @@ pub fn compare_history(
     let mut history = History::new(jury, plan);
     let commands = seeds
         .iter()
-        .map(|&seed| generate(grammar, plan.theme, seed));
+        .map(|&seed| generate(grammar, plan.theme, seed))
+        .filter(|(_, argv)| jury.can_judge(argv));
     if plan.way == Way::Multi {
         let commands: Vec<Command> = commands
             .filter(|(_, argv)| !ends_multi(argv) && !stands_alone(argv) && !on_purpose(argv))

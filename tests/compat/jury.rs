@@ -42,6 +42,8 @@ pub struct Judge {
 /// Our server and its judges.
 pub struct Jury {
     pub aeris: Peer,
+    /// What our COMMAND says.
+    pub ours: Rows,
     pub judges: Vec<Judge>,
     /// How often a judge disagreed without a verdict against us, by the command's name.
     open: Mutex<BTreeMap<(Name, String), (u32, String)>>,
@@ -60,6 +62,17 @@ const NEW_OPTIONS: &[(&str, Name)] = &[
     ("BITOP DIFF*", Name::Redis8),
     ("BITOP ANDOR *", Name::Redis8),
     ("BITOP ONE *", Name::Redis8),
+];
+
+/// What Redis 8.2 answers otherwise than both older servers, which cannot judge it alone: (pattern of the
+/// command in capitals, reason).
+const SINCE_REDIS8: &[(&str, &str)] = &[
+    (
+        "BITCOUNT *",
+        "the arguments are read before the key is looked up",
+    ),
+    ("XREAD *", "the text of unbalanced streams names +"),
+    ("EXEC", "it carries what Redis 7.0 alone answers otherwise"),
 ];
 
 impl Jury {
@@ -89,8 +102,11 @@ impl Jury {
         if !complete {
             return None;
         }
+        let aeris = Peer::aeris(&[]);
+        let ours = rows(&mut aeris.connect());
         Some(Jury {
-            aeris: Peer::aeris(&[]),
+            aeris,
+            ours,
             judges,
             open: Mutex::default(),
         })
@@ -106,12 +122,9 @@ impl Jury {
         }
     }
 
-    /// The judges that know the command and its options; all of them if none does.
+    /// The judges that know the command and its options; all of them if it is no command at all.
     fn knowing(&self, argv: &[Vec<u8>]) -> Vec<&Judge> {
-        let text = in_capitals(argv);
-        let is_option =
-            |(pattern, _): &&(&str, Name)| glob_match(pattern.as_bytes(), text.as_bytes());
-        if let Some((_, only)) = NEW_OPTIONS.iter().find(is_option) {
+        if let Some((_, only)) = NEW_OPTIONS.iter().find(|(of, _)| is_like(of, argv)) {
             return self
                 .judges
                 .iter()
@@ -121,10 +134,15 @@ impl Jury {
         let command = self.command_name(argv);
         let knows = |judge: &&Judge| judge.rows.contains_key(&command);
         let knowing: Vec<_> = self.judges.iter().filter(knows).collect();
-        if knowing.is_empty() {
+        if knowing.is_empty() && !self.ours.contains_key(&command) {
             return self.judges.iter().collect();
         }
         knowing
+    }
+
+    /// Whether a judge is present that knows the command and its options.
+    pub fn can_judge(&self, argv: &[Vec<u8>]) -> bool {
+        !self.knowing(argv).is_empty()
     }
 
     /// The name of a command or subcommand, as COMMAND spells it.
@@ -132,7 +150,8 @@ impl Jury {
         let lower = |arg: &[u8]| String::from_utf8_lossy(arg).to_lowercase();
         let name = lower(&argv[0]);
         let sub = argv.get(1).map(|arg| format!("{name}|{}", lower(arg)));
-        sub.filter(|sub| self.judges.iter().any(|judge| judge.rows.contains_key(sub)))
+        let mut all = self.judges.iter().map(|judge| &judge.rows);
+        sub.filter(|sub| self.ours.contains_key(sub) || all.any(|rows| rows.contains_key(sub)))
             .unwrap_or(name)
     }
 
@@ -145,22 +164,26 @@ impl Jury {
                 .find(|(of, _)| *of == name)
                 .map(|(_, agrees)| *agrees)
         };
-        let says = |judge: &&&Judge| opinion(judge.name);
-        let (redis, valkey): (Vec<_>, Vec<_>) =
-            knowing.iter().partition(|judge| judge.name.is_redis());
-        let voices: Vec<bool> = redis.iter().filter_map(says).collect();
+        let says = |judge: &&Judge| opinion(judge.name);
+        let (redis, valkey): (Vec<&Judge>, Vec<&Judge>) = knowing
+            .iter()
+            .copied()
+            .partition(|judge| judge.name.is_redis());
+        if !self.has(Name::Redis8) {
+            let voices: Vec<bool> = knowing.iter().filter_map(says).collect();
+            let divided = voices.len() < knowing.len() || voices.contains(&true);
+            return divided
+                || redis.is_empty()
+                || SINCE_REDIS8.iter().any(|(of, _)| is_like(of, argv));
+        }
         if redis.is_empty() {
             let newest = valkey.iter().filter(|judge| opinion(judge.name).is_some());
             let newest = newest.max_by_key(|judge| judge.name);
-            return !self.has(Name::Redis8)
-                || newest.is_none_or(|judge| opinion(judge.name) == Some(true));
+            return newest.is_none_or(|judge| opinion(judge.name) == Some(true));
         }
         // One Redis is no longer in step: what it would say is unknown.
-        let absent = self.has(Name::Redis8) && voices.len() < redis.len();
-        // Without Redis 8.2 the older servers judge what they agree on.
-        let alone =
-            !self.has(Name::Redis8) && valkey.iter().any(|judge| opinion(judge.name) == Some(true));
-        voices.is_empty() || voices.contains(&true) || absent || alone
+        let voices: Vec<bool> = redis.iter().filter_map(says).collect();
+        voices.len() < redis.len() || voices.contains(&true)
     }
 
     fn has(&self, name: Name) -> bool {
@@ -216,6 +239,10 @@ impl Jury {
             }
         }
     }
+}
+
+fn is_like(pattern: &str, argv: &[Vec<u8>]) -> bool {
+    glob_match(pattern.as_bytes(), in_capitals(argv).as_bytes())
 }
 
 /// A command as the patterns of exceptions see it.
