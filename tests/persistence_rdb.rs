@@ -311,3 +311,25 @@ fn fields_with_a_time_to_live_are_never_saved_without_it() {
         );
     }
 }
+
+#[test]
+fn the_end_of_a_save_wakes_the_loop_without_the_cron() {
+    let ours = Peer::aeris(&["--save", ""]);
+    let mut c = ours.connect();
+    ok(&mut c, "SET k v");
+    // Nothing but the child's pipe can tell the server now.
+    ok(&mut c, "DEBUG PAUSE-CRON 1");
+    for line in ["BGSAVE", "BGREWRITEAOF"] {
+        assert!(c.line(line).starts_with("+Background"), "{line}");
+        let running = |info: &str| {
+            info.contains("rdb_bgsave_in_progress:1") || info.contains("aof_rewrite_in_progress:1")
+        };
+        while running(&c.line("INFO persistence")) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+    let info = c.line("INFO persistence");
+    for field in ["rdb_last_bgsave_status:ok", "aof_last_bgrewrite_status:ok"] {
+        assert!(info.contains(field), "{info}");
+    }
+}

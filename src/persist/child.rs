@@ -7,8 +7,8 @@
 //!                                            it gives way: lower priority, or cores of its own
 //!     no resize, no LRU writes: they would        body(server, pipe): writes a file
 //!     copy pages for nothing                       |
-//!     cron: read reports  <──────── pipe ─────── keys done, memory copied
-//!     cron: waitpid ─> done handler  <─────────  _exit(code)
+//!     report_handler  <──────────── pipe ─────── keys done, memory copied
+//!     end of the pipe: waitpid ─> done handler   _exit(code)
 //! ```
 //!
 //! A report is 24 bytes, far below what a pipe takes as one piece: keys done, bytes copied now, the most so far.
@@ -23,7 +23,10 @@
 //! (`tests::while_a_child_lives_nothing_moves`).
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
+
+use ae::{Class, EventLoop, Io, Mask, Token};
 
 use crate::ds::hashtable::{ResizePolicy, set_resize_policy};
 use crate::observe::logging;
@@ -76,6 +79,10 @@ pub struct Child {
     /// When the last report came.
     reported_ms: i64,
     pipe: PipeReader,
+    /// The pipe's registration in the loop; `None`: the cron polls it.
+    token: Option<Token>,
+    /// The pipe has ended: so has the child, or it is about to.
+    silent: bool,
     /// The beginning of a report whose rest is still to come.
     partial: Vec<u8>,
 }
@@ -93,6 +100,8 @@ pub struct Progress {
 /// What is remembered of children that ended, and said of the next one.
 #[derive(Default)]
 pub struct Forks {
+    /// Pipes of children that ended, still registered in the loop; closed by [`watch`].
+    retired: Vec<(PipeReader, Token)>,
     /// How long the last child of each kind ran.
     last: [Option<Duration>; KINDS],
     pub forecast: Forecast,
@@ -291,6 +300,8 @@ impl Child {
             killed: false,
             reported_ms: server.clock.now_ms,
             pipe,
+            token: None,
+            silent: false,
             partial: Vec::new(),
         }
     }
@@ -315,7 +326,11 @@ impl Child {
     fn read_reports(&mut self, now_ms: i64) {
         let mut bytes = [0; 32 * REPORT_BYTES];
         // An error says that there is nothing now, or never will be: the exit status tells which.
-        while let Ok(n @ 1..) = self.pipe.read(&mut bytes) {
+        while let Ok(n) = self.pipe.read(&mut bytes) {
+            if n == 0 {
+                self.silent = true;
+                break;
+            }
             self.partial.extend_from_slice(&bytes[..n]);
         }
         let whole = self.partial.len() / REPORT_BYTES * REPORT_BYTES;
@@ -332,7 +347,7 @@ impl Child {
 fn enter_child(server: &mut Server, kind: Kind) {
     logging::set_role(logging::Role::Child);
     fork::set_up_child_signals();
-    fork::close_sockets();
+    fork::close_sockets(&[]);
     set_resize_policy(ResizePolicy::Forbid);
     server.evict.frozen = true;
     if server.config.set_proc_title {
@@ -368,7 +383,39 @@ fn follow_child(server: &mut Server) {
     server.follow_resize_policy();
 }
 
-/// From the cron: hear what the child says; if it has ended, let its done handler finish.
+/// Before the loop sleeps: register the pipe of a new child, so that its end is noticed at once and not by the
+/// next cron; take that of an ended one out.
+pub fn watch(el: &mut EventLoop<Server>, server: &mut Server) {
+    for (pipe, token) in server.forks.retired.drain(..) {
+        el.remove_file(token);
+        drop(pipe);
+    }
+    let Some(child) = server.child.as_mut().filter(|child| child.token.is_none()) else {
+        return;
+    };
+    // A loop that is full leaves the pipe to the cron.
+    if let Ok(token) = el.add_file(child.pipe.as_raw_fd(), Class::First, 0) {
+        el.set_handler(token, Mask::READABLE, report_handler);
+        child.token = Some(token);
+    }
+}
+
+/// The child has reported, or ended. In a nested turn the data set is in the middle of a command, so a done handler
+/// has to wait for the cron.
+fn report_handler(_: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    if server.nesting == 0 {
+        reap(server);
+    }
+    // Between the end of the pipe and that of the process lies a moment.
+    let ending = |child: &Child| child.token == Some(token) && child.silent;
+    match server.child.as_ref().is_some_and(ending) && server.nesting == 0 {
+        true => Io::More,
+        false => Io::Drained,
+    }
+}
+
+/// From the cron and the pipe's handler: take in what the child reports; if it has ended, let its done handler
+/// finish.
 pub fn reap(server: &mut Server) {
     server.sample_writes();
     let now_ms = server.clock.now_ms;
@@ -387,16 +434,29 @@ fn done(server: &mut Server, exit: Exit) {
         return;
     };
     child.read_reports(now_ms);
+    let Child {
+        kind,
+        pid,
+        started_ms,
+        progress,
+        pipe,
+        token,
+        ..
+    } = child;
+    server
+        .forks
+        .retired
+        .extend(token.map(|token| (pipe, token)));
     follow_child(server);
-    let ms = (now_ms - child.started_ms).max(0);
-    server.forks.last[child.kind as usize] = Some(Duration::from_millis(ms as u64));
+    let ms = (now_ms - started_ms).max(0);
+    server.forks.last[kind as usize] = Some(Duration::from_millis(ms as u64));
     let outcome = Outcome {
-        pid: child.pid,
+        pid,
         exit,
-        cow_bytes: child.progress.cow_peak,
+        cow_bytes: progress.cow_peak,
         seconds: ms / 1000,
     };
-    match child.kind {
+    match kind {
         Kind::Rdb => super::rdb::background_save_done(server, outcome),
         Kind::Aof => super::aof::rewrite_done(server, outcome),
     }

@@ -57,21 +57,16 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Close every socket: listeners, clients, and the one whose command forks. Their owners are never dropped in a
-/// child, which leaves by [`exit_now`].
-pub fn close_sockets() {
-    close_sockets_but(None);
-}
-
-/// All but one, which the child goes on with.
-pub fn close_sockets_but(kept: Option<RawFd>) {
+/// Close every socket but those in `keep`, with which the child goes on: listeners, clients, and the one whose
+/// command forks. Their owners are never dropped in a child, which leaves by [`exit_now`].
+pub fn close_sockets(keep: &[RawFd]) {
     super::syslog::close();
     let Ok(entries) = std::fs::read_dir("/dev/fd") else {
         return;
     };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     for fd in numbers
-        .filter(|&fd| Some(fd) != kept)
+        .filter(|fd| !keep.contains(fd))
         .collect::<Vec<RawFd>>()
     {
         // SAFETY: a zeroed `stat` is valid, and filled by the call; only a forked child closes what others own.
@@ -171,7 +166,7 @@ mod tests {
         let (mut told, tell) = io::pipe().expect("a pipe");
         match fork().expect("fork") {
             Forked::Child => {
-                close_sockets();
+                close_sockets(&[]);
                 let _ = std::io::Write::write_all(&mut &tell, b"r");
                 loop {
                     std::thread::park();

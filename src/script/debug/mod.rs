@@ -423,7 +423,8 @@ pub fn session(ctx: &mut Ctx, eval: impl FnOnce(&mut Ctx) -> CmdResult) -> CmdRe
 
 fn enter_child(server: &mut Server, c: &Client) {
     fork::set_up_child_signals();
-    fork::close_sockets_but(c.conn.as_ref().map(|conn| conn.raw_fd()));
+    let own = c.conn.as_ref().map(|conn| conn.raw_fd());
+    fork::close_sockets(own.as_slice());
     // FLUSHALL would save.
     server.config.save.clear();
 }
