@@ -39,6 +39,13 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     });
     let failed = result.is_err();
     if let Err(error) = result {
+        // Nothing is mutated before the last `?`; only a script can fail in the middle.
+        debug_assert!(
+            cmd.is(command::SCRIPT_DECIDES)
+                || server.dirty == dirty && c.reply.bytes_since(reply_from) == 0,
+            "{} failed and left a change behind",
+            cmd.name
+        );
         c.reply.error(&error);
         if !error.is_counted() {
             server.stats.count_error(error.code());
