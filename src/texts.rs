@@ -14,8 +14,9 @@
 //! (`tests::each_row_has_two_spellings`).
 
 /// Whose spelling is used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Words {
+    #[default]
     Redis,
     Valkey,
 }
@@ -124,6 +125,11 @@ table! {
     /// What XREAD takes for a stream; Redis 8.2 names `+`.
     XREAD_IDS = both("ID, '+', or '$'", "ID or '$'");
     REPLICAOF_PORT = differ!("master" / "primary" in "Invalid ", " port");
+
+    // INFO.
+
+    /// What counts error codes beyond the limit, see `observe::stats`.
+    ERRORSTATS_BEYOND_LIMIT = differ!("DISABLED" / "OVERFLOW" in "ERRORSTATS_", "");
 
     // Scripts.
 

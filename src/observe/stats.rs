@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use crate::state::Server;
+use crate::texts::{self, Words};
 
-/// Distinct error codes after which codes that scripts make up are counted together, under [`OVERFLOW`].
+/// Distinct error codes that are counted. Scripts make codes up, without end. Beyond the limit Redis stops to count
+/// codes until CONFIG RESETSTAT; in Valkey's words, those that scripts make up share one count.
 const ERROR_CODES_MAX: usize = 128;
-const OVERFLOW: &str = "ERRORSTATS_OVERFLOW";
 const SAMPLES: usize = 16;
 /// Milliseconds between two samples, less what a timer may be early.
 const SAMPLE_PERIOD_MS: i64 = 90;
@@ -72,6 +73,10 @@ pub struct Stats {
     /// Of them, those to the AOF's commands while it is loaded: what was run once should not fail.
     pub unexpected_error_replies: u64,
     pub errors: BTreeMap<Box<str>, u64>,
+    /// There were too many codes: `errors` has one entry that says so, and none is counted until CONFIG RESETSTAT.
+    errors_disabled: bool,
+    /// Which server's limit holds for `errors`.
+    pub words: Words,
     /// When the rates were last sampled.
     pub sampled_ms: i64,
     pub ops_rate: Rate,
@@ -108,16 +113,38 @@ impl Stats {
     /// Count an error reply by its code, e.g. `WRONGTYPE`.
     pub fn count_error(&mut self, code: &str) {
         self.error_replies += 1;
+        if self.errors_disabled {
+            return;
+        }
+        let full = self.errors.len() >= ERROR_CODES_MAX;
         match self.errors.get_mut(code) {
             Some(count) => *count += 1,
+            None if full && self.words == Words::Redis => self.disable_errors(),
             None => _ = self.errors.insert(code.into(), 1),
         }
     }
 
-    /// Count an error that a script made up: there is no end to them, so after a while they share one count.
+    /// Count an error that a script may have made up.
     pub fn count_script_error(&mut self, code: &str) {
-        let known = self.errors.contains_key(code) || self.errors.len() < ERROR_CODES_MAX;
-        self.count_error(if known { code } else { OVERFLOW });
+        let shared = self.words == Words::Valkey
+            && self.errors.len() >= ERROR_CODES_MAX
+            && !self.errors.contains_key(code);
+        let beyond = texts::ERRORSTATS_BEYOND_LIMIT.of(self.words);
+        self.count_error(if shared { beyond } else { code });
+    }
+
+    #[cold]
+    fn disable_errors(&mut self) {
+        log::warn!(
+            "Errorstats stopped adding new errors because the number of errors reached the limit, may be misuse of lua \
+             error_reply, please check INFO ERRORSTATS, this can be re-enabled via CONFIG RESETSTAT."
+        );
+        let codes: Vec<&str> = self.errors.keys().map(|code| &**code).collect();
+        log::warn!("Current errors code list: {}", codes.join(", "));
+        self.errors.clear();
+        let entry = texts::ERRORSTATS_BEYOND_LIMIT.of(Words::Redis);
+        self.errors.insert(entry.into(), 1);
+        self.errors_disabled = true;
     }
 
     /// The cron offers the time: take a sample of each rate when one is due.
@@ -153,6 +180,7 @@ impl Stats {
             peak_memory: self.peak_memory,
             peak_memory_ms: self.peak_memory_ms,
             turn_began_us: self.turn_began_us,
+            words: self.words,
             ..Stats::default()
         };
     }
@@ -199,14 +227,38 @@ mod tests {
     }
 
     #[test]
-    fn made_up_errors_share_a_count_in_the_end() {
+    fn in_redis_s_words_the_129th_code_ends_the_counting_of_codes() {
         let mut stats = Stats::default();
+        (1..=127).for_each(|n| stats.count_script_error(&n.to_string()));
+        stats.count_error("ERR");
+        stats.count_error("ERR");
+        assert_eq!((stats.errors.len(), stats.errors["ERR"]), (128, 2));
+        for code in ["WRONGTYPE", "ERR", "1", "another"] {
+            stats.count_error(code);
+            stats.count_script_error(code);
+            let all: Vec<_> = stats.errors.iter().collect();
+            assert_eq!(all, [(&"ERRORSTATS_DISABLED".into(), &1)], "{code}");
+        }
+        assert_eq!(stats.error_replies, 137);
+        stats.reset();
+        stats.count_script_error("again");
+        assert_eq!((stats.errors.len(), stats.errors["again"]), (1, 1));
+    }
+
+    #[test]
+    fn in_valkey_s_words_made_up_errors_share_a_count_in_the_end() {
+        let mut stats = Stats {
+            words: Words::Valkey,
+            ..Stats::default()
+        };
         (1..=1100).for_each(|n| stats.count_script_error(&n.to_string()));
-        assert_eq!(stats.errors[OVERFLOW], 972);
+        assert_eq!(stats.errors["ERRORSTATS_OVERFLOW"], 972);
         stats.count_error("ERR");
         stats.count_script_error("1");
         assert_eq!((stats.errors["ERR"], stats.errors["1"]), (1, 2));
         assert_eq!(stats.error_replies, 1102);
+        stats.reset();
+        assert_eq!(stats.words, Words::Valkey);
     }
 
     #[test]

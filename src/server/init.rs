@@ -103,6 +103,7 @@ impl Server {
     /// Bring everything that depends on settings in line with them.
     pub fn configure(&mut self) {
         self.evict.configure(&self.config);
+        self.stats.words = self.config.words();
         self.notify_flags = self.config.notify_keyspace_events.0;
         self.latency.tracking = self.config.latency_tracking;
         self.latency.threshold_ms = self.config.latency_monitor_threshold;
