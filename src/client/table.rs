@@ -9,6 +9,7 @@ use ae::Token;
 
 use crate::client::resp::ParseTable;
 use crate::client::{Client, ClientRef, flag};
+use crate::util::rate_limit::RateLimit;
 
 /// Clients by slot. While a client's command runs, the client is out of its slot (a `Box`, so a pointer
 /// moves) and the command has it and the server as disjoint borrows.
@@ -151,12 +152,14 @@ pub struct Net {
     pub relisten: bool,
     /// An accept failed for want of a resource, and a timer is set to try again.
     pub accept_retry: bool,
+    /// The log's warnings of failed accepts.
+    pub accept_warning: RateLimit,
     /// The loop must be told of a new number of clients: `maxclients` changed.
     pub resize: bool,
     /// Where the cron's walk over clients stands.
     pub cron_cursor: u64,
-    /// When the log last warned of an HTTP request, see `execute::cross_protocol`.
-    pub http_warned_at_ms: Option<i64>,
+    /// The log's warnings of HTTP requests, see `execute::cross_protocol`.
+    pub http_warning: RateLimit,
     /// What clients occupy, see `clients::memory`.
     pub memory: ClientMemory,
 }
@@ -176,7 +179,7 @@ impl Net {
     pub fn new() -> Net {
         Net {
             clients: Clients::default(),
-            http_warned_at_ms: None,
+            http_warning: RateLimit::default(),
             tcp: Vec::new(),
             unix: None,
             pending_write: Vec::new(),
@@ -189,6 +192,7 @@ impl Net {
             read_buffer: Vec::new(),
             parsed: ParseTable::default(),
             accept_retry: false,
+            accept_warning: RateLimit::default(),
             spare_replies: Vec::new(),
             retired: Vec::new(),
             relisten: false,

@@ -19,12 +19,7 @@ pub fn is_http(name: &[u8]) -> bool {
 #[cold]
 pub fn abort(server: &mut Server, c: &mut Client) {
     let now = server.clock.now_ms;
-    let recently = |at: i64| {
-        now.checked_sub(at)
-            .is_some_and(|ms| ms.abs() <= WARNING_INTERVAL_MS)
-    };
-    if !server.net.http_warned_at_ms.is_some_and(recently) {
-        server.net.http_warned_at_ms = Some(now);
+    if server.net.http_warning.allows(now, WARNING_INTERVAL_MS) {
         log::warn!(
             "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Redis. \
              This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise your Redis \
@@ -39,6 +34,7 @@ pub fn abort(server: &mut Server, c: &mut Client) {
 mod tests {
     use crate::client::flag;
     use crate::testing::{self, server_with};
+    use crate::util::rate_limit::RateLimit;
 
     fn is_closed(server: &crate::state::Server, slot: u32) -> bool {
         let c = server.net.clients.get(slot).expect("a client");
@@ -63,7 +59,7 @@ mod tests {
         }
         let last = requests.len() as u32;
         assert_eq!(testing::say(&mut server, last, &["exists k"]), ":0\r\n");
-        assert!(server.net.http_warned_at_ms.is_some());
+        assert_ne!(server.net.http_warning, RateLimit::default());
     }
 
     #[test]
@@ -80,12 +76,12 @@ mod tests {
     fn a_flood_makes_one_warning_a_minute() {
         let mut server = server_with(3);
         testing::say(&mut server, 0, &["post"]);
-        let first = server.net.http_warned_at_ms;
+        let first = server.net.http_warning;
         server.clock.now_ms += super::WARNING_INTERVAL_MS;
         testing::say(&mut server, 1, &["post"]);
-        assert_eq!(server.net.http_warned_at_ms, first);
+        assert_eq!(server.net.http_warning, first);
         server.clock.now_ms += 1;
         testing::say(&mut server, 2, &["post"]);
-        assert_eq!(server.net.http_warned_at_ms, Some(server.clock.now_ms));
+        assert_ne!(server.net.http_warning, first);
     }
 }

@@ -23,12 +23,19 @@ use crate::texts;
 /// stay in the backlog then, and the poller reports only new ones.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// Each of these failures would make a line in the log, so that one line stands for all of an interval.
+const WARNING_INTERVAL_MS: i64 = 10_000;
+
 /// Why the server can't listen, in the words of the log's last line before it gives up.
 #[derive(Debug)]
 pub enum ListenError {
     Tcp { port: u16 },
     Unix { reason: io::Error },
+    UnixPathTooLong { len: usize },
 }
+
+/// Bytes that the kernel has for a socket's path, its final NUL included.
+const UNIX_PATH_MAX: usize = 108;
 
 impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,6 +50,10 @@ impl fmt::Display for ListenError {
                     crate::sys::error_text(reason)
                 )
             }
+            ListenError::UnixPathTooLong { len } => write!(
+                f,
+                "Failed opening Unix socket: unix socket path too long ({len}), must be under {UNIX_PATH_MAX}"
+            ),
         }
     }
 }
@@ -51,6 +62,10 @@ impl fmt::Display for ListenError {
 pub fn listen(server: &mut Server) -> Result<(), ListenError> {
     server.net.tcp = listen_tcp(&server.config)?;
     if !server.config.unixsocket.is_empty() && server.net.unix.is_none() {
+        let len = server.config.unixsocket.as_bytes().len();
+        if len >= UNIX_PATH_MAX {
+            return Err(ListenError::UnixPathTooLong { len });
+        }
         let listener =
             listen_unix(&server.config).map_err(|reason| ListenError::Unix { reason })?;
         server.net.unix = Some((listener, None));
@@ -141,10 +156,8 @@ fn listen_on(name: &str, config: &Config) -> Result<TcpListener, (&'static str, 
 
 fn listen_unix(config: &Config) -> io::Result<UnixListener> {
     let path = config.unixsocket.as_path();
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+    // What can't be removed is in the way of `bind`, which then says so.
+    let _ = std::fs::remove_file(path);
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
     if !config.unixsocketgroup.is_empty()
@@ -290,10 +303,13 @@ fn accept_failed(el: &mut EventLoop<Server>, server: &mut Server, e: io::Error) 
         ErrorKind::WouldBlock => Io::Drained,
         ErrorKind::Interrupted | ErrorKind::ConnectionAborted => Io::More,
         _ => {
-            log::warn!(
-                "Accepting client connection: {}",
-                crate::sys::error_text(&e)
-            );
+            let now = server.clock.now_ms;
+            if server.net.accept_warning.allows(now, WARNING_INTERVAL_MS) {
+                log::warn!(
+                    "Accepting client connection: {}",
+                    crate::sys::error_text(&e)
+                );
+            }
             if !std::mem::replace(&mut server.net.accept_retry, true) {
                 el.add_timer(RETRY_AFTER, 0, accept_again);
             }
@@ -392,5 +408,52 @@ fn create_client(
                 server.net.clients.forget(&c);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::server_with;
+    use ae::Events;
+    use std::os::unix::net::UnixStream;
+
+    /// As `max-new-connections-per-cycle` says, the clients that are there already have their turn in between.
+    #[test]
+    fn a_turn_accepts_as_many_clients_as_the_setting_says() {
+        let path = std::env::temp_dir().join(format!("aeris-accept-{}", std::process::id()));
+        let mut server = server_with(0);
+        server.config.port = 0;
+        server.config.unixsocket = path.to_str().expect("a path of text").into();
+        server.config.max_new_connections_per_cycle = 2;
+        let mut el = EventLoop::new(64).expect("a loop");
+        listen(&mut server).expect("a socket");
+        watch_listeners(&mut el, &mut server).expect("watched");
+        let _clients: Vec<_> = (0..5).map(|_| UnixStream::connect(&path)).collect();
+        std::fs::remove_file(&path).expect("the socket's file");
+        let accepted = [2, 4, 5].map(|_| {
+            let turn = el.process_events(&mut server, Events::FILES | Events::DONT_WAIT);
+            turn.expect("a turn");
+            server.net.clients.len()
+        });
+        assert_eq!(accepted, [2, 4, 5]);
+    }
+
+    /// Each retry fails again while there are no file descriptors: ten times a second.
+    #[test]
+    fn accepts_that_go_on_failing_make_one_line_for_each_interval() {
+        let mut server = server_with(0);
+        let mut el = EventLoop::new(64).expect("a loop");
+        let mut fail = |server: &mut Server| {
+            let none_left = io::Error::from_raw_os_error(libc::EMFILE);
+            assert_eq!(accept_failed(&mut el, server, none_left), Io::Drained);
+            assert!(server.net.accept_retry);
+            server.net.accept_warning
+        };
+        let first = fail(&mut server);
+        server.clock.now_ms += WARNING_INTERVAL_MS;
+        assert_eq!(fail(&mut server), first);
+        server.clock.now_ms += 1;
+        assert_ne!(fail(&mut server), first);
     }
 }

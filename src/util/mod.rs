@@ -12,6 +12,7 @@
 //! | `memory` | "1gb" in a setting, "1.23M" in INFO |
 //! | `grisu` | the digits of a double |
 //! | `selection` | which elements SRANDMEMBER, HRANDFIELD and ZRANDMEMBER draw |
+//! | `rate_limit` | one warning a minute where a flood would make thousands |
 //! | `geo` | the cells, distances and shapes behind GEOADD and GEOSEARCH |
 //!
 //! **Invariant:** no function in this module panics, whatever the bytes (property tests in each file).
@@ -25,4 +26,5 @@ pub mod long_double;
 pub mod number;
 pub mod quote;
 pub mod random;
+pub mod rate_limit;
 pub mod selection_sampling;
