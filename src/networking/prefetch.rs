@@ -22,10 +22,20 @@ use crate::state::Server;
 use crate::types::Value;
 
 /// Elements that are on their way at once: as many as a core keeps cache misses open, give or take.
-/// `prefetch-batch-max-size` makes it smaller.
+/// `prefetch-batch-max-size` makes the window smaller, or larger up to [`LARGE_WINDOW`].
 const WINDOW: usize = 16;
 
-/// Find the rows of all commands, hash the keys that they begin with, and have the memory fetched.
+/// The maximum of `prefetch-batch-max-size`. It has code of its own, since clearing this window costs more than the
+/// usual one.
+const LARGE_WINDOW: usize = 128;
+
+/// The setting 1 is as 0: one key alone has nothing that it could be fetched together with.
+fn is_off(setting: u32) -> bool {
+    setting <= 1
+}
+
+/// Find the rows of all commands, hash the keys that they begin with, and have the memory fetched, unless
+/// `prefetch-batch-max-size` switches that off.
 pub(super) fn look_up_and_prefetch(
     server: &mut Server,
     c: &Client,
@@ -33,6 +43,8 @@ pub(super) fn look_up_and_prefetch(
     argvs: &[&[u8]],
     ids: &mut [Option<u16>; AHEAD_MAX],
 ) {
+    let batch = server.config.prefetch_batch_max_size;
+    let fetches = !is_off(batch);
     let mut last = c.last_cmd;
     let mut elements = 0;
     for (i, command) in table.commands.iter().enumerate() {
@@ -43,10 +55,12 @@ pub(super) fn look_up_and_prefetch(
         if server.commands.entry(id).elements.is_some() {
             elements += command.argc - 1;
         }
-        hash_keys(server, c.db, id, argv);
+        hash_keys(server, c.db, id, argv, fetches);
     }
-    let batch = server.config.prefetch_batch_max_size;
-    if table.commands.len() > 1 && batch > 1 {
+    if !fetches {
+        return;
+    }
+    if table.commands.len() > 1 {
         let keys = &server.dbs[c.db as usize].keys;
         let looked_up = server.hashes.entries.iter().map(|&(_, _, hash)| hash);
         for hash in looked_up.chain(server.hashes.counted.iter().copied()) {
@@ -54,19 +68,21 @@ pub(super) fn look_up_and_prefetch(
         }
     }
     // One key with one element has nothing to wait for beside it.
-    if elements > 2 && batch > 1 {
-        prefetch_elements(server, c, table, argvs, ids);
+    if elements > 2 && batch as usize <= WINDOW {
+        prefetch_elements::<WINDOW>(server, c, table, argvs, ids);
+    } else if elements > 2 {
+        prefetch_elements::<LARGE_WINDOW>(server, c, table, argvs, ids);
     }
 }
 
-/// Hash the keys of a command whose row says where they are, and prefetch their buckets.
+/// Hash the keys of a command whose row says where they are, and prefetch their buckets if `fetches`.
 #[inline]
-fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]]) {
+fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: bool) {
     let entry = server.commands.entry(id);
     let first = entry.first_key as usize;
     if first == 0 || first >= argv.len() {
         if entry.count_at != 0 {
-            hash_counted_keys(server, db, entry.count_at as usize, argv);
+            hash_counted_keys(server, db, entry.count_at as usize, argv, fetches);
         }
         return;
     }
@@ -81,31 +97,43 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]]) {
             .hashes
             .entries
             .push((key.as_ptr() as usize, key.len(), hash));
-        server.dbs[db as usize].keys.prefetch_bucket(hash);
+        if fetches {
+            server.dbs[db as usize].keys.prefetch_bucket(hash);
+        }
     }
 }
 
 /// The same for keys whose number stands before them: of scripts, mostly, and of operations on several sets.
-fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]]) {
+fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]], fetches: bool) {
     let Some(&[digit @ b'1'..=b'9']) = argv.get(at) else {
         return;
     };
     for key in argv[at + 1..].iter().take((digit - b'0') as usize) {
         let hash = server.key_hasher.hash(key);
         server.hashes.counted.push(hash);
-        server.dbs[db as usize].keys.prefetch_bucket(hash);
+        if fetches {
+            server.dbs[db as usize].keys.prefetch_bucket(hash);
+        }
     }
 }
 
 /// The elements of one window: which table, which hash.
-struct Window<'a> {
-    elements: [Option<(&'a Value, u64)>; WINDOW],
+struct Window<'a, const N: usize> {
+    elements: [Option<(&'a Value, u64)>; N],
     len: usize,
     /// Full at this length.
     limit: usize,
 }
 
-impl<'a> Window<'a> {
+impl<'a, const N: usize> Window<'a, N> {
+    fn new(setting: u32) -> Self {
+        Window {
+            elements: [None; N],
+            len: 0,
+            limit: N.min(setting as usize).max(1),
+        }
+    }
+
     fn push(&mut self, value: &'a Value, hash: u64) {
         value.prefetch_bucket(hash);
         self.elements[self.len] = Some((value, hash));
@@ -125,7 +153,7 @@ impl<'a> Window<'a> {
 }
 
 /// Fetch what commands will look for inside their first key.
-fn prefetch_elements(
+fn prefetch_elements<const N: usize>(
     server: &Server,
     c: &Client,
     table: &ParseTable,
@@ -134,11 +162,7 @@ fn prefetch_elements(
 ) {
     let keys = &server.dbs[c.db as usize].keys;
     let seed: &HashSeed = &server.seed;
-    let mut window = Window {
-        elements: [None; WINDOW],
-        len: 0,
-        limit: WINDOW.min(server.config.prefetch_batch_max_size as usize),
-    };
+    let mut window = Window::<N>::new(server.config.prefetch_batch_max_size);
     let mut hashes = server.hashes.entries.iter();
     // A pipeline often works on one key.
     let mut last: Option<(u64, Option<&Value>)> = None;
@@ -166,9 +190,69 @@ fn prefetch_elements(
         let Some(value) = value.filter(|value| value.is_hashed()) else {
             continue;
         };
-        for element in argv[first..].iter().step_by(step).take(WINDOW) {
+        for element in argv[first..].iter().step_by(step).take(N) {
             window.push(value, seed.hash(element));
         }
     }
     window.fetch();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{say, server_with};
+
+    #[test]
+    fn sizes_0_and_1_switch_the_prefetch_off() {
+        let off: Vec<u32> = (0..=128).filter(|&setting| is_off(setting)).collect();
+        assert_eq!(off, [0, 1]);
+    }
+
+    #[test]
+    fn a_window_is_as_large_as_the_setting_up_to_128() {
+        let value = Value::List(Default::default());
+        for setting in [2, 3, 16, 17, 100, 128] {
+            let mut window = Window::<LARGE_WINDOW>::new(setting);
+            (1..setting).for_each(|hash| window.push(&value, hash.into()));
+            assert_eq!(window.len, setting as usize - 1);
+            window.push(&value, 0);
+            assert_eq!(window.len, 0, "{setting} are fetched together");
+        }
+        assert_eq!(Window::<WINDOW>::new(7).limit, 7);
+        assert_eq!(Window::<WINDOW>::new(16).limit, 16);
+    }
+
+    /// The setting changes when memory is fetched, and no reply.
+    #[test]
+    fn a_pipeline_has_the_same_replies_with_any_size() {
+        let many = |command: &str| {
+            let words: Vec<String> = (0..300).map(|n| format!("{n}")).collect();
+            format!("{command} {}", words.join(" "))
+        };
+        let lines = [
+            &*many("hset h"),
+            &many("sadd s"),
+            &many("zadd z"),
+            &many("hmget h"),
+            &many("zmscore z"),
+            &many("smismember s"),
+            "mget a h b",
+            "set a 1",
+            "eval \"return redis.call('get', KEYS[1])\" 2 a b",
+            "hget h 298",
+            "zscore z 299",
+            "sismember s 5",
+            "sinter s s",
+        ];
+        let replies = |setting: u32| {
+            let mut server = server_with(1);
+            server.config.prefetch_batch_max_size = setting;
+            say(&mut server, 0, &lines)
+        };
+        let expected = replies(16);
+        assert!(expected.contains(":150\r\n:300\r\n:150\r\n"), "{expected}");
+        for setting in [0, 1, 2, 17, 128] {
+            assert!(replies(setting) == expected, "{setting}");
+        }
+    }
 }
