@@ -91,16 +91,27 @@ impl Server {
     /// Not ready yet.
     fn launch(dir: &Dir, port: u16, args: &[&str]) -> Server {
         let log = dir.join("log");
+        let args = [args, &["--logfile", log.to_str().unwrap()]].concat();
+        Server::spawn(dir, port, &args, Stdio::null())
+    }
+
+    /// Not ready yet; the log comes through standard output, so that a line of it needs no new file descriptor.
+    fn launch_with_open_log(dir: &Dir, port: u16, args: &[&str]) -> Server {
+        let log = fs::File::create(dir.join("log")).unwrap();
+        Server::spawn(dir, port, args, log.into())
+    }
+
+    fn spawn(dir: &Dir, port: u16, args: &[&str], stdout: Stdio) -> Server {
         let child = Command::new(BINARY)
             .args(args)
-            .args(["--logfile", log.to_str().unwrap()])
             .current_dir(&dir.0)
             .stdin(Stdio::null())
             // Some tests are about a crash: what it prints is no part of a passing test's output.
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(fs::File::create(dir.join("stderr")).unwrap())
             .spawn()
             .unwrap();
+        let log = dir.join("log");
         Server { child, port, log }
     }
 
@@ -187,7 +198,123 @@ fn version_and_help_follow_the_name_of_the_program() {
         assert!(text(&own.stderr).contains("Usage: ./aeris-server ["));
         assert!(!text(&own.stderr).contains("redis-server"));
         assert!(text(&redis.stderr).starts_with("Usage: ./redis-server ["));
+        let last = "       ./redis-server /etc/sentinel.conf --sentinel\n";
+        assert!(text(&redis.stderr).ends_with(last));
+        assert!(!text(&own.stderr).contains("entinel"));
         assert_eq!((own.stdout.len(), redis.stdout.len()), (0, 0));
+    }
+}
+
+#[test]
+fn the_first_argument_decides_what_is_asked() {
+    let version = run(&["-v", "--port", "x"], "");
+    assert_eq!(version.status.code(), Some(0));
+    assert!(text(&version.stdout).starts_with("aeris server v="));
+    assert!(text(&run(&["--help", "me"], "").stderr).contains("Usage: "));
+    let memory = run(&["--test-memory", "1", "2"], "");
+    assert_eq!(memory.status.code(), Some(1));
+    assert_eq!(
+        text(&memory.stderr),
+        "Please specify the amount of memory to test in megabytes.\nExample: ./redis-server --test-memory 4096\n\n"
+    );
+    let passed = run(&["--test-memory", "1"], "");
+    assert_eq!(passed.status.code(), Some(0));
+    assert!(text(&passed.stdout).starts_with("\nYour memory passed this test.\n"));
+    let sentinel = run(&["--sentinel"], "");
+    let line = text(&sentinel.stdout);
+    assert_eq!(sentinel.status.code(), Some(1));
+    assert!(line.contains(":X "), "{line}");
+    assert!(
+        line.ends_with(" # Sentinel needs config file on disk to save state. Exiting...\n"),
+        "{line}"
+    );
+}
+
+/// The log's last line and status 1; nothing on standard error.
+#[test]
+fn what_can_t_be_had_ends_the_start_with_the_peers_line() {
+    let dir = Dir::new("ends");
+    let long = format!("/tmp/{}", "x".repeat(200));
+    let users = dir.join("users");
+    fs::write(&users, "nonsense\n").unwrap();
+    let conf = dir.join("conf");
+    fs::write(&conf, "port 0\nuser x on +nosuch\n").unwrap();
+    let socket_in_place_of_a_directory = ["--port", "0", "--unixsocket", dir.0.to_str().unwrap()];
+    for (args, line) in [
+        (
+            &["--port", "0"][..],
+            "Configured to not listen anywhere, exiting.",
+        ),
+        (
+            &["--port", "0", "--unixsocket", &long],
+            "Failed opening Unix socket: unix socket path too long (205), must be under 108",
+        ),
+        (
+            &["--port", "0", "--unixsocket", "/nonexistent/socket"],
+            "Failed opening Unix socket: bind: No such file or directory",
+        ),
+        (
+            &socket_in_place_of_a_directory,
+            "Failed opening Unix socket: bind: Address already in use",
+        ),
+        (
+            &["--port", "1", "--bind", "203.0.113.1"],
+            "Failed listening on port 1 (tcp), aborting.",
+        ),
+        (
+            &["--port", "0", "--aclfile", "/nonexistent/users"],
+            "Aborting Redis startup because of ACL errors: Error loading ACLs, opening file '/nonexistent/users': \
+             No such file or directory",
+        ),
+        (
+            &["--port", "0", "--aclfile", users.to_str().unwrap()],
+            "WARNING: ACL errors detected, no change to the previously active ACL rules was performed",
+        ),
+        (
+            &[conf.to_str().unwrap()],
+            "Critical error while loading ACLs. Exiting.",
+        ),
+    ] {
+        let out = run(args, "");
+        let log = text(&out.stdout);
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+        assert!(log.ends_with(&format!("{line}\n")), "{args:?}: {log}");
+        assert_eq!(text(&out.stderr), "", "{args:?}");
+    }
+}
+
+/// The report on standard error and status 1, the log is empty.
+#[test]
+fn settings_that_can_t_be_read_end_the_start_with_the_peers_report() {
+    let report = |line: usize, text: &str, reason: &str| {
+        format!(
+            "\n*** FATAL CONFIG FILE ERROR (Redis 7.2.4) ***\nReading the configuration file, at line {line}\n\
+             >>> '{text}'\n{reason}\n"
+        )
+    };
+    for (args, expected) in [
+        (
+            &["--dir", "/nonexistent"][..],
+            report(2, "dir \"/nonexistent\"", "No such file or directory"),
+        ),
+        (
+            &["--maxmemory", "1xb"],
+            report(2, "maxmemory \"1xb\"", "argument must be a memory value"),
+        ),
+        (
+            &["--port", "99999"],
+            report(
+                2,
+                "port \"99999\"",
+                "argument must be between 0 and 65535 inclusive",
+            ),
+        ),
+        (&["--port"], report(2, "port", "wrong number of arguments")),
+    ] {
+        let out = run(args, "");
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+        assert_eq!(text(&out.stderr), expected, "{args:?}");
+        assert_eq!(text(&out.stdout), "", "{args:?}");
     }
 }
 
@@ -210,6 +337,10 @@ fn a_start_as_what_is_not_built_is_refused() {
             "replicaof can't be used",
         ),
         (&["--tls-port", "6380"][..], "tls-port can't be used"),
+        (
+            &["--cluster-enabled", "yes"][..],
+            "cluster-enabled can't be used",
+        ),
     ] {
         let out = run(args, "");
         assert_eq!(out.status.code(), Some(1), "{args:?}");
@@ -275,7 +406,9 @@ fn a_unix_socket_of_a_group() {
 #[test]
 fn a_connection_is_accepted_when_there_are_file_descriptors_again() {
     let dir = Dir::new("fds");
-    let mut server = Server::start(&dir, &[]);
+    let port = free_port();
+    let mut server = Server::launch_with_open_log(&dir, port, &["--port", &port.to_string()]);
+    server.wait_for("Ready to accept connections");
     let pid = server.child.id();
     let limit = |files: u64| {
         let option = format!("--nofile={files}:");
@@ -292,6 +425,85 @@ fn a_connection_is_accepted_when_there_are_file_descriptors_again() {
     server.wait_for("Accepting client connection: Too many open files");
     limit(1000);
     assert_eq!(exchange(&mut waiting, "PING", "\r\n"), "+PONG\r\n");
+}
+
+/// The value of a line in a file below /proc.
+fn proc_line(path: &Path, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim_start_matches(':').trim().to_string())
+}
+
+#[test]
+fn background_threads_run_on_the_processors_of_bio_cpulist() {
+    let dir = Dir::new("bio");
+    let allowed = "Cpus_allowed_list";
+    let all = proc_line(Path::new("/proc/self/status"), allowed).unwrap();
+    let last = all.rsplit([',', '-']).next().unwrap().to_string();
+    for name in ["bio_cpulist", "bio-cpulist"] {
+        let _ = fs::remove_file(dir.join("log"));
+        let option = format!("--{name}");
+        let server = Server::start(&dir, &["--appendonly", "yes", &option, &last]);
+        assert_eq!(server.ask("SET k v", "\r\n"), "+OK\r\n");
+        let process = PathBuf::from(format!("/proc/{}", server.child.id()));
+        // A thread moves when it begins to run, which may be after the first reply.
+        let mut moved = 0;
+        while moved < 2 {
+            let tasks = fs::read_dir(process.join("task")).unwrap();
+            let tasks = tasks.map(|task| task.unwrap().path().join("status"));
+            let background = tasks.filter(|status| {
+                proc_line(status, "Name").is_some_and(|name| name.starts_with("bio_"))
+            });
+            moved = background
+                .filter(|status| proc_line(status, allowed).as_ref() == Some(&last))
+                .count();
+        }
+        assert_eq!(
+            proc_line(&process.join("status"), allowed),
+            Some(all.clone())
+        );
+        assert!(!server.log().contains("Can't set the CPU affinity"));
+    }
+}
+
+/// Each file is used as it is, but for where its server would write: of all peers that are unpacked or installed.
+#[test]
+fn the_stock_files_of_all_peers_start_the_server() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let peers = fs::read_dir(root.join("tests/.peers"))
+        .into_iter()
+        .flatten();
+    let peers = peers.map(|entry| entry.unwrap().path());
+    let stock = [
+        "valkey.conf",
+        "etc/valkey/valkey.conf",
+        "etc/redis/redis.conf",
+    ];
+    let mut files = vec![root.join("redis.conf")];
+    for place in peers.chain([PathBuf::from("/")]) {
+        let found = stock.iter().map(|name| place.join(name));
+        files.extend(found.filter(|file| file.is_file()));
+    }
+    for peer in ["redis", "valkey"] {
+        let name = format!("{peer}.conf");
+        let found = files[1..].iter().any(|file| file.ends_with(&name));
+        if !found {
+            eprintln!("no stock {name} of a peer is at hand: this part of the test did not run");
+        }
+    }
+    for file in files {
+        let dir = Dir::new("stock");
+        // Its `dir` is entered at once, and may be there for a user that is not this one.
+        let text = fs::read(&file).unwrap();
+        let text = text.split_inclusive(|byte| *byte == b'\n');
+        let kept = text.filter(|line| !line.starts_with(b"dir "));
+        fs::write(dir.join("conf"), kept.collect::<Vec<_>>().concat()).unwrap();
+        let port = free_port();
+        let options = format!("--port {port} --daemonize no --pidfile pid --bind 127.0.0.1");
+        let args: Vec<&str> = std::iter::once("conf").chain(options.split(' ')).collect();
+        let server = Server::start_on(&dir, port, &args);
+        assert_eq!(server.ask("SET k v", "\r\n"), "+OK\r\n", "{file:?}");
+    }
 }
 
 #[test]
@@ -341,6 +553,19 @@ fn settings_from_standard_input() {
          >>> 'loglevel nonsense'\n\
          argument(s) must be one of the following: debug, verbose, notice, warning, nothing\n"
     );
+}
+
+#[test]
+fn settings_from_standard_input_come_behind_those_of_the_file() {
+    let dir = Dir::new("stdin");
+    let file = dir.join("redis.conf");
+    fs::write(&file, "port 1\nport 2\n").unwrap();
+    let out = run(&[file.to_str().unwrap(), "--foo", "bar", "-"], "port 3\n");
+    assert_eq!(out.status.code(), Some(1));
+    let log = text(&out.stdout);
+    assert!(log.ends_with(" * Reading config from stdin\n"), "{log}");
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(text(&out.stderr).contains("at line 5\n>>> 'foo \"bar\"'\n"));
 }
 
 #[test]
@@ -602,6 +827,7 @@ fn start_loading(dir: &Dir, appendonly: &str, more: &[&str]) -> Server {
         {}
     }
     drop(server);
+    fs::remove_file(dir.join("log")).unwrap();
     let port = free_port();
     let port_text = port.to_string();
     let slow = [

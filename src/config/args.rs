@@ -27,11 +27,9 @@ pub fn parse_args<T: AsRef<OsStr>>(args: &[T]) -> Sources {
     let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_ref().as_bytes()).collect();
     let mut sources = Sources::default();
     let mut rest = 0;
-    if let Some(first) = args
-        .first()
-        .filter(|first| !first.is_empty() && first[0] != b'-')
-    {
-        sources.file = Some(PathBuf::from(OsStr::from_bytes(first)));
+    if let Some(first) = args.first().filter(|first| !first.starts_with(b"-")) {
+        // An empty name is none: scripts pass one as `"$CONFIG"`.
+        sources.file = Some(PathBuf::from(OsStr::from_bytes(first))).filter(|_| !first.is_empty());
         rest = 1;
     }
     let mut options = Vec::new();
@@ -82,6 +80,13 @@ mod tests {
             ]),
             "\nport \"7777\" \nsave \"900\" \"1\" \nsave \"300\" \"10\" "
         );
+    }
+
+    #[test]
+    fn an_empty_file_name_is_none() {
+        let sources = parse_args(&["", "--port", "7777"]);
+        assert_eq!(sources.file, None);
+        assert_eq!(sources.options, b"\nport \"7777\" ");
     }
 
     #[test]

@@ -112,6 +112,7 @@ pub fn load(
         text = read_file(file)?;
     }
     if sources.stdin {
+        log::info!("Reading config from stdin");
         let read = io::stdin()
             .lock()
             .take(MAX_CONFIG_BYTES)
@@ -147,6 +148,9 @@ pub(super) fn not_built(config: &Config) -> Option<&'static str> {
         .is_some_and(|primary| primary.port != 0)
     {
         return Some("replicaof can't be used: this server does not replicate yet");
+    }
+    if config.cluster_enabled {
+        return Some("cluster-enabled can't be used: this server has no cluster mode yet");
     }
     if config.tls_port != 0 {
         return Some("tls-port can't be used: this server does not speak TLS yet");

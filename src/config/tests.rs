@@ -745,7 +745,18 @@ fn what_is_not_built_is_refused() {
     // No primary can be there, so that none is promised.
     assert_eq!(reason("replicaof 127.0.0.1 0"), None);
     assert_eq!(reason("replicaof no one"), None);
-    assert!(reason("tls-port 6380").unwrap().starts_with("tls-port "));
+    for line in ["tls-port 6380", "cluster-enabled yes"] {
+        let setting = line.split(' ').next().unwrap();
+        let refused = format!("{setting} can't be used: ");
+        assert!(reason(line).unwrap().starts_with(&refused), "{line}");
+    }
+    // What only takes part in TLS or in a cluster is named at start, see `without_effect`.
+    let idle = load_text("tls-replication yes\ntls-cluster yes\ncluster-node-timeout 1");
+    let idle = idle.unwrap();
+    assert_eq!(idle.not_built(), None);
+    for name in ["tls-replication", "tls-cluster", "cluster-node-timeout"] {
+        assert!(idle.without_effect().contains(&name), "{name}");
+    }
 }
 
 /// The files of the server beside this module, without their tests.

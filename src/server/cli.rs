@@ -8,7 +8,8 @@ use crate::acl::rules::Terms;
 use crate::command::table::CommandTable;
 use crate::commands;
 use crate::config::{Config, Directives, StartError, Text, load, parse_args};
-use crate::{REDIS_VERSION, VERSION, observe, sys};
+use crate::observe::logging;
+use crate::{REDIS_VERSION, VERSION, sys};
 
 /// `redis-server` stands for the name under which the program was started.
 const USAGE: &str = "\
@@ -27,6 +28,12 @@ Examples:
        ./redis-server --port 7777 --replicaof 127.0.0.1 8888
        ./redis-server /etc/myredis.conf --loglevel verbose -
        ./redis-server /etc/myredis.conf --loglevel verbose
+";
+
+/// The rest of redis-server's text. This program is no sentinel, so that its own text ends before.
+const USAGE_OF_SENTINEL: &str = "
+Sentinel mode:
+       ./redis-server /etc/sentinel.conf --sentinel
 ";
 
 /// Arguments as text, for INFO and titles.
@@ -58,11 +65,9 @@ fn refuse_sentinel(words: &[String]) -> Option<ExitCode> {
         return None;
     }
     if rest.iter().all(|word| word.starts_with('-')) {
-        eprintln!(
-            "Warning: no config file specified, using the default config. In order to specify a config file use \
-             {name} /path/to/sentinel.conf"
-        );
-        eprintln!("Sentinel started without a config file. Exiting...");
+        logging::start();
+        logging::set_role(logging::Role::Sentinel);
+        log::warn!("Sentinel needs config file on disk to save state. Exiting...");
     } else {
         eprintln!("*** FATAL: this redis-server is built without Sentinel. Exiting...");
     }
@@ -74,18 +79,18 @@ pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
     let argv = lossy(argv);
     let words: Vec<&str> = argv.iter().skip(1).map(String::as_str).collect();
     match words[..] {
-        ["-v" | "--version"] => println!("{}", version_line(is_own_name(&argv))),
-        ["-h" | "--help"] => {
+        ["-v" | "--version", ..] => println!("{}", version_line(is_own_name(&argv))),
+        ["-h" | "--help", ..] => {
             eprint!("{}", usage(is_own_name(&argv)));
             return Some(ExitCode::FAILURE);
         }
         ["--test-memory", megabytes] => return Some(test_memory(megabytes)),
-        ["--test-memory"] => {
+        ["--test-memory", ..] => {
             eprintln!("Please specify the amount of memory to test in megabytes.");
             eprintln!("Example: ./redis-server --test-memory 4096\n");
             return Some(ExitCode::FAILURE);
         }
-        ["--check-system"] => return Some(crate::server::check_system::report()),
+        ["--check-system", ..] => return Some(crate::server::check_system::report()),
         _ => return refuse_sentinel(&argv),
     }
     Some(ExitCode::SUCCESS)
@@ -102,7 +107,7 @@ fn usage(own_name: bool) -> String {
     if own_name {
         format!("aeris {VERSION}\n") + &USAGE.replace("redis-server", "aeris-server")
     } else {
-        USAGE.into()
+        [USAGE, USAGE_OF_SENTINEL].concat()
     }
 }
 
@@ -222,7 +227,7 @@ pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
         }
         return Err(ExitCode::FAILURE);
     }
-    observe::logging::configure(&config);
+    logging::configure(&config);
     Ok((config, renaming.done))
 }
 

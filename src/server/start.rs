@@ -151,7 +151,9 @@ pub fn rename_commands(server: &mut Server, renames: &Renames) {
 pub fn load_users(server: &mut Server) -> Result<(), ExitCode> {
     acl::file::load_at_start(server).map_err(|reason| {
         log::warn!("{reason}");
-        log::warn!("Critical error while loading ACLs. Exiting.");
+        if server.config.aclfile.is_empty() {
+            log::warn!("Critical error while loading ACLs. Exiting.");
+        }
         ExitCode::FAILURE
     })
 }
@@ -296,8 +298,17 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
         // A loop that can't be woken looks by itself at the next tick of the cron.
         let _ = waker.wake();
     });
+    signals::set_traces(traces(server));
     log::info!("Server initialized");
     Ok(el)
+}
+
+/// The files that a stop removes. Their paths are made absolute here, since `dir` may change.
+fn traces(server: &Server) -> impl Iterator<Item = std::path::PathBuf> {
+    let pidfile = Some(&server.config.pidfile).filter(|path| !path.is_empty());
+    let socket = server.net.unix.as_ref().map(|_| &server.config.unixsocket);
+    let files = pidfile.into_iter().chain(socket);
+    files.filter_map(|path| std::path::absolute(path.as_path()).ok())
 }
 
 /// `loadmodule` lines end the start: this server loads no modules, and would lack what they bring.

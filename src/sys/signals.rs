@@ -8,7 +8,7 @@
 
 use std::ffi::{CString, c_int, c_void};
 use std::fmt::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
@@ -18,6 +18,8 @@ static ASKED: AtomicI32 = AtomicI32::new(0);
 static LOADING: AtomicBool = AtomicBool::new(false);
 /// The temporary file that this process is writing, if it is; freed by nobody, since a handler may be reading it.
 static TEMP_FILE: AtomicPtr<libc::c_char> = AtomicPtr::new(std::ptr::null_mut());
+/// The files that show a running server: a stop while loading removes them.
+static TRACES: OnceLock<Vec<CString>> = OnceLock::new();
 /// Where log lines go; standard output until it is set.
 static LOG_FILE: OnceLock<CString> = OnceLock::new();
 /// Makes the loop look at what is new.
@@ -45,6 +47,14 @@ pub fn set_temp_file(path: Option<&Path>) {
     let new = text.map_or(std::ptr::null_mut(), CString::into_raw);
     // What was there leaks: a few bytes for each save, against a lock that a handler can't take.
     TEMP_FILE.store(new, Ordering::Relaxed);
+}
+
+/// The files that exist while the server runs, as absolute paths: pid file and unix socket. Set once.
+pub fn set_traces(paths: impl Iterator<Item = PathBuf>) {
+    use std::os::unix::ffi::OsStringExt;
+    // No file has a name with a NUL in it.
+    let paths = paths.filter_map(|path| CString::new(path.into_os_string().into_vec()).ok());
+    let _ = TRACES.set(paths.collect());
 }
 
 /// Handlers write to this file; an empty path is standard output.
@@ -139,6 +149,10 @@ extern "C" fn shutdown_handler(signal: c_int) {
         handler_line(format_args!(
             "Received shutdown signal during loading, exiting now."
         ));
+        for path in TRACES.get().into_iter().flatten() {
+            // SAFETY: a C string that lives for ever. A file that is gone already is no failure.
+            unsafe { libc::unlink(path.as_ptr()) };
+        }
         // SAFETY: as above.
         unsafe { libc::_exit(0) };
     }
