@@ -80,8 +80,10 @@ impl Reader {
         self.conn.send(&multibulk(&argv));
     }
 
-    /// Whether there is a reply or a message that is not sent; false when it was sent.
+    /// Whether there is a reply or a message that is not sent; false when it was sent. A reply that is not held
+    /// leaves at the end of its turn: it has to be seen in two turns.
     fn is_held(&mut self, asks: &mut Conn) -> bool {
+        let mut turns = 0;
         loop {
             let line = asks.line(&format!("client list id {}", self.id));
             let field = line
@@ -89,7 +91,11 @@ impl Reader {
                 .nth(1)
                 .and_then(|rest| rest.split(' ').next());
             if field.is_some_and(|bytes| bytes != "0") {
-                return true;
+                turns += 1;
+                if turns == 2 {
+                    return true;
+                }
+                continue;
             }
             if !self.conn.has_nothing() {
                 return false;

@@ -392,6 +392,11 @@ pub const fn unknown_find() -> FindKeys {
 }
 
 impl KeySpec {
+    /// Whether the keys can't be found from the arguments: they are named by data (SORT BY).
+    pub const fn is_unknown(&self) -> bool {
+        matches!(self.find, FindKeys::Unknown)
+    }
+
     pub const fn note(mut self, note: &'static str) -> KeySpec {
         self.note = note;
         self

@@ -33,7 +33,7 @@
 use crate::armed;
 use crate::client::Client;
 use crate::command::keys::{self, KeyRef};
-use crate::command::{self, Command, INCOMPLETE};
+use crate::command::{self, Command, INCOMPLETE, KeySpec};
 use crate::config::AppendFsync;
 use crate::state::Server;
 
@@ -186,7 +186,8 @@ fn offset_of_command(server: &Server, argv: &[&[u8]], cmd: &Command) -> u64 {
     let mut found = Vec::new();
     let known = keys::get_keys(cmd, argv, &mut found).is_ok();
     let is_script = cmd.flags & command::SCRIPT_DECIDES != 0;
-    let incomplete = cmd.keys.iter().any(|spec| spec.flags & INCOMPLETE != 0);
+    let incomplete = |spec: &KeySpec| spec.flags & INCOMPLETE != 0 || spec.is_unknown();
+    let incomplete = cmd.keys.iter().any(incomplete);
     if !is_script && (!known || !has_keys || incomplete) {
         return server.last_offset();
     }
