@@ -482,7 +482,8 @@ fn the_stock_files_of_all_peers_start_the_server() {
     let mut files = vec![root.join("redis.conf")];
     for place in peers.chain([PathBuf::from("/")]) {
         let found = stock.iter().map(|name| place.join(name));
-        files.extend(found.filter(|file| file.is_file()));
+        // Debian's are for their servers' users alone.
+        files.extend(found.filter(|file| fs::read(file).is_ok()));
     }
     for peer in ["redis", "valkey"] {
         let name = format!("{peer}.conf");
