@@ -139,8 +139,6 @@ fn errors_are_those_of_redis() {
 fn what_is_no_bulk_is_refused_at_its_first_byte() {
     for (bytes, got) in [
         (&b"*1\r\n%1"[..], '%'),
-        (b"*1\r\n\r", '\r'),
-        (b"*1\r\n\n", '\n'),
         (b"*2\r\n$4\r\nPING\r\n:", ':'),
         (b"PING\r\n*1\r\n\xff", '\u{ff}'),
     ] {
@@ -150,6 +148,15 @@ fn what_is_no_bulk_is_refused_at_its_first_byte() {
         assert_eq!(run(&split, LIMITS).expect_err("invalid"), expected);
     }
     assert_eq!(run(&[b"*1\r\n"], LIMITS), Ok(Vec::new()));
+}
+
+#[test]
+fn a_stray_line_end_is_judged_with_the_line_that_it_begins() {
+    for bytes in [&b"*1\r\r\n"[..], b"*1\r\r\n$\0AAAA", b"*1\r\n\nAAAA"] {
+        assert_eq!(run(&[bytes], LIMITS), Ok(Vec::new()), "{bytes:?}");
+    }
+    let text = run(&[b"*1\r\n\nAAAA\r\n"], LIMITS).expect_err("invalid");
+    assert_eq!(text, "expected '$', got '\n'");
 }
 
 /// To a C string the line ends at the NUL: no line end is found behind it, whatever arrives, up to the limit.
