@@ -6,9 +6,10 @@
 //!                                            BITFIELD key GET u5 6: bits 6 7 8 9 10, 6 the highest
 //! ```
 //!
-//! The work on bytes is `ds::bits`; here are the arguments, the ranges and the growth of the value. A string is
-//! changed where it lies ([`edit`]); it grows by zeros and is `raw` from then on, whether a bit changed or not.
-//! A change that changes nothing is not told to anybody: no event, no propagation, WATCH is not disturbed.
+//! The work on bytes is `ds::bits`; here are the arguments, the ranges and the growth of the value.
+//! A string is changed in place ([`edit`]); it grows by zeros and is `raw` from then on, whether a
+//! bit changed or not. A command that changes no bit sends no event, is not propagated, and does
+//! not disturb WATCH.
 //!
 //! BITFIELD reads its operations twice, first to find mistakes and how far it writes, then to act. So a mistake
 //! at the end leaves the value alone, and no list of operations is built.
@@ -81,8 +82,9 @@ fn bit_at(bytes: &[u8], offset: u64) -> bool {
     byte.is_some_and(|byte| byte << (offset % 8) & 0x80 != 0)
 }
 
-/// Change the string under `key` after it was made at least `len` bytes long: where it lies, or, for want of
-/// room there, in a copy that replaces it. `change` is told whether it grew.
+/// Changes the string under `key`, after making it at least `len` bytes long: in place, or, if
+/// there is no room, in a copy that replaces it. The argument of `change` says whether the string
+/// grew.
 fn edit<T>(
     ctx: &mut Ctx,
     key: &[u8],

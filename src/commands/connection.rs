@@ -1,5 +1,5 @@
-//! Commands about the connection itself: who it is, which protocol it speaks, which database it sees. The
-//! CLIENT family is in `client`.
+//! Commands about the connection itself: its user, its protocol, its database. The CLIENT family is
+//! in `client`.
 
 use crate::acl;
 use crate::client::{Client, flag};

@@ -1,7 +1,7 @@
 //! Hashes: the fields' times to live.
 //!
-//! The commands come in four forms (seconds or milliseconds, from now or since 1970) and become one, which is also what the
-//! AOF and the replicas are told, without conditions:
+//! The commands come in four forms (seconds or milliseconds, from now or since 1970). All are
+//! propagated to the AOF and the replicas in one form, without conditions:
 //!
 //! ```text
 //!   HPEXPIREAT key unix-time-ms FIELDS n field ...       the fields that got that time
@@ -207,7 +207,7 @@ fn expire_field(
     }
 }
 
-/// Counts, tells and propagates that `fields` got this time, or went as it is past.
+/// Counts, notifies and propagates that `fields` got this time, or were deleted because it is past.
 fn ttl_changed(ctx: &mut Ctx, key: &[u8], at: i64, fields: &[&[u8]], emptied: bool) {
     if fields.is_empty() {
         return;

@@ -159,7 +159,8 @@ fn geoadd(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Told as the ZADD that it is: who loads it need not compute the scores again, maybe with another result.
+/// Propagates GEOADD as ZADD: a load or a replica need not compute the scores again, maybe with
+/// another result.
 fn tell_geoadd(ctx: &mut Ctx, first: usize, members: &[(f64, &[u8])]) {
     let scores: Vec<String> = members
         .iter()
@@ -254,7 +255,7 @@ enum Sort {
     Desc,
 }
 
-/// Where the center was told to be.
+/// How the center is given.
 #[derive(Clone, Copy, PartialEq)]
 enum Center {
     Member,
@@ -518,7 +519,7 @@ struct Hits {
 }
 
 impl Hits {
-    /// Everything in the area, or with `enough` above 0 so many of them.
+    /// All members in the area, or with `enough` above 0 at most `enough` of them.
     fn find(zset: &Zset, area: &Area, enough: usize) -> Hits {
         let mut found = Hits::default();
         for (from, to) in area.score_ranges() {

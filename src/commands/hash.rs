@@ -119,7 +119,7 @@ pub(super) fn write_hash<R>(
         ctx.db().fields_moved(hash, was, at);
     }
     if empty && hidden {
-        // Nobody was told yet that those fields are gone.
+        // The deletion of those fields has not been propagated yet.
         ctx.server.propagate_deletion(db, key, false);
     }
     if empty {
@@ -281,7 +281,7 @@ fn hdel(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Tells that fields went, and the key with the last one.
+/// Notifies that fields were deleted, and the key with the last one.
 pub(super) fn fields_removed(ctx: &mut Ctx, key: &[u8], emptied: bool) {
     ctx.changed(key, events::HASH, "hdel");
     if emptied {
@@ -313,7 +313,7 @@ fn hincrby(ctx: &mut Ctx) -> CmdResult {
 
 /// HINCRBYFLOAT key field increment
 ///
-/// Told to replicas as the value that came out: their arithmetic could differ in the last digit.
+/// Propagated as the resulting value: a replica's arithmetic could differ in the last digit.
 fn hincrbyfloat(ctx: &mut Ctx) -> CmdResult {
     let (key, field) = (ctx.argv[1], ctx.argv[2]);
     let increment = LongDouble::parse(ctx.argv[3]).ok_or(Error::NOT_FLOAT)?;

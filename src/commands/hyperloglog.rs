@@ -168,7 +168,7 @@ fn pfcount(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Keep the result in the value. No event is told: to a subscriber this was a read.
+/// Keeps the result in the value. No event is sent: to a subscriber this was a read.
 fn cache_count(ctx: &mut Ctx, key: &[u8], count: u64) {
     let (hash, db) = (ctx.server.hash_key(key), ctx.client.db);
     let entry = ctx.db().find_mut(hash, key);

@@ -102,7 +102,7 @@ fn exec(ctx: &mut Ctx) -> CmdResult {
     ctx.client.reply.array(state.commands.len());
     run_queue(ctx, &state);
     ctx.client.multi = None;
-    // What it ran has been told.
+    // The queued commands have been propagated already.
     ctx.prevent_propagation();
     Ok(())
 }

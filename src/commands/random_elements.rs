@@ -56,7 +56,8 @@ impl Draws<'_> {
     }
 }
 
-/// Reply `count` draws; `draw` shows as many as it is told. `limit` is in bytes.
+/// Replies with `count` draws; `draw` appends as many draws as its argument says. `limit` is in
+/// bytes.
 pub fn reply_draws(
     reply: &mut ReplyBuf,
     (count, with_values): (usize, bool),

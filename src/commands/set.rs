@@ -47,7 +47,7 @@ pub const TABLE: &[Command] = &[
         .tips(&["nondeterministic_output"]),
 ];
 
-/// Members in one SREM that SPOP is told as.
+/// The most members in one SREM that SPOP is propagated as.
 const PROPAGATE_BATCH: usize = 1024;
 
 impl SetLimits {
@@ -110,7 +110,7 @@ fn add_members(ctx: &mut Ctx, key: &[u8], members: &[&[u8]]) -> Result<usize, Er
     Ok(added)
 }
 
-/// Tells that the key went with its last member.
+/// Notifies that the key was deleted with its last member.
 fn key_removed(ctx: &mut Ctx, key: &[u8]) {
     let db = ctx.client.db;
     ctx.server.notify(events::GENERIC, "del", key, db);
@@ -309,7 +309,7 @@ fn read_for_write(ctx: &mut Ctx, key: &[u8]) -> Result<usize, Error> {
     }
 }
 
-/// All members are asked for: SMEMBERS and a deletion, which is also what is told.
+/// SPOP of all members: replies as SMEMBERS does, deletes the key, and propagates the deletion.
 fn spop_all(ctx: &mut Ctx, key: &[u8], len: usize) -> CmdResult {
     let db = ctx.client.db;
     if let Some(entry) = ctx.server.lookup_no_touch(ctx.client, key) {
@@ -328,7 +328,7 @@ fn spop_all(ctx: &mut Ctx, key: &[u8], len: usize) -> CmdResult {
     Ok(())
 }
 
-/// Some of the members, but not all: told as SREM.
+/// SPOP of some of the members, but not all: propagated as SREM.
 fn spop_some(ctx: &mut Ctx, key: &[u8], count: usize) -> CmdResult {
     let limits = SetLimits::of(ctx.server);
     let mut rng = ctx.server.rng.split();
@@ -351,7 +351,7 @@ fn spop_some(ctx: &mut Ctx, key: &[u8], count: usize) -> CmdResult {
     Ok(())
 }
 
-/// SREM of so many members in each as one request should have.
+/// Propagates SREM commands of at most `PROPAGATE_BATCH` members each.
 fn propagate_srem(ctx: &mut Ctx, key: &[u8], members: &[Vec<u8>]) {
     let batches = members.chunks(PROPAGATE_BATCH).map(|batch| {
         let mut argv: Vec<&[u8]> = vec![b"SREM", key];

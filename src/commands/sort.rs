@@ -208,7 +208,8 @@ impl<'a> Options<'a> {
     }
 }
 
-/// Patterns make keys of what is stored, so only who may read every key may use them.
+/// Patterns build key names from stored values, so only a user that may read every key may use
+/// them.
 fn check_patterns_allowed(ctx: &Ctx, option: &str, names_keys: bool) -> CmdResult {
     if !names_keys || ctx.server.armed & armed::ACL == 0 {
         return Ok(());

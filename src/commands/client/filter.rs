@@ -78,7 +78,7 @@ pub struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    /// CLIENT KILL ip:port. It spares nobody, the caller included.
+    /// CLIENT KILL ip:port. It matches the calling client too.
     pub fn by_address(address: &'a [u8]) -> Filter<'a> {
         Filter {
             properties: vec![(Property::Addr(address), true)],

@@ -168,7 +168,8 @@ fn client_list(ctx: &mut Ctx) -> CmdResult {
             wanted.then(|| describe_running(ctx.server, ctx.client, ctx.argv))
         } else {
             let c = ctx.server.net.clients.get(r.slot);
-            // Killed ones are gone for everybody, though their sockets close at the end of the turn.
+            // Killed clients are not listed, though their sockets close only at the end of the
+            // turn.
             c.filter(|c| !c.has(flag::CLOSE_ASAP) && filter.matches(ctx.server, c))
                 .map(|c| describe(ctx.server, c))
         };
@@ -194,7 +195,7 @@ fn client_kill(ctx: &mut Ctx) -> CmdResult {
     for r in ctx.server.net.clients.refs() {
         if r.id == ctx.client.id {
             if !skip_me && filter.matches(ctx.server, ctx.client) {
-                // It is told first.
+                // The calling client gets its reply before it is closed.
                 ctx.client.set(flag::CLOSE_AFTER_REPLY);
                 killed += 1;
             }

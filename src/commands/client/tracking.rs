@@ -109,7 +109,7 @@ fn check(ctx: &Ctx, options: &Options) -> Result<(), Error> {
     check_prefixes(ctx, &options.prefixes)
 }
 
-/// No prefix may be the beginning of another, or a key would be told twice.
+/// No prefix may be the beginning of another, or a key would be reported twice.
 fn check_prefixes(ctx: &Ctx, prefixes: &[&[u8]]) -> Result<(), Error> {
     let refuse = |prefix: &[u8], what: &str, other: &[u8]| {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -163,7 +163,7 @@ pub fn client_caching(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Whom a client redirects to: 0 for nobody, -1 when it does not track.
+/// The client that a client redirects to: 0 for none, -1 when it does not track.
 fn redirect_of(ctx: &Ctx) -> i64 {
     let redirect = ctx.server.tracking.redirect_of(ctx.client.id);
     redirect.map_or(-1, |id| id as i64)

@@ -1,6 +1,6 @@
-//! When a key goes. Commands come in four forms (seconds or milliseconds, from now or since 1970) and become
-//! one: `PEXPIREAT key unix-time-ms` is also what the AOF and the replicas are told, so that nobody's clock
-//! prolongs a life.
+//! Times to live of keys. Commands come in four forms (seconds or milliseconds, from now or since
+//! 1970). All are propagated as `PEXPIREAT key unix-time-ms`, so that a key's life does not depend
+//! on when the command is replayed.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
@@ -112,7 +112,7 @@ fn expire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
     Ok(())
 }
 
-/// The time is past: the key goes now, and is told as a deletion.
+/// The time is past: the key is deleted now, and propagated as a deletion.
 fn delete_at_once(ctx: &mut Ctx, key: &[u8]) {
     let lazy = ctx.server.config.lazyfree_lazy_expire;
     ctx.server.delete_key(ctx.client.db, key, lazy);

@@ -223,7 +223,7 @@ fn flush_generic(ctx: &mut Ctx, which: Option<u32>) -> CmdResult {
     // Even when there was nothing to remove: a replica that has more than we do must flush too.
     ctx.dirty(removed.max(1));
     if which.is_none() && background::after_flushall(ctx.server) {
-        // Nothing has changed since that snapshot, but the others have to hear of it.
+        // Nothing has changed since that snapshot, but the AOF and the replicas need the command.
         ctx.also_propagate(ctx.argv);
         ctx.prevent_propagation();
     }

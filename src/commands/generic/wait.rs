@@ -1,7 +1,8 @@
-//! WAIT and WAITAOF: until replicas, or the disk, have what this client wrote.
+//! WAIT and WAITAOF: wait until replicas, or the disk, have what this client wrote.
 //!
-//! A command that finds enough of them answers at once; otherwise the client waits, without keys, until an
-//! acknowledgement comes or its time is over, and is told the counts as they are then.
+//! If enough of them have it already, the command replies at once. Otherwise the client blocks,
+//! without keys, until enough acknowledgements arrive or its timeout passes; the reply holds the
+//! counts at that time.
 
 use crate::client::blocked::BlockKind;
 use crate::client::flag;

@@ -1,7 +1,8 @@
-//! Lists to wait for. Each command first tries what its sibling does that does not wait; if there is nothing, the
-//! client is blocked, and when a key comes to be the command runs again from its beginning (`execute::blocked`).
+//! Blocking commands for lists. Each first tries what its non-blocking sibling does; if there is
+//! nothing, the client is blocked, and when a key is created the command runs again from its
+//! beginning (`execute::blocked`).
 //!
-//! Between MULTI and EXEC nobody can wait: there they answer as if their time was over at once.
+//! Between MULTI and EXEC no command can block: it replies at once as if its timeout had passed.
 
 use super::moves::{MultiPop, lmove_generic};
 use super::{elements_removed, parse_end, pop_event, reply_element};
@@ -84,7 +85,8 @@ pub fn brpoplpush(ctx: &mut Ctx) -> CmdResult {
     bmove_generic(ctx, End::Tail, End::Head, 3, "RPOPLPUSH")
 }
 
-/// The timeout is the last argument, at `last`; without it the arguments are those of the command `told`.
+/// The timeout is the last argument, at `last`; without it the arguments are those of the command
+/// `told`, which is propagated.
 fn bmove_generic(ctx: &mut Ctx, from: End, to: End, last: usize, told: &str) -> CmdResult {
     let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[last])?;
     if lmove_generic(ctx, from, to)? {

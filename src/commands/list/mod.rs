@@ -259,7 +259,7 @@ fn pop_many(
     (popped, len - popped)
 }
 
-/// `count` elements were taken from a list: tell, and remove it if none is `left`.
+/// `count` elements were taken from a list: notifies, and removes the key if none is `left`.
 fn elements_removed(ctx: &mut Ctx, key: &[u8], event: &'static str, count: usize, left: usize) {
     let db = ctx.client.db;
     ctx.dirty(count as u64);

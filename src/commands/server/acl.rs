@@ -1,4 +1,5 @@
-//! ACL: users and their rights, told and changed. What rules mean and how calls are checked is in `crate::acl`.
+//! ACL: shows and changes users and their rights. The meaning of rules and the check of calls are
+//! in `crate::acl`.
 
 use crate::acl::rules::{RuleError, is_user_name, merge_selectors};
 use crate::acl::selector::Selector;

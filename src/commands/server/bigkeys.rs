@@ -13,7 +13,7 @@ pub const TABLE: &[Command] = &[cmd("bigkeys", container, -2, NONE, NONE_CAT).su
     cmd("reset", bigkeys_reset, 2, ADMIN | NOSCRIPT, NONE_CAT).tips(SPECIAL),
 ])];
 
-/// A node tells of itself only.
+/// A node reports its own keys only.
 const SPECIAL: &[&str] = &["request_policy:special", "response_policy:special"];
 
 /// Keys of each ranking without COUNT.

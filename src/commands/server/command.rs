@@ -1,4 +1,4 @@
-//! COMMAND: the table of commands, told to clients.
+//! COMMAND: shows the table of commands to clients.
 //!
 //! ```text
 //!   COMMAND INFO get  ->  name, arity, flags, first key, last key, step, categories, tips, key specs, subcommands

@@ -18,7 +18,7 @@ pub const TABLE: &[Command] = &[cmd("hotkeys", container, -2, NONE, NONE_CAT).su
     cmd("top", hotkeys_top, -2, ADMIN | NOSCRIPT, NONE_CAT).tips(SPECIAL),
 ])];
 
-/// A node tells of itself only.
+/// A node reports its own keys only.
 const SPECIAL: &[&str] = &["request_policy:special", "response_policy:special"];
 
 /// Keys shown without COUNT, and at most.
@@ -74,8 +74,8 @@ fn parse_start(ctx: &Ctx) -> Result<Request, Error> {
     Ok(request)
 }
 
-/// What to rank by, and where the options go on. Names that nobody knows are passed over, so that a client can ask for more than
-/// this server has.
+/// Parses the metrics to rank by; returns them with the index where the options go on. Unknown
+/// names are ignored, so that a client can ask for more than this server has.
 fn parse_metrics(ctx: &Ctx) -> Result<(Metrics, usize), Error> {
     let count = ctx.argv.get(3).and_then(|arg| parse_i64(arg));
     let count = match count {

@@ -1,4 +1,4 @@
-//! Groups: who reads a stream together, how far they are, and what they have done.
+//! Groups: the consumers that read a stream together, the group's position, and its counters.
 
 use super::log::{DeleteArgs, Deletion, add_stream, entries_deleted, reply_deletions};
 use super::*;
@@ -128,7 +128,7 @@ pub fn xgroup_destroy(ctx: &mut Ctx) -> CmdResult {
     let destroyed = existing(ctx)?.destroy_group(name);
     if destroyed {
         group_changed(ctx, key, "xgroup-destroy");
-        // Those who wait for this group hear that it is gone.
+        // Clients that wait for this group are served with an error that it is gone.
         let db = ctx.client.db;
         ctx.server.signal_key_ready(db, key);
     }

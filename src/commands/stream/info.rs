@@ -4,7 +4,7 @@ use super::groups::{bad_subcommand, no_group_of_key};
 use super::*;
 use crate::command::ctx::CmdResult;
 
-/// How many entries and pending entries XINFO STREAM FULL shows unless told otherwise.
+/// How many entries and pending entries XINFO STREAM FULL shows by default.
 const FULL_COUNT: usize = 10;
 
 /// XINFO STREAM key [FULL [COUNT count]]

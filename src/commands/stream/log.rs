@@ -94,8 +94,8 @@ impl Options {
         Ok(())
     }
 
-    /// What the options contradict. A primary and the log tell exact trims with the LIMIT that it had as an
-    /// approximate one: it means nothing any more.
+    /// Checks for options that contradict each other. A primary and the AOF propagate an exact trim
+    /// with the LIMIT that it had as an approximate one: there the LIMIT means nothing any more.
     fn check(&mut self, ctx: &Ctx) -> Result<(), Error> {
         if ctx.client.must_obey() {
             self.limit = Some(0).filter(|_| self.approximate);
@@ -151,7 +151,8 @@ impl Options {
         }
     }
 
-    /// Tell the command as it was sent, but for what came out here: how far an approximate trim went, and the ID.
+    /// Propagates the command as it was sent, but with its results: how far an approximate trim
+    /// went, and the ID.
     fn retell(&self, ctx: &mut Ctx, left: Option<&[u8]>, id: Option<&[u8]>) {
         let mut argv = ctx.argv.to_vec();
         if let Some(left) = left {
@@ -362,7 +363,7 @@ pub fn entries_deleted(ctx: &mut Ctx, key: &[u8], deleted: usize) {
 pub enum Deletion {
     NotFound = -1,
     Deleted = 1,
-    /// ACKED, and somebody still needs it.
+    /// ACKED, and a group still needs the entry.
     Referenced = 2,
 }
 

@@ -12,11 +12,12 @@
 //! Entries go from the log straight into the reply. A stream may be empty: unlike the other collections it stays, for
 //! its last ID and its groups.
 //!
-//! **Invariant:** what is propagated names the IDs and lengths that came out here. XADD with `*` is told with the full ID,
-//! approximate trimming as exact trimming to what was left; a delivery is told as XCLAIM with its time and count, and the
-//! place that a group has reached as XGROUP SETID. So a copy of the data needs neither our clock nor our settings.
-//! **Invariant:** WATCH and blocked clients hear of the log alone: what happens within a group is no change of the key
-//! (as in Redis 7.2).
+//! **Invariant:** what is propagated names the resulting IDs and lengths. XADD with `*` is
+//! propagated with the full ID, approximate trimming as exact trimming to what was left; a delivery
+//! is propagated as XCLAIM with its time and count, and a group's position as XGROUP SETID. So a
+//! copy of the data needs neither this server's clock nor its settings.
+//! **Invariant:** only changes of the entries reach WATCH and blocked clients: what happens within
+//! a group is no change of the key (as in Redis 7.2).
 //!
 //! The transcripts `tests/transcripts/stream.txt` and `newer_stream.txt` hold replies and errors.
 
@@ -164,7 +165,7 @@ fn stream_mut<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<&'s mut Stream>
         .transpose()
 }
 
-/// A group or something in it changed: the subscribers are told, the watchers are not.
+/// A group or something in it changed: sends the event, but does not disturb WATCH.
 fn group_changed(ctx: &mut Ctx, key: &[u8], event: &'static str) {
     ctx.dirty(1);
     let db = ctx.client.db;

@@ -1,9 +1,10 @@
-//! Pending entries: what a group was given and has not acknowledged. XPENDING shows them; XCLAIM and XAUTOCLAIM
-//! give them to another consumer, when the one who has them is gone.
+//! Pending entries: the entries that a group has delivered and that are not acknowledged. XPENDING
+//! shows them; XCLAIM and XAUTOCLAIM give them to another consumer, when their consumer is gone.
 //!
-//! A claim is told to the log and the replicas as `XCLAIM key group consumer 0 id TIME .. RETRYCOUNT .. FORCE JUSTID
-//! LASTID ..`: the result, whatever it was before. An entry that the stream has lost leaves the pending entries when
-//! somebody claims it, and is told in the same way: the one who hears of it finds the entry missing, too.
+//! A claim is propagated to the AOF and the replicas as `XCLAIM key group consumer 0 id TIME ..
+//! RETRYCOUNT .. FORCE JUSTID LASTID ..`: the result, whatever the entry was before. An entry that
+//! the stream has lost leaves the pending entries when it is claimed, and is propagated in the same
+//! way: a replica finds the entry missing, too.
 
 use super::*;
 use crate::command::ctx::CmdResult;
@@ -193,12 +194,12 @@ impl ClaimOptions {
     }
 }
 
-/// Who claims, and what there is to tell of it.
+/// The claiming consumer, and the claims to propagate.
 struct Claimer {
     consumer: ConsumerId,
     created: bool,
     told: bool,
-    /// IDs with what became of them: (id, the name of the consumer who has it, time, count).
+    /// The claims: (ID, name of the consumer that has the entry, time, count).
     claims: Vec<(StreamId, Box<[u8]>, i64, u64)>,
     now_ms: i64,
 }
@@ -235,7 +236,7 @@ impl Claimer {
         self.tell(group, id);
     }
 
-    /// Forgets a pending entry that the log has lost: nobody can be given it.
+    /// Forgets a pending entry that the stream has lost: it can't be delivered.
     fn drop_lost(&mut self, group: &mut Group, id: StreamId) {
         self.tell(group, id);
         group.ack(id);
@@ -314,7 +315,7 @@ fn reply_claimed(reply: &mut ReplyBuf, entry: &Entry, just_id: bool) {
     }
 }
 
-/// Count and tell what was claimed, or lost.
+/// Counts and propagates what was claimed, or lost.
 fn finish_claim(ctx: &mut Ctx, claimer: Claimer, last_id: StreamId, changes: usize) {
     let (key, group) = (ctx.argv[1], ctx.argv[2]);
     ctx.dirty(changes as u64);

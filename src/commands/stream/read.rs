@@ -4,9 +4,9 @@
 //! A reader that waits is run again when one of its streams changes. So what it asks for is settled when it
 //! begins to wait: `$` and `+` become the ID that they stood for.
 //!
-//! XREADGROUP with `>` gives entries that the group has not given to anybody; with an ID it shows a consumer its own pending
-//! entries again. It is told to the log and the replicas as what it did: XCLAIM for each delivery, XGROUP SETID for
-//! the place that the group has reached.
+//! XREADGROUP with `>` delivers entries that the group has not delivered yet; with an ID it shows a
+//! consumer its own pending entries again. It is propagated to the AOF and the replicas as its
+//! effects: XCLAIM for each delivery, XGROUP SETID for the group's position.
 
 use super::pending::{tell_claim, tell_place};
 use super::*;
@@ -271,7 +271,7 @@ struct Reader {
     now_ms: i64,
     count: usize,
     noack: bool,
-    /// The log or a replica wants to hear of deliveries.
+    /// Deliveries are propagated: the AOF or a replica needs them.
     told: bool,
 }
 
@@ -343,7 +343,8 @@ fn has_entries_behind(log: &StreamLog, id: StreamId) -> bool {
 }
 
 impl Reader {
-    /// Give the consumer what the group has not given out yet. Returns the IDs that are pending now, if they are told.
+    /// Delivers to the consumer what the group has not delivered yet. Returns the IDs that are
+    /// pending now, if they are propagated.
     fn deliver(&self, reply: &mut ReplyBuf, log: &StreamLog, group: &mut Group) -> Vec<StreamId> {
         let mut pending = Vec::new();
         let start = group.last_id.next().unwrap_or(StreamId::MAX);

@@ -1,8 +1,8 @@
-//! Counters. An integer lies in its key's entry as eight bytes and is changed there; the text is made when
-//! somebody reads it.
+//! Counters. An integer lies in its key's entry as eight bytes and is changed there; the text is
+//! made when the value is read.
 //!
-//! INCRBYFLOAT counts as C's `long double` does on x86, whose sums people have stored and compare
-//! (`util::long_double`). Its result is told to replicas as a value, so that theirs can't differ.
+//! INCRBYFLOAT counts as C's `long double` does on x86, whose sums users have stored and compare
+//! (`util::long_double`). It is propagated as the resulting value, so that replicas can't differ.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::db::Ttl;

@@ -110,7 +110,7 @@ fn store_all_until(ctx: &mut Ctx, end: usize, ttl: Ttl) {
     ctx.dirty((end as u64 - 2) / 2);
 }
 
-/// Tell a point in time, not the options: they have been decided here.
+/// Propagates a point in time instead of the options, which have been evaluated here.
 fn propagate_until(ctx: &mut Ctx, end: usize, at_ms: i64) {
     if ctx.server.propagation.wanted() {
         let mut digits = IntBuf::new();

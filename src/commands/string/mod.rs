@@ -13,8 +13,9 @@
 //! `embstr` up to 44 bytes, else `raw`; changed in part it is `raw` for good, until INCR or SET replaces it.
 //!
 //! **Invariant:** GET, SET without options, INCR and APPEND of a key that exists probe the table once.
-//! **Invariant:** what is propagated does not depend on the clock: lifetimes are told as points in time, and a
-//! condition that was tested here is not left to be tested again where that could end differently.
+//! **Invariant:** what is propagated does not depend on the clock: lifetimes are propagated as
+//! points in time, and a condition that was tested here is not left to be tested again where that
+//! could end differently.
 //! The transcript `tests/transcripts/string.txt` holds replies and errors.
 //!
 //! Limit: no string grows beyond `proto-max-bulk-len`, 512 MB unless configured.
@@ -121,8 +122,8 @@ fn get_generic(ctx: &mut Ctx, key: &[u8]) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Reply with a long string from where it lies. Shared with the reply buffer, it is copied only if somebody
-/// changes it before it is sent.
+/// Replies with a long string without copying it. It is shared with the reply buffer, and copied
+/// only if it is changed before it is sent.
 #[cold]
 fn reply_shared(ctx: &mut Ctx, key: &[u8]) {
     let hash = ctx.server.hash_key(key);

@@ -10,8 +10,8 @@
 //! contradict each other are a syntax error. The number of a lifetime is looked at only when it is needed, so
 //! GETEX of a key that is not there does not complain about it.
 //!
-//! A point in time that has passed makes SET and GETEX a deletion, told as DEL or UNLINK: a replica or a log
-//! never sees a key that was dead from the start.
+//! A point in time that has passed makes SET and GETEX a deletion, propagated as DEL or UNLINK: a
+//! replica or the AOF never sees a key that was expired from the start.
 
 use super::{equals, get_generic, store};
 use crate::command::ctx::{CmdResult, Ctx};
@@ -50,7 +50,7 @@ pub(super) enum Lifetime {
     Expire(ExpireArg),
 }
 
-/// Whose options are read.
+/// The command whose options are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Syntax {
     Set,
@@ -243,8 +243,8 @@ pub(super) fn delete_expired_on_arrival(ctx: &mut Ctx, key: &[u8]) {
     ctx.dirty(1);
 }
 
-/// What the log and the replicas are told of a SET that was done: a point in time instead of a duration, and
-/// neither GET, whose reply nobody reads, nor IFEQ, which older servers don't know.
+/// Propagates a SET that was done: with a point in time instead of a duration, and without GET,
+/// whose reply is not read there, and IFEQ, which older servers don't know.
 fn propagate_set(ctx: &mut Ctx, options: &Options, ttl: Ttl) {
     if !ctx.server.propagation.wanted() {
         return;

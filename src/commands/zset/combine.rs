@@ -1,7 +1,8 @@
 //! Several sets at once: unions, intersections, differences.
 //!
-//! Inputs are sorted sets, or sets, whose members then have the score 1. The smallest is looked at first: an
-//! intersection asks the others about each of its members and stops at the first that lacks one.
+//! Inputs are sorted sets, or sets, whose members then have the score 1. The smallest is read
+//! first: an intersection looks up each of its members in the others and stops at the first that
+//! lacks one.
 //!
 //! ```text
 //!   ZUNION       every input goes into a dictionary, scores aggregated

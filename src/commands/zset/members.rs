@@ -481,7 +481,7 @@ fn bzpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
     Ok(())
 }
 
-/// Wait until one of `keys` is a sorted set. Where nobody can wait, the time is over at once.
+/// Waits until one of `keys` is a sorted set. Where blocking is denied, the timeout passes at once.
 fn wait_for_zset(ctx: &mut Ctx, keys: &[&[u8]], deadline_ms: i64) {
     if ctx.client.has(flag::DENY_BLOCKING) {
         return ctx.client.reply.null_array();

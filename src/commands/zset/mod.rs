@@ -149,8 +149,8 @@ fn reply_member(reply: &mut ReplyBuf, member: &[u8], score: f64, with_scores: bo
     }
 }
 
-/// Gives a computed set to `key`, whatever that held, and tells `event`. An empty one only removes the key. Returns the set's
-/// length.
+/// Stores a computed set under `key`, whatever that held, and notifies `event`. An empty set only
+/// removes the key. Returns the set's length.
 pub fn store_zset(ctx: &mut Ctx, key: &[u8], zset: Zset, event: &'static str) -> usize {
     let (db, len) = (ctx.client.db, zset.len());
     if len > 0 {
@@ -173,7 +173,7 @@ pub fn remove_destination(ctx: &mut Ctx, key: &[u8]) {
     }
 }
 
-/// Tells that `removed` members went, and removes the key with the last one.
+/// Notifies that `removed` members were removed, and removes the key with the last one.
 fn members_removed(ctx: &mut Ctx, key: &[u8], event: &'static str, removed: usize, is_empty: bool) {
     if removed == 0 {
         return;

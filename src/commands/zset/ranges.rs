@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::types::zset::{Accumulator, Aggregate, LexBound, ScoreRange, Zset, ZsetLimits, limit};
 use crate::util::number::{parse_f64_lenient, parse_i64};
 
-/// What a range is told by.
+/// How a range is given.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
     Rank,

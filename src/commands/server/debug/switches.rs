@@ -22,6 +22,7 @@ pub struct DebugSwitches {
     pub no_hll_simd: bool,
     /// DEBUG QUICKLIST-PACKED-THRESHOLD: list elements of this size get a node of their own; 0 is the default.
     pub packed_threshold: usize,
-    /// DEBUG AOF-BACKLOG-LIMIT: so many bytes may wait for the log's disk before who writes is not read.
+    /// DEBUG AOF-BACKLOG-LIMIT: how many bytes may wait for the AOF's disk before clients with
+    /// waiting writes are not read.
     pub aof_backlog_max: Option<u64>,
 }

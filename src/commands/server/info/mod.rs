@@ -9,9 +9,9 @@
 //!   ...                       commands  commandstats, errorstats, latencystats
 //! ```
 //!
-//! Tools read these lines, so names and order are those of Redis 7.2; what Valkey 8 and Redis 8 added stands
-//! where they put it. A client library tells servers apart by `server_name`, and some refuse names that they
-//! don't know: it is left out, and who we are is in `aeris_version`.
+//! Tools read these lines, so names and order are those of Redis 7.2; fields that Valkey 8 and
+//! Redis 8 added stand where they put them. A client library tells servers apart by `server_name`,
+//! and some refuse unknown names: it is left out, and `aeris_version` identifies this server.
 //!
 //! **Invariant:** each section appears once, in the order of [`SECTIONS`], whatever was asked for
 //! (`sections_come_once_and_in_order`).
@@ -70,7 +70,7 @@ struct Section {
     name: &'static str,
     title: &'static str,
     shown: Shown,
-    /// False: there is nothing to tell, so it is left out whoever asks.
+    /// False: the section is empty, so it is left out even when it is asked for.
     exists: fn(&Server) -> bool,
     write: fn(&View, &mut Report),
 }

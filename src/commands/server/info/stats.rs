@@ -169,7 +169,7 @@ pub fn bigkeys(view: &View, out: &mut Report) {
     out.field("bigkeys-used-memory", big.memory());
 }
 
-/// Shown only to those who know its name.
+/// Shown only when it is asked for by name.
 pub fn debug(view: &View, out: &mut Report) {
     let (stats, clock) = (&view.server.stats, &view.server.clock);
     out.field("eventloop_duration_aof_sum", clock.us(stats.aof_ticks));

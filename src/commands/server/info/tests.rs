@@ -72,7 +72,7 @@ fn sections_are_parted_by_an_empty_line() {
     assert_eq!(text, "# Modules\r\n\r\n# Cluster\r\ncluster_enabled:0\r\n");
 }
 
-/// As in Redis 8.6: there is nothing of HOTKEYS unless somebody uses it.
+/// As in Redis 8.6: there is no section about HOTKEYS unless HOTKEYS is used.
 #[test]
 fn what_watches_keys_is_told_while_it_does() {
     let mut server = Server::new(Config::default(), Vec::new());
