@@ -180,7 +180,7 @@ fn listen_unix(config: &Config) -> io::Result<UnixListener> {
     Ok(UnixListener::from(std::os::fd::OwnedFd::from(socket)))
 }
 
-/// Let the loop call us when somebody connects.
+/// Makes the loop call the accept handlers when a client connects.
 pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::Result<()> {
     for (index, (listener, token)) in server.net.tcp.iter_mut().enumerate() {
         if token.is_none() {
@@ -197,9 +197,9 @@ pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::R
     Ok(())
 }
 
-/// `port` or `bind` changed: open the new sockets now, so that CONFIG SET can say whether that worked. The
-/// loop is told before it sleeps ([`rewatch`]). On failure the old sockets go on.
-///
+/// `port` or `bind` changed: open the new sockets now, so that CONFIG SET can say whether that
+/// worked. They are given to the loop before it sleeps ([`rewatch`]). On failure the old sockets
+/// stay in use.
 /// The old ones are in the way of new ones on the same port, but the loop still watches them, and what is
 /// watched must not be closed. So they stop listening (`shutdown`), and start again if they have to stay.
 pub fn relisten(server: &mut Server) -> Result<(), ListenError> {
@@ -352,7 +352,7 @@ fn accept_common(
     remote: bool,
 ) {
     let refuse = |conn: &mut Connection, text: &[u8]| {
-        // The peer may be gone already; there is nobody else to tell.
+        // The peer may be gone already; a failed write needs no further report.
         let _ = match conn {
             Connection::Tcp(socket) => socket.write(text),
             Connection::Unix(socket) => socket.write(text),

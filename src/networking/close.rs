@@ -1,5 +1,5 @@
-//! Closing clients. A command, a limit or a broken socket only marks; here, at the end of a turn, nobody
-//! holds the client any more and it can be taken out of every list that it is in.
+//! Closing clients. A command, a limit or a broken socket only marks a client; here, at the end of
+//! a turn, no code holds the client any more, and it can be taken out of every list that it is in.
 
 use ae::EventLoop;
 

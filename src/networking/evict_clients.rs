@@ -53,7 +53,7 @@ pub fn evict_clients(server: &mut Server) -> bool {
     true
 }
 
-/// The limit is new: nobody has been counted since long ago.
+/// The limit is new: the clients' memory has not been counted for long.
 fn count_all(server: &mut Server) {
     for r in server.net.clients.refs() {
         let Some(mut c) = server.net.clients.take_ref(r) else {

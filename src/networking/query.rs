@@ -61,13 +61,13 @@ fn waits_for_log(server: &Server, slot: u32) -> bool {
     c.is_some_and(|c| c.aof_offset > safe_offset(server))
 }
 
-/// The log's disk has caught up: read those again who had to wait.
+/// The AOF's disk has caught up: read again from the clients that had to wait.
 pub fn read_again(el: &mut EventLoop<Server>, server: &mut Server) {
     if server.net.unread.is_empty() || server.aof.flush.crowded {
         return;
     }
     for slot in std::mem::take(&mut server.net.unread) {
-        // Whoever has this slot now is read anyway, if it is not the same client.
+        // A different client in this slot is read anyway.
         if let Some(token) = server.net.clients.get(slot).and_then(|c| c.token) {
             el.set_handler(token, Mask::READABLE, read_handler);
         }
@@ -217,8 +217,8 @@ fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usi
     }
     let rest = buffer.len().saturating_sub(pos);
     if !shared {
-        // Kept, though it may be empty now: who sent one request in pieces will send another so. The cron
-        // takes it from a client that is idle.
+        // The buffer is kept, though it may be empty now: a client that sent one request in pieces
+        // will send more of them so. The cron frees it when the client is idle.
         buffer.drain(..pos.min(buffer.len()));
         c.querybuf = std::mem::take(buffer);
     } else if rest > 0 {

@@ -1,4 +1,4 @@
-//! Names of keys as those who watch keys keep them: told apart by hash, remembered in bounded memory.
+//! Names of keys for the rankings: distinguished by hash, remembered in bounded memory.
 //!
 //! A key may be 512 MB long. What is kept of it is its beginning; whether two are the same is decided by the hash
 //! of the whole under the server's seed, with the database. The chance that two of n keys are taken for one is n² /

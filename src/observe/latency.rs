@@ -14,8 +14,8 @@
 //!   fork
 //! ```
 //!
-//! Redis's `command-unblocking` is the reply to a client that a module blocked. Who waited for a key runs its command
-//! again, and that is a `command`.
+//! Redis's `command-unblocking` is the reply to a client that a module blocked. A client that
+//! waited for a key runs its command again, and that is a `command`.
 //!
 //! ```text
 //!   "command" -> (time, worst ms of that second), oldest first, the last 160
@@ -67,7 +67,7 @@ impl Latency {
         }
     }
 
-    /// The beginning of an event, looked at only when somebody wants to know.
+    /// The beginning of an event; the clock is read only when latency is monitored.
     #[inline]
     pub fn begin(&self) -> Option<Instant> {
         (self.threshold_ms != 0).then(Instant::now)

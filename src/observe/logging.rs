@@ -111,7 +111,7 @@ pub fn set_role(role: Role) {
 
 /// Text without a line's head, such as a report. Not for syslog, which wants lines.
 pub fn raw(text: &str) {
-    // A log that can't be written has nobody to complain to.
+    // A log that can't be written has no other place to report to.
     let _ = write_out(text.as_bytes());
 }
 

@@ -9,8 +9,8 @@
 //!             overhead     = startup + clients + tables of the keyspace + buffer of the AOF
 //! ```
 //!
-//! `used` comes from this thread's own counters (`sys::allocator`) and costs nothing; the allocator's figures
-//! and the walk over the clients are made when somebody asks.
+//! `used` comes from this thread's own counters (`sys::allocator`) and costs nothing; the
+//! allocator's figures and the walk over the clients are made when a report is asked for.
 
 use crate::client::{Class, Client, flag};
 use crate::state::Server;

@@ -1,4 +1,4 @@
-//! MONITOR: every command, after it ran, to everyone who asked.
+//! MONITOR: sends every command, after it ran, to each client that called MONITOR.
 //!
 //! The line is made once for all monitors. A monitor sees its own commands too, behind their replies.
 

@@ -1,7 +1,7 @@
 //! Passwords in arguments: MONITOR and SLOWLOG show `(redacted)` in their place.
 //!
-//! What is secret follows from the arguments alone, so it is decided when somebody is about to be shown
-//! them, and commands have nothing to remember.
+//! What is secret follows from the arguments alone, so it is decided when they are about to be
+//! shown, and commands have nothing to remember.
 
 /// What is shown instead.
 pub const REDACTED: &[u8] = b"(redacted)";
@@ -31,7 +31,7 @@ pub fn is_secret(argv: &[&[u8]], at: usize) -> bool {
     }
 }
 
-/// Settings that hold a password, or name who may come with which.
+/// Settings that hold a password, or the name of the user that it belongs to.
 const SECRET_SETTINGS: [&str; 7] = [
     "requirepass",
     "masterauth",

@@ -74,7 +74,7 @@ pub struct Child {
     pub progress: Progress,
     /// Keys that there were at the fork.
     pub keys_total: u64,
-    /// It was told to go.
+    /// The parent has sent it the signal to end.
     pub killed: bool,
     /// When the last report came.
     reported_ms: i64,
@@ -114,7 +114,7 @@ pub struct Forks {
 /// What a fork may cost, in bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Forecast {
-    /// Copied before fork returns, while nobody is served.
+    /// Copied before fork returns, while no client is served.
     pub page_tables: u64,
     /// Copied while the child lives, at most.
     pub copied: u64,
@@ -146,7 +146,7 @@ impl Outcome {
         self.exit == Exit::Code(0)
     }
 
-    /// It was told to go: no error, and no result.
+    /// The parent ended it by a signal: no error, and no result.
     pub fn was_told_to_go(&self) -> bool {
         matches!(
             self.exit,
@@ -164,14 +164,16 @@ pub struct Pipe {
     pause: Duration,
 }
 
-/// A report is due so many keys and at least so much time after the last one.
+/// A report is due after `KEYS_PER_LOOK` keys, if at least `REPORT_EVERY` has passed since the last
+/// one.
 const KEYS_PER_LOOK: u64 = 1024;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Asking how much was copied takes long in a big process: at most this share of the child's time.
 const REPORT_SHARE: u32 = 100;
 const REPORT_BYTES: usize = 24;
-/// A child without cores of its own is so many steps nicer than its parent: some ten times less of a core that both
-/// want. Where client, server and child share two cores, clients otherwise wait for the child's time slices.
+/// A child without cores of its own is nicer than its parent by `GIVE_WAY` steps: it gets some ten
+/// times less of a core that both want. Where client, server and child share two cores, clients
+/// otherwise wait for the child's time slices.
 const GIVE_WAY: i32 = 10;
 
 impl Pipe {
@@ -185,7 +187,7 @@ impl Pipe {
         }
     }
 
-    /// One more key is done; now and then the parent hears of it.
+    /// One more key is done; from time to time a report goes to the parent.
     #[inline]
     pub fn key_done(&mut self) {
         self.progress.keys += 1;
@@ -208,7 +210,7 @@ impl Pipe {
         self.progress.cow_peak = self.progress.cow_peak.max(self.progress.cow_bytes);
         self.pause = REPORT_EVERY.max(began.elapsed() * REPORT_SHARE);
         if self.to.write_all(&self.progress.to_bytes()).is_err() {
-            // The parent is gone, and with it everybody who wants the result.
+            // The parent is gone, so the result is of no use.
             log::warn!("Child failed reporting info to parent, exiting.");
             fork::exit_now(1);
         }
@@ -462,7 +464,7 @@ fn done(server: &mut Server, exit: Exit) {
     }
 }
 
-/// Tell the child of this kind to go. It is reaped later.
+/// Sends the child of this kind the signal to end. It is reaped later.
 pub fn kill(server: &mut Server, kind: Kind) {
     if let Some(child) = server.child.as_mut().filter(|child| child.kind == kind) {
         log::info!("Killing running {} child: {}", child.kind.name(), child.pid);

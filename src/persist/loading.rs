@@ -1,11 +1,12 @@
-//! Bringing the data set back: at the start, and on DEBUG RELOAD.
+//! Loading the data set: at the start, and on DEBUG RELOAD.
 //!
 //! ```text
-//!   start() -> begin -> read the file; every so many bytes: progress, one turn of the loop -> end -> "Ready to accept"
+//!   start() -> begin -> read the file; every few bytes: progress, one turn of the loop -> end -> "Ready to accept"
 //! ```
 //!
-//! Clients may connect meanwhile: what needs no data is answered (INFO, PING, CONFIG), the rest hears -LOADING. For that the loader
-//! runs single turns of the loop between keys, and within large ones (`loading-process-events-interval-bytes`).
+//! Clients may connect meanwhile: commands that need no data are answered (INFO, PING, CONFIG), the
+//! others get -LOADING. For that the loader runs single turns of the loop between keys, and within
+//! large ones (`loading-process-events-interval-bytes`).
 //!
 //! A damaged file ends the process: a server that starts with half of its data would soon save that half.
 //!
@@ -94,7 +95,7 @@ pub struct Live<'a> {
 }
 
 impl Live<'_> {
-    /// From now on clients hear -LOADING. `total` is the size of what will be read.
+    /// From now on clients get -LOADING. `total` is the size of the files to be read.
     pub fn begin(&mut self, total: u64) {
         self.server.loading = true;
         self.server.clock.update();
@@ -113,7 +114,8 @@ impl Live<'_> {
         self.server.clock.update();
     }
 
-    /// So much has been read: note it and serve whoever waits. Returns at how many bytes to call again.
+    /// `loaded` bytes have been read: records that and serves the clients that wait. Returns the
+    /// number of bytes at which to call it again.
     pub fn progress(&mut self, loaded: u64) -> u64 {
         const TURN: Events = Events::ALL
             .union(Events::DONT_WAIT)
@@ -139,7 +141,8 @@ impl Live<'_> {
 pub struct Options {
     /// Keys that exist already give way: DEBUG RELOAD MERGE.
     pub replace: bool,
-    /// The file begins an append-only log: what is past its time stays, since the log goes on to tell of it.
+    /// The file is the base of an AOF: keys that are past their time stay, since the AOF goes on
+    /// with their deletion.
     pub aof_base: bool,
 }
 
@@ -153,7 +156,8 @@ pub struct Options {
 ///                └─> its bucket is there: into the table
 /// ```
 ///
-/// **Invariant:** none waits when another database begins, or when the load is over: before that nobody asks for a key.
+/// **Invariant:** no key waits when another database begins, or when the load is over: before that
+/// no key is looked up.
 pub struct Keyspace<'l, 'a> {
     live: &'l mut Live<'a>,
     options: Options,
@@ -165,7 +169,8 @@ pub struct Keyspace<'l, 'a> {
     refused: bool,
 }
 
-/// So many keys wait for their buckets: enough to hide a miss, few enough to stay in the first-level cache.
+/// At most this number of keys wait for their buckets: enough to hide a miss, few enough to stay in
+/// the first-level cache.
 const AHEAD: usize = 24;
 
 impl<'l, 'a> Keyspace<'l, 'a> {
@@ -353,7 +358,8 @@ impl Sink for Keyspace<'_, '_> {
     }
 }
 
-/// A pause after a key, for tests: microseconds, or one microsecond for every so many keys.
+/// A pause after a key, for tests: `us` microseconds, or if negative one microsecond for one key in
+/// `-us`, chosen at random.
 pub fn delay(us: i32) {
     if us > 0 {
         sys::sleep(Duration::from_micros(us as u64));

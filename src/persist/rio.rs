@@ -279,7 +279,7 @@ impl<'a> Reader<'a> {
         if let Ok(all) = usize::try_from(n)
             && self.left.is_some()
         {
-            // The source has so many: they can be allocated at once, if there is memory.
+            // The source has that many bytes: they can be allocated at once, if there is memory.
             out.try_reserve_exact(all)
                 .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         }

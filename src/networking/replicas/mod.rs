@@ -37,7 +37,8 @@ pub fn attach(server: &mut Server, c: &mut Client, offset: u64) -> bool {
     held
 }
 
-/// Before the loop sleeps: send what the turn's commands fed to the stream, and free what nobody needs any more.
+/// Before the loop sleeps: sends what the turn's commands fed to the stream, and frees what is no
+/// longer needed.
 pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
     if !server.replication.stream.is_open() && server.replication.replicas.is_empty() {
         return;

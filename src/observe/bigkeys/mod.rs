@@ -24,8 +24,8 @@
 //! **Invariant:** a listed key has its bit in the filter (`tests::rankings_follow_the_keyspace`).
 //! **Invariant:** the rankings agree with a walk over the keyspace whenever no pass is going on (same test).
 //!
-//! Source of the promise: the threshold of the top-k operators of databases (Fagin, Lotem, Naor: "Optimal
-//! Aggregation Algorithms for Middleware", 2003): who is below it needn't be known.
+//! Source of the promise: the threshold of the top-k operators of databases (Fagin, Lotem, Naor:
+//! "Optimal Aggregation Algorithms for Middleware", 2003): a key below it need not be known.
 
 pub mod ranking;
 #[cfg(test)]
@@ -44,7 +44,7 @@ use ranking::Ranking;
 const PASS_SHARE: f64 = 0.01;
 /// Buckets between two looks at the clock.
 const BATCH: usize = 16;
-/// So many that even a full set of lists leaves nearly all of them clear.
+/// So large that even a full set of lists leaves nearly all bits clear.
 const FILTER_BITS: u64 = 65_536;
 
 /// The rankings of one type.

@@ -2,18 +2,20 @@
 //!
 //! ```text
 //!   keys by size    9000  7100  5000 | 800  790  790  12  3  3  1 ..
-//!                   `---- kept ----´   ^ floor: who is not kept has at most so much
+//!                   `---- kept ----´   ^ floor: a key that is not kept has at most this size
 //!
 //!   size > floor    kept; if that makes too many, the smallest goes, and its size is the floor
 //!   size = floor    kept while there is room
-//!   size < floor    not kept, or not any more: somebody who isn't kept may be larger
+//!   size < floor    not kept, or not any more: another key that isn't kept may be larger
 //! ```
 //!
-//! **Invariant:** who is not kept has at most `floor`; who is kept has at least that. So what is kept is exactly
-//! the first n of all keys by size, for some n up to [`CAPACITY`] (`tests::what_is_kept_are_the_largest`).
+//! **Invariant:** a key that is not kept has at most `floor`; a key that is kept has at least that.
+//! So the keys that are kept are exactly the first n of all keys by size, for some n up to
+//! [`CAPACITY`] (`tests::what_is_kept_are_the_largest`).
 //!
-//! n falls when kept keys go or shrink, and rises again only by keys above the floor: what once was below it is
-//! forgotten. [`Ranking::is_short`] tells when a pass over the keyspace is due; that begins with `lower_floor`.
+//! n falls when kept keys are deleted or shrink, and rises again only by keys above the floor: keys
+//! that were once below it are forgotten. [`Ranking::is_short`] says when a pass over the keyspace
+//! is due; that begins with `lower_floor`.
 //!
 //! Rejected: an ordered tree of all sizes, which costs each key some 20 bytes; and a heap of all, likewise.
 

@@ -257,7 +257,7 @@ impl Monitor {
     }
 }
 
-/// A command was picked: who used which keys?
+/// A command was picked: counts its cost for the keys that it used.
 #[cold]
 pub fn sample(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, cost: Cost) {
     let processed = server.stats.commands_processed;

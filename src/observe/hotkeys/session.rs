@@ -31,9 +31,9 @@ pub struct Request {
     pub metrics: Metrics,
     /// Keys shown of each ranking.
     pub count: usize,
-    /// Ends by itself after so long.
+    /// The session ends by itself after this time.
     pub duration_ms: Option<i64>,
-    /// One command in so many is looked at.
+    /// One command in `ratio` is sampled.
     pub ratio: u64,
 }
 
@@ -96,7 +96,7 @@ impl Session {
         self.ended.is_none()
     }
 
-    /// Its time has passed, and nobody has stopped it yet.
+    /// Its time has passed, and it has not been stopped yet.
     pub fn is_over(&self, now_ms: i64) -> bool {
         let elapsed = now_ms - self.began.at_ms;
         self.is_active() && self.duration_ms.is_some_and(|duration| elapsed >= duration)

@@ -1,4 +1,4 @@
-//! Who occurs most often in a stream that is too long to count: weighted Space-Saving.
+//! The most frequent keys of a stream that is too long to count: weighted Space-Saving.
 //!
 //! ```text
 //!   add(key, w)   counted already        weight += w
@@ -11,15 +11,16 @@
 //!   index      identity of a key -> place of its counter
 //! ```
 //!
-//! What the newcomer inherits is what it may have missed: it was not counted, so it can't have had more than the
-//! lightest counter. The truth lies in `weight - error ..= weight`, and this server reports the lower end, so that
-//! nobody is called hot who is not: in a stream without favourites every counter is nearly all error, and what is
-//! reported is close to nothing.
+//! The newcomer inherits the weight that it may have missed: it was not counted, so it can't have
+//! had more than the lightest counter. The truth lies in `weight - error ..= weight`, and this
+//! server reports the lower end, so that no key is called hot that is not: in a stream without
+//! favourites every counter is nearly all error, and the reported weights are close to nothing.
 //!
-//! **Invariant:** for every key, `at_least <= truth <= at_most`; who has no counter had no more than the lightest
-//! one (`tests::bounds_hold`).
-//! **Invariant:** an error is at most `total / CAPACITY`, so who has more than that of the stream has a counter
-//! (`tests::bounds_hold`). While no more keys than counters were seen all figures are exact.
+//! **Invariant:** for every key, `at_least <= truth <= at_most`; a key without a counter had no
+//! more than the lightest one (`tests::bounds_hold`).
+//! **Invariant:** an error is at most `total / CAPACITY`, so a key with more than that of the
+//! stream has a counter (`tests::bounds_hold`). While no more keys than counters were seen all
+//! figures are exact.
 //! **Invariant:** after the counters are filled nothing is allocated: a counter keeps its buffer when its owner
 //! changes.
 //!
@@ -46,7 +47,7 @@ struct Counter {
     place: u16,
 }
 
-/// One of those who occur most often.
+/// One of the most frequent keys.
 pub struct Hot<'a> {
     pub name: &'a KeptName,
     pub at_least: f64,
@@ -73,7 +74,7 @@ impl Summary {
         Summary {
             counters: Vec::new(),
             heap: Vec::new(),
-            // Twice the room: so much that those who left don't make it grow.
+            // Twice the room, so that removed names don't make the table grow.
             index: HashMap::with_capacity_and_hasher(2 * capacity, Default::default()),
             capacity,
             total: 0.0,
@@ -318,7 +319,7 @@ mod tests {
         }
     }
 
-    /// In a stream where nobody stands out nobody is said to.
+    /// In a stream where all keys are alike, none is reported as hot.
     #[test]
     fn nobody_is_hot_when_all_are_alike() {
         let mut summary = Summary::new(64);

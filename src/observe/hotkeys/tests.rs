@@ -7,7 +7,7 @@ const AGEING: Ageing = Ageing {
     half_life_s: 10,
 };
 
-/// A server to whose client all this was said.
+/// A server whose client has sent these lines.
 fn server(lines: &[&str]) -> Server {
     let mut server = testing::server_with(1);
     // The clock may be read between two commands: from now on, not from the beginning of time.
@@ -157,7 +157,7 @@ fn a_session_adds_up_bytes() {
     assert_eq!(uses(net), [of("a", 0, 64), of("b", 0, 27)]);
 }
 
-/// The time of a script is its keys' time, and nobody else's.
+/// A script's time is counted for its keys only.
 #[test]
 fn a_script_is_one_command_for_a_session() {
     let mut server = server(&["hotkeys start metrics 2 cpu net"]);
@@ -285,7 +285,7 @@ fn gaps_are_geometric() {
     }
 }
 
-/// A sample of a stream tells the same favourites as the whole, and rates of the same size.
+/// A sample of a stream shows the same favourites as the whole, and rates of the same size.
 #[test]
 fn a_sample_estimates_the_whole() {
     let mut server = server(&[

@@ -32,7 +32,7 @@ struct CrashFile {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A command, or a transaction of several, that changes keys `k0`..: what is told is fed.
+    /// A command, or a transaction of several, that changes keys `k0`..: what it propagates is fed.
     Commands(Vec<(u8, u8)>),
     /// The buffer is written, up to a part of it: the rest comes later.
     Write(f64),
@@ -94,7 +94,7 @@ impl Sim {
     }
 
     fn switch(&mut self) {
-        // The feed asks for a file to be handed to whoever writes; here nobody looks into it.
+        // The feed needs a file for the writer; here that file is not read.
         let null = std::fs::File::open("/dev/null").expect("/dev/null");
         self.feed.switch_to(std::sync::Arc::new(null), 0);
         self.files.push(CrashFile::default());

@@ -196,7 +196,7 @@ fn run(job: Job) -> Option<Done> {
             None
         }
         Job::Unlink(path) => {
-            // It may be gone already, and nobody needs it.
+            // It may be gone already, and it is not needed.
             let _ = std::fs::remove_file(path);
             None
         }

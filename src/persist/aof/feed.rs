@@ -117,7 +117,7 @@ impl Feed {
             .map_or(0, |last| last.len + last.bytes.len() as u64)
     }
 
-    /// Take the front's bytes away, for somebody else to write.
+    /// Takes the front's bytes away, for the writer thread.
     pub fn take_front(&mut self) -> Option<(Arc<File>, Vec<u8>, u64)> {
         let spare = std::mem::take(&mut self.spare);
         let front = self.queue.front_mut()?;

@@ -1,25 +1,29 @@
-//! From the buffer to the disk, at the end of each turn and without ever waiting for it.
+//! Writes the AOF buffer to the disk, at the end of each turn and without ever waiting for the
+//! disk.
 //!
 //! ```text
 //!   policy     who writes                                a reply to a write leaves when
-//!   always     the writer thread, with an fsync;         its bytes are on the disk
+//!   policy     writer                                    a reply to a write leaves when
 //!              all that came meanwhile is one group
 //!   everysec   the loop; the writer thread while an      its bytes are in the kernel: the process may die
 //!              fsync runs or the disk was slow of late
 //!   no         the same, without fsyncs                  the same
 //! ```
 //!
-//! So a turn under `everysec` costs one write of what the turn's commands changed. When it is the thread that writes,
-//! only the clients who have written wait, by offset; the others are served as if nothing was. Under `always` clients that
-//! have seen such a write (a value read, a message) wait for it too, see `propagate::unsynced`; under the others they are not held
-//! back: what is promised is one's own write.
+//! So a turn under `everysec` costs one write of what the turn's commands changed. When the thread
+//! writes, only the clients that have written wait, by offset; the others are served without delay.
+//! Under `always` clients that have seen such a write (a value read, a message) wait for it too,
+//! see `propagate::unsynced`; under the other policies they are not held back: those promise a
+//! client its own writes only.
 //!
-//! When the disk is full, what could not be written stays in the buffer and is tried again every second; commands
-//! that write are refused meanwhile (MISCONF), and replies go on: their clients are not to wait for a person with a
-//! new disk. Under `always` the promise can't be kept, and the process ends, as Redis does.
+//! When the disk is full, what could not be written stays in the buffer and is tried again every
+//! second; commands that write are refused meanwhile (MISCONF), and replies go on: their clients
+//! are not to wait for an operator with a new disk. Under `always` the promise can't be kept, and
+//! the process ends, as Redis does.
 //!
-//! Limit: when [`BACKLOG_MAX`] bytes wait, clients whose own writes are among them are not read until the disk has taken
-//! half of it: who sends without waiting for replies could fill the memory otherwise. The others are served.
+//! Limit: when [`BACKLOG_MAX`] bytes wait, clients whose own writes are among them are not read
+//! until the disk has taken half of it: a client that sends without waiting for replies could fill
+//! the memory otherwise. The others are served.
 
 use std::io;
 use std::sync::Arc;
@@ -33,17 +37,17 @@ use crate::texts;
 
 /// fsync under `everysec`.
 const SYNC_EVERY_MS: i64 = 1000;
-/// A write that took so long means a slow disk,
+/// A write that takes at least this time means a slow disk,
 const SLOW: Duration = Duration::from_millis(20);
-/// for so long.
+/// and the disk counts as slow for this time.
 const SLOW_FOR: Duration = Duration::from_secs(2);
 /// An fsync that takes longer than this delays writes for too long.
 const SYNC_TOO_LONG: Duration = Duration::from_secs(2);
-/// A write that failed is tried again so much later.
+/// A write that failed is tried again after this time.
 const RETRY_MS: i64 = 1000;
-/// Errors are logged at most so often.
+/// Errors are logged at most once in this time.
 const LOG_EVERY_MS: i64 = 30_000;
-/// So many bytes may wait for the disk before those who write are not read any more.
+/// Above this number of waiting bytes, the clients whose writes wait are not read any more.
 const BACKLOG_MAX: u64 = 256 << 20;
 
 /// What is under way, and how it went.
@@ -70,7 +74,7 @@ pub struct Flush {
     pub sync_error: Option<io::Error>,
     failed_ms: i64,
     logged_ms: i64,
-    /// fsyncs that took so long that writes were delayed.
+    /// fsyncs that took long enough to delay writes.
     pub delayed_syncs: u64,
     pub delay: Arc<Delay>,
 }
@@ -110,7 +114,7 @@ impl Flush {
     }
 }
 
-/// Before the loop sleeps: write what the turn's commands told, or have it written.
+/// Before the loop sleeps: writes what the turn's commands fed, or hands it to the writer thread.
 pub fn flush_append_only_file(server: &mut Server) {
     if !server.aof.feed.is_open() {
         return;
@@ -137,7 +141,7 @@ fn note_crowd(server: &mut Server) {
     aof.flush.crowded = crowded;
 }
 
-/// Hear from the threads.
+/// Takes the results of the threads.
 pub fn take_results(server: &mut Server) {
     while let Some(done) = server.aof.flush.disk.as_ref().and_then(Disk::try_done) {
         note(server, done);
@@ -201,9 +205,10 @@ fn retire_files(server: &mut Server) {
     }
 }
 
-/// A machine that dies must not leave the new file whole and the old one torn: only the last may be. So the new one
-/// waits for the old one's fsync, which is a moment; a disk that is stuck is not waited for, nor is it under `no`,
-/// where an fsync has more to do than a second's writes and nobody was promised anything.
+/// A machine that dies must not leave the new file whole and the old one torn: only the last may
+/// be. So the new one waits for the old one's fsync, which is a moment; a disk that is stuck is not
+/// waited for, nor is it under `no`, where an fsync has more to do than a second's writes and no
+/// durability was promised.
 fn waits_for_old_file(server: &mut Server) -> bool {
     let everysec = server.config.appendfsync == AppendFsync::Everysec;
     let aof = &mut server.aof;

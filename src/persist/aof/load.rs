@@ -8,10 +8,11 @@
 //! The client that runs them has no socket and wants no replies. Between MULTI and EXEC commands are kept, as a client's
 //! are, so a transaction whose EXEC never reached the disk leaves nothing.
 //!
-//! The last file may end within a command, or in zeros: the process, or the machine, died while it was written. The
-//! tail is cut off behind the last whole command (`aof-load-truncated`), so that new commands can follow, and kept in a
-//! file beside. So may the last but one when the last is empty: a rewrite had just begun. A tail that is torn in any other
-//! file, and garbage anywhere, ends the start: somebody has to look.
+//! The last file may end within a command, or in zeros: the process, or the machine, died while it
+//! was written. The tail is cut off behind the last whole command (`aof-load-truncated`), so that
+//! new commands can follow, and kept in a file beside. So may the last but one when the last is
+//! empty: a rewrite had just begun. A tail that is torn in any other file, and garbage anywhere,
+//! ends the start: an operator has to look at the file.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -271,7 +272,7 @@ fn load_preamble(live: &mut Live, file: &mut File, len: u64, path: &Path) -> Res
     Ok(offset)
 }
 
-/// A client without a socket, who may do anything and wants no replies.
+/// A client without a socket, which is allowed everything and wants no replies.
 pub(super) fn loader(server: &mut Server) -> Client {
     let mut client = Client::detached(0, server.clock.now_ms);
     client.set(flag::AOF_LOADER | flag::DENY_BLOCKING | flag::REPLY_OFF);

@@ -21,7 +21,8 @@
 //! base over the old one then, and appends to the incremental file.
 //! **Invariant:** the manifest never names a file that is not there: files come first and go last
 //! (`tests/persistence_aof.rs`, and the crashes simulated in `crash_tests`).
-//! **Invariant:** commands are fed exactly while `feed` is open; `propagation` hears of it at once (`follow_sink`).
+//! **Invariant:** commands are fed exactly while `feed` is open; `propagation` is updated at once
+//! (`follow_sink`).
 
 pub mod check;
 pub mod disk;
@@ -368,7 +369,7 @@ pub fn cron(server: &mut Server) {
     rewrite::cron(server);
 }
 
-/// SHUTDOWN: everything that was told is on the disk.
+/// SHUTDOWN: everything that was fed is on the disk.
 pub fn finish(server: &mut Server) -> io::Result<()> {
     if !server.aof.feed.is_open() {
         return Ok(());

@@ -65,7 +65,7 @@ pub struct LogReader<R> {
     /// The file's length.
     len: u64,
     args: Vec<Range<usize>>,
-    /// Line ends passed so far, for people who look for the fault.
+    /// Line ends passed so far, for operators who look for the fault.
     pub lines: u64,
 }
 
@@ -240,7 +240,7 @@ impl<R: Read> LogReader<R> {
         }
     }
 
-    /// Have at least so many bytes behind `pos`. False: the file ends before.
+    /// Reads until at least `wanted` bytes are behind `pos`. False: the file ends before.
     fn fill(&mut self, wanted: usize) -> Result<bool, Fault> {
         while self.buffer.len() - self.pos < wanted {
             let missing = wanted - (self.buffer.len() - self.pos);

@@ -7,9 +7,9 @@
 //!             what came before is history, and is deleted
 //! ```
 //!
-//! The new incremental file is opened before the fork, so base and file meet exactly: what the child saw is in the
-//! base, what came later is in the file. Should the rewrite fail, the old base and both incremental files still tell
-//! everything.
+//! The new incremental file is opened before the fork, so base and file meet exactly: what the
+//! child saw is in the base, what came later is in the file. Should the rewrite fail, the old base
+//! and both incremental files still hold everything.
 //!
 //! Rewrites that fail again and again are not tried at every growth: after the third the pause doubles from a minute
 //! to an hour.
@@ -28,7 +28,7 @@ use crate::persist::rdb::save::{Purpose, write_data_set};
 use crate::state::Server;
 use crate::sys::error_text;
 
-/// From so many failures in a row on, automatic rewrites pause.
+/// From this number of failures in a row on, automatic rewrites pause.
 const FAILURES_BEFORE_PAUSE: u32 = 3;
 const PAUSE_MAX_MINUTES: i64 = 60;
 /// A growing file is synced in steps, so that the last fsync finds little to do.
@@ -142,7 +142,7 @@ fn write_base_to(server: &Server, path: &Path, mut pipe: Option<&mut Pipe>) -> i
     file.sync_all()
 }
 
-/// A file that is synced every so many bytes.
+/// A file that is synced each time a step of bytes has been written.
 struct SyncedInSteps<'a> {
     file: &'a File,
     unsynced: u64,
@@ -381,9 +381,9 @@ pub fn request(server: &mut Server) -> Answer {
     }
 }
 
-/// Before a rewrite that can't wait: what was told so far is in the kernel.
+/// Before a rewrite that can't wait: what was fed so far is written to the kernel.
 pub fn flush_before_reading(server: &mut Server) {
-    // What can't be written is told by the log, and not read back.
+    // What can't be written is reported in the log, and not read back.
     let _ = flush::flush_now(server);
 }
 

@@ -88,7 +88,7 @@ pub fn write_key(out: &mut Vec<u8>, entry: KeyRef) {
     }
 }
 
-/// Commands of the shape `VERB key item item ..`, each with so many of the items.
+/// Commands of the shape `VERB key item item ..`, with a fixed number of items in each.
 struct Batches<'a> {
     out: &'a mut Vec<u8>,
     verb: &'a [u8],

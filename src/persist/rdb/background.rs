@@ -20,7 +20,7 @@ use crate::state::Server;
 use crate::sys;
 use crate::texts;
 
-/// After a failed snapshot the next one is not tried for so many seconds.
+/// After a failed snapshot the next one is not tried for this time.
 const RETRY_DELAY_S: i64 = 5;
 
 /// What is known of snapshots.
@@ -74,7 +74,7 @@ pub fn in_progress(server: &Server) -> bool {
         .is_some_and(|child| child.kind == Kind::Rdb)
 }
 
-/// Save in this process, while everybody waits.
+/// Saves in this process, while all clients wait.
 pub fn save(server: &mut Server) -> io::Result<()> {
     server.rdb.saves += 1;
     let pause = server.config.rdb_key_save_delay;
@@ -132,7 +132,7 @@ pub fn background_save_done(server: &mut Server, outcome: Outcome) {
     let now_s = server.clock.now_s();
     server.latency.end("rdb-unlink-temp-file", began, now_s);
     if outcome.was_told_to_go() {
-        // Not an error: nobody wants the result any more.
+        // Not an error: the result is not wanted any more.
         log::warn!("Background saving terminated by signal {}", libc::SIGUSR1);
         return;
     }

@@ -11,7 +11,8 @@
 //! always verified, and so is that no member comes twice: `sanitize-dump-payload` decides nothing here, because there is
 //! no cheaper check that would keep the promises of the types.
 //!
-//! **Invariant:** a count from the file reserves memory only as far as there are bytes left that could hold so many.
+//! **Invariant:** a count from the file reserves memory only as far as the bytes left could hold
+//! that many elements.
 
 use std::borrow::Cow;
 use std::io;

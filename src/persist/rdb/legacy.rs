@@ -1,5 +1,6 @@
-//! Encodings that nobody writes any more: ziplists (to Redis 6.2) and zipmaps (to 2.4). Both become listpacks as they are read,
-//! element by element, so that the rest of the server has never heard of them.
+//! Encodings that are no longer written: ziplists (to Redis 6.2) and zipmaps (to 2.4). Both become
+//! listpacks as they are read, element by element, so that the rest of the server does not know
+//! them.
 
 use crate::ds::listpack::Listpack;
 use crate::ds::ziplist::Ziplist;

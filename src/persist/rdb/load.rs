@@ -1,4 +1,4 @@
-//! Reading a whole file: what follows what, and who is told.
+//! Reading a whole file: the order of its parts, and the sinks that receive them.
 //!
 //! ```text
 //!   read() walks the file -> Sink::aux, select_db, resize_db, function, key ...
@@ -56,16 +56,17 @@ impl Step {
     }
 }
 
-/// Who is told what a file holds. Each may end the walk with a fault.
+/// A receiver of a file's parts. Each method may end the walk with a fault.
 pub trait Sink {
     /// The walk has come to this step; `offset` is where it reads next.
     #[inline]
     fn step(&mut self, _: Step, _offset: u64) {}
-    /// Something was read; says at which offset it wants to hear that again.
+    /// Bytes were read up to `offset`; returns the offset at which to call it again.
     fn tick(&mut self, offset: u64) -> u64;
     fn aux(&mut self, name: &[u8], value: &[u8]);
     fn select_db(&mut self, db: u64) -> Result<()>;
-    /// So many keys will follow, and so many have a time to live. `plausible` is the most that the rest of the file can hold.
+    /// `keys` keys will follow, and `expires` of them have a time to live. `plausible` is the most
+    /// that the rest of the file can hold.
     fn resize_db(&mut self, keys: u64, expires: u64, plausible: u64);
     fn function(&mut self, source: &[u8]) -> Result<()>;
     /// A key's name was read; its value comes next.

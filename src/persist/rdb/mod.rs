@@ -15,10 +15,11 @@
 //!            11000011 length length bytes    LZF: compressed length, length, compressed bytes
 //! ```
 //!
-//! Values are written as they lie in memory wherever that is a block of bytes (listpack, intset, the nodes of a quicklist, the
-//! listpacks of a stream), so saving and loading them is copying. Everything else is a count and so many strings.
+//! Values are written as they lie in memory wherever that is a block of bytes (listpack, intset,
+//! the nodes of a quicklist, the listpacks of a stream), so saving and loading them is copying.
+//! Everything else is a count and that many strings.
 //!
-//! **Which version is written.** `rdb-version` says it, 11 unless told otherwise:
+//! **Which version is written.** `rdb-version` says it, 11 by default:
 //!
 //! | version | read by | what it lacks |
 //! |---|---|---|

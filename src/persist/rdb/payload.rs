@@ -4,8 +4,8 @@
 //!   | type | value ... | version, 2 bytes | CRC-64 of all before, 8 bytes |      little-endian
 //! ```
 //!
-//! A payload comes from a client, so nothing is believed: the checksum, which anybody can compute, guards against accidents,
-//! and the decoder against everything else.
+//! A payload comes from a client, so nothing in it is trusted: the checksum, which any client can
+//! compute, guards against accidents, and the decoder against everything else.
 
 use super::decode::{Decoder, Fault, Result, Text, corrupt, string_value};
 use super::encode::{Encoder, version_for};
@@ -136,7 +136,7 @@ pub fn entry_kind_of(value: &Value) -> u8 {
     }
 }
 
-/// What a client is told of any fault; the log has the details.
+/// The error that a client gets for any fault; the log has the details.
 pub fn log_fault(fault: &Fault) {
     log::warn!("Error restoring a payload: {fault}");
 }

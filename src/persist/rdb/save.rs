@@ -25,8 +25,8 @@ use crate::state::Server;
 use crate::sys::{self, signals};
 use crate::types::KeyRef;
 
-/// With `rdb-save-incremental-fsync` the kernel is told to write after so many bytes, lest the fsync at the end
-/// find everything still to be done.
+/// With `rdb-save-incremental-fsync` the kernel is asked to write after this number of bytes, lest
+/// the fsync at the end find everything still to be done.
 const AUTOSYNC_BYTES: u64 = 4 << 20;
 
 /// What the data set is written for.

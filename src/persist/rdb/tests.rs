@@ -33,7 +33,7 @@ enum Made {
     Set(Vec<Vec<u8>>),
     Zset(Vec<(Vec<u8>, f64)>),
     Hash(Vec<(Vec<u8>, Vec<u8>, Option<i64>)>),
-    /// So many entries, of which some are deleted and some are read by a group.
+    /// A number of entries, of which some are deleted and some are read by a group.
     Stream(u64, u64, u64),
 }
 
