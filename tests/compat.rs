@@ -57,8 +57,8 @@ thread_local! {
     static COMMANDS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Runs `check` on generated histories, of which there are `cases`, or one of so many of `PROPTEST_CASES`; says how many
-/// commands were compared.
+/// Runs `check` on generated histories: `cases` of them, or `PROPTEST_CASES` divided by `one_of`;
+/// prints how many commands were compared.
 fn run(cases: u32, one_of: u32, check: impl Fn(&[u64], Plan) -> Result<(), TestCaseError>) {
     let number = |name| std::env::var(name).ok().and_then(|n| n.parse().ok());
     let config = Config {

@@ -217,7 +217,7 @@ fn what_misses_a_key_that_was_deleted_waits() {
     }
 }
 
-/// Changes that no WATCH notices are seen by those who ask for them.
+/// Changes that WATCH does not notice are seen by clients that read them.
 #[test]
 fn what_reads_a_changed_consumer_group_or_function_waits() {
     let mut stage = Stage::new();
@@ -287,7 +287,7 @@ fn messages_that_a_change_caused_wait() {
     }
 }
 
-/// What a client has read it can tell another.
+/// A client can pass on what it has read to another client.
 #[test]
 fn a_message_of_a_client_that_has_read_a_change_waits() {
     let mut stage = Stage::new();

@@ -1,6 +1,6 @@
-//! A disk that fails: errors of write and fsync, a full disk, writes of which only a part arrives. When it is over, the
-//! data set, the AOF and what clients were told agree; transactions and scripts are whole, and nothing has run that was
-//! refused.
+//! A disk that fails: errors of write and fsync, a full disk, writes of which only a part arrives.
+//! When it is over, the data set, the AOF and the replies agree; transactions and scripts are
+//! whole, and no refused command has run.
 //!
 //! The disk is a shim (`shim/bad_disk.c`), compiled here, between the server and libc. Counters are the checker: each
 //! reply says by how much the data set must have grown.
@@ -87,7 +87,8 @@ struct Told {
     unknown: u64,
 }
 
-/// The counters of one client, and what it was told of each: a transaction of two, one by itself, a script of two.
+/// The counters of one client, and the replies about each: a transaction of two, one by itself, a
+/// script of two.
 struct Counters {
     client: usize,
     told: [Told; 3],
@@ -150,7 +151,8 @@ impl Counters {
         }
     }
 
-    /// What the server has is what the client was told.
+    /// Each of the server's counters has grown by the acknowledged commands, and at most by those
+    /// without a reply as well.
     fn check(&self, conn: &mut Conn) {
         for ((what, names), told) in KINDS.iter().zip(&self.told) {
             let values: Vec<u64> = names

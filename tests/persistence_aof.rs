@@ -1,7 +1,10 @@
-//! The append only file as others see it: what it says, who can load it, what a crash leaves.
+//! The append-only file as seen from outside: its contents, the servers that can load it, the
+//! effect of a crash.
 //!
-//! - what our log says of generated commands is what the real valkey-server's says, times aside;
-//! - a log goes from us to redis-server 7.0 and valkey-server 8.0 and back, with and without an RDB as its base;
+//! - our AOF and the real valkey-server's, of the same generated commands, have the same contents,
+//! times aside;
+//! - an AOF goes from this server to redis-server 7.0 and valkey-server 8.0 and back, with and
+//! without an RDB as its base;
 //! - the server is killed under load, again and again, and no acknowledged write is lost.
 //!
 //! `AERIS_CRASH_ROUNDS` is how often, for each policy (default 12; `make crash`); `AERIS_AOF_SEEDS` how many generated histories are
@@ -126,7 +129,7 @@ fn commands_of(path: &Path) -> Vec<String> {
                 }
             })
             .collect();
-        // Words of options may be told in either case.
+        // Option names are compared without their case.
         commands.push(words.join(" ").to_ascii_lowercase());
     }
     commands
@@ -143,7 +146,7 @@ fn header(rest: &mut &[u8], sign: u8) -> usize {
 
 const KEYS: &[&str] = &["a", "b", "c", "d"];
 
-/// One command, often one that must be told in another form.
+/// One command, often one that must be propagated in another form.
 fn generate(dice: &mut Dice, at: u64) -> Vec<String> {
     let (key, other) = (dice.pick(KEYS), dice.pick(KEYS));
     let n = dice.below(9);
@@ -282,7 +285,7 @@ fn run_history(conn: &mut Conn, seed: u64) {
 
 #[test]
 fn our_log_says_what_valkey_s_says() {
-    // What Valkey 8 does by default, Redis 7.2 does when told to.
+    // Valkey 8 does this by default, Redis 7.2 with these settings.
     let settings = [
         "--lazyfree-lazy-expire",
         "no",
@@ -426,7 +429,7 @@ fn logs_go_to_real_servers_and_back() {
     }
 }
 
-/// What one client knows: how often it has pushed, and how often it was told so.
+/// One client's counts: the pushes that it sent, and those that were acknowledged.
 #[derive(Default)]
 struct Pushes {
     sent: AtomicU64,
@@ -716,7 +719,8 @@ fn sets(conn: &mut Conn) -> usize {
     digits.and_then(|n| n.parse().ok()).expect("a number")
 }
 
-/// A disk that takes nothing: who writes on without waiting for replies is not read any more, everybody else is served.
+/// A disk that takes nothing: a client that goes on writing without waiting for replies is not read
+/// any more, all other clients are served.
 #[test]
 fn clients_whose_writes_wait_are_not_read_while_too_much_waits() {
     let dir = Dir::new("backlog");

@@ -1,5 +1,5 @@
-//! Bad clients harm nobody else: garbage, half commands, enormous headers, replies that nobody reads, and
-//! very many connections that do nothing.
+//! Bad clients do no harm to other clients: garbage, half commands, enormous headers, replies that
+//! are never read, and very many connections that do nothing.
 
 mod common;
 

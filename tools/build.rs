@@ -11,9 +11,10 @@
 //! unknown command. A build script can't add to the environment of another crate's; so it looks, and says what to
 //! do.
 //!
-//! A LuaJIT that was built without the flag stays where it is, since cargo does not know that it depends on the
-//! variable. Who sets the flag later, or shares a target directory with another project, has it beside this script's
-//! own output; it is known by the one function that only the C++ way needs.
+//! A LuaJIT that was built without the flag stays where it is, since cargo does not know that it
+//! depends on the variable. If the flag is set later, or the target directory is shared with
+//! another project, such a build lies beside this script's own output; it is known by the one
+//! function that only the C++ way needs.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -168,7 +168,8 @@ fn unpack_one(lua: &Lua, args: Args) -> Result<MultiValue> {
     unpack_generic(lua, &args, 1, offset)
 }
 
-/// unpack_limit(text, limit[, offset]): where the next value begins, or -1, and up to so many values.
+/// unpack_limit(text, limit[, offset]): where the next value begins, or -1, and up to `limit`
+/// values.
 fn unpack_limit(lua: &Lua, args: Args) -> Result<MultiValue> {
     let limit = args.integer(2)?;
     let offset = args.integer_or(3, 0)?;
@@ -226,7 +227,7 @@ struct Open {
 }
 
 enum Filled {
-    /// So many elements are there.
+    /// An array, with the number of elements set so far.
     Array(usize),
     /// The key whose value comes next, if it is not the key itself.
     Map(Option<Value>),

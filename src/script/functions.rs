@@ -103,7 +103,8 @@ impl Libraries {
         )
     }
 
-    /// A function of `functions` whose name somebody else has, libraries of the names in `leaving` aside.
+    /// A function of `functions` whose name another library has; libraries in `leaving` are
+    /// ignored.
     fn clash(
         &self,
         functions: &HashMap<Box<[u8]>, Function>,
@@ -175,7 +176,7 @@ fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|&b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// A library that is being loaded: who answers its registrations.
+/// A library that is being loaded, and receives its registrations.
 struct Loader {
     functions: Vec<Function>,
     started: u64,

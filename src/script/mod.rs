@@ -14,8 +14,8 @@
 //! one for functions. In each, all scripts share one sealed set of globals (`sandbox.lua`): nothing that one
 //! script leaves behind is seen by the next.
 //!
-//! A script acts through a client without a socket, so its commands go through `call()` like everybody's. What
-//! is propagated are these commands, as one unit, never the script.
+//! A script acts through a client without a socket, so its commands go through `call()` like those
+//! of other clients. These commands are propagated, as one transaction; the script never is.
 //!
 //! **Invariants**
 //! - The interpreter that runs is out of its place here: nothing that a running script's commands do can reach
@@ -106,7 +106,7 @@ impl Kind {
     }
 }
 
-/// What FUNCTION STATS tells of a script that others wait for.
+/// What FUNCTION STATS shows of a running script that other clients wait for.
 pub struct Busy {
     /// A script's SHA-1, or a function's name.
     pub name: Box<str>,

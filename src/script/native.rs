@@ -15,9 +15,9 @@
 //! **Invariant:** a function here holds few Lua values at a time: mlua keeps each string and table that Rust holds in
 //! a stack of at most [`VALUES_MAX`] places (`tests::many_arguments_and_results`).
 //!
-//! Two limits: the place is missing from a message when the call is the last thing that a function does
-//! (`return cjson.encode(t)`), because LuaJIT forgets who calls so; and the sign of -0 is lost, because mlua makes an
-//! integer of it.
+//! Two limits: the place is missing from a message when the call is the last thing that a function
+//! does (`return cjson.encode(t)`), because LuaJIT drops the caller's frame; and the sign of -0 is
+//! lost, because mlua makes an integer of it.
 
 use mlua::{Error, Function, Lua, LuaString, MultiValue, Result, Value};
 

@@ -377,7 +377,7 @@ fn setresp(run: &mut Run, frame: &mut Frame) -> Outcome {
     Outcome::Return(0)
 }
 
-/// redis.set_repl(flags): who is told of the commands that follow
+/// redis.set_repl(flags): whether the commands that follow go to the AOF, the replicas, or both
 fn set_repl(run: &mut Run, frame: &mut Frame) -> Outcome {
     if frame.len() != 1 {
         return raise(frame, run.server.config.text(texts::SET_REPL_ARGUMENTS));

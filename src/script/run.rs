@@ -32,7 +32,7 @@ pub struct Job<'a> {
     pub argv: &'a [&'a [u8]],
 }
 
-/// A script that runs: who answers its calls.
+/// A running script, and the server that executes its calls.
 pub struct Run<'a> {
     pub server: &'a mut Server,
     pub caller: &'a mut Client,

@@ -1,4 +1,4 @@
-//! Nested turns: what the loop does while a command that runs for very long lets it turn.
+//! Nested turns: turns of the loop that a long-running command starts from within.
 //!
 //! Files only: read, write, close. No timer fires and nothing expires meanwhile, since the data set is in the
 //! middle of a command. The client whose command runs is out of its slot, and `ae` leaves its socket alone.

@@ -88,7 +88,7 @@ fn overcommit() -> Result<(), String> {
     }
 }
 
-/// Huge pages for everybody: a write after a fork copies 2 MB instead of 4 KB.
+/// Huge pages for all processes: a write after a fork copies 2 MB instead of 4 KB.
 fn huge_pages() -> Result<(), String> {
     match read("/sys/kernel/mm/transparent_hugepage/enabled") {
         Some(mode) if mode.contains("[always]") => Err("You have Transparent Huge Pages (THP) support enabled in \

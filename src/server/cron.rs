@@ -1,4 +1,4 @@
-//! The timer: `hz` times a second, what has to be done whether or not anybody asks.
+//! The timer: work that is due `hz` times a second, independent of requests.
 
 use ae::{EventLoop, TimerId};
 use std::time::Duration;
@@ -69,7 +69,8 @@ pub(super) fn clients_cron(server: &mut Server) {
     }
 }
 
-/// `timeout`: clients that said nothing for so long are closed. Not those who wait, listen or replicate.
+/// `timeout`: closes clients that sent nothing for this time, except replicas, the primary, and
+/// clients that are blocked or subscribed.
 fn close_if_idle(server: &mut Server, c: &mut Client) {
     let exempt = flag::REPLICA | flag::PRIMARY | flag::BLOCKED | flag::PUBSUB;
     let idle_s = (server.clock.now_ms - c.last_interaction_ms) / 1000;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Who this process is.
+/// Identifies this process.
 pub struct RunInfo {
     /// 40 hex digits, new at each start.
     pub run_id: String,

@@ -7,8 +7,9 @@
 //!                          fields as before, the steps done so far once more, the error
 //! ```
 //!
-//! A step that can fail does its work at once, so that the client hears of it: sockets are opened here and
-//! handed to the loop later (`Net::retired`, `Net::relisten`), since commands never touch the loop.
+//! A step that can fail does its work at once, so that the client gets the error: sockets are
+//! opened here and handed to the loop later (`Net::retired`, `Net::relisten`), since commands never
+//! touch the loop.
 //!
 //! **Invariant:** a step can be done again at any time: it looks at the settings of the moment only.
 
@@ -25,7 +26,7 @@ use crate::sys::{allocator, locale, process, signals};
 /// A forked child's index into `oom-score-adj-values`.
 const OOM_CLASS_CHILD: usize = 2;
 
-/// Why a step can't be done, as the client is told.
+/// The reason why a step can't be done, as the client gets it.
 type Refusal = String;
 
 /// CONFIG SET: all of it or nothing.
@@ -168,8 +169,8 @@ fn forget_latencies(server: &mut Server) {
 }
 
 impl Server {
-    /// `oom-score-adj`: tell the kernel how dispensable this process is. Left alone until it is first asked for,
-    /// and put back to what it was when it is switched off.
+    /// `oom-score-adj`: sets how dispensable this process is to the kernel. The value is left alone
+    /// until it is first asked for, and restored when the setting is switched off.
     pub fn apply_oom_score_adj(&mut self) -> Result<(), Refusal> {
         let class = self.config.oom_score_adj_values[self.oom_class()];
         self.set_oom_score(class)

@@ -4,8 +4,8 @@
 //!   SHUTDOWN ─> request ─┐ (before_sleep)               ┌─> replicas behind? wait ─┐
 //!                        ├─> prepare: what has to be     │   (cron: caught up, or    │
 //!   signal ───> cron ────┘   saved? ────────────────────┘    the time is over)      │
-//!                                   refused: the client      │                      v
-//!                                   is told, go on   <───────┴── save ── stop the loop ─> finish
+//!                                   refused: reply with      │                      v
+//!                                   an error, go on  <───────┴── save ── stop the loop ─> finish
 //! ```
 //!
 //! A command only asks; the saving happens between two turns, after all commands of a turn and before their
@@ -44,9 +44,9 @@ pub struct Shutdown {
     requested: Option<Options>,
     /// A stop that waits for replicas: its options, and the Unix time in milliseconds at which it waits no more.
     pub pending: Option<(Options, i64)>,
-    /// DEBUG RESTART: the process starts anew when the loop has ended, after so long.
+    /// DEBUG RESTART: after the loop has ended, the process waits for this time and starts anew.
     pub restart: Option<Duration>,
-    /// Who called SHUTDOWN and hears of it only if it fails.
+    /// The clients that called SHUTDOWN; they get a reply only if it fails.
     clients: Vec<ClientRef>,
     /// The loop ends after this turn.
     pub now: bool,
@@ -181,7 +181,7 @@ fn give_up_waiting(server: &mut Server) {
     }
 }
 
-/// Tell everybody who called SHUTDOWN that the server goes on.
+/// Replies to all clients that called SHUTDOWN that the server goes on.
 fn refuse_clients(server: &mut Server) {
     server.shutdown.restart = None;
     for r in std::mem::take(&mut server.shutdown.clients) {

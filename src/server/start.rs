@@ -41,7 +41,7 @@ pub fn enter_background(config: &Config) {
     }
 }
 
-/// Who supervises: what the settings say, or what the environment says when they say `auto`.
+/// The supervisor: from the settings, or from the environment when they say `auto`.
 fn supervisor(config: &Config) -> Supervised {
     let has = |name| std::env::var_os(name).is_some();
     match config.supervised {
@@ -321,7 +321,7 @@ pub fn load_modules(config: &Config) -> Result<(), ExitCode> {
     Err(ExitCode::FAILURE)
 }
 
-/// Say that clients may come: to the log, and to who supervises.
+/// Reports that clients may connect: to the log, and to the supervisor.
 pub fn ready(server: &Server) {
     if !server.net.tcp.is_empty() {
         log::info!("Ready to accept connections tcp");
@@ -344,7 +344,7 @@ pub fn ready(server: &Server) {
     }
 }
 
-/// Tell systemd, if it supervises.
+/// Notifies systemd, if it is the supervisor.
 pub fn tell_supervisor(config: &Config, states: &[sd_notify::NotifyState]) {
     if supervisor(config) == Supervised::Systemd {
         notify_systemd(states);

@@ -2,8 +2,8 @@
 //! disk.
 //!
 //! ```text
-//!   policy     who writes                                a reply to a write leaves when
 //!   policy     writer                                    a reply to a write leaves when
+//!   always     the writer thread, with an fsync;         its bytes are on the disk
 //!              all that came meanwhile is one group
 //!   everysec   the loop; the writer thread while an      its bytes are in the kernel: the process may die
 //!              fsync runs or the disk was slow of late

@@ -307,7 +307,7 @@ impl Stream {
         self.selected_db = selected_db;
     }
 
-    /// The next command says its database: what follows is read by somebody who has not read what was before.
+    /// The next command says its database: its reader has not read what was fed before.
     pub fn forget_db(&mut self) {
         self.selected_db = None;
     }

@@ -383,7 +383,7 @@ proptest! {
             pair.apply(op);
             pair.check();
         }
-        // Nothing stays that nobody needs.
+        // Nothing stays that is not needed any more.
         let keys: Vec<usize> = pair.cursors.keys().copied().collect();
         keys.iter().for_each(|_| pair.apply(Op::Detach(0)));
         pair.apply(Op::Expire(i64::MAX));

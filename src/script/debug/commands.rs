@@ -65,7 +65,8 @@ fn number(text: &[u8]) -> i64 {
 }
 
 impl Debugger {
-    /// Tell a line of the source: an arrow at the one that is next, a `#` at a breakpoint.
+    /// Appends a line of the source to the answer: an arrow at the one that is next, a `#` at a
+    /// breakpoint.
     pub fn tell_source(&mut self, line: usize) {
         let text = match line.checked_sub(1).and_then(|at| self.source.get(at)) {
             Some(text) => text.clone(),
@@ -128,7 +129,7 @@ impl Debugger {
         }
     }
 
-    /// Tell the value on top, and take it off.
+    /// Appends the value on top to the answer, and pops it.
     fn tell_top(&mut self, frame: &mut Frame, before: &[u8]) {
         let mut line = before.to_vec();
         show::value(frame, -1, &mut line);

@@ -10,15 +10,17 @@
 //!   c                  *1 +<endsession>, the script's reply, the end of the connection
 //! ```
 //!
-//! Each answer is an array of lines. What the script does to the data set is lost with the child; after SCRIPT DEBUG
-//! SYNC there is none, everybody else waits, and the changes stay.
+//! Each answer is an array of lines. What the script does to the data set is lost with the child;
+//! after SCRIPT DEBUG SYNC there is no child, all other clients wait, and the changes stay.
 //!
 //! Lua calls [`Debugger::line`] before each line of the script. It says whether to stop, and then reads commands from
 //! the socket, waiting, until one of them lets the script go on.
 //!
 //! **Invariants**
-//! - A child never comes back into the event loop: it leaves by `exit_now`, and nothing that it holds is dropped.
-//! - A child writes no file: it has no threads that would write the log, and is told that nothing is to be saved.
+//! - A child never comes back into the event loop: it leaves by `exit_now`, and nothing that it
+//! holds is dropped.
+//! - A child writes no file: it has no threads that would write the AOF, and its settings say that
+//! nothing is to be saved.
 //!
 //! Limits: functions are not debugged (Redis neither), and while the debugger evaluates an expression it can't be
 //! interrupted.
@@ -52,14 +54,14 @@ const BREAKPOINTS_MAX: usize = 64;
 /// Bytes of one command, and its arguments.
 const COMMAND_MAX: usize = 1 << 20;
 const ARGUMENTS_MAX: i64 = 1024;
-/// A script that loops for so long is stopped, if `busy-reply-threshold` does not say when.
+/// A script that loops for this time is stopped, if `busy-reply-threshold` does not say when.
 const LOOP_MS: u64 = 5000;
 
 /// One session.
 pub struct Debugger {
     /// The script's lines, as the client sent them.
     source: Vec<Vec<u8>>,
-    /// What is told with the next answer.
+    /// Lines of the next answer.
     lines: Vec<Vec<u8>>,
     /// Read from the socket, not yet understood.
     input: Vec<u8>,
@@ -109,13 +111,13 @@ impl Debugger {
         }
     }
 
-    /// Tell a line with the next answer. What would end it is shown as a space.
+    /// Appends a line to the next answer. A line end within it is shown as a space.
     fn tell(&mut self, line: impl AsRef<[u8]>) {
         let clean = |&b: &u8| if b == b'\r' || b == b'\n' { b' ' } else { b };
         self.lines.push(line.as_ref().iter().map(clean).collect());
     }
 
-    /// Tell a value, cut if it is long.
+    /// Appends a value, cut if it is long.
     fn tell_value(&mut self, mut line: Vec<u8>) {
         if self.shown_max == 0 || line.len() <= self.shown_max {
             return self.tell(line);
@@ -128,7 +130,7 @@ impl Debugger {
         }
     }
 
-    /// Send what there is to tell.
+    /// Sends the lines as one answer.
     fn send(&mut self, c: &mut Client) {
         let mut out = format!("*{}\r\n", self.lines.len()).into_bytes();
         for line in self.lines.drain(..) {
@@ -293,7 +295,7 @@ impl Debugger {
     }
 }
 
-/// Wait for the socket. False: it is broken, or the server is told to stop.
+/// Waits for the socket. False: it is broken, or the server has to stop.
 fn wait_for(conn: &Connection, to_write: bool) -> bool {
     loop {
         match sys::wait_for(conn.raw_fd(), to_write) {
