@@ -2,9 +2,9 @@
 //! effect of a crash.
 //!
 //! - our AOF and the real valkey-server's, of the same generated commands, have the same contents,
-//! times aside;
+//!   times aside;
 //! - an AOF goes from this server to redis-server 7.0 and valkey-server 8.0 and back, with and
-//! without an RDB as its base;
+//!   without an RDB as its base;
 //! - the server is killed under load, again and again, and no acknowledged write is lost.
 //!
 //! `AERIS_CRASH_ROUNDS` is how often, for each policy (default 12; `make crash`); `AERIS_AOF_SEEDS` how many generated histories are

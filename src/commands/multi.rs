@@ -1,4 +1,4 @@
-//! Transactions: MULTI queues, EXEC runs the queue as one unit, WATCH makes it conditional.
+//! Transactions: MULTI queues, EXEC runs the queue as one transaction, WATCH makes it conditional.
 //!
 //! ```text
 //!   db.watched[key] -> watchers       client.watched -> keys

@@ -1,4 +1,4 @@
-//! What a batch of commands will touch is asked for before it is touched.
+//! Prefetches the memory that a batch of commands will touch.
 //!
 //! A random key of a large data set costs two cache misses, its bucket and its entry, and an element of a large hash,
 //! set or sorted set two more: some 80 ns each, a multiple of what the command itself takes. The misses of one command follow from
@@ -11,7 +11,8 @@
 //!   3 GET k
 //! ```
 //!
-//! Nothing here changes anything: a wrong guess, such as the options of ZADD taken for members, costs a useless fetch.
+//! Prefetching has no side effects: a wrong guess, such as the options of ZADD taken for members,
+//! costs a useless fetch.
 
 use crate::client::Client;
 use crate::client::resp::ParseTable;

@@ -55,7 +55,7 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
     io
 }
 
-/// What the client wrote is not in the log yet.
+/// The client's writes are not in the AOF yet.
 fn waits_for_log(server: &Server, slot: u32) -> bool {
     let c = server.net.clients.get(slot);
     c.is_some_and(|c| c.aof_offset > safe_offset(server))

@@ -1,5 +1,5 @@
-//! Sending replies. All that a turn's commands answered is sent at its end, one `writev` for each client;
-//! what the socket does not take waits until the loop says that it is writable.
+//! Sending replies. All replies of a turn are sent at its end, one `writev` for each client; what
+//! the socket does not take waits until the loop reports that it is writable.
 
 use ae::{EventLoop, Io, Mask, Token};
 use std::io::{ErrorKind, IoSlice};

@@ -6,10 +6,10 @@
 //!   command, fast-command            a command; a fast one by its row
 //!   expire-cycle, expire-del         the expiry of many keys; the removal of one
 //!   eviction-cycle, eviction-del     the same of eviction
-//!   aof-write                        a write of the log, and by circumstance also
+//!   aof-write                        a write of the AOF, and by circumstance also
 //!     aof-write-pending-fsync        while an fsync ran, aof-write-active-child while a child did,
 //!     aof-write-alone                or neither
-//!   aof-fsync-always, aof-rename     an fsync before replies; the rewritten log takes its place
+//!   aof-fsync-always, aof-rename     an fsync before replies; the rewritten AOF takes its place
 //!   rdb-unlink-temp-file             removing what a child left behind
 //!   fork
 //! ```

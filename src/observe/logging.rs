@@ -9,7 +9,7 @@
 //!
 //! | `loglevel` | shows | macro | sign |
 //! |---|---|---|---|
-//! | warning | what somebody should look at | `warn!`, `error!` | `#` |
+//! | warning | what an operator should look at | `warn!`, `error!` | `#` |
 //! | notice | what happens seldom and matters | `info!` | `*` |
 //! | verbose | what happens now and then | `debug!` | `-` |
 //! | debug | everything | `trace!` | `.` |

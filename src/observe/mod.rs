@@ -1,4 +1,4 @@
-//! What the server knows of itself: INFO, statistics, slow commands, latency, MONITOR.
+//! Information about the running server: INFO, statistics, slow commands, latency, MONITOR.
 
 pub mod bigkeys;
 pub mod commandlog;

@@ -1,7 +1,7 @@
 //! Counters since the start, and rates sampled by the cron.
 //!
-//! The counters are plain fields that the code where an event happens adds to. CONFIG RESETSTAT
-//! sets them back ([`Server::reset_stats`]); what describes the present (peaks of memory) stays.
+//! The counters are plain fields, increased where an event happens. CONFIG RESETSTAT sets them back
+//! ([`Server::reset_stats`]); figures that describe the present (peaks of memory) stay.
 
 use std::collections::BTreeMap;
 

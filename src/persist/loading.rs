@@ -1,7 +1,7 @@
 //! Loading the data set: at the start, and on DEBUG RELOAD.
 //!
 //! ```text
-//!   start() -> begin -> read the file; from time to time: progress, one turn -> end -> "Ready to accept"
+//!   start() -> begin -> read the file; at times: progress, one turn -> end -> "Ready to accept"
 //! ```
 //!
 //! Clients may connect meanwhile: commands that need no data are answered (INFO, PING, CONFIG), the

@@ -1,4 +1,5 @@
-//! Data outlives the process: snapshots (RDB), the log of commands (AOF), and the forked child that writes either.
+//! Persistence: snapshots (RDB), the append-only file (AOF), and the forked child that writes
+//! either.
 //!
 //! ```text
 //!   BGSAVE, save points ─> rdb ──┐

@@ -1,9 +1,9 @@
 //! Propagation: what is fed to the AOF and to the replicas, decided in one place, once for each command.
 //!
-//! A command that changed something is propagated as it was sent, unless it said what to propagate instead
-//! (`Ctx::rewrite`: relative times, random choices) or in addition (`Ctx::also_propagate`, expired keys).
-//! Everything from one command, or from one EXEC or script, is one [`unit`]: more than one command is wrapped in
-//! MULTI and EXEC.
+//! A command that changed something is propagated as it was sent, unless it chose another form
+//! (`Ctx::rewrite`: relative times, random choices) or added commands (`Ctx::also_propagate`,
+//! expired keys). All commands from one command, one EXEC or one script are one [`unit`] of
+//! propagation: if there are several, they are wrapped in MULTI and EXEC.
 //!
 //! ```text
 //!                       alone, the usual case
@@ -23,8 +23,8 @@
 //! stamps, a SELECT at the beginning of each file), its buffer is handed to a thread without being copied, and most
 //! servers have only one of the two. The copy that is saved would be 60 bytes for a SET.
 //!
-//! **Invariant:** between two top-level commands no unit is open: code that propagates outside of `call()` (expiry,
-//! eviction) ends its unit itself.
+//! **Invariant:** between two top-level commands no propagation unit is open: code that propagates
+//! outside of `call()` (expiry, eviction) ends its unit itself.
 
 pub mod stream;
 pub mod unit;

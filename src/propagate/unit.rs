@@ -1,4 +1,4 @@
-//! A unit: commands that belong together and reach a sink as one transaction.
+//! A unit of propagation: commands that belong together and reach a sink as one transaction.
 //!
 //! ```text
 //!   ops:    [db 0, all sinks, ends at 20] [db 3, AOF only, ends at 48]

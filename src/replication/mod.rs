@@ -9,7 +9,7 @@
 //! offset mean equal data. `second_id` is the id of the history that this one continued after a promotion; it is
 //! valid up to `second_offset`.
 //!
-//! This room holds data and decisions. It knows no socket and no clock: times are parameters.
+//! This module holds data and decisions. It uses no socket and no clock: times are parameters.
 //!
 //! **Invariant:** commands are fed to the stream exactly while it is open (`follow_stream`).
 

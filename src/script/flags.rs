@@ -1,6 +1,6 @@
-//! What a script says of itself: `#!lua flags=no-writes,allow-oom` on its first line, or the `flags` of a
-//! function. A script without that line is in compatibility mode: nothing is checked before it runs, its
-//! commands are checked one by one.
+//! The flags that a script declares: `#!lua flags=no-writes,allow-oom` on its first line, or the
+//! `flags` of a function. A script without that line is in compatibility mode: nothing is checked
+//! before it runs, its commands are checked one by one.
 
 use crate::command;
 use crate::error::{Error, excerpt};

@@ -7,8 +7,8 @@
 //!   end)
 //! ```
 //!
-//! The source of a library runs when it is loaded, with nothing but the registration API in sight, and for half a
-//! second at most. What it registers joins the others only when all of it went well.
+//! The source of a library runs when it is loaded, with access to the registration API only, and
+//! for half a second at most. Its functions are added to the others only when all of it succeeded.
 //!
 //! **Invariant:** every function belongs to a library that names it, and no two libraries have one of the same name.
 

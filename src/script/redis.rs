@@ -3,8 +3,8 @@
 //! `redis.call` is a command of the script's client, checked as Redis checks commands of scripts, run by
 //! `call()`, its reply read back from the client's buffer. The arguments are borrowed from Lua's stack.
 //!
-//! Errors are tables with a field `err`. Those that a command has counted already say so, so that the script
-//! that hands them on does not count twice.
+//! Errors are tables with a field `err`. An error that a command has counted already is marked, so
+//! that the script that passes it on does not count it twice.
 
 use log::Level;
 
@@ -260,7 +260,7 @@ fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
     Ok(())
 }
 
-/// What comes from a primary or from the log happens, whatever stands against it here.
+/// A command from a primary or from the AOF is run whatever the checks say.
 fn obeyed(run: &Run) -> bool {
     run.caller.must_obey()
 }

@@ -1,4 +1,4 @@
-//! What in this machine's set-up is known to hurt: `--check-system`, and warnings at start.
+//! Checks this machine's set-up for known problems: `--check-system`, and warnings at start.
 
 use std::process::ExitCode;
 

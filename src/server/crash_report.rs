@@ -1,8 +1,9 @@
 //! The crash report: everything that helps to understand a bug, in the shape that Redis gives it.
 //!
-//! Two ways lead here: a signal (`sys::crash` catches it) and a panic, which is what an assertion that fails
-//! becomes. Each report begins with what can be written without allocating, since the allocator may be what
-//! broke; then come the names of the functions on the stack, then what only the server knows.
+//! Two events lead here: a signal (`sys::crash` catches it) and a panic, which is how a failed
+//! assertion ends. Each report begins with what can be written without allocating, since the
+//! allocator may be broken; then come the names of the functions on the stack, then the server's
+//! own data.
 //!
 //! `hide-user-data-from-log` keeps keys and values out of it.
 

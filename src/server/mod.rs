@@ -1,4 +1,4 @@
-//! The server's own verbs: how it starts, runs a command, keeps house and stops.
+//! The life of the server: start, cron, the end of a turn, changed settings, shutdown.
 
 pub mod before_sleep;
 pub mod busy;

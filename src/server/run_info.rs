@@ -1,4 +1,4 @@
-//! What this process is: its ids, its arguments, what it looked like before settings changed it.
+//! Facts about this process: its ids, its arguments, and its state before settings changed it.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
-//! Which clients CLIENT LIST shows and CLIENT KILL kills.
+//! Selects the clients that CLIENT LIST shows and CLIENT KILL kills.
 //!
-//! Options are combined with AND; each of most can be turned round with `NOT-`. An option given twice with
-//! the same sense counts as it was last said, IDs are collected.
+//! Options are combined with AND; most can be negated with `NOT-`. When an option is given twice
+//! with the same sense, the last value counts; IDs are collected.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,5 @@
-//! CLIENT: what the server knows of connections, and what may be done to them. Choosing clients by their
-//! properties, for LIST and KILL, is in `filter`.
+//! CLIENT: describes connections and changes them. Selecting clients by their properties, for LIST
+//! and KILL, is in `filter`.
 
 mod filter;
 mod tracking;

@@ -1,5 +1,5 @@
-//! MIGRATE. Moving keys to another server is not built yet; the arguments are judged, and missing keys reported, as Redis
-//! does it.
+//! MIGRATE. Moving keys to another server is not built yet; the arguments are checked, and missing
+//! keys reported, as Redis does it.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! Commands on keys of any type: what a key is called, when it goes, which there are.
+//! Commands on keys of any type: names, times to live, iteration.
 //!
 //! ```text
 //!   names    COPY DEL EXISTS MOVE RANDOMKEY RENAME TOUCH TYPE UNLINK, and whole databases: FLUSHALL SWAPDB
@@ -10,7 +10,7 @@
 //!   wait     WAIT, WAITAOF
 //! ```
 //!
-//! **Invariant:** no command here answers with a key past its time (`tests/transcripts/keys.txt`).
+//! **Invariant:** no command here replies with a key past its time (`tests/transcripts/keys.txt`).
 
 mod dump;
 mod expire;

@@ -1,8 +1,8 @@
-//! Lists: push, pop and look. `moves` has what takes from one list to give to another or to choose among several,
-//! `blocking` what waits until there is something.
+//! Lists: push, pop and read. `moves` has the commands that move elements between lists or choose
+//! among several lists, `blocking` those that wait until there is an element.
 //!
-//! Elements go from the list straight into the reply. What removes elements ends in [`elements_removed`], where an
-//! empty list goes away: a list that exists has at least one element.
+//! Elements are copied from the list straight into the reply. Commands that remove elements end in
+//! [`elements_removed`], which removes an empty list: a list that exists has at least one element.
 
 use std::ops::ControlFlow;
 

@@ -1,4 +1,5 @@
-//! Lists, several at a time: LMOVE takes from one to give to another, LMPOP takes from the first that has something.
+//! Commands on several lists: LMOVE moves an element from one list to another, LMPOP pops from the
+//! first list that exists.
 
 use super::{add_list, elements_removed, list_mut, parse_end, pop_event, pop_many, push_event};
 use crate::command::ctx::{CmdResult, Ctx};

@@ -1,4 +1,4 @@
-//! BGREWRITEAOF. The log itself is in `persist::aof`.
+//! BGREWRITEAOF. The AOF itself is in `persist::aof`.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;

@@ -1,4 +1,5 @@
-//! CONFIG: the settings while the server runs. What a changed setting sets in motion is in `server::settings`.
+//! CONFIG: reads and changes the settings while the server runs. The effects of a change are in
+//! `server::settings`.
 
 use crate::acl;
 use crate::command::ctx::{CmdResult, Ctx};

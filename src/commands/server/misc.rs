@@ -1,4 +1,4 @@
-//! What the server says of itself: INFO, ROLE, LASTSAVE, TIME, LOLWUT.
+//! General information about the server: INFO, ROLE, LASTSAVE, TIME, LOLWUT.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;

@@ -1,4 +1,4 @@
-//! SHUTDOWN. What it sets in motion is in `server::shutdown`.
+//! SHUTDOWN. It makes a request, which `server::shutdown` carries out.
 
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};

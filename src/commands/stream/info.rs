@@ -1,4 +1,4 @@
-//! XINFO: what a stream, its groups and their consumers are like.
+//! XINFO: describes a stream, its groups and their consumers.
 
 use super::groups::{bad_subcommand, no_group_of_key};
 use super::*;

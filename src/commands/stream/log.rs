@@ -1,4 +1,5 @@
-//! The log alone: entries are added at its end, removed from its front or from within, and read by ID.
+//! The entries alone: they are added at the stream's end, removed from its front or from within,
+//! and read by ID.
 //!
 //! Trimming has two halves, how far and how exact (`Trim`, `Precision`), shared by XADD and XTRIM and read by
 //! [`Options`]. `~` drops whole nodes only, which costs as much as dropping one entry.

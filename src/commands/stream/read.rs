@@ -1,8 +1,8 @@
-//! Reading what came behind an ID: from several streams at once, for oneself (XREAD) or as a consumer of a group
-//! (XREADGROUP), now or, with BLOCK, when it comes.
+//! Reading the entries behind an ID: from several streams at once, without a group (XREAD) or as a
+//! consumer of a group (XREADGROUP); with BLOCK, waiting for them.
 //!
-//! A reader that waits is run again when one of its streams changes. So what it asks for is settled when it
-//! begins to wait: `$` and `+` become the ID that they stood for.
+//! The command of a blocked reader runs again when one of its streams changes. So its IDs are fixed
+//! when it blocks: `$` and `+` are replaced by the ID that they stood for.
 //!
 //! XREADGROUP with `>` delivers entries that the group has not delivered yet; with an ID it shows a
 //! consumer its own pending entries again. It is propagated to the AOF and the replicas as its

@@ -1,8 +1,9 @@
-//! One member at a time: adding, removing, asking, popping from either end, picking at random.
+//! One member at a time: adding, removing, reading, popping from either end, picking at random.
 //!
-//! The pops all are [`pop_from_first`]: from the first of some keys that holds a sorted set. They differ in how the
-//! reply is framed, and those that wait (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`) in what they do when there is nothing.
-//! Propagated is always ZPOPMIN or ZPOPMAX of the key that was popped from.
+//! All pops are [`pop_from_first`]: from the first of several keys that holds a sorted set. They
+//! differ in how the reply is framed, and the blocking ones (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`) in
+//! what they do when there is nothing. All are propagated as ZPOPMIN or ZPOPMAX of the key that was
+//! popped from.
 
 use crate::client::blocked::BlockKind;
 use crate::client::flag;

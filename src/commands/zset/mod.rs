@@ -6,8 +6,9 @@
 //!   combine   several sets: ZUNION, ZINTER, ZDIFF, stored, replied or only counted
 //! ```
 //!
-//! Here are the rows, and what the three share: finding the set, writing members into a reply, storing a result,
-//! telling that members went. The geo commands (`commands::geo`) are built on the same.
+//! Here are the rows, and what the three files share: finding the set, writing members into a
+//! reply, storing a result, notifying that members were removed. The geo commands (`commands::geo`)
+//! use the same functions.
 //!
 //! Members with scores are a flat array in RESP2 and an array of pairs in RESP3, never a map: their order matters.
 

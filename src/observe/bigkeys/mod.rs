@@ -10,16 +10,18 @@
 //!                                                          percent of the time, and offers every key once
 //! ```
 //!
-//! What it promises: after the pass (`complete`), every key that is not listed has at most `floor`, and those
-//! listed are exactly the largest (`Ranking`). During a pass keys that were not written since and not yet met are
-//! missing. Every change of a value goes through `signal_modified`, so nothing is ever late. Bytes are those of
-//! MEMORY USAGE, of long lists, streams and big sorted sets estimated from a few of their nodes
+//! The promise: after the pass (`complete`), every key that is not listed has at most `floor`, and
+//! the listed keys are exactly the largest (`Ranking`). During a pass, keys that were not written
+//! since its start and that it has not reached yet are missing. Every change of a value goes
+//! through `signal_modified`, so the rankings are never late. Bytes are those of MEMORY USAGE;
+//! those of long lists, streams and big sorted sets are estimated from a few of their nodes
 //! (`types::memory_estimate`), so that a change costs the same however large the value is.
 //!
-//! Most writes are to keys that are neither listed nor large. They are told apart without looking through the
-//! lists: by the floor, and by a filter of 65,536 bits, one of them set for each listed key. In instructions, switched
-//! on: SET of 16 bytes 2,500 instead of 2,160, HSET into one large hash 4,040 instead of 2,980 (callgrind; half of that is
-//! weighing five of its fields).
+//! Most writes are to keys that are neither listed nor large. They are recognized without searching
+//! the lists: by the floor, and by a filter of 65,536 bits, one of them set for each listed key. In
+//! instructions, switched on: SET of 16 bytes 2,500 instead of 2,160, HSET into one large hash
+//! 4,040 instead of 2,980 (callgrind; half of that is for estimating the size of five of its
+//! fields).
 //!
 //! **Invariant:** a listed key has its bit in the filter (`tests::rankings_follow_the_keyspace`).
 //! **Invariant:** the rankings agree with a walk over the keyspace whenever no pass is going on (same test).

@@ -1,4 +1,4 @@
-//! `aeris-check-aof`: is this log sound, where does it end, and can its end be cut off?
+//! `aeris-check-aof`: checks whether an AOF is sound, finds where it ends, and can cut its end off.
 //!
 //! ```text
 //!   aeris-check-aof appendonlydir/appendonly.aof.manifest     all parts, in order
@@ -10,7 +10,8 @@
 //! The lines are those of redis-check-aof, since people and scripts read them. Commands are not run and not
 //! looked up; only their framing, and that each MULTI has its EXEC.
 //!
-//! Only the last file may be cut: whatever comes behind a cut in another one would follow on something else.
+//! Only the last file may be cut: the commands in the files behind a cut would follow on another
+//! state.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};

@@ -5,10 +5,10 @@
 //!               durable   what was synced: survives the death of the machine
 //! ```
 //!
-//! The history is what the log does to its files: bytes appended, in pieces, and syncs. After each step the process may
-//! die (the file is `live`) or the machine (`durable` is sure; of the rest any beginning may have got through, with the
-//! last block full of zeros). Whatever is left must load to a state that was, and to none that is older than what the
-//! policy promised.
+//! The history is what the AOF does to its files: bytes appended, in pieces, and syncs. After each
+//! step the process may die (the file is `live`) or the machine (`durable` is sure; of the rest any
+//! beginning may have got through, with the last block full of zeros). The files that are left must
+//! load to a state that existed, and to none that is older than what the policy promised.
 
 use std::collections::VecDeque;
 
@@ -23,7 +23,7 @@ use crate::execute::dispatch::find_command;
 use crate::propagate::sink;
 use crate::state::Server;
 
-/// What the log's files go through.
+/// Events of the AOF's files.
 #[derive(Default)]
 struct CrashFile {
     live: Vec<u8>,

@@ -1,4 +1,5 @@
-//! The log's way to the disk: one function that writes, and two threads that wait in our place.
+//! Writing the AOF to the disk: one function that writes, and two threads that wait for the disk in
+//! the loop's place.
 //!
 //! ```text
 //!   loop ── Write { file, bytes, sync } ──> writer thread    write, and fsync under `always`
@@ -10,8 +11,8 @@
 //! file runs. The loop writes by itself only when neither is to be expected. Two threads, because a write need not
 //! wait for the fsync of what was written before it.
 //!
-//! The threads get bytes and files, give them back with what happened, and know nothing of the server. They don't
-//! log: a child that is forked meanwhile must find the log's lock open.
+//! The threads get bytes and files, give them back with the result, and do not access the server.
+//! They write no log lines: a child that is forked meanwhile must find the log's lock open.
 //!
 //! **Invariant:** at most one write is under way, by the thread or by the loop, so bytes reach a file in order.
 

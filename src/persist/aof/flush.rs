@@ -404,7 +404,7 @@ fn sync_failed(server: &mut Server, error: io::Error) {
     server.aof.flush.sync_error = Some(error);
 }
 
-/// How far the log is good enough for replies to leave.
+/// The offset up to which the AOF is good enough for replies to leave.
 pub fn safe_offset(server: &Server) -> u64 {
     let aof = &server.aof;
     if !aof.feed.is_open() || aof.flush.write_error.is_some() {
@@ -417,7 +417,8 @@ pub fn safe_offset(server: &Server) -> u64 {
     }
 }
 
-/// Write and fsync everything, waiting for the disk: when the log is closed, and before it is read.
+/// Writes and fsyncs everything, waiting for the disk: when the AOF is closed, and before it is
+/// read.
 pub fn flush_and_sync(server: &mut Server) -> io::Result<()> {
     flush_now(server)?;
     while server.aof.flush.syncing > 0 {

@@ -335,7 +335,7 @@ impl Replay {
     }
 }
 
-/// Run a command of the log, or keep it for EXEC.
+/// Runs a command of the AOF, or keeps it for EXEC.
 pub(super) fn run(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) {
     let cmd = server.commands.row(id);
     if c.has(flag::MULTI) && !matches!(cmd.name, "exec" | "discard") {
@@ -353,7 +353,7 @@ fn log_read_error(path: &Path, e: &io::Error) {
     );
 }
 
-/// A file's name without its directory: so the log lines name it.
+/// A file's name without its directory, as the lines of the server's log name it.
 fn short_name(path: &Path) -> Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
 }
@@ -423,7 +423,7 @@ fn create_beside(path: &Path, at: u64) -> io::Result<(PathBuf, File)> {
     }
 }
 
-/// At the start: load what there is, and open the log for what comes.
+/// At the start: loads the existing data, and opens the AOF for new commands.
 pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Result<(), ExitCode> {
     let began = Instant::now();
     let mut live = Live {
@@ -448,7 +448,7 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
     })
 }
 
-/// DEBUG LOADAOF: forget the data set and load the log again.
+/// DEBUG LOADAOF: forgets the data set and loads the AOF again.
 pub fn reload(server: &mut Server) -> Result<()> {
     super::rewrite::flush_before_reading(server);
     server.flush(None, None, false);

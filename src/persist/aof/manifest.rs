@@ -1,4 +1,4 @@
-//! The manifest: which files make up the log, and in which order.
+//! The manifest: the files of the AOF, in their order.
 //!
 //! ```text
 //!   appendonlydir/
@@ -32,7 +32,7 @@ use crate::util::quote::{needs_repr, split_args, write_repr};
 /// The longest line, its end included.
 pub const LINE_MAX: usize = 1024;
 
-/// One file of the log.
+/// One file of the AOF.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Part {
     pub name: Vec<u8>,
@@ -69,7 +69,7 @@ pub struct ParseError {
 const INVALID: &str = "Invalid AOF manifest file format";
 
 impl Manifest {
-    /// No file of the log is known.
+    /// No file of the AOF is known.
     pub fn is_empty(&self) -> bool {
         self.base.is_none() && self.incr.is_empty()
     }

@@ -66,7 +66,7 @@ pub enum State {
     WaitRewrite,
 }
 
-/// What is known of the log.
+/// The state of the AOF.
 #[derive(Default)]
 pub struct Aof {
     pub state: State,
@@ -112,7 +112,7 @@ pub fn os_name(name: &[u8]) -> &OsStr {
     OsStr::from_bytes(name)
 }
 
-/// Where the files of the log lie.
+/// The directory of the AOF's files.
 pub fn dir(server: &Server) -> PathBuf {
     server.config.appenddirname.as_path().to_path_buf()
 }
@@ -179,7 +179,7 @@ fn skip_unnamed(manifest: &mut Manifest, dir: &Path, name: &[u8]) {
     }
 }
 
-/// At start, after the data was loaded: open the log for what comes.
+/// At start, after the data was loaded: opens the AOF for new commands.
 pub fn open_on_start(server: &mut Server) -> io::Result<()> {
     if !server.config.appendonly {
         return Ok(());
@@ -351,7 +351,7 @@ fn start(server: &mut Server) -> Result<(), String> {
 
 /// No log from now on. Its files stay as they are.
 pub fn stop(server: &mut Server) {
-    // What can't be written now is not in the log; the log is being given up.
+    // What can't be written now is not in the AOF; the AOF is being given up.
     let _ = flush::flush_and_sync(server);
     close_files(server);
     server.aof.state = State::Off;

@@ -224,7 +224,7 @@ fn note_failure(server: &mut Server, outcome: Outcome) {
     }
 }
 
-/// The child's file becomes the base. What goes wrong is logged, and leaves the log as it was.
+/// The child's file becomes the base. An error is logged, and leaves the AOF as it was.
 fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
     let began = std::time::Instant::now();
     let (dir, name) = (dir(server), file_name(server));
@@ -301,7 +301,7 @@ fn rename(from: &Path, to: &Path, what: &str) -> Result<(), ()> {
     }
 }
 
-/// From the cron: one that was asked for, or one that the log's growth asks for.
+/// From the cron: starts a rewrite that was asked for, or one that the AOF's growth asks for.
 pub fn cron(server: &mut Server) {
     if server.child.is_some() {
         return;

@@ -1,4 +1,4 @@
-//! What a client of the debugger can say, by its full name or its first letter.
+//! The commands of the debugger, by full name or first letter.
 
 use super::{ABORTED, BREAKPOINTS_MAX, Debugger, Next, SHOWN_LEAST, show};
 use crate::script::engine::USER_SCRIPT;

@@ -18,9 +18,9 @@
 //!
 //! **Invariants**
 //! - A child never comes back into the event loop: it leaves by `exit_now`, and nothing that it
-//! holds is dropped.
+//!   holds is dropped.
 //! - A child writes no file: it has no threads that would write the AOF, and its settings say that
-//! nothing is to be saved.
+//!   nothing is to be saved.
 //!
 //! Limits: functions are not debugged (Redis neither), and while the debugger evaluates an expression it can't be
 //! interrupted.

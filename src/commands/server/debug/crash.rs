@@ -1,4 +1,5 @@
-//! DEBUG's ways to end the process: by a signal, a panic, for want of memory; and to start it anew.
+//! DEBUG's ways to end the process: by a signal, by a panic, by running out of memory; and to
+//! restart it.
 
 use std::time::Duration;
 

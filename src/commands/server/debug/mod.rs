@@ -1,5 +1,5 @@
-//! DEBUG: what tests ask of a server, and what a developer wants to see. Not for clients: allowed only to
-//! those whom `enable-debug-command` names.
+//! DEBUG: commands for tests and developers. Not for clients: only those that
+//! `enable-debug-command` allows may call it.
 
 mod crash;
 pub mod digest;

@@ -1,4 +1,4 @@
-//! DEBUG RELOAD: through the disk and back.
+//! DEBUG RELOAD: saves the data set to the disk and loads it again.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! What DEBUG switches for tests.
+//! Settings for tests that DEBUG changes.
 
 /// What DEBUG switches for tests.
 #[derive(Default)]
