@@ -13,7 +13,7 @@ MINUTES ?= 60
 ROUNDS  ?= 1000
 
 PROGRAMS = aeris-server aeris-check-rdb aeris-check-aof
-# Redis's names for the programs: started under one of them, the server acts as it.
+# Redis's names for the programs: a program that is started under such a name behaves as the one of that name.
 REDIS_NAMES = redis-server redis-check-rdb redis-check-aof
 
 .PHONY: all run test check compat compat-long bench suite suite-long fuzz asan crash miri soak install install-redis-names help
@@ -52,7 +52,7 @@ bench: all      ## CPU and memory beside the real servers, and the budgets (tool
 	$(CARGO) build --release -p bench-load
 	tools/bench/bench --server aeris=$(TARGET)/release/aeris-server --peers --budget $(ARGS)
 
-suite: peers    ## what is held clean of Valkey's Tcl suite (make suite ARGS="--units unit/expire")
+suite: peers    ## the units of Valkey's Tcl suite that must pass (make suite ARGS="--units unit/expire")
 	$(CARGO) build
 	tools/suite/fetch.sh >/dev/null
 	tools/suite/run --server $(TARGET)/debug/aeris-server --profile quick --retries 2 $(or $(ARGS),--clean)
@@ -73,11 +73,11 @@ asan:           ## the packed structures' tests under AddressSanitizer
 crash:          ## kill -9 at random moments under load, ROUNDS times for each policy: nothing acknowledged is lost
 	AERIS_CRASH_ROUNDS=$(ROUNDS) $(CARGO) test --test persistence_aof nothing_acknowledged -- --nocapture
 
-miri:           ## the same under Miri, which knows undefined behaviour when it sees it (a quarter of an hour)
+miri:           ## the same under Miri, which detects undefined behaviour (a quarter of an hour)
 	@tools/nightly.sh miri
 	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-permissive-provenance" $(CARGO) +nightly miri test --no-default-features --lib -- ds:: --skip commands::
 
-soak: all       ## ten clients do everything at once for MINUTES: memory stays flat, nobody is stuck
+soak: all       ## ten clients run all commands concurrently for MINUTES; fails if memory grows or a client hangs
 	tools/soak/soak --server $(TARGET)/release/aeris-server --minutes $(MINUTES) $(ARGS)
 
 install: all    ## install into PREFIX

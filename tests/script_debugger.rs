@@ -72,7 +72,7 @@ fn comparable(answer: &str) -> String {
     out.replace("Unknown Redis command", "Unknown command")
 }
 
-/// The same on the real server, if there is one.
+/// Runs the session here and, if there is one, on the real server, and compares the answers.
 fn compare(script: &str, commands: &[&str]) -> Vec<String> {
     let ours = converse(&Peer::aeris(&[]), script, commands);
     if let Some(redis) = Peer::redis(&[]) {

@@ -348,7 +348,7 @@ fn combine(ctx: &mut Ctx, op: BitOp, keys: &[&[u8]]) -> Result<Vec<u8>, Error> {
     Ok(bits::bitop(op, &sources))
 }
 
-/// An empty result is no key.
+/// Stores the result; an empty one deletes the key.
 fn store_result(ctx: &mut Ctx, key: &[u8], result: Vec<u8>) {
     let db = ctx.client.db;
     if result.is_empty() {

@@ -122,7 +122,7 @@ fn run_queue(ctx: &mut Ctx, state: &MultiState) {
             ctx.server.stats.count_error(error.code());
             continue;
         }
-        // CLIENT KILL of itself: what comes behind its answer is run, and not answered.
+        // CLIENT KILL of itself: the commands behind its reply are run, and get no reply.
         let (closing, mark) = (
             ctx.client.has(flag::CLOSE_AFTER_REPLY),
             ctx.client.reply.mark(),

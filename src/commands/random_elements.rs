@@ -23,7 +23,7 @@ pub fn parse_count(ctx: &Ctx) -> Result<i64, Error> {
     }
 }
 
-/// The same where each element may bring a value along, which doubles the reply.
+/// As [`parse_count`], where each element may bring a value along, which doubles the reply.
 pub fn parse_count_of_pairs(ctx: &Ctx, option: &str) -> Result<(i64, bool), Error> {
     let count = parse_count(ctx)?;
     let with_values = ctx.is(3, option);

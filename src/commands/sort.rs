@@ -322,8 +322,9 @@ fn by_score(a: &Item, b: &Item) -> Ordering {
     a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal)
 }
 
-/// A number as `strtod` reads it from a string that ends at its first NUL: leading space is fine, nothing at all is
-/// 0, and what is too large or too small for a double is no number.
+/// A number as `strtod` reads it from a string that ends at its first NUL: leading space is
+/// allowed, an empty text is 0, and a value that is too large or too small for a double is an
+/// error.
 fn score(text: &[u8]) -> Option<f64> {
     let text = text.split(|&b| b == 0).next().unwrap_or(text);
     if text.is_empty() {

@@ -123,7 +123,8 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
     io
 }
 
-/// How much is read into a client's own buffer: what there is room for, or as much again as it holds.
+/// How many bytes are read into a client's own buffer: its free room, or, if there is none, as many
+/// as it holds.
 fn room_in(buffer: &Vec<u8>) -> usize {
     match buffer.capacity() - buffer.len() {
         0 => buffer.len().min(READ_MAX),

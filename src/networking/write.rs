@@ -49,7 +49,8 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
     server.net.pending_write = pending;
 }
 
-/// The log has come further: replies that waited for it may leave now. All are looked at again; few wait, and seldom.
+/// The AOF has been written further: replies that waited for it may leave now. All waiting clients
+/// are checked again; they are few, and this is rare.
 pub fn release_held(server: &mut Server) {
     if server.net.held.is_empty() {
         return;

@@ -473,7 +473,7 @@ pub fn kill(server: &mut Server, kind: Kind) {
     }
 }
 
-/// The same, and wait until it is gone and its handler has run.
+/// Ends the child as [`kill`] does, and waits until it is gone and its handler has run.
 pub fn kill_and_wait(server: &mut Server, kind: Kind) {
     kill(server, kind);
     if let Some(pid) = server

@@ -74,12 +74,12 @@ pub struct Counts {
     pub empty: u64,
 }
 
-/// Why there is no data set.
+/// The reasons for which there is no data set.
 #[derive(Debug)]
 pub enum LoadError {
     /// The file is not there.
     NotFound,
-    /// It is not ours, or not readable; the log has the details.
+    /// It is not a file of this format, or not readable; the log has the details.
     Refused,
     /// It is damaged; the log has the details.
     Damaged,
@@ -432,7 +432,7 @@ fn report(counts: Counts) {
     log::info!("Done loading RDB, keys loaded: {loaded}, keys expired: {expired}{skipped}.");
 }
 
-/// Loads a file. A damaged one is looked at by the checker, whose findings go to the log.
+/// Loads a file. If it is damaged, the checker reads it, and its findings go to the log.
 pub fn load_file(
     live: &mut Live,
     path: &Path,
@@ -495,7 +495,8 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
     }
 }
 
-/// DEBUG RELOAD. False: there is no file that is ours. A damaged one ends the process, as at the start.
+/// DEBUG RELOAD. False: there is no file, or none of this format. A damaged one ends the process,
+/// as at the start.
 pub fn reload(server: &mut Server, options: Options) -> bool {
     let path = server.config.dbfilename.as_path().to_path_buf();
     let mut live = Live { server, el: None };

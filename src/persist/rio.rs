@@ -32,7 +32,7 @@ pub fn checksum(bytes: &[u8]) -> u64 {
     crc_fast::checksum(CrcAlgorithm::Crc64Redis, bytes)
 }
 
-/// Gathers bytes and hands them on in large pieces.
+/// Gathers bytes and passes them on in large pieces.
 pub struct Writer<'a> {
     buf: Vec<u8>,
     /// `None`: everything stays in `buf`.

@@ -166,7 +166,7 @@ pub fn after_call(
     }
 }
 
-/// The command is a unit by itself: feed it to the sinks.
+/// The command is a propagation unit by itself: feeds it to the sinks.
 #[inline]
 fn feed_sinks(
     server: &mut Server,
@@ -194,8 +194,9 @@ fn feed_sinks(
     c.aof_offset = server.aof.offset();
 }
 
-/// The same for a command that is not there as bytes. The first sink's buffer is where it is encoded, and the next sink
-/// copies it from there, so that a long argument is not copied once more.
+/// As [`feed_sinks`], for a command that does not exist as bytes. It is encoded into the first
+/// sink's buffer, and the next sink copies it from there, so that a long argument is not copied
+/// once more.
 #[inline(never)]
 fn encode_and_feed_sinks(server: &mut Server, c: &mut Client, sinks: u8, argv: &[&[u8]]) {
     let stamp_s = aof_stamp(server);

@@ -98,7 +98,7 @@ impl Server {
         self.aof.offset() + u64::from(!self.propagation.is_idle())
     }
 
-    /// A key was changed, by a command or by itself.
+    /// A key was changed, by a command, by expiry or by eviction.
     pub fn note_unsynced(&mut self, key: &[u8]) {
         let (hash, offset) = (self.seed.hash(key), self.open_offset());
         self.aof.unsynced.note(hash, offset);

@@ -57,7 +57,7 @@ pub enum Policy {
     Flush,
     /// A library of the same name is an error.
     Append,
-    /// A library of the same name gives way.
+    /// A library of the same name is replaced.
     Replace,
 }
 
@@ -437,7 +437,7 @@ impl Server {
             .map(|library| &*library.source)
     }
 
-    /// A library of a file. `replace`: one of the same name gives way.
+    /// Loads a library from a file. `replace`: a library of the same name is replaced.
     pub fn load_function(&mut self, source: &[u8], replace: bool) -> Result<(), String> {
         match self.load_library(source, replace) {
             Ok(_) => Ok(()),

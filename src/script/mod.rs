@@ -77,7 +77,7 @@ pub struct Running {
     pub kind: Kind,
     /// Ticks of the processor's counter.
     pub started: u64,
-    /// It was sent by our primary, or is read from our own log.
+    /// The command was sent by the primary, or is read from the AOF.
     pub obeyed: bool,
     /// It has changed something, or tried to: it can't be killed any more.
     pub wrote: bool,

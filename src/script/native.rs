@@ -29,7 +29,8 @@ pub fn raise<T>(text: impl Into<String>) -> Result<T> {
     Err(Error::RuntimeError(text.into()))
 }
 
-/// The same for what Lua itself would raise in a function of C, whose place it does not know.
+/// As [`raise`], for errors that Lua itself would raise in a function of C, without the place of
+/// the call.
 pub fn raise_without_place<T>(text: &'static str) -> Result<T> {
     Err(Error::external(text))
 }

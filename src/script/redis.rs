@@ -77,7 +77,7 @@ pub fn raise(frame: &mut Frame, text: &str) -> Outcome {
     Outcome::Raise
 }
 
-/// Why arguments are no command.
+/// The reason why arguments are not a command.
 enum Unfit {
     None,
     NotStrings,
@@ -344,7 +344,7 @@ fn error_reply(frame: &mut Frame) -> Outcome {
     RETURN
 }
 
-/// The lines' ends around a message are no part of it.
+/// Line ends around a message do not belong to it.
 fn without_line_ends(mut text: &[u8]) -> &[u8] {
     while let [b'\r' | b'\n', rest @ ..] | [rest @ .., b'\r' | b'\n'] = text {
         text = rest;

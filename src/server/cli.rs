@@ -135,7 +135,7 @@ pub fn build_id() -> String {
     format!("{digest:016x}")
 }
 
-/// Write patterns to so much memory and read them back, address by address.
+/// Writes patterns to `megabytes` of memory and reads them back, address by address.
 fn test_memory(megabytes: &str) -> ExitCode {
     let Some(words) = megabytes
         .parse::<usize>()

@@ -176,7 +176,7 @@ impl Server {
         self.set_oom_score(class)
     }
 
-    /// The same for a forked child, which the kernel may kill first.
+    /// Sets the `oom-score-adj` of a forked child, which the kernel may kill first.
     pub fn apply_oom_score_of_child(&mut self) -> Result<(), Refusal> {
         self.set_oom_score(self.config.oom_score_adj_values[OOM_CLASS_CHILD])
     }

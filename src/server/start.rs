@@ -130,7 +130,7 @@ pub fn raise_open_files(maxclients: u32) -> Result<(), TooFewFiles> {
     }
 }
 
-/// At start, `maxclients` gives way to the system's limit.
+/// At start, `maxclients` is lowered to what the system's limit of open files allows.
 pub fn limit_clients_to_open_files(config: &mut Config) {
     if let Err(TooFewFiles { clients }) = raise_open_files(config.maxclients) {
         if clients == 0 {
@@ -290,12 +290,12 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     server.aof.flush.wake = Some(std::sync::Arc::new({
         let waker = waker.clone();
         move || {
-            // A loop that can't be woken looks by itself at the next tick of the cron.
+            // A loop that can't be woken checks at the next tick of the cron.
             let _ = waker.wake();
         }
     }));
     signals::set_wake(move || {
-        // A loop that can't be woken looks by itself at the next tick of the cron.
+        // A loop that can't be woken checks at the next tick of the cron.
         let _ = waker.wake();
     });
     signals::set_traces(traces(server));

@@ -115,7 +115,7 @@ fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// A database's number; `text` is the error when it is no number at all.
+/// A database's number, from the argument `at`.
 fn db_index(ctx: &Ctx, at: usize) -> Result<u32, Error> {
     let n = i32::try_from(ctx.int(at)?).or(Err(Error::I32_RANGE))?;
     match u32::try_from(n) {

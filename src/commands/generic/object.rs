@@ -8,7 +8,7 @@ use crate::types::{KeyRef, encoding_name, kind};
 const SHARED_REFCOUNT: i64 = i32::MAX as i64;
 const SHARED_INTEGERS: std::ops::Range<i64> = 0..10_000;
 
-/// Answer about a key, or null; what is asked is no access.
+/// Replies with an attribute of a key, or null; the key's last access is not updated.
 fn about(ctx: &mut Ctx, show: impl FnOnce(KeyRef) -> i64) -> CmdResult {
     match ctx.server.lookup_peek_quietly(ctx.client, ctx.argv[2]) {
         Some(entry) => ctx.client.reply.integer(show(entry)),

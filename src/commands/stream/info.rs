@@ -249,7 +249,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The same by recursion: the keys below a depth where all of them agree so far.
+    /// Counts by recursion, for `keys` that all agree before `depth`.
     fn naive(keys: &[[u8; 16]], depth: usize) -> usize {
         let agree = |at: usize| keys.iter().all(|key| key[at] == keys[0][at]);
         let end = (depth..16).find(|&at| !agree(at)).unwrap_or(16);

@@ -1,4 +1,4 @@
-//! Sorted sets. The commands stand in three files, by idea:
+//! Sorted sets. The commands are in three files, by topic:
 //!
 //! ```text
 //!   members   one member at a time: ZADD, ZINCRBY, ZREM, ZSCORE, ZRANK, pops that wait or don't, random ones, ZSCAN

@@ -74,7 +74,7 @@ impl Pair {
         String::from_utf8_lossy(&bytes).replace("\r\n", " ")
     }
 
-    /// Append so much to the stream, directly.
+    /// Appends `len` bytes to the stream, directly.
     fn append(&mut self, len: usize) -> Vec<u8> {
         let from = self.server.replication.stream.end();
         let bytes: Vec<u8> = (from..from + len as u64)

@@ -31,7 +31,7 @@ fn listed(ranking: &Ranking) -> Vec<(u64, u32, Vec<u8>)> {
     top.iter().map(one).collect()
 }
 
-/// The same from a walk over the keyspace.
+/// The keys of this type, listed as [`listed`] does, from a walk over the keyspace.
 fn walked(server: &Server, kind: Type) -> Vec<(u64, u32, Vec<u8>)> {
     let mut all = Vec::new();
     for db in &server.dbs {

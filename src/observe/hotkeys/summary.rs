@@ -124,7 +124,7 @@ impl Summary {
         self.sift_down(0);
     }
 
-    /// Multiply all weights by a factor: what happened before counts so much less from now on.
+    /// Multiplies all weights by `factor`: older accesses count less from now on.
     pub fn scale(&mut self, factor: f64) {
         self.total *= factor;
         for counter in &mut self.counters {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::propagate::sink;
 use crate::propagate::unit::{Unit, select};
 
-/// An emptied buffer keeps at most so much memory.
+/// An emptied buffer keeps at most this capacity.
 const KEEP_BYTES: usize = 1 << 20;
 
 /// Bytes for one file.

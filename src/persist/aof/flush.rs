@@ -50,7 +50,7 @@ const LOG_EVERY_MS: i64 = 30_000;
 /// Above this number of waiting bytes, the clients whose writes wait are not read any more.
 const BACKLOG_MAX: u64 = 256 << 20;
 
-/// What is under way, and how it went.
+/// Writes and syncs in progress, and their results.
 #[derive(Default)]
 pub struct Flush {
     disk: Option<Disk>,
@@ -105,7 +105,7 @@ impl Flush {
             .ok_or_else(|| io::ErrorKind::Other.into())
     }
 
-    /// Do something in the background; here and now if there are no threads.
+    /// Runs a task in the background, or at once if there are no threads.
     pub fn in_background(&mut self, job: Job) {
         match self.disk() {
             Ok(disk) => disk.submit(job),

@@ -27,7 +27,7 @@ const LINE_MAX: usize = 64 << 10;
 /// More arguments than this no command has.
 const ARGC_MAX: i64 = 1 << 31;
 
-/// Why there is no next command.
+/// The reason why no command can be read.
 #[derive(Debug)]
 pub enum Fault {
     Io(io::Error),

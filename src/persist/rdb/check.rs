@@ -234,7 +234,7 @@ pub fn check_file(path: &Path, print: Print) -> bool {
     check_preamble(path, print).is_some()
 }
 
-/// The same for a log that begins with a snapshot: where that ends, if it is sound.
+/// Checks the snapshot at the beginning of an AOF; returns where it ends, if it is sound.
 pub fn check_preamble(path: &Path, print: Print) -> Option<u64> {
     let mut checker = Checker::new(print);
     checker.line(0, &format!("Checking RDB file {}", path.display()));
@@ -278,7 +278,7 @@ pub fn check_preamble(path: &Path, print: Print) -> Option<u64> {
     }
 }
 
-/// The server can't load its file: what the checker finds goes to the log.
+/// The server can't load its file: the checker's findings go to the log.
 pub fn log_findings(path: &Path, _: &Server) {
     check_file(path, &mut |line| log::warn!("{line}"));
 }

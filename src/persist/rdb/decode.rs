@@ -35,7 +35,7 @@ use crate::types::zset::Zset;
 use crate::types::{New, Value, kind as entry_kind};
 use crate::util::number::{IntBuf, parse_f64_lenient};
 
-/// Why bytes are no value.
+/// The fault that makes bytes an invalid value.
 #[derive(Debug)]
 pub enum Fault {
     /// They end too early, or can't be read.

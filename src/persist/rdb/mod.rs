@@ -81,7 +81,7 @@ pub mod opcode {
     pub const SLOT_INFO: u8 = 244;
     /// The source of a library of functions.
     pub const FUNCTION2: u8 = 245;
-    /// The same as release candidates of Redis 7.0 wrote it.
+    /// The source of a library as release candidates of Redis 7.0 wrote it.
     pub const FUNCTION_PRE_GA: u8 = 246;
     pub const MODULE_AUX: u8 = 247;
     pub const IDLE: u8 = 248;

@@ -57,7 +57,7 @@ pub fn run(
     None
 }
 
-/// As C's `atoi`: what is no number is 0.
+/// As C's `atoi`: text that is not a number counts as 0.
 fn number(text: &[u8]) -> i64 {
     let sign = usize::from(text.first() == Some(&b'-'));
     let digits = text[sign..].iter().take_while(|b| b.is_ascii_digit());
@@ -219,7 +219,8 @@ impl Debugger {
 /// An expression or statements, in a frame of their own: the script's locals are out of sight.
 fn evaluate(debugger: &mut Debugger, run: &mut Run, frame: &mut Frame, code: &[u8]) {
     let expression = [b"return ", code].concat();
-    // What is no expression is tried as statements, so the message of this first try is not shown.
+    // Text that is not an expression is tried as statements, so the message of this first try is
+    // not shown.
     let expression =
         syntax::translate(&expression, b"@ldb_eval").unwrap_or(expression.as_slice().into());
     let ok = frame.evaluate(&expression, code, c"@ldb_eval", run);

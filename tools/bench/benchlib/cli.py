@@ -90,7 +90,7 @@ def specs_of(o):
 
 
 def note(line):
-    """Progress, where somebody watches."""
+    """Show progress, if stderr is a terminal."""
     if sys.stderr.isatty():
         print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
 

@@ -1,9 +1,9 @@
-"""What persistence costs those who did not ask for it: throughput, and stalls.
+"""What persistence costs the clients: throughput, and stalls.
 
-A scene is measured plain and disturbed, the servers taking turns, and told as the
-ratio of the two within a turn: how much slower a server is with its own log, or
-while its own child saves. A child is there from its fork to its end, however long
-that is: the load lasts as long.
+A scene is measured plain and disturbed, the servers taking turns, and reported as
+the ratio of the two within a turn: how much slower a server is with its own AOF, or
+while its own child saves. The load lasts from the child's fork to its end, however
+long that is.
 
     for each turn:   A plain, A disturbed, B plain, B disturbed, ...
 
@@ -26,9 +26,9 @@ from .workloads import STRINGS, VALUE, Workload, fill, words
 REWRITE_SECONDS = 120
 MANY = 5_000_000             # keys, where a fork has to hurt
 
-# Another process that leaves the disk no rest, in the folder that it is given. It shall take
-# nothing else: it waits for each write (O_SYNC), past the page cache where it can, and gives way
-# to everybody on the cores.
+# Another process that keeps the disk busy, in the folder that it is given. It should use
+# nothing else: it waits for each write (O_SYNC), past the page cache where it can, and has
+# the lowest priority on the cores.
 BUSY = """
 import mmap, os, sys
 os.nice(19)

@@ -94,8 +94,8 @@ def pin(core):
 
 
 class Server:
-    """One server. A command with {port} in it is taken as it is, and one that
-    ends in @N listens on port N whatever it is told: so a program that knows no
+    """One server. A command with {port} in it is run as it is written, and one that
+    ends in @N listens on port N whatever its settings are: so a program without
     settings, such as an example of `ae`, can be measured too."""
 
     def __init__(self, name, command, core):

@@ -36,7 +36,7 @@ pub fn oom(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The delay of a restart; what is no number is none.
+/// The delay of a restart; an argument that is not a number means no delay.
 fn restart_delay(ctx: &Ctx) -> Duration {
     let ms = ctx.argv.get(2).and_then(|text| parse_i64(text));
     Duration::from_millis(ms.unwrap_or(0).max(0) as u64)

@@ -108,7 +108,8 @@ fn unknown_subcommand(ctx: &Ctx) -> Error {
     ))
 }
 
-/// An argument that is 0 or not, as C's `atoi` reads it: what is no number is 0.
+/// An argument that is 0 or not, as C's `atoi` reads it: an argument that is not a number counts as
+/// 0.
 fn switch(ctx: &Ctx, at: usize) -> bool {
     let text = ctx.argv[at];
     let digits = text
@@ -118,7 +119,7 @@ fn switch(ctx: &Ctx, at: usize) -> bool {
     parse_i64(&text[..digits]).is_some_and(|n| n != 0)
 }
 
-/// The same for an argument that may be missing.
+/// As [`switch`], with a default for an argument that may be missing.
 fn switch_or(ctx: &Ctx, at: usize, default: bool) -> bool {
     if at < ctx.argv.len() {
         switch(ctx, at)

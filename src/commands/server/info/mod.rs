@@ -160,7 +160,7 @@ pub fn info(server: &mut Server, client: &Client, wanted: &[&[u8]]) -> String {
     describe(server, client, wanted)
 }
 
-/// The same of a server that must not be touched: for a crash report.
+/// INFO's text as [`info`] returns it, without changing the server: for a crash report.
 pub fn describe(server: &Server, client: &Client, wanted: &[&[u8]]) -> String {
     let view = View {
         server,
