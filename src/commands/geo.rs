@@ -650,7 +650,8 @@ fn search_generic(ctx: &mut Ctx, key_at: usize, form: Form) -> CmdResult {
     Ok(())
 }
 
-/// Counts a change for each place, where ZUNIONSTORE and its like count one.
+/// Stores the places. Counts a change for each place, unlike ZUNIONSTORE and its like, which count
+/// one.
 fn store(ctx: &mut Ctx, destination: &[u8], hits: Hits, search: &Search, form: Form) {
     let limits = ZsetLimits::of(ctx.server);
     let is_search = form == Form::SearchStore;

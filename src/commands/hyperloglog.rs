@@ -1,8 +1,8 @@
 //! HyperLogLogs: estimates of how many different elements there were, in 12 KB at most.
 //!
-//! The value is a string like any other, GET and SET work on it, and `ds::hll` knows its bytes. So every command
-//! first asks whether the string is one; a string that only looks like one is found out while its registers are
-//! read, and is never a reason to panic.
+//! The value is a string like any other, GET and SET work on it, and `ds::hll` knows its format. So
+//! every command first checks whether the string has that format; a string that only seems to have
+//! it is detected while its registers are read, and never causes a panic.
 //!
 //! ```text
 //!   PFADD    raises registers; the first change makes the cached cardinality stale

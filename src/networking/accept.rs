@@ -342,7 +342,7 @@ fn keepalive(stream: &std::net::TcpStream, seconds: u32) {
     let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
-/// Whom we let in, and the refusals.
+/// The clients that are let in, and the refusals.
 fn accept_common(
     el: &mut EventLoop<Server>,
     server: &mut Server,

@@ -30,7 +30,7 @@ const READ_MAX: usize = 64 * 1024;
 const OWN_BUFFER: usize = 16 * 1024;
 /// How many commands are parsed ahead.
 pub(super) const AHEAD_MAX: usize = 128;
-/// How often a socket that has more to give is read in one turn.
+/// How often in one turn a socket that has more bytes is read.
 const READS_PER_TURN: usize = 4;
 
 /// The event loop says that a client's socket is readable.

@@ -13,9 +13,10 @@
 //!
 //! A report is 24 bytes, far below what a pipe takes as one piece: keys done, bytes copied now, the most so far.
 //!
-//! The forecast is what a person wants to know before memory runs out: a fork copies the page tables at once, and
-//! every page that is written while the child lives. How many is guessed from the rate of writes and the time that
-//! the last child of this kind took; a page for each write is the worst case, and it can't be more than there is.
+//! The forecast is what an operator needs to know before memory runs out: a fork copies the page
+//! tables at once, and every page that is written while the child lives. The number of pages is
+//! estimated from the rate of writes and the time that the last child of this kind took; a page for
+//! each write is the worst case, and it can't be more than all pages.
 //!
 //! **Invariant:** a child ends in [`fork::exit_now`], never by returning: two processes would run the loop on the
 //! same sockets (`start` has no path out of the child).
@@ -36,7 +37,7 @@ use crate::sys::fork::{self, Exit, Forked};
 use crate::sys::{allocator, process, title};
 use crate::util::byte_size::format_bytes_human;
 
-/// What a child is for.
+/// The purpose of a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// BGSAVE and its like.
@@ -87,7 +88,7 @@ pub struct Child {
     partial: Vec<u8>,
 }
 
-/// What a child reports.
+/// A child's report.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Progress {
     pub keys: u64,
@@ -97,7 +98,7 @@ pub struct Progress {
     pub cow_peak: u64,
 }
 
-/// What is remembered of children that ended, and said of the next one.
+/// Figures of children that ended, and the forecast for the next one.
 #[derive(Default)]
 pub struct Forks {
     /// Pipes of children that ended, still registered in the loop; closed by [`watch`].

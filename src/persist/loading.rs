@@ -36,14 +36,14 @@ use crate::types::{Key, New, Value};
 /// Empty keys that are named in the log; the others are counted.
 const EMPTY_KEYS_NAMED: u64 = 10;
 
-/// How far a load is, for INFO.
+/// The progress of a load, for INFO.
 #[derive(Default)]
 pub struct Progress {
     /// Unix time in seconds.
     pub start_s: i64,
     pub total_bytes: u64,
     pub loaded_bytes: u64,
-    /// What the file says its writer used.
+    /// The memory that the file's writer used, according to the file.
     pub rdb_used_mem: u64,
 }
 

@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
         self.digested = self.pos;
     }
 
-    /// Whether `n` more bytes can be there: a length beyond what is left is a lie.
+    /// Whether `n` more bytes can be there: a length beyond the bytes that are left is wrong.
     #[inline]
     pub fn may_have(&self, n: u64) -> bool {
         self.bytes_left().is_none_or(|left| n <= left)

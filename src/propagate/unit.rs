@@ -13,7 +13,7 @@
 
 use crate::ds::bulk::push_command;
 
-/// What takes the bytes of a unit.
+/// A receiver of a unit's bytes.
 pub trait Output {
     fn put(&mut self, bytes: &[u8]);
 }

@@ -83,7 +83,7 @@ impl Server {
         self.update_armed();
     }
 
-    /// Whether changes without an fsync are kept track of.
+    /// Whether changes without an fsync are tracked.
     pub fn tracks_unsynced(&self) -> bool {
         self.aof.unsynced.is_on()
     }
@@ -113,7 +113,7 @@ impl Server {
         }
     }
 
-    /// What a message waits for that a change causes which is being made. 0: nothing.
+    /// The offset for a message that the change in progress causes. 0: it need not wait.
     pub fn offset_of_event(&self) -> u64 {
         match self.armed & armed::UNSYNCED {
             0 => 0,
@@ -121,7 +121,7 @@ impl Server {
         }
     }
 
-    /// What a message waits for that `c` sends. 0: nothing.
+    /// The offset for a message that `c` sends. 0: it need not wait.
     pub fn offset_of_message(&self, c: &Client) -> u64 {
         match (self.armed & armed::UNSYNCED, self.nesting) {
             (0, _) => 0,
@@ -173,7 +173,7 @@ fn note_changes(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
     }
 }
 
-/// What the reply of a command depends on that changed nothing.
+/// The offset for the reply of a command that changed nothing.
 fn offset_of_command(server: &Server, argv: &[&[u8]], cmd: &Command) -> u64 {
     let unsynced = &server.aof.unsynced;
     let has_keys = !cmd.keys.is_empty() || cmd.get_keys.is_some();

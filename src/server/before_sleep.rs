@@ -5,7 +5,7 @@
 //!    2 fast_cycle                  expiry, before keys are handed to blocked clients: none gets an expired one
 //!    3 handle_ready_keys           clients that wait for a key which was written; they write, so before the AOF
 //!    4 run_unblocked_clients       requests that arrived while a client was blocked; after 1 and 3 unblocked it
-//!    5 broadcast                   invalidations, before this turn's replies: caches get them first
+//!    5 broadcast                   invalidations, before the replies: caches get them first
 //!    6 handle_request              SHUTDOWN, after all commands of the turn and before their replies: what it saves
 //!                                  is what was acknowledged
 //!    7 write_aof                   before any reply leaves: a reply promises the AOF

@@ -124,7 +124,7 @@ fn end() {
     );
 }
 
-/// What the server knows of itself. Called by a crash, with the server as it was left.
+/// The server's own data. Called by a crash, with the server in the state in which it was left.
 ///
 /// The command in flight comes first: it is the likeliest cause, and the rest reads much more of a server that
 /// may be broken.

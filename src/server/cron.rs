@@ -112,7 +112,7 @@ mod tests {
     use crate::db::Ttl;
     use crate::types::{New, kind};
 
-    /// What a child put off, the cron does when it is gone: no command has to come for it.
+    /// The cron does the work that was postponed because of a child, without waiting for a command.
     #[test]
     fn tables_go_on_growing_after_a_child_without_traffic() {
         let mut server = Server::new(Config::default(), Vec::new());

@@ -154,7 +154,7 @@ fn save(server: &mut Server, options: Options) -> Result<(), Refused> {
     saved.map_err(|_| Refused)
 }
 
-/// The log we have may be longer than a rewritten one, but holds everything.
+/// The AOF may be longer than a rewritten one, but holds everything.
 fn save_log(server: &mut Server, options: Options) -> Result<(), Refused> {
     let is_rewritten = server
         .child

@@ -28,10 +28,10 @@ use crate::{REDIS_VERSION, VERSION};
 /// Where a daemon writes its pid when the settings don't say.
 const DEFAULT_PIDFILE: &str = "/var/run/redis.pid";
 
-/// What `maxmemory` is surely not meant to be.
+/// A `maxmemory` below this size is probably a mistake.
 const MAXMEMORY_SUSPICIOUS: u64 = 1024 * 1024;
 
-/// `daemonize`, unless a supervisor wants to keep us.
+/// `daemonize`, unless a supervisor requires a foreground process.
 pub fn enter_background(config: &Config) {
     if config.daemonize
         && supervisor(config) == Supervised::No
@@ -214,7 +214,7 @@ pub fn set_title(server: &Server) {
     }
 }
 
-/// A drawing for people; one line for a log file, unless `always-show-logo`.
+/// A drawing for a terminal; one line for a log file, unless `always-show-logo`.
 fn show_logo(server: &Server) {
     let mode = if server.config.cluster_enabled {
         "cluster"

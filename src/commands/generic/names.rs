@@ -220,7 +220,8 @@ fn flush_generic(ctx: &mut Ctx, which: Option<u32>) -> CmdResult {
         _ => return Err(Error::SYNTAX),
     };
     let removed = ctx.server.flush(Some(ctx.client), which, lazy);
-    // Even when there was nothing to remove: a replica that has more than we do must flush too.
+    // Even when there was nothing to remove: a replica that has more keys than this server must
+    // flush too.
     ctx.dirty(removed.max(1));
     if which.is_none() && background::after_flushall(ctx.server) {
         // Nothing has changed since that snapshot, but the AOF and the replicas need the command.

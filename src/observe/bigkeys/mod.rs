@@ -284,7 +284,7 @@ fn go_on(server: &mut Server) -> bool {
 }
 
 impl Server {
-    /// Begin or end to keep the largest keys, as the setting says.
+    /// Begins or stops tracking the largest keys, as the setting says.
     pub fn follow_bigkeys_setting(&mut self) {
         if self.config.bigkeys_tracking != self.bigkeys.is_some() {
             self.bigkeys = self.config.bigkeys_tracking.then(Box::default);
@@ -292,7 +292,8 @@ impl Server {
         }
     }
 
-    /// BIGKEYS RESET: forget everything and look at all keys again. False: nothing is kept at all.
+    /// BIGKEYS RESET: forgets everything and starts a new pass over all keys. False: nothing is
+    /// tracked at all.
     pub fn reset_bigkeys(&mut self) -> bool {
         self.bigkeys
             .as_mut()

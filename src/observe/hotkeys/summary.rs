@@ -133,7 +133,7 @@ impl Summary {
         }
     }
 
-    /// Those of whom most is certain, the heaviest first.
+    /// The keys with the highest certain weight, the heaviest first.
     pub fn top(&self, count: usize) -> Vec<Hot<'_>> {
         let certain = |counter: &Counter| counter.weight - counter.error;
         let mut all: Vec<&Counter> = self.counters.iter().filter(|c| certain(c) > 0.0).collect();

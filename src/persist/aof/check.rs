@@ -7,8 +7,8 @@
 //!     --truncate-to-timestamp T   cut the last file off where what was written after T begins (`#TS:`)
 //! ```
 //!
-//! The lines are those of redis-check-aof, since people and scripts read them. Commands are not run and not
-//! looked up; only their framing, and that each MULTI has its EXEC.
+//! The lines are those of redis-check-aof, since operators and scripts read them. Commands are not
+//! run and not looked up; only their framing is checked, and that each MULTI has its EXEC.
 //!
 //! Only the last file may be cut: the commands in the files behind a cut would follow on another
 //! state.
@@ -33,7 +33,7 @@ struct Options {
     until_s: Option<i64>,
 }
 
-/// Why the check ends here, as a line.
+/// The reason why the check ends here, as a line.
 type Stop = String;
 
 /// What a file was found to be.
@@ -347,7 +347,7 @@ fn cut_at_time(
     Ok(Verdict::Truncated)
 }
 
-/// `--fix`, if the person agrees.
+/// `--fix`, if the operator agrees.
 fn fix(file: &File, path: &Path, extent: &Extent, len: u64, last: bool) -> Result<Verdict, Stop> {
     let shown = path.display();
     if !last {

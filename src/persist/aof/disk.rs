@@ -73,7 +73,7 @@ impl Delay {
     }
 }
 
-/// What became of a job.
+/// The result of a job.
 pub enum Done {
     Wrote {
         bytes: Vec<u8>,

@@ -91,7 +91,7 @@ impl Flush {
         self.write_error.is_some() || self.sync_error.is_some()
     }
 
-    /// Why writes are refused.
+    /// The reason why writes are refused.
     pub fn error(&self) -> Option<&io::Error> {
         self.write_error.as_ref().or(self.sync_error.as_ref())
     }

@@ -1,4 +1,5 @@
-//! The log is read back: base, then the incremental files, each command through `call()` as any client's.
+//! Loading the AOF: the base, then the incremental files, each command through `call()` as a
+//! client's.
 //!
 //! ```text
 //!   manifest ─> base   RDB ─> loading::load_stream (bulk)        commands ─> call()
@@ -40,10 +41,10 @@ use crate::texts;
 
 type Result<T> = std::result::Result<T, LoadError>;
 
-/// What there was to load.
+/// What was found to load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found {
-    /// No log yet.
+    /// No AOF yet.
     Nothing,
     Log,
 }

@@ -11,16 +11,20 @@
 //!   start:         load: base, then the incremental files in order, each command through `call()`
 //! ```
 //!
-//! The files are those of Redis 7 (`manifest`); a log of Redis 6, one file in the data directory, becomes the base.
+//! The files are those of Redis 7 (`manifest`); an AOF of Redis 6, one file in the data directory,
+//! becomes the base.
 //!
-//! CONFIG SET appendonly yes needs a base first: the log is `WaitRewrite` then, commands are fed to a temporary
-//! file, and only when the child's base is there the manifest names both and the log counts.
+//! CONFIG SET appendonly yes needs a base first: until then the AOF's state is `WaitRewrite`, and
+//! commands are fed to a temporary file. Only when the child has written the base does the manifest
+//! name both, and the AOF is on.
 //!
-//! **Invariant:** a new file never takes the place of one that is there and has bytes, also when the manifest was lost
-//! (`skip_unnamed`): the server starts with other files, says so, and loads what a manifest names. Redis writes a new
-//! base over the old one then, and appends to the incremental file.
-//! **Invariant:** the manifest never names a file that is not there: files come first and go last
-//! (`tests/persistence_aof.rs`, and the crashes simulated in `crash_tests`).
+//! **Invariant:** a new file never replaces one that exists and has bytes, also when the manifest
+//! was lost (`skip_unnamed`): the server starts with other files, logs that, and loads what a
+//! manifest names. Redis writes a new base over the old one then, and appends to the incremental
+//! file.
+//! **Invariant:** the manifest never names a file that does not exist: a file is created before it
+//! is named, and deleted after its name is removed (`tests/persistence_aof.rs`, and the crashes
+//! simulated in `crash_tests`).
 //! **Invariant:** commands are fed exactly while `feed` is open; `propagation` is updated at once
 //! (`follow_sink`).
 
@@ -100,7 +104,7 @@ impl Aof {
         self.state == State::On && offset.min(self.feed.fed) <= self.feed.synced
     }
 
-    /// How much was ever fed.
+    /// How many bytes were ever fed.
     #[inline]
     pub fn offset(&self) -> u64 {
         self.feed.fed

@@ -1,4 +1,5 @@
-//! Reads the commands of a log, one after the other, and says exactly where it ends if it ends too early.
+//! Reads the commands of an AOF, one after the other, and finds exactly where it ends if it ends
+//! too early.
 //!
 //! ```text
 //!   #TS:1795371147\r\n   a line that begins with `#`: the time of what follows, or a comment
@@ -7,9 +8,9 @@
 //!   $1\r\nk\r\n
 //! ```
 //!
-//! A crash may leave a file that ends within a command, or whose last block was allocated and never written: zeros. Both are
-//! [`Fault::Truncated`]: everything up to the last whole command is good. Anything else that is no command is
-//! [`Fault::Format`], and a person has to look at it.
+//! A crash may leave a file that ends within a command, or whose last block was allocated and never
+//! written: zeros. Both are [`Fault::Truncated`]: everything up to the last whole command is good.
+//! Anything else that is not a command is [`Fault::Format`], and an operator has to look at it.
 //!
 //! **Invariant:** what is allocated is bounded by what the file holds, whatever its numbers say
 //! (`tests::a_length_is_not_believed`).
@@ -45,7 +46,7 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// What comes next in a log.
+/// The next item of an AOF.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item {
     /// Its arguments are in [`LogReader::argv`].
@@ -59,7 +60,7 @@ pub enum Item {
 pub struct LogReader<R> {
     source: R,
     buffer: Vec<u8>,
-    /// What is consumed of the buffer, and where in the file the buffer begins.
+    /// How much of the buffer is consumed, and where in the file the buffer begins.
     pos: usize,
     start: u64,
     /// The file's length.

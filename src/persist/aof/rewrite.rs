@@ -1,4 +1,4 @@
-//! BGREWRITEAOF: a base file that stands for all that was written before.
+//! BGREWRITEAOF: writes a base file that replaces everything that was written before.
 //!
 //! ```text
 //!   start     feed ─> a new incremental file, named in the manifest
@@ -34,7 +34,7 @@ const PAUSE_MAX_MINUTES: i64 = 60;
 /// A growing file is synced in steps, so that the last fsync finds little to do.
 const SYNC_EVERY_BYTES: u64 = 4 << 20;
 
-/// What is known of rewrites.
+/// The state of rewrites.
 #[derive(Default)]
 pub struct Rewrite {
     /// One is wanted as soon as there is no child.
@@ -49,7 +49,7 @@ pub struct Rewrite {
     paused_until_s: i64,
 }
 
-/// Why no rewrite begins; the log has the details.
+/// The reason why no rewrite begins; the log has the details.
 #[derive(Debug)]
 pub struct CantStart;
 
@@ -86,7 +86,7 @@ fn temp_path(pid: u32) -> PathBuf {
     format!("temp-rewriteaof-bg-{pid}.aof").into()
 }
 
-/// What the child writes before it is whole.
+/// The name of the child's file until it is whole.
 fn temp_inner_path(pid: u32) -> PathBuf {
     format!("temp-rewriteaof-{pid}.aof").into()
 }
@@ -355,7 +355,7 @@ fn is_paused(server: &mut Server) -> bool {
     true
 }
 
-/// What BGREWRITEAOF answers.
+/// The reply of BGREWRITEAOF.
 pub enum Answer {
     Started,
     Scheduled,

@@ -1,4 +1,4 @@
-//! When snapshots are made: SAVE, BGSAVE, save points, at the end; and what becomes of them.
+//! Snapshots: SAVE, BGSAVE, save points, shutdown; and the handling of their results.
 //!
 //! ```text
 //!   BGSAVE ───────────────┐
@@ -23,7 +23,7 @@ use crate::texts;
 /// After a failed snapshot the next one is not tried for this time.
 const RETRY_DELAY_S: i64 = 5;
 
-/// What is known of snapshots.
+/// The state of snapshots.
 pub struct Rdb {
     /// Bytes that the last saving child made the system copy.
     pub last_cow_bytes: u64,
@@ -178,11 +178,11 @@ pub fn cron(server: &mut Server) {
 /// FLUSHALL: what a child is writing is out of date, and an empty data set is soon saved. True: it was.
 pub fn after_flushall(server: &mut Server) -> bool {
     child::kill(server, Kind::Rdb);
-    // The log says what went wrong; the data set is flushed all the same.
+    // The log has the error; the data set is flushed all the same.
     !server.config.save.is_empty() && save(server).is_ok()
 }
 
-/// At the end. `Err`: the log says why there is no snapshot.
+/// Saves at shutdown. `Err`: the log has the reason why there is no snapshot.
 pub fn save_at_shutdown(server: &mut Server, wanted: bool, forced: bool) -> io::Result<()> {
     if in_progress(server) {
         log::warn!("There is a child saving an .rdb. Killing it!");

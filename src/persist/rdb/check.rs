@@ -1,4 +1,5 @@
-//! `aeris-check-rdb`: walks a file as the loader would, keeps nothing, and says where it is damaged.
+//! `aeris-check-rdb`: walks a file as the loader would, keeps nothing, and reports where it is
+//! damaged.
 //!
 //! ```text
 //!   [offset 0] Checking RDB file dump.rdb

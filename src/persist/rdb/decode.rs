@@ -1,4 +1,4 @@
-//! One value out of its bytes: lengths, strings, and every type that was ever written.
+//! Decodes one value: lengths, strings, and every type that was ever written.
 //!
 //! ```text
 //!   type byte -> | string                        shown where it lies in the read buffer
@@ -7,9 +7,10 @@
 //!                | a count and so many strings   a table made for that many, filled
 //! ```
 //!
-//! Bytes from outside are checked here or nowhere: behind this file a listpack is a listpack. So the structure of every block is
-//! always verified, and so is that no member comes twice: `sanitize-dump-payload` decides nothing here, because there is
-//! no cheaper check that would keep the promises of the types.
+//! Bytes from outside are checked here and nowhere else: the rest of the server trusts a listpack.
+//! So the structure of every block is always verified, and so is that no member comes twice:
+//! `sanitize-dump-payload` has no effect here, because no cheaper check would keep the invariants
+//! of the types.
 //!
 //! **Invariant:** a count from the file reserves memory only as far as the bytes left could hold
 //! that many elements.
@@ -119,7 +120,7 @@ pub struct Decoder<'r, 's> {
     pub next_tick: u64,
 }
 
-/// What is called now and then while a large value is read.
+/// A function that is called from time to time while a large value is read.
 pub type Tick<'t> = &'t mut dyn FnMut(u64) -> u64;
 
 impl<'r, 's> Decoder<'r, 's> {

@@ -1,4 +1,4 @@
-//! One value into its bytes: the counterpart of `decode`, for the newest form of each encoding only.
+//! Encodes one value: the counterpart of `decode`, for the newest form of each encoding only.
 //!
 //! ```text
 //!   integer, short string     inside the key's entry      -> string

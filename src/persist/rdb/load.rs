@@ -15,7 +15,7 @@ use super::{Limits, VERSION_REDIS_MAX, VERSION_VALKEY, is_known_version, kind, o
 use crate::persist::rio::Reader;
 use crate::types::New;
 
-/// What a file says of a key beside its value.
+/// Attributes of a key in a file, beside its value.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Meta {
     /// Unix time in milliseconds.
@@ -82,7 +82,7 @@ pub trait Sink {
     fn footer(&mut self, found: u64, computed: u64) -> Result<()>;
 }
 
-/// Why a file is not even begun.
+/// The reason why a file is not even begun.
 #[derive(Debug)]
 pub enum Refused {
     Signature,
@@ -138,7 +138,7 @@ pub fn read<S: Sink>(
 struct Walk<'w, 'r, 's, S> {
     decoder: Decoder<'r, 's>,
     sink: &'w mut S,
-    /// What was said of the next key.
+    /// The attributes of the next key.
     meta: Meta,
     /// The key's name, in a buffer that is used again.
     name: Vec<u8>,

@@ -144,7 +144,7 @@ mod len {
     pub const ENCODED: u8 = 3;
 }
 
-/// How a string is encoded that is not written as it is.
+/// The encodings of a string that is not written as it is.
 mod encoded {
     pub const INT_8: u8 = 0;
     pub const INT_16: u8 = 1;

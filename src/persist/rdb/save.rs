@@ -29,7 +29,7 @@ use crate::types::KeyRef;
 /// the fsync at the end find everything still to be done.
 const AUTOSYNC_BYTES: u64 = 4 << 20;
 
-/// What the data set is written for.
+/// The purpose for which the data set is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
     Snapshot,
@@ -193,7 +193,7 @@ pub fn remove_temp_file(pid: u32) {
     let _ = std::fs::remove_file(temp_file(pid));
 }
 
-/// Save to `dbfilename`. The log says what went wrong, if anything.
+/// Saves to `dbfilename`. The log has the error, if there is one.
 pub fn save_file(server: &Server, key_done: &mut dyn FnMut()) -> io::Result<()> {
     let temp = temp_file(std::process::id());
     let target = server.config.dbfilename.as_path().to_path_buf();

@@ -306,7 +306,7 @@ fn wait_for(conn: &Connection, to_write: bool) -> bool {
     }
 }
 
-/// How a script ends that the client wants to end.
+/// The error of a script that the client aborts.
 const ABORTED: &str = "script aborted for user request";
 const PROTOCOL_ERROR: &str = "protocol error";
 
