@@ -49,7 +49,7 @@ pub enum Found {
     Log,
 }
 
-/// Read the manifest, take over a log of Redis 6 if there is one, and load everything.
+/// Reads the manifest, takes over an AOF of Redis 6 if there is one, and loads everything.
 pub fn load(live: &mut Live) -> Result<Found> {
     live.server.aof.manifest = read_manifest(live.server)?;
     adopt_old_log(live.server).map_err(|e| {
@@ -150,7 +150,8 @@ fn log_manifest_error(e: &ParseError) {
     log::warn!("{}\n", e.text);
 }
 
-/// A log of Redis 6 is one file in the data directory. It becomes the base, unless there is a log in parts already.
+/// An AOF of Redis 6 is one file in the data directory. It becomes the base, unless there is an AOF
+/// in parts already.
 fn adopt_old_log(server: &mut Server) -> io::Result<()> {
     let name = file_name(server);
     let old = PathBuf::from(os_name(&name));

@@ -353,7 +353,7 @@ fn start(server: &mut Server) -> Result<(), String> {
     Ok(())
 }
 
-/// No log from now on. Its files stay as they are.
+/// Switches the AOF off. Its files stay as they are.
 pub fn stop(server: &mut Server) {
     // What can't be written now is not in the AOF; the AOF is being given up.
     let _ = flush::flush_and_sync(server);
