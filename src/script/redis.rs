@@ -377,7 +377,7 @@ fn setresp(run: &mut Run, frame: &mut Frame) -> Outcome {
     Outcome::Return(0)
 }
 
-/// redis.set_repl(flags): whether the commands that follow go to the AOF, the replicas, both or neither
+/// redis.set_repl(flags): whether commands that follow go to the AOF, the replicas, both or neither
 fn set_repl(run: &mut Run, frame: &mut Frame) -> Outcome {
     if frame.len() != 1 {
         return raise(frame, run.server.config.text(texts::SET_REPL_ARGUMENTS));

@@ -21,7 +21,8 @@
 //!   17 end_turn                    how long the turn took, last
 //! ```
 //!
-//! **Invariant:** the drawing and the function have the same steps in the same order (`tests/drawings.rs`).
+//! **Invariant:** the drawing and the function have the same steps in the same order
+//! (`tests/drawings.rs`).
 //! **Invariant:** the AOF is written before any reply leaves.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Streams: a log of entries that many clients may read, and groups whose consumers share the entries.
+//! Streams: a log of entries that many clients may read, and groups whose consumers share entries.
 //!
 //! ```text
 //!   mod.rs       the rows; IDs and intervals as arguments; entries as replies
