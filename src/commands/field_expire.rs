@@ -15,13 +15,15 @@
 //!
 //! A time may be at most 2^46 ms, in the year 4199: Redis packs it into its entries, and its files into theirs.
 
+use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
-use crate::commands::hash::{fields_removed, read_hash, reply_values, write_hash};
+use crate::commands::hash::{fields_removed, read_hash, reply_value, reply_values, write_hash};
 use crate::error::{Error, said};
 use crate::keyspace::events;
 use crate::types::hash::{FieldTtl, Hash, HashLimits};
 use crate::util::number::{IntBuf, parse_i64};
+use std::collections::HashSet;
 
 pub const TABLE: &[Command] = &[
     cmd("hexpire", hexpire, -6, WRITE | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
@@ -307,13 +309,23 @@ fn persist_field(hash: &mut Hash, limits: &HashLimits, field: &[u8]) -> i64 {
     }
 }
 
+/// The values of fields that go with this: one that is named again is null the second time.
+fn reply_values_once(reply: &mut ReplyBuf, hash: Option<&Hash>, fields: &[&[u8]]) {
+    let mut named = HashSet::new();
+    reply.array(fields.len());
+    for &field in fields {
+        let hash = hash.filter(|_| named.insert(field));
+        reply_value(reply, hash.and_then(|hash| hash.get(field)));
+    }
+}
+
 /// HGETDEL key FIELDS numfields field [field ...]
 fn hgetdel(ctx: &mut Ctx) -> CmdResult {
     check_type(ctx)?;
     let key = ctx.argv[1];
     let fields = parse_fields(ctx.argv, 2, FEW)?;
     let hash = read_hash(ctx.server, ctx.client, key)?;
-    reply_values(&mut ctx.client.reply, hash, fields);
+    reply_values_once(&mut ctx.client.reply, hash, fields);
     let (removed, emptied) = write_hash(ctx, key, |hash, _| {
         let there = |field: &&&[u8]| hash.remove(field);
         Ok(fields.iter().filter(there).copied().collect::<Vec<&[u8]>>())
@@ -413,7 +425,11 @@ impl<'a> ExArgs<'a> {
             true => ("ERR invalid number of fields", i32::MAX.into()),
             false => (FEW, i64::MAX),
         };
-        let number = argv.get(at + 1).ok_or_else(|| Error::arity(ctx.cmd.name))?;
+        // HSETEX asks for a number, a field and a value before it reads any of them.
+        let number = argv[at + 1..]
+            .first()
+            .filter(|_| !sets || argv.len() - at > 3);
+        let number = number.ok_or_else(|| Error::arity(ctx.cmd.name))?;
         let number = parse_i64(number).filter(|n| (1..=most).contains(n));
         let number = number.ok_or(Error::of(few))?;
         let len = usize::try_from(number)
@@ -483,14 +499,18 @@ fn hgetex(ctx: &mut Ctx) -> CmdResult {
     check_type(ctx)?;
     let key = ctx.argv[1];
     let args = ExArgs::parse(ctx, 1)?;
+    let goes = matches!(args.expiration, Expiration::At(at) if ctx.is_past(at));
     let hash = read_hash(ctx.server, ctx.client, key)?;
-    reply_values(&mut ctx.client.reply, hash, args.fields);
+    let reply = &mut ctx.client.reply;
+    match goes {
+        true => reply_values_once(reply, hash, args.fields),
+        false => reply_values(reply, hash, args.fields),
+    }
     match args.expiration {
         Expiration::At(at) => {
-            let past = ctx.is_past(at);
             let (changed, emptied) =
                 change_fields(ctx, key, args.fields, |hash, limits, field| {
-                    expire_field(hash, limits, field, at, Condition::Always, past) > 0
+                    expire_field(hash, limits, field, at, Condition::Always, goes) > 0
                 })?;
             ttl_changed(ctx, key, at, &changed, emptied);
         }
@@ -531,7 +551,7 @@ fn hsetex(ctx: &mut Ctx) -> CmdResult {
     let args = ExArgs::parse(ctx, 2)?;
     let (pairs, _) = args.fields.as_chunks::<2>();
     let past = matches!(args.expiration, Expiration::At(at) if ctx.is_past(at));
-    let (done, emptied) = write_hash(ctx, key, |hash, limits| {
+    let ((done, existed), emptied) = write_hash(ctx, key, |hash, limits| {
         let exists = !hash.is_empty();
         let allowed = args.key_exists.is_none_or(|wanted| wanted == exists)
             && args.fields_exist.is_none_or(|wanted| {
@@ -542,12 +562,13 @@ fn hsetex(ctx: &mut Ctx) -> CmdResult {
         if allowed {
             set_pairs(hash, limits, pairs, args.expiration, past);
         }
-        Ok(allowed)
+        Ok((allowed, exists))
     })?;
     if done {
         ctx.dirty(pairs.len() as u64);
         ctx.changed(key, events::HASH, "hset");
-        tell_hsetex(ctx, key, &args, past, emptied);
+        // A new key whose fields are past came and went: its `del` is told, too.
+        tell_hsetex(ctx, key, &args, past, emptied || past && !existed);
     }
     ctx.client.reply.integer(done as i64);
     Ok(())

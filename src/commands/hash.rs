@@ -199,10 +199,15 @@ fn hmget(ctx: &mut Ctx) -> CmdResult {
 pub(super) fn reply_values(reply: &mut ReplyBuf, hash: Option<&Hash>, fields: &[&[u8]]) {
     reply.array(fields.len());
     for field in fields {
-        match hash.and_then(|hash| hash.get(field)) {
-            Some(value) => bulk(reply, value),
-            None => reply.null(),
-        }
+        reply_value(reply, hash.and_then(|hash| hash.get(field)));
+    }
+}
+
+/// The value of a field, or null.
+pub(super) fn reply_value(reply: &mut ReplyBuf, value: Option<Element<'_>>) {
+    match value {
+        Some(value) => bulk(reply, value),
+        None => reply.null(),
     }
 }
 

@@ -57,11 +57,20 @@ pub const OPEN: &[(&str, &str, &str)] = &[(
 )];
 
 /// Error texts that differ on purpose: (pattern of the command in capitals, reason).
-const TEXTS_ON_PURPOSE: &[(&str, &str)] = &[
-    ("MSETEX *", "Redis 8.4 has it too; the texts are Redis's"),
+const TEXTS_ON_PURPOSE: &[(&str, &str)] =
+    &[("MSETEX *", "Redis 8.4 has it too; the texts are Redis's")];
+
+/// Beginnings of errors that Valkey words in its own way even if it was set to use Redis's words, and
+/// Redis's words for them.
+const VALKEYS_WORDS: &[(&str, &str)] = &[
+    ("-ERR This Valkey command", "-ERR This Redis command"),
     (
-        "SCRIPT SHOW *",
-        "one text for a script that is not there; EVALSHA's is Redis's",
+        "-ERR Wrong number of args calling command",
+        "-ERR Wrong number of args calling Redis command",
+    ),
+    (
+        "-NOSCRIPT No matching script.\r",
+        "-NOSCRIPT No matching script. Please use EVAL.\r",
     ),
 ];
 
@@ -120,20 +129,19 @@ fn up_to_nul(reply: Reply) -> Reply {
 /// Redis lets a line's end through in the texts of some errors; ours are always one line.
 fn errors_alike(ours: &[u8], theirs: &[u8]) -> bool {
     let space = |&b: &u8| if b"\r\n".contains(&b) { b' ' } else { b };
-    // Valkey 9.1 has its own name here even if it was set to use Redis's words.
-    let theirs = &replace(
-        theirs,
-        b"-ERR This Valkey command",
-        b"-ERR This Redis command",
-    );
+    let theirs = in_redis_words(theirs);
     ours.starts_with(b"-") && ours.iter().map(space).eq(theirs.iter().map(space))
 }
 
-fn replace(reply: &[u8], start: &[u8], with: &[u8]) -> Vec<u8> {
-    match reply.strip_prefix(start) {
-        Some(rest) => [with, rest].concat(),
-        None => reply.to_vec(),
-    }
+fn in_redis_words(reply: &[u8]) -> Vec<u8> {
+    let in_words = |(valkey, redis): &(&str, &str)| {
+        let rest = reply.strip_prefix(valkey.as_bytes())?;
+        Some([redis.as_bytes(), rest].concat())
+    };
+    VALKEYS_WORDS
+        .iter()
+        .find_map(in_words)
+        .unwrap_or_else(|| reply.to_vec())
 }
 
 /// The kind of a reply: its length and first bytes, not its content.

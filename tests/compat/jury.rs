@@ -54,6 +54,7 @@ const NEW_OPTIONS: &[(&str, Name)] = &[
     ("SET * IFEQ *", Name::Valkey9),
     ("CLIENT CAPA *", Name::Valkey9),
     ("CLIENT LIST NOT-*", Name::Valkey9),
+    ("CLIENT KILL ID [1-9]* [0-9]*", Name::Valkey9),
     ("SCRIPT SHOW*", Name::Valkey9),
     ("ZSCAN * NOSCORES*", Name::Valkey9),
     ("X[AT][DR]* KEEPREF*", Name::Redis8),
@@ -124,11 +125,11 @@ impl Jury {
 
     /// The judges that know the command and its options; all of them if it is no command at all.
     fn knowing(&self, argv: &[Vec<u8>]) -> Vec<&Judge> {
-        if let Some((_, only)) = NEW_OPTIONS.iter().find(|(of, _)| is_like(of, argv)) {
+        if let Some(only) = only_judge(argv) {
             return self
                 .judges
                 .iter()
-                .filter(|judge| judge.name == *only)
+                .filter(|judge| judge.name == only)
                 .collect();
         }
         let command = self.command_name(argv);
@@ -239,6 +240,12 @@ impl Jury {
             }
         }
     }
+}
+
+/// The server that alone has an option of this command.
+pub fn only_judge(argv: &[Vec<u8>]) -> Option<Name> {
+    let found = NEW_OPTIONS.iter().find(|(of, _)| is_like(of, argv));
+    found.map(|(_, only)| *only)
 }
 
 fn is_like(pattern: &str, argv: &[Vec<u8>]) -> bool {

@@ -143,19 +143,14 @@ impl Tally {
 pub fn add_members(ctx: &mut Ctx, options: AddOptions, members: &[(f64, &[u8])]) -> CmdResult {
     let (key, flags) = (ctx.argv[1], options.flags);
     let limits = ZsetLimits::of(ctx.server);
-    let longest = members
-        .iter()
-        .map(|(_, member)| member.len())
-        .max()
-        .unwrap_or(0);
     let tally = match write_zset(ctx.server, ctx.client, key)? {
         Some(zset) => {
-            zset.expect(members.len(), longest, &limits);
+            zset.expect(members.len(), &limits);
             Tally::add_all(zset, members, flags, &limits)
         }
         None if flags.xx => Tally::nothing(),
         None => {
-            let mut zset = Zset::new(members.len(), longest, &limits);
+            let mut zset = Zset::new(members.len(), &limits);
             let tally = Tally::add_all(&mut zset, members, flags, &limits);
             let value = New::Obj(Value::Zset(zset));
             ctx.server

@@ -117,7 +117,7 @@ fn store(server: &mut Server, db: u32, key: &[u8], made: &Made, expire: bool) {
             Value::Set(set)
         }
         Made::Zset(pairs) => {
-            let mut zset = Zset::new(0, 0, &limits.zset);
+            let mut zset = Zset::new(0, &limits.zset);
             for (member, score) in pairs {
                 zset.add(member, *score, AddFlags::default(), &limits.zset);
             }

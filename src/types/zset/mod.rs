@@ -259,9 +259,9 @@ fn insert_in_order(listpack: &mut Listpack, member: &[u8], score: f64) {
 }
 
 impl Zset {
-    /// An empty set in the encoding for so many members, the longest of this length.
-    pub fn new(members: usize, longest: usize, limits: &ZsetLimits) -> Zset {
-        if limits.max_entries == 0 || members > limits.max_entries || longest > limits.max_value {
+    /// An empty set in the encoding for `members` of them. A long one converts it when it is added, as in Redis.
+    pub fn new(members: usize, limits: &ZsetLimits) -> Zset {
+        if limits.max_entries == 0 || members > limits.max_entries {
             Zset::Tree(Box::new(SortedSet::new(limits.seed)))
         } else {
             Zset::Listpack(Listpack::new())
@@ -635,10 +635,10 @@ impl Zset {
         members
     }
 
-    /// Before an addition of so many members, the longest of this length: what may not fit a listpack leaves it at
-    /// once, even if the options then keep all of them out.
-    pub fn expect(&mut self, members: usize, longest: usize, limits: &ZsetLimits) {
-        if members > limits.max_entries || longest > limits.max_value {
+    /// Before `members` are added: what may not fit a listpack leaves it at once, even if the options then keep all
+    /// of them out.
+    pub fn expect(&mut self, members: usize, limits: &ZsetLimits) {
+        if members > limits.max_entries {
             self.convert_to_tree(limits.seed);
         }
     }

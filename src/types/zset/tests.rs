@@ -128,7 +128,7 @@ proptest! {
     #[test]
     fn agrees_with_a_vector(steps in proptest::collection::vec(step(), 1..120), kind in 0usize..3) {
         let limits = [SMALL, NEVER, SOON][kind];
-        let mut set = Zset::new(1, 3, &limits);
+        let mut set = Zset::new(1, &limits);
         let mut twin = Twin::new();
         for step in steps {
             match step {
@@ -173,7 +173,7 @@ proptest! {
         kind in 0usize..2,
     ) {
         let limits = [SMALL, NEVER][kind];
-        let mut set = Zset::new(1, 3, &limits);
+        let mut set = Zset::new(1, &limits);
         for (i, score) in scores.iter().enumerate() {
             set.add(&name(i as u8), f64::from(*score), AddFlags::default(), &limits);
         }
@@ -194,7 +194,7 @@ proptest! {
     #[test]
     fn lex_ranges_agree_with_filtering(n in 0u8..60, a in 0u8..70, b in 0u8..70, kinds in (0u8..3, 0u8..3), tree in any::<bool>()) {
         let limits = if tree { NEVER } else { SMALL };
-        let mut set = Zset::new(1, 3, &limits);
+        let mut set = Zset::new(1, &limits);
         for i in 0..n {
             set.add(&name(i), 1.0, AddFlags::default(), &limits);
         }
@@ -224,7 +224,7 @@ proptest! {
 }
 
 fn filled(n: u8, limits: &ZsetLimits) -> Zset {
-    let mut set = Zset::new(1, 3, limits);
+    let mut set = Zset::new(1, limits);
     for i in 0..n {
         set.add(&name(i), f64::from(i), AddFlags::default(), limits);
     }
@@ -233,7 +233,7 @@ fn filled(n: u8, limits: &ZsetLimits) -> Zset {
 
 #[test]
 fn the_bytes_are_those_of_redis() {
-    let mut set = Zset::new(1, 1, &SMALL);
+    let mut set = Zset::new(1, &SMALL);
     for (member, score) in [
         ("b", 0.0),
         ("a", -0.0),
@@ -271,7 +271,17 @@ fn converts_at_the_limits() {
     assert_eq!(set.encoding(), "listpack");
     set.add(&[b'x'; 65], 1.0, AddFlags::default(), &SMALL);
     assert_eq!(set.encoding(), "skiplist");
-    assert_eq!(Zset::new(1, 65, &SMALL).encoding(), "skiplist");
+}
+
+/// A listpack holds -0 as the integer 0, and the members before the long one were in it. Valkey looks
+/// for the longest member first and keeps the sign.
+#[test]
+fn a_long_member_converts_when_its_turn_comes() {
+    let mut set = Zset::new(2, &SMALL);
+    set.add(b"a", -0.0, AddFlags::default(), &SMALL);
+    set.add(&[b'x'; 65], 1.0, AddFlags::default(), &SMALL);
+    assert_eq!(set.encoding(), "skiplist");
+    assert!(set.score(b"a").is_some_and(f64::is_sign_positive));
 }
 
 #[test]
