@@ -57,8 +57,13 @@ pub const OPEN: &[(&str, &str, &str)] = &[(
 )];
 
 /// Error texts that differ on purpose: (pattern of the command in capitals, reason).
-const TEXTS_ON_PURPOSE: &[(&str, &str)] =
-    &[("MSETEX *", "Redis 8.4 has it too; the texts are Redis's")];
+const TEXTS_ON_PURPOSE: &[(&str, &str)] = &[
+    ("MSETEX *", "Redis 8.4 has it too; the texts are Redis's"),
+    (
+        "CLIENT KILL ID [1-9]* [0-9]*",
+        "only Valkey takes several IDs; one that is no ID is refused in Redis's words",
+    ),
+];
 
 /// Beginnings of errors that Valkey words in its own way even if it was set to use Redis's words, and
 /// Redis's words for them.
