@@ -318,12 +318,7 @@ impl Client {
 
     /// Connected from this machine.
     pub fn is_local(&self) -> bool {
-        match &self.conn {
-            None | Some(Connection::Unix(_)) => true,
-            Some(Connection::Tcp(socket)) => socket
-                .peer_addr()
-                .is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
-        }
+        self.conn.as_ref().is_none_or(Connection::is_local)
     }
 
     /// Nobody reads what this client is told.

@@ -1,14 +1,11 @@
 //! The table of connected clients, and the network's share of the state.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-
-use ae::Token;
 
 use crate::client::resp::ParseTable;
 use crate::client::{Client, ClientRef, flag};
+use crate::connection::listener::{Listener, ListenerKind};
 use crate::util::rate_limit::RateLimit;
 
 /// Clients by slot. While a client's command runs, the client is out of its slot (a `Box`, so a pointer
@@ -124,8 +121,8 @@ impl Clients {
 /// Listening sockets and clients.
 pub struct Net {
     pub clients: Clients,
-    pub tcp: Vec<(TcpListener, Option<Token>)>,
-    pub unix: Option<(UnixListener, Option<Token>)>,
+    /// Listening sockets of all kinds, those included that were replaced and are still watched.
+    pub listeners: Vec<Listener>,
     /// Clients with something to write, each flagged PENDING_WRITE.
     pub pending_write: Vec<u32>,
     /// Those of them whose reply must not leave before the log has what they wrote, see `persist::aof::flush`.
@@ -146,9 +143,7 @@ pub struct Net {
     pub parsed: ParseTable,
     /// Reply buffers that no client holds at the moment.
     pub spare_replies: Vec<Vec<u8>>,
-    /// Listening sockets that were replaced; closed when the loop no longer watches them.
-    pub retired: Vec<(TcpListener, Option<Token>)>,
-    /// There are listening sockets that the loop has not heard of.
+    /// The loop must watch new listeners, and let go of retired ones.
     pub relisten: bool,
     /// An accept failed for want of a resource, and a timer is set to try again.
     pub accept_retry: bool,
@@ -180,8 +175,7 @@ impl Net {
         Net {
             clients: Clients::default(),
             http_warning: RateLimit::default(),
-            tcp: Vec::new(),
-            unix: None,
+            listeners: Vec::new(),
             pending_write: Vec::new(),
             held: Vec::new(),
             unread: Vec::new(),
@@ -194,12 +188,16 @@ impl Net {
             accept_retry: false,
             accept_warning: RateLimit::default(),
             spare_replies: Vec::new(),
-            retired: Vec::new(),
             relisten: false,
             resize: false,
             cron_cursor: 0,
             memory: ClientMemory::default(),
         }
+    }
+
+    /// Whether there is a listener of this kind.
+    pub fn listens(&self, kind: ListenerKind) -> bool {
+        self.listeners.iter().any(|l| l.kind == kind && !l.retired)
     }
 
     /// The client has something to write: `before_sleep` will.

@@ -1,22 +1,24 @@
-//! Listening and accepting: TCP on any number of addresses, a unix socket.
+//! Accepting: from a connection in a listener's backlog to a client.
+//!
+//! ```text
+//!   listen ─> watch_listeners ─> accept_handler ─> Listener::accept ─> accept_common
+//!                  no file descriptor: accept_again by timer <─┘             │
+//!            create_client <─────────────────────────────────────────────────┤
+//!            refused (maxclients, protected mode) <──────────────────────────┘
+//! ```
+//!
+//! All listeners stand in one list, `Net::listeners`; what they are is in `connection::listener`.
 
 use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
-use std::fmt;
-use std::io::{self, ErrorKind, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use crate::client::UserRef;
 use crate::client::{Client, flag};
-use crate::config::Config;
 use crate::connection::Connection;
+use crate::connection::listener::{self, Accepted, ListenError, Listener, ListenerKind};
 use crate::networking::query::read_handler;
 use crate::state::Server;
-use crate::sys::process;
 use crate::texts;
 
 /// The pause after an accept failed for want of a resource, such as file descriptors. Connections
@@ -26,272 +28,76 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Each of these failures would make a line in the log, so that one line stands for all of an interval.
 const WARNING_INTERVAL_MS: i64 = 10_000;
 
-/// Why the server can't listen, in the words of the log's last line before it gives up.
-#[derive(Debug)]
-pub enum ListenError {
-    Tcp { port: u16 },
-    Unix { reason: io::Error },
-    UnixPathTooLong { len: usize },
-}
-
-/// Bytes that the kernel has for a socket's path, its final NUL included.
-const UNIX_PATH_MAX: usize = 108;
-
-impl fmt::Display for ListenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ListenError::Tcp { port } => {
-                write!(f, "Failed listening on port {port} (tcp), aborting.")
-            }
-            ListenError::Unix { reason } => {
-                write!(
-                    f,
-                    "Failed opening Unix socket: bind: {}",
-                    crate::sys::error_text(reason)
-                )
-            }
-            ListenError::UnixPathTooLong { len } => write!(
-                f,
-                "Failed opening Unix socket: unix socket path too long ({len}), must be under {UNIX_PATH_MAX}"
-            ),
-        }
-    }
-}
-
-/// Open all listening sockets that the settings name. An address with a leading `-` may be unavailable.
+/// Open all listening sockets that the settings name.
 pub fn listen(server: &mut Server) -> Result<(), ListenError> {
-    server.net.tcp = listen_tcp(&server.config)?;
-    if !server.config.unixsocket.is_empty() && server.net.unix.is_none() {
-        let len = server.config.unixsocket.as_bytes().len();
-        if len >= UNIX_PATH_MAX {
-            return Err(ListenError::UnixPathTooLong { len });
-        }
-        let listener =
-            listen_unix(&server.config).map_err(|reason| ListenError::Unix { reason })?;
-        server.net.unix = Some((listener, None));
-    }
+    server.net.listeners = listener::open_plain(&server.config)?;
+    server
+        .net
+        .listeners
+        .extend(listener::open_unix(&server.config)?);
     Ok(())
 }
 
-fn listen_tcp(config: &Config) -> Result<Vec<(TcpListener, Option<Token>)>, ListenError> {
-    let mut listeners = Vec::new();
-    let addresses = if config.port == 0 {
-        &[][..]
-    } else {
-        &config.bind[..]
-    };
-    for address in addresses {
-        let (name, optional) = match address.strip_prefix('-') {
-            Some(name) => (name, true),
-            None => (address.as_str(), false),
-        };
-        match listen_on(name, config) {
-            Ok(listener) => listeners.push((listener, None)),
-            Err((call, e)) => {
-                log::warn!(
-                    "Warning: Could not create server TCP listening socket {name}:{}: {call}{}",
-                    config.port,
-                    crate::sys::error_text(&e)
-                );
-                if !is_absent(&e, optional) {
-                    return Err(ListenError::Tcp { port: config.port });
-                }
-            }
-        }
-    }
-    Ok(listeners)
-}
-
-/// The address, or its whole protocol, does not exist here: no reason to give up the others.
-fn is_absent(e: &io::Error, optional: bool) -> bool {
-    match e.raw_os_error() {
-        Some(libc::EADDRNOTAVAIL) => optional,
-        Some(libc::ENOPROTOOPT | libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT) => true,
-        Some(libc::EPFNOSUPPORT | libc::EAFNOSUPPORT) => true,
-        _ => false,
-    }
-}
-
-/// On failure, the call that failed as the log names it.
-fn listen_on(name: &str, config: &Config) -> Result<TcpListener, (&'static str, io::Error)> {
-    let port = config.port;
-    let address: SocketAddr = match name {
-        "*" => ([0, 0, 0, 0], port).into(),
-        "::*" => (Ipv6Addr::UNSPECIFIED, port).into(),
-        name => {
-            let found = (name, port)
-                .to_socket_addrs()
-                .ok()
-                .and_then(|mut found| found.next());
-            found.ok_or_else(|| ("", io::Error::other("Name or service not known")))?
-        }
-    };
-    let of = |call| move |e| (call, e);
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )
-    .map_err(of("socket: "))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true).map_err(of("setsockopt: "))?;
-    }
-    socket
-        .set_reuse_address(true)
-        .map_err(of("setsockopt SO_REUSEADDR: "))?;
-    if config.socket_mark_id != 0
-        && let Err(e) = socket.set_mark(config.socket_mark_id)
-    {
-        log::warn!("setsockopt: {}", crate::sys::error_text(&e));
-    }
-    socket
-        .bind(&SockAddr::from(address))
-        .map_err(of("bind: "))?;
-    socket
-        .listen(config.tcp_backlog as i32)
-        .map_err(of("listen: "))?;
-    socket.set_nonblocking(true).map_err(of("fcntl: "))?;
-    Ok(socket.into())
-}
-
-fn listen_unix(config: &Config) -> io::Result<UnixListener> {
-    let path = config.unixsocket.as_path();
-    // What can't be removed is in the way of `bind`, which then says so.
-    let _ = std::fs::remove_file(path);
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    if !config.unixsocketgroup.is_empty()
-        && let Err(e) = process::give_to_group(path, &config.unixsocketgroup.to_str_lossy())
-    {
-        let group = &config.unixsocketgroup;
-        log::warn!(
-            "Can't give the unix socket to the group '{group}': {}",
-            crate::sys::error_text(&e)
-        );
-        // The failed start leaves no socket behind; the reason was logged.
-        let _ = std::fs::remove_file(path);
-        return Err(e);
-    }
-    if config.unixsocketperm != 0 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(config.unixsocketperm))?;
-    }
-    socket.listen(config.tcp_backlog as i32)?;
-    socket.set_nonblocking(true)?;
-    Ok(UnixListener::from(std::os::fd::OwnedFd::from(socket)))
-}
-
-/// Makes the loop call the accept handlers when a client connects.
+/// Let the loop report connections in the backlog of each listener that it does not watch yet.
 pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::Result<()> {
-    for (index, (listener, token)) in server.net.tcp.iter_mut().enumerate() {
-        if token.is_none() {
-            let t = el.add_file(listener.as_raw_fd(), Class::Normal, index as u64)?;
-            el.set_handler(t, Mask::READABLE, accept_tcp_handler);
-            *token = Some(t);
+    for listener in &mut server.net.listeners {
+        if listener.token.is_none() {
+            let token = el.add_file(listener.raw_fd(), listener.class, 0)?;
+            el.set_handler(token, Mask::READABLE, accept_handler);
+            listener.token = Some(token);
         }
-    }
-    if let Some((listener, token @ None)) = &mut server.net.unix {
-        let t = el.add_file(listener.as_raw_fd(), Class::Normal, 0)?;
-        el.set_handler(t, Mask::READABLE, accept_unix_handler);
-        *token = Some(t);
     }
     Ok(())
 }
 
-/// `port` or `bind` changed: open the new sockets now, so that CONFIG SET can say whether that
-/// worked. They are given to the loop before it sleeps ([`rewatch`]). On failure the old sockets
-/// stay in use.
-/// The old ones are in the way of new ones on the same port, but the loop still watches them, and what is
-/// watched must not be closed. So they stop listening (`shutdown`), and start again if they have to stay.
+/// `port` or `bind` changed: open the new sockets now, so that CONFIG SET can report a failure. The
+/// loop watches them before it sleeps ([`rewatch`]). On failure the old sockets go on.
+///
+/// The old ones are in the way of new ones on the same port, but a socket that the loop watches must
+/// not be closed. So they stop listening, and start again if they have to stay.
 pub fn relisten(server: &mut Server) -> Result<(), ListenError> {
-    for (listener, _) in &server.net.tcp {
-        // One that can't stop makes the new one fail, which is reported there.
-        let _ = SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+    let Server { net, config, .. } = server;
+    let is_old = |l: &&mut Listener| l.kind == ListenerKind::Plain && !l.retired;
+    for old in net.listeners.iter_mut().filter(is_old) {
+        old.pause();
     }
-    match listen_tcp(&server.config) {
-        Ok(listeners) => {
-            let old = std::mem::replace(&mut server.net.tcp, listeners);
-            server
-                .net
-                .retired
-                .extend(old.into_iter().filter(|(_, token)| token.is_some()));
-            server.net.relisten = true;
-            Ok(())
-        }
-        Err(failure) => {
-            for (listener, _) in &server.net.tcp {
-                if let Err(e) = SockRef::from(listener).listen(server.config.tcp_backlog as i32) {
+    let opened = listener::open_plain(config);
+    for old in net.listeners.iter_mut().filter(is_old) {
+        match &opened {
+            Ok(_) => old.retired = true,
+            Err(_) => {
+                if let Err(e) = old.resume(config) {
                     log::warn!("Can't listen again: {}", crate::sys::error_text(&e));
                 }
             }
-            Err(failure)
         }
     }
+    net.listeners.extend(opened?);
+    net.relisten = true;
+    Ok(())
 }
 
 /// Watch the new listening sockets, close the old ones.
 pub fn rewatch(el: &mut EventLoop<Server>, server: &mut Server) {
-    for (listener, token) in server.net.retired.drain(..) {
-        token.map(|t| el.remove_file(t));
-        drop(listener);
+    for old in server.net.listeners.extract_if(.., |l| l.retired) {
+        old.token.map(|token| el.remove_file(token));
     }
     if let Err(e) = watch_listeners(el, server) {
         log::warn!("Can't watch the listening sockets: {e}");
     }
 }
 
-fn accept_tcp_handler(
-    el: &mut EventLoop<Server>,
-    server: &mut Server,
-    token: Token,
-    _: Mask,
-) -> Io {
+/// Accept the connections in a listener's backlog, at most `max-new-connections-per-cycle` in one
+/// turn.
+fn accept_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     for _ in 0..server.config.max_new_connections_per_cycle {
-        let Some((listener, _)) = server.net.tcp.iter().find(|(_, t)| *t == Some(token)) else {
+        let watched = |l: &&Listener| l.token == Some(token) && !l.retired;
+        let Some(listener) = server.net.listeners.iter().find(watched) else {
             return Io::Drained;
         };
-        match listener.accept() {
-            Ok((stream, address)) => {
-                let local = stream
-                    .local_addr()
-                    .map(|a| a.to_string())
-                    .unwrap_or_default();
-                let setup = stream
-                    .set_nonblocking(true)
-                    .and_then(|()| stream.set_nodelay(true));
-                if setup.is_err() {
-                    continue;
-                }
-                keepalive(&stream, server.config.tcp_keepalive);
-                let remote = !address.ip().to_canonical().is_loopback();
-                let conn = Connection::Tcp(stream);
-                accept_common(el, server, conn, address.to_string(), local, remote);
-            }
-            Err(e) => return accept_failed(el, server, e),
-        }
-    }
-    Io::More
-}
-
-fn accept_unix_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Mask) -> Io {
-    for _ in 0..server.config.max_new_connections_per_cycle {
-        let Some((listener, _)) = &server.net.unix else {
-            return Io::Drained;
-        };
-        match listener.accept() {
-            Ok((stream, _)) => {
-                if stream.set_nonblocking(true).is_err() {
-                    continue;
-                }
-                let name = format!("{}:0", server.config.unixsocket);
-                accept_common(
-                    el,
-                    server,
-                    Connection::Unix(stream),
-                    name.clone(),
-                    name,
-                    false,
-                );
-            }
+        match listener.accept(&server.config) {
+            Ok(Some(accepted)) => accept_common(el, server, accepted),
+            Ok(None) => {}
             Err(e) => return accept_failed(el, server, e),
         }
     }
@@ -321,42 +127,24 @@ fn accept_failed(el: &mut EventLoop<Server>, server: &mut Server, e: io::Error) 
 /// Try again what failed: connections may wait in any listener's backlog.
 fn accept_again(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     server.net.accept_retry = false;
-    let tcp = server.net.tcp.iter().filter_map(|(_, token)| *token);
-    let unix = server.net.unix.iter().filter_map(|(_, token)| *token);
-    for token in tcp.chain(unix) {
+    let current = server.net.listeners.iter().filter(|l| !l.retired);
+    for token in current.filter_map(|l| l.token) {
         el.mark_ready(token, Mask::READABLE);
     }
     None
 }
 
-fn keepalive(stream: &std::net::TcpStream, seconds: u32) {
-    if seconds == 0 {
-        return;
-    }
-    let probe = Duration::from_secs((seconds as u64 / 3).max(1));
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(seconds as u64))
-        .with_interval(probe)
-        .with_retries(3);
-    // A socket without keepalive works too.
-    let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive);
-}
-
-/// The clients that are let in, and the refusals.
-fn accept_common(
-    el: &mut EventLoop<Server>,
-    server: &mut Server,
-    mut conn: Connection,
-    peer: String,
-    local: String,
-    remote: bool,
-) {
+/// Which connections become clients, and the refusals.
+fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
+    let Accepted {
+        mut conn,
+        peer,
+        local,
+        remote,
+    } = accepted;
     let refuse = |conn: &mut Connection, text: &[u8]| {
-        // The peer may be gone already; a failed write needs no further report.
-        let _ = match conn {
-            Connection::Tcp(socket) => socket.write(text),
-            Connection::Unix(socket) => socket.write(text),
-        };
+        // The peer may be gone already, and the connection ends here anyway.
+        let _ = conn.write(text);
     };
     if server.net.clients.len() >= server.config.maxclients as usize {
         refuse(&mut conn, b"-ERR max number of clients reached\r\n");
@@ -381,7 +169,7 @@ fn create_client(
 ) {
     let id = server.net.clients.next_id();
     let mut c = Box::new(Client::detached(id, server.clock.now_ms));
-    if matches!(conn, Connection::Unix(_)) {
+    if conn.is_unix() {
         c.set(flag::UNIX_SOCKET);
     }
     let fd = conn.raw_fd();

@@ -19,6 +19,7 @@ use crate::client::resp::{Limits, ParseTable, Status};
 use crate::client::table::Net;
 use crate::client::{Client, flag};
 use crate::clients::memory;
+use crate::connection::Transfer;
 use crate::execute::dispatch::process_command;
 use crate::networking::prefetch;
 use crate::persist::aof::flush::safe_offset;
@@ -94,10 +95,10 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
         let want = big.missing().min(4 * 1024 * 1024);
         let result = c
             .conn
-            .as_ref()
+            .as_mut()
             .map(|conn| conn.read_into(&mut big.bytes, want));
         let done = big.missing() == 0;
-        let io = note_read(server, c, result, want);
+        let io = note_read(server, c, result);
         check_query_limit(server, c);
         if done && !c.has(flag::CLOSE_ASAP) {
             let buffer = std::mem::take(&mut c.querybuf);
@@ -116,9 +117,9 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
     let want = if shared { READ_MAX } else { room_in(&buffer) };
     let result = c
         .conn
-        .as_ref()
+        .as_mut()
         .map(|conn| conn.read_into(&mut buffer, want));
-    let io = note_read(server, c, result, want);
+    let io = note_read(server, c, result);
     process_input_buffer(server, c, buffer, shared);
     io
 }
@@ -132,24 +133,18 @@ fn room_in(buffer: &Vec<u8>) -> usize {
     }
 }
 
-/// Account for a read. A short read has drained the socket; the loop calls again when more arrives.
-fn note_read(
-    server: &mut Server,
-    c: &mut Client,
-    result: Option<std::io::Result<usize>>,
-    want: usize,
-) -> Io {
+/// Account for a read. The connection says whether there is more.
+fn note_read(server: &mut Server, c: &mut Client, result: Option<std::io::Result<Transfer>>) -> Io {
     match result {
-        Some(Ok(n)) if n > 0 => {
-            c.net_in += n as u64;
+        Some(Ok(Transfer { bytes: 0, io })) => io,
+        Some(Ok(Transfer { bytes, io })) => {
+            c.net_in += bytes as u64;
             c.last_interaction_ms = server.clock.now_ms;
-            server.stats.net_input_bytes += n as u64;
+            server.stats.net_input_bytes += bytes as u64;
             server.stats.reads_processed += 1;
-            if n == want { Io::More } else { Io::Drained }
+            io
         }
-        Some(Err(e)) if e.kind() == ErrorKind::WouldBlock => Io::Drained,
-        Some(Err(e)) if e.kind() == ErrorKind::Interrupted => Io::More,
-        Some(Err(e)) => {
+        Some(Err(e)) if e.kind() != ErrorKind::UnexpectedEof => {
             log::debug!("Reading from client: {e}");
             Net::close_asap(&mut server.net.close_asap, c);
             Io::Drained

@@ -2,7 +2,7 @@
 //! the socket does not take waits until the loop reports that it is writable.
 
 use ae::{EventLoop, Io, Mask, Token};
-use std::io::{ErrorKind, IoSlice};
+use std::io::IoSlice;
 
 use crate::client::table::Net;
 use crate::client::{Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
@@ -113,12 +113,13 @@ pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
             }
         };
         match result {
-            Ok(n) => {
-                reply.advance(n);
-                total += n;
+            Ok(sent) => {
+                reply.advance(sent.bytes);
+                total += sent.bytes;
+                if sent.io == Io::Drained {
+                    break;
+                }
             }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             Err(e) => {
                 log::debug!("Error writing to client: {e}");
                 Net::close_asap(&mut server.net.close_asap, c);

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A step that can fail does its work at once, so that the client gets the error: sockets are
-//! opened here and handed to the loop later (`Net::retired`, `Net::relisten`), since commands never
-//! touch the loop.
+//! opened here and handed to the loop later (`Net::relisten`), since commands never touch the
+//! loop.
 //!
 //! **Invariant:** a step can be done again at any time: it looks at the settings of the moment only.
 

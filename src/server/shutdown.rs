@@ -20,6 +20,7 @@ use sd_notify::NotifyState;
 use crate::client::blocked::BlockKind;
 use crate::client::{Client, ClientRef};
 use crate::config::ShutdownFlags;
+use crate::connection::listener::ListenerKind;
 use crate::error::Error;
 use crate::execute::blocked;
 use crate::execute::pause::PausePurpose;
@@ -207,8 +208,9 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
         // It may never have been written, or be gone already.
         let _ = std::fs::remove_file(&server.config.pidfile);
     }
-    server.net.tcp.clear();
-    if server.net.unix.take().is_some() {
+    let unix = server.net.listens(ListenerKind::Unix);
+    server.net.listeners.clear();
+    if unix {
         log::info!("Removing the unix socket file.");
         let _ = std::fs::remove_file(&server.config.unixsocket);
     }

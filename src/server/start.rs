@@ -14,6 +14,7 @@ use ae::EventLoop;
 
 use crate::acl;
 use crate::config::{Config, Supervised};
+use crate::connection::listener::ListenerKind;
 use crate::networking::accept;
 use crate::observe::logging;
 use crate::server::cli::Renames;
@@ -269,13 +270,9 @@ fn warn_about_backlog(config: &Config) {
 pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     accept::listen(server).map_err(|failure| {
         log::warn!("{failure}");
-        // What was created so far goes too: the next start must not find a stale unix socket.
-        if server.net.unix.take().is_some() {
-            let _ = std::fs::remove_file(server.config.unixsocket.as_path());
-        }
         ExitCode::FAILURE
     })?;
-    if server.net.tcp.is_empty() && server.net.unix.is_none() {
+    if server.net.listeners.is_empty() {
         log::warn!("Configured to not listen anywhere, exiting.");
         return Err(ExitCode::FAILURE);
     }
@@ -306,7 +303,8 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
 /// The files that a stop removes. Their paths are made absolute here, since `dir` may change.
 fn traces(server: &Server) -> impl Iterator<Item = std::path::PathBuf> {
     let pidfile = Some(&server.config.pidfile).filter(|path| !path.is_empty());
-    let socket = server.net.unix.as_ref().map(|_| &server.config.unixsocket);
+    let listens = server.net.listens(ListenerKind::Unix);
+    let socket = listens.then_some(&server.config.unixsocket);
     let files = pidfile.into_iter().chain(socket);
     files.filter_map(|path| std::path::absolute(path.as_path()).ok())
 }
@@ -323,10 +321,10 @@ pub fn load_modules(config: &Config) -> Result<(), ExitCode> {
 
 /// Reports that clients may connect: to the log, and to the supervisor.
 pub fn ready(server: &Server) {
-    if !server.net.tcp.is_empty() {
+    if server.net.listens(ListenerKind::Plain) {
         log::info!("Ready to accept connections tcp");
     }
-    if server.net.unix.is_some() {
+    if server.net.listens(ListenerKind::Unix) {
         log::info!("Ready to accept connections unix");
     }
     match supervisor(&server.config) {

@@ -11,7 +11,7 @@
 //! A replica that does not read falls behind: what the stream holds for it counts against the output limits of its
 //! class (`clients::output_limit`), and it is closed when it is over them.
 
-use std::io::{ErrorKind, IoSlice};
+use std::io::IoSlice;
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
@@ -136,12 +136,13 @@ fn write_stream(server: &mut Server, c: &mut Client) -> Io {
             break;
         }
         match conn.write_vectored(&pieces[..n]) {
-            Ok(n) => {
-                server.replication.advance(r, n);
-                total += n;
+            Ok(sent) => {
+                server.replication.advance(r, sent.bytes);
+                total += sent.bytes;
+                if sent.io == Io::Drained {
+                    break;
+                }
             }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             Err(e) => {
                 log::debug!("Error writing to replica: {e}");
                 Net::close_asap(&mut server.net.close_asap, c);

@@ -25,7 +25,7 @@ impl Pair {
         let id = server.net.clients.next_id();
         let mut c = Box::new(Client::detached(id, 0));
         c.set(flag::EVER_AUTHENTICATED);
-        c.conn = Some(Connection::Unix(ours));
+        c.conn = Some(Connection::unix(ours));
         let fd = c.conn.as_ref().map(Connection::raw_fd).expect("a socket");
         c.token = Some(el.add_file(fd, Class::Normal, 1).expect("watched"));
         server.net.clients.insert(c);

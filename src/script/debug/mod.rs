@@ -28,12 +28,13 @@
 mod commands;
 mod show;
 
+use ae::Io;
 use std::io::ErrorKind;
 
 use crate::client::table::Net;
 use crate::client::{Client, flag};
 use crate::command::ctx::{CmdResult, Ctx};
-use crate::connection::Connection;
+use crate::connection::{Connection, Transfer};
 use crate::error::Error;
 use crate::script::engine::USER_SCRIPT;
 use crate::script::redis::push_error;
@@ -281,14 +282,14 @@ impl Debugger {
             if self.input.len() > COMMAND_MAX {
                 return Err("max client query buffer reached");
             }
-            let Some(conn) = &c.conn else {
+            let Some(conn) = &mut c.conn else {
                 return Ok(None);
             };
             match conn.read_into(&mut self.input, COMMAND_MAX) {
-                Ok(0) => return Ok(None),
+                Ok(Transfer { bytes: 0, io }) if io == Io::Drained && !wait_for(conn, false) => {
+                    return Ok(None);
+                }
                 Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock && wait_for(conn, false) => {}
                 Err(_) => return Ok(None),
             }
         }
@@ -358,9 +359,8 @@ fn write_all(c: &mut Client, mut bytes: &[u8]) -> bool {
     };
     while !bytes.is_empty() {
         match conn.write(bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == ErrorKind::WouldBlock && wait_for(conn, true) => {}
+            Ok(Transfer { io, .. }) if io == Io::Drained && !wait_for(conn, true) => return false,
+            Ok(sent) => bytes = &bytes[sent.bytes..],
             Err(_) => return false,
         }
     }

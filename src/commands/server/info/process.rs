@@ -4,6 +4,7 @@ use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
 use crate::config::Choice;
+use crate::connection::listener::ListenerKind;
 use crate::execute::pause::PausePurpose;
 use crate::state::Server;
 
@@ -77,7 +78,7 @@ pub fn server(view: &View, out: &mut Report) {
 fn listeners(server: &Server, out: &mut Report) {
     let config = &server.config;
     let mut lines = Vec::new();
-    if !server.net.tcp.is_empty() {
+    if server.net.listens(ListenerKind::Plain) {
         let binds: String = config
             .bind
             .iter()
@@ -85,7 +86,7 @@ fn listeners(server: &Server, out: &mut Report) {
             .collect();
         lines.push(format!("name=tcp,{binds}port={}", config.port));
     }
-    if server.net.unix.is_some() {
+    if server.net.listens(ListenerKind::Unix) {
         lines.push(format!(
             "name=unix,bind={}",
             config.unixsocket.to_str_lossy()

@@ -1,0 +1,231 @@
+//! Listening sockets, of all kinds in one list (`Net::listeners`).
+//!
+//! ```text
+//!   open ─> Listener { token: None } ─ watched ─> token: Some ─> accept, accept, ...
+//!                                                    │ replaced by CONFIG SET port or bind
+//!                                                    └─> retired ─ no longer watched ─> closed
+//! ```
+//!
+//! **Invariant:** a socket that the event loop watches is not closed. So a replaced listener stays in
+//! the list as `retired` until the loop has let go of it.
+//!
+//! The kind says what an accepted connection becomes, and the class how soon the listener is served:
+//! nodes of a cluster and those who look after the server come before clients.
+
+use ae::{Class, Token};
+use socket2::SockRef;
+use std::fmt;
+use std::io;
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixListener;
+
+use super::{Connection, tcp, unix};
+use crate::config::Config;
+
+/// What a listener's connections are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListenerKind {
+    /// Clients, over plain TCP.
+    Plain,
+    /// Clients, over TLS.
+    Tls,
+    /// Clients on this machine, over a unix socket.
+    Unix,
+    /// Other nodes of the cluster.
+    Bus,
+    /// A collector of metrics.
+    Metrics,
+}
+
+impl ListenerKind {
+    /// The class in which the event loop serves listeners of this kind.
+    pub fn class(self) -> Class {
+        match self {
+            ListenerKind::Plain | ListenerKind::Tls | ListenerKind::Unix => Class::Normal,
+            ListenerKind::Bus | ListenerKind::Metrics => Class::First,
+        }
+    }
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// One listening socket.
+pub struct Listener {
+    pub kind: ListenerKind,
+    pub class: Class,
+    /// The event loop's name for it. `None`: not watched yet.
+    pub token: Option<Token>,
+    /// Replaced, and to be closed as soon as the loop no longer watches it.
+    pub retired: bool,
+    socket: Socket,
+}
+
+/// A connection that a listener has accepted.
+pub struct Accepted {
+    pub conn: Connection,
+    /// The peer's address as CLIENT LIST shows it.
+    pub peer: String,
+    /// Our own address as CLIENT LIST shows it.
+    pub local: String,
+    /// The peer runs on another machine.
+    pub remote: bool,
+}
+
+impl Listener {
+    fn new(kind: ListenerKind, socket: Socket) -> Listener {
+        Listener {
+            kind,
+            class: kind.class(),
+            token: None,
+            retired: false,
+            socket,
+        }
+    }
+
+    /// The file descriptor, which the event loop watches.
+    pub fn raw_fd(&self) -> RawFd {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_raw_fd(),
+            Socket::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+
+    /// Take one connection out of the backlog and set its options. `Ok(None)`: that connection broke
+    /// in the meantime; there may be more.
+    pub fn accept(&self, config: &Config) -> io::Result<Option<Accepted>> {
+        match &self.socket {
+            Socket::Tcp(socket) => {
+                let (stream, address) = socket.accept()?;
+                let local = stream.local_addr();
+                let local = local.map(|a| a.to_string()).unwrap_or_default();
+                if tcp::set_up(&stream, config.tcp_keepalive).is_err() {
+                    return Ok(None);
+                }
+                Ok(Some(Accepted {
+                    conn: Connection::tcp(stream),
+                    peer: address.to_string(),
+                    local,
+                    remote: !address.ip().to_canonical().is_loopback(),
+                }))
+            }
+            Socket::Unix(socket) => {
+                let (stream, _) = socket.accept()?;
+                if stream.set_nonblocking(true).is_err() {
+                    return Ok(None);
+                }
+                let name = format!("{}:0", config.unixsocket);
+                Ok(Some(Accepted {
+                    conn: Connection::unix(stream),
+                    peer: name.clone(),
+                    local: name,
+                    remote: false,
+                }))
+            }
+        }
+    }
+
+    /// Stop listening without closing, so that another socket can take the address.
+    pub fn pause(&self) {
+        // A listener that can't stop makes the new one fail to bind, and that error is reported.
+        let _ = match &self.socket {
+            Socket::Tcp(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
+            Socket::Unix(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
+        };
+    }
+
+    /// Listen again after [`Listener::pause`].
+    pub fn resume(&self, config: &Config) -> io::Result<()> {
+        let backlog = config.tcp_backlog as i32;
+        match &self.socket {
+            Socket::Tcp(socket) => SockRef::from(socket).listen(backlog),
+            Socket::Unix(socket) => SockRef::from(socket).listen(backlog),
+        }
+    }
+}
+
+/// Why the server can't listen, in the words of the log's last line before it gives up.
+#[derive(Debug)]
+pub enum ListenError {
+    Tcp { port: u16 },
+    Unix { reason: io::Error },
+    UnixPathTooLong { len: usize },
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenError::Tcp { port } => {
+                write!(f, "Failed listening on port {port} (tcp), aborting.")
+            }
+            ListenError::Unix { reason } => {
+                let reason = crate::sys::error_text(reason);
+                write!(f, "Failed opening Unix socket: bind: {reason}")
+            }
+            ListenError::UnixPathTooLong { len } => write!(
+                f,
+                "Failed opening Unix socket: unix socket path too long ({len}), must be under {}",
+                unix::PATH_MAX
+            ),
+        }
+    }
+}
+
+/// Listen for clients on `port` of each address of `bind`. An address with a leading `-` may be
+/// unavailable. An empty list if `port` is 0.
+pub fn open_plain(config: &Config) -> Result<Vec<Listener>, ListenError> {
+    let mut listeners = Vec::new();
+    let addresses = match config.port {
+        0 => &[][..],
+        _ => &config.bind[..],
+    };
+    for address in addresses {
+        let (name, optional) = match address.strip_prefix('-') {
+            Some(name) => (name, true),
+            None => (address.as_str(), false),
+        };
+        match tcp::listen_on(name, config.port, config) {
+            Ok(socket) => listeners.push(Listener::new(ListenerKind::Plain, Socket::Tcp(socket))),
+            Err((call, e)) => {
+                log::warn!(
+                    "Warning: Could not create server TCP listening socket {name}:{}: {call}{}",
+                    config.port,
+                    crate::sys::error_text(&e)
+                );
+                if !is_absent(&e, optional) {
+                    return Err(ListenError::Tcp { port: config.port });
+                }
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+/// Listen for clients on the path `unixsocket`. `None` if that is empty.
+pub fn open_unix(config: &Config) -> Result<Option<Listener>, ListenError> {
+    if config.unixsocket.is_empty() {
+        return Ok(None);
+    }
+    let len = config.unixsocket.as_bytes().len();
+    if len >= unix::PATH_MAX {
+        return Err(ListenError::UnixPathTooLong { len });
+    }
+    let socket = unix::listen(config).map_err(|reason| ListenError::Unix { reason })?;
+    Ok(Some(Listener::new(
+        ListenerKind::Unix,
+        Socket::Unix(socket),
+    )))
+}
+
+/// The address, or its whole protocol, does not exist here: no reason to give up the others.
+fn is_absent(e: &io::Error, optional: bool) -> bool {
+    match e.raw_os_error() {
+        Some(libc::EADDRNOTAVAIL) => optional,
+        Some(libc::ENOPROTOOPT | libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT) => true,
+        Some(libc::EPFNOSUPPORT | libc::EAFNOSUPPORT) => true,
+        _ => false,
+    }
+}
