@@ -5,8 +5,8 @@
 //!                              the socket is writable ─> finish_connect ─> Open, or the error
 //! ```
 //!
-//! **Limit:** [`resolve`] asks the system's resolver and waits for it; an address in figures does not
-//! wait. So hosts of links should be addresses.
+//! **Limit:** [`resolve`] asks the system's resolver and waits for it; an address in figures does
+//! not wait. So hosts of links should be addresses.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind};
@@ -20,8 +20,8 @@ pub fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     (host, port).to_socket_addrs()?.next().ok_or_else(unknown)
 }
 
-/// Begin to connect to `address`. `source` is the local address to connect from (`bind-source-addr`);
-/// `None` leaves the choice to the kernel.
+/// Begin to connect to `address`. `source` is the local address to connect from
+/// (`bind-source-addr`); `None` leaves the choice to the kernel.
 pub fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Connection> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;

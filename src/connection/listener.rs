@@ -6,11 +6,11 @@
 //!                                                    └─> retired ─ no longer watched ─> closed
 //! ```
 //!
-//! **Invariant:** a socket that the event loop watches is not closed. So a replaced listener stays in
-//! the list as `retired` until the loop has let go of it.
+//! **Invariant:** a socket that the event loop watches is not closed. So a replaced listener stays
+//! in the list as `retired` until the loop has let go of it.
 //!
-//! The kind says what an accepted connection becomes, and the class how soon the listener is served:
-//! nodes of a cluster and those who look after the server come before clients.
+//! The kind says what an accepted connection becomes, and the class how soon the listener is
+//! served: nodes of a cluster and those who look after the server come before clients.
 
 use ae::{Class, Token};
 use socket2::SockRef;
@@ -94,8 +94,8 @@ impl Listener {
         }
     }
 
-    /// Take one connection out of the backlog and set its options. `Ok(None)`: that connection broke
-    /// in the meantime; there may be more.
+    /// Take one connection out of the backlog and set its options. `Ok(None)`: that connection
+    /// broke in the meantime; there may be more.
     pub fn accept(&self, config: &Config) -> io::Result<Option<Accepted>> {
         match &self.socket {
             Socket::Tcp(socket) => {

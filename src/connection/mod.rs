@@ -1,17 +1,17 @@
 //! Connected and listening sockets: what a socket is, before there is a client or a link behind it.
 //!
 //! ```text
-//!   listener.rs   Listener::accept ──┐                    (tcp.rs, unix.rs: options of each transport)
+//!   listener.rs   Listener::accept ──┐              (tcp.rs, unix.rs: options of each)
 //!                                    ├─> Connection { transport, state } ─> read_into, write
 //!   connect.rs    connect ───────────┘        Connecting ─> Handshake ─> Open
 //! ```
 //!
 //! All sockets are non-blocking; the event loop reports when one is ready.
 //!
-//! **Invariant:** whether a socket is drained is decided here, not by the caller. A read that fills the
-//! whole wish says nothing: a transport that decrypts may hold more, and one that took a record apart
-//! may give less than there is. So each call returns its byte count together with an [`Io`], and the
-//! caller passes that on to the loop.
+//! **Invariant:** whether a socket is drained is decided here, not by the caller. A read that fills
+//! the whole wish says nothing: a transport that decrypts may hold more, and one that took a record
+//! apart may give less than there is. So each call returns its byte count together with an [`Io`],
+//! and the caller passes that on to the loop.
 //!
 //! **Limits:** an accepted connection is open at once. An outgoing one is `Connecting` until
 //! [`Connection::finish_connect`] has seen the result. No transport negotiates yet, so none of them

@@ -25,7 +25,8 @@ use crate::texts;
 /// stay in the backlog then, and the poller reports only new ones.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Each of these failures would make a line in the log, so that one line stands for all of an interval.
+/// Each of these failures would make a line in the log, so that one line stands for all of an
+/// interval.
 const WARNING_INTERVAL_MS: i64 = 10_000;
 
 /// Open all listening sockets that the settings name.
@@ -53,8 +54,8 @@ pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::R
 /// `port` or `bind` changed: open the new sockets now, so that CONFIG SET can report a failure. The
 /// loop watches them before it sleeps ([`rewatch`]). On failure the old sockets go on.
 ///
-/// The old ones are in the way of new ones on the same port, but a socket that the loop watches must
-/// not be closed. So they stop listening, and start again if they have to stay.
+/// The old ones are in the way of new ones on the same port, but a socket that the loop watches
+/// must not be closed. So they stop listening, and start again if they have to stay.
 pub fn relisten(server: &mut Server) -> Result<(), ListenError> {
     let Server { net, config, .. } = server;
     let is_old = |l: &&mut Listener| l.kind == ListenerKind::Plain && !l.retired;
@@ -206,7 +207,8 @@ mod tests {
     use ae::Events;
     use std::os::unix::net::UnixStream;
 
-    /// As `max-new-connections-per-cycle` says, the clients that are there already have their turn in between.
+    /// As `max-new-connections-per-cycle` says, the clients that are there already have their turn
+    /// in between.
     #[test]
     fn a_turn_accepts_as_many_clients_as_the_setting_says() {
         let path = std::env::temp_dir().join(format!("aeris-accept-{}", std::process::id()));
