@@ -142,7 +142,7 @@ fn the_steps_of_before_sleep_are_drawn_in_their_order() {
             words.next()
         })
         .collect();
-    let body = bodies(&[text.clone()], "before_sleep").remove(0);
+    let body = bodies(std::slice::from_ref(&text), "before_sleep").remove(0);
     let called: Vec<&str> = body
         .lines()
         .filter(|line| line.starts_with("    ") && !line.starts_with("     "))

@@ -26,6 +26,9 @@ pub enum Name {
     Valkey9,
 }
 
+/// Starts a judge with these arguments; `None`: it is not on this machine.
+type Start = fn(&[&str]) -> Option<Peer>;
+
 impl Name {
     fn is_redis(self) -> bool {
         matches!(self, Name::Redis7 | Name::Redis8)
@@ -79,7 +82,7 @@ const SINCE_REDIS8: &[(&str, &str)] = &[
 impl Jury {
     /// `None` when one of the two older servers is missing; the newer two join where they are there.
     pub fn start() -> Option<Jury> {
-        let starts: [(Name, fn(&[&str]) -> Option<Peer>); 4] = [
+        let starts: [(Name, Start); 4] = [
             (Name::Redis7, Peer::redis),
             (Name::Redis8, Peer::redis8),
             (Name::Valkey8, Peer::valkey),

@@ -89,7 +89,7 @@ fn replconf(ctx: &mut Ctx) -> CmdResult {
         ctx.client.reply.ok();
         return Ok(());
     }
-    if options.len() % 2 != 0 {
+    if !options.len().is_multiple_of(2) {
         return Err(Error::SYNTAX);
     }
     let known = |name: &[u8]| {
