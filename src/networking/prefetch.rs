@@ -26,8 +26,8 @@ use crate::types::Value;
 /// `prefetch-batch-max-size` makes the window smaller, or larger up to [`LARGE_WINDOW`].
 const WINDOW: usize = 16;
 
-/// The maximum of `prefetch-batch-max-size`. It has code of its own, since clearing this window costs more than the
-/// usual one.
+/// The maximum of `prefetch-batch-max-size`. Other sizes than the usual one have code of their own, since clearing this
+/// window costs more than the usual one.
 const LARGE_WINDOW: usize = 128;
 
 /// The setting 1 is as 0: one key alone has nothing that it could be fetched together with.
@@ -69,11 +69,24 @@ pub(super) fn look_up_and_prefetch(
         }
     }
     // One key with one element has nothing to wait for beside it.
-    if elements > 2 && batch as usize <= WINDOW {
+    if elements > 2 && batch as usize == WINDOW {
         prefetch_elements::<WINDOW>(server, c, table, argvs, ids);
     } else if elements > 2 {
-        prefetch_elements::<LARGE_WINDOW>(server, c, table, argvs, ids);
+        prefetch_elements_in_other_windows(server, c, table, argvs, ids);
     }
+}
+
+/// Out of line, so that the usual window is compiled as if it were the only one.
+#[cold]
+#[inline(never)]
+fn prefetch_elements_in_other_windows(
+    server: &Server,
+    c: &Client,
+    table: &ParseTable,
+    argvs: &[&[u8]],
+    ids: &[Option<u16>; AHEAD_MAX],
+) {
+    prefetch_elements::<LARGE_WINDOW>(server, c, table, argvs, ids);
 }
 
 /// Hash the keys of a command whose row says where they are, and prefetch their buckets if `fetches`.
@@ -139,9 +152,15 @@ impl<'a, const N: usize> Window<'a, N> {
         value.prefetch_bucket(hash);
         self.elements[self.len] = Some((value, hash));
         self.len += 1;
-        if self.len == self.limit {
+        if self.is_full() {
             self.fetch();
         }
+    }
+
+    #[inline(always)]
+    fn is_full(&self) -> bool {
+        // The usual window has the usual limit, known when it is compiled.
+        self.len == if N == WINDOW { WINDOW } else { self.limit }
     }
 
     /// The buckets have been asked for: now what they lead to.
@@ -219,8 +238,9 @@ mod tests {
             window.push(&value, 0);
             assert_eq!(window.len, 0, "{setting} are fetched together");
         }
-        assert_eq!(Window::<WINDOW>::new(7).limit, 7);
-        assert_eq!(Window::<WINDOW>::new(16).limit, 16);
+        let mut usual = Window::<WINDOW>::new(WINDOW as u32);
+        (0..WINDOW as u64).for_each(|hash| usual.push(&value, hash));
+        assert_eq!(usual.len, 0, "the usual window is full");
     }
 
     /// The setting changes when memory is fetched, and no reply.
