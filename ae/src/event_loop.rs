@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!        +-----------------------------+
-//!   +--> | 1  before_sleep             |   what has to be done before anybody waits: flush, reply, close
+//!   +--> | 1  before_sleep             |   what has to be done before the poll: flush, reply, close
 //!   |    +-----------------------------+
-//!   |    | 2  poll_timeout             |   zero if somebody is due, else until the next timer, else for ever
+//!   |    | 2  poll_timeout             |   zero if an fd is due, else until the next timer, else for ever
 //!   |    +-----------------------------+
 //!   |    | 3  poll                     |   the only place where the loop sleeps; sets ready bits
 //!   |    +-----------------------------+
@@ -19,8 +19,8 @@
 //! ```
 //!
 //! The same as Redis's `aeProcessEvents`, but for three things. The poll is edge-triggered, so the loop
-//! remembers who is ready (`files.rs`). A handler has a budget and says whether it has `More`; who has, is
-//! called again next turn, after everybody else had theirs. And a function installed for both directions is
+//! remembers which fds are ready (`files.rs`). A handler has a budget; one that returned `More` is called
+//! again next turn, after all other due handlers. And a function installed for both directions is
 //! called for each, where Redis calls it once.
 //!
 //! **Invariants**
@@ -43,14 +43,14 @@ use crate::waker::Waker;
 /// Called before and after the poll.
 pub type SleepProc<S> = fn(&mut EventLoop<S>, &mut S);
 
-/// Told after each phase how long it took.
+/// Called after each phase with its duration.
 pub type Observer<S> = fn(&mut S, Phase, Duration);
 
 /// How many bytes one handler call should move: a few dozen microseconds of copying, so that a thousand busy
 /// fds still give a turn of some ten milliseconds.
 pub const DEFAULT_BUDGET: usize = 64 * 1024;
 
-/// A part of a turn, as told to the observer.
+/// A part of a turn, as passed to the observer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     BeforeSleep,
@@ -279,7 +279,7 @@ impl<S> EventLoop<S> {
         Ok(token)
     }
 
-    /// To be called before the fd is closed. A number that is closed first may be somebody else's by now; and
+    /// To be called before the fd is closed. A number that is closed first may belong to another file by now; and
     /// if a forked child holds the same open file, the kernel would go on reporting it. False for a token
     /// that is gone.
     pub fn remove_file(&mut self, t: Token) -> bool {

@@ -1,4 +1,4 @@
-//! The file events: which fds there are, who handles them, and which of them are ready.
+//! The file events: which fds there are, their handlers, and which of them are ready.
 //!
 //! ```text
 //!   Token = generation:32 | slot:32
@@ -17,10 +17,10 @@
 //!   poll reports an edge ------------> ready = 1
 //!   handler is about to be called ---> ready = 0      cleared first, so that an edge seen by a nested turn is kept
 //!   handler returns More ------------> ready = 1      it stopped early; it is called again next turn
-//!   handler returns Drained ---------> (stays)        the kernel will tell when there is something new
+//!   handler returns Drained ---------> (stays)        the kernel will report the next edge
 //! ```
 //!
-//! A fresh socket is writable at once. The bit stays set until somebody wants to write, which may be much
+//! A fresh socket is writable at once. The bit stays set until a handler wants to write, which may be much
 //! later. A bit that is set wrongly does no harm: the handler's read says `WouldBlock`, it returns `Drained`,
 //! the bit is gone. A bit that is lost would hang a connection for ever. Hence the order above, and the
 //! second look for hang-ups:
@@ -32,7 +32,7 @@
 //!
 //! **Invariants**
 //! - A token is honoured only while its generation is the slot's; removal moves the generation on. So an
-//!   event for an fd that was closed in this turn reaches nobody, even when its number or its slot is in use
+//!   event for an fd that was closed in this turn reaches no handler, even when its number or its slot is in use
 //!   again (`stale_event_reaches_nobody`).
 //! - A live file's token is queued at most once (`queued`), and never while its own handler runs (`busy`):
 //!   a handler is not re-entered by a nested turn (`nested_turn_does_not_reenter_a_handler`).
@@ -89,7 +89,7 @@ impl Mask {
     pub const NONE: Mask = Mask(0);
     pub const READABLE: Mask = Mask(1);
     pub const WRITABLE: Mask = Mask(2);
-    /// Beside `WRITABLE`: in a turn in which both are due, write first. For those who must not reply in the
+    /// Beside `WRITABLE`: in a turn in which both are due, write first. For handlers that must not reply in the
     /// turn in which they read, because something (an fsync in `before_sleep`) has to happen in between.
     pub const BARRIER: Mask = Mask(4);
     /// Only in a file's `ready`: the last edge carried a hang-up that no handler has had the chance to see twice.
@@ -162,7 +162,7 @@ pub enum Io {
     More,
 }
 
-/// Who is served first within a turn.
+/// Which fds are served first within a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
     /// Few and important: the links that keep a system together, and its operator.

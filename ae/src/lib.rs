@@ -8,7 +8,7 @@
 //! ```text
 //!   event_loop.rs   process_events: one iteration, box by box
 //!        |
-//!        +-- files.rs    which fds there are, who handles them, which are ready
+//!        +-- files.rs    which fds there are, their handlers, which are ready
 //!        +-- timers.rs   which timers there are, and which is due first
 //!        +-- poll.rs     the kernel: "what has changed?"
 //!        +-- waker.rs    the one door for other threads

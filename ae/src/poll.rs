@@ -9,12 +9,12 @@
 //! ```
 //!
 //! Edge-triggered means that readiness is reported when it *begins*. The kernel says once that bytes have
-//! arrived and is silent until more arrive, whether we have read the first ones or not. So somebody has to
-//! remember, and that is the ready bit in `files.rs`. What this buys: interest in reading or writing is a bit
+//! arrived and is silent until more arrive, whether we have read the first ones or not. The ready
+//! bit in `files.rs` remembers it. What this buys: interest in reading or writing is a bit
 //! in our own memory, and no system call is made for it between accept and close.
 //!
 //! **Invariant:** a token that comes out of [`Poller::poll`] was put in by [`Poller::register`], but its fd
-//! may have been removed since. Whoever uses it compares generations.
+//! may have been removed since. Code that uses it compares generations.
 //!
 //! **Limit:** mio hands epoll whole milliseconds, rounded up. A poll may end up to 1 ms after a timer is due and
 //! never before, so the loop does not spin through the last fraction. kqueue keeps nanoseconds.
@@ -105,7 +105,7 @@ impl Poller {
     }
 }
 
-/// An error or a hang-up makes a direction ready: the handler's own read or write will be told which it was.
+/// An error or a hang-up makes a direction ready: the handler's own read or write returns which it was.
 fn what_became_ready(event: &mio::event::Event) -> Mask {
     let mut ready = Mask::NONE;
     if event.is_readable() {

@@ -59,7 +59,7 @@ impl Denied {
         }
     }
 
-    /// The reason as clients are told; in detail for those who ask with ACL DRYRUN.
+    /// The reason as clients see it in an error; in detail for ACL DRYRUN.
     pub fn text(&self, user: &User, detailed: bool) -> Vec<u8> {
         let (verb, kind) = match self.reason {
             Reason::Command | Reason::Auth => ("run", "command"),
@@ -89,7 +89,7 @@ impl Denied {
         parts.concat()
     }
 
-    /// The reason as EXEC tells it, when rights were taken away after the command was queued.
+    /// The reason in EXEC's reply, when rights were taken away after the command was queued.
     pub fn text_in_exec(&self) -> &'static str {
         match self.reason {
             Reason::Command => "no permission to execute the command or subcommand",
@@ -140,7 +140,7 @@ impl<'a> Call<'a> {
         let row = self.table.row(self.id);
         self.keys.get_or_insert_with(|| {
             let mut found = Vec::new();
-            // Arguments that can't be told apart are the command's to refuse.
+            // The command itself refuses arguments in which no keys can be found.
             let _ = keys::get_keys(row, self.argv, &mut found);
             found
         })

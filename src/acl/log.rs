@@ -1,4 +1,4 @@
-//! ACL LOG: who was refused what, the newest first.
+//! ACL LOG: which client was refused what, newest first.
 //!
 //! ```text
 //!   refused again for the same reason, object, user and context within a minute:  count + 1, moved to the front
@@ -76,7 +76,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// `client` describes who was refused; it is asked only if the entry is kept.
+    /// `client` describes the refused client; it is called only if the entry is kept.
     pub fn add(&mut self, event: Event, now_ms: i64, max: u64, client: impl FnOnce() -> String) {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         if max == 0 {

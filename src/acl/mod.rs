@@ -1,4 +1,4 @@
-//! Who may do what: users, their rights, and the refusals that are remembered.
+//! Access control: users, their rights, and the refusals that are remembered.
 //!
 //! ```text
 //!   Acl.users   0: default   1: alice   2: (free)   3: bob        a client holds the number of its user (UserRef)
@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A client is a user from its first byte on: `default`, until AUTH names another. A client without a connection (the log being
-//! replayed, the link to a primary) is the server itself and may everything.
+//! replayed, the link to a primary) acts as the server and is allowed everything.
 //! Users come from redis.conf, from the file that `aclfile` names, or from ACL SETUSER; `file.rs`.
 //!
 //! **Invariant:** `users[0]` is `default`; it can't be deleted.
@@ -58,7 +58,7 @@ pub struct Acl {
 }
 
 impl Acl {
-    /// One user, `default`, who may everything.
+    /// One user, `default`, which is allowed everything.
     pub fn new(terms: &Terms) -> Acl {
         let mut acl = Acl {
             users: Vec::new(),
@@ -127,7 +127,7 @@ impl Acl {
         user.no_password && user.enabled
     }
 
-    /// Who has not logged in may not do anything.
+    /// A client that is not authenticated may not run commands.
     pub fn auth_required(&self) -> bool {
         !self.default_user_is_open()
     }
@@ -312,7 +312,7 @@ pub fn check_command(
     check_limited(server, c, c, argv, id)
 }
 
-/// The same for a command of a script. `caller` is who runs the script: the log describes it.
+/// The same for a command of a script. `caller` is the client that runs the script; ACL LOG describes it.
 pub fn check_script(
     server: &mut Server,
     caller: &Client,

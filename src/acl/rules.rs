@@ -21,7 +21,7 @@ use crate::command::table::CommandTable;
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
     pub commands: &'a CommandTable,
-    /// `acl-pubsub-default allchannels`: who says nothing about channels may use all of them.
+    /// `acl-pubsub-default allchannels`: a user without channel rules may use all channels.
     pub all_channels: bool,
 }
 

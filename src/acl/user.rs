@@ -22,7 +22,7 @@ pub type Hash = [u8; 32];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: Box<[u8]>,
-    /// AUTH works. Who is connected already stays so.
+    /// AUTH works. Clients that are connected already stay so.
     pub enabled: bool,
     /// Any password is right.
     pub no_password: bool,
@@ -35,7 +35,7 @@ pub struct User {
 }
 
 impl User {
-    /// Nothing is allowed, and nobody can log in.
+    /// Nothing is allowed, and no client can log in.
     pub fn new(terms: &Terms, name: &[u8]) -> User {
         User {
             name: name.into(),
@@ -48,7 +48,7 @@ impl User {
         }
     }
 
-    /// Everything is allowed, to everybody: what `default` is until somebody says otherwise.
+    /// Everything is allowed, without a password: what `default` is until it is changed.
     pub fn open(terms: &Terms, name: &[u8]) -> User {
         let mut user = User::new(terms, name);
         for rule in ["on", "nopass", "~*", "&*", "+@all"] {

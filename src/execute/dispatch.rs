@@ -241,7 +241,7 @@ fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> R
     let left = (server.config.maxmemory as usize).saturating_sub(server.memory_counted());
     server.dbs[c.db as usize].keys.set_headroom(left);
     if server.armed & armed::TRACKING != 0 {
-        // Of what was evicted the client hears before the reply.
+        // Invalidations of evicted keys are sent to the client before its reply.
         tracking::send_pending(server, c);
     }
     if !enough && flags & command::DENYOOM != 0 {
@@ -250,7 +250,7 @@ fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> R
     Ok(())
 }
 
-/// While the data set can't be brought to disk nothing may change, if the settings say so. PING tells it, too.
+/// While the data set can't be brought to disk nothing may change, if the settings say so. PING fails, too.
 fn check_disk(
     server: &Server,
     c: &Client,

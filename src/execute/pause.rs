@@ -4,7 +4,7 @@ use crate::armed;
 use crate::execute::blocked;
 use crate::state::Server;
 
-/// Who holds clients back. Pauses for different purposes are independent of each other.
+/// Why clients are held back. Pauses for different purposes are independent of each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PausePurpose {
     /// CLIENT PAUSE
@@ -15,7 +15,7 @@ pub enum PausePurpose {
     Failover,
 }
 
-/// Clients that are held back, by purpose. While anybody is, nothing expires and nothing is evicted, so that
+/// Clients that are held back, by purpose. While any client is, nothing expires and nothing is evicted, so that
 /// the data set stands still.
 #[derive(Default)]
 pub struct Pause {
@@ -66,7 +66,7 @@ impl Pause {
         self.purposes.iter().any(|p| p.until_ms > now_ms)
     }
 
-    /// The purpose that lasts longest and its end: what INFO tells.
+    /// The purpose that lasts longest and its end, for INFO.
     pub fn longest(&self, now_ms: i64) -> Option<(PausePurpose, i64)> {
         [
             PausePurpose::Client,
@@ -101,7 +101,7 @@ impl Server {
         self.follow_pause();
     }
 
-    /// If nobody is held back for any purpose any more, commands that wait may run.
+    /// If no purpose holds clients back any more, commands that wait may run.
     fn follow_pause(&mut self) {
         self.update_armed();
         if !self.pause.is_set() {

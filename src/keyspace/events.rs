@@ -22,7 +22,7 @@ pub const KEY_MISS: u32 = NotifyFlags::KEY_MISS;
 pub const NEW: u32 = NotifyFlags::NEW;
 
 impl Server {
-    /// Tell the subscribers that `event` happened to `key`.
+    /// Notify the subscribers that `event` happened to `key`.
     #[inline]
     pub fn notify(&mut self, class: u32, event: &str, key: &[u8], db: u32) {
         if self.notify_flags & class != 0 {
@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// A key was changed: clients that watch it must not EXEC, clients that wait for it may be served, clients
-    /// that have cached it are told.
+    /// that have cached it are sent an invalidation.
     #[inline]
     pub fn signal_modified(&mut self, by: Option<&mut Client>, db: u32, key: &[u8]) {
         let by_id = by.as_ref().map_or(0, |c| c.id);

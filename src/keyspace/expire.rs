@@ -1,4 +1,4 @@
-//! Expiry: a key past its time is gone for whoever looks, and is removed soon after even if nobody does.
+//! Expiry: a key past its time is removed when it is looked up, or else soon after by the cycle.
 //!
 //! Active expiry takes the due keys from the index, earliest first, within a budget of time: from
 //! `before_sleep` a short one in each turn, from the cron a longer one. Nothing is sampled, so the number
@@ -111,7 +111,7 @@ impl Server {
         }
     }
 
-    /// Too many fields of a hash are due for one look-up: nobody sees them until the cycle has removed them.
+    /// Too many fields of a hash are due for one look-up: hide them until the cycle has removed them.
     fn hide_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) {
         let now = self.clock.now_ms;
         let found = self.dbs[db as usize].find_mut(hash, key);
@@ -165,7 +165,7 @@ impl Server {
         at.is_some_and(|at| at < now)
     }
 
-    /// Remove a key whose time has come: propagated as DEL (UNLINK), counted, told.
+    /// Remove a key whose time has come: propagated as DEL (UNLINK), counted, notified.
     pub fn delete_expired(&mut self, db: u32, key: &[u8]) {
         let lazy = self.config.lazyfree_lazy_expire;
         let began = self.latency.begin();
@@ -177,7 +177,7 @@ impl Server {
         }
     }
 
-    /// Tell that a key went because its time had come.
+    /// Count, propagate and notify that a key has expired.
     pub fn tell_expired(&mut self, db: u32, key: &[u8]) {
         self.stats.expired_keys += 1;
         self.propagate_deletion(db, key, self.config.lazyfree_lazy_expire);

@@ -69,7 +69,7 @@ impl Server {
         self.read(c.db, hash, key, None, events::KEY_MISS)
     }
 
-    /// The same, and a miss is not told to subscribers.
+    /// As `lookup_peek`, but a miss sends no notification.
     pub fn lookup_peek_quietly(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
         self.read(c.db, hash, key, None, 0)

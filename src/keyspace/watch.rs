@@ -75,7 +75,7 @@ pub fn watched_expired(server: &Server, c: &Client) -> bool {
     })
 }
 
-/// A key changed: those who watch it must not EXEC. `by` is the client whose command this is.
+/// A key changed: clients that watch it must not EXEC. `by` is the client whose command this is.
 pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, key: &[u8]) {
     let gone = state_of(server, db, key) == KeyState::Missing;
     let Some(watchers) = server.dbs[db as usize].watched.get_mut(key) else {

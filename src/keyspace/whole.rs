@@ -118,7 +118,7 @@ impl Server {
         }
     }
 
-    /// FLUSHDB and FLUSHALL: tell those who watch and those who wait, then empty. `by` is the client whose
+    /// FLUSHDB and FLUSHALL: notify watching and blocked clients, then empty. `by` is the client whose
     /// command this is.
     pub fn flush(&mut self, mut by: Option<&mut Client>, which: Option<u32>, lazy: bool) -> u64 {
         for db in self.db_range(which) {

@@ -118,7 +118,7 @@ pub fn names_of(c: &mut Client, kind: Kind) -> Vec<Box<[u8]>> {
         .map_or(Vec::new(), |own| own.of(kind).iter().cloned().collect())
 }
 
-/// Tell a client what it is subscribed to now: `subscribe news 3`. Without a name there was nothing to
+/// Reply with what a client is subscribed to now: `subscribe news 3`. Without a name there was nothing to
 /// unsubscribe from.
 pub fn confirm(server: &mut Server, c: &mut Client, word: &str, kind: Kind, name: Option<&[u8]>) {
     let count = c.pubsub.as_ref().map_or(0, |own| own.count(kind));
@@ -165,7 +165,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Send a message to all who subscribed; returns how many. Those whose own command runs right now get it
+/// Send a message to all subscribers; returns how many. A subscriber whose own command runs now gets it
 /// behind their reply. The message does not leave before the AOF is safe up to `offset`.
 pub fn publish(server: &mut Server, channel: &[u8], text: &[u8], offset: u64) -> usize {
     let mut receivers = 0;

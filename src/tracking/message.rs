@@ -1,4 +1,4 @@
-//! Telling a client that keys are no longer what it has cached.
+//! Messages that notify a client that keys it has cached have changed.
 //!
 //! ```text
 //!   RESP3   >2  invalidate               [key, ...] or null for all keys
@@ -15,7 +15,7 @@ use crate::clients::output_limit::check_output_limit;
 use crate::state::Server;
 use crate::tracking::set_flags;
 
-/// The keys of a message: encoded once for all who get it, both protocols write arrays alike.
+/// The keys of a message: encoded once for all receivers, as both protocols write arrays alike.
 #[derive(Clone)]
 pub enum Keys {
     Some(Arc<Vec<u8>>),
@@ -44,7 +44,7 @@ enum Message {
     Broken(u64),
 }
 
-/// Tell the client `id`, which tracks, or whom it redirects to.
+/// Notify the tracking client `id`, or the client that it redirects to.
 pub fn tell(server: &mut Server, id: u64, keys: &Keys) {
     let Some(tracker) = server.tracking.trackers.get(&id) else {
         return;

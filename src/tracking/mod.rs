@@ -1,10 +1,10 @@
-//! Client tracking: the server remembers what clients may have cached, and tells them when it has changed.
+//! Client tracking: the server remembers what clients may have cached, and notifies them when it has changed.
 //!
 //! ```text
 //!   default mode                                   BCAST mode
 //!   GET k       table[k] += this client            prefixes["user:"]: clients, keys changed in this turn
 //!   SET k       table[k] is taken out; each of     SET user:7   the key is noted; before the loop sleeps
-//!               its clients is told                             each client gets all of its keys at once
+//!               its clients is notified                           each client gets all of its keys at once
 //! ```
 //!
 //! The message is a push in RESP3. A RESP2 client redirects it to another connection of its own, which subscribes to
@@ -58,7 +58,7 @@ const EFFORT: usize = 100;
 pub struct Tracker {
     client: ClientRef,
     flags: u64,
-    /// The id of the client that is told instead; 0 for none.
+    /// The id of the client that gets the messages instead; 0 for none.
     redirect: u64,
     prefixes: Vec<Box<[u8]>>,
 }
@@ -71,7 +71,7 @@ pub struct Options<'a> {
     pub prefixes: Vec<&'a [u8]>,
 }
 
-/// Those who want to know of all keys with one prefix.
+/// The clients that track all keys with one prefix.
 #[derive(Default)]
 struct Broadcast {
     clients: Vec<u64>,
@@ -125,12 +125,12 @@ impl Tracking {
         self.prefixes.len()
     }
 
-    /// Somebody tracks.
+    /// At least one client tracks.
     pub fn is_on(&self) -> bool {
         !self.trackers.is_empty()
     }
 
-    /// Whom this client redirects to: 0 for nobody, `None` when it does not track.
+    /// The id of the client that this one redirects to: 0 for none, `None` when it does not track.
     pub fn redirect_of(&self, id: u64) -> Option<u64> {
         self.trackers.get(&id).map(|tracker| tracker.redirect)
     }
@@ -203,7 +203,7 @@ pub fn stop(server: &mut Server, c: &mut Client) {
         }
     }
     if tracking.trackers.is_empty() {
-        // Nobody is left to be told; and changes are not looked at any more.
+        // No tracking client is left, so changes are no longer recorded.
         tracking.table.take();
         tracking.pending.clear();
         server.update_armed();
@@ -285,7 +285,7 @@ pub fn key_changed(server: &mut Server, db: u32, key: &[u8], by: u64) {
     invalidate(server, key);
 }
 
-/// Tell those who may have this key, and forget them.
+/// Notify the clients that may have cached this key, and remove their ids from the table.
 fn invalidate(server: &mut Server, key: &[u8]) {
     let Some(ids) = server.tracking.table.remove(key) else {
         return;

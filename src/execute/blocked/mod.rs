@@ -27,7 +27,7 @@
 //! loop sleeps.
 //!
 //! A client can't change its database while it waits, nor can its keys leave theirs: SWAPDB exchanges what is in
-//! two databases, not who waits there.
+//! two databases, not the clients that wait there.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
@@ -49,7 +49,7 @@ use crate::util::number::{MAX_FLOAT_CHARS, parse_f64, parse_i64};
 #[derive(Default)]
 pub struct BlockedClients {
     pub count: usize,
-    /// Keys that may serve somebody, in the order in which they were written: (db, key).
+    /// Keys that may serve a blocked client, in the order in which they were written: (db, key).
     pub ready_keys: VecDeque<(u32, Box<[u8]>)>,
     /// The same as a set, so that a key is listed once.
     pub ready_set: HashSet<(u32, Box<[u8]>)>,
@@ -63,7 +63,7 @@ pub struct BlockedClients {
     pub postponed: VecDeque<ClientRef>,
     /// Clients in WAITAOF, and some that were.
     pub waiting_aof: Vec<ClientRef>,
-    /// Keys with clients that want to hear of their deletion.
+    /// Keys with clients that must be notified of their deletion.
     pub on_nokey: usize,
     /// The ticket of the last client that began to wait.
     pub last_ticket: u64,
@@ -152,7 +152,7 @@ pub fn block_for_keys(
     );
 }
 
-/// Let a client wait without keys: WAIT, SHUTDOWN, CLIENT PAUSE. Who blocks it also unblocks it.
+/// Let a client wait without keys: WAIT, SHUTDOWN, CLIENT PAUSE. The caller must also unblock it.
 pub fn block(
     server: &mut Server,
     c: &mut Client,
@@ -263,7 +263,7 @@ fn unblock_with(
     unblock(server, c);
 }
 
-/// What a blocked client is told when its time is over.
+/// The reply to a blocked client whose timeout has passed.
 fn reply_to_timeout(server: &Server, c: &mut Client) {
     match c.blocked.as_ref().map(|b| b.kind) {
         Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream) => c.reply.null_array(),
@@ -334,7 +334,7 @@ pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -
 }
 
 impl Server {
-    /// A key was written: if somebody waits for it, look after this command.
+    /// A key was written: if a client is blocked on it, it is served after this command.
     pub fn signal_key_ready(&mut self, db: u32, key: &[u8]) {
         if !self.dbs[db as usize].blocking.contains_key(key) {
             return;
@@ -374,7 +374,7 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
             .next(tickets)
             .map(|(ticket, r)| (ticket, r, waiting.on_nokey > 0))
     };
-    // Who comes now waits for the next time.
+    // Clients that block during this pass are served by the next one.
     let end = server.blocked.last_ticket + 1;
     let mut from = 0;
     while let Some((ticket, r, on_nokey)) = waiting(server, from..end) {
