@@ -5,20 +5,20 @@
 //!   user        passwords, selectors                              user.rs
 //!   selector    a bit for each command, keys, channels, databases selector.rs, rules.rs
 //!
-//!   a call ──> armed::ACL? ──no──> allowed                        nobody is limited: one predictable branch
+//!   a call ──> armed::ACL? ──no──> allowed                        no user is limited: one predictable branch
 //!                  │yes
 //!                  └─> user unlimited? ──> its bit, keys, channels    check.rs
 //!                                              └─ refused: log.rs, INFO, NOPERM
 //! ```
 //!
-//! A client is a user from its first byte on: `default`, until AUTH names another. A client without a connection (the log being
+//! A client is a user from its first byte on: `default`, until AUTH names another. A client without a connection (the AOF being
 //! replayed, the link to a primary) acts as the server and is allowed everything.
 //! Users come from redis.conf, from the file that `aclfile` names, or from ACL SETUSER; `file.rs`.
 //!
 //! **Invariant:** `users[0]` is `default`; it can't be deleted.
 //! **Invariant:** a [`UserRef`] that a client holds names a user that exists: with a user go its clients
 //! ([`delete`]). Test: `clients_of_a_deleted_user_are_cut_off`.
-//! **Invariant:** `armed::ACL` is set exactly when some user is limited: whoever changes users calls
+//! **Invariant:** `armed::ACL` is set exactly when some user is limited: code that changes users calls
 //! [`Server::update_armed`]. Test: `the_switch_is_on_while_somebody_is_limited`.
 //!
 //! Rejected: sharing a user between its clients by counted references. A change would have to find them all, and the

@@ -23,7 +23,7 @@ pub struct Blocked {
     pub kind: BlockKind,
     /// Unix time in milliseconds, 0 for never.
     pub deadline_ms: i64,
-    /// Its place among all who wait.
+    /// Its place among all waiting clients.
     pub ticket: u64,
     pub keys: Vec<Box<[u8]>>,
     /// The command, to be run again on wake-up.

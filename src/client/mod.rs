@@ -86,7 +86,7 @@ pub mod flag {
     pub const REDIRECT_TARGET: u64 = 1 << 35;
     /// CLIENT CAPA redirect
     pub const CAPA_REDIRECT: u64 = 1 << 36;
-    /// The loop tells us when the socket takes bytes again.
+    /// The loop calls the write handler when the socket takes bytes again.
     pub const WAITS_TO_WRITE: u64 = 1 << 37;
     /// It was authenticated at some time, maybe not any more: it is no stranger whose replies are kept short.
     pub const EVER_AUTHENTICATED: u64 = 1 << 38;
@@ -321,7 +321,7 @@ impl Client {
         self.conn.as_ref().is_none_or(Connection::is_local)
     }
 
-    /// Nobody reads what this client is told.
+    /// There is no connection: replies are not sent.
     pub fn is_detached(&self) -> bool {
         self.conn.is_none()
     }

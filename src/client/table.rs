@@ -52,7 +52,7 @@ impl Clients {
         self.slots.get_mut(slot as usize)?.take()
     }
 
-    /// The same, if it is still the client that the reference means.
+    /// Takes the client out, if `r` still refers to it.
     pub fn take_ref(&mut self, r: ClientRef) -> Option<Box<Client>> {
         self.resolve(r)?;
         self.take(r.slot)

@@ -45,7 +45,7 @@ pub fn is_flag_letter(letter: u8) -> bool {
             .any(|(_, known)| *known == char::from(letter))
 }
 
-/// Which events the loop tells this client about.
+/// Which events the loop reports for this client.
 fn events_text(c: &Client) -> &'static str {
     match (c.conn.is_some(), c.has(flag::WAITS_TO_WRITE)) {
         (false, _) => "",

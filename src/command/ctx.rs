@@ -117,7 +117,7 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// `key` was changed: wake up its watchers, drop it from clients' caches, tell the subscribers.
+    /// `key` was changed: wake up its watchers, drop it from clients' caches, notify subscribers.
     #[inline]
     pub fn changed(&mut self, key: &[u8], class: u32, event: &'static str) {
         let db = self.client.db;

@@ -8,7 +8,7 @@
 use crate::command::Command;
 use crate::util::histogram::Histogram;
 
-/// What INFO commandstats and latencystats tell of one command.
+/// What INFO commandstats and latencystats report of one command.
 #[derive(Default)]
 pub struct CommandStats {
     pub calls: u64,
@@ -52,7 +52,7 @@ pub struct CommandTable {
 const INDEX_SIZE: usize = 2048;
 
 /// A name in any case as two words: its first and its last bytes, which overlap when it is short, each with
-/// the bit set that tells small letters from capitals.
+/// the bit set that distinguishes small letters from capitals.
 ///
 /// ```text
 ///   GET        head  get                  LRANGE   head  lran      ZRANGEBYSCORE   head  zrangeby

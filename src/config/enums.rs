@@ -139,7 +139,7 @@ choice! {
     }
 }
 choice! {
-    /// `supervised`: who started the server and wants to be told when it is ready.
+    /// `supervised`: the supervisor to notify when the server is ready.
     Supervised { Upstart = "upstart", Systemd = "systemd", Auto = "auto", No = "no" }
 }
 choice! {

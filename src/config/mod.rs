@@ -297,7 +297,7 @@ pub struct Config {
     pub latency_tracking_info_percentiles: Vec<f64>,
     pub bigkeys_tracking: bool,
     pub hotkeys_tracking: bool,
-    /// One command in so many is looked at.
+    /// One command in `hotkeys_sample_ratio` is sampled.
     pub hotkeys_sample_ratio: u64,
     /// Seconds after which an access counts half.
     pub hotkeys_half_life: u32,

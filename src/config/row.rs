@@ -25,7 +25,7 @@ pub enum Origin {
 /// What the server must do after a setting changed, beyond reading the field when it next needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Apply {
-    /// Nothing: whoever uses the field reads it each time.
+    /// Nothing: code that uses the field reads it each time.
     None,
     /// Listen on other addresses.
     Bind,

@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use crate::client::ClientRef;
 
-/// Those who wait for one key.
+/// The clients that wait for one key.
 #[derive(Default)]
 pub struct Waiting {
     /// By ticket, that is in order of arrival.
     pub clients: BTreeMap<u64, ClientRef>,
-    /// How many of them want to hear when the key is gone, too.
+    /// How many of them must also be notified when the key is gone.
     pub on_nokey: usize,
 }
 

@@ -11,7 +11,7 @@
 //! the allocator's classes, so that a value may change in place as far as its class reaches.
 //!
 //! **Invariants**
-//! - The header determines the layout; `Shape` computes it, and nobody else does.
+//! - The header determines the layout; only `Shape` computes it.
 //! - The allocated size is `size_class(shape.size())`, before and after a change in place (`tests::histories`).
 //! - The field's bytes never move or change in an allocation's life: the hash table relies on it. So a value that needs a
 //!   longer header goes into a new allocation.
@@ -115,7 +115,7 @@ impl<'a> FieldRef<'a> {
 
     #[inline(always)]
     fn slice(self, at: usize, len: usize) -> &'a [u8] {
-        // SAFETY: as `byte`; nobody writes to these bytes during 'a.
+        // SAFETY: as `byte`; no code writes to these bytes during 'a.
         unsafe { std::slice::from_raw_parts(self.p.add(at).as_ptr(), len) }
     }
 
@@ -178,7 +178,7 @@ impl<'a> FieldMut<'a> {
 
     #[inline(always)]
     fn write(&mut self, at: usize, bytes: &[u8]) {
-        // SAFETY: callers stay inside the allocation, which nobody else looks at; `bytes` is not part of it.
+        // SAFETY: callers stay inside the allocation, which no other code accesses; `bytes` is not part of it.
         unsafe {
             self.p
                 .add(at)

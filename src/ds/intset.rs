@@ -124,7 +124,7 @@ impl Intset {
 
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: the header tells the length of the block.
+        // SAFETY: the header holds the length of the block.
         unsafe { self.0.slice(self.bytes_len()) }
     }
 

@@ -61,7 +61,7 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         self.compress_within(input, input.len().checked_sub(1)?, out)
     }
 
-    /// The same, if the result takes at most `limit` bytes.
+    /// Compresses `input` if the result takes at most `limit` bytes.
     pub fn compress_within(
         &mut self,
         input: &[u8],

@@ -20,7 +20,7 @@ use std::ptr::NonNull;
 #[repr(transparent)]
 pub struct SetMember(NonNull<u8>);
 
-// SAFETY: it owns plain bytes that nobody writes.
+// SAFETY: it owns plain bytes that are never written.
 unsafe impl Send for SetMember {}
 // SAFETY: as above.
 unsafe impl Sync for SetMember {}

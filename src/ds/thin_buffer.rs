@@ -1,6 +1,6 @@
 //! A heap buffer behind one pointer: it stores neither its length nor its capacity.
 //!
-//! Listpacks and intsets begin with a header that tells their own length, so a pointer is all their
+//! Listpacks and intsets begin with a header that holds their own length, so a pointer is all their
 //! owner has to keep. The capacity is not stored either: it is a function of the length, the size class
 //! that the allocator would round the length up to anyway.
 //!
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Classes grow by an eighth to a quarter, so appending n bytes one by one copies O(n) bytes in all, and no
-//! byte of slack exists that the allocator could have given to somebody else.
+//! byte of slack exists that the allocator could have given to another owner.
 //!
 //! **Invariant:** the buffer is exactly `size_class(length)` bytes long, all of them initialised. Only the
 //! owner knows the length, hence the `unsafe`: every method trusts the length that it is given.

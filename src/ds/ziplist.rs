@@ -47,7 +47,7 @@ const INT_8: u8 = 0xFE;
 const IMMEDIATE_0: u8 = 0xF1;
 const IMMEDIATE_12: u8 = 0xFD;
 
-/// A checked ziplist in somebody else's bytes.
+/// A checked ziplist in borrowed bytes.
 #[derive(Clone, Copy)]
 pub struct Ziplist<'a> {
     /// From the first entry up to the end mark.

@@ -23,7 +23,7 @@ const END: u8 = 255;
 /// The number of pairs is to be found by a walk.
 const COUNT_UNKNOWN: u8 = 254;
 
-/// A checked zipmap in somebody else's bytes.
+/// A checked zipmap in borrowed bytes.
 #[derive(Clone, Copy)]
 pub struct Zipmap<'a> {
     /// From the first field's length up to the end mark.

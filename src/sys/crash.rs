@@ -23,14 +23,14 @@ const STACK_BYTES: usize = 512 * 1024;
 const REPORT_SECONDS: u32 = 10;
 const FRAMES_MAX: usize = 100;
 
-/// What the kernel told of a crash.
+/// What the kernel reported of a crash.
 #[derive(Clone, Copy, Debug)]
 pub struct Crash {
     pub signal: i32,
     pub code: i32,
     /// Which address could not be read, written or run, for signals that have one.
     pub address: usize,
-    /// Who sent it: pid and uid.
+    /// The sender's pid and uid.
     pub sender: Option<(i32, u32)>,
     /// Where the program was.
     pub instruction: usize,
@@ -87,7 +87,7 @@ fn reset(signal: c_int) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// For whoever prints the report without a signal: true for the first who asks.
+/// For code that prints the report without a signal: true for the first caller only.
 pub fn claim_report() -> bool {
     !REPORTED.swap(true, Ordering::Relaxed)
 }

@@ -26,7 +26,7 @@ pub enum Exit {
     Signal(i32),
 }
 
-/// The exit code of a child that was told to go: no error, and no result.
+/// The exit code of a child that was asked to end: no error, and no result.
 pub const TOLD_TO_GO: i32 = 255;
 
 /// A second process with a copy of everything, memory shared until one of the two writes it.
@@ -79,9 +79,9 @@ pub fn close_sockets(keep: &[RawFd]) {
     }
 }
 
-/// Tell a child to go.
+/// Ask a child to end, by a signal.
 pub fn end(pid: i32) {
-    // One that has ended already needs no telling.
+    // An error means that it has ended already.
     let _ = kill(Pid::from_raw(pid), Signal::SIGUSR1);
 }
 

@@ -3,7 +3,7 @@
 //!
 //! **Invariants**
 //! - What is lent can be reached only while [`Lent::lend`] runs, whose caller can't use it meanwhile.
-//! - It is taken out while somebody uses it, so there is never a second reference.
+//! - It is taken out while it is in use, so there is never a second reference.
 
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -30,10 +30,10 @@ impl<T> Lent<T> {
         result
     }
 
-    /// Use what is lent. `None`: nothing is, or somebody uses it already.
+    /// Use what is lent. `None`: nothing is lent, or it is already in use.
     pub fn borrow<R>(&self, then: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut value = self.place.take()?;
-        // SAFETY: `lend` holds the only reference and does not use it; nobody else gets it while it is taken out.
+        // SAFETY: `lend` holds the only reference and does not use it; no other code gets it while it is taken out.
         let result = then(unsafe { value.as_mut() });
         self.place.set(Some(value));
         Some(result)

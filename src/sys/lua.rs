@@ -29,7 +29,7 @@ use mlua::{Lua, LuaOptions, StdLib};
 const TICK: c_int = 100_000;
 /// Longer strings are refused: the machine's own limit is just below 2 GB.
 const STRING_MAX: usize = 1 << 30;
-/// Preallocation for tables whose size somebody else said.
+/// Preallocation for tables whose size comes from a script or client.
 const PREALLOCATE_MAX: usize = 1 << 16;
 /// Where the machine keeps the pointer to [`Lent`], by this byte's address.
 static LENT_KEY: u8 = 0;
@@ -37,13 +37,13 @@ static LENT_KEY: u8 = 0;
 /// What becomes of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// The topmost values, so many of them, are the results.
+    /// This number of topmost values are the results.
     Return(u8),
     /// The topmost value is raised as an error.
     Raise,
 }
 
-/// Who runs a script and answers its calls.
+/// Runs a script and answers its calls.
 pub trait Host {
     /// A function made by [`Vm::function`] was called with the values of the frame.
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome;
@@ -400,7 +400,7 @@ impl Frame<'_> {
         unsafe { ffi::lua_pushvalue(self.l, at) }
     }
 
-    /// Push an empty table with room for so many elements and so many fields.
+    /// Push an empty table with room for `elements` elements and `fields` fields.
     #[inline]
     pub fn push_table(&mut self, elements: usize, fields: usize) {
         let elements = elements.min(PREALLOCATE_MAX) as c_int;
@@ -427,7 +427,7 @@ impl Frame<'_> {
     }
 
     pub fn pop(&mut self, n: usize) {
-        // SAFETY: there are at least so many values.
+        // SAFETY: there are at least `n` values.
         unsafe { ffi::lua_settop(self.l, -(n as c_int) - 1) }
     }
 

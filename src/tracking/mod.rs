@@ -4,7 +4,7 @@
 //!   default mode                                   BCAST mode
 //!   GET k       table[k] += this client            prefixes["user:"]: clients, keys changed in this turn
 //!   SET k       table[k] is taken out; each of     SET user:7   the key is noted; before the loop sleeps
-//!               its clients is notified                           each client gets all of its keys at once
+//!               its clients is notified                         each client gets all of its keys at once
 //! ```
 //!
 //! The message is a push in RESP3. A RESP2 client redirects it to another connection of its own, which subscribes to

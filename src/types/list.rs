@@ -104,7 +104,7 @@ impl List {
         }
     }
 
-    /// The same, to be changed.
+    /// The list of an entry, mutable.
     #[inline]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut List, Error> {
         match entry.into_value_mut() {
@@ -371,7 +371,7 @@ impl List {
         }
     }
 
-    /// LREM: removes up to `max` elements that are `text`, those nearest to `from` first, and tells how many.
+    /// LREM: removes up to `max` elements that are `text`, those nearest to `from` first; returns how many.
     pub fn remove(&mut self, text: &[u8], max: usize, from: End, limits: &ListLimits) -> usize {
         let removed = match self {
             List::Listpack(listpack) => remove_matching(listpack, text, max, from),

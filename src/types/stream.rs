@@ -139,7 +139,7 @@ impl Stream {
         }
     }
 
-    /// The same, to be changed.
+    /// The stream of an entry, mutable.
     #[inline]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Stream, Error> {
         match entry.into_value_mut() {
@@ -353,7 +353,7 @@ impl Group {
         }
     }
 
-    /// Makes an entry pending at this consumer, whoever had it, if anyone.
+    /// Makes an entry pending at this consumer, and takes it from its previous one, if any.
     pub fn assign(&mut self, id: StreamId, to: ConsumerId, claim: Claim) {
         let new = Nack {
             delivery_time: 0,

@@ -11,7 +11,7 @@ use crate::util::number::{IntBuf, parse_f64, parse_i64};
 pub const EMBSTR_MAX: usize = 44;
 
 /// A string too long for its key's entry. It becomes shared when a reply or a request buffer holds it too;
-/// whoever changes it then gets a copy of its own.
+/// a change then makes a private copy first.
 #[derive(Clone)]
 pub enum RawStr {
     Owned(Vec<u8>),

@@ -15,7 +15,7 @@ impl Random {
         Random::from_seed(SysRng.try_next_u64().unwrap_or(0x9e37_79b9_7f4a_7c15))
     }
 
-    /// The generator itself, for those who take any.
+    /// The generator itself, for functions that take any `Rng`.
     pub fn raw(&mut self) -> &mut impl Rng {
         &mut self.0
     }
@@ -34,7 +34,7 @@ impl Random {
         Random::from_seed(self.next_u64())
     }
 
-    /// `n` hexadecimal digits that nobody can guess, fresh from the operating system. `None`: it has none to give.
+    /// `n` unguessable hexadecimal digits from the operating system, `None` if it has none.
     pub fn secret_hex(n: usize) -> Option<String> {
         let mut bytes = vec![0; n.div_ceil(2)];
         SysRng.try_fill_bytes(&mut bytes).ok()?;

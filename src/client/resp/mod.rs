@@ -37,7 +37,7 @@ pub struct Limits {
     pub max_bulk_len: u64,
     /// Not authenticated yet: small requests only, and one command at a time.
     pub unauthenticated: bool,
-    /// Stop after so many commands.
+    /// Stop after `max_commands` commands.
     pub max_commands: usize,
 }
 
@@ -69,7 +69,7 @@ pub struct Sent<'a> {
     pub bigs: &'a [Arc<Vec<u8>>],
 }
 
-/// Room for so many arguments is kept from one read to the next.
+/// Room for up to this number of arguments is kept from one read to the next.
 const KEEP_ARGS: usize = 16 * 1024;
 
 /// The reusable result of a parse.

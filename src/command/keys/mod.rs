@@ -15,7 +15,7 @@
 //! replaces the walk. Such a function reads the options as the command does, so that the value of one option is never taken
 //! for another: `SORT k BY store` stores nothing. It must not judge the syntax otherwise; the command will.
 //!
-//! **Invariant:** on an error `out` is as it was: nobody sees half of the keys. Test: `an_error_leaves_no_keys`.
+//! **Invariant:** on an error `out` is as it was: no caller sees half of the keys. Test: `an_error_leaves_no_keys`.
 //! **Invariant:** every position is inside argv. Property: `keys_are_arguments`.
 //!
 //! Patterns of SORT BY and GET name keys too, which are known only from the data: SORT itself checks them.
@@ -51,7 +51,7 @@ impl KeyRef {
     }
 }
 
-/// The arguments don't allow to tell the keys; the command itself would refuse them.
+/// The keys can't be found from the arguments; the command itself would refuse them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidKeys;
 

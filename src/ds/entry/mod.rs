@@ -20,7 +20,7 @@
 //! really costs: 40 bytes for 16 + 16, 32 with an integer, 8 more with an expiry.
 //!
 //! **Invariants**
-//! - The bytes 3..7 and the long key length determine the layout; `Shape` computes it, and nobody else does.
+//! - The bytes 3..7 and the long key length determine the layout; only `Shape` computes it.
 //! - The allocated size is `size_class(shape.size())`, before and after every overwrite in place
 //!   (`tests::overwrite`).
 //! - The key never changes in an allocation's life: the hash table relies on it.
@@ -133,7 +133,7 @@ pub struct EntryMut<'a, V> {
     _borrows: PhantomData<&'a mut V>,
 }
 
-// SAFETY: an entry owns its bytes and its V, and shares them with nobody.
+// SAFETY: an entry owns its bytes and its V, and shares them with nothing.
 unsafe impl<V: Send> Send for Entry<V> {}
 // SAFETY: a shared entry only reads.
 unsafe impl<V: Sync> Sync for Entry<V> {}
@@ -399,7 +399,7 @@ impl<'a, V> EntryMut<'a, V> {
 
     #[inline(always)]
     fn write(&mut self, at: usize, bytes: &[u8]) {
-        // SAFETY: callers stay inside the allocation; nobody else looks at it during 'a, and `bytes` is not
+        // SAFETY: callers stay inside the allocation; no other code accesses it during 'a, and `bytes` is not
         // part of it.
         unsafe {
             self.p

@@ -56,7 +56,7 @@ impl Bucket {
         self.bytes[META] & CHILD != 0
     }
 
-    /// The child bucket, if there is one. Whoever follows it holds the table, which owns it.
+    /// The child bucket, if there is one. The caller holds the table, which owns it.
     #[inline(always)]
     pub(super) fn child(&self) -> Option<NonNull<Bucket>> {
         if !self.has_child() {

@@ -130,7 +130,7 @@ pub unsafe trait Element: Sized {
     fn into_raw(self) -> NonNull<u8>;
 
     /// # Safety
-    /// `p` came from `into_raw`, and nobody else will use it.
+    /// `p` came from `into_raw`, and no other code will use it.
     unsafe fn from_raw(p: NonNull<u8>) -> Self;
 
     /// # Safety
@@ -146,7 +146,7 @@ pub unsafe trait Element: Sized {
         Self: 'a;
 
     /// # Safety
-    /// `p` came from `into_raw`; during 'a the element lives and nobody else reads or writes it.
+    /// `p` came from `into_raw`; during 'a the element lives and no other code reads or writes it.
     unsafe fn by_mut<'a>(p: NonNull<u8>) -> Self::Mut<'a>
     where
         Self: 'a;
@@ -348,7 +348,7 @@ impl<E: Element> HashTable<E> {
         Some(unsafe { E::by_mut(self.element(at)) })
     }
 
-    /// The first element of exactly this hash that `is_it` recognises: for who remembers hashes instead of keys.
+    /// The first element of exactly this hash that `is_it` recognises: for callers that keep hashes, not keys.
     pub fn find_by(&self, hash: u64, is_it: impl FnMut(E::Ref<'_>) -> bool) -> Option<E::Ref<'_>> {
         let (_, at) = self.position_by(hash, is_it)?;
         // SAFETY: the element lives in this table, which is borrowed.

@@ -664,7 +664,7 @@ fn a_million_keys() {
     assert!(sum > 0 && table.is_empty());
 }
 
-/// Who weighs a few elements of a large table on each write must not meet the emptied buckets each time.
+/// A walk over a few elements of a large table must not pass the emptied buckets each time.
 #[test]
 fn a_walk_begins_behind_what_has_moved() {
     let grows = |table: &Keys| table.is_rehashing() && table.buckets() > scaled(100, 30);

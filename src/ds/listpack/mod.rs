@@ -432,7 +432,7 @@ pub fn validate(bytes: &[u8], deep: bool) -> bool {
     at == bytes.len() - 1 && (stored == COUNT_UNKNOWN || usize::from(stored) == count)
 }
 
-/// Up to so many fingerprints each is compared with each: cheaper than to sort them.
+/// Up to this number, fingerprints are compared pairwise, which is cheaper than sorting.
 const FEW: usize = 64;
 
 /// Whether the elements are groups of `stride`, and no two groups begin with the same text: what bytes from outside
@@ -772,7 +772,7 @@ impl Listpack {
         self.adjust_count(0, 1);
     }
 
-    /// Puts an element after the entry at `pos`, and tells where.
+    /// Puts an element after the entry at `pos`, and returns its position.
     pub fn insert_after<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) -> Pos {
         let after = pos + entry_len(self.as_bytes(), pos as usize) as Pos;
         self.insert_before(after, element);

@@ -78,7 +78,7 @@ pub enum NodeView<'a> {
     },
 }
 
-/// What DEBUG OBJECT tells about a quicklist.
+/// What DEBUG OBJECT reports about a quicklist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
     pub nodes: usize,
@@ -459,7 +459,7 @@ impl Quicklist {
         }
     }
 
-    /// Removes up to `count` elements from `index` on, and tells how many.
+    /// Removes up to `count` elements from `index` on, and returns how many.
     pub fn delete_range(&mut self, index: usize, count: usize) -> usize {
         let removed = count.min(self.len.saturating_sub(index));
         let Some((mut n, at)) = self.locate(index).filter(|_| removed > 0) else {
@@ -487,7 +487,7 @@ impl Quicklist {
         removed
     }
 
-    /// Removes up to `max` elements that are `text`, those nearest to `from` first, and tells how many.
+    /// Removes up to `max` elements that are `text`, those nearest to `from` first; returns how many.
     pub fn remove(&mut self, text: &[u8], max: usize, from: End) -> usize {
         let before = self.len;
         let goal = before - max.min(before);

@@ -173,7 +173,7 @@ pub struct NodeLimits {
 /// What XTRIM and XADD leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trim {
-    /// At most so many entries.
+    /// Keep at most this number of entries.
     MaxLen(u64),
     /// No entry before this one.
     MinId(StreamId),
@@ -593,7 +593,7 @@ impl StreamLog {
     }
 }
 
-/// Whether an entry of so many bytes still goes into the node.
+/// Whether an entry of `bytes` bytes still fits into the node.
 fn has_room(node: &Listpack, bytes: usize, limits: NodeLimits) -> bool {
     let max_bytes = if limits.max_bytes == 0 {
         SAFETY_LIMIT

@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Reads the entry at `at`; tells also where the next one begins.
+    /// Reads the entry at `at`; also returns where the next one begins.
     fn read(&self, at: Pos) -> (Raw, Entry<'a>, Pos) {
         let node = self.node;
         let mut reader = Reader {

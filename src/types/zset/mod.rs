@@ -684,7 +684,7 @@ impl Accumulator {
         });
     }
 
-    /// Makes room for so many members.
+    /// Makes room for `members` members.
     pub fn reserve(&mut self, members: usize) {
         self.members.reserve(members);
     }
