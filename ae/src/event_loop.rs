@@ -19,9 +19,9 @@
 //! ```
 //!
 //! The same as Redis's `aeProcessEvents`, but for three things. The poll is edge-triggered, so the loop
-//! remembers which fds are ready (`files.rs`). A handler has a budget; one that returned `More` is called
-//! again next turn, after all other due handlers. And a function installed for both directions is
-//! called for each, where Redis calls it once.
+//! remembers which fds are ready (`files.rs`). A handler has a budget; one that returned `More` is
+//! called again next turn, after all other due handlers. And a function installed for both
+//! directions is called for each, where Redis calls it once.
 //!
 //! **Invariants**
 //! - Nothing in a turn is borrowed while a handler runs. So a handler may do anything to the loop, including
@@ -279,9 +279,9 @@ impl<S> EventLoop<S> {
         Ok(token)
     }
 
-    /// To be called before the fd is closed. A number that is closed first may belong to another file by now; and
-    /// if a forked child holds the same open file, the kernel would go on reporting it. False for a token
-    /// that is gone.
+    /// To be called before the fd is closed. A number that is closed first may belong to another
+    /// file by now; and if a forked child holds the same open file, the kernel would go on
+    /// reporting it. False for a token that is gone.
     pub fn remove_file(&mut self, t: Token) -> bool {
         let Some(fd) = self.files.remove(t) else {
             return false;

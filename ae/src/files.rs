@@ -20,10 +20,10 @@
 //!   handler returns Drained ---------> (stays)        the kernel will report the next edge
 //! ```
 //!
-//! A fresh socket is writable at once. The bit stays set until a handler wants to write, which may be much
-//! later. A bit that is set wrongly does no harm: the handler's read says `WouldBlock`, it returns `Drained`,
-//! the bit is gone. A bit that is lost would hang a connection for ever. Hence the order above, and the
-//! second look for hang-ups:
+//! A fresh socket is writable at once. The bit stays set until a handler wants to write, which may
+//! be much later. A bit that is set wrongly does no harm: the handler's read says `WouldBlock`, it
+//! returns `Drained`, the bit is gone. A bit that is lost would hang a connection for ever. Hence
+//! the order above, and the second look for hang-ups:
 //!
 //! **A short read is enough to say `Drained`.** It saves the second `read` that would only say `WouldBlock`.
 //! The trap is a peer that sends its last bytes and closes: both are one edge, the read comes back short, and
@@ -32,8 +32,8 @@
 //!
 //! **Invariants**
 //! - A token is honoured only while its generation is the slot's; removal moves the generation on. So an
-//!   event for an fd that was closed in this turn reaches no handler, even when its number or its slot is in use
-//!   again (`stale_event_reaches_nobody`).
+//!   event for an fd that was closed in this turn reaches no handler, even when its number or its
+//!   slot is in use again (`stale_event_reaches_nobody`).
 //! - A live file's token is queued at most once (`queued`), and never while its own handler runs (`busy`):
 //!   a handler is not re-entered by a nested turn (`nested_turn_does_not_reenter_a_handler`).
 //! - A queue entry may be stale, because its fd was removed or its handler cleared. It is skipped when popped.
@@ -89,8 +89,9 @@ impl Mask {
     pub const NONE: Mask = Mask(0);
     pub const READABLE: Mask = Mask(1);
     pub const WRITABLE: Mask = Mask(2);
-    /// Beside `WRITABLE`: in a turn in which both are due, write first. For handlers that must not reply in the
-    /// turn in which they read, because something (an fsync in `before_sleep`) has to happen in between.
+    /// Beside `WRITABLE`: in a turn in which both are due, write first. For handlers that must not
+    /// reply in the turn in which they read, because something (an fsync in `before_sleep`) has to
+    /// happen in between.
     pub const BARRIER: Mask = Mask(4);
     /// Only in a file's `ready`: the last edge carried a hang-up that no handler has had the chance to see twice.
     pub(crate) const READ_CLOSED: Mask = Mask(8);

@@ -105,7 +105,8 @@ impl Poller {
     }
 }
 
-/// An error or a hang-up makes a direction ready: the handler's own read or write returns which it was.
+/// An error or a hang-up makes a direction ready: the handler's own read or write returns which it
+/// was.
 fn what_became_ready(event: &mio::event::Event) -> Mask {
     let mut ready = Mask::NONE;
     if event.is_readable() {

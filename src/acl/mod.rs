@@ -11,15 +11,16 @@
 //!                                              └─ refused: log.rs, INFO, NOPERM
 //! ```
 //!
-//! A client is a user from its first byte on: `default`, until AUTH names another. A client without a connection (the AOF being
-//! replayed, the link to a primary) acts as the server and is allowed everything.
-//! Users come from redis.conf, from the file that `aclfile` names, or from ACL SETUSER; `file.rs`.
+//! A client is a user from its first byte on: `default`, until AUTH names another. A client without
+//! a connection (the AOF being replayed, the link to a primary) acts as the server and is allowed
+//! everything. Users come from redis.conf, from the file that `aclfile` names, or from ACL SETUSER;
+//! `file.rs`.
 //!
 //! **Invariant:** `users[0]` is `default`; it can't be deleted.
 //! **Invariant:** a [`UserRef`] that a client holds names a user that exists: with a user go its clients
 //! ([`delete`]). Test: `clients_of_a_deleted_user_are_cut_off`.
-//! **Invariant:** `armed::ACL` is set exactly when some user is limited: code that changes users calls
-//! [`Server::update_armed`]. Test: `the_switch_is_on_while_somebody_is_limited`.
+//! **Invariant:** `armed::ACL` is set exactly when some user is limited: code that changes users
+//! calls [`Server::update_armed`]. Test: `the_switch_is_on_while_somebody_is_limited`.
 //!
 //! Rejected: sharing a user between its clients by counted references. A change would have to find them all, and the
 //! check would follow one more pointer.
@@ -127,7 +128,7 @@ impl Acl {
         user.no_password && user.enabled
     }
 
-    /// A client that is not authenticated may not run commands.
+    /// Whether a client must authenticate before it may run commands.
     pub fn auth_required(&self) -> bool {
         !self.default_user_is_open()
     }
@@ -312,7 +313,8 @@ pub fn check_command(
     check_limited(server, c, c, argv, id)
 }
 
-/// The same for a command of a script. `caller` is the client that runs the script; ACL LOG describes it.
+/// The same for a command of a script. `caller` is the client that runs the script; ACL LOG
+/// describes it.
 pub fn check_script(
     server: &mut Server,
     caller: &Client,

@@ -10,7 +10,8 @@
 //! **Invariant:** a key is in `expires` exactly when its entry has an expiry, under that very time
 //! (`tests::the_index_follows_the_entries`).
 //! **Invariant:** a key is in `field_expires` exactly when it holds a hash with a volatile field, under that hash's
-//! `next_expiry` (`tests::field_index_follows_hashes`). Code that changes a hash in place calls `Db::fields_moved`.
+//! `next_expiry` (`tests::field_index_follows_hashes`). Code that changes a hash in place calls
+//! `Db::fields_moved`.
 //!
 //! The verbs on one database are here and know nothing of clients. What needs the whole server (look-ups
 //! that count and expire, notifications, blocked clients) stands in the files beside.

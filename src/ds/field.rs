@@ -178,7 +178,8 @@ impl<'a> FieldMut<'a> {
 
     #[inline(always)]
     fn write(&mut self, at: usize, bytes: &[u8]) {
-        // SAFETY: callers stay inside the allocation, which no other code accesses; `bytes` is not part of it.
+        // SAFETY: callers stay inside the allocation, which no other code accesses; `bytes` is not
+        // part of it.
         unsafe {
             self.p
                 .add(at)

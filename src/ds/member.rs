@@ -5,13 +5,14 @@
 //!                          8 bytes     `ds::counted`
 //! ```
 //!
-//! A big sorted set answers two questions: "what is the score of this member" (hash table) and "which members have this
-//! score" (tree). Both point to the same thin allocation, so a member of 16 bytes costs 25 bytes once, the pointers in
-//! the table and in the tree aside.
+//! A big sorted set answers two questions: "what is the score of this member" (hash table) and
+//! "which members have this score" (tree). Both point to the same thin allocation, so a member of
+//! 16 bytes costs 25 bytes once, the pointers in the table and in the tree aside.
 //!
 //! **Invariants**
-//! - a `MemberPtr` is used only while its `Member` lives: the owner of table and tree takes a member out of the tree
-//!   before the table drops it (`zset_tree::tests` replays histories in that order);
+//! - a `MemberPtr` is used only while its `Member` lives: the owner of table and tree takes a
+//!   member out of the tree before the table drops it (`zset_tree::tests` replays histories in that
+//!   order);
 //! - the score is never NaN, and changes only through the tree that holds the member, because it is the sort key;
 //! - the length never changes after creation: it is what the allocation is freed with.
 //!

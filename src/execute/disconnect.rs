@@ -4,7 +4,8 @@ use crate::client::table::Net;
 use crate::client::{Client, flag};
 use crate::state::Server;
 
-/// CLIENT KILL and eviction: look-ups don't find this client from now on. Its socket closes at the end of the turn.
+/// CLIENT KILL and eviction: look-ups don't find this client from now on. Its socket closes at the
+/// end of the turn.
 pub fn kill(server: &mut Server, c: &mut Client) {
     unlink(server, c);
     Net::close_asap(&mut server.net.close_asap, c);

@@ -250,7 +250,8 @@ fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> R
     Ok(())
 }
 
-/// While the data set can't be brought to disk nothing may change, if the settings say so. PING fails, too.
+/// While the data set can't be brought to disk nothing may change, if the settings say so. PING
+/// fails, too.
 fn check_disk(
     server: &Server,
     c: &Client,

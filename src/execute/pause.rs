@@ -15,8 +15,8 @@ pub enum PausePurpose {
     Failover,
 }
 
-/// Clients that are held back, by purpose. While any client is, nothing expires and nothing is evicted, so that
-/// the data set stands still.
+/// Clients that are held back, by purpose. While any client is, nothing expires and nothing is
+/// evicted, so that the data set stands still.
 #[derive(Default)]
 pub struct Pause {
     purposes: [Paused; 3],

@@ -111,7 +111,8 @@ impl Server {
         }
     }
 
-    /// Too many fields of a hash are due for one look-up: hide them until the cycle has removed them.
+    /// Too many fields of a hash are due for one look-up: hide them until the cycle has removed
+    /// them.
     fn hide_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) {
         let now = self.clock.now_ms;
         let found = self.dbs[db as usize].find_mut(hash, key);

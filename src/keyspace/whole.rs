@@ -118,8 +118,8 @@ impl Server {
         }
     }
 
-    /// FLUSHDB and FLUSHALL: notify watching and blocked clients, then empty. `by` is the client whose
-    /// command this is.
+    /// FLUSHDB and FLUSHALL: notify watching and blocked clients, then empty. `by` is the client
+    /// whose command this is.
     pub fn flush(&mut self, mut by: Option<&mut Client>, which: Option<u32>, lazy: bool) -> u64 {
         for db in self.db_range(which) {
             crate::keyspace::watch::touch_all_watched(self, by.as_deref_mut(), db, None);

@@ -118,8 +118,8 @@ pub fn names_of(c: &mut Client, kind: Kind) -> Vec<Box<[u8]>> {
         .map_or(Vec::new(), |own| own.of(kind).iter().cloned().collect())
 }
 
-/// Reply with what a client is subscribed to now: `subscribe news 3`. Without a name there was nothing to
-/// unsubscribe from.
+/// Reply with what a client is subscribed to now: `subscribe news 3`. Without a name there was
+/// nothing to unsubscribe from.
 pub fn confirm(server: &mut Server, c: &mut Client, word: &str, kind: Kind, name: Option<&[u8]>) {
     let count = c.pubsub.as_ref().map_or(0, |own| own.count(kind));
     let mut silenced = ReplyBuf::new(true);
@@ -165,8 +165,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Send a message to all subscribers; returns how many. A subscriber whose own command runs now gets it
-/// behind their reply. The message does not leave before the AOF is safe up to `offset`.
+/// Send a message to all subscribers; returns how many. A subscriber whose own command runs now
+/// gets it behind their reply. The message does not leave before the AOF is safe up to `offset`.
 pub fn publish(server: &mut Server, channel: &[u8], text: &[u8], offset: u64) -> usize {
     let mut receivers = 0;
     if let Some(clients) = server.pubsub.channels.get(channel).cloned() {

@@ -33,7 +33,8 @@ impl<T> Lent<T> {
     /// Use what is lent. `None`: nothing is lent, or it is already in use.
     pub fn borrow<R>(&self, then: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut value = self.place.take()?;
-        // SAFETY: `lend` holds the only reference and does not use it; no other code gets it while it is taken out.
+        // SAFETY: `lend` holds the only reference and does not use it; no other code gets it while
+        // it is taken out.
         let result = then(unsafe { value.as_mut() });
         self.place.set(Some(value));
         Some(result)

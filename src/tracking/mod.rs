@@ -1,4 +1,5 @@
-//! Client tracking: the server remembers what clients may have cached, and notifies them when it has changed.
+//! Client tracking: the server remembers what clients may have cached, and notifies them when it
+//! has changed.
 //!
 //! ```text
 //!   default mode                                   BCAST mode

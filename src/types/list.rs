@@ -371,7 +371,8 @@ impl List {
         }
     }
 
-    /// LREM: removes up to `max` elements that are `text`, those nearest to `from` first; returns how many.
+    /// LREM: removes up to `max` elements that are `text`, those nearest to `from` first; returns
+    /// how many.
     pub fn remove(&mut self, text: &[u8], max: usize, from: End, limits: &ListLimits) -> usize {
         let removed = match self {
             List::Listpack(listpack) => remove_matching(listpack, text, max, from),

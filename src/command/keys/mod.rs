@@ -15,7 +15,8 @@
 //! replaces the walk. Such a function reads the options as the command does, so that the value of one option is never taken
 //! for another: `SORT k BY store` stores nothing. It must not judge the syntax otherwise; the command will.
 //!
-//! **Invariant:** on an error `out` is as it was: no caller sees half of the keys. Test: `an_error_leaves_no_keys`.
+//! **Invariant:** on an error `out` is as it was: no caller sees half of the keys. Test:
+//! `an_error_leaves_no_keys`.
 //! **Invariant:** every position is inside argv. Property: `keys_are_arguments`.
 //!
 //! Patterns of SORT BY and GET name keys too, which are known only from the data: SORT itself checks them.

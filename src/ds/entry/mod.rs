@@ -399,8 +399,8 @@ impl<'a, V> EntryMut<'a, V> {
 
     #[inline(always)]
     fn write(&mut self, at: usize, bytes: &[u8]) {
-        // SAFETY: callers stay inside the allocation; no other code accesses it during 'a, and `bytes` is not
-        // part of it.
+        // SAFETY: callers stay inside the allocation; no other code accesses it during 'a, and
+        // `bytes` is not part of it.
         unsafe {
             self.p
                 .add(at)

@@ -348,7 +348,8 @@ impl<E: Element> HashTable<E> {
         Some(unsafe { E::by_mut(self.element(at)) })
     }
 
-    /// The first element of exactly this hash that `is_it` recognises: for callers that keep hashes, not keys.
+    /// The first element of exactly this hash that `is_it` recognises: for callers that keep
+    /// hashes, not keys.
     pub fn find_by(&self, hash: u64, is_it: impl FnMut(E::Ref<'_>) -> bool) -> Option<E::Ref<'_>> {
         let (_, at) = self.position_by(hash, is_it)?;
         // SAFETY: the element lives in this table, which is borrowed.

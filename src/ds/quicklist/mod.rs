@@ -487,7 +487,8 @@ impl Quicklist {
         removed
     }
 
-    /// Removes up to `max` elements that are `text`, those nearest to `from` first; returns how many.
+    /// Removes up to `max` elements that are `text`, those nearest to `from` first; returns how
+    /// many.
     pub fn remove(&mut self, text: &[u8], max: usize, from: End) -> usize {
         let before = self.len;
         let goal = before - max.min(before);
