@@ -90,7 +90,7 @@ pub const NO_MANDATORY_KEYS: Flags = 1 << 17;
 /// The triple first/last/step does not tell all keys; clients ask COMMAND GETKEYS. Derived, never written in a row.
 pub const MOVABLEKEYS: Flags = 1 << 18;
 
-// What only the server itself asks; no client is told.
+// Flags for the server itself; no client sees them.
 
 /// Runs at once between MULTI and EXEC instead of being queued.
 pub const RUNS_IN_MULTI: Flags = 1 << 19;
@@ -229,7 +229,7 @@ pub enum BeginSearch {
         keyword: &'static str,
         start_from: i16,
     },
-    /// Can't be told by a spec.
+    /// Can't be expressed by a spec.
     Unknown,
 }
 
@@ -245,7 +245,7 @@ pub enum FindKeys {
         first_key: i16,
         step: i16,
     },
-    /// Can't be told by a spec.
+    /// Can't be expressed by a spec.
     Unknown,
 }
 

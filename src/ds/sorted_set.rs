@@ -287,7 +287,7 @@ impl SortedSet {
             + self.tree.memory_bytes()
     }
 
-    /// The same, of the tree only a few nodes weighed.
+    /// An estimate of the memory: only a few nodes of the tree are measured.
     pub fn memory_estimate(&self) -> usize {
         size_of::<SortedSet>()
             + self.members.table.memory_bytes()

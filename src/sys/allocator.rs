@@ -98,7 +98,7 @@ impl ThreadCounters {
         (self.balance() + BACKGROUND.load(Ordering::Relaxed)).max(0) as usize
     }
 
-    /// Tell the others this thread's balance; called by background threads after each job.
+    /// Publish this thread's balance; called by background threads after each job.
     pub fn publish(&mut self) {
         let now = self.balance();
         BACKGROUND.fetch_add(now - self.published, Ordering::Relaxed);

@@ -53,7 +53,7 @@ fn move_environment(area: std::ops::Range<usize>) {
     unsafe extern "C" {
         static mut environ: *mut *mut c_char;
     }
-    // SAFETY: `environ` is a list of C strings that ends with a null; nobody else changes it at this moment
+    // SAFETY: `environ` is a list of C strings that ends with a null; no other code changes it at this moment
     // (the background threads have no use for it).
     unsafe {
         let mut slot = environ;

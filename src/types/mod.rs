@@ -68,7 +68,7 @@ impl Type {
     }
 }
 
-/// The kind byte of an entry: the type, and for strings how they came to be, which OBJECT ENCODING tells.
+/// The kind byte of an entry: the type, and for strings how they came to be, which OBJECT ENCODING reports.
 pub mod kind {
     use super::Type;
 

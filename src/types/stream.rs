@@ -117,7 +117,7 @@ impl Stream {
         size_of::<Stream>() + self.log.memory_bytes() + self.groups_memory()
     }
 
-    /// The same, of the entries only a few nodes weighed.
+    /// An estimate of the memory: only a few nodes of entries are measured.
     pub fn memory_estimate(&self) -> usize {
         size_of::<Stream>() + self.log.memory_estimate() + self.groups_memory()
     }

@@ -500,7 +500,7 @@ impl Zset {
         });
     }
 
-    /// The same, until `visit` says to stop.
+    /// As `walk`, until `visit` breaks.
     pub fn try_walk<B>(
         &self,
         ranks: Range<usize>,
