@@ -1,5 +1,5 @@
-//! Bits of `Server::armed`: features that have to look at every command. The word is zero most of the time, so
-//! features that are off cost one branch together.
+//! Bits of `Server::armed`: features that have to look at every command. The word is zero most of
+//! the time, so features that are off cost one branch together.
 
 /// A client runs MONITOR.
 pub const MONITOR: u32 = 1 << 0;

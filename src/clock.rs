@@ -1,7 +1,9 @@
-//! Time. The wall clock is read once a turn; commands are timed by the processor's time stamp counter.
+//! Time. The wall clock is read once a turn; commands are timed by the processor's time stamp
+//! counter.
 //!
-//! A turn can be long, so `call()` has the wall clock read again when the counter says that more than a
-//! millisecond has passed since. Expiry, LRU and replies all see the same `now_ms` within a command.
+//! A turn can be long, so `call()` has the wall clock read again when the counter says that more
+//! than a millisecond has passed since. Expiry, LRU and replies all see the same `now_ms` within a
+//! command.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,15 +1,16 @@
 //! What a client did wrong, as the text that it will read.
 //!
-//! A command returns `Err(Error)`; `call()` writes it as a `-` reply, in one place, and counts it by its
-//! first word (`ERR`, `WRONGTYPE`, ...) for INFO's errorstats. The texts are the protocol's: clients match
-//! on them, so they are byte for byte those of Redis 7.2. Those that Valkey spells differently stand in `texts`.
+//! A command returns `Err(Error)`; `call()` writes it as a `-` reply, in one place, and counts it
+//! by its first word (`ERR`, `WRONGTYPE`, ...) for INFO's errorstats. The texts are the protocol's:
+//! clients match on them, so they are byte for byte those of Redis 7.2. Those that Valkey spells
+//! differently stand in `texts`.
 
 use std::borrow::Cow;
 
 /// An error reply without its leading `-` and without its line end, e.g. `ERR syntax error`.
 ///
-/// Each character is one byte of the reply (ISO 8859-1): what a client said comes back as it was, whatever
-/// bytes it is made of ([`excerpt`]).
+/// Each character is one byte of the reply (ISO 8859-1): what a client said comes back as it was,
+/// whatever bytes it is made of ([`excerpt`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     text: Cow<'static, str>,
@@ -65,8 +66,8 @@ impl Error {
         }
     }
 
-    /// A text made for the occasion. Line ends, which would break the protocol, become spaces when it is
-    /// written.
+    /// A text made for the occasion. Line ends, which would break the protocol, become spaces when
+    /// it is written.
     pub fn new(text: impl Into<String>) -> Error {
         Error {
             text: Cow::Owned(text.into()),
@@ -126,8 +127,8 @@ impl Error {
     }
 }
 
-/// Bytes from a client inside an error text, each as the character of that number. They end at a NUL, as C's
-/// `%s` ends them.
+/// Bytes from a client inside an error text, each as the character of that number. They end at a
+/// NUL, as C's `%s` ends them.
 pub fn said(bytes: &[u8]) -> String {
     excerpt(bytes, usize::MAX)
 }

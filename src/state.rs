@@ -1,8 +1,8 @@
-//! `struct Server`: everything there is, owned in one place and passed as `&mut`. Data, no verbs: the verbs are in
-//! the modules that the fields are named after.
+//! `struct Server`: everything there is, owned in one place and passed as `&mut`. Data, no verbs:
+//! the verbs are in the modules that the fields are named after.
 //!
-//! This file may name every room, and every room may import `Server` from it; all other arrows run downwards
-//! (`tests/tidy.rs`).
+//! This file may name every room, and every room may import `Server` from it; all other arrows run
+//! downwards (`tests/tidy.rs`).
 
 use crate::acl::Acl;
 use crate::client::ClientRef;
@@ -77,7 +77,8 @@ pub struct Server {
     pub pubsub: PubSub,
     pub tracking: Tracking,
     pub acl: Acl,
-    /// The event loop, for commands that run for so long that other clients have to be served meanwhile.
+    /// The event loop, for commands that run for so long that other clients have to be served
+    /// meanwhile.
     pub event_loop: LentLoop,
 
     // Commands and running them.

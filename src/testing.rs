@@ -1,4 +1,5 @@
-//! What unit tests of whole commands share: a server without sockets, clients of it, and what they say and hear.
+//! What unit tests of whole commands share: a server without sockets, clients of it, and what they
+//! say and hear.
 
 use crate::client::Client;
 use crate::config::Config;

@@ -1,14 +1,15 @@
 //! The texts that Redis and Valkey spell differently: one table, both spellings.
 //!
-//! `extended-redis-compatibility yes`, the default, chooses Redis's words, `no` chooses Valkey's. The setting may change
-//! while the server runs, so a text is chosen where it is used: `config.text(texts::NO_SCRIPT)`. Choosing is a
-//! comparison; only [`Text::fill`] allocates, for the few texts that contain what a client sent.
+//! `extended-redis-compatibility yes`, the default, chooses Redis's words, `no` chooses Valkey's.
+//! The setting may change while the server runs, so a text is chosen where it is used:
+//! `config.text(texts::NO_SCRIPT)`. Choosing is a comparison; only [`Text::fill`] allocates, for
+//! the few texts that contain what a client sent.
 //!
-//! A text that both servers spell alike does not belong here. Log lines that name a primary are `MASTER` in Redis's
-//! words and `PRIMARY` in Valkey's.
+//! A text that both servers spell alike does not belong here. Log lines that name a primary are
+//! `MASTER` in Redis's words and `PRIMARY` in Valkey's.
 //!
-//! Two kinds of lines keep Redis's words whatever the setting says: those written before the settings are read, and the
-//! crash report, which must not touch the server's state.
+//! Two kinds of lines keep Redis's words whatever the setting says: those written before the
+//! settings are read, and the crash report, which must not touch the server's state.
 //!
 //! **Invariant:** the two spellings of a row differ, and no row has an open brace
 //! (`tests::each_row_has_two_spellings`).

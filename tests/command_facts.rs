@@ -1,6 +1,6 @@
-//! The rows and the documentation of all commands, held against the published facts: the facts of Valkey 9.1, and of
-//! Redis 8.2 for what only Redis has. A difference is either a mistake or a decision; decisions stand in [`ALLOWED`]
-//! with their reason.
+//! The rows and the documentation of all commands, held against the published facts: the facts of
+//! Valkey 9.1, and of Redis 8.2 for what only Redis has. A difference is either a mistake or a
+//! decision; decisions stand in [`ALLOWED`] with their reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,8 @@ use aeris::command::docs;
 use aeris::command::{BeginSearch, Command, FindKeys, KeySpec};
 use serde_json::{Map, Value, json};
 
-/// Differences on purpose: full name, field (`*` for all), reason. One that no longer exists is an error too.
+/// Differences on purpose: full name, field (`*` for all), reason. One that no longer exists is an
+/// error too.
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("bigkeys", "*", OURS),
     ("bigkeys|get", "*", OURS),

@@ -1,18 +1,20 @@
-//! Differential tests: the same generated commands to us and to four real servers, every reply judged
-//! byte for byte by the rule in `tests/compat/jury.rs`.
+//! Differential tests: the same generated commands to us and to four real servers, every reply
+//! judged byte for byte by the rule in `tests/compat/jury.rs`.
 //!
-//! The commands come from `tests/compat/grammar.txt`. A generated history is a list of numbers, each the
-//! seed of one command, so that proptest can shrink a failing history to the few commands that matter.
-//! Most of its commands are of one group of the grammar, so that keys live long enough to become big and
-//! odd. A history runs in RESP2 or RESP3; one command at a time, pipelined, inside MULTI or inside scripts;
-//! half of them with small thresholds, so that every encoding is met.
+//! The commands come from `tests/compat/grammar.txt`. A generated history is a list of numbers,
+//! each the seed of one command, so that proptest can shrink a failing history to the few commands
+//! that matter. Most of its commands are of one group of the grammar, so that keys live long enough
+//! to become big and odd. A history runs in RESP2 or RESP3; one command at a time, pipelined,
+//! inside MULTI or inside scripts; half of them with small thresholds, so that every encoding is
+//! met.
 //!
-//! `PROPTEST_CASES` sets the number of histories (`make compat-long`), `COMPAT_SEED` another seed than the
-//! fixed one; `COMPAT_GO_ON=1` prints each difference and goes on, `COMPAT_TRACE=1` shows each command,
-//! `COMPAT_OPEN=1` lists where single servers differ from us without a verdict against us.
+//! `PROPTEST_CASES` sets the number of histories (`make compat-long`), `COMPAT_SEED` another seed
+//! than the fixed one; `COMPAT_GO_ON=1` prints each difference and goes on, `COMPAT_TRACE=1` shows
+//! each command, `COMPAT_OPEN=1` lists where single servers differ from us without a verdict
+//! against us.
 //!
-//! Differences on purpose, and those that are still open, stand in `tests/compat/exceptions.rs` with their
-//! reasons.
+//! Differences on purpose, and those that are still open, stand in `tests/compat/exceptions.rs`
+//! with their reasons.
 
 mod common;
 #[path = "compat/exceptions.rs"]

@@ -1,5 +1,5 @@
-//! Drawings are held against the code: README's path of SET, its table of rooms, the paths that it names, and the
-//! steps of `before_sleep`.
+//! Drawings are held against the code: README's path of SET, its table of rooms, the paths that it
+//! names, and the steps of `before_sleep`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
-//! Under `appendfsync always` no client sees a change that a power cut could take back: what was read, received or
-//! learned otherwise is on the disk.
+//! Under `appendfsync always` no client sees a change that a power cut could take back: what was
+//! read, received or learned otherwise is on the disk.
 //!
-//! The disk hangs (DEBUG AOF-FLUSH-SLEEP) while one client changes something. Each kind of reader must wait for the
-//! disk, its reply ready, and clients that have seen nothing of the change must be answered meanwhile.
+//! The disk hangs (DEBUG AOF-FLUSH-SLEEP) while one client changes something. Each kind of reader
+//! must wait for the disk, its reply ready, and clients that have seen nothing of the change must
+//! be answered meanwhile.
 
 mod common;
 
@@ -80,8 +81,8 @@ impl Reader {
         self.conn.send(&multibulk(&argv));
     }
 
-    /// Whether there is a reply or a message that is not sent; false when it was sent. A reply that is not held
-    /// leaves at the end of its turn: it has to be seen in two turns.
+    /// Whether there is a reply or a message that is not sent; false when it was sent. A reply that
+    /// is not held leaves at the end of its turn: it has to be seen in two turns.
     fn is_held(&mut self, asks: &mut Conn) -> bool {
         let mut turns = 0;
         loop {

@@ -2,8 +2,8 @@
 //! When it is over, the data set, the AOF and the replies agree; transactions and scripts are
 //! whole, and no refused command has run.
 //!
-//! The disk is a shim (`shim/bad_disk.c`), compiled here, between the server and libc. Counters are the checker: each
-//! reply says by how much the data set must have grown.
+//! The disk is a shim (`shim/bad_disk.c`), compiled here, between the server and libc. Counters are
+//! the checker: each reply says by how much the data set must have grown.
 
 mod common;
 
@@ -244,7 +244,8 @@ fn after_an_error_all_that_was_told_is_true() {
         let server = disk.server(policy);
         let mut probe = server.connect();
         let counted = count(server.port, || {
-            // The server listens before it has created the AOF: a disk that fails then ends the start.
+            // The server listens before it has created the AOF: a disk that fails then ends the
+            // start.
             wait_until_all_counted(&mut probe);
             for error in errors {
                 disk.fail(error);
@@ -281,7 +282,8 @@ fn after_an_error_all_that_was_told_is_true() {
     }
 }
 
-/// Under `always` the promise can't be kept: the server ends. What it has acknowledged is on the disk.
+/// Under `always` the promise can't be kept: the server ends. What it has acknowledged is on the
+/// disk.
 #[test]
 fn under_always_an_error_ends_the_server_and_nothing_is_lost() {
     for error in ["write-eio", "short", "torn", "sync-eio"] {
@@ -305,8 +307,8 @@ fn under_always_an_error_ends_the_server_and_nothing_is_lost() {
     }
 }
 
-/// A long script lets the loop turn, and so the error of an earlier write is known before the script's next one: it has
-/// written and is not stopped half way.
+/// A long script lets the loop turn, and so the error of an earlier write is known before the
+/// script's next one: it has written and is not stopped half way.
 #[test]
 fn a_script_that_has_written_ends_although_the_disk_fails_meanwhile() {
     let Some(disk) = Disk::new("script") else {

@@ -1,7 +1,7 @@
 //! The fuzz targets without a fuzzer: their seeds, and mutations of them under a fixed seed.
 //!
-//! This is what runs where no nightly compiler is; `make fuzz` searches by coverage. `FUZZ_MUTATIONS` sets how many
-//! mutations each target gets.
+//! This is what runs where no nightly compiler is; `make fuzz` searches by coverage.
+//! `FUZZ_MUTATIONS` sets how many mutations each target gets.
 
 #[path = "fuzz/targets/mod.rs"]
 mod targets;

@@ -7,8 +7,8 @@
 //!   without an RDB as its base;
 //! - the server is killed under load, again and again, and no acknowledged write is lost.
 //!
-//! `AERIS_CRASH_ROUNDS` is how often, for each policy (default 12; `make crash`); `AERIS_AOF_SEEDS` how many generated histories are
-//! compared (default 4).
+//! `AERIS_CRASH_ROUNDS` is how often, for each policy (default 12; `make crash`); `AERIS_AOF_SEEDS`
+//! how many generated histories are compared (default 4).
 
 mod common;
 
@@ -106,7 +106,8 @@ fn redis(dir: &Dir, more: &[&str]) -> Option<Peer> {
     Peer::redis(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// The commands of a log in words. Numbers that are Unix times in milliseconds of these days become `<time>`.
+/// The commands of a log in words. Numbers that are Unix times in milliseconds of these days become
+/// `<time>`.
 fn commands_of(path: &Path) -> Vec<String> {
     let bytes = std::fs::read(path).expect("a log");
     let mut rest = &bytes[..];
@@ -230,7 +231,8 @@ fn generate(dice: &mut Dice, at: u64) -> Vec<String> {
     line.split(' ').map(String::from).collect()
 }
 
-/// Commands whose answers and effects depend on what came before in a way that generation seldom meets.
+/// Commands whose answers and effects depend on what came before in a way that generation seldom
+/// meets.
 const SCRIPTED: &str = "\
 multi|set a 1|incr n|exec
 multi|set a 1|exec
@@ -597,7 +599,8 @@ fn a_torn_tail_is_cut_off_and_kept_beside() {
     );
 }
 
-/// A manifest that was lost, and files that it would name: none of them is cut or replaced, and they can be loaded again.
+/// A manifest that was lost, and files that it would name: none of them is cut or replaced, and
+/// they can be loaded again.
 #[test]
 fn files_that_no_manifest_names_stay_as_they_are() {
     let dir = Dir::new("no-manifest");
@@ -664,8 +667,8 @@ fn what_was_kept_beside_stays() {
     assert_eq!(kept.expect("a file"), b"theirs");
 }
 
-/// A rewrite opens the next file before the last bytes of the old one are written; killed just then, both are named, and the
-/// new one is empty.
+/// A rewrite opens the next file before the last bytes of the old one are written; killed just
+/// then, both are named, and the new one is empty.
 #[test]
 fn a_log_torn_before_an_empty_file_is_cut_too() {
     let dir = Dir::new("torn-before-empty");

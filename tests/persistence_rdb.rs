@@ -1,13 +1,15 @@
-//! Snapshots and DUMP payloads go both ways between this server and the real ones: a data set with every type
-//! and encoding, saved by one and loaded by the other, has the same DEBUG DIGEST on both sides.
+//! Snapshots and DUMP payloads go both ways between this server and the real ones: a data set with
+//! every type and encoding, saved by one and loaded by the other, has the same DEBUG DIGEST on both
+//! sides.
 //!
 //! ```text
 //!   ours  --SAVE--> dump.rdb --RELOAD--> peer     DUMP --> RESTORE, key by key
 //!   peer  --SAVE--> dump.rdb --RELOAD--> ours     DUMP --> RESTORE
 //! ```
 //!
-//! Redis 7.0 prints scores for its digest with seventeen digits, later versions with as few as suffice. So sets with scores such
-//! as 0.1 are compared with Redis 7.0 by sending them through us and looking at the peer's own digest before and after.
+//! Redis 7.0 prints scores for its digest with seventeen digits, later versions with as few as
+//! suffice. So sets with scores such as 0.1 are compared with Redis 7.0 by sending them through us
+//! and looking at the peer's own digest before and after.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! The server as a process: how it starts, what it logs, how it ends. The real binary on a free loopback port
-//! in a directory of its own.
+//! The server as a process: how it starts, what it logs, how it ends. The real binary on a free
+//! loopback port in a directory of its own.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -95,7 +95,8 @@ impl Server {
         Server::spawn(dir, port, &args, Stdio::null())
     }
 
-    /// Not ready yet; the log comes through standard output, so that a line of it needs no new file descriptor.
+    /// Not ready yet; the log comes through standard output, so that a line of it needs no new file
+    /// descriptor.
     fn launch_with_open_log(dir: &Dir, port: u16, args: &[&str]) -> Server {
         let log = fs::File::create(dir.join("log")).unwrap();
         Server::spawn(dir, port, args, log.into())
@@ -466,7 +467,8 @@ fn background_threads_run_on_the_processors_of_bio_cpulist() {
     }
 }
 
-/// Each file is used as it is, but for where its server would write: of all peers that are unpacked or installed.
+/// Each file is used as it is, but for where its server would write: of all peers that are unpacked
+/// or installed.
 #[test]
 fn the_stock_files_of_all_peers_start_the_server() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -780,7 +782,8 @@ fn a_crash_report_names_the_command_in_flight() {
     }
 }
 
-/// The process is the same and so are its arguments; the data set is the file's, which RESTART writes and a crash doesn't.
+/// The process is the same and so are its arguments; the data set is the file's, which RESTART
+/// writes and a crash doesn't.
 #[test]
 fn debug_restarts_the_server() {
     let dir = Dir::new("restart");

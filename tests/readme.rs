@@ -1,4 +1,5 @@
-//! README's table of commands is made from the rows: it can't promise what isn't there, nor forget what is.
+//! README's table of commands is made from the rows: it can't promise what isn't there, nor forget
+//! what is.
 //!
 //! `UPDATE_README=1 cargo test --test readme` writes it again.
 

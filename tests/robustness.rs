@@ -52,8 +52,8 @@ fn ten_thousand_idle_connections_cost_under_2_kb_each() {
     drop(warm);
 }
 
-/// A web page that makes a browser send HTTP to this port gets nothing done, and the log names the connection. What the
-/// same connection was to be replied before is dropped too.
+/// A web page that makes a browser send HTTP to this port gets nothing done, and the log names the
+/// connection. What the same connection was to be replied before is dropped too.
 #[test]
 fn an_http_request_is_cut_off_and_logged() {
     let mut server = Peer::aeris(&["--logfile", "log"]);

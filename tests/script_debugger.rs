@@ -1,5 +1,6 @@
-//! The debugger of scripts, over a real connection: what a client of `redis-cli --ldb` sees. A session is a list of
-//! commands; what each of them is answered stands beside it, and the real redis-server has to say the same.
+//! The debugger of scripts, over a real connection: what a client of `redis-cli --ldb` sees. A
+//! session is a list of commands; what each of them is answered stands beside it, and the real
+//! redis-server has to say the same.
 
 mod common;
 
@@ -62,7 +63,8 @@ fn converse(server: &Peer, script: &str, commands: &[&str]) -> Vec<String> {
     out
 }
 
-/// Without what differs for good: addresses, and a text of Redis 7.0 that later versions have without the name.
+/// Without what differs for good: addresses, and a text of Redis 7.0 that later versions have
+/// without the name.
 fn comparable(answer: &str) -> String {
     let mut parts = answer.split("@0x");
     let mut out = parts.next().unwrap_or_default().to_string();

@@ -1,7 +1,9 @@
-//! In the place of redis-server: what Debian's `redis-server.service` allows is enough for a whole life of the server.
+//! In the place of redis-server: what Debian's `redis-server.service` allows is enough for a whole
+//! life of the server.
 //!
-//! The unit has `SystemCallFilter=@system-service` and `SystemCallFilter=~ @privileged @resources`; any other system
-//! call ends the process with SIGSYS. The test installs the same filter before it starts the server, without systemd.
+//! The unit has `SystemCallFilter=@system-service` and `SystemCallFilter=~ @privileged @resources`;
+//! any other system call ends the process with SIGSYS. The test installs the same filter before it
+//! starts the server, without systemd.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(unsafe_code)] // a filter is installed between fork and exec
 
@@ -17,8 +19,8 @@ macro_rules! numbers {
     ($($name:ident)*) => { [$(libc::$name as u32),*] };
 }
 
-/// `systemd-analyze syscall-filter` of systemd 252: @system-service without @privileged and @resources, as far as
-/// x86-64 has these calls.
+/// `systemd-analyze syscall-filter` of systemd 252: @system-service without @privileged and
+/// @resources, as far as x86-64 has these calls.
 const ALLOWED: &[u32] = &numbers![
     SYS_accept SYS_accept4 SYS_access SYS_add_key SYS_alarm SYS_arch_prctl SYS_bind SYS_brk SYS_capget SYS_chdir
     SYS_chmod SYS_clock_getres SYS_clock_gettime SYS_clock_nanosleep SYS_clone SYS_clone3 SYS_close
@@ -116,7 +118,8 @@ fn install(program: &mut [libc::sock_filter]) -> io::Result<()> {
 fn filtered(args: &[&str]) -> Peer {
     let mut program = program();
     Peer::aeris_with(args, |command| {
-        // SAFETY: two system calls; nothing is allocated and no lock is taken between fork and exec.
+        // SAFETY: two system calls; nothing is allocated and no lock is taken between fork and
+        // exec.
         unsafe { command.pre_exec(move || install(&mut program)) };
     })
 }

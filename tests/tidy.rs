@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 const FILE_LINES_MAX: usize = 1000;
 const FUNCTION_LINES_MAX: usize = 70;
+const COMMENT_COLUMNS_MAX: usize = 100;
 
 struct Source {
     path: String,
@@ -47,8 +48,8 @@ fn report(problems: Vec<String>) {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
-/// The rooms of `src/`, from the ground up: a room may use itself and the rooms before it. `state` names every
-/// room, and every room may name `state::Server`. Tests may name anything.
+/// The rooms of `src/`, from the ground up: a room may use itself and the rooms before it. `state`
+/// names every room, and every room may name `state::Server`. Tests may name anything.
 const ROOMS: &[&str] = &[
     "util",
     "texts",
@@ -316,6 +317,29 @@ fn functions(lines: &[&str]) -> Vec<(usize, usize)> {
         }
     }
     out
+}
+
+#[test]
+fn comments_have_at_most_100_columns() {
+    let mut problems = Vec::new();
+    for source in sources(&["src", "ae", "tests", "tools"]) {
+        let mut drawing = false;
+        for (at, line) in source.text.lines().enumerate() {
+            let Some(text) = line.trim_start().strip_prefix("//") else {
+                drawing = false;
+                continue;
+            };
+            let text = text.trim_start_matches(['/', '!']).trim();
+            if text.starts_with("```") {
+                drawing = !drawing;
+            }
+            // A drawing or a row of a table can't be wrapped.
+            if line.chars().count() > COMMENT_COLUMNS_MAX && !drawing && !text.starts_with('|') {
+                problems.push(format!("{}:{}: a long comment", source.path, at + 1));
+            }
+        }
+    }
+    report(problems);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Transcripts: dialogues with a server as data (`tests/transcripts/*.txt`), replayed in this process.
+//! Transcripts: dialogues with a server as data (`tests/transcripts/*.txt`), replayed in this
+//! process.
 //!
 //! ```text
 //! # a comment
@@ -6,7 +7,8 @@
 //! < +OK              its reply, one line for each line of the protocol
 //! ```
 //!
-//! Each file starts with an empty server. `make compat` replays the same files against both servers.
+//! Each file starts with an empty server. `make compat` replays the same files against both
+//! servers.
 
 mod common;
 
@@ -129,8 +131,8 @@ fn replayed_against_the_real_servers() {
     }
 }
 
-/// As many replies as `expected` has, unless an error comes first: none after CLIENT REPLY OFF, several where messages
-/// stand behind the reply.
+/// As many replies as `expected` has, unless an error comes first: none after CLIENT REPLY OFF,
+/// several where messages stand behind the reply.
 fn replies_like(conn: &mut common::Conn, expected: &str) -> String {
     let mut got = String::new();
     for _ in common::split_replies(expected.as_bytes()) {

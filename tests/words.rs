@@ -1,7 +1,8 @@
-//! The words of Redis and of Valkey: the setting `extended-redis-compatibility` chooses, `yes` is the default.
+//! The words of Redis and of Valkey: the setting `extended-redis-compatibility` chooses, `yes` is
+//! the default.
 //!
-//! Each case is a dialogue and the last reply in both words. Our server is asked in both modes, in this process; where
-//! they are installed, redis-server and valkey-server are asked too.
+//! Each case is a dialogue and the last reply in both words. Our server is asked in both modes, in
+//! this process; where they are installed, redis-server and valkey-server are asked too.
 
 mod common;
 
@@ -177,7 +178,8 @@ const CASES: &[Case] = &[
         "-ERR Error registering functions: ERR flags argument to server.register_function must be a table representing \
          function flags",
     ),
-    // Transactions: in Redis a nested MULTI or a late WATCH is an error of its own, and EXEC runs the rest.
+    // Transactions: in Redis a nested MULTI or a late WATCH is an error of its own, and EXEC runs
+    // the rest.
     case(
         &["MULTI", "MULTI"],
         "-ERR MULTI calls can not be nested",

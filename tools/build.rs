@@ -1,15 +1,15 @@
 //! Stops a build whose LuaJIT would end the server at the first error of a script.
 //!
-//! LuaJIT throws its errors either by the C++ way of unwinding, or by its own jump. This crate aborts on panic, so
-//! nothing may unwind through its frames: LuaJIT has to be built with `-DLUAJIT_NO_UNWIND`. mlua's `vendored` build
-//! runs LuaJIT's own Makefile, where the variable TARGET_FLAGS is for such flags; `.cargo/config.toml` sets it, by
-//! force, since no other tool reads a variable of this name. (CFLAGS and TARGET_CFLAGS, which people do set, stay
-//! theirs.)
+//! LuaJIT throws its errors either by the C++ way of unwinding, or by its own jump. This crate
+//! aborts on panic, so nothing may unwind through its frames: LuaJIT has to be built with
+//! `-DLUAJIT_NO_UNWIND`. mlua's `vendored` build runs LuaJIT's own Makefile, where the variable
+//! TARGET_FLAGS is for such flags; `.cargo/config.toml` sets it, by force, since no other tool
+//! reads a variable of this name. (CFLAGS and TARGET_CFLAGS, which people do set, stay theirs.)
 //!
-//! Cargo reads that file only when it runs inside this tree. `cargo install --git`, a vendoring tool or a
-//! distribution's build don't, and would have made a server that passes every build and dies of `redis.call` of an
-//! unknown command. A build script can't add to the environment of another crate's; so it looks, and says what to
-//! do.
+//! Cargo reads that file only when it runs inside this tree. `cargo install --git`, a vendoring
+//! tool or a distribution's build don't, and would have made a server that passes every build and
+//! dies of `redis.call` of an unknown command. A build script can't add to the environment of
+//! another crate's; so it looks, and says what to do.
 //!
 //! A LuaJIT that was built without the flag stays where it is, since cargo does not know that it
 //! depends on the variable. If the flag is set later, or the target directory is shared with
@@ -51,7 +51,8 @@ fn main() {
 }
 
 /// The newest LuaJIT in `target/PROFILE/build/mlua-sys-HASH/out`; this script's output is in
-/// `target/PROFILE/build/aeris-HASH/out`. Where cargo keeps these is its own affair: none found, none judged.
+/// `target/PROFILE/build/aeris-HASH/out`. Where cargo keeps these is its own affair: none found,
+/// none judged.
 fn built_before() -> Option<PathBuf> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR")?);
     let folders = fs::read_dir(out.ancestors().nth(2)?).ok()?.flatten();

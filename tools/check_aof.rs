@@ -1,4 +1,5 @@
-//! aeris-check-aof: is this log sound, and where does it end? All of it is in `persist::aof::check`.
+//! aeris-check-aof: is this log sound, and where does it end? All of it is in
+//! `persist::aof::check`.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,8 @@
 //! Echo: many clients, one thread.
 //!
-//! What plain `std::net` lacks: `read` waits for *this* client, so each client needs a thread of its own.
-//! Here one poll waits for all of them, and a handler runs only when its socket has something to say.
+//! What plain `std::net` lacks: `read` waits for *this* client, so each client needs a thread of
+//! its own. Here one poll waits for all of them, and a handler runs only when its socket has
+//! something to say.
 //!
 //!     cargo run --example 01_echo &  then  nc 127.0.0.1 7001
 
@@ -72,8 +73,9 @@ fn echo_handler(el: &mut EventLoop<Server>, s: &mut Server, t: Token, _: Mask) -
     Io::Drained
 }
 
-/// Reads until the socket is empty. `write_all` is borrowed from the blocking world, and is what this lesson
-/// gets wrong: a peer that sends without reading fills its socket, and then the rest of the buffer is lost.
+/// Reads until the socket is empty. `write_all` is borrowed from the blocking world, and is what
+/// this lesson gets wrong: a peer that sends without reading fills its socket, and then the rest of
+/// the buffer is lost.
 fn echo(stream: &mut TcpStream) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     loop {

@@ -1,10 +1,12 @@
 //! Echo that loses nothing.
 //!
-//! What 01 lacked: a socket takes what fits into its buffer and says `WouldBlock` to the rest. So each client
-//! gets an output buffer. What does not fit waits there, a write handler is installed until it is gone, and
-//! meanwhile we don't read: who does not listen can't go on speaking, and our memory stays bounded.
+//! What 01 lacked: a socket takes what fits into its buffer and says `WouldBlock` to the rest. So
+//! each client gets an output buffer. What does not fit waits there, a write handler is installed
+//! until it is gone, and meanwhile we don't read: who does not listen can't go on speaking, and our
+//! memory stays bounded.
 //!
-//!     cargo run --example 02_partial_writes &  then  yes | nc 127.0.0.1 7002 | (sleep 5; head -c 100m | wc -c)
+//!     cargo run --example 02_partial_writes &
+//!     yes | nc 127.0.0.1 7002 | (sleep 5; head -c 100m | wc -c)
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -62,8 +64,8 @@ fn read_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
             return close_client(el, s, t);
         }
     }
-    // The two handlers are bits in our own memory: no system call. `More`, because the socket may well hold
-    // unread bytes, and the kernel has told us of them already.
+    // The two handlers are bits in our own memory: no system call. `More`, because the socket may
+    // well hold unread bytes, and the kernel has told us of them already.
     el.clear_handler(t, Mask::READABLE);
     el.set_handler(t, Mask::WRITABLE, write_handler);
     Io::More

@@ -1,8 +1,9 @@
 //! Echo that waits for nobody for ever.
 //!
-//! What 02 lacked: a client that says nothing, or never reads its reply, stays. Each client gets a timer, whose
-//! `data` is the token. Activity does not touch it: the handlers note the time, and the timer looks when it fires
-//! and comes again for what is left. A busy client costs one timer call in ten seconds, not one a request.
+//! What 02 lacked: a client that says nothing, or never reads its reply, stays. Each client gets a
+//! timer, whose `data` is the token. Activity does not touch it: the handlers note the time, and
+//! the timer looks when it fires and comes again for what is left. A busy client costs one timer
+//! call in ten seconds, not one a request.
 //!
 //!     cargo run --example 03_timeouts &  then  nc 127.0.0.1 7003, and wait
 
@@ -73,8 +74,8 @@ fn timeout_handler(el: &mut Loop, s: &mut Server, id: TimerId) -> Option<Duratio
     None
 }
 
-/// For both directions. Edges make that cheap: an idle socket that could be written to is reported once, not
-/// for ever.
+/// For both directions. Edges make that cheap: an idle socket that could be written to is reported
+/// once, not for ever.
 fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(c) = s.clients.get_mut(&t) else {
         return Io::Drained;
@@ -86,7 +87,8 @@ fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     }
 }
 
-/// Writes what there is, then reads more, until one of the two would block. Either direction's edge resumes it.
+/// Writes what there is, then reads more, until one of the two would block. Either direction's edge
+/// resumes it.
 fn echo(c: &mut Client) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     loop {

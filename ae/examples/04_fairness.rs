@@ -1,9 +1,9 @@
 //! A counter of bytes that nobody can monopolise.
 //!
-//! What 03 lacked: it reads until the socket is empty, and the socket of a fast peer never is: one client
-//! holds the loop. Here a handler moves `el.budget()` bytes, says `More`, and is called again after everybody
-//! else had their turn. The operator's port is of `Class::First`: asked there, we answer before we serve the
-//! crowd.
+//! What 03 lacked: it reads until the socket is empty, and the socket of a fast peer never is: one
+//! client holds the loop. Here a handler moves `el.budget()` bytes, says `More`, and is called
+//! again after everybody else had their turn. The operator's port is of `Class::First`: asked
+//! there, we answer before we serve the crowd.
 //!
 //!     cargo run --release --example 04_fairness &
 //!     nc 127.0.0.1 7004 < /dev/zero &  (several)   then   nc 127.0.0.1 7104, and press return
@@ -85,7 +85,8 @@ fn count_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     Io::More
 }
 
-/// Any input asks for the figures. A peer that never reads them fills its socket, and then it is closed.
+/// Any input asks for the figures. A peer that never reads them fills its socket, and then it is
+/// closed.
 fn report_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(stream) = s.clients.get_mut(&t) else {
         return Io::Drained;

@@ -1,8 +1,8 @@
 //! Speaks Redis's protocol and knows PING.
 //!
-//! What 04 lacked: a language. Bytes arrive in any portions and gather in `querybuf` until a request is
-//! complete. Replies leave together: handlers append, `before_sleep` writes, so a pipeline costs one system
-//! call. Thus the real server.
+//! What 04 lacked: a language. Bytes arrive in any portions and gather in `querybuf` until a
+//! request is complete. Replies leave together: handlers append, `before_sleep` writes, so a
+//! pipeline costs one system call. Thus the real server.
 //!
 //!     cargo run --release --example 05_resp_ping &  then  redis-benchmark -p 7005 -t ping -P 16
 
@@ -60,7 +60,8 @@ fn accept_handler(el: &mut Loop, s: &mut Server, _: Token, _: Mask) -> Io {
     Io::More
 }
 
-/// One read a turn. When it comes back short the socket is empty: no second read to hear `WouldBlock`.
+/// One read a turn. When it comes back short the socket is empty: no second read to hear
+/// `WouldBlock`.
 fn read_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(c) = s.clients.get_mut(&t) else {
         return Io::Drained;

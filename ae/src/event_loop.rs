@@ -18,17 +18,18 @@
 //!   +------------------+
 //! ```
 //!
-//! The same as Redis's `aeProcessEvents`, but for three things. The poll is edge-triggered, so the loop
-//! remembers which fds are ready (`files.rs`). A handler has a budget; one that returned `More` is
-//! called again next turn, after all other due handlers. And a function installed for both
-//! directions is called for each, where Redis calls it once.
+//! The same as Redis's `aeProcessEvents`, but for three things. The poll is edge-triggered, so the
+//! loop remembers which fds are ready (`files.rs`). A handler has a budget; one that returned
+//! `More` is called again next turn, after all other due handlers. And a function installed for
+//! both directions is called for each, where Redis calls it once.
 //!
 //! **Invariants**
-//! - Nothing in a turn is borrowed while a handler runs. So a handler may do anything to the loop, including
-//!   to run a nested turn (a long-lasting command that answers others meanwhile): what the nested turn
-//!   served, the outer one does not serve again.
+//! - Nothing in a turn is borrowed while a handler runs. So a handler may do anything to the loop,
+//!   including to run a nested turn (a long-lasting command that answers others meanwhile): what
+//!   the nested turn served, the outer one does not serve again.
 //! - No allocation, no hashing and no system call but the poll itself, in a turn.
-//! - With nothing due the poll waits; with something due it never does (`more_keeps_firing_without_new_edges`).
+//! - With nothing due the poll waits; with something due it never does
+//!   (`more_keeps_firing_without_new_edges`).
 
 use std::io;
 use std::ops::BitOr;
@@ -46,8 +47,8 @@ pub type SleepProc<S> = fn(&mut EventLoop<S>, &mut S);
 /// Called after each phase with its duration.
 pub type Observer<S> = fn(&mut S, Phase, Duration);
 
-/// How many bytes one handler call should move: a few dozen microseconds of copying, so that a thousand busy
-/// fds still give a turn of some ten milliseconds.
+/// How many bytes one handler call should move: a few dozen microseconds of copying, so that a
+/// thousand busy fds still give a turn of some ten milliseconds.
 pub const DEFAULT_BUDGET: usize = 64 * 1024;
 
 /// A part of a turn, as passed to the observer.
@@ -142,8 +143,8 @@ impl<S> EventLoop<S> {
         self.dont_wait = true;
     }
 
-    /// One turn. Returns how many files and timers were served. May be called from within a handler: the
-    /// fd or timer whose handler that is, is left alone meanwhile.
+    /// One turn. Returns how many files and timers were served. May be called from within a
+    /// handler: the fd or timer whose handler that is, is left alone meanwhile.
     pub fn process_events(&mut self, s: &mut S, what: Events) -> io::Result<usize> {
         let (files, timers) = (what.contains(Events::FILES), what.contains(Events::TIMERS));
         if !files && !timers {
@@ -269,9 +270,9 @@ impl<S> EventLoop<S> {
 
 /// Files.
 impl<S> EventLoop<S> {
-    /// Registers an fd, which has to be nonblocking and not registered yet. No handler is called before
-    /// `set_handler`; what becomes ready until then is remembered. Fails with `QuotaExceeded` when `setsize`
-    /// files are registered.
+    /// Registers an fd, which has to be nonblocking and not registered yet. No handler is called
+    /// before `set_handler`; what becomes ready until then is remembered. Fails with
+    /// `QuotaExceeded` when `setsize` files are registered.
     pub fn add_file(&mut self, fd: RawFd, class: Class, data: u64) -> io::Result<Token> {
         let token = self.files.next_token()?;
         self.poller.register(fd, token)?;
@@ -290,13 +291,15 @@ impl<S> EventLoop<S> {
         true
     }
 
-    /// From now on `proc` is called when the fd is ready in a direction of `mask`: from the next turn on, if
-    /// it is already. No system call. Does nothing for a token that is gone, as all setters.
+    /// From now on `proc` is called when the fd is ready in a direction of `mask`: from the next
+    /// turn on, if it is already. No system call. Does nothing for a token that is gone, as all
+    /// setters.
     pub fn set_handler(&mut self, t: Token, mask: Mask, proc: FileProc<S>) {
         self.files.set_handler(t, mask, proc);
     }
 
-    /// What becomes ready meanwhile is remembered for the next `set_handler`. `WRITABLE` takes `BARRIER` with it.
+    /// What becomes ready meanwhile is remembered for the next `set_handler`. `WRITABLE` takes
+    /// `BARRIER` with it.
     pub fn clear_handler(&mut self, t: Token, mask: Mask) {
         self.files.clear_handler(t, mask);
     }
@@ -324,8 +327,8 @@ impl<S> EventLoop<S> {
         self.files.set_class(t, class);
     }
 
-    /// Says that a direction is ready although the kernel hasn't: for bytes that a layer in between (TLS) has
-    /// taken off the socket already. Its handler is called next turn, if there is one.
+    /// Says that a direction is ready although the kernel hasn't: for bytes that a layer in between
+    /// (TLS) has taken off the socket already. Its handler is called next turn, if there is one.
     pub fn mark_ready(&mut self, t: Token, mask: Mask) {
         self.files
             .mark_ready(t, mask & (Mask::READABLE | Mask::WRITABLE));
@@ -350,8 +353,8 @@ impl<S> EventLoop<S> {
 
 /// Timers.
 impl<S> EventLoop<S> {
-    /// Calls `proc` once `after` has passed, in the turn in which the loop notices: with epoll up to 1 ms
-    /// later than asked, never earlier.
+    /// Calls `proc` once `after` has passed, in the turn in which the loop notices: with epoll up
+    /// to 1 ms later than asked, never earlier.
     pub fn add_timer(&mut self, after: Duration, data: u64, proc: TimeProc<S>) -> TimerId {
         self.timers.add(after, data, proc)
     }

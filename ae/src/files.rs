@@ -10,8 +10,9 @@
 //!                 ready   READABLE? WRITABLE?             what the kernel said last       (kernel space)
 //! ```
 //!
-//! An fd is *due* when `mask & ready` is not empty, and then its token stands in the queue of its class. The
-//! kernel reports an edge once, so `ready` is our memory of it. A handler's return value keeps the bit true:
+//! An fd is *due* when `mask & ready` is not empty, and then its token stands in the queue of its
+//! class. The kernel reports an edge once, so `ready` is our memory of it. A handler's return value
+//! keeps the bit true:
 //!
 //! ```text
 //!   poll reports an edge ------------> ready = 1
@@ -25,24 +26,27 @@
 //! returns `Drained`, the bit is gone. A bit that is lost would hang a connection for ever. Hence
 //! the order above, and the second look for hang-ups:
 //!
-//! **A short read is enough to say `Drained`.** It saves the second `read` that would only say `WouldBlock`.
-//! The trap is a peer that sends its last bytes and closes: both are one edge, the read comes back short, and
-//! the end of file would never be seen. So when the edge carried a hang-up, the first `Drained` afterwards is
-//! not believed and the handler is called once more.
+//! **A short read is enough to say `Drained`.** It saves the second `read` that would only say
+//! `WouldBlock`. The trap is a peer that sends its last bytes and closes: both are one edge, the
+//! read comes back short, and the end of file would never be seen. So when the edge carried a
+//! hang-up, the first `Drained` afterwards is not believed and the handler is called once more.
 //!
 //! **Invariants**
-//! - A token is honoured only while its generation is the slot's; removal moves the generation on. So an
-//!   event for an fd that was closed in this turn reaches no handler, even when its number or its
-//!   slot is in use again (`stale_event_reaches_nobody`).
-//! - A live file's token is queued at most once (`queued`), and never while its own handler runs (`busy`):
-//!   a handler is not re-entered by a nested turn (`nested_turn_does_not_reenter_a_handler`).
-//! - A queue entry may be stale, because its fd was removed or its handler cleared. It is skipped when popped.
+//! - A token is honoured only while its generation is the slot's; removal moves the generation on.
+//!   So an event for an fd that was closed in this turn reaches no handler, even when its number or
+//!   its slot is in use again (`stale_event_reaches_nobody`).
+//! - A live file's token is queued at most once (`queued`), and never while its own handler runs
+//!   (`busy`): a handler is not re-entered by a nested turn
+//!   (`nested_turn_does_not_reenter_a_handler`).
+//! - A queue entry may be stale, because its fd was removed or its handler cleared. It is skipped
+//!   when popped.
 //!
-//! **Limits.** A slot's generation wraps after 2^32 uses. Slots are reused, the table never shrinks.
+//! **Limits.** A slot's generation wraps after 2^32 uses. Slots are reused, the table never
+//! shrinks.
 //!
-//! **Rejected.** Indexing by fd, as Redis does: an fd's number says nothing about whether it is the same
-//! connection. A hash map: a probe for each event. Walking all slots: the cost of a turn should follow what
-//! is ready, not what is connected.
+//! **Rejected.** Indexing by fd, as Redis does: an fd's number says nothing about whether it is the
+//! same connection. A hash map: a probe for each event. Walking all slots: the cost of a turn
+//! should follow what is ready, not what is connected.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -52,10 +56,12 @@ use std::os::fd::RawFd;
 
 use crate::EventLoop;
 
-/// Called when the fd is ready in a direction; `mask` is that one direction, `READABLE` or `WRITABLE`.
+/// Called when the fd is ready in a direction; `mask` is that one direction, `READABLE` or
+/// `WRITABLE`.
 pub type FileProc<S> = fn(&mut EventLoop<S>, &mut S, Token, Mask) -> Io;
 
-/// Names one registration of an fd. Closing and reopening gives another token, even for the same fd number.
+/// Names one registration of an fd. Closing and reopening gives another token, even for the same fd
+/// number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Token {
     slot: u32,
@@ -93,7 +99,8 @@ impl Mask {
     /// reply in the turn in which they read, because something (an fsync in `before_sleep`) has to
     /// happen in between.
     pub const BARRIER: Mask = Mask(4);
-    /// Only in a file's `ready`: the last edge carried a hang-up that no handler has had the chance to see twice.
+    /// Only in a file's `ready`: the last edge carried a hang-up that no handler has had the chance
+    /// to see twice.
     pub(crate) const READ_CLOSED: Mask = Mask(8);
 
     const DIRECTIONS: Mask = Mask(1 | 2);
@@ -156,8 +163,8 @@ impl fmt::Debug for Mask {
 /// What a handler reports back about the direction it was called for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Io {
-    /// There is nothing left to do before the kernel says so: the last call would have blocked, or moved less
-    /// than was asked for.
+    /// There is nothing left to do before the kernel says so: the last call would have blocked, or
+    /// moved less than was asked for.
     Drained,
     /// Stopped early, for the sake of the others. Call again next turn.
     More,
@@ -208,8 +215,8 @@ impl<S> File<S> {
     }
 }
 
-/// The tokens that wait to be served, oldest first. `popped` numbers the entries for ever, so that a turn can
-/// say "up to here" and a nested turn may take entries from under it.
+/// The tokens that wait to be served, oldest first. `popped` numbers the entries for ever, so that
+/// a turn can say "up to here" and a nested turn may take entries from under it.
 struct ReadyQueue {
     tokens: VecDeque<Token>,
     popped: u64,
@@ -385,8 +392,8 @@ impl<S> Files<S> {
         self.ready[class as usize].end()
     }
 
-    /// The next due file of this turn and the directions in which it is due, or `None` when the turn is over.
-    /// Marks it busy until `leave`.
+    /// The next due file of this turn and the directions in which it is due, or `None` when the
+    /// turn is over. Marks it busy until `leave`.
     pub(crate) fn enter(&mut self, class: Class, turn_end: u64) -> Option<(Token, Mask)> {
         loop {
             let queue = &mut self.ready[class as usize];
@@ -407,8 +414,8 @@ impl<S> Files<S> {
         }
     }
 
-    /// The handler to call for `direction`, unless another one has cleared it or removed the file since
-    /// `enter`. Takes the ready bit.
+    /// The handler to call for `direction`, unless another one has cleared it or removed the file
+    /// since `enter`. Takes the ready bit.
     pub(crate) fn take(&mut self, token: Token, direction: Mask) -> Option<FileProc<S>> {
         let file = self.get_mut(token)?;
         if !file.due().contains(direction) {

@@ -8,16 +8,17 @@
 //!     poll(timeout) <--- (token, what became ready) ...
 //! ```
 //!
-//! Edge-triggered means that readiness is reported when it *begins*. The kernel says once that bytes have
-//! arrived and is silent until more arrive, whether we have read the first ones or not. The ready
-//! bit in `files.rs` remembers it. What this buys: interest in reading or writing is a bit
-//! in our own memory, and no system call is made for it between accept and close.
+//! Edge-triggered means that readiness is reported when it *begins*. The kernel says once that
+//! bytes have arrived and is silent until more arrive, whether we have read the first ones or not.
+//! The ready bit in `files.rs` remembers it. What this buys: interest in reading or writing is a
+//! bit in our own memory, and no system call is made for it between accept and close.
 //!
-//! **Invariant:** a token that comes out of [`Poller::poll`] was put in by [`Poller::register`], but its fd
-//! may have been removed since. Code that uses it compares generations.
+//! **Invariant:** a token that comes out of [`Poller::poll`] was put in by [`Poller::register`],
+//! but its fd may have been removed since. Code that uses it compares generations.
 //!
-//! **Limit:** mio hands epoll whole milliseconds, rounded up. A poll may end up to 1 ms after a timer is due and
-//! never before, so the loop does not spin through the last fraction. kqueue keeps nanoseconds.
+//! **Limit:** mio hands epoll whole milliseconds, rounded up. A poll may end up to 1 ms after a
+//! timer is due and never before, so the loop does not spin through the last fraction. kqueue keeps
+//! nanoseconds.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -37,8 +38,8 @@ const _: () = assert!(
 /// No file has it: slots are counted in 32 bits and the last one is never handed out.
 const WAKER: mio::Token = mio::Token(usize::MAX);
 
-/// How many events one poll takes at most. The rest stay in the kernel for the next turn, so this bounds
-/// the memory and the length of a turn, not the number of fds.
+/// How many events one poll takes at most. The rest stay in the kernel for the next turn, so this
+/// bounds the memory and the length of a turn, not the number of fds.
 const MAX_EVENTS: usize = 4096;
 
 /// The name of the kernel interface in use.
@@ -77,8 +78,8 @@ impl Poller {
         let _ = self.registry().deregister(&mut SourceFd(&fd));
     }
 
-    /// Waits, then hands each change to `ready`. A signal ends the wait early: that is an empty poll, not an
-    /// error.
+    /// Waits, then hands each change to `ready`. A signal ends the wait early: that is an empty
+    /// poll, not an error.
     pub(crate) fn poll(
         &mut self,
         timeout: Option<Duration>,

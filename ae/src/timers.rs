@@ -8,25 +8,28 @@
 //!               +-- proc, data, position ------------------>  an index into the heap
 //! ```
 //!
-//! Each timer knows its position in the heap, so deleting one is a swap and a sift: O(log n), with no
-//! tombstones and no search. Adding is O(log n), looking at the next O(1), and nothing is allocated once the
-//! vectors have grown.
+//! Each timer knows its position in the heap, so deleting one is a swap and a sift: O(log n), with
+//! no tombstones and no search. Adding is O(log n), looking at the next O(1), and nothing is
+//! allocated once the vectors have grown.
 //!
-//! A timer that fires leaves the heap before its handler runs and goes back with what the handler asks for.
-//! Meanwhile it still exists: it may delete itself, and a nested turn does not fire it again.
+//! A timer that fires leaves the heap before its handler runs and goes back with what the handler
+//! asks for. Meanwhile it still exists: it may delete itself, and a nested turn does not fire it
+//! again.
 //!
 //! **Invariants**
-//! - `heap[slots[i].position].slot == i` for every timer in the heap (`heap_agrees_with_naive_twin`).
-//! - A timer that was scheduled during a pass is not fired by that pass, even when it is due at once: a timer
-//!   that makes timers can't hold the loop (`timer_made_in_a_timer_waits_one_iteration`).
+//! - `heap[slots[i].position].slot == i` for every timer in the heap
+//!   (`heap_agrees_with_naive_twin`).
+//! - A timer that was scheduled during a pass is not fired by that pass, even when it is due at
+//!   once: a timer that makes timers can't hold the loop
+//!   (`timer_made_in_a_timer_waits_one_iteration`).
 //! - Timers that are due at the same time fire in the order in which they were scheduled.
 //!
-//! **Rejected.** A list, as Redis has: fine for its one cron timer, a scan of all for each look at the next.
-//! A `BTreeMap`: as good in order, but it allocates. A timing wheel: unbeaten for millions of timeouts, and a
-//! tick that rounds all of them.
+//! **Rejected.** A list, as Redis has: fine for its one cron timer, a scan of all for each look at
+//! the next. A `BTreeMap`: as good in order, but it allocates. A timing wheel: unbeaten for
+//! millions of timeouts, and a tick that rounds all of them.
 //!
-//! Time is a `u64` of nanoseconds since the loop was made, from the monotonic clock. It saturates after 584
-//! years.
+//! Time is a `u64` of nanoseconds since the loop was made, from the monotonic clock. It saturates
+//! after 584 years.
 
 use std::time::{Duration, Instant};
 
@@ -153,8 +156,9 @@ impl<S> Timers<S> {
 
     /// The next timer of this pass. It is out of the heap until `again` or `delete`.
     ///
-    /// What was scheduled during the pass is due at `now` or later and has a later sequence, so it stands behind
-    /// everything that the pass may still fire: the pass can end at the first such timer.
+    /// What was scheduled during the pass is due at `now` or later and has a later sequence, so it
+    /// stands behind everything that the pass may still fire: the pass can end at the first such
+    /// timer.
     pub(crate) fn take_due(&mut self, pass: Pass) -> Option<(TimerId, TimeProc<S>)> {
         let next = *self.heap.first()?;
         if next.when > pass.now || next.sequence >= pass.sequence {

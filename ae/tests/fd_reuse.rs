@@ -13,7 +13,8 @@ struct World {
     served: Vec<Token>,
 }
 
-/// Removes and closes the other file, which is due in this very turn, and opens a new one under its number.
+/// Removes and closes the other file, which is due in this very turn, and opens a new one under its
+/// number.
 fn replace_the_other(el: &mut EventLoop<World>, w: &mut World, t: Token, _: Mask) -> Io {
     w.served.push(t);
     if w.fresh.is_none() {

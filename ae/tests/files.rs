@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 
 use ae::{Class, EventLoop, Events, Io, Mask, Token};
 
-/// A set of connected pairs; `data` of a token is its index. The loop watches `ours`, the test plays `peer`.
+/// A set of connected pairs; `data` of a token is its index. The loop watches `ours`, the test
+/// plays `peer`.
 #[derive(Default)]
 struct World {
     ours: Vec<Option<UnixStream>>,
@@ -192,8 +193,8 @@ fn more_is_kept_while_the_handler_is_away() {
     assert_eq!(w.turn(&mut el), [("read", 0)]);
 }
 
-/// A greedy client with much to say and a modest one: each has its call in every turn, and no call moves more
-/// than the budget.
+/// A greedy client with much to say and a modest one: each has its call in every turn, and no call
+/// moves more than the budget.
 #[test]
 fn budget_is_shared_out_turn_by_turn() {
     fn within_budget(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {
@@ -238,8 +239,8 @@ fn first_class_is_served_before_the_others() {
     assert_eq!(w.turn(&mut el), [("read", 1), ("read", 0), ("read", 2)]);
 }
 
-/// Bytes and FIN arrive as one edge. The handler takes a short read for the end of what there is, and still
-/// sees the end of file.
+/// Bytes and FIN arrive as one edge. The handler takes a short read for the end of what there is,
+/// and still sees the end of file.
 #[test]
 fn end_of_file_behind_a_short_read_is_seen() {
     let (mut el, mut w) = setup(1);

@@ -1,4 +1,5 @@
-//! A handler that runs a turn of its own: what a long-lasting command does to answer others meanwhile.
+//! A handler that runs a turn of its own: what a long-lasting command does to answer others
+//! meanwhile.
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -48,8 +49,8 @@ fn read(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {
     Io::Drained
 }
 
-/// Reads, then lets the others have a turn, in which its own fd gets more bytes, then believes that it has
-/// drained it.
+/// Reads, then lets the others have a turn, in which its own fd gets more bytes, then believes that
+/// it has drained it.
 fn read_and_nest(el: &mut Loop, w: &mut World, t: Token, mask: Mask) -> Io {
     let io = read(el, w, t, mask);
     let index = el.data(t).unwrap();

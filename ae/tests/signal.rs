@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ae::{EventLoop, Events};
 
-/// On Linux a process that is stopped in `epoll_wait` and continued finds that the call was interrupted, even
-/// without a signal handler.
+/// On Linux a process that is stopped in `epoll_wait` and continued finds that the call was
+/// interrupted, even without a signal handler.
 #[test]
 fn interrupted_poll_is_not_an_error() {
     let pid = std::process::id();

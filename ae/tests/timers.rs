@@ -96,8 +96,8 @@ fn handler_deletes_itself_and_a_timer_that_is_due() {
     assert_eq!(turn(&mut el, &mut w), [4]);
 }
 
-/// The slot of a timer that deleted itself may be taken over before its handler returns. The new one must not
-/// inherit the answer.
+/// The slot of a timer that deleted itself may be taken over before its handler returns. The new
+/// one must not inherit the answer.
 #[test]
 fn deleted_timer_does_not_come_again_in_a_reused_slot() {
     fn replace_itself(el: &mut Loop, w: &mut World, id: TimerId) -> Option<Duration> {

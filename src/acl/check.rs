@@ -7,13 +7,15 @@
 //!   channels     what is subscribed to or published to; leaving a channel needs no right
 //! ```
 //!
-//! The root is asked first, then the selectors in their order; one that allows the whole call is enough, and rights
-//! of two don't add up. If all refuse, the reason is that of the one that came furthest.
+//! The root is asked first, then the selectors in their order; one that allows the whole call is
+//! enough, and rights of two don't add up. If all refuse, the reason is that of the one that came
+//! furthest.
 //!
-//! A key spec that can't be followed (a number of keys that does not fit) finds no keys: the command itself will refuse.
+//! A key spec that can't be followed (a number of keys that does not fit) finds no keys: the
+//! command itself will refuse.
 //!
-//! Limits: commands without key arguments that walk over the whole keyspace (KEYS, SCAN, FLUSHALL, DBSIZE) are
-//! governed by the right to the command and to the database alone, as in Redis.
+//! Limits: commands without key arguments that walk over the whole keyspace (KEYS, SCAN, FLUSHALL,
+//! DBSIZE) are governed by the right to the command and to the database alone, as in Redis.
 
 use crate::acl::selector::{KeyPattern, READ, Selector, WRITE};
 use crate::acl::user::User;
@@ -45,8 +47,8 @@ pub struct Denied {
     pub reason: Reason,
     /// The place in argv of what was not allowed; 0 for the command itself.
     at: usize,
-    /// The command's full name, the key, the channel, or the database as the call names it; the command's name as the
-    /// call says it if that is the current database.
+    /// The command's full name, the key, the channel, or the database as the call names it; the
+    /// command's name as the call says it if that is the current database.
     pub object: Vec<u8>,
 }
 
@@ -165,7 +167,8 @@ pub fn check(user: &User, call: &mut Call) -> Result<(), Denied> {
     worst.map_or(Ok(()), Err)
 }
 
-/// Whether the user may make the call and read every key there is: what SORT needs that looks up keys by patterns.
+/// Whether the user may make the call and read every key there is: what SORT needs that looks up
+/// keys by patterns.
 pub fn check_reading_all_keys(user: &User, call: &mut Call) -> bool {
     user.selectors().iter().any(|selector| {
         let all = |key: &KeyPattern| key.rights & READ != 0 && *key.pattern == *b"*";
@@ -216,7 +219,8 @@ fn check_keys(patterns: &[KeyPattern], call: &mut Call) -> Result<(), Denied> {
     Ok(())
 }
 
-/// Only touching user data needs a right of its own; a command that asks whether a key is there does with any.
+/// Only touching user data needs a right of its own; a command that asks whether a key is there
+/// does with any.
 fn rights_needed(flags: KeyFlags) -> u8 {
     let mut needed = 0;
     if flags & ACCESS != 0 {
@@ -228,8 +232,8 @@ fn rights_needed(flags: KeyFlags) -> u8 {
     needed
 }
 
-/// Whether a channel, or the pattern of a PSUBSCRIBE, is among those allowed. A pattern is compared as it
-/// stands: it could match more than the one that allows it.
+/// Whether a channel, or the pattern of a PSUBSCRIBE, is among those allowed. A pattern is compared
+/// as it stands: it could match more than the one that allows it.
 pub fn allows_channel(patterns: &[Box<[u8]>], channel: &[u8], is_pattern: bool) -> bool {
     patterns.iter().any(|allowed| match is_pattern {
         true => **allowed == *channel,

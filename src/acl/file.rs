@@ -5,9 +5,10 @@
 //!   user default on nopass ~* &* +@all
 //! ```
 //!
-//! A user has one home: with an `aclfile` there must be no `user` lines in redis.conf. ACL LOAD takes all of the file or
-//! nothing of it, and says everything that is wrong; who is not in the file is deleted, and `default`, if it is not
-//! there, is what it is at first. ACL SAVE writes beside the file and renames, so a crash leaves the old one or the new one.
+//! A user has one home: with an `aclfile` there must be no `user` lines in redis.conf. ACL LOAD
+//! takes all of the file or nothing of it, and says everything that is wrong; who is not in the
+//! file is deleted, and `default`, if it is not there, is what it is at first. ACL SAVE writes
+//! beside the file and renames, so a crash leaves the old one or the new one.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,7 +28,8 @@ use crate::texts;
 /// A file of more than this is a mistake, such as a data file given for it.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// What is checked when a `user` line of redis.conf is read: everything but whether its commands exist.
+/// What is checked when a `user` line of redis.conf is read: everything but whether its commands
+/// exist.
 pub fn check_line(terms: &Terms, args: &[Text]) -> Result<(), String> {
     let words: Vec<&[u8]> = args.iter().map(|arg| &arg[..]).collect();
     let error = |rule: &[u8], text: &str| {

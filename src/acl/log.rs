@@ -5,9 +5,9 @@
 //!   otherwise:                                                                    a new entry with a number of its own
 //! ```
 //!
-//! A client that tries the same thing in a loop makes one entry, not a flood; only the first few entries are looked at
-//! for an equal one, so that a refusal costs little. `acllog-max-len` bounds the list when an entry is added: changing
-//! the setting alone forgets nothing.
+//! A client that tries the same thing in a loop makes one entry, not a flood; only the first few
+//! entries are looked at for an equal one, so that a refusal costs little. `acllog-max-len` bounds
+//! the list when an entry is added: changing the setting alone forgets nothing.
 
 use std::collections::VecDeque;
 

@@ -17,13 +17,13 @@
 //! `file.rs`.
 //!
 //! **Invariant:** `users[0]` is `default`; it can't be deleted.
-//! **Invariant:** a [`UserRef`] that a client holds names a user that exists: with a user go its clients
-//! ([`delete`]). Test: `clients_of_a_deleted_user_are_cut_off`.
+//! **Invariant:** a [`UserRef`] that a client holds names a user that exists: with a user go its
+//! clients ([`delete`]). Test: `clients_of_a_deleted_user_are_cut_off`.
 //! **Invariant:** `armed::ACL` is set exactly when some user is limited: code that changes users
 //! calls [`Server::update_armed`]. Test: `the_switch_is_on_while_somebody_is_limited`.
 //!
-//! Rejected: sharing a user between its clients by counted references. A change would have to find them all, and the
-//! check would follow one more pointer.
+//! Rejected: sharing a user between its clients by counted references. A change would have to find
+//! them all, and the check would follow one more pointer.
 
 use std::collections::BTreeMap;
 
@@ -153,7 +153,8 @@ impl Acl {
     }
 }
 
-/// ACL SETUSER, ACL LOAD: what this user is from now on. Subscribers that lost the right to their channels are cut off.
+/// ACL SETUSER, ACL LOAD: what this user is from now on. Subscribers that lost the right to their
+/// channels are cut off.
 pub fn set_user(server: &mut Server, current: &mut Client, user: User) {
     let r = server.acl.reference(&user.name);
     let was = r.and_then(|r| server.acl.user(r)).cloned();
@@ -205,8 +206,8 @@ fn cut_off(server: &mut Server, current: &mut Client, mut wanted: impl FnMut(&mu
     }
 }
 
-/// Who could subscribe to nothing loses nothing: what was subscribed under another name before AUTH stays. It does not if there
-/// is a pattern, though the same patterns be there afterwards.
+/// Who could subscribe to nothing loses nothing: what was subscribed under another name before AUTH
+/// stays. It does not if there is a pattern, though the same patterns be there afterwards.
 fn had_no_channels(was: &User) -> bool {
     let none = |channels: &Option<_>| channels.as_ref().is_some_and(Vec::is_empty);
     was.selectors()
@@ -284,8 +285,8 @@ fn remember(server: &mut Server, c: &Client, argv: &[&[u8]], event: Event) {
     server.acl.log = log;
 }
 
-/// Whether this user may make this call, in this database. Nothing is counted or logged: what ACL DRYRUN and
-/// `redis.acl_check_cmd` ask.
+/// Whether this user may make this call, in this database. Nothing is counted or logged: what ACL
+/// DRYRUN and `redis.acl_check_cmd` ask.
 pub fn check_without_log(
     server: &Server,
     r: UserRef,
@@ -342,7 +343,8 @@ fn check_limited(
     Err(refuse(server, caller, c, argv, denied))
 }
 
-/// The database that a client's command will run in: inside MULTI the one that a queued SELECT chooses.
+/// The database that a client's command will run in: inside MULTI the one that a queued SELECT
+/// chooses.
 fn database_of(c: &Client) -> u32 {
     let queued = c.multi.as_ref().and_then(|state| state.db);
     queued.unwrap_or(c.db)

@@ -10,8 +10,8 @@
 //!   `- about the user: `user.rs`; everything else is about a selector: `selector.rs`
 //! ```
 //!
-//! Rules are applied one after the other, from left to right. A selector that a shell or a configuration line has split
-//! into words is put together again here ([`merge_selectors`]).
+//! Rules are applied one after the other, from left to right. A selector that a shell or a
+//! configuration line has split into words is put together again here ([`merge_selectors`]).
 
 use std::borrow::Cow;
 
@@ -83,8 +83,8 @@ pub fn is_user_name(name: &[u8]) -> bool {
     is_word(name)
 }
 
-/// The words with each selector in one: from one that opens with `(` to the next that ends with `)`.
-/// `Err`: the place of an opening word that is never closed.
+/// The words with each selector in one: from one that opens with `(` to the next that ends with
+/// `)`. `Err`: the place of an opening word that is never closed.
 pub fn merge_selectors<'a>(words: &[&'a [u8]]) -> Result<Vec<Cow<'a, [u8]>>, usize> {
     let mut merged: Vec<Cow<[u8]>> = Vec::with_capacity(words.len());
     let mut opened_at = None;

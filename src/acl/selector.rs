@@ -1,5 +1,5 @@
-//! A selector: one set of rights. A user has one of its own (the root) and any number beside it, in parentheses; a call
-//! is allowed if one of them allows all of it.
+//! A selector: one set of rights. A user has one of its own (the root) and any number beside it, in
+//! parentheses; a call is allowed if one of them allows all of it.
 //!
 //! ```text
 //!   commands   a bit for each id of the command table, subcommands included      1 bit test for a call
@@ -10,15 +10,17 @@
 //!   databases  None = all, or their numbers in order
 //! ```
 //!
-//! The bits are what a call is checked against; the rules are what ACL LIST shows. A rule about commands works on the
-//! bits at once, so a command that comes to a category later is not in it, and is kept as text: a rule replaces
-//! those about the same command or category, and about its subcommands; `@all` replaces everything.
+//! The bits are what a call is checked against; the rules are what ACL LIST shows. A rule about
+//! commands works on the bits at once, so a command that comes to a category later is not in it,
+//! and is kept as text: a rule replaces those about the same command or category, and about its
+//! subcommands; `@all` replaces everything.
 //!
-//! **Invariant:** the rules applied to a new selector give the same bits. Test: `descriptions_say_the_same`.
+//! **Invariant:** the rules applied to a new selector give the same bits. Test:
+//! `descriptions_say_the_same`.
 //! **Invariant:** `databases` is sorted without repetition.
 //!
-//! Rejected: finding the shortest rules from the bits (Redis up to 7.0 did). It needs a search over all categories and
-//! shows people something else than what they wrote.
+//! Rejected: finding the shortest rules from the bits (Redis up to 7.0 did). It needs a search over
+//! all categories and shows people something else than what they wrote.
 
 use std::fmt::Write;
 
@@ -355,7 +357,8 @@ fn command_of_first_arg(table: &CommandTable, name: &[u8]) -> Result<u16, RuleEr
     }
 }
 
-/// `0,1,5`. Which of them exist is not asked: the number of databases may change with the next start.
+/// `0,1,5`. Which of them exist is not asked: the number of databases may change with the next
+/// start.
 fn parse_databases(list: &[u8]) -> Result<Vec<u32>, RuleError> {
     let mut databases = list
         .split(|&b| b == b',')

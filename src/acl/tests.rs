@@ -192,7 +192,8 @@ fn a_db_given_twice_is_checked_twice() {
     assert_eq!(reply, ":1\r\n");
 }
 
-/// What a command uses is what the check looks at, for options that are given twice and values that look like options.
+/// What a command uses is what the check looks at, for options that are given twice and values that
+/// look like options.
 #[test]
 fn the_last_option_is_the_one_that_counts() {
     let rules = "+@all ~in (~out %R~in +@all) %R~r";
@@ -246,7 +247,8 @@ fn the_last_option_is_the_one_that_counts() {
     }
 }
 
-/// Selectors for other databases are passed over first: they give the reason only if all of them are.
+/// Selectors for other databases are passed over first: they give the reason only if all of them
+/// are.
 #[test]
 fn the_database_is_the_first_check_and_the_least_reason() {
     for (rules, call, expected) in [
@@ -478,7 +480,8 @@ fn subscribers_that_lose_their_channels_are_cut_off() {
     assert!(is_closing(&mut server, refs[0]) && !is_closing(&mut server, refs[1]));
 }
 
-/// As Redis has it: a user's patterns are looked at again with each change, unless there were none before it.
+/// As Redis has it: a user's patterns are looked at again with each change, unless there were none
+/// before it.
 #[test]
 fn what_was_subscribed_before_auth_is_cut_off_by_a_change_that_takes_nothing() {
     for (rights, kept) in [("on nopass &chat:*", false), ("on nopass", true)] {

@@ -5,8 +5,9 @@
 //!        name  `------- flags ---------' passwords `------ the root -------' `---- more selectors, in () ----'
 //! ```
 //!
-//! Passwords are kept as SHA-256 of what was said: they are shared secrets of programs, long and random, so a slow hash
-//! would only slow AUTH down. Comparing takes as long for a wrong one as for a right one.
+//! Passwords are kept as SHA-256 of what was said: they are shared secrets of programs, long and
+//! random, so a slow hash would only slow AUTH down. Comparing takes as long for a wrong one as for
+//! a right one.
 //!
 //! **Invariant:** `unlimited` says what the selectors say: it is computed after each rule.
 //! **Invariant:** a description read back makes the same user. Test: `descriptions_say_the_same`.

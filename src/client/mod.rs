@@ -1,5 +1,6 @@
-//! A client: everything the server knows of one connection, or of one that has no socket (scripts, the AOF
-//! being loaded, the link to a primary). Data and small questions; the verbs are in the files beside.
+//! A client: everything the server knows of one connection, or of one that has no socket (scripts,
+//! the AOF being loaded, the link to a primary). Data and small questions; the verbs are in the
+//! files beside.
 
 pub mod blocked;
 pub mod reply;
@@ -88,7 +89,8 @@ pub mod flag {
     pub const CAPA_REDIRECT: u64 = 1 << 36;
     /// The loop calls the write handler when the socket takes bytes again.
     pub const WAITS_TO_WRITE: u64 = 1 << 37;
-    /// It was authenticated at some time, maybe not any more: it is no stranger whose replies are kept short.
+    /// It was authenticated at some time, maybe not any more: it is no stranger whose replies are
+    /// kept short.
     pub const EVER_AUTHENTICATED: u64 = 1 << 38;
     /// SCRIPT DEBUG: its next EVAL is a session of the debugger; SYNC, without a fork.
     pub const SCRIPT_DEBUG: u64 = 1 << 39;
@@ -114,7 +116,8 @@ pub enum Class {
     Pubsub = 2,
 }
 
-/// An argument vector that outlives the buffer it came from: queued by MULTI, kept by a blocked client.
+/// An argument vector that outlives the buffer it came from: queued by MULTI, kept by a blocked
+/// client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnedArgv {
     bytes: Box<[u8]>,
@@ -198,8 +201,9 @@ pub struct Client {
     pub created_ms: i64,
     pub last_interaction_ms: i64,
     pub soft_limit_since_ms: i64,
-    /// The end in the AOF of this client's last write and, under `always`, of the last write that it has seen: its replies
-    /// wait until the AOF is safe up to there (`flush::safe_offset`), and WAITAOF until it is on the disk.
+    /// The end in the AOF of this client's last write and, under `always`, of the last write that
+    /// it has seen: its replies wait until the AOF is safe up to there (`flush::safe_offset`), and
+    /// WAITAOF until it is on the disk.
     pub aof_offset: u64,
     /// Totals for CLIENT LIST.
     pub net_in: u64,
@@ -221,8 +225,8 @@ pub struct Counted {
     pub evictable: bool,
 }
 
-/// How large a reply buffer a client gets while it is busy: grows at once with its replies, shrinks when
-/// its peaks have been smaller for a while.
+/// How large a reply buffer a client gets while it is busy: grows at once with its replies, shrinks
+/// when its peaks have been smaller for a while.
 #[derive(Clone, Copy)]
 pub struct ReplyClass {
     pub size: u32,
@@ -301,8 +305,9 @@ impl Client {
         }
     }
 
-    /// Whether its commands are executed whatever stands against them here (memory, disk, ACL, times that have
-    /// passed): they come from our primary or from our own AOF, where they were executed already.
+    /// Whether its commands are executed whatever stands against them here (memory, disk, ACL,
+    /// times that have passed): they come from our primary or from our own AOF, where they were
+    /// executed already.
     #[inline]
     pub fn must_obey(&self) -> bool {
         self.has(flag::PRIMARY | flag::AOF_LOADER)
@@ -344,8 +349,8 @@ impl Client {
         self.open.as_ref().map_or(0, |open| open.argv_len())
     }
 
-    /// Heap bytes that this client holds, its own structure included. Unsent replies count as the output limits count
-    /// them, so that CLIENT LIST's `omem` is a part of its `tot-mem`.
+    /// Heap bytes that this client holds, its own structure included. Unsent replies count as the
+    /// output limits count them, so that CLIENT LIST's `omem` is a part of its `tot-mem`.
     pub fn memory(&self) -> usize {
         size_of::<Client>()
             + self.querybuf.capacity()
@@ -371,7 +376,8 @@ impl Client {
 /// A watched key beside its bytes: here, and in the database's table of watched keys.
 const WATCH_OVERHEAD: usize = size_of::<transaction::WatchedKey>() + 64;
 
-/// Identifies a client across turns: the slot finds it, the id proves that it is still the same one.
+/// Identifies a client across turns: the slot finds it, the id proves that it is still the same
+/// one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct ClientRef {
     pub slot: u32,

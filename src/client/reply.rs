@@ -1,16 +1,16 @@
 //! The reply buffer: what a client will be sent, in the protocol that it speaks.
 //!
-//! Commands write their reply straight into `buf`. A string of 16 KB or more is not copied: `buf` is sealed
-//! into `nodes` and the value follows by reference, so a reply is
+//! Commands write their reply straight into `buf`. A string of 16 KB or more is not copied: `buf`
+//! is sealed into `nodes` and the value follows by reference, so a reply is
 //!
 //! ```text
 //!   nodes:  [ bytes ][ shared value ][ bytes ] ...   then   buf: the tail that commands append to
 //!             ^ sent: how much of the first piece the socket has taken
 //! ```
 //!
-//! **Invariant:** `bytes()` is what is still to be sent; `sent` is below the length of the first piece.
-//! The buffer knows the protocol version, so a command says *what* it answers (`null`, `map`, `double`)
-//! and this file says how that looks in RESP2 and RESP3.
+//! **Invariant:** `bytes()` is what is still to be sent; `sent` is below the length of the first
+//! piece. The buffer knows the protocol version, so a command says *what* it answers (`null`,
+//! `map`, `double`) and this file says how that looks in RESP2 and RESP3.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -29,8 +29,8 @@ const KEEP_MAX: usize = 16 * 1024;
 
 /// The buffer that each client of Redis has; what is in it counts for no limit.
 const FIXED: usize = 16 * 1024;
-/// What does not fit goes into chunks there, each of them an allocation a little longer than that, which jemalloc
-/// rounds up, and an element of a list.
+/// What does not fit goes into chunks there, each of them an allocation a little longer than that,
+/// which jemalloc rounds up, and an element of a list.
 const CHUNK: usize = 20 * 1024;
 const CHUNK_MEMORY: usize = CHUNK + 24;
 
@@ -108,8 +108,9 @@ impl ReplyBuf {
         }
     }
 
-    /// Bytes beyond those, for CLIENT LIST's `omem` and for the output limits. A reply that fits the fixed
-    /// buffer is never over a limit; what is beyond counts in whole buffers, as Redis allocates it.
+    /// Bytes beyond those, for CLIENT LIST's `omem` and for the output limits. A reply that fits
+    /// the fixed buffer is never over a limit; what is beyond counts in whole buffers, as Redis
+    /// allocates it.
     pub fn queued_memory(&self) -> usize {
         let beyond = self.queued + self.buf.len() - self.fixed_len();
         beyond.div_ceil(CHUNK) * CHUNK_MEMORY
@@ -125,9 +126,9 @@ impl ReplyBuf {
         self.queued + self.buf.capacity() + self.nodes.len() * size_of::<Node>()
     }
 
-    /// The reply grew over the hard limit. What is written from then on is dropped, so that a huge reply
-    /// can't take more memory than the limit allows; the client is closed at the end of its turn. Commands
-    /// with very long replies look here and stop.
+    /// The reply grew over the hard limit. What is written from then on is dropped, so that a huge
+    /// reply can't take more memory than the limit allows; the client is closed at the end of its
+    /// turn. Commands with very long replies look here and stop.
     pub fn overflowed(&self) -> bool {
         self.overflowed
     }
@@ -144,7 +145,8 @@ impl ReplyBuf {
     #[cold]
     fn make_room(&mut self, more: usize) {
         if self.overflowed || self.limit != 0 && self.queued + self.buf.len() > self.limit {
-            // What follows has nowhere to go, and the pieces that wait are not going to be sent either.
+            // What follows has nowhere to go, and the pieces that wait are not going to be sent
+            // either.
             self.overflowed = true;
             self.nodes.clear();
             self.buf.clear();
@@ -261,7 +263,8 @@ impl ReplyBuf {
         self.header(b'*', len as i64);
     }
 
-    /// `len` elements of one or two parts: a pair is an array in RESP3, in RESP2 its parts stand in a row.
+    /// `len` elements of one or two parts: a pair is an array in RESP3, in RESP2 its parts stand in
+    /// a row.
     pub fn elements(&mut self, len: usize, pairs: bool) {
         self.array(if pairs && !self.resp3 { 2 * len } else { len });
     }
@@ -369,7 +372,8 @@ impl ReplyBuf {
         self.end_deferred(at, kind, n);
     }
 
-    /// Put the header where the aggregate began: moves what came after it, at most one buffer's worth.
+    /// Put the header where the aggregate began: moves what came after it, at most one buffer's
+    /// worth.
     fn end_deferred(&mut self, at: Deferred, kind: u8, n: usize) {
         if self.overflowed {
             return;
@@ -385,7 +389,8 @@ impl ReplyBuf {
                 bytes
             }
             Some(Node::Shared(_)) => {
-                // The aggregate began with an empty tail and a shared value: the header is a node itself.
+                // The aggregate began with an empty tail and a shared value: the header is a node
+                // itself.
                 self.queued += header.len();
                 return self.nodes.insert(at.nodes, Node::Owned(header));
             }
@@ -511,7 +516,8 @@ impl ReplyBuf {
         }
     }
 
-    /// The socket is full: what is left becomes a node, so that it is freed piece by piece as it goes.
+    /// The socket is full: what is left becomes a node, so that it is freed piece by piece as it
+    /// goes.
     pub fn seal_unsent(&mut self) {
         self.seal();
     }

@@ -8,8 +8,8 @@ use crate::client::{Client, ClientRef, flag};
 use crate::connection::listener::{Listener, ListenerKind};
 use crate::util::rate_limit::RateLimit;
 
-/// Clients by slot. While a client's command runs, the client is out of its slot (a `Box`, so a pointer
-/// moves) and the command has it and the server as disjoint borrows.
+/// Clients by slot. While a client's command runs, the client is out of its slot (a `Box`, so a
+/// pointer moves) and the command has it and the server as disjoint borrows.
 #[derive(Default)]
 pub struct Clients {
     slots: Vec<Option<Box<Client>>>,
@@ -46,7 +46,8 @@ impl Clients {
         slot
     }
 
-    /// Move a client out of its slot for as long as its command runs; [`Clients::put`] brings it back.
+    /// Move a client out of its slot for as long as its command runs; [`Clients::put`] brings it
+    /// back.
     #[inline]
     pub fn take(&mut self, slot: u32) -> Option<Box<Client>> {
         self.slots.get_mut(slot as usize)?.take()
@@ -125,7 +126,8 @@ pub struct Net {
     pub listeners: Vec<Listener>,
     /// Clients with something to write, each flagged PENDING_WRITE.
     pub pending_write: Vec<u32>,
-    /// Those of them whose reply must not leave before the log has what they wrote, see `persist::aof::flush`.
+    /// Those of them whose reply must not leave before the log has what they wrote, see
+    /// `persist::aof::flush`.
     pub held: Vec<u32>,
     /// How far the log was when they were looked at last.
     pub held_until: u64,
@@ -133,8 +135,8 @@ pub struct Net {
     pub unread: Vec<u32>,
     /// Clients to be closed at the end of this turn.
     pub close_asap: Vec<ClientRef>,
-    /// Messages for clients whose own command runs right now: sent behind the reply, see [`send_later`].
-    /// Encoded for RESP3.
+    /// Messages for clients whose own command runs right now: sent behind the reply, see
+    /// [`send_later`]. Encoded for RESP3.
     pub later: Vec<(ClientRef, Arc<Vec<u8>>)>,
     /// Clients that run MONITOR.
     pub monitors: Vec<ClientRef>,
@@ -234,7 +236,8 @@ impl Default for Net {
 /// A push and an array differ in their first byte only, so one encoding serves both protocols.
 #[cold]
 ///
-/// They do not leave before the AOF is safe up to `offset`: some may be of changes that other clients made meanwhile.
+/// They do not leave before the AOF is safe up to `offset`: some may be of changes that other
+/// clients made meanwhile.
 pub fn send_later(net: &mut Net, c: &mut Client, offset: u64) {
     if net.later.iter().any(|(r, _)| r.id == c.id) {
         c.aof_offset = c.aof_offset.max(offset);

@@ -1,4 +1,5 @@
-//! A client's share of a transaction: the commands that MULTI queued and the keys that WATCH watches.
+//! A client's share of a transaction: the commands that MULTI queued and the keys that WATCH
+//! watches.
 
 /// Commands queued by MULTI, in three pieces of memory however many they are:
 ///
@@ -12,7 +13,8 @@ pub struct MultiState {
     pub commands: Vec<Queued>,
     /// The union of the flags of all queued commands.
     pub flags: u32,
-    /// The database that the last queued SELECT will choose: what is queued behind it is checked against this one.
+    /// The database that the last queued SELECT will choose: what is queued behind it is checked
+    /// against this one.
     pub db: Option<u32>,
     ends: Vec<usize>,
     bytes: Vec<u8>,

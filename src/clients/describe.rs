@@ -187,7 +187,8 @@ mod tests {
         assert_eq!(words(&mut server, 0, ["watch", "flags"]), ["0", "d"]);
     }
 
-    /// The look-up of an expired key changes the keyspace, and the client that did it is the one that watches.
+    /// The look-up of an expired key changes the keyspace, and the client that did it is the one
+    /// that watches.
     #[test]
     fn a_client_that_expires_its_own_watched_key_has_lost_too() {
         let mut server = server_with(1);
@@ -217,7 +218,8 @@ mod tests {
         heard(&mut server, 1);
     }
 
-    /// MONITOR shows commands when they have run, and messages come behind the reply. QUIT's is the last.
+    /// MONITOR shows commands when they have run, and messages come behind the reply. QUIT's is the
+    /// last.
     #[test]
     fn nothing_is_added_to_a_client_that_closes() {
         let mut server = server_with(3);

@@ -1,12 +1,15 @@
-//! `maxmemory-clients`: when the buffers of all clients together are too large, the largest clients go.
+//! `maxmemory-clients`: when the buffers of all clients together are too large, the largest clients
+//! go.
 //!
-//! Each client is counted after each of its turns, and after something was pushed to it; the sums follow by
-//! the difference, so asking whether the limit is exceeded costs one comparison. Only when it is are the
-//! clients looked through: a heap of them is made and the largest taken off until the sum is below.
+//! Each client is counted after each of its turns, and after something was pushed to it; the sums
+//! follow by the difference, so asking whether the limit is exceeded costs one comparison. Only
+//! when it is are the clients looked through: a heap of them is made and the largest taken off
+//! until the sum is below.
 //!
-//! **Invariant:** `Net::memory` is the sum of all clients' `counted` (`the_sums_follow_each_client`).
-//! Rejected: lists of clients by size kept up to date all the time, which spare the search and cost every
-//! client of every turn; an eviction is rare and already costs a connection.
+//! **Invariant:** `Net::memory` is the sum of all clients' `counted`
+//! (`the_sums_follow_each_client`).
+//! Rejected: lists of clients by size kept up to date all the time, which spare the search and cost
+//! every client of every turn; an eviction is rare and already costs a connection.
 
 use crate::client::{Client, Counted, flag};
 use crate::state::Server;

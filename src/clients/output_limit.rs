@@ -1,17 +1,20 @@
-//! `client-output-buffer-limit`: a client that does not read its replies is closed before they fill the memory.
+//! `client-output-buffer-limit`: a client that does not read its replies is closed before they fill
+//! the memory.
 //!
-//! The hard limit closes at once; the soft limit closes a client that has been above it for some seconds.
-//! A client that has never authenticated gets a fixed small allowance. For a replica the part of the replication
-//! stream counts that it has not been sent.
+//! The hard limit closes at once; the soft limit closes a client that has been above it for some
+//! seconds. A client that has never authenticated gets a fixed small allowance. For a replica the
+//! part of the replication stream counts that it has not been sent.
 
 use crate::client::table::Net;
 use crate::client::{Class, Client, REPLY_CLASS_MAX, flag};
 use crate::state::Server;
 
-/// Bytes of replies beyond its first buffer that a client may leave unread before it has authenticated.
+/// Bytes of replies beyond its first buffer that a client may leave unread before it has
+/// authenticated.
 const STRANGER_MAX: u64 = 1024;
 
-/// Close clients that let their replies pile up: at once over the hard limit, after a while over the soft.
+/// Close clients that let their replies pile up: at once over the hard limit, after a while over
+/// the soft.
 pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     if c.conn.is_none() || c.has(flag::CLOSE_ASAP) {
         return false;
@@ -26,7 +29,8 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     }
     let limit = &server.config.client_output_buffer_limit[class as usize];
     let hard = match class {
-        // What the backlog holds anyway costs no memory: a partial resync must not end in a disconnection.
+        // What the backlog holds anyway costs no memory: a partial resync must not end in a
+        // disconnection.
         Class::Replica if limit.hard != 0 => limit.hard.max(server.config.repl_backlog_size),
         _ => limit.hard,
     };

@@ -1,5 +1,5 @@
-//! What a command gets: the server, its client, its arguments; disjoint borrows, so a value can be written
-//! from the keyspace straight into the reply.
+//! What a command gets: the server, its client, its arguments; disjoint borrows, so a value can be
+//! written from the keyspace straight into the reply.
 //!
 //! ```text
 //!   fn get(ctx: &mut Ctx) -> CmdResult {
@@ -87,8 +87,8 @@ impl<'a> Ctx<'a> {
         usize::try_from(self.server.config.proto_max_bulk_len).unwrap_or(usize::MAX)
     }
 
-    /// Whether a key or field whose time to live ends at `at_ms` is gone at once. A client that must be obeyed
-    /// sends the deletion itself.
+    /// Whether a key or field whose time to live ends at `at_ms` is gone at once. A client that
+    /// must be obeyed sends the deletion itself.
     pub fn is_past(&self, at_ms: i64) -> bool {
         at_ms <= self.server.clock.now_ms && !self.client.must_obey()
     }

@@ -5,10 +5,12 @@
 //!          ^             ^ ^             ^                ^
 //! ```
 //!
-//! The row of such a command names a function of this file. COPY's options are walked by the command and by the check
-//! alike ([`copy_options`]), so they can't disagree about an option that is given twice.
+//! The row of such a command names a function of this file. COPY's options are walked by the
+//! command and by the check alike ([`copy_options`]), so they can't disagree about an option that
+//! is given twice.
 
-/// Appends the places in argv of the databases that a call names. An argument there may turn out to be no database.
+/// Appends the places in argv of the databases that a call names. An argument there may turn out to
+/// be no database.
 pub type GetDatabases = fn(argv: &[&[u8]], out: &mut Vec<usize>);
 
 /// SELECT index
@@ -26,7 +28,8 @@ pub fn move_key(_: &[&[u8]], out: &mut Vec<usize>) {
     out.push(2);
 }
 
-/// COPY source destination [DB database] [REPLACE]: every DB, although the command obeys only the last.
+/// COPY source destination [DB database] [REPLACE]: every DB, although the command obeys only the
+/// last.
 pub fn copy(argv: &[&[u8]], out: &mut Vec<usize>) {
     out.extend(copy_options(argv).filter_map(|option| match option {
         CopyOption::Database(at) => Some(at),

@@ -1,28 +1,30 @@
 //! The documentation of every command, as COMMAND DOCS returns it.
 //!
-//! What the server acts on (arity, flags, keys) is in the rows; what only people and client libraries read is in
-//! `docs.json`, one line for each command or subcommand, sorted by full name:
+//! What the server acts on (arity, flags, keys) is in the rows; what only people and client
+//! libraries read is in `docs.json`, one line for each command or subcommand, sorted by full name:
 //!
 //! ```text
 //!   "config|set":{"summary":"Change settings while the server runs.","since":"2.0.0","group":"server", ...
 //!                 "arguments":[{"name":"data","type":"block","flags":["multiple"],"arguments":[ ... ]}]},
 //! ```
 //!
-//! The file is part of the binary as text and is parsed when the first client asks, which costs a server that is
-//! never asked nothing. Parsed, it lives until the end.
+//! The file is part of the binary as text and is parsed when the first client asks, which costs a
+//! server that is never asked nothing. Parsed, it lives until the end.
 //!
-//! **Invariant:** the file parses, and every field in it is one of [`Doc`] or [`Argument`]: `the_file_is_whole`.
+//! **Invariant:** the file parses, and every field in it is one of [`Doc`] or [`Argument`]:
+//! `the_file_is_whole`.
 //! **Invariant:** every row has its line, and every line its row: `tests/command_facts.rs`.
 //!
-//! Rejected: documentation in the rows (half the text of a command file would be about its syntax), and a build script
-//! that turns the JSON into Rust (a second language for the same 170 KB).
+//! Rejected: documentation in the rows (half the text of a command file would be about its syntax),
+//! and a build script that turns the JSON into Rust (a second language for the same 170 KB).
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-/// The documentation of one command or subcommand. An empty string or list is a field that the command lacks.
+/// The documentation of one command or subcommand. An empty string or list is a field that the
+/// command lacks.
 #[derive(Debug, PartialEq)]
 pub struct Doc {
     pub summary: String,
@@ -42,7 +44,8 @@ pub struct Doc {
 #[derive(Debug, PartialEq)]
 pub struct Argument {
     pub name: String,
-    /// `string`, `integer`, `double`, `key`, `pattern`, `unix-time`, `pure-token`, `oneof` or `block`.
+    /// `string`, `integer`, `double`, `key`, `pattern`, `unix-time`, `pure-token`, `oneof` or
+    /// `block`.
     pub kind: String,
     pub display_text: String,
     /// Which of the row's key specs tells about this key.
@@ -91,7 +94,8 @@ pub fn subcommands(container: &str) -> impl Iterator<Item = (&'static str, &'sta
         .map(|(fullname, doc)| (fullname.as_str(), doc))
 }
 
-/// Writes the map that COMMAND DOCS returns for one command, subcommands included. False: there is no such command.
+/// Writes the map that COMMAND DOCS returns for one command, subcommands included. False: there is
+/// no such command.
 pub fn write(fullname: &str, out: &mut impl DocsWriter) -> bool {
     let Some(doc) = lookup(fullname) else {
         return false;

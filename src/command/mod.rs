@@ -1,4 +1,5 @@
-//! A command is a row: one `const` [`Command`] in the file of its function, read by everyone who asks about it.
+//! A command is a row: one `const` [`Command`] in the file of its function, read by everyone who
+//! asks about it.
 //!
 //! ```text
 //!   cmd("set", set, -3, WRITE | DENYOOM, STRING)                       name, function, arity, flags, categories
@@ -11,22 +12,25 @@
 //!   MULTI, scripts          flags                          monitors   SKIP_MONITOR, SKIP_COMMANDLOG
 //! ```
 //!
-//! A row says each fact once; what follows from it is computed here, while the row is compiled: the categories that
-//! the flags imply ([`implied_categories`]), the triple first/last/step that COMMAND printed before there were key
-//! specs ([`Command::key_range`]), and the flag `movablekeys`. So a row can't contradict itself.
+//! A row says each fact once; what follows from it is computed here, while the row is compiled: the
+//! categories that the flags imply ([`implied_categories`]), the triple first/last/step that
+//! COMMAND printed before there were key specs ([`Command::key_range`]), and the flag
+//! `movablekeys`. So a row can't contradict itself.
 //!
-//! A command with subcommands is a container: `CONFIG` holds the rows of `get`, `set` and so on. The subcommands'
-//! arity and key positions count from the container's name, as argv does.
+//! A command with subcommands is a container: `CONFIG` holds the rows of `get`, `set` and so on.
+//! The subcommands' arity and key positions count from the container's name, as argv does.
 //!
-//! **Invariant:** the rows agree with the published facts of Redis and Valkey; `tests/command_facts.rs` holds each row
-//! against them.
-//! **Invariant:** a flag, a category and a key flag can't be mixed up: `|` is only const for plain integers, so each
-//! kind is an integer of its own width and a wrong constant in a row does not compile.
+//! **Invariant:** the rows agree with the published facts of Redis and Valkey;
+//! `tests/command_facts.rs` holds each row against them.
+//! **Invariant:** a flag, a category and a key flag can't be mixed up: `|` is only const for plain
+//! integers, so each kind is an integer of its own width and a wrong constant in a row does not
+//! compile.
 //!
 //! Limits: 32 flags, 64 categories, arity and key positions within `i16`.
 //!
-//! Rejected: a trait object or a struct for each command (the table would no longer be data, and `grep` would no longer
-//! find it), and a macro for rows (const functions give the same text with types and error messages).
+//! Rejected: a trait object or a struct for each command (the table would no longer be data, and
+//! `grep` would no longer find it), and a macro for rows (const functions give the same text with
+//! types and error messages).
 
 pub mod ctx;
 pub mod databases;
@@ -50,7 +54,8 @@ pub type KeyFlags = u16;
 
 /// No flag.
 pub const NONE: Flags = 0;
-/// May change the data set: refused by read-only replicas, counted by `min-replicas-to-write`, logged and replicated.
+/// May change the data set: refused by read-only replicas, counted by `min-replicas-to-write`,
+/// logged and replicated.
 pub const WRITE: Flags = 1 << 0;
 /// Reads keys and never changes them, so a replica may serve it.
 pub const READONLY: Flags = 1 << 1;
@@ -70,7 +75,8 @@ pub const LOADING: Flags = 1 << 7;
 pub const STALE: Flags = 1 << 8;
 /// Never shown to MONITOR, because it is MONITOR's own or because its arguments are secret.
 pub const SKIP_MONITOR: Flags = 1 << 9;
-/// Never logged as slow: its time is that of the commands within it. Printed under its first name, `skip_slowlog`.
+/// Never logged as slow: its time is that of the commands within it. Printed under its first name,
+/// `skip_slowlog`.
 pub const SKIP_COMMANDLOG: Flags = 1 << 10;
 /// Served for a slot that is being imported, as if ASKING had come before it.
 pub const ASKING: Flags = 1 << 11;
@@ -78,16 +84,18 @@ pub const ASKING: Flags = 1 << 11;
 pub const FAST: Flags = 1 << 12;
 /// Callable before the client is authenticated.
 pub const NO_AUTH: Flags = 1 << 13;
-/// Refused while a replica loads a new data set beside the old one, which it keeps serving (`LOADING` does not help).
+/// Refused while a replica loads a new data set beside the old one, which it keeps serving
+/// (`LOADING` does not help).
 pub const NO_ASYNC_LOADING: Flags = 1 << 14;
-/// Not allowed between MULTI and EXEC. With [`RUNS_IN_MULTI`]: refused in Valkey's words only, and in Redis's words the
-/// command itself answers with an error.
+/// Not allowed between MULTI and EXEC. With [`RUNS_IN_MULTI`]: refused in Valkey's words only, and
+/// in Redis's words the command itself answers with an error.
 pub const NO_MULTI: Flags = 1 << 15;
 /// Served while a script has outrun its time limit.
 pub const ALLOW_BUSY: Flags = 1 << 16;
 /// Takes a number of keys that may be zero, so a call without keys is no error for COMMAND GETKEYS.
 pub const NO_MANDATORY_KEYS: Flags = 1 << 17;
-/// The triple first/last/step does not tell all keys; clients ask COMMAND GETKEYS. Derived, never written in a row.
+/// The triple first/last/step does not tell all keys; clients ask COMMAND GETKEYS. Derived, never
+/// written in a row.
 pub const MOVABLEKEYS: Flags = 1 << 18;
 
 // Flags for the server itself; no client sees them.
@@ -100,8 +108,8 @@ pub const PROTECTED: Flags = 1 << 20;
 pub const MAY_REPLICATE: Flags = 1 << 21;
 /// What it needs is said by the script or the function that it runs, see `script::command_flags`.
 pub const SCRIPT_DECIDES: Flags = 1 << 22;
-/// Belongs to a feature that is not built yet: the row is complete, the command refuses what needs the feature. README
-/// lists it as such.
+/// Belongs to a feature that is not built yet: the row is complete, the command refuses what needs
+/// the feature. README lists it as such.
 pub const NOT_BUILT: Flags = 1 << 23;
 /// Touches every database: only for users that are not limited to some.
 pub const ALL_DATABASES: Flags = 1 << 24;
@@ -179,8 +187,9 @@ pub const CATEGORY_NAMES: [&str; 21] = [
     "scripting",
 ];
 
-// What happens to a key. Exactly one of the first four says how its value as stored is touched; the next four say what
-// happens to the user's data in it (a type or a length is not data); the last three are about the spec itself.
+// What happens to a key. Exactly one of the first four says how its value as stored is touched; the
+// next four say what happens to the user's data in it (a type or a length is not data); the last
+// three are about the spec itself.
 
 /// Reads the value or its metadata, changes nothing.
 pub const RO: KeyFlags = 1 << 0;
@@ -224,7 +233,8 @@ const KEY_FLAG_NAMES: [&str; 11] = [
 pub enum BeginSearch {
     /// At this place of argv.
     Index(i16),
-    /// After a keyword, looked for from `start_from` on; a negative one counts from the end and searches backwards.
+    /// After a keyword, looked for from `start_from` on; a negative one counts from the end and
+    /// searches backwards.
     Keyword {
         keyword: &'static str,
         start_from: i16,
@@ -236,10 +246,12 @@ pub enum BeginSearch {
 /// How the keys are found from the place where the search begins (`first` below).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FindKeys {
-    /// `first`, `first + step`, ... up to `last`, which counts from `first`, or from the end of argv if negative.
-    /// With `last == -1` and a `limit` above 1, only the first `1 / limit` of what remains is looked at.
+    /// `first`, `first + step`, ... up to `last`, which counts from `first`, or from the end of
+    /// argv if negative. With `last == -1` and a `limit` above 1, only the first `1 / limit` of
+    /// what remains is looked at.
     Range { last: i16, step: i16, limit: i16 },
-    /// The number of keys is an argument at `first + number`; the keys begin at `first + first_key`.
+    /// The number of keys is an argument at `first + number`; the keys begin at `first +
+    /// first_key`.
     KeyNum {
         number: i16,
         first_key: i16,
@@ -287,8 +299,8 @@ pub struct Command {
     /// Hints for clients and proxies, printed by COMMAND INFO.
     pub tips: &'static [&'static str],
     pub subcommands: &'static [Command],
-    /// Names of elements that the command looks for inside the key at argv[1]: the first stands at argv[.0], the others .1
-    /// further each. They are prefetched; nothing else follows from it.
+    /// Names of elements that the command looks for inside the key at argv[1]: the first stands at
+    /// argv[.0], the others .1 further each. They are prefetched; nothing else follows from it.
     pub elements: Option<(u8, u8)>,
 }
 
@@ -321,8 +333,8 @@ pub const fn cmd(
     }
 }
 
-/// The function of a container. It is never called: `process_command` answers a container by running one of its
-/// subcommands, or with an error.
+/// The function of a container. It is never called: `process_command` answers a container by
+/// running one of its subcommands, or with an error.
 pub fn container(_: &mut Ctx) -> CmdResult {
     unreachable!("a container runs through its subcommands")
 }
@@ -466,8 +478,9 @@ impl Command {
         self.flags & flags != 0
     }
 
-    /// First, last and step of the keys as one series: what COMMAND says beside the key specs, for clients that know
-    /// only this. All zero if no key has a fixed place; a negative last counts from the end.
+    /// First, last and step of the keys as one series: what COMMAND says beside the key specs, for
+    /// clients that know only this. All zero if no key has a fixed place; a negative last counts
+    /// from the end.
     pub const fn key_range(&self) -> (i16, i16, i16) {
         (self.range.first, self.range.last, self.range.step)
     }
@@ -489,7 +502,8 @@ impl Command {
         self.is(MOVABLEKEYS)
     }
 
-    /// Where the number of keys stands, if the keys follow it and nothing but it says where they are; else 0.
+    /// Where the number of keys stands, if the keys follow it and nothing but it says where they
+    /// are; else 0.
     pub const fn count_at(&self) -> u16 {
         match self.keys {
             [
@@ -540,7 +554,8 @@ impl Command {
         names_of_bits(u64::from(self.flags), &FLAG_NAMES)
     }
 
-    /// The flags as COMMAND INFO prints them in these words: Redis names no command `no_multi` that answers in MULTI.
+    /// The flags as COMMAND INFO prints them in these words: Redis names no command `no_multi` that
+    /// answers in MULTI.
     pub fn flag_names_in(&self, words: Words) -> impl Iterator<Item = &'static str> {
         let answers = words == Words::Redis && self.flags & RUNS_IN_MULTI != 0;
         let hidden = if answers { NO_MULTI } else { NONE };
@@ -574,7 +589,8 @@ fn names_of_bits(bits: u64, names: &'static [&'static str]) -> impl Iterator<Ite
         .map(|(_, name)| *name)
 }
 
-/// The categories that follow from the flags. A script that only reads is not `@read`: its keys are its own affair.
+/// The categories that follow from the flags. A script that only reads is not `@read`: its keys are
+/// its own affair.
 const fn implied_categories(flags: Flags, acl: Categories) -> Categories {
     let mut implied = if flags & FAST != 0 {
         FAST_CAT
@@ -611,7 +627,8 @@ const fn has_movable_keys(keys: &[KeySpec]) -> bool {
     false
 }
 
-/// The first plain spec, prolonged by those that continue it without a gap: `1..1` and `2..-1` make `1..-1`.
+/// The first plain spec, prolonged by those that continue it without a gap: `1..1` and `2..-1` make
+/// `1..-1`.
 const fn combined_range(keys: &[KeySpec]) -> KeyRange {
     let mut all = KeyRange {
         first: 0,

@@ -1,9 +1,9 @@
 //! All rows in one table, found by name in any case, with the figures that each command gathers.
 //!
-//! Names are looked up for every request, so this is a small open-addressing table over the folded name
-//! ([`Folded`]: two words and a length, compared without a loop); a client's next command is most often the
-//! same as its last, which is tried first. Ids are the places in `entries`, containers followed by their
-//! subcommands.
+//! Names are looked up for every request, so this is a small open-addressing table over the folded
+//! name ([`Folded`]: two words and a length, compared without a loop); a client's next command is
+//! most often the same as its last, which is tried first. Ids are the places in `entries`,
+//! containers followed by their subcommands.
 
 use crate::command::Command;
 use crate::util::histogram::Histogram;
@@ -34,7 +34,8 @@ pub struct Entry {
     pub last_key: i16,
     pub key_step: u16,
     pub movable_keys: bool,
-    /// Position of the number of keys that stand behind it, of a command without a `first_key`; 0: there is none.
+    /// Position of the number of keys that stand behind it, of a command without a `first_key`; 0:
+    /// there is none.
     pub count_at: u16,
     /// Where the elements of the first key stand, see `Command::elements`.
     pub elements: Option<(u8, u8)>,
@@ -51,8 +52,8 @@ pub struct CommandTable {
 
 const INDEX_SIZE: usize = 2048;
 
-/// A name in any case as two words: its first and its last bytes, which overlap when it is short, each with
-/// the bit set that distinguishes small letters from capitals.
+/// A name in any case as two words: its first and its last bytes, which overlap when it is short,
+/// each with the bit set that distinguishes small letters from capitals.
 ///
 /// ```text
 ///   GET        head  get                  LRANGE   head  lran      ZRANGEBYSCORE   head  zrangeby
@@ -220,8 +221,8 @@ impl CommandTable {
         })
     }
 
-    /// The command that an argument vector names, subcommand included. For a container with an unknown
-    /// subcommand, or none, the container itself.
+    /// The command that an argument vector names, subcommand included. For a container with an
+    /// unknown subcommand, or none, the container itself.
     pub fn lookup_argv(&self, argv: &[&[u8]]) -> Option<u16> {
         let id = self.lookup(argv.first()?)?;
         if self.entries[id as usize].subcommands.1 == 0 || argv.len() < 2 {
@@ -240,8 +241,8 @@ impl CommandTable {
         }
     }
 
-    /// The same by the names that the rows say, whatever `rename-command` made of them: rules of ACL users
-    /// go on meaning the same command.
+    /// The same by the names that the rows say, whatever `rename-command` made of them: rules of
+    /// ACL users go on meaning the same command.
     pub fn lookup_original(&self, name: &[u8]) -> Option<u16> {
         let mut parts = name.splitn(2, |&b| b == b'|');
         let said = parts.next()?;
@@ -261,8 +262,8 @@ impl CommandTable {
             .filter(|&id| self.entries[id as usize].parent.is_none() && !self.said(id).is_empty())
     }
 
-    /// `rename-command old new`; an empty new name switches the command off. False: no such command, or
-    /// the new name is taken.
+    /// `rename-command old new`; an empty new name switches the command off. False: no such
+    /// command, or the new name is taken.
     pub fn rename(&mut self, old: &[u8], new: &[u8]) -> bool {
         let Some(id) = self.lookup(old) else {
             return false;

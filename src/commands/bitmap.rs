@@ -11,12 +11,12 @@
 //! bit changed or not. A command that changes no bit sends no event, is not propagated, and does
 //! not disturb WATCH.
 //!
-//! BITFIELD reads its operations twice, first to find mistakes and how far it writes, then to act. So a mistake
-//! at the end leaves the value alone, and no list of operations is built.
+//! BITFIELD reads its operations twice, first to find mistakes and how far it writes, then to act.
+//! So a mistake at the end leaves the value alone, and no list of operations is built.
 //!
 //! **Invariant:** BITFIELD_RO and a BITFIELD of nothing but GET create no key.
-//! **Invariant:** no bit lies behind `proto-max-bulk-len`; a BITFIELD integer may begin there and end up to
-//! 8 bytes behind it, as in Redis.
+//! **Invariant:** no bit lies behind `proto-max-bulk-len`; a BITFIELD integer may begin there and
+//! end up to 8 bytes behind it, as in Redis.
 
 use std::ops::Range;
 
@@ -62,8 +62,9 @@ const FIELD_TYPE: Error = Error::of(
 const OVERFLOW_TYPE: Error = Error::of("ERR Invalid OVERFLOW type specified");
 const READS_ONLY: Error = Error::of("ERR BITFIELD_RO only supports the GET subcommand");
 
-/// Where a bit is, counted in fields of `width` bits if the argument begins with `#`. Their product wraps, as it
-/// does in all of Redis and Valkey: the lowest of all integers is a multiple of 8 bits, and stands for bit 0.
+/// Where a bit is, counted in fields of `width` bits if the argument begins with `#`. Their product
+/// wraps, as it does in all of Redis and Valkey: the lowest of all integers is a multiple of 8
+/// bits, and stands for bit 0.
 fn bit_offset(arg: &[u8], width: Option<u32>, max_len: usize) -> Result<u64, Error> {
     let (digits, unit) = match (arg.strip_prefix(b"#"), width) {
         (Some(digits), Some(width)) => (digits, i64::from(width)),
@@ -146,8 +147,8 @@ fn getbit(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The part of a string that BITCOUNT and BITPOS look at: `[start [end [BYTE | BIT]]]`, both ends included,
-/// negative ones counted from the end.
+/// The part of a string that BITCOUNT and BITPOS look at: `[start [end [BYTE | BIT]]]`, both ends
+/// included, negative ones counted from the end.
 #[derive(Clone, Copy)]
 struct Span {
     start: i64,
@@ -398,8 +399,8 @@ impl FieldOp {
         }
     }
 
-    /// Do it and reply: the value that was read or replaced, the sum, or null if it overflowed and failed.
-    /// Returns whether the string changed; all that is written to one that `grew` counts.
+    /// Do it and reply: the value that was read or replaced, the sum, or null if it overflowed and
+    /// failed. Returns whether the string changed; all that is written to one that `grew` counts.
     fn act(self, reply: &mut ReplyBuf, bytes: &mut [u8], grew: bool) -> bool {
         let old = self.get(bytes);
         if self.verb == Verb::Get {
@@ -522,7 +523,8 @@ fn parse_field_type(arg: &[u8]) -> Option<(bool, u32)> {
     Some((signed, width as u32))
 }
 
-/// BITFIELD key [GET type offset | [OVERFLOW WRAP | SAT | FAIL] SET type offset value | INCRBY type offset increment ...]
+/// BITFIELD key [GET type offset | [OVERFLOW WRAP | SAT | FAIL] SET type offset value | INCRBY type
+/// offset increment ...]
 fn bitfield(ctx: &mut Ctx) -> CmdResult {
     bitfield_generic(ctx, false)
 }

@@ -1,7 +1,7 @@
 //! The commands of a cluster: CLUSTER, ASKING, CLUSTERSCAN, READONLY, READWRITE.
 //!
-//! Cluster mode is not built yet, so every one of them answers as a server does that runs without it. Their rows are
-//! complete: rules of ACL users may name them, and COMMAND describes them.
+//! Cluster mode is not built yet, so every one of them answers as a server does that runs without
+//! it. Their rows are complete: rules of ACL users may name them, and COMMAND describes them.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;

@@ -8,12 +8,13 @@
 //!   HDEL key field ...                                   those that went, as the time is past already
 //! ```
 //!
-//! HEXPIRE and HTTL answer a number for each field: -2 no such field, -1 no time to live, 0 the condition forbade it,
-//! 1 done, 2 the field went; otherwise the time. Error texts and their order are those of Redis 8.2: a key that holds no
-//! hash is refused before any argument is looked at, except by HSETEX. HGETEX and HSETEX also take options behind the
-//! fields, as Redis 8.6 does.
+//! HEXPIRE and HTTL answer a number for each field: -2 no such field, -1 no time to live, 0 the
+//! condition forbade it, 1 done, 2 the field went; otherwise the time. Error texts and their order
+//! are those of Redis 8.2: a key that holds no hash is refused before any argument is looked at,
+//! except by HSETEX. HGETEX and HSETEX also take options behind the fields, as Redis 8.6 does.
 //!
-//! A time may be at most 2^46 ms, in the year 4199: Redis packs it into its entries, and its files into theirs.
+//! A time may be at most 2^46 ms, in the year 4199: Redis packs it into its entries, and its files
+//! into theirs.
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -52,7 +53,8 @@ const NOT_MET: i64 = 0;
 const DONE: i64 = 1;
 const DELETED: i64 = 2;
 
-/// `FIELDS numfields field [field ...]` from `at` to the end; `few` is the error for a number that is none, or below 1.
+/// `FIELDS numfields field [field ...]` from `at` to the end; `few` is the error for a number that
+/// is none, or below 1.
 fn parse_fields<'a>(
     argv: &'a [&'a [u8]],
     at: usize,
@@ -362,7 +364,8 @@ struct ExArgs<'a> {
 }
 
 impl<'a> ExArgs<'a> {
-    /// Parses options in any order around the `FIELDS` block, which has `width` arguments for each field.
+    /// Parses options in any order around the `FIELDS` block, which has `width` arguments for each
+    /// field.
     fn parse(ctx: &Ctx<'a>, width: usize) -> Result<ExArgs<'a>, Error> {
         let argv = ctx.argv;
         let mut args = ExArgs {
@@ -493,8 +496,8 @@ impl<'a> ExArgs<'a> {
     }
 }
 
-/// HGETEX key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]
-/// FIELDS numfields field [field ...]
+/// HGETEX key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds
+/// | PERSIST] FIELDS numfields field [field ...]
 fn hgetex(ctx: &mut Ctx) -> CmdResult {
     check_type(ctx)?;
     let key = ctx.argv[1];
@@ -531,7 +534,8 @@ fn hgetex(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Changes fields one by one; returns those that `change` says it changed, and whether the key went.
+/// Changes fields one by one; returns those that `change` says it changed, and whether the key
+/// went.
 fn change_fields<'a>(
     ctx: &mut Ctx,
     key: &[u8],

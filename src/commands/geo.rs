@@ -1,16 +1,20 @@
-//! Places: a sorted set whose scores are cells of a grid on the globe (`util::geo`), and searches in it.
+//! Places: a sorted set whose scores are cells of a grid on the globe (`util::geo`), and searches
+//! in it.
 //!
 //! ```text
 //!   GEOADD       longitude, latitude -> score, then ZADD
 //!   GEOSEARCH    area -> up to nine ranges of scores -> walk each, keep what lies within -> sort -> COUNT -> reply or store
 //! ```
 //!
-//! GEORADIUS and its kin are the same search under older names, with the area at fixed places of argv.
+//! GEORADIUS and its kin are the same search under older names, with the area at fixed places of
+//! argv.
 //!
-//! Found places are kept as [`Hit`]s, their names one behind the other in one buffer: a search in a crowded area
-//! allocates twice, not once for each place. With COUNT, only as many as are asked for are sorted; with ANY the walk itself ends.
+//! Found places are kept as [`Hit`]s, their names one behind the other in one buffer: a search in a
+//! crowded area allocates twice, not once for each place. With COUNT, only as many as are asked for
+//! are sorted; with ANY the walk itself ends.
 //!
-//! Limit: a polygon has as many corners as the request has arguments; each place near it costs a look at every corner.
+//! Limit: a polygon has as many corners as the request has arguments; each place near it costs a
+//! look at every corner.
 
 use std::cmp::Ordering;
 use std::ops::{ControlFlow, Range};
@@ -94,7 +98,8 @@ fn unit(ctx: &Ctx, at: usize) -> Result<f64, Error> {
     }
 }
 
-/// The cell that a score stands for. Scores that GEOADD did not make wrap around as on a 64-bit x86.
+/// The cell that a score stands for. Scores that GEOADD did not make wrap around as on a 64-bit
+/// x86.
 fn cell_of(score: f64) -> u64 {
     const END: f64 = (1u128 << 64) as f64;
     match score {
@@ -388,7 +393,8 @@ impl<'a> Search<'a> {
         Ok(taken)
     }
 
-    /// One of the options that all forms share. Returns how many arguments it took, 0 if it is none.
+    /// One of the options that all forms share. Returns how many arguments it took, 0 if it is
+    /// none.
     fn take_option(&mut self, ctx: &Ctx<'a>, at: usize, form: Form) -> Result<usize, Error> {
         let has_value = at + 1 < ctx.argv.len();
         match ctx.argv[at].to_ascii_lowercase().as_slice() {
@@ -560,7 +566,8 @@ impl Hits {
         });
     }
 
-    /// Sorts, and keeps the first `count`; 0 keeps all. Places at the same distance stay as they were found.
+    /// Sorts, and keeps the first `count`; 0 keeps all. Places at the same distance stay as they
+    /// were found.
     fn arrange(&mut self, sort: Sort, count: usize) {
         let keep = if count == 0 {
             self.hits.len()
@@ -665,7 +672,8 @@ fn store(ctx: &mut Ctx, destination: &[u8], hits: Hits, search: &Search, form: F
     ctx.client.reply.integer(len as i64);
 }
 
-/// GEOSEARCH key FROMMEMBER member | FROMLONLAT longitude latitude BYRADIUS radius unit | BYBOX width height unit
+/// GEOSEARCH key FROMMEMBER member | FROMLONLAT longitude latitude BYRADIUS radius unit | BYBOX
+/// width height unit
 /// | BYPOLYGON corners longitude latitude ... [ASC | DESC] [COUNT count [ANY]] [WITHCOORD] [WITHDIST] [WITHHASH]
 fn geosearch(ctx: &mut Ctx) -> CmdResult {
     search_generic(ctx, 1, Form::Search)
@@ -676,8 +684,8 @@ fn geosearchstore(ctx: &mut Ctx) -> CmdResult {
     search_generic(ctx, 2, Form::SearchStore)
 }
 
-/// GEORADIUS key longitude latitude radius unit [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count [ANY]] [ASC | DESC]
-/// [STORE key | STOREDIST key]
+/// GEORADIUS key longitude latitude radius unit [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count
+/// [ANY]] [ASC | DESC] [STORE key | STOREDIST key]
 fn georadius(ctx: &mut Ctx) -> CmdResult {
     search_generic(ctx, 1, Form::RadiusOfPoint { may_store: true })
 }

@@ -1,7 +1,9 @@
-//! Hashes: the commands on fields and values. Those on the fields' times to live are in `field_expire`.
+//! Hashes: the commands on fields and values. Those on the fields' times to live are in
+//! `field_expire`.
 //!
-//! Every change goes through [`write_hash`], which makes the hash, keeps the database's index of volatile fields in step and
-//! removes the key with its last field. Values go from the hash straight into the reply.
+//! Every change goes through [`write_hash`], which makes the hash, keeps the database's index of
+//! volatile fields in step and removes the key with its last field. Values go from the hash
+//! straight into the reply.
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -92,8 +94,9 @@ pub(super) fn read_hash<'s>(
     server.lookup_read(c, key).map(Hash::of).transpose()
 }
 
-/// Changes the hash at `key`, which is made if it is absent, and removed if it ends up empty; returns what `change`
-/// returned and whether the key was removed. When `change` fails it must have changed nothing.
+/// Changes the hash at `key`, which is made if it is absent, and removed if it ends up empty;
+/// returns what `change` returned and whether the key was removed. When `change` fails it must have
+/// changed nothing.
 pub(super) fn write_hash<R>(
     ctx: &mut Ctx,
     key: &[u8],

@@ -12,8 +12,8 @@
 //!   PFMERGE  merges all, the destination included, into the destination; dense if one of them is
 //! ```
 //!
-//! A value of more than `INLINE_MAX` bytes has a buffer of its own and is changed there; a shorter one, a few
-//! elements, is changed in a copy that goes back into the key's entry.
+//! A value of more than `INLINE_MAX` bytes has a buffer of its own and is changed there; a shorter
+//! one, a few elements, is changed in a copy that goes back into the key's entry.
 //!
 //! **Invariant:** a command that fails has created no key.
 

@@ -1,7 +1,7 @@
 //! Publish and subscribe: the commands over `crate::pubsub`.
 //!
-//! What SUBSCRIBE and its kin answer is not a reply but a message for each channel, in RESP3 a push. So
-//! one command gives several of them, and CLIENT REPLY OFF does not silence them.
+//! What SUBSCRIBE and its kin answer is not a reply but a message for each channel, in RESP3 a
+//! push. So one command gives several of them, and CLIENT REPLY OFF does not silence them.
 
 use crate::client::flag;
 use crate::client::subscriptions::Kind;
@@ -59,8 +59,8 @@ fn ssubscribe(ctx: &mut Ctx) -> CmdResult {
 }
 
 fn subscribe_generic(ctx: &mut Ctx, kind: Kind, name: &str) -> CmdResult {
-    // A client that waits for replies, such as a script's, would never see the messages. A MULTI of RESP2
-    // clients was always allowed to, before there were shards.
+    // A client that waits for replies, such as a script's, would never see the messages. A MULTI of
+    // RESP2 clients was always allowed to, before there were shards.
     let in_exec = ctx.client.has(flag::IN_EXEC) && kind != Kind::Shard;
     if ctx.client.has(flag::DENY_BLOCKING) && !in_exec {
         return Err(Error::new(format!(

@@ -1,10 +1,10 @@
 //! What SRANDMEMBER, HRANDFIELD and ZRANDMEMBER share: `count`, and elements that may come again.
 //!
-//! A positive count asks for different elements, at most all there are. A negative one asks for that many draws,
-//! each from all elements: the only replies whose length has nothing to do with how much data there is. Redis
-//! builds them for as long as there is memory. Here such a reply may be as long as the longest string
-//! (`proto-max-bulk-len`); a longer one is taken back and refused, so that no single command can take the server
-//! down.
+//! A positive count asks for different elements, at most all there are. A negative one asks for
+//! that many draws, each from all elements: the only replies whose length has nothing to do with
+//! how much data there is. Redis builds them for as long as there is memory. Here such a reply may
+//! be as long as the longest string (`proto-max-bulk-len`); a longer one is taken back and refused,
+//! so that no single command can take the server down.
 
 use crate::client::reply::{Mark, ReplyBuf};
 use crate::command::ctx::{CmdResult, Ctx};

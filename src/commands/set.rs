@@ -1,7 +1,8 @@
 //! Sets.
 //!
-//! Every change goes through [`write_set`], which removes the key with its last member. Members go from the set straight into
-//! the reply; unions, intersections and differences are in `set_algebra`.
+//! Every change goes through [`write_set`], which removes the key with its last member. Members go
+//! from the set straight into the reply; unions, intersections and differences are in
+//! `set_algebra`.
 
 use crate::client::Client;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -66,8 +67,8 @@ fn read_set<'s>(server: &'s mut Server, c: &Client, key: &[u8]) -> Result<Option
     server.lookup_read(c, key).map(Set::of).transpose()
 }
 
-/// Changes the set at `key`, if there is one, and removes the key if it ends up empty; returns what `change` returned
-/// and whether the key was removed.
+/// Changes the set at `key`, if there is one, and removes the key if it ends up empty; returns what
+/// `change` returned and whether the key was removed.
 fn write_set<R>(
     ctx: &mut Ctx,
     key: &[u8],

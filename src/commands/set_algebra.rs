@@ -9,9 +9,11 @@
 //!                  many or small ones: the first set is copied, and their members removed from the copy
 //! ```
 //!
-//! A reply is written while the result is found; only STORE, and what a union must remember, is built.
+//! A reply is written while the result is found; only STORE, and what a union must remember, is
+//! built.
 //!
-//! Sets are looked up twice: once each, for expiry, statistics and types, then all together, to be read at the same time.
+//! Sets are looked up twice: once each, for expiry, statistics and types, then all together, to be
+//! read at the same time.
 
 use std::ops::ControlFlow;
 
@@ -52,7 +54,8 @@ pub const TABLE: &[Command] = &[
     ]),
 ];
 
-/// Expires, counts and checks the type of each key. Returns their hashes, `None` for those that don't exist.
+/// Expires, counts and checks the type of each key. Returns their hashes, `None` for those that
+/// don't exist.
 fn lookup_sets(ctx: &mut Ctx, keys: &[&[u8]]) -> Result<Vec<Option<u64>>, Error> {
     let lookup = |key: &&[u8]| {
         let hash = ctx.server.hash_key(key);
@@ -76,7 +79,8 @@ fn found_sets<'s>(
     keys.iter().zip(hashes).map(set).collect()
 }
 
-/// The sets from the smallest to the largest, or none if one does not exist: then nothing is common to all.
+/// The sets from the smallest to the largest, or none if one does not exist: then nothing is common
+/// to all.
 fn smallest_first(sets: Vec<Option<&Set>>) -> Vec<&Set> {
     let mut sets: Vec<&Set> = sets.into_iter().collect::<Option<_>>().unwrap_or_default();
     sets.sort_by_key(|set| set.len());
@@ -278,7 +282,8 @@ fn sdiffstore(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Which way to a difference is shorter. Looking up gets a bonus of two, as it stops at the first hit.
+/// Which way to a difference is shorter. Looking up gets a bonus of two, as it stops at the first
+/// hit.
 fn looking_up_pays(first: &Set, others: &[Option<&Set>]) -> bool {
     let others = others.iter().copied().flatten();
     let (lookups, copies) = others.fold((first.len(), first.len()), |(lookups, copies), set| {

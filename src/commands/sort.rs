@@ -1,4 +1,5 @@
-//! SORT and SORT_RO: the elements of a list, set or sorted set in another order, and what other keys say about them.
+//! SORT and SORT_RO: the elements of a list, set or sorted set in another order, and what other
+//! keys say about them.
 //!
 //! ```text
 //!   SORT ids BY weight_* GET # GET name_*->first
@@ -8,12 +9,13 @@
 //!        `-- elements
 //! ```
 //!
-//! Looking up other keys may remove expired ones, so the elements are copied first, all into one buffer; texts to
-//! compare by follow them there. An item is two ranges of that buffer and a number, and sorting moves items only.
-//! With LIMIT no more is sorted than is shown: the items up to the last one shown are selected, then sorted.
+//! Looking up other keys may remove expired ones, so the elements are copied first, all into one
+//! buffer; texts to compare by follow them there. An item is two ranges of that buffer and a
+//! number, and sorting moves items only. With LIMIT no more is sorted than is shown: the items up
+//! to the last one shown are selected, then sorted.
 //!
-//! Texts are compared as `locale-collate` says, which is byte by byte in the C locale; for STORE always by bytes.
-//! Elements that compare as equal keep their order; Redis leaves that open.
+//! Texts are compared as `locale-collate` says, which is byte by byte in the C locale; for STORE
+//! always by bytes. Elements that compare as equal keep their order; Redis leaves that open.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -114,7 +116,8 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// Appends what the pattern says about `element` to `out`. False: there is nothing, or not of the right type.
+    /// Appends what the pattern says about `element` to `out`. False: there is nothing, or not of
+    /// the right type.
     fn look_up(&self, ctx: &mut Ctx, element: &[u8], out: &mut Vec<u8>) -> bool {
         let (prefix, suffix, field) = match *self {
             Pattern::Element => {
@@ -334,7 +337,8 @@ fn score(text: &[u8]) -> Option<f64> {
     parse_f64(&text[start..]).filter(|score| !score.is_subnormal())
 }
 
-/// SORT key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC | DESC] [ALPHA] [STORE destination]
+/// SORT key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC | DESC] [ALPHA] [STORE
+/// destination]
 fn sort(ctx: &mut Ctx) -> CmdResult {
     sort_generic(ctx, false)
 }
@@ -358,7 +362,8 @@ fn sort_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
 fn collect_sorted(ctx: &mut Ctx, options: &mut Options) -> Result<(Items, Range<usize>), Error> {
     let mut items = Items::default();
     if let Some(entry) = ctx.server.lookup_read(ctx.client, ctx.argv[1]) {
-        // A set has no order to keep: what is stored, or seen by a script, has to be the same on a replica.
+        // A set has no order to keep: what is stored, or seen by a script, has to be the same on a
+        // replica.
         let lasting = options.store.is_some() || ctx.client.has(flag::SCRIPT);
         if options.keep_order && lasting && matches!(entry.value(), ValueRef::Obj(Value::Set(_))) {
             (options.keep_order, options.alpha, options.by) = (false, true, None);
@@ -373,7 +378,8 @@ fn collect_sorted(ctx: &mut Ctx, options: &mut Options) -> Result<(Items, Range<
     Ok((items, window))
 }
 
-/// Copy the elements, in the order of the collection. DESC turns round what is not sorted but has an order.
+/// Copy the elements, in the order of the collection. DESC turns round what is not sorted but has
+/// an order.
 fn collect(entry: KeyRef, items: &mut Items, options: &Options) -> CmdResult {
     match entry.value() {
         ValueRef::Obj(Value::List(list)) => {

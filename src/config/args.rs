@@ -1,11 +1,13 @@
 //! The command line: `aeris-server [file] [-] [--name value ...]`.
 //!
-//! Options become lines of configuration, appended to the file's text, so that one parser reads both and a later word
-//! overrides an earlier one. `--port 7777 --save 900 1` is `port "7777"` and `save "900" "1"`.
+//! Options become lines of configuration, appended to the file's text, so that one parser reads
+//! both and a later word overrides an earlier one. `--port 7777 --save 900 1` is `port "7777"` and
+//! `save "900" "1"`.
 //!
-//! What starts with `--` is a name, except directly after a name that has no value yet: then it is its value
-//! (`--proc-title-template --x--`). A name and its values may share one argument (`"--maxmemory 1gb"`). `--save` is the
-//! exception to the exception: followed by another option, or by nothing, it means `save ""`.
+//! What starts with `--` is a name, except directly after a name that has no value yet: then it is
+//! its value (`--proc-title-template --x--`). A name and its values may share one argument
+//! (`"--maxmemory 1gb"`). `--save` is the exception to the exception: followed by another option,
+//! or by nothing, it means `save ""`.
 
 use crate::util::quote::{split_args, write_repr};
 use std::ffi::OsStr;
@@ -22,7 +24,8 @@ pub struct Sources {
     pub options: Vec<u8>,
 }
 
-/// Reads the arguments after the program's name. Options that are no settings (`--version`, `--help`) are the caller's.
+/// Reads the arguments after the program's name. Options that are no settings (`--version`,
+/// `--help`) are the caller's.
 pub fn parse_args<T: AsRef<OsStr>>(args: &[T]) -> Sources {
     let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_ref().as_bytes()).collect();
     let mut sources = Sources::default();

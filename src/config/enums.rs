@@ -1,10 +1,12 @@
 //! The types of values that settings have beyond numbers and yes/no.
 //!
-//! An enumeration here is a plain Rust `enum` with a table of names (`Choice`): the first name of a value is what CONFIG
-//! GET and CONFIG REWRITE print, and names are matched without regard to case. The order of the table is the order of the
-//! list in the error text ("argument(s) must be one of the following: ..."), which clients' test suites look at.
+//! An enumeration here is a plain Rust `enum` with a table of names (`Choice`): the first name of a
+//! value is what CONFIG GET and CONFIG REWRITE print, and names are matched without regard to case.
+//! The order of the table is the order of the list in the error text ("argument(s) must be one of
+//! the following: ..."), which clients' test suites look at.
 //!
-//! Texts are bytes (`Text`), not `String`: a password or a path is whatever the user typed, UTF-8 or not.
+//! Texts are bytes (`Text`), not `String`: a password or a path is whatever the user typed, UTF-8
+//! or not.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -103,7 +105,8 @@ pub trait Choice: Copy + PartialEq + 'static {
     }
 }
 
-/// Declares an enumeration and its names together, so that neither can be forgotten. The first value is the default.
+/// Declares an enumeration and its names together, so that neither can be forgotten. The first
+/// value is the default.
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($value:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -214,7 +217,8 @@ choice! {
     RdbVersionCheck { Strict = "strict", Relaxed = "relaxed" }
 }
 choice! {
-    /// `rdb-version`: the version of the RDB files that are written. 10 loads into Redis 7.0, 80 is Valkey 9's.
+    /// `rdb-version`: the version of the RDB files that are written. 10 loads into Redis 7.0, 80 is
+    /// Valkey 9's.
     RdbVersion { V10 = "10", V11 = "11", V12 = "12", V80 = "80" }
 }
 
@@ -229,7 +233,8 @@ impl RdbVersion {
     }
 }
 
-/// `shutdown-on-sigterm` and `shutdown-on-sigint`: the modifiers that SHUTDOWN would be given. All false is `default`.
+/// `shutdown-on-sigterm` and `shutdown-on-sigint`: the modifiers that SHUTDOWN would be given. All
+/// false is `default`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownFlags {
     pub save: bool,
@@ -366,7 +371,8 @@ impl NotifyFlags {
 }
 
 impl fmt::Display for NotifyFlags {
-    /// `A` first when every class is on. `n` is printed only beside single classes: so does Redis, where `A` hides it.
+    /// `A` first when every class is on. `n` is printed only beside single classes: so does Redis,
+    /// where `A` hides it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.0 & Self::ALL == Self::ALL;
         if all {

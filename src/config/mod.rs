@@ -8,24 +8,29 @@
 //!                            └─ TABLE ┘   one row each: name, aliases, kind (range, default), flags, Apply
 //! ```
 //!
-//! The rest of the server reads plain typed fields (`config.maxmemory`); only this module knows that they have names. The
-//! defaults are stated once, in the rows: `Config::default()` starts from zeroes and lets every row put its default.
+//! The rest of the server reads plain typed fields (`config.maxmemory`); only this module knows
+//! that they have names. The defaults are stated once, in the rows: `Config::default()` starts from
+//! zeroes and lets every row put its default.
 //!
-//! A change that needs more than a new value in a field (another listening socket, a smaller backlog) is named by the row's
-//! [`Apply`]. `Config` doesn't know how any of that is done: [`Config::set`] changes the fields and returns a [`Change`]
-//! with the steps that are due; the server does them and calls [`Config::rollback`] when one fails.
+//! A change that needs more than a new value in a field (another listening socket, a smaller
+//! backlog) is named by the row's [`Apply`]. `Config` doesn't know how any of that is done:
+//! [`Config::set`] changes the fields and returns a [`Change`] with the steps that are due; the
+//! server does them and calls [`Config::rollback`] when one fails.
 //!
 //! **Invariants**
-//! - Every row's default and the ends of its range survive a write and a read (`table::tests::values_survive_their_text`).
-//! - CONFIG SET is all or nothing: no field changes unless every value is valid (`tests::set_is_all_or_nothing`).
+//! - Every row's default and the ends of its range survive a write and a read
+//!   (`table::tests::values_survive_their_text`).
+//! - CONFIG SET is all or nothing: no field changes unless every value is valid
+//!   (`tests::set_is_all_or_nothing`).
 //! - redis.conf documents every row that is not hidden, with its default
 //!   (`tests::redis_conf_documents_every_setting_with_its_default`).
 //!
-//! Limits: the working directory belongs to the process, and `dir` changes it, as in Redis: relative paths of later lines and
-//! include lines start there. A name is looked up by a scan of the table: CONFIG is no hot path.
+//! Limits: the working directory belongs to the process, and `dir` changes it, as in Redis:
+//! relative paths of later lines and include lines start there. A name is looked up by a scan of
+//! the table: CONFIG is no hot path.
 //!
-//! Rejected: a map from names to strings (each use would parse again), and a macro that makes struct and table in one go
-//! (nobody can grep it).
+//! Rejected: a map from names to strings (each use would parse again), and a macro that makes
+//! struct and table in one go (nobody can grep it).
 
 mod args;
 pub mod enums;
@@ -50,8 +55,8 @@ use std::path::PathBuf;
 
 use crate::texts::{self, Words};
 
-/// Writes the struct as it stands, and `blank()`: all zero, empty, none. That is the canvas on which the rows put their
-/// defaults, so that a default is written down in one place only.
+/// Writes the struct as it stands, and `blank()`: all zero, empty, none. That is the canvas on
+/// which the rows put their defaults, so that a default is written down in one place only.
 macro_rules! blank_struct {
     ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $kind:ty,)+ }) => {
         $(#[$doc])*
@@ -157,7 +162,8 @@ pub struct Config {
     pub rdb_version_check: RdbVersionCheck,
     pub rdb_del_sync_files: bool,
     pub rdb_save_incremental_fsync: bool,
-    /// Microseconds of sleep after each saved key, for tests; a negative value sleeps once per that many keys.
+    /// Microseconds of sleep after each saved key, for tests; a negative value sleeps once per that
+    /// many keys.
     pub rdb_key_save_delay: i32,
     /// The same for loading.
     pub key_load_delay: i32,
@@ -221,8 +227,8 @@ pub struct Config {
     pub aclfile: Text,
     pub acllog_max_len: u64,
     pub acl_pubsub_default: AclPubsubDefault,
-    /// The `user` lines: what follows the word, one argument after the other. The server puts the users of the moment here
-    /// before CONFIG REWRITE.
+    /// The `user` lines: what follows the word, one argument after the other. The server puts the
+    /// users of the moment here before CONFIG REWRITE.
     pub user: Vec<Vec<Text>>,
     pub rename_command: Vec<RenameCommand>,
     /// The `loadmodule` lines: path and arguments.
@@ -401,7 +407,8 @@ impl Config {
         text.of(self.words())
     }
 
-    /// The names of settings that were changed though they do nothing here, for a line in the log at start.
+    /// The names of settings that were changed though they do nothing here, for a line in the log
+    /// at start.
     pub fn without_effect(&self) -> Vec<&'static str> {
         let default = Config::default();
         let idle = TABLE.iter().filter(|row| row.is(NO_EFFECT));

@@ -1,13 +1,15 @@
-//! Reading a configuration: the file, then standard input, then the options of the command line, as one text.
+//! Reading a configuration: the file, then standard input, then the options of the command line, as
+//! one text.
 //!
 //! ```text
 //!   line := blank | '#' anything | name argument*        arguments are split and unquoted like a shell's
 //!   name := a row of TABLE or its alias | include | rename-command | user | loadmodule
 //! ```
 //!
-//! `include` reads another file (or all that a pattern matches) at that place, relative to the working directory of the
-//! moment. What a directive means beyond the settings (is there such a command, is the user's rule valid) is asked of a
-//! [`Directives`], so that this module needs to know neither commands nor ACLs.
+//! `include` reads another file (or all that a pattern matches) at that place, relative to the
+//! working directory of the moment. What a directive means beyond the settings (is there such a
+//! command, is the user's rule valid) is asked of a [`Directives`], so that this module needs to
+//! know neither commands nor ACLs.
 //!
 //! The first bad line stops the start with Redis's text; see [`StartError`].
 
@@ -72,7 +74,8 @@ impl std::error::Error for StartError {}
 
 /// Lines whose meaning lies outside of the settings. The default accepts them.
 pub trait Directives {
-    /// `rename-command`: whether the command exists and the new name is free. Called in the order of the lines.
+    /// `rename-command`: whether the command exists and the new name is free. Called in the order
+    /// of the lines.
     fn rename_command(&mut self, _from: &[u8], _to: &[u8]) -> Result<(), Reason> {
         Ok(())
     }
@@ -292,7 +295,8 @@ impl Loader<'_> {
     }
 }
 
-/// A setting's line of a file. One argument for a setting of several is split again: `save "900 1"`.
+/// A setting's line of a file. One argument for a setting of several is split again: `save "900
+/// 1"`.
 pub(super) fn apply_line(config: &mut Config, name: &[u8], args: &[&[u8]]) -> Result<(), Reason> {
     let Some(row) = lookup(name) else {
         return Err("Bad directive or wrong number of arguments".into());
@@ -319,7 +323,8 @@ pub(super) fn trim_line(line: &[u8]) -> &[u8] {
     line.trim_ascii()
 }
 
-/// The files of an `include`: those that match a pattern, in order, or the one file that it names, there or not.
+/// The files of an `include`: those that match a pattern, in order, or the one file that it names,
+/// there or not.
 pub(super) fn expand_include(cwd: &Path, pattern: &[u8]) -> Vec<PathBuf> {
     let is_pattern = |part: &[u8]| part.iter().any(|b| matches!(b, b'*' | b'?' | b'['));
     let pattern_path = Path::new(OsStr::from_bytes(pattern));

@@ -1,8 +1,9 @@
 //! CONFIG REWRITE: the files say again what the server does, and look as their owner left them.
 //!
-//! The files are read as `load` reads them, includes at their place. For each setting its lines, wherever they are, are
-//! tried on a fresh default: when the outcome is the value of now, nothing is touched (comments, spelling, `100mb`, order).
-//! Otherwise the new text takes the place of the line that had the last word, in the file that it came from:
+//! The files are read as `load` reads them, includes at their place. For each setting its lines,
+//! wherever they are, are tried on a fresh default: when the outcome is the value of now, nothing
+//! is touched (comments, spelling, `100mb`, order). Otherwise the new text takes the place of the
+//! line that had the last word, in the file that it came from:
 //!
 //! ```text
 //!   redis.conf                    common.conf                CONFIG SET maxmemory 2gb, timeout 5, save "60 1"
@@ -15,15 +16,17 @@
 //!                                 │ timeout 5                            │
 //! ```
 //!
-//! A setting without a line gets one at the end of the main file, below the marker, unless it has its default. A setting that
-//! can't be written (no primary, an empty password) loses its lines.
+//! A setting without a line gets one at the end of the main file, below the marker, unless it has
+//! its default. A setting that can't be written (no primary, an empty password) loses its lines.
 //!
 //! **Invariants**
-//! - Loading the rewritten files gives the configuration that was rewritten (`tests::rewrite_of_everything_loads_as_the_same_configuration`).
-//! - A file is replaced as a whole: temporary file, fsync, rename. A crash leaves the old or the new one.
+//! - Loading the rewritten files gives the configuration that was rewritten
+//!   (`tests::rewrite_of_everything_loads_as_the_same_configuration`).
+//! - A file is replaced as a whole: temporary file, fsync, rename. A crash leaves the old or the
+//!   new one.
 //!
-//! Redis writes everything into the main file and does not look into includes; there, an include at the end of the file
-//! undoes the rewrite.
+//! Redis writes everything into the main file and does not look into includes; there, an include at
+//! the end of the file undoes the rewrite.
 
 use super::enums::Text;
 use super::parse::{apply_line, expand_include, is_blank, trim_line};
@@ -208,7 +211,8 @@ impl Files {
         }
     }
 
-    /// The last line counts: it is replaced. Earlier ones in its file go; in other files they do no harm and stay.
+    /// The last line counts: it is replaced. Earlier ones in its file go; in other files they do no
+    /// harm and stay.
     fn replace_last(&mut self, places: &[Place], lines: Vec<Vec<u8>>) {
         let last_file = places.last().map(|place| place.0);
         let mut ours: Vec<Place> = places.to_vec();
@@ -219,8 +223,8 @@ impl Files {
         self.replace(&ours, lines);
     }
 
-    /// Puts the lines into the places, one by one. What is left of the lines follows the last place, what is left of the
-    /// places becomes empty.
+    /// Puts the lines into the places, one by one. What is left of the lines follows the last
+    /// place, what is left of the places becomes empty.
     fn replace(&mut self, places: &[Place], lines: Vec<Vec<u8>>) {
         let mut lines = lines.into_iter();
         for &(file, line) in places {
@@ -298,7 +302,8 @@ fn plain_or_quoted(word: &[u8]) -> Vec<u8> {
 }
 
 impl SourceFile {
-    /// Replaces the file in one step, behind a symbolic link if it is one, with the permissions that it had.
+    /// Replaces the file in one step, behind a symbolic link if it is one, with the permissions
+    /// that it had.
     fn write(&self) -> io::Result<()> {
         let path = self
             .path

@@ -1,7 +1,8 @@
 //! What a row of the settings table is: a name, a kind, flags, and what follows a change.
 //!
-//! A kind knows how to reach its field (two plain `fn`s, so the table is a constant), how to read text into it, what the
-//! text of its value is, and how the error reads when the text is no good. The texts are Redis's, since people search them.
+//! A kind knows how to reach its field (two plain `fn`s, so the table is a constant), how to read
+//! text into it, what the text of its value is, and how the error reads when the text is no good.
+//! The texts are Redis's, since people search them.
 
 use super::Config;
 use super::enums::Text;
@@ -13,7 +14,8 @@ use crate::util::quote::repr;
 /// Why a value was refused, in Redis's words.
 pub type Reason = String;
 
-/// Where a value comes from. Some settings add to what is there when they are read from a file (`save`).
+/// Where a value comes from. Some settings add to what is there when they are read from a file
+/// (`save`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// redis.conf, standard input or the command line.
@@ -87,7 +89,8 @@ pub const DEBUG: u16 = 1 << 4;
 pub const MULTI_ARG: u16 = 1 << 5;
 /// CONFIG SET refuses it while the data set is loading.
 pub const DENY_LOADING: u16 = 1 << 6;
-/// Known, accepted, and without effect in this server, which says so at start when it is not at its default.
+/// Known, accepted, and without effect in this server, which says so at start when it is not at its
+/// default.
 pub const NO_EFFECT: u16 = 1 << 7;
 /// CONFIG REWRITE removes the line of an empty value, since empty means "not set".
 pub const EMPTY_IS_UNSET: u16 = 1 << 8;
@@ -229,7 +232,8 @@ impl Row {
         Ok(())
     }
 
-    /// What CONFIG REWRITE writes behind the name, one entry for each line; none when the setting has to be left out.
+    /// What CONFIG REWRITE writes behind the name, one entry for each line; none when the setting
+    /// has to be left out.
     pub(super) fn lines(&self, config: &Config) -> Vec<Vec<u8>> {
         match &self.kind {
             Kind::Special(special) => (special.lines)(config),

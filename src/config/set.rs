@@ -83,8 +83,8 @@ pub struct Change {
 }
 
 impl Config {
-    /// The settings that match a pattern, under the names that matched: an alias is an entry of its own. A hidden setting shows
-    /// only under its exact name. No name comes twice.
+    /// The settings that match a pattern, under the names that matched: an alias is an entry of its
+    /// own. A hidden setting shows only under its exact name. No name comes twice.
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(Text, Vec<u8>)> {
         let mut found: Vec<(Text, Vec<u8>)> = Vec::new();
         let mut add = |name: &[u8], row: &Row| {
@@ -154,12 +154,14 @@ impl Config {
         }
     }
 
-    /// Puts every field back to what it was before the change. The steps already done have to be done again by the server.
+    /// Puts every field back to what it was before the change. The steps already done have to be
+    /// done again by the server.
     pub fn rollback(&mut self, change: &Change) {
         let moved = self.dir != change.before.dir;
         *self = (*change.before).clone();
         if moved {
-            // The directory was fine a moment ago; if it has vanished since, there is nowhere to go back to.
+            // The directory was fine a moment ago; if it has vanished since, there is nowhere to go
+            // back to.
             let _ = std::env::set_current_dir(&self.dir);
         }
     }
@@ -171,7 +173,8 @@ struct Target {
     name: &'static str,
 }
 
-/// Looks all names up before anything is set. An alias counts as another setting, so both may be given.
+/// Looks all names up before anything is set. An alias counts as another setting, so both may be
+/// given.
 fn find_targets(
     pairs: &[(&[u8], &[u8])],
     access: Access,

@@ -1,5 +1,5 @@
-//! The settings with a shape of their own: lists, rules, masks. Each is three functions: text of the value, value of the
-//! arguments, default.
+//! The settings with a shape of their own: lists, rules, masks. Each is three functions: text of
+//! the value, value of the arguments, default.
 //!
 //! `check` holds the conditions on plain texts.
 
@@ -18,7 +18,8 @@ pub struct Special {
     pub get: fn(&Config) -> Vec<u8>,
     pub set: SetFn,
     pub put_default: fn(&mut Config),
-    /// The lines that CONFIG REWRITE writes: what follows the name, one entry a line. Empty: no line at all.
+    /// The lines that CONFIG REWRITE writes: what follows the name, one entry a line. Empty: no
+    /// line at all.
     pub lines: fn(&Config) -> Vec<Vec<u8>>,
     /// Whether a line adds to the lines before it, instead of replacing them.
     pub adds_up: bool,
@@ -294,7 +295,8 @@ pub static CLIENT_OUTPUT_BUFFER_LIMIT: Special = Special {
     adds_up: true,
 };
 
-/// client-output-buffer-limit class hard soft soft-seconds [...]; classes that are not named keep their limits
+/// client-output-buffer-limit class hard soft soft-seconds [...]; classes that are not named keep
+/// their limits
 fn set_obuf_limits(c: &mut Config, args: &[&[u8]], _: Origin) -> Result<(), Reason> {
     let args = if args == [b""] { &[] } else { args };
     if !args.len().is_multiple_of(4) {

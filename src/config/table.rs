@@ -5,8 +5,9 @@
 //!           name   kind    field default min max
 //! ```
 //!
-//! Names, ranges and defaults are those of Redis 7.2; settings that only Valkey 8 has keep Valkey's default. Where the two have
-//! different names for a thing, Redis's is the name and the other an alias.
+//! Names, ranges and defaults are those of Redis 7.2; settings that only Valkey 8 has keep Valkey's
+//! default. Where the two have different names for a thing, Redis's is the name and the other an
+//! alias.
 
 use super::Config;
 use super::enums::*;
@@ -411,8 +412,8 @@ mod tests {
         assert_eq!(names.len(), count);
     }
 
-    /// The default goes out as text and comes in again as the same value; so do the ends of a range, which proves that
-    /// the field is wide enough.
+    /// The default goes out as text and comes in again as the same value; so do the ends of a
+    /// range, which proves that the field is wide enough.
     #[test]
     fn values_survive_their_text() {
         let default = Config::default();

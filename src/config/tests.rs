@@ -1,4 +1,5 @@
-//! Settings from the outside: lines in, errors, CONFIG GET and SET, and the files after CONFIG REWRITE.
+//! Settings from the outside: lines in, errors, CONFIG GET and SET, and the files after CONFIG
+//! REWRITE.
 
 use super::*;
 use crate::texts::Words;
@@ -653,7 +654,8 @@ fn settings_without_effect_are_named_when_they_are_changed() {
     assert_eq!(config.without_effect(), ["io-threads"]);
 }
 
-/// The documentation at the project's top: `# name value` or `name value` states a setting and its default.
+/// The documentation at the project's top: `# name value` or `name value` states a setting and its
+/// default.
 #[test]
 fn redis_conf_documents_every_setting_with_its_default() {
     let text = include_str!("../../redis.conf");

@@ -6,13 +6,13 @@
 //!             `--------- group 0, 128 slots ---------´
 //! ```
 //!
-//! A cluster node has to list, count, move and drop the keys of one slot, so there each slot has a table of its own.
-//! Which variant it is, is decided at start.
+//! A cluster node has to list, count, move and drop the keys of one slot, so there each slot has a
+//! table of its own. Which variant it is, is decided at start.
 //!
 //! # The slot is in the hash
 //!
-//! A hash chooses a bucket with its lowest bits and a tag with its highest byte. The bits between are free in a
-//! table of one slot, so [`KeyHasher`] writes the slot there:
+//! A hash chooses a bucket with its lowest bits and a tag with its highest byte. The bits between
+//! are free in a table of one slot, so [`KeyHasher`] writes the slot there:
 //!
 //! ```text
 //!   63     56 55  54 53            40 39                              0
@@ -21,27 +21,30 @@
 //!  +---------+------+----------------+---------------------------------+
 //! ```
 //!
-//! A hash therefore names its table. The slot is computed once, where the key is hashed (while a request is parsed
-//! ahead), and every look-up, prefetch and index of expiry times that has the hash has the slot too.
+//! A hash therefore names its table. The slot is computed once, where the key is hashed (while a
+//! request is parsed ahead), and every look-up, prefetch and index of expiry times that has the
+//! hash has the slot too.
 //!
 //! # SCAN
 //!
-//! With a table for each slot the cursor is `cursor inside the table << 14 | slot`, as in Redis: a slot is scanned to
-//! its end, then the next one that holds keys.
+//! With a table for each slot the cursor is `cursor inside the table << 14 | slot`, as in Redis: a
+//! slot is scanned to its end, then the next one that holds keys.
 //!
 //! # Invariants
 //!
-//! - `len` and `group_len` are the sums of the tables' lengths (test `both_variants_follow_the_twin`). An insertion
-//!   through [`KvStore::find_slot`] is reported by [`KvStore::inserted`].
-//! - A key is in the table of its slot: every hash comes from the [`KeyHasher`] that the store was made with.
+//! - `len` and `group_len` are the sums of the tables' lengths (test
+//!   `both_variants_follow_the_twin`). An insertion through [`KvStore::find_slot`] is reported by
+//!   [`KvStore::inserted`].
+//! - A key is in the table of its slot: every hash comes from the [`KeyHasher`] that the store was
+//!   made with.
 //!
 //! # Costs
 //!
-//! `One` adds a test of the variant to each operation. `BySlot` adds 1.9 MB for a database that holds a key, and
-//! nothing for an empty one; a random key costs a walk over at most 256 counts.
+//! `One` adds a test of the variant to each operation. `BySlot` adds 1.9 MB for a database that
+//! holds a key, and nothing for an empty one; a random key costs a walk over at most 256 counts.
 //!
-//! Rejected: one table and an index of keys by slot (16 bytes for each key); a Fenwick tree of lengths (14 additions
-//! for each key that comes or goes, where a group's count costs one).
+//! Rejected: one table and an index of keys by slot (16 bytes for each key); a Fenwick tree of
+//! lengths (14 additions for each key that comes or goes, where a group's count costs one).
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -193,7 +196,8 @@ impl KvStore {
         self.table(hash)?.find_by(hash, is_it)
     }
 
-    /// The place of a key, occupied or vacant. An insertion into a vacant one is followed by [`KvStore::inserted`].
+    /// The place of a key, occupied or vacant. An insertion into a vacant one is followed by
+    /// [`KvStore::inserted`].
     #[inline]
     pub fn find_slot(&mut self, hash: u64, key: &[u8]) -> Slot<'_, Key> {
         match &mut self.tables {
@@ -268,8 +272,8 @@ impl KvStore {
         }
     }
 
-    /// One call of SCAN: shows some entries and returns the next cursor, 0 at the end. Every key that is present
-    /// from the first call to the last is shown at least once.
+    /// One call of SCAN: shows some entries and returns the next cursor, 0 at the end. Every key
+    /// that is present from the first call to the last is shown at least once.
     pub fn scan<'a>(&'a self, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
         match &self.tables {
             Tables::One(table) => table.scan(cursor, f),
@@ -290,7 +294,8 @@ impl KvStore {
         self.tables().iter().flat_map(HashTable::iter)
     }
 
-    /// Show every key until the visitor breaks, with those ahead already on their way into the cache.
+    /// Show every key until the visitor breaks, with those ahead already on their way into the
+    /// cache.
     #[inline]
     pub fn try_walk<'a, B>(
         &'a self,
@@ -328,15 +333,16 @@ impl KvStore {
         }
     }
 
-    /// Make room for `total` keys before a bulk load; the caller bounds a size from outside. Tables of slots grow
-    /// by themselves: how the keys are spread over them is not known before.
+    /// Make room for `total` keys before a bulk load; the caller bounds a size from outside. Tables
+    /// of slots grow by themselves: how the keys are spread over them is not known before.
     pub fn reserve(&mut self, total: usize) {
         if let Tables::One(table) = &mut self.tables {
             table.reserve(total);
         }
     }
 
-    /// From the cron: begin resizing that is due, and move buckets for about `budget`. True: the budget is used up.
+    /// From the cron: begin resizing that is due, and move buckets for about `budget`. True: the
+    /// budget is used up.
     pub fn maintain(&mut self, budget: Duration) -> bool {
         let (tables, next) = match &mut self.tables {
             Tables::One(table) => return maintain_table(table, budget),

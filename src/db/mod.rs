@@ -1,5 +1,5 @@
-//! The keyspace: databases of keys, each key one allocation in a hash table (`ds::hashtable`, `ds::entry`),
-//! those with a time to live also in an index ordered by time (`ds::expires`).
+//! The keyspace: databases of keys, each key one allocation in a hash table (`ds::hashtable`,
+//! `ds::entry`), those with a time to live also in an index ordered by time (`ds::expires`).
 //!
 //! ```text
 //!   Db.keys:     hash(key) -> [ header | expiry? | key | short value, integer or Value ]
@@ -9,12 +9,12 @@
 //!
 //! **Invariant:** a key is in `expires` exactly when its entry has an expiry, under that very time
 //! (`tests::the_index_follows_the_entries`).
-//! **Invariant:** a key is in `field_expires` exactly when it holds a hash with a volatile field, under that hash's
-//! `next_expiry` (`tests::field_index_follows_hashes`). Code that changes a hash in place calls
-//! `Db::fields_moved`.
+//! **Invariant:** a key is in `field_expires` exactly when it holds a hash with a volatile field,
+//! under that hash's `next_expiry` (`tests::field_index_follows_hashes`). Code that changes a hash
+//! in place calls `Db::fields_moved`.
 //!
-//! The verbs on one database are here and know nothing of clients. What needs the whole server (look-ups
-//! that count and expire, notifications, blocked clients) stands in the files beside.
+//! The verbs on one database are here and know nothing of clients. What needs the whole server
+//! (look-ups that count and expire, notifications, blocked clients) stands in the files beside.
 
 pub mod kvstore;
 pub mod slot;
@@ -63,7 +63,8 @@ pub enum Replaced {
     Value {
         /// The time to live that it had.
         expire_at: Option<i64>,
-        /// The entry, unless it was overwritten in place. The caller frees it, here or in the background.
+        /// The entry, unless it was overwritten in place. The caller frees it, here or in the
+        /// background.
         entry: Option<Key>,
     },
 }
@@ -157,7 +158,8 @@ impl Db {
         }
     }
 
-    /// Add a key that is complete, or replace the one of its name by it. Returns the one that was there.
+    /// Add a key that is complete, or replace the one of its name by it. Returns the one that was
+    /// there.
     #[inline]
     pub fn insert(&mut self, hash: u64, entry: Key) -> Option<Key> {
         let (at, fields_at) = times_of(entry.as_ref());
@@ -170,7 +172,8 @@ impl Db {
         old
     }
 
-    /// The hash at a key changed in place: its first field used to expire at `was`, and now does at `at`.
+    /// The hash at a key changed in place: its first field used to expire at `was`, and now does at
+    /// `at`.
     #[inline]
     pub fn fields_moved(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
         self.field_expires.shift(hash, was, at);

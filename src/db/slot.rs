@@ -1,7 +1,7 @@
 //! Hash slots: which of the 16,384 parts of a cluster's keyspace a key belongs to.
 //!
-//! Source: the Redis Cluster specification, "Key distribution model". A slot is CRC-16/XMODEM of the key, modulo
-//! 16,384; of a key with a hash tag (`{user1000}.following`) only the tag counts.
+//! Source: the Redis Cluster specification, "Key distribution model". A slot is CRC-16/XMODEM of
+//! the key, modulo 16,384; of a key with a hash tag (`{user1000}.following`) only the tag counts.
 
 /// Slots of a cluster.
 pub const SLOTS: usize = 16_384;
@@ -11,7 +11,8 @@ pub fn key_slot(key: &[u8]) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(hash_tag(key)) % SLOTS as u16
 }
 
-/// The part of a key between its first `{` and the next `}`, if that is not empty; else the whole key.
+/// The part of a key between its first `{` and the next `}`, if that is not empty; else the whole
+/// key.
 fn hash_tag(key: &[u8]) -> &[u8] {
     let Some(open) = memchr::memchr(b'{', key) else {
         return key;

@@ -7,10 +7,11 @@
 //!   bit     0 1 2 3 4 5 6 7   8 9 ...        BITFIELD u5 at 6:  bits 6 7 8 9 10, 6 the highest
 //! ```
 //!
-//! Counting and combining are written once, as plain loops over words and bytes, and compiled several
-//! times: for any machine, for AVX2, and (counting) for AVX-512's vector popcount. Which one runs is found
-//! out at run time. 1 MB is counted in 27 us by the popcnt instruction, 21 by AVX2, 11 by AVX-512. Rejected:
-//! the carry-save adders of Harley and Seal (27 us), and loops that name their lanes (45: the compiler gathers).
+//! Counting and combining are written once, as plain loops over words and bytes, and compiled
+//! several times: for any machine, for AVX2, and (counting) for AVX-512's vector popcount. Which
+//! one runs is found out at run time. 1 MB is counted in 27 us by the popcnt instruction, 21 by
+//! AVX2, 11 by AVX-512. Rejected: the carry-save adders of Harley and Seal (27 us), and loops that
+//! name their lanes (45: the compiler gathers).
 //!
 //! **Invariant:** every compiled version gives what the naive twin gives (property tests).
 
@@ -222,7 +223,8 @@ impl Field {
         u64::MAX >> (64 - self.width)
     }
 
-    /// First byte, and by how many bits the field's end lies before the end of the 9 bytes from there.
+    /// First byte, and by how many bits the field's end lies before the end of the 9 bytes from
+    /// there.
     fn place(self) -> (usize, u32) {
         let first = usize::try_from(self.offset / 8).unwrap_or(usize::MAX);
         (first, 72 - (self.offset % 8) as u32 - self.width)
@@ -244,8 +246,8 @@ impl Field {
         (self.get_unsigned(bytes) << unused) as i64 >> unused
     }
 
-    /// Stores the low bits of `value`. What does not fit the string is dropped: the caller has grown it to
-    /// `bytes_needed`.
+    /// Stores the low bits of `value`. What does not fit the string is dropped: the caller has
+    /// grown it to `bytes_needed`.
     pub fn set(self, bytes: &mut [u8], value: u64) {
         let (first, shift) = self.place();
         let value = (u128::from(value & self.mask()) << shift).to_be_bytes();
@@ -256,8 +258,8 @@ impl Field {
         }
     }
 
-    /// `value + increment` brought into the field's unsigned range; `None` if that fails. SET checks its value
-    /// the same way, with no increment.
+    /// `value + increment` brought into the field's unsigned range; `None` if that fails. SET
+    /// checks its value the same way, with no increment.
     pub fn add_unsigned(self, value: u64, increment: i64, overflow: Overflow) -> Option<u64> {
         let sum = i128::from(value) + i128::from(increment);
         let max = self.mask();

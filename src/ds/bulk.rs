@@ -1,19 +1,20 @@
 //! `$5\r\nhello\r\n`: a length, a string and line ends, appended to a buffer as one piece.
 //!
-//! Replies of a hundred elements are hundreds of tiny strings. Three `extend_from_slice` for each would be
-//! three looks at the capacity and up to three calls of `memmove`, which cost more than the bytes themselves.
-//! So there is one look, the header of a short string is stored as one word, and a string of up to 32
-//! bytes is copied by two overlapping loads and stores:
+//! Replies of a hundred elements are hundreds of tiny strings. Three `extend_from_slice` for each
+//! would be three looks at the capacity and up to three calls of `memmove`, which cost more than
+//! the bytes themselves. So there is one look, the header of a short string is stored as one word,
+//! and a string of up to 32 bytes is copied by two overlapping loads and stores:
 //!
 //! ```text
 //!   out:   ... | $ | 5 | \r | \n | h e l l o | \r | \n |      capacity >= len + 24: checked once
 //!                `-- one store --'  `- copy -'  `-----'
 //! ```
 //!
-//! The same writes commands, for the log and for replicas: `*2\r\n` and each argument as such a string.
+//! The same writes commands, for the log and for replicas: `*2\r\n` and each argument as such a
+//! string.
 //!
-//! Rejected: always copying 32 bytes and correcting the length, which would read behind the end of the value; a
-//! command put together on the stack and appended as one piece, which copies it twice.
+//! Rejected: always copying 32 bytes and correcting the length, which would read behind the end of
+//! the value; a command put together on the stack and appended as one piece, which copies it twice.
 
 use crate::util::number::IntBuf;
 
@@ -29,9 +30,10 @@ pub fn push_command<A: AsRef<[u8]>>(out: &mut Vec<u8>, argv: &[A]) {
     }
 }
 
-/// Whether these bytes, of which the arguments were parsed, are what [`push_command`] would write. What a parser lets pass
-/// (a `\r` with anything behind it, a bulk that does not end in a line end) must not get into a file. The digits need no
-/// look: they gave the lengths, and there are as many of them as these lengths have.
+/// Whether these bytes, of which the arguments were parsed, are what [`push_command`] would write.
+/// What a parser lets pass (a `\r` with anything behind it, a bulk that does not end in a line end)
+/// must not get into a file. The digits need no look: they gave the lengths, and there are as many
+/// of them as these lengths have.
 #[inline]
 pub fn is_command(bytes: &[u8], argv: &[&[u8]]) -> bool {
     let ends_line = |at: usize| bytes.get(at.wrapping_sub(2)..at) == Some(b"\r\n");
@@ -94,9 +96,10 @@ pub fn push_bulk(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
         }
         len => (1, header.format(len)),
     };
-    // SAFETY: the capacity beyond the length is at least FRAME and the bytes: 8 for the word, of which `head`
-    // count, or the kind with at most 20 digits and a line end; then the bytes; then a line end. `bytes` is no
-    // part of `out`, which is borrowed exclusively. Everything below the new length has been written.
+    // SAFETY: the capacity beyond the length is at least FRAME and the bytes: 8 for the word, of
+    // which `head` count, or the kind with at most 20 digits and a line end; then the bytes; then a
+    // line end. `bytes` is no part of `out`, which is borrowed exclusively. Everything below the
+    // new length has been written.
     unsafe {
         let start = out.as_mut_ptr().add(out.len());
         start.cast::<[u8; 8]>().write(word);

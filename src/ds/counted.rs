@@ -5,8 +5,9 @@
 //!     < 254: itself    254: u32 follows    255: u64 follows
 //! ```
 //!
-//! The length says where the bytes end and what the allocation is freed with, so a thin pointer is enough to find
-//! them. **Invariant:** what [`write`] wrote [`read`] finds, at every length (`tests::every_form_is_read_back`).
+//! The length says where the bytes end and what the allocation is freed with, so a thin pointer is
+//! enough to find them. **Invariant:** what [`write`] wrote [`read`] finds, at every length
+//! (`tests::every_form_is_read_back`).
 
 use std::ptr::NonNull;
 
@@ -22,7 +23,8 @@ fn length_bytes(len: usize) -> usize {
     }
 }
 
-/// What `len` bytes take with their length. A slice never exceeds `isize::MAX` bytes, so this can't overflow.
+/// What `len` bytes take with their length. A slice never exceeds `isize::MAX` bytes, so this can't
+/// overflow.
 pub fn size(len: usize) -> usize {
     length_bytes(len) + len
 }

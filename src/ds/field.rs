@@ -6,18 +6,21 @@
 //!             255: long   127: long
 //! ```
 //!
-//! Two bytes of header serve fields below 255 bytes with values below 127, which is nearly all of them: a field of 12 bytes
-//! with a value of 16 takes 30, in a class of 32. Numbers are little-endian and unaligned. Sizes are rounded up to
-//! the allocator's classes, so that a value may change in place as far as its class reaches.
+//! Two bytes of header serve fields below 255 bytes with values below 127, which is nearly all of
+//! them: a field of 12 bytes with a value of 16 takes 30, in a class of 32. Numbers are
+//! little-endian and unaligned. Sizes are rounded up to the allocator's classes, so that a value
+//! may change in place as far as its class reaches.
 //!
 //! **Invariants**
 //! - The header determines the layout; only `Shape` computes it.
-//! - The allocated size is `size_class(shape.size())`, before and after a change in place (`tests::histories`).
-//! - The field's bytes never move or change in an allocation's life: the hash table relies on it. So a value that needs a
-//!   longer header goes into a new allocation.
+//! - The allocated size is `size_class(shape.size())`, before and after a change in place
+//!   (`tests::histories`).
+//! - The field's bytes never move or change in an allocation's life: the hash table relies on it.
+//!   So a value that needs a longer header goes into a new allocation.
 //!
-//! Rejected: the value in an allocation of its own (a pointer and a miss more for each field; large values would be
-//! overwritten faster), expiry times in a second table (a second probe for each read of a volatile field).
+//! Rejected: the value in an allocation of its own (a pointer and a miss more for each field; large
+//! values would be overwritten faster), expiry times in a second table (a second probe for each
+//! read of a volatile field).
 
 use super::hashtable::Element;
 use crate::ds::thin_buffer::size_class;
@@ -89,7 +92,8 @@ impl Shape {
     }
 
     fn layout(self) -> Layout {
-        // Slices never exceed isize::MAX bytes, so only absurd sums fail here, before anything is allocated.
+        // Slices never exceed isize::MAX bytes, so only absurd sums fail here, before anything is
+        // allocated.
         Layout::from_size_align(self.alloc_size(), 1)
             .expect("a field larger than the address space")
     }
@@ -103,7 +107,8 @@ impl Shape {
 impl<'a> FieldRef<'a> {
     #[inline(always)]
     fn byte(self, at: usize) -> u8 {
-        // SAFETY: callers stay inside the layout that the header declares; the field lives during 'a.
+        // SAFETY: callers stay inside the layout that the header declares; the field lives during
+        // 'a.
         unsafe { self.p.add(at).read() }
     }
 
@@ -296,8 +301,8 @@ impl Drop for Field {
     }
 }
 
-// SAFETY: the pointer is the global allocator's; the field's bytes are written once, in `new`, and no method of FieldMut
-// moves or changes them.
+// SAFETY: the pointer is the global allocator's; the field's bytes are written once, in `new`, and
+// no method of FieldMut moves or changes them.
 unsafe impl Element for Field {
     type Ref<'a> = FieldRef<'a>;
     type Mut<'a> = FieldMut<'a>;

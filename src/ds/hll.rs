@@ -1,5 +1,5 @@
-//! HyperLogLog: how many different elements there were, within 0.81 %, in 12 KB at most. The value is a plain
-//! string, and its bytes travel in RDB files and DUMP, so they are Redis's to the bit.
+//! HyperLogLog: how many different elements there were, within 0.81 %, in 12 KB at most. The value
+//! is a plain string, and its bytes travel in RDB files and DUMP, so they are Redis's to the bit.
 //!
 //! ```text
 //!   "HYLL" | encoding | 0 0 0 | cached cardinality: 8 bytes, little endian | registers
@@ -12,15 +12,17 @@
 //!                                 1vvvvvnn            VAL    n+1 times the value v+1: 1..4 times 1..32
 //! ```
 //!
-//! An element's hash is 64 bits: the low 14 choose a register, and the register keeps the largest "position
-//! of the first one bit" seen among the other 50. The estimator is the one of Otmar Ertl, "New cardinality
-//! estimation algorithms for HyperLogLog sketches" (arXiv:1702.01284), with its functions sigma and tau.
+//! An element's hash is 64 bits: the low 14 choose a register, and the register keeps the largest
+//! "position of the first one bit" seen among the other 50. The estimator is the one of Otmar Ertl,
+//! "New cardinality estimation algorithms for HyperLogLog sketches" (arXiv:1702.01284), with its
+//! functions sigma and tau.
 //!
 //! A sparse value is changed in place, run by run, exactly as Redis does it, down to the merging of
-//! neighbours, so that both servers hold the same bytes after the same commands. It becomes dense when it
-//! would outgrow `hll-sparse-max-bytes` or a register passes 32.
+//! neighbours, so that both servers hold the same bytes after the same commands. It becomes dense
+//! when it would outgrow `hll-sparse-max-bytes` or a register passes 32.
 //!
-//! **Invariant:** no string of bytes, however corrupt, makes a function here panic (test `corrupt_values_are_safe`).
+//! **Invariant:** no string of bytes, however corrupt, makes a function here panic (test
+//! `corrupt_values_are_safe`).
 //! **Invariant:** sparse and dense agree on every register (test `sparse_is_dense_in_fewer_bytes`).
 
 /// Redis's INVALIDOBJ: the string passes `is_hll`, but its sparse runs make no sense.
@@ -142,7 +144,8 @@ fn murmur64a(bytes: &[u8], seed: u64) -> u64 {
 }
 
 mod dense {
-    //! Registers of 6 bits, the first in the lowest bits of the first byte. Four of them fill three bytes.
+    //! Registers of 6 bits, the first in the lowest bits of the first byte. Four of them fill three
+    //! bytes.
 
     use super::REGISTERS;
 
@@ -291,8 +294,8 @@ fn push_run(out: &mut Vec<u8>, value: u8, length: usize) {
     }
 }
 
-/// The run that holds a register gives way to up to three: what lies before the register, the register,
-/// what lies behind it. Then equal neighbours nearby are joined.
+/// The run that holds a register gives way to up to three: what lies before the register, the
+/// register, what lies behind it. Then equal neighbours nearby are joined.
 fn raise_sparse(
     hll: &mut Vec<u8>,
     index: usize,
@@ -454,8 +457,8 @@ impl Registers {
         }
     }
 
-    /// Raises the value's registers to these: the second half of PFMERGE. The value becomes dense first if
-    /// `dense`, and stays or becomes it by the rules of `add` otherwise.
+    /// Raises the value's registers to these: the second half of PFMERGE. The value becomes dense
+    /// first if `dense`, and stays or becomes it by the rules of `add` otherwise.
     pub fn store(&self, hll: &mut Vec<u8>, dense: bool, sparse_max: usize) -> Result<(), Corrupt> {
         if dense {
             to_dense(hll)?;
@@ -469,8 +472,8 @@ impl Registers {
         Ok(())
     }
 
-    /// How many registers have each value. Four tables, since the same value often comes twice in a row
-    /// and would wait for its own increment.
+    /// How many registers have each value. Four tables, since the same value often comes twice in a
+    /// row and would wait for its own increment.
     fn histogram(&self) -> [u32; 64] {
         let mut tables = [[0u32; 64]; 4];
         let (fours, _) = self.0.as_chunks::<4>();
@@ -539,8 +542,8 @@ fn tau(mut x: f64) -> f64 {
     }
 }
 
-/// PFSELFTEST: registers keep what is written between their neighbours, and estimates stay within four
-/// standard errors. `seed` makes the elements.
+/// PFSELFTEST: registers keep what is written between their neighbours, and estimates stay within
+/// four standard errors. `seed` makes the elements.
 pub fn self_test(seed: u64) -> Result<(), String> {
     const SPARSE_TESTED: u64 = 1000;
     test_registers(seed)?;

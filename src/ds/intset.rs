@@ -1,17 +1,19 @@
 //! Intset: a sorted array of integers, byte for byte as Redis writes it.
 //!
-//! A set of nothing but integers is one as long as it is small (`set-max-intset-entries`). RDB files and DUMP
-//! carry these bytes.
+//! A set of nothing but integers is one as long as it is small (`set-max-intset-entries`). RDB
+//! files and DUMP carry these bytes.
 //!
 //! ```text
 //!   | width u32: 2, 4 or 8 | length u32 | integer | integer | ...      (little endian, ascending)
 //! ```
 //!
-//! All integers have one width, that of the widest ever added: a wider one converts the whole array, and
-//! since it is wider it can only belong at an end. Nothing is ever narrowed again; an emptied set keeps its width.
+//! All integers have one width, that of the widest ever added: a wider one converts the whole
+//! array, and since it is wider it can only belong at an end. Nothing is ever narrowed again; an
+//! emptied set keeps its width.
 //!
-//! **Invariant:** the width is 2, 4 or 8, the block is `8 + width * length` bytes, and the integers ascend strictly.
-//! `from_bytes` admits nothing else; `histories_match_a_btree` holds it for the changes.
+//! **Invariant:** the width is 2, 4 or 8, the block is `8 + width * length` bytes, and the integers
+//! ascend strictly. `from_bytes` admits nothing else; `histories_match_a_btree` holds it for the
+//! changes.
 //!
 //! Costs: lookup O(log n), change O(n) by one memmove, 2 to 8 bytes for each member.
 
@@ -232,7 +234,8 @@ impl Intset {
         &mut bytes[HEADER..]
     }
 
-    /// Rewrites every member `width` bytes wide, from the last on, so that none overwrites one still to be read.
+    /// Rewrites every member `width` bytes wide, from the last on, so that none overwrites one
+    /// still to be read.
     fn widen(&mut self, width: usize) {
         let (old, len) = (self.width(), self.len());
         let body = self.set_shape(width, len);

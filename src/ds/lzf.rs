@@ -6,14 +6,14 @@
 //!   111ooooo llllllll oooooooo        l + 9 bytes from o + 1 bytes back in the output          (9 ..= 264)
 //! ```
 //!
-//! A copy may overlap what it writes: one byte back and 264 long is a run. So nothing reaches further back than
-//! 8,192 bytes, and three bytes never become more than 264: a claimed length beyond that ratio is a lie, and is
-//! refused before anything is allocated for it.
+//! A copy may overlap what it writes: one byte back and 264 long is a run. So nothing reaches
+//! further back than 8,192 bytes, and three bytes never become more than 264: a claimed length
+//! beyond that ratio is a lie, and is refused before anything is allocated for it.
 //!
-//! The compressor remembers, for each hash of three bytes, where it saw them last. The table is not cleared
-//! between calls: each call numbers its positions from where the last one stopped, so what an older call left
-//! reads as too old. Decompressing undoes any compressor's output; the bytes need not be those that
-//! Redis's compressor would have chosen, and are not.
+//! The compressor remembers, for each hash of three bytes, where it saw them last. The table is not
+//! cleared between calls: each call numbers its positions from where the last one stopped, so what
+//! an older call left reads as too old. Decompressing undoes any compressor's output; the bytes
+//! need not be those that Redis's compressor would have chosen, and are not.
 //!
 //! **Invariant:** `decompress(compress(x)) == x` (test `what_goes_in_comes_out`).
 
@@ -23,11 +23,12 @@ const MAX_DISTANCE: usize = 8192;
 /// The most that the format can expand: a copy of 264 bytes takes three.
 const MAX_EXPANSION: usize = MAX_MATCH / 3;
 
-/// After `1 << HURRY` bytes without a match the compressor looks at every other byte only, then at every third:
-/// what does not compress should not cost much.
+/// After `1 << HURRY` bytes without a match the compressor looks at every other byte only, then at
+/// every third: what does not compress should not cost much.
 const HURRY: u32 = 7;
 
-/// The compressor, with its table of `SLOTS` positions: 64 KB by default, 16 KB for use on the stack.
+/// The compressor, with its table of `SLOTS` positions: 64 KB by default, 16 KB for use on the
+/// stack.
 pub struct Lzf<const SLOTS: usize = 16_384> {
     table: [u32; SLOTS],
     /// The number of the next call's first byte; greater than any in the table.
@@ -56,7 +57,8 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         }
     }
 
-    /// Appends `input` compressed to `out`. None, and `out` as it was, if that would not be smaller than `input`.
+    /// Appends `input` compressed to `out`. None, and `out` as it was, if that would not be smaller
+    /// than `input`.
     pub fn compress(&mut self, input: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         self.compress_within(input, input.len().checked_sub(1)?, out)
     }
@@ -118,7 +120,8 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         put_literals(&input[literals..], end, out)
     }
 
-    /// Enters the first and the last positions that a copy passed over: enough to find what repeats.
+    /// Enters the first and the last positions that a copy passed over: enough to find what
+    /// repeats.
     #[inline]
     fn remember(&mut self, input: &[u8], base: u32, from: usize, to: usize) {
         for at in [from, to - 2, to - 1] {
@@ -169,7 +172,8 @@ fn put_copy(distance: usize, len: usize, end: usize, out: &mut Vec<u8>) -> Optio
     (out.len() <= end).then_some(())
 }
 
-/// The `len` bytes that `input` stands for; None if it is damaged or stands for another number of bytes.
+/// The `len` bytes that `input` stands for; None if it is damaged or stands for another number of
+/// bytes.
 pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
     if len > input.len().checked_mul(MAX_EXPANSION)? {
         return None;
@@ -179,8 +183,8 @@ pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
     decompress_into(input, len, &mut out).then_some(out)
 }
 
-/// Appends the `len` bytes that `input` stands for to `out`. False if it is damaged or stands for another number of
-/// bytes; `out` then holds a part.
+/// Appends the `len` bytes that `input` stands for to `out`. False if it is damaged or stands for
+/// another number of bytes; `out` then holds a part.
 pub fn decompress_into(input: &[u8], len: usize, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let Some(end) = start.checked_add(len) else {
@@ -218,7 +222,8 @@ fn unpack(mut input: &[u8], start: usize, end: usize, out: &mut Vec<u8>) -> Opti
     Some(())
 }
 
-/// Repeats `len` bytes from `distance` back. Each round copies what is there, which doubles it when they overlap.
+/// Repeats `len` bytes from `distance` back. Each round copies what is there, which doubles it when
+/// they overlap.
 #[inline]
 fn copy_back(distance: usize, len: usize, out: &mut Vec<u8>) {
     let from = out.len() - distance;

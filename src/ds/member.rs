@@ -13,11 +13,12 @@
 //! - a `MemberPtr` is used only while its `Member` lives: the owner of table and tree takes a
 //!   member out of the tree before the table drops it (`zset_tree::tests` replays histories in that
 //!   order);
-//! - the score is never NaN, and changes only through the tree that holds the member, because it is the sort key;
+//! - the score is never NaN, and changes only through the tree that holds the member, because it is
+//!   the sort key;
 //! - the length never changes after creation: it is what the allocation is freed with.
 //!
-//! Rejected: `Box<(f64, [u8])>` is a fat pointer, 16 bytes in the table and 16 in the tree. A score in the tree alone
-//! would save 8 bytes, but then ZSCORE has nothing to search with.
+//! Rejected: `Box<(f64, [u8])>` is a fat pointer, 16 bytes in the table and 16 in the tree. A score
+//! in the tree alone would save 8 bytes, but then ZSCORE has nothing to search with.
 
 use super::counted;
 use super::hashtable::Element;
@@ -42,7 +43,8 @@ unsafe impl Send for Member {}
 const _: () = assert!(size_of::<Option<Member>>() == 8);
 
 fn layout(len: usize) -> Layout {
-    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before anything is allocated.
+    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before anything is
+    // allocated.
     Layout::from_size_align(SCORE_BYTES + counted::size(len), align_of::<f64>())
         .expect("member longer than the address space")
 }
@@ -51,7 +53,8 @@ impl Member {
     pub fn new(score: f64, bytes: &[u8]) -> Member {
         debug_assert!(!score.is_nan());
         let layout = layout(bytes.len());
-        // SAFETY: the layout is at least 9 bytes; every write below stays inside it, in the order of the drawing.
+        // SAFETY: the layout is at least 9 bytes; every write below stays inside it, in the order
+        // of the drawing.
         unsafe {
             let Some(start) = NonNull::new(alloc(layout)) else {
                 handle_alloc_error(layout)
@@ -136,8 +139,8 @@ impl MemberPtr {
     }
 }
 
-// SAFETY: an allocation's address has 48 bits; `key` is the bytes behind the score, which never change, and all access
-// through a MemberPtr is the caller's promise.
+// SAFETY: an allocation's address has 48 bits; `key` is the bytes behind the score, which never
+// change, and all access through a MemberPtr is the caller's promise.
 unsafe impl Element for Member {
     type Ref<'a> = MemberPtr;
     type Mut<'a> = MemberPtr;
@@ -198,7 +201,8 @@ mod tests {
     proptest! {
         #![proptest_config(crate::ds::cases(64))]
 
-        /// The twins are a pair of a score and a vector. Nothing of a neighbour moves when another's score changes.
+        /// The twins are a pair of a score and a vector. Nothing of a neighbour moves when
+        /// another's score changes.
         #[test]
         fn agrees_with_pairs(
             twins in vec((-9i8..9, prop_oneof![vec(any::<u8>(), 0..9), vec(any::<u8>(), 252..256)]), 1..scaled(12, 4)),

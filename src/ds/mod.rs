@@ -23,7 +23,8 @@ pub mod ziplist;
 pub mod zipmap;
 pub mod zset_tree;
 
-/// How many histories a property test tries. Miri is some ten thousand times slower, and has no files.
+/// How many histories a property test tries. Miri is some ten thousand times slower, and has no
+/// files.
 #[cfg(test)]
 fn cases(n: u32) -> proptest::test_runner::Config {
     let mut config = proptest::test_runner::Config::with_cases(n);
@@ -34,13 +35,15 @@ fn cases(n: u32) -> proptest::test_runner::Config {
     config
 }
 
-/// A number that a test's time depends on, and what Miri makes do with: drawing one byte costs it 10 ms.
+/// A number that a test's time depends on, and what Miri makes do with: drawing one byte costs it
+/// 10 ms.
 #[cfg(test)]
 const fn scaled(n: usize, under_miri: usize) -> usize {
     if cfg!(miri) { under_miri } else { n }
 }
 
-/// Bytes that tell their places apart, `n as u8` each; made by copying, which is quick under Miri, too.
+/// Bytes that tell their places apart, `n as u8` each; made by copying, which is quick under Miri,
+/// too.
 #[cfg(test)]
 fn numbered(len: usize) -> Vec<u8> {
     let period: Vec<u8> = (0..=255).collect();

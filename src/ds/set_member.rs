@@ -7,8 +7,8 @@
 //!
 //! A member of 15 bytes takes 16, in a class of 16; with its slot in the table that is 27 bytes.
 //!
-//! **Invariant:** nothing changes after `new`: neither the bytes, which the table hashes, nor the length, which the
-//! allocation is freed with (`tests::keeps_bytes_at_every_length_form`).
+//! **Invariant:** nothing changes after `new`: neither the bytes, which the table hashes, nor the
+//! length, which the allocation is freed with (`tests::keeps_bytes_at_every_length_form`).
 
 use super::counted;
 use super::hashtable::Element;
@@ -26,14 +26,16 @@ unsafe impl Send for SetMember {}
 unsafe impl Sync for SetMember {}
 
 fn layout(len: usize) -> Layout {
-    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before anything is allocated.
+    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before anything is
+    // allocated.
     Layout::from_size_align(counted::size(len), 1).expect("a member larger than the address space")
 }
 
 impl SetMember {
     pub fn new(member: &[u8]) -> SetMember {
         let layout = layout(member.len());
-        // SAFETY: the layout is never empty; every write stays inside it, in the order of the drawing.
+        // SAFETY: the layout is never empty; every write stays inside it, in the order of the
+        // drawing.
         unsafe {
             let Some(p) = NonNull::new(alloc(layout)) else {
                 handle_alloc_error(layout)

@@ -1,17 +1,18 @@
 //! The keyed hash of every table: SipHash-1-3 under a secret seed.
 //!
-//! Names of keys come from outside. With a hash that anyone can compute, a client picks a million names of
-//! one bucket and every lookup walks them all. SipHash with a seed drawn at start makes that impossible
-//! without the seed; the 1-3 variant (one round for each word, three at the end) is what Rust's own maps use.
+//! Names of keys come from outside. With a hash that anyone can compute, a client picks a million
+//! names of one bucket and every lookup walks them all. SipHash with a seed drawn at start makes
+//! that impossible without the seed; the 1-3 variant (one round for each word, three at the end) is
+//! what Rust's own maps use.
 //!
 //! ```text
 //! v0..v3 = seed ^ constants      for each 8 bytes m: v3 ^= m, round, v0 ^= m      the last m: rest of the key, length on top
 //! v2 ^= 0xff, round, round, round                                                 hash = v0 ^ v1 ^ v2 ^ v3
 //! ```
 //!
-//! **Invariants.** A seed never changes during a table's life: the table recomputes hashes when it rehashes
-//! and must find each element where the last hash put it. The function is SipHash-1-3 to the bit
-//! (`tests::oracle`, against another implementation).
+//! **Invariants.** A seed never changes during a table's life: the table recomputes hashes when it
+//! rehashes and must find each element where the last hash put it. The function is SipHash-1-3 to
+//! the bit (`tests::oracle`, against another implementation).
 //!
 //! Source: Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012).
 

@@ -7,12 +7,14 @@
 //!                  +--> | score | length | bytes | <--+
 //! ```
 //!
-//! The dictionary answers ZSCORE and finds the member that ZADD changes with one probe; the tree answers everything that has to do with order.
-//! A set that is computed (ZUNIONSTORE, a file being loaded) is first a [`MemberTable`], the dictionary alone:
-//! its members are then sorted once and the tree is built packed, which is several times faster than so many inserts.
+//! The dictionary answers ZSCORE and finds the member that ZADD changes with one probe; the tree
+//! answers everything that has to do with order. A set that is computed (ZUNIONSTORE, a file being
+//! loaded) is first a [`MemberTable`], the dictionary alone: its members are then sorted once and
+//! the tree is built packed, which is several times faster than so many inserts.
 //!
-//! **Invariant:** table and tree hold the same members. This type makes it so: nothing else sees both. A member lives in the
-//! table before it enters the tree and is freed after it left, so the tree never holds a pointer to a dead one (`tests::agrees_with_a_map`).
+//! **Invariant:** table and tree hold the same members. This type makes it so: nothing else sees
+//! both. A member lives in the table before it enters the tree and is freed after it left, so the
+//! tree never holds a pointer to a dead one (`tests::agrees_with_a_map`).
 
 use super::hashtable::{HashTable, Slot};
 use super::member::{Member, MemberPtr};
@@ -25,7 +27,8 @@ pub struct SortedSet {
     tree: ZsetTree,
 }
 
-// SAFETY: the tree's pointers lead to members that the table of the same value owns; both move together.
+// SAFETY: the tree's pointers lead to members that the table of the same value owns; both move
+// together.
 unsafe impl Send for SortedSet {}
 
 /// Members by name, not in order yet.
@@ -232,7 +235,8 @@ impl SortedSet {
         decide: impl FnOnce(Option<f64>) -> Option<f64>,
     ) -> Change {
         let tree = &mut self.tree;
-        // SAFETY: a new member is in the table already, and leaves it after the tree; an old one is in both.
+        // SAFETY: a new member is in the table already, and leaves it after the tree; an old one is
+        // in both.
         self.members
             .upsert_with(bytes, decide, |member, score, is_new| unsafe {
                 if is_new {
@@ -259,7 +263,8 @@ impl SortedSet {
     ) -> usize {
         let members = &mut self.members;
         self.tree.remove_range(ranks, |member| {
-            // SAFETY: the tree has let go of it, the table still owns it; nothing reads it once `take` has freed it.
+            // SAFETY: the tree has let go of it, the table still owns it; nothing reads it once
+            // `take` has freed it.
             let (bytes, score) = unsafe { (member.bytes(), member.score()) };
             removed(bytes, score);
             members.take(bytes);

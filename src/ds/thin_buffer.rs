@@ -1,8 +1,8 @@
 //! A heap buffer behind one pointer: it stores neither its length nor its capacity.
 //!
 //! Listpacks and intsets begin with a header that holds their own length, so a pointer is all their
-//! owner has to keep. The capacity is not stored either: it is a function of the length, the size class
-//! that the allocator would round the length up to anyway.
+//! owner has to keep. The capacity is not stored either: it is a function of the length, the size
+//! class that the allocator would round the length up to anyway.
 //!
 //! ```text
 //!   owner: [ptr] --> | header | entries ...        | zeros |
@@ -10,16 +10,18 @@
 //!                    |<------- size_class(length) -------->|
 //! ```
 //!
-//! Classes grow by an eighth to a quarter, so appending n bytes one by one copies O(n) bytes in all, and no
-//! byte of slack exists that the allocator could have given to another owner.
+//! Classes grow by an eighth to a quarter, so appending n bytes one by one copies O(n) bytes in
+//! all, and no byte of slack exists that the allocator could have given to another owner.
 //!
-//! **Invariant:** the buffer is exactly `size_class(length)` bytes long, all of them initialised. Only the
-//! owner knows the length, hence the `unsafe`: every method trusts the length that it is given.
+//! **Invariant:** the buffer is exactly `size_class(length)` bytes long, all of them initialised.
+//! Only the owner knows the length, hence the `unsafe`: every method trusts the length that it is
+//! given.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error, realloc};
 use std::ptr::NonNull;
 
-/// The allocator's size class for `len` bytes: multiples of 8 up to 64, then four classes for each doubling.
+/// The allocator's size class for `len` bytes: multiples of 8 up to 64, then four classes for each
+/// doubling.
 #[inline]
 pub const fn size_class(len: usize) -> usize {
     if len <= 64 {
@@ -76,7 +78,8 @@ impl ThinBytes {
     #[cold]
     unsafe fn move_to_class(&mut self, old: usize, new: usize) {
         let (before, after) = (layout(old), layout(new));
-        // SAFETY: the block was allocated with `before`; the bytes that `realloc` adds are zeroed at once.
+        // SAFETY: the block was allocated with `before`; the bytes that `realloc` adds are zeroed
+        // at once.
         unsafe {
             let ptr = realloc(self.0.as_ptr(), before, after.size());
             self.0 = NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(after));

@@ -1,7 +1,8 @@
-//! Ziplist: the packed sequence that listpacks replaced. Read only, for files and payloads written before Redis 7.0.
+//! Ziplist: the packed sequence that listpacks replaced. Read only, for files and payloads written
+//! before Redis 7.0.
 //!
-//! Redis 2.2 to 6.2 kept small lists, hashes and sorted sets in it, and the nodes of big lists. RDB files carry the
-//! bytes as they were in memory, so that reading such a file means reading this.
+//! Redis 2.2 to 6.2 kept small lists, hashes and sorted sets in it, and the nodes of big lists. RDB
+//! files carry the bytes as they were in memory, so that reading such a file means reading this.
 //!
 //! ```text
 //!   | total bytes u32 | offset of the last entry u32 | entries u16 | entry | entry | ... | 0xFF |   (little endian)
@@ -19,14 +20,17 @@
 //!   11111111                         the end
 //! ```
 //!
-//! The size before is what a listpack does away with: a changed entry changes its neighbour's, whose own size may change
-//! by that, and so on through the whole list. An entry that shrank in such a cascade keeps the five bytes, so the long form
-//! may hold a small number. The count of 65,535 means "unknown", and the offset of an empty list's last entry is that of the end.
+//! The size before is what a listpack does away with: a changed entry changes its neighbour's,
+//! whose own size may change by that, and so on through the whole list. An entry that shrank in
+//! such a cascade keeps the five bytes, so the long form may hold a small number. The count of
+//! 65,535 means "unknown", and the offset of an empty list's last entry is that of the end.
 //!
-//! Nothing here changes a ziplist: a loaded one becomes a listpack ([`Ziplist::to_listpack`]), as in Redis 7.
+//! Nothing here changes a ziplist: a loaded one becomes a listpack ([`Ziplist::to_listpack`]), as
+//! in Redis 7.
 //!
-//! **Invariant:** a `Ziplist` was walked from the header to the end mark, so iterating needs no error path. One
-//! function decodes for both (`split_entry`); where a bug let something through, a walk ends early (test `damaged_bytes_do_no_harm`).
+//! **Invariant:** a `Ziplist` was walked from the header to the end mark, so iterating needs no
+//! error path. One function decodes for both (`split_entry`); where a bug let something through, a
+//! walk ends early (test `damaged_bytes_do_no_harm`).
 
 use super::listpack::{Element, Listpack, safe_to_add};
 
@@ -94,7 +98,8 @@ impl<'a> Ziplist<'a> {
         Iter { rest: self.entries }
     }
 
-    /// The same elements in a listpack, texts of integers as integers. None if it would be too large for one.
+    /// The same elements in a listpack, texts of integers as integers. None if it would be too
+    /// large for one.
     pub fn to_listpack(&self) -> Option<Listpack> {
         pack(self.iter().map(|element| match element {
             Element::Str(text) => Element::from(text),
@@ -116,7 +121,8 @@ pub(super) fn pack<'a>(elements: impl Iterator<Item = Element<'a>> + Clone) -> O
     Some(listpack)
 }
 
-/// The size that the first entry of `bytes` claims for the one before it, its element, and what follows.
+/// The size that the first entry of `bytes` claims for the one before it, its element, and what
+/// follows.
 fn split_entry(bytes: &[u8]) -> Option<(usize, Element<'_>, &[u8])> {
     let (size_before, bytes) = split_size(bytes)?;
     let (&head, rest) = bytes.split_first()?;
@@ -194,7 +200,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// The bytes of a ziplist with these encoded elements, and with these of them written in the long form of "size before".
+    /// The bytes of a ziplist with these encoded elements, and with these of them written in the
+    /// long form of "size before".
     fn ziplist(elements: &[Vec<u8>], long: impl Fn(usize) -> bool) -> Vec<u8> {
         let (mut entries, mut last, mut size) = (Vec::new(), 0, 0usize);
         for (at, element) in elements.iter().enumerate() {

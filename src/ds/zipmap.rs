@@ -6,14 +6,16 @@
 //!   length:  one byte up to 253, or 254 and a u32, little endian; 255 is the end
 //! ```
 //!
-//! A value that got shorter left its bytes behind it, `free` of them. The number of pairs is exact up to 253; 254 means that
-//! only a walk tells, and 255 does not occur. A length below 254 is never written in five bytes.
+//! A value that got shorter left its bytes behind it, `free` of them. The number of pairs is exact
+//! up to 253; 254 means that only a walk tells, and 255 does not occur. A length below 254 is never
+//! written in five bytes.
 //!
-//! Looking a field up means walking, and that was all there was: no integers, no way backwards. Redis 2.6 went over to ziplists.
-//! A loaded zipmap becomes a listpack ([`Zipmap::to_listpack`]).
+//! Looking a field up means walking, and that was all there was: no integers, no way backwards.
+//! Redis 2.6 went over to ziplists. A loaded zipmap becomes a listpack ([`Zipmap::to_listpack`]).
 //!
-//! **Invariant:** a `Zipmap` was walked up to the end mark, which is its last byte, so iterating needs no error path (test
-//! `damaged_bytes_do_no_harm`). That no field comes twice is for `types::hash` to check.
+//! **Invariant:** a `Zipmap` was walked up to the end mark, which is its last byte, so iterating
+//! needs no error path (test `damaged_bytes_do_no_harm`). That no field comes twice is for
+//! `types::hash` to check.
 
 use super::listpack::{Element, Listpack};
 use super::ziplist::pack;

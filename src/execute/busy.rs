@@ -1,5 +1,5 @@
-//! A command that runs for very long lets the loop turn now and then, so that other clients get an answer:
-//! `-BUSY` for nearly everything, but SCRIPT KILL and SHUTDOWN NOSAVE work.
+//! A command that runs for very long lets the loop turn now and then, so that other clients get an
+//! answer: `-BUSY` for nearly everything, but SCRIPT KILL and SHUTDOWN NOSAVE work.
 //!
 //! ```text
 //!   read_handler ── lends the loop ──> call ── EVAL ── tick ──> process_events_while_blocked

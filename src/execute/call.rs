@@ -1,5 +1,5 @@
-//! `call()`: the one door through which every command runs, whether a socket, EXEC, a script, the AOF or a
-//! primary sent it.
+//! `call()`: the one door through which every command runs, whether a socket, EXEC, a script, the
+//! AOF or a primary sent it.
 //!
 //! ```text
 //!   proc(ctx) -> error reply? -> time, stats, command logs, latency, hot keys -> monitors -> dirty grew? also_propagate

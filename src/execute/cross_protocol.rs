@@ -1,7 +1,7 @@
-//! Cross-protocol scripting: a web page makes the browser of somebody behind the firewall send an HTTP request to this
-//! port. The lines of its head are inline commands to us: errors, which would be passed over, and then the body, which
-//! the attacker wrote, would run. So a connection whose command is `POST` or `Host:` is closed before anything else of
-//! it runs.
+//! Cross-protocol scripting: a web page makes the browser of somebody behind the firewall send an
+//! HTTP request to this port. The lines of its head are inline commands to us: errors, which would
+//! be passed over, and then the body, which the attacker wrote, would run. So a connection whose
+//! command is `POST` or `Host:` is closed before anything else of it runs.
 
 use crate::client::Client;
 use crate::client::table::Net;

@@ -1,5 +1,5 @@
-//! May this command run, now, for this client? `process_command` asks in Redis's order and runs it, queues
-//! it for EXEC, or refuses it.
+//! May this command run, now, for this client? `process_command` asks in Redis's order and runs it,
+//! queues it for EXEC, or refuses it.
 
 use crate::armed;
 use crate::client::resp::Sent;
@@ -138,8 +138,8 @@ fn check(
     Ok(Verdict::Run(id))
 }
 
-/// A command between MULTI and EXEC that has no place there. MULTI and WATCH run in Redis's words: they answer with an
-/// error of their own, and EXEC still runs the rest.
+/// A command between MULTI and EXEC that has no place there. MULTI and WATCH run in Redis's words:
+/// they answer with an error of their own, and EXEC still runs the rest.
 fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
     if server.config.words() == Words::Redis && cmd.flags & command::RUNS_IN_MULTI != 0 {
         return Ok(());
@@ -147,7 +147,8 @@ fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
     Err(Error::of("ERR Command not allowed inside a transaction"))
 }
 
-/// A command by name, its subcommand resolved and its arguments counted: for those that no client sends.
+/// A command by name, its subcommand resolved and its arguments counted: for those that no client
+/// sends.
 pub fn find_command(server: &Server, argv: &[&[u8]]) -> Result<u16, Error> {
     let id = resolve(server, argv, server.commands.lookup(argv[0])).map_err(|(_, error)| error)?;
     if !server.commands.row(id).check_arity(argv.len()) {

@@ -7,8 +7,8 @@
 //!   blocked    clients that wait for a key, and serving them when it changes
 //! ```
 //!
-//! Commands are reached through their rows only, so this room stands below the commands, the scripts and
-//! the AOF loader, which all run commands through `call`.
+//! Commands are reached through their rows only, so this room stands below the commands, the
+//! scripts and the AOF loader, which all run commands through `call`.
 
 pub mod blocked;
 pub mod busy;

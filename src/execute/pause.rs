@@ -31,8 +31,8 @@ struct Paused {
 }
 
 impl Pause {
-    /// Hold back until then. A pause for the same purpose that runs already can only become longer and
-    /// stricter.
+    /// Hold back until then. A pause for the same purpose that runs already can only become longer
+    /// and stricter.
     pub fn set(&mut self, purpose: PausePurpose, until_ms: i64, all: bool) {
         let paused = &mut self.purposes[purpose as usize];
         paused.until_ms = paused.until_ms.max(until_ms);

@@ -57,8 +57,8 @@ impl Server {
         }
     }
 
-    /// A key was changed: clients that watch it must not EXEC, clients that wait for it may be served, clients
-    /// that have cached it are sent an invalidation.
+    /// A key was changed: clients that watch it must not EXEC, clients that wait for it may be
+    /// served, clients that have cached it are sent an invalidation.
     #[inline]
     pub fn signal_modified(&mut self, by: Option<&mut Client>, db: u32, key: &[u8]) {
         let by_id = by.as_ref().map_or(0, |c| c.id);

@@ -1,17 +1,19 @@
 //! Eviction: when `maxmemory` is reached, which keys go first.
 //!
-//! Each entry has 24 bits about its use. Under an LRU policy they are the time of the last access in
-//! seconds; under LFU 16 bits are the time of the last decrement in minutes and 8 bits a counter that grows
-//! logarithmically (Morris, 1978: "Counting large numbers of events in small registers").
+//! Each entry has 24 bits about its use. Under an LRU policy they are the time of the last access
+//! in seconds; under LFU 16 bits are the time of the last decrement in minutes and 8 bits a counter
+//! that grows logarithmically (Morris, 1978: "Counting large numbers of events in small
+//! registers").
 //!
 //! ```text
 //!   lru:  [ seconds, modulo 2^24 (194 days)        ]
 //!   lfu:  [ minutes, modulo 2^16 ][ counter 0..255 ]
 //! ```
 //!
-//! Candidates are sampled (`maxmemory-samples` keys of each database) into a pool of the best 16 seen so
-//! far; volatile-ttl needs no sample, the index of expiries is ordered. A candidate that was used since it
-//! came into the pool is scored again, so that the pool never costs a hot key its life.
+//! Candidates are sampled (`maxmemory-samples` keys of each database) into a pool of the best 16
+//! seen so far; volatile-ttl needs no sample, the index of expiries is ordered. A candidate that
+//! was used since it came into the pool is scored again, so that the pool never costs a hot key its
+//! life.
 //!
 //! **Invariant:** the pool is sorted by score, holds no key twice and at most `POOL`
 //! (`tests::the_pool_keeps_the_best`).
@@ -232,10 +234,12 @@ impl Eviction {
     }
 }
 
-/// Free memory until it is below `maxmemory`. False: nothing more can be evicted and it is still above.
+/// Free memory until it is below `maxmemory`. False: nothing more can be evicted and it is still
+/// above.
 ///
-/// One call takes as long as `maxmemory-eviction-tenacity` allows. If that does not suffice the command may
-/// run all the same, `unfinished` is set, and the loop goes on evicting between its turns.
+/// One call takes as long as `maxmemory-eviction-tenacity` allows. If that does not suffice the
+/// command may run all the same, `unfinished` is set, and the loop goes on evicting between its
+/// turns.
 pub fn perform_evictions(server: &mut Server) -> bool {
     let enough = evict_what_exceeds(server);
     let exceeded = !enough || server.evict.unfinished;
@@ -304,8 +308,8 @@ fn time_limit(tenacity: u32) -> Duration {
     }
 }
 
-/// The bytes that this freed. What it makes the server tell others is not set against them: with many who listen
-/// each eviction would be the cause of the next.
+/// The bytes that this freed. What it makes the server tell others is not set against them: with
+/// many who listen each eviction would be the cause of the next.
 fn evict_key(server: &mut Server, db: u32, key: &[u8]) -> usize {
     let lazy = server.config.lazyfree_lazy_eviction;
     let (before, began) = (server.used_memory(), server.latency.begin());

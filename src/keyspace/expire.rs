@@ -1,8 +1,8 @@
 //! Expiry: a key past its time is removed when it is looked up, or else soon after by the cycle.
 //!
 //! Active expiry takes the due keys from the index, earliest first, within a budget of time: from
-//! `before_sleep` a short one in each turn, from the cron a longer one. Nothing is sampled, so the number
-//! of expired keys that still hold memory is zero whenever there was time.
+//! `before_sleep` a short one in each turn, from the cron a longer one. Nothing is sampled, so the
+//! number of expired keys that still hold memory is zero whenever there was time.
 //!
 //! ```text
 //!   db 0   due due due due due ..      16 from each database that has some, in turn,
@@ -10,16 +10,17 @@
 //!   db 2   -                           the next call goes on where this one stopped
 //! ```
 //!
-//! **Invariant:** no database waits for another's burst: after n batches each one with due keys had its
-//! share (`tests::a_burst_in_one_database_does_not_starve_another`).
+//! **Invariant:** no database waits for another's burst: after n batches each one with due keys had
+//! its share (`tests::a_burst_in_one_database_does_not_starve_another`).
 //!
-//! While clients are paused nothing is removed, as the data set must not change; keys past their time are
-//! hidden all the same.
+//! While clients are paused nothing is removed, as the data set must not change; keys past their
+//! time are hidden all the same.
 //!
-//! Fields of hashes go the same way. A hash is found under the time of its first volatile field; whoever looks at it,
-//! be it a command or the cycle, first takes out the fields that are due, so a command never meets one. A look-up takes out
-//! [`LOOKUP_FIELDS`] at most; what is due beyond them is hidden in the hash and left to the cycle, and if nothing else is
-//! left the hash goes as a whole, by lazy freeing. (A filter by time in each reader would make HLEN wrong, as it is in
+//! Fields of hashes go the same way. A hash is found under the time of its first volatile field;
+//! whoever looks at it, be it a command or the cycle, first takes out the fields that are due, so a
+//! command never meets one. A look-up takes out [`LOOKUP_FIELDS`] at most; what is due beyond them
+//! is hidden in the hash and left to the cycle, and if nothing else is left the hash goes as a
+//! whole, by lazy freeing. (A filter by time in each reader would make HLEN wrong, as it is in
 //! Redis.) During a pause they stay, and are seen.
 
 use std::time::{Duration, Instant};
@@ -42,8 +43,8 @@ const FIELD_BATCH: usize = 64;
 /// Fields that a look-up takes out of a hash, some 0.2 ms.
 const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 
-/// What happens to a key or a field that is past its time. One function decides, [`Server::expiry_policy`];
-/// nothing else asks for the role, the loading or a pause.
+/// What happens to a key or a field that is past its time. One function decides,
+/// [`Server::expiry_policy`]; nothing else asks for the role, the loading or a pause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExpiryPolicy {
     /// It is removed when it is met, and the deletion is propagated.
@@ -55,8 +56,8 @@ pub enum ExpiryPolicy {
 }
 
 impl Server {
-    /// Whether the key's time has come; it is removed then, if it may be. One branch in a database without
-    /// volatile keys.
+    /// Whether the key's time has come; it is removed then, if it may be. One branch in a database
+    /// without volatile keys.
     #[inline]
     pub fn expire_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
         if !self.dbs[db as usize].field_expires.is_empty() {
@@ -73,8 +74,8 @@ impl Server {
         expired
     }
 
-    /// Whether an entry is past its time. Nothing is while the data set is loaded: its end may be a longer
-    /// life.
+    /// Whether an entry is past its time. Nothing is while the data set is loaded: its end may be a
+    /// longer life.
     #[inline]
     pub fn is_expired(&self, entry: KeyRef) -> bool {
         entry.expire_at().is_some_and(|at| at < self.clock.now_ms)
@@ -131,8 +132,8 @@ impl Server {
         self.signal_modified(None, db, key);
     }
 
-    /// Remove up to [`FIELD_BATCH`] due fields of a hash, and the key when none is left: propagated as HDEL, counted, told.
-    /// Returns whether more are due.
+    /// Remove up to [`FIELD_BATCH`] due fields of a hash, and the key when none is left: propagated
+    /// as HDEL, counted, told. Returns whether more are due.
     fn delete_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
         let now = self.clock.now_ms;
         let Some(entry) = self.dbs[db as usize].find_mut(hash, key) else {
@@ -187,7 +188,8 @@ impl Server {
     }
 }
 
-/// Expire what is due, in all databases, until `budget` is spent. Returns whether something due may be left.
+/// Expire what is due, in all databases, until `budget` is spent. Returns whether something due may
+/// be left.
 fn active_expire(server: &mut Server, budget: Duration) -> bool {
     let databases = server.dbs.len() as u32;
     let mut start = None;
@@ -216,8 +218,8 @@ fn active_expire(server: &mut Server, budget: Duration) -> bool {
     idle < databases
 }
 
-/// Expire a few due keys and fields of one database; `start` is set when there is the first. False: none was
-/// due.
+/// Expire a few due keys and fields of one database; `start` is set when there is the first. False:
+/// none was due.
 fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bool {
     let now = server.clock.now_ms;
     let mut done = 0;

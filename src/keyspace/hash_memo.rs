@@ -1,7 +1,8 @@
 //! Hashes of keys, computed while requests are parsed ahead and used by the look-ups that follow.
 
-/// Key hashes of the commands that were parsed ahead: `(address, length, hash)` of each key in the request
-/// buffer, in the order in which the commands will look them up. Addresses are compared, never followed.
+/// Key hashes of the commands that were parsed ahead: `(address, length, hash)` of each key in the
+/// request buffer, in the order in which the commands will look them up. Addresses are compared,
+/// never followed.
 #[derive(Default)]
 pub struct HashMemo {
     pub entries: Vec<(usize, usize, u64)>,

@@ -1,5 +1,6 @@
-//! Look-ups on behalf of commands: they expire what is due, count hits and misses, and note the access for
-//! eviction. All of them take the hash that was computed when the request was parsed, if it was.
+//! Look-ups on behalf of commands: they expire what is due, count hits and misses, and note the
+//! access for eviction. All of them take the hash that was computed when the request was parsed, if
+//! it was.
 //!
 //! ```text
 //!                          hit/miss counted   keymiss told   access noted
@@ -21,8 +22,8 @@ use crate::state::Server;
 use crate::types::{KeyMut, KeyRef};
 
 impl Server {
-    /// The hash of a key. For the keys that the request's row names it was computed when the request was
-    /// parsed; they are recognised by their address, in order.
+    /// The hash of a key. For the keys that the request's row names it was computed when the
+    /// request was parsed; they are recognised by their address, in order.
     #[inline]
     pub fn hash_key(&mut self, key: &[u8]) -> u64 {
         let memo = &mut self.hashes;
@@ -139,7 +140,8 @@ impl Server {
         self.lookup_no_touch(c, key).is_some()
     }
 
-    /// How an access is noted, `None` when it leaves no trace: CLIENT NO-TOUCH, or a child is saving.
+    /// How an access is noted, `None` when it leaves no trace: CLIENT NO-TOUCH, or a child is
+    /// saving.
     #[inline]
     fn access_stamp(&mut self, c: &Client) -> Option<Stamp> {
         if c.has(flag::NO_TOUCH) || self.evict.frozen {

@@ -9,8 +9,8 @@
 //!   events   keyspace notifications
 //! ```
 //!
-//! `db` stores keys and knows no `Server`; this room knows the server: statistics, watchers, trackers,
-//! propagation. Commands call this room, never a table of keys.
+//! `db` stores keys and knows no `Server`; this room knows the server: statistics, watchers,
+//! trackers, propagation. Commands call this room, never a table of keys.
 
 pub mod events;
 pub mod evict;

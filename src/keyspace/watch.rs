@@ -29,7 +29,8 @@ pub fn watch_key(server: &mut Server, c: &mut Client, key: &[u8]) {
     c.watched.push(WatchedKey { db, key });
 }
 
-/// What a watched key is: one that has expired and one that is missing are the same to its watchers.
+/// What a watched key is: one that has expired and one that is missing are the same to its
+/// watchers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum KeyState {
     Missing,
@@ -108,8 +109,9 @@ fn lose(server: &mut Server, c: &mut Client) {
     unwatch_all(server, c);
 }
 
-/// A client's transaction is lost. One that runs a command is out of its slot: it is `by`, or, when the look-up
-/// of an expired key changes the keyspace, unknown here. Then it is remembered, see [`settle_touched`].
+/// A client's transaction is lost. One that runs a command is out of its slot: it is `by`, or, when
+/// the look-up of an expired key changes the keyspace, unknown here. Then it is remembered, see
+/// [`settle_touched`].
 pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     match by {
         Some(c) if c.id == r.id => lose(server, c),
@@ -124,7 +126,8 @@ pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     }
 }
 
-/// A whole database is emptied, or replaced by `other`: every watched key that is alive in either is touched.
+/// A whole database is emptied, or replaced by `other`: every watched key that is alive in either
+/// is touched.
 pub fn touch_all_watched(
     server: &mut Server,
     mut by: Option<&mut Client>,

@@ -1,7 +1,7 @@
 //! Setting and deleting a key.
 //!
-//! A key that was past its time when it is overwritten counts as expired first: its deletion is propagated
-//! and notified before the new value is.
+//! A key that was past its time when it is overwritten counts as expired first: its deletion is
+//! propagated and notified before the new value is.
 
 use crate::db::{Replaced, Ttl};
 use crate::keyspace::events;
@@ -11,7 +11,8 @@ use crate::state::Server;
 use crate::types::{Key, New};
 
 impl Server {
-    /// Set or replace a key, whatever it held. A key that was past its time counts as expired first.
+    /// Set or replace a key, whatever it held. A key that was past its time counts as expired
+    /// first.
     #[inline]
     pub fn set_key(&mut self, db: u32, key: &[u8], kind: u8, value: New, ttl: Ttl) {
         let hash = self.hash_key(key);
@@ -43,7 +44,8 @@ impl Server {
         }
     }
 
-    /// Remove a key, freeing it in the background if that is large and wanted. False: there was none.
+    /// Remove a key, freeing it in the background if that is large and wanted. False: there was
+    /// none.
     pub fn delete_key(&mut self, db: u32, key: &[u8], lazy: bool) -> bool {
         let hash = self.hash_key(key);
         match self.dbs[db as usize].remove(hash, key) {

@@ -10,7 +10,8 @@ use crate::state::Server;
 /// A lower limit counts as this one: below it no client could connect and mend the setting.
 const LIMIT_MIN: usize = 128 * 1024;
 
-/// Close clients, largest first, until the rest is within `maxmemory-clients`. True: some have to be freed.
+/// Close clients, largest first, until the rest is within `maxmemory-clients`. True: some have to
+/// be freed.
 pub fn evict_clients(server: &mut Server) -> bool {
     let limit = server
         .config

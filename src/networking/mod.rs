@@ -9,8 +9,9 @@
 //!              -> write_to_replicas -> write_stream
 //! ```
 //!
-//! **Invariant:** an idle client holds neither a query buffer nor a reply buffer: reads go into one buffer
-//! shared by all, reply buffers are lent from a pool (`clients::tests`, and `tests/robustness.rs` counts).
+//! **Invariant:** an idle client holds neither a query buffer nor a reply buffer: reads go into one
+//! buffer shared by all, reply buffers are lent from a pool (`clients::tests`, and
+//! `tests/robustness.rs` counts).
 
 pub mod accept;
 pub mod close;

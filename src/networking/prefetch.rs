@@ -1,8 +1,9 @@
 //! Prefetches the memory that a batch of commands will touch.
 //!
-//! A random key of a large data set costs two cache misses, its bucket and its entry, and an element of a large hash,
-//! set or sorted set two more: some 80 ns each, a multiple of what the command itself takes. The misses of one command follow from
-//! another, but those of different commands do not: asked for together they take the time of one.
+//! A random key of a large data set costs two cache misses, its bucket and its entry, and an
+//! element of a large hash, set or sorted set two more: some 80 ns each, a multiple of what the
+//! command itself takes. The misses of one command follow from another, but those of different
+//! commands do not: asked for together they take the time of one.
 //!
 //! ```text
 //!   commands   look up rows    keys: hash, bucket    entry    elements: hash, bucket    element
@@ -26,8 +27,8 @@ use crate::types::Value;
 /// `prefetch-batch-max-size` makes the window smaller, or larger up to [`LARGE_WINDOW`].
 const WINDOW: usize = 16;
 
-/// The maximum of `prefetch-batch-max-size`. Other sizes than the usual one have code of their own, since clearing this
-/// window costs more than the usual one.
+/// The maximum of `prefetch-batch-max-size`. Other sizes than the usual one have code of their own,
+/// since clearing this window costs more than the usual one.
 const LARGE_WINDOW: usize = 128;
 
 /// The setting 1 is as 0: one key alone has nothing that it could be fetched together with.
@@ -35,8 +36,8 @@ fn is_off(setting: u32) -> bool {
     setting <= 1
 }
 
-/// Find the rows of all commands, hash the keys that they begin with, and have the memory fetched, unless
-/// `prefetch-batch-max-size` switches that off.
+/// Find the rows of all commands, hash the keys that they begin with, and have the memory fetched,
+/// unless `prefetch-batch-max-size` switches that off.
 pub(super) fn look_up_and_prefetch(
     server: &mut Server,
     c: &Client,
@@ -89,7 +90,8 @@ fn prefetch_elements_in_other_windows(
     prefetch_elements::<LARGE_WINDOW>(server, c, table, argvs, ids);
 }
 
-/// Hash the keys of a command whose row says where they are, and prefetch their buckets if `fetches`.
+/// Hash the keys of a command whose row says where they are, and prefetch their buckets if
+/// `fetches`.
 #[inline]
 fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: bool) {
     let entry = server.commands.entry(id);
@@ -117,7 +119,8 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: boo
     }
 }
 
-/// The same for keys whose number stands before them: of scripts, mostly, and of operations on several sets.
+/// The same for keys whose number stands before them: of scripts, mostly, and of operations on
+/// several sets.
 fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]], fetches: bool) {
     let Some(&[digit @ b'1'..=b'9']) = argv.get(at) else {
         return;

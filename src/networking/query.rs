@@ -5,11 +5,11 @@
 //! ```
 //!
 //! Parsing ahead lets the memory of the keys arrive while the commands before them run: buckets are
-//! prefetched as commands are parsed, entries a few commands later, when their bucket is there. The hash
-//! computed for that is the one the command's look-up uses (`Server::hashes`).
+//! prefetched as commands are parsed, entries a few commands later, when their bucket is there. The
+//! hash computed for that is the one the command's look-up uses (`Server::hashes`).
 //!
-//! **Invariant:** commands of one connection run in the order in which they were sent. A command that
-//! blocks, or closes, leaves the bytes behind it in `client.querybuf`.
+//! **Invariant:** commands of one connection run in the order in which they were sent. A command
+//! that blocks, or closes, leaves the bytes behind it in `client.querybuf`.
 
 use ae::{EventLoop, Io, Mask, Token};
 use std::io::ErrorKind;
@@ -160,7 +160,8 @@ fn note_read(server: &mut Server, c: &mut Client, result: Option<std::io::Result
     }
 }
 
-/// Run the complete commands of `buffer`, which is the shared one or the client's own, and keep the rest.
+/// Run the complete commands of `buffer`, which is the shared one or the client's own, and keep the
+/// rest.
 fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>, shared: bool) {
     let mut table = std::mem::take(&mut server.net.parsed);
     let mut pos = 0;
@@ -228,7 +229,8 @@ fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usi
     }
 }
 
-/// `client-query-buffer-limit`: what a client has sent without it being run, MULTI's queue included.
+/// `client-query-buffer-limit`: what a client has sent without it being run, MULTI's queue
+/// included.
 fn check_query_limit(server: &mut Server, c: &mut Client) {
     let held = c.querybuf_len();
     c.querybuf_peak = c.querybuf_peak.max(held);
@@ -270,7 +272,8 @@ fn limits_of(server: &Server, c: &Client) -> Limits {
     }
 }
 
-/// Run the commands of one parse, in order. Returns where the first command that did not run begins.
+/// Run the commands of one parse, in order. Returns where the first command that did not run
+/// begins.
 fn run_batch(
     server: &mut Server,
     c: &mut Client,

@@ -155,7 +155,8 @@ fn note_peak(c: &mut Client) -> bool {
     class.size != before
 }
 
-/// And shrinks when its peaks have been small for a while: called by the cron for each client. Whether it did.
+/// And shrinks when its peaks have been small for a while: called by the cron for each client.
+/// Whether it did.
 pub fn resize_reply_buffer(c: &mut Client, now_ms: i64, peak_reset_ms: i64) -> bool {
     let class = &mut c.reply_class;
     let before = class.size;

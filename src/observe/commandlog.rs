@@ -1,5 +1,5 @@
-//! COMMANDLOG: the last commands that were slow, that were large, or whose replies were large. Its first log
-//! is also SLOWLOG, the name it had when it was the only one.
+//! COMMANDLOG: the last commands that were slow, that were large, or whose replies were large. Its
+//! first log is also SLOWLOG, the name it had when it was the only one.
 //!
 //! ```text
 //!   log             an entry's value        kept from                        at most
@@ -8,12 +8,12 @@
 //!   large-reply     bytes of the reply      commandlog-reply-larger-than     commandlog-large-reply-max-len
 //! ```
 //!
-//! `call()` compares three numbers with three thresholds and comes here only when one is reached; a log that
-//! is off has a threshold that nothing reaches. Long commands are kept shortened, and arguments that a
-//! command declared secret ([`crate::observe::redact`]) are not kept at all.
+//! `call()` compares three numbers with three thresholds and comes here only when one is reached; a
+//! log that is off has a threshold that nothing reaches. Long commands are kept shortened, and
+//! arguments that a command declared secret ([`crate::observe::redact`]) are not kept at all.
 //!
-//! **Invariant:** a log is never longer than its setting says, also right after the setting was changed
-//! (`a_log_keeps_the_newest`).
+//! **Invariant:** a log is never longer than its setting says, also right after the setting was
+//! changed (`a_log_keeps_the_newest`).
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -108,7 +108,8 @@ pub struct CommandLogs {
     pub slow: Log,
     pub large_request: Log,
     pub large_reply: Log,
-    /// Below this many ticks a command is neither slow nor a latency event: one comparison for both.
+    /// Below this many ticks a command is neither slow nor a latency event: one comparison for
+    /// both.
     pub threshold_ticks: u64,
 }
 

@@ -1,8 +1,8 @@
 //! Names of keys for the rankings: distinguished by hash, remembered in bounded memory.
 //!
-//! A key may be 512 MB long. What is kept of it is its beginning; whether two are the same is decided by the hash
-//! of the whole under the server's seed, with the database. The chance that two of n keys are taken for one is n² /
-//! 2^65.
+//! A key may be 512 MB long. What is kept of it is its beginning; whether two are the same is
+//! decided by the hash of the whole under the server's seed, with the database. The chance that two
+//! of n keys are taken for one is n² / 2^65.
 
 /// Bytes kept of a key; of a longer one [`KeptName::shown`] says how many more there were.
 pub const KEPT_MAX: usize = 512;

@@ -1,5 +1,5 @@
-//! The latency monitor: samples of events that took `latency-monitor-threshold` milliseconds or more, and
-//! what LATENCY GRAPH and LATENCY DOCTOR make of them.
+//! The latency monitor: samples of events that took `latency-monitor-threshold` milliseconds or
+//! more, and what LATENCY GRAPH and LATENCY DOCTOR make of them.
 //!
 //! ```text
 //!   event                            what took long
@@ -385,7 +385,8 @@ mod tests {
         let (event, series) = latency.event(b"fork").unwrap();
         assert_eq!(series.samples.len(), SAMPLES);
         assert_eq!(series.samples.front().unwrap().time_s, 40);
-        // Two blocks of 80 columns: 4 rows, an empty one, and labels of two letters (minutes) or three.
+        // Two blocks of 80 columns: 4 rows, an empty one, and labels of two letters (minutes) or
+        // three.
         let drawn = graph(event, series, 200);
         assert_eq!(
             drawn

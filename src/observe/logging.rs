@@ -15,8 +15,8 @@
 //! | debug | everything | `trace!` | `.` |
 //! | nothing | | | |
 //!
-//! The file is opened for each line, as Redis does: a log that is rotated away needs no signal. A log is global
-//! by nature, and so are the few settings here; all others belong to the server.
+//! The file is opened for each line, as Redis does: a log that is rotated away needs no signal. A
+//! log is global by nature, and so are the few settings here; all others belong to the server.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -60,7 +60,8 @@ struct Destination {
 
 static DESTINATION: OnceLock<Destination> = OnceLock::new();
 
-/// Log to standard output until [`configure`] says otherwise. For `main`; a second call does nothing.
+/// Log to standard output until [`configure`] says otherwise. For `main`; a second call does
+/// nothing.
 pub fn start() {
     let mut builder = env_logger::Builder::new();
     // Other crates' lines are no part of a server's log.
@@ -278,8 +279,8 @@ impl Write for Sink {
     }
 }
 
-/// std's buffer for standard output is passed by: a line is out when this returns, also when a child is forked
-/// right after.
+/// std's buffer for standard output is passed by: a line is out when this returns, also when a
+/// child is forked right after.
 fn write_out(bytes: &[u8]) -> io::Result<()> {
     match DESTINATION.get() {
         Some(to) if !to.file.as_os_str().is_empty() => OpenOptions::new()

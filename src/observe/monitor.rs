@@ -1,6 +1,7 @@
 //! MONITOR: sends every command, after it ran, to each client that called MONITOR.
 //!
-//! The line is made once for all monitors. A monitor sees its own commands too, behind their replies.
+//! The line is made once for all monitors. A monitor sees its own commands too, behind their
+//! replies.
 
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};

@@ -20,7 +20,8 @@ pub fn is_secret(argv: &[&[u8]], at: usize) -> bool {
     } else if is(0, "hello") {
         at >= 3 && is(at - 1, "auth") || at >= 4 && is(at - 2, "auth")
     } else if is(0, "migrate") {
-        // MIGRATE host port key db timeout [COPY] [REPLACE] [AUTH password | AUTH2 username password] ...
+        // MIGRATE host port key db timeout [COPY] [REPLACE] [AUTH password | AUTH2 username
+        // password] ...
         at >= 7 && (is(at - 1, "auth") || is(at - 1, "auth2")) || at >= 8 && is(at - 2, "auth2")
     } else if is(0, "config") && is(1, "set") {
         at >= 3 && at % 2 == 1 && SECRET_SETTINGS.iter().any(|name| is(at - 1, name))

@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 use crate::state::Server;
 use crate::texts::{self, Words};
 
-/// Distinct error codes that are counted. Scripts make codes up, without end. Beyond the limit Redis stops to count
-/// codes until CONFIG RESETSTAT; in Valkey's words, those that scripts make up share one count.
+/// Distinct error codes that are counted. Scripts make codes up, without end. Beyond the limit
+/// Redis stops to count codes until CONFIG RESETSTAT; in Valkey's words, those that scripts make up
+/// share one count.
 const ERROR_CODES_MAX: usize = 128;
 const SAMPLES: usize = 16;
 /// Milliseconds between two samples, less what a timer may be early.
 const SAMPLE_PERIOD_MS: i64 = 90;
 
-/// The average of the last [`SAMPLES`] samples of a counter's growth, each divided by the growth of another
-/// one: by milliseconds it is a rate, by the number of turns it is what a turn costs.
+/// The average of the last [`SAMPLES`] samples of a counter's growth, each divided by the growth of
+/// another one: by milliseconds it is a rate, by the number of turns it is what a turn costs.
 #[derive(Default)]
 pub struct Rate {
     samples: [u64; SAMPLES],
@@ -73,7 +74,8 @@ pub struct Stats {
     /// Of them, those to the AOF's commands while it is loaded: what was run once should not fail.
     pub unexpected_error_replies: u64,
     pub errors: BTreeMap<Box<str>, u64>,
-    /// There were too many codes: `errors` has one entry that says so, and none is counted until CONFIG RESETSTAT.
+    /// There were too many codes: `errors` has one entry that says so, and none is counted until
+    /// CONFIG RESETSTAT.
     errors_disabled: bool,
     /// Which server's limit holds for `errors`.
     pub words: Words,
@@ -92,8 +94,8 @@ pub struct Stats {
     /// The longest turn, and the most commands in one.
     pub turn_max_us: u64,
     pub turn_max_commands: u64,
-    /// Ticks spent in commands (those inside EXEC and scripts not counted twice), in the cron, and in
-    /// writing the AOF before replies leave.
+    /// Ticks spent in commands (those inside EXEC and scripts not counted twice), in the cron, and
+    /// in writing the AOF before replies leave.
     pub command_ticks: u64,
     pub cron_ticks: u64,
     pub aof_ticks: u64,

@@ -11,15 +11,16 @@
 //!     end of the pipe: waitpid ─> done handler   _exit(code)
 //! ```
 //!
-//! A report is 24 bytes, far below what a pipe takes as one piece: keys done, bytes copied now, the most so far.
+//! A report is 24 bytes, far below what a pipe takes as one piece: keys done, bytes copied now, the
+//! most so far.
 //!
 //! The forecast is what an operator needs to know before memory runs out: a fork copies the page
 //! tables at once, and every page that is written while the child lives. The number of pages is
 //! estimated from the rate of writes and the time that the last child of this kind took; a page for
 //! each write is the worst case, and it can't be more than all pages.
 //!
-//! **Invariant:** a child ends in [`fork::exit_now`], never by returning: two processes would run the loop on the
-//! same sockets (`start` has no path out of the child).
+//! **Invariant:** a child ends in [`fork::exit_now`], never by returning: two processes would run
+//! the loop on the same sockets (`start` has no path out of the child).
 //! **Invariant:** while `server.child` is set, tables don't move and accesses leave no trace
 //! (`tests::while_a_child_lives_nothing_moves`).
 
@@ -255,8 +256,8 @@ impl Progress {
     }
 }
 
-/// Fork, and run `body` in the child; its `Err` is the exit code. The parent goes on at once. The caller has checked
-/// that there is no other child.
+/// Fork, and run `body` in the child; its `Err` is the exit code. The parent goes on at once. The
+/// caller has checked that there is no other child.
 pub fn start(
     server: &mut Server,
     kind: Kind,
@@ -386,8 +387,8 @@ fn follow_child(server: &mut Server) {
     server.follow_resize_policy();
 }
 
-/// Before the loop sleeps: register the pipe of a new child, so that its end is noticed at once and not by the
-/// next cron; take that of an ended one out.
+/// Before the loop sleeps: register the pipe of a new child, so that its end is noticed at once and
+/// not by the next cron; take that of an ended one out.
 pub fn watch(el: &mut EventLoop<Server>, server: &mut Server) {
     for (pipe, token) in server.forks.retired.drain(..) {
         el.remove_file(token);
@@ -403,8 +404,8 @@ pub fn watch(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// The child has reported, or ended. In a nested turn the data set is in the middle of a command, so a done handler
-/// has to wait for the cron.
+/// The child has reported, or ended. In a nested turn the data set is in the middle of a command,
+/// so a done handler has to wait for the cron.
 fn report_handler(_: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     if server.nesting == 0 {
         reap(server);
@@ -417,8 +418,8 @@ fn report_handler(_: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     }
 }
 
-/// From the cron and the pipe's handler: take in what the child reports; if it has ended, let its done handler
-/// finish.
+/// From the cron and the pipe's handler: take in what the child reports; if it has ended, let its
+/// done handler finish.
 pub fn reap(server: &mut Server) {
     server.sample_writes();
     let now_ms = server.clock.now_ms;
@@ -538,7 +539,8 @@ impl Server {
         forks.sampled_dirty = self.dirty;
     }
 
-    /// Whether the keyspace's tables may move: not while a child shares their pages, nor when DEBUG forbids it.
+    /// Whether the keyspace's tables may move: not while a child shares their pages, nor when DEBUG
+    /// forbids it.
     pub fn follow_resize_policy(&mut self) {
         let policy = if self.child.is_some() || self.debug.no_resize {
             ResizePolicy::Avoid

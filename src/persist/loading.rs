@@ -8,10 +8,11 @@
 //! others get -LOADING. For that the loader runs single turns of the loop between keys, and within
 //! large ones (`loading-process-events-interval-bytes`).
 //!
-//! A damaged file ends the process: a server that starts with half of its data would soon save that half.
+//! A damaged file ends the process: a server that starts with half of its data would soon save that
+//! half.
 //!
-//! **Invariant:** while `server.loading` is set nothing expires and nothing is evicted; keys that were past their time are not
-//! even created.
+//! **Invariant:** while `server.loading` is set nothing expires and nothing is evicted; keys that
+//! were past their time are not even created.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -87,8 +88,8 @@ pub enum LoadError {
     Stopped,
 }
 
-/// The server while it loads. At the start it has the loop, whose turns are whole ones then; a command (DEBUG RELOAD) has
-/// not, and lets it serve the sockets as a busy script does.
+/// The server while it loads. At the start it has the loop, whose turns are whole ones then; a
+/// command (DEBUG RELOAD) has not, and lets it serve the sockets as a busy script does.
 pub struct Live<'a> {
     pub server: &'a mut Server,
     pub el: Option<&'a mut EventLoop<Server>>,
@@ -148,8 +149,8 @@ pub struct Options {
 
 /// Fills the keyspace from what `load::read` finds.
 ///
-/// A bucket of a big table is a cache miss, and a key's hash says nothing of the next one's. So a key is built and its
-/// bucket asked for at once, but it is put into it only [`AHEAD`] keys later:
+/// A bucket of a big table is a cache miss, and a key's hash says nothing of the next one's. So a
+/// key is built and its bucket asked for at once, but it is put into it only [`AHEAD`] keys later:
 ///
 /// ```text
 ///   waiting:   [ key | key | ... | key ] <─ built from the read buffer, its bucket prefetched
@@ -368,7 +369,8 @@ pub fn delay(us: i32) {
     }
 }
 
-/// Reads an RDB from wherever its bytes come. The keyspace then holds what was read, which may be a part.
+/// Reads an RDB from wherever its bytes come. The keyspace then holds what was read, which may be a
+/// part.
 pub fn load_stream(
     live: &mut Live,
     reader: &mut Reader,

@@ -1,19 +1,20 @@
-//! The two buffers between the RDB format and whatever the bytes come from or go to: a file, a child's pipe, a
-//! socket, a DUMP payload in memory.
+//! The two buffers between the RDB format and whatever the bytes come from or go to: a file, a
+//! child's pipe, a socket, a DUMP payload in memory.
 //!
 //! ```text
 //!   Writer   put, put, put -> | buffer, 256 KB | -> CRC of the whole buffer -> one write
 //!   Reader   one read -> | digested | taken, not digested | ahead | -> CRC when the buffer moves on
 //! ```
 //!
-//! Keys are small, so the cost is per call, not per byte: nothing here is called for each byte, the checksum runs over whole
-//! buffers (SIMD needs some kilobytes to pay), and a value that is smaller than the buffer is shown where it lies.
+//! Keys are small, so the cost is per call, not per byte: nothing here is called for each byte, the
+//! checksum runs over whole buffers (SIMD needs some kilobytes to pay), and a value that is smaller
+//! than the buffer is shown where it lies.
 //!
-//! **Invariant:** the CRC covers exactly the bytes before the point where it is asked for, however they were buffered
-//! (`tests::the_checksum_does_not_depend_on_the_buffering`).
+//! **Invariant:** the CRC covers exactly the bytes before the point where it is asked for, however
+//! they were buffered (`tests::the_checksum_does_not_depend_on_the_buffering`).
 //!
-//! **Invariant:** a length that a file claims is never allocated before the bytes are there: a string grows with what was
-//! really read (`tests::a_claimed_length_allocates_nothing`).
+//! **Invariant:** a length that a file claims is never allocated before the bytes are there: a
+//! string grows with what was really read (`tests::a_claimed_length_allocates_nothing`).
 
 use std::io::{self, Read, Write};
 
@@ -157,7 +158,8 @@ impl<'a> Reader<'a> {
         self.base + self.pos as u64
     }
 
-    /// No checksum will be asked for: DUMP payloads are checked as a whole, files without one not at all.
+    /// No checksum will be asked for: DUMP payloads are checked as a whole, files without one not
+    /// at all.
     pub fn without_checksum(mut self) -> Reader<'a> {
         self.crc = None;
         self

@@ -1,4 +1,5 @@
-//! Propagation: what is fed to the AOF and to the replicas, decided in one place, once for each command.
+//! Propagation: what is fed to the AOF and to the replicas, decided in one place, once for each
+//! command.
 //!
 //! A command that changed something is propagated as it was sent, unless it chose another form
 //! (`Ctx::rewrite`: relative times, random choices) or added commands (`Ctx::also_propagate`,
@@ -15,13 +16,15 @@
 //!                              and no EXEC or script is open  └─> replicas:  MULTI?  SELECT?  bytes ..  EXEC?
 //! ```
 //!
-//! A command is encoded once, into one slice that each sink copies: mostly the request itself, byte for byte. Nothing
-//! is allocated. A second sink costs a command one more copy, and nothing else (`tools/bench/instructions`).
+//! A command is encoded once, into one slice that each sink copies: mostly the request itself, byte
+//! for byte. Nothing is allocated. A second sink costs a command one more copy, and nothing else
+//! (`tools/bench/instructions`).
 //!
-//! The sinks are siblings, `aof::feed` and [`stream`]. The AOF could be a reader of the stream; but the stream has
-//! bytes that the AOF must not have (PING, GETACK, what a primary sent in its own words), the AOF has others (time
-//! stamps, a SELECT at the beginning of each file), its buffer is handed to a thread without being copied, and most
-//! servers have only one of the two. The copy that is saved would be 60 bytes for a SET.
+//! The sinks are siblings, `aof::feed` and [`stream`]. The AOF could be a reader of the stream; but
+//! the stream has bytes that the AOF must not have (PING, GETACK, what a primary sent in its own
+//! words), the AOF has others (time stamps, a SELECT at the beginning of each file), its buffer is
+//! handed to a thread without being copied, and most servers have only one of the two. The copy
+//! that is saved would be 60 bytes for a SET.
 //!
 //! **Invariant:** between two top-level commands no propagation unit is open: code that propagates
 //! outside of `call()` (expiry, eviction) ends its unit itself.
@@ -82,8 +85,8 @@ impl Propagation {
         self.unit.is_empty()
     }
 
-    /// Close all sinks, while commands run that are propagated already. Returns those that [`Propagation::resume`]
-    /// opens again.
+    /// Close all sinks, while commands run that are propagated already. Returns those that
+    /// [`Propagation::resume`] opens again.
     pub fn suspend(&mut self) -> u8 {
         std::mem::take(&mut self.sinks)
     }
@@ -124,8 +127,8 @@ impl Server {
         self.propagation.also(db, &[verb, key]);
     }
 
-    /// What was propagated since the last call belongs together; it is fed to the sinks, unless a command that it
-    /// belongs to is still open.
+    /// What was propagated since the last call belongs together; it is fed to the sinks, unless a
+    /// command that it belongs to is still open.
     pub fn end_unit(&mut self) {
         if self.nesting == 0 {
             end_unit(self, true);

@@ -8,8 +8,9 @@
 //!   encode for the replicas:         SELECT 0  *2..DEL..k..
 //! ```
 //!
-//! Commands are encoded once, when they are added; what differs between sinks is put round them: SELECT, since each
-//! sink has another last database, and MULTI, since each may get another number of the commands.
+//! Commands are encoded once, when they are added; what differs between sinks is put round them:
+//! SELECT, since each sink has another last database, and MULTI, since each may get another number
+//! of the commands.
 
 use crate::ds::bulk::push_command;
 
@@ -78,8 +79,8 @@ impl Unit {
             .map(|(op, start)| (op.db, &self.bytes[start..op.end]))
     }
 
-    /// Write the commands for one sink, several of them as a transaction if the unit is `atomic`. `selected_db` is the
-    /// database of that sink's last command.
+    /// Write the commands for one sink, several of them as a transaction if the unit is `atomic`.
+    /// `selected_db` is the database of that sink's last command.
     pub fn encode(
         &self,
         sink: u8,

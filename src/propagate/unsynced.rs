@@ -1,8 +1,9 @@
 //! Under `appendfsync always` a client sees only what is on the disk.
 //!
-//! A writer's reply waits for the fsync of its change (`flush`). Until then the change stands in the keyspace, and
-//! another client could read it, act on it, and find it gone after a power cut. So every reply and every message that
-//! depends on a change without its fsync waits for the same offset; all others go on, on a disk that hangs too.
+//! A writer's reply waits for the fsync of its change (`flush`). Until then the change stands in
+//! the keyspace, and another client could read it, act on it, and find it gone after a power cut.
+//! So every reply and every message that depends on a change without its fsync waits for the same
+//! offset; all others go on, on a disk that hangs too.
 //!
 //! ```text
 //!   offsets in the AOF    synced ......... fed         hash of a key -> place -> the offset after which it is durable
@@ -13,22 +14,26 @@
 //! What a client depends on is one number, `Client::aof_offset`, which only grows:
 //!
 //! - its own changes: the end of their unit (`propagate`);
-//! - a command that reads keys: the highest offset at their places; in a transaction or a script, of all its commands;
-//! - a command that looks at the whole keyspace (SCAN, KEYS, DBSIZE, RANDOMKEY), at keys that the data names (SORT BY),
-//!   and an EXEC that a change made fail: everything that was fed;
-//! - messages to other clients: events and invalidations, the change that caused them; PUBLISH, what its client depends on,
-//!   or the whole unit in a transaction or a script; MONITOR's line, the change that it shows.
+//! - a command that reads keys: the highest offset at their places; in a transaction or a script,
+//!   of all its commands;
+//! - a command that looks at the whole keyspace (SCAN, KEYS, DBSIZE, RANDOMKEY), at keys that the
+//!   data names (SORT BY), and an EXEC that a change made fail: everything that was fed;
+//! - messages to other clients: events and invalidations, the change that caused them; PUBLISH,
+//!   what its client depends on, or the whole unit in a transaction or a script; MONITOR's line,
+//!   the change that it shows.
 //!
 //! A blocked client's command runs again when it is served, so it is one that reads keys.
 //!
-//! The table never forgets: an offset that is synced holds nothing. Two keys may share a place, which only delays. An
-//! offset may be of a change that is never fed (a script with redis.set_repl); nothing is held when all that was fed is
-//! synced (`flush::safe_offset`).
+//! The table never forgets: an offset that is synced holds nothing. Two keys may share a place,
+//! which only delays. An offset may be of a change that is never fed (a script with
+//! redis.set_repl); nothing is held when all that was fed is synced (`flush::safe_offset`).
 //!
-//! Limits: INFO, DEBUG and the like, which describe the process, are never held: they are needed most when a disk hangs.
+//! Limits: INFO, DEBUG and the like, which describe the process, are never held: they are needed
+//! most when a disk hangs.
 //! Cost: nothing unless `always` (`armed::UNSYNCED`); then one pass over the keys of a command.
 //!
-//! **Invariant:** a place holds at least the offset of each change to its keys (`tests/durable_reads.rs`).
+//! **Invariant:** a place holds at least the offset of each change to its keys
+//! (`tests/durable_reads.rs`).
 
 use crate::armed;
 use crate::client::Client;
@@ -69,7 +74,8 @@ impl Unsynced {
 }
 
 impl Server {
-    /// Begin or stop to keep track, as the settings and the AOF's state say. Sets the bit of `armed`.
+    /// Begin or stop to keep track, as the settings and the AOF's state say. Sets the bit of
+    /// `armed`.
     pub fn follow_unsynced(&mut self) {
         let on = self.aof.feed.is_open() && self.config.appendfsync == AppendFsync::Always;
         let unsynced = &mut self.aof.unsynced;
@@ -131,7 +137,8 @@ impl Server {
     }
 }
 
-/// A command has run, maybe within a unit, and is not fed yet: note what it changed, or what its client has seen.
+/// A command has run, maybe within a unit, and is not fed yet: note what it changed, or what its
+/// client has seen.
 #[cold]
 pub fn after_command(
     server: &mut Server,
@@ -161,7 +168,8 @@ pub fn is_durable(server: &Server) -> bool {
     feed.synced >= feed.fed && server.propagation.is_idle()
 }
 
-/// Most have been noted by `signal_modified`; a consumer group's are changes of no key that a client could watch.
+/// Most have been noted by `signal_modified`; a consumer group's are changes of no key that a
+/// client could watch.
 fn note_changes(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
     let mut found = Vec::new();
     let known = keys::get_keys(cmd, argv, &mut found).is_ok();

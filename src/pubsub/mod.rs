@@ -5,13 +5,13 @@
 //!   patterns:  pattern -> subscribers
 //! ```
 //!
-//! A message is encoded once for each protocol, not once for each subscriber: the encoded bytes are shared
-//! by all replies that they go into.
-//! A RESP2 client with a subscription is in subscribe mode (`flag::PUBSUB`): few commands are allowed then.
-//! A client whose command runs is out of its slot; what is published to it meanwhile waits in `Net::later`
-//! and follows its reply.
+//! A message is encoded once for each protocol, not once for each subscriber: the encoded bytes are
+//! shared by all replies that they go into. A RESP2 client with a subscription is in subscribe mode
+//! (`flag::PUBSUB`): few commands are allowed then. A client whose command runs is out of its slot;
+//! what is published to it meanwhile waits in `Net::later` and follows its reply.
 //!
-//! **Invariant:** a client is in `channels[c]` exactly when `c` is in its own set (`forget_client` empties both).
+//! **Invariant:** a client is in `channels[c]` exactly when `c` is in its own set (`forget_client`
+//! empties both).
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -5,9 +5,9 @@
 //!                        └─ cursor of replica 2 ─> ...
 //! ```
 //!
-//! A history has an id and an offset: how many bytes of commands made the data what they are. Equal id and equal
-//! offset mean equal data. `second_id` is the id of the history that this one continued after a promotion; it is
-//! valid up to `second_offset`.
+//! A history has an id and an offset: how many bytes of commands made the data what they are. Equal
+//! id and equal offset mean equal data. `second_id` is the id of the history that this one
+//! continued after a promotion; it is valid up to `second_offset`.
 //!
 //! This module holds data and decisions. It uses no socket and no clock: times are parameters.
 //!
@@ -32,7 +32,8 @@ pub struct Replication {
     pub id: String,
     /// 40 hex digits: `master_replid2`.
     pub second_id: String,
-    /// The number of the first byte, counted from 1, for which `second_id` is not valid any more; -1 without one.
+    /// The number of the first byte, counted from 1, for which `second_id` is not valid any more;
+    /// -1 without one.
     pub second_offset: i64,
     /// Its end is `master_repl_offset`.
     pub stream: Stream,

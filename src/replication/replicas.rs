@@ -1,4 +1,5 @@
-//! The clients that are sent the stream. They are few, so the table is a vector that is searched from its beginning.
+//! The clients that are sent the stream. They are few, so the table is a vector that is searched
+//! from its beginning.
 
 use crate::client::ClientRef;
 use crate::propagate::stream::Cursor;

@@ -1,8 +1,10 @@
-//! `bit` for scripts: operations on 32-bit integers. LuaJIT has this library built in, and its functions are those
-//! that Redis's Lua gets from Lua BitOp; only `tohex` differs, in what it does with a silly number of digits.
+//! `bit` for scripts: operations on 32-bit integers. LuaJIT has this library built in, and its
+//! functions are those that Redis's Lua gets from Lua BitOp; only `tohex` differs, in what it does
+//! with a silly number of digits.
 //!
-//! Redis's `tohex` once wrote before its buffer when asked for -2147483648 digits (CVE-2024-31449). Here the number
-//! of digits is brought into range before anything is done with it (`tests::digits_are_bounded`).
+//! Redis's `tohex` once wrote before its buffer when asked for -2147483648 digits (CVE-2024-31449).
+//! Here the number of digits is brought into range before anything is done with it
+//! (`tests::digits_are_bounded`).
 
 use mlua::{Lua, MultiValue, Result, StdLib, Table, Value};
 

@@ -1,8 +1,8 @@
 //! Compiled scripts by SHA-1, and by source.
 //!
-//! EVAL brings the whole source each time. Hashing it with SHA-1 would cost more than a short script itself, so
-//! scripts are found by a fast keyed hash of the source, which is then compared; the SHA-1 is computed when a
-//! script is first seen.
+//! EVAL brings the whole source each time. Hashing it with SHA-1 would cost more than a short
+//! script itself, so scripts are found by a fast keyed hash of the source, which is then compared;
+//! the SHA-1 is computed when a script is first seen.
 //!
 //! ```text
 //!   by_source: hash -> place ─┐
@@ -10,8 +10,8 @@
 //!                                 oldest <─ older ─ [..] ─ newer ─> newest      scripts of EVAL only
 //! ```
 //!
-//! Scripts that came with EVAL make room for newer ones when there are more than [`EVAL_MAX`], the one used
-//! least recently first (Redis 7.4). Those of SCRIPT LOAD stay until SCRIPT FLUSH.
+//! Scripts that came with EVAL make room for newer ones when there are more than [`EVAL_MAX`], the
+//! one used least recently first (Redis 7.4). Those of SCRIPT LOAD stay until SCRIPT FLUSH.
 //!
 //! **Invariant:** a place is in the list of EVAL's scripts if and only if its `by_eval` is set.
 

@@ -1,4 +1,5 @@
-//! `cmsgpack` for scripts: MessagePack as the lua-cmsgpack that comes with Redis reads and writes it.
+//! `cmsgpack` for scripts: MessagePack as the lua-cmsgpack that comes with Redis reads and writes
+//! it.
 //!
 //! ```text
 //!   00..7f  e0..ff   small integers          cc cd ce cf   unsigned of 1, 2, 4, 8 bytes, big endian
@@ -7,14 +8,16 @@
 //!   a0..bf  d9 da db strings                 c0 c2 c3      nil, false, true
 //! ```
 //!
-//! A number is written in the shortest form that keeps it: as an integer if it is one, as a float if that is exact.
-//! A table is an array when its keys are 1..n and no others. Binary strings and extensions (c4..c9, d4..d8) are not
-//! read; Redis's library knows neither.
+//! A number is written in the shortest form that keeps it: as an integer if it is one, as a float
+//! if that is exact. A table is an array when its keys are 1..n and no others. Binary strings and
+//! extensions (c4..c9, d4..d8) are not read; Redis's library knows neither.
 //!
-//! Tables deeper than [`PACK_DEPTH`] are written as nil, which is how a table that contains itself comes to an end.
+//! Tables deeper than [`PACK_DEPTH`] are written as nil, which is how a table that contains itself
+//! comes to an end.
 //!
-//! **Invariant:** nothing is allocated for a length that the input announces: tables grow as their elements arrive,
-//! and reading keeps its open tables in a list, not on the stack (`tests::lengths_are_not_believed`).
+//! **Invariant:** nothing is allocated for a length that the input announces: tables grow as their
+//! elements arrive, and reading keeps its open tables in a list, not on the stack
+//! (`tests::lengths_are_not_believed`).
 
 use mlua::{Lua, MultiValue, Result, Table, Value};
 
@@ -334,8 +337,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A value is complete: it goes into the innermost open table, which may complete that one. `Some`: nothing is
-    /// open any more, and this is the whole.
+    /// A value is complete: it goes into the innermost open table, which may complete that one.
+    /// `Some`: nothing is open any more, and this is the whole.
     fn close(&mut self, open: &mut Vec<Open>, mut value: Value) -> Result<Option<Value>> {
         while let Some(inner) = open.last_mut() {
             match &mut inner.filled {

@@ -16,7 +16,8 @@
 //!                      {verbatim_string={format=, string=}}
 //! ```
 //!
-//! What is read is the reply buffer of the script's client, once, front to back. Attributes are skipped.
+//! What is read is the reply buffer of the script's client, once, front to back. Attributes are
+//! skipped.
 
 use crate::client::reply::ReplyBuf;
 use crate::error::{Error, said};
@@ -121,7 +122,8 @@ fn push_error_reply(frame: &mut Frame, text: &[u8]) {
     mark_counted(frame);
 }
 
-/// The error on top has been counted when the command ran: it will not be again when the script returns it.
+/// The error on top has been counted when the command ran: it will not be again when the script
+/// returns it.
 pub fn mark_counted(frame: &mut Frame) {
     frame.push_boolean(true);
     frame.set_field("ignore_error_stats_update");

@@ -70,8 +70,8 @@ pub mod repl {
 
 /// `REDIS_VERSION` as a number: a byte for each part.
 const VERSION_NUM: u32 = 0x0007_0204;
-/// Kilobytes that one step of collection should free, and by how many percent memory grows before the first step of
-/// the next cycle.
+/// Kilobytes that one step of collection should free, and by how many percent memory grows before
+/// the first step of the next cycle.
 const COLLECTION_SIZE: i32 = 50;
 const GROWTH_PERCENT: usize = 40;
 /// The modulus of the random numbers.
@@ -123,8 +123,9 @@ impl Engine {
         })
     }
 
-    /// After each run: what scripts have left behind goes, a piece at a time. What lives on from one script to the
-    /// next hardly grows, so to look through it for every few short scripts would be a tenth of their time.
+    /// After each run: what scripts have left behind goes, a piece at a time. What lives on from
+    /// one script to the next hardly grows, so to look through it for every few short scripts would
+    /// be a tenth of their time.
     #[inline]
     pub fn tidy_up(&mut self) {
         if self.vm.memory() >= self.collect_at {
@@ -190,7 +191,8 @@ fn register_libraries(lua: &Lua) -> mlua::Result<()> {
     globals.set("struct", structs::register(lua)?)
 }
 
-/// For `load` and `loadstring`: the source as the compiler has to see it, or nil and what is wrong with it.
+/// For `load` and `loadstring`: the source as the compiler has to see it, or nil and what is wrong
+/// with it.
 fn translate(lua: &Lua, (source, name): (LuaString, LuaString)) -> mlua::Result<MultiValue> {
     let shown = syntax::shown_name(&name.as_bytes());
     match syntax::translate(&source.as_bytes(), &shown) {

@@ -37,7 +37,8 @@ pub fn by_name(name: &[u8]) -> Option<Flags> {
     Some(1 << bit)
 }
 
-/// The flags of a script, and where its code begins: at the end of the first line, so that line numbers hold.
+/// The flags of a script, and where its code begins: at the end of the first line, so that line
+/// numbers hold.
 pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
     if !source.starts_with(b"#!") {
         return Ok((COMPATIBILITY, 0));

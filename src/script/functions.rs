@@ -10,7 +10,8 @@
 //! The source of a library runs when it is loaded, with access to the registration API only, and
 //! for half a second at most. Its functions are added to the others only when all of it succeeded.
 //!
-//! **Invariant:** every function belongs to a library that names it, and no two libraries have one of the same name.
+//! **Invariant:** every function belongs to a library that names it, and no two libraries have one
+//! of the same name.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -209,7 +210,8 @@ impl Host for Loader {
 type Refusal = &'static str;
 
 impl Loader {
-    /// redis.register_function(name, function) or redis.register_function{function_name=..., callback=..., ...}
+    /// redis.register_function(name, function) or redis.register_function{function_name=...,
+    /// callback=..., ...}
     fn register(&mut self, frame: &mut Frame) -> Result<(), Refusal> {
         let words = self.words;
         let function = match frame.len() {

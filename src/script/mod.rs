@@ -7,20 +7,22 @@
 //!                        convert: reply <-> values  └── redis.call ──────┘──> server::call
 //! ```
 //!
-//! Lua is LuaJIT's interpreter. Its compiler stays off, because compiled loops do not look at hooks, and a
-//! hook is what stops a busy script. Its sources are maintained, which the last release of Lua 5.1 is not.
+//! Lua is LuaJIT's interpreter. Its compiler stays off, because compiled loops do not look at
+//! hooks, and a hook is what stops a busy script. Its sources are maintained, which the last
+//! release of Lua 5.1 is not.
 //!
-//! There are two interpreters, made when they are first needed: one for EVAL, thrown away by SCRIPT FLUSH, and
-//! one for functions. In each, all scripts share one sealed set of globals (`sandbox.lua`): nothing that one
-//! script leaves behind is seen by the next.
+//! There are two interpreters, made when they are first needed: one for EVAL, thrown away by SCRIPT
+//! FLUSH, and one for functions. In each, all scripts share one sealed set of globals
+//! (`sandbox.lua`): nothing that one script leaves behind is seen by the next.
 //!
 //! A script acts through a client without a socket, so its commands go through `call()` like those
 //! of other clients. These commands are propagated, as one transaction; the script never is.
 //!
 //! **Invariants**
-//! - The interpreter that runs is out of its place here: nothing that a running script's commands do can reach
-//!   it, and scripts do not nest.
-//! - While a script runs, `Scripting::running` says which; it is gone when the command ends, however it ends.
+//! - The interpreter that runs is out of its place here: nothing that a running script's commands
+//!   do can reach it, and scripts do not nest.
+//! - While a script runs, `Scripting::running` says which; it is gone when the command ends,
+//!   however it ends.
 
 pub mod bit;
 pub mod cache;
@@ -81,7 +83,8 @@ pub struct Running {
     pub obeyed: bool,
     /// It has changed something, or tried to: it can't be killed any more.
     pub wrote: bool,
-    /// What TIME says in a script that runs for very long: when others were last answered. Nothing else moves.
+    /// What TIME says in a script that runs for very long: when others were last answered. Nothing
+    /// else moves.
     pub time_us: Option<i64>,
     /// SCRIPT KILL or FUNCTION KILL was called.
     pub killed: bool,

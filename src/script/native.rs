@@ -1,19 +1,22 @@
-//! Functions for Lua that are written here: reading their arguments, and raising errors that a script can
-//! handle as strings.
+//! Functions for Lua that are written here: reading their arguments, and raising errors that a
+//! script can handle as strings.
 //!
 //! ```text
 //!   cjson.encode(t)  ->  wrapper (Lua)  ->  function (Rust)  ->  true, results      the wrapper returns them
 //!                                                           ->  false, text, level the wrapper raises the text
 //! ```
 //!
-//! Why a wrapper: what a Rust function returns as `Err` arrives in Lua as a userdata, but scripts compare and
-//! concatenate the messages that `pcall` gives them. Raised by `error(text, 2)` a message is a string that begins
-//! with the place of the call, as it does when a library in C raises it.
+//! Why a wrapper: what a Rust function returns as `Err` arrives in Lua as a userdata, but scripts
+//! compare and concatenate the messages that `pcall` gives them. Raised by `error(text, 2)` a
+//! message is a string that begins with the place of the call, as it does when a library in C
+//! raises it.
 //!
-//! The texts about arguments are those of Lua's own library: `bad argument #1 to 'encode' (string expected, got nil)`.
+//! The texts about arguments are those of Lua's own library: `bad argument #1 to 'encode' (string
+//! expected, got nil)`.
 //!
-//! **Invariant:** a function here holds few Lua values at a time: mlua keeps each string and table that Rust holds in
-//! a stack of at most [`VALUES_MAX`] places (`tests::many_arguments_and_results`).
+//! **Invariant:** a function here holds few Lua values at a time: mlua keeps each string and table
+//! that Rust holds in a stack of at most [`VALUES_MAX`] places
+//! (`tests::many_arguments_and_results`).
 //!
 //! Two limits: the place is missing from a message when the call is the last thing that a function
 //! does (`return cjson.encode(t)`), because LuaJIT drops the caller's frame; and the sign of -0 is
@@ -35,7 +38,8 @@ pub fn raise_without_place<T>(text: &'static str) -> Result<T> {
     Err(Error::external(text))
 }
 
-/// The text of an error that scripts see as a string, and what `error` calls the level of its place.
+/// The text of an error that scripts see as a string, and what `error` calls the level of its
+/// place.
 fn text_and_level(error: &Error) -> Option<(String, i64)> {
     match error {
         Error::RuntimeError(text) => Some((text.clone(), 2)),
@@ -150,7 +154,8 @@ impl Args {
     }
 }
 
-/// As the processor casts a double to an integer: toward zero, and the least integer for what does not fit.
+/// As the processor casts a double to an integer: toward zero, and the least integer for what does
+/// not fit.
 pub fn cast(number: f64) -> i64 {
     const END: f64 = 9_223_372_036_854_775_808.0;
     if (-END..END).contains(&number) {
@@ -209,8 +214,8 @@ pub fn one(value: Value) -> MultiValue {
     MultiValue::from_vec(vec![value])
 }
 
-/// The longest beginning of `text` that is a number to C's `strtod`: decimal, hexadecimal, `inf`, `nan`. Returns the
-/// number and the length of that beginning.
+/// The longest beginning of `text` that is a number to C's `strtod`: decimal, hexadecimal, `inf`,
+/// `nan`. Returns the number and the length of that beginning.
 pub fn strtod(text: &[u8]) -> Option<(f64, usize)> {
     let signed = usize::from(matches!(text.first(), Some(b'+' | b'-')));
     let body = &text[signed..];

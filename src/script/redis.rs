@@ -1,7 +1,8 @@
 //! The `redis` table: what scripts call.
 //!
-//! `redis.call` is a command of the script's client, checked as Redis checks commands of scripts, run by
-//! `call()`, its reply read back from the client's buffer. The arguments are borrowed from Lua's stack.
+//! `redis.call` is a command of the script's client, checked as Redis checks commands of scripts,
+//! run by `call()`, its reply read back from the client's buffer. The arguments are borrowed from
+//! Lua's stack.
 //!
 //! Errors are tables with a field `err`. An error that a command has counted already is marked, so
 //! that the script that passes it on does not count it twice.
@@ -129,7 +130,8 @@ fn with_arguments<R>(frame: &Frame, count: usize, then: impl FnOnce(&[&[u8]]) ->
     then(&many)
 }
 
-/// redis.call(command, ...) and redis.pcall(command, ...), which returns errors instead of raising them
+/// redis.call(command, ...) and redis.pcall(command, ...), which returns errors instead of raising
+/// them
 fn command(run: &mut Run, frame: &mut Frame, raises: bool) -> Outcome {
     let count = match prepare_arguments(frame) {
         Ok(count) => count,
@@ -238,15 +240,15 @@ fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
     check_memory(run, cmd)
 }
 
-/// A script that has written may go on, so that it is not left half done: nothing stops it any more but an error of its
-/// own.
+/// A script that has written may go on, so that it is not left half done: nothing stops it any more
+/// but an error of its own.
 fn wrote(run: &Run) -> bool {
     let running = run.server.scripting.running.as_ref();
     running.is_some_and(|running| running.wrote)
 }
 
-/// What can't be brought to disk is not written by a script either. The disk may begin to fail while a script runs that
-/// lets the loop turn.
+/// What can't be brought to disk is not written by a script either. The disk may begin to fail
+/// while a script runs that lets the loop turn.
 fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
     if cmd.flags & command::WRITE == 0 || wrote(run) || obeyed(run) {
         return Ok(());

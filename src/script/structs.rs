@@ -1,4 +1,5 @@
-//! `struct` for scripts: packing values into strings by a format, as Roberto Ierusalimschy's library does.
+//! `struct` for scripts: packing values into strings by a format, as Roberto Ierusalimschy's
+//! library does.
 //!
 //! ```text
 //!   >  <      big, little endian from here on (the machine's order until then)
@@ -11,10 +12,11 @@
 //!   x         a byte of padding
 //! ```
 //!
-//! Integers are cut from doubles: bytes beyond the eighth are zero when written and ignored when read.
+//! Integers are cut from doubles: bytes beyond the eighth are zero when written and ignored when
+//! read.
 //!
-//! **Invariant:** no size from a format is added without a check, and nothing is allocated for one that the data
-//! does not have (`tests::sizes_are_bounded`).
+//! **Invariant:** no size from a format is added without a check, and nothing is allocated for one
+//! that the data does not have (`tests::sizes_are_bounded`).
 
 use mlua::{Lua, MultiValue, Result, Table, Value};
 
@@ -119,7 +121,8 @@ impl<'a> Format<'a> {
         if size == 0 || option == b'c' {
             return 0;
         }
-        // For an integer of three bytes this is no alignment that makes sense, but it is the library's.
+        // For an integer of three bytes this is no alignment that makes sense, but it is the
+        // library's.
         let to = size.min(self.align);
         (to - (position & (to - 1))) & (to - 1)
     }
@@ -262,7 +265,8 @@ fn padded<T>(
     read(at)
 }
 
-/// A double as an integer: negative ones signed, others unsigned, and what fits neither as the processor casts it.
+/// A double as an integer: negative ones signed, others unsigned, and what fits neither as the
+/// processor casts it.
 fn to_bits(number: f64) -> u64 {
     const END: f64 = 18_446_744_073_709_551_616.0;
     if number >= END {

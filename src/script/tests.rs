@@ -96,7 +96,8 @@ fn unpack_of_too_much() {
     );
 }
 
-/// CVE-2025-46818: metatables of basic types were shared with other users' scripts, and could be changed.
+/// CVE-2025-46818: metatables of basic types were shared with other users' scripts, and could be
+/// changed.
 #[test]
 fn basic_types_have_no_metatables_to_poison() {
     let mut peer = Peer::new();
@@ -135,7 +136,8 @@ fn long_brackets() {
     );
 }
 
-/// CVE-2025-49844: a collection while a chunk is compiled freed its name, which the parser went on to use.
+/// CVE-2025-49844: a collection while a chunk is compiled freed its name, which the parser went on
+/// to use.
 #[test]
 fn collections_while_compiling() {
     let mut peer = Peer::new();
@@ -279,7 +281,8 @@ fn a_recursive_table_ends_in_an_error() {
 fn a_killed_script_stops_and_the_next_one_runs() {
     let mut peer = Peer::new();
     peer.server.config.busy_reply_threshold = 1;
-    // There is no loop here, so a script is killed by the flag that SCRIPT KILL would set: SHUTDOWN sets it too.
+    // There is no loop here, so a script is killed by the flag that SCRIPT KILL would set: SHUTDOWN
+    // sets it too.
     peer.server.shutdown.now = true;
     let reply = peer.eval("while true do pcall(function() while true do end end) end");
     assert!(
@@ -308,7 +311,8 @@ fn scripting_can_be_switched_off() {
     assert!(peer.server.scripting.eval.is_none());
 }
 
-/// Until others are answered a script is one moment; then it may wait by TIME, and nothing else moves.
+/// Until others are answered a script is one moment; then it may wait by TIME, and nothing else
+/// moves.
 #[test]
 fn a_script_that_waits_by_time_comes_to_its_end() {
     const WAIT: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end \

@@ -76,7 +76,8 @@ fn evict_clients(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Write what the turn's commands fed to the AOF, and release replies and clients that waited for it.
+/// Write what the turn's commands fed to the AOF, and release replies and clients that waited for
+/// it.
 pub fn write_aof(server: &mut Server) {
     // What was propagated outside of a command is a unit of its own.
     server.end_unit();

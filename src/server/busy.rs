@@ -1,8 +1,8 @@
 //! Nested turns: turns of the loop that a long-running command starts from within.
 //!
-//! Files only: read, write, close. No timer fires and nothing expires meanwhile, since the data set is in the
-//! middle of a command. The client whose command runs is out of its slot, and `ae` leaves its socket alone.
-//! `execute::busy` calls this through a function pointer.
+//! Files only: read, write, close. No timer fires and nothing expires meanwhile, since the data set
+//! is in the middle of a command. The client whose command runs is out of its slot, and `ae` leaves
+//! its socket alone. `execute::busy` calls this through a function pointer.
 
 use ae::{EventLoop, Events};
 

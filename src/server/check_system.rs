@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 type Check = fn() -> Result<(), String>;
 
-/// In the order in which they are printed. A check of something that this system does not have succeeds.
+/// In the order in which they are printed. A check of something that this system does not have
+/// succeeds.
 const CHECKS: [(&str, Check); 4] = [
     ("slow-clocksource", slow_clocksource),
     ("xen-clocksource", xen_clocksource),

@@ -57,8 +57,8 @@ pub fn tool(argv: &[OsString]) -> Option<ExitCode> {
     }
 }
 
-/// Started as a sentinel, by name or by option? This program is none, and a server in its place would only look
-/// like one.
+/// Started as a sentinel, by name or by option? This program is none, and a server in its place
+/// would only look like one.
 fn refuse_sentinel(words: &[String]) -> Option<ExitCode> {
     let (name, rest) = words.split_first()?;
     if !name.contains("redis-sentinel") && !rest.iter().any(|word| word == "--sentinel") {

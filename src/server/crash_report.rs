@@ -75,8 +75,8 @@ fn report_crash(c: &Crash) {
     end();
 }
 
-/// Addresses first: they need nothing. Names need the allocator, and more stack than a helper thread's handler
-/// has.
+/// Addresses first: they need nothing. Names need the allocator, and more stack than a helper
+/// thread's handler has.
 fn stack_trace() {
     log_line(format_args!("\n------ STACK TRACE ------\n"));
     crash::log_symbols();
@@ -126,8 +126,8 @@ fn end() {
 
 /// The server's own data. Called by a crash, with the server in the state in which it was left.
 ///
-/// The command in flight comes first: it is the likeliest cause, and the rest reads much more of a server that
-/// may be broken.
+/// The command in flight comes first: it is the likeliest cause, and the rest reads much more of a
+/// server that may be broken.
 pub fn describe_server(server: &Server) {
     let running = server.in_flight.get();
     if let Some((argv, c)) = running {

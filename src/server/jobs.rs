@@ -17,10 +17,11 @@
 //!   14 databases   expiry and resizing, last: they use what is left of the call's time
 //! ```
 //!
-//! A job with a period of 0 runs in every call of the cron (`hz` times a second), another one when its period
-//! has passed since it ran last.
+//! A job with a period of 0 runs in every call of the cron (`hz` times a second), another one when
+//! its period has passed since it ran last.
 //!
-//! **Invariant:** the drawing lists the table's names in its order (`tests::the_drawing_is_the_table`).
+//! **Invariant:** the drawing lists the table's names in its order
+//! (`tests::the_drawing_is_the_table`).
 
 use std::time::Duration;
 

@@ -11,7 +11,8 @@
 //! opened here and handed to the loop later (`Net::relisten`), since commands never touch the
 //! loop.
 //!
-//! **Invariant:** a step can be done again at any time: it looks at the settings of the moment only.
+//! **Invariant:** a step can be done again at any time: it looks at the settings of the moment
+//! only.
 
 use crate::acl::Acl;
 use crate::config::{Access, Apply, OomScoreAdj, SetError};

@@ -8,8 +8,9 @@
 //!                                   an error, go on  <───────┴── save ── stop the loop ─> finish
 //! ```
 //!
-//! A command only asks; the saving happens between two turns, after all commands of a turn and before their
-//! replies. So everything that was acknowledged has been saved, and everything saved is acknowledged.
+//! A command only asks; the saving happens between two turns, after all commands of a turn and
+//! before their replies. So everything that was acknowledged has been saved, and everything saved
+//! is acknowledged.
 
 use std::io;
 use std::process::ExitCode;
@@ -43,7 +44,8 @@ pub struct Refused;
 pub struct Shutdown {
     /// SHUTDOWN was called in this turn.
     requested: Option<Options>,
-    /// A stop that waits for replicas: its options, and the Unix time in milliseconds at which it waits no more.
+    /// A stop that waits for replicas: its options, and the Unix time in milliseconds at which it
+    /// waits no more.
     pub pending: Option<(Options, i64)>,
     /// DEBUG RESTART: after the loop has ended, the process waits for this time and starts anew.
     pub restart: Option<Duration>,
@@ -223,8 +225,8 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Let the same program with the same arguments take the place of this process, after a while. Comes back only if that
-/// fails.
+/// Let the same program with the same arguments take the place of this process, after a while.
+/// Comes back only if that fails.
 pub fn restart(server: &Server, delay: Duration) -> io::Error {
     crate::sys::sleep(delay);
     log::warn!("Restarting.");

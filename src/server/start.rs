@@ -5,8 +5,8 @@
 //!            -> listening sockets -> "Server initialized" -> data -> "Ready to accept connections"
 //! ```
 //!
-//! The process forks (daemonize) before it has any thread, and listens before it loads data: a port that is
-//! taken should be known at once.
+//! The process forks (daemonize) before it has any thread, and listens before it loads data: a port
+//! that is taken should be known at once.
 
 use std::process::ExitCode;
 
@@ -91,7 +91,8 @@ pub struct TooFewFiles {
     pub clients: u32,
 }
 
-/// Raise the limit of open files to what `maxclients` needs. `Err`: it stays below; the log says so.
+/// Raise the limit of open files to what `maxclients` needs. `Err`: it stays below; the log says
+/// so.
 pub fn raise_open_files(maxclients: u32) -> Result<(), TooFewFiles> {
     let reserved = init::RESERVED_FDS as u64;
     let wanted = maxclients as u64 + reserved;

@@ -1,8 +1,8 @@
 //! What the process holds: `used_memory` and the allocator's own figures.
 //!
-//! jemalloc keeps two counters for each thread, of bytes allocated and deallocated, which it needs anyway;
-//! reading them costs two loads. `used` is their difference for the main thread plus what the background
-//! threads last published: exact, and free on the path that allocates.
+//! jemalloc keeps two counters for each thread, of bytes allocated and deallocated, which it needs
+//! anyway; reading them costs two loads. `used` is their difference for the main thread plus what
+//! the background threads last published: exact, and free on the path that allocates.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{CStr, CString};
@@ -18,9 +18,9 @@ use tikv_jemallocator::Jemalloc;
 #[cfg_attr(not(feature = "jemalloc"), allow(dead_code))]
 static ALLOCATOR: Allocator = Allocator;
 
-/// jemalloc with size classes of 8 bytes gives memory aligned to 8. `Jemalloc` asks for no more up to 16,
-/// which is what a C compiler expects of any malloc; types aligned to 16 (std's hash tables read their control
-/// bytes by SSE) would crash. So those name their alignment.
+/// jemalloc with size classes of 8 bytes gives memory aligned to 8. `Jemalloc` asks for no more up
+/// to 16, which is what a C compiler expects of any malloc; types aligned to 16 (std's hash tables
+/// read their control bytes by SSE) would crash. So those name their alignment.
 struct Allocator;
 
 /// What every allocation is aligned to.
@@ -31,8 +31,8 @@ fn aligned(layout: Layout) -> i32 {
     layout.align().trailing_zeros() as i32
 }
 
-// SAFETY: each pair of functions hands the same layout to the same functions of jemalloc; a layout's size is
-// never zero here, as GlobalAlloc demands.
+// SAFETY: each pair of functions hands the same layout to the same functions of jemalloc; a
+// layout's size is never zero here, as GlobalAlloc demands.
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -68,7 +68,8 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Balance of all background threads: they free what the main thread allocated, so it is mostly negative.
+/// Balance of all background threads: they free what the main thread allocated, so it is mostly
+/// negative.
 static BACKGROUND: AtomicI64 = AtomicI64::new(0);
 
 /// The allocation counters of the thread that made this.
@@ -164,8 +165,8 @@ pub fn allocator_name() -> String {
 /// jemalloc's own report, for MEMORY MALLOC-STATS.
 pub fn allocator_report() -> Vec<u8> {
     extern "C" fn append(report: *mut libc::c_void, text: *const libc::c_char) {
-        // SAFETY: jemalloc hands back the pointer given below, and text that ends with a zero byte; the
-        // report lives until `malloc_stats_print` returns.
+        // SAFETY: jemalloc hands back the pointer given below, and text that ends with a zero byte;
+        // the report lives until `malloc_stats_print` returns.
         let (report, text) = unsafe { (&mut *report.cast::<Vec<u8>>(), CStr::from_ptr(text)) };
         report.extend_from_slice(text.to_bytes());
     }
@@ -210,8 +211,8 @@ fn number(name: &str, new: Option<i64>) -> io::Result<i64> {
             Some(_) => (bytes.as_mut_ptr().cast(), width),
             None => (ptr::null_mut(), 0),
         };
-        // SAFETY: both buffers have eight bytes, and no more than `width` of them are touched. A wrong width is
-        // refused before anything is set.
+        // SAFETY: both buffers have eight bytes, and no more than `width` of them are touched. A
+        // wrong width is refused before anything is set.
         last = unsafe {
             tikv_jemalloc_sys::mallctl(
                 name.as_ptr(),
@@ -230,8 +231,8 @@ fn number(name: &str, new: Option<i64>) -> io::Result<i64> {
     Err(io::Error::from_raw_os_error(last))
 }
 
-/// One of jemalloc's texts by its name. If there is a new value it is set, or stays as it was if jemalloc won't have
-/// it; the answer is the old one.
+/// One of jemalloc's texts by its name. If there is a new value it is set, or stays as it was if
+/// jemalloc won't have it; the answer is the old one.
 pub fn control_text(name: &str, new: Option<&[u8]>) -> io::Result<Vec<u8>> {
     if !is_text(name) {
         return Err(refusal(name));
@@ -265,7 +266,8 @@ pub fn control_text(name: &str, new: Option<&[u8]>) -> io::Result<Vec<u8>> {
 
 fn set_text(name: &CStr, new: &CStr) {
     let mut address = new.as_ptr();
-    // SAFETY: the value of this name is the address of a text, which jemalloc reads and does not keep.
+    // SAFETY: the value of this name is the address of a text, which jemalloc reads and does not
+    // keep.
     unsafe {
         tikv_jemalloc_sys::mallctl(
             name.as_ptr(),

@@ -7,9 +7,9 @@
 //!              -> the default action: core file, exit status of the signal
 //! ```
 //!
-//! The report reads the server through a pointer that was left here (`watch`): nothing else could reach it
-//! from a handler. Should the report crash, the second signal ends the process (the handler resets itself);
-//! should it hang, an alarm does.
+//! The report reads the server through a pointer that was left here (`watch`): nothing else could
+//! reach it from a handler. Should the report crash, the second signal ends the process (the
+//! handler resets itself); should it hang, an alarm does.
 
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
@@ -140,7 +140,8 @@ fn die(signal: c_int) -> ! {
 unsafe fn describe(signal: c_int, info: &libc::siginfo_t, context: *mut c_void) -> Crash {
     // SAFETY: the caller's.
     let registers = unsafe { registers(context) };
-    // SAFETY: which of the union's fields are meaningful is decided by `si_code` and the signal below.
+    // SAFETY: which of the union's fields are meaningful is decided by `si_code` and the signal
+    // below.
     let (address, sender) = unsafe { (info.si_addr() as usize, (info.si_pid(), info.si_uid())) };
     let by_process = info.si_code <= 0;
     Crash {
@@ -246,8 +247,8 @@ type Describe<T> = fn(&T);
 /// Let a crash's report read `subject`, which must stay where it is until [`forget`].
 pub fn watch<T>(subject: &T, report: Describe<T>) {
     fn call<T>(subject: *const (), report: usize) {
-        // SAFETY: both were stored by `watch` with this very `T`. The owner's `&mut` is alive elsewhere, but
-        // the process is ending in this handler: the owner will not run again.
+        // SAFETY: both were stored by `watch` with this very `T`. The owner's `&mut` is alive
+        // elsewhere, but the process is ending in this handler: the owner will not run again.
         unsafe {
             let report = std::mem::transmute::<usize, Describe<T>>(report);
             report(&*subject.cast::<T>());
@@ -282,7 +283,8 @@ pub fn report_subject() {
     call(subject, SUBJECT_FN.load(Ordering::Relaxed));
 }
 
-/// The command that runs and its client, for a crash report: addresses, which only the report follows.
+/// The command that runs and its client, for a crash report: addresses, which only the report
+/// follows.
 ///
 /// **Invariant:** what they point at lives until `end`, or until the process dies.
 pub struct InFlight<C> {
@@ -315,7 +317,8 @@ impl<C> InFlight<C> {
         self.argv = None;
     }
 
-    /// The running command's arguments and client. Only for a crash report, after which nothing runs on.
+    /// The running command's arguments and client. Only for a crash report, after which nothing
+    /// runs on.
     pub fn get(&self) -> Option<(&[&[u8]], &C)> {
         // SAFETY: set by `begin`, whose caller keeps both until `end`.
         self.argv

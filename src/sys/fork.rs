@@ -1,8 +1,9 @@
 //! fork(), and what goes with it: ending a child, waiting for it, asking what the copy costs.
 //!
-//! The parent has other threads (they close, sync and free); in the child only the one that forked goes on. What the
-//! others held at that moment is held for ever, so the child takes no lock that a background thread may take: jemalloc
-//! lets its own go across a fork, and the log is written by the main thread only.
+//! The parent has other threads (they close, sync and free); in the child only the one that forked
+//! goes on. What the others held at that moment is held for ever, so the child takes no lock that a
+//! background thread may take: jemalloc lets its own go across a fork, and the log is written by
+//! the main thread only.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -31,8 +32,9 @@ pub const TOLD_TO_GO: i32 = 255;
 
 /// A second process with a copy of everything, memory shared until one of the two writes it.
 pub fn fork() -> io::Result<Forked> {
-    // SAFETY: the child runs in the one thread that is left. It uses the allocator, whose locks are released on both
-    // sides of a fork, and no lock that another thread takes (see the head of this file).
+    // SAFETY: the child runs in the one thread that is left. It uses the allocator, whose locks are
+    // released on both sides of a fork, and no lock that another thread takes (see the head of this
+    // file).
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw())),
         ForkResult::Child => Ok(Forked::Child),
@@ -57,8 +59,9 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Close every socket but those in `keep`, with which the child goes on: listeners, clients, and the one whose
-/// command forks. Their owners are never dropped in a child, which leaves by [`exit_now`].
+/// Close every socket but those in `keep`, with which the child goes on: listeners, clients, and
+/// the one whose command forks. Their owners are never dropped in a child, which leaves by
+/// [`exit_now`].
 pub fn close_sockets(keep: &[RawFd]) {
     super::syslog::close();
     let Ok(entries) = std::fs::read_dir("/dev/fd") else {
@@ -69,7 +72,8 @@ pub fn close_sockets(keep: &[RawFd]) {
         .filter(|fd| !keep.contains(fd))
         .collect::<Vec<RawFd>>()
     {
-        // SAFETY: a zeroed `stat` is valid, and filled by the call; only a forked child closes what others own.
+        // SAFETY: a zeroed `stat` is valid, and filled by the call; only a forked child closes what
+        // others own.
         unsafe {
             let mut stat: libc::stat = std::mem::zeroed();
             if libc::fstat(fd, &mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFSOCK {
@@ -108,7 +112,8 @@ fn wait_with(pid: i32, flags: WaitPidFlag) -> Option<Exit> {
     }
 }
 
-/// Bytes of memory that this process does not share with its parent: what copy-on-write has cost so far.
+/// Bytes of memory that this process does not share with its parent: what copy-on-write has cost so
+/// far.
 pub fn private_dirty_bytes() -> u64 {
     let file = ["/proc/self/smaps_rollup", "/proc/self/smaps"];
     let text = file
@@ -122,7 +127,8 @@ pub fn page_table_bytes() -> u64 {
     field_of("/proc/self/status", "VmPTE:")
 }
 
-/// Bytes that the system could give to processes without swapping; `None` where the kernel doesn't say.
+/// Bytes that the system could give to processes without swapping; `None` where the kernel doesn't
+/// say.
 pub fn available_bytes() -> Option<u64> {
     Some(field_of("/proc/meminfo", "MemAvailable:")).filter(|&bytes| bytes > 0)
 }

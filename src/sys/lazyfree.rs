@@ -1,5 +1,5 @@
-//! The thread that frees what is slow to free: big values, whole databases. It owns what it is given and
-//! never touches the keyspace.
+//! The thread that frees what is slow to free: big values, whole databases. It owns what it is
+//! given and never touches the keyspace.
 
 use std::any::Any;
 use std::sync::Arc;

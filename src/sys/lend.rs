@@ -1,8 +1,10 @@
-//! Lending something that one has exclusively to code that is called further down and can't be handed it: the
-//! event loop, which commands never see, to the few that have to let it turn while they run.
+//! Lending something that one has exclusively to code that is called further down and can't be
+//! handed it: the event loop, which commands never see, to the few that have to let it turn while
+//! they run.
 //!
 //! **Invariants**
-//! - What is lent can be reached only while [`Lent::lend`] runs, whose caller can't use it meanwhile.
+//! - What is lent can be reached only while [`Lent::lend`] runs, whose caller can't use it
+//!   meanwhile.
 //! - It is taken out while it is in use, so there is never a second reference.
 
 use std::cell::Cell;

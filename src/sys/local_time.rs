@@ -1,4 +1,5 @@
-//! The calendar and the wall clock of the time zone that the process runs in, which std does not know.
+//! The calendar and the wall clock of the time zone that the process runs in, which std does not
+//! know.
 
 /// A moment in local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

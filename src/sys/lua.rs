@@ -1,7 +1,8 @@
 //! The Lua machine's stack behind safe functions: what runs on every EVAL and every `redis.call`.
 //!
-//! mlua makes the interpreter and its libraries; its own values are handles into a registry, each made and
-//! dropped with bookkeeping, which would be half the cost of a short script. So the hot path talks to the stack:
+//! mlua makes the interpreter and its libraries; its own values are handles into a registry, each
+//! made and dropped with bookkeeping, which would be half the cost of a short script. So the hot
+//! path talks to the stack:
 //!
 //! ```text
 //!   Vm::call(function, host)            lua_pcall ── script ── redis.call ──> Host::call(frame)
@@ -9,14 +10,16 @@
 //!        +-- Finished: result on the stack  +── every 100,000 instructions ──> Host::tick
 //! ```
 //!
-//! A *host* is who runs a script. It is lent to the machine for the time of one call; while it answers one of
-//! the script's calls it is taken out, so nobody can reach it twice.
+//! A *host* is who runs a script. It is lent to the machine for the time of one call; while it
+//! answers one of the script's calls it is taken out, so nobody can reach it twice.
 //!
 //! **Invariants**
-//! - An error of Lua jumps to the `lua_pcall` below, over Rust's frames. So no function of this file calls what
-//!   may raise, but for the three `extern` functions, whose last act it is, with nothing left to drop. Lack of
-//!   memory raises nothing: mlua's allocator ends the process, as everywhere in this server.
-//! - A string of the stack is borrowed from the frame; a frame that is borrowed pushes and pops nothing.
+//! - An error of Lua jumps to the `lua_pcall` below, over Rust's frames. So no function of this
+//!   file calls what may raise, but for the three `extern` functions, whose last act it is, with
+//!   nothing left to drop. Lack of memory raises nothing: mlua's allocator ends the process, as
+//!   everywhere in this server.
+//! - A string of the stack is borrowed from the frame; a frame that is borrowed pushes and pops
+//!   nothing.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -48,14 +51,14 @@ pub trait Host {
     /// A function made by [`Vm::function`] was called with the values of the frame.
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome;
 
-    /// In a session of the debugger: a line is about to run, or `count`, many instructions have. True: raise the
-    /// topmost value.
+    /// In a session of the debugger: a line is about to run, or `count`, many instructions have.
+    /// True: raise the topmost value.
     fn line(&mut self, _: &mut Frame, _: bool) -> bool {
         false
     }
 
-    /// The script is still running. True: raise the topmost value, and again at every line, so that the script
-    /// can't catch it for long.
+    /// The script is still running. True: raise the topmost value, and again at every line, so that
+    /// the script can't catch it for long.
     fn tick(&mut self, frame: &mut Frame) -> bool;
 }
 
@@ -122,7 +125,8 @@ impl Vm {
         });
         let state = Cell::new(std::ptr::null_mut());
         let (mut handler, mut globals) = (0, 0);
-        // SAFETY: the closure leaves the stack as it found it, and `lent` lives as long as the machine.
+        // SAFETY: the closure leaves the stack as it found it, and `lent` lives as long as the
+        // machine.
         unsafe {
             lua.exec_raw::<()>((), |l| {
                 state.set(l);
@@ -171,8 +175,8 @@ impl Vm {
         }
     }
 
-    /// From now on functions that are made see this table as their globals. The one before it stays what
-    /// [`Arguments::Globals`] are written to.
+    /// From now on functions that are made see this table as their globals. The one before it stays
+    /// what [`Arguments::Globals`] are written to.
     pub fn seal_globals(&self, sealed: &mlua::Table) -> mlua::Result<()> {
         self.lua.set_globals(sealed.clone())
     }
@@ -180,7 +184,8 @@ impl Vm {
     /// Source to function; `Err` has the message.
     pub fn compile(&mut self, source: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
         let l = self.state;
-        // SAFETY: the mode "t" refuses bytecode; one value is pushed in any case and taken off again.
+        // SAFETY: the mode "t" refuses bytecode; one value is pushed in any case and taken off
+        // again.
         unsafe {
             let text: *const c_char = source.as_ptr().cast();
             let status = ffi::luaL_loadbufferx(l, text, source.len(), name.as_ptr(), c"t".as_ptr());
@@ -207,8 +212,8 @@ impl Vm {
         arguments: Arguments,
     ) -> Finished<'_> {
         let l = self.state;
-        // SAFETY: the stack has room for the few values pushed (checked); the host pointer is taken back before
-        // this function returns, so it never outlives the borrow it came from.
+        // SAFETY: the stack has room for the few values pushed (checked); the host pointer is taken
+        // back before this function returns, so it never outlives the borrow it came from.
         unsafe {
             let base = ffi::lua_gettop(l);
             let mut frame = Frame::new(l);
@@ -266,7 +271,8 @@ impl Vm {
 
     /// Collect some garbage. True: that was the end of a cycle.
     pub fn collect_step(&mut self, size: i32) -> bool {
-        // SAFETY: a collection can run no code of a script: values with finalizers can't be made in the sandbox.
+        // SAFETY: a collection can run no code of a script: values with finalizers can't be made in
+        // the sandbox.
         unsafe { ffi::lua_gc(self.state, ffi::LUA_GCSTEP, size) != 0 }
     }
 }
@@ -285,8 +291,8 @@ impl Drop for Finished<'_> {
     }
 }
 
-/// The values that a function was called with, and those that it pushes. Places count from 1, or from the top
-/// if negative.
+/// The values that a function was called with, and those that it pushes. Places count from 1, or
+/// from the top if negative.
 pub struct Frame<'a> {
     l: *mut lua_State,
     machine: PhantomData<&'a mut lua_State>,
@@ -339,8 +345,8 @@ impl Frame<'_> {
             return None;
         }
         let mut len = 0;
-        // SAFETY: it is a string, so nothing is converted; it lives at least as long as it stays on the stack,
-        // and nothing leaves the stack while the frame is borrowed.
+        // SAFETY: it is a string, so nothing is converted; it lives at least as long as it stays on
+        // the stack, and nothing leaves the stack while the frame is borrowed.
         unsafe {
             let start = ffi::lua_tolstring(self.l, at, &mut len);
             Some(std::slice::from_raw_parts(start.cast(), len))
@@ -448,8 +454,8 @@ impl Frame<'_> {
         }
     }
 
-    /// Take value and key from the top and set that field of the table below them. Keys that no table can have
-    /// are left out.
+    /// Take value and key from the top and set that field of the table below them. Keys that no
+    /// table can have are left out.
     pub fn set_pair(&mut self) {
         let invalid = match self.kind(-2) {
             Kind::Nil => true,
@@ -481,8 +487,8 @@ impl Frame<'_> {
         self.kind(-1)
     }
 
-    /// Take a key from the top and push the next key and value of the table at `at`. False, and nothing pushed:
-    /// that was the last. Begins with nil.
+    /// Take a key from the top and push the next key and value of the table at `at`. False, and
+    /// nothing pushed: that was the last. Begins with nil.
     pub fn next(&mut self, at: i32) -> bool {
         // SAFETY: the key came from the table itself, which is not changed meanwhile.
         unsafe { ffi::lua_next(self.l, at) != 0 }
@@ -507,7 +513,8 @@ impl Frame<'_> {
         }
     }
 
-    /// Push local variable `n`, from 1, of a level of the call stack. Its name; `None`: there is none.
+    /// Push local variable `n`, from 1, of a level of the call stack. Its name; `None`: there is
+    /// none.
     pub fn push_local(&mut self, level: i32, n: i32) -> Option<Vec<u8>> {
         // SAFETY: as in `place`; with room for one value.
         unsafe {
@@ -541,8 +548,8 @@ impl Frame<'_> {
         unsafe { ffi::lua_topointer(self.l, at) as usize }
     }
 
-    /// Compile an expression, or if it is none a chunk, and run it with a host of its own while another call is under way.
-    /// Whether it went well; the result, or the error, is on top.
+    /// Compile an expression, or if it is none a chunk, and run it with a host of its own while
+    /// another call is under way. Whether it went well; the result, or the error, is on top.
     pub fn evaluate(
         &mut self,
         expression: &[u8],
@@ -583,7 +590,8 @@ impl Frame<'_> {
 
     /// What the machine's registry keeps for us.
     unsafe fn lent(&mut self) -> Option<&'static Lent> {
-        // SAFETY: the registry's entry was set by `Vm::new` and lives as long as the machine, whose stack this is.
+        // SAFETY: the registry's entry was set by `Vm::new` and lives as long as the machine, whose
+        // stack this is.
         unsafe {
             if !self.room(2) {
                 return None;
@@ -691,7 +699,8 @@ fn describe_error(l: *mut lua_State) -> Vec<u8> {
 
 /// Functions that the host answers. Upvalues: where the host is lent, the function's number.
 unsafe extern "C-unwind" fn host_function(l: *mut lua_State) -> c_int {
-    // SAFETY: the upvalues were set by `Vm::function`. `answer` has dropped all it had when this raises.
+    // SAFETY: the upvalues were set by `Vm::function`. `answer` has dropped all it had when this
+    // raises.
     unsafe {
         match answer(l) {
             Outcome::Return(n) => c_int::from(n),
@@ -701,8 +710,8 @@ unsafe extern "C-unwind" fn host_function(l: *mut lua_State) -> c_int {
 }
 
 unsafe fn answer(l: *mut lua_State) -> Outcome {
-    // SAFETY: the pointer leads to the machine's own `Lent`. The host is taken out while it answers, so there
-    // is never a second reference to it.
+    // SAFETY: the pointer leads to the machine's own `Lent`. The host is taken out while it
+    // answers, so there is never a second reference to it.
     unsafe {
         let lent = &*ffi::lua_touserdata(l, ffi::LUA_GLOBALSINDEX - 1).cast::<Lent>();
         let number = ffi::lua_tointeger_(l, ffi::LUA_GLOBALSINDEX - 2) as u8;

@@ -1,5 +1,5 @@
-//! The few operating-system calls that std has no face for, behind safe functions. `unsafe` lives here and
-//! in `ds`.
+//! The few operating-system calls that std has no face for, behind safe functions. `unsafe` lives
+//! here and in `ds`.
 #![allow(unsafe_code)]
 
 pub mod allocator;
@@ -19,7 +19,8 @@ pub mod title;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-/// What the C library says of an error: `Connection reset by peer`, without the number that std adds.
+/// What the C library says of an error: `Connection reset by peer`, without the number that std
+/// adds.
 pub fn error_text(e: &io::Error) -> String {
     match e.raw_os_error() {
         Some(code) => nix::errno::Errno::from_raw(code).desc().to_string(),
@@ -32,8 +33,8 @@ pub fn sleep(time: std::time::Duration) {
     std::thread::sleep(time);
 }
 
-/// Read at most `max` bytes from `fd`, appended to `into`; its spare capacity is grown as needed and is not
-/// cleared first.
+/// Read at most `max` bytes from `fd`, appended to `into`; its spare capacity is grown as needed
+/// and is not cleared first.
 pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<usize> {
     into.reserve(max);
     let spare = into.spare_capacity_mut();
@@ -48,8 +49,8 @@ pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<u
     Ok(n as usize)
 }
 
-/// Wait until a socket has something to read, or takes something, or a signal comes: that is an error of the kind
-/// `Interrupted`.
+/// Wait until a socket has something to read, or takes something, or a signal comes: that is an
+/// error of the kind `Interrupted`.
 pub fn wait_for(fd: std::os::fd::RawFd, to_write: bool) -> io::Result<()> {
     let events = if to_write {
         libc::POLLOUT

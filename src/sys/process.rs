@@ -1,5 +1,5 @@
-//! What a process can say about itself to the kernel: its files, its group, its share of processors, who may
-//! kill it when memory runs out.
+//! What a process can say about itself to the kernel: its files, its group, its share of
+//! processors, who may kill it when memory runs out.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -11,8 +11,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, fork, setsid};
 
-/// Leave the terminal: the parent exits, the child leads a session of its own with `/dev/null` for standard
-/// input, output and error. To be called before any thread is started.
+/// Leave the terminal: the parent exits, the child leads a session of its own with `/dev/null` for
+/// standard input, output and error. To be called before any thread is started.
 pub fn daemonize() -> io::Result<()> {
     // SAFETY: no other thread exists yet, so the child has all that it needs.
     match unsafe { fork() }? {
@@ -25,7 +25,8 @@ pub fn daemonize() -> io::Result<()> {
         .write(true)
         .open("/dev/null")?;
     for standard in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-        // SAFETY: both are numbers of open files; std's handles of the three own no state that this breaks.
+        // SAFETY: both are numbers of open files; std's handles of the three own no state that this
+        // breaks.
         if unsafe { libc::dup2(null.as_raw_fd(), standard) } < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -33,8 +34,8 @@ pub fn daemonize() -> io::Result<()> {
     Ok(())
 }
 
-/// Let a program take the place of this process; `argv` begins with its name. Files are closed, as all are opened with
-/// CLOEXEC. Comes back only if that fails.
+/// Let a program take the place of this process; `argv` begins with its name. Files are closed, as
+/// all are opened with CLOEXEC. Comes back only if that fails.
 pub fn replace(program: &Path, argv: &[String]) -> io::Error {
     let name = argv.first().map_or("", String::as_str);
     Command::new(program)
@@ -112,7 +113,8 @@ pub fn set_oom_score_adj(score: i32) -> io::Result<()> {
     std::fs::write(OOM_SCORE_ADJ, score.to_string())
 }
 
-/// Don't back this process's memory with huge pages: after a fork, a write to one byte would copy 2 MB.
+/// Don't back this process's memory with huge pages: after a fork, a write to one byte would copy 2
+/// MB.
 pub fn disable_huge_pages() -> io::Result<()> {
     // SAFETY: takes plain numbers.
     match unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) } {
@@ -154,11 +156,13 @@ pub fn give_to_group(path: &std::path::Path, name: &str) -> io::Result<()> {
     nix::unistd::chown(path, None, Some(group.gid)).map_err(io::Error::from)
 }
 
-/// Lower this process's priority by `steps`, unless a filter of system calls is installed: such a filter can end the
-/// process for it (`SystemCallFilter=~ @resources` in Debian's redis-server.service does), and there is no way to ask.
+/// Lower this process's priority by `steps`, unless a filter of system calls is installed: such a
+/// filter can end the process for it (`SystemCallFilter=~ @resources` in Debian's
+/// redis-server.service does), and there is no way to ask.
 pub fn give_way(steps: i32) {
     if !is_filtered() {
-        // SAFETY: a number in, a number out. A lower priority is always allowed, and is bounded by the kernel.
+        // SAFETY: a number in, a number out. A lower priority is always allowed, and is bounded by
+        // the kernel.
         unsafe { libc::nice(steps) };
     }
 }

@@ -1,8 +1,9 @@
-//! Signals, as far as they ask for something: SIGTERM and SIGINT for a stop, SIGALRM for a stack trace.
+//! Signals, as far as they ask for something: SIGTERM and SIGINT for a stop, SIGALRM for a stack
+//! trace.
 //!
-//! A handler may interrupt any instruction, so it does next to nothing: it writes one line to the log (a
-//! stack buffer and `write`, no allocation, no lock) and leaves a number where the cron looks. The second
-//! SIGINT means it: the process ends there and then.
+//! A handler may interrupt any instruction, so it does next to nothing: it writes one line to the
+//! log (a stack buffer and `write`, no allocation, no lock) and leaves a number where the cron
+//! looks. The second SIGINT means it: the process ends there and then.
 //!
 //! Crashes are in `sys::crash`.
 
@@ -16,7 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 static ASKED: AtomicI32 = AtomicI32::new(0);
 /// A data set is being loaded: there is nothing to save, so a stop needs no preparation.
 static LOADING: AtomicBool = AtomicBool::new(false);
-/// The temporary file that this process is writing, if it is; freed by nobody, since a handler may be reading it.
+/// The temporary file that this process is writing, if it is; freed by nobody, since a handler may
+/// be reading it.
 static TEMP_FILE: AtomicPtr<libc::c_char> = AtomicPtr::new(std::ptr::null_mut());
 /// The files that show a running server: a stop while loading removes them.
 static TRACES: OnceLock<Vec<CString>> = OnceLock::new();
@@ -39,8 +41,8 @@ pub fn set_loading(loading: bool) {
     LOADING.store(loading, Ordering::Relaxed);
 }
 
-/// The file that this process is writing and that is worth nothing until it is finished, or none: a stop in the middle
-/// removes it.
+/// The file that this process is writing and that is worth nothing until it is finished, or none: a
+/// stop in the middle removes it.
 pub fn set_temp_file(path: Option<&Path>) {
     use std::os::unix::ffi::OsStrExt;
     let text = path.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
@@ -49,7 +51,8 @@ pub fn set_temp_file(path: Option<&Path>) {
     TEMP_FILE.store(new, Ordering::Relaxed);
 }
 
-/// The files that exist while the server runs, as absolute paths: pid file and unix socket. Set once.
+/// The files that exist while the server runs, as absolute paths: pid file and unix socket. Set
+/// once.
 pub fn set_traces(paths: impl Iterator<Item = PathBuf>) {
     use std::os::unix::ffi::OsStringExt;
     // No file has a name with a NUL in it.
@@ -67,14 +70,14 @@ pub fn set_log_file(path: &Path) {
     }
 }
 
-/// How a handler ends the loop's sleep. `wake` has to be safe in a signal handler: a write to a pipe or an
-/// eventfd is.
+/// How a handler ends the loop's sleep. `wake` has to be safe in a signal handler: a write to a
+/// pipe or an eventfd is.
 pub fn set_wake(wake: impl Fn() + Send + Sync + 'static) {
     let _ = WAKE.set(Box::new(wake));
 }
 
-/// SIGTERM, SIGINT, SIGALRM get their handlers; SIGHUP and SIGPIPE are ignored: a closed terminal is no reason
-/// to stop, a closed socket is an error of its write.
+/// SIGTERM, SIGINT, SIGALRM get their handlers; SIGHUP and SIGPIPE are ignored: a closed terminal
+/// is no reason to stop, a closed socket is an error of its write.
 pub fn install() {
     handle(libc::SIGTERM, shutdown_handler as *const () as usize);
     handle(libc::SIGINT, shutdown_handler as *const () as usize);
@@ -99,8 +102,8 @@ fn handle(signal: c_int, action: usize) {
 }
 
 fn handle_with(signal: c_int, action: usize, flags: c_int) {
-    // SAFETY: a zeroed sigaction is valid; `action` is SIG_IGN, SIG_DFL or a handler that only does what is
-    // allowed in one.
+    // SAFETY: a zeroed sigaction is valid; `action` is SIG_IGN, SIG_DFL or a handler that only does
+    // what is allowed in one.
     unsafe {
         let mut act: libc::sigaction = std::mem::zeroed();
         act.sa_sigaction = action;
@@ -110,7 +113,8 @@ fn handle_with(signal: c_int, action: usize, flags: c_int) {
     }
 }
 
-/// SIGALRM after `ms` milliseconds, unless it is set again before: what the software watchdog runs on. 0 is off.
+/// SIGALRM after `ms` milliseconds, unless it is set again before: what the software watchdog runs
+/// on. 0 is off.
 pub fn set_alarm(ms: u32) {
     let time = libc::timeval {
         tv_sec: (ms / 1000) as _,
@@ -219,8 +223,8 @@ pub(super) fn say(fd: c_int, text: fmt::Arguments) {
     };
     // A cut line says enough.
     let _ = line.write_fmt(text);
-    // SAFETY: the first `len` bytes of the buffer are initialised. If the log can't be written there is
-    // nobody to tell.
+    // SAFETY: the first `len` bytes of the buffer are initialised. If the log can't be written
+    // there is nobody to tell.
     unsafe { libc::write(fd, line.bytes.as_ptr().cast(), line.len) };
 }
 

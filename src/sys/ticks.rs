@@ -1,7 +1,8 @@
-//! The processor's time stamp counter: what timing a command costs is 10 ns instead of a clock call's 25.
+//! The processor's time stamp counter: what timing a command costs is 10 ns instead of a clock
+//! call's 25.
 //!
-//! Only an *invariant* counter is used (CPUID 0x80000007, EDX bit 8): it runs at one speed, in all cores
-//! and in sleep states. Elsewhere the monotonic clock in nanoseconds stands in.
+//! Only an *invariant* counter is used (CPUID 0x80000007, EDX bit 8): it runs at one speed, in all
+//! cores and in sleep states. Elsewhere the monotonic clock in nanoseconds stands in.
 
 use std::time::{Duration, Instant};
 

@@ -5,9 +5,10 @@
 //!                                     ^ /proc/PID/cmdline reads here  ^ and may be let into here
 //! ```
 //!
-//! `/proc/PID/cmdline` shows the memory that the arguments were put into at start, and reads on into the
-//! environment's when the last byte of the former is not zero. A title overwrites both, so the environment
-//! first moves to the heap. std copies arguments when it is asked for them, so nothing refers to the old ones.
+//! `/proc/PID/cmdline` shows the memory that the arguments were put into at start, and reads on
+//! into the environment's when the last byte of the former is not zero. A title overwrites both, so
+//! the environment first moves to the heap. std copies arguments when it is asked for them, so
+//! nothing refers to the old ones.
 //!
 //! Invariant: the area is found and written by one thread, the one that owns the server.
 
@@ -53,8 +54,8 @@ fn move_environment(area: std::ops::Range<usize>) {
     unsafe extern "C" {
         static mut environ: *mut *mut c_char;
     }
-    // SAFETY: `environ` is a list of C strings that ends with a null; no other code changes it at this moment
-    // (the background threads have no use for it).
+    // SAFETY: `environ` is a list of C strings that ends with a null; no other code changes it at
+    // this moment (the background threads have no use for it).
     unsafe {
         let mut slot = environ;
         while !slot.is_null() && !(*slot).is_null() {

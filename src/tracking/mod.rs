@@ -8,19 +8,21 @@
 //!               its clients is notified                         each client gets all of its keys at once
 //! ```
 //!
-//! The message is a push in RESP3. A RESP2 client redirects it to another connection of its own, which subscribes to
-//! `__redis__:invalidate`.
+//! The message is a push in RESP3. A RESP2 client redirects it to another connection of its own,
+//! which subscribes to `__redis__:invalidate`.
 //!
-//! Whoever's command runs is out of its slot: what is to be told to it waits in `pending` until the command, EXEC or
-//! script is over and follows the reply. What the server does before a command runs (eviction, a table that is too
-//! long) is told in front of the reply.
+//! Whoever's command runs is out of its slot: what is to be told to it waits in `pending` until the
+//! command, EXEC or script is over and follows the reply. What the server does before a command
+//! runs (eviction, a table that is too long) is told in front of the reply.
 //!
-//! The table knows no databases, and forgets no client that is gone: its ids stay until their keys change, because
-//! ids are never given twice. The table holds at most `tracking-table-max-keys` keys: those above are taken out at
-//! random and told as if they had changed, a hundred at a time, and a hundred more each time that this did not suffice.
+//! The table knows no databases, and forgets no client that is gone: its ids stay until their keys
+//! change, because ids are never given twice. The table holds at most `tracking-table-max-keys`
+//! keys: those above are taken out at random and told as if they had changed, a hundred at a time,
+//! and a hundred more each time that this did not suffice.
 //!
-//! **Invariant:** `trackers` has the clients with `flag::TRACKING`, and their `flags` are the TRACKING bits of the
-//! client's (`set_flags` changes both). A running client's can be asked there, though nobody holds it.
+//! **Invariant:** `trackers` has the clients with `flag::TRACKING`, and their `flags` are the
+//! TRACKING bits of the client's (`set_flags` changes both). A running client's can be asked there,
+//! though nobody holds it.
 //! **Invariant:** `items` is the number of ids in the table (`tests::items_are_counted`).
 
 mod message;
@@ -136,8 +138,8 @@ impl Tracking {
         self.trackers.get(&id).map(|tracker| tracker.redirect)
     }
 
-    /// Bytes that a client's prefixes occupy, here and in the list of all; for what other tracking costs, the
-    /// server answers, not the client.
+    /// Bytes that a client's prefixes occupy, here and in the list of all; for what other tracking
+    /// costs, the server answers, not the client.
     pub fn memory_of(&self, id: u64) -> usize {
         const OVERHEAD: usize = 2 * size_of::<Box<[u8]>>() + size_of::<Broadcast>();
         let prefixes = self.prefixes_of(id).iter();
@@ -152,7 +154,8 @@ impl Tracking {
     }
 }
 
-/// CLIENT TRACKING ON. The options go together, and with what the client has; prefixes are added to those it has.
+/// CLIENT TRACKING ON. The options go together, and with what the client has; prefixes are added to
+/// those it has.
 pub fn start(server: &mut Server, c: &mut Client, options: &Options) {
     let tracking = &mut server.tracking;
     let tracker = tracking.trackers.entry(c.id).or_insert(Tracker {
@@ -183,7 +186,8 @@ pub fn start(server: &mut Server, c: &mut Client, options: &Options) {
         }
         tracker.prefixes.sort();
     }
-    // While nobody tracks, no command says whose it is; what follows in this transaction is tracked.
+    // While nobody tracks, no command says whose it is; what follows in this transaction is
+    // tracked.
     tracking.running = c.id;
     server.update_armed();
 }
@@ -320,7 +324,8 @@ pub fn flushed(server: &mut Server, lazy: bool) {
     }
 }
 
-/// Take keys out until the table is no longer than `tracking-table-max-keys`, within the effort of one call.
+/// Take keys out until the table is no longer than `tracking-table-max-keys`, within the effort of
+/// one call.
 pub fn limit_table(server: &mut Server) {
     let max = server.config.tracking_table_max_keys as usize;
     if max == 0 || server.tracking.table.len() <= max {
@@ -340,8 +345,9 @@ pub fn limit_table(server: &mut Server) {
     server.tracking.overruns += 1;
 }
 
-/// Before the loop sleeps: send the clients in BCAST mode what has changed since the last time. The name of a key is data
-/// too: a client gets the names of those that its user may read, by the rules as they are now.
+/// Before the loop sleeps: send the clients in BCAST mode what has changed since the last time. The
+/// name of a key is data too: a client gets the names of those that its user may read, by the rules
+/// as they are now.
 pub fn broadcast(server: &mut Server) {
     if server.armed & armed::TRACKING == 0 {
         return;
@@ -384,8 +390,8 @@ pub fn broadcast(server: &mut Server) {
     }
 }
 
-/// The user of a client that tracks, if there are keys that it may not read. A redirection does not matter: the rights
-/// are those of the client that asked for tracking.
+/// The user of a client that tracks, if there are keys that it may not read. A redirection does not
+/// matter: the rights are those of the client that asked for tracking.
 fn limited_user<'a>(acl: &'a Acl, clients: &Clients, r: ClientRef) -> Option<&'a User> {
     // No command runs while the loop is about to sleep, so every client is in its slot.
     let user = acl.user(clients.get(r.slot)?.user)?;

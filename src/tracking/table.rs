@@ -4,9 +4,10 @@
 //!   table:  hash(key) -> [ key | id, id, ... ]      one allocation a key, ids sorted, 8 bytes each
 //! ```
 //!
-//! It is the table of hashes' fields (`ds::field`), the ids being the value: a key of 16 bytes that one client has
-//! takes 26 bytes and its slot. Sorted ids make it quick to see that a client is there already, which is the usual
-//! case of a hot key; a new client among n costs a copy of n ids, 80 KB for ten thousand.
+//! It is the table of hashes' fields (`ds::field`), the ids being the value: a key of 16 bytes that
+//! one client has takes 26 bytes and its slot. Sorted ids make it quick to see that a client is
+//! there already, which is the usual case of a hot key; a new client among n costs a copy of n ids,
+//! 80 KB for ten thousand.
 
 use crate::ds::field::Field;
 use crate::ds::hashtable::HashTable;

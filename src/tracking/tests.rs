@@ -281,7 +281,8 @@ fn a_broadcast_obeys_rights_that_were_changed() {
     assert_eq!(heard(&mut server, 0), "");
 }
 
-/// What is redirected is filtered by the rights of the client that tracks, not of the one that gets it.
+/// What is redirected is filtered by the rights of the client that tracks, not of the one that gets
+/// it.
 #[test]
 fn a_redirected_broadcast_has_the_rights_of_the_tracking_client() {
     let mut server = server();

@@ -1,11 +1,11 @@
 //! The list: one listpack while it is small, a quicklist beyond.
 //!
 //! A list begins as a listpack, and becomes a quicklist before an addition that would take it over
-//! `list-max-listpack-size`. It becomes a listpack again when a removal leaves a single node below half of that limit
-//! (Redis 7.2). An element too big for a node makes a quicklist at once.
+//! `list-max-listpack-size`. It becomes a listpack again when a removal leaves a single node below
+//! half of that limit (Redis 7.2). An element too big for a node makes a quicklist at once.
 //!
-//! **Invariant:** a listpack keeps within the limits of its last addition: every addition goes through `make_room`
-//! first (test `histories_match_a_vecdeque`).
+//! **Invariant:** a listpack keeps within the limits of its last addition: every addition goes
+//! through `make_room` first (test `histories_match_a_vecdeque`).
 //!
 //! Limits are passed in: lists don't know the settings. Elements are shown to visitors, never
 //! copied out, so that a reply is written straight from the list.
@@ -116,7 +116,8 @@ impl List {
 
 /// Encodings.
 impl List {
-    /// Makes it a quicklist if `count` more texts of `bytes` bytes together would be too much for a listpack.
+    /// Makes it a quicklist if `count` more texts of `bytes` bytes together would be too much for a
+    /// listpack.
     #[inline]
     pub fn make_room(&mut self, bytes: usize, count: usize, limits: &ListLimits) {
         match self {
@@ -139,7 +140,8 @@ impl List {
         }
     }
 
-    /// To be called once at the end of a command that removed elements: a listpack again, if it is small enough.
+    /// To be called once at the end of a command that removed elements: a listpack again, if it is
+    /// small enough.
     #[inline]
     pub fn shrink(&mut self, limits: &ListLimits) {
         if let List::Quicklist(_) = self {
@@ -216,8 +218,8 @@ impl List {
         }
     }
 
-    /// LPOS: shows the position of each element that is `text`, among the first `max` ones seen from `from`, until the
-    /// visitor breaks.
+    /// LPOS: shows the position of each element that is `text`, among the first `max` ones seen
+    /// from `from`, until the visitor breaks.
     pub fn positions(
         &self,
         text: &[u8],
@@ -284,7 +286,8 @@ impl List {
         }
     }
 
-    /// Removes the element at an end, after showing it. `shrink` is the caller's, when it has popped all it wants.
+    /// Removes the element at an end, after showing it. `shrink` is the caller's, when it has
+    /// popped all it wants.
     #[inline]
     pub fn pop_with<R>(&mut self, end: End, show: impl FnOnce(Element) -> R) -> Option<R> {
         match self {

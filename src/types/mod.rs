@@ -1,7 +1,8 @@
-//! The value types. Each is an enum of its encodings and knows nothing of clients, databases or replies.
+//! The value types. Each is an enum of its encodings and knows nothing of clients, databases or
+//! replies.
 //!
-//! A key's entry (`ds::entry`) holds short strings and integers itself; everything else is a [`Value`] in
-//! the same allocation.
+//! A key's entry (`ds::entry`) holds short strings and integers itself; everything else is a
+//! [`Value`] in the same allocation.
 
 pub mod hash;
 pub mod list;
@@ -68,7 +69,8 @@ impl Type {
     }
 }
 
-/// The kind byte of an entry: the type, and for strings how they came to be, which OBJECT ENCODING reports.
+/// The kind byte of an entry: the type, and for strings how they came to be, which OBJECT ENCODING
+/// reports.
 pub mod kind {
     use super::Type;
 
@@ -137,8 +139,8 @@ pub fn memory_bytes(entry: KeyRef) -> usize {
     size_of::<usize>() + entry.alloc_size() + value
 }
 
-/// The same in a time that does not grow with the value: of its parts a few are weighed, and the rest is taken to be like
-/// them.
+/// The same in a time that does not grow with the value: of its parts a few are weighed, and the
+/// rest is taken to be like them.
 pub fn memory_estimate(entry: KeyRef) -> usize {
     let value = match entry.value() {
         ValueRef::Int(_) | ValueRef::Str(_) => 0,

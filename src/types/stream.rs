@@ -7,16 +7,19 @@
 //!           consumers: name -> number,  slots: number -> Consumer { pel: ids, seen_time, active_time } }
 //! ```
 //!
-//! A pending entry stands in two maps: the group's, which XACK, XPENDING and XCLAIM search, and its consumer's, which
-//! XREADGROUP with an explicit ID reads. A Nack names its consumer by a slot number, so a claim moves an ID between two sets and a deletion
-//! of a consumer touches that consumer's entries only.
+//! A pending entry stands in two maps: the group's, which XACK, XPENDING and XCLAIM search, and its
+//! consumer's, which XREADGROUP with an explicit ID reads. A Nack names its consumer by a slot
+//! number, so a claim moves an ID between two sets and a deletion of a consumer touches that
+//! consumer's entries only.
 //!
-//! **Invariant:** each ID of the group's PEL is in the PEL of the consumer that its Nack names, and in no other's
-//! (`tests::agrees_with_a_map`).
+//! **Invariant:** each ID of the group's PEL is in the PEL of the consumer that its Nack names, and
+//! in no other's (`tests::agrees_with_a_map`).
 //!
-//! `entries_read` counts what a group has read of all that was ever added; it may be unknown, and XINFO then shows a lag only
-//! where it can be derived: see [`Group::lag`], which is Redis 8.2's. It is counted on from entry to entry only while nothing between the
-//! two can have been deleted or trimmed, as in Valkey 8.1 and Redis 7.4; older ones count on and show a lag that never comes down.
+//! `entries_read` counts what a group has read of all that was ever added; it may be unknown, and
+//! XINFO then shows a lag only where it can be derived: see [`Group::lag`], which is Redis 8.2's.
+//! It is counted on from entry to entry only while nothing between the two can have been deleted or
+//! trimmed, as in Valkey 8.1 and Redis 7.4; older ones count on and show a lag that never comes
+//! down.
 
 use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::stream::{Precision, StreamId, StreamLog, Trim};
@@ -83,7 +86,8 @@ impl Stream {
         self.groups.remove(name).is_some()
     }
 
-    /// Whether a group still needs an entry: it is pending there, or the group has not come to it yet.
+    /// Whether a group still needs an entry: it is pending there, or the group has not come to it
+    /// yet.
     pub fn is_referenced(&self, id: StreamId) -> bool {
         is_referenced(&self.groups, id)
     }
@@ -333,7 +337,8 @@ impl Group {
         self.pel.get(&id)
     }
 
-    /// Records that an entry went to a consumer for the first time, or again after XGROUP SETID went back.
+    /// Records that an entry went to a consumer for the first time, or again after XGROUP SETID
+    /// went back.
     pub fn deliver(&mut self, id: StreamId, to: ConsumerId, now_ms: i64) {
         self.assign(
             id,
@@ -398,9 +403,10 @@ impl Group {
         self.last_id = id;
     }
 
-    /// How many entries the group has not read yet, if that can be told: all of them or none when the group is
-    /// before the first entry or the log is empty; from the count of entries read when nothing was deleted ahead of
-    /// the group; otherwise from the place of `last_id` when that is an edge of the log.
+    /// How many entries the group has not read yet, if that can be told: all of them or none when
+    /// the group is before the first entry or the log is empty; from the count of entries read when
+    /// nothing was deleted ahead of the group; otherwise from the place of `last_id` when that is
+    /// an edge of the log.
     pub fn lag(&self, log: &StreamLog) -> Option<i64> {
         let added = log.entries_added();
         if added == 0 || log.is_empty() {
@@ -435,7 +441,8 @@ impl Group {
         self.consumer_mut(consumer).pel.insert(id)
     }
 
-    /// Whether every loaded pending entry has found its consumer. A group that has not must be thrown away.
+    /// Whether every loaded pending entry has found its consumer. A group that has not must be
+    /// thrown away.
     pub fn finish_load(&self) -> bool {
         self.pel
             .values()
@@ -450,7 +457,8 @@ impl Group {
     }
 }
 
-/// Whether XDEL removed an entry at or behind `id` while older ones are still there: counting is not possible across it.
+/// Whether XDEL removed an entry at or behind `id` while older ones are still there: counting is
+/// not possible across it.
 fn has_tombstones_from(log: &StreamLog, id: StreamId) -> bool {
     let deleted = log.max_deleted_id();
     !log.is_empty() && deleted != StreamId::MIN && log.first_id() <= deleted && id <= deleted
@@ -525,7 +533,8 @@ mod tests {
         assert_eq!(group(0, None).lag(&StreamLog::new()), Some(0));
     }
 
-    /// 2, 0 and nothing read, then entries deleted and trimmed: from then on the place in the log tells the count.
+    /// 2, 0 and nothing read, then entries deleted and trimmed: from then on the place in the log
+    /// tells the count.
     #[test]
     fn entries_read_is_counted_on_only_where_nothing_was_lost() {
         let mut log = log_of(7);

@@ -10,8 +10,8 @@ use crate::util::number::{IntBuf, parse_f64, parse_i64};
 /// Strings up to this length that were set whole are reported as `embstr`.
 pub const EMBSTR_MAX: usize = 44;
 
-/// A string too long for its key's entry. It becomes shared when a reply or a request buffer holds it too;
-/// a change then makes a private copy first.
+/// A string too long for its key's entry. It becomes shared when a reply or a request buffer holds
+/// it too; a change then makes a private copy first.
 #[derive(Clone)]
 pub enum RawStr {
     Owned(Vec<u8>),
@@ -117,8 +117,8 @@ impl<'a> StrView<'a> {
     }
 }
 
-/// How a string that is set whole is stored: its kind byte and its value. `shared` is the request's own
-/// buffer when the string is a big argument, so that it isn't copied.
+/// How a string that is set whole is stored: its kind byte and its value. `shared` is the request's
+/// own buffer when the string is a big argument, so that it isn't copied.
 #[inline]
 pub fn encode<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> (u8, New<'a>) {
     if bytes.len() <= 20
@@ -148,8 +148,9 @@ pub fn type_of(entry: KeyRef) -> Type {
     kind::type_of(entry.kind())
 }
 
-/// The bytes of a string, to be changed where they lie and at least `len` of them: zeros are added. From then on
-/// it is `raw`. `None`: there is no room, or it is an integer; the caller stores a [`Grown`] one.
+/// The bytes of a string, to be changed where they lie and at least `len` of them: zeros are added.
+/// From then on it is `raw`. `None`: there is no room, or it is an integer; the caller stores a
+/// [`Grown`] one.
 pub fn bytes_mut<'a>(entry: &'a mut KeyMut, len: usize) -> Option<&'a mut [u8]> {
     match entry.value() {
         ValueRef::Str(bytes) if len <= bytes.len() => {}
@@ -191,7 +192,8 @@ impl Grown {
         }
     }
 
-    /// The string in `entry` (its type has been checked), made at least `len` bytes long with zeros.
+    /// The string in `entry` (its type has been checked), made at least `len` bytes long with
+    /// zeros.
     pub fn copy(entry: KeyRef, len: usize) -> Grown {
         let mut digits = IntBuf::new();
         let old = match entry.value() {

@@ -1,14 +1,14 @@
 //! Sizes in bytes: what a setting may say, and what INFO shows a person.
 //!
-//! The units of settings are Redis's own: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb` powers of 1024,
-//! in either case of letter. INFO counts in 1024 and writes `K`, `M`, `G`, `T`, `P`.
+//! The units of settings are Redis's own: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb` powers
+//! of 1024, in either case of letter. INFO counts in 1024 and writes `K`, `M`, `G`, `T`, `P`.
 
 /// What Redis's buffer for the digits holds.
 const MAX_DIGITS: usize = 127;
 
-/// Reads `100mb`, `1k`, `512`. As in Redis, digits that overflow mean the largest number, and a unit
-/// alone means 0; a NUL ends the text, and more than 127 digits are refused. A product that overflows is refused:
-/// Redis lets it wrap, and `17179869184gb` sets no limit there.
+/// Reads `100mb`, `1k`, `512`. As in Redis, digits that overflow mean the largest number, and a
+/// unit alone means 0; a NUL ends the text, and more than 127 digits are refused. A product that
+/// overflows is refused: Redis lets it wrap, and `17179869184gb` sets no limit there.
 pub fn parse_memory(text: &[u8]) -> Option<u64> {
     let text = text.split(|byte| *byte == 0).next().unwrap_or(text);
     let unit_at = text.iter().position(|byte| !byte.is_ascii_digit());

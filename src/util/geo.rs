@@ -1,8 +1,9 @@
-//! Places on the globe: the cells, distances and shapes behind GEOADD, GEODIST, GEOSEARCH and GEOHASH.
+//! Places on the globe: the cells, distances and shapes behind GEOADD, GEODIST, GEOSEARCH and
+//! GEOHASH.
 //!
-//! A place is a score of 52 bits: longitude and latitude are each halved 26 times, and the choices are
-//! interleaved, so a cell of the grid is a range of scores, and a search in an area is a few ranges of a
-//! sorted set.
+//! A place is a score of 52 bits: longitude and latitude are each halved 26 times, and the choices
+//! are interleaved, so a cell of the grid is a range of scores, and a search in an area is a few
+//! ranges of a sorted set.
 //!
 //! ```text
 //!   score   x25 y25 x24 y24 ... x0 y0          x: longitude in -180..180    y: latitude in -85.05..85.05
@@ -15,11 +16,13 @@
 //!                            SW  S  SE
 //! ```
 //!
-//! Latitudes end where Web Mercator's square map does. GEOHASH's text uses the standard -90..90 instead,
-//! so it is encoded anew from the decoded place. Distances are haversine on a sphere of Redis's radius.
+//! Latitudes end where Web Mercator's square map does. GEOHASH's text uses the standard -90..90
+//! instead, so it is encoded anew from the decoded place. Distances are haversine on a sphere of
+//! Redis's radius.
 //!
-//! Formulas keep Redis's order of operations: a double's last bit shows in GEOPOS and in which member lies
-//! on a border. Longitude 180 itself overflows into bit 53; that is Redis's score for it, too.
+//! Formulas keep Redis's order of operations: a double's last bit shows in GEOPOS and in which
+//! member lies on a border. Longitude 180 itself overflows into bit 53; that is Redis's score for
+//! it, too.
 
 use std::f64::consts::PI;
 
@@ -65,8 +68,8 @@ pub fn decode(score: u64) -> Point {
     }
 }
 
-/// The standard geohash text of a score's place. The grid's 52 bits are two letters' worth short of 55: the
-/// eleventh is always `0`.
+/// The standard geohash text of a score's place. The grid's 52 bits are two letters' worth short of
+/// 55: the eleventh is always `0`.
 pub fn geohash_text(score: u64) -> [u8; 11] {
     const ALPHABET: &[u8; 32] = b"0123456789bcdefghjkmnpqrstuvwxyz";
     let bits = Cell::holding(decode(score), MAX_STEP, 90.0).bits;
@@ -101,7 +104,8 @@ fn latitude_distance(from: f64, to: f64) -> f64 {
     EARTH_RADIUS * (radians(to) - radians(from)).abs()
 }
 
-/// A rectangle in degrees. One that crosses the antimeridian or a pole runs past the map's edge instead.
+/// A rectangle in degrees. One that crosses the antimeridian or a pole runs past the map's edge
+/// instead.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
     pub west: f64,
@@ -143,8 +147,9 @@ impl Cell {
         }
     }
 
-    /// The cell so many places further east and north; the map wraps around at all its edges. A coordinate that does
-    /// not move is left as it is, even one that overflowed at the map's very edge: Redis then searches nothing there.
+    /// The cell so many places further east and north; the map wraps around at all its edges. A
+    /// coordinate that does not move is left as it is, even one that overflowed at the map's very
+    /// edge: Redis then searches nothing there.
     fn neighbor(self, east: i32, north: i32) -> Self {
         let mask = u32::MAX >> (32 - self.step);
         let moved = |position: u32, by: i32| match by {
@@ -208,8 +213,8 @@ pub struct Area {
 }
 
 impl Area {
-    /// A polygon; its center, from which distances are given, is the mean of its corners in space, brought
-    /// back to the surface.
+    /// A polygon; its center, from which distances are given, is the mean of its corners in space,
+    /// brought back to the surface.
     pub fn polygon(corners: Vec<Point>) -> Self {
         let (mut x, mut y, mut z) = (0.0, 0.0, 0.0);
         for corner in &corners {
@@ -307,8 +312,8 @@ impl Area {
         }
     }
 
-    /// The ranges of scores that hold the area, each from its first score up to but not including its second,
-    /// in the order in which a search visits them: center, N, S, E, W, NE, NW, SE, SW.
+    /// The ranges of scores that hold the area, each from its first score up to but not including
+    /// its second, in the order in which a search visits them: center, N, S, E, W, NE, NW, SE, SW.
     pub fn score_ranges(&self) -> Vec<(u64, u64)> {
         const AROUND: [(i32, i32); 8] = [
             (0, 1),
@@ -358,7 +363,8 @@ impl Area {
     }
 }
 
-/// The finest step whose cells are about as wide as the radius; coarser near the poles, where cells are narrow.
+/// The finest step whose cells are about as wide as the radius; coarser near the poles, where cells
+/// are narrow.
 fn steps_for_radius(mut radius: f64, latitude: f64) -> u32 {
     if radius == 0.0 {
         return MAX_STEP;
@@ -388,8 +394,8 @@ fn polygon_bounds(corners: &[Point]) -> Bounds {
     })
 }
 
-/// Ray casting, on the flat map: a point is inside if a ray to the east crosses the outline an odd number
-/// of times.
+/// Ray casting, on the flat map: a point is inside if a ray to the east crosses the outline an odd
+/// number of times.
 fn is_in_polygon(corners: &[Point], point: Point) -> bool {
     let Some(last) = corners.last() else {
         return false;

@@ -5,14 +5,14 @@
 //!   ?       any one byte                 [^a]   none of them      \x     the byte x itself
 //! ```
 //!
-//! The corners are Redis's own and are kept, since keys are matched by them today: `]` right after `[`
-//! closes the class; a class may end with the pattern; a range may take the `]` as its end (`[a-]`); `\`
-//! at the very end is a backslash; the empty string matches only the empty pattern, not `*`; an escaped
-//! byte in a class is compared with its case.
+//! The corners are Redis's own and are kept, since keys are matched by them today: `]` right after
+//! `[` closes the class; a class may end with the pattern; a range may take the `]` as its end
+//! (`[a-]`); `\` at the very end is a backslash; the empty string matches only the empty pattern,
+//! not `*`; an escaped byte in a class is compared with its case.
 //!
-//! **Invariant:** time is at most pattern length times string length. Only the last `*` is ever tried again:
-//! once a part between two stars has matched, matching it later can only leave less string for the rest
-//! (test `many_stars_end_in_time` would not end otherwise).
+//! **Invariant:** time is at most pattern length times string length. Only the last `*` is ever
+//! tried again: once a part between two stars has matched, matching it later can only leave less
+//! string for the rest (test `many_stars_end_in_time` would not end otherwise).
 
 use memchr::memchr;
 
@@ -33,8 +33,8 @@ pub fn is_literal(pattern: &[u8]) -> bool {
         .any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'))
 }
 
-/// A pattern with more stars than this (neighbours count as one) matches nothing, as in Redis, whose matcher
-/// gives up at that depth.
+/// A pattern with more stars than this (neighbours count as one) matches nothing, as in Redis,
+/// whose matcher gives up at that depth.
 const STARS_MAX: usize = 1000;
 
 fn matches<const NOCASE: bool>(pattern: &[u8], string: &[u8]) -> bool {
@@ -83,7 +83,8 @@ fn next_candidate<'a, const NOCASE: bool>(after_star: &[u8], string: &'a [u8]) -
     }
 }
 
-/// Matches one byte against the first element of the pattern, which is not a star, and gives what follows it.
+/// Matches one byte against the first element of the pattern, which is not a star, and gives what
+/// follows it.
 fn match_one<const NOCASE: bool>(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     let (matched, rest) = match pattern {
         [] => return None,

@@ -1,7 +1,8 @@
-//! The decimal digits of a double: Grisu2, from Florian Loitsch, "Printing Floating-Point Numbers Quickly
-//! and Accurately with Integers" (PLDI 2010).
+//! The decimal digits of a double: Grisu2, from Florian Loitsch, "Printing Floating-Point Numbers
+//! Quickly and Accurately with Integers" (PLDI 2010).
 //!
-//! Every decimal between a double's two boundaries, halfway to its neighbours, reads back as that double:
+//! Every decimal between a double's two boundaries, halfway to its neighbours, reads back as that
+//! double:
 //!
 //! ```text
 //!        low                     w                     high
@@ -9,14 +10,16 @@
 //!            3972.8564029999998   3972.856403
 //! ```
 //!
-//! All three are multiplied by a power of ten, so that the integer part fits 32 bits, and digits of `high`
-//! are produced until what is left of it falls below `high - low`. The products are off by a unit of their last
-//! bit, so the interval is first narrowed by one at each end. That makes every result read back exactly,
-//! but one in four hundred is a digit longer than needed: the shorter one lay in the strip given up.
+//! All three are multiplied by a power of ten, so that the integer part fits 32 bits, and digits of
+//! `high` are produced until what is left of it falls below `high - low`. The products are off by a
+//! unit of their last bit, so the interval is first narrowed by one at each end. That makes every
+//! result read back exactly, but one in four hundred is a digit longer than needed: the shorter one
+//! lay in the strip given up.
 //!
-//! Newer methods (Ryu, Schubfach, zmij) always find the shortest. They were rejected because Redis 7 and Valkey 8
-//! print with Grisu2, and a client sees the difference: `ZADD k 3972.856403 m`, then `ZSCORE k m`, says
-//! `3972.8564029999998`, and so do replication, the AOF and every digest made of such replies.
+//! Newer methods (Ryu, Schubfach, zmij) always find the shortest. They were rejected because Redis
+//! 7 and Valkey 8 print with Grisu2, and a client sees the difference: `ZADD k 3972.856403 m`, then
+//! `ZSCORE k m`, says `3972.8564029999998`, and so do replication, the AOF and every digest made of
+//! such replies.
 //!
 //! **Invariant:** the digits read back as the same double (test `digits_read_back`).
 
@@ -36,7 +39,8 @@ impl Decimal {
         &self.digits[..self.len]
     }
 
-    /// Zeros in front are dropped. 64 bits make 20 digits, of which a double's interval needs 17 at most.
+    /// Zeros in front are dropped. 64 bits make 20 digits, of which a double's interval needs 17 at
+    /// most.
     fn push(&mut self, digit: u64) {
         if (digit != 0 || self.len > 0) && self.len < self.digits.len() {
             self.digits[self.len] = b'0' + digit as u8;
@@ -71,7 +75,8 @@ impl Float {
     }
 }
 
-/// Powers of ten from 10^-348 on, eight apart: close enough to bring every double's exponent into the wanted range.
+/// Powers of ten from 10^-348 on, eight apart: close enough to bring every double's exponent into
+/// the wanted range.
 const FIRST_POWER: i32 = -348;
 const POWER_STEP: i32 = 8;
 const POWERS: usize = 87;
@@ -87,8 +92,8 @@ static POWERS_OF_TEN: LazyLock<[Float; POWERS]> = LazyLock::new(|| {
 /// Exponents of a product whose integer part fits 32 bits and whose digits fit 64.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -60..=-32;
 
-/// A power of ten that brings a normalized float into `EXPONENTS`, and its decimal exponent. Two may do;
-/// the choice shows in the last digit, so it is Redis's: estimate low, then walk.
+/// A power of ten that brings a normalized float into `EXPONENTS`, and its decimal exponent. Two
+/// may do; the choice shows in the last digit, so it is Redis's: estimate low, then walk.
 fn scaling_power(exponent: i32) -> (Float, i32) {
     const LOG10_2: f64 = std::f64::consts::LOG10_2;
     let estimate = (-f64::from(exponent + POWERS as i32) * LOG10_2) as i32;
@@ -207,7 +212,8 @@ struct Remainder {
 }
 
 impl Decimal {
-    /// Lowers the last digit while that brings the number closer to the value itself and keeps it above `low`.
+    /// Lowers the last digit while that brings the number closer to the value itself and keeps it
+    /// above `low`.
     fn toward(mut self, at: Remainder) -> Self {
         let mut rest = at.rest;
         while rest < at.to_value

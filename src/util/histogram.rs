@@ -1,6 +1,6 @@
-//! A log-linear histogram of latencies, in the manner of Gil Tene's HdrHistogram: values from 1 ns to 1 s in
-//! buckets whose width is at most 1/128 of the value (two significant digits), so a percentile is off by at
-//! most 0.8 %.
+//! A log-linear histogram of latencies, in the manner of Gil Tene's HdrHistogram: values from 1 ns
+//! to 1 s in buckets whose width is at most 1/128 of the value (two significant digits), so a
+//! percentile is off by at most 0.8 %.
 //!
 //! ```text
 //!   value   0..255       one bucket each
@@ -75,8 +75,9 @@ impl Histogram {
         0
     }
 
-    /// Cumulative counts up to 1024 ns, 2048 ns, 4096 ns and so on, where they change: (microseconds, count).
-    /// The bucket of the limit itself is counted too, so its upper bound is what is shown: 1, 2, 4, 8, 16, 33.
+    /// Cumulative counts up to 1024 ns, 2048 ns, 4096 ns and so on, where they change:
+    /// (microseconds, count). The bucket of the limit itself is counted too, so its upper bound is
+    /// what is shown: 1, 2, 4, 8, 16, 33.
     pub fn powers_of_two(&self) -> Vec<(u64, u64)> {
         let mut out = Vec::new();
         let (mut seen, mut at, mut before) = (0, 0, 0);

@@ -1,5 +1,6 @@
-//! The x87 80-bit float, in integers: Redis computes INCRBYFLOAT in C's `long double`, and its replies
-//! show every bit of it. `INCRBYFLOAT k 0.1` on `3.0` must say `3.1`, which a double would only say by luck.
+//! The x87 80-bit float, in integers: Redis computes INCRBYFLOAT in C's `long double`, and its
+//! replies show every bit of it. `INCRBYFLOAT k 0.1` on `3.0` must say `3.1`, which a double would
+//! only say by luck.
 //!
 //! ```text
 //!   value = sign * mantissa * 2^exponent          mantissa: 64 bits, the leading one explicit
@@ -9,14 +10,14 @@
 //! ```
 //!
 //! Reading rounds the decimal text to nearest, ties to even, exactly, whatever its length: up to 19
-//! digits with a small exponent in one 128-bit step, the rest with a long division of limbs. Printing is
-//! `%.17Lf` less trailing zeros: at most 4,951 bytes.
+//! digits with a small exponent in one 128-bit step, the rest with a long division of limbs.
+//! Printing is `%.17Lf` less trailing zeros: at most 4,951 bytes.
 //!
-//! **Invariant:** a finite value is zero, or has its top mantissa bit set, or has exponent `MIN_EXPONENT`
-//! (debug assert in `round`).
+//! **Invariant:** a finite value is zero, or has its top mantissa bit set, or has exponent
+//! `MIN_EXPONENT` (debug assert in `round`).
 //!
-//! Only what the commands need is here: no multiplication, no comparison. A big-number crate was left
-//! out: the two loops over limbs below are shorter than its glue would be.
+//! Only what the commands need is here: no multiplication, no comparison. A big-number crate was
+//! left out: the two loops over limbs below are shorter than its glue would be.
 
 use super::number::{
     HexFloat, MAX_FLOAT_CHARS, parse_exponent, round_off, split_sign, write_int, write_padded,
@@ -64,8 +65,8 @@ impl LongDouble {
         kind: Kind::NotANumber,
     };
 
-    /// A double near it: what is beyond a double's range becomes infinite, what is too small for it the
-    /// smallest one.
+    /// A double near it: what is beyond a double's range becomes infinite, what is too small for it
+    /// the smallest one.
     pub fn to_f64(self) -> f64 {
         let magnitude = match self.kind {
             Kind::NotANumber => f64::NAN,
@@ -80,8 +81,8 @@ impl LongDouble {
         if self.negative { -magnitude } else { magnitude }
     }
 
-    /// Reads a whole text by the rules of Redis's float arguments: any form of C's `strtold`, no leading
-    /// space, no NaN, and nothing that overflows or that rounds to zero without being zero.
+    /// Reads a whole text by the rules of Redis's float arguments: any form of C's `strtold`, no
+    /// leading space, no NaN, and nothing that overflows or that rounds to zero without being zero.
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.len() > MAX_FLOAT_CHARS {
             return None;
@@ -126,8 +127,8 @@ impl LongDouble {
         (mantissa, exponent)
     }
 
-    /// Exponent and mantissa; ordered as the absolute values are, since only the lowest exponent has
-    /// mantissas without their top bit.
+    /// Exponent and mantissa; ordered as the absolute values are, since only the lowest exponent
+    /// has mantissas without their top bit.
     fn size(self) -> (i32, u64) {
         match self.kind {
             Kind::Finite { mantissa, exponent } => (exponent, mantissa),
@@ -135,7 +136,8 @@ impl LongDouble {
         }
     }
 
-    /// The human form, `%.17Lf` without trailing zeros: `3.1`, `10000000000000000`, `inf`. Negative zero is `0`.
+    /// The human form, `%.17Lf` without trailing zeros: `3.1`, `10000000000000000`, `inf`. Negative
+    /// zero is `0`.
     pub fn write_human(self, out: &mut Vec<u8>) {
         let start = out.len();
         if self.negative && self.kind != Kind::NotANumber {
@@ -198,8 +200,9 @@ impl std::ops::Add for LongDouble {
     }
 }
 
-/// The sum of two finite numbers, the larger one first. The larger mantissa gets 63 bits of room below it,
-/// so what the smaller one loses on its way there only matters as "something" (sticky), never as a bit.
+/// The sum of two finite numbers, the larger one first. The larger mantissa gets 63 bits of room
+/// below it, so what the smaller one loses on its way there only matters as "something" (sticky),
+/// never as a bit.
 fn add_smaller(larger: LongDouble, smaller: LongDouble) -> LongDouble {
     let (exponent, mantissa) = larger.size();
     let (smaller_exponent, smaller_mantissa) = smaller.size();
@@ -216,8 +219,8 @@ fn add_smaller(larger: LongDouble, smaller: LongDouble) -> LongDouble {
     round(negative, difference, exponent - 63, sticky)
 }
 
-/// `bits * 2^exponent`, plus something less than the last bit if `sticky`, to the nearest float, ties to even.
-/// With `sticky`, `bits` must hold more than 64 bits.
+/// `bits * 2^exponent`, plus something less than the last bit if `sticky`, to the nearest float,
+/// ties to even. With `sticky`, `bits` must hold more than 64 bits.
 fn round(negative: bool, bits: u128, exponent: i32, sticky: bool) -> LongDouble {
     if bits == 0 {
         return LongDouble::finite(negative, 0, MIN_EXPONENT);
@@ -325,7 +328,8 @@ impl<'a> Decimal<'a> {
             let product = u128::from(self.head) * u128::from(power);
             return round(negative, product, exponent, false);
         }
-        // The dividend's top bit is bit 127 and the divisor has 63 bits: a quotient of 65 bits or more.
+        // The dividend's top bit is bit 127 and the divisor has 63 bits: a quotient of 65 bits or
+        // more.
         let shift = self.head.leading_zeros();
         let dividend = u128::from(self.head << shift) << 64;
         let (quotient, rest) = (dividend / u128::from(power), dividend % u128::from(power));
@@ -443,8 +447,8 @@ impl Limbs {
         self.trim();
     }
 
-    /// The quotient of two numbers as 66 bits, their exponent, and whether a remainder is left: long
-    /// division in base two, with both numbers first shifted to the same length.
+    /// The quotient of two numbers as 66 bits, their exponent, and whether a remainder is left:
+    /// long division in base two, with both numbers first shifted to the same length.
     fn divide(mut self, mut divisor: Limbs) -> (u128, i32, bool) {
         const BITS: i32 = 66;
         let shift = divisor.bit_length() as i32 - self.bit_length() as i32;
@@ -491,7 +495,8 @@ fn write_fixed(out: &mut Vec<u8>, mantissa: u64, exponent: i32) {
     }
 }
 
-/// `mantissa / 2^shift`, shift at least 1. A fraction below one times 10^17 fits 121 bits, so nothing is lost.
+/// `mantissa / 2^shift`, shift at least 1. A fraction below one times 10^17 fits 121 bits, so
+/// nothing is lost.
 fn write_fraction(out: &mut Vec<u8>, mantissa: u64, shift: u32) {
     let mut whole = mantissa.checked_shr(shift).unwrap_or(0);
     let fraction = mantissa - whole.checked_shl(shift).unwrap_or(0);
@@ -683,7 +688,8 @@ mod tests {
             prop_assert_eq!(read(&format!("{value:.1074}")), LongDouble::from(value));
         }
 
-        /// Between two neighbours the exact midpoint goes to the even one, and a digit more decides.
+        /// Between two neighbours the exact midpoint goes to the even one, and a digit more
+        /// decides.
         #[test]
         fn ties_go_to_even(mantissa: u64) {
             let mantissa = u128::from(mantissa | 1 << 63);

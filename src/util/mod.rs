@@ -1,7 +1,8 @@
-//! Small pure functions that every layer uses: numbers, glob patterns, quoting, places on the globe.
+//! Small pure functions that every layer uses: numbers, glob patterns, quoting, places on the
+//! globe.
 //!
-//! Nothing here knows a key, a client or a setting; everything takes bytes or numbers and gives bytes or
-//! numbers back, so each file can be read, and tested, alone.
+//! Nothing here knows a key, a client or a setting; everything takes bytes or numbers and gives
+//! bytes or numbers back, so each file can be read, and tested, alone.
 //!
 //! | file | what Redis's clients see of it |
 //! |---|---|
@@ -15,7 +16,8 @@
 //! | `rate_limit` | one warning a minute where a flood would make thousands |
 //! | `geo` | the cells, distances and shapes behind GEOADD and GEOSEARCH |
 //!
-//! **Invariant:** no function in this module panics, whatever the bytes (property tests in each file).
+//! **Invariant:** no function in this module panics, whatever the bytes (property tests in each
+//! file).
 
 pub mod byte_size;
 pub mod geo;

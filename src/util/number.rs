@@ -1,9 +1,9 @@
 //! Numbers to and from text, with Redis's idea of which texts are numbers.
 //!
-//! A string is stored as an integer only if printing that integer gives the same string back. So the
-//! integer parser is strict: `007`, `+7`, `-0` and ` 7` are strings. Scores are laxer: whatever C's
-//! `strtod` takes (`inf`, `0x1p3`, `.5`), less leading space, trailing bytes, NaN, and values that leave
-//! the range of a double.
+//! A string is stored as an integer only if printing that integer gives the same string back. So
+//! the integer parser is strict: `007`, `+7`, `-0` and ` 7` are strings. Scores are laxer: whatever
+//! C's `strtod` takes (`inf`, `0x1p3`, `.5`), less leading space, trailing bytes, NaN, and values
+//! that leave the range of a double.
 //!
 //! A double prints in one of three shapes. With `n` digits `d` and value `d * 10^k`:
 //!
@@ -14,13 +14,15 @@
 //!   anything else                   15 * 10^20 -> 1.5e+21       1 * 10^-7 -> 1e-7
 //! ```
 //!
-//! **Invariant:** `parse_i64(IntBuf::format(n)) == Some(n)`, and a text that parses prints as itself
-//! (tests `integers_round_trip`, `accepted_integers_are_canonical`).
-//! **Invariant:** `parse_f64(DoubleBuf::format(d)) == Some(d)` for every `d` but NaN (test `doubles_round_trip`).
+//! **Invariant:** `parse_i64(IntBuf::format(n)) == Some(n)`, and a text that parses prints as
+//! itself (tests `integers_round_trip`, `accepted_integers_are_canonical`).
+//! **Invariant:** `parse_f64(DoubleBuf::format(d)) == Some(d)` for every `d` but NaN (test
+//! `doubles_round_trip`).
 
 use super::grisu;
 
-/// A longer text is refused as a long double, as by Redis's fixed buffer for them. Doubles have no such limit.
+/// A longer text is refused as a long double, as by Redis's fixed buffer for them. Doubles have no
+/// such limit.
 pub const MAX_FLOAT_CHARS: usize = 5 * 1024 - 1;
 
 /// The longest text of an `i64`: `-9223372036854775808`.
@@ -76,8 +78,8 @@ fn digit(byte: u8) -> Option<u64> {
     (digit <= 9).then_some(u64::from(digit))
 }
 
-/// Eight ASCII digits, first digit in the lowest byte, as one number: neighbours are joined into pairs,
-/// pairs into fours, fours into eight, each step one multiplication of the whole word.
+/// Eight ASCII digits, first digit in the lowest byte, as one number: neighbours are joined into
+/// pairs, pairs into fours, fours into eight, each step one multiplication of the whole word.
 #[inline]
 fn eight_digits(word: u64) -> Option<u64> {
     const ZEROS: u64 = 0x3030_3030_3030_3030;
@@ -92,9 +94,10 @@ fn eight_digits(word: u64) -> Option<u64> {
     Some((fours.wrapping_mul(10_000) + (fours >> 32)) & 0xffff_ffff)
 }
 
-/// An unsigned integer as C's `strtoull` reads it (spaces, a sign, leading zeros), the whole text. Stream IDs
-/// and cursors are read this way: `XADD s 007-1` adds `7-1`. The text ends at a NUL byte. A number below zero
-/// is refused when it is written as one writes numbers; `-0` and `-01` are what C makes of them.
+/// An unsigned integer as C's `strtoull` reads it (spaces, a sign, leading zeros), the whole text.
+/// Stream IDs and cursors are read this way: `XADD s 007-1` adds `7-1`. The text ends at a NUL
+/// byte. A number below zero is refused when it is written as one writes numbers; `-0` and `-01`
+/// are what C makes of them.
 pub fn parse_u64_lenient(text: &[u8]) -> Option<u64> {
     let text = match memchr::memchr(0, text) {
         Some(end) => &text[..end],
@@ -126,8 +129,9 @@ pub const fn is_c_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// A double as Redis reads scores and increments: the whole text in any of `strtod`'s forms, no leading
-/// space, not NaN; a text too big for a double, or too small to be more than zero, is refused.
+/// A double as Redis reads scores and increments: the whole text in any of `strtod`'s forms, no
+/// leading space, not NaN; a text too big for a double, or too small to be more than zero, is
+/// refused.
 pub fn parse_f64(text: &[u8]) -> Option<f64> {
     if let Some(integer) = parse_small_integer(text) {
         return Some(integer);
@@ -135,7 +139,8 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     if let Some(hex) = HexFloat::parse(text) {
         return hex.to_f64();
     }
-    // Rust's grammar of decimal floats is C's, and so are its names of infinity; only NaN has to go.
+    // Rust's grammar of decimal floats is C's, and so are its names of infinity; only NaN has to
+    // go.
     let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     let out_of_range = if value.is_infinite() {
         text.iter().any(u8::is_ascii_digit)
@@ -145,9 +150,9 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     (!value.is_nan() && !out_of_range).then_some(value)
 }
 
-/// A double as C's `strtod` reads it, which is how Redis reads the bounds of a range of scores: leading space
-/// may stand before it, no text at all is 0, a NUL ends it, and what no double can hold is infinite or zero. NaN
-/// is refused.
+/// A double as C's `strtod` reads it, which is how Redis reads the bounds of a range of scores:
+/// leading space may stand before it, no text at all is 0, a NUL ends it, and what no double can
+/// hold is infinite or zero. NaN is refused.
 pub fn parse_f64_lenient(text: &[u8]) -> Option<f64> {
     if let Some(integer) = parse_small_integer(text) {
         return Some(integer);
@@ -275,8 +280,8 @@ impl HexFloat {
     }
 }
 
-/// `bits >> drop`, and whether rounding to nearest, ties to even, adds one to it. `drop` is 1 or more, and
-/// at least so big that the result fits 64 bits.
+/// `bits >> drop`, and whether rounding to nearest, ties to even, adds one to it. `drop` is 1 or
+/// more, and at least so big that the result fits 64 bits.
 pub(super) fn round_off(bits: u128, drop: u32, sticky: bool) -> (u64, bool) {
     if drop > 128 {
         return (0, false);
@@ -341,8 +346,8 @@ pub fn write_int<I: itoa::Integer>(out: &mut Vec<u8>, integer: I) {
     out.extend_from_slice(IntBuf::new().format(integer));
 }
 
-/// The double as an integer, if it is one and no more than 2^62 in size: within that range the conversion
-/// is exact both ways. Negative zero is 0.
+/// The double as an integer, if it is one and no more than 2^62 in size: within that range the
+/// conversion is exact both ways. Negative zero is 0.
 #[inline]
 pub fn double_to_i64(value: f64) -> Option<i64> {
     const LIMIT: f64 = (1i64 << 62) as f64;
@@ -353,7 +358,8 @@ pub fn double_to_i64(value: f64) -> Option<i64> {
     (integer as f64 == value).then_some(integer)
 }
 
-/// Room for the text of one double, on the stack. The longest is `-2.2250738585072014e-308`: 24 bytes.
+/// Room for the text of one double, on the stack. The longest is `-2.2250738585072014e-308`: 24
+/// bytes.
 pub struct DoubleBuf {
     bytes: [u8; 32],
 }
@@ -369,8 +375,8 @@ impl DoubleBuf {
         Self { bytes: [b'0'; 32] }
     }
 
-    /// The text of a double in replies, in sorted sets' listpacks and in the AOF: the shapes are drawn at
-    /// the top of this file.
+    /// The text of a double in replies, in sorted sets' listpacks and in the AOF: the shapes are
+    /// drawn at the top of this file.
     pub fn format(&mut self, value: f64) -> &[u8] {
         if let Some(integer) = double_to_i64(value) {
             if integer == 0 && value.is_sign_negative() {
@@ -381,7 +387,8 @@ impl DoubleBuf {
         self.format_shortest(value)
     }
 
-    /// The shortest digits that read back as the value, integers too: `1e+21`. DEBUG DIGEST takes scores so.
+    /// The shortest digits that read back as the value, integers too: `1e+21`. DEBUG DIGEST takes
+    /// scores so.
     pub fn format_shortest(&mut self, value: f64) -> &[u8] {
         if value == 0.0 {
             return if value.is_sign_negative() {
@@ -437,8 +444,8 @@ pub fn write_f64(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(DoubleBuf::new().format(value));
 }
 
-/// Appends a double with a fixed number of decimals, as GEODIST does: scaled, rounded to the nearest integer,
-/// ties to even, so `0.00005` with four decimals is `0.0000`.
+/// Appends a double with a fixed number of decimals, as GEODIST does: scaled, rounded to the
+/// nearest integer, ties to even, so `0.00005` with four decimals is `0.0000`.
 pub fn write_fixed(out: &mut Vec<u8>, value: f64, decimals: u32) {
     let unit = 10u64.saturating_pow(decimals);
     let scaled = (value * unit as f64).round_ties_even();
@@ -467,8 +474,8 @@ pub(super) fn write_padded(out: &mut Vec<u8>, value: u64, width: usize) {
     out.extend_from_slice(digits);
 }
 
-/// Appends a double as C's `%.{precision}g` prints it: what Lua's numbers look like (`%.14g` in cjson, `%.17g`
-/// as an argument of `redis.call`).
+/// Appends a double as C's `%.{precision}g` prints it: what Lua's numbers look like (`%.14g` in
+/// cjson, `%.17g` as an argument of `redis.call`).
 pub fn write_g(out: &mut Vec<u8>, value: f64, precision: usize) {
     if !value.is_finite() {
         let name = if value.is_nan() { "nan" } else { "inf" };
@@ -709,7 +716,8 @@ mod tests {
         }
     }
 
-    /// Redis has a buffer for the text of a long double only: the scores of `ZADD` may be as long as they like.
+    /// Redis has a buffer for the text of a long double only: the scores of `ZADD` may be as long
+    /// as they like.
     #[test]
     fn a_double_may_have_any_number_of_digits() {
         for zeros in [MAX_FLOAT_CHARS, 100_000] {

@@ -1,4 +1,5 @@
-//! Quoting: splitting lines of redis.conf and inline requests into arguments, and showing bytes to people.
+//! Quoting: splitting lines of redis.conf and inline requests into arguments, and showing bytes to
+//! people.
 //!
 //! ```text
 //!   "..."   \n \r \t \b \a, \xHH, and \ before any other byte gives that byte
@@ -6,8 +7,8 @@
 //!   bare    ends at a space; a quote in the middle opens a quoted part: foo"a b" is `fooa b`
 //! ```
 //!
-//! A closing quote must be followed by a space or the end of the line, else the line is unbalanced. A NUL
-//! byte ends the line.
+//! A closing quote must be followed by a space or the end of the line, else the line is unbalanced.
+//! A NUL byte ends the line.
 //!
 //! **Invariant:** `split_args(repr(bytes)) == [bytes]` (test `repr_reads_back`).
 
@@ -109,8 +110,8 @@ fn unescape(escaped: u8) -> u8 {
     }
 }
 
-/// Appends the bytes as a quoted string that a person can read and `split_args` reads back: MONITOR,
-/// CONFIG REWRITE, logs.
+/// Appends the bytes as a quoted string that a person can read and `split_args` reads back:
+/// MONITOR, CONFIG REWRITE, logs.
 pub fn write_repr(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
@@ -147,8 +148,8 @@ pub fn needs_repr(bytes: &[u8]) -> bool {
     bytes.is_empty() || !bytes.iter().all(plain)
 }
 
-/// A value for a line of INFO, where `:` ends the name, `#` starts a section and a line break the next field:
-/// each becomes `_`.
+/// A value for a line of INFO, where `:` ends the name, `#` starts a section and a line break the
+/// next field: each becomes `_`.
 pub fn info_safe(bytes: &[u8]) -> Cow<'_, [u8]> {
     map_bytes(
         bytes,

@@ -1,4 +1,5 @@
-//! The server's random numbers: one generator, seeded once, so that a run can be repeated from its seed.
+//! The server's random numbers: one generator, seeded once, so that a run can be repeated from its
+//! seed.
 
 use rand::rngs::{SmallRng, SysRng};
 use rand::{Rng, RngExt, SeedableRng, TryRng};
@@ -29,7 +30,8 @@ impl Random {
         if n == 0 { 0 } else { self.0.random_range(0..n) }
     }
 
-    /// A generator of its own for one command, whose value is borrowed from the server that owns this one.
+    /// A generator of its own for one command, whose value is borrowed from the server that owns
+    /// this one.
     pub fn split(&mut self) -> Random {
         Random::from_seed(self.next_u64())
     }

@@ -7,8 +7,9 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// Whether the line may be written at `now_ms`, Unix time: it was not for more than `interval_ms`. A clock that was
-    /// set back by more than the interval does not silence the line.
+    /// Whether the line may be written at `now_ms`, Unix time: it was not for more than
+    /// `interval_ms`. A clock that was set back by more than the interval does not silence the
+    /// line.
     pub fn allows(&mut self, now_ms: i64, interval_ms: i64) -> bool {
         let recently = |at: i64| {
             now_ms

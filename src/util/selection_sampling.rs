@@ -1,7 +1,9 @@
-//! Selection sampling: some of a row of things, each choice as likely, in one walk and in the order they stand in.
+//! Selection sampling: some of a row of things, each choice as likely, in one walk and in the order
+//! they stand in.
 //!
-//! Each is taken with the chance "still wanted / still to come" (Knuth, The Art of Computer Programming, volume 2, 3.4.2,
-//! algorithm S). When as many are wanted as are to come the chance is one, so exactly as many are taken as were asked for.
+//! Each is taken with the chance "still wanted / still to come" (Knuth, The Art of Computer
+//! Programming, volume 2, 3.4.2, algorithm S). When as many are wanted as are to come the chance is
+//! one, so exactly as many are taken as were asked for.
 
 /// What is left of one walk.
 pub struct Selection {
@@ -23,7 +25,8 @@ impl Selection {
         self.wanted == 0
     }
 
-    /// Whether the next one is taken. `below(n)` is uniform in 0..n. Asked once more than there are things, it says no.
+    /// Whether the next one is taken. `below(n)` is uniform in 0..n. Asked once more than there are
+    /// things, it says no.
     pub fn takes(&mut self, below: &mut impl FnMut(usize) -> usize) -> bool {
         let takes = self.wanted > 0 && below(self.to_come) < self.wanted;
         self.wanted -= usize::from(takes);
@@ -50,7 +53,8 @@ mod tests {
 
     #[test]
     fn each_choice_is_as_likely() {
-        // All ways in which the dice can fall, each as often as its chance: 3 for the first, 2 for the second, 1.
+        // All ways in which the dice can fall, each as often as its chance: 3 for the first, 2 for
+        // the second, 1.
         let mut times = [0; 3];
         for (first, second) in (0..3).flat_map(|first| (0..2).map(move |second| (first, second))) {
             let mut dice = [first, second, 0].into_iter();

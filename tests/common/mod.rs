@@ -1,4 +1,5 @@
-//! What the integration tests share: servers on loopback ports, a raw connection, a reader of replies.
+//! What the integration tests share: servers on loopback ports, a raw connection, a reader of
+//! replies.
 #![allow(dead_code)] // each test binary uses its own part
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -126,8 +127,9 @@ impl Drop for Peer {
     }
 }
 
-/// The path of a program that tools/peers.sh provides: in tests/.peers/bin, else on the PATH. One that
-/// is missing is a failure with `REQUIRE_PEERS=1`, or with `REQUIRE_PEERS=all` if its name has a version.
+/// The path of a program that tools/peers.sh provides: in tests/.peers/bin, else on the PATH. One
+/// that is missing is a failure with `REQUIRE_PEERS=1`, or with `REQUIRE_PEERS=all` if its name has
+/// a version.
 pub fn find_peer(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::iter::once(Path::new(PEERS).to_path_buf())
@@ -173,7 +175,8 @@ impl Conn {
         self.stream.get_mut().write_all(bytes).expect("send");
     }
 
-    /// The same to a peer that may have closed the connection, which is seen when its reply is read.
+    /// The same to a peer that may have closed the connection, which is seen when its reply is
+    /// read.
     pub fn try_send(&mut self, bytes: &[u8]) {
         let _ = self.stream.get_mut().write_all(bytes);
     }

@@ -1,5 +1,5 @@
-//! When two replies count as the same, and which differences are known: on purpose, still open, or an
-//! oddity of the server that shows it.
+//! When two replies count as the same, and which differences are known: on purpose, still open, or
+//! an oddity of the server that shows it.
 
 use super::common::{Reply, parse_reply};
 use super::grammar::Compare;
@@ -49,7 +49,8 @@ pub const ON_PURPOSE: &[(&str, &str)] = &[
     ),
 ];
 
-/// Differences that are still open: (pattern of the command in capitals, pattern of our reply, reason).
+/// Differences that are still open: (pattern of the command in capitals, pattern of our reply,
+/// reason).
 pub const OPEN: &[(&str, &str, &str)] = &[(
     "GEO*",
     "*e-6*",
@@ -65,8 +66,8 @@ const TEXTS_ON_PURPOSE: &[(&str, &str)] = &[
     ),
 ];
 
-/// Beginnings of errors that Valkey words in its own way even if it was set to use Redis's words, and
-/// Redis's words for them.
+/// Beginnings of errors that Valkey words in its own way even if it was set to use Redis's words,
+/// and Redis's words for them.
 const VALKEYS_WORDS: &[(&str, &str)] = &[
     ("-ERR This Valkey command", "-ERR This Redis command"),
     (
@@ -166,7 +167,8 @@ pub fn on_purpose(argv: &[Vec<u8>]) -> bool {
         .any(|(pattern, _)| matches(pattern, text.as_bytes()))
 }
 
-/// Redis's SORT makes a skiplist of a small sorted set for good, whose scores ZSCAN tells with 17 digits. Ours only reads it.
+/// Redis's SORT makes a skiplist of a small sorted set for good, whose scores ZSCAN tells with 17
+/// digits. Ours only reads it.
 pub fn stays_small(argv: &[Vec<u8>], replies: &[&[u8]; 2]) -> bool {
     let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
     is("OBJECT") && replies[0].ends_with(b"listpack\r\n") && replies[1].ends_with(b"skiplist\r\n")
@@ -200,23 +202,24 @@ pub fn has_times_to_live(argv: &[Vec<u8>], theirs: &[u8]) -> bool {
     argv[0].eq_ignore_ascii_case(b"OBJECT") && theirs == b"$10\r\nlistpackex\r\n"
 }
 
-/// A copy of an integer that all share is one of its own in Redis. Ours shares none, and says of each small one that it did.
+/// A copy of an integer that all share is one of its own in Redis. Ours shares none, and says of
+/// each small one that it did.
 pub fn is_shared(argv: &[Vec<u8>], replies: &[&[u8]; 2]) -> bool {
     argv[0].eq_ignore_ascii_case(b"OBJECT")
         && replies[0] == b":2147483647\r\n"
         && replies[1] == b":1\r\n"
 }
 
-/// Runs behind the last register are refused since CVE-2025-32023; where 8.0.1 merges, it does not look at them, and goes on.
-/// What a merge gave differs from then on.
+/// Runs behind the last register are refused since CVE-2025-32023; where 8.0.1 merges, it does not
+/// look at them, and goes on. What a merge gave differs from then on.
 pub fn merges_corrupt(argv: &[Vec<u8>], ours: &[u8]) -> bool {
     let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
     let merges = is("PFMERGE") || is("PFCOUNT") && argv.len() > 2;
     merges && ours.starts_with(b"-INVALIDOBJ")
 }
 
-/// Redis takes for the fault of an element what C's `errno` tells of a number that was too large in an earlier command. What
-/// STORE gave differs from then on.
+/// Redis takes for the fault of an element what C's `errno` tells of a number that was too large in
+/// an earlier command. What STORE gave differs from then on.
 pub fn remembers_errno(ours: &[u8], theirs: &[u8]) -> bool {
     let told = |reply: &[u8]| {
         contains(

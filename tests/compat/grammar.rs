@@ -1,4 +1,5 @@
-//! What the differential tests send: the notation of the `.txt` files beside this one, and commands drawn from it.
+//! What the differential tests send: the notation of the `.txt` files beside this one, and commands
+//! drawn from it.
 //!
 //! ```text
 //!   ~SINTER k... [x]      compared without order; one to four keys; sometimes an `x`
@@ -7,8 +8,9 @@
 //!     '-------------- Word: a placeholder (the head of grammar.txt lists them) or itself
 //! ```
 //!
-//! A command is drawn from one number, so that a history is a list of numbers, which proptest can shrink. One command in
-//! thirteen is made wrong: an argument too few, one too many, or one that is extreme.
+//! A command is drawn from one number, so that a history is a list of numbers, which proptest can
+//! shrink. One command in thirteen is made wrong: an argument too few, one too many, or one that is
+//! extreme.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -148,7 +150,8 @@ pub fn draw(grammar: &Grammar, theme: usize, rng: &mut SmallRng) -> (Compare, Ve
     (rule.compare, argv)
 }
 
-/// Now and then a command that is wrong; but no wait may become a long one, and the data sets stay the same.
+/// Now and then a command that is wrong; but no wait may become a long one, and the data sets stay
+/// the same.
 fn spoil(argv: &mut Vec<Vec<u8>>, rng: &mut SmallRng) {
     let fixed = may_wait(argv) || ends_with(&argv[0], b"SPOP") || ends_with(&argv[0], b"SCAN")
         // What overflows has no meaning, see the rule.
@@ -171,9 +174,10 @@ fn spoil(argv: &mut Vec<Vec<u8>>, rng: &mut SmallRng) {
     }
 }
 
-/// What nobody can compare: a name of a client ends for Redis at a NUL, and what follows it is not looked at, but kept; and in
-/// a listpack 8.0 cuts an index off at 32 bits, and changes another element; and what is so far below the least number of a
-/// bit field that the distance overflows in C is for OVERFLOW SAT too large.
+/// What nobody can compare: a name of a client ends for Redis at a NUL, and what follows it is not
+/// looked at, but kept; and in a listpack 8.0 cuts an index off at 32 bits, and changes another
+/// element; and what is so far below the least number of a bit field that the distance overflows in
+/// C is for OVERFLOW SAT too large.
 fn leave_out(argv: &mut [Vec<u8>]) {
     let args = |word: &[u8]| argv.iter().any(|arg| arg.eq_ignore_ascii_case(word));
     let saturates = args(b"SAT");

@@ -1,4 +1,5 @@
-//! One history of commands on all servers: sent pipelined, in transactions or by scripts, each reply judged.
+//! One history of commands on all servers: sent pipelined, in transactions or by scripts, each
+//! reply judged.
 
 use super::common::{Conn, multibulk, parse_reply, split_replies};
 use super::exceptions::{excused, is_shared, on_purpose, same, stays_small};
@@ -44,8 +45,8 @@ const THRESHOLDS: &[(&str, &str, &str)] = &[
     ("hll-sparse-max-bytes", "3000", "40"),
 ];
 
-/// A server as it was started, but for the thresholds, of which Redis 7.0 lacks some. `None`: it has
-/// crashed, as Redis 8.2.3 does in some calls of FUNCTION FLUSH.
+/// A server as it was started, but for the thresholds, of which Redis 7.0 lacks some. `None`: it
+/// has crashed, as Redis 8.2.3 does in some calls of FUNCTION FLUSH.
 pub fn prepare(conn: &mut Conn, plan: &Plan) -> Option<()> {
     // Valkey ends a wait in its cron.
     assert_eq!(conn.try_line("CONFIG SET hz 500")?, "+OK\r\n");
@@ -69,7 +70,8 @@ pub fn prepare(conn: &mut Conn, plan: &Plan) -> Option<()> {
 
 pub type Command = (Compare, Vec<Vec<u8>>);
 
-/// What is sent alone: the reply to a MULTI decides on what may follow, and see [`is_odd_in_multi`].
+/// What is sent alone: the reply to a MULTI decides on what may follow, and see
+/// [`is_odd_in_multi`].
 fn stands_alone(argv: &[Vec<u8>]) -> bool {
     ["MULTI", "AUTH", "HELLO"]
         .iter()
@@ -98,8 +100,8 @@ fn next_turn(
     turn
 }
 
-/// 8.0 loses the error of an AUTH if another reply waits to be sent, as EXEC's does. What one server alone
-/// judges is not compared as a part of EXEC's reply.
+/// 8.0 loses the error of an AUTH if another reply waits to be sent, as EXEC's does. What one
+/// server alone judges is not compared as a part of EXEC's reply.
 pub fn is_odd_in_multi(argv: &[Vec<u8>]) -> bool {
     argv[0].eq_ignore_ascii_case(b"AUTH") || only_judge(argv).is_some()
 }

@@ -8,9 +8,9 @@
 //!           └─> Valkey 9.1 ┘
 //! ```
 //!
-//! A judge that replies otherwise may hold other data from then on. It leaves the history, unless the
-//! command changed nothing: it only reads, or both replies are errors. When one Redis has left, a
-//! disagreement with the other decides nothing.
+//! A judge that replies otherwise may hold other data from then on. It leaves the history, unless
+//! the command changed nothing: it only reads, or both replies are errors. When one Redis has left,
+//! a disagreement with the other decides nothing.
 
 use super::common::{Peer, Reply};
 use super::tables::{Rows, rows};
@@ -68,8 +68,8 @@ const NEW_OPTIONS: &[(&str, Name)] = &[
     ("BITOP ONE *", Name::Redis8),
 ];
 
-/// What Redis 8.2 answers otherwise than both older servers, which cannot judge it alone: (pattern of the
-/// command in capitals, reason).
+/// What Redis 8.2 answers otherwise than both older servers, which cannot judge it alone: (pattern
+/// of the command in capitals, reason).
 const SINCE_REDIS8: &[(&str, &str)] = &[
     (
         "BITCOUNT *",
@@ -80,7 +80,8 @@ const SINCE_REDIS8: &[(&str, &str)] = &[
 ];
 
 impl Jury {
-    /// `None` when one of the two older servers is missing; the newer two join where they are there.
+    /// `None` when one of the two older servers is missing; the newer two join where they are
+    /// there.
     pub fn start() -> Option<Jury> {
         let starts: [(Name, Start); 4] = [
             (Name::Redis7, Peer::redis),

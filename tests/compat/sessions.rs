@@ -5,12 +5,14 @@
 //!                  '- who says it                         client 0, 1, 2 ---- the commands, messages, wake-ups
 //! ```
 //!
-//! After each command everything that reached any client is compared, byte for byte. Nothing waits for time to pass: a client
-//! has received all when the reply to a PING with a marker is there, and whether a client is blocked is what CLIENT LIST
-//! says, which the control connection asks once the turn in which the command was run has ended.
+//! After each command everything that reached any client is compared, byte for byte. Nothing waits
+//! for time to pass: a client has received all when the reply to a PING with a marker is there, and
+//! whether a client is blocked is what CLIENT LIST says, which the control connection asks once the
+//! turn in which the command was run has ended.
 //!
-//! **Limits.** A client in MULTI is not asked to PING (it would be queued), one that is blocked neither; what came to them is
-//! compared when they are out of it. CLIENT REPLY has no place here, since its whole point is that the marker does not come.
+//! **Limits.** A client in MULTI is not asked to PING (it would be queued), one that is blocked
+//! neither; what came to them is compared when they are out of it. CLIENT REPLY has no place here,
+//! since its whole point is that the marker does not come.
 
 use super::common::{Conn, Peer, multibulk, split_replies};
 use super::exceptions::{contains, excused, on_purpose, same};
@@ -53,7 +55,8 @@ impl Client {
         Client { conn, id }
     }
 
-    /// All that has come before the marker and not been read, after `replies` that must come; `None`: the connection was closed.
+    /// All that has come before the marker and not been read, after `replies` that must come;
+    /// `None`: the connection was closed.
     fn drain(&mut self, replies: usize) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         for count in 0.. {
@@ -69,7 +72,8 @@ impl Client {
     }
 }
 
-/// XREAD with more keys than IDs, which is an error: what it would have read is tracked by ours alone.
+/// XREAD with more keys than IDs, which is an error: what it would have read is tracked by ours
+/// alone.
 fn is_unbalanced(argv: &[Vec<u8>]) -> bool {
     let streams = argv
         .iter()
@@ -104,7 +108,8 @@ impl Side<'_> {
         })
     }
 
-    /// The reply leaves at the end of a turn, and in that turn, if not before it, all was run that had been sent.
+    /// The reply leaves at the end of a turn, and in that turn, if not before it, all was run that
+    /// had been sent.
     fn end_turn(&mut self) {
         self.control.line("PING");
     }
@@ -142,7 +147,8 @@ struct Session<'a> {
     broadcasts: bool,
     /// A command with STORE was sent, see [`OVERWRITTEN`].
     stores: bool,
-    /// Tracking was switched off. Redis keeps what was read until then, and tells of it if it is on again; ours forgets.
+    /// Tracking was switched off. Redis keeps what was read until then, and tells of it if it is on
+    /// again; ours forgets.
     tracking_ended: bool,
 }
 
@@ -164,7 +170,8 @@ impl Session<'_> {
         ))
     }
 
-    /// The replies; messages for patterns, which are met in any order, sorted where they follow each other.
+    /// The replies; messages for patterns, which are met in any order, sorted where they follow
+    /// each other.
     fn in_order(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut replies = split_replies(bytes);
         if self.tracking_ended {
@@ -310,7 +317,8 @@ impl Session<'_> {
         self.others(who)
     }
 
-    /// What the command had the others see. All are marked before the first is read, so that both servers go through them at once.
+    /// What the command had the others see. All are marked before the first is read, so that both
+    /// servers go through them at once.
     fn others(&mut self, who: usize) -> Result<(), TestCaseError> {
         let mut free = Vec::new();
         for other in (0..CLIENTS).filter(|other| *other != who) {

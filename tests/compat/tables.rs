@@ -1,4 +1,5 @@
-//! What the two servers say of their commands: rows, arities, help; and that the grammars leave no command out.
+//! What the two servers say of their commands: rows, arities, help; and that the grammars leave no
+//! command out.
 
 use super::common::{Conn, Peer, Reply, parse_reply};
 use super::jury::Jury;
@@ -57,7 +58,8 @@ const NOT_SENT: &[(&str, &str)] = &[
     ("command|count", "there are newer commands"),
 ];
 
-/// name -> (arity, flags, first, last, step, categories, key specs) of all commands and subcommands.
+/// name -> (arity, flags, first, last, step, categories, key specs) of all commands and
+/// subcommands.
 pub type Rows = BTreeMap<String, Vec<(&'static str, Reply)>>;
 
 const FIELDS: [&str; 9] = [
@@ -196,7 +198,8 @@ fn arity(field: &Reply) -> i64 {
 /// Lines of their help that ours has otherwise.
 const NEWER_HELP: &[&str] = &["    * ID <client-id>"];
 
-/// What our help says of what theirs has, it says in their words and order; newer subcommands stand between.
+/// What our help says of what theirs has, it says in their words and order; newer subcommands stand
+/// between.
 #[test]
 fn help() {
     let Some(valkey) = Peer::valkey(&[]) else {

@@ -18,9 +18,9 @@
 //!
 //! With `--wait` it says `ready` once it is connected and starts when a line arrives on standard
 //! input, so that the caller can read the server's CPU time just before and just after. With
-//! `--until-eof` it ends when standard input ends, so that a load may last as long as something else.
-//! The result is one line of JSON. A closed loop: a connection sends its next batch when the last reply of
-//! the one before has arrived.
+//! `--until-eof` it ends when standard input ends, so that a load may last as long as something
+//! else. The result is one line of JSON. A closed loop: a connection sends its next batch when the
+//! last reply of the one before has arrived.
 //!
 //! With `--listen` each connection sends the command once and then reads what comes, until it is
 //! ended from outside: subscribers, for a load that publishes.
@@ -328,7 +328,8 @@ impl Load {
         })
     }
 
-    /// Fill a connection's batch with fresh numbers and send it; false when there is no more to ask.
+    /// Fill a connection's batch with fresh numbers and send it; false when there is no more to
+    /// ask.
     fn start_batch(&mut self, i: usize) -> io::Result<bool> {
         let n = (self.options.requests - self.issued).min(self.options.pipeline as u64);
         if n == 0 {
@@ -420,7 +421,8 @@ impl Load {
         Ok(start.elapsed())
     }
 
-    /// Sends the command on each connection, says `ready` after the first replies, and reads on without an end.
+    /// Sends the command on each connection, says `ready` after the first replies, and reads on
+    /// without an end.
     fn listen(&mut self, poll: &mut Poll) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         for i in 0..self.connections.len() {

@@ -19,9 +19,9 @@ pub fn listen<S>(
     Ok(listener)
 }
 
-/// One client a call: a crowd at the door shares the loop with those who are in. It is nonblocking and in the
-/// loop, and `handler` is called when it is readable. `Err` is what the accept handler returns when there is
-/// none.
+/// One client a call: a crowd at the door shares the loop with those who are in. It is nonblocking
+/// and in the loop, and `handler` is called when it is readable. `Err` is what the accept handler
+/// returns when there is none.
 pub fn accept<S>(
     el: &mut EventLoop<S>,
     listener: &TcpListener,

@@ -5,8 +5,8 @@
 //!   PING hello\r\n                               or a line, as typed
 //! ```
 
-/// The command's name and what follows the request; `None` while it is not complete. Telling nonsense from
-/// what is incomplete, and bounding both, is left to the real server.
+/// The command's name and what follows the request; `None` while it is not complete. Telling
+/// nonsense from what is incomplete, and bounding both, is left to the real server.
 pub fn parse(query: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut name, mut rest) = read_line(query)?;
     if let Some(argc) = name.strip_prefix(b"*") {

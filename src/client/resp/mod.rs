@@ -1,5 +1,5 @@
-//! The request parser: bytes in, tables of argument ranges out. It does no I/O and allocates nothing for
-//! an argument.
+//! The request parser: bytes in, tables of argument ranges out. It does no I/O and allocates
+//! nothing for an argument.
 //!
 //! ```text
 //!   buffer:   *3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGE
@@ -7,15 +7,15 @@
 //!   commands: [first 0, argc 3, start 0, end 27] [first 3, argc 1, start 27, end 41]
 //! ```
 //!
-//! `parse` takes *all complete commands* of a buffer. What is left of an incomplete one is described by
-//! [`Open`], so that a command of a million arguments which arrives in small pieces is still walked once.
-//! A bulk of 32 KB or more is not collected in the buffer at all: `Open::big` is the buffer that becomes
-//! the value, the socket is read straight into it.
+//! `parse` takes *all complete commands* of a buffer. What is left of an incomplete one is
+//! described by [`Open`], so that a command of a million arguments which arrives in small pieces is
+//! still walked once. A bulk of 32 KB or more is not collected in the buffer at all: `Open::big` is
+//! the buffer that becomes the value, the socket is read straight into it.
 //!
-//! **Invariant:** ranges lie inside the buffer or name an element of `bigs` (held by the tests that feed
-//! every message split at every byte, and by the fuzz target).
-//! **Limits:** an inline request and a count line end within 64 KB; a multibulk has at most 2^31 - 1
-//! arguments; a bulk at most `proto-max-bulk-len`; before AUTH 10 arguments of 16 KB.
+//! **Invariant:** ranges lie inside the buffer or name an element of `bigs` (held by the tests that
+//! feed every message split at every byte, and by the fuzz target).
+//! **Limits:** an inline request and a count line end within 64 KB; a multibulk has at most 2^31 -
+//! 1 arguments; a bulk at most `proto-max-bulk-len`; before AUTH 10 arguments of 16 KB.
 
 use std::sync::Arc;
 
@@ -59,8 +59,8 @@ pub struct Parsed {
     pub end: usize,
 }
 
-/// A request as its client sent it, for what is quicker with the bytes than with the arguments. Empty for one that no
-/// client sent just now: a script's, the log's, one that had to wait.
+/// A request as its client sent it, for what is quicker with the bytes than with the arguments.
+/// Empty for one that no client sent just now: a script's, the log's, one that had to wait.
 #[derive(Clone, Copy, Default)]
 pub struct Sent<'a> {
     /// All of it. Empty if some of the arguments lie elsewhere.
@@ -127,7 +127,8 @@ impl ParseTable {
     }
 }
 
-/// An incomplete multibulk command, relative to the buffer's start, which is the command's first byte.
+/// An incomplete multibulk command, relative to the buffer's start, which is the command's first
+/// byte.
 #[derive(Default)]
 pub struct Open {
     /// Arguments still to come.
@@ -186,8 +187,8 @@ pub enum Status {
     Invalid(String),
 }
 
-/// Take complete commands from `buffer[*pos..]`, appending to `table`. `*pos` ends behind the last complete
-/// command; an incomplete one is described by `open`.
+/// Take complete commands from `buffer[*pos..]`, appending to `table`. `*pos` ends behind the last
+/// complete command; an incomplete one is described by `open`.
 pub fn parse(
     buffer: &[u8],
     pos: &mut usize,
@@ -224,8 +225,8 @@ pub fn parse(
     Status::Partial
 }
 
-/// A header of one or two digits, `$5\r\n` or `*16\r\n`: its number and where what follows begins. `None`: look
-/// closer, it may be longer, or not have arrived, or be wrong.
+/// A header of one or two digits, `$5\r\n` or `*16\r\n`: its number and where what follows begins.
+/// `None`: look closer, it may be longer, or not have arrived, or be wrong.
 #[inline(always)]
 fn short_header(buffer: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
     let &[first, tens, ones, end, _] = buffer.get(at..)?.first_chunk()?;
@@ -258,8 +259,9 @@ fn short_number(line: &[u8]) -> Option<i64> {
     Some(n)
 }
 
-/// The line from `from` on, without its `\r\n`; `None` when its end has not arrived. As in Redis a line ends
-/// at the `\r`; the byte behind it is skipped unread. A line with a NUL has no end, see [`end_of_line`].
+/// The line from `from` on, without its `\r\n`; `None` when its end has not arrived. As in Redis a
+/// line ends at the `\r`; the byte behind it is skipped unread. A line with a NUL has no end, see
+/// [`end_of_line`].
 #[inline]
 fn line(buffer: &[u8], from: usize) -> Option<(&[u8], usize)> {
     let rest = &buffer[from..];
@@ -272,8 +274,8 @@ fn line(buffer: &[u8], from: usize) -> Option<(&[u8], usize)> {
     (at + 1 < rest.len()).then(|| (&rest[..at], from + at + 2))
 }
 
-/// Where the first `end` is. A NUL hides what is behind it, as it ends a C string: such a line is never
-/// complete, and becomes an error when it is longer than [`INLINE_MAX`].
+/// Where the first `end` is. A NUL hides what is behind it, as it ends a C string: such a line is
+/// never complete, and becomes an error when it is longer than [`INLINE_MAX`].
 fn end_of_line(end: u8, bytes: &[u8]) -> Option<usize> {
     memchr2(end, 0, bytes).filter(|&at| bytes[at] == end)
 }
@@ -341,7 +343,8 @@ fn multibulk(
     Ok(true)
 }
 
-/// The header of a command: how many arguments, and where the first begins. `None`: not arrived yet.
+/// The header of a command: how many arguments, and where the first begins. `None`: not arrived
+/// yet.
 #[inline]
 fn count_header(buffer: &[u8], at: usize) -> Result<Option<(usize, usize)>, String> {
     if let short @ Some(_) = short_header(buffer, at, b'*') {
@@ -370,9 +373,9 @@ fn relative(range: Range, start: usize) -> Range {
     }
 }
 
-/// The header of a bulk: its length and where its bytes begin. `None`: not arrived yet. A wrong first byte is
-/// refused without waiting for the rest of the line, but for a control character: a stray line end
-/// (`*1\r\r\n`) is judged with the line that it begins, as in Redis.
+/// The header of a bulk: its length and where its bytes begin. `None`: not arrived yet. A wrong
+/// first byte is refused without waiting for the rest of the line, but for a control character: a
+/// stray line end (`*1\r\r\n`) is judged with the line that it begins, as in Redis.
 #[inline]
 fn bulk_header(buffer: &[u8], at: usize, limits: Limits) -> Result<Option<(usize, usize)>, String> {
     let Some(&first) = buffer.get(at) else {
@@ -467,8 +470,8 @@ fn resume(
 }
 
 impl Open {
-    /// If the bulk at `pos` is a big one, move what has arrived of it into a buffer of its own. The caller
-    /// cuts the query buffer at `kept()`.
+    /// If the bulk at `pos` is a big one, move what has arrived of it into a buffer of its own. The
+    /// caller cuts the query buffer at `kept()`.
     fn begin_big(&mut self, buffer: &[u8], start: usize) {
         let Some(len) = self.bulk_len.filter(|&len| len >= BIG_ARG_MIN) else {
             return;
@@ -496,8 +499,8 @@ impl Open {
     }
 }
 
-/// What ends a word of an inline request. Vertical tabs and form feeds are skipped before a word, but
-/// belong to it once it has begun.
+/// What ends a word of an inline request. Vertical tabs and form feeds are skipped before a word,
+/// but belong to it once it has begun.
 fn ends_word(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r')
 }

@@ -8,7 +8,8 @@ const LIMITS: Limits = Limits {
     max_commands: 128,
 };
 
-/// Feeds pieces as `networking::query` does: keep what is not consumed, read big arguments on the side.
+/// Feeds pieces as `networking::query` does: keep what is not consumed, read big arguments on the
+/// side.
 fn run(pieces: &[&[u8]], limits: Limits) -> Result<Vec<Vec<Vec<u8>>>, String> {
     let (mut buffer, mut open, mut out) = (Vec::new(), None, Vec::new());
     for piece in pieces {
@@ -159,7 +160,8 @@ fn a_stray_line_end_is_judged_with_the_line_that_it_begins() {
     assert_eq!(text, "expected '$', got '\n'");
 }
 
-/// To a C string the line ends at the NUL: no line end is found behind it, whatever arrives, up to the limit.
+/// To a C string the line ends at the NUL: no line end is found behind it, whatever arrives, up to
+/// the limit.
 #[test]
 fn a_line_with_a_nul_is_never_complete() {
     let bytes: &[&[u8]] = &[

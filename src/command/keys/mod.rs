@@ -1,4 +1,5 @@
-//! Which arguments of a call are keys, and what happens to each: asked by ACL, cluster routing and COMMAND GETKEYS.
+//! Which arguments of a call are keys, and what happens to each: asked by ACL, cluster routing and
+//! COMMAND GETKEYS.
 //!
 //! ```text
 //!   key(RO | ACCESS, keyword("STREAMS", 1), range(-1, 1, 2))
@@ -9,20 +10,24 @@
 //!                             └──┘ last: half of argc - first (limit 2), one back (-1): 4 + 2 - 1 = 5
 //! ```
 //!
-//! Each [`KeySpec`] of the row is walked on its own: where the search begins, then where it ends and in which steps.
-//! Some commands have arguments that decide what happens to the keys (SET, BITFIELD) or where they stand in a way that
-//! no spec expresses (SORT and GEORADIUS with STORE, MIGRATE with KEYS, XREADGROUP with a consumer STREAMS): their rows name a function of this file, which
-//! replaces the walk. Such a function reads the options as the command does, so that the value of one option is never taken
-//! for another: `SORT k BY store` stores nothing. It must not judge the syntax otherwise; the command will.
+//! Each [`KeySpec`] of the row is walked on its own: where the search begins, then where it ends
+//! and in which steps. Some commands have arguments that decide what happens to the keys (SET,
+//! BITFIELD) or where they stand in a way that no spec expresses (SORT and GEORADIUS with STORE,
+//! MIGRATE with KEYS, XREADGROUP with a consumer STREAMS): their rows name a function of this file,
+//! which replaces the walk. Such a function reads the options as the command does, so that the
+//! value of one option is never taken for another: `SORT k BY store` stores nothing. It must not
+//! judge the syntax otherwise; the command will.
 //!
 //! **Invariant:** on an error `out` is as it was: no caller sees half of the keys. Test:
 //! `an_error_leaves_no_keys`.
 //! **Invariant:** every position is inside argv. Property: `keys_are_arguments`.
 //!
-//! Patterns of SORT BY and GET name keys too, which are known only from the data: SORT itself checks them.
+//! Patterns of SORT BY and GET name keys too, which are known only from the data: SORT itself
+//! checks them.
 //!
-//! Source: the key specs of Redis 7.0, and what COMMAND GETKEYSANDFLAGS of Valkey 8.0 answers. Left out on purpose: a
-//! number of keys such as `01` or `+1`, which Valkey reads here although the command refuses it.
+//! Source: the key specs of Redis 7.0, and what COMMAND GETKEYSANDFLAGS of Valkey 8.0 answers. Left
+//! out on purpose: a number of keys such as `01` or `+1`, which Valkey reads here although the
+//! command refuses it.
 
 use crate::command::{
     ACCESS, BeginSearch, Command, DELETE, FindKeys, KeyFlags, KeySpec, NO_MANDATORY_KEYS, NOT_KEY,
@@ -59,11 +64,11 @@ pub struct InvalidKeys;
 /// Finds the keys of a command whose specs are not enough.
 pub type GetKeys = fn(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>;
 
-/// Appends the keys of a call to `out`, spec by spec. `argv` begins with the command's name and has passed
-/// [`Command::check_arity`]. Shard channels are among them: see [`KeyRef::is_key`].
+/// Appends the keys of a call to `out`, spec by spec. `argv` begins with the command's name and has
+/// passed [`Command::check_arity`]. Shard channels are among them: see [`KeyRef::is_key`].
 ///
-/// A command with key specs that yields no key is an error, unless it may be called without: then, as with EVAL and a
-/// number of keys that does not fit, there are none.
+/// A command with key specs that yields no key is an error, unless it may be called without: then,
+/// as with EVAL and a number of keys that does not fit, there are none.
 pub fn get_keys(cmd: &Command, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let before = out.len();
     let found = match cmd.get_keys {
@@ -81,8 +86,8 @@ pub fn get_keys(cmd: &Command, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<
     }
 }
 
-/// Appends the keys of one spec. A keyword that is absent means no keys; a series that does not fit is an error,
-/// and so is a number of keys that is zero.
+/// Appends the keys of one spec. A keyword that is absent means no keys; a series that does not fit
+/// is an error, and so is a number of keys that is zero.
 fn walk(spec: &KeySpec, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let Some(first) = begin(spec.begin, argv) else {
         return Ok(());
@@ -189,7 +194,8 @@ pub fn set(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     Ok(())
 }
 
-/// BITFIELD key [GET encoding offset | OVERFLOW mode | ...]: reads only if there is nothing but GET.
+/// BITFIELD key [GET encoding offset | OVERFLOW mode | ...]: reads only if there is nothing but
+/// GET.
 pub fn bitfield(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let mut reads_only = true;
     let mut pos = 2;
@@ -213,7 +219,8 @@ pub fn bitfield(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys
     Ok(())
 }
 
-/// SORT key [BY pattern] [LIMIT offset count] [GET pattern] [STORE destination]: the last STORE counts.
+/// SORT key [BY pattern] [LIMIT offset count] [GET pattern] [STORE destination]: the last STORE
+/// counts.
 pub fn sort(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     const OPTIONS: &[(&[u8], usize)] = &[(b"limit", 2), (b"get", 1), (b"by", 1), (b"store", 1)];
     out.push(KeyRef::new(1, RO | ACCESS));
@@ -245,8 +252,8 @@ fn georadius_generic(
     Ok(())
 }
 
-/// MIGRATE host port key db timeout [COPY] [REPLACE] [AUTH password] [AUTH2 username password] [KEYS key ...]:
-/// with KEYS the key in front is empty.
+/// MIGRATE host port key db timeout [COPY] [REPLACE] [AUTH password] [AUTH2 username password]
+/// [KEYS key ...]: with KEYS the key in front is empty.
 pub fn migrate(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     const KEY: usize = 3;
     const OPTIONS: &[(&[u8], usize)] = &[(b"auth", 1), (b"auth2", 2), (b"keys", usize::MAX)];
@@ -268,8 +275,8 @@ pub fn streams(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>
     Ok(())
 }
 
-/// Where the keys of XREAD and XREADGROUP begin: the commands themselves ask here too. A group or a consumer may be
-/// called STREAMS, so the options in front are stepped over with their values.
+/// Where the keys of XREAD and XREADGROUP begin: the commands themselves ask here too. A group or a
+/// consumer may be called STREAMS, so the options in front are stepped over with their values.
 pub fn streams_at(argv: &[&[u8]]) -> Option<usize> {
     let mut at = 1;
     while at + 1 < argv.len() {
@@ -286,8 +293,9 @@ pub fn streams_at(argv: &[&[u8]]) -> Option<usize> {
     None
 }
 
-/// The place of the last option that is `wanted`, walking argv from `pos` and stepping over the values of each of
-/// `options` (name, number of values). An option at the very end lacks its value and does not count.
+/// The place of the last option that is `wanted`, walking argv from `pos` and stepping over the
+/// values of each of `options` (name, number of values). An option at the very end lacks its value
+/// and does not count.
 fn last_option(
     argv: &[&[u8]],
     mut pos: usize,

@@ -86,8 +86,8 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// All options behind CLIENT LIST. Redis knows ID, followed by ids alone, and a single TYPE: in its words what begins
-    /// with one of them fails as in Redis, and an id may be any number.
+    /// All options behind CLIENT LIST. Redis knows ID, followed by ids alone, and a single TYPE: in
+    /// its words what begins with one of them fails as in Redis, and an id may be any number.
     pub fn parse_for_list(server: &Server, argv: &[&'a [u8]]) -> Result<Filter<'a>, Error> {
         if server.config.words() == Words::Valkey {
             return Filter::parse_options(server, argv, 1);

@@ -62,8 +62,8 @@ pub const TABLE: &[Command] = &[cmd("client", container, -2, NONE, NONE_CAT).sub
 /// What [`check_name`] calls a client's name when it refuses one.
 pub const NAME: &str = "Client names";
 
-/// CLIENT LIST is a line of words, so a name must be one word of printable ASCII. Empty is allowed: it takes
-/// the name away.
+/// CLIENT LIST is a line of words, so a name must be one word of printable ASCII. Empty is allowed:
+/// it takes the name away.
 pub fn check_name(name: &[u8], what: &str) -> Result<(), Error> {
     if name.iter().all(|b| (b'!'..=b'~').contains(b)) {
         return Ok(());

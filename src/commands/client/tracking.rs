@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::tracking::{self, Options, overlap};
 use crate::util::number::parse_i64;
 
-/// CLIENT TRACKING ON | OFF [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT]
-/// [NOLOOP]
+/// CLIENT TRACKING ON | OFF [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST]
+/// [OPTIN] [OPTOUT] [NOLOOP]
 pub fn client_tracking(ctx: &mut Ctx) -> CmdResult {
     let options = parse(ctx)?;
     if ctx.is(2, "on") {

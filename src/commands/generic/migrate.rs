@@ -4,8 +4,8 @@
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 
-/// MIGRATE host port key|"" destination-db timeout [COPY] [REPLACE] [AUTH password | AUTH2 username password]
-/// [KEYS key [key ...]]
+/// MIGRATE host port key|"" destination-db timeout [COPY] [REPLACE] [AUTH password | AUTH2 username
+/// password] [KEYS key [key ...]]
 pub fn migrate(ctx: &mut Ctx) -> CmdResult {
     let keys = parse_keys(ctx)?;
     ctx.int(5)?;
@@ -19,7 +19,8 @@ pub fn migrate(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The keys to move: that of the third argument, or those after KEYS. `keys::migrate` finds the same.
+/// The keys to move: that of the third argument, or those after KEYS. `keys::migrate` finds the
+/// same.
 fn parse_keys<'a>(ctx: &Ctx<'a>) -> Result<&'a [&'a [u8]], Error> {
     let argv = ctx.argv;
     let mut at = 6;

@@ -87,8 +87,8 @@ pub fn renamenx(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Whether the key has the new name now because of this command. RENAME to the same name counts: it is no
-/// change, but no refusal either.
+/// Whether the key has the new name now because of this command. RENAME to the same name counts: it
+/// is no change, but no refusal either.
 fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
     let (db, from, to) = (ctx.client.db, ctx.argv[1], ctx.argv[2]);
     if ctx.server.lookup_write(ctx.client, from).is_none() {

@@ -4,7 +4,8 @@ use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 use crate::types::{KeyRef, encoding_name, kind};
 
-/// What OBJECT REFCOUNT says of an integer that Redis would share between keys, and up to which they are.
+/// What OBJECT REFCOUNT says of an integer that Redis would share between keys, and up to which
+/// they are.
 const SHARED_REFCOUNT: i64 = i32::MAX as i64;
 const SHARED_INTEGERS: std::ops::Range<i64> = 0..10_000;
 

@@ -1,8 +1,8 @@
 //! All keys at once (KEYS), or a few with each call (SCAN).
 //!
-//! A SCAN walks the hash table by a cursor that survives growing and shrinking, see `ds::hashtable`. A call
-//! goes on, bucket by bucket, until it has COUNT keys or has looked into ten times as many buckets, so that
-//! a nearly empty table does not hold the loop.
+//! A SCAN walks the hash table by a cursor that survives growing and shrinking, see
+//! `ds::hashtable`. A call goes on, bucket by bucket, until it has COUNT keys or has looked into
+//! ten times as many buckets, so that a nearly empty table does not hold the loop.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};

@@ -235,8 +235,8 @@ fn pop_count(ctx: &mut Ctx, end: End) -> CmdResult {
     Ok(())
 }
 
-/// Pop up to `count` elements into an array of the reply. Returns how many, and how many are left. If none is left
-/// the list is not even touched: its key is deleted next.
+/// Pop up to `count` elements into an array of the reply. Returns how many, and how many are left.
+/// If none is left the list is not even touched: its key is deleted next.
 fn pop_many(
     list: &mut List,
     end: End,
@@ -299,7 +299,8 @@ fn lindex(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Where a range that may count from the end begins, and how long it is, in a list of `len` elements.
+/// Where a range that may count from the end begins, and how long it is, in a list of `len`
+/// elements.
 fn range_within(start: i64, stop: i64, len: usize) -> (usize, usize) {
     let len = len as i64;
     let from_start = |index: i64| if index < 0 { index + len } else { index };

@@ -25,8 +25,8 @@ pub fn rpoplpush(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Move an element between the lists of the first two arguments, which may be the same, and reply with it. False,
-/// and nothing done, if there is no source.
+/// Move an element between the lists of the first two arguments, which may be the same, and reply
+/// with it. False, and nothing done, if there is no source.
 pub fn lmove_generic(ctx: &mut Ctx, from: End, to: End) -> Result<bool, Error> {
     let (source, destination) = (ctx.argv[1], ctx.argv[2]);
     if list_mut(ctx, source)?.is_none() {

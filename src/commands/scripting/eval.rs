@@ -113,7 +113,8 @@ fn run_at(
     run::run(ctx, engine, &job)
 }
 
-/// Where a script is, compiled now if it is new. One that comes with EVAL may take an older one's place.
+/// Where a script is, compiled now if it is new. One that comes with EVAL may take an older one's
+/// place.
 fn place_of(
     ctx: &mut Ctx,
     engine: &mut Engine,

@@ -169,8 +169,8 @@ fn acl_getuser(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// What a selector allows. Redis does not know databases: unless `all` fields are wanted, as in Valkey, they are shown
-/// only where they are limited.
+/// What a selector allows. Redis does not know databases: unless `all` fields are wanted, as in
+/// Valkey, they are shown only where they are limited.
 fn reply_rights(reply: &mut ReplyBuf, selector: &Selector, all: bool) {
     reply.bulk(b"commands");
     reply.bulk(&selector.describe_commands());

@@ -1,4 +1,5 @@
-//! BIGKEYS: the largest keys (`observe::bigkeys` keeps them). No other server has it; redis-cli --bigkeys scans.
+//! BIGKEYS: the largest keys (`observe::bigkeys` keeps them). No other server has it; redis-cli
+//! --bigkeys scans.
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};

@@ -1,5 +1,5 @@
-//! HOTKEYS: the most used keys (`observe::hotkeys` counts them). START, STOP, GET and RESET are Redis 8.6's; TOP,
-//! the keys of the moment, is ours.
+//! HOTKEYS: the most used keys (`observe::hotkeys` counts them). START, STOP, GET and RESET are
+//! Redis 8.6's; TOP, the keys of the moment, is ours.
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};

@@ -64,8 +64,8 @@ const SPECIAL: &[&str] = &[
     "response_policy:special",
 ];
 
-/// LATENCY LATEST: of each event its name, the last sample's time and milliseconds, the longest, the sum and
-/// the number of all.
+/// LATENCY LATEST: of each event its name, the last sample's time and milliseconds, the longest,
+/// the sum and the number of all.
 fn latency_latest(ctx: &mut Ctx) -> CmdResult {
     let (events, reply) = (&ctx.server.latency.events, &mut ctx.client.reply);
     reply.array(events.len());

@@ -92,8 +92,8 @@ fn lolwut(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A field of wind: the direction at each place is the sum of a few long waves with random phases, drawn as
-/// the stroke that comes nearest; where the wind is weak there is nothing.
+/// A field of wind: the direction at each place is the sum of a few long waves with random phases,
+/// drawn as the stroke that comes nearest; where the wind is weak there is nothing.
 fn wind(columns: usize, rows: usize, rng: &mut Random) -> String {
     const STROKES: [char; 4] = ['─', '╲', '│', '╱'];
     let mut wave = || {

@@ -1,7 +1,8 @@
-//! REPLICAOF, FAILOVER, and the commands that a replica sends to its primary: REPLCONF, PSYNC, SYNC.
+//! REPLICAOF, FAILOVER, and the commands that a replica sends to its primary: REPLCONF, PSYNC,
+//! SYNC.
 //!
-//! Replication is not built yet. What needs none is answered as by a primary without replicas: REPLICAOF NO ONE, the
-//! arguments of FAILOVER; everything else is refused with [`NO_REPLICATION`].
+//! Replication is not built yet. What needs none is answered as by a primary without replicas:
+//! REPLICAOF NO ONE, the arguments of FAILOVER; everything else is refused with [`NO_REPLICATION`].
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
@@ -43,7 +44,8 @@ fn replicaof(ctx: &mut Ctx) -> CmdResult {
     Err(NO_REPLICATION)
 }
 
-/// FAILOVER [TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]: there is no replica that could take over.
+/// FAILOVER [TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]: there is no replica that could
+/// take over.
 fn failover(ctx: &mut Ctx) -> CmdResult {
     let argc = ctx.argv.len();
     if argc == 2 && ctx.is(1, "abort") {

@@ -18,7 +18,8 @@ pub fn no_group_of_key(group: &[u8], key: &[u8]) -> Error {
     ))
 }
 
-/// What a container's subcommand answers to arguments that it does not know, named as the client named it.
+/// What a container's subcommand answers to arguments that it does not know, named as the client
+/// named it.
 pub fn bad_subcommand(ctx: &Ctx, container: &str) -> Error {
     let name = excerpt(ctx.argv[1], 128);
     Error::new(format!(

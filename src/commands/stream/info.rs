@@ -57,11 +57,13 @@ fn reply_facts(reply: &mut ReplyBuf, stream: &Stream) {
     reply_id(reply, log.first_id());
 }
 
-/// How many nodes the radix tree would have that Redis keeps these keys in, in order: a leaf for each key, a node for each
-/// place where keys part, and one for each run of bytes between two of those.
+/// How many nodes the radix tree would have that Redis keeps these keys in, in order: a leaf for
+/// each key, a node for each place where keys part, and one for each run of bytes between two of
+/// those.
 fn radix_tree_nodes(keys: impl Iterator<Item = [u8; 16]>) -> usize {
     let mut nodes = 0;
-    // Depths at which keys part, on the way to the last key; a run lies between two that are not neighbours.
+    // Depths at which keys part, on the way to the last key; a run lies between two that are not
+    // neighbours.
     let mut branches: Vec<usize> = Vec::new();
     let mut last: Option<[u8; 16]> = None;
     let run = |above: Option<&usize>, below: usize| usize::from(above.map_or(0, |a| a + 1) < below);

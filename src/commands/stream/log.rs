@@ -1,8 +1,8 @@
 //! The entries alone: they are added at the stream's end, removed from its front or from within,
 //! and read by ID.
 //!
-//! Trimming has two halves, how far and how exact (`Trim`, `Precision`), shared by XADD and XTRIM and read by
-//! [`Options`]. `~` drops whole nodes only, which costs as much as dropping one entry.
+//! Trimming has two halves, how far and how exact (`Trim`, `Precision`), shared by XADD and XTRIM
+//! and read by [`Options`]. `~` drops whole nodes only, which costs as much as dropping one entry.
 
 use super::*;
 use crate::command::ctx::CmdResult;
@@ -29,7 +29,8 @@ struct Options {
 }
 
 impl Options {
-    /// Reads options from the second argument on. Those of XADD end with the first word that is none of them.
+    /// Reads options from the second argument on. Those of XADD end with the first word that is
+    /// none of them.
     fn parse(ctx: &Ctx, xadd: bool) -> Result<Options, Error> {
         let mut options = Options {
             no_mkstream: false,
@@ -206,8 +207,8 @@ impl From<AddError> for Error {
     }
 }
 
-/// XADD key [NOMKSTREAM] [KEEPREF | DELREF | ACKED] [MAXLEN | MINID [= | ~] threshold [LIMIT count]] * | id
-/// field value [field value ...]
+/// XADD key [NOMKSTREAM] [KEEPREF | DELREF | ACKED] [MAXLEN | MINID [= | ~] threshold [LIMIT
+/// count]] * | id field value [field value ...]
 pub fn xadd(ctx: &mut Ctx) -> CmdResult {
     let mut options = Options::parse(ctx, true)?;
     let wanted = ctx
@@ -375,9 +376,9 @@ pub struct DeleteArgs {
 }
 
 impl DeleteArgs {
-    /// [KEEPREF | DELREF | ACKED] IDS numids id [id ...] from `at` on, in either order: behind the key, or behind the key
-    /// and a group. A key of another type is an error before
-    /// any in the arguments, and without a key or a group no id is looked at.
+    /// [KEEPREF | DELREF | ACKED] IDS numids id [id ...] from `at` on, in either order: behind the
+    /// key, or behind the key and a group. A key of another type is an error before any in the
+    /// arguments, and without a key or a group no id is looked at.
     pub fn parse(ctx: &mut Ctx, mut at: usize) -> Result<DeleteArgs, Error> {
         let group = (at == 3).then(|| ctx.argv[2]);
         let missing = match ctx.server.lookup_write(ctx.client, ctx.argv[1]) {
@@ -419,8 +420,8 @@ impl DeleteArgs {
         })
     }
 
-    /// Deletes one entry. With DELREF references to an entry that is gone go, too; with ACKED an ID that a group
-    /// still refers to is answered as such, whether there is an entry or not.
+    /// Deletes one entry. With DELREF references to an entry that is gone go, too; with ACKED an ID
+    /// that a group still refers to is answered as such, whether there is an entry or not.
     pub fn delete(&self, stream: &mut Stream, id: StreamId) -> Deletion {
         match self.policy {
             RefPolicy::Acked if stream.is_referenced(id) => {

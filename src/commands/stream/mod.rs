@@ -9,8 +9,8 @@
 //!   info.rs      XINFO
 //! ```
 //!
-//! Entries go from the log straight into the reply. A stream may be empty: unlike the other collections it stays, for
-//! its last ID and its groups.
+//! Entries go from the log straight into the reply. A stream may be empty: unlike the other
+//! collections it stays, for its last ID and its groups.
 //!
 //! **Invariant:** what is propagated names the resulting IDs and lengths. XADD with `*` is
 //! propagated with the full ID, approximate trimming as exact trimming to what was left; a delivery

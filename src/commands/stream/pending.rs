@@ -136,7 +136,8 @@ struct ClaimOptions {
 }
 
 impl ClaimOptions {
-    /// IDLE ms | TIME unix-time-ms, RETRYCOUNT count, FORCE, JUSTID, LASTID id: in any order, the last one counts.
+    /// IDLE ms | TIME unix-time-ms, RETRYCOUNT count, FORCE, JUSTID, LASTID id: in any order, the
+    /// last one counts.
     fn parse(ctx: &Ctx, mut at: usize) -> Result<ClaimOptions, Error> {
         let now_ms = ctx.server.clock.now_ms;
         let mut options = ClaimOptions::default();
@@ -243,8 +244,8 @@ impl Claimer {
     }
 }
 
-/// XCLAIM key group consumer min-idle-time id [id ...] [IDLE ms] [TIME unix-time-ms] [RETRYCOUNT count] [FORCE]
-/// [JUSTID] [LASTID id]
+/// XCLAIM key group consumer min-idle-time id [id ...] [IDLE ms] [TIME unix-time-ms] [RETRYCOUNT
+/// count] [FORCE] [JUSTID] [LASTID id]
 pub fn xclaim(ctx: &mut Ctx) -> CmdResult {
     let (key, name) = (ctx.argv[1], ctx.argv[2]);
     if stream_mut(ctx, key)?.and_then(|s| s.group(name)).is_none() {

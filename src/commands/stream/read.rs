@@ -24,7 +24,8 @@ pub fn xread(ctx: &mut Ctx) -> CmdResult {
     xread_generic(ctx)
 }
 
-/// XREADGROUP GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]
+/// XREADGROUP GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...]
+/// id [id ...]
 pub fn xreadgroup(ctx: &mut Ctx) -> CmdResult {
     xread_generic(ctx)
 }
@@ -196,8 +197,8 @@ fn parse_from(ctx: &mut Ctx, options: &Options, i: usize) -> Result<From, Error>
     }
 }
 
-/// What is behind this ID is the last entry alone. In an empty stream, or one whose entries were deleted, the
-/// next one to come is the last.
+/// What is behind this ID is the last entry alone. In an empty stream, or one whose entries were
+/// deleted, the next one to come is the last.
 fn before_last_entry(stream: &Stream) -> StreamId {
     let mut newest = stream.log.rev_range(StreamId::MIN, StreamId::MAX);
     let last = newest.next().map(|entry| entry.id);
@@ -368,7 +369,8 @@ impl Reader {
         pending
     }
 
-    /// Show the consumer its own pending entries behind an ID; one that the log has lost has no fields.
+    /// Show the consumer its own pending entries behind an ID; one that the log has lost has no
+    /// fields.
     fn reply_history(
         &self,
         reply: &mut ReplyBuf,

@@ -1,7 +1,8 @@
 //! LCS: the longest common subsequence of two strings, by words of 64 cells at a time.
 //!
-//! The textbook fills a table `L[i][j]`, the length for the first `i` bytes of `a` and the first `j` of `b`, in
-//! O(n * m) steps and as many integers. Along a row `L` grows by one or not at all, so a row is a string of bits:
+//! The textbook fills a table `L[i][j]`, the length for the first `i` bytes of `a` and the first
+//! `j` of `b`, in O(n * m) steps and as many integers. Along a row `L` grows by one or not at all,
+//! so a row is a string of bits:
 //!
 //! ```text
 //!            b:  g  a  t  t  a  c  a          V: bit j is 0 where L[i][j + 1] = L[i][j] + 1
@@ -13,14 +14,16 @@
 //!   M = where b has the byte of this row      V' = (V + (V & M)) | (V & !M)
 //! ```
 //!
-//! The addition carries each match to the first place where it counts (Crochemore, Iliopoulos, Pinzon and Reid,
-//! 2001). That is 64 cells in five instructions, and a bit for each cell instead of four bytes. For LEN the last
-//! row is enough; else all are kept, and the way back reads them: where the bytes differ, bit 0 says that the
-//! cell to the left is smaller, so the way goes up; bit 1, that the cell above is not greater, so it goes left.
-//! Of equally long subsequences this finds the one that Redis finds, which prefers left.
+//! The addition carries each match to the first place where it counts (Crochemore, Iliopoulos,
+//! Pinzon and Reid, 2001). That is 64 cells in five instructions, and a bit for each cell instead
+//! of four bytes. For LEN the last row is enough; else all are kept, and the way back reads them:
+//! where the bytes differ, bit 0 says that the cell to the left is smaller, so the way goes up; bit
+//! 1, that the cell above is not greater, so it goes left. Of equally long subsequences this finds
+//! the one that Redis finds, which prefers left.
 //!
-//! Limit: the table that is *not* built must fit `proto-max-bulk-len` as one of 32-bit integers, as in Redis: it
-//! bounds the time, too. **Invariant:** rows and masks together then take less than half of that.
+//! Limit: the table that is *not* built must fit `proto-max-bulk-len` as one of 32-bit integers, as
+//! in Redis: it bounds the time, too. **Invariant:** rows and masks together then take less than
+//! half of that.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;

@@ -1,7 +1,7 @@
 //! Several keys at once: MGET reads them, MSET, MSETNX and MSETEX set all or none.
 //!
-//! The keys were hashed and their memory asked for when the request was parsed, so that they arrive together;
-//! a pass that only tests rewinds the list of hashes for the pass that sets.
+//! The keys were hashed and their memory asked for when the request was parsed, so that they arrive
+//! together; a pass that only tests rewinds the list of hashes for the pass that sets.
 
 use super::set::{Condition, Options, Syntax, delete_expired_on_arrival, holds};
 use super::{get_generic, store};
@@ -72,7 +72,8 @@ fn all_hold(
 }
 
 /// MSETEX numkeys key value [key value ...] [NX | XX]
-///     [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]
+///     [EX seconds | PX milliseconds | EXAT unix-time-seconds |
+///     PXAT unix-time-milliseconds | KEEPTTL]
 pub(super) fn msetex(ctx: &mut Ctx) -> CmdResult {
     let count = ctx.int_in(1, 1, i32::MAX as i64, "ERR invalid numkeys value")? as usize;
     let end = 2 + 2 * count;

@@ -9,10 +9,12 @@
 //!   lcs.rs     LCS
 //! ```
 //!
-//! How a value is stored shows in OBJECT ENCODING and nowhere else: set whole it is `int` if it reads as one,
-//! `embstr` up to 44 bytes, else `raw`; changed in part it is `raw` for good, until INCR or SET replaces it.
+//! How a value is stored shows in OBJECT ENCODING and nowhere else: set whole it is `int` if it
+//! reads as one, `embstr` up to 44 bytes, else `raw`; changed in part it is `raw` for good, until
+//! INCR or SET replaces it.
 //!
-//! **Invariant:** GET, SET without options, INCR and APPEND of a key that exists probe the table once.
+//! **Invariant:** GET, SET without options, INCR and APPEND of a key that exists probe the table
+//! once.
 //! **Invariant:** what is propagated does not depend on the clock: lifetimes are propagated as
 //! points in time, and a condition that was tested here is not left to be tested again where that
 //! could end differently.

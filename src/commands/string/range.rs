@@ -1,7 +1,8 @@
 //! Parts of a string: APPEND, SETRANGE, GETRANGE, STRLEN.
 //!
-//! A string that is changed in part is changed where it lies while it has room there; beyond `INLINE_MAX` it
-//! moves out of its key's entry into a buffer that doubles as it grows, so that n appends cost O(n).
+//! A string that is changed in part is changed where it lies while it has room there; beyond
+//! `INLINE_MAX` it moves out of its key's entry into a buffer that doubles as it grows, so that n
+//! appends cost O(n).
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::db::Ttl;
@@ -84,8 +85,8 @@ fn checked_len(len: usize, more: usize, limit: usize) -> Result<usize, Error> {
         .ok_or(Error::STRING_TOO_LONG)
 }
 
-/// Write `patch` at `offset` into a string that is to be `len` bytes long: where it lies, or, for want of room
-/// there, into a copy, which is returned.
+/// Write `patch` at `offset` into a string that is to be `len` bytes long: where it lies, or, for
+/// want of room there, into a copy, which is returned.
 fn overwrite(entry: &mut KeyMut, offset: usize, patch: &[u8], len: usize) -> Option<Grown> {
     if let Some(bytes) = bytes_mut(entry, len) {
         bytes[offset..offset + patch.len()].copy_from_slice(patch);

@@ -6,9 +6,9 @@
 //!   MSETEX   n key value ...  [NX | XX]          [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
 //! ```
 //!
-//! One parser reads all three ([`Options::parse`]). An option may be repeated, the last one counts; two that
-//! contradict each other are a syntax error. The number of a lifetime is looked at only when it is needed, so
-//! GETEX of a key that is not there does not complain about it.
+//! One parser reads all three ([`Options::parse`]). An option may be repeated, the last one counts;
+//! two that contradict each other are a syntax error. The number of a lifetime is looked at only
+//! when it is needed, so GETEX of a key that is not there does not complain about it.
 //!
 //! A point in time that has passed makes SET and GETEX a deletion, propagated as DEL or UNLINK: a
 //! replica or the AOF never sees a key that was expired from the start.
@@ -79,7 +79,8 @@ impl<'a> Options<'a> {
         Ok(options)
     }
 
-    /// Read the option at `at`. Returns how many arguments it takes, `None` if it doesn't belong there.
+    /// Read the option at `at`. Returns how many arguments it takes, `None` if it doesn't belong
+    /// there.
     fn parse_one(&mut self, ctx: &Ctx<'a>, at: usize, syntax: Syntax) -> Option<usize> {
         let sets = syntax != Syntax::GetEx;
         if let Some(arg) = ExpireArg::parse(ctx, at) {
@@ -174,7 +175,8 @@ impl Lifetime {
 }
 
 /// SET key value [NX | XX | IFEQ comparison-value] [GET]
-///     [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]
+///     [EX seconds | PX milliseconds | EXAT unix-time-seconds |
+///     PXAT unix-time-milliseconds | KEEPTTL]
 pub(super) fn set(ctx: &mut Ctx) -> CmdResult {
     if ctx.argv.len() > 3 {
         return set_with_options(ctx);
@@ -214,7 +216,8 @@ pub(super) fn holds(ctx: &mut Ctx, key: &[u8], condition: Condition) -> Result<b
     }
 }
 
-/// Set the first argument, a key, to the one at `value_at`, or delete it if it would be dead at once.
+/// Set the first argument, a key, to the one at `value_at`, or delete it if it would be dead at
+/// once.
 fn store_until(ctx: &mut Ctx, value_at: usize, ttl: Ttl) {
     let key = ctx.argv[1];
     match ttl {
@@ -351,7 +354,8 @@ fn delete(ctx: &mut Ctx, key: &[u8]) {
     ctx.dirty(1);
 }
 
-/// GETEX key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]
+/// GETEX key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds |
+/// PERSIST]
 pub(super) fn getex(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
     let lifetime = Options::parse(ctx, 2, Syntax::GetEx)?.lifetime;

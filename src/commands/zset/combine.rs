@@ -201,7 +201,8 @@ fn parse_aggregate(ctx: &Ctx, at: usize) -> Result<Aggregate, Error> {
     }
 }
 
-/// Looks an input up, with all that this entails; its value is taken when no look-up can remove a key any more.
+/// Looks an input up, with all that this entails; its value is taken when no look-up can remove a
+/// key any more.
 fn find_input(ctx: &mut Ctx, key: &[u8]) -> Result<Option<u64>, Error> {
     let found = ctx.server.lookup_read(ctx.client, key).map(type_of);
     match found {
@@ -231,7 +232,8 @@ fn intersect(
             let Some(score) = other.members.score(member) else {
                 return ControlFlow::Continue(());
             };
-            // As in Redis, a weight of 0 makes infinity not a number here, and that is left to the aggregate.
+            // As in Redis, a weight of 0 makes infinity not a number here, and that is left to the
+            // aggregate.
             sum = aggregate.combine(sum, score * other.weight);
         }
         visit(member, sum)
@@ -309,12 +311,14 @@ fn store_generic(ctx: &mut Ctx, op: Op, event: &'static str) -> CmdResult {
     Ok(())
 }
 
-/// ZUNION numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX] [WITHSCORES]
+/// ZUNION numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX]
+/// [WITHSCORES]
 pub fn zunion(ctx: &mut Ctx) -> CmdResult {
     reply_generic(ctx, Op::Union)
 }
 
-/// ZINTER numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX] [WITHSCORES]
+/// ZINTER numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX]
+/// [WITHSCORES]
 pub fn zinter(ctx: &mut Ctx) -> CmdResult {
     reply_generic(ctx, Op::Inter)
 }
@@ -324,12 +328,14 @@ pub fn zdiff(ctx: &mut Ctx) -> CmdResult {
     reply_generic(ctx, Op::Diff)
 }
 
-/// ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX]
+/// ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN
+/// | MAX]
 pub fn zunionstore(ctx: &mut Ctx) -> CmdResult {
     store_generic(ctx, Op::Union, "zunionstore")
 }
 
-/// ZINTERSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX]
+/// ZINTERSTORE destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN
+/// | MAX]
 pub fn zinterstore(ctx: &mut Ctx) -> CmdResult {
     store_generic(ctx, Op::Inter, "zinterstore")
 }

@@ -332,8 +332,8 @@ impl Frame {
     }
 }
 
-/// Pops up to `count` members from the first of `keys` that holds any, and replies them. Returns that key and their
-/// number; with `None` nothing was replied.
+/// Pops up to `count` members from the first of `keys` that holds any, and replies them. Returns
+/// that key and their number; with `None` nothing was replied.
 fn pop_from_first<'a>(
     ctx: &mut Ctx<'a>,
     keys: &[&'a [u8]],

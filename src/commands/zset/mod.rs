@@ -10,7 +10,8 @@
 //! reply, storing a result, notifying that members were removed. The geo commands (`commands::geo`)
 //! use the same functions.
 //!
-//! Members with scores are a flat array in RESP2 and an array of pairs in RESP3, never a map: their order matters.
+//! Members with scores are a flat array in RESP2 and an array of pairs in RESP3, never a map: their
+//! order matters.
 
 mod combine;
 mod members;

@@ -1,7 +1,8 @@
 //! Many members by rank, by score or by their bytes: to be replied, stored, counted or removed.
 //!
-//! Every range becomes a range of ranks first ([`Bounds::ranks`]), so a range by score that is counted costs two
-//! descents of the tree, and one that is replied is walked leaf by leaf straight into the reply.
+//! Every range becomes a range of ranks first ([`Bounds::ranks`]), so a range by score that is
+//! counted costs two descents of the tree, and one that is replied is walked leaf by leaf straight
+//! into the reply.
 //!
 //! ZRANGE can do all that its older names can: those are the same function with some options fixed.
 
@@ -49,7 +50,8 @@ impl<'a> Bounds<'a> {
         }
     }
 
-    /// The ranks of what lies between the bounds. Bounds of ranks count from the highest if `reverse`.
+    /// The ranks of what lies between the bounds. Bounds of ranks count from the highest if
+    /// `reverse`.
     fn ranks(&self, zset: &Zset, reverse: bool) -> Range<usize> {
         match *self {
             Bounds::Ranks(start, stop) => {
@@ -259,8 +261,8 @@ pub fn zrangestore(ctx: &mut Ctx) -> CmdResult {
     if let Some(zset) = read_zset(ctx.server, ctx.client, query.key)? {
         let ranks = query.ranks(zset);
         result.reserve(ranks.len());
-        // Redis fills a listpack until a member does not fit, and a listpack has no -0. Only of ranks it knows the
-        // number beforehand.
+        // Redis fills a listpack until a member does not fit, and a listpack has no -0. Only of
+        // ranks it knows the number beforehand.
         let known = matches!(query.bounds, Bounds::Ranks(..)) && ranks.len() > limits.max_entries;
         let mut packed = !known;
         zset.walk(ranks, query.reverse, |member, score| {

@@ -1,8 +1,8 @@
 //! One allocation for each key: header, expiry, key and value together.
 //!
-//! A key of 16 bytes with a value of 16 bytes is the usual case of a cache. As three allocations (key, value,
-//! entry) it costs three size classes, three headers and three cache misses; as one it costs 7 bytes of
-//! header, and the lookup that compares the key has already loaded the value.
+//! A key of 16 bytes with a value of 16 bytes is the usual case of a cache. As three allocations
+//! (key, value, entry) it costs three size classes, three headers and three cache misses; as one it
+//! costs 7 bytes of header, and the lookup that compares the key has already loaded the value.
 //!
 //! ```text
 //!  0        3      4       5         6           7
@@ -14,10 +14,11 @@
 //! key len 255: the length is in the u32 instead        pad: only before a `V`, up to a multiple of 8
 //! ```
 //!
-//! `kind` belongs to the keyspace (type and encoding, four bits each); nothing here reads it. Numbers are
-//! little-endian and unaligned; only a `V` is aligned. Sizes are rounded up to jemalloc's classes, so that a
-//! value may grow in place as far as the allocator's bytes reach and so that `alloc_size` is what the key
-//! really costs: 40 bytes for 16 + 16, 32 with an integer, 8 more with an expiry.
+//! `kind` belongs to the keyspace (type and encoding, four bits each); nothing here reads it.
+//! Numbers are little-endian and unaligned; only a `V` is aligned. Sizes are rounded up to
+//! jemalloc's classes, so that a value may grow in place as far as the allocator's bytes reach and
+//! so that `alloc_size` is what the key really costs: 40 bytes for 16 + 16, 32 with an integer, 8
+//! more with an expiry.
 //!
 //! **Invariants**
 //! - The bytes 3..7 and the long key length determine the layout; only `Shape` computes it.
@@ -25,12 +26,12 @@
 //!   (`tests::overwrite`).
 //! - The key never changes in an allocation's life: the hash table relies on it.
 //!
-//! Limits: keys below 4 GiB; strings up to `INLINE_MAX` inline, longer ones are the payload's business;
-//! payloads of at most 24 bytes, so that an entry with an object stays near 64 bytes.
+//! Limits: keys below 4 GiB; strings up to `INLINE_MAX` inline, longer ones are the payload's
+//! business; payloads of at most 24 bytes, so that an entry with an object stays near 64 bytes.
 //!
-//! Rejected: a pointer to the value for short strings (a miss and 8 to 16 bytes more), a vtable instead of
-//! flags (8 bytes), the expiry in a second hash table (a second probe on each read; the index in `expires` is
-//! only touched by writes).
+//! Rejected: a pointer to the value for short strings (a miss and 8 to 16 bytes more), a vtable
+//! instead of flags (8 bytes), the expiry in a second hash table (a second probe on each read; the
+//! index in `expires` is only touched by writes).
 use std::alloc::{self, Layout};
 use std::fmt;
 use std::marker::PhantomData;
@@ -38,10 +39,10 @@ use std::ptr::NonNull;
 
 use super::hashtable::Element;
 
-/// The longest string that is kept in the entry. A SET that changes the size class copies key and value: 24
-/// ns with 16 bytes, 28 ns with 128 (`tests::cost_of_a_rewrite_by_length`), against 14 ns and a cache miss on
-/// each read for a string of its own. So speed would allow more; beyond it a separate string can grow in
-/// place (APPEND, SETRANGE) and be shared with a reply.
+/// The longest string that is kept in the entry. A SET that changes the size class copies key and
+/// value: 24 ns with 16 bytes, 28 ns with 128 (`tests::cost_of_a_rewrite_by_length`), against 14 ns
+/// and a cache miss on each read for a string of its own. So speed would allow more; beyond it a
+/// separate string can grow in place (APPEND, SETRANGE) and be shared with a reply.
 pub const INLINE_MAX: usize = 128;
 /// The largest payload.
 pub const PAYLOAD_MAX: usize = 24;
@@ -216,8 +217,8 @@ impl Shape {
     }
 }
 
-/// Rounds up to jemalloc's size classes with a quantum of 8: multiples of 8 to 64, then four classes for each
-/// doubling.
+/// Rounds up to jemalloc's size classes with a quantum of 8: multiples of 8 to 64, then four
+/// classes for each doubling.
 const fn size_class(size: usize) -> usize {
     if size <= 64 {
         size.next_multiple_of(8)
@@ -229,7 +230,8 @@ const fn size_class(size: usize) -> usize {
 impl<'a, V> EntryRef<'a, V> {
     #[inline(always)]
     fn bytes<const N: usize>(self, at: usize) -> [u8; N] {
-        // SAFETY: callers stay inside the layout that the header declares; the entry lives during 'a.
+        // SAFETY: callers stay inside the layout that the header declares; the entry lives during
+        // 'a.
         unsafe { self.p.add(at).cast::<[u8; N]>().read() }
     }
 
@@ -437,7 +439,8 @@ impl<'a, V> EntryMut<'a, V> {
     #[inline]
     pub fn into_value_mut(self) -> ValueMut<'a, V> {
         let shape = self.as_ref().shape();
-        // SAFETY: the shape says what stands at the value's place; it is borrowed exclusively during 'a.
+        // SAFETY: the shape says what stands at the value's place; it is borrowed exclusively
+        // during 'a.
         unsafe {
             let value = self.p.add(shape.value_at());
             match shape.form {
@@ -451,8 +454,8 @@ impl<'a, V> EntryMut<'a, V> {
         }
     }
 
-    /// Writes a string or integer over a string or integer if the allocation stays the same; false, and
-    /// nothing done, otherwise. The kind is the caller's to set.
+    /// Writes a string or integer over a string or integer if the allocation stays the same; false,
+    /// and nothing done, otherwise. The kind is the caller's to set.
     #[inline]
     pub fn try_overwrite(&mut self, value: &NewValue<'_, V>) -> bool {
         let old = self.as_ref().shape();
@@ -559,7 +562,8 @@ impl<V> Entry<V> {
             ValueRef::Int(n) => Entry::new(key, kind, lru, expire_at, NewValue::Int(n)),
             ValueRef::Str(s) => Entry::new(key, kind, lru, expire_at, NewValue::Str(s)),
             ValueRef::Obj(v) => {
-                // SAFETY: the old allocation is freed below without dropping its V, which this copy now is.
+                // SAFETY: the old allocation is freed below without dropping its V, which this copy
+                // now is.
                 let v = unsafe { std::ptr::read(v) };
                 let entry = Entry::new(key, kind, lru, expire_at, NewValue::Obj(v));
                 self.free();
@@ -610,7 +614,8 @@ impl<V> Entry<V> {
 impl<V> Drop for Entry<V> {
     fn drop(&mut self) {
         let shape = self.as_ref().shape();
-        // SAFETY: the entry owns its allocation, and the V in it if the shape says so; neither is used again.
+        // SAFETY: the entry owns its allocation, and the V in it if the shape says so; neither is
+        // used again.
         unsafe {
             if shape.form == Form::Obj {
                 self.p.add(shape.value_at()).cast::<V>().drop_in_place();
@@ -626,8 +631,8 @@ impl<V: fmt::Debug> fmt::Debug for Entry<V> {
     }
 }
 
-// SAFETY: the pointer is the global allocator's; the key is written once, in `new`, and no method of EntryMut
-// reaches it.
+// SAFETY: the pointer is the global allocator's; the key is written once, in `new`, and no method
+// of EntryMut reaches it.
 unsafe impl<V> Element for Entry<V> {
     type Ref<'a>
         = EntryRef<'a, V>

@@ -78,7 +78,8 @@ fn size_classes_are_those_of_the_allocator() {
     assert!(classes.iter().enumerate().all(|(n, &class)| class > n));
 }
 
-/// Every key length around the long form, every value length around the limits, with and without expiry.
+/// Every key length around the long form, every value length around the limits, with and without
+/// expiry.
 #[test]
 fn round_trips_at_the_boundaries() {
     let obj: Payload = Rc::new([1, 2, 3]);
@@ -232,7 +233,8 @@ proptest! {
     }
 }
 
-/// SET on a key of a 16-byte value: the figure behind `INLINE_MAX`. Run with `--release --ignored --nocapture`.
+/// SET on a key of a 16-byte value: the figure behind `INLINE_MAX`. Run with `--release --ignored
+/// --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn cost_of_a_rewrite_by_length() {

@@ -1,10 +1,10 @@
 //! The keys with a TTL, in the order in which they expire.
 //!
-//! Active expiry wants the due keys, earliest first, and nothing else; a sample that mostly finds keys which
-//! are not due is work for nothing, and a key that no sample meets stays for ever. So there is an exact
-//! index. It holds (time, id) pairs, where an id is any number by which the owner finds the key again: the
-//! keyspace takes the key's 64-bit hash, which `HashTable::find_by` resolves, because a stale hash is
-//! harmless and a stale address is not.
+//! Active expiry wants the due keys, earliest first, and nothing else; a sample that mostly finds
+//! keys which are not due is work for nothing, and a key that no sample meets stays for ever. So
+//! there is an exact index. It holds (time, id) pairs, where an id is any number by which the owner
+//! finds the key again: the keyspace takes the key's 64-bit hash, which `HashTable::find_by`
+//! resolves, because a stale hash is harmless and a stale address is not.
 //!
 //! ```text
 //!             BTreeMap: (at, id) of the lowest pair that may stand in the leaf
@@ -16,26 +16,26 @@
 //!        +----------------+----------------+----------------+ - - - - - - - -+     the fourth only in a leaf that spans over 49 days
 //! ```
 //!
-//! A leaf is unsorted: an insert appends, a removal moves the last pair into the hole. Only the columns
-//! matter for speed: to find an id in a leaf the processor compares one dense array of u32, eight or sixteen
-//! at a time. A full leaf is split at its median. Appends in order, the usual case with one TTL for all, open
-//! a new leaf instead, so that the leaves behind them are full.
+//! A leaf is unsorted: an insert appends, a removal moves the last pair into the hole. Only the
+//! columns matter for speed: to find an id in a leaf the processor compares one dense array of u32,
+//! eight or sixteen at a time. A full leaf is split at its median. Appends in order, the usual case
+//! with one TTL for all, open a new leaf instead, so that the leaves behind them are full.
 //!
 //! **Invariants**
-//! - A pair stands in the leaf with the greatest key not above it; the first leaf's key is below everything
-//!   (`tests::twin`).
+//! - A pair stands in the leaf with the greatest key not above it; the first leaf's key is below
+//!   everything (`tests::twin`).
 //! - No leaf is empty. No `base` is above a time in its leaf.
 //! - A leaf is allocated in steps of `STEP` pairs or to a size class, and freed the same way.
 //!
-//! Cost: a pair is 12 bytes, with slack and the map about 13.6; insert, remove and pop touch one leaf and the
-//! path to it. A million pairs of the same millisecond are no special case, as the id is part of the order.
-//! Pairs may repeat (two keys can share a hash): more than a leaf's worth of the very same pair makes one
-//! long leaf.
+//! Cost: a pair is 12 bytes, with slack and the map about 13.6; insert, remove and pop touch one
+//! leaf and the path to it. A million pairs of the same millisecond are no special case, as the id
+//! is part of the order. Pairs may repeat (two keys can share a hash): more than a leaf's worth of
+//! the very same pair makes one long leaf.
 //!
 //! Rejected: a hierarchical timing wheel (its lists need a pointer each way, and TTLs of years and
-//! milliseconds in one wheel cascade), a binary heap (a removal needs the position, or leaves a corpse for
-//! each overwritten TTL), sorted leaves (an insert moves half a leaf), BTreeMap of pairs (24 to 30 bytes
-//! each).
+//! milliseconds in one wheel cascade), a binary heap (a removal needs the position, or leaves a
+//! corpse for each overwritten TTL), sorted leaves (an insert moves half a leaf), BTreeMap of pairs
+//! (24 to 30 bytes each).
 use std::collections::BTreeMap;
 
 /// Pairs in a leaf, at most (unless all are the same).
@@ -112,7 +112,8 @@ impl Expires {
         }
     }
 
-    /// Keep in step with something that was due at `was` and now is at `at`, either of which may be never.
+    /// Keep in step with something that was due at `was` and now is at `at`, either of which may be
+    /// never.
     #[inline]
     pub fn shift(&mut self, id: u64, was: Option<i64>, at: Option<i64>) {
         if was == at {
@@ -204,8 +205,8 @@ impl Expires {
         *self = Expires::new();
     }
 
-    /// Accounts for a pair that left the leaf at `key`, drops the leaf if it is empty, and merges it when it
-    /// just gave memory back.
+    /// Accounts for a pair that left the leaf at `key`, drops the leaf if it is empty, and merges
+    /// it when it just gave memory back.
     fn note_removal(&mut self, key: Key, before: usize, after: usize) {
         self.len -= 1;
         self.bytes = self.bytes - before + after;
@@ -261,8 +262,8 @@ const TIME_HIGH: usize = 3;
 const NARROW: u32 = 3;
 const WIDE: u32 = 4;
 
-/// Capacities grow by about a sixth, along the allocator's size classes: 12 bytes times these are just below
-/// 192, 256, .. 3072.
+/// Capacities grow by about a sixth, along the allocator's size classes: 12 bytes times these are
+/// just below 192, 256, .. 3072.
 const CAPACITIES: [usize; 17] = [
     4, 8, 16, 21, 26, 32, 37, 42, 53, 64, 85, 106, 128, 149, 170, 213, 256,
 ];
@@ -389,7 +390,8 @@ impl Leaf {
         find_word(times, earliest).unwrap_or(0)
     }
 
-    /// Takes a pair out; the last one fills the hole, and spare capacity goes when two steps of it are free.
+    /// Takes a pair out; the last one fills the hole, and spare capacity goes when two steps of it
+    /// are free.
     fn swap_remove(&mut self, place: usize) {
         let (cap, last) = (self.cap as usize, self.len() - 1);
         for column in 0..self.columns as usize {
@@ -403,8 +405,8 @@ impl Leaf {
         }
     }
 
-    /// Splits a full leaf and returns the upper part with its key: a new leaf for `pair` alone if nothing
-    /// here is above it, else the half above the median. None if all pairs are the same.
+    /// Splits a full leaf and returns the upper part with its key: a new leaf for `pair` alone if
+    /// nothing here is above it, else the half above the median. None if all pairs are the same.
     fn split(&mut self, pair: Pair) -> Option<(Key, Leaf)> {
         let mut pairs: Vec<Pair> = (0..self.len()).map(|place| self.get(place)).collect();
         let highest = pairs.iter().copied().max()?;

@@ -9,14 +9,14 @@
 //! meta: bits 0..4 how many slots hold an element; bit 7 slot 8 holds the address of a child bucket instead
 //! ```
 //!
-//! An address of user space has at most 48 bits (47 on x86-64 with four-level page tables), so a pointer
-//! packs into six bytes; that buys two more slots than eight-byte pointers in the same line. The first 16
-//! bytes hold all tags and the meta byte, so that one SIMD load and one compare answer "which slots may hold
-//! this hash?".
+//! An address of user space has at most 48 bits (47 on x86-64 with four-level page tables), so a
+//! pointer packs into six bytes; that buys two more slots than eight-byte pointers in the same
+//! line. The first 16 bytes hold all tags and the meta byte, so that one SIMD load and one compare
+//! answer "which slots may hold this hash?".
 //!
 //! **Invariants**
-//! - slots `0..count` hold elements, the others nothing: dense, so that occupancy is a number of four bits
-//!   (`tests::twin`).
+//! - slots `0..count` hold elements, the others nothing: dense, so that occupancy is a number of
+//!   four bits (`tests::twin`).
 //! - with a child, `count` is 8 and slot 8 is the child's address, which came from `Box::into_raw`.
 use std::ptr::{self, NonNull};
 
@@ -28,8 +28,8 @@ pub(super) const SLOTS_WITH_CHILD: usize = SLOTS - 1;
 const META: usize = SLOTS;
 const COUNT_MASK: u8 = 0x0f;
 const CHILD: u8 = 0x80;
-/// A slot is read as the upper six of the eight bytes that start two bytes before it, which never leaves the
-/// bucket.
+/// A slot is read as the upper six of the eight bytes that start two bytes before it, which never
+/// leaves the bucket.
 const SLOT_READ: usize = META + 1 - 2;
 
 #[repr(C, align(64))]
@@ -129,7 +129,8 @@ impl Bucket {
         self.bytes[META] = 0;
     }
 
-    /// Turns the last slot into the link to a new child, which receives the element that stood there.
+    /// Turns the last slot into the link to a new child, which receives the element that stood
+    /// there.
     pub(super) fn grow_child(&mut self) -> NonNull<Bucket> {
         debug_assert!(self.is_full());
         let mut child = Box::new(Bucket::empty());
@@ -147,7 +148,8 @@ impl Bucket {
     pub(super) fn take_child(&mut self) -> Option<Box<Bucket>> {
         let child = self.child()?;
         self.bytes[META] &= !CHILD;
-        // SAFETY: the link came from Box::into_raw in `grow_child`, and is cleared before the Box exists.
+        // SAFETY: the link came from Box::into_raw in `grow_child`, and is cleared before the Box
+        // exists.
         Some(unsafe { Box::from_raw(child.as_ptr()) })
     }
 
@@ -163,7 +165,8 @@ impl Bucket {
         use std::arch::x86_64::{
             __m128i, _mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_set1_epi8,
         };
-        // SAFETY: SSE2 is part of x86-64; a bucket is 64-byte aligned and longer than the 16 bytes read.
+        // SAFETY: SSE2 is part of x86-64; a bucket is 64-byte aligned and longer than the 16 bytes
+        // read.
         unsafe {
             let line = _mm_load_si128(self.bytes.as_ptr().cast::<__m128i>());
             _mm_movemask_epi8(_mm_cmpeq_epi8(line, _mm_set1_epi8(tag as i8))) as u32

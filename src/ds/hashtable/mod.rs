@@ -2,14 +2,14 @@
 //!
 //! # Problem
 //!
-//! A server with one thread cannot stop to rehash a million keys, SCAN must survive a table that changes
-//! between two calls, RANDOMKEY must be fair, and the table should add little to a key of 16 bytes. The maps
-//! of std give none of the four.
+//! A server with one thread cannot stop to rehash a million keys, SCAN must survive a table that
+//! changes between two calls, RANDOMKEY must be fair, and the table should add little to a key of
+//! 16 bytes. The maps of std give none of the four.
 //!
 //! # Buckets
 //!
-//! A lookup is paid in cache misses, so a bucket is one cache line that answers almost every question about
-//! its elements:
+//! A lookup is paid in cache misses, so a bucket is one cache line that answers almost every
+//! question about its elements:
 //!
 //! ```text
 //!  hash  63      56                                  0
@@ -25,15 +25,15 @@
 //!                                                         v  one allocation: header, key, value (`ds::entry`)
 //! ```
 //!
-//! Nine pointers of 48 bits, a byte of the hash for each, one byte of count. A tag that matches by chance
-//! costs a wasted look at a key: less than 9 in 256. When a tenth element comes, the ninth slot becomes the
-//! address of a child bucket, and so on.
+//! Nine pointers of 48 bits, a byte of the hash for each, one byte of count. A tag that matches by
+//! chance costs a wasted look at a key: less than 9 in 256. When a tenth element comes, the ninth
+//! slot becomes the address of a child bucket, and so on.
 //!
 //! # Rehashing
 //!
-//! A table doubles when it holds nine elements for each bucket, and shrinks when less than an eighth is used.
-//! While it rehashes there are two tables, and buckets move one at a time, in order, with each write and each
-//! cron:
+//! A table doubles when it holds nine elements for each bucket, and shrinks when less than an
+//! eighth is used. While it rehashes there are two tables, and buckets move one at a time, in
+//! order, with each write and each cron:
 //!
 //! ```text
 //!  tables[0]   . . . . . . . . # # # # # # # #        . moved and empty    # still here
@@ -41,9 +41,9 @@
 //!  tables[1]   # # # # # # # # - - - - - - - - # # # # # # # # - - - - - - - -
 //! ```
 //!
-//! An element whose index in `tables[0]` is below `rehash_at` is in `tables[1]`, any other is in `tables[0]`:
-//! new ones too. So every element has one home, and a lookup probes one table, never both. Keys in the bucket
-//! that moves next are prefetched, as their hashes are computed again.
+//! An element whose index in `tables[0]` is below `rehash_at` is in `tables[1]`, any other is in
+//! `tables[0]`: new ones too. So every element has one home, and a lookup probes one table, never
+//! both. Keys in the bucket that moves next are prefetched, as their hashes are computed again.
 //!
 //! # SCAN
 //!
@@ -54,43 +54,46 @@
 //!   mask 0b11:    00 --------> 10 --------> 01 --------> 11 --------> end
 //! ```
 //!
-//! Bucket `01` of the small table becomes `001` and `101` of the large one, and these are neighbours in this
-//! order. What was behind the cursor stays behind it, and what is before it stays before it, whatever the
-//! table grows or shrinks to. While rehashing, a call returns one bucket of the smaller table and all its
-//! expansions in the larger. An element may come twice (after a shrink), but none is missed that is there
-//! from the first call to the last.
+//! Bucket `01` of the small table becomes `001` and `101` of the large one, and these are
+//! neighbours in this order. What was behind the cursor stays behind it, and what is before it
+//! stays before it, whatever the table grows or shrinks to. While rehashing, a call returns one
+//! bucket of the smaller table and all its expansions in the larger. An element may come twice
+//! (after a shrink), but none is missed that is there from the first call to the last.
 //!
 //! # Fair random
 //!
-//! Picking a bucket and then an element in it favours elements with few neighbours. So a bucket is accepted
-//! with probability length / longest, which makes every element equally likely; some three tries are needed.
+//! Picking a bucket and then an element in it favours elements with few neighbours. So a bucket is
+//! accepted with probability length / longest, which makes every element equally likely; some three
+//! tries are needed.
 //!
 //! # Invariants
 //!
 //! - `home(hash)` names the chain of an element, at all times (`tests::check`).
 //! - Chains are dense and minimal, see `table`; a bucket is a cache line, see `bucket`.
 //! - While `tables[1]` has no buckets, `rehash_at` is 0.
-//! - Nothing is written by a method that takes `&self`, and nothing but what was asked for while the policy
-//!   forbids: a forked child's pages stay shared.
+//! - Nothing is written by a method that takes `&self`, and nothing but what was asked for while
+//!   the policy forbids: a forked child's pages stay shared.
 //!
 //! # Costs
 //!
-//! For 1,000,000 keys: 131,072 buckets (7.6 of 9 slots used) and 31,375 children are 10.4 bytes for each key;
-//! right after a doubling it is 14.5. One key in nine is one line further, in a child. At rest a hit is two
-//! misses: bucket and entry; both can be asked for ahead (`prefetch_bucket`, then `prefetch_entry`).
+//! For 1,000,000 keys: 131,072 buckets (7.6 of 9 slots used) and 31,375 children are 10.4 bytes for
+//! each key; right after a doubling it is 14.5. One key in nine is one line further, in a child. At
+//! rest a hit is two misses: bucket and entry; both can be asked for ahead (`prefetch_bucket`, then
+//! `prefetch_entry`).
 //!
 //! # Rejected
 //!
 //! - Seven slots of eight bytes: 1,000,000 keys need 262,144 buckets, 16.8 bytes for each.
-//! - Open addressing over the whole table (hashbrown): moves elements across the table on growth, so a cursor
-//!   means nothing, and grows in one go.
-//! - A linked list for each bucket (a pointer in each element): a miss for each neighbour, 8 bytes more for
-//!   each key.
+//! - Open addressing over the whole table (hashbrown): moves elements across the table on growth,
+//!   so a cursor means nothing, and grows in one go.
+//! - A linked list for each bucket (a pointer in each element): a miss for each neighbour, 8 bytes
+//!   more for each key.
 //! - New elements always into `tables[1]` while rehashing: then every lookup probes two tables.
-//! - The whole hash in the slot, to rehash without the key: 8 bytes for each key to save one miss in each
-//!   doubling.
+//! - The whole hash in the slot, to rehash without the key: 8 bytes for each key to save one miss
+//!   in each doubling.
 //!
-//! Limits: addresses have at most 48 bits (asserted); a table that may not grow gets long chains, and slow.
+//! Limits: addresses have at most 48 bits (asserted); a table that may not grow gets long chains,
+//! and slow.
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
@@ -116,9 +119,9 @@ pub use walk::{IntoIter, Iter};
 /// A thin, owning pointer to one heap allocation that holds a key.
 ///
 /// # Safety
-/// `into_raw` returns an address of at most 48 bits, and `from_raw` takes it back. Between the two, `key`
-/// stays valid and gives the same bytes wherever the pointer is copied to, whatever is done through `by_ref`
-/// and `by_mut`.
+/// `into_raw` returns an address of at most 48 bits, and `from_raw` takes it back. Between the two,
+/// `key` stays valid and gives the same bytes wherever the pointer is copied to, whatever is done
+/// through `by_ref` and `by_mut`.
 pub unsafe trait Element: Sized {
     type Ref<'a>
     where
@@ -205,8 +208,8 @@ pub struct Stats {
     pub rehash_at: usize,
 }
 
-/// Bits of a hash between the bucket index and the tag, which the table does not look at: its owner may keep
-/// something there (`db::kvstore` keeps the slot).
+/// Bits of a hash between the bucket index and the tag, which the table does not look at: its owner
+/// may keep something there (`db::kvstore` keeps the slot).
 pub const SPARE_BITS: u64 = 0x3fff << 40;
 
 /// The tag of a hash: its highest byte, far from the bits that choose the bucket.
@@ -400,7 +403,8 @@ impl<E: Element> HashTable<E> {
         self.rehash_step();
         // SAFETY: `p` is owned here; its key is only read.
         match self.position(hash, unsafe { E::key(p) }) {
-            // SAFETY: the position was just found; the old pointer left the table, so it is ours alone.
+            // SAFETY: the position was just found; the old pointer left the table, so it is ours
+            // alone.
             Some((home, at)) => unsafe {
                 Some(E::from_raw(self.tables[home.table].replace(at, p)))
             },
@@ -411,7 +415,8 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Replaces the element of a key by what `f` makes of it, which has the same key. False if the key is absent.
+    /// Replaces the element of a key by what `f` makes of it, which has the same key. False if the
+    /// key is absent.
     #[inline]
     pub fn replace_with(&mut self, hash: u64, key: &[u8], f: impl FnOnce(E) -> E) -> bool {
         match self.find_slot(hash, key) {
@@ -507,14 +512,15 @@ impl<E: Element> HashTable<E> {
         self.shrink_if_sparse();
     }
 
-    /// How much memory a new table may take: growing is not worth the elements that would have to go for it.
+    /// How much memory a new table may take: growing is not worth the elements that would have to
+    /// go for it.
     #[inline]
     pub fn set_headroom(&mut self, bytes: usize) {
         self.headroom = bytes;
     }
 
-    /// Makes room for `total` elements before a bulk load, completing a rehash under way. Sizes from outside
-    /// must be bounded by the caller.
+    /// Makes room for `total` elements before a bulk load, completing a rehash under way. Sizes
+    /// from outside must be bounded by the caller.
     pub fn reserve(&mut self, total: usize) {
         if self.paused > 0 || buckets_for(total) <= self.tables[0].buckets() {
             return;

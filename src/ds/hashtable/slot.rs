@@ -57,12 +57,12 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
     #[inline]
     pub fn replace_with(self, f: impl FnOnce(E) -> E) -> E::Mut<'a> {
         let guard = AbortOnUnwind;
-        // SAFETY: the slot's pointer is owned by `f` until its result overwrites it; if `f` unwinds, nobody
-        // looks again.
+        // SAFETY: the slot's pointer is owned by `f` until its result overwrites it; if `f`
+        // unwinds, nobody looks again.
         let element = f(unsafe { E::from_raw(self.table.element(self.at)) }).into_raw();
         std::mem::forget(guard);
-        // SAFETY: the position was found in this table, borrowed since; the old pointer, already consumed, is
-        // only copied.
+        // SAFETY: the position was found in this table, borrowed since; the old pointer, already
+        // consumed, is only copied.
         unsafe {
             self.table.tables[self.home.table].replace(self.at, element);
             E::by_mut(element)

@@ -1,19 +1,19 @@
-//! One array of buckets with its chains. It owns buckets, never elements: to it an element is an address
-//! under a tag.
+//! One array of buckets with its chains. It owns buckets, never elements: to it an element is an
+//! address under a tag.
 //!
 //! **Invariants**
-//! - A chain is dense and as short as can be: every bucket but its last one is full, and a child exists only
-//!   when the elements don't fit without it. So "how long is this chain?" costs one step for each bucket, and
-//!   an empty chain has no child.
-//! - `longest` is at least the length of the longest chain. It never falls while the table lives: an upper
-//!   bound is all that a fair random pick needs.
+//! - A chain is dense and as short as can be: every bucket but its last one is full, and a child
+//!   exists only when the elements don't fit without it. So "how long is this chain?" costs one
+//!   step for each bucket, and an empty chain has no child.
+//! - `longest` is at least the length of the longest chain. It never falls while the table lives:
+//!   an upper bound is all that a fair random pick needs.
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 
 use super::bucket::{Bucket, SLOTS_WITH_CHILD};
 
-/// What a table without an allocation points to. Never written: `buckets` is 0, and every insert looks at it
-/// first.
+/// What a table without an allocation points to. Never written: `buckets` is 0, and every insert
+/// looks at it first.
 static NOTHING: Bucket = Bucket::empty();
 
 pub(super) struct Table {
@@ -81,7 +81,8 @@ impl Table {
         self.buckets.saturating_sub(1)
     }
 
-    /// The home bucket of an index below `buckets` (index 0 of an empty table is a bucket without elements).
+    /// The home bucket of an index below `buckets` (index 0 of an empty table is a bucket without
+    /// elements).
     #[inline(always)]
     pub(super) fn home(&self, index: usize) -> NonNull<Bucket> {
         assert!(index <= self.mask());
@@ -125,7 +126,8 @@ impl Table {
     ) -> Option<Position> {
         let mut at = self.home(index);
         loop {
-            // SAFETY: home buckets and children live as long as the table, which is borrowed and not written.
+            // SAFETY: home buckets and children live as long as the table, which is borrowed and
+            // not written.
             let bucket = unsafe { at.as_ref() };
             let mut matches = bucket.matches(tag);
             while matches != 0 {
@@ -175,10 +177,12 @@ impl Table {
         old
     }
 
-    /// Takes an element out: the chain's last one fills the hole, and a child that is no longer needed goes.
+    /// Takes an element out: the chain's last one fills the hole, and a child that is no longer
+    /// needed goes.
     ///
     /// # Safety
-    /// The position is one that `find(index, ..)` of this table returned, with no push or removal since.
+    /// The position is one that `find(index, ..)` of this table returned, with no push or removal
+    /// since.
     pub(super) unsafe fn remove(&mut self, index: usize, mut at: Position) -> NonNull<u8> {
         let mut parent = None;
         let mut last = self.home(index);
@@ -220,7 +224,8 @@ impl Table {
         if self.buckets == 0 {
             return;
         }
-        // SAFETY: the table is borrowed exclusively; what a bucket held is copied before the bucket is reset.
+        // SAFETY: the table is borrowed exclusively; what a bucket held is copied before the bucket
+        // is reset.
         let home = unsafe { self.home(index).as_mut() };
         let mut child = home.take_child();
         (0..home.count()).for_each(|slot| f(home.tag(slot), home.get(slot)));

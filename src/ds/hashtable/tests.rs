@@ -336,7 +336,8 @@ proptest! {
         prop_assert_eq!(live.get(), 0);
     }
 
-    /// Keys 0..stable are there from the first call to the last; the others come and go between the calls.
+    /// Keys 0..stable are there from the first call to the last; the others come and go between the
+    /// calls.
     #[test]
     fn scan_returns_what_was_there_all_along(
         stable in 1..KEYS / 5,
@@ -520,8 +521,9 @@ fn equal_hashes_share_a_chain() {
     assert_eq!((table.len(), table.stats().main.children), (0, 0));
 }
 
-/// Chi-square over every element, at rest, while rehashing, and with a table that may not shrink. For d
-/// degrees of freedom the statistic has mean d and deviation sqrt(2d); seven deviations away is no accident.
+/// Chi-square over every element, at rest, while rehashing, and with a table that may not shrink.
+/// For d degrees of freedom the statistic has mean d and deviation sqrt(2d); seven deviations away
+/// is no accident.
 #[test]
 #[cfg_attr(miri, ignore = "a statistic of 200,000 draws")]
 fn random_is_fair() {
@@ -584,7 +586,8 @@ fn drain_hands_out_and_drops_the_rest() {
     h.compare();
 }
 
-/// The figures of the header: a million keys of 16 bytes. Run with `--release --ignored --nocapture`.
+/// The figures of the header: a million keys of 16 bytes. Run with `--release --ignored
+/// --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn a_million_keys() {

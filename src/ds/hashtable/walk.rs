@@ -16,9 +16,9 @@ const SELECT_PART: usize = 8;
 const WINDOW: usize = 16;
 
 impl<E: Element> HashTable<E> {
-    /// One call of SCAN: hands out the elements of one bucket of the smaller table, with its expansions in
-    /// the larger one, and returns the next cursor, 0 at the end. Every element that is present from the
-    /// first call to the last is handed out at least once.
+    /// One call of SCAN: hands out the elements of one bucket of the smaller table, with its
+    /// expansions in the larger one, and returns the next cursor, 0 at the end. Every element that
+    /// is present from the first call to the last is handed out at least once.
     pub fn scan<'a>(&'a self, cursor: u64, mut f: impl FnMut(E::Ref<'a>)) -> u64 {
         if self.len == 0 {
             return 0;
@@ -55,8 +55,9 @@ impl<E: Element> HashTable<E> {
 
     /// An element picked uniformly: a random chain is accepted with probability length / longest.
     ///
-    /// A table that is nearly empty, which lasts only as long as resizing is forbidden, would need very many
-    /// tries; then it is the next element after a random bucket, which favours those behind a gap.
+    /// A table that is nearly empty, which lasts only as long as resizing is forbidden, would need
+    /// very many tries; then it is the next element after a random bucket, which favours those
+    /// behind a gap.
     pub fn random(&self, rng: &mut impl rand::Rng) -> Option<E::Ref<'_>> {
         // SAFETY: the element lives in this table, which is borrowed.
         self.pick(rng).map(|p| unsafe { E::by_ref(p) })
@@ -85,8 +86,8 @@ impl<E: Element> HashTable<E> {
         })
     }
 
-    /// `count` different elements, or all of them, each choice as likely: a few are drawn until they differ, many
-    /// are selected in one walk.
+    /// `count` different elements, or all of them, each choice as likely: a few are drawn until
+    /// they differ, many are selected in one walk.
     pub fn sample_unique<'a>(
         &'a self,
         count: usize,
@@ -149,7 +150,8 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// The buckets that may hold elements, numbered through: the unmoved ones, then those of the target.
+    /// The buckets that may hold elements, numbered through: the unmoved ones, then those of the
+    /// target.
     fn nth_bucket(&self, n: usize) -> (&Table, usize) {
         let unmoved = self.tables[0].buckets() - self.rehash_at;
         if n < unmoved {
@@ -216,8 +218,8 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// From a bucket of the first table on. Those before `rehash_at` are empty, and there may be millions: whoever wants a
-    /// few elements must not pass them all.
+    /// From a bucket of the first table on. Those before `rehash_at` are empty, and there may be
+    /// millions: whoever wants a few elements must not pass them all.
     fn from(index: usize) -> Self {
         Walk {
             table: 0,

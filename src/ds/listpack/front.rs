@@ -1,7 +1,7 @@
 //! A listpack with room in front: what LPUSH, and LPOP on a long list, work on.
 //!
-//! A listpack begins with its header, so a change of its first entry moves all the others: 4 KB for an
-//! element of ten bytes. Here the header is what moves, into a gap that is kept before it:
+//! A listpack begins with its header, so a change of its first entry moves all the others: 4 KB for
+//! an element of ten bytes. Here the header is what moves, into a gap that is kept before it:
 //!
 //! ```text
 //!   block:  |  gap  | total, elements | entry | entry | ... | 0xFF |
@@ -10,10 +10,11 @@
 //!   remove_first:   --> the header is written again over the end of what was the first entry
 //! ```
 //!
-//! It costs an allocation's header more than a listpack, and bytes in front: a list has one of them at most, see
-//! `quicklist`.
+//! It costs an allocation's header more than a listpack, and bytes in front: a list has one of them
+//! at most, see `quicklist`.
 //!
-//! **Invariant:** `block[start..]` is a listpack of `count` elements; `start + HEADER` entries begin.
+//! **Invariant:** `block[start..]` is a listpack of `count` elements; `start + HEADER` entries
+//! begin.
 
 use super::{
     COUNT_UNKNOWN, EMPTY_BYTES, Element, Entry, HEADER, Listpack, SAFETY_LIMIT, decode, entry_len,
@@ -37,7 +38,8 @@ impl FrontPack {
         front
     }
 
-    /// Gives `bytes` a block with a gap of at least `room` before them; half as many as there are, as they grow.
+    /// Gives `bytes` a block with a gap of at least `room` before them; half as many as there are,
+    /// as they grow.
     fn open(&mut self, bytes: &[u8], room: usize) {
         let gap = room.max(bytes.len() / 2);
         let mut block = Vec::with_capacity(gap + bytes.len());

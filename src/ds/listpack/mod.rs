@@ -1,7 +1,8 @@
-//! Listpack: a sequence of strings and integers in one block of bytes, byte for byte as Redis writes it.
+//! Listpack: a sequence of strings and integers in one block of bytes, byte for byte as Redis
+//! writes it.
 //!
-//! Small lists, hashes, sets, sorted sets, and the nodes of big lists and streams are listpacks, because
-//! RDB files, DUMP and replication carry these very bytes.
+//! Small lists, hashes, sets, sorted sets, and the nodes of big lists and streams are listpacks,
+//! because RDB files, DUMP and replication carry these very bytes.
 //!
 //! ```text
 //!   | total bytes u32 | elements u16 | entry | entry | ... | 0xFF |        (all numbers little endian)
@@ -17,22 +18,24 @@
 //!   11111111                         the end
 //! ```
 //!
-//! The backlen makes walking backwards possible. It is a base-128 number, most significant group first;
-//! every byte but the first has its high bit set, so that it can be read from its end.
+//! The backlen makes walking backwards possible. It is a base-128 number, most significant group
+//! first; every byte but the first has its high bit set, so that it can be read from its end.
 //!
-//! A text that is a canonical integer (`parse_i64`) is stored as one, in the smallest encoding. The element
-//! count of 65,535 means "unknown": from there on `len` walks the entries.
+//! A text that is a canonical integer (`parse_i64`) is stored as one, in the smallest encoding. The
+//! element count of 65,535 means "unknown": from there on `len` walks the entries.
 //!
-//! A position (`Pos`) is the offset of an entry. Positions before a change stay valid; those after it move.
-//! Every command that may grow a listpack asks `safe_to_add` first: 1 GB is the limit, as in Redis.
+//! A position (`Pos`) is the offset of an entry; a change moves the entries after it. Before a
+//! listpack grows, `safe_to_add` checks the limit of 1 GB, as in Redis.
 //!
-//! **Invariant:** the bytes are well formed, from the header to the end mark, backlens included: `from_bytes`
-//! admits nothing else (`validate`), and every change preserves it (test `histories_match_a_vector`). So reading needs
-//! no error path; safe indexing still stands between a bug here and the memory.
+//! **Invariant:** the bytes are well formed, from the header to the end mark, backlens included:
+//! `from_bytes` admits nothing else (`validate`), and every change preserves it (test
+//! `histories_match_a_vector`). So reading needs no error path; safe indexing still stands between
+//! a bug here and the memory.
 //! **Invariant:** the first four bytes are the length of the block; only `splice` writes them.
 //!
-//! Costs: the ends O(1); anything by index or value O(bytes), but in one block, which the CPU prefetches.
-//! Rejected: keeping a capacity (8 bytes more for each small hash; see `thin`), and an index of entries.
+//! Costs: the ends O(1); anything by index or value O(bytes), but in one block, which the CPU
+//! prefetches.
+//! Rejected: keeping a capacity (8 bytes for each small hash, see `thin_buffer`); an entry index.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -146,7 +149,8 @@ impl From<i64> for Element<'_> {
     }
 }
 
-/// An entry about to be written: encoding (and an integer's digits) in `head`, a string's bytes in `data`.
+/// An entry about to be written: encoding (and an integer's digits) in `head`, a string's bytes in
+/// `data`.
 struct Entry<'a> {
     head: [u8; 9],
     head_len: u8,
@@ -249,8 +253,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Bytes of the backlen of an entry whose encoding and data take `body` bytes. Redis compares with `<` where
-/// `<=` would do, so that 16,383 takes three bytes; the files are full of it.
+/// Bytes of the backlen of an entry whose encoding and data take `body` bytes. Redis compares with
+/// `<` where `<=` would do, so that 16,383 takes three bytes; the files are full of it.
 #[inline]
 const fn backlen_size(body: usize) -> usize {
     match body {
@@ -306,8 +310,9 @@ fn body_len(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// Sizes of entries by their first byte, backlen included; 0 where more than the first byte is needed to tell. Walks do
-/// little else than ask for sizes: a look into four cache lines is half the price of [`body_len`]'s questions.
+/// Sizes of entries by their first byte, backlen included; 0 where more than the first byte is
+/// needed to tell. Walks do little else than ask for sizes: a look into four cache lines is half
+/// the price of [`body_len`]'s questions.
 static SIZES: [u8; 256] = {
     let mut sizes = [0; 256];
     let mut head = 0;
@@ -408,8 +413,8 @@ fn checked_entry_len(bytes: &[u8], at: usize) -> Option<usize> {
     (backlen == &expected[..size]).then_some(body + size)
 }
 
-/// Whether `bytes` are a listpack. The shallow check is of the header and the end mark only; the deep one also
-/// walks every entry, and is what makes bytes from outside safe to use.
+/// Whether `bytes` are a listpack. The shallow check is of the header and the end mark only; the
+/// deep one also walks every entry, and is what makes bytes from outside safe to use.
 pub fn validate(bytes: &[u8], deep: bool) -> bool {
     let [a, b, c, d, e, f, .., END] = *bytes else {
         return false;
@@ -435,8 +440,9 @@ pub fn validate(bytes: &[u8], deep: bool) -> bool {
 /// Up to this number, fingerprints are compared pairwise, which is cheaper than sorting.
 const FEW: usize = 64;
 
-/// Whether the elements are groups of `stride`, and no two groups begin with the same text: what bytes from outside
-/// must be to become a set (1), or a hash or a sorted set (2). Texts are compared only if two fingerprints are equal.
+/// Whether the elements are groups of `stride`, and no two groups begin with the same text: what
+/// bytes from outside must be to become a set (1), or a hash or a sorted set (2). Texts are
+/// compared only if two fingerprints are equal.
 pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
     let len = listpack.len();
     if !len.is_multiple_of(stride) {
@@ -458,8 +464,8 @@ pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
     all_differ || texts_differ(listpack, stride)
 }
 
-/// The same for the same text, however it is stored; seldom the same for others. The first and the last eight bytes and
-/// the length of a text are in it.
+/// The same for the same text, however it is stored; seldom the same for others. The first and the
+/// last eight bytes and the length of a text are in it.
 fn fingerprint(key: Element) -> u64 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let text = match key {
@@ -493,7 +499,8 @@ pub fn iter_bytes(bytes: &[u8]) -> Iter<'_> {
     Iter { bytes, at: HEADER }
 }
 
-/// Whether `add` more bytes keep a listpack of `bytes` bytes (0 if there is none yet) below the limit.
+/// Whether `add` more bytes keep a listpack of `bytes` bytes (0 if there is none yet) below the
+/// limit.
 #[inline]
 pub fn safe_to_add(bytes: usize, add: usize) -> bool {
     bytes.saturating_add(add) <= SAFETY_LIMIT
@@ -685,7 +692,8 @@ impl Listpack {
         }
     }
 
-    /// The first entry at or after `from` that equals `needle`, looking at one and then passing over `skip`.
+    /// The first entry at or after `from` that equals `needle`, looking at one and then passing
+    /// over `skip`.
     pub fn find(&self, from: Pos, needle: &[u8], skip: usize) -> Option<Pos> {
         match parse_i64(needle) {
             Some(int) => self.find_by(from, skip, |bytes, at| match bytes[at] {
@@ -733,8 +741,8 @@ impl Listpack {
 
 /// Changes.
 impl Listpack {
-    /// Replaces `removed` bytes at `at` by room for `inserted` ones, which the caller fills. The one place
-    /// where the block changes its size.
+    /// Replaces `removed` bytes at `at` by room for `inserted` ones, which the caller fills. The
+    /// one place where the block changes its size.
     fn splice(&mut self, at: usize, removed: usize, inserted: usize) -> &mut [u8] {
         let old = self.bytes_len();
         let new = old - removed + inserted;
@@ -764,7 +772,8 @@ impl Listpack {
         self.bytes_mut()[4..HEADER].copy_from_slice(&stored.to_le_bytes());
     }
 
-    /// Puts an element before the entry at `pos` (or at the end, for `end()`); it then stands at `pos`.
+    /// Puts an element before the entry at `pos` (or at the end, for `end()`); it then stands at
+    /// `pos`.
     #[inline]
     pub fn insert_before<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) {
         let entry = Entry::new(element.into());
@@ -809,7 +818,8 @@ impl Listpack {
         self.insert_all(self.end(), elements);
     }
 
-    /// Puts many before the entry at `pos` at the cost of one change of size; the first then stands at `pos`.
+    /// Puts many before the entry at `pos` at the cost of one change of size; the first then stands
+    /// at `pos`.
     pub fn insert_all<'e, I>(&mut self, pos: Pos, elements: I)
     where
         I: Iterator<Item = Element<'e>> + Clone,
@@ -925,7 +935,8 @@ pub struct Iter<'a> {
 }
 
 impl Iter<'_> {
-    /// The next element, if it is an integer. Small ones, which streams are full of, are told by their first byte.
+    /// The next element, if it is an integer. Small ones, which streams are full of, are told by
+    /// their first byte.
     #[inline]
     pub fn next_int(&mut self) -> Option<i64> {
         match self.bytes[self.at] {

@@ -1,6 +1,7 @@
 //! Random elements of a listpack in one walk: what SRANDMEMBER, HRANDFIELD and ZRANDMEMBER need.
 //!
-//! A *record* is `stride` entries: 1 in a set, 2 in a hash or a sorted set. `below(n)` draws a number below `n`.
+//! A *record* is `stride` entries: 1 in a set, 2 in a hash or a sorted set. `below(n)` draws a
+//! number below `n`.
 
 use super::{Listpack, Pos};
 use crate::util::selection_sampling::Selection;

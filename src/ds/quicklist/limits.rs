@@ -9,11 +9,13 @@ const NODE_BYTES: [usize; 5] = [4096, 8192, 16_384, 32_768, 65_536];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListLimits {
-    /// `list-max-listpack-size`: elements of a node if positive (0 stands for 1), a size class of -1 .. -5 if not.
+    /// `list-max-listpack-size`: elements of a node if positive (0 stands for 1), a size class of
+    /// -1 .. -5 if not.
     pub fill: i32,
     /// `list-compress-depth`: nodes at either end that are never compressed; 0 compresses none.
     pub compress_depth: u32,
-    /// An element of this size gets a node of its own; 0 derives it from `fill`. Only DEBUG sets it.
+    /// An element of this size gets a node of its own; 0 derives it from `fill`. Only DEBUG sets
+    /// it.
     pub packed_threshold: usize,
 }
 
@@ -63,8 +65,8 @@ impl ListLimits {
         }
     }
 
-    /// Whether a quicklist of one node is small enough to be a listpack again. After a removal it has to be below half
-    /// of the limit, lest a list at the border be converted to and fro.
+    /// Whether a quicklist of one node is small enough to be a listpack again. After a removal it
+    /// has to be below half of the limit, lest a list at the border be converted to and fro.
     pub fn fits_listpack(&self, bytes: usize, count: usize, after_removal: bool) -> bool {
         let divisor = 1 + usize::from(after_removal);
         match self.node_bytes() {

@@ -1,7 +1,8 @@
 //! Quicklist: a long list as a row of listpacks.
 //!
-//! One listpack would make every change in the middle of a long list a move of all its bytes, and a linked list
-//! would spend 40 bytes on each element. A row of listpacks of some kilobytes each does neither.
+//! One listpack would make every change in the middle of a long list a move of all its bytes, and a
+//! linked list would spend 40 bytes on each element. A row of listpacks of some kilobytes each does
+//! neither.
 //!
 //! ```text
 //!   nodes: VecDeque                             each 16 bytes: | kind | count u32 | pointer |
@@ -11,21 +12,26 @@
 //!       <- compress_depth = 2 ->          <- compress_depth = 2 ->
 //! ```
 //!
-//! Both ends are where lists are worked on, and a `VecDeque` makes them O(1). An index is found by adding up
-//! counts, and these lie side by side: a million elements are some 2,200 nodes, 35 KB to run through. A node in the
-//! middle costs a move of at most half of those. A linked list of nodes, as in Redis, makes that move O(1) and
-//! the search, which comes first, a chain of cache misses. Rejected for the same reason: a tree.
+//! Both ends are where lists are worked on, and a `VecDeque` makes them O(1). An index is found by
+//! adding up counts, and these lie side by side: a million elements are some 2,200 nodes, 35 KB to
+//! run through. A node in the middle costs a move of at most half of those. A linked list of nodes,
+//! as in Redis, makes that move O(1) and the search, which comes first, a chain of cache misses.
+//! Rejected for the same reason: a tree.
 //!
-//! How big a node may grow, and which element is too big for a listpack, is `ListLimits`; a quicklist keeps the
-//! limits of its birth. When nodes are split, merged or dropped follows Redis, because OBJECT ENCODING
-//! shows when one node is left. So removals merge nothing; an insertion that split a node does.
+//! How big a node may grow, and which element is too big for a listpack, is `ListLimits`; a
+//! quicklist keeps the limits of its birth. When nodes are split, merged or dropped follows Redis,
+//! because OBJECT ENCODING shows when one node is left. So removals merge nothing; an insertion
+//! that split a node does.
 //!
-//! A listpack grows and shrinks cheaply at its end only. So the first node of a row is a `FrontPack` while it is pushed to or popped
-//! from at the front: the same bytes, with a gap before them. It is closed to a plain listpack when it is first no more.
+//! A listpack grows and shrinks cheaply at its end only. So the first node of a row is a
+//! `FrontPack` while it is pushed to or popped from at the front: the same bytes, with a gap before
+//! them. It is closed to a plain listpack when it is first no more.
 //!
-//! **Invariant:** no node is empty; only the first of several is open at its front; `len` is the sum of the counts (test `histories_match_a_vecdeque`).
-//! **Invariant:** the first and last `compress_depth` nodes are not compressed; nor is any if it is 0, nor ever
-//! the first or last. Every change of the row ends in `settle`, which holds this (same test).
+//! **Invariant:** no node is empty; only the first of several is open at its front; `len` is the
+//! sum of the counts (test `histories_match_a_vecdeque`).
+//! **Invariant:** the first and last `compress_depth` nodes are not compressed; nor is any if it is
+//! 0, nor ever the first or last. Every change of the row ends in `settle`, which holds this (same
+//! test).
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
@@ -172,7 +178,8 @@ impl Quicklist {
         self.push_node(End::Tail, Node::plain(text));
     }
 
-    /// The listpack of a quicklist of one node; the quicklist is returned if it has more, or a plain one.
+    /// The listpack of a quicklist of one node; the quicklist is returned if it has more, or a
+    /// plain one.
     pub fn into_listpack(mut self) -> Result<Listpack, Self> {
         if self.single_listpack().is_none() {
             return Err(self);
@@ -361,7 +368,8 @@ impl Quicklist {
         self.settle(n..n + 1);
     }
 
-    /// Splits node `n` before its element `at`, puts the new one into the gap, and tries to merge what became small.
+    /// Splits node `n` before its element `at`, puts the new one into the gap, and tries to merge
+    /// what became small.
     fn split_and_insert(&mut self, n: usize, at: usize, side: Side, large: bool, text: &[u8]) {
         let tail = self.nodes[n]
             .split_off(at)
@@ -443,7 +451,8 @@ impl Quicklist {
         true
     }
 
-    /// Replaces an element of a listpack by a big one, or a big one by one that belongs into a listpack.
+    /// Replaces an element of a listpack by a big one, or a big one by one that belongs into a
+    /// listpack.
     fn replace_by_other_kind(&mut self, index: usize, text: &[u8]) {
         self.insert(index, Side::After, text);
         let Some((n, at)) = self.locate(index) else {
@@ -521,8 +530,8 @@ impl Quicklist {
         !gone
     }
 
-    /// Ends every change of the row: a head that stands alone or is none any more is closed, the ends are made
-    /// readable, and what was touched or has left the ends is compressed.
+    /// Ends every change of the row: a head that stands alone or is none any more is closed, the
+    /// ends are made readable, and what was touched or has left the ends is compressed.
     #[inline]
     fn settle(&mut self, touched: Range<usize>) {
         let len = self.nodes.len();

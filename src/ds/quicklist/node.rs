@@ -10,7 +10,8 @@ use crate::ds::thin_buffer::size_class;
 
 /// Below this size compressing isn't tried.
 const MIN_COMPRESS_BYTES: usize = 48;
-/// A head this long is worked on as a `FrontPack`; in tests nearly every one, so that short histories meet it.
+/// A head this long is worked on as a `FrontPack`; in tests nearly every one, so that short
+/// histories meet it.
 const MIN_FRONT_BYTES: usize = if cfg!(test) { 16 } else { 512 };
 /// Saving less than this isn't worth the time to undo it.
 const MIN_COMPRESS_GAIN: usize = 8;
@@ -142,7 +143,8 @@ impl Node {
         }
     }
 
-    /// The node as a head that is worked on at its front; `None` if it is too short to be worth it, or no listpack.
+    /// The node as a head that is worked on at its front; `None` if it is too short to be worth it,
+    /// or no listpack.
     #[inline]
     pub(super) fn front(&mut self) -> Option<&mut FrontPack> {
         if let Node::Packed { listpack, .. } = self
@@ -246,8 +248,8 @@ impl Node {
         })
     }
 
-    /// Removes up to `max` elements that are `text`, those nearest to `from` first. If that is all of
-    /// them the node has to go. A node with none stays compressed.
+    /// Removes up to `max` elements that are `text`, those nearest to `from` first. If that is all
+    /// of them the node has to go. A node with none stays compressed.
     pub(super) fn remove_matching(&mut self, text: &[u8], max: usize, from: End) -> usize {
         if self.is_compressed() && !self.content().contains(text) {
             return 0;

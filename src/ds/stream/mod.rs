@@ -9,25 +9,30 @@
 //!          | flags | ms - node's ms | seq - node's seq | value | value | ..     | elements before |
 //! ```
 //!
-//! Each box is a listpack element. IDs are differences to the node's, and an entry with the master entry's fields stores
-//! values only, so that a small entry costs about 18 bytes. The last element of an entry counts the ones before it, for walks
-//! backwards; the master entry ends with 0, where such a walk stops. The listpacks are byte for byte those of Redis, because RDB, DUMP
-//! and replication carry them.
+//! Each box is a listpack element. IDs are differences to the node's, and an entry with the master
+//! entry's fields stores values only, so that a small entry costs about 18 bytes. The last element
+//! of an entry counts the ones before it, for walks backwards; the master entry ends with 0, where
+//! such a walk stops. The listpacks are byte for byte those of Redis, because RDB, DUMP and
+//! replication carry them.
 //!
-//! A deleted entry gets a flag and stays, until its node has no other: XDEL then removes the node as a whole. So XDEL never moves
-//! bytes, and approximate trimming, which drops whole nodes, is O(1) for a hundred entries.
+//! A deleted entry gets a flag and stays, until its node has no other: XDEL then removes the node
+//! as a whole. So XDEL never moves bytes, and approximate trimming, which drops whole nodes, is
+//! O(1) for a hundred entries.
 //!
 //! **Invariants** (`tests::agrees_with_a_vector` after each step)
-//! - `count` and `deleted` of a master entry count the entries by flag; a node without live entries is left by exact
-//!   trimming alone, as in Redis, and goes with the next trim;
+//! - `count` and `deleted` of a master entry count the entries by flag; a node without live entries
+//!   is left by exact trimming alone, as in Redis, and goes with the next trim;
 //! - IDs rise along the log, and none is above `last_id`;
 //! - `len` is the sum of the counts; `first_id` is the first live entry's ID, or 0-0;
-//! - bytes from outside enter through [`StreamLog::insert_node`] alone, which walks them: reading needs no error path.
+//! - bytes from outside enter through [`StreamLog::insert_node`] alone, which walks them: reading
+//!   needs no error path.
 //!
-//! **Limits**: a node never exceeds 1 GB, whatever the settings say; an entry larger than that is refused.
+//! **Limits**: a node never exceeds 1 GB, whatever the settings say; an entry larger than that is
+//! refused.
 //!
-//! Rejected: a radix tree (Redis's choice) holds the same 16-byte keys with less memory for each node, a few bytes in 4,096,
-//! and needs its own balancing, iterators and proofs; the standard library's B-tree has them.
+//! Rejected: a radix tree (Redis's choice) holds the same 16-byte keys with less memory for each
+//! node, a few bytes in 4,096, and needs its own balancing, iterators and proofs; the standard
+//! library's B-tree has them.
 
 use super::listpack::{Element, Iter, Listpack, Pos, SAFETY_LIMIT};
 use crate::util::number::{IntBuf, parse_u64_lenient, write_int};
@@ -238,7 +243,8 @@ fn difference(a: u64, b: u64) -> Element<'static> {
     Element::Int(a.wrapping_sub(b) as i64)
 }
 
-/// What a node costs beside its listpack: its share of the B-tree, which is between half full and full.
+/// What a node costs beside its listpack: its share of the B-tree, which is between half full and
+/// full.
 const BRANCH: usize = size_of::<(StreamId, Listpack)>() * 2;
 
 impl StreamLog {
@@ -305,7 +311,8 @@ impl StreamLog {
             .sum()
     }
 
-    /// The same from a few nodes of both ends: O(1). Those between were as full when they were the last.
+    /// The same from a few nodes of both ends: O(1). Those between were as full when they were the
+    /// last.
     pub fn memory_estimate(&self) -> usize {
         const WEIGHED: usize = 4;
         let nodes = self.nodes.values();
@@ -485,8 +492,9 @@ impl StreamLog {
 
     /// Trims as far as `may_go` allows, an entry at a time. Returns the IDs that went, in order.
     ///
-    /// Exact trimming passes over entries that must stay and goes on behind them. Approximate trimming stops at the first
-    /// node that can't go as a whole, so that what it removes is what exact trimming to the same length would.
+    /// Exact trimming passes over entries that must stay and goes on behind them. Approximate
+    /// trimming stops at the first node that can't go as a whole, so that what it removes is what
+    /// exact trimming to the same length would.
     pub fn trim_where(
         &mut self,
         trim: Trim,
@@ -550,8 +558,9 @@ impl StreamLog {
         self.first_id = first.unwrap_or_default();
     }
 
-    /// Takes a node in that a file or DUMP carried, if its bytes are what the drawing says. Nodes come in order of their IDs;
-    /// `finish_load` follows the last. Until then `last_id` is that of the last live entry.
+    /// Takes a node in that a file or DUMP carried, if its bytes are what the drawing says. Nodes
+    /// come in order of their IDs; `finish_load` follows the last. Until then `last_id` is that of
+    /// the last live entry.
     pub fn insert_node(&mut self, id: StreamId, node: Listpack) -> bool {
         let last_node = self.nodes.last_key_value();
         let behind_last =
@@ -570,7 +579,8 @@ impl StreamLog {
         true
     }
 
-    /// Sets what a file says beside the nodes. False if that contradicts them: the nodes are right then.
+    /// Sets what a file says beside the nodes. False if that contradicts them: the nodes are right
+    /// then.
     pub fn finish_load(
         &mut self,
         len: u64,
@@ -667,7 +677,8 @@ fn append_entry(node: &mut Listpack, master_id: StreamId, id: StreamId, fields: 
     }
 }
 
-/// Moves `n` entries from the master entry's count to its deleted ones. Returns the count that is left.
+/// Moves `n` entries from the master entry's count to its deleted ones. Returns the count that is
+/// left.
 fn count_deleted(node: &mut Listpack, n: i64) -> i64 {
     let Some(at) = node.first() else {
         return 0;

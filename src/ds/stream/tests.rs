@@ -258,7 +258,8 @@ fn nodes_must_follow_each_other() {
     assert!(log.finish_load(4, StreamId::new(1, 13), StreamId::MIN, 4));
 }
 
-/// XADD 1-1, 2-2, 3-3, XDEL 3-3, XSETID 2-2, XADD 2-5: the deleted entry's ID is above the one behind it.
+/// XADD 1-1, 2-2, 3-3, XDEL 3-3, XSETID 2-2, XADD 2-5: the deleted entry's ID is above the one
+/// behind it.
 #[test]
 fn a_deleted_entry_above_a_later_one_hides_nothing() {
     let mut log = StreamLog::new();
@@ -379,8 +380,9 @@ const LONG: usize = scaled(60, 20);
 proptest! {
     #![proptest_config(crate::ds::cases(128))]
 
-    /// Some entries must stay. Exact trimming takes the first others; approximate trimming takes what exact trimming to the
-    /// length that it left would have taken, so that it can be told that way.
+    /// Some entries must stay. Exact trimming takes the first others; approximate trimming takes
+    /// what exact trimming to the length that it left would have taken, so that it can be told that
+    /// way.
     #[test]
     fn trimming_passes_over_what_must_stay(
         deleted in proptest::collection::vec(any::<bool>(), 1..LONG),

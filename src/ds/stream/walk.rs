@@ -212,7 +212,8 @@ impl<'a> Iterator for Range<'a> {
     fn next(&mut self) -> Option<Entry<'a>> {
         loop {
             while let Some((raw, entry)) = self.node.as_mut().and_then(Walk::next) {
-                // A deleted entry may have a higher ID than later ones: XSETID goes back as far as the last live one.
+                // A deleted entry may have a higher ID than later ones: XSETID goes back as far as
+                // the last live one.
                 if raw.is_deleted() {
                     continue;
                 }
@@ -246,8 +247,8 @@ pub(super) struct Census {
     pub ends: Option<(StreamId, StreamId)>,
 }
 
-/// Whether a listpack from outside is the node `id`: every element in its place, the counts right, the IDs of live
-/// entries rising from that of the node on.
+/// Whether a listpack from outside is the node `id`: every element in its place, the counts right,
+/// the IDs of live entries rising from that of the node on.
 pub(super) fn validate(id: StreamId, listpack: &Listpack) -> Option<Census> {
     let mut elements = listpack.iter();
     let (count, deleted) = (elements.next_int()?, elements.next_int()?);

@@ -5,19 +5,23 @@
 //!            16 bytes of header                          key = ((order(score) - base) >> shift), clamped to u32
 //! ```
 //!
-//! A score and a pointer would be 16 bytes for each member. The leaf keeps 12: scores of neighbours have their high
-//! bits in common, so a leaf stores what is left above its own `base`, in units of `1 << shift`. The map from score to key is
-//! monotone for *every* base and shift. So a search among the keys is right as far as it goes, and only members whose
-//! keys are equal to the probe's are looked at in memory. Base and shift are hints: chosen when a leaf is built or divided, and
+//! A score and a pointer would be 16 bytes for each member. The leaf keeps 12: scores of neighbours
+//! have their high bits in common, so a leaf stores what is left above its own `base`, in units of
+//! `1 << shift`. The map from score to key is monotone for *every* base and shift. So a search
+//! among the keys is right as far as it goes, and only members whose keys are equal to the probe's
+//! are looked at in memory. Base and shift are hints: chosen when a leaf is built or divided, and
 //! again when it grows and its keys have become blunt.
 //!
-//! Capacities follow the allocator's size classes (8-byte quantum, four classes for each doubling), so a leaf that
-//! holds n members wastes one step at most, an eighth on average, where fixed leaves waste a third after random inserts.
+//! Capacities follow the allocator's size classes (8-byte quantum, four classes for each doubling),
+//! so a leaf that holds n members wastes one step at most, an eighth on average, where fixed leaves
+//! waste a third after random inserts.
 //!
 //! **Invariants**
 //! - members are in order (score, then bytes), and all of them live;
-//! - `keys[i] == key(order(score of members[i]))`, hence keys never fall (`ZsetTree::check` compares both);
-//! - cap is even (the pointers stay aligned to 8) and at most MAX, but for a moment when two leaves are joined to be divided anew.
+//! - `keys[i] == key(order(score of members[i]))`, hence keys never fall (`ZsetTree::check`
+//!   compares both);
+//! - cap is even (the pointers stay aligned to 8) and at most MAX, but for a moment when two leaves
+//!   are joined to be divided anew.
 
 use super::{Probe, order};
 use crate::ds::member::MemberPtr;
@@ -52,7 +56,8 @@ const _: () = assert!(((CLASSES[15] - HEADER) / ENTRY) & !1 == MAX);
 /// The owning pointer of a leaf. It owns the arrays, not the members.
 pub(super) struct Leaf(NonNull<Header>);
 
-/// The smallest capacity that holds `len` and fills its size class. Two leaves about to be divided may exceed MAX.
+/// The smallest capacity that holds `len` and fills its size class. Two leaves about to be divided
+/// may exceed MAX.
 fn capacity_for(len: usize) -> usize {
     CLASSES
         .iter()
@@ -125,7 +130,8 @@ impl Leaf {
     }
 
     fn members_start(&self) -> NonNull<MemberPtr> {
-        // SAFETY: the members follow `cap` keys inside the allocation; cap is even, so they are aligned.
+        // SAFETY: the members follow `cap` keys inside the allocation; cap is even, so they are
+        // aligned.
         unsafe {
             self.0
                 .byte_add(HEADER + self.cap() * size_of::<u32>())
@@ -161,7 +167,8 @@ impl Leaf {
         low + members[low..high].partition_point(|&m| probe.is_after(order_of(m), m))
     }
 
-    /// Whether a score would stand strictly between the neighbours of the member at `at`. They are read only if keys tie.
+    /// Whether a score would stand strictly between the neighbours of the member at `at`. They are
+    /// read only if keys tie.
     pub(super) fn fits_between(&self, order: u64, at: usize) -> bool {
         let (keys, members, key) = (self.keys(), self.members(), self.key_of(order));
         let (before, after) = (at - 1, at + 1);
@@ -192,7 +199,8 @@ impl Leaf {
         self.header_mut().len += 1;
     }
 
-    /// Gives the member at `at` a key for its changed score; the caller has seen that its place stays.
+    /// Gives the member at `at` a key for its changed score; the caller has seen that its place
+    /// stays.
     pub(super) fn rekey(&mut self, at: usize) {
         let key = self.key_of(order_of(self.members()[at]));
         // SAFETY: `at` was checked by the index above.
@@ -225,8 +233,8 @@ impl Leaf {
         if cap > self.cap() {
             self.resize(cap);
         }
-        // SAFETY: cap has room for all of them; the keys of the new entries are written by `sharpen` before anything
-        // reads them.
+        // SAFETY: cap has room for all of them; the keys of the new entries are written by
+        // `sharpen` before anything reads them.
         unsafe {
             self.members_start()
                 .add(len)
@@ -274,7 +282,8 @@ impl Leaf {
         *self = moved;
     }
 
-    /// Whether many keys are likely equal although the scores differ: clamped at an end, or squeezed by the shift.
+    /// Whether many keys are likely equal although the scores differ: clamped at an end, or
+    /// squeezed by the shift.
     fn is_blunt(&self) -> bool {
         let keys = self.keys();
         let [_, second, .., next_to_last, last] = *keys else {
@@ -285,7 +294,8 @@ impl Leaf {
             || (self.header().shift > 0 && last - second < 1 << 20)
     }
 
-    /// Chooses base and shift so that the scores of today take a third of the key space, in its middle.
+    /// Chooses base and shift so that the scores of today take a third of the key space, in its
+    /// middle.
     fn sharpen(&mut self) {
         let (Some(&first), Some(&last)) = (self.members().first(), self.members().last()) else {
             return;

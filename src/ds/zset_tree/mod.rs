@@ -10,29 +10,31 @@
 //!    members, owned by the dictionary           | score | length | bytes |, see `ds::member`
 //! ```
 //!
-//! Members are in order of score, then of bytes (memcmp). **Everything is a rank**: a bound (score, lex, a member) is a
-//! [`Probe`], `lower_bound` turns it into the number of members before it in O(log n), and ranges are iterated,
-//! counted and deleted by rank. So ZRANK, ZCOUNT, ZRANGEBYLEX and ZREMRANGEBYSCORE share one search and one walk. An iterator
-//! keeps a leaf and a rank for each end, and descends again by rank when the leaf is used up: once in a hundred members, which
-//! is cheaper than sibling pointers that each insert would have to keep right.
+//! Members are in order of score, then of bytes (memcmp). **Everything is a rank**: a bound (score,
+//! lex, a member) is a [`Probe`], `lower_bound` turns it into the number of members before it in
+//! O(log n), and ranges are iterated, counted and deleted by rank. So ZRANK, ZCOUNT, ZRANGEBYLEX
+//! and ZREMRANGEBYSCORE share one search and one walk. An iterator keeps a leaf and a rank for each
+//! end, and descends again by rank when the leaf is used up: once in a hundred members, which is
+//! cheaper than sibling pointers that each insert would have to keep right.
 //!
-//! Cost: a search in 1,000,000 members reads three inner nodes (they stay in the cache), a few lines of a leaf, and the
-//! members whose keys tie: usually the one that is sought. Memory: 13 to 14 bytes a member (`tests::bytes_per_member`),
-//! where a skip list needs 32 or more.
+//! Cost: a search in 1,000,000 members reads three inner nodes (they stay in the cache), a few
+//! lines of a leaf, and the members whose keys tie: usually the one that is sought. Memory: 13 to
+//! 14 bytes a member (`tests::bytes_per_member`), where a skip list needs 32 or more.
 //!
 //! **Invariants** (`ZsetTree::check` verifies them after each step of the generated histories)
-//! - `branch.count` is the number of members below, `branch.first` and `branch.order` are its first member and that one's score;
-//! - leaves are all at one depth; the root is a leaf or has two branches at least; no other node falls below a quarter
-//!   of its maximum;
-//! - every pointer in the tree is to a live member: `insert` is unsafe for this reason alone, and a removal hands out the
-//!   pointer only when the tree is done reading it.
+//! - `branch.count` is the number of members below, `branch.first` and `branch.order` are its first
+//!   member and that one's score;
+//! - leaves are all at one depth; the root is a leaf or has two branches at least; no other node
+//!   falls below a quarter of its maximum;
+//! - every pointer in the tree is to a live member: `insert` is unsafe for this reason alone, and a
+//!   removal hands out the pointer only when the tree is done reading it.
 //!
-//! **Limits**: NaN has no place (commands refuse it). -0.0 and 0.0 are one score, as in Redis. With mixed scores a lex range
-//! is as meaningless as Redis's documentation says, but harmless.
+//! **Limits**: NaN has no place (commands refuse it). -0.0 and 0.0 are one score, as in Redis. With
+//! mixed scores a lex range is as meaningless as Redis's documentation says, but harmless.
 //!
-//! Rejected: a skip list (a level is a cache miss; 37 bytes of pointers and spans); parent pointers (a divided inner node
-//! would have to touch every child); full scores in the leaves (4 bytes more a member to save a look at the member, which a
-//! reply reads anyway).
+//! Rejected: a skip list (a level is a cache miss; 37 bytes of pointers and spans); parent pointers
+//! (a divided inner node would have to touch every child); full scores in the leaves (4 bytes more
+//! a member to save a look at the member, which a reply reads anyway).
 
 mod leaf;
 
@@ -52,7 +54,8 @@ const MIN_BRANCHES: usize = MAX_BRANCHES / 4;
 const BUILD_LEAF: usize = 126;
 const BUILD_BRANCHES: usize = MAX_BRANCHES / 4 * 3;
 
-/// Maps a score to an integer of the same order: negative numbers have all bits flipped, the others the sign bit.
+/// Maps a score to an integer of the same order: negative numbers have all bits flipped, the others
+/// the sign bit.
 pub(super) fn order(score: f64) -> u64 {
     let bits = (score + 0.0).to_bits(); // -0.0 + 0.0 is 0.0
     if bits >> 63 == 1 {
@@ -116,7 +119,8 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Whether the probe is behind this member. `member` is read only when its score leaves that open.
+    /// Whether the probe is behind this member. `member` is read only when its score leaves that
+    /// open.
     #[inline]
     fn is_after(&self, member_order: u64, member: MemberPtr) -> bool {
         // SAFETY: members in the tree live.
@@ -194,7 +198,8 @@ impl Branch {
         }
     }
 
-    /// Corrects the first member after a change below. Members are far away in memory: it is read only if it is another.
+    /// Corrects the first member after a change below. Members are far away in memory: it is read
+    /// only if it is another.
     fn refresh_first(&mut self) {
         if let Some(first) = self.node.first().filter(|first| *first != self.first) {
             (self.order, self.first) = (order_of(first), first);
@@ -332,7 +337,8 @@ impl Node {
         }
     }
 
-    /// Removes the members of these ranks below this node. Each is handed out when nothing here reads it any more.
+    /// Removes the members of these ranks below this node. Each is handed out when nothing here
+    /// reads it any more.
     fn remove(&mut self, range: Range<usize>, removed: &mut impl FnMut(MemberPtr)) {
         let branches = match self {
             Node::Leaf(leaf) => {
@@ -365,7 +371,8 @@ impl Node {
                 branch.refresh_first();
             }
         }
-        // What is left at the edges of the hole: the branch before it, and the one that now stands in its place.
+        // What is left at the edges of the hole: the branch before it, and the one that now stands
+        // in its place.
         let edge = emptied.start;
         branches.drain(emptied);
         for at in [edge + 1, edge, edge.wrapping_sub(1)] {
@@ -377,14 +384,16 @@ impl Node {
     }
 }
 
-/// Room for one more branch, growing by a quarter: doubling would leave a third of the memory unused.
+/// Room for one more branch, growing by a quarter: doubling would leave a third of the memory
+/// unused.
 fn reserve_one(branches: &mut Vec<Branch>) {
     if branches.len() == branches.capacity() {
         branches.reserve_exact((branches.len() / 4).max(2));
     }
 }
 
-/// The branch that a probe falls into: the last one whose first member is before it, or the first of all.
+/// The branch that a probe falls into: the last one whose first member is before it, or the first
+/// of all.
 fn child_for(branches: &[Branch], probe: &Probe) -> usize {
     branches
         .partition_point(|b| probe.is_after(b.order, b.first))
@@ -418,7 +427,8 @@ fn mend(branches: &mut Vec<Branch>, mut at: usize) {
     }
 }
 
-/// Pours branch `left + 1` into branch `left`, and divides it again in halves if that is too much for one node.
+/// Pours branch `left + 1` into branch `left`, and divides it again in halves if that is too much
+/// for one node.
 fn pool(branches: &mut Vec<Branch>, left: usize) {
     let right = branches.remove(left + 1);
     let target = &mut branches[left];
@@ -446,8 +456,8 @@ pub struct ZsetTree {
     len: usize,
 }
 
-// SAFETY: the tree owns its nodes. The members belong to whoever promised that they live as long (see `insert`), and
-// moves both together.
+// SAFETY: the tree owns its nodes. The members belong to whoever promised that they live as long
+// (see `insert`), and moves both together.
 unsafe impl Send for ZsetTree {}
 
 impl Default for ZsetTree {
@@ -509,7 +519,8 @@ impl ZsetTree {
         size_of::<ZsetTree>() + self.root.memory_estimate()
     }
 
-    /// Puts a member in its place. The caller has made sure that the same bytes are not in the tree under any score.
+    /// Puts a member in its place. The caller has made sure that the same bytes are not in the tree
+    /// under any score.
     ///
     /// # Safety
     /// The member lives until it is removed from the tree or the tree is dropped; its score changes
@@ -625,7 +636,8 @@ impl ZsetTree {
         }
     }
 
-    /// Removes the members of these ranks, handing each to `removed`, which may free it. Returns how many.
+    /// Removes the members of these ranks, handing each to `removed`, which may free it. Returns
+    /// how many.
     pub fn remove_range(
         &mut self,
         ranks: Range<usize>,
@@ -647,7 +659,8 @@ impl ZsetTree {
         end - start
     }
 
-    /// Changes the score of a member of the tree. The common case, a small change that keeps its place, moves nothing.
+    /// Changes the score of a member of the tree. The common case, a small change that keeps its
+    /// place, moves nothing.
     ///
     /// # Safety
     /// The member is in this tree.
@@ -705,8 +718,9 @@ impl ZsetTree {
     }
 }
 
-/// Sets the score where the member stands, if it stays strictly between its neighbours in the leaf. At a leaf's edge the
-/// neighbours and the branches above are not at hand, so that case is left to remove and insert.
+/// Sets the score where the member stands, if it stays strictly between its neighbours in the leaf.
+/// At a leaf's edge the neighbours and the branches above are not at hand, so that case is left to
+/// remove and insert.
 fn update_in_place(root: &mut Node, probe: &Probe, member: MemberPtr, score: f64) -> bool {
     let mut node = root;
     let leaf = loop {

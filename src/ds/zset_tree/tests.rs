@@ -169,7 +169,8 @@ fn build(scores: impl Iterator<Item = f64>) -> (ZsetTree, Vec<Member>) {
         .map(|(i, score)| Member::new(score, format!("member:{i:09}").as_bytes()))
         .collect();
     for member in &members {
-        // SAFETY: the caller drops the tree and the members together, and the tree reads no member while it is dropped.
+        // SAFETY: the caller drops the tree and the members together, and the tree reads no member
+        // while it is dropped.
         unsafe { tree.insert(member.as_ptr()) };
     }
     (tree, members)

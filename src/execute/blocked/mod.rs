@@ -8,26 +8,29 @@
 //! ```
 //!
 //! One mechanism for all types: a waiting client's command is simply run again, from the checks of
-//! `process_command` on, when one of its keys comes to be. So it sees what anybody would see then: rights that were
-//! taken away, a pause, an error. If it finds nothing it waits on, in its old place and with its old deadline. If it
-//! writes (BLMOVE), the keys that it made ready follow in the queue.
+//! `process_command` on, when one of its keys comes to be. So it sees what anybody would see then:
+//! rights that were taken away, a pause, an error. If it finds nothing it waits on, in its old
+//! place and with its old deadline. If it writes (BLMOVE), the keys that it made ready follow in
+//! the queue.
 //!
-//! What a blocking command does: read its arguments, the timeout among them ([`deadline_from_seconds`]); try; if
-//! there is nothing, answer null when the client must not block (`flag::DENY_BLOCKING`: EXEC, scripts), else call
-//! [`block_for_keys`] and return without a reply. It keeps nothing between two runs.
+//! What a blocking command does: read its arguments, the timeout among them
+//! ([`deadline_from_seconds`]); try; if there is nothing, answer null when the client must not
+//! block (`flag::DENY_BLOCKING`: EXEC, scripts), else call [`block_for_keys`] and return without a
+//! reply. It keeps nothing between two runs.
 //!
-//! The place is a ticket, growing with each client that begins to wait; each key has its clients sorted by ticket. A
-//! list of clients would have to be searched whenever one of a thousand leaves it.
+//! The place is a ticket, growing with each client that begins to wait; each key has its clients
+//! sorted by ticket. A list of clients would have to be searched whenever one of a thousand leaves
+//! it.
 //!
 //! A deadline is exact to a millisecond: `before_sleep` sets a timer for the earliest.
 //!
 //! **Invariant:** a client is flagged BLOCKED exactly when it has `blocked`, and then it stands in
 //! `db.blocking` under each of its keys and, if it has a deadline, in `blocked.timeouts` (test
-//! `who_goes_leaves_no_trace`). Only one whose pause is over has `blocked` and no flag: its command runs before the
-//! loop sleeps.
+//! `who_goes_leaves_no_trace`). Only one whose pause is over has `blocked` and no flag: its command
+//! runs before the loop sleeps.
 //!
-//! A client can't change its database while it waits, nor can its keys leave theirs: SWAPDB exchanges what is in
-//! two databases, not the clients that wait there.
+//! A client can't change its database while it waits, nor can its keys leave theirs: SWAPDB
+//! exchanges what is in two databases, not the clients that wait there.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
@@ -73,7 +76,8 @@ pub struct BlockedClients {
     pub place: Option<(u64, i64)>,
 }
 
-/// A timeout in seconds and fractions of them, as the Unix time in milliseconds at which it is over; 0 is never.
+/// A timeout in seconds and fractions of them, as the Unix time in milliseconds at which it is
+/// over; 0 is never.
 pub fn deadline_from_seconds(server: &Server, text: &[u8]) -> Result<i64, Error> {
     // Redis reads a long double, in whose range more is a number: 1e400 is too long, but it is one.
     let extreme = || LongDouble::parse(text).map(LongDouble::to_f64);
@@ -103,9 +107,9 @@ fn deadline(server: &Server, timeout_ms: i64) -> Result<i64, Error> {
     }
 }
 
-/// Let a client wait until one of `keys` holds a value of the type that `kind` names. `argv` runs again then.
-/// `deadline_ms` 0 means for ever. With `on_nokey` it runs again whatever happens to the keys (XREADGROUP, whose
-/// group may be gone with its key).
+/// Let a client wait until one of `keys` holds a value of the type that `kind` names. `argv` runs
+/// again then. `deadline_ms` 0 means for ever. With `on_nokey` it runs again whatever happens to
+/// the keys (XREADGROUP, whose group may be gone with its key).
 pub fn block_for_keys(
     server: &mut Server,
     c: &mut Client,
@@ -366,7 +370,8 @@ pub fn handle_ready_keys(server: &mut Server) {
     server.blocked.serving = false;
 }
 
-/// Serve those who wait for a key now, in order of arrival, as long as there is something to serve them with.
+/// Serve those who wait for a key now, in order of arrival, as long as there is something to serve
+/// them with.
 fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
     let waiting = |server: &Server, tickets| {
         let waiting = server.dbs[db as usize].blocking.get(key)?;
@@ -408,7 +413,8 @@ fn is_served_by(c: &Client, found: Option<Type>) -> bool {
     blocked.on_nokey || (wanted.is_some() && wanted == found)
 }
 
-/// Run the kept command. It may block again, or be held back by a pause; otherwise the client goes on.
+/// Run the kept command. It may block again, or be held back by a pause; otherwise the client goes
+/// on.
 fn reexecute(server: &mut Server, c: &mut Client) {
     let Some(blocked) = forget(server, c) else {
         return;

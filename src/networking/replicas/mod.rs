@@ -5,11 +5,12 @@
 //!   socket was full ─> write_handler ──┴─> send ─> write_stream ─> writev(blocks)
 //! ```
 //!
-//! Sockets of replicas are in `Class::First`: what replicas need is sent before other clients are read. A replica is
-//! sent at most [`STREAM_PER_TURN`] bytes in one turn, so that many replicas can't starve the clients.
+//! Sockets of replicas are in `Class::First`: what replicas need is sent before other clients are
+//! read. A replica is sent at most [`STREAM_PER_TURN`] bytes in one turn, so that many replicas
+//! can't starve the clients.
 //!
-//! A replica that does not read falls behind: what the stream holds for it counts against the output limits of its
-//! class (`clients::output_limit`), and it is closed when it is over them.
+//! A replica that does not read falls behind: what the stream holds for it counts against the
+//! output limits of its class (`clients::output_limit`), and it is closed when it is over them.
 
 use std::io::IoSlice;
 
@@ -70,7 +71,8 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     io
 }
 
-/// Send as much as the socket takes and the turn allows. The rest is sent when the socket is writable.
+/// Send as much as the socket takes and the turn allows. The rest is sent when the socket is
+/// writable.
 fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
     let Some(token) = c.token else {
         return Io::Drained;
@@ -100,7 +102,8 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
     io
 }
 
-/// The replica can't go on: the stream was restarted, or a reply stands between bytes of the stream.
+/// The replica can't go on: the stream was restarted, or a reply stands between bytes of the
+/// stream.
 fn is_broken(server: &mut Server, c: &mut Client) -> bool {
     let r = c.reference();
     let replica = server.replication.replicas.get(r);

@@ -8,7 +8,8 @@ use crate::connection::Connection;
 use crate::replication;
 use crate::testing::{say, server_with};
 
-/// A server with one ordinary client in slot 0 and a replica in slot 1, and the replica's end of its socket.
+/// A server with one ordinary client in slot 0 and a replica in slot 1, and the replica's end of
+/// its socket.
 struct Pair {
     el: EventLoop<Server>,
     server: Server,

@@ -1,4 +1,5 @@
-//! The largest keys of each type, by elements and by bytes, kept up to date as writes happen: BIGKEYS.
+//! The largest keys of each type, by elements and by bytes, kept up to date as writes happen:
+//! BIGKEYS.
 //!
 //! ```text
 //!   any change, expiry, eviction -> signal_modified -> armed & BIGKEYS? -> key_changed -> look the key up, once
@@ -24,7 +25,8 @@
 //! fields).
 //!
 //! **Invariant:** a listed key has its bit in the filter (`tests::rankings_follow_the_keyspace`).
-//! **Invariant:** the rankings agree with a walk over the keyspace whenever no pass is going on (same test).
+//! **Invariant:** the rankings agree with a walk over the keyspace whenever no pass is going on
+//! (same test).
 //!
 //! Source of the promise: the threshold of the top-k operators of databases (Fagin, Lotem, Naor:
 //! "Optimal Aggregation Algorithms for Middleware", 2003): a key below it need not be known.
@@ -216,7 +218,8 @@ pub fn emptied(server: &mut Server, which: Option<u32>) {
     big.renew_filter();
 }
 
-/// Two databases have changed places. A pass that is going on has seen one of them under its old number, perhaps.
+/// Two databases have changed places. A pass that is going on has seen one of them under its old
+/// number, perhaps.
 pub fn swapped(server: &mut Server, a: u32, b: u32) {
     if let Some(big) = &mut server.bigkeys {
         big.rankings().for_each(|ranking| ranking.swap_dbs(a, b));

@@ -1,4 +1,5 @@
-//! The largest of many keys, kept while their sizes change, in constant memory and without ever looking for them.
+//! The largest of many keys, kept while their sizes change, in constant memory and without ever
+//! looking for them.
 //!
 //! ```text
 //!   keys by size    9000  7100  5000 | 800  790  790  12  3  3  1 ..
@@ -17,7 +18,8 @@
 //! that were once below it are forgotten. [`Ranking::is_short`] says when a pass over the keyspace
 //! is due; that begins with `lower_floor`.
 //!
-//! Rejected: an ordered tree of all sizes, which costs each key some 20 bytes; and a heap of all, likewise.
+//! Rejected: an ordered tree of all sizes, which costs each key some 20 bytes; and a heap of all,
+//! likewise.
 
 use crate::observe::key_name::{KeptName, Name};
 

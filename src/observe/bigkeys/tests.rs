@@ -62,7 +62,8 @@ fn fault(server: &Server) -> Option<String> {
     })
 }
 
-/// Commands that make, grow, shrink, move and remove keys of all types; K and L are keys, N is a number.
+/// Commands that make, grow, shrink, move and remove keys of all types; K and L are keys, N is a
+/// number.
 const COMMANDS: &[&str] = &[
     "set K N",
     "set K value-N px 50",

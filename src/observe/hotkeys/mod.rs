@@ -1,4 +1,5 @@
-//! The most used keys: of the moment, for HOTKEYS TOP, and of a session between HOTKEYS START and STOP.
+//! The most used keys: of the moment, for HOTKEYS TOP, and of a session between HOTKEYS START and
+//! STOP.
 //!
 //! ```text
 //!   call() -> commands_processed reaches `next`?          one comparison, whether any of this is on or off
@@ -7,29 +8,32 @@
 //!                              `next` is drawn again       Session   by CPU time, by bytes       (sums)
 //! ```
 //!
-//! **The monitor** (`hotkeys-tracking yes`) is for "what is it that they want now". An access weighs half of what
-//! it weighed `hotkeys-half-life` seconds ago. Instead of making all counters smaller all the time, newer accesses
-//! weigh more: at t seconds after the landmark an access counts 2^(t / half-life), and all figures are divided by
-//! today's weight when they are shown; before the weights become too large they are divided for good and the
-//! landmark moves here.
+//! **The monitor** (`hotkeys-tracking yes`) is for "what is it that they want now". An access
+//! weighs half of what it weighed `hotkeys-half-life` seconds ago. Instead of making all counters
+//! smaller all the time, newer accesses weigh more: at t seconds after the landmark an access
+//! counts 2^(t / half-life), and all figures are divided by today's weight when they are shown;
+//! before the weights become too large they are divided for good and the landmark moves here.
 //! **The session** is Redis 8.6's HOTKEYS: sums of time and bytes since HOTKEYS START.
 //!
-//! Both look at one command in `ratio`, picked at random: the gap to the next one is drawn from the geometric
-//! distribution, which is the same as a throw of dice for each command but costs only when one is picked. What is
-//! seen counts `ratio` times, so figures estimate the whole whatever the ratio is. (A fixed step would be blind: of
-//! a client that sends GET a, GET b in turns it sees one.)
+//! Both look at one command in `ratio`, picked at random: the gap to the next one is drawn from the
+//! geometric distribution, which is the same as a throw of dice for each command but costs only
+//! when one is picked. What is seen counts `ratio` times, so figures estimate the whole whatever
+//! the ratio is. (A fixed step would be blind: of a client that sends GET a, GET b in turns it sees
+//! one.)
 //!
-//! A command's keys are those that its row names (`command::keys`). A key counts as read or as written, as the row
-//! says; one that was read and isn't there is a miss. Commands in scripts count themselves, EVAL does not. Time and
-//! bytes are the client's: of the whole EVAL, divided among its keys, and of each command in EXEC.
+//! A command's keys are those that its row names (`command::keys`). A key counts as read or as
+//! written, as the row says; one that was read and isn't there is a miss. Commands in scripts count
+//! themselves, EVAL does not. Time and bytes are the client's: of the whole EVAL, divided among its
+//! keys, and of each command in EXEC.
 //!
 //! **Invariant:** memory is constant: five summaries of [`summary::CAPACITY`] counters at most.
 //! **Invariant:** `next` is `u64::MAX` exactly while both are off (`tests::off_is_never_due`).
 //!
-//! Source of the ageing: Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay: A Practical Time Decay Model for
-//! Streaming Systems" (2009).
-//! Rejected: counting in look-ups. It would count one command's keys several times (SET looks twice), and cost each
-//! look-up; and a ring of windows with their own counters, which has several times the memory and forgets in steps.
+//! Source of the ageing: Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay: A Practical Time
+//! Decay Model for Streaming Systems" (2009).
+//! Rejected: counting in look-ups. It would count one command's keys several times (SET looks
+//! twice), and cost each look-up; and a ring of windows with their own counters, which has several
+//! times the memory and forgets in steps.
 
 mod session;
 pub mod summary;
@@ -233,8 +237,8 @@ impl Monitor {
 
     /// The factor that makes accesses a second out of weights.
     ///
-    /// A key that is used r times a second weighs, in today's accesses, the sum of r · 2^(-age / h) over the seconds
-    /// since the beginning: r · h / ln 2 · (1 - 2^(-elapsed / h)).
+    /// A key that is used r times a second weighs, in today's accesses, the sum of r · 2^(-age / h)
+    /// over the seconds since the beginning: r · h / ln 2 · (1 - 2^(-elapsed / h)).
     pub fn per_second(&self, now_ms: i64) -> f64 {
         let elapsed = self.half_lives(now_ms - self.began_ms);
         let today = self.half_lives(now_ms - self.landmark_ms).exp2();

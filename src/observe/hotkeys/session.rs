@@ -6,10 +6,10 @@
 //!     +------------------------RESET-------------------------+      (while active it is refused)
 //! ```
 //!
-//! Totals are differences of what the server counts anyway. Only the bytes of commands are summed here, over the
-//! commands that are looked at, each times the ratio: exact with SAMPLE 1, else an estimate like the figures of the
-//! keys. Redis leaves the keys' figures at one in `ratio`, which can't be compared with any total of the same
-//! reply.
+//! Totals are differences of what the server counts anyway. Only the bytes of commands are summed
+//! here, over the commands that are looked at, each times the ratio: exact with SAMPLE 1, else an
+//! estimate like the figures of the keys. Redis leaves the keys' figures at one in `ratio`, which
+//! can't be compared with any total of the same reply.
 
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -122,7 +122,8 @@ impl Session {
         }
     }
 
-    /// The server's counters fall back to zero: so must what they are compared with, so that differences stay.
+    /// The server's counters fall back to zero: so must what they are compared with, so that
+    /// differences stay.
     pub fn rebase(&mut self, before: &Stats) {
         if self.is_active() {
             let began = &mut self.began;

@@ -21,16 +21,17 @@
 //! **Invariant:** an error is at most `total / CAPACITY`, so a key with more than that of the
 //! stream has a counter (`tests::bounds_hold`). While no more keys than counters were seen all
 //! figures are exact.
-//! **Invariant:** after the counters are filled nothing is allocated: a counter keeps its buffer when its owner
-//! changes.
+//! **Invariant:** after the counters are filled nothing is allocated: a counter keeps its buffer
+//! when its owner changes.
 //!
 //! Memory: a counter has 80 bytes and what is kept of the key, see `observe::key_name`.
 //!
-//! Source: Metwally, Agrawal, El Abbadi: "Efficient Computation of Frequent and Top-k Elements in Data Streams"
-//! (2005).
-//! Rejected: HeavyKeeper (Gong et al., 2018) and a count-min sketch with a heap (Cormode, Muthukrishnan, 2005).
-//! They want less memory for millions of flows, but give bounds that hold only with some probability, and can't be
-//! aged by one factor; a few hundred counters are enough for what a person reads.
+//! Source: Metwally, Agrawal, El Abbadi: "Efficient Computation of Frequent and Top-k Elements in
+//! Data Streams" (2005).
+//! Rejected: HeavyKeeper (Gong et al., 2018) and a count-min sketch with a heap (Cormode,
+//! Muthukrishnan, 2005). They want less memory for millions of flows, but give bounds that hold
+//! only with some probability, and can't be aged by one factor; a few hundred counters are enough
+//! for what a person reads.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -293,7 +294,8 @@ mod tests {
         }
     }
 
-    /// The keys of a Zipf stream over 100,000: its favourites come out on top, in order, and close to the truth.
+    /// The keys of a Zipf stream over 100,000: its favourites come out on top, in order, and close
+    /// to the truth.
     #[test]
     fn favourites_of_a_zipf_stream_are_found() {
         const KEYS: usize = 100_000;

@@ -232,7 +232,8 @@ fn a_clock_may_jump() {
     }
 }
 
-/// Ten uses a second are shown as ten a second, soon after the beginning and long after it; what has ended fades.
+/// Ten uses a second are shown as ten a second, soon after the beginning and long after it; what
+/// has ended fades.
 #[test]
 fn rates_are_right_from_the_beginning() {
     let mut monitor = Monitor::new(AGEING, 0);

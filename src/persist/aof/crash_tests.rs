@@ -144,7 +144,8 @@ impl Sim {
     }
 }
 
-/// Load files as the server does: each whole command and transaction, up to a torn tail of the last one.
+/// Load files as the server does: each whole command and transaction, up to a torn tail of the last
+/// one.
 fn load(files: &[Vec<u8>]) -> Result<Model, String> {
     let mut server = Server::new(Config::default(), Vec::new());
     let mut client = super::load::loader(&mut server);
@@ -220,7 +221,8 @@ proptest! {
                 Step::Write(share) => sim.write(share),
                 Step::Sync => sim.sync(),
                 Step::Switch => {
-                    // The file before is complete and synced before the manifest names the next one.
+                    // The file before is complete and synced before the manifest names the next
+                    // one.
                     while sim.feed.pending() > 0 {
                         sim.write(1.0);
                     }

@@ -7,14 +7,15 @@
 //!        <─ Done ─────────────────────────  and the loop is woken
 //! ```
 //!
-//! A write blocks when the kernel has no room for dirty pages, and on some file systems while an fsync of the same
-//! file runs. The loop writes by itself only when neither is to be expected. Two threads, because a write need not
-//! wait for the fsync of what was written before it.
+//! A write blocks when the kernel has no room for dirty pages, and on some file systems while an
+//! fsync of the same file runs. The loop writes by itself only when neither is to be expected. Two
+//! threads, because a write need not wait for the fsync of what was written before it.
 //!
 //! The threads get bytes and files, give them back with the result, and do not access the server.
 //! They write no log lines: a child that is forked meanwhile must find the log's lock open.
 //!
-//! **Invariant:** at most one write is under way, by the thread or by the loop, so bytes reach a file in order.
+//! **Invariant:** at most one write is under way, by the thread or by the loop, so bytes reach a
+//! file in order.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -49,8 +50,8 @@ pub enum Job {
     Unlink(PathBuf),
 }
 
-/// DEBUG AOF-FLUSH-SLEEP: how long each write waits first, so that tests know a disk that is slow, or stuck. A new value
-/// counts at once, for a write that waits already too.
+/// DEBUG AOF-FLUSH-SLEEP: how long each write waits first, so that tests know a disk that is slow,
+/// or stuck. A new value counts at once, for a write that waits already too.
 #[derive(Default)]
 pub struct Delay {
     time: Mutex<Duration>,
@@ -92,8 +93,9 @@ pub enum Done {
     },
 }
 
-/// Write all of `bytes` at the end of a file that is `at` bytes long. What could only be written in part is taken back
-/// if possible, so that the file does not end within a command. Returns how much stays written.
+/// Write all of `bytes` at the end of a file that is `at` bytes long. What could only be written in
+/// part is taken back if possible, so that the file does not end within a command. Returns how much
+/// stays written.
 pub fn append(file: &File, bytes: &[u8], at: u64) -> (usize, Option<io::Error>) {
     let mut written = 0;
     let mut to = file;

@@ -10,8 +10,8 @@
 //!
 //! A reply waits for an offset (`flush`), so offsets don't start again with a new file.
 //!
-//! **Invariant:** bytes are written in the order in which they were fed, and each to the file that was the last one
-//! then (`crash_tests`).
+//! **Invariant:** bytes are written in the order in which they were fed, and each to the file that
+//! was the last one then (`crash_tests`).
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -54,7 +54,8 @@ impl Feed {
         !self.queue.is_empty()
     }
 
-    /// From now on this file takes what is fed; what was fed before still goes where it was meant to.
+    /// From now on this file takes what is fed; what was fed before still goes where it was meant
+    /// to.
     pub fn switch_to(&mut self, file: Arc<File>, len: u64) {
         self.selected_db = None;
         self.queue.push_back(Segment {
@@ -95,7 +96,8 @@ impl Feed {
         self.queue.len()
     }
 
-    /// What is written next. Files that have got all of theirs are handed to `done`, but for the last one.
+    /// What is written next. Files that have got all of theirs are handed to `done`, but for the
+    /// last one.
     pub fn front(&mut self, mut done: impl FnMut(Arc<File>)) -> Option<&mut Segment> {
         while self.queue.len() > 1 && self.queue[0].bytes.is_empty() {
             let finished = self.queue.pop_front()?;
@@ -126,8 +128,8 @@ impl Feed {
         Some((front.file.clone(), bytes, front.len))
     }
 
-    /// `written` of these bytes, which were taken from the front, have been written; the rest goes back. Bytes of a file
-    /// that was closed meanwhile are forgotten.
+    /// `written` of these bytes, which were taken from the front, have been written; the rest goes
+    /// back. Bytes of a file that was closed meanwhile are forgotten.
     pub fn wrote(&mut self, mut bytes: Vec<u8>, written: usize) {
         if !std::mem::take(&mut self.taken) {
             return;
@@ -149,8 +151,8 @@ impl Feed {
         }
     }
 
-    /// Append one command, which `encode` writes, straight to where it will be written from. Returns what it wrote.
-    /// `stamp_s`: annotate it with the time, if that is a new second.
+    /// Append one command, which `encode` writes, straight to where it will be written from.
+    /// Returns what it wrote. `stamp_s`: annotate it with the time, if that is a new second.
     #[inline]
     pub fn command(
         &mut self,

@@ -62,8 +62,8 @@ pub struct Flush {
     sync_since: Option<Instant>,
     sync_is_late: bool,
     last_sync_ms: i64,
-    /// Nothing is written to the file that a rewrite opened before the one that it follows is durable up to its end,
-    /// this offset; but see [`SYNC_TOO_LONG`]. Since when.
+    /// Nothing is written to the file that a rewrite opened before the one that it follows is
+    /// durable up to its end, this offset; but see [`SYNC_TOO_LONG`]. Since when.
     barrier: Option<(u64, Instant)>,
     /// Too much waits for the disk.
     pub crowded: bool,
@@ -190,7 +190,8 @@ fn write_pending(server: &mut Server) {
     }
 }
 
-/// Files that a rewrite replaced and that have got all of theirs: make them durable, and close them.
+/// Files that a rewrite replaced and that have got all of theirs: make them durable, and close
+/// them.
 fn retire_files(server: &mut Server) {
     let mut finished = Vec::new();
     let aof = &mut server.aof;

@@ -6,8 +6,8 @@
 //!               incr 1, incr 2, ...                                      commands ─> call()
 //! ```
 //!
-//! The client that runs them has no socket and wants no replies. Between MULTI and EXEC commands are kept, as a client's
-//! are, so a transaction whose EXEC never reached the disk leaves nothing.
+//! The client that runs them has no socket and wants no replies. Between MULTI and EXEC commands
+//! are kept, as a client's are, so a transaction whose EXEC never reached the disk leaves nothing.
 //!
 //! The last file may end within a command, or in zeros: the process, or the machine, died while it
 //! was written. The tail is cut off behind the last whole command (`aof-load-truncated`), so that

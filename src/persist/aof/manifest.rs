@@ -10,12 +10,13 @@
 //!     appendonly.aof.1.incr.aof     h    history: no longer needed, about to be deleted
 //! ```
 //!
-//! A rewrite begins by opening a new incremental file, and ends with a new base; the files that the base stands for
-//! become history. Each step is one replacement of the manifest (temporary file, fsync, rename, fsync of the
-//! directory), so a crash leaves the state before or after it, never one between.
+//! A rewrite begins by opening a new incremental file, and ends with a new base; the files that the
+//! base stands for become history. Each step is one replacement of the manifest (temporary file,
+//! fsync, rename, fsync of the directory), so a crash leaves the state before or after it, never
+//! one between.
 //!
-//! The file is Redis 7's. A name with spaces or quotes is quoted as in redis.conf; unknown keys are skipped, so a
-//! later version may add some; a line that begins with `#` is a comment.
+//! The file is Redis 7's. A name with spaces or quotes is quoted as in redis.conf; unknown keys are
+//! skipped, so a later version may add some; a line that begins with `#` is a comment.
 //!
 //! **Invariant:** what [`Manifest::render`] writes, [`Manifest::parse`] reads as the same manifest
 //! (`tests::what_is_written_is_read`).
@@ -168,8 +169,9 @@ impl Manifest {
         out
     }
 
-    /// Go past numbers whose files are there although the manifest does not name them: it was lost, or a crash came between
-    /// the two. Their names, which no new file takes; an empty incremental file is as good as none.
+    /// Go past numbers whose files are there although the manifest does not name them: it was lost,
+    /// or a crash came between the two. Their names, which no new file takes; an empty incremental
+    /// file is as good as none.
     pub fn skip_unnamed(&mut self, dir: &Path, file_name: &[u8]) -> Vec<Vec<u8>> {
         let has_bytes = |name: &Vec<u8>| {
             let meta = std::fs::symlink_metadata(dir.join(super::os_name(name)));
@@ -198,7 +200,8 @@ impl Manifest {
         found
     }
 
-    /// A new base with the next number; the one before is history. `rdb` says in which format it is.
+    /// A new base with the next number; the one before is history. `rdb` says in which format it
+    /// is.
     pub fn new_base(&mut self, file_name: &[u8], rdb: bool) -> &Part {
         if let Some(old) = self.base.take() {
             self.history.insert(0, old);

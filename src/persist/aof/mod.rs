@@ -1,5 +1,5 @@
-//! The append only file: every change as the command that made it, so that a crash loses nothing that the policy
-//! promises.
+//! The append only file: every change as the command that made it, so that a crash loses nothing
+//! that the policy promises.
 //!
 //! ```text
 //!   call ─> propagate ─> feed (buffer) ─> flush (before the replies) ─> incremental file ─> fsync
@@ -99,7 +99,8 @@ impl Aof {
         )))
     }
 
-    /// Whether the disk has the AOF up to `offset`. An AOF whose first rewrite is under way is not one yet.
+    /// Whether the disk has the AOF up to `offset`. An AOF whose first rewrite is under way is not
+    /// one yet.
     pub fn has_synced(&self, offset: u64) -> bool {
         self.state == State::On && offset.min(self.feed.fed) <= self.feed.synced
     }
@@ -295,8 +296,8 @@ pub fn delete_history(server: &mut Server) {
     }
 }
 
-/// CONFIG SET appendonly: follow the setting. While the data set is being loaded that is put off until it is there, as in
-/// Redis 8.
+/// CONFIG SET appendonly: follow the setting. While the data set is being loaded that is put off
+/// until it is there, as in Redis 8.
 pub fn follow_setting(server: &mut Server) -> Result<(), String> {
     if server.loading {
         return Ok(());

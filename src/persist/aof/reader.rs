@@ -71,7 +71,8 @@ pub struct LogReader<R> {
 }
 
 impl<R: Read> LogReader<R> {
-    /// A reader that starts at `offset` of a file which is `len` bytes long; `source` is there already.
+    /// A reader that starts at `offset` of a file which is `len` bytes long; `source` is there
+    /// already.
     pub fn new(source: R, offset: u64, len: u64) -> LogReader<R> {
         LogReader {
             source,
@@ -193,7 +194,8 @@ impl<R: Read> LogReader<R> {
         self.buffer[self.pos..].contains(&0)
     }
 
-    /// Something else stands at `pos` than should. It is a torn tail if from the first zero on there is nothing but zeros.
+    /// Something else stands at `pos` than should. It is a torn tail if from the first zero on
+    /// there is nothing but zeros.
     fn unexpected(&mut self, wanted: &'static str) -> Fault {
         let line = self.buffer[self.pos..]
             .split(|&b| b == b'\n')
@@ -215,7 +217,8 @@ impl<R: Read> LogReader<R> {
         Fault::Format { wanted, found }
     }
 
-    /// Whether the file holds zeros from here to its end. Reads on, and keeps nothing: a fault is the end anyway.
+    /// Whether the file holds zeros from here to its end. Reads on, and keeps nothing: a fault is
+    /// the end anyway.
     fn only_zeros_from(&mut self, pos: usize) -> io::Result<bool> {
         if self.buffer[pos..].iter().any(|&b| b != 0) {
             return Ok(false);

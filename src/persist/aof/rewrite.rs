@@ -11,8 +11,8 @@
 //! child saw is in the base, what came later is in the file. Should the rewrite fail, the old base
 //! and both incremental files still hold everything.
 //!
-//! Rewrites that fail again and again are not tried at every growth: after the third the pause doubles from a minute
-//! to an hour.
+//! Rewrites that fail again and again are not tried at every growth: after the third the pause
+//! doubles from a minute to an hour.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -229,7 +229,8 @@ fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
     let began = std::time::Instant::now();
     let (dir, name) = (dir(server), file_name(server));
     let mut manifest = server.aof.manifest.clone();
-    // In which format the child wrote is said by the file itself: the setting may have changed since.
+    // In which format the child wrote is said by the file itself: the setting may have changed
+    // since.
     let is_rdb = super::load::begins_with_rdb(temp);
     super::skip_unnamed(&mut manifest, &dir, &name);
     let base = manifest.new_base(&name, is_rdb).clone();

@@ -8,8 +8,8 @@
 //!   PEXPIREAT k ms behind a key with a time to live, SELECT before a database's first key
 //! ```
 //!
-//! At most [`ITEMS_PER_CMD`] elements in one command, so that no command of the base blocks the loading server for
-//! long. These are Redis's commands, so either server loads the other's base.
+//! At most [`ITEMS_PER_CMD`] elements in one command, so that no command of the base blocks the
+//! loading server for long. These are Redis's commands, so either server loads the other's base.
 //!
 //! A stream without entries still has a last ID, so one entry is added and trimmed at once.
 

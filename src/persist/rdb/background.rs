@@ -44,7 +44,8 @@ pub struct Rdb {
 }
 
 impl Rdb {
-    /// Why commands that write are refused: snapshots fail, and `stop-writes-on-bgsave-error` is on.
+    /// Why commands that write are refused: snapshots fail, and `stop-writes-on-bgsave-error` is
+    /// on.
     pub fn write_refusal(&self, config: &Config) -> Option<Error> {
         let refused = self.failed && config.stop_writes_on_bgsave_error && !config.save.is_empty();
         refused.then(|| Error::of(config.text(texts::MISCONF_RDB)))
@@ -175,7 +176,8 @@ pub fn cron(server: &mut Server) {
     }
 }
 
-/// FLUSHALL: what a child is writing is out of date, and an empty data set is soon saved. True: it was.
+/// FLUSHALL: what a child is writing is out of date, and an empty data set is soon saved. True: it
+/// was.
 pub fn after_flushall(server: &mut Server) -> bool {
     child::kill(server, Kind::Rdb);
     // The log has the error; the data set is flushed all the same.

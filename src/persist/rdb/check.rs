@@ -13,8 +13,8 @@
 //!   [info] 4 keys read
 //! ```
 //!
-//! The lines are those of redis-check-rdb, since scripts read them. The server writes the same ones to its log when it can't load
-//! its file.
+//! The lines are those of redis-check-rdb, since scripts read them. The server writes the same ones
+//! to its log when it can't load its file.
 
 use std::fs::File;
 use std::path::Path;

@@ -110,8 +110,8 @@ enum Head {
     Encoded(u8),
 }
 
-/// Reads values. `tick` is called now and then inside large ones, with the offset; it says at which offset it wants to be
-/// called next.
+/// Reads values. `tick` is called now and then inside large ones, with the offset; it says at which
+/// offset it wants to be called next.
 pub struct Decoder<'r, 's> {
     pub reader: &'r mut Reader<'s>,
     pub limits: Limits,
@@ -547,7 +547,8 @@ impl Decoder<'_, '_> {
         Ok(hash)
     }
 
-    /// Redis 7.4: each field after its time, which is 0 for none and else counts from the earliest one.
+    /// Redis 7.4: each field after its time, which is 0 for none and else counts from the earliest
+    /// one.
     fn hash_metadata(&mut self, kind: u8, mut tick: Tick) -> Result<Hash> {
         let earliest = match kind {
             kind::HASH_METADATA => Some(self.millis()?),

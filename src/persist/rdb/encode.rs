@@ -8,7 +8,8 @@
 //!   stream                    listpacks, groups           -> see `Encoder::stream`
 //! ```
 //!
-//! **Invariant:** nothing here writes to what it encodes: in a forked child a write is a page copied.
+//! **Invariant:** nothing here writes to what it encodes: in a forked child a write is a page
+//! copied.
 
 use std::io;
 
@@ -249,7 +250,8 @@ impl<'w, 's> Encoder<'w, 's> {
         result
     }
 
-    /// From the highest score to the lowest, as Redis does, whose skiplist is quicker to build that way.
+    /// From the highest score to the lowest, as Redis does, whose skiplist is quicker to build that
+    /// way.
     fn zset(&mut self, zset: &Zset) -> io::Result<()> {
         self.len(zset.len() as u64)?;
         let mut result = Ok(());

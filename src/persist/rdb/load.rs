@@ -265,8 +265,8 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         }
     }
 
-    /// Valkey 9 writes these when a slot is on its way to this node: a name and ranges of slots. The migration itself does not
-    /// outlive a restart.
+    /// Valkey 9 writes these when a slot is on its way to this node: a name and ranges of slots.
+    /// The migration itself does not outlive a restart.
     fn slot_import(&mut self) -> Result<()> {
         self.decoder.bytes()?;
         let ranges = self.decoder.length()?;

@@ -28,18 +28,21 @@
 //! | 12 | Redis 7.4 and later | |
 //! | 80 | Valkey 9 | |
 //!
-//! Fields with a time to live are never written without it: a field that was to vanish must not live for ever. So **a file,
-//! or a payload, that holds such a field has version 12 at least**, whatever the setting says, and an older server refuses it with
-//! an error instead of keeping the fields. Everything that a lower version lacks beside that is derived data.
+//! Fields with a time to live are never written without it: a field that was to vanish must not
+//! live for ever. So **a file, or a payload, that holds such a field has version 12 at least**,
+//! whatever the setting says, and an older server refuses it with an error instead of keeping the
+//! fields. Everything that a lower version lacks beside that is derived data.
 //!
-//! Versions 12 to 79 are Redis's and 80 on are Valkey's, which both use value type 22, for different things: the version decides.
+//! Versions 12 to 79 are Redis's and 80 on are Valkey's, which both use value type 22, for
+//! different things: the version decides.
 //!
-//! **Reading** knows every type that Redis wrote since 2.0 and Valkey since 7.2; modules' values are refused by name, since only
-//! the module knows what they mean.
+//! **Reading** knows every type that Redis wrote since 2.0 and Valkey since 7.2; modules' values
+//! are refused by name, since only the module knows what they mean.
 //!
-//! **Invariant:** what is saved loads to an equal data set, whatever its encodings (`tests::what_is_saved_loads`).
-//! **Invariant:** no bytes make the reader panic, or allocate more than a small multiple of what they are
-//! (`tests::damaged_payloads_are_refused`).
+//! **Invariant:** what is saved loads to an equal data set, whatever its encodings
+//! (`tests::what_is_saved_loads`).
+//! **Invariant:** no bytes make the reader panic, or allocate more than a small multiple of what
+//! they are (`tests::damaged_payloads_are_refused`).
 
 pub mod background;
 pub mod check;
@@ -165,8 +168,8 @@ pub struct Limits {
     pub list: ListLimits,
     pub set: SetLimits,
     pub zset: ZsetLimits,
-    /// What contradicts itself is refused, also where it can be mended: for bytes that a client sent, and with
-    /// `sanitize-dump-payload yes`.
+    /// What contradicts itself is refused, also where it can be mended: for bytes that a client
+    /// sent, and with `sanitize-dump-payload yes`.
     pub sanitize: bool,
 }
 

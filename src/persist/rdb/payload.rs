@@ -92,8 +92,8 @@ pub fn open(payload: &[u8], checks: Checks) -> Option<(u32, &[u8])> {
     right.then_some((version, body))
 }
 
-/// Decode the value of a payload that was opened and hand it to `store` with its kind byte. What is left over behind the value
-/// is ignored, as in Redis.
+/// Decode the value of a payload that was opened and hand it to `store` with its kind byte. What is
+/// left over behind the value is ignored, as in Redis.
 pub fn restore<R>(
     version: u32,
     body: &[u8],

@@ -1,4 +1,5 @@
-//! Writing the data set: to a file that takes the place of the last snapshot, or into any stream of bytes.
+//! Writing the data set: to a file that takes the place of the last snapshot, or into any stream of
+//! bytes.
 //!
 //! ```text
 //!   temp-<pid>.rdb   header, aux, functions, databases, EOF, checksum
@@ -37,7 +38,8 @@ pub enum Purpose {
     AofBase,
 }
 
-/// The version of a file with this data: the one that is set, or the first that carries fields with a time to live.
+/// The version of a file with this data: the one that is set, or the first that carries fields with
+/// a time to live.
 fn version(server: &Server) -> u32 {
     let wanted = server.config.rdb_version.number();
     let volatile = server.dbs.iter().any(|db| !db.field_expires.is_empty());

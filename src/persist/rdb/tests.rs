@@ -215,7 +215,8 @@ proptest! {
         prop_assert_eq!(expires(&server), expires(&loaded));
     }
 
-    /// Whatever is done to a payload: it is refused, or it is a sound value that can be dumped and restored again.
+    /// Whatever is done to a payload: it is refused, or it is a sound value that can be dumped and
+    /// restored again.
     #[test]
     fn damaged_payloads_are_refused(
         made in made(), version in 0usize..4, compress in any::<bool>(),
@@ -453,8 +454,8 @@ fn an_unknown_version_or_signature_is_refused() {
     assert_eq!(entry_kind::type_of(entry_kind::HASH) as u8, kind::HASH);
 }
 
-/// Older versions of Redis lost count of entries that were deleted. A file of one's own still loads, its entries counted
-/// anew; what a client sends is refused.
+/// Older versions of Redis lost count of entries that were deleted. A file of one's own still
+/// loads, its entries counted anew; what a client sends is refused.
 #[test]
 fn a_stream_that_lost_count_is_counted_anew_unless_a_client_sent_it() {
     let mut server = server();

@@ -1,8 +1,9 @@
 //! The replication stream: the bytes that replicas are sent, held once for all of them.
 //!
-//! **Problem.** Each replica reads the same bytes at its own pace, may leave and come back to go on where it stopped,
-//! and must cost nothing for each command. So what was executed is appended once to a queue of blocks, and a replica
-//! is a cursor in it. The bytes behind the slowest cursor are the backlog, from which a returning replica continues.
+//! **Problem.** Each replica reads the same bytes at its own pace, may leave and come back to go on
+//! where it stopped, and must cost nothing for each command. So what was executed is appended once
+//! to a queue of blocks, and a replica is a cursor in it. The bytes behind the slowest cursor are
+//! the backlog, from which a returning replica continues.
 //!
 //! ```text
 //!   first_offset                                                     end
@@ -13,22 +14,26 @@
 //!          |<-- dropped when no cursor is in it and `backlog_size` bytes stay -->|
 //! ```
 //!
-//! An offset counts the bytes of the whole history before a byte: byte number n of Redis's protocol, which counts from
-//! 1, has offset n - 1. A block never moves and is never changed but at its end, so `writev` sends it from where it
-//! is. A command may be split between two blocks.
+//! An offset counts the bytes of the whole history before a byte: byte number n of Redis's
+//! protocol, which counts from 1, has offset n - 1. A block never moves and is never changed but at
+//! its end, so `writev` sends it from where it is. A command may be split between two blocks.
 //!
-//! **Costs.** Append: one comparison and one `memcpy`; every 16..64 KB an allocation. A cursor: nothing until it is
-//! read; attaching is a binary search, reading and moving on are O(1) for each block. Trimming frees at most
-//! [`TRIM_MAX`] blocks in one call, so a replica that leaves with gigabytes unread does not stop the loop.
+//! **Costs.** Append: one comparison and one `memcpy`; every 16..64 KB an allocation. A cursor:
+//! nothing until it is read; attaching is a binary search, reading and moving on are O(1) for each
+//! block. Trimming frees at most [`TRIM_MAX`] blocks in one call, so a replica that leaves with
+//! gigabytes unread does not stop the loop.
 //!
-//! **Invariant:** blocks follow each other without gap, only the last one may be empty, and the last one ends at `end`.
-//! **Invariant:** `readers` of all blocks add up to the attached cursors, and `memory` is what the blocks hold. Both are
-//! counted again in builds with debug assertions whenever a block is added or dropped (`check`).
+//! **Invariant:** blocks follow each other without gap, only the last one may be empty, and the
+//! last one ends at `end`.
+//! **Invariant:** `readers` of all blocks add up to the attached cursors, and `memory` is what the
+//! blocks hold. Both are counted again in builds with debug assertions whenever a block is added or
+//! dropped (`check`).
 //!
-//! **Rejected.** A ring buffer of `backlog_size` bytes: a replica that falls behind it must be copied out for. A count
-//! of references in each block (`Arc`, `Rc`): there is one owner, and a cursor that was lost by a restart of the stream
-//! would keep its blocks for ever. An index tree over offsets, as Redis has: block starts are sorted already. One
-//! allocation for each command: 60 bytes of header for 60 bytes. Sharing the AOF's buffer: see `propagate`.
+//! **Rejected.** A ring buffer of `backlog_size` bytes: a replica that falls behind it must be
+//! copied out for. A count of references in each block (`Arc`, `Rc`): there is one owner, and a
+//! cursor that was lost by a restart of the stream would keep its blocks for ever. An index tree
+//! over offsets, as Redis has: block starts are sorted already. One allocation for each command: 60
+//! bytes of header for 60 bytes. Sharing the AOF's buffer: see `propagate`.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -41,7 +46,8 @@ const BLOCK_MIN: u64 = 16 << 10;
 const BLOCK_MAX: u64 = 64 << 10;
 /// Blocks that one call of [`Stream::trim`] frees at most.
 const TRIM_MAX: usize = 64;
-/// Offsets are sent as signed numbers. A stream that begins at or below this one can't reach their end.
+/// Offsets are sent as signed numbers. A stream that begins at or below this one can't reach their
+/// end.
 pub const START_MAX: u64 = 1 << 62;
 
 struct Block {
@@ -75,8 +81,8 @@ impl Block {
     }
 }
 
-/// A place in the stream that keeps what follows from being dropped. It is given back with [`Stream::detach`]: a cursor
-/// that is only dropped leaves its block counted as read.
+/// A place in the stream that keeps what follows from being dropped. It is given back with
+/// [`Stream::detach`]: a cursor that is only dropped leaves its block counted as read.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Cursor {
@@ -144,8 +150,8 @@ impl Stream {
         (self.memory, self.cursors) = (0, 0);
     }
 
-    /// Go on at another offset, with nothing held before it: another history begins, or this one jumps. Cursors and
-    /// pins are lost.
+    /// Go on at another offset, with nothing held before it: another history begins, or this one
+    /// jumps. Cursors and pins are lost.
     pub fn restart_at(&mut self, offset: u64) -> Result<(), OffsetTooLarge> {
         if offset > START_MAX {
             return Err(OffsetTooLarge);
@@ -170,12 +176,14 @@ impl Stream {
         self.blocks.front().map_or(self.end, |first| first.start)
     }
 
-    /// The number of the first byte that is held, counted from 1 as in INFO and PSYNC; 0 if the stream is closed.
+    /// The number of the first byte that is held, counted from 1 as in INFO and PSYNC; 0 if the
+    /// stream is closed.
     pub fn first_byte_offset(&self) -> u64 {
         self.blocks.front().map_or(0, |first| first.start + 1)
     }
 
-    /// Bytes that are held: INFO's `repl_backlog_histlen`. More than the backlog's size while a slow cursor needs them.
+    /// Bytes that are held: INFO's `repl_backlog_histlen`. More than the backlog's size while a
+    /// slow cursor needs them.
     pub fn histlen(&self) -> u64 {
         self.end - self.first_offset()
     }
@@ -208,7 +216,8 @@ impl Stream {
         self.memory - self.memory_for_replicas()
     }
 
-    /// Free blocks that neither a cursor nor the backlog needs, at most [`TRIM_MAX`]. Whether there are more.
+    /// Free blocks that neither a cursor nor the backlog needs, at most [`TRIM_MAX`]. Whether there
+    /// are more.
     pub fn trim(&mut self) -> bool {
         for _ in 0..TRIM_MAX {
             if !self.first_is_unneeded() {
@@ -348,7 +357,8 @@ impl Stream {
         }
     }
 
-    /// The stream was closed or restarted since the cursor was attached: there is nothing to read any more.
+    /// The stream was closed or restarted since the cursor was attached: there is nothing to read
+    /// any more.
     pub fn is_lost(&self, cursor: &Cursor) -> bool {
         self.index(cursor).is_none()
     }
@@ -364,8 +374,8 @@ impl Stream {
         self.end.saturating_sub(cursor.offset)
     }
 
-    /// What follows a cursor, at most `limit` bytes and `out.len()` pieces, straight from the blocks. Returns how many
-    /// of `out` were set.
+    /// What follows a cursor, at most `limit` bytes and `out.len()` pieces, straight from the
+    /// blocks. Returns how many of `out` were set.
     pub fn io_slices<'a>(
         &'a self,
         cursor: &Cursor,
@@ -414,7 +424,8 @@ impl Stream {
 
 /// Pins: a client that comes back soon finds what it needs.
 impl Stream {
-    /// Hold what follows `offset` for the client that claims it by `id`, until then. Whether it is held.
+    /// Hold what follows `offset` for the client that claims it by `id`, until then. Whether it is
+    /// held.
     pub fn pin(&mut self, id: u64, offset: u64, until_ms: i64) -> bool {
         let Some(cursor) = self.attach(offset) else {
             return false;

@@ -8,15 +8,16 @@
 //!   cjson.null, nil                      null            back: cjson.null
 //! ```
 //!
-//! What a script sets is kept for all scripts, as in Redis, and `cjson.new` gives a library with settings of its own.
-//! `encode_keep_buffer` is remembered and has no effect: there is no buffer that could be kept.
-//! A table whose metatable says `__is_cjson_array` is always an array; `decode_array_with_array_mt(true)` makes
-//! `decode` give arrays such a metatable, so that an empty one survives.
+//! What a script sets is kept for all scripts, as in Redis, and `cjson.new` gives a library with
+//! settings of its own. `encode_keep_buffer` is remembered and has no effect: there is no buffer
+//! that could be kept. A table whose metatable says `__is_cjson_array` is always an array;
+//! `decode_array_with_array_mt(true)` makes `decode` give arrays such a metatable, so that an empty
+//! one survives.
 //!
 //! The order of an object's keys is that of LuaJIT's tables; Redis's Lua has another one.
 //!
-//! **Invariant:** reading and writing recurse no deeper than [`NESTING_MAX`], whatever a script sets
-//! (`tests::nesting_is_bounded`).
+//! **Invariant:** reading and writing recurse no deeper than [`NESTING_MAX`], whatever a script
+//! sets (`tests::nesting_is_bounded`).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -125,8 +126,8 @@ fn at_most(args: &Args, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// An integer in `min..=max` at this place, if something is there. Complaints about the range name the first
-/// argument, whichever it is.
+/// An integer in `min..=max` at this place, if something is there. Complaints about the range name
+/// the first argument, whichever it is.
 fn int_setting(args: &Args, at: usize, min: i64, max: i64) -> Result<Option<i64>> {
     if args.get(at).is_nil() {
         return Ok(None);
@@ -138,7 +139,8 @@ fn int_setting(args: &Args, at: usize, min: i64, max: i64) -> Result<Option<i64>
     Ok(Some(given))
 }
 
-/// `true`, `false`, or one of `options`, whose place in the list is returned; the booleans are 1 and 0.
+/// `true`, `false`, or one of `options`, whose place in the list is returned; the booleans are 1
+/// and 0.
 fn option_setting(lua: &Lua, args: &Args, at: usize, options: &[&str]) -> Result<Option<usize>> {
     match args.get(at) {
         Value::Nil => Ok(None),
@@ -741,7 +743,8 @@ impl Decoder<'_> {
     }
 }
 
-/// What `strtod` takes and JSON does not: a plus, hexadecimal, leading zeros, infinity, not a number.
+/// What `strtod` takes and JSON does not: a plus, hexadecimal, leading zeros, infinity, not a
+/// number.
 fn is_invalid_number(text: &[u8]) -> bool {
     let at = |i: usize| text.get(i).copied().unwrap_or(0);
     if at(0) == b'+' {

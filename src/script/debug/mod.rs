@@ -13,8 +13,8 @@
 //! Each answer is an array of lines. What the script does to the data set is lost with the child;
 //! after SCRIPT DEBUG SYNC there is no child, all other clients wait, and the changes stay.
 //!
-//! Lua calls [`Debugger::line`] before each line of the script. It says whether to stop, and then reads commands from
-//! the socket, waiting, until one of them lets the script go on.
+//! Lua calls [`Debugger::line`] before each line of the script. It says whether to stop, and then
+//! reads commands from the socket, waiting, until one of them lets the script go on.
 //!
 //! **Invariants**
 //! - A child never comes back into the event loop: it leaves by `exit_now`, and nothing that it
@@ -22,8 +22,8 @@
 //! - A child writes no file: it has no threads that would write the AOF, and its settings say that
 //!   nothing is to be saved.
 //!
-//! Limits: functions are not debugged (Redis neither), and while the debugger evaluates an expression it can't be
-//! interrupted.
+//! Limits: functions are not debugged (Redis neither), and while the debugger evaluates an
+//! expression it can't be interrupted.
 
 mod commands;
 mod show;
@@ -47,7 +47,8 @@ use crate::sys::{self, ticks};
 use crate::texts::{self, Words};
 use crate::util::number::parse_i64;
 
-/// Values are shown up to this many bytes, unless the client says otherwise; and the least that it may say.
+/// Values are shown up to this many bytes, unless the client says otherwise; and the least that it
+/// may say.
 const SHOWN_MAX: usize = 256;
 const SHOWN_LEAST: usize = 60;
 /// Breakpoints of one session.

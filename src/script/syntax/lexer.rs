@@ -1,7 +1,7 @@
 //! The words of Lua 5.1, and the errors that its compiler reports.
 //!
-//! A message ends with the token where reading stopped. For names, strings and numbers that is the text as far as it
-//! was read, escapes already resolved, up to the first zero byte.
+//! A message ends with the token where reading stopped. For names, strings and numbers that is the
+//! text as far as it was read, escapes already resolved, up to the first zero byte.
 
 use crate::script::native::strtod;
 
@@ -278,8 +278,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// What 5.1 does not know stands for itself; newer compilers give some of it a meaning and refuse the rest, so
-    /// the backslash goes.
+    /// What 5.1 does not know stands for itself; newer compilers give some of it a meaning and
+    /// refuse the rest, so the backslash goes.
     fn escape(&mut self) -> Result<(), Message> {
         let start = self.at;
         self.at += 1;

@@ -1,5 +1,5 @@
-//! Lua 5.1 in front of LuaJIT's compiler: what is no Lua 5.1 is refused with the texts of its compiler, and what
-//! LuaJIT would read otherwise is changed.
+//! Lua 5.1 in front of LuaJIT's compiler: what is no Lua 5.1 is refused with the texts of its
+//! compiler, and what LuaJIT would read otherwise is changed.
 //!
 //! ```text
 //!   source ──> lexer ──> parser ──┬──> error: user_script:1: unexpected symbol near '~'
@@ -10,19 +10,19 @@
 //! Changed are two things:
 //!
 //! - `"\."` and `"\x41"` are `"."` and `"x41"`: 5.1 knows no such escapes.
-//! - `return string.rep({})` is a tail call, for which LuaJIT gives up the frame of the caller even if a function of a
-//!   library is called. When that fails, its name and the line are lost, and scripts and clients expect both. So a
-//!   call of a function of a library is put in parentheses, or handed through a function where it may return another
-//!   number of values than one:
+//! - `return string.rep({})` is a tail call, for which LuaJIT gives up the frame of the caller even
+//!   if a function of a library is called. When that fails, its name and the line are lost, and
+//!   scripts and clients expect both. So a call of a function of a library is put in parentheses,
+//!   or handed through a function where it may return another number of values than one:
 //!
 //! ```text
 //!   return redis.call('get', k)   ->   return (redis.call('get', k))
 //!   return unpack(list)           ->   return (function(...)return ... end)(unpack(list))
 //! ```
 //!
-//! Limits: functions of a library are known by their names, by locals made from these, and as methods of strings.
-//! Through a parameter or a table's field of another name the call stays a tail call, since without one scripts that
-//! recurse so would run out of stack.
+//! Limits: functions of a library are known by their names, by locals made from these, and as
+//! methods of strings. Through a parameter or a table's field of another name the call stays a tail
+//! call, since without one scripts that recurse so would run out of stack.
 
 mod lexer;
 mod scope;
@@ -119,7 +119,8 @@ pub fn translate<'a>(source: &'a [u8], chunk: &[u8]) -> Result<Cow<'a, [u8]>, Me
     Ok(apply(source, edits))
 }
 
-/// How messages call a chunk of this name: a file as `@name`, a text as `=text`, else its first line.
+/// How messages call a chunk of this name: a file as `@name`, a text as `=text`, else its first
+/// line.
 pub fn shown_name(name: &[u8]) -> Vec<u8> {
     const MAX: usize = 60;
     match name.split_first() {

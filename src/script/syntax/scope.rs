@@ -1,5 +1,5 @@
-//! The variables that are visible where the parser is: 5.1's limits of them, and which of them are functions of a
-//! library.
+//! The variables that are visible where the parser is: 5.1's limits of them, and which of them are
+//! functions of a library.
 
 /// A name and perhaps a field of it: `string.rep`, `error`.
 pub type Path<'a> = Option<(&'a [u8], Option<&'a [u8]>)>;

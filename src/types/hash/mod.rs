@@ -8,18 +8,22 @@
 //!
 //! A listpack becomes a table when it would exceed the limits, and never goes back.
 //!
-//! **A hash with a volatile field is a table**, whatever its size. Redis 7.4 keeps small ones in a listpack of triples
-//! (`listpackex`), which saves memory for a hash of ten fields with TTLs, but makes every reader of a listpack know
-//! two strides, and orders the triples by time, so that each HEXPIRE moves bytes. Valkey 9 made the choice made here.
+//! **A hash with a volatile field is a table**, whatever its size. Redis 7.4 keeps small ones in a
+//! listpack of triples (`listpackex`), which saves memory for a hash of ten fields with TTLs, but
+//! makes every reader of a listpack know two strides, and orders the triples by time, so that each
+//! HEXPIRE moves bytes. Valkey 9 made the choice made here.
 //!
 //! **Invariants**
-//! - a listpack alternates fields and values, and no field comes twice (`tests::agrees_with_a_map`);
-//! - a field is in `expires` exactly when it has a time, under that very time (`FieldTable::check`, in the same test);
+//! - a listpack alternates fields and values, and no field comes twice
+//!   (`tests::agrees_with_a_map`);
+//! - a field is in `expires` exactly when it has a time, under that very time (`FieldTable::check`,
+//!   in the same test);
 //! - `hidden` is the number of fields whose time is before `hidden_before` (the same).
 //!
-//! A field past its time is removed before anybody looks (`keyspace::expire`), so nothing here compares times with a clock but
-//! [`Hash::pop_expired`]. If that would take too long, those that are left are hidden instead ([`Hash::hide_expired`]): for
-//! everybody but `pop_expired` they are not there, and are not counted.
+//! A field past its time is removed before anybody looks (`keyspace::expire`), so nothing here
+//! compares times with a clock but [`Hash::pop_expired`]. If that would take too long, those that
+//! are left are hidden instead ([`Hash::hide_expired`]): for everybody but `pop_expired` they are
+//! not there, and are not counted.
 
 use std::ops::ControlFlow;
 
@@ -434,7 +438,8 @@ impl Hash {
         }
     }
 
-    /// From now on the fields whose time is before `now` are not there, but for [`Hash::pop_expired`].
+    /// From now on the fields whose time is before `now` are not there, but for
+    /// [`Hash::pop_expired`].
     pub fn hide_expired(&mut self, now: i64) {
         if let Hash::Table(table) = self
             && now > table.hidden_before

@@ -6,17 +6,20 @@
 //!   Table      hash(member) -> member        one allocation each, see ds::set_member
 //! ```
 //!
-//! A set changes its encoding when it would exceed the limits of the one it has, and never goes back, except where Redis
-//! does it too: results of SINTERSTORE and its like ([`Set::pack`]), and what SPOP leaves of a set that it nearly empties.
+//! A set changes its encoding when it would exceed the limits of the one it has, and never goes
+//! back, except where Redis does it too: results of SINTERSTORE and its like ([`Set::pack`]), and
+//! what SPOP leaves of a set that it nearly empties.
 //!
-//! Members are shown as listpack elements: an integer or bytes. **Invariants**: no member comes twice, whatever its
-//! form, and a table holds at least as text what was added (`tests::agrees_with_a_set`).
+//! Members are shown as listpack elements: an integer or bytes. **Invariants**: no member comes
+//! twice, whatever its form, and a table holds at least as text what was added
+//! (`tests::agrees_with_a_set`).
 //!
 //! # Intersections
 //!
-//! Each member of the smallest set is looked up in the others. In a table that is two cache misses, so members go in
-//! batches: the buckets of all are asked for, then the entries whose tags fit, and only then they are compared. Nothing is
-//! built: the caller counts, replies or stores ([`intersect`]).
+//! Each member of the smallest set is looked up in the others. In a table that is two cache misses,
+//! so members go in batches: the buckets of all are asked for, then the entries whose tags fit, and
+//! only then they are compared. Nothing is built: the caller counts, replies or stores
+//! ([`intersect`]).
 
 use std::ops::ControlFlow;
 
@@ -47,7 +50,8 @@ const KEEP_PART: usize = 5;
 /// Members that are looked up in a table together.
 const BATCH: usize = 16;
 
-/// The settings `set-max-intset-entries`, `set-max-listpack-entries` and `-value`, and the seed for a new table.
+/// The settings `set-max-intset-entries`, `set-max-listpack-entries` and `-value`, and the seed for
+/// a new table.
 #[derive(Clone, Copy, Debug)]
 pub struct SetLimits {
     pub max_intset: usize,
@@ -68,7 +72,8 @@ fn with_text<R>(element: Element, f: impl FnOnce(&[u8]) -> R) -> R {
 }
 
 impl Set {
-    /// A set that is about to get `hint` members, the first of which is given: in the encoding that SADD begins with.
+    /// A set that is about to get `hint` members, the first of which is given: in the encoding that
+    /// SADD begins with.
     pub fn for_members(first: &[u8], hint: usize, limits: &SetLimits) -> Set {
         if hint <= limits.intset() && parse_i64(first).is_some() {
             Set::Intset(Intset::new())
@@ -280,7 +285,8 @@ impl Set {
         true
     }
 
-    /// The first member that is no integer: an intset becomes a listpack, or a table if it has grown too large for one.
+    /// The first member that is no integer: an intset becomes a listpack, or a table if it has
+    /// grown too large for one.
     fn add_text_to_intset(&mut self, member: &[u8], limits: &SetLimits) -> bool {
         let Set::Intset(ints) = self else {
             return false;
@@ -515,7 +521,8 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Shows each member that is in all sets, until the visitor breaks. `sets` go from the smallest to the largest.
+/// Shows each member that is in all sets, until the visitor breaks. `sets` go from the smallest to
+/// the largest.
 pub fn intersect<'a>(sets: &[&'a Set], mut visit: impl FnMut(Element<'a>) -> ControlFlow<()>) {
     let Some((first, rest)) = sets.split_first() else {
         return;

@@ -5,18 +5,22 @@
 //!   Tree       dictionary and B+ tree, see ds::sorted_set; OBJECT ENCODING says skiplist
 //! ```
 //!
-//! **Ranges are ranks.** A range of scores or of bytes is first turned into a range of ranks ([`Zset::score_ranks`],
-//! [`Zset::lex_ranks`]), which is then counted (its length), narrowed by LIMIT, walked in either direction or removed. So each
-//! encoding implements three things: find the rank of a bound, walk ranks, remove ranks.
+//! **Ranges are ranks.** A range of scores or of bytes is first turned into a range of ranks
+//! ([`Zset::score_ranks`], [`Zset::lex_ranks`]), which is then counted (its length), narrowed by
+//! LIMIT, walked in either direction or removed. So each encoding implements three things: find the
+//! rank of a bound, walk ranks, remove ranks.
 //!
-//! A listpack becomes a tree when it would exceed the limits, and never goes back, except where Redis does it too: results of
-//! ZUNIONSTORE and its like, and sets loaded from files, are packed if they fit ([`Zset::from_members`]).
+//! A listpack becomes a tree when it would exceed the limits, and never goes back, except where
+//! Redis does it too: results of ZUNIONSTORE and its like, and sets loaded from files, are packed
+//! if they fit ([`Zset::from_members`]).
 //!
 //! **Invariants**
-//! - in a listpack, members and scores alternate and the pairs are in order (`tests::agrees_with_a_vector`);
+//! - in a listpack, members and scores alternate and the pairs are in order
+//!   (`tests::agrees_with_a_vector`);
 //! - no score is NaN.
 //!
-//! Scores in a listpack are integers or the text that replies show, byte for byte as Redis stores them; -0 becomes 0 there.
+//! Scores in a listpack are integers or the text that replies show, byte for byte as Redis stores
+//! them; -0 becomes 0 there.
 
 use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::listpack::{Element, Listpack, Pos, is_keyed, safe_to_add};
@@ -134,7 +138,8 @@ pub enum LexBound<'a> {
     Exclusive(&'a [u8]),
 }
 
-/// LIMIT: drops `offset` ranks at the end where the walk starts and keeps `count`, or all if that is negative.
+/// LIMIT: drops `offset` ranks at the end where the walk starts and keeps `count`, or all if that
+/// is negative.
 pub fn limit(ranks: Range<usize>, reverse: bool, offset: usize, count: i64) -> Range<usize> {
     let len = ranks.len().saturating_sub(offset);
     let len = usize::try_from(count).map_or(len, |count| len.min(count));
@@ -259,7 +264,8 @@ fn insert_in_order(listpack: &mut Listpack, member: &[u8], score: f64) {
 }
 
 impl Zset {
-    /// An empty set in the encoding for `members` of them. A long one converts it when it is added, as in Redis.
+    /// An empty set in the encoding for `members` of them. A long one converts it when it is added,
+    /// as in Redis.
     pub fn new(members: usize, limits: &ZsetLimits) -> Zset {
         if limits.max_entries == 0 || members > limits.max_entries {
             Zset::Tree(Box::new(SortedSet::new(limits.seed)))
@@ -315,7 +321,8 @@ impl Zset {
         Zset::Listpack(listpack)
     }
 
-    /// A listpack from a file or DUMP, if it is a sorted set: pairs, each score a number, no member twice.
+    /// A listpack from a file or DUMP, if it is a sorted set: pairs, each score a number, no member
+    /// twice.
     pub fn from_listpack(listpack: Listpack, limits: &ZsetLimits) -> Option<Zset> {
         if listpack.is_empty() || !is_keyed(&listpack, 2) {
             return None;
@@ -492,7 +499,8 @@ impl Zset {
         }
     }
 
-    /// Shows the members of these ranks, clamped to what there is, from the lowest or from the highest.
+    /// Shows the members of these ranks, clamped to what there is, from the lowest or from the
+    /// highest.
     pub fn walk(&self, ranks: Range<usize>, reverse: bool, mut visit: impl FnMut(&[u8], f64)) {
         let _ = self.try_walk(ranks, reverse, |member, score| {
             visit(member, score);
@@ -556,7 +564,8 @@ impl Zset {
         n
     }
 
-    /// Removes up to `count` members from the low or the high end, showing each in the order of removal.
+    /// Removes up to `count` members from the low or the high end, showing each in the order of
+    /// removal.
     pub fn pop(
         &mut self,
         from_max: bool,
@@ -635,8 +644,8 @@ impl Zset {
         members
     }
 
-    /// Before `members` are added: what may not fit a listpack leaves it at once, even if the options then keep all
-    /// of them out.
+    /// Before `members` are added: what may not fit a listpack leaves it at once, even if the
+    /// options then keep all of them out.
     pub fn expect(&mut self, members: usize, limits: &ZsetLimits) {
         if members > limits.max_entries {
             self.convert_to_tree(limits.seed);

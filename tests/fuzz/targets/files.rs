@@ -139,7 +139,8 @@ pub fn rdb(bytes: &[u8]) {
     }
 }
 
-/// A file of the append only log. What is read of it lies within it, and where reading stops is told.
+/// A file of the append only log. What is read of it lies within it, and where reading stops is
+/// told.
 pub fn aof(bytes: &[u8]) {
     let len = bytes.len() as u64;
     let mut log = LogReader::new(bytes, 0, len);

@@ -6,8 +6,9 @@
 //!   make test   seeds, and mutations of them ------/
 //! ```
 //!
-//! Not to crash is the least. Each target also states what an accepted input promises: it reads the same in both directions,
-//! split in any two places, written and read again. A finding becomes a seed, with a test beside the parser that tells its story.
+//! Not to crash is the least. Each target also states what an accepted input promises: it reads the
+//! same in both directions, split in any two places, written and read again. A finding becomes a
+//! seed, with a test beside the parser that tells its story.
 
 mod files;
 mod packed;

@@ -171,7 +171,8 @@ pub fn zipmap(bytes: &[u8]) {
     values_of(&listpack);
 }
 
-/// A string that passes for a HyperLogLog: the first byte chooses its encoding, the rest are its registers.
+/// A string that passes for a HyperLogLog: the first byte chooses its encoding, the rest are its
+/// registers.
 pub fn hll(bytes: &[u8]) {
     hll::is_hll(bytes);
     let Some((&mode, registers)) = bytes.split_first() else {
@@ -215,7 +216,8 @@ pub fn hll(bytes: &[u8]) {
     assert!(hll::is_hll(&value));
 }
 
-/// A node of a stream: the bytes of its listpack, or, if the first byte is odd, one element for each byte.
+/// A node of a stream: the bytes of its listpack, or, if the first byte is odd, one element for
+/// each byte.
 pub fn stream(bytes: &[u8]) {
     let Some((&mode, rest)) = bytes.split_first() else {
         return;

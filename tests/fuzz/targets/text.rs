@@ -83,7 +83,8 @@ fn hear(pieces: &[&[u8]], limits: Limits) -> Heard {
     connection.heard
 }
 
-/// A message means the same wherever it is split. The first byte chooses whether the client is authenticated.
+/// A message means the same wherever it is split. The first byte chooses whether the client is
+/// authenticated.
 pub fn resp(bytes: &[u8]) {
     let Some((&mode, message)) = bytes.split_first() else {
         return;
@@ -114,7 +115,8 @@ pub fn inline(bytes: &[u8]) {
     assert_eq!(split_args(line.join(" ").as_bytes()), Some(words));
 }
 
-/// A configuration file. What it sets can be written as CONFIG GET shows it, and stays the same then.
+/// A configuration file. What it sets can be written as CONFIG GET shows it, and stays the same
+/// then.
 pub fn config(bytes: &[u8]) {
     let lower = bytes.to_ascii_lowercase();
     // These reach for the file system.

@@ -5,9 +5,10 @@
 //!   mix(d, bytes)   d = SHA1(d ^ SHA1(bytes))  what has an order: elements of a list, a field and its value
 //! ```
 //!
-//! The digests are those of Redis 7.2 and Valkey, so that data sets can be compared between them. Redis 7.0 has others for sorted
-//! sets with scores such as 0.1, which it prints with seventeen digits (`0.10000000000000001`) where later versions print the
-//! shortest that read back as the same score.
+//! The digests are those of Redis 7.2 and Valkey, so that data sets can be compared between them.
+//! Redis 7.0 has others for sorted sets with scores such as 0.1, which it prints with seventeen
+//! digits (`0.10000000000000001`) where later versions print the shortest that read back as the
+//! same score.
 
 use sha1::{Digest as _, Sha1};
 

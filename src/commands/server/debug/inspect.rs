@@ -317,8 +317,8 @@ pub fn sdslen(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Redis keeps clients that may be evicted apart by size: the first class ends below 32 KB, each next one is as large as
-/// all before it, and the last has no end.
+/// Redis keeps clients that may be evicted apart by size: the first class ends below 32 KB, each
+/// next one is as large as all before it, and the last has no end.
 const SMALLEST_CLASS: u32 = 15;
 const LAST_CLASS: u32 = 32;
 

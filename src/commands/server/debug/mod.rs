@@ -336,8 +336,8 @@ fn populate(ctx: &mut Ctx) -> CmdResult {
     ok(ctx)
 }
 
-/// `prefix:i` with the value `value:i`, filled with zero bytes or cut if a size is asked for. A key that
-/// exists stays as it is.
+/// `prefix:i` with the value `value:i`, filled with zero bytes or cut if a size is asked for. A key
+/// that exists stays as it is.
 fn populate_one(ctx: &mut Ctx, prefix: &[u8], i: i64, size: Option<usize>) {
     let db = ctx.client.db;
     let key = [prefix, b":", i.to_string().as_bytes()].concat();

@@ -4,7 +4,8 @@
 #[derive(Default)]
 pub struct DebugSwitches {
     pub no_active_expire: bool,
-    /// DEBUG REPLYBUFFER PEAK-RESET-TIME, in milliseconds; `None` is the default of 5 s, negative never.
+    /// DEBUG REPLYBUFFER PEAK-RESET-TIME, in milliseconds; `None` is the default of 5 s, negative
+    /// never.
     pub reply_peak_reset_ms: Option<i64>,
     /// DEBUG DICT-RESIZING 0
     pub no_resize: bool,
@@ -16,11 +17,13 @@ pub struct DebugSwitches {
     pub allow_noscript: bool,
     /// DEBUG SET-SKIP-CHECKSUM-VALIDATION 1
     pub skip_checksum: bool,
-    /// DEBUG CLIENT-ENFORCE-REPLY-LIST 1: a reply counts against limits as if it lay in a node of its own.
+    /// DEBUG CLIENT-ENFORCE-REPLY-LIST 1: a reply counts against limits as if it lay in a node of
+    /// its own.
     pub enforce_reply_list: bool,
     /// PFDEBUG SIMD OFF: registers are merged by the code for any machine.
     pub no_hll_simd: bool,
-    /// DEBUG QUICKLIST-PACKED-THRESHOLD: list elements of this size get a node of their own; 0 is the default.
+    /// DEBUG QUICKLIST-PACKED-THRESHOLD: list elements of this size get a node of their own; 0 is
+    /// the default.
     pub packed_threshold: usize,
     /// DEBUG AOF-BACKLOG-LIMIT: how many bytes may wait for the AOF's disk before clients with
     /// waiting writes are not read.

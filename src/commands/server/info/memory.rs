@@ -51,7 +51,8 @@ pub fn memory(view: &View, out: &mut Report) {
     out.field("lazyfreed_objects", server.lazyfree.freed());
 }
 
-/// The interpreters, and the sources that they were given. One that was never needed does not exist.
+/// The interpreters, and the sources that they were given. One that was never needed does not
+/// exist.
 fn scripts(server: &Server, out: &mut Report) {
     let scripting = &server.scripting;
     let (eval, functions) = (scripting.eval_memory(), scripting.functions_memory());

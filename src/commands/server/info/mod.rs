@@ -153,8 +153,8 @@ const SECTIONS: [Section; 16] = [
     section("debug", "Debug", Shown::Named, stats::debug),
 ];
 
-/// INFO's text. `wanted` names sections, or sets of them; what is unknown is ignored. `client` is the one that
-/// asks, which is out of its slot.
+/// INFO's text. `wanted` names sections, or sets of them; what is unknown is ignored. `client` is
+/// the one that asks, which is out of its slot.
 pub fn info(server: &mut Server, client: &Client, wanted: &[&[u8]]) -> String {
     server.note_peak_memory();
     describe(server, client, wanted)

@@ -80,8 +80,8 @@ fn keys(view: &View, out: &mut Report) {
     out.field("slave_expires_tracked_keys", 0);
 }
 
-/// Keys past their time that are still there, of all that have one. Expiry is exact: there are some only while the
-/// time that it may take is used up, or while it is switched off.
+/// Keys past their time that are still there, of all that have one. Expiry is exact: there are some
+/// only while the time that it may take is used up, or while it is switched off.
 fn stale_percent(server: &Server) -> f64 {
     let now_ms = server.clock.now_ms;
     let sum = |count: &dyn Fn(&Db) -> usize| server.dbs.iter().map(count).sum::<usize>();
