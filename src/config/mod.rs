@@ -386,6 +386,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether the log file can be opened; it is made if there is none.
+    pub fn check_logfile(&self) -> Result<(), StartError> {
+        parse::check_logfile(self)
+    }
+
     /// Why this server can't be what the settings ask for, if it can't.
     pub fn not_built(&self) -> Option<&'static str> {
         parse::not_built(self)

@@ -132,7 +132,6 @@ pub fn load(
         depth: 0,
     };
     loader.read_text(&text)?;
-    check_logfile(config)?;
     if config.cluster_enabled && config.replicaof.is_some() {
         return Err(StartError::Whole(
             "replicaof directive not allowed in cluster mode".into(),
@@ -163,7 +162,7 @@ pub(super) fn not_built(config: &Config) -> Option<&'static str> {
 
 /// The log file is opened for each line, and lines that can't be written are lost, so the start
 /// tries to open it.
-fn check_logfile(config: &Config) -> Result<(), StartError> {
+pub(super) fn check_logfile(config: &Config) -> Result<(), StartError> {
     if config.logfile.is_empty() {
         return Ok(());
     }

@@ -216,10 +216,13 @@ pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
         done: Vec::new(),
     };
     let loaded = load(&mut config, &parse_args(&argv[1..]), &mut renaming);
-    let possible = loaded.and_then(|()| match config.not_built() {
-        Some(reason) => Err(StartError::Whole(reason.into())),
-        None => Ok(()),
-    });
+    let possible =
+        loaded
+            .and_then(|()| config.check_logfile())
+            .and_then(|()| match config.not_built() {
+                Some(reason) => Err(StartError::Whole(reason.into())),
+                None => Ok(()),
+            });
     if let Err(error) = possible {
         match &error {
             StartError::Open { .. } => log::warn!("{error}"),
