@@ -173,10 +173,20 @@ impl Counters {
     }
 }
 
+/// A counter, 0 for none. A server that has just started listens before its data set is loaded.
 fn number(conn: &mut Conn, key: &str) -> u64 {
-    let reply = conn.line(&format!("get {key}"));
-    let digits = reply.lines().nth(1).unwrap_or("0");
-    digits.parse().expect("a counter")
+    loop {
+        let reply = conn.line(&format!("get {key}"));
+        if reply == "$-1\r\n" {
+            return 0;
+        }
+        if !reply.starts_with("-LOADING") {
+            let digits = reply.lines().nth(1);
+            return digits
+                .and_then(|text| text.parse().ok())
+                .expect("a counter");
+        }
+    }
 }
 
 const CLIENTS: usize = 4;
