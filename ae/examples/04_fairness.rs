@@ -2,7 +2,7 @@
 //!
 //! What 03 lacked: it reads until the socket is empty, and the socket of a fast peer never is: one
 //! client holds the loop. Here a handler moves `el.budget()` bytes, says `More`, and is called
-//! again after everybody else had their turn. The operator's port is of `Class::First`: asked
+//! again after every other client had its turn. The operator's port is of `Class::First`: asked
 //! there, we answer before we serve the crowd.
 //!
 //!     cargo run --release --example 04_fairness &

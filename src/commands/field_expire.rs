@@ -571,7 +571,7 @@ fn hsetex(ctx: &mut Ctx) -> CmdResult {
     if done {
         ctx.dirty(pairs.len() as u64);
         ctx.changed(key, events::HASH, "hset");
-        // A new key whose fields are past came and went: its `del` is told, too.
+        // A new key whose fields are past came and went: its `del` is notified too.
         tell_hsetex(ctx, key, &args, past, emptied || past && !existed);
     }
     ctx.client.reply.integer(done as i64);

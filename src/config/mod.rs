@@ -30,7 +30,7 @@
 //! the table: CONFIG is no hot path.
 //!
 //! Rejected: a map from names to strings (each use would parse again), and a macro that makes
-//! struct and table in one go (nobody can grep it).
+//! struct and table in one go (`grep` would not find a field).
 
 mod args;
 pub mod enums;

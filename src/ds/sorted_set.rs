@@ -10,7 +10,7 @@
 //! The dictionary answers ZSCORE and finds the member that ZADD changes with one probe; the tree
 //! answers everything that has to do with order. A set that is computed (ZUNIONSTORE, a file being
 //! loaded) is first a [`MemberTable`], the dictionary alone: its members are then sorted once and
-//! the tree is built packed, which is several times faster than so many inserts.
+//! the tree is built packed, which is several times faster than an insert for each member.
 //!
 //! **Invariant:** table and tree hold the same members. This type makes it so: nothing else sees
 //! both. A member lives in the table before it enters the tree and is freed after it left, so the

@@ -17,7 +17,7 @@
 //! time are hidden all the same.
 //!
 //! Fields of hashes go the same way. A hash is found under the time of its first volatile field;
-//! whoever looks at it, be it a command or the cycle, first takes out the fields that are due, so a
+//! a command or a cycle that looks at it first takes out the fields that are due, so a
 //! command never meets one. A look-up takes out [`LOOKUP_FIELDS`] at most; what is due beyond them
 //! is hidden in the hash and left to the cycle, and if nothing else is left the hash goes as a
 //! whole, by lazy freeing. (A filter by time in each reader would make HLEN wrong, as it is in

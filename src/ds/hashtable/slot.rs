@@ -58,7 +58,7 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
     pub fn replace_with(self, f: impl FnOnce(E) -> E) -> E::Mut<'a> {
         let guard = AbortOnUnwind;
         // SAFETY: the slot's pointer is owned by `f` until its result overwrites it; if `f`
-        // unwinds, nobody looks again.
+        // unwinds, the process aborts.
         let element = f(unsafe { E::from_raw(self.table.element(self.at)) }).into_raw();
         std::mem::forget(guard);
         // SAFETY: the position was found in this table, borrowed since; the old pointer, already

@@ -219,7 +219,7 @@ pub(super) struct Walk {
 
 impl Walk {
     /// From a bucket of the first table on. Those before `rehash_at` are empty, and there may be
-    /// millions: whoever wants a few elements must not pass them all.
+    /// millions: a walk for a few elements must not pass them all.
     fn from(index: usize) -> Self {
         Walk {
             table: 0,

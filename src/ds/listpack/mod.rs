@@ -935,8 +935,8 @@ pub struct Iter<'a> {
 }
 
 impl Iter<'_> {
-    /// The next element, if it is an integer. Small ones, which streams are full of, are told by
-    /// their first byte.
+    /// The next element, if it is an integer. Small ones, frequent in streams, are
+    /// recognised by their first byte.
     #[inline]
     pub fn next_int(&mut self) -> Option<i64> {
         match self.bytes[self.at] {

@@ -456,8 +456,8 @@ pub struct ZsetTree {
     len: usize,
 }
 
-// SAFETY: the tree owns its nodes. The members belong to whoever promised that they live as long
-// (see `insert`), and moves both together.
+// SAFETY: the tree owns its nodes. The members belong to the caller of `insert`, which guarantees
+// that they live as long, and moves both together.
 unsafe impl Send for ZsetTree {}
 
 impl Default for ZsetTree {

@@ -166,8 +166,8 @@ fn what_was_there_before_is_found_by_a_pass() {
     assert_eq!(server.armed & armed::BIGKEYS, 0, "off costs nothing");
 }
 
-/// When so many listed keys were deleted that the rest may be among the forgotten ones, a pass
-/// looks for them.
+/// After many deletions the list may miss keys that were not kept; a pass over the keyspace finds
+/// them.
 #[test]
 fn the_list_is_filled_up_again() {
     let mut server = tracking();
