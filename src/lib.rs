@@ -18,6 +18,7 @@ pub mod ds;
 pub mod error;
 pub mod execute;
 pub mod keyspace;
+pub mod link;
 pub mod networking;
 pub mod observe;
 pub mod persist;

@@ -61,6 +61,7 @@ const ROOMS: &[&str] = &[
     "types",
     "clock",
     "connection",
+    "link",
     "client",
     "db",
     "command",

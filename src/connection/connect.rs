@@ -1,12 +1,13 @@
 //! Outgoing connections: connect without waiting.
 //!
 //! ```text
-//!   resolve(host, port) ─> connect(address, source) ─> Connecting
-//!                              the socket is writable ─> finish_connect ─> Open, or the error
+//!   numeric(host, port), or resolve on the resolver's thread
+//!     └─> connect(address, source) ─> Connecting
+//!              the socket is writable ─> finish_connect ─> Open, or the error
 //! ```
 //!
-//! **Limit:** [`resolve`] asks the system's resolver and waits for it; an address in figures does
-//! not wait. So hosts of links should be addresses.
+//! **Limit:** [`resolve`] asks the system's resolver and waits for it, so the loop does not call
+//! it: `resolver.rs` does, on a thread.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind};
@@ -14,10 +15,19 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::{Connection, State, Transport};
 
-/// The first address of `host`, a name or an address, at `port`.
-pub fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
-    let unknown = || io::Error::other("Name or service not known");
-    (host, port).to_socket_addrs()?.next().ok_or_else(unknown)
+/// The address of a host that is given as one, IPv4 or IPv6.
+pub fn numeric(host: &str, port: u16) -> Option<SocketAddr> {
+    let ip: IpAddr = host.parse().ok()?;
+    Some(SocketAddr::new(ip, port))
+}
+
+/// All addresses of `host`, a name or an address, at `port`. Waits for the system's resolver.
+pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    match found.is_empty() {
+        true => Err(io::Error::other("Name or service not known")),
+        false => Ok(found),
+    }
 }
 
 /// Begin to connect to `address`. `source` is the local address to connect from

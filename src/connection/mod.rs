@@ -4,6 +4,7 @@
 //!   listener.rs   Listener::accept ──┐              (tcp.rs, unix.rs: options of each)
 //!                                    ├─> Connection { transport, state } ─> read_into, write
 //!   connect.rs    connect ───────────┘        Connecting ─> Handshake ─> Open
+//!   resolver.rs   names become addresses, on a thread
 //! ```
 //!
 //! All sockets are non-blocking; the event loop reports when one is ready.
@@ -19,6 +20,7 @@
 
 pub mod connect;
 pub mod listener;
+pub mod resolver;
 mod tcp;
 mod unix;
 

@@ -1,7 +1,7 @@
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
-use super::connect::{connect, resolve};
+use super::connect::{connect, numeric, resolve};
 use super::*;
 
 fn pair() -> (Connection, UnixStream) {
@@ -97,6 +97,9 @@ fn a_source_address_of_another_machine_is_an_error() {
 fn hosts_in_figures_resolve_to_themselves() {
     let four: SocketAddr = "127.0.0.1:7".parse().expect("an address");
     let six: SocketAddr = "[::1]:7".parse().expect("an address");
-    assert_eq!(resolve("127.0.0.1", 7).expect("IPv4"), four);
-    assert_eq!(resolve("::1", 7).expect("IPv6"), six);
+    for (host, address) in [("127.0.0.1", four), ("::1", six)] {
+        assert_eq!(numeric(host, 7), Some(address));
+        assert_eq!(resolve(host, 7).expect("an address"), [address]);
+    }
+    assert_eq!(numeric("localhost", 7), None);
 }

@@ -1,0 +1,466 @@
+//! Outgoing links: connect, hand-shake, requests and their replies, as a machine without socket and
+//! clock.
+//!
+//! ```text
+//!            Connected           the last reply of the script         finish, all replies here
+//!   Connecting ───────> Handshake ──────────> Open ─────────────────────> Ended
+//!        │                 │                   │                            ^
+//!        └─ Failed ────────┴─ a refusal, a ────┴─ Closed, a time-out ───────┘
+//!                             time-out, Closed
+//!
+//!   queue: steps to send ──> output ──> the socket          Event::Sent
+//!             │ sent
+//!             v
+//!   pending: a reply is due <── Reader <── input <── the socket        Event::Received
+//!             │
+//!             └──> Action::Reply { tag, reply }
+//! ```
+//!
+//! An owner makes a [`Plan`]: the *script* of the hand-shake, a list of [`Step`]s, with the
+//! time-outs and limits. It gives events to [`Link::step`] and does what the actions say. The bytes
+//! to send are in [`Link::output`], the time of the next [`Event::Tick`] is [`Link::deadline`].
+//! `networking::link` is the owner that has a socket; a simulation has none.
+//!
+//! Requests after the hand-shake are steps, too ([`Link::push`]). Steps are sent in their order as
+//! soon as possible, pipelined. A step that was made with [`Step::wait`] holds back those behind
+//! it until its reply is there. Replies come in the order of the steps and are named by their tags.
+//!
+//! **The end of a hand-shake.** Bytes behind the last reply may be something else than replies: a
+//! snapshot follows `+FULLRESYNC` in the same read. So with [`Unasked::Keep`] no byte is parsed for
+//! which no reply is due, and [`Link::take_rest`] gives what was read too far.
+//!
+//! **Keep-alives.** A line feed between two replies is skipped, and the time for the reply begins
+//! anew: a primary sends them while it prepares a snapshot.
+//!
+//! **Time** is a number of milliseconds that never decreases; its origin does not matter. A reply
+//! has the time of its step, from the moment when the request is sent and the reply before it has
+//! arrived. A large request that the peer takes in pieces does not run into it.
+//!
+//! **Invariant:** each link ends once, with `Failed` or `Closed` as its last action; events that
+//! come later do nothing.
+//! **Invariant:** the actions do not depend on how the input was cut
+//! (`tests::a_handshake_cut_anywhere_is_the_same`).
+//! **Limits:** a line has at most [`LINE_MAX`] bytes, a reply [`Plan::reply_max`], nested
+//! [`DEPTH_MAX`] deep. Replies are those of RESP2; a link never sends HELLO 3. A script is fixed
+//! when it begins: what depends on a reply is pushed later, by the owner.
+
+mod backoff;
+mod reply;
+mod step;
+
+use std::collections::VecDeque;
+use std::fmt;
+
+pub use self::backoff::Backoff;
+use self::reply::{Buffer, Reader};
+pub use self::reply::{DEPTH_MAX, LINE_MAX, Malformed, Reply};
+pub use self::step::{Errors, Expect, Step};
+
+/// What to do with bytes for which no reply is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unasked {
+    /// Don't parse them: the owner takes the connection over when the link is ready.
+    Keep,
+    /// They are messages, such as those of a subscription: [`Action::Message`]. A message that
+    /// comes while a reply is due is taken for the reply, so SUBSCRIBE is the last request.
+    Deliver,
+    /// The peer is confused: the link fails.
+    Refuse,
+}
+
+/// How a link is to be used.
+pub struct Plan {
+    /// The steps of the hand-shake. Without any the link is ready as soon as it is connected.
+    pub script: Vec<Step>,
+    pub unasked: Unasked,
+    /// Time for the name to be resolved and the connection to be made.
+    pub connect_ms: u64,
+    /// Time for each reply, for steps that have no time of their own.
+    pub reply_ms: u64,
+    /// Bytes of one reply at most.
+    pub reply_max: usize,
+}
+
+/// Room for one reply, unless the plan says otherwise.
+const REPLY_MAX: usize = 1024 * 1024;
+
+impl Plan {
+    /// A plan with `timeout_ms` for the connection and for each reply.
+    pub fn new(script: Vec<Step>, unasked: Unasked, timeout_ms: u64) -> Plan {
+        Plan {
+            script,
+            unasked,
+            connect_ms: timeout_ms,
+            reply_ms: timeout_ms,
+            reply_max: REPLY_MAX,
+        }
+    }
+}
+
+/// What happened.
+pub enum Event<'a> {
+    /// The connection can carry bytes.
+    Connected,
+    /// The peer sent these bytes.
+    Received(&'a [u8]),
+    /// The socket took this number of bytes of the output.
+    Sent(usize),
+    /// The peer closed the connection.
+    Closed,
+    /// The link can't go on, for a reason that the owner knows.
+    Failed(Failure),
+    /// Time has passed, or the owner has pushed steps or called `finish`.
+    Tick,
+}
+
+/// What the owner is to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// The reply to the step of this tag; an error reply only if the step tolerates it.
+    Reply { tag: u32, reply: Reply },
+    /// A message without request, see [`Unasked::Deliver`].
+    Message(Reply),
+    /// The hand-shake is over.
+    Ready,
+    /// The link ended as [`Link::finish`] asked. The last action.
+    Closed,
+    /// The link ended for this reason. The last action.
+    Failed(Failure),
+}
+
+/// Why a link ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// The host's name has no address.
+    Resolve(String),
+    /// The connection can't be made.
+    Connect(String),
+    /// The connection was not made in time.
+    ConnectTimeout,
+    /// A connection that was made broke.
+    Broken(String),
+    /// The peer closed the connection.
+    Closed,
+    /// The reply to this step did not come in time.
+    ReplyTimeout { tag: u32 },
+    /// The peer takes no bytes.
+    SendTimeout,
+    /// This step was replied to with an error that it does not tolerate.
+    Refused { tag: u32, error: Vec<u8> },
+    /// This step was replied to with something else than it expects.
+    Unexpected { tag: u32, reply: Reply },
+    /// The peer sent something without a request.
+    Unasked,
+    /// What the peer sent is no reply.
+    Malformed(Malformed),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Resolve(reason) | Failure::Connect(reason) | Failure::Broken(reason) => {
+                f.write_str(reason)
+            }
+            Failure::ConnectTimeout => f.write_str("Connection timed out"),
+            Failure::Closed => f.write_str("Connection closed by the peer"),
+            Failure::ReplyTimeout { .. } => f.write_str("Timeout waiting for a reply"),
+            Failure::SendTimeout => f.write_str("Timeout sending a request"),
+            Failure::Refused { error, .. } => write!(f, "-{}", String::from_utf8_lossy(error)),
+            Failure::Unexpected { reply, .. } => write!(f, "Unexpected reply: {reply}"),
+            Failure::Unasked => f.write_str("A reply without a request"),
+            Failure::Malformed(reason) => write!(f, "Protocol error: {reason}"),
+        }
+    }
+}
+
+impl From<Malformed> for Failure {
+    fn from(reason: Malformed) -> Failure {
+        Failure::Malformed(reason)
+    }
+}
+
+/// What was left in a link when its connection was taken out of it.
+#[derive(Default, PartialEq, Eq, Debug)]
+pub struct Rest {
+    /// Bytes that the peer sent behind the last reply.
+    pub received: Vec<u8>,
+    /// Bytes that the socket has not taken.
+    pub unsent: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Connecting,
+    Handshake,
+    Open,
+    Ended,
+}
+
+/// A step whose reply is due.
+struct Pending {
+    step: Step,
+    /// When the last bytes of its request were sent, or were ready to be sent.
+    since: u64,
+    /// The number of bytes sent when all of its request is.
+    end: u64,
+}
+
+/// The machine.
+pub struct Link {
+    state: State,
+    unasked: Unasked,
+    reply_ms: u64,
+    reply_max: usize,
+    connect_by: u64,
+    /// Steps that are not sent yet.
+    queue: VecDeque<Step>,
+    /// Steps whose replies are due, in the order in which they come.
+    pending: VecDeque<Pending>,
+    /// Steps of the script that are not over.
+    script_left: usize,
+    /// Ends when all that was pushed is over.
+    finishing: bool,
+    output: Buffer,
+    /// Bytes that the socket has taken since the link began.
+    sent: u64,
+    /// When the socket took bytes last, or output came into being.
+    moved_at: u64,
+    input: Buffer,
+    reader: Reader,
+    /// When the last reply or keep-alive came.
+    heard_at: u64,
+}
+
+impl Link {
+    /// A link whose connection begins to be made `now`.
+    pub fn new(now: u64, plan: Plan) -> Link {
+        Link {
+            state: State::Connecting,
+            unasked: plan.unasked,
+            reply_ms: plan.reply_ms,
+            reply_max: plan.reply_max,
+            connect_by: now.saturating_add(plan.connect_ms),
+            script_left: plan.script.len(),
+            queue: plan.script.into(),
+            pending: VecDeque::new(),
+            finishing: false,
+            output: Buffer::default(),
+            sent: 0,
+            moved_at: now,
+            input: Buffer::default(),
+            reader: Reader::default(),
+            heard_at: now,
+        }
+    }
+
+    /// The hand-shake is over, and the link has not ended.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// Nothing is queued, due or unsent.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.pending.is_empty() && self.output.is_empty()
+    }
+
+    /// Add a request behind all others. It is sent by the next [`Link::step`].
+    pub fn push(&mut self, step: Step) {
+        if self.state != State::Ended && !self.finishing {
+            self.queue.push_back(step);
+        }
+    }
+
+    /// End when all that was pushed has been sent and replied to; at once while connecting. The
+    /// next [`Link::step`] begins it.
+    pub fn finish(&mut self) {
+        self.finishing = true;
+    }
+
+    /// The bytes to send next. What the socket took of them is reported as [`Event::Sent`].
+    pub fn output(&self) -> &[u8] {
+        self.output.as_slice()
+    }
+
+    /// Whether bytes that the peer sends are wanted now. If not, they are left in the socket.
+    pub fn wants_input(&self) -> bool {
+        match self.state {
+            State::Connecting | State::Ended => false,
+            State::Handshake | State::Open => {
+                self.unasked != Unasked::Keep || !self.pending.is_empty()
+            }
+        }
+    }
+
+    /// When [`Event::Tick`] is due at the latest; `None` without a time-out that runs.
+    pub fn deadline(&self) -> Option<u64> {
+        match (self.state, self.pending.front()) {
+            (State::Ended, _) => None,
+            (State::Connecting, _) => Some(self.connect_by),
+            (_, Some(first)) => {
+                let since = first.since.max(self.heard_at);
+                Some(since.saturating_add(first.step.timeout_ms.unwrap_or(self.reply_ms)))
+            }
+            (_, None) => {
+                let sending = !self.output.is_empty();
+                sending.then(|| self.moved_at.saturating_add(self.reply_ms))
+            }
+        }
+    }
+
+    /// The bytes that are left when the owner takes the connection over. The link has ended then,
+    /// without an action.
+    pub fn take_rest(&mut self) -> Rest {
+        self.state = State::Ended;
+        Rest {
+            received: self.input.take(),
+            unsent: self.output.take(),
+        }
+    }
+
+    /// Something happened at the time `now`. Appends what is to be done to `actions`.
+    pub fn step(&mut self, now: u64, event: Event, actions: &mut Vec<Action>) {
+        if self.state == State::Ended {
+            return;
+        }
+        let happened = match event {
+            Event::Connected => {
+                if self.state == State::Connecting {
+                    self.state = State::Handshake;
+                }
+                Ok(())
+            }
+            Event::Received(bytes) => {
+                self.input.push(bytes);
+                Ok(())
+            }
+            Event::Sent(n) => {
+                self.note_sent(now, n);
+                Ok(())
+            }
+            Event::Closed if self.finishing && self.is_idle() => Ok(()),
+            Event::Closed => Err(Failure::Closed),
+            Event::Failed(failure) => Err(failure),
+            Event::Tick => self.check_deadline(now),
+        };
+        if let Err(failure) = happened.and_then(|()| self.go_on(now, actions)) {
+            self.end(actions, Action::Failed(failure));
+        }
+    }
+
+    fn note_sent(&mut self, now: u64, n: usize) {
+        let n = self.output.consume(n);
+        for pending in self.pending.iter_mut().rev() {
+            if pending.end <= self.sent {
+                break;
+            }
+            pending.since = now;
+        }
+        self.sent += n as u64;
+        self.moved_at = now;
+    }
+
+    fn check_deadline(&self, now: u64) -> Result<(), Failure> {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return Ok(());
+        }
+        Err(match (self.state, self.pending.front()) {
+            (State::Connecting, _) => Failure::ConnectTimeout,
+            (_, Some(first)) => Failure::ReplyTimeout {
+                tag: first.step.tag,
+            },
+            (_, None) => Failure::SendTimeout,
+        })
+    }
+
+    fn go_on(&mut self, now: u64, actions: &mut Vec<Action>) -> Result<(), Failure> {
+        if self.state != State::Connecting {
+            loop {
+                self.send(now);
+                if self.state == State::Handshake && self.script_left == 0 {
+                    self.state = State::Open;
+                    actions.push(Action::Ready);
+                }
+                if !self.receive(now, actions)? {
+                    break;
+                }
+            }
+        }
+        if self.finishing && (self.state == State::Connecting || self.is_idle()) {
+            self.end(actions, Action::Closed);
+        }
+        Ok(())
+    }
+
+    /// Move steps from the queue to the output, up to one whose reply has to be waited for.
+    fn send(&mut self, now: u64) {
+        while !self.pending.back().is_some_and(|last| last.step.waits)
+            && let Some(mut step) = self.queue.pop_front()
+        {
+            if self.output.is_empty() {
+                self.moved_at = now;
+            }
+            self.output.push(&step.request);
+            step.request = Vec::new();
+            if step.expect == Expect::Nothing {
+                self.step_over();
+                continue;
+            }
+            self.pending.push_back(Pending {
+                step,
+                since: now,
+                end: self.sent + self.output.len() as u64,
+            });
+        }
+    }
+
+    fn step_over(&mut self) {
+        self.script_left = self.script_left.saturating_sub(1);
+    }
+
+    /// Take one reply out of the input. Whether there was one.
+    fn receive(&mut self, now: u64, actions: &mut Vec<Action>) -> Result<bool, Failure> {
+        if self.pending.is_empty() && self.unasked == Unasked::Keep {
+            return Ok(false);
+        }
+        while self.reader.is_idle() && self.input.as_slice().first() == Some(&b'\n') {
+            self.input.consume(1);
+            self.heard_at = now;
+        }
+        let first = self.pending.front().map(|first| &first.step);
+        if first.is_none() && self.unasked == Unasked::Refuse {
+            return match self.input.is_empty() {
+                true => Ok(false),
+                false => Err(Failure::Unasked),
+            };
+        }
+        let line_only = first.is_some_and(|step| step.expect == Expect::Line);
+        let Some(reply) = self
+            .reader
+            .next(&mut self.input, line_only, self.reply_max)?
+        else {
+            return Ok(false);
+        };
+        self.heard_at = now;
+        let Some(Pending { step, .. }) = self.pending.pop_front() else {
+            actions.push(Action::Message(reply));
+            return Ok(true);
+        };
+        let reply = step.check(reply)?;
+        let tag = step.tag;
+        actions.push(Action::Reply { tag, reply });
+        self.step_over();
+        Ok(true)
+    }
+
+    fn end(&mut self, actions: &mut Vec<Action>, last: Action) {
+        self.state = State::Ended;
+        self.queue.clear();
+        self.pending.clear();
+        self.output.take();
+        self.input.take();
+        actions.push(last);
+    }
+}
+
+#[cfg(test)]
+mod tests;

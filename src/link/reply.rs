@@ -1,0 +1,318 @@
+//! The replies of a peer: bytes in, one reply at a time out, whatever the cuts between reads.
+//!
+//! ```text
+//!   input:  *2\r\n$3\r\nabc\r\n:7\r\n+OK\r\n$10\r\nabc
+//!           `--- Array[abc, 7] ---'`- OK -'`----- waits: `bulk` = 10
+//! ```
+//!
+//! The reader keeps what it has understood of an incomplete reply: a reply that arrives byte by
+//! byte is walked once.
+//!
+//! **Limits:** a line has at most [`LINE_MAX`] bytes, arrays are nested at most [`DEPTH_MAX`] deep,
+//! and all lines and bulks of a reply together have at most `reply_max` bytes. All are checked
+//! before memory is taken.
+
+use std::fmt;
+
+use crate::util::number::parse_i64;
+
+/// The longest line of a reply.
+pub const LINE_MAX: usize = 64 * 1024;
+/// How deep arrays may be nested.
+pub const DEPTH_MAX: usize = 16;
+/// An element of an array has at least this number of bytes.
+const ELEMENT_MIN: usize = 3;
+
+/// A reply of RESP2.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// `+OK`, without the plus.
+    Status(Vec<u8>),
+    /// `-ERR ..`, without the minus.
+    Error(Vec<u8>),
+    Integer(i64),
+    Bulk(Vec<u8>),
+    /// A null bulk or a null array.
+    Null,
+    Array(Vec<Reply>),
+    /// A whole line that is neither status nor error, where only a line was asked for
+    /// (`Expect::Line`).
+    Line(Vec<u8>),
+}
+
+/// Of a long text only the beginning is shown.
+const SHOWN_MAX: usize = 128;
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, text) = match self {
+            Reply::Status(text) => ("+", text),
+            Reply::Error(text) => ("-", text),
+            Reply::Line(text) | Reply::Bulk(text) => ("", text),
+            Reply::Integer(n) => return write!(f, ":{n}"),
+            Reply::Null => return f.write_str("(nil)"),
+            Reply::Array(elements) => return write!(f, "({} elements)", elements.len()),
+        };
+        let shown = &text[..text.len().min(SHOWN_MAX)];
+        write!(f, "{kind}{}", shown.escape_ascii())
+    }
+}
+
+/// Why bytes are no reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Malformed {
+    LineTooLong,
+    ReplyTooLong,
+    TooDeep,
+    /// The first byte of a line names no kind of reply.
+    Kind(u8),
+    /// A count, a length or an integer is not a number, or is negative.
+    Number,
+    /// A bulk is not followed by a line end.
+    BulkEnd,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Malformed::LineTooLong => f.write_str("too long a line"),
+            Malformed::ReplyTooLong => f.write_str("too long a reply"),
+            Malformed::TooDeep => f.write_str("arrays nested too deep"),
+            Malformed::Kind(byte) => {
+                write!(f, "'{}' is not a kind of reply", byte.escape_ascii())
+            }
+            Malformed::Number => f.write_str("invalid number"),
+            Malformed::BulkEnd => f.write_str("a bulk without line end"),
+        }
+    }
+}
+
+/// Bytes that are added behind and taken away in front.
+#[derive(Default)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Buffer {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.at > 0 {
+            self.bytes.drain(..self.at);
+            self.at = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Takes `n` bytes away, or all that there are. Returns the number.
+    pub(super) fn consume(&mut self, n: usize) -> usize {
+        let n = n.min(self.len());
+        self.at += n;
+        if self.is_empty() {
+            self.bytes.clear();
+            self.at = 0;
+        }
+        n
+    }
+
+    /// All bytes; the buffer is empty then and holds no memory.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        self.bytes.drain(..self.at);
+        self.at = 0;
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+/// An array that has not got all of its elements.
+struct OpenArray {
+    /// Elements still to come, at least one.
+    missing: usize,
+    elements: Vec<Reply>,
+}
+
+/// What is understood of an incomplete reply.
+#[derive(Default)]
+pub(super) struct Reader {
+    /// Outermost first.
+    arrays: Vec<OpenArray>,
+    /// The length of a bulk whose header has been read.
+    bulk: Option<usize>,
+    /// Bytes of the next line that are known to hold no line end.
+    searched: usize,
+    /// Bytes of this reply so far, bulks that are announced included.
+    used: usize,
+}
+
+/// What a line of a reply is.
+enum Header {
+    Complete(Reply),
+    /// The length of a bulk.
+    Bulk(usize),
+    /// The number of elements of an array, not 0.
+    Array(usize),
+}
+
+impl Reader {
+    /// No part of a reply has been read.
+    pub(super) fn is_idle(&self) -> bool {
+        self.arrays.is_empty() && self.bulk.is_none() && self.searched == 0
+    }
+
+    /// Takes one reply from the front of `input`; `None` if it is not complete yet. `line_only`:
+    /// its first line is all of it.
+    pub(super) fn next(
+        &mut self,
+        input: &mut Buffer,
+        line_only: bool,
+        reply_max: usize,
+    ) -> Result<Option<Reply>, Malformed> {
+        loop {
+            let complete = match self.bulk {
+                Some(len) => match take_bulk(input, len)? {
+                    Some(bytes) => {
+                        self.bulk = None;
+                        Reply::Bulk(bytes)
+                    }
+                    None => return Ok(None),
+                },
+                None => {
+                    let Some(line) = self.take_line(input)? else {
+                        return Ok(None);
+                    };
+                    self.use_bytes(line.len(), reply_max)?;
+                    if line_only {
+                        self.used = 0;
+                        return Ok(Some(plain_line(line)));
+                    }
+                    match header(&line)? {
+                        Header::Complete(reply) => reply,
+                        Header::Bulk(len) => {
+                            self.use_bytes(len, reply_max)?;
+                            self.bulk = Some(len);
+                            continue;
+                        }
+                        Header::Array(count) => {
+                            self.open_array(count, reply_max)?;
+                            continue;
+                        }
+                    }
+                }
+            };
+            if let Some(reply) = self.place(complete) {
+                self.used = 0;
+                return Ok(Some(reply));
+            }
+        }
+    }
+
+    fn use_bytes(&mut self, n: usize, reply_max: usize) -> Result<(), Malformed> {
+        self.used = self.used.saturating_add(n);
+        match self.used > reply_max {
+            true => Err(Malformed::ReplyTooLong),
+            false => Ok(()),
+        }
+    }
+
+    fn open_array(&mut self, count: usize, reply_max: usize) -> Result<(), Malformed> {
+        if self.arrays.len() >= DEPTH_MAX {
+            return Err(Malformed::TooDeep);
+        }
+        if count > reply_max / ELEMENT_MIN {
+            return Err(Malformed::ReplyTooLong);
+        }
+        self.arrays.push(OpenArray {
+            missing: count,
+            elements: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// Put an element into the innermost array. Returns the reply that is complete with it, if one
+    /// is.
+    fn place(&mut self, mut complete: Reply) -> Option<Reply> {
+        while let Some(mut array) = self.arrays.pop() {
+            array.elements.push(complete);
+            array.missing -= 1;
+            if array.missing > 0 {
+                self.arrays.push(array);
+                return None;
+            }
+            complete = Reply::Array(array.elements);
+        }
+        Some(complete)
+    }
+
+    /// A line without its end, which is a line feed with or without a carriage return before it.
+    fn take_line(&mut self, input: &mut Buffer) -> Result<Option<Vec<u8>>, Malformed> {
+        let bytes = input.as_slice();
+        let found = memchr::memchr(b'\n', &bytes[self.searched..]);
+        let end = found.map_or(bytes.len(), |at| self.searched + at);
+        if end > LINE_MAX {
+            return Err(Malformed::LineTooLong);
+        }
+        if found.is_none() {
+            self.searched = end;
+            return Ok(None);
+        }
+        self.searched = 0;
+        let line = &bytes[..end];
+        let line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
+        input.consume(end + 1);
+        Ok(Some(line))
+    }
+}
+
+fn take_bulk(input: &mut Buffer, len: usize) -> Result<Option<Vec<u8>>, Malformed> {
+    let bytes = input.as_slice();
+    let Some(end) = bytes.get(len..len + 2) else {
+        return Ok(None);
+    };
+    if end != b"\r\n" {
+        return Err(Malformed::BulkEnd);
+    }
+    let bulk = bytes[..len].to_vec();
+    input.consume(len + 2);
+    Ok(Some(bulk))
+}
+
+/// A line that is all of a reply.
+fn plain_line(mut line: Vec<u8>) -> Reply {
+    match line.first() {
+        Some(b'+') => Reply::Status(line.split_off(1)),
+        Some(b'-') => Reply::Error(line.split_off(1)),
+        _ => Reply::Line(line),
+    }
+}
+
+fn header(line: &[u8]) -> Result<Header, Malformed> {
+    let (&kind, text) = line.split_first().ok_or(Malformed::Kind(b'\n'))?;
+    let number = || parse_i64(text).ok_or(Malformed::Number);
+    let size = |n: i64| usize::try_from(n).map_err(|_| Malformed::Number);
+    let complete = match kind {
+        b'+' => Reply::Status(text.to_vec()),
+        b'-' => Reply::Error(text.to_vec()),
+        b':' => Reply::Integer(number()?),
+        b'$' => match number()? {
+            -1 => Reply::Null,
+            len => return Ok(Header::Bulk(size(len)?)),
+        },
+        b'*' => match number()? {
+            -1 => Reply::Null,
+            0 => Reply::Array(Vec::new()),
+            count => return Ok(Header::Array(size(count)?)),
+        },
+        _ => return Err(Malformed::Kind(kind)),
+    };
+    Ok(Header::Complete(complete))
+}
