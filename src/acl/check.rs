@@ -1,4 +1,4 @@
-//! May this user make this call?
+//! Whether a user may make a call.
 //!
 //! ```text
 //!   command      one bit of the selector, or the word behind it (+select|0); AUTH and its like need no right
@@ -7,12 +7,12 @@
 //!   channels     what is subscribed to or published to; leaving a channel needs no right
 //! ```
 //!
-//! The root is asked first, then the selectors in their order; one that allows the whole call is
-//! enough, and rights of two don't add up. If all refuse, the reason is that of the one that came
-//! furthest.
+//! The root selector is checked first, then the others in their order. A call is allowed if one
+//! selector allows all of it; the rights of two selectors don't add up. If all refuse, the reason
+//! is that of the selector that failed at the latest check.
 //!
-//! A key spec that can't be followed (a number of keys that does not fit) finds no keys: the
-//! command itself will refuse.
+//! A key spec that does not fit the arguments (a number of keys that is too large) finds no keys:
+//! the command itself refuses such arguments.
 //!
 //! Limits: commands without key arguments that walk over the whole keyspace (KEYS, SCAN, FLUSHALL,
 //! DBSIZE) are governed by the right to the command and to the database alone, as in Redis.
@@ -30,14 +30,15 @@ use crate::state::Server;
 use crate::util::glob::glob_match;
 use crate::util::number::parse_i64;
 
-/// What a right was missing for, in the order of the checks: what fails later says more.
+/// The kind of right that was missing, in the order of the checks: the later a check fails, the
+/// more of the call was allowed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reason {
     Database,
     Command,
     Key,
     Channel,
-    /// Wrong name or password; no call is refused for it, but the log knows it.
+    /// Wrong name or password. No call is refused for it; ACL LOG records it.
     Auth,
 }
 
@@ -45,10 +46,10 @@ pub enum Reason {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Denied {
     pub reason: Reason,
-    /// The place in argv of what was not allowed; 0 for the command itself.
+    /// The index in argv of what was not allowed; 0 for the command itself.
     at: usize,
-    /// The command's full name, the key, the channel, or the database as the call names it; the
-    /// command's name as the call says it if that is the current database.
+    /// The full name of the command, the key, the channel, or the database as the call spells it.
+    /// If the current database is not allowed: the name of the command, as the call spells it.
     pub object: Vec<u8>,
 }
 
@@ -61,7 +62,7 @@ impl Denied {
         }
     }
 
-    /// The reason as clients see it in an error; in detail for ACL DRYRUN.
+    /// The reason as an error message. `detailed` is for ACL DRYRUN.
     pub fn text(&self, user: &User, detailed: bool) -> Vec<u8> {
         let (verb, kind) = match self.reason {
             Reason::Command | Reason::Auth => ("run", "command"),
@@ -91,7 +92,7 @@ impl Denied {
         parts.concat()
     }
 
-    /// The reason in EXEC's reply, when rights were taken away after the command was queued.
+    /// The reason in EXEC's reply, when rights were removed after the command was queued.
     pub fn text_in_exec(&self) -> &'static str {
         match self.reason {
             Reason::Command => "no permission to execute the command or subcommand",
@@ -102,20 +103,21 @@ impl Denied {
     }
 }
 
-/// A call to be looked at.
+/// A call to be checked.
 pub struct Call<'a> {
     pub table: &'a CommandTable,
     pub id: u16,
     pub argv: &'a [&'a [u8]],
-    /// The database that it would run in.
+    /// The database that the call would run in.
     db: u32,
-    /// How many there are.
+    /// The number of databases.
     databases: usize,
-    /// Found when the first selector wants them.
+    /// The keys of the call, computed when the first selector needs them.
     keys: Option<Vec<KeyRef>>,
 }
 
 impl<'a> Call<'a> {
+    /// Describes a call of the command with this id, which would run in `db`.
     pub fn new(server: &'a Server, id: u16, argv: &'a [&'a [u8]], db: u32) -> Call<'a> {
         Call {
             table: &server.commands,
@@ -131,7 +133,7 @@ impl<'a> Call<'a> {
         self.table.row(self.id)
     }
 
-    /// The database that an argument names, if there is one of that number.
+    /// The database that the argument at index `at` names; `None` if there is no such database.
     fn database_at(&self, at: usize) -> Option<u32> {
         let db = parse_i64(self.argv.get(at)?)?;
         let exists = |db: &u32| (*db as usize) < self.databases;
@@ -167,8 +169,8 @@ pub fn check(user: &User, call: &mut Call) -> Result<(), Denied> {
     worst.map_or(Ok(()), Err)
 }
 
-/// Whether the user may make the call and read every key there is: what SORT needs that looks up
-/// keys by patterns.
+/// Whether the user may make the call and read every existing key. SORT needs this right for BY and
+/// GET patterns.
 pub fn check_reading_all_keys(user: &User, call: &mut Call) -> bool {
     user.selectors().iter().any(|selector| {
         let all = |key: &KeyPattern| key.rights & READ != 0 && *key.pattern == *b"*";
@@ -182,7 +184,7 @@ pub fn check_reading_all_keys(user: &User, call: &mut Call) -> bool {
 
 fn check_selector(selector: &Selector, call: &mut Call) -> Result<(), Denied> {
     let row = call.row();
-    // A selector for other databases says nothing about the command.
+    // A selector for other databases does not change the reason of the refusal.
     if let Some(allowed) = &selector.databases {
         check_databases(allowed, call)?;
     }
@@ -219,8 +221,8 @@ fn check_keys(patterns: &[KeyPattern], call: &mut Call) -> Result<(), Denied> {
     Ok(())
 }
 
-/// Only touching user data needs a right of its own; a command that asks whether a key is there
-/// does with any.
+/// The rights that a key needs. Reading, writing and deleting user data need their own; a command
+/// that only checks whether a key exists needs any right to the key.
 fn rights_needed(flags: KeyFlags) -> u8 {
     let mut needed = 0;
     if flags & ACCESS != 0 {
@@ -232,8 +234,8 @@ fn rights_needed(flags: KeyFlags) -> u8 {
     needed
 }
 
-/// Whether a channel, or the pattern of a PSUBSCRIBE, is among those allowed. A pattern is compared
-/// as it stands: it could match more than the one that allows it.
+/// Whether a channel, or the pattern of a PSUBSCRIBE, is allowed. A pattern must be equal to an
+/// allowed pattern: it could match more channels than that one does.
 pub fn allows_channel(patterns: &[Box<[u8]>], channel: &[u8], is_pattern: bool) -> bool {
     patterns.iter().any(|allowed| match is_pattern {
         true => **allowed == *channel,
@@ -256,7 +258,7 @@ fn check_channels(patterns: &[Box<[u8]>], row: &Command, argv: &[&[u8]]) -> Resu
     Ok(())
 }
 
-/// The databases that a call names, then the one that it runs in.
+/// The databases that a call names, then the one in which it runs.
 fn check_databases(allowed: &[u32], call: &Call) -> Result<(), Denied> {
     let row = call.row();
     let denied = |at: usize| Err(Denied::new(Reason::Database, at, call.argv[at]));
@@ -268,7 +270,7 @@ fn check_databases(allowed: &[u32], call: &Call) -> Result<(), Denied> {
         get_databases(call.argv, &mut named);
     }
     for at in named {
-        // What names no database is the command's to refuse.
+        // The command itself refuses an argument that names no database.
         let Some(db) = call.database_at(at) else {
             break;
         };
@@ -276,7 +278,7 @@ fn check_databases(allowed: &[u32], call: &Call) -> Result<(), Denied> {
             return denied(at);
         }
     }
-    // SWAPDB touches the databases that it names and no other.
+    // SWAPDB uses only the databases that it names.
     let elsewhere = row.get_databases.is_some() && !row.has_keys();
     if !elsewhere && touches_keyspace(row) && !allowed.contains(&call.db) {
         return denied(0);
@@ -284,7 +286,7 @@ fn check_databases(allowed: &[u32], call: &Call) -> Result<(), Denied> {
     Ok(())
 }
 
-/// Whether a user may read a key that changed in these databases, and so may know that it is there.
+/// Whether a user may read a key in one of `databases`, and so may learn its name.
 pub fn may_read(user: &User, key: &[u8], databases: &[u32]) -> bool {
     user.selectors().iter().any(|selector| {
         let gives = |p: &KeyPattern| p.rights & READ != 0 && glob_match(&p.pattern, key);

@@ -5,10 +5,11 @@
 //!   user default on nopass ~* &* +@all
 //! ```
 //!
-//! A user has one home: with an `aclfile` there must be no `user` lines in redis.conf. ACL LOAD
-//! takes all of the file or nothing of it, and says everything that is wrong; who is not in the
-//! file is deleted, and `default`, if it is not there, is what it is at first. ACL SAVE writes
-//! beside the file and renames, so a crash leaves the old one or the new one.
+//! Users are defined in one place: with an `aclfile` there must be no `user` lines in redis.conf.
+//! ACL LOAD applies the whole file or nothing of it, and its error lists everything that is wrong.
+//! Users that are not in the file are deleted; `default`, if it is not in the file, gets its
+//! initial rights. ACL SAVE writes a temporary file and renames it, so that a crash leaves either
+//! the old file or the new one.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -25,11 +26,10 @@ use crate::state::Server;
 use crate::sys::error_text;
 use crate::texts;
 
-/// A file of more than this is a mistake, such as a data file given for it.
+/// A larger file is taken for a mistake, such as a data file named by accident.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// What is checked when a `user` line of redis.conf is read: everything but whether its commands
-/// exist.
+/// Checks a `user` line while redis.conf is read: everything except whether its commands exist.
 pub fn check_line(terms: &Terms, args: &[Text]) -> Result<(), String> {
     let words: Vec<&[u8]> = args.iter().map(|arg| &arg[..]).collect();
     let error = |rule: &[u8], text: &str| {
@@ -51,7 +51,8 @@ pub fn check_line(terms: &Terms, args: &[Text]) -> Result<(), String> {
     Ok(())
 }
 
-/// At start: the users of redis.conf, or those of the file. `Err`: the reason for the log.
+/// Loads the users at start, from redis.conf or from the file. `Err` is the reason, for the
+/// server's log.
 pub fn load_at_start(server: &mut Server) -> Result<(), String> {
     if server.config.aclfile.is_empty() {
         return load_config_lines(server);
@@ -90,7 +91,7 @@ fn load_config_lines(server: &mut Server) -> Result<(), String> {
     Ok(())
 }
 
-/// ACL LOAD: the file's users take the place of those that there are.
+/// ACL LOAD: the users of the file replace the existing ones.
 pub fn load(server: &mut Server, current: &mut Client) -> Result<(), String> {
     let users = read(server)?;
     let before: Vec<Box<[u8]>> = server.acl.users().map(|user| user.name.clone()).collect();
@@ -105,7 +106,7 @@ pub fn load(server: &mut Server, current: &mut Client) -> Result<(), String> {
 
 type Users = BTreeMap<Box<[u8]>, User>;
 
-/// The users of the file, `default` among them, or everything that is wrong with it.
+/// Reads the users of the file, `default` among them. `Err` lists everything that is wrong.
 fn read(server: &Server) -> Result<Users, String> {
     let path = &server.config.aclfile;
     let mut text = Vec::new();
@@ -188,7 +189,7 @@ fn parse_line(
                     RuleError::Unknown.text()
                 );
             }
-            // One such error of a line is enough: the others may follow from it.
+            // One such error of a line is reported: others may follow from it.
             Err(_) if malformed => {}
             Err(e) => {
                 malformed = true;
@@ -204,7 +205,7 @@ fn parse_line(
     }
 }
 
-/// ACL SAVE.
+/// ACL SAVE: writes all users to the file.
 pub fn save(server: &Server) -> io::Result<()> {
     let mut text = Vec::new();
     for user in server.acl.users() {
@@ -217,7 +218,7 @@ pub fn save(server: &Server) -> io::Result<()> {
     let temporary = PathBuf::from(temporary);
     let replaced = replace(path, &temporary, &text);
     if replaced.is_err() {
-        // It may not have come to be.
+        // The temporary file may not exist.
         let _ = fs::remove_file(&temporary);
     }
     replaced

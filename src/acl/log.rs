@@ -1,25 +1,25 @@
-//! ACL LOG: which client was refused what, newest first.
+//! ACL LOG: the refused calls and their clients, newest first.
 //!
 //! ```text
 //!   refused again for the same reason, object, user and context within a minute:  count + 1, moved to the front
 //!   otherwise:                                                                    a new entry with a number of its own
 //! ```
 //!
-//! A client that tries the same thing in a loop makes one entry, not a flood; only the first few
-//! entries are looked at for an equal one, so that a refusal costs little. `acllog-max-len` bounds
-//! the list when an entry is added: changing the setting alone forgets nothing.
+//! A client that repeats a refused call in a loop makes one entry. Only the first few entries are
+//! compared with a new one, so that a refusal costs little. `acllog-max-len` bounds the list when
+//! an entry is added: changing the setting alone removes nothing.
 
 use std::collections::VecDeque;
 
 use crate::acl::check::Reason;
 
-/// Entries are counted together if they are not further apart.
+/// Equal refusals within this time make one entry.
 const GROUPING_MS: i64 = 60_000;
 
-/// How many entries are looked at for an equal one.
+/// The number of entries that are compared with a new refusal.
 const LOOKED_AT: usize = 10;
 
-/// Where the refused call came from.
+/// How the refused call was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Context {
     TopLevel,
@@ -28,6 +28,7 @@ pub enum Context {
 }
 
 impl Context {
+    /// The name in ACL LOG's reply.
     pub fn name(self) -> &'static str {
         match self {
             Context::TopLevel => "toplevel",
@@ -38,6 +39,7 @@ impl Context {
 }
 
 impl Reason {
+    /// The name in ACL LOG's reply.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Command => "command",
@@ -49,7 +51,7 @@ impl Reason {
     }
 }
 
-/// What happened.
+/// A refusal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
     pub reason: Reason,
@@ -58,25 +60,28 @@ pub struct Event {
     pub user: Box<[u8]>,
 }
 
+/// An entry of the log: equal refusals within [`GROUPING_MS`].
 pub struct Entry {
     pub event: Event,
     pub count: u64,
     pub id: u64,
     pub created_ms: i64,
     pub updated_ms: i64,
-    /// The client's line of CLIENT LIST, of the last time.
+    /// The client of the last refusal, as a line of CLIENT LIST.
     pub client: String,
 }
 
+/// The entries of ACL LOG.
 #[derive(Default)]
 pub struct Log {
-    /// The newest first.
+    /// Newest first.
     pub entries: VecDeque<Entry>,
     next_id: u64,
 }
 
 impl Log {
-    /// `client` describes the refused client; it is called only if the entry is kept.
+    /// Adds a refusal. `client` describes the refused client; it is called only if the entry is
+    /// kept.
     pub fn add(&mut self, event: Event, now_ms: i64, max: u64, client: impl FnOnce() -> String) {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         if max == 0 {

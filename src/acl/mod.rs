@@ -1,4 +1,4 @@
-//! Access control: users, their rights, and the refusals that are remembered.
+//! Access control: users, their rights, and the log of refusals.
 //!
 //! ```text
 //!   Acl.users   0: default   1: alice   2: (free)   3: bob        a client holds the number of its user (UserRef)
@@ -11,14 +11,14 @@
 //!                                              └─ refused: log.rs, INFO, NOPERM
 //! ```
 //!
-//! A client is a user from its first byte on: `default`, until AUTH names another. A client without
-//! a connection (the AOF being replayed, the link to a primary) acts as the server and is allowed
-//! everything. Users come from redis.conf, from the file that `aclfile` names, or from ACL SETUSER;
-//! `file.rs`.
+//! Each client has a user from its first byte on: `default`, until AUTH names another. A client
+//! without a connection (the AOF being replayed, the link to a primary) acts as the server and is
+//! allowed everything. Users come from redis.conf, from the file that `aclfile` names (`file.rs`),
+//! or from ACL SETUSER.
 //!
 //! **Invariant:** `users[0]` is `default`; it can't be deleted.
-//! **Invariant:** a [`UserRef`] that a client holds names a user that exists: with a user go its
-//! clients ([`delete`]). Test: `clients_of_a_deleted_user_are_cut_off`.
+//! **Invariant:** a [`UserRef`] that a client holds names a user that exists: deleting a user
+//! disconnects its clients ([`delete`]). Test: `clients_of_a_deleted_user_are_cut_off`.
 //! **Invariant:** `armed::ACL` is set exactly when some user is limited: code that changes users
 //! calls [`Server::update_armed`]. Test: `the_switch_is_on_while_somebody_is_limited`.
 //!
@@ -50,8 +50,10 @@ use log::{Context, Event, Log};
 use rules::Terms;
 use user::User;
 
+/// The user of clients that have not authenticated.
 pub const DEFAULT_NAME: &[u8] = b"default";
 
+/// All users, and ACL LOG.
 pub struct Acl {
     users: Vec<Option<User>>,
     by_name: BTreeMap<Box<[u8]>, u32>,
@@ -70,7 +72,7 @@ impl Acl {
         acl
     }
 
-    /// What rules are read against.
+    /// What a rule refers to: the commands, and the setting `acl-pubsub-default`.
     pub fn terms<'a>(commands: &'a CommandTable, config: &Config) -> Terms<'a> {
         Terms {
             commands,
@@ -92,12 +94,13 @@ impl Acl {
         self.users[slot as usize] = Some(user);
     }
 
-    /// None for the server itself.
+    /// The user behind a reference; `None` for the server itself.
     #[inline]
     pub fn user(&self, r: UserRef) -> Option<&User> {
         self.users.get(r.0 as usize)?.as_ref()
     }
 
+    /// The user of this name.
     pub fn lookup(&self, name: &[u8]) -> Option<&User> {
         self.user(self.reference(name)?)
     }
@@ -106,7 +109,7 @@ impl Acl {
         self.by_name.get(name).copied().map(UserRef)
     }
 
-    /// What CLIENT LIST calls the user.
+    /// The user's name in CLIENT LIST.
     pub fn name_of(&self, r: UserRef) -> &[u8] {
         self.user(r).map_or(b"(superuser)", |user| &user.name)
     }
@@ -118,11 +121,12 @@ impl Acl {
             .filter_map(|&slot| self.user(UserRef(slot)))
     }
 
+    /// The user `default`.
     pub fn default_user(&self) -> &User {
         self.users[0].as_ref().expect("default can't be deleted")
     }
 
-    /// New connections are the default user without having said so.
+    /// Whether new connections act as the default user without AUTH.
     pub fn default_user_is_open(&self) -> bool {
         let user = self.default_user();
         user.no_password && user.enabled
@@ -133,12 +137,13 @@ impl Acl {
         !self.default_user_is_open()
     }
 
-    /// Some user may not do everything.
+    /// Whether the rights of at least one user are limited.
     pub fn limits_somebody(&self) -> bool {
         self.users().any(|user| !user.is_unlimited())
     }
 
-    /// `requirepass`: the only password of the default user; an empty one stands for none at all.
+    /// `requirepass`: sets the only password of the default user; an empty one removes all
+    /// passwords.
     pub fn set_default_password(&mut self, terms: &Terms, password: &[u8]) {
         let mut user = self.default_user().clone();
         let rule = match password {
@@ -153,8 +158,8 @@ impl Acl {
     }
 }
 
-/// ACL SETUSER, ACL LOAD: what this user is from now on. Subscribers that lost the right to their
-/// channels are cut off.
+/// ACL SETUSER, ACL LOAD: adds or replaces a user. Clients with subscriptions that the user may no
+/// longer have are disconnected.
 pub fn set_user(server: &mut Server, current: &mut Client, user: User) {
     let r = server.acl.reference(&user.name);
     let was = r.and_then(|r| server.acl.user(r)).cloned();
@@ -172,7 +177,7 @@ pub fn set_user(server: &mut Server, current: &mut Client, user: User) {
     });
 }
 
-/// Delete a user and cut its clients off. False: there is none of this name.
+/// Deletes a user and disconnects its clients. Returns false if no user has this name.
 pub fn delete(server: &mut Server, current: &mut Client, name: &[u8]) -> bool {
     let Some(slot) = server.acl.by_name.remove(name) else {
         return false;
@@ -190,7 +195,7 @@ pub fn delete(server: &mut Server, current: &mut Client, name: &[u8]) -> bool {
     true
 }
 
-/// Close all clients of this kind. The one whose command runs gets its reply first.
+/// Closes the clients for which `wanted` holds. The current client gets its reply first.
 fn cut_off(server: &mut Server, current: &mut Client, mut wanted: impl FnMut(&mut Client) -> bool) {
     if wanted(current) {
         current.set(flag::CLOSE_AFTER_REPLY);
@@ -206,8 +211,8 @@ fn cut_off(server: &mut Server, current: &mut Client, mut wanted: impl FnMut(&mu
     }
 }
 
-/// Who could subscribe to nothing loses nothing: what was subscribed under another name before AUTH
-/// stays. It does not if there is a pattern, though the same patterns be there afterwards.
+/// Whether the user had no channel rights before a change. Then its clients keep their
+/// subscriptions: those date from before AUTH, when the client had another user.
 fn had_no_channels(was: &User) -> bool {
     let none = |channels: &Option<_>| channels.as_ref().is_some_and(Vec::is_empty);
     was.selectors()
@@ -231,7 +236,7 @@ fn may_keep(user: &User, subscriptions: &Subscriptions) -> bool {
         && subscriptions.shards.iter().all(|name| allows(name, false))
 }
 
-/// AUTH: the client becomes this user. `argv` is the command, for the log.
+/// AUTH: the client becomes this user. `argv` is the command, for ACL LOG.
 pub fn log_in(
     server: &mut Server,
     c: &mut Client,
@@ -269,7 +274,7 @@ fn context_of(c: &Client) -> Context {
     }
 }
 
-/// Count a refusal and write it down.
+/// Counts a refusal and adds it to ACL LOG.
 fn remember(server: &mut Server, c: &Client, argv: &[&[u8]], event: Event) {
     let stats = &mut server.stats;
     *match event.reason {
@@ -285,8 +290,8 @@ fn remember(server: &mut Server, c: &Client, argv: &[&[u8]], event: Event) {
     server.acl.log = log;
 }
 
-/// Whether this user may make this call, in this database. Nothing is counted or logged: what ACL
-/// DRYRUN and `redis.acl_check_cmd` ask.
+/// Whether this user may make this call in this database. Nothing is counted or logged: for ACL
+/// DRYRUN and `redis.acl_check_cmd`.
 pub fn check_without_log(
     server: &Server,
     r: UserRef,
@@ -300,7 +305,8 @@ pub fn check_without_log(
     }
 }
 
-/// May this client run this command on these keys? `NOPERM` otherwise, and the log knows.
+/// Whether this client may run this command on these keys. A refusal is counted and logged, and is
+/// a NOPERM error.
 #[inline]
 pub fn check_command(
     server: &mut Server,
@@ -314,8 +320,8 @@ pub fn check_command(
     check_limited(server, c, c, argv, id)
 }
 
-/// The same for a command of a script. `caller` is the client that runs the script; ACL LOG
-/// describes it.
+/// Checks a command of a script, as [`check_command`] does. `caller` is the client that runs the
+/// script; ACL LOG describes it.
 pub fn check_script(
     server: &mut Server,
     caller: &Client,
@@ -343,7 +349,7 @@ fn check_limited(
     Err(refuse(server, caller, c, argv, denied))
 }
 
-/// The database that a client's command will run in: inside MULTI the one that a queued SELECT
+/// The database in which a client's command will run: inside MULTI the one that a queued SELECT
 /// chooses.
 fn database_of(c: &Client) -> u32 {
     let queued = c.multi.as_ref().and_then(|state| state.db);
@@ -382,14 +388,14 @@ fn refuse(
     })
 }
 
-/// Whether this client may run this command, and read every key that there is.
+/// Whether this client may run this command and read every existing key.
 pub fn may_read_all_keys(server: &Server, c: &Client, argv: &[&[u8]], id: u16) -> bool {
     let call = &mut Call::new(server, id, argv, c.db);
     let user = server.acl.user(c.user);
     user.is_none_or(|user| check::check_reading_all_keys(user, call))
 }
 
-/// The users as `user` lines of redis.conf: none if they live in a file of their own.
+/// The users as `user` lines of redis.conf; none if an `aclfile` holds them.
 pub fn config_lines(server: &Server) -> Vec<Vec<Text>> {
     if !server.config.aclfile.is_empty() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Rules as people write them, and why one may be refused.
+//! The text form of rules, and the reasons to refuse one.
 //!
 //! ```text
 //!   on >secret ~cache:* %R~stats:* &news db=0,1 +@read -keys +client|id (+set ~log:*)
@@ -17,7 +17,7 @@ use std::borrow::Cow;
 
 use crate::command::table::CommandTable;
 
-/// What rules are read against.
+/// What rules refer to.
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
     pub commands: &'a CommandTable,
@@ -40,6 +40,7 @@ pub enum RuleError {
 }
 
 impl RuleError {
+    /// The error message.
     pub fn text(self) -> &'static str {
         match self {
             RuleError::Syntax => "Syntax error",
@@ -71,20 +72,20 @@ pub fn is(rule: &[u8], word: &str) -> bool {
     rule.eq_ignore_ascii_case(word.as_bytes())
 }
 
-/// A pattern is one word, since users are written to files as words.
+/// Whether a pattern has neither spaces nor zero bytes: users are written to files as words.
 pub fn is_word(pattern: &[u8]) -> bool {
     !pattern
         .iter()
         .any(|&b| b == 0 || b == 0x0b || b.is_ascii_whitespace())
 }
 
-/// The same for the names of users.
+/// Whether a user name has neither spaces nor zero bytes.
 pub fn is_user_name(name: &[u8]) -> bool {
     is_word(name)
 }
 
-/// The words with each selector in one: from one that opens with `(` to the next that ends with
-/// `)`. `Err`: the place of an opening word that is never closed.
+/// Joins the words of each selector into one: from a word that opens with `(` to the next that ends
+/// with `)`. `Err` is the index of an opening word that is never closed.
 pub fn merge_selectors<'a>(words: &[&'a [u8]]) -> Result<Vec<Cow<'a, [u8]>>, usize> {
     let mut merged: Vec<Cow<[u8]>> = Vec::with_capacity(words.len());
     let mut opened_at = None;

@@ -1,5 +1,5 @@
-//! A selector: one set of rights. A user has one of its own (the root) and any number beside it, in
-//! parentheses; a call is allowed if one of them allows all of it.
+//! A selector: one set of rights. A user has a root selector and any number of others, written in
+//! parentheses. A call is allowed if one selector allows all of it.
 //!
 //! ```text
 //!   commands   a bit for each id of the command table, subcommands included      1 bit test for a call
@@ -10,17 +10,17 @@
 //!   databases  None = all, or their numbers in order
 //! ```
 //!
-//! The bits are what a call is checked against; the rules are what ACL LIST shows. A rule about
-//! commands works on the bits at once, so a command that comes to a category later is not in it,
-//! and is kept as text: a rule replaces those about the same command or category, and about its
-//! subcommands; `@all` replaces everything.
+//! A call is checked against the bits; ACL LIST shows the rules. A rule about commands changes the
+//! bits when it is applied, so it does not affect commands that are added to a category later. It
+//! is also kept as text, in place of earlier rules about the same command, its subcommands, or the
+//! same category; `@all` replaces all rules.
 //!
 //! **Invariant:** the rules applied to a new selector give the same bits. Test:
 //! `descriptions_say_the_same`.
 //! **Invariant:** `databases` is sorted without repetition.
 //!
 //! Rejected: finding the shortest rules from the bits (Redis up to 7.0 did). It needs a search over
-//! all categories and shows people something else than what they wrote.
+//! all categories, and its result differs from the rules that the administrator wrote.
 
 use std::fmt::Write;
 
@@ -31,20 +31,21 @@ use crate::util::quote::split_args;
 
 /// The right to read what is stored under a key.
 pub const READ: u8 = 1 << 0;
-/// The right to change or delete it.
+/// The right to change or delete what is stored under a key.
 pub const WRITE: u8 = 1 << 1;
 
-/// Keys that a selector gives rights to.
+/// A pattern of keys, and the rights to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPattern {
     pub rights: u8,
     pub pattern: Box<[u8]>,
 }
 
+/// One set of rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
     commands: Box<[u64]>,
-    /// Commands that are allowed with this word behind them only, in lower case.
+    /// Commands that are allowed only with this first argument, in lower case.
     first_args: Vec<(u16, Box<[u8]>)>,
     rules: CommandRules,
     pub keys: Option<Vec<KeyPattern>>,
@@ -52,7 +53,7 @@ pub struct Selector {
     pub databases: Option<Vec<u32>>,
 }
 
-/// What was said about commands: `@all` or nothing at first, then one rule after the other.
+/// The rules about commands: `@all` or nothing at first, then the later rules in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct CommandRules {
     all: bool,
@@ -61,7 +62,7 @@ struct CommandRules {
 }
 
 impl CommandRules {
-    /// Add a rule in place of those that it makes meaningless.
+    /// Adds a rule and removes those that it overrides.
     fn update(&mut self, allowed: bool, name: &[u8]) {
         let name = name.to_ascii_lowercase();
         self.list.retain(|(_, old)| {
@@ -73,7 +74,8 @@ impl CommandRules {
 }
 
 impl Selector {
-    /// No commands, no keys, all databases, and the channels that the settings give.
+    /// A selector without commands and keys, with all databases, and with the channels that
+    /// `acl-pubsub-default` gives.
     pub fn new(terms: &Terms) -> Selector {
         Selector {
             commands: vec![0; terms.commands.entries.len().div_ceil(64)].into(),
@@ -85,7 +87,7 @@ impl Selector {
         }
     }
 
-    /// A selector in parentheses.
+    /// Parses a selector in parentheses.
     pub fn parse(terms: &Terms, text: &[u8]) -> Result<Selector, RuleError> {
         let inner = text.strip_prefix(b"(").and_then(|t| t.strip_suffix(b")"));
         let rules = inner.and_then(split_args).ok_or(RuleError::Syntax)?;
@@ -96,7 +98,7 @@ impl Selector {
         Ok(selector)
     }
 
-    /// Everything is allowed.
+    /// Whether everything is allowed.
     pub fn is_unlimited(&self) -> bool {
         self.commands.iter().all(|&bits| bits == u64::MAX)
             && self.keys.is_none()
@@ -104,14 +106,14 @@ impl Selector {
             && self.databases.is_none()
     }
 
-    /// Whether a command is allowed whatever its arguments are.
+    /// Whether a command is allowed with any arguments.
     #[inline]
     pub fn allows_command(&self, id: u16) -> bool {
         let bits = self.commands.get(id as usize / 64).copied().unwrap_or(0);
         bits >> (id % 64) & 1 != 0
     }
 
-    /// Whether a command is allowed because of the word behind it.
+    /// Whether a command is allowed because of its first argument.
     pub fn allows_first_arg(&self, id: u16, argv: &[&[u8]]) -> bool {
         let said = |(of, word): &(u16, Box<[u8]>)| {
             *of == id
@@ -122,7 +124,7 @@ impl Selector {
         self.first_args.iter().any(said)
     }
 
-    /// Apply one rule.
+    /// Applies one rule.
     pub fn apply(&mut self, terms: &Terms, rule: &[u8]) -> Result<(), RuleError> {
         match rule {
             _ if is(rule, "allkeys") || rule == b"~*" => self.keys = None,
@@ -176,7 +178,7 @@ impl Selector {
         Ok(())
     }
 
-    /// A command with all of its subcommands.
+    /// Allows or forbids a command with all of its subcommands.
     fn set_command(&mut self, table: &CommandTable, id: u16, allowed: bool) {
         let (from, count) = table.entry(id).subcommands;
         for id in std::iter::once(id).chain(from..from + count) {
@@ -189,7 +191,7 @@ impl Selector {
         }
     }
 
-    /// `+get`, `+client|id`, `+select|0`.
+    /// Applies `+get`, `+client|id` or `+select|0`.
     fn allow(&mut self, terms: &Terms, name: &[u8]) -> Result<(), RuleError> {
         if let Some(id) = terms.commands.lookup_original(name) {
             self.set_command(terms.commands, id, true);
@@ -205,7 +207,7 @@ impl Selector {
         Ok(())
     }
 
-    /// `%R~pattern`, without the percent sign.
+    /// Applies `%R~pattern`; `rest` comes without the percent sign.
     fn add_keys_with_rights(&mut self, rest: &[u8]) -> Result<(), RuleError> {
         if self.keys.is_none() {
             return Err(RuleError::AfterAllKeys);
@@ -214,7 +216,7 @@ impl Selector {
         let mut rest = rest;
         loop {
             let (right, tail) = match rest {
-                // Without a tilde the pattern is empty: that was always let pass.
+                // Without a tilde the pattern is empty. Redis accepts this.
                 [] => break,
                 [b'~', tail @ ..] => {
                     rest = tail;
@@ -262,7 +264,7 @@ impl Selector {
         Ok(())
     }
 
-    /// `+@all -flushall`
+    /// The rules about commands: `+@all -flushall`.
     pub fn describe_commands(&self) -> Vec<u8> {
         let mut text = if self.rules.all { b"+@all" } else { b"-@all" }.to_vec();
         for (allowed, name) in &self.rules.list {
@@ -272,7 +274,7 @@ impl Selector {
         text
     }
 
-    /// `~cache:* %R~stats:*`; `~*` is all, nothing is none.
+    /// The rules about keys: `~cache:* %R~stats:*`; `~*` for all keys, empty for none.
     pub fn describe_keys(&self) -> Vec<u8> {
         let Some(keys) = &self.keys else {
             return b"~*".to_vec();
@@ -281,7 +283,7 @@ impl Selector {
             let sign: &[u8] = match key.rights {
                 READ => b"%R~",
                 WRITE => b"%W~",
-                // `~*` would be read as all keys, after which no pattern may come.
+                // `~*` would be read as all keys, and no pattern may follow that.
                 _ if *key.pattern == *b"*" && keys.len() > 1 => b"%RW~",
                 _ => b"~",
             };
@@ -290,7 +292,7 @@ impl Selector {
         words.collect::<Vec<_>>().join(&b' ')
     }
 
-    /// `&news &chat:*`; `&*` is all, nothing is none.
+    /// The rules about channels: `&news &chat:*`; `&*` for all channels, empty for none.
     pub fn describe_channels(&self) -> Vec<u8> {
         let Some(channels) = &self.channels else {
             return b"&*".to_vec();
@@ -299,7 +301,7 @@ impl Selector {
         words.collect::<Vec<_>>().join(&b' ')
     }
 
-    /// `db=0,1`, or `alldbs`, or `resetdbs` for none.
+    /// The rules about databases: `db=0,1`, `alldbs`, or `resetdbs` for none.
     pub fn describe_databases(&self) -> String {
         let Some(databases) = &self.databases else {
             return "alldbs".into();
@@ -316,7 +318,7 @@ impl Selector {
         text
     }
 
-    /// All of it as rules that make the same selector of a new one.
+    /// All rules, which make an equal selector of a new one.
     pub fn describe(&self) -> Vec<u8> {
         let mut words = Vec::new();
         if self.keys.as_ref().is_none_or(|keys| !keys.is_empty()) {
@@ -336,7 +338,7 @@ impl Selector {
     }
 }
 
-/// The command of `+command|word`, where the word is no subcommand.
+/// The command of `+command|word`, where `word` is not a subcommand.
 fn command_of_first_arg(table: &CommandTable, name: &[u8]) -> Result<u16, RuleError> {
     let bar = name
         .iter()
@@ -357,8 +359,7 @@ fn command_of_first_arg(table: &CommandTable, name: &[u8]) -> Result<u16, RuleEr
     }
 }
 
-/// `0,1,5`. Which of them exist is not asked: the number of databases may change with the next
-/// start.
+/// Parses `0,1,5`. The databases need not exist: their number may change with the next start.
 fn parse_databases(list: &[u8]) -> Result<Vec<u32>, RuleError> {
     let mut databases = list
         .split(|&b| b == b',')

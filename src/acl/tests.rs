@@ -20,7 +20,7 @@ fn user(server: &Server, rules: &str) -> Result<User, RuleError> {
     Ok(user)
 }
 
-/// `allowed`, or what DRYRUN would say.
+/// The error of ACL DRYRUN, or `allowed`.
 fn dry_run(rules: &str, call: &str) -> String {
     let server = server();
     let user = user(&server, rules).unwrap();
@@ -192,8 +192,7 @@ fn a_db_given_twice_is_checked_twice() {
     assert_eq!(reply, ":1\r\n");
 }
 
-/// What a command uses is what the check looks at, for options that are given twice and values that
-/// look like options.
+/// The check reads repeated options, and values that look like options, as the command does.
 #[test]
 fn the_last_option_is_the_one_that_counts() {
     let rules = "+@all ~in (~out %R~in +@all) %R~r";
@@ -247,8 +246,8 @@ fn the_last_option_is_the_one_that_counts() {
     }
 }
 
-/// Selectors for other databases are passed over first: they give the reason only if all of them
-/// are.
+/// Selectors for other databases are passed over: they give the reason only if all of them are for
+/// other databases.
 #[test]
 fn the_database_is_the_first_check_and_the_least_reason() {
     for (rules, call, expected) in [
@@ -277,7 +276,8 @@ fn the_database_is_the_first_check_and_the_least_reason() {
     }
 }
 
-/// Checked while queueing against the database that the queue has chosen, and again when it runs.
+/// A queued command is checked against the database that the queue has chosen, when it is queued
+/// and when it runs.
 #[test]
 fn a_queued_select_chooses_what_follows_is_checked_against() {
     let mut server = testing::server_with(2);
@@ -421,7 +421,7 @@ fn passwords() {
     );
 }
 
-/// A server with clients who are logged in as these users.
+/// A server with clients that are logged in as these users.
 fn server_with(names: &[&str]) -> (Server, Vec<ClientRef>) {
     let mut server = server();
     let mut nobody = Client::detached(0, 0);
@@ -455,7 +455,7 @@ fn clients_of_a_deleted_user_are_cut_off() {
     assert!(!is_closing(&mut server, refs[1]));
     assert!(own.has(flag::CLOSE_AFTER_REPLY));
     assert!(own.user == UserRef::DEFAULT && !own.authenticated);
-    // The place is taken by the next one, and nobody is taken for it.
+    // The next user takes the slot; the references of deleted users do not resolve to it.
     let mut carol = user(&server, "on").unwrap();
     carol.name = b"carol"[..].into();
     set_user(&mut server, &mut own, carol);
@@ -480,8 +480,8 @@ fn subscribers_that_lose_their_channels_are_cut_off() {
     assert!(is_closing(&mut server, refs[0]) && !is_closing(&mut server, refs[1]));
 }
 
-/// As Redis has it: a user's patterns are looked at again with each change, unless there were none
-/// before it.
+/// As in Redis, a change of a user checks its clients' patterns again, unless the user had no
+/// channel rights before.
 #[test]
 fn what_was_subscribed_before_auth_is_cut_off_by_a_change_that_takes_nothing() {
     for (rights, kept) in [("on nopass &chat:*", false), ("on nopass", true)] {
@@ -608,7 +608,7 @@ proptest! {
         let terms = Acl::terms(&server.commands, &server.config);
         let mut user = User::new(&terms, b"alice");
         for rule in &rules {
-            // One that is refused changes nothing.
+            // A refused rule changes nothing.
             let before = user.clone();
             if user.apply(&terms, rule.as_bytes()).is_err() {
                 prop_assert_eq!(&user, &before);

@@ -1,15 +1,16 @@
-//! A user: a name, passwords, and selectors that say what it may do.
+//! A user: a name, passwords, and selectors that hold its rights.
 //!
 //! ```text
 //!   user alice on nopass sanitize-payload #2bd8… ~a:* resetchannels -@all +get (~b:* resetchannels -@all +set)
 //!        name  `------- flags ---------' passwords `------ the root -------' `---- more selectors, in () ----'
 //! ```
 //!
-//! Passwords are kept as SHA-256 of what was said: they are shared secrets of programs, long and
-//! random, so a slow hash would only slow AUTH down. Comparing takes as long for a wrong one as for
-//! a right one.
+//! Passwords are kept as SHA-256 hashes, as in Redis. They are shared secrets of programs, long and
+//! random, so a slow hash would only slow AUTH down. A comparison takes the same time for wrong and
+//! right passwords.
 //!
-//! **Invariant:** `unlimited` says what the selectors say: it is computed after each rule.
+//! **Invariant:** `unlimited` holds exactly when a selector allows everything: it is computed after
+//! each rule.
 //! **Invariant:** a description read back makes the same user. Test: `descriptions_say_the_same`.
 
 use sha2::{Digest, Sha256};
@@ -20,14 +21,15 @@ use crate::acl::selector::Selector;
 /// SHA-256 of a password.
 pub type Hash = [u8; 32];
 
+/// A user and its rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: Box<[u8]>,
-    /// AUTH works. Clients that are connected already stay so.
+    /// Whether AUTH works. Clients that are connected already stay connected.
     pub enabled: bool,
-    /// Any password is right.
+    /// Whether every password is accepted.
     pub no_password: bool,
-    /// What it restores is checked in depth (`sanitize-dump-payload clients`).
+    /// Whether what the user restores is checked in depth (`sanitize-dump-payload clients`).
     pub sanitize_payload: bool,
     pub passwords: Vec<Hash>,
     /// The user's own rights, then those of the selectors, in the order in which they were added.
@@ -36,7 +38,7 @@ pub struct User {
 }
 
 impl User {
-    /// Nothing is allowed, and no client can log in.
+    /// A user that is allowed nothing, and as which no client can log in.
     pub fn new(terms: &Terms, name: &[u8]) -> User {
         User {
             name: name.into(),
@@ -49,7 +51,7 @@ impl User {
         }
     }
 
-    /// Everything is allowed, without a password: what `default` is until it is changed.
+    /// A user that is allowed everything without a password: the initial `default`.
     pub fn open(terms: &Terms, name: &[u8]) -> User {
         let mut user = User::new(terms, name);
         for rule in ["on", "nopass", "~*", "&*", "+@all"] {
@@ -59,28 +61,28 @@ impl User {
         user
     }
 
-    /// May everything: calls need not be looked at.
+    /// Whether the user is allowed everything, so that calls need no check.
     #[inline]
     pub fn is_unlimited(&self) -> bool {
         self.unlimited
     }
 
-    /// What is said outside of parentheses.
+    /// The selector of the rules outside of parentheses.
     pub fn root(&self) -> &Selector {
         &self.selectors[0]
     }
 
-    /// The root first.
+    /// All selectors, the root first.
     pub fn selectors(&self) -> &[Selector] {
         &self.selectors
     }
 
-    /// Those in parentheses.
+    /// The selectors in parentheses.
     pub fn added_selectors(&self) -> &[Selector] {
         &self.selectors[1..]
     }
 
-    /// Apply one rule; on an error the user is as it was.
+    /// Applies one rule. On an error the user is unchanged.
     pub fn apply(&mut self, terms: &Terms, rule: &[u8]) -> Result<(), RuleError> {
         match rule {
             b"" => {}
@@ -103,7 +105,7 @@ impl User {
         Ok(())
     }
 
-    /// All rules, or the first that is refused.
+    /// Applies all rules, up to the first that is refused.
     pub fn apply_all<R: AsRef<[u8]>>(
         &mut self,
         terms: &Terms,
@@ -133,7 +135,7 @@ impl User {
         Ok(())
     }
 
-    /// Whether one can log in as this user with this password.
+    /// Whether a client can log in as this user with this password.
     pub fn accepts(&self, password: &[u8]) -> bool {
         if !self.enabled {
             return false;
@@ -150,7 +152,7 @@ impl User {
         known | self.no_password
     }
 
-    /// `on`, `nopass`, `sanitize-payload`: what GETUSER calls flags.
+    /// The flags of ACL GETUSER: `on`, `nopass`, `sanitize-payload`.
     pub fn flags(&self) -> Vec<&'static str> {
         let mut flags = vec![if self.enabled { "on" } else { "off" }];
         if self.no_password {
@@ -164,7 +166,7 @@ impl User {
         flags
     }
 
-    /// The rules that make this user of a new one, without its name.
+    /// The rules, without the name, that make an equal user of a new one.
     pub fn describe(&self) -> Vec<u8> {
         let mut words: Vec<Vec<u8>> = self
             .flags()
@@ -187,12 +189,12 @@ fn hash(password: &[u8]) -> Hash {
     Sha256::digest(password).into()
 }
 
-/// A hash as 64 digits.
+/// A hash as 64 hexadecimal digits.
 pub fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// 64 hexadecimal digits, in lower case.
+/// Parses 64 hexadecimal digits in lower case.
 fn parse_hash(digits: &[u8]) -> Result<Hash, RuleError> {
     let value = |digit: u8| match digit {
         b'0'..=b'9' => Ok(digit - b'0'),

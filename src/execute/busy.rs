@@ -1,12 +1,12 @@
-//! A command that runs for very long lets the loop turn now and then, so that other clients get an
-//! answer: `-BUSY` for nearly everything, but SCRIPT KILL and SHUTDOWN NOSAVE work.
+//! A command that runs for a very long time lets the event loop turn now and then, so that other
+//! clients get a reply: `-BUSY` for nearly all commands; SCRIPT KILL and SHUTDOWN NOSAVE work.
 //!
 //! ```text
 //!   read_handler ── lends the loop ──> call ── EVAL ── tick ──> process_events_while_blocked
 //!                                                                  | nested turns (server/busy.rs)
 //! ```
 //!
-//! This room knows only that there is a loop to borrow and a function that turns it.
+//! This module has a borrowed loop and a function that turns it; networking provides both.
 
 use std::rc::Rc;
 
@@ -15,19 +15,19 @@ use ae::EventLoop;
 use crate::state::Server;
 use crate::sys::lend::Lent;
 
-/// Lets the loop turn while a command runs.
+/// Runs some turns of the loop while a command runs.
 pub type NestedTurns = fn(&mut EventLoop<Server>, &mut Server);
 
-/// The loop, lent by the handler that has it to the commands it runs.
+/// The loop, lent to the commands by the handler that runs them.
 #[derive(Default)]
 pub struct LentLoop {
-    /// Shared, so that the handler can lend the loop while it uses the server.
+    /// Shared, so that the handler can lend the loop while it borrows the server.
     pub lent: Rc<Lent<EventLoop<Server>>>,
-    /// `None` without a loop: a file is being loaded before there is one, or this is a test.
+    /// `None` without a loop: in tests, and when a file is loaded before the loop exists.
     pub turns: Option<NestedTurns>,
 }
 
-/// Serve other clients for a moment, where a loop is lent.
+/// Serves other clients for a moment, if a loop is lent.
 pub fn process_events_while_blocked(server: &mut Server) {
     if let Some(turns) = server.event_loop.turns {
         let lent = server.event_loop.lent.clone();
@@ -36,7 +36,7 @@ pub fn process_events_while_blocked(server: &mut Server) {
     if server.shutdown.now
         && let Some(running) = &mut server.scripting.running
     {
-        // SHUTDOWN NOSAVE: nothing that the script has done will be seen.
+        // SHUTDOWN NOSAVE: the script's changes will not be saved.
         running.killed = true;
     }
 }

@@ -55,7 +55,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
 
     server.in_flight.end();
     let ended = ticks::now();
-    // A script or a transaction is one moment: its clock stands still.
+    // The clock stands still during a script or a transaction.
     if server.nesting == 0 {
         server.clock.command_ended(ended);
     }
@@ -83,7 +83,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     }
 }
 
-/// Features that look at the keys of each command.
+/// Notes the keys of a command for the features that look at them.
 #[cold]
 fn note_keys(server: &mut Server, c: &mut Client, argv: &[&[u8]], cmd: &Command, changed: bool) {
     if server.armed & armed::TRACKING != 0 {
@@ -98,7 +98,7 @@ fn monitored(cmd: &Command) -> bool {
     cmd.flags & (command::SKIP_MONITOR | command::ADMIN) == 0
 }
 
-/// Count, time, and keep what was slow.
+/// Counts a command, adds up its time, and keeps it in the command log if it was slow.
 #[inline]
 pub fn account(
     server: &mut Server,
@@ -128,7 +128,7 @@ pub fn account(
     }
 }
 
-/// Off the fast path: the slow log and the latency monitor.
+/// Adds a slow command to the slow log and the latency monitor; off the fast path.
 #[cold]
 fn slow(server: &mut Server, c: &Client, argv: &[&[u8]], id: u16, spent: u64) {
     let cmd = server.commands.row(id);
@@ -149,7 +149,7 @@ fn slow(server: &mut Server, c: &Client, argv: &[&[u8]], id: u16, spent: u64) {
     }
 }
 
-/// COMMANDLOG's large requests and replies.
+/// Adds commands with large requests or replies to COMMANDLOG.
 #[inline]
 fn keep_if_large(
     server: &mut Server,
@@ -180,7 +180,8 @@ fn large(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, reply_b
     log.push_if_needed(Kind::LargeReply, reply_bytes, c, argv, now);
 }
 
-/// Refuse a command before it ran: count the refusal, fail the transaction it was meant for.
+/// Refuses a command before it runs: counts the refusal and makes the transaction fail in which it
+/// would be queued.
 pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error) {
     if c.has(flag::MULTI) {
         c.set(flag::DIRTY_EXEC);

@@ -1,13 +1,13 @@
-//! Cross-protocol scripting: a web page makes the browser of somebody behind the firewall send an
-//! HTTP request to this port. The lines of its head are inline commands to us: errors, which would
-//! be passed over, and then the body, which the attacker wrote, would run. So a connection whose
-//! command is `POST` or `Host:` is closed before anything else of it runs.
+//! Cross-protocol scripting: a web page makes a browser behind the firewall send an HTTP request to
+//! this port. The server would read the lines of the request's head as inline commands, reply with
+//! errors, and then run the body, which the attacker wrote. So a connection that sends `POST` or
+//! `Host:` as a command is closed before anything else of it runs.
 
 use crate::client::Client;
 use crate::client::table::Net;
 use crate::state::Server;
 
-/// A flood of such connections makes one line in the log for each interval.
+/// At most one such connection in each interval is logged.
 const WARNING_INTERVAL_MS: i64 = 60_000;
 
 /// Whether a command's name comes from the head of an HTTP request.
@@ -15,7 +15,7 @@ pub fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
-/// Close the connection, without a reply.
+/// Closes the connection without a reply.
 #[cold]
 pub fn abort(server: &mut Server, c: &mut Client) {
     let now = server.clock.now_ms;

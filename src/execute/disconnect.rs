@@ -1,17 +1,17 @@
-//! Taking a client out of everything that refers to it.
+//! Removes a client from everything that refers to it.
 
 use crate::client::table::Net;
 use crate::client::{Client, flag};
 use crate::state::Server;
 
-/// CLIENT KILL and eviction: look-ups don't find this client from now on. Its socket closes at the
-/// end of the turn.
+/// CLIENT KILL and eviction of clients: look-ups don't find this client any more. Its socket is
+/// closed at the end of the turn.
 pub fn kill(server: &mut Server, c: &mut Client) {
     unlink(server, c);
     Net::close_asap(&mut server.net.close_asap, c);
 }
 
-/// Take a client out of all that refers to it.
+/// Removes a client from everything that refers to it.
 pub fn unlink(server: &mut Server, c: &mut Client) {
     let r = c.reference();
     crate::execute::blocked::forget(server, c);

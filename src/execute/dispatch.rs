@@ -1,5 +1,5 @@
-//! May this command run, now, for this client? `process_command` asks in Redis's order and runs it,
-//! queues it for EXEC, or refuses it.
+//! Whether a client may run a command now. `process_command` makes the checks in Redis's order and
+//! runs the command, queues it for EXEC, or refuses it.
 
 use crate::armed;
 use crate::client::resp::Sent;
@@ -15,7 +15,7 @@ use crate::state::Server;
 use crate::texts::{self, Words};
 use crate::tracking;
 
-/// Run one request of a client. `id` is the top-level command, `None` if nothing has that name.
+/// Runs one request of a client. `id` is the top-level command; `None` if no command has that name.
 pub fn process_command(
     server: &mut Server,
     c: &mut Client,
@@ -36,7 +36,7 @@ pub fn process_command(
     match check(server, c, argv, id) {
         Ok(Verdict::Run(id)) => {
             call(server, c, argv, id, sent);
-            // While a script lets others in, what it has written is not complete yet.
+            // During nested turns of a script, what the script has written is not complete yet.
             let whole = server.nesting == 0 && !c.has(flag::MULTI);
             if whole && !server.blocked.ready_keys.is_empty() {
                 crate::execute::blocked::handle_ready_keys(server);
@@ -49,11 +49,11 @@ pub fn process_command(
             }
         }
         Ok(Verdict::Postpone) => crate::execute::blocked::postpone(server, c, argv),
-        // No command has such a name, so the commands that there are don't pay for the question.
+        // No command has one of these names, so existing commands don't pay for this check.
         Err((None, _)) if cross_protocol::is_http(argv[0]) => cross_protocol::abort(server, c),
         Err((id, error)) => reject(server, c, id, error),
     }
-    // The command may be the first that tracks, or the last.
+    // The command may switch tracking on for the first client, or off for the last.
     if tracked || server.armed & armed::TRACKING != 0 {
         tracking::end(server, c, argv, outer);
     }
@@ -61,7 +61,7 @@ pub fn process_command(
         let offset = server.offset_of_event();
         table::send_later(&mut server.net, c, offset);
     }
-    // One that waits has its reply still to come.
+    // The reply of a blocked client is still to come.
     if c.has(flag::REPLY_SKIP) && !c.has(flag::BLOCKED) {
         c.clear(flag::REPLY_SKIP);
     }
@@ -69,9 +69,9 @@ pub fn process_command(
 
 enum Verdict {
     Run(u16),
-    /// With what it will do, see [`flags_of`].
+    /// Queue the command, with the flags of [`flags_of`].
     Queue(u16, command::Flags),
-    /// CLIENT PAUSE holds it back.
+    /// Hold the command back because of CLIENT PAUSE.
     Postpone,
 }
 
@@ -138,8 +138,8 @@ fn check(
     Ok(Verdict::Run(id))
 }
 
-/// A command between MULTI and EXEC that has no place there. MULTI and WATCH run in Redis's words:
-/// they answer with an error of their own, and EXEC still runs the rest.
+/// Commands that are not allowed between MULTI and EXEC. With `extended-redis-compatibility yes`,
+/// MULTI and WATCH run: they answer with an error of their own, and EXEC still runs the rest.
 fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
     if server.config.words() == Words::Redis && cmd.flags & command::RUNS_IN_MULTI != 0 {
         return Ok(());
@@ -147,8 +147,8 @@ fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
     Err(Error::of("ERR Command not allowed inside a transaction"))
 }
 
-/// A command by name, its subcommand resolved and its arguments counted: for those that no client
-/// sends.
+/// Finds a command by name, resolves its subcommand and checks its number of arguments: for
+/// commands that no client sends.
 pub fn find_command(server: &Server, argv: &[&[u8]]) -> Result<u16, Error> {
     let id = resolve(server, argv, server.commands.lookup(argv[0])).map_err(|(_, error)| error)?;
     if !server.commands.row(id).check_arity(argv.len()) {
@@ -185,7 +185,7 @@ fn unknown_command(argv: &[&[u8]]) -> Error {
     for arg in &argv[1..] {
         let shown = excerpt(arg, left);
         args.push_str(&format!("'{shown}' "));
-        // The quotes and the space count too.
+        // The quotes and the space are counted too.
         left = left.saturating_sub(shown.chars().count() + 3);
         if left == 0 {
             break;
@@ -197,7 +197,7 @@ fn unknown_command(argv: &[&[u8]]) -> Error {
     ))
 }
 
-/// DEBUG and MODULE are for those whom the settings allow.
+/// Whether the settings allow DEBUG and MODULE to this client.
 fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Error> {
     use crate::config::Enable;
     let (setting, what) = if cmd.name == "debug" {
@@ -221,7 +221,8 @@ fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Err
     )))
 }
 
-/// What the command will do: EXEC what was queued, EVAL and FCALL what the script says of itself.
+/// What the command will do: for EXEC the flags of the queued commands, for EVAL and FCALL those
+/// that the script declares.
 #[inline]
 fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> command::Flags {
     if cmd.flags & command::SCRIPT_DECIDES != 0 {
@@ -236,7 +237,7 @@ fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> comma
     cmd.flags
 }
 
-/// Make room, or refuse what would need more.
+/// Evicts keys if memory is short, or refuses a command that would need more.
 fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> Result<(), Error> {
     let enough = crate::keyspace::evict::perform_evictions(server);
     let left = (server.config.maxmemory as usize).saturating_sub(server.memory_counted());
@@ -251,8 +252,7 @@ fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> R
     Ok(())
 }
 
-/// While the data set can't be brought to disk nothing may change, if the settings say so. PING
-/// fails, too.
+/// Refuses writes and PING while the data set can't be saved and the settings demand it.
 fn check_disk(
     server: &Server,
     c: &Client,
@@ -272,7 +272,8 @@ fn check_disk(
     Ok(())
 }
 
-/// `min-replicas-to-write` is not met. This server has no replicas, so that any number is too many.
+/// Whether `min-replicas-to-write` is not met. The server has no replicas yet, so any number is too
+/// many.
 #[inline]
 pub fn too_few_replicas(server: &Server) -> bool {
     let config = &server.config;
@@ -281,7 +282,7 @@ pub fn too_few_replicas(server: &Server) -> bool {
         && config.replicaof.is_none()
 }
 
-/// Why writes are refused at the moment: acknowledged writes could not be brought to disk.
+/// The error that refuses writes at the moment: acknowledged writes could not be saved.
 #[inline]
 pub fn write_refusal(server: &Server) -> Option<Error> {
     let aof = server.aof.write_refusal();
@@ -303,7 +304,8 @@ fn allowed_in_subscribe_mode(cmd: &Command) -> bool {
     )
 }
 
-/// CLIENT PAUSE: ALL holds back everything, WRITE what may change something.
+/// Whether CLIENT PAUSE holds a command back: ALL holds back everything, WRITE what may change
+/// data.
 fn must_wait(server: &Server, c: &Client, flags: command::Flags) -> bool {
     if c.has(flag::REPLICA | flag::PRIMARY) || c.conn.is_none() {
         return false;

@@ -1,13 +1,13 @@
-//! CLIENT PAUSE and its kin: clients held back until a time, by purpose.
+//! CLIENT PAUSE and similar pauses: clients are held back until a time, by purpose.
 
 use crate::armed;
 use crate::execute::blocked;
 use crate::state::Server;
 
-/// Why clients are held back. Pauses for different purposes are independent of each other.
+/// The purposes of a pause. Pauses for different purposes are independent of each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PausePurpose {
-    /// CLIENT PAUSE
+    /// CLIENT PAUSE.
     Client,
     /// SHUTDOWN waits for replicas.
     Shutdown,
@@ -15,8 +15,8 @@ pub enum PausePurpose {
     Failover,
 }
 
-/// Clients that are held back, by purpose. While any client is, nothing expires and nothing is
-/// evicted, so that the data set stands still.
+/// The pauses, by purpose. While any of them runs, nothing expires and nothing is evicted, so that
+/// the data set does not change.
 #[derive(Default)]
 pub struct Pause {
     purposes: [Paused; 3],
@@ -26,24 +26,25 @@ pub struct Pause {
 struct Paused {
     /// Unix time in milliseconds, 0 for no pause.
     until_ms: i64,
-    /// All commands wait, not only those that write.
+    /// Whether all commands wait, not only those that write.
     all: bool,
 }
 
 impl Pause {
-    /// Hold back until then. A pause for the same purpose that runs already can only become longer
-    /// and stricter.
+    /// Holds clients back until `until_ms`. A running pause for the same purpose can only become
+    /// longer and stricter.
     pub fn set(&mut self, purpose: PausePurpose, until_ms: i64, all: bool) {
         let paused = &mut self.purposes[purpose as usize];
         paused.until_ms = paused.until_ms.max(until_ms);
         paused.all |= all;
     }
 
+    /// Ends the pause for a purpose.
     pub fn clear(&mut self, purpose: PausePurpose) {
         self.purposes[purpose as usize] = Paused::default();
     }
 
-    /// Forget the pauses that are over.
+    /// Removes the pauses that are over.
     pub fn expire(&mut self, now_ms: i64) {
         self.purposes
             .iter_mut()
@@ -51,22 +52,22 @@ impl Pause {
             .for_each(|p| *p = Paused::default());
     }
 
-    /// Some pause has been set and was not forgotten yet.
+    /// Whether a pause was set that was not removed yet.
     pub fn is_set(&self) -> bool {
         self.purposes.iter().any(|p| p.until_ms > 0)
     }
 
-    /// All commands wait.
+    /// Whether all commands wait.
     pub fn holds_all(&self, now_ms: i64) -> bool {
         self.purposes.iter().any(|p| p.all && p.until_ms > now_ms)
     }
 
-    /// At least the commands that write wait.
+    /// Whether at least the commands that write wait.
     pub fn holds_writes(&self, now_ms: i64) -> bool {
         self.purposes.iter().any(|p| p.until_ms > now_ms)
     }
 
-    /// The purpose that lasts longest and its end, for INFO.
+    /// The purpose whose pause ends last, and that end, for INFO.
     pub fn longest(&self, now_ms: i64) -> Option<(PausePurpose, i64)> {
         [
             PausePurpose::Client,
@@ -80,7 +81,7 @@ impl Pause {
     }
 }
 
-/// A pause ends by itself.
+/// Ends pauses whose time has passed.
 pub fn end_pause(server: &mut Server) {
     if server.armed & armed::PAUSED != 0 {
         server.pause.expire(server.clock.now_ms);
@@ -89,19 +90,19 @@ pub fn end_pause(server: &mut Server) {
 }
 
 impl Server {
-    /// Hold clients back until then: those that write, or all.
+    /// Holds clients back until `until_ms`: all commands, or those that write.
     pub fn pause_clients(&mut self, purpose: PausePurpose, until_ms: i64, all: bool) {
         self.pause.set(purpose, until_ms, all);
         self.update_armed();
     }
 
-    /// A pause is over before its time.
+    /// Ends the pause for a purpose before its time.
     pub fn unpause_clients(&mut self, purpose: PausePurpose) {
         self.pause.clear(purpose);
         self.follow_pause();
     }
 
-    /// If no purpose holds clients back any more, commands that wait may run.
+    /// Lets waiting commands run if no pause holds them back any more.
     fn follow_pause(&mut self) {
         self.update_armed();
         if !self.pause.is_set() {

@@ -8,9 +8,9 @@ use crate::keyspace::watch::unwatch_all;
 use crate::state::Server;
 use crate::util::number::parse_i64;
 
-/// Keep a command for EXEC.
+/// Keeps a command for EXEC.
 pub fn queue(server: &Server, c: &mut Client, id: u16, flags: Flags, argv: &[&[u8]]) {
-    // What aborts the transaction anyway need not be kept.
+    // A transaction that will be aborted needs no commands.
     if c.has(flag::DIRTY_EXEC | flag::DIRTY_CAS) {
         return;
     }
@@ -23,14 +23,14 @@ pub fn queue(server: &Server, c: &mut Client, id: u16, flags: Flags, argv: &[&[u
     }
 }
 
-/// Back to normal, watching nothing.
+/// Leaves MULTI and stops watching keys.
 pub fn discard_transaction(server: &mut Server, c: &mut Client) {
     c.multi = None;
     c.clear(flag::MULTI | flag::DIRTY_CAS | flag::DIRTY_EXEC);
     unwatch_all(server, c);
 }
 
-/// EXEC itself was refused: the transaction ends here, and the client learns why.
+/// Ends the transaction because EXEC itself was refused; the reply gives the reason.
 pub fn abort(server: &mut Server, c: &mut Client, why: &Error) -> Error {
     discard_transaction(server, c);
     let why = why.text().strip_prefix("ERR ").unwrap_or(why.text());

@@ -5,16 +5,17 @@ use crate::error::Error;
 use crate::state::Server;
 use crate::util::number::parse_i64;
 
-/// WAITAOF for the local disk, on a server that keeps no AOF.
+/// The error of WAITAOF for the local disk on a server without an AOF.
 pub const WAITAOF_WITHOUT_AOF: Error =
     Error::of("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
 
-/// 1 if our own disk has what this client wrote.
+/// 1 if the local disk has what this client wrote, otherwise 0.
 pub fn local_acks(server: &Server, c: &Client) -> i64 {
     i64::from(server.aof.has_synced(c.aof_offset))
 }
 
-/// How many have it: our own disk, and replicas'.
+/// Replies to WAITAOF: the number of local disks (0 or 1) and of replicas that have the client's
+/// writes.
 pub fn reply_waitaof(server: &Server, c: &mut Client) {
     let local = local_acks(server, c);
     c.reply.array(2);
@@ -22,7 +23,7 @@ pub fn reply_waitaof(server: &Server, c: &mut Client) {
     c.reply.integer(0);
 }
 
-/// Whether a client that waits has what it waits for, or can't get it any more.
+/// The reply that ends a client's WAITAOF; `None` while it must wait on.
 pub fn waitaof_is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
     let blocked = c.blocked.as_ref()?;
     let argv = blocked.argv.slices();

@@ -6,19 +6,32 @@ use crate::client::Client;
 use crate::config::NotifyFlags;
 use crate::state::Server;
 
-// The classes, as the setting spells them.
+// The classes of events; the constants are named as the setting's letters are documented.
+/// `K`: publish on `__keyspace@<db>__:<key>`.
 pub const KEYSPACE: u32 = NotifyFlags::KEYSPACE;
+/// `E`: publish on `__keyevent@<db>__:<event>`.
 pub const KEYEVENT: u32 = NotifyFlags::KEYEVENT;
+/// `g`: commands for any type: DEL, EXPIRE, RENAME.
 pub const GENERIC: u32 = NotifyFlags::GENERIC;
+/// `$`: commands for strings.
 pub const STRING: u32 = NotifyFlags::STRING;
+/// `l`: commands for lists.
 pub const LIST: u32 = NotifyFlags::LIST;
+/// `s`: commands for sets.
 pub const SET: u32 = NotifyFlags::SET;
+/// `h`: commands for hashes.
 pub const HASH: u32 = NotifyFlags::HASH;
+/// `z`: commands for sorted sets.
 pub const ZSET: u32 = NotifyFlags::ZSET;
+/// `x`: a key has expired.
 pub const EXPIRED: u32 = NotifyFlags::EXPIRED;
+/// `e`: a key was evicted.
 pub const EVICTED: u32 = NotifyFlags::EVICTED;
+/// `t`: commands for streams.
 pub const STREAM: u32 = NotifyFlags::STREAM;
+/// `m`: a key was read that does not exist.
 pub const KEY_MISS: u32 = NotifyFlags::KEY_MISS;
+/// `n`: a new key was created.
 pub const NEW: u32 = NotifyFlags::NEW;
 
 impl Server {
@@ -57,8 +70,8 @@ impl Server {
         }
     }
 
-    /// A key was changed: clients that watch it must not EXEC, clients that wait for it may be
-    /// served, clients that have cached it are sent an invalidation.
+    /// A key was changed: transactions of clients that watch it will fail, clients that wait for it
+    /// may be served, clients that have cached it are sent an invalidation.
     #[inline]
     pub fn signal_modified(&mut self, by: Option<&mut Client>, db: u32, key: &[u8]) {
         let by_id = by.as_ref().map_or(0, |c| c.id);

@@ -1,4 +1,4 @@
-//! Eviction: when `maxmemory` is reached, which keys go first.
+//! Eviction: which keys are deleted when `maxmemory` is reached.
 //!
 //! Each entry has 24 bits about its use. Under an LRU policy they are the time of the last access
 //! in seconds; under LFU 16 bits are the time of the last decrement in minutes and 8 bits a counter
@@ -12,8 +12,8 @@
 //!
 //! Candidates are sampled (`maxmemory-samples` keys of each database) into a pool of the best 16
 //! seen so far; volatile-ttl needs no sample, the index of expiries is ordered. A candidate that
-//! was used since it came into the pool is scored again, so that the pool never costs a hot key its
-//! life.
+//! was used since it came into the pool is scored again, so that a hot key is not evicted for an
+//! old score.
 //!
 //! **Invariant:** the pool is sorted by score, holds no key twice and at most `POOL`
 //! (`tests::the_pool_keeps_the_best`).
@@ -28,41 +28,43 @@ use crate::state::Server;
 use crate::types::KeyRef;
 use crate::util::random::Random;
 
+/// The 24 bits of an access time in seconds.
 pub const LRU_MASK: i64 = (1 << 24) - 1;
 const LFU_INIT: u32 = 5;
-/// Candidates that are remembered between evictions.
+/// The number of candidates that are kept between evictions.
 const POOL: usize = 16;
-/// Random keys that are tried for one with a time to live.
+/// The number of random keys that are tried to find one with a time to live.
 const VOLATILE_TRIES: usize = 32;
 
+/// The state of eviction, and the settings that it needs for each access.
 pub struct Eviction {
     pub policy: MaxmemoryPolicy,
     lfu_log_factor: u32,
     lfu_decay_time: u32,
-    /// While a child saves, accesses leave no trace: a written page is a copied page.
+    /// While a child saves, accesses are not noted: a written page is a copied page.
     pub frozen: bool,
-    /// Decides whether an LFU counter grows.
+    /// The random numbers that decide whether an LFU counter grows.
     rng: Random,
     pool: Vec<Candidate>,
     next_db: usize,
-    /// The time was over before the memory sufficed.
+    /// Whether the time limit ended the last eviction before the memory was below `maxmemory`.
     pub unfinished: bool,
-    /// The loop's timer that goes on with it is set.
+    /// Whether the loop's timer is set that continues the eviction.
     pub timer: bool,
     pub exceeded: Exceeded,
 }
 
-/// For how long more memory was in use than `maxmemory` allows, in milliseconds.
+/// The time during which more memory was in use than `maxmemory` allows, in milliseconds.
 #[derive(Default)]
 pub struct Exceeded {
-    /// The periods that are over.
+    /// The sum of the past periods.
     past_ms: u64,
-    /// When the present one began.
+    /// The Unix time in milliseconds at which the present period began.
     since_ms: Option<i64>,
 }
 
 impl Exceeded {
-    /// Whether the limit is exceeded now.
+    /// Notes whether the limit is exceeded now.
     pub fn note(&mut self, exceeded: bool, now_ms: i64) {
         if exceeded {
             self.since_ms.get_or_insert(now_ms);
@@ -72,13 +74,13 @@ impl Exceeded {
         }
     }
 
-    /// The present period.
+    /// The length of the present period in milliseconds; 0 if there is none.
     pub fn current_ms(&self, now_ms: i64) -> u64 {
         let age = self.since_ms.map_or(0, |since| now_ms - since);
         u64::try_from(age).unwrap_or(0)
     }
 
-    /// All periods.
+    /// The sum of all periods in milliseconds, the present one included.
     pub fn total_ms(&self, now_ms: i64) -> u64 {
         self.past_ms + self.current_ms(now_ms)
     }
@@ -106,7 +108,7 @@ struct LfuStep {
 }
 
 impl Stamp {
-    /// The bits after the access.
+    /// The 24 bits after the access.
     #[inline]
     pub fn touched(self, old: u32) -> u32 {
         match self.lfu {
@@ -125,7 +127,7 @@ impl LfuStep {
     }
 }
 
-/// The counter less one for each `decay_time` minutes without an access.
+/// The counter, decremented once for each `decay_time` minutes without an access.
 fn decayed(bits: u32, minutes: u32, decay_time: u32) -> u32 {
     let (since, counter) = (bits >> 8, bits & 255);
     let elapsed = minutes.wrapping_sub(since) & 0xffff;
@@ -142,6 +144,7 @@ fn minutes(now_ms: i64) -> u32 {
 }
 
 impl Eviction {
+    /// Eviction is off until the settings are applied; `seed` is for the random numbers.
     pub fn new(seed: u64) -> Eviction {
         Eviction {
             policy: MaxmemoryPolicy::Noeviction,
@@ -157,10 +160,10 @@ impl Eviction {
         }
     }
 
-    /// Take over the settings.
+    /// Applies the settings.
     pub fn configure(&mut self, config: &crate::config::Config) {
         if self.policy != config.maxmemory_policy {
-            // Scores of different policies don't compare.
+            // Scores of different policies can't be compared.
             self.pool.clear();
         }
         self.policy = config.maxmemory_policy;
@@ -168,6 +171,7 @@ impl Eviction {
         self.lfu_decay_time = config.lfu_decay_time;
     }
 
+    /// Whether the policy is one of LFU.
     pub fn is_lfu(&self) -> bool {
         self.policy.is_lfu()
     }
@@ -180,6 +184,7 @@ impl Eviction {
         )
     }
 
+    /// What an access at this time does to an entry's 24 bits.
     #[inline]
     pub fn stamp(&mut self, now_ms: i64) -> Stamp {
         let lfu = self.is_lfu().then(|| LfuStep {
@@ -194,7 +199,7 @@ impl Eviction {
         }
     }
 
-    /// The bits of a new key.
+    /// The 24 bits of a new key.
     #[inline]
     pub fn new_stamp(&self, now_ms: i64) -> u32 {
         if self.is_lfu() {
@@ -204,7 +209,7 @@ impl Eviction {
         }
     }
 
-    /// OBJECT FREQ.
+    /// OBJECT FREQ: the LFU counter, decayed.
     pub fn frequency(&self, bits: u32, now_ms: i64) -> u32 {
         decayed(bits, minutes(now_ms), self.lfu_decay_time)
     }
@@ -214,17 +219,17 @@ impl Eviction {
         lru_clock(now_ms).wrapping_sub(bits) & LRU_MASK as u32
     }
 
-    /// The bits of a key that was last used `seconds` ago: RESTORE IDLETIME.
+    /// RESTORE IDLETIME: the bits of a key that was last used `seconds` ago.
     pub fn stamp_idle(&self, seconds: u32, now_ms: i64) -> u32 {
         lru_clock(now_ms).wrapping_sub(seconds) & LRU_MASK as u32
     }
 
-    /// The bits of a key with a given counter: RESTORE FREQ.
+    /// RESTORE FREQ: the bits of a key with this counter.
     pub fn stamp_frequency(&self, counter: u8, now_ms: i64) -> u32 {
         minutes(now_ms) << 8 | counter as u32
     }
 
-    /// The higher, the sooner it goes.
+    /// The score of a key; keys with higher scores are evicted first.
     fn score(&self, entry: KeyRef, now_ms: i64) -> u64 {
         if self.is_lfu() {
             255 - self.frequency(entry.lru(), now_ms) as u64
@@ -234,12 +239,12 @@ impl Eviction {
     }
 }
 
-/// Free memory until it is below `maxmemory`. False: nothing more can be evicted and it is still
-/// above.
+/// Evicts keys until the used memory is below `maxmemory`. Returns false if it is still above and
+/// nothing more can be evicted.
 ///
-/// One call takes as long as `maxmemory-eviction-tenacity` allows. If that does not suffice the
-/// command may run all the same, `unfinished` is set, and the loop goes on evicting between its
-/// turns.
+/// One call takes at most the time that `maxmemory-eviction-tenacity` allows. If that does not
+/// suffice, the command may run all the same, `unfinished` is set, and the loop continues the
+/// eviction between its turns.
 pub fn perform_evictions(server: &mut Server) -> bool {
     let enough = evict_what_exceeds(server);
     let exceeded = !enough || server.evict.unfinished;
@@ -278,7 +283,7 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
         if !server.stats.evicted_keys.is_multiple_of(16) {
             continue;
         }
-        // What another thread frees is not in the sum.
+        // The memory that the lazy free thread frees is not in the sum.
         if server.config.lazyfree_lazy_eviction && server.memory_counted() <= limit {
             break true;
         }
@@ -294,12 +299,13 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
     enough
 }
 
-/// CLIENT PAUSE: the data set stays as it is.
+/// Whether CLIENT PAUSE forbids changes of the data set.
 fn is_held_back(server: &Server) -> bool {
     server.armed & armed::PAUSED != 0 && server.pause.holds_writes(server.clock.now_ms)
 }
 
-/// 50 us for each step of tenacity up to 10; above, 15 % more for each step; at 100 no limit.
+/// The time limit of one call: 50 us for each step of tenacity up to 10; above, 15 % more for each
+/// step; at 100 none.
 fn time_limit(tenacity: u32) -> Duration {
     match tenacity {
         0..=10 => Duration::from_micros(50 * u64::from(tenacity)),
@@ -308,8 +314,8 @@ fn time_limit(tenacity: u32) -> Duration {
     }
 }
 
-/// The bytes that this freed. What it makes the server tell others is not set against them: with
-/// many who listen each eviction would be the cause of the next.
+/// Evicts a key and returns the number of freed bytes. The memory of messages about it
+/// (propagation, invalidations) is not subtracted: otherwise each eviction could cause the next.
 fn evict_key(server: &mut Server, db: u32, key: &[u8]) -> usize {
     let lazy = server.config.lazyfree_lazy_eviction;
     let (before, began) = (server.used_memory(), server.latency.begin());
@@ -327,7 +333,7 @@ fn evict_key(server: &mut Server, db: u32, key: &[u8]) -> usize {
     freed
 }
 
-/// The next key to go.
+/// Chooses the next key to evict: its database and name.
 fn choose(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     use MaxmemoryPolicy::*;
     match server.evict.policy {
@@ -359,7 +365,7 @@ fn choose_random(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     None
 }
 
-/// A random key; of the volatile ones if asked for.
+/// A random key; with `volatile`, one that has a time to live.
 fn sample(db: &Db, volatile: bool, rng: &mut Random) -> Option<Vec<u8>> {
     if !volatile {
         return db.keys.random(rng.raw()).map(|e| e.key().to_vec());
@@ -373,7 +379,8 @@ fn sample(db: &Db, volatile: bool, rng: &mut Random) -> Option<Vec<u8>> {
             return Some(entry.key().to_vec());
         }
     }
-    // They are few among many keys, so the index is short compared with what was just tried.
+    // Few keys have a time to live, so a walk over the index is short compared with the tries
+    // above.
     let (at, hash) = db
         .expires
         .nth(rng.below(db.expires.len() as u64) as usize)?;
@@ -382,7 +389,7 @@ fn sample(db: &Db, volatile: bool, rng: &mut Random) -> Option<Vec<u8>> {
         .map(|e| e.key().to_vec())
 }
 
-/// Fill the pool with samples and take its best that still exists.
+/// Adds samples to the pool and takes the best candidate that still exists.
 fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     let volatile = server.evict.is_volatile();
     let now = server.clock.now_ms;
@@ -419,13 +426,13 @@ fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
         if score >= best.score {
             return Some((best.db, best.key));
         }
-        // It was used since it came into the pool: back to where it belongs now.
+        // The key was used since it came into the pool: it gets its new place there.
         enter_pool(&mut server.evict.pool, Candidate { score, ..best });
     }
     None
 }
 
-/// Keep the pool sorted by score, best last, and short.
+/// Inserts a candidate; the pool stays sorted by score, best last, with at most [`POOL`] entries.
 fn enter_pool(pool: &mut Vec<Candidate>, candidate: Candidate) {
     if pool
         .iter()

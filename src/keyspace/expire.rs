@@ -1,8 +1,8 @@
-//! Expiry: a key past its time is removed when it is looked up, or else soon after by the cycle.
+//! Expiry: an expired key is removed when it is looked up, or soon after its time by the cycle.
 //!
 //! Active expiry takes the due keys from the index, earliest first, within a budget of time: from
-//! `before_sleep` a short one in each turn, from the cron a longer one. Nothing is sampled, so the
-//! number of expired keys that still hold memory is zero whenever there was time.
+//! `before_sleep` a short one in each turn, from the cron a longer one. Nothing is sampled: unless
+//! the budget was too small, no expired key holds memory after a cycle.
 //!
 //! ```text
 //!   db 0   due due due due due ..      16 from each database that has some, in turn,
@@ -13,15 +13,15 @@
 //! **Invariant:** no database waits for another's burst: after n batches each one with due keys had
 //! its share (`tests::a_burst_in_one_database_does_not_starve_another`).
 //!
-//! While clients are paused nothing is removed, as the data set must not change; keys past their
-//! time are hidden all the same.
+//! While clients are paused nothing is removed, as the data set must not change; expired keys are
+//! hidden nevertheless.
 //!
-//! Fields of hashes go the same way. A hash is found under the time of its first volatile field;
-//! a command or a cycle that looks at it first takes out the fields that are due, so a
-//! command never meets one. A look-up takes out [`LOOKUP_FIELDS`] at most; what is due beyond them
-//! is hidden in the hash and left to the cycle, and if nothing else is left the hash goes as a
-//! whole, by lazy freeing. (A filter by time in each reader would make HLEN wrong, as it is in
-//! Redis.) During a pause they stay, and are seen.
+//! Fields of hashes expire likewise. The index has a hash under the time of its earliest field. A
+//! look-up or a cycle first removes the fields that are due, so that commands see live fields only.
+//! A look-up removes up to [`LOOKUP_FIELDS`]; further due fields are hidden in the hash and left to
+//! the cycle, and if no live field remains the whole hash is deleted, by lazy freeing. (A filter by
+//! time in each reader would make HLEN wrong, as it is in Redis.) During a pause due fields stay,
+//! and are visible.
 
 use std::time::{Duration, Instant};
 
@@ -32,22 +32,22 @@ use crate::state::Server;
 use crate::types::hash::Hash;
 use crate::types::{KeyRef, next_field_expiry};
 
-/// The cron's share: a quarter of its period, scaled by `active-expire-effort`.
+/// The budget of the cron's cycle: a quarter of its period, scaled by `active-expire-effort`.
 const CRON_SHARE: f64 = 0.25;
-/// A turn's share.
+/// The budget of the cycle in each turn.
 const TURN_BUDGET: Duration = Duration::from_millis(1);
-/// Keys between two looks at the clock.
+/// Keys between two readings of the clock.
 const BATCH: usize = 16;
-/// Fields of one hash that go at once, and in one HDEL.
+/// Fields of one hash that are removed at once, in one HDEL.
 const FIELD_BATCH: usize = 64;
-/// Fields that a look-up takes out of a hash, some 0.2 ms.
+/// Fields that a look-up removes from a hash: about 0.2 ms.
 const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 
-/// What happens to a key or a field that is past its time. One function decides,
-/// [`Server::expiry_policy`]; nothing else asks for the role, the loading or a pause.
+/// What happens to an expired key or field. [`Server::expiry_policy`] decides it from the role, the
+/// loading and the pauses; no other code looks at these for expiry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExpiryPolicy {
-    /// It is removed when it is met, and the deletion is propagated.
+    /// It is removed when it is looked up, and the deletion is propagated.
     Delete,
     /// It is hidden from readers and stays: the data set must not change now (CLIENT PAUSE).
     Hide,
@@ -56,8 +56,8 @@ pub enum ExpiryPolicy {
 }
 
 impl Server {
-    /// Whether the key's time has come; it is removed then, if it may be. One branch in a database
-    /// without volatile keys.
+    /// Whether the key has expired; it is then removed, if the policy allows it. One branch in a
+    /// database without volatile keys.
     #[inline]
     pub fn expire_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
         if !self.dbs[db as usize].field_expires.is_empty() {
@@ -74,15 +74,15 @@ impl Server {
         expired
     }
 
-    /// Whether an entry is past its time. Nothing is while the data set is loaded: its end may be a
-    /// longer life.
+    /// Whether an entry has expired. While the data set is loaded none has: a later command of the
+    /// file may extend its life.
     #[inline]
     pub fn is_expired(&self, entry: KeyRef) -> bool {
         entry.expire_at().is_some_and(|at| at < self.clock.now_ms)
             && self.expiry_policy() != ExpiryPolicy::Ignore
     }
 
-    /// What is done with keys and fields that are past their time, at this moment.
+    /// The present policy for expired keys and fields.
     #[inline]
     pub fn expiry_policy(&self) -> ExpiryPolicy {
         if self.loading {
@@ -94,7 +94,7 @@ impl Server {
         }
     }
 
-    /// Take the due fields out of the hash at `key`, if there is one.
+    /// Removes the due fields of the hash at `key`, if there is one.
     #[cold]
     fn expire_fields_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) {
         let found = self.dbs[db as usize].find(hash, key);
@@ -112,8 +112,8 @@ impl Server {
         }
     }
 
-    /// Too many fields of a hash are due for one look-up: hide them until the cycle has removed
-    /// them.
+    /// Hides the due fields of a hash that has too many of them for one look-up, until the cycle
+    /// has removed them.
     fn hide_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) {
         let now = self.clock.now_ms;
         let found = self.dbs[db as usize].find_mut(hash, key);
@@ -132,8 +132,8 @@ impl Server {
         self.signal_modified(None, db, key);
     }
 
-    /// Remove up to [`FIELD_BATCH`] due fields of a hash, and the key when none is left: propagated
-    /// as HDEL, counted, told. Returns whether more are due.
+    /// Removes up to [`FIELD_BATCH`] due fields of a hash, and the key when none is left;
+    /// propagates HDEL, counts and notifies. Returns whether more fields are due.
     fn delete_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
         let now = self.clock.now_ms;
         let Some(entry) = self.dbs[db as usize].find_mut(hash, key) else {
@@ -167,7 +167,7 @@ impl Server {
         at.is_some_and(|at| at < now)
     }
 
-    /// Remove a key whose time has come: propagated as DEL (UNLINK), counted, notified.
+    /// Removes an expired key; propagates DEL or UNLINK, counts and notifies.
     pub fn delete_expired(&mut self, db: u32, key: &[u8]) {
         let lazy = self.config.lazyfree_lazy_expire;
         let began = self.latency.begin();
@@ -179,7 +179,7 @@ impl Server {
         }
     }
 
-    /// Count, propagate and notify that a key has expired.
+    /// Counts and propagates the expiry of a key, and notifies subscribers.
     pub fn tell_expired(&mut self, db: u32, key: &[u8]) {
         self.stats.expired_keys += 1;
         self.propagate_deletion(db, key, self.config.lazyfree_lazy_expire);
@@ -188,7 +188,7 @@ impl Server {
     }
 }
 
-/// Expire what is due, in all databases, until `budget` is spent. Returns whether something due may
+/// Expires what is due in all databases until `budget` is spent. Returns whether something due may
 /// be left.
 fn active_expire(server: &mut Server, budget: Duration) -> bool {
     let databases = server.dbs.len() as u32;
@@ -218,8 +218,8 @@ fn active_expire(server: &mut Server, budget: Duration) -> bool {
     idle < databases
 }
 
-/// Expire a few due keys and fields of one database; `start` is set when there is the first. False:
-/// none was due.
+/// Expires a few due keys and fields of one database; sets `start` when it finds the first. Returns
+/// false if none was due.
 fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bool {
     let now = server.clock.now_ms;
     let mut done = 0;
@@ -241,7 +241,7 @@ fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bo
     }
 }
 
-/// Expire a batch of fields of the hash that the index names.
+/// Expires a batch of fields of the hash that the index names.
 fn expire_fields_of_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     let keys = &server.dbs[db as usize].keys;
     let found = keys.find_by(hash, |entry| next_field_expiry(entry) == Some(at));
@@ -257,7 +257,7 @@ fn expire_fields_of_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     }
 }
 
-/// Expire the key that the index names.
+/// Expires the key that the index names.
 fn expire_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     let keys = &server.dbs[db as usize].keys;
     let found = keys.find_by(hash, |entry| entry.expire_at() == Some(at));
@@ -273,14 +273,14 @@ fn expire_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     }
 }
 
-/// In each turn, before the loop sleeps.
+/// The cycle of each turn, before the loop sleeps.
 pub fn fast_cycle(server: &mut Server) {
     if active_expire_allowed(server) {
         active_expire(server, TURN_BUDGET);
     }
 }
 
-/// From the cron, `hz` times a second.
+/// The cycle of the cron, `hz` times a second.
 pub fn cron_cycle(server: &mut Server) {
     if !active_expire_allowed(server) {
         return;
@@ -337,7 +337,7 @@ mod tests {
         let mut server = server_with(keys);
         assert!(!active_expire(&mut server, Duration::MAX));
         let left: usize = server.dbs.iter().map(|db| db.len()).sum();
-        // A key lives through the millisecond that it names.
+        // A key is alive during the millisecond of its expiry time.
         assert_eq!((left, server.stats.expired_keys), (250, 250));
         for db in &server.dbs {
             assert_eq!(db.len(), db.expires.len());
@@ -350,7 +350,7 @@ mod tests {
         let burst = (0..2000).map(|i| (0, format!("burst{i}"), 10 + i));
         let few = (0..8).map(|i| (5, format!("few{i}"), 999_000 + i));
         let mut server = server_with(burst.chain(few));
-        // A budget of nothing ends each call after one batch.
+        // A budget of zero ends each call after one batch.
         assert!(active_expire(&mut server, Duration::ZERO));
         assert!(active_expire(&mut server, Duration::ZERO));
         assert_eq!(server.dbs[5].len(), 0);
@@ -383,7 +383,7 @@ mod tests {
         assert!(server.dbs[0].avg_ttl_ms > 0);
     }
 
-    /// A hash of `due` fields that are past their time and `live` that are not.
+    /// A server with a hash of `due` expired fields and `live` others.
     fn server_with_hash(due: usize, live: usize) -> Server {
         let mut server = server_with([]);
         let limits = HashLimits::of(&server);

@@ -7,11 +7,12 @@
 pub struct HashMemo {
     pub entries: Vec<(usize, usize, u64)>,
     pub cursor: usize,
-    /// Hashes of keys that a script will have at another address: they are only good for fetching.
+    /// Hashes of keys that a script will pass from another address: they serve only to prefetch.
     pub counted: Vec<u64>,
 }
 
 impl HashMemo {
+    /// Removes all hashes.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.counted.clear();

@@ -1,9 +1,9 @@
-//! Look-ups on behalf of commands: they expire what is due, count hits and misses, and note the
-//! access for eviction. All of them take the hash that was computed when the request was parsed, if
-//! it was.
+//! Look-ups for commands: they expire what is due, count hits and misses, and note the access for
+//! eviction. All of them use the hash of the key that was computed when the request was parsed, if
+//! there is one.
 //!
 //! ```text
-//!                          hit/miss counted   keymiss told   access noted
+//!                          hit/miss counted   keymiss sent   access noted
 //!   lookup_read                  yes              yes            yes        GET
 //!   lookup_touch                 yes              yes         even then     TOUCH, under CLIENT NO-TOUCH too
 //!   lookup_peek                  yes              yes             -         EXISTS, TTL, TYPE
@@ -12,7 +12,7 @@
 //!   lookup_no_touch, lookup_in    -                -              -         the server's own questions
 //! ```
 //!
-//! **Invariant:** none of them returns a key that is past its time.
+//! **Invariant:** none of them returns an expired key.
 
 use crate::client::{Client, flag};
 use crate::db::Db;
@@ -40,37 +40,40 @@ impl Server {
         self.key_hasher.hash(key)
     }
 
+    /// The database of this index, which must exist.
     #[inline]
     pub fn db(&mut self, index: u32) -> &mut Db {
         &mut self.dbs[index as usize]
     }
 
-    /// The key to be read. `None`: it does not exist, or is past its time.
+    /// Looks up a key to read it. `None` if it does not exist or has expired.
     #[inline]
     pub fn lookup_read(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
         self.lookup_read_hashed(c, hash, key)
     }
 
+    /// [`Server::lookup_read`] with a known hash.
     pub fn lookup_read_hashed(&mut self, c: &Client, hash: u64, key: &[u8]) -> Option<KeyRef<'_>> {
         let stamp = self.access_stamp(c);
         self.read(c.db, hash, key, stamp, events::KEY_MISS)
     }
 
-    /// The key to be read, the access noted even for a client that said CLIENT NO-TOUCH.
+    /// Looks up a key to read it; the access is noted even under CLIENT NO-TOUCH.
     pub fn lookup_touch(&mut self, db: u32, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
         let stamp = (!self.evict.frozen).then(|| self.evict.stamp(self.clock.now_ms));
         self.read(db, hash, key, stamp, events::KEY_MISS)
     }
 
-    /// The key to be asked about: counted, but no access that keeps it from being evicted.
+    /// Looks up a key without using its value: hits and misses are counted, but no access is noted
+    /// that would delay its eviction.
     pub fn lookup_peek(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
         self.read(c.db, hash, key, None, events::KEY_MISS)
     }
 
-    /// As `lookup_peek`, but a miss sends no notification.
+    /// As [`Server::lookup_peek`], but a miss sends no notification.
     pub fn lookup_peek_quietly(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
         self.read(c.db, hash, key, None, 0)
@@ -106,12 +109,12 @@ impl Server {
         }
     }
 
-    /// A client's key without a trace: no access time, no statistics.
+    /// Looks up a key in the client's database without any trace: no access time, no statistics.
     pub fn lookup_no_touch(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
         self.lookup_in(c.db, key)
     }
 
-    /// A key of any database, without a trace.
+    /// Looks up a key in any database without any trace.
     pub fn lookup_in(&mut self, db: u32, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
         if self.expire_if_needed(db, hash, key) {
@@ -120,7 +123,7 @@ impl Server {
         self.dbs[db as usize].find(hash, key)
     }
 
-    /// The key to be changed.
+    /// Looks up a key to change it.
     #[inline]
     pub fn lookup_write(&mut self, c: &Client, key: &[u8]) -> Option<KeyMut<'_>> {
         let hash = self.hash_key(key);
@@ -135,13 +138,12 @@ impl Server {
         Some(entry)
     }
 
-    /// Whether a live key exists.
+    /// Whether a key exists and has not expired.
     pub fn exists(&mut self, c: &Client, key: &[u8]) -> bool {
         self.lookup_no_touch(c, key).is_some()
     }
 
-    /// How an access is noted, `None` when it leaves no trace: CLIENT NO-TOUCH, or a child is
-    /// saving.
+    /// How an access is noted; `None` under CLIENT NO-TOUCH and while a child saves.
     #[inline]
     fn access_stamp(&mut self, c: &Client) -> Option<Stamp> {
         if c.has(flag::NO_TOUCH) || self.evict.frozen {

@@ -1,4 +1,4 @@
-//! Verbs on keys: what commands do to a [`crate::db::Db`], with everything that has to follow.
+//! Operations on keys: what commands do to a [`crate::db::Db`], with all consequences.
 //!
 //! ```text
 //!   lookup   find a key for a read or a write: expire it, count the hit, set its access time
@@ -9,8 +9,8 @@
 //!   events   keyspace notifications
 //! ```
 //!
-//! `db` stores keys and knows no `Server`; this room knows the server: statistics, watchers,
-//! trackers, propagation. Commands call this room, never a table of keys.
+//! `db` stores keys and does not know `Server`. This module updates the rest of the server:
+//! statistics, watchers, trackers, propagation. Commands call this module, never a table of keys.
 
 pub mod events;
 pub mod evict;

@@ -5,14 +5,15 @@
 //!   a write to key:   each of those clients is flagged DIRTY_CAS and watches nothing any more, EXEC answers null
 //! ```
 //!
-//! A key that had expired when it was watched is as good as missing: its removal is no change.
+//! A key that had already expired when it was watched counts as missing: its removal is not a
+//! change.
 
 use crate::client::transaction::WatchedKey;
 use crate::client::{Client, ClientRef, flag};
 use crate::db::watcher::Watcher;
 use crate::state::Server;
 
-/// WATCH: EXEC of this client answers null once `key` has changed.
+/// WATCH: EXEC of this client replies null once `key` has changed.
 pub fn watch_key(server: &mut Server, c: &mut Client, key: &[u8]) {
     let db = c.db;
     if c.watched.iter().any(|w| w.db == db && *w.key == *key) {
@@ -29,8 +30,7 @@ pub fn watch_key(server: &mut Server, c: &mut Client, key: &[u8]) {
     c.watched.push(WatchedKey { db, key });
 }
 
-/// What a watched key is: one that has expired and one that is missing are the same to its
-/// watchers.
+/// The state of a watched key; an expired key is the same as a missing one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum KeyState {
     Missing,
@@ -47,7 +47,7 @@ fn state_of(server: &Server, db: u32, key: &[u8]) -> KeyState {
     }
 }
 
-/// Watch nothing any more.
+/// Stops watching all keys.
 pub fn unwatch_all(server: &mut Server, c: &mut Client) {
     if c.watched.is_empty() {
         return;
@@ -65,7 +65,7 @@ pub fn unwatch_all(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// A watched key that was alive at WATCH and is past its time now counts as touched.
+/// Whether a watched key has expired since WATCH, which counts as a change.
 pub fn watched_expired(server: &Server, c: &Client) -> bool {
     let r = c.reference();
     c.watched.iter().any(|w| {
@@ -76,7 +76,8 @@ pub fn watched_expired(server: &Server, c: &Client) -> bool {
     })
 }
 
-/// A key changed: clients that watch it must not EXEC. `by` is the client whose command this is.
+/// A key changed: transactions of the clients that watch it will fail. `by` is the client whose
+/// command changed it.
 pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, key: &[u8]) {
     let gone = state_of(server, db, key) == KeyState::Missing;
     let Some(watchers) = server.dbs[db as usize].watched.get_mut(key) else {
@@ -85,7 +86,8 @@ pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, 
     let mut touched = Vec::new();
     for watcher in watchers {
         if watcher.expired && gone {
-            // It had expired when it was watched: now it is merely removed. A new one is a change.
+            // The key had expired when it was watched, and is removed now: not a change. A new key
+            // later is one.
             watcher.expired = false;
         } else {
             touched.push(watcher.client);
@@ -96,22 +98,21 @@ pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, 
     }
 }
 
-/// The running client's own watched key expired by its look-ups: its transaction is lost.
+/// Makes the running client's transaction fail if its own look-ups expired a key that it watches.
 pub fn settle_touched(server: &mut Server, c: &mut Client) {
     if server.touched.contains(&c.reference()) {
         lose(server, c);
     }
 }
 
-/// The transaction is lost, so there is nothing to watch any more.
+/// Marks the client's transaction as lost and stops watching keys.
 fn lose(server: &mut Server, c: &mut Client) {
     c.set(flag::DIRTY_CAS);
     unwatch_all(server, c);
 }
 
-/// A client's transaction is lost. One that runs a command is out of its slot: it is `by`, or, when
-/// the look-up of an expired key changes the keyspace, unknown here. Then it is remembered, see
-/// [`settle_touched`].
+/// Marks the transaction of the client `r` as lost. A client whose command runs is out of its slot.
+/// If it is not `by` (a look-up expired the key), the mark is left for [`settle_touched`].
 pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     match by {
         Some(c) if c.id == r.id => lose(server, c),
@@ -127,7 +128,7 @@ pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
 }
 
 /// A whole database is emptied, or replaced by `other`: every watched key that is alive in either
-/// is touched.
+/// of them counts as changed.
 pub fn touch_all_watched(
     server: &mut Server,
     mut by: Option<&mut Client>,

@@ -1,4 +1,4 @@
-//! Whole keys and whole databases: freeing, moving from name to name, flushing, swapping.
+//! Whole keys and whole databases: freeing, renaming, moving, flushing, swapping.
 
 use crate::client::Client;
 use crate::db::Ttl;
@@ -10,17 +10,18 @@ use crate::types::{Key, KeyRef, New, Value};
 
 /// A value with more allocations than this is freed in the background.
 const LAZY_EFFORT_MIN: usize = 64;
-/// Random keys that RANDOMKEY looks at before it takes the next live one.
+/// The number of random keys that RANDOMKEY tries before it takes the next live one.
 const RANDOM_TRIES: usize = 100;
 
-/// Free an entry that was taken out of its table; `lazy` values that take long, in the background.
+/// Frees an entry that was taken out of its table; with `lazy`, large values are freed in the
+/// background.
 pub fn free_entry(lazyfree: &LazyFree, entry: Key, lazy: bool) {
     if lazy && crate::types::free_effort(entry.as_ref()) > LAZY_EFFORT_MIN {
         lazyfree.free(Box::new(entry), 1);
     }
 }
 
-/// A value between two keys: what RENAME, MOVE and COPY carry from one to the other.
+/// A value without its key: RENAME, MOVE and COPY carry it from one key to another.
 pub struct Detached {
     kind: u8,
     pub lru: u32,
@@ -29,6 +30,7 @@ pub struct Detached {
 }
 
 impl Detached {
+    /// A copy of a key's value, with its time to live.
     pub fn copy_of(entry: KeyRef) -> Detached {
         Detached {
             kind: entry.kind(),
@@ -53,13 +55,13 @@ impl From<Key> for Detached {
 }
 
 impl Server {
-    /// Take a key's value away from it, with its time to live. The key is gone then.
+    /// Removes a key and returns its value, with its time to live.
     pub fn detach(&mut self, db: u32, key: &[u8]) -> Option<Detached> {
         let hash = self.hash_key(key);
         self.dbs[db as usize].remove(hash, key).map(Detached::from)
     }
 
-    /// Give a value to a key that does not exist.
+    /// Stores a value under a key that does not exist.
     pub fn attach(&mut self, db: u32, key: &[u8], from: Detached) {
         let hash = self.hash_key(key);
         debug_assert!(
@@ -80,7 +82,7 @@ impl Server {
         self.notify(events::NEW, "new", key, db);
     }
 
-    /// A key picked fairly among those that are not past their time.
+    /// A random live key; each is equally likely.
     pub fn random_key(&mut self, db: u32) -> Option<Box<[u8]>> {
         for _ in 0..RANDOM_TRIES {
             let entry = self.dbs[db as usize].keys.random(self.rng.raw())?;
@@ -89,14 +91,14 @@ impl Server {
                 return Some(key);
             }
         }
-        // Hardly a live key is left, or none: then it is one of them, not a fair one.
+        // Hardly any key is alive: a walk finds the first live one, which is not a fair choice.
         let keys = self.dbs[db as usize].keys.iter();
         keys.into_iter()
             .find(|entry| !self.is_expired(*entry))
             .map(|entry| entry.key().into())
     }
 
-    /// Empty one database, or all. Returns the number of keys that went.
+    /// Empties one database, or all. Returns the number of deleted keys.
     pub fn empty_dbs(&mut self, which: Option<u32>, lazy: bool) -> u64 {
         let mut removed = 0;
         for index in self.db_range(which) {
@@ -118,8 +120,8 @@ impl Server {
         }
     }
 
-    /// FLUSHDB and FLUSHALL: notify watching and blocked clients, then empty. `by` is the client
-    /// whose command this is.
+    /// FLUSHDB and FLUSHALL: notifies watching and blocked clients, then empties. `by` is the
+    /// client whose command this is.
     pub fn flush(&mut self, mut by: Option<&mut Client>, which: Option<u32>, lazy: bool) -> u64 {
         for db in self.db_range(which) {
             crate::keyspace::watch::touch_all_watched(self, by.as_deref_mut(), db, None);
@@ -129,7 +131,7 @@ impl Server {
         self.empty_dbs(which, lazy)
     }
 
-    /// Exchange two databases: their keys, not the clients that watch or wait.
+    /// Exchanges the keys of two databases, but not the clients that watch or wait there.
     pub fn swap_dbs(&mut self, mut by: Option<&mut Client>, a: u32, b: u32) {
         if a == b {
             return;

@@ -1,7 +1,7 @@
 //! Setting and deleting a key.
 //!
-//! A key that was past its time when it is overwritten counts as expired first: its deletion is
-//! propagated and notified before the new value is.
+//! If an expired key is overwritten, its expiry comes first: the deletion is propagated and
+//! notified before the new value.
 
 use crate::db::{Replaced, Ttl};
 use crate::keyspace::events;
@@ -11,8 +11,8 @@ use crate::state::Server;
 use crate::types::{Key, New};
 
 impl Server {
-    /// Set or replace a key, whatever it held. A key that was past its time counts as expired
-    /// first.
+    /// Sets or replaces a key of any type. If an expired key is overwritten, its expiry is
+    /// propagated and notified first.
     #[inline]
     pub fn set_key(&mut self, db: u32, key: &[u8], kind: u8, value: New, ttl: Ttl) {
         let hash = self.hash_key(key);
@@ -30,7 +30,7 @@ impl Server {
         }
     }
 
-    /// What is left to do after a value that can't simply be forgotten was replaced.
+    /// What follows when the replaced key had a time to live or a value that must be freed.
     fn replaced(&mut self, db: u32, key: &[u8], expire_at: Option<i64>, entry: Option<Key>) {
         if let Some(entry) = entry {
             let lazy = self.config.lazyfree_lazy_server_del;
@@ -44,8 +44,8 @@ impl Server {
         }
     }
 
-    /// Remove a key, freeing it in the background if that is large and wanted. False: there was
-    /// none.
+    /// Deletes a key; with `lazy`, a large value is freed in the background. Returns false if there
+    /// was none.
     pub fn delete_key(&mut self, db: u32, key: &[u8], lazy: bool) -> bool {
         let hash = self.hash_key(key);
         match self.dbs[db as usize].remove(hash, key) {

@@ -15,13 +15,14 @@ use crate::clients::output_limit::check_output_limit;
 use crate::state::Server;
 use crate::tracking::set_flags;
 
-/// The keys of a message: encoded once for all receivers, as both protocols write arrays alike.
+/// The keys of a message, encoded once for all receivers: an array is the same in both protocols.
 #[derive(Clone)]
 pub enum Keys {
     Some(Arc<Vec<u8>>),
     All,
 }
 
+/// Encodes the names of changed keys as an array.
 pub fn encode_keys(keys: &[&[u8]]) -> Keys {
     let mut array = ReplyBuf::new(true);
     array.array(keys.len());
@@ -29,22 +30,22 @@ pub fn encode_keys(keys: &[&[u8]]) -> Keys {
     Keys::Some(Arc::new(array.take_bytes()))
 }
 
-/// A message for a client whose command runs.
+/// A message that waits until the receiver's command is over.
 pub struct Pending {
     to: ClientRef,
     message: Message,
 }
 
 enum Message {
-    /// To a client that tracks.
+    /// To a client that tracks keys.
     Own(Keys),
-    /// To one that another redirects to.
+    /// To a client that receives the messages of another (REDIRECT).
     Redirected(Keys),
-    /// The client of this id, whom it redirects to, is gone.
+    /// The client of this id, to which the tracking client redirects, is gone.
     Broken(u64),
 }
 
-/// Notify the tracking client `id`, or the client that it redirects to.
+/// Sends the tracking client `id`, or the client that it redirects to, the keys that have changed.
 pub fn tell(server: &mut Server, id: u64, keys: &Keys) {
     let Some(tracker) = server.tracking.trackers.get(&id) else {
         return;
@@ -68,7 +69,7 @@ pub fn tell(server: &mut Server, id: u64, keys: &Keys) {
     }
 }
 
-/// Not closing. One whose command runs is not.
+/// Whether a client is connected and not closing. The client whose command runs is out of its slot.
 fn is_open(server: &Server, r: ClientRef) -> bool {
     server
         .net
@@ -77,7 +78,7 @@ fn is_open(server: &Server, r: ClientRef) -> bool {
         .is_none_or(|c| !c.has(flag::CLOSE_ASAP))
 }
 
-/// Write what waits for this client, which the caller holds.
+/// Writes the messages that wait for this client, which the caller holds.
 pub fn send_pending(server: &mut Server, c: &mut Client) {
     if server.tracking.pending.is_empty() {
         return;
@@ -115,7 +116,7 @@ fn write(server: &mut Server, c: &mut Client, message: &Message) {
         c.reply.bulk(b"message");
         c.reply.bulk(b"__redis__:invalidate");
     } else {
-        // A RESP2 connection has no place for what it did not ask for.
+        // RESP2 has no push messages: the client must use REDIRECT.
         return;
     }
     match keys {

@@ -1,5 +1,5 @@
-//! Client tracking: the server remembers what clients may have cached, and notifies them when it
-//! has changed.
+//! Client tracking: the server records which keys clients may have cached, and notifies them when
+//! one changes.
 //!
 //! ```text
 //!   default mode                                   BCAST mode
@@ -11,18 +11,18 @@
 //! The message is a push in RESP3. A RESP2 client redirects it to another connection of its own,
 //! which subscribes to `__redis__:invalidate`.
 //!
-//! Whoever's command runs is out of its slot: what is to be told to it waits in `pending` until the
-//! command, EXEC or script is over and follows the reply. What the server does before a command
-//! runs (eviction, a table that is too long) is told in front of the reply.
+//! The client whose command runs is out of its slot: messages for it wait in `pending` until the
+//! command, EXEC or script is over, and follow the reply. Messages about what the server does
+//! before a command runs (eviction, limiting the table) precede the reply.
 //!
-//! The table knows no databases, and forgets no client that is gone: its ids stay until their keys
-//! change, because ids are never given twice. The table holds at most `tracking-table-max-keys`
-//! keys: those above are taken out at random and told as if they had changed, a hundred at a time,
-//! and a hundred more each time that this did not suffice.
+//! The table does not distinguish databases. The ids of closed clients stay in it until their keys
+//! change; this is safe because ids are never reused. The table holds at most
+//! `tracking-table-max-keys` keys: above that, random keys are removed and invalidated as if they
+//! had changed, a hundred at a time, and a hundred more each time that this did not suffice.
 //!
 //! **Invariant:** `trackers` has the clients with `flag::TRACKING`, and their `flags` are the
-//! TRACKING bits of the client's (`set_flags` changes both). A running client's can be asked there,
-//! though nobody holds it.
+//! TRACKING bits of the client's (`set_flags` changes both). The flags of a client whose command
+//! runs can be read there, although the client is out of its slot.
 //! **Invariant:** `items` is the number of ids in the table (`tests::items_are_counted`).
 
 mod message;
@@ -45,7 +45,7 @@ pub use message::send_pending;
 use message::{Keys, Pending, encode_keys};
 use table::Table;
 
-/// All flags of a client that are about tracking.
+/// All flags of a client that concern tracking.
 const FLAGS: u64 = flag::TRACKING
     | flag::TRACKING_BROKEN_REDIR
     | flag::TRACKING_BCAST
@@ -54,7 +54,7 @@ const FLAGS: u64 = flag::TRACKING
     | flag::TRACKING_CACHING
     | flag::TRACKING_NOLOOP;
 
-/// Keys that are taken out of a table that is too long, at least.
+/// The least number of keys that one call removes from a table that is too long.
 const EFFORT: usize = 100;
 
 /// A client with tracking on.
@@ -66,7 +66,7 @@ pub struct Tracker {
     prefixes: Vec<Box<[u8]>>,
 }
 
-/// What CLIENT TRACKING ON asks for.
+/// The options of CLIENT TRACKING ON.
 #[derive(Default)]
 pub struct Options<'a> {
     pub flags: u64,
@@ -87,10 +87,11 @@ struct Broadcast {
 struct Change {
     /// The id of the client that changed it last; 0 for the server.
     by: u64,
-    /// The databases that it was changed in: a client may have the right to some of them only.
+    /// The databases in which it was changed: a user may have rights to some of them only.
     databases: Vec<u32>,
 }
 
+/// The state of tracking.
 pub struct Tracking {
     table: Table,
     trackers: BTreeMap<u64, Tracker>,
@@ -98,11 +99,12 @@ pub struct Tracking {
     pending: Vec<Pending>,
     /// The id of the client whose command runs; 0 for none.
     running: u64,
-    /// How often in a row the table was too long and stayed so.
+    /// How many times in a row the table was still too long after a call.
     overruns: usize,
 }
 
 impl Tracking {
+    /// No client tracks; `seed` is for the table's hashes.
     pub fn new(seed: HashSeed) -> Tracking {
         Tracking {
             table: Table::new(seed),
@@ -124,22 +126,23 @@ impl Tracking {
         self.table.items()
     }
 
+    /// The number of prefixes that clients in BCAST mode gave.
     pub fn prefixes(&self) -> usize {
         self.prefixes.len()
     }
 
-    /// At least one client tracks.
+    /// Whether at least one client tracks.
     pub fn is_on(&self) -> bool {
         !self.trackers.is_empty()
     }
 
-    /// The id of the client that this one redirects to: 0 for none, `None` when it does not track.
+    /// The id of the client to which this one redirects: 0 for none, `None` when it does not track.
     pub fn redirect_of(&self, id: u64) -> Option<u64> {
         self.trackers.get(&id).map(|tracker| tracker.redirect)
     }
 
-    /// Bytes that a client's prefixes occupy, here and in the list of all; for what other tracking
-    /// costs, the server answers, not the client.
+    /// The bytes that a client's prefixes use, here and in the list of all prefixes. Other memory
+    /// of tracking counts as the server's, not as the client's.
     pub fn memory_of(&self, id: u64) -> usize {
         const OVERHEAD: usize = 2 * size_of::<Box<[u8]>>() + size_of::<Broadcast>();
         let prefixes = self.prefixes_of(id).iter();
@@ -154,8 +157,8 @@ impl Tracking {
     }
 }
 
-/// CLIENT TRACKING ON. The options go together, and with what the client has; prefixes are added to
-/// those it has.
+/// CLIENT TRACKING ON. Fails if the options contradict each other or the client's present mode;
+/// prefixes are added to the client's.
 pub fn start(server: &mut Server, c: &mut Client, options: &Options) {
     let tracking = &mut server.tracking;
     let tracker = tracking.trackers.entry(c.id).or_insert(Tracker {
@@ -186,13 +189,13 @@ pub fn start(server: &mut Server, c: &mut Client, options: &Options) {
         }
         tracker.prefixes.sort();
     }
-    // While nobody tracks, no command says whose it is; what follows in this transaction is
-    // tracked.
+    // While no client tracks, `running` is not set before each command; here it is, so that the
+    // rest of a transaction is tracked.
     tracking.running = c.id;
     server.update_armed();
 }
 
-/// CLIENT TRACKING OFF, RESET, and clients that go.
+/// CLIENT TRACKING OFF, RESET, and closing clients.
 pub fn stop(server: &mut Server, c: &mut Client) {
     let tracking = &mut server.tracking;
     let Some(tracker) = tracking.trackers.remove(&c.id) else {
@@ -228,7 +231,8 @@ fn set_flags(server: &mut Server, c: &mut Client, flags: u64, on: bool) {
     }
 }
 
-/// A client's command begins. Returns what [`end`] wants: whose command runs around it.
+/// A client's command begins. Returns the id of the client whose command runs around it, for
+/// [`end`].
 pub fn begin(server: &mut Server, c: &mut Client) -> u64 {
     let outer = std::mem::replace(&mut server.tracking.running, c.id);
     limit_table(server);
@@ -236,10 +240,10 @@ pub fn begin(server: &mut Server, c: &mut Client) -> u64 {
     outer
 }
 
-/// It is over, its reply is written.
+/// A client's command is over and its reply is written.
 pub fn end(server: &mut Server, c: &mut Client, argv: &[&[u8]], outer: u64) {
     server.tracking.running = outer;
-    // CACHING lasts until the next command, the whole of a transaction if that is one.
+    // CACHING applies to the next command; if that is MULTI, to the whole transaction.
     let is_client_command = argv[0].eq_ignore_ascii_case(b"client");
     if c.has(flag::TRACKING_CACHING) && !c.has(flag::MULTI) && !is_client_command {
         set_flags(server, c, flag::TRACKING_CACHING, false);
@@ -247,9 +251,10 @@ pub fn end(server: &mut Server, c: &mut Client, argv: &[&[u8]], outer: u64) {
     send_pending(server, c);
 }
 
-/// A command has run, maybe in a script: the client whose request this is may keep what it read.
+/// A command has run, possibly in a script: the client whose request this is may have cached the
+/// keys that were read.
 pub fn remember(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
-    // A script's keys are not what it reads; its commands come here themselves.
+    // The keys of EVAL itself are not recorded: the commands of the script record what they read.
     let script = matches!(cmd.name, "eval_ro" | "evalsha_ro" | "fcall_ro");
     if !cmd.is(command::READONLY) || cmd.is(command::PUBSUB) || script {
         return;
@@ -275,7 +280,7 @@ pub fn remember(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
     }
 }
 
-/// A key has changed, by a client's command or (0) by itself.
+/// A key was changed by the command of the client `by`; 0 stands for the server.
 #[cold]
 pub fn key_changed(server: &mut Server, db: u32, key: &[u8], by: u64) {
     for (prefix, broadcast) in &mut server.tracking.prefixes {
@@ -308,7 +313,7 @@ fn invalidate(server: &mut Server, key: &[u8]) {
     }
 }
 
-/// All keys of a database, or of all, went at once.
+/// All keys of one database, or of all, were deleted at once.
 pub fn flushed(server: &mut Server, lazy: bool) {
     if server.armed & armed::TRACKING == 0 {
         return;
@@ -324,8 +329,8 @@ pub fn flushed(server: &mut Server, lazy: bool) {
     }
 }
 
-/// Take keys out until the table is no longer than `tracking-table-max-keys`, within the effort of
-/// one call.
+/// Removes keys until the table has at most `tracking-table-max-keys`, within the effort of one
+/// call.
 pub fn limit_table(server: &mut Server) {
     let max = server.config.tracking_table_max_keys as usize;
     if max == 0 || server.tracking.table.len() <= max {
@@ -345,9 +350,9 @@ pub fn limit_table(server: &mut Server) {
     server.tracking.overruns += 1;
 }
 
-/// Before the loop sleeps: send the clients in BCAST mode what has changed since the last time. The
-/// name of a key is data too: a client gets the names of those that its user may read, by the rules
-/// as they are now.
+/// Sends the clients in BCAST mode the keys that changed since the last call; runs before the loop
+/// sleeps. The name of a key is data too: a client gets the names of those that its user may read,
+/// by the rights at this moment.
 pub fn broadcast(server: &mut Server) {
     if server.armed & armed::TRACKING == 0 {
         return;
@@ -362,7 +367,7 @@ pub fn broadcast(server: &mut Server) {
         .filter(|b| !b.keys.is_empty())
     {
         let changed = std::mem::take(&mut broadcast.keys);
-        // One encoding serves all clients that are shown every key.
+        // One encoding serves all clients that may see every key.
         let all: Vec<&[u8]> = changed.keys().map(|key| &**key).collect();
         let all = encode_keys(&all);
         for &id in &broadcast.clients {
@@ -390,15 +395,15 @@ pub fn broadcast(server: &mut Server) {
     }
 }
 
-/// The user of a client that tracks, if there are keys that it may not read. A redirection does not
-/// matter: the rights are those of the client that asked for tracking.
+/// The user of a tracking client, if there are keys that it may not read. With a redirection, the
+/// rights are those of the client that asked for tracking.
 fn limited_user<'a>(acl: &'a Acl, clients: &Clients, r: ClientRef) -> Option<&'a User> {
     // No command runs while the loop is about to sleep, so every client is in its slot.
     let user = acl.user(clients.get(r.slot)?.user)?;
     (!may_read_everything(user)).then_some(user)
 }
 
-/// What of two prefixes is the beginning of the other: a client must not get a key twice.
+/// Whether one prefix is the beginning of the other: a client must not get a key twice.
 pub fn overlap(a: &[u8], b: &[u8]) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }

@@ -1,22 +1,23 @@
-//! Which clients may have cached which key.
+//! The table of tracking: which clients may have cached which key.
 //!
 //! ```text
 //!   table:  hash(key) -> [ key | id, id, ... ]      one allocation a key, ids sorted, 8 bytes each
 //! ```
 //!
-//! It is the table of hashes' fields (`ds::field`), the ids being the value: a key of 16 bytes that
-//! one client has takes 26 bytes and its slot. Sorted ids make it quick to see that a client is
-//! there already, which is the usual case of a hot key; a new client among n costs a copy of n ids,
-//! 80 KB for ten thousand.
+//! It is built like the table of a hash's fields (`ds::field`), with the ids as the value: a key of
+//! 16 bytes that one client has cached takes 26 bytes and its slot. The ids are sorted, so that it
+//! is quickly found whether a client is listed already, which is the usual case for a hot key.
+//! Adding a client to n others copies n ids: 80 KB for ten thousand.
 
 use crate::ds::field::Field;
 use crate::ds::hashtable::HashTable;
 use crate::ds::siphash::HashSeed;
 use crate::util::random::Random;
 
+/// The keys that clients may have cached, with the ids of these clients.
 pub struct Table {
     keys: HashTable<Field>,
-    /// Ids under all keys.
+    /// The number of ids under all keys.
     items: usize,
 }
 
@@ -30,7 +31,7 @@ fn ids_of(bytes: &[u8]) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Where `id` stands among the sorted ids, or would.
+/// Where `id` stands among the sorted ids, or where it would be inserted.
 fn search(bytes: &[u8], id: u64) -> Result<usize, usize> {
     let (mut from, mut to) = (0, bytes.len() / ID);
     while from < to {
@@ -45,6 +46,7 @@ fn search(bytes: &[u8], id: u64) -> Result<usize, usize> {
 }
 
 impl Table {
+    /// An empty table.
     pub fn new(seed: HashSeed) -> Table {
         Table {
             keys: HashTable::new(seed),
@@ -52,15 +54,17 @@ impl Table {
         }
     }
 
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
+    /// The number of ids under all keys.
     pub fn items(&self) -> usize {
         self.items
     }
 
-    /// This client may have the key from now on.
+    /// Adds a client to those that may have cached the key.
     pub fn add(&mut self, key: &[u8], id: u64) {
         let hash = self.keys.hash(key);
         let Some(entry) = self.keys.find(hash, key) else {
@@ -79,7 +83,7 @@ impl Table {
         self.items += 1;
     }
 
-    /// Take a key out, with the clients that may have it.
+    /// Removes a key and returns the clients that may have cached it.
     pub fn remove(&mut self, key: &[u8]) -> Option<Vec<u64>> {
         if self.keys.is_empty() {
             return None;
@@ -91,13 +95,13 @@ impl Table {
         Some(ids)
     }
 
-    /// Some key, any as likely.
+    /// A random key; each is equally likely.
     pub fn random(&self, rng: &mut Random) -> Option<Vec<u8>> {
         let entry = self.keys.random(rng.raw())?;
         Some(entry.field().to_vec())
     }
 
-    /// Empty it, giving what it held to the caller.
+    /// Empties the table and returns its former content.
     pub fn take(&mut self) -> Table {
         let empty = Table::new(self.keys.seed());
         std::mem::replace(self, empty)

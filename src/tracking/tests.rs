@@ -5,12 +5,12 @@ fn server() -> Server {
     testing::server_with(4)
 }
 
-/// What a client is replied to these lines, and hears with the replies.
+/// The replies to these lines, and the messages that come with them.
 fn say(server: &mut Server, slot: u32, lines: &[&str]) -> String {
     on_one_line(testing::say(server, slot, lines))
 }
 
-/// What it was told meanwhile.
+/// The messages that the client got meanwhile.
 fn heard(server: &mut Server, slot: u32) -> String {
     on_one_line(testing::heard(server, slot))
 }
@@ -163,7 +163,8 @@ fn resp2_redirects_to_a_subscriber() {
     assert_eq!(heard(&mut server, 0), "");
 }
 
-/// The one that is redirected to changes the key itself: it is told behind its reply.
+/// The client to which messages are redirected changes the key itself: the message follows its
+/// reply.
 #[test]
 fn a_target_that_runs_a_command_is_told_after_it() {
     let mut server = server();
@@ -230,7 +231,8 @@ fn one_prefix_must_not_begin_with_another() {
     assert_eq!(server.tracking.prefixes(), 1);
 }
 
-/// The name of a key is data too: a client in BCAST mode hears of the keys that its user may read.
+/// The name of a key is data too: a client in BCAST mode gets the names of keys that its user may
+/// read.
 #[test]
 fn a_broadcast_names_only_keys_that_the_user_may_read() {
     let mut server = server();
@@ -281,8 +283,8 @@ fn a_broadcast_obeys_rights_that_were_changed() {
     assert_eq!(heard(&mut server, 0), "");
 }
 
-/// What is redirected is filtered by the rights of the client that tracks, not of the one that gets
-/// it.
+/// A redirected broadcast is filtered by the rights of the client that tracks, not by those of the
+/// receiver.
 #[test]
 fn a_redirected_broadcast_has_the_rights_of_the_tracking_client() {
     let mut server = server();

@@ -7,27 +7,26 @@
 //!       for each client that waits for it, in order of arrival: run its command again
 //! ```
 //!
-//! One mechanism for all types: a waiting client's command is simply run again, from the checks of
-//! `process_command` on, when one of its keys comes to be. So it sees what anybody would see then:
-//! rights that were taken away, a pause, an error. If it finds nothing it waits on, in its old
-//! place and with its old deadline. If it writes (BLMOVE), the keys that it made ready follow in
-//! the queue.
+//! One mechanism serves all types: when one of its keys is written, a waiting client's command runs
+//! again, from the checks of `process_command` on. So rights that were removed, a pause or an error
+//! have their effect. A command that finds nothing waits on, in its old place and with its old
+//! deadline. If it writes (BLMOVE), the keys that it made ready are appended to the queue.
 //!
-//! What a blocking command does: read its arguments, the timeout among them
-//! ([`deadline_from_seconds`]); try; if there is nothing, answer null when the client must not
-//! block (`flag::DENY_BLOCKING`: EXEC, scripts), else call [`block_for_keys`] and return without a
-//! reply. It keeps nothing between two runs.
+//! A blocking command reads its arguments, the timeout among them ([`deadline_from_seconds`]), and
+//! tries. If it finds nothing, it replies null when the client must not block
+//! (`flag::DENY_BLOCKING`: EXEC, scripts); otherwise it calls [`block_for_keys`] and returns
+//! without a reply. It keeps no state between two runs.
 //!
-//! The place is a ticket, growing with each client that begins to wait; each key has its clients
-//! sorted by ticket. A list of clients would have to be searched whenever one of a thousand leaves
-//! it.
+//! A client's place in the queue is a ticket: a number that grows with each client that begins to
+//! wait. Each key has its clients sorted by ticket. A plain list of clients would have to be
+//! searched whenever one client leaves it.
 //!
 //! A deadline is exact to a millisecond: `before_sleep` sets a timer for the earliest.
 //!
 //! **Invariant:** a client is flagged BLOCKED exactly when it has `blocked`, and then it stands in
 //! `db.blocking` under each of its keys and, if it has a deadline, in `blocked.timeouts` (test
-//! `who_goes_leaves_no_trace`). Only one whose pause is over has `blocked` and no flag: its command
-//! runs before the loop sleeps.
+//! `who_goes_leaves_no_trace`). The exception is a client whose pause is over: it has `blocked` and
+//! no flag until its command runs, before the loop sleeps.
 //!
 //! A client can't change its database while it waits, nor can its keys leave theirs: SWAPDB
 //! exchanges what is in two databases, not the clients that wait there.
@@ -54,7 +53,7 @@ pub struct BlockedClients {
     pub count: usize,
     /// Keys that may serve a blocked client, in the order in which they were written: (db, key).
     pub ready_keys: VecDeque<(u32, Box<[u8]>)>,
-    /// The same as a set, so that a key is listed once.
+    /// The elements of `ready_keys` as a set, so that a key is listed once.
     pub ready_set: HashSet<(u32, Box<[u8]>)>,
     /// (deadline, client), earliest first.
     pub timeouts: BTreeSet<(i64, ClientRef)>,
@@ -64,22 +63,24 @@ pub struct BlockedClients {
     pub unblocked: VecDeque<ClientRef>,
     /// Clients held back by CLIENT PAUSE.
     pub postponed: VecDeque<ClientRef>,
-    /// Clients in WAITAOF, and some that were.
+    /// Clients in WAITAOF, and some that no longer wait.
     pub waiting_aof: Vec<ClientRef>,
     /// Keys with clients that must be notified of their deletion.
     pub on_nokey: usize,
     /// The ticket of the last client that began to wait.
     pub last_ticket: u64,
-    /// Waiting clients are being served: what that makes ready waits in `ready_keys`.
+    /// Whether waiting clients are being served; keys that become ready meanwhile wait in
+    /// `ready_keys`.
     pub serving: bool,
-    /// While a waiting client's command runs again: its ticket and its deadline, should it wait on.
+    /// While a waiting client's command runs again: its ticket and its deadline, in case it waits
+    /// on.
     pub place: Option<(u64, i64)>,
 }
 
-/// A timeout in seconds and fractions of them, as the Unix time in milliseconds at which it is
-/// over; 0 is never.
+/// Reads a timeout in seconds, which may have a fraction. Returns the Unix time in milliseconds at
+/// which it ends; 0 for never.
 pub fn deadline_from_seconds(server: &Server, text: &[u8]) -> Result<i64, Error> {
-    // Redis reads a long double, in whose range more is a number: 1e400 is too long, but it is one.
+    // Redis parses a long double: 1e400 is a number there, too, and its error is "out of range".
     let extreme = || LongDouble::parse(text).map(LongDouble::to_f64);
     let double = || parse_f64(text).filter(|_| text.len() <= MAX_FLOAT_CHARS);
     let seconds = double().or_else(extreme);
@@ -90,7 +91,8 @@ pub fn deadline_from_seconds(server: &Server, text: &[u8]) -> Result<i64, Error>
     deadline(server, ms.ceil() as i64)
 }
 
-/// The same for a timeout in whole milliseconds.
+/// Reads a timeout in whole milliseconds. Returns the Unix time in milliseconds at which it ends; 0
+/// for never.
 pub fn deadline_from_ms(server: &Server, text: &[u8]) -> Result<i64, Error> {
     deadline(server, parse_i64(text).ok_or(Error::TIMEOUT_NOT_INTEGER)?)
 }
@@ -107,9 +109,9 @@ fn deadline(server: &Server, timeout_ms: i64) -> Result<i64, Error> {
     }
 }
 
-/// Let a client wait until one of `keys` holds a value of the type that `kind` names. `argv` runs
-/// again then. `deadline_ms` 0 means for ever. With `on_nokey` it runs again whatever happens to
-/// the keys (XREADGROUP, whose group may be gone with its key).
+/// Blocks a client until one of `keys` holds a value of the type that `kind` names; then `argv`
+/// runs again. `deadline_ms` 0 means for ever. With `on_nokey` it also runs again when a key is
+/// deleted or changes its type (XREADGROUP, whose group is gone with its key).
 pub fn block_for_keys(
     server: &mut Server,
     c: &mut Client,
@@ -156,7 +158,7 @@ pub fn block_for_keys(
     );
 }
 
-/// Let a client wait without keys: WAIT, SHUTDOWN, CLIENT PAUSE. The caller must also unblock it.
+/// Blocks a client without keys: WAIT, SHUTDOWN, CLIENT PAUSE. The caller must also unblock it.
 pub fn block(
     server: &mut Server,
     c: &mut Client,
@@ -191,13 +193,13 @@ fn start(server: &mut Server, c: &mut Client, blocked: Blocked) {
     server.blocked.count += 1;
 }
 
-/// CLIENT PAUSE: hold this command back; it runs when the pause ends.
+/// CLIENT PAUSE: holds this command back; it runs when the pause ends.
 pub fn postpone(server: &mut Server, c: &mut Client, argv: &[&[u8]]) {
     block(server, c, BlockKind::Postpone, argv, 0);
     server.blocked.postponed.push_back(c.reference());
 }
 
-/// Take a client out of all lists of waiting clients.
+/// Removes a client from all lists of waiting clients.
 pub fn forget(server: &mut Server, c: &mut Client) -> Option<Box<Blocked>> {
     let blocked = c.blocked.take()?;
     let r = c.reference();
@@ -217,7 +219,7 @@ pub fn forget(server: &mut Server, c: &mut Client) -> Option<Box<Blocked>> {
     Some(blocked)
 }
 
-/// Take a client out of the list of one key.
+/// Removes a client from the list of one key.
 fn leave(server: &mut Server, db: u32, key: &[u8], blocked: &Blocked) {
     let table = &mut server.dbs[db as usize].blocking;
     let Some(waiting) = table.get_mut(key) else {
@@ -233,7 +235,7 @@ fn leave(server: &mut Server, db: u32, key: &[u8], blocked: &Blocked) {
     }
 }
 
-/// A client may go on: what it sent meanwhile runs before the loop sleeps.
+/// Unblocks a client: its buffered requests run before the loop sleeps.
 pub fn unblock(server: &mut Server, c: &mut Client) {
     forget(server, c);
     if !c.has(flag::UNBLOCKED) && c.conn.is_some() {
@@ -245,7 +247,8 @@ pub fn unblock(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// End a client's wait with this reply instead of its command's. The command counts as called, now.
+/// Ends a client's wait with this reply instead of its command's. The command counts as called at
+/// this moment.
 fn unblock_with(
     server: &mut Server,
     c: &mut Client,
@@ -277,7 +280,7 @@ fn reply_to_timeout(server: &Server, c: &mut Client) {
     }
 }
 
-/// Answer those whose deadline has passed.
+/// Replies to the clients whose deadline has passed.
 pub fn handle_timeouts(server: &mut Server) {
     let now = server.clock.now_ms;
     while let Some(&(deadline, r)) = server.blocked.timeouts.first() {
@@ -293,7 +296,8 @@ pub fn handle_timeouts(server: &mut Server) {
     }
 }
 
-/// The log has come further, or was switched off: answer those in WAITAOF whose wait is over.
+/// Replies to the clients in WAITAOF whose wait is over, after an fsync of the AOF or when the AOF
+/// was switched off.
 pub fn serve_waitaof(server: &mut Server) {
     for r in std::mem::take(&mut server.blocked.waiting_aof) {
         let Some(mut c) = server.net.clients.take_ref(r) else {
@@ -316,7 +320,7 @@ pub fn serve_waitaof(server: &mut Server) {
     }
 }
 
-/// CLIENT UNBLOCK. False: that client does not wait, or not for something that can be cut short.
+/// CLIENT UNBLOCK. Returns false if that client does not wait, or its wait can't be ended early.
 pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -> bool {
     let Some(mut c) = server.net.clients.take_ref(r) else {
         return false;
@@ -349,7 +353,8 @@ impl Server {
         }
     }
 
-    /// Any key of this database may have come to be, or be gone: SWAPDB, FLUSHDB, loading.
+    /// Marks all keys of this database that clients wait for: SWAPDB, FLUSHDB and loading may have
+    /// created or deleted them.
     pub fn signal_all_ready(&mut self, db: u32) {
         let keys: Vec<Box<[u8]>> = self.dbs[db as usize].blocking.keys().cloned().collect();
         keys.iter().for_each(|key| self.signal_key_ready(db, key));
@@ -363,15 +368,15 @@ pub fn handle_ready_keys(server: &mut Server) {
     }
     server.blocked.serving = true;
     while let Some(ready) = server.blocked.ready_keys.pop_front() {
-        // From here on it can become ready once more, for those who are served later.
+        // From here on the key can become ready once more, for clients that are served later.
         server.blocked.ready_set.remove(&ready);
         serve_key(server, ready.0, &ready.1);
     }
     server.blocked.serving = false;
 }
 
-/// Serve those who wait for a key now, in order of arrival, as long as there is something to serve
-/// them with.
+/// Serves the clients that wait for a key, in order of arrival, while the key has something for
+/// them.
 fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
     let waiting = |server: &Server, tickets| {
         let waiting = server.dbs[db as usize].blocking.get(key)?;
@@ -384,7 +389,8 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
     let mut from = 0;
     while let Some((ticket, r, on_nokey)) = waiting(server, from..end) {
         from = ticket + 1;
-        // One whose own command runs at the moment is out of its slot: it has just looked.
+        // A client whose own command runs at the moment is out of its slot: it has just looked at
+        // the key.
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
         };
@@ -399,7 +405,7 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
     }
 }
 
-/// Whether what is found under a key (its type, if it exists) may be what a client waits for.
+/// Whether the type found under a key, if the key exists, may be what a client waits for.
 fn is_served_by(c: &Client, found: Option<Type>) -> bool {
     let Some(blocked) = &c.blocked else {
         return false;
@@ -413,8 +419,8 @@ fn is_served_by(c: &Client, found: Option<Type>) -> bool {
     blocked.on_nokey || (wanted.is_some() && wanted == found)
 }
 
-/// Run the kept command. It may block again, or be held back by a pause; otherwise the client goes
-/// on.
+/// Runs the kept command. It may block again, or be held back by a pause; otherwise the client is
+/// unblocked.
 fn reexecute(server: &mut Server, c: &mut Client) {
     let Some(blocked) = forget(server, c) else {
         return;
@@ -436,7 +442,7 @@ fn run_kept(server: &mut Server, c: &mut Client, blocked: &Blocked) {
     process_command(server, c, &argv, id, Sent::default());
 }
 
-/// The pause is over: what was held back runs before the loop sleeps, in order.
+/// After a pause: the commands that were held back run before the loop sleeps, in order.
 pub fn resume_postponed(server: &mut Server) {
     for r in std::mem::take(&mut server.blocked.postponed) {
         let Some(c) = server.net.clients.resolve(r) else {

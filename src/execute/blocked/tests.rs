@@ -12,12 +12,12 @@ fn server() -> Server {
     server_with(CLIENTS + 1)
 }
 
-/// What a client is replied to a line.
+/// The reply to a line that this client sends.
 fn say(server: &mut Server, slot: u32, line: &str) -> String {
     testing::say(server, slot, &[line])
 }
 
-/// The header's invariant, from both sides.
+/// Checks the invariant of the header, from both sides.
 fn check(server: &Server) {
     let blocked = |c: &&Client| c.blocked.is_some();
     let mut standing = BTreeSet::new();
