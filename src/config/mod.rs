@@ -164,6 +164,7 @@ pub struct Config {
     pub rdb_save_incremental_fsync: bool,
     /// Microseconds of sleep after each saved key, for tests; a negative value sleeps once per that
     /// many keys.
+    pub child_stall_timeout: u32,
     pub rdb_key_save_delay: i32,
     /// The same for loading.
     pub key_load_delay: i32,

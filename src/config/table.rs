@@ -180,6 +180,7 @@ pub static TABLE: &[Row] = &[
     Row::new("rdb-version-check", choice!(rdb_version_check: RdbVersionCheck, "strict")),
     Row::new("rdb-del-sync-files", yes_no!(rdb_del_sync_files, false)).flags(NO_EFFECT),
     Row::new("rdb-save-incremental-fsync", yes_no!(rdb_save_incremental_fsync, true)),
+    Row::new("child-stall-timeout", number!(child_stall_timeout, 3600, 0, INT)),
     Row::new("rdb-key-save-delay", number!(rdb_key_save_delay, 0, i32::MIN, INT)).flags(HIDDEN),
     Row::new("key-load-delay", number!(key_load_delay, 0, i32::MIN, INT)).flags(HIDDEN),
     Row::new("loading-process-events-interval-bytes", number!(loading_process_events_interval_bytes, 2 * MB, 1024, INT)).flags(HIDDEN),

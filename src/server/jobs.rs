@@ -4,10 +4,10 @@
 //!    1 rates       what INFO shows for each second
 //!    2 memory      the peak of used_memory; before eviction is configured, which compares with it
 //!    3 eviction    the policy's parameters follow the settings
-//!    4 child       a saving child that has ended; before aof and snapshots, which may start the next one
+//!    4 child       a saving child that has ended, or hangs; before next-child, which may start another
 //!    5 debugger    sessions of the script debugger that have ended
-//!    6 aof         a rewrite that is due, an fsync of everysec
-//!    7 snapshots   a save point that is reached; after aof, so that a rewrite goes first
+//!    6 aof         results of its thread, an fsync of everysec
+//!    7 next-child  a save or a rewrite that was wished or is due
 //!    8 shutdown    a signal, or the end of a wait for replicas; after the children it may have to end
 //!    9 pause       a pause whose time is over; before clients, which then may run
 //!   10 clients     idle clients, buffers that shrink, a few clients in each call
@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use crate::execute::pause;
 use crate::observe::{bigkeys, hotkeys};
-use crate::persist::{aof, child, rdb};
+use crate::persist::{aof, child};
 use crate::script::debug;
 use crate::server::{cron, shutdown};
 use crate::state::Server;
@@ -55,8 +55,8 @@ const JOBS: &[Job] = &[
     job("eviction", 0, |s| s.evict.configure(&s.config)),
     job("child", 0, child::reap),
     job("debugger", 0, debug::reap),
-    job("aof", 0, aof::cron),
-    job("snapshots", 0, rdb::background::cron),
+    job("aof", 0, aof::flush::take_results),
+    job("next-child", 0, child::start_next),
     job("shutdown", 0, shutdown::cron),
     job("pause", 0, pause::end_pause),
     job("clients", 0, cron::clients_cron),

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
@@ -86,7 +86,13 @@ pub fn close_sockets(keep: &[RawFd]) {
 /// Ask a child to end, by a signal.
 pub fn end(pid: i32) {
     // An error means that it has ended already.
-    let _ = kill(Pid::from_raw(pid), Signal::SIGUSR1);
+    let _ = signal::kill(Pid::from_raw(pid), Signal::SIGUSR1);
+}
+
+/// End a child that may not be able to answer a signal.
+pub fn kill(pid: i32) {
+    // An error means that it has ended already.
+    let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
 /// How the child ended, `None` while it runs. One that is not ours any more counts as killed.
@@ -189,7 +195,7 @@ mod tests {
     }
 
     fn end_and_wait(pid: i32) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        kill(pid);
         wait(pid);
     }
 

@@ -17,7 +17,7 @@ pub mod ticks;
 pub mod title;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// What the C library says of an error: `Connection reset by peer`, without the number that std
 /// adds.
@@ -51,20 +51,31 @@ pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<u
 
 /// Wait until a socket has something to read, or takes something, or a signal comes: that is an
 /// error of the kind `Interrupted`.
-pub fn wait_for(fd: std::os::fd::RawFd, to_write: bool) -> io::Result<()> {
+pub fn wait_for(fd: RawFd, to_write: bool) -> io::Result<()> {
     let events = if to_write {
         libc::POLLOUT
     } else {
         libc::POLLIN
     };
+    poll_one(fd, events, -1).map(|_| ())
+}
+
+/// Wait until `fd` takes something, or `timeout` has passed: then it is false.
+pub fn wait_writable(fd: &impl AsFd, timeout: std::time::Duration) -> io::Result<bool> {
+    let ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
+    poll_one(fd.as_fd().as_raw_fd(), libc::POLLOUT, ms)
+}
+
+/// False: `timeout_ms` has passed; -1 is for ever.
+fn poll_one(fd: RawFd, events: libc::c_short, timeout_ms: libc::c_int) -> io::Result<bool> {
     let mut poll = libc::pollfd {
         fd,
         events,
         revents: 0,
     };
     // SAFETY: one valid structure.
-    match unsafe { libc::poll(&mut poll, 1, -1) } {
-        0.. => Ok(()),
+    match unsafe { libc::poll(&mut poll, 1, timeout_ms) } {
+        n @ 0.. => Ok(n > 0),
         _ => Err(io::Error::last_os_error()),
     }
 }

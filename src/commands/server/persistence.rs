@@ -3,7 +3,7 @@
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
-use crate::persist::child::{self, Kind};
+use crate::persist::child::{self, Kind, Wish};
 use crate::persist::rdb::background;
 
 pub const TABLE: &[Command] = &[
@@ -56,7 +56,7 @@ fn bgsave(ctx: &mut Ctx) -> CmdResult {
                  schedule a BGSAVE whenever possible.",
             ));
         }
-        ctx.server.rdb.scheduled = true;
+        ctx.server.forks.wishes.add(Wish::Snapshot);
         ctx.client.reply.status("Background saving scheduled");
         return Ok(());
     }
@@ -69,7 +69,7 @@ fn cancel(ctx: &mut Ctx) -> CmdResult {
     if background::in_progress(ctx.server) {
         child::kill(ctx.server, Kind::Rdb);
         ctx.client.reply.status("Background saving cancelled");
-    } else if std::mem::take(&mut ctx.server.rdb.scheduled) {
+    } else if ctx.server.forks.wishes.withdraw(Wish::Snapshot) {
         ctx.client
             .reply
             .status("Scheduled background saving cancelled");

@@ -53,7 +53,7 @@ use self::feed::Feed;
 use self::flush::Flush;
 use self::manifest::{Manifest, sync_dir};
 use crate::error::Error;
-use crate::persist::child::{self, Kind};
+use crate::persist::child::{self, Kind, Wish};
 use crate::propagate::sink;
 use crate::propagate::unsynced::Unsynced;
 use crate::state::Server;
@@ -319,13 +319,13 @@ fn start(server: &mut Server) -> Result<(), String> {
         .as_ref()
         .is_some_and(|child| child.kind != Kind::Aof);
     if other {
-        server.aof.rewrite.scheduled = true;
+        server.forks.wishes.add(Wish::Rewrite);
         log::info!(
             "AOF was enabled but there is already another background operation. An AOF background was scheduled to \
              start when possible."
         );
     } else if server.nesting > 0 {
-        server.aof.rewrite.scheduled = true;
+        server.forks.wishes.add(Wish::Rewrite);
         log::info!(
             "AOF was enabled during a transaction. An AOF background was scheduled to start when possible."
         );
@@ -362,16 +362,10 @@ pub fn stop(server: &mut Server) {
     server.aof.state = State::Off;
     server.aof.flush.write_error = None;
     server.aof.flush.sync_error = None;
-    server.aof.rewrite.scheduled = false;
+    server.forks.wishes.withdraw(Wish::Rewrite);
     server.aof.last_incr_at = 0;
     follow_sink(server);
     child::kill_and_wait(server, Kind::Aof);
-}
-
-/// From the cron: results of the threads, and a rewrite when it is time.
-pub fn cron(server: &mut Server) {
-    flush::take_results(server);
-    rewrite::cron(server);
 }
 
 /// SHUTDOWN: everything that was fed is on the disk.

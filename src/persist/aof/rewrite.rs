@@ -22,9 +22,8 @@ use super::{
     State, close_files, delete_history, dir, file_name, flush, follow_sink, manifest::Manifest,
     open_new_incr, sync_log_dir, temp_incr_path, values,
 };
-use crate::persist::child::{self, Kind, Outcome, Pipe};
-use crate::persist::loading;
-use crate::persist::rdb::save::{Purpose, write_data_set};
+use crate::persist::child::{self, Job, Kind, Meter, Outcome, Pipe, Wish};
+use crate::persist::rdb::save::{SaveOptions, write_data_set};
 use crate::state::Server;
 use crate::sys::error_text;
 
@@ -37,8 +36,6 @@ const SYNC_EVERY_BYTES: u64 = 4 << 20;
 /// The state of rewrites.
 #[derive(Default)]
 pub struct Rewrite {
-    /// One is wanted as soon as there is no child.
-    pub scheduled: bool,
     pub failed: bool,
     /// Seconds that the last one took.
     pub last_seconds: Option<i64>,
@@ -65,10 +62,10 @@ pub fn start(server: &mut Server) -> Result<(), CantStart> {
         return Err(CantStart);
     }
     server.aof.rewrite.started += 1;
-    match child::start(server, Kind::Aof, child_body) {
+    match child::start(server, Job::to_disk(Kind::Aof), child_body) {
         Ok(pid) => {
             log::info!("Background append only file rewriting started by pid {pid}");
-            server.aof.rewrite.scheduled = false;
+            server.forks.wishes.withdraw(Wish::Rewrite);
             Ok(())
         }
         Err(e) => {
@@ -91,7 +88,7 @@ fn temp_inner_path(pid: u32) -> PathBuf {
     format!("temp-rewriteaof-{pid}.aof").into()
 }
 
-fn child_body(server: &mut Server, pipe: &mut Pipe) -> Result<(), i32> {
+fn child_body(server: &mut Server, pipe: &Pipe) -> Result<(), i32> {
     let path = temp_path(std::process::id());
     write_base(server, &path, Some(pipe)).map_err(|_| 1)?;
     log::info!(
@@ -102,7 +99,7 @@ fn child_body(server: &mut Server, pipe: &mut Pipe) -> Result<(), i32> {
 }
 
 /// Write the data set to a file, which is there only when it is whole and durable.
-pub fn write_base(server: &Server, path: &Path, pipe: Option<&mut Pipe>) -> io::Result<()> {
+pub fn write_base(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Result<()> {
     let temp = temp_inner_path(std::process::id());
     write_base_to(server, &temp, pipe)
         .and_then(|()| std::fs::rename(&temp, path))
@@ -115,7 +112,7 @@ pub fn write_base(server: &Server, path: &Path, pipe: Option<&mut Pipe>) -> io::
         })
 }
 
-fn write_base_to(server: &Server, path: &Path, mut pipe: Option<&mut Pipe>) -> io::Result<()> {
+fn write_base_to(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Result<()> {
     let file = File::create(path)?;
     let synced = SyncedInSteps {
         file: &file,
@@ -127,16 +124,18 @@ fn write_base_to(server: &Server, path: &Path, mut pipe: Option<&mut Pipe>) -> i
         },
     };
     let mut out = BufWriter::with_capacity(64 << 10, synced);
-    let mut key_done = || {
-        if let Some(pipe) = &mut pipe {
-            pipe.key_done();
-        }
-        loading::delay(server.config.rdb_key_save_delay);
+    let meter = Meter {
+        pipe,
+        pause_us: server.config.rdb_key_save_delay,
     };
     if server.config.aof_use_rdb_preamble {
-        write_data_set(server, &mut out, Purpose::AofBase, &mut key_done)?;
+        let options = SaveOptions {
+            aof_base: true,
+            ..SaveOptions::of(server)
+        };
+        write_data_set(server, &mut out, &options, meter)?;
     } else {
-        values::write_data_set(server, &mut out, &mut key_done)?;
+        values::write_data_set(server, &mut out, meter)?;
     }
     out.flush()?;
     file.sync_all()
@@ -200,7 +199,7 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
         let _ = std::fs::remove_file(&temp);
         close_files(server);
         follow_sink(server);
-        server.aof.rewrite.scheduled = true;
+        server.forks.wishes.add(Wish::Rewrite);
     }
     server.aof.rewrite.last_seconds = Some(outcome.seconds);
 }
@@ -302,18 +301,13 @@ fn rename(from: &Path, to: &Path, what: &str) -> Result<(), ()> {
     }
 }
 
-/// From the cron: starts a rewrite that was asked for, or one that the AOF's growth asks for.
-pub fn cron(server: &mut Server) {
-    if server.child.is_some() {
-        return;
-    }
-    if server.aof.rewrite.scheduled {
-        if !is_paused(server) {
-            // Why it can't be started is in the log; it stays scheduled.
-            let _ = start(server);
-        }
-        return;
-    }
+/// Start a rewrite that was asked for, unless rewrites pause. Whether it was.
+pub fn start_wished(server: &mut Server) -> bool {
+    !is_paused(server) && start(server).is_ok()
+}
+
+/// Start a rewrite if the AOF has grown enough.
+pub fn start_if_due(server: &mut Server) {
     let (aof, config) = (&server.aof, &server.config);
     let percentage = u64::from(config.auto_aof_rewrite_percentage);
     let large = aof.current_size > config.auto_aof_rewrite_min_size;
@@ -323,6 +317,7 @@ pub fn cron(server: &mut Server) {
     let growth = growth_percent(aof.current_size, aof.base_size);
     if growth >= percentage && !is_paused(server) {
         log::info!("Starting automatic rewriting of AOF on {growth}% growth");
+        // The log has the error.
         let _ = start(server);
     }
 }
@@ -370,7 +365,7 @@ pub fn request(server: &mut Server) -> Answer {
         Some(child) if child.kind == Kind::Aof => Answer::InProgress,
         other => {
             if other.is_some() || server.nesting > 0 {
-                server.aof.rewrite.scheduled = true;
+                server.forks.wishes.add(Wish::Rewrite);
                 server.aof.rewrite.failures_in_a_row = 0;
                 return Answer::Scheduled;
             }

@@ -19,6 +19,7 @@ use std::ops::ControlFlow;
 use crate::ds::bulk::{push_bulk, push_command, push_count};
 use crate::ds::entry::ValueRef;
 use crate::ds::stream::{IdBuf, StreamId};
+use crate::persist::child::Meter;
 use crate::state::Server;
 use crate::types::hash::Hash;
 use crate::types::list::{End, List};
@@ -34,12 +35,8 @@ const ITEMS_PER_CMD: usize = 64;
 /// Commands are gathered up to this size before they are written.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Write the whole data set. `key_done` is called after each key.
-pub fn write_data_set(
-    server: &Server,
-    sink: &mut dyn Write,
-    key_done: &mut dyn FnMut(),
-) -> io::Result<()> {
+/// Write the whole data set.
+pub fn write_data_set(server: &Server, sink: &mut dyn Write, meter: Meter) -> io::Result<()> {
     let mut out = Vec::with_capacity(2 * CHUNK_BYTES);
     if server.config.aof_timestamp_enabled {
         out.extend_from_slice(format!("#TS:{}\r\n", server.clock.now_s()).as_bytes());
@@ -55,9 +52,10 @@ pub fn write_data_set(
                 if let Err(e) = sink.write_all(&out) {
                     return ControlFlow::Break(e);
                 }
+                meter.bytes_done(out.len());
                 out.clear();
             }
-            key_done();
+            meter.key_done();
             ControlFlow::Continue(())
         });
         if let ControlFlow::Break(e) = walk {

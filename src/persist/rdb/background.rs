@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   BGSAVE ───────────────┐
-//!   save points (cron) ───┼─> start ─> child: save_file ─> cron reaps ─> background_save_done
-//!   BGSAVE SCHEDULE ──────┘                                              dirty -= what was dirty at the fork
+//!   save points (cron) ───┼─> start ─> child: save_file ─> child::reap ─> background_save_done
+//!   BGSAVE SCHEDULE ──────┘                                               dirty -= what was dirty at the fork
 //!   SAVE, SHUTDOWN, FLUSHALL, DEBUG RELOAD ─> save, by this process
 //! ```
 //!
@@ -14,10 +14,11 @@ use std::io;
 use super::save::{remove_temp_file, save_file};
 use crate::config::Config;
 use crate::error::Error;
-use crate::persist::child::{self, Kind, Outcome};
-use crate::persist::loading::{Counts, delay};
+use crate::persist::child::{self, Job, Kind, Meter, Outcome, Target};
+use crate::persist::loading::Counts;
 use crate::state::Server;
 use crate::sys;
+use crate::sys::fork::Exit;
 use crate::texts;
 
 /// After a failed snapshot the next one is not tried for this time.
@@ -33,8 +34,6 @@ pub struct Rdb {
     pub last_bgsave_s: i64,
     /// Unix time of the last start of one.
     pub last_try_s: i64,
-    /// One is to start as soon as no other child runs.
-    pub scheduled: bool,
     /// Snapshots made since the start.
     pub saves: u64,
     /// What the last load found.
@@ -59,7 +58,6 @@ impl Default for Rdb {
             failed: false,
             last_bgsave_s: -1,
             last_try_s: 0,
-            scheduled: false,
             saves: 0,
             last_load: Counts::default(),
             dirty_at_fork: 0,
@@ -78,8 +76,11 @@ pub fn in_progress(server: &Server) -> bool {
 /// Saves in this process, while all clients wait.
 pub fn save(server: &mut Server) -> io::Result<()> {
     server.rdb.saves += 1;
-    let pause = server.config.rdb_key_save_delay;
-    save_file(server, &mut || delay(pause))?;
+    let meter = Meter {
+        pipe: None,
+        pause_us: server.config.rdb_key_save_delay,
+    };
+    save_file(server, meter)?;
     server.dirty = 0;
     server.clock.update();
     server.last_save_s = server.clock.now_s();
@@ -92,17 +93,13 @@ pub fn start(server: &mut Server) -> io::Result<()> {
     server.rdb.saves += 1;
     server.rdb.dirty_at_fork = server.dirty;
     server.rdb.last_try_s = server.clock.now_s();
-    let pause = server.config.rdb_key_save_delay;
-    let started = child::start(server, Kind::Rdb, |server, pipe| {
-        let mut key_done = || {
-            pipe.key_done();
-            if pause != 0 {
-                // For tests, which want to see how far it is.
-                delay(pause);
-                pipe.report_if_due();
-            }
+    let pause_us = server.config.rdb_key_save_delay;
+    let started = child::start(server, Job::to_disk(Kind::Rdb), |server, pipe| {
+        let meter = Meter {
+            pipe: Some(pipe),
+            pause_us,
         };
-        save_file(server, &mut key_done).map_err(|_| 1)
+        save_file(server, meter).map_err(|_| 1)
     });
     match started {
         Ok(pid) => {
@@ -117,10 +114,31 @@ pub fn start(server: &mut Server) -> io::Result<()> {
     }
 }
 
-/// The saving child has ended.
+/// A child that wrote the data set has ended.
 pub fn background_save_done(server: &mut Server, outcome: Outcome) {
     server.rdb.last_cow_bytes = outcome.cow_bytes;
     server.rdb.last_bgsave_s = outcome.seconds;
+    match outcome.target {
+        Target::Disk => snapshot_done(server, outcome),
+        Target::Replicas => log_transfer_done(outcome),
+    }
+}
+
+/// What was sent to replicas is no snapshot: `dirty` stays, and a failure is theirs.
+fn log_transfer_done(outcome: Outcome) {
+    match outcome.exit {
+        Exit::Code(0) => log::info!("Background RDB transfer terminated with success"),
+        _ if outcome.was_told_to_go() => {
+            log::warn!("Background transfer terminated by signal {}", libc::SIGUSR1);
+        }
+        Exit::Signal(signal) => {
+            log::warn!("Background transfer terminated by signal {signal}");
+        }
+        Exit::Code(_) => log::warn!("Background transfer error"),
+    }
+}
+
+fn snapshot_done(server: &mut Server, outcome: Outcome) {
     if outcome.succeeded() {
         log::info!("Background saving terminated with success");
         server.dirty = server.dirty.saturating_sub(server.rdb.dirty_at_fork);
@@ -139,41 +157,41 @@ pub fn background_save_done(server: &mut Server, outcome: Outcome) {
     }
     server.rdb.failed = true;
     match outcome.exit {
-        sys::fork::Exit::Signal(signal) => {
+        Exit::Signal(signal) => {
             log::warn!("Background saving terminated by signal {signal}");
         }
-        sys::fork::Exit::Code(_) => log::warn!("Background saving error"),
+        Exit::Code(_) => log::warn!("Background saving error"),
     }
 }
 
-/// From the cron: is a snapshot due?
-pub fn cron(server: &mut Server) {
-    if server.child.is_some() {
-        return;
-    }
-    let now_s = server.clock.now_s();
-    let rested = !server.rdb.failed || now_s - server.rdb.last_try_s > RETRY_DELAY_S;
-    if !rested {
-        return;
-    }
-    let since = now_s - server.last_save_s;
+/// A snapshot that failed of late is not tried again at once.
+fn is_rested(server: &Server) -> bool {
+    let since_s = server.clock.now_s() - server.rdb.last_try_s;
+    !server.rdb.failed || since_s > RETRY_DELAY_S
+}
+
+/// Start a snapshot that was asked for, unless one failed of late. Whether it was.
+pub fn start_wished(server: &mut Server) -> bool {
+    is_rested(server) && start(server).is_ok()
+}
+
+/// Start a snapshot if a save point is reached. Whether it was.
+pub fn start_if_due(server: &mut Server) -> bool {
+    let since_s = server.clock.now_s() - server.last_save_s;
     let due = server
         .config
         .save
         .iter()
-        .find(|point| server.dirty >= point.changes && since > point.seconds as i64);
-    if let Some(point) = due {
-        log::info!(
-            "{} changes in {} seconds. Saving...",
-            point.changes,
-            point.seconds
-        );
-    } else if !server.rdb.scheduled {
-        return;
-    }
-    if start(server).is_ok() {
-        server.rdb.scheduled = false;
-    }
+        .find(|point| server.dirty >= point.changes && since_s > point.seconds as i64);
+    let Some(point) = due.filter(|_| is_rested(server)) else {
+        return false;
+    };
+    log::info!(
+        "{} changes in {} seconds. Saving...",
+        point.changes,
+        point.seconds
+    );
+    start(server).is_ok()
 }
 
 /// FLUSHALL: what a child is writing is out of date, and an empty data set is soon saved. True: it

@@ -52,6 +52,7 @@ pub mod legacy;
 pub mod load;
 pub mod payload;
 pub mod save;
+pub mod transfer;
 
 #[cfg(test)]
 mod tests;
@@ -64,6 +65,31 @@ use crate::state::Server;
 use crate::types::hash::HashLimits;
 use crate::types::set::SetLimits;
 use crate::types::zset::ZsetLimits;
+
+/// Where a data set stands in a replication history: equal id and equal offset mean equal data.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Position {
+    /// 40 hex digits.
+    pub id: String,
+    /// Bytes of the stream that the data set contains.
+    pub offset: u64,
+    /// The database that a reader of the stream up to there has selected.
+    pub db: u32,
+}
+
+impl Position {
+    /// That of the server's data set; `None` without a backlog, for then no replica can go on from
+    /// there, and amid a transaction, whose changes are not in the stream yet.
+    pub fn of(server: &Server) -> Option<Position> {
+        let replication = &server.replication;
+        let settled = server.nesting == 0 && server.propagation.is_idle();
+        (replication.stream.is_open() && settled).then(|| Position {
+            id: replication.id.clone(),
+            offset: replication.stream.end(),
+            db: replication.stream.selected_db().unwrap_or(0),
+        })
+    }
+}
 
 /// The newest version of each family that can be read.
 pub const VERSION_REDIS_MAX: u32 = 12;

@@ -18,9 +18,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::encode::Encoder;
-use super::{VERSION_FIELD_TTL, VERSION_VALKEY, opcode};
+use super::{Position, VERSION_FIELD_TTL, VERSION_VALKEY, opcode};
 use crate::config::MaxmemoryPolicy;
 use crate::db::Db;
+use crate::persist::child::Meter;
 use crate::persist::rio::Writer;
 use crate::state::Server;
 use crate::sys::{self, signals};
@@ -30,49 +31,88 @@ use crate::types::KeyRef;
 /// the fsync at the end find everything still to be done.
 const AUTOSYNC_BYTES: u64 = 4 << 20;
 
-/// The purpose for which the data set is written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Purpose {
-    Snapshot,
-    /// The base file of an append-only log.
-    AofBase,
+/// What is written, and in which form.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SaveOptions {
+    /// The version that the reader knows, 10 to 80. Fields with a time to live raise it to 12: see
+    /// the head of `persist::rdb`.
+    pub version: u32,
+    pub contents: Contents,
+    /// A CRC at the end; without it there are zeros.
+    pub checksum: bool,
+    pub compress: bool,
+    /// The file is the base of an AOF.
+    pub aof_base: bool,
+    /// Where the data set stands in a replication history, if it is part of one.
+    pub position: Option<Position>,
 }
 
-/// The version of a file with this data: the one that is set, or the first that carries fields with
-/// a time to live.
-fn version(server: &Server) -> u32 {
-    let wanted = server.config.rdb_version.number();
-    let volatile = server.dbs.iter().any(|db| !db.field_expires.is_empty());
-    if volatile && wanted < VERSION_FIELD_TTL {
-        VERSION_FIELD_TTL
-    } else {
-        wanted
+/// The parts of a data set that are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Contents {
+    pub keys: bool,
+    pub functions: bool,
+}
+
+impl Contents {
+    pub const ALL: Contents = Contents {
+        keys: true,
+        functions: true,
+    };
+}
+
+impl SaveOptions {
+    /// Everything, in the form that the settings ask for.
+    pub fn of(server: &Server) -> SaveOptions {
+        SaveOptions {
+            version: server.config.rdb_version.number(),
+            contents: Contents::ALL,
+            checksum: server.config.rdbchecksum,
+            compress: server.config.rdbcompression,
+            aof_base: false,
+            position: Position::of(server),
+        }
+    }
+
+    /// The version that is written.
+    fn version_for(&self, server: &Server) -> u32 {
+        let volatile = server.dbs.iter().any(|db| !db.field_expires.is_empty());
+        if self.contents.keys && volatile {
+            self.version.max(VERSION_FIELD_TTL)
+        } else {
+            self.version
+        }
     }
 }
 
-/// Writes the whole data set. `key_done` is called after each key.
+/// Writes the data set, or the parts of it that are wanted.
 pub fn write_data_set(
     server: &Server,
     sink: &mut dyn Write,
-    purpose: Purpose,
-    key_done: &mut dyn FnMut(),
+    options: &SaveOptions,
+    meter: Meter,
 ) -> io::Result<()> {
-    let version = version(server);
-    let mut out = Writer::new(sink, server.config.rdbchecksum);
-    let mut encoder = Encoder::new(&mut out, version, server.config.rdbcompression);
+    let version = options.version_for(server);
+    let mut sink = Metered { to: sink, meter };
+    let mut out = Writer::new(&mut sink, options.checksum);
+    let mut encoder = Encoder::new(&mut out, version, options.compress);
     let magic = if version >= VERSION_VALKEY {
         format!("VALKEY{version:03}")
     } else {
         format!("REDIS{version:04}")
     };
     encoder.out.put(magic.as_bytes())?;
-    write_aux_fields(server, &mut encoder, purpose)?;
-    for source in server.function_sources() {
-        encoder.out.put_u8(opcode::FUNCTION2)?;
-        encoder.string(source)?;
+    write_aux_fields(server, &mut encoder, options)?;
+    if options.contents.functions {
+        for source in server.function_sources() {
+            encoder.out.put_u8(opcode::FUNCTION2)?;
+            encoder.string(source)?;
+        }
     }
-    for db in server.dbs.iter().filter(|db| !db.is_empty()) {
-        write_db(server, &mut encoder, db, key_done)?;
+    if options.contents.keys {
+        for db in server.dbs.iter().filter(|db| !db.is_empty()) {
+            write_db(server, &mut encoder, db, meter)?;
+        }
     }
     encoder.out.put_u8(opcode::EOF)?;
     let crc = out.checksum()?;
@@ -80,26 +120,59 @@ pub fn write_data_set(
     out.flush()
 }
 
-fn write_aux_fields(server: &Server, out: &mut Encoder, purpose: Purpose) -> io::Result<()> {
+/// Random bytes that end a stream whose length is not known when it begins.
+pub type EofMark = [u8; 40];
+
+/// Writes the data set as a replica reads it from a socket: `$EOF:<mark>`, the RDB, the mark.
+pub fn write_stream(
+    server: &Server,
+    sink: &mut dyn Write,
+    mark: &EofMark,
+    options: &SaveOptions,
+    meter: Meter,
+) -> io::Result<()> {
+    sink.write_all(&[b"$EOF:" as &[u8], mark, b"\r\n"].concat())?;
+    write_data_set(server, sink, options, meter)?;
+    sink.write_all(mark)
+}
+
+/// A sink whose bytes are counted.
+struct Metered<'a, 'p> {
+    to: &'a mut dyn Write,
+    meter: Meter<'p>,
+}
+
+impl Write for Metered<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.to.write(bytes)?;
+        self.meter.bytes_done(n);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+fn write_aux_fields(server: &Server, out: &mut Encoder, options: &SaveOptions) -> io::Result<()> {
     let mut aux = |name: &str, value: &str| {
         out.out.put_u8(opcode::AUX)?;
         out.string(name.as_bytes())?;
         out.string(value.as_bytes())
     };
-    let is_base = purpose == Purpose::AofBase;
     aux("redis-ver", crate::REDIS_VERSION)?;
     aux("redis-bits", &usize::BITS.to_string())?;
     aux("ctime", &server.clock.now_s().to_string())?;
     aux("used-mem", &server.used_memory().to_string())?;
-    aux("aof-base", &u8::from(is_base).to_string())
+    if let Some(position) = &options.position {
+        aux("repl-stream-db", &position.db.to_string())?;
+        aux("repl-id", &position.id)?;
+        aux("repl-offset", &position.offset.to_string())?;
+    }
+    aux("aof-base", &u8::from(options.aof_base).to_string())
 }
 
-fn write_db(
-    server: &Server,
-    out: &mut Encoder,
-    db: &Db,
-    key_done: &mut dyn FnMut(),
-) -> io::Result<()> {
+fn write_db(server: &Server, out: &mut Encoder, db: &Db, meter: Meter) -> io::Result<()> {
     out.out.put_u8(opcode::SELECTDB)?;
     out.len(db.index.into())?;
     out.out.put_u8(opcode::RESIZEDB)?;
@@ -110,7 +183,7 @@ fn write_db(
         .keys
         .try_walk(|entry| match write_key(out, entry, &use_of) {
             Ok(()) => {
-                key_done();
+                meter.key_done();
                 ControlFlow::Continue(())
             }
             Err(e) => ControlFlow::Break(e),
@@ -196,21 +269,16 @@ pub fn remove_temp_file(pid: u32) {
 }
 
 /// Saves to `dbfilename`. The log has the error, if there is one.
-pub fn save_file(server: &Server, key_done: &mut dyn FnMut()) -> io::Result<()> {
+pub fn save_file(server: &Server, meter: Meter) -> io::Result<()> {
     let temp = temp_file(std::process::id());
     let target = server.config.dbfilename.as_path().to_path_buf();
     signals::set_temp_file(Some(&temp));
-    let saved = save_as(server, &temp, &target, key_done);
+    let saved = save_as(server, &temp, &target, meter);
     signals::set_temp_file(None);
     saved
 }
 
-fn save_as(
-    server: &Server,
-    temp: &Path,
-    target: &Path,
-    key_done: &mut dyn FnMut(),
-) -> io::Result<()> {
+fn save_as(server: &Server, temp: &Path, target: &Path, meter: Meter) -> io::Result<()> {
     let dir = std::env::current_dir().unwrap_or_default();
     let file = File::create(temp).inspect_err(|e| {
         log::warn!(
@@ -220,7 +288,7 @@ fn save_as(
             sys::error_text(e)
         );
     })?;
-    let written = write_file(server, &file, key_done).inspect_err(|e| {
+    let written = write_file(server, &file, meter).inspect_err(|e| {
         log::warn!(
             "Write error while saving DB to the disk: {}",
             sys::error_text(e)
@@ -246,14 +314,14 @@ fn save_as(
     Ok(())
 }
 
-fn write_file(server: &Server, file: &File, key_done: &mut dyn FnMut()) -> io::Result<()> {
+fn write_file(server: &Server, file: &File, meter: Meter) -> io::Result<()> {
     let mut sink = Syncing {
         file,
         written: 0,
         synced: 0,
         incremental: server.config.rdb_save_incremental_fsync,
     };
-    write_data_set(server, &mut sink, Purpose::Snapshot, key_done)?;
+    write_data_set(server, &mut sink, &SaveOptions::of(server), meter)?;
     file.sync_all()
 }
 

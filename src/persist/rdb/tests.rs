@@ -1,12 +1,13 @@
 use super::decode::Fault;
 use super::payload::{self, Checks};
-use super::save::{Purpose, write_data_set};
+use super::save::{Contents, SaveOptions, write_data_set};
 use super::*;
 use crate::commands::server::debug::digest::data_set;
 use crate::config::Config;
 use crate::config::enums::RdbVersion;
 use crate::db::Ttl;
 use crate::ds::stream::{NewId, NodeLimits, StreamId};
+use crate::persist::child::Meter;
 use crate::persist::loading::{Counts, Live, LoadError, Options, load_stream};
 use crate::persist::rio::{Reader, checksum};
 use crate::types::hash::{FieldTtl, Hash};
@@ -138,8 +139,12 @@ fn store(server: &mut Server, db: u32, key: &[u8], made: &Made, expire: bool) {
 }
 
 fn saved(server: &Server) -> Vec<u8> {
+    saved_with(server, &SaveOptions::of(server))
+}
+
+fn saved_with(server: &Server, options: &SaveOptions) -> Vec<u8> {
     let mut file = Vec::new();
-    write_data_set(server, &mut file, Purpose::Snapshot, &mut || {}).expect("memory");
+    write_data_set(server, &mut file, options, Meter::default()).expect("memory");
     file
 }
 
@@ -484,4 +489,73 @@ fn a_stream_that_lost_count_is_counted_anew_unless_a_client_sent_it() {
     let (version, body) = payload::open(&payload, CHECKS).expect("our own");
     let refused = restore(&mut server, version, &damage(body));
     assert!(matches!(refused, Err(decode::Fault::Corrupt(_))));
+}
+
+/// A server with a key, a hash with a volatile field, and a function.
+fn server_with_everything() -> Server {
+    let mut server = server();
+    store(&mut server, 3, b"key", &Made::Str(b"value".to_vec()), false);
+    let fields = vec![(b"f".to_vec(), b"v".to_vec(), Some(LATER))];
+    store(&mut server, 0, b"hash", &Made::Hash(fields), false);
+    let source = b"#!lua name=lib\nredis.register_function('f', function() return 1 end)";
+    server.load_function(source, false).expect("a library");
+    server
+}
+
+fn has(file: &[u8], text: &str) -> bool {
+    file.windows(text.len())
+        .any(|bytes| bytes == text.as_bytes())
+}
+
+#[test]
+fn parts_of_a_data_set_are_saved_alone() {
+    let server = server_with_everything();
+    for (keys, functions) in [(true, true), (true, false), (false, true), (false, false)] {
+        let options = SaveOptions {
+            contents: Contents { keys, functions },
+            ..SaveOptions::of(&server)
+        };
+        let file = saved_with(&server, &options);
+        // Without the hash there is no field that an old reader would keep for ever.
+        assert_eq!(version_of(&file), if keys { 12 } else { 11 });
+        let (loaded, counts) = load(&file);
+        assert_eq!(counts.expect("whole").loaded, 2 * u64::from(keys));
+        let functions_found = loaded.function_sources().count();
+        assert_eq!(functions_found, usize::from(functions));
+    }
+}
+
+#[test]
+fn a_file_says_where_it_stands_in_the_history() {
+    let mut server = server_with_everything();
+    assert!(!has(&saved(&server), "repl-id"), "there is no backlog");
+    crate::replication::ensure_backlog(&mut server);
+    server
+        .replication
+        .stream
+        .command(3, b"*1\r\n$4\r\nPING\r\n");
+    let position = Position::of(&server).expect("a backlog");
+    assert_eq!(
+        (position.db, position.offset),
+        (3, server.replication.stream.end())
+    );
+    let file = saved(&server);
+    for text in ["repl-stream-db", "repl-id", &position.id, "repl-offset"] {
+        assert!(has(&file, text), "{text}");
+    }
+    server.nesting = 1;
+    assert_eq!(Position::of(&server), None, "half of a transaction");
+}
+
+#[test]
+fn a_checksum_that_is_not_wanted_is_zero() {
+    let server = server_with_everything();
+    let options = SaveOptions {
+        checksum: false,
+        ..SaveOptions::of(&server)
+    };
+    let file = saved_with(&server, &options);
+    assert!(file.ends_with(&[0; 8]));
+    assert!(load(&file).1.is_ok());
+    assert!(!saved(&server).ends_with(&[0; 8]));
 }

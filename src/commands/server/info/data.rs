@@ -1,8 +1,8 @@
 //! The data and its copies: persistence, replication, modules, cluster, keyspace.
 
 use crate::commands::server::info::{Report, View};
-use crate::persist::aof::{Aof, State};
-use crate::persist::child::{Child, Kind};
+use crate::persist::aof::State;
+use crate::persist::child::{Child, Kind, Wish};
 use crate::state::Server;
 
 pub fn persistence(view: &View, out: &mut Report) {
@@ -35,7 +35,7 @@ pub fn persistence(view: &View, out: &mut Report) {
         is_running(server, Kind::Aof) as u8,
     );
     let rewrite = &server.aof.rewrite;
-    out.field("aof_rewrite_scheduled", rewrite.scheduled as u8);
+    out.field("aof_rewrite_scheduled", rewrite_scheduled(server) as u8);
     out.field(
         "aof_last_rewrite_time_sec",
         rewrite.last_seconds.unwrap_or(-1),
@@ -55,7 +55,7 @@ pub fn persistence(view: &View, out: &mut Report) {
     out.field("module_fork_in_progress", 0);
     out.field("module_fork_last_cow_size", 0);
     if server.aof.state != State::Off {
-        aof(&server.aof, out);
+        aof(server, out);
     }
     forecast(view, out);
     if server.loading {
@@ -77,15 +77,20 @@ fn loading(server: &Server, out: &mut Report) {
     );
 }
 
+fn rewrite_scheduled(server: &Server) -> bool {
+    server.forks.wishes.has(Wish::Rewrite)
+}
+
 fn status(failed: bool) -> &'static str {
     if failed { "err" } else { "ok" }
 }
 
-/// The log, while there is one.
-fn aof(aof: &Aof, out: &mut Report) {
+/// The AOF, while there is one.
+fn aof(server: &Server, out: &mut Report) {
+    let aof = &server.aof;
     out.field("aof_current_size", aof.current_size);
     out.field("aof_base_size", aof.base_size);
-    out.field("aof_pending_rewrite", aof.rewrite.scheduled as u8);
+    out.field("aof_pending_rewrite", rewrite_scheduled(server) as u8);
     out.field("aof_buffer_length", aof.feed.pending());
     out.field("aof_pending_bio_fsync", aof.flush.pending_syncs());
     out.field("aof_delayed_fsync", aof.flush.delayed_syncs);

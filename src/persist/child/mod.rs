@@ -5,27 +5,28 @@
 //!     forecast: what may it cost?
 //!     fork ──────────────────────────────────> own signals, title, oom score; listeners and clients closed
 //!                                            it gives way: lower priority, or cores of its own
-//!     no resize, no LRU writes: they would        body(server, pipe): writes a file
+//!     no resize, no LRU writes: they would        body(server, pipe): writes a file, or to replicas
 //!     copy pages for nothing                       |
-//!     report_handler  <──────────── pipe ─────── keys done, memory copied
+//!     report_handler  <──────────── pipe ─────── keys and bytes done, memory copied (report.rs)
 //!     end of the pipe: waitpid ─> done handler   _exit(code)
+//!     cron: start_next (wishes.rs)
 //! ```
 //!
-//! A report is 24 bytes, far below what a pipe takes as one piece: keys done, bytes copied now, the
-//! most so far.
-//!
-//! The forecast is what an operator needs to know before memory runs out: a fork copies the page
-//! tables at once, and every page that is written while the child lives. The number of pages is
-//! estimated from the rate of writes and the time that the last child of this kind took; a page for
-//! each write is the worst case, and it can't be more than all pages.
+//! A child that hangs, in a file system that doesn't answer for instance, would keep all others
+//! from being started. One that reports no progress for `child-stall-timeout` is killed. Only time
+//! in which this process looked counts, so that a machine that was asleep kills no child.
 //!
 //! **Invariant:** a child ends in [`fork::exit_now`], never by returning: two processes would run
 //! the loop on the same sockets (`start` has no path out of the child).
 //! **Invariant:** while `server.child` is set, tables don't move and accesses leave no trace
 //! (`tests::while_a_child_lives_nothing_moves`).
 
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::AsRawFd;
+mod forecast;
+pub mod report;
+pub mod wishes;
+
+use std::io;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use ae::{Class, EventLoop, Io, Mask, Token};
@@ -35,8 +36,12 @@ use crate::observe::logging;
 use crate::state::Server;
 use crate::sys;
 use crate::sys::fork::{self, Exit, Forked};
-use crate::sys::{allocator, process, title};
-use crate::util::byte_size::format_bytes_human;
+use crate::sys::{process, title};
+
+pub use self::forecast::Forecast;
+use self::report::Reports;
+pub use self::report::{Meter, Pipe, Progress};
+pub use self::wishes::{Wish, start_next};
 
 /// The purpose of a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,80 +72,87 @@ impl Kind {
     }
 }
 
+/// Where the child's bytes go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    Disk,
+    /// Replicas, by a pipe or by their sockets: nothing stays here.
+    Replicas,
+}
+
+/// What a child is forked for.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    pub kind: Kind,
+    pub target: Target,
+    /// Sockets that the child goes on with; it closes all others.
+    pub keep: &'a [RawFd],
+}
+
+impl Job<'_> {
+    /// A child that writes a file.
+    pub fn to_disk(kind: Kind) -> Self {
+        Job {
+            kind,
+            target: Target::Disk,
+            keep: &[],
+        }
+    }
+}
+
 /// The running child, as the parent sees it.
 pub struct Child {
     pub kind: Kind,
+    pub target: Target,
     pub pid: i32,
     /// Unix time in milliseconds.
     pub started_ms: i64,
     pub progress: Progress,
     /// Keys that there were at the fork.
     pub keys_total: u64,
-    /// The parent has sent it the signal to end.
-    pub killed: bool,
     /// When the last report came.
     reported_ms: i64,
-    pipe: PipeReader,
+    reports: Reports,
     /// The pipe's registration in the loop; `None`: the cron polls it.
     token: Option<Token>,
-    /// The pipe has ended: so has the child, or it is about to.
-    silent: bool,
-    /// The beginning of a report whose rest is still to come.
-    partial: Vec<u8>,
+    stall: Stall,
 }
 
-/// A child's report.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Progress {
-    pub keys: u64,
-    /// Bytes copied, at the moment of the report.
-    pub cow_bytes: u64,
-    /// The most that it was.
-    pub cow_peak: u64,
-}
-
-/// Figures of children that ended, and the forecast for the next one.
+/// Figures of children that ended, the forecast for the next one, and what is wished of it.
 #[derive(Default)]
 pub struct Forks {
     /// Pipes of children that ended, still registered in the loop; closed by [`watch`].
-    retired: Vec<(PipeReader, Token)>,
-    /// How long the last child of each kind ran.
-    last: [Option<Duration>; KINDS],
+    retired: Vec<(Reports, Token)>,
     pub forecast: Forecast,
-    /// Changes per second, a moving average.
-    writes_per_s: f64,
-    sampled_ms: i64,
-    sampled_dirty: u64,
+    history: forecast::History,
+    pub wishes: wishes::Wishes,
+    /// Set by replication.
+    pub replication: Option<ReplicationHooks>,
 }
 
-/// What a fork may cost, in bytes.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Forecast {
-    /// Copied before fork returns, while no client is served.
-    pub page_tables: u64,
-    /// Copied while the child lives, at most.
-    pub copied: u64,
-    /// What the system has left; `None`: it doesn't say.
-    pub available: Option<u64>,
-}
-
-impl Forecast {
-    /// Memory would not hold it.
-    pub fn too_much(&self) -> bool {
-        let wanted = self.page_tables.saturating_add(self.copied);
-        self.available.is_some_and(|available| wanted > available)
-    }
+/// What replication, which stands above this room, does about children.
+#[derive(Clone, Copy)]
+pub struct ReplicationHooks {
+    /// Grants [`Wish::Sync`]: starts a child whose target it chooses. False: not now, the wish
+    /// stays.
+    pub start: fn(&mut Server) -> bool,
+    /// A child of kind `Rdb` has ended, whatever its target: replicas may wait for the file, too.
+    /// The snapshot's own handler has run. The bytes of a pipe may not all have been read yet.
+    pub ended: fn(&mut Server, &Outcome),
 }
 
 /// How a child ended, for its done handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outcome {
     pub pid: i32,
+    pub target: Target,
     pub exit: Exit,
     /// Bytes of memory that were copied because of it.
     pub cow_bytes: u64,
     /// Seconds that it took.
     pub seconds: i64,
+    /// Bit n: the n-th socket of the child did not get everything, though others may have.
+    pub failed_sockets: u64,
 }
 
 impl Outcome {
@@ -157,127 +169,60 @@ impl Outcome {
     }
 }
 
-/// The child's end of the pipe.
-pub struct Pipe {
-    kind: Kind,
-    to: PipeWriter,
-    progress: Progress,
-    next_report: Instant,
-    pause: Duration,
+/// For how long a child has reported nothing.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Stall {
+    silent_ms: i64,
+    looked_ms: i64,
+    killed: bool,
 }
 
-/// A report is due after `KEYS_PER_LOOK` keys, if at least `REPORT_EVERY` has passed since the last
-/// one.
-const KEYS_PER_LOOK: u64 = 1024;
-const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Asking how much was copied takes long in a big process: at most this share of the child's time.
-const REPORT_SHARE: u32 = 100;
-const REPORT_BYTES: usize = 24;
+/// One look counts at most this time: more than that was spent elsewhere, by the machine's sleep or
+/// a clock that was set.
+const LOOK_MAX_MS: i64 = 1000;
+
+impl Stall {
+    /// Whether the child is to be killed now: it reports nothing for `timeout_s`; 0 is never.
+    fn look(&mut self, now_ms: i64, reported: bool, timeout_s: u32) -> bool {
+        let passed_ms = (now_ms - self.looked_ms).clamp(0, LOOK_MAX_MS);
+        self.looked_ms = now_ms;
+        self.silent_ms = if reported {
+            0
+        } else {
+            self.silent_ms + passed_ms
+        };
+        let stalled = timeout_s > 0 && self.silent_ms >= i64::from(timeout_s) * 1000;
+        stalled && !std::mem::replace(&mut self.killed, stalled)
+    }
+}
+
 /// A child without cores of its own is nicer than its parent by `GIVE_WAY` steps: it gets some ten
 /// times less of a core that both want. Where client, server and child share two cores, clients
 /// otherwise wait for the child's time slices.
 const GIVE_WAY: i32 = 10;
 
-impl Pipe {
-    fn new(kind: Kind, to: PipeWriter) -> Pipe {
-        Pipe {
-            kind,
-            to,
-            progress: Progress::default(),
-            next_report: Instant::now() + REPORT_EVERY,
-            pause: REPORT_EVERY,
-        }
-    }
-
-    /// One more key is done; from time to time a report goes to the parent.
-    #[inline]
-    pub fn key_done(&mut self) {
-        self.progress.keys += 1;
-        if self.progress.keys.is_multiple_of(KEYS_PER_LOOK) {
-            self.report_if_due();
-        }
-    }
-
-    /// For work without keys, or with few big ones.
-    pub fn report_if_due(&mut self) {
-        if Instant::now() >= self.next_report {
-            self.report();
-            self.next_report = Instant::now() + self.pause;
-        }
-    }
-
-    fn report(&mut self) {
-        let began = Instant::now();
-        self.progress.cow_bytes = fork::private_dirty_bytes();
-        self.progress.cow_peak = self.progress.cow_peak.max(self.progress.cow_bytes);
-        self.pause = REPORT_EVERY.max(began.elapsed() * REPORT_SHARE);
-        if self.to.write_all(&self.progress.to_bytes()).is_err() {
-            // The parent is gone, so the result is of no use.
-            log::warn!("Child failed reporting info to parent, exiting.");
-            fork::exit_now(1);
-        }
-    }
-
-    /// The last words before a good end.
-    fn finish(&mut self) {
-        self.report();
-        let mb = |bytes: u64| bytes >> 20;
-        log::info!(
-            "Fork CoW for {}: current {} MB, peak {} MB, average {} MB",
-            self.kind.name(),
-            mb(self.progress.cow_bytes),
-            mb(self.progress.cow_peak),
-            mb((self.progress.cow_bytes + self.progress.cow_peak) / 2),
-        );
-    }
-}
-
-impl Progress {
-    fn to_bytes(self) -> [u8; REPORT_BYTES] {
-        let mut bytes = [0; REPORT_BYTES];
-        for (to, n) in bytes
-            .chunks_exact_mut(8)
-            .zip([self.keys, self.cow_bytes, self.cow_peak])
-        {
-            to.copy_from_slice(&n.to_le_bytes());
-        }
-        bytes
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Option<Progress> {
-        let mut numbers = bytes
-            .chunks_exact(8)
-            .map(|chunk| chunk.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b)));
-        Some(Progress {
-            keys: numbers.next()?,
-            cow_bytes: numbers.next()?,
-            cow_peak: numbers.next()?,
-        })
-    }
-}
-
 /// Fork, and run `body` in the child; its `Err` is the exit code. The parent goes on at once. The
 /// caller has checked that there is no other child.
 pub fn start(
     server: &mut Server,
-    kind: Kind,
-    body: impl FnOnce(&mut Server, &mut Pipe) -> Result<(), i32>,
+    job: Job,
+    body: impl FnOnce(&mut Server, &Pipe) -> Result<(), i32>,
 ) -> io::Result<i32> {
     if server.child.is_some() {
         return Err(io::Error::from(io::ErrorKind::AlreadyExists));
     }
-    tell_forecast(server, kind);
+    forecast::log_forecast(server, job.kind);
     let (from_child, to_parent) = io::pipe()?;
     sys::set_nonblocking(&from_child)?;
     let began = Instant::now();
     match fork::fork()? {
         Forked::Child => {
             drop(from_child);
-            enter_child(server, kind);
-            let mut pipe = Pipe::new(kind, to_parent);
-            let code = match body(server, &mut pipe) {
+            enter_child(server, job);
+            let pipe = Pipe::new(to_parent);
+            let code = match body(server, &pipe) {
                 Ok(()) => {
-                    pipe.finish();
+                    pipe.finish(job.kind.name());
                     0
                 }
                 Err(code) => code,
@@ -286,7 +231,7 @@ pub fn start(
         }
         Forked::Parent(pid) => {
             note_fork(server, began.elapsed());
-            server.child = Some(Child::new(server, kind, pid, from_child));
+            server.child = Some(Child::new(server, job, pid, Reports::new(from_child)));
             follow_child(server);
             Ok(pid)
         }
@@ -294,19 +239,21 @@ pub fn start(
 }
 
 impl Child {
-    fn new(server: &Server, kind: Kind, pid: i32, pipe: PipeReader) -> Child {
+    fn new(server: &Server, job: Job, pid: i32, reports: Reports) -> Child {
         Child {
-            kind,
+            kind: job.kind,
+            target: job.target,
             pid,
             started_ms: server.clock.now_ms,
             progress: Progress::default(),
             keys_total: server.dbs.iter().map(|db| db.len() as u64).sum(),
-            killed: false,
             reported_ms: server.clock.now_ms,
-            pipe,
+            reports,
             token: None,
-            silent: false,
-            partial: Vec::new(),
+            stall: Stall {
+                looked_ms: server.clock.now_ms,
+                ..Stall::default()
+            },
         }
     }
 
@@ -326,32 +273,35 @@ impl Child {
         }
     }
 
-    /// Take what the child has reported.
-    fn read_reports(&mut self, now_ms: i64) {
-        let mut bytes = [0; 32 * REPORT_BYTES];
-        // An error says that there is nothing now, or never will be: the exit status tells which.
-        while let Ok(n) = self.pipe.read(&mut bytes) {
-            if n == 0 {
-                self.silent = true;
-                break;
-            }
-            self.partial.extend_from_slice(&bytes[..n]);
+    /// Take what the child has reported. Whether it has.
+    fn read_reports(&mut self, now_ms: i64) -> bool {
+        let Some(progress) = self.reports.read() else {
+            return false;
+        };
+        self.progress = progress;
+        self.reported_ms = now_ms;
+        true
+    }
+
+    /// A child that makes no progress is killed; it is reaped later.
+    fn kill_if_stalled(&mut self, now_ms: i64, reported: bool, timeout_s: u32) {
+        if self.stall.look(now_ms, reported, timeout_s) {
+            log::warn!(
+                "The {} child {} has reported no progress for {timeout_s} seconds (child-stall-timeout). Killing it!",
+                self.kind.name(),
+                self.pid
+            );
+            fork::kill(self.pid);
         }
-        let whole = self.partial.len() / REPORT_BYTES * REPORT_BYTES;
-        let last = self.partial[..whole].chunks_exact(REPORT_BYTES).next_back();
-        if let Some(progress) = last.and_then(Progress::from_bytes) {
-            self.progress = progress;
-            self.reported_ms = now_ms;
-        }
-        self.partial.drain(..whole);
     }
 }
 
 /// The first thing a child does: become a process of its own.
-fn enter_child(server: &mut Server, kind: Kind) {
+fn enter_child(server: &mut Server, job: Job) {
+    let kind = job.kind;
     logging::set_role(logging::Role::Child);
     fork::set_up_child_signals();
-    fork::close_sockets(&[]);
+    fork::close_sockets(job.keep);
     set_resize_policy(ResizePolicy::Forbid);
     server.evict.frozen = true;
     if server.config.set_proc_title {
@@ -390,15 +340,15 @@ fn follow_child(server: &mut Server) {
 /// Before the loop sleeps: register the pipe of a new child, so that its end is noticed at once and
 /// not by the next cron; take that of an ended one out.
 pub fn watch(el: &mut EventLoop<Server>, server: &mut Server) {
-    for (pipe, token) in server.forks.retired.drain(..) {
+    for (reports, token) in server.forks.retired.drain(..) {
         el.remove_file(token);
-        drop(pipe);
+        drop(reports);
     }
     let Some(child) = server.child.as_mut().filter(|child| child.token.is_none()) else {
         return;
     };
     // A loop that is full leaves the pipe to the cron.
-    if let Ok(token) = el.add_file(child.pipe.as_raw_fd(), Class::First, 0) {
+    if let Ok(token) = el.add_file(child.reports.fd(), Class::First, 0) {
         el.set_handler(token, Mask::READABLE, report_handler);
         child.token = Some(token);
     }
@@ -411,7 +361,7 @@ fn report_handler(_: &mut EventLoop<Server>, server: &mut Server, token: Token, 
         reap(server);
     }
     // Between the end of the pipe and that of the process lies a moment.
-    let ending = |child: &Child| child.token == Some(token) && child.silent;
+    let ending = |child: &Child| child.token == Some(token) && child.reports.ended;
     match server.child.as_ref().is_some_and(ending) && server.nesting == 0 {
         true => Io::More,
         false => Io::Drained,
@@ -426,9 +376,11 @@ pub fn reap(server: &mut Server) {
     let Some(child) = &mut server.child else {
         return;
     };
-    child.read_reports(now_ms);
+    let reported = child.read_reports(now_ms);
     if let Some(exit) = fork::try_wait(child.pid) {
         done(server, exit);
+    } else {
+        child.kill_if_stalled(now_ms, reported, server.config.child_stall_timeout);
     }
 }
 
@@ -438,39 +390,35 @@ fn done(server: &mut Server, exit: Exit) {
         return;
     };
     child.read_reports(now_ms);
-    let Child {
-        kind,
-        pid,
-        started_ms,
-        progress,
-        pipe,
-        token,
-        ..
-    } = child;
-    server
-        .forks
-        .retired
-        .extend(token.map(|token| (pipe, token)));
-    follow_child(server);
-    let ms = (now_ms - started_ms).max(0);
-    server.forks.last[kind as usize] = Some(Duration::from_millis(ms as u64));
+    let kind = child.kind;
+    let ms = (now_ms - child.started_ms).max(0);
+    server.forks.history.last[kind as usize] = Some(Duration::from_millis(ms as u64));
     let outcome = Outcome {
-        pid,
+        pid: child.pid,
+        target: child.target,
         exit,
-        cow_bytes: progress.cow_peak,
+        cow_bytes: child.progress.cow_peak,
         seconds: ms / 1000,
+        failed_sockets: child.progress.failed_sockets,
     };
+    let retired = child.token.map(|token| (child.reports, token));
+    server.forks.retired.extend(retired);
+    follow_child(server);
     match kind {
-        Kind::Rdb => super::rdb::background_save_done(server, outcome),
+        Kind::Rdb => {
+            super::rdb::background_save_done(server, outcome);
+            if let Some(hooks) = server.forks.replication {
+                (hooks.ended)(server, &outcome);
+            }
+        }
         Kind::Aof => super::aof::rewrite_done(server, outcome),
     }
 }
 
 /// Sends the child of this kind the signal to end. It is reaped later.
 pub fn kill(server: &mut Server, kind: Kind) {
-    if let Some(child) = server.child.as_mut().filter(|child| child.kind == kind) {
+    if let Some(child) = server.child.as_ref().filter(|child| child.kind == kind) {
         log::info!("Killing running {} child: {}", child.kind.name(), child.pid);
-        child.killed = true;
         fork::end(child.pid);
     }
 }
@@ -489,56 +437,7 @@ pub fn kill_and_wait(server: &mut Server, kind: Kind) {
     }
 }
 
-/// Say in the log and in INFO what the fork may cost.
-fn tell_forecast(server: &mut Server, kind: Kind) {
-    let seconds = server.forks.last[kind as usize].map_or(0.0, |took| took.as_secs_f64());
-    let writes = (server.forks.writes_per_s * seconds) as u64;
-    let forecast = Forecast {
-        page_tables: fork::page_table_bytes(),
-        copied: writes
-            .saturating_mul(sys::page_bytes() as u64)
-            .min(allocator::resident_bytes() as u64),
-        available: fork::available_bytes(),
-    };
-    server.forks.forecast = forecast;
-    let text = format!(
-        "Fork forecast for {}: page tables {}, up to {} copied ({:.0} writes/s for {seconds:.0} s), {} available",
-        kind.name(),
-        format_bytes_human(forecast.page_tables),
-        format_bytes_human(forecast.copied),
-        server.forks.writes_per_s,
-        forecast
-            .available
-            .map_or("unknown".into(), format_bytes_human),
-    );
-    if forecast.too_much() {
-        log::warn!("WARNING: {text}. Memory may not suffice.");
-    } else {
-        log::debug!("{text}");
-    }
-}
-
 impl Server {
-    /// How fast the data set changes, looked at once a second.
-    fn sample_writes(&mut self) {
-        let (now_ms, forks) = (self.clock.now_ms, &mut self.forks);
-        let ms = now_ms - forks.sampled_ms;
-        if ms < 1000 {
-            return;
-        }
-        if forks.sampled_ms > 0 {
-            // A save sets the counter back: what was changed since then is all that is known.
-            let changes = self
-                .dirty
-                .checked_sub(forks.sampled_dirty)
-                .unwrap_or(self.dirty);
-            let rate = changes as f64 * 1000.0 / ms as f64;
-            forks.writes_per_s += (rate - forks.writes_per_s) / 4.0;
-        }
-        forks.sampled_ms = now_ms;
-        forks.sampled_dirty = self.dirty;
-    }
-
     /// Whether the keyspace's tables may move: not while a child shares their pages, nor when DEBUG
     /// forbids it.
     pub fn follow_resize_policy(&mut self) {
@@ -555,6 +454,7 @@ impl Server {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use std::io::{Read, Write};
 
     fn server() -> Server {
         Server::new(Config::default(), Vec::new())
@@ -571,14 +471,14 @@ mod tests {
     fn while_a_child_lives_nothing_moves() {
         let mut server = server();
         let (mut wait, go) = io::pipe().expect("a pipe");
-        let pid = start(&mut server, Kind::Aof, |_, _| {
+        let pid = start(&mut server, Job::to_disk(Kind::Aof), |_, _| {
             wait.read_exact(&mut [0]).map_err(|_| 2)?;
             Err(3)
         })
         .expect("fork");
         assert!(server.evict.frozen);
         assert!(
-            start(&mut server, Kind::Rdb, |_, _| Ok(())).is_err(),
+            start(&mut server, Job::to_disk(Kind::Rdb), |_, _| Ok(())).is_err(),
             "one at a time"
         );
         assert_eq!(server.child.as_ref().map(|child| child.pid), Some(pid));
@@ -592,7 +492,7 @@ mod tests {
     fn the_last_report_of_a_child_counts() {
         let mut server = server();
         server.child = None;
-        start(&mut server, Kind::Aof, |_, pipe| {
+        start(&mut server, Job::to_disk(Kind::Aof), |_, pipe| {
             (0..5).for_each(|_| pipe.key_done());
             Ok(())
         })
@@ -613,7 +513,10 @@ mod tests {
         let steps = if process::is_filtered() { 0 } else { GIVE_WAY };
         for (cpus, priority) in [("", (parent + steps).min(19)), ("0", parent)] {
             server.config.bgsave_cpulist = cpus.into();
-            start(&mut server, Kind::Rdb, |_, _| Err(process::priority() + 20)).expect("fork");
+            start(&mut server, Job::to_disk(Kind::Rdb), |_, _| {
+                Err(process::priority() + 20)
+            })
+            .expect("fork");
             let exit = fork::wait(server.child.take().expect("a child").pid);
             assert_eq!(exit, Exit::Code(priority + 20), "on {cpus:?}");
         }
@@ -622,7 +525,7 @@ mod tests {
     #[test]
     fn a_killed_child_is_no_error() {
         let mut server = server();
-        start(&mut server, Kind::Aof, |_, _| {
+        start(&mut server, Job::to_disk(Kind::Aof), |_, _| {
             loop {
                 std::thread::park();
             }
@@ -638,38 +541,41 @@ mod tests {
     }
 
     #[test]
-    fn reports_survive_being_torn() {
-        let progress = Progress {
-            keys: 1 << 40,
-            cow_bytes: 7,
-            cow_peak: u64::MAX,
-        };
-        assert_eq!(Progress::from_bytes(&progress.to_bytes()), Some(progress));
-        assert_eq!(Progress::from_bytes(&progress.to_bytes()[..23]), None);
-    }
-
-    #[test]
-    fn a_forecast_warns_when_memory_would_not_hold_it() {
-        let forecast = |copied, available| Forecast {
-            page_tables: 10,
-            copied,
-            available,
-        };
-        assert!(forecast(91, Some(100)).too_much());
-        assert!(!forecast(90, Some(100)).too_much());
-        assert!(!forecast(u64::MAX, None).too_much());
-    }
-
-    #[test]
-    fn the_rate_of_writes_follows_the_counter_back() {
+    fn a_child_without_progress_is_killed() {
         let mut server = server();
-        server.clock.now_ms = 1_000_000;
-        server.sample_writes();
-        (server.dirty, server.clock.now_ms) = (4000, 1_001_000);
-        server.sample_writes();
-        assert_eq!(server.forks.writes_per_s, 1000.0);
-        (server.dirty, server.clock.now_ms) = (1000, 1_002_000);
-        server.sample_writes();
-        assert_eq!(server.forks.writes_per_s, 1000.0);
+        server.config.child_stall_timeout = 2;
+        start(&mut server, Job::to_disk(Kind::Rdb), |_, pipe| {
+            // One report, then nothing: it hangs.
+            pipe.bytes_done(1);
+            loop {
+                std::thread::park();
+            }
+        })
+        .expect("fork");
+        let pid = server.child.as_ref().expect("a child").pid;
+        while server.child.is_some() {
+            server.clock.now_ms += 500;
+            reap(&mut server);
+            std::thread::yield_now();
+        }
+        assert!(server.rdb.failed, "a child that hangs is an error");
+        assert_eq!(fork::try_wait(pid), Some(Exit::Signal(libc::SIGKILL)));
+    }
+
+    #[test]
+    fn only_time_in_which_the_parent_looked_counts_as_a_stall() {
+        let mut stall = Stall::default();
+        let mut looks = |ms, reported| stall.look(ms, reported, 3);
+        assert!(!looks(1000, false));
+        assert!(!looks(90_000_000, false), "asleep for a day: one second");
+        assert!(!looks(90_000_900, true), "a report");
+        assert!(!looks(90_001_800, false));
+        assert!(!looks(80_000_000, false), "the clock was set back");
+        assert!(!looks(80_001_000, false));
+        assert!(!looks(80_002_000, false));
+        assert!(looks(80_003_000, false));
+        assert!(!looks(80_004_000, false), "once");
+        let mut off = Stall::default();
+        assert!(!(1..10_000).any(|second| off.look(second * 1000, false, 0)));
     }
 }

@@ -1,0 +1,128 @@
+//! What a fork may cost, computed before it.
+//!
+//! The forecast is what an operator needs to know before memory runs out: a fork copies the page
+//! tables at once, and every page that is written while the child lives. The number of pages is
+//! estimated from the rate of writes and the time that the last child of this kind took; a page for
+//! each write is the worst case, and it can't be more than all pages.
+
+use std::time::Duration;
+
+use super::{KINDS, Kind};
+use crate::state::Server;
+use crate::sys;
+use crate::sys::allocator;
+use crate::sys::fork;
+use crate::util::byte_size::format_bytes_human;
+
+/// What a fork may cost, in bytes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Forecast {
+    /// Copied before fork returns, while no client is served.
+    pub page_tables: u64,
+    /// Copied while the child lives, at most.
+    pub copied: u64,
+    /// What the system has left; `None`: it doesn't say.
+    pub available: Option<u64>,
+}
+
+impl Forecast {
+    /// Memory would not hold it.
+    pub fn too_much(&self) -> bool {
+        let wanted = self.page_tables.saturating_add(self.copied);
+        self.available.is_some_and(|available| wanted > available)
+    }
+}
+
+/// What forecasts are computed from.
+#[derive(Default)]
+pub struct History {
+    /// How long the last child of each kind ran.
+    pub(super) last: [Option<Duration>; KINDS],
+    /// Changes per second, a moving average.
+    writes_per_s: f64,
+    sampled_ms: i64,
+    sampled_dirty: u64,
+}
+
+/// Say in the log and in INFO what the fork may cost.
+pub(super) fn log_forecast(server: &mut Server, kind: Kind) {
+    let history = &server.forks.history;
+    let seconds = history.last[kind as usize].map_or(0.0, |took| took.as_secs_f64());
+    let writes = (history.writes_per_s * seconds) as u64;
+    let forecast = Forecast {
+        page_tables: fork::page_table_bytes(),
+        copied: writes
+            .saturating_mul(sys::page_bytes() as u64)
+            .min(allocator::resident_bytes() as u64),
+        available: fork::available_bytes(),
+    };
+    let text = format!(
+        "Fork forecast for {}: page tables {}, up to {} copied ({:.0} writes/s for {seconds:.0} s), {} available",
+        kind.name(),
+        format_bytes_human(forecast.page_tables),
+        format_bytes_human(forecast.copied),
+        history.writes_per_s,
+        forecast
+            .available
+            .map_or("unknown".into(), format_bytes_human),
+    );
+    server.forks.forecast = forecast;
+    if forecast.too_much() {
+        log::warn!("WARNING: {text}. Memory may not suffice.");
+    } else {
+        log::debug!("{text}");
+    }
+}
+
+impl Server {
+    /// How fast the data set changes, looked at once a second.
+    pub(super) fn sample_writes(&mut self) {
+        let (now_ms, history) = (self.clock.now_ms, &mut self.forks.history);
+        let ms = now_ms - history.sampled_ms;
+        if ms < 1000 {
+            return;
+        }
+        if history.sampled_ms > 0 {
+            // A save sets the counter back: what was changed since then is all that is known.
+            let changes = self
+                .dirty
+                .checked_sub(history.sampled_dirty)
+                .unwrap_or(self.dirty);
+            let rate = changes as f64 * 1000.0 / ms as f64;
+            history.writes_per_s += (rate - history.writes_per_s) / 4.0;
+        }
+        history.sampled_ms = now_ms;
+        history.sampled_dirty = self.dirty;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_forecast_warns_when_memory_would_not_hold_it() {
+        let forecast = |copied, available| Forecast {
+            page_tables: 10,
+            copied,
+            available,
+        };
+        assert!(forecast(91, Some(100)).too_much());
+        assert!(!forecast(90, Some(100)).too_much());
+        assert!(!forecast(u64::MAX, None).too_much());
+    }
+
+    #[test]
+    fn the_rate_of_writes_follows_the_counter_back() {
+        let mut server = Server::new(Config::default(), Vec::new());
+        server.clock.now_ms = 1_000_000;
+        server.sample_writes();
+        (server.dirty, server.clock.now_ms) = (4000, 1_001_000);
+        server.sample_writes();
+        assert_eq!(server.forks.history.writes_per_s, 1000.0);
+        (server.dirty, server.clock.now_ms) = (1000, 1_002_000);
+        server.sample_writes();
+        assert_eq!(server.forks.history.writes_per_s, 1000.0);
+    }
+}

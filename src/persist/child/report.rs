@@ -1,0 +1,299 @@
+//! What a child reports to its parent through a pipe.
+//!
+//! ```text
+//!   child:   Meter ─> Pipe ── 40 bytes ──> Reports   :parent
+//!            after each key, each piece     the newest report counts
+//! ```
+//!
+//! A report is five numbers, far below what a pipe takes as one piece: keys done, bytes written,
+//! bytes of memory copied now and at most, and the sockets that were given up. A report is sent
+//! when something was done and `REPORT_EVERY` has passed, so a child without reports makes no
+//! progress.
+
+use std::cell::Cell;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use crate::persist::loading::delay;
+use crate::sys::fork;
+
+/// A report is due after `KEYS_PER_LOOK` keys, if at least `REPORT_EVERY` has passed since the last
+/// one.
+const KEYS_PER_LOOK: u64 = 1024;
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Asking how much was copied takes long in a big process: at most this share of the child's time.
+const MEASURE_SHARE: u32 = 100;
+const NUMBERS: usize = 5;
+const REPORT_BYTES: usize = NUMBERS * 8;
+
+/// A child's report.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Progress {
+    pub keys: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Bytes of memory copied, at the moment of the report.
+    pub cow_bytes: u64,
+    /// The most that it was.
+    pub cow_peak: u64,
+    /// Bit n: the n-th of the child's sockets takes no more bytes.
+    pub failed_sockets: u64,
+}
+
+impl Progress {
+    fn numbers(&mut self) -> [&mut u64; NUMBERS] {
+        [
+            &mut self.keys,
+            &mut self.bytes,
+            &mut self.cow_bytes,
+            &mut self.cow_peak,
+            &mut self.failed_sockets,
+        ]
+    }
+
+    fn to_bytes(mut self) -> [u8; REPORT_BYTES] {
+        let mut bytes = [0; REPORT_BYTES];
+        for (to, n) in bytes.chunks_exact_mut(8).zip(self.numbers()) {
+            to.copy_from_slice(&n.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; REPORT_BYTES]) -> Progress {
+        let mut progress = Progress::default();
+        for (chunk, n) in bytes.chunks_exact(8).zip(progress.numbers()) {
+            *n = chunk.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+        }
+        progress
+    }
+}
+
+/// The child's end of the pipe. It is shared by what counts keys and what counts bytes.
+pub struct Pipe {
+    to: PipeWriter,
+    progress: Cell<Progress>,
+    next_report: Cell<Instant>,
+    next_measure: Cell<Instant>,
+}
+
+impl Pipe {
+    pub(super) fn new(to: PipeWriter) -> Pipe {
+        let first = Instant::now() + REPORT_EVERY;
+        Pipe {
+            to,
+            progress: Cell::default(),
+            next_report: Cell::new(first),
+            next_measure: Cell::new(first),
+        }
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Progress)) -> Progress {
+        let mut progress = self.progress.get();
+        change(&mut progress);
+        self.progress.set(progress);
+        progress
+    }
+
+    /// One more key is done; from time to time a report goes to the parent.
+    #[inline]
+    pub fn key_done(&self) {
+        let progress = self.count(|progress| progress.keys += 1);
+        if progress.keys.is_multiple_of(KEYS_PER_LOOK) {
+            self.report_if_due();
+        }
+    }
+
+    /// `n` more bytes are written: a piece of some size, mostly a whole buffer.
+    pub fn bytes_done(&self, n: usize) {
+        self.count(|progress| progress.bytes += n as u64);
+        self.report_if_due();
+    }
+
+    /// This socket takes no more bytes, counted from 0.
+    pub fn socket_failed(&self, at: usize) {
+        self.count(|progress| progress.failed_sockets |= 1 << at);
+    }
+
+    /// For work without keys, or with few big ones.
+    pub fn report_if_due(&self) {
+        let now = Instant::now();
+        if now < self.next_report.get() {
+            return;
+        }
+        if now >= self.next_measure.get() {
+            self.measure();
+            self.next_measure
+                .set(Instant::now() + now.elapsed() * MEASURE_SHARE);
+        }
+        self.report();
+        self.next_report.set(Instant::now() + REPORT_EVERY);
+    }
+
+    fn measure(&self) {
+        let bytes = fork::private_dirty_bytes();
+        self.count(|progress| {
+            progress.cow_bytes = bytes;
+            progress.cow_peak = progress.cow_peak.max(bytes);
+        });
+    }
+
+    fn report(&self) {
+        if (&self.to)
+            .write_all(&self.progress.get().to_bytes())
+            .is_err()
+        {
+            // The parent is gone, so the result is of no use.
+            log::warn!("Child failed reporting info to parent, exiting.");
+            fork::exit_now(1);
+        }
+    }
+
+    /// The last report before a good end; `name` is the child's in the log.
+    pub(super) fn finish(&self, name: &str) {
+        self.measure();
+        self.report();
+        let Progress {
+            cow_bytes,
+            cow_peak,
+            ..
+        } = self.progress.get();
+        let mb = |bytes: u64| bytes >> 20;
+        log::info!(
+            "Fork CoW for {name}: current {} MB, peak {} MB, average {} MB",
+            mb(cow_bytes),
+            mb(cow_peak),
+            mb((cow_bytes + cow_peak) / 2),
+        );
+    }
+}
+
+/// Counts what a save has done: for the parent, if a child saves. The default counts nothing.
+#[derive(Clone, Copy, Default)]
+pub struct Meter<'a> {
+    pub pipe: Option<&'a Pipe>,
+    /// `rdb-key-save-delay`, for tests.
+    pub pause_us: i32,
+}
+
+impl Meter<'_> {
+    #[inline]
+    pub fn key_done(&self) {
+        if let Some(pipe) = self.pipe {
+            pipe.key_done();
+        }
+        if self.pause_us != 0 {
+            self.pause();
+        }
+    }
+
+    /// Tests want to see how far a slow save is.
+    #[cold]
+    fn pause(&self) {
+        delay(self.pause_us);
+        if let Some(pipe) = self.pipe {
+            pipe.report_if_due();
+        }
+    }
+
+    pub fn bytes_done(&self, n: usize) {
+        if let Some(pipe) = self.pipe {
+            pipe.bytes_done(n);
+        }
+    }
+}
+
+/// The parent's end of the pipe.
+pub(super) struct Reports {
+    pipe: PipeReader,
+    /// The pipe has ended: so has the child, or it is about to.
+    pub ended: bool,
+    /// The beginning of a report whose rest is still to come.
+    partial: Vec<u8>,
+}
+
+impl Reports {
+    /// `pipe` does not block.
+    pub fn new(pipe: PipeReader) -> Reports {
+        Reports {
+            pipe,
+            ended: false,
+            partial: Vec::new(),
+        }
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.pipe.as_raw_fd()
+    }
+
+    /// The newest report, if there is a new one.
+    pub fn read(&mut self) -> Option<Progress> {
+        let mut bytes = [0; 32 * REPORT_BYTES];
+        loop {
+            match self.pipe.read(&mut bytes) {
+                Ok(0) => {
+                    self.ended = true;
+                    break;
+                }
+                Ok(n) => self.partial.extend_from_slice(&bytes[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // Nothing now, or never again: the exit status tells which.
+                Err(_) => break,
+            }
+        }
+        let (whole, _) = self.partial.as_chunks::<REPORT_BYTES>();
+        let (progress, len) = (whole.last().map(Progress::from_bytes), whole.len());
+        self.partial.drain(..len * REPORT_BYTES);
+        progress
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys;
+
+    const PROGRESS: Progress = Progress {
+        keys: 1 << 40,
+        bytes: 3,
+        cow_bytes: 7,
+        cow_peak: u64::MAX,
+        failed_sockets: 1 << 63,
+    };
+
+    #[test]
+    fn reports_survive_being_torn() {
+        let (from, to) = io::pipe().expect("a pipe");
+        sys::set_nonblocking(&from).expect("a flag");
+        let mut reports = Reports::new(from);
+        let older = Progress::default().to_bytes();
+        let bytes = [older, PROGRESS.to_bytes(), older].concat();
+        let (first, rest) = bytes.split_at(2 * REPORT_BYTES + 1);
+        (&to).write_all(first).expect("room");
+        assert_eq!(reports.read(), Some(PROGRESS), "the newest one");
+        assert_eq!(reports.read(), None);
+        (&to).write_all(rest).expect("room");
+        assert_eq!(reports.read(), Some(Progress::default()));
+        assert!(!reports.ended);
+        drop(to);
+        assert_eq!(reports.read(), None);
+        assert!(reports.ended);
+    }
+
+    #[test]
+    fn bytes_are_reported_without_keys() {
+        let (from, to) = io::pipe().expect("a pipe");
+        sys::set_nonblocking(&from).expect("a flag");
+        let (pipe, mut reports) = (Pipe::new(to), Reports::new(from));
+        let meter = Meter {
+            pipe: Some(&pipe),
+            pause_us: 0,
+        };
+        meter.bytes_done(1000);
+        assert_eq!(reports.read(), None, "not due yet");
+        pipe.next_report.set(Instant::now());
+        meter.bytes_done(24);
+        let progress = reports.read().expect("a report");
+        assert_eq!((progress.keys, progress.bytes), (0, 1024));
+    }
+}

@@ -1,0 +1,155 @@
+//! Work for children that is wanted while another child runs: the one place that starts the next.
+//!
+//! ```text
+//!   BGREWRITEAOF, appendonly yes ─> Rewrite  ─┐
+//!   BGSAVE SCHEDULE ──────────────> Snapshot ─┼─> in order of arrival, each at most once
+//!   a replica wants the data set ─> Sync     ─┘           |
+//!                                                         v
+//!   cron, no child ─> start_next: the first wish that may be granted now,
+//!                     else a save point that is reached, else a rewrite that the AOF's growth asks for
+//! ```
+//!
+//! A wish that can't be granted now (a rewrite that pauses after failures, a snapshot that rests
+//! after one) stays, and does not hold up those behind it.
+//!
+//! **Invariant:** a wish leaves the queue when its child was started, or when it is withdrawn
+//! (`tests::a_wish_stays_until_its_child_was_started`).
+
+use crate::persist::aof::rewrite;
+use crate::persist::rdb::background;
+use crate::state::Server;
+
+/// What a child is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// Rewrite the AOF.
+    Rewrite,
+    /// Save to the disk.
+    Snapshot,
+    /// Send the data set to replicas, see [`super::ReplicationHooks`].
+    Sync,
+}
+
+/// The wishes in order of arrival.
+#[derive(Default)]
+pub struct Wishes {
+    waiting: Vec<Wish>,
+}
+
+impl Wishes {
+    /// To be started as soon as no other child runs. A second wish of its kind adds nothing.
+    pub fn add(&mut self, wish: Wish) {
+        if !self.has(wish) {
+            self.waiting.push(wish);
+        }
+    }
+
+    pub fn has(&self, wish: Wish) -> bool {
+        self.waiting.contains(&wish)
+    }
+
+    /// Takes a wish back. Whether it was there.
+    pub fn withdraw(&mut self, wish: Wish) -> bool {
+        let had = self.has(wish);
+        self.waiting.retain(|other| *other != wish);
+        had
+    }
+}
+
+/// From the cron: starts the next child, when there is none and something is wanted or due.
+pub fn start_next(server: &mut Server) {
+    if server.child.is_some() {
+        return;
+    }
+    for wish in server.forks.wishes.waiting.clone() {
+        if start(server, wish) {
+            server.forks.wishes.withdraw(wish);
+            return;
+        }
+    }
+    if background::start_if_due(server) {
+        return;
+    }
+    rewrite::start_if_due(server);
+}
+
+/// Start a child, unless its time has not come. The log has the error if it can't be started.
+fn start(server: &mut Server, wish: Wish) -> bool {
+    match wish {
+        Wish::Rewrite => rewrite::start_wished(server),
+        Wish::Snapshot => background::start_wished(server),
+        Wish::Sync => match server.forks.replication {
+            Some(hooks) => (hooks.start)(server),
+            None => false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{self as child, Job, Kind, Outcome, ReplicationHooks, Target};
+    use super::*;
+    use crate::config::Config;
+    use crate::sys::fork;
+
+    fn server() -> Server {
+        let mut server = Server::new(Config::default(), Vec::new());
+        server.config.save.clear();
+        server.forks.replication = Some(ReplicationHooks {
+            start: |server| {
+                let job = Job {
+                    kind: Kind::Rdb,
+                    target: Target::Replicas,
+                    keep: &[],
+                };
+                child::start(server, job, |_, _| Err(9)).is_ok()
+            },
+            ended: |server: &mut Server, outcome: &Outcome| {
+                assert!(server.child.is_none(), "the next one can be started");
+                server.dirty = 100 + (outcome.exit == fork::Exit::Code(9)) as u64;
+            },
+        });
+        server
+    }
+
+    #[test]
+    fn a_wish_stays_until_its_child_was_started() {
+        let mut server = server();
+        server.forks.wishes.add(Wish::Snapshot);
+        server.forks.wishes.add(Wish::Sync);
+        server.forks.wishes.add(Wish::Snapshot);
+        assert_eq!(
+            server.forks.wishes.waiting,
+            [Wish::Snapshot, Wish::Sync],
+            "each kind once"
+        );
+        // Snapshots failed of late: the wish behind it comes first.
+        server.rdb.failed = true;
+        server.rdb.last_try_s = server.clock.now_s();
+        start_next(&mut server);
+        let child = server.child.as_ref().expect("a child");
+        assert_eq!((child.kind, child.target), (Kind::Rdb, Target::Replicas));
+        assert_eq!(server.forks.wishes.waiting, [Wish::Snapshot]);
+        start_next(&mut server);
+        assert_eq!(
+            server.forks.wishes.waiting,
+            [Wish::Snapshot],
+            "one at a time"
+        );
+        assert!(server.forks.wishes.withdraw(Wish::Snapshot));
+        assert!(!server.forks.wishes.withdraw(Wish::Snapshot));
+    }
+
+    #[test]
+    fn replication_hears_how_its_child_ended() {
+        let mut server = server();
+        server.forks.wishes.add(Wish::Sync);
+        start_next(&mut server);
+        while server.child.is_some() {
+            std::thread::yield_now();
+            child::reap(&mut server);
+        }
+        assert_eq!(server.dirty, 101, "the hook was called with its exit code");
+        assert!(!server.rdb.failed, "a transfer is no snapshot");
+    }
+}

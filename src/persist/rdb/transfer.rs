@@ -1,0 +1,301 @@
+//! Sending the data set to replicas without a file: a child writes it while the parent serves.
+//!
+//! ```text
+//!   Route::Pipe      child ─> pipe ─> parent ─> sockets of the replicas    the parent paces: the slowest one decides
+//!   Route::Sockets   child ─> sockets                                      a replica's second connection
+//! ```
+//!
+//! Either way a replica gets `$EOF:<mark>`, the RDB and the mark (`save::write_stream`).
+//!
+//! A socket that takes nothing for a time, or is closed, is given up: the others get the
+//! rest. The parent learns which from [`child::Outcome::failed_sockets`].
+
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use super::save::{EofMark, SaveOptions, write_stream};
+use crate::persist::child::{self, Job, Kind, Meter, Pipe, Target};
+use crate::state::Server;
+use crate::sys;
+
+/// Sockets of one transfer: their results are bits of one number.
+pub const SOCKETS_MAX: usize = 64;
+
+/// How the data set gets to the replicas.
+pub enum Route {
+    /// Through a pipe, from which this process reads.
+    Pipe,
+    /// To these sockets, [`SOCKETS_MAX`] at most: duplicates of those of the clients, so that they
+    /// are closed with the transfer. One that takes nothing for `timeout` is given up.
+    Sockets {
+        sockets: Vec<OwnedFd>,
+        timeout: Duration,
+    },
+}
+
+/// A transfer that has begun.
+pub struct Transfer {
+    pub pid: i32,
+    /// For [`Route::Pipe`]: it does not block, and ends when the child has. What it still holds
+    /// when the child has ended must be read, too.
+    pub pipe: Option<PipeReader>,
+}
+
+/// Fork a child that sends the data set. The caller has checked that there is no other child. How
+/// it ended is reported by `child::ReplicationHooks::ended`.
+pub fn start(server: &mut Server, route: Route, options: SaveOptions) -> io::Result<Transfer> {
+    let mark = eof_mark(server);
+    let (pipe, sink) = match route {
+        Route::Pipe => {
+            let (from_child, to_parent) = io::pipe()?;
+            sys::set_nonblocking(&from_child)?;
+            (Some(from_child), Sink::Pipe(to_parent))
+        }
+        Route::Sockets { sockets, .. } if sockets.len() > SOCKETS_MAX => {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Route::Sockets { sockets, timeout } => (None, Sink::Sockets(sockets, timeout)),
+    };
+    let job = Job {
+        kind: Kind::Rdb,
+        target: Target::Replicas,
+        keep: &sink.keep(),
+    };
+    let started = child::start(server, job, |server, pipe| {
+        sink.send(server, pipe, &mark, &options).map_err(|e| {
+            log::warn!(
+                "Error sending the data set to replicas: {}",
+                sys::error_text(&e)
+            );
+            1
+        })
+    });
+    match started {
+        Ok(pid) => {
+            log::info!("Background RDB transfer started by pid {pid}");
+            Ok(Transfer { pid, pipe })
+        }
+        Err(e) => {
+            log::warn!("Can't save in background: fork: {}", sys::error_text(&e));
+            Err(e)
+        }
+    }
+}
+
+fn eof_mark(server: &mut Server) -> EofMark {
+    let mut mark = [0; 40];
+    let digits = server.rng.hex(mark.len());
+    mark.copy_from_slice(digits.as_bytes());
+    mark
+}
+
+/// What the child writes to.
+enum Sink {
+    Pipe(PipeWriter),
+    Sockets(Vec<OwnedFd>, Duration),
+}
+
+impl Sink {
+    fn keep(&self) -> Vec<RawFd> {
+        match self {
+            Sink::Pipe(_) => Vec::new(),
+            Sink::Sockets(sockets, _) => sockets.iter().map(AsRawFd::as_raw_fd).collect(),
+        }
+    }
+
+    /// In the child.
+    fn send(
+        self,
+        server: &Server,
+        pipe: &Pipe,
+        mark: &EofMark,
+        options: &SaveOptions,
+    ) -> io::Result<()> {
+        let meter = Meter {
+            pipe: Some(pipe),
+            pause_us: server.config.rdb_key_save_delay,
+        };
+        match self {
+            Sink::Pipe(mut to) => write_stream(server, &mut to, mark, options, meter),
+            Sink::Sockets(sockets, timeout) => {
+                let mut to = Sockets::new(sockets, timeout, |at| pipe.socket_failed(at));
+                write_stream(server, &mut to, mark, options, meter)
+            }
+        }
+    }
+}
+
+/// Writes the same to all of them, and goes on while one is left.
+struct Sockets<F> {
+    /// `None`: given up.
+    all: Vec<Option<File>>,
+    /// For this time a socket may take nothing.
+    timeout: Duration,
+    failed: F,
+}
+
+impl<F: Fn(usize)> Sockets<F> {
+    fn new(sockets: Vec<OwnedFd>, timeout: Duration, failed: F) -> Sockets<F> {
+        Sockets {
+            all: sockets.into_iter().map(File::from).map(Some).collect(),
+            timeout,
+            failed,
+        }
+    }
+}
+
+impl<F: Fn(usize)> Write for Sockets<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for (at, place) in self.all.iter_mut().enumerate() {
+            let Some(socket) = place else {
+                continue;
+            };
+            if let Err(e) = write_within(socket, bytes, self.timeout) {
+                log::warn!(
+                    "A replica takes no more of the data set: {}",
+                    sys::error_text(&e)
+                );
+                (self.failed)(at);
+                *place = None;
+            }
+        }
+        match self.all.iter().any(Option::is_some) {
+            true => Ok(bytes.len()),
+            false => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Write all of it to a socket that does not block.
+fn write_within(socket: &mut File, mut bytes: &[u8], timeout: Duration) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match socket.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => wait_writable(socket, timeout)?,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn wait_writable(socket: &File, timeout: Duration) -> io::Result<()> {
+    match sys::wait_writable(socket, timeout) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(io::ErrorKind::TimedOut.into()),
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::db::Ttl;
+    use crate::sys::fork::Exit;
+    use crate::types::{New, kind};
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    const KEYS: u32 = 5000;
+
+    fn server() -> Server {
+        let mut server = Server::new(Config::default(), Vec::new());
+        for n in 0..KEYS {
+            let key = format!("key:{n}");
+            server.set_key(0, key.as_bytes(), kind::INT, New::Int(7), Ttl::Clear);
+        }
+        server
+    }
+
+    /// Runs until the child has ended; the hook puts its result there.
+    fn outcome(server: &mut Server) -> (Exit, u64) {
+        use std::cell::Cell;
+        thread_local!(static ENDED: Cell<Option<(Exit, u64)>> = const { Cell::new(None) });
+        server.forks.replication = Some(child::ReplicationHooks {
+            start: |_| false,
+            ended: |_, outcome| {
+                assert_eq!(outcome.target, Target::Replicas);
+                ENDED.set(Some((outcome.exit, outcome.failed_sockets)));
+            },
+        });
+        while server.child.is_some() {
+            child::reap(server);
+            std::thread::yield_now();
+        }
+        ENDED.take().expect("the hook was called")
+    }
+
+    /// `$EOF:<mark>`, the RDB, the mark.
+    fn check_framing(bytes: &[u8]) {
+        let rest = bytes.strip_prefix(b"$EOF:").expect("the announcement");
+        let (mark, rest) = rest.split_at(40);
+        assert!(mark.iter().all(u8::is_ascii_hexdigit));
+        let rdb = rest.strip_prefix(b"\r\n").expect("a line");
+        assert!(rdb.starts_with(b"REDIS0011"));
+        assert!(rdb.ends_with(mark));
+    }
+
+    #[test]
+    fn the_parent_reads_what_its_child_sends_through_a_pipe() {
+        let mut server = server();
+        let options = SaveOptions::of(&server);
+        let transfer = start(&mut server, Route::Pipe, options).expect("fork");
+        let mut pipe = transfer.pipe.expect("a pipe");
+        let mut bytes = Vec::new();
+        while let Err(e) = pipe.read_to_end(&mut bytes) {
+            assert_eq!(e.kind(), io::ErrorKind::WouldBlock);
+            std::thread::yield_now();
+        }
+        assert_eq!(outcome(&mut server), (Exit::Code(0), 0));
+        check_framing(&bytes);
+    }
+
+    #[test]
+    fn a_replica_that_leaves_does_not_end_the_transfer_to_the_others() {
+        let mut server = server();
+        let (mut stays, first) = UnixStream::pair().expect("sockets");
+        let (leaves, second) = UnixStream::pair().expect("sockets");
+        drop(leaves);
+        for socket in [&first, &second] {
+            socket.set_nonblocking(true).expect("a flag");
+        }
+        let route = Route::Sockets {
+            sockets: vec![first.into(), second.into()],
+            timeout: Duration::from_secs(60),
+        };
+        let options = SaveOptions::of(&server);
+        assert!(
+            start(&mut server, route, options)
+                .expect("fork")
+                .pipe
+                .is_none()
+        );
+        let mut bytes = Vec::new();
+        stays
+            .read_to_end(&mut bytes)
+            .expect("until the child closes it");
+        assert_eq!(outcome(&mut server), (Exit::Code(0), 0b10));
+        check_framing(&bytes);
+    }
+
+    #[test]
+    fn a_replica_that_reads_nothing_is_given_up() {
+        let (_silent, socket) = UnixStream::pair().expect("sockets");
+        socket.set_nonblocking(true).expect("a flag");
+        let failed = std::cell::Cell::new(None);
+        let timeout = Duration::from_millis(1);
+        let mut sockets = Sockets::new(vec![socket.into()], timeout, |at| failed.set(Some(at)));
+        let result = sockets.write_all(&vec![0; 16 << 20]);
+        assert_eq!(result.map_err(|e| e.kind()), Err(io::ErrorKind::BrokenPipe));
+        assert_eq!(failed.get(), Some(0));
+    }
+}
