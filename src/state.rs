@@ -19,6 +19,7 @@ use crate::execute::busy::LentLoop;
 use crate::execute::pause::Pause;
 use crate::keyspace::evict::Eviction;
 use crate::keyspace::hash_memo::HashMemo;
+use crate::networking::link::Links;
 use crate::observe::bigkeys::BigKeys;
 use crate::observe::commandlog::CommandLogs;
 use crate::observe::hotkeys::HotKeys;
@@ -72,6 +73,8 @@ pub struct Server {
 
     // Clients and what they wait for.
     pub net: Net,
+    /// Connections that this server has made.
+    pub links: Links,
     pub blocked: BlockedClients,
     pub pause: Pause,
     pub pubsub: PubSub,

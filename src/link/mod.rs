@@ -109,7 +109,7 @@ pub enum Event<'a> {
     Closed,
     /// The link can't go on, for a reason that the owner knows.
     Failed(Failure),
-    /// Time has passed, or the owner has pushed steps or called `finish`.
+    /// Time has passed, or the owner has called [`Link::finish`].
     Tick,
 }
 
@@ -253,6 +253,11 @@ impl Link {
         }
     }
 
+    /// There is no connection yet, and the link has not ended.
+    pub fn is_connecting(&self) -> bool {
+        self.state == State::Connecting
+    }
+
     /// The hand-shake is over, and the link has not ended.
     pub fn is_open(&self) -> bool {
         self.state == State::Open
@@ -263,14 +268,17 @@ impl Link {
         self.queue.is_empty() && self.pending.is_empty() && self.output.is_empty()
     }
 
-    /// Add a request behind all others. It is sent by the next [`Link::step`].
-    pub fn push(&mut self, step: Step) {
-        if self.state != State::Ended && !self.finishing {
+    /// Add a request behind all others. False if the link ends.
+    pub fn push(&mut self, now: u64, step: Step) -> bool {
+        let takes = self.state != State::Ended && !self.finishing;
+        if takes {
             self.queue.push_back(step);
+            self.send(now);
         }
+        takes
     }
 
-    /// End when all that was pushed has been sent and replied to; at once while connecting. The
+    /// End when the hand-shake is over and all that was pushed has been sent and replied to. The
     /// next [`Link::step`] begins it.
     pub fn finish(&mut self) {
         self.finishing = true;
@@ -385,7 +393,7 @@ impl Link {
                 }
             }
         }
-        if self.finishing && (self.state == State::Connecting || self.is_idle()) {
+        if self.finishing && self.state == State::Open && self.is_idle() {
             self.end(actions, Action::Closed);
         }
         Ok(())
@@ -393,7 +401,8 @@ impl Link {
 
     /// Move steps from the queue to the output, up to one whose reply has to be waited for.
     fn send(&mut self, now: u64) {
-        while !self.pending.back().is_some_and(|last| last.step.waits)
+        while self.state != State::Connecting
+            && !self.pending.back().is_some_and(|last| last.step.waits)
             && let Some(mut step) = self.queue.pop_front()
         {
             if self.output.is_empty() {

@@ -74,7 +74,8 @@ impl Bench {
     }
 
     fn push(&mut self, step: Step) {
-        self.link.push(step);
+        let now = self.now;
+        self.link.push(now, step);
         self.event(Event::Tick);
     }
 
@@ -422,9 +423,23 @@ fn an_orderly_close_waits_for_what_was_pushed() {
     assert_eq!(bench.taken(), []);
     bench.receive(b"+a\r\n");
     assert_eq!(bench.taken(), [status(1, "a"), Action::Closed]);
-    let mut bench = Bench::new(replica_plan());
+    // Also if it is asked for before there is a connection.
+    let mut bench = Bench::new(Plan::new(vec![Step::new(1, &["A"])], Unasked::Refuse, 100));
+    bench.push(Step::new(2, &["B"]));
     bench.link.finish();
-    assert_eq!(bench.at(0), [Action::Closed]);
+    assert_eq!(bench.at(0), []);
+    bench.event(Event::Connected);
+    assert_eq!(bench.sent(), "*1 $1 A *1 $1 B ");
+    bench.receive(b"+a\r\n+b\r\n");
+    assert_eq!(
+        bench.taken(),
+        [
+            status(1, "a"),
+            Action::Ready,
+            status(2, "b"),
+            Action::Closed
+        ]
+    );
 }
 
 #[test]

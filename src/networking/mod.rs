@@ -7,6 +7,7 @@
 //!          -> reply appended to client.reply
 //! before_sleep -> handle_clients_with_pending_writes -> write_to_client
 //!              -> write_to_replicas -> write_stream
+//! link::open -> connect -> write_handler, read_handler -> Link::step -> the owner's handler
 //! ```
 //!
 //! **Invariant:** an idle client holds neither a query buffer nor a reply buffer: reads go into one
@@ -16,6 +17,7 @@
 pub mod accept;
 pub mod close;
 pub mod evict_clients;
+pub mod link;
 mod prefetch;
 pub mod query;
 pub mod replicas;

@@ -15,10 +15,11 @@
 //!   11 free_clients_in_async_queue after the replies: a client that says QUIT gets its OK
 //!   12 evict_clients               after the replies, which may have shrunk the largest clients
 //!   13 follow_settings             changes that need the loop, after the reply to CONFIG SET
-//!   14 watch                       a child that this turn started, so that its end wakes the loop
-//!   15 set_alarm                   the next deadline of a blocked client, after the last step that may block one
-//!   16 continue_evictions          a timer for what is left to evict
-//!   17 end_turn                    how long the turn took, last
+//!   14 connect_resolved            links whose host's name was resolved on the resolver's thread, which woke the loop
+//!   15 watch                       a child that this turn started, so that its end wakes the loop
+//!   16 set_alarm                   the next deadline of a blocked client, after the last step that may block one
+//!   17 continue_evictions          a timer for what is left to evict
+//!   18 end_turn                    how long the turn took, last
 //! ```
 //!
 //! **Invariant:** the drawing and the function have the same steps in the same order
@@ -31,7 +32,7 @@ use ae::{EventLoop, TimerId};
 
 use crate::execute::blocked;
 use crate::keyspace::expire;
-use crate::networking::{self, accept, close, query, replicas, write};
+use crate::networking::{self, accept, close, link, query, replicas, write};
 use crate::persist::aof::flush;
 use crate::persist::child;
 use crate::server::shutdown;
@@ -54,6 +55,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     close::free_clients_in_async_queue(el, server);
     evict_clients(el, server);
     follow_settings(el, server);
+    link::connect_resolved(el, server);
     child::watch(el, server);
     set_alarm(el, server);
     continue_evictions(el, server);

@@ -52,6 +52,7 @@ impl Server {
                 .map(|index| Db::new(index, key_hasher))
                 .collect(),
             net: Net::new(),
+            links: Default::default(),
             stats: Default::default(),
             acl,
             commands,

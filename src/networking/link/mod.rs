@@ -1,0 +1,537 @@
+//! Outgoing links: the sockets and timers of the machines in `crate::link`.
+//!
+//! ```text
+//!   open ─┬─ an address ───────────────────────────> connect_next ─> write_handler: connected
+//!         └─ a name ─> resolver ─> connect_resolved ──────^   │           │
+//!                                                  refused ───┘           v
+//!   request ─> Link::push ─> output ─> write_handler ─> socket       feed(event)
+//!                                       read_handler <─ socket          │ Link::step
+//!                                        timer_handler                  v
+//!                                                             the owner's LinkHandler(id, action)
+//! ```
+//!
+//! An owner opens a link and gets a [`LinkId`]. What happens comes to its handler, one [`Action`]
+//! at a time; in the end `Failed` or `Closed`, unless the owner closes the link or takes the
+//! connection out of it. A handler may do anything: open and close links, this one included. It is
+//! never called from within `open`, `request`, `finish`, `close` or `take`.
+//!
+//! The fds are in `Class::First`: a link keeps servers together and is served before clients.
+//!
+//! A host with several addresses is tried at each of them, in the order in which the resolver
+//! names them, within the time that the plan has for connecting. A local address (`source`) that
+//! can't be used is left out, as Redis does.
+//!
+//! **Invariant:** an fd is taken off the loop before it is closed; a removed link has neither fd
+//! nor timer, and no handler is called for it (`tests::a_closed_link_leaves_nothing`).
+//! **Limits:** a link does not connect again by itself: the owner opens another one after
+//! `crate::link::Backoff`. Links are served in nested turns, too: a handler that replaces the data
+//! set has to leave that to a later step. Names are resolved outside of nested turns only.
+
+use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::connection::connect::{connect, numeric, resolve};
+use crate::connection::resolver::{Lookup, Resolver};
+use crate::connection::{Connection, State};
+use crate::link::{Action, Event, Failure, Link, Plan, Step};
+use crate::state::Server;
+use crate::sys::error_text;
+
+/// Bytes of one read.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Names one link until it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LinkId {
+    slot: u32,
+    generation: u32,
+}
+
+impl LinkId {
+    fn to_raw(self) -> u64 {
+        (self.generation as u64) << 32 | self.slot as u64
+    }
+
+    fn from_raw(raw: u64) -> LinkId {
+        LinkId {
+            slot: raw as u32,
+            generation: (raw >> 32) as u32,
+        }
+    }
+}
+
+/// Called for each action of a link. After `Failed` and `Closed` the link is gone.
+pub type LinkHandler = fn(&mut EventLoop<Server>, &mut Server, LinkId, Action);
+
+/// Where a link goes.
+pub struct Target<'a> {
+    /// A name or an address.
+    pub host: &'a str,
+    pub port: u16,
+    /// The local address to connect from, if it can be used: `bind-source-addr`.
+    pub source: Option<IpAddr>,
+}
+
+/// A connection that was taken out of its link.
+pub struct Taken {
+    pub conn: Connection,
+    /// Bytes that were read behind the last reply.
+    pub received: Vec<u8>,
+    /// Bytes of requests that the socket has not taken.
+    pub unsent: Vec<u8>,
+}
+
+/// A link and what it needs of the system.
+struct Outgoing {
+    machine: Link,
+    handler: LinkHandler,
+    source: Option<IpAddr>,
+    /// Addresses that have not been tried.
+    addresses: VecDeque<SocketAddr>,
+    /// The address that is being tried, or that the link is connected to.
+    address: Option<SocketAddr>,
+    conn: Option<Connection>,
+    token: Option<Token>,
+    timer: Option<Alarm>,
+    /// The reason why it can't connect: the timer reports it.
+    doomed: Option<Failure>,
+}
+
+/// A timer, and the time for which it is set.
+struct Alarm {
+    id: TimerId,
+    due_ms: u64,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    link: Option<Box<Outgoing>>,
+}
+
+/// All outgoing links.
+pub struct Links {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Started with the first name.
+    resolver: Option<Resolver>,
+    /// What the resolver's thread calls.
+    lookup: Lookup,
+    /// The origin of the machines' time.
+    began: Instant,
+}
+
+impl Default for Links {
+    fn default() -> Links {
+        Links {
+            slots: Vec::new(),
+            free: Vec::new(),
+            resolver: None,
+            lookup: resolve,
+            began: Instant::now(),
+        }
+    }
+}
+
+impl Links {
+    /// The machine of a link that has not ended.
+    pub fn get(&self, id: LinkId) -> Option<&Link> {
+        self.outgoing(id).map(|link| &link.machine)
+    }
+
+    /// The address that a link tries or is connected to; `None` while its name is being resolved.
+    pub fn address(&self, id: LinkId) -> Option<SocketAddr> {
+        self.outgoing(id)?.address
+    }
+
+    /// Links that have not ended.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn outgoing(&self, id: LinkId) -> Option<&Outgoing> {
+        let slot = self.slots.get(id.slot as usize)?;
+        let link = slot.link.as_deref();
+        link.filter(|_| slot.generation == id.generation)
+    }
+
+    fn outgoing_mut(&mut self, id: LinkId) -> Option<&mut Outgoing> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        let link = slot.link.as_deref_mut();
+        link.filter(|_| slot.generation == id.generation)
+    }
+
+    fn insert(&mut self, link: Outgoing) -> LinkId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let place = &mut self.slots[slot as usize];
+        place.link = Some(Box::new(link));
+        LinkId {
+            slot,
+            generation: place.generation,
+        }
+    }
+
+    /// The link with its connection, which the loop does not watch any more.
+    fn remove(&mut self, el: &mut EventLoop<Server>, id: LinkId) -> Option<Box<Outgoing>> {
+        self.outgoing(id)?;
+        let place = &mut self.slots[id.slot as usize];
+        let mut link = place.link.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(id.slot);
+        if let Some(alarm) = link.timer.take() {
+            el.delete_timer(alarm.id);
+        }
+        if let Some(token) = link.token.take() {
+            el.remove_file(token);
+        }
+        Some(link)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+}
+
+/// Connect to `target` and begin the plan's hand-shake.
+pub fn open(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    target: &Target,
+    plan: Plan,
+    handler: LinkHandler,
+) -> LinkId {
+    let links = &mut server.links;
+    let now_ms = links.now_ms();
+    let address = numeric(target.host, target.port);
+    let id = links.insert(Outgoing {
+        machine: Link::new(now_ms, plan),
+        handler,
+        source: target.source,
+        addresses: address.into_iter().collect(),
+        address: None,
+        conn: None,
+        token: None,
+        timer: None,
+        doomed: None,
+    });
+    if address.is_some() {
+        connect_next(el, links, id, no_address());
+    } else if let Err(e) = ask_resolver(el, links, id, target) {
+        doom(el, links, id, Failure::Resolve(error_text(&e)));
+    } else {
+        follow(el, links, id);
+    }
+    id
+}
+
+/// Send a request behind all others. Whether the link takes requests.
+pub fn request(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, step: Step) -> bool {
+    let now_ms = server.links.now_ms();
+    let Some(link) = server.links.outgoing_mut(id) else {
+        return false;
+    };
+    let taken = link.machine.push(now_ms, step);
+    follow(el, &mut server.links, id);
+    taken
+}
+
+/// Close the link when all requests have been replied to; the handler gets `Closed` then.
+pub fn finish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
+    let links = &mut server.links;
+    let now_ms = links.now_ms();
+    if let Some(link) = links.outgoing_mut(id) {
+        link.machine.finish();
+        set_alarm(el, link, id, now_ms, now_ms);
+    }
+}
+
+/// Close the link now. Its handler is not called any more.
+pub fn close(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
+    server.links.remove(el, id);
+}
+
+/// Take the connection out of a link that is connected, and the bytes that were read too far. Its
+/// handler is not called any more, and the loop does not watch the connection.
+pub fn take(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Option<Taken> {
+    if server.links.get(id)?.is_connecting() {
+        return None;
+    }
+    let mut link = server.links.remove(el, id)?;
+    let rest = link.machine.take_rest();
+    Some(Taken {
+        conn: link.conn.take()?,
+        received: rest.received,
+        unsent: rest.unsent,
+    })
+}
+
+fn ask_resolver(
+    el: &EventLoop<Server>,
+    links: &mut Links,
+    id: LinkId,
+    target: &Target,
+) -> std::io::Result<()> {
+    let resolver = match &links.resolver {
+        Some(resolver) => resolver,
+        None => {
+            let waker = el.waker();
+            let wake = move || {
+                // A loop that can't be woken looks for answers at the next tick of the cron.
+                let _ = waker.wake();
+            };
+            links.resolver.insert(Resolver::start(links.lookup, wake)?)
+        }
+    };
+    resolver.ask(id.to_raw(), target.host, target.port)
+}
+
+/// Connect the links whose names have been resolved.
+pub fn connect_resolved(el: &mut EventLoop<Server>, server: &mut Server) {
+    let links = &mut server.links;
+    while let Some(answer) = links.resolver.as_ref().and_then(Resolver::try_answer) {
+        let id = LinkId::from_raw(answer.id);
+        let Some(link) = links.outgoing_mut(id) else {
+            continue;
+        };
+        match answer.found {
+            Ok(addresses) => {
+                link.addresses = addresses.into();
+                connect_next(el, links, id, no_address());
+            }
+            Err(e) => doom(el, links, id, Failure::Resolve(error_text(&e))),
+        }
+    }
+}
+
+fn no_address() -> Failure {
+    Failure::Resolve("Name or service not known".into())
+}
+
+/// Try the next address; without one the link fails, with `reason` if no address gave another.
+fn connect_next(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId, mut reason: Failure) {
+    let Some(link) = links.outgoing_mut(id) else {
+        return;
+    };
+    while let Some(address) = link.addresses.pop_front() {
+        link.address = Some(address);
+        match begin(el, address, link.source, id) {
+            Ok((conn, token)) => {
+                link.conn = Some(conn);
+                link.token = Some(token);
+                return follow(el, links, id);
+            }
+            Err(e) => reason = Failure::Connect(error_text(&e)),
+        }
+    }
+    doom(el, links, id, reason);
+}
+
+fn begin(
+    el: &mut EventLoop<Server>,
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    id: LinkId,
+) -> std::io::Result<(Connection, Token)> {
+    let conn = match connect(address, source) {
+        Err(_) if source.is_some() => connect(address, None)?,
+        result => result?,
+    };
+    let token = el.add_file(conn.raw_fd(), Class::First, id.to_raw())?;
+    Ok((conn, token))
+}
+
+/// The link fails when its timer fires, so that no handler is called from within a verb.
+fn doom(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId, reason: Failure) {
+    let now_ms = links.now_ms();
+    if let Some(link) = links.outgoing_mut(id) {
+        link.doomed = Some(reason);
+        set_alarm(el, link, id, now_ms, now_ms);
+    }
+}
+
+/// Give an event to the machine, and what it answers to the owner.
+fn feed(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, event: Event) {
+    let links = &mut server.links;
+    let now_ms = links.now_ms();
+    let Some(link) = links.outgoing_mut(id) else {
+        return;
+    };
+    let mut actions = Vec::new();
+    link.machine.step(now_ms, event, &mut actions);
+    follow(el, links, id);
+    for action in actions {
+        // The owner may have closed the link, or taken its connection, upon the last action.
+        let Some(handler) = server.links.outgoing(id).map(|link| link.handler) else {
+            return;
+        };
+        if matches!(action, Action::Failed(_) | Action::Closed) {
+            server.links.remove(el, id);
+        }
+        handler(el, server, id, action);
+    }
+}
+
+/// Let the loop report what the machine waits for.
+fn follow(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId) {
+    let now_ms = links.now_ms();
+    let Some(link) = links.outgoing_mut(id) else {
+        return;
+    };
+    let machine = &link.machine;
+    if let Some(token) = link.token {
+        let writes = machine.is_connecting() || !machine.output().is_empty();
+        watch(el, token, Mask::WRITABLE, writes);
+        watch(el, token, Mask::READABLE, machine.wants_input());
+    }
+    if let Some(deadline) = machine.deadline() {
+        set_alarm(el, link, id, now_ms, deadline);
+    }
+}
+
+fn watch(el: &mut EventLoop<Server>, token: Token, direction: Mask, wanted: bool) {
+    if el.mask(token).contains(direction) == wanted {
+        return;
+    }
+    match wanted {
+        true if direction == Mask::READABLE => el.set_handler(token, direction, read_handler),
+        true => el.set_handler(token, direction, write_handler),
+        false => el.clear_handler(token, direction),
+    }
+}
+
+/// Have the timer fire at `due_ms` at the latest. One that fires too early sets itself again, so a
+/// deadline that moves on with each reply costs nothing.
+fn set_alarm(
+    el: &mut EventLoop<Server>,
+    link: &mut Outgoing,
+    id: LinkId,
+    now_ms: u64,
+    due_ms: u64,
+) {
+    if let Some(alarm) = &link.timer {
+        if alarm.due_ms <= due_ms {
+            return;
+        }
+        el.delete_timer(alarm.id);
+    }
+    let after = Duration::from_millis(due_ms.saturating_sub(now_ms));
+    link.timer = Some(Alarm {
+        id: el.add_timer(after, id.to_raw(), timer_handler),
+        due_ms,
+    });
+}
+
+fn timer_handler(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    timer: TimerId,
+) -> Option<Duration> {
+    let id = LinkId::from_raw(el.timer_data(timer)?);
+    let link = server.links.outgoing_mut(id)?;
+    link.timer = None;
+    let event = link.doomed.take().map_or(Event::Tick, Event::Failed);
+    feed(el, server, id, event);
+    None
+}
+
+fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    let Some(id) = el.data(token).map(LinkId::from_raw) else {
+        return Io::Drained;
+    };
+    let Some(link) = server.links.outgoing_mut(id) else {
+        return Io::Drained;
+    };
+    let Some(conn) = &mut link.conn else {
+        return Io::Drained;
+    };
+    if link.machine.is_connecting() {
+        match conn.finish_connect() {
+            Ok(State::Open) => feed(el, server, id, Event::Connected),
+            Ok(State::Connecting | State::Handshake) => return Io::Drained,
+            Err(e) => {
+                el.remove_file(token);
+                (link.token, link.conn) = (None, None);
+                let reason = Failure::Connect(error_text(&e));
+                connect_next(el, &mut server.links, id, reason);
+                return Io::Drained;
+            }
+        }
+    }
+    send(el, server, id)
+}
+
+/// Send the output. `More` unless the socket is full: it stays writable for the next request.
+fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Io {
+    let mut budget = el.budget();
+    while budget > 0
+        && let Some(link) = server.links.outgoing_mut(id)
+        && let Some(conn) = &mut link.conn
+        && !link.machine.output().is_empty()
+    {
+        let output = link.machine.output();
+        let sent = match conn.write(&output[..output.len().min(budget)]) {
+            Ok(sent) => sent,
+            Err(e) => {
+                let reason = Failure::Broken(error_text(&e));
+                feed(el, server, id, Event::Failed(reason));
+                return Io::Drained;
+            }
+        };
+        budget -= sent.bytes;
+        if sent.bytes > 0 {
+            server.stats.net_output_bytes += sent.bytes as u64;
+            feed(el, server, id, Event::Sent(sent.bytes));
+        }
+        if sent.io == Io::Drained {
+            return Io::Drained;
+        }
+    }
+    Io::More
+}
+
+fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    let Some(id) = el.data(token).map(LinkId::from_raw) else {
+        return Io::Drained;
+    };
+    let mut bytes = Vec::new();
+    let mut budget = el.budget();
+    while budget > 0
+        && let Some(link) = server.links.outgoing_mut(id)
+        && let Some(conn) = &mut link.conn
+        && link.machine.wants_input()
+    {
+        bytes.clear();
+        let read = match conn.read_into(&mut bytes, READ_BYTES.min(budget)) {
+            Ok(read) => read,
+            Err(e) => {
+                let event = match e.kind() {
+                    std::io::ErrorKind::UnexpectedEof => Event::Closed,
+                    _ => Event::Failed(Failure::Broken(error_text(&e))),
+                };
+                feed(el, server, id, event);
+                return Io::Drained;
+            }
+        };
+        budget -= read.bytes;
+        if read.bytes > 0 {
+            server.stats.net_input_bytes += read.bytes as u64;
+            feed(el, server, id, Event::Received(&bytes));
+        }
+        if read.io == Io::Drained {
+            return Io::Drained;
+        }
+    }
+    Io::More
+}
+
+#[cfg(test)]
+mod tests;
