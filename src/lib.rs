@@ -28,6 +28,7 @@ pub mod replication;
 pub mod script;
 pub mod server;
 pub mod state;
+pub mod sync;
 pub mod sys;
 #[cfg(test)]
 mod testing;

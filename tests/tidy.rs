@@ -75,6 +75,7 @@ const ROOMS: &[&str] = &[
     "keyspace",
     "execute",
     "persist",
+    "sync",
     "script",
     "commands",
     "networking",

@@ -1,11 +1,11 @@
-//! What a blocked client waits for: a key, an acknowledgement, the end of a pause.
+//! What a client waits for: a key, an acknowledgement, the end of a pause.
 
 use crate::client::OwnedArgv;
 
-/// The reason why a client is blocked.
+/// Why a client waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BlockKind {
-    /// An element of a list: BLPOP, BRPOP, BLMOVE, BLMPOP.
+    /// A list to get an element: BLPOP and its kin.
     List,
     Zset,
     Stream,
@@ -14,11 +14,11 @@ pub enum BlockKind {
     /// WAIT.
     Wait,
     WaitAof,
-    /// SHUTDOWN, while it waits for replicas.
+    /// SHUTDOWN waits for replicas.
     Shutdown,
 }
 
-/// The state of a blocked client, see `execute::blocked`.
+/// What a blocked client waits for, see `execute::blocked`.
 pub struct Blocked {
     pub kind: BlockKind,
     /// Unix time in milliseconds, 0 for never.
@@ -26,8 +26,8 @@ pub struct Blocked {
     /// Its place among all waiting clients.
     pub ticket: u64,
     pub keys: Vec<Box<[u8]>>,
-    /// The command, which runs again when the client is served.
+    /// The command, to be run again on wake-up.
     pub argv: OwnedArgv,
-    /// Run it again also when a key is deleted or changes its type (XREADGROUP).
+    /// Wake it also when a key is deleted or changes type (XREADGROUP).
     pub on_nokey: bool,
 }

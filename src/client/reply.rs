@@ -1,4 +1,4 @@
-//! The reply buffer: the bytes to be sent to a client, in its protocol version.
+//! The reply buffer: what a client will be sent, in the protocol that it speaks.
 //!
 //! Commands write their reply straight into `buf`. A string of 16 KB or more is not copied: `buf`
 //! is sealed into `nodes` and the value follows by reference, so a reply is
@@ -8,9 +8,9 @@
 //!             ^ sent: how much of the first piece the socket has taken
 //! ```
 //!
-//! **Invariant:** `bytes()` is the number of bytes still to be sent; `sent` is below the length of
-//! the first piece. Commands name the type of a reply (`null`, `map`, `double`), and this file
-//! encodes it for RESP2 or RESP3.
+//! **Invariant:** `bytes()` is what is still to be sent; `sent` is below the length of the first
+//! piece. The buffer knows the protocol version, so a command says *what* it answers (`null`,
+//! `map`, `double`) and this file says how that looks in RESP2 and RESP3.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -20,17 +20,17 @@ use crate::ds::bulk;
 use crate::error::Error;
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 
-/// A value of at least this length is sent from where it lies, without a copy.
+/// A value at least this long is sent from where it lies.
 pub const ZERO_COPY_MIN: usize = 16 * 1024;
-/// `buf` becomes a node when it has this length and would have to grow.
+/// `buf` is sealed into a node when it is this long and would have to grow.
 const SEAL_MIN: usize = 64 * 1024;
-/// An empty buffer larger than this is freed.
+/// A drained buffer larger than this is given back to the allocator.
 const KEEP_MAX: usize = 16 * 1024;
 
-/// The size of the buffer that each client has in Redis; replies that fit it count for no limit.
+/// The buffer that each client of Redis has; what is in it counts for no limit.
 const FIXED: usize = 16 * 1024;
-/// The size of the chunks in Redis that hold the rest of a reply: a list of 16 KB buffers with
-/// their headers, as jemalloc rounds them.
+/// What does not fit goes into chunks there, each of them an allocation a little longer than that,
+/// which jemalloc rounds up, and an element of a list.
 const CHUNK: usize = 20 * 1024;
 const CHUNK_MEMORY: usize = CHUNK + 24;
 
@@ -48,14 +48,14 @@ impl Node {
     }
 }
 
-/// The place for the header of an aggregate whose length is not known yet.
+/// Where the header of an aggregate of yet unknown length belongs.
 #[must_use]
 pub struct Deferred {
     nodes: usize,
     offset: usize,
 }
 
-/// A position in the reply, for [`ReplyBuf::truncate`].
+/// A point in the reply to come back to, see [`ReplyBuf::truncate`].
 #[derive(Clone, Copy)]
 pub struct Mark {
     nodes: usize,
@@ -63,10 +63,9 @@ pub struct Mark {
     queued: usize,
 }
 
-/// The replies of one client.
 #[derive(Default)]
 pub struct ReplyBuf {
-    /// Whether the client has chosen RESP3 by HELLO 3.
+    /// The client said HELLO 3.
     pub resp3: bool,
     buf: Vec<u8>,
     nodes: VecDeque<Node>,
@@ -79,7 +78,6 @@ pub struct ReplyBuf {
 }
 
 impl ReplyBuf {
-    /// An empty buffer.
     pub fn new(resp3: bool) -> ReplyBuf {
         ReplyBuf {
             resp3,
@@ -87,17 +85,16 @@ impl ReplyBuf {
         }
     }
 
-    /// The number of bytes to be sent.
+    /// Bytes that wait to be sent.
     pub fn bytes(&self) -> usize {
         self.queued + self.buf.len() - self.sent
     }
 
-    /// Whether there is nothing to be sent.
     pub fn is_empty(&self) -> bool {
         self.buf.is_empty() && self.nodes.is_empty()
     }
 
-    /// The number of sealed pieces, for CLIENT LIST's `oll`.
+    /// Sealed pieces, for CLIENT LIST's `oll`.
     pub fn node_count(&self) -> usize {
         self.nodes.len()
     }
@@ -111,9 +108,9 @@ impl ReplyBuf {
         }
     }
 
-    /// The bytes beyond [`ReplyBuf::fixed_len`], for CLIENT LIST's `omem` and for the output
-    /// limits. A reply that fits the fixed buffer is never over a limit; the rest counts in whole
-    /// chunks, as Redis allocates it.
+    /// Bytes beyond those, for CLIENT LIST's `omem` and for the output limits. A reply that fits
+    /// the fixed buffer is never over a limit; what is beyond counts in whole buffers, as Redis
+    /// allocates it.
     pub fn queued_memory(&self) -> usize {
         let beyond = self.queued + self.buf.len() - self.fixed_len();
         beyond.div_ceil(CHUNK) * CHUNK_MEMORY
@@ -129,14 +126,14 @@ impl ReplyBuf {
         self.queued + self.buf.capacity() + self.nodes.len() * size_of::<Node>()
     }
 
-    /// Whether the reply exceeded the hard limit. Everything written after that is dropped, so that
-    /// a huge reply can't use more memory than the limit allows; the client is closed at the end of
-    /// its turn. Commands with very long replies check this and stop.
+    /// The reply grew over the hard limit. What is written from then on is dropped, so that a huge
+    /// reply can't take more memory than the limit allows; the client is closed at the end of its
+    /// turn. Commands with very long replies look here and stop.
     pub fn overflowed(&self) -> bool {
         self.overflowed
     }
 
-    /// Appends bytes that are encoded already.
+    /// Append bytes that are protocol already.
     #[inline]
     pub fn raw(&mut self, bytes: &[u8]) {
         if self.buf.capacity() - self.buf.len() < bytes.len() {
@@ -148,7 +145,8 @@ impl ReplyBuf {
     #[cold]
     fn make_room(&mut self, more: usize) {
         if self.overflowed || self.limit != 0 && self.queued + self.buf.len() > self.limit {
-            // Nothing more is stored, and the pieces that wait are not going to be sent.
+            // What follows has nowhere to go, and the pieces that wait are not going to be sent
+            // either.
             self.overflowed = true;
             self.nodes.clear();
             self.buf.clear();
@@ -181,7 +179,7 @@ impl ReplyBuf {
         self.line(b'+', text.as_bytes());
     }
 
-    /// `-text`; line breaks in the text become spaces.
+    /// `-text`; characters that would end the line become spaces.
     pub fn error(&mut self, error: &Error) {
         self.raw(b"-");
         self.buf.extend(error.bytes());
@@ -222,13 +220,13 @@ impl ReplyBuf {
         bulk::push_bulk(&mut self.buf, b'$', bytes);
     }
 
-    /// An integer as a bulk string.
+    /// A bulk string that is a number.
     pub fn bulk_integer(&mut self, n: i64) {
         let mut digits = IntBuf::new();
         self.bulk(digits.format(n));
     }
 
-    /// A bulk string of at least [`ZERO_COPY_MIN`] bytes, sent without a copy.
+    /// A bulk string of at least [`ZERO_COPY_MIN`] bytes, sent from where it lies.
     pub fn bulk_shared(&mut self, value: Arc<Vec<u8>>) {
         if self.overflowed {
             return;
@@ -240,7 +238,7 @@ impl ReplyBuf {
         self.raw(b"\r\n");
     }
 
-    /// Encoded bytes that other clients get too: encoded once, shared by all.
+    /// Protocol bytes that other clients get too: encoded once, sent to all.
     pub fn raw_shared(&mut self, message: &Arc<Vec<u8>>) {
         if message.len() < 512 || self.overflowed {
             return self.raw(message);
@@ -250,29 +248,28 @@ impl ReplyBuf {
         self.nodes.push_back(Node::Shared(message.clone()));
     }
 
-    /// Null: `$-1`, in RESP3 `_`.
+    /// No value: `$-1`, in RESP3 `_`.
     #[inline]
     pub fn null(&mut self) {
         self.raw(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
     }
 
-    /// Null instead of an array: `*-1`, in RESP3 `_`.
+    /// No array: `*-1`, in RESP3 `_`.
     pub fn null_array(&mut self) {
         self.raw(if self.resp3 { b"_\r\n" } else { b"*-1\r\n" });
     }
 
-    /// The header of an array: `len` elements follow.
     pub fn array(&mut self, len: usize) {
         self.header(b'*', len as i64);
     }
 
-    /// The header of an array of `len` elements, each of one or two parts: in RESP3 a pair is an
-    /// array, in RESP2 its two parts are elements of the outer array.
+    /// `len` elements of one or two parts: a pair is an array in RESP3, in RESP2 its parts stand in
+    /// a row.
     pub fn elements(&mut self, len: usize, pairs: bool) {
         self.array(if pairs && !self.resp3 { 2 * len } else { len });
     }
 
-    /// The header of a map of `len` pairs; in RESP2 an array of twice that length.
+    /// A map of `len` pairs; in RESP2 a flat array of twice as many.
     pub fn map(&mut self, len: usize) {
         if self.resp3 {
             self.header(b'%', len as i64)
@@ -281,17 +278,16 @@ impl ReplyBuf {
         }
     }
 
-    /// The header of a set; in RESP2 an array.
     pub fn set(&mut self, len: usize) {
         self.header(if self.resp3 { b'~' } else { b'*' }, len as i64);
     }
 
-    /// The header of a push message; in RESP2 an array.
+    /// Out-of-band data; in RESP2 an array.
     pub fn push(&mut self, len: usize) {
         self.header(if self.resp3 { b'>' } else { b'*' }, len as i64);
     }
 
-    /// The header of attributes, which exist in RESP3 only; the caller checks `resp3`.
+    /// Attributes exist in RESP3 only; the caller checks `resp3`.
     pub fn attribute(&mut self, len: usize) {
         self.header(b'|', len as i64);
     }
@@ -324,7 +320,7 @@ impl ReplyBuf {
         }
     }
 
-    /// An integer of any size, given as its digits.
+    /// A number of any size, given as its digits.
     pub fn big_number(&mut self, digits: &[u8]) {
         if self.resp3 {
             self.line(b'(', digits)
@@ -345,13 +341,13 @@ impl ReplyBuf {
         self.raw(b"\r\n");
     }
 
-    /// An array of statuses: the text of HELP subcommands.
+    /// An array of fixed statuses: HELP texts.
     pub fn help(&mut self, lines: &[&str]) {
         self.array(lines.len());
         lines.iter().for_each(|line| self.status(line));
     }
 
-    /// Begins an aggregate whose length is known only at its end.
+    /// Begin an aggregate whose length is known only at its end.
     pub fn begin_deferred(&mut self) -> Deferred {
         Deferred {
             nodes: self.nodes.len(),
@@ -359,17 +355,14 @@ impl ReplyBuf {
         }
     }
 
-    /// Ends an array of `len` elements.
     pub fn end_array(&mut self, at: Deferred, len: usize) {
         self.end_deferred(at, b'*', len);
     }
 
-    /// Ends a set of `len` elements.
     pub fn end_set(&mut self, at: Deferred, len: usize) {
         self.end_deferred(at, if self.resp3 { b'~' } else { b'*' }, len);
     }
 
-    /// Ends a map of `len` pairs.
     pub fn end_map(&mut self, at: Deferred, len: usize) {
         let (kind, n) = if self.resp3 {
             (b'%', len)
@@ -379,8 +372,8 @@ impl ReplyBuf {
         self.end_deferred(at, kind, n);
     }
 
-    /// Inserts the header where the aggregate began. This moves what came after it, at most one
-    /// buffer.
+    /// Put the header where the aggregate began: moves what came after it, at most one buffer's
+    /// worth.
     fn end_deferred(&mut self, at: Deferred, kind: u8, n: usize) {
         if self.overflowed {
             return;
@@ -396,8 +389,8 @@ impl ReplyBuf {
                 bytes
             }
             Some(Node::Shared(_)) => {
-                // The aggregate began at an empty buffer and a shared value followed: the header
-                // becomes a node.
+                // The aggregate began with an empty tail and a shared value: the header is a node
+                // itself.
                 self.queued += header.len();
                 return self.nodes.insert(at.nodes, Node::Owned(header));
             }
@@ -405,7 +398,7 @@ impl ReplyBuf {
         target.splice(at.offset..at.offset, header);
     }
 
-    /// The present position; [`ReplyBuf::truncate`] removes what was written after it.
+    /// Remember this point; [`ReplyBuf::truncate`] forgets all that was written since.
     pub fn mark(&self) -> Mark {
         Mark {
             nodes: self.nodes.len(),
@@ -414,13 +407,13 @@ impl ReplyBuf {
         }
     }
 
-    /// The number of bytes written since `mark`.
+    /// Bytes written since `mark`.
     #[inline]
     pub fn bytes_since(&self, mark: Mark) -> u64 {
         (self.queued + self.buf.len()).wrapping_sub(mark.queued + mark.offset) as u64
     }
 
-    /// Removes what was written after `mark`: CLIENT REPLY OFF, and clients without a connection.
+    /// CLIENT REPLY OFF, and clients that are nobody: drop what was written after `mark`.
     pub fn truncate(&mut self, mark: Mark) {
         if self.nodes.len() > mark.nodes {
             let first = self.nodes.drain(mark.nodes..).next();
@@ -433,7 +426,7 @@ impl ReplyBuf {
         self.buf.truncate(mark.offset);
     }
 
-    /// A copy of what was written after `mark`, for a reply that goes to no socket.
+    /// A copy of what was written after `mark`, of a reply that goes to no socket.
     pub fn bytes_from(&self, mark: Mark) -> Vec<u8> {
         let skip: usize = self
             .nodes
@@ -450,7 +443,7 @@ impl ReplyBuf {
         all[(skip + mark.offset).min(all.len())..].to_vec()
     }
 
-    /// Takes the whole reply as one string, for callers that read it themselves.
+    /// Take the whole reply as one string: for callers that read it instead of a socket.
     pub fn take_bytes(&mut self) -> Vec<u8> {
         if self.nodes.is_empty() && self.sent == 0 {
             return std::mem::take(&mut self.buf);
@@ -465,7 +458,7 @@ impl ReplyBuf {
         all
     }
 
-    /// Moves the content of `other` behind that of this buffer.
+    /// Move all that `other` holds behind what this one holds.
     pub fn append(&mut self, other: &mut ReplyBuf) {
         if other.nodes.is_empty() {
             self.raw(&other.buf);
@@ -480,13 +473,12 @@ impl ReplyBuf {
         other.buf.clear();
     }
 
-    /// The reply if it is one piece in the buffer; `None` if it has nodes.
+    /// The single piece of a reply that has no nodes, or nothing.
     pub fn single_piece(&self) -> Option<&[u8]> {
         self.nodes.is_empty().then(|| &self.buf[self.sent..])
     }
 
-    /// The pieces to send, in order, for one `writev`. Returns the number of elements of `out` that
-    /// were set.
+    /// The pieces to send, in order, for one `writev`. Returns how many of `out` were set.
     pub fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         let pieces = self
             .nodes
@@ -503,7 +495,7 @@ impl ReplyBuf {
         n
     }
 
-    /// The socket has accepted `n` bytes.
+    /// The socket took `n` bytes.
     pub fn advance(&mut self, n: usize) {
         self.sent += n;
         while let Some(first) = self.nodes.front() {
@@ -524,13 +516,13 @@ impl ReplyBuf {
         }
     }
 
-    /// The socket is full: the rest becomes a node, so that memory is freed piece by piece as the
-    /// rest is sent.
+    /// The socket is full: what is left becomes a node, so that it is freed piece by piece as it
+    /// goes.
     pub fn seal_unsent(&mut self) {
         self.seal();
     }
 
-    /// Gives an allocated buffer to an empty reply; see `networking::write`.
+    /// Lend a warmed-up buffer to an empty reply; see `networking::write`.
     pub fn lend(&mut self, spare: &mut Vec<Vec<u8>>) {
         if self.buf.capacity() == 0
             && let Some(buf) = spare.pop()
@@ -539,7 +531,7 @@ impl ReplyBuf {
         }
     }
 
-    /// Takes the empty buffer back, so that an idle client holds none.
+    /// Give the empty buffer back, so that an idle client holds none.
     pub fn give_back(&mut self, spare: &mut Vec<Vec<u8>>) {
         if self.is_empty() && self.buf.capacity() > 0 {
             let buf = std::mem::take(&mut self.buf);
@@ -549,7 +541,7 @@ impl ReplyBuf {
         }
     }
 
-    /// Removes everything: the client is being closed.
+    /// Forget everything: the client is going away.
     pub fn clear(&mut self) {
         *self = ReplyBuf {
             resp3: self.resp3,

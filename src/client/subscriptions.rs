@@ -1,8 +1,8 @@
-//! The subscriptions of one client.
+//! What one client is subscribed to.
 
 use std::collections::BTreeSet;
 
-/// The kinds of subscriptions.
+/// What a subscription is to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Channel,
@@ -20,7 +20,6 @@ impl Kind {
         }
     }
 
-    /// The first word of the message that confirms the end of a subscription.
     pub fn unsubscribe_word(self) -> &'static str {
         match self {
             Kind::Channel => "unsubscribe",
@@ -30,7 +29,7 @@ impl Kind {
     }
 }
 
-/// The subscriptions of one client.
+/// What one client is subscribed to.
 #[derive(Default)]
 pub struct Subscriptions {
     pub channels: BTreeSet<Box<[u8]>>,
@@ -39,7 +38,6 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// The names of one kind.
     pub fn of(&mut self, kind: Kind) -> &mut BTreeSet<Box<[u8]>> {
         match kind {
             Kind::Channel => &mut self.channels,
@@ -48,14 +46,13 @@ impl Subscriptions {
         }
     }
 
-    /// Whether the client has no subscriptions.
     pub fn is_empty(&self) -> bool {
         self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
     }
 
-    /// The approximate heap bytes here and in the server's tables.
+    /// Heap bytes held here and in the server's tables, about.
     pub fn memory(&self) -> usize {
-        /// A name in the client's set and in the server's table: two entries and a reference.
+        /// A name in the client's set and in the server's table, its place in both, a reference.
         const OVERHEAD: usize = 96;
         [&self.channels, &self.patterns, &self.shards]
             .iter()
@@ -64,8 +61,7 @@ impl Subscriptions {
             .sum()
     }
 
-    /// The third element of a subscribe message: channels and patterns count together, shard
-    /// channels alone.
+    /// What the third element of a subscribe message counts.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Shard => self.shards.len(),

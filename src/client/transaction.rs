@@ -1,4 +1,4 @@
-//! A client's part of a transaction: the commands that MULTI queued and the keys that WATCH
+//! A client's share of a transaction: the commands that MULTI queued and the keys that WATCH
 //! watches.
 
 /// Commands queued by MULTI, in three pieces of memory however many they are:
@@ -13,33 +13,32 @@ pub struct MultiState {
     pub commands: Vec<Queued>,
     /// The union of the flags of all queued commands.
     pub flags: u32,
-    /// The database that the last queued SELECT will choose: commands that are queued after it are
-    /// checked for this database.
+    /// The database that the last queued SELECT will choose: what is queued behind it is checked
+    /// against this one.
     pub db: Option<u32>,
     ends: Vec<usize>,
     bytes: Vec<u8>,
-    /// While EXEC runs the queue, which is moved out then: its figures, for CLIENT INFO.
+    /// While EXEC runs the queue, which is elsewhere then: its figures, for CLIENT INFO.
     running: Option<MultiFigures>,
 }
 
-/// The figures of a transaction in CLIENT LIST.
+/// What CLIENT LIST shows of a transaction.
 #[derive(Clone, Copy)]
 pub struct MultiFigures {
-    /// The number of queued commands.
+    /// Queued commands, and the bytes of their arguments.
     pub commands: usize,
     pub argv_len: usize,
 }
 
-/// A queued command.
 #[derive(Clone, Copy)]
 pub struct Queued {
     pub id: u16,
-    /// The end of its arguments in the list of all arguments.
+    /// Its arguments end with this one of all.
     pub args_end: usize,
 }
 
 impl MultiState {
-    /// An empty queue with room for a transaction of usual size.
+    /// Room for a transaction as most are.
     pub fn new() -> MultiState {
         MultiState {
             commands: Vec::with_capacity(16),
@@ -51,7 +50,7 @@ impl MultiState {
         }
     }
 
-    /// What stays in the client while EXEC runs its queue.
+    /// What is left in a client whose queue is taken out to be run.
     pub fn running(queue: &MultiState) -> MultiState {
         MultiState {
             running: Some(queue.figures()),
@@ -59,7 +58,6 @@ impl MultiState {
         }
     }
 
-    /// The figures for CLIENT LIST.
     pub fn figures(&self) -> MultiFigures {
         self.running.unwrap_or(MultiFigures {
             commands: self.commands.len(),
@@ -67,7 +65,6 @@ impl MultiState {
         })
     }
 
-    /// Queues a command.
     pub fn push(&mut self, id: u16, flags: u32, argv: &[&[u8]]) {
         self.flags |= flags;
         for arg in argv {
@@ -92,7 +89,6 @@ impl MultiState {
         self.bytes.len()
     }
 
-    /// Heap bytes.
     pub fn memory(&self) -> usize {
         self.commands.capacity() * size_of::<Queued>()
             + self.ends.capacity() * size_of::<usize>()

@@ -1,7 +1,8 @@
-//! The rows of the settings table: name, kind, flags, and the step that a change needs.
+//! What a row of the settings table is: a name, a kind, flags, and what follows a change.
 //!
-//! A kind reads and writes its field by two plain `fn`s, so that the table is a constant. It parses
-//! a text, prints the value, and has the error texts, which are Redis's, as people search for them.
+//! A kind knows how to reach its field (two plain `fn`s, so the table is a constant), how to read
+//! text into it, what the text of its value is, and how the error reads when the text is no good.
+//! The texts are Redis's, since people search them.
 
 use super::Config;
 use super::enums::Text;
@@ -10,22 +11,23 @@ use crate::util::byte_size::parse_memory;
 use crate::util::number::parse_i64;
 use crate::util::quote::repr;
 
-/// The reason why a value was refused: Redis's error text.
+/// Why a value was refused, in Redis's words.
 pub type Reason = String;
 
-/// The origin of a value. Some settings (`save`) add to their value when they are read from a file.
+/// Where a value comes from. Some settings add to what is there when they are read from a file
+/// (`save`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// redis.conf, standard input or the command line.
     Load,
-    /// CONFIG SET: the new value replaces the old one.
+    /// CONFIG SET: the value stands alone.
     Set,
 }
 
-/// The step that the server must do after a setting changed.
+/// What the server must do after a setting changed, beyond reading the field when it next needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Apply {
-    /// None: the field is read each time it is used.
+    /// Nothing: code that uses the field reads it each time.
     None,
     /// Listen on other addresses.
     Bind,
@@ -33,9 +35,9 @@ pub enum Apply {
     TlsPort,
     /// Build the TLS configuration again: certificates, protocols, ciphers.
     Tls,
-    /// Raise the limit of open files, or refuse the value.
+    /// Raise the limit of open files, or refuse.
     MaxClients,
-    /// `dir`: this module changes the working directory; named for error messages.
+    /// `dir`; done by this module, named so that logs can say it.
     Dir,
     LogLevel,
     LogFormat,
@@ -43,29 +45,29 @@ pub enum Apply {
     LocaleCollate,
     WatchdogPeriod,
     Hz,
-    /// Evict keys down to the new limit; warn if more than that is in use.
+    /// Evict down to the new limit; warn when it is below what is used.
     MaxMemory,
     MaxMemoryPolicy,
-    /// Evict clients down to the new limit.
+    /// Evict clients over the new limit.
     MaxMemoryClients,
     OomScoreAdj,
     JemallocBgThread,
-    /// Start the AOF with a rewrite, or stop it.
+    /// Start the log and rewrite it, or stop it.
     AppendOnly,
     AutoAofRewrite,
-    /// Delete the AOF's old files, if they are not kept any more.
+    /// Delete the log's old files, if they are not to be kept any more.
     AofAutoGc,
     RequirePass,
     AclPubsubDefault,
     ReplBacklogSize,
-    /// Count again the replicas that are good enough (`min-replicas-max-lag`).
+    /// Count the replicas that are good enough again.
     GoodReplicas,
     NotifyKeyspaceEvents,
     LatencyTracking,
     SlowlogMaxLen,
     ImportMode,
     LuaInsecureApi,
-    /// Update the node's flags in the cluster (no failover).
+    /// This node's own flags (no failover).
     ClusterFlags,
     ClusterAnnounceIp,
     ClusterAnnouncePorts,
@@ -83,27 +85,26 @@ pub const HIDDEN: u16 = 1 << 2;
 pub const PROTECTED: u16 = 1 << 3;
 /// For tests and debugging.
 pub const DEBUG: u16 = 1 << 4;
-/// Has several arguments; CONFIG SET splits its single value at spaces.
+/// Several arguments; CONFIG SET splits its one value at the spaces.
 pub const MULTI_ARG: u16 = 1 << 5;
 /// CONFIG SET refuses it while the data set is loading.
 pub const DENY_LOADING: u16 = 1 << 6;
-/// Known and accepted, but without effect in this server. The start logs it if it is not at its
+/// Known, accepted, and without effect in this server, which says so at start when it is not at its
 /// default.
 pub const NO_EFFECT: u16 = 1 << 7;
 /// CONFIG REWRITE removes the line of an empty value, since empty means "not set".
 pub const EMPTY_IS_UNSET: u16 = 1 << 8;
 
-/// One setting.
 pub struct Row {
     pub name: &'static str,
-    /// Older names, and Valkey's. They can be used in place of the name everywhere.
+    /// Older names, and Valkey's. Both directions work everywhere.
     pub aliases: &'static [&'static str],
     pub flags: u16,
     pub kind: Kind,
     pub apply: Apply,
 }
 
-/// The unit of a number.
+/// How a number is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Plain,
@@ -112,18 +113,17 @@ pub enum Unit {
     Octal,
 }
 
-/// The kind of a value, with its access functions and its default.
 pub enum Kind {
     Bool {
         get: fn(&Config) -> bool,
         set: fn(&mut Config, bool),
         default: bool,
-        /// Why `yes` is refused, if it is.
+        /// Why `yes` can't be had.
         refuse_yes: Option<&'static str>,
     },
     Number {
         get: fn(&Config) -> i128,
-        /// The field's type must hold `min..=max`.
+        /// The value is within `min..=max`, which the field's type must hold.
         set: fn(&mut Config, i128),
         default: i128,
         min: i128,
@@ -138,7 +138,7 @@ pub enum Kind {
     },
     Choice {
         get: fn(&Config) -> &'static str,
-        /// Returns false if there is no such name.
+        /// False: no such name.
         set: fn(&mut Config, &[u8]) -> bool,
         default: &'static str,
         names: fn() -> Vec<&'static str>,
@@ -147,7 +147,6 @@ pub enum Kind {
 }
 
 impl Row {
-    /// A row without aliases, flags and step.
     pub const fn new(name: &'static str, kind: Kind) -> Row {
         Row {
             name,
@@ -158,25 +157,21 @@ impl Row {
         }
     }
 
-    /// Adds aliases.
     pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Row {
         self.aliases = aliases;
         self
     }
 
-    /// Adds flags.
     pub const fn flags(mut self, flags: u16) -> Row {
         self.flags = flags;
         self
     }
 
-    /// Sets the step that a change needs.
     pub const fn apply(mut self, apply: Apply) -> Row {
         self.apply = apply;
         self
     }
 
-    /// Whether a flag is set.
     pub fn is(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
@@ -202,8 +197,7 @@ impl Row {
         }
     }
 
-    /// Sets the field from the arguments of a line. `Err` is the reason of a refusal; the field is
-    /// then unchanged.
+    /// Sets the field from the arguments of a line, or says why not and leaves it as it was.
     pub fn set(&self, config: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason> {
         if let Kind::Special(special) = &self.kind {
             return (special.set)(config, args, origin);
@@ -238,8 +232,8 @@ impl Row {
         Ok(())
     }
 
-    /// The values that CONFIG REWRITE writes behind the name, one for each line; none if the
-    /// setting is left out.
+    /// What CONFIG REWRITE writes behind the name, one entry for each line; none when the setting
+    /// has to be left out.
     pub(super) fn lines(&self, config: &Config) -> Vec<Vec<u8>> {
         match &self.kind {
             Kind::Special(special) => (special.lines)(config),
@@ -267,12 +261,10 @@ impl Row {
     }
 }
 
-/// `yes` or `no`.
 pub fn yes_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
-/// The error text for a value that is none of these names.
 pub fn not_one_of(names: &[&str]) -> Reason {
     format!(
         "argument(s) must be one of the following: {}",
@@ -327,7 +319,7 @@ fn parse_octal(text: &[u8]) -> Option<i128> {
     i64::from_str_radix(text, 8).ok().map(i128::from)
 }
 
-/// A number of bytes with the largest unit that divides it.
+/// With the largest unit that divides it.
 fn show_memory(bytes: i128) -> Vec<u8> {
     let units = [(1 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")];
     let unit = units

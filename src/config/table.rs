@@ -85,14 +85,13 @@ const MB: u64 = 1 << 20;
 
 const NO_DEFRAG: &str = "Active defragmentation cannot be enabled: it requires a server compiled with a modified Jemalloc";
 
-/// The row of a name or an alias, in any case.
+/// The row of a name or an alias, whatever its case.
 pub fn lookup(name: &[u8]) -> Option<&'static Row> {
     let is_it = |known: &str| known.as_bytes().eq_ignore_ascii_case(name);
     TABLE.iter().find(|row| row.names().any(is_it))
 }
 
-/// All settings.
-#[rustfmt::skip] // one row for each line
+#[rustfmt::skip] // a row is a line
 pub static TABLE: &[Row] = &[
     // Network
     Row::new("bind", Kind::Special(&special::BIND)).flags(MULTI_ARG).apply(Apply::Bind),
@@ -220,19 +219,19 @@ pub static TABLE: &[Row] = &[
     Row::new("replica-announced", yes_no!(replica_announced, true)).flags(NO_EFFECT),
     Row::new("replica-announce-ip", text!(replica_announce_ip, "")).flags(EMPTY_IS_UNSET | NO_EFFECT).aliases(&["slave-announce-ip"]),
     Row::new("replica-announce-port", number!(replica_announce_port, 0, 0, 65535)).flags(NO_EFFECT).aliases(&["slave-announce-port"]),
-    Row::new("repl-diskless-sync", yes_no!(repl_diskless_sync, true)).flags(NO_EFFECT),
-    Row::new("repl-diskless-sync-delay", number!(repl_diskless_sync_delay, 5, 0, INT)).flags(NO_EFFECT),
-    Row::new("repl-diskless-sync-max-replicas", number!(repl_diskless_sync_max_replicas, 0, 0, INT)).flags(NO_EFFECT),
+    Row::new("repl-diskless-sync", yes_no!(repl_diskless_sync, true)),
+    Row::new("repl-diskless-sync-delay", number!(repl_diskless_sync_delay, 5, 0, INT)),
+    Row::new("repl-diskless-sync-max-replicas", number!(repl_diskless_sync_max_replicas, 0, 0, INT)),
     Row::new("repl-diskless-load", choice!(repl_diskless_load: ReplDisklessLoad, "disabled")).flags(DENY_LOADING | NO_EFFECT),
     Row::new("dual-channel-replication-enabled", yes_no!(dual_channel_replication_enabled, false)).flags(NO_EFFECT),
     Row::new("repl-rdb-channel", yes_no!(repl_rdb_channel, true)).flags(HIDDEN | NO_EFFECT),
     Row::new("replica-full-sync-buffer-limit", memory!(replica_full_sync_buffer_limit, 0, 0, LONG)).flags(NO_EFFECT),
     Row::new("repl-mptcp", yes_no!(repl_mptcp, false)).flags(NO_EFFECT),
-    Row::new("repl-ping-replica-period", number!(repl_ping_replica_period, 10, 1, INT)).flags(NO_EFFECT).aliases(&["repl-ping-slave-period"]),
-    Row::new("repl-timeout", number!(repl_timeout, 60, 1, INT)).flags(NO_EFFECT),
+    Row::new("repl-ping-replica-period", number!(repl_ping_replica_period, 10, 1, INT)).aliases(&["repl-ping-slave-period"]),
+    Row::new("repl-timeout", number!(repl_timeout, 60, 1, INT)),
     Row::new("repl-disable-tcp-nodelay", yes_no!(repl_disable_tcp_nodelay, false)).flags(NO_EFFECT),
     Row::new("repl-backlog-size", memory!(repl_backlog_size, MB, 1, LONG)).apply(Apply::ReplBacklogSize),
-    Row::new("repl-backlog-ttl", number!(repl_backlog_ttl, 3600, 0, LONG)).flags(NO_EFFECT),
+    Row::new("repl-backlog-ttl", number!(repl_backlog_ttl, 3600, 0, LONG)),
     Row::new("min-replicas-to-write", number!(min_replicas_to_write, 0, 0, INT)).aliases(&["min-slaves-to-write"]).apply(Apply::GoodReplicas),
     Row::new("min-replicas-max-lag", number!(min_replicas_max_lag, 10, 0, INT)).aliases(&["min-slaves-max-lag"]).apply(Apply::GoodReplicas),
     Row::new("propagation-error-behavior", choice!(propagation_error_behavior: PropagationErrorBehavior, "ignore")).flags(NO_EFFECT),
@@ -367,8 +366,7 @@ pub static TABLE: &[Row] = &[
     Row::new("cluster-manual-failover-timeout", number!(cluster_manual_failover_timeout, 5000, 1, INT)).flags(NO_EFFECT),
 ];
 
-/// The shortest period is two ticks of the cron, since the cron resets the watchdog in each; zero
-/// is off.
+/// Two ticks of the cron at least, else the watchdog would bark between them; zero is off.
 const WATCHDOG_PERIOD: Kind = Kind::Number {
     get: |c| c.watchdog_period.into(),
     set: |c, value| {
@@ -415,8 +413,8 @@ mod tests {
         assert_eq!(names.len(), count);
     }
 
-    /// The default's text is parsed to the same value, and so are the ends of a range, which proves
-    /// that the field is wide enough.
+    /// The default goes out as text and comes in again as the same value; so do the ends of a
+    /// range, which proves that the field is wide enough.
     #[test]
     fn values_survive_their_text() {
         let default = Config::default();

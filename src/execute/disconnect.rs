@@ -21,7 +21,7 @@ pub fn unlink(server: &mut Server, c: &mut Client) {
     crate::tracking::stop(server, c);
     crate::clients::memory::forget(server, c);
     if c.has(flag::REPLICA) {
-        server.replication.detach(r);
+        crate::replication::left(server, r);
     }
     if c.has(flag::PENDING_WRITE) {
         c.clear(flag::PENDING_WRITE);

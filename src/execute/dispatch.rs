@@ -272,14 +272,18 @@ fn check_disk(
     Ok(())
 }
 
-/// Whether `min-replicas-to-write` is not met. The server has no replicas yet, so any number is too
-/// many.
+/// `min-replicas-to-write` is not met. A replica's writes come from its primary, which has asked.
 #[inline]
 pub fn too_few_replicas(server: &Server) -> bool {
-    let config = &server.config;
-    config.min_replicas_to_write != 0
-        && config.min_replicas_max_lag != 0
-        && config.replicaof.is_none()
+    let (config, replication) = (&server.config, &server.replication);
+    let (wanted, max_lag_s) = (config.min_replicas_to_write, config.min_replicas_max_lag);
+    if wanted == 0 || max_lag_s == 0 || replication.is_replica() {
+        return false;
+    }
+    let good = replication
+        .replicas
+        .good(max_lag_s.into(), server.clock.now_ms);
+    good < wanted as usize
 }
 
 /// The error that refuses writes at the moment: acknowledged writes could not be saved.

@@ -67,6 +67,11 @@ impl Pause {
         self.purposes.iter().any(|p| p.until_ms > now_ms)
     }
 
+    /// A failover waits until a replica has all of the stream.
+    pub fn stops_replication(&self, now_ms: i64) -> bool {
+        self.purposes[PausePurpose::Failover as usize].until_ms > now_ms
+    }
+
     /// The purpose whose pause ends last, and that end, for INFO.
     pub fn longest(&self, now_ms: i64) -> Option<(PausePurpose, i64)> {
         [

@@ -1,37 +1,69 @@
 //! WAIT and WAITAOF: whether replicas and the disk have what a client wrote.
+//!
+//! ```text
+//!   client writes      repl_offset, aof_offset: the ends of its last write in stream and AOF
+//!   WAIT n             replicas whose acknowledged offset is at least repl_offset: n of them?
+//!                      no: block, and ask the replicas (REPLCONF GETACK *, once before the loop sleeps)
+//!   REPLCONF ACK       before the loop sleeps: serve_acks looks at the clients that wait
+//! ```
 
 use crate::client::Client;
+use crate::client::blocked::BlockKind;
 use crate::error::Error;
 use crate::state::Server;
 use crate::util::number::parse_i64;
 
-/// The error of WAITAOF for the local disk on a server without an AOF.
+/// WAITAOF for the local disk, on a server that keeps no AOF.
 pub const WAITAOF_WITHOUT_AOF: Error =
     Error::of("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
 
-/// 1 if the local disk has what this client wrote, otherwise 0.
+/// Replicas that have applied what this client wrote.
+pub fn replica_acks(server: &Server, c: &Client) -> i64 {
+    server.replication.replicas.acked(c.repl_offset) as i64
+}
+
+/// 1 if our own disk has what this client wrote.
 pub fn local_acks(server: &Server, c: &Client) -> i64 {
     i64::from(server.aof.has_synced(c.aof_offset))
 }
 
-/// Replies to WAITAOF: the number of local disks (0 or 1) and of replicas that have the client's
-/// writes.
-pub fn reply_waitaof(server: &Server, c: &mut Client) {
-    let local = local_acks(server, c);
-    c.reply.array(2);
-    c.reply.integer(local);
-    c.reply.integer(0);
+/// Replicas whose disks have what this client wrote.
+fn replica_disk_acks(server: &Server, c: &Client) -> i64 {
+    server.replication.replicas.acked_aof(c.repl_offset) as i64
 }
 
-/// The reply that ends a client's WAITAOF; `None` while it must wait on.
-pub fn waitaof_is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
+/// The replicas that have it.
+pub fn reply_wait(server: &Server, c: &mut Client) {
+    let replicas = replica_acks(server, c);
+    c.reply.integer(replicas);
+}
+
+/// How many have it on disk: our own, and replicas'.
+pub fn reply_waitaof(server: &Server, c: &mut Client) {
+    let (local, replicas) = (local_acks(server, c), replica_disk_acks(server, c));
+    c.reply.array(2);
+    c.reply.integer(local);
+    c.reply.integer(replicas);
+}
+
+/// Whether enough disks have what this client wrote.
+pub fn waitaof_is_met(server: &Server, c: &Client, local: i64, replicas: i64) -> bool {
+    local_acks(server, c) >= local && (replicas == 0 || replica_disk_acks(server, c) >= replicas)
+}
+
+/// Whether a client that waits has what it waits for, or can't get it any more.
+pub fn is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
     let blocked = c.blocked.as_ref()?;
     let argv = blocked.argv.slices();
     let number = |at: usize| argv.get(at).and_then(|text| parse_i64(text)).unwrap_or(0);
-    let (local, replicas) = (number(1), number(2));
-    if local > 0 && !server.config.appendonly {
-        return Some(Err(WAITAOF_WITHOUT_AOF));
-    }
-    let done = local_acks(server, c) >= local && replicas == 0;
-    done.then_some(Ok(()))
+    let (first, second) = (number(1), number(2));
+    let met = match blocked.kind {
+        BlockKind::Wait => replica_acks(server, c) >= first,
+        BlockKind::WaitAof if first > 0 && !server.config.appendonly => {
+            return Some(Err(WAITAOF_WITHOUT_AOF));
+        }
+        BlockKind::WaitAof => waitaof_is_met(server, c, first, second),
+        _ => false,
+    };
+    met.then_some(Ok(()))
 }

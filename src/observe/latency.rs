@@ -1,5 +1,5 @@
 //! The latency monitor: samples of events that took `latency-monitor-threshold` milliseconds or
-//! more, and the reports of LATENCY GRAPH and LATENCY DOCTOR.
+//! more, and what LATENCY GRAPH and LATENCY DOCTOR make of them.
 //!
 //! ```text
 //!   event                            what took long
@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Redis's `command-unblocking` is the reply to a client that a module blocked. A client that
-//! waited for a key runs its command again, which counts as `command`.
+//! waited for a key runs its command again, and that is a `command`.
 //!
 //! ```text
 //!   "command" -> (time, worst ms of that second), oldest first, the last 160
@@ -25,44 +25,41 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::time::Instant;
 
-/// The number of samples that are kept for each event.
+/// Samples kept for each event.
 const SAMPLES: usize = 160;
-/// The number of columns of a graph.
+/// Samples side by side in a graph, and its height.
 const GRAPH_COLUMNS: usize = 80;
 const GRAPH_ROWS: usize = 4;
-/// The top of a column, by how full its cell is.
+/// What stands at the top of a column, by how much of its cell is full.
 const GRAPH_TIPS: [char; 3] = ['_', 'o', '#'];
 
-/// The longest duration within one second.
 #[derive(Clone, Copy)]
 pub struct Sample {
     pub time_s: i64,
     pub ms: u64,
 }
 
-/// The samples of one event.
 #[derive(Default)]
 pub struct Series {
     /// Oldest first.
     pub samples: VecDeque<Sample>,
-    /// Figures of all samples since the last reset, even those that are no longer kept.
+    /// All samples since the event was last reset, also those that are kept no more.
     pub max_ms: u64,
     pub sum_ms: u64,
     pub count: u64,
 }
 
-/// The events that were long enough.
 #[derive(Default)]
 pub struct Latency {
     pub events: BTreeMap<&'static str, Series>,
     /// 0: off.
     pub threshold_ms: u64,
-    /// `latency-tracking`: whether a histogram of each command is kept.
+    /// `latency-tracking`: histograms of each command.
     pub tracking: bool,
 }
 
 impl Latency {
-    /// Adds an event that took `ms`, if that reaches the threshold.
+    /// Note an event that took `ms`, if that is long.
     #[inline]
     pub fn add_if_needed(&mut self, event: &'static str, ms: u64, now_s: i64) {
         if self.threshold_ms != 0 && ms >= self.threshold_ms {
@@ -70,13 +67,13 @@ impl Latency {
         }
     }
 
-    /// Starts the timing of an event; the clock is read only when latency is monitored.
+    /// The beginning of an event; the clock is read only when latency is monitored.
     #[inline]
     pub fn begin(&self) -> Option<Instant> {
         (self.threshold_ms != 0).then(Instant::now)
     }
 
-    /// Ends the timing of an event.
+    /// Its end.
     #[inline]
     pub fn end(&mut self, event: &'static str, began: Option<Instant>, now_s: i64) {
         if let Some(began) = began {
@@ -91,7 +88,7 @@ impl Latency {
         series.sum_ms = series.sum_ms.saturating_add(ms);
         series.count += 1;
         match series.samples.back_mut() {
-            // One sample for each second: the longest.
+            // One sample a second: the worst.
             Some(last) if last.time_s == now_s => last.ms = last.ms.max(ms),
             _ => {
                 if series.samples.len() == SAMPLES {
@@ -111,7 +108,7 @@ impl Latency {
         found.map(|(event, series)| (*event, series))
     }
 
-    /// Removes one event, or all. Returns their number.
+    /// Forget one event, or all; how many there were.
     pub fn reset(&mut self, name: Option<&[u8]>) -> usize {
         let before = self.events.len();
         match name {
@@ -124,7 +121,7 @@ impl Latency {
     }
 }
 
-/// Figures of a series.
+/// What a series says at a glance.
 struct Summary {
     low: u64,
     high: u64,
@@ -224,7 +221,7 @@ fn age(seconds: i64) -> String {
     }
 }
 
-/// LATENCY DOCTOR: describes the events and what usually helps.
+/// LATENCY DOCTOR: the events in words, and what usually helps.
 pub fn doctor(latency: &Latency, slower_than_us: i64, now_s: i64) -> String {
     if latency.threshold_ms == 0 && latency.events.is_empty() {
         return "The latency monitor is off. Switch it on with \"CONFIG SET latency-monitor-threshold \
@@ -346,7 +343,7 @@ mod tests {
         assert_eq!(latency.reset(None), 1);
     }
 
-    /// A real server drew this graph for the same samples.
+    /// The graph that a real server drew of the same samples.
     #[test]
     fn a_graph_of_five_samples() {
         let latency = five_spikes();

@@ -1,5 +1,4 @@
-//! The server's log: the `log` crate's macros, env_logger as the backend, and Redis's form of
-//! lines.
+//! The log: the `log` crate's macros in front, env_logger behind, Redis's lines in between.
 //!
 //! ```text
 //!   12345:M 22 Nov 2026 18:00:00.123 * Ready to accept connections tcp
@@ -10,14 +9,14 @@
 //!
 //! | `loglevel` | shows | macro | sign |
 //! |---|---|---|---|
-//! | warning | problems that an operator should look at | `warn!`, `error!` | `#` |
-//! | notice | rare and important events | `info!` | `*` |
-//! | verbose | more frequent events | `debug!` | `-` |
+//! | warning | what an operator should look at | `warn!`, `error!` | `#` |
+//! | notice | what happens seldom and matters | `info!` | `*` |
+//! | verbose | what happens now and then | `debug!` | `-` |
 //! | debug | everything | `trace!` | `.` |
 //! | nothing | | | |
 //!
-//! The file is opened for each line, as in Redis: a rotation needs no signal. The log is global,
-//! and so are its few settings here; all other settings belong to the server.
+//! The file is opened for each line, as Redis does: a log that is rotated away needs no signal. A
+//! log is global by nature, and so are the few settings here; all others belong to the server.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -38,10 +37,10 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// The role of this process, which is a letter in each line.
+/// What this process is, as the letter in each line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// Before the server has started, and in forked children.
+    /// Before the server is up, and forked children.
     Child = b'C' as isize,
     Primary = b'M' as isize,
     Replica = b'S' as isize,
@@ -52,7 +51,7 @@ static ROLE: AtomicU8 = AtomicU8::new(Role::Child as u8);
 static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Legacy as u8);
 static TIMESTAMP: AtomicU8 = AtomicU8::new(LogTimestampFormat::Legacy as u8);
 
-/// The destination of lines; fixed once the settings are read.
+/// Where lines go; fixed once the settings are read.
 struct Destination {
     /// Empty: standard output.
     file: PathBuf,
@@ -61,10 +60,11 @@ struct Destination {
 
 static DESTINATION: OnceLock<Destination> = OnceLock::new();
 
-/// Logs to standard output until [`configure`] is called. For `main`; a second call does nothing.
+/// Log to standard output until [`configure`] says otherwise. For `main`; a second call does
+/// nothing.
 pub fn start() {
     let mut builder = env_logger::Builder::new();
-    // The lines of other crates are not logged.
+    // Other crates' lines are no part of a server's log.
     builder.filter_module("aeris", LevelFilter::Trace);
     builder.format(write_record);
     builder.target(env_logger::Target::Pipe(Box::new(Sink)));
@@ -73,7 +73,7 @@ pub fn start() {
     }
 }
 
-/// Applies the settings: file, level, format, syslog.
+/// The settings are known: file, level, format, syslog.
 pub fn configure(config: &Config) {
     let destination = Destination {
         file: config.logfile.as_path().into(),
@@ -89,7 +89,7 @@ pub fn configure(config: &Config) {
     set_format(config);
 }
 
-/// Applies `loglevel`.
+/// `loglevel`
 pub fn set_level(level: LogLevel) {
     log::set_max_level(match level {
         LogLevel::Debug => LevelFilter::Trace,
@@ -100,20 +100,19 @@ pub fn set_level(level: LogLevel) {
     });
 }
 
-/// Applies `log-format` and `log-timestamp-format`.
+/// `log-format` and `log-timestamp-format`
 pub fn set_format(config: &Config) {
     FORMAT.store(config.log_format as u8, Ordering::Relaxed);
     TIMESTAMP.store(config.log_timestamp_format as u8, Ordering::Relaxed);
 }
 
-/// Sets the role of this process.
 pub fn set_role(role: Role) {
     ROLE.store(role as u8, Ordering::Relaxed);
 }
 
-/// Writes text without the head of a line, such as a report. Not for syslog, which needs lines.
+/// Text without a line's head, such as a report. Not for syslog, which wants lines.
 pub fn raw(text: &str) {
-    // There is no other place to report that the log can't be written.
+    // A log that can't be written has no other place to report to.
     let _ = write_out(text.as_bytes());
 }
 
@@ -131,7 +130,7 @@ fn write_record(out: &mut env_logger::fmt::Formatter, record: &Record) -> io::Re
     )
 }
 
-/// The part of a line before the message.
+/// What stands before the message.
 struct Head {
     level: Level,
 }
@@ -152,7 +151,7 @@ impl fmt::Display for Head {
     }
 }
 
-/// The message, quoted if the format needs quotes.
+/// The message, quoted where the format wants quotes.
 struct Message<'a>(&'a fmt::Arguments<'a>);
 
 impl fmt::Display for Message<'_> {
@@ -169,7 +168,7 @@ impl fmt::Display for Message<'_> {
     }
 }
 
-/// The present time in the format of the settings.
+/// Now, in the format that the settings ask for.
 pub struct Stamp;
 
 impl fmt::Display for Stamp {
@@ -208,7 +207,7 @@ impl fmt::Display for Stamp {
     }
 }
 
-/// The head of a crash report's lines: that of a warning, written without allocation.
+/// The head of a crash report's lines: like a warning's, made without allocation.
 pub struct WarningHead;
 
 impl fmt::Display for WarningHead {
@@ -267,7 +266,7 @@ fn facility(setting: SyslogFacility) -> i32 {
     }
 }
 
-/// The destination to which env_logger writes whole lines.
+/// What env_logger writes whole lines to.
 struct Sink;
 
 impl Write for Sink {
@@ -280,8 +279,8 @@ impl Write for Sink {
     }
 }
 
-/// Writes without std's buffer for standard output: a line is written when this returns, also when
-/// a child is forked right after.
+/// std's buffer for standard output is passed by: a line is out when this returns, also when a
+/// child is forked right after.
 fn write_out(bytes: &[u8]) -> io::Result<()> {
     match DESTINATION.get() {
         Some(to) if !to.file.as_os_str().is_empty() => OpenOptions::new()

@@ -1,4 +1,4 @@
-//! The figures of INFO memory, MEMORY STATS and MEMORY DOCTOR.
+//! Where the memory is: the figures behind INFO memory, MEMORY STATS and MEMORY DOCTOR.
 //!
 //! ```text
 //!   rss      what the system gave the process
@@ -17,7 +17,7 @@ use crate::state::Server;
 use crate::sys::allocator;
 use crate::sys::allocator::AllocatorStats;
 
-/// The number and memory of the connected clients, from one walk.
+/// What the connected clients are and hold, by one walk.
 #[derive(Default)]
 pub struct Census {
     /// Bytes of ordinary clients, of replicas, and of subscribers.
@@ -31,8 +31,7 @@ pub struct Census {
 }
 
 impl Census {
-    /// Walks over the clients. `running` is the client whose command this is: it is out of its
-    /// slot.
+    /// `running` is the client whose command asks: it is out of its slot.
     pub fn take(server: &Server, running: &Client) -> Census {
         let mut census = Census::default();
         let running = (!running.is_detached()).then_some(running);
@@ -48,12 +47,10 @@ impl Census {
         census
     }
 
-    /// Bytes of clients that are not replicas.
     pub fn clients(&self) -> usize {
         self.memory[Class::Normal as usize] + self.memory[Class::Pubsub as usize]
     }
 
-    /// Bytes of replicas.
     pub fn replicas(&self) -> usize {
         self.memory[Class::Replica as usize]
     }
@@ -66,7 +63,6 @@ pub struct DbTables {
     pub expires: usize,
 }
 
-/// Where the memory is, in bytes.
 pub struct Report {
     pub used: usize,
     pub peak: usize,
@@ -74,12 +70,12 @@ pub struct Report {
     pub startup: usize,
     pub overhead: usize,
     pub clients: usize,
-    /// The replication stream beyond the backlog.
+    /// Of the replication stream, beyond the backlog.
     pub replicas: usize,
-    /// The bytes that wait to be written to the AOF.
+    /// What waits to be written to the AOF.
     pub aof_buffer: usize,
     pub dbs: Vec<DbTables>,
-    /// Bytes of all main tables.
+    /// Bytes of all main tables, of those that are being resized, and how many these are.
     pub tables: usize,
     pub rehashing: usize,
     pub rehashing_count: usize,
@@ -88,7 +84,6 @@ pub struct Report {
 }
 
 impl Report {
-    /// Computes a report.
     pub fn make(server: &Server, census: &Census) -> Report {
         let mut report = Report {
             used: server.used_memory(),
@@ -136,22 +131,20 @@ impl Report {
         }
     }
 
-    /// The bytes of the data set itself.
+    /// The data set proper.
     pub fn dataset(&self) -> usize {
         self.used.saturating_sub(self.overhead)
     }
 
-    /// The data set's percentage of the memory that was allocated after the start.
+    /// The data set's share of what came after the start.
     pub fn dataset_percent(&self) -> f64 {
         percent(self.dataset(), self.used.saturating_sub(self.startup))
     }
 
-    /// The used memory as a percentage of its peak.
     pub fn peak_percent(&self) -> f64 {
         percent(self.used, self.peak)
     }
 
-    /// The average number of bytes for each key.
     pub fn bytes_per_key(&self) -> usize {
         self.used
             .saturating_sub(self.startup)
@@ -160,7 +153,7 @@ impl Report {
     }
 }
 
-/// The ratio, or 0 if `whole` is 0.
+/// The ratio, or 0 of nothing.
 pub fn ratio(part: usize, whole: usize) -> f64 {
     if whole == 0 {
         0.0
@@ -173,17 +166,16 @@ fn percent(part: usize, whole: usize) -> f64 {
     ratio(part, whole) * 100.0
 }
 
-/// The difference, which may be negative, since an allocator's figures are not read at the same
-/// moment.
+/// The difference, which may be negative: an allocator's figures are not read at one moment.
 pub fn excess(more: usize, less: usize) -> i64 {
     more as i64 - less as i64
 }
 
-/// With less data there is nothing to diagnose.
+/// Below this much data there is nothing to diagnose.
 const DOCTOR_MIN: usize = 5 << 20;
 const TEN_MB: i64 = 10 << 20;
 
-/// MEMORY DOCTOR: the figures that are out of proportion, and what to do about them.
+/// MEMORY DOCTOR: what is out of proportion, and what to do about it.
 pub fn doctor(server: &Server, report: &Report) -> String {
     if report.used < DOCTOR_MIN {
         return "This instance is empty or holds very little: there is nothing to diagnose. Ask again when \

@@ -166,6 +166,7 @@ pub fn after_call(
     if server.nesting == 0 && !server.propagation.unit.is_empty() {
         end_unit(server, !touches_arbitrary_keys(cmd));
         c.aof_offset = server.aof.offset();
+        c.repl_offset = server.replication.stream.end();
     }
 }
 
@@ -193,6 +194,7 @@ fn feed_sinks(
     }
     if sinks & sink::REPLICAS != 0 {
         server.replication.stream.command(c.db, bytes);
+        c.repl_offset = server.replication.stream.end();
     }
     c.aof_offset = server.aof.offset();
 }
@@ -215,6 +217,7 @@ fn encode_and_feed_sinks(server: &mut Server, c: &mut Client, sinks: u8, argv: &
     };
     if sinks & sink::REPLICAS != 0 {
         server.replication.stream.command(c.db, encoded);
+        c.repl_offset = server.replication.stream.end();
     }
     c.aof_offset = server.aof.offset();
 }

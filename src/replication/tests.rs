@@ -1,12 +1,22 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use super::replicas::State;
 use super::*;
 use crate::config::Enable;
 use crate::testing::{say, server_with};
 
 /// No client has this number.
 const READER: ClientRef = ClientRef { slot: 9, id: 9 };
+
+/// Adds the reader as a replica that is sent the stream from `offset` on.
+fn attach(server: &mut Server, offset: u64) -> bool {
+    server.replication.add(Replica {
+        state: State::Online,
+        ..Replica::new(READER, Default::default(), "", 0)
+    });
+    server.replication.attach(READER, offset)
+}
 
 /// A server with one client that feeds the AOF and the stream.
 fn server_with_both_sinks() -> Server {
@@ -15,7 +25,7 @@ fn server_with_both_sinks() -> Server {
     server.aof.feed.switch_to(Arc::new(null), 0);
     server.propagation.set_sink(sink::AOF, true);
     ensure_backlog(&mut server);
-    assert!(server.replication.attach(READER, 0));
+    assert!(attach(&mut server, 0));
     server
 }
 
@@ -107,7 +117,7 @@ fn the_stream_alone_is_fed_what_the_aof_would_be() {
     let long = format!("SET k {}", "v".repeat(3000));
     let lines = ["SET k v", "INCRBYFLOAT f 2", &long, "SET k v"];
     say(&mut server, 0, &lines);
-    assert!(server.replication.attach(READER, 0));
+    assert!(attach(&mut server, 0));
     let mut pieces = [IoSlice::new(&[]); 1];
     assert_eq!(
         server
@@ -133,10 +143,10 @@ fn a_released_backlog_is_fed_nothing() {
     let (aof, stream) = fed(&mut server);
     assert!(aof.contains("$1 w") && stream.is_empty());
     assert_eq!(server.replication.stream.end(), end);
-    server.replication.detach(READER);
+    server.replication.remove(READER);
     // The next reader can't know which database was selected.
     ensure_backlog(&mut server);
-    assert!(server.replication.attach(READER, end));
+    assert!(attach(&mut server, end));
     say(&mut server, 0, &["SET k x"]);
     let (aof, stream) = fed(&mut server);
     assert_eq!(format!("*2 $6 SELECT $1 0 {aof}"), stream);
@@ -169,7 +179,7 @@ fn info_shows_the_backlog_and_debug_opens_it() {
     say(&mut server, 0, &["SET k v"]);
     // SELECT 0 and the request, as a real server counts them.
     assert_eq!(info(&mut server, &fields), [1, 50, 1, 50, 0]);
-    assert!(server.replication.attach(READER, 0));
+    assert!(attach(&mut server, 0));
     assert!(say(&mut server, 0, &["DEBUG REPL-BACKLOG 0"]).starts_with("-ERR"));
     let long = format!("SET k {}", "v".repeat(50_000));
     say(&mut server, 0, &[&long]);
@@ -181,7 +191,7 @@ fn info_shows_the_backlog_and_debug_opens_it() {
         ),
         [held - 16384, 16384]
     );
-    server.replication.detach(READER);
+    server.replication.remove(READER);
     say(&mut server, 0, &["CONFIG SET repl-backlog-size 1mb"]);
     assert_eq!(server.replication.stream.backlog_size(), 1 << 20);
     assert_eq!(say(&mut server, 0, &["DEBUG REPL-BACKLOG 0"]), "+OK\r\n");

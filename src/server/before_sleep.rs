@@ -89,7 +89,7 @@ pub fn write_aof(server: &mut Server) {
         server.stats.aof_ticks += ticks::now().wrapping_sub(began);
     }
     write::release_held(server);
-    blocked::serve_waitaof(server);
+    blocked::serve_acks(server);
 }
 
 /// Wake up for the earliest deadline of a blocked client.

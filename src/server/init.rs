@@ -97,6 +97,7 @@ impl Server {
             clock,
             config,
         };
+        server.forks.replication = Some(crate::sync::snapshot::HOOKS);
         server.configure();
         server
     }

@@ -7,14 +7,15 @@
 //!    4 child       a saving child that has ended, or hangs; before next-child, which may start another
 //!    5 debugger    sessions of the script debugger that have ended
 //!    6 aof         results of its thread, an fsync of everysec
-//!    7 next-child  a save or a rewrite that was wished or is due
-//!    8 shutdown    a signal, or the end of a wait for replicas; after the children it may have to end
-//!    9 pause       a pause whose time is over; before clients, which then may run
-//!   10 clients     idle clients, buffers that shrink, a few clients in each call
-//!   11 tracking    the table of tracked keys, down to its limit
-//!   12 hotkeys     sessions that end, counts that fade
-//!   13 bigkeys     a part of the keyspace, within its budget
-//!   14 databases   expiry and resizing, last: they use what is left of the call's time
+//!    7 replication PING, time-outs, a snapshot that replicas wait for; before next-child, which starts it
+//!    8 next-child  a save or a rewrite that was wished or is due
+//!    9 shutdown    a signal, or the end of a wait for replicas; after the children it may have to end
+//!   10 pause       a pause whose time is over; before clients, which then may run
+//!   11 clients     idle clients, buffers that shrink, a few clients in each call
+//!   12 tracking    the table of tracked keys, down to its limit
+//!   13 hotkeys     sessions that end, counts that fade
+//!   14 bigkeys     a part of the keyspace, within its budget
+//!   15 databases   expiry and resizing, last: they use what is left of the call's time
 //! ```
 //!
 //! A job with a period of 0 runs in every call of the cron (`hz` times a second), another one when
@@ -31,6 +32,7 @@ use crate::persist::{aof, child};
 use crate::script::debug;
 use crate::server::{cron, shutdown};
 use crate::state::Server;
+use crate::sync;
 use crate::tracking;
 
 /// Something that has to be done from time to time.
@@ -56,6 +58,7 @@ const JOBS: &[Job] = &[
     job("child", 0, child::reap),
     job("debugger", 0, debug::reap),
     job("aof", 0, aof::flush::take_results),
+    job("replication", 1000, sync::cron::cron),
     job("next-child", 0, child::start_next),
     job("shutdown", 0, shutdown::cron),
     job("pause", 0, pause::end_pause),

@@ -1,4 +1,5 @@
-//! Local time: the calendar and the clock of the process's time zone, which std does not provide.
+//! The calendar and the wall clock of the time zone that the process runs in, which std does not
+//! know.
 
 /// A moment in local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,12 +11,12 @@ pub struct LocalTime {
     pub hour: u32,
     pub minute: u32,
     pub second: u32,
-    /// Minutes east of Greenwich.
+    /// East of Greenwich.
     pub offset_minutes: i32,
 }
 
 impl LocalTime {
-    /// The local time of a Unix time in seconds.
+    /// Of a Unix time in seconds.
     pub fn at(unix_s: i64) -> LocalTime {
         // SAFETY: `tm` is plain numbers and a pointer that may be null.
         let mut tm: libc::tm = unsafe { std::mem::zeroed() };

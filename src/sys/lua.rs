@@ -1,9 +1,8 @@
-//! Safe functions for the Lua machine's stack: the code that runs on every EVAL and every
-//! `redis.call`.
+//! The Lua machine's stack behind safe functions: what runs on every EVAL and every `redis.call`.
 //!
-//! The mlua crate creates the interpreter and its libraries. Its values are handles into a
-//! registry, and creating and dropping them would be half the cost of a short script. So the hot
-//! path uses the stack directly:
+//! mlua makes the interpreter and its libraries; its own values are handles into a registry, each
+//! made and dropped with bookkeeping, which would be half the cost of a short script. So the hot
+//! path talks to the stack:
 //!
 //! ```text
 //!   Vm::call(function, host)            lua_pcall ── script ── redis.call ──> Host::call(frame)
@@ -11,17 +10,16 @@
 //!        +-- Finished: result on the stack  +── every 100,000 instructions ──> Host::tick
 //! ```
 //!
-//! A *host* runs a script and answers its calls. It is lent to the machine during one call; while
-//! it answers one of the script's calls it is taken out, so that there is never a second reference
-//! to it.
+//! A *host* is who runs a script. It is lent to the machine for the time of one call; while it
+//! answers one of the script's calls it is taken out, so nobody can reach it twice.
 //!
 //! **Invariants**
-//! - A Lua error jumps to the enclosing `lua_pcall`, over Rust's frames. So no function of this
-//!   file calls what may raise, except the three `extern` functions, which do so last, with nothing
-//!   left to drop. Lack of memory raises no error: mlua's allocator ends the process, as everywhere
-//!   in this server.
-//! - A string on the stack is borrowed from the frame; nothing is pushed or popped while a frame is
-//!   borrowed.
+//! - An error of Lua jumps to the `lua_pcall` below, over Rust's frames. So no function of this
+//!   file calls what may raise, but for the three `extern` functions, whose last act it is, with
+//!   nothing left to drop. Lack of memory raises nothing: mlua's allocator ends the process, as
+//!   everywhere in this server.
+//! - A string of the stack is borrowed from the frame; a frame that is borrowed pushes and pops
+//!   nothing.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -30,19 +28,19 @@ use std::marker::PhantomData;
 use mlua::ffi::{self, lua_State};
 use mlua::{Lua, LuaOptions, StdLib};
 
-/// Instructions between two calls of [`Host::tick`].
+/// Instructions between two ticks.
 const TICK: c_int = 100_000;
 /// Longer strings are refused: the machine's own limit is just below 2 GB.
 const STRING_MAX: usize = 1 << 30;
 /// Preallocation for tables whose size comes from a script or client.
 const PREALLOCATE_MAX: usize = 1 << 16;
-/// The machine's registry keeps the pointer to [`Lent`] under the address of this byte.
+/// Where the machine keeps the pointer to [`Lent`], by this byte's address.
 static LENT_KEY: u8 = 0;
 
-/// The result of a call that the host answered.
+/// What becomes of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// The topmost values, in this number, are the results.
+    /// This number of topmost values are the results.
     Return(u8),
     /// The topmost value is raised as an error.
     Raise,
@@ -53,14 +51,14 @@ pub trait Host {
     /// A function made by [`Vm::function`] was called with the values of the frame.
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome;
 
-    /// In a debugger session: a line is about to run, or, if `count` is set, [`TICK`] instructions
-    /// have run. True: raise the topmost value.
+    /// In a session of the debugger: a line is about to run, or `count`, many instructions have.
+    /// True: raise the topmost value.
     fn line(&mut self, _: &mut Frame, _: bool) -> bool {
         false
     }
 
     /// The script is still running. True: raise the topmost value, and again at every line, so that
-    /// the script can't catch the error for long.
+    /// the script can't catch it for long.
     fn tick(&mut self, frame: &mut Frame) -> bool;
 }
 
@@ -77,36 +75,36 @@ pub enum Kind {
     Other,
 }
 
-/// A function kept in the machine's registry. It is released by hand, or with the machine.
+/// A function kept in the machine's registry. Released by hand; all go with the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionRef(c_int);
 
-/// The arguments of a function.
+/// What a function is called with.
 pub enum Arguments<'a> {
-    /// `KEYS` and `ARGV` as globals.
+    /// `KEYS` and `ARGV` are set as globals.
     Globals(&'a [&'a [u8]], &'a [&'a [u8]]),
-    /// Two tables as parameters.
+    /// Two tables.
     Tables(&'a [&'a [u8]], &'a [&'a [u8]]),
     None,
 }
 
-/// The place in the source of a level of the call stack.
+/// Where a level of the call stack is.
 pub struct Place {
     pub source: Vec<u8>,
     pub line: u32,
-    /// How the function was called, if Lua knows.
+    /// How the function was called, if Lua can tell.
     pub name: Option<String>,
 }
 
 struct Lent {
     host: Cell<Option<*mut (dyn Host + 'static)>>,
-    /// The registry's index of the globals of scripts.
+    /// The registry's number of the globals that scripts are given.
     globals: Cell<c_int>,
 }
 
-/// A Lua interpreter.
+/// An interpreter.
 pub struct Vm {
-    /// Declared before `lent`, to which the machine points: fields are dropped in order.
+    /// Before `lent`, which the machine points to.
     lua: Lua,
     state: *mut lua_State,
     lent: Box<Lent>,
@@ -115,8 +113,7 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Creates a machine with the libraries that scripts may use; its compiler is off and its hook
-    /// is set.
+    /// A machine with the libraries that scripts may use, its compiler off and its hook set.
     pub fn new() -> mlua::Result<Vm> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::OS | StdLib::JIT;
         let options = LuaOptions::new().catch_rust_panics(false);
@@ -155,12 +152,12 @@ impl Vm {
         Ok(vm)
     }
 
-    /// The interpreter, for initialisation: libraries, the sandbox.
+    /// The interpreter, for what is done once: libraries, the sandbox.
     pub fn lua(&self) -> &Lua {
         &self.lua
     }
 
-    /// The bytes that the machine uses.
+    /// Bytes that the machine occupies.
     pub fn memory(&self) -> usize {
         self.lua.used_memory()
     }
@@ -178,13 +175,13 @@ impl Vm {
         }
     }
 
-    /// Functions that are made later have this table as their globals. [`Arguments::Globals`] are
-    /// still written to the table before it.
+    /// From now on functions that are made see this table as their globals. The one before it stays
+    /// what [`Arguments::Globals`] are written to.
     pub fn seal_globals(&self, sealed: &mlua::Table) -> mlua::Result<()> {
         self.lua.set_globals(sealed.clone())
     }
 
-    /// Compiles source to a function; `Err` has the message.
+    /// Source to function; `Err` has the message.
     pub fn compile(&mut self, source: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
         let l = self.state;
         // SAFETY: the mode "t" refuses bytecode; one value is pushed in any case and taken off
@@ -202,13 +199,12 @@ impl Vm {
         }
     }
 
-    /// Releases a function from the registry.
     pub fn release(&mut self, function: FunctionRef) {
         // SAFETY: the reference came from `luaL_ref` of this machine's registry.
         unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, function.0) }
     }
 
-    /// Runs a function. Its first result, or its error, is on top of the returned frame.
+    /// Run a function. Its first result, or its error, is on top of the frame that is returned.
     pub fn call(
         &mut self,
         function: FunctionRef,
@@ -260,20 +256,20 @@ impl Vm {
         }
     }
 
-    /// Sets the hook that ticks; also needed after a script was stopped, which changes the hook.
+    /// Set the hook that ticks; also after a script was stopped, which changed it.
     pub fn watch(&self) {
         // SAFETY: setting a hook touches nothing but the machine's own state.
         unsafe { ffi::lua_sethook(self.state, Some(tick_hook), ffi::LUA_MASKCOUNT, TICK) };
     }
 
-    /// Sets the debugger's hook instead.
+    /// Set the hook of the debugger instead.
     pub fn debug(&self) {
         let mask = ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT;
         // SAFETY: as above.
         unsafe { ffi::lua_sethook(self.state, Some(debug_hook), mask, TICK) };
     }
 
-    /// Runs a step of garbage collection. Returns true at the end of a cycle.
+    /// Collect some garbage. True: that was the end of a cycle.
     pub fn collect_step(&mut self, size: i32) -> bool {
         // SAFETY: a collection can run no code of a script: values with finalizers can't be made in
         // the sandbox.
@@ -281,7 +277,7 @@ impl Vm {
     }
 }
 
-/// A function that has returned. Dropping this restores the stack.
+/// A function's end. Dropped, it leaves the stack as it was.
 pub struct Finished<'a> {
     pub frame: Frame<'a>,
     base: c_int,
@@ -295,7 +291,7 @@ impl Drop for Finished<'_> {
     }
 }
 
-/// The values that a function was called with, and those that it pushes. Indices count from 1, or
+/// The values that a function was called with, and those that it pushes. Places count from 1, or
 /// from the top if negative.
 pub struct Frame<'a> {
     l: *mut lua_State,
@@ -310,26 +306,24 @@ impl Frame<'_> {
         }
     }
 
-    /// The number of values.
+    /// How many values there are.
     #[inline]
     pub fn len(&self) -> usize {
         // SAFETY: reads the stack's height.
         unsafe { ffi::lua_gettop(self.l) as usize }
     }
 
-    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Makes room for `n` more values; false if the stack can't grow.
+    /// Make room for `n` more values. False: there is none.
     #[inline]
     pub fn room(&mut self, n: usize) -> bool {
         // SAFETY: this function reports failure instead of raising it.
         n < 8000 && unsafe { ffi::lua_checkstack(self.l, n as c_int) != 0 }
     }
 
-    /// The type of the value at an index.
     #[inline]
     pub fn kind(&self, at: i32) -> Kind {
         // SAFETY: a place without a value is "none".
@@ -344,7 +338,7 @@ impl Frame<'_> {
         }
     }
 
-    /// The bytes of a string; `None` for other types, numbers included.
+    /// The bytes of a string; of nothing else.
     #[inline]
     pub fn bytes(&self, at: i32) -> Option<&[u8]> {
         if self.kind(at) != Kind::String {
@@ -359,50 +353,46 @@ impl Frame<'_> {
         }
     }
 
-    /// The number at an index; strings that look like numbers are converted, and anything else is
-    /// 0.
+    /// The number at a place, strings that look like one included; otherwise 0.
     #[inline]
     pub fn number(&self, at: i32) -> f64 {
         // SAFETY: converts without changing the value.
         unsafe { ffi::lua_tonumber(self.l, at) }
     }
 
-    /// The truth of a value: everything except nil and false is true.
+    /// Everything but nil and false is true.
     #[inline]
     pub fn boolean(&self, at: i32) -> bool {
         // SAFETY: reads the value.
         unsafe { ffi::lua_toboolean(self.l, at) != 0 }
     }
 
-    /// Replaces a value by these bytes.
+    /// Put these bytes in the place of a value.
     pub fn replace_with_bytes(&mut self, at: i32, bytes: &[u8]) {
         self.push_bytes(bytes);
         // SAFETY: `at` is a place below the top.
         unsafe { ffi::lua_replace(self.l, at) }
     }
 
-    /// Pushes nil.
     #[inline]
     pub fn push_nil(&mut self) {
         // SAFETY: every caller has room: 20 values from the machine itself, more from `room`.
         unsafe { ffi::lua_pushnil(self.l) }
     }
 
-    /// Pushes a boolean.
     #[inline]
     pub fn push_boolean(&mut self, yes: bool) {
         // SAFETY: as in `push_nil`.
         unsafe { ffi::lua_pushboolean(self.l, yes as c_int) }
     }
 
-    /// Pushes a number.
     #[inline]
     pub fn push_number(&mut self, n: f64) {
         // SAFETY: as in `push_nil`.
         unsafe { ffi::lua_pushnumber(self.l, n) }
     }
 
-    /// Pushes a string; what exceeds the machine's limit is cut off.
+    /// A string; one that is longer than the machine allows is cut.
     #[inline]
     pub fn push_bytes(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(STRING_MAX);
@@ -410,13 +400,13 @@ impl Frame<'_> {
         unsafe { ffi::lua_pushlstring_(self.l, bytes.as_ptr().cast(), len) }
     }
 
-    /// Pushes a copy of a value.
+    /// Push a copy of a value.
     pub fn push_value(&mut self, at: i32) {
         // SAFETY: as in `push_nil`; `at` is a place with a value.
         unsafe { ffi::lua_pushvalue(self.l, at) }
     }
 
-    /// Pushes an empty table with room for `elements` elements and `fields` fields.
+    /// Push an empty table with room for `elements` elements and `fields` fields.
     #[inline]
     pub fn push_table(&mut self, elements: usize, fields: usize) {
         let elements = elements.min(PREALLOCATE_MAX) as c_int;
@@ -425,7 +415,7 @@ impl Frame<'_> {
         unsafe { ffi::lua_createtable(self.l, elements, fields) }
     }
 
-    /// Pushes a table of strings.
+    /// Push a table of strings.
     #[inline]
     pub fn push_strings(&mut self, strings: &[&[u8]]) {
         self.push_table(strings.len(), 0);
@@ -435,27 +425,26 @@ impl Frame<'_> {
         }
     }
 
-    /// Removes all values.
+    /// Take all values off.
     #[inline]
     pub fn clear(&mut self) {
         // SAFETY: a lower top is always there.
         unsafe { ffi::lua_settop(self.l, 0) }
     }
 
-    /// Removes the `n` topmost values.
     pub fn pop(&mut self, n: usize) {
         // SAFETY: there are at least `n` values.
         unsafe { ffi::lua_settop(self.l, -(n as c_int) - 1) }
     }
 
-    /// Pops a value and makes it element `n`, from 1, of the table below it.
+    /// Take the topmost value and make it element `n`, from 1, of the table below it.
     #[inline]
     pub fn set_element(&mut self, n: usize) {
         // SAFETY: a table lies below the top; integer keys are valid keys.
         unsafe { ffi::lua_rawseti_(self.l, -2, n as c_int) }
     }
 
-    /// Pops a value and makes it a field of the table below it.
+    /// Take the topmost value and make it a field of the table below it.
     pub fn set_field(&mut self, name: &str) {
         self.push_bytes(name.as_bytes());
         // SAFETY: a table lies below the value, and a string is a valid key.
@@ -465,8 +454,8 @@ impl Frame<'_> {
         }
     }
 
-    /// Pops a value and a key and sets that field of the table below them. Keys that are not
-    /// allowed in a table (nil, NaN) are ignored.
+    /// Take value and key from the top and set that field of the table below them. Keys that no
+    /// table can have are left out.
     pub fn set_pair(&mut self) {
         let invalid = match self.kind(-2) {
             Kind::Nil => true,
@@ -480,7 +469,7 @@ impl Frame<'_> {
         unsafe { ffi::lua_rawset(self.l, -3) }
     }
 
-    /// Pushes a field of a table, without its metatable.
+    /// Push a field of a table, past any metatable.
     pub fn get_field(&mut self, at: i32, name: &str) -> Kind {
         // SAFETY: the table's place is made absolute before the key moves the top.
         unsafe {
@@ -491,21 +480,21 @@ impl Frame<'_> {
         self.kind(-1)
     }
 
-    /// Pushes element `n` of a table, without its metatable.
+    /// Push element `n` of a table, past any metatable.
     pub fn get_element(&mut self, at: i32, n: usize) -> Kind {
         // SAFETY: `at` is a table.
         unsafe { ffi::lua_rawgeti_(self.l, at, n as c_int) };
         self.kind(-1)
     }
 
-    /// Pops a key and pushes the next key and value of the table at `at`. Returns false, and pushes
-    /// nothing, after the last key. The first key to pass is nil.
+    /// Take a key from the top and push the next key and value of the table at `at`. False, and
+    /// nothing pushed: that was the last. Begins with nil.
     pub fn next(&mut self, at: i32) -> bool {
         // SAFETY: the key came from the table itself, which is not changed meanwhile.
         unsafe { ffi::lua_next(self.l, at) != 0 }
     }
 
-    /// The source place of a level of the call stack; 0 is the innermost. Only in a hook.
+    /// Where a level of the call stack is, from 0, the innermost. In a hook only.
     pub fn place(&self, level: i32) -> Option<Place> {
         // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
         unsafe {
@@ -524,8 +513,8 @@ impl Frame<'_> {
         }
     }
 
-    /// Pushes local variable `n`, from 1, of a level of the call stack and returns its name; `None`
-    /// if there is none.
+    /// Push local variable `n`, from 1, of a level of the call stack. Its name; `None`: there is
+    /// none.
     pub fn push_local(&mut self, level: i32, n: i32) -> Option<Vec<u8>> {
         // SAFETY: as in `place`; with room for one value.
         unsafe {
@@ -538,8 +527,7 @@ impl Frame<'_> {
         }
     }
 
-    /// Pushes a global of the scripts, `KEYS` or `ARGV`. Returns false, and pushes nothing, if it
-    /// does not exist.
+    /// Push a global of the scripts, `KEYS` or `ARGV`. False, and nothing pushed: it is not there.
     pub fn push_global(&mut self, name: &[u8]) -> bool {
         // SAFETY: `lent` lives as long as the machine; the globals are a table.
         unsafe {
@@ -554,15 +542,14 @@ impl Frame<'_> {
         true
     }
 
-    /// The address of a table or function, for messages.
+    /// The address of a table or function, for people.
     pub fn address(&self, at: i32) -> usize {
         // SAFETY: reads the value.
         unsafe { ffi::lua_topointer(self.l, at) as usize }
     }
 
-    /// Compiles an expression, or otherwise a chunk, and runs it with a host of its own while
-    /// another call is running. Returns whether that succeeded; the result, or the error, is on
-    /// top.
+    /// Compile an expression, or if it is none a chunk, and run it with a host of its own while
+    /// another call is under way. Whether it went well; the result, or the error, is on top.
     pub fn evaluate(
         &mut self,
         expression: &[u8],
@@ -577,7 +564,7 @@ impl Frame<'_> {
             unsafe { ffi::luaL_loadbufferx(l, text, source.len(), name.as_ptr(), c"t".as_ptr()) }
         };
         if !self.room(8) {
-            // Every function has room for a few values without a check.
+            // Every function has room for a few values without asking.
             self.push_bytes(b"stack overflow");
             return false;
         }
@@ -601,7 +588,7 @@ impl Frame<'_> {
         }
     }
 
-    /// The `Lent` that the machine's registry points to.
+    /// What the machine's registry keeps for us.
     unsafe fn lent(&mut self) -> Option<&'static Lent> {
         // SAFETY: the registry's entry was set by `Vm::new` and lives as long as the machine, whose
         // stack this is.
@@ -617,14 +604,14 @@ impl Frame<'_> {
         }
     }
 
-    /// Pops a function and keeps it in the registry.
+    /// Keep the function on top, which is taken off.
     pub fn keep_function(&mut self) -> FunctionRef {
         // SAFETY: there is a value on top.
         FunctionRef(unsafe { ffi::luaL_ref(self.l, ffi::LUA_REGISTRYINDEX) })
     }
 }
 
-/// The source and line of a level of the call stack.
+/// A level of the call stack: its source and line.
 fn source_line(l: *mut lua_State, level: c_int) -> Option<(Vec<u8>, c_int)> {
     // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
     unsafe {
@@ -641,11 +628,11 @@ fn source_line(l: *mut lua_State, level: c_int) -> Option<(Vec<u8>, c_int)> {
     }
 }
 
-/// The source name of the server's own Lua code: errors are reported at the place of its caller.
+/// Sources of code that belongs to the server: errors are told at its caller.
 pub const SANDBOX: &str = "=sandbox";
 const OWN_SOURCES: [&[u8]; 2] = [SANDBOX.as_bytes(), b"=[native]"];
 
-/// Turns an error into the table `{err, source, line}`, which scripts and clients see, as in Redis.
+/// Make an error a table `{err, source, line}`: what Redis's scripts and clients see of it.
 unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
     // SAFETY: called by the machine with the error as the only value; nothing raises.
     unsafe {
@@ -673,7 +660,7 @@ unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
     }
 }
 
-/// If a function of the server raised the error, the place in the script where it was called.
+/// Where the function that raised the error was called, if that function is not the script's.
 fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
     let mut level = 1;
     let mut place = source_line(l, level)?;
@@ -681,7 +668,7 @@ fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
         level += 1;
         place = source_line(l, level)?;
     }
-    // Some of LuaJIT's library functions are written in Lua; their only line is 0.
+    // LuaJIT has written a few functions of its libraries in Lua: their only line is 0.
     while place.1 == 0 || OWN_SOURCES.contains(&place.0.as_slice()) {
         level += 1;
         place = source_line(l, level)?;
@@ -689,7 +676,7 @@ fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
     Some(place)
 }
 
-/// `tostring` of the error at index 1, without calling any code of the script.
+/// What `tostring` says of the error at place 1, without calling any code of the script.
 fn describe_error(l: *mut lua_State) -> Vec<u8> {
     // SAFETY: reads the value; a number is converted in place.
     unsafe {
@@ -710,7 +697,7 @@ fn describe_error(l: *mut lua_State) -> Vec<u8> {
     }
 }
 
-/// The functions that the host answers. Upvalues: the pointer to `Lent`, the function's number.
+/// Functions that the host answers. Upvalues: where the host is lent, the function's number.
 unsafe extern "C-unwind" fn host_function(l: *mut lua_State) -> c_int {
     // SAFETY: the upvalues were set by `Vm::function`. `answer` has dropped all it had when this
     // raises.
@@ -743,8 +730,7 @@ unsafe fn answer(l: *mut lua_State) -> Outcome {
     }
 }
 
-/// The hook that runs every [`TICK`] instructions, and at every line of a script that is being
-/// stopped.
+/// Every [`TICK`] instructions, and at every line of a script that is being stopped.
 unsafe extern "C-unwind" fn tick_hook(l: *mut lua_State, _: *mut ffi::lua_Debug) {
     // SAFETY: as in `host_function`.
     unsafe {
@@ -760,7 +746,7 @@ unsafe fn tick(l: *mut lua_State) -> bool {
     unsafe { with_host(l, |host, frame| host.tick(frame)) }
 }
 
-/// The hook that runs at each line of a script that is debugged, and every [`TICK`] instructions.
+/// At each line of a script that is debugged, and every [`TICK`] instructions.
 unsafe extern "C-unwind" fn debug_hook(l: *mut lua_State, ar: *mut ffi::lua_Debug) {
     // SAFETY: as in `host_function`; the machine says what happened.
     unsafe {
@@ -771,7 +757,7 @@ unsafe extern "C-unwind" fn debug_hook(l: *mut lua_State, ar: *mut ffi::lua_Debu
     }
 }
 
-/// Calls the host, which is taken out meanwhile. Returns false if there is no host.
+/// Ask the host, which is taken out meanwhile. False without one.
 unsafe fn with_host(
     l: *mut lua_State,
     ask: impl FnOnce(&mut (dyn Host + 'static), &mut Frame) -> bool,

@@ -7,8 +7,8 @@
 //! **Invariant:** a listpack keeps within the limits of its last addition: every addition goes
 //! through `make_room` first (test `histories_match_a_vecdeque`).
 //!
-//! Limits are parameters: lists don't know the settings. Elements are passed to closures (`show`),
-//! not copied, so that a reply is written straight from the list.
+//! Limits are passed in: lists don't know the settings. Elements are shown to visitors, never
+//! copied out, so that a reply is written straight from the list.
 
 use std::ops::ControlFlow;
 
@@ -19,7 +19,6 @@ use crate::ds::quicklist::{remove_matching, walk_listpack};
 use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, Value};
 
-/// A list in one of its two encodings.
 #[derive(Clone)]
 pub enum List {
     Listpack(Listpack),
@@ -35,26 +34,25 @@ impl Default for List {
 }
 
 impl List {
-    /// An empty list.
     pub fn new() -> Self {
         List::Listpack(Listpack::new())
     }
 
-    /// A list of nodes that were loaded: a listpack if they fit one.
+    /// A list from nodes that were loaded: a listpack if they are one that fits.
     pub fn from_quicklist(quicklist: Quicklist, limits: &ListLimits) -> Self {
         let mut list = List::Quicklist(Box::new(quicklist));
         list.try_listpack(limits, false);
         list
     }
 
-    /// A list of a listpack that was loaded: a quicklist if it is too big for a listpack.
+    /// A list from a listpack that was loaded: a quicklist if it is too big.
     pub fn from_listpack(listpack: Listpack, limits: &ListLimits) -> Self {
         let mut list = List::Listpack(listpack);
         list.make_room(0, 0, limits);
         list
     }
 
-    /// The name that OBJECT ENCODING reports.
+    /// As OBJECT ENCODING names it.
     pub fn encoding(&self) -> &'static str {
         match self {
             List::Listpack(_) => "listpack",
@@ -62,7 +60,6 @@ impl List {
         }
     }
 
-    /// The number of elements.
     #[inline]
     pub fn len(&self) -> usize {
         match self {
@@ -71,7 +68,6 @@ impl List {
         }
     }
 
-    /// Whether the list has no elements.
     #[inline]
     pub fn is_empty(&self) -> bool {
         match self {
@@ -80,7 +76,7 @@ impl List {
         }
     }
 
-    /// The heap bytes, as the allocator rounds them.
+    /// What it takes from the allocator.
     pub fn memory_bytes(&self) -> usize {
         match self {
             List::Listpack(listpack) => listpack.memory_bytes(),
@@ -88,7 +84,7 @@ impl List {
         }
     }
 
-    /// The number of allocations to be freed: decides whether UNLINK leaves it to another thread.
+    /// Blocks to be freed: what decides whether UNLINK leaves it to another thread.
     pub fn free_effort(&self) -> usize {
         match self {
             List::Listpack(_) => 1,
@@ -120,8 +116,8 @@ impl List {
 
 /// Encodings.
 impl List {
-    /// Turns a listpack into a quicklist if `count` more texts of `bytes` bytes together exceed its
-    /// limit.
+    /// Makes it a quicklist if `count` more texts of `bytes` bytes together would be too much for a
+    /// listpack.
     #[inline]
     pub fn make_room(&mut self, bytes: usize, count: usize, limits: &ListLimits) {
         match self {
@@ -144,8 +140,8 @@ impl List {
         }
     }
 
-    /// Turns a quicklist into a listpack if it is small enough. Called once, at the end of a
-    /// command that removed elements.
+    /// To be called once at the end of a command that removed elements: a listpack again, if it is
+    /// small enough.
     #[inline]
     pub fn shrink(&mut self, limits: &ListLimits) {
         if let List::Quicklist(_) = self {
@@ -173,7 +169,7 @@ impl List {
 
 /// Reading.
 impl List {
-    /// The position of an index, which counts from the end if negative.
+    /// The position of an index that may be negative, counting from the end.
     fn position(&self, index: i64) -> Option<usize> {
         let len = self.len() as i64;
         let index = if index < 0 { index + len } else { index };
@@ -290,8 +286,8 @@ impl List {
         }
     }
 
-    /// Passes the element at an end to `show` and removes it. The caller calls `shrink` after the
-    /// last pop.
+    /// Removes the element at an end, after showing it. `shrink` is the caller's, when it has
+    /// popped all it wants.
     #[inline]
     pub fn pop_with<R>(&mut self, end: End, show: impl FnOnce(Element) -> R) -> Option<R> {
         match self {
@@ -308,7 +304,7 @@ impl List {
         }
     }
 
-    /// Removes up to `count` elements from position `start` on. The caller calls `shrink`.
+    /// Removes up to `count` elements from position `start` on. `shrink` is the caller's.
     pub fn delete_range(&mut self, start: usize, count: usize) {
         match self {
             List::Listpack(listpack) => listpack.delete_range(start as i64, count),
@@ -422,7 +418,7 @@ mod tests {
         assert_eq!(list.encoding(), "listpack");
         list.push(End::Head, b"0", &limits);
         assert_eq!(list.encoding(), "quicklist");
-        // Nodes of 1 and 6 elements: two nodes stay a quicklist.
+        // Two nodes of 1 and 6: as long as there are two it stays.
         list.trim(0, 4, &limits);
         assert_eq!((list.encoding(), list.len()), ("quicklist", 4));
         list.pop_with(End::Head, |element| assert_eq!(element, Element::Int(0)));

@@ -9,23 +9,32 @@ use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 use crate::execute::blocked;
-use crate::execute::wait::{WAITAOF_WITHOUT_AOF, local_acks, reply_waitaof};
+use crate::execute::wait::{
+    WAITAOF_WITHOUT_AOF, replica_acks, reply_wait, reply_waitaof, waitaof_is_met,
+};
 use crate::util::number::parse_i64;
+
+const WAIT_ON_REPLICA: Error = Error::of(
+    "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured \
+     to be writable (which is not the default) writes to replicas are just local and are not propagated.",
+);
+const WAITAOF_ON_REPLICA: Error = Error::of(
+    "ERR WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just local and \
+     are not propagated.",
+);
 
 /// WAIT numreplicas timeout
 pub fn wait(ctx: &mut Ctx) -> CmdResult {
+    if ctx.server.replication.is_replica() {
+        return Err(WAIT_ON_REPLICA);
+    }
     let wanted = ctx.int(1)?;
     let deadline_ms = deadline_ms(ctx, 2)?;
-    if wanted <= 0 || ctx.client.has(flag::DENY_BLOCKING) {
-        ctx.client.reply.integer(0);
+    let met = replica_acks(ctx.server, ctx.client) >= wanted;
+    if met || ctx.client.has(flag::DENY_BLOCKING) {
+        reply_wait(ctx.server, ctx.client);
     } else {
-        blocked::block(
-            ctx.server,
-            ctx.client,
-            BlockKind::Wait,
-            ctx.argv,
-            deadline_ms,
-        );
+        block(ctx, BlockKind::Wait, deadline_ms);
     }
     Ok(())
 }
@@ -45,24 +54,27 @@ pub fn waitaof(ctx: &mut Ctx) -> CmdResult {
         "ERR value is out of range, must be positive",
     )?;
     let deadline_ms = deadline_ms(ctx, 3)?;
+    if ctx.server.replication.is_replica() {
+        return Err(WAITAOF_ON_REPLICA);
+    }
     if local > 0 && !ctx.server.config.appendonly {
         return Err(WAITAOF_WITHOUT_AOF);
     }
-    let done = local_acks(ctx.server, ctx.client) >= local && replicas == 0;
-    if done || ctx.client.has(flag::DENY_BLOCKING) {
+    let met = waitaof_is_met(ctx.server, ctx.client, local, replicas);
+    if met || ctx.client.has(flag::DENY_BLOCKING) {
         reply_waitaof(ctx.server, ctx.client);
     } else {
-        blocked::block(
-            ctx.server,
-            ctx.client,
-            BlockKind::WaitAof,
-            ctx.argv,
-            deadline_ms,
-        );
-        let r = ctx.client.reference();
-        ctx.server.blocked.waiting_aof.push(r);
+        block(ctx, BlockKind::WaitAof, deadline_ms);
     }
     Ok(())
+}
+
+/// Wait for acknowledgements, and let the replicas be asked for them.
+fn block(ctx: &mut Ctx, kind: BlockKind, deadline_ms: i64) {
+    blocked::block(ctx.server, ctx.client, kind, ctx.argv, deadline_ms);
+    let r = ctx.client.reference();
+    ctx.server.blocked.waiting_acks.push(r);
+    ctx.server.replication.wants_acks = true;
 }
 
 /// A timeout in milliseconds as a Unix time; 0, for ever, stays 0.

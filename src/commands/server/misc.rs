@@ -44,10 +44,22 @@ fn lastsave(ctx: &mut Ctx) -> CmdResult {
 
 /// ROLE: a primary says its offset and its replicas.
 fn role(ctx: &mut Ctx) -> CmdResult {
-    ctx.client.reply.array(3);
-    ctx.client.reply.bulk(b"master");
-    ctx.client.reply.integer(0);
-    ctx.client.reply.array(0);
+    let (replication, reply) = (&ctx.server.replication, &mut ctx.client.reply);
+    let online: Vec<_> = replication
+        .replicas
+        .iter()
+        .filter(|r| r.is_online())
+        .collect();
+    reply.array(3);
+    reply.bulk(b"master");
+    reply.integer(replication.stream.end() as i64);
+    reply.array(online.len());
+    for replica in online {
+        reply.array(3);
+        reply.bulk(replica.ip.as_bytes());
+        reply.bulk_integer(replica.announced.port.into());
+        reply.bulk_integer(replica.acked as i64);
+    }
     Ok(())
 }
 

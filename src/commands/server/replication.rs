@@ -1,12 +1,14 @@
 //! REPLICAOF, FAILOVER, and the commands that a replica sends to its primary: REPLCONF, PSYNC,
 //! SYNC.
-//!
-//! Replication is not built yet. What needs none is answered as by a primary without replicas:
-//! REPLICAOF NO ONE, the arguments of FAILOVER; everything else is refused with [`NO_REPLICATION`].
 
+use crate::client::announced::{Announced, Contents};
+use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::{Error, said};
+use crate::sync::primary::{self, Request};
+use crate::util::number::parse_i64;
+use crate::util::quote::split_args;
 
 pub const TABLE: &[Command] = &[
     cmd(
@@ -21,7 +23,7 @@ pub const TABLE: &[Command] = &[
         "replconf",
         replconf,
         -1,
-        ADMIN | NOSCRIPT | LOADING | STALE | ALLOW_BUSY | NOT_BUILT,
+        ADMIN | NOSCRIPT | LOADING | STALE | ALLOW_BUSY,
         NONE_CAT,
     ),
     cmd("replicaof", replicaof, 3, ATTACH, NONE_CAT),
@@ -29,7 +31,7 @@ pub const TABLE: &[Command] = &[
     cmd("sync", sync, 1, SYNCHRONIZE, NONE_CAT),
 ];
 
-const SYNCHRONIZE: Flags = ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI | NOT_BUILT;
+const SYNCHRONIZE: Flags = ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI;
 const ATTACH: Flags = ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING | NOT_BUILT;
 
 const NO_REPLICATION: Error = Error::of("ERR Replication is not supported yet");
@@ -76,38 +78,138 @@ fn failover(ctx: &mut Ctx) -> CmdResult {
 
 /// REPLCONF [option value ...]
 fn replconf(ctx: &mut Ctx) -> CmdResult {
-    const OPTIONS: [&str; 8] = [
-        "listening-port",
-        "ip-address",
-        "capa",
-        "ack",
-        "getack",
-        "rdb-only",
-        "rdb-filter-only",
-        "rdb-channel",
-    ];
     let options = &ctx.argv[1..];
-    if options.is_empty() {
-        ctx.client.reply.ok();
-        return Ok(());
-    }
     if !options.len().is_multiple_of(2) {
         return Err(Error::SYNTAX);
     }
-    let known = |name: &[u8]| {
-        let is = |option: &&str| name.eq_ignore_ascii_case(option.as_bytes());
-        OPTIONS.iter().any(is)
+    let mut announced = ctx.client.announced.take().unwrap_or_default();
+    let mut done = Ok(true);
+    for pair in options.chunks_exact(2) {
+        done = match pair[0].to_ascii_lowercase().as_slice() {
+            b"ack" => acknowledge(ctx, options).map(|()| false),
+            b"getack" => Ok(false),
+            _ => announce(&mut announced, pair[0], pair[1]).map(|()| true),
+        };
+        if !matches!(done, Ok(true)) {
+            break;
+        }
+    }
+    ctx.client.announced = Some(announced);
+    if done? {
+        ctx.client.reply.ok();
+    }
+    Ok(())
+}
+
+/// REPLCONF ACK offset [FACK offset]: no reply, whatever comes.
+fn acknowledge(ctx: &mut Ctx, options: &[&[u8]]) -> CmdResult {
+    if !ctx.client.has(flag::REPLICA) {
+        return Ok(());
+    }
+    let value = |name: &[u8]| {
+        let mut pairs = options.chunks_exact(2);
+        let pair = pairs.find(|pair| pair[0].eq_ignore_ascii_case(name));
+        pair.and_then(|pair| parse_i64(pair[1]))
     };
-    match options.chunks_exact(2).find(|pair| !known(pair[0])) {
-        Some(pair) => Err(Error::new(format!(
-            "ERR Unrecognized REPLCONF option: {}",
-            said(pair[0])
-        ))),
-        None => Err(NO_REPLICATION),
+    if let Some(offset) = value(b"ack") {
+        let r = ctx.client.reference();
+        primary::acknowledged(ctx.server, r, offset, value(b"fack"));
+    }
+    Ok(())
+}
+
+/// The longest `ip-address`, its end included.
+const ADDRESS_MAX: usize = 256;
+
+/// One announcement of a replica.
+fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> CmdResult {
+    match option.to_ascii_lowercase().as_slice() {
+        b"listening-port" => {
+            announced.port = parse_i64(value).ok_or(Error::NOT_INTEGER)? as i32;
+        }
+        b"ip-address" if value.len() >= ADDRESS_MAX => {
+            return Err(Error::new(format!(
+                "ERR REPLCONF ip-address provided by replica instance is too long: {} bytes",
+                value.len()
+            )));
+        }
+        b"ip-address" => announced.address = String::from_utf8_lossy(value).into(),
+        b"capa" => announce_capability(announced, value),
+        b"version" => {
+            let unknown = || {
+                let text = format!("ERR Unrecognized version format: {}", said(value));
+                Error::new(text)
+            };
+            announced.version = Some(parse_version(value).ok_or_else(unknown)?);
+        }
+        b"rdb-only" => announced.rdb_only = zero_or_one(value)?,
+        b"rdb-filter-only" => announced.contents = parse_contents(value)?,
+        _ => {
+            let text = format!("ERR Unrecognized REPLCONF option: {}", said(option));
+            return Err(Error::new(text));
+        }
+    }
+    Ok(())
+}
+
+/// Unknown capabilities are those of newer replicas.
+fn announce_capability(announced: &mut Announced, value: &[u8]) {
+    match value.to_ascii_lowercase().as_slice() {
+        b"eof" => announced.eof = true,
+        b"psync2" => announced.psync2 = true,
+        name => {
+            if let Some(version) = name.strip_prefix(b"rdb").and_then(parse_i64) {
+                announced.rdb_version = u32::try_from(version).ok();
+            }
+        }
     }
 }
 
-/// SYNC, PSYNC replicationid offset
-fn sync(_: &mut Ctx) -> CmdResult {
-    Err(NO_REPLICATION)
+/// `8.1.0` as 0x080100.
+fn parse_version(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok()?;
+    let numbers: Option<Vec<u8>> = text.split('.').map(|part| part.parse().ok()).collect();
+    match numbers?[..] {
+        [major, minor, patch] => Some(u32::from_be_bytes([0, major, minor, patch])),
+        _ => None,
+    }
+}
+
+fn zero_or_one(value: &[u8]) -> Result<bool, Error> {
+    match parse_i64(value).ok_or(Error::NOT_INTEGER)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Error::of(
+            "ERR value is out of range, value must between 0 and 1",
+        )),
+    }
+}
+
+/// `functions` or nothing: the parts of the data set that are not left out.
+fn parse_contents(value: &[u8]) -> Result<Contents, Error> {
+    let parts = split_args(value).ok_or(Error::of("ERR Missing rdb-filter-only values"))?;
+    let mut contents = Contents {
+        without_functions: true,
+        without_keys: true,
+    };
+    for part in &parts {
+        if !part.eq_ignore_ascii_case(b"functions") {
+            let text = format!("ERR Unsupported rdb-filter-only option: {}", said(part));
+            return Err(Error::new(text));
+        }
+        contents.without_functions = false;
+    }
+    Ok(contents)
+}
+
+/// SYNC, PSYNC replicationid offset [FAILOVER]
+fn sync(ctx: &mut Ctx) -> CmdResult {
+    let request = match ctx.argv {
+        [_, id, offset, ..] => Request::Psync { id, offset },
+        _ => Request::Sync,
+    };
+    if ctx.is(3, "failover") {
+        return Err(Error::of("ERR PSYNC FAILOVER can't be sent to a master."));
+    }
+    primary::serve(ctx.server, ctx.client, request)
 }

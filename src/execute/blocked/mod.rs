@@ -63,8 +63,8 @@ pub struct BlockedClients {
     pub unblocked: VecDeque<ClientRef>,
     /// Clients held back by CLIENT PAUSE.
     pub postponed: VecDeque<ClientRef>,
-    /// Clients in WAITAOF, and some that no longer wait.
-    pub waiting_aof: Vec<ClientRef>,
+    /// Clients in WAIT and WAITAOF, and some that no longer wait.
+    pub waiting_acks: Vec<ClientRef>,
     /// Keys with clients that must be notified of their deletion.
     pub on_nokey: usize,
     /// The ticket of the last client that began to wait.
@@ -274,7 +274,7 @@ fn unblock_with(
 fn reply_to_timeout(server: &Server, c: &mut Client) {
     match c.blocked.as_ref().map(|b| b.kind) {
         Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream) => c.reply.null_array(),
-        Some(BlockKind::Wait) => c.reply.integer(0),
+        Some(BlockKind::Wait) => crate::execute::wait::reply_wait(server, c),
         Some(BlockKind::WaitAof) => crate::execute::wait::reply_waitaof(server, c),
         _ => {}
     }
@@ -296,20 +296,20 @@ pub fn handle_timeouts(server: &mut Server) {
     }
 }
 
-/// Replies to the clients in WAITAOF whose wait is over, after an fsync of the AOF or when the AOF
-/// was switched off.
-pub fn serve_waitaof(server: &mut Server) {
-    for r in std::mem::take(&mut server.blocked.waiting_aof) {
+/// Replies to the clients in WAIT and WAITAOF whose wait is over: after acknowledgements, after an
+/// fsync of the AOF, or when the AOF was switched off.
+pub fn serve_acks(server: &mut Server) {
+    for r in std::mem::take(&mut server.blocked.waiting_acks) {
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
         };
         let waits = c
             .blocked
             .as_ref()
-            .is_some_and(|b| b.kind == BlockKind::WaitAof);
-        match crate::execute::wait::waitaof_is_over(server, &c) {
+            .is_some_and(|b| matches!(b.kind, BlockKind::Wait | BlockKind::WaitAof));
+        match crate::execute::wait::is_over(server, &c) {
             _ if !waits => {}
-            None => server.blocked.waiting_aof.push(r),
+            None => server.blocked.waiting_acks.push(r),
             Some(Ok(())) => unblock_with(server, &mut c, false, reply_to_timeout),
             Some(Err(error)) => {
                 server.stats.count_error(error.code());

@@ -1,16 +1,22 @@
-//! Sending the replication stream: straight from its blocks, by `writev`.
+//! Sending to replicas: a snapshot first, if they need one, then the stream, straight from its
+//! blocks, by `writev`.
 //!
 //! ```text
-//!   before_sleep ─> write_to_replicas ─┐   each replica: replies of its hand-shake first, then the stream
-//!   socket was full ─> write_handler ──┴─> send ─> write_stream ─> writev(blocks)
+//!   before_sleep ─> write_to_replicas ─┐   each replica: replies first, then by its state
+//!   socket was full ─> write_handler ──┴─> send ─┬─ Receiving ─> transfer::write_file
+//!                                                └─ Online ────> write_stream ─> writev(blocks)
+//!   a child's pipe ─> broadcast: one chunk to all replicas that receive it
 //! ```
 //!
 //! Sockets of replicas are in `Class::First`: what replicas need is sent before other clients are
-//! read. A replica is sent at most [`STREAM_PER_TURN`] bytes in one turn, so that many replicas
-//! can't starve the clients.
+//! read. A replica is sent at most [`BYTES_PER_TURN`] in one turn, so that many replicas can't
+//! starve the clients.
 //!
 //! A replica that does not read falls behind: what the stream holds for it counts against the
 //! output limits of its class (`clients::output_limit`), and it is closed when it is over them.
+
+pub mod broadcast;
+mod transfer;
 
 use std::io::IoSlice;
 
@@ -22,21 +28,14 @@ use crate::clients::describe;
 use crate::clients::output_limit::check_output_limit;
 use crate::networking::write;
 use crate::persist::aof::flush::safe_offset;
+use crate::persist::child::{self, Wish};
+use crate::replication::replicas::{Replica, State};
 use crate::state::Server;
 
-/// Bytes of the stream that one replica is sent in one turn.
-const STREAM_PER_TURN: usize = 1024 * 1024;
+/// Bytes that one replica is sent in one turn.
+const BYTES_PER_TURN: usize = 1024 * 1024;
 /// Blocks in one `writev`.
 const PIECES: usize = 64;
-
-/// Make a client a replica that is sent the stream from this offset on. Whether that is held.
-pub fn attach(server: &mut Server, c: &mut Client, offset: u64) -> bool {
-    let held = server.replication.attach(c.reference(), offset);
-    if held {
-        c.set(flag::REPLICA);
-    }
-    held
-}
 
 /// Before the loop sleeps: sends what the turn's commands fed to the stream, and frees what is no
 /// longer needed.
@@ -44,6 +43,9 @@ pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
     if !server.replication.stream.is_open() && server.replication.replicas.is_empty() {
         return;
     }
+    start_snapshot(server);
+    broadcast::follow(el, server);
+    ask_for_acks(server);
     let mut at = 0;
     while let Some(r) = server.replication.replicas.client(at) {
         at += 1;
@@ -56,6 +58,23 @@ pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
         }
     }
     server.replication.stream.trim();
+}
+
+/// A replica that came in this turn does not wait for the cron, if no child runs.
+fn start_snapshot(server: &mut Server) {
+    let wished = server.forks.wishes.has(Wish::Sync);
+    if wished && server.nesting == 0 {
+        child::start_next(server);
+    }
+}
+
+/// A client waits for acknowledgements: the replicas are asked for them, once in a turn.
+fn ask_for_acks(server: &mut Server) {
+    const GETACK: &[u8] = b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n";
+    let replication = &mut server.replication;
+    if std::mem::take(&mut replication.wants_acks) && !replication.is_replica() {
+        replication.stream.append(GETACK);
+    }
 }
 
 /// A replica's socket, which was full, takes bytes again.
@@ -89,10 +108,9 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
     }
     if c.reply.is_empty() && !c.has(flag::CLOSE_ASAP) {
         el.set_class(token, Class::First);
-        io = write_stream(server, c);
+        io = send_by_state(server, c);
     }
-    let unsent = !c.reply.is_empty() || server.replication.lag(c.reference()) > 0;
-    if unsent && !c.has(flag::CLOSE_ASAP) {
+    if has_unsent(server, c) && !c.has(flag::CLOSE_ASAP) {
         c.set(flag::WAITS_TO_WRITE);
         el.set_handler(token, Mask::WRITABLE, write_handler);
     } else if c.has(flag::WAITS_TO_WRITE) {
@@ -100,6 +118,26 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
         el.clear_handler(token, Mask::WRITABLE);
     }
     io
+}
+
+/// Send what the replica's state says comes next.
+fn send_by_state(server: &mut Server, c: &mut Client) -> Io {
+    let replica = server.replication.replicas.get(c.reference());
+    match replica.map(|replica| &replica.state) {
+        Some(State::Receiving(_)) => transfer::write_file(server, c),
+        Some(State::Online) => write_stream(server, c),
+        _ => Io::Drained,
+    }
+}
+
+/// Whether there is something that the socket should take.
+fn has_unsent(server: &Server, c: &Client) -> bool {
+    let r = c.reference();
+    let by_state = server.replication.replicas.get(r).is_some_and(|replica| {
+        matches!(replica.state, State::Receiving(_))
+            || replica.is_streaming() && server.replication.lag(r) > 0
+    });
+    by_state || !c.reply.is_empty()
 }
 
 /// The replica can't go on: the stream was restarted, or a reply stands between bytes of the
@@ -125,12 +163,14 @@ fn write_stream(server: &mut Server, c: &mut Client) -> Io {
     let r = c.reference();
     let mut total = 0;
     let mut io = Io::Drained;
-    let Some(conn) = &mut c.conn else {
+    let streams = |replica: &Replica| replica.is_streaming();
+    let streams = server.replication.replicas.get(r).is_some_and(streams);
+    let Some(conn) = c.conn.as_mut().filter(|_| streams) else {
         return io;
     };
     loop {
         let mut pieces = [IoSlice::new(&[]); PIECES];
-        let limit = STREAM_PER_TURN - total;
+        let limit = BYTES_PER_TURN - total;
         let n = server.replication.io_slices(r, limit, &mut pieces);
         if n == 0 {
             if limit == 0 {

@@ -86,6 +86,16 @@ impl Pair {
     }
 }
 
+/// Makes a client a replica that is sent the stream from `offset` on.
+fn attach(server: &mut Server, c: &mut Client, offset: u64) -> bool {
+    c.set(flag::REPLICA);
+    server.replication.add(Replica {
+        state: State::Online,
+        ..Replica::new(c.reference(), Default::default(), "", 0)
+    });
+    server.replication.attach(c.reference(), offset)
+}
+
 #[test]
 fn a_replica_is_sent_the_writes_of_a_turn() {
     let mut pair = Pair::new();
@@ -172,17 +182,17 @@ fn one_turn_sends_a_bounded_share() {
         }
         total
     });
-    pair.append(3 * STREAM_PER_TURN);
+    pair.append(3 * BYTES_PER_TURN);
     let mut before = pair.lag();
     while before > 0 {
         pair.before_sleep();
         pair.handle_events();
         let now = pair.lag();
-        assert!(before - now <= 2 * STREAM_PER_TURN as u64);
+        assert!(before - now <= 2 * BYTES_PER_TURN as u64);
         before = now;
     }
     drop(pair);
-    assert_eq!(reader.join().expect("read"), 3 * STREAM_PER_TURN);
+    assert_eq!(reader.join().expect("read"), 3 * BYTES_PER_TURN);
 }
 
 #[test]

@@ -11,7 +11,7 @@
 
 use std::io;
 
-use super::save::{remove_temp_file, save_file};
+use super::save::{SaveOptions, remove_temp_file, save_file};
 use crate::config::Config;
 use crate::error::Error;
 use crate::persist::child::{self, Job, Kind, Meter, Outcome, Target};
@@ -80,7 +80,8 @@ pub fn save(server: &mut Server) -> io::Result<()> {
         pipe: None,
         pause_us: server.config.rdb_key_save_delay,
     };
-    save_file(server, meter)?;
+    let options = SaveOptions::of(server);
+    save_file(server, &options, meter)?;
     server.dirty = 0;
     server.clock.update();
     server.last_save_s = server.clock.now_s();
@@ -88,8 +89,15 @@ pub fn save(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// Save in a child. The caller has checked that there is none.
+/// Save in a child, in the form that the settings ask for. The caller has checked that there is
+/// none.
 pub fn start(server: &mut Server) -> io::Result<()> {
+    let options = SaveOptions::of(server);
+    start_with(server, options)
+}
+
+/// Save in a child. The caller has checked that there is none.
+pub fn start_with(server: &mut Server, options: SaveOptions) -> io::Result<()> {
     server.rdb.saves += 1;
     server.rdb.dirty_at_fork = server.dirty;
     server.rdb.last_try_s = server.clock.now_s();
@@ -99,7 +107,7 @@ pub fn start(server: &mut Server) -> io::Result<()> {
             pipe: Some(pipe),
             pause_us,
         };
-        save_file(server, meter).map_err(|_| 1)
+        save_file(server, &options, meter).map_err(|_| 1)
     });
     match started {
         Ok(pid) => {

@@ -269,16 +269,22 @@ pub fn remove_temp_file(pid: u32) {
 }
 
 /// Saves to `dbfilename`. The log has the error, if there is one.
-pub fn save_file(server: &Server, meter: Meter) -> io::Result<()> {
+pub fn save_file(server: &Server, options: &SaveOptions, meter: Meter) -> io::Result<()> {
     let temp = temp_file(std::process::id());
     let target = server.config.dbfilename.as_path().to_path_buf();
     signals::set_temp_file(Some(&temp));
-    let saved = save_as(server, &temp, &target, meter);
+    let saved = save_as(server, &temp, &target, options, meter);
     signals::set_temp_file(None);
     saved
 }
 
-fn save_as(server: &Server, temp: &Path, target: &Path, meter: Meter) -> io::Result<()> {
+fn save_as(
+    server: &Server,
+    temp: &Path,
+    target: &Path,
+    options: &SaveOptions,
+    meter: Meter,
+) -> io::Result<()> {
     let dir = std::env::current_dir().unwrap_or_default();
     let file = File::create(temp).inspect_err(|e| {
         log::warn!(
@@ -288,7 +294,7 @@ fn save_as(server: &Server, temp: &Path, target: &Path, meter: Meter) -> io::Res
             sys::error_text(e)
         );
     })?;
-    let written = write_file(server, &file, meter).inspect_err(|e| {
+    let written = write_file(server, &file, options, meter).inspect_err(|e| {
         log::warn!(
             "Write error while saving DB to the disk: {}",
             sys::error_text(e)
@@ -314,14 +320,14 @@ fn save_as(server: &Server, temp: &Path, target: &Path, meter: Meter) -> io::Res
     Ok(())
 }
 
-fn write_file(server: &Server, file: &File, meter: Meter) -> io::Result<()> {
+fn write_file(server: &Server, file: &File, options: &SaveOptions, meter: Meter) -> io::Result<()> {
     let mut sink = Syncing {
         file,
         written: 0,
         synced: 0,
         incremental: server.config.rdb_save_incremental_fsync,
     };
-    write_data_set(server, &mut sink, &SaveOptions::of(server), meter)?;
+    write_data_set(server, &mut sink, options, meter)?;
     file.sync_all()
 }
 

@@ -9,21 +9,21 @@
 //! A listpack becomes a table when it would exceed the limits, and never goes back.
 //!
 //! **A hash with a volatile field is a table**, whatever its size. Redis 7.4 keeps small ones in a
-//! listpack of triples (`listpackex`). That saves memory for a hash of ten fields with TTLs, but
-//! every reader of a listpack must handle two layouts, and the triples are ordered by time, so that
-//! each HEXPIRE moves bytes. Valkey 9 uses tables as well.
+//! listpack of triples (`listpackex`), which saves memory for a hash of ten fields with TTLs, but
+//! makes every reader of a listpack know two strides, and orders the triples by time, so that each
+//! HEXPIRE moves bytes. Valkey 9 made the choice made here.
 //!
 //! **Invariants**
 //! - a listpack alternates fields and values, and no field comes twice
 //!   (`tests::agrees_with_a_map`);
-//! - a field is in `expires` exactly when it has an expiry time, under that time
-//!   (`FieldTable::check`, in the same test);
+//! - a field is in `expires` exactly when it has a time, under that very time (`FieldTable::check`,
+//!   in the same test);
 //! - `hidden` is the number of fields whose time is before `hidden_before` (the same).
 //!
-//! Expired fields are removed before a command reads the hash (`keyspace::expire`), so only
-//! [`Hash::pop_expired`] compares times with a clock. If there are too many to remove at once, the
-//! rest are hidden ([`Hash::hide_expired`]): only `pop_expired` sees them, and they are not
-//! counted.
+//! A field past its time is removed before anybody looks (`keyspace::expire`), so nothing here
+//! compares times with a clock but [`Hash::pop_expired`]. If that would take too long, those that
+//! are left are hidden instead ([`Hash::hide_expired`]): for everybody but `pop_expired` they are
+//! not there, and are not counted.
 
 use std::ops::ControlFlow;
 
@@ -37,7 +37,6 @@ use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, Value};
 use crate::util::random::Random;
 
-/// A hash in one of its two encodings.
 #[derive(Clone)]
 pub enum Hash {
     Listpack(Listpack),
@@ -46,11 +45,11 @@ pub enum Hash {
 
 const _: () = assert!(size_of::<Hash>() <= 16);
 
-/// A large hash, or one with volatile fields.
+/// A big hash, or one with volatile fields.
 pub struct FieldTable {
     fields: HashTable<Field>,
     expires: Expires,
-    /// Fields that expire before this time are hidden and wait for their removal.
+    /// Fields with a time before this one are past it, and wait for their removal unseen.
     hidden_before: i64,
     hidden: usize,
 }
@@ -66,11 +65,11 @@ pub struct HashLimits {
 /// What happens to the time to live of a field that is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FieldTtl {
-    /// It stays as it is.
+    /// As it was.
     Keep,
-    /// It is removed.
+    /// None any more.
     Clear,
-    /// It is set to this Unix time in milliseconds.
+    /// This Unix time in milliseconds.
     At(i64),
 }
 
@@ -88,7 +87,7 @@ fn find(listpack: &Listpack, field: &[u8]) -> Option<Pos> {
     listpack.find(listpack.first()?, field, 1)
 }
 
-/// The field and the value at a position.
+/// The pair at a position.
 fn pair_at(listpack: &Listpack, at: Pos) -> (Element<'_>, Element<'_>) {
     let (field, value_at) = listpack.get_next(at);
     (field, listpack.get(value_at))
@@ -99,7 +98,6 @@ fn pair_of(field: FieldRef<'_>) -> (Element<'_>, Element<'_>) {
 }
 
 impl Hash {
-    /// An empty hash.
     pub fn new() -> Hash {
         Hash::Listpack(Listpack::new())
     }
@@ -113,7 +111,7 @@ impl Hash {
         }
     }
 
-    /// The hash of an entry, to be changed; WRONGTYPE for any other type.
+    /// The hash in an entry, to be changed.
     #[inline]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Hash, Error> {
         match entry.into_value_mut() {
@@ -122,8 +120,7 @@ impl Hash {
         }
     }
 
-    /// A hash of a listpack from a file or DUMP. `None` if it has an odd number of elements or a
-    /// repeated field.
+    /// A listpack from a file or DUMP, if it is a hash: pairs, and no field twice.
     pub fn from_listpack(listpack: Listpack, limits: &HashLimits) -> Option<Hash> {
         if !is_keyed(&listpack, 2) {
             return None;
@@ -136,7 +133,6 @@ impl Hash {
         Some(hash)
     }
 
-    /// The number of fields that are not hidden.
     #[inline]
     pub fn len(&self) -> usize {
         match self {
@@ -145,7 +141,6 @@ impl Hash {
         }
     }
 
-    /// Whether there are no fields that are not hidden.
     pub fn is_empty(&self) -> bool {
         match self {
             Hash::Listpack(listpack) => listpack.is_empty(),
@@ -153,7 +148,7 @@ impl Hash {
         }
     }
 
-    /// The name that OBJECT ENCODING reports.
+    /// What OBJECT ENCODING says.
     pub fn encoding(&self) -> &'static str {
         match self {
             Hash::Listpack(_) => "listpack",
@@ -161,7 +156,7 @@ impl Hash {
         }
     }
 
-    /// The number of allocations that freeing it takes.
+    /// How much work freeing it is, in allocations.
     pub fn free_effort(&self) -> usize {
         match self {
             Hash::Listpack(_) => 1,
@@ -169,7 +164,7 @@ impl Hash {
         }
     }
 
-    /// Heap bytes; of a table, estimated from `samples` fields, or exact if that is 0.
+    /// Heap bytes held; of a table, estimated from `samples` fields, or exact if that is 0.
     pub fn memory(&self, samples: usize) -> usize {
         let table = match self {
             Hash::Listpack(listpack) => return listpack.memory_bytes(),
@@ -199,7 +194,6 @@ impl Hash {
         }
     }
 
-    /// Whether the field exists.
     #[inline]
     pub fn contains(&self, field: &[u8]) -> bool {
         match self {
@@ -208,7 +202,7 @@ impl Hash {
         }
     }
 
-    /// Sets a field. Returns whether it is new.
+    /// Adds a field, or gives it another value. Returns whether it is new.
     #[inline]
     pub fn set(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl, limits: &HashLimits) -> bool {
         self.make_room(field, value, ttl, limits);
@@ -224,7 +218,7 @@ impl Hash {
         }
     }
 
-    /// Turns a listpack into a table if this pair is not allowed in it.
+    /// Turns a listpack into a table if this pair must not stand in it.
     #[inline]
     fn make_room(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl, limits: &HashLimits) {
         let Hash::Listpack(listpack) = self else {
@@ -238,7 +232,7 @@ impl Hash {
         }
     }
 
-    /// Makes room for `more` fields.
+    /// Makes room for `more` fields that are about to be set.
     pub fn expect(&mut self, more: usize, limits: &HashLimits) {
         if more > limits.max_entries && matches!(self, Hash::Listpack(_)) {
             self.convert_to_table(limits.seed);
@@ -250,7 +244,7 @@ impl Hash {
         }
     }
 
-    /// Removes a field; false if it does not exist.
+    /// Removes a field; false if it is not there.
     pub fn remove(&mut self, field: &[u8]) -> bool {
         match self {
             Hash::Listpack(listpack) => {
@@ -261,7 +255,7 @@ impl Hash {
         }
     }
 
-    /// Passes each field with its value to `visit`.
+    /// Shows each field with its value.
     pub fn for_each<'a>(&'a self, mut visit: impl FnMut(Element<'a>, Element<'a>)) {
         match self {
             Hash::Listpack(listpack) => {
@@ -277,7 +271,7 @@ impl Hash {
         }
     }
 
-    /// Passes each field of a table with its value and expiry time to `visit`, until it breaks.
+    /// Shows each field of a table with its value and its time, until the visitor breaks.
     pub fn try_each<B>(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>) -> ControlFlow<B>) {
         if let Hash::Table(table) = self {
             let _ = table.fields.try_walk(|field| match table.is_hidden(field) {
@@ -287,14 +281,14 @@ impl Hash {
         }
     }
 
-    /// Passes each field with its value and expiry time to `visit`; only a table has such times.
+    /// The same with the fields' times, which only a table has.
     pub fn for_each_volatile(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>)) {
         if let Hash::Table(table) = self {
             table.walk(|field| visit(field.field(), field.value(), field.expire_at()));
         }
     }
 
-    /// One call of HSCAN. A listpack is returned whole.
+    /// One call of HSCAN. A listpack is shown whole.
     pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Element<'a>, Element<'a>)) -> u64 {
         match self {
             Hash::Listpack(_) => {
@@ -311,7 +305,7 @@ impl Hash {
     }
 }
 
-/// Replaces the value, or appends the pair. Returns whether the field is new.
+/// Replaces the value, or appends the pair. Returns whether it is new.
 fn set_in_listpack(listpack: &mut Listpack, field: &[u8], value: &[u8]) -> bool {
     match find(listpack, field).and_then(|at| listpack.next(at)) {
         Some(value_at) => {
@@ -327,7 +321,7 @@ fn set_in_listpack(listpack: &mut Listpack, field: &[u8], value: &[u8]) -> bool 
 
 /// Random fields.
 impl Hash {
-    /// A random pair; each is equally likely.
+    /// One pair, each as likely.
     pub fn random(&self, rng: &mut Random) -> Option<(Element<'_>, Element<'_>)> {
         match self {
             Hash::Listpack(listpack) => {
@@ -345,7 +339,7 @@ impl Hash {
         }
     }
 
-    /// `count` pairs drawn independently: the same one may be drawn again.
+    /// `count` pairs drawn independently: the same one may come again.
     pub fn sample(&self, count: usize, rng: &mut Random, mut visit: impl FnMut(Element, Element)) {
         match self {
             Hash::Listpack(listpack) => {
@@ -370,7 +364,7 @@ impl Hash {
         }
     }
 
-    /// `count` different pairs, or all of them; each choice is equally likely.
+    /// `count` different pairs, or all of them; each choice is as likely.
     pub fn sample_unique(
         &self,
         count: usize,
@@ -403,7 +397,7 @@ impl Hash {
 
 /// Times to live.
 impl Hash {
-    /// The expiry time of a field. The outer `None`: there is no such field.
+    /// The time of a field; the outer `None`: no such field.
     pub fn expire_at(&self, field: &[u8]) -> Option<Option<i64>> {
         match self {
             Hash::Listpack(listpack) => find(listpack, field).map(|_| None),
@@ -411,7 +405,7 @@ impl Hash {
         }
     }
 
-    /// Sets or removes the expiry time of a field. Returns false if there is no such field.
+    /// Gives a field a time, or takes it away. False: no such field.
     pub fn set_expire(&mut self, field: &[u8], at: Option<i64>, seed: HashSeed) -> bool {
         match self {
             Hash::Listpack(listpack) if at.is_none() || find(listpack, field).is_none() => {
@@ -427,7 +421,7 @@ impl Hash {
         }
     }
 
-    /// The earliest expiry time of a field: the database's index has the hash under it.
+    /// The earliest time of a field: what the database's index holds for this hash.
     #[inline]
     pub fn next_expiry(&self) -> Option<i64> {
         match self {
@@ -444,7 +438,8 @@ impl Hash {
         }
     }
 
-    /// Hides the fields that expire before `now` from everything except [`Hash::pop_expired`].
+    /// From now on the fields whose time is before `now` are not there, but for
+    /// [`Hash::pop_expired`].
     pub fn hide_expired(&mut self, now: i64) {
         if let Hash::Table(table) = self
             && now > table.hidden_before
@@ -462,7 +457,7 @@ impl Hash {
         }
     }
 
-    /// Removes and returns the field that expired first; `None` if none has expired before `now`.
+    /// Takes the field out whose time was passed first, if there is one: its time is before `now`.
     pub fn pop_expired(&mut self, now: i64) -> Option<Field> {
         let Hash::Table(table) = self else {
             return None;
@@ -476,7 +471,6 @@ impl Hash {
         field
     }
 
-    /// Turns a listpack into a table.
     pub fn convert_to_table(&mut self, seed: HashSeed) {
         let Hash::Listpack(listpack) = self else {
             return;
@@ -500,7 +494,7 @@ impl Default for Hash {
 
 impl Clone for FieldTable {
     fn clone(&self) -> FieldTable {
-        // The hidden fields are copied too, as a replica that runs the same COPY still has them.
+        // With what is hidden, as a replica that is told of the copy has those fields, too.
         let mut copy = FieldTable::of(HashTable::new(self.fields.seed()));
         copy.hidden_before = self.hidden_before;
         copy.fields.reserve(self.fields.len());
@@ -545,14 +539,14 @@ impl FieldTable {
         });
     }
 
-    /// All fields that are not hidden: random draws use it while some are.
+    /// All fields that are not hidden: for draws while some are.
     fn seen(&self) -> Vec<FieldRef<'_>> {
         let mut seen = Vec::with_capacity(self.len());
         self.walk(|field| seen.push(field));
         seen
     }
 
-    /// Updates the index: the expiry time of the field with this hash changes from `was` to `at`.
+    /// The time of the field with this hash is another one.
     #[inline]
     fn moved(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
         self.hidden -= usize::from(self.is_before(was));
@@ -560,19 +554,17 @@ impl FieldTable {
         self.expires.shift(hash, was, at);
     }
 
-    /// Prefetches the bucket of a field.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         self.fields.prefetch_bucket(hash);
     }
 
-    /// Prefetches the field that a bucket leads to.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         self.fields.prefetch_entry(hash);
     }
 
-    /// Figures for DEBUG HTSTATS-KEY.
+    /// For DEBUG HTSTATS-KEY.
     pub fn stats(&self) -> Stats {
         self.fields.stats()
     }

@@ -1,4 +1,4 @@
-//! Sets: members without an order.
+//! Sets: members in no order.
 //!
 //! ```text
 //!   Intset     | integer | integer | ...     ascending; nothing but integers, up to set-max-intset-entries
@@ -7,20 +7,19 @@
 //! ```
 //!
 //! A set changes its encoding when it would exceed the limits of the one it has, and never goes
-//! back, except where Redis does it too: results of SINTERSTORE, SUNIONSTORE and SDIFFSTORE
-//! ([`Set::pack`]), and the rest of a set that SPOP nearly empties.
+//! back, except where Redis does it too: results of SINTERSTORE and its like ([`Set::pack`]), and
+//! what SPOP leaves of a set that it nearly empties.
 //!
-//! Members are passed to closures as listpack elements: an integer or bytes.
-//!
-//! **Invariants:** no member is repeated, in whatever form, and a table has the text of each member
+//! Members are shown as listpack elements: an integer or bytes. **Invariants**: no member comes
+//! twice, whatever its form, and a table holds at least as text what was added
 //! (`tests::agrees_with_a_set`).
 //!
 //! # Intersections
 //!
-//! Each member of the smallest set is looked up in the others. In a table each look-up is two cache
-//! misses, so members are processed in batches: first the buckets of all are prefetched, then the
-//! entries whose tags fit, and only then they are compared. No result set is built: the caller
-//! counts, replies or stores ([`intersect`]).
+//! Each member of the smallest set is looked up in the others. In a table that is two cache misses,
+//! so members go in batches: the buckets of all are asked for, then the entries whose tags fit, and
+//! only then they are compared. Nothing is built: the caller counts, replies or stores
+//! ([`intersect`]).
 
 use std::ops::ControlFlow;
 
@@ -36,7 +35,6 @@ use crate::util::number::{IntBuf, parse_i64};
 use crate::util::random::Random;
 use crate::util::selection_sampling::Selection;
 
-/// A set in one of its three encodings.
 pub enum Set {
     Intset(Intset),
     Listpack(Listpack),
@@ -45,11 +43,11 @@ pub enum Set {
 
 const _: () = assert!(size_of::<Set>() <= 16);
 
-/// The most members of an intset, whatever the setting is.
+/// An intset never holds more, whatever the setting says.
 const INTSET_LIMIT: usize = 1 << 30;
-/// If SPOP leaves less than a fifth of the members, it moves those instead of the removed ones.
+/// SPOP that leaves less than one part in this many moves what is left, instead of what goes.
 const KEEP_PART: usize = 5;
-/// The number of members that are looked up in a table together.
+/// Members that are looked up in a table together.
 const BATCH: usize = 16;
 
 /// The settings `set-max-intset-entries`, `set-max-listpack-entries` and `-value`, and the seed for
@@ -68,14 +66,14 @@ impl SetLimits {
     }
 }
 
-/// Calls `f` with the text of a member.
+/// Bytes of a member's text.
 fn with_text<R>(element: Element, f: impl FnOnce(&[u8]) -> R) -> R {
     f(element.text(&mut IntBuf::new()))
 }
 
 impl Set {
-    /// An empty set for about `hint` members, `first` among them, in the encoding with which SADD
-    /// begins.
+    /// A set that is about to get `hint` members, the first of which is given: in the encoding that
+    /// SADD begins with.
     pub fn for_members(first: &[u8], hint: usize, limits: &SetLimits) -> Set {
         if hint <= limits.intset() && parse_i64(first).is_some() {
             Set::Intset(Intset::new())
@@ -88,22 +86,19 @@ impl Set {
         }
     }
 
-    /// An empty intset.
     pub fn new_intset() -> Set {
         Set::Intset(Intset::new())
     }
 
-    /// An empty listpack.
     pub fn new_listpack() -> Set {
         Set::Listpack(Listpack::new())
     }
 
-    /// An empty table.
     pub fn new_table(seed: HashSeed) -> Set {
         Set::Table(Box::new(HashTable::new(seed)))
     }
 
-    /// A set of integers from a file or DUMP.
+    /// Integers from a file or DUMP.
     pub fn from_intset(ints: Intset, limits: &SetLimits) -> Set {
         let too_many = ints.len() > limits.intset();
         let mut set = Set::Intset(ints);
@@ -113,7 +108,7 @@ impl Set {
         set
     }
 
-    /// A set of a listpack from a file or DUMP. `None` if a member is repeated.
+    /// A listpack from a file or DUMP, if no member stands in it twice.
     pub fn from_listpack(listpack: Listpack, limits: &SetLimits) -> Option<Set> {
         if !is_keyed(&listpack, 1) {
             return None;
@@ -135,7 +130,7 @@ impl Set {
         }
     }
 
-    /// The set of an entry, to be changed; WRONGTYPE for any other type.
+    /// The set in an entry, to be changed.
     #[inline]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Set, Error> {
         match entry.into_value_mut() {
@@ -144,7 +139,6 @@ impl Set {
         }
     }
 
-    /// The number of members.
     #[inline]
     pub fn len(&self) -> usize {
         match self {
@@ -154,7 +148,6 @@ impl Set {
         }
     }
 
-    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         match self {
             Set::Intset(ints) => ints.is_empty(),
@@ -163,7 +156,7 @@ impl Set {
         }
     }
 
-    /// The name that OBJECT ENCODING reports.
+    /// What OBJECT ENCODING says.
     pub fn encoding(&self) -> &'static str {
         match self {
             Set::Intset(_) => "intset",
@@ -172,7 +165,7 @@ impl Set {
         }
     }
 
-    /// The number of allocations that freeing it takes.
+    /// How much work freeing it is, in allocations.
     pub fn free_effort(&self) -> usize {
         match self {
             Set::Intset(_) | Set::Listpack(_) => 1,
@@ -180,7 +173,7 @@ impl Set {
         }
     }
 
-    /// Heap bytes; of a table, estimated from `samples` members, or exact if that is 0.
+    /// Heap bytes held; of a table, estimated from `samples` members, or exact if that is 0.
     pub fn memory(&self, samples: usize) -> usize {
         let table = match self {
             Set::Intset(ints) => return ints.memory_bytes(),
@@ -194,7 +187,6 @@ impl Set {
         size_of::<HashTable<SetMember>>() + table.memory_bytes() + members
     }
 
-    /// Whether a member exists.
     #[inline]
     pub fn contains(&self, member: &[u8]) -> bool {
         match self {
@@ -204,7 +196,7 @@ impl Set {
         }
     }
 
-    /// Whether a member exists that another set passes as an element.
+    /// The same for a member as another set shows it.
     pub fn contains_element(&self, member: Element) -> bool {
         match (self, member) {
             (Set::Intset(ints), Element::Int(int)) => ints.contains(int),
@@ -212,7 +204,7 @@ impl Set {
         }
     }
 
-    /// Passes each member to `visit`.
+    /// Shows each member.
     pub fn for_each<'a>(&'a self, mut visit: impl FnMut(Element<'a>)) {
         self.try_each(|member| {
             visit(member);
@@ -220,7 +212,7 @@ impl Set {
         });
     }
 
-    /// Passes members to `visit` until it breaks.
+    /// Shows members until the visitor breaks.
     pub fn try_each<'a>(&'a self, mut visit: impl FnMut(Element<'a>) -> ControlFlow<()>) {
         let _ = match self {
             Set::Intset(ints) => ints.iter().map(Element::Int).try_for_each(visit),
@@ -229,7 +221,7 @@ impl Set {
         };
     }
 
-    /// One call of SSCAN. An intset or listpack is returned whole.
+    /// One call of SSCAN. A packed set is shown whole.
     pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Element<'a>)) -> u64 {
         match self {
             Set::Table(table) => table.scan(cursor, |member| visit(Element::Str(member))),
@@ -243,7 +235,7 @@ impl Set {
 
 /// Changes.
 impl Set {
-    /// Makes room for `more` members.
+    /// Makes room for `more` members that are about to be added.
     pub fn expect(&mut self, more: usize, limits: &SetLimits) {
         let too_many = match self {
             Set::Intset(_) => more > limits.intset(),
@@ -255,7 +247,7 @@ impl Set {
         }
     }
 
-    /// Adds a member; false if it exists already.
+    /// Adds a member; false if it is there already.
     #[inline]
     pub fn add(&mut self, member: &[u8], limits: &SetLimits) -> bool {
         match self {
@@ -293,8 +285,8 @@ impl Set {
         true
     }
 
-    /// Adds the first member that is not an integer: an intset becomes a listpack, or a table if it
-    /// is too large for one.
+    /// The first member that is no integer: an intset becomes a listpack, or a table if it has
+    /// grown too large for one.
     fn add_text_to_intset(&mut self, member: &[u8], limits: &SetLimits) -> bool {
         let Set::Intset(ints) = self else {
             return false;
@@ -326,7 +318,7 @@ impl Set {
         true
     }
 
-    /// Removes a member; false if it does not exist.
+    /// Removes a member; false if it is not there.
     pub fn remove(&mut self, member: &[u8]) -> bool {
         match self {
             Set::Intset(ints) => parse_i64(member).is_some_and(|int| ints.remove(int)),
@@ -338,7 +330,6 @@ impl Set {
         }
     }
 
-    /// Turns the set into a table with room for `more` further members.
     pub fn convert_to_table(&mut self, seed: HashSeed, more: usize) {
         if matches!(self, Set::Table(_)) {
             return;
@@ -351,7 +342,7 @@ impl Set {
         *self = Set::Table(Box::new(table));
     }
 
-    /// Turns a finished result into an intset if all members are integers and fit.
+    /// A finished result becomes an intset if it is nothing but integers, and they fit.
     pub fn pack(&mut self, limits: &SetLimits) {
         if matches!(self, Set::Intset(_)) || self.len() > limits.intset() {
             return;
@@ -365,7 +356,7 @@ impl Set {
             None => ControlFlow::Break(()),
         });
         if ints.len() == self.len() {
-            // In ascending order, each insertion is an append.
+            // In order, each one is appended.
             ints.sort_unstable();
             let mut packed = Intset::new();
             ints.into_iter().for_each(|int| {
@@ -394,7 +385,7 @@ fn add_to_table(table: &mut HashTable<SetMember>, member: &[u8]) -> bool {
 
 /// Random members.
 impl Set {
-    /// A random member; each is equally likely.
+    /// One member, each as likely.
     pub fn random(&self, rng: &mut Random) -> Option<Element<'_>> {
         let mut below = |n: usize| rng.below(n as u64) as usize;
         match self {
@@ -404,7 +395,7 @@ impl Set {
         }
     }
 
-    /// `count` members drawn independently: the same one may be drawn again.
+    /// `count` members drawn independently: the same one may come again.
     pub fn sample<'a>(
         &'a self,
         count: usize,
@@ -420,7 +411,7 @@ impl Set {
         }
     }
 
-    /// `count` different members, or all of them; each choice is equally likely.
+    /// `count` different members, or all of them; each choice is as likely.
     pub fn sample_unique<'a>(
         &'a self,
         count: usize,
@@ -443,7 +434,7 @@ impl Set {
         }
     }
 
-    /// Removes `count` random members, fewer than there are; each choice is equally likely.
+    /// Takes `count` random members out, fewer than there are, each choice as likely.
     pub fn pop(
         &mut self,
         count: usize,
@@ -494,7 +485,7 @@ impl Clone for Set {
     }
 }
 
-/// Members that are being looked up in the other sets, with their hashes.
+/// Members of a table on their way through the other sets, with their hashes.
 struct Batch<'a> {
     members: [(&'a [u8], u64); BATCH],
     len: usize,
@@ -530,8 +521,8 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Passes each member that is in all sets to `visit`, until it breaks. `sets` are sorted from the
-/// smallest to the largest.
+/// Shows each member that is in all sets, until the visitor breaks. `sets` go from the smallest to
+/// the largest.
 pub fn intersect<'a>(sets: &[&'a Set], mut visit: impl FnMut(Element<'a>) -> ControlFlow<()>) {
     let Some((first, rest)) = sets.split_first() else {
         return;

@@ -7,12 +7,12 @@
 //!
 //! **Ranges are ranks.** A range of scores or of bytes is first turned into a range of ranks
 //! ([`Zset::score_ranks`], [`Zset::lex_ranks`]), which is then counted (its length), narrowed by
-//! LIMIT, walked in either direction or removed. So each encoding implements three operations: find
-//! the rank of a bound, walk ranks, remove ranks.
+//! LIMIT, walked in either direction or removed. So each encoding implements three things: find the
+//! rank of a bound, walk ranks, remove ranks.
 //!
 //! A listpack becomes a tree when it would exceed the limits, and never goes back, except where
-//! Redis does it too: results of ZUNIONSTORE, ZINTERSTORE and ZDIFFSTORE, and sets loaded from
-//! files, become listpacks if they fit ([`Zset::from_members`]).
+//! Redis does it too: results of ZUNIONSTORE and its like, and sets loaded from files, are packed
+//! if they fit ([`Zset::from_members`]).
 //!
 //! **Invariants**
 //! - in a listpack, members and scores alternate and the pairs are in order
@@ -34,7 +34,6 @@ use crate::util::selection_sampling::Selection;
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 
-/// A sorted set in one of its two encodings.
 #[derive(Clone)]
 pub enum Zset {
     Listpack(Listpack),
@@ -43,7 +42,7 @@ pub enum Zset {
 
 const _: () = assert!(size_of::<Zset>() <= 16);
 
-// A set that is deleted lazily is dropped by another thread, so it must be `Send`.
+// A set that is deleted lazily is dropped by another thread.
 const fn is_send<T: Send>() {}
 const _: () = is_send::<Zset>();
 
@@ -58,22 +57,22 @@ pub struct ZsetLimits {
 /// The options of ZADD.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AddFlags {
-    /// NX: only add members.
+    /// Only add.
     pub nx: bool,
-    /// XX: only update members.
+    /// Only update.
     pub xx: bool,
-    /// GT: only raise scores.
+    /// Only raise.
     pub gt: bool,
-    /// LT: only lower scores.
+    /// Only lower.
     pub lt: bool,
-    /// INCR: the score is an increment.
+    /// The score is an increment.
     pub incr: bool,
 }
 
 /// What ZADD did to a member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Added {
-    /// Nothing, because of the options.
+    /// The options forbade it.
     Nothing,
     /// The increment's result is not a number; nothing was changed.
     Nan,
@@ -108,7 +107,7 @@ impl AddFlags {
 }
 
 impl Added {
-    /// The new score, if it was written.
+    /// The score to write, if one is.
     fn written(self) -> Option<f64> {
         match self {
             Added::New(score) | Added::Updated(score) => Some(score),
@@ -139,7 +138,7 @@ pub enum LexBound<'a> {
     Exclusive(&'a [u8]),
 }
 
-/// LIMIT: skips `offset` ranks at the end where the walk starts and keeps `count`, or all if that
+/// LIMIT: drops `offset` ranks at the end where the walk starts and keeps `count`, or all if that
 /// is negative.
 pub fn limit(ranks: Range<usize>, reverse: bool, offset: usize, count: i64) -> Range<usize> {
     let len = ranks.len().saturating_sub(offset);
@@ -162,7 +161,7 @@ pub enum Aggregate {
 }
 
 impl Aggregate {
-    /// Combines two scores. The sum of +inf and -inf is 0, as in Redis.
+    /// The sum of both infinities is 0, as Redis defines it.
     pub fn combine(self, a: f64, b: f64) -> f64 {
         match self {
             Aggregate::Sum if (a + b).is_nan() => 0.0,
@@ -184,14 +183,14 @@ impl Aggregate {
         }
     }
 
-    /// A score times the weight of its set; infinity times 0 is 0.
+    /// A score times its set's weight; infinity times 0 is 0.
     pub fn weigh(score: f64, weight: f64) -> f64 {
         let product = score * weight;
         if product.is_nan() { 0.0 } else { product }
     }
 }
 
-/// A score as a listpack element; `text` holds the text of a score that is not an integer.
+/// A score as a listpack element. `text` holds it if it is not an integer.
 fn score_element(score: f64, text: &mut DoubleBuf) -> Element<'_> {
     match double_to_i64(score) {
         Some(integer) => Element::Int(integer),
@@ -206,7 +205,7 @@ fn score_of(element: Element) -> f64 {
     }
 }
 
-/// The members and scores of a listpack from a position on, with the members' positions.
+/// Members and scores from a position in a listpack on, with the members' positions.
 fn pairs(listpack: &Listpack, from: Option<Pos>) -> impl Iterator<Item = (Pos, Element<'_>, f64)> {
     let mut at = from.unwrap_or(listpack.end());
     std::iter::from_fn(move || {
@@ -221,7 +220,7 @@ fn pairs(listpack: &Listpack, from: Option<Pos>) -> impl Iterator<Item = (Pos, E
     })
 }
 
-/// The number of pairs of a listpack before a bound.
+/// How many pairs of a listpack stand before a bound.
 fn count_before(listpack: &Listpack, mut is_before: impl FnMut(&[u8], f64) -> bool) -> usize {
     let mut text = IntBuf::new();
     pairs(listpack, listpack.first())
@@ -229,7 +228,7 @@ fn count_before(listpack: &Listpack, mut is_before: impl FnMut(&[u8], f64) -> bo
         .count()
 }
 
-/// Passes the pairs of these ranks to `visit`, from the highest.
+/// Shows the pairs of these ranks from the highest.
 fn walk_back<B>(
     listpack: &Listpack,
     ranks: Range<usize>,
@@ -265,8 +264,8 @@ fn insert_in_order(listpack: &mut Listpack, member: &[u8], score: f64) {
 }
 
 impl Zset {
-    /// An empty set in the encoding for `members` members. A long member turns it into a tree when
-    /// it is added, as in Redis.
+    /// An empty set in the encoding for `members` of them. A long one converts it when it is added,
+    /// as in Redis.
     pub fn new(members: usize, limits: &ZsetLimits) -> Zset {
         if limits.max_entries == 0 || members > limits.max_entries {
             Zset::Tree(Box::new(SortedSet::new(limits.seed)))
@@ -284,7 +283,7 @@ impl Zset {
         }
     }
 
-    /// The sorted set of an entry, to be changed; WRONGTYPE for any other type.
+    /// The sorted set in an entry, to be changed.
     #[inline]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Zset, Error> {
         match entry.into_value_mut() {
@@ -293,7 +292,7 @@ impl Zset {
         }
     }
 
-    /// A set that was computed or loaded: a listpack if it is within the limits.
+    /// A computed or loaded set, packed if it is within the limits.
     pub fn from_members(members: MemberTable, limits: &ZsetLimits) -> Zset {
         let len = members.len();
         if len > limits.max_entries {
@@ -305,7 +304,7 @@ impl Zset {
             .max()
             .unwrap_or(0);
         let set = SortedSet::from(members);
-        // The header of an element has at most 11 bytes; the text of a score at most 24.
+        // An entry's frame is 11 bytes at most; a score's text 24 beside its frame.
         let bytes = len.saturating_mul(longest.saturating_add(64));
         if longest > limits.max_value || !safe_to_add(0, bytes) {
             return Zset::Tree(Box::new(set));
@@ -322,8 +321,8 @@ impl Zset {
         Zset::Listpack(listpack)
     }
 
-    /// A sorted set of a listpack from a file or DUMP. `None` if it has an odd number of elements,
-    /// a score that is not a number or a repeated member.
+    /// A listpack from a file or DUMP, if it is a sorted set: pairs, each score a number, no member
+    /// twice.
     pub fn from_listpack(listpack: Listpack, limits: &ZsetLimits) -> Option<Zset> {
         if listpack.is_empty() || !is_keyed(&listpack, 2) {
             return None;
@@ -358,7 +357,6 @@ impl Zset {
         Some(set)
     }
 
-    /// The name that OBJECT ENCODING reports.
     pub fn encoding(&self) -> &'static str {
         match self {
             Zset::Listpack(_) => "listpack",
@@ -366,7 +364,6 @@ impl Zset {
         }
     }
 
-    /// The number of members.
     pub fn len(&self) -> usize {
         match self {
             Zset::Listpack(listpack) => listpack.len() / 2,
@@ -374,7 +371,6 @@ impl Zset {
         }
     }
 
-    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         match self {
             Zset::Listpack(listpack) => listpack.is_empty(),
@@ -390,7 +386,6 @@ impl Zset {
         }
     }
 
-    /// The score of a member.
     pub fn score(&self, member: &[u8]) -> Option<f64> {
         match self {
             Zset::Listpack(listpack) => find(listpack, member).map(|(_, score)| score),
@@ -398,7 +393,7 @@ impl Zset {
         }
     }
 
-    /// The rank of a member from the lowest, or from the highest, and its score.
+    /// The rank from the lowest, or from the highest, and the score.
     pub fn rank(&self, member: &[u8], reverse: bool) -> Option<(usize, f64)> {
         let (rank, score) = match self {
             Zset::Listpack(listpack) => pairs(listpack, listpack.first())
@@ -413,7 +408,7 @@ impl Zset {
         Some((if reverse { self.len() - 1 - rank } else { rank }, score))
     }
 
-    /// ZADD for one member. The score must not be NaN.
+    /// ZADD of one member. The score is not NaN.
     pub fn add(
         &mut self,
         member: &[u8],
@@ -468,7 +463,7 @@ impl Zset {
         }
     }
 
-    /// The ranks of a range of scores; empty if no member is in it.
+    /// The ranks of a range of scores; empty if nothing is in it.
     pub fn score_ranks(&self, range: &ScoreRange) -> Range<usize> {
         let rank = |score: f64, behind: bool| match self {
             Zset::Listpack(listpack) => count_before(listpack, |_, other| {
@@ -481,13 +476,13 @@ impl Zset {
         start..rank(range.max, !range.max_exclusive).max(start)
     }
 
-    /// The ranks of a range of bytes, in a set whose scores are equal; empty if no member is in it.
+    /// The ranks of a range of bytes, in a set of one score; empty if nothing is in it.
     pub fn lex_ranks(&self, min: LexBound, max: LexBound) -> Range<usize> {
         let start = self.lex_rank(min, false);
         start..self.lex_rank(max, true).max(start)
     }
 
-    /// The number of members before a lower bound, or up to and including an upper one.
+    /// How many members stand before a lower bound, or up to and with an upper one.
     fn lex_rank(&self, bound: LexBound, is_upper: bool) -> usize {
         let (bytes, behind) = match bound {
             LexBound::Min => return 0,
@@ -504,8 +499,8 @@ impl Zset {
         }
     }
 
-    /// Passes the members of these ranks, as far as they exist, to `visit`, from the lowest or from
-    /// the highest.
+    /// Shows the members of these ranks, clamped to what there is, from the lowest or from the
+    /// highest.
     pub fn walk(&self, ranks: Range<usize>, reverse: bool, mut visit: impl FnMut(&[u8], f64)) {
         let _ = self.try_walk(ranks, reverse, |member, score| {
             visit(member, score);
@@ -513,7 +508,7 @@ impl Zset {
         });
     }
 
-    /// As [`Zset::walk`], until `visit` breaks.
+    /// As `walk`, until `visit` breaks.
     pub fn try_walk<B>(
         &self,
         ranks: Range<usize>,
@@ -543,13 +538,12 @@ impl Zset {
         }
     }
 
-    /// Passes all members to `visit`, in order.
+    /// Shows all members in order.
     pub fn for_each(&self, visit: impl FnMut(&[u8], f64)) {
         self.walk(0..self.len(), false, visit);
     }
 
-    /// Removes the members of these ranks; passes each to `removed` first, in order. Returns their
-    /// number.
+    /// Removes the members of these ranks, showing each first, in order. Returns how many.
     pub fn remove_ranks(&mut self, ranks: Range<usize>, removed: impl FnMut(&[u8], f64)) -> usize {
         let ranks = ranks.start..ranks.end.min(self.len());
         if ranks.is_empty() {
@@ -570,7 +564,7 @@ impl Zset {
         n
     }
 
-    /// Removes up to `count` members from the low or the high end; passes each on in the order of
+    /// Removes up to `count` members from the low or the high end, showing each in the order of
     /// removal.
     pub fn pop(
         &mut self,
@@ -587,7 +581,7 @@ impl Zset {
         self.remove_ranks(ranks, |_, _| ())
     }
 
-    /// One call of ZSCAN; a listpack is returned whole. Returns the next cursor.
+    /// One step of ZSCAN; a listpack is shown whole. Returns the next cursor.
     pub fn scan(&self, cursor: u64, visit: impl FnMut(&[u8], f64)) -> u64 {
         match self {
             Zset::Listpack(_) => {
@@ -598,7 +592,7 @@ impl Zset {
         }
     }
 
-    /// `count` random members, drawn independently. `below(n)` is uniform in 0..n.
+    /// `count` members at random, each as likely every time. `below(n)` is uniform in 0..n.
     pub fn sample(
         &self,
         count: usize,
@@ -614,7 +608,7 @@ impl Zset {
         }
     }
 
-    /// `count` different random members, or all of them.
+    /// `count` different members at random, or all if there are no more.
     pub fn sample_unique(
         &self,
         count: usize,
@@ -640,7 +634,7 @@ impl Zset {
         }
     }
 
-    /// The members as a dictionary.
+    /// The members in a dictionary of their own.
     fn members(&self, seed: HashSeed) -> MemberTable {
         let mut members = MemberTable::new(seed);
         members.reserve(self.len());
@@ -650,15 +644,14 @@ impl Zset {
         members
     }
 
-    /// Prepares for the addition of `members`: a listpack that might not hold them becomes a tree
-    /// at once, even if the options then exclude all of them.
+    /// Before `members` are added: what may not fit a listpack leaves it at once, even if the
+    /// options then keep all of them out.
     pub fn expect(&mut self, members: usize, limits: &ZsetLimits) {
         if members > limits.max_entries {
             self.convert_to_tree(limits.seed);
         }
     }
 
-    /// Turns a listpack into a tree.
     pub fn convert_to_tree(&mut self, seed: HashSeed) {
         if let Zset::Listpack(_) = self {
             *self = Zset::Tree(Box::new(SortedSet::from(self.members(seed))));
@@ -666,14 +659,13 @@ impl Zset {
     }
 }
 
-/// The result of ZUNION, ZINTER or ZDIFF while it is computed.
+/// Collects the result of ZUNION, ZINTER and ZDIFF.
 pub struct Accumulator {
     members: MemberTable,
     aggregate: Aggregate,
 }
 
 impl Accumulator {
-    /// An empty result.
     pub fn new(seed: HashSeed, aggregate: Aggregate) -> Accumulator {
         Accumulator {
             members: MemberTable::new(seed),
@@ -681,22 +673,19 @@ impl Accumulator {
         }
     }
 
-    /// The number of members.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Whether a member is in the result.
     pub fn contains(&self, member: &[u8]) -> bool {
         self.members.score(member).is_some()
     }
 
-    /// Adds a member, or combines its score with the present one.
+    /// Adds a member, or combines its score with the one that is there.
     pub fn accumulate(&mut self, member: &[u8], score: f64) {
         let aggregate = self.aggregate;
         self.members.upsert(member, |old| {
@@ -709,17 +698,17 @@ impl Accumulator {
         self.members.reserve(members);
     }
 
-    /// Removes a member.
+    /// Takes a member out again.
     pub fn remove(&mut self, member: &[u8]) {
         self.members.remove(member);
     }
 
-    /// Passes the result to `visit`, in order.
+    /// Shows the result in order.
     pub fn for_each(&self, visit: impl FnMut(&[u8], f64)) {
         self.members.for_each_in_order(visit);
     }
 
-    /// The result as a sorted set, in the encoding that fits it.
+    /// The result in order, in the encoding that fits it.
     pub fn finish(self, limits: &ZsetLimits) -> Zset {
         Zset::from_members(self.members, limits)
     }

@@ -131,14 +131,31 @@ fn running_seconds(server: &Server, kind: Kind) -> i64 {
     running(server, kind).map_or(-1, |child| (server.clock.now_ms - child.started_ms) / 1000)
 }
 
-/// A primary without replicas.
+/// The role, the replicas, the history.
 pub fn replication(view: &View, out: &mut Report) {
     let server = view.server;
+    let (replication, now_ms) = (&server.replication, server.clock.now_ms);
     out.field("role", "master");
-    out.field("connected_slaves", view.census().replicas);
+    out.field("connected_slaves", replication.replicas.len());
+    if server.config.min_replicas_to_write != 0 && server.config.min_replicas_max_lag != 0 {
+        let max_lag_s = server.config.min_replicas_max_lag.into();
+        let good = replication.replicas.good(max_lag_s, now_ms);
+        out.field("min_slaves_good_slaves", good);
+    }
+    for (at, replica) in replication.replicas.iter().enumerate() {
+        let value = format_args!(
+            "ip={},port={},state={},offset={},lag={},type=replica",
+            replica.ip,
+            replica.announced.port,
+            replica.state_name(),
+            replica.acked,
+            replica.lag_s(now_ms)
+        )
+        .to_string();
+        out.field(&format!("slave{at}"), value);
+    }
     out.field("replicas_waiting_psync", 0);
     out.field("master_failover_state", "no-failover");
-    let replication = &server.replication;
     let stream = &replication.stream;
     out.field("master_replid", &replication.id);
     out.field("master_replid2", &replication.second_id);

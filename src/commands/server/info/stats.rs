@@ -14,7 +14,7 @@ pub fn stats(view: &View, out: &mut Report) {
     out.field("instantaneous_ops_per_sec", stats.ops_rate.average());
     out.field("total_net_input_bytes", stats.net_input_bytes);
     out.field("total_net_output_bytes", stats.net_output_bytes);
-    out.field("total_net_repl_input_bytes", 0);
+    out.field("total_net_repl_input_bytes", stats.net_repl_input_bytes);
     out.field("total_net_repl_output_bytes", stats.net_repl_output_bytes);
     let kilobytes = |bytes: u64| bytes as f64 / 1024.0;
     out.decimal(
@@ -30,9 +30,9 @@ pub fn stats(view: &View, out: &mut Report) {
     out.decimal("instantaneous_input_repl_kbps", 0.0, 2);
     out.decimal("instantaneous_output_repl_kbps", 0.0, 2);
     out.field("rejected_connections", stats.rejected_connections);
-    out.field("sync_full", 0);
-    out.field("sync_partial_ok", 0);
-    out.field("sync_partial_err", 0);
+    out.field("sync_full", stats.sync_full);
+    out.field("sync_partial_ok", stats.sync_partial_ok);
+    out.field("sync_partial_err", stats.sync_partial_err);
     keys(view, out);
     defragmentation(out);
     tracking(view, out);

@@ -1,0 +1,249 @@
+//! A snapshot through a pipe: from the child that makes it to the sockets of all replicas that
+//! wait for it, one chunk at a time.
+//!
+//! ```text
+//!   pipe is readable ─> read_handler: a chunk ─> send_chunk to each ─┬─ all have it: the next chunk
+//!                                                                    └─ else: the pipe waits for
+//!   a socket takes bytes again ─> write_handler ─> send_chunk ──────────  the slowest
+//!   the pipe's end, and that of the child ─> finish ─> sync::snapshot::broadcast_done
+//! ```
+//!
+//! **Invariant:** the pipe is watched exactly while all replicas have the last chunk.
+
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsRawFd;
+
+use ae::{Class, EventLoop, Io, Mask, Token};
+
+use crate::client::table::Net;
+use crate::client::{Client, ClientRef, flag};
+use crate::connection::Connection;
+use crate::networking::write;
+use crate::persist::child::{self, Kind};
+use crate::replication::snapshot::Broadcast;
+use crate::state::Server;
+use crate::sync::snapshot;
+use crate::sys;
+
+/// Bytes of a chunk: what a pipe holds.
+const CHUNK: usize = 64 * 1024;
+
+fn broadcast(server: &mut Server) -> Option<&mut Broadcast> {
+    server.replication.snapshot.as_mut()?.broadcast.as_mut()
+}
+
+/// Before the loop sleeps: watch the pipe of a new child; let go of replicas that left; finish.
+pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
+    if broadcast(server).is_none() {
+        return;
+    }
+    forget_those_who_left(server);
+    let Some(broadcast) = broadcast(server) else {
+        return;
+    };
+    if broadcast.token.is_none() && !broadcast.ended {
+        match el.add_file(broadcast.pipe.as_raw_fd(), Class::First, 0) {
+            Ok(token) => broadcast.token = Some(token),
+            Err(e) => {
+                log::warn!("Can't watch the pipe of a child: {}", sys::error_text(&e));
+                broadcast.receivers.clear();
+                broadcast.ended = true;
+            }
+        }
+    }
+    watch_sockets(el, server);
+    watch_pipe(el, server);
+    finish_if_over(el, server);
+}
+
+/// Replies to a receiver that its socket did not take took its handler: set it again.
+fn watch_sockets(el: &mut EventLoop<Server>, server: &mut Server) {
+    let Some(broadcast) = broadcast(server) else {
+        return;
+    };
+    let len = broadcast.chunk.len();
+    let behind = broadcast.receivers.iter().filter(|r| r.sent < len);
+    for r in behind.map(|r| r.client).collect::<Vec<_>>() {
+        if let Some(c) = server.net.clients.resolve(r)
+            && !c.has(flag::WAITS_TO_WRITE)
+        {
+            wait_for_socket(el, c);
+        }
+    }
+}
+
+/// Replicas whose clients are gone get nothing more. When none is left, the child has no purpose.
+fn forget_those_who_left(server: &mut Server) {
+    let replicas = std::mem::take(&mut server.replication.replicas);
+    let Some(broadcast) = broadcast(server) else {
+        server.replication.replicas = replicas;
+        return;
+    };
+    let had = broadcast.receivers.len();
+    let stays = |client: ClientRef| replicas.get(client).is_some();
+    broadcast.receivers.retain(|r| stays(r.client));
+    let all_left = had > 0 && broadcast.receivers.is_empty();
+    let child_runs = broadcast.succeeded.is_none();
+    if all_left {
+        broadcast.ended = true;
+    }
+    server.replication.replicas = replicas;
+    if all_left && child_runs {
+        log::info!("Diskless rdb transfer, last replica dropped, killing fork child.");
+        child::kill(server, Kind::Rdb);
+    }
+}
+
+/// Watch the pipe while all replicas have the last chunk.
+fn watch_pipe(el: &mut EventLoop<Server>, server: &mut Server) {
+    let Some(broadcast) = broadcast(server) else {
+        return;
+    };
+    let Some(token) = broadcast.token else {
+        return;
+    };
+    if broadcast.is_sent() && !broadcast.ended {
+        el.set_handler(token, Mask::READABLE, read_handler);
+    } else {
+        el.clear_handler(token, Mask::READABLE);
+    }
+}
+
+/// The pipe has bytes, or is at its end.
+fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Mask) -> Io {
+    let Some(broadcast) = broadcast(server) else {
+        return Io::Drained;
+    };
+    broadcast.chunk.resize(CHUNK, 0);
+    match broadcast.pipe.read(&mut broadcast.chunk) {
+        Ok(0) => {
+            broadcast.chunk.clear();
+            broadcast.ended = true;
+            let up = broadcast.receivers.len();
+            log::info!("Diskless rdb transfer, done reading from pipe, {up} replicas still up.");
+            watch_pipe(el, server);
+            return Io::Drained;
+        }
+        Ok(n) => broadcast.chunk.truncate(n),
+        Err(e) => {
+            broadcast.chunk.clear();
+            broadcast.receivers.iter_mut().for_each(|r| r.sent = 0);
+            if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
+                return Io::Drained;
+            }
+            log::warn!(
+                "Diskless rdb transfer, read error sending DB to replicas: {}",
+                sys::error_text(&e)
+            );
+            broadcast.ended = true;
+            return Io::Drained;
+        }
+    }
+    broadcast.receivers.iter_mut().for_each(|r| r.sent = 0);
+    let clients: Vec<ClientRef> = broadcast.receivers.iter().map(|r| r.client).collect();
+    for r in clients {
+        if let Some(mut c) = server.net.clients.take_ref(r) {
+            send_chunk(el, server, &mut c);
+            server.net.clients.put(c);
+        }
+    }
+    watch_pipe(el, server);
+    Io::More
+}
+
+/// Send a replica the rest of the chunk; its socket is watched if it does not take it all.
+fn send_chunk(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) {
+    // What was replied to its PSYNC comes first.
+    if !c.reply.is_empty() {
+        write::write_to_client(server, c);
+    }
+    let (Some(token), true) = (c.token, c.reply.is_empty()) else {
+        return wait_for_socket(el, c);
+    };
+    let r = c.reference();
+    let (Some(broadcast), Some(conn)) = (broadcast(server), &mut c.conn) else {
+        return;
+    };
+    let Some(at) = broadcast.receivers.iter().position(|x| x.client == r) else {
+        return;
+    };
+    let rest = &broadcast.chunk[broadcast.receivers[at].sent..];
+    match write_all_it_takes(conn, rest) {
+        Ok(sent) => {
+            let complete = sent == rest.len();
+            broadcast.receivers[at].sent += sent;
+            note_sent(server, c, sent);
+            match complete {
+                true => el.clear_handler(token, Mask::WRITABLE),
+                false => wait_for_socket(el, c),
+            }
+        }
+        Err(e) => {
+            log::warn!(
+                "Diskless rdb transfer, write error sending DB to replica: {}",
+                sys::error_text(&e)
+            );
+            Net::close_asap(&mut server.net.close_asap, c);
+        }
+    }
+}
+
+/// Write until all is written or the socket is full. Returns the bytes that it took.
+fn write_all_it_takes(conn: &mut Connection, bytes: &[u8]) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        let transfer = conn.write(&bytes[sent..])?;
+        sent += transfer.bytes;
+        if transfer.io == Io::Drained {
+            break;
+        }
+    }
+    Ok(sent)
+}
+
+fn note_sent(server: &mut Server, c: &mut Client, bytes: usize) {
+    c.net_out += bytes as u64;
+    server.stats.net_output_bytes += bytes as u64;
+    server.stats.net_repl_output_bytes += bytes as u64;
+    let now_ms = server.clock.now_ms;
+    let replica = server.replication.replicas.get_mut(c.reference());
+    if let Some(replica) = replica.filter(|_| bytes > 0) {
+        replica.wrote_ms = now_ms;
+    }
+}
+
+fn wait_for_socket(el: &mut EventLoop<Server>, c: &Client) {
+    if let Some(token) = c.token {
+        el.set_handler(token, Mask::WRITABLE, write_handler);
+    }
+}
+
+/// A replica's socket, which was full, takes bytes again.
+fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    let slot = el.data(token);
+    let Some(mut c) = slot.and_then(|slot| server.net.clients.take(slot as u32)) else {
+        return Io::Drained;
+    };
+    send_chunk(el, server, &mut c);
+    server.net.clients.put(c);
+    watch_pipe(el, server);
+    Io::Drained
+}
+
+/// Both the pipe and its child have ended, and all replicas have all bytes.
+fn finish_if_over(el: &mut EventLoop<Server>, server: &mut Server) {
+    let Some(broadcast) = broadcast(server) else {
+        return;
+    };
+    let (Some(succeeded), true) = (broadcast.succeeded, broadcast.ended) else {
+        return;
+    };
+    if !broadcast.is_sent() {
+        return;
+    }
+    if let Some(token) = broadcast.token.take() {
+        el.remove_file(token);
+    }
+    let receivers = broadcast.receivers.iter().map(|r| r.client).collect();
+    snapshot::broadcast_done(server, receivers, succeeded);
+}

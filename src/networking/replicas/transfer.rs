@@ -1,0 +1,89 @@
+//! A snapshot in a file, sent to one replica: `$<size>`, then its bytes.
+
+use std::io::Read;
+
+use ae::Io;
+
+use super::BYTES_PER_TURN;
+use crate::client::Client;
+use crate::client::table::Net;
+use crate::replication::replicas::{State, Transfer};
+use crate::state::Server;
+use crate::sync::primary;
+use crate::sys;
+
+/// Bytes of the file that are read at once.
+const CHUNK: usize = 256 * 1024;
+
+/// Send as much as the socket takes and the turn allows. At the end the replica goes online.
+pub fn write_file(server: &mut Server, c: &mut Client) -> Io {
+    let replica = server.replication.replicas.get_mut(c.reference());
+    let (Some(replica), Some(conn)) = (replica, &mut c.conn) else {
+        return Io::Drained;
+    };
+    let State::Receiving(transfer) = &mut replica.state else {
+        return Io::Drained;
+    };
+    let mut total = 0;
+    let done = loop {
+        if let Err(reason) = transfer.fill() {
+            log::warn!("Read error sending DB to replica: {reason}");
+            break None;
+        }
+        if transfer.unsent.is_empty() {
+            break Some(true);
+        }
+        if total >= BYTES_PER_TURN {
+            break Some(false);
+        }
+        match conn.write(&transfer.unsent) {
+            Ok(sent) => {
+                transfer.unsent.drain(..sent.bytes);
+                total += sent.bytes;
+                if sent.io == Io::Drained {
+                    break Some(false);
+                }
+            }
+            Err(e) => {
+                log::debug!("Write error sending DB to replica: {}", sys::error_text(&e));
+                break None;
+            }
+        }
+    };
+    c.net_out += total as u64;
+    server.stats.net_output_bytes += total as u64;
+    server.stats.net_repl_output_bytes += total as u64;
+    let goes_on = match done {
+        None => false,
+        Some(true) => primary::put_online(server, c),
+        Some(false) => true,
+    };
+    if !goes_on {
+        Net::close_asap(&mut server.net.close_asap, c);
+    }
+    match total >= BYTES_PER_TURN {
+        true => Io::More,
+        false => Io::Drained,
+    }
+}
+
+impl Transfer {
+    /// Read the next piece of the file, if everything before it has been sent. A file that became
+    /// shorter is an error: its length has been promised.
+    fn fill(&mut self) -> Result<(), String> {
+        let left = usize::try_from(self.size - self.read).unwrap_or(usize::MAX);
+        if !self.unsent.is_empty() || left == 0 {
+            return Ok(());
+        }
+        self.unsent.resize(left.min(CHUNK), 0);
+        match self.file.read(&mut self.unsent) {
+            Ok(0) => Err("premature EOF".into()),
+            Ok(n) => {
+                self.unsent.truncate(n);
+                self.read += n as u64;
+                Ok(())
+            }
+            Err(e) => Err(sys::error_text(&e)),
+        }
+    }
+}

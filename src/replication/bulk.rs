@@ -1,0 +1,212 @@
+//! The frame round a snapshot that a primary sends: where it begins, and where it ends.
+//!
+//! ```text
+//!   \n \n $<length>\r\n        <length bytes>                 from a file
+//!   \n $EOF:<40 bytes>\r\n     <bytes> <the same 40 bytes>    from a pipe: the length is not known
+//! ```
+//!
+//! Line feeds before it are keep-alives, while the primary makes the snapshot. The mark's last
+//! bytes may come in several reads, so the last 40 bytes are held back until more come.
+//!
+//! **Invariant:** what is delivered does not depend on how the input was cut
+//! (`tests::cut_anywhere_it_is_the_same`).
+
+/// The length of the mark.
+pub const MARK_LEN: usize = 40;
+/// The longest header line.
+const LINE_MAX: usize = 1024;
+
+/// How a snapshot ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Length {
+    /// After this number of bytes.
+    Known(u64),
+    /// With these bytes.
+    Mark([u8; MARK_LEN]),
+}
+
+/// Why a frame can't be read.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Malformed {
+    /// The primary aborts: its error, without the dash.
+    Error(Vec<u8>),
+    /// Something else than a header.
+    Header(Vec<u8>),
+}
+
+/// Reads the header line.
+#[derive(Default)]
+pub struct Header {
+    line: Vec<u8>,
+}
+
+impl Header {
+    /// Take bytes up to the header's end. `Some`: the header is complete; what is left of `input`
+    /// is the snapshot.
+    pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<Length>, Malformed> {
+        while let Some((&byte, rest)) = input.split_first() {
+            *input = rest;
+            if byte != b'\n' {
+                self.line.push(byte);
+                if self.line.len() > LINE_MAX {
+                    return Err(Malformed::Header(std::mem::take(&mut self.line)));
+                }
+                continue;
+            }
+            let mut line = std::mem::take(&mut self.line);
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            if !line.is_empty() {
+                return parse_header(&line).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn parse_header(line: &[u8]) -> Result<Length, Malformed> {
+    let malformed = || Malformed::Header(line.to_vec());
+    if let Some(error) = line.strip_prefix(b"-") {
+        return Err(Malformed::Error(error.to_vec()));
+    }
+    if let Some(mark) = line.strip_prefix(b"$EOF:") {
+        return mark.try_into().map(Length::Mark).map_err(|_| malformed());
+    }
+    let digits = line.strip_prefix(b"$").ok_or_else(malformed)?;
+    let digits = std::str::from_utf8(digits).map_err(|_| malformed())?;
+    digits.parse().map(Length::Known).map_err(|_| malformed())
+}
+
+/// Separates the snapshot's bytes from what ends it.
+pub struct Body {
+    length: Length,
+    /// Bytes delivered.
+    delivered: u64,
+    /// The last bytes of the input, which may be the mark.
+    held: Vec<u8>,
+}
+
+impl Body {
+    pub fn new(length: Length) -> Body {
+        Body {
+            length,
+            delivered: 0,
+            held: Vec::new(),
+        }
+    }
+
+    /// How the snapshot ends.
+    pub fn length(&self) -> &Length {
+        &self.length
+    }
+
+    /// Bytes of the snapshot delivered until now.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Take bytes of the input and append those of the snapshot to `out`. Whether the snapshot is
+    /// complete; what is left of `input` then is the stream.
+    pub fn read(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> bool {
+        match self.length {
+            Length::Known(length) => {
+                let wanted = usize::try_from(length - self.delivered).unwrap_or(usize::MAX);
+                let (bytes, rest) = input.split_at(wanted.min(input.len()));
+                out.extend_from_slice(bytes);
+                self.delivered += bytes.len() as u64;
+                *input = rest;
+                self.delivered == length
+            }
+            Length::Mark(mark) => {
+                self.held.extend_from_slice(input);
+                *input = &[];
+                let done = self.held.ends_with(&mark);
+                let kept = if done { 0 } else { MARK_LEN };
+                let deliver = self.held.len().saturating_sub(MARK_LEN);
+                out.extend_from_slice(&self.held[..deliver]);
+                self.delivered += deliver as u64;
+                self.held.drain(..deliver);
+                self.held.truncate(kept);
+                done
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARK: &str = "0123456789012345678901234567890123456789";
+
+    /// The snapshot and what followed it, the input given in these pieces.
+    fn receive(pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, bool), Malformed> {
+        let (mut header, mut body) = (Header::default(), None);
+        let (mut out, mut rest, mut done) = (Vec::new(), Vec::new(), false);
+        for piece in pieces {
+            let mut input = *piece;
+            if body.is_none() {
+                body = header.read(&mut input)?.map(Body::new);
+            }
+            if let Some(body) = &mut body
+                && !done
+            {
+                done = body.read(&mut input, &mut out);
+            }
+            rest.extend_from_slice(input);
+        }
+        Ok((out, rest, done))
+    }
+
+    #[test]
+    fn cut_anywhere_it_is_the_same() {
+        let known = b"\n\n$5\r\nhello*1\r\n".to_vec();
+        let marked = format!("\n$EOF:{MARK}\r\nhe{}llo{MARK}", &MARK[..30]).into_bytes();
+        let expected: [(&[u8], &[u8]); 2] = [(b"hello", b"*1\r\n"), (b"", b"")];
+        for at in 0..=known.len() {
+            let (first, second) = known.split_at(at);
+            let (out, rest, done) = receive(&[first, second]).expect("a frame");
+            assert_eq!(
+                (&out[..], &rest[..], done),
+                (expected[0].0, expected[0].1, true)
+            );
+        }
+        let snapshot = format!("he{}llo", &MARK[..30]);
+        for at in 0..=marked.len() {
+            let (first, second) = marked.split_at(at);
+            let (out, rest, done) = receive(&[first, second]).expect("a frame");
+            assert_eq!((&out[..], rest.len(), done), (snapshot.as_bytes(), 0, true));
+        }
+        let bytes: Vec<&[u8]> = marked.chunks(1).collect();
+        assert_eq!(receive(&bytes).expect("a frame").0, snapshot.as_bytes());
+    }
+
+    #[test]
+    fn an_empty_snapshot_is_complete_at_once() {
+        assert_eq!(receive(&[b"$0\r\n", b""]), Ok((vec![], vec![], true)));
+        let text = format!("$EOF:{MARK}\r\n{MARK}");
+        assert_eq!(receive(&[text.as_bytes()]), Ok((vec![], vec![], true)));
+    }
+
+    #[test]
+    fn a_primary_that_talks_nonsense_is_refused() {
+        let refused = |text: &[u8]| receive(&[text]).expect_err("no frame");
+        assert_eq!(
+            refused(b"-ERR no\r\n"),
+            Malformed::Error(b"ERR no".to_vec())
+        );
+        for text in [
+            "$-1\r\n",
+            "$EOF:short\r\n",
+            "+OK\r\n",
+            "$18446744073709551616\r\n",
+            "$\r\n",
+        ] {
+            let line = text.trim_end().as_bytes().to_vec();
+            assert_eq!(refused(text.as_bytes()), Malformed::Header(line));
+        }
+        let endless = [b'x'; 2000];
+        assert!(matches!(refused(&endless), Malformed::Header(_)));
+    }
+}

@@ -1,0 +1,146 @@
+//! PSYNC, the primary's answer: may a replica go on where it stopped?
+//!
+//! ```text
+//!   this server's history      second_id ──────────┐ second_offset
+//!                                    id ───────────┴───────────────────────> end
+//!                                              first byte held [..backlog..]
+//!
+//!   PSYNC id n          n in the backlog, or end + 1        -> +CONTINUE, from byte n
+//!   PSYNC second_id n   the same, and n <= second_offset    -> +CONTINUE: the histories were one until there
+//!   everything else                                         -> +FULLRESYNC
+//! ```
+//!
+//! Bytes are counted from 1, as in the protocol: a replica asks for the first byte that it lacks.
+
+/// The history of a primary, as far as the decision needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct History<'a> {
+    /// 40 hex digits.
+    pub id: &'a str,
+    /// 40 hex digits; zeros without one.
+    pub second_id: &'a str,
+    /// The first byte for which `second_id` is not valid any more; -1 without one.
+    pub second_offset: i64,
+    /// The number of the first byte that the backlog holds; 0: there is no backlog.
+    pub first_byte: u64,
+    /// The number of the last byte: `master_repl_offset`.
+    pub end: u64,
+}
+
+/// The decision on a PSYNC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The replica goes on behind this number of bytes: the offset of a cursor.
+    Continue { offset: u64 },
+    /// It needs a snapshot.
+    Full(Reason),
+}
+
+/// Why a replica can't go on where it stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// `PSYNC ? -1`: it has no history to go on with.
+    Requested,
+    /// The offset is no number.
+    NotANumber,
+    /// It follows another history.
+    UnknownId,
+    /// It followed the second id's history further than this server did.
+    BeyondSecondId,
+    /// The backlog does not hold the byte. `future`: nobody has written it yet.
+    NotHeld { future: bool },
+}
+
+/// The answer to `PSYNC id offset`. Ids are compared without regard to case.
+pub fn decide(history: History, id: &[u8], offset: Option<i64>) -> Answer {
+    let Some(offset) = offset else {
+        return Answer::Full(Reason::NotANumber);
+    };
+    let is = |known: &str| id.eq_ignore_ascii_case(known.as_bytes());
+    let known = is(history.id) || is(history.second_id) && offset <= history.second_offset;
+    if !known {
+        return Answer::Full(if id.first() == Some(&b'?') {
+            Reason::Requested
+        } else if is(history.second_id) {
+            Reason::BeyondSecondId
+        } else {
+            Reason::UnknownId
+        });
+    }
+    let byte = u64::try_from(offset).unwrap_or(0);
+    let held = history.first_byte..=history.end + 1;
+    if history.first_byte == 0 || !held.contains(&byte) {
+        let future = byte > history.end;
+        return Answer::Full(Reason::NotHeld { future });
+    }
+    Answer::Continue { offset: byte - 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HISTORY: History = History {
+        id: "aaaa",
+        second_id: "bbbb",
+        second_offset: 150,
+        first_byte: 101,
+        end: 200,
+    };
+
+    fn ask(id: &str, offset: i64) -> Answer {
+        decide(HISTORY, id.as_bytes(), Some(offset))
+    }
+
+    #[test]
+    fn every_offset_of_the_backlog_continues_and_no_other() {
+        for n in -1..=300 {
+            let expected = match n {
+                101..=201 => Answer::Continue {
+                    offset: n as u64 - 1,
+                },
+                _ => Answer::Full(Reason::NotHeld { future: n > 200 }),
+            };
+            assert_eq!(ask("AAAA", n), expected, "byte {n}");
+        }
+        let extremes = [i64::MIN, i64::MAX];
+        assert!(
+            extremes
+                .iter()
+                .all(|&n| matches!(ask("aaaa", n), Answer::Full(_)))
+        );
+    }
+
+    #[test]
+    fn the_second_id_is_valid_up_to_its_offset() {
+        assert_eq!(ask("bbbb", 150), Answer::Continue { offset: 149 });
+        assert_eq!(ask("bbbb", 151), Answer::Full(Reason::BeyondSecondId));
+        assert_eq!(
+            ask("bbbb", 100),
+            Answer::Full(Reason::NotHeld { future: false })
+        );
+    }
+
+    #[test]
+    fn strangers_get_a_snapshot() {
+        assert_eq!(ask("?", -1), Answer::Full(Reason::Requested));
+        assert_eq!(ask("cccc", 150), Answer::Full(Reason::UnknownId));
+        assert_eq!(
+            decide(HISTORY, b"aaaa", None),
+            Answer::Full(Reason::NotANumber)
+        );
+    }
+
+    #[test]
+    fn without_a_backlog_nothing_continues() {
+        let closed = History {
+            first_byte: 0,
+            ..HISTORY
+        };
+        for n in [0, 101, 200, 201] {
+            let answer = decide(closed, b"aaaa", Some(n));
+            let future = n > 200;
+            assert_eq!(answer, Answer::Full(Reason::NotHeld { future }));
+        }
+    }
+}

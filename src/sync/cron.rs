@@ -1,0 +1,104 @@
+//! What replication does once a second.
+//!
+//! ```text
+//!   PING into the stream       a replica that gets nothing can't tell a quiet primary from a dead one
+//!   newlines                   to replicas whose snapshot is not ready yet, for the same reason
+//!   time-outs                  replicas that acknowledge nothing, or take no bytes of a snapshot
+//!   the backlog                is released when no replica has been there for `repl-backlog-ttl`
+//!   a child that is due        replicas that wait for a snapshot
+//! ```
+
+use crate::client::ClientRef;
+use crate::client::table::Net;
+use crate::replication::replicas::{Replica, State};
+use crate::replication::{self};
+use crate::state::Server;
+use crate::sync::snapshot;
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+/// The job of the cron.
+pub fn cron(server: &mut Server) {
+    ping_replicas(server);
+    keep_waiting_replicas_alive(server);
+    close_timed_out_replicas(server);
+    release_unused_backlog(server);
+    snapshot::start_if_due(server);
+}
+
+/// PING into the stream, every `repl-ping-replica-period` seconds.
+fn ping_replicas(server: &mut Server) {
+    let now_s = server.clock.now_s();
+    let replication = &mut server.replication;
+    let period_s = i64::from(server.config.repl_ping_replica_period);
+    let due = now_s - replication.pinged_s >= period_s;
+    if !due || replication.is_replica() || replication.replicas.is_empty() {
+        return;
+    }
+    // A failover waits until a replica has all of the stream: it must not grow.
+    if server.pause.stops_replication(server.clock.now_ms) {
+        return;
+    }
+    replication.pinged_s = now_s;
+    replication.stream.append(PING);
+}
+
+/// A newline to each replica that waits for its snapshot. Those that get it through a pipe are not
+/// sent one: it would stand in the midst of it.
+fn keep_waiting_replicas_alive(server: &mut Server) {
+    let through_pipe = snapshot::goes_through_pipe(server);
+    let waits = |replica: &&Replica| match replica.state {
+        State::WaitsForSnapshot { .. } => true,
+        State::SnapshotRunning => !through_pipe,
+        _ => false,
+    };
+    let waiting = server.replication.replicas.iter().filter(waits);
+    let waiting: Vec<ClientRef> = waiting.map(|replica| replica.client).collect();
+    for r in waiting {
+        if let Some(c) = server.net.clients.resolve(r) {
+            c.reply.raw(b"\n");
+            Net::mark_pending(&mut server.net.pending_write, c);
+        }
+    }
+}
+
+fn close_timed_out_replicas(server: &mut Server) {
+    let now_ms = server.clock.now_ms;
+    let timeout_ms = i64::from(server.config.repl_timeout) * 1000;
+    let phase = |replica: &Replica| match replica.state {
+        State::Online if replica.is_old => None,
+        State::Online if now_ms - replica.ack_ms > timeout_ms => Some("streaming sync"),
+        // Through a pipe the slowest replica holds back all others.
+        State::SnapshotRunning
+            if replica.wrote_ms > 0 && now_ms - replica.wrote_ms > timeout_ms =>
+        {
+            Some("full sync")
+        }
+        _ => None,
+    };
+    let late = server.replication.replicas.iter();
+    let late = late.filter_map(|r| Some((r.client, r.name(), phase(r)?)));
+    for (r, name, phase) in late.collect::<Vec<_>>() {
+        log::warn!("Disconnecting timedout replica ({phase}): {name}");
+        if let Some(c) = server.net.clients.resolve(r) {
+            Net::close_asap(&mut server.net.close_asap, c);
+        }
+    }
+}
+
+fn release_unused_backlog(server: &mut Server) {
+    let replication = &server.replication;
+    let ttl_s = server.config.repl_backlog_ttl as i64;
+    let unused = replication.replicas.is_empty() && replication.stream.is_open();
+    if !unused || ttl_s == 0 || replication.is_replica() {
+        return;
+    }
+    if server.clock.now_s() - replication.no_replicas_since_s > ttl_s {
+        // A replica that comes back can't be sent what it lacks, and must not find the id that it
+        // knows: this history goes on without being held.
+        let id = server.rng.hex(40);
+        server.replication.begin_history(id);
+        replication::release_backlog(server);
+        log::info!("Replication backlog freed after {ttl_s} seconds without connected replicas.");
+    }
+}

@@ -1,0 +1,16 @@
+//! Replication at work: answers replicas that ask for a sync, makes their snapshots, counts their
+//! acknowledgements.
+//!
+//! ```text
+//!   REPLCONF, PSYNC, SYNC ─> primary ─┬─ partial: a cursor in the backlog ──────────────> Online
+//!                                     └─ full: snapshot ─> child ─> file or pipe ────────> Online
+//!   REPLCONF ACK ─> acks ─> WAIT, WAITAOF
+//!   once a second ─> cron: PING into the stream, newlines, time-outs, a child that is due
+//! ```
+//!
+//! The data of replication (history, stream, table of replicas) is in `replication`, below; the
+//! sockets are written in `networking::replicas`, above. Nothing here waits.
+
+pub mod cron;
+pub mod primary;
+pub mod snapshot;

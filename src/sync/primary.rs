@@ -1,0 +1,196 @@
+//! PSYNC and SYNC, answered by the primary.
+//!
+//! ```text
+//!   serve ─> psync::decide ─┬─ Continue ─> +CONTINUE, and the stream from there
+//!                           └─ Full ─────> snapshot::enqueue: joins a child, starts one, or waits
+//! ```
+
+use crate::client::announced::Announced;
+use crate::client::{Client, ClientRef, flag};
+use crate::error::Error;
+use crate::replication::psync::{self, Answer, Reason};
+use crate::replication::replicas::{Replica, State};
+use crate::replication::{self, Replication};
+use crate::state::Server;
+use crate::sync::snapshot;
+use crate::util::number::parse_i64;
+
+/// What a replica asks for.
+#[derive(Clone, Copy)]
+pub enum Request<'a> {
+    /// SYNC: a snapshot, without a word of offsets.
+    Sync,
+    /// PSYNC id offset
+    Psync { id: &'a [u8], offset: &'a [u8] },
+}
+
+/// Make a client a replica: it is sent what it lacks, or everything.
+pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<(), Error> {
+    if server.replication.replicas.get(c.reference()).is_some() {
+        return Ok(()); // it asked before
+    }
+    if !c.reply.is_empty() {
+        return Err(Error::of(
+            "ERR SYNC and PSYNC are invalid with pending output",
+        ));
+    }
+    let announced = c.announced.as_deref().cloned().unwrap_or_default();
+    if announced.contents.is_filtered() && !announced.eof {
+        return Err(Error::of("ERR Filtered replica requires EOF capability"));
+    }
+    let replica = new_replica(server, c, announced, request);
+    let name = replica.name();
+    log::info!("Replica {name} asks for synchronization");
+    let answer = match request {
+        Request::Sync => Answer::Full(Reason::Requested),
+        Request::Psync { id, offset } => {
+            psync::decide(server.replication.history(), id, parse_i64(offset))
+        }
+    };
+    become_replica(server, c, replica);
+    match (answer, request) {
+        (Answer::Continue { offset }, _) => resume(server, c, offset, &name),
+        (Answer::Full(reason), Request::Psync { id, offset }) => {
+            log_reason(&server.replication, reason, &name, id, offset);
+            server.stats.sync_partial_err += u64::from(reason != Reason::Requested);
+            full_sync(server, c);
+        }
+        (Answer::Full(_), Request::Sync) => full_sync(server, c),
+    }
+    Ok(())
+}
+
+fn new_replica(server: &Server, c: &Client, announced: Announced, request: Request) -> Replica {
+    let ip = match &*announced.address {
+        "" => host_of(&c.peer).to_string(),
+        announced => announced.to_string(),
+    };
+    Replica {
+        is_old: matches!(request, Request::Sync),
+        ..Replica::new(c.reference(), announced, &ip, server.clock.now_ms)
+    }
+}
+
+/// `10.0.0.1:6379` without the port, `[::1]:6379` without the brackets too.
+fn host_of(peer: &str) -> &str {
+    let host = peer.rsplit_once(':').map_or(peer, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+fn become_replica(server: &mut Server, c: &mut Client, replica: Replica) {
+    let is_first = server.replication.replicas.is_empty();
+    if is_first && !server.replication.stream.is_open() {
+        open_backlog(server);
+    }
+    c.set(flag::REPLICA);
+    server.replication.add(replica);
+}
+
+/// The first replica of a history comes: what was never held can't be asked for, so that a replica
+/// which knows the old ids must not think it can.
+fn open_backlog(server: &mut Server) {
+    let id = server.rng.hex(40);
+    server.replication.begin_history(id);
+    replication::ensure_backlog(server);
+    log::info!(
+        "Replication backlog created, my new replication IDs are '{}' and '{}'",
+        server.replication.id,
+        server.replication.second_id
+    );
+}
+
+/// The replica goes on where it stopped.
+fn resume(server: &mut Server, c: &mut Client, offset: u64, name: &str) {
+    let r = c.reference();
+    let held = server.replication.attach(r, offset);
+    debug_assert!(held, "the decision was made on what is held");
+    let now_ms = server.clock.now_ms;
+    let Some(replica) = server.replication.replicas.get_mut(r) else {
+        return;
+    };
+    replica.state = State::Online;
+    replica.ack_ms = now_ms;
+    if replica.announced.psync2 {
+        let text = format!("CONTINUE {}", server.replication.id);
+        c.reply.status(&text);
+    } else {
+        c.reply.status("CONTINUE");
+    }
+    server.stats.sync_partial_ok += 1;
+    log::info!(
+        "Partial resynchronization request from {name} accepted. Sending {} bytes of backlog starting from offset {}.",
+        server.replication.stream.end() - offset,
+        offset + 1,
+    );
+}
+
+fn full_sync(server: &mut Server, c: &mut Client) {
+    server.stats.sync_full += 1;
+    snapshot::enqueue(server, c);
+}
+
+fn log_reason(replication: &Replication, reason: Reason, name: &str, id: &[u8], offset: &[u8]) {
+    let (id, offset) = (String::from_utf8_lossy(id), String::from_utf8_lossy(offset));
+    match reason {
+        Reason::NotANumber => {}
+        Reason::Requested => log::info!("Full resync requested by replica {name}"),
+        Reason::UnknownId => log::info!(
+            "Partial resynchronization not accepted: Replication ID mismatch (Replica asked for '{id}', my replication \
+             IDs are '{}' and '{}')",
+            replication.id,
+            replication.second_id
+        ),
+        Reason::BeyondSecondId => log::info!(
+            "Partial resynchronization not accepted: Requested offset for second ID was {offset}, but I can reply up \
+             to {}",
+            replication.second_offset
+        ),
+        Reason::NotHeld { future } => {
+            log::info!(
+                "Unable to partial resync with replica {name} for lack of backlog (Replica request was: {offset})."
+            );
+            if future {
+                log::warn!(
+                    "Warning: replica {name} tried to PSYNC with an offset that is greater than the master replication \
+                     offset."
+                );
+            }
+        }
+    }
+}
+
+/// A replica has all that it was to be sent of a snapshot. Whether it is sent the stream now: one
+/// that wanted the snapshot alone is closed instead.
+pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
+    let now_ms = server.clock.now_ms;
+    let Some(replica) = server.replication.replicas.get_mut(c.reference()) else {
+        return false;
+    };
+    let name = replica.name();
+    if replica.announced.rdb_only {
+        log::info!("RDB transfer completed, rdb only replica ({name}) should be disconnected asap");
+        return false;
+    }
+    replica.state = State::Online;
+    replica.ack_ms = now_ms;
+    log::info!("Synchronization with replica {name} succeeded");
+    true
+}
+
+/// REPLCONF ACK: a replica says how far it has applied the stream, and how far its AOF is on disk.
+pub fn acknowledged(server: &mut Server, r: ClientRef, offset: i64, aof_offset: Option<i64>) {
+    let now_ms = server.clock.now_ms;
+    // An offset that has not been written yet would let WAIT count what nobody has.
+    let end = server.replication.stream.end();
+    let known = |offset: i64| u64::try_from(offset).unwrap_or(0).min(end);
+    if let Some(replica) = server.replication.replicas.get_mut(r) {
+        replica.acked = replica.acked.max(known(offset));
+        if let Some(offset) = aof_offset {
+            replica.acked_aof = replica.acked_aof.max(known(offset));
+        }
+        replica.ack_ms = now_ms;
+        if replica.is_online() {
+            replica.waits_for_ack = false;
+        }
+    }
+}

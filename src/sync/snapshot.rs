@@ -1,0 +1,361 @@
+//! Snapshots for replicas: which replicas share one, when a child is forked, and what becomes of
+//! its result.
+//!
+//! ```text
+//!   enqueue ─┬─ a child writes the same form to the disk ─> joins it: its cursor stands where theirs stand
+//!            ├─ no child, and no delay is set ──────────────> start
+//!            └─ else: waits ─ cron: due? ─> Wish::Sync ─────> start
+//!
+//!   start ─> fork ─> +FULLRESYNC to each replica of the form, its cursor at the offset of the fork
+//!            child ended ─┬─ disk: each replica is sent the file     (networking::replicas::transfer)
+//!                         └─ pipe: they have it already              (networking::replicas::broadcast)
+//! ```
+//!
+//! **Invariant:** the stream is told to forget its database at the fork, so what follows a snapshot
+//! begins with SELECT.
+
+use std::fs::File;
+use std::io;
+
+use crate::client::announced::Announced;
+use crate::client::table::Net;
+use crate::client::{Client, ClientRef, flag};
+use crate::error::Error;
+use crate::persist::child::{self, Job, Kind, Meter, Outcome, ReplicationHooks, Target, Wish};
+use crate::persist::rdb::background;
+use crate::persist::rdb::save::{Contents, EofMark, SaveOptions, write_stream};
+use crate::replication::replicas::{Replica, State, Transfer};
+use crate::replication::snapshot::{Broadcast, Form, Snapshot};
+use crate::state::Server;
+use crate::sync::primary;
+use crate::sys;
+
+/// What is done about children, for `persist`, which stands below.
+pub const HOOKS: ReplicationHooks = ReplicationHooks { start, ended };
+
+/// The version for a replica that does not say what it reads: the newest of Redis 7.0.
+const VERSION_OF_STRANGERS: u32 = 10;
+/// For a Valkey server, each of which reads Redis's format.
+const VERSION_FOR_VALKEY: u32 = 11;
+
+/// A replica needs a snapshot: it joins the child that makes one, or waits for the next.
+pub fn enqueue(server: &mut Server, c: &mut Client) {
+    let running = server
+        .child
+        .as_ref()
+        .filter(|child| child.kind == Kind::Rdb);
+    let target = running.map(|child| child.target);
+    let Some(replica) = server.replication.replicas.get(c.reference()) else {
+        return;
+    };
+    let diskless = server.config.repl_diskless_sync && replica.announced.eof;
+    match target {
+        Some(Target::Disk) => {
+            if !join(server, c) {
+                log::info!(
+                    "Can't attach the replica to the current BGSAVE. Waiting for next BGSAVE for SYNC"
+                );
+            }
+        }
+        Some(Target::Replicas) => {
+            log::info!("Current BGSAVE has socket target. Waiting for next BGSAVE for SYNC");
+        }
+        None if diskless && server.config.repl_diskless_sync_delay > 0 => {
+            log::info!("Delay next BGSAVE for diskless SYNC");
+        }
+        None if server.child.is_some() => log::info!(
+            "No BGSAVE in progress, but another BG operation is active. BGSAVE for replication delayed"
+        ),
+        // The wish is granted before the loop sleeps, when no command runs any more.
+        None => server.forks.wishes.add(Wish::Sync),
+    }
+}
+
+/// Share the running child's snapshot, if it has the form that the replica needs.
+fn join(server: &mut Server, c: &mut Client) -> bool {
+    let r = c.reference();
+    let replicas = &server.replication.replicas;
+    let Some(wanted) = replicas.get(r).map(|replica| form_of(&replica.announced)) else {
+        return false;
+    };
+    let offset = match &server.replication.snapshot {
+        Some(snapshot) if snapshot.form == wanted && snapshot.broadcast.is_none() => {
+            snapshot.offset
+        }
+        _ => return false,
+    };
+    if !begin(server, c, offset) {
+        return false;
+    }
+    log::info!("Waiting for end of BGSAVE for SYNC");
+    true
+}
+
+/// What a replica can read, and wants.
+fn form_of(announced: &Announced) -> Form {
+    let valkey = announced.version.map(|_| VERSION_FOR_VALKEY);
+    let version = announced.rdb_version.or(valkey);
+    Form {
+        contents: announced.contents,
+        version: version.unwrap_or(VERSION_OF_STRANGERS),
+    }
+}
+
+/// Whether the running snapshot goes through a pipe.
+pub fn goes_through_pipe(server: &Server) -> bool {
+    let snapshot = server.replication.snapshot.as_ref();
+    snapshot.is_some_and(|snapshot| snapshot.broadcast.is_some())
+}
+
+/// From the cron: is it time for a snapshot? With `repl-diskless-sync-delay` replicas are waited
+/// for that may share it.
+pub fn start_if_due(server: &mut Server) {
+    if is_due(server) {
+        server.forks.wishes.add(Wish::Sync);
+    }
+}
+
+fn is_due(server: &Server) -> bool {
+    let Some(form) = next_form(server) else {
+        return false;
+    };
+    let config = &server.config;
+    let (mut count, mut longest_ms) = (0, 0);
+    for (_, since_ms) in waiting(server, form) {
+        count += 1;
+        longest_ms = longest_ms.max(server.clock.now_ms - since_ms);
+    }
+    let max = config.repl_diskless_sync_max_replicas;
+    let delay_ms = i64::from(config.repl_diskless_sync_delay) * 1000;
+    !config.repl_diskless_sync || max > 0 && count >= max || longest_ms >= delay_ms
+}
+
+/// The form that the replica wants which has waited longest.
+fn next_form(server: &Server) -> Option<Form> {
+    let waits = |replica: &&Replica| matches!(replica.state, State::WaitsForSnapshot { .. });
+    let first = server.replication.replicas.iter().find(waits)?;
+    Some(form_of(&first.announced))
+}
+
+/// Replicas that wait for a snapshot of this form, and since when.
+fn waiting(server: &Server, form: Form) -> impl Iterator<Item = (&Replica, i64)> {
+    let replicas = server.replication.replicas.iter();
+    replicas.filter_map(move |replica| match replica.state {
+        State::WaitsForSnapshot { since_ms } if form_of(&replica.announced) == form => {
+            Some((replica, since_ms))
+        }
+        _ => None,
+    })
+}
+
+/// Grants [`Wish::Sync`]. Whether a child was started, or none is needed any more.
+pub fn start(server: &mut Server) -> bool {
+    let Some(form) = next_form(server) else {
+        return true;
+    };
+    if server.replication.snapshot.is_some() {
+        return false; // its last bytes are on their way
+    }
+    let all_read_marks = waiting(server, form).all(|(replica, _)| replica.announced.eof);
+    let through_pipe =
+        (server.config.repl_diskless_sync || form.contents.is_filtered()) && all_read_marks;
+    let receivers: Vec<ClientRef> = waiting(server, form).map(|(r, _)| r.client).collect();
+    log::info!(
+        "Starting BGSAVE for SYNC with target: {}",
+        if through_pipe {
+            "replicas sockets"
+        } else {
+            "disk"
+        }
+    );
+    // The child's fork and the offset are of one moment.
+    server.end_unit();
+    server.replication.stream.forget_db();
+    let offset = server.replication.stream.end();
+    let options = options_of(server, form);
+    let started = match through_pipe {
+        true => start_through_pipe(server, options, &receivers).map(Some),
+        false => background::start_with(server, options).map(|()| None),
+    };
+    match started {
+        Ok(broadcast) => {
+            server.replication.snapshot = Some(Snapshot {
+                form,
+                offset,
+                broadcast,
+            });
+            for r in receivers {
+                with_client(server, r, |server, c| {
+                    begin(server, c, offset);
+                });
+            }
+        }
+        Err(_) => {
+            log::warn!("BGSAVE for replication failed");
+            receivers.into_iter().for_each(|r| refuse(server, r));
+        }
+    }
+    true
+}
+
+/// A snapshot of this form, at this moment.
+fn options_of(server: &Server, form: Form) -> SaveOptions {
+    SaveOptions {
+        version: form.version,
+        contents: Contents {
+            keys: !form.contents.without_keys,
+            functions: !form.contents.without_functions,
+        },
+        ..SaveOptions::of(server)
+    }
+}
+
+/// Do something with a replica's client, if it is still there.
+fn with_client(server: &mut Server, r: ClientRef, f: impl FnOnce(&mut Server, &mut Client)) {
+    if let Some(mut c) = server.net.clients.take_ref(r) {
+        f(server, &mut c);
+        server.net.clients.put(c);
+    }
+}
+
+/// `+FULLRESYNC`: a replica's snapshot is of this offset. False: the stream does not hold what
+/// follows it.
+fn begin(server: &mut Server, c: &mut Client, offset: u64) -> bool {
+    let r = c.reference();
+    if !server.replication.attach(r, offset) {
+        return false;
+    }
+    let Some(replica) = server.replication.replicas.get_mut(r) else {
+        return false;
+    };
+    replica.state = State::SnapshotRunning;
+    if !replica.is_old {
+        let text = format!("FULLRESYNC {} {offset}", server.replication.id);
+        c.reply.status(&text);
+        Net::mark_pending(&mut server.net.pending_write, c);
+    }
+    true
+}
+
+/// No child could be started.
+fn refuse(server: &mut Server, r: ClientRef) {
+    with_client(server, r, |server, c| {
+        server.replication.remove(r);
+        c.clear(flag::REPLICA);
+        let error = Error::of("ERR BGSAVE failed, replication can't continue");
+        c.reply.error(&error);
+        c.set(flag::CLOSE_AFTER_REPLY);
+        Net::mark_pending(&mut server.net.pending_write, c);
+    });
+}
+
+/// Fork a child that writes the snapshot to a pipe.
+fn start_through_pipe(
+    server: &mut Server,
+    options: SaveOptions,
+    receivers: &[ClientRef],
+) -> io::Result<Broadcast> {
+    let (from_child, to_parent) = io::pipe()?;
+    sys::set_nonblocking(&from_child)?;
+    let mut mark: EofMark = [0; 40];
+    let digits = server.rng.hex(mark.len());
+    mark.copy_from_slice(digits.as_bytes());
+    let job = Job {
+        kind: Kind::Rdb,
+        target: Target::Replicas,
+        keep: &[],
+    };
+    let pause_us = server.config.rdb_key_save_delay;
+    let pid = child::start(server, job, |server, pipe| {
+        let meter = Meter {
+            pipe: Some(pipe),
+            pause_us,
+        };
+        write_stream(server, &mut &to_parent, &mark, &options, meter).map_err(|_| 1)
+    })?;
+    log::info!("Background RDB transfer started by pid {pid}");
+    Ok(Broadcast::new(from_child, receivers.to_vec()))
+}
+
+/// A child that saved has ended: replicas may wait for its file, or have got its bytes.
+pub fn ended(server: &mut Server, outcome: &Outcome) {
+    match &mut server.replication.snapshot {
+        Some(Snapshot {
+            broadcast: Some(broadcast),
+            ..
+        }) if outcome.target == Target::Replicas => {
+            broadcast.succeeded = Some(outcome.succeeded());
+        }
+        Some(Snapshot {
+            broadcast: None, ..
+        }) if outcome.target == Target::Disk => send_files(server, outcome.succeeded()),
+        _ => {}
+    }
+    start_if_due(server);
+}
+
+/// The file is there: each replica that waits for it is sent it.
+fn send_files(server: &mut Server, succeeded: bool) {
+    server.replication.snapshot = None;
+    server.replication.made_file |= succeeded;
+    for r in server.replication.replicas.clients() {
+        with_client(server, r, |server, c| send_file(server, c, succeeded));
+    }
+}
+
+fn send_file(server: &mut Server, c: &mut Client, succeeded: bool) {
+    let path = server.config.dbfilename.as_path().to_path_buf();
+    let Some(replica) = server.replication.replicas.get_mut(c.reference()) else {
+        return;
+    };
+    if !matches!(replica.state, State::SnapshotRunning) {
+        return;
+    }
+    if !succeeded {
+        log::warn!("SYNC failed. BGSAVE child returned an error");
+        return Net::close_asap(&mut server.net.close_asap, c);
+    }
+    let opened = File::open(path).and_then(|file| {
+        let size = file.metadata()?.len();
+        Ok((file, size))
+    });
+    match opened {
+        Ok((file, size)) => {
+            replica.state = State::Receiving(Box::new(Transfer::new(file, size)));
+        }
+        Err(e) => {
+            log::warn!(
+                "SYNC failed. Can't open/stat DB after BGSAVE: {}",
+                sys::error_text(&e)
+            );
+            Net::close_asap(&mut server.net.close_asap, c);
+        }
+    }
+}
+
+/// All bytes of a pipe have been sent, and its child has ended: the replicas go online, each when
+/// it says that it has loaded them.
+pub fn broadcast_done(server: &mut Server, receivers: Vec<ClientRef>, succeeded: bool) {
+    server.replication.snapshot = None;
+    for r in receivers {
+        with_client(server, r, |server, c| {
+            let Some(replica) = server.replication.replicas.get_mut(r) else {
+                return;
+            };
+            if !succeeded {
+                log::warn!("SYNC failed. BGSAVE child returned an error");
+                return Net::close_asap(&mut server.net.close_asap, c);
+            }
+            replica.waits_for_ack = true;
+            log::info!(
+                "Streamed RDB transfer with replica {} succeeded (socket). Waiting for REPLCONF ACK from replica to enable \
+                 streaming",
+                replica.name()
+            );
+            if !primary::put_online(server, c) {
+                Net::close_asap(&mut server.net.close_asap, c);
+            }
+        });
+    }
+    start_if_due(server);
+}
