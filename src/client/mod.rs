@@ -15,7 +15,7 @@ use std::rc::Rc;
 use ae::Token;
 
 use crate::client::announced::Announced;
-use crate::client::reply::ReplyBuf;
+use crate::client::reply::{Mark, ReplyBuf};
 use crate::client::resp::Open;
 use crate::connection::Connection;
 
@@ -301,6 +301,14 @@ impl Client {
     #[inline]
     pub fn clear(&mut self, flags: u64) {
         self.flags &= !flags;
+    }
+
+    /// Drops what was written after `from` if CLIENT REPLY is OFF, or SKIP for this command.
+    #[inline]
+    pub fn drop_unwanted_reply(&mut self, from: Mark) {
+        if self.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
+            self.reply.truncate(from);
+        }
     }
 
     pub fn class(&self) -> Class {

@@ -87,8 +87,7 @@ pub const NO_AUTH: Flags = 1 << 13;
 /// Refused while a replica loads a new data set beside the old one, which it keeps serving
 /// (`LOADING` does not help).
 pub const NO_ASYNC_LOADING: Flags = 1 << 14;
-/// Not allowed between MULTI and EXEC. With [`RUNS_IN_MULTI`]: refused in Valkey's words only, and
-/// in Redis's words the command itself answers with an error.
+/// Not allowed between MULTI and EXEC, but see [`MULTI_IN_REDIS`].
 pub const NO_MULTI: Flags = 1 << 15;
 /// Served while a script has outrun its time limit.
 pub const ALLOW_BUSY: Flags = 1 << 16;
@@ -113,6 +112,11 @@ pub const SCRIPT_DECIDES: Flags = 1 << 22;
 pub const NOT_BUILT: Flags = 1 << 23;
 /// Touches every database: only for users that are not limited to some.
 pub const ALL_DATABASES: Flags = 1 << 24;
+/// With [`NO_MULTI`]: refused between MULTI and EXEC in Valkey's words only. In Redis's words the
+/// command is queued, or runs and answers with an error.
+pub const MULTI_IN_REDIS: Flags = 1 << 25;
+/// Runs the queued commands: EXEC.
+pub const RUNS_QUEUE: Flags = 1 << 26;
 
 const FLAG_NAMES: [&str; 19] = [
     "write",
@@ -555,9 +559,9 @@ impl Command {
     }
 
     /// The flags as COMMAND INFO prints them in these words: Redis names no command `no_multi` that
-    /// answers in MULTI.
+    /// it takes in MULTI.
     pub fn flag_names_in(&self, words: Words) -> impl Iterator<Item = &'static str> {
-        let answers = words == Words::Redis && self.flags & RUNS_IN_MULTI != 0;
+        let answers = words == Words::Redis && self.is(MULTI_IN_REDIS);
         let hidden = if answers { NO_MULTI } else { NONE };
         names_of_bits(u64::from(self.flags & !hidden), &FLAG_NAMES)
     }

@@ -207,7 +207,6 @@ fn reset_connection(server: &mut Server, c: &mut Client) {
         flag::ASKING
             | flag::READONLY
             | flag::REPLY_OFF
-            | flag::REPLY_SKIP
             | flag::REPLY_SKIP_NEXT
             | flag::NO_EVICT
             | flag::NO_TOUCH,

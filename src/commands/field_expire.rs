@@ -380,14 +380,10 @@ impl<'a> ExArgs<'a> {
             let now = ctx.server.clock.now_ms;
             match argv[at].to_ascii_lowercase().as_slice() {
                 b"fields" => at = args.parse_block(ctx, at, width)?,
-                b"nx" if sets => args.condition(|args| &mut args.key_exists, false, "NX or XX")?,
-                b"xx" if sets => args.condition(|args| &mut args.key_exists, true, "NX or XX")?,
-                b"fnx" if sets => {
-                    args.condition(|args| &mut args.fields_exist, false, "FXX or FNX")?
-                }
-                b"fxx" if sets => {
-                    args.condition(|args| &mut args.fields_exist, true, "FXX or FNX")?
-                }
+                b"nx" if sets => args.if_key_exists(false)?,
+                b"xx" if sets => args.if_key_exists(true)?,
+                b"fnx" if sets => args.if_fields_exist(false)?,
+                b"fxx" if sets => args.if_fields_exist(true)?,
                 b"ex" => at = args.parse_time(ctx, at, SECONDS, now, sets)?,
                 b"px" => at = args.parse_time(ctx, at, MILLISECONDS, now, sets)?,
                 b"exat" => at = args.parse_time(ctx, at, SECONDS, 0, sets)?,
@@ -454,45 +450,53 @@ impl<'a> ExArgs<'a> {
         base: i64,
         sets: bool,
     ) -> Result<usize, Error> {
+        self.check_unsaid(sets)?;
         let behind = ctx.argv.len() - 1 - at;
         if behind == 0 {
             return Err(Error::of("ERR missing expire time"));
         }
+        self.expiration = Expiration::At(parse_time(ctx, at + 1, unit, base)?);
         if !sets && self.fields.is_empty() && behind < 3 {
             return Err(Error::arity(ctx.cmd.name));
         }
-        if self.expiration != Expiration::Unsaid {
-            return self.expire(Expiration::Unsaid, sets).map(|()| at);
-        }
-        self.expire(Expiration::At(parse_time(ctx, at + 1, unit, base)?), sets)?;
         Ok(at + 1)
     }
 
     fn expire(&mut self, to: Expiration, sets: bool) -> CmdResult {
-        if self.expiration != Expiration::Unsaid {
-            return Err(match sets {
-                true if self.fields.is_empty() => Error::of(
-                    "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified",
-                ),
-                _ => self.misplaced(sets),
-            });
-        }
+        self.check_unsaid(sets)?;
         self.expiration = to;
         Ok(())
     }
 
-    fn condition(
-        &mut self,
-        which: impl Fn(&mut Self) -> &mut Option<bool>,
-        exists: bool,
-        names: &str,
-    ) -> CmdResult {
-        if which(self).replace(exists).is_some() {
-            return Err(Error::new(format!(
-                "ERR Only one of {names} arguments can be specified"
-            )));
+    /// An error if an option said already what becomes of the times.
+    fn check_unsaid(&self, sets: bool) -> CmdResult {
+        if self.expiration == Expiration::Unsaid {
+            return Ok(());
         }
-        Ok(())
+        Err(match sets {
+            true if self.fields.is_empty() => Error::of(
+                "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified",
+            ),
+            _ => self.misplaced(sets),
+        })
+    }
+
+    /// NX and XX, as in Valkey: either may be repeated.
+    fn if_key_exists(&mut self, exists: bool) -> CmdResult {
+        match self.key_exists.replace(exists) {
+            Some(said) if said != exists => Err(Error::SYNTAX),
+            _ => Ok(()),
+        }
+    }
+
+    /// FNX and FXX, as in Redis: one of them, once.
+    fn if_fields_exist(&mut self, exist: bool) -> CmdResult {
+        match self.fields_exist.replace(exist) {
+            Some(_) => Err(Error::of(
+                "ERR Only one of FXX or FNX arguments can be specified",
+            )),
+            None => Ok(()),
+        }
     }
 }
 

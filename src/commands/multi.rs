@@ -16,6 +16,9 @@ use crate::execute::call::call;
 use crate::execute::transaction::discard_transaction;
 use crate::keyspace::watch::{settle_touched, unwatch_all, watch_key, watched_expired};
 
+/// Refused between MULTI and EXEC, in Redis's words by the command itself.
+const ANSWERS_IN_MULTI: Flags = NO_MULTI | MULTI_IN_REDIS | RUNS_IN_MULTI;
+
 pub const TABLE: &[Command] = &[
     cmd(
         "discard",
@@ -28,14 +31,14 @@ pub const TABLE: &[Command] = &[
         "exec",
         exec,
         1,
-        NOSCRIPT | LOADING | STALE | SKIP_COMMANDLOG | RUNS_IN_MULTI,
+        NOSCRIPT | LOADING | STALE | SKIP_COMMANDLOG | RUNS_IN_MULTI | RUNS_QUEUE,
         TRANSACTION,
     ),
     cmd(
         "multi",
         multi,
         1,
-        NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY | RUNS_IN_MULTI,
+        ANSWERS_IN_MULTI | NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY,
         TRANSACTION,
     ),
     cmd(
@@ -49,7 +52,7 @@ pub const TABLE: &[Command] = &[
         "watch",
         watch,
         -2,
-        NOSCRIPT | LOADING | STALE | FAST | NO_MULTI | ALLOW_BUSY | RUNS_IN_MULTI,
+        ANSWERS_IN_MULTI | NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY,
         TRANSACTION,
     )
     .keys(&[key(RO, index(1), range(-1, 1, 0))]),
@@ -91,7 +94,9 @@ fn exec(ctx: &mut Ctx) -> CmdResult {
         if aborted {
             return Err(Error::EXECABORT);
         }
+        let reply_from = ctx.client.reply.mark();
         ctx.client.reply.null_array();
+        ctx.client.drop_unwanted_reply(reply_from);
         ctx.server.depend_on_all_changes();
         return Ok(());
     }
@@ -99,7 +104,9 @@ fn exec(ctx: &mut Ctx) -> CmdResult {
     let state = ctx.client.multi.take().unwrap_or_default();
     ctx.client.clear(flag::MULTI);
     ctx.client.multi = Some(Box::new(MultiState::running(&state)));
+    let reply_from = ctx.client.reply.mark();
     ctx.client.reply.array(state.commands.len());
+    ctx.client.drop_unwanted_reply(reply_from);
     run_queue(ctx, &state);
     ctx.client.multi = None;
     // The queued commands have been propagated already.
@@ -116,20 +123,19 @@ fn run_queue(ctx: &mut Ctx, state: &MultiState) {
     for queued in &state.commands {
         let argv = &args[start..queued.args_end];
         start = queued.args_end;
+        let reply_from = ctx.client.reply.mark();
         // Rights may have been taken away since the command was queued.
         if let Err(error) = crate::acl::check_command(ctx.server, ctx.client, argv, queued.id) {
             ctx.client.reply.error(&error);
+            ctx.client.drop_unwanted_reply(reply_from);
             ctx.server.stats.count_error(error.code());
             continue;
         }
         // CLIENT KILL of itself: the commands behind its reply are run, and get no reply.
-        let (closing, mark) = (
-            ctx.client.has(flag::CLOSE_AFTER_REPLY),
-            ctx.client.reply.mark(),
-        );
+        let closing = ctx.client.has(flag::CLOSE_AFTER_REPLY);
         call(ctx.server, ctx.client, argv, queued.id, Sent::default());
         if closing {
-            ctx.client.reply.truncate(mark);
+            ctx.client.reply.truncate(reply_from);
         }
     }
     ctx.server.nesting -= 1;

@@ -61,8 +61,9 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     }
     let spent = ended.wrapping_sub(started);
     let reply_bytes = c.reply.bytes_since(reply_from);
-    if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
-        c.reply.truncate(reply_from);
+    // The queued commands may have changed CLIENT REPLY: EXEC drops what was unwanted in its time.
+    if failed || !cmd.is(command::RUNS_QUEUE) {
+        c.drop_unwanted_reply(reply_from);
     }
     if !c.has(flag::BLOCKED | flag::AOF_LOADER) {
         account(server, c, argv, id, spent, failed);
@@ -190,7 +191,7 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
         server.commands.entries[id as usize].stats.rejected += 1;
     }
     let error = match id.map(|id| server.commands.row(id)) {
-        Some(cmd) if cmd.flags & command::RUNS_IN_MULTI != 0 && cmd.name == "exec" => {
+        Some(cmd) if cmd.is(command::RUNS_QUEUE) => {
             crate::execute::transaction::abort(server, c, &error)
         }
         _ => error,
@@ -198,7 +199,5 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
     let reply_from = c.reply.mark();
     c.reply.error(&error);
     server.stats.count_error(error.code());
-    if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
-        c.reply.truncate(reply_from);
-    }
+    c.drop_unwanted_reply(reply_from);
 }

@@ -141,7 +141,7 @@ fn check(
 /// Commands that are not allowed between MULTI and EXEC. With `extended-redis-compatibility yes`,
 /// MULTI and WATCH run: they answer with an error of their own, and EXEC still runs the rest.
 fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
-    if server.config.words() == Words::Redis && cmd.flags & command::RUNS_IN_MULTI != 0 {
+    if server.config.words() == Words::Redis && cmd.is(command::MULTI_IN_REDIS) {
         return Ok(());
     }
     Err(Error::of("ERR Command not allowed inside a transaction"))
@@ -228,8 +228,7 @@ fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> comma
     if cmd.flags & command::SCRIPT_DECIDES != 0 {
         return server.scripting.command_flags(cmd, argv);
     }
-    if cmd.flags & command::RUNS_IN_MULTI != 0
-        && cmd.name == "exec"
+    if cmd.is(command::RUNS_QUEUE)
         && let Some(queued) = &c.multi
     {
         return queued.flags;

@@ -309,9 +309,14 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
         crate::clients::describe::describe(server, c),
         printable_excerpt(rest),
     );
+    if c.has(flag::REPLY_SKIP_NEXT) {
+        c.set(flag::REPLY_SKIP);
+    }
+    let reply_from = c.reply.mark();
     c.reply.error(&crate::error::Error::new(format!(
         "ERR Protocol error: {text}"
     )));
+    c.drop_unwanted_reply(reply_from);
     server.stats.count_error("ERR");
     c.set(flag::CLOSE_AFTER_REPLY);
     c.open = None;

@@ -122,7 +122,7 @@ pub fn names_of(c: &mut Client, kind: Kind) -> Vec<Box<[u8]>> {
 /// nothing to unsubscribe from.
 pub fn confirm(server: &mut Server, c: &mut Client, word: &str, kind: Kind, name: Option<&[u8]>) {
     let count = c.pubsub.as_ref().map_or(0, |own| own.count(kind));
-    let mut silenced = ReplyBuf::new(true);
+    let mut silenced = ReplyBuf::new(c.reply.resp3);
     // Not a reply, so CLIENT REPLY OFF does not stop it; what this command writes now it would.
     let later = c.has(flag::REPLY_OFF | flag::REPLY_SKIP);
     let reply = if later { &mut silenced } else { &mut c.reply };

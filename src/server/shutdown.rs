@@ -19,7 +19,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 use crate::client::blocked::BlockKind;
-use crate::client::{Client, ClientRef};
+use crate::client::{Client, ClientRef, flag};
 use crate::config::ShutdownFlags;
 use crate::connection::listener::ListenerKind;
 use crate::error::Error;
@@ -192,7 +192,10 @@ fn refuse_clients(server: &mut Server) {
             continue;
         };
         let error = Error::of("ERR Errors trying to SHUTDOWN. Check logs.");
+        let reply_from = c.reply.mark();
         c.reply.error(&error);
+        c.drop_unwanted_reply(reply_from);
+        c.clear(flag::REPLY_SKIP);
         server.stats.count_error(error.code());
         blocked::unblock(server, &mut c);
         server.net.clients.put(c);

@@ -195,7 +195,7 @@ impl Conn {
         out
     }
 
-    /// The same; `None` when the connection was closed before its end.
+    /// One reply; `None` when the connection was closed before its end.
     pub fn try_reply(&mut self) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         match read_reply(&mut self.stream, &mut out) {
@@ -203,6 +203,13 @@ impl Conn {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => panic!("no reply comes"),
             Err(_) => None,
         }
+    }
+
+    /// One line of the protocol, without its end.
+    pub fn raw_line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("a line");
+        line.trim_end_matches("\r\n").to_string()
     }
 
     /// Send a command as multibulk and read its reply.
@@ -235,8 +242,10 @@ impl Conn {
 
     /// True: the peer has closed and sent nothing more.
     pub fn closed(&mut self) -> bool {
-        let mut rest = [0; 1];
-        matches!(self.stream.read(&mut rest), Ok(0) | Err(_))
+        match self.stream.read(&mut [0; 1]) {
+            Ok(n) => n == 0,
+            Err(e) => e.kind() != std::io::ErrorKind::WouldBlock,
+        }
     }
 }
 

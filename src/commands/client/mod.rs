@@ -48,7 +48,13 @@ pub const TABLE: &[Command] = &[cmd("client", container, -2, NONE, NONE_CAT).sub
     ),
     cmd("no-touch", client_no_touch, 3, ALWAYS, CONNECTION),
     cmd("pause", client_pause, -3, ADMINISTER, CONNECTION),
-    cmd("reply", client_reply, 3, ALWAYS | NO_MULTI, CONNECTION),
+    cmd(
+        "reply",
+        client_reply,
+        3,
+        ALWAYS | NO_MULTI | MULTI_IN_REDIS,
+        CONNECTION,
+    ),
     cmd("setinfo", client_setinfo, 4, ALWAYS, CONNECTION)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     cmd("setname", client_setname, 3, ALWAYS, CONNECTION)
@@ -248,8 +254,7 @@ fn client_import_source(ctx: &mut Ctx) -> CmdResult {
 /// CLIENT REPLY ON | OFF | SKIP
 fn client_reply(ctx: &mut Ctx) -> CmdResult {
     if ctx.is(2, "on") {
-        ctx.client
-            .clear(flag::REPLY_OFF | flag::REPLY_SKIP | flag::REPLY_SKIP_NEXT);
+        ctx.client.clear(flag::REPLY_OFF | flag::REPLY_SKIP);
         ctx.client.reply.ok();
     } else if ctx.is(2, "off") {
         ctx.client.set(flag::REPLY_OFF);

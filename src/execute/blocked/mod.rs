@@ -257,10 +257,8 @@ fn unblock_with(
 ) {
     let reply_from = c.reply.mark();
     reply(server, c);
-    if c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
-        c.reply.truncate(reply_from);
-        c.clear(flag::REPLY_SKIP);
-    }
+    c.drop_unwanted_reply(reply_from);
+    c.clear(flag::REPLY_SKIP);
     if let Some(blocked) = forget(server, c) {
         let argv = blocked.argv.slices();
         if let Some(id) = server.commands.lookup(argv[0]) {

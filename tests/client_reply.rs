@@ -1,0 +1,140 @@
+//! CLIENT REPLY OFF and SKIP before commands that end, change or bundle replies: the bytes are
+//! those of Redis 7.0 and 8.2.
+
+mod common;
+
+use common::Peer;
+
+/// Sent behind each case, so that the end of what it is answered is known.
+const END: [&str; 2] = ["CLIENT REPLY ON", "PING end"];
+const END_REPLY: &str = "+OK$3end";
+
+/// Requests sent together, and what comes back, without line ends.
+const CASES: &[(&[&str], &str)] = &[
+    (&["CLIENT REPLY OFF", "PING", "NOSUCH", "GET"], ""),
+    (&["CLIENT REPLY SKIP", "NOSUCH", "PING"], "+PONG"),
+    (
+        &["CLIENT REPLY SKIP", "CLIENT REPLY SKIP", "PING", "PING"],
+        "+PONG",
+    ),
+    (
+        &["CLIENT REPLY OFF", "CLIENT REPLY SKIP", "PING", "PING"],
+        "",
+    ),
+    (&["CLIENT REPLY OFF", "CLIENT REPLY maybe", "PING"], ""),
+    (
+        &["CLIENT REPLY SKIP", "CLIENT REPLY maybe", "PING"],
+        "+PONG",
+    ),
+    // RESET ends OFF, and is itself a command that SKIP is for.
+    (&["CLIENT REPLY OFF", "RESET", "PING"], "+RESET+PONG"),
+    (&["CLIENT REPLY SKIP", "RESET", "PING"], "+PONG"),
+    (&["CLIENT REPLY OFF", "HELLO 3", "PING"], ""),
+    (&["CLIENT REPLY SKIP", "HELLO 9", "PING"], "+PONG"),
+    (&["CLIENT REPLY SKIP", "AUTH x y", "PING"], "+PONG"),
+    (&["CLIENT REPLY SKIP", "BLPOP nosuch 0.01", "PING"], "+PONG"),
+    // What is sent about subscriptions is not a reply.
+    (
+        &["CLIENT REPLY SKIP", "SUBSCRIBE a", "UNSUBSCRIBE"],
+        "*3$9subscribe$1a:1*3$11unsubscribe$1a:0",
+    ),
+    (
+        &["CLIENT REPLY OFF", "UNSUBSCRIBE", "PING"],
+        "*3$11unsubscribe$-1:0",
+    ),
+    // In a transaction it is for the commands behind it, and EXEC's array keeps its length.
+    (
+        &["MULTI", "PING", "CLIENT REPLY OFF", "PING", "EXEC", "PING"],
+        "+OK+QUEUED+QUEUED+QUEUED*3+PONG",
+    ),
+    (
+        &[
+            "CLIENT REPLY OFF",
+            "MULTI",
+            "PING",
+            "CLIENT REPLY ON",
+            "PING",
+            "EXEC",
+        ],
+        "+OK+PONG",
+    ),
+    (
+        &[
+            "CLIENT REPLY OFF",
+            "MULTI",
+            "CLIENT REPLY ON",
+            "CLIENT REPLY OFF",
+            "PING",
+            "EXEC",
+        ],
+        "+OK",
+    ),
+    (
+        &["MULTI", "CLIENT REPLY SKIP", "PING", "EXEC", "PING", "PING"],
+        "+OK+QUEUED+QUEUED*2+PONG+PONG",
+    ),
+    (
+        &[
+            "MULTI",
+            "CLIENT REPLY SKIP",
+            "CLIENT REPLY ON",
+            "EXEC",
+            "PING",
+            "PING",
+        ],
+        "+OK+QUEUED+QUEUED*2+OK+PONG",
+    ),
+    (
+        &["CLIENT REPLY SKIP", "MULTI", "PING", "EXEC"],
+        "+QUEUED*1+PONG",
+    ),
+    (&["CLIENT REPLY OFF", "EXEC", "MULTI", "NOSUCH", "EXEC"], ""),
+    (
+        &[
+            "CLIENT REPLY OFF",
+            "WATCH k",
+            "SET k v",
+            "MULTI",
+            "PING",
+            "EXEC",
+            "DISCARD",
+        ],
+        "",
+    ),
+];
+
+fn answers(peer: &Peer, requests: &[&str]) -> String {
+    let mut conn = peer.connect();
+    let all = [requests, &END].concat().join("\r\n") + "\r\n";
+    conn.send(all.as_bytes());
+    let mut got = String::new();
+    while !got.ends_with(END_REPLY) {
+        got += &conn.raw_line();
+    }
+    got.truncate(got.len() - END_REPLY.len());
+    got
+}
+
+#[test]
+fn off_and_skip_drop_the_bytes_that_they_drop_in_redis() {
+    let peers = [Some(Peer::aeris(&[])), Peer::redis(&[]), Peer::redis8(&[])];
+    for peer in peers.iter().flatten() {
+        for (requests, expected) in CASES {
+            assert_eq!(answers(peer, requests), *expected, "{requests:?}");
+        }
+    }
+}
+
+/// Real servers never close such a connection, and read nothing from it any more: they close once
+/// the reply is sent, and there is none. Here QUIT closes, as its documentation says.
+#[test]
+fn a_client_without_replies_is_closed_without_one() {
+    let server = Peer::aeris(&[]);
+    for end in ["QUIT", "*1\r\n#oops", "\"unbalanced"] {
+        for reply in ["OFF", "SKIP"] {
+            let mut conn = server.connect();
+            conn.send(format!("CLIENT REPLY {reply}\r\n{end}\r\n").as_bytes());
+            assert!(conn.closed(), "{reply}, {end:?}");
+        }
+    }
+}
