@@ -8,14 +8,14 @@
 //! ```
 //!
 //! Counting and combining are written once, as plain loops over words and bytes, and compiled
-//! several times: for any machine, for AVX2, and (counting) for AVX-512's vector popcount. Which
-//! one runs is found out at run time. 1 MB is counted in 27 us by the popcnt instruction, 21 by
-//! AVX2, 11 by AVX-512. Rejected: the carry-save adders of Harley and Seal (27 us), and loops that
-//! name their lanes (45: the compiler gathers).
+//! several times: for any machine, for AVX2, and (counting) for AVX-512's vector popcount. The
+//! version is chosen at run time. 1 MB is counted in 27 us by the popcnt instruction, 21 by AVX2,
+//! 11 by AVX-512. Rejected: the carry-save adders of Harley and Seal (27 us), and loops over
+//! explicit lanes (45 us: the compiler emits gather instructions).
 //!
-//! **Invariant:** every compiled version gives what the naive twin gives (property tests).
+//! **Invariant:** every compiled version has the results of the naive twin (property tests).
 
-/// How many bits are one.
+/// The number of bits that are one.
 pub fn popcount(bytes: &[u8]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
@@ -53,7 +53,7 @@ fn popcount_popcnt(bytes: &[u8]) -> u64 {
     popcount_words(bytes)
 }
 
-/// One sum over words, which the compiler spreads over the lanes of its registers.
+/// One sum over words, which the compiler vectorises.
 #[inline(always)]
 fn popcount_words(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
@@ -65,7 +65,7 @@ fn popcount_words(bytes: &[u8]) -> u64 {
 /// The position of the first bit that is `bit`, if there is one.
 pub fn bitpos(bytes: &[u8], bit: bool) -> Option<usize> {
     let other = if bit { 0 } else { u64::MAX };
-    // Long runs of the other bit are skipped a cache line at a time: such a test vectorises.
+    // Long runs of the other bit are skipped in steps of a cache line, a test that vectorises.
     let (blocks, _) = bytes.as_chunks::<64>();
     let same =
         |block: &&[u8; 64]| block.iter().fold(0, |diff, byte| diff | byte ^ other as u8) == 0;
@@ -91,17 +91,17 @@ pub enum BitOp {
     Or,
     Xor,
     Not,
-    /// First and not Others.
+    /// DIFF: in the first source and in no other.
     Diff,
-    /// Others and not First.
+    /// DIFF1: in some other source, not in the first.
     Diff1,
-    /// First and Others.
+    /// ANDOR: in the first source and in some other.
     AndOr,
-    /// In exactly one source.
+    /// ONE: in exactly one source.
     One,
 }
 
-/// Combines the sources, shorter ones continued with zeros, into a string as long as the longest.
+/// Combines the sources into a string as long as the longest; shorter ones are extended with zeros.
 pub fn bitop(op: BitOp, sources: &[&[u8]]) -> Vec<u8> {
     let longest = sources.iter().map(|source| source.len()).max().unwrap_or(0);
     let mut out = vec![0; longest];
@@ -121,7 +121,7 @@ fn bitop_avx2(op: BitOp, sources: &[&[u8]], out: &mut [u8]) {
     bitop_blocks(op, sources, out);
 }
 
-/// Small enough for two of them to stay in the L1 cache while all sources pass by.
+/// Two of these blocks stay in the L1 cache while all sources are read.
 const BLOCK: usize = 4096;
 
 #[inline(always)]
@@ -138,7 +138,8 @@ fn bitop_blocks<'a>(op: BitOp, sources: &[&'a [u8]], out: &mut [u8]) {
     }
 }
 
-/// One block of the result, which comes zeroed; a source's part may be shorter than the block.
+/// Computes one block of the result, which is zero at first; a source's part may be shorter than
+/// the block.
 #[inline(always)]
 fn combine_block<'a>(
     op: BitOp,
@@ -198,14 +199,14 @@ fn apply(block: &mut [u8], source: &[u8], f: impl Fn(&mut u8, u8)) {
     }
 }
 
-/// Where a field of bits lies: `width` bits from bit `offset` on, 1 to 64 of them.
+/// The place of a field: `width` bits, 1 to 64, from bit `offset` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
     pub offset: u64,
     pub width: u32,
 }
 
-/// What an increment beyond a field's range does.
+/// What an increment does when the result leaves the field's range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
     Wrap,
@@ -214,7 +215,7 @@ pub enum Overflow {
 }
 
 impl Field {
-    /// The string must have this many bytes to hold the field.
+    /// The length in bytes that a string must have to contain the field.
     pub fn bytes_needed(self) -> u64 {
         (self.offset + u64::from(self.width)).div_ceil(8)
     }
@@ -223,14 +224,14 @@ impl Field {
         u64::MAX >> (64 - self.width)
     }
 
-    /// First byte, and by how many bits the field's end lies before the end of the 9 bytes from
-    /// there.
+    /// The first byte, and the number of bits between the field's end and the end of the 9 bytes
+    /// from there.
     fn place(self) -> (usize, u32) {
         let first = usize::try_from(self.offset / 8).unwrap_or(usize::MAX);
         (first, 72 - (self.offset % 8) as u32 - self.width)
     }
 
-    /// The field as an unsigned number; what lies behind the end of the string is zero.
+    /// The field as an unsigned number; bits behind the end of the string are zero.
     pub fn get_unsigned(self, bytes: &[u8]) -> u64 {
         let (first, shift) = self.place();
         let mut window = [0; 16];
@@ -246,8 +247,8 @@ impl Field {
         (self.get_unsigned(bytes) << unused) as i64 >> unused
     }
 
-    /// Stores the low bits of `value`. What does not fit the string is dropped: the caller has
-    /// grown it to `bytes_needed`.
+    /// Stores the low bits of `value`. Bits behind the end of the string are dropped, so the caller
+    /// first extends the string to `bytes_needed`.
     pub fn set(self, bytes: &mut [u8], value: u64) {
         let (first, shift) = self.place();
         let value = (u128::from(value & self.mask()) << shift).to_be_bytes();
@@ -258,8 +259,8 @@ impl Field {
         }
     }
 
-    /// `value + increment` brought into the field's unsigned range; `None` if that fails. SET
-    /// checks its value the same way, with no increment.
+    /// `value + increment` within the field's unsigned range; `None` on OVERFLOW FAIL. SET checks
+    /// its value with an increment of zero.
     pub fn add_unsigned(self, value: u64, increment: i64, overflow: Overflow) -> Option<u64> {
         let sum = i128::from(value) + i128::from(increment);
         let max = self.mask();
@@ -273,7 +274,7 @@ impl Field {
         }
     }
 
-    /// The same in the field's signed range.
+    /// `value + increment` within the field's signed range; `None` on OVERFLOW FAIL.
     pub fn add_signed(self, value: i64, increment: i64, overflow: Overflow) -> Option<i64> {
         let sum = i128::from(value) + i128::from(increment);
         let unused = 64 - self.width;

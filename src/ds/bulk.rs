@@ -1,27 +1,27 @@
 //! `$5\r\nhello\r\n`: a length, a string and line ends, appended to a buffer as one piece.
 //!
-//! Replies of a hundred elements are hundreds of tiny strings. Three `extend_from_slice` for each
-//! would be three looks at the capacity and up to three calls of `memmove`, which cost more than
-//! the bytes themselves. So there is one look, the header of a short string is stored as one word,
-//! and a string of up to 32 bytes is copied by two overlapping loads and stores:
+//! A reply of a hundred elements has hundreds of short strings. Three `extend_from_slice` for each
+//! would check the capacity three times and call `memmove` up to three times, which costs more than
+//! copying the bytes. So the capacity is checked once, the header of a short string is stored as
+//! one word, and a string of up to 32 bytes is copied by two overlapping loads and stores:
 //!
 //! ```text
 //!   out:   ... | $ | 5 | \r | \n | h e l l o | \r | \n |      capacity >= len + 24: checked once
 //!                `-- one store --'  `- copy -'  `-----'
 //! ```
 //!
-//! The same writes commands, for the log and for replicas: `*2\r\n` and each argument as such a
+//! Commands for the AOF and for replicas are written likewise: `*2\r\n` and each argument as such a
 //! string.
 //!
 //! Rejected: always copying 32 bytes and correcting the length, which would read behind the end of
-//! the value; a command put together on the stack and appended as one piece, which copies it twice.
+//! the value; building a command on the stack and appending it as one piece, which copies it twice.
 
 use crate::util::number::IntBuf;
 
-/// A kind, 20 digits and two line ends: more than any header and tail take.
+/// A kind, 20 digits and two line ends: the maximum size of a header and a tail.
 const FRAME: usize = 32;
 
-/// Appends a command: how many arguments, and each of them.
+/// Appends a command: the number of arguments, then each of them.
 #[inline]
 pub fn push_command<A: AsRef<[u8]>>(out: &mut Vec<u8>, argv: &[A]) {
     push_count(out, b'*', argv.len());
@@ -30,10 +30,10 @@ pub fn push_command<A: AsRef<[u8]>>(out: &mut Vec<u8>, argv: &[A]) {
     }
 }
 
-/// Whether these bytes, of which the arguments were parsed, are what [`push_command`] would write.
-/// What a parser lets pass (a `\r` with anything behind it, a bulk that does not end in a line end)
-/// must not get into a file. The digits need no look: they gave the lengths, and there are as many
-/// of them as these lengths have.
+/// Whether these bytes, whose arguments were parsed, are equal to what [`push_command`] would
+/// write. A parser accepts more (any byte behind a `\r`, a bulk that does not end in a line end),
+/// which must not get into the AOF. The digits need no check: they gave the lengths, and their
+/// number is that of these lengths.
 #[inline]
 pub fn is_command(bytes: &[u8], argv: &[&[u8]]) -> bool {
     let ends_line = |at: usize| bytes.get(at.wrapping_sub(2)..at) == Some(b"\r\n");
@@ -124,7 +124,7 @@ pub fn push_bulk(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
 /// As for `ptr::copy_nonoverlapping`.
 #[inline(always)]
 unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    /// The first and the last N of N to 2 N bytes.
+    /// Copies the first and the last N bytes; `len` is N to 2 N.
     #[inline(always)]
     unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
         // SAFETY: N <= len, so both lie inside.
@@ -140,7 +140,7 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
         match len {
             0 => {}
             1..4 => {
-                // One to three bytes: the first, the middle and the last.
+                // One to three bytes: copies the first, the middle and the last.
                 to.write(from.read());
                 to.add(len / 2).write(from.add(len / 2).read());
                 to.add(len - 1).write(from.add(len - 1).read());
@@ -197,7 +197,7 @@ mod tests {
             push_command(&mut bytes, argv);
             bytes
         };
-        // Where the arguments of `SET k vv..` begin, and their lengths.
+        // The arguments of `SET k vv..`, at their positions.
         fn parsed(bytes: &[u8], len: usize) -> [&[u8]; 3] {
             let value = bytes.len() - 2 - len;
             [&bytes[8..11], &bytes[17..18], &bytes[value..value + len]]
@@ -210,7 +210,7 @@ mod tests {
             assert!(!is_command(&bytes, &argv[..2]));
             assert!(!is_command(&bytes, &[b"SET", b"k", b"v"]));
             assert!(!is_command(b"", &argv));
-            // Each byte of each line end counts.
+            // Each byte of each line end matters.
             for at in (0..bytes.len()).filter(|&at| b"\r\n".contains(&bytes[at])) {
                 let mut odd = bytes.clone();
                 odd[at] = b'x';

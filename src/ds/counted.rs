@@ -1,12 +1,12 @@
-//! Bytes behind their own length: what a member of a big set or sorted set is made of.
+//! Bytes with their length in front: the form of a member of a big set or sorted set.
 //!
 //! ```text
 //!   | length 1, 5 or 9 bytes | bytes |
 //!     < 254: itself    254: u32 follows    255: u64 follows
 //! ```
 //!
-//! The length says where the bytes end and what the allocation is freed with, so a thin pointer is
-//! enough to find them. **Invariant:** what [`write`] wrote [`read`] finds, at every length
+//! The length gives the end of the bytes and the size of the allocation, so a thin pointer
+//! suffices. **Invariant:** [`read`] returns what [`write`] wrote, at every length
 //! (`tests::every_form_is_read_back`).
 
 use std::ptr::NonNull;
@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 const LENGTH_IN_U32: u8 = 254;
 const LENGTH_IN_U64: u8 = 255;
 
-/// The bytes that the length of `len` takes.
+/// The number of bytes that the length field takes for `len`.
 fn length_bytes(len: usize) -> usize {
     match len {
         0..254 => 1,
@@ -23,8 +23,8 @@ fn length_bytes(len: usize) -> usize {
     }
 }
 
-/// What `len` bytes take with their length. A slice never exceeds `isize::MAX` bytes, so this can't
-/// overflow.
+/// The size of `len` bytes with their length field. A slice never exceeds `isize::MAX` bytes, so
+/// this can't overflow.
 pub fn size(len: usize) -> usize {
     length_bytes(len) + len
 }

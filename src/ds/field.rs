@@ -9,7 +9,7 @@
 //! Two bytes of header serve fields below 255 bytes with values below 127, which is nearly all of
 //! them: a field of 12 bytes with a value of 16 takes 30, in a class of 32. Numbers are
 //! little-endian and unaligned. Sizes are rounded up to the allocator's classes, so that a value
-//! may change in place as far as its class reaches.
+//! may grow in place within its class.
 //!
 //! **Invariants**
 //! - The header determines the layout; only `Shape` computes it.
@@ -18,9 +18,9 @@
 //! - The field's bytes never move or change in an allocation's life: the hash table relies on it.
 //!   So a value that needs a longer header goes into a new allocation.
 //!
-//! Rejected: the value in an allocation of its own (a pointer and a miss more for each field; large
-//! values would be overwritten faster), expiry times in a second table (a second probe for each
-//! read of a volatile field).
+//! Rejected: the value in an allocation of its own (one more pointer and cache miss for each field,
+//! though large values would be overwritten faster); expiry times in a second table (a second probe
+//! for each read of a volatile field).
 
 use super::hashtable::Element;
 use crate::ds::thin_buffer::size_class;
@@ -38,14 +38,14 @@ const HAS_EXPIRE: u8 = 0x80;
 #[repr(transparent)]
 pub struct Field(NonNull<u8>);
 
-/// A shared look at a field.
+/// A shared view of a field.
 #[derive(Clone, Copy)]
 pub struct FieldRef<'a> {
     p: NonNull<u8>,
     _borrows: PhantomData<&'a Field>,
 }
 
-/// The only look at a field.
+/// The exclusive view of a field.
 pub struct FieldMut<'a> {
     p: NonNull<u8>,
     _borrows: PhantomData<&'a mut Field>,
@@ -58,7 +58,7 @@ unsafe impl Sync for Field {}
 
 const _: () = assert!(size_of::<Option<Field>>() == 8);
 
-/// Where the parts of a field are.
+/// The layout of a field.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Shape {
     has_expire: bool,
@@ -98,7 +98,7 @@ impl Shape {
             .expect("a field larger than the address space")
     }
 
-    /// Whether a field of this shape can become the other one without moving.
+    /// Whether a field of this shape can take the other shape without moving.
     fn turns_into(self, other: Shape) -> bool {
         self.field_at() == other.field_at() && self.alloc_size() == other.alloc_size()
     }
@@ -148,19 +148,21 @@ impl<'a> FieldRef<'a> {
         shape
     }
 
+    /// The field's name.
     #[inline]
     pub fn field(self) -> &'a [u8] {
         let shape = self.shape();
         self.slice(shape.field_at(), shape.field_len)
     }
 
+    /// The field's value.
     #[inline]
     pub fn value(self) -> &'a [u8] {
         let shape = self.shape();
         self.slice(shape.value_at(), shape.value_len)
     }
 
-    /// When the field expires, in milliseconds since 1970.
+    /// The expiry time, Unix milliseconds.
     #[inline]
     pub fn expire_at(self) -> Option<i64> {
         self.has_expire().then(|| self.word(HEADER) as i64)
@@ -173,6 +175,7 @@ impl<'a> FieldRef<'a> {
 }
 
 impl<'a> FieldMut<'a> {
+    /// A shared view.
     #[inline]
     pub fn as_ref(&self) -> FieldRef<'_> {
         FieldRef {
@@ -207,7 +210,8 @@ impl<'a> FieldMut<'a> {
         }
     }
 
-    /// Writes another value if the allocation stays the same; false, and nothing done, otherwise.
+    /// Overwrites the value if the allocation keeps its size; otherwise returns false and changes
+    /// nothing.
     #[inline]
     pub fn try_set_value(&mut self, value: &[u8]) -> bool {
         let old = self.as_ref().shape();
@@ -223,7 +227,8 @@ impl<'a> FieldMut<'a> {
         fits
     }
 
-    /// Changes the time of a field that has one; false, and nothing done, if it has none.
+    /// Changes the expiry time of a field that has one; otherwise returns false and changes
+    /// nothing.
     pub fn set_expire_at(&mut self, at_ms: i64) -> bool {
         let room = self.as_ref().has_expire();
         if room {
@@ -234,6 +239,7 @@ impl<'a> FieldMut<'a> {
 }
 
 impl Field {
+    /// Allocates a field.
     pub fn new(field: &[u8], value: &[u8], expire_at: Option<i64>) -> Field {
         let shape = Shape {
             has_expire: expire_at.is_some(),
@@ -258,6 +264,7 @@ impl Field {
         Field(p)
     }
 
+    /// A shared view.
     #[inline]
     pub fn as_ref(&self) -> FieldRef<'_> {
         FieldRef {
@@ -266,6 +273,7 @@ impl Field {
         }
     }
 
+    /// The exclusive view.
     #[inline]
     pub fn as_mut(&mut self) -> FieldMut<'_> {
         FieldMut {
@@ -274,7 +282,7 @@ impl Field {
         }
     }
 
-    /// The same field and time with another value.
+    /// The field with another value.
     pub fn with_value(mut self, value: &[u8]) -> Field {
         if self.as_mut().try_set_value(value) {
             return self;
@@ -283,7 +291,7 @@ impl Field {
         Field::new(old.field(), value, old.expire_at())
     }
 
-    /// The same field and value with another time, or none.
+    /// The field with another expiry time, or none.
     pub fn with_expire(mut self, expire_at: Option<i64>) -> Field {
         match expire_at {
             None if !self.as_ref().has_expire() => self,

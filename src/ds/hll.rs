@@ -1,5 +1,5 @@
-//! HyperLogLog: how many different elements there were, within 0.81 %, in 12 KB at most. The value
-//! is a plain string, and its bytes travel in RDB files and DUMP, so they are Redis's to the bit.
+//! HyperLogLog: estimates the number of different elements within 0.81 %, in at most 12 KB. The
+//! value is a plain string; RDB files and DUMP contain its bytes, so they are equal to Redis's.
 //!
 //! ```text
 //!   "HYLL" | encoding | 0 0 0 | cached cardinality: 8 bytes, little endian | registers
@@ -17,18 +17,19 @@
 //! "New cardinality estimation algorithms for HyperLogLog sketches" (arXiv:1702.01284), with its
 //! functions sigma and tau.
 //!
-//! A sparse value is changed in place, run by run, exactly as Redis does it, down to the merging of
-//! neighbours, so that both servers hold the same bytes after the same commands. It becomes dense
-//! when it would outgrow `hll-sparse-max-bytes` or a register passes 32.
+//! A sparse value is changed in place, run by run, exactly as in Redis, including the merging of
+//! neighbours, so that both servers have the same bytes after the same commands. It becomes dense
+//! when it would exceed `hll-sparse-max-bytes` or a register exceeds 32.
 //!
 //! **Invariant:** no string of bytes, however corrupt, makes a function here panic (test
 //! `corrupt_values_are_safe`).
 //! **Invariant:** sparse and dense agree on every register (test `sparse_is_dense_in_fewer_bytes`).
 
-/// Redis's INVALIDOBJ: the string passes `is_hll`, but its sparse runs make no sense.
+/// Redis's INVALIDOBJ: the string passes `is_hll`, but its sparse runs are not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Corrupt;
 
+/// The encodings of the registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     Dense,
@@ -37,7 +38,7 @@ pub enum Encoding {
 
 const REGISTERS: usize = 1 << INDEX_BITS;
 const INDEX_BITS: u32 = 14;
-/// Bits of the hash that are counted in.
+/// The bits of the hash in which the first one bit is searched.
 const COUNTED_BITS: u32 = 64 - INDEX_BITS;
 const HEADER_SIZE: usize = 16;
 const DENSE_SIZE: usize = HEADER_SIZE + REGISTERS * 6 / 8;
@@ -47,7 +48,7 @@ const CACHE: std::ops::Range<usize> = 8..16;
 const STALE: u8 = 0x80;
 const HASH_SEED: u64 = 0xadc8_3b19;
 
-/// Whether a string is a HyperLogLog at all; Redis answers WRONGTYPE if it is not.
+/// Whether a string is a HyperLogLog; for others Redis replies WRONGTYPE.
 pub fn is_hll(bytes: &[u8]) -> bool {
     bytes.len() >= HEADER_SIZE
         && bytes.starts_with(MAGIC)
@@ -58,7 +59,7 @@ pub fn is_hll(bytes: &[u8]) -> bool {
         }
 }
 
-/// A new, empty one: sparse, all registers zero, cardinality 0 cached.
+/// An empty value: sparse, all registers zero, with the cached cardinality 0.
 pub fn create() -> Vec<u8> {
     let mut hll = vec![0; HEADER_SIZE];
     hll[..4].copy_from_slice(MAGIC);
@@ -67,7 +68,7 @@ pub fn create() -> Vec<u8> {
     hll
 }
 
-/// How the registers are kept. The string must be a HyperLogLog, here and in all functions below.
+/// The encoding. The string must be a HyperLogLog, here and in all functions below.
 pub fn encoding(hll: &[u8]) -> Encoding {
     match hll.get(ENCODING_AT) {
         Some(0) => Encoding::Dense,
@@ -75,27 +76,27 @@ pub fn encoding(hll: &[u8]) -> Encoding {
     }
 }
 
-/// The cardinality of the last count, if nothing was added since.
+/// The cached cardinality; `None` if elements were added since.
 pub fn cached_count(hll: &[u8]) -> Option<u64> {
     let cache: [u8; 8] = hll.get(CACHE)?.try_into().ok()?;
     (cache[7] & STALE == 0).then(|| u64::from_le_bytes(cache))
 }
 
-/// Keeps the result of `count` in the value.
+/// Stores the result of `count` in the value.
 pub fn set_cached_count(hll: &mut [u8], count: u64) {
     if let Some(cache) = hll.get_mut(CACHE) {
         cache.copy_from_slice(&count.to_le_bytes());
     }
 }
 
-/// Marks the cached cardinality as stale: PFADD and PFMERGE do so once for all that they changed.
+/// Marks the cached cardinality as stale. PFADD and PFMERGE call this once for all their changes.
 pub fn invalidate_cache(hll: &mut [u8]) {
     if let Some(byte) = hll.get_mut(CACHE.end - 1) {
         *byte |= STALE;
     }
 }
 
-/// Adds an element; whether a register changed. `sparse_max` is `hll-sparse-max-bytes`.
+/// Adds an element. Returns whether a register changed. `sparse_max` is `hll-sparse-max-bytes`.
 pub fn add(hll: &mut Vec<u8>, element: &[u8], sparse_max: usize) -> Result<bool, Corrupt> {
     let (index, value) = place(element);
     let changed = raise(hll, index, value, sparse_max)?;
@@ -105,16 +106,16 @@ pub fn add(hll: &mut Vec<u8>, element: &[u8], sparse_max: usize) -> Result<bool,
     Ok(changed)
 }
 
-/// The register of an element, and the value that it wants there: 1 to 51.
+/// The register of an element, and the element's value for it: 1 to 51.
 fn place(element: &[u8]) -> (usize, u8) {
     let hash = murmur64a(element, HASH_SEED);
     let index = hash as usize & (REGISTERS - 1);
-    // The bit behind the last one stands in for the first one bit if there is none.
+    // A one bit behind the last counted bit, in case all counted bits are zero.
     let counted = hash >> INDEX_BITS | 1 << COUNTED_BITS;
     (index, counted.trailing_zeros() as u8 + 1)
 }
 
-/// Raises a register to `value`; whether it was lower.
+/// Raises a register to `value`. Returns whether it was lower.
 fn raise(hll: &mut Vec<u8>, index: usize, value: u8, sparse_max: usize) -> Result<bool, Corrupt> {
     match encoding(hll) {
         Encoding::Dense => Ok(dense::raise(&mut hll[HEADER_SIZE..], index, value)),
@@ -149,17 +150,19 @@ mod dense {
 
     use super::REGISTERS;
 
-    /// First byte of a register and its shift there; a register may end in the byte behind.
+    /// The first byte of a register and its shift there; a register may end in the next byte.
     fn locate(index: usize) -> (usize, u32) {
         (index * 6 / 8, (index * 6 % 8) as u32)
     }
 
+    /// The value of a register.
     pub fn get(registers: &[u8], index: usize) -> u8 {
         let (at, shift) = locate(index);
         let high = registers.get(at + 1).copied().unwrap_or(0);
         (u16::from_le_bytes([registers[at], high]) >> shift) as u8 & 63
     }
 
+    /// Sets a register.
     pub fn set(registers: &mut [u8], index: usize, value: u8) {
         let (at, shift) = locate(index);
         let mask = (63u16 << shift).to_le_bytes();
@@ -170,6 +173,7 @@ mod dense {
         }
     }
 
+    /// Raises a register to `value`. Returns whether it was lower.
     pub fn raise(registers: &mut [u8], index: usize, value: u8) -> bool {
         let higher = value > get(registers, index);
         if higher {
@@ -178,7 +182,8 @@ mod dense {
         higher
     }
 
-    /// Raises each register to its packed counterpart: sixteen at a time, 12 bytes in and 16 out.
+    /// Raises each register to the packed one of the same index: sixteen at a time, 12 bytes in and
+    /// 16 out.
     #[inline(always)]
     pub fn raise_all(registers: &mut [u8; REGISTERS], packed: &[u8]) {
         let (targets, _) = registers.as_chunks_mut::<16>();
@@ -201,7 +206,7 @@ mod dense {
         }
     }
 
-    /// The inverse, for a fresh dense value.
+    /// Packs all registers into a new dense value.
     pub fn pack_all(registers: &[u8; REGISTERS], packed: &mut [u8]) {
         let (fours, _) = registers.as_chunks::<4>();
         let (triples, _) = packed.as_chunks_mut::<3>();
@@ -219,7 +224,7 @@ struct Run {
     /// 0 for ZERO and XZERO.
     value: u8,
     length: usize,
-    /// Written in two bytes.
+    /// Whether the run takes two bytes.
     wide: bool,
 }
 
@@ -294,8 +299,8 @@ fn push_run(out: &mut Vec<u8>, value: u8, length: usize) {
     }
 }
 
-/// The run that holds a register gives way to up to three: what lies before the register, the
-/// register, what lies behind it. Then equal neighbours nearby are joined.
+/// Replaces the run that contains the register by up to three: the registers before it, the
+/// register, the registers behind it. Then joins equal runs nearby.
 fn raise_sparse(
     hll: &mut Vec<u8>,
     index: usize,
@@ -332,7 +337,8 @@ fn raise_sparse(
     Ok(true)
 }
 
-/// Joins equal VAL runs among the five runs from `at` on: as many as an insertion can have touched.
+/// Joins equal VAL runs among the five runs from `at` on, the only ones that an insertion can have
+/// changed.
 fn join_values(hll: &mut Vec<u8>, mut at: usize) {
     let mut looked = 0;
     while looked < 5 {
@@ -355,13 +361,13 @@ fn join_values(hll: &mut Vec<u8>, mut at: usize) {
     }
 }
 
-/// Makes the value dense and raises the register that did not fit.
+/// Makes the value dense and raises the register that did not fit the sparse form.
 fn promote(hll: &mut Vec<u8>, index: usize, value: u8) -> Result<bool, Corrupt> {
     to_dense(hll)?;
     Ok(dense::raise(&mut hll[HEADER_SIZE..], index, value))
 }
 
-/// Makes a sparse value dense; whether it was sparse. The cached cardinality stays valid.
+/// Makes a sparse value dense. Returns whether it was sparse. The cached cardinality stays valid.
 pub fn to_dense(hll: &mut Vec<u8>) -> Result<bool, Corrupt> {
     if encoding(hll) == Encoding::Dense {
         return Ok(false);
@@ -374,7 +380,7 @@ pub fn to_dense(hll: &mut Vec<u8>) -> Result<bool, Corrupt> {
     Ok(true)
 }
 
-/// The runs as PFDEBUG DECODE shows them (`z:9 v:2,1 Z:16374`); `None` if the value is dense.
+/// The runs in the form of PFDEBUG DECODE (`z:9 v:2,1 Z:16374`); `None` if the value is dense.
 pub fn decode(hll: &[u8]) -> Option<String> {
     if encoding(hll) == Encoding::Dense {
         return None;
@@ -393,12 +399,12 @@ pub fn decode(hll: &[u8]) -> Option<String> {
     Some(shown.collect::<Vec<_>>().join(" "))
 }
 
-/// The cardinality, counted anew.
+/// The cardinality, computed from the registers.
 pub fn count(hll: &[u8]) -> Result<u64, Corrupt> {
     Ok(Registers::read(hll)?.count())
 }
 
-/// All registers, a byte each: what several values are merged in.
+/// All registers, a byte each: several values are merged in this form.
 pub struct Registers([u8; REGISTERS]);
 
 impl Default for Registers {
@@ -408,17 +414,19 @@ impl Default for Registers {
 }
 
 impl Registers {
+    /// The registers of a value.
     pub fn read(hll: &[u8]) -> Result<Self, Corrupt> {
         let mut registers = Self::default();
         registers.merge(hll, true)?;
         Ok(registers)
     }
 
+    /// The registers.
     pub fn values(&self) -> &[u8] {
         &self.0
     }
 
-    /// Raises every register to the value's, by the machine's vector instructions if `simd`.
+    /// Raises every register to the value's; with `simd`, by vector instructions.
     pub fn merge(&mut self, hll: &[u8], simd: bool) -> Result<(), Corrupt> {
         match encoding(hll) {
             Encoding::Dense => {
@@ -457,8 +465,8 @@ impl Registers {
         }
     }
 
-    /// Raises the value's registers to these: the second half of PFMERGE. The value becomes dense
-    /// first if `dense`, and stays or becomes it by the rules of `add` otherwise.
+    /// Raises the value's registers to these: the second half of PFMERGE. With `dense` the value
+    /// becomes dense first; otherwise its encoding follows the rules of `add`.
     pub fn store(&self, hll: &mut Vec<u8>, dense: bool, sparse_max: usize) -> Result<(), Corrupt> {
         if dense {
             to_dense(hll)?;
@@ -472,8 +480,8 @@ impl Registers {
         Ok(())
     }
 
-    /// How many registers have each value. Four tables, since the same value often comes twice in a
-    /// row and would wait for its own increment.
+    /// The number of registers with each value. There are four tables, since a value often repeats,
+    /// and each increment would have to wait for the one before.
     fn histogram(&self) -> [u32; 64] {
         let mut tables = [[0u32; 64]; 4];
         let (fours, _) = self.0.as_chunks::<4>();
@@ -508,7 +516,7 @@ fn raise_all_avx2(registers: &mut [u8; REGISTERS], packed: &[u8]) {
     dense::raise_all(registers, packed);
 }
 
-/// The correction for registers still at zero: x + sum of x^(2^k) * 2^(k-1).
+/// The correction for registers that are zero: x + sum of x^(2^k) * 2^(k-1).
 fn sigma(mut x: f64) -> f64 {
     if x == 1.0 {
         return f64::INFINITY;
@@ -542,8 +550,8 @@ fn tau(mut x: f64) -> f64 {
     }
 }
 
-/// PFSELFTEST: registers keep what is written between their neighbours, and estimates stay within
-/// four standard errors. `seed` makes the elements.
+/// PFSELFTEST: checks that a write changes one register only, and that estimates are within four
+/// standard errors. The elements follow from `seed`.
 pub fn self_test(seed: u64) -> Result<(), String> {
     const SPARSE_TESTED: u64 = 1000;
     test_registers(seed)?;
@@ -611,7 +619,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SPARSE_MAX: usize = 3000;
-    /// After how many registers the same values come again.
+    /// The registers' values repeat after this number of registers.
     const PERIOD: usize = scaled(REGISTERS, 128);
 
     fn with(elements: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {

@@ -1,19 +1,18 @@
 //! Intset: a sorted array of integers, byte for byte as Redis writes it.
 //!
-//! A set of nothing but integers is one as long as it is small (`set-max-intset-entries`). RDB
-//! files and DUMP carry these bytes.
+//! A small set of integers only has this encoding (`set-max-intset-entries`). RDB files and DUMP
+//! contain these bytes.
 //!
 //! ```text
 //!   | width u32: 2, 4 or 8 | length u32 | integer | integer | ...      (little endian, ascending)
 //! ```
 //!
 //! All integers have one width, that of the widest ever added: a wider one converts the whole
-//! array, and since it is wider it can only belong at an end. Nothing is ever narrowed again; an
-//! emptied set keeps its width.
+//! array, and its place can only be an end. The width never decreases, even when the set is empty.
 //!
 //! **Invariant:** the width is 2, 4 or 8, the block is `8 + width * length` bytes, and the integers
-//! ascend strictly. `from_bytes` admits nothing else; `histories_match_a_btree` holds it for the
-//! changes.
+//! ascend strictly. `from_bytes` accepts nothing else; the test `histories_match_a_btree` checks
+//! the changes.
 //!
 //! Costs: lookup O(log n), change O(n) by one memmove, 2 to 8 bytes for each member.
 
@@ -21,6 +20,7 @@ use crate::ds::thin_buffer::{ThinBytes, size_class};
 
 const HEADER: usize = 8;
 
+/// A sorted set of integers.
 pub struct Intset(ThinBytes);
 
 const _: () = assert!(size_of::<Option<Intset>>() == 8);
@@ -30,7 +30,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(*bytes[at..].first_chunk().expect("inside the header"))
 }
 
-/// The bytes that `int` needs.
+/// The width that `int` needs, in bytes.
 #[inline]
 fn width_of(int: i64) -> usize {
     if i16::try_from(int).is_ok() {
@@ -58,7 +58,7 @@ fn write(body: &mut [u8], width: usize, index: usize, int: i64) {
     body[index * width..][..width].copy_from_slice(&int.to_le_bytes()[..width]);
 }
 
-/// Whether `bytes` are an intset. The shallow check leaves out the order of the integers.
+/// Whether `bytes` are an intset. Only the `deep` check includes the order of the integers.
 pub fn validate(bytes: &[u8], deep: bool) -> bool {
     let Some((header, body)) = bytes.split_at_checked(HEADER) else {
         return false;
@@ -71,6 +71,7 @@ pub fn validate(bytes: &[u8], deep: bool) -> bool {
 }
 
 impl Intset {
+    /// An empty set.
     pub fn new() -> Self {
         let mut set = Self(ThinBytes::zeroed(HEADER));
         // SAFETY: the length just given.
@@ -79,7 +80,7 @@ impl Intset {
         set
     }
 
-    /// A copy of bytes from outside, if they are an intset.
+    /// A copy of bytes from outside; `None` if they are not an intset.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         validate(bytes, true).then(|| Self::copy_of(bytes))
     }
@@ -97,33 +98,37 @@ impl Intset {
         unsafe { self.0.slice(HEADER) }
     }
 
-    /// Bytes of each member: 2, 4 or 8.
+    /// The width of each member: 2, 4 or 8 bytes.
     #[inline]
     pub fn width(&self) -> usize {
         word(self.header(), 0) as usize
     }
 
+    /// The number of members.
     #[inline]
     pub fn len(&self) -> usize {
         word(self.header(), 4) as usize
     }
 
+    /// Whether there are no members.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// The size in bytes, header included.
     #[inline]
     pub fn bytes_len(&self) -> usize {
         HEADER + self.width() * self.len()
     }
 
-    /// What it takes from the allocator.
+    /// The size of the allocation.
     #[inline]
     pub fn memory_bytes(&self) -> usize {
         size_class(self.bytes_len())
     }
 
+    /// The bytes, header included.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         // SAFETY: the header holds the length of the block.
@@ -135,26 +140,29 @@ impl Intset {
         &self.as_bytes()[HEADER..]
     }
 
+    /// The member at `index`.
     #[inline]
     pub fn get(&self, index: usize) -> Option<i64> {
         (index < self.len()).then(|| read(self.body(), self.width(), index))
     }
 
+    /// The smallest member.
     #[inline]
     pub fn first(&self) -> Option<i64> {
         self.get(0)
     }
 
+    /// The largest member.
     #[inline]
     pub fn last(&self) -> Option<i64> {
         self.get(self.len().checked_sub(1)?)
     }
 
-    /// Where `int` is, or the index where it would be inserted.
+    /// The index of `int`, or the index at which it would be inserted.
     pub fn search(&self, int: i64) -> Result<usize, usize> {
         let (body, width) = (self.body(), self.width());
         let (mut low, mut high) = (0, self.len());
-        // Sets are often filled in order: look at the end first.
+        // Sets are often filled in ascending order: the end is checked first.
         if high > 0 && read(body, width, high - 1) < int {
             return Err(high);
         }
@@ -173,12 +181,13 @@ impl Intset {
         Err(low)
     }
 
+    /// Whether `int` is a member.
     #[inline]
     pub fn contains(&self, int: i64) -> bool {
         self.search(int).is_ok()
     }
 
-    /// One member, each as likely. `below(n)` draws a number below `n`.
+    /// A random member; each is equally likely. `below(n)` is uniform in 0..n.
     pub fn random(&self, below: &mut impl FnMut(usize) -> usize) -> Option<i64> {
         match self.len() {
             0 => None,
@@ -186,6 +195,7 @@ impl Intset {
         }
     }
 
+    /// The members in ascending order.
     #[inline]
     pub fn iter(&self) -> Iter<'_> {
         Iter {
@@ -194,7 +204,7 @@ impl Intset {
         }
     }
 
-    /// Adds `int`; false if it is there already.
+    /// Adds `int`; false if it is a member already.
     pub fn add(&mut self, int: i64) -> bool {
         let width = width_of(int);
         if width > self.width() {
@@ -210,7 +220,7 @@ impl Intset {
         true
     }
 
-    /// Removes `int`; false if it is not there.
+    /// Removes `int`; false if it is not a member.
     pub fn remove(&mut self, int: i64) -> bool {
         let Ok(index) = self.search(int) else {
             return false;
@@ -219,7 +229,7 @@ impl Intset {
         true
     }
 
-    /// Removes the member at `index`, which exists.
+    /// Removes the member at `index`, which must exist.
     pub fn remove_at(&mut self, index: usize) {
         let (width, len) = (self.width(), self.len());
         self.body_mut()
@@ -234,8 +244,8 @@ impl Intset {
         &mut bytes[HEADER..]
     }
 
-    /// Rewrites every member `width` bytes wide, from the last on, so that none overwrites one
-    /// still to be read.
+    /// Rewrites every member with `width` bytes, from the last on, so that no member is overwritten
+    /// before it is read.
     fn widen(&mut self, width: usize) {
         let (old, len) = (self.width(), self.len());
         let body = self.set_shape(width, len);
@@ -245,7 +255,7 @@ impl Intset {
         }
     }
 
-    /// Gives the block the size for `len` integers of `width` bytes, and returns them.
+    /// Resizes the block for `len` integers of `width` bytes, and returns them.
     fn set_shape(&mut self, width: usize, len: usize) -> &mut [u8] {
         let stored = u32::try_from(len).expect("set-max-intset-entries is far below");
         let (old, new) = (self.bytes_len(), HEADER + width * len);

@@ -6,32 +6,32 @@
 //!   111ooooo llllllll oooooooo        l + 9 bytes from o + 1 bytes back in the output          (9 ..= 264)
 //! ```
 //!
-//! A copy may overlap what it writes: one byte back and 264 long is a run. So nothing reaches
-//! further back than 8,192 bytes, and three bytes never become more than 264: a claimed length
-//! beyond that ratio is a lie, and is refused before anything is allocated for it.
+//! A copy may overlap its own output: a distance of one byte and a length of 264 make a run. A
+//! distance is at most 8,192 bytes, and three bytes expand to at most 264: an announced length
+//! beyond that ratio is refused before any allocation.
 //!
-//! The compressor remembers, for each hash of three bytes, where it saw them last. The table is not
-//! cleared between calls: each call numbers its positions from where the last one stopped, so what
-//! an older call left reads as too old. Decompressing undoes any compressor's output; the bytes
-//! need not be those that Redis's compressor would have chosen, and are not.
+//! The compressor's table has, for each hash of three bytes, the last position where they occurred.
+//! The table is not cleared between calls: each call numbers its positions from the end of the last
+//! call, so that older positions are too far away to be used. The compressed bytes differ from
+//! those of Redis's compressor, but each decompresses the other's output.
 //!
 //! **Invariant:** `decompress(compress(x)) == x` (test `what_goes_in_comes_out`).
 
 const MAX_LITERALS: usize = 32;
 const MAX_MATCH: usize = 264;
 const MAX_DISTANCE: usize = 8192;
-/// The most that the format can expand: a copy of 264 bytes takes three.
+/// The maximum expansion: a copy of 264 bytes takes three.
 const MAX_EXPANSION: usize = MAX_MATCH / 3;
 
-/// After `1 << HURRY` bytes without a match the compressor looks at every other byte only, then at
-/// every third: what does not compress should not cost much.
+/// After `1 << HURRY` bytes without a match the compressor tries every second byte only, then every
+/// third, so that incompressible input costs little.
 const HURRY: u32 = 7;
 
 /// The compressor, with its table of `SLOTS` positions: 64 KB by default, 16 KB for use on the
 /// stack.
 pub struct Lzf<const SLOTS: usize = 16_384> {
     table: [u32; SLOTS],
-    /// The number of the next call's first byte; greater than any in the table.
+    /// The number of the next call's first byte, greater than any in the table.
     base: u32,
 }
 
@@ -50,6 +50,7 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         SLOTS.ilog2()
     };
 
+    /// An empty table.
     pub fn new() -> Self {
         Self {
             table: [0; SLOTS],
@@ -57,8 +58,8 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         }
     }
 
-    /// Appends `input` compressed to `out`. None, and `out` as it was, if that would not be smaller
-    /// than `input`.
+    /// Appends `input` compressed to `out`. `None`, and `out` unchanged, if the result would not be
+    /// smaller than `input`.
     pub fn compress(&mut self, input: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         self.compress_within(input, input.len().checked_sub(1)?, out)
     }
@@ -79,7 +80,7 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         done.map(|()| out.len() - before)
     }
 
-    /// Numbers for the positions of this call; the table is wiped when they run out.
+    /// The first number for the positions of this call; the table is cleared when numbers run out.
     fn start(&mut self, len: usize) -> Option<u32> {
         let len = u32::try_from(len)
             .ok()?
@@ -120,8 +121,8 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         put_literals(&input[literals..], end, out)
     }
 
-    /// Enters the first and the last positions that a copy passed over: enough to find what
-    /// repeats.
+    /// Adds the first and the last positions within a copy to the table: enough to find
+    /// repetitions.
     #[inline]
     fn remember(&mut self, input: &[u8], base: u32, from: usize, to: usize) {
         for at in [from, to - 2, to - 1] {
@@ -132,7 +133,7 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
     }
 }
 
-/// How many bytes at `at` repeat those `distance` before; three at least do.
+/// The number of bytes at `at` that repeat those `distance` before; the first three do.
 fn match_len(input: &[u8], at: usize, distance: usize) -> usize {
     let longest = (input.len() - at).min(MAX_MATCH);
     let (old, new) = (&input[at - distance..], &input[at..at + longest]);
@@ -172,8 +173,8 @@ fn put_copy(distance: usize, len: usize, end: usize, out: &mut Vec<u8>) -> Optio
     (out.len() <= end).then_some(())
 }
 
-/// The `len` bytes that `input` stands for; None if it is damaged or stands for another number of
-/// bytes.
+/// Decompresses `input`, which must give `len` bytes; `None` if it is damaged or has another
+/// length.
 pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
     if len > input.len().checked_mul(MAX_EXPANSION)? {
         return None;
@@ -183,8 +184,8 @@ pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
     decompress_into(input, len, &mut out).then_some(out)
 }
 
-/// Appends the `len` bytes that `input` stands for to `out`. False if it is damaged or stands for
-/// another number of bytes; `out` then holds a part.
+/// Decompresses `input` and appends its `len` bytes to `out`. Returns false if it is damaged or has
+/// another length; `out` then contains a part.
 pub fn decompress_into(input: &[u8], len: usize, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let Some(end) = start.checked_add(len) else {
@@ -222,8 +223,8 @@ fn unpack(mut input: &[u8], start: usize, end: usize, out: &mut Vec<u8>) -> Opti
     Some(())
 }
 
-/// Repeats `len` bytes from `distance` back. Each round copies what is there, which doubles it when
-/// they overlap.
+/// Repeats `len` bytes from `distance` back. Each round copies everything from there on, which
+/// doubles when they overlap.
 #[inline]
 fn copy_back(distance: usize, len: usize, out: &mut Vec<u8>) {
     let from = out.len() - distance;
@@ -249,7 +250,7 @@ mod tests {
         Some(out)
     }
 
-    /// A value of 1,000 bytes `x`, and a text, as a real server compresses them into its RDB files.
+    /// A value of 1,000 bytes `x`, and a text, as a real server compresses them in its RDB files.
     #[test]
     fn the_output_of_a_real_server_is_understood() {
         let run = b"\x01xx\xe0\xff\0\xe0\xff\0\xe0\xff\0\xe0\xc3\0\x01xx";

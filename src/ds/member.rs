@@ -6,19 +6,19 @@
 //! ```
 //!
 //! A big sorted set answers two questions: "what is the score of this member" (hash table) and
-//! "which members have this score" (tree). Both point to the same thin allocation, so a member of
-//! 16 bytes costs 25 bytes once, the pointers in the table and in the tree aside.
+//! "which members have this score" (tree). Both point to the same allocation, so a member of 16
+//! bytes takes 25 bytes once, without the pointers in table and tree.
 //!
 //! **Invariants**
-//! - a `MemberPtr` is used only while its `Member` lives: the owner of table and tree takes a
-//!   member out of the tree before the table drops it (`zset_tree::tests` replays histories in that
+//! - a `MemberPtr` is used only while its `Member` lives: the owner of table and tree removes a
+//!   member from the tree before the table drops it (`zset_tree::tests` runs histories in that
 //!   order);
 //! - the score is never NaN, and changes only through the tree that holds the member, because it is
 //!   the sort key;
-//! - the length never changes after creation: it is what the allocation is freed with.
+//! - the length never changes after creation: it determines the size of the allocation.
 //!
 //! Rejected: `Box<(f64, [u8])>` is a fat pointer, 16 bytes in the table and 16 in the tree. A score
-//! in the tree alone would save 8 bytes, but then ZSCORE has nothing to search with.
+//! in the tree alone would save 8 bytes, but ZSCORE would need a search of the tree by score.
 
 use super::counted;
 use super::hashtable::Element;
@@ -50,6 +50,7 @@ fn layout(len: usize) -> Layout {
 }
 
 impl Member {
+    /// Allocates a member. The score must not be NaN.
     pub fn new(score: f64, bytes: &[u8]) -> Member {
         debug_assert!(!score.is_nan());
         let layout = layout(bytes.len());
@@ -65,7 +66,7 @@ impl Member {
         }
     }
 
-    /// Gives up ownership: the caller keeps the pointer and makes it a `Member` again to free it.
+    /// Gives up ownership. The caller frees it by [`Member::from_raw`].
     pub fn into_raw(self) -> NonNull<u8> {
         ManuallyDrop::new(self).0
     }
@@ -76,21 +77,24 @@ impl Member {
         Member(raw)
     }
 
+    /// A borrowed pointer.
     pub fn as_ptr(&self) -> MemberPtr {
         MemberPtr(self.0)
     }
 
+    /// The score.
     pub fn score(&self) -> f64 {
         // SAFETY: self owns a live allocation.
         unsafe { self.as_ptr().score() }
     }
 
+    /// The member's bytes.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: self owns a live allocation, and the slice borrows self.
         unsafe { self.as_ptr().bytes() }
     }
 
-    /// What the allocator was asked for.
+    /// The size of the allocation.
     pub fn memory_bytes(&self) -> usize {
         layout(self.bytes().len()).size()
     }
@@ -111,6 +115,7 @@ impl MemberPtr {
         MemberPtr(raw)
     }
 
+    /// The address of the allocation.
     pub fn as_raw(self) -> NonNull<u8> {
         self.0
     }
@@ -201,8 +206,8 @@ mod tests {
     proptest! {
         #![proptest_config(crate::ds::cases(64))]
 
-        /// The twins are a pair of a score and a vector. Nothing of a neighbour moves when
-        /// another's score changes.
+        /// The twins are pairs of a score and a vector. A change of one member's score does not
+        /// affect another member.
         #[test]
         fn agrees_with_pairs(
             twins in vec((-9i8..9, prop_oneof![vec(any::<u8>(), 0..9), vec(any::<u8>(), 252..256)]), 1..scaled(12, 4)),

@@ -1,4 +1,4 @@
-//! Data structures over packed bytes. `unsafe` lives here and in `sys`.
+//! Data structures over packed bytes. `unsafe` is allowed here and in `sys`.
 #![allow(unsafe_code)]
 
 pub mod bits;
@@ -23,8 +23,8 @@ pub mod ziplist;
 pub mod zipmap;
 pub mod zset_tree;
 
-/// How many histories a property test tries. Miri is some ten thousand times slower, and has no
-/// files.
+/// The number of histories that a property test runs. Miri is some ten thousand times slower, and
+/// has no files.
 #[cfg(test)]
 fn cases(n: u32) -> proptest::test_runner::Config {
     let mut config = proptest::test_runner::Config::with_cases(n);
@@ -35,15 +35,15 @@ fn cases(n: u32) -> proptest::test_runner::Config {
     config
 }
 
-/// A number that a test's time depends on, and what Miri makes do with: drawing one byte costs it
-/// 10 ms.
+/// A size on which the time of a test depends, and the smaller one for Miri, where drawing one
+/// random byte takes 10 ms.
 #[cfg(test)]
 const fn scaled(n: usize, under_miri: usize) -> usize {
     if cfg!(miri) { under_miri } else { n }
 }
 
-/// Bytes that tell their places apart, `n as u8` each; made by copying, which is quick under Miri,
-/// too.
+/// Bytes that differ from their neighbours: `n as u8` each. Made by copying, which is quick under
+/// Miri, too.
 #[cfg(test)]
 fn numbered(len: usize) -> Vec<u8> {
     let period: Vec<u8> = (0..=255).collect();

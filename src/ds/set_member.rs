@@ -7,8 +7,8 @@
 //!
 //! A member of 15 bytes takes 16, in a class of 16; with its slot in the table that is 27 bytes.
 //!
-//! **Invariant:** nothing changes after `new`: neither the bytes, which the table hashes, nor the
-//! length, which the allocation is freed with (`tests::keeps_bytes_at_every_length_form`).
+//! **Invariant:** neither the bytes, which the table hashes, nor the length, which is the size of
+//! the allocation, change after `new` (`tests::keeps_bytes_at_every_length_form`).
 
 use super::counted;
 use super::hashtable::Element;
@@ -32,6 +32,7 @@ fn layout(len: usize) -> Layout {
 }
 
 impl SetMember {
+    /// Allocates a member.
     pub fn new(member: &[u8]) -> SetMember {
         let layout = layout(member.len());
         // SAFETY: the layout is never empty; every write stays inside it, in the order of the
@@ -45,13 +46,14 @@ impl SetMember {
         }
     }
 
+    /// The member's bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: self owns a live allocation, and the slice borrows self.
         unsafe { counted::read(self.0) }
     }
 
-    /// What the allocator was asked for.
+    /// The size of a member's allocation.
     pub fn memory_bytes(member: &[u8]) -> usize {
         super::thin_buffer::size_class(layout(member.len()).size())
     }

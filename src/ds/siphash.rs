@@ -1,9 +1,9 @@
 //! The keyed hash of every table: SipHash-1-3 under a secret seed.
 //!
-//! Names of keys come from outside. With a hash that anyone can compute, a client picks a million
-//! names of one bucket and every lookup walks them all. SipHash with a seed drawn at start makes
-//! that impossible without the seed; the 1-3 variant (one round for each word, three at the end) is
-//! what Rust's own maps use.
+//! Clients choose the names of keys. With a hash that a client can compute, it could pick a million
+//! names that fall into one bucket, and every look-up would walk them all. SipHash with a random
+//! seed makes that impossible without the seed; Rust's own maps use the 1-3 variant, too (one round
+//! for each word, three at the end).
 //!
 //! ```text
 //! v0..v3 = seed ^ constants      for each 8 bytes m: v3 ^= m, round, v0 ^= m      the last m: rest of the key, length on top
@@ -11,8 +11,8 @@
 //! ```
 //!
 //! **Invariants.** A seed never changes during a table's life: the table recomputes hashes when it
-//! rehashes and must find each element where the last hash put it. The function is SipHash-1-3 to
-//! the bit (`tests::oracle`, against another implementation).
+//! rehashes, and they must be equal to the first ones. The function is SipHash-1-3 to the bit
+//! (`tests::oracle`, against another implementation).
 //!
 //! Source: Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012).
 
@@ -21,11 +21,12 @@
 pub struct HashSeed([u64; 2]);
 
 impl HashSeed {
+    /// A seed of these words.
     pub const fn new(words: [u64; 2]) -> Self {
         HashSeed(words)
     }
 
-    /// The hash of a key: 64 bits, all of them good.
+    /// The hash of a key; all 64 bits are usable.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
         let [k0, k1] = self.0;
@@ -100,7 +101,7 @@ mod tests {
         }
     }
 
-    /// The figures behind our own implementation. Run with `--release --ignored --nocapture`.
+    /// Measures this implementation and the crate's. Run with `--release --ignored --nocapture`.
     #[test]
     #[ignore = "a measurement"]
     fn ours_and_the_crate() {

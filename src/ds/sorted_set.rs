@@ -1,4 +1,4 @@
-//! A big sorted set: a dictionary that owns the members and a tree that puts them in order.
+//! A big sorted set: a dictionary that owns the members, and a tree that keeps them in order.
 //!
 //! ```text
 //!   SortedSet { members: HashTable<Member>, tree: ZsetTree }
@@ -8,13 +8,13 @@
 //! ```
 //!
 //! The dictionary answers ZSCORE and finds the member that ZADD changes with one probe; the tree
-//! answers everything that has to do with order. A set that is computed (ZUNIONSTORE, a file being
+//! serves everything that depends on the order. A set that is computed (ZUNIONSTORE, a file being
 //! loaded) is first a [`MemberTable`], the dictionary alone: its members are then sorted once and
 //! the tree is built packed, which is several times faster than an insert for each member.
 //!
-//! **Invariant:** table and tree hold the same members. This type makes it so: nothing else sees
-//! both. A member lives in the table before it enters the tree and is freed after it left, so the
-//! tree never holds a pointer to a dead one (`tests::agrees_with_a_map`).
+//! **Invariant:** table and tree hold the same members. Only this type changes them. A member is
+//! added to the table before the tree and freed after its removal from the tree, so the tree never
+//! has a pointer to a freed member (`tests::agrees_with_a_map`).
 
 use super::hashtable::{HashTable, Slot};
 use super::member::{Member, MemberPtr};
@@ -22,6 +22,7 @@ use super::zset_tree::{Item, ZsetTree, order};
 use crate::ds::siphash::HashSeed;
 use std::ops::Range;
 
+/// A big sorted set.
 pub struct SortedSet {
     members: MemberTable,
     tree: ZsetTree,
@@ -31,14 +32,14 @@ pub struct SortedSet {
 // together.
 unsafe impl Send for SortedSet {}
 
-/// Members by name, not in order yet.
+/// Members by name, without an order.
 pub struct MemberTable {
     table: HashTable<Member>,
-    /// Bytes of all members' allocations.
+    /// The bytes of all members' allocations.
     bytes: usize,
 }
 
-/// What became of a member.
+/// What was done with a member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change {
     pub old: Option<f64>,
@@ -46,6 +47,7 @@ pub struct Change {
 }
 
 impl MemberTable {
+    /// An empty table.
     pub fn new(seed: HashSeed) -> MemberTable {
         MemberTable {
             table: HashTable::new(seed),
@@ -53,10 +55,12 @@ impl MemberTable {
         }
     }
 
+    /// The number of members.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
@@ -66,13 +70,14 @@ impl MemberTable {
         self.table.reserve(members);
     }
 
+    /// The score of a member.
     pub fn score(&self, bytes: &[u8]) -> Option<f64> {
         let member = self.table.find(self.table.hash(bytes), bytes)?;
         // SAFETY: the table owns it.
         Some(unsafe { member.score() })
     }
 
-    /// Shows the score of a member, if it is here, and sets the one that `decide` returns, if any.
+    /// Passes the score of a member, if it exists, to `decide` and sets the returned score, if any.
     pub fn upsert(
         &mut self,
         bytes: &[u8],
@@ -87,7 +92,7 @@ impl MemberTable {
         self.upsert_with(bytes, decide, write)
     }
 
-    /// The one probe of an insert or update; `write` puts a score that changed where it belongs.
+    /// The single probe of an insert or update; `write` sets a changed score.
     fn upsert_with(
         &mut self,
         bytes: &[u8],
@@ -129,7 +134,7 @@ impl MemberTable {
         self.take(bytes).map(|member| member.score())
     }
 
-    /// Shows all members in order of score and bytes.
+    /// Passes all members to `visit`, in order of score and bytes.
     pub fn for_each_in_order(&self, mut visit: impl FnMut(&[u8], f64)) {
         for member in self.sorted() {
             // SAFETY: the table owns it, and is borrowed meanwhile.
@@ -190,6 +195,7 @@ impl From<MemberTable> for SortedSet {
 }
 
 impl SortedSet {
+    /// An empty set.
     pub fn new(seed: HashSeed) -> SortedSet {
         SortedSet {
             members: MemberTable::new(seed),
@@ -197,38 +203,44 @@ impl SortedSet {
         }
     }
 
+    /// Prefetches the bucket of a member.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         self.members.table.prefetch_bucket(hash);
     }
 
+    /// Prefetches the member that a bucket leads to.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         self.members.table.prefetch_entry(hash);
     }
 
+    /// The number of members.
     pub fn len(&self) -> usize {
         self.tree.len()
     }
 
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.tree.is_empty()
     }
 
-    /// The order: ranks, bounds, ranges.
+    /// The tree: ranks, bounds, ranges.
     pub fn tree(&self) -> &ZsetTree {
         &self.tree
     }
 
+    /// The score of a member.
     pub fn score(&self, bytes: &[u8]) -> Option<f64> {
         self.members.score(bytes)
     }
 
+    /// The rank of a member.
     pub fn rank(&self, bytes: &[u8]) -> Option<usize> {
         self.tree.rank_of(self.score(bytes)?, bytes)
     }
 
-    /// Shows the score of a member, if it is here, and sets the one that `decide` returns, if any.
+    /// Passes the score of a member, if it exists, to `decide` and sets the returned score, if any.
     pub fn upsert(
         &mut self,
         bytes: &[u8],
@@ -249,13 +261,13 @@ impl SortedSet {
 
     /// Removes a member and returns its score.
     pub fn remove(&mut self, bytes: &[u8]) -> Option<f64> {
-        // It lives until the end of this function, so the tree may still read it.
+        // The member is dropped at the end of this function, so the tree may still read it.
         let member = self.members.take(bytes)?;
         self.tree.remove(member.score(), bytes);
         Some(member.score())
     }
 
-    /// Removes the members of these ranks, showing each first. Returns how many.
+    /// Removes the members of these ranks; passes each to the closure first. Returns their number.
     pub fn remove_range(
         &mut self,
         ranks: Range<usize>,
@@ -276,7 +288,7 @@ impl SortedSet {
         self.members.table.stats()
     }
 
-    /// One step of ZSCAN. Returns the next cursor.
+    /// One call of ZSCAN. Returns the next cursor.
     pub fn scan(&self, cursor: u64, mut visit: impl FnMut(&[u8], f64)) -> u64 {
         // SAFETY: the table owns what it shows, and is borrowed meanwhile.
         self.members
@@ -284,7 +296,7 @@ impl SortedSet {
             .scan(cursor, |m| unsafe { visit(m.bytes(), m.score()) })
     }
 
-    /// Bytes asked of the allocator for table, tree and members.
+    /// The bytes of table, tree and members.
     pub fn memory_bytes(&self) -> usize {
         size_of::<SortedSet>()
             + self.members.table.memory_bytes()

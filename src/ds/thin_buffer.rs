@@ -1,8 +1,7 @@
-//! A heap buffer behind one pointer: it stores neither its length nor its capacity.
+//! A heap buffer that is one pointer: it stores neither its length nor its capacity.
 //!
-//! Listpacks and intsets begin with a header that holds their own length, so a pointer is all their
-//! owner has to keep. The capacity is not stored either: it is a function of the length, the size
-//! class that the allocator would round the length up to anyway.
+//! Listpacks and intsets begin with a header that holds their own length, so their owner needs only
+//! a pointer. The capacity is the size class to which the allocator rounds the length up.
 //!
 //! ```text
 //!   owner: [ptr] --> | header | entries ...        | zeros |
@@ -11,11 +10,10 @@
 //! ```
 //!
 //! Classes grow by an eighth to a quarter, so appending n bytes one by one copies O(n) bytes in
-//! all, and no byte of slack exists that the allocator could have given to another owner.
+//! all, and the buffer has no more slack than the allocator's own rounding.
 //!
 //! **Invariant:** the buffer is exactly `size_class(length)` bytes long, all of them initialised.
-//! Only the owner knows the length, hence the `unsafe`: every method trusts the length that it is
-//! given.
+//! Only the owner knows the length, so the methods are `unsafe`: they trust the length argument.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error, realloc};
 use std::ptr::NonNull;
@@ -63,7 +61,7 @@ impl ThinBytes {
         unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr(), len) }
     }
 
-    /// Makes room for `new` bytes, or gives back what `new` bytes don't need.
+    /// Resizes the buffer for `new` bytes.
     ///
     /// # Safety
     /// `old` is the length of the last `zeroed` or `resize`.
@@ -112,7 +110,7 @@ mod tests {
     proptest! {
         #![proptest_config(crate::ds::cases(64))]
 
-        /// Each step sets a length, then fills what it added.
+        /// Each step sets a length, then fills the added bytes.
         #[test]
         fn histories_match_a_vector(lengths in vec(prop_oneof![0usize..80, 0usize..scaled(3000, 500)], 1..30)) {
             let mut twin = vec![0u8; lengths[0]];

@@ -2,7 +2,7 @@
 //! before Redis 7.0.
 //!
 //! Redis 2.2 to 6.2 kept small lists, hashes and sorted sets in it, and the nodes of big lists. RDB
-//! files carry the bytes as they were in memory, so that reading such a file means reading this.
+//! files of that age contain these bytes as they were in memory.
 //!
 //! ```text
 //!   | total bytes u32 | offset of the last entry u32 | entries u16 | entry | entry | ... | 0xFF |   (little endian)
@@ -20,17 +20,17 @@
 //!   11111111                         the end
 //! ```
 //!
-//! The size before is what a listpack does away with: a changed entry changes its neighbour's,
+//! A listpack has no "size before": a changed size of one entry changes that field of the next,
 //! whose own size may change by that, and so on through the whole list. An entry that shrank in
-//! such a cascade keeps the five bytes, so the long form may hold a small number. The count of
-//! 65,535 means "unknown", and the offset of an empty list's last entry is that of the end.
+//! such a cascade keeps the five bytes, so the long form may contain a small number. The count of
+//! 65,535 means "unknown", and the offset of the last entry of an empty list is that of the end.
 //!
-//! Nothing here changes a ziplist: a loaded one becomes a listpack ([`Ziplist::to_listpack`]), as
-//! in Redis 7.
+//! A ziplist is never changed: a loaded one becomes a listpack ([`Ziplist::to_listpack`]), as in
+//! Redis 7.
 //!
 //! **Invariant:** a `Ziplist` was walked from the header to the end mark, so iterating needs no
-//! error path. One function decodes for both (`split_entry`); where a bug let something through, a
-//! walk ends early (test `damaged_bytes_do_no_harm`).
+//! error path. One function decodes for both (`split_entry`); if the check had a bug, a walk would
+//! end early (test `damaged_bytes_do_no_harm`).
 
 use super::listpack::{Element, Listpack, safe_to_add};
 
@@ -47,7 +47,7 @@ const INT_32: u8 = 0xD0;
 const INT_64: u8 = 0xE0;
 const INT_24: u8 = 0xF0;
 const INT_8: u8 = 0xFE;
-/// Holds 0; the bytes up to `IMMEDIATE_12` the numbers after it.
+/// Stands for 0; the next bytes, up to `IMMEDIATE_12`, stand for the numbers 1 to 12.
 const IMMEDIATE_0: u8 = 0xF1;
 const IMMEDIATE_12: u8 = 0xFD;
 
@@ -60,7 +60,7 @@ pub struct Ziplist<'a> {
 }
 
 impl<'a> Ziplist<'a> {
-    /// Walks `bytes`; None unless every entry, and all that the header says about them, is right.
+    /// Checks `bytes` from end to end; `None` if an entry or the header is wrong.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header, rest) = bytes.split_at_checked(HEADER)?;
         let (&end, entries) = rest.split_last()?;
@@ -85,21 +85,23 @@ impl<'a> Ziplist<'a> {
         (tail == HEADER + last && counted).then_some(Self { entries, count })
     }
 
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.count
     }
 
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The entries as they are written: the text of an integer may be stored as a string.
+    /// The entries as they are stored: a text that is an integer may be stored as a string.
     pub fn iter(&self) -> Iter<'a> {
         Iter { rest: self.entries }
     }
 
-    /// The same elements in a listpack, texts of integers as integers. None if it would be too
-    /// large for one.
+    /// A listpack with the same elements, in which texts of integers are integers. `None` if it
+    /// would be too large.
     pub fn to_listpack(&self) -> Option<Listpack> {
         pack(self.iter().map(|element| match element {
             Element::Str(text) => Element::from(text),
@@ -108,7 +110,7 @@ impl<'a> Ziplist<'a> {
     }
 }
 
-/// A listpack of these elements, unless it would exceed the limit of one.
+/// A listpack of these elements; `None` if it would be too large.
 pub(super) fn pack<'a>(elements: impl Iterator<Item = Element<'a>> + Clone) -> Option<Listpack> {
     let mut listpack = Listpack::new();
     let bytes = elements
@@ -121,8 +123,8 @@ pub(super) fn pack<'a>(elements: impl Iterator<Item = Element<'a>> + Clone) -> O
     Some(listpack)
 }
 
-/// The size that the first entry of `bytes` claims for the one before it, its element, and what
-/// follows.
+/// Splits the first entry of `bytes`: the size of the previous entry that it states, its element,
+/// and the rest.
 fn split_entry(bytes: &[u8]) -> Option<(usize, Element<'_>, &[u8])> {
     let (size_before, bytes) = split_size(bytes)?;
     let (&head, rest) = bytes.split_first()?;
@@ -200,8 +202,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// The bytes of a ziplist with these encoded elements, and with these of them written in the
-    /// long form of "size before".
+    /// The bytes of a ziplist with these encoded elements. `long` selects those with the long form
+    /// of "size before".
     fn ziplist(elements: &[Vec<u8>], long: impl Fn(usize) -> bool) -> Vec<u8> {
         let (mut entries, mut last, mut size) = (Vec::new(), 0, 0usize);
         for (at, element) in elements.iter().enumerate() {
@@ -231,7 +233,7 @@ mod tests {
         Some(ziplist.iter().next()?.to_vec())
     }
 
-    /// What redis-server 7.0 makes of RESTORE with such payloads.
+    /// A redis-server 7.0 loads these payloads by RESTORE with these results.
     #[test]
     fn each_encoding_as_a_real_server_reads_it() {
         let cases: [(&[u8], &[u8]); 13] = [
@@ -297,7 +299,7 @@ mod tests {
         assert!(listpack.iter().eq([Element::Int(12), Element::Str(b"012")]));
     }
 
-    /// An element as Redis would write it, and as nothing but a reader's freedom allows.
+    /// An element as Redis would write it, or in another form that a reader accepts.
     fn encoded() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
         let head = |text: &[u8], form: u8| match (form, text.len()) {
             (0, len @ 0..64) => vec![len as u8],
@@ -344,7 +346,7 @@ mod tests {
             }
         }
 
-        /// Damage is refused, or what remains is read to its end.
+        /// Damaged bytes are refused, or can be read to their end.
         #[test]
         fn damaged_bytes_do_no_harm(
             list in vec(encoded(), 0..8),

@@ -6,23 +6,23 @@
 //!   length:  one byte up to 253, or 254 and a u32, little endian; 255 is the end
 //! ```
 //!
-//! A value that got shorter left its bytes behind it, `free` of them. The number of pairs is exact
-//! up to 253; 254 means that only a walk tells, and 255 does not occur. A length below 254 is never
-//! written in five bytes.
+//! A value that was replaced by a shorter one leaves `free` unused bytes behind it. The number of
+//! pairs is exact up to 253; 254 means that a walk must count them, and 255 does not occur. A
+//! length below 254 is never written in five bytes.
 //!
-//! Looking a field up means walking, and that was all there was: no integers, no way backwards.
-//! Redis 2.6 went over to ziplists. A loaded zipmap becomes a listpack ([`Zipmap::to_listpack`]).
+//! A look-up is a walk; there are no integers and no walks backwards. Redis 2.6 changed to
+//! ziplists. A loaded zipmap becomes a listpack ([`Zipmap::to_listpack`]).
 //!
 //! **Invariant:** a `Zipmap` was walked up to the end mark, which is its last byte, so iterating
-//! needs no error path (test `damaged_bytes_do_no_harm`). That no field comes twice is for
-//! `types::hash` to check.
+//! needs no error path (test `damaged_bytes_do_no_harm`). `types::hash` checks that no field is
+//! repeated.
 
 use super::listpack::{Element, Listpack};
 use super::ziplist::pack;
 
 const LONG: u8 = 254;
 const END: u8 = 255;
-/// The number of pairs is to be found by a walk.
+/// The number of pairs must be found by a walk.
 const COUNT_UNKNOWN: u8 = 254;
 
 /// A checked zipmap in borrowed bytes.
@@ -34,7 +34,7 @@ pub struct Zipmap<'a> {
 }
 
 impl<'a> Zipmap<'a> {
-    /// Walks `bytes`; None unless they are a zipmap from the first to the last.
+    /// Checks `bytes` from end to end; `None` if they are not a zipmap.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (&stored, rest) = bytes.split_first()?;
         let (&end, pairs) = rest.split_last()?;
@@ -55,23 +55,24 @@ impl<'a> Zipmap<'a> {
         self.count
     }
 
+    /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Fields and their values.
+    /// The fields and their values.
     pub fn iter(&self) -> Iter<'a> {
         Iter { rest: self.pairs }
     }
 
-    /// Fields and values in turn in a listpack. None if it would be too large for one.
+    /// A listpack of fields and values in turn. `None` if it would be too large.
     pub fn to_listpack(&self) -> Option<Listpack> {
         let pairs = self.iter();
         pack(pairs.flat_map(|(field, value)| [Element::from(field), Element::from(value)]))
     }
 }
 
-/// The first field and value of `bytes`, and what follows.
+/// Splits off the first field and value of `bytes`.
 fn split_pair(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (len, rest) = split_length(bytes)?;
     let (field, rest) = rest.split_at_checked(len)?;
@@ -95,6 +96,7 @@ fn split_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     }
 }
 
+/// The fields and their values.
 #[derive(Clone)]
 pub struct Iter<'a> {
     rest: &'a [u8],
@@ -136,7 +138,7 @@ mod tests {
         (field.to_vec(), value.to_vec())
     }
 
-    /// What redis-server 7.0 makes of RESTORE with such payloads.
+    /// A redis-server 7.0 loads these payloads by RESTORE with these results.
     #[test]
     fn reads_what_a_real_server_reads() {
         let two = vec![pair(b"foo", b"bar"), pair(b"hello", b"world")];
@@ -221,7 +223,7 @@ mod tests {
             prop_assert_eq!(listpack.as_bytes(), texts.as_bytes());
         }
 
-        /// Damage is refused, or what remains is read to its end.
+        /// Damaged bytes are refused, or can be read to their end.
         #[test]
         fn damaged_bytes_do_no_harm(
             pairs in vec((text(), text(), 0u8..6), 0..6),

@@ -1,8 +1,8 @@
 //! One allocation for each key: header, expiry, key and value together.
 //!
-//! A key of 16 bytes with a value of 16 bytes is the usual case of a cache. As three allocations
-//! (key, value, entry) it costs three size classes, three headers and three cache misses; as one it
-//! costs 7 bytes of header, and the lookup that compares the key has already loaded the value.
+//! A key of 16 bytes with a value of 16 bytes is usual in a cache. Three allocations (key, value,
+//! entry) cost three size classes, three headers and three cache misses. One allocation costs 7
+//! bytes of header, and the look-up that compares the key has already loaded the value.
 //!
 //! ```text
 //!  0        3      4       5         6           7
@@ -14,11 +14,10 @@
 //! key len 255: the length is in the u32 instead        pad: only before a `V`, up to a multiple of 8
 //! ```
 //!
-//! `kind` belongs to the keyspace (type and encoding, four bits each); nothing here reads it.
+//! `kind` is for the keyspace (type and encoding, four bits each); this module does not read it.
 //! Numbers are little-endian and unaligned; only a `V` is aligned. Sizes are rounded up to
-//! jemalloc's classes, so that a value may grow in place as far as the allocator's bytes reach and
-//! so that `alloc_size` is what the key really costs: 40 bytes for 16 + 16, 32 with an integer, 8
-//! more with an expiry.
+//! jemalloc's classes, so that a value may grow in place within its class and `alloc_size` is the
+//! true cost of the key: 40 bytes for 16 + 16, 32 with an integer, 8 more with an expiry.
 //!
 //! **Invariants**
 //! - The bytes 3..7 and the long key length determine the layout; only `Shape` computes it.
@@ -26,12 +25,12 @@
 //!   (`tests::overwrite`).
 //! - The key never changes in an allocation's life: the hash table relies on it.
 //!
-//! Limits: keys below 4 GiB; strings up to `INLINE_MAX` inline, longer ones are the payload's
-//! business; payloads of at most 24 bytes, so that an entry with an object stays near 64 bytes.
+//! Limits: keys below 4 GiB; strings up to `INLINE_MAX` inline, longer ones in a payload; payloads
+//! of at most 24 bytes, so that an entry with an object takes about 64 bytes.
 //!
-//! Rejected: a pointer to the value for short strings (a miss and 8 to 16 bytes more), a vtable
-//! instead of flags (8 bytes), the expiry in a second hash table (a second probe on each read; the
-//! index in `expires` is only touched by writes).
+//! Rejected: a pointer to the value for short strings (one more cache miss and 8 to 16 bytes), a
+//! vtable instead of flags (8 bytes), the expiry in a second hash table (a second probe on each
+//! read; the index in `expires` is only touched by writes).
 use std::alloc::{self, Layout};
 use std::fmt;
 use std::marker::PhantomData;
@@ -40,8 +39,8 @@ use std::ptr::NonNull;
 use super::hashtable::Element;
 
 /// The longest string that is kept in the entry. A SET that changes the size class copies key and
-/// value: 24 ns with 16 bytes, 28 ns with 128 (`tests::cost_of_a_rewrite_by_length`), against 14 ns
-/// and a cache miss on each read for a string of its own. So speed would allow more; beyond it a
+/// value: 24 ns with 16 bytes, 28 ns with 128 (`tests::cost_of_a_rewrite_by_length`). A separate
+/// string takes 14 ns, and a cache miss on each read. For speed the limit could be higher; but a
 /// separate string can grow in place (APPEND, SETRANGE) and be shared with a reply.
 pub const INLINE_MAX: usize = 128;
 /// The largest payload.
@@ -56,7 +55,7 @@ const HEADER: usize = 7;
 
 const FORM_MASK: u8 = 0b011;
 const HAS_EXPIRE: u8 = 0b100;
-/// The key length byte that says: see the u32.
+/// The value of the key length byte for long keys, whose length is a u32.
 const LONG_KEY: u8 = 255;
 const ALIGN: usize = 8;
 
@@ -71,7 +70,7 @@ enum Form {
     Obj = 2,
 }
 
-/// A value on its way into an entry.
+/// A value to be stored in an entry.
 #[derive(Debug)]
 pub enum NewValue<'a, V> {
     Int(i64),
@@ -80,7 +79,7 @@ pub enum NewValue<'a, V> {
     Obj(V),
 }
 
-/// A value as it stands in an entry.
+/// A shared view of an entry's value.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ValueRef<'a, V> {
     Int(i64),
@@ -88,14 +87,14 @@ pub enum ValueRef<'a, V> {
     Obj(&'a V),
 }
 
-/// A value to be changed where it stands.
+/// The exclusive view of an entry's value.
 pub enum ValueMut<'a, V> {
     Int(IntMut<'a>),
     Str(&'a mut [u8]),
     Obj(&'a mut V),
 }
 
-/// A value that left its entry.
+/// A value that was moved out of its entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnedValue<V> {
     Int(i64),
@@ -103,14 +102,16 @@ pub enum OwnedValue<V> {
     Obj(V),
 }
 
-/// An integer inside an entry, which is not aligned.
+/// An integer in an entry, where it is not aligned.
 pub struct IntMut<'a>(&'a mut [u8; 8]);
 
 impl IntMut<'_> {
+    /// The integer.
     pub fn get(&self) -> i64 {
         i64::from_le_bytes(*self.0)
     }
 
+    /// Sets the integer.
     pub fn set(&mut self, value: i64) {
         *self.0 = value.to_le_bytes();
     }
@@ -122,13 +123,13 @@ pub struct Entry<V> {
     _owns: PhantomData<V>,
 }
 
-/// A shared look at an entry.
+/// A shared view of an entry.
 pub struct EntryRef<'a, V> {
     p: NonNull<u8>,
     _borrows: PhantomData<&'a V>,
 }
 
-/// The only look at an entry.
+/// The exclusive view of an entry.
 pub struct EntryMut<'a, V> {
     p: NonNull<u8>,
     _borrows: PhantomData<&'a mut V>,
@@ -155,13 +156,13 @@ impl<V> Clone for EntryRef<'_, V> {
 
 impl<V> Copy for EntryRef<'_, V> {}
 
-/// Where the parts of an entry are.
+/// The layout of an entry.
 #[derive(Clone, Copy)]
 struct Shape {
     form: Form,
     has_expire: bool,
     key_len: usize,
-    /// Bytes of the value.
+    /// The length of the value in bytes.
     value_len: usize,
 }
 
@@ -271,6 +272,7 @@ impl<'a, V> EntryRef<'a, V> {
         }
     }
 
+    /// The key.
     #[inline(always)]
     pub fn key(self) -> &'a [u8] {
         let at = HEADER + Shape::expire_at(self.has_expire());
@@ -280,7 +282,7 @@ impl<'a, V> EntryRef<'a, V> {
         }
     }
 
-    /// The caller's tag.
+    /// The kind byte, which belongs to the caller.
     #[inline]
     pub fn kind(self) -> u8 {
         self.bytes::<1>(KIND)[0]
@@ -293,18 +295,20 @@ impl<'a, V> EntryRef<'a, V> {
         u32::from_le_bytes([a, b, c, 0])
     }
 
+    /// Whether the key has an expiry time.
     #[inline(always)]
     pub fn has_expire(self) -> bool {
         self.flags() & HAS_EXPIRE != 0
     }
 
-    /// When the key expires, in milliseconds since 1970.
+    /// The expiry time, Unix milliseconds.
     #[inline(always)]
     pub fn expire_at(self) -> Option<i64> {
         self.has_expire()
             .then(|| i64::from_le_bytes(self.bytes(HEADER)))
     }
 
+    /// The value.
     #[inline(always)]
     pub fn value(self) -> ValueRef<'a, V> {
         let shape = self.shape();
@@ -317,12 +321,12 @@ impl<'a, V> EntryRef<'a, V> {
         }
     }
 
-    /// The address of the allocation: its identity while it lives.
+    /// The address of the allocation, which identifies the entry while it lives.
     pub fn addr(self) -> usize {
         self.p.addr().get()
     }
 
-    /// Bytes of the allocation.
+    /// The size of the allocation.
     pub fn alloc_size(self) -> usize {
         self.shape().alloc_size()
     }
@@ -340,7 +344,7 @@ impl<V: fmt::Debug> fmt::Debug for EntryRef<'_, V> {
 }
 
 impl<'a, V> EntryMut<'a, V> {
-    /// A shared look, as long as this one is not used.
+    /// A shared view, while this one is not used.
     #[inline(always)]
     pub fn as_ref(&self) -> EntryRef<'_, V> {
         EntryRef {
@@ -349,7 +353,7 @@ impl<'a, V> EntryMut<'a, V> {
         }
     }
 
-    /// Gives up the right to change.
+    /// Turns the exclusive view into a shared one.
     #[inline(always)]
     pub fn into_ref(self) -> EntryRef<'a, V> {
         EntryRef {
@@ -367,34 +371,42 @@ impl<'a, V> EntryMut<'a, V> {
         }
     }
 
+    /// The key.
     pub fn key(&self) -> &[u8] {
         self.as_ref().key()
     }
 
+    /// The kind byte, which belongs to the caller.
     pub fn kind(&self) -> u8 {
         self.as_ref().kind()
     }
 
+    /// The 24 bits of LRU clock or LFU counter.
     pub fn lru(&self) -> u32 {
         self.as_ref().lru()
     }
 
+    /// Whether the key has an expiry time.
     pub fn has_expire(&self) -> bool {
         self.as_ref().has_expire()
     }
 
+    /// The expiry time, Unix milliseconds.
     pub fn expire_at(&self) -> Option<i64> {
         self.as_ref().expire_at()
     }
 
+    /// The value.
     pub fn value(&self) -> ValueRef<'_, V> {
         self.as_ref().value()
     }
 
+    /// The address of the allocation.
     pub fn addr(&self) -> usize {
         self.as_ref().addr()
     }
 
+    /// The size of the allocation.
     pub fn alloc_size(&self) -> usize {
         self.as_ref().alloc_size()
     }
@@ -416,13 +428,14 @@ impl<'a, V> EntryMut<'a, V> {
         self.write(LRU, &lru.to_le_bytes()[..3]);
     }
 
+    /// Sets the kind byte.
     #[inline]
     pub fn set_kind(&mut self, kind: u8) {
         self.write(KIND, &[kind]);
     }
 
-    /// Changes the expiry of an entry that has one; false, and nothing done, if it has none
-    /// (`Entry::with_expire` makes room).
+    /// Changes the expiry time of an entry that has one; otherwise returns false and changes
+    /// nothing (`Entry::with_expire` makes room).
     #[inline]
     pub fn set_expire_at(&mut self, at_ms: i64) -> bool {
         let room = self.has_expire();
@@ -432,10 +445,12 @@ impl<'a, V> EntryMut<'a, V> {
         room
     }
 
+    /// The value, to be changed in place.
     pub fn value_mut(&mut self) -> ValueMut<'_, V> {
         self.reborrow().into_value_mut()
     }
 
+    /// The value, to be changed in place, for the lifetime of the view.
     #[inline]
     pub fn into_value_mut(self) -> ValueMut<'a, V> {
         let shape = self.as_ref().shape();
@@ -454,8 +469,8 @@ impl<'a, V> EntryMut<'a, V> {
         }
     }
 
-    /// Writes a string or integer over a string or integer if the allocation stays the same; false,
-    /// and nothing done, otherwise. The kind is the caller's to set.
+    /// Overwrites a string or integer by a string or integer if the allocation keeps its size;
+    /// otherwise returns false and changes nothing. The caller sets the kind.
     #[inline]
     pub fn try_overwrite(&mut self, value: &NewValue<'_, V>) -> bool {
         let old = self.as_ref().shape();
@@ -471,7 +486,7 @@ impl<'a, V> EntryMut<'a, V> {
         true
     }
 
-    /// Writes a string or integer and the header bytes that describe it.
+    /// Writes a string or integer, and the header bytes that describe it.
     #[inline(always)]
     fn write_value(&mut self, shape: Shape, value: &NewValue<'_, V>) {
         let expire = if shape.has_expire { HAS_EXPIRE } else { 0 };
@@ -533,6 +548,7 @@ impl<V> Entry<V> {
         }
     }
 
+    /// A shared view.
     #[inline]
     pub fn as_ref(&self) -> EntryRef<'_, V> {
         EntryRef {
@@ -541,6 +557,7 @@ impl<V> Entry<V> {
         }
     }
 
+    /// The exclusive view.
     #[inline]
     pub fn as_mut(&mut self) -> EntryMut<'_, V> {
         EntryMut {
@@ -549,7 +566,7 @@ impl<V> Entry<V> {
         }
     }
 
-    /// The same key and value with another expiry, in a new allocation unless the old one has room.
+    /// The entry with another expiry time; in a new allocation unless the old one has room.
     pub fn with_expire(mut self, expire_at: Option<i64>) -> Self {
         match expire_at {
             None if !self.as_ref().has_expire() => return self,
@@ -572,7 +589,7 @@ impl<V> Entry<V> {
         }
     }
 
-    /// The same key, LRU and expiry with another value, in place when it fits.
+    /// The entry with another value, in place if it fits.
     pub fn with_value(mut self, kind: u8, value: NewValue<'_, V>) -> Self {
         if self.as_mut().try_overwrite(&value) {
             self.as_mut().set_kind(kind);
@@ -582,7 +599,7 @@ impl<V> Entry<V> {
         Entry::new(look.key(), kind, look.lru(), look.expire_at(), value)
     }
 
-    /// The value alone; the allocation goes.
+    /// The value; the allocation is freed.
     pub fn into_value(self) -> OwnedValue<V> {
         let v = match self.as_ref().value() {
             ValueRef::Int(n) => return OwnedValue::Int(n),
@@ -594,7 +611,7 @@ impl<V> Entry<V> {
         OwnedValue::Obj(v)
     }
 
-    /// The payload, if the value is one; the allocation goes.
+    /// The payload, if the value is one; the allocation is freed.
     pub fn take_obj(self) -> Option<V> {
         match self.into_value() {
             OwnedValue::Obj(v) => Some(v),
@@ -602,7 +619,7 @@ impl<V> Entry<V> {
         }
     }
 
-    /// Frees the allocation, and leaves a payload that has been copied out alone.
+    /// Frees the allocation without dropping a payload, which the caller has copied out.
     fn free(self) {
         let (p, layout) = (self.p, self.as_ref().shape().layout());
         std::mem::forget(self);

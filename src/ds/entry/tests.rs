@@ -23,7 +23,7 @@ fn look(entry: &Entry<Payload>) -> (Vec<u8>, u8, u32, Option<i64>, OwnedValue<Pa
     )
 }
 
-/// A value to build entries from more than once.
+/// A value from which several entries can be built.
 #[derive(Clone, Debug)]
 enum Made {
     Int(i64),
@@ -78,8 +78,8 @@ fn size_classes_are_those_of_the_allocator() {
     assert!(classes.iter().enumerate().all(|(n, &class)| class > n));
 }
 
-/// Every key length around the long form, every value length around the limits, with and without
-/// expiry.
+/// Key lengths around the limit of the long form, value lengths around their limits, with and
+/// without expiry.
 #[test]
 fn round_trips_at_the_boundaries() {
     let obj: Payload = Rc::new([1, 2, 3]);
@@ -204,7 +204,7 @@ fn made() -> impl Strategy<Value = Made> {
 proptest! {
     #![proptest_config(crate::ds::cases(128))]
 
-    /// A chain of conversions keeps what it should, and drops each payload once.
+    /// A chain of conversions keeps what it does not change, and drops each payload once.
     #[test]
     fn conversions(
         key in prop::collection::vec(any::<u8>(), 0..400),
@@ -233,7 +233,7 @@ proptest! {
     }
 }
 
-/// SET on a key of a 16-byte value: the figure behind `INLINE_MAX`. Run with `--release --ignored
+/// Measures SET on a key with a 16-byte value, for `INLINE_MAX`. Run with `--release --ignored
 /// --nocapture`.
 #[test]
 #[ignore = "a measurement"]

@@ -1,10 +1,9 @@
 //! The keys with a TTL, in the order in which they expire.
 //!
-//! Active expiry wants the due keys, earliest first, and nothing else; a sample that mostly finds
-//! keys which are not due is work for nothing, and a key that no sample meets stays for ever. So
-//! there is an exact index. It holds (time, id) pairs, where an id is any number by which the owner
-//! finds the key again: the keyspace takes the key's 64-bit hash, which `HashTable::find_by`
-//! resolves, because a stale hash is harmless and a stale address is not.
+//! Active expiry needs the due keys, earliest first. Samples would mostly find keys that are not
+//! due, and might never find some that are. So there is an exact index of (time, id) pairs, where
+//! an id is any number by which the owner finds the key. The keyspace uses the key's 64-bit hash,
+//! which `HashTable::find_by` resolves: a stale hash is harmless, a stale address is not.
 //!
 //! ```text
 //!             BTreeMap: (at, id) of the lowest pair that may stand in the leaf
@@ -16,31 +15,31 @@
 //!        +----------------+----------------+----------------+ - - - - - - - -+     the fourth only in a leaf that spans over 49 days
 //! ```
 //!
-//! A leaf is unsorted: an insert appends, a removal moves the last pair into the hole. Only the
-//! columns matter for speed: to find an id in a leaf the processor compares one dense array of u32,
-//! eight or sixteen at a time. A full leaf is split at its median. Appends in order, the usual case
-//! with one TTL for all, open a new leaf instead, so that the leaves behind them are full.
+//! A leaf is unsorted: an insert appends, a removal moves the last pair into the hole. To find an
+//! id in a leaf, the processor compares one dense array of u32, eight or sixteen at a time. A full
+//! leaf is split at its median. Appends in order, the usual case with one TTL for all, open a new
+//! leaf instead, so that the earlier leaves are full.
 //!
 //! **Invariants**
-//! - A pair stands in the leaf with the greatest key not above it; the first leaf's key is below
-//!   everything (`tests::twin`).
+//! - A pair is in the leaf with the greatest key that is not above the pair; the key of the first
+//!   leaf is below all pairs (`tests::twin`).
 //! - No leaf is empty. No `base` is above a time in its leaf.
 //! - A leaf is allocated in steps of `STEP` pairs or to a size class, and freed the same way.
 //!
 //! Cost: a pair is 12 bytes, with slack and the map about 13.6; insert, remove and pop touch one
-//! leaf and the path to it. A million pairs of the same millisecond are no special case, as the id
-//! is part of the order. Pairs may repeat (two keys can share a hash): more than a leaf's worth of
-//! the very same pair makes one long leaf.
+//! leaf and the path to it. A million pairs of the same millisecond need no special case, as the id
+//! is part of the order. Pairs may repeat (two keys can have the same hash): more copies of one
+//! pair than a leaf holds make one long leaf.
 //!
 //! Rejected: a hierarchical timing wheel (its lists need a pointer each way, and TTLs of years and
 //! milliseconds in one wheel cascade), a binary heap (a removal needs the position, or leaves a
-//! corpse for each overwritten TTL), sorted leaves (an insert moves half a leaf), BTreeMap of pairs
-//! (24 to 30 bytes each).
+//! stale pair for each overwritten TTL), sorted leaves (an insert moves half a leaf), BTreeMap of
+//! pairs (24 to 30 bytes each).
 use std::collections::BTreeMap;
 
-/// Pairs in a leaf, at most (unless all are the same).
+/// The maximum number of pairs in a leaf (unless all are equal).
 const LEAF_MAX: usize = 256;
-/// Two neighbours merge when both fit in this many.
+/// Two neighbours are merged when both together have at most this number of pairs.
 const MERGE_MAX: usize = LEAF_MAX / 2;
 
 type Pair = (i64, u64);
@@ -54,18 +53,19 @@ pub struct Expires {
     bytes: usize,
 }
 
-/// A pair as one number, which compares in two instructions where a tuple takes branches.
+/// A pair as one number: it compares in two instructions, a tuple needs branches.
 type Key = u128;
 
 /// The key of the first leaf.
 const LOWEST: Key = 0;
 
 fn key_of((at, id): Pair) -> Key {
-    // Flipping the sign makes negative times the smaller numbers.
+    // With the sign bit flipped, negative times are the smaller numbers.
     u128::from(at as u64 ^ (1 << 63)) << 64 | u128::from(id)
 }
 
 impl Expires {
+    /// An empty index.
     pub const fn new() -> Self {
         Expires {
             leaves: BTreeMap::new(),
@@ -74,15 +74,17 @@ impl Expires {
         }
     }
 
+    /// The number of pairs.
     pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Adds a pair; one that is there already is there twice.
+    /// Adds a pair; it may be there already, and is then there twice.
     pub fn insert(&mut self, at: i64, id: u64) {
         self.len += 1;
         let pair = (at, id);
@@ -112,8 +114,7 @@ impl Expires {
         }
     }
 
-    /// Keep in step with something that was due at `was` and now is at `at`, either of which may be
-    /// never.
+    /// Moves an id from time `was` to time `at`; `None` is never.
     #[inline]
     pub fn shift(&mut self, id: u64, was: Option<i64>, at: Option<i64>) {
         if was == at {
@@ -127,7 +128,7 @@ impl Expires {
         }
     }
 
-    /// Takes a pair out, once; false if it is not there.
+    /// Removes a pair once; false if it is not there.
     pub fn remove(&mut self, at: i64, id: u64) -> bool {
         let Some((&key, leaf)) = self.leaves.range_mut(..=key_of((at, id))).next_back() else {
             return false;
@@ -142,7 +143,7 @@ impl Expires {
         true
     }
 
-    /// Takes the earliest pair out if its time is not after `now`.
+    /// Removes and returns the earliest pair if its time is not after `now`.
     pub fn pop_due(&mut self, now: i64) -> Option<(i64, u64)> {
         let mut first = self.leaves.first_entry()?;
         let key = *first.key();
@@ -165,10 +166,10 @@ impl Expires {
         Some(leaf.get(leaf.earliest()))
     }
 
-    /// How many pairs have a time before `at`: a step for each leaf.
+    /// The number of pairs with a time before `at`: one step for each leaf.
     pub fn count_before(&self, at: i64) -> usize {
         let mut leaves = self.leaves.range(..key_of((at, 0)));
-        // All but the last of these leaves lie before it as a whole.
+        // All of these leaves except the last lie before `at` as a whole.
         let last = leaves.next_back().map_or(0, |(_, leaf)| {
             (0..leaf.len())
                 .filter(|place| leaf.get(*place).0 < at)
@@ -177,7 +178,7 @@ impl Expires {
         last + leaves.map(|(_, leaf)| leaf.len()).sum::<usize>()
     }
 
-    /// The n-th pair of [`Expires::iter`], in a step for each leaf: with a random n a fair pick.
+    /// The n-th pair of [`Expires::iter`], in a step for each leaf; with a random n, a fair choice.
     pub fn nth(&self, mut n: usize) -> Option<(i64, u64)> {
         for leaf in self.leaves.values() {
             if n < leaf.len() {
@@ -188,25 +189,26 @@ impl Expires {
         None
     }
 
-    /// All pairs; leaf by leaf they ascend, within a leaf they don't.
+    /// All pairs. Leaves come in ascending order; the pairs within a leaf have no order.
     pub fn iter(&self) -> impl Iterator<Item = (i64, u64)> + '_ {
         self.leaves
             .values()
             .flat_map(|leaf| (0..leaf.len()).map(|place| leaf.get(place)))
     }
 
-    /// Bytes allocated: exact for the leaves' columns, close for the map around them.
+    /// The allocated bytes: exact for the leaves' columns, an estimate for the map.
     pub fn memory_bytes(&self) -> usize {
-        // A node of a BTreeMap has 11 places, of which two thirds are used on average.
+        // A node of a BTreeMap has 11 places, two thirds of them used on average.
         self.bytes + self.leaves.len() * (size_of::<Key>() + size_of::<Leaf>()) * 3 / 2
     }
 
+    /// Removes all pairs.
     pub fn clear(&mut self) {
         *self = Expires::new();
     }
 
-    /// Accounts for a pair that left the leaf at `key`, drops the leaf if it is empty, and merges
-    /// it when it just gave memory back.
+    /// Updates the figures after a pair was removed from the leaf at `key`; drops the leaf if it is
+    /// empty, and merges it if its allocation has shrunk.
     fn note_removal(&mut self, key: Key, before: usize, after: usize) {
         self.len -= 1;
         self.bytes = self.bytes - before + after;
@@ -244,14 +246,14 @@ impl Expires {
     }
 }
 
-/// A handful of pairs in columns of u32.
+/// Up to [`LEAF_MAX`] pairs in columns of u32.
 struct Leaf {
     base: i64,
     /// `columns` arrays of `cap` words each.
     words: Box<[u32]>,
     len: u32,
     cap: u32,
-    /// 3, or 4 when times don't fit in 32 bits above `base`.
+    /// The number of columns: 3, or 4 when times don't fit in 32 bits above `base`.
     columns: u32,
 }
 
@@ -334,7 +336,7 @@ impl Leaf {
         (self.base.wrapping_add_unsigned(self.delta(place)), id)
     }
 
-    /// Adds a pair, making room and moving the base as needed.
+    /// Adds a pair; makes room and lowers the base if needed.
     fn push(&mut self, pair: Pair) {
         let delta = pair.0.checked_sub(self.base);
         if !matches!(delta, Some(delta) if delta >= 0 && (self.columns == WIDE || delta <= i64::from(u32::MAX)))
@@ -350,7 +352,7 @@ impl Leaf {
         self.append(pair);
     }
 
-    /// Adds a pair whose time is not below the base, with room for it.
+    /// Adds a pair that fits: there is room, and its time is not below the base.
     fn append(&mut self, (at, id): Pair) {
         let (cap, place) = (self.cap as usize, self.len());
         let delta = at.abs_diff(self.base);
@@ -363,7 +365,7 @@ impl Leaf {
         self.len += 1;
     }
 
-    /// Where a pair stands.
+    /// The place of a pair.
     fn position(&self, pair: Pair) -> Option<usize> {
         let low = pair.1 as u32;
         let ids = self.column(ID_LOW);
@@ -390,8 +392,8 @@ impl Leaf {
         find_word(times, earliest).unwrap_or(0)
     }
 
-    /// Takes a pair out; the last one fills the hole, and spare capacity goes when two steps of it
-    /// are free.
+    /// Removes a pair and fills its place with the last one; shrinks the allocation when two steps
+    /// of it are unused.
     fn swap_remove(&mut self, place: usize) {
         let (cap, last) = (self.cap as usize, self.len() - 1);
         for column in 0..self.columns as usize {
@@ -406,7 +408,8 @@ impl Leaf {
     }
 
     /// Splits a full leaf and returns the upper part with its key: a new leaf for `pair` alone if
-    /// nothing here is above it, else the half above the median. None if all pairs are the same.
+    /// no pair here is above it, otherwise the half above the median. `None` if all pairs are
+    /// equal.
     fn split(&mut self, pair: Pair) -> Option<(Key, Leaf)> {
         let mut pairs: Vec<Pair> = (0..self.len()).map(|place| self.get(place)).collect();
         let highest = pairs.iter().copied().max()?;
@@ -427,7 +430,7 @@ impl Leaf {
     }
 }
 
-/// The first place of a word, sixteen compared at a time.
+/// The first place of a word; sixteen are compared at a time.
 fn find_word(words: &[u32], word: u32) -> Option<usize> {
     const LANES: usize = 16;
     let (chunks, rest) = words.as_chunks::<LANES>();

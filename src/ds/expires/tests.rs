@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::ds::scaled;
 
-/// Every pair stands in its leaf, no leaf is empty, bases are below, and the figures add up.
+/// Checks that every pair is in its leaf, no leaf is empty, bases are below the times, and the
+/// figures are right.
 fn check(index: &Expires) {
     let keys: Vec<Key> = index.leaves.keys().copied().collect();
     assert!(keys.first().is_none_or(|&first| first == LOWEST));
@@ -56,7 +57,7 @@ impl Twin {
 #[derive(Clone, Debug)]
 enum Op {
     Insert(i64, u64),
-    /// So many in order, this far apart.
+    /// A number of pairs in ascending order, with this distance in time.
     Series(i64, i64, u64),
     RemoveNth(usize),
     RemoveMany(usize, usize),
@@ -93,7 +94,7 @@ fn insert(index: &mut Expires, twin: &mut Twin, pair: Pair) {
     twin.insert(pair);
 }
 
-/// Pops one pair of both; among equal times the order is free.
+/// Pops one pair of both; the order of equal times is not defined.
 fn pop(index: &mut Expires, twin: &mut Twin, now: i64) {
     let first = twin.pairs.keys().next().map(|pair| pair.0);
     assert_eq!(index.first().map(|pair| pair.0), first);
@@ -168,7 +169,7 @@ proptest! {
     }
 }
 
-/// More of one and the same pair than a leaf holds: they stay together, and all come out.
+/// More copies of one pair than a leaf holds stay together, and all are popped.
 #[test]
 fn the_same_pair_over_and_over() {
     const N: usize = scaled(1000, LEAF_MAX + 20);
@@ -205,7 +206,7 @@ fn ids(n: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The budget: 14 bytes for each key, whatever the order of the times.
+/// The budget: 14 bytes for each key, for any order of the times.
 #[test]
 fn the_memory_budget_holds() {
     const N: u64 = scaled(60_000, 1_000) as u64;
@@ -227,7 +228,7 @@ fn the_memory_budget_holds() {
     }
 }
 
-/// The figures of the header. Run with `--release --ignored --nocapture`.
+/// Measures the figures of the header. Run with `--release --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn a_million_times() {

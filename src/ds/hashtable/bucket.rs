@@ -10,19 +10,19 @@
 //! ```
 //!
 //! An address of user space has at most 48 bits (47 on x86-64 with four-level page tables), so a
-//! pointer packs into six bytes; that buys two more slots than eight-byte pointers in the same
-//! line. The first 16 bytes hold all tags and the meta byte, so that one SIMD load and one compare
-//! answer "which slots may hold this hash?".
+//! pointer packs into six bytes; a line has room for two more of these than of eight-byte pointers.
+//! The first 16 bytes hold all tags and the meta byte, so that one SIMD load and one compare find
+//! the slots that may have this hash.
 //!
 //! **Invariants**
-//! - slots `0..count` hold elements, the others nothing: dense, so that occupancy is a number of
-//!   four bits (`tests::twin`).
+//! - slots `0..count` have elements and the others are empty, so that four bits describe the
+//!   occupancy (`tests::twin`).
 //! - with a child, `count` is 8 and slot 8 is the child's address, which came from `Box::into_raw`.
 use std::ptr::{self, NonNull};
 
-/// Elements that a bucket holds when it has no child.
+/// The elements of a bucket without a child.
 pub(super) const SLOTS: usize = 9;
-/// Elements that a bucket with a child holds: the last slot is the link.
+/// The elements of a bucket with a child: the last slot is the link.
 pub(super) const SLOTS_WITH_CHILD: usize = SLOTS - 1;
 
 const META: usize = SLOTS;
@@ -45,7 +45,7 @@ impl Bucket {
         Bucket { bytes: [0; 64] }
     }
 
-    /// How many elements stand in this bucket (not in its children).
+    /// The number of elements in this bucket, without its children.
     #[inline(always)]
     pub(super) fn count(&self) -> usize {
         usize::from(self.bytes[META] & COUNT_MASK)
@@ -116,7 +116,7 @@ impl Bucket {
         self.bytes[META] += 1;
     }
 
-    /// Takes the last element out.
+    /// Removes and returns the last element.
     pub(super) fn pop(&mut self) -> Option<(u8, NonNull<u8>)> {
         let last = self.count().checked_sub(1)?;
         let out = (self.tag(last), self.get(last));
@@ -124,13 +124,12 @@ impl Bucket {
         Some(out)
     }
 
-    /// Forgets all elements and the child.
+    /// Removes all elements and the child.
     pub(super) fn reset(&mut self) {
         self.bytes[META] = 0;
     }
 
-    /// Turns the last slot into the link to a new child, which receives the element that stood
-    /// there.
+    /// Turns the last slot into the link to a new child, and moves the element of that slot to it.
     pub(super) fn grow_child(&mut self) -> NonNull<Bucket> {
         debug_assert!(self.is_full());
         let mut child = Box::new(Bucket::empty());
@@ -144,7 +143,7 @@ impl Bucket {
         unsafe { NonNull::new_unchecked(raw) }
     }
 
-    /// Cuts the link; the child is the caller's.
+    /// Removes the link and returns the child.
     pub(super) fn take_child(&mut self) -> Option<Box<Bucket>> {
         let child = self.child()?;
         self.bytes[META] &= !CHILD;
@@ -179,7 +178,7 @@ impl Bucket {
         self.equal_tags_naive(tag)
     }
 
-    /// The portable match, and the oracle of the other one.
+    /// The portable match, and the oracle of the SIMD version.
     #[cfg(any(test, not(target_arch = "x86_64")))]
     fn equal_tags_naive(&self, tag: u8) -> u32 {
         (0..SLOTS).fold(0, |mask, slot| {

@@ -2,14 +2,14 @@
 //!
 //! # Problem
 //!
-//! A server with one thread cannot stop to rehash a million keys, SCAN must survive a table that
-//! changes between two calls, RANDOMKEY must be fair, and the table should add little to a key of
-//! 16 bytes. The maps of std give none of the four.
+//! A server with one thread cannot stop to rehash a million keys, SCAN must work on a table that
+//! changes between two calls, RANDOMKEY must be fair, and the table should need few bytes for each
+//! key. The maps of std have none of these properties.
 //!
 //! # Buckets
 //!
-//! A lookup is paid in cache misses, so a bucket is one cache line that answers almost every
-//! question about its elements:
+//! The cost of a look-up is its cache misses, so a bucket is one cache line with nearly everything
+//! that a look-up needs:
 //!
 //! ```text
 //!  hash  63      56                                  0
@@ -26,8 +26,8 @@
 //! ```
 //!
 //! Nine pointers of 48 bits, a byte of the hash for each, one byte of count. A tag that matches by
-//! chance costs a wasted look at a key: less than 9 in 256. When a tenth element comes, the ninth
-//! slot becomes the address of a child bucket, and so on.
+//! chance costs a needless comparison of keys: in less than 9 of 256 look-ups. For a tenth element,
+//! the ninth slot becomes the address of a child bucket, and so on.
 //!
 //! # Rehashing
 //!
@@ -41,9 +41,10 @@
 //!  tables[1]   # # # # # # # # - - - - - - - - # # # # # # # # - - - - - - - -
 //! ```
 //!
-//! An element whose index in `tables[0]` is below `rehash_at` is in `tables[1]`, any other is in
-//! `tables[0]`: new ones too. So every element has one home, and a lookup probes one table, never
-//! both. Keys in the bucket that moves next are prefetched, as their hashes are computed again.
+//! An element whose index in `tables[0]` is below `rehash_at` is in `tables[1]`; all others, new
+//! ones included, are in `tables[0]`. So every element has one place, and a look-up probes one
+//! table, never both. Keys in the bucket that moves next are prefetched, as their hashes are
+//! computed again.
 //!
 //! # SCAN
 //!
@@ -55,45 +56,45 @@
 //! ```
 //!
 //! Bucket `01` of the small table becomes `001` and `101` of the large one, and these are
-//! neighbours in this order. What was behind the cursor stays behind it, and what is before it
-//! stays before it, whatever the table grows or shrinks to. While rehashing, a call returns one
-//! bucket of the smaller table and all its expansions in the larger. An element may come twice
-//! (after a shrink), but none is missed that is there from the first call to the last.
+//! neighbours in this order. Elements that were visited stay behind the cursor, and the others stay
+//! before it, whatever size the table gets. While rehashing, a call returns one bucket of the
+//! smaller table and all its expansions in the larger one. An element may be returned twice (after
+//! a shrink), but no element is missed that exists from the first call to the last.
 //!
 //! # Fair random
 //!
-//! Picking a bucket and then an element in it favours elements with few neighbours. So a bucket is
-//! accepted with probability length / longest, which makes every element equally likely; some three
-//! tries are needed.
+//! Picking a bucket and then one of its elements would favour elements with few neighbours. So a
+//! bucket is accepted with probability length / longest, which makes every element equally likely;
+//! some three tries are needed.
 //!
 //! # Invariants
 //!
 //! - `home(hash)` names the chain of an element, at all times (`tests::check`).
 //! - Chains are dense and minimal, see `table`; a bucket is a cache line, see `bucket`.
 //! - While `tables[1]` has no buckets, `rehash_at` is 0.
-//! - Nothing is written by a method that takes `&self`, and nothing but what was asked for while
-//!   the policy forbids: a forked child's pages stay shared.
+//! - A method that takes `&self` writes nothing, and no bucket moves while the policy forbids it: a
+//!   forked child's pages stay shared.
 //!
 //! # Costs
 //!
 //! For 1,000,000 keys: 131,072 buckets (7.6 of 9 slots used) and 31,375 children are 10.4 bytes for
-//! each key; right after a doubling it is 14.5. One key in nine is one line further, in a child. At
-//! rest a hit is two misses: bucket and entry; both can be asked for ahead (`prefetch_bucket`, then
-//! `prefetch_entry`).
+//! each key; right after a doubling it is 14.5. One key in nine is one cache line further, in a
+//! child. Without rehashing a hit is two cache misses, bucket and entry; both can be prefetched
+//! (`prefetch_bucket`, then `prefetch_entry`).
 //!
 //! # Rejected
 //!
 //! - Seven slots of eight bytes: 1,000,000 keys need 262,144 buckets, 16.8 bytes for each.
 //! - Open addressing over the whole table (hashbrown): moves elements across the table on growth,
-//!   so a cursor means nothing, and grows in one go.
+//!   so that a cursor has no meaning, and grows in one step.
 //! - A linked list for each bucket (a pointer in each element): a miss for each neighbour, 8 bytes
 //!   more for each key.
 //! - New elements always into `tables[1]` while rehashing: then every lookup probes two tables.
 //! - The whole hash in the slot, to rehash without the key: 8 bytes for each key to save one miss
 //!   in each doubling.
 //!
-//! Limits: addresses have at most 48 bits (asserted); a table that may not grow gets long chains,
-//! and slow.
+//! Limits: addresses have at most 48 bits (asserted); a table that may not grow gets long chains
+//! and becomes slow.
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
@@ -155,25 +156,26 @@ pub unsafe trait Element: Sized {
         Self: 'a;
 }
 
-/// Elements for each bucket above which a table doubles: full, if hashes were perfect.
+/// A table doubles above this number of elements for each bucket: full buckets, if hashes were
+/// perfectly even.
 const GROW_LOAD: usize = SLOTS;
-/// A table shrinks when less than one part in this many of its capacity is used.
+/// A table shrinks when less than this fraction (1 / n) of its capacity is used.
 const SHRINK_FACTOR: usize = 8;
-/// Under `ResizePolicy::Avoid` a table grows at this many times its capacity.
+/// Under `ResizePolicy::Avoid` a table grows only at this multiple of its capacity.
 const AVOID_FACTOR: usize = 5;
-/// Empty buckets that one step of rehashing skips at most.
+/// The maximum number of empty buckets that one step of rehashing skips.
 const EMPTY_VISITS: usize = 10;
 
 /// A hash table of owning pointers, rehashed a bucket at a time.
 pub struct HashTable<E: Element> {
-    /// The table, and the one that it moves to while rehashing.
+    /// The table, and the one to which elements move while rehashing.
     tables: [Table; 2],
     /// Buckets of `tables[0]` below this one have moved to `tables[1]`; 0 when not rehashing.
     rehash_at: usize,
     len: usize,
     seed: HashSeed,
     paused: u32,
-    /// A table that needs more bytes than this is not made before chains get painful.
+    /// A new table that needs more bytes than this is made only when chains become very long.
     headroom: usize,
     _owns: PhantomData<E>,
 }
@@ -200,7 +202,7 @@ pub struct TableStats {
     pub lengths: Vec<usize>,
 }
 
-/// Figures of a hash table: the second entry is there while it rehashes.
+/// Figures of a hash table; the second entry is `Some` while it rehashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
     pub main: TableStats,
@@ -208,11 +210,11 @@ pub struct Stats {
     pub rehash_at: usize,
 }
 
-/// Bits of a hash between the bucket index and the tag, which the table does not look at: its owner
-/// may keep something there (`db::kvstore` keeps the slot).
+/// The bits of a hash between the bucket index and the tag, which the table does not use: its owner
+/// may store a number in them (`db::kvstore` stores the slot).
 pub const SPARE_BITS: u64 = 0x3fff << 40;
 
-/// The tag of a hash: its highest byte, far from the bits that choose the bucket.
+/// The tag of a hash: its highest byte, far from the bits that select the bucket.
 #[inline(always)]
 fn tag_of(hash: u64) -> u8 {
     (hash >> 56) as u8
@@ -238,7 +240,7 @@ fn buckets_for(len: usize) -> usize {
     len.div_ceil(GROW_LOAD).max(1).next_power_of_two()
 }
 
-/// An element's home: which table, which bucket.
+/// The place of an element: table and bucket.
 #[derive(Clone, Copy)]
 struct Home {
     table: usize,
@@ -246,7 +248,7 @@ struct Home {
 }
 
 impl<E: Element> HashTable<E> {
-    /// An empty table; it allocates with the first element.
+    /// An empty table; it allocates when the first element is added.
     pub const fn new(seed: HashSeed) -> Self {
         HashTable {
             tables: [Table::empty(), Table::empty()],
@@ -259,16 +261,19 @@ impl<E: Element> HashTable<E> {
         }
     }
 
+    /// The number of elements.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether there are no elements.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// The seed of the hashes.
     pub fn seed(&self) -> HashSeed {
         self.seed
     }
@@ -279,23 +284,23 @@ impl<E: Element> HashTable<E> {
         self.seed.hash(key)
     }
 
-    /// Home buckets of both tables.
+    /// The number of home buckets of both tables.
     pub fn buckets(&self) -> usize {
         self.tables[0].buckets() + self.tables[1].buckets()
     }
 
-    /// Elements that fit before the table grows.
+    /// The number of elements that fit before the table grows.
     pub fn capacity(&self) -> usize {
         self.tables[1].buckets().max(self.tables[0].buckets()) * GROW_LOAD
     }
 
-    /// Bytes allocated for buckets; the elements and this struct come on top.
+    /// The bytes of all buckets, without the elements and this struct.
     pub fn memory_bytes(&self) -> usize {
         let buckets: usize = self.tables.iter().map(|t| t.buckets() + t.children()).sum();
         buckets * size_of::<Bucket>()
     }
 
-    /// The old table's share of [`HashTable::memory_bytes`] while elements move to the new one.
+    /// The old table's part of [`HashTable::memory_bytes`] while elements move to the new one.
     pub fn rehashing_bytes(&self) -> usize {
         let old = &self.tables[0];
         if self.is_rehashing() {
@@ -334,7 +339,7 @@ impl<E: Element> HashTable<E> {
         unsafe { at.bucket.as_ref() }.get(at.slot)
     }
 
-    /// Looks a key up under its hash.
+    /// Looks up a key with its hash.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<E::Ref<'_>> {
         let (_, at) = self.position(hash, key)?;
@@ -342,7 +347,7 @@ impl<E: Element> HashTable<E> {
         Some(unsafe { E::by_ref(self.element(at)) })
     }
 
-    /// Looks a key up to change its element. Moves a bucket if the table is rehashing.
+    /// Looks up a key to change its element. Moves a bucket if the table is rehashing.
     #[inline]
     pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<E::Mut<'_>> {
         self.rehash_step();
@@ -351,7 +356,7 @@ impl<E: Element> HashTable<E> {
         Some(unsafe { E::by_mut(self.element(at)) })
     }
 
-    /// The first element of exactly this hash that `is_it` recognises: for callers that keep
+    /// The first element with exactly this hash for which `is_it` holds: for callers that keep
     /// hashes, not keys.
     pub fn find_by(&self, hash: u64, is_it: impl FnMut(E::Ref<'_>) -> bool) -> Option<E::Ref<'_>> {
         let (_, at) = self.position_by(hash, is_it)?;
@@ -359,7 +364,7 @@ impl<E: Element> HashTable<E> {
         Some(unsafe { E::by_ref(self.element(at)) })
     }
 
-    /// `find_by` and remove.
+    /// Removes the element that [`HashTable::find_by`] finds.
     pub fn remove_by(&mut self, hash: u64, is_it: impl FnMut(E::Ref<'_>) -> bool) -> Option<E> {
         self.rehash_step();
         let (home, at) = self.position_by(hash, is_it)?;
@@ -380,7 +385,7 @@ impl<E: Element> HashTable<E> {
         Some((home, at))
     }
 
-    /// The one probe of find-or-insert: the element's slot, or the place where it would go.
+    /// The single probe of find-or-insert: the element's slot, or the place to insert it.
     #[inline]
     pub fn find_slot(&mut self, hash: u64, key: &[u8]) -> Slot<'_, E> {
         self.rehash_step();
@@ -390,7 +395,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Adds an element whose key is known to be absent.
+    /// Adds an element whose key must not be in the table.
     #[inline]
     pub fn insert_new(&mut self, hash: u64, element: E) -> E::Mut<'_> {
         self.rehash_step();
@@ -415,8 +420,8 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Replaces the element of a key by what `f` makes of it, which has the same key. False if the
-    /// key is absent.
+    /// Replaces the element of a key by the result of `f`, which must have the same key. Returns
+    /// false if the key is absent.
     #[inline]
     pub fn replace_with(&mut self, hash: u64, key: &[u8], f: impl FnOnce(E) -> E) -> bool {
         match self.find_slot(hash, key) {
@@ -428,7 +433,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Takes the element of a key out.
+    /// Removes and returns the element of a key.
     #[inline]
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<E> {
         self.rehash_step();
@@ -464,14 +469,14 @@ impl<E: Element> HashTable<E> {
         self.grow_if_full();
     }
 
-    /// Asks for the home bucket of a hash, so that a later lookup finds it in the cache.
+    /// Prefetches the home bucket of a hash for a later look-up.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         let home = self.home(hash);
         prefetch(self.tables[home.table].home(home.index));
     }
 
-    /// Asks for the elements whose tag fits; to be called when the bucket has arrived.
+    /// Prefetches the elements whose tag fits, when the bucket has been loaded.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         let home = self.home(hash);
@@ -493,6 +498,7 @@ impl<E: Element> HashTable<E> {
 
 /// Resizing.
 impl<E: Element> HashTable<E> {
+    /// Whether elements are being moved to another table.
     pub fn is_rehashing(&self) -> bool {
         self.tables[1].buckets() != 0
     }
@@ -502,18 +508,18 @@ impl<E: Element> HashTable<E> {
         self.paused += 1;
     }
 
+    /// Ends one `pause_rehash`.
     pub fn resume_rehash(&mut self) {
         self.paused = self.paused.checked_sub(1).expect("resume without pause");
     }
 
-    /// Begin what was put off while it was not allowed.
+    /// Begins a resize that was postponed because it was not allowed.
     pub fn resize_if_due(&mut self) {
         self.grow_if_full();
         self.shrink_if_sparse();
     }
 
-    /// How much memory a new table may take: growing is not worth the elements that would have to
-    /// go for it.
+    /// Limits the memory of a new table: growing is not worth evicting elements for it.
     #[inline]
     pub fn set_headroom(&mut self, bytes: usize) {
         self.headroom = bytes;
@@ -533,7 +539,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Rehashes for about this long; true if there is more to do.
+    /// Rehashes for about `budget`; returns true if there is more to do.
     pub fn rehash_for(&mut self, budget: Duration) -> bool {
         const STEPS_PER_CLOCK: usize = 64;
         let start = Instant::now();
@@ -545,7 +551,7 @@ impl<E: Element> HashTable<E> {
         false
     }
 
-    /// Moves up to this many buckets; true if there is more to do and it is allowed.
+    /// Moves up to `steps` buckets; returns true if there is more to do and it is allowed.
     pub fn rehash_steps(&mut self, steps: usize) -> bool {
         for _ in 0..steps {
             if !self.may_rehash() {
@@ -567,7 +573,7 @@ impl<E: Element> HashTable<E> {
         self.is_rehashing() && self.may_resize(self.tables[0].buckets())
     }
 
-    /// Whether a table of this many buckets may be changed for another one now.
+    /// Whether the table may be replaced by one of this number of buckets now.
     fn may_resize(&self, buckets: usize) -> bool {
         let allowed = match policy() {
             ResizePolicy::Allow => true,
@@ -599,7 +605,7 @@ impl<E: Element> HashTable<E> {
             return;
         }
         if self.len == 0 {
-            // One bucket stays: what comes and goes one by one needs no allocation each time.
+            // One bucket stays, so that repeated insertions and removals need no allocation.
             if self.buckets() > 1 {
                 self.tables = [Table::with_buckets(1), Table::empty()];
                 self.rehash_at = 0;
@@ -619,7 +625,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Moves the next bucket that has elements, passing a few empty ones.
+    /// Moves the next bucket that has elements, after skipping a few empty ones.
     fn move_bucket(&mut self) {
         let [from, to] = &mut self.tables;
         let last = (self.rehash_at + EMPTY_VISITS).min(from.buckets() - 1);
@@ -640,7 +646,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// The elements of the bucket that moves next, whose keys will be hashed.
+    /// Prefetches the elements of the bucket that moves next, whose keys will be hashed.
     fn prefetch_next(&self) {
         if let Some(bucket) = self.tables[0].chain(self.rehash_at).next() {
             (0..bucket.count()).for_each(|slot| prefetch(bucket.get(slot)));
@@ -658,7 +664,7 @@ impl<E: Element> HashTable<E> {
         drop(self.drain());
     }
 
-    /// Takes everything out, leaving an empty table with the same seed.
+    /// Removes and returns all elements, leaving an empty table with the same seed.
     pub fn drain(&mut self) -> IntoIter<E> {
         let mut fresh = HashTable::new(self.seed);
         fresh.paused = self.paused;

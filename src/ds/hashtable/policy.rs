@@ -1,19 +1,19 @@
-//! Whether tables may move, said once for all of a thread's tables.
+//! Whether tables may be resized: one setting for all tables of a thread.
 //!
-//! It is the process that forks, not a table: while a child lives, the keyspace and every big hash,
-//! set and sorted set in it stay where they are. All of them belong to one thread; the others only
-//! free. A flag in each table would have to be carried to millions of them.
+//! While a forked child lives, neither the keyspace nor any big hash, set or sorted set in it is
+//! moved. All of them belong to one thread; the other threads only free. A flag in each table would
+//! have to be set in millions of them.
 
 use std::cell::Cell;
 
-/// Whether tables may start and continue a resize. A forked child shares the pages: a table that
-/// moves costs both sides a copy.
+/// Whether tables may start and continue a resize. A forked child shares memory pages: a table that
+/// moves is copied for both processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResizePolicy {
-    /// Grow, shrink and rehash at will.
+    /// Grow, shrink and rehash freely.
     Allow,
-    /// While a child runs: grow only when chains get painful, at `AVOID_FACTOR` times the usual
-    /// load.
+    /// While a child runs: grow only when chains become very long, at `AVOID_FACTOR` times the
+    /// usual load.
     Avoid,
     /// Never; in the child itself.
     Forbid,
@@ -23,7 +23,7 @@ thread_local! {
     static POLICY: Cell<ResizePolicy> = const { Cell::new(ResizePolicy::Allow) };
 }
 
-/// What this thread's tables may do from now on.
+/// Sets the policy of this thread's tables.
 pub fn set_resize_policy(policy: ResizePolicy) {
     POLICY.set(policy);
 }

@@ -1,20 +1,20 @@
-//! The result of one probe: a slot to read, replace or empty, or the place for a new element.
+//! The result of one probe: the slot of an element, or the place for a new one.
 use super::{Element, HashTable, Home, Position};
 
-/// What `HashTable::find_slot` found.
+/// The result of `HashTable::find_slot`.
 pub enum Slot<'a, E: Element> {
     Occupied(OccupiedSlot<'a, E>),
     Vacant(VacantSlot<'a, E>),
 }
 
-/// The slot of an element that is there.
+/// The slot of a key that is in the table.
 pub struct OccupiedSlot<'a, E: Element> {
     table: &'a mut HashTable<E>,
     home: Home,
     at: Position,
 }
 
-/// A key that is not there.
+/// The place for a key that is not in the table.
 pub struct VacantSlot<'a, E: Element> {
     table: &'a mut HashTable<E>,
     hash: u64,
@@ -26,25 +26,21 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
         OccupiedSlot { table, home, at }
     }
 
+    /// The element.
     #[inline]
     pub fn get(&self) -> E::Ref<'_> {
         // SAFETY: the element lives in the table, which is borrowed.
         unsafe { E::by_ref(self.table.element(self.at)) }
     }
 
+    /// The element, to be changed.
     #[inline]
     pub fn get_mut(&mut self) -> E::Mut<'_> {
         // SAFETY: the element lives in the table, which is borrowed exclusively.
         unsafe { E::by_mut(self.table.element(self.at)) }
     }
 
-    #[inline]
-    pub fn into_mut(self) -> E::Mut<'a> {
-        // SAFETY: as `get_mut`, for as long as the table is borrowed.
-        unsafe { E::by_mut(self.table.element(self.at)) }
-    }
-
-    /// Puts another element of the same key here and returns the old one.
+    /// Replaces the element by another one of the same key and returns the old one.
     #[inline]
     pub fn replace(&mut self, element: E) -> E {
         // SAFETY: the position was found in this table, borrowed since; the old pointer left it.
@@ -53,7 +49,7 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
         }
     }
 
-    /// Puts here what `f` makes of the element: the same key, usually another allocation.
+    /// Replaces the element by the result of `f`: the same key, usually in another allocation.
     #[inline]
     pub fn replace_with(self, f: impl FnOnce(E) -> E) -> E::Mut<'a> {
         let guard = AbortOnUnwind;
@@ -69,7 +65,7 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
         }
     }
 
-    /// Takes the element out of the table.
+    /// Removes the element from the table and returns it.
     pub fn remove(self) -> E {
         self.table.remove_at(self.home, self.at)
     }
@@ -81,14 +77,14 @@ impl<'a, E: Element> VacantSlot<'a, E> {
         VacantSlot { table, hash }
     }
 
-    /// Adds the element of the key that was looked for.
+    /// Adds the element of the key that was looked up.
     #[inline]
     pub fn insert(self, element: E) -> E::Mut<'a> {
         self.table.add(self.hash, element)
     }
 }
 
-/// Ends the process when dropped: a slot whose element has been taken must never be seen again.
+/// Aborts the process when dropped: a slot whose element has been taken must never be read again.
 struct AbortOnUnwind;
 
 impl Drop for AbortOnUnwind {

@@ -1,30 +1,30 @@
-//! One array of buckets with its chains. It owns buckets, never elements: to it an element is an
-//! address under a tag.
+//! One array of buckets with its chains. It owns buckets, never elements: an element is an address
+//! with a tag here.
 //!
 //! **Invariants**
-//! - A chain is dense and as short as can be: every bucket but its last one is full, and a child
-//!   exists only when the elements don't fit without it. So "how long is this chain?" costs one
+//! - A chain is dense and as short as possible: every bucket but its last one is full, and a child
+//!   exists only when the elements don't fit without it. So the length of a chain is found in one
 //!   step for each bucket, and an empty chain has no child.
-//! - `longest` is at least the length of the longest chain. It never falls while the table lives:
-//!   an upper bound is all that a fair random pick needs.
+//! - `longest` is at least the length of the longest chain. It never decreases during the life of a
+//!   table: a fair random pick needs only an upper bound.
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 
 use super::bucket::{Bucket, SLOTS_WITH_CHILD};
 
-/// What a table without an allocation points to. Never written: `buckets` is 0, and every insert
-/// looks at it first.
+/// The bucket of a table without an allocation. Never written: `buckets` is 0, which every insert
+/// checks first.
 static NOTHING: Bucket = Bucket::empty();
 
 pub(super) struct Table {
     first: NonNull<Bucket>,
-    /// 0, or a power of two.
+    /// The number of buckets: 0, or a power of two.
     buckets: usize,
     children: usize,
     longest: usize,
 }
 
-/// Where an element stands.
+/// The position of an element.
 #[derive(Clone, Copy)]
 pub(super) struct Position {
     pub(super) bucket: NonNull<Bucket>,
@@ -42,7 +42,7 @@ impl Table {
         }
     }
 
-    /// A table of `buckets` empty buckets, a power of two.
+    /// A table of `buckets` empty buckets; `buckets` must be a power of two.
     pub(super) fn with_buckets(buckets: usize) -> Self {
         assert!(buckets.is_power_of_two());
         let layout = Self::layout(buckets);
@@ -99,12 +99,12 @@ impl Table {
         }
     }
 
-    /// How many elements a chain holds.
+    /// The number of elements of a chain.
     pub(super) fn chain_len(&self, index: usize) -> usize {
         self.chain(index).map(|bucket| bucket.count()).sum()
     }
 
-    /// The element at a place of a chain below its `chain_len`.
+    /// The element at index `place` of a chain; `place` must be below `chain_len`.
     pub(super) fn chain_get(&self, index: usize, place: usize) -> Option<NonNull<u8>> {
         let mut place = place;
         for bucket in self.chain(index) {
@@ -116,7 +116,7 @@ impl Table {
         None
     }
 
-    /// The first element of the chain under `tag` that `is_it` recognises.
+    /// The first element of the chain with this tag for which `is_it` holds.
     #[inline(always)]
     pub(super) fn find(
         &self,
@@ -164,10 +164,10 @@ impl Table {
         self.longest = self.longest.max(length);
     }
 
-    /// Puts another element into an occupied slot and returns the old one.
+    /// Replaces the element of an occupied slot and returns the old one.
     ///
     /// # Safety
-    /// The position is one that `find` of this table returned, with no push or removal since.
+    /// The position was returned by `find` of this table, with no push or removal since.
     #[inline(always)]
     pub(super) unsafe fn replace(&mut self, mut at: Position, p: NonNull<u8>) -> NonNull<u8> {
         // SAFETY: the caller's promise; the table is borrowed exclusively.
@@ -177,12 +177,11 @@ impl Table {
         old
     }
 
-    /// Takes an element out: the chain's last one fills the hole, and a child that is no longer
-    /// needed goes.
+    /// Removes an element: the chain's last one moves to its slot, and a child that is no longer
+    /// needed is freed.
     ///
     /// # Safety
-    /// The position is one that `find(index, ..)` of this table returned, with no push or removal
-    /// since.
+    /// The position was returned by `find(index, ..)` of this table, with no push or removal since.
     pub(super) unsafe fn remove(&mut self, index: usize, mut at: Position) -> NonNull<u8> {
         let mut parent = None;
         let mut last = self.home(index);
@@ -207,7 +206,7 @@ impl Table {
         }
     }
 
-    /// Takes the child's last element back into the slot that the link held.
+    /// Moves the child's last element back into the slot of the link.
     fn merge_child(&mut self, parent: &mut Bucket) {
         let Some(mut child) = parent.take_child() else {
             return;
@@ -218,7 +217,7 @@ impl Table {
         }
     }
 
-    /// Empties a chain, handing out each element with its tag.
+    /// Empties a chain; passes each element with its tag on.
     #[inline]
     pub(super) fn drain_chain(&mut self, index: usize, mut f: impl FnMut(u8, NonNull<u8>)) {
         if self.buckets == 0 {

@@ -15,10 +15,10 @@ const SEED: HashSeed = HashSeed::new([0x0123_4567_89ab_cdef, 0x0f1e_2d3c_4b5a_69
 
 type Keys = HashTable<Entry<Counted>>;
 
-/// How many keys a history knows.
+/// The number of keys in a history.
 const KEYS: u32 = scaled(2000, 60) as u32;
 
-/// A payload that counts how many of its kind live.
+/// A payload that counts its living instances.
 struct Counted(Rc<Cell<isize>>, i64);
 
 impl Counted {
@@ -34,7 +34,7 @@ impl Drop for Counted {
     }
 }
 
-/// The policy is the thread's, and the next test may run in the same one.
+/// Resets the policy, which is the thread's: the next test may run in the same thread.
 struct AllowAtEnd;
 
 impl Drop for AllowAtEnd {
@@ -71,7 +71,7 @@ fn remove(table: &mut Keys, key: u32) -> bool {
     table.remove(SEED.hash(&name(key)), &name(key)).is_some()
 }
 
-/// What the figures say, the walk must find; chains must be dense and elements at home.
+/// Compares the figures with a walk; chains must be dense and elements at their place.
 fn check(table: &Keys) {
     let stats = table.stats();
     let target = stats.rehash_target.clone().unwrap_or_default();
@@ -336,8 +336,8 @@ proptest! {
         prop_assert_eq!(live.get(), 0);
     }
 
-    /// Keys 0..stable are there from the first call to the last; the others come and go between the
-    /// calls.
+    /// Keys 0..stable exist from the first call to the last; others are added and removed between
+    /// the calls.
     #[test]
     fn scan_returns_what_was_there_all_along(
         stable in 1..KEYS / 5,
@@ -377,7 +377,7 @@ fn scan_wave(table: &mut Keys, stable: u32, (to, grow, steps): (u32, bool, usize
     table.rehash_steps(steps);
 }
 
-/// Every length around the one that is compared without a call, differing in any one byte.
+/// Lengths around the limit of the inlined comparison, with a difference at each byte.
 #[test]
 fn same_key_looks_at_every_byte() {
     for len in 0..40 {
@@ -391,7 +391,7 @@ fn same_key_looks_at_every_byte() {
     }
 }
 
-/// A scan of a table at rest returns each element exactly once.
+/// A scan of a table that is not changed returns each element exactly once.
 #[test]
 fn scan_at_rest_is_exact() {
     for n in [0, 1, 9, 10, 100, KEYS] {
@@ -409,7 +409,7 @@ fn scan_at_rest_is_exact() {
     }
 }
 
-/// Any cursor a client invents is harmless.
+/// Any cursor that a client sends is harmless.
 #[test]
 fn scan_takes_any_cursor() {
     let table = filled(KEYS / 2);
@@ -489,7 +489,7 @@ fn policies_hold_a_resize_back() {
     check(&table);
 }
 
-/// Keys of the same hash, as after a broken secret: slow, but right.
+/// Keys with the same hash, as if the seed were known: slow, but correct.
 #[test]
 fn equal_hashes_share_a_chain() {
     const N: u32 = scaled(300, 20) as u32;
@@ -521,9 +521,9 @@ fn equal_hashes_share_a_chain() {
     assert_eq!((table.len(), table.stats().main.children), (0, 0));
 }
 
-/// Chi-square over every element, at rest, while rehashing, and with a table that may not shrink.
-/// For d degrees of freedom the statistic has mean d and deviation sqrt(2d); seven deviations away
-/// is no accident.
+/// Chi-square over all elements, without and while rehashing, and with a table that may not shrink.
+/// For d degrees of freedom the statistic has mean d and deviation sqrt(2d); seven deviations do
+/// not occur by chance.
 #[test]
 #[cfg_attr(miri, ignore = "a statistic of 200,000 draws")]
 fn random_is_fair() {
@@ -555,7 +555,7 @@ fn random_is_fair() {
     }
 }
 
-/// A single element in a table that was not allowed to shrink is found all the same.
+/// A single element in a table that was not allowed to shrink is found.
 #[test]
 fn random_finds_the_last_element() {
     const N: u32 = scaled(20_000, 60) as u32;
@@ -586,7 +586,7 @@ fn drain_hands_out_and_drops_the_rest() {
     h.compare();
 }
 
-/// The figures of the header: a million keys of 16 bytes. Run with `--release --ignored
+/// Measures the figures of the header: a million keys of 16 bytes. Run with `--release --ignored
 /// --nocapture`.
 #[test]
 #[ignore = "a measurement"]
@@ -667,7 +667,7 @@ fn a_million_keys() {
     assert!(sum > 0 && table.is_empty());
 }
 
-/// A walk over a few elements of a large table must not pass the emptied buckets each time.
+/// A walk over a few elements of a large table must not visit the emptied buckets each time.
 #[test]
 fn a_walk_begins_behind_what_has_moved() {
     let grows = |table: &Keys| table.is_rehashing() && table.buckets() > scaled(100, 30);

@@ -1,4 +1,4 @@
-//! Ways through the whole table: SCAN's cursor, the fair random element, iterators.
+//! Walks through the whole table: SCAN's cursor, the fair random element, iterators.
 use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
@@ -8,17 +8,17 @@ use super::table::{Table, prefetch};
 use super::{Element, HashTable, Stats, TableStats};
 use crate::util::selection_sampling::Selection;
 
-/// Buckets that a random pick tries before it settles for the next element that it meets.
+/// The number of buckets that a random pick tries before it takes the next element.
 const RANDOM_TRIES: usize = 1000;
-/// From one part in this many on, a sample is selected in a walk through the whole table.
+/// A sample of more than this fraction (1 / n) of the elements is selected in one walk.
 const SELECT_PART: usize = 8;
-/// Elements that a walk asks for ahead.
+/// The number of elements that a walk prefetches.
 const WINDOW: usize = 16;
 
 impl<E: Element> HashTable<E> {
-    /// One call of SCAN: hands out the elements of one bucket of the smaller table, with its
-    /// expansions in the larger one, and returns the next cursor, 0 at the end. Every element that
-    /// is present from the first call to the last is handed out at least once.
+    /// One call of SCAN: passes the elements of one bucket of the smaller table, with its
+    /// expansions in the larger one, to `f` and returns the next cursor, 0 at the end. Every
+    /// element that is present from the first call to the last is passed at least once.
     pub fn scan<'a>(&'a self, cursor: u64, mut f: impl FnMut(E::Ref<'a>)) -> u64 {
         if self.len == 0 {
             return 0;
@@ -53,10 +53,11 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// An element picked uniformly: a random chain is accepted with probability length / longest.
+    /// A random element, each equally likely: a random chain is accepted with probability length /
+    /// longest.
     ///
-    /// A table that is nearly empty, which lasts only as long as resizing is forbidden, would need
-    /// very many tries; then it is the next element after a random bucket, which favours those
+    /// A table that is nearly empty, which occurs only while resizing is forbidden, would need very
+    /// many tries. Then the next element after a random bucket is taken, which favours elements
     /// behind a gap.
     pub fn random(&self, rng: &mut impl rand::Rng) -> Option<E::Ref<'_>> {
         // SAFETY: the element lives in this table, which is borrowed.
@@ -86,8 +87,8 @@ impl<E: Element> HashTable<E> {
         })
     }
 
-    /// `count` different elements, or all of them, each choice as likely: a few are drawn until
-    /// they differ, many are selected in one walk.
+    /// `count` different elements, or all of them; each choice is equally likely. A few are drawn
+    /// until they differ, many are selected in one walk.
     pub fn sample_unique<'a>(
         &'a self,
         count: usize,
@@ -113,7 +114,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Shows every element, with those ahead already on their way into the cache.
+    /// Passes every element to `visit`, and prefetches the next ones.
     #[inline]
     pub fn walk<'a>(&'a self, mut visit: impl FnMut(E::Ref<'a>)) {
         let _ = self.try_walk(|element| {
@@ -122,7 +123,7 @@ impl<E: Element> HashTable<E> {
         });
     }
 
-    /// `walk` until the visitor breaks.
+    /// As [`HashTable::walk`], until the visitor breaks.
     #[inline]
     pub fn try_walk<'a, B>(
         &'a self,
@@ -150,8 +151,8 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// The buckets that may hold elements, numbered through: the unmoved ones, then those of the
-    /// target.
+    /// The n-th bucket that may have elements: the unmoved ones of the old table, then those of the
+    /// new one.
     fn nth_bucket(&self, n: usize) -> (&Table, usize) {
         let unmoved = self.tables[0].buckets() - self.rehash_at;
         if n < unmoved {
@@ -185,7 +186,7 @@ fn below(rng: &mut impl rand::Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
-/// Adds one to the masked bits of a cursor, seen from the highest to the lowest.
+/// Adds one to the masked bits of a cursor, whose highest bit counts as the lowest.
 fn next_cursor(cursor: u64, mask: usize) -> u64 {
     (cursor | !(mask as u64))
         .reverse_bits()
@@ -210,7 +211,7 @@ fn table_stats(table: &Table) -> TableStats {
     stats
 }
 
-/// A place in a walk over every slot of both tables.
+/// A position in a walk over every slot of both tables.
 pub(super) struct Walk {
     table: usize,
     pub(super) index: usize,
@@ -218,8 +219,8 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// From a bucket of the first table on. Those before `rehash_at` are empty, and there may be
-    /// millions: a walk for a few elements must not pass them all.
+    /// Starts at a bucket of the first table. Those before `rehash_at` are empty, and there may be
+    /// millions, which a walk for a few elements must not visit.
     fn from(index: usize) -> Self {
         Walk {
             table: 0,
@@ -247,7 +248,7 @@ impl Walk {
     }
 }
 
-/// See `HashTable::iter`.
+/// The iterator of [`HashTable::iter`].
 pub struct Iter<'a, E: Element> {
     table: &'a HashTable<E>,
     pub(super) walk: Walk,
@@ -280,7 +281,7 @@ impl<'a, E: Element> IntoIterator for &'a HashTable<E> {
     }
 }
 
-/// The elements of a table that is being taken apart; the ones not asked for are dropped with it.
+/// The elements of a table that is being taken apart; the remaining ones are dropped with it.
 pub struct IntoIter<E: Element> {
     tables: [Table; 2],
     walk: Walk,

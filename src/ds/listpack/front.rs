@@ -1,4 +1,4 @@
-//! A listpack with room in front: what LPUSH, and LPOP on a long list, work on.
+//! A listpack with room in front, for LPUSH and LPOP on a long list.
 //!
 //! A listpack begins with its header, so a change of its first entry moves all the others: 4 KB for
 //! an element of ten bytes. Here the header is what moves, into a gap that is kept before it:
@@ -10,16 +10,17 @@
 //!   remove_first:   --> the header is written again over the end of what was the first entry
 //! ```
 //!
-//! It costs an allocation's header more than a listpack, and bytes in front: a list has one of them
-//! at most, see `quicklist`.
+//! It takes more memory than a listpack: this struct, and the gap. A list has at most one of them,
+//! see `quicklist`.
 //!
-//! **Invariant:** `block[start..]` is a listpack of `count` elements; `start + HEADER` entries
-//! begin.
+//! **Invariant:** `block[start..]` is a listpack of `count` elements; its entries begin at `start +
+//! HEADER`.
 
 use super::{
     COUNT_UNKNOWN, EMPTY_BYTES, Element, Entry, HEADER, Listpack, SAFETY_LIMIT, decode, entry_len,
 };
 
+/// A listpack behind a gap.
 #[derive(Clone)]
 pub struct FrontPack {
     block: Vec<u8>,
@@ -28,6 +29,7 @@ pub struct FrontPack {
 }
 
 impl FrontPack {
+    /// Copies a listpack.
     pub fn new(listpack: &Listpack) -> FrontPack {
         let mut front = FrontPack {
             block: Vec::new(),
@@ -38,8 +40,8 @@ impl FrontPack {
         front
     }
 
-    /// Gives `bytes` a block with a gap of at least `room` before them; half as many as there are,
-    /// as they grow.
+    /// Copies `bytes` to a new block with a gap of at least `room` before them; the gap is half
+    /// their length, so that it grows with them.
     fn open(&mut self, bytes: &[u8], room: usize) {
         let gap = room.max(bytes.len() / 2);
         let mut block = Vec::with_capacity(gap + bytes.len());
@@ -48,32 +50,35 @@ impl FrontPack {
         (self.block, self.start) = (block, gap);
     }
 
+    /// The bytes of the listpack.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.block[self.start..]
     }
 
+    /// The size of the listpack in bytes.
     #[inline]
     pub fn bytes_len(&self) -> usize {
         self.block.len() - self.start
     }
 
+    /// The number of elements.
     #[inline]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// What it takes from the allocator, this struct included.
+    /// The size of the allocations, this struct included.
     pub fn memory_bytes(&self) -> usize {
         size_of::<FrontPack>() + self.block.capacity()
     }
 
-    /// The same in a block of its own size.
+    /// A listpack without a gap.
     pub fn to_listpack(&self) -> Listpack {
         Listpack::copy_of(self.as_bytes())
     }
 
-    /// Puts an element before all others.
+    /// Inserts an element at the front.
     #[inline]
     pub fn prepend<'e>(&mut self, element: impl Into<Element<'e>>) {
         let entry = Entry::new(element.into());

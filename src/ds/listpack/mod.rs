@@ -2,7 +2,7 @@
 //! writes it.
 //!
 //! Small lists, hashes, sets, sorted sets, and the nodes of big lists and streams are listpacks,
-//! because RDB files, DUMP and replication carry these very bytes.
+//! because RDB files, DUMP and replication contain these bytes.
 //!
 //! ```text
 //!   | total bytes u32 | elements u16 | entry | entry | ... | 0xFF |        (all numbers little endian)
@@ -22,20 +22,20 @@
 //! first; every byte but the first has its high bit set, so that it can be read from its end.
 //!
 //! A text that is a canonical integer (`parse_i64`) is stored as one, in the smallest encoding. The
-//! element count of 65,535 means "unknown": from there on `len` walks the entries.
+//! element count of 65,535 means "unknown": `len` then walks the entries.
 //!
 //! A position (`Pos`) is the offset of an entry; a change moves the entries after it. Before a
 //! listpack grows, `safe_to_add` checks the limit of 1 GB, as in Redis.
 //!
 //! **Invariant:** the bytes are well formed, from the header to the end mark, backlens included:
-//! `from_bytes` admits nothing else (`validate`), and every change preserves it (test
-//! `histories_match_a_vector`). So reading needs no error path; safe indexing still stands between
-//! a bug here and the memory.
+//! `from_bytes` accepts nothing else (`validate`), and every change preserves it (test
+//! `histories_match_a_vector`). So reading needs no error path; a bug here would panic at a bounds
+//! check, not read foreign memory.
 //! **Invariant:** the first four bytes are the length of the block; only `splice` writes them.
 //!
-//! Costs: the ends O(1); anything by index or value O(bytes), but in one block, which the CPU
-//! prefetches.
-//! Rejected: keeping a capacity (8 bytes for each small hash, see `thin_buffer`); an entry index.
+//! Costs: access at the ends O(1); by index or value O(bytes), but in one block, which the CPU
+//! prefetches. Rejected: keeping a capacity (8 bytes for each small hash, see `thin_buffer`); an
+//! entry index.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -44,13 +44,15 @@ use crate::ds::thin_buffer::{ThinBytes, size_class};
 use crate::util::number::{IntBuf, parse_i64};
 
 mod front;
+mod iter;
 mod sample;
 #[cfg(test)]
 mod tests;
 
 pub use front::FrontPack;
+pub use iter::{Iter, RevIter};
 
-/// Where an entry begins, in bytes from the start of the block.
+/// The offset of an entry, in bytes from the start of the block.
 pub type Pos = u32;
 
 const HEADER: usize = 6;
@@ -58,7 +60,7 @@ const HEADER: usize = 6;
 pub const EMPTY_BYTES: usize = HEADER + 1;
 const END: u8 = 0xFF;
 const COUNT_UNKNOWN: u16 = u16::MAX;
-/// No listpack grows beyond this, whatever the settings say.
+/// The maximum size of a listpack, whatever the settings are.
 pub const SAFETY_LIMIT: usize = 1 << 30;
 
 const STR_6: u8 = 0x80;
@@ -70,7 +72,7 @@ const INT_24: u8 = 0xF2;
 const INT_32: u8 = 0xF3;
 const INT_64: u8 = 0xF4;
 
-/// What an entry holds. A string made by `from` is never the text of an integer.
+/// The content of an entry. A string made by `from` is never the text of an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element<'a> {
     Int(i64),
@@ -78,7 +80,7 @@ pub enum Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    /// The element's text; an integer is printed into `buf`.
+    /// The element's text; an integer is written to `buf`.
     #[inline]
     pub fn text<'b>(&self, buf: &'b mut IntBuf) -> &'b [u8]
     where
@@ -90,6 +92,7 @@ impl<'a> Element<'a> {
         }
     }
 
+    /// A copy of the element's text.
     pub fn to_vec(&self) -> Vec<u8> {
         self.text(&mut IntBuf::new()).to_vec()
     }
@@ -99,7 +102,7 @@ impl<'a> Element<'a> {
         self.text(&mut IntBuf::new()).len()
     }
 
-    /// Its value, if its text is an integer.
+    /// The integer, if the element's text is one.
     pub fn as_int(&self) -> Option<i64> {
         match *self {
             Element::Int(int) => Some(int),
@@ -107,7 +110,7 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// Whether both stand for the same text. A listpack from elsewhere may hold `12` as a string.
+    /// Whether both have the same text. A listpack from elsewhere may store `12` as a string.
     #[inline]
     pub fn same_text(&self, other: &Element) -> bool {
         match (self, other) {
@@ -119,7 +122,7 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// Bytes that an entry of this element takes, backlen included.
+    /// The size of an entry with this element, backlen included.
     #[inline]
     pub fn entry_size(self) -> usize {
         Entry::new(self).size()
@@ -149,7 +152,7 @@ impl From<i64> for Element<'_> {
     }
 }
 
-/// An entry about to be written: encoding (and an integer's digits) in `head`, a string's bytes in
+/// An entry to be written: encoding (and an integer's digits) in `head`, a string's bytes in
 /// `data`.
 struct Entry<'a> {
     head: [u8; 9],
@@ -243,7 +246,7 @@ impl<'a> Entry<'a> {
         self.body() + backlen_size(self.body())
     }
 
-    /// Fills `out`, which is `size` bytes long.
+    /// Writes the entry to `out`, which must have `size` bytes.
     #[inline]
     fn write(&self, out: &mut [u8]) {
         let (head, body) = (self.head_len as usize, self.body());
@@ -253,8 +256,9 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Bytes of the backlen of an entry whose encoding and data take `body` bytes. Redis compares with
-/// `<` where `<=` would do, so that 16,383 takes three bytes; the files are full of it.
+/// The size of the backlen of an entry whose encoding and data have `body` bytes. Redis compares
+/// with `<` where `<=` would do, so that 16,383 takes three bytes; existing files contain this
+/// form.
 #[inline]
 const fn backlen_size(body: usize) -> usize {
     match body {
@@ -310,9 +314,9 @@ fn body_len(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// Sizes of entries by their first byte, backlen included; 0 where more than the first byte is
-/// needed to tell. Walks do little else than ask for sizes: a look into four cache lines is half
-/// the price of [`body_len`]'s questions.
+/// The size of an entry by its first byte, backlen included; 0 if more than the first byte is
+/// needed. Walks do little else than look up sizes, and this table (four cache lines) takes half
+/// the time of [`body_len`].
 static SIZES: [u8; 256] = {
     let mut sizes = [0; 256];
     let mut head = 0;
@@ -349,7 +353,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     *bytes[at..].first_chunk().expect("inside the block")
 }
 
-/// The element at `at`, and where the next entry begins.
+/// The element at `at`, and the position of the next entry.
 #[inline]
 fn decode(bytes: &[u8], at: usize) -> (Element<'_>, usize) {
     let head = bytes[at];
@@ -387,12 +391,13 @@ fn decode_int(bytes: &[u8], at: usize) -> i64 {
     }
 }
 
-/// The size of the entry at `at` if it is well formed and leaves room for the end mark.
+/// The size of the entry at `at`; `None` if it is not well formed or leaves no room for the end
+/// mark.
 fn checked_entry_len(bytes: &[u8], at: usize) -> Option<usize> {
     let head = *bytes.get(at)?;
     let size = usize::from(SIZES[usize::from(head)]);
     if size != 0 {
-        // Its backlen is one byte, which is the number itself.
+        // The backlen is one byte, whose value is the size.
         let fits = at + size < bytes.len() && usize::from(bytes[at + size - 1]) == size - 1;
         return fits.then_some(size);
     }
@@ -413,8 +418,8 @@ fn checked_entry_len(bytes: &[u8], at: usize) -> Option<usize> {
     (backlen == &expected[..size]).then_some(body + size)
 }
 
-/// Whether `bytes` are a listpack. The shallow check is of the header and the end mark only; the
-/// deep one also walks every entry, and is what makes bytes from outside safe to use.
+/// Whether `bytes` are a listpack. The shallow check covers the header and the end mark only; the
+/// deep one also walks every entry, and must precede any other use of bytes from outside.
 pub fn validate(bytes: &[u8], deep: bool) -> bool {
     let [a, b, c, d, e, f, .., END] = *bytes else {
         return false;
@@ -437,12 +442,12 @@ pub fn validate(bytes: &[u8], deep: bool) -> bool {
     at == bytes.len() - 1 && (stored == COUNT_UNKNOWN || usize::from(stored) == count)
 }
 
-/// Up to this number, fingerprints are compared pairwise, which is cheaper than sorting.
+/// Up to this number of groups, fingerprints are compared pairwise, which is cheaper than sorting.
 const FEW: usize = 64;
 
-/// Whether the elements are groups of `stride`, and no two groups begin with the same text: what
-/// bytes from outside must be to become a set (1), or a hash or a sorted set (2). Texts are
-/// compared only if two fingerprints are equal.
+/// Whether the elements are groups of `stride` elements, and no two groups begin with the same
+/// text. Bytes from outside must have this form to become a set (1), or a hash or a sorted set (2).
+/// Texts are compared only if two fingerprints are equal.
 pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
     let len = listpack.len();
     if !len.is_multiple_of(stride) {
@@ -464,8 +469,8 @@ pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
     all_differ || texts_differ(listpack, stride)
 }
 
-/// The same for the same text, however it is stored; seldom the same for others. The first and the
-/// last eight bytes and the length of a text are in it.
+/// A number that is equal for equal texts, however they are stored, and seldom equal for others. It
+/// is made of the first and the last eight bytes and the length of a text.
 fn fingerprint(key: Element) -> u64 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let text = match key {
@@ -494,29 +499,31 @@ fn texts_differ(listpack: &Listpack, stride: usize) -> bool {
     })
 }
 
-/// The entries of listpack bytes that passed `validate(bytes, true)`, without an owner.
+/// The entries of listpack bytes that have passed `validate(bytes, true)`.
 pub fn iter_bytes(bytes: &[u8]) -> Iter<'_> {
     Iter { bytes, at: HEADER }
 }
 
-/// Whether `add` more bytes keep a listpack of `bytes` bytes (0 if there is none yet) below the
-/// limit.
+/// Whether a listpack of `bytes` bytes (0 if there is none yet) stays below the limit with `add`
+/// more bytes.
 #[inline]
 pub fn safe_to_add(bytes: usize, add: usize) -> bool {
     bytes.saturating_add(add) <= SAFETY_LIMIT
 }
 
-/// Bytes of a listpack that holds `int` `count` times: what a caller asks before it builds one.
+/// The size of a listpack with `count` times the element `int`, for callers that decide whether to
+/// build one.
 pub fn estimate_bytes(int: i64, count: usize) -> usize {
     EMPTY_BYTES + Element::Int(int).entry_size().saturating_mul(count)
 }
 
-/// An owned listpack, the size of a pointer.
+/// An owned listpack. It has the size of a pointer.
 pub struct Listpack(ThinBytes);
 
 const _: () = assert!(size_of::<Option<Listpack>>() == 8);
 
 impl Listpack {
+    /// An empty listpack.
     pub fn new() -> Self {
         let mut listpack = Self(ThinBytes::zeroed(EMPTY_BYTES));
         // SAFETY: the length just given.
@@ -526,7 +533,7 @@ impl Listpack {
         listpack
     }
 
-    /// A copy of bytes from outside, if they are a listpack through and through.
+    /// A copy of bytes from outside; `None` if they don't pass the deep check.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         validate(bytes, true).then(|| Self::copy_of(bytes))
     }
@@ -538,6 +545,7 @@ impl Listpack {
         Self(thin)
     }
 
+    /// The bytes, header and end mark included.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         // SAFETY: the header holds the length of the block.
@@ -559,7 +567,7 @@ impl Listpack {
         u32::from_le_bytes(array(header, 0)) as usize
     }
 
-    /// What it takes from the allocator.
+    /// The size of the allocation.
     #[inline]
     pub fn memory_bytes(&self) -> usize {
         size_class(self.bytes_len())
@@ -590,6 +598,7 @@ impl Listpack {
         count
     }
 
+    /// Whether there are no elements.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.bytes_len() == EMPTY_BYTES
@@ -600,11 +609,13 @@ impl Listpack {
         (self.as_bytes()[at] != END).then_some(at as Pos)
     }
 
+    /// The position of the first entry.
     #[inline]
     pub fn first(&self) -> Option<Pos> {
         self.if_entry(HEADER)
     }
 
+    /// The position of the last entry.
     #[inline]
     pub fn last(&self) -> Option<Pos> {
         self.prev(self.end())
@@ -616,12 +627,14 @@ impl Listpack {
         (self.bytes_len() - 1) as Pos
     }
 
+    /// The position of the next entry.
     #[inline]
     pub fn next(&self, pos: Pos) -> Option<Pos> {
         let at = pos as usize;
         self.if_entry(at + entry_len(self.as_bytes(), at))
     }
 
+    /// The position of the previous entry.
     #[inline]
     pub fn prev(&self, pos: Pos) -> Option<Pos> {
         let at = pos as usize;
@@ -654,6 +667,7 @@ impl Listpack {
         }
     }
 
+    /// The element at a position.
     #[inline]
     pub fn get(&self, pos: Pos) -> Element<'_> {
         decode(self.as_bytes(), pos as usize).0
@@ -666,12 +680,13 @@ impl Listpack {
         (element, next as Pos)
     }
 
+    /// All elements.
     #[inline]
     pub fn iter(&self) -> Iter<'_> {
         iter_bytes(self.as_bytes())
     }
 
-    /// From the entry at `pos` (or `end()`) to the last.
+    /// The elements from the entry at `pos` (or `end()`) to the last.
     pub fn iter_from(&self, pos: Pos) -> Iter<'_> {
         Iter {
             bytes: self.as_bytes(),
@@ -679,12 +694,12 @@ impl Listpack {
         }
     }
 
-    /// From the last entry to the first.
+    /// The elements from the last to the first.
     pub fn iter_rev(&self) -> RevIter<'_> {
         self.iter_rev_before(self.end())
     }
 
-    /// From the entry before `pos` to the first.
+    /// The elements from the entry before `pos` to the first.
     pub fn iter_rev_before(&self, pos: Pos) -> RevIter<'_> {
         RevIter {
             bytes: self.as_bytes(),
@@ -692,8 +707,8 @@ impl Listpack {
         }
     }
 
-    /// The first entry at or after `from` that equals `needle`, looking at one and then passing
-    /// over `skip`.
+    /// The first entry at or after `from` that equals `needle`; after each comparison `skip`
+    /// entries are passed over.
     pub fn find(&self, from: Pos, needle: &[u8], skip: usize) -> Option<Pos> {
         match parse_i64(needle) {
             Some(int) => self.find_by(from, skip, |bytes, at| match bytes[at] {
@@ -704,7 +719,7 @@ impl Listpack {
                 let head = STR_6 | needle.len() as u8;
                 self.find_by(from, skip, |bytes, at| match bytes[at] {
                     same if same == head => &bytes[at + 1..at + 1 + needle.len()] == needle,
-                    // Bytes from outside may say a short length in a long form.
+                    // Bytes from outside may store a short length in a long form.
                     STR_12..=STR_32 => decode(bytes, at).0 == Element::Str(needle),
                     _ => false,
                 })
@@ -733,7 +748,7 @@ impl Listpack {
         None
     }
 
-    /// Shows each element in turn until the visitor breaks.
+    /// Passes each element to `visit` until it breaks.
     pub fn try_each<B>(&self, mut visit: impl FnMut(Element) -> ControlFlow<B>) -> Option<B> {
         self.iter().find_map(|element| visit(element).break_value())
     }
@@ -741,8 +756,8 @@ impl Listpack {
 
 /// Changes.
 impl Listpack {
-    /// Replaces `removed` bytes at `at` by room for `inserted` ones, which the caller fills. The
-    /// one place where the block changes its size.
+    /// Replaces `removed` bytes at `at` by room for `inserted` ones, which the caller fills. Only
+    /// this function changes the size of the block.
     fn splice(&mut self, at: usize, removed: usize, inserted: usize) -> &mut [u8] {
         let old = self.bytes_len();
         let new = old - removed + inserted;
@@ -772,8 +787,8 @@ impl Listpack {
         self.bytes_mut()[4..HEADER].copy_from_slice(&stored.to_le_bytes());
     }
 
-    /// Puts an element before the entry at `pos` (or at the end, for `end()`); it then stands at
-    /// `pos`.
+    /// Inserts an element before the entry at `pos`, or at the end for `end()`; its position is
+    /// then `pos`.
     #[inline]
     pub fn insert_before<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) {
         let entry = Entry::new(element.into());
@@ -781,24 +796,26 @@ impl Listpack {
         self.adjust_count(0, 1);
     }
 
-    /// Puts an element after the entry at `pos`, and returns its position.
+    /// Inserts an element after the entry at `pos`, and returns its position.
     pub fn insert_after<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) -> Pos {
         let after = pos + entry_len(self.as_bytes(), pos as usize) as Pos;
         self.insert_before(after, element);
         after
     }
 
+    /// Inserts an element at the end.
     #[inline]
     pub fn append<'e>(&mut self, element: impl Into<Element<'e>>) {
         self.insert_before(self.end(), element);
     }
 
+    /// Inserts an element at the front.
     #[inline]
     pub fn prepend<'e>(&mut self, element: impl Into<Element<'e>>) {
         self.insert_before(HEADER as Pos, element);
     }
 
-    /// Replaces the entry at `pos`, in place if the sizes agree.
+    /// Replaces the entry at `pos`, in place if the sizes are equal.
     pub fn replace<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) {
         let entry = Entry::new(element.into());
         let (at, size) = (pos as usize, entry.size());
@@ -810,7 +827,7 @@ impl Listpack {
         entry.write(out);
     }
 
-    /// Appends many at the cost of one change of size.
+    /// Appends elements with a single change of size.
     pub fn append_all<'e, I>(&mut self, elements: I)
     where
         I: Iterator<Item = Element<'e>> + Clone,
@@ -818,8 +835,8 @@ impl Listpack {
         self.insert_all(self.end(), elements);
     }
 
-    /// Puts many before the entry at `pos` at the cost of one change of size; the first then stands
-    /// at `pos`.
+    /// Inserts elements before the entry at `pos` with a single change of size; the position of the
+    /// first is then `pos`.
     pub fn insert_all<'e, I>(&mut self, pos: Pos, elements: I)
     where
         I: Iterator<Item = Element<'e>> + Clone,
@@ -837,12 +854,12 @@ impl Listpack {
         self.adjust_count(0, added);
     }
 
-    /// Removes the entry at `pos`. The next one, if any, then stands there.
+    /// Removes the entry at `pos`. Returns the position of the next one, if any.
     pub fn delete(&mut self, pos: Pos) -> Option<Pos> {
         self.delete_n(pos, 1)
     }
 
-    /// Removes up to `n` entries from `pos` on. The next one, if any, then stands there.
+    /// Removes up to `n` entries from `pos` on. Returns the position of the next one, if any.
     pub fn delete_n(&mut self, pos: Pos, n: usize) -> Option<Pos> {
         let (start, mut end) = (pos as usize, pos as usize);
         let bytes = self.as_bytes();
@@ -869,7 +886,7 @@ impl Listpack {
         }
     }
 
-    /// Moves the entries from `pos` on into a new listpack.
+    /// Moves the entries from `pos` on to a new listpack.
     pub fn split_off(&mut self, pos: Pos) -> Listpack {
         let start = pos as usize;
         let end = self.end() as usize;
@@ -927,74 +944,3 @@ impl<'a> IntoIterator for &'a Listpack {
         self.iter()
     }
 }
-
-#[derive(Clone)]
-pub struct Iter<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Iter<'_> {
-    /// The next element, if it is an integer. Small ones, frequent in streams, are
-    /// recognised by their first byte.
-    #[inline]
-    pub fn next_int(&mut self) -> Option<i64> {
-        match self.bytes[self.at] {
-            small @ 0..STR_6 => {
-                self.at += 2;
-                Some(i64::from(small))
-            }
-            _ => self.next()?.as_int(),
-        }
-    }
-}
-
-impl<'a> Iterator for Iter<'a> {
-    type Item = Element<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Element<'a>> {
-        if self.bytes[self.at] == END {
-            return None;
-        }
-        let (element, next) = decode(self.bytes, self.at);
-        self.at = next;
-        Some(element)
-    }
-
-    /// What is passed over is not decoded.
-    #[inline]
-    fn nth(&mut self, n: usize) -> Option<Element<'a>> {
-        for _ in 0..n {
-            if self.bytes[self.at] == END {
-                return None;
-            }
-            self.at += entry_len(self.bytes, self.at);
-        }
-        self.next()
-    }
-}
-
-impl std::iter::FusedIterator for Iter<'_> {}
-
-#[derive(Clone)]
-pub struct RevIter<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Iterator for RevIter<'a> {
-    type Item = Element<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Element<'a>> {
-        if self.at == HEADER {
-            return None;
-        }
-        let (body, size) = read_backlen(self.bytes, self.at);
-        self.at -= body + size;
-        Some(decode(self.bytes, self.at).0)
-    }
-}
-
-impl std::iter::FusedIterator for RevIter<'_> {}

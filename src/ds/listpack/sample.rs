@@ -1,4 +1,4 @@
-//! Random elements of a listpack in one walk: what SRANDMEMBER, HRANDFIELD and ZRANDMEMBER need.
+//! Random elements of a listpack in one walk, for SRANDMEMBER, HRANDFIELD and ZRANDMEMBER.
 //!
 //! A *record* is `stride` entries: 1 in a set, 2 in a hash or a sorted set. `below(n)` draws a
 //! number below `n`.
@@ -11,7 +11,7 @@ impl Listpack {
         self.len() / stride
     }
 
-    /// One record, each as likely.
+    /// A random record; each is equally likely.
     pub fn random(&self, stride: usize, below: &mut impl FnMut(usize) -> usize) -> Option<Pos> {
         let total = self.records(stride);
         if total == 0 {
@@ -20,7 +20,8 @@ impl Listpack {
         self.seek((below(total) * stride) as i64)
     }
 
-    /// `count` records, repetitions allowed, in the order of the draws.
+    /// `count` records drawn independently, in the order of the draws; the same one may be drawn
+    /// again.
     pub fn sample(
         &self,
         stride: usize,
@@ -43,7 +44,7 @@ impl Listpack {
         drawn.into_iter().for_each(&mut visit);
     }
 
-    /// `count` different records (or all, if there are no more), in the order they stand in.
+    /// `count` different records, or all, in the order of the listpack.
     pub fn sample_unique(
         &self,
         stride: usize,

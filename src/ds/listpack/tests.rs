@@ -3,7 +3,7 @@ use crate::ds::scaled;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Texts around every border of the encodings.
+/// Texts around all limits of the encodings.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         8 => vec(any::<u8>(), 0..12),
@@ -46,7 +46,7 @@ fn bytes_are_those_of_a_real_server() {
         9223372036854775808 hello  007 -0 +1";
     let pushed: Vec<Vec<u8>> = pushed.split(' ').map(|t| t.as_bytes().to_vec()).collect();
     let listpack = of(&pushed);
-    // The dump carries its own length first: a string of 0xa6 bytes.
+    // A DUMP payload begins with the length of the listpack: a string of 0xa6 bytes.
     assert_eq!(listpack.as_bytes(), &expected[1..]);
     assert_eq!(texts(&listpack), pushed);
 }
@@ -118,7 +118,7 @@ fn an_integer_stored_as_a_string_elsewhere_is_found() {
     assert_eq!(listpack.get(HEADER as Pos).as_int(), Some(12));
 }
 
-/// A real server accepts them in DUMP payloads, and finds them.
+/// A real server accepts these listpacks in DUMP payloads, and finds the elements.
 #[test]
 fn a_short_text_with_a_long_head_is_found() {
     let bytes = b"\x16\0\0\0\x03\0\xe0\x00\x02\xe0\x02hi\x04\xf0\x01\0\0\0x\x06\xff";
@@ -254,7 +254,7 @@ proptest! {
         assert_eq!(listpack.clone().as_bytes(), listpack.as_bytes());
     }
 
-    /// Damage is refused, or what remains can be read in both directions.
+    /// Damaged bytes are refused, or can be read in both directions.
     #[test]
     fn damaged_bytes_do_no_harm(
         list in vec(text(), 0..8),
@@ -284,7 +284,7 @@ proptest! {
         keys in prop_oneof![vec(0i64..60, 0..40), vec(0i64..100_000, 60..scaled(200, 80))],
         stride in 1usize..4,
         surplus in 0usize..2,
-        // Texts that differ in the middle only have one fingerprint.
+        // Texts that differ in the middle only have the same fingerprint.
         long in any::<bool>(),
     ) {
         let mut listpack = Listpack::new();

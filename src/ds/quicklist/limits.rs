@@ -1,21 +1,23 @@
-//! How big a listpack of a list may grow: `list-max-listpack-size` and `list-compress-depth`.
+//! The size limits of a list's listpacks: `list-max-listpack-size` and `list-compress-depth`.
 
-/// What one entry adds to a node beside its text, at most, when it is decided whether it fits.
+/// The bytes of an entry beside its text that the check for room assumes.
 const ENTRY_OVERHEAD: usize = 8;
-/// A node limited by its count of elements keeps below this many bytes nevertheless.
+/// A node whose number of elements is limited stays below this size as well.
 const COUNTED_NODE_BYTES: usize = 8192;
 /// Node sizes for the settings -1 .. -5.
 const NODE_BYTES: [usize; 5] = [4096, 8192, 16_384, 32_768, 65_536];
 
+/// The limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListLimits {
-    /// `list-max-listpack-size`: elements of a node if positive (0 stands for 1), a size class of
-    /// -1 .. -5 if not.
+    /// `list-max-listpack-size`: the number of elements of a node if positive (0 counts as 1), a
+    /// size class from -1 to -5 if negative.
     pub fill: i32,
-    /// `list-compress-depth`: nodes at either end that are never compressed; 0 compresses none.
+    /// `list-compress-depth`: the number of nodes at either end that are never compressed; 0
+    /// compresses none.
     pub compress_depth: u32,
-    /// An element of this size gets a node of its own; 0 derives it from `fill`. Only DEBUG sets
-    /// it.
+    /// An element of this size gets a node of its own; with 0 the size follows from `fill`. Only
+    /// DEBUG sets it.
     pub packed_threshold: usize,
 }
 
@@ -65,8 +67,9 @@ impl ListLimits {
         }
     }
 
-    /// Whether a quicklist of one node is small enough to be a listpack again. After a removal it
-    /// has to be below half of the limit, lest a list at the border be converted to and fro.
+    /// Whether a quicklist of one node is small enough to become a listpack. After a removal it
+    /// must be below half of the limit, so that a list at the limit is not converted back and
+    /// forth.
     pub fn fits_listpack(&self, bytes: usize, count: usize, after_removal: bool) -> bool {
         let divisor = 1 + usize::from(after_removal);
         match self.node_bytes() {

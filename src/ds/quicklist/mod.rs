@@ -1,8 +1,8 @@
 //! Quicklist: a long list as a row of listpacks.
 //!
-//! One listpack would make every change in the middle of a long list a move of all its bytes, and a
-//! linked list would spend 40 bytes on each element. A row of listpacks of some kilobytes each does
-//! neither.
+//! In one listpack, every change in the middle of a long list would move all bytes behind it; a
+//! linked list would need 40 bytes for each element. A row of listpacks of some kilobytes each
+//! avoids both.
 //!
 //! ```text
 //!   nodes: VecDeque                             each 16 bytes: | kind | count u32 | pointer |
@@ -12,26 +12,25 @@
 //!       <- compress_depth = 2 ->          <- compress_depth = 2 ->
 //! ```
 //!
-//! Both ends are where lists are worked on, and a `VecDeque` makes them O(1). An index is found by
-//! adding up counts, and these lie side by side: a million elements are some 2,200 nodes, 35 KB to
-//! run through. A node in the middle costs a move of at most half of those. A linked list of nodes,
-//! as in Redis, makes that move O(1) and the search, which comes first, a chain of cache misses.
-//! Rejected for the same reason: a tree.
+//! Most commands work at an end of a list, which is O(1) in a `VecDeque`. An index is found by
+//! adding up the counts of the nodes, which lie side by side: a million elements are some 2,200
+//! nodes, 35 KB. A node that is inserted in the middle moves at most half of those. A linked list
+//! of nodes, as in Redis, makes that move O(1), but the search before it a chain of cache misses. A
+//! tree was rejected for the same reason.
 //!
-//! How big a node may grow, and which element is too big for a listpack, is `ListLimits`; a
-//! quicklist keeps the limits of its birth. When nodes are split, merged or dropped follows Redis,
-//! because OBJECT ENCODING shows when one node is left. So removals merge nothing; an insertion
-//! that split a node does.
+//! `ListLimits` limits the size of a node, and of an element in a listpack; a quicklist keeps the
+//! limits with which it was created. Nodes are split, merged and dropped as in Redis, because
+//! OBJECT ENCODING shows when one node is left: removals merge nothing, an insertion that split a
+//! node does.
 //!
 //! A listpack grows and shrinks cheaply at its end only. So the first node of a row is a
 //! `FrontPack` while it is pushed to or popped from at the front: the same bytes, with a gap before
-//! them. It is closed to a plain listpack when it is first no more.
+//! them. It becomes a plain listpack when it is no longer the first.
 //!
-//! **Invariant:** no node is empty; only the first of several is open at its front; `len` is the
+//! **Invariant:** no node is empty; only the first node of several is a `FrontPack`; `len` is the
 //! sum of the counts (test `histories_match_a_vecdeque`).
-//! **Invariant:** the first and last `compress_depth` nodes are not compressed; nor is any if it is
-//! 0, nor ever the first or last. Every change of the row ends in `settle`, which holds this (same
-//! test).
+//! **Invariant:** the first and last `compress_depth` nodes are not compressed, and no node is if
+//! it is 0. Every change of the row ends in `settle`, which ensures this (same test).
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
@@ -47,24 +46,28 @@ pub use limits::ListLimits;
 use node::Node;
 pub use node::{remove_matching, walk_listpack};
 
-/// No single change adds more nodes: a split node with a plain one between its halves.
+/// The maximum number of nodes that a change adds: a split node with a plain one between its
+/// halves.
 const MOST_ADDED: usize = 2;
 
-/// Nodes that an estimate of the memory looks at.
+/// The number of nodes that an estimate of the memory measures.
 const NODES_WEIGHED: usize = 16;
 
+/// The ends of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Head,
     Tail,
 }
 
+/// The place of LINSERT, relative to the pivot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Before,
     After,
 }
 
+/// A list of nodes.
 #[derive(Clone)]
 pub struct Quicklist {
     nodes: VecDeque<Node>,
@@ -72,11 +75,11 @@ pub struct Quicklist {
     limits: ListLimits,
 }
 
-/// A node as it is written into an RDB file.
+/// The form of a node in an RDB file.
 pub enum NodeView<'a> {
     Packed(&'a [u8]),
     Plain(&'a [u8]),
-    /// LZF of `raw_len` bytes, which are one element if `plain` and a listpack if not.
+    /// `raw_len` bytes compressed by LZF: one element if `plain`, otherwise a listpack.
     Compressed {
         plain: bool,
         raw_len: usize,
@@ -89,11 +92,12 @@ pub enum NodeView<'a> {
 pub struct Figures {
     pub nodes: usize,
     pub compressed_nodes: usize,
-    /// The bytes of all nodes, decompressed.
+    /// The size of all nodes, decompressed.
     pub raw_bytes: usize,
 }
 
 impl Quicklist {
+    /// An empty list.
     pub fn new(limits: ListLimits) -> Self {
         Self {
             nodes: VecDeque::new(),
@@ -102,37 +106,41 @@ impl Quicklist {
         }
     }
 
+    /// The number of elements.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether there are no elements.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// The number of nodes.
     pub fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
+    /// The limits of the nodes.
     pub fn limits(&self) -> &ListLimits {
         &self.limits
     }
 
-    /// DEBUG QUICKLIST-PACKED-THRESHOLD also holds for lists that exist.
+    /// DEBUG QUICKLIST-PACKED-THRESHOLD, which applies to existing lists too.
     pub fn set_packed_threshold(&mut self, bytes: usize) {
         self.limits.packed_threshold = bytes;
     }
 
-    /// What it takes from the allocator; walks the nodes.
+    /// The size of the allocations; walks the nodes.
     pub fn memory_bytes(&self) -> usize {
         let row = self.nodes.capacity() * size_of::<Node>();
         let contents: usize = self.nodes.iter().map(Node::memory_bytes).sum();
         size_of::<Self>() + row + contents
     }
 
-    /// The same from a few nodes, evenly spread: O(1).
+    /// An estimate of [`Quicklist::memory_bytes`] from a few nodes, evenly spread: O(1).
     pub fn memory_estimate(&self) -> usize {
         let step = self.nodes.len().div_ceil(NODES_WEIGHED).max(1);
         let weighed = self.nodes.iter().step_by(step).map(Node::memory_bytes);
@@ -141,6 +149,7 @@ impl Quicklist {
         size_of::<Self>() + self.nodes.capacity() * size_of::<Node>() + contents
     }
 
+    /// The figures for DEBUG OBJECT.
     pub fn figures(&self) -> Figures {
         Figures {
             nodes: self.nodes.len(),
@@ -153,6 +162,7 @@ impl Quicklist {
         }
     }
 
+    /// The nodes in the form of RDB files.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeView<'_>> {
         self.nodes.iter().map(|node| match node {
             Node::Packed { listpack, .. } => NodeView::Packed(listpack.as_bytes()),
@@ -166,7 +176,7 @@ impl Quicklist {
         })
     }
 
-    /// Appends a whole listpack as a node, as an RDB file brings them; an empty one is passed over.
+    /// Appends a whole listpack as a node, as read from an RDB file; an empty one is ignored.
     pub fn push_listpack(&mut self, listpack: Listpack) {
         if !listpack.is_empty() {
             self.push_node(End::Tail, Node::packed(listpack));
@@ -178,7 +188,7 @@ impl Quicklist {
         self.push_node(End::Tail, Node::plain(text));
     }
 
-    /// The listpack of a quicklist of one node; the quicklist is returned if it has more, or a
+    /// The listpack of a quicklist of one node. `Err` returns a quicklist that has more nodes, or a
     /// plain one.
     pub fn into_listpack(mut self) -> Result<Listpack, Self> {
         if self.single_listpack().is_none() {
@@ -190,7 +200,7 @@ impl Quicklist {
         }
     }
 
-    /// The listpack of a quicklist that has one node and no more.
+    /// The listpack of a quicklist that has exactly one node.
     pub fn single_listpack(&self) -> Option<&Listpack> {
         match self.nodes.front()? {
             Node::Packed { listpack, .. } if self.nodes.len() == 1 => Some(listpack),
@@ -201,7 +211,7 @@ impl Quicklist {
 
 /// Reading.
 impl Quicklist {
-    /// The node that holds the element at `index`, and where in it; counted from the nearer end.
+    /// The node with the element at `index`, and its index there; searched from the nearer end.
     fn locate(&self, index: usize) -> Option<(usize, usize)> {
         let mut left = index;
         if index < self.len / 2 {
@@ -222,13 +232,13 @@ impl Quicklist {
         None
     }
 
-    /// Shows the element at `index`.
+    /// Passes the element at `index` to `show`.
     pub fn get_with<R>(&self, index: usize, show: impl FnOnce(Element) -> R) -> Option<R> {
         let (n, at) = self.locate(index)?;
         self.nodes[n].content().get(at).map(show)
     }
 
-    /// Shows the elements from `index` on, away from `from`, until the visitor breaks.
+    /// Passes the elements from `index` on, away from `from`, to the visitor until it breaks.
     pub fn visit<B>(
         &self,
         index: usize,
@@ -255,7 +265,7 @@ impl Quicklist {
 
 /// Changes.
 impl Quicklist {
-    /// The position of the node at an end; of no node if there is none.
+    /// The index of the node at an end, or of a node to be added if there is none.
     #[inline]
     fn end_node(&self, end: End) -> usize {
         match end {
@@ -281,6 +291,7 @@ impl Quicklist {
         self.settle(0..0);
     }
 
+    /// Inserts an element at an end.
     #[inline]
     pub fn push(&mut self, end: End, text: &[u8]) {
         let n = self.end_node(end);
@@ -300,7 +311,7 @@ impl Quicklist {
         }
     }
 
-    /// Removes the element at an end, after showing it.
+    /// Passes the element at an end to `show` and removes it.
     #[inline]
     pub fn pop_with<R>(&mut self, end: End, show: impl FnOnce(Element) -> R) -> Option<R> {
         let n = self.end_node(end);
@@ -338,7 +349,7 @@ impl Quicklist {
         Some(shown)
     }
 
-    /// Puts an element beside the one at `index`, which exists; false if it does not.
+    /// Inserts an element beside the one at `index`; false if that does not exist.
     pub fn insert(&mut self, index: usize, side: Side, text: &[u8]) -> bool {
         let Some((n, at)) = self.locate(index) else {
             return false;
@@ -368,8 +379,8 @@ impl Quicklist {
         self.settle(n..n + 1);
     }
 
-    /// Splits node `n` before its element `at`, puts the new one into the gap, and tries to merge
-    /// what became small.
+    /// Splits node `n` before its element `at`, inserts the new one there, and tries to merge small
+    /// nodes.
     fn split_and_insert(&mut self, n: usize, at: usize, side: Side, large: bool, text: &[u8]) {
         let tail = self.nodes[n]
             .split_off(at)
@@ -406,7 +417,7 @@ impl Quicklist {
         self.settle(center.saturating_sub(2)..center + 3);
     }
 
-    /// Merges node `n` and the next one, if both hold listpacks that fit into one.
+    /// Merges node `n` and the next one, if both are listpacks and fit into one.
     fn merge(&mut self, n: usize) -> bool {
         let (Some(first), Some(second)) = (self.nodes.get(n), self.nodes.get(n + 1)) else {
             return false;
@@ -451,8 +462,7 @@ impl Quicklist {
         true
     }
 
-    /// Replaces an element of a listpack by a big one, or a big one by one that belongs into a
-    /// listpack.
+    /// Replaces an element of a listpack by a big one, or a big one by one that fits a listpack.
     fn replace_by_other_kind(&mut self, index: usize, text: &[u8]) {
         self.insert(index, Side::After, text);
         let Some((n, at)) = self.locate(index) else {
@@ -496,8 +506,8 @@ impl Quicklist {
         removed
     }
 
-    /// Removes up to `max` elements that are `text`, those nearest to `from` first; returns how
-    /// many.
+    /// Removes up to `max` elements equal to `text`, those nearest to `from` first; returns their
+    /// number.
     pub fn remove(&mut self, text: &[u8], max: usize, from: End) -> usize {
         let before = self.len;
         let goal = before - max.min(before);
@@ -514,7 +524,7 @@ impl Quicklist {
         before - self.len
     }
 
-    /// `remove` for one node; false if the node is gone.
+    /// `remove` for one node; returns false if the node was dropped.
     fn remove_in_node(&mut self, n: usize, text: &[u8], max: usize, from: End) -> bool {
         let node = &mut self.nodes[n];
         let before = node.count();
@@ -530,8 +540,8 @@ impl Quicklist {
         !gone
     }
 
-    /// Ends every change of the row: a head that stands alone or is none any more is closed, the
-    /// ends are made readable, and what was touched or has left the ends is compressed.
+    /// Ends every change of the row: turns a `FrontPack` into a listpack if it is alone or no
+    /// longer the first, decompresses the ends, and compresses the touched nodes that are not ends.
     #[inline]
     fn settle(&mut self, touched: Range<usize>) {
         let len = self.nodes.len();

@@ -8,12 +8,12 @@ use crate::ds::listpack::{Element, FrontPack, Listpack, Pos, iter_bytes};
 use crate::ds::lzf::{SmallLzf, decompress};
 use crate::ds::thin_buffer::size_class;
 
-/// Below this size compressing isn't tried.
+/// Nodes below this size are not compressed.
 const MIN_COMPRESS_BYTES: usize = 48;
-/// A head this long is worked on as a `FrontPack`; in tests nearly every one, so that short
-/// histories meet it.
+/// A first node of at least this size becomes a `FrontPack` at a change of its front; in tests
+/// nearly every one, so that short histories include it.
 const MIN_FRONT_BYTES: usize = if cfg!(test) { 16 } else { 512 };
-/// Saving less than this isn't worth the time to undo it.
+/// A compression that saves less than this is not worth the time to undo it.
 const MIN_COMPRESS_GAIN: usize = 8;
 
 pub(super) enum Node {
@@ -21,7 +21,7 @@ pub(super) enum Node {
         count: u32,
         listpack: Listpack,
     },
-    /// The head of a row, while it is worked on at its front.
+    /// The first node of a row, while changes at its front are frequent.
     Front(Box<FrontPack>),
     Plain(Box<Box<[u8]>>),
     Lzf {
@@ -39,7 +39,7 @@ pub(super) struct Compressed {
     pub(super) bytes: Box<[u8]>,
 }
 
-/// The content of a node to be read, decompressed if need be.
+/// The content of a node for reading, decompressed if needed.
 pub(super) enum Content<'a> {
     Packed(Cow<'a, Listpack>),
     Front(&'a FrontPack),
@@ -75,7 +75,7 @@ impl Node {
         Node::Plain(Box::new(text))
     }
 
-    /// A node for one new element.
+    /// A node with one new element.
     pub(super) fn of(text: &[u8], large: bool) -> Self {
         if large {
             return Self::plain(text.into());
@@ -117,7 +117,7 @@ impl Node {
         }
     }
 
-    /// What the content takes from the allocator.
+    /// The size of the content's allocation.
     pub(super) fn memory_bytes(&self) -> usize {
         match self {
             Node::Packed { listpack, .. } => listpack.memory_bytes(),
@@ -136,15 +136,14 @@ impl Node {
         }
     }
 
-    /// Makes a listpack of a head that was worked on at its front.
+    /// Turns a `FrontPack` into a listpack.
     pub(super) fn close(&mut self) {
         if let Node::Front(front) = self {
             *self = Node::packed(front.to_listpack());
         }
     }
 
-    /// The node as a head that is worked on at its front; `None` if it is too short to be worth it,
-    /// or no listpack.
+    /// The node as a `FrontPack`; `None` if it is too short for that, or not a listpack.
     #[inline]
     pub(super) fn front(&mut self) -> Option<&mut FrontPack> {
         if let Node::Packed { listpack, .. } = self
@@ -158,7 +157,7 @@ impl Node {
         }
     }
 
-    /// Undoes `compress`.
+    /// Decompresses the content.
     pub(super) fn decompress(&mut self) {
         let Node::Lzf { count, packed } = self else {
             return;
@@ -173,7 +172,7 @@ impl Node {
         };
     }
 
-    /// Compresses the content if that saves something.
+    /// Compresses the content if that saves memory.
     pub(super) fn compress(&mut self) {
         let raw: &[u8] = match self {
             Node::Packed { listpack, .. } => listpack.as_bytes(),
@@ -202,7 +201,7 @@ impl Node {
         *self = Node::Lzf { count, packed };
     }
 
-    /// The listpack of a node that holds one, decompressed, and its count.
+    /// The listpack of a node, decompressed, and its count; `None` for a plain node.
     #[inline]
     pub(super) fn listpack_mut(&mut self) -> Option<(&mut Listpack, &mut u32)> {
         self.decompress();
@@ -213,7 +212,7 @@ impl Node {
         }
     }
 
-    /// Puts an element before the one at `at`, in a node that holds a listpack.
+    /// Inserts an element before the one at `at`; the node must be a listpack.
     #[inline]
     pub(super) fn insert(&mut self, at: usize, text: &[u8]) {
         let (listpack, count) = self
@@ -228,7 +227,7 @@ impl Node {
         *count += 1;
     }
 
-    /// Removes `n` elements from `at` on, not all of them.
+    /// Removes `n` elements from `at` on, but not all elements.
     pub(super) fn cut(&mut self, at: usize, n: usize) {
         if let Some((listpack, count)) = self.listpack_mut() {
             listpack.delete_range(at as i64, n);
@@ -236,7 +235,7 @@ impl Node {
         }
     }
 
-    /// Moves the elements from `at` on into a new node.
+    /// Moves the elements from `at` on to a new node.
     pub(super) fn split_off(&mut self, at: usize) -> Option<Node> {
         let (listpack, count) = self.listpack_mut()?;
         let tail = listpack.split_off(listpack.seek(at as i64)?);
@@ -248,8 +247,8 @@ impl Node {
         })
     }
 
-    /// Removes up to `max` elements that are `text`, those nearest to `from` first. If that is all
-    /// of them the node has to go. A node with none stays compressed.
+    /// Removes up to `max` elements equal to `text`, those nearest to `from` first. The caller
+    /// drops the node if all were removed. A node without such elements stays compressed.
     pub(super) fn remove_matching(&mut self, text: &[u8], max: usize, from: End) -> usize {
         if self.is_compressed() && !self.content().contains(text) {
             return 0;
@@ -304,7 +303,7 @@ impl Content<'_> {
         }
     }
 
-    /// Shows the elements from `at` on, away from `from`, until the visitor breaks.
+    /// Passes the elements from `at` on, away from `from`, to the visitor until it breaks.
     #[inline]
     pub(super) fn walk<B>(
         &self,
@@ -328,7 +327,8 @@ impl Content<'_> {
     }
 }
 
-/// Shows the elements of `listpack` from `pos` on, away from `from`, until the visitor breaks.
+/// Passes the elements of `listpack` from `pos` on, away from `from`, to the visitor until it
+/// breaks.
 #[inline]
 pub fn walk_listpack<B>(
     listpack: &Listpack,
@@ -348,7 +348,7 @@ pub fn walk_listpack<B>(
     }
 }
 
-/// Removes up to `max` elements that are `text`, those nearest to `from` first.
+/// Removes up to `max` elements equal to `text`, those nearest to `from` first.
 pub fn remove_matching(listpack: &mut Listpack, text: &[u8], max: usize, from: End) -> usize {
     let mut removed = 0;
     match from {

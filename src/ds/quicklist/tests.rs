@@ -160,7 +160,7 @@ fn assert_same(list: &Quicklist, twin: &Twin) {
     assert_eq!(list.get_with(twin.len(), |_| ()), None);
 }
 
-/// Builds the list again from its nodes, as an RDB file would.
+/// Builds the list again from its nodes, as from an RDB file.
 fn reloaded(list: &Quicklist) -> Quicklist {
     let mut copy = Quicklist::new(*list.limits());
     for node in list.nodes() {
@@ -235,10 +235,10 @@ fn a_big_element_has_a_node_of_its_own() {
     let mut list = filled(ListLimits::default(), 3);
     assert!(list.insert(1, Side::After, &[b'x'; 8193]));
     assert_eq!(list.node_count(), 3);
-    // A small one in its place joins the listpack after it.
+    // A small element in its place joins the listpack after it.
     assert!(list.replace(2, b"small"));
     assert_eq!(list.node_count(), 2);
-    // The listpack it came from is merged with the one before.
+    // The rest of that listpack is merged with the one before.
     assert!(list.replace(3, &[b'y'; 9000]));
     let plain = list
         .nodes()

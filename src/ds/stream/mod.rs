@@ -12,23 +12,22 @@
 //! Each box is a listpack element. IDs are differences to the node's, and an entry with the master
 //! entry's fields stores values only, so that a small entry costs about 18 bytes. The last element
 //! of an entry counts the ones before it, for walks backwards; the master entry ends with 0, where
-//! such a walk stops. The listpacks are byte for byte those of Redis, because RDB, DUMP and
-//! replication carry them.
+//! such a walk stops. The listpacks are byte for byte those of Redis, because RDB files, DUMP and
+//! replication contain them.
 //!
-//! A deleted entry gets a flag and stays, until its node has no other: XDEL then removes the node
-//! as a whole. So XDEL never moves bytes, and approximate trimming, which drops whole nodes, is
+//! A deleted entry gets a flag and stays until its node has only deleted entries: XDEL then removes
+//! the whole node. So XDEL never moves bytes, and approximate trimming, which drops whole nodes, is
 //! O(1) for a hundred entries.
 //!
 //! **Invariants** (`tests::agrees_with_a_vector` after each step)
-//! - `count` and `deleted` of a master entry count the entries by flag; a node without live entries
-//!   is left by exact trimming alone, as in Redis, and goes with the next trim;
+//! - `count` and `deleted` of a master entry count the entries by flag; only exact trimming leaves
+//!   a node without live entries, as in Redis, and the next trim removes it;
 //! - IDs rise along the log, and none is above `last_id`;
 //! - `len` is the sum of the counts; `first_id` is the first live entry's ID, or 0-0;
-//! - bytes from outside enter through [`StreamLog::insert_node`] alone, which walks them: reading
+//! - bytes from outside are added by [`StreamLog::insert_node`] only, which checks them: reading
 //!   needs no error path.
 //!
-//! **Limits**: a node never exceeds 1 GB, whatever the settings say; an entry larger than that is
-//! refused.
+//! **Limits**: a node never exceeds 1 GB, whatever the settings are; a larger entry is refused.
 //!
 //! Rejected: a radix tree (Redis's choice) holds the same 16-byte keys with less memory for each
 //! node, a few bytes in 4,096, and needs its own balancing, iterators and proofs; the standard
@@ -47,13 +46,13 @@ mod tests;
 pub use walk::Range;
 use walk::{Node, Raw, Walk};
 
-/// The longest text of an ID, as Redis has a buffer for it.
+/// The longest text of an ID: the size of Redis's buffer.
 pub const MAX_ID_CHARS: usize = 127;
 
 const DELETED: i64 = 1;
 const SAME_FIELDS: i64 = 2;
 
-/// The name of an entry: milliseconds and a sequence number. Both are unsigned 64-bit numbers.
+/// The ID of an entry: milliseconds and a sequence number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
     pub ms: u64,
@@ -61,17 +60,21 @@ pub struct StreamId {
 }
 
 impl StreamId {
+    /// The lowest ID, 0-0.
     pub const MIN: StreamId = StreamId { ms: 0, seq: 0 };
+    /// The highest ID.
     pub const MAX: StreamId = StreamId {
         ms: u64::MAX,
         seq: u64::MAX,
     };
 
+    /// An ID of these parts.
     pub const fn new(ms: u64, seq: u64) -> StreamId {
         StreamId { ms, seq }
     }
 
-    /// Reads `ms-seq`, or `ms` with the given sequence number. As lenient about digits as Redis.
+    /// Parses `ms-seq`, or `ms` with the given sequence number. Accepts the same forms of digits as
+    /// Redis.
     pub fn parse(text: &[u8], missing_seq: u64) -> Option<StreamId> {
         if text.len() > MAX_ID_CHARS {
             return None;
@@ -86,7 +89,7 @@ impl StreamId {
         }
     }
 
-    /// The ID after this one, unless this is the last.
+    /// The next higher ID; `None` for the highest.
     pub fn next(self) -> Option<StreamId> {
         match self.seq.checked_add(1) {
             Some(seq) => Some(StreamId::new(self.ms, seq)),
@@ -94,7 +97,7 @@ impl StreamId {
         }
     }
 
-    /// The ID before this one, unless this is the first.
+    /// The next lower ID; `None` for the lowest.
     pub fn prev(self) -> Option<StreamId> {
         match self.seq.checked_sub(1) {
             Some(seq) => Some(StreamId::new(self.ms, seq)),
@@ -121,11 +124,12 @@ impl StreamId {
         &buf.0[..len]
     }
 
-    /// The big-endian bytes of a node's key or a pending entry's ID in an RDB file.
+    /// The big-endian bytes of the ID: the key of a node or of a pending entry in an RDB file.
     pub fn to_bytes(self) -> [u8; 16] {
         ((self.ms as u128) << 64 | self.seq as u128).to_be_bytes()
     }
 
+    /// The ID of these big-endian bytes.
     pub fn from_bytes(bytes: [u8; 16]) -> StreamId {
         let both = u128::from_be_bytes(bytes);
         StreamId::new((both >> 64) as u64, both as u64)
@@ -136,6 +140,7 @@ impl StreamId {
 pub struct IdBuf([u8; 41]);
 
 impl IdBuf {
+    /// An empty buffer.
     pub fn new() -> IdBuf {
         IdBuf([0; 41])
     }
@@ -150,21 +155,22 @@ impl Default for IdBuf {
 /// The ID argument of XADD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewId {
-    /// `*`
+    /// `*`: a new ID.
     Auto,
-    /// `ms-*`
+    /// `ms-*`: a new sequence number.
     AutoSeq(u64),
-    /// `ms-seq`, or `ms`, which is `ms-0`
+    /// `ms-seq`, or `ms`, which is `ms-0`: this ID.
     Exact(StreamId),
 }
 
+/// Why an entry was not added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddError {
-    /// The last ID possible is taken.
+    /// The highest possible ID is taken.
     Exhausted,
-    /// Equal to or smaller than the last ID.
+    /// The ID is not above the last ID.
     IdTooSmall,
-    /// Fields and values exceed what a node may hold.
+    /// Fields and values exceed the size of a node.
     TooLarge,
 }
 
@@ -175,20 +181,20 @@ pub struct NodeLimits {
     pub max_entries: u64,
 }
 
-/// What XTRIM and XADD leave.
+/// Which entries XTRIM and XADD keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trim {
-    /// Keep at most this number of entries.
+    /// At most this number of entries.
     MaxLen(u64),
-    /// No entry before this one.
+    /// No entry with a lower ID.
     MinId(StreamId),
 }
 
-/// How exact trimming is.
+/// The precision of trimming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     Exact,
-    /// Only whole nodes, and no more entries than the limit if there is one.
+    /// Only whole nodes, and at most `limit` entries if there is a limit.
     Approximate {
         limit: Option<u64>,
     },
@@ -199,17 +205,18 @@ pub enum Precision {
 pub struct Entry<'a> {
     pub id: StreamId,
     fields: usize,
-    /// The master entry's names, if the entry has the same.
+    /// The master entry's names, if the entry has the same names.
     names: Option<Iter<'a>>,
     body: Iter<'a>,
 }
 
 impl<'a> Entry<'a> {
-    /// How many fields.
+    /// The number of fields.
     pub fn len(&self) -> usize {
         self.fields
     }
 
+    /// Whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.fields == 0
     }
@@ -227,7 +234,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The log and what Redis remembers about it.
+/// The log of entries and the figures that Redis keeps with it.
 #[derive(Clone, Default)]
 pub struct StreamLog {
     nodes: BTreeMap<StreamId, Listpack>,
@@ -243,19 +250,22 @@ fn difference(a: u64, b: u64) -> Element<'static> {
     Element::Int(a.wrapping_sub(b) as i64)
 }
 
-/// What a node costs beside its listpack: its share of the B-tree, which is between half full and
+/// The memory of a node beside its listpack: its part of the B-tree, which is between half full and
 /// full.
 const BRANCH: usize = size_of::<(StreamId, Listpack)>() * 2;
 
 impl StreamLog {
+    /// An empty log.
     pub fn new() -> StreamLog {
         StreamLog::default()
     }
 
+    /// The number of live entries.
     pub fn len(&self) -> u64 {
         self.len
     }
 
+    /// Whether there are no live entries.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -265,7 +275,7 @@ impl StreamLog {
         self.first_id
     }
 
-    /// The highest ID ever added, whether its entry is still there or not.
+    /// The highest ID ever added, even if its entry was deleted.
     pub fn last_id(&self) -> StreamId {
         self.last_id
     }
@@ -275,35 +285,37 @@ impl StreamLog {
         self.max_deleted_id
     }
 
-    /// How many entries were ever added.
+    /// The number of entries ever added.
     pub fn entries_added(&self) -> u64 {
         self.entries_added
     }
 
-    /// XSETID, and the end of a load. The caller checks the arguments against the log.
+    /// Sets the last ID: XSETID, and the end of a load. The caller has checked it against the log.
     pub fn set_last_id(&mut self, id: StreamId) {
         self.last_id = id;
     }
 
+    /// Sets the number of entries ever added.
     pub fn set_entries_added(&mut self, entries: u64) {
         self.entries_added = entries;
     }
 
+    /// Sets the highest ID that XDEL removed.
     pub fn set_max_deleted_id(&mut self, id: StreamId) {
         self.max_deleted_id = id;
     }
 
-    /// How many listpacks there are.
+    /// The number of listpacks.
     pub fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
-    /// The listpacks under their IDs, for RDB and DUMP.
+    /// The listpacks with their IDs, for RDB and DUMP.
     pub fn nodes(&self) -> btree_map::Iter<'_, StreamId, Listpack> {
         self.nodes.iter()
     }
 
-    /// Heap bytes, the B-tree's own estimated.
+    /// Heap bytes; those of the B-tree are estimated.
     pub fn memory_bytes(&self) -> usize {
         self.nodes
             .values()
@@ -311,8 +323,8 @@ impl StreamLog {
             .sum()
     }
 
-    /// The same from a few nodes of both ends: O(1). Those between were as full when they were the
-    /// last.
+    /// An estimate of [`StreamLog::memory_bytes`] from a few nodes of both ends: O(1). The nodes
+    /// between were as full when they were the last.
     pub fn memory_estimate(&self) -> usize {
         const WEIGHED: usize = 4;
         let nodes = self.nodes.values();
@@ -347,7 +359,7 @@ impl StreamLog {
         }
     }
 
-    /// Appends an entry. `fields` are names and values in turn, an even number of them.
+    /// Appends an entry. `fields` are names and values in turn; their number must be even.
     pub fn append(
         &mut self,
         wanted: NewId,
@@ -387,25 +399,27 @@ impl StreamLog {
         Ok(id)
     }
 
-    /// The live entries with these IDs, both ends included, forwards.
+    /// The live entries with IDs in this range, both ends included, in ascending order.
     pub fn range(&self, start: StreamId, end: StreamId) -> Range<'_> {
         Range::forwards(&self.nodes, start, end)
     }
 
-    /// The same from the end.
+    /// The live entries with IDs in this range, both ends included, in descending order.
     pub fn rev_range(&self, start: StreamId, end: StreamId) -> Range<'_> {
         Range::backwards(&self.nodes, start, end)
     }
 
+    /// The live entry of this ID.
     pub fn get(&self, id: StreamId) -> Option<Entry<'_>> {
         self.range(id, id).next()
     }
 
+    /// Whether there is a live entry of this ID.
     pub fn contains(&self, id: StreamId) -> bool {
         self.get(id).is_some()
     }
 
-    /// XDEL of one entry. Whether it was there.
+    /// XDEL of one entry. Returns whether it existed.
     pub fn delete(&mut self, id: StreamId) -> bool {
         let Some((&master_id, node)) = self.nodes.range_mut(..=id).next_back() else {
             return false;
@@ -429,7 +443,7 @@ impl StreamLog {
         true
     }
 
-    /// Removes entries from the front. Returns how many.
+    /// Removes entries from the front. Returns their number.
     pub fn trim(&mut self, trim: Trim, precision: Precision) -> u64 {
         let before = self.len;
         let limit = match precision {
@@ -465,7 +479,7 @@ impl StreamLog {
         before - self.len
     }
 
-    /// Flags the entries of the first node that have to go.
+    /// Marks the entries of the first node that `trim` removes.
     fn trim_first_node(&mut self, trim: Trim) {
         let Some(mut first) = self.nodes.first_entry() else {
             return;
@@ -490,11 +504,11 @@ impl StreamLog {
         }
     }
 
-    /// Trims as far as `may_go` allows, an entry at a time. Returns the IDs that went, in order.
+    /// Trims one entry at a time, where `may_go` allows it. Returns the removed IDs in order.
     ///
-    /// Exact trimming passes over entries that must stay and goes on behind them. Approximate
-    /// trimming stops at the first node that can't go as a whole, so that what it removes is what
-    /// exact trimming to the same length would.
+    /// Exact trimming skips entries that must stay and continues behind them. Approximate trimming
+    /// stops at the first node that can't be removed as a whole, so that it removes the same
+    /// entries as exact trimming to the same length.
     pub fn trim_where(
         &mut self,
         trim: Trim,
@@ -558,9 +572,9 @@ impl StreamLog {
         self.first_id = first.unwrap_or_default();
     }
 
-    /// Takes a node in that a file or DUMP carried, if its bytes are what the drawing says. Nodes
-    /// come in order of their IDs; `finish_load` follows the last. Until then `last_id` is that of
-    /// the last live entry.
+    /// Adds a node from a file or DUMP, if its bytes have the form of the drawing. Nodes must come
+    /// in order of their IDs; `finish_load` follows the last. Until then `last_id` is that of the
+    /// last live entry.
     pub fn insert_node(&mut self, id: StreamId, node: Listpack) -> bool {
         let last_node = self.nodes.last_key_value();
         let behind_last =
@@ -579,8 +593,8 @@ impl StreamLog {
         true
     }
 
-    /// Sets what a file says beside the nodes. False if that contradicts them: the nodes are right
-    /// then.
+    /// Sets the figures that a file has beside the nodes. Returns false if they contradict the
+    /// nodes, whose figures are then used.
     pub fn finish_load(
         &mut self,
         len: u64,
@@ -603,7 +617,7 @@ impl StreamLog {
     }
 }
 
-/// Whether an entry of `bytes` bytes still fits into the node.
+/// Whether an entry of `bytes` bytes fits into the node.
 fn has_room(node: &Listpack, bytes: usize, limits: NodeLimits) -> bool {
     let max_bytes = if limits.max_bytes == 0 {
         SAFETY_LIMIT
@@ -621,7 +635,7 @@ fn has_room(node: &Listpack, bytes: usize, limits: NodeLimits) -> bool {
     limits.max_entries == 0 || (entries as u64) < limits.max_entries
 }
 
-/// A node with the master entry alone.
+/// A node with the master entry only.
 fn new_node(fields: &[&[u8]]) -> Listpack {
     let mut node = Listpack::new();
     let head = [
@@ -677,8 +691,8 @@ fn append_entry(node: &mut Listpack, master_id: StreamId, id: StreamId, fields: 
     }
 }
 
-/// Moves `n` entries from the master entry's count to its deleted ones. Returns the count that is
-/// left.
+/// Moves `n` entries in the master entry from its count to its count of deleted ones. Returns the
+/// remaining count.
 fn count_deleted(node: &mut Listpack, n: i64) -> i64 {
     let Some(at) = node.first() else {
         return 0;

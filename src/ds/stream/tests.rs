@@ -142,7 +142,7 @@ proptest! {
         load(StreamId::new(1, 1), node);
     }
 
-    /// A true node with some elements replaced: it is refused, or all that is left agrees.
+    /// A valid node with some elements replaced is refused, or all its entries are consistent.
     #[test]
     fn damaged_nodes_do_no_harm(
         entries in proptest::collection::vec((0u8..4, 1usize..4), 1..12),
@@ -190,7 +190,7 @@ fn load(id: StreamId, node: Listpack) {
     assert!(log.is_empty());
 }
 
-/// A node of elements written as texts; numbers become numbers.
+/// A node of elements given as texts; numbers become integers.
 fn node(elements: &str) -> Listpack {
     let mut node = Listpack::new();
     let texts = elements.split_whitespace();
@@ -232,7 +232,7 @@ fn each_element_of_a_node_is_checked() {
         assert!(accepts("1 0 1 name 0 2 0 0 a 4"));
         assert!(!accepts(&format!("1 0 1 name 0 {bad}")), "{bad}");
     }
-    // IDs must rise, deleted ones aside.
+    // IDs must ascend, except those of deleted entries.
     assert!(accepts("2 0 1 name 0 2 0 0 a 4 2 0 1 a 4"));
     assert!(!accepts("2 0 1 name 0 2 0 1 a 4 2 0 1 a 4"));
     assert!(accepts("1 1 1 name 0 3 0 1 a 4 2 0 1 a 4"));
@@ -258,8 +258,8 @@ fn nodes_must_follow_each_other() {
     assert!(log.finish_load(4, StreamId::new(1, 13), StreamId::MIN, 4));
 }
 
-/// XADD 1-1, 2-2, 3-3, XDEL 3-3, XSETID 2-2, XADD 2-5: the deleted entry's ID is above the one
-/// behind it.
+/// XADD 1-1, 2-2, 3-3, XDEL 3-3, XSETID 2-2, XADD 2-5: the deleted entry's ID is above that of the
+/// next entry.
 #[test]
 fn a_deleted_entry_above_a_later_one_hides_nothing() {
     let mut log = StreamLog::new();
@@ -374,15 +374,14 @@ fn a_small_entry_costs_18_bytes() {
     );
 }
 
-/// No stream that is trimmed has so many entries.
+/// More entries than any trimmed stream here has.
 const LONG: usize = scaled(60, 20);
 
 proptest! {
     #![proptest_config(crate::ds::cases(128))]
 
-    /// Some entries must stay. Exact trimming takes the first others; approximate trimming takes
-    /// what exact trimming to the length that it left would have taken, so that it can be told that
-    /// way.
+    /// Some entries must stay. Exact trimming removes the first others; approximate trimming
+    /// removes what exact trimming to its resulting length would have removed.
     #[test]
     fn trimming_passes_over_what_must_stay(
         deleted in proptest::collection::vec(any::<bool>(), 1..LONG),

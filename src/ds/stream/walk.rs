@@ -1,10 +1,10 @@
-//! Walks over a stream's entries: inside one node, and across nodes.
+//! Walks over a stream's entries: within one node, and across nodes.
 
 use super::{Entry, SAME_FIELDS, StreamId};
 use crate::ds::listpack::{Iter, Listpack, Pos};
 use std::collections::{BTreeMap, btree_map};
 
-/// A node with its master entry read.
+/// A node whose master entry has been read.
 #[derive(Clone, Copy)]
 pub(super) struct Node<'a> {
     id: StreamId,
@@ -14,7 +14,7 @@ pub(super) struct Node<'a> {
     names: Pos,
 }
 
-/// Where an entry is and what its head says.
+/// The place of an entry, and its head.
 #[derive(Clone, Copy)]
 pub(super) struct Raw {
     pub at: Pos,
@@ -23,12 +23,13 @@ pub(super) struct Raw {
 }
 
 impl Raw {
+    /// Whether the entry is deleted.
     pub fn is_deleted(&self) -> bool {
         self.flags & super::DELETED != 0
     }
 }
 
-/// Reads integers and steps over elements, from a position on.
+/// Reads integers and skips elements, from a position on.
 struct Reader<'a> {
     listpack: &'a Listpack,
     at: Pos,
@@ -49,6 +50,7 @@ impl Reader<'_> {
 }
 
 impl<'a> Node<'a> {
+    /// Reads the master entry.
     pub fn new(id: StreamId, listpack: &'a Listpack) -> Node<'a> {
         let mut reader = Reader {
             listpack,
@@ -64,7 +66,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Live entries, as the master entry says.
+    /// The number of live entries in the master entry.
     pub fn count(&self) -> u64 {
         self.count as u64
     }
@@ -73,12 +75,13 @@ impl<'a> Node<'a> {
 /// A walk over the entries of a node, deleted ones included.
 pub(super) struct Walk<'a> {
     node: Node<'a>,
-    /// Forwards: where the next entry begins. Backwards: the last element of the next entry.
+    /// Forwards: the position of the next entry. Backwards: the last element of the next entry.
     at: Option<Pos>,
     backwards: bool,
 }
 
 impl<'a> Walk<'a> {
+    /// A walk forwards, from the first entry.
     pub fn first(node: Node<'a>) -> Walk<'a> {
         let mut reader = Reader {
             listpack: node.listpack,
@@ -93,6 +96,7 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// A walk backwards, from the last entry.
     pub fn last(node: Node<'a>) -> Walk<'a> {
         Walk {
             node,
@@ -101,7 +105,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Reads the entry at `at`; also returns where the next one begins.
+    /// Reads the entry at `at`; also returns the position of the next one.
     fn read(&self, at: Pos) -> (Raw, Entry<'a>, Pos) {
         let node = self.node;
         let mut reader = Reader {
@@ -139,7 +143,7 @@ impl<'a> Iterator for Walk<'a> {
         let listpack = self.node.listpack;
         let mut at = self.at?;
         if self.backwards {
-            // The master entry ends with 0 and stops the walk.
+            // The master entry ends with 0, which stops the walk.
             let before = listpack.get(at).as_int().filter(|&n| n > 0)?;
             for _ in 0..before {
                 at = listpack.prev(at)?;
@@ -212,8 +216,8 @@ impl<'a> Iterator for Range<'a> {
     fn next(&mut self) -> Option<Entry<'a>> {
         loop {
             while let Some((raw, entry)) = self.node.as_mut().and_then(Walk::next) {
-                // A deleted entry may have a higher ID than later ones: XSETID goes back as far as
-                // the last live one.
+                // A deleted entry may have a higher ID than later ones: XSETID can go back to the
+                // last live one.
                 if raw.is_deleted() {
                     continue;
                 }
@@ -240,15 +244,15 @@ impl<'a> Iterator for Range<'a> {
     }
 }
 
-/// What `validate` found in a node.
+/// The result of checking a node.
 pub(super) struct Census {
     pub live: u64,
     /// The IDs of the first and the last live entry.
     pub ends: Option<(StreamId, StreamId)>,
 }
 
-/// Whether a listpack from outside is the node `id`: every element in its place, the counts right,
-/// the IDs of live entries rising from that of the node on.
+/// Whether a listpack from outside is a valid node with the ID `id`: every element in its place,
+/// the counts right, the IDs of live entries ascending from that of the node.
 pub(super) fn validate(id: StreamId, listpack: &Listpack) -> Option<Census> {
     let mut elements = listpack.iter();
     let (count, deleted) = (elements.next_int()?, elements.next_int()?);
@@ -288,7 +292,7 @@ pub(super) fn validate(id: StreamId, listpack: &Listpack) -> Option<Census> {
     })
 }
 
-/// Passes over an entry's fields. Returns how many elements it has up to there.
+/// Skips an entry's fields. Returns the number of its elements so far.
 fn skip_fields(elements: &mut Iter<'_>, flags: i64, names: usize) -> Option<i64> {
     let before = if flags & SAME_FIELDS != 0 {
         skip(elements, names)?;

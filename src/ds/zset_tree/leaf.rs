@@ -5,23 +5,23 @@
 //!            16 bytes of header                          key = ((order(score) - base) >> shift), clamped to u32
 //! ```
 //!
-//! A score and a pointer would be 16 bytes for each member. The leaf keeps 12: scores of neighbours
-//! have their high bits in common, so a leaf stores what is left above its own `base`, in units of
-//! `1 << shift`. The map from score to key is monotone for *every* base and shift. So a search
-//! among the keys is right as far as it goes, and only members whose keys are equal to the probe's
-//! are looked at in memory. Base and shift are hints: chosen when a leaf is built or divided, and
-//! again when it grows and its keys have become blunt.
+//! A score and a pointer would be 16 bytes for each member. The leaf needs 12: neighbours' scores
+//! have their high bits in common, so a leaf stores a key for each: the difference to its `base`,
+//! in units of `1 << shift`. The map from score to key is monotone for *every* base and shift. So a
+//! search among the keys is right unless keys are equal, and only members whose keys equal the
+//! probe's are read. Base and shift affect speed only: they are chosen when a leaf is built or
+//! divided, and again when it grows and many keys are equal.
 //!
 //! Capacities follow the allocator's size classes (8-byte quantum, four classes for each doubling),
-//! so a leaf that holds n members wastes one step at most, an eighth on average, where fixed leaves
-//! waste a third after random inserts.
+//! so a leaf wastes at most one step, an eighth on average; leaves of fixed size waste a third
+//! after random inserts.
 //!
 //! **Invariants**
 //! - members are in order (score, then bytes), and all of them live;
 //! - `keys[i] == key(order(score of members[i]))`, hence keys never fall (`ZsetTree::check`
 //!   compares both);
-//! - cap is even (the pointers stay aligned to 8) and at most MAX, but for a moment when two leaves
-//!   are joined to be divided anew.
+//! - cap is even (the pointers stay aligned to 8) and at most MAX, except while two leaves are
+//!   joined and divided again.
 
 use super::{Probe, order};
 use crate::ds::member::MemberPtr;
@@ -29,15 +29,15 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::ptr::NonNull;
 
-/// Most members of a leaf: they fill the size class of 2048 bytes.
+/// The maximum number of members of a leaf: they fill the size class of 2048 bytes.
 pub(super) const MAX: usize = 168;
-/// Fewest members of a leaf that has siblings.
+/// The minimum number of members of a leaf that has siblings.
 pub(super) const MIN: usize = MAX / 4;
 
 const HEADER: usize = size_of::<Header>();
 const ENTRY: usize = size_of::<u32>() + size_of::<MemberPtr>();
 
-/// Size classes of the allocator, in bytes, that leaves grow through.
+/// The allocator's size classes, in bytes, that leaves use.
 const CLASSES: [usize; 16] = [
     40, 64, 96, 128, 192, 256, 320, 448, 640, 768, 896, 1024, 1280, 1536, 1792, 2048,
 ];
@@ -56,8 +56,8 @@ const _: () = assert!(((CLASSES[15] - HEADER) / ENTRY) & !1 == MAX);
 /// The owning pointer of a leaf. It owns the arrays, not the members.
 pub(super) struct Leaf(NonNull<Header>);
 
-/// The smallest capacity that holds `len` and fills its size class. Two leaves about to be divided
-/// may exceed MAX.
+/// The smallest capacity for `len` members that fills its size class. Two leaves that are about to
+/// be divided may exceed MAX.
 fn capacity_for(len: usize) -> usize {
     CLASSES
         .iter()
@@ -95,7 +95,7 @@ impl Leaf {
         Leaf(start)
     }
 
-    /// Members in order. Base and shift are chosen for them.
+    /// A leaf of sorted members, with base and shift chosen for them.
     pub(super) fn from_sorted(members: &[MemberPtr]) -> Leaf {
         let mut leaf = Leaf::with_capacity(members.len());
         leaf.extend(members);
@@ -153,7 +153,7 @@ impl Leaf {
         key(self.header().base, self.header().shift, order)
     }
 
-    /// How many members stand before the probe.
+    /// The number of members before the probe.
     pub(super) fn lower_bound(&self, probe: &Probe) -> usize {
         let (keys, members) = (self.keys(), self.members());
         let (low, high) = match probe.order() {
@@ -167,8 +167,8 @@ impl Leaf {
         low + members[low..high].partition_point(|&m| probe.is_after(order_of(m), m))
     }
 
-    /// Whether a score would stand strictly between the neighbours of the member at `at`. They are
-    /// read only if keys tie.
+    /// Whether a score would lie strictly between the neighbours of the member at `at`. The
+    /// neighbours are read only if keys are equal.
     pub(super) fn fits_between(&self, order: u64, at: usize) -> bool {
         let (keys, members, key) = (self.keys(), self.members(), self.key_of(order));
         let (before, after) = (at - 1, at + 1);
@@ -199,8 +199,8 @@ impl Leaf {
         self.header_mut().len += 1;
     }
 
-    /// Gives the member at `at` a key for its changed score; the caller has seen that its place
-    /// stays.
+    /// Writes the key of the member at `at`, whose score changed; the caller has checked that its
+    /// place is the same.
     pub(super) fn rekey(&mut self, at: usize) {
         let key = self.key_of(order_of(self.members()[at]));
         // SAFETY: `at` was checked by the index above.
@@ -226,7 +226,7 @@ impl Leaf {
         }
     }
 
-    /// Appends members that all stand behind this leaf's, and chooses base and shift anew.
+    /// Appends members that are all behind this leaf's, and chooses base and shift again.
     pub(super) fn extend(&mut self, members: &[MemberPtr]) {
         let len = self.len();
         let cap = capacity_for(len + members.len());
@@ -282,8 +282,8 @@ impl Leaf {
         *self = moved;
     }
 
-    /// Whether many keys are likely equal although the scores differ: clamped at an end, or
-    /// squeezed by the shift.
+    /// Whether many keys are probably equal although the scores differ: clamped at an end, or too
+    /// few units.
     fn is_blunt(&self) -> bool {
         let keys = self.keys();
         let [_, second, .., next_to_last, last] = *keys else {
@@ -294,8 +294,8 @@ impl Leaf {
             || (self.header().shift > 0 && last - second < 1 << 20)
     }
 
-    /// Chooses base and shift so that the scores of today take a third of the key space, in its
-    /// middle.
+    /// Chooses base and shift so that the present scores take the middle third of the range of
+    /// keys.
     fn sharpen(&mut self) {
         let (Some(&first), Some(&last)) = (self.members().first(), self.members().last()) else {
             return;
@@ -313,7 +313,7 @@ impl Leaf {
     }
 }
 
-/// Where a live member of the tree stands among the scores.
+/// The score of a live member as an ordered integer.
 pub(super) fn order_of(member: MemberPtr) -> u64 {
     // SAFETY: the tree's contract: whatever it holds, or is being given, lives.
     order(unsafe { member.score() })

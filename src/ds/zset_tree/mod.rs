@@ -1,4 +1,4 @@
-//! The ordered half of a big sorted set: a B+ tree with subtree counts.
+//! The tree of a big sorted set: a B+ tree with the number of members of each subtree.
 //!
 //! ```text
 //!            Inner: Vec<Branch>, up to 64       Branch = { count, order, first, node }
@@ -10,16 +10,17 @@
 //!    members, owned by the dictionary           | score | length | bytes |, see `ds::member`
 //! ```
 //!
-//! Members are in order of score, then of bytes (memcmp). **Everything is a rank**: a bound (score,
-//! lex, a member) is a [`Probe`], `lower_bound` turns it into the number of members before it in
+//! Members are in order of score, then of bytes (memcmp). **All ranges are ranks**: a bound (score,
+//! bytes, or a member) is a [`Probe`], `lower_bound` returns the number of members before it in
 //! O(log n), and ranges are iterated, counted and deleted by rank. So ZRANK, ZCOUNT, ZRANGEBYLEX
 //! and ZREMRANGEBYSCORE share one search and one walk. An iterator keeps a leaf and a rank for each
-//! end, and descends again by rank when the leaf is used up: once in a hundred members, which is
-//! cheaper than sibling pointers that each insert would have to keep right.
+//! end, and descends again by rank at the end of a leaf: once in a hundred members, which is
+//! cheaper than sibling pointers that each insert would have to update.
 //!
 //! Cost: a search in 1,000,000 members reads three inner nodes (they stay in the cache), a few
-//! lines of a leaf, and the members whose keys tie: usually the one that is sought. Memory: 13 to
-//! 14 bytes a member (`tests::bytes_per_member`), where a skip list needs 32 or more.
+//! cache lines of a leaf, and the members whose keys are equal: usually only the one that is
+//! searched. Memory: 13 to 14 bytes a member (`tests::bytes_per_member`), where a skip list needs
+//! 32 or more.
 //!
 //! **Invariants** (`ZsetTree::check` verifies them after each step of the generated histories)
 //! - `branch.count` is the number of members below, `branch.first` and `branch.order` are its first
@@ -27,14 +28,15 @@
 //! - leaves are all at one depth; the root is a leaf or has two branches at least; no other node
 //!   falls below a quarter of its maximum;
 //! - every pointer in the tree is to a live member: `insert` is unsafe for this reason alone, and a
-//!   removal hands out the pointer only when the tree is done reading it.
+//!   removal passes the pointer on only when the tree does not read it any more.
 //!
-//! **Limits**: NaN has no place (commands refuse it). -0.0 and 0.0 are one score, as in Redis. With
-//! mixed scores a lex range is as meaningless as Redis's documentation says, but harmless.
+//! **Limits**: scores are not NaN (commands refuse it). -0.0 and 0.0 are one score, as in Redis.
+//! With different scores the result of a lex range is undefined, as Redis's documentation says, but
+//! harmless.
 //!
 //! Rejected: a skip list (a level is a cache miss; 37 bytes of pointers and spans); parent pointers
-//! (a divided inner node would have to touch every child); full scores in the leaves (4 bytes more
-//! a member to save a look at the member, which a reply reads anyway).
+//! (a divided inner node would have to touch every child); full scores in the leaves (4 more bytes
+//! for each member, only to avoid reading the member, which a reply reads anyway).
 
 mod leaf;
 
@@ -46,11 +48,13 @@ use leaf::{Leaf, order_of};
 use std::iter::FusedIterator;
 use std::ops::Range;
 
-/// Most branches of an inner node. Tests use narrow nodes, so that small histories make deep trees.
+/// The maximum number of branches of an inner node. Tests use narrow nodes, so that small histories
+/// make deep trees.
 const MAX_BRANCHES: usize = if cfg!(test) { 8 } else { 64 };
-/// Fewest branches of an inner node other than the root.
+/// The minimum number of branches of an inner node other than the root.
 const MIN_BRANCHES: usize = MAX_BRANCHES / 4;
-/// What a bulk build gives each node: room to grow, few divisions soon after.
+/// The members of a leaf after a bulk build: with room to grow, so that few leaves are divided soon
+/// after.
 const BUILD_LEAF: usize = 126;
 const BUILD_BRANCHES: usize = MAX_BRANCHES / 4 * 3;
 
@@ -65,7 +69,7 @@ pub(super) fn order(score: f64) -> u64 {
     }
 }
 
-/// A place between members, named by what stands behind it.
+/// A place between members, defined by the member behind it.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe<'a>(Place<'a>);
 
@@ -77,12 +81,12 @@ enum Place<'a> {
 }
 
 impl<'a> Probe<'a> {
-    /// Before (or where would be) this member with this score.
+    /// The place before this member with this score, or where it would be.
     pub fn at(score: f64, bytes: &'a [u8]) -> Probe<'a> {
         Probe(Place::Pair(order(score), bytes))
     }
 
-    /// Before the first member with this score or a higher one.
+    /// The place before the first member with this score or a higher one.
     pub fn before_score(score: f64) -> Probe<'a> {
         Probe(Place::Score {
             order: order(score),
@@ -90,7 +94,7 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// Behind the last member with this score or a lower one.
+    /// The place behind the last member with this score or a lower one.
     pub fn after_score(score: f64) -> Probe<'a> {
         Probe(Place::Score {
             order: order(score),
@@ -98,7 +102,7 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// Before the first member that is `bytes` or greater; for sets of one score.
+    /// The place before the first member that is `bytes` or greater; for sets with equal scores.
     pub fn before_lex(bytes: &'a [u8]) -> Probe<'a> {
         Probe(Place::Lex {
             bytes,
@@ -106,12 +110,12 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// Behind the last member that is `bytes` or smaller; for sets of one score.
+    /// The place behind the last member that is `bytes` or smaller; for sets with equal scores.
     pub fn after_lex(bytes: &'a [u8]) -> Probe<'a> {
         Probe(Place::Lex { bytes, after: true })
     }
 
-    /// The score to look for, if scores decide.
+    /// The score of the place; `None` for a place by bytes.
     fn order(&self) -> Option<u64> {
         match self.0 {
             Place::Pair(order, _) | Place::Score { order, .. } => Some(order),
@@ -119,8 +123,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Whether the probe is behind this member. `member` is read only when its score leaves that
-    /// open.
+    /// Whether the probe is behind this member. `member` is read only when the scores are equal.
     #[inline]
     fn is_after(&self, member_order: u64, member: MemberPtr) -> bool {
         // SAFETY: members in the tree live.
@@ -139,7 +142,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Whether the probe, if it names a member, is that one or behind it.
+    /// Whether the probe names this member or is behind it.
     #[inline]
     fn reaches(&self, member_order: u64, member: MemberPtr) -> bool {
         // SAFETY: members in the tree live.
@@ -152,7 +155,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Whether this member is the one that the probe names.
+    /// Whether the probe names this member.
     fn is_at(&self, member: MemberPtr) -> bool {
         match self.0 {
             // SAFETY: members in the tree live.
@@ -198,15 +201,15 @@ impl Branch {
         }
     }
 
-    /// Corrects the first member after a change below. Members are far away in memory: it is read
-    /// only if it is another.
+    /// Updates the first member after a change below. Members are rarely in the cache, so it is
+    /// read only if it is another one.
     fn refresh_first(&mut self) {
         if let Some(first) = self.node.first().filter(|first| *first != self.first) {
             (self.order, self.first) = (order_of(first), first);
         }
     }
 
-    /// Moves the second half of the node into a new branch, the right sibling of this one.
+    /// Moves the second half of the node to a new branch, its right sibling.
     fn divide(&mut self) -> Branch {
         let right = Branch::new(match &mut self.node {
             Node::Leaf(leaf) => Node::Leaf(leaf.divide()),
@@ -267,7 +270,7 @@ impl Node {
         }
     }
 
-    /// The same from a few branches of each level: O(1).
+    /// An estimate of the memory from a few branches of each level: O(1).
     fn memory_estimate(&self) -> usize {
         const WEIGHED: usize = 4;
         let Node::Inner(branches) = self else {
@@ -337,7 +340,7 @@ impl Node {
         }
     }
 
-    /// Removes the members of these ranks below this node. Each is handed out when nothing here
+    /// Removes the members of these ranks below this node. Each is passed on when nothing here
     /// reads it any more.
     fn remove(&mut self, range: Range<usize>, removed: &mut impl FnMut(MemberPtr)) {
         let branches = match self {
@@ -371,8 +374,7 @@ impl Node {
                 branch.refresh_first();
             }
         }
-        // What is left at the edges of the hole: the branch before it, and the one that now stands
-        // in its place.
+        // The branches at the edges of the hole: the one before it, and the one behind it.
         let edge = emptied.start;
         branches.drain(emptied);
         for at in [edge + 1, edge, edge.wrapping_sub(1)] {
@@ -384,7 +386,7 @@ impl Node {
     }
 }
 
-/// Room for one more branch, growing by a quarter: doubling would leave a third of the memory
+/// Makes room for one more branch, growing by a quarter: doubling would leave a third of the memory
 /// unused.
 fn reserve_one(branches: &mut Vec<Branch>) {
     if branches.len() == branches.capacity() {
@@ -392,8 +394,7 @@ fn reserve_one(branches: &mut Vec<Branch>) {
     }
 }
 
-/// The branch that a probe falls into: the last one whose first member is before it, or the first
-/// of all.
+/// The branch of a probe: the last one whose first member is before it, or the first branch.
 fn child_for(branches: &[Branch], probe: &Probe) -> usize {
     branches
         .partition_point(|b| probe.is_after(b.order, b.first))
@@ -407,7 +408,7 @@ fn child_with(branches: &[Branch], probe: &Probe) -> usize {
         .saturating_sub(1)
 }
 
-/// The branch that holds a rank, and how many members are before that branch.
+/// The branch with this rank, and the number of members before that branch.
 fn child_at_rank(branches: &[Branch], rank: usize) -> (usize, usize) {
     let mut passed = 0;
     for (at, branch) in branches.iter().enumerate() {
@@ -419,7 +420,7 @@ fn child_at_rank(branches: &[Branch], rank: usize) -> (usize, usize) {
     unreachable!("rank beyond the members below this node");
 }
 
-/// Joins or balances branch `at` with a neighbour until it is no longer underfull, or alone.
+/// Joins branch `at` with a neighbour, or balances them, until it has enough members or is alone.
 fn mend(branches: &mut Vec<Branch>, mut at: usize) {
     while at < branches.len() && branches.len() > 1 && branches[at].node.is_underfull() {
         at = at.saturating_sub(1);
@@ -427,8 +428,8 @@ fn mend(branches: &mut Vec<Branch>, mut at: usize) {
     }
 }
 
-/// Pours branch `left + 1` into branch `left`, and divides it again in halves if that is too much
-/// for one node.
+/// Moves the content of branch `left + 1` to branch `left`, and divides it again in halves if that
+/// is too much for one node.
 fn pool(branches: &mut Vec<Branch>, left: usize) {
     let right = branches.remove(left + 1);
     let target = &mut branches[left];
@@ -438,7 +439,7 @@ fn pool(branches: &mut Vec<Branch>, left: usize) {
         (Node::Inner(inner), Node::Inner(more)) => {
             let seam = inner.len();
             inner.extend(more);
-            // A node that was alone in its parent may be underfull: here it has met its siblings.
+            // A node that was alone in its parent may have too few branches: here it has siblings.
             mend(inner, seam);
             mend(inner, seam - 1);
         }
@@ -467,6 +468,7 @@ impl Default for ZsetTree {
 }
 
 impl ZsetTree {
+    /// An empty tree.
     pub fn new() -> ZsetTree {
         ZsetTree {
             root: Node::Leaf(Leaf::with_capacity(0)),
@@ -474,7 +476,7 @@ impl ZsetTree {
         }
     }
 
-    /// Builds a packed tree in O(n) from members in order, without equals.
+    /// Builds a packed tree in O(n) from sorted members, all different.
     ///
     /// # Safety
     /// As for [`ZsetTree::insert`], for each of them.
@@ -501,26 +503,27 @@ impl ZsetTree {
         ZsetTree { root, len }
     }
 
+    /// The number of members.
     pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Bytes asked of the allocator for nodes, the members not included.
+    /// The bytes of the nodes, without the members.
     pub fn memory_bytes(&self) -> usize {
         size_of::<ZsetTree>() + self.root.memory_bytes()
     }
 
-    /// The same from a few of its nodes.
+    /// An estimate of [`ZsetTree::memory_bytes`] from a few nodes.
     pub fn memory_estimate(&self) -> usize {
         size_of::<ZsetTree>() + self.root.memory_estimate()
     }
 
-    /// Puts a member in its place. The caller has made sure that the same bytes are not in the tree
-    /// under any score.
+    /// Inserts a member. The caller has checked that no member with the same bytes is in the tree.
     ///
     /// # Safety
     /// The member lives until it is removed from the tree or the tree is dropped; its score changes
@@ -537,7 +540,7 @@ impl ZsetTree {
         self.len += 1;
     }
 
-    /// How many members are before the probe: the rank of what stands behind it.
+    /// The number of members before the probe.
     pub fn lower_bound(&self, probe: &Probe) -> usize {
         let (mut node, mut passed) = (&self.root, 0);
         loop {
@@ -552,7 +555,7 @@ impl ZsetTree {
         }
     }
 
-    /// The rank of a member that is in the tree.
+    /// The rank of a member; `None` if it is not in the tree.
     pub fn rank_of(&self, score: f64, bytes: &[u8]) -> Option<usize> {
         let probe = Probe::at(score, bytes);
         let (mut node, mut passed) = (&self.root, 0);
@@ -575,7 +578,7 @@ impl ZsetTree {
         }
     }
 
-    /// The leaf that holds a rank below `len`, and the rank's place in it.
+    /// The leaf with a rank below `len`, and the rank's index in it.
     fn leaf_at(&self, mut rank: usize) -> (&Leaf, usize) {
         let mut node = &self.root;
         loop {
@@ -590,19 +593,22 @@ impl ZsetTree {
         }
     }
 
+    /// The member of a rank.
     pub fn get(&self, rank: usize) -> Option<Item<'_>> {
         self.range(rank..rank.saturating_add(1)).next()
     }
 
+    /// The first member.
     pub fn first(&self) -> Option<Item<'_>> {
         self.get(0)
     }
 
+    /// The last member.
     pub fn last(&self) -> Option<Item<'_>> {
         self.get(self.len.checked_sub(1)?)
     }
 
-    /// The members of these ranks, clamped to what there is, from either end.
+    /// The members of these ranks, as far as they exist, from either end.
     pub fn range(&self, ranks: Range<usize>) -> Iter<'_> {
         let end = ranks.end.min(self.len);
         let start = ranks.start.min(end);
@@ -615,11 +621,12 @@ impl ZsetTree {
         }
     }
 
+    /// All members in order.
     pub fn iter(&self) -> Iter<'_> {
         self.range(0..self.len)
     }
 
-    /// Removes a member by score and bytes. The pointer is the caller's to free.
+    /// Removes a member by score and bytes. The caller frees it.
     pub fn remove(&mut self, score: f64, bytes: &[u8]) -> Option<MemberPtr> {
         let member = self.root.remove_one(&Probe::at(score, bytes))?;
         self.len -= 1;
@@ -627,7 +634,7 @@ impl ZsetTree {
         Some(member)
     }
 
-    /// A root with a single branch gives way to it.
+    /// Replaces a root with a single branch by that branch.
     fn lower_root(&mut self) {
         while let Node::Inner(branches) = &mut self.root
             && branches.len() == 1
@@ -636,8 +643,8 @@ impl ZsetTree {
         }
     }
 
-    /// Removes the members of these ranks, handing each to `removed`, which may free it. Returns
-    /// how many.
+    /// Removes the members of these ranks; passes each to `removed`, which may free it. Returns
+    /// their number.
     pub fn remove_range(
         &mut self,
         ranks: Range<usize>,
@@ -659,8 +666,8 @@ impl ZsetTree {
         end - start
     }
 
-    /// Changes the score of a member of the tree. The common case, a small change that keeps its
-    /// place, moves nothing.
+    /// Changes the score of a member. Usually the change is small and the place stays the same, so
+    /// that nothing moves.
     ///
     /// # Safety
     /// The member is in this tree.
@@ -718,9 +725,9 @@ impl ZsetTree {
     }
 }
 
-/// Sets the score where the member stands, if it stays strictly between its neighbours in the leaf.
-/// At a leaf's edge the neighbours and the branches above are not at hand, so that case is left to
-/// remove and insert.
+/// Sets the score in place if it stays strictly between its neighbours in the leaf. At the edges of
+/// a leaf the neighbours and the branches above are not known here; those cases are left to remove
+/// and insert.
 fn update_in_place(root: &mut Node, probe: &Probe, member: MemberPtr, score: f64) -> bool {
     let mut node = root;
     let leaf = loop {
@@ -743,7 +750,7 @@ fn update_in_place(root: &mut Node, probe: &Probe, member: MemberPtr, score: f64
     true
 }
 
-/// Divides `total` into parts that differ by one at most, each near `target`.
+/// Divides `total` into parts that differ by at most one, each near `target`.
 fn even_parts(total: usize, target: usize) -> impl Iterator<Item = usize> {
     let parts = total.div_ceil(target);
     (0..parts).map(move |i| total / parts + usize::from(i < total % parts))
@@ -755,9 +762,9 @@ pub struct Iter<'a> {
     tree: &'a ZsetTree,
     start: usize,
     end: usize,
-    /// Members of ranks start.. in the leaf that `next` stands in; empty when it has to descend.
+    /// The members from rank `start` on in the leaf of `next`; empty when it must descend.
     front: &'a [MemberPtr],
-    /// Members of ranks ..end in the leaf that `next_back` stands in.
+    /// The members up to rank `end` in the leaf of `next_back`.
     back: &'a [MemberPtr],
 }
 

@@ -6,7 +6,7 @@ use crate::ds::scaled;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 
-/// The tree with an owner of its members, and the twin.
+/// The tree with an owner of its members, and the naive twin.
 #[derive(Default)]
 struct Pair {
     tree: ZsetTree,
@@ -83,7 +83,7 @@ enum Step {
     TakeRange(u16, u16),
 }
 
-/// How many names there are.
+/// The number of different names.
 const NAMES: u16 = scaled(3000, 400) as u16;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
