@@ -30,6 +30,7 @@ use crate::persist::child::{Child, Forks};
 use crate::persist::loading::Progress;
 use crate::persist::rdb::Rdb;
 use crate::propagate::Propagation;
+use crate::propagate::gate::Gate;
 use crate::pubsub::PubSub;
 use crate::replication::Replication;
 use crate::script::Scripting;
@@ -94,6 +95,8 @@ pub struct Server {
     pub hashes: HashMemo,
     pub scripting: Scripting,
     pub propagation: Propagation,
+    /// Replies and stream bytes that wait for the AOF.
+    pub gate: Gate,
     pub replication: Replication,
     /// The command being run, for a crash report.
     pub in_flight: InFlight<crate::client::Client>,

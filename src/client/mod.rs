@@ -204,7 +204,7 @@ pub struct Client {
     pub last_interaction_ms: i64,
     pub soft_limit_since_ms: i64,
     /// The end in the AOF of this client's last write and, under `always`, of the last write that
-    /// it has seen: its replies wait until the AOF is safe up to there (`flush::safe_offset`), and
+    /// it has seen: its replies wait until the AOF is safe up to there (`gate::safe_offset`), and
     /// WAITAOF until it is on the disk.
     pub aof_offset: u64,
     /// The end in the replication stream of this client's last write: what WAIT waits for.

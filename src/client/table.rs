@@ -126,11 +126,6 @@ pub struct Net {
     pub listeners: Vec<Listener>,
     /// Clients with something to write, each flagged PENDING_WRITE.
     pub pending_write: Vec<u32>,
-    /// Those of them whose reply must not leave before the log has what they wrote, see
-    /// `persist::aof::flush`.
-    pub held: Vec<u32>,
-    /// How far the log was when they were looked at last.
-    pub held_until: u64,
     /// Clients that are not read, because too much of what they wrote waits for the log's disk.
     pub unread: Vec<u32>,
     /// Clients to be closed at the end of this turn.
@@ -179,9 +174,7 @@ impl Net {
             http_warning: RateLimit::default(),
             listeners: Vec::new(),
             pending_write: Vec::new(),
-            held: Vec::new(),
             unread: Vec::new(),
-            held_until: 0,
             close_asap: Vec::new(),
             later: Vec::new(),
             monitors: Vec::new(),

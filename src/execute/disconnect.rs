@@ -26,7 +26,7 @@ pub fn unlink(server: &mut Server, c: &mut Client) {
     if c.has(flag::PENDING_WRITE) {
         c.clear(flag::PENDING_WRITE);
         server.net.pending_write.retain(|&slot| slot != c.slot);
-        server.net.held.retain(|&slot| slot != c.slot);
+        server.gate.forget(c.slot);
     }
     if c.has(flag::UNBLOCKED) {
         c.clear(flag::UNBLOCKED);

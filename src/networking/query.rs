@@ -22,7 +22,7 @@ use crate::clients::memory;
 use crate::connection::Transfer;
 use crate::execute::dispatch::process_command;
 use crate::networking::prefetch;
-use crate::persist::aof::flush::safe_offset;
+use crate::propagate::gate;
 use crate::state::Server;
 
 /// How much is read from a socket at once.
@@ -59,7 +59,7 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
 /// The client's writes are not in the AOF yet.
 fn waits_for_log(server: &Server, slot: u32) -> bool {
     let c = server.net.clients.get(slot);
-    c.is_some_and(|c| c.aof_offset > safe_offset(server))
+    c.is_some_and(|c| gate::holds(server, c))
 }
 
 /// The AOF's disk has caught up: read again from the clients that had to wait.

@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use crate::client::table::Net;
 use crate::client::{Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
 use crate::clients::memory;
-use crate::persist::aof::flush::safe_offset;
+use crate::propagate::gate::{self, safe_offset};
 use crate::state::Server;
 
 /// How much one client is sent in one turn, so that it can't hold the loop.
@@ -24,9 +24,7 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
             continue;
         };
         if c.aof_offset > safe && !c.has(flag::CLOSE_ASAP) {
-            server.net.held.push(slot);
-            // The next safe offset is another one, also if none was held when it was this one last.
-            server.net.held_until = server.net.held_until.min(safe);
+            server.gate.hold(slot, safe);
             server.net.clients.put(c);
             continue;
         }
@@ -49,20 +47,6 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
     server.net.pending_write = pending;
 }
 
-/// The AOF has been written further: replies that waited for it may leave now. All waiting clients
-/// are checked again; they are few, and this is rare.
-pub fn release_held(server: &mut Server) {
-    if server.net.held.is_empty() {
-        return;
-    }
-    let safe = safe_offset(server);
-    if server.net.held_until != safe {
-        server.net.held_until = safe;
-        let mut held = std::mem::take(&mut server.net.held);
-        server.net.pending_write.append(&mut held);
-    }
-}
-
 /// The event loop says that a socket which was full takes bytes again.
 fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     let Some(slot) = el.data(token) else {
@@ -71,7 +55,7 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     let Some(mut c) = server.net.clients.take(slot as u32) else {
         return Io::Drained;
     };
-    let held = c.has(flag::PENDING_WRITE) && c.aof_offset > safe_offset(server);
+    let held = c.has(flag::PENDING_WRITE) && gate::holds(server, &c);
     let io = if held {
         Io::Drained
     } else {

@@ -29,6 +29,7 @@
 //! **Invariant:** between two top-level commands no propagation unit is open: code that propagates
 //! outside of `call()` (expiry, eviction) ends its unit itself.
 
+pub mod gate;
 pub mod stream;
 pub mod unit;
 pub mod unsynced;

@@ -26,7 +26,7 @@
 //!
 //! The table never forgets: an offset that is synced holds nothing. Two keys may share a place,
 //! which only delays. An offset may be of a change that is never fed (a script with
-//! redis.set_repl); nothing is held when all that was fed is synced (`flush::safe_offset`).
+//! redis.set_repl); nothing is held when all that was fed is synced (`gate::safe_offset`).
 //!
 //! Limits: INFO, DEBUG and the like, which describe the process, are never held: they are needed
 //! most when a disk hangs.
@@ -78,7 +78,7 @@ impl Server {
     /// `armed`.
     pub fn follow_unsynced(&mut self) {
         let on = self.aof.feed.is_open() && self.config.appendfsync == AppendFsync::Always;
-        let unsynced = &mut self.aof.unsynced;
+        let unsynced = &mut self.gate.unsynced;
         if on && !unsynced.is_on() {
             unsynced.places = vec![0; PLACES].into();
             // Which keys the changes before this one were of is not known.
@@ -91,7 +91,7 @@ impl Server {
 
     /// Whether changes without an fsync are tracked.
     pub fn tracks_unsynced(&self) -> bool {
-        self.aof.unsynced.is_on()
+        self.gate.unsynced.is_on()
     }
 
     /// An offset within the unit that is open: what a change waits for that is being made.
@@ -107,14 +107,14 @@ impl Server {
     /// A key was changed, by a command, by expiry or by eviction.
     pub fn note_unsynced(&mut self, key: &[u8]) {
         let (hash, offset) = (self.seed.hash(key), self.open_offset());
-        self.aof.unsynced.note(hash, offset);
+        self.gate.unsynced.note(hash, offset);
     }
 
     /// The running command depends on every change until now.
     pub fn depend_on_all_changes(&mut self) {
         if self.armed & armed::UNSYNCED != 0 {
             let last = self.last_offset();
-            let seen = &mut self.aof.unsynced.seen;
+            let seen = &mut self.gate.unsynced.seen;
             *seen = last.max(*seen);
         }
     }
@@ -153,11 +153,11 @@ pub fn after_command(
         note_changes(server, argv, cmd);
     } else if !changed && !is_durable(server) {
         let offset = offset_of_command(server, argv, cmd);
-        let seen = &mut server.aof.unsynced.seen;
+        let seen = &mut server.gate.unsynced.seen;
         *seen = offset.max(*seen);
     }
     if server.nesting == 0 {
-        let seen = std::mem::take(&mut server.aof.unsynced.seen);
+        let seen = std::mem::take(&mut server.gate.unsynced.seen);
         c.aof_offset = c.aof_offset.max(seen);
     }
 }
@@ -174,7 +174,7 @@ fn note_changes(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
     let mut found = Vec::new();
     let known = keys::get_keys(cmd, argv, &mut found).is_ok();
     if !known || found.is_empty() {
-        server.aof.unsynced.everywhere = server.open_offset();
+        server.gate.unsynced.everywhere = server.open_offset();
     }
     for key in found.iter().filter(|key| key.is_key()) {
         server.note_unsynced(argv[key.pos as usize]);
@@ -183,7 +183,7 @@ fn note_changes(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
 
 /// The offset for the reply of a command that changed nothing.
 fn offset_of_command(server: &Server, argv: &[&[u8]], cmd: &Command) -> u64 {
-    let unsynced = &server.aof.unsynced;
+    let unsynced = &server.gate.unsynced;
     let has_keys = !cmd.keys.is_empty() || cmd.get_keys.is_some();
     let reads = cmd.flags & (command::READONLY | command::WRITE) != 0;
     if !has_keys && !reads {

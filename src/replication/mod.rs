@@ -129,6 +129,13 @@ impl Replication {
         cursor.map_or(0, |cursor| self.stream.lag(cursor))
     }
 
+    /// Bytes that a client may be sent now.
+    pub fn sendable(&self, client: ClientRef) -> u64 {
+        let replica = self.replicas.get(client);
+        let cursor = replica.and_then(|replica| replica.cursor.as_ref());
+        cursor.map_or(0, |cursor| self.stream.sendable(cursor))
+    }
+
     /// The stream was closed or restarted under an attached client, which can't go on.
     pub fn is_lost(&self, client: ClientRef) -> bool {
         let replica = self.replicas.get(client);

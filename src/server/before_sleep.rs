@@ -35,6 +35,7 @@ use crate::keyspace::expire;
 use crate::networking::{self, accept, close, link, query, replicas, write};
 use crate::persist::aof::flush;
 use crate::persist::child;
+use crate::propagate::gate;
 use crate::server::shutdown;
 use crate::state::Server;
 use crate::sys::ticks;
@@ -88,7 +89,7 @@ pub fn write_aof(server: &mut Server) {
         flush::flush_append_only_file(server);
         server.stats.aof_ticks += ticks::now().wrapping_sub(began);
     }
-    write::release_held(server);
+    gate::release_held(server);
     blocked::serve_acks(server);
 }
 

@@ -62,6 +62,7 @@ impl Server {
             blocked: Default::default(),
             pause: Default::default(),
             propagation: Default::default(),
+            gate: Default::default(),
             replication: Replication::new(rng.hex(40)),
             commandlog: Default::default(),
             bigkeys: None,

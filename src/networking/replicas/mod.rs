@@ -27,8 +27,8 @@ use crate::client::{Client, flag};
 use crate::clients::describe;
 use crate::clients::output_limit::check_output_limit;
 use crate::networking::write;
-use crate::persist::aof::flush::safe_offset;
 use crate::persist::child::{self, Wish};
+use crate::propagate::gate;
 use crate::replication::replicas::{Replica, State};
 use crate::state::Server;
 
@@ -46,6 +46,7 @@ pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
     start_snapshot(server);
     broadcast::follow(el, server);
     ask_for_acks(server);
+    gate::advance_stream(server);
     let mut at = 0;
     while let Some(r) = server.replication.replicas.client(at) {
         at += 1;
@@ -99,7 +100,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
     if c.has(flag::CLOSE_ASAP) || is_broken(server, c) {
         return Io::Drained;
     }
-    if c.aof_offset > safe_offset(server) && !c.reply.is_empty() {
+    if gate::holds(server, c) && !c.reply.is_empty() {
         return Io::Drained; // the reply comes first, and it waits for the AOF
     }
     let mut io = Io::Drained;
@@ -135,7 +136,7 @@ fn has_unsent(server: &Server, c: &Client) -> bool {
     let r = c.reference();
     let by_state = server.replication.replicas.get(r).is_some_and(|replica| {
         matches!(replica.state, State::Receiving(_))
-            || replica.is_streaming() && server.replication.lag(r) > 0
+            || replica.is_streaming() && server.replication.sendable(r) > 0
     });
     by_state || !c.reply.is_empty()
 }

@@ -10,6 +10,8 @@
 //!   no         the same, without fsyncs                  the same
 //! ```
 //!
+//! Which replies wait is decided by `propagate::gate`, from the offsets of the feed.
+//!
 //! So a turn under `everysec` costs one write of what the turn's commands changed. When the thread
 //! writes, only the clients that have written wait, by offset; the others are served without delay.
 //! Under `always` clients that have seen such a write (a value read, a message) wait for it too,
@@ -31,7 +33,6 @@ use std::time::{Duration, Instant};
 
 use super::disk::{self, Delay, Disk, Done, Job};
 use crate::config::AppendFsync;
-use crate::propagate::unsynced::is_durable;
 use crate::state::Server;
 use crate::texts;
 
@@ -403,19 +404,6 @@ fn sync_failed(server: &mut Server, error: io::Error) {
         log::warn!("Fail to fsync the AOF file: {text}");
     }
     server.aof.flush.sync_error = Some(error);
-}
-
-/// The offset up to which the AOF is good enough for replies to leave.
-pub fn safe_offset(server: &Server) -> u64 {
-    let aof = &server.aof;
-    if !aof.feed.is_open() || aof.flush.write_error.is_some() {
-        return u64::MAX;
-    }
-    match server.config.appendfsync {
-        AppendFsync::Always if is_durable(server) => u64::MAX,
-        AppendFsync::Always => aof.feed.synced,
-        AppendFsync::Everysec | AppendFsync::No => aof.feed.written,
-    }
 }
 
 /// Writes and fsyncs everything, waiting for the disk: when the AOF is closed, and before it is

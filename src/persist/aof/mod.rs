@@ -55,7 +55,6 @@ use self::manifest::{Manifest, sync_dir};
 use crate::error::Error;
 use crate::persist::child::{self, Kind, Wish};
 use crate::propagate::sink;
-use crate::propagate::unsynced::Unsynced;
 use crate::state::Server;
 use crate::sys::error_text;
 
@@ -76,7 +75,6 @@ pub struct Aof {
     pub state: State,
     pub feed: Feed,
     pub flush: Flush,
-    pub unsynced: Unsynced,
     pub manifest: Manifest,
     /// Bytes of all files, of all files after the last rewrite, and of the base at start.
     pub current_size: u64,

@@ -116,6 +116,8 @@ pub struct Stream {
     /// The database of the last command; `None`: the next command is preceded by SELECT.
     selected_db: Option<u32>,
     backlog_size: u64,
+    /// Cursors don't get bytes from this offset on, see `propagate::gate`.
+    send_until: Option<u64>,
     /// Bytes that the blocks hold, their unused room included.
     memory: usize,
     /// Attached cursors, those of pins included.
@@ -374,6 +376,17 @@ impl Stream {
         self.end.saturating_sub(cursor.offset)
     }
 
+    /// Cursors get no bytes from this offset on, or all that there are.
+    pub fn send_until(&mut self, offset: Option<u64>) {
+        self.send_until = offset;
+    }
+
+    /// Bytes that may be sent to a cursor now.
+    pub fn sendable(&self, cursor: &Cursor) -> u64 {
+        let limit = self.send_until.unwrap_or(self.end).min(self.end);
+        limit.saturating_sub(cursor.offset)
+    }
+
     /// What follows a cursor, at most `limit` bytes and `out.len()` pieces, straight from the
     /// blocks. Returns how many of `out` were set.
     pub fn io_slices<'a>(
@@ -385,6 +398,9 @@ impl Stream {
         let Some(at) = self.index(cursor) else {
             return 0;
         };
+        if self.send_until.is_some() {
+            limit = limit.min(usize::try_from(self.sendable(cursor)).unwrap_or(limit));
+        }
         let mut skip = (cursor.offset - self.blocks[at].start) as usize;
         let mut n = 0;
         for block in self.blocks.range(at..) {
