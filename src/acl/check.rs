@@ -49,7 +49,7 @@ pub struct Denied {
     /// The index in argv of what was not allowed; 0 for the command itself.
     at: usize,
     /// The full name of the command, the key, the channel, or the database as the call spells it.
-    /// If the current database is not allowed: the name of the command, as the call spells it.
+    /// If the current database is not allowed: the full name of the command.
     pub object: Vec<u8>,
 }
 
@@ -62,8 +62,8 @@ impl Denied {
         }
     }
 
-    /// The reason as an error message. `detailed` is for ACL DRYRUN.
-    pub fn text(&self, user: &User, detailed: bool) -> Vec<u8> {
+    /// The reason as an error message. `dry_run` is for ACL DRYRUN: the call.
+    pub fn text(&self, user: &User, dry_run: Option<&[&[u8]]>) -> Vec<u8> {
         let (verb, kind) = match self.reason {
             Reason::Command | Reason::Auth => ("run", "command"),
             Reason::Key => ("access", "key"),
@@ -71,13 +71,13 @@ impl Denied {
             Reason::Database => ("access", "database"),
         };
         let is_database = self.reason == Reason::Database;
-        if !detailed && verb == "access" {
+        if dry_run.is_none() && verb == "access" {
             let article = if is_database { "" } else { "a " };
             return format!("No permissions to access {article}{kind}").into();
         }
-        if is_database {
+        if let Some(argv) = dry_run.filter(|_| is_database) {
             let middle: &[u8] = b" has no permissions to access database ";
-            return [b"User ", &user.name[..], middle, &self.object].concat();
+            return [b"User ", &user.name[..], middle, argv[self.at]].concat();
         }
         let parts: [&[u8]; 8] = [
             b"User ",
@@ -261,27 +261,28 @@ fn check_channels(patterns: &[Box<[u8]>], row: &Command, argv: &[&[u8]]) -> Resu
 /// The databases that a call names, then the one in which it runs.
 fn check_databases(allowed: &[u32], call: &Call) -> Result<(), Denied> {
     let row = call.row();
-    let denied = |at: usize| Err(Denied::new(Reason::Database, at, call.argv[at]));
+    let current_denied = || {
+        let name = call.table.entry(call.id).fullname.as_bytes();
+        Err(Denied::new(Reason::Database, 0, name))
+    };
     if row.is(command::ALL_DATABASES) {
-        return denied(0);
+        return current_denied();
     }
     let mut named = Vec::new();
     if let Some(get_databases) = row.get_databases {
         get_databases(call.argv, &mut named);
     }
-    for at in named {
-        // The command itself refuses an argument that names no database.
-        let Some(db) = call.database_at(at) else {
-            break;
-        };
+    let databases = named.iter().map(|&at| Some((at, call.database_at(at)?)));
+    // The command itself refuses an argument that names no database.
+    for (at, db) in databases.collect::<Option<Vec<_>>>().unwrap_or_default() {
         if !allowed.contains(&db) {
-            return denied(at);
+            return Err(Denied::new(Reason::Database, at, call.argv[at]));
         }
     }
     // SWAPDB uses only the databases that it names.
     let elsewhere = row.get_databases.is_some() && !row.has_keys();
     if !elsewhere && touches_keyspace(row) && !allowed.contains(&call.db) {
-        return denied(0);
+        return current_denied();
     }
     Ok(())
 }

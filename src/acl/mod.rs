@@ -350,10 +350,10 @@ fn check_limited(
 }
 
 /// The database in which a client's command will run: inside MULTI the one that a queued SELECT
-/// chooses.
+/// chooses, unless the transaction will not run.
 fn database_of(c: &Client) -> u32 {
-    let queued = c.multi.as_ref().and_then(|state| state.db);
-    queued.unwrap_or(c.db)
+    let runs = c.multi.as_ref().filter(|_| !c.has(flag::DIRTY_EXEC));
+    runs.and_then(|state| state.db).unwrap_or(c.db)
 }
 
 #[cold]
@@ -365,7 +365,7 @@ fn refuse(
     denied: Denied,
 ) -> Error {
     let text = match server.acl.user(c.user) {
-        Some(user) => said(&denied.text(user, false)),
+        Some(user) => said(&denied.text(user, None)),
         None => String::new(),
     };
     let event = Event {

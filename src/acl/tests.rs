@@ -28,7 +28,7 @@ fn dry_run(rules: &str, call: &str) -> String {
     let id = server.commands.lookup_argv(&argv).unwrap();
     match check::check(&user, &mut Call::new(&server, id, &argv, 0)) {
         Ok(()) => "allowed".into(),
-        Err(denied) => String::from_utf8(denied.text(&user, true))
+        Err(denied) => String::from_utf8(denied.text(&user, Some(&argv)))
             .unwrap()
             .replace("User alice has no permissions to ", ""),
     }
@@ -125,7 +125,8 @@ fn databases_by_the_current_one_and_those_named() {
     assert_eq!(ask(0, "ping"), "allowed");
     assert_eq!(ask(0, "get k"), "get");
     assert_eq!(ask(1, "get k"), "allowed");
-    assert_eq!(ask(0, "DBSIZE"), "DBSIZE");
+    assert_eq!(ask(0, "DBSIZE"), "dbsize");
+    assert_eq!(ask(0, "Object Encoding k"), "object|encoding");
     assert_eq!(ask(0, "select 1"), "allowed");
     assert_eq!(ask(1, "select 2"), "2");
     assert_eq!(ask(1, "select x"), "allowed");
@@ -133,6 +134,11 @@ fn databases_by_the_current_one_and_those_named() {
     assert_eq!(ask(0, "swapdb 1 3"), "allowed");
     assert_eq!(ask(0, "swapdb 1 2"), "2");
     assert_eq!(ask(0, "swapdb x 2"), "allowed", "a syntax error");
+    assert_eq!(
+        ask(0, "swapdb 0 99"),
+        "allowed",
+        "there is no such database"
+    );
     assert_eq!(ask(1, "move k 3"), "allowed");
     assert_eq!(ask(1, "move k 4"), "4");
     assert_eq!(ask(1, "copy a b"), "allowed");
@@ -270,6 +276,7 @@ fn the_database_is_the_first_check_and_the_least_reason() {
         ("allkeys +@all db=0", "lolwut", "allowed"),
         ("allkeys +@all resetdbs", "lolwut", "access database lolwut"),
         ("allkeys +@all resetdbs", "eval x 0", "access database eval"),
+        ("allkeys +@all resetdbs", "dbSize", "access database dbSize"),
         ("allkeys +@all resetdbs", "multi", "allowed"),
     ] {
         assert_eq!(dry_run(rules, call), expected, "{rules}: {call}");
@@ -308,6 +315,32 @@ fn a_queued_select_chooses_what_follows_is_checked_against() {
         "{reply}"
     );
     assert!(say(1, "exists k").starts_with(":0"));
+}
+
+/// The queue that chose a database will not run: what follows is checked against the current one.
+#[test]
+fn a_select_in_a_transaction_that_is_lost_chooses_nothing() {
+    for lost in [
+        "swapdb 3 0",
+        "move k 0",
+        "copy k k2 db 0",
+        "flushall",
+        "nosuch",
+    ] {
+        let mut server = testing::server_with(1);
+        testing::say(
+            &mut server,
+            0,
+            &["acl setuser u on nopass ~* +@all db=3", "auth u x", "multi"],
+        );
+        let mut say = |line: &str| testing::say(&mut server, 0, &[line]);
+        assert_eq!(say("select 3"), "+QUEUED\r\n");
+        assert!(say(lost).starts_with('-'), "{lost}");
+        assert!(say("get k").starts_with("-NOPERM"), "{lost}");
+        assert_eq!(say("select 3"), "+QUEUED\r\n");
+        assert!(say("get k").starts_with("-NOPERM"), "{lost}");
+        assert!(say("exec").starts_with("-EXECABORT"), "{lost}");
+    }
 }
 
 /// Commands of features that are not built have rows, so rules may name them.

@@ -225,10 +225,10 @@ fn acl_dryrun(ctx: &mut Ctx) -> CmdResult {
     if !server.commands.row(id).check_arity(call.len()) {
         return Err(Error::arity(&server.commands.entry(id).fullname));
     }
-    let call = &mut acl::check::Call::new(server, id, call, ctx.client.db);
-    match acl::check::check(user, call) {
+    let checked = &mut acl::check::Call::new(server, id, call, ctx.client.db);
+    match acl::check::check(user, checked) {
         Ok(()) => ctx.client.reply.ok(),
-        Err(denied) => ctx.client.reply.bulk(&denied.text(user, true)),
+        Err(denied) => ctx.client.reply.bulk(&denied.text(user, Some(call))),
     }
     Ok(())
 }
