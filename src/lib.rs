@@ -13,6 +13,7 @@ pub mod command;
 pub mod commands;
 pub mod config;
 pub mod connection;
+pub mod data_set;
 pub mod db;
 pub mod ds;
 pub mod error;

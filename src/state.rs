@@ -11,7 +11,8 @@ use crate::clock::Clock;
 use crate::command::table::CommandTable;
 use crate::commands::server::debug::switches::DebugSwitches;
 use crate::config::Config;
-use crate::db::Db;
+use crate::data_set::DataSet;
+use crate::db::KeyClients;
 use crate::db::kvstore::KeyHasher;
 use crate::ds::siphash::HashSeed;
 use crate::execute::blocked::BlockedClients;
@@ -56,7 +57,9 @@ pub struct Server {
     pub debug: DebugSwitches,
 
     // The data set.
-    pub dbs: Vec<Db>,
+    pub data: DataSet,
+    /// For each database, the clients that wait for its keys or watch them.
+    pub key_clients: Vec<KeyClients>,
     /// The key of every table's hash, drawn at start.
     pub seed: HashSeed,
     /// Hashes keys; on a cluster node a hash carries the slot.
@@ -91,6 +94,8 @@ pub struct Server {
     pub armed: u32,
     /// Commands inside commands: EXEC and scripts.
     pub nesting: u32,
+    /// Turns of the loop inside this turn, see `keyspace::top_level`.
+    pub turn_depth: u32,
     /// Key hashes computed ahead for the commands being run.
     pub hashes: HashMemo,
     pub scripting: Scripting,
@@ -109,8 +114,10 @@ pub struct Server {
     pub forks: Forks,
     /// Unix time of the last save in seconds; before the first, of the start.
     pub last_save_s: i64,
-    /// The data set is being loaded.
+    /// The data set is being loaded, and is not there for clients.
     pub loading: bool,
+    /// Another data set is being loaded, while clients are served from this one.
+    pub async_loading: bool,
     /// How far that is.
     pub load: Progress,
     pub shutdown: Shutdown,

@@ -121,7 +121,7 @@ impl<'a> Call<'a> {
     pub fn new(server: &'a Server, id: u16, argv: &'a [&'a [u8]], db: u32) -> Call<'a> {
         Call {
             table: &server.commands,
-            databases: server.dbs.len(),
+            databases: server.data.dbs.len(),
             id,
             argv,
             db,

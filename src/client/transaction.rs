@@ -13,6 +13,8 @@ pub struct MultiState {
     pub commands: Vec<Queued>,
     /// The union of the flags of all queued commands.
     pub flags: u32,
+    /// Flags that at least one of them has not.
+    pub lacks: u32,
     /// The database that the last queued SELECT will choose: what is queued behind it is checked
     /// against this one.
     pub db: Option<u32>,
@@ -43,6 +45,7 @@ impl MultiState {
         MultiState {
             commands: Vec::with_capacity(16),
             flags: 0,
+            lacks: 0,
             db: None,
             ends: Vec::with_capacity(48),
             bytes: Vec::with_capacity(512),
@@ -67,6 +70,7 @@ impl MultiState {
 
     pub fn push(&mut self, id: u16, flags: u32, argv: &[&[u8]]) {
         self.flags |= flags;
+        self.lacks |= !flags;
         for arg in argv {
             self.bytes.extend_from_slice(arg);
             self.ends.push(self.bytes.len());

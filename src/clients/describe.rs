@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(words(&mut server, 0, ["watch", "flags"]), ["2", "N"]);
         say(&mut server, 1, &["set a 1"]);
         assert_eq!(words(&mut server, 0, ["watch", "flags"]), ["0", "d"]);
-        assert!(server.dbs[0].watched.is_empty());
+        assert!(server.key_clients[0].watched.is_empty());
         assert_eq!(
             say(&mut server, 0, &["watch a", "multi", "exec"]),
             "+OK\r\n+OK\r\n*-1\r\n"
@@ -255,6 +255,6 @@ mod tests {
         ];
         let reply = say(&mut server, 0, &lines);
         assert!(reply.ends_with("*3\r\n:1\r\n"), "{reply}");
-        assert_eq!(server.dbs[0].len(), 1);
+        assert_eq!(server.data.dbs[0].len(), 1);
     }
 }

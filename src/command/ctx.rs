@@ -37,7 +37,7 @@ impl<'a> Ctx<'a> {
     /// The client's current database.
     #[inline]
     pub fn db(&mut self) -> &mut Db {
-        &mut self.server.dbs[self.client.db as usize]
+        &mut self.server.data.dbs[self.client.db as usize]
     }
 
     /// An argument as an integer, or the error that Redis answers.

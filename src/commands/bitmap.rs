@@ -336,7 +336,7 @@ fn combine(ctx: &mut Ctx, op: BitOp, keys: &[&[u8]]) -> Result<Vec<u8>, Error> {
         }
     }
     // Nothing expires between the two look-ups: the clock stands still during a command.
-    let (server, db) = (&*ctx.server, &ctx.server.dbs[ctx.client.db as usize]);
+    let (server, db) = (&*ctx.server, &ctx.server.data.dbs[ctx.client.db as usize]);
     let mut digits: Vec<IntBuf> = keys.iter().map(|_| IntBuf::new()).collect();
     let mut sources: Vec<&[u8]> = Vec::with_capacity(keys.len());
     for (key, digits) in keys.iter().zip(&mut digits) {

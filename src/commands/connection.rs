@@ -222,7 +222,7 @@ fn select(ctx: &mut Ctx) -> CmdResult {
     if ctx.server.config.cluster_enabled && index != 0 {
         return Err(Error::of("ERR SELECT is not allowed in cluster mode"));
     }
-    if index < 0 || index >= ctx.server.dbs.len() as i64 {
+    if index < 0 || index >= ctx.server.data.dbs.len() as i64 {
         return Err(Error::DB_INDEX);
     }
     ctx.client.db = index as u32;

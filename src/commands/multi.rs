@@ -1,7 +1,7 @@
 //! Transactions: MULTI queues, EXEC runs the queue as one transaction, WATCH makes it conditional.
 //!
 //! ```text
-//!   db.watched[key] -> watchers       client.watched -> keys
+//!   key_clients.watched[key] -> watchers       client.watched -> keys
 //!   a write to key:   each of those clients is flagged DIRTY_CAS and watches nothing any more, EXEC answers null
 //!   a refused command while queueing: DIRTY_EXEC, EXEC answers EXECABORT
 //! ```

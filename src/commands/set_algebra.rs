@@ -74,7 +74,7 @@ fn found_sets<'s>(
     keys: &[&[u8]],
     hashes: &[Option<u64>],
 ) -> Vec<Option<&'s Set>> {
-    let db = &server.dbs[db as usize];
+    let db = &server.data.dbs[db as usize];
     let set = |(key, hash): (&&[u8], &Option<u64>)| Set::of(db.find((*hash)?, key)?).ok();
     keys.iter().zip(hashes).map(set).collect()
 }

@@ -30,7 +30,7 @@ use kvstore::{KeyHasher, KvStore};
 use waiting::Waiting;
 use watcher::Watcher;
 
-/// One database.
+/// One database: data alone, so that a data set can be replaced as a whole.
 pub struct Db {
     /// Its number: what SELECT takes.
     pub index: u32,
@@ -38,12 +38,18 @@ pub struct Db {
     pub expires: Expires,
     /// Hashes with volatile fields, by their earliest time.
     pub field_expires: Expires,
+    /// Running average of the time to live of keys, for INFO.
+    pub avg_ttl_ms: i64,
+}
+
+/// The clients that wait for keys of one database, or watch them. They stay when its data is
+/// replaced.
+#[derive(Default)]
+pub struct KeyClients {
     /// Clients that wait for a key, in order of arrival.
     pub blocking: HashMap<Box<[u8]>, Waiting>,
     /// Clients that WATCH a key.
     pub watched: HashMap<Box<[u8]>, Vec<Watcher>>,
-    /// Running average of the time to live of keys, for INFO.
-    pub avg_ttl_ms: i64,
 }
 
 /// What happens to the time to live of a key that is set.
@@ -76,8 +82,6 @@ impl Db {
             keys: KvStore::new(hasher),
             expires: Expires::new(),
             field_expires: Expires::new(),
-            blocking: HashMap::new(),
-            watched: HashMap::new(),
             avg_ttl_ms: 0,
         }
     }

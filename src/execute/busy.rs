@@ -31,7 +31,7 @@ pub struct LentLoop {
 pub fn process_events_while_blocked(server: &mut Server) {
     if let Some(turns) = server.event_loop.turns {
         let lent = server.event_loop.lent.clone();
-        lent.borrow(|el| turns(el, server));
+        lent.borrow(|el| server.nested_turn(|server| turns(el, server)));
     }
     if server.shutdown.now
         && let Some(running) = &mut server.scripting.running

@@ -114,7 +114,7 @@ fn check(
              allowed in this context"
         ))));
     }
-    if server.loading && cmd.flags & command::LOADING == 0 {
+    if is_denied_by_loading(server, c, cmd, flags) {
         return Err(refuse(Error::of(server.config.text(texts::LOADING))));
     }
     if let Some(running) = &server.scripting.running
@@ -226,7 +226,9 @@ fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Err
 #[inline]
 fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> command::Flags {
     if cmd.flags & command::SCRIPT_DECIDES != 0 {
-        return server.scripting.command_flags(cmd, argv);
+        return server
+            .scripting
+            .command_flags(&server.data.functions, cmd, argv);
     }
     if cmd.is(command::RUNS_QUEUE)
         && let Some(queued) = &c.multi
@@ -236,11 +238,21 @@ fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> comma
     cmd.flags
 }
 
+/// Whether the command needs data that is being loaded. An EXEC needs what its commands need.
+fn is_denied_by_loading(server: &Server, c: &Client, cmd: &Command, flags: command::Flags) -> bool {
+    if server.loading {
+        let queued = c.multi.as_ref().filter(|_| cmd.name == "exec");
+        let lacks = queued.map_or(0, |queued| queued.lacks);
+        return (!cmd.flags | lacks) & command::LOADING != 0;
+    }
+    server.async_loading && flags & command::NO_ASYNC_LOADING != 0
+}
+
 /// Evicts keys if memory is short, or refuses a command that would need more.
 fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> Result<(), Error> {
     let enough = crate::keyspace::evict::perform_evictions(server);
     let left = (server.config.maxmemory as usize).saturating_sub(server.memory_counted());
-    server.dbs[c.db as usize].keys.set_headroom(left);
+    server.data.dbs[c.db as usize].keys.set_headroom(left);
     if server.armed & armed::TRACKING != 0 {
         // Invalidations of evicted keys are sent to the client before its reply.
         tracking::send_pending(server, c);

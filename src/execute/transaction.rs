@@ -18,7 +18,7 @@ pub fn queue(server: &Server, c: &mut Client, id: u16, flags: Flags, argv: &[&[u
     state.push(id, flags, argv);
     if server.commands.row(id).name == "select" {
         let db = parse_i64(argv[1]).and_then(|db| u32::try_from(db).ok());
-        let exists = |db: &u32| (*db as usize) < server.dbs.len();
+        let exists = |db: &u32| (*db as usize) < server.data.dbs.len();
         state.db = db.filter(exists).or(state.db);
     }
 }

@@ -75,10 +75,10 @@ impl Server {
     #[inline]
     pub fn signal_modified(&mut self, by: Option<&mut Client>, db: u32, key: &[u8]) {
         let by_id = by.as_ref().map_or(0, |c| c.id);
-        if !self.dbs[db as usize].watched.is_empty() {
+        if !self.key_clients[db as usize].watched.is_empty() {
             crate::keyspace::watch::touch_watched(self, by, db, key);
         }
-        if !self.dbs[db as usize].blocking.is_empty() {
+        if !self.key_clients[db as usize].blocking.is_empty() {
             self.signal_key_ready(db, key);
         }
         if self.armed & (armed::TRACKING | armed::BIGKEYS | armed::UNSYNCED) != 0 {

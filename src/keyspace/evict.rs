@@ -346,19 +346,19 @@ fn choose(server: &mut Server) -> Option<(u32, Vec<u8>)> {
 
 fn choose_ttl(server: &Server) -> Option<(u32, Vec<u8>)> {
     let first = |db: &Db| db.expires.first().map(|(at, hash)| (at, db.index, hash));
-    let (at, db, hash) = server.dbs.iter().filter_map(first).min()?;
-    let entry = server.dbs[db as usize]
+    let (at, db, hash) = server.data.dbs.iter().filter_map(first).min()?;
+    let entry = server.data.dbs[db as usize]
         .keys
         .find_by(hash, |e| e.expire_at() == Some(at))?;
     Some((db, entry.key().to_vec()))
 }
 
 fn choose_random(server: &mut Server) -> Option<(u32, Vec<u8>)> {
-    for _ in 0..server.dbs.len() {
-        server.evict.next_db = (server.evict.next_db + 1) % server.dbs.len();
+    for _ in 0..server.data.dbs.len() {
+        server.evict.next_db = (server.evict.next_db + 1) % server.data.dbs.len();
         let db = server.evict.next_db;
         let volatile = server.evict.is_volatile();
-        if let Some(key) = sample(&server.dbs[db], volatile, &mut server.rng) {
+        if let Some(key) = sample(&server.data.dbs[db], volatile, &mut server.rng) {
             return Some((db as u32, key));
         }
     }
@@ -393,13 +393,13 @@ fn sample(db: &Db, volatile: bool, rng: &mut Random) -> Option<Vec<u8>> {
 fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     let volatile = server.evict.is_volatile();
     let now = server.clock.now_ms;
-    for db in 0..server.dbs.len() {
+    for db in 0..server.data.dbs.len() {
         for _ in 0..server.config.maxmemory_samples {
-            let Some(key) = sample(&server.dbs[db], volatile, &mut server.rng) else {
+            let Some(key) = sample(&server.data.dbs[db], volatile, &mut server.rng) else {
                 break;
             };
             let hash = server.key_hasher.hash(&key);
-            let Some(entry) = server.dbs[db].find(hash, &key) else {
+            let Some(entry) = server.data.dbs[db].find(hash, &key) else {
                 continue;
             };
             let score = server.evict.score(entry, now);
@@ -416,6 +416,7 @@ fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     while let Some(best) = server.evict.pool.pop() {
         let hash = server.key_hasher.hash(&best.key);
         let found = server
+            .data
             .dbs
             .get(best.db as usize)
             .and_then(|db| db.find(hash, &best.key));
@@ -473,7 +474,7 @@ mod tests {
             let key = format!("k{i}");
             let hash = server.key_hasher.hash(key.as_bytes());
             let (kind, value) = encode(b"value", None);
-            server.dbs[i % 2].set(hash, key.as_bytes(), kind, value, bits, ttl);
+            server.data.dbs[i % 2].set(hash, key.as_bytes(), kind, value, bits, ttl);
         }
         server
     }
@@ -548,7 +549,7 @@ mod tests {
         );
         // k0 was taken from the pool and stays; k1 is in the pool and is used now.
         let hash = server.key_hasher.hash(b"k1");
-        server.dbs[1]
+        server.data.dbs[1]
             .find_mut(hash, b"k1")
             .expect("k1")
             .set_lru(now);

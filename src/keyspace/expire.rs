@@ -60,13 +60,13 @@ impl Server {
     /// database without volatile keys.
     #[inline]
     pub fn expire_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
-        if !self.dbs[db as usize].field_expires.is_empty() {
+        if !self.data.dbs[db as usize].field_expires.is_empty() {
             self.expire_fields_if_needed(db, hash, key);
         }
-        if self.dbs[db as usize].expires.is_empty() {
+        if self.data.dbs[db as usize].expires.is_empty() {
             return false;
         }
-        let found = self.dbs[db as usize].find(hash, key);
+        let found = self.data.dbs[db as usize].find(hash, key);
         let expired = found.is_some_and(|entry| self.is_expired(entry));
         if expired && self.expiry_policy() == ExpiryPolicy::Delete {
             self.delete_expired(db, key);
@@ -97,7 +97,7 @@ impl Server {
     /// Removes the due fields of the hash at `key`, if there is one.
     #[cold]
     fn expire_fields_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) {
-        let found = self.dbs[db as usize].find(hash, key);
+        let found = self.data.dbs[db as usize].find(hash, key);
         let due = found
             .and_then(next_field_expiry)
             .is_some_and(|at| at < self.clock.now_ms);
@@ -116,7 +116,7 @@ impl Server {
     /// has removed them.
     fn hide_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) {
         let now = self.clock.now_ms;
-        let found = self.dbs[db as usize].find_mut(hash, key);
+        let found = self.data.dbs[db as usize].find_mut(hash, key);
         let Some(Ok(fields)) = found.map(Hash::of_mut) else {
             return;
         };
@@ -136,7 +136,7 @@ impl Server {
     /// propagates HDEL, counts and notifies. Returns whether more fields are due.
     fn delete_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
         let now = self.clock.now_ms;
-        let Some(entry) = self.dbs[db as usize].find_mut(hash, key) else {
+        let Some(entry) = self.data.dbs[db as usize].find_mut(hash, key) else {
             return false;
         };
         let Ok(fields) = Hash::of_mut(entry) else {
@@ -149,7 +149,7 @@ impl Server {
         if gone.is_empty() {
             return false;
         }
-        self.dbs[db as usize].fields_moved(hash, was, at);
+        self.data.dbs[db as usize].fields_moved(hash, was, at);
         if empty {
             self.delete_key(db, key, false);
         }
@@ -191,7 +191,7 @@ impl Server {
 /// Expires what is due in all databases until `budget` is spent. Returns whether something due may
 /// be left.
 fn active_expire(server: &mut Server, budget: Duration) -> bool {
-    let databases = server.dbs.len() as u32;
+    let databases = server.data.dbs.len() as u32;
     let mut start = None;
     let mut idle = 0;
     while idle < databases {
@@ -223,7 +223,7 @@ fn active_expire(server: &mut Server, budget: Duration) -> bool {
 fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bool {
     let now = server.clock.now_ms;
     let mut done = 0;
-    while let Some((at, hash)) = server.dbs[db as usize].expires.first() {
+    while let Some((at, hash)) = server.data.dbs[db as usize].expires.first() {
         if done == BATCH || at >= now {
             break;
         }
@@ -231,7 +231,7 @@ fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bo
         expire_one(server, db, at, hash);
         done += 1;
     }
-    match server.dbs[db as usize].field_expires.first() {
+    match server.data.dbs[db as usize].field_expires.first() {
         Some((at, hash)) if at < now => {
             start.get_or_insert_with(Instant::now);
             expire_fields_of_one(server, db, at, hash);
@@ -243,7 +243,7 @@ fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bo
 
 /// Expires a batch of fields of the hash that the index names.
 fn expire_fields_of_one(server: &mut Server, db: u32, at: i64, hash: u64) {
-    let keys = &server.dbs[db as usize].keys;
+    let keys = &server.data.dbs[db as usize].keys;
     let found = keys.find_by(hash, |entry| next_field_expiry(entry) == Some(at));
     match found.map(|entry| entry.key().to_vec()) {
         Some(key) => {
@@ -252,14 +252,14 @@ fn expire_fields_of_one(server: &mut Server, db: u32, at: i64, hash: u64) {
         }
         None => {
             debug_assert!(false, "the index names a hash that is not there");
-            server.dbs[db as usize].field_expires.remove(at, hash);
+            server.data.dbs[db as usize].field_expires.remove(at, hash);
         }
     }
 }
 
 /// Expires the key that the index names.
 fn expire_one(server: &mut Server, db: u32, at: i64, hash: u64) {
-    let keys = &server.dbs[db as usize].keys;
+    let keys = &server.data.dbs[db as usize].keys;
     let found = keys.find_by(hash, |entry| entry.expire_at() == Some(at));
     match found.map(|entry| entry.key().to_vec()) {
         Some(key) => {
@@ -268,7 +268,7 @@ fn expire_one(server: &mut Server, db: u32, at: i64, hash: u64) {
         }
         None => {
             debug_assert!(false, "the index names a key that is not there");
-            server.dbs[db as usize].expires.remove(at, hash);
+            server.data.dbs[db as usize].expires.remove(at, hash);
         }
     }
 }
@@ -289,7 +289,7 @@ pub fn cron_cycle(server: &mut Server) {
     let share = CRON_SHARE + 0.02 * effort;
     let period = 1.0 / server.config.hz.max(1) as f64;
     active_expire(server, Duration::from_secs_f64(period * share));
-    for db in &mut server.dbs {
+    for db in &mut server.data.dbs {
         update_avg_ttl(db, server.clock.now_ms);
     }
 }
@@ -336,10 +336,10 @@ mod tests {
         let keys = (0..500).map(|i| (i % 3, format!("k{i}"), now - 250 + i as i64));
         let mut server = server_with(keys);
         assert!(!active_expire(&mut server, Duration::MAX));
-        let left: usize = server.dbs.iter().map(|db| db.len()).sum();
+        let left: usize = server.data.dbs.iter().map(|db| db.len()).sum();
         // A key is alive during the millisecond of its expiry time.
         assert_eq!((left, server.stats.expired_keys), (250, 250));
-        for db in &server.dbs {
+        for db in &server.data.dbs {
             assert_eq!(db.len(), db.expires.len());
             assert!(db.keys.iter().all(|entry| entry.expire_at() >= Some(now)));
         }
@@ -353,9 +353,9 @@ mod tests {
         // A budget of zero ends each call after one batch.
         assert!(active_expire(&mut server, Duration::ZERO));
         assert!(active_expire(&mut server, Duration::ZERO));
-        assert_eq!(server.dbs[5].len(), 0);
-        assert_eq!(server.dbs[0].len(), 2000 - BATCH);
-        let earliest = server.dbs[0].expires.first().map(|(at, _)| at);
+        assert_eq!(server.data.dbs[5].len(), 0);
+        assert_eq!(server.data.dbs[0].len(), 2000 - BATCH);
+        let earliest = server.data.dbs[0].expires.first().map(|(at, _)| at);
         assert_eq!(earliest, Some(10 + BATCH as i64), "the earliest go first");
     }
 
@@ -370,17 +370,17 @@ mod tests {
         server.update_armed();
         assert!(server.lookup_in(0, b"k").is_none());
         assert!(!active_expire_allowed(&server));
-        assert_eq!(server.dbs[0].len(), 1);
+        assert_eq!(server.data.dbs[0].len(), 1);
         server.clock.now_ms = 1_000_501;
         assert!(server.lookup_in(0, b"k").is_none());
-        assert_eq!(server.dbs[0].len(), 0);
+        assert_eq!(server.data.dbs[0].len(), 0);
     }
 
     #[test]
     fn the_average_time_to_live_survives_times_at_the_end_of_time() {
         let mut server = server_with((0..3).map(|i| (0, format!("k{i}"), i64::MAX - i)));
         cron_cycle(&mut server);
-        assert!(server.dbs[0].avg_ttl_ms > 0);
+        assert!(server.data.dbs[0].avg_ttl_ms > 0);
     }
 
     /// A server with a hash of `due` expired fields and `live` others.
@@ -415,8 +415,8 @@ mod tests {
 
         let mut server = server_with_hash(5 * LOOKUP_FIELDS, 0);
         assert_eq!(seen(&mut server), None);
-        assert_eq!(server.dbs[0].len(), 0);
-        assert!(server.dbs[0].field_expires.is_empty());
+        assert_eq!(server.data.dbs[0].len(), 0);
+        assert!(server.data.dbs[0].field_expires.is_empty());
         assert_eq!(server.stats.expired_fields, 5 * LOOKUP_FIELDS as u64);
     }
 }

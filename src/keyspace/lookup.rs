@@ -43,7 +43,7 @@ impl Server {
     /// The database of this index, which must exist.
     #[inline]
     pub fn db(&mut self, index: u32) -> &mut Db {
-        &mut self.dbs[index as usize]
+        &mut self.data.dbs[index as usize]
     }
 
     /// Looks up a key to read it. `None` if it does not exist or has expired.
@@ -90,11 +90,11 @@ impl Server {
     ) -> Option<KeyRef<'_>> {
         let expired = self.expire_if_needed(db, hash, key);
         if self.notify_flags & miss_class != 0
-            && (expired || self.dbs[db as usize].find(hash, key).is_none())
+            && (expired || self.data.dbs[db as usize].find(hash, key).is_none())
         {
             self.notify(events::KEY_MISS, "keymiss", key, db);
         }
-        match self.dbs[db as usize].find_mut(hash, key) {
+        match self.data.dbs[db as usize].find_mut(hash, key) {
             Some(mut entry) if !expired => {
                 self.stats.keyspace_hits += 1;
                 if let Some(stamp) = stamp {
@@ -120,7 +120,7 @@ impl Server {
         if self.expire_if_needed(db, hash, key) {
             return None;
         }
-        self.dbs[db as usize].find(hash, key)
+        self.data.dbs[db as usize].find(hash, key)
     }
 
     /// Looks up a key to change it.
@@ -131,7 +131,7 @@ impl Server {
             return None;
         }
         let stamp = self.access_stamp(c);
-        let mut entry = self.dbs[c.db as usize].find_mut(hash, key)?;
+        let mut entry = self.data.dbs[c.db as usize].find_mut(hash, key)?;
         if let Some(stamp) = stamp {
             entry.set_lru(stamp.touched(entry.lru()));
         }

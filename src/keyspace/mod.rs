@@ -7,6 +7,7 @@
 //!   evict    delete what maxmemory has no room for
 //!   whole    FLUSHDB, FLUSHALL, SWAPDB, MOVE: whole databases and keys between them
 //!   events   keyspace notifications
+//!   top_level  when a whole database may be flushed or replaced
 //! ```
 //!
 //! `db` stores keys and does not know `Server`. This module updates the rest of the server:
@@ -18,6 +19,7 @@ pub mod expire;
 pub mod hash_memo;
 pub mod list_limits;
 pub mod lookup;
+pub mod top_level;
 pub mod watch;
 pub mod whole;
 pub mod write;

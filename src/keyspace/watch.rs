@@ -1,7 +1,7 @@
 //! WATCH: a write to a watched key makes the transactions of its watchers fail.
 //!
 //! ```text
-//!   db.watched[key] -> watchers       client.watched -> keys
+//!   key_clients.watched[key] -> watchers       client.watched -> keys
 //!   a write to key:   each of those clients is flagged DIRTY_CAS and watches nothing any more, EXEC answers null
 //! ```
 //!
@@ -10,6 +10,7 @@
 
 use crate::client::transaction::WatchedKey;
 use crate::client::{Client, ClientRef, flag};
+use crate::db::Db;
 use crate::db::watcher::Watcher;
 use crate::state::Server;
 
@@ -21,7 +22,7 @@ pub fn watch_key(server: &mut Server, c: &mut Client, key: &[u8]) {
     }
     let client = c.reference();
     let expired = state_of(server, db, key) == KeyState::Expired;
-    let watchers = server.dbs[db as usize]
+    let watchers = server.key_clients[db as usize]
         .watched
         .entry(key.into())
         .or_default();
@@ -39,8 +40,11 @@ enum KeyState {
 }
 
 fn state_of(server: &Server, db: u32, key: &[u8]) -> KeyState {
-    let hash = server.key_hasher.hash(key);
-    match server.dbs[db as usize].find(hash, key) {
+    state_in(&server.data.dbs[db as usize], server, key)
+}
+
+fn state_in(db: &Db, server: &Server, key: &[u8]) -> KeyState {
+    match db.find(server.key_hasher.hash(key), key) {
         None => KeyState::Missing,
         Some(e) if e.expire_at().is_some_and(|at| at < server.clock.now_ms) => KeyState::Expired,
         Some(_) => KeyState::Alive,
@@ -55,7 +59,7 @@ pub fn unwatch_all(server: &mut Server, c: &mut Client) {
     let r = c.reference();
     server.touched.retain(|other| *other != r);
     for watched in std::mem::take(&mut c.watched) {
-        let table = &mut server.dbs[watched.db as usize].watched;
+        let table = &mut server.key_clients[watched.db as usize].watched;
         if let Some(watchers) = table.get_mut(&watched.key) {
             watchers.retain(|watcher| watcher.client != r);
             if watchers.is_empty() {
@@ -69,7 +73,7 @@ pub fn unwatch_all(server: &mut Server, c: &mut Client) {
 pub fn watched_expired(server: &Server, c: &Client) -> bool {
     let r = c.reference();
     c.watched.iter().any(|w| {
-        let watchers = server.dbs[w.db as usize].watched.get(&w.key);
+        let watchers = server.key_clients[w.db as usize].watched.get(&w.key);
         let watcher = watchers.and_then(|all| all.iter().find(|watcher| watcher.client == r));
         watcher.is_some_and(|watcher| !watcher.expired)
             && state_of(server, w.db, &w.key) == KeyState::Expired
@@ -80,7 +84,7 @@ pub fn watched_expired(server: &Server, c: &Client) -> bool {
 /// command changed it.
 pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, key: &[u8]) {
     let gone = state_of(server, db, key) == KeyState::Missing;
-    let Some(watchers) = server.dbs[db as usize].watched.get_mut(key) else {
+    let Some(watchers) = server.key_clients[db as usize].watched.get_mut(key) else {
         return;
     };
     let mut touched = Vec::new();
@@ -127,19 +131,37 @@ pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     }
 }
 
-/// A whole database is emptied, or replaced by `other`: every watched key that is alive in either
-/// of them counts as changed.
+/// What takes the place of a database.
+#[derive(Clone, Copy)]
+pub enum Replacement<'a> {
+    Nothing,
+    /// Another database of the server.
+    Number(u32),
+    /// One of another data set.
+    Db(&'a Db),
+}
+
+/// A whole database is emptied or replaced: every watched key that is alive before or afterwards
+/// counts as changed.
 pub fn touch_all_watched(
     server: &mut Server,
     mut by: Option<&mut Client>,
     db: u32,
-    other: Option<u32>,
+    replacement: Replacement,
 ) {
-    let keys: Vec<Box<[u8]>> = server.dbs[db as usize].watched.keys().cloned().collect();
+    let keys: Vec<Box<[u8]>> = server.key_clients[db as usize]
+        .watched
+        .keys()
+        .cloned()
+        .collect();
     for key in keys {
         let before = state_of(server, db, &key);
-        let after = other.map_or(KeyState::Missing, |other| state_of(server, other, &key));
-        let Some(watchers) = server.dbs[db as usize].watched.get_mut(&key) else {
+        let after = match replacement {
+            Replacement::Nothing => KeyState::Missing,
+            Replacement::Number(other) => state_of(server, other, &key),
+            Replacement::Db(other) => state_in(other, server, &key),
+        };
+        let Some(watchers) = server.key_clients[db as usize].watched.get_mut(&key) else {
             continue;
         };
         if before != KeyState::Alive && after != KeyState::Alive {

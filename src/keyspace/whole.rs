@@ -4,6 +4,8 @@ use crate::client::Client;
 use crate::db::Ttl;
 use crate::ds::entry::OwnedValue;
 use crate::keyspace::events;
+use crate::keyspace::top_level::TopLevel;
+use crate::keyspace::watch::{Replacement, touch_all_watched};
 use crate::state::Server;
 use crate::sys::lazyfree::LazyFree;
 use crate::types::{Key, KeyRef, New, Value};
@@ -58,14 +60,16 @@ impl Server {
     /// Removes a key and returns its value, with its time to live.
     pub fn detach(&mut self, db: u32, key: &[u8]) -> Option<Detached> {
         let hash = self.hash_key(key);
-        self.dbs[db as usize].remove(hash, key).map(Detached::from)
+        self.data.dbs[db as usize]
+            .remove(hash, key)
+            .map(Detached::from)
     }
 
     /// Stores a value under a key that does not exist.
     pub fn attach(&mut self, db: u32, key: &[u8], from: Detached) {
         let hash = self.hash_key(key);
         debug_assert!(
-            self.dbs[db as usize].find(hash, key).is_none(),
+            self.data.dbs[db as usize].find(hash, key).is_none(),
             "the name is taken"
         );
         let ttl = from.expire_at.map_or(Ttl::Clear, Ttl::At);
@@ -78,31 +82,31 @@ impl Server {
                 New::Str(&text)
             }
         };
-        self.dbs[db as usize].set(hash, key, from.kind, value, from.lru, ttl);
+        self.data.dbs[db as usize].set(hash, key, from.kind, value, from.lru, ttl);
         self.notify(events::NEW, "new", key, db);
     }
 
     /// A random live key; each is equally likely.
     pub fn random_key(&mut self, db: u32) -> Option<Box<[u8]>> {
         for _ in 0..RANDOM_TRIES {
-            let entry = self.dbs[db as usize].keys.random(self.rng.raw())?;
+            let entry = self.data.dbs[db as usize].keys.random(self.rng.raw())?;
             let key: Box<[u8]> = entry.key().into();
             if self.lookup_in(db, &key).is_some() {
                 return Some(key);
             }
         }
         // Hardly any key is alive: a walk finds the first live one, which is not a fair choice.
-        let keys = self.dbs[db as usize].keys.iter();
+        let keys = self.data.dbs[db as usize].keys.iter();
         keys.into_iter()
             .find(|entry| !self.is_expired(*entry))
             .map(|entry| entry.key().into())
     }
 
     /// Empties one database, or all. Returns the number of deleted keys.
-    pub fn empty_dbs(&mut self, which: Option<u32>, lazy: bool) -> u64 {
+    pub fn empty_dbs(&mut self, _: &TopLevel, which: Option<u32>, lazy: bool) -> u64 {
         let mut removed = 0;
         for index in self.db_range(which) {
-            let keys = self.dbs[index as usize].take_keys();
+            let keys = self.data.dbs[index as usize].take_keys();
             let len = keys.len();
             removed += len as u64;
             if lazy && len > 0 {
@@ -116,36 +120,41 @@ impl Server {
     fn db_range(&self, which: Option<u32>) -> std::ops::Range<u32> {
         match which {
             Some(db) => db..db + 1,
-            None => 0..self.dbs.len() as u32,
+            None => 0..self.data.dbs.len() as u32,
         }
     }
 
     /// FLUSHDB and FLUSHALL: notifies watching and blocked clients, then empties. `by` is the
     /// client whose command this is.
-    pub fn flush(&mut self, mut by: Option<&mut Client>, which: Option<u32>, lazy: bool) -> u64 {
+    pub fn flush(
+        &mut self,
+        top: &TopLevel,
+        mut by: Option<&mut Client>,
+        which: Option<u32>,
+        lazy: bool,
+    ) -> u64 {
         for db in self.db_range(which) {
-            crate::keyspace::watch::touch_all_watched(self, by.as_deref_mut(), db, None);
+            touch_all_watched(self, by.as_deref_mut(), db, Replacement::Nothing);
             self.signal_all_ready(db);
         }
         crate::tracking::flushed(self, lazy);
-        self.empty_dbs(which, lazy)
+        self.empty_dbs(top, which, lazy)
     }
 
     /// Exchanges the keys of two databases, but not the clients that watch or wait there.
-    pub fn swap_dbs(&mut self, mut by: Option<&mut Client>, a: u32, b: u32) {
+    pub fn swap_dbs(&mut self, _: &TopLevel, mut by: Option<&mut Client>, a: u32, b: u32) {
         if a == b {
             return;
         }
-        crate::keyspace::watch::touch_all_watched(self, by.as_deref_mut(), a, Some(b));
-        crate::keyspace::watch::touch_all_watched(self, by, b, Some(a));
+        touch_all_watched(self, by.as_deref_mut(), a, Replacement::Number(b));
+        touch_all_watched(self, by, b, Replacement::Number(a));
         let [first, second] = self
+            .data
             .dbs
             .get_disjoint_mut([a as usize, b as usize])
             .expect("two databases");
-        std::mem::swap(&mut first.keys, &mut second.keys);
-        std::mem::swap(&mut first.expires, &mut second.expires);
-        std::mem::swap(&mut first.field_expires, &mut second.field_expires);
-        std::mem::swap(&mut first.avg_ttl_ms, &mut second.avg_ttl_ms);
+        std::mem::swap(first, second);
+        std::mem::swap(&mut first.index, &mut second.index);
         crate::observe::bigkeys::swapped(self, a, b);
         self.signal_all_ready(a);
         self.signal_all_ready(b);

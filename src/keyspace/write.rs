@@ -20,7 +20,7 @@ impl Server {
             self.expire_if_needed(db, hash, key);
         }
         let lru = self.evict.new_stamp(self.clock.now_ms);
-        match self.dbs[db as usize].set(hash, key, kind, value, lru, ttl) {
+        match self.data.dbs[db as usize].set(hash, key, kind, value, lru, ttl) {
             Replaced::Nothing => self.notify(events::NEW, "new", key, db),
             Replaced::Value {
                 expire_at: None,
@@ -48,7 +48,7 @@ impl Server {
     /// was none.
     pub fn delete_key(&mut self, db: u32, key: &[u8], lazy: bool) -> bool {
         let hash = self.hash_key(key);
-        match self.dbs[db as usize].remove(hash, key) {
+        match self.data.dbs[db as usize].remove(hash, key) {
             Some(entry) => {
                 free_entry(&self.lazyfree, entry, lazy);
                 true

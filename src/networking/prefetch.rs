@@ -63,7 +63,7 @@ pub(super) fn look_up_and_prefetch(
         return;
     }
     if table.commands.len() > 1 {
-        let keys = &server.dbs[c.db as usize].keys;
+        let keys = &server.data.dbs[c.db as usize].keys;
         let looked_up = server.hashes.entries.iter().map(|&(_, _, hash)| hash);
         for hash in looked_up.chain(server.hashes.counted.iter().copied()) {
             keys.prefetch_entry(hash);
@@ -114,7 +114,7 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: boo
             .entries
             .push((key.as_ptr() as usize, key.len(), hash));
         if fetches {
-            server.dbs[db as usize].keys.prefetch_bucket(hash);
+            server.data.dbs[db as usize].keys.prefetch_bucket(hash);
         }
     }
 }
@@ -129,7 +129,7 @@ fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]], fe
         let hash = server.key_hasher.hash(key);
         server.hashes.counted.push(hash);
         if fetches {
-            server.dbs[db as usize].keys.prefetch_bucket(hash);
+            server.data.dbs[db as usize].keys.prefetch_bucket(hash);
         }
     }
 }
@@ -183,7 +183,7 @@ fn prefetch_elements<const N: usize>(
     argvs: &[&[u8]],
     ids: &[Option<u16>; AHEAD_MAX],
 ) {
-    let keys = &server.dbs[c.db as usize].keys;
+    let keys = &server.data.dbs[c.db as usize].keys;
     let seed: &HashSeed = &server.seed;
     let mut window = Window::<N>::new(server.config.prefetch_batch_max_size);
     let mut hashes = server.hashes.entries.iter();

@@ -108,7 +108,7 @@ impl Report {
             allocator: allocator::allocator_stats(),
         };
         report.peak = report.peak.max(report.used);
-        server.dbs.iter().for_each(|db| report.add_db(db));
+        server.data.dbs.iter().for_each(|db| report.add_db(db));
         report
     }
 

@@ -1,15 +1,18 @@
-//! Loading the data set: at the start, and on DEBUG RELOAD.
+//! Loading a data set: at the start, on DEBUG RELOAD, and from a primary.
 //!
 //! ```text
 //!   start() -> begin -> read the file; at times: progress, one turn -> end -> "Ready to accept"
+//!
+//!   load_stream -> Place::Server   the server's data set; clients get -LOADING
+//!               -> Place::Aside    another one, which is then installed; clients use the old one meanwhile
 //! ```
 //!
 //! Clients may connect meanwhile: commands that need no data are answered (INFO, PING, CONFIG), the
 //! others get -LOADING. For that the loader runs single turns of the loop between keys, and within
 //! large ones (`loading-process-events-interval-bytes`).
 //!
-//! A damaged file ends the process: a server that starts with half of its data would soon save that
-//! half.
+//! What is wrong with the bytes is returned, whatever they come from. The start ends the process
+//! then: a server that starts with half of its data would soon save that half.
 //!
 //! **Invariant:** while `server.loading` is set nothing expires and nothing is evicted; keys that
 //! were past their time are not even created.
@@ -23,12 +26,18 @@ use std::time::{Duration, Instant};
 
 use ae::{EventLoop, Events};
 
+use crate::config::RdbVersionCheck;
+use crate::data_set::DataSet;
+use crate::db::Db;
 use crate::execute::busy;
+use crate::keyspace::top_level::TopLevel;
+use crate::observe::bigkeys;
 use crate::persist::aof;
 use crate::persist::rdb::decode::{Fault, Result, corrupt};
 use crate::persist::rdb::load::{self, Meta, Refused, Sink};
-use crate::persist::rdb::{Limits, check};
+use crate::persist::rdb::{Limits, Position, check};
 use crate::persist::rio::Reader;
+use crate::script::functions::LoadRules;
 use crate::state::Server;
 use crate::sys::{self, signals};
 use crate::texts;
@@ -86,6 +95,24 @@ pub enum LoadError {
     Damaged,
     /// SHUTDOWN came first.
     Stopped,
+    /// [`Options::accept`] refused it before the first key.
+    Unwanted,
+}
+
+/// What was loaded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loaded {
+    pub counts: Counts,
+    /// Where the data set stands in a replication history, if the file says so.
+    pub position: Option<Position>,
+}
+
+/// Where keys and functions are put.
+pub enum Place<'a> {
+    /// Into the server's data set.
+    Server,
+    /// Into this one, which `Server::new_data_set` has made.
+    Aside(&'a mut DataSet),
 }
 
 /// The server while it loads. At the start it has the loop, whose turns are whole ones then; a
@@ -99,6 +126,17 @@ impl Live<'_> {
     /// From now on clients get -LOADING. `total` is the size of the files to be read.
     pub fn begin(&mut self, total: u64) {
         self.server.loading = true;
+        self.begin_progress(total);
+    }
+
+    /// A load aside begins: clients are served from the server's data set. `total` is 0 if the size
+    /// is not known.
+    pub fn begin_aside(&mut self, total: u64) {
+        self.server.async_loading = true;
+        self.begin_progress(total);
+    }
+
+    fn begin_progress(&mut self, total: u64) {
         self.server.clock.update();
         self.server.load = Progress {
             start_s: self.server.clock.now_s(),
@@ -109,8 +147,10 @@ impl Live<'_> {
     }
 
     pub fn end(&mut self) {
-        self.server.loading = false;
-        crate::observe::bigkeys::loaded(self.server);
+        if std::mem::take(&mut self.server.loading) {
+            bigkeys::loaded(self.server);
+        }
+        self.server.async_loading = false;
         signals::set_loading(false);
         self.server.clock.update();
     }
@@ -126,7 +166,8 @@ impl Live<'_> {
         self.server.clock.update();
         match &mut self.el {
             Some(el) => {
-                if let Err(e) = el.process_events(self.server, TURN) {
+                let turn = |server: &mut Server| el.process_events(server, TURN);
+                if let Err(e) = self.server.nested_turn(turn) {
                     log::warn!("The event loop failed: {}", sys::error_text(&e));
                 }
             }
@@ -138,13 +179,17 @@ impl Live<'_> {
 }
 
 /// Options of a load.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default)]
 pub struct Options {
     /// Keys that exist already give way: DEBUG RELOAD MERGE.
     pub replace: bool,
-    /// The file is the base of an AOF: keys that are past their time stay, since the AOF goes on
-    /// with their deletion.
-    pub aof_base: bool,
+    /// Keys that are past their time stay: those of a replica, whose primary deletes them, and
+    /// those of the base of an AOF, which goes on with their deletion.
+    pub keep_expired: bool,
+    /// Called when the AUX fields and the functions have been read, with whether there is any key.
+    /// False ends the load with [`LoadError::Unwanted`]. Functions are in their place by then, so a
+    /// load that may be refused is one aside.
+    pub accept: Option<fn(&mut Server, bool) -> bool>,
 }
 
 /// Fills the keyspace from what `load::read` finds.
@@ -161,13 +206,46 @@ pub struct Options {
 /// no key is looked up.
 pub struct Keyspace<'l, 'a> {
     live: &'l mut Live<'a>,
+    place: Place<'l>,
     options: Options,
     db: u32,
     now_ms: i64,
     counts: Counts,
     waiting: VecDeque<(u64, Key)>,
-    /// Nothing is damaged, but a library of functions could not be created.
-    refused: bool,
+    history: HistoryFields,
+    /// The end of a load of which nothing is damaged.
+    ended: Option<LoadError>,
+}
+
+/// The AUX fields that together are a [`Position`].
+#[derive(Default)]
+struct HistoryFields {
+    id: Option<String>,
+    offset: Option<u64>,
+    db: Option<u32>,
+}
+
+impl HistoryFields {
+    fn note(&mut self, name: &[u8], text: &str) {
+        match name {
+            b"repl-id" => self.id = Some(text.into()).filter(|id: &String| is_history_id(id)),
+            b"repl-offset" => self.offset = text.parse().ok(),
+            _ => self.db = text.parse().ok(),
+        }
+    }
+
+    /// Old servers wrote a database of -1 when there was none: then the rest is of no use either.
+    fn position(self) -> Option<Position> {
+        Some(Position {
+            id: self.id?,
+            offset: self.offset?,
+            db: self.db?,
+        })
+    }
+}
+
+fn is_history_id(id: &str) -> bool {
+    id.len() == 40 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// At most this number of keys wait for their buckets: enough to hide a miss, few enough to stay in
@@ -175,17 +253,29 @@ pub struct Keyspace<'l, 'a> {
 const AHEAD: usize = 24;
 
 impl<'l, 'a> Keyspace<'l, 'a> {
-    fn new(live: &'l mut Live<'a>, options: Options) -> Keyspace<'l, 'a> {
+    fn new(live: &'l mut Live<'a>, place: Place<'l>, options: Options) -> Keyspace<'l, 'a> {
         let now_ms = live.server.clock.now_ms;
         Keyspace {
             live,
+            place,
             options,
             db: 0,
             now_ms,
             counts: Counts::default(),
             waiting: VecDeque::with_capacity(AHEAD),
-            refused: false,
+            history: HistoryFields::default(),
+            ended: None,
         }
+    }
+
+    /// The database that is being filled.
+    #[inline]
+    fn db(&mut self) -> &mut Db {
+        let data = match &mut self.place {
+            Place::Server => &mut self.live.server.data,
+            Place::Aside(data) => data,
+        };
+        &mut data.dbs[self.db as usize]
     }
 
     /// The bits that say how a key was used.
@@ -203,7 +293,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
     #[inline]
     fn add(&mut self, name: &[u8], meta: Meta, kind: u8, value: New) -> Result<()> {
         let lru = self.stamp(meta);
-        let keys = &self.live.server.dbs[self.db as usize].keys;
+        let keys = &self.db().keys;
         let hash = keys.hash(name);
         keys.prefetch_bucket(hash);
         if self.waiting.len() == AHEAD {
@@ -220,8 +310,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         let Some((hash, entry)) = self.waiting.pop_front() else {
             return Ok(());
         };
-        let db = &mut self.live.server.dbs[self.db as usize];
-        if let Some(old) = db.insert(hash, entry)
+        if let Some(old) = self.db().insert(hash, entry)
             && !self.options.replace
         {
             return corrupt(format!(
@@ -276,8 +365,9 @@ impl Sink for Keyspace<'_, '_> {
             b"aof-preamble" if number != 0 => log::info!("RDB has an AOF tail"),
             b"aof-base" if number != 0 => log::info!("RDB is base AOF"),
             b"aof-preamble" | b"aof-base" | b"redis-bits" => {}
-            // Where a replica was in its primary's history; scripts, which are not kept any more.
-            b"repl-stream-db" | b"repl-id" | b"repl-offset" | b"lua" => {}
+            b"repl-stream-db" | b"repl-id" | b"repl-offset" => self.history.note(name, &text),
+            // Scripts, which are not kept any more.
+            b"lua" => {}
             name => log::debug!(
                 "Unrecognized RDB AUX field: '{}' '{text}'",
                 name.escape_ascii()
@@ -286,7 +376,7 @@ impl Sink for Keyspace<'_, '_> {
     }
 
     fn select_db(&mut self, db: u64) -> Result<()> {
-        let dbs = self.live.server.dbs.len();
+        let dbs = self.live.server.data.dbs.len();
         if db >= dbs as u64 {
             let words = self.live.server.config.words();
             return corrupt(
@@ -300,21 +390,38 @@ impl Sink for Keyspace<'_, '_> {
 
     fn resize_db(&mut self, keys: u64, _: u64, plausible: u64) {
         let keys = usize::try_from(keys.min(plausible)).unwrap_or(0);
-        let db = &mut self.live.server.dbs[self.db as usize];
+        let db = self.db();
         let total = db.len().saturating_add(keys);
         db.keys.reserve(total);
     }
 
     fn function(&mut self, source: &[u8]) -> Result<()> {
-        let replace = self.options.replace;
-        let loaded = self.live.server.load_function(source, replace);
-        self.refused = loaded.is_err();
-        loaded.or_else(|reason| corrupt(format!("Failed creating the library: {reason}")))
+        let rules = LoadRules::of(self.live.server);
+        let functions = match &mut self.place {
+            Place::Server => &mut self.live.server.data.functions,
+            Place::Aside(data) => &mut data.functions,
+        };
+        let loaded = functions.load_library(rules, source, self.options.replace);
+        loaded.map(|_| ()).or_else(|e| {
+            self.ended = Some(LoadError::Refused);
+            let reason = e.text().trim_start_matches("ERR ");
+            corrupt(format!("Failed creating the library: {reason}"))
+        })
+    }
+
+    fn keys_begin(&mut self, any: bool) -> Result<()> {
+        match self.options.accept {
+            Some(accept) if !accept(self.live.server, any) => {
+                self.ended = Some(LoadError::Unwanted);
+                corrupt("The data set is not wanted")
+            }
+            _ => Ok(()),
+        }
     }
 
     #[inline]
     fn key(&mut self, name: &[u8], meta: Meta, kind: u8, mut value: New) -> Result<()> {
-        if !self.options.aof_base {
+        if !self.options.keep_expired {
             let mut gone = meta.expire_at.is_some_and(|at| at < self.now_ms);
             if let New::Obj(Value::Hash(hash)) = &mut value
                 && hash.volatile_len() > 0
@@ -369,49 +476,59 @@ pub fn delay(us: i32) {
     }
 }
 
-/// Reads an RDB from wherever its bytes come. The keyspace then holds what was read, which may be a
-/// part.
+/// Reads an RDB from wherever its bytes come, into `place`, which afterwards holds what was read:
+/// with an error that is a part of it.
 pub fn load_stream(
     live: &mut Live,
     reader: &mut Reader,
+    place: Place,
     options: Options,
-) -> std::result::Result<Counts, LoadError> {
-    use crate::config::RdbVersionCheck;
-    let any_version = live.server.config.rdb_version_check == RdbVersionCheck::Relaxed;
-    let version = match load::read_version(reader, any_version) {
-        Ok(version) => version,
-        Err(Refused::Signature) => {
-            log::warn!("Wrong signature trying to load DB from file");
-            return Err(LoadError::Refused);
-        }
-        Err(Refused::Version(version)) => {
-            log::warn!("Can't handle RDB format version {version}");
-            return Err(LoadError::Refused);
-        }
-        Err(Refused::Unreadable(fault)) => {
-            log_damage(&fault, reader.offset());
-            return Err(LoadError::Damaged);
-        }
-    };
+) -> std::result::Result<Loaded, LoadError> {
+    let version = read_version(live.server, reader)?;
     let limits = Limits::of(live.server);
-    let mut keyspace = Keyspace::new(live, options);
+    let mut keyspace = Keyspace::new(live, place, options);
     let result = load::read(reader, version, limits, &mut keyspace);
     let result = result.and_then(|()| keyspace.settle());
-    let (counts, refused) = (keyspace.counts, keyspace.refused);
+    let Keyspace {
+        counts,
+        history,
+        ended,
+        ..
+    } = keyspace;
     if live.server.shutdown.now {
         return Err(LoadError::Stopped);
     }
     if let Err(fault) = result {
-        log_damage(&fault, reader.offset());
-        return Err(if refused {
-            LoadError::Refused
-        } else {
-            LoadError::Damaged
-        });
+        let ended = ended.unwrap_or(LoadError::Damaged);
+        if !matches!(ended, LoadError::Unwanted) {
+            log_damage(&fault, reader.offset());
+        }
+        return Err(ended);
     }
     report(counts);
     live.server.rdb.last_load = counts;
-    Ok(counts)
+    Ok(Loaded {
+        counts,
+        position: history.position(),
+    })
+}
+
+fn read_version(server: &Server, reader: &mut Reader) -> std::result::Result<u32, LoadError> {
+    let any_version = server.config.rdb_version_check == RdbVersionCheck::Relaxed;
+    load::read_version(reader, any_version).map_err(|refused| match refused {
+        Refused::Signature => {
+            log::warn!("Wrong signature trying to load DB from file");
+            LoadError::Refused
+        }
+        Refused::Version(version) => {
+            log::warn!("Can't handle RDB format version {version}");
+            LoadError::Refused
+        }
+        Refused::Unreadable(fault) => {
+            log_damage(&fault, reader.offset());
+            LoadError::Damaged
+        }
+    })
 }
 
 fn log_damage(fault: &Fault, offset: u64) {
@@ -434,12 +551,13 @@ fn report(counts: Counts) {
     log::info!("Done loading RDB, keys loaded: {loaded}, keys expired: {expired}{skipped}.");
 }
 
-/// Loads a file. If it is damaged, the checker reads it, and its findings go to the log.
+/// Loads a file into the server's data set. If it is damaged, the checker reads it, and its
+/// findings go to the log.
 pub fn load_file(
     live: &mut Live,
     path: &Path,
     options: Options,
-) -> std::result::Result<Counts, LoadError> {
+) -> std::result::Result<Loaded, LoadError> {
     let unreadable = |e: io::Error| {
         if e.kind() == io::ErrorKind::NotFound {
             return LoadError::NotFound;
@@ -458,11 +576,10 @@ pub fn load_file(
     if !live.server.config.rdbchecksum {
         reader = reader.without_checksum();
     }
-    let result = load_stream(live, &mut reader, options);
+    let result = load_stream(live, &mut reader, Place::Server, options);
     live.end();
     if matches!(result, Err(LoadError::Damaged)) {
         check::log_findings(path, live.server);
-        log::warn!("Terminating server after rdb file reading failure.");
     }
     result
 }
@@ -489,26 +606,92 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
         }
         Err(LoadError::NotFound) => Ok(()),
         Err(LoadError::Stopped) => Err(ExitCode::SUCCESS),
-        Err(LoadError::Damaged) => Err(ExitCode::FAILURE),
-        Err(LoadError::Refused) => {
+        Err(LoadError::Damaged) => {
+            log::warn!("{DAMAGED}");
+            Err(ExitCode::FAILURE)
+        }
+        Err(LoadError::Refused | LoadError::Unwanted) => {
             log::warn!("Fatal error loading the DB, check server logs. Exiting.");
             Err(ExitCode::FAILURE)
         }
     }
 }
 
-/// DEBUG RELOAD. False: there is no file, or none of this format. A damaged one ends the process,
-/// as at the start.
-pub fn reload(server: &mut Server, options: Options) -> bool {
+/// The last line of a process that ends because a file is damaged.
+pub const DAMAGED: &str = "Terminating server after rdb file reading failure.";
+
+/// DEBUG RELOAD: loads the file into the data set, as it is or emptied before.
+pub fn reload(
+    server: &mut Server,
+    _: &TopLevel,
+    options: Options,
+) -> std::result::Result<Loaded, LoadError> {
     let path = server.config.dbfilename.as_path().to_path_buf();
-    let mut live = Live { server, el: None };
-    match load_file(&mut live, &path, options) {
-        Ok(_) => {
-            // A failure is in the log; the AOF is off then.
-            let _ = aof::follow_setting(server);
-            true
+    let loaded = load_file(&mut Live { server, el: None }, &path, options)?;
+    // A failure is in the log; the AOF is off then.
+    let _ = aof::follow_setting(server);
+    Ok(loaded)
+}
+
+impl Server {
+    /// A data set is being loaded: this server's, or one aside.
+    pub fn is_loading(&self) -> bool {
+        self.loading || self.async_loading
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Enable;
+    use crate::testing::{say, server_with};
+
+    #[test]
+    fn a_load_aside_leaves_the_old_data_set_to_clients() {
+        let mut server = server_with(1);
+        say(&mut server, 0, &["set k v"]);
+        server.async_loading = true;
+        assert_eq!(say(&mut server, 0, &["get k"]), "$1\r\nv\r\n");
+        let info = say(&mut server, 0, &["info persistence"]);
+        assert!(info.contains("\r\nloading:0\r\nasync_loading:1\r\n"));
+        assert!(info.contains("\r\nloading_loaded_bytes:"));
+        for line in ["bgsave", "bgrewriteaof", "save"] {
+            let reply = say(&mut server, 0, &[line]);
+            assert!(reply.starts_with("-LOADING"), "{line}: {reply}");
         }
-        Err(LoadError::NotFound | LoadError::Refused | LoadError::Stopped) => false,
-        Err(LoadError::Damaged) => std::process::exit(1),
+        let reply = say(&mut server, 0, &["multi", "get k", "bgsave", "exec"]);
+        assert!(reply.contains("-LOADING"), "{reply}");
+    }
+
+    /// MULTI came before the load, EXEC comes while it goes on.
+    #[test]
+    fn a_transaction_sees_no_half_of_a_data_set() {
+        let mut server = server_with(1);
+        say(&mut server, 0, &["set k v", "multi", "echo a", "get k"]);
+        server.loading = true;
+        let reply = say(&mut server, 0, &["exec"]);
+        assert!(reply.contains("LOADING"), "{reply}");
+        server.loading = false;
+        say(&mut server, 0, &["multi", "echo a"]);
+        server.loading = true;
+        assert_eq!(say(&mut server, 0, &["exec"]), "*1\r\n$1\r\na\r\n");
+    }
+
+    #[test]
+    fn what_takes_the_data_set_away_is_refused_in_a_nested_turn() {
+        let mut server = server_with(1);
+        say(&mut server, 0, &["set k v"]);
+        for line in [
+            "flushall",
+            "flushdb",
+            "swapdb 0 1",
+            "function flush",
+            "debug reload nosave",
+        ] {
+            server.config.enable_debug_command = Enable::Yes;
+            let reply = server.nested_turn(|server| say(server, 0, &[line]));
+            assert!(reply.starts_with("-BUSY"), "{line}: {reply}");
+        }
+        assert_eq!(server.data.len(), 1);
+        assert_eq!(say(&mut server, 0, &["flushall"]), "+OK\r\n");
     }
 }

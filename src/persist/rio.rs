@@ -190,6 +190,12 @@ impl<'a> Reader<'a> {
         self.left.map(|left| left.saturating_add(ahead))
     }
 
+    /// What was read from the source and not taken: it belongs to what follows in the source.
+    pub fn into_ahead(mut self) -> Vec<u8> {
+        self.buf.drain(..self.pos);
+        self.buf
+    }
+
     pub fn knows_its_length(&self) -> bool {
         self.left.is_some()
     }

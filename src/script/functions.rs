@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{Error, excerpt, said};
+use crate::keyspace::top_level::TopLevel;
 use crate::script::engine::{Engine, api};
 use crate::script::flags::{self, Flags};
 use crate::script::{Kind, convert, redis};
@@ -311,60 +312,77 @@ fn flags_of(frame: &mut Frame, words: Words) -> Result<Flags, Refusal> {
     Ok(found)
 }
 
-impl Server {
-    /// FUNCTION LOAD: returns the library's name.
-    pub fn load_library(&mut self, source: &[u8], replace: bool) -> Result<Box<[u8]>, Error> {
+/// The functions of a data set: the libraries, and the interpreter that holds their code.
+#[derive(Default)]
+pub struct Functions {
+    pub all: Libraries,
+    /// Made when it is needed; out while a function runs, or while a library is loaded.
+    pub engine: Option<Box<Engine>>,
+}
+
+/// How libraries are loaded, as the settings of the moment say.
+#[derive(Clone, Copy)]
+pub struct LoadRules {
+    words: Words,
+    insecure_api: bool,
+    timeout_ticks: u64,
+}
+
+impl LoadRules {
+    pub fn of(server: &Server) -> LoadRules {
+        LoadRules {
+            words: server.config.words(),
+            insecure_api: server.config.lua_enable_insecure_api,
+            timeout_ticks: server.clock.ticks_of_us(LOAD_TIMEOUT_MS * 1000),
+        }
+    }
+}
+
+impl Functions {
+    /// Loads a library and returns its name. `replace`: one of the same name is replaced.
+    pub fn load_library(
+        &mut self,
+        rules: LoadRules,
+        source: &[u8],
+        replace: bool,
+    ) -> Result<Box<[u8]>, Error> {
         let name = parse_metadata(source)?.name;
-        if !replace && self.scripting.libraries.libraries.contains_key(&name) {
+        if !replace && self.all.libraries.contains_key(&name) {
             let name = excerpt(&name, 128);
             return Err(Error::new(format!("ERR Library '{name}' already exists")));
         }
-        let loaded = self.load_aside(&[source])?;
+        let loaded = self.load_aside(rules, &[source])?;
         self.join(loaded, Policy::Replace)?;
         Ok(name)
     }
 
-    /// FUNCTION RESTORE: all of them or none.
-    pub fn restore_libraries(&mut self, sources: &[&[u8]], policy: Policy) -> Result<(), Error> {
-        let loaded = self.load_aside(sources)?;
+    /// Loads all of them or none.
+    fn restore(
+        &mut self,
+        rules: LoadRules,
+        sources: &[&[u8]],
+        policy: Policy,
+    ) -> Result<(), Error> {
+        let loaded = self.load_aside(rules, sources)?;
         if policy == Policy::Flush {
             // Before the old interpreter could go, the new functions would have to leave it.
-            let names: Vec<_> = self.scripting.libraries.libraries.keys().cloned().collect();
+            let names: Vec<_> = self.all.libraries.keys().cloned().collect();
             names.iter().for_each(|name| _ = self.delete_library(name));
         }
         self.join(loaded, policy)
     }
 
-    /// FUNCTION DELETE. False: there is none of that name.
-    pub fn delete_library(&mut self, name: &[u8]) -> bool {
-        let Some(functions) = self.scripting.libraries.remove(name) else {
+    /// False: there is none of that name.
+    fn delete_library(&mut self, name: &[u8]) -> bool {
+        let Some(functions) = self.all.remove(name) else {
             return false;
         };
         self.release(functions);
         true
     }
 
-    /// All of them into a new interpreter, which may have other globals.
-    pub fn reload_libraries(&mut self) -> Result<(), String> {
-        let sources: Vec<Vec<u8>> = self.function_sources().map(<[u8]>::to_vec).collect();
-        if sources.is_empty() {
-            self.scripting.functions = None;
-            return Ok(());
-        }
-        let sources: Vec<&[u8]> = sources.iter().map(Vec::as_slice).collect();
-        self.flush_libraries();
-        let result = self.restore_libraries(&sources, Policy::Append);
-        result.map_err(|e| e.text().to_string())
-    }
-
-    /// FUNCTION FLUSH: and the interpreter goes, too.
-    pub fn flush_libraries(&mut self) {
-        self.scripting.libraries = Libraries::default();
-        self.scripting.functions = None;
-    }
-
     fn release(&mut self, functions: impl IntoIterator<Item = Function>) {
-        if let Some(engine) = &mut self.scripting.functions {
+        if let Some(engine) = &mut self.engine {
             functions
                 .into_iter()
                 .for_each(|function| engine.vm.release(function.function));
@@ -372,17 +390,17 @@ impl Server {
     }
 
     /// Load libraries into the interpreter, not yet among the others.
-    fn load_aside(&mut self, sources: &[&[u8]]) -> Result<Libraries, Error> {
-        let mut engine = self.take_function_engine()?;
+    fn load_aside(&mut self, rules: LoadRules, sources: &[&[u8]]) -> Result<Libraries, Error> {
+        let mut engine = self.take_engine(rules.insecure_api)?;
         let mut loaded = Libraries::default();
         let mut result = Ok(());
         for source in sources {
-            result = load_one(self, &mut engine, source, &mut loaded);
+            result = load_one(rules, &mut engine, source, &mut loaded);
             if result.is_err() {
                 break;
             }
         }
-        self.scripting.functions = Some(engine);
+        self.engine = Some(engine);
         if let Err(error) = result {
             self.release(loaded.functions.into_values());
             return Err(error);
@@ -390,21 +408,17 @@ impl Server {
         Ok(loaded)
     }
 
-    /// The interpreter of functions, made now if there is none.
-    pub fn take_function_engine(&mut self) -> Result<Box<Engine>, Error> {
-        if self.scripting.running.is_some() {
-            return Err(Error::of("ERR A script is running already"));
-        }
-        let insecure = self.config.lua_enable_insecure_api;
-        match self.scripting.functions.take() {
+    /// The interpreter, made now if there is none.
+    fn take_engine(&mut self, insecure_api: bool) -> Result<Box<Engine>, Error> {
+        match self.engine.take() {
             Some(engine) => Ok(engine),
-            None => Engine::new(Kind::Function, insecure),
+            None => Engine::new(Kind::Function, insecure_api),
         }
     }
 
     /// Loaded libraries join the others, or are dropped if that can't be.
     fn join(&mut self, loaded: Libraries, policy: Policy) -> Result<(), Error> {
-        let here = &self.scripting.libraries;
+        let here = &self.all;
         let same: Vec<Box<[u8]>> = loaded
             .libraries
             .keys()
@@ -424,33 +438,83 @@ impl Server {
             return Err(Error::new(text));
         }
         same.iter().for_each(|name| _ = self.delete_library(name));
-        let here = &mut self.scripting.libraries;
-        here.libraries.extend(loaded.libraries);
-        here.functions.extend(loaded.functions);
+        self.all.libraries.extend(loaded.libraries);
+        self.all.functions.extend(loaded.functions);
         Ok(())
     }
 
-    /// The sources of all libraries, for a snapshot or a log.
-    pub fn function_sources(&self) -> impl Iterator<Item = &[u8]> {
-        self.scripting
-            .libraries
-            .libraries
-            .values()
-            .map(|library| &*library.source)
+    /// The sources of all libraries.
+    pub fn sources(&self) -> impl Iterator<Item = &[u8]> {
+        self.all.libraries.values().map(|library| &*library.source)
     }
 
-    /// Loads a library from a file. `replace`: a library of the same name is replaced.
-    pub fn load_function(&mut self, source: &[u8], replace: bool) -> Result<(), String> {
-        match self.load_library(source, replace) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.text().trim_start_matches("ERR ").to_string()),
+    /// Bytes of the interpreter.
+    pub fn engine_memory(&self) -> usize {
+        self.engine.as_ref().map_or(0, |engine| engine.vm.memory())
+    }
+}
+
+impl Server {
+    /// FUNCTION LOAD: returns the library's name.
+    pub fn load_library(&mut self, source: &[u8], replace: bool) -> Result<Box<[u8]>, Error> {
+        self.refuse_while_running()?;
+        let rules = LoadRules::of(self);
+        self.data.functions.load_library(rules, source, replace)
+    }
+
+    /// FUNCTION RESTORE: all of them or none.
+    pub fn restore_libraries(&mut self, sources: &[&[u8]], policy: Policy) -> Result<(), Error> {
+        self.refuse_while_running()?;
+        let rules = LoadRules::of(self);
+        self.data.functions.restore(rules, sources, policy)
+    }
+
+    /// FUNCTION DELETE. False: there is none of that name.
+    pub fn delete_library(&mut self, name: &[u8]) -> bool {
+        self.data.functions.delete_library(name)
+    }
+
+    /// All of them into a new interpreter, which may have other globals.
+    pub fn reload_libraries(&mut self) -> Result<(), String> {
+        let sources: Vec<Vec<u8>> = self.function_sources().map(<[u8]>::to_vec).collect();
+        let sources: Vec<&[u8]> = sources.iter().map(Vec::as_slice).collect();
+        self.data.functions = Functions::default();
+        if sources.is_empty() {
+            return Ok(());
         }
+        let result = self.restore_libraries(&sources, Policy::Append);
+        result.map_err(|e| e.text().to_string())
+    }
+
+    /// FUNCTION FLUSH: and the interpreter goes, too.
+    pub fn flush_libraries(&mut self, _: &TopLevel) {
+        self.data.functions = Functions::default();
+    }
+
+    /// The interpreter of functions, made now if there is none.
+    pub fn take_function_engine(&mut self) -> Result<Box<Engine>, Error> {
+        self.refuse_while_running()?;
+        let insecure_api = self.config.lua_enable_insecure_api;
+        self.data.functions.take_engine(insecure_api)
+    }
+
+    /// The running function's own interpreter can't be changed.
+    pub fn refuse_while_running(&self) -> Result<(), Error> {
+        match self.scripting.running {
+            Some(_) => Err(Error::of("ERR A script is running already")),
+            None => Ok(()),
+        }
+    }
+
+    /// The sources of all libraries, for a snapshot or an AOF.
+    pub fn function_sources(&self) -> impl Iterator<Item = &[u8]> {
+        self.data.functions.sources()
     }
 }
 
 /// Compile a library, run its source, and add what it registered to `loaded`.
 fn load_one(
-    server: &Server,
+    rules: LoadRules,
     engine: &mut Engine,
     source: &[u8],
     loaded: &mut Libraries,
@@ -469,8 +533,8 @@ fn load_one(
     let mut loader = Loader {
         functions: Vec::new(),
         started: ticks::now(),
-        timeout: server.clock.ticks_of_us(LOAD_TIMEOUT_MS * 1000),
-        words: server.config.words(),
+        timeout: rules.timeout_ticks,
+        words: rules.words,
     };
     let result = run_source(engine, chunk, &mut loader);
     engine.vm.release(chunk);
@@ -543,11 +607,11 @@ mod tests {
             Err("ERR Function F already exists".into())
         );
         assert!(server.load_library(b"#!lua name=a\nx(", true).is_err());
-        assert!(server.scripting.libraries.find(b"F").is_some());
-        assert_eq!(server.scripting.libraries.libraries.len(), 1);
+        assert!(server.data.functions.all.find(b"F").is_some());
+        assert_eq!(server.data.functions.all.libraries.len(), 1);
         server.load_library(&library("a", "g"), true).unwrap();
-        assert!(server.scripting.libraries.find(b"f").is_none());
-        assert!(server.scripting.libraries.find(b"g").is_some());
+        assert!(server.data.functions.all.find(b"f").is_none());
+        assert!(server.data.functions.all.find(b"g").is_some());
     }
 
     #[test]

@@ -55,9 +55,6 @@ pub struct Scripting {
     pub scripts: cache::Cache,
     /// EVAL's interpreter; out while a script runs.
     pub eval: Option<Box<Engine>>,
-    pub libraries: functions::Libraries,
-    /// The interpreter of functions; out while one runs, or is loaded.
-    pub functions: Option<Box<Engine>>,
     /// The client that scripts act through, kept between scripts.
     pub client: Option<Box<Client>>,
     pub running: Option<Running>,
@@ -166,7 +163,12 @@ impl Scripting {
     }
 
     /// The flags of a command whose script says what it needs.
-    pub fn command_flags(&self, cmd: &Command, argv: &[&[u8]]) -> command::Flags {
+    pub fn command_flags(
+        &self,
+        functions: &functions::Functions,
+        cmd: &Command,
+        argv: &[&[u8]],
+    ) -> command::Flags {
         if cmd.flags & command::SCRIPT_DECIDES == 0 || argv.len() < 2 {
             return cmd.flags;
         }
@@ -181,7 +183,7 @@ impl Scripting {
                     .and_then(|place| self.scripts.get(place))
                     .map(|script| script.flags)
             }
-            _ => self.libraries.find(argv[1]).map(|function| function.flags),
+            _ => functions.all.find(argv[1]).map(|function| function.flags),
         };
         match said {
             Some(said) if said & flags::COMPATIBILITY == 0 => flags::of_command(cmd.flags, said),
@@ -192,13 +194,6 @@ impl Scripting {
     /// Bytes of the cache: sources and what finds them.
     pub fn cache_memory(&self) -> usize {
         self.scripts.memory()
-    }
-
-    /// Bytes of the interpreter of functions.
-    pub fn functions_memory(&self) -> usize {
-        self.functions
-            .as_ref()
-            .map_or(0, |engine| engine.vm.memory())
     }
 
     /// Bytes of EVAL's interpreter.

@@ -98,7 +98,7 @@ pub(super) fn databases_cron(server: &mut Server) {
     if !server.config.activerehashing || server.debug.no_resize || server.child.is_some() {
         return;
     }
-    for db in &mut server.dbs {
+    for db in &mut server.data.dbs {
         if db.keys.maintain(REHASH_BUDGET) {
             return;
         }
@@ -121,13 +121,13 @@ mod tests {
             let key = n.to_le_bytes();
             server.set_key(0, &key, kind::INT, New::Int(1), Ttl::Clear);
         }
-        let before = server.dbs[0].keys.tables()[0].stats();
+        let before = server.data.dbs[0].keys.tables()[0].stats();
         assert!(before.rehash_target.is_none());
         server.follow_resize_policy();
         for _ in 0..10_000 {
             databases_cron(&mut server);
         }
-        let after = server.dbs[0].keys.tables()[0].stats();
+        let after = server.data.dbs[0].keys.tables()[0].stats();
         assert!(after.rehash_target.is_none(), "it is done");
         assert!(after.main.buckets > before.main.buckets);
     }

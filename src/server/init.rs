@@ -11,7 +11,7 @@ use crate::client::table::Net;
 use crate::clock::Clock;
 use crate::commands;
 use crate::config::Config;
-use crate::db::Db;
+use crate::data_set::DataSet;
 use crate::db::kvstore::KeyHasher;
 use crate::ds::siphash::HashSeed;
 use crate::replication::Replication;
@@ -48,9 +48,8 @@ impl Server {
         let mut acl = Acl::new(&terms);
         acl.set_default_password(&terms, &config.requirepass);
         let mut server = Server {
-            dbs: (0..databases)
-                .map(|index| Db::new(index, key_hasher))
-                .collect(),
+            data: DataSet::new(databases, key_hasher),
+            key_clients: (0..databases).map(|_| Default::default()).collect(),
             net: Net::new(),
             links: Default::default(),
             stats: Default::default(),
@@ -90,7 +89,9 @@ impl Server {
             key_hasher,
             armed: 0,
             nesting: 0,
+            turn_depth: 0,
             loading: false,
+            async_loading: false,
             load: Default::default(),
             touched: Vec::new(),
             expire_next_db: 0,
@@ -115,10 +116,7 @@ impl Server {
             .configure(&self.config, &self.stats, self.clock.now_ms);
         self.follow_bigkeys_setting();
         self.follow_unsynced();
-        if self.config.maxmemory == 0 {
-            let no_limit = |db: &mut crate::db::Db| db.keys.set_headroom(usize::MAX);
-            self.dbs.iter_mut().for_each(no_limit);
-        }
+        self.data.configure(&self.config);
     }
 
     /// Recompute the bits that make every command look closer.

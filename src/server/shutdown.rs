@@ -112,7 +112,7 @@ pub fn abort(server: &mut Server) -> bool {
 
 /// Begin to stop. `Ok`: stopping, or waiting for replicas; the cron goes on then.
 fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
-    if server.loading {
+    if server.is_loading() {
         // Half a data set must not take the place of the whole one.
         (options.save, options.nosave) = (false, true);
     }

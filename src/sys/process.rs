@@ -11,6 +11,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, fork, setsid};
 
+/// End the process.
+pub fn exit(code: i32) -> ! {
+    std::process::exit(code)
+}
+
 /// Leave the terminal: the parent exits, the child leads a session of its own with `/dev/null` for
 /// standard input, output and error. To be called before any thread is started.
 pub fn daemonize() -> io::Result<()> {

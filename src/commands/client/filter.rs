@@ -220,9 +220,9 @@ fn parse_property<'a>(
         b"db" => {
             let index = parse_i64(value).ok_or(Error::NOT_INTEGER)?;
             match u32::try_from(index) {
-                Ok(index) if (index as usize) < server.dbs.len() => Property::Db(index),
+                Ok(index) if (index as usize) < server.data.dbs.len() => Property::Db(index),
                 _ => {
-                    let last = server.dbs.len() - 1;
+                    let last = server.data.dbs.len() - 1;
                     return Err(Error::new(format!(
                         "ERR DB number should be between 0 and {last}"
                     )));

@@ -119,7 +119,7 @@ fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
 fn db_index(ctx: &Ctx, at: usize) -> Result<u32, Error> {
     let n = i32::try_from(ctx.int(at)?).or(Err(Error::I32_RANGE))?;
     match u32::try_from(n) {
-        Ok(db) if (db as usize) < ctx.server.dbs.len() => Ok(db),
+        Ok(db) if (db as usize) < ctx.server.data.dbs.len() => Ok(db),
         _ => Err(Error::DB_INDEX),
     }
 }
@@ -219,7 +219,8 @@ fn flush_generic(ctx: &mut Ctx, which: Option<u32>) -> CmdResult {
         2 if ctx.is(1, "sync") => false,
         _ => return Err(Error::SYNTAX),
     };
-    let removed = ctx.server.flush(Some(ctx.client), which, lazy);
+    let top = ctx.server.top_level()?;
+    let removed = ctx.server.flush(&top, Some(ctx.client), which, lazy);
     // Even when there was nothing to remove: a replica that has more keys than this server must
     // flush too.
     ctx.dirty(removed.max(1));
@@ -242,7 +243,8 @@ pub fn swapdb(ctx: &mut Ctx) -> CmdResult {
         Some(_) => (db_index(ctx, 1)?, db_index(ctx, 2)?),
         None => return Err(Error::of("ERR invalid second DB index")),
     };
-    ctx.server.swap_dbs(Some(ctx.client), first, second);
+    let top = ctx.server.top_level()?;
+    ctx.server.swap_dbs(&top, Some(ctx.client), first, second);
     ctx.dirty(1);
     ctx.client.reply.ok();
     Ok(())

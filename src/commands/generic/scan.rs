@@ -16,7 +16,7 @@ use crate::util::number::{IntBuf, parse_u64_lenient};
 pub fn keys(ctx: &mut Ctx) -> CmdResult {
     let pattern = ctx.argv[1];
     let server = &*ctx.server;
-    let db = &server.dbs[ctx.client.db as usize];
+    let db = &server.data.dbs[ctx.client.db as usize];
     let reply = &mut ctx.client.reply;
     let header = reply.begin_deferred();
     let mut found = 0;
@@ -137,7 +137,7 @@ pub fn scan(ctx: &mut Ctx) -> CmdResult {
     let mut found: Vec<KeyRef> = Vec::new();
     let mut expired: Vec<Box<[u8]>> = Vec::new();
     for _ in 0..options.max_buckets() {
-        cursor = server.dbs[db as usize].keys.scan(cursor, |entry| {
+        cursor = server.data.dbs[db as usize].keys.scan(cursor, |entry| {
             seen += 1;
             match wanted(entry) {
                 true if server.is_expired(entry) => expired.push(entry.key().into()),

@@ -23,7 +23,7 @@ pub fn fcall_ro(ctx: &mut Ctx) -> CmdResult {
 
 fn fcall_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
     script::begin(ctx.server, ctx.client, ctx.argv)?;
-    let found = ctx.server.scripting.libraries.find(ctx.argv[1]);
+    let found = ctx.server.data.functions.all.find(ctx.argv[1]);
     let function = found.ok_or(Error::of("ERR Function not found"))?;
     let (name, flags, function) = (function.name.clone(), function.flags, function.function);
     let bad_number = Error::of("ERR Bad number of keys provided");
@@ -39,7 +39,7 @@ fn fcall_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
         argv,
     };
     let result = run::run(ctx, &mut engine, &job);
-    ctx.server.scripting.functions = Some(engine);
+    ctx.server.data.functions.engine = Some(engine);
     result
 }
 
@@ -63,21 +63,13 @@ pub fn load(ctx: &mut Ctx) -> CmdResult {
 
 /// FUNCTION DELETE library
 pub fn delete(ctx: &mut Ctx) -> CmdResult {
-    refuse_while_running(ctx)?;
+    ctx.server.refuse_while_running()?;
     if !ctx.server.delete_library(ctx.argv[2]) {
         return Err(Error::of("ERR Library not found"));
     }
     ctx.dirty(1);
     ctx.client.reply.ok();
     Ok(())
-}
-
-/// The running function's own interpreter can't be changed.
-fn refuse_while_running(ctx: &Ctx) -> Result<(), Error> {
-    match ctx.server.scripting.running {
-        Some(_) => Err(Error::of("ERR A script is running already")),
-        None => Ok(()),
-    }
 }
 
 /// FUNCTION FLUSH [ASYNC | SYNC]
@@ -90,8 +82,9 @@ pub fn flush(ctx: &mut Ctx) -> CmdResult {
             "ERR FUNCTION FLUSH only supports SYNC|ASYNC option",
         ));
     }
-    refuse_while_running(ctx)?;
-    ctx.server.flush_libraries();
+    ctx.server.refuse_while_running()?;
+    let top = ctx.server.top_level()?;
+    ctx.server.flush_libraries(&top);
     ctx.dirty(1);
     ctx.client.reply.ok();
     Ok(())
@@ -114,7 +107,7 @@ pub fn list(ctx: &mut Ctx) -> CmdResult {
         }
         at += 1;
     }
-    let all = &ctx.server.scripting.libraries;
+    let all = &ctx.server.data.functions.all;
     let wanted = |name: &[u8]| pattern.is_none_or(|pattern| glob_match_nocase(pattern, name));
     let reply = &mut ctx.client.reply;
     let start = reply.begin_deferred();
@@ -256,9 +249,10 @@ pub fn stats(ctx: &mut Ctx) -> CmdResult {
     reply.bulk(b"LUA");
     reply.map(2);
     reply.bulk(b"libraries_count");
-    reply.integer(scripting.libraries.libraries.len() as i64);
+    let all = &ctx.server.data.functions.all;
+    reply.integer(all.libraries.len() as i64);
     reply.bulk(b"functions_count");
-    reply.integer(scripting.libraries.functions.len() as i64);
+    reply.integer(all.functions.len() as i64);
     Ok(())
 }
 

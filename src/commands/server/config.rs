@@ -69,7 +69,7 @@ fn config_set(ctx: &mut Ctx) -> CmdResult {
             Enable::No => false,
             Enable::Local => ctx.client.is_local(),
         },
-        loading: ctx.server.loading,
+        loading: ctx.server.is_loading(),
     };
     settings::set(ctx.server, &pairs, access).map_err(error_of)?;
     ctx.client.reply.ok();

@@ -56,7 +56,8 @@ fn memory_stats(ctx: &mut Ctx) -> CmdResult {
     let report = report(ctx);
     let scripting = &ctx.server.scripting;
     let lua = scripting.eval_memory() + scripting.cache_memory();
-    let functions = scripting.functions_memory() + scripting.libraries.memory();
+    let functions = &ctx.server.data.functions;
+    let functions = functions.engine_memory() + functions.all.memory();
     let backlog = ctx.server.replication.stream.memory_for_backlog();
     let reply = &mut ctx.client.reply;
     let deferred = reply.begin_deferred();

@@ -129,7 +129,7 @@ fn get_generic(ctx: &mut Ctx, key: &[u8]) -> Result<bool, Error> {
 #[cold]
 fn reply_shared(ctx: &mut Ctx, key: &[u8]) {
     let hash = ctx.server.hash_key(key);
-    let entry = ctx.server.dbs[ctx.client.db as usize].find_mut(hash, key);
+    let entry = ctx.server.data.dbs[ctx.client.db as usize].find_mut(hash, key);
     if let Some(ValueMut::Obj(Value::Str(raw))) = entry.map(|entry| entry.into_value_mut()) {
         ctx.client.reply.bulk_shared(raw.share());
     }

@@ -213,7 +213,7 @@ fn find_input(ctx: &mut Ctx, key: &[u8]) -> Result<Option<u64>, Error> {
 }
 
 fn members_at<'s>(server: &'s Server, db: u32, hash: Option<u64>, key: &[u8]) -> Members<'s> {
-    let entry = hash.and_then(|hash| server.dbs[db as usize].find(hash, key));
+    let entry = hash.and_then(|hash| server.data.dbs[db as usize].find(hash, key));
     entry.map_or(Members::Absent, Members::of)
 }
 

@@ -1,7 +1,7 @@
 //! Clients that wait: for a key, for a pause to end, for replicas.
 //!
 //! ```text
-//!   BLPOP k 0   nothing there -> block_for_keys(k)      its argv is kept, it stands in db.blocking[k]
+//!   BLPOP k 0   nothing there -> block_for_keys(k)      its argv is kept, it stands in key_clients.blocking[k]
 //!   RPUSH k v   signal_modified(k) -> ready_keys += k
 //!   after the command (or EXEC): for each ready key, in the order in which they were written,
 //!       for each client that waits for it, in order of arrival: run its command again
@@ -24,9 +24,9 @@
 //! A deadline is exact to a millisecond: `before_sleep` sets a timer for the earliest.
 //!
 //! **Invariant:** a client is flagged BLOCKED exactly when it has `blocked`, and then it stands in
-//! `db.blocking` under each of its keys and, if it has a deadline, in `blocked.timeouts` (test
-//! `who_goes_leaves_no_trace`). The exception is a client whose pause is over: it has `blocked` and
-//! no flag until its command runs, before the loop sleeps.
+//! `key_clients.blocking` under each of its keys and, if it has a deadline, in `blocked.timeouts`
+//! (test `who_goes_leaves_no_trace`). The exception is a client whose pause is over: it has
+//! `blocked` and no flag until its command runs, before the loop sleeps.
 //!
 //! A client can't change its database while it waits, nor can its keys leave theirs: SWAPDB
 //! exchanges what is in two databases, not the clients that wait there.
@@ -130,7 +130,7 @@ pub fn block_for_keys(
     let r = c.reference();
     let mut kept: Vec<Box<[u8]>> = Vec::with_capacity(keys.len());
     for &key in keys {
-        let waiting = server.dbs[c.db as usize]
+        let waiting = server.key_clients[c.db as usize]
             .blocking
             .entry(key.into())
             .or_default();
@@ -221,7 +221,7 @@ pub fn forget(server: &mut Server, c: &mut Client) -> Option<Box<Blocked>> {
 
 /// Removes a client from the list of one key.
 fn leave(server: &mut Server, db: u32, key: &[u8], blocked: &Blocked) {
-    let table = &mut server.dbs[db as usize].blocking;
+    let table = &mut server.key_clients[db as usize].blocking;
     let Some(waiting) = table.get_mut(key) else {
         return;
     };
@@ -342,7 +342,7 @@ pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -
 impl Server {
     /// A key was written: if a client is blocked on it, it is served after this command.
     pub fn signal_key_ready(&mut self, db: u32, key: &[u8]) {
-        if !self.dbs[db as usize].blocking.contains_key(key) {
+        if !self.key_clients[db as usize].blocking.contains_key(key) {
             return;
         }
         let entry: (u32, Box<[u8]>) = (db, key.into());
@@ -354,7 +354,11 @@ impl Server {
     /// Marks all keys of this database that clients wait for: SWAPDB, FLUSHDB and loading may have
     /// created or deleted them.
     pub fn signal_all_ready(&mut self, db: u32) {
-        let keys: Vec<Box<[u8]>> = self.dbs[db as usize].blocking.keys().cloned().collect();
+        let keys: Vec<Box<[u8]>> = self.key_clients[db as usize]
+            .blocking
+            .keys()
+            .cloned()
+            .collect();
         keys.iter().for_each(|key| self.signal_key_ready(db, key));
     }
 }
@@ -377,7 +381,7 @@ pub fn handle_ready_keys(server: &mut Server) {
 /// them.
 fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
     let waiting = |server: &Server, tickets| {
-        let waiting = server.dbs[db as usize].blocking.get(key)?;
+        let waiting = server.key_clients[db as usize].blocking.get(key)?;
         waiting
             .next(tickets)
             .map(|(ticket, r)| (ticket, r, waiting.on_nokey > 0))

@@ -37,14 +37,14 @@ fn check(server: &Server) {
         }
     }
     let mut found = BTreeSet::new();
-    for db in &server.dbs {
-        for (key, waiting) in &db.blocking {
+    for (db, clients) in (0..).zip(&server.key_clients) {
+        for (key, waiting) in &clients.blocking {
             assert!(!waiting.is_empty() && waiting.on_nokey == 0);
             found.extend(
                 waiting
                     .clients
                     .iter()
-                    .map(|(&t, r)| (db.index, key.clone(), t, r.slot)),
+                    .map(|(&t, r)| (db, key.clone(), t, r.slot)),
             );
         }
     }

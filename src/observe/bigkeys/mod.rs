@@ -200,7 +200,7 @@ pub fn key_changed(server: &mut Server, db: u32, key: &[u8]) {
         return;
     };
     let name = Name { db, hash, key };
-    match server.dbs[db as usize].find(hash, key) {
+    match server.data.dbs[db as usize].find(hash, key) {
         Some(entry) => big.offer(name, entry),
         None => big.gone(name),
     }
@@ -254,7 +254,7 @@ pub fn cron(server: &mut Server, period: Duration) {
 
 /// Show the keys of some more buckets. True: the pass is over.
 fn go_on(server: &mut Server) -> bool {
-    let (dbs, now_ms) = (&server.dbs, server.clock.now_ms);
+    let (dbs, now_ms) = (&server.data.dbs, server.clock.now_ms);
     let Some(big) = &mut server.bigkeys else {
         return true;
     };

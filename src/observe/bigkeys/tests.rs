@@ -34,7 +34,7 @@ fn listed(ranking: &Ranking) -> Vec<(u64, u32, Vec<u8>)> {
 /// The keys of this type, listed as [`listed`] does, from a walk over the keyspace.
 fn walked(server: &Server, kind: Type) -> Vec<(u64, u32, Vec<u8>)> {
     let mut all = Vec::new();
-    for db in &server.dbs {
+    for db in &server.data.dbs {
         for entry in db.keys.iter().filter(|e| type_of(e.kind()) == kind) {
             all.push((length(entry) as u64, db.index, entry.key().to_vec()));
         }
@@ -239,8 +239,8 @@ fn bytes_of_long_values_are_estimated_well() {
         ("s", Type::Set),
         ("h", Type::Hash),
     ] {
-        let hash = server.dbs[0].keys.hash(key.as_bytes());
-        let Some(entry) = server.dbs[0].find(hash, key.as_bytes()) else {
+        let hash = server.data.dbs[0].keys.hash(key.as_bytes());
+        let Some(entry) = server.data.dbs[0].find(hash, key.as_bytes()) else {
             panic!("no {key}");
         };
         let (truth, estimate) = (

@@ -306,7 +306,7 @@ fn watch(server: &mut Server, db: u32, argv: &[&[u8]], cmd: &Command, found: &[K
         let hash = server.key_hasher.hash(key);
         let read = used.flags & RO != 0;
         let missed = read && {
-            let entry = server.dbs[db as usize].find(hash, key);
+            let entry = server.data.dbs[db as usize].find(hash, key);
             entry.is_none_or(|entry| server.is_expired(entry))
         };
         if let Some(monitor) = &mut server.hotkeys.monitor {

@@ -33,7 +33,8 @@ use crate::error::said;
 use crate::execute::call::call;
 use crate::execute::dispatch::find_command;
 use crate::execute::transaction;
-use crate::persist::loading::{self, Live, LoadError};
+use crate::keyspace::top_level::TopLevel;
+use crate::persist::loading::{self, Live, LoadError, Place};
 use crate::persist::rio::Reader;
 use crate::state::Server;
 use crate::sys::error_text;
@@ -260,10 +261,10 @@ fn load_preamble(live: &mut Live, file: &mut File, len: u64, path: &Path) -> Res
         reader = reader.without_checksum();
     }
     let options = loading::Options {
-        replace: false,
-        aof_base: true,
+        keep_expired: true,
+        ..Default::default()
     };
-    let loaded = loading::load_stream(live, &mut reader, options);
+    let loaded = loading::load_stream(live, &mut reader, Place::Server, options);
     let offset = reader.offset();
     loaded.inspect_err(|_| {
         log::warn!(
@@ -451,10 +452,10 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
 }
 
 /// DEBUG LOADAOF: forgets the data set and loads the AOF again.
-pub fn reload(server: &mut Server) -> Result<()> {
+pub fn reload(server: &mut Server, top: &TopLevel) -> Result<()> {
     super::rewrite::flush_before_reading(server);
-    server.flush(None, None, false);
-    server.flush_libraries();
+    server.flush(top, None, None, false);
+    server.flush_libraries(top);
     let result = load(&mut Live { server, el: None });
     server.dirty = 0;
     // A failure is in the log; the AOF is off then.

@@ -297,7 +297,7 @@ pub fn delete_history(server: &mut Server) {
 /// CONFIG SET appendonly: follow the setting. While the data set is being loaded that is put off
 /// until it is there, as in Redis 8.
 pub fn follow_setting(server: &mut Server) -> Result<(), String> {
-    if server.loading {
+    if server.is_loading() {
         return Ok(());
     }
     match (server.config.appendonly, server.aof.state) {

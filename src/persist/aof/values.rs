@@ -44,7 +44,7 @@ pub fn write_data_set(server: &Server, sink: &mut dyn Write, meter: Meter) -> io
     for source in server.function_sources() {
         push_command(&mut out, &[b"FUNCTION" as &[u8], b"LOAD", source]);
     }
-    for db in server.dbs.iter().filter(|db| !db.is_empty()) {
+    for db in server.data.dbs.iter().filter(|db| !db.is_empty()) {
         push_command(&mut out, &[b"SELECT", IntBuf::new().format(db.index)]);
         let walk = db.keys.try_walk(|entry| {
             write_key(&mut out, entry);

@@ -246,7 +246,7 @@ impl Child {
             pid,
             started_ms: server.clock.now_ms,
             progress: Progress::default(),
-            keys_total: server.dbs.iter().map(|db| db.len() as u64).sum(),
+            keys_total: server.data.len() as u64,
             reported_ms: server.clock.now_ms,
             reports,
             token: None,
@@ -357,12 +357,12 @@ pub fn watch(el: &mut EventLoop<Server>, server: &mut Server) {
 /// The child has reported, or ended. In a nested turn the data set is in the middle of a command,
 /// so a done handler has to wait for the cron.
 fn report_handler(_: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
-    if server.nesting == 0 {
+    if !server.is_nested() {
         reap(server);
     }
     // Between the end of the pipe and that of the process lies a moment.
     let ending = |child: &Child| child.token == Some(token) && child.reports.ended;
-    match server.child.as_ref().is_some_and(ending) && server.nesting == 0 {
+    match server.child.as_ref().is_some_and(ending) && !server.is_nested() {
         true => Io::More,
         false => Io::Drained,
     }

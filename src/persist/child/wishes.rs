@@ -58,7 +58,8 @@ impl Wishes {
 
 /// From the cron: starts the next child, when there is none and something is wanted or due.
 pub fn start_next(server: &mut Server) {
-    if server.child.is_some() {
+    // A turn within a load: half a data set is not worth saving.
+    if server.child.is_some() || server.is_nested() {
         return;
     }
     for wish in server.forks.wishes.waiting.clone() {
@@ -151,5 +152,14 @@ mod tests {
         }
         assert_eq!(server.dirty, 101, "the hook was called with its exit code");
         assert!(!server.rdb.failed, "a transfer is no snapshot");
+    }
+
+    #[test]
+    fn half_a_data_set_is_not_saved() {
+        let mut server = server();
+        server.forks.wishes.add(Wish::Snapshot);
+        server.nested_turn(start_next);
+        assert!(server.child.is_none(), "a load lets the loop turn");
+        assert!(server.forks.wishes.has(Wish::Snapshot));
     }
 }

@@ -69,6 +69,11 @@ pub trait Sink {
     /// that the rest of the file can hold.
     fn resize_db(&mut self, keys: u64, expires: u64, plausible: u64);
     fn function(&mut self, source: &[u8]) -> Result<()>;
+    /// The first byte behind the AUX fields and the functions was read. `any`: keys follow, and not
+    /// the end.
+    fn keys_begin(&mut self, _any: bool) -> Result<()> {
+        Ok(())
+    }
     /// A key's name was read; its value comes next.
     #[inline]
     fn key_begins(&mut self, _name: &[u8], _: Meta, _kind: u8) {}
@@ -146,9 +151,14 @@ struct Walk<'w, 'r, 's, S> {
 
 impl<S: Sink> Walk<'_, '_, '_, S> {
     fn run(&mut self) -> Result<()> {
+        let mut begun = false;
         loop {
             self.step(Step::Type);
             let code = self.decoder.reader.get_u8()?;
+            if !begun && !is_before_keys(code) {
+                begun = true;
+                self.sink.keys_begin(code != opcode::EOF)?;
+            }
             if code < opcode::SLOT_IMPORT {
                 self.key(code)?;
                 self.meta = Meta::default();
@@ -314,6 +324,18 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         self.step(Step::Checksum);
         self.sink.footer(found, computed)
     }
+}
+
+/// What stands before the first key, and says nothing about keys.
+fn is_before_keys(code: u8) -> bool {
+    matches!(
+        code,
+        opcode::AUX
+            | opcode::FUNCTION2
+            | opcode::FUNCTION_PRE_GA
+            | opcode::MODULE_AUX
+            | opcode::SLOT_IMPORT
+    )
 }
 
 /// The parts of a module's value.

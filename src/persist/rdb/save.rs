@@ -76,7 +76,11 @@ impl SaveOptions {
 
     /// The version that is written.
     fn version_for(&self, server: &Server) -> u32 {
-        let volatile = server.dbs.iter().any(|db| !db.field_expires.is_empty());
+        let volatile = server
+            .data
+            .dbs
+            .iter()
+            .any(|db| !db.field_expires.is_empty());
         if self.contents.keys && volatile {
             self.version.max(VERSION_FIELD_TTL)
         } else {
@@ -110,7 +114,7 @@ pub fn write_data_set(
         }
     }
     if options.contents.keys {
-        for db in server.dbs.iter().filter(|db| !db.is_empty()) {
+        for db in server.data.dbs.iter().filter(|db| !db.is_empty()) {
             write_db(server, &mut encoder, db, meter)?;
         }
     }

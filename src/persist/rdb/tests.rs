@@ -8,7 +8,7 @@ use crate::config::enums::RdbVersion;
 use crate::db::Ttl;
 use crate::ds::stream::{NewId, NodeLimits, StreamId};
 use crate::persist::child::Meter;
-use crate::persist::loading::{Counts, Live, LoadError, Options, load_stream};
+use crate::persist::loading::{Counts, Live, LoadError, Loaded, Options, Place, load_stream};
 use crate::persist::rio::{Reader, checksum};
 use crate::types::hash::{FieldTtl, Hash};
 use crate::types::list::{End, List};
@@ -148,24 +148,34 @@ fn saved_with(server: &Server, options: &SaveOptions) -> Vec<u8> {
     file
 }
 
-fn load(file: &[u8]) -> (Server, Result<Counts, LoadError>) {
+fn load(file: &[u8]) -> (Server, Result<Loaded, LoadError>) {
     let mut server = server();
-    let mut live = Live {
-        server: &mut server,
-        el: None,
-    };
-    live.begin(file.len() as u64);
+    let result = load_into(&mut server, file, Place::Server, Options::default());
+    (server, result)
+}
+
+fn load_into(
+    server: &mut Server,
+    file: &[u8],
+    place: Place,
+    options: Options,
+) -> Result<Loaded, LoadError> {
+    let mut live = Live { server, el: None };
+    match &place {
+        Place::Server => live.begin(file.len() as u64),
+        Place::Aside(_) => live.begin_aside(file.len() as u64),
+    }
     let mut source = file;
     let mut reader = Reader::new(&mut source, Some(file.len() as u64));
-    let result = load_stream(&mut live, &mut reader, Options::default());
+    let result = load_stream(&mut live, &mut reader, place, options);
     live.end();
-    (server, result)
+    result
 }
 
 /// The times of all fields, which the digest leaves out.
 fn field_times(server: &Server) -> Vec<(Vec<u8>, Vec<u8>, i64)> {
     let mut times = Vec::new();
-    for entry in server.dbs.iter().flat_map(|db| db.keys.iter()) {
+    for entry in server.data.dbs.iter().flat_map(|db| db.keys.iter()) {
         if let Ok(hash) = Hash::of(entry) {
             hash.for_each_volatile(|field, _, at| {
                 times.extend(at.map(|at| (entry.key().to_vec(), field.to_vec(), at)));
@@ -212,11 +222,11 @@ proptest! {
         let wanted = VERSIONS[version].number();
         prop_assert_eq!(version_of(&file), if times.is_empty() { wanted } else { wanted.max(12) });
         let (loaded, result) = load(&file);
-        let total: usize = server.dbs.iter().map(|db| db.len()).sum();
-        prop_assert_eq!(result.unwrap().loaded, total as u64);
+        let total: usize = server.data.dbs.iter().map(|db| db.len()).sum();
+        prop_assert_eq!(result.unwrap().counts.loaded, total as u64);
         prop_assert_eq!(data_set(&server), data_set(&loaded));
         prop_assert_eq!(times, field_times(&loaded));
-        let expires = |server: &Server| server.dbs.iter().map(|db| db.expires.len()).sum::<usize>();
+        let expires = |server: &Server| server.data.dbs.iter().map(|db| db.expires.len()).sum::<usize>();
         prop_assert_eq!(expires(&server), expires(&loaded));
     }
 
@@ -439,9 +449,9 @@ fn keys_past_their_time_are_not_loaded() {
     let fields = vec![(b"f".to_vec(), b"v".to_vec(), Some(1))];
     store(&mut from, 0, b"all fields gone", &Made::Hash(fields), false);
     let (loaded, result) = load(&saved(&from));
-    let counts = result.unwrap();
+    let counts = result.unwrap().counts;
     assert_eq!((counts.loaded, counts.expired), (1, 2));
-    assert_eq!(loaded.dbs[0].len(), 1);
+    assert_eq!(loaded.data.dbs[0].len(), 1);
 }
 
 #[test]
@@ -455,7 +465,13 @@ fn an_unknown_version_or_signature_is_refused() {
         assert!(matches!(load(file).1, Err(LoadError::Refused)));
     }
     assert!(matches!(load(b"REDIS").1, Err(LoadError::Damaged)));
-    assert_eq!(load(b"REDIS0004\xff").1.unwrap(), Counts::default());
+    assert_eq!(
+        load(b"REDIS0004\xff").1.unwrap(),
+        Loaded {
+            counts: Counts::default(),
+            position: None
+        }
+    );
     assert_eq!(entry_kind::type_of(entry_kind::HASH) as u8, kind::HASH);
 }
 
@@ -498,13 +514,8 @@ fn server_with_everything() -> Server {
     let fields = vec![(b"f".to_vec(), b"v".to_vec(), Some(LATER))];
     store(&mut server, 0, b"hash", &Made::Hash(fields), false);
     let source = b"#!lua name=lib\nredis.register_function('f', function() return 1 end)";
-    server.load_function(source, false).expect("a library");
+    server.load_library(source, false).expect("a library");
     server
-}
-
-fn has(file: &[u8], text: &str) -> bool {
-    file.windows(text.len())
-        .any(|bytes| bytes == text.as_bytes())
 }
 
 #[test]
@@ -519,7 +530,7 @@ fn parts_of_a_data_set_are_saved_alone() {
         // Without the hash there is no field that an old reader would keep for ever.
         assert_eq!(version_of(&file), if keys { 12 } else { 11 });
         let (loaded, counts) = load(&file);
-        assert_eq!(counts.expect("whole").loaded, 2 * u64::from(keys));
+        assert_eq!(counts.expect("whole").counts.loaded, 2 * u64::from(keys));
         let functions_found = loaded.function_sources().count();
         assert_eq!(functions_found, usize::from(functions));
     }
@@ -528,7 +539,8 @@ fn parts_of_a_data_set_are_saved_alone() {
 #[test]
 fn a_file_says_where_it_stands_in_the_history() {
     let mut server = server_with_everything();
-    assert!(!has(&saved(&server), "repl-id"), "there is no backlog");
+    let (_, loaded) = load(&saved(&server));
+    assert_eq!(loaded.expect("whole").position, None, "there is no backlog");
     crate::replication::ensure_backlog(&mut server);
     server
         .replication
@@ -540,9 +552,8 @@ fn a_file_says_where_it_stands_in_the_history() {
         (3, server.replication.stream.end())
     );
     let file = saved(&server);
-    for text in ["repl-stream-db", "repl-id", &position.id, "repl-offset"] {
-        assert!(has(&file, text), "{text}");
-    }
+    let (_, loaded) = load(&file);
+    assert_eq!(loaded.expect("whole").position, Some(position));
     server.nesting = 1;
     assert_eq!(Position::of(&server), None, "half of a transaction");
 }
@@ -558,4 +569,120 @@ fn a_checksum_that_is_not_wanted_is_zero() {
     assert!(file.ends_with(&[0; 8]));
     assert!(load(&file).1.is_ok());
     assert!(!saved(&server).ends_with(&[0; 8]));
+}
+
+#[test]
+fn a_data_set_loads_aside_while_the_old_one_serves() {
+    let file = saved(&server_with_everything());
+    let mut server = server();
+    store(&mut server, 0, b"old", &Made::Str(b"value".to_vec()), false);
+    let mut data = server.new_data_set();
+    let place = Place::Aside(&mut data);
+    let loaded = load_into(&mut server, &file, place, Options::default());
+    assert_eq!(loaded.expect("whole").counts.loaded, 2);
+    assert!(!server.is_loading());
+    assert_eq!(
+        (server.data.len(), server.function_sources().count()),
+        (1, 0)
+    );
+    assert_eq!((data.len(), data.functions.sources().count()), (2, 1));
+    let top = server.top_level().expect("no turn within a turn");
+    server.install_data_set(&top, data);
+    assert_eq!(data_set(&server), data_set(&server_with_everything()));
+    assert_eq!(server.function_sources().count(), 1);
+}
+
+#[test]
+fn a_damaged_stream_is_an_error_and_leaves_the_old_data_set() {
+    let file = saved(&server_with_everything());
+    let mut server = server();
+    store(&mut server, 0, b"old", &Made::Str(b"value".to_vec()), false);
+    for end in 0..file.len() {
+        let mut data = server.new_data_set();
+        let place = Place::Aside(&mut data);
+        let result = load_into(&mut server, &file[..end], place, Options::default());
+        assert!(matches!(result, Err(LoadError::Damaged)), "cut at {end}");
+        assert_eq!((server.data.len(), server.is_loading()), (1, false));
+    }
+}
+
+#[test]
+fn keys_past_their_time_are_kept_for_a_replica() {
+    let mut from = server();
+    let (kind, value) = encode_string(b"y", None);
+    from.set_key(0, b"gone", kind, value, Ttl::At(1));
+    let mut replica = server();
+    let options = Options {
+        keep_expired: true,
+        ..Options::default()
+    };
+    let loaded = load_into(&mut replica, &saved(&from), Place::Server, options);
+    assert_eq!(loaded.expect("whole").counts.expired, 0);
+    assert_eq!(replica.data.len(), 1);
+}
+
+#[test]
+fn a_stream_without_keys_can_be_refused_before_anything_is_replaced() {
+    /// What a replica with data does about a primary without.
+    fn only_with_keys(server: &mut Server, any: bool) -> bool {
+        any || server.data.is_empty()
+    }
+    let options = Options {
+        accept: Some(only_with_keys),
+        ..Options::default()
+    };
+    let mut without_keys = server_with_everything();
+    let top = without_keys.top_level().expect("no turn within a turn");
+    without_keys.empty_dbs(&top, None, false);
+    for (from, has_keys) in [(server_with_everything(), true), (without_keys, false)] {
+        for holds_keys in [true, false] {
+            let mut server = server();
+            if holds_keys {
+                store(&mut server, 0, b"old", &Made::Str(b"value".to_vec()), false);
+            }
+            let mut data = server.new_data_set();
+            let place = Place::Aside(&mut data);
+            let result = load_into(&mut server, &saved(&from), place, options);
+            match (has_keys, holds_keys) {
+                (false, true) => assert!(matches!(result, Err(LoadError::Unwanted))),
+                _ => assert!(result.is_ok(), "{result:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn fields_that_name_no_history_are_ignored() {
+    let mut server = server();
+    crate::replication::ensure_backlog(&mut server);
+    let position = Position::of(&server).expect("a backlog");
+    let ids = ["", "0123", "Z123456789012345678901234567890123456789"];
+    for id in ids {
+        let options = SaveOptions {
+            position: Some(Position {
+                id: id.into(),
+                ..position.clone()
+            }),
+            ..SaveOptions::of(&server)
+        };
+        let (_, loaded) = load(&saved_with(&server, &options));
+        assert_eq!(loaded.expect("whole").position, None, "{id}");
+    }
+}
+
+#[test]
+fn what_follows_in_a_stream_is_left_to_its_owner() {
+    let file = saved(&server_with_everything());
+    let bytes = [&file[..], b"mark, and commands"].concat();
+    let mut server = server();
+    let mut live = Live {
+        server: &mut server,
+        el: None,
+    };
+    let mut source = &bytes[..];
+    let mut reader = Reader::new(&mut source, None);
+    let loaded = load_stream(&mut live, &mut reader, Place::Server, Options::default());
+    assert!(loaded.is_ok());
+    assert_eq!(&reader.get::<4>().expect("the mark"), b"mark");
+    assert_eq!(reader.into_ahead(), b", and commands");
 }

@@ -52,7 +52,7 @@ pub fn digest(ctx: &mut Ctx) -> CmdResult {
 /// The digest of all databases, in hex.
 pub fn data_set(server: &Server) -> String {
     let mut all = Digest::default();
-    for db in server.dbs.iter().filter(|db| !db.is_empty()) {
+    for db in server.data.dbs.iter().filter(|db| !db.is_empty()) {
         all.mix(&db.index.to_be_bytes());
         for entry in db.keys.iter() {
             let mut one = Digest::default();

@@ -161,7 +161,7 @@ pub fn htstats(ctx: &mut Ctx) -> CmdResult {
     let db = ctx.int(2)?;
     let db = usize::try_from(db)
         .ok()
-        .and_then(|db| ctx.server.dbs.get(db));
+        .and_then(|db| ctx.server.data.dbs.get(db));
     let db = db.ok_or(Error::of("ERR Out of range database"))?;
     let mut text = String::from("[Dictionary HT]\n");
     let tables = db.keys.tables();

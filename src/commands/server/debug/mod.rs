@@ -187,10 +187,11 @@ fn mallctl_str(ctx: &mut Ctx) -> CmdResult {
 
 /// DEBUG LOADAOF
 fn loadaof(ctx: &mut Ctx) -> CmdResult {
-    if ctx.server.loading {
+    if ctx.server.is_loading() {
         return Err(Error::of(ctx.server.config.text(texts::LOADING)));
     }
-    if aof::load::reload(ctx.server).is_err() {
+    let top = ctx.server.top_level()?;
+    if aof::load::reload(ctx.server, &top).is_err() {
         return Err(Error::of(
             "ERR Error trying to load the AOF files, check server logs.",
         ));

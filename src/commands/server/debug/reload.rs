@@ -2,9 +2,9 @@
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
-use crate::persist::loading::{self, Options};
+use crate::persist::loading::{self, DAMAGED, LoadError, Options};
 use crate::persist::rdb::background;
-use crate::texts;
+use crate::{sys, texts};
 
 /// DEBUG RELOAD [MERGE] [NOFLUSH] [NOSAVE]
 pub fn reload(ctx: &mut Ctx) -> CmdResult {
@@ -23,20 +23,28 @@ pub fn reload(ctx: &mut Ctx) -> CmdResult {
             ));
         }
     }
-    if ctx.server.loading {
+    if ctx.server.is_loading() {
         return Err(Error::of(ctx.server.config.text(texts::LOADING)));
     }
+    let top = ctx.server.top_level()?;
     if save {
         background::save(ctx.server).map_err(|_| Error::of("ERR"))?;
     }
     if flush {
-        ctx.server.empty_dbs(None, false);
-        ctx.server.flush_libraries();
+        ctx.server.empty_dbs(&top, None, false);
+        ctx.server.flush_libraries(&top);
     }
-    if !loading::reload(ctx.server, options) {
-        return Err(Error::of(
-            "ERR Error trying to load the RDB dump, check server logs.",
-        ));
+    match loading::reload(ctx.server, &top, options) {
+        Ok(_) => {}
+        Err(LoadError::Damaged) => {
+            log::warn!("{DAMAGED}");
+            sys::process::exit(1);
+        }
+        Err(_) => {
+            return Err(Error::of(
+                "ERR Error trying to load the RDB dump, check server logs.",
+            ));
+        }
     }
     log::warn!("DB reloaded by DEBUG RELOAD");
     ctx.client.reply.ok();

@@ -8,7 +8,7 @@ use crate::state::Server;
 pub fn persistence(view: &View, out: &mut Report) {
     let server = view.server;
     out.field("loading", server.loading as u8);
-    out.field("async_loading", 0);
+    out.field("async_loading", server.async_loading as u8);
     child(view, out);
     out.field("rdb_changes_since_last_save", server.dirty);
     out.field(
@@ -58,7 +58,7 @@ pub fn persistence(view: &View, out: &mut Report) {
         aof(server, out);
     }
     forecast(view, out);
-    if server.loading {
+    if server.is_loading() {
         loading(server, out);
     }
 }
@@ -176,7 +176,7 @@ pub fn cluster(view: &View, out: &mut Report) {
 
 /// `db0:keys=2,expires=1,avg_ttl=0,subexpiry=0`
 pub fn keyspace(view: &View, out: &mut Report) {
-    for db in view.server.dbs.iter().filter(|db| !db.is_empty()) {
+    for db in view.server.data.dbs.iter().filter(|db| !db.is_empty()) {
         let value = format_args!(
             "keys={},expires={},avg_ttl={},subexpiry={}",
             db.len(),

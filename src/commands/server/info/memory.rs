@@ -54,18 +54,18 @@ pub fn memory(view: &View, out: &mut Report) {
 /// The interpreters, and the sources that they were given. One that was never needed does not
 /// exist.
 fn scripts(server: &Server, out: &mut Report) {
-    let scripting = &server.scripting;
-    let (eval, functions) = (scripting.eval_memory(), scripting.functions_memory());
-    let (cached, libraries) = (scripting.cache_memory(), scripting.libraries.memory());
+    let (scripting, functions) = (&server.scripting, &server.data.functions);
+    let (eval, engine) = (scripting.eval_memory(), functions.engine_memory());
+    let (cached, libraries) = (scripting.cache_memory(), functions.all.memory());
     out.field("used_memory_lua", eval);
     out.field("used_memory_vm_eval", eval);
     out.field("used_memory_lua_human", format_bytes_human(eval as u64));
     out.field("used_memory_scripts_eval", cached);
     out.field("number_of_cached_scripts", scripting.scripts.len());
-    out.field("number_of_functions", scripting.libraries.functions.len());
-    out.field("number_of_libraries", scripting.libraries.libraries.len());
-    out.field("used_memory_vm_functions", functions);
-    out.bytes("used_memory_vm_total", eval + functions);
+    out.field("number_of_functions", functions.all.functions.len());
+    out.field("number_of_libraries", functions.all.libraries.len());
+    out.field("used_memory_vm_functions", engine);
+    out.bytes("used_memory_vm_total", eval + engine);
     out.field("used_memory_functions", libraries);
     out.bytes("used_memory_scripts", cached + libraries);
 }

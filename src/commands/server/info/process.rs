@@ -5,6 +5,7 @@ use nix::sys::time::TimeVal;
 
 use crate::config::Choice;
 use crate::connection::listener::ListenerKind;
+use crate::db::KeyClients;
 use crate::execute::pause::PausePurpose;
 use crate::state::Server;
 
@@ -121,9 +122,9 @@ pub fn clients(view: &View, out: &mut Report) {
     out.field("pubsub_clients", census.pubsub);
     out.field("watching_clients", census.watching);
     out.field("clients_in_timeout_table", server.blocked.timeouts.len());
-    let sum = |len: fn(&crate::db::Db) -> usize| server.dbs.iter().map(len).sum::<usize>();
-    out.field("total_watched_keys", sum(|db| db.watched.len()));
-    out.field("total_blocking_keys", sum(|db| db.blocking.len()));
+    let sum = |len: fn(&KeyClients) -> usize| server.key_clients.iter().map(len).sum::<usize>();
+    out.field("total_watched_keys", sum(|keys| keys.watched.len()));
+    out.field("total_blocking_keys", sum(|keys| keys.blocking.len()));
     out.field("total_blocking_keys_on_nokey", server.blocked.on_nokey);
     paused(server, out);
 }

@@ -84,7 +84,7 @@ fn keys(view: &View, out: &mut Report) {
 /// only while the time that it may take is used up, or while it is switched off.
 fn stale_percent(server: &Server) -> f64 {
     let now_ms = server.clock.now_ms;
-    let sum = |count: &dyn Fn(&Db) -> usize| server.dbs.iter().map(count).sum::<usize>();
+    let sum = |count: &dyn Fn(&Db) -> usize| server.data.dbs.iter().map(count).sum::<usize>();
     let stale = sum(&|db| db.expires.count_before(now_ms));
     100.0 * ratio(stale, sum(&|db| db.expires.len()))
 }

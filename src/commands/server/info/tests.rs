@@ -170,7 +170,7 @@ fn a_table_that_grows_is_seen_in_the_memory_section() {
     assert_eq!(field(&mut server, name), "0");
     for i in 0.. {
         testing::say(&mut server, 0, &[&format!("set {i} v")]);
-        if server.dbs[0].keys.rehashing_bytes().is_some() {
+        if server.data.dbs[0].keys.rehashing_bytes().is_some() {
             break;
         }
     }
