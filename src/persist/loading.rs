@@ -7,15 +7,15 @@
 //!               -> Place::Aside    another one, which is then installed; clients use the old one meanwhile
 //! ```
 //!
-//! Clients may connect meanwhile: commands that need no data are answered (INFO, PING, CONFIG), the
-//! others get -LOADING. For that the loader runs single turns of the loop between keys, and within
-//! large ones (`loading-process-events-interval-bytes`).
+//! Clients may connect meanwhile: commands that need no data (INFO, PING, CONFIG) run, the others
+//! get -LOADING. The loader runs single turns of the loop between keys, and within large ones
+//! (`loading-process-events-interval-bytes`).
 //!
 //! What is wrong with the bytes is returned, whatever they come from. The start ends the process
 //! then: a server that starts with half of its data would soon save that half.
 //!
-//! **Invariant:** while `server.loading` is set nothing expires and nothing is evicted; keys that
-//! were past their time are not even created.
+//! **Invariant:** while `server.loading` is set nothing expires and nothing is evicted; expired
+//! keys of the file are not created.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -43,7 +43,7 @@ use crate::sys::{self, signals};
 use crate::texts;
 use crate::types::{Key, New, Value};
 
-/// Empty keys that are named in the log; the others are counted.
+/// The number of empty keys that the server's log names; further ones are only counted.
 const EMPTY_KEYS_NAMED: u64 = 10;
 
 /// The progress of a load, for INFO.
@@ -53,11 +53,12 @@ pub struct Progress {
     pub start_s: i64,
     pub total_bytes: u64,
     pub loaded_bytes: u64,
-    /// The memory that the file's writer used, according to the file.
+    /// The memory that the writer of the file used, according to the file.
     pub rdb_used_mem: u64,
 }
 
 impl Progress {
+    /// The loaded part in percent.
     pub fn percent(&self) -> f64 {
         match self.total_bytes {
             0 => 100.0,
@@ -65,7 +66,7 @@ impl Progress {
         }
     }
 
-    /// Seconds that it will still take, if it goes on as it went.
+    /// The estimated remaining seconds, at the present rate.
     pub fn eta_seconds(&self, now_s: i64) -> i64 {
         let elapsed = now_s - self.start_s;
         if elapsed <= 0 {
@@ -76,7 +77,7 @@ impl Progress {
     }
 }
 
-/// What was found in a file.
+/// The numbers of keys in a file.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
     pub loaded: u64,
@@ -84,16 +85,16 @@ pub struct Counts {
     pub empty: u64,
 }
 
-/// The reasons for which there is no data set.
+/// Why the data set was not loaded.
 #[derive(Debug)]
 pub enum LoadError {
-    /// The file is not there.
+    /// The file does not exist.
     NotFound,
-    /// It is not a file of this format, or not readable; the log has the details.
+    /// It is not a file of this format, or can't be read; the server's log has the details.
     Refused,
-    /// It is damaged; the log has the details.
+    /// It is damaged; the server's log has the details.
     Damaged,
-    /// SHUTDOWN came first.
+    /// SHUTDOWN stopped the load.
     Stopped,
     /// [`Options::accept`] refused it before the first key.
     Unwanted,
@@ -115,15 +116,15 @@ pub enum Place<'a> {
     Aside(&'a mut DataSet),
 }
 
-/// The server while it loads. At the start it has the loop, whose turns are whole ones then; a
-/// command (DEBUG RELOAD) has not, and lets it serve the sockets as a busy script does.
+/// The server while it loads. At the start it has the event loop and runs whole turns of it. In a
+/// command (DEBUG RELOAD) it has none, and lets the loop serve the sockets as a busy script does.
 pub struct Live<'a> {
     pub server: &'a mut Server,
     pub el: Option<&'a mut EventLoop<Server>>,
 }
 
 impl Live<'_> {
-    /// From now on clients get -LOADING. `total` is the size of the files to be read.
+    /// Begins to load: clients get -LOADING from now on. `total` is the size of the files in bytes.
     pub fn begin(&mut self, total: u64) {
         self.server.loading = true;
         self.begin_progress(total);
@@ -146,6 +147,7 @@ impl Live<'_> {
         signals::set_loading(true);
     }
 
+    /// Ends the load.
     pub fn end(&mut self) {
         if std::mem::take(&mut self.server.loading) {
             bigkeys::loaded(self.server);
@@ -155,8 +157,8 @@ impl Live<'_> {
         self.server.clock.update();
     }
 
-    /// `loaded` bytes have been read: records that and serves the clients that wait. Returns the
-    /// number of bytes at which to call it again.
+    /// Records that `loaded` bytes have been read, and serves clients. Returns the number of bytes
+    /// at which to call it again.
     pub fn progress(&mut self, loaded: u64) -> u64 {
         const TURN: Events = Events::ALL
             .union(Events::DONT_WAIT)
@@ -171,7 +173,7 @@ impl Live<'_> {
                     log::warn!("The event loop failed: {}", sys::error_text(&e));
                 }
             }
-            // A command loads: the loop is in the middle of a turn.
+            // A command loads, so the loop is within a turn.
             None => busy::process_events_while_blocked(self.server),
         }
         loaded + u64::from(self.server.config.loading_process_events_interval_bytes)
@@ -181,7 +183,7 @@ impl Live<'_> {
 /// Options of a load.
 #[derive(Clone, Copy, Default)]
 pub struct Options {
-    /// Keys that exist already give way: DEBUG RELOAD MERGE.
+    /// Existing keys are replaced: DEBUG RELOAD MERGE.
     pub replace: bool,
     /// Keys that are past their time stay: those of a replica, whose primary deletes them, and
     /// those of the base of an AOF, which goes on with their deletion.
@@ -248,8 +250,8 @@ fn is_history_id(id: &str) -> bool {
     id.len() == 40 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// At most this number of keys wait for their buckets: enough to hide a miss, few enough to stay in
-/// the first-level cache.
+/// The maximum number of keys that wait for their buckets: enough to hide a cache miss, few enough
+/// for the first-level cache.
 const AHEAD: usize = 24;
 
 impl<'l, 'a> Keyspace<'l, 'a> {
@@ -278,7 +280,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         &mut data.dbs[self.db as usize]
     }
 
-    /// The bits that say how a key was used.
+    /// The 24 bits of the key's last use.
     fn stamp(&self, meta: Meta) -> u32 {
         let (evict, now) = (&self.live.server.evict, self.now_ms);
         match (meta.frequency, meta.idle_seconds) {
@@ -304,7 +306,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         Ok(())
     }
 
-    /// The key that has waited longest goes into the table.
+    /// Inserts the key that has waited longest into the table.
     #[inline]
     fn put_first(&mut self) -> Result<()> {
         let Some((hash, entry)) = self.waiting.pop_front() else {
@@ -323,7 +325,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         Ok(())
     }
 
-    /// All that wait go into the table.
+    /// Inserts all waiting keys into the table.
     fn settle(&mut self) -> Result<()> {
         while !self.waiting.is_empty() {
             self.put_first()?;
@@ -466,7 +468,7 @@ impl Sink for Keyspace<'_, '_> {
     }
 }
 
-/// A pause after a key, for tests: `us` microseconds, or if negative one microsecond for one key in
+/// A pause after a key, for tests: `us` microseconds; if negative, one microsecond after one key in
 /// `-us`, chosen at random.
 pub fn delay(us: i32) {
     if us > 0 {
@@ -584,7 +586,7 @@ pub fn load_file(
     result
 }
 
-/// At the start: the data set as it was left.
+/// At the start: loads the data set of the last run.
 pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Result<(), ExitCode> {
     let began = Instant::now();
     if server.config.appendonly {
@@ -601,7 +603,7 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
                 "DB loaded from disk: {:.3} seconds",
                 began.elapsed().as_secs_f64()
             );
-            // It may have been switched on meanwhile. What is wrong is in the log.
+            // The AOF may have been switched on meanwhile. An error is logged.
             aof::follow_setting(server).map_err(|_| ExitCode::FAILURE)
         }
         Err(LoadError::NotFound) => Ok(()),

@@ -6,21 +6,21 @@
 //!   Reader   one read -> | digested | taken, not digested | ahead | -> CRC when the buffer moves on
 //! ```
 //!
-//! Keys are small, so the cost is per call, not per byte: nothing here is called for each byte, the
-//! checksum runs over whole buffers (SIMD needs some kilobytes to pay), and a value that is smaller
-//! than the buffer is shown where it lies.
+//! Keys are small, so the cost is per call, not per byte: the checksum is computed over whole
+//! buffers (SIMD pays off from some kilobytes on), and a value that is smaller than the buffer is
+//! borrowed from it.
 //!
-//! **Invariant:** the CRC covers exactly the bytes before the point where it is asked for, however
-//! they were buffered (`tests::the_checksum_does_not_depend_on_the_buffering`).
+//! **Invariant:** the CRC covers exactly the bytes before the call that returns it, however they
+//! were buffered (`tests::the_checksum_does_not_depend_on_the_buffering`).
 //!
-//! **Invariant:** a length that a file claims is never allocated before the bytes are there: a
-//! string grows with what was really read (`tests::a_claimed_length_allocates_nothing`).
+//! **Invariant:** nothing is allocated for a length in a file before its bytes have been read
+//! (`tests::a_claimed_length_allocates_nothing`).
 
 use std::io::{self, Read, Write};
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-/// What the buffers hold, and what is digested at once.
+/// The size of the buffers, and of the pieces over which the checksum is computed.
 const CHUNK: usize = 256 * 1024;
 
 /// A new CRC-64 as Redis computes it (the reflected polynomial of Jones, no initial value).
@@ -28,22 +28,22 @@ fn crc64() -> Digest {
     Digest::new(CrcAlgorithm::Crc64Redis)
 }
 
-/// The CRC-64 of bytes that lie in memory.
+/// The CRC-64 of these bytes.
 pub fn checksum(bytes: &[u8]) -> u64 {
     crc_fast::checksum(CrcAlgorithm::Crc64Redis, bytes)
 }
 
-/// Gathers bytes and passes them on in large pieces.
+/// Collects bytes and passes them on in large pieces.
 pub struct Writer<'a> {
     buf: Vec<u8>,
-    /// `None`: everything stays in `buf`.
+    /// `None`: all bytes stay in `buf`.
     sink: Option<&'a mut dyn Write>,
     crc: Option<Digest>,
     flushed: u64,
 }
 
 impl<'a> Writer<'a> {
-    /// A writer to a file or a pipe; `checksum` says whether a CRC is wanted.
+    /// A writer to a file or a pipe; `checksum` switches the CRC on.
     pub fn new(sink: &'a mut dyn Write, checksum: bool) -> Writer<'a> {
         Writer {
             buf: Vec::with_capacity(CHUNK),
@@ -53,7 +53,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// A writer that keeps everything: DUMP.
+    /// A writer that keeps all bytes: DUMP.
     pub fn in_memory() -> Writer<'a> {
         Writer {
             buf: Vec::new(),
@@ -63,6 +63,7 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Appends bytes.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.buf.len() + bytes.len() > CHUNK && self.sink.is_some() {
@@ -75,17 +76,18 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Appends a byte.
     #[inline]
     pub fn put_u8(&mut self, byte: u8) -> io::Result<()> {
         self.put(&[byte])
     }
 
-    /// Bytes put so far.
+    /// The number of bytes put so far.
     pub fn written(&self) -> u64 {
         self.flushed + self.buf.len() as u64
     }
 
-    /// Hand everything on.
+    /// Passes all bytes on.
     pub fn flush(&mut self) -> io::Result<()> {
         let buf = std::mem::take(&mut self.buf);
         self.pass_on(&buf)?;
@@ -94,7 +96,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// The checksum of everything put so far, 0 if none is kept.
+    /// The checksum of all bytes put so far; 0 if none is computed.
     pub fn checksum(&mut self) -> io::Result<u64> {
         if self.sink.is_some() {
             self.flush()?;
@@ -114,32 +116,32 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// What was put, when it stayed in memory.
+    /// The bytes of a writer in memory.
     pub fn into_bytes(self) -> Vec<u8> {
         self.buf
     }
 }
 
-/// Hands out bytes from a source, with a checksum over them.
+/// Reads bytes from a source, with a checksum.
 pub struct Reader<'a> {
     source: &'a mut dyn Read,
     buf: Vec<u8>,
-    /// The next byte to be taken.
+    /// The position of the next byte in `buf`.
     pos: usize,
-    /// Up to here `buf` has been digested.
+    /// The checksum covers `buf` up to here.
     digested: usize,
     crc: Option<Digest>,
-    /// Where in the source `buf` begins.
+    /// The position of `buf` in the source.
     base: u64,
-    /// Bytes that the source still has, if that is known.
+    /// The number of bytes left in the source, if it is known.
     left: Option<u64>,
 }
 
 impl<'a> Reader<'a> {
-    /// The longest piece that is shown where it lies.
+    /// The longest piece that can be borrowed from the buffer.
     pub const BORROW_MAX: usize = CHUNK;
 
-    /// `len` is how many bytes the source has, if that is known.
+    /// `len` is the number of bytes of the source, if it is known.
     pub fn new(source: &'a mut dyn Read, len: Option<u64>) -> Reader<'a> {
         Reader {
             source,
@@ -152,14 +154,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Bytes taken so far.
+    /// The number of bytes taken so far.
     #[inline]
     pub fn offset(&self) -> u64 {
         self.base + self.pos as u64
     }
 
-    /// No checksum will be asked for: DUMP payloads are checked as a whole, files without one not
-    /// at all.
+    /// Switches the checksum off: DUMP payloads are checked as a whole, and files may have none.
     pub fn without_checksum(mut self) -> Reader<'a> {
         self.crc = None;
         self
@@ -178,13 +179,13 @@ impl<'a> Reader<'a> {
         self.digested = self.pos;
     }
 
-    /// Whether `n` more bytes can be there: a length beyond the bytes that are left is wrong.
+    /// Whether `n` more bytes are possible: a length beyond the remaining bytes is wrong.
     #[inline]
     pub fn may_have(&self, n: u64) -> bool {
         self.bytes_left().is_none_or(|left| n <= left)
     }
 
-    /// Bytes still to come, if that is known.
+    /// The number of remaining bytes, if it is known.
     pub fn bytes_left(&self) -> Option<u64> {
         let ahead = (self.buf.len() - self.pos) as u64;
         self.left.map(|left| left.saturating_add(ahead))
@@ -196,11 +197,12 @@ impl<'a> Reader<'a> {
         self.buf
     }
 
+    /// Whether the number of remaining bytes is known.
     pub fn knows_its_length(&self) -> bool {
         self.left.is_some()
     }
 
-    /// Make `n` bytes, no more than a buffer, lie in a row.
+    /// Fills the buffer until it has `n` bytes in a row; `n` is at most the buffer's size.
     #[cold]
     fn fill(&mut self, n: usize) -> io::Result<()> {
         self.digest();
@@ -239,7 +241,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The next `n` bytes, which fit into the buffer.
+    /// The next `n` bytes, which must fit into the buffer.
     #[inline]
     fn take(&mut self, n: usize) -> io::Result<&[u8]> {
         debug_assert!(n <= CHUNK);
@@ -251,6 +253,7 @@ impl<'a> Reader<'a> {
         Ok(&self.buf[from..self.pos])
     }
 
+    /// The next byte.
     #[inline]
     pub fn get_u8(&mut self) -> io::Result<u8> {
         if let Some(&byte) = self.buf.get(self.pos) {
@@ -267,7 +270,7 @@ impl<'a> Reader<'a> {
         Ok(*bytes.first_chunk().expect("as many as were asked for"))
     }
 
-    /// The next `n` bytes where they lie, if they fit into the buffer.
+    /// The next `n` bytes, borrowed from the buffer if they fit.
     #[inline]
     pub fn borrow(&mut self, n: usize) -> io::Result<Option<&[u8]>> {
         if n > CHUNK {
@@ -279,7 +282,7 @@ impl<'a> Reader<'a> {
         self.take(n).map(Some)
     }
 
-    /// The next `n` bytes, however many, appended to `out` as they come.
+    /// Appends the next `n` bytes, any number, to `out` as they are read.
     pub fn get_into(&mut self, mut n: u64, out: &mut Vec<u8>) -> io::Result<()> {
         if !self.may_have(n) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -287,7 +290,7 @@ impl<'a> Reader<'a> {
         if let Ok(all) = usize::try_from(n)
             && self.left.is_some()
         {
-            // The source has that many bytes: they can be allocated at once, if there is memory.
+            // The source has these bytes, so they are allocated at once, if there is memory.
             out.try_reserve_exact(all)
                 .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         }
@@ -305,7 +308,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A source that gives a few bytes at a time.
+    /// A source that returns a few bytes at a time.
     struct Trickle<'a>(&'a [u8], usize);
 
     impl Read for Trickle<'_> {

@@ -1,21 +1,21 @@
 //! `bit` for scripts: operations on 32-bit integers. LuaJIT has this library built in, and its
-//! functions are those that Redis's Lua gets from Lua BitOp; only `tohex` differs, in what it does
-//! with a silly number of digits.
+//! functions are those that Redis's Lua gets from Lua BitOp; only `tohex` differs, for numbers of
+//! digits that are out of range.
 //!
-//! Redis's `tohex` once wrote before its buffer when asked for -2147483648 digits (CVE-2024-31449).
-//! Here the number of digits is brought into range before anything is done with it
+//! Redis's `tohex` once wrote before its buffer when called with -2147483648 digits
+//! (CVE-2024-31449). Here the number of digits is first limited to the valid range
 //! (`tests::digits_are_bounded`).
 
 use mlua::{Lua, MultiValue, Result, StdLib, Table, Value};
 
 use crate::script::native::{self, Args, one};
 
-/// The functions that are LuaJIT's own.
+/// The functions of LuaJIT's own library.
 const BUILT_IN: [&str; 11] = [
     "arshift", "band", "bnot", "bor", "bswap", "bxor", "lshift", "rol", "ror", "rshift", "tobit",
 ];
 
-/// The table `bit`.
+/// Creates the table `bit`.
 pub fn register(lua: &Lua) -> Result<Table> {
     lua.load_std_libs(StdLib::BIT)?;
     let built_in: Table = lua.globals().raw_get("bit")?;

@@ -1,8 +1,8 @@
 //! Compiled scripts by SHA-1, and by source.
 //!
-//! EVAL brings the whole source each time. Hashing it with SHA-1 would cost more than a short
-//! script itself, so scripts are found by a fast keyed hash of the source, which is then compared;
-//! the SHA-1 is computed when a script is first seen.
+//! EVAL sends the whole source each time. Hashing it with SHA-1 would cost more than running a
+//! short script, so scripts are found by a fast keyed hash of the source, which is then compared.
+//! The SHA-1 is computed when a script is added.
 //!
 //! ```text
 //!   by_source: hash -> place ─┐
@@ -10,8 +10,8 @@
 //!                                 oldest <─ older ─ [..] ─ newer ─> newest      scripts of EVAL only
 //! ```
 //!
-//! Scripts that came with EVAL make room for newer ones when there are more than [`EVAL_MAX`], the
-//! one used least recently first (Redis 7.4). Those of SCRIPT LOAD stay until SCRIPT FLUSH.
+//! Of the scripts of EVAL at most [`EVAL_MAX`] are kept; the least recently used one is removed
+//! first (Redis 7.4). Those of SCRIPT LOAD stay until SCRIPT FLUSH.
 //!
 //! **Invariant:** a place is in the list of EVAL's scripts if and only if its `by_eval` is set.
 
@@ -20,29 +20,31 @@ use std::collections::HashMap;
 use crate::script::flags::Flags;
 use crate::sys::lua::FunctionRef;
 
-/// How many scripts of EVAL are kept.
+/// The number of scripts of EVAL that are kept.
 pub const EVAL_MAX: usize = 500;
-/// No place: the end of the list.
+/// No index: the end of the list.
 const NONE: u32 = u32::MAX;
-/// What a script occupies beside its source, about: two entries of hash maps.
+/// The approximate memory of a script beside its source: two entries of hash maps.
 const OVERHEAD: usize = size_of::<Script>() + 2 * 48;
 
 /// 40 hexadecimal digits.
 pub type Sha = [u8; 40];
 
+/// A compiled script.
 #[derive(Clone)]
 pub struct Script {
     pub sha: Sha,
     pub source: Box<[u8]>,
     pub function: FunctionRef,
     pub flags: Flags,
-    /// It came with EVAL, and may make room for others.
+    /// Whether it came with EVAL, and may be removed for newer ones.
     by_eval: bool,
     hash: u64,
     older: u32,
     newer: u32,
 }
 
+/// The compiled scripts.
 pub struct Cache {
     scripts: Vec<Option<Script>>,
     free: Vec<u32>,
@@ -50,7 +52,7 @@ pub struct Cache {
     by_sha: HashMap<Sha, u32>,
     oldest: u32,
     newest: u32,
-    /// Length of the list.
+    /// The length of the list.
     of_eval: usize,
     source_bytes: usize,
 }
@@ -71,37 +73,41 @@ impl Default for Cache {
 }
 
 impl Cache {
+    /// The number of scripts.
     pub fn len(&self) -> usize {
         self.by_sha.len()
     }
 
+    /// Whether there are no scripts.
     pub fn is_empty(&self) -> bool {
         self.by_sha.is_empty()
     }
 
+    /// The approximate memory in bytes.
     pub fn memory(&self) -> usize {
         self.source_bytes + self.len() * OVERHEAD
     }
 
+    /// The script at an index.
     pub fn get(&self, place: u32) -> Option<&Script> {
         self.scripts.get(place as usize)?.as_ref()
     }
 
-    /// The script with this source, whose hash is given.
+    /// The index of the script with this source, whose hash is given.
     #[inline]
     pub fn by_source(&self, hash: u64, source: &[u8]) -> Option<u32> {
         let &place = self.by_source.get(&hash)?;
         (*self.get(place)?.source == *source).then_some(place)
     }
 
-    /// The script with this SHA-1, in lower or upper case.
+    /// The index of the script with this SHA-1, in lower or upper case.
     pub fn by_sha(&self, sha: &[u8]) -> Option<u32> {
         let mut sha: Sha = sha.try_into().ok()?;
         sha.make_ascii_lowercase();
         self.by_sha.get(&sha).copied()
     }
 
-    /// Keep a script that is not here yet.
+    /// Adds a script that is not in the cache.
     pub fn insert(
         &mut self,
         hash: u64,
@@ -131,7 +137,7 @@ impl Cache {
         place
     }
 
-    /// A new script came with EVAL. Returns the one that has to go for it.
+    /// Adds a new script of EVAL to the list. Returns the script that is removed for it.
     pub fn enlist(&mut self, place: u32) -> Option<Script> {
         if let Some(script) = self.at(place) {
             script.by_eval = true;
@@ -144,7 +150,7 @@ impl Cache {
         None
     }
 
-    /// A script was used: it is the last to go.
+    /// Makes a script that was used the last to be removed.
     #[inline]
     pub fn touch(&mut self, place: u32) {
         if place != self.newest && self.get(place).is_some_and(|script| script.by_eval) {
@@ -153,7 +159,7 @@ impl Cache {
         }
     }
 
-    /// SCRIPT LOAD: from now on it stays.
+    /// SCRIPT LOAD: the script is not removed any more.
     pub fn pin(&mut self, place: u32) {
         if self.get(place).is_some_and(|script| script.by_eval) {
             self.unlink(place);
@@ -208,7 +214,7 @@ impl Cache {
     }
 }
 
-/// The SHA-1 of a script, as clients say it.
+/// The SHA-1 of a script as hexadecimal digits.
 pub fn sha_of(source: &[u8]) -> Sha {
     use sha1::Digest;
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -12,8 +12,8 @@
 //! if that is exact. A table is an array when its keys are 1..n and no others. Binary strings and
 //! extensions (c4..c9, d4..d8) are not read; Redis's library knows neither.
 //!
-//! Tables deeper than [`PACK_DEPTH`] are written as nil, which is how a table that contains itself
-//! comes to an end.
+//! Tables deeper than [`PACK_DEPTH`] are written as nil, which also ends the output of a table that
+//! contains itself.
 //!
 //! **Invariant:** nothing is allocated for a length that the input announces: tables grow as their
 //! elements arrive, and reading keeps its open tables in a list, not on the stack
@@ -23,12 +23,12 @@ use mlua::{Lua, MultiValue, Result, Table, Value};
 
 use crate::script::native::{self, Args, VALUES_MAX, cast, one, raise, raise_without_place};
 
-/// Levels of tables that are written.
+/// The depth to which tables are written.
 const PACK_DEPTH: usize = 16;
-/// Levels of tables that are read. Each holds a table, and the key that waits for its value.
+/// The depth to which tables are read. Each level needs a table and a key that waits for its value.
 const UNPACK_DEPTH: usize = VALUES_MAX / 3;
 
-/// The table `cmsgpack`.
+/// Creates the table `cmsgpack`.
 pub fn register(lua: &Lua) -> Result<Table> {
     let table = lua.create_table()?;
     table.raw_set("pack", native::function(lua, "pack", pack)?)?;
@@ -70,7 +70,8 @@ fn pack_value(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// A marker for what is small, or one of those for lengths of 1 (if there is one), 2 and 4 bytes.
+/// Writes a length: in a marker if it is small, otherwise in 1 (if there is such a marker), 2 or 4
+/// bytes.
 fn pack_length(out: &mut Vec<u8>, len: usize, small: (u8, usize), wide: [Option<u8>; 3]) {
     let [one, two, four] = wide;
     match (u8::try_from(len), u16::try_from(len)) {
@@ -159,19 +160,19 @@ fn pack_table(out: &mut Vec<u8>, table: &Table, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// unpack(text): all values in it.
+/// unpack(text): all values.
 fn unpack(lua: &Lua, args: Args) -> Result<MultiValue> {
     unpack_generic(lua, &args, 0, 0)
 }
 
-/// unpack_one(text[, offset]): where the next value begins, or -1, and a value.
+/// unpack_one(text[, offset]): the position of the next value, or -1, and a value.
 fn unpack_one(lua: &Lua, args: Args) -> Result<MultiValue> {
     let offset = args.integer_or(2, 0)?;
     args.string(lua, 1)?;
     unpack_generic(lua, &args, 1, offset)
 }
 
-/// unpack_limit(text, limit[, offset]): where the next value begins, or -1, and up to `limit`
+/// unpack_limit(text, limit[, offset]): the position of the next value, or -1, and up to `limit`
 /// values.
 fn unpack_limit(lua: &Lua, args: Args) -> Result<MultiValue> {
     let limit = args.integer(2)?;
@@ -184,7 +185,7 @@ fn unpack_generic(lua: &Lua, args: &Args, limit: i64, offset: i64) -> Result<Mul
     let text = args.string(lua, 1)?;
     let text = text.as_bytes();
     let len = text.len();
-    // Redis prints these as C's int.
+    // Redis prints these as a C int.
     if offset < 0 || limit < 0 {
         return raise(format!(
             "Invalid request to unpack with offset of {} and limit of {}.",
@@ -232,11 +233,11 @@ struct Open {
 enum Filled {
     /// An array, with the number of elements set so far.
     Array(usize),
-    /// The key whose value comes next, if it is not the key itself.
+    /// A map, with the key whose value comes next; `None` if a key comes next.
     Map(Option<Value>),
 }
 
-/// What a marker announces.
+/// The meaning of a marker.
 enum Item {
     Value(Value),
     Array(usize),
@@ -303,7 +304,8 @@ impl Reader<'_> {
         Ok(Item::Value(value))
     }
 
-    /// One value with all that is in it. `room` is how many values may be held while it is read.
+    /// Reads one value with everything in it. `room` is the number of values that may be held
+    /// meanwhile.
     fn value(&mut self, room: usize) -> Result<Value> {
         let mut open: Vec<Open> = Vec::new();
         loop {
@@ -337,8 +339,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A value is complete: it goes into the innermost open table, which may complete that one.
-    /// `Some`: nothing is open any more, and this is the whole.
+    /// A value is complete: adds it to the innermost open table, which may complete that one, too.
+    /// `Some` is the outermost value when it is complete.
     fn close(&mut self, open: &mut Vec<Open>, mut value: Value) -> Result<Option<Value>> {
         while let Some(inner) = open.last_mut() {
             match &mut inner.filled {
@@ -370,7 +372,7 @@ impl Reader<'_> {
     }
 }
 
-/// Nil and NaN can't be keys, which the language itself says.
+/// Nil and NaN can't be keys in Lua.
 fn check_key(key: &Value) -> Result<()> {
     match key {
         Value::Nil => raise_without_place("table index is nil"),

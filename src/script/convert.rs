@@ -16,7 +16,7 @@
 //!                      {verbatim_string={format=, string=}}
 //! ```
 //!
-//! What is read is the reply buffer of the script's client, once, front to back. Attributes are
+//! The reply buffer of the script's client is read once, from front to back. Attributes are
 //! skipped.
 
 use crate::client::reply::ReplyBuf;
@@ -25,16 +25,16 @@ use crate::observe::stats::Stats;
 use crate::sys::lua::{Frame, Kind};
 use crate::util::number::parse_i64;
 
-/// Values that one level of nesting needs on the stack.
+/// The values on the stack for one level of nesting.
 const LEVEL: usize = 6;
-/// A double beyond these has no integer.
+/// Doubles of this size and above can't be converted to an integer.
 const INTEGER_BOUND: f64 = 9_223_372_036_854_775_808.0;
 
-/// Why a reply could not become a value: the stack is full.
+/// A reply could not become a value: the stack is full.
 #[derive(Debug)]
 pub struct TooDeep;
 
-/// A reply being read.
+/// A reply that is being read.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Push what a reply says. Returns whether it is an error.
+/// Pushes a reply as a value. Returns whether it is an error.
 pub fn push_reply(frame: &mut Frame, bytes: &[u8]) -> Result<bool, TooDeep> {
     let mut reader = Reader { bytes, at: 0 };
     let is_error = bytes.first() == Some(&b'-');
@@ -112,7 +112,7 @@ fn push_field(frame: &mut Frame, name: &str, value: &[u8]) {
     frame.set_field(name);
 }
 
-/// `ERR` stands before an error of a single word.
+/// `ERR` is put before an error of a single word.
 fn push_error_reply(frame: &mut Frame, text: &[u8]) {
     if text.contains(&b' ') {
         push_field(frame, "err", text);
@@ -122,8 +122,8 @@ fn push_error_reply(frame: &mut Frame, text: &[u8]) {
     mark_counted(frame);
 }
 
-/// The error on top has been counted when the command ran: it will not be again when the script
-/// returns it.
+/// Marks the error on top as counted: it was counted when the command ran, and must not be counted
+/// again when the script returns it.
 pub fn mark_counted(frame: &mut Frame) {
     frame.push_boolean(true);
     frame.set_field("ignore_error_stats_update");
@@ -185,16 +185,16 @@ fn push_set(frame: &mut Frame, reader: &mut Reader) -> Result<(), TooDeep> {
     Ok(())
 }
 
-/// What a script returned, on its way to the client.
+/// Writes the value that a script returned as a reply.
 pub struct Writer<'a> {
     pub reply: &'a mut ReplyBuf,
     pub stats: &'a mut Stats,
-    /// The script said setresp(3).
+    /// Whether the script called setresp(3).
     pub resp3: bool,
 }
 
 impl Writer<'_> {
-    /// Write the topmost value and take it off the stack.
+    /// Writes the topmost value and pops it.
     pub fn write(&mut self, frame: &mut Frame) {
         if !frame.room(LEVEL) {
             self.error(&Error::of("ERR reached lua stack limit"));
@@ -216,7 +216,8 @@ impl Writer<'_> {
         self.stats.count_script_error(error.code());
     }
 
-    /// A table is what the first of these fields says that it has, else an array.
+    /// Writes a table: the first special field that it has determines the type of the reply;
+    /// otherwise it is an array.
     fn table(&mut self, frame: &mut Frame) {
         if let Some(error) = error_of(frame) {
             self.reply.error(&error);
@@ -240,7 +241,7 @@ impl Writer<'_> {
         let found = frame.get_field(-1, "ok") == Kind::String;
         if found {
             let text = frame.bytes(-1).unwrap_or_default();
-            // Redis takes it for a C string.
+            // The text ends at a zero byte, as in Redis.
             let end = memchr::memchr(0, text).unwrap_or(text.len());
             let text = one_line(&text[..end]);
             self.reply.raw(b"+");
@@ -282,7 +283,7 @@ impl Writer<'_> {
         found
     }
 
-    /// The keys of the topmost table, and their values too. Returns how many.
+    /// Writes the keys of the topmost table, and with `values` their values. Returns their number.
     fn members(&mut self, frame: &mut Frame, values: bool) -> usize {
         let mut len = 0;
         frame.push_nil();
@@ -340,7 +341,7 @@ impl Writer<'_> {
     }
 }
 
-/// The error that the table on top is, if it is one.
+/// The error in the table on top, if it is one.
 pub fn error_of(frame: &mut Frame) -> Option<Error> {
     if frame.get_field(-1, "err") != Kind::String {
         frame.pop(1);
@@ -355,13 +356,13 @@ pub fn error_of(frame: &mut Frame) -> Option<Error> {
     Some(if counted { error.counted() } else { error })
 }
 
-/// Line ends behind an error's text are no part of it.
+/// The text without line ends at its end, which Redis ignores.
 pub fn without_line_end(text: &[u8]) -> &[u8] {
     let end = text.iter().rposition(|b| !b"\r\n".contains(b));
     &text[..end.map_or(0, |last| last + 1)]
 }
 
-/// As a C compiler for x86 converts: what fits no integer is the smallest one.
+/// Converts as a C compiler for x86 does: a double out of range becomes the smallest integer.
 fn integer_of(value: f64) -> i64 {
     if (-INTEGER_BOUND..INTEGER_BOUND).contains(&value) {
         value as i64
@@ -370,7 +371,7 @@ fn integer_of(value: f64) -> i64 {
     }
 }
 
-/// Line ends would break the protocol.
+/// Replaces line ends, which would break the protocol.
 fn one_line(text: &[u8]) -> Vec<u8> {
     let space = |&b: &u8| if b == b'\r' || b == b'\n' { b' ' } else { b };
     text.iter().map(space).collect()

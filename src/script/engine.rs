@@ -1,4 +1,4 @@
-//! Making an interpreter: libraries, the `redis` table, the sandbox.
+//! Creates interpreters: libraries, the `redis` table, the sandbox.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -11,24 +11,37 @@ use crate::script::syntax;
 use crate::script::{Kind, bit, cjson, cmsgpack, structs};
 use crate::sys::lua::{FunctionRef, SANDBOX, Vm};
 
-/// The functions of the `redis` table, as [`crate::sys::lua::Host::call`] gets their numbers.
+/// The numbers of the `redis` table's functions, which [`crate::sys::lua::Host::call`] gets.
 pub mod api {
+    /// redis.call
     pub const CALL: u8 = 0;
+    /// redis.pcall
     pub const PCALL: u8 = 1;
+    /// redis.log
     pub const LOG: u8 = 2;
+    /// redis.sha1hex
     pub const SHA1HEX: u8 = 3;
+    /// redis.error_reply
     pub const ERROR_REPLY: u8 = 4;
+    /// redis.status_reply
     pub const STATUS_REPLY: u8 = 5;
+    /// redis.setresp
     pub const SETRESP: u8 = 6;
+    /// redis.set_repl
     pub const SET_REPL: u8 = 7;
+    /// redis.acl_check_cmd
     pub const ACL_CHECK_CMD: u8 = 8;
+    /// redis.replicate_commands
     pub const REPLICATE_COMMANDS: u8 = 9;
+    /// redis.breakpoint
     pub const BREAKPOINT: u8 = 10;
+    /// redis.debug
     pub const DEBUG: u8 = 11;
+    /// redis.register_function
     pub const REGISTER_FUNCTION: u8 = 12;
 }
 
-/// In every script.
+/// The functions that all scripts have.
 const COMMON: &[(&str, u8)] = &[
     ("call", api::CALL),
     ("pcall", api::PCALL),
@@ -40,53 +53,59 @@ const COMMON: &[(&str, u8)] = &[
     ("set_repl", api::SET_REPL),
     ("acl_check_cmd", api::ACL_CHECK_CMD),
 ];
-/// In scripts of EVAL only.
+/// The functions that only scripts of EVAL have.
 const EVAL_ONLY: &[(&str, u8)] = &[
     ("replicate_commands", api::REPLICATE_COMMANDS),
     ("breakpoint", api::BREAKPOINT),
     ("debug", api::DEBUG),
 ];
-/// While a library of functions is loaded.
+/// The functions that only libraries have while they are loaded.
 const LOADING: &[(&str, u8)] = &[
     ("log", api::LOG),
     ("register_function", api::REGISTER_FUNCTION),
 ];
 
-/// What Lua calls the source of a script of EVAL; with `@` it is a file's name.
+/// Lua's name for the source of a script of EVAL. With `@` it counts as a file name.
 pub const USER_SCRIPT: &[u8] = b"@user_script";
 
-/// The levels of redis.log, as scripts and the log know them.
+/// The levels of redis.log.
 pub const LOG_LEVELS: [&str; 4] = ["LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LOG_WARNING"];
 
-/// The sinks that redis.set_repl leaves to the commands that follow.
+/// The flags of redis.set_repl: where the changes of later commands are propagated.
 pub mod repl {
     use crate::propagate::sink;
 
+    /// Nowhere.
     pub const NONE: u8 = 0;
+    /// To the AOF.
     pub const AOF: u8 = sink::AOF;
+    /// To the replicas.
     pub const REPLICA: u8 = sink::REPLICAS;
+    /// To both.
     pub const ALL: u8 = sink::ALL;
 }
 
 /// `REDIS_VERSION` as a number: a byte for each part.
 const VERSION_NUM: u32 = 0x0007_0204;
-/// Kilobytes that one step of collection should free, and by how many percent memory grows before
-/// the first step of the next cycle.
+/// The kilobytes that one step of garbage collection should free, and by how many percent memory
+/// grows before the first step of the next cycle.
 const COLLECTION_SIZE: i32 = 50;
 const GROWTH_PERCENT: usize = 40;
 /// The modulus of the random numbers.
 const RANDOM_MAX: u64 = i32::MAX as u64;
 
-/// An interpreter with the sandbox around it.
+/// An interpreter with the sandbox.
 pub struct Engine {
     pub vm: Vm,
-    /// Whether a library is being loaded decides which globals there are.
+    /// Sets whether a library is being loaded, which determines the available globals.
     loading: Function,
-    /// The size at which [`Engine::tidy_up`] has something to do.
+    /// The memory in bytes at which [`Engine::tidy_up`] collects garbage.
     collect_at: usize,
 }
 
 impl Engine {
+    /// Creates an interpreter. `insecure` gives it the globals that `lua-enable-insecure-api`
+    /// allows.
     pub fn new(kind: Kind, insecure: bool) -> Result<Box<Engine>, Error> {
         Engine::build(kind, insecure)
             .map(Box::new)
@@ -123,9 +142,9 @@ impl Engine {
         })
     }
 
-    /// After each run: what scripts have left behind goes, a piece at a time. What lives on from
-    /// one script to the next hardly grows, so to look through it for every few short scripts would
-    /// be a tenth of their time.
+    /// Collects a part of the garbage, after each run. Values that outlive a script hardly grow in
+    /// number, so walking over all of them after every few short scripts would take a tenth of
+    /// their time.
     #[inline]
     pub fn tidy_up(&mut self) {
         if self.vm.memory() >= self.collect_at {
@@ -140,13 +159,13 @@ impl Engine {
         }
     }
 
-    /// Source to function; `Err` has the message.
+    /// Compiles source to a function; `Err` has the message.
     pub fn compile(&mut self, source: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
         let shown = syntax::shown_name(name.to_bytes());
         self.vm.compile(&syntax::translate(source, &shown)?, name)
     }
 
-    /// Show a library's code what it may see while it is loaded, or hide it again.
+    /// Shows the registration API to a library's code while it is loaded, or hides it.
     pub fn set_loading(&mut self, loading: bool) -> Result<(), Error> {
         self.loading
             .call::<()>(loading)
@@ -182,7 +201,7 @@ fn replication_constants(table: &Table) -> mlua::Result<()> {
     table.set("REPL_ALL", repl::ALL)
 }
 
-/// The libraries beside Lua's own.
+/// Registers the libraries other than Lua's own.
 fn register_libraries(lua: &Lua) -> mlua::Result<()> {
     let globals = lua.globals();
     globals.set("bit", bit::register(lua)?)?;
@@ -191,8 +210,7 @@ fn register_libraries(lua: &Lua) -> mlua::Result<()> {
     globals.set("struct", structs::register(lua)?)
 }
 
-/// For `load` and `loadstring`: the source as the compiler has to see it, or nil and what is wrong
-/// with it.
+/// For `load` and `loadstring`: the source in the form for LuaJIT's compiler, or nil and the error.
 fn translate(lua: &Lua, (source, name): (LuaString, LuaString)) -> mlua::Result<MultiValue> {
     let shown = syntax::shown_name(&name.as_bytes());
     match syntax::translate(&source.as_bytes(), &shown) {
@@ -201,7 +219,8 @@ fn translate(lua: &Lua, (source, name): (LuaString, LuaString)) -> mlua::Result<
     }
 }
 
-/// The generator of POSIX's lrand48, so that a seed gives the numbers that it gives in Redis.
+/// Replaces the random numbers by POSIX's lrand48, so that a seed gives the same numbers as in
+/// Redis.
 fn add_random(lua: &Lua, options: &Table) -> mlua::Result<()> {
     let state = Rc::new(Cell::new(0x1234_abcd_330e_u64));
     let seeded = state.clone();

@@ -1,28 +1,29 @@
 //! The flags that a script declares: `#!lua flags=no-writes,allow-oom` on its first line, or the
 //! `flags` of a function. A script without that line is in compatibility mode: nothing is checked
-//! before it runs, its commands are checked one by one.
+//! before it runs; its commands are checked one by one.
 
 use crate::command;
 use crate::error::{Error, excerpt};
 use crate::texts::{self, Words};
 use crate::util::quote::split_args;
 
+/// Flags of a script, as bits.
 pub type Flags = u8;
 
-/// It does not write.
+/// The script does not write.
 pub const NO_WRITES: Flags = 1 << 0;
-/// It may run when memory is full.
+/// The script may run when memory is full.
 pub const ALLOW_OOM: Flags = 1 << 1;
-/// It may run on a replica that has lost its primary.
+/// The script may run on a replica that has lost its primary.
 pub const ALLOW_STALE: Flags = 1 << 2;
-/// It does not run in a cluster.
+/// The script does not run in a cluster.
 pub const NO_CLUSTER: Flags = 1 << 3;
-/// Its commands may use keys of several slots.
+/// The script's commands may use keys of several slots.
 pub const ALLOW_CROSS_SLOT: Flags = 1 << 4;
-/// It has said nothing.
+/// The script declares no flags.
 pub const COMPATIBILITY: Flags = 1 << 5;
 
-/// Names by bit.
+/// The names of the flags, by bit.
 pub const NAMES: [&str; 5] = [
     "no-writes",
     "allow-oom",
@@ -37,8 +38,8 @@ pub fn by_name(name: &[u8]) -> Option<Flags> {
     Some(1 << bit)
 }
 
-/// The flags of a script, and where its code begins: at the end of the first line, so that line
-/// numbers hold.
+/// The flags of a script, and the position of its code: the end of the first line, so that line
+/// numbers remain correct.
 pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
     if !source.starts_with(b"#!") {
         return Ok((COMPATIBILITY, 0));
@@ -76,7 +77,7 @@ pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
     Ok((flags, end))
 }
 
-/// The flags of a command that runs such a script.
+/// The command flags of EVAL or FCALL for a script with these flags.
 pub fn of_command(row: command::Flags, script: Flags) -> command::Flags {
     let mut out = row & !(command::STALE | command::DENYOOM | command::WRITE);
     if script & NO_WRITES == 0 {

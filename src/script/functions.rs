@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The source of a library runs when it is loaded, with access to the registration API only, and
-//! for half a second at most. Its functions are added to the others only when all of it succeeded.
+//! for at most half a second. Its functions are added only if the whole source succeeds.
 //!
 //! **Invariant:** every function belongs to a library that names it, and no two libraries have one
 //! of the same name.
@@ -26,45 +26,47 @@ use crate::sys::ticks;
 use crate::texts::{self, Words};
 use crate::util::quote::split_args;
 
-/// How long the source of a library may run.
+/// The time limit for the source of a library.
 const LOAD_TIMEOUT_MS: u64 = 500;
-/// Libraries' name in messages.
+/// The name of libraries in messages.
 const CHUNK_NAME: &std::ffi::CStr = c"@user_function";
 
+/// A library of functions.
 pub struct Library {
     pub source: Box<[u8]>,
-    /// Names of its functions, as they are found by.
+    /// The names of its functions, in lower case.
     pub functions: Vec<Box<[u8]>>,
 }
 
+/// A registered function.
 #[derive(Clone)]
 pub struct Function {
-    /// As it was registered.
+    /// The name as it was registered.
     pub name: Box<[u8]>,
     pub description: Option<Box<[u8]>>,
     pub function: FunctionRef,
     pub flags: Flags,
 }
 
-/// All libraries, or some that are about to join them.
+/// All libraries, or some that are about to be added.
 #[derive(Default)]
 pub struct Libraries {
     pub libraries: BTreeMap<Box<[u8]>, Library>,
     pub functions: HashMap<Box<[u8]>, Function>,
 }
 
-/// What happens to libraries that are there when others are restored.
+/// What FUNCTION RESTORE does with existing libraries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Policy {
     Flush,
-    /// A library of the same name is an error.
+    /// A library with an existing name is an error.
     Append,
-    /// A library of the same name is replaced.
+    /// A library with an existing name replaces the old one.
     Replace,
 }
 
 impl Libraries {
-    /// A function by name, in any case.
+    /// The function of this name, in any case.
     pub fn find(&self, name: &[u8]) -> Option<&Function> {
         if name.iter().any(u8::is_ascii_uppercase) {
             return self.functions.get(name.to_ascii_lowercase().as_slice());
@@ -72,6 +74,7 @@ impl Libraries {
         self.functions.get(name)
     }
 
+    /// Heap bytes, without the interpreter.
     pub fn memory(&self) -> usize {
         let sources: usize = self.libraries.values().map(|l| l.source.len()).sum();
         sources
@@ -92,7 +95,7 @@ impl Libraries {
         self.libraries.insert(name, library);
     }
 
-    /// Take a library out. Returns its functions.
+    /// Removes a library and returns its functions.
     fn remove(&mut self, name: &[u8]) -> Option<Vec<Function>> {
         let library = self.libraries.remove(name)?;
         let functions = &mut self.functions;
@@ -105,8 +108,8 @@ impl Libraries {
         )
     }
 
-    /// A function of `functions` whose name another library has; libraries in `leaving` are
-    /// ignored.
+    /// The name of a function of `functions` that another library has too; libraries in `leaving`
+    /// are ignored.
     fn clash(
         &self,
         functions: &HashMap<Box<[u8]>, Function>,
@@ -125,10 +128,10 @@ impl Libraries {
     }
 }
 
-/// What the first line of a library says.
+/// The first line of a library.
 struct Metadata {
     name: Box<[u8]>,
-    /// Where the code begins: at the end of that line, so that line numbers hold.
+    /// The position of the code: the end of that line, so that line numbers remain correct.
     begin: usize,
 }
 
@@ -178,7 +181,7 @@ fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|&b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// A library that is being loaded, and receives its registrations.
+/// A library that is being loaded, and its registrations.
 struct Loader {
     functions: Vec<Function>,
     started: u64,
@@ -207,12 +210,12 @@ impl Host for Loader {
     }
 }
 
-/// The text of a refusal.
+/// The text of an error.
 type Refusal = &'static str;
 
 impl Loader {
-    /// redis.register_function(name, function) or redis.register_function{function_name=...,
-    /// callback=..., ...}
+    /// redis.register_function(name, function), or redis.register_function{function_name=...,
+    /// callback=..., ...}.
     fn register(&mut self, frame: &mut Frame) -> Result<(), Refusal> {
         let words = self.words;
         let function = match frame.len() {
@@ -293,7 +296,7 @@ fn named_arguments(frame: &mut Frame, words: Words) -> Result<Function, Refusal>
     })
 }
 
-/// The flags in the table on top.
+/// The flags in the table on top of the stack.
 fn flags_of(frame: &mut Frame, words: Words) -> Result<Flags, Refusal> {
     if frame.kind(-1) != Type::Table {
         return Err(texts::REGISTER_FLAGS.of(words));
@@ -365,7 +368,8 @@ impl Functions {
     ) -> Result<(), Error> {
         let loaded = self.load_aside(rules, sources)?;
         if policy == Policy::Flush {
-            // Before the old interpreter could go, the new functions would have to leave it.
+            // With FLUSH the old libraries are removed one by one, as the new functions are in the
+            // same interpreter.
             let names: Vec<_> = self.all.libraries.keys().cloned().collect();
             names.iter().for_each(|name| _ = self.delete_library(name));
         }
@@ -389,7 +393,7 @@ impl Functions {
         }
     }
 
-    /// Load libraries into the interpreter, not yet among the others.
+    /// Loads libraries into the interpreter without adding them to the existing ones.
     fn load_aside(&mut self, rules: LoadRules, sources: &[&[u8]]) -> Result<Libraries, Error> {
         let mut engine = self.take_engine(rules.insecure_api)?;
         let mut loaded = Libraries::default();
@@ -416,7 +420,7 @@ impl Functions {
         }
     }
 
-    /// Loaded libraries join the others, or are dropped if that can't be.
+    /// Adds loaded libraries to the existing ones, or drops them if there is a conflict.
     fn join(&mut self, loaded: Libraries, policy: Policy) -> Result<(), Error> {
         let here = &self.all;
         let same: Vec<Box<[u8]>> = loaded
@@ -462,19 +466,19 @@ impl Server {
         self.data.functions.load_library(rules, source, replace)
     }
 
-    /// FUNCTION RESTORE: all of them or none.
+    /// FUNCTION RESTORE: adds all of the libraries, or none.
     pub fn restore_libraries(&mut self, sources: &[&[u8]], policy: Policy) -> Result<(), Error> {
         self.refuse_while_running()?;
         let rules = LoadRules::of(self);
         self.data.functions.restore(rules, sources, policy)
     }
 
-    /// FUNCTION DELETE. False: there is none of that name.
+    /// FUNCTION DELETE. Returns false if there is no such library.
     pub fn delete_library(&mut self, name: &[u8]) -> bool {
         self.data.functions.delete_library(name)
     }
 
-    /// All of them into a new interpreter, which may have other globals.
+    /// Loads all libraries into a new interpreter, whose globals may differ.
     pub fn reload_libraries(&mut self) -> Result<(), String> {
         let sources: Vec<Vec<u8>> = self.function_sources().map(<[u8]>::to_vec).collect();
         let sources: Vec<&[u8]> = sources.iter().map(Vec::as_slice).collect();
@@ -486,12 +490,12 @@ impl Server {
         result.map_err(|e| e.text().to_string())
     }
 
-    /// FUNCTION FLUSH: and the interpreter goes, too.
+    /// FUNCTION FLUSH: removes all libraries and the interpreter.
     pub fn flush_libraries(&mut self, _: &TopLevel) {
         self.data.functions = Functions::default();
     }
 
-    /// The interpreter of functions, made now if there is none.
+    /// The interpreter of functions, which is created if there is none.
     pub fn take_function_engine(&mut self) -> Result<Box<Engine>, Error> {
         self.refuse_while_running()?;
         let insecure_api = self.config.lua_enable_insecure_api;
@@ -512,7 +516,7 @@ impl Server {
     }
 }
 
-/// Compile a library, run its source, and add what it registered to `loaded`.
+/// Compiles a library, runs its source, and adds its registrations to `loaded`.
 fn load_one(
     rules: LoadRules,
     engine: &mut Engine,

@@ -7,22 +7,21 @@
 //!                        convert: reply <-> values  └── redis.call ──────┘──> server::call
 //! ```
 //!
-//! Lua is LuaJIT's interpreter. Its compiler stays off, because compiled loops do not look at
-//! hooks, and a hook is what stops a busy script. Its sources are maintained, which the last
-//! release of Lua 5.1 is not.
+//! Lua is LuaJIT's interpreter. Its compiler stays off, because compiled loops do not call hooks,
+//! and a hook is needed to stop a busy script. LuaJIT is maintained; the last release of Lua 5.1 is
+//! not.
 //!
-//! There are two interpreters, made when they are first needed: one for EVAL, thrown away by SCRIPT
-//! FLUSH, and one for functions. In each, all scripts share one sealed set of globals
-//! (`sandbox.lua`): nothing that one script leaves behind is seen by the next.
+//! There are two interpreters, created when they are first needed: one for EVAL, which SCRIPT FLUSH
+//! drops, and one for functions. In each, all scripts share one sealed set of globals
+//! (`sandbox.lua`), so that a script can't leave anything for the next one.
 //!
 //! A script acts through a client without a socket, so its commands go through `call()` like those
-//! of other clients. These commands are propagated, as one transaction; the script never is.
+//! of other clients. These commands are propagated as one transaction; the script itself is not.
 //!
 //! **Invariants**
-//! - The interpreter that runs is out of its place here: nothing that a running script's commands
-//!   do can reach it, and scripts do not nest.
-//! - While a script runs, `Scripting::running` says which; it is gone when the command ends,
-//!   however it ends.
+//! - The interpreter of a running script is moved out of [`Scripting`]: the script's commands can't
+//!   reach it, and scripts do not nest.
+//! - `Scripting::running` is set exactly while a script runs, also when it fails.
 
 pub mod bit;
 pub mod cache;
@@ -49,22 +48,22 @@ use crate::state::Server;
 use crate::texts::{self, Words};
 use engine::Engine;
 
-/// All that is known of scripts.
+/// The state of scripts and functions.
 #[derive(Default)]
 pub struct Scripting {
     pub scripts: cache::Cache,
-    /// EVAL's interpreter; out while a script runs.
+    /// EVAL's interpreter; `None` while a script runs.
     pub eval: Option<Box<Engine>>,
-    /// The client that scripts act through, kept between scripts.
+    /// The client of scripts, kept between runs.
     pub client: Option<Box<Client>>,
     pub running: Option<Running>,
-    /// The session that the script which is about to run belongs to.
+    /// The debugger session of the script that is about to run.
     pub debugger: Option<Box<debug::Debugger>>,
-    /// Children that are in a session.
+    /// The pids of children that run debugger sessions.
     pub debugging: Vec<i32>,
 }
 
-/// What runs an interpreter.
+/// What an interpreter is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Eval,
@@ -76,28 +75,29 @@ pub struct Running {
     pub kind: Kind,
     /// Ticks of the processor's counter.
     pub started: u64,
-    /// The command was sent by the primary, or is read from the AOF.
+    /// Whether the command came from the primary or from the AOF.
     pub obeyed: bool,
-    /// It has changed something, or tried to: it can't be killed any more.
+    /// Whether it has called a command that writes: it can't be killed any more.
     pub wrote: bool,
-    /// What TIME says in a script that runs for very long: when others were last answered. Nothing
-    /// else moves.
+    /// The time of TIME in a script that runs for very long: the moment when other clients were
+    /// last served. No other clock moves.
     pub time_us: Option<i64>,
-    /// SCRIPT KILL or FUNCTION KILL was called.
+    /// Whether SCRIPT KILL or FUNCTION KILL was called.
     pub killed: bool,
-    /// It has run for longer than `busy-reply-threshold`: others are answered meanwhile.
+    /// Set when it has run for longer than `busy-reply-threshold`: other clients are served
+    /// meanwhile.
     pub busy: Option<Busy>,
 }
 
 impl Running {
-    /// The answer to other clients while this script is busy.
+    /// The error for other clients while this script is busy.
     pub fn busy_error(&self, config: &Config) -> Error {
         self.kind.busy_error(config)
     }
 }
 
 impl Kind {
-    /// The answer to other clients while a script of this kind is busy.
+    /// The error for other clients while a script of this kind is busy.
     pub fn busy_error(self, config: &Config) -> Error {
         Error::of(config.text(match self {
             Kind::Eval => texts::BUSY_SCRIPT,
@@ -106,15 +106,15 @@ impl Kind {
     }
 }
 
-/// What FUNCTION STATS shows of a running script that other clients wait for.
+/// What FUNCTION STATS shows of a busy script.
 pub struct Busy {
-    /// A script's SHA-1, or a function's name.
+    /// The SHA-1 of a script, or the name of a function.
     pub name: Box<str>,
     pub command: OwnedArgv,
 }
 
 impl Scripting {
-    /// EVAL's interpreter, made now if there is none.
+    /// EVAL's interpreter, which is created if there is none.
     pub fn take_eval(&mut self, insecure: bool) -> Result<Box<Engine>, Error> {
         if self.running.is_some() {
             return Err(Error::of("ERR A script is running already"));
@@ -125,7 +125,7 @@ impl Scripting {
         }
     }
 
-    /// SCRIPT FLUSH: forget all scripts, and the interpreter with all that they left in it.
+    /// SCRIPT FLUSH: drops all scripts and the interpreter.
     pub fn flush(&mut self) {
         self.scripts = cache::Cache::default();
         self.eval = None;
@@ -162,7 +162,7 @@ impl Scripting {
         Ok(())
     }
 
-    /// The flags of a command whose script says what it needs.
+    /// The flags of a command whose script declares flags.
     pub fn command_flags(
         &self,
         functions: &functions::Functions,
@@ -173,7 +173,7 @@ impl Scripting {
             return cmd.flags;
         }
         let said = match cmd.name {
-            // The words of an error that is not shown don't matter.
+            // The error is not shown, so its spelling does not matter.
             "eval" | "eval_ro" => flags::of_script(argv[1], Words::Redis)
                 .ok()
                 .map(|(flags, _)| flags),
@@ -191,7 +191,7 @@ impl Scripting {
         }
     }
 
-    /// Bytes of the cache: sources and what finds them.
+    /// Bytes of the cache: sources and the tables that find them.
     pub fn cache_memory(&self) -> usize {
         self.scripts.memory()
     }
@@ -202,17 +202,17 @@ impl Scripting {
     }
 }
 
-/// EVAL, FCALL and their kin begin: monitors see them before the commands that they run.
+/// EVAL, FCALL and their variants begin: monitors get them before the commands that they run.
 pub fn begin(server: &mut Server, c: &Client, argv: &[&[u8]]) -> Result<(), Error> {
     check_enabled(server)?;
     if server.armed & armed::MONITOR != 0 {
-        // What it will change is not known yet.
+        // The changes of the script are not known yet.
         crate::observe::monitor::feed(server, c, argv, true);
     }
     Ok(())
 }
 
-/// `lua-enabled no`: there are no scripts.
+/// The error with `lua-enabled no`.
 pub fn check_enabled(server: &Server) -> Result<(), Error> {
     if server.config.lua_enabled {
         return Ok(());

@@ -1,22 +1,20 @@
-//! Functions for Lua that are written here: reading their arguments, and raising errors that a
-//! script can handle as strings.
+//! Lua functions that are written in Rust: reads their arguments, and raises errors that scripts
+//! can handle as strings.
 //!
 //! ```text
 //!   cjson.encode(t)  ->  wrapper (Lua)  ->  function (Rust)  ->  true, results      the wrapper returns them
 //!                                                           ->  false, text, level the wrapper raises the text
 //! ```
 //!
-//! Why a wrapper: what a Rust function returns as `Err` arrives in Lua as a userdata, but scripts
-//! compare and concatenate the messages that `pcall` gives them. Raised by `error(text, 2)` a
-//! message is a string that begins with the place of the call, as it does when a library in C
-//! raises it.
+//! A wrapper is needed because the `Err` of a Rust function becomes a userdata in Lua, but scripts
+//! compare and concatenate the messages of `pcall`. Raised by `error(text, 2)`, a message is a
+//! string that begins with the place of the call, as with a library in C.
 //!
 //! The texts about arguments are those of Lua's own library: `bad argument #1 to 'encode' (string
 //! expected, got nil)`.
 //!
-//! **Invariant:** a function here holds few Lua values at a time: mlua keeps each string and table
-//! that Rust holds in a stack of at most [`VALUES_MAX`] places
-//! (`tests::many_arguments_and_results`).
+//! **Invariant:** a function holds few Lua values at a time: mlua keeps each string and table that
+//! Rust holds in a stack of at most [`VALUES_MAX`] places (`tests::many_arguments_and_results`).
 //!
 //! Two limits: the place is missing from a message when the call is the last thing that a function
 //! does (`return cjson.encode(t)`), because LuaJIT drops the caller's frame; and the sign of -0 is
@@ -24,22 +22,22 @@
 
 use mlua::{Error, Function, Lua, LuaString, MultiValue, Result, Value};
 
-/// How many values a function may take or return. LuaJIT's stack for Rust has 8,000 places.
+/// The maximum number of values that a function takes or returns. LuaJIT's stack for Rust has 8,000
+/// places.
 pub const VALUES_MAX: usize = 7500;
 
-/// Raise an error with this text in the script.
+/// Raises an error with this text in the script.
 pub fn raise<T>(text: impl Into<String>) -> Result<T> {
     Err(Error::RuntimeError(text.into()))
 }
 
-/// As [`raise`], for errors that Lua itself would raise in a function of C, without the place of
-/// the call.
+/// As [`raise`], for errors that Lua itself would raise in a C function, without the place of the
+/// call.
 pub fn raise_without_place<T>(text: &'static str) -> Result<T> {
     Err(Error::external(text))
 }
 
-/// The text of an error that scripts see as a string, and what `error` calls the level of its
-/// place.
+/// The text of an error that scripts see as a string, and the level for Lua's `error`.
 fn text_and_level(error: &Error) -> Option<(String, i64)> {
     match error {
         Error::RuntimeError(text) => Some((text.clone(), 2)),
@@ -48,7 +46,7 @@ fn text_and_level(error: &Error) -> Option<(String, i64)> {
     }
 }
 
-/// What Lua calls the type of a value.
+/// Lua's name for the type of a value.
 pub fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Nil => "nil",
@@ -62,7 +60,7 @@ pub fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// A number, or a string that reads as one.
+/// The value of a number, or of a string that contains one.
 pub fn to_number(value: &Value) -> Option<f64> {
     match value {
         Value::Integer(n) => Some(*n as f64),
@@ -72,7 +70,7 @@ pub fn to_number(value: &Value) -> Option<f64> {
     }
 }
 
-/// Lua's way to read a number: C's `strtod` with white space around it.
+/// Parses a number as Lua does: C's `strtod`, with white space around it.
 fn string_to_number(text: &[u8]) -> Option<f64> {
     let text = text.trim_ascii();
     let (number, len) = strtod(text)?;
@@ -86,26 +84,29 @@ pub struct Args {
 }
 
 impl Args {
+    /// The number of arguments.
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
+    /// Whether there are no arguments.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// The argument at this place, from 1 on; `Nil` if there is none.
+    /// The argument at this index, from 1 on; `Nil` if there is none.
     pub fn get(&self, at: usize) -> &Value {
         at.checked_sub(1)
             .and_then(|at| self.values.get(at))
             .unwrap_or(&Value::Nil)
     }
 
+    /// All arguments.
     pub fn iter(&self) -> impl Iterator<Item = &Value> {
         self.values.iter()
     }
 
-    /// `bad argument #1 to 'encode' (why)`
+    /// The error `bad argument #1 to 'encode' (why)`.
     pub fn bad<T>(&self, at: usize, why: &str) -> Result<T> {
         raise(format!("bad argument #{at} to '{}' ({why})", self.function))
     }
@@ -119,7 +120,7 @@ impl Args {
         self.bad(at, &format!("{wanted} expected, got {got}"))
     }
 
-    /// A number, or a string that reads as one.
+    /// The argument as a number; a string that contains one is converted.
     pub fn number(&self, at: usize) -> Result<f64> {
         match to_number(self.get(at)) {
             Some(number) => Ok(number),
@@ -127,11 +128,12 @@ impl Args {
         }
     }
 
-    /// A number cut to an integer as C casts it.
+    /// The argument as a number, converted to an integer as in C.
     pub fn integer(&self, at: usize) -> Result<i64> {
         Ok(cast(self.number(at)?))
     }
 
+    /// As [`Args::integer`], with a default for nil.
     pub fn integer_or(&self, at: usize, default: i64) -> Result<i64> {
         match self.get(at) {
             Value::Nil => Ok(default),
@@ -139,7 +141,7 @@ impl Args {
         }
     }
 
-    /// A string, or a number as its text.
+    /// The argument as a string; a number is converted to its text.
     pub fn string(&self, lua: &Lua, at: usize) -> Result<LuaString> {
         match self.get(at) {
             Value::String(text) => Ok(text.clone()),
@@ -154,8 +156,8 @@ impl Args {
     }
 }
 
-/// As the processor casts a double to an integer: toward zero, and the least integer for what does
-/// not fit.
+/// Converts a double to an integer as the processor does: toward zero, and to the least integer if
+/// it is out of range.
 pub fn cast(number: f64) -> i64 {
     const END: f64 = 9_223_372_036_854_775_808.0;
     if (-END..END).contains(&number) {
@@ -165,7 +167,7 @@ pub fn cast(number: f64) -> i64 {
     }
 }
 
-/// A function that scripts call under this name.
+/// Creates a function that scripts call by this name.
 pub fn function<F>(lua: &Lua, name: &'static str, body: F) -> Result<Function>
 where
     F: Fn(&Lua, Args) -> Result<MultiValue> + 'static,
@@ -204,18 +206,18 @@ end
 return function(...) return finish(raw(...)) end
 ";
 
-/// Lua's `error`: libraries are registered before a script could hide it.
+/// Lua's `error`. Libraries are registered before a script could replace it.
 fn lua_error(lua: &Lua) -> Result<Function> {
     lua.globals().raw_get("error")
 }
 
-/// One value to return.
+/// A single return value.
 pub fn one(value: Value) -> MultiValue {
     MultiValue::from_vec(vec![value])
 }
 
-/// The longest beginning of `text` that is a number to C's `strtod`: decimal, hexadecimal, `inf`,
-/// `nan`. Returns the number and the length of that beginning.
+/// The longest prefix of `text` that C's `strtod` accepts: decimal, hexadecimal, `inf`, `nan`.
+/// Returns the number and the length of the prefix.
 pub fn strtod(text: &[u8]) -> Option<(f64, usize)> {
     let signed = usize::from(matches!(text.first(), Some(b'+' | b'-')));
     let body = &text[signed..];
@@ -260,7 +262,7 @@ fn decimal(text: &[u8]) -> Option<(f64, usize)> {
     Some((number, len))
 }
 
-/// The length of an exponent, 0 if what is there is none.
+/// The length of an exponent; 0 if there is none.
 fn exponent(text: &[u8], letter: u8) -> usize {
     if !text
         .first()
@@ -295,7 +297,7 @@ fn hexadecimal(text: &[u8]) -> Option<(f64, usize)> {
         len += 1;
     }
     if count == 0 {
-        // Just the zero in front of the x.
+        // Only the zero before the x is a number.
         return Some((0.0, 1));
     }
     let power = exponent(&text[len..], b'p');

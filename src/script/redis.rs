@@ -1,11 +1,11 @@
-//! The `redis` table: what scripts call.
+//! The functions of the `redis` table, which scripts call.
 //!
-//! `redis.call` is a command of the script's client, checked as Redis checks commands of scripts,
-//! run by `call()`, its reply read back from the client's buffer. The arguments are borrowed from
-//! Lua's stack.
+//! `redis.call` runs a command of the script's client: it is checked as Redis checks commands of
+//! scripts, run by `call()`, and its reply is read from the client's buffer. The arguments are
+//! borrowed from Lua's stack.
 //!
-//! Errors are tables with a field `err`. An error that a command has counted already is marked, so
-//! that the script that passes it on does not count it twice.
+//! Errors are tables with a field `err`. An error of a command is counted when the command runs,
+//! and marked, so that it is not counted again when the script returns it.
 
 use log::Level;
 
@@ -23,12 +23,12 @@ use crate::sys::lua::{Frame, Kind, Outcome};
 use crate::texts::{self, Text, Words};
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 
-/// Commands with no more arguments than this need no memory for them.
+/// Commands with at most this number of arguments need no allocation for them.
 const FEW: usize = 16;
 
 const RETURN: Outcome = Outcome::Return(1);
 
-/// Answer a call of the script.
+/// Runs a function that the script called.
 pub fn call(run: &mut Run, function: u8, frame: &mut Frame) -> Outcome {
     match function {
         api::CALL => command(run, frame, true),
@@ -61,7 +61,7 @@ pub fn call(run: &mut Run, function: u8, frame: &mut Frame) -> Outcome {
     }
 }
 
-/// Push an error as scripts see it, without a code of its own.
+/// Pushes an error; `ERR` is its code unless the text has one.
 pub fn push_error(frame: &mut Frame, text: &str) {
     push_coded_error(frame, &[b"ERR ", text.as_bytes()].concat());
 }
@@ -72,7 +72,7 @@ fn push_coded_error(frame: &mut Frame, text: &[u8]) {
     frame.set_field("err");
 }
 
-/// Push an error and raise it.
+/// Pushes an error and raises it.
 pub fn raise(frame: &mut Frame, text: &str) -> Outcome {
     push_error(frame, text);
     Outcome::Raise
@@ -93,7 +93,7 @@ impl Unfit {
     }
 }
 
-/// Make strings of all arguments.
+/// Converts all arguments to strings.
 fn prepare_arguments(frame: &mut Frame) -> Result<usize, Unfit> {
     let count = frame.len();
     if count == 0 {
@@ -116,7 +116,7 @@ fn prepare_arguments(frame: &mut Frame) -> Result<usize, Unfit> {
     Ok(count)
 }
 
-/// Lend the arguments of a call.
+/// Passes the arguments of a call to a closure.
 fn with_arguments<R>(frame: &Frame, count: usize, then: impl FnOnce(&[&[u8]]) -> R) -> R {
     let argument = |at: usize| frame.bytes(at as i32 + 1).unwrap_or_default();
     if count <= FEW {
@@ -130,8 +130,8 @@ fn with_arguments<R>(frame: &Frame, count: usize, then: impl FnOnce(&[&[u8]]) ->
     then(&many)
 }
 
-/// redis.call(command, ...) and redis.pcall(command, ...), which returns errors instead of raising
-/// them
+/// redis.call(command, ...), and redis.pcall(command, ...), which returns errors instead of raising
+/// them.
 fn command(run: &mut Run, frame: &mut Frame, raises: bool) -> Outcome {
     let count = match prepare_arguments(frame) {
         Ok(count) => count,
@@ -155,7 +155,7 @@ fn command(run: &mut Run, frame: &mut Frame, raises: bool) -> Outcome {
     if let Some(debugger) = &mut run.debugger {
         debugger.note_reply(&run.client.reply.bytes_from(start));
     }
-    // As many arguments as the stack holds leave no room for a reply.
+    // The maximum number of arguments leaves no room on the stack for a reply.
     frame.clear();
     let is_error = match run.client.reply.single_piece() {
         Some(bytes) => convert::push_reply(frame, bytes),
@@ -176,13 +176,13 @@ fn outcome(is_error: bool, raises: bool) -> Outcome {
     }
 }
 
-/// An error that has been counted.
+/// Pushes an error that has been counted.
 fn push_refusal(frame: &mut Frame, error: &Error) {
     push_coded_error(frame, &error.bytes().collect::<Vec<u8>>());
     convert::mark_counted(frame);
 }
 
-/// Check and run a command; the reply is in the client's buffer.
+/// Checks and runs a command; its reply is in the client's buffer.
 pub fn run_command(run: &mut Run, argv: &[&[u8]]) -> Result<(), Error> {
     let id = lookup(run, argv);
     let checked = match id {
@@ -209,7 +209,8 @@ pub fn run_command(run: &mut Run, argv: &[&[u8]]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The command, its subcommand resolved. A container without an argument is itself.
+/// The id of the command, its subcommand resolved. A container command without an argument is its
+/// own id.
 fn lookup(run: &Run, argv: &[&[u8]]) -> Option<u16> {
     let commands = &run.server.commands;
     let id = commands.lookup(argv[0])?;
@@ -219,7 +220,7 @@ fn lookup(run: &Run, argv: &[&[u8]]) -> Option<u16> {
     commands.lookup_subcommand(id, argv[1])
 }
 
-/// Redis's order.
+/// Checks a command, in Redis's order.
 fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
     let cmd = run.server.commands.row(id);
     if !cmd.check_arity(argv.len()) {
@@ -240,15 +241,15 @@ fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
     check_memory(run, cmd)
 }
 
-/// A script that has written may go on, so that it is not left half done: nothing stops it any more
-/// but an error of its own.
+/// Whether the script has written. It may then continue, so that its changes are complete: only its
+/// own errors stop it.
 fn wrote(run: &Run) -> bool {
     let running = run.server.scripting.running.as_ref();
     running.is_some_and(|running| running.wrote)
 }
 
-/// What can't be brought to disk is not written by a script either. The disk may begin to fail
-/// while a script runs that lets the loop turn.
+/// Refuses writes that could not be saved. The disk may begin to fail while a busy script lets the
+/// loop turn.
 fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
     if cmd.flags & command::WRITE == 0 || wrote(run) || obeyed(run) {
         return Ok(());
@@ -262,7 +263,7 @@ fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
     Ok(())
 }
 
-/// A command from a primary or from the AOF is run whatever the checks say.
+/// Whether the script's command came from a primary or the AOF: it then runs without checks.
 fn obeyed(run: &Run) -> bool {
     run.caller.must_obey()
 }
@@ -276,7 +277,7 @@ fn check_memory(run: &Run, cmd: &Command) -> Result<(), Error> {
     if refused { Err(Error::OOM) } else { Ok(()) }
 }
 
-/// redis.log(level, message, ...)
+/// redis.log(level, message, ...).
 pub fn log(frame: &mut Frame, words: Words) -> Outcome {
     if frame.len() < 2 {
         return raise(frame, texts::LOG_ARGUMENTS.of(words));
@@ -303,7 +304,7 @@ pub fn log(frame: &mut Frame, words: Words) -> Outcome {
     Outcome::Return(0)
 }
 
-/// A string, or a number as Lua writes it.
+/// The text of a string or number.
 pub fn text_of(frame: &Frame, at: i32) -> Option<Vec<u8>> {
     match frame.kind(at) {
         Kind::String => frame.bytes(at).map(<[u8]>::to_vec),
@@ -316,7 +317,7 @@ pub fn text_of(frame: &Frame, at: i32) -> Option<Vec<u8>> {
     }
 }
 
-/// redis.sha1hex(text)
+/// redis.sha1hex(text).
 fn sha1hex(frame: &mut Frame) -> Outcome {
     if frame.len() != 1 {
         return raise(frame, "wrong number of arguments");
@@ -326,16 +327,16 @@ fn sha1hex(frame: &mut Frame) -> Outcome {
     RETURN
 }
 
-/// redis.error_reply(text): a table that is an error
+/// redis.error_reply(text): a table that is an error.
 fn error_reply(frame: &mut Frame) -> Outcome {
     if frame.len() != 1 || frame.kind(1) != Kind::String {
         push_error(frame, "wrong number or type of arguments");
         return RETURN;
     }
     let text = frame.bytes(1).unwrap_or_default();
-    // `-CODE text` and `CODE text` are the same; a single word is no code.
+    // `-CODE text` and `CODE text` are equal; a single word is not a code.
     let text = text.strip_prefix(b"-").unwrap_or(text);
-    // As Redis takes it for a C string.
+    // The text ends at a zero byte, as in Redis.
     let text = text.split(|b| *b == 0).next().unwrap_or_default();
     let (code, message) = match memchr::memchr(b' ', text) {
         Some(space) => text.split_at(space + 1),
@@ -346,7 +347,7 @@ fn error_reply(frame: &mut Frame) -> Outcome {
     RETURN
 }
 
-/// Line ends around a message do not belong to it.
+/// Removes line ends around a message.
 fn without_line_ends(mut text: &[u8]) -> &[u8] {
     while let [b'\r' | b'\n', rest @ ..] | [rest @ .., b'\r' | b'\n'] = text {
         text = rest;
@@ -354,7 +355,7 @@ fn without_line_ends(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// redis.status_reply(text): a table that is a status
+/// redis.status_reply(text): a table that is a status.
 fn status_reply(frame: &mut Frame) -> Outcome {
     if frame.len() != 1 || frame.kind(1) != Kind::String {
         push_error(frame, "wrong number or type of arguments");
@@ -366,7 +367,7 @@ fn status_reply(frame: &mut Frame) -> Outcome {
     RETURN
 }
 
-/// redis.setresp(2 or 3): the protocol in which replies come, and booleans go
+/// redis.setresp(2 or 3): sets the protocol version of replies to redis.call, and of booleans.
 fn setresp(run: &mut Run, frame: &mut Frame) -> Outcome {
     if frame.len() != 1 {
         return raise(frame, run.server.config.text(texts::SETRESP_ARGUMENTS));
@@ -379,7 +380,8 @@ fn setresp(run: &mut Run, frame: &mut Frame) -> Outcome {
     Outcome::Return(0)
 }
 
-/// redis.set_repl(flags): whether commands that follow go to the AOF, the replicas, both or neither
+/// redis.set_repl(flags): whether later commands are propagated to the AOF, the replicas, both or
+/// neither.
 fn set_repl(run: &mut Run, frame: &mut Frame) -> Outcome {
     if frame.len() != 1 {
         return raise(frame, run.server.config.text(texts::SET_REPL_ARGUMENTS));
@@ -395,7 +397,7 @@ fn set_repl(run: &mut Run, frame: &mut Frame) -> Outcome {
     Outcome::Return(0)
 }
 
-/// redis.acl_check_cmd(command, ...): whether the user may run it
+/// redis.acl_check_cmd(command, ...): whether the user may run a command.
 fn acl_check_cmd(run: &mut Run, frame: &mut Frame) -> Outcome {
     let count = match prepare_arguments(frame) {
         Ok(count) => count,

@@ -1,11 +1,11 @@
-//! Running a script or a function: before, meanwhile, after.
+//! Runs a script or a function, from the checks before it to its reply.
 //!
 //! ```text
 //!   may it run? ─> lend the script's client ─> Lua ─> result, or error, to the caller's reply
 //!                                               └─ tick: too long? answer others; killed? stop
 //! ```
 //!
-//! **Invariant:** whatever happens, the interpreter and the client are put back.
+//! **Invariant:** the interpreter and the client are put back in every case.
 
 use crate::client::{Client, OwnedArgv, flag};
 use crate::command::ctx::{CmdResult, Ctx};
@@ -23,10 +23,10 @@ use crate::sys::ticks;
 pub struct Job<'a> {
     pub kind: Kind,
     pub function: FunctionRef,
-    /// A script's SHA-1, or a function's name.
+    /// The SHA-1 of a script, or the name of a function.
     pub name: &'a str,
     pub flags: Flags,
-    /// EVAL_RO and its kin.
+    /// EVAL_RO, EVALSHA_RO and FCALL_RO.
     pub read_only: bool,
     pub keys: &'a [&'a [u8]],
     pub argv: &'a [&'a [u8]],
@@ -36,20 +36,20 @@ pub struct Job<'a> {
 pub struct Run<'a> {
     pub server: &'a mut Server,
     pub caller: &'a mut Client,
-    /// The client without a socket that the script acts through.
+    /// The client of the script, which has no socket.
     pub client: Box<Client>,
-    /// Commands that write are refused.
+    /// Whether commands that write are refused.
     pub read_only: bool,
     pub flags: Flags,
-    /// There was too little memory when the script began.
+    /// Whether memory was short when the script began.
     pub out_of_memory: bool,
-    /// The session that this belongs to; out while it converses.
+    /// The debugger session; `None` while it talks to the client.
     pub debugger: Option<Box<Debugger>>,
     job: &'a Job<'a>,
     command: &'a [&'a [u8]],
 }
 
-/// Run it with an interpreter, and answer the client.
+/// Runs a script with an interpreter and replies to the client.
 pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
     let out_of_memory = out_of_memory(ctx.server);
     check(ctx.server, job, out_of_memory)?;
@@ -111,12 +111,12 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
     result
 }
 
-/// Whether commands that may need memory would be refused.
+/// Whether commands that need memory would be refused.
 fn out_of_memory(server: &mut Server) -> bool {
     server.config.maxmemory != 0 && !crate::keyspace::evict::perform_evictions(server)
 }
 
-/// A script that says what it does is refused as a whole.
+/// Refuses a script whose declared flags don't allow it to run now.
 fn check(server: &mut Server, job: &Job, out_of_memory: bool) -> Result<(), Error> {
     if job.flags & flags::COMPATIBILITY != 0 {
         return Ok(());
@@ -139,7 +139,7 @@ fn check(server: &mut Server, job: &Job, out_of_memory: bool) -> Result<(), Erro
     Ok(())
 }
 
-/// The script's client, as new: the caller's user and database, RESP2.
+/// The script's client, reset to the caller's user and database, and to RESP2.
 fn borrow_client(server: &mut Server, caller: &Client) -> Box<Client> {
     let mut client = server.scripting.client.take().unwrap_or_else(|| {
         let id = server.net.clients.next_id();
@@ -157,7 +157,7 @@ fn borrow_client(server: &mut Server, caller: &Client) -> Box<Client> {
 }
 
 impl Run<'_> {
-    /// What the function returned, or the error that it ended with.
+    /// Writes the value that the function returned, or its error, as the reply.
     fn reply(&mut self, frame: &mut Frame, ok: bool) -> CmdResult {
         if !ok {
             let error = self.failure(frame);
@@ -177,7 +177,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// An error of a script is counted by its code, whatever the script made up.
+    /// Counts an error of a script by its code, which the script may have chosen.
     fn count(&mut self, error: Error) -> Error {
         if !error.is_counted() {
             self.server.stats.count_script_error(error.code());
@@ -211,7 +211,7 @@ impl Run<'_> {
         if counted { error.counted() } else { error }
     }
 
-    /// It has run for too long: from now on others are answered.
+    /// The script has run for too long: from now on other clients are served meanwhile.
     fn become_busy(&mut self, ms: u64) {
         let (name, kill) = match self.job.kind {
             Kind::Eval => (self.job.name, "SCRIPT KILL"),
@@ -229,7 +229,8 @@ impl Run<'_> {
         }
     }
 
-    /// TIME goes on, never back. Keys don't expire meanwhile: the clock of commands stands still.
+    /// Moves the time of TIME forwards. Keys don't expire meanwhile: the commands' clock stands
+    /// still.
     fn move_time(&mut self) {
         let began = self.server.clock.now_us;
         if let Some(running) = &mut self.server.scripting.running {
@@ -264,7 +265,7 @@ impl Host for Run<'_> {
             .us(ticks::now().wrapping_sub(running.started))
             / 1000;
         if limit_ms == 0 {
-            // Others are never answered, but a script that waits by TIME must come to its end.
+            // Other clients are not served here, but a script that waits by TIME must end.
             self.move_time();
             return false;
         }

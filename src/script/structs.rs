@@ -1,5 +1,5 @@
-//! `struct` for scripts: packing values into strings by a format, as Roberto Ierusalimschy's
-//! library does.
+//! `struct` for scripts: packing values into strings by a format, like Roberto Ierusalimschy's
+//! library.
 //!
 //! ```text
 //!   >  <      big, little endian from here on (the machine's order until then)
@@ -12,11 +12,11 @@
 //!   x         a byte of padding
 //! ```
 //!
-//! Integers are cut from doubles: bytes beyond the eighth are zero when written and ignored when
-//! read.
+//! Integers are converted from doubles: bytes beyond the eighth are zero when written and ignored
+//! when read.
 //!
-//! **Invariant:** no size from a format is added without a check, and nothing is allocated for one
-//! that the data does not have (`tests::sizes_are_bounded`).
+//! **Invariant:** sizes from a format are added with a check, and nothing is allocated for a size
+//! that exceeds the data (`tests::sizes_are_bounded`).
 
 use mlua::{Lua, MultiValue, Result, Table, Value};
 
@@ -24,12 +24,12 @@ use crate::script::native::{self, Args, VALUES_MAX, cast, one, raise, to_number}
 
 /// The widest integer, in bytes.
 const INT_SIZE_MAX: usize = 32;
-/// `!` without a number.
+/// The alignment of `!` without a number.
 const NATURAL_ALIGNMENT: usize = 8;
-/// The longest string that `pack` makes: as long as Lua's get.
+/// The longest result of `pack`: the maximum length of a Lua string in Redis.
 const PACKED_MAX: usize = i32::MAX as usize;
 
-/// The table `struct`.
+/// Creates the table `struct`.
 pub fn register(lua: &Lua) -> Result<Table> {
     let table = lua.create_table()?;
     table.raw_set("pack", native::function(lua, "pack", pack)?)?;
@@ -38,7 +38,7 @@ pub fn register(lua: &Lua) -> Result<Table> {
     Ok(table)
 }
 
-/// A format being read, with what it has said about order and alignment.
+/// A format that is being read, with its present byte order and alignment.
 struct Format<'a> {
     rest: &'a [u8],
     big_endian: bool,
@@ -50,7 +50,7 @@ struct Format<'a> {
 struct Item {
     option: u8,
     size: usize,
-    /// Bytes of padding in front of it.
+    /// The padding in front of it, in bytes.
     padding: usize,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Format<'a> {
         }
     }
 
-    /// The number that stands here, if one does.
+    /// The number at this place of the format, or `default` if there is none.
     fn number(&mut self, default: usize) -> Result<usize> {
         if !self.rest.first().is_some_and(u8::is_ascii_digit) {
             return Ok(default);
@@ -80,7 +80,7 @@ impl<'a> Format<'a> {
         Ok(number as usize)
     }
 
-    /// The next option, as it falls behind `position` bytes.
+    /// The next option, aligned behind `position` bytes.
     fn next(&mut self, position: usize) -> Result<Option<Item>> {
         let Some((&option, rest)) = self.rest.split_first() else {
             return Ok(None);
@@ -96,7 +96,7 @@ impl<'a> Format<'a> {
         }))
     }
 
-    /// 0 for what has no size of its own, unknown options included.
+    /// The size of an option; 0 for those without a size of their own, unknown ones included.
     fn size_of(&mut self, option: u8) -> Result<usize> {
         Ok(match option {
             b'b' | b'B' | b'x' => 1,
@@ -121,8 +121,7 @@ impl<'a> Format<'a> {
         if size == 0 || option == b'c' {
             return 0;
         }
-        // For an integer of three bytes this is no alignment that makes sense, but it is the
-        // library's.
+        // For an integer of three bytes this is not a useful alignment, but the library uses it.
         let to = size.min(self.align);
         (to - (position & (to - 1))) & (to - 1)
     }
@@ -143,7 +142,7 @@ impl<'a> Format<'a> {
         Ok(())
     }
 
-    /// The lowest `size` bytes of an integer, in order.
+    /// Appends the lowest `size` bytes of an integer, in the byte order of the format.
     fn put_integer(&self, out: &mut Vec<u8>, integer: u64, size: usize) {
         let bytes = integer.to_le_bytes();
         let start = out.len();
@@ -153,7 +152,7 @@ impl<'a> Format<'a> {
         }
     }
 
-    /// The integer in these bytes, in Lua's only kind of number.
+    /// The integer in these bytes, as a Lua number.
     fn integer(&self, bytes: &[u8], signed: bool) -> f64 {
         let mut low = [0; 8];
         let count = bytes.len().min(8);
@@ -184,7 +183,7 @@ fn invalid_option<T>(args: &Args, option: u8) -> Result<T> {
     )
 }
 
-/// pack(format, value, ...)
+/// pack(format, value, ...).
 fn pack(lua: &Lua, args: Args) -> Result<MultiValue> {
     let text = args.string(lua, 1)?;
     let text = text.as_bytes();
@@ -252,7 +251,7 @@ fn pack_value(
     Ok(())
 }
 
-/// An argument that is not there counts as nil.
+/// A missing argument counts as nil.
 fn padded<T>(
     args: &Args,
     at: usize,
@@ -265,8 +264,8 @@ fn padded<T>(
     read(at)
 }
 
-/// A double as an integer: negative ones signed, others unsigned, and what fits neither as the
-/// processor casts it.
+/// Converts a double to an integer: negative ones signed, others unsigned; out of range as the
+/// processor does.
 fn to_bits(number: f64) -> u64 {
     const END: f64 = 18_446_744_073_709_551_616.0;
     if number >= END {
@@ -278,7 +277,7 @@ fn to_bits(number: f64) -> u64 {
     }
 }
 
-/// unpack(format, text[, position])
+/// unpack(format, text[, position]).
 fn unpack(lua: &Lua, args: Args) -> Result<MultiValue> {
     let format = args.string(lua, 1)?;
     let text = args.string(lua, 2)?;
@@ -288,7 +287,7 @@ fn unpack(lua: &Lua, args: Args) -> Result<MultiValue> {
     }
     let (format, text) = (format.as_bytes(), text.as_bytes());
     let mut format = Format::new(&format);
-    // A negative position lies behind the end of everything.
+    // A negative position counts as one behind the end.
     let mut pos = usize::try_from(start - 1).unwrap_or(usize::MAX);
     let mut values: Vec<Value> = Vec::new();
     while let Some(item) = format.next(pos)? {
@@ -348,14 +347,14 @@ fn number_in(format: &Format, option: u8, bytes: &[u8]) -> f64 {
     }
 }
 
-/// `c0`: the value before is the size, and is not returned.
+/// The size for `c0`: the previous value, which is then not returned.
 fn previous_size(values: &mut Vec<Value>) -> Result<usize> {
     let size = values.last().and_then(to_number);
     let Some(size) = size else {
         return raise("format 'c0' needs a previous size");
     };
     values.pop();
-    // Negative sizes are as good as endless ones.
+    // A negative size counts as one that is too large.
     Ok(if size < 0.0 {
         usize::MAX
     } else {
@@ -363,7 +362,7 @@ fn previous_size(values: &mut Vec<Value>) -> Result<usize> {
     })
 }
 
-/// size(format)
+/// size(format).
 fn size(lua: &Lua, args: Args) -> Result<MultiValue> {
     let text = args.string(lua, 1)?;
     let text = text.as_bytes();
@@ -499,7 +498,7 @@ mod tests {
         }
     }
 
-    /// The attacks on sizes: what overflowed once is refused, and nothing is allocated for it.
+    /// Attacks on sizes: sizes that overflow are refused, and nothing is allocated for them.
     #[test]
     fn sizes_are_bounded() {
         let short = "bad argument #2 to 'unpack' (data string too short)";

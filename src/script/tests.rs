@@ -1,5 +1,5 @@
-//! Scripts from outside: what a client sends and gets. Replies in every shape are compared in
-//! `tests/transcripts/scripting.txt`; here is what needs a server to look into.
+//! Scripts as clients see them. `tests/transcripts/scripting.txt` compares replies of every form;
+//! these tests need access to the server.
 
 use crate::client::Client;
 use crate::config::Config;
@@ -56,7 +56,7 @@ fn no_way_to_load_code() {
     }
     assert_eq!(peer.eval("return rawget(_G, 'package')"), "$-1\r\n");
     assert_eq!(peer.eval("return os.execute"), "$-1\r\n");
-    // Bytecode is not checked by the machine that runs it.
+    // The interpreter does not verify bytecode.
     let dumped = "return tostring(loadstring(string.dump(function() return 1 end)))";
     assert_eq!(peer.eval(dumped), "$3\r\nnil\r\n");
     let read = "local s = string.dump(function() end) return tostring(load(function() local t = s s = nil return t end))";
@@ -179,7 +179,7 @@ fn nothing_that_all_scripts_share_can_be_changed() {
         let reply = peer.eval(attempt);
         assert!(reply.contains(READ_ONLY), "{attempt}: {reply}");
     }
-    // What a walk yields is a copy.
+    // The walk yields a copy.
     assert_eq!(
         peer.eval("local f, t = pairs(redis) t.call = nil"),
         "$-1\r\n"
@@ -281,8 +281,7 @@ fn a_recursive_table_ends_in_an_error() {
 fn a_killed_script_stops_and_the_next_one_runs() {
     let mut peer = Peer::new();
     peer.server.config.busy_reply_threshold = 1;
-    // There is no loop here, so a script is killed by the flag that SCRIPT KILL would set: SHUTDOWN
-    // sets it too.
+    // There is no event loop here, so the flag that SHUTDOWN NOSAVE would set kills the script.
     peer.server.shutdown.now = true;
     let reply = peer.eval("while true do pcall(function() while true do end end) end");
     assert!(
@@ -311,8 +310,8 @@ fn scripting_can_be_switched_off() {
     assert!(peer.server.scripting.eval.is_none());
 }
 
-/// Until others are answered a script is one moment; then it may wait by TIME, and nothing else
-/// moves.
+/// The clock stands still in a script until other clients are served; after that TIME moves, and
+/// nothing else does.
 #[test]
 fn a_script_that_waits_by_time_comes_to_its_end() {
     const WAIT: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end \
@@ -329,7 +328,8 @@ fn a_script_that_waits_by_time_comes_to_its_end() {
     assert_eq!(peer.eval(still), "*2\r\n:1\r\n:1\r\n");
 }
 
-/// LuaJIT's functions that are written in Lua are not where the script failed.
+/// The place of an error is in the script, not in LuaJIT's library functions that are written in
+/// Lua.
 #[test]
 fn errors_of_libraries_in_tail_position_name_function_and_line() {
     let mut peer = Peer::new();

@@ -1,4 +1,4 @@
-//! `aeris-check-aof`: checks whether an AOF is sound, finds where it ends, and can cut its end off.
+//! `aeris-check-aof`: checks whether an AOF is valid, finds where it ends, and can cut its end off.
 //!
 //! ```text
 //!   aeris-check-aof appendonlydir/appendonly.aof.manifest     all parts, in order
@@ -8,10 +8,9 @@
 //! ```
 //!
 //! The lines are those of redis-check-aof, since operators and scripts read them. Commands are not
-//! run and not looked up; only their framing is checked, and that each MULTI has its EXEC.
+//! run or looked up; the check covers their framing, and that each MULTI has its EXEC.
 //!
-//! Only the last file may be cut: the commands in the files behind a cut would follow on another
-//! state.
+//! Only the last file may be cut: commands of later files would run on a different state.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
@@ -29,33 +28,33 @@ use crate::util::quote::repr;
 #[derive(Clone, Copy, Default)]
 struct Options {
     fix: bool,
-    /// Cut off what was written after this second.
+    /// Cut off what was written after this Unix time in seconds.
     until_s: Option<i64>,
 }
 
-/// The reason why the check ends here, as a line.
+/// The reason to stop the check, as a line.
 type Stop = String;
 
-/// What a file was found to be.
+/// The result of the check of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
     Valid,
     Empty,
-    /// Cut off at the wanted time, or repaired.
+    /// Cut off at the given time, or repaired.
     Truncated,
 }
 
-/// Where the last whole command or transaction ends, and where something else begins.
+/// The end of the last whole command or transaction, and the beginning of other bytes.
 #[derive(Debug)]
 struct Extent {
     good: u64,
     good_line: u64,
-    /// The first annotation that is later than wanted stands there.
+    /// The position of the first annotation that is later than the given time.
     late: Option<u64>,
     trouble: Option<String>,
 }
 
-/// The tool.
+/// The main function of the tool.
 pub fn main(args: &[String]) -> ExitCode {
     let name = args.first().map_or("aeris-check-aof", String::as_str);
     let (options, path) = match parse(&args[args.len().min(1)..]) {
@@ -104,7 +103,7 @@ fn parse(args: &[String]) -> Option<Request> {
     Some(Request::Check(options, path.into()))
 }
 
-/// What a file is, by its name and its first bytes.
+/// The kind of a file, by its name and its first bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Shape {
     Manifest,
@@ -205,7 +204,7 @@ fn report(what: &str, path: &Path, verdict: Verdict, options: Options) {
     }
 }
 
-/// One file. `last`: nothing follows it, so it may be cut.
+/// Checks one file. With `last`, no file follows, so it may be cut.
 fn check_file(path: &Path, shape: Shape, options: Options, last: bool) -> Result<Verdict, Stop> {
     let shown = path.display();
     let cannot =
@@ -245,7 +244,7 @@ fn check_file(path: &Path, shape: Shape, options: Options, last: bool) -> Result
     }
 }
 
-/// The RDB that a file begins with. Returns where it ends.
+/// Checks the RDB at the beginning of a file. Returns its end.
 fn check_preamble(path: &Path) -> Result<u64, Stop> {
     println!("The AOF appears to start with an RDB preamble.\nChecking the RDB preamble to start:");
     match rdb_check::check_preamble(path, &mut |line| println!("{line}")) {
@@ -257,7 +256,7 @@ fn check_preamble(path: &Path) -> Result<u64, Stop> {
     }
 }
 
-/// Read all commands, up to a fault or to what is later than wanted.
+/// Reads all commands, up to a fault or to a time that is later than `until`.
 fn walk(file: &File, start: u64, len: u64, until_s: Option<i64>) -> Extent {
     let mut reader = LogReader::new(file, start, len);
     let mut extent = Extent {
@@ -322,7 +321,7 @@ fn describe(at: u64, fault: Fault) -> String {
     }
 }
 
-/// `--truncate-to-timestamp`
+/// `--truncate-to-timestamp`.
 fn cut_at_time(
     file: &File,
     path: &Path,
@@ -361,7 +360,7 @@ fn fix(file: &File, path: &Path, extent: &Extent, len: u64, last: bool) -> Resul
         len - good
     );
     print!("Continue? [y/N]: ");
-    // A terminal that is gone can't answer either.
+    // If the terminal is closed, there will be no answer either.
     let _ = io::Write::flush(&mut io::stdout());
     let mut answer = String::new();
     let _ = io::stdin().lock().read_line(&mut answer);

@@ -1,14 +1,15 @@
-//! A crash at every instant of a generated history, simulated.
+//! Simulates a crash at every step of generated histories.
 //!
 //! ```text
 //!   CrashFile   live      what the kernel has: survives the death of the process
 //!               durable   what was synced: survives the death of the machine
 //! ```
 //!
-//! The history is what the AOF does to its files: bytes appended, in pieces, and syncs. After each
-//! step the process may die (the file is `live`) or the machine (`durable` is sure; of the rest any
-//! beginning may have got through, with the last block full of zeros). The files that are left must
-//! load to a state that existed, and to none that is older than what the policy promised.
+//! A history is what the AOF does to its files: bytes appended, in pieces, and syncs. After each
+//! step the process may crash (the file has the content `live`) or the machine (`durable` is
+//! certain; of the rest any prefix may have been written, with the last block full of zeros). The
+//! remaining files must load to a state that existed, and that is not older than the policy
+//! promises.
 
 use std::collections::VecDeque;
 
@@ -23,7 +24,7 @@ use crate::execute::dispatch::find_command;
 use crate::propagate::sink;
 use crate::state::Server;
 
-/// Events of the AOF's files.
+/// The operations on the AOF's files.
 #[derive(Default)]
 struct CrashFile {
     live: Vec<u8>,
@@ -32,9 +33,9 @@ struct CrashFile {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A command, or a transaction of several, that changes keys `k0`..: what it propagates is fed.
+    /// A command, or a transaction of several, that changes keys `k0`..; what it propagates is fed.
     Commands(Vec<(u8, u8)>),
-    /// The buffer is written, up to a part of it: the rest comes later.
+    /// The buffer is written, up to this part of it; the rest is written later.
     Write(f64),
     Sync,
     /// A rewrite opens the next file.
@@ -53,7 +54,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..40)
 }
 
-/// Values of `k0`..`k3`: what a state is compared by.
+/// The values of `k0`..`k3`, by which states are compared.
 type Model = Vec<Vec<u8>>;
 
 fn apply(model: &mut Model, key: u8, kind: u8) {
@@ -72,12 +73,12 @@ fn command(key: u8, kind: u8) -> Vec<Vec<u8>> {
     }
 }
 
-/// The log under test, with files that are vectors: feed is the real one, the disk is not.
+/// The AOF under test: the real feed, with files that are vectors.
 struct Sim {
     server: Server,
     feed: Feed,
     files: Vec<CrashFile>,
-    /// The state after each unit, and the offset at which its bytes end.
+    /// The state after each unit of commands, and the offset at which its bytes end.
     states: VecDeque<(u64, Model)>,
 }
 
@@ -94,7 +95,7 @@ impl Sim {
     }
 
     fn switch(&mut self) {
-        // The feed needs a file for the writer; here that file is not read.
+        // The feed needs a file for the writer; it is not read here.
         let null = std::fs::File::open("/dev/null").expect("/dev/null");
         self.feed.switch_to(std::sync::Arc::new(null), 0);
         self.files.push(CrashFile::default());
@@ -112,7 +113,7 @@ impl Sim {
         self.states.push_back((self.feed.fed, model));
     }
 
-    /// Which file the front of the feed is.
+    /// The index of the feed's front file.
     fn front_file(&self) -> usize {
         self.files.len() - self.feed.files()
     }
@@ -135,7 +136,8 @@ impl Sim {
         self.feed.synced = self.feed.written;
     }
 
-    /// What must be there after a crash: the newest state whose bytes end at or before `offset`.
+    /// The state that must exist after a crash: the newest one whose bytes end at or before
+    /// `offset`.
     fn promised(&self, offset: u64) -> usize {
         self.states
             .iter()
@@ -144,8 +146,8 @@ impl Sim {
     }
 }
 
-/// Load files as the server does: each whole command and transaction, up to a torn tail of the last
-/// one.
+/// Loads files as the server does: each whole command and transaction, up to a torn tail of the
+/// last file.
 fn load(files: &[Vec<u8>]) -> Result<Model, String> {
     let mut server = Server::new(Config::default(), Vec::new());
     let mut client = super::load::loader(&mut server);
@@ -180,7 +182,7 @@ fn get(server: &mut Server, key: u8) -> Vec<u8> {
     body.strip_suffix(b"\r\n").unwrap_or_default().to_vec()
 }
 
-/// The state that was loaded is one that was, and not older than `at_least`.
+/// Checks that the loaded state existed, and is not older than `at_least`.
 fn check(sim: &Sim, files: &[Vec<u8>], at_least: usize, when: &str) -> Result<(), TestCaseError> {
     let loaded = load(files).map_err(|e| TestCaseError::fail(format!("{when}: {e}")))?;
     let allowed = sim
@@ -199,7 +201,8 @@ fn check(sim: &Sim, files: &[Vec<u8>], at_least: usize, when: &str) -> Result<()
     Ok(())
 }
 
-/// What a machine that died may leave of a file: all that was synced, a part of the rest, zeros.
+/// The content that a file may have after a crash of the machine: everything synced, a part of the
+/// rest, zeros.
 fn torn(file: &CrashFile, share: f64, zeros: usize) -> Vec<u8> {
     let unsure = file.live.len() - file.durable;
     let kept = file.durable + (unsure as f64 * share) as usize;
@@ -221,7 +224,7 @@ proptest! {
                 Step::Write(share) => sim.write(share),
                 Step::Sync => sim.sync(),
                 Step::Switch => {
-                    // The file before is complete and synced before the manifest names the next
+                    // The previous file is complete and synced before the manifest names the next
                     // one.
                     while sim.feed.pending() > 0 {
                         sim.write(1.0);

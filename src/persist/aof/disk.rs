@@ -1,5 +1,5 @@
-//! Writing the AOF to the disk: one function that writes, and two threads that wait for the disk in
-//! the loop's place.
+//! Writing the AOF to the disk: one function that writes, and two threads that wait for the disk so
+//! that the loop does not.
 //!
 //! ```text
 //!   loop ── Write { file, bytes, sync } ──> writer thread    write, and fsync under `always`
@@ -8,11 +8,12 @@
 //! ```
 //!
 //! A write blocks when the kernel has no room for dirty pages, and on some file systems while an
-//! fsync of the same file runs. The loop writes by itself only when neither is to be expected. Two
-//! threads, because a write need not wait for the fsync of what was written before it.
+//! fsync of the same file runs. The loop itself writes only when neither is expected. There are two
+//! threads, because a write need not wait for the fsync of earlier bytes.
 //!
-//! The threads get bytes and files, give them back with the result, and do not access the server.
-//! They write no log lines: a child that is forked meanwhile must find the log's lock open.
+//! The threads get bytes and files, return them with the result, and do not access the server. They
+//! write no lines to the server's log: in a child that is forked meanwhile its lock would stay
+//! locked.
 //!
 //! **Invariant:** at most one write is under way, by the thread or by the loop, so bytes reach a
 //! file in order.
@@ -28,30 +29,31 @@ use std::time::{Duration, Instant};
 use crate::sys::allocator::ThreadCounters;
 use crate::sys::process;
 
-/// How the loop is woken.
+/// The function that wakes the loop.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
+/// A task of a thread.
 pub enum Job {
     Write {
         file: Arc<File>,
         bytes: Vec<u8>,
-        /// The file's length before.
+        /// The file's length before the write.
         at: u64,
         sync: bool,
         delay: Arc<Delay>,
     },
-    /// Make what was written so far durable; `upto` comes back.
+    /// Makes everything written so far durable; `upto` is returned in the result.
     Sync {
         file: Arc<File>,
         upto: u64,
     },
-    /// Forget a file; the last one to forget it closes it, which may take long.
+    /// Drops a file. The last owner closes it, which may take long.
     Close(Arc<File>),
     Unlink(PathBuf),
 }
 
-/// DEBUG AOF-FLUSH-SLEEP: how long each write waits first, so that tests know a disk that is slow,
-/// or stuck. A new value counts at once, for a write that waits already too.
+/// DEBUG AOF-FLUSH-SLEEP: the time that each write waits first, so that tests can simulate a slow
+/// or stuck disk. A new value applies at once, also to a write that waits already.
 #[derive(Default)]
 pub struct Delay {
     time: Mutex<Duration>,
@@ -59,11 +61,13 @@ pub struct Delay {
 }
 
 impl Delay {
+    /// Sets the time.
     pub fn set(&self, time: Duration) {
         *self.time.lock().unwrap_or_else(PoisonError::into_inner) = time;
         self.changed.notify_all();
     }
 
+    /// Waits for the time that is set.
     pub fn wait(&self) {
         let began = Instant::now();
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,11 +84,11 @@ pub enum Done {
         bytes: Vec<u8>,
         written: usize,
         error: Option<io::Error>,
-        /// An fsync that failed after a good write.
+        /// The error of the fsync after a successful write.
         sync_error: Option<io::Error>,
         synced: bool,
         took: Duration,
-        /// The fsync's part of it.
+        /// The fsync's part of the time.
         sync_took: Duration,
     },
     Synced {
@@ -93,9 +97,9 @@ pub enum Done {
     },
 }
 
-/// Write all of `bytes` at the end of a file that is `at` bytes long. What could only be written in
-/// part is taken back if possible, so that the file does not end within a command. Returns how much
-/// stays written.
+/// Writes all of `bytes` at the end of a file that is `at` bytes long. A partial write is undone if
+/// possible, so that the file does not end within a command. Returns the number of bytes that stay
+/// written.
 pub fn append(file: &File, bytes: &[u8], at: u64) -> (usize, Option<io::Error>) {
     let mut written = 0;
     let mut to = file;
@@ -115,7 +119,7 @@ fn undo(file: &File, at: u64, written: usize, error: io::Error) -> (usize, Optio
     (if undone { 0 } else { written }, Some(error))
 }
 
-/// Data and length, not the times.
+/// Makes the data and the length durable, but not the times.
 pub fn sync(file: &File) -> io::Result<()> {
     file.sync_data()
 }
@@ -125,11 +129,12 @@ pub struct Disk {
     writer: Sender<Job>,
     syncer: Sender<Job>,
     done: Receiver<Done>,
-    /// Kept, so that results can be received even if no thread could be started.
+    /// Kept so that results can be received even if no thread could be started.
     _results: Sender<Done>,
 }
 
 impl Disk {
+    /// Starts the threads; `wake` is called after each job.
     pub fn start(wake: Option<Wake>) -> io::Result<Disk> {
         let (results, done) = channel();
         Ok(Disk {
@@ -140,7 +145,7 @@ impl Disk {
         })
     }
 
-    /// Hand a job to the thread that it is for. A thread ends only with the process.
+    /// Gives a job to the thread for it. A thread ends only with the process.
     pub fn submit(&self, job: Job) {
         let to = match job {
             Job::Write { .. } => &self.writer,
@@ -149,12 +154,12 @@ impl Disk {
         let _ = to.send(job);
     }
 
-    /// A job that is over.
+    /// A finished job, if there is one.
     pub fn try_done(&self) -> Option<Done> {
         self.done.try_recv().ok()
     }
 
-    /// Wait for one.
+    /// Waits for a finished job.
     pub fn wait_done(&self) -> Option<Done> {
         self.done.recv().ok()
     }
@@ -199,19 +204,19 @@ fn run(job: Job) -> Option<Done> {
             None
         }
         Job::Unlink(path) => {
-            // It may be gone already, and it is not needed.
+            // The file may have been removed already, and is not needed.
             let _ = std::fs::remove_file(path);
             None
         }
     }
 }
 
-/// Without a thread: what is done needs no answer.
+/// Runs a job without a thread; it has no result.
 pub fn run_here(job: Job) {
     run(job);
 }
 
-/// Write, and fsync if wanted.
+/// Writes, and syncs if `sync` is set.
 pub fn write(file: &File, bytes: Vec<u8>, at: u64, sync: bool) -> Done {
     let began = Instant::now();
     let (written, error) = append(file, &bytes, at);

@@ -8,10 +8,10 @@
 //!            synced <= written <= fed             offsets in all that was ever fed, whichever file it is in
 //! ```
 //!
-//! A reply waits for an offset (`flush`), so offsets don't start again with a new file.
+//! Replies wait for an offset (`flush`), so offsets continue across files.
 //!
-//! **Invariant:** bytes are written in the order in which they were fed, and each to the file that
-//! was the last one then (`crash_tests`).
+//! **Invariant:** bytes are written in the order in which they were fed, each to the file that was
+//! the last one at that moment (`crash_tests`).
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,42 +20,43 @@ use std::sync::Arc;
 use crate::propagate::sink;
 use crate::propagate::unit::{Unit, select};
 
-/// An emptied buffer keeps at most this capacity.
+/// The maximum capacity of an empty buffer that is kept.
 const KEEP_BYTES: usize = 1 << 20;
 
-/// Bytes for one file.
+/// The bytes for one file.
 pub struct Segment {
     pub file: Arc<File>,
-    /// Its length, without `bytes`.
+    /// The file's length, without `bytes`.
     pub len: u64,
     pub bytes: Vec<u8>,
 }
 
+/// The bytes that wait to be written, and the files that they are for.
 #[derive(Default)]
 pub struct Feed {
     queue: VecDeque<Segment>,
-    /// Of everything that was ever fed, in bytes.
+    /// The number of bytes that were ever fed.
     pub fed: u64,
     pub written: u64,
     pub synced: u64,
     /// The database of the last command; `None`: the next command is preceded by SELECT.
     selected_db: Option<u32>,
-    /// The second of the last annotation.
+    /// The second of the last time annotation.
     stamp_s: i64,
-    /// The front's bytes are being written.
+    /// Whether the front's bytes are being written.
     taken: bool,
-    /// An emptied buffer, to be filled again.
+    /// An empty buffer for reuse.
     spare: Vec<u8>,
 }
 
 impl Feed {
-    /// There is a file that takes what is fed.
+    /// Whether there is a file for what is fed.
     pub fn is_open(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// From now on this file takes what is fed; what was fed before still goes where it was meant
-    /// to.
+    /// Feeds this file from now on; bytes that were fed before are still written to the file
+    /// before.
     pub fn switch_to(&mut self, file: Arc<File>, len: u64) {
         self.selected_db = None;
         self.queue.push_back(Segment {
@@ -65,9 +66,9 @@ impl Feed {
         });
     }
 
-    /// Forget the files and what was not written.
+    /// Drops the files and the bytes that are not written. Returns the files.
     pub fn close(&mut self) -> impl Iterator<Item = Arc<File>> {
-        // Offsets never go back: clients wait for some of those that were fed.
+        // Offsets never decrease: clients wait for some of them.
         (self.written, self.synced, self.taken) = (self.fed, self.fed, false);
         self.selected_db = None;
         std::mem::take(&mut self.queue)
@@ -75,29 +76,30 @@ impl Feed {
             .map(|segment| segment.file)
     }
 
-    /// The next command says its database.
+    /// The next command is preceded by SELECT.
     pub fn forget_db(&mut self) {
         self.selected_db = None;
     }
 
-    /// Bytes that are not written yet.
+    /// The number of bytes that are not written yet.
     pub fn pending(&self) -> u64 {
         self.fed - self.written
     }
 
+    /// Heap bytes.
     pub fn memory(&self) -> usize {
         let buffers = self.queue.iter().map(|segment| segment.bytes.capacity());
         buffers.sum::<usize>() + self.spare.capacity()
     }
 
-    /// Files that are open, the one for what is fed now among them.
+    /// The number of open files, the last one included.
     #[cfg(test)]
     pub fn files(&self) -> usize {
         self.queue.len()
     }
 
-    /// What is written next. Files that have got all of theirs are handed to `done`, but for the
-    /// last one.
+    /// The bytes to be written next. Files whose bytes are all written are passed to `done`, except
+    /// the last one.
     pub fn front(&mut self, mut done: impl FnMut(Arc<File>)) -> Option<&mut Segment> {
         while self.queue.len() > 1 && self.queue[0].bytes.is_empty() {
             let finished = self.queue.pop_front()?;
@@ -107,7 +109,7 @@ impl Feed {
         self.queue.front_mut()
     }
 
-    /// The file that is written at the moment.
+    /// The file that is written next.
     pub fn file(&self) -> Option<&Arc<File>> {
         self.queue.front().map(|segment| &segment.file)
     }
@@ -119,7 +121,7 @@ impl Feed {
             .map_or(0, |last| last.len + last.bytes.len() as u64)
     }
 
-    /// Takes the front's bytes away, for the writer thread.
+    /// Takes the front's bytes out, for the writer thread.
     pub fn take_front(&mut self) -> Option<(Arc<File>, Vec<u8>, u64)> {
         let spare = std::mem::take(&mut self.spare);
         let front = self.queue.front_mut()?;
@@ -128,8 +130,8 @@ impl Feed {
         Some((front.file.clone(), bytes, front.len))
     }
 
-    /// `written` of these bytes, which were taken from the front, have been written; the rest goes
-    /// back. Bytes of a file that was closed meanwhile are forgotten.
+    /// `written` of these bytes, which were taken from the front, have been written; the rest is
+    /// put back. Bytes of a file that was closed meanwhile are dropped.
     pub fn wrote(&mut self, mut bytes: Vec<u8>, written: usize) {
         if !std::mem::take(&mut self.taken) {
             return;
@@ -151,8 +153,8 @@ impl Feed {
         }
     }
 
-    /// Append one command, which `encode` writes, straight to where it will be written from.
-    /// Returns what it wrote. `stamp_s`: annotate it with the time, if that is a new second.
+    /// Appends one command, which `encode` writes straight into the buffer. Returns its bytes.
+    /// `stamp_s` adds a time annotation, if that second has none yet.
     #[inline]
     pub fn command(
         &mut self,
@@ -169,7 +171,7 @@ impl Feed {
         &out.end()[at..]
     }
 
-    /// Append a unit.
+    /// Appends the commands of a unit.
     pub fn unit(&mut self, unit: &Unit, atomic: bool, stamp_s: Option<i64>) {
         if unit.commands_for(sink::AOF).next().is_none() {
             return;
@@ -198,7 +200,7 @@ impl Feed {
     }
 }
 
-/// The buffer while something is appended to it.
+/// The buffer while a command is appended.
 struct Appending<'f> {
     bytes: &'f mut Vec<u8>,
     before: usize,
@@ -207,7 +209,7 @@ struct Appending<'f> {
 }
 
 impl<'f> Appending<'f> {
-    /// What follows is for this database.
+    /// Appends SELECT unless the database is selected already.
     #[inline]
     fn select(&mut self, db: u32) {
         if *self.selected_db != Some(db) {
@@ -216,7 +218,7 @@ impl<'f> Appending<'f> {
         }
     }
 
-    /// Count what was appended.
+    /// Counts what was appended.
     #[inline]
     fn end(self) -> &'f mut Vec<u8> {
         *self.fed += (self.bytes.len() - self.before) as u64;

@@ -10,18 +10,18 @@
 //!   no         the same, without fsyncs                  the same
 //! ```
 //!
-//! Which replies wait is decided by `propagate::gate`, from the offsets of the feed.
+//! `propagate::gate` decides which replies wait, from the offsets of the feed.
 //!
-//! So a turn under `everysec` costs one write of what the turn's commands changed. When the thread
-//! writes, only the clients that have written wait, by offset; the others are served without delay.
-//! Under `always` clients that have seen such a write (a value read, a message) wait for it too,
-//! see `propagate::unsynced`; under the other policies they are not held back: those promise a
-//! client its own writes only.
+//! So under `everysec` a turn costs one write of its commands. When the thread writes, only the
+//! clients that have written wait, by offset; the others are served without delay. Under `always`
+//! clients that have seen such a write (a value read, a message) wait for it too, see
+//! `propagate::unsynced`. Under the other policies they don't wait: those guarantee only a client's
+//! own writes.
 //!
-//! When the disk is full, what could not be written stays in the buffer and is tried again every
-//! second; commands that write are refused meanwhile (MISCONF), and replies go on: their clients
-//! are not to wait for an operator with a new disk. Under `always` the promise can't be kept, and
-//! the process ends, as Redis does.
+//! When the disk is full, the bytes stay in the buffer and are tried again every second. Commands
+//! that write are refused meanwhile (MISCONF), and replies are sent, so that clients need not wait
+//! until an operator makes room. Under `always` the guarantee can't be kept, and the process ends,
+//! as in Redis.
 //!
 //! Limit: when [`BACKLOG_MAX`] bytes wait, clients whose own writes are among them are not read
 //! until the disk has taken half of it: a client that sends without waiting for replies could fill
@@ -38,17 +38,17 @@ use crate::texts;
 
 /// fsync under `everysec`.
 const SYNC_EVERY_MS: i64 = 1000;
-/// A write that takes at least this time means a slow disk,
+/// A write that takes at least this time marks the disk as slow,
 const SLOW: Duration = Duration::from_millis(20);
-/// and the disk counts as slow for this time.
+/// for this time.
 const SLOW_FOR: Duration = Duration::from_secs(2);
-/// An fsync that takes longer than this delays writes for too long.
+/// An fsync that takes longer than this has delayed writes for too long.
 const SYNC_TOO_LONG: Duration = Duration::from_secs(2);
 /// A write that failed is tried again after this time.
 const RETRY_MS: i64 = 1000;
 /// Errors are logged at most once in this time.
 const LOG_EVERY_MS: i64 = 30_000;
-/// Above this number of waiting bytes, the clients whose writes wait are not read any more.
+/// With more waiting bytes than this, the clients whose writes wait are not read any more.
 const BACKLOG_MAX: u64 = 256 << 20;
 
 /// Writes and syncs in progress, and their results.
@@ -56,37 +56,38 @@ const BACKLOG_MAX: u64 = 256 << 20;
 pub struct Flush {
     disk: Option<Disk>,
     pub wake: Option<disk::Wake>,
-    /// The writer thread has the front's bytes since then.
+    /// Set while the writer thread has the front's bytes, since this time.
     writing: Option<Instant>,
-    /// fsyncs under way, and since when.
+    /// The number of fsyncs that run, and the time since which there is one.
     syncing: u32,
     sync_since: Option<Instant>,
     sync_is_late: bool,
     last_sync_ms: i64,
-    /// Nothing is written to the file that a rewrite opened before the one that it follows is
-    /// durable up to its end, this offset; but see [`SYNC_TOO_LONG`]. Since when.
+    /// While set, nothing is written to the new file of a rewrite: the file before it must first be
+    /// durable up to this offset, its end (but see [`SYNC_TOO_LONG`]). With the time since which it
+    /// is set.
     barrier: Option<(u64, Instant)>,
-    /// Too much waits for the disk.
+    /// Whether too many bytes wait for the disk.
     pub crowded: bool,
-    /// Until then writes go to the thread.
+    /// Until this time the thread writes.
     slow_until: Option<Instant>,
-    /// The last write, or the last fsync, failed with this.
+    /// The error of the last write or fsync.
     pub write_error: Option<io::Error>,
     pub sync_error: Option<io::Error>,
     failed_ms: i64,
     logged_ms: i64,
-    /// fsyncs that took long enough to delay writes.
+    /// The number of fsyncs that took so long that writes were delayed.
     pub delayed_syncs: u64,
     pub delay: Arc<Delay>,
 }
 
 impl Flush {
-    /// fsyncs that are under way.
+    /// The number of fsyncs that run.
     pub fn pending_syncs(&self) -> u32 {
         self.syncing
     }
 
-    /// The disk did not take the last bytes.
+    /// Whether the last write or fsync failed.
     #[inline]
     pub fn failed(&self) -> bool {
         self.write_error.is_some() || self.sync_error.is_some()
@@ -106,7 +107,7 @@ impl Flush {
             .ok_or_else(|| io::ErrorKind::Other.into())
     }
 
-    /// Runs a task in the background, or at once if there are no threads.
+    /// Runs a job in the background, or at once if there are no threads.
     pub fn in_background(&mut self, job: Job) {
         match self.disk() {
             Ok(disk) => disk.submit(job),
@@ -115,7 +116,7 @@ impl Flush {
     }
 }
 
-/// Before the loop sleeps: writes what the turn's commands fed, or hands it to the writer thread.
+/// Before the loop sleeps: writes the turn's commands, or hands them to the writer thread.
 pub fn flush_append_only_file(server: &mut Server) {
     if !server.aof.feed.is_open() {
         return;
@@ -129,7 +130,7 @@ pub fn flush_append_only_file(server: &mut Server) {
 fn note_crowd(server: &mut Server) {
     let limit = server.debug.aof_backlog_max.unwrap_or(BACKLOG_MAX);
     let aof = &mut server.aof;
-    // While the disk is full writes are refused, which bounds what waits, too.
+    // While the disk is full writes are refused, which bounds the waiting bytes, too.
     let max = if aof.flush.crowded { limit / 2 } else { limit };
     let crowded = aof.feed.pending() > max && aof.flush.write_error.is_none();
     if crowded && !aof.flush.crowded {
@@ -142,7 +143,7 @@ fn note_crowd(server: &mut Server) {
     aof.flush.crowded = crowded;
 }
 
-/// Takes the results of the threads.
+/// Takes in the results of the threads.
 pub fn take_results(server: &mut Server) {
     while let Some(done) = server.aof.flush.disk.as_ref().and_then(Disk::try_done) {
         note(server, done);
@@ -191,7 +192,7 @@ fn write_pending(server: &mut Server) {
     }
 }
 
-/// Files that a rewrite replaced and that have got all of theirs: make them durable, and close
+/// Makes the files durable that a rewrite has replaced and whose bytes are all written, and closes
 /// them.
 fn retire_files(server: &mut Server) {
     let mut finished = Vec::new();
@@ -207,10 +208,10 @@ fn retire_files(server: &mut Server) {
     }
 }
 
-/// A machine that dies must not leave the new file whole and the old one torn: only the last may
-/// be. So the new one waits for the old one's fsync, which is a moment; a disk that is stuck is not
-/// waited for, nor is it under `no`, where an fsync has more to do than a second's writes and no
-/// durability was promised.
+/// Whether a write to the new file must wait for the fsync of the old one. After a crash of the
+/// machine only the last file may be torn, so that the old file must not be, if the new one has
+/// bytes. A disk that is stuck is not waited for; nor does anything wait under `no`, where an fsync
+/// takes longer and no durability is guaranteed.
 fn waits_for_old_file(server: &mut Server) -> bool {
     let everysec = server.config.appendfsync == AppendFsync::Everysec;
     let aof = &mut server.aof;
@@ -241,7 +242,7 @@ impl Flush {
     }
 }
 
-/// Let the thread write the front.
+/// Gives the front's bytes to the thread.
 fn hand_over(server: &mut Server, sync: bool) {
     let aof = &mut server.aof;
     let Some((file, bytes, at)) = aof.feed.take_front() else {
@@ -258,7 +259,7 @@ fn hand_over(server: &mut Server, sync: bool) {
     });
 }
 
-/// Write the front in the loop.
+/// Writes the front's bytes in the loop.
 fn write_here(server: &mut Server, sync: bool) {
     let Some((file, bytes, at)) = server.aof.feed.take_front() else {
         return;
@@ -286,7 +287,7 @@ fn sync_if_due(server: &mut Server) {
     }
 }
 
-/// A write waits while an fsync runs: say so if it takes too long.
+/// A write waits while an fsync runs: logs it if that takes too long.
 fn note_late_sync(server: &mut Server) {
     let flush = &mut server.aof.flush;
     let late = flush
@@ -299,7 +300,7 @@ fn note_late_sync(server: &mut Server) {
     }
 }
 
-/// A job is over.
+/// Takes in the result of a job.
 fn note(server: &mut Server, done: Done) {
     match done {
         Done::Wrote {
@@ -422,7 +423,7 @@ pub fn flush_and_sync(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// Write everything, waiting for the disk.
+/// Writes all bytes, waiting for the disk.
 pub fn flush_now(server: &mut Server) -> io::Result<()> {
     loop {
         while server.aof.flush.writing.is_some() {

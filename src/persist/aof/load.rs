@@ -6,14 +6,14 @@
 //!               incr 1, incr 2, ...                                      commands ─> call()
 //! ```
 //!
-//! The client that runs them has no socket and wants no replies. Between MULTI and EXEC commands
-//! are kept, as a client's are, so a transaction whose EXEC never reached the disk leaves nothing.
+//! The client that runs them has no socket and gets no replies. Between MULTI and EXEC commands are
+//! queued, so a transaction whose EXEC never reached the disk changes nothing.
 //!
-//! The last file may end within a command, or in zeros: the process, or the machine, died while it
-//! was written. The tail is cut off behind the last whole command (`aof-load-truncated`), so that
-//! new commands can follow, and kept in a file beside. So may the last but one when the last is
-//! empty: a rewrite had just begun. A tail that is torn in any other file, and garbage anywhere,
-//! ends the start: an operator has to look at the file.
+//! The last file may end within a command, or in zeros, after a crash of the process or the
+//! machine. The tail is then cut off behind the last whole command (`aof-load-truncated`), so that
+//! new commands can follow, and kept in a separate file. The same holds for the last but one when
+//! the last is empty: a rewrite had just begun. A torn tail in any other file, and wrong bytes
+//! anywhere, end the start: an operator must inspect the file.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -42,15 +42,15 @@ use crate::texts;
 
 type Result<T> = std::result::Result<T, LoadError>;
 
-/// What was found to load.
+/// The result of the search for an AOF.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found {
-    /// No AOF yet.
+    /// There is no AOF yet.
     Nothing,
     Log,
 }
 
-/// Reads the manifest, takes over an AOF of Redis 6 if there is one, and loads everything.
+/// Reads the manifest, adopts an AOF of Redis 6 if there is one, and loads everything.
 pub fn load(live: &mut Live) -> Result<Found> {
     live.server.aof.manifest = read_manifest(live.server)?;
     adopt_old_log(live.server).map_err(|e| {
@@ -80,7 +80,7 @@ pub fn load(live: &mut Live) -> Result<Found> {
         total += len;
     }
     live.begin(total);
-    // What is loaded is in the AOF already, and replicas do not get it as commands.
+    // The loaded commands are in the AOF already, and are not propagated to replicas.
     let sinks = live.server.propagation.suspend();
     live.server.update_armed();
     let result = load_files(live, &manifest, &files);
@@ -114,14 +114,14 @@ fn load_files(
     Ok(())
 }
 
-/// Bytes of all files, and of the base or, without one, of all.
+/// The size of all files, and of the base; without a base, of all files.
 fn sizes(manifest: &Manifest, dir: &Path) -> (u64, u64) {
     let len = |part: &Part| std::fs::metadata(part.path(dir)).map_or(0, |meta| meta.len());
     let total = manifest.loaded().map(len).sum();
     (total, total)
 }
 
-/// The manifest, empty when there is none.
+/// Reads the manifest; it is empty when there is none.
 pub fn read_manifest(server: &Server) -> Result<Manifest> {
     let path = manifest::path(&dir(server), &file_name(server));
     let bytes = match std::fs::read(&path) {
@@ -152,12 +152,12 @@ fn log_manifest_error(e: &ParseError) {
 }
 
 /// An AOF of Redis 6 is one file in the data directory. It becomes the base, unless there is an AOF
-/// in parts already.
+/// of several files already.
 fn adopt_old_log(server: &mut Server) -> io::Result<()> {
     let name = file_name(server);
     let old = PathBuf::from(os_name(&name));
     let (dir, manifest) = (dir(server), &server.aof.manifest);
-    // A take-over that was interrupted: the manifest is there, the file was not moved yet.
+    // An interrupted adoption: the manifest exists, but the file was not moved yet.
     let interrupted = manifest.incr.is_empty()
         && manifest.base.as_ref().is_some_and(|base| base.name == name)
         && !dir.join(os_name(&name)).exists();
@@ -196,12 +196,12 @@ fn adopt_old_log(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a file begins as an RDB does.
+/// Whether a file begins like an RDB.
 pub fn begins_with_rdb(path: &Path) -> bool {
     File::open(path).is_ok_and(|mut file| is_rdb(&mut file).unwrap_or(false))
 }
 
-/// Looks at the first bytes; the file is at its beginning again then.
+/// Reads the first bytes and returns to the beginning of the file.
 pub fn is_rdb(file: &mut File) -> io::Result<bool> {
     let mut magic = Vec::new();
     (&mut *file).take(6).read_to_end(&mut magic)?;
@@ -209,7 +209,7 @@ pub fn is_rdb(file: &mut File) -> io::Result<bool> {
     Ok(magic.starts_with(b"REDIS") || magic.starts_with(b"VALKEY"))
 }
 
-/// One file; `before` bytes were loaded from others.
+/// Loads one file; `before` bytes were loaded from others.
 fn load_file(live: &mut Live, path: &Path, before: u64, last: bool) -> Result<()> {
     let mut file = open(path)?;
     let unreadable = |e: io::Error| {
@@ -253,7 +253,7 @@ fn open(path: &Path) -> Result<File> {
     })
 }
 
-/// The RDB that a base is, or begins with. Returns where it ends.
+/// Loads the RDB that a base is, or begins with. Returns its end.
 fn load_preamble(live: &mut Live, file: &mut File, len: u64, path: &Path) -> Result<u64> {
     log::info!("Reading RDB base file on AOF loading...");
     let mut reader = Reader::new(file, Some(len));
@@ -275,7 +275,7 @@ fn load_preamble(live: &mut Live, file: &mut File, len: u64, path: &Path) -> Res
     Ok(offset)
 }
 
-/// A client without a socket, which is allowed everything and wants no replies.
+/// A client without a socket, which is allowed everything and gets no replies.
 pub(super) fn loader(server: &mut Server) -> Client {
     let mut client = Client::detached(0, server.clock.now_ms);
     client.set(flag::AOF_LOADER | flag::DENY_BLOCKING | flag::REPLY_OFF);
@@ -285,14 +285,14 @@ pub(super) fn loader(server: &mut Server) -> Client {
 struct Replay {
     reader: LogReader<File>,
     client: Client,
-    /// Everything up to here is whole: commands, and transactions.
+    /// The end of the last whole command or transaction.
     good: u64,
     next_progress: u64,
     before: u64,
 }
 
 impl Replay {
-    /// Run everything. The inner error is about the file's bytes.
+    /// Runs all commands. The inner error is about the file's bytes.
     fn run(&mut self, live: &mut Live, path: &Path) -> Result<std::result::Result<(), Fault>> {
         loop {
             match self.reader.next_item() {
@@ -361,7 +361,7 @@ fn short_name(path: &Path) -> Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// What to do with a file whose commands end at `good`, before it does.
+/// Cuts the file off at `good`, the end of its last whole command, or refuses it; logs which.
 fn refuse_or_cut(server: &Server, path: &Path, fault: Fault, good: u64, last: bool) -> Result<()> {
     let name = short_name(path);
     match fault {
@@ -394,7 +394,7 @@ fn refuse_or_cut(server: &Server, path: &Path, fault: Fault, good: u64, last: bo
     Err(LoadError::Refused)
 }
 
-/// Cut a file off, and keep what is cut off in a file beside.
+/// Cuts a file off, and keeps the tail in a separate file.
 pub fn cut(path: &Path, at: u64) -> io::Result<()> {
     let mut file = File::options().read(true).write(true).open(path)?;
     let (beside, mut kept) = create_beside(path, at)?;
@@ -410,7 +410,7 @@ pub fn cut(path: &Path, at: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// A new file for what is cut off. An earlier one may have been cut at the same place.
+/// Creates the file for a tail. An earlier one may exist for the same position.
 fn create_beside(path: &Path, at: u64) -> io::Result<(PathBuf, File)> {
     let mut copy = 1;
     loop {
@@ -451,14 +451,14 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
     })
 }
 
-/// DEBUG LOADAOF: forgets the data set and loads the AOF again.
+/// DEBUG LOADAOF: drops the data set and loads the AOF again.
 pub fn reload(server: &mut Server, top: &TopLevel) -> Result<()> {
     super::rewrite::flush_before_reading(server);
     server.flush(top, None, None, false);
     server.flush_libraries(top);
     let result = load(&mut Live { server, el: None });
     server.dirty = 0;
-    // A failure is in the log; the AOF is off then.
+    // A failure is logged; the AOF is then off.
     let _ = super::follow_setting(server);
     result.map(|_| ())
 }

@@ -11,14 +11,14 @@
 //! ```
 //!
 //! A rewrite begins by opening a new incremental file, and ends with a new base; the files that the
-//! base stands for become history. Each step is one replacement of the manifest (temporary file,
-//! fsync, rename, fsync of the directory), so a crash leaves the state before or after it, never
-//! one between.
+//! base replaces become history. Each step is one replacement of the manifest (temporary file,
+//! fsync, rename, fsync of the directory), so a crash leaves either the state before or the one
+//! after it.
 //!
 //! The file is Redis 7's. A name with spaces or quotes is quoted as in redis.conf; unknown keys are
 //! skipped, so a later version may add some; a line that begins with `#` is a comment.
 //!
-//! **Invariant:** what [`Manifest::render`] writes, [`Manifest::parse`] reads as the same manifest
+//! **Invariant:** [`Manifest::parse`] reads what [`Manifest::render`] writes as an equal manifest
 //! (`tests::what_is_written_is_read`).
 //! **Invariant:** no bytes make `parse` panic (`tests::any_bytes_are_an_answer`).
 //! Limits: a line of [`LINE_MAX`] bytes, as in Redis; one base.
@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use crate::util::number::parse_i64;
 use crate::util::quote::{needs_repr, split_args, write_repr};
 
-/// The longest line, its end included.
+/// The maximum length of a line, its end included.
 pub const LINE_MAX: usize = 1024;
 
 /// One file of the AOF.
@@ -41,27 +41,29 @@ pub struct Part {
 }
 
 impl Part {
+    /// The path of the file.
     pub fn path(&self, dir: &Path) -> PathBuf {
         dir.join(super::os_name(&self.name))
     }
 }
 
+/// The files of the AOF.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Manifest {
     pub base: Option<Part>,
-    /// The latest first.
+    /// Files that were replaced, the latest first.
     pub history: Vec<Part>,
-    /// In the order in which they are loaded.
+    /// Incremental files, in the order in which they are loaded.
     pub incr: Vec<Part>,
-    /// The highest numbers given so far.
+    /// The highest sequence numbers given so far.
     pub base_seq: i64,
     pub incr_seq: i64,
 }
 
-/// Why a manifest can't be read.
+/// Why a manifest can't be parsed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ParseError {
-    /// From 1; 0 when it is not about a line.
+    /// The number of the line, from 1; 0 if the error is not about a line.
     pub line_number: usize,
     pub line: Vec<u8>,
     pub text: &'static str,
@@ -70,7 +72,7 @@ pub struct ParseError {
 const INVALID: &str = "Invalid AOF manifest file format";
 
 impl Manifest {
-    /// No file of the AOF is known.
+    /// Whether there are no files.
     pub fn is_empty(&self) -> bool {
         self.base.is_none() && self.incr.is_empty()
     }
@@ -80,6 +82,7 @@ impl Manifest {
         self.base.iter().chain(&self.incr)
     }
 
+    /// Parses a manifest.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, ParseError> {
         let mut manifest = Manifest::default();
         if bytes.is_empty() {
@@ -148,6 +151,7 @@ impl Manifest {
         Ok(())
     }
 
+    /// The text of the manifest.
     pub fn render(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let parts = [
@@ -169,9 +173,9 @@ impl Manifest {
         out
     }
 
-    /// Go past numbers whose files are there although the manifest does not name them: it was lost,
-    /// or a crash came between the two. Their names, which no new file takes; an empty incremental
-    /// file is as good as none.
+    /// Skips the sequence numbers of files that exist although the manifest does not name them: it
+    /// was lost, or a crash came between two steps. Returns the names of these files, which no new
+    /// file gets. Empty incremental files don't count.
     pub fn skip_unnamed(&mut self, dir: &Path, file_name: &[u8]) -> Vec<Vec<u8>> {
         let has_bytes = |name: &Vec<u8>| {
             let meta = std::fs::symlink_metadata(dir.join(super::os_name(name)));
@@ -200,8 +204,8 @@ impl Manifest {
         found
     }
 
-    /// A new base with the next number; the one before is history. `rdb` says in which format it
-    /// is.
+    /// Adds a new base with the next number; the base before it becomes history. `rdb` is the
+    /// format of the new one.
     pub fn new_base(&mut self, file_name: &[u8], rdb: bool) -> &Part {
         if let Some(old) = self.base.take() {
             self.history.insert(0, old);
@@ -219,7 +223,7 @@ impl Manifest {
         })
     }
 
-    /// A new incremental file with the next number.
+    /// Adds a new incremental file with the next number.
     pub fn new_incr(&mut self, file_name: &[u8]) -> &Part {
         self.incr_seq = self.incr_seq.saturating_add(1);
         let name = [file_name, format!(".{}.incr.aof", self.incr_seq).as_bytes()].concat();
@@ -230,13 +234,13 @@ impl Manifest {
         &self.incr[self.incr.len() - 1]
     }
 
-    /// A new base stands for all incremental files, but for the last `keep`: those become history.
+    /// Moves all incremental files, except the last `keep`, to history: the new base replaces them.
     pub fn retire_incr(&mut self, keep: usize) {
         let retired = self.incr.len().saturating_sub(keep);
         self.history.splice(0..0, self.incr.drain(..retired));
     }
 
-    /// Replace the file, so that a crash leaves the old or the new one.
+    /// Replaces the manifest's file, so that a crash leaves the old or the new one.
     pub fn store(&self, dir: &Path, file_name: &[u8]) -> io::Result<()> {
         let temp = dir.join(super::os_name(
             &[b"temp-", file_name, b".manifest"].concat(),
@@ -249,12 +253,12 @@ impl Manifest {
     }
 }
 
-/// Where the manifest lies.
+/// The path of the manifest.
 pub fn path(dir: &Path, file_name: &[u8]) -> PathBuf {
     dir.join(super::os_name(&[file_name, b".manifest"].concat()))
 }
 
-/// Renames in a directory are durable.
+/// Makes renames in a directory durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     let dir = if dir.as_os_str().is_empty() {
         Path::new(".")

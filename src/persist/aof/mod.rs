@@ -1,5 +1,5 @@
-//! The append only file: every change as the command that made it, so that a crash loses nothing
-//! that the policy promises.
+//! The append only file: every change as the command that made it, so that a crash loses no more
+//! than the policy allows.
 //!
 //! ```text
 //!   call ─> propagate ─> feed (buffer) ─> flush (before the replies) ─> incremental file ─> fsync
@@ -60,12 +60,13 @@ use crate::sys::error_text;
 
 pub use self::rewrite::rewrite_done;
 
+/// The states of the AOF.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum State {
     #[default]
     Off,
     On,
-    /// Switched on while the server ran: on as soon as there is a base.
+    /// Switched on while the server runs; on as soon as a base is written.
     WaitRewrite,
 }
 
@@ -76,18 +77,19 @@ pub struct Aof {
     pub feed: Feed,
     pub flush: Flush,
     pub manifest: Manifest,
-    /// Bytes of all files, of all files after the last rewrite, and of the base at start.
+    /// The size of all files, their size after the last rewrite, and the size of the base at the
+    /// start.
     pub current_size: u64,
     pub base_size: u64,
     /// `current_size` when the last incremental file was opened.
     last_incr_at: u64,
     pub rewrite: rewrite::Rewrite,
-    /// Bytes that the last rewrite's child made the system copy.
+    /// Bytes that were copied on write during the last rewrite.
     pub last_cow_bytes: u64,
 }
 
 impl Aof {
-    /// Why commands that write are refused: the AOF can't be written.
+    /// The error for commands that write while the AOF can't be written.
     #[inline]
     pub fn write_refusal(&self) -> Option<Error> {
         let error = self.flush.error()?;
@@ -97,20 +99,20 @@ impl Aof {
         )))
     }
 
-    /// Whether the disk has the AOF up to `offset`. An AOF whose first rewrite is under way is not
-    /// one yet.
+    /// Whether the AOF is on the disk up to `offset`. False during the first rewrite, when the AOF
+    /// is not complete.
     pub fn has_synced(&self, offset: u64) -> bool {
         self.state == State::On && offset.min(self.feed.fed) <= self.feed.synced
     }
 
-    /// How many bytes were ever fed.
+    /// The number of bytes that were ever fed.
     #[inline]
     pub fn offset(&self) -> u64 {
         self.feed.fed
     }
 }
 
-/// A file name is bytes.
+/// A file name of these bytes.
 pub fn os_name(name: &[u8]) -> &OsStr {
     OsStr::from_bytes(name)
 }
@@ -143,21 +145,22 @@ fn create_dir(server: &Server) -> io::Result<()> {
     }
 }
 
-/// Commands are fed to the AOF exactly while it has a file that takes them.
+/// Switches propagation to the AOF on exactly while it has a file for commands.
 fn follow_sink(server: &mut Server) {
     let open = server.aof.feed.is_open();
     server.propagation.set_sink(sink::AOF, open);
     server.follow_unsynced();
 }
 
-/// Opens a file, or makes it. One that is there keeps its bytes.
+/// Opens a file and keeps its bytes, or creates it.
 fn open_for_append(path: &Path) -> io::Result<(Arc<File>, u64)> {
     let file = OpenOptions::new().append(true).create(true).open(path)?;
     let len = file.metadata()?.len();
     Ok((Arc::new(file), len))
 }
 
-/// New files never take the place of those that the manifest does not name.
+/// Skips the names of existing files that the manifest does not name, so that no new file replaces
+/// them.
 fn skip_unnamed(manifest: &mut Manifest, dir: &Path, name: &[u8]) {
     let known = !manifest.is_empty();
     let found = manifest.skip_unnamed(dir, name);
@@ -224,14 +227,14 @@ pub fn open_on_start(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// A rewrite begins: what is written from now on goes to a new file.
+/// A rewrite begins: commands are written to a new file from now on.
 fn open_new_incr(server: &mut Server) -> io::Result<()> {
     if server.aof.state == State::Off {
         return Ok(());
     }
     if server.aof.state == State::WaitRewrite {
         let path = temp_incr_path(server);
-        // It is left over from a rewrite that was given up: without its base it is worth nothing.
+        // The file is left from a rewrite that was given up; without a base it is useless.
         File::create(&path)?;
         let (file, len) = open_for_append(&path)?;
         log::info!(
@@ -263,7 +266,7 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// Nothing more is fed; the files are closed in the background.
+/// Stops feeding; the files are closed in the background.
 fn close_files(server: &mut Server) {
     server.aof.flush.crowded = false;
     let files: Vec<_> = server.aof.feed.close().collect();
@@ -272,7 +275,7 @@ fn close_files(server: &mut Server) {
     }
 }
 
-/// Delete the files that a new base stands for, unless that is switched off.
+/// Deletes the files that a new base has replaced, unless `aof-disable-auto-gc` is set.
 pub fn delete_history(server: &mut Server) {
     if server.aof.manifest.history.is_empty() || server.config.aof_disable_auto_gc {
         return;
@@ -294,8 +297,8 @@ pub fn delete_history(server: &mut Server) {
     }
 }
 
-/// CONFIG SET appendonly: follow the setting. While the data set is being loaded that is put off
-/// until it is there, as in Redis 8.
+/// CONFIG SET appendonly: applies the setting. While the data set is being loaded, that is
+/// postponed until the end of the load, as in Redis 8.
 pub fn follow_setting(server: &mut Server) -> Result<(), String> {
     if server.is_loading() {
         return Ok(());
@@ -354,7 +357,7 @@ fn start(server: &mut Server) -> Result<(), String> {
 
 /// Switches the AOF off. Its files stay as they are.
 pub fn stop(server: &mut Server) {
-    // What can't be written now is not in the AOF; the AOF is being given up.
+    // Bytes that can't be written now are lost; the AOF is being given up.
     let _ = flush::flush_and_sync(server);
     close_files(server);
     server.aof.state = State::Off;
@@ -366,7 +369,7 @@ pub fn stop(server: &mut Server) {
     child::kill_and_wait(server, Kind::Aof);
 }
 
-/// SHUTDOWN: everything that was fed is on the disk.
+/// SHUTDOWN: makes everything that was fed durable.
 pub fn finish(server: &mut Server) -> io::Result<()> {
     if !server.aof.feed.is_open() {
         return Ok(());
@@ -375,7 +378,7 @@ pub fn finish(server: &mut Server) -> io::Result<()> {
     flush::flush_and_sync(server)
 }
 
-/// A directory entry that was renamed is durable.
+/// Makes renames in the AOF's directory durable.
 fn sync_log_dir(server: &Server) -> io::Result<()> {
     sync_dir(&dir(server))
 }

@@ -1,5 +1,5 @@
-//! Reads the commands of an AOF, one after the other, and finds exactly where it ends if it ends
-//! too early.
+//! Reads the commands of an AOF, one after the other, and finds the exact end of the valid part if
+//! it is incomplete.
 //!
 //! ```text
 //!   #TS:1795371147\r\n   a line that begins with `#`: the time of what follows, or a comment
@@ -9,10 +9,10 @@
 //! ```
 //!
 //! A crash may leave a file that ends within a command, or whose last block was allocated and never
-//! written: zeros. Both are [`Fault::Truncated`]: everything up to the last whole command is good.
-//! Anything else that is not a command is [`Fault::Format`], and an operator has to look at it.
+//! written: zeros. Both are [`Fault::Truncated`]: everything up to the last whole command is valid.
+//! Anything else that is not a command is [`Fault::Format`], and an operator must inspect the file.
 //!
-//! **Invariant:** what is allocated is bounded by what the file holds, whatever its numbers say
+//! **Invariant:** allocations are bounded by the size of the file, whatever the lengths in it are
 //! (`tests::a_length_is_not_believed`).
 
 use std::io::{self, Read};
@@ -25,14 +25,14 @@ use crate::util::number::parse_i64;
 const CHUNK: usize = 256 << 10;
 /// The longest line of a count, or of an annotation.
 const LINE_MAX: usize = 64 << 10;
-/// More arguments than this no command has.
+/// The maximum number of arguments of a command.
 const ARGC_MAX: i64 = 1 << 31;
 
-/// The reason why no command can be read.
+/// Why no command can be read.
 #[derive(Debug)]
 pub enum Fault {
     Io(io::Error),
-    /// The file ends where there should be more, or goes on with nothing but zeros.
+    /// The file ends within a command, or the rest of it is zeros.
     Truncated,
     Format {
         wanted: &'static str,
@@ -49,30 +49,31 @@ impl From<io::Error> for Fault {
 /// The next item of an AOF.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item {
-    /// Its arguments are in [`LogReader::argv`].
+    /// A command; its arguments are in [`LogReader::argv`].
     Command,
-    /// `#TS:`, in seconds.
+    /// A time annotation, `#TS:`, in seconds.
     Stamp(i64),
     Comment,
     End,
 }
 
+/// Reads the items of an AOF.
 pub struct LogReader<R> {
     source: R,
     buffer: Vec<u8>,
-    /// How much of the buffer is consumed, and where in the file the buffer begins.
+    /// The consumed part of the buffer, and the position of the buffer in the file.
     pos: usize,
     start: u64,
-    /// The file's length.
+    /// The file's length in bytes.
     len: u64,
     args: Vec<Range<usize>>,
-    /// Line ends passed so far, for operators who look for the fault.
+    /// The number of lines read, for error messages.
     pub lines: u64,
 }
 
 impl<R: Read> LogReader<R> {
-    /// A reader that starts at `offset` of a file which is `len` bytes long; `source` is there
-    /// already.
+    /// A reader that starts at `offset` of a file of `len` bytes; `source` must be at that
+    /// position.
     pub fn new(source: R, offset: u64, len: u64) -> LogReader<R> {
         LogReader {
             source,
@@ -85,7 +86,7 @@ impl<R: Read> LogReader<R> {
         }
     }
 
-    /// Where in the file the next item begins, or where reading has failed.
+    /// The position of the next item, or of the fault.
     pub fn offset(&self) -> u64 {
         self.start + self.pos as u64
     }
@@ -98,7 +99,7 @@ impl<R: Read> LogReader<R> {
             .collect()
     }
 
-    /// The next item. After a fault `offset` says where it is.
+    /// The next item. After a fault, [`LogReader::offset`] is its position.
     pub fn next_item(&mut self) -> Result<Item, Fault> {
         self.forget_consumed();
         if !self.fill(1)? {
@@ -142,7 +143,7 @@ impl<R: Read> LogReader<R> {
         Ok(())
     }
 
-    /// `*3\r\n`
+    /// Parses the number of a line like `*3\r\n`.
     fn number(&mut self, sign: u8, wanted: &'static str) -> Result<i64, Fault> {
         if !self.fill(1)? {
             return Err(Fault::Truncated);
@@ -162,7 +163,7 @@ impl<R: Read> LogReader<R> {
         }
     }
 
-    /// Consume a line; the range is without its end.
+    /// Consumes a line; the range excludes its end.
     fn line(&mut self) -> Result<Range<usize>, Fault> {
         let mut searched = 0;
         loop {
@@ -194,8 +195,8 @@ impl<R: Read> LogReader<R> {
         self.buffer[self.pos..].contains(&0)
     }
 
-    /// Something else stands at `pos` than should. It is a torn tail if from the first zero on
-    /// there is nothing but zeros.
+    /// The fault of an unexpected byte at `pos`: a torn tail if everything from the first zero on
+    /// is zeros.
     fn unexpected(&mut self, wanted: &'static str) -> Fault {
         let line = self.buffer[self.pos..]
             .split(|&b| b == b'\n')
@@ -217,8 +218,8 @@ impl<R: Read> LogReader<R> {
         Fault::Format { wanted, found }
     }
 
-    /// Whether the file holds zeros from here to its end. Reads on, and keeps nothing: a fault is
-    /// the end anyway.
+    /// Whether the file has only zeros from here to its end. Reads on without keeping anything:
+    /// after a fault nothing more is read.
     fn only_zeros_from(&mut self, pos: usize) -> io::Result<bool> {
         if self.buffer[pos..].iter().any(|&b| b != 0) {
             return Ok(false);
@@ -244,7 +245,7 @@ impl<R: Read> LogReader<R> {
         }
     }
 
-    /// Reads until at least `wanted` bytes are behind `pos`. False: the file ends before.
+    /// Reads until at least `wanted` bytes follow `pos`. Returns false if the file ends before.
     fn fill(&mut self, wanted: usize) -> Result<bool, Fault> {
         while self.buffer.len() - self.pos < wanted {
             let missing = wanted - (self.buffer.len() - self.pos);
@@ -265,7 +266,7 @@ mod tests {
     use crate::ds::bulk::push_command;
     use proptest::prelude::*;
 
-    /// All commands, where the last whole one ends, and how it ended.
+    /// All commands, the end of the last whole one, and how reading ended.
     fn read(bytes: &[u8]) -> (Vec<Vec<Vec<u8>>>, u64, Result<(), Fault>) {
         let mut reader = LogReader::new(bytes, 0, bytes.len() as u64);
         let (mut commands, mut good) = (Vec::new(), 0);
@@ -308,7 +309,7 @@ mod tests {
             if let Err(fault) = end {
                 prop_assert!(matches!(fault, Fault::Truncated), "{:?}", fault);
             }
-            // A last block of zeros; those that an argument still needs may be part of it.
+            // A last block of zeros, which may include the rest of an argument.
             torn.resize(cut + zeros, 0);
             let (found, good, end) = read(&torn);
             prop_assert!(found.len() >= whole && good as usize >= ends[whole]);

@@ -1,4 +1,4 @@
-//! BGREWRITEAOF: writes a base file that replaces everything that was written before.
+//! BGREWRITEAOF: writes a base file that replaces all earlier files.
 //!
 //! ```text
 //!   start     feed ─> a new incremental file, named in the manifest
@@ -7,12 +7,12 @@
 //!             what came before is history, and is deleted
 //! ```
 //!
-//! The new incremental file is opened before the fork, so base and file meet exactly: what the
-//! child saw is in the base, what came later is in the file. Should the rewrite fail, the old base
-//! and both incremental files still hold everything.
+//! The new incremental file is opened before the fork, so that the base has exactly the data before
+//! the fork, and the file the commands after it. If the rewrite fails, the old base and both
+//! incremental files have everything.
 //!
-//! Rewrites that fail again and again are not tried at every growth: after the third the pause
-//! doubles from a minute to an hour.
+//! After three failures in a row, automatic rewrites pause; the pause doubles from a minute to an
+//! hour.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -27,30 +27,30 @@ use crate::persist::rdb::save::{SaveOptions, write_data_set};
 use crate::state::Server;
 use crate::sys::error_text;
 
-/// From this number of failures in a row on, automatic rewrites pause.
+/// After this number of failures in a row, automatic rewrites pause.
 const FAILURES_BEFORE_PAUSE: u32 = 3;
 const PAUSE_MAX_MINUTES: i64 = 60;
-/// A growing file is synced in steps, so that the last fsync finds little to do.
+/// The file is synced in steps of this size, so that the last fsync is short.
 const SYNC_EVERY_BYTES: u64 = 4 << 20;
 
 /// The state of rewrites.
 #[derive(Default)]
 pub struct Rewrite {
     pub failed: bool,
-    /// Seconds that the last one took.
+    /// The duration of the last rewrite in seconds.
     pub last_seconds: Option<i64>,
     pub started: u64,
     pub failures_in_a_row: u32,
     pause_minutes: i64,
-    /// Unix time; 0: not paused.
+    /// The Unix time until which rewrites pause; 0 for no pause.
     paused_until_s: i64,
 }
 
-/// The reason why no rewrite begins; the log has the details.
+/// No rewrite began; the server's log has the reason.
 #[derive(Debug)]
 pub struct CantStart;
 
-/// Begin one in the background.
+/// Starts a rewrite in a child.
 pub fn start(server: &mut Server) -> Result<(), CantStart> {
     if server.child.is_some() {
         return Err(CantStart);
@@ -83,7 +83,7 @@ fn temp_path(pid: u32) -> PathBuf {
     format!("temp-rewriteaof-bg-{pid}.aof").into()
 }
 
-/// The name of the child's file until it is whole.
+/// The name of the child's file until it is complete.
 fn temp_inner_path(pid: u32) -> PathBuf {
     format!("temp-rewriteaof-{pid}.aof").into()
 }
@@ -98,7 +98,7 @@ fn child_body(server: &mut Server, pipe: &Pipe) -> Result<(), i32> {
     Ok(())
 }
 
-/// Write the data set to a file, which is there only when it is whole and durable.
+/// Writes the data set to a file, which gets its name only when it is complete and durable.
 pub fn write_base(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Result<()> {
     let temp = temp_inner_path(std::process::id());
     write_base_to(server, &temp, pipe)
@@ -141,7 +141,7 @@ fn write_base_to(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Resul
     file.sync_all()
 }
 
-/// A file that is synced each time a step of bytes has been written.
+/// A file that is synced after each step of bytes.
 struct SyncedInSteps<'a> {
     file: &'a File,
     unsynced: u64,
@@ -185,17 +185,18 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
         note_failure(server, outcome);
     }
     for path in [temp, temp_inner_path(outcome.pid as u32)] {
-        // Mostly there is none.
+        // Usually there is no such file.
         let _ = std::fs::remove_file(path);
     }
     if server.aof.state == State::WaitRewrite {
-        // The base was not made: the next attempt begins with an empty file of its own.
+        // There is no new base: the next attempt begins with an empty file of its own.
         let temp = temp_incr_path(server);
         log::info!(
             "Removing the temp incr aof file {} in the background",
             temp.display()
         );
-        // The name goes at once, the next attempt needs it; the bytes go when the file is closed.
+        // The name is removed at once, as the next attempt needs it; the bytes are freed when the
+        // file is closed.
         let _ = std::fs::remove_file(&temp);
         close_files(server);
         follow_sink(server);
@@ -223,13 +224,12 @@ fn note_failure(server: &mut Server, outcome: Outcome) {
     }
 }
 
-/// The child's file becomes the base. An error is logged, and leaves the AOF as it was.
+/// Makes the child's file the base. An error is logged and leaves the AOF unchanged.
 fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
     let began = std::time::Instant::now();
     let (dir, name) = (dir(server), file_name(server));
     let mut manifest = server.aof.manifest.clone();
-    // In which format the child wrote is said by the file itself: the setting may have changed
-    // since.
+    // The format is read from the file: the setting may have changed since the fork.
     let is_rdb = super::load::begins_with_rdb(temp);
     super::skip_unnamed(&mut manifest, &dir, &name);
     let base = manifest.new_base(&name, is_rdb).clone();
@@ -273,7 +273,8 @@ fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
     Ok(())
 }
 
-/// The base must be found when the manifest names it, so its name is made durable first.
+/// Stores the manifest. The base must exist when the manifest names it, so its rename is made
+/// durable first.
 fn store(server: &Server, manifest: &Manifest) -> io::Result<()> {
     sync_log_dir(server)?;
     manifest.store(&dir(server), &file_name(server))
@@ -301,12 +302,12 @@ fn rename(from: &Path, to: &Path, what: &str) -> Result<(), ()> {
     }
 }
 
-/// Start a rewrite that was asked for, unless rewrites pause. Whether it was.
+/// Starts a requested rewrite, unless rewrites pause. Returns whether it did.
 pub fn start_wished(server: &mut Server) -> bool {
     !is_paused(server) && start(server).is_ok()
 }
 
-/// Start a rewrite if the AOF has grown enough.
+/// Starts a rewrite if the AOF has grown enough.
 pub fn start_if_due(server: &mut Server) {
     let (aof, config) = (&server.aof, &server.config);
     let percentage = u64::from(config.auto_aof_rewrite_percentage);
@@ -317,7 +318,7 @@ pub fn start_if_due(server: &mut Server) {
     let growth = growth_percent(aof.current_size, aof.base_size);
     if growth >= percentage && !is_paused(server) {
         log::info!("Starting automatic rewriting of AOF on {growth}% growth");
-        // The log has the error.
+        // The error has been logged.
         let _ = start(server);
     }
 }
@@ -327,7 +328,7 @@ fn growth_percent(size: u64, base: u64) -> u64 {
     u64::try_from(percent.saturating_sub(100)).unwrap_or(u64::MAX)
 }
 
-/// After failures in a row: not now.
+/// Whether rewrites pause after failures in a row.
 fn is_paused(server: &mut Server) -> bool {
     let now_s = server.clock.now_s();
     let rewrite = &mut server.aof.rewrite;
@@ -351,7 +352,7 @@ fn is_paused(server: &mut Server) -> bool {
     true
 }
 
-/// The reply of BGREWRITEAOF.
+/// The reply to BGREWRITEAOF.
 pub enum Answer {
     Started,
     Scheduled,
@@ -359,7 +360,7 @@ pub enum Answer {
     Failed,
 }
 
-/// BGREWRITEAOF
+/// BGREWRITEAOF.
 pub fn request(server: &mut Server) -> Answer {
     match &server.child {
         Some(child) if child.kind == Kind::Aof => Answer::InProgress,
@@ -377,9 +378,9 @@ pub fn request(server: &mut Server) -> Answer {
     }
 }
 
-/// Before a rewrite that can't wait: what was fed so far is written to the kernel.
+/// DEBUG LOADAOF: writes everything that was fed, so that it can be read again.
 pub fn flush_before_reading(server: &mut Server) {
-    // What can't be written is reported in the log, and not read back.
+    // An error is logged; bytes that can't be written are not read back.
     let _ = flush::flush_now(server);
 }
 

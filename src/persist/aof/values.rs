@@ -1,4 +1,4 @@
-//! The data set as commands: what a base file holds with `aof-use-rdb-preamble no`.
+//! The data set as commands: the base file with `aof-use-rdb-preamble no`.
 //!
 //! ```text
 //!   string   SET k v                     hash    HMSET k f v [f v ...]   HPEXPIREAT k ms FIELDS 1 f
@@ -8,8 +8,8 @@
 //!   PEXPIREAT k ms behind a key with a time to live, SELECT before a database's first key
 //! ```
 //!
-//! At most [`ITEMS_PER_CMD`] elements in one command, so that no command of the base blocks the
-//! loading server for long. These are Redis's commands, so either server loads the other's base.
+//! A command has at most [`ITEMS_PER_CMD`] elements, so that no command blocks the loading server
+//! for long. The commands are Redis's, so that each server loads the other's base.
 //!
 //! A stream without entries still has a last ID, so one entry is added and trimmed at once.
 
@@ -30,12 +30,12 @@ use crate::types::zset::Zset;
 use crate::types::{KeyRef, Value};
 use crate::util::number::{IntBuf, write_g};
 
-/// Elements of one command.
+/// The number of elements in one command.
 const ITEMS_PER_CMD: usize = 64;
-/// Commands are gathered up to this size before they are written.
+/// Commands are collected up to this size before they are written.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Write the whole data set.
+/// Writes the whole data set.
 pub fn write_data_set(server: &Server, sink: &mut dyn Write, meter: Meter) -> io::Result<()> {
     let mut out = Vec::with_capacity(2 * CHUNK_BYTES);
     if server.config.aof_timestamp_enabled {
@@ -65,7 +65,7 @@ pub fn write_data_set(server: &Server, sink: &mut dyn Write, meter: Meter) -> io
     sink.write_all(&out)
 }
 
-/// The commands that make this key.
+/// Appends the commands that create this key.
 pub fn write_key(out: &mut Vec<u8>, entry: KeyRef) {
     let key = entry.key();
     match entry.value() {
@@ -86,15 +86,15 @@ pub fn write_key(out: &mut Vec<u8>, entry: KeyRef) {
     }
 }
 
-/// Commands of the shape `VERB key item item ..`, with a fixed number of items in each.
+/// Commands of the form `VERB key item item ..`, with a limited number of items in each.
 struct Batches<'a> {
     out: &'a mut Vec<u8>,
     verb: &'a [u8],
     key: &'a [u8],
-    /// Items still to come, and room for them in the command begun last.
+    /// The items still to come, and the free places in the present command.
     left: usize,
     room: usize,
-    /// Arguments for each item.
+    /// The arguments of each item.
     width: usize,
 }
 
@@ -173,7 +173,7 @@ fn write_stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
     let log = &stream.log;
     let mut id = IdBuf::new();
     if log.is_empty() {
-        // An ID of 0-0 can't be added, and is what a new stream has.
+        // An ID of 0-0 can't be added; a new stream has it anyway.
         let last = log.last_id().max(StreamId::new(0, 1));
         let last = last.format(&mut id);
         push_command(out, &[b"XADD", key, b"MAXLEN", b"0", last, b"x", b"y"]);

@@ -1,9 +1,9 @@
-//! What a fork may cost, computed before it.
+//! A forecast of the memory that a fork needs, computed before it.
 //!
-//! The forecast is what an operator needs to know before memory runs out: a fork copies the page
-//! tables at once, and every page that is written while the child lives. The number of pages is
-//! estimated from the rate of writes and the time that the last child of this kind took; a page for
-//! each write is the worst case, and it can't be more than all pages.
+//! The forecast warns an operator before memory runs out: a fork copies the page tables at once,
+//! and every page that is written while the child lives. The number of pages is estimated from the
+//! rate of writes and the time that the last child of this kind took; a page for each write is the
+//! worst case, and it can't be more than all pages.
 
 use std::time::Duration;
 
@@ -14,29 +14,29 @@ use crate::sys::allocator;
 use crate::sys::fork;
 use crate::util::byte_size::format_bytes_human;
 
-/// What a fork may cost, in bytes.
+/// The memory that a fork may need, in bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Forecast {
-    /// Copied before fork returns, while no client is served.
+    /// The page tables, which are copied before fork returns, while no client is served.
     pub page_tables: u64,
-    /// Copied while the child lives, at most.
+    /// The maximum that is copied while the child lives.
     pub copied: u64,
-    /// What the system has left; `None`: it doesn't say.
+    /// The system's available memory, if it is known.
     pub available: Option<u64>,
 }
 
 impl Forecast {
-    /// Memory would not hold it.
+    /// Whether there is not enough memory.
     pub fn too_much(&self) -> bool {
         let wanted = self.page_tables.saturating_add(self.copied);
         self.available.is_some_and(|available| wanted > available)
     }
 }
 
-/// What forecasts are computed from.
+/// The figures from which forecasts are computed.
 #[derive(Default)]
 pub struct History {
-    /// How long the last child of each kind ran.
+    /// The duration of the last child of each kind.
     pub(super) last: [Option<Duration>; KINDS],
     /// Changes per second, a moving average.
     writes_per_s: f64,
@@ -44,7 +44,7 @@ pub struct History {
     sampled_dirty: u64,
 }
 
-/// Say in the log and in INFO what the fork may cost.
+/// Logs what the fork may need, and keeps it for INFO.
 pub(super) fn log_forecast(server: &mut Server, kind: Kind) {
     let history = &server.forks.history;
     let seconds = history.last[kind as usize].map_or(0.0, |took| took.as_secs_f64());
@@ -75,7 +75,7 @@ pub(super) fn log_forecast(server: &mut Server, kind: Kind) {
 }
 
 impl Server {
-    /// How fast the data set changes, looked at once a second.
+    /// Measures the rate of changes; called once a second.
     pub(super) fn sample_writes(&mut self) {
         let (now_ms, history) = (self.clock.now_ms, &mut self.forks.history);
         let ms = now_ms - history.sampled_ms;
@@ -83,7 +83,7 @@ impl Server {
             return;
         }
         if history.sampled_ms > 0 {
-            // A save sets the counter back: what was changed since then is all that is known.
+            // A save resets the counter: only the changes since then are known.
             let changes = self
                 .dirty
                 .checked_sub(history.sampled_dirty)

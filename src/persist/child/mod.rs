@@ -12,9 +12,9 @@
 //!     cron: start_next (wishes.rs)
 //! ```
 //!
-//! A child that hangs, in a file system that doesn't answer for instance, would keep all others
-//! from being started. One that reports no progress for `child-stall-timeout` is killed. Only time
-//! in which this process looked counts, so that a machine that was asleep kills no child.
+//! A child that hangs, for instance in a file system that doesn't respond, would prevent all
+//! others. One that reports no progress for `child-stall-timeout` is killed. Only time during which
+//! this process ran counts, so that no child is killed after a machine's sleep.
 //!
 //! **Invariant:** a child ends in [`fork::exit_now`], never by returning: two processes would run
 //! the loop on the same sockets (`start` has no path out of the child).
@@ -46,7 +46,7 @@ pub use self::wishes::{Wish, start_next};
 /// The purpose of a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// BGSAVE and its like.
+    /// BGSAVE, save points, and transfers to replicas.
     Rdb,
     /// BGREWRITEAOF.
     Aof,
@@ -63,7 +63,7 @@ impl Kind {
         }
     }
 
-    /// As its log lines call it.
+    /// The child's name in log lines.
     fn name(self) -> &'static str {
         match self {
             Kind::Rdb => "RDB",
@@ -72,25 +72,25 @@ impl Kind {
     }
 }
 
-/// Where the child's bytes go.
+/// The destination of the child's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
     Disk,
-    /// Replicas, by a pipe or by their sockets: nothing stays here.
+    /// Replicas, by a pipe or by their sockets; no file is written.
     Replicas,
 }
 
-/// What a child is forked for.
+/// The work of a child.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
     pub kind: Kind,
     pub target: Target,
-    /// Sockets that the child goes on with; it closes all others.
+    /// The sockets that the child uses; it closes all others.
     pub keep: &'a [RawFd],
 }
 
 impl Job<'_> {
-    /// A child that writes a file.
+    /// A job that writes a file.
     pub fn to_disk(kind: Kind) -> Self {
         Job {
             kind,
@@ -108,17 +108,17 @@ pub struct Child {
     /// Unix time in milliseconds.
     pub started_ms: i64,
     pub progress: Progress,
-    /// Keys that there were at the fork.
+    /// The number of keys at the fork.
     pub keys_total: u64,
-    /// When the last report came.
+    /// The time of the last report, Unix milliseconds.
     reported_ms: i64,
     reports: Reports,
-    /// The pipe's registration in the loop; `None`: the cron polls it.
+    /// The pipe's registration in the loop; `None` if the cron polls it.
     token: Option<Token>,
     stall: Stall,
 }
 
-/// Figures of children that ended, the forecast for the next one, and what is wished of it.
+/// Figures of past children, the forecast for the next one, and the queue of wishes.
 #[derive(Default)]
 pub struct Forks {
     /// Pipes of children that ended, still registered in the loop; closed by [`watch`].
@@ -130,37 +130,38 @@ pub struct Forks {
     pub replication: Option<ReplicationHooks>,
 }
 
-/// What replication, which stands above this room, does about children.
+/// Callbacks of replication, which is above this module.
 #[derive(Clone, Copy)]
 pub struct ReplicationHooks {
     /// Grants [`Wish::Sync`]: starts a child whose target it chooses. False: not now, the wish
     /// stays.
     pub start: fn(&mut Server) -> bool,
-    /// A child of kind `Rdb` has ended, whatever its target: replicas may wait for the file, too.
-    /// The snapshot's own handler has run. The bytes of a pipe may not all have been read yet.
+    /// Called when a child of kind `Rdb` has ended, for any target: replicas may wait for the file,
+    /// too. The snapshot's own handler has run. The pipe may still have unread bytes.
     pub ended: fn(&mut Server, &Outcome),
 }
 
-/// How a child ended, for its done handler.
+/// How a child ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outcome {
     pub pid: i32,
     pub target: Target,
     pub exit: Exit,
-    /// Bytes of memory that were copied because of it.
+    /// Bytes of memory that were copied because of the child.
     pub cow_bytes: u64,
-    /// Seconds that it took.
+    /// The duration in seconds.
     pub seconds: i64,
-    /// Bit n: the n-th socket of the child did not get everything, though others may have.
+    /// Bit n is set if the n-th socket of the child did not get everything; others may have.
     pub failed_sockets: u64,
 }
 
 impl Outcome {
+    /// Whether the child exited without an error.
     pub fn succeeded(&self) -> bool {
         self.exit == Exit::Code(0)
     }
 
-    /// The parent ended it by a signal: no error, and no result.
+    /// Whether the parent ended it by a signal: neither an error nor a result.
     pub fn was_told_to_go(&self) -> bool {
         matches!(
             self.exit,
@@ -169,7 +170,7 @@ impl Outcome {
     }
 }
 
-/// For how long a child has reported nothing.
+/// The time without a report.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Stall {
     silent_ms: i64,
@@ -177,12 +178,12 @@ struct Stall {
     killed: bool,
 }
 
-/// One look counts at most this time: more than that was spent elsewhere, by the machine's sleep or
-/// a clock that was set.
+/// The maximum time that one check adds: more than that was spent elsewhere, by a machine's sleep
+/// or a change of the clock.
 const LOOK_MAX_MS: i64 = 1000;
 
 impl Stall {
-    /// Whether the child is to be killed now: it reports nothing for `timeout_s`; 0 is never.
+    /// Whether the child must be killed: it has reported nothing for `timeout_s`; 0 is never.
     fn look(&mut self, now_ms: i64, reported: bool, timeout_s: u32) -> bool {
         let passed_ms = (now_ms - self.looked_ms).clamp(0, LOOK_MAX_MS);
         self.looked_ms = now_ms;
@@ -196,13 +197,13 @@ impl Stall {
     }
 }
 
-/// A child without cores of its own is nicer than its parent by `GIVE_WAY` steps: it gets some ten
-/// times less of a core that both want. Where client, server and child share two cores, clients
-/// otherwise wait for the child's time slices.
+/// A child without processors of its own gets a priority that is `GIVE_WAY` steps lower than the
+/// parent's, so that it gets some ten times less of a shared processor. Otherwise, with client,
+/// server and child on two processors, clients wait for the child's time slices.
 const GIVE_WAY: i32 = 10;
 
-/// Fork, and run `body` in the child; its `Err` is the exit code. The parent goes on at once. The
-/// caller has checked that there is no other child.
+/// Forks, and runs `body` in the child, where an `Err` is the exit code. The parent continues at
+/// once. The caller has checked that there is no other child.
 pub fn start(
     server: &mut Server,
     job: Job,
@@ -257,7 +258,7 @@ impl Child {
         }
     }
 
-    /// How far it is, in percent.
+    /// The progress in percent.
     pub fn percent(&self) -> f64 {
         match self.keys_total {
             0 => 0.0,
@@ -273,7 +274,7 @@ impl Child {
         }
     }
 
-    /// Take what the child has reported. Whether it has.
+    /// Takes in the child's reports. Returns whether there were any.
     fn read_reports(&mut self, now_ms: i64) -> bool {
         let Some(progress) = self.reports.read() else {
             return false;
@@ -283,7 +284,7 @@ impl Child {
         true
     }
 
-    /// A child that makes no progress is killed; it is reaped later.
+    /// Kills a child that makes no progress; it is reaped later.
     fn kill_if_stalled(&mut self, now_ms: i64, reported: bool, timeout_s: u32) {
         if self.stall.look(now_ms, reported, timeout_s) {
             log::warn!(
@@ -296,7 +297,7 @@ impl Child {
     }
 }
 
-/// The first thing a child does: become a process of its own.
+/// The first step of a child: gets its own title, signals, sockets and priority.
 fn enter_child(server: &mut Server, job: Job) {
     let kind = job.kind;
     logging::set_role(logging::Role::Child);
@@ -317,7 +318,7 @@ fn enter_child(server: &mut Server, job: Job) {
     if cpus.is_empty() {
         process::give_way(GIVE_WAY);
     } else {
-        // A list that the machine doesn't have leaves the child where it is.
+        // A list that the machine can't satisfy changes nothing.
         let _ = process::set_cpu_affinity(&cpus.to_str_lossy());
     }
 }
@@ -331,14 +332,14 @@ fn note_fork(server: &mut Server, took: Duration) {
         .add_if_needed("fork", took.as_millis() as u64, now_s);
 }
 
-/// Tables may move and accesses may be noted when there is no child.
+/// Lets tables move and accesses be noted exactly when there is no child.
 fn follow_child(server: &mut Server) {
     server.evict.frozen = server.child.is_some();
     server.follow_resize_policy();
 }
 
-/// Before the loop sleeps: register the pipe of a new child, so that its end is noticed at once and
-/// not by the next cron; take that of an ended one out.
+/// Before the loop sleeps: registers the pipe of a new child, so that its end is noticed at once
+/// and not by the next cron, and removes that of an ended one.
 pub fn watch(el: &mut EventLoop<Server>, server: &mut Server) {
     for (reports, token) in server.forks.retired.drain(..) {
         el.remove_file(token);
@@ -347,20 +348,20 @@ pub fn watch(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(child) = server.child.as_mut().filter(|child| child.token.is_none()) else {
         return;
     };
-    // A loop that is full leaves the pipe to the cron.
+    // If the loop is full, the cron polls the pipe.
     if let Ok(token) = el.add_file(child.reports.fd(), Class::First, 0) {
         el.set_handler(token, Mask::READABLE, report_handler);
         child.token = Some(token);
     }
 }
 
-/// The child has reported, or ended. In a nested turn the data set is in the middle of a command,
-/// so a done handler has to wait for the cron.
+/// The child has reported or ended. In a nested turn the data set is in the middle of a command, so
+/// the done handler must wait for the cron.
 fn report_handler(_: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     if !server.is_nested() {
         reap(server);
     }
-    // Between the end of the pipe and that of the process lies a moment.
+    // The pipe may end a moment before the process does.
     let ending = |child: &Child| child.token == Some(token) && child.reports.ended;
     match server.child.as_ref().is_some_and(ending) && !server.is_nested() {
         true => Io::More,
@@ -368,8 +369,8 @@ fn report_handler(_: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     }
 }
 
-/// From the cron and the pipe's handler: take in what the child reports; if it has ended, let its
-/// done handler finish.
+/// Called by the cron and the pipe's handler: takes in the child's reports and, if it has ended,
+/// runs its done handler.
 pub fn reap(server: &mut Server) {
     server.sample_writes();
     let now_ms = server.clock.now_ms;
@@ -423,7 +424,7 @@ pub fn kill(server: &mut Server, kind: Kind) {
     }
 }
 
-/// Ends the child as [`kill`] does, and waits until it is gone and its handler has run.
+/// Ends the child as [`kill`] does, and waits until it has ended and its handler has run.
 pub fn kill_and_wait(server: &mut Server, kind: Kind) {
     kill(server, kind);
     if let Some(pid) = server
@@ -438,8 +439,8 @@ pub fn kill_and_wait(server: &mut Server, kind: Kind) {
 }
 
 impl Server {
-    /// Whether the keyspace's tables may move: not while a child shares their pages, nor when DEBUG
-    /// forbids it.
+    /// Sets whether the keyspace's tables may move: not while a child shares their pages, nor when
+    /// DEBUG forbids it.
     pub fn follow_resize_policy(&mut self) {
         let policy = if self.child.is_some() || self.debug.no_resize {
             ResizePolicy::Avoid
@@ -545,7 +546,7 @@ mod tests {
         let mut server = server();
         server.config.child_stall_timeout = 2;
         start(&mut server, Job::to_disk(Kind::Rdb), |_, pipe| {
-            // One report, then nothing: it hangs.
+            // One report and then no more: the child hangs.
             pipe.bytes_done(1);
             loop {
                 std::thread::park();

@@ -1,14 +1,14 @@
-//! What a child reports to its parent through a pipe.
+//! The reports of a child to its parent, through a pipe.
 //!
 //! ```text
 //!   child:   Meter ─> Pipe ── 40 bytes ──> Reports   :parent
 //!            after each key, each piece     the newest report counts
 //! ```
 //!
-//! A report is five numbers, far below what a pipe takes as one piece: keys done, bytes written,
-//! bytes of memory copied now and at most, and the sockets that were given up. A report is sent
-//! when something was done and `REPORT_EVERY` has passed, so a child without reports makes no
-//! progress.
+//! A report is five numbers, small enough for a pipe to transfer at once: keys done, bytes written,
+//! bytes of memory copied (now, and the maximum), and the sockets that were given up. A report is
+//! sent only after some progress, at most once in `REPORT_EVERY`, so a child without reports makes
+//! no progress.
 
 use std::cell::Cell;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -22,7 +22,8 @@ use crate::sys::fork;
 /// one.
 const KEYS_PER_LOOK: u64 = 1024;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Asking how much was copied takes long in a big process: at most this share of the child's time.
+/// Measuring the copied memory takes long in a big process: at most this fraction (1 / n) of the
+/// child's time.
 const MEASURE_SHARE: u32 = 100;
 const NUMBERS: usize = 5;
 const REPORT_BYTES: usize = NUMBERS * 8;
@@ -33,11 +34,11 @@ pub struct Progress {
     pub keys: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// Bytes of memory copied, at the moment of the report.
+    /// Bytes of memory copied at the time of the report.
     pub cow_bytes: u64,
-    /// The most that it was.
+    /// The maximum of `cow_bytes` so far.
     pub cow_peak: u64,
-    /// Bit n: the n-th of the child's sockets takes no more bytes.
+    /// Bit n is set if the n-th of the child's sockets was given up.
     pub failed_sockets: u64,
 }
 
@@ -69,7 +70,7 @@ impl Progress {
     }
 }
 
-/// The child's end of the pipe. It is shared by what counts keys and what counts bytes.
+/// The child's end of the pipe, shared by the code that counts keys and the code that counts bytes.
 pub struct Pipe {
     to: PipeWriter,
     progress: Cell<Progress>,
@@ -95,7 +96,7 @@ impl Pipe {
         progress
     }
 
-    /// One more key is done; from time to time a report goes to the parent.
+    /// Counts a key that is done, and sends a report if one is due.
     #[inline]
     pub fn key_done(&self) {
         let progress = self.count(|progress| progress.keys += 1);
@@ -104,18 +105,18 @@ impl Pipe {
         }
     }
 
-    /// `n` more bytes are written: a piece of some size, mostly a whole buffer.
+    /// Counts `n` written bytes, usually a whole buffer.
     pub fn bytes_done(&self, n: usize) {
         self.count(|progress| progress.bytes += n as u64);
         self.report_if_due();
     }
 
-    /// This socket takes no more bytes, counted from 0.
+    /// A socket was given up; `at` counts from 0.
     pub fn socket_failed(&self, at: usize) {
         self.count(|progress| progress.failed_sockets |= 1 << at);
     }
 
-    /// For work without keys, or with few big ones.
+    /// Sends a report if one is due, for work without keys or with few big ones.
     pub fn report_if_due(&self) {
         let now = Instant::now();
         if now < self.next_report.get() {
@@ -143,13 +144,13 @@ impl Pipe {
             .write_all(&self.progress.get().to_bytes())
             .is_err()
         {
-            // The parent is gone, so the result is of no use.
+            // The parent has ended, so the result is useless.
             log::warn!("Child failed reporting info to parent, exiting.");
             fork::exit_now(1);
         }
     }
 
-    /// The last report before a good end; `name` is the child's in the log.
+    /// Sends the last report before a successful end; `name` is the child's name in the log.
     pub(super) fn finish(&self, name: &str) {
         self.measure();
         self.report();
@@ -168,7 +169,7 @@ impl Pipe {
     }
 }
 
-/// Counts what a save has done: for the parent, if a child saves. The default counts nothing.
+/// Counts the progress of a save: for the parent, if a child saves. The default counts nothing.
 #[derive(Clone, Copy, Default)]
 pub struct Meter<'a> {
     pub pipe: Option<&'a Pipe>,
@@ -177,6 +178,7 @@ pub struct Meter<'a> {
 }
 
 impl Meter<'_> {
+    /// Counts a key that is done.
     #[inline]
     pub fn key_done(&self) {
         if let Some(pipe) = self.pipe {
@@ -187,7 +189,7 @@ impl Meter<'_> {
         }
     }
 
-    /// Tests want to see how far a slow save is.
+    /// The pause of `rdb-key-save-delay`, by which tests make a save slow.
     #[cold]
     fn pause(&self) {
         delay(self.pause_us);
@@ -196,6 +198,7 @@ impl Meter<'_> {
         }
     }
 
+    /// Counts `n` written bytes.
     pub fn bytes_done(&self, n: usize) {
         if let Some(pipe) = self.pipe {
             pipe.bytes_done(n);
@@ -206,14 +209,14 @@ impl Meter<'_> {
 /// The parent's end of the pipe.
 pub(super) struct Reports {
     pipe: PipeReader,
-    /// The pipe has ended: so has the child, or it is about to.
+    /// Whether the pipe has ended: so has the child, or it is about to.
     pub ended: bool,
-    /// The beginning of a report whose rest is still to come.
+    /// The beginning of an incomplete report.
     partial: Vec<u8>,
 }
 
 impl Reports {
-    /// `pipe` does not block.
+    /// `pipe` must be non-blocking.
     pub fn new(pipe: PipeReader) -> Reports {
         Reports {
             pipe,
@@ -222,6 +225,7 @@ impl Reports {
         }
     }
 
+    /// The descriptor of the pipe.
     pub fn fd(&self) -> RawFd {
         self.pipe.as_raw_fd()
     }
@@ -237,7 +241,7 @@ impl Reports {
                 }
                 Ok(n) => self.partial.extend_from_slice(&bytes[..n]),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // Nothing now, or never again: the exit status tells which.
+                // No bytes now, or the end: the exit status decides.
                 Err(_) => break,
             }
         }

@@ -1,4 +1,5 @@
-//! Work for children that is wanted while another child runs: the one place that starts the next.
+//! A queue of work for children that was requested while another child runs. Only this module
+//! starts the next child.
 //!
 //! ```text
 //!   BGREWRITEAOF, appendonly yes ─> Rewrite  ─┐
@@ -9,17 +10,17 @@
 //!                     else a save point that is reached, else a rewrite that the AOF's growth asks for
 //! ```
 //!
-//! A wish that can't be granted now (a rewrite that pauses after failures, a snapshot that rests
-//! after one) stays, and does not hold up those behind it.
+//! A wish that can't be granted now (rewrites and snapshots pause after failures) stays in the
+//! queue and does not delay those behind it.
 //!
-//! **Invariant:** a wish leaves the queue when its child was started, or when it is withdrawn
-//! (`tests::a_wish_stays_until_its_child_was_started`).
+//! **Invariant:** a wish is removed from the queue when its child was started, or when it is
+//! withdrawn (`tests::a_wish_stays_until_its_child_was_started`).
 
 use crate::persist::aof::rewrite;
 use crate::persist::rdb::background;
 use crate::state::Server;
 
-/// What a child is to do.
+/// The work of a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wish {
     /// Rewrite the AOF.
@@ -37,18 +38,20 @@ pub struct Wishes {
 }
 
 impl Wishes {
-    /// To be started as soon as no other child runs. A second wish of its kind adds nothing.
+    /// Adds a wish, which is granted as soon as no other child runs. A second wish of the same kind
+    /// adds nothing.
     pub fn add(&mut self, wish: Wish) {
         if !self.has(wish) {
             self.waiting.push(wish);
         }
     }
 
+    /// Whether a wish is in the queue.
     pub fn has(&self, wish: Wish) -> bool {
         self.waiting.contains(&wish)
     }
 
-    /// Takes a wish back. Whether it was there.
+    /// Removes a wish. Returns whether it was in the queue.
     pub fn withdraw(&mut self, wish: Wish) -> bool {
         let had = self.has(wish);
         self.waiting.retain(|other| *other != wish);
@@ -56,7 +59,7 @@ impl Wishes {
     }
 }
 
-/// From the cron: starts the next child, when there is none and something is wanted or due.
+/// The cron's step: starts the next child, if none runs and one is wanted or due.
 pub fn start_next(server: &mut Server) {
     // A turn within a load: half a data set is not worth saving.
     if server.child.is_some() || server.is_nested() {
@@ -74,7 +77,7 @@ pub fn start_next(server: &mut Server) {
     rewrite::start_if_due(server);
 }
 
-/// Start a child, unless its time has not come. The log has the error if it can't be started.
+/// Grants a wish, if its time has come. An error is logged.
 fn start(server: &mut Server, wish: Wish) -> bool {
     match wish {
         Wish::Rewrite => rewrite::start_wished(server),
@@ -124,7 +127,7 @@ mod tests {
             [Wish::Snapshot, Wish::Sync],
             "each kind once"
         );
-        // Snapshots failed of late: the wish behind it comes first.
+        // Snapshots have failed: the wish behind it comes first.
         server.rdb.failed = true;
         server.rdb.last_try_s = server.clock.now_s();
         start_next(&mut server);

@@ -1,4 +1,4 @@
-//! Snapshots: SAVE, BGSAVE, save points, shutdown; and the handling of their results.
+//! Snapshots: SAVE, BGSAVE, save points, shutdown, and the handling of their results.
 //!
 //! ```text
 //!   BGSAVE ───────────────┐
@@ -7,7 +7,7 @@
 //!   SAVE, SHUTDOWN, FLUSHALL, DEBUG RELOAD ─> save, by this process
 //! ```
 //!
-//! **Invariant:** `dirty` falls only by what a finished snapshot holds.
+//! **Invariant:** `dirty` decreases only by the changes that a finished snapshot contains.
 
 use std::io;
 
@@ -21,30 +21,29 @@ use crate::sys;
 use crate::sys::fork::Exit;
 use crate::texts;
 
-/// After a failed snapshot the next one is not tried for this time.
+/// The pause after a failed snapshot.
 const RETRY_DELAY_S: i64 = 5;
 
 /// The state of snapshots.
 pub struct Rdb {
-    /// Bytes that the last saving child made the system copy.
+    /// Bytes that were copied on write during the last save by a child.
     pub last_cow_bytes: u64,
-    /// The last background save failed.
+    /// Whether the last background save failed.
     pub failed: bool,
-    /// How long it took, in seconds; -1 before the first.
+    /// The duration of the last background save in seconds; -1 before the first.
     pub last_bgsave_s: i64,
-    /// Unix time of the last start of one.
+    /// Unix time at which the last background save started.
     pub last_try_s: i64,
-    /// Snapshots made since the start.
+    /// The number of snapshots since the start.
     pub saves: u64,
-    /// What the last load found.
+    /// The numbers of keys in the last loaded file.
     pub last_load: Counts,
-    /// `dirty` when the running child was forked.
+    /// The value of `dirty` when the running child was forked.
     dirty_at_fork: u64,
 }
 
 impl Rdb {
-    /// Why commands that write are refused: snapshots fail, and `stop-writes-on-bgsave-error` is
-    /// on.
+    /// The error for commands that write: snapshots fail, and `stop-writes-on-bgsave-error` is on.
     pub fn write_refusal(&self, config: &Config) -> Option<Error> {
         let refused = self.failed && config.stop_writes_on_bgsave_error && !config.save.is_empty();
         refused.then(|| Error::of(config.text(texts::MISCONF_RDB)))
@@ -89,14 +88,13 @@ pub fn save(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// Save in a child, in the form that the settings ask for. The caller has checked that there is
-/// none.
+/// Saves in a child, as the settings say. The caller has checked that there is no other child.
 pub fn start(server: &mut Server) -> io::Result<()> {
     let options = SaveOptions::of(server);
     start_with(server, options)
 }
 
-/// Save in a child. The caller has checked that there is none.
+/// Saves in a child. The caller has checked that there is no other child.
 pub fn start_with(server: &mut Server, options: SaveOptions) -> io::Result<()> {
     server.rdb.saves += 1;
     server.rdb.dirty_at_fork = server.dirty;
@@ -122,7 +120,7 @@ pub fn start_with(server: &mut Server, options: SaveOptions) -> io::Result<()> {
     }
 }
 
-/// A child that wrote the data set has ended.
+/// Takes in the result of a child that wrote the data set.
 pub fn background_save_done(server: &mut Server, outcome: Outcome) {
     server.rdb.last_cow_bytes = outcome.cow_bytes;
     server.rdb.last_bgsave_s = outcome.seconds;
@@ -132,7 +130,7 @@ pub fn background_save_done(server: &mut Server, outcome: Outcome) {
     }
 }
 
-/// What was sent to replicas is no snapshot: `dirty` stays, and a failure is theirs.
+/// Logs the result of a transfer to replicas, which is not a snapshot: `dirty` stays.
 fn log_transfer_done(outcome: Outcome) {
     match outcome.exit {
         Exit::Code(0) => log::info!("Background RDB transfer terminated with success"),
@@ -172,18 +170,18 @@ fn snapshot_done(server: &mut Server, outcome: Outcome) {
     }
 }
 
-/// A snapshot that failed of late is not tried again at once.
+/// Whether the pause after a failed snapshot is over.
 fn is_rested(server: &Server) -> bool {
     let since_s = server.clock.now_s() - server.rdb.last_try_s;
     !server.rdb.failed || since_s > RETRY_DELAY_S
 }
 
-/// Start a snapshot that was asked for, unless one failed of late. Whether it was.
+/// Starts a requested snapshot, unless the pause after a failure lasts. Returns whether it did.
 pub fn start_wished(server: &mut Server) -> bool {
     is_rested(server) && start(server).is_ok()
 }
 
-/// Start a snapshot if a save point is reached. Whether it was.
+/// Starts a snapshot if a save point is reached. Returns whether it did.
 pub fn start_if_due(server: &mut Server) -> bool {
     let since_s = server.clock.now_s() - server.last_save_s;
     let due = server
@@ -202,15 +200,15 @@ pub fn start_if_due(server: &mut Server) -> bool {
     start(server).is_ok()
 }
 
-/// FLUSHALL: what a child is writing is out of date, and an empty data set is soon saved. True: it
-/// was.
+/// FLUSHALL: ends a child that saves, as its data is out of date, and saves the empty data set if
+/// there are save points. Returns whether it was saved.
 pub fn after_flushall(server: &mut Server) -> bool {
     child::kill(server, Kind::Rdb);
-    // The log has the error; the data set is flushed all the same.
+    // An error is logged; the data set is flushed nevertheless.
     !server.config.save.is_empty() && save(server).is_ok()
 }
 
-/// Saves at shutdown. `Err`: the log has the reason why there is no snapshot.
+/// Saves at shutdown. `Err`: there is no snapshot; the reason is logged.
 pub fn save_at_shutdown(server: &mut Server, wanted: bool, forced: bool) -> io::Result<()> {
     if in_progress(server) {
         log::warn!("There is a child saving an .rdb. Killing it!");

@@ -1,5 +1,4 @@
-//! `aeris-check-rdb`: walks a file as the loader would, keeps nothing, and reports where it is
-//! damaged.
+//! `aeris-check-rdb`: walks a file like the loader, keeps nothing, and reports where it is damaged.
 //!
 //! ```text
 //!   [offset 0] Checking RDB file dump.rdb
@@ -33,7 +32,7 @@ use crate::types::hash::HashLimits;
 use crate::types::set::SetLimits;
 use crate::types::zset::ZsetLimits;
 
-/// Names of the value types, by number.
+/// The names of the value types, by number.
 const KINDS: [&str; 26] = [
     "string",
     "list-linked",
@@ -63,7 +62,7 @@ const KINDS: [&str; 26] = [
     "hash-listpack-md",
 ];
 
-/// Where lines go.
+/// Prints a line.
 type Print<'p> = &'p mut dyn FnMut(&str);
 
 struct Checker<'p> {
@@ -204,7 +203,7 @@ impl Sink for Checker<'_> {
     }
 }
 
-/// Limits that leave every value as it is.
+/// Limits that change no value.
 fn no_limits() -> Limits {
     let seed = HashSeed::new([0, 0]);
     Limits {
@@ -225,17 +224,17 @@ fn no_limits() -> Limits {
             max_value: usize::MAX,
             seed,
         },
-        // What the server would mend.
+        // Values that the server would repair are accepted.
         sanitize: false,
     }
 }
 
-/// Whether the file is sound. Each finding is a line.
+/// Checks a file and prints each finding. Returns whether it is valid.
 pub fn check_file(path: &Path, print: Print) -> bool {
     check_preamble(path, print).is_some()
 }
 
-/// Checks the snapshot at the beginning of an AOF; returns where it ends, if it is sound.
+/// Checks the snapshot at the beginning of an AOF. Returns its end, if it is valid.
 pub fn check_preamble(path: &Path, print: Print) -> Option<u64> {
     let mut checker = Checker::new(print);
     checker.line(0, &format!("Checking RDB file {}", path.display()));
@@ -279,12 +278,12 @@ pub fn check_preamble(path: &Path, print: Print) -> Option<u64> {
     }
 }
 
-/// The server can't load its file: the checker's findings go to the log.
+/// Logs the checker's findings about a file that the server can't load.
 pub fn log_findings(path: &Path, _: &Server) {
     check_file(path, &mut |line| log::warn!("{line}"));
 }
 
-/// The tool: `aeris-check-rdb <rdb-file-name>`.
+/// The main function of the tool: `aeris-check-rdb <rdb-file-name>`.
 pub fn main(args: &[String]) -> ExitCode {
     match args {
         [_, flag] if flag == "-v" || flag == "--version" => {

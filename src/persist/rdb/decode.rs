@@ -1,4 +1,4 @@
-//! Decodes one value: lengths, strings, and every type that was ever written.
+//! Decodes one value: lengths, strings, and every type that any version wrote.
 //!
 //! ```text
 //!   type byte -> | string                        shown where it lies in the read buffer
@@ -12,8 +12,7 @@
 //! `sanitize-dump-payload` has no effect here, because no cheaper check would keep the invariants
 //! of the types.
 //!
-//! **Invariant:** a count from the file reserves memory only as far as the bytes left could hold
-//! that many elements.
+//! **Invariant:** memory is reserved for no more elements than the remaining bytes can contain.
 
 use std::borrow::Cow;
 use std::io;
@@ -36,14 +35,14 @@ use crate::types::zset::Zset;
 use crate::types::{New, Value, kind as entry_kind};
 use crate::util::number::{IntBuf, parse_f64_lenient};
 
-/// The fault that makes bytes an invalid value.
+/// Why bytes are not a valid value.
 #[derive(Debug)]
 pub enum Fault {
-    /// They end too early, or can't be read.
+    /// The bytes end too early, or can't be read.
     Read(io::Error),
-    /// They contradict the format, or themselves.
+    /// The bytes contradict the format, or themselves.
     Corrupt(Cow<'static, str>),
-    /// A collection without elements, which versions before 7.0 wrote now and then.
+    /// A collection without elements, which versions before 7.0 could write.
     Empty,
 }
 
@@ -66,14 +65,15 @@ impl std::fmt::Display for Fault {
     }
 }
 
+/// The result of decoding.
 pub type Result<T> = std::result::Result<T, Fault>;
 
-/// A fault of the format.
+/// A fault with this text.
 pub fn corrupt<T>(text: impl Into<Cow<'static, str>>) -> Result<T> {
     Err(Fault::Corrupt(text.into()))
 }
 
-/// A string as it stands in a file.
+/// A string in one of the forms of a file.
 pub enum Text<'a> {
     Int(i64),
     Bytes(&'a [u8]),
@@ -81,7 +81,7 @@ pub enum Text<'a> {
 }
 
 impl Text<'_> {
-    /// The bytes, integers written out into `digits`.
+    /// The bytes; an integer is written to `digits`.
     pub fn bytes<'b>(&'b self, digits: &'b mut IntBuf) -> &'b [u8] {
         match self {
             Text::Int(n) => digits.format(*n),
@@ -91,7 +91,7 @@ impl Text<'_> {
     }
 }
 
-/// The string as a key's value: its kind byte and how it is stored. A long one leaves its buffer.
+/// The string as a key's value, with its kind byte. A long string is moved out.
 pub fn string_value<'t>(text: &'t mut Text<'_>) -> (u8, New<'t>) {
     match text {
         Text::Int(n) => (entry_kind::INT, New::Int(*n)),
@@ -104,14 +104,14 @@ pub fn string_value<'t>(text: &'t mut Text<'_>) -> (u8, New<'t>) {
     }
 }
 
-/// A length, or how a string is encoded.
+/// A length, or the encoding of a string.
 enum Head {
     Len(u64),
     Encoded(u8),
 }
 
-/// Reads values. `tick` is called now and then inside large ones, with the offset; it says at which
-/// offset it wants to be called next.
+/// Reads values. Large ones call `tick` with the offset; it returns the offset at which to be
+/// called again.
 pub struct Decoder<'r, 's> {
     pub reader: &'r mut Reader<'s>,
     pub limits: Limits,
@@ -120,7 +120,7 @@ pub struct Decoder<'r, 's> {
     pub next_tick: u64,
 }
 
-/// A function that is called from time to time while a large value is read.
+/// Called repeatedly while a large value is read; see [`Decoder`].
 pub type Tick<'t> = &'t mut dyn FnMut(u64) -> u64;
 
 impl<'r, 's> Decoder<'r, 's> {
@@ -143,6 +143,7 @@ impl<'r, 's> Decoder<'r, 's> {
         })
     }
 
+    /// Reads a length.
     pub fn length(&mut self) -> Result<u64> {
         match self.head()? {
             Head::Len(len) => Ok(len),
@@ -150,7 +151,8 @@ impl<'r, 's> Decoder<'r, 's> {
         }
     }
 
-    /// The number of elements of a collection: never more than there are bytes.
+    /// Reads the number of elements of a collection, which is at most the number of remaining
+    /// bytes.
     fn count(&mut self) -> Result<usize> {
         let count = self.length()?;
         if count == 0 {
@@ -159,7 +161,7 @@ impl<'r, 's> Decoder<'r, 's> {
         self.bounded(count)
     }
 
-    /// A count of things that take a byte at least.
+    /// Checks a number of elements that take at least a byte each.
     fn bounded(&mut self, count: u64) -> Result<usize> {
         match usize::try_from(count) {
             Ok(n) if self.reader.may_have(count) => Ok(n),
@@ -167,7 +169,7 @@ impl<'r, 's> Decoder<'r, 's> {
         }
     }
 
-    /// How many elements room is made for at once.
+    /// The number of elements for which memory is reserved at once.
     fn reservation(&self, count: usize) -> usize {
         const UNSURE: usize = 1 << 20;
         if self.reader.knows_its_length() {
@@ -177,6 +179,7 @@ impl<'r, 's> Decoder<'r, 's> {
         }
     }
 
+    /// Reads a time in milliseconds.
     pub fn millis(&mut self) -> Result<i64> {
         Ok(i64::from_le_bytes(self.reader.get()?))
     }
@@ -185,7 +188,8 @@ impl<'r, 's> Decoder<'r, 's> {
         Ok(f64::from_le_bytes(self.reader.get()?))
     }
 
-    /// A score of the first format: a length and digits, or a sign for what digits can't say.
+    /// Reads a score of the first format: a length and digits, or a special length for infinities
+    /// and NaN.
     fn text_double(&mut self) -> Result<f64> {
         match self.reader.get_u8()? {
             255 => Ok(f64::NEG_INFINITY),
@@ -201,7 +205,7 @@ impl<'r, 's> Decoder<'r, 's> {
         }
     }
 
-    /// A string, where it lies if possible.
+    /// Reads a string, borrowed if possible.
     #[inline]
     pub fn text(&mut self) -> Result<Text<'_>> {
         match self.head()? {
@@ -237,7 +241,7 @@ impl<'r, 's> Decoder<'r, 's> {
         }
     }
 
-    /// A string of one's own.
+    /// Reads an owned string.
     pub fn bytes(&mut self) -> Result<Vec<u8>> {
         let text = self.text()?;
         Ok(match text {
@@ -246,7 +250,7 @@ impl<'r, 's> Decoder<'r, 's> {
         })
     }
 
-    /// A string into a buffer that is used again and again.
+    /// Reads a string into a reused buffer.
     pub fn bytes_into(&mut self, out: &mut Vec<u8>) -> Result<()> {
         out.clear();
         let text = self.text()?;
@@ -257,13 +261,13 @@ impl<'r, 's> Decoder<'r, 's> {
         Ok(())
     }
 
-    /// Shows a string.
+    /// Passes a string to `show`.
     fn with_text<R>(&mut self, show: impl FnOnce(&[u8]) -> R) -> Result<R> {
         let text = self.text()?;
         Ok(show(text.bytes(&mut IntBuf::new())))
     }
 
-    /// A value that is not a string.
+    /// Reads a value that is not a string.
     pub fn value(&mut self, kind: u8, tick: Tick) -> Result<Value> {
         use kind::*;
         Ok(match kind {
@@ -304,7 +308,7 @@ impl<'r, 's> Decoder<'r, 's> {
     }
 }
 
-/// Modules sign their values with nine letters of six bits each, above ten bits of version.
+/// The name of a module: nine letters of six bits each, above ten bits of version.
 pub fn module_name(id: u64) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     (0..9)
@@ -379,7 +383,7 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// A string that is a listpack from its first byte to its last.
+    /// Reads a string that must be a valid listpack.
     fn listpack(&mut self, complaint: &'static str) -> Result<Listpack> {
         match self.with_text(Listpack::from_bytes)? {
             Some(listpack) => Ok(listpack),
@@ -532,7 +536,7 @@ impl Decoder<'_, '_> {
         Ok(hash)
     }
 
-    /// Valkey 9: each field with its value and its time, -1 for none.
+    /// Valkey 9: each field with its value and its expiry time, -1 for none.
     fn hash_valkey(&mut self, mut tick: Tick) -> Result<Hash> {
         let count = self.count()?;
         let mut hash = Hash::new();
@@ -547,8 +551,8 @@ impl Decoder<'_, '_> {
         Ok(hash)
     }
 
-    /// Redis 7.4: each field after its time, which is 0 for none and else counts from the earliest
-    /// one.
+    /// Redis 7.4: each field after its expiry time, which is 0 for none, otherwise relative to the
+    /// earliest one.
     fn hash_metadata(&mut self, kind: u8, mut tick: Tick) -> Result<Hash> {
         let earliest = match kind {
             kind::HASH_METADATA => Some(self.millis()?),
@@ -577,11 +581,11 @@ impl Decoder<'_, '_> {
         Ok(hash)
     }
 
-    /// Redis 7.4: field, value and time in turn, 0 for none.
+    /// Redis 7.4: field, value and expiry time in turn, 0 for none.
     fn hash_listpack_ex(&mut self, kind: u8) -> Result<Hash> {
         const COMPLAINT: &str = "Hash listpack integrity check failed.";
         if kind == kind::HASH_LISTPACK_EX {
-            // The earliest time, which the triples say, too.
+            // The earliest time, which is in the triples, too.
             self.millis()?;
         }
         let listpack = self.listpack(COMPLAINT)?;
@@ -629,10 +633,10 @@ impl Decoder<'_, '_> {
         }
         let len = self.length()?;
         let last_id = self.id()?;
-        // What later versions keep beside the log: as if nothing was ever deleted.
+        // Figures of later versions: as if no entry had been deleted.
         let (mut max_deleted, mut added) = (StreamId::MIN, len);
         if kind != kind::STREAM_LISTPACKS {
-            // The first entry's ID, which the listpacks say, too.
+            // The first entry's ID, which is in the listpacks, too.
             self.id()?;
             (max_deleted, added) = (self.id()?, self.length()?);
         }
@@ -641,7 +645,7 @@ impl Decoder<'_, '_> {
             if self.limits.sanitize {
                 return corrupt("Stream length inconsistent with its listpacks");
             }
-            // Older versions of Redis lost count of deleted entries.
+            // Older versions of Redis miscounted deleted entries.
             log::warn!(
                 "A stream has {live} entries, which its stored length ({len}) or last ID contradicts: counted anew."
             );
@@ -679,7 +683,7 @@ impl Decoder<'_, '_> {
         let entries_read = if kind == kind::STREAM_LISTPACKS {
             entries_up_to(&stream.log, last_id)
         } else {
-            // -1 for what is not known.
+            // -1 for an unknown number.
             Some(self.length()?).filter(|read| i64::try_from(*read).is_ok())
         };
         let Some(group) = stream.create_group(&name, last_id, entries_read) else {

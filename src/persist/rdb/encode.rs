@@ -1,4 +1,4 @@
-//! Encodes one value: the counterpart of `decode`, for the newest form of each encoding only.
+//! Encodes one value, always in the newest form of its encoding; the counterpart of `decode`.
 //!
 //! ```text
 //!   integer, short string     inside the key's entry      -> string
@@ -8,8 +8,7 @@
 //!   stream                    listpacks, groups           -> see `Encoder::stream`
 //! ```
 //!
-//! **Invariant:** nothing here writes to what it encodes: in a forked child a write is a page
-//! copied.
+//! **Invariant:** encoding does not write to the value: in a forked child each write copies a page.
 
 use std::io;
 
@@ -28,14 +27,14 @@ use crate::types::zset::Zset;
 use crate::types::{KeyRef, Value};
 use crate::util::number::{IntBuf, parse_i64};
 
-/// Shorter strings are not worth compressing.
+/// Shorter strings are not compressed.
 const COMPRESS_MIN: usize = 21;
-/// And what does not save as many bytes is not worth decompressing.
+/// A compression that saves less than this is not used.
 const COMPRESS_GAIN: usize = 4;
 /// The longest text of a 32-bit integer.
 const INT_TEXT_MAX: usize = 11;
 
-/// Writes values in the format of a version.
+/// Writes values in the format of one version.
 pub struct Encoder<'w, 's> {
     pub out: &'w mut Writer<'s>,
     version: u32,
@@ -43,7 +42,7 @@ pub struct Encoder<'w, 's> {
     packed: Vec<u8>,
 }
 
-/// The version in which a value can be written without loss, if it is not this one already.
+/// The lowest version, at least `wanted`, in which a value can be written without loss.
 pub fn version_for(entry: KeyRef, wanted: u32) -> u32 {
     match entry.value() {
         ValueRef::Obj(Value::Hash(hash)) if hash.volatile_len() > 0 => {
@@ -54,6 +53,7 @@ pub fn version_for(entry: KeyRef, wanted: u32) -> u32 {
 }
 
 impl<'w, 's> Encoder<'w, 's> {
+    /// An encoder for a version; with `compress`, strings are compressed by LZF.
     pub fn new(out: &'w mut Writer<'s>, version: u32, compress: bool) -> Encoder<'w, 's> {
         Encoder {
             out,
@@ -63,6 +63,7 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
+    /// Writes a length.
     pub fn len(&mut self, n: u64) -> io::Result<()> {
         match n {
             0..64 => self.out.put_u8(n as u8),
@@ -80,7 +81,7 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
-    /// A string, as short as it can be written.
+    /// Writes a string in its shortest form.
     #[inline]
     pub fn string(&mut self, text: &[u8]) -> io::Result<()> {
         if text.len() <= INT_TEXT_MAX {
@@ -106,6 +107,7 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
+    /// Writes an integer as a string.
     pub fn integer(&mut self, n: i64) -> io::Result<()> {
         match i32::try_from(n) {
             Ok(n) => self.short_int(n),
@@ -118,7 +120,7 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
-    /// Write the string compressed; false if that would not be shorter.
+    /// Writes the string compressed; returns false if that would not be shorter.
     fn compressed(&mut self, text: &[u8]) -> io::Result<bool> {
         let Some(lzf) = &mut self.lzf else {
             return Ok(false);
@@ -149,6 +151,7 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
+    /// Writes a time in milliseconds.
     pub fn millis(&mut self, ms: i64) -> io::Result<()> {
         self.out.put(&ms.to_le_bytes())
     }
@@ -175,7 +178,7 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
-    /// The value, without its type byte.
+    /// Writes the value without its type byte.
     #[inline]
     pub fn value(&mut self, entry: KeyRef) -> io::Result<()> {
         match entry.value() {
@@ -250,8 +253,8 @@ impl<'w, 's> Encoder<'w, 's> {
         result
     }
 
-    /// From the highest score to the lowest, as Redis does, whose skiplist is quicker to build that
-    /// way.
+    /// Writes from the highest score to the lowest, as in Redis, which builds its skiplist faster
+    /// in that order.
     fn zset(&mut self, zset: &Zset) -> io::Result<()> {
         self.len(zset.len() as u64)?;
         let mut result = Ok(());
@@ -303,7 +306,7 @@ impl<'w, 's> Encoder<'w, 's> {
     }
 }
 
-/// Whether a walk goes on.
+/// Breaks a walk after an error.
 fn proceed(result: &io::Result<()>) -> std::ops::ControlFlow<()> {
     match result {
         Ok(()) => std::ops::ControlFlow::Continue(()),
@@ -347,7 +350,7 @@ impl Encoder<'_, '_> {
 
     fn group(&mut self, group: &Group) -> io::Result<()> {
         self.id(group.last_id)?;
-        // -1 for what is not known.
+        // -1 for an unknown number.
         self.len(group.entries_read.unwrap_or(u64::MAX))?;
         self.len(group.pending_count() as u64)?;
         for (id, nack) in group.pending(..) {

@@ -1,6 +1,6 @@
-//! Encodings that are no longer written: ziplists (to Redis 6.2) and zipmaps (to 2.4). Both become
-//! listpacks as they are read, element by element, so that the rest of the server does not know
-//! them.
+//! Encodings that are no longer written: ziplists (up to Redis 6.2) and zipmaps (up to 2.4). Both
+//! become listpacks when they are read, element by element, so that the rest of the server does not
+//! need them.
 
 use crate::ds::listpack::Listpack;
 use crate::ds::ziplist::Ziplist;

@@ -1,4 +1,4 @@
-//! Reading a whole file: the order of its parts, and the sinks that receive them.
+//! Reads a whole file: the order of its parts, and the sinks that receive them.
 //!
 //! ```text
 //!   read() walks the file -> Sink::aux, select_db, resize_db, function, key ...
@@ -7,7 +7,7 @@
 //!                              +-- Checker     counts and reports (`rdb::check`)
 //! ```
 //!
-//! One walk serves the loader and the checker, so that what one accepts the other accepts, too.
+//! The loader and the checker use the same walk, so that both accept the same files.
 
 use super::decode::{Decoder, Fault, Result, Text, corrupt, module_name, string_value};
 use super::payload::entry_kind_of;
@@ -15,7 +15,7 @@ use super::{Limits, VERSION_REDIS_MAX, VERSION_VALKEY, is_known_version, kind, o
 use crate::persist::rio::Reader;
 use crate::types::New;
 
-/// Attributes of a key in a file, beside its value.
+/// A key's attributes in a file, beside its value.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Meta {
     /// Unix time in milliseconds.
@@ -24,7 +24,7 @@ pub struct Meta {
     pub frequency: Option<u8>,
 }
 
-/// Where in a file the walk is: what the checker names when it finds damage.
+/// The step of the walk, which the checker names when it finds damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     Start,
@@ -40,6 +40,7 @@ pub enum Step {
 }
 
 impl Step {
+    /// The name of the step, as in redis-check-rdb.
     pub fn name(self) -> &'static str {
         match self {
             Step::Start => "start",
@@ -56,17 +57,17 @@ impl Step {
     }
 }
 
-/// A receiver of a file's parts. Each method may end the walk with a fault.
+/// Receives the parts of a file. Each method may end the walk with a fault.
 pub trait Sink {
-    /// The walk has come to this step; `offset` is where it reads next.
+    /// The walk has reached this step; `offset` is the position of the next byte.
     #[inline]
     fn step(&mut self, _: Step, _offset: u64) {}
-    /// Bytes were read up to `offset`; returns the offset at which to call it again.
+    /// Bytes were read up to `offset`; returns the offset at which to be called again.
     fn tick(&mut self, offset: u64) -> u64;
     fn aux(&mut self, name: &[u8], value: &[u8]);
     fn select_db(&mut self, db: u64) -> Result<()>;
-    /// `keys` keys will follow, and `expires` of them have a time to live. `plausible` is the most
-    /// that the rest of the file can hold.
+    /// `keys` keys follow, `expires` of them with a time to live. `plausible` is the maximum for
+    /// the rest of the file.
     fn resize_db(&mut self, keys: u64, expires: u64, plausible: u64);
     fn function(&mut self, source: &[u8]) -> Result<()>;
     /// The first byte behind the AUX fields and the functions was read. `any`: keys follow, and not
@@ -74,20 +75,20 @@ pub trait Sink {
     fn keys_begin(&mut self, _any: bool) -> Result<()> {
         Ok(())
     }
-    /// A key's name was read; its value comes next.
+    /// A key's name was read; its value follows.
     #[inline]
     fn key_begins(&mut self, _name: &[u8], _: Meta, _kind: u8) {}
     fn key(&mut self, name: &[u8], meta: Meta, kind: u8, value: New) -> Result<()>;
-    /// A collection without elements: no key.
+    /// A collection without elements, which is not a key.
     fn empty_key(&mut self, name: &[u8]);
-    /// Data of a module. False: it can't be passed over.
+    /// Data of a module. Returns false if it can't be skipped.
     fn skip_module(&mut self, _name: &str) -> bool {
         false
     }
     fn footer(&mut self, found: u64, computed: u64) -> Result<()>;
 }
 
-/// The reason why a file is not even begun.
+/// Why reading does not begin.
 #[derive(Debug)]
 pub enum Refused {
     Signature,
@@ -117,7 +118,7 @@ pub fn read_version(reader: &mut Reader, any_version: bool) -> std::result::Resu
     Ok(version)
 }
 
-/// Reads everything behind the version, to the checksum.
+/// Reads everything behind the version, up to the checksum.
 pub fn read<S: Sink>(
     reader: &mut Reader,
     version: u32,
@@ -145,7 +146,7 @@ struct Walk<'w, 'r, 's, S> {
     sink: &'w mut S,
     /// The attributes of the next key.
     meta: Meta,
-    /// The key's name, in a buffer that is used again.
+    /// The key's name, in a reused buffer.
     name: Vec<u8>,
 }
 
@@ -203,7 +204,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
             }
             opcode::RESIZEDB => {
                 let (keys, expires) = (decoder.length()?, decoder.length()?);
-                // A key takes three bytes at least.
+                // A key takes at least three bytes.
                 let plausible = decoder.reader.bytes_left().map_or(keys, |left| left / 3);
                 self.sink.resize_db(keys, expires, plausible);
             }
@@ -220,7 +221,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
                 return corrupt("Pre-release function format not supported.");
             }
             opcode::SLOT_INFO => {
-                // Sizes of a cluster's slot: advice that this table has no use for.
+                // The sizes of a cluster's slot: a hint that is not needed here.
                 for _ in 0..3 {
                     decoder.length()?;
                 }
@@ -275,8 +276,8 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         }
     }
 
-    /// Valkey 9 writes these when a slot is on its way to this node: a name and ranges of slots.
-    /// The migration itself does not outlive a restart.
+    /// Valkey 9 writes the name and the ranges of slots that are being migrated to this node. The
+    /// migration does not continue after a restart.
     fn slot_import(&mut self) -> Result<()> {
         self.decoder.bytes()?;
         let ranges = self.decoder.length()?;
@@ -301,7 +302,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         ))
     }
 
-    /// A module's data is a row of parts that say their kind, so that it can be passed over.
+    /// Skips a module's data, which is a sequence of parts with their types.
     fn skip_module_parts(&mut self) -> Result<()> {
         loop {
             match self.decoder.length()? {
@@ -338,12 +339,18 @@ fn is_before_keys(code: u8) -> bool {
     )
 }
 
-/// The parts of a module's value.
+/// The types of the parts of a module's value.
 mod module_part {
+    /// The end.
     pub const EOF: u64 = 0;
+    /// A signed integer.
     pub const SINT: u64 = 1;
+    /// An unsigned integer.
     pub const UINT: u64 = 2;
+    /// A float.
     pub const FLOAT: u64 = 3;
+    /// A double.
     pub const DOUBLE: u64 = 4;
+    /// A string.
     pub const STRING: u64 = 5;
 }

@@ -17,9 +17,9 @@
 //!
 //! Values are written as they lie in memory wherever that is a block of bytes (listpack, intset,
 //! the nodes of a quicklist, the listpacks of a stream), so saving and loading them is copying.
-//! Everything else is a count and that many strings.
+//! Everything else is a count and then the elements as strings.
 //!
-//! **Which version is written.** `rdb-version` says it, 11 by default:
+//! **The version that is written** is `rdb-version`, 11 by default:
 //!
 //! | version | read by | what it lacks |
 //! |---|---|---|
@@ -28,21 +28,21 @@
 //! | 12 | Redis 7.4 and later | |
 //! | 80 | Valkey 9 | |
 //!
-//! Fields with a time to live are never written without it: a field that was to vanish must not
-//! live for ever. So **a file, or a payload, that holds such a field has version 12 at least**,
-//! whatever the setting says, and an older server refuses it with an error instead of keeping the
-//! fields. Everything that a lower version lacks beside that is derived data.
+//! Fields are never written without their time to live: a field that has to expire must not live
+//! for ever. So **a file, or a payload, with such a field has at least version 12**, whatever the
+//! setting is, and an older server refuses it with an error. Everything else that a lower version
+//! lacks is derived data.
 //!
 //! Versions 12 to 79 are Redis's and 80 on are Valkey's, which both use value type 22, for
 //! different things: the version decides.
 //!
 //! **Reading** knows every type that Redis wrote since 2.0 and Valkey since 7.2; modules' values
-//! are refused by name, since only the module knows what they mean.
+//! are refused, with the module's name in the error, since only the module can read them.
 //!
-//! **Invariant:** what is saved loads to an equal data set, whatever its encodings
+//! **Invariant:** a saved file loads to an equal data set, whatever its encodings
 //! (`tests::what_is_saved_loads`).
-//! **Invariant:** no bytes make the reader panic, or allocate more than a small multiple of what
-//! they are (`tests::damaged_payloads_are_refused`).
+//! **Invariant:** no bytes make the reader panic, or allocate more than a small multiple of their
+//! size (`tests::damaged_payloads_are_refused`).
 
 pub mod background;
 pub mod check;
@@ -66,20 +66,20 @@ use crate::types::hash::HashLimits;
 use crate::types::set::SetLimits;
 use crate::types::zset::ZsetLimits;
 
-/// Where a data set stands in a replication history: equal id and equal offset mean equal data.
+/// A position in a replication history: equal id and equal offset mean equal data.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Position {
-    /// 40 hex digits.
+    /// 40 hexadecimal digits.
     pub id: String,
-    /// Bytes of the stream that the data set contains.
+    /// The number of bytes of the replication stream that the data set contains.
     pub offset: u64,
-    /// The database that a reader of the stream up to there has selected.
+    /// The database that is selected at this position of the stream.
     pub db: u32,
 }
 
 impl Position {
-    /// That of the server's data set; `None` without a backlog, for then no replica can go on from
-    /// there, and amid a transaction, whose changes are not in the stream yet.
+    /// The position of the server's data set. `None` without a backlog, as no replica can continue
+    /// from there; and within a transaction, whose changes are not in the stream yet.
     pub fn of(server: &Server) -> Option<Position> {
         let replication = &server.replication;
         let settled = server.nesting == 0 && server.propagation.is_idle();
@@ -91,115 +91,157 @@ impl Position {
     }
 }
 
-/// The newest version of each family that can be read.
+/// The newest version of Redis that can be read.
 pub const VERSION_REDIS_MAX: u32 = 12;
+/// The version of Valkey 9.
 pub const VERSION_VALKEY: u32 = 80;
-/// From here on fields may have a time to live.
+/// From this version on, fields may have a time to live.
 pub const VERSION_FIELD_TTL: u32 = 12;
 
-/// Whether files and payloads of a version are understood without reservation.
+/// Whether files and payloads of a version are fully understood.
 pub fn is_known_version(version: u32) -> bool {
     (1..=VERSION_REDIS_MAX).contains(&version) || version == VERSION_VALKEY
 }
 
-/// What stands before a key, or instead of one.
+/// The bytes before a key, or in place of one.
 pub mod opcode {
-    /// Valkey 9: a slot migration that was under way.
+    /// Valkey 9: a running slot migration.
     pub const SLOT_IMPORT: u8 = 243;
-    /// Cluster mode: how many keys a slot has.
+    /// Cluster mode: the number of keys of a slot.
     pub const SLOT_INFO: u8 = 244;
     /// The source of a library of functions.
     pub const FUNCTION2: u8 = 245;
-    /// The source of a library as release candidates of Redis 7.0 wrote it.
+    /// The source of a library as written by release candidates of Redis 7.0.
     pub const FUNCTION_PRE_GA: u8 = 246;
+    /// Data of a module, outside of keys.
     pub const MODULE_AUX: u8 = 247;
+    /// The idle time of the next key.
     pub const IDLE: u8 = 248;
+    /// The LFU counter of the next key.
     pub const FREQ: u8 = 249;
+    /// A name and a value about the file.
     pub const AUX: u8 = 250;
+    /// The number of keys of the database.
     pub const RESIZEDB: u8 = 251;
+    /// The expiry time of the next key in milliseconds.
     pub const EXPIRETIME_MS: u8 = 252;
+    /// The expiry time of the next key in seconds.
     pub const EXPIRETIME: u8 = 253;
+    /// The number of the database.
     pub const SELECTDB: u8 = 254;
+    /// The end of the file.
     pub const EOF: u8 = 255;
 }
 
-/// The types of values: what a value is, and how it is written.
+/// The types of values and their encodings.
 pub mod kind {
+    /// A string.
     pub const STRING: u8 = 0;
+    /// A list as a count and strings.
     pub const LIST: u8 = 1;
+    /// A set as a count and strings.
     pub const SET: u8 = 2;
-    /// Scores as text.
+    /// A sorted set with scores as text.
     pub const ZSET: u8 = 3;
+    /// A hash as a count and strings.
     pub const HASH: u8 = 4;
-    /// Scores as binary doubles.
+    /// A sorted set with scores as binary doubles.
     pub const ZSET_2: u8 = 5;
+    /// A module's value before Redis 4.0.
     pub const MODULE_PRE_GA: u8 = 6;
+    /// A module's value.
     pub const MODULE_2: u8 = 7;
+    /// A hash as a zipmap.
     pub const HASH_ZIPMAP: u8 = 9;
+    /// A list as a ziplist.
     pub const LIST_ZIPLIST: u8 = 10;
+    /// A set as an intset.
     pub const SET_INTSET: u8 = 11;
+    /// A sorted set as a ziplist.
     pub const ZSET_ZIPLIST: u8 = 12;
+    /// A hash as a ziplist.
     pub const HASH_ZIPLIST: u8 = 13;
+    /// A list as ziplists.
     pub const LIST_QUICKLIST: u8 = 14;
+    /// A stream of Redis 5.
     pub const STREAM_LISTPACKS: u8 = 15;
+    /// A hash as a listpack.
     pub const HASH_LISTPACK: u8 = 16;
+    /// A sorted set as a listpack.
     pub const ZSET_LISTPACK: u8 = 17;
+    /// A list as listpacks and plain nodes.
     pub const LIST_QUICKLIST_2: u8 = 18;
+    /// A stream of Redis 7.0.
     pub const STREAM_LISTPACKS_2: u8 = 19;
+    /// A set as a listpack.
     pub const SET_LISTPACK: u8 = 20;
+    /// A stream of Redis 7.2.
     pub const STREAM_LISTPACKS_3: u8 = 21;
-    /// Redis 7.4 before its release; in Valkey 9's files [`HASH_2`].
+    /// A hash of Redis 7.4 before its release; in Valkey 9's files [`HASH_2`].
     pub const HASH_METADATA_PRE_GA: u8 = 22;
     /// Valkey 9: a hash with fields that have a time to live.
     pub const HASH_2: u8 = 22;
+    /// A hash as a listpack with expiry times, of Redis 7.4 before its release.
     pub const HASH_LISTPACK_EX_PRE_GA: u8 = 23;
-    /// Redis 7.4: the same, by count.
+    /// Redis 7.4: a hash with expiry times, as a count and triples.
     pub const HASH_METADATA: u8 = 24;
-    /// Redis 7.4: the same, as a listpack of triples.
+    /// Redis 7.4: a hash with expiry times, as a listpack of triples.
     pub const HASH_LISTPACK_EX: u8 = 25;
 
-    /// Whether a byte is the type of a value, rather than an opcode or nonsense.
+    /// Whether a byte is the type of a value, and neither an opcode nor unknown.
     pub fn is_known(kind: u8) -> bool {
         matches!(kind, STRING..=MODULE_2 | HASH_ZIPMAP..=HASH_LISTPACK_EX)
     }
 }
 
-/// The two high bits of a length say how long it is; `11` is no length but an encoded string.
+/// The two high bits of a length give its size; `11` is an encoded string.
 mod len {
+    /// 6 bits, in the same byte.
     pub const BITS_6: u8 = 0;
+    /// 14 bits, in this and the next byte.
     pub const BITS_14: u8 = 1;
+    /// 32 bits follow, big-endian.
     pub const BITS_32: u8 = 0x80;
+    /// 64 bits follow, big-endian.
     pub const BITS_64: u8 = 0x81;
+    /// An encoded string; the low bits give the encoding.
     pub const ENCODED: u8 = 3;
 }
 
-/// The encodings of a string that is not written as it is.
+/// The encodings of strings that are not written as they are.
 mod encoded {
+    /// An integer of 8 bits.
     pub const INT_8: u8 = 0;
+    /// An integer of 16 bits.
     pub const INT_16: u8 = 1;
+    /// An integer of 32 bits.
     pub const INT_32: u8 = 2;
+    /// Compressed by LZF.
     pub const LZF: u8 = 3;
 }
 
-/// What the nodes of a quicklist hold.
+/// The content of a quicklist's nodes.
 mod container {
+    /// One element.
     pub const PLAIN: u64 = 1;
+    /// A listpack.
     pub const PACKED: u64 = 2;
 }
 
-/// The sizes at which values change their encodings, as the settings of the moment say.
+/// The present settings of the sizes at which values change their encodings.
 #[derive(Clone, Copy)]
 pub struct Limits {
     pub hash: HashLimits,
     pub list: ListLimits,
     pub set: SetLimits,
     pub zset: ZsetLimits,
-    /// What contradicts itself is refused, also where it can be mended: for bytes that a client
-    /// sent, and with `sanitize-dump-payload yes`.
+    /// Refuse inconsistent values, even if they could be repaired: for payloads from clients, and
+    /// with `sanitize-dump-payload yes`.
     pub sanitize: bool,
 }
 
 impl Limits {
+    /// The limits in the server's settings.
     pub fn of(server: &Server) -> Limits {
         Limits {
             hash: HashLimits::of(server),

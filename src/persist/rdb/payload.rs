@@ -1,11 +1,11 @@
-//! DUMP and RESTORE: a value on its own, with a version and a checksum behind it.
+//! DUMP and RESTORE: a single value, followed by a version and a checksum.
 //!
 //! ```text
 //!   | type | value ... | version, 2 bytes | CRC-64 of all before, 8 bytes |      little-endian
 //! ```
 //!
-//! A payload comes from a client, so nothing in it is trusted: the checksum, which any client can
-//! compute, guards against accidents, and the decoder against everything else.
+//! A payload comes from a client and is not trusted: the checksum, which any client can compute,
+//! detects accidents, and the decoder checks everything else.
 
 use super::decode::{Decoder, Fault, Result, Text, corrupt, string_value};
 use super::encode::{Encoder, version_for};
@@ -15,13 +15,13 @@ use crate::types::{KeyRef, New, Value, kind as entry_kind};
 
 const FOOTER: usize = 2 + 8;
 
-/// A value as DUMP replies it.
+/// The payload that DUMP replies.
 pub fn dump(entry: KeyRef, version: u32, compress: bool) -> Vec<u8> {
     let version = version_for(entry, version);
     let mut out = Writer::in_memory();
     let mut encoder = Encoder::new(&mut out, version, compress);
     let kind = encoder.kind_of(entry);
-    // Memory does not refuse.
+    // Writing to memory does not fail.
     let _ = encoder.out.put_u8(kind);
     let _ = encoder.value(entry);
     with_footer(out, version)
@@ -35,19 +35,19 @@ fn with_footer(out: Writer, version: u32) -> Vec<u8> {
     bytes
 }
 
-/// Libraries of functions as FUNCTION DUMP replies them: each as in a file.
+/// The payload that FUNCTION DUMP replies: each library as in a file.
 pub fn dump_functions<'a>(sources: impl Iterator<Item = &'a [u8]>, version: u32) -> Vec<u8> {
     let mut out = Writer::in_memory();
     let mut encoder = Encoder::new(&mut out, version, false);
     for source in sources {
-        // Memory does not refuse.
+        // Writing to memory does not fail.
         let _ = encoder.out.put_u8(opcode::FUNCTION2);
         let _ = encoder.string(source);
     }
     with_footer(out, version)
 }
 
-/// The libraries of such a payload that was opened.
+/// The libraries in the body of such a payload.
 pub fn functions(version: u32, body: &[u8], limits: Limits) -> Result<Vec<Vec<u8>>> {
     let mut source = body;
     let mut left = body.len();
@@ -69,16 +69,16 @@ pub fn functions(version: u32, body: &[u8], limits: Limits) -> Result<Vec<Vec<u8
     Ok(sources)
 }
 
-/// What a payload may be and is checked for.
+/// How a payload is checked.
 #[derive(Clone, Copy)]
 pub struct Checks {
-    /// Versions that are not known are accepted, too.
+    /// Accept unknown versions, too.
     pub any_version: bool,
-    /// The checksum is not looked at.
+    /// Ignore the checksum.
     pub skip_checksum: bool,
 }
 
-/// The version in the footer and what stands before it, if the footer is right.
+/// The version and the body of a payload; `None` if the footer is wrong.
 pub fn open(payload: &[u8], checks: Checks) -> Option<(u32, &[u8])> {
     let (before_crc, crc) = payload.split_last_chunk::<8>()?;
     let (body, version) = before_crc.split_last_chunk::<2>()?;
@@ -92,8 +92,8 @@ pub fn open(payload: &[u8], checks: Checks) -> Option<(u32, &[u8])> {
     right.then_some((version, body))
 }
 
-/// Decode the value of a payload that was opened and hand it to `store` with its kind byte. What is
-/// left over behind the value is ignored, as in Redis.
+/// Decodes the value of a payload's body and passes it to `store` with its kind byte. Bytes behind
+/// the value are ignored, as in Redis.
 pub fn restore<R>(
     version: u32,
     body: &[u8],
@@ -136,7 +136,7 @@ pub fn entry_kind_of(value: &Value) -> u8 {
     }
 }
 
-/// The error that a client gets for any fault; the log has the details.
+/// Logs a fault; the client gets the same error for any fault.
 pub fn log_fault(fault: &Fault) {
     log::warn!("Error restoring a payload: {fault}");
 }

@@ -1,5 +1,4 @@
-//! Writing the data set: to a file that takes the place of the last snapshot, or into any stream of
-//! bytes.
+//! Writes the data set to a file that replaces the last snapshot, or to any stream of bytes.
 //!
 //! ```text
 //!   temp-<pid>.rdb   header, aux, functions, databases, EOF, checksum
@@ -8,9 +7,9 @@
 //!        | fsync of the folder         the name is on disk
 //! ```
 //!
-//! The keyspace is only read: a forked child saves what it shares with its parent.
+//! The keyspace is only read, since a forked child shares its memory with the parent.
 //!
-//! **Invariant:** a failed save leaves the last snapshot as it was, and no temporary file.
+//! **Invariant:** a failed save leaves the last snapshot unchanged, and no temporary file.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -27,23 +26,23 @@ use crate::state::Server;
 use crate::sys::{self, signals};
 use crate::types::KeyRef;
 
-/// With `rdb-save-incremental-fsync` the kernel is asked to write after this number of bytes, lest
-/// the fsync at the end find everything still to be done.
+/// With `rdb-save-incremental-fsync`, the kernel starts writing after this number of bytes, so that
+/// the fsync at the end is short.
 const AUTOSYNC_BYTES: u64 = 4 << 20;
 
-/// What is written, and in which form.
+/// The options of a save.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SaveOptions {
-    /// The version that the reader knows, 10 to 80. Fields with a time to live raise it to 12: see
-    /// the head of `persist::rdb`.
+    /// The version, 10 to 80. Fields with a time to live raise it to 12: see the header of
+    /// `persist::rdb`.
     pub version: u32,
     pub contents: Contents,
-    /// A CRC at the end; without it there are zeros.
+    /// Whether a CRC is written at the end, and not zeros.
     pub checksum: bool,
     pub compress: bool,
     /// The file is the base of an AOF.
     pub aof_base: bool,
-    /// Where the data set stands in a replication history, if it is part of one.
+    /// The position of the data set in a replication history, if it has one.
     pub position: Option<Position>,
 }
 
@@ -55,6 +54,7 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// Everything.
     pub const ALL: Contents = Contents {
         keys: true,
         functions: true,
@@ -62,7 +62,7 @@ impl Contents {
 }
 
 impl SaveOptions {
-    /// Everything, in the form that the settings ask for.
+    /// Everything, with the server's settings.
     pub fn of(server: &Server) -> SaveOptions {
         SaveOptions {
             version: server.config.rdb_version.number(),
@@ -89,7 +89,7 @@ impl SaveOptions {
     }
 }
 
-/// Writes the data set, or the parts of it that are wanted.
+/// Writes the data set, or parts of it.
 pub fn write_data_set(
     server: &Server,
     sink: &mut dyn Write,
@@ -124,10 +124,10 @@ pub fn write_data_set(
     out.flush()
 }
 
-/// Random bytes that end a stream whose length is not known when it begins.
+/// Random bytes that end a stream whose length is not known at its beginning.
 pub type EofMark = [u8; 40];
 
-/// Writes the data set as a replica reads it from a socket: `$EOF:<mark>`, the RDB, the mark.
+/// Writes the data set in the form for replicas: `$EOF:<mark>`, the RDB, the mark.
 pub fn write_stream(
     server: &Server,
     sink: &mut dyn Write,
@@ -140,7 +140,7 @@ pub fn write_stream(
     sink.write_all(mark)
 }
 
-/// A sink whose bytes are counted.
+/// A sink that counts its bytes.
 struct Metered<'a, 'p> {
     to: &'a mut dyn Write,
     meter: Meter<'p>,
@@ -195,7 +195,7 @@ fn write_db(server: &Server, out: &mut Encoder, db: &Db, meter: Meter) -> io::Re
     walk.break_value().map_or(Ok(()), Err)
 }
 
-/// What is written of a key's use, as the eviction policy needs it.
+/// A key's attribute of use, which depends on the eviction policy.
 enum Use<'a> {
     Nothing,
     Idle(&'a Server),
@@ -237,7 +237,7 @@ fn write_key(out: &mut Encoder, entry: KeyRef, use_of: &Use) -> io::Result<()> {
     out.value(entry)
 }
 
-/// A file that the kernel is asked to write while it grows.
+/// A file that the kernel writes to the disk while it grows.
 struct Syncing<'a> {
     file: &'a File,
     written: u64,
@@ -266,13 +266,13 @@ pub fn temp_file(pid: u32) -> PathBuf {
     PathBuf::from(format!("temp-{pid}.rdb"))
 }
 
-/// A child did not finish: what it wrote goes.
+/// Removes the file of a child that did not finish.
 pub fn remove_temp_file(pid: u32) {
-    // It may not have come as far as creating it.
+    // The child may not have created it.
     let _ = std::fs::remove_file(temp_file(pid));
 }
 
-/// Saves to `dbfilename`. The log has the error, if there is one.
+/// Saves to `dbfilename`. An error is logged.
 pub fn save_file(server: &Server, options: &SaveOptions, meter: Meter) -> io::Result<()> {
     let temp = temp_file(std::process::id());
     let target = server.config.dbfilename.as_path().to_path_buf();

@@ -26,7 +26,7 @@ fn server() -> Server {
     Server::new(Config::default(), Vec::new())
 }
 
-/// What a key is made of.
+/// The value of a generated key.
 #[derive(Clone, Debug)]
 enum Made {
     Str(Vec<u8>),
@@ -172,7 +172,7 @@ fn load_into(
     result
 }
 
-/// The times of all fields, which the digest leaves out.
+/// The expiry times of all fields, which the digest leaves out.
 fn field_times(server: &Server) -> Vec<(Vec<u8>, Vec<u8>, i64)> {
     let mut times = Vec::new();
     for entry in server.data.dbs.iter().flat_map(|db| db.keys.iter()) {
@@ -230,8 +230,7 @@ proptest! {
         prop_assert_eq!(expires(&server), expires(&loaded));
     }
 
-    /// Whatever is done to a payload: it is refused, or it is a sound value that can be dumped and
-    /// restored again.
+    /// A damaged payload is refused, or it is a valid value that can be dumped and restored again.
     #[test]
     fn damaged_payloads_are_refused(
         made in made(), version in 0usize..4, compress in any::<bool>(),
@@ -271,7 +270,7 @@ proptest! {
         let mut file = saved(&server);
         let at = at.index(file.len());
         file[at] ^= byte;
-        // The eight bytes of the checksum may become zero, which says that there is none.
+        // The eight bytes of the checksum may become zero, which means that there is none.
         prop_assume!(file[file.len() - 8..] != [0; 8]);
         prop_assert!(load(&file).1.is_err());
         prop_assert!(load(&file[..at]).1.is_err(), "a file that ends too early");
@@ -283,7 +282,7 @@ const CHECKS: Checks = Checks {
     skip_checksum: false,
 };
 
-/// Restores a value from its type byte and bytes, as a version of Redis wrote it.
+/// Restores a value from its type byte and bytes, as written by a version of Redis.
 fn restore(server: &mut Server, version: u32, body: &[u8]) -> decode::Result<()> {
     let limits = Limits::of(server);
     payload::restore(version, body, limits, |kind, value| {
@@ -475,14 +474,14 @@ fn an_unknown_version_or_signature_is_refused() {
     assert_eq!(entry_kind::type_of(entry_kind::HASH) as u8, kind::HASH);
 }
 
-/// Older versions of Redis lost count of entries that were deleted. A file of one's own still
-/// loads, its entries counted anew; what a client sends is refused.
+/// Older versions of Redis could write a wrong number of entries after deletions. Such a file
+/// loads, with its entries counted again; such a payload of a client is refused.
 #[test]
 fn a_stream_that_lost_count_is_counted_anew_unless_a_client_sent_it() {
     let mut server = server();
     store(&mut server, 0, b"s", &Made::Stream(5, 2, 0), false);
     let right = data_set(&server);
-    // The length, the last ID and the first: of five entries the first is gone.
+    // The length, the last ID and the first ID: the first of five entries is deleted.
     let (written, wrong) = ([4, 5, 1, 2, 2], [9, 5, 1, 2, 2]);
     let damage = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();

@@ -1,14 +1,14 @@
-//! Sending the data set to replicas without a file: a child writes it while the parent serves.
+//! Sends the data set to replicas without a file: a child writes it while the parent serves.
 //!
 //! ```text
 //!   Route::Pipe      child ─> pipe ─> parent ─> sockets of the replicas    the parent paces: the slowest one decides
 //!   Route::Sockets   child ─> sockets                                      a replica's second connection
 //! ```
 //!
-//! Either way a replica gets `$EOF:<mark>`, the RDB and the mark (`save::write_stream`).
+//! In both cases a replica gets `$EOF:<mark>`, the RDB and the mark (`save::write_stream`).
 //!
-//! A socket that takes nothing for a time, or is closed, is given up: the others get the
-//! rest. The parent learns which from [`child::Outcome::failed_sockets`].
+//! A socket that accepts no bytes for a time, or is closed, is given up: the others get the rest.
+//! [`child::Outcome::failed_sockets`] has the sockets that were given up.
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Write};
@@ -20,31 +20,31 @@ use crate::persist::child::{self, Job, Kind, Meter, Pipe, Target};
 use crate::state::Server;
 use crate::sys;
 
-/// Sockets of one transfer: their results are bits of one number.
+/// The maximum number of sockets of a transfer: their results are bits of one number.
 pub const SOCKETS_MAX: usize = 64;
 
-/// How the data set gets to the replicas.
+/// How the data set is sent to the replicas.
 pub enum Route {
     /// Through a pipe, from which this process reads.
     Pipe,
-    /// To these sockets, [`SOCKETS_MAX`] at most: duplicates of those of the clients, so that they
-    /// are closed with the transfer. One that takes nothing for `timeout` is given up.
+    /// To these sockets, at most [`SOCKETS_MAX`]: duplicates of the clients' sockets, so that they
+    /// are closed with the transfer. A socket that accepts nothing for `timeout` is given up.
     Sockets {
         sockets: Vec<OwnedFd>,
         timeout: Duration,
     },
 }
 
-/// A transfer that has begun.
+/// A transfer that was started.
 pub struct Transfer {
     pub pid: i32,
-    /// For [`Route::Pipe`]: it does not block, and ends when the child has. What it still holds
-    /// when the child has ended must be read, too.
+    /// For [`Route::Pipe`]: a non-blocking pipe that ends with the child. Bytes that remain in it
+    /// after the child's end must be read, too.
     pub pipe: Option<PipeReader>,
 }
 
-/// Fork a child that sends the data set. The caller has checked that there is no other child. How
-/// it ended is reported by `child::ReplicationHooks::ended`.
+/// Forks a child that sends the data set. The caller has checked that there is no other child.
+/// `child::ReplicationHooks::ended` reports its end.
 pub fn start(server: &mut Server, route: Route, options: SaveOptions) -> io::Result<Transfer> {
     let mark = eof_mark(server);
     let (pipe, sink) = match route {
@@ -91,7 +91,7 @@ fn eof_mark(server: &mut Server) -> EofMark {
     mark
 }
 
-/// What the child writes to.
+/// The destination of the child's bytes.
 enum Sink {
     Pipe(PipeWriter),
     Sockets(Vec<OwnedFd>, Duration),
@@ -105,7 +105,7 @@ impl Sink {
         }
     }
 
-    /// In the child.
+    /// The child's main function.
     fn send(
         self,
         server: &Server,
@@ -127,11 +127,11 @@ impl Sink {
     }
 }
 
-/// Writes the same to all of them, and goes on while one is left.
+/// Writes the same bytes to all sockets, while at least one is left.
 struct Sockets<F> {
-    /// `None`: given up.
+    /// `None`: the socket was given up.
     all: Vec<Option<File>>,
-    /// For this time a socket may take nothing.
+    /// The time during which a socket may accept nothing.
     timeout: Duration,
     failed: F,
 }
@@ -172,7 +172,7 @@ impl<F: Fn(usize)> Write for Sockets<F> {
     }
 }
 
-/// Write all of it to a socket that does not block.
+/// Writes all bytes to a non-blocking socket.
 fn write_within(socket: &mut File, mut bytes: &[u8], timeout: Duration) -> io::Result<()> {
     while !bytes.is_empty() {
         match socket.write(bytes) {
@@ -216,7 +216,7 @@ mod tests {
         server
     }
 
-    /// Runs until the child has ended; the hook puts its result there.
+    /// Runs until the child has ended; the hook stores its result.
     fn outcome(server: &mut Server) -> (Exit, u64) {
         use std::cell::Cell;
         thread_local!(static ENDED: Cell<Option<(Exit, u64)>> = const { Cell::new(None) });

@@ -8,16 +8,16 @@
 //!   cjson.null, nil                      null            back: cjson.null
 //! ```
 //!
-//! What a script sets is kept for all scripts, as in Redis, and `cjson.new` gives a library with
-//! settings of its own. `encode_keep_buffer` is remembered and has no effect: there is no buffer
-//! that could be kept. A table whose metatable says `__is_cjson_array` is always an array;
+//! The settings of the library are the same for all scripts, as in Redis; `cjson.new` creates a
+//! library with its own. `encode_keep_buffer` has no effect, since there is no buffer to keep. A
+//! table whose metatable says `__is_cjson_array` is always an array;
 //! `decode_array_with_array_mt(true)` makes `decode` give arrays such a metatable, so that an empty
-//! one survives.
+//! array is encoded as an array again.
 //!
 //! The order of an object's keys is that of LuaJIT's tables; Redis's Lua has another one.
 //!
-//! **Invariant:** reading and writing recurse no deeper than [`NESTING_MAX`], whatever a script
-//! sets (`tests::nesting_is_bounded`).
+//! **Invariant:** reading and writing recurse at most [`NESTING_MAX`] levels deep, whatever a
+//! script sets (`tests::nesting_is_bounded`).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -27,10 +27,10 @@ use mlua::{Lua, LuaString, MultiValue, Result, Table, Value};
 use crate::script::native::{self, Args, VALUES_MAX, one, raise, strtod, type_name};
 use crate::util::number::write_g;
 
-/// The settings go up to 2,147,483,647; the stack does not.
+/// The maximum depth. The settings allow up to 2,147,483,647, for which the stack is too small.
 const NESTING_MAX: i64 = 1500;
 
-/// What `encode` does about a number that JSON has no word for.
+/// What `encode` does with a number that JSON can't express.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Invalid {
     Refuse,
@@ -40,11 +40,11 @@ enum Invalid {
 
 #[derive(Clone, Copy)]
 struct Settings {
-    /// An array with too many holes becomes an object instead of an error.
+    /// Whether an array with too many holes becomes an object instead of an error.
     sparse_convert: bool,
-    /// How many places there may be for each value; 0 is any number.
+    /// The maximum number of places for each value; 0 is no limit.
     sparse_ratio: i64,
-    /// Arrays up to this length may have any holes.
+    /// Arrays up to this length may have any number of holes.
     sparse_safe: i64,
     encode_max_depth: i64,
     decode_max_depth: i64,
@@ -76,7 +76,7 @@ impl Default for Settings {
 const ARRAY_MARK: &str = "__is_cjson_array";
 const INT_MAX: i64 = i32::MAX as i64;
 
-/// The table `cjson`.
+/// Creates the table `cjson`.
 pub fn register(lua: &Lua) -> Result<Table> {
     let settings = Rc::new(Cell::new(Settings::default()));
     let table = lua.create_table()?;
@@ -126,8 +126,8 @@ fn at_most(args: &Args, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// An integer in `min..=max` at this place, if something is there. Complaints about the range name
-/// the first argument, whichever it is.
+/// The integer argument at this index, in `min..=max`; `None` if it is missing. Error texts about
+/// the range name the first argument in every case, as in Redis.
 fn int_setting(args: &Args, at: usize, min: i64, max: i64) -> Result<Option<i64>> {
     if args.get(at).is_nil() {
         return Ok(None);
@@ -139,8 +139,7 @@ fn int_setting(args: &Args, at: usize, min: i64, max: i64) -> Result<Option<i64>
     Ok(Some(given))
 }
 
-/// `true`, `false`, or one of `options`, whose place in the list is returned; the booleans are 1
-/// and 0.
+/// `true`, `false`, or one of `options`, whose index is returned; the booleans are 1 and 0.
 fn option_setting(lua: &Lua, args: &Args, at: usize, options: &[&str]) -> Result<Option<usize>> {
     match args.get(at) {
         Value::Nil => Ok(None),
@@ -308,7 +307,7 @@ impl Encoder {
         }
     }
 
-    /// How long the array is if the table shall be one.
+    /// The length of the array if the table is written as one.
     fn array_len(&self, table: &Table) -> Result<Option<usize>> {
         let marked = is_marked(table);
         let (mut max, mut items) = (0.0f64, 0i64);
@@ -417,7 +416,7 @@ impl Encoder {
     }
 }
 
-/// The letter behind a backslash that stands for this byte.
+/// The letter that represents this byte after a backslash.
 fn escape(b: u8) -> Option<u8> {
     match b {
         b'"' | b'\\' | b'/' => Some(b),
@@ -479,7 +478,7 @@ enum Kind {
     ObjectEnd,
     ArrayBegin,
     ArrayEnd,
-    /// Its bytes are in `Decoder::scratch`.
+    /// A string, whose bytes are in `Decoder::scratch`.
     String,
     Number(f64),
     Boolean(bool),
@@ -487,7 +486,7 @@ enum Kind {
     Colon,
     Comma,
     End,
-    /// Not a token, and why.
+    /// Not a token, for this reason.
     Error(&'static str),
 }
 
@@ -512,7 +511,7 @@ impl Kind {
 
 struct Token {
     kind: Kind,
-    /// Where it begins, from 0 on.
+    /// The position where it begins, from 0 on.
     at: usize,
 }
 
@@ -536,7 +535,7 @@ struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    /// The byte at `at`; a NUL stands for the end, as it does in C.
+    /// The byte at `at`; a NUL stands for the end, as in C.
     fn byte(&self, at: usize) -> u8 {
         self.text.get(at).copied().unwrap_or(0)
     }
@@ -614,7 +613,7 @@ impl Decoder<'_> {
         Token { kind, at }
     }
 
-    /// Append what the escape at `pos` stands for. Returns the escape's length.
+    /// Appends the character of the escape at `pos`. Returns the length of the escape.
     fn unescape(&mut self, pos: usize) -> std::result::Result<usize, &'static str> {
         let letter = self.byte(pos + 1);
         if letter == b'u' {
@@ -743,8 +742,8 @@ impl Decoder<'_> {
     }
 }
 
-/// What `strtod` takes and JSON does not: a plus, hexadecimal, leading zeros, infinity, not a
-/// number.
+/// Whether `strtod` accepts the number but JSON does not: a plus sign, hexadecimal, leading zeros,
+/// infinity, NaN.
 fn is_invalid_number(text: &[u8]) -> bool {
     let at = |i: usize| text.get(i).copied().unwrap_or(0);
     if at(0) == b'+' {
@@ -760,7 +759,7 @@ fn is_invalid_number(text: &[u8]) -> bool {
     first > b'9' && (begins(b"inf") || begins(b"nan"))
 }
 
-/// Each level of nesting holds a table, and an object's key with it.
+/// Each level of nesting needs a table, and in an object a key.
 const _: () = assert!(4 * NESTING_MAX as usize <= VALUES_MAX);
 
 #[cfg(test)]

@@ -211,7 +211,7 @@ fn a_marked_table_is_an_array() {
     check(&lua, r#"cjson.encode(cjson.decode('[[],{}]'))"#, "[[],{}]");
 }
 
-/// On a stack as large as that of the server's thread.
+/// With a stack of the same size as that of the server's thread.
 #[test]
 fn nesting_is_bounded() {
     let check_depths = || {

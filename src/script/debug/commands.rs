@@ -7,12 +7,12 @@ use crate::script::syntax;
 use crate::sys::lua::{Frame, Kind};
 use crate::util::number::parse_i64;
 
-/// Lines shown around another one.
+/// The number of lines that are shown around a line.
 const CONTEXT: usize = 5;
-/// Variables that Lua makes for itself.
+/// Lua's name for its own temporary variables.
 const TEMPORARY: &[u8] = b"(*temporary)";
 
-/// Do what a command says. `None`: answer, and wait for the next one.
+/// Runs a debugger command. `None`: reply, and wait for the next one.
 pub fn run(
     debugger: &mut Debugger,
     run: &mut Run,
@@ -65,7 +65,7 @@ fn number(text: &[u8]) -> i64 {
 }
 
 impl Debugger {
-    /// Appends a line of the source to the answer: an arrow at the one that is next, a `#` at a
+    /// Appends a line of the source to the reply: an arrow marks the next line to run, a `#` a
     /// breakpoint.
     pub fn tell_source(&mut self, line: usize) {
         let text = match line.checked_sub(1).and_then(|at| self.source.get(at)) {
@@ -129,7 +129,7 @@ impl Debugger {
         }
     }
 
-    /// Appends the value on top to the answer, and pops it.
+    /// Appends the value on top to the reply, and pops it.
     fn tell_top(&mut self, frame: &mut Frame, before: &[u8]) {
         let mut line = before.to_vec();
         show::value(frame, -1, &mut line);
@@ -216,10 +216,11 @@ impl Debugger {
     }
 }
 
-/// An expression or statements, in a frame of their own: the script's locals are out of sight.
+/// Evaluates an expression or statements in a frame of their own: the script's local variables are
+/// not visible.
 fn evaluate(debugger: &mut Debugger, run: &mut Run, frame: &mut Frame, code: &[u8]) {
     let expression = [b"return ", code].concat();
-    // Text that is not an expression is tried as statements, so the message of this first try is
+    // A text that is not an expression is tried as statements, so the error of this first try is
     // not shown.
     let expression =
         syntax::translate(&expression, b"@ldb_eval").unwrap_or(expression.as_slice().into());
@@ -241,7 +242,7 @@ fn evaluate(debugger: &mut Debugger, run: &mut Run, frame: &mut Frame, code: &[u
     debugger.tell([b"<error> ", text.as_slice()].concat());
 }
 
-/// A command of Redis, as the script would call it.
+/// Runs a command of Redis as the script would.
 fn command(debugger: &mut Debugger, run: &mut Run, args: &[Vec<u8>]) {
     let argv: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
     let start = run.client.reply.mark();

@@ -10,17 +10,17 @@
 //!   c                  *1 +<endsession>, the script's reply, the end of the connection
 //! ```
 //!
-//! Each answer is an array of lines. What the script does to the data set is lost with the child;
-//! after SCRIPT DEBUG SYNC there is no child, all other clients wait, and the changes stay.
+//! Each reply is an array of lines. The script's changes to the data set are lost when the child
+//! ends. After SCRIPT DEBUG SYNC there is no child: all other clients wait, and the changes stay.
 //!
-//! Lua calls [`Debugger::line`] before each line of the script. It says whether to stop, and then
-//! reads commands from the socket, waiting, until one of them lets the script go on.
+//! Lua calls [`Debugger::line`] before each line of the script. If the script must stop there,
+//! commands are read from the socket until one of them continues the script.
 //!
 //! **Invariants**
-//! - A child never comes back into the event loop: it leaves by `exit_now`, and nothing that it
-//!   holds is dropped.
-//! - A child writes no file: it has no threads that would write the AOF, and its settings say that
-//!   nothing is to be saved.
+//! - A child never returns to the event loop: it ends by `exit_now`, and nothing that it holds is
+//!   dropped.
+//! - A child writes no file: it has no threads that would write the AOF, and its settings have no
+//!   save points.
 //!
 //! Limits: functions are not debugged (Redis neither), and while the debugger evaluates an
 //! expression it can't be interrupted.
@@ -47,49 +47,49 @@ use crate::sys::{self, ticks};
 use crate::texts::{self, Words};
 use crate::util::number::parse_i64;
 
-/// Values are shown up to this many bytes, unless the client says otherwise; and the least that it
-/// may say.
+/// Values are shown up to this number of bytes by default; the client may set at least the second
+/// number.
 const SHOWN_MAX: usize = 256;
 const SHOWN_LEAST: usize = 60;
-/// Breakpoints of one session.
+/// The maximum number of breakpoints of a session.
 const BREAKPOINTS_MAX: usize = 64;
-/// Bytes of one command, and its arguments.
+/// The maximum size of a command in bytes, and its number of arguments.
 const COMMAND_MAX: usize = 1 << 20;
 const ARGUMENTS_MAX: i64 = 1024;
-/// A script that loops for this time is stopped, if `busy-reply-threshold` does not say when.
+/// A script that loops for this time is stopped, if `busy-reply-threshold` is not set.
 const LOOP_MS: u64 = 5000;
 
-/// One session.
+/// One session of the debugger.
 pub struct Debugger {
-    /// The script's lines, as the client sent them.
+    /// The lines of the script.
     source: Vec<Vec<u8>>,
-    /// Lines of the next answer.
+    /// The lines of the next reply.
     lines: Vec<Vec<u8>>,
-    /// Read from the socket, not yet understood.
+    /// Bytes read from the socket that are not parsed yet.
     input: Vec<u8>,
     breakpoints: Vec<usize>,
-    /// The line that runs, or runs next; from 1.
+    /// The line that runs, or runs next; counted from 1.
     current: usize,
-    /// Stop at the next line.
+    /// Whether to stop at the next line.
     step: bool,
-    /// `redis.breakpoint()` was called.
+    /// Whether `redis.breakpoint()` was called.
     called: bool,
-    /// 0: values are shown whole.
+    /// The maximum number of bytes of a shown value; 0 for no limit.
     shown_max: usize,
-    /// The client knows how to see values whole.
+    /// Whether the hint about longer values was sent.
     hinted: bool,
-    /// It said abort, or nonsense.
+    /// Whether the client has aborted the script, or broken the protocol.
     aborted: bool,
-    /// The client has gone: the script runs to its end.
+    /// Whether the client has disconnected: the script then runs to its end.
     alone: bool,
-    /// When the script last went on, in ticks.
+    /// The time at which the script last continued, in ticks.
     resumed: u64,
 }
 
-/// What becomes of the script.
+/// What the script does next.
 pub enum Next {
     GoOn,
-    /// Stop it with this error.
+    /// It fails with this error.
     Raise(&'static str),
 }
 
@@ -113,13 +113,13 @@ impl Debugger {
         }
     }
 
-    /// Appends a line to the next answer. A line end within it is shown as a space.
+    /// Appends a line to the next reply. A line end within it becomes a space.
     fn tell(&mut self, line: impl AsRef<[u8]>) {
         let clean = |&b: &u8| if b == b'\r' || b == b'\n' { b' ' } else { b };
         self.lines.push(line.as_ref().iter().map(clean).collect());
     }
 
-    /// Appends a value, cut if it is long.
+    /// Appends a value; a long one is cut off.
     fn tell_value(&mut self, mut line: Vec<u8>) {
         if self.shown_max == 0 || line.len() <= self.shown_max {
             return self.tell(line);
@@ -132,7 +132,7 @@ impl Debugger {
         }
     }
 
-    /// Sends the lines as one answer.
+    /// Sends the lines as one reply.
     fn send(&mut self, c: &mut Client) {
         let mut out = format!("*{}\r\n", self.lines.len()).into_bytes();
         for line in self.lines.drain(..) {
@@ -143,7 +143,7 @@ impl Debugger {
         self.alone |= !write_all(c, &out);
     }
 
-    /// `redis.debug(...)`
+    /// `redis.debug(...)`: appends values to the reply.
     pub fn note(&mut self, frame: &mut Frame) {
         let mut line = format!("<debug> line {}:", self.current).into_bytes();
         for at in 1..=frame.len() as i32 {
@@ -153,19 +153,19 @@ impl Debugger {
         self.tell(line);
     }
 
-    /// `redis.breakpoint()`
+    /// `redis.breakpoint()`: stops at the next line.
     pub fn stop_soon(&mut self) {
         self.called = true;
     }
 
-    /// A command of the script, shown while it is stepped through.
+    /// Appends a command of the script to the reply, while the script is stepped through.
     pub fn note_command(&mut self, argv: &[&[u8]]) {
         if self.step {
             self.tell([b"<redis> ", argv.join(&b' ').as_slice()].concat());
         }
     }
 
-    /// Its reply.
+    /// Appends the reply to a command of the script.
     pub fn note_reply(&mut self, reply: &[u8]) {
         if self.step {
             let mut line = b"<reply> ".to_vec();
@@ -174,7 +174,7 @@ impl Debugger {
         }
     }
 
-    /// Why it was refused.
+    /// Appends the error of a command that was refused.
     pub fn note_refusal(&mut self, error: &Error) {
         if self.step {
             let text = error.text();
@@ -183,7 +183,7 @@ impl Debugger {
         }
     }
 
-    /// Why to stop before this line, if at all.
+    /// The reason to stop before this line, if there is one.
     fn reason(&self, looping: bool, words: Words) -> Option<&'static str> {
         match () {
             () if self.alone => None,
@@ -196,7 +196,7 @@ impl Debugger {
     }
 }
 
-/// The script is about to run a line; `count` instead: it has run many instructions.
+/// The script is about to run a line; or, with `count`, it has run many instructions.
 pub fn line(run: &mut Run, frame: &mut Frame, count: bool) -> bool {
     let Some(mut debugger) = run.debugger.take() else {
         return false;
@@ -215,7 +215,7 @@ pub fn line(run: &mut Run, frame: &mut Frame, count: bool) -> bool {
 impl Debugger {
     fn line(&mut self, run: &mut Run, frame: &mut Frame, count: bool) -> Next {
         if self.aborted {
-            // The script has caught it: again.
+            // The script has caught the error: raise it again.
             return Next::Raise(ABORTED);
         }
         let Some(place) = frame.place(0).filter(|place| place.source == USER_SCRIPT) else {
@@ -248,7 +248,7 @@ impl Debugger {
         !self.step && server.clock.us(ticks::now().wrapping_sub(self.resumed)) / 1000 >= limit_ms
     }
 
-    /// Commands, until one lets the script go on.
+    /// Runs the client's commands until one lets the script continue.
     fn converse(&mut self, run: &mut Run, frame: &mut Frame) -> Next {
         loop {
             let argv = match self.read_command(run.caller) {
@@ -273,7 +273,7 @@ impl Debugger {
         }
     }
 
-    /// Wait for a command. `None`: the client has gone.
+    /// Waits for a command. `None`: the client has disconnected.
     fn read_command(&mut self, c: &mut Client) -> Result<Option<Vec<Vec<u8>>>, &'static str> {
         loop {
             if let Some((argv, used)) = parse(&self.input)? {
@@ -297,7 +297,7 @@ impl Debugger {
     }
 }
 
-/// Waits for the socket. False: it is broken, or the server has to stop.
+/// Waits for the socket. Returns false if the connection failed or the server must stop.
 fn wait_for(conn: &Connection, to_write: bool) -> bool {
     loop {
         match sys::wait_for(conn.raw_fd(), to_write) {
@@ -315,7 +315,7 @@ const PROTOCOL_ERROR: &str = "protocol error";
 /// Arguments, and the bytes that they took.
 type Parsed = (Vec<Vec<u8>>, usize);
 
-/// One command: its arguments and how long it was. `None`: not all of it is there.
+/// Parses one command. Returns its arguments and its length in bytes; `None` if it is incomplete.
 fn parse(input: &[u8]) -> Result<Option<Parsed>, &'static str> {
     let mut at = 0;
     let number = |kind: u8, at: &mut usize| {
@@ -353,7 +353,7 @@ fn parse(input: &[u8]) -> Result<Option<Parsed>, &'static str> {
     Ok((at <= input.len()).then_some((argv, at)))
 }
 
-/// Send everything, waiting for the socket. False: the client has gone.
+/// Sends all bytes, waiting for the socket. Returns false if the client has disconnected.
 fn write_all(c: &mut Client, mut bytes: &[u8]) -> bool {
     let Some(conn) = &mut c.conn else {
         return false;
@@ -373,7 +373,7 @@ fn send_replies(c: &mut Client) {
     write_all(c, &bytes);
 }
 
-/// SCRIPT DEBUG: what the client's next EVAL does.
+/// SCRIPT DEBUG: sets the mode of the client's next EVAL.
 pub fn set_mode(c: &mut Client, mode: u64) -> Result<(), Error> {
     if mode != 0 && !c.reply.is_empty() {
         return Err(Error::of(
@@ -385,7 +385,7 @@ pub fn set_mode(c: &mut Client, mode: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Run an EVAL as a session.
+/// Runs an EVAL as a debugger session.
 pub fn session(ctx: &mut Ctx, eval: impl FnOnce(&mut Ctx) -> CmdResult) -> CmdResult {
     let forked = !ctx.client.has(flag::SCRIPT_DEBUG_SYNC);
     set_mode(ctx.client, 0)?;
@@ -428,11 +428,11 @@ fn enter_child(server: &mut Server, c: &Client) {
     fork::set_up_child_signals();
     let own = c.conn.as_ref().map(|conn| conn.raw_fd());
     fork::close_sockets(own.as_slice());
-    // FLUSHALL would save.
+    // So that FLUSHALL does not save.
     server.config.save.clear();
 }
 
-/// From the cron: sessions that have ended.
+/// The cron's step: collects the children of ended sessions.
 pub fn reap(server: &mut Server) {
     server
         .scripting
@@ -440,7 +440,7 @@ pub fn reap(server: &mut Server) {
         .retain(|&pid| fork::try_wait(pid).is_none());
 }
 
-/// The server goes, and takes the sessions with it.
+/// Ends all sessions when the server stops.
 pub fn end_sessions(server: &mut Server) {
     for pid in server.scripting.debugging.drain(..) {
         fork::end(pid);

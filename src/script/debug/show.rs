@@ -1,4 +1,4 @@
-//! Lua's values and replies of commands as text.
+//! The text form of Lua values and of replies, for the debugger.
 //!
 //! ```text
 //!   nil  true  1.5  "text\n"  {1; 2; {["x"]=1}}  "function@0x7f.."       values
@@ -9,17 +9,17 @@ use crate::sys::lua::{Frame, Kind};
 use crate::util::number::{parse_i64, write_g};
 use crate::util::quote::write_repr;
 
-/// Tables in tables.
+/// The maximum depth of nested tables.
 const DEPTH_MAX: usize = 10;
 
-/// The value at a place.
+/// Appends the value at an index.
 pub fn value(frame: &mut Frame, at: i32, out: &mut Vec<u8>) {
     frame.push_value(at);
     top(frame, out, 0);
     frame.pop(1);
 }
 
-/// The value on top, which stays there.
+/// Appends the value on top, which stays there.
 fn top(frame: &mut Frame, out: &mut Vec<u8>, depth: usize) {
     if depth == DEPTH_MAX || !frame.room(8) {
         out.extend_from_slice(b"<max recursion level reached! Nested table?>");
@@ -41,7 +41,7 @@ fn pointer(kind: &str, frame: &Frame) -> Vec<u8> {
     format!("\"{kind}@{:#x}\"", frame.address(-1)).into_bytes()
 }
 
-/// Without keys if these are 1, 2, 3 and so on, in this order.
+/// Appends a table; without keys if these are 1, 2, 3 and so on, in this order.
 fn table(frame: &mut Frame, out: &mut Vec<u8>, depth: usize) {
     let (mut with_keys, mut without) = (Vec::new(), Vec::new());
     let mut next = 1.0;
@@ -68,7 +68,7 @@ fn table(frame: &mut Frame, out: &mut Vec<u8>, depth: usize) {
     out.push(b'}');
 }
 
-/// A reply in either protocol.
+/// Appends a reply of either protocol version.
 pub fn reply(bytes: &[u8], out: &mut Vec<u8>) {
     Reply { bytes, at: 0 }.show(out);
 }
@@ -111,7 +111,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Elements, or pairs if `each` is 2.
+    /// Appends the elements of an aggregate, or its pairs if `each` is 2.
     fn several(&mut self, out: &mut Vec<u8>, ends: (&[u8], &[u8]), len: usize, each: usize) {
         out.extend_from_slice(ends.0);
         for n in 0..len {

@@ -1,14 +1,14 @@
-//! The words of Lua 5.1, and the errors that its compiler reports.
+//! The tokens of Lua 5.1, and the errors that its compiler reports.
 //!
-//! A message ends with the token where reading stopped. For names, strings and numbers that is the
-//! text as far as it was read, escapes already resolved, up to the first zero byte.
+//! A message ends with the token at which reading stopped. For names, strings and numbers that is
+//! the text read so far, with escapes resolved, up to the first zero byte.
 
 use crate::script::native::strtod;
 
 /// A text about the source: `user_script:1: unexpected symbol near '~'`.
 pub type Message = Vec<u8>;
 
-/// What a token is. Reserved words and operators carry their text.
+/// The kind of a token. Reserved words and operators have their text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     End,
@@ -16,19 +16,20 @@ pub enum Kind {
     Number,
     String,
     Word(&'static str),
-    /// A character that stands for itself, if Lua knows it or not.
+    /// Any other character, whether Lua uses it or not.
     Other(u8),
 }
 
+/// A token.
 #[derive(Clone, Copy, Debug)]
 pub struct Token {
     pub kind: Kind,
-    /// Where it begins in the source, and where it ends.
+    /// Its beginning and end in the source.
     pub start: usize,
     pub end: usize,
 }
 
-/// What has to change before a compiler of newer Lua reads the source as 5.1 would.
+/// A change of the source, so that a compiler of newer Lua reads it as 5.1 would.
 pub struct Edit {
     pub at: usize,
     pub removed: usize,
@@ -40,11 +41,12 @@ const RESERVED: [&str; 21] = [
     "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
 ];
 
+/// Splits a source into tokens.
 pub struct Lexer<'a> {
     pub source: &'a [u8],
     chunk: &'a [u8],
     at: usize,
-    /// The line of the character that is read next.
+    /// The line of the next character.
     pub line: usize,
     /// The text of the last name, string or number.
     text: Vec<u8>,
@@ -52,6 +54,7 @@ pub struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
+    /// A lexer at the beginning of the source. `chunk` is the name of the source in messages.
     pub fn new(source: &'a [u8], chunk: &'a [u8]) -> Lexer<'a> {
         Lexer {
             source,
@@ -73,7 +76,7 @@ impl<'a> Lexer<'a> {
         found
     }
 
-    /// An error that names a place, and a token if there is one.
+    /// An error with its place, and with a token if there is one.
     pub fn error(&self, text: &str, near: Option<Kind>) -> Message {
         let mut message = self.chunk.to_vec();
         message.extend_from_slice(format!(":{}: {text}", self.line).as_bytes());
@@ -176,7 +179,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Letters that follow belong to the number, and make it none.
+    /// Letters that follow a number belong to it and make it invalid.
     fn number(&mut self) -> Result<Kind, Message> {
         let start = self.at;
         self.skip(|b| b.is_ascii_digit() || b == b'.');
@@ -191,7 +194,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// `\r\n` and `\n\r` are one line end.
+    /// Skips a line end; `\r\n` and `\n\r` are one.
     fn line_end(&mut self) {
         let first = self.source[self.at];
         self.at += 1;
@@ -213,7 +216,7 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// How many `=` are between the brackets here, if these open a long text.
+    /// The number of `=` between the brackets here, if they open a long string.
     fn level(&self) -> Option<usize> {
         let rest = &self.source[self.at + 1..];
         let level = rest.iter().take_while(|&&b| b == b'=').count();
@@ -278,8 +281,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// What 5.1 does not know stands for itself; newer compilers give some of it a meaning and
-    /// refuse the rest, so the backslash goes.
+    /// 5.1 reads an unknown escape as the character itself. Newer compilers give some of them a
+    /// meaning and refuse the others, so the backslash is removed.
     fn escape(&mut self) -> Result<(), Message> {
         let start = self.at;
         self.at += 1;
@@ -334,7 +337,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// How messages spell a kind of token.
+/// The text of a kind of token in messages.
 pub fn spelled(kind: Kind) -> Vec<u8> {
     match kind {
         Kind::End => b"<eof>".to_vec(),

@@ -1,5 +1,5 @@
-//! Lua 5.1 in front of LuaJIT's compiler: what is no Lua 5.1 is refused with the texts of its
-//! compiler, and what LuaJIT would read otherwise is changed.
+//! A parser of Lua 5.1 in front of LuaJIT's compiler: code that is not Lua 5.1 is refused with the
+//! error texts of its compiler, and code that LuaJIT reads differently is changed.
 //!
 //! ```text
 //!   source ──> lexer ──> parser ──┬──> error: user_script:1: unexpected symbol near '~'
@@ -7,22 +7,22 @@
 //!                        scope
 //! ```
 //!
-//! Changed are two things:
+//! There are two changes:
 //!
-//! - `"\."` and `"\x41"` are `"."` and `"x41"`: 5.1 knows no such escapes.
-//! - `return string.rep({})` is a tail call, for which LuaJIT gives up the frame of the caller even
-//!   if a function of a library is called. When that fails, its name and the line are lost, and
-//!   scripts and clients expect both. So a call of a function of a library is put in parentheses,
-//!   or handed through a function where it may return another number of values than one:
+//! - `"\."` and `"\x41"` become `"."` and `"x41"`: 5.1 has no such escapes.
+//! - `return string.rep({})` is a tail call, for which LuaJIT drops the frame of the caller even if
+//!   a library function is called. An error message then lacks the function's name and the line,
+//!   which scripts and clients expect. So a call of a library function is put in parentheses, or
+//!   passed through another function if it may return a number of values other than one:
 //!
 //! ```text
 //!   return redis.call('get', k)   ->   return (redis.call('get', k))
 //!   return unpack(list)           ->   return (function(...)return ... end)(unpack(list))
 //! ```
 //!
-//! Limits: functions of a library are known by their names, by locals made from these, and as
-//! methods of strings. Through a parameter or a table's field of another name the call stays a tail
-//! call, since without one scripts that recurse so would run out of stack.
+//! Limits: library functions are recognised by their names, by local variables initialised with
+//! them, and as methods of strings. Other calls remain tail calls, since scripts that recurse by
+//! tail calls would otherwise run out of stack.
 
 mod lexer;
 mod scope;
@@ -32,12 +32,12 @@ use std::borrow::Cow;
 use lexer::{Edit, Kind, Lexer, Message, Token, spelled};
 use scope::{Path, Scope, TooMany};
 
-/// How deep blocks and expressions nest.
+/// The maximum nesting of blocks and expressions.
 const LEVELS_MAX: usize = 200;
-/// How tightly `not`, `-` and `#` bind.
+/// The precedence of `not`, `-` and `#`.
 const UNARY: u8 = 8;
 
-/// Libraries of which every function counts, and functions without a library.
+/// The libraries whose functions are all recognised, and the functions without a library.
 const LIBRARIES: [&[u8]; 11] = [
     b"bit",
     b"cjson",
@@ -77,12 +77,12 @@ const FUNCTIONS: [&[u8]; 24] = [
     b"xpcall",
     b"print",
 ];
-/// Methods of strings.
+/// The methods of strings.
 const STRING_METHODS: [&[u8]; 14] = [
     b"byte", b"dump", b"find", b"format", b"gfind", b"gmatch", b"gsub", b"len", b"lower", b"match",
     b"rep", b"reverse", b"sub", b"upper",
 ];
-/// Functions that return one value, never none, and are called often.
+/// Frequently called functions that always return exactly one value.
 const SINGLE: [(&[u8], &[u8]); 12] = [
     (b"redis", b"call"),
     (b"redis", b"pcall"),
@@ -98,7 +98,8 @@ const SINGLE: [(&[u8], &[u8]); 12] = [
     (b"table", b"concat"),
 ];
 
-/// The source as LuaJIT has to see it, or why Lua 5.1 refuses it. `chunk` is what messages call it.
+/// The source in the form for LuaJIT's compiler, or the error of Lua 5.1. `chunk` is the name of
+/// the source in messages.
 pub fn translate<'a>(source: &'a [u8], chunk: &[u8]) -> Result<Cow<'a, [u8]>, Message> {
     let mut lexer = Lexer::new(source, chunk);
     let token = lexer.next()?;
@@ -119,8 +120,7 @@ pub fn translate<'a>(source: &'a [u8], chunk: &[u8]) -> Result<Cow<'a, [u8]>, Me
     Ok(apply(source, edits))
 }
 
-/// How messages call a chunk of this name: a file as `@name`, a text as `=text`, else its first
-/// line.
+/// The name of a chunk in messages: of a file `@name`, of a text `=text`, otherwise its first line.
 pub fn shown_name(name: &[u8]) -> Vec<u8> {
     const MAX: usize = 60;
     match name.split_first() {
@@ -158,20 +158,20 @@ fn apply(source: &[u8], mut edits: Vec<Edit>) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// What an expression is, as far as the grammar asks.
+/// The kind of an expression, as far as the grammar distinguishes them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// It can be assigned to.
+    /// A variable, which can be assigned to.
     Variable,
     Call,
     Value,
 }
 
-/// An expression that was read.
+/// An expression that was parsed.
 #[derive(Clone, Copy)]
 struct Expression<'a> {
     shape: Shape,
-    /// The variable, or the function that is called, where its name is known.
+    /// The variable, or the called function, if its name is known.
     path: Path<'a>,
 }
 
@@ -186,7 +186,7 @@ struct Parser<'a> {
     lexer: Lexer<'a>,
     token: Token,
     ahead: Option<Token>,
-    /// Where the token before ends, and the line where reading it stopped.
+    /// The end of the previous token, and the line at which reading it stopped.
     last_end: usize,
     last_line: usize,
     levels: usize,
@@ -246,7 +246,7 @@ impl<'a> Parser<'a> {
         self.advance()
     }
 
-    /// The end of what `opened` began at this line.
+    /// Consumes the token that ends what `opened` began at this line.
     fn close(&mut self, kind: Kind, opened: &str, line: usize) -> Parsed {
         if self.is(kind) || line == self.lexer.line {
             return self.expect(kind);
@@ -304,7 +304,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Whether it has to be the last one of its block.
+    /// Parses a statement. Returns whether it must be the last one of its block.
     fn statement(&mut self) -> Parsed<bool> {
         let line = self.lexer.line;
         match self.token.kind {
@@ -385,7 +385,7 @@ impl<'a> Parser<'a> {
         self.scope.open_block(true);
         self.advance()?;
         let first = self.name()?;
-        // The loop keeps three values of its own.
+        // The loop has three hidden variables.
         match self.token.kind {
             Kind::Other(b'=') => {
                 self.hidden_locals()?;
@@ -534,7 +534,7 @@ impl<'a> Parser<'a> {
         self.operation(0)
     }
 
-    /// Operators that bind tighter than `limit`.
+    /// Parses operators that bind tighter than `limit`.
     fn operation(&mut self, limit: u8) -> Parsed<Expression<'a>> {
         self.enter()?;
         let mut read = match self.token.kind {
@@ -580,7 +580,7 @@ impl<'a> Parser<'a> {
         resolved.map_err(|problem| self.too_many(&problem))
     }
 
-    /// A name, or an expression in parentheses, and what is done with it.
+    /// Parses a name or an expression in parentheses, with the fields, indexes and calls behind it.
     fn primary(&mut self) -> Parsed<Expression<'a>> {
         let mut read = match self.token.kind {
             Kind::Other(b'(') => {
@@ -698,7 +698,7 @@ impl<'a> Parser<'a> {
         self.close(other(b'}'), "{", line)
     }
 
-    /// A function, from its parameters on.
+    /// Parses a function, from its parameters on.
     fn body(&mut self, method: bool, line: usize) -> Parsed {
         self.scope.open_function(line);
         self.expect(other(b'('))?;
@@ -737,7 +737,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// How tightly an operator binds to its left and to its right.
+/// The precedence of an operator to its left and to its right.
 fn binding(kind: Kind) -> Option<(u8, u8)> {
     Some(match kind {
         Kind::Other(b'+' | b'-') => (6, 6),
@@ -751,7 +751,7 @@ fn binding(kind: Kind) -> Option<(u8, u8)> {
     })
 }
 
-/// What is put in front of a call that must not give up its caller's frame.
+/// What is written before a call of a library function to keep the caller's frame.
 fn kept_frame(function: Path) -> Option<&'static [u8]> {
     let (name, field) = function?;
     let known = match field {

@@ -1,22 +1,22 @@
-//! The variables that are visible where the parser is: 5.1's limits of them, and which of them are
-//! functions of a library.
+//! The variables that are visible at the parser's position: 5.1's limits of their number, and which
+//! of them are library functions.
 
-/// A name and perhaps a field of it: `string.rep`, `error`.
+/// A name, possibly with a field: `string.rep`, `error`.
 pub type Path<'a> = Option<(&'a [u8], Option<&'a [u8]>)>;
 
 const LOCALS_MAX: usize = 200;
 const UPVALUES_MAX: usize = 60;
 
-/// There are more variables than 5.1 allows.
+/// The error that there are more variables than 5.1 allows.
 pub struct TooMany {
     limit: usize,
     what: &'static str,
-    /// The line where the function begins; 0 for the whole script.
+    /// The line at which the function begins; 0 for the whole script.
     line: usize,
 }
 
 impl TooMany {
-    /// Too many variables are assigned to at once.
+    /// The error that too many variables are assigned to at once.
     pub fn targets(limit: usize, function: &Function) -> TooMany {
         TooMany {
             limit,
@@ -25,6 +25,7 @@ impl TooMany {
         }
     }
 
+    /// The text of the error.
     pub fn text(&self) -> String {
         let TooMany { limit, what, line } = self;
         match line {
@@ -37,33 +38,35 @@ impl TooMany {
 #[derive(Clone, Copy)]
 struct Local<'a> {
     name: &'a [u8],
-    /// What it was made from, if that is a plain name or a field of one.
+    /// The name, or the field of a name, with which it was initialised.
     origin: Path<'a>,
 }
 
 struct Block {
-    /// How many locals there were before.
+    /// The number of local variables before the block.
     locals: usize,
     is_loop: bool,
 }
 
+/// A function that is being parsed.
 pub struct Function<'a> {
     line: usize,
     pub variadic: bool,
     locals: Vec<Local<'a>>,
-    /// Declared, and not visible yet.
+    /// Local variables that are declared but not visible yet.
     pending: Vec<Local<'a>>,
-    /// The function and the place of each local that is used from outside.
+    /// The function and the index of each outer local variable that is used.
     upvalues: Vec<(usize, usize)>,
     blocks: Vec<Block>,
 }
 
-/// The functions around the place, the innermost last.
+/// The functions around the parser's position, the innermost last.
 pub struct Scope<'a> {
     functions: Vec<Function<'a>>,
 }
 
 impl<'a> Scope<'a> {
+    /// The scope of a whole script.
     pub fn new() -> Scope<'a> {
         let mut scope = Scope {
             functions: Vec::new(),
@@ -73,6 +76,7 @@ impl<'a> Scope<'a> {
         scope
     }
 
+    /// Enters a function that begins at this line.
     pub fn open_function(&mut self, line: usize) {
         self.functions.push(Function {
             line,
@@ -84,6 +88,7 @@ impl<'a> Scope<'a> {
         });
     }
 
+    /// Leaves the innermost function.
     pub fn close_function(&mut self) {
         self.functions.pop();
     }
@@ -93,12 +98,14 @@ impl<'a> Scope<'a> {
         self.functions.last_mut().expect("there is always one")
     }
 
+    /// Enters a block.
     pub fn open_block(&mut self, is_loop: bool) {
         let function = self.function();
         let locals = function.locals.len();
         function.blocks.push(Block { locals, is_loop });
     }
 
+    /// Leaves a block.
     pub fn close_block(&mut self) {
         let function = self.function();
         if let Some(block) = function.blocks.pop() {
@@ -106,11 +113,12 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// Whether the position is in a loop of the innermost function.
     pub fn is_in_loop(&mut self) -> bool {
         self.function().blocks.iter().any(|block| block.is_loop)
     }
 
-    /// A new local, visible from [`Scope::show`] on.
+    /// Declares a local variable, visible from [`Scope::show`] on.
     pub fn declare(&mut self, name: &'a [u8]) -> Result<(), TooMany> {
         let function = self.function();
         if function.locals.len() + function.pending.len() == LOCALS_MAX {
@@ -124,7 +132,7 @@ impl<'a> Scope<'a> {
         Ok(())
     }
 
-    /// The locals that were declared are visible; `origins` are what they were made from.
+    /// Makes the declared local variables visible; `origins` are their initial values.
     pub fn show(&mut self, origins: &[Path<'a>]) {
         let function = self.function();
         for (local, origin) in function.pending.iter_mut().zip(origins) {
@@ -133,7 +141,8 @@ impl<'a> Scope<'a> {
         function.locals.append(&mut function.pending);
     }
 
-    /// What a name stands for: itself if it is global, else what its local was made from.
+    /// The path of a name: the name itself if it is global, otherwise the origin of the local
+    /// variable.
     pub fn resolve(&mut self, name: &'a [u8]) -> Result<Path<'a>, TooMany> {
         let innermost = self.functions.len() - 1;
         for depth in (0..=innermost).rev() {

@@ -1,4 +1,4 @@
-//! Texts of a real server: each of these was said by redis-server 7.0 and 8.2.
+//! Errors of real servers: redis-server 7.0 and 8.2 gave each of these texts.
 
 use super::*;
 
