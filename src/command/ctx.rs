@@ -1,5 +1,5 @@
-//! What a command gets: the server, its client, its arguments; disjoint borrows, so a value can be
-//! written from the keyspace straight into the reply.
+//! The parameters of a command: the server, its client and its arguments. They are disjoint
+//! borrows, so that a value can be written from the keyspace straight into the reply.
 //!
 //! ```text
 //!   fn get(ctx: &mut Ctx) -> CmdResult {
@@ -7,7 +7,8 @@
 //!           None => ctx.client.reply.null(),                      // writes ctx.client
 //! ```
 //!
-//! Every command goes: parse -> look up -> check type -> mutate -> signal, notify, dirty -> reply.
+//! The steps of every command are: parse -> look up -> check type -> mutate -> signal, notify,
+//! dirty -> reply.
 //! **Invariant:** nothing is mutated before the last `?`.
 
 use std::sync::Arc;
@@ -19,11 +20,12 @@ use crate::error::Error;
 use crate::state::Server;
 use crate::util::number::{parse_f64, parse_i64};
 
-/// `Err` is written as an error reply by `call()`.
+/// The result of a command; `call()` writes an `Err` as an error reply.
 pub type CmdResult = Result<(), Error>;
-/// A command's function.
+/// The function of a command.
 pub type Proc = fn(&mut Ctx) -> CmdResult;
 
+/// What a command works on.
 pub struct Ctx<'a> {
     pub server: &'a mut Server,
     pub client: &'a mut Client,
@@ -40,16 +42,17 @@ impl<'a> Ctx<'a> {
         &mut self.server.data.dbs[self.client.db as usize]
     }
 
-    /// An argument as an integer, or the error that Redis answers.
+    /// An argument as an integer, or Redis's error.
     pub fn int(&self, at: usize) -> Result<i64, Error> {
         parse_i64(self.argv[at]).ok_or(Error::NOT_INTEGER)
     }
 
+    /// An argument as a double, or Redis's error.
     pub fn float(&self, at: usize) -> Result<f64, Error> {
         parse_f64(self.argv[at]).ok_or(Error::NOT_FLOAT)
     }
 
-    /// A non-negative integer; `text` is the whole error.
+    /// An integer argument within `min..=max`; `text` is the error otherwise.
     pub fn int_in(&self, at: usize, min: i64, max: i64, text: &'static str) -> Result<i64, Error> {
         match parse_i64(self.argv[at]) {
             Some(n) if (min..=max).contains(&n) => Ok(n),
@@ -65,7 +68,7 @@ impl<'a> Ctx<'a> {
             .is_some_and(|arg| arg.eq_ignore_ascii_case(option.as_bytes()))
     }
 
-    /// The buffer of a big argument, to be kept as a value without a copy.
+    /// The buffer of a big argument, which can become a value without a copy.
     #[inline]
     pub fn shared_arg(&self, at: usize) -> Option<&'a Arc<Vec<u8>>> {
         if self.bigs.is_empty() {
@@ -79,7 +82,8 @@ impl<'a> Ctx<'a> {
             .filter(|big| big.len() >= crate::client::resp::BIG_ARG_MIN)
     }
 
-    /// The longest that a string may grow, in bytes. Our primary and our own log are obeyed.
+    /// The maximum length of a string in bytes. There is none for commands of the primary and of
+    /// the AOF.
     pub fn max_string_len(&self) -> usize {
         if self.client.must_obey() {
             return isize::MAX as usize;
@@ -87,37 +91,37 @@ impl<'a> Ctx<'a> {
         usize::try_from(self.server.config.proto_max_bulk_len).unwrap_or(usize::MAX)
     }
 
-    /// Whether a key or field whose time to live ends at `at_ms` is gone at once. A client that
-    /// must be obeyed sends the deletion itself.
+    /// Whether a key or field with the expiry time `at_ms` would be deleted at once. False for the
+    /// primary and the AOF, which send the deletion themselves.
     pub fn is_past(&self, at_ms: i64) -> bool {
         at_ms <= self.server.clock.now_ms && !self.client.must_obey()
     }
 
-    /// Count `n` changes: what decides about propagation, save points and WATCH.
+    /// Counts `n` changes, which matter for propagation, save points and WATCH.
     #[inline]
     pub fn dirty(&mut self, n: u64) {
         self.server.dirty += n;
     }
 
-    /// Propagate this instead of the command as it was sent (relative times, random choices).
+    /// Propagates this command in place of the running one (for relative times, random choices).
     pub fn rewrite<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
         self.server.propagation.rewrite(argv);
     }
 
-    /// Propagate one more command after this one.
+    /// Propagates another command after the running one.
     pub fn also_propagate<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
         let db = self.client.db;
         self.server.propagation.also(db, argv);
     }
 
-    /// Propagate nothing for this command but what [`Ctx::also_propagate`] is given.
+    /// Propagates only what [`Ctx::also_propagate`] gets, not the command itself.
     pub fn prevent_propagation(&mut self) {
         if self.server.propagation.wanted() {
             self.client.set(flag::PREVENT_PROPAGATION);
         }
     }
 
-    /// `key` was changed: wake up its watchers, drop it from clients' caches, notify subscribers.
+    /// `key` was changed: notifies its watchers, trackers, blocked clients and subscribers.
     #[inline]
     pub fn changed(&mut self, key: &[u8], class: u32, event: &'static str) {
         let db = self.client.db;

@@ -1,35 +1,34 @@
-//! Which databases a call names beside the one that it runs in: asked by ACL.
+//! The databases that a call names, other than the one in which it runs; for ACL checks.
 //!
 //! ```text
 //!   SELECT 1      SWAPDB 0 1      MOVE k 1      COPY a b DB 1 REPLACE
 //!          ^             ^ ^             ^                ^
 //! ```
 //!
-//! The row of such a command names a function of this file. COPY's options are walked by the
-//! command and by the check alike ([`copy_options`]), so they can't disagree about an option that
-//! is given twice.
+//! The row of such a command names a function of this file. The command COPY and the check read its
+//! options by the same function ([`copy_options`]), so that repeated options have the same meaning
+//! for both.
 
-/// Appends the places in argv of the databases that a call names. An argument there may turn out to
-/// be no database.
+/// Appends the indexes in argv of the databases that a call names. Such an argument may be invalid.
 pub type GetDatabases = fn(argv: &[&[u8]], out: &mut Vec<usize>);
 
-/// SELECT index
+/// SELECT index.
 pub fn select(_: &[&[u8]], out: &mut Vec<usize>) {
     out.push(1);
 }
 
-/// SWAPDB index1 index2
+/// SWAPDB index1 index2.
 pub fn swapdb(_: &[&[u8]], out: &mut Vec<usize>) {
     out.extend([1, 2]);
 }
 
-/// MOVE key db
+/// MOVE key db.
 pub fn move_key(_: &[&[u8]], out: &mut Vec<usize>) {
     out.push(2);
 }
 
-/// COPY source destination [DB database] [REPLACE]: every DB, although the command obeys only the
-/// last.
+/// COPY source destination [DB database] [REPLACE]: every DB option, although the command uses only
+/// the last.
 pub fn copy(argv: &[&[u8]], out: &mut Vec<usize>) {
     out.extend(copy_options(argv).filter_map(|option| match option {
         CopyOption::Database(at) => Some(at),
@@ -40,7 +39,7 @@ pub fn copy(argv: &[&[u8]], out: &mut Vec<usize>) {
 /// An option of COPY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyOption {
-    /// DB, with the place of its value.
+    /// DB, with the index of its value.
     Database(usize),
     Replace,
     /// A syntax error.

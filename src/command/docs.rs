@@ -1,15 +1,15 @@
 //! The documentation of every command, as COMMAND DOCS returns it.
 //!
-//! What the server acts on (arity, flags, keys) is in the rows; what only people and client
-//! libraries read is in `docs.json`, one line for each command or subcommand, sorted by full name:
+//! The rows have the facts that the server needs (arity, flags, keys). `docs.json` has what only
+//! people and client libraries read, one line for each command or subcommand, sorted by full name:
 //!
 //! ```text
 //!   "config|set":{"summary":"Change settings while the server runs.","since":"2.0.0","group":"server", ...
 //!                 "arguments":[{"name":"data","type":"block","flags":["multiple"],"arguments":[ ... ]}]},
 //! ```
 //!
-//! The file is part of the binary as text and is parsed when the first client asks, which costs a
-//! server that is never asked nothing. Parsed, it lives until the end.
+//! The text of the file is part of the binary. It is parsed at the first COMMAND DOCS and kept
+//! until the process ends.
 //!
 //! **Invariant:** the file parses, and every field in it is one of [`Doc`] or [`Argument`]:
 //! `the_file_is_whole`.
@@ -23,19 +23,19 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-/// The documentation of one command or subcommand. An empty string or list is a field that the
-/// command lacks.
+/// The documentation of one command or subcommand. An empty string or list means that the command
+/// has no such field.
 #[derive(Debug, PartialEq)]
 pub struct Doc {
     pub summary: String,
-    /// The version of Redis or Valkey that brought the command.
+    /// The first version of Redis or Valkey with the command.
     pub since: String,
     pub group: String,
     pub complexity: String,
     pub doc_flags: Vec<String>,
     pub deprecated_since: String,
     pub replaced_by: String,
-    /// Version and what it changed.
+    /// Versions and what they changed.
     pub history: Vec<(String, String)>,
     pub arguments: Vec<Argument>,
 }
@@ -48,9 +48,9 @@ pub struct Argument {
     /// `block`.
     pub kind: String,
     pub display_text: String,
-    /// Which of the row's key specs tells about this key.
+    /// The index of the key spec that belongs to this key.
     pub key_spec_index: Option<i64>,
-    /// The word that stands for the argument or before it; it may be an empty argument (MIGRATE).
+    /// The word that is the argument, or precedes it; it may be empty (MIGRATE).
     pub token: Option<String>,
     pub summary: String,
     pub since: String,
@@ -60,9 +60,9 @@ pub struct Argument {
     pub arguments: Vec<Argument>,
 }
 
-/// What the documentation is written to: a reply in the client's protocol.
+/// Receives the documentation: a reply in the client's protocol.
 pub trait DocsWriter {
-    /// `pairs` names with their values follow.
+    /// A map of `pairs` names and values follows.
     fn map(&mut self, pairs: usize);
     fn array(&mut self, len: usize);
     fn set(&mut self, len: usize);
@@ -94,8 +94,8 @@ pub fn subcommands(container: &str) -> impl Iterator<Item = (&'static str, &'sta
         .map(|(fullname, doc)| (fullname.as_str(), doc))
 }
 
-/// Writes the map that COMMAND DOCS returns for one command, subcommands included. False: there is
-/// no such command.
+/// Writes the map that COMMAND DOCS returns for one command, subcommands included. Returns false if
+/// there is no such command.
 pub fn write(fullname: &str, out: &mut impl DocsWriter) -> bool {
     let Some(doc) = lookup(fullname) else {
         return false;
@@ -113,7 +113,7 @@ pub fn write(fullname: &str, out: &mut impl DocsWriter) -> bool {
     true
 }
 
-/// Writes all fields but the subcommands, which are counted.
+/// Writes all fields except the subcommands, whose number is a parameter.
 fn write_doc(doc: &Doc, subcommands: usize, out: &mut impl DocsWriter) {
     let texts = [
         ("summary", &doc.summary),
@@ -204,7 +204,7 @@ fn write_flags(name: &str, flags: &[String], out: &mut impl DocsWriter) {
     flags.iter().for_each(|flag| out.status(flag));
 }
 
-/// `None` if anything is not as described: a field of another type, or one that nobody knows.
+/// Parses the file; `None` if a field has another type or is not known.
 fn parse(json: &str) -> Option<BTreeMap<String, Doc>> {
     let Value::Object(file) = serde_json::from_str(json).ok()? else {
         return None;
@@ -262,7 +262,7 @@ fn parse_change(change: Value) -> Option<(String, String)> {
     Some((parse_text(version)?, parse_text(text)?))
 }
 
-/// The fields of an object, taken one by one; an absent one is empty.
+/// The fields of an object, which are taken out one by one; an absent one is empty.
 struct Fields(Map<String, Value>);
 
 impl Fields {

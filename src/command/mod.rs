@@ -1,5 +1,5 @@
-//! A command is a row: one `const` [`Command`] in the file of its function, read by everyone who
-//! asks about it.
+//! A command is a row of a table: one `const` [`Command`] in the file of its function, with
+//! everything that other modules need to know about it.
 //!
 //! ```text
 //!   cmd("set", set, -3, WRITE | DENYOOM, STRING)                       name, function, arity, flags, categories
@@ -12,25 +12,25 @@
 //!   MULTI, scripts          flags                          monitors   SKIP_MONITOR, SKIP_COMMANDLOG
 //! ```
 //!
-//! A row says each fact once; what follows from it is computed here, while the row is compiled: the
-//! categories that the flags imply ([`implied_categories`]), the triple first/last/step that
-//! COMMAND printed before there were key specs ([`Command::key_range`]), and the flag
-//! `movablekeys`. So a row can't contradict itself.
+//! A row states each fact once; derived facts are computed here at compile time: the categories
+//! that the flags imply ([`implied_categories`]), the triple first/last/step that COMMAND printed
+//! before there were key specs ([`Command::key_range`]), and the flag `movablekeys`. So a row can't
+//! contradict itself.
 //!
 //! A command with subcommands is a container: `CONFIG` holds the rows of `get`, `set` and so on.
 //! The subcommands' arity and key positions count from the container's name, as argv does.
 //!
 //! **Invariant:** the rows agree with the published facts of Redis and Valkey;
-//! `tests/command_facts.rs` holds each row against them.
-//! **Invariant:** a flag, a category and a key flag can't be mixed up: `|` is only const for plain
-//! integers, so each kind is an integer of its own width and a wrong constant in a row does not
-//! compile.
+//! `tests/command_facts.rs` compares each row.
+//! **Invariant:** a flag, a category and a key flag can't be mixed up: they are integers of
+//! different widths, so that a wrong constant in a row does not compile. (Types of their own are
+//! not possible: `|` is const only for plain integers.)
 //!
 //! Limits: 32 flags, 64 categories, arity and key positions within `i16`.
 //!
-//! Rejected: a trait object or a struct for each command (the table would no longer be data, and
-//! `grep` would no longer find it), and a macro for rows (const functions give the same text with
-//! types and error messages).
+//! Rejected: a trait object or a struct for each command (the commands would no longer be a table
+//! that `grep` finds), and a macro for rows (const functions allow the same text, with types and
+//! better error messages).
 
 pub mod ctx;
 pub mod databases;
@@ -55,7 +55,7 @@ pub type KeyFlags = u16;
 /// No flag.
 pub const NONE: Flags = 0;
 /// May change the data set: refused by read-only replicas, counted by `min-replicas-to-write`,
-/// logged and replicated.
+/// propagated to the AOF and to replicas.
 pub const WRITE: Flags = 1 << 0;
 /// Reads keys and never changes them, so a replica may serve it.
 pub const READONLY: Flags = 1 << 1;
@@ -73,14 +73,14 @@ pub const BLOCKING: Flags = 1 << 6;
 pub const LOADING: Flags = 1 << 7;
 /// Served by a replica that lost its primary with `replica-serve-stale-data no`.
 pub const STALE: Flags = 1 << 8;
-/// Never shown to MONITOR, because it is MONITOR's own or because its arguments are secret.
+/// Never shown to MONITOR, because it is MONITOR itself or its arguments are secret.
 pub const SKIP_MONITOR: Flags = 1 << 9;
-/// Never logged as slow: its time is that of the commands within it. Printed under its first name,
-/// `skip_slowlog`.
+/// Never in the slow log: its time is that of the commands within it. COMMAND INFO prints its older
+/// name, `skip_slowlog`.
 pub const SKIP_COMMANDLOG: Flags = 1 << 10;
-/// Served for a slot that is being imported, as if ASKING had come before it.
+/// Allowed for a slot that is being imported, as after ASKING.
 pub const ASKING: Flags = 1 << 11;
-/// O(1) or O(log N) and never waits for anything: its latency is watched as `fast-command`.
+/// O(1) or O(log N) and never waits: its latency is recorded as `fast-command`.
 pub const FAST: Flags = 1 << 12;
 /// Callable before the client is authenticated.
 pub const NO_AUTH: Flags = 1 << 13;
@@ -89,31 +89,32 @@ pub const NO_AUTH: Flags = 1 << 13;
 pub const NO_ASYNC_LOADING: Flags = 1 << 14;
 /// Not allowed between MULTI and EXEC, but see [`MULTI_IN_REDIS`].
 pub const NO_MULTI: Flags = 1 << 15;
-/// Served while a script has outrun its time limit.
+/// Allowed while a script runs for too long.
 pub const ALLOW_BUSY: Flags = 1 << 16;
-/// Takes a number of keys that may be zero, so a call without keys is no error for COMMAND GETKEYS.
+/// Takes a number of keys that may be zero, so a call without keys is not an error of COMMAND
+/// GETKEYS.
 pub const NO_MANDATORY_KEYS: Flags = 1 << 17;
-/// The triple first/last/step does not tell all keys; clients ask COMMAND GETKEYS. Derived, never
+/// The triple first/last/step does not give all keys; clients call COMMAND GETKEYS. Derived, never
 /// written in a row.
 pub const MOVABLEKEYS: Flags = 1 << 18;
 
-// Flags for the server itself; no client sees them.
+// Flags for the server itself, which clients don't see.
 
 /// Runs at once between MULTI and EXEC instead of being queued.
 pub const RUNS_IN_MULTI: Flags = 1 << 19;
-/// Allowed only to those whom `enable-debug-command` or `enable-module-command` names.
+/// Allowed only if `enable-debug-command` or `enable-module-command` allows it to the client.
 pub const PROTECTED: Flags = 1 << 20;
 /// Reads the data set but may be propagated: CLIENT PAUSE WRITE holds it back too.
 pub const MAY_REPLICATE: Flags = 1 << 21;
-/// What it needs is said by the script or the function that it runs, see `script::command_flags`.
+/// Has the flags of the script or the function that it runs, see `script::command_flags`.
 pub const SCRIPT_DECIDES: Flags = 1 << 22;
-/// Belongs to a feature that is not built yet: the row is complete, the command refuses what needs
-/// the feature. README lists it as such.
+/// Belongs to a feature that is not built yet: the row is complete, but the command refuses what
+/// needs the feature. README lists it.
 pub const NOT_BUILT: Flags = 1 << 23;
-/// Touches every database: only for users that are not limited to some.
+/// Uses every database: forbidden to users that are limited to some.
 pub const ALL_DATABASES: Flags = 1 << 24;
-/// With [`NO_MULTI`]: refused between MULTI and EXEC in Valkey's words only. In Redis's words the
-/// command is queued, or runs and answers with an error.
+/// With [`NO_MULTI`]: refused between MULTI and EXEC only with `extended-redis-compatibility no`.
+/// Otherwise the command is queued, or runs and replies with an error.
 pub const MULTI_IN_REDIS: Flags = 1 << 25;
 /// Runs the queued commands: EXEC.
 pub const RUNS_QUEUE: Flags = 1 << 26;
@@ -140,33 +141,54 @@ const FLAG_NAMES: [&str; 19] = [
     "movablekeys",
 ];
 
-// ACL categories, in the order of ACL CAT. Rows write those that the flags don't imply.
+// ACL categories, in the order of ACL CAT. Rows have those that the flags don't imply.
 
-/// No category beyond the implied ones.
+/// No category beyond those that the flags imply.
 pub const NONE_CAT: Categories = 0;
+/// @keyspace
 pub const KEYSPACE: Categories = 1 << 0;
+/// @read
 pub const READ_CAT: Categories = 1 << 1;
+/// @write
 pub const WRITE_CAT: Categories = 1 << 2;
+/// @set
 pub const SET: Categories = 1 << 3;
+/// @sortedset
 pub const SORTEDSET: Categories = 1 << 4;
+/// @list
 pub const LIST: Categories = 1 << 5;
+/// @hash
 pub const HASH: Categories = 1 << 6;
+/// @string
 pub const STRING: Categories = 1 << 7;
+/// @bitmap
 pub const BITMAP: Categories = 1 << 8;
+/// @hyperloglog
 pub const HYPERLOGLOG: Categories = 1 << 9;
+/// @geo
 pub const GEO: Categories = 1 << 10;
+/// @stream
 pub const STREAM: Categories = 1 << 11;
+/// @pubsub
 pub const PUBSUB_CAT: Categories = 1 << 12;
+/// @admin
 pub const ADMIN_CAT: Categories = 1 << 13;
+/// @fast
 pub const FAST_CAT: Categories = 1 << 14;
+/// @slow
 pub const SLOW_CAT: Categories = 1 << 15;
+/// @blocking
 pub const BLOCKING_CAT: Categories = 1 << 16;
+/// @dangerous
 pub const DANGEROUS: Categories = 1 << 17;
+/// @connection
 pub const CONNECTION: Categories = 1 << 18;
+/// @transaction
 pub const TRANSACTION: Categories = 1 << 19;
+/// @scripting
 pub const SCRIPTING: Categories = 1 << 20;
 
-/// The names of the categories without `@`; the bit of a category is its place in this list.
+/// The names of the categories without `@`; the bit of a category is its index in this list.
 pub const CATEGORY_NAMES: [&str; 21] = [
     "keyspace",
     "read",
@@ -191,31 +213,31 @@ pub const CATEGORY_NAMES: [&str; 21] = [
     "scripting",
 ];
 
-// What happens to a key. Exactly one of the first four says how its value as stored is touched; the
-// next four say what happens to the user's data in it (a type or a length is not data); the last
-// three are about the spec itself.
+// What a command does to a key. Exactly one of the first four describes the access to the stored
+// value; the next four describe the use of the user's data in it (a type or a length is not data);
+// the last three are about the spec itself.
 
 /// Reads the value or its metadata, changes nothing.
 pub const RO: KeyFlags = 1 << 0;
 /// Changes the value, depending on what it was.
 pub const RW: KeyFlags = 1 << 1;
-/// Replaces the value without looking at it.
+/// Replaces the value without reading it.
 pub const OW: KeyFlags = 1 << 2;
-/// Deletes the key without looking at its value.
+/// Deletes the key without reading its value.
 pub const RM: KeyFlags = 1 << 3;
 /// Returns, copies or otherwise uses the data.
 pub const ACCESS: KeyFlags = 1 << 4;
 /// Changes the data.
 pub const UPDATE: KeyFlags = 1 << 5;
-/// Adds data without changing or removing any that is there.
+/// Adds data without changing or removing existing data.
 pub const INSERT: KeyFlags = 1 << 6;
 /// Removes some or all of the data on request.
 pub const DELETE: KeyFlags = 1 << 7;
 /// Not a key, but routed like one: a shard channel.
 pub const NOT_KEY: KeyFlags = 1 << 8;
-/// The spec misses keys in some calls.
+/// The spec does not find the keys of some calls.
 pub const INCOMPLETE: KeyFlags = 1 << 9;
-/// The flags of the spec are the worst case; the arguments of a call decide.
+/// The flags of the spec are the maximum; the arguments of a call determine the actual ones.
 pub const VARIABLE_FLAGS: KeyFlags = 1 << 10;
 
 const KEY_FLAG_NAMES: [&str; 11] = [
@@ -232,27 +254,27 @@ const KEY_FLAG_NAMES: [&str; 11] = [
     "variable_flags",
 ];
 
-/// Where the search for keys begins.
+/// The place where the search for keys begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BeginSearch {
-    /// At this place of argv.
+    /// At this index of argv.
     Index(i16),
-    /// After a keyword, looked for from `start_from` on; a negative one counts from the end and
-    /// searches backwards.
+    /// After a keyword, which is searched from `start_from` on; if that is negative, from the end
+    /// backwards.
     Keyword {
         keyword: &'static str,
         start_from: i16,
     },
-    /// Can't be expressed by a spec.
+    /// Not expressible by a spec.
     Unknown,
 }
 
-/// How the keys are found from the place where the search begins (`first` below).
+/// How the keys are found from the place where the search begins (called `first` below).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FindKeys {
-    /// `first`, `first + step`, ... up to `last`, which counts from `first`, or from the end of
-    /// argv if negative. With `last == -1` and a `limit` above 1, only the first `1 / limit` of
-    /// what remains is looked at.
+    /// `first`, `first + step`, ... up to `last`, which is relative to `first`, or to the end of
+    /// argv if negative. With `last == -1` and a `limit` above 1, only the first `1 / limit` of the
+    /// remaining arguments are keys.
     Range { last: i16, step: i16, limit: i16 },
     /// The number of keys is an argument at `first + number`; the keys begin at `first +
     /// first_key`.
@@ -261,17 +283,17 @@ pub enum FindKeys {
         first_key: i16,
         step: i16,
     },
-    /// Can't be expressed by a spec.
+    /// Not expressible by a spec.
     Unknown,
 }
 
-/// Some keys of a command: what happens to them and where they stand.
+/// Some keys of a command: their places and their flags.
 #[derive(Clone, Copy, Debug)]
 pub struct KeySpec {
     pub flags: KeyFlags,
     pub begin: BeginSearch,
     pub find: FindKeys,
-    /// A remark printed by COMMAND INFO; often empty.
+    /// A remark for COMMAND INFO; usually empty.
     pub note: &'static str,
 }
 
@@ -288,27 +310,28 @@ pub struct Command {
     /// Lower case; for a subcommand without the container's name.
     pub name: &'static str,
     pub proc: Proc,
-    /// Number of arguments with the command's name (and the subcommand's); `-n` means at least n.
+    /// The number of arguments, the names of the command and subcommand included; `-n` means at
+    /// least n.
     pub arity: i16,
     pub flags: Flags,
     /// Categories, the implied ones included.
     pub acl: Categories,
     pub keys: &'static [KeySpec],
-    /// Those of `keys` that fit one series.
+    /// The part of `keys` that is one series.
     range: KeyRange,
-    /// Finds the keys where the specs alone can't.
+    /// Finds the keys if the specs alone can't.
     pub get_keys: Option<GetKeys>,
     /// Finds the databases that the arguments name.
     pub get_databases: Option<GetDatabases>,
-    /// Hints for clients and proxies, printed by COMMAND INFO.
+    /// Hints for clients and proxies, for COMMAND INFO.
     pub tips: &'static [&'static str],
     pub subcommands: &'static [Command],
-    /// Names of elements that the command looks for inside the key at argv[1]: the first stands at
-    /// argv[.0], the others .1 further each. They are prefetched; nothing else follows from it.
+    /// The places of names of elements that the command looks up in the key at argv[1]: the first
+    /// is argv[.0], the others follow at intervals of .1. They are used only to prefetch.
     pub elements: Option<(u8, u8)>,
 }
 
-/// Begins a row. `acl` holds the categories that `flags` don't imply.
+/// Begins a row. `acl` has the categories that `flags` don't imply.
 pub const fn cmd(
     name: &'static str,
     proc: Proc,
@@ -337,8 +360,8 @@ pub const fn cmd(
     }
 }
 
-/// The function of a container. It is never called: `process_command` answers a container by
-/// running one of its subcommands, or with an error.
+/// The function of a container. It is never called: for a container `process_command` runs one of
+/// its subcommands, or replies an error.
 pub fn container(_: &mut Ctx) -> CmdResult {
     unreachable!("a container runs through its subcommands")
 }
@@ -358,12 +381,12 @@ pub const fn key_at(position: i16, flags: KeyFlags) -> KeySpec {
     key(flags, index(position), range(0, 1, 0))
 }
 
-/// As many keys as argv[`position`] says, behind it: EVAL, ZUNION and their kin.
+/// A number of keys at argv[`position`], followed by the keys: EVAL, ZUNION and others.
 pub const fn counted_keys(position: i16, flags: KeyFlags) -> KeySpec {
     key(flags, index(position), keynum(0, 1, 1))
 }
 
-/// One key behind an option, which is looked for from argv[`start_from`] on.
+/// One key after an option, which is searched from argv[`start_from`] on.
 pub const fn key_after(option: &'static str, start_from: i16, flags: KeyFlags) -> KeySpec {
     key(flags, keyword(option, start_from), range(0, 1, 0))
 }
@@ -383,17 +406,18 @@ pub const fn keyword(keyword: &'static str, start_from: i16) -> BeginSearch {
     }
 }
 
+/// A search that a spec can't express.
 pub const fn unknown_begin() -> BeginSearch {
     BeginSearch::Unknown
 }
 
-/// See [`FindKeys::Range`].
+/// A series of keys; see [`FindKeys::Range`].
 pub const fn range(last: i16, step: i16, limit: i16) -> FindKeys {
     assert!(step > 0 && limit >= 0);
     FindKeys::Range { last, step, limit }
 }
 
-/// See [`FindKeys::KeyNum`].
+/// A number of keys, and the keys; see [`FindKeys::KeyNum`].
 pub const fn keynum(number: i16, first_key: i16, step: i16) -> FindKeys {
     assert!(number >= 0 && first_key > number && step > 0);
     FindKeys::KeyNum {
@@ -403,27 +427,29 @@ pub const fn keynum(number: i16, first_key: i16, step: i16) -> FindKeys {
     }
 }
 
+/// Keys that a spec can't express.
 pub const fn unknown_find() -> FindKeys {
     FindKeys::Unknown
 }
 
 impl KeySpec {
-    /// Whether the keys can't be found from the arguments: they are named by data (SORT BY).
+    /// Whether the keys can't be found in the arguments: the data names them (SORT BY).
     pub const fn is_unknown(&self) -> bool {
         matches!(self.find, FindKeys::Unknown)
     }
 
+    /// Adds a remark for COMMAND INFO.
     pub const fn note(mut self, note: &'static str) -> KeySpec {
         self.note = note;
         self
     }
 
-    /// As COMMAND INFO prints them.
+    /// The names of the flags for COMMAND INFO.
     pub fn flag_names(&self) -> impl Iterator<Item = &'static str> {
         key_flag_names(self.flags)
     }
 
-    /// Stands at a fixed place, in a series.
+    /// Whether the keys are a series at a fixed place.
     const fn is_plain(&self) -> bool {
         matches!(self.begin, BeginSearch::Index(_))
             && matches!(self.find, FindKeys::Range { .. })
@@ -442,6 +468,7 @@ impl KeySpec {
 }
 
 impl Command {
+    /// Sets the key specs.
     pub const fn keys(mut self, keys: &'static [KeySpec]) -> Command {
         self.keys = keys;
         self.range = combined_range(keys);
@@ -451,63 +478,71 @@ impl Command {
         self
     }
 
+    /// Sets the function that finds the keys.
     pub const fn get_keys(mut self, get_keys: GetKeys) -> Command {
         self.get_keys = Some(get_keys);
         self
     }
 
+    /// Sets the function that finds the databases.
     pub const fn databases(mut self, get_databases: GetDatabases) -> Command {
         self.get_databases = Some(get_databases);
         self
     }
 
-    /// Says where the elements stand that a batch of commands prefetches.
+    /// Sets the places of the elements that a batch of commands prefetches.
     pub const fn elements(mut self, first: u8, step: u8) -> Command {
         assert!(first > 1 && step > 0);
         self.elements = Some((first, step));
         self
     }
 
+    /// Sets the hints for clients and proxies.
     pub const fn tips(mut self, tips: &'static [&'static str]) -> Command {
         self.tips = tips;
         self
     }
 
+    /// Sets the subcommands.
     pub const fn subcommands(mut self, subcommands: &'static [Command]) -> Command {
         self.subcommands = subcommands;
         self
     }
 
+    /// Whether one of these flags is set.
     pub const fn is(&self, flags: Flags) -> bool {
         self.flags & flags != 0
     }
 
-    /// First, last and step of the keys as one series: what COMMAND says beside the key specs, for
-    /// clients that know only this. All zero if no key has a fixed place; a negative last counts
-    /// from the end.
+    /// The first, last and step of the keys as one series, which COMMAND returns beside the key
+    /// specs, for clients that know only this. All are zero if no key has a fixed place; a negative
+    /// last is relative to the end.
     pub const fn key_range(&self) -> (i16, i16, i16) {
         (self.range.first, self.range.last, self.range.step)
     }
 
+    /// The index of the first key; see [`Command::key_range`].
     pub const fn first_key(&self) -> i16 {
         self.range.first
     }
 
+    /// The index of the last key; see [`Command::key_range`].
     pub const fn last_key(&self) -> i16 {
         self.range.last
     }
 
+    /// The distance between keys; see [`Command::key_range`].
     pub const fn step(&self) -> i16 {
         self.range.step
     }
 
-    /// Whether clients have to ask COMMAND GETKEYS for the keys.
+    /// Whether clients must call COMMAND GETKEYS to find the keys.
     pub const fn movable_keys(&self) -> bool {
         self.is(MOVABLEKEYS)
     }
 
-    /// Where the number of keys stands, if the keys follow it and nothing but it says where they
-    /// are; else 0.
+    /// The index of the number of keys, if the keys follow it and are found by it alone; otherwise
+    /// 0.
     pub const fn count_at(&self) -> u16 {
         match self.keys {
             [
@@ -526,12 +561,12 @@ impl Command {
         }
     }
 
-    /// Whether some call of this command has keys; a shard channel is none.
+    /// Whether some call of this command has keys. Shard channels don't count.
     pub fn has_keys(&self) -> bool {
         self.keys.iter().any(|spec| spec.flags & NOT_KEY == 0)
     }
 
-    /// Whether `argc` arguments, names included, are as many as the command takes.
+    /// Whether `argc`, names included, is an allowed number of arguments.
     pub const fn check_arity(&self, argc: usize) -> bool {
         let wanted = self.arity.unsigned_abs() as usize;
         if self.arity > 0 {
@@ -541,7 +576,7 @@ impl Command {
         }
     }
 
-    /// Whether the command can't run without one of its subcommands; COMMAND can.
+    /// Whether the command needs a subcommand. COMMAND has subcommands, but does not need one.
     pub const fn is_container(&self) -> bool {
         !self.subcommands.is_empty() && self.arity < -1
     }
@@ -558,8 +593,8 @@ impl Command {
         names_of_bits(u64::from(self.flags), &FLAG_NAMES)
     }
 
-    /// The flags as COMMAND INFO prints them in these words: Redis names no command `no_multi` that
-    /// it takes in MULTI.
+    /// The flags as COMMAND INFO prints them in Redis's or Valkey's form: Redis has no flag
+    /// `no_multi` for commands that it accepts in MULTI.
     pub fn flag_names_in(&self, words: Words) -> impl Iterator<Item = &'static str> {
         let answers = words == Words::Redis && self.is(MULTI_IN_REDIS);
         let hidden = if answers { NO_MULTI } else { NONE };
@@ -577,7 +612,7 @@ pub fn key_flag_names(flags: KeyFlags) -> impl Iterator<Item = &'static str> {
     names_of_bits(u64::from(flags), &KEY_FLAG_NAMES)
 }
 
-/// The bit of a category, named with any case and without `@`.
+/// The bit of a category, given by its name in any case and without `@`.
 pub fn category_by_name(name: &[u8]) -> Option<Categories> {
     let bit = CATEGORY_NAMES
         .iter()
@@ -593,8 +628,8 @@ fn names_of_bits(bits: u64, names: &'static [&'static str]) -> impl Iterator<Ite
         .map(|(_, name)| *name)
 }
 
-/// The categories that follow from the flags. A script that only reads is not `@read`: its keys are
-/// its own affair.
+/// The categories that follow from the flags. The commands that run scripts are neither `@read` nor
+/// `@write`: their keys depend on the script.
 const fn implied_categories(flags: Flags, acl: Categories) -> Categories {
     let mut implied = if flags & FAST != 0 {
         FAST_CAT
@@ -619,7 +654,7 @@ const fn implied_categories(flags: Flags, acl: Categories) -> Categories {
     implied
 }
 
-/// Whether some spec is not a plain series at a fixed place.
+/// Whether some spec is not a series at a fixed place.
 const fn has_movable_keys(keys: &[KeySpec]) -> bool {
     let mut i = 0;
     while i < keys.len() {
@@ -631,8 +666,8 @@ const fn has_movable_keys(keys: &[KeySpec]) -> bool {
     false
 }
 
-/// The first plain spec, prolonged by those that continue it without a gap: `1..1` and `2..-1` make
-/// `1..-1`.
+/// The first series at a fixed place, extended by those that continue it without a gap: `1..1` and
+/// `2..-1` make `1..-1`.
 const fn combined_range(keys: &[KeySpec]) -> KeyRange {
     let mut all = KeyRange {
         first: 0,

@@ -1,14 +1,14 @@
-//! All rows in one table, found by name in any case, with the figures that each command gathers.
+//! All rows in one table, found by name in any case, with the statistics of each command.
 //!
-//! Names are looked up for every request, so this is a small open-addressing table over the folded
-//! name ([`Folded`]: two words and a length, compared without a loop); a client's next command is
-//! most often the same as its last, which is tried first. Ids are the places in `entries`,
-//! containers followed by their subcommands.
+//! Names are looked up for every request, so this is a small open-addressing table of folded names
+//! ([`Folded`]: two words and a length, compared without a loop). A client's next command is
+//! usually the same as its last, which is tried first. Ids are the indexes in `entries`; the
+//! subcommands follow their container.
 
 use crate::command::Command;
 use crate::util::histogram::Histogram;
 
-/// What INFO commandstats and latencystats report of one command.
+/// The figures of one command in INFO commandstats and latencystats.
 #[derive(Default)]
 pub struct CommandStats {
     pub calls: u64,
@@ -18,35 +18,37 @@ pub struct CommandStats {
     pub latency: Option<Box<Histogram>>,
 }
 
+/// A row with its names and statistics.
 pub struct Entry {
-    /// What clients say for this command, when it stands at the top level.
+    /// The command's name for clients, if it is not a subcommand.
     folded: Folded,
-    /// Then `folded` says all.
+    /// Whether `folded` determines the name.
     letters_only: bool,
     pub row: &'static Command,
-    /// `get`, or `config|get`.
+    /// The full name: `get`, or `config|get`.
     pub fullname: Box<str>,
     pub parent: Option<u16>,
-    /// Ids of the subcommands: from, count.
+    /// The ids of the subcommands: the first, and their number.
     pub subcommands: (u16, u16),
-    /// Position of the first key, 0 when there is none or it has to be searched for.
+    /// The index of the first key; 0 if there is none, or it must be searched.
     pub first_key: u16,
     pub last_key: i16,
     pub key_step: u16,
     pub movable_keys: bool,
-    /// Position of the number of keys that stand behind it, of a command without a `first_key`; 0:
+    /// The index of the number of keys that follow it, for a command without a `first_key`; 0 if
     /// there is none.
     pub count_at: u16,
-    /// Where the elements of the first key stand, see `Command::elements`.
+    /// The places of the elements of the first key, see `Command::elements`.
     pub elements: Option<(u8, u8)>,
     pub stats: CommandStats,
 }
 
+/// The table.
 pub struct CommandTable {
     pub entries: Vec<Entry>,
     /// Id + 1 by hash of the name, 0 for none.
     index: Vec<u16>,
-    /// Top-level names that `rename-command` changed: (what clients say, id).
+    /// The top-level names that `rename-command` changed: (the new name, id).
     renamed: Vec<(Box<[u8]>, u16)>,
 }
 
@@ -103,6 +105,7 @@ impl Folded {
 }
 
 impl CommandTable {
+    /// A table of these groups of rows.
     pub fn new(groups: &[&'static [Command]]) -> CommandTable {
         let mut table = CommandTable {
             entries: Vec::new(),
@@ -157,11 +160,13 @@ impl CommandTable {
         entry.letters_only = name.len() <= 16 && name.iter().all(u8::is_ascii_alphabetic);
     }
 
+    /// The entry of an id.
     #[inline]
     pub fn entry(&self, id: u16) -> &Entry {
         &self.entries[id as usize]
     }
 
+    /// The row of an id.
     #[inline]
     pub fn row(&self, id: u16) -> &'static Command {
         self.entries[id as usize].row
@@ -173,7 +178,7 @@ impl CommandTable {
         self.lookup_from(None, name)
     }
 
-    /// The same, with a guess.
+    /// As [`CommandTable::lookup`]; `guess` is tried first.
     #[inline]
     pub fn lookup_from(&self, guess: Option<u16>, name: &[u8]) -> Option<u16> {
         let folded = Folded::of(name);
@@ -198,7 +203,7 @@ impl CommandTable {
         entry.folded == folded && (entry.letters_only || self.said(id).eq_ignore_ascii_case(name))
     }
 
-    /// What clients say for this command.
+    /// The name of this command for clients.
     #[inline]
     fn said(&self, id: u16) -> &[u8] {
         if !self.renamed.is_empty()
@@ -209,7 +214,7 @@ impl CommandTable {
         self.entries[id as usize].row.name.as_bytes()
     }
 
-    /// A subcommand of a container.
+    /// The id of a subcommand of a container.
     pub fn lookup_subcommand(&self, parent: u16, name: &[u8]) -> Option<u16> {
         let (from, count) = self.entries[parent as usize].subcommands;
         (from..from + count).find(|&id| {
@@ -221,8 +226,8 @@ impl CommandTable {
         })
     }
 
-    /// The command that an argument vector names, subcommand included. For a container with an
-    /// unknown subcommand, or none, the container itself.
+    /// The command of an argument vector, subcommand included. For a container with an unknown
+    /// subcommand, or none, the container itself.
     pub fn lookup_argv(&self, argv: &[&[u8]]) -> Option<u16> {
         let id = self.lookup(argv.first()?)?;
         if self.entries[id as usize].subcommands.1 == 0 || argv.len() < 2 {
@@ -231,7 +236,7 @@ impl CommandTable {
         Some(self.lookup_subcommand(id, argv[1]).unwrap_or(id))
     }
 
-    /// A command by its full name: `get`, `config|get`.
+    /// The id of a full name: `get`, `config|get`.
     pub fn lookup_fullname(&self, name: &[u8]) -> Option<u16> {
         let mut parts = name.splitn(2, |&b| b == b'|');
         let id = self.lookup(parts.next()?)?;
@@ -241,8 +246,8 @@ impl CommandTable {
         }
     }
 
-    /// The same by the names that the rows say, whatever `rename-command` made of them: rules of
-    /// ACL users go on meaning the same command.
+    /// The id of a full name as the rows have it, regardless of `rename-command`: rules of ACL
+    /// users keep their meaning.
     pub fn lookup_original(&self, name: &[u8]) -> Option<u16> {
         let mut parts = name.splitn(2, |&b| b == b'|');
         let said = parts.next()?;
@@ -256,14 +261,14 @@ impl CommandTable {
         }
     }
 
-    /// Top-level ids.
+    /// The ids of top-level commands.
     pub fn top_level(&self) -> impl Iterator<Item = u16> + '_ {
         (0..self.entries.len() as u16)
             .filter(|&id| self.entries[id as usize].parent.is_none() && !self.said(id).is_empty())
     }
 
-    /// `rename-command old new`; an empty new name switches the command off. False: no such
-    /// command, or the new name is taken.
+    /// `rename-command old new`; an empty new name disables the command. Returns false if there is
+    /// no such command, or the new name is taken.
     pub fn rename(&mut self, old: &[u8], new: &[u8]) -> bool {
         let Some(id) = self.lookup(old) else {
             return false;
@@ -271,7 +276,7 @@ impl CommandTable {
         if self.lookup(new).is_some() {
             return false;
         }
-        // Rebuilt, so that probe chains stay whole.
+        // The index is rebuilt, so that probe chains have no gap.
         self.renamed.retain(|(_, renamed)| *renamed != id);
         self.renamed.push((new.into(), id));
         self.index.fill(0);
@@ -302,7 +307,7 @@ mod tests {
                 assert_eq!(table.lookup(said.as_bytes()), Some(id), "{said}");
             }
             for at in 0..name.len() {
-                // Another bit of one byte: another name, unless it is the bit of the case.
+                // One bit of one byte changed makes another name, unless it is the bit of the case.
                 for bit in [0x01, 0x10, 0x40, 0x80] {
                     let mut other = name.as_bytes().to_vec();
                     other[at] ^= bit;

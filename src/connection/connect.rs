@@ -1,4 +1,4 @@
-//! Outgoing connections: connect without waiting.
+//! Outgoing connections: a non-blocking connect.
 //!
 //! ```text
 //!   numeric(host, port), or resolve on the resolver's thread
@@ -6,8 +6,8 @@
 //!              the socket is writable ─> finish_connect ─> Open, or the error
 //! ```
 //!
-//! **Limit:** [`resolve`] asks the system's resolver and waits for it, so the loop does not call
-//! it: `resolver.rs` does, on a thread.
+//! **Limit:** [`resolve`] waits for the system's resolver, so the loop does not call it:
+//! `resolver.rs` does, on a thread.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind};
@@ -15,13 +15,13 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::{Connection, State, Transport};
 
-/// The address of a host that is given as one, IPv4 or IPv6.
+/// The address of a host that is given as an IPv4 or IPv6 address.
 pub fn numeric(host: &str, port: u16) -> Option<SocketAddr> {
     let ip: IpAddr = host.parse().ok()?;
     Some(SocketAddr::new(ip, port))
 }
 
-/// All addresses of `host`, a name or an address, at `port`. Waits for the system's resolver.
+/// All addresses of `host`, a name or an address, with `port`. Waits for the system's resolver.
 pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     match found.is_empty() {
@@ -30,8 +30,8 @@ pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// Begin to connect to `address`. `source` is the local address to connect from
-/// (`bind-source-addr`); `None` leaves the choice to the kernel.
+/// Begins to connect to `address`. `source` is the local address (`bind-source-addr`); with `None`
+/// the kernel chooses it.
 pub fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Connection> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
@@ -53,8 +53,8 @@ pub fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Connec
 }
 
 impl Connection {
-    /// The socket is writable: see whether it is connected. Returns `Connecting` if it was reported
-    /// too early, and the error if the peer can't be reached.
+    /// The socket is writable: checks whether it is connected. Returns `Connecting` if it is too
+    /// early, and an error if the peer can't be reached.
     pub fn finish_connect(&mut self) -> io::Result<State> {
         if self.state == State::Connecting
             && let Transport::Tcp(socket) = &self.transport

@@ -7,10 +7,10 @@
 //! ```
 //!
 //! **Invariant:** a socket that the event loop watches is not closed. So a replaced listener stays
-//! in the list as `retired` until the loop has let go of it.
+//! in the list as `retired` until the loop has stopped watching it.
 //!
-//! The kind says what an accepted connection becomes, and the class how soon the listener is
-//! served: nodes of a cluster and those who look after the server come before clients.
+//! The kind determines what an accepted connection becomes, and in which class the loop serves the
+//! listener: connections of cluster nodes and of administration come before those of clients.
 
 use ae::{Class, Token};
 use socket2::SockRef;
@@ -23,7 +23,7 @@ use std::os::unix::net::UnixListener;
 use super::{Connection, tcp, unix};
 use crate::config::Config;
 
-/// What a listener's connections are for.
+/// The purpose of a listener's connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ListenerKind {
     /// Clients, over plain TCP.
@@ -57,9 +57,9 @@ enum Socket {
 pub struct Listener {
     pub kind: ListenerKind,
     pub class: Class,
-    /// The event loop's name for it. `None`: not watched yet.
+    /// Its registration in the event loop; `None` if it is not watched yet.
     pub token: Option<Token>,
-    /// Replaced, and to be closed as soon as the loop no longer watches it.
+    /// It was replaced, and is closed when the loop no longer watches it.
     pub retired: bool,
     socket: Socket,
 }
@@ -94,8 +94,8 @@ impl Listener {
         }
     }
 
-    /// Take one connection out of the backlog and set its options. `Ok(None)`: that connection
-    /// broke in the meantime; there may be more.
+    /// Accepts one connection and sets its options. `Ok(None)`: that connection was closed in the
+    /// meantime; there may be more.
     pub fn accept(&self, config: &Config) -> io::Result<Option<Accepted>> {
         match &self.socket {
             Socket::Tcp(socket) => {
@@ -128,16 +128,16 @@ impl Listener {
         }
     }
 
-    /// Stop listening without closing, so that another socket can take the address.
+    /// Stops listening without closing, so that another socket can bind the address.
     pub fn pause(&self) {
-        // A listener that can't stop makes the new one fail to bind, and that error is reported.
+        // If it can't stop, the new socket fails to bind, and that error is reported.
         let _ = match &self.socket {
             Socket::Tcp(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
             Socket::Unix(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
         };
     }
 
-    /// Listen again after [`Listener::pause`].
+    /// Listens again after [`Listener::pause`].
     pub fn resume(&self, config: &Config) -> io::Result<()> {
         let backlog = config.tcp_backlog as i32;
         match &self.socket {
@@ -147,7 +147,7 @@ impl Listener {
     }
 }
 
-/// Why the server can't listen, in the words of the log's last line before it gives up.
+/// Why the server can't listen; the text is the last line of the server's log before it exits.
 #[derive(Debug)]
 pub enum ListenError {
     Tcp { port: u16 },
@@ -174,7 +174,7 @@ impl fmt::Display for ListenError {
     }
 }
 
-/// Listen for clients on `port` of each address of `bind`. An address with a leading `-` may be
+/// Listens for clients on `port` at each address of `bind`. An address with a leading `-` may be
 /// unavailable. An empty list if `port` is 0.
 pub fn open_plain(config: &Config) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
@@ -204,7 +204,7 @@ pub fn open_plain(config: &Config) -> Result<Vec<Listener>, ListenError> {
     Ok(listeners)
 }
 
-/// Listen for clients on the path `unixsocket`. `None` if that is empty.
+/// Listens for clients at the path `unixsocket`. `None` if that is empty.
 pub fn open_unix(config: &Config) -> Result<Option<Listener>, ListenError> {
     if config.unixsocket.is_empty() {
         return Ok(None);
@@ -220,7 +220,8 @@ pub fn open_unix(config: &Config) -> Result<Option<Listener>, ListenError> {
     )))
 }
 
-/// The address, or its whole protocol, does not exist here: no reason to give up the others.
+/// Whether the address, or its whole protocol, does not exist on this machine, which does not
+/// prevent the other addresses.
 fn is_absent(e: &io::Error, optional: bool) -> bool {
     match e.raw_os_error() {
         Some(libc::EADDRNOTAVAIL) => optional,

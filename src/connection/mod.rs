@@ -1,4 +1,4 @@
-//! Connected and listening sockets: what a socket is, before there is a client or a link behind it.
+//! Connected and listening sockets, without the client or the link that uses them.
 //!
 //! ```text
 //!   listener.rs   Listener::accept ──┐              (tcp.rs, unix.rs: options of each)
@@ -9,10 +9,10 @@
 //!
 //! All sockets are non-blocking; the event loop reports when one is ready.
 //!
-//! **Invariant:** whether a socket is drained is decided here, not by the caller. A read that fills
-//! the whole wish says nothing: a transport that decrypts may hold more, and one that took a record
-//! apart may give less than there is. So each call returns its byte count together with an [`Io`],
-//! and the caller passes that on to the loop.
+//! **Invariant:** this module decides whether a socket is drained, not the caller. The byte count
+//! alone does not tell: a transport that decrypts may have buffered more than was read, or return
+//! less than is there. So each call returns its byte count together with an [`Io`], which the
+//! caller passes on to the loop.
 //!
 //! **Limits:** an accepted connection is open at once. An outgoing one is `Connecting` until
 //! [`Connection::finish_connect`] has seen the result. No transport negotiates yet, so none of them
@@ -30,12 +30,12 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-/// How far a connection is.
+/// The progress of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     /// The kernel is connecting; the socket becomes writable when the result is known.
     Connecting,
-    /// The transport negotiates, and carries no bytes of ours yet.
+    /// The transport negotiates and carries no bytes of ours yet.
     Handshake,
     /// Bytes can be sent and received.
     Open,
@@ -46,7 +46,7 @@ enum Transport {
     Unix(UnixStream),
 }
 
-/// What one read or write did.
+/// The result of one read or write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transfer {
     /// Bytes read or written, 0 if the call would have blocked or was interrupted.
@@ -78,7 +78,7 @@ impl Connection {
         }
     }
 
-    /// How far the connection is.
+    /// The progress of the connection.
     pub fn state(&self) -> State {
         self.state
     }
@@ -110,13 +110,14 @@ impl Connection {
         }
     }
 
-    /// Append at most `max` bytes to `into`. A peer that closed is an error of the kind
-    /// `UnexpectedEof`.
+    /// Appends at most `max` bytes to `into`. If the peer has closed the connection, an error of
+    /// the kind `UnexpectedEof`.
     pub fn read_into(&mut self, into: &mut Vec<u8>, max: usize) -> io::Result<Transfer> {
         match crate::sys::read_into(self.as_fd(), into, max) {
             Ok(0) if max > 0 => Err(ErrorKind::UnexpectedEof.into()),
             Ok(bytes) => {
-                // A stream socket gives all that it has, so a short read has emptied it.
+                // A read from a stream socket returns everything that is there, so a short read has
+                // emptied it.
                 let io = if bytes == max { Io::More } else { Io::Drained };
                 Ok(Transfer { bytes, io })
             }
@@ -124,7 +125,7 @@ impl Connection {
         }
     }
 
-    /// Send the beginning of `bytes`, as much as the socket takes.
+    /// Sends a prefix of `bytes`, as much as the socket accepts.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<Transfer> {
         written(match &mut self.transport {
             Transport::Tcp(socket) => socket.write(bytes),
@@ -132,7 +133,7 @@ impl Connection {
         })
     }
 
-    /// Send the beginning of `pieces`, as much as the socket takes.
+    /// Sends a prefix of `pieces`, as much as the socket accepts.
     pub fn write_vectored(&mut self, pieces: &[IoSlice]) -> io::Result<Transfer> {
         written(match &mut self.transport {
             Transport::Tcp(socket) => socket.write_vectored(pieces),
@@ -141,7 +142,7 @@ impl Connection {
     }
 }
 
-/// A short write does not prove that the socket is full: only the call that would block does.
+/// A short write does not prove that the socket is full: only a call that would block does.
 fn written(result: io::Result<usize>) -> io::Result<Transfer> {
     match result {
         Ok(bytes) => Ok(Transfer {
@@ -152,7 +153,8 @@ fn written(result: io::Result<usize>) -> io::Result<Transfer> {
     }
 }
 
-/// Would block: drained. Interrupted: call again. Everything else is an error.
+/// The result of a call that did not succeed: would block is drained, interrupted is call again,
+/// everything else is an error.
 #[cold]
 fn not_now(e: io::Error) -> io::Result<Transfer> {
     let io = match e.kind() {

@@ -1,25 +1,25 @@
-//! Names of hosts become addresses on a thread, so that the loop does not wait for a name server.
+//! Resolves host names on a thread, so that the loop does not wait for a name server.
 //!
 //! ```text
 //!   loop:   ask(id, host, port) ──> [ questions ] ──> thread: resolve, wake the loop
 //!           try_answer <─────────── [ answers ] <────────┘
 //! ```
 //!
-//! An address in figures needs no thread: [`super::connect::numeric`].
+//! A numeric address needs no thread: [`super::connect::numeric`].
 //!
-//! **Limits:** one thread, so a name whose server does not respond delays the names behind it; at
-//! most [`QUESTIONS_MAX`] wait. The thread ends when the resolver is dropped and the look-up that
-//! it is in has returned.
+//! **Limits:** there is one thread, so a name whose server does not respond delays the names behind
+//! it; at most [`QUESTIONS_MAX`] wait. The thread ends when the resolver is dropped and its present
+//! look-up has returned.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 
-/// Questions that may wait.
+/// The maximum number of waiting questions.
 const QUESTIONS_MAX: usize = 1024;
 
-/// Finds the addresses of a host at a port, and may wait for them.
+/// Finds the addresses of a host with a port; may wait.
 pub type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
 struct Question {
@@ -30,19 +30,19 @@ struct Question {
 
 /// The result of a look-up.
 pub struct Answer {
-    /// The number that was given to [`Resolver::ask`].
+    /// The number that [`Resolver::ask`] got.
     pub id: u64,
     pub found: io::Result<Vec<SocketAddr>>,
 }
 
-/// The thread, and the way there and back.
+/// The thread and its queues.
 pub struct Resolver {
     questions: SyncSender<Question>,
     answers: Receiver<Answer>,
 }
 
 impl Resolver {
-    /// Start the thread. It calls `wake` after each answer.
+    /// Starts the thread. It calls `wake` after each answer.
     pub fn start(lookup: Lookup, wake: impl Fn() + Send + 'static) -> io::Result<Resolver> {
         let (questions, asked) = mpsc::sync_channel::<Question>(QUESTIONS_MAX);
         let (answer, answers) = mpsc::channel();
@@ -60,7 +60,7 @@ impl Resolver {
         Ok(Resolver { questions, answers })
     }
 
-    /// Look a host up. An error if too many questions wait.
+    /// Adds a question. Returns an error if too many wait.
     pub fn ask(&self, id: u64, host: &str, port: u16) -> io::Result<()> {
         let host = host.to_string();
         self.questions
@@ -108,7 +108,7 @@ mod tests {
         let resolver = Resolver::start(never, || {}).expect("a thread");
         let asked =
             (0..2 * QUESTIONS_MAX as u64).take_while(|&id| resolver.ask(id, "x", 1).is_ok());
-        // One may be with the thread already.
+        // The thread may have taken one already.
         assert!((QUESTIONS_MAX..=QUESTIONS_MAX + 1).contains(&asked.count()));
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::config::Config;
 
-/// Listen on the address `name` at `port`. On failure: the call that failed, as the log names it.
+/// Listens on the address `name` with `port`. `Err` also has the name of the call that failed, for
+/// the log.
 pub fn listen_on(
     name: &str,
     port: u16,
@@ -52,7 +53,7 @@ pub fn listen_on(
     Ok(socket.into())
 }
 
-/// The options of an accepted socket: non-blocking, no delay, keepalive probes.
+/// Sets the options of an accepted socket: non-blocking, no delay, keepalive probes.
 pub fn set_up(socket: &TcpStream, keepalive_seconds: u32) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_nodelay(true)?;

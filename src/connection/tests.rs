@@ -10,7 +10,7 @@ fn pair() -> (Connection, UnixStream) {
     (Connection::unix(ours), peer)
 }
 
-/// Wait for the result of a connect, as the event loop would.
+/// Waits for the result of a connect, as the event loop would.
 fn finish(conn: &mut Connection) -> io::Result<State> {
     loop {
         match conn.finish_connect()? {

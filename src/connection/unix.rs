@@ -9,10 +9,10 @@ use std::os::unix::net::UnixListener;
 use crate::config::Config;
 use crate::sys::process;
 
-/// Bytes that the kernel has for a socket's path, its final NUL included.
+/// The kernel's maximum length of a socket's path, its final NUL included.
 pub const PATH_MAX: usize = 108;
 
-/// Listen on the path `unixsocket`. A file that is there already is replaced.
+/// Listens at the path `unixsocket`. An existing file is replaced.
 pub fn listen(config: &Config) -> io::Result<UnixListener> {
     let path = config.unixsocket.as_path();
     // A file that can't be removed makes `bind` fail, and that error is returned.
@@ -27,7 +27,7 @@ pub fn listen(config: &Config) -> io::Result<UnixListener> {
     Ok(UnixListener::from(OwnedFd::from(socket)))
 }
 
-/// Set the group and the permissions of the bound socket's file, then listen.
+/// Sets the group and the permissions of the bound socket's file, then listens.
 fn open_to_clients(socket: &Socket, config: &Config) -> io::Result<()> {
     let path = config.unixsocket.as_path();
     if !config.unixsocketgroup.is_empty() {

@@ -6,13 +6,13 @@
 //!             `--------- group 0, 128 slots ---------´
 //! ```
 //!
-//! A cluster node has to list, count, move and drop the keys of one slot, so there each slot has a
-//! table of its own. Which variant it is, is decided at start.
+//! A cluster node must list, count, move and drop the keys of one slot, so each slot has a table of
+//! its own there. The variant is chosen at start.
 //!
 //! # The slot is in the hash
 //!
-//! A hash chooses a bucket with its lowest bits and a tag with its highest byte. The bits between
-//! are free in a table of one slot, so [`KeyHasher`] writes the slot there:
+//! The lowest bits of a hash select the bucket, and its highest byte is the tag. A table of one
+//! slot does not use the bits between, so [`KeyHasher`] writes the slot there:
 //!
 //! ```text
 //!   63     56 55  54 53            40 39                              0
@@ -21,8 +21,8 @@
 //!  +---------+------+----------------+---------------------------------+
 //! ```
 //!
-//! A hash therefore names its table. The slot is computed once, where the key is hashed (while a
-//! request is parsed ahead), and every look-up, prefetch and index of expiry times that has the
+//! A hash therefore identifies its table. The slot is computed once, where the key is hashed (while
+//! a request is parsed ahead), and every look-up, prefetch and index of expiry times that has the
 //! hash has the slot too.
 //!
 //! # SCAN
@@ -44,7 +44,7 @@
 //! holds a key, and nothing for an empty one; a random key costs a walk over at most 256 counts.
 //!
 //! Rejected: one table and an index of keys by slot (16 bytes for each key); a Fenwick tree of
-//! lengths (14 additions for each key that comes or goes, where a group's count costs one).
+//! lengths (14 additions for each added or removed key; a group's count takes one).
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -56,13 +56,13 @@ use crate::ds::hashtable::{HashTable, SPARE_BITS, Slot};
 use crate::ds::siphash::HashSeed;
 use crate::types::{Key, KeyMut, KeyRef};
 
-/// Where the slot stands in a hash.
+/// The position of the slot in a hash.
 const SLOT_SHIFT: u32 = 40;
 const SLOT_BITS: u32 = 14;
 const SLOT_MASK: u64 = (SLOTS as u64 - 1) << SLOT_SHIFT;
-/// Slots that share one count.
+/// The number of slots with a common count.
 const GROUP: usize = 128;
-/// Tables of a cluster node that one call of [`KvStore::maintain`] looks at.
+/// The number of tables that one call of [`KvStore::maintain`] checks on a cluster node.
 const TABLES_PER_CALL: usize = 1024;
 
 const _: () = assert!(SLOT_MASK == SPARE_BITS);
@@ -76,12 +76,12 @@ pub struct KeyHasher {
 }
 
 impl KeyHasher {
-    /// `by_slot`: for stores with a table for each slot.
+    /// `by_slot` is for stores with a table for each slot.
     pub fn new(seed: HashSeed, by_slot: bool) -> KeyHasher {
         KeyHasher { seed, by_slot }
     }
 
-    /// The hash of a key, its slot included where stores are by slot.
+    /// The hash of a key, with its slot if stores are by slot.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
         let hash = self.seed.hash(key);
@@ -92,7 +92,7 @@ impl KeyHasher {
     }
 }
 
-/// The slot that a hash carries.
+/// The slot in a hash.
 #[inline]
 fn slot_of(hash: u64) -> usize {
     ((hash & SLOT_MASK) >> SLOT_SHIFT) as usize
@@ -110,19 +110,19 @@ enum Tables {
 }
 
 struct BySlot {
-    /// One for each slot; empty until the first key comes.
+    /// One table for each slot; empty until the first key is added.
     tables: Vec<HashTable<Key>>,
     len: usize,
-    /// Keys in each group of [`GROUP`] slots.
+    /// The number of keys in each group of [`GROUP`] slots.
     group_len: [usize; SLOTS / GROUP],
-    /// What a growing table may take, see [`HashTable::set_headroom`].
+    /// The memory limit of a growing table, see [`HashTable::set_headroom`].
     headroom: usize,
-    /// The table with which [`KvStore::maintain`] goes on.
+    /// The table at which [`KvStore::maintain`] continues.
     maintain_next: usize,
 }
 
 impl KvStore {
-    /// An empty store; it allocates with the first key.
+    /// An empty store; it allocates when the first key is added.
     pub fn new(hasher: KeyHasher) -> KvStore {
         let tables = if hasher.by_slot {
             Tables::BySlot(Box::new(BySlot {
@@ -144,7 +144,7 @@ impl KvStore {
         self.hasher.hash(key)
     }
 
-    /// Number of keys.
+    /// The number of keys.
     #[inline]
     pub fn len(&self) -> usize {
         match &self.tables {
@@ -153,13 +153,13 @@ impl KvStore {
         }
     }
 
-    /// No keys.
+    /// Whether there are no keys.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The table of a hash; `None` while a store by slot has none.
+    /// The table of a hash; `None` while a store by slot has no tables.
     #[inline]
     fn table(&self, hash: u64) -> Option<&HashTable<Key>> {
         match &self.tables {
@@ -191,13 +191,13 @@ impl KvStore {
         }
     }
 
-    /// An entry of this hash that is the wanted one: for indexes that keep hashes.
+    /// An entry with this hash for which `is_it` holds: for indexes that keep hashes.
     pub fn find_by(&self, hash: u64, is_it: impl FnMut(KeyRef<'_>) -> bool) -> Option<KeyRef<'_>> {
         self.table(hash)?.find_by(hash, is_it)
     }
 
-    /// The place of a key, occupied or vacant. An insertion into a vacant one is followed by
-    /// [`KvStore::inserted`].
+    /// The place of a key, occupied or vacant. After an insertion into a vacant one,
+    /// [`KvStore::inserted`] must be called.
     #[inline]
     pub fn find_slot(&mut self, hash: u64, key: &[u8]) -> Slot<'_, Key> {
         match &mut self.tables {
@@ -206,7 +206,7 @@ impl KvStore {
         }
     }
 
-    /// A key went into the vacant place that [`KvStore::find_slot`] found.
+    /// Counts a key that was inserted into the vacant place of [`KvStore::find_slot`].
     #[inline]
     pub fn inserted(&mut self, hash: u64) {
         if let Tables::BySlot(slots) = &mut self.tables {
@@ -214,7 +214,7 @@ impl KvStore {
         }
     }
 
-    /// Add an entry, or replace the one of its name, which is returned.
+    /// Adds an entry, or replaces the one of its name and returns that.
     #[inline]
     pub fn insert(&mut self, hash: u64, entry: Key) -> Option<Key> {
         match &mut self.tables {
@@ -227,7 +227,7 @@ impl KvStore {
         }
     }
 
-    /// Replace an entry by what is made of it. False: there is none.
+    /// Replaces an entry by the result of `f`. Returns false if there is none.
     pub fn replace_with(&mut self, hash: u64, key: &[u8], f: impl FnOnce(Key) -> Key) -> bool {
         match &mut self.tables {
             Tables::One(table) => table.replace_with(hash, key, f),
@@ -238,7 +238,7 @@ impl KvStore {
         }
     }
 
-    /// Take an entry out.
+    /// Removes and returns an entry.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Key> {
         match &mut self.tables {
             Tables::One(table) => table.remove(hash, key),
@@ -250,13 +250,13 @@ impl KvStore {
         }
     }
 
-    /// Take all keys out: what is left is an empty store.
+    /// Removes and returns all keys, leaving an empty store.
     pub fn take(&mut self) -> KvStore {
         let empty = KvStore::new(self.hasher);
         std::mem::replace(self, empty)
     }
 
-    /// Ask for the bucket of a hash, so that a later look-up finds it in the cache.
+    /// Prefetches the bucket of a hash for a later look-up.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         if let Some(table) = self.table(hash) {
@@ -264,7 +264,7 @@ impl KvStore {
         }
     }
 
-    /// Ask for the entries that fit a hash; to be called when the bucket has arrived.
+    /// Prefetches the entries that fit a hash, when the bucket has been loaded.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         if let Some(table) = self.table(hash) {
@@ -272,8 +272,8 @@ impl KvStore {
         }
     }
 
-    /// One call of SCAN: shows some entries and returns the next cursor, 0 at the end. Every key
-    /// that is present from the first call to the last is shown at least once.
+    /// One call of SCAN: passes some entries to `f` and returns the next cursor, 0 at the end.
+    /// Every key that is present from the first call to the last is passed at least once.
     pub fn scan<'a>(&'a self, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
         match &self.tables {
             Tables::One(table) => table.scan(cursor, f),
@@ -281,7 +281,7 @@ impl KvStore {
         }
     }
 
-    /// A key picked uniformly.
+    /// A random key; each is equally likely.
     pub fn random(&self, rng: &mut impl rand::Rng) -> Option<KeyRef<'_>> {
         match &self.tables {
             Tables::One(table) => table.random(rng),
@@ -294,8 +294,7 @@ impl KvStore {
         self.tables().iter().flat_map(HashTable::iter)
     }
 
-    /// Show every key until the visitor breaks, with those ahead already on their way into the
-    /// cache.
+    /// Passes every key to the visitor until it breaks, and prefetches the next ones.
     #[inline]
     pub fn try_walk<'a, B>(
         &'a self,
@@ -307,7 +306,7 @@ impl KvStore {
         ControlFlow::Continue(())
     }
 
-    /// Bytes allocated for the tables; the entries come on top.
+    /// The bytes of the tables, without the entries.
     pub fn memory_bytes(&self) -> usize {
         let buckets: usize = self.tables().iter().map(HashTable::memory_bytes).sum();
         match &self.tables {
@@ -324,7 +323,7 @@ impl KvStore {
         moving.map(HashTable::rehashing_bytes).reduce(|a, b| a + b)
     }
 
-    /// How much memory a growing table may take.
+    /// Limits the memory of a growing table.
     #[inline]
     pub fn set_headroom(&mut self, bytes: usize) {
         match &mut self.tables {
@@ -333,16 +332,16 @@ impl KvStore {
         }
     }
 
-    /// Make room for `total` keys before a bulk load; the caller bounds a size from outside. Tables
-    /// of slots grow by themselves: how the keys are spread over them is not known before.
+    /// Makes room for `total` keys before a bulk load; the caller bounds sizes from outside. Tables
+    /// of slots grow one by one, as the distribution of the keys is not known.
     pub fn reserve(&mut self, total: usize) {
         if let Tables::One(table) = &mut self.tables {
             table.reserve(total);
         }
     }
 
-    /// From the cron: begin resizing that is due, and move buckets for about `budget`. True: the
-    /// budget is used up.
+    /// The cron's step: begins resizing that is due, and moves buckets for about `budget`. Returns
+    /// true if the budget is used up.
     pub fn maintain(&mut self, budget: Duration) -> bool {
         let (tables, next) = match &mut self.tables {
             Tables::One(table) => return maintain_table(table, budget),
@@ -359,7 +358,7 @@ impl KvStore {
     }
 }
 
-/// True: buckets were moved.
+/// Maintains one table. Returns true if buckets were moved.
 fn maintain_table(table: &mut HashTable<Key>, budget: Duration) -> bool {
     table.resize_if_due();
     let moves = table.is_rehashing();
@@ -370,7 +369,7 @@ fn maintain_table(table: &mut HashTable<Key>, budget: Duration) -> bool {
 }
 
 impl BySlot {
-    /// The table of a hash, with room as the memory limit leaves it.
+    /// The table of a hash, with its memory limit.
     fn table_mut(&mut self, seed: HashSeed, hash: u64) -> &mut HashTable<Key> {
         if self.tables.is_empty() {
             self.tables = (0..SLOTS).map(|_| HashTable::new(seed)).collect();
@@ -386,7 +385,7 @@ impl BySlot {
         self.len = self.len.wrapping_add_signed(change);
     }
 
-    /// The first slot from `slot` on that holds a key.
+    /// The first slot from `slot` on that has a key.
     fn occupied_from(&self, slot: usize) -> Option<usize> {
         let mut slot = slot;
         while slot < SLOTS {
@@ -416,7 +415,7 @@ impl BySlot {
         }
     }
 
-    /// A table, each as likely as it has keys.
+    /// A random table, with a chance in proportion to its keys.
     fn random_table(&self, rng: &mut impl rand::Rng) -> Option<&HashTable<Key>> {
         if self.len == 0 {
             return None;
@@ -445,7 +444,7 @@ mod tests {
     use crate::types::New;
     use crate::util::random::Random;
 
-    /// What can happen to a key of a small set of names.
+    /// An operation on a key of a small set of names.
     #[derive(Clone, Debug)]
     enum Op {
         Insert(u16),
@@ -469,7 +468,7 @@ mod tests {
     }
 
     fn name(n: u16) -> Vec<u8> {
-        // Some names share a slot, most have their own.
+        // Some names have the same slot, most have different ones.
         match n % 4 {
             0 => format!("{{tag}}{n}").into_bytes(),
             _ => format!("key:{n}").into_bytes(),
@@ -567,7 +566,7 @@ mod tests {
     #[test]
     fn a_random_key_is_fair_whatever_slot_it_is_in() {
         let mut store = KvStore::new(KeyHasher::new(HashSeed::new([3, 4]), true));
-        // 30 keys in one slot, 10 in slots of their own.
+        // 30 keys in one slot, 10 in other slots.
         for n in (0..120).step_by(4).chain((1..40).step_by(4)) {
             store.insert(store.hash(&name(n)), entry(n, 0));
         }

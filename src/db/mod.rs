@@ -13,8 +13,8 @@
 //! under that hash's `next_expiry` (`tests::field_index_follows_hashes`). Code that changes a hash
 //! in place calls `Db::fields_moved`.
 //!
-//! The verbs on one database are here and know nothing of clients. What needs the whole server
-//! (look-ups that count and expire, notifications, blocked clients) stands in the files beside.
+//! Operations on one database are here and do not use clients. Those that need the whole server
+//! (look-ups that count and expire, notifications, blocked clients) are in `keyspace`.
 
 pub mod kvstore;
 pub mod slot;
@@ -36,7 +36,7 @@ pub struct Db {
     pub index: u32,
     pub keys: KvStore,
     pub expires: Expires,
-    /// Hashes with volatile fields, by their earliest time.
+    /// Hashes with volatile fields, by their earliest expiry time.
     pub field_expires: Expires,
     /// Running average of the time to live of keys, for INFO.
     pub avg_ttl_ms: i64,
@@ -55,27 +55,28 @@ pub struct KeyClients {
 /// What happens to the time to live of a key that is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ttl {
-    /// As it was.
+    /// It stays as it is.
     Keep,
-    /// None any more.
+    /// It is removed.
     Clear,
-    /// This Unix time in milliseconds.
+    /// It is set to this Unix time in milliseconds.
     At(i64),
 }
 
-/// What [`Db::set`] found under the key.
+/// The previous value of a key, for the caller of [`Db::set`].
 pub enum Replaced {
     Nothing,
     Value {
-        /// The time to live that it had.
+        /// Its expiry time.
         expire_at: Option<i64>,
-        /// The entry, unless it was overwritten in place. The caller frees it, here or in the
+        /// The entry, unless it was overwritten in place. The caller frees it, at once or in the
         /// background.
         entry: Option<Key>,
     },
 }
 
 impl Db {
+    /// An empty database.
     pub fn new(index: u32, hasher: KeyHasher) -> Db {
         Db {
             index,
@@ -86,26 +87,29 @@ impl Db {
         }
     }
 
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
+    /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.keys.len() == 0
     }
 
-    /// The entry, expired or not.
+    /// The entry of a key, expired or not.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<KeyRef<'_>> {
         self.keys.find(hash, key)
     }
 
+    /// The entry of a key, expired or not, to be changed.
     #[inline]
     pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<KeyMut<'_>> {
         self.keys.find_mut(hash, key)
     }
 
-    /// Set or replace a key's value. One probe of the table. Returns what was there.
+    /// Sets or replaces a key's value with one probe of the table. Returns the previous one.
     #[inline]
     pub fn set(
         &mut self,
@@ -162,8 +166,7 @@ impl Db {
         }
     }
 
-    /// Add a key that is complete, or replace the one of its name by it. Returns the one that was
-    /// there.
+    /// Adds a complete entry, or replaces the one of its name. Returns the previous one.
     #[inline]
     pub fn insert(&mut self, hash: u64, entry: Key) -> Option<Key> {
         let (at, fields_at) = times_of(entry.as_ref());
@@ -176,14 +179,13 @@ impl Db {
         old
     }
 
-    /// The hash at a key changed in place: its first field used to expire at `was`, and now does at
-    /// `at`.
+    /// A hash was changed in place: its earliest expiry time of a field was `was` and is now `at`.
     #[inline]
     pub fn fields_moved(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
         self.field_expires.shift(hash, was, at);
     }
 
-    /// Take a key out. The caller frees the entry, here or in the background.
+    /// Removes and returns a key. The caller frees the entry, at once or in the background.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Key> {
         let entry = self.keys.remove(hash, key)?;
         if let Some(at) = entry.as_ref().expire_at() {
@@ -193,7 +195,7 @@ impl Db {
         Some(entry)
     }
 
-    /// Give a key a time to live, or another one, or none. False: there is no such key.
+    /// Sets, changes or removes the expiry time of a key. Returns false if there is no such key.
     pub fn set_expire(&mut self, hash: u64, key: &[u8], at: Option<i64>) -> bool {
         let Some(mut entry) = self.keys.find_mut(hash, key) else {
             return false;
@@ -215,7 +217,7 @@ impl Db {
         true
     }
 
-    /// Forget all keys, giving them to the caller to be freed.
+    /// Removes all keys and returns them to be freed.
     pub fn take_keys(&mut self) -> KvStore {
         self.expires.clear();
         self.field_expires.clear();
@@ -224,13 +226,13 @@ impl Db {
     }
 }
 
-/// When the key expires, and when the first of its fields does.
+/// The expiry times of the key and of its first field.
 #[inline]
 fn times_of(entry: KeyRef) -> (Option<i64>, Option<i64>) {
     (entry.expire_at(), next_field_expiry(entry))
 }
 
-/// When the first field of a hash that is about to be set expires.
+/// The expiry time of the first field of a hash that is about to be set.
 #[inline]
 fn next_field_expiry_of(value: &New) -> Option<i64> {
     match value {
@@ -246,7 +248,7 @@ mod tests {
     use crate::types::string::encode;
     use proptest::prelude::*;
 
-    /// What can happen to a key's time to live.
+    /// An operation on a key's expiry time.
     #[derive(Clone, Debug)]
     enum Op {
         Set(u8, usize, Ttl),

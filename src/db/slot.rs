@@ -1,9 +1,10 @@
-//! Hash slots: which of the 16,384 parts of a cluster's keyspace a key belongs to.
+//! Hash slots: the 16,384 parts of a cluster's keyspace.
 //!
-//! Source: the Redis Cluster specification, "Key distribution model". A slot is CRC-16/XMODEM of
-//! the key, modulo 16,384; of a key with a hash tag (`{user1000}.following`) only the tag counts.
+//! Source: the Redis Cluster specification, "Key distribution model". The slot of a key is its
+//! CRC-16/XMODEM modulo 16,384; if the key has a hash tag (`{user1000}.following`), only the tag
+//! counts.
 
-/// Slots of a cluster.
+/// The number of slots of a cluster.
 pub const SLOTS: usize = 16_384;
 
 /// The slot of a key, below [`SLOTS`].
@@ -11,8 +12,8 @@ pub fn key_slot(key: &[u8]) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(hash_tag(key)) % SLOTS as u16
 }
 
-/// The part of a key between its first `{` and the next `}`, if that is not empty; else the whole
-/// key.
+/// The part of a key between its first `{` and the next `}`, if that is not empty; otherwise the
+/// whole key.
 fn hash_tag(key: &[u8]) -> &[u8] {
     let Some(open) = memchr::memchr(b'{', key) else {
         return key;
@@ -30,7 +31,7 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_cluster_keyslot() {
-        // CLUSTER KEYSLOT of a real server.
+        // The slot that CLUSTER KEYSLOT of a real server gives.
         assert_eq!(key_slot(b"123456789"), 12_739);
         assert_eq!(key_slot(b"foo"), 12_182);
         assert_eq!(key_slot(b""), 0);

@@ -1,4 +1,4 @@
-//! Clients that wait for one key, as the database's table of blocking keys holds them.
+//! The clients that wait for one key: an entry of the database's table of blocking keys.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,21 +8,24 @@ use crate::client::ClientRef;
 /// The clients that wait for one key.
 #[derive(Default)]
 pub struct Waiting {
-    /// By ticket, that is in order of arrival.
+    /// By ticket, which is the order of arrival.
     pub clients: BTreeMap<u64, ClientRef>,
-    /// How many of them must also be notified when the key is gone.
+    /// How many of them must also be notified when the key is deleted.
     pub on_nokey: usize,
 }
 
 impl Waiting {
+    /// The number of clients.
     pub fn len(&self) -> usize {
         self.clients.len()
     }
 
+    /// Whether no client waits.
     pub fn is_empty(&self) -> bool {
         self.clients.is_empty()
     }
 
+    /// The first client with a ticket in this range.
     pub fn next(&self, tickets: Range<u64>) -> Option<(u64, ClientRef)> {
         self.clients
             .range(tickets)

@@ -1,4 +1,4 @@
-//! A client that watches a key, as the database's table of watched keys holds it.
+//! A client that watches a key: an entry of the database's table of watched keys.
 
 use crate::client::ClientRef;
 
@@ -6,6 +6,6 @@ use crate::client::ClientRef;
 #[derive(Clone, Copy)]
 pub struct Watcher {
     pub client: ClientRef,
-    /// The key had expired already when WATCH was called: its deletion does not touch.
+    /// The key had already expired when WATCH was called: its deletion is not a change.
     pub expired: bool,
 }

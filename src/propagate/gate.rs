@@ -35,25 +35,25 @@ use crate::client::Client;
 use crate::config::AppendFsync;
 use crate::state::Server;
 
-/// Turns whose ends are noted.
+/// The maximum number of turns whose ends are kept.
 const MARKS_MAX: usize = 1024;
 
 /// Replies and stream bytes that wait for the AOF.
 #[derive(Default)]
 pub struct Gate {
-    /// Clients whose reply must not leave yet.
+    /// The slots of the clients whose reply must wait.
     held: Vec<u32>,
-    /// The safe offset when they were looked at last.
+    /// The safe offset at which the clients were last checked.
     held_until: u64,
     pub unsynced: Unsynced,
-    /// `None`: replicas are sent the stream at once.
+    /// `None`: the stream is sent to replicas at once.
     stream: Option<StreamHold>,
 }
 
-/// How far the stream may be sent.
+/// The state of a stream that waits for the AOF.
 struct StreamHold {
     limit: u64,
-    /// Oldest first; both offsets grow from mark to mark.
+    /// Oldest first; both offsets ascend.
     marks: VecDeque<Mark>,
 }
 
@@ -64,10 +64,12 @@ struct Mark {
 }
 
 impl Gate {
-    /// The reply of the client in this slot waits; `safe` is the offset that does not suffice.
+    /// The reply of the client in this slot must wait; `safe` is the present safe offset, which
+    /// does not suffice.
     pub fn hold(&mut self, slot: u32, safe: u64) {
         self.held.push(slot);
-        // The next safe offset is another one, also if none was held when it was this one last.
+        // The next safe offset differs, so the clients are checked again, even if none waited at
+        // this offset before.
         self.held_until = self.held_until.min(safe);
     }
 
@@ -76,17 +78,18 @@ impl Gate {
         self.held.retain(|&held| held != slot);
     }
 
-    /// The offset in the stream up to which replicas may be sent it; `None`: all of it.
+    /// The stream offset up to which replicas may be sent; `None`: everything.
     pub fn stream_limit(&self) -> Option<u64> {
         self.stream.as_ref().map(|hold| hold.limit)
     }
 }
 
 impl StreamHold {
-    /// The turn ends; AOF and stream end at these offsets, and the AOF is synced up to `synced`.
+    /// At the end of a turn: these are the ends of AOF and stream, and the AOF is synced up to
+    /// `synced`.
     fn advance(&mut self, fed: u64, synced: u64, end: u64) {
         if end < self.limit || self.marks.back().is_some_and(|last| end < last.stream) {
-            // The stream was restarted: what it has now was never held.
+            // The stream was restarted: its present bytes need not wait.
             self.marks.clear();
             self.limit = end;
         }
@@ -113,10 +116,10 @@ impl StreamHold {
     }
 }
 
-/// The offset up to which the AOF is good enough for replies to leave.
+/// The offset up to which the AOF is safe enough to send replies.
 pub fn safe_offset(server: &Server) -> u64 {
     let aof = &server.aof;
-    // While the disk is full, writes are refused, and clients are not to wait for an operator.
+    // While the disk is full, writes are refused, and clients need not wait for an operator.
     if !aof.feed.is_open() || aof.flush.write_error.is_some() {
         return u64::MAX;
     }
@@ -127,13 +130,13 @@ pub fn safe_offset(server: &Server) -> u64 {
     }
 }
 
-/// Whether a reply to this client has to wait.
+/// Whether a reply to this client must wait.
 pub fn holds(server: &Server, c: &Client) -> bool {
     c.aof_offset > safe_offset(server)
 }
 
-/// The AOF may have been written further: replies that waited for it may leave now. All waiting
-/// clients are checked again; they are few, and this is rare.
+/// Sends the replies that waited for the AOF and need not wait any longer. All waiting clients are
+/// checked; they are few, and this is rare.
 pub fn release_held(server: &mut Server) {
     if server.gate.held.is_empty() {
         return;
@@ -145,7 +148,7 @@ pub fn release_held(server: &mut Server) {
     }
 }
 
-/// Hold the stream back from replicas until the AOF is synced, under `always`; or send it at once.
+/// Under `always`, makes the stream wait until the AOF is synced; otherwise sends it at once.
 pub fn hold_stream(server: &mut Server, on: bool) {
     server.gate.stream = on.then(|| StreamHold {
         limit: server.replication.stream.end(),
@@ -155,7 +158,7 @@ pub fn hold_stream(server: &mut Server, on: bool) {
     server.replication.stream.send_until(limit);
 }
 
-/// The turn's last byte is in the stream: see how far it may be sent.
+/// After the last byte of a turn: computes how far the stream may be sent.
 pub fn advance_stream(server: &mut Server) {
     let Some(hold) = &mut server.gate.stream else {
         return;
@@ -165,7 +168,7 @@ pub fn advance_stream(server: &mut Server) {
     let end = server.replication.stream.end();
     match feed.is_open() && promises_disk {
         true => hold.advance(feed.fed, feed.synced, end),
-        // Nothing is held, and nothing of it when the AOF is opened later.
+        // Nothing waits now; when the AOF is opened later, these bytes still need not wait.
         false => hold.advance(0, 0, end),
     }
     server.replication.stream.send_until(Some(hold.limit));
@@ -178,7 +181,7 @@ mod tests {
     use crate::replication;
     use crate::testing::{say, server_with};
 
-    /// A server with an AOF under `always` whose disk is moved by hand, and one client.
+    /// A server under `always` with an AOF whose disk the test controls, and one client.
     fn server_with_aof() -> Server {
         let mut server = server_with(1);
         server.config.appendfsync = AppendFsync::Always;
@@ -261,14 +264,14 @@ mod tests {
         for (fed, synced, end, limit) in [
             (10, 0, 100, 0),
             (20, 0, 200, 0),
-            // A PING, which the AOF does not get, comes behind what is held.
+            // A PING, which is not fed to the AOF, follows bytes that wait.
             (20, 0, 214, 0),
             (30, 10, 300, 100),
             (30, 19, 300, 100),
             (30, 20, 300, 214),
             (40, 30, 400, 300),
             (40, 40, 400, 400),
-            // Nothing to sync: a PING leaves at once.
+            // Nothing waits for a sync: a PING is sent at once.
             (40, 40, 414, 414),
         ] {
             hold.advance(fed, synced, end);

@@ -1,10 +1,9 @@
-//! Propagation: what is fed to the AOF and to the replicas, decided in one place, once for each
-//! command.
+//! Propagation: decides, once for each command, what is fed to the AOF and to the replicas.
 //!
-//! A command that changed something is propagated as it was sent, unless it chose another form
-//! (`Ctx::rewrite`: relative times, random choices) or added commands (`Ctx::also_propagate`,
-//! expired keys). All commands from one command, one EXEC or one script are one [`unit`] of
-//! propagation: if there are several, they are wrapped in MULTI and EXEC.
+//! A command that changed something is propagated as it was sent, unless it sets another form
+//! (`Ctx::rewrite`: relative times, random choices) or adds commands (`Ctx::also_propagate`,
+//! expired keys). The propagated commands of one command, one EXEC or one script are one [`unit`]:
+//! if there are several, they are wrapped in MULTI and EXEC.
 //!
 //! ```text
 //!                       alone, the usual case
@@ -16,15 +15,15 @@
 //!                              and no EXEC or script is open  └─> replicas:  MULTI?  SELECT?  bytes ..  EXEC?
 //! ```
 //!
-//! A command is encoded once, into one slice that each sink copies: mostly the request itself, byte
-//! for byte. Nothing is allocated. A second sink costs a command one more copy, and nothing else
-//! (`tools/bench/instructions`).
+//! A command is encoded once, into one slice that each sink copies: usually the request itself,
+//! byte for byte. Nothing is allocated. A second sink adds one more copy for each command, and
+//! nothing else (`tools/bench/instructions`).
 //!
-//! The sinks are siblings, `aof::feed` and [`stream`]. The AOF could be a reader of the stream; but
-//! the stream has bytes that the AOF must not have (PING, GETACK, what a primary sent in its own
-//! words), the AOF has others (time stamps, a SELECT at the beginning of each file), its buffer is
-//! handed to a thread without being copied, and most servers have only one of the two. The copy
-//! that is saved would be 60 bytes for a SET.
+//! The sinks, `aof::feed` and [`stream`], are independent. The AOF could be a reader of the stream.
+//! But the stream has bytes that the AOF must not have (PING, GETACK, the bytes of a primary), the
+//! AOF has others (time stamps, a SELECT at the beginning of each file), its buffer is handed to a
+//! thread without a copy, and most servers have only one of the two. The saved copy would be 60
+//! bytes for a SET.
 //!
 //! **Invariant:** between two top-level commands no propagation unit is open: code that propagates
 //! outside of `call()` (expiry, eviction) ends its unit itself.
@@ -41,38 +40,42 @@ use crate::command::Command;
 use crate::ds::bulk::{is_command, push_command};
 use crate::state::Server;
 
-/// What is fed, as bits.
+/// The sinks of propagation, as bits.
 pub mod sink {
+    /// The AOF.
     pub const AOF: u8 = 1 << 0;
+    /// The replication stream.
     pub const REPLICAS: u8 = 1 << 1;
+    /// Both.
     pub const ALL: u8 = AOF | REPLICAS;
 }
 
+/// The state of propagation.
 #[derive(Default)]
 pub struct Propagation {
-    /// The sinks that are open: bits of [`sink`].
+    /// The open sinks: bits of [`sink`].
     sinks: u8,
-    /// Sinks that a script's commands are withheld from: redis.set_repl.
+    /// The sinks that get none of a script's commands: redis.set_repl.
     pub withheld: u8,
-    /// What is propagated instead of the running command, if `is_rewritten`.
+    /// The command that is propagated in place of the running one, if `is_rewritten`.
     rewritten: Vec<u8>,
     is_rewritten: bool,
     unit: Unit,
-    /// A command that had to be encoded and has no other place to stand.
+    /// A buffer for a command that must be encoded first.
     scratch: Vec<u8>,
 }
 
-/// Memory that `scratch` keeps at most.
+/// The maximum capacity of `scratch` that is kept.
 const KEEP_BYTES: usize = 1 << 20;
 
 impl Propagation {
-    /// There is a sink.
+    /// Whether there is an open sink.
     #[inline]
     pub fn wanted(&self) -> bool {
         self.sinks != 0
     }
 
-    /// A sink opens or closes.
+    /// Opens or closes a sink.
     pub fn set_sink(&mut self, sink: u8, on: bool) {
         self.sinks = if on {
             self.sinks | sink
@@ -81,22 +84,23 @@ impl Propagation {
         };
     }
 
-    /// No command waits to be fed.
+    /// Whether no command waits to be fed.
     pub fn is_idle(&self) -> bool {
         self.unit.is_empty()
     }
 
-    /// Close all sinks, while commands run that are propagated already. Returns those that
-    /// [`Propagation::resume`] opens again.
+    /// Closes all sinks, while commands run that were propagated already. Returns the sinks for
+    /// [`Propagation::resume`].
     pub fn suspend(&mut self) -> u8 {
         std::mem::take(&mut self.sinks)
     }
 
+    /// Opens these sinks again.
     pub fn resume(&mut self, sinks: u8) {
         self.sinks = sinks;
     }
 
-    /// Propagate this instead of the running command.
+    /// Propagates this command in place of the running one.
     pub fn rewrite<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
         if self.wanted() {
             self.rewritten.clear();
@@ -105,7 +109,7 @@ impl Propagation {
         }
     }
 
-    /// Propagate this, too, in the same unit.
+    /// Propagates another command in the same unit.
     pub fn also<A: AsRef<[u8]>>(&mut self, db: u32, argv: &[A]) {
         if self.wanted() {
             self.unit.push(db, sink::ALL, argv);
@@ -115,21 +119,20 @@ impl Propagation {
 
 #[cfg(test)]
 impl Propagation {
-    /// What was propagated and has not reached the sinks yet.
+    /// The commands that have not been fed to the sinks yet.
     pub fn take_unit(&mut self) -> Unit {
         std::mem::take(&mut self.unit)
     }
 }
 
 impl Server {
-    /// An expired or evicted key is propagated as a deletion.
+    /// Propagates an expired or evicted key as a deletion.
     pub fn propagate_deletion(&mut self, db: u32, key: &[u8], lazy: bool) {
         let verb: &[u8] = if lazy { b"UNLINK" } else { b"DEL" };
         self.propagation.also(db, &[verb, key]);
     }
 
-    /// What was propagated since the last call belongs together; it is fed to the sinks, unless a
-    /// command that it belongs to is still open.
+    /// Ends a unit and feeds it to the sinks, unless it belongs to a command that still runs.
     pub fn end_unit(&mut self) {
         if self.nesting == 0 {
             end_unit(self, true);
@@ -137,7 +140,7 @@ impl Server {
     }
 }
 
-/// After a command: propagate it if it changed something.
+/// After a command: propagates it if it changed something.
 pub fn after_call(
     server: &mut Server,
     c: &mut Client,
@@ -148,7 +151,7 @@ pub fn after_call(
 ) {
     let propagation = &mut server.propagation;
     let rewritten = std::mem::take(&mut propagation.is_rewritten);
-    // A data set that was loaded anew counts from 0 again.
+    // After a load, the counter starts from 0 again.
     let changed = server.dirty > dirty;
     let sinks = propagation.sinks & !propagation.withheld;
     let prevented = c.has(flag::PREVENT_PROPAGATION);
@@ -171,7 +174,7 @@ pub fn after_call(
     }
 }
 
-/// The command is a propagation unit by itself: feeds it to the sinks.
+/// Feeds a single command, which is a unit by itself, to the sinks.
 #[inline]
 fn feed_sinks(
     server: &mut Server,
@@ -200,9 +203,9 @@ fn feed_sinks(
     c.aof_offset = server.aof.offset();
 }
 
-/// As [`feed_sinks`], for a command that does not exist as bytes. It is encoded into the first
-/// sink's buffer, and the next sink copies it from there, so that a long argument is not copied
-/// once more.
+/// As [`feed_sinks`], for a command that is not encoded yet. It is encoded into the first sink's
+/// buffer, and the next sink copies it from there, so that a long argument is copied only once for
+/// each sink.
 #[inline(never)]
 fn encode_and_feed_sinks(server: &mut Server, c: &mut Client, sinks: u8, argv: &[&[u8]]) {
     let stamp_s = aof_stamp(server);
@@ -223,19 +226,19 @@ fn encode_and_feed_sinks(server: &mut Server, c: &mut Client, sinks: u8, argv: &
     c.aof_offset = server.aof.offset();
 }
 
-/// The second that the AOF notes beside a command, if it does.
+/// The second of the AOF's time annotation, if annotations are on.
 #[inline]
 fn aof_stamp(server: &Server) -> Option<i64> {
     let annotated = server.config.aof_timestamp_enabled;
     annotated.then_some(server.clock.now_ms / 1000)
 }
 
-/// Such a command may find any number of expired keys, which have nothing to do with each other.
+/// Whether a command may find any number of expired keys that are independent of each other.
 fn touches_arbitrary_keys(cmd: &Command) -> bool {
     matches!(cmd.name, "scan" | "randomkey")
 }
 
-/// Feed the unit to the sinks. `atomic`: several commands are wrapped in MULTI and EXEC.
+/// Feeds the unit to the sinks. `atomic`: several commands are wrapped in MULTI and EXEC.
 fn end_unit(server: &mut Server, atomic: bool) {
     if server.propagation.unit.is_empty() {
         return;

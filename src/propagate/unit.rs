@@ -1,4 +1,4 @@
-//! A unit of propagation: commands that belong together and reach a sink as one transaction.
+//! A unit of propagation: commands that belong together and are fed to a sink as one transaction.
 //!
 //! ```text
 //!   ops:    [db 0, all sinks, ends at 20] [db 3, AOF only, ends at 48]
@@ -8,9 +8,9 @@
 //!   encode for the replicas:         SELECT 0  *2..DEL..k..
 //! ```
 //!
-//! Commands are encoded once, when they are added; what differs between sinks is put round them:
-//! SELECT, since each sink has another last database, and MULTI, since each may get another number
-//! of the commands.
+//! Commands are encoded once, when they are added. What differs between sinks is written around
+//! them: SELECT, since each sink has its own last database, and MULTI, since sinks may get
+//! different numbers of the commands.
 
 use crate::ds::bulk::push_command;
 
@@ -38,29 +38,30 @@ struct Op {
     db: u32,
     /// Bits of [`super::sink`].
     sinks: u8,
-    /// Where its bytes end; they begin where the last one's end.
+    /// The end of its bytes; they begin at the end of the one before.
     end: usize,
 }
 
-/// A unit's memory is kept for the next one, up to this size.
+/// The capacity that a unit keeps for the next one, at most.
 const KEEP_BYTES: usize = 1 << 20;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
 impl Unit {
+    /// Whether there are no commands.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
 
-    /// Add a command, given as its arguments.
+    /// Adds a command as its arguments.
     pub fn push<A: AsRef<[u8]>>(&mut self, db: u32, sinks: u8, argv: &[A]) {
         push_command(&mut self.bytes, argv);
         self.end_op(db, sinks);
     }
 
-    /// Add a command that is encoded already.
+    /// Adds an encoded command.
     pub fn push_encoded(&mut self, db: u32, sinks: u8, command: &[u8]) {
         self.bytes.extend_from_slice(command);
         self.end_op(db, sinks);
@@ -79,7 +80,7 @@ impl Unit {
             .map(|(op, start)| (op.db, &self.bytes[start..op.end]))
     }
 
-    /// Write the commands for one sink, several of them as a transaction if the unit is `atomic`.
+    /// Writes the commands for one sink, several of them as a transaction if the unit is `atomic`.
     /// `selected_db` is the database of that sink's last command.
     pub fn encode(
         &self,
@@ -104,6 +105,7 @@ impl Unit {
         }
     }
 
+    /// Removes all commands.
     pub fn clear(&mut self) {
         self.ops.clear();
         self.bytes.clear();
@@ -113,7 +115,7 @@ impl Unit {
     }
 }
 
-/// Write SELECT.
+/// Writes SELECT.
 #[cold]
 pub fn select(out: &mut impl Output, db: u32) {
     let (mut len, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());

@@ -1,9 +1,9 @@
 //! Under `appendfsync always` a client sees only what is on the disk.
 //!
-//! A writer's reply waits for the fsync of its change (`flush`). Until then the change stands in
-//! the keyspace, and another client could read it, act on it, and find it gone after a power cut.
-//! So every reply and every message that depends on a change without its fsync waits for the same
-//! offset; all others go on, on a disk that hangs too.
+//! A writer's reply waits for the fsync of its change (`flush`). Until then the change is in the
+//! keyspace, and another client could read it, act on it, and find it lost after a power cut. So
+//! every reply and every message that depends on a change without its fsync waits for the same
+//! offset; all others are sent, even while the disk hangs.
 //!
 //! ```text
 //!   offsets in the AOF    synced ......... fed         hash of a key -> place -> the offset after which it is durable
@@ -22,17 +22,18 @@
 //!   what its client depends on, or the whole unit in a transaction or a script; MONITOR's line,
 //!   the change that it shows.
 //!
-//! A blocked client's command runs again when it is served, so it is one that reads keys.
+//! The command of a blocked client runs again when the client is served, so it counts as a command
+//! that reads keys.
 //!
-//! The table never forgets: an offset that is synced holds nothing. Two keys may share a place,
-//! which only delays. An offset may be of a change that is never fed (a script with
-//! redis.set_repl); nothing is held when all that was fed is synced (`gate::safe_offset`).
+//! Offsets stay in the table: one that is synced makes nothing wait. Two keys may share a place,
+//! which can only add a delay. An offset may belong to a change that is never fed (a script with
+//! redis.set_repl); nothing waits when everything that was fed is synced (`gate::safe_offset`).
 //!
-//! Limits: INFO, DEBUG and the like, which describe the process, are never held: they are needed
-//! most when a disk hangs.
-//! Cost: nothing unless `always` (`armed::UNSYNCED`); then one pass over the keys of a command.
+//! Limits: commands like INFO and DEBUG, which describe the process, never wait: they are needed
+//! most when a disk hangs. Cost: nothing unless `always` (`armed::UNSYNCED`); then one pass over
+//! the keys of a command.
 //!
-//! **Invariant:** a place holds at least the offset of each change to its keys
+//! **Invariant:** the offset at a place is at least that of each change to its keys
 //! (`tests/durable_reads.rs`).
 
 use crate::armed;
@@ -42,17 +43,17 @@ use crate::command::{self, Command, INCOMPLETE, KeySpec};
 use crate::config::AppendFsync;
 use crate::state::Server;
 
-/// Places for hashes of keys, a power of two.
+/// The number of places for hashes of keys, a power of two.
 const PLACES: usize = 1 << 14;
 
-/// Which changes are not durable yet.
+/// The changes that are not durable yet.
 #[derive(Default)]
 pub struct Unsynced {
-    /// By hash of the key; empty unless `always`.
+    /// The offset of the last change, by hash of the key; empty unless `always`.
     places: Box<[u64]>,
-    /// Of changes to no single key: FLUSHALL, SWAPDB, functions.
+    /// The offset of the last change that concerns no single key: FLUSHALL, SWAPDB, functions.
     everywhere: u64,
-    /// What the commands of the running unit depend on.
+    /// The offset on which the commands of the running unit depend.
     seen: u64,
 }
 
@@ -74,14 +75,14 @@ impl Unsynced {
 }
 
 impl Server {
-    /// Begin or stop to keep track, as the settings and the AOF's state say. Sets the bit of
+    /// Starts or stops tracking, as the settings and the AOF's state require. Sets the bit of
     /// `armed`.
     pub fn follow_unsynced(&mut self) {
         let on = self.aof.feed.is_open() && self.config.appendfsync == AppendFsync::Always;
         let unsynced = &mut self.gate.unsynced;
         if on && !unsynced.is_on() {
             unsynced.places = vec![0; PLACES].into();
-            // Which keys the changes before this one were of is not known.
+            // The keys of earlier changes are not known.
             unsynced.everywhere = self.aof.feed.fed;
         } else if !on {
             *unsynced = Unsynced::default();
@@ -94,12 +95,12 @@ impl Server {
         self.gate.unsynced.is_on()
     }
 
-    /// An offset within the unit that is open: what a change waits for that is being made.
+    /// An offset within the open unit, for a change in progress.
     fn open_offset(&self) -> u64 {
         self.aof.offset() + 1
     }
 
-    /// The end of all changes until now.
+    /// The end of all changes so far.
     fn last_offset(&self) -> u64 {
         self.aof.offset() + u64::from(!self.propagation.is_idle())
     }
@@ -110,7 +111,7 @@ impl Server {
         self.gate.unsynced.note(hash, offset);
     }
 
-    /// The running command depends on every change until now.
+    /// The running command depends on every change so far.
     pub fn depend_on_all_changes(&mut self) {
         if self.armed & armed::UNSYNCED != 0 {
             let last = self.last_offset();
@@ -119,7 +120,7 @@ impl Server {
         }
     }
 
-    /// The offset for a message that the change in progress causes. 0: it need not wait.
+    /// The offset for a message that the change in progress causes; 0 if it need not wait.
     pub fn offset_of_event(&self) -> u64 {
         match self.armed & armed::UNSYNCED {
             0 => 0,
@@ -127,7 +128,7 @@ impl Server {
         }
     }
 
-    /// The offset for a message that `c` sends. 0: it need not wait.
+    /// The offset for a message that `c` sends; 0 if it need not wait.
     pub fn offset_of_message(&self, c: &Client) -> u64 {
         match (self.armed & armed::UNSYNCED, self.nesting) {
             (0, _) => 0,
@@ -137,8 +138,8 @@ impl Server {
     }
 }
 
-/// A command has run, maybe within a unit, and is not fed yet: note what it changed, or what its
-/// client has seen.
+/// After a command, possibly within a unit, and before it is fed: notes what it changed, or what
+/// its client has seen.
 #[cold]
 pub fn after_command(
     server: &mut Server,
@@ -147,7 +148,7 @@ pub fn after_command(
     cmd: &Command,
     changed: bool,
 ) {
-    // The commands within it have been here themselves.
+    // The commands within it have been noted themselves.
     let is_frame = cmd.flags & (command::SCRIPT_DECIDES | command::RUNS_IN_MULTI) != 0;
     if changed && !is_frame {
         note_changes(server, argv, cmd);
@@ -162,14 +163,14 @@ pub fn after_command(
     }
 }
 
-/// All changes until now are on the disk.
+/// Whether all changes so far are on the disk.
 pub fn is_durable(server: &Server) -> bool {
     let feed = &server.aof.feed;
     feed.synced >= feed.fed && server.propagation.is_idle()
 }
 
-/// Most have been noted by `signal_modified`; a consumer group's are changes of no key that a
-/// client could watch.
+/// Notes changes. `signal_modified` has noted most of them; those of consumer groups are not
+/// changes that a client can watch.
 fn note_changes(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
     let mut found = Vec::new();
     let known = keys::get_keys(cmd, argv, &mut found).is_ok();
@@ -187,7 +188,7 @@ fn offset_of_command(server: &Server, argv: &[&[u8]], cmd: &Command) -> u64 {
     let has_keys = !cmd.keys.is_empty() || cmd.get_keys.is_some();
     let reads = cmd.flags & (command::READONLY | command::WRITE) != 0;
     if !has_keys && !reads {
-        // FUNCTION LIST and FCALL show functions.
+        // The replies of FUNCTION LIST and FCALL depend on functions.
         let scripting = cmd.acl & command::SCRIPTING != 0;
         return if scripting { unsynced.everywhere } else { 0 };
     }

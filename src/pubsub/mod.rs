@@ -6,9 +6,9 @@
 //! ```
 //!
 //! A message is encoded once for each protocol, not once for each subscriber: the encoded bytes are
-//! shared by all replies that they go into. A RESP2 client with a subscription is in subscribe mode
-//! (`flag::PUBSUB`): few commands are allowed then. A client whose command runs is out of its slot;
-//! what is published to it meanwhile waits in `Net::later` and follows its reply.
+//! shared by the reply buffers of all subscribers. A RESP2 client with a subscription is in
+//! subscribe mode (`flag::PUBSUB`): few commands are allowed then. A client whose command runs is
+//! out of its slot; messages to it wait in `Net::later` and follow its reply.
 //!
 //! **Invariant:** a client is in `channels[c]` exactly when `c` is in its own set (`forget_client`
 //! empties both).
@@ -23,9 +23,10 @@ use crate::client::{Client, ClientRef, flag};
 use crate::state::Server;
 use crate::util::glob;
 
-/// Subscribers by name.
+/// The subscribers of each name.
 pub type Subscribers = HashMap<Box<[u8]>, Vec<ClientRef>>;
 
+/// All subscriptions.
 #[derive(Default)]
 pub struct PubSub {
     pub channels: Subscribers,
@@ -34,6 +35,7 @@ pub struct PubSub {
 }
 
 impl PubSub {
+    /// The subscriptions of one kind.
     pub fn of(&self, kind: Kind) -> &Subscribers {
         match kind {
             Kind::Channel => &self.channels,
@@ -51,7 +53,7 @@ impl PubSub {
     }
 }
 
-/// Add a subscription. False: the client had it.
+/// Adds a subscription. Returns false if the client had it.
 pub fn subscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -> bool {
     let r = c.reference();
     c.set(flag::PUBSUB);
@@ -71,7 +73,7 @@ pub fn subscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -
     new
 }
 
-/// Remove a subscription. False: the client had none.
+/// Removes a subscription. Returns false if the client did not have it.
 pub fn unsubscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -> bool {
     let Some(own) = c.pubsub.as_mut() else {
         return false;
@@ -87,7 +89,7 @@ pub fn unsubscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8])
     true
 }
 
-/// The client leaves, or RESET: drop all of its subscriptions.
+/// Removes all subscriptions of a client that disconnects, or calls RESET.
 pub fn forget_client(server: &mut Server, c: &mut Client) {
     let r = c.reference();
     let Some(mut own) = c.pubsub.take() else {
@@ -111,19 +113,20 @@ fn remove_subscriber(server: &mut Server, r: ClientRef, kind: Kind, name: &[u8])
     }
 }
 
-/// What a client is subscribed to, in order.
+/// The names that a client is subscribed to, in order.
 pub fn names_of(c: &mut Client, kind: Kind) -> Vec<Box<[u8]>> {
     c.pubsub
         .as_mut()
         .map_or(Vec::new(), |own| own.of(kind).iter().cloned().collect())
 }
 
-/// Reply with what a client is subscribed to now: `subscribe news 3`. Without a name there was
-/// nothing to unsubscribe from.
+/// Confirms a change of subscriptions: `subscribe news 3`. Without a name, there was no
+/// subscription to remove.
 pub fn confirm(server: &mut Server, c: &mut Client, word: &str, kind: Kind, name: Option<&[u8]>) {
     let count = c.pubsub.as_ref().map_or(0, |own| own.count(kind));
     let mut silenced = ReplyBuf::new(c.reply.resp3);
-    // Not a reply, so CLIENT REPLY OFF does not stop it; what this command writes now it would.
+    // This is not a reply, so CLIENT REPLY OFF must not remove it, as it removes what a command
+    // writes.
     let later = c.has(flag::REPLY_OFF | flag::REPLY_SKIP);
     let reply = if later { &mut silenced } else { &mut c.reply };
     reply.push(3);
@@ -141,7 +144,7 @@ pub fn confirm(server: &mut Server, c: &mut Client, word: &str, kind: Kind, name
     }
 }
 
-/// A message in both protocols, encoded when first needed.
+/// A message, encoded for each protocol when it is first needed.
 struct Message<'a> {
     parts: &'a [&'a [u8]],
     encoded: [Option<Arc<Vec<u8>>>; 2],
@@ -165,8 +168,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Send a message to all subscribers; returns how many. A subscriber whose own command runs now
-/// gets it behind their reply. The message does not leave before the AOF is safe up to `offset`.
+/// Sends a message to all subscribers; returns their number. A subscriber whose own command runs
+/// gets it after its reply. The message waits until the AOF is safe up to `offset`.
 pub fn publish(server: &mut Server, channel: &[u8], text: &[u8], offset: u64) -> usize {
     let mut receivers = 0;
     if let Some(clients) = server.pubsub.channels.get(channel).cloned() {
@@ -189,7 +192,7 @@ pub fn publish(server: &mut Server, channel: &[u8], text: &[u8], offset: u64) ->
     receivers
 }
 
-/// SPUBLISH.
+/// SPUBLISH: sends a message to the subscribers of a shard channel.
 pub fn publish_shard(server: &mut Server, channel: &[u8], text: &[u8], offset: u64) -> usize {
     let Some(clients) = server.pubsub.shards.get(channel).cloned() else {
         return 0;

@@ -1,19 +1,20 @@
-//! The frame round a snapshot that a primary sends: where it begins, and where it ends.
+//! The frame around a snapshot from a primary: its beginning and its end.
 //!
 //! ```text
 //!   \n \n $<length>\r\n        <length bytes>                 from a file
 //!   \n $EOF:<40 bytes>\r\n     <bytes> <the same 40 bytes>    from a pipe: the length is not known
 //! ```
 //!
-//! Line feeds before it are keep-alives, while the primary makes the snapshot. The mark's last
-//! bytes may come in several reads, so the last 40 bytes are held back until more come.
+//! Line feeds before the header are keep-alives, which the primary sends while it creates the
+//! snapshot. The mark may be split between several reads, so the last 40 bytes are kept back until
+//! more arrive.
 //!
-//! **Invariant:** what is delivered does not depend on how the input was cut
+//! **Invariant:** the result does not depend on how the input is split
 //! (`tests::cut_anywhere_it_is_the_same`).
 
-/// The length of the mark.
+/// The length of the mark in bytes.
 pub const MARK_LEN: usize = 40;
-/// The longest header line.
+/// The maximum length of the header line.
 const LINE_MAX: usize = 1024;
 
 /// How a snapshot ends.
@@ -25,12 +26,12 @@ pub enum Length {
     Mark([u8; MARK_LEN]),
 }
 
-/// Why a frame can't be read.
+/// Why a frame is invalid.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Malformed {
-    /// The primary aborts: its error, without the dash.
+    /// The primary's error, without the dash.
     Error(Vec<u8>),
-    /// Something else than a header.
+    /// A line that is not a header.
     Header(Vec<u8>),
 }
 
@@ -41,8 +42,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Take bytes up to the header's end. `Some`: the header is complete; what is left of `input`
-    /// is the snapshot.
+    /// Takes bytes up to the header's end. `Some`: the header is complete; the rest of `input` is
+    /// the snapshot.
     pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<Length>, Malformed> {
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;
@@ -78,16 +79,17 @@ fn parse_header(line: &[u8]) -> Result<Length, Malformed> {
     digits.parse().map(Length::Known).map_err(|_| malformed())
 }
 
-/// Separates the snapshot's bytes from what ends it.
+/// Separates the snapshot's bytes from the mark at their end.
 pub struct Body {
     length: Length,
-    /// Bytes delivered.
+    /// The number of bytes delivered.
     delivered: u64,
-    /// The last bytes of the input, which may be the mark.
+    /// The last bytes of the input, which may be a part of the mark.
     held: Vec<u8>,
 }
 
 impl Body {
+    /// Nothing was read yet.
     pub fn new(length: Length) -> Body {
         Body {
             length,
@@ -101,13 +103,13 @@ impl Body {
         &self.length
     }
 
-    /// Bytes of the snapshot delivered until now.
+    /// The number of bytes of the snapshot that were delivered.
     pub fn delivered(&self) -> u64 {
         self.delivered
     }
 
-    /// Take bytes of the input and append those of the snapshot to `out`. Whether the snapshot is
-    /// complete; what is left of `input` then is the stream.
+    /// Takes bytes of the input and appends those of the snapshot to `out`. Returns whether the
+    /// snapshot is complete; the rest of `input` is then the stream.
     pub fn read(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> bool {
         match self.length {
             Length::Known(length) => {
@@ -140,7 +142,7 @@ mod tests {
 
     const MARK: &str = "0123456789012345678901234567890123456789";
 
-    /// The snapshot and what followed it, the input given in these pieces.
+    /// The snapshot and the bytes behind it, for input in these pieces.
     fn receive(pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, bool), Malformed> {
         let (mut header, mut body) = (Header::default(), None);
         let (mut out, mut rest, mut done) = (Vec::new(), Vec::new(), false);

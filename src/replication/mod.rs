@@ -5,7 +5,7 @@
 //!                        └─ cursor of replica 2 ─> ...
 //! ```
 //!
-//! A history has an id and an offset: how many bytes of commands made the data what they are. Equal
+//! A history has an id and an offset: the number of bytes of commands that created the data. Equal
 //! id and equal offset mean equal data. `second_id` is the id of the history that this one
 //! continued after a promotion; it is valid up to `second_offset`.
 //!
@@ -31,31 +31,32 @@ use crate::state::Server;
 /// The id of no history.
 const NO_ID: &str = "0000000000000000000000000000000000000000";
 
+/// The state of replication.
 pub struct Replication {
-    /// 40 hex digits: `master_replid`.
+    /// `master_replid`: 40 hexadecimal digits.
     pub id: String,
-    /// 40 hex digits: `master_replid2`.
+    /// `master_replid2`: 40 hexadecimal digits.
     pub second_id: String,
-    /// The number of the first byte, counted from 1, for which `second_id` is not valid any more;
-    /// -1 without one.
+    /// The number of the first byte, counted from 1, for which `second_id` is not valid; -1 without
+    /// a second id.
     pub second_offset: i64,
-    /// Its end is `master_repl_offset`.
+    /// The replication stream, whose end is `master_repl_offset`.
     pub stream: Stream,
     pub replicas: Replicas,
-    /// The snapshot that a child makes for replicas, until all of it has been sent or stands in a
-    /// file.
+    /// The snapshot that a child creates for replicas, until it has been sent or written to a file.
     pub snapshot: Option<Snapshot>,
-    /// The file on the disk was made for replicas: `rdb-del-sync-files` may remove it.
+    /// Whether the file on the disk was made for replicas: `rdb-del-sync-files` may remove it.
     pub made_file: bool,
-    /// A client waits for acknowledgements: the replicas are asked for them before the loop sleeps.
+    /// Whether a client waits for acknowledgements: the replicas get GETACK before the loop sleeps.
     pub wants_acks: bool,
-    /// Unix time at which the last replica left, in seconds.
+    /// The Unix time at which the last replica disconnected, in seconds.
     pub no_replicas_since_s: i64,
-    /// When the stream was sent a PING last, in seconds of Unix time.
+    /// The Unix time of the last PING in the stream, in seconds.
     pub pinged_s: i64,
 }
 
 impl Replication {
+    /// A primary with this id and without replicas.
     pub fn new(id: String) -> Replication {
         Replication {
             id,
@@ -71,7 +72,7 @@ impl Replication {
         }
     }
 
-    /// The history as PSYNC is answered from it.
+    /// The history for the decision on a PSYNC.
     pub fn history(&self) -> History<'_> {
         History {
             id: &self.id,
@@ -82,26 +83,26 @@ impl Replication {
         }
     }
 
-    /// This server follows a primary.
+    /// Whether this server follows a primary.
     #[inline]
     pub fn is_replica(&self) -> bool {
         false
     }
 
-    /// Another history begins here. The old one is not continued.
+    /// Begins another history, which does not continue the old one.
     pub fn begin_history(&mut self, id: String) {
         self.id = id;
         self.second_id = NO_ID.into();
         self.second_offset = -1;
     }
 
-    /// A client follows this server from now on.
+    /// Adds a replica.
     pub fn add(&mut self, replica: Replica) {
         self.remove(replica.client);
         self.replicas.insert(replica);
     }
 
-    /// Send a replica the stream from this offset on. Whether that is held.
+    /// Attaches a replica to the stream at this offset. Returns whether the bytes behind it exist.
     pub fn attach(&mut self, client: ClientRef, offset: u64) -> bool {
         let Some(replica) = self.replicas.get_mut(client) else {
             return false;
@@ -113,7 +114,7 @@ impl Replication {
         replica.cursor.is_some()
     }
 
-    /// The client follows no longer.
+    /// Removes a replica.
     pub fn remove(&mut self, client: ClientRef) -> Option<Replica> {
         let mut replica = self.replicas.remove(client)?;
         if let Some(cursor) = replica.cursor.take() {
@@ -122,28 +123,29 @@ impl Replication {
         Some(replica)
     }
 
-    /// Bytes that a client has yet to be sent; 0 for one that is not attached.
+    /// The number of bytes that a client must still be sent; 0 if it is not attached.
     pub fn lag(&self, client: ClientRef) -> u64 {
         let replica = self.replicas.get(client);
         let cursor = replica.and_then(|replica| replica.cursor.as_ref());
         cursor.map_or(0, |cursor| self.stream.lag(cursor))
     }
 
-    /// Bytes that a client may be sent now.
+    /// The number of bytes that a client may be sent now.
     pub fn sendable(&self, client: ClientRef) -> u64 {
         let replica = self.replicas.get(client);
         let cursor = replica.and_then(|replica| replica.cursor.as_ref());
         cursor.map_or(0, |cursor| self.stream.sendable(cursor))
     }
 
-    /// The stream was closed or restarted under an attached client, which can't go on.
+    /// Whether the stream was closed or restarted while this client was attached, so that it can't
+    /// continue.
     pub fn is_lost(&self, client: ClientRef) -> bool {
         let replica = self.replicas.get(client);
         let cursor = replica.and_then(|replica| replica.cursor.as_ref());
         cursor.is_some_and(|cursor| self.stream.is_lost(cursor))
     }
 
-    /// What a client is sent next, at most `limit` bytes. Returns how many of `out` were set.
+    /// The next bytes for a client, at most `limit`. Returns how many of `out` were set.
     pub fn io_slices<'a>(
         &'a self,
         client: ClientRef,
@@ -155,7 +157,7 @@ impl Replication {
         cursor.map_or(0, |cursor| self.stream.io_slices(cursor, limit, out))
     }
 
-    /// A client's socket took `n` bytes of it.
+    /// A client's socket has accepted `n` bytes.
     pub fn advance(&mut self, client: ClientRef, n: usize) {
         if let Some(replica) = self.replicas.get_mut(client) {
             replica.began |= n > 0;
@@ -166,20 +168,20 @@ impl Replication {
     }
 }
 
-/// Hold what is propagated from now on: the first replica comes.
+/// Opens the stream for the first replica.
 pub fn ensure_backlog(server: &mut Server) {
     let size = server.config.repl_backlog_size;
     server.replication.stream.open(size);
     follow_stream(server);
 }
 
-/// Hold nothing: no replica has been there for `repl-backlog-ttl`.
+/// Closes the stream: there has been no replica for `repl-backlog-ttl`.
 pub fn release_backlog(server: &mut Server) {
     server.replication.stream.close();
     follow_stream(server);
 }
 
-/// The client of a replica is gone.
+/// Removes the replica of a client that disconnects.
 pub fn left(server: &mut Server, client: ClientRef) {
     let Some(replica) = server.replication.remove(client) else {
         return;
@@ -192,7 +194,7 @@ pub fn left(server: &mut Server, client: ClientRef) {
 
 fn follow_stream(server: &mut Server) {
     let open = server.replication.stream.is_open();
-    // A replica's stream is what its primary sends, byte for byte.
+    // The stream of a replica is that of its primary, byte for byte.
     let feeds = open && !server.replication.is_replica();
     server.propagation.set_sink(sink::REPLICAS, feeds);
     server.update_armed();

@@ -1,4 +1,4 @@
-//! PSYNC, the primary's answer: may a replica go on where it stopped?
+//! The primary's decision on a PSYNC: whether a replica may continue where it stopped.
 //!
 //! ```text
 //!   this server's history      second_id ──────────┐ second_offset
@@ -10,18 +10,18 @@
 //!   everything else                                         -> +FULLRESYNC
 //! ```
 //!
-//! Bytes are counted from 1, as in the protocol: a replica asks for the first byte that it lacks.
+//! Bytes are counted from 1, as in the protocol: a replica requests the first byte that it lacks.
 
-/// The history of a primary, as far as the decision needs it.
+/// The part of a primary's history that the decision needs.
 #[derive(Clone, Copy, Debug)]
 pub struct History<'a> {
-    /// 40 hex digits.
+    /// 40 hexadecimal digits.
     pub id: &'a str,
-    /// 40 hex digits; zeros without one.
+    /// 40 hexadecimal digits; zeros without a second id.
     pub second_id: &'a str,
-    /// The first byte for which `second_id` is not valid any more; -1 without one.
+    /// The first byte for which `second_id` is not valid; -1 without a second id.
     pub second_offset: i64,
-    /// The number of the first byte that the backlog holds; 0: there is no backlog.
+    /// The number of the first byte in the backlog; 0 without a backlog.
     pub first_byte: u64,
     /// The number of the last byte: `master_repl_offset`.
     pub end: u64,
@@ -30,28 +30,28 @@ pub struct History<'a> {
 /// The decision on a PSYNC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// The replica goes on behind this number of bytes: the offset of a cursor.
+    /// The replica continues behind this number of bytes, the offset for a cursor.
     Continue { offset: u64 },
-    /// It needs a snapshot.
+    /// The replica needs a snapshot.
     Full(Reason),
 }
 
-/// Why a replica can't go on where it stopped.
+/// Why a replica can't continue where it stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// `PSYNC ? -1`: it has no history to go on with.
+    /// `PSYNC ? -1`: it has no history.
     Requested,
-    /// The offset is no number.
+    /// The offset is not a number.
     NotANumber,
-    /// It follows another history.
+    /// Its history is another one.
     UnknownId,
-    /// It followed the second id's history further than this server did.
+    /// It has more of the second id's history than this server.
     BeyondSecondId,
-    /// The backlog does not hold the byte. `future`: nobody has written it yet.
+    /// The byte is not in the backlog. `future`: it does not exist yet.
     NotHeld { future: bool },
 }
 
-/// The answer to `PSYNC id offset`. Ids are compared without regard to case.
+/// The decision on `PSYNC id offset`. The case of ids does not matter.
 pub fn decide(history: History, id: &[u8], offset: Option<i64>) -> Answer {
     let Some(offset) = offset else {
         return Answer::Full(Reason::NotANumber);

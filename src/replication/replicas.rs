@@ -1,5 +1,4 @@
-//! The replicas of this server. They are few, so the table is a vector that is searched from its
-//! beginning.
+//! The replicas of this server. They are few, so the table is a vector with a linear search.
 //!
 //! ```text
 //!   PSYNC ─┬─ partial ──────────────────────────────────────────────────────> Online
@@ -7,8 +6,8 @@
 //!                     a child must be started              └─ (a pipe) ──────────────> Online
 //! ```
 //!
-//! **Invariant:** from `SnapshotRunning` on a replica's cursor stands where the snapshot ends, so
-//! the stream holds what it will be sent next (`networking::replicas`).
+//! **Invariant:** from `SnapshotRunning` on a replica's cursor is at the offset of the snapshot, so
+//! the stream keeps the bytes that follow it (`networking::replicas`).
 
 use std::fs::File;
 
@@ -16,32 +15,33 @@ use crate::client::ClientRef;
 use crate::client::announced::Announced;
 use crate::propagate::stream::Cursor;
 
-/// How far a replica is.
+/// The state of a replica.
 #[derive(Debug)]
 pub enum State {
-    /// It waits for a child to be started.
+    /// It waits until a child can be started.
     WaitsForSnapshot { since_ms: i64 },
-    /// The child that makes its snapshot runs. Through a pipe it receives it already.
+    /// The child that creates its snapshot runs. Through a pipe it receives the snapshot already.
     SnapshotRunning,
-    /// It is sent a file.
+    /// It receives a file.
     Receiving(Box<Transfer>),
-    /// It is sent the stream.
+    /// It receives the stream.
     Online,
 }
 
-/// A snapshot in a file that one replica is sent.
+/// A snapshot in a file that is sent to one replica.
 #[derive(Debug)]
 pub struct Transfer {
     pub file: File,
-    /// Bytes of the file.
+    /// The size of the file in bytes.
     pub size: u64,
-    /// Bytes of it that have been read.
+    /// The number of its bytes that have been read.
     pub read: u64,
-    /// What was read and not sent yet; `$<size>` at first.
+    /// Bytes that were read but not sent; at first `$<size>`.
     pub unsent: Vec<u8>,
 }
 
 impl Transfer {
+    /// A transfer that begins with the header.
     pub fn new(file: File, size: u64) -> Transfer {
         Transfer {
             file,
@@ -56,30 +56,31 @@ impl Transfer {
 pub struct Replica {
     pub client: ClientRef,
     pub state: State,
-    /// What the socket has not taken yet begins here; `None` before a snapshot was started.
+    /// The position in the stream of the first byte that the socket has not accepted; `None` before
+    /// a snapshot was started.
     pub cursor: Option<Cursor>,
-    /// The first byte of the stream has been sent: no reply may come between.
+    /// Whether the first byte of the stream has been sent: no reply may follow.
     pub began: bool,
-    /// The stream waits for the first REPLCONF ACK: a snapshot that came through a pipe has no
-    /// length, and its receiver says so when it has all.
+    /// Whether the stream waits for the first REPLCONF ACK: a snapshot through a pipe has no
+    /// length, so the replica reports its end.
     pub waits_for_ack: bool,
-    /// SYNC: it understands neither +FULLRESYNC nor REPLCONF ACK.
+    /// SYNC: it knows neither +FULLRESYNC nor REPLCONF ACK.
     pub is_old: bool,
     pub announced: Announced,
-    /// The address that it is known by: what it announced, or that of its connection.
+    /// Its address: the announced one, or that of its connection.
     pub ip: Box<str>,
-    /// How far it has applied the stream, by its own account: bytes of the whole history.
+    /// The offset up to which it has applied the stream, according to its last acknowledgement.
     pub acked: u64,
-    /// How far its AOF is on its disk.
+    /// The offset up to which its AOF is on its disk.
     pub acked_aof: u64,
-    /// When it was heard of last, in Unix time.
+    /// The Unix time of its last acknowledgement, in milliseconds.
     pub ack_ms: i64,
-    /// When its socket last took bytes of a snapshot; 0 before the first.
+    /// The time at which its socket last accepted bytes of a snapshot; 0 before the first.
     pub wrote_ms: i64,
 }
 
 impl Replica {
-    /// A client that has asked for a sync. `ip` is the address that it is known by.
+    /// A client that has requested a sync. `ip` is its address.
     pub fn new(client: ClientRef, announced: Announced, ip: &str, now_ms: i64) -> Replica {
         Replica {
             client,
@@ -97,7 +98,7 @@ impl Replica {
         }
     }
 
-    /// What the log calls it: its address and the port that it listens on.
+    /// Its name in log lines: its address and the port on which it listens.
     pub fn name(&self) -> String {
         match (&*self.ip, self.announced.port) {
             ("", _) => format!("client id #{}", self.client.id),
@@ -107,16 +108,17 @@ impl Replica {
         }
     }
 
+    /// Whether it receives the stream, or is about to.
     pub fn is_online(&self) -> bool {
         matches!(self.state, State::Online)
     }
 
-    /// It is sent the stream now.
+    /// Whether the stream is sent to it now.
     pub fn is_streaming(&self) -> bool {
         self.is_online() && !self.waits_for_ack
     }
 
-    /// Its state in INFO.
+    /// The name of its state in INFO.
     pub fn state_name(&self) -> &'static str {
         match self.state {
             State::WaitsForSnapshot { .. } | State::SnapshotRunning => "wait_bgsave",
@@ -134,60 +136,67 @@ impl Replica {
     }
 }
 
+/// The replicas of this server.
 #[derive(Default)]
 pub struct Replicas {
     all: Vec<Replica>,
 }
 
 impl Replicas {
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
+    /// Their number.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// The client in this place, from 0 on without gap.
+    /// The client at this index, from 0 on without a gap.
     pub fn client(&self, at: usize) -> Option<ClientRef> {
         self.all.get(at).map(|replica| replica.client)
     }
 
-    /// All clients, to be walked over while the table changes.
+    /// All clients, for a walk during which the table changes.
     pub fn clients(&self) -> Vec<ClientRef> {
         self.all.iter().map(|replica| replica.client).collect()
     }
 
+    /// All replicas.
     pub fn iter(&self) -> impl Iterator<Item = &Replica> {
         self.all.iter()
     }
 
+    /// All replicas, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
         self.all.iter_mut()
     }
 
+    /// The replica of this client.
     pub fn get(&self, client: ClientRef) -> Option<&Replica> {
         self.all.iter().find(|replica| replica.client == client)
     }
 
+    /// The replica of this client, to be changed.
     pub fn get_mut(&mut self, client: ClientRef) -> Option<&mut Replica> {
         self.all.iter_mut().find(|replica| replica.client == client)
     }
 
-    /// Replicas that are online and were heard of within `max_lag_s` seconds: those that
-    /// `min-replicas-to-write` counts.
+    /// The number of replicas that are online and have sent an acknowledgement within `max_lag_s`
+    /// seconds, for `min-replicas-to-write`.
     pub fn good(&self, max_lag_s: i64, now_ms: i64) -> usize {
         let good = |r: &&Replica| r.is_online() && r.lag_s(now_ms) <= max_lag_s;
         self.all.iter().filter(good).count()
     }
 
-    /// Online replicas that have acknowledged this offset.
+    /// The number of online replicas that have acknowledged this offset.
     pub fn acked(&self, offset: u64) -> usize {
         let acked = |r: &&Replica| r.is_online() && r.acked >= offset;
         self.all.iter().filter(acked).count()
     }
 
-    /// Online replicas whose AOF holds everything up to this offset.
+    /// The number of online replicas whose AOF is on their disk up to this offset.
     pub fn acked_aof(&self, offset: u64) -> usize {
         let acked = |r: &&Replica| r.is_online() && r.acked_aof >= offset;
         self.all.iter().filter(acked).count()
@@ -200,7 +209,7 @@ impl Replicas {
     pub(super) fn remove(&mut self, client: ClientRef) -> Option<Replica> {
         let is = |replica: &Replica| replica.client == client;
         let at = self.all.iter().position(is)?;
-        // The others keep their order: INFO numbers them.
+        // The others keep their order, as INFO numbers them.
         Some(self.all.remove(at))
     }
 }

@@ -1,5 +1,5 @@
-//! The snapshot that is being made for replicas: what it holds, and, on its way through a pipe, how
-//! much of it each replica has.
+//! The snapshot that is being created for replicas: its form and, if it is sent through a pipe, the
+//! progress of each replica.
 //!
 //! ```text
 //!   child ─> pipe ─> chunk ─┬─> socket of replica 1     sent: all
@@ -7,7 +7,7 @@
 //!                           └─> socket of replica 3     sent: all
 //! ```
 //!
-//! The slowest replica decides; one that takes nothing for `repl-timeout` is closed.
+//! The slowest replica determines the speed; one that accepts nothing for `repl-timeout` is closed.
 
 use std::io::PipeReader;
 
@@ -16,7 +16,7 @@ use ae::Token;
 use crate::client::ClientRef;
 use crate::client::announced::Contents;
 
-/// What a snapshot holds and how: replicas with equal wishes share one.
+/// The content and the version of a snapshot: replicas that need the same form share one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Form {
     pub contents: Contents,
@@ -24,37 +24,38 @@ pub struct Form {
     pub version: u32,
 }
 
-/// The snapshot that a child makes for replicas in the state `SnapshotRunning`.
+/// The snapshot that a child creates for replicas in the state `SnapshotRunning`.
 pub struct Snapshot {
     pub form: Form,
     /// The offset of the stream at the fork.
     pub offset: u64,
-    /// `None`: it goes to the disk, and from there to the replicas.
+    /// `None`: it is written to the disk and sent to the replicas from there.
     pub broadcast: Option<Broadcast>,
 }
 
-/// A snapshot on its way from a child's pipe to the sockets of replicas.
+/// A snapshot that is read from a child's pipe and sent to the sockets of replicas.
 pub struct Broadcast {
     pub pipe: PipeReader,
     /// The pipe's registration in the loop.
     pub token: Option<Token>,
-    /// What was read from the pipe last.
+    /// The bytes that were read from the pipe last.
     pub chunk: Vec<u8>,
     pub receivers: Vec<Receiver>,
-    /// Nothing more comes from the pipe.
+    /// Whether the pipe has ended.
     pub ended: bool,
-    /// The child has ended: whether it did its work.
+    /// Whether the child has succeeded; `None` while it runs.
     pub succeeded: Option<bool>,
 }
 
 /// A replica that receives the snapshot.
 pub struct Receiver {
     pub client: ClientRef,
-    /// Bytes of the chunk that its socket has taken.
+    /// The number of the chunk's bytes that its socket has accepted.
     pub sent: usize,
 }
 
 impl Broadcast {
+    /// Nothing was read from the pipe yet.
     pub fn new(pipe: PipeReader, receivers: Vec<ClientRef>) -> Broadcast {
         let receivers = receivers.into_iter();
         Broadcast {
@@ -69,7 +70,7 @@ impl Broadcast {
         }
     }
 
-    /// All sockets have taken the chunk: the next one can be read.
+    /// Whether all sockets have accepted the chunk, so that the next one can be read.
     pub fn is_sent(&self) -> bool {
         self.receivers.iter().all(|r| r.sent == self.chunk.len())
     }

@@ -6,10 +6,10 @@ use super::*;
 use crate::config::Enable;
 use crate::testing::{say, server_with};
 
-/// No client has this number.
+/// No client has this id.
 const READER: ClientRef = ClientRef { slot: 9, id: 9 };
 
-/// Adds the reader as a replica that is sent the stream from `offset` on.
+/// Adds the reader as a replica that gets the stream from `offset` on.
 fn attach(server: &mut Server, offset: u64) -> bool {
     server.replication.add(Replica {
         state: State::Online,
@@ -33,7 +33,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).replace("\r\n", " ")
 }
 
-/// What was fed to the AOF, and to the stream, since the last call.
+/// What was fed to the AOF and to the stream since the last call.
 fn fed(server: &mut Server) -> (String, String) {
     server.end_unit();
     let (_, aof, _) = server.aof.feed.take_front().expect("open");
@@ -144,7 +144,7 @@ fn a_released_backlog_is_fed_nothing() {
     assert!(aof.contains("$1 w") && stream.is_empty());
     assert_eq!(server.replication.stream.end(), end);
     server.replication.remove(READER);
-    // The next reader can't know which database was selected.
+    // The next reader does not know which database is selected.
     ensure_backlog(&mut server);
     assert!(attach(&mut server, end));
     say(&mut server, 0, &["SET k x"]);
@@ -196,6 +196,6 @@ fn info_shows_the_backlog_and_debug_opens_it() {
     assert_eq!(server.replication.stream.backlog_size(), 1 << 20);
     assert_eq!(say(&mut server, 0, &["DEBUG REPL-BACKLOG 0"]), "+OK\r\n");
     assert_eq!(info(&mut server, &fields)[0], 0);
-    // The offset stays.
+    // The offset does not change.
     assert!(server.replication.stream.end() > 50_000);
 }

@@ -1,5 +1,5 @@
-//! Which arguments of a call are keys, and what happens to each: asked by ACL, cluster routing and
-//! COMMAND GETKEYS.
+//! Which arguments of a call are keys, and what the command does to each: for ACL, cluster routing
+//! and COMMAND GETKEYS.
 //!
 //! ```text
 //!   key(RO | ACCESS, keyword("STREAMS", 1), range(-1, 1, 2))
@@ -10,24 +10,24 @@
 //!                             └──┘ last: half of argc - first (limit 2), one back (-1): 4 + 2 - 1 = 5
 //! ```
 //!
-//! Each [`KeySpec`] of the row is walked on its own: where the search begins, then where it ends
-//! and in which steps. Some commands have arguments that decide what happens to the keys (SET,
-//! BITFIELD) or where they stand in a way that no spec expresses (SORT and GEORADIUS with STORE,
-//! MIGRATE with KEYS, XREADGROUP with a consumer STREAMS): their rows name a function of this file,
-//! which replaces the walk. Such a function reads the options as the command does, so that the
-//! value of one option is never taken for another: `SORT k BY store` stores nothing. It must not
-//! judge the syntax otherwise; the command will.
+//! Each [`KeySpec`] of the row is evaluated by itself: the beginning of the search, then its end
+//! and step. Some commands have arguments that decide what happens to the keys (SET, BITFIELD) or
+//! where they stand in a way that no spec expresses (SORT and GEORADIUS with STORE, MIGRATE with
+//! KEYS, XREADGROUP with a consumer STREAMS): their rows name a function of this file, which
+//! replaces the walk. Such a function reads the options as the command does, so that the value of
+//! one option is never taken for another option: `SORT k BY store` stores nothing. It does not
+//! check the syntax otherwise; the command does.
 //!
-//! **Invariant:** on an error `out` is as it was: no caller sees half of the keys. Test:
+//! **Invariant:** on an error `out` is unchanged: no caller sees a part of the keys. Test:
 //! `an_error_leaves_no_keys`.
 //! **Invariant:** every position is inside argv. Property: `keys_are_arguments`.
 //!
 //! Patterns of SORT BY and GET name keys too, which are known only from the data: SORT itself
 //! checks them.
 //!
-//! Source: the key specs of Redis 7.0, and what COMMAND GETKEYSANDFLAGS of Valkey 8.0 answers. Left
-//! out on purpose: a number of keys such as `01` or `+1`, which Valkey reads here although the
-//! command refuses it.
+//! Source: the key specs of Redis 7.0, and what COMMAND GETKEYSANDFLAGS of Valkey 8.0 answers. Not
+//! supported on purpose: a number of keys such as `01` or `+1`, which Valkey accepts here although
+//! the command refuses it.
 
 use crate::command::{
     ACCESS, BeginSearch, Command, DELETE, FindKeys, KeyFlags, KeySpec, NO_MANDATORY_KEYS, NOT_KEY,
@@ -37,7 +37,7 @@ use crate::command::{
 /// One key of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyRef {
-    /// Its place in argv.
+    /// Its index in argv.
     pub pos: u32,
     pub flags: KeyFlags,
 }
@@ -51,13 +51,13 @@ impl KeyRef {
         }
     }
 
-    /// False for a shard channel, which is routed like a key but is none.
+    /// False for a shard channel, which is routed like a key but is not one.
     pub fn is_key(self) -> bool {
         self.flags & NOT_KEY == 0
     }
 }
 
-/// The keys can't be found from the arguments; the command itself would refuse them.
+/// The keys can't be found; the command itself would refuse these arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidKeys;
 
@@ -65,10 +65,10 @@ pub struct InvalidKeys;
 pub type GetKeys = fn(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>;
 
 /// Appends the keys of a call to `out`, spec by spec. `argv` begins with the command's name and has
-/// passed [`Command::check_arity`]. Shard channels are among them: see [`KeyRef::is_key`].
+/// passed [`Command::check_arity`]. Shard channels are among the keys: see [`KeyRef::is_key`].
 ///
-/// A command with key specs that yields no key is an error, unless it may be called without: then,
-/// as with EVAL and a number of keys that does not fit, there are none.
+/// A command with key specs that yields no key is an error, unless it may be called without keys.
+/// For such a command (EVAL), a number of keys that does not fit the arguments means no keys.
 pub fn get_keys(cmd: &Command, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let before = out.len();
     let found = match cmd.get_keys {
@@ -86,8 +86,8 @@ pub fn get_keys(cmd: &Command, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<
     }
 }
 
-/// Appends the keys of one spec. A keyword that is absent means no keys; a series that does not fit
-/// is an error, and so is a number of keys that is zero.
+/// Appends the keys of one spec. An absent keyword means no keys; a series that does not fit, or a
+/// number of keys that is zero, is an error.
 fn walk(spec: &KeySpec, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let Some(first) = begin(spec.begin, argv) else {
         return Ok(());
@@ -122,7 +122,8 @@ fn walk(spec: &KeySpec, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), Inv
     Ok(())
 }
 
-/// A keyword counts only if an argument follows it, and never in the place of the command's name.
+/// The beginning of the search. A keyword counts only if an argument follows it, and never as the
+/// command's name.
 fn begin(search: BeginSearch, argv: &[&[u8]]) -> Option<usize> {
     let is = |pos: &usize, keyword: &str| argv[*pos].eq_ignore_ascii_case(keyword.as_bytes());
     let end = argv.len().saturating_sub(1);
@@ -148,7 +149,7 @@ fn begin(search: BeginSearch, argv: &[&[u8]]) -> Option<usize> {
     }
 }
 
-/// The place of the last key of a range.
+/// The index of the last key of a range.
 fn range_end(argc: usize, first: usize, last: i16, limit: i16) -> Result<usize, InvalidKeys> {
     if last >= 0 {
         return Ok(first + last as usize);
@@ -177,7 +178,7 @@ fn number_of_keys(argv: &[&[u8]], pos: usize) -> Result<usize, InvalidKeys> {
         .ok_or(InvalidKeys)
 }
 
-/// SET key value [...]: with GET the old value is used, without it is only replaced.
+/// SET key value [...]: with GET the old value is read, without it is only replaced.
 pub fn set(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let get = argv
         .iter()
@@ -194,8 +195,7 @@ pub fn set(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     Ok(())
 }
 
-/// BITFIELD key [GET encoding offset | OVERFLOW mode | ...]: reads only if there is nothing but
-/// GET.
+/// BITFIELD key [GET encoding offset | OVERFLOW mode | ...]: reads only, if all operations are GET.
 pub fn bitfield(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let mut reads_only = true;
     let mut pos = 2;
@@ -239,7 +239,7 @@ pub fn georadiusbymember(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), In
     georadius_generic(argv, 5, out)
 }
 
-/// The last of STORE and STOREDIST is the one that is written to.
+/// Of STORE and STOREDIST, the last one is the destination.
 fn georadius_generic(
     argv: &[&[u8]],
     options: usize,
@@ -275,8 +275,8 @@ pub fn streams(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>
     Ok(())
 }
 
-/// Where the keys of XREAD and XREADGROUP begin: the commands themselves ask here too. A group or a
-/// consumer may be called STREAMS, so the options in front are stepped over with their values.
+/// The index of the first key of XREAD and XREADGROUP, for the commands as well. A group or a
+/// consumer may have the name STREAMS, so the options before it are skipped with their values.
 pub fn streams_at(argv: &[&[u8]]) -> Option<usize> {
     let mut at = 1;
     while at + 1 < argv.len() {
@@ -293,9 +293,9 @@ pub fn streams_at(argv: &[&[u8]]) -> Option<usize> {
     None
 }
 
-/// The place of the last option that is `wanted`, walking argv from `pos` and stepping over the
-/// values of each of `options` (name, number of values). An option at the very end lacks its value
-/// and does not count.
+/// The index of the last option that is `wanted`. Walks argv from `pos` and skips the values of
+/// each of `options` (name, number of values). An option at the very end lacks its value and does
+/// not count.
 fn last_option(
     argv: &[&[u8]],
     mut pos: usize,

@@ -54,7 +54,7 @@ const ROWS: &[Command] = &[
         .get_keys(migrate),
 ];
 
-/// Every row's keys as COMMAND GETKEYSANDFLAGS would print them, or `invalid`. `''` is an empty
+/// The keys of a call in the form of COMMAND GETKEYSANDFLAGS, or `invalid`. `''` is an empty
 /// argument.
 fn keys_of(line: &str) -> String {
     let argv: Vec<&[u8]> = line
@@ -241,8 +241,7 @@ fn migrate_takes_one_key_or_those_behind_keys() {
 }
 
 proptest! {
-    /// Whatever a client sends after a valid arity, the positions are inside argv and no walk
-    /// panics.
+    /// For any arguments of a valid number, the positions are inside argv and nothing panics.
     #[test]
     fn keys_are_arguments(row in 0..ROWS.len(), words in prop::collection::vec(
         prop::sample::select(vec!["a", "", "0", "2", "-1", "65535", "18446744073709551615", "get", "store", "STREAMS",

@@ -1,9 +1,9 @@
 //! The replication stream: the bytes that replicas are sent, held once for all of them.
 //!
-//! **Problem.** Each replica reads the same bytes at its own pace, may leave and come back to go on
-//! where it stopped, and must cost nothing for each command. So what was executed is appended once
-//! to a queue of blocks, and a replica is a cursor in it. The bytes behind the slowest cursor are
-//! the backlog, from which a returning replica continues.
+//! **Problem.** Each replica reads the same bytes at its own pace, may disconnect and continue
+//! later where it stopped, and must add no cost to each command. So propagated commands are
+//! appended once to a queue of blocks, and a replica is a cursor in it. The bytes behind the
+//! slowest cursor are the backlog, from which a returning replica continues.
 //!
 //! ```text
 //!   first_offset                                                     end
@@ -55,7 +55,7 @@ struct Block {
     start: u64,
     /// Never grows beyond the capacity that it was made with.
     bytes: Vec<u8>,
-    /// Cursors that stand in this block.
+    /// The number of cursors in this block.
     readers: u32,
 }
 
@@ -81,8 +81,8 @@ impl Block {
     }
 }
 
-/// A place in the stream that keeps what follows from being dropped. It is given back with
-/// [`Stream::detach`]: a cursor that is only dropped leaves its block counted as read.
+/// A position in the stream; the bytes behind it are kept. It must be given back by
+/// [`Stream::detach`]: dropping it would leave its block counted as read.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Cursor {
@@ -98,16 +98,17 @@ impl Cursor {
     }
 }
 
-/// A cursor without a client, which waits for the client that is going to use it.
+/// A cursor that is kept for a client which will claim it.
 struct Pin {
     id: u64,
     cursor: Cursor,
     until_ms: i64,
 }
 
+/// The stream.
 #[derive(Default)]
 pub struct Stream {
-    /// Empty: the stream is closed, and what is appended is not held.
+    /// Empty if the stream is closed; appended bytes are then not kept.
     blocks: VecDeque<Block>,
     /// The number of the first block.
     first_block: u64,
@@ -116,26 +117,28 @@ pub struct Stream {
     /// The database of the last command; `None`: the next command is preceded by SELECT.
     selected_db: Option<u32>,
     backlog_size: u64,
-    /// Cursors don't get bytes from this offset on, see `propagate::gate`.
+    /// Cursors get no bytes from this offset on, see `propagate::gate`.
     send_until: Option<u64>,
-    /// Bytes that the blocks hold, their unused room included.
+    /// The memory of the blocks, their unused capacity included.
     memory: usize,
-    /// Attached cursors, those of pins included.
+    /// The number of attached cursors, those of pins included.
     cursors: usize,
     pins: Vec<Pin>,
 }
 
-/// The offset at which a stream should begin is larger than [`START_MAX`].
+/// The offset at which a stream should begin exceeds [`START_MAX`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct OffsetTooLarge;
 
 /// What is held, and for which purpose.
 impl Stream {
+    /// Whether appended bytes are kept.
     pub fn is_open(&self) -> bool {
         !self.blocks.is_empty()
     }
 
-    /// Hold what is appended from now on, at least `backlog_size` bytes of it.
+    /// Opens the stream: keeps at least the last `backlog_size` of the bytes that are appended from
+    /// now on.
     pub fn open(&mut self, backlog_size: u64) {
         self.backlog_size = backlog_size;
         if !self.is_open() {
@@ -144,7 +147,7 @@ impl Stream {
         }
     }
 
-    /// Hold nothing. The offset stays; cursors and pins are lost.
+    /// Closes the stream and drops its bytes. The offset stays; cursors and pins are lost.
     pub fn close(&mut self) {
         self.first_block += self.blocks.len() as u64;
         self.blocks.clear();
@@ -152,7 +155,7 @@ impl Stream {
         (self.memory, self.cursors) = (0, 0);
     }
 
-    /// Go on at another offset, with nothing held before it: another history begins, or this one
+    /// Continues at another offset, without earlier bytes: another history begins, or the offset
     /// jumps. Cursors and pins are lost.
     pub fn restart_at(&mut self, offset: u64) -> Result<(), OffsetTooLarge> {
         if offset > START_MAX {
@@ -173,33 +176,34 @@ impl Stream {
         self.end
     }
 
-    /// The offset of the first byte that is held.
+    /// The offset of the first byte that is kept.
     fn first_offset(&self) -> u64 {
         self.blocks.front().map_or(self.end, |first| first.start)
     }
 
-    /// The number of the first byte that is held, counted from 1 as in INFO and PSYNC; 0 if the
+    /// The number of the first byte that is kept, counted from 1 as in INFO and PSYNC; 0 if the
     /// stream is closed.
     pub fn first_byte_offset(&self) -> u64 {
         self.blocks.front().map_or(0, |first| first.start + 1)
     }
 
-    /// Bytes that are held: INFO's `repl_backlog_histlen`. More than the backlog's size while a
-    /// slow cursor needs them.
+    /// The number of bytes that are kept: INFO's `repl_backlog_histlen`. It exceeds the backlog's
+    /// size while a slow cursor needs more.
     pub fn histlen(&self) -> u64 {
         self.end - self.first_offset()
     }
 
+    /// The number of bytes that are kept without cursors.
     pub fn backlog_size(&self) -> u64 {
         self.backlog_size
     }
 
-    /// Another size. A smaller one takes effect with the next calls of [`Stream::trim`].
+    /// Sets the backlog's size. A smaller one takes effect with the next calls of [`Stream::trim`].
     pub fn set_backlog_size(&mut self, size: u64) {
         self.backlog_size = size;
     }
 
-    /// Memory of all blocks: INFO's `mem_total_replication_buffers`.
+    /// The memory of all blocks: INFO's `mem_total_replication_buffers`.
     pub fn memory(&self) -> usize {
         self.memory
     }
@@ -213,13 +217,13 @@ impl Stream {
         }
     }
 
-    /// The rest: INFO's `mem_replication_backlog`.
+    /// The part of it that is the backlog: INFO's `mem_replication_backlog`.
     pub fn memory_for_backlog(&self) -> usize {
         self.memory - self.memory_for_replicas()
     }
 
-    /// Free blocks that neither a cursor nor the backlog needs, at most [`TRIM_MAX`]. Whether there
-    /// are more.
+    /// Frees up to [`TRIM_MAX`] blocks that neither a cursor nor the backlog needs. Returns whether
+    /// there are more.
     pub fn trim(&mut self) -> bool {
         for _ in 0..TRIM_MAX {
             if !self.first_is_unneeded() {
@@ -247,7 +251,7 @@ impl Stream {
         self.blocks.push_back(block);
     }
 
-    /// The invariants.
+    /// Checks the invariants.
     fn check(&self) {
         if !cfg!(debug_assertions) {
             return;
@@ -271,7 +275,7 @@ impl Stream {
 
 /// Appending.
 impl Stream {
-    /// Append bytes as they are: a part of a command, or what a primary sent.
+    /// Appends bytes unchanged: a part of a command, or the bytes of a primary.
     #[inline]
     pub fn append(&mut self, bytes: &[u8]) {
         match self.blocks.back_mut() {
@@ -301,7 +305,7 @@ impl Stream {
         self.check();
     }
 
-    /// Append one command for a database.
+    /// Appends one command for a database.
     #[inline]
     pub fn command(&mut self, db: u32, bytes: &[u8]) {
         if self.selected_db != Some(db) {
@@ -311,19 +315,19 @@ impl Stream {
         self.append(bytes);
     }
 
-    /// Append the commands of a unit that are for replicas.
+    /// Appends the commands of a unit that are for replicas.
     pub fn unit(&mut self, unit: &Unit, atomic: bool) {
         let mut selected_db = self.selected_db;
         unit.encode(sink::REPLICAS, atomic, &mut selected_db, self);
         self.selected_db = selected_db;
     }
 
-    /// The next command says its database: its reader has not read what was fed before.
+    /// The next command is preceded by SELECT: its reader has not read earlier commands.
     pub fn forget_db(&mut self) {
         self.selected_db = None;
     }
 
-    /// The database that a reader of everything so far has selected.
+    /// The database that is selected at the end of the stream.
     pub fn selected_db(&self) -> Option<u32> {
         self.selected_db
     }
@@ -337,7 +341,7 @@ impl Output for Stream {
 
 /// Reading.
 impl Stream {
-    /// A cursor at this offset, if what follows it is held.
+    /// A cursor at this offset, if the bytes behind it are kept.
     pub fn attach(&mut self, offset: u64) -> Option<Cursor> {
         if !self.is_open() || offset < self.first_offset() || offset > self.end {
             return None;
@@ -351,7 +355,8 @@ impl Stream {
         })
     }
 
-    /// Give a cursor back. What only it needed goes with the next calls of [`Stream::trim`].
+    /// Gives a cursor back. Blocks that only it needed are freed by the next calls of
+    /// [`Stream::trim`].
     pub fn detach(&mut self, cursor: Cursor) {
         if let Some(at) = self.index(&cursor) {
             self.blocks[at].readers -= 1;
@@ -359,8 +364,8 @@ impl Stream {
         }
     }
 
-    /// The stream was closed or restarted since the cursor was attached: there is nothing to read
-    /// any more.
+    /// Whether the stream was closed or restarted since the cursor was attached: it has nothing to
+    /// read any more.
     pub fn is_lost(&self, cursor: &Cursor) -> bool {
         self.index(cursor).is_none()
     }
@@ -371,23 +376,23 @@ impl Stream {
         (at < self.blocks.len()).then_some(at)
     }
 
-    /// Bytes between a cursor and the end: what the output limits of replicas count.
+    /// The number of bytes between a cursor and the end, for the output limits of replicas.
     pub fn lag(&self, cursor: &Cursor) -> u64 {
         self.end.saturating_sub(cursor.offset)
     }
 
-    /// Cursors get no bytes from this offset on, or all that there are.
+    /// Limits the cursors to the bytes before this offset; `None` removes the limit.
     pub fn send_until(&mut self, offset: Option<u64>) {
         self.send_until = offset;
     }
 
-    /// Bytes that may be sent to a cursor now.
+    /// The number of bytes that a cursor may read now.
     pub fn sendable(&self, cursor: &Cursor) -> u64 {
         let limit = self.send_until.unwrap_or(self.end).min(self.end);
         limit.saturating_sub(cursor.offset)
     }
 
-    /// What follows a cursor, at most `limit` bytes and `out.len()` pieces, straight from the
+    /// The bytes behind a cursor, at most `limit` bytes and `out.len()` pieces, straight from the
     /// blocks. Returns how many of `out` were set.
     pub fn io_slices<'a>(
         &'a self,
@@ -419,7 +424,7 @@ impl Stream {
         n
     }
 
-    /// `n` bytes of what follows a cursor have been read.
+    /// Moves a cursor forwards by `n` bytes that have been read.
     pub fn advance(&mut self, cursor: &mut Cursor, n: usize) {
         let Some(from) = self.index(cursor) else {
             return;
@@ -440,8 +445,8 @@ impl Stream {
 
 /// Pins: a client that comes back soon finds what it needs.
 impl Stream {
-    /// Hold what follows `offset` for the client that claims it by `id`, until then. Whether it is
-    /// held.
+    /// Keeps the bytes behind `offset` for the client that claims them by `id`, until a time.
+    /// Returns whether they exist.
     pub fn pin(&mut self, id: u64, offset: u64, until_ms: i64) -> bool {
         let Some(cursor) = self.attach(offset) else {
             return false;
@@ -454,13 +459,13 @@ impl Stream {
         true
     }
 
-    /// The cursor that was pinned under `id`.
+    /// The cursor that was pinned with this `id`.
     pub fn claim(&mut self, id: u64) -> Option<Cursor> {
         let at = self.pins.iter().position(|pin| pin.id == id)?;
         Some(self.pins.swap_remove(at).cursor)
     }
 
-    /// Give up the pins whose time is over. Returns how many.
+    /// Drops the pins whose time is over. Returns their number.
     pub fn expire_pins(&mut self, now_ms: i64) -> usize {
         let before = self.pins.len();
         let expired = |pin: &mut Pin| pin.until_ms <= now_ms;
@@ -469,6 +474,7 @@ impl Stream {
         before - self.pins.len()
     }
 
+    /// The number of pins.
     pub fn pins(&self) -> usize {
         self.pins.len()
     }

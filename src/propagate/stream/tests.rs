@@ -6,7 +6,7 @@ use super::*;
 
 const KB: usize = 1024;
 
-/// Bytes that differ from their neighbours, so that a wrong offset shows.
+/// Bytes that differ from their neighbours, so that a wrong offset is noticed.
 fn pattern(from: u64, len: usize) -> Vec<u8> {
     (from..from + len as u64)
         .map(|at| (at % 251) as u8)
@@ -210,7 +210,7 @@ fn a_command_says_its_database_once() {
     stream.detach(cursor);
 }
 
-/// The naive twin: all bytes ever, and where each reader is.
+/// The naive twin: all bytes ever appended, and the position of each reader.
 #[derive(Default)]
 struct Twin {
     start: u64,
@@ -231,7 +231,7 @@ impl Twin {
 #[derive(Clone, Debug)]
 enum Op {
     Append(usize),
-    /// At this share of what is held.
+    /// At this fraction of the bytes that are kept.
     Attach(f64),
     Pin(f64, i64),
     Read(usize, usize),
@@ -258,7 +258,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     proptest::collection::vec(op, 1..120)
 }
 
-/// The stream, its twin, and the cursors of both under the same keys.
+/// The stream, its twin, and the cursors of both.
 struct Pair {
     stream: Stream,
     twin: Twin,
@@ -266,7 +266,7 @@ struct Pair {
     next: usize,
     /// When each pin expires, and the offset that it holds.
     pins: BTreeMap<u64, (i64, u64)>,
-    /// What begins here must be held.
+    /// Bytes from here on must be kept.
     floor: u64,
 }
 
@@ -383,7 +383,7 @@ proptest! {
             pair.apply(op);
             pair.check();
         }
-        // Nothing stays that is not needed any more.
+        // Blocks that are not needed any more are freed.
         let keys: Vec<usize> = pair.cursors.keys().copied().collect();
         keys.iter().for_each(|_| pair.apply(Op::Detach(0)));
         pair.apply(Op::Expire(i64::MAX));
