@@ -44,8 +44,10 @@ use crate::waker::Waker;
 /// Called before and after the poll.
 pub type SleepProc<S> = fn(&mut EventLoop<S>, &mut S);
 
-/// Called after each phase with its duration.
-pub type Observer<S> = fn(&mut S, Phase, Duration);
+/// Called after each phase, with the time at which the phase began and its duration. Phases of a
+/// nested turn are reported before the `File` or `Timer` phase that they are part of: start times
+/// tell which phase contains which.
+pub type Observer<S> = fn(&mut S, Phase, Instant, Duration);
 
 /// How many bytes one handler call should move: a few dozen microseconds of copying, so that a
 /// thousand busy fds still give a turn of some ten milliseconds.
@@ -58,8 +60,9 @@ pub enum Phase {
     /// Sleeping included; with the number of fds that changed.
     Poll(usize),
     AfterSleep,
-    /// One handler call for this fd.
-    File(Token),
+    /// One handler call for this fd, which was `READABLE` or `WRITABLE`. The handler may have
+    /// removed the fd.
+    File(Token, Mask),
     /// One call of this timer.
     Timer(TimerId),
 }
@@ -236,7 +239,7 @@ impl<S> EventLoop<S> {
             let started = self.started();
             let io = handler(self, s, token, direction);
             self.files.give_back(token, direction, io);
-            self.observe(s, Phase::File(token), started);
+            self.observe(s, Phase::File(token, direction), started);
         }
     }
 
@@ -263,7 +266,7 @@ impl<S> EventLoop<S> {
 
     fn observe(&self, s: &mut S, phase: Phase, started: Option<Instant>) {
         if let (Some(observer), Some(started)) = (self.observer, started) {
-            observer(s, phase, started.elapsed());
+            observer(s, phase, started, started.elapsed());
         }
     }
 }

@@ -1,11 +1,13 @@
 //! A handler that runs a turn of its own: what a long-lasting command does to answer others
 //! meanwhile.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
-use ae::{Class, EventLoop, Events, Io, Mask, Token};
+use ae::{Class, EventLoop, Events, Io, Mask, Phase, Token};
 
 struct World {
     ours: Vec<UnixStream>,
@@ -105,4 +107,35 @@ fn nested_turn_removes_the_file_that_nests() {
     }
     assert_eq!(turn(&mut el, &mut w), [("nest", 0), ("read", 1)]);
     assert_eq!(turn(&mut el, &mut w), []);
+}
+
+/// Phases as the observer is told of them, innermost first.
+#[test]
+fn the_observer_can_tell_a_nested_turn_from_the_turn_around_it() {
+    thread_local!(static SEEN: RefCell<Vec<(Phase, Instant, Instant)>> = RefCell::default());
+    fn observe(_: &mut World, phase: Phase, started: Instant, took: Duration) {
+        SEEN.with_borrow_mut(|seen| seen.push((phase, started, started + took)));
+    }
+    let (mut el, mut w) = setup(2);
+    el.set_handler(w.tokens[0], Mask::READABLE, read_and_nest);
+    el.set_handler(w.tokens[1], Mask::READABLE, read);
+    el.set_handler(w.tokens[1], Mask::WRITABLE, |_, _, _, _| Io::Drained);
+    w.peer[0].write_all(b"x").unwrap();
+    w.peer[1].write_all(b"y").unwrap();
+    el.set_observer(Some(observe));
+    turn(&mut el, &mut w);
+    let seen = SEEN.take();
+    let of = |token, direction| {
+        let wanted = Phase::File(token, direction);
+        *seen.iter().find(|(phase, ..)| *phase == wanted).unwrap()
+    };
+    let (_, outer_start, outer_end) = of(w.tokens[0], Mask::READABLE);
+    for direction in [Mask::READABLE, Mask::WRITABLE] {
+        let (_, start, end) = of(w.tokens[1], direction);
+        assert!(outer_start <= start && end <= outer_end);
+    }
+    assert_eq!(
+        seen.last().unwrap().0,
+        Phase::File(w.tokens[0], Mask::READABLE)
+    );
 }

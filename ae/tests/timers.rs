@@ -1,6 +1,6 @@
 //! What a turn does with timers, the hooks around the poll, and the ways to end it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ae::{EventLoop, Events, Phase, TimerId};
 
@@ -161,12 +161,12 @@ fn flags_choose_what_a_turn_does() {
 
 #[test]
 fn observer_sees_the_phases_in_order() {
-    fn observe(w: &mut World, phase: Phase, _: Duration) {
+    fn observe(w: &mut World, phase: Phase, _: Instant, _: Duration) {
         w.phases.push(match phase {
             Phase::BeforeSleep => "before",
             Phase::Poll(_) => "poll",
             Phase::AfterSleep => "after",
-            Phase::File(_) => "file",
+            Phase::File(..) => "file",
             Phase::Timer(_) => "timer",
         });
     }

@@ -31,10 +31,9 @@ const READ_MAX: usize = 64 * 1024;
 const OWN_BUFFER: usize = 16 * 1024;
 /// How many commands are parsed ahead.
 pub(super) const AHEAD_MAX: usize = 128;
-/// How often in one turn a socket that has more bytes is read.
-const READS_PER_TURN: usize = 4;
 
-/// The event loop says that a client's socket is readable.
+/// The event loop says that a client's socket is readable: run what it sends, up to the loop's
+/// budget.
 pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     let Some(slot) = el.data(token) else {
         return Io::Drained;
@@ -44,13 +43,12 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
         server.net.unread.push(slot as u32);
         return Io::More;
     }
-    let mut io = Io::Drained;
+    let (mut budget, mut io) = (el.budget(), Io::More);
     server.event_loop.lent.clone().lend(el, || {
-        for _ in 0..READS_PER_TURN {
-            io = read_query_from_client(server, slot as u32);
-            if matches!(io, Io::Drained) {
-                break;
-            }
+        while budget > 0 && io == Io::More {
+            let read = read_query_from_client(server, slot as u32);
+            budget = budget.saturating_sub(read.bytes);
+            io = read.io;
         }
     });
     io
@@ -76,20 +74,25 @@ pub fn read_again(el: &mut EventLoop<Server>, server: &mut Server) {
 }
 
 /// Read once and run what is complete.
-fn read_query_from_client(server: &mut Server, slot: u32) -> Io {
+fn read_query_from_client(server: &mut Server, slot: u32) -> Transfer {
     let Some(mut c) = server.net.clients.take(slot) else {
-        return Io::Drained;
+        return NOTHING;
     };
     if c.has(flag::CLOSE_ASAP | flag::CLOSE_AFTER_REPLY) {
         server.net.clients.put(c);
-        return Io::Drained;
+        return NOTHING;
     }
-    let io = read_and_process(server, &mut c);
+    let read = read_and_process(server, &mut c);
     server.net.clients.put(c);
-    io
+    read
 }
 
-fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
+const NOTHING: Transfer = Transfer {
+    bytes: 0,
+    io: Io::Drained,
+};
+
+fn read_and_process(server: &mut Server, c: &mut Client) -> Transfer {
     if let Some(big) = c.open.as_mut().and_then(|open| open.big.as_mut()) {
         // A big argument: straight into the buffer that becomes the value.
         let want = big.missing().min(4 * 1024 * 1024);
@@ -98,7 +101,7 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
             .as_mut()
             .map(|conn| conn.read_into(&mut big.bytes, want));
         let done = big.missing() == 0;
-        let io = note_read(server, c, result);
+        let read = note_read(server, c, result);
         check_query_limit(server, c);
         if done && !c.has(flag::CLOSE_ASAP) {
             let buffer = std::mem::take(&mut c.querybuf);
@@ -106,7 +109,7 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
         } else {
             memory::note_turn(server, c);
         }
-        return io;
+        return read;
     }
     let shared = c.querybuf.is_empty();
     let mut buffer = std::mem::take(if shared {
@@ -119,9 +122,9 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Io {
         .conn
         .as_mut()
         .map(|conn| conn.read_into(&mut buffer, want));
-    let io = note_read(server, c, result);
+    let read = note_read(server, c, result);
     process_input_buffer(server, c, buffer, shared);
-    io
+    read
 }
 
 /// How many bytes are read into a client's own buffer: its free room, or, if there is none, as many
@@ -134,20 +137,24 @@ fn room_in(buffer: &Vec<u8>) -> usize {
 }
 
 /// Account for a read. The connection says whether there is more.
-fn note_read(server: &mut Server, c: &mut Client, result: Option<std::io::Result<Transfer>>) -> Io {
+fn note_read(
+    server: &mut Server,
+    c: &mut Client,
+    result: Option<std::io::Result<Transfer>>,
+) -> Transfer {
     match result {
-        Some(Ok(Transfer { bytes: 0, io })) => io,
-        Some(Ok(Transfer { bytes, io })) => {
-            c.net_in += bytes as u64;
+        Some(Ok(read)) if read.bytes == 0 => read,
+        Some(Ok(read)) => {
+            c.net_in += read.bytes as u64;
             c.last_interaction_ms = server.clock.now_ms;
-            server.stats.net_input_bytes += bytes as u64;
+            server.stats.net_input_bytes += read.bytes as u64;
             server.stats.reads_processed += 1;
-            io
+            read
         }
         Some(Err(e)) if e.kind() != ErrorKind::UnexpectedEof => {
             log::debug!("Reading from client: {e}");
             Net::close_asap(&mut server.net.close_asap, c);
-            Io::Drained
+            NOTHING
         }
         _ => {
             log::debug!(
@@ -155,7 +162,7 @@ fn note_read(server: &mut Server, c: &mut Client, result: Option<std::io::Result
                 crate::clients::describe::describe(server, c)
             );
             Net::close_asap(&mut server.net.close_asap, c);
-            Io::Drained
+            NOTHING
         }
     }
 }
@@ -364,5 +371,49 @@ pub fn process_unblocked_clients(server: &mut Server) {
             finish(server, &mut c);
         }
         server.net.clients.put(c);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::networking::accept;
+    use crate::testing::server_with;
+    use ae::Events;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    /// It is looked at between two reads.
+    const BUDGET: usize = 3 * READ_MAX / 2;
+
+    #[test]
+    fn a_client_that_sends_without_end_has_one_budget_in_a_turn() {
+        let path = std::env::temp_dir().join(format!("aeris-budget-{}", std::process::id()));
+        let mut server = server_with(0);
+        server.config.port = 0;
+        server.config.unixsocket = path.to_str().expect("a path of text").into();
+        let mut el = EventLoop::new(64).expect("a loop");
+        el.set_budget(BUDGET);
+        accept::listen(&mut server).expect("a socket");
+        accept::watch_listeners(&mut el, &mut server).expect("watched");
+        let mut client = UnixStream::connect(&path).expect("connected");
+        std::fs::remove_file(&path).expect("the socket's file");
+        client.set_nonblocking(true).expect("a flag");
+        let mut read = || {
+            // It sends more than the server takes, and more than the socket holds.
+            let _ = client.write(&b"PING\r\n".repeat(READ_MAX));
+            let turn = el.process_events(&mut server, Events::FILES | Events::DONT_WAIT);
+            turn.expect("a turn");
+            let bytes = server.net.clients.iter().map(|c| c.net_in).sum::<u64>();
+            bytes as usize
+        };
+        assert_eq!(read(), 0, "accepted");
+        let mut before = 0;
+        for _ in 0..3 {
+            let all = read();
+            let moved = all - before;
+            assert!((BUDGET..BUDGET + READ_MAX).contains(&moved), "{moved}");
+            before = all;
+        }
     }
 }

@@ -31,6 +31,9 @@ pub fn event_loop_size(config: &Config) -> usize {
     config.maxclients as usize + LOOP_INCREMENT
 }
 
+/// Bytes that one client's requests may have in one turn: some thousands of commands.
+const TURN_BUDGET: usize = 256 * 1024;
+
 impl Server {
     /// A server without sockets: for the loop, for tests, for tools.
     pub fn new(config: Config, argv: Vec<String>) -> Server {
@@ -163,6 +166,7 @@ impl RunInfo {
 /// A loop with the server's timer and hooks, watching its listening sockets.
 pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
     let mut el = EventLoop::new(event_loop_size(&server.config))?;
+    el.set_budget(TURN_BUDGET);
     server.event_loop.turns = Some(crate::server::busy::nested_turns);
     crate::networking::accept::watch_listeners(&mut el, server)?;
     el.set_before_sleep(Some(before_sleep::before_sleep));

@@ -15,15 +15,15 @@
 //! begins with SELECT.
 
 use std::fs::File;
-use std::io;
 
 use crate::client::announced::Announced;
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
 use crate::error::Error;
-use crate::persist::child::{self, Job, Kind, Meter, Outcome, ReplicationHooks, Target, Wish};
+use crate::persist::child::{Kind, Outcome, ReplicationHooks, Target, Wish};
 use crate::persist::rdb::background;
-use crate::persist::rdb::save::{Contents, EofMark, SaveOptions, write_stream};
+use crate::persist::rdb::save::{Contents, SaveOptions};
+use crate::persist::rdb::transfer;
 use crate::replication::replicas::{Replica, State, Transfer};
 use crate::replication::snapshot::{Broadcast, Form, Snapshot};
 use crate::state::Server;
@@ -174,7 +174,8 @@ pub fn start(server: &mut Server) -> bool {
     let offset = server.replication.stream.end();
     let options = options_of(server, form);
     let started = match through_pipe {
-        true => start_through_pipe(server, options, &receivers).map(Some),
+        true => transfer::through_pipe(server, &options)
+            .map(|pipe| Some(Broadcast::new(pipe, receivers.clone()))),
         false => background::start_with(server, options).map(|()| None),
     };
     match started {
@@ -247,34 +248,6 @@ fn refuse(server: &mut Server, r: ClientRef) {
         c.set(flag::CLOSE_AFTER_REPLY);
         Net::mark_pending(&mut server.net.pending_write, c);
     });
-}
-
-/// Fork a child that writes the snapshot to a pipe.
-fn start_through_pipe(
-    server: &mut Server,
-    options: SaveOptions,
-    receivers: &[ClientRef],
-) -> io::Result<Broadcast> {
-    let (from_child, to_parent) = io::pipe()?;
-    sys::set_nonblocking(&from_child)?;
-    let mut mark: EofMark = [0; 40];
-    let digits = server.rng.hex(mark.len());
-    mark.copy_from_slice(digits.as_bytes());
-    let job = Job {
-        kind: Kind::Rdb,
-        target: Target::Replicas,
-        keep: &[],
-    };
-    let pause_us = server.config.rdb_key_save_delay;
-    let pid = child::start(server, job, |server, pipe| {
-        let meter = Meter {
-            pipe: Some(pipe),
-            pause_us,
-        };
-        write_stream(server, &mut &to_parent, &mark, &options, meter).map_err(|_| 1)
-    })?;
-    log::info!("Background RDB transfer started by pid {pid}");
-    Ok(Broadcast::new(from_child, receivers.to_vec()))
 }
 
 /// A child that saved has ended: replicas may wait for its file, or have got its bytes.

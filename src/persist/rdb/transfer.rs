@@ -1,8 +1,8 @@
 //! Sends the data set to replicas without a file: a child writes it while the parent serves.
 //!
 //! ```text
-//!   Route::Pipe      child ─> pipe ─> parent ─> sockets of the replicas    the parent paces: the slowest one decides
-//!   Route::Sockets   child ─> sockets                                      a replica's second connection
+//!   through_pipe   child ─> pipe ─> parent ─> sockets of the replicas    the parent paces: the slowest one decides
+//!   to_sockets     child ─> sockets                                      a replica's second connection
 //! ```
 //!
 //! In both cases a replica gets `$EOF:<mark>`, the RDB and the mark (`save::write_stream`).
@@ -11,7 +11,7 @@
 //! [`child::Outcome::failed_sockets`] has the sockets that were given up.
 
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -23,59 +23,70 @@ use crate::sys;
 /// The maximum number of sockets of a transfer: their results are bits of one number.
 pub const SOCKETS_MAX: usize = 64;
 
-/// How the data set is sent to the replicas.
-pub enum Route {
-    /// Through a pipe, from which this process reads.
-    Pipe,
-    /// To these sockets, at most [`SOCKETS_MAX`]: duplicates of the clients' sockets, so that they
-    /// are closed with the transfer. A socket that accepts nothing for `timeout` is given up.
-    Sockets {
-        sockets: Vec<OwnedFd>,
-        timeout: Duration,
-    },
-}
-
-/// A transfer that was started.
-pub struct Transfer {
-    pub pid: i32,
-    /// For [`Route::Pipe`]: a non-blocking pipe that ends with the child. Bytes that remain in it
-    /// after the child's end must be read, too.
-    pub pipe: Option<PipeReader>,
-}
-
-/// Forks a child that sends the data set. The caller has checked that there is no other child.
-/// `child::ReplicationHooks::ended` reports its end.
-pub fn start(server: &mut Server, route: Route, options: SaveOptions) -> io::Result<Transfer> {
+/// Forks a child that sends the data set through a pipe. The pipe does not block, and ends when the
+/// child has ended; the bytes that it still holds then must be read, too. If the caller drops the
+/// pipe, the child ends.
+///
+/// The caller of this and of [`to_sockets`] has checked that there is no other child. The result of
+/// the child is reported by [`child::ReplicationHooks`].
+pub fn through_pipe(server: &mut Server, options: &SaveOptions) -> io::Result<PipeReader> {
+    let (from_child, mut to_parent) = io::pipe()?;
+    sys::set_nonblocking(&from_child)?;
     let mark = eof_mark(server);
-    let (pipe, sink) = match route {
-        Route::Pipe => {
-            let (from_child, to_parent) = io::pipe()?;
-            sys::set_nonblocking(&from_child)?;
-            (Some(from_child), Sink::Pipe(to_parent))
-        }
-        Route::Sockets { sockets, .. } if sockets.len() > SOCKETS_MAX => {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        Route::Sockets { sockets, timeout } => (None, Sink::Sockets(sockets, timeout)),
-    };
+    let mut from_child = Some(from_child);
+    start(server, &[], |server, meter, _| {
+        // A pipe with a reader, the child itself, would not report that the parent has closed it.
+        drop(from_child.take());
+        write_stream(server, &mut to_parent, &mark, options, meter)
+    })?;
+    from_child.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+}
+
+/// Forks a child that sends the data set to these sockets, at most [`SOCKETS_MAX`]: duplicates of
+/// the clients' sockets, so that they are closed with the transfer. A socket that accepts no bytes
+/// for `timeout` is given up.
+pub fn to_sockets(
+    server: &mut Server,
+    sockets: Vec<OwnedFd>,
+    timeout: Duration,
+    options: &SaveOptions,
+) -> io::Result<()> {
+    if sockets.len() > SOCKETS_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mark = eof_mark(server);
+    let keep: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+    start(server, &keep, |server, meter, pipe| {
+        let mut to = Sockets::new(sockets, timeout, |at| pipe.socket_failed(at));
+        write_stream(server, &mut to, &mark, options, meter)
+    })
+}
+
+fn start(
+    server: &mut Server,
+    keep: &[RawFd],
+    send: impl FnOnce(&Server, Meter, &Pipe) -> io::Result<()>,
+) -> io::Result<()> {
     let job = Job {
         kind: Kind::Rdb,
         target: Target::Replicas,
-        keep: &sink.keep(),
+        keep,
     };
     let started = child::start(server, job, |server, pipe| {
-        sink.send(server, pipe, &mark, &options).map_err(|e| {
-            log::warn!(
-                "Error sending the data set to replicas: {}",
-                sys::error_text(&e)
-            );
+        let meter = Meter {
+            pipe: Some(pipe),
+            pause_us: server.config.rdb_key_save_delay,
+        };
+        send(server, meter, pipe).map_err(|e| {
+            let text = sys::error_text(&e);
+            log::warn!("Error sending the data set to replicas: {text}");
             1
         })
     });
     match started {
         Ok(pid) => {
             log::info!("Background RDB transfer started by pid {pid}");
-            Ok(Transfer { pid, pipe })
+            Ok(())
         }
         Err(e) => {
             log::warn!("Can't save in background: fork: {}", sys::error_text(&e));
@@ -89,42 +100,6 @@ fn eof_mark(server: &mut Server) -> EofMark {
     let digits = server.rng.hex(mark.len());
     mark.copy_from_slice(digits.as_bytes());
     mark
-}
-
-/// The destination of the child's bytes.
-enum Sink {
-    Pipe(PipeWriter),
-    Sockets(Vec<OwnedFd>, Duration),
-}
-
-impl Sink {
-    fn keep(&self) -> Vec<RawFd> {
-        match self {
-            Sink::Pipe(_) => Vec::new(),
-            Sink::Sockets(sockets, _) => sockets.iter().map(AsRawFd::as_raw_fd).collect(),
-        }
-    }
-
-    /// The child's main function.
-    fn send(
-        self,
-        server: &Server,
-        pipe: &Pipe,
-        mark: &EofMark,
-        options: &SaveOptions,
-    ) -> io::Result<()> {
-        let meter = Meter {
-            pipe: Some(pipe),
-            pause_us: server.config.rdb_key_save_delay,
-        };
-        match self {
-            Sink::Pipe(mut to) => write_stream(server, &mut to, mark, options, meter),
-            Sink::Sockets(sockets, timeout) => {
-                let mut to = Sockets::new(sockets, timeout, |at| pipe.socket_failed(at));
-                write_stream(server, &mut to, mark, options, meter)
-            }
-        }
-    }
 }
 
 /// Writes the same bytes to all sockets, while at least one is left.
@@ -201,6 +176,7 @@ mod tests {
     use crate::config::Config;
     use crate::db::Ttl;
     use crate::sys::fork::Exit;
+    use crate::types::string::encode;
     use crate::types::{New, kind};
     use std::io::Read;
     use std::os::unix::net::UnixStream;
@@ -216,7 +192,7 @@ mod tests {
         server
     }
 
-    /// Runs until the child has ended; the hook stores its result.
+    /// Runs until the child has ended; the hook puts its result there.
     fn outcome(server: &mut Server) -> (Exit, u64) {
         use std::cell::Cell;
         thread_local!(static ENDED: Cell<Option<(Exit, u64)>> = const { Cell::new(None) });
@@ -248,8 +224,7 @@ mod tests {
     fn the_parent_reads_what_its_child_sends_through_a_pipe() {
         let mut server = server();
         let options = SaveOptions::of(&server);
-        let transfer = start(&mut server, Route::Pipe, options).expect("fork");
-        let mut pipe = transfer.pipe.expect("a pipe");
+        let mut pipe = through_pipe(&mut server, &options).expect("fork");
         let mut bytes = Vec::new();
         while let Err(e) = pipe.read_to_end(&mut bytes) {
             assert_eq!(e.kind(), io::ErrorKind::WouldBlock);
@@ -257,6 +232,18 @@ mod tests {
         }
         assert_eq!(outcome(&mut server), (Exit::Code(0), 0));
         check_framing(&bytes);
+    }
+
+    #[test]
+    fn a_child_ends_when_its_parent_does_not_read() {
+        let mut server = server();
+        let bytes = vec![b'x'; 1 << 20];
+        let (kind, value) = encode(&bytes, None);
+        server.set_key(0, b"big", kind, value, Ttl::Clear);
+        server.config.rdbcompression = false;
+        let options = SaveOptions::of(&server);
+        drop(through_pipe(&mut server, &options).expect("fork"));
+        assert_eq!(outcome(&mut server), (Exit::Code(1), 0));
     }
 
     #[test]
@@ -268,17 +255,9 @@ mod tests {
         for socket in [&first, &second] {
             socket.set_nonblocking(true).expect("a flag");
         }
-        let route = Route::Sockets {
-            sockets: vec![first.into(), second.into()],
-            timeout: Duration::from_secs(60),
-        };
-        let options = SaveOptions::of(&server);
-        assert!(
-            start(&mut server, route, options)
-                .expect("fork")
-                .pipe
-                .is_none()
-        );
+        let sockets = vec![first.into(), second.into()];
+        let (timeout, options) = (Duration::from_secs(60), SaveOptions::of(&server));
+        to_sockets(&mut server, sockets, timeout, &options).expect("fork");
         let mut bytes = Vec::new();
         stays
             .read_to_end(&mut bytes)
