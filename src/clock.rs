@@ -1,27 +1,29 @@
-//! Time. The wall clock is read once a turn; commands are timed by the processor's time stamp
-//! counter.
+//! The server's clock. The wall clock is read once a turn; commands are timed by the processor's
+//! time stamp counter.
 //!
-//! A turn can be long, so `call()` has the wall clock read again when the counter says that more
-//! than a millisecond has passed since. Expiry, LRU and replies all see the same `now_ms` within a
-//! command.
+//! A turn can be long, so `call()` reads the wall clock again when the counter shows that more than
+//! a millisecond has passed. Within a command, expiry, LRU and replies use the same `now_ms`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::sys::ticks::{self, Ticks};
 
+/// The time of the present turn or command.
 pub struct Clock {
     /// Unix time of this turn.
     pub now_ms: i64,
     pub now_us: i64,
-    /// The counter when `now_*` were read.
+    /// The counter at the time of `now_*`.
     read_at: u64,
-    /// Where the last command ended: the next one of a pipeline begins there.
+    /// The counter at the end of the last command, which is the beginning of the next one in a
+    /// pipeline.
     pub last: u64,
     ticks: Ticks,
     millisecond: u64,
 }
 
 impl Clock {
+    /// Measures the counter's speed and reads the clock.
     pub fn start() -> Clock {
         let ticks = Ticks::calibrate();
         let mut clock = Clock {
@@ -36,7 +38,7 @@ impl Clock {
         clock
     }
 
-    /// Read the wall clock.
+    /// Reads the wall clock.
     pub fn update(&mut self) {
         self.now_us = unix_us();
         self.now_ms = self.now_us / 1000;
@@ -44,7 +46,8 @@ impl Clock {
         self.last = self.read_at;
     }
 
-    /// Note that a command ended at `at`; read the wall clock if it is older than a millisecond.
+    /// A command ended at `at`: reads the wall clock if the last reading is older than a
+    /// millisecond.
     #[inline]
     pub fn command_ended(&mut self, at: u64) {
         self.last = at;
@@ -71,12 +74,12 @@ impl Clock {
         self.ticks.to_ns(ticks)
     }
 
-    /// The difference of counters that makes so many microseconds.
+    /// The difference of counters for `us` microseconds.
     pub fn ticks_of_us(&self, us: u64) -> u64 {
         self.ticks.per_us(us)
     }
 
-    /// What commands are timed by, as INFO says it.
+    /// The name of the counter or clock that times commands, for INFO.
     pub fn source(&self) -> String {
         match ticks::is_counter() {
             true => format!("X86 TSC @ {} ticks/us", self.ticks.per_us(1)),
@@ -90,7 +93,7 @@ impl Clock {
     }
 }
 
-/// The wall clock, read now, in microseconds since 1970.
+/// The wall clock at this moment, in microseconds since 1970.
 pub fn unix_us() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

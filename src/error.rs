@@ -1,61 +1,81 @@
-//! What a client did wrong, as the text that it will read.
+//! Errors of commands, as the texts that clients get.
 //!
 //! A command returns `Err(Error)`; `call()` writes it as a `-` reply, in one place, and counts it
-//! by its first word (`ERR`, `WRONGTYPE`, ...) for INFO's errorstats. The texts are the protocol's:
-//! clients match on them, so they are byte for byte those of Redis 7.2. Those that Valkey spells
-//! differently stand in `texts`.
+//! by its first word (`ERR`, `WRONGTYPE`, ...) for INFO's errorstats. Clients compare the texts, so
+//! they are byte for byte those of Redis 7.2. Texts that Valkey spells differently are in `texts`.
 
 use std::borrow::Cow;
 
-/// An error reply without its leading `-` and without its line end, e.g. `ERR syntax error`.
+/// An error reply without its leading `-` and its line end, e.g. `ERR syntax error`.
 ///
-/// Each character is one byte of the reply (ISO 8859-1): what a client said comes back as it was,
-/// whatever bytes it is made of ([`excerpt`]).
+/// Each character is one byte of the reply (ISO 8859-1), so that bytes of a request can be part of
+/// the text ([`excerpt`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     text: Cow<'static, str>,
-    /// It is in the statistics already: the error of a script's command, which the script hands on.
+    /// It has been counted in the statistics: the error of a script's command that the script
+    /// returns.
     counted: bool,
 }
 
 impl Error {
+    /// `ERR syntax error`
     pub const SYNTAX: Error = Error::of("ERR syntax error");
     pub const WRONGTYPE: Error =
         Error::of("WRONGTYPE Operation against a key holding the wrong kind of value");
+    /// `ERR value is not an integer or out of range`
     pub const NOT_INTEGER: Error = Error::of("ERR value is not an integer or out of range");
+    /// `ERR value is not a valid float`
     pub const NOT_FLOAT: Error = Error::of("ERR value is not a valid float");
+    /// `ERR value is out of range`
     pub const OUT_OF_RANGE: Error = Error::of("ERR value is out of range");
     pub const I32_RANGE: Error =
         Error::of("ERR value is out of range, value must between -2147483648 and 2147483647");
-    /// Of a count that may be negated.
+    /// For a count that may be negated.
     pub const LONG_RANGE: Error = Error::of(
         "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
     );
     pub const OUT_OF_RANGE_POSITIVE: Error =
         Error::of("ERR value is out of range, must be positive");
+    /// `ERR no such key`
     pub const NO_SUCH_KEY: Error = Error::of("ERR no such key");
+    /// `ERR increment or decrement would overflow`
     pub const INCR_OVERFLOW: Error = Error::of("ERR increment or decrement would overflow");
+    /// `ERR increment would produce NaN or Infinity`
     pub const INCR_NAN: Error = Error::of("ERR increment would produce NaN or Infinity");
+    /// `ERR index out of range`
     pub const INDEX_OUT_OF_RANGE: Error = Error::of("ERR index out of range");
+    /// `ERR offset is out of range`
     pub const OFFSET_OUT_OF_RANGE: Error = Error::of("ERR offset is out of range");
     pub const STRING_TOO_LONG: Error =
         Error::of("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+    /// `ERR source and destination objects are the same`
     pub const SAME_OBJECT: Error = Error::of("ERR source and destination objects are the same");
+    /// `ERR DB index is out of range`
     pub const DB_INDEX: Error = Error::of("ERR DB index is out of range");
+    /// `ERR timeout is not a float or out of range`
     pub const TIMEOUT_NOT_FLOAT: Error = Error::of("ERR timeout is not a float or out of range");
+    /// `ERR timeout is negative`
     pub const TIMEOUT_NEGATIVE: Error = Error::of("ERR timeout is negative");
+    /// `ERR timeout is out of range`
     pub const TIMEOUT_RANGE: Error = Error::of("ERR timeout is out of range");
     pub const TIMEOUT_NOT_INTEGER: Error =
         Error::of("ERR timeout is not an integer or out of range");
+    /// `NOAUTH Authentication required.`
     pub const NOAUTH: Error = Error::of("NOAUTH Authentication required.");
+    /// `OOM command not allowed when used memory > 'maxmemory'.`
     pub const OOM: Error = Error::of("OOM command not allowed when used memory > 'maxmemory'.");
+    /// `MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.`
     pub const MASTERDOWN: Error = Error::of(
         "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
     );
+    /// `READONLY You can't write against a read only replica.`
     pub const READONLY: Error = Error::of("READONLY You can't write against a read only replica.");
+    /// `NOREPLICAS Not enough good replicas to write.`
     pub const NOREPLICAS: Error = Error::of("NOREPLICAS Not enough good replicas to write.");
     pub const EXECABORT: Error =
         Error::of("EXECABORT Transaction discarded because of previous errors.");
+    /// `ERR Bad data format`
     pub const BAD_FORMAT: Error = Error::of("ERR Bad data format");
 
     /// A fixed text.
@@ -66,8 +86,8 @@ impl Error {
         }
     }
 
-    /// A text made for the occasion. Line ends, which would break the protocol, become spaces when
-    /// it is written.
+    /// An error with a new text. Line ends, which would break the protocol, become spaces when it
+    /// is written.
     pub fn new(text: impl Into<String>) -> Error {
         Error {
             text: Cow::Owned(text.into()),
@@ -80,7 +100,7 @@ impl Error {
         &self.text
     }
 
-    /// The same error, not to be counted again.
+    /// The same error, which will not be counted again.
     pub fn counted(self) -> Error {
         Error {
             counted: true,
@@ -88,11 +108,12 @@ impl Error {
         }
     }
 
+    /// Whether it has been counted.
     pub fn is_counted(&self) -> bool {
         self.counted
     }
 
-    /// The text as it is sent: one line, without what would end it early.
+    /// The text as it is sent: one line, without line ends.
     pub fn bytes(&self) -> impl Iterator<Item = u8> {
         let text = self.text.trim_end_matches(['\r', '\n']).chars();
         text.map(|c| match c {
@@ -101,17 +122,18 @@ impl Error {
         })
     }
 
-    /// The first word, by which errors are counted.
+    /// The first word, which is counted in errorstats.
     pub fn code(&self) -> &str {
         self.text.split(' ').next().unwrap_or("ERR")
     }
 
-    /// `ERR invalid expire time in 'set' command`
+    /// The error `ERR invalid expire time in 'set' command`.
     pub fn invalid_expire(command: &str) -> Error {
         Error::new(format!("ERR invalid expire time in '{command}' command"))
     }
 
-    /// `ERR unknown subcommand or wrong number of arguments for 'channels'. Try PUBSUB HELP.`
+    /// The error `ERR unknown subcommand or wrong number of arguments for 'channels'. Try PUBSUB
+    /// HELP.`
     pub fn subcommand_syntax(container: &str, said: &[u8]) -> Error {
         let said = excerpt(said, 128);
         Error::new(format!(
@@ -119,7 +141,7 @@ impl Error {
         ))
     }
 
-    /// `ERR wrong number of arguments for 'get' command`
+    /// The error `ERR wrong number of arguments for 'get' command`.
     pub fn arity(command: &str) -> Error {
         Error::new(format!(
             "ERR wrong number of arguments for '{command}' command"
@@ -127,13 +149,13 @@ impl Error {
     }
 }
 
-/// Bytes from a client inside an error text, each as the character of that number. They end at a
-/// NUL, as C's `%s` ends them.
+/// Bytes of a client for an error text, each as the character of that number. They end at a NUL, as
+/// with C's `%s`.
 pub fn said(bytes: &[u8]) -> String {
     excerpt(bytes, usize::MAX)
 }
 
-/// The same of `max` bytes at most, as C's `%.128s` cuts them.
+/// At most `max` bytes of a client for an error text, as with C's `%.128s`.
 pub fn excerpt(bytes: &[u8], max: usize) -> String {
     let shown = bytes.iter().take(max).take_while(|&&byte| byte != 0);
     shown.map(|&byte| char::from(byte)).collect()

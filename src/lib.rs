@@ -38,12 +38,12 @@ pub mod tracking;
 pub mod types;
 pub mod util;
 
-/// The version of Redis whose behaviour this server has, and what it tells clients.
+/// The version of Redis whose behaviour this server has, and which it reports to clients.
 pub const REDIS_VERSION: &str = "7.2.4";
-/// Our own version.
+/// The version of aeris.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A number for this build: the same sources for the same machine have the same one.
+/// A number for this build: equal for the same sources and machine.
 pub const fn build_id() -> u64 {
     let text = concat!(env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION")).as_bytes();
     let bits = usize::BITS as u64 | (cfg!(debug_assertions) as u64) << 32;

@@ -1,4 +1,4 @@
-//! aeris-server: from arguments to the running loop.
+//! aeris-server: from the arguments to the running loop.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
-//! `struct Server`: everything there is, owned in one place and passed as `&mut`. Data, no verbs:
-//! the verbs are in the modules that the fields are named after.
+//! `struct Server`: all state of the server, owned in one place and passed as `&mut`. It has no
+//! methods here: the operations are in the modules that the fields are named after.
 //!
-//! This file may name every room, and every room may import `Server` from it; all other arrows run
-//! downwards (`tests/tidy.rs`).
+//! This file may import every module, and every module may import `Server` from it; all other
+//! imports follow the order of modules (`tests/tidy.rs`).
 
 use crate::acl::Acl;
 use crate::client::ClientRef;
@@ -44,9 +44,9 @@ use crate::sys::lazyfree::LazyFree;
 use crate::tracking::Tracking;
 use crate::util::random::Random;
 
-/// The server. One thread owns it; a command borrows it together with its client.
+/// The server. The main thread owns it; a command borrows it together with its client.
 pub struct Server {
-    // Settings, time, chance.
+    // Settings, time, random numbers.
     pub config: Config,
     pub clock: Clock,
     pub rng: Random,
@@ -60,14 +60,14 @@ pub struct Server {
     pub data: DataSet,
     /// For each database, the clients that wait for its keys or watch them.
     pub key_clients: Vec<KeyClients>,
-    /// The key of every table's hash, drawn at start.
+    /// The key of all tables' hashes, drawn at start.
     pub seed: HashSeed,
-    /// Hashes keys; on a cluster node a hash carries the slot.
+    /// Hashes keys; on a cluster node a hash contains the slot.
     pub key_hasher: KeyHasher,
-    /// Changes since the last save: every write adds to it.
+    /// The number of changes since the last save.
     pub dirty: u64,
     pub evict: Eviction,
-    /// The database with which active expiry goes on.
+    /// The database at which active expiry continues.
     pub expire_next_db: u32,
     /// Classes of keyspace events that are published, see `keyspace::events`.
     pub notify_flags: u32,
@@ -77,14 +77,14 @@ pub struct Server {
 
     // Clients and what they wait for.
     pub net: Net,
-    /// Connections that this server has made.
+    /// The outgoing connections.
     pub links: Links,
     pub blocked: BlockedClients,
     pub pause: Pause,
     pub pubsub: PubSub,
     pub tracking: Tracking,
     pub acl: Acl,
-    /// The event loop, for commands that run for so long that other clients have to be served
+    /// The event loop, lent to commands that run for so long that other clients must be served
     /// meanwhile.
     pub event_loop: LentLoop,
 
@@ -92,33 +92,33 @@ pub struct Server {
     pub commands: CommandTable,
     /// Bits of `crate::armed`: features that have to look at every command.
     pub armed: u32,
-    /// Commands inside commands: EXEC and scripts.
+    /// The depth of nested commands: EXEC and scripts.
     pub nesting: u32,
-    /// Turns of the loop inside this turn, see `keyspace::top_level`.
+    /// The depth of nested turns of the loop, see `keyspace::top_level`.
     pub turn_depth: u32,
-    /// Key hashes computed ahead for the commands being run.
+    /// Hashes of keys, computed ahead for the commands that are about to run.
     pub hashes: HashMemo,
     pub scripting: Scripting,
     pub propagation: Propagation,
     /// Replies and stream bytes that wait for the AOF.
     pub gate: Gate,
     pub replication: Replication,
-    /// The command being run, for a crash report.
+    /// The running command, for a crash report.
     pub in_flight: InFlight<crate::client::Client>,
 
     // Persistence.
     pub rdb: Rdb,
     pub aof: Aof,
-    /// The process that saves or rewrites at the moment.
+    /// The child that saves or rewrites, if one runs.
     pub child: Option<Child>,
     pub forks: Forks,
-    /// Unix time of the last save in seconds; before the first, of the start.
+    /// Unix time of the last save in seconds; at first, that of the start.
     pub last_save_s: i64,
-    /// The data set is being loaded, and is not there for clients.
+    /// Whether the data set is being loaded, and not available to clients.
     pub loading: bool,
-    /// Another data set is being loaded, while clients are served from this one.
+    /// Whether another data set is being loaded while clients use this one.
     pub async_loading: bool,
-    /// How far that is.
+    /// The progress of the load.
     pub load: Progress,
     pub shutdown: Shutdown,
 
@@ -129,6 +129,6 @@ pub struct Server {
     pub hotkeys: HotKeys,
     /// `None` while `bigkeys-tracking` is off.
     pub bigkeys: Option<Box<BigKeys>>,
-    /// `None` when the allocator keeps no statistics.
+    /// `None` if the allocator has no statistics.
     pub memory: Option<ThreadCounters>,
 }

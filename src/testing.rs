@@ -1,15 +1,15 @@
-//! What unit tests of whole commands share: a server without sockets, clients of it, and what they
-//! say and hear.
+//! Helpers for unit tests of whole commands: a server without sockets, and its clients with their
+//! requests and replies.
 
 use crate::client::Client;
 use crate::config::Config;
 use crate::networking::query;
 use crate::state::Server;
 
-/// The time at which such a server begins, in milliseconds.
+/// The time at which such a server starts, in Unix milliseconds.
 pub const BEGIN_MS: i64 = 1000;
 
-/// A server with so many clients in the slots from 0 on.
+/// A server with `clients` clients, in the slots from 0 on.
 pub fn server_with(clients: u32) -> Server {
     let mut server = Server::new(Config::default(), Vec::new());
     server.clock.now_ms = BEGIN_MS;
@@ -21,7 +21,7 @@ pub fn server_with(clients: u32) -> Server {
     server
 }
 
-/// What a client is replied to these lines, as it is on the wire.
+/// The replies to these lines, as bytes of the protocol.
 pub fn say(server: &mut Server, slot: u32, lines: &[&str]) -> String {
     let mut c = server.net.clients.take(slot).expect("a client");
     let text: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
@@ -31,13 +31,13 @@ pub fn say(server: &mut Server, slot: u32, lines: &[&str]) -> String {
     String::from_utf8_lossy(&reply).into_owned()
 }
 
-/// What a client was sent meanwhile.
+/// What a client was sent since the last call.
 pub fn heard(server: &mut Server, slot: u32) -> String {
     let c = server.net.clients.get_mut(slot).expect("a client");
     String::from_utf8_lossy(&c.reply.take_bytes()).into_owned()
 }
 
-/// A reply on one line, its parts set off by spaces.
+/// A reply on one line, with spaces between its parts.
 pub fn on_one_line(reply: String) -> String {
     reply.replace("\r\n", " ").trim_end().to_string()
 }

@@ -1,20 +1,20 @@
 //! The texts that Redis and Valkey spell differently: one table, both spellings.
 //!
-//! `extended-redis-compatibility yes`, the default, chooses Redis's words, `no` chooses Valkey's.
-//! The setting may change while the server runs, so a text is chosen where it is used:
-//! `config.text(texts::NO_SCRIPT)`. Choosing is a comparison; only [`Text::fill`] allocates, for
-//! the few texts that contain what a client sent.
+//! `extended-redis-compatibility yes`, the default, selects Redis's texts, `no` Valkey's. The
+//! setting may change while the server runs, so a text is selected where it is used:
+//! `config.text(texts::NO_SCRIPT)`. That costs a comparison; only [`Text::fill`] allocates, for the
+//! few texts that contain bytes of a request.
 //!
-//! A text that both servers spell alike does not belong here. Log lines that name a primary are
-//! `MASTER` in Redis's words and `PRIMARY` in Valkey's.
+//! Texts that are equal in both servers are not in this table. Log lines that name a primary have
+//! `MASTER` in Redis's form and `PRIMARY` in Valkey's.
 //!
-//! Two kinds of lines keep Redis's words whatever the setting says: those written before the
-//! settings are read, and the crash report, which must not touch the server's state.
+//! Two kinds of lines always have Redis's form: those written before the settings are read, and the
+//! crash report, which must not read the server's state.
 //!
 //! **Invariant:** the two spellings of a row differ, and no row has an open brace
 //! (`tests::each_row_has_two_spellings`).
 
-/// Whose spelling is used.
+/// The server whose texts are used.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Words {
     #[default]
@@ -22,7 +22,7 @@ pub enum Words {
     Valkey,
 }
 
-/// A text in both spellings. `{name}` stands for an argument, see [`Text::fill`].
+/// A text in both forms. `{name}` stands for an argument, see [`Text::fill`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Text {
     redis: &'static str,
@@ -30,7 +30,7 @@ pub struct Text {
 }
 
 impl Text {
-    /// The text in these words.
+    /// The text in one form.
     #[inline]
     pub const fn of(self, words: Words) -> &'static str {
         match words {
@@ -39,7 +39,7 @@ impl Text {
         }
     }
 
-    /// The text in these words, each `{name}` replaced by the argument of that name.
+    /// The text in one form, with each `{name}` replaced by the argument of that name.
     pub fn fill(self, words: Words, arguments: &[(&str, &str)]) -> String {
         let mut out = String::new();
         let mut rest = self.of(words);
@@ -55,7 +55,7 @@ impl Text {
     }
 }
 
-/// `differ!("a" / "b" in "x", "y")` is `xay` in Redis's words and `xby` in Valkey's.
+/// `differ!("a" / "b" in "x", "y")` is `xay` in Redis's form and `xby` in Valkey's.
 macro_rules! differ {
     ($redis:literal / $valkey:literal in $first:literal $(, $rest:literal)*) => {
         Text {
@@ -65,7 +65,7 @@ macro_rules! differ {
     };
 }
 
-/// Both spellings in full.
+/// Both forms in full.
 const fn both(redis: &'static str, valkey: &'static str) -> Text {
     Text { redis, valkey }
 }
@@ -74,7 +74,7 @@ macro_rules! table {
     ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
         $($(#[$doc])* pub const $name: Text = $text;)*
 
-        /// All rows, with their names.
+        /// All texts, with their names.
         pub const ALL: &[(&str, Text)] = &[$((stringify!($name), $name)),*];
     };
 }
@@ -123,13 +123,13 @@ table! {
          in the configuration.",
     );
 
-    /// What XREAD takes for a stream; Redis 8.2 names `+`.
+    /// The valid arguments of XREAD for a stream; Redis 8.2 names `+`.
     XREAD_IDS = both("ID, '+', or '$'", "ID or '$'");
     REPLICAOF_PORT = differ!("master" / "primary" in "Invalid ", " port");
 
     // INFO.
 
-    /// What counts error codes beyond the limit, see `observe::stats`.
+    /// The counter of error codes beyond the limit, see `observe::stats`.
     ERRORSTATS_BEYOND_LIMIT = differ!("DISABLED" / "OVERFLOW" in "ERRORSTATS_", "");
 
     // Scripts.

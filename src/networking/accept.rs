@@ -7,7 +7,7 @@
 //!            refused (maxclients, protected mode) <──────────────────────────┘
 //! ```
 //!
-//! All listeners stand in one list, `Net::listeners`; what they are is in `connection::listener`.
+//! All listeners are in one list, `Net::listeners`; `connection::listener` defines them.
 
 use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
 use std::io::{self, ErrorKind};
@@ -21,15 +21,14 @@ use crate::networking::query::read_handler;
 use crate::state::Server;
 use crate::texts;
 
-/// The pause after an accept failed for want of a resource, such as file descriptors. Connections
-/// stay in the backlog then, and the poller reports only new ones.
+/// The pause after an accept that failed because a resource, such as file descriptors, was missing.
+/// Connections then stay in the backlog, and the poller reports only new ones.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Each of these failures would make a line in the log, so that one line stands for all of an
-/// interval.
+/// At most one such failure in this interval is logged.
 const WARNING_INTERVAL_MS: i64 = 10_000;
 
-/// Open all listening sockets that the settings name.
+/// Opens all listening sockets of the settings.
 pub fn listen(server: &mut Server) -> Result<(), ListenError> {
     server.net.listeners = listener::open_plain(&server.config)?;
     server
@@ -39,7 +38,7 @@ pub fn listen(server: &mut Server) -> Result<(), ListenError> {
     Ok(())
 }
 
-/// Let the loop report connections in the backlog of each listener that it does not watch yet.
+/// Makes the loop report connections in the backlog of each listener that it does not watch yet.
 pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::Result<()> {
     for listener in &mut server.net.listeners {
         if listener.token.is_none() {
@@ -51,11 +50,11 @@ pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::R
     Ok(())
 }
 
-/// `port` or `bind` changed: open the new sockets now, so that CONFIG SET can report a failure. The
-/// loop watches them before it sleeps ([`rewatch`]). On failure the old sockets go on.
+/// `port` or `bind` changed: opens the new sockets at once, so that CONFIG SET can report a
+/// failure. The loop watches them before it sleeps ([`rewatch`]). On failure the old sockets stay.
 ///
-/// The old ones are in the way of new ones on the same port, but a socket that the loop watches
-/// must not be closed. So they stop listening, and start again if they have to stay.
+/// The old sockets prevent new ones on the same port, but a socket that the loop watches must not
+/// be closed. So they stop listening, and start again if they have to stay.
 pub fn relisten(server: &mut Server) -> Result<(), ListenError> {
     let Server { net, config, .. } = server;
     let is_old = |l: &&mut Listener| l.kind == ListenerKind::Plain && !l.retired;
@@ -78,7 +77,7 @@ pub fn relisten(server: &mut Server) -> Result<(), ListenError> {
     Ok(())
 }
 
-/// Watch the new listening sockets, close the old ones.
+/// Watches the new listening sockets and closes the old ones.
 pub fn rewatch(el: &mut EventLoop<Server>, server: &mut Server) {
     for old in server.net.listeners.extract_if(.., |l| l.retired) {
         old.token.map(|token| el.remove_file(token));
@@ -88,7 +87,7 @@ pub fn rewatch(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Accept the connections in a listener's backlog, at most `max-new-connections-per-cycle` in one
+/// Accepts the connections in a listener's backlog, at most `max-new-connections-per-cycle` in one
 /// turn.
 fn accept_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     for _ in 0..server.config.max_new_connections_per_cycle {
@@ -125,7 +124,7 @@ fn accept_failed(el: &mut EventLoop<Server>, server: &mut Server, e: io::Error) 
     }
 }
 
-/// Try again what failed: connections may wait in any listener's backlog.
+/// Accepts from all listeners after a failure: connections may wait in any backlog.
 fn accept_again(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     server.net.accept_retry = false;
     let current = server.net.listeners.iter().filter(|l| !l.retired);
@@ -135,7 +134,7 @@ fn accept_again(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> 
     None
 }
 
-/// Which connections become clients, and the refusals.
+/// Makes a client of a connection, or refuses it.
 fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
     let Accepted {
         mut conn,
@@ -144,7 +143,7 @@ fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Acce
         remote,
     } = accepted;
     let refuse = |conn: &mut Connection, text: &[u8]| {
-        // The peer may be gone already, and the connection ends here anyway.
+        // The peer may have closed the connection, which ends here in any case.
         let _ = conn.write(text);
     };
     if server.net.clients.len() >= server.config.maxclients as usize {
@@ -207,8 +206,8 @@ mod tests {
     use ae::Events;
     use std::os::unix::net::UnixStream;
 
-    /// As `max-new-connections-per-cycle` says, the clients that are there already have their turn
-    /// in between.
+    /// At most `max-new-connections-per-cycle` clients are accepted in a turn, so that existing
+    /// clients are served in between.
     #[test]
     fn a_turn_accepts_as_many_clients_as_the_setting_says() {
         let path = std::env::temp_dir().join(format!("aeris-accept-{}", std::process::id()));
@@ -229,7 +228,7 @@ mod tests {
         assert_eq!(accepted, [2, 4, 5]);
     }
 
-    /// Each retry fails again while there are no file descriptors: ten times a second.
+    /// Without file descriptors, ten attempts a second fail, and a few lines are logged.
     #[test]
     fn accepts_that_go_on_failing_make_one_line_for_each_interval() {
         let mut server = server_with(0);

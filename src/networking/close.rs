@@ -1,12 +1,12 @@
-//! Closing clients. A command, a limit or a broken socket only marks a client; here, at the end of
-//! a turn, no code holds the client any more, and it can be taken out of every list that it is in.
+//! Closes clients. Commands, limits and broken sockets only mark a client. At the end of a turn,
+//! when no code uses the client any more, it is removed here from every list.
 
 use ae::EventLoop;
 
 use crate::client::ClientRef;
 use crate::state::Server;
 
-/// Free all clients that were marked.
+/// Frees all clients that were marked.
 pub fn free_clients_in_async_queue(el: &mut EventLoop<Server>, server: &mut Server) {
     while let Some(r) = server.net.close_asap.pop() {
         free_client(el, server, r);

@@ -7,11 +7,11 @@ use crate::clients::memory::update_memory;
 use crate::execute::disconnect;
 use crate::state::Server;
 
-/// A lower limit counts as this one: below it no client could connect and mend the setting.
+/// A lower limit counts as this one: otherwise no client could connect to correct the setting.
 const LIMIT_MIN: usize = 128 * 1024;
 
-/// Close clients, largest first, until the rest is within `maxmemory-clients`. True: some have to
-/// be freed.
+/// Closes clients, largest first, until the rest is within `maxmemory-clients`. Returns whether any
+/// must be freed.
 pub fn evict_clients(server: &mut Server) -> bool {
     let limit = server
         .config
@@ -54,7 +54,7 @@ pub fn evict_clients(server: &mut Server) -> bool {
     true
 }
 
-/// The limit is new: the clients' memory has not been counted for long.
+/// The limit is new: counts the memory of all clients, which was not tracked without a limit.
 fn count_all(server: &mut Server) {
     for r in server.net.clients.refs() {
         let Some(mut c) = server.net.clients.take_ref(r) else {

@@ -1,9 +1,9 @@
-//! Prefetches the memory that a batch of commands will touch.
+//! Prefetches the memory that a batch of commands will read.
 //!
 //! A random key of a large data set costs two cache misses, its bucket and its entry, and an
-//! element of a large hash, set or sorted set two more: some 80 ns each, a multiple of what the
-//! command itself takes. The misses of one command follow from another, but those of different
-//! commands do not: asked for together they take the time of one.
+//! element of a large hash, set or sorted set two more: some 80 ns each, much longer than the
+//! command itself. The misses of one command depend on each other, but those of different commands
+//! do not: prefetched together, they take the time of one.
 //!
 //! ```text
 //!   commands   look up rows    keys: hash, bucket    entry    elements: hash, bucket    element
@@ -12,8 +12,8 @@
 //!   3 GET k
 //! ```
 //!
-//! Prefetching has no side effects: a wrong guess, such as the options of ZADD taken for members,
-//! costs a useless fetch.
+//! Prefetching has no side effects: a wrong guess (options of ZADD taken for members) costs only a
+//! useless prefetch.
 
 use crate::client::Client;
 use crate::client::resp::ParseTable;
@@ -23,20 +23,22 @@ use crate::networking::query::AHEAD_MAX;
 use crate::state::Server;
 use crate::types::Value;
 
-/// Elements that are on their way at once: as many as a core keeps cache misses open, give or take.
-/// `prefetch-batch-max-size` makes the window smaller, or larger up to [`LARGE_WINDOW`].
+/// The number of elements that are prefetched at once: about the number of cache misses that a core
+/// can have open. `prefetch-batch-max-size` makes the window smaller, or larger up to
+/// [`LARGE_WINDOW`].
 const WINDOW: usize = 16;
 
-/// The maximum of `prefetch-batch-max-size`. Other sizes than the usual one have code of their own,
-/// since clearing this window costs more than the usual one.
+/// The maximum of `prefetch-batch-max-size`. The usual size has code of its own, since clearing
+/// this larger window takes longer.
 const LARGE_WINDOW: usize = 128;
 
-/// The setting 1 is as 0: one key alone has nothing that it could be fetched together with.
+/// Whether the setting switches prefetching off. 1 does too: a single key can't be prefetched
+/// together with another.
 fn is_off(setting: u32) -> bool {
     setting <= 1
 }
 
-/// Find the rows of all commands, hash the keys that they begin with, and have the memory fetched,
+/// Finds the rows of all commands, hashes the keys at their beginning, and prefetches the memory,
 /// unless `prefetch-batch-max-size` switches that off.
 pub(super) fn look_up_and_prefetch(
     server: &mut Server,
@@ -69,7 +71,7 @@ pub(super) fn look_up_and_prefetch(
             keys.prefetch_entry(hash);
         }
     }
-    // One key with one element has nothing to wait for beside it.
+    // For a single element of a single key there is nothing to overlap with.
     if elements > 2 && batch as usize == WINDOW {
         prefetch_elements::<WINDOW>(server, c, table, argvs, ids);
     } else if elements > 2 {
@@ -77,7 +79,7 @@ pub(super) fn look_up_and_prefetch(
     }
 }
 
-/// Out of line, so that the usual window is compiled as if it were the only one.
+/// Not inlined, so that the code for the usual window is compiled by itself.
 #[cold]
 #[inline(never)]
 fn prefetch_elements_in_other_windows(
@@ -90,7 +92,7 @@ fn prefetch_elements_in_other_windows(
     prefetch_elements::<LARGE_WINDOW>(server, c, table, argvs, ids);
 }
 
-/// Hash the keys of a command whose row says where they are, and prefetch their buckets if
+/// Hashes the keys of a command whose row has their positions, and prefetches their buckets if
 /// `fetches`.
 #[inline]
 fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: bool) {
@@ -119,8 +121,7 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: boo
     }
 }
 
-/// The same for keys whose number stands before them: of scripts, mostly, and of operations on
-/// several sets.
+/// Hashes the keys of a command with a number of keys: scripts, and operations on several sets.
 fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]], fetches: bool) {
     let Some(&[digit @ b'1'..=b'9']) = argv.get(at) else {
         return;
@@ -134,11 +135,11 @@ fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]], fe
     }
 }
 
-/// The elements of one window: which table, which hash.
+/// The elements of one window: their tables and hashes.
 struct Window<'a, const N: usize> {
     elements: [Option<(&'a Value, u64)>; N],
     len: usize,
-    /// Full at this length.
+    /// The length at which it is full.
     limit: usize,
 }
 
@@ -162,11 +163,11 @@ impl<'a, const N: usize> Window<'a, N> {
 
     #[inline(always)]
     fn is_full(&self) -> bool {
-        // The usual window has the usual limit, known when it is compiled.
+        // The usual window has the usual limit, which is known at compile time.
         self.len == if N == WINDOW { WINDOW } else { self.limit }
     }
 
-    /// The buckets have been asked for: now what they lead to.
+    /// The buckets have been prefetched: now prefetches the elements that they lead to.
     fn fetch(&mut self) {
         for (value, hash) in self.elements[..self.len].iter().flatten() {
             value.prefetch_element(*hash);
@@ -175,7 +176,7 @@ impl<'a, const N: usize> Window<'a, N> {
     }
 }
 
-/// Fetch what commands will look for inside their first key.
+/// Prefetches the elements that commands will look up in their first key.
 fn prefetch_elements<const N: usize>(
     server: &Server,
     c: &Client,
@@ -187,7 +188,7 @@ fn prefetch_elements<const N: usize>(
     let seed: &HashSeed = &server.seed;
     let mut window = Window::<N>::new(server.config.prefetch_batch_max_size);
     let mut hashes = server.hashes.entries.iter();
-    // A pipeline often works on one key.
+    // A pipeline often uses the same key.
     let mut last: Option<(u64, Option<&Value>)> = None;
     for (command, id) in table.commands.iter().zip(ids) {
         let Some((first, step)) = id.and_then(|id| server.commands.entry(id).elements) else {
@@ -246,7 +247,7 @@ mod tests {
         assert_eq!(usual.len, 0, "the usual window is full");
     }
 
-    /// The setting changes when memory is fetched, and no reply.
+    /// The setting changes the prefetching, not the replies.
     #[test]
     fn a_pipeline_has_the_same_replies_with_any_size() {
         let many = |command: &str| {

@@ -1,4 +1,4 @@
-//! Reading requests: one socket, one turn.
+//! Reads the requests of one socket in one turn.
 //!
 //! ```text
 //!   read -> parse all complete commands -> look up, hash keys, prefetch -> run in order -> keep the rest
@@ -6,10 +6,10 @@
 //!
 //! Parsing ahead lets the memory of the keys arrive while the commands before them run: buckets are
 //! prefetched as commands are parsed, entries a few commands later, when their bucket is there. The
-//! hash computed for that is the one the command's look-up uses (`Server::hashes`).
+//! command's look-up uses the same hash (`Server::hashes`).
 //!
-//! **Invariant:** commands of one connection run in the order in which they were sent. A command
-//! that blocks, or closes, leaves the bytes behind it in `client.querybuf`.
+//! **Invariant:** commands of one connection run in the order in which they were sent. After a
+//! command that blocks or closes the client, the remaining bytes stay in `client.querybuf`.
 
 use ae::{EventLoop, Io, Mask, Token};
 use std::io::ErrorKind;
@@ -25,11 +25,11 @@ use crate::networking::prefetch;
 use crate::propagate::gate;
 use crate::state::Server;
 
-/// How much is read from a socket at once.
+/// The maximum number of bytes of one read.
 const READ_MAX: usize = 64 * 1024;
-/// The least capacity of a client's own query buffer.
+/// The minimum capacity of a client's own query buffer.
 const OWN_BUFFER: usize = 16 * 1024;
-/// How many commands are parsed ahead.
+/// The maximum number of commands that are parsed ahead.
 pub(super) const AHEAD_MAX: usize = 128;
 
 /// The event loop says that a client's socket is readable: run what it sends, up to the loop's
@@ -54,26 +54,26 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
     io
 }
 
-/// The client's writes are not in the AOF yet.
+/// Whether the client is not read because its writes are not in the AOF yet.
 fn waits_for_log(server: &Server, slot: u32) -> bool {
     let c = server.net.clients.get(slot);
     c.is_some_and(|c| gate::holds(server, c))
 }
 
-/// The AOF's disk has caught up: read again from the clients that had to wait.
+/// The AOF's disk has caught up: reads again from the clients that had to wait.
 pub fn read_again(el: &mut EventLoop<Server>, server: &mut Server) {
     if server.net.unread.is_empty() || server.aof.flush.crowded {
         return;
     }
     for slot in std::mem::take(&mut server.net.unread) {
-        // A different client in this slot is read anyway.
+        // If another client has this slot now, it is read in any case.
         if let Some(token) = server.net.clients.get(slot).and_then(|c| c.token) {
             el.set_handler(token, Mask::READABLE, read_handler);
         }
     }
 }
 
-/// Read once and run what is complete.
+/// Reads once and runs the complete commands.
 fn read_query_from_client(server: &mut Server, slot: u32) -> Transfer {
     let Some(mut c) = server.net.clients.take(slot) else {
         return NOTHING;
@@ -94,7 +94,7 @@ const NOTHING: Transfer = Transfer {
 
 fn read_and_process(server: &mut Server, c: &mut Client) -> Transfer {
     if let Some(big) = c.open.as_mut().and_then(|open| open.big.as_mut()) {
-        // A big argument: straight into the buffer that becomes the value.
+        // A big argument is read straight into the buffer that becomes the value.
         let want = big.missing().min(4 * 1024 * 1024);
         let result = c
             .conn
@@ -127,8 +127,8 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Transfer {
     read
 }
 
-/// How many bytes are read into a client's own buffer: its free room, or, if there is none, as many
-/// as it holds.
+/// The number of bytes to read into a client's own buffer: its spare capacity, or its length if
+/// there is none.
 fn room_in(buffer: &Vec<u8>) -> usize {
     match buffer.capacity() - buffer.len() {
         0 => buffer.len().min(READ_MAX),
@@ -136,7 +136,7 @@ fn room_in(buffer: &Vec<u8>) -> usize {
     }
 }
 
-/// Account for a read. The connection says whether there is more.
+/// Counts a read. The connection tells whether there is more.
 fn note_read(
     server: &mut Server,
     c: &mut Client,
@@ -167,8 +167,8 @@ fn note_read(
     }
 }
 
-/// Run the complete commands of `buffer`, which is the shared one or the client's own, and keep the
-/// rest.
+/// Runs the complete commands of `buffer`, which is the shared one or the client's own, and keeps
+/// the rest.
 fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>, shared: bool) {
     let mut table = std::mem::take(&mut server.net.parsed);
     let mut pos = 0;
@@ -207,22 +207,22 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
     finish(server, c);
 }
 
-/// Run requests that come from no socket: transcripts, tests. The replies are in `c.reply`.
+/// Runs requests that come from no socket, for tests. The replies are in `c.reply`.
 pub fn feed(server: &mut Server, c: &mut Client, bytes: &[u8]) {
     let mut buffer = std::mem::take(&mut c.querybuf);
     buffer.extend_from_slice(bytes);
     process_input_buffer(server, c, buffer, false);
 }
 
-/// Store what was not consumed: a partial command, or commands that have to wait.
+/// Stores the bytes that were not consumed: a partial command, or commands that must wait.
 fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usize, shared: bool) {
     if let Some(kept) = c.open.as_ref().and_then(|open| open.kept()) {
         buffer.truncate(pos + kept);
     }
     let rest = buffer.len().saturating_sub(pos);
     if !shared {
-        // The buffer is kept, though it may be empty now: a client that sent one request in pieces
-        // will send more of them so. The cron frees it when the client is idle.
+        // An empty buffer is kept: a client that sent one request in pieces will probably do so
+        // again. The cron frees it when the client is idle.
         buffer.drain(..pos.min(buffer.len()));
         c.querybuf = std::mem::take(buffer);
     } else if rest > 0 {
@@ -236,8 +236,7 @@ fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usi
     }
 }
 
-/// `client-query-buffer-limit`: what a client has sent without it being run, MULTI's queue
-/// included.
+/// `client-query-buffer-limit`: the bytes of requests that have not run, MULTI's queue included.
 fn check_query_limit(server: &mut Server, c: &mut Client) {
     let held = c.querybuf_len();
     c.querybuf_peak = c.querybuf_peak.max(held);
@@ -255,7 +254,7 @@ fn check_query_limit(server: &mut Server, c: &mut Client) {
     Net::close_asap(&mut server.net.close_asap, c);
 }
 
-/// Replies wait to be sent in `before_sleep`.
+/// Adds the client to those with replies, which `before_sleep` sends.
 fn finish(server: &mut Server, c: &mut Client) {
     if !c.reply.is_empty() || c.reply.overflowed() {
         Net::mark_pending(&mut server.net.pending_write, c);
@@ -279,8 +278,8 @@ fn limits_of(server: &Server, c: &Client) -> Limits {
     }
 }
 
-/// Run the commands of one parse, in order. Returns where the first command that did not run
-/// begins.
+/// Runs the commands of one parse, in order. Returns the position of the first command that did not
+/// run.
 fn run_batch(
     server: &mut Server,
     c: &mut Client,
@@ -329,7 +328,7 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
     c.open = None;
 }
 
-/// The beginning and the end of what could not be parsed, for the log.
+/// The beginning and the end of a request that could not be parsed, for the log.
 fn printable_excerpt(bytes: &[u8]) -> String {
     const SHOWN: usize = 128;
     let printable = |bytes: &[u8]| -> String {
@@ -356,7 +355,7 @@ fn printable_excerpt(bytes: &[u8]) -> String {
     )
 }
 
-/// Clients that were blocked and can go on: run what they have sent meanwhile.
+/// Runs the buffered requests of clients that were blocked and are not any more.
 pub fn process_unblocked_clients(server: &mut Server) {
     while let Some(r) = server.blocked.unblocked.pop_front() {
         let Some(mut c) = server.net.clients.take_ref(r) else {

@@ -1,5 +1,5 @@
-//! Sending replies. All replies of a turn are sent at its end, one `writev` for each client; what
-//! the socket does not take waits until the loop reports that it is writable.
+//! Sends replies. All replies of a turn are sent at its end, one `writev` for each client; the rest
+//! is sent when the loop reports that the socket is writable.
 
 use ae::{EventLoop, Io, Mask, Token};
 use std::io::IoSlice;
@@ -10,12 +10,12 @@ use crate::clients::memory;
 use crate::propagate::gate::{self, safe_offset};
 use crate::state::Server;
 
-/// How much one client is sent in one turn, so that it can't hold the loop.
+/// The maximum number of bytes for one client in one turn, so that no client occupies the loop.
 const WRITE_PER_TURN: usize = 1024 * 1024;
-/// Pieces in one `writev`.
+/// The maximum number of pieces in one `writev`.
 const PIECES: usize = 64;
 
-/// Before the loop sleeps: send what the turn's commands replied.
+/// Before the loop sleeps: sends the replies of the turn's commands.
 pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &mut Server) {
     let safe = safe_offset(server);
     let mut pending = std::mem::take(&mut server.net.pending_write);
@@ -43,11 +43,11 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
         }
         server.net.clients.put(c);
     }
-    // Writing can make no new replies, so the list's memory is simply kept.
+    // Writing produces no new replies, so the list's memory can be reused.
     server.net.pending_write = pending;
 }
 
-/// The event loop says that a socket which was full takes bytes again.
+/// The write handler of a socket that was full.
 fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     let Some(slot) = el.data(token) else {
         return Io::Drained;
@@ -70,7 +70,7 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     io
 }
 
-/// Send as much as the socket takes, at most [`WRITE_PER_TURN`].
+/// Sends as much as the socket accepts, at most [`WRITE_PER_TURN`].
 pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
     let mut total = 0;
     let mut io = Io::Drained;
@@ -127,7 +127,7 @@ pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
     io
 }
 
-/// A busy client's reply buffer grows at once. Whether it did.
+/// Lets a busy client's reply buffer grow. Returns whether it did.
 fn note_peak(c: &mut Client) -> bool {
     let bytes = c.reply.bytes().min(REPLY_CLASS_MAX as usize) as u32;
     let class = &mut c.reply_class;
@@ -139,8 +139,8 @@ fn note_peak(c: &mut Client) -> bool {
     class.size != before
 }
 
-/// And shrinks when its peaks have been small for a while: called by the cron for each client.
-/// Whether it did.
+/// Lets the reply buffer shrink when its peaks have been small for a while; the cron calls it for
+/// each client. Returns whether it did.
 pub fn resize_reply_buffer(c: &mut Client, now_ms: i64, peak_reset_ms: i64) -> bool {
     let class = &mut c.reply_class;
     let before = class.size;

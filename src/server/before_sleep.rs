@@ -1,4 +1,4 @@
-//! What happens at the end of each turn, before the loop waits for the kernel.
+//! The steps at the end of each turn, before the loop waits for the kernel.
 //!
 //! ```text
 //!    1 handle_timeouts             blocked clients whose time is over; before 3 could serve them
@@ -41,7 +41,7 @@ use crate::state::Server;
 use crate::sys::ticks;
 use crate::tracking;
 
-/// The end of a turn, step by step as drawn above.
+/// The end of a turn, step by step as in the drawing.
 pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     blocked::handle_timeouts(server);
     expire::fast_cycle(server);
@@ -66,20 +66,20 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Requests that arrived while their clients were blocked.
+/// Runs the requests that arrived while their clients were blocked.
 fn run_unblocked_clients(el: &mut EventLoop<Server>, server: &mut Server) {
     let lent = server.event_loop.lent.clone();
     lent.lend(el, || query::process_unblocked_clients(server));
 }
 
-/// Close the largest clients while all together are above `maxmemory-clients`.
+/// Closes the largest clients while all together exceed `maxmemory-clients`.
 fn evict_clients(el: &mut EventLoop<Server>, server: &mut Server) {
     if networking::evict_clients::evict_clients(server) {
         close::free_clients_in_async_queue(el, server);
     }
 }
 
-/// Write what the turn's commands fed to the AOF, and release replies and clients that waited for
+/// Writes what the turn's commands fed to the AOF, and releases replies and clients that waited for
 /// it.
 pub fn write_aof(server: &mut Server) {
     // What was propagated outside of a command is a unit of its own.
@@ -93,7 +93,7 @@ pub fn write_aof(server: &mut Server) {
     blocked::serve_acks(server);
 }
 
-/// Wake up for the earliest deadline of a blocked client.
+/// Sets a timer for the earliest deadline of a blocked client.
 fn set_alarm(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(&(deadline_ms, _)) = server.blocked.timeouts.first() else {
         return;
@@ -106,20 +106,21 @@ fn set_alarm(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Time is up: `before_sleep` looks for the clients that have waited long enough, and sets the next
-/// alarm.
+/// The timer has fired: `before_sleep` will reply to the clients whose deadline has passed, and set
+/// the next timer.
 fn alarm_handler(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     server.blocked.alarm_ms = 0;
     None
 }
 
+/// Reads the clock after the loop has waited.
 pub fn after_sleep(_: &mut EventLoop<Server>, server: &mut Server) {
     server.clock.update();
     server.stats.turn_began_us = server.clock.now_us;
     server.stats.turn_began_commands = server.stats.commands_processed;
 }
 
-/// A turn's share of eviction did not suffice: go on between the turns until it does.
+/// Continues an eviction between the turns if one turn's share was not enough.
 fn continue_evictions(el: &mut EventLoop<Server>, server: &mut Server) {
     if server.evict.unfinished && !server.evict.timer {
         server.evict.timer = true;
@@ -133,7 +134,7 @@ fn eviction_timer(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) ->
     server.evict.timer.then_some(Duration::ZERO)
 }
 
-/// Changes of settings that need the loop.
+/// Applies changes of settings that need the loop.
 fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
     if std::mem::take(&mut server.net.relisten) {
         accept::rewatch(el, server);
@@ -149,7 +150,7 @@ fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// How long the turn took, for INFO.
+/// Records the duration of the turn, for INFO.
 fn end_turn(server: &mut Server) {
     if server.stats.turn_began_us != 0 {
         server.stats.turn_ended(crate::clock::unix_us());

@@ -1,8 +1,8 @@
-//! Nested turns: turns of the loop that a long-running command starts from within.
+//! Nested turns: turns of the loop that run within a long-running command.
 //!
-//! Files only: read, write, close. No timer fires and nothing expires meanwhile, since the data set
-//! is in the middle of a command. The client whose command runs is out of its slot, and `ae` leaves
-//! its socket alone. `execute::busy` calls this through a function pointer.
+//! They serve files only: read, write, close. No timer fires and nothing expires, since the data
+//! set is in the middle of a command. The client whose command runs is out of its slot, and `ae`
+//! does not serve its socket. `execute::busy` calls this through a function pointer.
 
 use ae::{EventLoop, Events};
 
@@ -10,10 +10,10 @@ use crate::networking::{close, write};
 use crate::server::{before_sleep, shutdown};
 use crate::state::Server;
 
-/// How often the loop turns at most, when there is always something to do.
+/// The maximum number of turns, even if sockets are still ready.
 const TURNS: usize = 4;
 
-/// Serve the sockets that are ready: a few turns, without waiting.
+/// Serves the sockets that are ready: a few turns, without waiting.
 pub fn nested_turns(el: &mut EventLoop<Server>, server: &mut Server) {
     for _ in 0..TURNS {
         let served = el.process_events(server, Events::FILES | Events::DONT_WAIT);

@@ -1,10 +1,10 @@
-//! Checks this machine's set-up for known problems: `--check-system`, and warnings at start.
+//! Checks the set-up of the machine for known problems: `--check-system`, and warnings at start.
 
 use std::process::ExitCode;
 
 type Check = fn() -> Result<(), String>;
 
-/// In the order in which they are printed. A check of something that this system does not have
+/// The checks in the order in which they are printed. A check that does not apply to this system
 /// succeeds.
 const CHECKS: [(&str, Check); 4] = [
     ("slow-clocksource", slow_clocksource),
@@ -13,7 +13,7 @@ const CHECKS: [(&str, Check); 4] = [
     ("THP", huge_pages),
 ];
 
-/// `--check-system`: one line for each check. Exit code 1 when something is wrong.
+/// `--check-system`: prints one line for each check. Exit code 1 if something is wrong.
 pub fn report() -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for (name, check) in CHECKS {
@@ -28,7 +28,7 @@ pub fn report() -> ExitCode {
     code
 }
 
-/// At start, what endangers data, unless `ignore-warnings` names it.
+/// At start: warns about problems that endanger data, unless `ignore-warnings` names them.
 pub fn warn_about_memory(ignored: &str) {
     let danger = CHECKS.iter().filter(|(_, check)| {
         std::ptr::fn_addr_eq(*check, overcommit as Check)
@@ -54,7 +54,7 @@ fn read(path: &str) -> Option<String> {
 
 const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 
-/// Clocks that can't be read without entering the kernel.
+/// Clock sources that can't be read without a system call.
 fn slow_clocksource() -> Result<(), String> {
     match read(CLOCKSOURCE).as_deref() {
         Some(slow @ ("hpet" | "acpi_pm" | "jiffies" | "refined-jiffies")) => Err(format!(

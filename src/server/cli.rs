@@ -1,4 +1,4 @@
-//! The command line: questions that are answered at once, and the settings for everything else.
+//! The command line: options that need no server, and the settings.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -30,7 +30,7 @@ Examples:
        ./redis-server /etc/myredis.conf --loglevel verbose
 ";
 
-/// The rest of redis-server's text. This program is no sentinel, so that its own text ends before.
+/// The rest of redis-server's text. This program is not a sentinel, so its own text ends before it.
 const USAGE_OF_SENTINEL: &str = "
 Sentinel mode:
        ./redis-server /etc/sentinel.conf --sentinel
@@ -43,7 +43,7 @@ pub fn lossy(argv: &[OsString]) -> Vec<String> {
         .collect()
 }
 
-/// Under the name of a tool this program is that tool.
+/// Runs the tool of which the program has the name.
 pub fn tool(argv: &[OsString]) -> Option<ExitCode> {
     let name = std::path::Path::new(argv.first()?).file_name()?;
     match name.to_str()? {
@@ -57,8 +57,7 @@ pub fn tool(argv: &[OsString]) -> Option<ExitCode> {
     }
 }
 
-/// Started as a sentinel, by name or by option? This program is none, and a server in its place
-/// would only look like one.
+/// Refuses to start as a sentinel, by name or by option, since this program has none.
 fn refuse_sentinel(words: &[String]) -> Option<ExitCode> {
     let (name, rest) = words.split_first()?;
     if !name.contains("redis-sentinel") && !rest.iter().any(|word| word == "--sentinel") {
@@ -74,7 +73,7 @@ fn refuse_sentinel(words: &[String]) -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
-/// Questions that need no server. `None`: start one.
+/// Handles options that need no server. `None`: start a server.
 pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
     let argv = lossy(argv);
     let words: Vec<&str> = argv.iter().skip(1).map(String::as_str).collect();
@@ -96,7 +95,8 @@ pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
     Some(ExitCode::SUCCESS)
 }
 
-/// Whether the program was started under its own name. Under redis-server's it answers as that.
+/// Whether the program was started under its own name; started as redis-server, it prints that
+/// name.
 fn is_own_name(argv: &[String]) -> bool {
     let name = argv.first().map(std::path::Path::new);
     let name = name.and_then(std::path::Path::file_name);
@@ -126,7 +126,7 @@ fn version_line(own_name: bool) -> String {
     )
 }
 
-/// A number that changes with the version: what package tools compare.
+/// A hash of the version, which package tools compare.
 pub fn build_id() -> String {
     let digest = crc_fast::checksum(
         crc_fast::CrcAlgorithm::Crc64Redis,
@@ -154,7 +154,7 @@ fn test_memory(megabytes: &str) -> ExitCode {
     memory.resize(words, 0);
     let mut errors = 0u64;
     for pattern in [0u64, u64::MAX, 0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa] {
-        // The address is part of the pattern, so that a line which selects a wrong cell shows.
+        // The address is part of the pattern, so that a faulty address line is detected.
         let wanted = |at: usize| pattern ^ at as u64;
         memory
             .iter_mut()
@@ -181,7 +181,7 @@ fn test_memory(megabytes: &str) -> ExitCode {
 /// Renamed commands in the order of their lines: (old, new).
 pub type Renames = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// `rename-command` lines, tried on a table of their own: the server's does not exist yet.
+/// The `rename-command` lines are tried on a separate table, as the server does not exist yet.
 struct Renaming {
     table: CommandTable,
     done: Renames,
@@ -208,7 +208,7 @@ impl Directives for Renaming {
     }
 }
 
-/// Read file, standard input and options; set the log up as they say.
+/// Reads file, standard input and options, and configures the server's log.
 pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
     let mut config = Config::default();
     let mut renaming = Renaming {

@@ -1,9 +1,8 @@
-//! The crash report: everything that helps to understand a bug, in the shape that Redis gives it.
+//! The crash report: information for finding a bug, in Redis's format.
 //!
-//! Two events lead here: a signal (`sys::crash` catches it) and a panic, which is how a failed
-//! assertion ends. Each report begins with what can be written without allocating, since the
-//! allocator may be broken; then come the names of the functions on the stack, then the server's
-//! own data.
+//! It is written after a signal, which `sys::crash` catches, or a panic, for instance a failed
+//! assertion. It begins with the parts that need no allocation, since the allocator may be broken;
+//! then follow the names of the functions on the stack, then the server's data.
 //!
 //! `hide-user-data-from-log` keeps keys and values out of it.
 
@@ -21,14 +20,14 @@ use crate::sys::crash::{self, Crash, log_line};
 use crate::util::quote::repr;
 use crate::{REDIS_VERSION, VERSION};
 
-/// Arguments and bytes of an argument that a report shows.
+/// The number of arguments in a report, and of bytes of an argument.
 const ARGC_MAX: usize = 32;
 const ARG_MAX: usize = 1024;
 
 /// `use-exit-on-panic`: a panic ends the process with exit code 1 instead of SIGABRT.
 static EXIT_ON_PANIC: AtomicBool = AtomicBool::new(false);
 
-/// Follow the settings: signals and panics write a report, or not.
+/// Applies the settings: whether signals and panics write a report.
 pub fn configure(config: &Config) {
     EXIT_ON_PANIC.store(config.use_exit_on_panic, Ordering::Relaxed);
     if config.crash_log_enabled {
@@ -46,7 +45,7 @@ fn begin() {
     ));
 }
 
-/// A line with the usual head, without allocation.
+/// Writes a line with the usual head, without allocation.
 macro_rules! line {
     ($($text:tt)*) => { log_line(format_args!("{WarningHead}{}\n", format_args!($($text)*))) };
 }
@@ -75,8 +74,8 @@ fn report_crash(c: &Crash) {
     end();
 }
 
-/// Addresses first: they need nothing. Names need the allocator, and more stack than a helper
-/// thread's handler has.
+/// Writes the addresses first, which need no memory. Names need the allocator, and more stack than
+/// a background thread has for signals.
 fn stack_trace() {
     log_line(format_args!("\n------ STACK TRACE ------\n"));
     crash::log_symbols();
@@ -124,9 +123,9 @@ fn end() {
     );
 }
 
-/// The server's own data. Called by a crash, with the server in the state in which it was left.
+/// Writes the server's data, in the state at the crash.
 ///
-/// The command in flight comes first: it is the likeliest cause, and the rest reads much more of a
+/// The running command is the first, as it is the likeliest cause and the rest reads more of a
 /// server that may be broken.
 pub fn describe_server(server: &Server) {
     let running = server.in_flight.get();
@@ -155,7 +154,7 @@ pub fn describe_server(server: &Server) {
 fn describe_current(server: &Server, argv: &[&[u8]], c: &Client) -> String {
     let mut text = format!("{}\n", describe(server, c));
     for (i, arg) in argv.iter().take(ARGC_MAX).enumerate() {
-        // The command itself is no secret, its arguments are the user's.
+        // The command's name may be logged; its arguments are user data.
         if server.config.hide_user_data_from_log && i > 0 {
             text += &format!("argv[{i}]: {} bytes\n", arg.len());
         } else {

@@ -1,4 +1,4 @@
-//! The timer: work that is due `hz` times a second, independent of requests.
+//! The timer: work that is done `hz` times a second, independent of requests.
 
 use ae::{EventLoop, TimerId};
 use std::time::Duration;
@@ -13,13 +13,14 @@ use crate::server::jobs;
 use crate::state::Server;
 use crate::sys::ticks;
 
-/// Every client is looked at about once a second.
+/// Every client is checked about once a second.
 const CLIENTS_MIN_PER_TICK: usize = 5;
-/// After which a busy client's reply buffer may shrink, in milliseconds.
+/// The time in milliseconds after which a busy client's reply buffer may shrink.
 const REPLY_PEAK_RESET_MS: i64 = 5000;
-/// The cron's share for moving buckets of tables that are being resized.
+/// The time in each call for moving buckets of tables that are being resized.
 const REHASH_BUDGET: Duration = Duration::from_millis(1);
 
+/// The handler of the cron's timer.
 pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     server.clock.update();
     if server.config.watchdog_period != 0 {
@@ -69,8 +70,8 @@ pub(super) fn clients_cron(server: &mut Server) {
     }
 }
 
-/// `timeout`: closes clients that sent nothing for this time, except replicas, the primary, and
-/// clients that are blocked or subscribed.
+/// `timeout`: closes clients that have sent nothing for this time, except replicas, the primary,
+/// and clients that are blocked or subscribed.
 fn close_if_idle(server: &mut Server, c: &mut Client) {
     let exempt = flag::REPLICA | flag::PRIMARY | flag::BLOCKED | flag::PUBSUB;
     let idle_s = (server.clock.now_ms - c.last_interaction_ms) / 1000;
@@ -80,7 +81,7 @@ fn close_if_idle(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// A query buffer much larger than what it holds gives memory back.
+/// Shrinks a query buffer that is much larger than its content.
 fn shrink_query_buffer(c: &mut Client, now_ms: i64) {
     let idle = now_ms - c.last_interaction_ms > 2000;
     let capacity = c.querybuf.capacity();

@@ -1,4 +1,4 @@
-//! Making a server out of its settings.
+//! Creates a server from its settings.
 
 use std::io;
 
@@ -21,12 +21,12 @@ use crate::state::Server;
 use crate::sys;
 use crate::util::random::Random;
 
-/// File descriptors that are not clients: logs, listeners, the AOF, children's pipes.
+/// File descriptors that are not for clients: the log, listeners, the AOF, children's pipes.
 pub const RESERVED_FDS: usize = 32;
-/// More than that for the loop: sockets that are about to be refused, links, children.
+/// Further fds in the loop: sockets that are about to be refused, links, children.
 const LOOP_INCREMENT: usize = RESERVED_FDS + 96;
 
-/// How many fds the loop has to hold for `maxclients`.
+/// The number of fds that the loop needs for `maxclients`.
 pub fn event_loop_size(config: &Config) -> usize {
     config.maxclients as usize + LOOP_INCREMENT
 }
@@ -35,7 +35,7 @@ pub fn event_loop_size(config: &Config) -> usize {
 const TURN_BUDGET: usize = 256 * 1024;
 
 impl Server {
-    /// A server without sockets: for the loop, for tests, for tools.
+    /// A server without sockets, also for tests and tools.
     pub fn new(config: Config, argv: Vec<String>) -> Server {
         let clock = Clock::start();
         let mut rng = Random::from_system();
@@ -107,7 +107,7 @@ impl Server {
         server
     }
 
-    /// Bring everything that depends on settings in line with them.
+    /// Applies the settings to everything that depends on them.
     pub fn configure(&mut self) {
         self.evict.configure(&self.config);
         self.stats.words = self.config.words();
@@ -122,7 +122,7 @@ impl Server {
         self.data.configure(&self.config);
     }
 
-    /// Recompute the bits that make every command look closer.
+    /// Recomputes the bits of `armed`.
     pub fn update_armed(&mut self) {
         self.armed = [
             (!self.net.monitors.is_empty(), armed::MONITOR),
@@ -138,12 +138,12 @@ impl Server {
         .fold(0, |bits, (_, bit)| bits | bit);
     }
 
-    /// Bytes in use, see `sys::allocator`.
+    /// The used memory in bytes, see `sys::allocator`.
     pub fn used_memory(&self) -> usize {
         self.memory.as_ref().map_or(0, |counters| counters.used())
     }
 
-    /// What counts against `maxmemory`.
+    /// The bytes that count for `maxmemory`.
     pub fn memory_counted(&self) -> usize {
         let buffers = self.aof.feed.memory() + self.replication.stream.memory_for_replicas();
         self.used_memory().saturating_sub(buffers)
@@ -163,7 +163,7 @@ impl RunInfo {
     }
 }
 
-/// A loop with the server's timer and hooks, watching its listening sockets.
+/// Creates a loop with the server's timer and hooks, which watches its listening sockets.
 pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
     let mut el = EventLoop::new(event_loop_size(&server.config))?;
     el.set_budget(TURN_BUDGET);

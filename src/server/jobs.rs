@@ -18,10 +18,10 @@
 //!   15 databases   expiry and resizing, last: they use what is left of the call's time
 //! ```
 //!
-//! A job with a period of 0 runs in every call of the cron (`hz` times a second), another one when
-//! its period has passed since it ran last.
+//! A job with a period of 0 runs in every call of the cron (`hz` times a second); any other job
+//! runs when its period has passed since its last run.
 //!
-//! **Invariant:** the drawing lists the table's names in its order
+//! **Invariant:** the drawing has the names of the table in its order
 //! (`tests::the_drawing_is_the_table`).
 
 use std::time::Duration;
@@ -35,7 +35,7 @@ use crate::state::Server;
 use crate::sync;
 use crate::tracking;
 
-/// Something that has to be done from time to time.
+/// A recurring job.
 struct Job {
     name: &'static str,
     /// Milliseconds between two runs; 0 for every call of the cron.
@@ -69,13 +69,13 @@ const JOBS: &[Job] = &[
     job("databases", 0, cron::databases_cron),
 ];
 
-/// When each job is due, as a Unix time in milliseconds.
+/// The Unix time in milliseconds at which each job is due.
 #[derive(Default)]
 pub struct Schedule {
     due_ms: [i64; JOBS.len()],
 }
 
-/// Run the jobs that are due, in the table's order.
+/// Runs the jobs that are due, in the table's order.
 pub fn run_due(server: &mut Server) {
     for (at, job) in JOBS.iter().enumerate() {
         if server.schedule.due_ms[at] <= server.clock.now_ms {

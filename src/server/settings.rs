@@ -1,4 +1,4 @@
-//! CONFIG SET's second half: the fields have their new values, now the server follows.
+//! The second half of CONFIG SET: the fields have their new values, and the server applies them.
 //!
 //! ```text
 //!   set fields (config) -> step, step, step -> OK
@@ -11,8 +11,7 @@
 //! opened here and handed to the loop later (`Net::relisten`), since commands never touch the
 //! loop.
 //!
-//! **Invariant:** a step can be done again at any time: it looks at the settings of the moment
-//! only.
+//! **Invariant:** a step can be repeated at any time: it depends on the present settings only.
 
 use crate::acl::Acl;
 use crate::config::{Access, Apply, OomScoreAdj, SetError};
@@ -24,13 +23,13 @@ use crate::server::start;
 use crate::state::Server;
 use crate::sys::{allocator, locale, process, signals};
 
-/// A forked child's index into `oom-score-adj-values`.
+/// The index of forked children in `oom-score-adj-values`.
 const OOM_CLASS_CHILD: usize = 2;
 
-/// The reason why a step can't be done, as the client gets it.
+/// Why a step can't be done: the text for the client.
 type Refusal = String;
 
-/// CONFIG SET: all of it or nothing.
+/// CONFIG SET: sets all of the settings, or none.
 pub fn set(server: &mut Server, pairs: &[(&[u8], &[u8])], access: Access) -> Result<(), SetError> {
     let change = server.config.set(pairs, access)?;
     for (done, step) in change.steps.iter().enumerate() {
@@ -49,7 +48,7 @@ pub fn set(server: &mut Server, pairs: &[(&[u8], &[u8])], access: Access) -> Res
         }
         return Err(SetError::apply_failed(step, reason));
     }
-    // What is derived from settings and cheap to derive is derived again, whatever changed.
+    // State that is derived from settings at little cost is updated after every change.
     server.configure();
     crash_report::configure(&server.config);
     Ok(())
@@ -117,14 +116,14 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             forget_latencies(server);
             Ok(())
         }
-        // Read by `Server::configure`, or each time that they are needed.
+        // Settings for `Server::configure`, or read each time they are used.
         _ => Ok(()),
     }
 }
 
 fn follow_max_memory(server: &mut Server) {
     warn_if_over_memory(server);
-    // Evict between the turns, without waiting for a command.
+    // Evicts between the turns, without waiting for a command.
     server.evict.unfinished = server.config.maxmemory != 0;
     if server.config.maxmemory == 0 {
         server.evict.exceeded.note(false, server.clock.now_ms);
@@ -137,7 +136,7 @@ fn listen(server: &mut Server, refusal: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `maxclients`: more open files, and a loop that holds them.
+/// `maxclients`: raises the limit of open files and the size of the loop.
 fn resize(server: &mut Server) -> Result<(), Refusal> {
     start::raise_open_files(server.config.maxclients).map_err(|system| {
         format!(
@@ -160,7 +159,7 @@ fn warn_if_over_memory(server: &Server) {
     }
 }
 
-/// `latency-tracking no` drops what was gathered.
+/// `latency-tracking no`: drops the collected figures.
 fn forget_latencies(server: &mut Server) {
     if !server.config.latency_tracking {
         for entry in &mut server.commands.entries {
@@ -170,8 +169,9 @@ fn forget_latencies(server: &mut Server) {
 }
 
 impl Server {
-    /// `oom-score-adj`: sets how dispensable this process is to the kernel. The value is left alone
-    /// until it is first asked for, and restored when the setting is switched off.
+    /// `oom-score-adj`: sets how soon the kernel kills this process when memory runs out. The value
+    /// is not changed before the setting is first used, and is restored when the setting is
+    /// switched off.
     pub fn apply_oom_score_adj(&mut self) -> Result<(), Refusal> {
         let class = self.config.oom_score_adj_values[self.oom_class()];
         self.set_oom_score(class)
@@ -182,7 +182,7 @@ impl Server {
         self.set_oom_score(self.config.oom_score_adj_values[OOM_CLASS_CHILD])
     }
 
-    /// Index into `oom-score-adj-values`: 0 for a primary, 1 for a replica.
+    /// The index in `oom-score-adj-values`: 0 for a primary, 1 for a replica.
     fn oom_class(&self) -> usize {
         self.config.replicaof.is_some() as usize
     }

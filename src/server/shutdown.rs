@@ -8,9 +8,8 @@
 //!                                   an error, go on  <───────┴── save ── stop the loop ─> finish
 //! ```
 //!
-//! A command only asks; the saving happens between two turns, after all commands of a turn and
-//! before their replies. So everything that was acknowledged has been saved, and everything saved
-//! is acknowledged.
+//! A command only requests the stop; the saving happens between two turns, after all commands of a
+//! turn and before their replies. So everything that was acknowledged has been saved.
 
 use std::io;
 use std::process::ExitCode;
@@ -36,33 +35,34 @@ use crate::texts;
 /// The options of SHUTDOWN.
 pub type Options = ShutdownFlags;
 
-/// Why a stop was refused; the log has the details.
+/// A stop was refused; the server's log has the details.
 #[derive(Debug)]
 pub struct Refused;
 
+/// The state of a stop.
 #[derive(Default)]
 pub struct Shutdown {
-    /// SHUTDOWN was called in this turn.
+    /// The options of a SHUTDOWN in this turn.
     requested: Option<Options>,
-    /// A stop that waits for replicas: its options, and the Unix time in milliseconds at which it
-    /// waits no more.
+    /// A stop that waits for replicas: its options, and the Unix time in milliseconds at which the
+    /// wait ends.
     pub pending: Option<(Options, i64)>,
-    /// DEBUG RESTART: after the loop has ended, the process waits for this time and starts anew.
+    /// DEBUG RESTART: after the loop has ended, the process waits for this time and starts again.
     pub restart: Option<Duration>,
     /// The clients that called SHUTDOWN; they get a reply only if it fails.
     clients: Vec<ClientRef>,
-    /// The loop ends after this turn.
+    /// Whether the loop ends after this turn.
     pub now: bool,
 }
 
-/// SHUTDOWN: stop after this turn. The client waits for the connection to end, or for an error.
+/// SHUTDOWN: stops after this turn. The client gets a reply only if that fails.
 pub fn request(server: &mut Server, c: &mut Client, argv: &[&[u8]], options: Options) {
     blocked::block(server, c, BlockKind::Shutdown, argv, 0);
     server.shutdown.clients.push(c.reference());
     server.shutdown.requested = Some(options);
 }
 
-/// Before the loop sleeps: was SHUTDOWN called in this turn?
+/// Before the loop sleeps: handles a SHUTDOWN of this turn.
 pub fn handle_request(server: &mut Server) {
     let Some(options) = server.shutdown.requested.take() else {
         return;
@@ -73,7 +73,7 @@ pub fn handle_request(server: &mut Server) {
     }
 }
 
-/// From the cron: a signal, or the end of a wait.
+/// The cron's step: handles a signal, or the end of a wait for replicas.
 pub fn cron(server: &mut Server) {
     if let Some((options, deadline_ms)) = server.shutdown.pending {
         if (server.clock.now_ms >= deadline_ms || replicas_are_ready(server))
@@ -96,7 +96,7 @@ pub fn cron(server: &mut Server) {
     }
 }
 
-/// SHUTDOWN ABORT. False: nothing is in progress.
+/// SHUTDOWN ABORT. Returns false if no stop is in progress.
 pub fn abort(server: &mut Server) -> bool {
     let in_progress = server.shutdown.pending.is_some() || server.shutdown.requested.is_some();
     if !in_progress && signals::shutdown_asked().is_none() {
@@ -110,10 +110,10 @@ pub fn abort(server: &mut Server) -> bool {
     true
 }
 
-/// Begin to stop. `Ok`: stopping, or waiting for replicas; the cron goes on then.
+/// Begins to stop. `Ok`: the server stops, or waits for replicas and the cron continues.
 fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
     if server.is_loading() {
-        // Half a data set must not take the place of the whole one.
+        // A partly loaded data set must not replace the whole one.
         (options.save, options.nosave) = (false, true);
     }
     log::info!("User requested shutdown...");
@@ -129,12 +129,12 @@ fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
     stop(server, options)
 }
 
-/// Whether no replica would lose a write.
+/// Whether all replicas have all writes.
 fn replicas_are_ready(_: &Server) -> bool {
     true
 }
 
-/// Save what has to be saved and let the loop end.
+/// Saves what must be saved, and ends the loop.
 fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
     crate::script::debug::end_sessions(server);
     if save(server, options).is_err() && !options.force {
@@ -147,7 +147,7 @@ fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
     Ok(())
 }
 
-/// The seam for persistence: end the children, flush and fsync the AOF, write the last snapshot.
+/// Ends the children, flushes and syncs the AOF, writes the last snapshot.
 fn save(server: &mut Server, options: Options) -> Result<(), Refused> {
     if server.aof.state != State::Off {
         save_log(server, options)?;
@@ -157,14 +157,14 @@ fn save(server: &mut Server, options: Options) -> Result<(), Refused> {
     saved.map_err(|_| Refused)
 }
 
-/// The AOF may be longer than a rewritten one, but holds everything.
+/// Makes the AOF durable. It may be longer than a rewritten one, but it is complete.
 fn save_log(server: &mut Server, options: Options) -> Result<(), Refused> {
     let is_rewritten = server
         .child
         .as_ref()
         .is_some_and(|child| child.kind == Kind::Aof);
     if is_rewritten {
-        // Without its base a new log is worth nothing.
+        // Without its base a new AOF is useless.
         if server.aof.state == State::WaitRewrite && !options.force {
             log::warn!("Writing initial AOF, can't exit.");
             return Err(Refused);
@@ -184,7 +184,7 @@ fn give_up_waiting(server: &mut Server) {
     }
 }
 
-/// Replies to all clients that called SHUTDOWN that the server goes on.
+/// Replies to all clients that called SHUTDOWN that the stop was refused.
 fn refuse_clients(server: &mut Server) {
     server.shutdown.restart = None;
     for r in std::mem::take(&mut server.shutdown.clients) {
@@ -202,7 +202,7 @@ fn refuse_clients(server: &mut Server) {
     }
 }
 
-/// The loop has ended: leave no trace of a running server.
+/// The loop has ended: removes the files that show a running server.
 pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
     if let Err(e) = ended {
         log::warn!("The event loop failed: {}", crate::sys::error_text(&e));
@@ -210,7 +210,7 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
     }
     if !server.config.pidfile.is_empty() {
         log::info!("Removing the pid file.");
-        // It may never have been written, or be gone already.
+        // It may never have been written, or may be removed already.
         let _ = std::fs::remove_file(&server.config.pidfile);
     }
     let unix = server.net.listens(ListenerKind::Unix);
@@ -228,8 +228,8 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Let the same program with the same arguments take the place of this process, after a while.
-/// Comes back only if that fails.
+/// Replaces this process by the same program with the same arguments, after a delay. Returns only
+/// if that fails.
 pub fn restart(server: &Server, delay: Duration) -> io::Error {
     crate::sys::sleep(delay);
     log::warn!("Restarting.");

@@ -5,8 +5,8 @@
 //!            -> listening sockets -> "Server initialized" -> data -> "Ready to accept connections"
 //! ```
 //!
-//! The process forks (daemonize) before it has any thread, and listens before it loads data: a port
-//! that is taken should be known at once.
+//! The process forks (daemonize) before it has any thread, and listens before it loads data: so
+//! that a port in use is reported at once.
 
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ use crate::sys::{self, signals, title};
 use crate::texts;
 use crate::{REDIS_VERSION, VERSION};
 
-/// Where a daemon writes its pid when the settings don't say.
+/// The path of a daemon's pid file without a setting.
 const DEFAULT_PIDFILE: &str = "/var/run/redis.pid";
 
 /// A `maxmemory` below this size is probably a mistake.
@@ -42,7 +42,7 @@ pub fn enter_background(config: &Config) {
     }
 }
 
-/// The supervisor: from the settings, or from the environment when they say `auto`.
+/// The supervisor: from the settings, or from the environment if they have `auto`.
 fn supervisor(config: &Config) -> Supervised {
     let has = |name| std::env::var_os(name).is_some();
     match config.supervised {
@@ -53,7 +53,7 @@ fn supervisor(config: &Config) -> Supervised {
     }
 }
 
-/// The first lines of the log.
+/// Writes the first lines of the server's log.
 pub fn announce(config: &Config, with_arguments: bool) {
     check_system::warn_about_memory(&config.ignore_warnings.to_str_lossy());
     if !sys::locale::set_collate(config.locale_collate.as_bytes()) {
@@ -86,13 +86,12 @@ pub fn announce(config: &Config, with_arguments: bool) {
     }
 }
 
-/// Why `maxclients` can't be had: how many clients the system allows, if any.
+/// `maxclients` is too high: the number of clients that the system allows, if any.
 pub struct TooFewFiles {
     pub clients: u32,
 }
 
-/// Raise the limit of open files to what `maxclients` needs. `Err`: it stays below; the log says
-/// so.
+/// Raises the limit of open files for `maxclients`. `Err`: it stays below; that is logged.
 pub fn raise_open_files(maxclients: u32) -> Result<(), TooFewFiles> {
     let reserved = init::RESERVED_FDS as u64;
     let wanted = maxclients as u64 + reserved;
@@ -142,14 +141,14 @@ pub fn limit_clients_to_open_files(config: &mut Config) {
     }
 }
 
-/// `rename-command`, checked when the settings were read.
+/// Applies the `rename-command` lines, which were checked when the settings were read.
 pub fn rename_commands(server: &mut Server, renames: &Renames) {
     for (from, to) in renames {
         server.commands.rename(from, to);
     }
 }
 
-/// Users of redis.conf or of the file that `aclfile` names.
+/// Loads the users of redis.conf or of the file that `aclfile` names.
 pub fn load_users(server: &mut Server) -> Result<(), ExitCode> {
     acl::file::load_at_start(server).map_err(|reason| {
         log::warn!("{reason}");
@@ -160,13 +159,13 @@ pub fn load_users(server: &mut Server) -> Result<(), ExitCode> {
     })
 }
 
-/// Everything that is this process's rather than the server's.
+/// Sets up what belongs to the process rather than to the server: signals, pid file, title.
 pub fn set_up_process(server: &mut Server) {
     logging::set_role(logging::Role::Primary);
     signals::install();
     crash_report::configure(&server.config);
     if server.config.disable_thp {
-        // Kernels without huge pages have nothing to disable.
+        // A kernel without huge pages has nothing to disable.
         let _ = process::disable_huge_pages();
     }
     process::allow_core_dumps();
@@ -209,14 +208,14 @@ fn write_pidfile(server: &mut Server) {
     }
 }
 
-/// `proc-title-template` with its variables filled in.
+/// Sets the title from `proc-title-template`.
 pub fn set_title(server: &Server) {
     if server.config.set_proc_title {
         title::set(&server.config.process_title(&server.run.argv[0]));
     }
 }
 
-/// A drawing for a terminal; one line for a log file, unless `always-show-logo`.
+/// Logs a drawing on a terminal, or with `always-show-logo`; otherwise one line.
 fn show_logo(server: &Server) {
     let mode = if server.config.cluster_enabled {
         "cluster"
@@ -250,7 +249,7 @@ fn show_logo(server: &Server) {
     ));
 }
 
-/// The kernel silently cuts the backlog.
+/// Warns if the kernel reduces the backlog silently.
 fn warn_about_backlog(config: &Config) {
     let Ok(text) = std::fs::read_to_string("/proc/sys/net/core/somaxconn") else {
         return;
@@ -267,7 +266,7 @@ fn warn_about_backlog(config: &Config) {
     }
 }
 
-/// Open the sockets and make the loop that watches them.
+/// Opens the sockets and creates the loop that watches them.
 pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     accept::listen(server).map_err(|failure| {
         log::warn!("{failure}");
@@ -288,12 +287,12 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     server.aof.flush.wake = Some(std::sync::Arc::new({
         let waker = waker.clone();
         move || {
-            // A loop that can't be woken checks at the next tick of the cron.
+            // If the loop can't be woken, it checks at the next tick of the cron.
             let _ = waker.wake();
         }
     }));
     signals::set_wake(move || {
-        // A loop that can't be woken checks at the next tick of the cron.
+        // If the loop can't be woken, it checks at the next tick of the cron.
         let _ = waker.wake();
     });
     signals::set_traces(traces(server));
@@ -301,7 +300,7 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     Ok(el)
 }
 
-/// The files that a stop removes. Their paths are made absolute here, since `dir` may change.
+/// The files that a stop removes, as absolute paths, since `dir` may change.
 fn traces(server: &Server) -> impl Iterator<Item = std::path::PathBuf> {
     let pidfile = Some(&server.config.pidfile).filter(|path| !path.is_empty());
     let listens = server.net.listens(ListenerKind::Unix);
@@ -310,7 +309,7 @@ fn traces(server: &Server) -> impl Iterator<Item = std::path::PathBuf> {
     files.filter_map(|path| std::path::absolute(path.as_path()).ok())
 }
 
-/// `loadmodule` lines end the start: this server loads no modules, and would lack what they bring.
+/// `loadmodule` lines end the start: this server loads no modules.
 pub fn load_modules(config: &Config) -> Result<(), ExitCode> {
     let Some(path) = config.loadmodule.first().and_then(|line| line.first()) else {
         return Ok(());
@@ -320,7 +319,7 @@ pub fn load_modules(config: &Config) -> Result<(), ExitCode> {
     Err(ExitCode::FAILURE)
 }
 
-/// Reports that clients may connect: to the log, and to the supervisor.
+/// Reports that clients may connect, to the log and to the supervisor.
 pub fn ready(server: &Server) {
     if server.net.listens(ListenerKind::Plain) {
         log::info!("Ready to accept connections tcp");
@@ -356,11 +355,12 @@ fn notify_systemd(states: &[sd_notify::NotifyState]) {
     }
 }
 
-/// From here on a crash report can look at the server.
+/// From here on a crash report can read the server.
 pub fn watch_for_crashes(server: &Server) {
     sys::crash::watch(server, crash_report::describe_server);
 }
 
+/// The server is about to be dropped: a crash report must not read it.
 pub fn unwatch_for_crashes() {
     sys::crash::forget();
 }

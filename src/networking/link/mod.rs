@@ -10,22 +10,21 @@
 //!                                                             the owner's LinkHandler(id, action)
 //! ```
 //!
-//! An owner opens a link and gets a [`LinkId`]. What happens comes to its handler, one [`Action`]
-//! at a time; in the end `Failed` or `Closed`, unless the owner closes the link or takes the
-//! connection out of it. A handler may do anything: open and close links, this one included. It is
-//! never called from within `open`, `request`, `finish`, `close` or `take`.
+//! An owner opens a link and gets a [`LinkId`]. Its handler is called with each [`Action`]; the
+//! last is `Failed` or `Closed`, unless the owner closes the link or takes the connection out of
+//! it. A handler may do anything, also open links and close any link. It is never called from
+//! within `open`, `request`, `finish`, `close` or `take`.
 //!
-//! The fds are in `Class::First`: a link keeps servers together and is served before clients.
+//! The fds are in `Class::First`: links between servers are served before clients.
 //!
-//! A host with several addresses is tried at each of them, in the order in which the resolver
-//! names them, within the time that the plan has for connecting. A local address (`source`) that
-//! can't be used is left out, as Redis does.
+//! If a host has several addresses, they are tried in the resolver's order, within the plan's time
+//! for connecting. A local address (`source`) that can't be used is ignored, as in Redis.
 //!
-//! **Invariant:** an fd is taken off the loop before it is closed; a removed link has neither fd
+//! **Invariant:** an fd is removed from the loop before it is closed; a removed link has neither fd
 //! nor timer, and no handler is called for it (`tests::a_closed_link_leaves_nothing`).
-//! **Limits:** a link does not connect again by itself: the owner opens another one after
-//! `crate::link::Backoff`. Links are served in nested turns, too: a handler that replaces the data
-//! set has to leave that to a later step. Names are resolved outside of nested turns only.
+//! **Limits:** a link does not reconnect: the owner opens another one after `crate::link::Backoff`.
+//! Links are served in nested turns, too, so a handler must not replace the data set but leave that
+//! to a later step. Names are resolved outside of nested turns only.
 
 use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
 use std::collections::VecDeque;
@@ -39,10 +38,10 @@ use crate::link::{Action, Event, Failure, Link, Plan, Step};
 use crate::state::Server;
 use crate::sys::error_text;
 
-/// Bytes of one read.
+/// The maximum number of bytes of one read.
 const READ_BYTES: usize = 16 * 1024;
 
-/// Names one link until it ends.
+/// Identifies a link until it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LinkId {
     slot: u32,
@@ -62,12 +61,12 @@ impl LinkId {
     }
 }
 
-/// Called for each action of a link. After `Failed` and `Closed` the link is gone.
+/// Called for each action of a link. After `Failed` and `Closed` the link no longer exists.
 pub type LinkHandler = fn(&mut EventLoop<Server>, &mut Server, LinkId, Action);
 
-/// Where a link goes.
+/// The destination of a link.
 pub struct Target<'a> {
-    /// A name or an address.
+    /// A host name or an address.
     pub host: &'a str,
     pub port: u16,
     /// The local address to connect from, if it can be used: `bind-source-addr`.
@@ -77,25 +76,25 @@ pub struct Target<'a> {
 /// A connection that was taken out of its link.
 pub struct Taken {
     pub conn: Connection,
-    /// Bytes that were read behind the last reply.
+    /// Bytes that were read after the last reply.
     pub received: Vec<u8>,
-    /// Bytes of requests that the socket has not taken.
+    /// Bytes of requests that the socket has not accepted.
     pub unsent: Vec<u8>,
 }
 
-/// A link and what it needs of the system.
+/// A link with its connection and timer.
 struct Outgoing {
     machine: Link,
     handler: LinkHandler,
     source: Option<IpAddr>,
-    /// Addresses that have not been tried.
+    /// The addresses that have not been tried.
     addresses: VecDeque<SocketAddr>,
-    /// The address that is being tried, or that the link is connected to.
+    /// The address that is being tried, or to which the link is connected.
     address: Option<SocketAddr>,
     conn: Option<Connection>,
     token: Option<Token>,
     timer: Option<Alarm>,
-    /// The reason why it can't connect: the timer reports it.
+    /// The reason why it can't connect, which the timer reports.
     doomed: Option<Failure>,
 }
 
@@ -115,11 +114,11 @@ struct Slot {
 pub struct Links {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Started with the first name.
+    /// Started when the first name is resolved.
     resolver: Option<Resolver>,
-    /// What the resolver's thread calls.
+    /// The function that the resolver's thread calls.
     lookup: Lookup,
-    /// The origin of the machines' time.
+    /// The zero of the machines' time.
     began: Instant,
 }
 
@@ -136,21 +135,22 @@ impl Default for Links {
 }
 
 impl Links {
-    /// The machine of a link that has not ended.
+    /// The state machine of a link that has not ended.
     pub fn get(&self, id: LinkId) -> Option<&Link> {
         self.outgoing(id).map(|link| &link.machine)
     }
 
-    /// The address that a link tries or is connected to; `None` while its name is being resolved.
+    /// The address that a link tries or is connected to; `None` while the name is being resolved.
     pub fn address(&self, id: LinkId) -> Option<SocketAddr> {
         self.outgoing(id)?.address
     }
 
-    /// Links that have not ended.
+    /// The number of links that have not ended.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
+    /// Whether there are no links.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -180,7 +180,7 @@ impl Links {
         }
     }
 
-    /// The link with its connection, which the loop does not watch any more.
+    /// Removes a link; the loop no longer watches its connection.
     fn remove(&mut self, el: &mut EventLoop<Server>, id: LinkId) -> Option<Box<Outgoing>> {
         self.outgoing(id)?;
         let place = &mut self.slots[id.slot as usize];
@@ -201,7 +201,7 @@ impl Links {
     }
 }
 
-/// Connect to `target` and begin the plan's hand-shake.
+/// Connects to `target` and begins the plan's handshake.
 pub fn open(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -233,7 +233,7 @@ pub fn open(
     id
 }
 
-/// Send a request behind all others. Whether the link takes requests.
+/// Sends a request after all others. Returns whether the link accepts requests.
 pub fn request(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, step: Step) -> bool {
     let now_ms = server.links.now_ms();
     let Some(link) = server.links.outgoing_mut(id) else {
@@ -244,7 +244,7 @@ pub fn request(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, step
     taken
 }
 
-/// Close the link when all requests have been replied to; the handler gets `Closed` then.
+/// Closes the link after the replies to all requests; the handler then gets `Closed`.
 pub fn finish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     let links = &mut server.links;
     let now_ms = links.now_ms();
@@ -254,13 +254,13 @@ pub fn finish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     }
 }
 
-/// Close the link now. Its handler is not called any more.
+/// Closes the link at once. Its handler is not called any more.
 pub fn close(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     server.links.remove(el, id);
 }
 
-/// Take the connection out of a link that is connected, and the bytes that were read too far. Its
-/// handler is not called any more, and the loop does not watch the connection.
+/// Takes the connection out of a link that is connected, with the bytes that were read beyond the
+/// last reply. Its handler is not called any more, and the loop does not watch the connection.
 pub fn take(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Option<Taken> {
     if server.links.get(id)?.is_connecting() {
         return None;
@@ -285,7 +285,7 @@ fn ask_resolver(
         None => {
             let waker = el.waker();
             let wake = move || {
-                // A loop that can't be woken looks for answers at the next tick of the cron.
+                // If the loop can't be woken, answers are taken at the next tick of the cron.
                 let _ = waker.wake();
             };
             links.resolver.insert(Resolver::start(links.lookup, wake)?)
@@ -294,7 +294,7 @@ fn ask_resolver(
     resolver.ask(id.to_raw(), target.host, target.port)
 }
 
-/// Connect the links whose names have been resolved.
+/// Connects the links whose names have been resolved.
 pub fn connect_resolved(el: &mut EventLoop<Server>, server: &mut Server) {
     let links = &mut server.links;
     while let Some(answer) = links.resolver.as_ref().and_then(Resolver::try_answer) {
@@ -316,7 +316,8 @@ fn no_address() -> Failure {
     Failure::Resolve("Name or service not known".into())
 }
 
-/// Try the next address; without one the link fails, with `reason` if no address gave another.
+/// Tries the next address. Without one the link fails, with `reason` unless an address gave
+/// another.
 fn connect_next(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId, mut reason: Failure) {
     let Some(link) = links.outgoing_mut(id) else {
         return;
@@ -349,7 +350,8 @@ fn begin(
     Ok((conn, token))
 }
 
-/// The link fails when its timer fires, so that no handler is called from within a verb.
+/// Makes the link fail when its timer fires, so that the handler is not called from within a
+/// function of the owner.
 fn doom(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId, reason: Failure) {
     let now_ms = links.now_ms();
     if let Some(link) = links.outgoing_mut(id) {
@@ -358,7 +360,7 @@ fn doom(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId, reason: Failu
     }
 }
 
-/// Give an event to the machine, and what it answers to the owner.
+/// Passes an event to the state machine, and its actions to the owner.
 fn feed(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, event: Event) {
     let links = &mut server.links;
     let now_ms = links.now_ms();
@@ -369,7 +371,7 @@ fn feed(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, event: Even
     link.machine.step(now_ms, event, &mut actions);
     follow(el, links, id);
     for action in actions {
-        // The owner may have closed the link, or taken its connection, upon the last action.
+        // The owner may have closed the link, or taken its connection, during the last action.
         let Some(handler) = server.links.outgoing(id).map(|link| link.handler) else {
             return;
         };
@@ -380,7 +382,7 @@ fn feed(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, event: Even
     }
 }
 
-/// Let the loop report what the machine waits for.
+/// Makes the loop report the events that the state machine waits for.
 fn follow(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId) {
     let now_ms = links.now_ms();
     let Some(link) = links.outgoing_mut(id) else {
@@ -408,8 +410,8 @@ fn watch(el: &mut EventLoop<Server>, token: Token, direction: Mask, wanted: bool
     }
 }
 
-/// Have the timer fire at `due_ms` at the latest. One that fires too early sets itself again, so a
-/// deadline that moves on with each reply costs nothing.
+/// Lets the timer fire at `due_ms` at the latest. A timer that fires too early is set again, so a
+/// deadline that moves with each reply costs nothing.
 fn set_alarm(
     el: &mut EventLoop<Server>,
     link: &mut Outgoing,
@@ -469,7 +471,8 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     send(el, server, id)
 }
 
-/// Send the output. `More` unless the socket is full: it stays writable for the next request.
+/// Sends the output. Returns `More` unless the socket is full: it then stays writable for the next
+/// request.
 fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Io {
     let mut budget = el.budget();
     while budget > 0

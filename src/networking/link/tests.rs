@@ -1,4 +1,4 @@
-//! Links to a peer that follows a script, on a thread of its own.
+//! Links to a scripted peer, which runs on a thread.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,11 +14,11 @@ use crate::link::{Backoff, Errors, Expect, Malformed, Reply, Unasked};
 use crate::testing::server_with;
 use crate::util::random::Random;
 
-/// Long enough for any machine: a test whose peer does what it should never waits for it.
+/// Long enough for any machine: with a correct peer no test waits for it.
 const LONG_MS: u64 = 60_000;
 
 thread_local! {
-    /// What the handler of this test's links was called with.
+    /// The actions with which the handler of this test's links was called.
     static HEARD: RefCell<Vec<Action>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -65,7 +65,7 @@ impl Rig {
         turn.expect("a turn");
     }
 
-    /// Turns until a handler has been called and `done` says that this was enough.
+    /// Runs turns until a handler has been called and `done` holds.
     fn until(&mut self, done: impl Fn(&[Action]) -> bool) {
         while !HEARD.with_borrow(|heard| done(heard)) {
             self.turn();
@@ -100,7 +100,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Accept one connection on a port of the loopback, and follow the script.
+    /// Accepts one connection on a port of the loopback, and runs the script.
     fn run(script: impl FnOnce(&mut Peer) + Send + 'static) -> (u16, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -145,7 +145,7 @@ impl Peer {
         self.reader.get_mut().write_all(bytes).expect("sent");
     }
 
-    /// Each byte in a packet of its own.
+    /// Sends each byte in a packet of its own.
     fn send_slowly(&mut self, bytes: &[u8]) {
         for byte in bytes.chunks(1) {
             self.send(byte);
@@ -153,7 +153,7 @@ impl Peer {
         }
     }
 
-    /// Wait until the other side closes.
+    /// Waits until the other side closes.
     fn until_closed(&mut self) {
         let mut rest = Vec::new();
         // A reset is an end, too.
@@ -171,7 +171,7 @@ fn join(thread: JoinHandle<()>) {
     thread.join().expect("the peer's script");
 }
 
-/// The hand-shake of a replica, as short as it can be.
+/// The shortest possible handshake of a replica.
 fn replica_plan() -> Plan {
     let script = vec![
         Step::new(1, &["PING"])
@@ -197,7 +197,7 @@ fn replica_heard() -> Vec<Action> {
     ]
 }
 
-/// A peer that follows the hand-shake and then sends what is no reply.
+/// A peer that completes the handshake and then sends bytes that are not a reply.
 fn primary(send: fn(&mut Peer, &[u8])) -> (u16, JoinHandle<()>) {
     Peer::run(move |peer| {
         let (pong, others) = REPLIES.split_at(7);
@@ -259,7 +259,7 @@ fn a_peer_that_closes_anywhere_in_the_handshake_is_a_failure() {
     }
 }
 
-/// What a link to a peer that replies so to PING ends with.
+/// The end of a link to a peer that replies `reply` to PING.
 fn fails_with(reply: &'static [u8], timeout_ms: u64) -> Failure {
     let (port, peer) = Peer::run(move |peer| {
         peer.expect("PING");
@@ -456,7 +456,7 @@ fn a_closed_link_leaves_nothing() {
     assert_eq!(rig.until_over(), [Action::Failed(refused)]);
 }
 
-/// Where [`two_addresses`] sends: nothing listens at the first port.
+/// The addresses of [`two_addresses`]: nothing listens at the first port.
 static PORTS: [AtomicU16; 2] = [const { AtomicU16::new(0) }; 2];
 /// Held by a test while the name server does not respond.
 static NAME_SERVER: Mutex<()> = Mutex::new(());
@@ -489,7 +489,7 @@ fn a_name_is_resolved_while_the_loop_runs_and_each_of_its_addresses_is_tried() {
     };
     let silent = NAME_SERVER.lock().unwrap_or_else(PoisonError::into_inner);
     let id = rig.open("known", 0, plan(LONG_MS));
-    // The name server is silent, and a link that is in a hurry fails meanwhile.
+    // The name server does not respond, and a link with a short timeout fails meanwhile.
     rig.open("late", 0, plan(20));
     assert_eq!(rig.until_over(), [Action::Failed(Failure::ConnectTimeout)]);
     assert_eq!(rig.server.links.address(id), None);
@@ -507,7 +507,7 @@ fn a_name_is_resolved_while_the_loop_runs_and_each_of_its_addresses_is_tried() {
     join(peer);
 }
 
-/// The port of the peer that [`reconnect`] goes to.
+/// The port of the peer of [`reconnect`].
 static AGAIN: AtomicU16 = AtomicU16::new(0);
 
 /// An owner that connects again after each failure, as a replica does.
@@ -560,7 +560,7 @@ fn an_owner_opens_another_link_after_a_failure() {
     join(peer);
 }
 
-/// PSYNC is refused: the owner asks for SYNC on the same link.
+/// PSYNC is refused: the owner sends SYNC on the same link.
 fn sync_instead(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
     if action == Action::Ready {
         let step = Step::new(9, &["SYNC"]).expect(Expect::Nothing);

@@ -1,5 +1,5 @@
-//! A snapshot through a pipe: from the child that makes it to the sockets of all replicas that
-//! wait for it, one chunk at a time.
+//! Sends a snapshot through a pipe: from the child that creates it to the sockets of all replicas
+//! that wait for it, one chunk at a time.
 //!
 //! ```text
 //!   pipe is readable ─> read_handler: a chunk ─> send_chunk to each ─┬─ all have it: the next chunk
@@ -25,14 +25,15 @@ use crate::state::Server;
 use crate::sync::snapshot;
 use crate::sys;
 
-/// Bytes of a chunk: what a pipe holds.
+/// The size of a chunk: the capacity of a pipe.
 const CHUNK: usize = 64 * 1024;
 
 fn broadcast(server: &mut Server) -> Option<&mut Broadcast> {
     server.replication.snapshot.as_mut()?.broadcast.as_mut()
 }
 
-/// Before the loop sleeps: watch the pipe of a new child; let go of replicas that left; finish.
+/// Before the loop sleeps: watches the pipe of a new child, removes replicas that disconnected, and
+/// finishes.
 pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     if broadcast(server).is_none() {
         return;
@@ -56,7 +57,7 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     finish_if_over(el, server);
 }
 
-/// Replies to a receiver that its socket did not take took its handler: set it again.
+/// Sets the write handlers of receivers again that replies to them have replaced.
 fn watch_sockets(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(broadcast) = broadcast(server) else {
         return;
@@ -72,7 +73,7 @@ fn watch_sockets(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Replicas whose clients are gone get nothing more. When none is left, the child has no purpose.
+/// Removes receivers whose clients are gone. When none is left, the child is ended.
 fn forget_those_who_left(server: &mut Server) {
     let replicas = std::mem::take(&mut server.replication.replicas);
     let Some(broadcast) = broadcast(server) else {
@@ -94,7 +95,7 @@ fn forget_those_who_left(server: &mut Server) {
     }
 }
 
-/// Watch the pipe while all replicas have the last chunk.
+/// Watches the pipe while all replicas have the last chunk.
 fn watch_pipe(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(broadcast) = broadcast(server) else {
         return;
@@ -109,7 +110,7 @@ fn watch_pipe(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// The pipe has bytes, or is at its end.
+/// The read handler of the pipe.
 fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Mask) -> Io {
     let Some(broadcast) = broadcast(server) else {
         return Io::Drained;
@@ -151,9 +152,9 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Ma
     Io::More
 }
 
-/// Send a replica the rest of the chunk; its socket is watched if it does not take it all.
+/// Sends a replica the rest of the chunk; its socket is watched if it does not accept all of it.
 fn send_chunk(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) {
-    // What was replied to its PSYNC comes first.
+    // The reply to its PSYNC is sent first.
     if !c.reply.is_empty() {
         write::write_to_client(server, c);
     }
@@ -188,7 +189,7 @@ fn send_chunk(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) {
     }
 }
 
-/// Write until all is written or the socket is full. Returns the bytes that it took.
+/// Writes until everything is written or the socket is full. Returns the number of written bytes.
 fn write_all_it_takes(conn: &mut Connection, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
@@ -218,7 +219,7 @@ fn wait_for_socket(el: &mut EventLoop<Server>, c: &Client) {
     }
 }
 
-/// A replica's socket, which was full, takes bytes again.
+/// The write handler of a replica's socket that was full.
 fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     let slot = el.data(token);
     let Some(mut c) = slot.and_then(|slot| server.net.clients.take(slot as u32)) else {
@@ -230,7 +231,7 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     Io::Drained
 }
 
-/// Both the pipe and its child have ended, and all replicas have all bytes.
+/// Finishes when the pipe and its child have ended, and all replicas have all bytes.
 fn finish_if_over(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(broadcast) = broadcast(server) else {
         return;

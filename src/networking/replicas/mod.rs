@@ -1,4 +1,4 @@
-//! Sending to replicas: a snapshot first, if they need one, then the stream, straight from its
+//! Sends to replicas: first a snapshot, if they need one, then the stream, straight from its
 //! blocks, by `writev`.
 //!
 //! ```text
@@ -8,12 +8,12 @@
 //!   a child's pipe ─> broadcast: one chunk to all replicas that receive it
 //! ```
 //!
-//! Sockets of replicas are in `Class::First`: what replicas need is sent before other clients are
-//! read. A replica is sent at most [`BYTES_PER_TURN`] in one turn, so that many replicas can't
-//! starve the clients.
+//! Sockets of replicas are in `Class::First`: replicas are served before other clients are read. A
+//! replica is sent at most [`BYTES_PER_TURN`] in one turn, so that many replicas can't starve the
+//! clients.
 //!
-//! A replica that does not read falls behind: what the stream holds for it counts against the
-//! output limits of its class (`clients::output_limit`), and it is closed when it is over them.
+//! If a replica reads too slowly, the part of the stream that it lacks counts for the output limits
+//! of its class (`clients::output_limit`), and it is closed when it exceeds them.
 
 pub mod broadcast;
 mod transfer;
@@ -32,13 +32,13 @@ use crate::propagate::gate;
 use crate::replication::replicas::{Replica, State};
 use crate::state::Server;
 
-/// Bytes that one replica is sent in one turn.
+/// The maximum number of bytes for one replica in one turn.
 const BYTES_PER_TURN: usize = 1024 * 1024;
-/// Blocks in one `writev`.
+/// The maximum number of blocks in one `writev`.
 const PIECES: usize = 64;
 
-/// Before the loop sleeps: sends what the turn's commands fed to the stream, and frees what is no
-/// longer needed.
+/// Before the loop sleeps: sends what the turn's commands fed to the stream, and frees blocks that
+/// are not needed any more.
 pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
     if !server.replication.stream.is_open() && server.replication.replicas.is_empty() {
         return;
@@ -61,7 +61,7 @@ pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
     server.replication.stream.trim();
 }
 
-/// A replica that came in this turn does not wait for the cron, if no child runs.
+/// Starts a snapshot for a replica of this turn without waiting for the cron, if no child runs.
 fn start_snapshot(server: &mut Server) {
     let wished = server.forks.wishes.has(Wish::Sync);
     if wished && server.nesting == 0 {
@@ -69,7 +69,7 @@ fn start_snapshot(server: &mut Server) {
     }
 }
 
-/// A client waits for acknowledgements: the replicas are asked for them, once in a turn.
+/// Sends GETACK to the replicas if a client waits for acknowledgements, once in a turn.
 fn ask_for_acks(server: &mut Server) {
     const GETACK: &[u8] = b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n";
     let replication = &mut server.replication;
@@ -78,7 +78,7 @@ fn ask_for_acks(server: &mut Server) {
     }
 }
 
-/// A replica's socket, which was full, takes bytes again.
+/// The write handler of a replica's socket that was full.
 fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     let Some(slot) = el.data(token) else {
         return Io::Drained;
@@ -91,7 +91,7 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     io
 }
 
-/// Send as much as the socket takes and the turn allows. The rest is sent when the socket is
+/// Sends as much as the socket accepts and the turn allows. The rest is sent when the socket is
 /// writable.
 fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
     let Some(token) = c.token else {
@@ -121,7 +121,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
     io
 }
 
-/// Send what the replica's state says comes next.
+/// Sends the next bytes, according to the replica's state.
 fn send_by_state(server: &mut Server, c: &mut Client) -> Io {
     let replica = server.replication.replicas.get(c.reference());
     match replica.map(|replica| &replica.state) {
@@ -131,7 +131,7 @@ fn send_by_state(server: &mut Server, c: &mut Client) -> Io {
     }
 }
 
-/// Whether there is something that the socket should take.
+/// Whether there are bytes for the socket.
 fn has_unsent(server: &Server, c: &Client) -> bool {
     let r = c.reference();
     let by_state = server.replication.replicas.get(r).is_some_and(|replica| {
@@ -141,8 +141,8 @@ fn has_unsent(server: &Server, c: &Client) -> bool {
     by_state || !c.reply.is_empty()
 }
 
-/// The replica can't go on: the stream was restarted, or a reply stands between bytes of the
-/// stream.
+/// Whether the replica can't continue: the stream was restarted, or a reply would be sent between
+/// bytes of the stream.
 fn is_broken(server: &mut Server, c: &mut Client) -> bool {
     let r = c.reference();
     let replica = server.replication.replicas.get(r);

@@ -62,7 +62,7 @@ impl Pair {
             .expect("a turn");
     }
 
-    /// What the replica has been sent.
+    /// The bytes that the replica has received.
     fn received(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 4 << 20];
         let n = self.peer.read(&mut bytes).unwrap_or(0);
@@ -75,7 +75,7 @@ impl Pair {
         String::from_utf8_lossy(&bytes).replace("\r\n", " ")
     }
 
-    /// Appends `len` bytes to the stream, directly.
+    /// Appends `len` bytes to the stream.
     fn append(&mut self, len: usize) -> Vec<u8> {
         let from = self.server.replication.stream.end();
         let bytes: Vec<u8> = (from..from + len as u64)
@@ -86,7 +86,7 @@ impl Pair {
     }
 }
 
-/// Makes a client a replica that is sent the stream from `offset` on.
+/// Makes a client a replica that receives the stream from `offset` on.
 fn attach(server: &mut Server, c: &mut Client, offset: u64) -> bool {
     c.set(flag::REPLICA);
     server.replication.add(Replica {
@@ -163,7 +163,7 @@ fn what_a_full_socket_does_not_take_is_sent_when_it_is_writable() {
     }
     assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
     assert!(pair.with_replica(|_, c| !c.has(flag::WAITS_TO_WRITE)));
-    // And the next turn sends by itself again.
+    // The next turn sends without an event of the socket again.
     let more = pair.append(100);
     pair.before_sleep();
     assert_eq!(pair.received(), more);
@@ -246,7 +246,7 @@ fn a_closed_replica_holds_nothing() {
     assert!(stream.histlen() < stream.backlog_size() + (64 << 10));
 }
 
-/// A replica is not to be ahead of its primary's disk, where that is wanted (`propagate::gate`).
+/// With `propagate::gate`, a replica does not get bytes before they are on its primary's disk.
 #[test]
 fn a_stream_that_is_held_is_sent_when_the_aof_is_synced() {
     let mut pair = Pair::new();

@@ -12,10 +12,10 @@ use crate::state::Server;
 use crate::sync::primary;
 use crate::sys;
 
-/// Bytes of the file that are read at once.
+/// The number of bytes of the file that are read at once.
 const CHUNK: usize = 256 * 1024;
 
-/// Send as much as the socket takes and the turn allows. At the end the replica goes online.
+/// Sends as much as the socket accepts and the turn allows. At the end the replica is online.
 pub fn write_file(server: &mut Server, c: &mut Client) -> Io {
     let replica = server.replication.replicas.get_mut(c.reference());
     let (Some(replica), Some(conn)) = (replica, &mut c.conn) else {
@@ -68,8 +68,8 @@ pub fn write_file(server: &mut Server, c: &mut Client) -> Io {
 }
 
 impl Transfer {
-    /// Read the next piece of the file, if everything before it has been sent. A file that became
-    /// shorter is an error: its length has been promised.
+    /// Reads the next piece of the file, if everything before it has been sent. A file that became
+    /// shorter is an error: its length has been sent.
     fn fill(&mut self) -> Result<(), String> {
         let left = usize::try_from(self.size - self.read).unwrap_or(usize::MAX);
         if !self.unsent.is_empty() || left == 0 {
