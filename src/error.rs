@@ -21,6 +21,7 @@ pub struct Error {
 impl Error {
     /// `ERR syntax error`
     pub const SYNTAX: Error = Error::of("ERR syntax error");
+    /// `WRONGTYPE Operation against a key holding the wrong kind of value`
     pub const WRONGTYPE: Error =
         Error::of("WRONGTYPE Operation against a key holding the wrong kind of value");
     /// `ERR value is not an integer or out of range`
@@ -29,12 +30,14 @@ impl Error {
     pub const NOT_FLOAT: Error = Error::of("ERR value is not a valid float");
     /// `ERR value is out of range`
     pub const OUT_OF_RANGE: Error = Error::of("ERR value is out of range");
+    /// `ERR value is out of range, value must between -2147483648 and 2147483647`
     pub const I32_RANGE: Error =
         Error::of("ERR value is out of range, value must between -2147483648 and 2147483647");
     /// For a count that may be negated.
     pub const LONG_RANGE: Error = Error::of(
         "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
     );
+    /// `ERR value is out of range, must be positive`
     pub const OUT_OF_RANGE_POSITIVE: Error =
         Error::of("ERR value is out of range, must be positive");
     /// `ERR no such key`
@@ -47,6 +50,7 @@ impl Error {
     pub const INDEX_OUT_OF_RANGE: Error = Error::of("ERR index out of range");
     /// `ERR offset is out of range`
     pub const OFFSET_OUT_OF_RANGE: Error = Error::of("ERR offset is out of range");
+    /// `ERR string exceeds maximum allowed size (proto-max-bulk-len)`
     pub const STRING_TOO_LONG: Error =
         Error::of("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
     /// `ERR source and destination objects are the same`
@@ -59,6 +63,7 @@ impl Error {
     pub const TIMEOUT_NEGATIVE: Error = Error::of("ERR timeout is negative");
     /// `ERR timeout is out of range`
     pub const TIMEOUT_RANGE: Error = Error::of("ERR timeout is out of range");
+    /// `ERR timeout is not an integer or out of range`
     pub const TIMEOUT_NOT_INTEGER: Error =
         Error::of("ERR timeout is not an integer or out of range");
     /// `NOAUTH Authentication required.`
@@ -73,6 +78,7 @@ impl Error {
     pub const READONLY: Error = Error::of("READONLY You can't write against a read only replica.");
     /// `NOREPLICAS Not enough good replicas to write.`
     pub const NOREPLICAS: Error = Error::of("NOREPLICAS Not enough good replicas to write.");
+    /// `EXECABORT Transaction discarded because of previous errors.`
     pub const EXECABORT: Error =
         Error::of("EXECABORT Transaction discarded because of previous errors.");
     /// `ERR Bad data format`

@@ -1,7 +1,7 @@
 //! aeris: a Redis-compatible server. One thread owns every data structure and runs one event loop.
 //!
-//! Arrows run downwards: `server -> {commands, networking, observe} -> db -> types -> ds`,
-//! `networking -> {resp, ae}`, `sys -> libc`. README.md, "Internals", has the reading order.
+//! A module imports only modules that come before it in the list `ROOMS` of `tests/tidy.rs`.
+//! README.md, "Internals", has the code map and a reading order.
 #![deny(unsafe_code)]
 
 pub mod acl;

@@ -1,11 +1,11 @@
-//! What a client waits for: a key, an acknowledgement, the end of a pause.
+//! What a blocked client waits for: a key, an acknowledgement, the end of a pause.
 
 use crate::client::OwnedArgv;
 
-/// Why a client waits.
+/// The reason why a client is blocked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BlockKind {
-    /// A list to get an element: BLPOP and its kin.
+    /// An element of a list: BLPOP, BRPOP, BLMOVE, BLMPOP.
     List,
     Zset,
     Stream,
@@ -14,11 +14,11 @@ pub enum BlockKind {
     /// WAIT.
     Wait,
     WaitAof,
-    /// SHUTDOWN waits for replicas.
+    /// SHUTDOWN, while it waits for replicas.
     Shutdown,
 }
 
-/// What a blocked client waits for, see `execute::blocked`.
+/// The state of a blocked client, see `execute::blocked`.
 pub struct Blocked {
     pub kind: BlockKind,
     /// Unix time in milliseconds, 0 for never.
@@ -26,8 +26,8 @@ pub struct Blocked {
     /// Its place among all waiting clients.
     pub ticket: u64,
     pub keys: Vec<Box<[u8]>>,
-    /// The command, to be run again on wake-up.
+    /// The command, which runs again when the client is served.
     pub argv: OwnedArgv,
-    /// Wake it also when a key is deleted or changes type (XREADGROUP).
+    /// Run it again also when a key is deleted or changes its type (XREADGROUP).
     pub on_nokey: bool,
 }

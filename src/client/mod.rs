@@ -1,6 +1,5 @@
-//! A client: everything the server knows of one connection, or of one that has no socket (scripts,
-//! the AOF being loaded, the link to a primary). Data and small questions; the verbs are in the
-//! files beside.
+//! A client: the state of one connection, or of a client without a socket (scripts, the AOF being
+//! loaded, the link to a primary). Data and simple queries; the operations are in the other files.
 
 pub mod announced;
 pub mod blocked;
@@ -19,29 +18,29 @@ use crate::client::reply::{Mark, ReplyBuf};
 use crate::client::resp::Open;
 use crate::connection::Connection;
 
-/// What a client is or does, as bits of [`Client::flags`].
+/// The state of a client, as bits of [`Client::flags`].
 pub mod flag {
-    /// In the list of clients with something to write.
+    /// The client is in the list of clients with something to write.
     pub const PENDING_WRITE: u64 = 1 << 0;
-    /// Close once the reply has been sent; nothing more is read.
+    /// The client is closed when its reply has been sent; nothing more is read.
     pub const CLOSE_AFTER_REPLY: u64 = 1 << 1;
-    /// Close at the end of this turn, whatever is unsent.
+    /// The client is closed at the end of this turn, even if replies are unsent.
     pub const CLOSE_ASAP: u64 = 1 << 2;
-    /// In MULTI.
+    /// Between MULTI and EXEC.
     pub const MULTI: u64 = 1 << 3;
-    /// A watched key was touched: EXEC answers null.
+    /// A watched key was changed: EXEC replies null.
     pub const DIRTY_CAS: u64 = 1 << 4;
     /// A command could not be queued: EXEC aborts.
     pub const DIRTY_EXEC: u64 = 1 << 5;
-    /// Waiting in a blocking command.
+    /// A blocking command waits.
     pub const BLOCKED: u64 = 1 << 6;
-    /// A blocked client that can go on; its buffered requests run before the loop sleeps.
+    /// The client is no longer blocked; its buffered requests run before the loop sleeps.
     pub const UNBLOCKED: u64 = 1 << 7;
-    /// MONITOR.
+    /// The client runs MONITOR.
     pub const MONITOR: u64 = 1 << 8;
-    /// A replica of ours.
+    /// The client is a replica of this server.
     pub const REPLICA: u64 = 1 << 9;
-    /// The link to our primary.
+    /// The client is the link to this server's primary.
     pub const PRIMARY: u64 = 1 << 10;
     /// CLIENT REPLY OFF.
     pub const REPLY_OFF: u64 = 1 << 11;
@@ -53,9 +52,9 @@ pub mod flag {
     pub const NO_EVICT: u64 = 1 << 14;
     /// CLIENT NO-TOUCH on.
     pub const NO_TOUCH: u64 = 1 << 15;
-    /// A script's client.
+    /// The client of a script.
     pub const SCRIPT: u64 = 1 << 16;
-    /// In subscribe mode (RESP2 allows few commands then).
+    /// The client has subscriptions (RESP2 allows few commands then).
     pub const PUBSUB: u64 = 1 << 17;
     /// Connected through the unix socket.
     pub const UNIX_SOCKET: u64 = 1 << 18;
@@ -63,39 +62,46 @@ pub mod flag {
     pub const DENY_BLOCKING: u64 = 1 << 19;
     /// CLIENT TRACKING on.
     pub const TRACKING: u64 = 1 << 20;
+    /// The client to which invalidations are redirected is gone.
     pub const TRACKING_BROKEN_REDIR: u64 = 1 << 21;
+    /// CLIENT TRACKING BCAST.
     pub const TRACKING_BCAST: u64 = 1 << 22;
+    /// CLIENT TRACKING OPTIN.
     pub const TRACKING_OPTIN: u64 = 1 << 23;
+    /// CLIENT TRACKING OPTOUT.
     pub const TRACKING_OPTOUT: u64 = 1 << 24;
+    /// CLIENT CACHING YES (OPTIN) or NO (OPTOUT) applies to the next command.
     pub const TRACKING_CACHING: u64 = 1 << 25;
+    /// CLIENT TRACKING NOLOOP.
     pub const TRACKING_NOLOOP: u64 = 1 << 26;
     /// The command must be run by `process_command` again when the client is unblocked.
     pub const REEXECUTE: u64 = 1 << 27;
-    /// READONLY was said (cluster).
+    /// READONLY was called (cluster).
     pub const READONLY: u64 = 1 << 28;
-    /// ASKING was said (cluster).
+    /// ASKING was called (cluster).
     pub const ASKING: u64 = 1 << 29;
     /// The command in flight must not reach replicas or the AOF.
     pub const PREVENT_PROPAGATION: u64 = 1 << 30;
-    /// Replays the AOF at start.
+    /// The client whose commands are read from the AOF at start.
     pub const AOF_LOADER: u64 = 1 << 31;
-    /// Commands run by EXEC.
+    /// EXEC runs the client's queued commands.
     pub const IN_EXEC: u64 = 1 << 32;
-    /// Over a soft output limit; the time it began is in `soft_limit_since`.
+    /// Over a soft output limit, since `soft_limit_since`.
     pub const OVER_SOFT_LIMIT: u64 = 1 << 33;
-    /// IMPORT-SOURCE client (Valkey).
+    /// An IMPORT-SOURCE client (Valkey).
     pub const IMPORT_SOURCE: u64 = 1 << 34;
     /// It subscribed to invalidation messages as another client's redirection.
     pub const REDIRECT_TARGET: u64 = 1 << 35;
-    /// CLIENT CAPA redirect
+    /// CLIENT CAPA redirect.
     pub const CAPA_REDIRECT: u64 = 1 << 36;
     /// The loop calls the write handler when the socket takes bytes again.
     pub const WAITS_TO_WRITE: u64 = 1 << 37;
-    /// It was authenticated at some time, maybe not any more: it is no stranger whose replies are
-    /// kept short.
+    /// The client has authenticated at some time, even if it is not authenticated any more: the
+    /// small output limit for unauthenticated clients does not apply.
     pub const EVER_AUTHENTICATED: u64 = 1 << 38;
-    /// SCRIPT DEBUG: its next EVAL is a session of the debugger; SYNC, without a fork.
+    /// SCRIPT DEBUG: the next EVAL is a session of the debugger, in a fork.
     pub const SCRIPT_DEBUG: u64 = 1 << 39;
+    /// SCRIPT DEBUG SYNC: the session is in the server's process.
     pub const SCRIPT_DEBUG_SYNC: u64 = 1 << 40;
 }
 
@@ -104,13 +110,13 @@ pub mod flag {
 pub struct UserRef(pub u32);
 
 impl UserRef {
-    /// `default`: what a connection is at first.
+    /// The user `default`, which every new connection has.
     pub const DEFAULT: UserRef = UserRef(0);
-    /// The server itself: may everything.
+    /// The server itself, which is allowed everything.
     pub const SERVER: UserRef = UserRef(u32::MAX);
 }
 
-/// Which output buffer limit applies.
+/// The class of a client, which selects its output buffer limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
     Normal = 0,
@@ -118,8 +124,8 @@ pub enum Class {
     Pubsub = 2,
 }
 
-/// An argument vector that outlives the buffer it came from: queued by MULTI, kept by a blocked
-/// client.
+/// A copy of a command's arguments that does not depend on the request buffer: commands queued by
+/// MULTI, and those of blocked clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnedArgv {
     bytes: Box<[u8]>,
@@ -127,6 +133,7 @@ pub struct OwnedArgv {
 }
 
 impl OwnedArgv {
+    /// Copies the arguments.
     pub fn new<A: AsRef<[u8]>>(argv: &[A]) -> OwnedArgv {
         let mut bytes = Vec::with_capacity(argv.iter().map(|a| a.as_ref().len()).sum());
         let mut ends = Vec::with_capacity(argv.len());
@@ -140,14 +147,17 @@ impl OwnedArgv {
         }
     }
 
+    /// The number of arguments.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
+    /// Whether there are no arguments.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
+    /// The arguments.
     pub fn slices(&self) -> Vec<&[u8]> {
         let mut start = 0;
         let mut out = Vec::with_capacity(self.ends.len());
@@ -164,31 +174,33 @@ impl OwnedArgv {
     }
 }
 
+/// One client.
 pub struct Client {
-    /// Unique, growing, never reused: what CLIENT ID says.
+    /// Unique, ascending, never reused: CLIENT ID.
     pub id: u64,
-    /// Its place in `Clients`; `u32::MAX` for one without a socket.
+    /// Its index in `Clients`; `u32::MAX` for a client without a socket.
     pub slot: u32,
     pub flags: u64,
     pub db: u32,
-    /// `None`: a client that is not a connection.
+    /// The connection; `None` for a client without a socket.
     pub conn: Option<Connection>,
     pub token: Option<Token>,
 
-    /// Bytes of an incomplete request, or of requests that wait until a blocked client goes on.
+    /// Bytes of an incomplete request, or the requests that wait until a client is unblocked.
     pub querybuf: Vec<u8>,
     pub open: Option<Box<Open>>,
     pub reply: ReplyBuf,
 
     /// The row of the last command: the next one is usually the same.
     pub last_cmd: Option<u16>,
-    /// The last command that was looked at, its subcommand resolved: CLIENT LIST's `cmd`.
+    /// The last command, its subcommand resolved: CLIENT LIST's `cmd`.
     pub shown_cmd: Option<u16>,
-    /// The default user, or who AUTH said; the server itself if there is no connection.
+    /// The user that the client acts as: `default`, the user of AUTH, or the server itself without
+    /// a connection.
     pub user: UserRef,
     pub authenticated: bool,
-    /// Seldom used state, allocated when a client first needs it.
-    /// Shared with the client that runs this one's scripts, and so are the address and its kin.
+    /// CLIENT SETNAME. Shared with the client that runs this one's scripts, like the address and
+    /// the library's name.
     pub name: Option<Rc<[u8]>>,
     pub lib_name: Option<Box<[u8]>>,
     pub lib_ver: Option<Box<[u8]>>,
@@ -211,15 +223,15 @@ pub struct Client {
     pub repl_offset: u64,
     /// What a replica said of itself, see REPLCONF.
     pub announced: Option<Box<Announced>>,
-    /// Totals for CLIENT LIST.
+    /// Bytes received, for CLIENT LIST.
     pub net_in: u64,
     pub net_out: u64,
     pub commands: u64,
-    /// Largest query buffer of late, for `qbuf` accounting and client eviction.
+    /// The largest recent size of the query buffer, for `qbuf` and client eviction.
     pub querybuf_peak: usize,
     /// The reply buffer's size class, see `networking::write::resize_reply_buffer`.
     pub reply_class: ReplyClass,
-    /// What this client was last counted for in `Net::memory`.
+    /// The part of `Net::memory` that is this client's.
     pub counted: Counted,
 }
 
@@ -231,8 +243,8 @@ pub struct Counted {
     pub evictable: bool,
 }
 
-/// How large a reply buffer a client gets while it is busy: grows at once with its replies, shrinks
-/// when its peaks have been smaller for a while.
+/// The size of the reply buffer that a busy client gets: it grows at once with the replies, and
+/// shrinks when they have been smaller for a while.
 #[derive(Clone, Copy)]
 pub struct ReplyClass {
     pub size: u32,
@@ -240,7 +252,9 @@ pub struct ReplyClass {
     pub peak_reset_ms: i64,
 }
 
+/// The smallest buffer, in bytes.
 pub const REPLY_CLASS_MIN: u32 = 1024;
+/// The largest buffer, in bytes.
 pub const REPLY_CLASS_MAX: u32 = 16 * 1024;
 
 impl Client {
@@ -288,16 +302,19 @@ impl Client {
         }
     }
 
+    /// Whether any of these flags is set.
     #[inline]
     pub fn has(&self, flags: u64) -> bool {
         self.flags & flags != 0
     }
 
+    /// Sets flags.
     #[inline]
     pub fn set(&mut self, flags: u64) {
         self.flags |= flags;
     }
 
+    /// Clears flags.
     #[inline]
     pub fn clear(&mut self, flags: u64) {
         self.flags &= !flags;
@@ -311,6 +328,7 @@ impl Client {
         }
     }
 
+    /// The class, which selects the output buffer limit.
     pub fn class(&self) -> Class {
         if self.has(flag::REPLICA) && !self.has(flag::MONITOR) {
             Class::Replica
@@ -321,15 +339,14 @@ impl Client {
         }
     }
 
-    /// Whether its commands are executed whatever stands against them here (memory, disk, ACL,
-    /// times that have passed): they come from our primary or from our own AOF, where they were
-    /// executed already.
+    /// Whether the client's commands are executed without the checks for memory, disk, ACL and
+    /// expired keys: they come from the primary or from the AOF, where they were executed already.
     #[inline]
     pub fn must_obey(&self) -> bool {
         self.has(flag::PRIMARY | flag::AOF_LOADER)
     }
 
-    /// What finds this client again in a later turn.
+    /// A reference that finds this client in a later turn.
     pub fn reference(&self) -> ClientRef {
         ClientRef {
             slot: self.slot,
@@ -337,23 +354,23 @@ impl Client {
         }
     }
 
-    /// Connected from this machine.
+    /// Whether the client is connected from this machine.
     pub fn is_local(&self) -> bool {
         self.conn.as_ref().is_none_or(Connection::is_local)
     }
 
-    /// There is no connection: replies are not sent.
+    /// Whether there is no connection, so that replies are not sent.
     pub fn is_detached(&self) -> bool {
         self.conn.is_none()
     }
 
-    /// Bytes received and not yet run: those of a big argument if one is being received.
+    /// Bytes received and not run yet; those of a big argument if one is being received.
     pub fn querybuf_len(&self) -> usize {
         let big = self.open.as_ref().and_then(|open| open.big.as_ref());
         big.map_or(self.querybuf.len(), |big| big.bytes.len())
     }
 
-    /// Bytes reserved for more.
+    /// Spare bytes of the query buffer.
     pub fn querybuf_free(&self) -> usize {
         let big = self.open.as_ref().and_then(|open| open.big.as_ref());
         let buffer = big.map_or(&self.querybuf, |big| &big.bytes);
@@ -389,11 +406,11 @@ impl Client {
     }
 }
 
-/// A watched key beside its bytes: here, and in the database's table of watched keys.
+/// The memory of a watched key beside its bytes: here, and in the database's table of watched keys.
 const WATCH_OVERHEAD: usize = size_of::<transaction::WatchedKey>() + 64;
 
-/// Identifies a client across turns: the slot finds it, the id proves that it is still the same
-/// one.
+/// Identifies a client in later turns: the slot finds it, the id proves that the slot has not been
+/// given to another client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct ClientRef {
     pub slot: u32,

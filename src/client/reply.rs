@@ -1,4 +1,4 @@
-//! The reply buffer: what a client will be sent, in the protocol that it speaks.
+//! The reply buffer: the bytes to be sent to a client, in its protocol version.
 //!
 //! Commands write their reply straight into `buf`. A string of 16 KB or more is not copied: `buf`
 //! is sealed into `nodes` and the value follows by reference, so a reply is
@@ -8,9 +8,9 @@
 //!             ^ sent: how much of the first piece the socket has taken
 //! ```
 //!
-//! **Invariant:** `bytes()` is what is still to be sent; `sent` is below the length of the first
-//! piece. The buffer knows the protocol version, so a command says *what* it answers (`null`,
-//! `map`, `double`) and this file says how that looks in RESP2 and RESP3.
+//! **Invariant:** `bytes()` is the number of bytes still to be sent; `sent` is below the length of
+//! the first piece. Commands name the type of a reply (`null`, `map`, `double`), and this file
+//! encodes it for RESP2 or RESP3.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -20,17 +20,17 @@ use crate::ds::bulk;
 use crate::error::Error;
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 
-/// A value at least this long is sent from where it lies.
+/// A value of at least this length is sent from where it lies, without a copy.
 pub const ZERO_COPY_MIN: usize = 16 * 1024;
-/// `buf` is sealed into a node when it is this long and would have to grow.
+/// `buf` becomes a node when it has this length and would have to grow.
 const SEAL_MIN: usize = 64 * 1024;
-/// A drained buffer larger than this is given back to the allocator.
+/// An empty buffer larger than this is freed.
 const KEEP_MAX: usize = 16 * 1024;
 
-/// The buffer that each client of Redis has; what is in it counts for no limit.
+/// The size of the buffer that each client has in Redis; replies that fit it count for no limit.
 const FIXED: usize = 16 * 1024;
-/// What does not fit goes into chunks there, each of them an allocation a little longer than that,
-/// which jemalloc rounds up, and an element of a list.
+/// The size of the chunks in Redis that hold the rest of a reply: a list of 16 KB buffers with
+/// their headers, as jemalloc rounds them.
 const CHUNK: usize = 20 * 1024;
 const CHUNK_MEMORY: usize = CHUNK + 24;
 
@@ -48,14 +48,14 @@ impl Node {
     }
 }
 
-/// Where the header of an aggregate of yet unknown length belongs.
+/// The place for the header of an aggregate whose length is not known yet.
 #[must_use]
 pub struct Deferred {
     nodes: usize,
     offset: usize,
 }
 
-/// A point in the reply to come back to, see [`ReplyBuf::truncate`].
+/// A position in the reply, for [`ReplyBuf::truncate`].
 #[derive(Clone, Copy)]
 pub struct Mark {
     nodes: usize,
@@ -63,9 +63,10 @@ pub struct Mark {
     queued: usize,
 }
 
+/// The replies of one client.
 #[derive(Default)]
 pub struct ReplyBuf {
-    /// The client said HELLO 3.
+    /// Whether the client has chosen RESP3 by HELLO 3.
     pub resp3: bool,
     buf: Vec<u8>,
     nodes: VecDeque<Node>,
@@ -78,6 +79,7 @@ pub struct ReplyBuf {
 }
 
 impl ReplyBuf {
+    /// An empty buffer.
     pub fn new(resp3: bool) -> ReplyBuf {
         ReplyBuf {
             resp3,
@@ -85,16 +87,17 @@ impl ReplyBuf {
         }
     }
 
-    /// Bytes that wait to be sent.
+    /// The number of bytes to be sent.
     pub fn bytes(&self) -> usize {
         self.queued + self.buf.len() - self.sent
     }
 
+    /// Whether there is nothing to be sent.
     pub fn is_empty(&self) -> bool {
         self.buf.is_empty() && self.nodes.is_empty()
     }
 
-    /// Sealed pieces, for CLIENT LIST's `oll`.
+    /// The number of sealed pieces, for CLIENT LIST's `oll`.
     pub fn node_count(&self) -> usize {
         self.nodes.len()
     }
@@ -108,9 +111,9 @@ impl ReplyBuf {
         }
     }
 
-    /// Bytes beyond those, for CLIENT LIST's `omem` and for the output limits. A reply that fits
-    /// the fixed buffer is never over a limit; what is beyond counts in whole buffers, as Redis
-    /// allocates it.
+    /// The bytes beyond [`ReplyBuf::fixed_len`], for CLIENT LIST's `omem` and for the output
+    /// limits. A reply that fits the fixed buffer is never over a limit; the rest counts in whole
+    /// chunks, as Redis allocates it.
     pub fn queued_memory(&self) -> usize {
         let beyond = self.queued + self.buf.len() - self.fixed_len();
         beyond.div_ceil(CHUNK) * CHUNK_MEMORY
@@ -126,14 +129,14 @@ impl ReplyBuf {
         self.queued + self.buf.capacity() + self.nodes.len() * size_of::<Node>()
     }
 
-    /// The reply grew over the hard limit. What is written from then on is dropped, so that a huge
-    /// reply can't take more memory than the limit allows; the client is closed at the end of its
-    /// turn. Commands with very long replies look here and stop.
+    /// Whether the reply exceeded the hard limit. Everything written after that is dropped, so that
+    /// a huge reply can't use more memory than the limit allows; the client is closed at the end of
+    /// its turn. Commands with very long replies check this and stop.
     pub fn overflowed(&self) -> bool {
         self.overflowed
     }
 
-    /// Append bytes that are protocol already.
+    /// Appends bytes that are encoded already.
     #[inline]
     pub fn raw(&mut self, bytes: &[u8]) {
         if self.buf.capacity() - self.buf.len() < bytes.len() {
@@ -145,8 +148,7 @@ impl ReplyBuf {
     #[cold]
     fn make_room(&mut self, more: usize) {
         if self.overflowed || self.limit != 0 && self.queued + self.buf.len() > self.limit {
-            // What follows has nowhere to go, and the pieces that wait are not going to be sent
-            // either.
+            // Nothing more is stored, and the pieces that wait are not going to be sent.
             self.overflowed = true;
             self.nodes.clear();
             self.buf.clear();
@@ -179,7 +181,7 @@ impl ReplyBuf {
         self.line(b'+', text.as_bytes());
     }
 
-    /// `-text`; characters that would end the line become spaces.
+    /// `-text`; line breaks in the text become spaces.
     pub fn error(&mut self, error: &Error) {
         self.raw(b"-");
         self.buf.extend(error.bytes());
@@ -220,13 +222,13 @@ impl ReplyBuf {
         bulk::push_bulk(&mut self.buf, b'$', bytes);
     }
 
-    /// A bulk string that is a number.
+    /// An integer as a bulk string.
     pub fn bulk_integer(&mut self, n: i64) {
         let mut digits = IntBuf::new();
         self.bulk(digits.format(n));
     }
 
-    /// A bulk string of at least [`ZERO_COPY_MIN`] bytes, sent from where it lies.
+    /// A bulk string of at least [`ZERO_COPY_MIN`] bytes, sent without a copy.
     pub fn bulk_shared(&mut self, value: Arc<Vec<u8>>) {
         if self.overflowed {
             return;
@@ -238,7 +240,7 @@ impl ReplyBuf {
         self.raw(b"\r\n");
     }
 
-    /// Protocol bytes that other clients get too: encoded once, sent to all.
+    /// Encoded bytes that other clients get too: encoded once, shared by all.
     pub fn raw_shared(&mut self, message: &Arc<Vec<u8>>) {
         if message.len() < 512 || self.overflowed {
             return self.raw(message);
@@ -248,28 +250,29 @@ impl ReplyBuf {
         self.nodes.push_back(Node::Shared(message.clone()));
     }
 
-    /// No value: `$-1`, in RESP3 `_`.
+    /// Null: `$-1`, in RESP3 `_`.
     #[inline]
     pub fn null(&mut self) {
         self.raw(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
     }
 
-    /// No array: `*-1`, in RESP3 `_`.
+    /// Null instead of an array: `*-1`, in RESP3 `_`.
     pub fn null_array(&mut self) {
         self.raw(if self.resp3 { b"_\r\n" } else { b"*-1\r\n" });
     }
 
+    /// The header of an array: `len` elements follow.
     pub fn array(&mut self, len: usize) {
         self.header(b'*', len as i64);
     }
 
-    /// `len` elements of one or two parts: a pair is an array in RESP3, in RESP2 its parts stand in
-    /// a row.
+    /// The header of an array of `len` elements, each of one or two parts: in RESP3 a pair is an
+    /// array, in RESP2 its two parts are elements of the outer array.
     pub fn elements(&mut self, len: usize, pairs: bool) {
         self.array(if pairs && !self.resp3 { 2 * len } else { len });
     }
 
-    /// A map of `len` pairs; in RESP2 a flat array of twice as many.
+    /// The header of a map of `len` pairs; in RESP2 an array of twice that length.
     pub fn map(&mut self, len: usize) {
         if self.resp3 {
             self.header(b'%', len as i64)
@@ -278,16 +281,17 @@ impl ReplyBuf {
         }
     }
 
+    /// The header of a set; in RESP2 an array.
     pub fn set(&mut self, len: usize) {
         self.header(if self.resp3 { b'~' } else { b'*' }, len as i64);
     }
 
-    /// Out-of-band data; in RESP2 an array.
+    /// The header of a push message; in RESP2 an array.
     pub fn push(&mut self, len: usize) {
         self.header(if self.resp3 { b'>' } else { b'*' }, len as i64);
     }
 
-    /// Attributes exist in RESP3 only; the caller checks `resp3`.
+    /// The header of attributes, which exist in RESP3 only; the caller checks `resp3`.
     pub fn attribute(&mut self, len: usize) {
         self.header(b'|', len as i64);
     }
@@ -320,7 +324,7 @@ impl ReplyBuf {
         }
     }
 
-    /// A number of any size, given as its digits.
+    /// An integer of any size, given as its digits.
     pub fn big_number(&mut self, digits: &[u8]) {
         if self.resp3 {
             self.line(b'(', digits)
@@ -341,13 +345,13 @@ impl ReplyBuf {
         self.raw(b"\r\n");
     }
 
-    /// An array of fixed statuses: HELP texts.
+    /// An array of statuses: the text of HELP subcommands.
     pub fn help(&mut self, lines: &[&str]) {
         self.array(lines.len());
         lines.iter().for_each(|line| self.status(line));
     }
 
-    /// Begin an aggregate whose length is known only at its end.
+    /// Begins an aggregate whose length is known only at its end.
     pub fn begin_deferred(&mut self) -> Deferred {
         Deferred {
             nodes: self.nodes.len(),
@@ -355,14 +359,17 @@ impl ReplyBuf {
         }
     }
 
+    /// Ends an array of `len` elements.
     pub fn end_array(&mut self, at: Deferred, len: usize) {
         self.end_deferred(at, b'*', len);
     }
 
+    /// Ends a set of `len` elements.
     pub fn end_set(&mut self, at: Deferred, len: usize) {
         self.end_deferred(at, if self.resp3 { b'~' } else { b'*' }, len);
     }
 
+    /// Ends a map of `len` pairs.
     pub fn end_map(&mut self, at: Deferred, len: usize) {
         let (kind, n) = if self.resp3 {
             (b'%', len)
@@ -372,8 +379,8 @@ impl ReplyBuf {
         self.end_deferred(at, kind, n);
     }
 
-    /// Put the header where the aggregate began: moves what came after it, at most one buffer's
-    /// worth.
+    /// Inserts the header where the aggregate began. This moves what came after it, at most one
+    /// buffer.
     fn end_deferred(&mut self, at: Deferred, kind: u8, n: usize) {
         if self.overflowed {
             return;
@@ -389,8 +396,8 @@ impl ReplyBuf {
                 bytes
             }
             Some(Node::Shared(_)) => {
-                // The aggregate began with an empty tail and a shared value: the header is a node
-                // itself.
+                // The aggregate began at an empty buffer and a shared value followed: the header
+                // becomes a node.
                 self.queued += header.len();
                 return self.nodes.insert(at.nodes, Node::Owned(header));
             }
@@ -398,7 +405,7 @@ impl ReplyBuf {
         target.splice(at.offset..at.offset, header);
     }
 
-    /// Remember this point; [`ReplyBuf::truncate`] forgets all that was written since.
+    /// The present position; [`ReplyBuf::truncate`] removes what was written after it.
     pub fn mark(&self) -> Mark {
         Mark {
             nodes: self.nodes.len(),
@@ -407,13 +414,13 @@ impl ReplyBuf {
         }
     }
 
-    /// Bytes written since `mark`.
+    /// The number of bytes written since `mark`.
     #[inline]
     pub fn bytes_since(&self, mark: Mark) -> u64 {
         (self.queued + self.buf.len()).wrapping_sub(mark.queued + mark.offset) as u64
     }
 
-    /// CLIENT REPLY OFF, and clients that are nobody: drop what was written after `mark`.
+    /// Removes what was written after `mark`: CLIENT REPLY OFF, and clients without a connection.
     pub fn truncate(&mut self, mark: Mark) {
         if self.nodes.len() > mark.nodes {
             let first = self.nodes.drain(mark.nodes..).next();
@@ -426,7 +433,7 @@ impl ReplyBuf {
         self.buf.truncate(mark.offset);
     }
 
-    /// A copy of what was written after `mark`, of a reply that goes to no socket.
+    /// A copy of what was written after `mark`, for a reply that goes to no socket.
     pub fn bytes_from(&self, mark: Mark) -> Vec<u8> {
         let skip: usize = self
             .nodes
@@ -443,7 +450,7 @@ impl ReplyBuf {
         all[(skip + mark.offset).min(all.len())..].to_vec()
     }
 
-    /// Take the whole reply as one string: for callers that read it instead of a socket.
+    /// Takes the whole reply as one string, for callers that read it themselves.
     pub fn take_bytes(&mut self) -> Vec<u8> {
         if self.nodes.is_empty() && self.sent == 0 {
             return std::mem::take(&mut self.buf);
@@ -458,7 +465,7 @@ impl ReplyBuf {
         all
     }
 
-    /// Move all that `other` holds behind what this one holds.
+    /// Moves the content of `other` behind that of this buffer.
     pub fn append(&mut self, other: &mut ReplyBuf) {
         if other.nodes.is_empty() {
             self.raw(&other.buf);
@@ -473,12 +480,13 @@ impl ReplyBuf {
         other.buf.clear();
     }
 
-    /// The single piece of a reply that has no nodes, or nothing.
+    /// The reply if it is one piece in the buffer; `None` if it has nodes.
     pub fn single_piece(&self) -> Option<&[u8]> {
         self.nodes.is_empty().then(|| &self.buf[self.sent..])
     }
 
-    /// The pieces to send, in order, for one `writev`. Returns how many of `out` were set.
+    /// The pieces to send, in order, for one `writev`. Returns the number of elements of `out` that
+    /// were set.
     pub fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         let pieces = self
             .nodes
@@ -495,7 +503,7 @@ impl ReplyBuf {
         n
     }
 
-    /// The socket took `n` bytes.
+    /// The socket has accepted `n` bytes.
     pub fn advance(&mut self, n: usize) {
         self.sent += n;
         while let Some(first) = self.nodes.front() {
@@ -516,13 +524,13 @@ impl ReplyBuf {
         }
     }
 
-    /// The socket is full: what is left becomes a node, so that it is freed piece by piece as it
-    /// goes.
+    /// The socket is full: the rest becomes a node, so that memory is freed piece by piece as the
+    /// rest is sent.
     pub fn seal_unsent(&mut self) {
         self.seal();
     }
 
-    /// Lend a warmed-up buffer to an empty reply; see `networking::write`.
+    /// Gives an allocated buffer to an empty reply; see `networking::write`.
     pub fn lend(&mut self, spare: &mut Vec<Vec<u8>>) {
         if self.buf.capacity() == 0
             && let Some(buf) = spare.pop()
@@ -531,7 +539,7 @@ impl ReplyBuf {
         }
     }
 
-    /// Give the empty buffer back, so that an idle client holds none.
+    /// Takes the empty buffer back, so that an idle client holds none.
     pub fn give_back(&mut self, spare: &mut Vec<Vec<u8>>) {
         if self.is_empty() && self.buf.capacity() > 0 {
             let buf = std::mem::take(&mut self.buf);
@@ -541,7 +549,7 @@ impl ReplyBuf {
         }
     }
 
-    /// Forget everything: the client is going away.
+    /// Removes everything: the client is being closed.
     pub fn clear(&mut self) {
         *self = ReplyBuf {
             resp3: self.resp3,

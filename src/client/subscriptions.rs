@@ -1,8 +1,8 @@
-//! What one client is subscribed to.
+//! The subscriptions of one client.
 
 use std::collections::BTreeSet;
 
-/// What a subscription is to.
+/// The kinds of subscriptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Channel,
@@ -20,6 +20,7 @@ impl Kind {
         }
     }
 
+    /// The first word of the message that confirms the end of a subscription.
     pub fn unsubscribe_word(self) -> &'static str {
         match self {
             Kind::Channel => "unsubscribe",
@@ -29,7 +30,7 @@ impl Kind {
     }
 }
 
-/// What one client is subscribed to.
+/// The subscriptions of one client.
 #[derive(Default)]
 pub struct Subscriptions {
     pub channels: BTreeSet<Box<[u8]>>,
@@ -38,6 +39,7 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
+    /// The names of one kind.
     pub fn of(&mut self, kind: Kind) -> &mut BTreeSet<Box<[u8]>> {
         match kind {
             Kind::Channel => &mut self.channels,
@@ -46,13 +48,14 @@ impl Subscriptions {
         }
     }
 
+    /// Whether the client has no subscriptions.
     pub fn is_empty(&self) -> bool {
         self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
     }
 
-    /// Heap bytes held here and in the server's tables, about.
+    /// The approximate heap bytes here and in the server's tables.
     pub fn memory(&self) -> usize {
-        /// A name in the client's set and in the server's table, its place in both, a reference.
+        /// A name in the client's set and in the server's table: two entries and a reference.
         const OVERHEAD: usize = 96;
         [&self.channels, &self.patterns, &self.shards]
             .iter()
@@ -61,7 +64,8 @@ impl Subscriptions {
             .sum()
     }
 
-    /// What the third element of a subscribe message counts.
+    /// The third element of a subscribe message: channels and patterns count together, shard
+    /// channels alone.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Shard => self.shards.len(),

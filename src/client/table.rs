@@ -1,4 +1,4 @@
-//! The table of connected clients, and the network's share of the state.
+//! The table of connected clients, and the network's part of the server's state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,33 +8,36 @@ use crate::client::{Client, ClientRef, flag};
 use crate::connection::listener::{Listener, ListenerKind};
 use crate::util::rate_limit::RateLimit;
 
-/// Clients by slot. While a client's command runs, the client is out of its slot (a `Box`, so a
-/// pointer moves) and the command has it and the server as disjoint borrows.
+/// The clients by slot. While a client's command runs, the client is moved out of its slot (a
+/// `Box`, so only a pointer moves), so that the command can borrow it and the server at the same
+/// time.
 #[derive(Default)]
 pub struct Clients {
     slots: Vec<Option<Box<Client>>>,
     free: Vec<u32>,
-    /// Id to slot, in order of connection. Holds clients that are out of their slot as well.
+    /// Id to slot, in order of connection. Contains clients that are out of their slot as well.
     by_id: BTreeMap<u64, u32>,
     next_id: u64,
 }
 
 impl Clients {
-    /// A number never given before.
+    /// A new id.
     pub fn next_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
 
-    /// Connected clients.
+    /// The number of connected clients.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
 
+    /// Whether no client is connected.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
 
+    /// Adds a client and returns its slot.
     pub fn insert(&mut self, mut client: Box<Client>) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -46,19 +49,19 @@ impl Clients {
         slot
     }
 
-    /// Move a client out of its slot for as long as its command runs; [`Clients::put`] brings it
-    /// back.
+    /// Moves a client out of its slot while its command runs; [`Clients::put`] moves it back.
     #[inline]
     pub fn take(&mut self, slot: u32) -> Option<Box<Client>> {
         self.slots.get_mut(slot as usize)?.take()
     }
 
-    /// Takes the client out, if `r` still refers to it.
+    /// Moves the client out of its slot, if `r` still refers to it.
     pub fn take_ref(&mut self, r: ClientRef) -> Option<Box<Client>> {
         self.resolve(r)?;
         self.take(r.slot)
     }
 
+    /// Moves a client back to its slot.
     #[inline]
     pub fn put(&mut self, client: Box<Client>) {
         let slot = client.slot as usize;
@@ -66,33 +69,35 @@ impl Clients {
         self.slots[slot] = Some(client);
     }
 
-    /// Forget a client that was taken out: it is being freed.
+    /// Removes a client that was taken out: it is being freed.
     pub fn forget(&mut self, client: &Client) {
         self.by_id.remove(&client.id);
         self.free.push(client.slot);
     }
 
+    /// The client in a slot; `None` if it is out of it.
     pub fn get(&self, slot: u32) -> Option<&Client> {
         self.slots.get(slot as usize)?.as_deref()
     }
 
+    /// As [`Clients::get`], to be changed.
     #[inline]
     pub fn get_mut(&mut self, slot: u32) -> Option<&mut Client> {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
     }
 
-    /// The client, if it is still the same one and not the one whose command runs.
+    /// The client of a reference; `None` if it was closed or its command runs.
     #[inline]
     pub fn resolve(&mut self, r: ClientRef) -> Option<&mut Client> {
         self.get_mut(r.slot).filter(|c| c.id == r.id)
     }
 
-    /// The slot of a client id, its command running or not.
+    /// The slot of a client id, even if its command runs.
     pub fn slot_of(&self, id: u64) -> Option<u32> {
         self.by_id.get(&id).copied()
     }
 
-    /// A reference to the client of this id, its command running or not.
+    /// A reference to the client of this id, even if its command runs.
     pub fn reference_of(&self, id: u64) -> Option<ClientRef> {
         self.slot_of(id).map(|slot| ClientRef { slot, id })
     }
@@ -102,7 +107,7 @@ impl Clients {
         self.by_id.values().filter_map(|&slot| self.get(slot))
     }
 
-    /// Ids and slots in order of connection, the running client's included.
+    /// References to all clients in order of connection, the running one included.
     pub fn refs(&self) -> Vec<ClientRef> {
         self.by_id
             .iter()
@@ -110,7 +115,7 @@ impl Clients {
             .collect()
     }
 
-    /// The next client behind `id` in order of connection: for walks that a cron does in steps.
+    /// The client that connected next after `id`: for walks in steps.
     pub fn after(&self, id: u64) -> Option<ClientRef> {
         self.by_id
             .range(id + 1..)
@@ -119,55 +124,56 @@ impl Clients {
     }
 }
 
-/// Listening sockets and clients.
+/// Sockets and clients.
 pub struct Net {
     pub clients: Clients,
-    /// Listening sockets of all kinds, those included that were replaced and are still watched.
+    /// Listeners of all kinds. Replaced ones stay here until the loop has stopped watching them.
     pub listeners: Vec<Listener>,
     /// Clients with something to write, each flagged PENDING_WRITE.
     pub pending_write: Vec<u32>,
-    /// Clients that are not read, because too much of what they wrote waits for the log's disk.
+    /// Clients that are not read, because too many of their writes wait for the AOF's disk.
     pub unread: Vec<u32>,
     /// Clients to be closed at the end of this turn.
     pub close_asap: Vec<ClientRef>,
-    /// Messages for clients whose own command runs right now: sent behind the reply, see
+    /// Messages for clients whose own command runs at the moment: sent after the reply, see
     /// [`send_later`]. Encoded for RESP3.
     pub later: Vec<(ClientRef, Arc<Vec<u8>>)>,
     /// Clients that run MONITOR.
     pub monitors: Vec<ClientRef>,
-    /// The buffer that all sockets are read into.
+    /// The buffer for reads from all sockets.
     pub read_buffer: Vec<u8>,
     pub parsed: ParseTable,
-    /// Reply buffers that no client holds at the moment.
+    /// Reply buffers that no client uses at the moment.
     pub spare_replies: Vec<Vec<u8>>,
-    /// The loop must watch new listeners, and let go of retired ones.
+    /// The loop must watch new listeners, and stop watching old ones.
     pub relisten: bool,
-    /// An accept failed for want of a resource, and a timer is set to try again.
+    /// An accept failed because a resource was missing, and a timer is set to try again.
     pub accept_retry: bool,
-    /// The log's warnings of failed accepts.
+    /// Limits the warnings about failed accepts.
     pub accept_warning: RateLimit,
-    /// The loop must be told of a new number of clients: `maxclients` changed.
+    /// `maxclients` changed: the loop must be resized.
     pub resize: bool,
-    /// Where the cron's walk over clients stands.
+    /// The id at which the cron's walk over clients continues.
     pub cron_cursor: u64,
-    /// The log's warnings of HTTP requests, see `execute::cross_protocol`.
+    /// Limits the warnings about HTTP requests, see `execute::cross_protocol`.
     pub http_warning: RateLimit,
-    /// What clients occupy, see `clients::memory`.
+    /// The memory of all clients, see `clients::memory`.
     pub memory: ClientMemory,
 }
 
-/// Sums over all clients of what each was last counted for.
+/// Sums over all clients, each with its last counted size.
 #[derive(Default, Clone, Copy)]
 pub struct ClientMemory {
     /// By class of output limit.
     pub by_class: [usize; 3],
-    /// Of clients that may be closed for it.
+    /// Bytes of the clients that may be evicted.
     pub evictable: usize,
-    /// `maxmemory-clients` is in force: every client is counted after each of its turns.
+    /// Whether `maxmemory-clients` is set: every client is counted after each of its turns.
     pub limited: bool,
 }
 
 impl Net {
+    /// No listeners and no clients.
     pub fn new() -> Net {
         Net {
             clients: Clients::default(),
@@ -195,7 +201,7 @@ impl Net {
         self.listeners.iter().any(|l| l.kind == kind && !l.retired)
     }
 
-    /// The client has something to write: `before_sleep` will.
+    /// Adds the client to those with something to write; `before_sleep` writes it.
     #[inline]
     pub fn mark_pending(pending: &mut Vec<u32>, client: &mut Client) {
         if !client.has(flag::PENDING_WRITE) && client.conn.is_some() {
@@ -204,7 +210,7 @@ impl Net {
         }
     }
 
-    /// Close a client at the end of this turn.
+    /// Closes a client at the end of this turn.
     pub fn close_asap(close: &mut Vec<ClientRef>, client: &mut Client) {
         if !client.has(flag::CLOSE_ASAP) {
             client.set(flag::CLOSE_ASAP);

@@ -1,4 +1,4 @@
-//! A client's share of a transaction: the commands that MULTI queued and the keys that WATCH
+//! A client's part of a transaction: the commands that MULTI queued and the keys that WATCH
 //! watches.
 
 /// Commands queued by MULTI, in three pieces of memory however many they are:
@@ -15,32 +15,33 @@ pub struct MultiState {
     pub flags: u32,
     /// Flags that at least one of them has not.
     pub lacks: u32,
-    /// The database that the last queued SELECT will choose: what is queued behind it is checked
-    /// against this one.
+    /// The database that the last queued SELECT will choose: commands that are queued after it are
+    /// checked for this database.
     pub db: Option<u32>,
     ends: Vec<usize>,
     bytes: Vec<u8>,
-    /// While EXEC runs the queue, which is elsewhere then: its figures, for CLIENT INFO.
+    /// While EXEC runs the queue, which is moved out then: its figures, for CLIENT INFO.
     running: Option<MultiFigures>,
 }
 
-/// What CLIENT LIST shows of a transaction.
+/// The figures of a transaction in CLIENT LIST.
 #[derive(Clone, Copy)]
 pub struct MultiFigures {
-    /// Queued commands, and the bytes of their arguments.
+    /// The number of queued commands.
     pub commands: usize,
     pub argv_len: usize,
 }
 
+/// A queued command.
 #[derive(Clone, Copy)]
 pub struct Queued {
     pub id: u16,
-    /// Its arguments end with this one of all.
+    /// The end of its arguments in the list of all arguments.
     pub args_end: usize,
 }
 
 impl MultiState {
-    /// Room for a transaction as most are.
+    /// An empty queue with room for a transaction of usual size.
     pub fn new() -> MultiState {
         MultiState {
             commands: Vec::with_capacity(16),
@@ -53,7 +54,7 @@ impl MultiState {
         }
     }
 
-    /// What is left in a client whose queue is taken out to be run.
+    /// What stays in the client while EXEC runs its queue.
     pub fn running(queue: &MultiState) -> MultiState {
         MultiState {
             running: Some(queue.figures()),
@@ -61,6 +62,7 @@ impl MultiState {
         }
     }
 
+    /// The figures for CLIENT LIST.
     pub fn figures(&self) -> MultiFigures {
         self.running.unwrap_or(MultiFigures {
             commands: self.commands.len(),
@@ -68,6 +70,7 @@ impl MultiState {
         })
     }
 
+    /// Queues a command.
     pub fn push(&mut self, id: u16, flags: u32, argv: &[&[u8]]) {
         self.flags |= flags;
         self.lacks |= !flags;
@@ -93,6 +96,7 @@ impl MultiState {
         self.bytes.len()
     }
 
+    /// Heap bytes.
     pub fn memory(&self) -> usize {
         self.commands.capacity() * size_of::<Queued>()
             + self.ends.capacity() * size_of::<usize>()

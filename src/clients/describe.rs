@@ -1,11 +1,11 @@
-//! A client in one line: CLIENT LIST, CLIENT INFO, and the log.
+//! A client as one line: CLIENT LIST, CLIENT INFO, and the server's log.
 
 use std::fmt::Write;
 
 use crate::client::{Client, flag};
 use crate::state::Server;
 
-/// What each flag is called, in Redis's order.
+/// The letter of each flag, in Redis's order.
 const LETTERS: [(u64, char); 18] = [
     (flag::MONITOR, 'O'),
     (flag::REPLICA, 'S'),
@@ -37,7 +37,7 @@ pub fn flags_text(c: &Client) -> String {
     if text.is_empty() { "N".into() } else { text }
 }
 
-/// Whether a flag may be called so.
+/// Whether a letter stands for a flag.
 pub fn is_flag_letter(letter: u8) -> bool {
     letter == b'N'
         || LETTERS
@@ -45,7 +45,7 @@ pub fn is_flag_letter(letter: u8) -> bool {
             .any(|(_, known)| *known == char::from(letter))
 }
 
-/// Which events the loop reports for this client.
+/// The events that the loop reports for this client.
 fn events_text(c: &Client) -> &'static str {
     match (c.conn.is_some(), c.has(flag::WAITS_TO_WRITE)) {
         (false, _) => "",
@@ -65,7 +65,7 @@ pub fn describe(server: &Server, c: &Client) -> String {
     describe_with(server, c, c.argv_bytes())
 }
 
-/// The same for the client whose command runs, with these arguments.
+/// [`describe`] for the client whose command runs, with these arguments.
 pub fn describe_running(server: &Server, c: &Client, argv: &[&[u8]]) -> String {
     describe_with(server, c, argv.iter().map(|arg| arg.len()).sum())
 }
@@ -76,7 +76,7 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
         (p.channels.len(), p.patterns.len(), p.shards.len())
     });
     let multi = c.multi.as_ref().map(|m| m.figures());
-    // In a transaction it is EXEC that the client has sent.
+    // In a transaction, EXEC is what the client has sent.
     let argv_bytes = match c.has(flag::IN_EXEC) {
         true => "exec".len(),
         false => argv_bytes,
@@ -84,7 +84,7 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
     let cmd = c
         .shown_cmd
         .map_or("NULL", |id| &server.commands.entry(id).fullname);
-    // What the replication stream holds for a replica.
+    // The part of the replication stream that the replica has not been sent.
     let lag = server.replication.lag(c.reference()) as usize;
     let redirect = server.tracking.redirect_of(c.id);
     let redirect = redirect.map_or(-1, |id| id as i64);
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(shown, ["N", "-1", "0"]);
     }
 
-    /// There is nothing left to watch for: EXEC answers null.
+    /// No key is watched any more: EXEC replies null.
     #[test]
     fn a_transaction_that_is_lost_watches_nothing() {
         let mut server = server_with(2);
@@ -187,8 +187,8 @@ mod tests {
         assert_eq!(words(&mut server, 0, ["watch", "flags"]), ["0", "d"]);
     }
 
-    /// The look-up of an expired key changes the keyspace, and the client that did it is the one
-    /// that watches.
+    /// The look-up of an expired key changes the keyspace, and the client whose command looked it
+    /// up watches that key.
     #[test]
     fn a_client_that_expires_its_own_watched_key_has_lost_too() {
         let mut server = server_with(1);
@@ -218,8 +218,8 @@ mod tests {
         heard(&mut server, 1);
     }
 
-    /// MONITOR shows commands when they have run, and messages come behind the reply. QUIT's is the
-    /// last.
+    /// MONITOR shows commands after they have run, and messages follow the reply. The reply to QUIT
+    /// is the last.
     #[test]
     fn nothing_is_added_to_a_client_that_closes() {
         let mut server = server_with(3);
@@ -242,7 +242,8 @@ mod tests {
         );
     }
 
-    /// The header of EXEC has promised three answers, but the first one says goodbye.
+    /// The header of EXEC's reply announces three elements, but the first command closes the
+    /// client.
     #[test]
     fn what_runs_behind_its_own_kill_is_not_answered() {
         let mut server = server_with(1);

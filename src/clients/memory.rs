@@ -1,20 +1,19 @@
 //! `maxmemory-clients`: when the buffers of all clients together are too large, the largest clients
-//! go.
+//! are closed.
 //!
-//! Each client is counted after each of its turns, and after something was pushed to it; the sums
-//! follow by the difference, so asking whether the limit is exceeded costs one comparison. Only
-//! when it is are the clients looked through: a heap of them is made and the largest taken off
-//! until the sum is below.
+//! Each client is counted after each of its turns, and after a message to it; the sums are updated
+//! by the difference, so that checking the limit costs one comparison. Only when the limit is
+//! exceeded, a heap of all clients is built and the largest ones are closed until the sum is below
+//! it.
 //!
 //! **Invariant:** `Net::memory` is the sum of all clients' `counted`
-//! (`the_sums_follow_each_client`).
-//! Rejected: lists of clients by size kept up to date all the time, which spare the search and cost
-//! every client of every turn; an eviction is rare and already costs a connection.
+//! (`the_sums_follow_each_client`). Rejected: lists of clients by size that are always up to date.
+//! They avoid the search but cost time in every turn of every client, and evictions are rare.
 
 use crate::client::{Client, Counted, flag};
 use crate::state::Server;
 
-/// All that a client holds, and what is held for it elsewhere.
+/// The memory of a client, here and in tables elsewhere.
 pub fn memory_of(server: &Server, c: &Client) -> usize {
     let tracking = c.has(flag::TRACKING_BCAST);
     c.memory()
@@ -25,7 +24,7 @@ pub fn memory_of(server: &Server, c: &Client) -> usize {
         }
 }
 
-/// Count a client anew.
+/// Counts a client again.
 pub fn update_memory(server: &mut Server, c: &mut Client) {
     let exempt = flag::NO_EVICT | flag::REPLICA | flag::PRIMARY;
     let new = Counted {
@@ -36,7 +35,7 @@ pub fn update_memory(server: &mut Server, c: &mut Client) {
     replace(server, c, new);
 }
 
-/// The same, at the end of a client's turn, where it only matters if there is a limit.
+/// Counts a client again at the end of its turn, if there is a limit.
 #[inline]
 pub fn note_turn(server: &mut Server, c: &mut Client) {
     if server.net.memory.limited {
@@ -44,7 +43,7 @@ pub fn note_turn(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// The client goes away.
+/// Subtracts a client that is being closed.
 pub fn forget(server: &mut Server, c: &mut Client) {
     replace(server, c, Counted::default());
 }

@@ -1,5 +1,6 @@
-//! Verbs on clients that every feature above needs: describing one, counting what it holds, and
-//! closing it when its replies pile up. `client` is the data and knows no `Server`; this room does.
+//! Operations on clients that every feature above needs: describing a client, counting its memory,
+//! and closing it when its replies pile up. `client` holds the data and does not know `Server`;
+//! this module does.
 
 pub mod describe;
 pub mod memory;
@@ -8,8 +9,8 @@ pub mod output_limit;
 use crate::state::Server;
 
 impl Server {
-    /// `hz`, more often when there are many clients and `dynamic-hz` allows it: cron calls for each
-    /// second.
+    /// How many times a second the cron runs: `hz`, or more with many clients if `dynamic-hz`
+    /// allows it.
     pub fn effective_hz(&self) -> u32 {
         let mut hz = self.config.hz.clamp(1, 500);
         while self.config.dynamic_hz && hz < 500 && self.net.clients.len() / hz as usize > 200 {

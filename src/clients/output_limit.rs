@@ -2,19 +2,19 @@
 //! the memory.
 //!
 //! The hard limit closes at once; the soft limit closes a client that has been above it for some
-//! seconds. A client that has never authenticated gets a fixed small allowance. For a replica the
-//! part of the replication stream counts that it has not been sent.
+//! seconds. A client that has never authenticated has a small fixed limit. For a replica, the part
+//! of the replication stream that it has not been sent counts too.
 
 use crate::client::table::Net;
 use crate::client::{Class, Client, REPLY_CLASS_MAX, flag};
 use crate::state::Server;
 
-/// Bytes of replies beyond its first buffer that a client may leave unread before it has
+/// The bytes of unread replies, beyond its first buffer, that a client may have before it has
 /// authenticated.
 const STRANGER_MAX: u64 = 1024;
 
-/// Close clients that let their replies pile up: at once over the hard limit, after a while over
-/// the soft.
+/// Closes a client whose unread replies are over the hard limit, or have been over the soft limit
+/// for its time.
 pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     if c.conn.is_none() || c.has(flag::CLOSE_ASAP) {
         return false;
@@ -29,8 +29,7 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     }
     let limit = &server.config.client_output_buffer_limit[class as usize];
     let hard = match class {
-        // What the backlog holds anyway costs no memory: a partial resync must not end in a
-        // disconnection.
+        // The backlog's bytes are held anyway: a partial resync must not lead to a disconnection.
         Class::Replica if limit.hard != 0 => limit.hard.max(server.config.repl_backlog_size),
         _ => limit.hard,
     };

@@ -4,34 +4,34 @@
 //! both and a later word overrides an earlier one. `--port 7777 --save 900 1` is `port "7777"` and
 //! `save "900" "1"`.
 //!
-//! What starts with `--` is a name, except directly after a name that has no value yet: then it is
-//! its value (`--proc-title-template --x--`). A name and its values may share one argument
-//! (`"--maxmemory 1gb"`). `--save` is the exception to the exception: followed by another option,
-//! or by nothing, it means `save ""`.
+//! An argument that starts with `--` is a name, except directly after a name without a value: then
+//! it is the value (`--proc-title-template --x--`). A name and its values may share one argument
+//! (`"--maxmemory 1gb"`). `--save`, followed by another option or by nothing, means `save ""`.
 
 use crate::util::quote::{split_args, write_repr};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Where the configuration comes from, in the order in which it is read.
+/// The sources of the configuration, in the order in which they are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     pub file: Option<PathBuf>,
-    /// `-`: read standard input to its end.
+    /// `-`: standard input is read to its end.
     pub stdin: bool,
-    /// The options as lines; the first line is empty, so that numbers in error texts are Redis's.
+    /// The options as lines; the first line is empty, so that line numbers in error texts are
+    /// Redis's.
     pub options: Vec<u8>,
 }
 
-/// Reads the arguments after the program's name. Options that are no settings (`--version`,
-/// `--help`) are the caller's.
+/// Parses the arguments after the program's name. The caller handles options that are not settings
+/// (`--version`, `--help`).
 pub fn parse_args<T: AsRef<OsStr>>(args: &[T]) -> Sources {
     let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_ref().as_bytes()).collect();
     let mut sources = Sources::default();
     let mut rest = 0;
     if let Some(first) = args.first().filter(|first| !first.starts_with(b"-")) {
-        // An empty name is none: scripts pass one as `"$CONFIG"`.
+        // An empty name counts as none: scripts pass `"$CONFIG"`.
         sources.file = Some(PathBuf::from(OsStr::from_bytes(first))).filter(|_| !first.is_empty());
         rest = 1;
     }
@@ -148,7 +148,7 @@ mod tests {
             }
         );
         assert_eq!(parse_args::<&str>(&[]), Sources::default());
-        // In the middle it is a word like others.
+        // `-` is special at the end only.
         assert!(!parse_args(&["a.conf", "-", "--port", "1"]).stdin);
     }
 }

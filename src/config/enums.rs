@@ -3,10 +3,9 @@
 //! An enumeration here is a plain Rust `enum` with a table of names (`Choice`): the first name of a
 //! value is what CONFIG GET and CONFIG REWRITE print, and names are matched without regard to case.
 //! The order of the table is the order of the list in the error text ("argument(s) must be one of
-//! the following: ..."), which clients' test suites look at.
+//! the following: ..."), which test suites of clients compare.
 //!
-//! Texts are bytes (`Text`), not `String`: a password or a path is whatever the user typed, UTF-8
-//! or not.
+//! Texts are bytes (`Text`), not `String`: a password or a path may have any bytes, UTF-8 or not.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -15,20 +14,23 @@ use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// A text setting. Empty means "not set" wherever Redis treats the empty string so.
+/// The value of a text setting. Empty means "not set" where it does in Redis.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text(Vec<u8>);
 
 impl Text {
+    /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// For log lines and addresses; bytes that are no UTF-8 show as replacement characters.
+    /// The text for log lines and addresses; bytes that are not UTF-8 become replacement
+    /// characters.
     pub fn to_str_lossy(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
     }
 
+    /// The text as a path.
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
     }
@@ -105,8 +107,7 @@ pub trait Choice: Copy + PartialEq + 'static {
     }
 }
 
-/// Declares an enumeration and its names together, so that neither can be forgotten. The first
-/// value is the default.
+/// Declares an enumeration and its names together. The first value is the default.
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($value:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -126,7 +127,7 @@ macro_rules! choice {
 }
 
 choice! {
-    /// `loglevel`, from the most talkative.
+    /// `loglevel`, from the most detailed level.
     LogLevel { Debug = "debug", Verbose = "verbose", Notice = "notice", Warning = "warning", Nothing = "nothing" }
 }
 choice! {
@@ -149,7 +150,7 @@ choice! {
     AppendFsync { Everysec = "everysec", Always = "always", No = "no" }
 }
 choice! {
-    /// `maxmemory-policy`: which keys may go when memory is full, and by what order.
+    /// `maxmemory-policy`: which keys are evicted when memory is full, and in which order.
     MaxmemoryPolicy {
         VolatileLru = "volatile-lru", VolatileLfu = "volatile-lfu", VolatileRandom = "volatile-random",
         VolatileTtl = "volatile-ttl", AllkeysLru = "allkeys-lru", AllkeysLfu = "allkeys-lfu",
@@ -158,7 +159,7 @@ choice! {
 }
 
 impl MaxmemoryPolicy {
-    /// Whether the policy counts accesses (LFU) instead of remembering the last one.
+    /// Whether the policy counts accesses (LFU).
     pub fn is_lfu(self) -> bool {
         matches!(
             self,
@@ -166,6 +167,7 @@ impl MaxmemoryPolicy {
         )
     }
 
+    /// Whether the policy uses the time of the last access (LRU).
     pub fn is_lru(self) -> bool {
         matches!(
             self,
@@ -203,26 +205,28 @@ choice! {
     OomScoreAdj { No = "no", Yes = "yes", Relative = "relative", Absolute = "absolute" }
 }
 choice! {
-    /// `acl-pubsub-default`: the channels of a user that says nothing about channels.
+    /// `acl-pubsub-default`: the channels of a user without rules about channels.
     AclPubsubDefault { Allchannels = "allchannels", Resetchannels = "resetchannels" }
 }
 choice! {
     ClusterPreferredEndpointType { Ip = "ip", Hostname = "hostname", UnknownEndpoint = "unknown-endpoint" }
 }
 choice! {
-    /// `enable-debug-command` and its siblings: `Local` allows clients of this machine only.
+    /// `enable-debug-command`, `enable-module-command` and `enable-protected-configs`: `Local`
+    /// allows clients of this machine only.
     Enable { No = "no", Yes = "yes", Local = "local" }
 }
 choice! {
     RdbVersionCheck { Strict = "strict", Relaxed = "relaxed" }
 }
 choice! {
-    /// `rdb-version`: the version of the RDB files that are written. 10 loads into Redis 7.0, 80 is
-    /// Valkey 9's.
+    /// `rdb-version`: the version of the RDB files that are written. 10 can be loaded by Redis 7.0,
+    /// 80 is Valkey 9's.
     RdbVersion { V10 = "10", V11 = "11", V12 = "12", V80 = "80" }
 }
 
 impl RdbVersion {
+    /// The version number in the file's header.
     pub fn number(self) -> u32 {
         match self {
             RdbVersion::V10 => 10,
@@ -233,8 +237,8 @@ impl RdbVersion {
     }
 }
 
-/// `shutdown-on-sigterm` and `shutdown-on-sigint`: the modifiers that SHUTDOWN would be given. All
-/// false is `default`.
+/// `shutdown-on-sigterm` and `shutdown-on-sigint`: the modifiers of SHUTDOWN. All false is
+/// `default`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownFlags {
     pub save: bool,
@@ -310,20 +314,35 @@ pub struct RenameCommand {
 pub struct NotifyFlags(pub u32);
 
 impl NotifyFlags {
-    pub const KEYSPACE: u32 = 1 << 0; // K
-    pub const KEYEVENT: u32 = 1 << 1; // E
-    pub const GENERIC: u32 = 1 << 2; // g
-    pub const STRING: u32 = 1 << 3; // $
-    pub const LIST: u32 = 1 << 4; // l
-    pub const SET: u32 = 1 << 5; // s
-    pub const HASH: u32 = 1 << 6; // h
-    pub const ZSET: u32 = 1 << 7; // z
-    pub const EXPIRED: u32 = 1 << 8; // x
-    pub const EVICTED: u32 = 1 << 9; // e
-    pub const STREAM: u32 = 1 << 10; // t
-    pub const KEY_MISS: u32 = 1 << 11; // m, not part of A
-    pub const MODULE: u32 = 1 << 13; // d
-    pub const NEW: u32 = 1 << 14; // n, not part of A
+    /// `K`: publish on `__keyspace@<db>__:<key>`.
+    pub const KEYSPACE: u32 = 1 << 0;
+    /// `E`: publish on `__keyevent@<db>__:<event>`.
+    pub const KEYEVENT: u32 = 1 << 1;
+    /// `g`: commands for any type.
+    pub const GENERIC: u32 = 1 << 2;
+    /// `$`: strings.
+    pub const STRING: u32 = 1 << 3;
+    /// `l`: lists.
+    pub const LIST: u32 = 1 << 4;
+    /// `s`: sets.
+    pub const SET: u32 = 1 << 5;
+    /// `h`: hashes.
+    pub const HASH: u32 = 1 << 6;
+    /// `z`: sorted sets.
+    pub const ZSET: u32 = 1 << 7;
+    /// `x`: a key has expired.
+    pub const EXPIRED: u32 = 1 << 8;
+    /// `e`: a key was evicted.
+    pub const EVICTED: u32 = 1 << 9;
+    /// `t`: streams.
+    pub const STREAM: u32 = 1 << 10;
+    /// `m`: a key was not found; not part of `A`.
+    pub const KEY_MISS: u32 = 1 << 11;
+    /// `d`: events of modules.
+    pub const MODULE: u32 = 1 << 13;
+    /// `n`: a key is new; not part of `A`.
+    pub const NEW: u32 = 1 << 14;
+    /// `A`: all classes except `K`, `E`, `m` and `n`.
     pub const ALL: u32 = Self::GENERIC
         | Self::STRING
         | Self::LIST
@@ -349,11 +368,12 @@ impl NotifyFlags {
         (b'd', Self::MODULE),
     ];
 
+    /// Whether one of these classes is on.
     pub fn contains(self, classes: u32) -> bool {
         self.0 & classes != 0
     }
 
-    /// `None` if a letter names no class.
+    /// Parses the letters; `None` if a letter names no class.
     pub fn parse(text: &[u8]) -> Option<NotifyFlags> {
         let mut flags = 0;
         for &letter in text {
@@ -371,8 +391,7 @@ impl NotifyFlags {
 }
 
 impl fmt::Display for NotifyFlags {
-    /// `A` first when every class is on. `n` is printed only beside single classes: so does Redis,
-    /// where `A` hides it.
+    /// Starts with `A` when all its classes are on. As in Redis, `n` is printed only without `A`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.0 & Self::ALL == Self::ALL;
         if all {

@@ -8,14 +8,14 @@
 //!                            └─ TABLE ┘   one row each: name, aliases, kind (range, default), flags, Apply
 //! ```
 //!
-//! The rest of the server reads plain typed fields (`config.maxmemory`); only this module knows
-//! that they have names. The defaults are stated once, in the rows: `Config::default()` starts from
-//! zeroes and lets every row put its default.
+//! The rest of the server reads plain typed fields (`config.maxmemory`); only this module uses
+//! their names. The defaults are stated once, in the rows: `Config::default()` starts from zeroes,
+//! and every row writes its default.
 //!
 //! A change that needs more than a new value in a field (another listening socket, a smaller
-//! backlog) is named by the row's [`Apply`]. `Config` doesn't know how any of that is done:
-//! [`Config::set`] changes the fields and returns a [`Change`] with the steps that are due; the
-//! server does them and calls [`Config::rollback`] when one fails.
+//! backlog) is named by the row's [`Apply`]. [`Config::set`] changes the fields and returns a
+//! [`Change`] with the steps to be done; the server does them and calls [`Config::rollback`] when
+//! one fails.
 //!
 //! **Invariants**
 //! - Every row's default and the ends of its range survive a write and a read
@@ -25,12 +25,11 @@
 //! - redis.conf documents every row that is not hidden, with its default
 //!   (`tests::redis_conf_documents_every_setting_with_its_default`).
 //!
-//! Limits: the working directory belongs to the process, and `dir` changes it, as in Redis:
-//! relative paths of later lines and include lines start there. A name is looked up by a scan of
-//! the table: CONFIG is no hot path.
+//! Limits: `dir` changes the working directory of the process, as in Redis: relative paths of later
+//! lines and includes start there. A name is looked up by a scan of the table, as CONFIG is rare.
 //!
-//! Rejected: a map from names to strings (each use would parse again), and a macro that makes
-//! struct and table in one go (`grep` would not find a field).
+//! Rejected: a map from names to strings, which each use would parse again; and a macro that
+//! generates struct and table together, in which `grep` would not find a field.
 
 mod args;
 pub mod enums;
@@ -55,8 +54,8 @@ use std::path::PathBuf;
 
 use crate::texts::{self, Words};
 
-/// Writes the struct as it stands, and `blank()`: all zero, empty, none. That is the canvas on
-/// which the rows put their defaults, so that a default is written down in one place only.
+/// Declares the struct and `blank()`, which sets all fields to zero, empty or none. The rows then
+/// write their defaults, so that a default is stated in one place only.
 macro_rules! blank_struct {
     ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $kind:ty,)+ }) => {
         $(#[$doc])*
@@ -162,11 +161,12 @@ pub struct Config {
     pub rdb_version_check: RdbVersionCheck,
     pub rdb_del_sync_files: bool,
     pub rdb_save_incremental_fsync: bool,
-    /// Microseconds of sleep after each saved key, for tests; a negative value sleeps once per that
-    /// many keys.
+    /// Seconds without progress after which a saving child is ended; 0 is never.
     pub child_stall_timeout: u32,
+    /// Microseconds of sleep after each saved key, for tests. A negative value `-n` sleeps one
+    /// microsecond after every `n` keys.
     pub rdb_key_save_delay: i32,
-    /// The same for loading.
+    /// As `rdb_key_save_delay`, for loading.
     pub key_load_delay: i32,
     pub loading_process_events_interval_bytes: u32,
     pub sanitize_dump_payload: SanitizeDumpPayload,
@@ -228,8 +228,8 @@ pub struct Config {
     pub aclfile: Text,
     pub acllog_max_len: u64,
     pub acl_pubsub_default: AclPubsubDefault,
-    /// The `user` lines: what follows the word, one argument after the other. The server puts the
-    /// users of the moment here before CONFIG REWRITE.
+    /// The arguments of the `user` lines. Before CONFIG REWRITE the server stores its present users
+    /// here.
     pub user: Vec<Vec<Text>>,
     pub rename_command: Vec<RenameCommand>,
     /// The `loadmodule` lines: path and arguments.
@@ -387,17 +387,18 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether the log file can be opened; it is made if there is none.
+    /// Checks that the server's log file can be opened; creates it if it does not exist.
     pub fn check_logfile(&self) -> Result<(), StartError> {
         parse::check_logfile(self)
     }
 
-    /// Why this server can't be what the settings ask for, if it can't.
+    /// A reason why the server can't start with these settings: they need a feature that is not
+    /// built yet.
     pub fn not_built(&self) -> Option<&'static str> {
         parse::not_built(self)
     }
 
-    /// Whose spelling of texts is used.
+    /// The server whose texts are used, Redis or Valkey.
     #[inline]
     pub fn words(&self) -> Words {
         if self.extended_redis_compatibility {
@@ -407,14 +408,14 @@ impl Config {
         }
     }
 
-    /// The text in the words that the settings choose.
+    /// A text, as Redis or Valkey spells it.
     #[inline]
     pub fn text(&self, text: texts::Text) -> &'static str {
         text.of(self.words())
     }
 
-    /// The names of settings that were changed though they do nothing here, for a line in the log
-    /// at start.
+    /// The names of the settings that were changed but have no effect in this server, for a log
+    /// line at start.
     pub fn without_effect(&self) -> Vec<&'static str> {
         let default = Config::default();
         let idle = TABLE.iter().filter(|row| row.is(NO_EFFECT));
@@ -424,7 +425,7 @@ impl Config {
     }
 }
 
-/// The system's own words for an error, without the number that Rust appends.
+/// The system's text for an error, without the number that Rust appends.
 fn os_error(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(code) => nix::errno::Errno::from_raw(code).desc().into(),

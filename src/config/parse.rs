@@ -7,9 +7,9 @@
 //! ```
 //!
 //! `include` reads another file (or all that a pattern matches) at that place, relative to the
-//! working directory of the moment. What a directive means beyond the settings (is there such a
-//! command, is the user's rule valid) is asked of a [`Directives`], so that this module needs to
-//! know neither commands nor ACLs.
+//! working directory of the moment. [`Directives`] checks the lines that are more than settings
+//! (does a command exist, is a user's rule valid), so that this module needs neither commands nor
+//! ACLs.
 //!
 //! The first bad line stops the start with Redis's text; see [`StartError`].
 
@@ -27,7 +27,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Why the server can't start. Shown on standard error, exit code 1.
+/// The reason why the server can't start. Shown on standard error, exit code 1.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StartError {
     Line {
@@ -35,7 +35,7 @@ pub enum StartError {
         line: String,
         reason: Reason,
     },
-    /// Every line is fine, together they are not.
+    /// Each line is valid, but not all of them together.
     Whole(Reason),
     Open {
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum StartError {
     },
 }
 
-/// The version whose behaviour this is; scripts that look at the error expect it there.
+/// The version whose behaviour this is. Scripts that parse the error expect it there.
 const REDIS_VERSION: &str = "7.2.4";
 
 impl fmt::Display for StartError {
@@ -72,15 +72,15 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Lines whose meaning lies outside of the settings. The default accepts them.
+/// Checks lines that are more than settings. The default accepts them.
 pub trait Directives {
-    /// `rename-command`: whether the command exists and the new name is free. Called in the order
-    /// of the lines.
+    /// `rename-command`: checks that the command exists and the new name is free. Called in the
+    /// order of the lines.
     fn rename_command(&mut self, _from: &[u8], _to: &[u8]) -> Result<(), Reason> {
         Ok(())
     }
 
-    /// `user`: the name and its rules.
+    /// `user`: checks the name and its rules.
     fn user(&mut self, _args: &[Text]) -> Result<(), Reason> {
         Ok(())
     }
@@ -88,20 +88,20 @@ pub trait Directives {
 
 impl Directives for () {}
 
-/// Files that include each other in a circle end here instead of at the end of the stack.
+/// The maximum depth of includes, so that files which include each other are an error.
 const MAX_INCLUDE_DEPTH: usize = 32;
 
-/// A configuration of more than this is a mistake, such as a data file given for it.
+/// A larger file is taken for a mistake, such as a data file named by accident.
 const MAX_CONFIG_BYTES: u64 = 64 << 20;
 
-/// Names of the past that are accepted with one argument and mean nothing.
+/// Old names that are accepted with one argument and have no effect.
 const DEPRECATED: [&str; 3] = [
     "list-max-ziplist-entries",
     "list-max-ziplist-value",
     "lua-replicate-commands",
 ];
 
-/// Reads all sources into `config`, which holds the defaults.
+/// Reads all sources into `config`, which has the defaults.
 pub fn load(
     config: &mut Config,
     sources: &Sources,
@@ -140,9 +140,9 @@ pub fn load(
     Ok(())
 }
 
-/// Why the server can't be what the settings ask for: they belong to a feature that is not built,
-/// and a start without it would break a promise. Port 0 in `replicaof` names no primary, so it
-/// promises nothing.
+/// A reason why the server can't start with these settings: they need a feature that is not built
+/// yet, and a start without it could lose data or security. Port 0 in `replicaof` names no primary,
+/// so it is accepted.
 pub(super) fn not_built(config: &Config) -> Option<&'static str> {
     if config
         .replicaof
@@ -160,8 +160,8 @@ pub(super) fn not_built(config: &Config) -> Option<&'static str> {
     None
 }
 
-/// The log file is opened for each line, and lines that can't be written are lost, so the start
-/// tries to open it.
+/// Checks that the server's log file can be opened. It is opened for each line, and lines that
+/// can't be written are lost.
 pub(super) fn check_logfile(config: &Config) -> Result<(), StartError> {
     if config.logfile.is_empty() {
         return Ok(());
@@ -194,7 +194,7 @@ struct Loader<'a> {
     depth: usize,
 }
 
-/// A line's failure: its own, or that of a file which it included.
+/// The error of a line: its own, or that of an included file.
 enum Failure {
     Here(Reason),
     Included(StartError),
@@ -294,7 +294,7 @@ impl Loader<'_> {
     }
 }
 
-/// A setting's line of a file. One argument for a setting of several is split again: `save "900
+/// Applies a setting's line. A single argument of a setting that takes several is split: `save "900
 /// 1"`.
 pub(super) fn apply_line(config: &mut Config, name: &[u8], args: &[&[u8]]) -> Result<(), Reason> {
     let Some(row) = lookup(name) else {
@@ -317,13 +317,13 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
     line.is_empty() || line[0] == b'#'
 }
 
-/// Spaces, tabs and carriage returns at both ends don't count.
+/// Removes spaces, tabs and carriage returns at both ends.
 pub(super) fn trim_line(line: &[u8]) -> &[u8] {
     line.trim_ascii()
 }
 
-/// The files of an `include`: those that match a pattern, in order, or the one file that it names,
-/// there or not.
+/// The files of an `include`: those that match a pattern, in order, or the named file, which may
+/// not exist.
 pub(super) fn expand_include(cwd: &Path, pattern: &[u8]) -> Vec<PathBuf> {
     let is_pattern = |part: &[u8]| part.iter().any(|b| matches!(b, b'*' | b'?' | b'['));
     let pattern_path = Path::new(OsStr::from_bytes(pattern));

@@ -3,7 +3,7 @@
 use crate::config::Config;
 
 impl Config {
-    /// The title of this process, or of a child whose name takes the place of the executable's.
+    /// The title of this process, or of a child, whose `name` replaces that of the executable.
     pub fn process_title(&self, name: &str) -> String {
         let address = self
             .bind

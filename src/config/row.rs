@@ -1,8 +1,7 @@
-//! What a row of the settings table is: a name, a kind, flags, and what follows a change.
+//! The rows of the settings table: name, kind, flags, and the step that a change needs.
 //!
-//! A kind knows how to reach its field (two plain `fn`s, so the table is a constant), how to read
-//! text into it, what the text of its value is, and how the error reads when the text is no good.
-//! The texts are Redis's, since people search them.
+//! A kind reads and writes its field by two plain `fn`s, so that the table is a constant. It parses
+//! a text, prints the value, and has the error texts, which are Redis's, as people search for them.
 
 use super::Config;
 use super::enums::Text;
@@ -11,23 +10,22 @@ use crate::util::byte_size::parse_memory;
 use crate::util::number::parse_i64;
 use crate::util::quote::repr;
 
-/// Why a value was refused, in Redis's words.
+/// The reason why a value was refused: Redis's error text.
 pub type Reason = String;
 
-/// Where a value comes from. Some settings add to what is there when they are read from a file
-/// (`save`).
+/// The origin of a value. Some settings (`save`) add to their value when they are read from a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// redis.conf, standard input or the command line.
     Load,
-    /// CONFIG SET: the value stands alone.
+    /// CONFIG SET: the new value replaces the old one.
     Set,
 }
 
-/// What the server must do after a setting changed, beyond reading the field when it next needs it.
+/// The step that the server must do after a setting changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Apply {
-    /// Nothing: code that uses the field reads it each time.
+    /// None: the field is read each time it is used.
     None,
     /// Listen on other addresses.
     Bind,
@@ -35,9 +33,9 @@ pub enum Apply {
     TlsPort,
     /// Build the TLS configuration again: certificates, protocols, ciphers.
     Tls,
-    /// Raise the limit of open files, or refuse.
+    /// Raise the limit of open files, or refuse the value.
     MaxClients,
-    /// `dir`; done by this module, named so that logs can say it.
+    /// `dir`: this module changes the working directory; named for error messages.
     Dir,
     LogLevel,
     LogFormat,
@@ -45,29 +43,29 @@ pub enum Apply {
     LocaleCollate,
     WatchdogPeriod,
     Hz,
-    /// Evict down to the new limit; warn when it is below what is used.
+    /// Evict keys down to the new limit; warn if more than that is in use.
     MaxMemory,
     MaxMemoryPolicy,
-    /// Evict clients over the new limit.
+    /// Evict clients down to the new limit.
     MaxMemoryClients,
     OomScoreAdj,
     JemallocBgThread,
-    /// Start the log and rewrite it, or stop it.
+    /// Start the AOF with a rewrite, or stop it.
     AppendOnly,
     AutoAofRewrite,
-    /// Delete the log's old files, if they are not to be kept any more.
+    /// Delete the AOF's old files, if they are not kept any more.
     AofAutoGc,
     RequirePass,
     AclPubsubDefault,
     ReplBacklogSize,
-    /// Count the replicas that are good enough again.
+    /// Count again the replicas that are good enough (`min-replicas-max-lag`).
     GoodReplicas,
     NotifyKeyspaceEvents,
     LatencyTracking,
     SlowlogMaxLen,
     ImportMode,
     LuaInsecureApi,
-    /// This node's own flags (no failover).
+    /// Update the node's flags in the cluster (no failover).
     ClusterFlags,
     ClusterAnnounceIp,
     ClusterAnnouncePorts,
@@ -85,26 +83,27 @@ pub const HIDDEN: u16 = 1 << 2;
 pub const PROTECTED: u16 = 1 << 3;
 /// For tests and debugging.
 pub const DEBUG: u16 = 1 << 4;
-/// Several arguments; CONFIG SET splits its one value at the spaces.
+/// Has several arguments; CONFIG SET splits its single value at spaces.
 pub const MULTI_ARG: u16 = 1 << 5;
 /// CONFIG SET refuses it while the data set is loading.
 pub const DENY_LOADING: u16 = 1 << 6;
-/// Known, accepted, and without effect in this server, which says so at start when it is not at its
+/// Known and accepted, but without effect in this server. The start logs it if it is not at its
 /// default.
 pub const NO_EFFECT: u16 = 1 << 7;
 /// CONFIG REWRITE removes the line of an empty value, since empty means "not set".
 pub const EMPTY_IS_UNSET: u16 = 1 << 8;
 
+/// One setting.
 pub struct Row {
     pub name: &'static str,
-    /// Older names, and Valkey's. Both directions work everywhere.
+    /// Older names, and Valkey's. They can be used in place of the name everywhere.
     pub aliases: &'static [&'static str],
     pub flags: u16,
     pub kind: Kind,
     pub apply: Apply,
 }
 
-/// How a number is written.
+/// The unit of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Plain,
@@ -113,17 +112,18 @@ pub enum Unit {
     Octal,
 }
 
+/// The kind of a value, with its access functions and its default.
 pub enum Kind {
     Bool {
         get: fn(&Config) -> bool,
         set: fn(&mut Config, bool),
         default: bool,
-        /// Why `yes` can't be had.
+        /// Why `yes` is refused, if it is.
         refuse_yes: Option<&'static str>,
     },
     Number {
         get: fn(&Config) -> i128,
-        /// The value is within `min..=max`, which the field's type must hold.
+        /// The field's type must hold `min..=max`.
         set: fn(&mut Config, i128),
         default: i128,
         min: i128,
@@ -138,7 +138,7 @@ pub enum Kind {
     },
     Choice {
         get: fn(&Config) -> &'static str,
-        /// False: no such name.
+        /// Returns false if there is no such name.
         set: fn(&mut Config, &[u8]) -> bool,
         default: &'static str,
         names: fn() -> Vec<&'static str>,
@@ -147,6 +147,7 @@ pub enum Kind {
 }
 
 impl Row {
+    /// A row without aliases, flags and step.
     pub const fn new(name: &'static str, kind: Kind) -> Row {
         Row {
             name,
@@ -157,21 +158,25 @@ impl Row {
         }
     }
 
+    /// Adds aliases.
     pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Row {
         self.aliases = aliases;
         self
     }
 
+    /// Adds flags.
     pub const fn flags(mut self, flags: u16) -> Row {
         self.flags = flags;
         self
     }
 
+    /// Sets the step that a change needs.
     pub const fn apply(mut self, apply: Apply) -> Row {
         self.apply = apply;
         self
     }
 
+    /// Whether a flag is set.
     pub fn is(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
@@ -197,7 +202,8 @@ impl Row {
         }
     }
 
-    /// Sets the field from the arguments of a line, or says why not and leaves it as it was.
+    /// Sets the field from the arguments of a line. `Err` is the reason of a refusal; the field is
+    /// then unchanged.
     pub fn set(&self, config: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason> {
         if let Kind::Special(special) = &self.kind {
             return (special.set)(config, args, origin);
@@ -232,8 +238,8 @@ impl Row {
         Ok(())
     }
 
-    /// What CONFIG REWRITE writes behind the name, one entry for each line; none when the setting
-    /// has to be left out.
+    /// The values that CONFIG REWRITE writes behind the name, one for each line; none if the
+    /// setting is left out.
     pub(super) fn lines(&self, config: &Config) -> Vec<Vec<u8>> {
         match &self.kind {
             Kind::Special(special) => (special.lines)(config),
@@ -261,10 +267,12 @@ impl Row {
     }
 }
 
+/// `yes` or `no`.
 pub fn yes_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
+/// The error text for a value that is none of these names.
 pub fn not_one_of(names: &[&str]) -> Reason {
     format!(
         "argument(s) must be one of the following: {}",
@@ -319,7 +327,7 @@ fn parse_octal(text: &[u8]) -> Option<i128> {
     i64::from_str_radix(text, 8).ok().map(i128::from)
 }
 
-/// With the largest unit that divides it.
+/// A number of bytes with the largest unit that divides it.
 fn show_memory(bytes: i128) -> Vec<u8> {
     let units = [(1 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")];
     let unit = units

@@ -17,12 +17,12 @@ use crate::util::glob::{glob_match_nocase, is_literal};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-/// What the client and the moment allow.
+/// What this client may change at this moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
     /// `enable-protected-configs` lets this client change protected settings.
     pub protected: bool,
-    /// The data set is being loaded, or a script is busy.
+    /// The data set is being loaded, or a script runs for too long.
     pub loading: bool,
 }
 
@@ -35,7 +35,7 @@ pub enum SetError {
 }
 
 impl SetError {
-    /// The error for a step that the server could not do.
+    /// The error of a step that failed.
     pub fn apply_failed(step: &Step, reason: impl Into<Reason>) -> SetError {
         SetError::Failed {
             name: step.name.into(),
@@ -43,9 +43,9 @@ impl SetError {
         }
     }
 
-    /// The reply as bytes: a name may hold any.
+    /// The reply as bytes: a name may contain any byte.
     pub fn to_bytes(&self) -> Vec<u8> {
-        // As C's `%s` shows it.
+        // A text ends at a NUL, as with C's `%s`.
         let shown = |name: &[u8]| name.split(|b| *b == 0).next().unwrap_or_default().to_vec();
         match self {
             SetError::Unknown { name } => {
@@ -67,14 +67,14 @@ impl fmt::Display for SetError {
     }
 }
 
-/// One thing for the server to do, and the setting to name if it fails.
+/// A step for the server to do, and the setting to name if it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub apply: Apply,
     pub name: &'static str,
 }
 
-/// A change that has been made to the fields and waits to be put into effect.
+/// A change that has been made to the fields and whose steps must still be done.
 #[must_use = "the steps are the server's to do"]
 pub struct Change {
     before: Box<Config>,
@@ -84,7 +84,7 @@ pub struct Change {
 
 impl Config {
     /// The settings that match a pattern, under the names that matched: an alias is an entry of its
-    /// own. A hidden setting shows only under its exact name. No name comes twice.
+    /// own. A hidden setting is returned only for its exact name. No name is repeated.
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(Text, Vec<u8>)> {
         let mut found: Vec<(Text, Vec<u8>)> = Vec::new();
         let mut add = |name: &[u8], row: &Row| {
@@ -112,7 +112,7 @@ impl Config {
         found
     }
 
-    /// Sets all or nothing.
+    /// Sets all of the settings, or none of them.
     pub fn set(&mut self, pairs: &[(&[u8], &[u8])], access: Access) -> Result<Change, SetError> {
         let targets = find_targets(pairs, access, self.words())?;
         let mut change = Change {
@@ -154,14 +154,13 @@ impl Config {
         }
     }
 
-    /// Puts every field back to what it was before the change. The steps already done have to be
-    /// done again by the server.
+    /// Restores the fields to the values before the change. The server must repeat the steps that
+    /// were done.
     pub fn rollback(&mut self, change: &Change) {
         let moved = self.dir != change.before.dir;
         *self = (*change.before).clone();
         if moved {
-            // The directory was fine a moment ago; if it has vanished since, there is nowhere to go
-            // back to.
+            // If the old directory was removed meanwhile, there is nothing to return to.
             let _ = std::env::set_current_dir(&self.dir);
         }
     }
@@ -169,12 +168,12 @@ impl Config {
 
 struct Target {
     row: &'static Row,
-    /// The name or alias that was asked for, in the table's spelling.
+    /// The name or alias that was used, as the table spells it.
     name: &'static str,
 }
 
-/// Looks all names up before anything is set. An alias counts as another setting, so both may be
-/// given.
+/// Looks up all names before anything is set. A name and its alias may both be given, as two
+/// settings.
 fn find_targets(
     pairs: &[(&[u8], &[u8])],
     access: Access,
@@ -215,7 +214,7 @@ fn find_targets(
     }
 }
 
-/// Enters `config.dir` and makes it absolute.
+/// Changes to `config.dir` and makes it absolute.
 pub(super) fn change_dir(config: &mut Config) -> Result<(), Reason> {
     std::env::set_current_dir(&config.dir).map_err(|error| os_error(&error))?;
     let cwd = std::env::current_dir().map_err(|error| os_error(&error))?;

@@ -1,7 +1,7 @@
-//! The settings with a shape of their own: lists, rules, masks. Each is three functions: text of
-//! the value, value of the arguments, default.
+//! The settings whose values have a form of their own: lists, rules, masks. Each has functions that
+//! print the value, parse it and set the default.
 //!
-//! `check` holds the conditions on plain texts.
+//! `check` has the conditions on text settings.
 
 use super::Config;
 use super::enums::*;
@@ -10,18 +10,19 @@ use crate::texts;
 use crate::util::byte_size::parse_memory;
 use crate::util::number::{parse_f64, parse_i64};
 
-/// Sets the field from the arguments of a line, or leaves it as it was.
+/// Sets the field from the arguments of a line, or leaves it unchanged.
 pub type SetFn = fn(&mut Config, &[&[u8]], Origin) -> Result<(), Reason>;
 
+/// The functions of a setting.
 pub struct Special {
     /// The value as CONFIG GET shows it.
     pub get: fn(&Config) -> Vec<u8>,
     pub set: SetFn,
     pub put_default: fn(&mut Config),
-    /// The lines that CONFIG REWRITE writes: what follows the name, one entry a line. Empty: no
-    /// line at all.
+    /// The values that CONFIG REWRITE writes behind the name, one for each line; none if the
+    /// setting is left out.
     pub lines: fn(&Config) -> Vec<Vec<u8>>,
-    /// Whether a line adds to the lines before it, instead of replacing them.
+    /// Whether a line adds to the earlier lines instead of replacing them.
     pub adds_up: bool,
 }
 
@@ -34,16 +35,17 @@ fn join<T: ToString>(items: &[T]) -> Vec<u8> {
     items.join(" ").into_bytes()
 }
 
-/// As many addresses as the listener table holds.
+/// The maximum number of addresses, as in Redis.
 const MAX_BIND_ADDRESSES: usize = 16;
 
+/// `bind`: addresses to listen on.
 pub static BIND: Special = Special {
     get: |c| join(&c.bind),
     set: |c, args, _| {
         if args.len() > MAX_BIND_ADDRESSES {
             return Err("Too many bind addresses specified.".into());
         }
-        // One empty argument: listen nowhere.
+        // One empty argument: no address is listened on.
         let args = if args == [b""] { &[] } else { args };
         c.bind = args
             .iter()
@@ -62,6 +64,7 @@ pub static BIND: Special = Special {
     adds_up: false,
 };
 
+/// `save`: the save points.
 pub static SAVE: Special = Special {
     get: |c| {
         let rules: Vec<String> = c.save.iter().map(SavePoint::to_string).collect();
@@ -119,7 +122,7 @@ fn set_save(c: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason
     Ok(())
 }
 
-/// The four modifiers in the order of the error text, with their field.
+/// The four modifiers in the order of the error text, each with its field.
 fn shutdown_modifiers(flags: &mut ShutdownFlags) -> [(&'static str, &mut bool); 4] {
     let ShutdownFlags {
         save,
@@ -179,9 +182,12 @@ macro_rules! shutdown_on {
     };
 }
 
+/// `shutdown-on-sigint`.
 pub static SHUTDOWN_ON_SIGINT: Special = shutdown_on!(shutdown_on_sigint);
+/// `shutdown-on-sigterm`.
 pub static SHUTDOWN_ON_SIGTERM: Special = shutdown_on!(shutdown_on_sigterm);
 
+/// `replicaof`.
 pub static REPLICAOF: Special = Special {
     get: show_replicaof,
     set: set_replicaof,
@@ -221,6 +227,7 @@ fn set_replicaof(c: &mut Config, args: &[&[u8]], _: Origin) -> Result<(), Reason
     Ok(())
 }
 
+/// `maxmemory-clients`: bytes or a percentage.
 pub static MAXMEMORY_CLIENTS: Special = Special {
     get: |c| c.maxmemory_clients.to_string().into_bytes(),
     set: |c, args, _| {
@@ -258,7 +265,7 @@ fn parse_clients_limit(text: &[u8]) -> Result<ClientsLimit, Reason> {
     }
 }
 
-/// As they are printed, in the order of `ObufClass`. `replica` is accepted for `slave`.
+/// The names that are printed, in the order of `ObufClass`. `replica` is accepted for `slave`.
 const OBUF_CLASSES: [&str; 3] = ["normal", "slave", "pubsub"];
 
 fn show_obuf_limits(c: &Config) -> Vec<Vec<u8>> {
@@ -273,6 +280,7 @@ fn show_obuf_limits(c: &Config) -> Vec<Vec<u8>> {
     classes.map(line).collect()
 }
 
+/// `client-output-buffer-limit`.
 pub static CLIENT_OUTPUT_BUFFER_LIMIT: Special = Special {
     get: |c| show_obuf_limits(c).join(&b' '),
     set: set_obuf_limits,
@@ -285,7 +293,7 @@ pub static CLIENT_OUTPUT_BUFFER_LIMIT: Special = Special {
         let (replica, pubsub) = (limit(256 << 20, 64 << 20, 60), limit(32 << 20, 8 << 20, 60));
         c.client_output_buffer_limit = [limit(0, 0, 0), replica, pubsub];
     },
-    // A line leaves the other classes alone, so those at their default need none.
+    // A line does not change the other classes, so classes at their default need no line.
     lines: |c| {
         let (now, default) = (show_obuf_limits(c), show_obuf_limits(&Config::default()));
         now.into_iter()
@@ -332,6 +340,7 @@ fn parse_obuf_limit(args: &[&[u8]]) -> Option<ObufLimit> {
     })
 }
 
+/// `oom-score-adj-values`.
 pub static OOM_SCORE_ADJ_VALUES: Special = Special {
     get: |c| join(&c.oom_score_adj_values),
     set: |c, args, _| {
@@ -366,6 +375,7 @@ fn show_percentiles(c: &Config) -> Vec<u8> {
     join(&percentiles)
 }
 
+/// `latency-tracking-info-percentiles`.
 pub static LATENCY_TRACKING_INFO_PERCENTILES: Special = Special {
     get: show_percentiles,
     set: |c, args, _| {
@@ -397,6 +407,7 @@ pub static LATENCY_TRACKING_INFO_PERCENTILES: Special = Special {
     adds_up: false,
 };
 
+/// `notify-keyspace-events`.
 pub static NOTIFY_KEYSPACE_EVENTS: Special = Special {
     get: |c| c.notify_keyspace_events.to_string().into_bytes(),
     set: |c, args, _| {
@@ -426,14 +437,17 @@ pub mod check {
         text.is_empty() || std::str::from_utf8(text).is_ok_and(|text| text.parse::<T>().is_ok())
     }
 
+    /// Accepts every text.
     pub fn anything(_: &[u8]) -> Verdict {
         Ok(())
     }
 
+    /// The check of `dir`.
     pub fn dir(text: &[u8]) -> Verdict {
         require(!text.is_empty(), "dir can't be empty")
     }
 
+    /// The check of `dbfilename`.
     pub fn dbfilename(text: &[u8]) -> Verdict {
         require(!text.is_empty(), "dbfilename can't be empty")?;
         require(
@@ -442,6 +456,7 @@ pub mod check {
         )
     }
 
+    /// The check of `appendfilename`.
     pub fn appendfilename(text: &[u8]) -> Verdict {
         require(!text.is_empty(), "appendfilename can't be empty")?;
         require(
@@ -450,6 +465,7 @@ pub mod check {
         )
     }
 
+    /// The check of `appenddirname`.
     pub fn appenddirname(text: &[u8]) -> Verdict {
         require(!text.is_empty(), "appenddirname can't be empty")?;
         require(
@@ -458,21 +474,25 @@ pub mod check {
         )
     }
 
+    /// The check of `cluster-config-file`.
     pub fn cluster_config_file(text: &[u8]) -> Verdict {
         require(!text.is_empty(), "cluster-config-file can't be empty")
     }
 
+    /// An IPv4 address.
     pub fn ipv4(text: &[u8]) -> Verdict {
         require(parses::<Ipv4Addr>(text), "Invalid IPv4 address")
     }
 
+    /// An IPv6 address.
     pub fn ipv6(text: &[u8]) -> Verdict {
         require(parses::<Ipv6Addr>(text), "Invalid IPv6 address")
     }
 
-    /// The longest host name that the cluster bus carries, its end mark included.
+    /// The size of a host name in messages of the cluster bus, with its final NUL.
     const HOSTNAME_SIZE: usize = 256;
 
+    /// The check of `cluster-announce-hostname`.
     pub fn hostname(text: &[u8]) -> Verdict {
         require(
             text.len() < HOSTNAME_SIZE,
@@ -483,7 +503,7 @@ pub mod check {
         require(text.iter().all(allowed), complaint)
     }
 
-    /// Printable, and without what would break a line of `nodes.conf`.
+    /// Printable characters, without those that would break a line of `nodes.conf`.
     pub fn human_nodename(text: &[u8]) -> Verdict {
         let breaks =
             |b: &u8| b"!#$%&()*+:;<>?@[]^{|}~,='\"`\\/".contains(b) || !(b' '..=b'~').contains(b);

@@ -85,13 +85,14 @@ const MB: u64 = 1 << 20;
 
 const NO_DEFRAG: &str = "Active defragmentation cannot be enabled: it requires a server compiled with a modified Jemalloc";
 
-/// The row of a name or an alias, whatever its case.
+/// The row of a name or an alias, in any case.
 pub fn lookup(name: &[u8]) -> Option<&'static Row> {
     let is_it = |known: &str| known.as_bytes().eq_ignore_ascii_case(name);
     TABLE.iter().find(|row| row.names().any(is_it))
 }
 
-#[rustfmt::skip] // a row is a line
+/// All settings.
+#[rustfmt::skip] // one row for each line
 pub static TABLE: &[Row] = &[
     // Network
     Row::new("bind", Kind::Special(&special::BIND)).flags(MULTI_ARG).apply(Apply::Bind),
@@ -366,7 +367,8 @@ pub static TABLE: &[Row] = &[
     Row::new("cluster-manual-failover-timeout", number!(cluster_manual_failover_timeout, 5000, 1, INT)).flags(NO_EFFECT),
 ];
 
-/// Two ticks of the cron at least, else the watchdog would bark between them; zero is off.
+/// The shortest period is two ticks of the cron, since the cron resets the watchdog in each; zero
+/// is off.
 const WATCHDOG_PERIOD: Kind = Kind::Number {
     get: |c| c.watchdog_period.into(),
     set: |c, value| {
@@ -413,8 +415,8 @@ mod tests {
         assert_eq!(names.len(), count);
     }
 
-    /// The default goes out as text and comes in again as the same value; so do the ends of a
-    /// range, which proves that the field is wide enough.
+    /// The default's text is parsed to the same value, and so are the ends of a range, which proves
+    /// that the field is wide enough.
     #[test]
     fn values_survive_their_text() {
         let default = Config::default();

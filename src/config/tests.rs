@@ -20,7 +20,7 @@ fn load_text(text: &str) -> Result<Config, StartError> {
     load(&mut config, &sources, &mut ()).map(|()| config)
 }
 
-/// The error of the one line.
+/// The error of this single line.
 fn complaint(line: &str) -> String {
     match load_text(line) {
         Err(StartError::Line { reason, .. }) => reason,
@@ -49,7 +49,7 @@ fn set_one(name: &str, text: &str) -> Result<String, String> {
     set(&mut config, &[(name, text)]).map(|_| value(&config, name))
 }
 
-/// A directory of its own for a test, gone afterwards.
+/// A directory for one test, removed at its end.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -496,7 +496,7 @@ fn a_change_names_its_steps_once_and_only_for_new_values() {
         ],
     );
     assert_eq!(steps, Ok(vec![Apply::Tls, Apply::MaxMemory]));
-    // An alias beside its name is a setting of its own; the last one wins.
+    // A name and its alias are two settings; the last one counts.
     let steps = set(
         &mut config,
         &[
@@ -558,7 +558,7 @@ fn rewrite_keeps_comments_and_goes_back_to_the_file_of_the_line() {
             .contains("\ndir \"/")
     );
 
-    // A second time, nothing is left to write; the marker stays single.
+    // The second time there is nothing left to write, and the marker is not repeated.
     rewrite(&config, Extent::Changed).unwrap();
     assert_eq!(dir.text("a.conf"), rewritten);
     set(&mut config, &[("timeout", "0"), ("lfu-decay-time", "3")]).unwrap();
@@ -654,8 +654,7 @@ fn settings_without_effect_are_named_when_they_are_changed() {
     assert_eq!(config.without_effect(), ["io-threads"]);
 }
 
-/// The documentation at the project's top: `# name value` or `name value` states a setting and its
-/// default.
+/// In redis.conf, `# name value` or `name value` states a setting and its default.
 #[test]
 fn redis_conf_documents_every_setting_with_its_default() {
     let text = include_str!("../../redis.conf");
@@ -744,7 +743,7 @@ fn what_is_not_built_is_refused() {
             .unwrap()
             .starts_with("replicaof ")
     );
-    // No primary can be there, so that none is promised.
+    // Port 0 names no primary.
     assert_eq!(reason("replicaof 127.0.0.1 0"), None);
     assert_eq!(reason("replicaof no one"), None);
     for line in ["tls-port 6380", "cluster-enabled yes"] {
@@ -752,7 +751,8 @@ fn what_is_not_built_is_refused() {
         let refused = format!("{setting} can't be used: ");
         assert!(reason(line).unwrap().starts_with(&refused), "{line}");
     }
-    // What only takes part in TLS or in a cluster is named at start, see `without_effect`.
+    // Settings that only concern TLS or a cluster are named in the log at start, see
+    // `without_effect`.
     let idle = load_text("tls-replication yes\ntls-cluster yes\ncluster-node-timeout 1");
     let idle = idle.unwrap();
     assert_eq!(idle.not_built(), None);
@@ -775,11 +775,11 @@ fn sources(dir: &std::path::Path, text: &mut String) {
     }
 }
 
-/// A setting does something, or its row is marked and the start names it. A field counts as read
-/// where `.field` stands in the code of the server outside of this module.
+/// Every setting is used, or its row is marked so that the start names it. A field counts as used
+/// where `.field` occurs in the server's code outside of this module.
 #[test]
 fn a_setting_that_nothing_reads_is_marked() {
-    // Read by this module itself, or no setting.
+    // Used by this module itself, or not a setting.
     let inside = [
         "dir",
         "proc_title_template",

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::state::Server;
 use crate::util::number::parse_i64;
 
-/// WAITAOF for the local disk, on a server that keeps no AOF.
+/// The error of WAITAOF for the local disk on a server without an AOF.
 pub const WAITAOF_WITHOUT_AOF: Error =
     Error::of("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
 
@@ -22,7 +22,7 @@ pub fn replica_acks(server: &Server, c: &Client) -> i64 {
     server.replication.replicas.acked(c.repl_offset) as i64
 }
 
-/// 1 if our own disk has what this client wrote.
+/// 1 if the local disk has what this client wrote, otherwise 0.
 pub fn local_acks(server: &Server, c: &Client) -> i64 {
     i64::from(server.aof.has_synced(c.aof_offset))
 }
@@ -51,7 +51,7 @@ pub fn waitaof_is_met(server: &Server, c: &Client, local: i64, replicas: i64) ->
     local_acks(server, c) >= local && (replicas == 0 || replica_disk_acks(server, c) >= replicas)
 }
 
-/// Whether a client that waits has what it waits for, or can't get it any more.
+/// The reply that ends a client's WAITAOF; `None` while it must wait on.
 pub fn is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
     let blocked = c.blocked.as_ref()?;
     let argv = blocked.argv.slices();

@@ -22,12 +22,13 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::observe::redact;
 
-/// Arguments kept of one command, and bytes kept of one argument.
+/// The number of arguments of a command that are kept, and the number of bytes of an argument.
 const ARGC_MAX: usize = 32;
 const ARG_MAX: usize = 128;
 
+/// A command in a log.
 pub struct Entry {
-    /// Counts up within its log, never starts anew.
+    /// Counts up within its log and never starts again.
     pub id: u64,
     pub time_s: i64,
     /// Microseconds or bytes, see the table above.
@@ -46,6 +47,7 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The log that COMMANDLOG's argument names.
     pub fn by_name(name: &[u8]) -> Option<Kind> {
         let names: [(&[u8], Kind); 3] = [
             (b"slow", Kind::Slow),
@@ -59,11 +61,12 @@ impl Kind {
     }
 }
 
+/// The newest commands whose value reached a threshold.
 pub struct Log {
     /// Newest first.
     pub entries: VecDeque<Entry>,
     next_id: u64,
-    /// Values below are not kept; the largest number switches the log off.
+    /// The lowest value that is kept; the largest number switches the log off.
     threshold: u64,
     max_len: usize,
 }
@@ -90,6 +93,7 @@ impl Log {
         self.entries.truncate(self.max_len);
     }
 
+    /// Whether a value reaches the threshold.
     #[inline]
     pub fn wants(&self, value: u64) -> bool {
         value >= self.threshold
@@ -103,18 +107,19 @@ impl Log {
     }
 }
 
+/// The three logs.
 #[derive(Default)]
 pub struct CommandLogs {
     pub slow: Log,
     pub large_request: Log,
     pub large_reply: Log,
-    /// Below this many ticks a command is neither slow nor a latency event: one comparison for
+    /// A command that took fewer ticks is neither slow nor a latency event: one comparison for
     /// both.
     pub threshold_ticks: u64,
 }
 
 impl CommandLogs {
-    /// Take over the settings.
+    /// Applies the settings.
     pub fn configure(&mut self, config: &Config, clock: &crate::clock::Clock) {
         self.slow
             .configure(config.slowlog_log_slower_than, config.slowlog_max_len);
@@ -138,6 +143,7 @@ impl CommandLogs {
         };
     }
 
+    /// One of the logs.
     pub fn log(&mut self, kind: Kind) -> &mut Log {
         match kind {
             Kind::Slow => &mut self.slow,
@@ -146,7 +152,7 @@ impl CommandLogs {
         }
     }
 
-    /// Keep a command in one of the logs, if it belongs there.
+    /// Adds a command to one of the logs, if its value reaches the threshold.
     pub fn push_if_needed(
         &mut self,
         kind: Kind,
@@ -193,7 +199,7 @@ fn shortened(argv: &[&[u8]]) -> Vec<Vec<u8>> {
     out
 }
 
-/// Bytes of a request as the client sent it: arguments with their lengths and line ends.
+/// The bytes of a request as a client sends it: arguments with their lengths and line ends.
 pub fn request_bytes(argv: &[&[u8]]) -> u64 {
     let header = |n: usize| 1 + n.checked_ilog10().unwrap_or(0) as usize + 1 + 2;
     let args: usize = argv

@@ -1,23 +1,23 @@
 //! Names of keys for the rankings: distinguished by hash, remembered in bounded memory.
 //!
-//! A key may be 512 MB long. What is kept of it is its beginning; whether two are the same is
-//! decided by the hash of the whole under the server's seed, with the database. The chance that two
-//! of n keys are taken for one is n² / 2^65.
+//! A key may be 512 MB long, so only its beginning is kept. Two names are equal if the hashes of
+//! the whole keys, under the server's seed, and the databases are equal. The chance that two of n
+//! keys are taken for one is n² / 2^65.
 
-/// Bytes kept of a key; of a longer one [`KeptName::shown`] says how many more there were.
+/// The number of bytes of a key that are kept; [`KeptName::shown`] appends how many are missing.
 pub const KEPT_MAX: usize = 512;
 
 /// A key of a database.
 #[derive(Clone, Copy)]
 pub struct Name<'a> {
     pub db: u32,
-    /// Under the server's seed.
+    /// The key's hash, under the server's seed.
     pub hash: u64,
     pub key: &'a [u8],
 }
 
 impl Name<'_> {
-    /// Different for each database, and as good as the hash.
+    /// A hash of key and database.
     pub fn identity(&self) -> u64 {
         identity(self.hash, self.db)
     }
@@ -28,17 +28,18 @@ fn identity(hash: u64, db: u32) -> u64 {
     hash ^ u64::from(db).wrapping_mul(ODD)
 }
 
-/// A name that stays when the key has gone.
+/// A copy of a name, which remains when the key is deleted.
 #[derive(Clone)]
 pub struct KeptName {
     pub db: u32,
     hash: u64,
-    /// Bytes of the whole key.
+    /// The length of the whole key.
     len: usize,
     beginning: Vec<u8>,
 }
 
 impl KeptName {
+    /// Copies a name.
     pub fn of(name: Name) -> KeptName {
         KeptName {
             db: name.db,
@@ -48,27 +49,29 @@ impl KeptName {
         }
     }
 
-    /// Become another one, in the same memory.
+    /// Replaces the name; its memory is reused.
     pub fn replace(&mut self, name: Name) {
         (self.db, self.hash, self.len) = (name.db, name.hash, name.key.len());
         self.beginning.clear();
         self.beginning.extend_from_slice(beginning(name.key));
     }
 
+    /// A hash of key and database, equal to [`Name::identity`].
     pub fn identity(&self) -> u64 {
         identity(self.hash, self.db)
     }
 
+    /// Whether this is the name.
     pub fn is(&self, name: Name) -> bool {
         self.hash == name.hash && self.db == name.db
     }
 
-    /// What can be shown of it: by database, then by bytes.
+    /// The order of names: by database, then by bytes.
     pub fn order(&self) -> (u32, &[u8]) {
         (self.db, &self.beginning)
     }
 
-    /// The key, or its beginning and how much is missing.
+    /// The key, or its beginning and the number of missing bytes.
     pub fn shown(&self) -> Vec<u8> {
         let mut shown = self.beginning.clone();
         if self.len > shown.len() {

@@ -1,5 +1,5 @@
 //! The latency monitor: samples of events that took `latency-monitor-threshold` milliseconds or
-//! more, and what LATENCY GRAPH and LATENCY DOCTOR make of them.
+//! more, and the reports of LATENCY GRAPH and LATENCY DOCTOR.
 //!
 //! ```text
 //!   event                            what took long
@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Redis's `command-unblocking` is the reply to a client that a module blocked. A client that
-//! waited for a key runs its command again, and that is a `command`.
+//! waited for a key runs its command again, which counts as `command`.
 //!
 //! ```text
 //!   "command" -> (time, worst ms of that second), oldest first, the last 160
@@ -25,41 +25,44 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::time::Instant;
 
-/// Samples kept for each event.
+/// The number of samples that are kept for each event.
 const SAMPLES: usize = 160;
-/// Samples side by side in a graph, and its height.
+/// The number of columns of a graph.
 const GRAPH_COLUMNS: usize = 80;
 const GRAPH_ROWS: usize = 4;
-/// What stands at the top of a column, by how much of its cell is full.
+/// The top of a column, by how full its cell is.
 const GRAPH_TIPS: [char; 3] = ['_', 'o', '#'];
 
+/// The longest duration within one second.
 #[derive(Clone, Copy)]
 pub struct Sample {
     pub time_s: i64,
     pub ms: u64,
 }
 
+/// The samples of one event.
 #[derive(Default)]
 pub struct Series {
     /// Oldest first.
     pub samples: VecDeque<Sample>,
-    /// All samples since the event was last reset, also those that are kept no more.
+    /// Figures of all samples since the last reset, even those that are no longer kept.
     pub max_ms: u64,
     pub sum_ms: u64,
     pub count: u64,
 }
 
+/// The events that were long enough.
 #[derive(Default)]
 pub struct Latency {
     pub events: BTreeMap<&'static str, Series>,
     /// 0: off.
     pub threshold_ms: u64,
-    /// `latency-tracking`: histograms of each command.
+    /// `latency-tracking`: whether a histogram of each command is kept.
     pub tracking: bool,
 }
 
 impl Latency {
-    /// Note an event that took `ms`, if that is long.
+    /// Adds an event that took `ms`, if that reaches the threshold.
     #[inline]
     pub fn add_if_needed(&mut self, event: &'static str, ms: u64, now_s: i64) {
         if self.threshold_ms != 0 && ms >= self.threshold_ms {
@@ -67,13 +70,13 @@ impl Latency {
         }
     }
 
-    /// The beginning of an event; the clock is read only when latency is monitored.
+    /// Starts the timing of an event; the clock is read only when latency is monitored.
     #[inline]
     pub fn begin(&self) -> Option<Instant> {
         (self.threshold_ms != 0).then(Instant::now)
     }
 
-    /// Its end.
+    /// Ends the timing of an event.
     #[inline]
     pub fn end(&mut self, event: &'static str, began: Option<Instant>, now_s: i64) {
         if let Some(began) = began {
@@ -88,7 +91,7 @@ impl Latency {
         series.sum_ms = series.sum_ms.saturating_add(ms);
         series.count += 1;
         match series.samples.back_mut() {
-            // One sample a second: the worst.
+            // One sample for each second: the longest.
             Some(last) if last.time_s == now_s => last.ms = last.ms.max(ms),
             _ => {
                 if series.samples.len() == SAMPLES {
@@ -108,7 +111,7 @@ impl Latency {
         found.map(|(event, series)| (*event, series))
     }
 
-    /// Forget one event, or all; how many there were.
+    /// Removes one event, or all. Returns their number.
     pub fn reset(&mut self, name: Option<&[u8]>) -> usize {
         let before = self.events.len();
         match name {
@@ -121,7 +124,7 @@ impl Latency {
     }
 }
 
-/// What a series says at a glance.
+/// Figures of a series.
 struct Summary {
     low: u64,
     high: u64,
@@ -221,7 +224,7 @@ fn age(seconds: i64) -> String {
     }
 }
 
-/// LATENCY DOCTOR: the events in words, and what usually helps.
+/// LATENCY DOCTOR: describes the events and what usually helps.
 pub fn doctor(latency: &Latency, slower_than_us: i64, now_s: i64) -> String {
     if latency.threshold_ms == 0 && latency.events.is_empty() {
         return "The latency monitor is off. Switch it on with \"CONFIG SET latency-monitor-threshold \
@@ -343,7 +346,7 @@ mod tests {
         assert_eq!(latency.reset(None), 1);
     }
 
-    /// The graph that a real server drew of the same samples.
+    /// A real server drew this graph for the same samples.
     #[test]
     fn a_graph_of_five_samples() {
         let latency = five_spikes();

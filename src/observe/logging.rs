@@ -1,4 +1,5 @@
-//! The log: the `log` crate's macros in front, env_logger behind, Redis's lines in between.
+//! The server's log: the `log` crate's macros, env_logger as the backend, and Redis's form of
+//! lines.
 //!
 //! ```text
 //!   12345:M 22 Nov 2026 18:00:00.123 * Ready to accept connections tcp
@@ -9,14 +10,14 @@
 //!
 //! | `loglevel` | shows | macro | sign |
 //! |---|---|---|---|
-//! | warning | what an operator should look at | `warn!`, `error!` | `#` |
-//! | notice | what happens seldom and matters | `info!` | `*` |
-//! | verbose | what happens now and then | `debug!` | `-` |
+//! | warning | problems that an operator should look at | `warn!`, `error!` | `#` |
+//! | notice | rare and important events | `info!` | `*` |
+//! | verbose | more frequent events | `debug!` | `-` |
 //! | debug | everything | `trace!` | `.` |
 //! | nothing | | | |
 //!
-//! The file is opened for each line, as Redis does: a log that is rotated away needs no signal. A
-//! log is global by nature, and so are the few settings here; all others belong to the server.
+//! The file is opened for each line, as in Redis: a rotation needs no signal. The log is global,
+//! and so are its few settings here; all other settings belong to the server.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -37,10 +38,10 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// What this process is, as the letter in each line.
+/// The role of this process, which is a letter in each line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// Before the server is up, and forked children.
+    /// Before the server has started, and in forked children.
     Child = b'C' as isize,
     Primary = b'M' as isize,
     Replica = b'S' as isize,
@@ -51,7 +52,7 @@ static ROLE: AtomicU8 = AtomicU8::new(Role::Child as u8);
 static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Legacy as u8);
 static TIMESTAMP: AtomicU8 = AtomicU8::new(LogTimestampFormat::Legacy as u8);
 
-/// Where lines go; fixed once the settings are read.
+/// The destination of lines; fixed once the settings are read.
 struct Destination {
     /// Empty: standard output.
     file: PathBuf,
@@ -60,11 +61,10 @@ struct Destination {
 
 static DESTINATION: OnceLock<Destination> = OnceLock::new();
 
-/// Log to standard output until [`configure`] says otherwise. For `main`; a second call does
-/// nothing.
+/// Logs to standard output until [`configure`] is called. For `main`; a second call does nothing.
 pub fn start() {
     let mut builder = env_logger::Builder::new();
-    // Other crates' lines are no part of a server's log.
+    // The lines of other crates are not logged.
     builder.filter_module("aeris", LevelFilter::Trace);
     builder.format(write_record);
     builder.target(env_logger::Target::Pipe(Box::new(Sink)));
@@ -73,7 +73,7 @@ pub fn start() {
     }
 }
 
-/// The settings are known: file, level, format, syslog.
+/// Applies the settings: file, level, format, syslog.
 pub fn configure(config: &Config) {
     let destination = Destination {
         file: config.logfile.as_path().into(),
@@ -89,7 +89,7 @@ pub fn configure(config: &Config) {
     set_format(config);
 }
 
-/// `loglevel`
+/// Applies `loglevel`.
 pub fn set_level(level: LogLevel) {
     log::set_max_level(match level {
         LogLevel::Debug => LevelFilter::Trace,
@@ -100,19 +100,20 @@ pub fn set_level(level: LogLevel) {
     });
 }
 
-/// `log-format` and `log-timestamp-format`
+/// Applies `log-format` and `log-timestamp-format`.
 pub fn set_format(config: &Config) {
     FORMAT.store(config.log_format as u8, Ordering::Relaxed);
     TIMESTAMP.store(config.log_timestamp_format as u8, Ordering::Relaxed);
 }
 
+/// Sets the role of this process.
 pub fn set_role(role: Role) {
     ROLE.store(role as u8, Ordering::Relaxed);
 }
 
-/// Text without a line's head, such as a report. Not for syslog, which wants lines.
+/// Writes text without the head of a line, such as a report. Not for syslog, which needs lines.
 pub fn raw(text: &str) {
-    // A log that can't be written has no other place to report to.
+    // There is no other place to report that the log can't be written.
     let _ = write_out(text.as_bytes());
 }
 
@@ -130,7 +131,7 @@ fn write_record(out: &mut env_logger::fmt::Formatter, record: &Record) -> io::Re
     )
 }
 
-/// What stands before the message.
+/// The part of a line before the message.
 struct Head {
     level: Level,
 }
@@ -151,7 +152,7 @@ impl fmt::Display for Head {
     }
 }
 
-/// The message, quoted where the format wants quotes.
+/// The message, quoted if the format needs quotes.
 struct Message<'a>(&'a fmt::Arguments<'a>);
 
 impl fmt::Display for Message<'_> {
@@ -168,7 +169,7 @@ impl fmt::Display for Message<'_> {
     }
 }
 
-/// Now, in the format that the settings ask for.
+/// The present time in the format of the settings.
 pub struct Stamp;
 
 impl fmt::Display for Stamp {
@@ -207,7 +208,7 @@ impl fmt::Display for Stamp {
     }
 }
 
-/// The head of a crash report's lines: like a warning's, made without allocation.
+/// The head of a crash report's lines: that of a warning, written without allocation.
 pub struct WarningHead;
 
 impl fmt::Display for WarningHead {
@@ -266,7 +267,7 @@ fn facility(setting: SyslogFacility) -> i32 {
     }
 }
 
-/// What env_logger writes whole lines to.
+/// The destination to which env_logger writes whole lines.
 struct Sink;
 
 impl Write for Sink {
@@ -279,8 +280,8 @@ impl Write for Sink {
     }
 }
 
-/// std's buffer for standard output is passed by: a line is out when this returns, also when a
-/// child is forked right after.
+/// Writes without std's buffer for standard output: a line is written when this returns, also when
+/// a child is forked right after.
 fn write_out(bytes: &[u8]) -> io::Result<()> {
     match DESTINATION.get() {
         Some(to) if !to.file.as_os_str().is_empty() => OpenOptions::new()

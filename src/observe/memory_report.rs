@@ -1,4 +1,4 @@
-//! Where the memory is: the figures behind INFO memory, MEMORY STATS and MEMORY DOCTOR.
+//! The figures of INFO memory, MEMORY STATS and MEMORY DOCTOR.
 //!
 //! ```text
 //!   rss      what the system gave the process
@@ -17,7 +17,7 @@ use crate::state::Server;
 use crate::sys::allocator;
 use crate::sys::allocator::AllocatorStats;
 
-/// What the connected clients are and hold, by one walk.
+/// The number and memory of the connected clients, from one walk.
 #[derive(Default)]
 pub struct Census {
     /// Bytes of ordinary clients, of replicas, and of subscribers.
@@ -31,7 +31,8 @@ pub struct Census {
 }
 
 impl Census {
-    /// `running` is the client whose command asks: it is out of its slot.
+    /// Walks over the clients. `running` is the client whose command this is: it is out of its
+    /// slot.
     pub fn take(server: &Server, running: &Client) -> Census {
         let mut census = Census::default();
         let running = (!running.is_detached()).then_some(running);
@@ -47,10 +48,12 @@ impl Census {
         census
     }
 
+    /// Bytes of clients that are not replicas.
     pub fn clients(&self) -> usize {
         self.memory[Class::Normal as usize] + self.memory[Class::Pubsub as usize]
     }
 
+    /// Bytes of replicas.
     pub fn replicas(&self) -> usize {
         self.memory[Class::Replica as usize]
     }
@@ -63,6 +66,7 @@ pub struct DbTables {
     pub expires: usize,
 }
 
+/// Where the memory is, in bytes.
 pub struct Report {
     pub used: usize,
     pub peak: usize,
@@ -70,12 +74,12 @@ pub struct Report {
     pub startup: usize,
     pub overhead: usize,
     pub clients: usize,
-    /// Of the replication stream, beyond the backlog.
+    /// The replication stream beyond the backlog.
     pub replicas: usize,
-    /// What waits to be written to the AOF.
+    /// The bytes that wait to be written to the AOF.
     pub aof_buffer: usize,
     pub dbs: Vec<DbTables>,
-    /// Bytes of all main tables, of those that are being resized, and how many these are.
+    /// Bytes of all main tables.
     pub tables: usize,
     pub rehashing: usize,
     pub rehashing_count: usize,
@@ -84,6 +88,7 @@ pub struct Report {
 }
 
 impl Report {
+    /// Computes a report.
     pub fn make(server: &Server, census: &Census) -> Report {
         let mut report = Report {
             used: server.used_memory(),
@@ -131,20 +136,22 @@ impl Report {
         }
     }
 
-    /// The data set proper.
+    /// The bytes of the data set itself.
     pub fn dataset(&self) -> usize {
         self.used.saturating_sub(self.overhead)
     }
 
-    /// The data set's share of what came after the start.
+    /// The data set's percentage of the memory that was allocated after the start.
     pub fn dataset_percent(&self) -> f64 {
         percent(self.dataset(), self.used.saturating_sub(self.startup))
     }
 
+    /// The used memory as a percentage of its peak.
     pub fn peak_percent(&self) -> f64 {
         percent(self.used, self.peak)
     }
 
+    /// The average number of bytes for each key.
     pub fn bytes_per_key(&self) -> usize {
         self.used
             .saturating_sub(self.startup)
@@ -153,7 +160,7 @@ impl Report {
     }
 }
 
-/// The ratio, or 0 of nothing.
+/// The ratio, or 0 if `whole` is 0.
 pub fn ratio(part: usize, whole: usize) -> f64 {
     if whole == 0 {
         0.0
@@ -166,16 +173,17 @@ fn percent(part: usize, whole: usize) -> f64 {
     ratio(part, whole) * 100.0
 }
 
-/// The difference, which may be negative: an allocator's figures are not read at one moment.
+/// The difference, which may be negative, since an allocator's figures are not read at the same
+/// moment.
 pub fn excess(more: usize, less: usize) -> i64 {
     more as i64 - less as i64
 }
 
-/// Below this much data there is nothing to diagnose.
+/// With less data there is nothing to diagnose.
 const DOCTOR_MIN: usize = 5 << 20;
 const TEN_MB: i64 = 10 << 20;
 
-/// MEMORY DOCTOR: what is out of proportion, and what to do about it.
+/// MEMORY DOCTOR: the figures that are out of proportion, and what to do about them.
 pub fn doctor(server: &Server, report: &Report) -> String {
     if report.used < DOCTOR_MIN {
         return "This instance is empty or holds very little: there is nothing to diagnose. Ask again when \

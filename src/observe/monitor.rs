@@ -1,6 +1,6 @@
 //! MONITOR: sends every command, after it ran, to each client that called MONITOR.
 //!
-//! The line is made once for all monitors. A monitor sees its own commands too, behind their
+//! The line is formatted once for all monitors. A monitor gets its own commands too, after their
 //! replies.
 
 use crate::client::table::Net;
@@ -9,14 +9,14 @@ use crate::observe::redact::{self, REDACTED};
 use crate::state::Server;
 use crate::util::quote;
 
-/// Show this client all commands from now on.
+/// Makes this client a monitor.
 pub fn start(server: &mut Server, c: &mut Client) {
     c.set(flag::MONITOR);
     server.net.monitors.push(c.reference());
     server.update_armed();
 }
 
-/// And no more.
+/// Makes this client an ordinary one again.
 pub fn stop(server: &mut Server, c: &mut Client) {
     if c.has(flag::MONITOR) {
         let r = c.reference();
@@ -26,14 +26,14 @@ pub fn stop(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// `+1339518083.107412 [0 127.0.0.1:60866] "keys" "*"`
+/// Sends a command to all monitors: `+1339518083.107412 [0 127.0.0.1:60866] "keys" "*"`.
 pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]], changed: bool) {
     let offset = if changed { server.offset_of_event() } else { 0 };
     let line = std::sync::Arc::new(line(server, c, argv));
     let monitors: Vec<ClientRef> = server.net.monitors.clone();
     for r in monitors {
         let Some(mut monitor) = server.net.clients.take_ref(r) else {
-            // Its own command: behind the reply, which is not complete yet.
+            // The monitor's own command: after the reply, which is not complete yet.
             if r != c.reference() || !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
                 server.net.later.push((r, line.clone()));
             }

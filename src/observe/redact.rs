@@ -1,12 +1,12 @@
 //! Passwords in arguments: MONITOR and SLOWLOG show `(redacted)` in their place.
 //!
-//! What is secret follows from the arguments alone, so it is decided when they are about to be
-//! shown, and commands have nothing to remember.
+//! Whether an argument is secret follows from the arguments alone, so it is decided when they are
+//! shown.
 
-/// What is shown instead.
+/// The replacement of a secret.
 pub const REDACTED: &[u8] = b"(redacted)";
 
-/// Whether the argument at this place is a secret.
+/// Whether the argument at index `at` is a secret.
 pub fn is_secret(argv: &[&[u8]], at: usize) -> bool {
     let is = |at: usize, word: &str| {
         argv.get(at)
@@ -32,7 +32,7 @@ pub fn is_secret(argv: &[&[u8]], at: usize) -> bool {
     }
 }
 
-/// Settings that hold a password, or the name of the user that it belongs to.
+/// The settings that contain a password or its user name.
 const SECRET_SETTINGS: [&str; 7] = [
     "requirepass",
     "masterauth",

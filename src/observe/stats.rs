@@ -1,23 +1,23 @@
 //! Counters since the start, and rates sampled by the cron.
 //!
-//! The counters are plain fields, increased where an event happens. CONFIG RESETSTAT sets them back
-//! ([`Server::reset_stats`]); figures that describe the present (peaks of memory) stay.
+//! The counters are plain fields, incremented where an event happens. CONFIG RESETSTAT sets them to
+//! zero ([`Server::reset_stats`]); peaks of memory stay.
 
 use std::collections::BTreeMap;
 
 use crate::state::Server;
 use crate::texts::{self, Words};
 
-/// Distinct error codes that are counted. Scripts make codes up, without end. Beyond the limit
-/// Redis stops to count codes until CONFIG RESETSTAT; in Valkey's words, those that scripts make up
-/// share one count.
+/// The number of distinct error codes that are counted, as scripts can create any number. Beyond
+/// the limit, Redis stops counting codes until CONFIG RESETSTAT; in Valkey, further codes of
+/// scripts share one counter.
 const ERROR_CODES_MAX: usize = 128;
 const SAMPLES: usize = 16;
-/// Milliseconds between two samples, less what a timer may be early.
+/// Milliseconds between two samples, less the time by which a timer may be early.
 const SAMPLE_PERIOD_MS: i64 = 90;
 
 /// The average of the last [`SAMPLES`] samples of a counter's growth, each divided by the growth of
-/// another one: by milliseconds it is a rate, by the number of turns it is what a turn costs.
+/// another figure: by milliseconds for a rate, by turns for a cost of a turn.
 #[derive(Default)]
 pub struct Rate {
     samples: [u64; SAMPLES],
@@ -27,7 +27,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Growth of `total` for each `factor` of `base`.
+    /// Adds a sample: the growth of `total` for each `factor` of growth of `base`.
     pub fn sample(&mut self, total: u64, base: u64, factor: u64) {
         let last = self.last.replace((total, base));
         let Some((last_total, last_base)) = last else {
@@ -40,18 +40,20 @@ impl Rate {
         self.next = (self.next + 1) % SAMPLES;
     }
 
+    /// The average of the samples.
     pub fn average(&self) -> u64 {
         self.samples.iter().sum::<u64>() / SAMPLES as u64
     }
 }
 
+/// The counters of INFO.
 #[derive(Default)]
 pub struct Stats {
     pub commands_processed: u64,
     pub connections_received: u64,
     pub rejected_connections: u64,
     pub expired_keys: u64,
-    /// Fields of hashes, INFO's `expired_subkeys`.
+    /// Expired fields of hashes: INFO's `expired_subkeys`.
     pub expired_fields: u64,
     pub expire_time_cap_reached: u64,
     pub expire_cycle_us: u64,
@@ -77,15 +79,15 @@ pub struct Stats {
     pub reply_buffer_shrinks: u64,
     pub reply_buffer_expands: u64,
     pub error_replies: u64,
-    /// Of them, those to the AOF's commands while it is loaded: what was run once should not fail.
+    /// The error replies to commands of the AOF while it is loaded, which have succeeded before.
     pub unexpected_error_replies: u64,
     pub errors: BTreeMap<Box<str>, u64>,
-    /// There were too many codes: `errors` has one entry that says so, and none is counted until
-    /// CONFIG RESETSTAT.
+    /// Whether there were too many codes: `errors` then has one entry that states it, and no code
+    /// is counted until CONFIG RESETSTAT.
     errors_disabled: bool,
-    /// Which server's limit holds for `errors`.
+    /// The server whose limit of `errors` applies, Redis or Valkey.
     pub words: Words,
-    /// When the rates were last sampled.
+    /// The time of the last samples.
     pub sampled_ms: i64,
     pub ops_rate: Rate,
     pub input_rate: Rate,
@@ -100,8 +102,8 @@ pub struct Stats {
     /// The longest turn, and the most commands in one.
     pub turn_max_us: u64,
     pub turn_max_commands: u64,
-    /// Ticks spent in commands (those inside EXEC and scripts not counted twice), in the cron, and
-    /// in writing the AOF before replies leave.
+    /// Ticks spent in commands (those inside EXEC and scripts are not counted twice), in the cron,
+    /// and in writing the AOF before replies are sent.
     pub command_ticks: u64,
     pub cron_ticks: u64,
     pub aof_ticks: u64,
@@ -118,7 +120,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Count an error reply by its code, e.g. `WRONGTYPE`.
+    /// Counts an error reply by its code, e.g. `WRONGTYPE`.
     pub fn count_error(&mut self, code: &str) {
         self.error_replies += 1;
         if self.errors_disabled {
@@ -132,7 +134,7 @@ impl Stats {
         }
     }
 
-    /// Count an error that a script may have made up.
+    /// Counts an error whose code may come from a script.
     pub fn count_script_error(&mut self, code: &str) {
         let shared = self.words == Words::Valkey
             && self.errors.len() >= ERROR_CODES_MAX
@@ -155,7 +157,7 @@ impl Stats {
         self.errors_disabled = true;
     }
 
-    /// The cron offers the time: take a sample of each rate when one is due.
+    /// Takes a sample of each rate when one is due; called by the cron.
     pub fn sample_rates(&mut self, now_ms: i64) {
         if now_ms - self.sampled_ms < SAMPLE_PERIOD_MS {
             return;
@@ -170,7 +172,7 @@ impl Stats {
             .sample(self.eventloop_us, self.eventloop_cycles, 1);
     }
 
-    /// A turn is over.
+    /// Counts a turn that has ended.
     pub fn turn_ended(&mut self, now_us: i64) {
         let us = (now_us - self.turn_began_us).max(0) as u64;
         self.eventloop_cycles += 1;
@@ -182,7 +184,7 @@ impl Stats {
         self.turn_max_commands = self.turn_max_commands.max(commands);
     }
 
-    /// Counters back to zero, rates forgotten. Peaks of memory stay.
+    /// Sets counters and rates to zero. Peaks of memory stay.
     fn reset(&mut self) {
         *self = Stats {
             peak_memory: self.peak_memory,
@@ -195,7 +197,7 @@ impl Stats {
 }
 
 impl Server {
-    /// CONFIG RESETSTAT.
+    /// CONFIG RESETSTAT: sets the statistics of all features to zero.
     pub fn reset_stats(&mut self) {
         self.hotkeys.stats_reset(&self.stats);
         self.stats.reset();
@@ -206,7 +208,7 @@ impl Server {
         }
     }
 
-    /// Take note of the memory in use if it is more than ever.
+    /// Updates the peak of used memory.
     pub fn note_peak_memory(&mut self) {
         let used = self.used_memory();
         if used > self.stats.peak_memory {

@@ -1,8 +1,8 @@
-//! What the process holds: `used_memory` and the allocator's own figures.
+//! Memory in use: `used_memory` and the allocator's own figures.
 //!
-//! jemalloc keeps two counters for each thread, of bytes allocated and deallocated, which it needs
-//! anyway; reading them costs two loads. `used` is their difference for the main thread plus what
-//! the background threads last published: exact, and free on the path that allocates.
+//! jemalloc keeps two counters for each thread, of bytes allocated and deallocated; reading them
+//! costs two loads. `used` is their difference for the main thread plus what the background threads
+//! last published. It is exact and adds no cost to an allocation.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{CStr, CString};
@@ -18,15 +18,16 @@ use tikv_jemallocator::Jemalloc;
 #[cfg_attr(not(feature = "jemalloc"), allow(dead_code))]
 static ALLOCATOR: Allocator = Allocator;
 
-/// jemalloc with size classes of 8 bytes gives memory aligned to 8. `Jemalloc` asks for no more up
-/// to 16, which is what a C compiler expects of any malloc; types aligned to 16 (std's hash tables
-/// read their control bytes by SSE) would crash. So those name their alignment.
+/// With size classes of 8 bytes, jemalloc's memory is aligned to 8 bytes. The crate's `Jemalloc`
+/// passes no alignment for types aligned to 16 or less, as C compilers expect 16 of any malloc.
+/// Types aligned to 16 (std's hash tables read their control bytes by SSE) would crash, so this
+/// allocator always passes alignments above 8.
 struct Allocator;
 
-/// What every allocation is aligned to.
+/// The alignment of every allocation, in bytes.
 const QUANTUM: usize = 8;
 
-/// The flag that asks for an alignment, a power of two: its exponent.
+/// jemalloc's flag for an alignment: the exponent of a power of two.
 fn aligned(layout: Layout) -> i32 {
     layout.align().trailing_zeros() as i32
 }
@@ -68,8 +69,8 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Balance of all background threads: they free what the main thread allocated, so it is mostly
-/// negative.
+/// The balance (allocated less deallocated) of all background threads. They free what the main
+/// thread allocated, so it is mostly negative.
 static BACKGROUND: AtomicI64 = AtomicI64::new(0);
 
 /// The allocation counters of the thread that made this.
@@ -80,7 +81,7 @@ pub struct ThreadCounters {
 }
 
 impl ThreadCounters {
-    /// `None` if jemalloc was built without statistics.
+    /// The counters of the calling thread; `None` if jemalloc was built without statistics.
     pub fn of_this_thread() -> Option<ThreadCounters> {
         Some(ThreadCounters {
             allocated: allocatedp::read().ok()?,
@@ -99,7 +100,7 @@ impl ThreadCounters {
         (self.balance() + BACKGROUND.load(Ordering::Relaxed)).max(0) as usize
     }
 
-    /// Publish this thread's balance; called by background threads after each job.
+    /// Publishes this thread's balance; background threads call it after each job.
     pub fn publish(&mut self) {
         let now = self.balance();
         BACKGROUND.fetch_add(now - self.published, Ordering::Relaxed);
@@ -107,7 +108,7 @@ impl ThreadCounters {
     }
 }
 
-/// jemalloc's view, in bytes.
+/// jemalloc's statistics, in bytes.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct AllocatorStats {
     pub allocated: usize,
@@ -116,11 +117,11 @@ pub struct AllocatorStats {
     pub mapped: usize,
     pub retained: usize,
     pub metadata: usize,
-    /// Given back to the system, which has not taken it yet.
+    /// Pages returned to the system that it has not reclaimed yet.
     pub muzzy: usize,
 }
 
-/// Ask jemalloc; it sums over its arenas, so this is for INFO and cron.
+/// Reads jemalloc's statistics. jemalloc sums over its arenas, so this is for INFO and the cron.
 pub fn allocator_stats() -> AllocatorStats {
     if epoch::advance().is_err() {
         return AllocatorStats::default();
@@ -136,7 +137,7 @@ pub fn allocator_stats() -> AllocatorStats {
     }
 }
 
-/// The muzzy pages of all arenas together, which jemalloc numbers 4096.
+/// The muzzy pages of all arenas together, in bytes; jemalloc gives their sum the index 4096.
 fn muzzy_bytes() -> usize {
     let pages = number("stats.arenas.4096.pmuzzy", None);
     pages.map_or(0, |pages| pages as usize * super::page_bytes())
@@ -156,7 +157,7 @@ pub fn system_bytes() -> usize {
     ask(nix::unistd::SysconfVar::_PHYS_PAGES) * ask(nix::unistd::SysconfVar::PAGE_SIZE)
 }
 
-/// Name and version, as INFO's mem_allocator says them.
+/// The allocator's name and version, as in INFO's `mem_allocator`.
 pub fn allocator_name() -> String {
     let version = tikv_jemalloc_ctl::version::read().unwrap_or("unknown");
     format!("jemalloc-{}", version.split('-').next().unwrap_or(version))
@@ -170,7 +171,7 @@ pub fn allocator_report() -> Vec<u8> {
         let (report, text) = unsafe { (&mut *report.cast::<Vec<u8>>(), CStr::from_ptr(text)) };
         report.extend_from_slice(text.to_bytes());
     }
-    // Room for all of it ahead: the report is not about its own growth.
+    // Allocated ahead, so that the growth of the buffer is not part of the report.
     let mut report: Vec<u8> = Vec::with_capacity(256 * 1024);
     // SAFETY: `append` has the signature that jemalloc calls, and gets the report alone.
     unsafe {
@@ -179,7 +180,7 @@ pub fn allocator_report() -> Vec<u8> {
     report
 }
 
-/// Give unused pages back to the system: MEMORY PURGE.
+/// MEMORY PURGE: returns unused pages to the system.
 pub fn purge() {
     // SAFETY: `arena.4096.purge` (all arenas) takes no value and returns none.
     unsafe {
@@ -193,7 +194,7 @@ pub fn purge() {
     }
 }
 
-/// One of jemalloc's numbers by its name, 1, 4 or 8 bytes wide; set to a new value if there is one.
+/// One of jemalloc's numbers by name, 1, 4 or 8 bytes wide; `new` sets it.
 pub fn control(name: &str, new: Option<i64>) -> io::Result<i64> {
     if holds_address(name) {
         return Err(refusal(name));
@@ -231,8 +232,8 @@ fn number(name: &str, new: Option<i64>) -> io::Result<i64> {
     Err(io::Error::from_raw_os_error(last))
 }
 
-/// One of jemalloc's texts by its name. If there is a new value it is set, or stays as it was if
-/// jemalloc won't have it; the answer is the old one.
+/// One of jemalloc's texts by name. `new` sets it, unless jemalloc refuses; the result is the old
+/// text.
 pub fn control_text(name: &str, new: Option<&[u8]>) -> io::Result<Vec<u8>> {
     if !is_text(name) {
         return Err(refusal(name));
@@ -296,7 +297,7 @@ fn is_text(name: &str) -> bool {
     TEXTS.contains(&name) || name.starts_with("arena.") && name.ends_with(".dss")
 }
 
-/// The names for which a number would be followed as an address.
+/// Whether the name's value is an address: as a number it would be followed.
 fn holds_address(name: &str) -> bool {
     const OTHERS: [&str; 5] = [
         "arenas.create",
@@ -311,13 +312,13 @@ fn holds_address(name: &str) -> bool {
         || name.starts_with("experimental.")
 }
 
-/// Why a name can't be used like this: jemalloc's own reason if it has one.
+/// The error for a name that can't be used this way, with jemalloc's reason if there is one.
 fn refusal(name: &str) -> io::Error {
     let unusable = || io::Error::from_raw_os_error(libc::EINVAL);
     number(name, None).err().unwrap_or_else(unusable)
 }
 
-/// `jemalloc-bg-thread`: let a thread of the allocator's own give unused pages back.
+/// `jemalloc-bg-thread`: lets a thread of jemalloc return unused pages.
 pub fn set_background_thread(on: bool) {
     if tikv_jemalloc_ctl::background_thread::write(on).is_err() {
         log::warn!("jemalloc can't switch its background thread");
@@ -365,7 +366,7 @@ mod tests {
     #[cfg(feature = "jemalloc")]
     #[test]
     fn no_number_is_followed_as_an_address_and_no_address_is_told() {
-        // As wide as an address, but none.
+        // As wide as an address, but not one.
         assert_eq!(
             code(control_text("stats.allocated", None)),
             Some(libc::EINVAL)

@@ -1,4 +1,4 @@
-//! The signals that mean a bug: what happened, where, and one last chance to write it down.
+//! The signals that mean a bug (SIGSEGV and others) and the crash report that they cause.
 //!
 //! ```text
 //!   SIGSEGV .. -> handler, on a stack of its own (the old one may be the problem)
@@ -7,9 +7,9 @@
 //!              -> the default action: core file, exit status of the signal
 //! ```
 //!
-//! The report reads the server through a pointer that was left here (`watch`): nothing else could
-//! reach it from a handler. Should the report crash, the second signal ends the process (the
-//! handler resets itself); should it hang, an alarm does.
+//! The report reads the server through a pointer stored here by [`watch`], since a signal handler
+//! gets no arguments of ours. If the report crashes, the second signal ends the process, because
+//! the handler resets itself; if it hangs, an alarm ends it.
 
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
@@ -19,30 +19,30 @@ use super::signals::{say, with_log_fd};
 
 /// The alternate stack's size: symbol names are looked up on it.
 const STACK_BYTES: usize = 512 * 1024;
-/// A report that takes longer hangs, most likely in the allocator's lock.
+/// A report that takes longer has probably hung in the allocator's lock.
 const REPORT_SECONDS: u32 = 10;
 const FRAMES_MAX: usize = 100;
 
-/// What the kernel reported of a crash.
+/// What the kernel reports about a crash.
 #[derive(Clone, Copy, Debug)]
 pub struct Crash {
     pub signal: i32,
     pub code: i32,
-    /// Which address could not be read, written or run, for signals that have one.
+    /// The address that could not be read, written or executed, for signals that have one.
     pub address: usize,
     /// The sender's pid and uid.
     pub sender: Option<(i32, u32)>,
-    /// Where the program was.
+    /// The address of the instruction.
     pub instruction: usize,
     pub registers: Registers,
 }
 
-/// Names and contents, in the order in which they are printed.
+/// The registers' names and contents, in the order in which they are printed.
 pub type Registers = [(&'static str, u64); 18];
 
 type Hook = fn(&Crash);
 
-/// What a crash comes as.
+/// The signals of a crash.
 const SIGNALS: [c_int; 5] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -54,7 +54,8 @@ const SIGNALS: [c_int; 5] = [
 static HOOK: OnceLock<Hook> = OnceLock::new();
 static REPORTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on a crash calls `hook` once, then ends the process as the signal would have.
+/// Installs the handlers: a crash calls `hook` once, then the process ends as if the signal had no
+/// handler.
 pub fn install(hook: Hook) {
     HOOK.get_or_init(|| hook);
     use_own_stack();
@@ -75,7 +76,7 @@ pub fn install(hook: Hook) {
     unsafe { libc::backtrace(frames.as_mut_ptr(), 1) };
 }
 
-/// No more reports: `crash-log-enabled no`.
+/// `crash-log-enabled no`: removes the handlers.
 pub fn uninstall() {
     for signal in SIGNALS {
         reset(signal);
@@ -87,12 +88,12 @@ fn reset(signal: c_int) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// For code that prints the report without a signal: true for the first caller only.
+/// Claims the report for code that prints it without a signal: true for the first caller only.
 pub fn claim_report() -> bool {
     !REPORTED.swap(true, Ordering::Relaxed)
 }
 
-/// Give this thread room to report a stack overflow.
+/// Gives this thread a stack of its own for signals, so that a stack overflow can be reported.
 fn use_own_stack() {
     static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.swap(true, Ordering::Relaxed) {
@@ -125,7 +126,7 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     die(signal);
 }
 
-/// End as the signal would have ended us without a handler.
+/// Ends the process as the signal would have without a handler.
 fn die(signal: c_int) -> ! {
     reset(signal);
     // SAFETY: both end the process at most.
@@ -213,7 +214,7 @@ unsafe fn registers(_: *mut c_void) -> Registers {
     [("", 0); 18]
 }
 
-/// Write the frames of this thread as `module(+offset)[address]` lines. Does not allocate.
+/// Writes the frames of this thread as `module(+offset)[address]` lines. Does not allocate.
 pub fn symbols_to(fd: c_int) {
     let mut frames = [std::ptr::null_mut(); FRAMES_MAX];
     // SAFETY: room for as many frames as are asked for; only those found are printed.
@@ -223,17 +224,17 @@ pub fn symbols_to(fd: c_int) {
     }
 }
 
-/// The frames of this thread, to the log.
+/// Writes the frames of this thread to the server's log.
 pub fn log_symbols() {
     with_log_fd(symbols_to);
 }
 
-/// A line for the log, without allocation; at most 512 bytes.
+/// Writes a line to the server's log without allocation; at most 512 bytes.
 pub fn log_line(text: std::fmt::Arguments) {
     with_log_fd(|fd| say(fd, text));
 }
 
-/// Whether this is the thread that the process began with: the only one with a large signal stack.
+/// Whether this is the main thread: the only one with a large signal stack.
 pub fn on_main_thread() -> bool {
     nix::unistd::gettid() == nix::unistd::getpid()
 }
@@ -244,7 +245,7 @@ static SUBJECT_CALL: AtomicUsize = AtomicUsize::new(0);
 
 type Describe<T> = fn(&T);
 
-/// Let a crash's report read `subject`, which must stay where it is until [`forget`].
+/// Lets a crash report read `subject`, which must not move until [`forget`].
 pub fn watch<T>(subject: &T, report: Describe<T>) {
     fn call<T>(subject: *const (), report: usize) {
         // SAFETY: both were stored by `watch` with this very `T`. The owner's `&mut` is alive
@@ -265,12 +266,12 @@ pub fn watch<T>(subject: &T, report: Describe<T>) {
     );
 }
 
-/// The subject is about to go.
+/// Must be called before the subject is dropped or moved.
 pub fn forget() {
     SUBJECT.store(std::ptr::null_mut(), Ordering::Release);
 }
 
-/// Call what was given to [`watch`].
+/// Calls the function that was given to [`watch`].
 pub fn report_subject() {
     let subject = SUBJECT.load(Ordering::Acquire);
     if subject.is_null() {
@@ -283,10 +284,9 @@ pub fn report_subject() {
     call(subject, SUBJECT_FN.load(Ordering::Relaxed));
 }
 
-/// The command that runs and its client, for a crash report: addresses, which only the report
-/// follows.
+/// The running command and its client, for a crash report: addresses that only the report follows.
 ///
-/// **Invariant:** what they point at lives until `end`, or until the process dies.
+/// **Invariant:** what they point at lives until `end`, or until the process ends.
 pub struct InFlight<C> {
     argv: Option<*const [&'static [u8]]>,
     client: *const C,
@@ -305,20 +305,21 @@ impl<C> InFlight<C> {
     /// A command begins.
     #[inline]
     pub fn begin(&mut self, argv: &[&[u8]], client: &C) {
-        // A raw pointer forgets how long the slices live: see the invariant.
+        // The raw pointer drops the lifetime of the slices: see the invariant.
         #[allow(clippy::unnecessary_cast)]
         let argv = std::ptr::from_ref(argv) as *const [&'static [u8]];
         self.argv = Some(argv);
         self.client = client;
     }
 
+    /// The command is over.
     #[inline]
     pub fn end(&mut self) {
         self.argv = None;
     }
 
-    /// The running command's arguments and client. Only for a crash report, after which nothing
-    /// runs on.
+    /// The running command's arguments and client. Only for a crash report, after which the process
+    /// ends.
     pub fn get(&self) -> Option<(&[&[u8]], &C)> {
         // SAFETY: set by `begin`, whose caller keeps both until `end`.
         self.argv
@@ -326,7 +327,7 @@ impl<C> InFlight<C> {
     }
 }
 
-/// Read address 0: DEBUG SEGFAULT.
+/// DEBUG SEGFAULT: writes to address 0.
 pub fn segfault() -> ! {
     // SAFETY: none; the point is the fault that the kernel raises.
     unsafe { std::ptr::null_mut::<u8>().write_volatile(b'x') };

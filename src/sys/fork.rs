@@ -1,9 +1,9 @@
-//! fork(), and what goes with it: ending a child, waiting for it, asking what the copy costs.
+//! fork(), ending a child, waiting for it, and measuring the cost of the copied memory.
 //!
-//! The parent has other threads (they close, sync and free); in the child only the one that forked
-//! goes on. What the others held at that moment is held for ever, so the child takes no lock that a
-//! background thread may take: jemalloc lets its own go across a fork, and the log is written by
-//! the main thread only.
+//! The parent has other threads (they close, sync and free); in the child only the thread that
+//! forked continues. A lock that another thread held at that moment is never released, so the child
+//! takes no lock that a background thread may take. jemalloc releases its own locks across a fork,
+//! and only the main thread writes the server's log.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -13,9 +13,9 @@ use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal, sig
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
-/// On which side of the fork we are.
+/// The side of the fork on which the caller continues.
 pub enum Forked {
-    /// The parent, and the child's pid.
+    /// The parent, with the child's pid.
     Parent(i32),
     Child,
 }
@@ -30,7 +30,8 @@ pub enum Exit {
 /// The exit code of a child that was asked to end: no error, and no result.
 pub const TOLD_TO_GO: i32 = 255;
 
-/// A second process with a copy of everything, memory shared until one of the two writes it.
+/// Starts a second process with a copy of all memory; a page is copied when one of the two writes
+/// to it.
 pub fn fork() -> io::Result<Forked> {
     // SAFETY: the child runs in the one thread that is left. It uses the allocator, whose locks are
     // released on both sides of a fork, and no lock that another thread takes (see the head of this
@@ -41,7 +42,7 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
-/// Signals in the child: SIGUSR1 ends it without an error; it has nothing to shut down otherwise.
+/// In the child: SIGUSR1 ends it without an error; it has nothing else to shut down.
 pub fn set_up_child_signals() {
     super::signals::restore_defaults();
     let action = SigAction::new(SigHandler::Handler(go), SaFlags::empty(), SigSet::empty());
@@ -53,15 +54,15 @@ extern "C" fn go(_: libc::c_int) {
     exit_now(TOLD_TO_GO)
 }
 
-/// End this process without running anything more: no destructors, no buffers flushed twice.
+/// Ends this process at once: no destructors run and no buffers are flushed twice.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: does not return, touches no memory.
     unsafe { libc::_exit(code) }
 }
 
-/// Close every socket but those in `keep`, with which the child goes on: listeners, clients, and
-/// the one whose command forks. Their owners are never dropped in a child, which leaves by
-/// [`exit_now`].
+/// In a child: closes every socket except those in `keep` (listeners, clients, and the connection
+/// whose command forks). The owners of the closed sockets are never dropped in a child, which ends
+/// by [`exit_now`].
 pub fn close_sockets(keep: &[RawFd]) {
     super::syslog::close();
     let Ok(entries) = std::fs::read_dir("/dev/fd") else {
@@ -83,7 +84,7 @@ pub fn close_sockets(keep: &[RawFd]) {
     }
 }
 
-/// Ask a child to end, by a signal.
+/// Asks a child to end, by a signal.
 pub fn end(pid: i32) {
     // An error means that it has ended already.
     let _ = signal::kill(Pid::from_raw(pid), Signal::SIGUSR1);
@@ -95,12 +96,12 @@ pub fn kill(pid: i32) {
     let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
-/// How the child ended, `None` while it runs. One that is not ours any more counts as killed.
+/// How the child ended; `None` while it runs. A child that is not ours any more counts as killed.
 pub fn try_wait(pid: i32) -> Option<Exit> {
     wait_with(pid, WaitPidFlag::WNOHANG)
 }
 
-/// Wait until the child has ended.
+/// Waits until the child has ended.
 pub fn wait(pid: i32) -> Exit {
     loop {
         if let Some(exit) = wait_with(pid, WaitPidFlag::empty()) {
@@ -118,7 +119,7 @@ fn wait_with(pid: i32, flags: WaitPidFlag) -> Option<Exit> {
     }
 }
 
-/// Bytes of memory that this process does not share with its parent: what copy-on-write has cost so
+/// Bytes of memory that this process does not share with its parent: the cost of copy-on-write so
 /// far.
 pub fn private_dirty_bytes() -> u64 {
     let file = ["/proc/self/smaps_rollup", "/proc/self/smaps"];
@@ -128,13 +129,13 @@ pub fn private_dirty_bytes() -> u64 {
     text.map_or(0, |text| sum_kilobytes(&text, "Private_Dirty:"))
 }
 
-/// Bytes of the tables that a fork copies before it returns.
+/// Bytes of the page tables, which a fork copies before it returns.
 pub fn page_table_bytes() -> u64 {
     field_of("/proc/self/status", "VmPTE:")
 }
 
-/// Bytes that the system could give to processes without swapping; `None` where the kernel doesn't
-/// say.
+/// Bytes that the system could give to processes without swapping; `None` if the kernel does not
+/// report it.
 pub fn available_bytes() -> Option<u64> {
     Some(field_of("/proc/meminfo", "MemAvailable:")).filter(|&bytes| bytes > 0)
 }

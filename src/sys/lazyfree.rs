@@ -1,5 +1,5 @@
-//! The thread that frees what is slow to free: big values, whole databases. It owns what it is
-//! given and never touches the keyspace.
+//! The thread that frees large values and whole databases. It owns what it is given and never reads
+//! the keyspace.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::sys::allocator::ThreadCounters;
 
-/// Anything that can be dropped elsewhere.
+/// Anything that another thread can drop.
 pub type Garbage = Box<dyn Any + Send>;
 
 #[derive(Default)]
@@ -18,12 +18,14 @@ struct Counters {
     freed: AtomicUsize,
 }
 
+/// The handle of the thread that frees.
 pub struct LazyFree {
     queue: Option<Sender<(Garbage, usize)>>,
     counters: Arc<Counters>,
 }
 
 impl LazyFree {
+    /// Starts the thread; without one, everything is freed by the caller.
     pub fn start() -> LazyFree {
         let counters = Arc::<Counters>::default();
         let (queue, jobs) = channel::<(Garbage, usize)>();
@@ -48,14 +50,15 @@ impl LazyFree {
         }
     }
 
-    /// Free in the background; here and now if there is no thread.
+    /// Frees in the background, or here if there is no thread. `objects` is counted in the
+    /// statistics.
     pub fn free(&self, garbage: Garbage, objects: usize) {
         self.counters.pending.fetch_add(objects, Ordering::Relaxed);
         let Some(queue) = &self.queue else {
             self.counters.pending.fetch_sub(objects, Ordering::Relaxed);
             return;
         };
-        // A dead thread gives the garbage back, and it is freed here.
+        // If the thread is dead, the send returns the garbage, and it is freed here.
         let _ = queue.send((garbage, objects));
     }
 
@@ -69,6 +72,7 @@ impl LazyFree {
         self.counters.freed.load(Ordering::Relaxed)
     }
 
+    /// Sets the count of freed objects to zero: CONFIG RESETSTAT.
     pub fn reset_stats(&self) {
         self.counters.freed.store(0, Ordering::Relaxed);
     }

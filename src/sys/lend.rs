@@ -1,11 +1,10 @@
-//! Lending something that one has exclusively to code that is called further down and can't be
-//! handed it: the event loop, which commands never see, to the few that have to let it turn while
-//! they run.
+//! Lends a value to code further down the call stack that it can't be passed to as an argument: the
+//! event loop, for the few commands that have to let it turn while they run.
 //!
 //! **Invariants**
 //! - What is lent can be reached only while [`Lent::lend`] runs, whose caller can't use it
 //!   meanwhile.
-//! - It is taken out while it is in use, so there is never a second reference.
+//! - The reference is taken out while it is in use, so there is never a second one.
 
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -24,7 +23,7 @@ impl<T> Default for Lent<T> {
 }
 
 impl<T> Lent<T> {
-    /// Lend `value` for as long as `during` runs.
+    /// Lends `value` while `during` runs.
     pub fn lend<R>(&self, value: &mut T, during: impl FnOnce() -> R) -> R {
         let before = self.place.replace(Some(NonNull::from(value)));
         let result = during();
@@ -32,7 +31,7 @@ impl<T> Lent<T> {
         result
     }
 
-    /// Use what is lent. `None`: nothing is lent, or it is already in use.
+    /// Calls `then` with the lent value. `None` if nothing is lent, or if it is already in use.
     pub fn borrow<R>(&self, then: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut value = self.place.take()?;
         // SAFETY: `lend` holds the only reference and does not use it; no other code gets it while

@@ -1,5 +1,4 @@
-//! The calendar and the wall clock of the time zone that the process runs in, which std does not
-//! know.
+//! Local time: the calendar and the clock of the process's time zone, which std does not provide.
 
 /// A moment in local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,12 +10,12 @@ pub struct LocalTime {
     pub hour: u32,
     pub minute: u32,
     pub second: u32,
-    /// East of Greenwich.
+    /// Minutes east of Greenwich.
     pub offset_minutes: i32,
 }
 
 impl LocalTime {
-    /// Of a Unix time in seconds.
+    /// The local time of a Unix time in seconds.
     pub fn at(unix_s: i64) -> LocalTime {
         // SAFETY: `tm` is plain numbers and a pointer that may be null.
         let mut tm: libc::tm = unsafe { std::mem::zeroed() };

@@ -1,19 +1,18 @@
 //! The order of texts in the user's language: `locale-collate`, SORT ALPHA.
 //!
-//! In the C locale (and in those that sort by code point) the bytes decide, and nothing is called.
-//! In others each comparison is a `strcoll` of two copies, since C wants its strings to end with a
-//! NUL.
+//! In the C locale, and in those that sort by code point, bytes are compared. In others each
+//! comparison is a `strcoll` of two copies, since C strings end with a NUL.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Whether the locale knows an order of its own.
+/// Whether the locale has an order other than that of bytes.
 static COLLATES: AtomicBool = AtomicBool::new(false);
 
-/// Choose the locale by name; the empty one is that of the environment. Returns whether there is
-/// such a locale; if not, the old one stays.
+/// Sets the locale by name; the empty name is that of the environment. Returns false if there is no
+/// such locale; the old one then stays.
 pub fn set_collate(name: &[u8]) -> bool {
     let Ok(name) = CString::new(name) else {
         return false;
@@ -35,8 +34,8 @@ thread_local! {
     static COPIES: RefCell<[Vec<u8>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
-/// Compare in the order of the locale. A text ends at its first NUL, as it does for C, unless bytes
-/// decide.
+/// Compares in the order of the locale. In a locale with its own order, a text ends at its first
+/// NUL, as in C.
 pub fn collate(a: &[u8], b: &[u8]) -> Ordering {
     if !COLLATES.load(Relaxed) {
         return a.cmp(b);

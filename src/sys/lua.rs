@@ -1,8 +1,9 @@
-//! The Lua machine's stack behind safe functions: what runs on every EVAL and every `redis.call`.
+//! Safe functions for the Lua machine's stack: the code that runs on every EVAL and every
+//! `redis.call`.
 //!
-//! mlua makes the interpreter and its libraries; its own values are handles into a registry, each
-//! made and dropped with bookkeeping, which would be half the cost of a short script. So the hot
-//! path talks to the stack:
+//! The mlua crate creates the interpreter and its libraries. Its values are handles into a
+//! registry, and creating and dropping them would be half the cost of a short script. So the hot
+//! path uses the stack directly:
 //!
 //! ```text
 //!   Vm::call(function, host)            lua_pcall ── script ── redis.call ──> Host::call(frame)
@@ -10,16 +11,17 @@
 //!        +-- Finished: result on the stack  +── every 100,000 instructions ──> Host::tick
 //! ```
 //!
-//! A *host* is who runs a script. It is lent to the machine for the time of one call; while it
-//! answers one of the script's calls it is taken out, so nobody can reach it twice.
+//! A *host* runs a script and answers its calls. It is lent to the machine during one call; while
+//! it answers one of the script's calls it is taken out, so that there is never a second reference
+//! to it.
 //!
 //! **Invariants**
-//! - An error of Lua jumps to the `lua_pcall` below, over Rust's frames. So no function of this
-//!   file calls what may raise, but for the three `extern` functions, whose last act it is, with
-//!   nothing left to drop. Lack of memory raises nothing: mlua's allocator ends the process, as
-//!   everywhere in this server.
-//! - A string of the stack is borrowed from the frame; a frame that is borrowed pushes and pops
-//!   nothing.
+//! - A Lua error jumps to the enclosing `lua_pcall`, over Rust's frames. So no function of this
+//!   file calls what may raise, except the three `extern` functions, which do so last, with nothing
+//!   left to drop. Lack of memory raises no error: mlua's allocator ends the process, as everywhere
+//!   in this server.
+//! - A string on the stack is borrowed from the frame; nothing is pushed or popped while a frame is
+//!   borrowed.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -28,19 +30,19 @@ use std::marker::PhantomData;
 use mlua::ffi::{self, lua_State};
 use mlua::{Lua, LuaOptions, StdLib};
 
-/// Instructions between two ticks.
+/// Instructions between two calls of [`Host::tick`].
 const TICK: c_int = 100_000;
 /// Longer strings are refused: the machine's own limit is just below 2 GB.
 const STRING_MAX: usize = 1 << 30;
 /// Preallocation for tables whose size comes from a script or client.
 const PREALLOCATE_MAX: usize = 1 << 16;
-/// Where the machine keeps the pointer to [`Lent`], by this byte's address.
+/// The machine's registry keeps the pointer to [`Lent`] under the address of this byte.
 static LENT_KEY: u8 = 0;
 
-/// What becomes of a call.
+/// The result of a call that the host answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// This number of topmost values are the results.
+    /// The topmost values, in this number, are the results.
     Return(u8),
     /// The topmost value is raised as an error.
     Raise,
@@ -51,14 +53,14 @@ pub trait Host {
     /// A function made by [`Vm::function`] was called with the values of the frame.
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome;
 
-    /// In a session of the debugger: a line is about to run, or `count`, many instructions have.
-    /// True: raise the topmost value.
+    /// In a debugger session: a line is about to run, or, if `count` is set, [`TICK`] instructions
+    /// have run. True: raise the topmost value.
     fn line(&mut self, _: &mut Frame, _: bool) -> bool {
         false
     }
 
     /// The script is still running. True: raise the topmost value, and again at every line, so that
-    /// the script can't catch it for long.
+    /// the script can't catch the error for long.
     fn tick(&mut self, frame: &mut Frame) -> bool;
 }
 
@@ -75,36 +77,36 @@ pub enum Kind {
     Other,
 }
 
-/// A function kept in the machine's registry. Released by hand; all go with the machine.
+/// A function kept in the machine's registry. It is released by hand, or with the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionRef(c_int);
 
-/// What a function is called with.
+/// The arguments of a function.
 pub enum Arguments<'a> {
-    /// `KEYS` and `ARGV` are set as globals.
+    /// `KEYS` and `ARGV` as globals.
     Globals(&'a [&'a [u8]], &'a [&'a [u8]]),
-    /// Two tables.
+    /// Two tables as parameters.
     Tables(&'a [&'a [u8]], &'a [&'a [u8]]),
     None,
 }
 
-/// Where a level of the call stack is.
+/// The place in the source of a level of the call stack.
 pub struct Place {
     pub source: Vec<u8>,
     pub line: u32,
-    /// How the function was called, if Lua can tell.
+    /// How the function was called, if Lua knows.
     pub name: Option<String>,
 }
 
 struct Lent {
     host: Cell<Option<*mut (dyn Host + 'static)>>,
-    /// The registry's number of the globals that scripts are given.
+    /// The registry's index of the globals of scripts.
     globals: Cell<c_int>,
 }
 
-/// An interpreter.
+/// A Lua interpreter.
 pub struct Vm {
-    /// Before `lent`, which the machine points to.
+    /// Declared before `lent`, to which the machine points: fields are dropped in order.
     lua: Lua,
     state: *mut lua_State,
     lent: Box<Lent>,
@@ -113,7 +115,8 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// A machine with the libraries that scripts may use, its compiler off and its hook set.
+    /// Creates a machine with the libraries that scripts may use; its compiler is off and its hook
+    /// is set.
     pub fn new() -> mlua::Result<Vm> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::OS | StdLib::JIT;
         let options = LuaOptions::new().catch_rust_panics(false);
@@ -152,12 +155,12 @@ impl Vm {
         Ok(vm)
     }
 
-    /// The interpreter, for what is done once: libraries, the sandbox.
+    /// The interpreter, for initialisation: libraries, the sandbox.
     pub fn lua(&self) -> &Lua {
         &self.lua
     }
 
-    /// Bytes that the machine occupies.
+    /// The bytes that the machine uses.
     pub fn memory(&self) -> usize {
         self.lua.used_memory()
     }
@@ -175,13 +178,13 @@ impl Vm {
         }
     }
 
-    /// From now on functions that are made see this table as their globals. The one before it stays
-    /// what [`Arguments::Globals`] are written to.
+    /// Functions that are made later have this table as their globals. [`Arguments::Globals`] are
+    /// still written to the table before it.
     pub fn seal_globals(&self, sealed: &mlua::Table) -> mlua::Result<()> {
         self.lua.set_globals(sealed.clone())
     }
 
-    /// Source to function; `Err` has the message.
+    /// Compiles source to a function; `Err` has the message.
     pub fn compile(&mut self, source: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
         let l = self.state;
         // SAFETY: the mode "t" refuses bytecode; one value is pushed in any case and taken off
@@ -199,12 +202,13 @@ impl Vm {
         }
     }
 
+    /// Releases a function from the registry.
     pub fn release(&mut self, function: FunctionRef) {
         // SAFETY: the reference came from `luaL_ref` of this machine's registry.
         unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, function.0) }
     }
 
-    /// Run a function. Its first result, or its error, is on top of the frame that is returned.
+    /// Runs a function. Its first result, or its error, is on top of the returned frame.
     pub fn call(
         &mut self,
         function: FunctionRef,
@@ -256,20 +260,20 @@ impl Vm {
         }
     }
 
-    /// Set the hook that ticks; also after a script was stopped, which changed it.
+    /// Sets the hook that ticks; also needed after a script was stopped, which changes the hook.
     pub fn watch(&self) {
         // SAFETY: setting a hook touches nothing but the machine's own state.
         unsafe { ffi::lua_sethook(self.state, Some(tick_hook), ffi::LUA_MASKCOUNT, TICK) };
     }
 
-    /// Set the hook of the debugger instead.
+    /// Sets the debugger's hook instead.
     pub fn debug(&self) {
         let mask = ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT;
         // SAFETY: as above.
         unsafe { ffi::lua_sethook(self.state, Some(debug_hook), mask, TICK) };
     }
 
-    /// Collect some garbage. True: that was the end of a cycle.
+    /// Runs a step of garbage collection. Returns true at the end of a cycle.
     pub fn collect_step(&mut self, size: i32) -> bool {
         // SAFETY: a collection can run no code of a script: values with finalizers can't be made in
         // the sandbox.
@@ -277,7 +281,7 @@ impl Vm {
     }
 }
 
-/// A function's end. Dropped, it leaves the stack as it was.
+/// A function that has returned. Dropping this restores the stack.
 pub struct Finished<'a> {
     pub frame: Frame<'a>,
     base: c_int,
@@ -291,7 +295,7 @@ impl Drop for Finished<'_> {
     }
 }
 
-/// The values that a function was called with, and those that it pushes. Places count from 1, or
+/// The values that a function was called with, and those that it pushes. Indices count from 1, or
 /// from the top if negative.
 pub struct Frame<'a> {
     l: *mut lua_State,
@@ -306,24 +310,26 @@ impl Frame<'_> {
         }
     }
 
-    /// How many values there are.
+    /// The number of values.
     #[inline]
     pub fn len(&self) -> usize {
         // SAFETY: reads the stack's height.
         unsafe { ffi::lua_gettop(self.l) as usize }
     }
 
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Make room for `n` more values. False: there is none.
+    /// Makes room for `n` more values; false if the stack can't grow.
     #[inline]
     pub fn room(&mut self, n: usize) -> bool {
         // SAFETY: this function reports failure instead of raising it.
         n < 8000 && unsafe { ffi::lua_checkstack(self.l, n as c_int) != 0 }
     }
 
+    /// The type of the value at an index.
     #[inline]
     pub fn kind(&self, at: i32) -> Kind {
         // SAFETY: a place without a value is "none".
@@ -338,7 +344,7 @@ impl Frame<'_> {
         }
     }
 
-    /// The bytes of a string; of nothing else.
+    /// The bytes of a string; `None` for other types, numbers included.
     #[inline]
     pub fn bytes(&self, at: i32) -> Option<&[u8]> {
         if self.kind(at) != Kind::String {
@@ -353,46 +359,50 @@ impl Frame<'_> {
         }
     }
 
-    /// The number at a place, strings that look like one included; otherwise 0.
+    /// The number at an index; strings that look like numbers are converted, and anything else is
+    /// 0.
     #[inline]
     pub fn number(&self, at: i32) -> f64 {
         // SAFETY: converts without changing the value.
         unsafe { ffi::lua_tonumber(self.l, at) }
     }
 
-    /// Everything but nil and false is true.
+    /// The truth of a value: everything except nil and false is true.
     #[inline]
     pub fn boolean(&self, at: i32) -> bool {
         // SAFETY: reads the value.
         unsafe { ffi::lua_toboolean(self.l, at) != 0 }
     }
 
-    /// Put these bytes in the place of a value.
+    /// Replaces a value by these bytes.
     pub fn replace_with_bytes(&mut self, at: i32, bytes: &[u8]) {
         self.push_bytes(bytes);
         // SAFETY: `at` is a place below the top.
         unsafe { ffi::lua_replace(self.l, at) }
     }
 
+    /// Pushes nil.
     #[inline]
     pub fn push_nil(&mut self) {
         // SAFETY: every caller has room: 20 values from the machine itself, more from `room`.
         unsafe { ffi::lua_pushnil(self.l) }
     }
 
+    /// Pushes a boolean.
     #[inline]
     pub fn push_boolean(&mut self, yes: bool) {
         // SAFETY: as in `push_nil`.
         unsafe { ffi::lua_pushboolean(self.l, yes as c_int) }
     }
 
+    /// Pushes a number.
     #[inline]
     pub fn push_number(&mut self, n: f64) {
         // SAFETY: as in `push_nil`.
         unsafe { ffi::lua_pushnumber(self.l, n) }
     }
 
-    /// A string; one that is longer than the machine allows is cut.
+    /// Pushes a string; what exceeds the machine's limit is cut off.
     #[inline]
     pub fn push_bytes(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(STRING_MAX);
@@ -400,13 +410,13 @@ impl Frame<'_> {
         unsafe { ffi::lua_pushlstring_(self.l, bytes.as_ptr().cast(), len) }
     }
 
-    /// Push a copy of a value.
+    /// Pushes a copy of a value.
     pub fn push_value(&mut self, at: i32) {
         // SAFETY: as in `push_nil`; `at` is a place with a value.
         unsafe { ffi::lua_pushvalue(self.l, at) }
     }
 
-    /// Push an empty table with room for `elements` elements and `fields` fields.
+    /// Pushes an empty table with room for `elements` elements and `fields` fields.
     #[inline]
     pub fn push_table(&mut self, elements: usize, fields: usize) {
         let elements = elements.min(PREALLOCATE_MAX) as c_int;
@@ -415,7 +425,7 @@ impl Frame<'_> {
         unsafe { ffi::lua_createtable(self.l, elements, fields) }
     }
 
-    /// Push a table of strings.
+    /// Pushes a table of strings.
     #[inline]
     pub fn push_strings(&mut self, strings: &[&[u8]]) {
         self.push_table(strings.len(), 0);
@@ -425,26 +435,27 @@ impl Frame<'_> {
         }
     }
 
-    /// Take all values off.
+    /// Removes all values.
     #[inline]
     pub fn clear(&mut self) {
         // SAFETY: a lower top is always there.
         unsafe { ffi::lua_settop(self.l, 0) }
     }
 
+    /// Removes the `n` topmost values.
     pub fn pop(&mut self, n: usize) {
         // SAFETY: there are at least `n` values.
         unsafe { ffi::lua_settop(self.l, -(n as c_int) - 1) }
     }
 
-    /// Take the topmost value and make it element `n`, from 1, of the table below it.
+    /// Pops a value and makes it element `n`, from 1, of the table below it.
     #[inline]
     pub fn set_element(&mut self, n: usize) {
         // SAFETY: a table lies below the top; integer keys are valid keys.
         unsafe { ffi::lua_rawseti_(self.l, -2, n as c_int) }
     }
 
-    /// Take the topmost value and make it a field of the table below it.
+    /// Pops a value and makes it a field of the table below it.
     pub fn set_field(&mut self, name: &str) {
         self.push_bytes(name.as_bytes());
         // SAFETY: a table lies below the value, and a string is a valid key.
@@ -454,8 +465,8 @@ impl Frame<'_> {
         }
     }
 
-    /// Take value and key from the top and set that field of the table below them. Keys that no
-    /// table can have are left out.
+    /// Pops a value and a key and sets that field of the table below them. Keys that are not
+    /// allowed in a table (nil, NaN) are ignored.
     pub fn set_pair(&mut self) {
         let invalid = match self.kind(-2) {
             Kind::Nil => true,
@@ -469,7 +480,7 @@ impl Frame<'_> {
         unsafe { ffi::lua_rawset(self.l, -3) }
     }
 
-    /// Push a field of a table, past any metatable.
+    /// Pushes a field of a table, without its metatable.
     pub fn get_field(&mut self, at: i32, name: &str) -> Kind {
         // SAFETY: the table's place is made absolute before the key moves the top.
         unsafe {
@@ -480,21 +491,21 @@ impl Frame<'_> {
         self.kind(-1)
     }
 
-    /// Push element `n` of a table, past any metatable.
+    /// Pushes element `n` of a table, without its metatable.
     pub fn get_element(&mut self, at: i32, n: usize) -> Kind {
         // SAFETY: `at` is a table.
         unsafe { ffi::lua_rawgeti_(self.l, at, n as c_int) };
         self.kind(-1)
     }
 
-    /// Take a key from the top and push the next key and value of the table at `at`. False, and
-    /// nothing pushed: that was the last. Begins with nil.
+    /// Pops a key and pushes the next key and value of the table at `at`. Returns false, and pushes
+    /// nothing, after the last key. The first key to pass is nil.
     pub fn next(&mut self, at: i32) -> bool {
         // SAFETY: the key came from the table itself, which is not changed meanwhile.
         unsafe { ffi::lua_next(self.l, at) != 0 }
     }
 
-    /// Where a level of the call stack is, from 0, the innermost. In a hook only.
+    /// The source place of a level of the call stack; 0 is the innermost. Only in a hook.
     pub fn place(&self, level: i32) -> Option<Place> {
         // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
         unsafe {
@@ -513,8 +524,8 @@ impl Frame<'_> {
         }
     }
 
-    /// Push local variable `n`, from 1, of a level of the call stack. Its name; `None`: there is
-    /// none.
+    /// Pushes local variable `n`, from 1, of a level of the call stack and returns its name; `None`
+    /// if there is none.
     pub fn push_local(&mut self, level: i32, n: i32) -> Option<Vec<u8>> {
         // SAFETY: as in `place`; with room for one value.
         unsafe {
@@ -527,7 +538,8 @@ impl Frame<'_> {
         }
     }
 
-    /// Push a global of the scripts, `KEYS` or `ARGV`. False, and nothing pushed: it is not there.
+    /// Pushes a global of the scripts, `KEYS` or `ARGV`. Returns false, and pushes nothing, if it
+    /// does not exist.
     pub fn push_global(&mut self, name: &[u8]) -> bool {
         // SAFETY: `lent` lives as long as the machine; the globals are a table.
         unsafe {
@@ -542,14 +554,15 @@ impl Frame<'_> {
         true
     }
 
-    /// The address of a table or function, for people.
+    /// The address of a table or function, for messages.
     pub fn address(&self, at: i32) -> usize {
         // SAFETY: reads the value.
         unsafe { ffi::lua_topointer(self.l, at) as usize }
     }
 
-    /// Compile an expression, or if it is none a chunk, and run it with a host of its own while
-    /// another call is under way. Whether it went well; the result, or the error, is on top.
+    /// Compiles an expression, or otherwise a chunk, and runs it with a host of its own while
+    /// another call is running. Returns whether that succeeded; the result, or the error, is on
+    /// top.
     pub fn evaluate(
         &mut self,
         expression: &[u8],
@@ -564,7 +577,7 @@ impl Frame<'_> {
             unsafe { ffi::luaL_loadbufferx(l, text, source.len(), name.as_ptr(), c"t".as_ptr()) }
         };
         if !self.room(8) {
-            // Every function has room for a few values without asking.
+            // Every function has room for a few values without a check.
             self.push_bytes(b"stack overflow");
             return false;
         }
@@ -588,7 +601,7 @@ impl Frame<'_> {
         }
     }
 
-    /// What the machine's registry keeps for us.
+    /// The `Lent` that the machine's registry points to.
     unsafe fn lent(&mut self) -> Option<&'static Lent> {
         // SAFETY: the registry's entry was set by `Vm::new` and lives as long as the machine, whose
         // stack this is.
@@ -604,14 +617,14 @@ impl Frame<'_> {
         }
     }
 
-    /// Keep the function on top, which is taken off.
+    /// Pops a function and keeps it in the registry.
     pub fn keep_function(&mut self) -> FunctionRef {
         // SAFETY: there is a value on top.
         FunctionRef(unsafe { ffi::luaL_ref(self.l, ffi::LUA_REGISTRYINDEX) })
     }
 }
 
-/// A level of the call stack: its source and line.
+/// The source and line of a level of the call stack.
 fn source_line(l: *mut lua_State, level: c_int) -> Option<(Vec<u8>, c_int)> {
     // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
     unsafe {
@@ -628,11 +641,11 @@ fn source_line(l: *mut lua_State, level: c_int) -> Option<(Vec<u8>, c_int)> {
     }
 }
 
-/// Sources of code that belongs to the server: errors are told at its caller.
+/// The source name of the server's own Lua code: errors are reported at the place of its caller.
 pub const SANDBOX: &str = "=sandbox";
 const OWN_SOURCES: [&[u8]; 2] = [SANDBOX.as_bytes(), b"=[native]"];
 
-/// Make an error a table `{err, source, line}`: what Redis's scripts and clients see of it.
+/// Turns an error into the table `{err, source, line}`, which scripts and clients see, as in Redis.
 unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
     // SAFETY: called by the machine with the error as the only value; nothing raises.
     unsafe {
@@ -660,7 +673,7 @@ unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
     }
 }
 
-/// Where the function that raised the error was called, if that function is not the script's.
+/// If a function of the server raised the error, the place in the script where it was called.
 fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
     let mut level = 1;
     let mut place = source_line(l, level)?;
@@ -668,7 +681,7 @@ fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
         level += 1;
         place = source_line(l, level)?;
     }
-    // LuaJIT has written a few functions of its libraries in Lua: their only line is 0.
+    // Some of LuaJIT's library functions are written in Lua; their only line is 0.
     while place.1 == 0 || OWN_SOURCES.contains(&place.0.as_slice()) {
         level += 1;
         place = source_line(l, level)?;
@@ -676,7 +689,7 @@ fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
     Some(place)
 }
 
-/// What `tostring` says of the error at place 1, without calling any code of the script.
+/// `tostring` of the error at index 1, without calling any code of the script.
 fn describe_error(l: *mut lua_State) -> Vec<u8> {
     // SAFETY: reads the value; a number is converted in place.
     unsafe {
@@ -697,7 +710,7 @@ fn describe_error(l: *mut lua_State) -> Vec<u8> {
     }
 }
 
-/// Functions that the host answers. Upvalues: where the host is lent, the function's number.
+/// The functions that the host answers. Upvalues: the pointer to `Lent`, the function's number.
 unsafe extern "C-unwind" fn host_function(l: *mut lua_State) -> c_int {
     // SAFETY: the upvalues were set by `Vm::function`. `answer` has dropped all it had when this
     // raises.
@@ -730,7 +743,8 @@ unsafe fn answer(l: *mut lua_State) -> Outcome {
     }
 }
 
-/// Every [`TICK`] instructions, and at every line of a script that is being stopped.
+/// The hook that runs every [`TICK`] instructions, and at every line of a script that is being
+/// stopped.
 unsafe extern "C-unwind" fn tick_hook(l: *mut lua_State, _: *mut ffi::lua_Debug) {
     // SAFETY: as in `host_function`.
     unsafe {
@@ -746,7 +760,7 @@ unsafe fn tick(l: *mut lua_State) -> bool {
     unsafe { with_host(l, |host, frame| host.tick(frame)) }
 }
 
-/// At each line of a script that is debugged, and every [`TICK`] instructions.
+/// The hook that runs at each line of a script that is debugged, and every [`TICK`] instructions.
 unsafe extern "C-unwind" fn debug_hook(l: *mut lua_State, ar: *mut ffi::lua_Debug) {
     // SAFETY: as in `host_function`; the machine says what happened.
     unsafe {
@@ -757,7 +771,7 @@ unsafe extern "C-unwind" fn debug_hook(l: *mut lua_State, ar: *mut ffi::lua_Debu
     }
 }
 
-/// Ask the host, which is taken out meanwhile. False without one.
+/// Calls the host, which is taken out meanwhile. Returns false if there is no host.
 unsafe fn with_host(
     l: *mut lua_State,
     ask: impl FnOnce(&mut (dyn Host + 'static), &mut Frame) -> bool,

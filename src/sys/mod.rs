@@ -1,5 +1,5 @@
-//! The few operating-system calls that std has no face for, behind safe functions. `unsafe` lives
-//! here and in `ds`.
+//! Safe functions for the few operating-system calls that std does not have. `unsafe` is allowed
+//! here and in `ds` only.
 #![allow(unsafe_code)]
 
 pub mod allocator;
@@ -19,8 +19,7 @@ pub mod title;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-/// What the C library says of an error: `Connection reset by peer`, without the number that std
-/// adds.
+/// The C library's text for an error: `Connection reset by peer`, without the number that std adds.
 pub fn error_text(e: &io::Error) -> String {
     match e.raw_os_error() {
         Some(code) => nix::errno::Errno::from_raw(code).desc().to_string(),
@@ -28,13 +27,13 @@ pub fn error_text(e: &io::Error) -> String {
     }
 }
 
-/// Stop this thread, and with it the server, for a while: DEBUG SLEEP.
+/// DEBUG SLEEP: stops this thread, and with it the server, for `time`.
 pub fn sleep(time: std::time::Duration) {
     std::thread::sleep(time);
 }
 
-/// Read at most `max` bytes from `fd`, appended to `into`; its spare capacity is grown as needed
-/// and is not cleared first.
+/// Reads at most `max` bytes from `fd` and appends them to `into`, whose spare capacity is grown as
+/// needed and is not cleared first.
 pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<usize> {
     into.reserve(max);
     let spare = into.spare_capacity_mut();
@@ -49,8 +48,8 @@ pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<u
     Ok(n as usize)
 }
 
-/// Wait until a socket has something to read, or takes something, or a signal comes: that is an
-/// error of the kind `Interrupted`.
+/// Waits until a socket can be read (or written), or a signal comes: an error of the kind
+/// `Interrupted`.
 pub fn wait_for(fd: RawFd, to_write: bool) -> io::Result<()> {
     let events = if to_write {
         libc::POLLOUT
@@ -80,7 +79,7 @@ fn poll_one(fd: RawFd, events: libc::c_short, timeout_ms: libc::c_int) -> io::Re
     }
 }
 
-/// Reads and writes that would wait fail instead.
+/// Makes reads and writes that would wait fail instead.
 pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
@@ -88,7 +87,7 @@ pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Have the kernel begin to write a part of a file, without waiting for it.
+/// Makes the kernel begin to write a part of a file, without waiting for it.
 pub fn start_writeback(file: &impl AsFd, from: u64, len: u64) {
     let (Ok(from), Ok(len)) = (i64::try_from(from), i64::try_from(len)) else {
         return;

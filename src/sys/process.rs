@@ -1,5 +1,5 @@
-//! What a process can say about itself to the kernel: its files, its group, its share of
-//! processors, who may kill it when memory runs out.
+//! What concerns the process itself: its open files, group, processors, and priority when memory
+//! runs out.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -16,8 +16,8 @@ pub fn exit(code: i32) -> ! {
     std::process::exit(code)
 }
 
-/// Leave the terminal: the parent exits, the child leads a session of its own with `/dev/null` for
-/// standard input, output and error. To be called before any thread is started.
+/// Detaches from the terminal: the parent exits, the child starts a session with `/dev/null` for
+/// standard input, output and error. Must be called before any thread is started.
 pub fn daemonize() -> io::Result<()> {
     // SAFETY: no other thread exists yet, so the child has all that it needs.
     match unsafe { fork() }? {
@@ -39,8 +39,8 @@ pub fn daemonize() -> io::Result<()> {
     Ok(())
 }
 
-/// Let a program take the place of this process; `argv` begins with its name. Files are closed, as
-/// all are opened with CLOEXEC. Comes back only if that fails.
+/// Replaces this process by a program; `argv` begins with its name. All files are closed, as they
+/// were opened with CLOEXEC. Returns only if it fails.
 pub fn replace(program: &Path, argv: &[String]) -> io::Error {
     let name = argv.first().map_or("", String::as_str);
     Command::new(program)
@@ -49,7 +49,7 @@ pub fn replace(program: &Path, argv: &[String]) -> io::Error {
         .exec()
 }
 
-/// Set the mode bits that new files don't get; returns the old ones.
+/// Sets the umask and returns the old one.
 pub fn set_umask(bits: u32) -> u32 {
     umask(Mode::from_bits_truncate(bits as libc::mode_t)).bits() as u32
 }
@@ -61,17 +61,17 @@ pub fn current_umask() -> u32 {
     old
 }
 
-/// What the kernel answered when asked for more open files.
+/// The result of raising the limit of open files.
 pub enum OpenFiles {
-    /// There are at least as many as wanted.
+    /// At least the wanted number is allowed.
     Enough,
-    /// There are `limit`, and why there aren't more.
+    /// Only `limit` files are allowed, for this reason.
     Fewer { limit: u64, reason: io::Error },
-    /// The limit can't even be read.
+    /// The limit can't be read.
     Unknown(io::Error),
 }
 
-/// Raise the limit of open files to `wanted`, or as near as the kernel allows.
+/// Raises the limit of open files to `wanted`, or as far as the kernel allows.
 pub fn raise_open_files(wanted: u64) -> OpenFiles {
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,
@@ -96,10 +96,10 @@ pub fn raise_open_files(wanted: u64) -> OpenFiles {
     }
 }
 
-/// Let a crash leave a core file, if the hard limit allows one.
+/// Lets a crash leave a core file, if the hard limit allows one.
 pub fn allow_core_dumps() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
-        // Without a core file the crash report in the log still tells most.
+        // Without a core file there is still the crash report in the server's log.
         let _ = setrlimit(Resource::RLIMIT_CORE, hard, hard);
     }
 }
@@ -114,12 +114,12 @@ pub fn oom_score_adj() -> io::Result<i32> {
         .map_err(io::Error::other)
 }
 
+/// Sets the value that [`oom_score_adj`] reads.
 pub fn set_oom_score_adj(score: i32) -> io::Result<()> {
     std::fs::write(OOM_SCORE_ADJ, score.to_string())
 }
 
-/// Don't back this process's memory with huge pages: after a fork, a write to one byte would copy 2
-/// MB.
+/// Disables huge pages for this process: after a fork, a write to one byte would copy 2 MB.
 pub fn disable_huge_pages() -> io::Result<()> {
     // SAFETY: takes plain numbers.
     match unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) } {
@@ -128,11 +128,12 @@ pub fn disable_huge_pages() -> io::Result<()> {
     }
 }
 
-/// Run this thread on the processors of a list like `0-3`, `0-7:2`, `1,3,4-6`.
+/// Runs this thread on the processors of a list like `0-3`, `0-7:2`, `1,3,4-6`. `None` if it is not
+/// a list, or the kernel refuses.
 pub fn set_cpu_affinity(list: &str) -> Option<()> {
     let mut set = nix::sched::CpuSet::new();
     for cpu in parse_cpu_list(list)? {
-        // A processor beyond what the kernel's set holds doesn't exist.
+        // The kernel's set has no processors beyond its size.
         set.set(cpu).ok()?;
     }
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).ok()
@@ -140,12 +141,13 @@ pub fn set_cpu_affinity(list: &str) -> Option<()> {
 
 static BIO_CPULIST: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
-/// `bio-cpulist`: the processors of the background threads. Fixed before the first of them starts.
+/// `bio-cpulist`: the processors of the background threads. Must be set before the first of them
+/// starts.
 pub fn set_background_cpus(list: &str) {
     let _ = BIO_CPULIST.set(list.into());
 }
 
-/// The calling thread is a background thread: it moves to the processors of `bio-cpulist`.
+/// Called by a background thread at its start: moves it to the processors of `bio-cpulist`.
 pub fn enter_background_cpus() {
     if let Some(list) = BIO_CPULIST.get().filter(|list| !list.is_empty())
         && set_cpu_affinity(list).is_none()
@@ -154,16 +156,16 @@ pub fn enter_background_cpus() {
     }
 }
 
-/// Make a group, by name, the owner of a file.
+/// Makes a group, given by name, the owner of a file.
 pub fn give_to_group(path: &std::path::Path, name: &str) -> io::Result<()> {
     let group = nix::unistd::Group::from_name(name)?;
     let group = group.ok_or_else(|| io::Error::other("no such group"))?;
     nix::unistd::chown(path, None, Some(group.gid)).map_err(io::Error::from)
 }
 
-/// Lower this process's priority by `steps`, unless a filter of system calls is installed: such a
-/// filter can end the process for it (`SystemCallFilter=~ @resources` in Debian's
-/// redis-server.service does), and there is no way to ask.
+/// Lowers this process's priority by `steps`, unless a filter of system calls is installed. Such a
+/// filter can end the process for this call (`SystemCallFilter=~ @resources` in Debian's
+/// redis-server.service does), and a process can't find out whether it would.
 pub fn give_way(steps: i32) {
     if !is_filtered() {
         // SAFETY: a number in, a number out. A lower priority is always allowed, and is bounded by
@@ -187,7 +189,7 @@ pub fn is_filtered() -> bool {
     mode.is_none_or(|mode| mode.trim() != "0")
 }
 
-/// `None`: not a list.
+/// Parses a list of processors; `None` if it is not one.
 fn parse_cpu_list(list: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
     for part in list.split(',').filter(|part| !part.is_empty()) {
@@ -207,12 +209,13 @@ fn parse_cpu_list(list: &str) -> Option<Vec<usize>> {
     Some(cpus)
 }
 
-/// Whether a program on the other end of standard output is a person's terminal.
+/// Whether standard output is a terminal.
 pub fn stdout_is_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stdout())
 }
 
-/// Stop until the supervisor says go on: how upstart is told that a server is ready.
+/// `supervised upstart`: stops this process until the supervisor continues it, which signals that
+/// the server is ready.
 pub fn stop_for_supervisor() -> io::Result<()> {
     nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).map_err(io::Error::from)
 }

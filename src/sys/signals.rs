@@ -1,9 +1,8 @@
-//! Signals, as far as they ask for something: SIGTERM and SIGINT for a stop, SIGALRM for a stack
-//! trace.
+//! Signals that request something: SIGTERM and SIGINT a stop, SIGALRM a stack trace.
 //!
-//! A handler may interrupt any instruction, so it does next to nothing: it writes one line to the
-//! log (a stack buffer and `write`, no allocation, no lock) and leaves a number where the cron
-//! looks. The second SIGINT means it: the process ends there and then.
+//! A handler may interrupt any instruction, so it does little: it writes one line to the server's
+//! log (a stack buffer and `write`, no allocation, no lock) and stores a number that the cron
+//! reads. A second SIGINT ends the process at once.
 //!
 //! Crashes are in `sys::crash`.
 
@@ -13,46 +12,47 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
-/// The signal that asked for a stop; 0 for none.
+/// The signal that requested a stop; 0 for none.
 static ASKED: AtomicI32 = AtomicI32::new(0);
-/// A data set is being loaded: there is nothing to save, so a stop needs no preparation.
+/// Whether a data set is being loaded: there is nothing to save, so a stop needs no preparation.
 static LOADING: AtomicBool = AtomicBool::new(false);
-/// The temporary file that this process is writing, if it is; freed by nobody, since a handler may
-/// be reading it.
+/// The temporary file that this process is writing, if any. The string is never freed, since a
+/// handler may be reading it.
 static TEMP_FILE: AtomicPtr<libc::c_char> = AtomicPtr::new(std::ptr::null_mut());
-/// The files that show a running server: a stop while loading removes them.
+/// The files that exist while a server runs (pid file, socket): a stop during loading removes them.
 static TRACES: OnceLock<Vec<CString>> = OnceLock::new();
-/// Where log lines go; standard output until it is set.
+/// The path of the server's log; standard output until it is set.
 static LOG_FILE: OnceLock<CString> = OnceLock::new();
-/// Makes the loop look at what is new.
+/// Wakes the event loop.
 static WAKE: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 
-/// Which signal asked for a stop that nobody has carried out or turned down yet.
+/// The signal that requested a stop which was neither carried out nor refused yet.
 pub fn shutdown_asked() -> Option<i32> {
     Some(ASKED.load(Ordering::Relaxed)).filter(|&signal| signal != 0)
 }
 
-/// The stop was turned down: another signal may ask again.
+/// The stop was refused: another signal may request it again.
 pub fn clear_shutdown() {
     ASKED.store(0, Ordering::Relaxed);
 }
 
+/// Sets whether a data set is being loaded.
 pub fn set_loading(loading: bool) {
     LOADING.store(loading, Ordering::Relaxed);
 }
 
-/// The file that this process is writing and that is worth nothing until it is finished, or none: a
-/// stop in the middle removes it.
+/// Sets the file that this process is writing and that is useless until it is complete, or none: a
+/// stop removes it.
 pub fn set_temp_file(path: Option<&Path>) {
     use std::os::unix::ffi::OsStrExt;
     let text = path.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
     let new = text.map_or(std::ptr::null_mut(), CString::into_raw);
-    // What was there leaks: a few bytes for each save, against a lock that a handler can't take.
+    // The old string leaks: a few bytes for each save, because a handler can't take a lock.
     TEMP_FILE.store(new, Ordering::Relaxed);
 }
 
-/// The files that exist while the server runs, as absolute paths: pid file and unix socket. Set
-/// once.
+/// Sets the absolute paths of the files that exist while the server runs: pid file and unix socket.
+/// Can be set once.
 pub fn set_traces(paths: impl Iterator<Item = PathBuf>) {
     use std::os::unix::ffi::OsStringExt;
     // No file has a name with a NUL in it.
@@ -60,7 +60,7 @@ pub fn set_traces(paths: impl Iterator<Item = PathBuf>) {
     let _ = TRACES.set(paths.collect());
 }
 
-/// Handlers write to this file; an empty path is standard output.
+/// Sets the path of the server's log for the handlers; an empty path is standard output.
 pub fn set_log_file(path: &Path) {
     use std::os::unix::ffi::OsStrExt;
     if let Ok(path) = CString::new(path.as_os_str().as_bytes())
@@ -70,14 +70,14 @@ pub fn set_log_file(path: &Path) {
     }
 }
 
-/// How a handler ends the loop's sleep. `wake` has to be safe in a signal handler: a write to a
-/// pipe or an eventfd is.
+/// Sets the function by which a handler wakes the loop. `wake` must be safe in a signal handler: a
+/// write to a pipe or an eventfd is.
 pub fn set_wake(wake: impl Fn() + Send + Sync + 'static) {
     let _ = WAKE.set(Box::new(wake));
 }
 
-/// SIGTERM, SIGINT, SIGALRM get their handlers; SIGHUP and SIGPIPE are ignored: a closed terminal
-/// is no reason to stop, a closed socket is an error of its write.
+/// Installs handlers for SIGTERM, SIGINT and SIGALRM. SIGHUP and SIGPIPE are ignored: a closed
+/// terminal is no reason to stop, and a closed socket is an error of its write.
 pub fn install() {
     handle(libc::SIGTERM, shutdown_handler as *const () as usize);
     handle(libc::SIGINT, shutdown_handler as *const () as usize);
@@ -90,7 +90,7 @@ pub fn install() {
     handle(libc::SIGPIPE, libc::SIG_IGN);
 }
 
-/// Handlers of a forked child: it has nothing to shut down, so SIGTERM and SIGINT just end it.
+/// In a forked child: SIGTERM and SIGINT just end it, as it has nothing to shut down.
 pub fn restore_defaults() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGALRM] {
         handle(signal, libc::SIG_DFL);
@@ -113,8 +113,8 @@ fn handle_with(signal: c_int, action: usize, flags: c_int) {
     }
 }
 
-/// SIGALRM after `ms` milliseconds, unless it is set again before: what the software watchdog runs
-/// on. 0 is off.
+/// Sends SIGALRM after `ms` milliseconds, unless it is set again before: the timer of the software
+/// watchdog. 0 switches it off.
 pub fn set_alarm(ms: u32) {
     let time = libc::timeval {
         tv_sec: (ms / 1000) as _,
@@ -168,7 +168,7 @@ extern "C" fn shutdown_handler(signal: c_int) {
     errno::restore(errno);
 }
 
-/// Somebody, or the watchdog, wants to know what the server is doing.
+/// SIGALRM, from a user or the watchdog: writes a stack trace to the server's log.
 extern "C" fn alarm_handler(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     let errno = errno::save();
     // SAFETY: the kernel passes a valid pointer to a handler with SA_SIGINFO.
@@ -199,7 +199,7 @@ fn handler_line(text: fmt::Arguments) {
     with_log_fd(|fd| say(fd, format_args!("{pid}:signal-handler ({now}) {text}\n")));
 }
 
-/// Calls `f` with a descriptor of the log. Does not allocate.
+/// Calls `f` with a descriptor of the server's log. Does not allocate.
 pub(super) fn with_log_fd(f: impl FnOnce(c_int)) {
     let Some(path) = LOG_FILE.get() else {
         return f(libc::STDOUT_FILENO);
@@ -215,13 +215,13 @@ pub(super) fn with_log_fd(f: impl FnOnce(c_int)) {
     }
 }
 
-/// Write a line that fits a small buffer on the stack; what is over is cut.
+/// Writes a line through a small buffer on the stack; a longer line is cut off.
 pub(super) fn say(fd: c_int, text: fmt::Arguments) {
     let mut line = Line {
         bytes: [0; 512],
         len: 0,
     };
-    // A cut line says enough.
+    // A line that was cut off is still useful.
     let _ = line.write_fmt(text);
     // SAFETY: the first `len` bytes of the buffer are initialised. If the log can't be written
     // there is nobody to tell.
@@ -247,12 +247,14 @@ impl Write for Line {
     }
 }
 
-/// The interrupted code may be about to look at `errno`.
+/// Saves `errno` across a handler: the interrupted code may be about to read it.
 mod errno {
+    /// The present `errno`.
     pub fn save() -> i32 {
         nix::errno::Errno::last_raw()
     }
 
+    /// Sets `errno`.
     pub fn restore(value: i32) {
         nix::errno::Errno::set_raw(value);
     }

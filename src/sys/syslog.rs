@@ -1,4 +1,4 @@
-//! The system's log.
+//! The system's log: syslog.
 
 use std::ffi::{CString, c_int};
 use std::sync::OnceLock;
@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 /// syslog keeps the pointer to its name: the name lives as long as the process.
 static IDENT: OnceLock<CString> = OnceLock::new();
 
-/// Messages of this process go to the system's log under `ident`.
+/// Opens the system's log for messages of this process, under the name `ident`.
 pub fn open(ident: &[u8], facility: c_int) {
     let ident = IDENT.get_or_init(|| CString::new(ident).unwrap_or_default());
     // SAFETY: `ident` is a C string that lives for ever.
@@ -19,13 +19,13 @@ pub fn open(ident: &[u8], facility: c_int) {
     };
 }
 
-/// Forget the connection; the next message makes a new one.
+/// Closes the connection; the next message opens a new one.
 pub fn close() {
     // SAFETY: takes nothing; `write` opens again.
     unsafe { libc::closelog() };
 }
 
-/// Write one message; `priority` is one of `libc::LOG_*`. Zero bytes cut it.
+/// Writes one message; `priority` is one of `libc::LOG_*`. A zero byte ends the message.
 pub fn write(priority: c_int, message: &str) {
     let until_zero = message.split('\0').next().unwrap_or_default();
     let Ok(message) = CString::new(until_zero) else {

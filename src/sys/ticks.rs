@@ -1,8 +1,8 @@
-//! The processor's time stamp counter: what timing a command costs is 10 ns instead of a clock
-//! call's 25.
+//! The processor's time stamp counter: timing a command by it costs 10 ns, by calls of the clock
+//! 25.
 //!
 //! Only an *invariant* counter is used (CPUID 0x80000007, EDX bit 8): it runs at one speed, in all
-//! cores and in sleep states. Elsewhere the monotonic clock in nanoseconds stands in.
+//! cores and in sleep states. On other processors the monotonic clock in nanoseconds is used.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub struct Ticks {
     per_us: f64,
     us_per_tick: f64,
-    /// In 2^-32: one multiplication for each command.
+    /// Nanoseconds in units of 2^-32: a conversion is one multiplication.
     ns_per_tick: u64,
 }
 
@@ -24,6 +24,7 @@ mod counter {
         __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & (1 << 8) != 0
     });
 
+    /// The processor's counter, if it is invariant.
     #[inline]
     pub fn now() -> Option<u64> {
         // SAFETY: RDTSC exists on every x86_64 processor and touches no memory.
@@ -37,6 +38,7 @@ mod counter {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod counter {
+    /// Other processors have no such counter.
     pub fn now() -> Option<u64> {
         None
     }
@@ -48,7 +50,7 @@ fn monotonic_ns() -> u64 {
     START.elapsed().as_nanos() as u64
 }
 
-/// The counter now. Only differences mean something.
+/// The counter now. Only differences of two readings have a meaning.
 #[inline]
 pub fn now() -> u64 {
     match counter::now() {
@@ -62,7 +64,7 @@ pub fn is_counter() -> bool {
     counter::now().is_some()
 }
 
-/// What commands are timed with, for the log.
+/// The name of the counter or clock that times commands, for the server's log.
 pub fn source() -> &'static str {
     if counter::now().is_some() {
         "processor time stamp counter"
@@ -72,7 +74,7 @@ pub fn source() -> &'static str {
 }
 
 impl Ticks {
-    /// Compare the counter with the monotonic clock for two milliseconds.
+    /// Measures the counter's speed against the monotonic clock, for two milliseconds.
     pub fn calibrate() -> Ticks {
         let per_us = match counter::now() {
             None => 1000.0,
@@ -90,16 +92,19 @@ impl Ticks {
         }
     }
 
+    /// Ticks in microseconds.
     #[inline]
     pub fn to_us(self, ticks: u64) -> u64 {
         (ticks as f64 * self.us_per_tick) as u64
     }
 
+    /// Ticks in nanoseconds.
     #[inline]
     pub fn to_ns(self, ticks: u64) -> u64 {
         ((ticks as u128 * self.ns_per_tick as u128) >> 32) as u64
     }
 
+    /// The number of ticks in `us` microseconds.
     pub fn per_us(self, us: u64) -> u64 {
         (us as f64 * self.per_us) as u64
     }

@@ -7,10 +7,10 @@
 //!
 //! `/proc/PID/cmdline` shows the memory that the arguments were put into at start, and reads on
 //! into the environment's when the last byte of the former is not zero. A title overwrites both, so
-//! the environment first moves to the heap. std copies arguments when it is asked for them, so
-//! nothing refers to the old ones.
+//! the environment is first moved to the heap. std copies the arguments on each call, so nothing
+//! refers to the old ones.
 //!
-//! Invariant: the area is found and written by one thread, the one that owns the server.
+//! **Invariant:** only the main thread finds and writes the area.
 
 use std::ffi::{CStr, c_char};
 use std::sync::Mutex;
@@ -22,10 +22,10 @@ struct Area {
 
 static AREA: Mutex<Option<Area>> = Mutex::new(None);
 
-/// Find out where arguments and environment lie: fields 48 to 51 of `/proc/self/stat`.
+/// Finds where arguments and environment lie: fields 48 to 51 of `/proc/self/stat`.
 fn find() -> Option<Area> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is a name in parentheses, which may hold anything.
+    // The second field is the program's name in parentheses, which may contain any character.
     let fields = stat[stat.rfind(')')? + 1..].split_whitespace();
     let fields: Vec<usize> = fields
         .skip(45)
@@ -49,7 +49,7 @@ fn find() -> Option<Area> {
     })
 }
 
-/// Give the environment's strings that lie in `area` a place on the heap, for ever.
+/// Copies the environment's strings that lie in `area` to the heap, for ever.
 fn move_environment(area: std::ops::Range<usize>) {
     unsafe extern "C" {
         static mut environ: *mut *mut c_char;
@@ -67,7 +67,7 @@ fn move_environment(area: std::ops::Range<usize>) {
     }
 }
 
-/// Show `title` as this process's command line.
+/// Shows `title` as this process's command line.
 pub fn set(title: &str) {
     let Ok(mut area) = AREA.lock() else { return };
     if area.is_none() {
@@ -78,7 +78,7 @@ pub fn set(title: &str) {
     write_at(area, &title.as_bytes()[..cut]);
 }
 
-/// Fill the whole area: what is left of an older title must not show.
+/// Fills the whole area, so that no part of an older title shows.
 fn write_at(area: &Area, title: &[u8]) {
     // SAFETY: the area is `len` writable bytes of this process, which nothing refers to any more.
     unsafe {

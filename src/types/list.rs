@@ -7,8 +7,8 @@
 //! **Invariant:** a listpack keeps within the limits of its last addition: every addition goes
 //! through `make_room` first (test `histories_match_a_vecdeque`).
 //!
-//! Limits are passed in: lists don't know the settings. Elements are shown to visitors, never
-//! copied out, so that a reply is written straight from the list.
+//! Limits are parameters: lists don't know the settings. Elements are passed to closures (`show`),
+//! not copied, so that a reply is written straight from the list.
 
 use std::ops::ControlFlow;
 
@@ -19,6 +19,7 @@ use crate::ds::quicklist::{remove_matching, walk_listpack};
 use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, Value};
 
+/// A list in one of its two encodings.
 #[derive(Clone)]
 pub enum List {
     Listpack(Listpack),
@@ -34,25 +35,26 @@ impl Default for List {
 }
 
 impl List {
+    /// An empty list.
     pub fn new() -> Self {
         List::Listpack(Listpack::new())
     }
 
-    /// A list from nodes that were loaded: a listpack if they are one that fits.
+    /// A list of nodes that were loaded: a listpack if they fit one.
     pub fn from_quicklist(quicklist: Quicklist, limits: &ListLimits) -> Self {
         let mut list = List::Quicklist(Box::new(quicklist));
         list.try_listpack(limits, false);
         list
     }
 
-    /// A list from a listpack that was loaded: a quicklist if it is too big.
+    /// A list of a listpack that was loaded: a quicklist if it is too big for a listpack.
     pub fn from_listpack(listpack: Listpack, limits: &ListLimits) -> Self {
         let mut list = List::Listpack(listpack);
         list.make_room(0, 0, limits);
         list
     }
 
-    /// As OBJECT ENCODING names it.
+    /// The name that OBJECT ENCODING reports.
     pub fn encoding(&self) -> &'static str {
         match self {
             List::Listpack(_) => "listpack",
@@ -60,6 +62,7 @@ impl List {
         }
     }
 
+    /// The number of elements.
     #[inline]
     pub fn len(&self) -> usize {
         match self {
@@ -68,6 +71,7 @@ impl List {
         }
     }
 
+    /// Whether the list has no elements.
     #[inline]
     pub fn is_empty(&self) -> bool {
         match self {
@@ -76,7 +80,7 @@ impl List {
         }
     }
 
-    /// What it takes from the allocator.
+    /// The heap bytes, as the allocator rounds them.
     pub fn memory_bytes(&self) -> usize {
         match self {
             List::Listpack(listpack) => listpack.memory_bytes(),
@@ -84,7 +88,7 @@ impl List {
         }
     }
 
-    /// Blocks to be freed: what decides whether UNLINK leaves it to another thread.
+    /// The number of allocations to be freed: decides whether UNLINK leaves it to another thread.
     pub fn free_effort(&self) -> usize {
         match self {
             List::Listpack(_) => 1,
@@ -116,8 +120,8 @@ impl List {
 
 /// Encodings.
 impl List {
-    /// Makes it a quicklist if `count` more texts of `bytes` bytes together would be too much for a
-    /// listpack.
+    /// Turns a listpack into a quicklist if `count` more texts of `bytes` bytes together exceed its
+    /// limit.
     #[inline]
     pub fn make_room(&mut self, bytes: usize, count: usize, limits: &ListLimits) {
         match self {
@@ -140,8 +144,8 @@ impl List {
         }
     }
 
-    /// To be called once at the end of a command that removed elements: a listpack again, if it is
-    /// small enough.
+    /// Turns a quicklist into a listpack if it is small enough. Called once, at the end of a
+    /// command that removed elements.
     #[inline]
     pub fn shrink(&mut self, limits: &ListLimits) {
         if let List::Quicklist(_) = self {
@@ -169,7 +173,7 @@ impl List {
 
 /// Reading.
 impl List {
-    /// The position of an index that may be negative, counting from the end.
+    /// The position of an index, which counts from the end if negative.
     fn position(&self, index: i64) -> Option<usize> {
         let len = self.len() as i64;
         let index = if index < 0 { index + len } else { index };
@@ -286,8 +290,8 @@ impl List {
         }
     }
 
-    /// Removes the element at an end, after showing it. `shrink` is the caller's, when it has
-    /// popped all it wants.
+    /// Passes the element at an end to `show` and removes it. The caller calls `shrink` after the
+    /// last pop.
     #[inline]
     pub fn pop_with<R>(&mut self, end: End, show: impl FnOnce(Element) -> R) -> Option<R> {
         match self {
@@ -304,7 +308,7 @@ impl List {
         }
     }
 
-    /// Removes up to `count` elements from position `start` on. `shrink` is the caller's.
+    /// Removes up to `count` elements from position `start` on. The caller calls `shrink`.
     pub fn delete_range(&mut self, start: usize, count: usize) {
         match self {
             List::Listpack(listpack) => listpack.delete_range(start as i64, count),
@@ -418,7 +422,7 @@ mod tests {
         assert_eq!(list.encoding(), "listpack");
         list.push(End::Head, b"0", &limits);
         assert_eq!(list.encoding(), "quicklist");
-        // Two nodes of 1 and 6: as long as there are two it stays.
+        // Nodes of 1 and 6 elements: two nodes stay a quicklist.
         list.trim(0, 4, &limits);
         assert_eq!((list.encoding(), list.len()), ("quicklist", 4));
         list.pop_with(End::Head, |element| assert_eq!(element, Element::Int(0)));

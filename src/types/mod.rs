@@ -19,7 +19,7 @@ use crate::types::stream::Stream;
 use crate::types::string::RawStr;
 use crate::types::zset::Zset;
 
-/// What a key holds when it is not a short string or an integer.
+/// The value of a key that is neither a short string nor an integer.
 #[derive(Clone)]
 pub enum Value {
     Str(RawStr),
@@ -35,7 +35,7 @@ const _: () = assert!(
     "a value rides in its key's allocation"
 );
 
-/// The type of a key, as TYPE names it. The numbers are those of the RDB format.
+/// The type of a key. The numbers are those of the RDB format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Type {
@@ -48,6 +48,7 @@ pub enum Type {
 }
 
 impl Type {
+    /// All types.
     pub const ALL: [Type; 6] = [
         Type::String,
         Type::List,
@@ -57,6 +58,7 @@ impl Type {
         Type::Stream,
     ];
 
+    /// The name that TYPE reports.
     pub fn name(self) -> &'static str {
         match self {
             Type::String => "string",
@@ -69,20 +71,28 @@ impl Type {
     }
 }
 
-/// The kind byte of an entry: the type, and for strings how they came to be, which OBJECT ENCODING
-/// reports.
+/// The kind byte of an entry: the type and, for strings, the encoding that OBJECT ENCODING reports.
 pub mod kind {
     use super::Type;
 
+    /// A string that is an integer.
     pub const INT: u8 = Type::String as u8;
+    /// A short string that was set whole.
     pub const EMBSTR: u8 = Type::String as u8 | 1 << 4;
+    /// A string that is long, or was changed in place.
     pub const RAW: u8 = Type::String as u8 | 2 << 4;
+    /// A list.
     pub const LIST: u8 = Type::List as u8;
+    /// A set.
     pub const SET: u8 = Type::Set as u8;
+    /// A sorted set.
     pub const ZSET: u8 = Type::Zset as u8;
+    /// A hash.
     pub const HASH: u8 = Type::Hash as u8;
+    /// A stream.
     pub const STREAM: u8 = Type::Stream as u8;
 
+    /// The type of a kind byte.
     pub fn type_of(kind: u8) -> Type {
         match kind & 0x0f {
             1 => Type::List,
@@ -95,13 +105,16 @@ pub mod kind {
     }
 }
 
-/// The entries of the keyspace and views of them.
+/// An entry of the keyspace: key, value and metadata.
 pub type Key = Entry<Value>;
+/// A shared view of an entry.
 pub type KeyRef<'a> = EntryRef<'a, Value>;
+/// A view of an entry that can change its value.
 pub type KeyMut<'a> = EntryMut<'a, Value>;
+/// A value to be stored.
 pub type New<'a> = NewValue<'a, Value>;
 
-/// A copy of an entry's value that stands on its own: what COPY gives to the other key.
+/// A copy of an entry's value, for COPY.
 pub fn duplicate(entry: KeyRef) -> OwnedValue<Value> {
     match entry.value() {
         ValueRef::Int(n) => OwnedValue::Int(n),
@@ -110,7 +123,8 @@ pub fn duplicate(entry: KeyRef) -> OwnedValue<Value> {
     }
 }
 
-/// When the first field of a hash expires: what `Db::field_expires` holds for its key.
+/// The time at which the first field of a hash expires, in Unix milliseconds: what
+/// `Db::field_expires` has for its key.
 #[inline]
 pub fn next_field_expiry(entry: KeyRef) -> Option<i64> {
     if entry.kind() != kind::HASH {
@@ -122,7 +136,7 @@ pub fn next_field_expiry(entry: KeyRef) -> Option<i64> {
     }
 }
 
-/// How much work freeing a value is, in allocations.
+/// The number of allocations that freeing a value takes.
 pub fn free_effort(entry: KeyRef) -> usize {
     match entry.value() {
         ValueRef::Int(_) | ValueRef::Str(_) => 1,
@@ -130,7 +144,7 @@ pub fn free_effort(entry: KeyRef) -> usize {
     }
 }
 
-/// Bytes that a key takes: its entry, its value, and its slot in the table.
+/// The bytes of a key: its entry, its value, and its slot in the table.
 pub fn memory_bytes(entry: KeyRef) -> usize {
     let value = match entry.value() {
         ValueRef::Int(_) | ValueRef::Str(_) => 0,
@@ -139,8 +153,8 @@ pub fn memory_bytes(entry: KeyRef) -> usize {
     size_of::<usize>() + entry.alloc_size() + value
 }
 
-/// The same in a time that does not grow with the value: of its parts a few are weighed, and the
-/// rest is taken to be like them.
+/// An estimate of [`memory_bytes`] in constant time: a few elements are measured, and the others
+/// are assumed to be like them.
 pub fn memory_estimate(entry: KeyRef) -> usize {
     let value = match entry.value() {
         ValueRef::Int(_) | ValueRef::Str(_) => 0,
@@ -149,7 +163,7 @@ pub fn memory_estimate(entry: KeyRef) -> usize {
     size_of::<usize>() + entry.alloc_size() + value
 }
 
-/// Elements of a collection, fields of a hash, entries of a stream, bytes of a string.
+/// The number of elements, fields or entries; of a string, its bytes.
 pub fn length(entry: KeyRef) -> usize {
     match entry.value() {
         ValueRef::Str(bytes) => bytes.len(),
@@ -158,7 +172,7 @@ pub fn length(entry: KeyRef) -> usize {
     }
 }
 
-/// What OBJECT ENCODING says.
+/// The name that OBJECT ENCODING reports.
 pub fn encoding_name(entry: KeyRef) -> &'static str {
     match entry.value() {
         ValueRef::Obj(value) => value.encoding(),
@@ -168,12 +182,12 @@ pub fn encoding_name(entry: KeyRef) -> &'static str {
     }
 }
 
-/// How many elements of a table are weighed to estimate the rest, as many as Redis's default.
+/// The number of elements that an estimate measures: Redis's default for MEMORY USAGE.
 const SAMPLES: usize = 5;
 
-/// Elements that are found by their hash can be asked for ahead; see `networking::prefetch`.
+/// Prefetching of elements that are found by their hash; see `networking::prefetch`.
 impl Value {
-    /// Whether a hash leads to an element.
+    /// Whether elements are found by their hash.
     #[inline]
     pub fn is_hashed(&self) -> bool {
         matches!(
@@ -182,7 +196,7 @@ impl Value {
         )
     }
 
-    /// First the bucket.
+    /// First step: prefetches the bucket.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         match self {
@@ -193,7 +207,7 @@ impl Value {
         }
     }
 
-    /// When that has arrived, what it leads to.
+    /// Second step, when the bucket has arrived: prefetches the element.
     #[inline]
     pub fn prefetch_element(&self, hash: u64) {
         match self {
@@ -217,7 +231,7 @@ impl Value {
         }
     }
 
-    /// Heap bytes held.
+    /// The heap bytes.
     fn memory_bytes(&self) -> usize {
         match self {
             Value::Str(string) => string.memory(),
@@ -234,7 +248,7 @@ impl Value {
             Value::List(List::Quicklist(list)) => list.memory_estimate(),
             Value::Zset(Zset::Tree(set)) => set.memory_estimate(),
             Value::Stream(stream) => stream.memory_estimate(),
-            // These take samples, or are one allocation.
+            // Their memory is an estimate already, or one allocation.
             _ => self.memory_bytes(),
         }
     }
@@ -250,7 +264,7 @@ impl Value {
         }
     }
 
-    /// How much work freeing it is, in allocations.
+    /// The number of allocations that freeing it takes.
     fn free_effort(&self) -> usize {
         match self {
             Value::Str(_) => 1,

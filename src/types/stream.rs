@@ -15,11 +15,10 @@
 //! **Invariant:** each ID of the group's PEL is in the PEL of the consumer that its Nack names, and
 //! in no other's (`tests::agrees_with_a_map`).
 //!
-//! `entries_read` counts what a group has read of all that was ever added; it may be unknown, and
-//! XINFO then shows a lag only where it can be derived: see [`Group::lag`], which is Redis 8.2's.
-//! It is counted on from entry to entry only while nothing between the two can have been deleted or
-//! trimmed, as in Valkey 8.1 and Redis 7.4; older ones count on and show a lag that never comes
-//! down.
+//! `entries_read` is the number of entries, of all that were ever added, that a group has read. It
+//! may be unknown; XINFO then shows a lag only where it can be derived ([`Group::lag`], as in Redis
+//! 8.2). It is incremented only while no entry ahead can have been deleted or trimmed, as in Valkey
+//! 8.1 and Redis 7.4; older versions increment it always and show a lag that never reaches zero.
 
 use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::stream::{Precision, StreamId, StreamLog, Trim};
@@ -35,11 +34,12 @@ pub struct Stream {
     groups: BTreeMap<Box<[u8]>, Group>,
 }
 
-// A stream that is deleted lazily is dropped by another thread.
+// A stream that is deleted lazily is dropped by another thread, so it must be `Send`.
 const fn is_send<T: Send>() {}
 const _: () = is_send::<Stream>();
 
 impl Stream {
+    /// An empty stream without groups.
     pub fn new() -> Stream {
         Stream::default()
     }
@@ -49,25 +49,28 @@ impl Stream {
         self.groups.iter()
     }
 
+    /// The number of groups.
     pub fn group_count(&self) -> usize {
         self.groups.len()
     }
 
+    /// The group of this name.
     pub fn group(&self, name: &[u8]) -> Option<&Group> {
         self.groups.get(name)
     }
 
+    /// The group of this name, to be changed.
     pub fn group_mut(&mut self, name: &[u8]) -> Option<&mut Group> {
         self.groups.get_mut(name)
     }
 
-    /// The log to read and a group to write, at once.
+    /// The log for reading and a group for writing, borrowed together.
     pub fn log_and_group(&mut self, name: &[u8]) -> Option<(&mut StreamLog, &mut Group)> {
         let group = self.groups.get_mut(name)?;
         Some((&mut self.log, group))
     }
 
-    /// A new group, unless the name is taken.
+    /// Creates a group. `None` if the name is taken.
     pub fn create_group(
         &mut self,
         name: &[u8],
@@ -82,24 +85,25 @@ impl Stream {
         }
     }
 
+    /// Removes a group; false if there is none of this name.
     pub fn destroy_group(&mut self, name: &[u8]) -> bool {
         self.groups.remove(name).is_some()
     }
 
-    /// Whether a group still needs an entry: it is pending there, or the group has not come to it
-    /// yet.
+    /// Whether a group still needs an entry: it is pending there, or was not delivered yet.
     pub fn is_referenced(&self, id: StreamId) -> bool {
         is_referenced(&self.groups, id)
     }
 
-    /// Takes an ID out of the pending entries of all groups.
+    /// Removes an ID from the pending entries of all groups.
     pub fn unreference(&mut self, id: StreamId) {
         self.groups.values_mut().for_each(|group| {
             group.ack(id);
         });
     }
 
-    /// Removes entries from the front, minding the groups that refer to them. Returns how many.
+    /// Removes entries from the front, with the references of the groups as `policy` says. Returns
+    /// the number of removed entries.
     pub fn trim(&mut self, trim: Trim, precision: Precision, policy: RefPolicy) -> u64 {
         let gone = match policy {
             RefPolicy::Keep => return self.log.trim(trim, precision),
@@ -116,7 +120,7 @@ impl Stream {
         gone.len() as u64
     }
 
-    /// Heap bytes, the B-trees' own estimated.
+    /// Heap bytes; those of the B-trees are estimated.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Stream>() + self.log.memory_bytes() + self.groups_memory()
     }
@@ -153,14 +157,14 @@ impl Stream {
     }
 }
 
-/// What becomes of the groups' references to an entry that is to be deleted.
+/// What happens to the groups' references to an entry that is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefPolicy {
     /// KEEPREF: they stay.
     Keep,
-    /// DELREF: they go with it.
+    /// DELREF: they are removed with it.
     Delete,
-    /// ACKED: it is not deleted as long as there are any.
+    /// ACKED: the entry is deleted only when there are none.
     Acked,
 }
 
@@ -180,6 +184,7 @@ pub struct Nack {
 }
 
 impl Nack {
+    /// The consumer to which the entry was delivered last.
     pub fn consumer(&self) -> ConsumerId {
         self.consumer
     }
@@ -190,30 +195,33 @@ impl Nack {
 pub struct ConsumerId(u32);
 
 impl ConsumerId {
-    /// While a group is loaded: its consumer comes later in the file.
+    /// Used while a group is loaded: its consumer comes later in the file.
     const UNKNOWN: ConsumerId = ConsumerId(u32::MAX);
 }
 
+/// A consumer of a group.
 #[derive(Clone)]
 pub struct Consumer {
     name: Box<[u8]>,
     /// Unix time of its last attempt to read or claim, in milliseconds.
     pub seen_time: i64,
-    /// Unix time of the last one that gave it something, or -1.
+    /// Unix time of the last attempt that returned an entry, in milliseconds, or -1.
     pub active_time: i64,
     pel: BTreeSet<StreamId>,
 }
 
 impl Consumer {
+    /// Its name.
     pub fn name(&self) -> &[u8] {
         &self.name
     }
 
-    /// How many deliveries wait for its acknowledgement.
+    /// The number of its deliveries that are not acknowledged.
     pub fn pending_count(&self) -> usize {
         self.pel.len()
     }
 
+    /// The IDs in this range that are pending at this consumer.
     pub fn pending(
         &self,
         ids: impl RangeBounds<StreamId>,
@@ -222,19 +230,20 @@ impl Consumer {
     }
 }
 
-/// What XCLAIM writes into the entries it moves.
+/// What XCLAIM writes to the entries that it moves.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     pub delivery_time: i64,
     pub count: ClaimCount,
 }
 
+/// What XCLAIM does to the count of deliveries.
 #[derive(Clone, Copy, Debug)]
 pub enum ClaimCount {
-    /// JUSTID
+    /// JUSTID: unchanged.
     Keep,
     Increment,
-    /// RETRYCOUNT
+    /// RETRYCOUNT: set to this.
     Set(u64),
 }
 
@@ -243,7 +252,7 @@ pub enum ClaimCount {
 pub struct Group {
     /// The last entry delivered: `>` continues behind it.
     pub last_id: StreamId,
-    /// How many entries were read of all that were ever added, if that is known.
+    /// The number of entries, of all that were ever added, that were read; `None` if unknown.
     pub entries_read: Option<u64>,
     pel: BTreeMap<StreamId, Nack>,
     consumers: BTreeMap<Box<[u8]>, ConsumerId>,
@@ -261,15 +270,17 @@ impl Group {
         }
     }
 
+    /// The number of consumers.
     pub fn consumer_count(&self) -> usize {
         self.consumers.len()
     }
 
+    /// The consumer of this name.
     pub fn find_consumer(&self, name: &[u8]) -> Option<ConsumerId> {
         self.consumers.get(name).copied()
     }
 
-    /// A new consumer, unless the name is taken.
+    /// Creates a consumer. `None` if the name is taken.
     pub fn create_consumer(&mut self, name: &[u8], now_ms: i64) -> Option<ConsumerId> {
         if self.consumers.contains_key(name) {
             return None;
@@ -294,7 +305,7 @@ impl Group {
         Some(id)
     }
 
-    /// Removes a consumer and forgets what it had pending. Returns how many entries that were.
+    /// Removes a consumer and its pending entries. Returns their number.
     pub fn delete_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let id = self.consumers.remove(name)?;
         let consumer = self.slots[id.0 as usize]
@@ -306,13 +317,14 @@ impl Group {
         Some(consumer.pel.len())
     }
 
-    /// The consumer of an ID that this group gave out and has not deleted since.
+    /// The consumer of an ID from this group, which must not have been deleted.
     pub fn consumer(&self, id: ConsumerId) -> &Consumer {
         self.slots[id.0 as usize]
             .as_ref()
             .expect("consumers are deleted by name, with their Nacks")
     }
 
+    /// As [`Group::consumer`], to be changed.
     pub fn consumer_mut(&mut self, id: ConsumerId) -> &mut Consumer {
         self.slots[id.0 as usize]
             .as_mut()
@@ -324,21 +336,23 @@ impl Group {
         self.consumers.values().map(|&id| (id, self.consumer(id)))
     }
 
-    /// How many deliveries wait for their acknowledgement.
+    /// The number of deliveries that are not acknowledged.
     pub fn pending_count(&self) -> usize {
         self.pel.len()
     }
 
+    /// The pending entries in this range of IDs.
     pub fn pending(&self, ids: impl RangeBounds<StreamId>) -> btree_map::Range<'_, StreamId, Nack> {
         self.pel.range(ids)
     }
 
+    /// The pending entry of this ID.
     pub fn nack(&self, id: StreamId) -> Option<&Nack> {
         self.pel.get(&id)
     }
 
-    /// Records that an entry went to a consumer for the first time, or again after XGROUP SETID
-    /// went back.
+    /// Records the first delivery of an entry to a consumer, or another one after XGROUP SETID
+    /// moved back.
     pub fn deliver(&mut self, id: StreamId, to: ConsumerId, now_ms: i64) {
         self.assign(
             id,
@@ -350,7 +364,7 @@ impl Group {
         );
     }
 
-    /// Counts another delivery to the same consumer, which read its history.
+    /// Counts another delivery to the same consumer, which reads its own pending entries again.
     pub fn redeliver(&mut self, id: StreamId, now_ms: i64) {
         if let Some(nack) = self.pel.get_mut(&id) {
             nack.delivery_time = now_ms;
@@ -358,7 +372,7 @@ impl Group {
         }
     }
 
-    /// Makes an entry pending at this consumer, and takes it from its previous one, if any.
+    /// Makes an entry pending at this consumer, and no longer at its previous one.
     pub fn assign(&mut self, id: StreamId, to: ConsumerId, claim: Claim) {
         let new = Nack {
             delivery_time: 0,
@@ -379,7 +393,7 @@ impl Group {
         self.consumer_mut(to).pel.insert(id);
     }
 
-    /// Removes a pending entry: XACK, or XCLAIM of an entry that the log has lost.
+    /// Removes a pending entry: XACK, or XCLAIM of an entry that is no longer in the log.
     pub fn ack(&mut self, id: StreamId) -> bool {
         let Some(nack) = self.pel.remove(&id) else {
             return false;
@@ -388,7 +402,7 @@ impl Group {
         true
     }
 
-    /// Moves `last_id` and the count of entries read past an entry that is being delivered.
+    /// Sets `last_id` to an entry that is being delivered, and counts it as read.
     pub fn advance(&mut self, log: &StreamLog, id: StreamId) {
         if id <= self.last_id {
             return;
@@ -403,10 +417,10 @@ impl Group {
         self.last_id = id;
     }
 
-    /// How many entries the group has not read yet, if that can be told: all of them or none when
-    /// the group is before the first entry or the log is empty; from the count of entries read when
-    /// nothing was deleted ahead of the group; otherwise from the place of `last_id` when that is
-    /// an edge of the log.
+    /// The number of entries that the group has not read; `None` if unknown. It is known when the
+    /// group is before the first entry or the log is empty; when nothing was deleted ahead of the
+    /// group, from the count of entries read; and when `last_id` is the first or last entry of the
+    /// log.
     pub fn lag(&self, log: &StreamLog) -> Option<i64> {
         let added = log.entries_added();
         if added == 0 || log.is_empty() {
@@ -422,7 +436,8 @@ impl Group {
         Some(added.wrapping_sub(read) as i64)
     }
 
-    /// A pending entry as a file lists it, before its consumers: false if the ID is there already.
+    /// Adds a pending entry while loading, before its consumer is known. Returns false if the ID is
+    /// there already.
     pub fn load_pending(&mut self, id: StreamId, delivery_time: i64, delivery_count: u64) -> bool {
         let nack = Nack {
             delivery_time,
@@ -432,7 +447,8 @@ impl Group {
         self.pel.insert(id, nack).is_none()
     }
 
-    /// Gives a loaded pending entry its consumer: false if the ID is not there, or has one.
+    /// Sets the consumer of a loaded pending entry. Returns false if the ID is not pending, or has
+    /// a consumer.
     pub fn load_owner(&mut self, id: StreamId, consumer: ConsumerId) -> bool {
         match self.pel.get_mut(&id) {
             Some(nack) if nack.consumer == ConsumerId::UNKNOWN => nack.consumer = consumer,
@@ -441,8 +457,7 @@ impl Group {
         self.consumer_mut(consumer).pel.insert(id)
     }
 
-    /// Whether every loaded pending entry has found its consumer. A group that has not must be
-    /// thrown away.
+    /// Whether every loaded pending entry has a consumer. Otherwise the group must be discarded.
     pub fn finish_load(&self) -> bool {
         self.pel
             .values()
@@ -457,14 +472,14 @@ impl Group {
     }
 }
 
-/// Whether XDEL removed an entry at or behind `id` while older ones are still there: counting is
-/// not possible across it.
+/// Whether XDEL removed an entry at or behind `id` while older ones still exist: the count of
+/// entries can't be known then.
 fn has_tombstones_from(log: &StreamLog, id: StreamId) -> bool {
     let deleted = log.max_deleted_id();
     !log.is_empty() && deleted != StreamId::MIN && log.first_id() <= deleted && id <= deleted
 }
 
-/// How many of all entries ever added come up to and with `id`, where that is certain.
+/// How many of all entries ever added have IDs up to `id`; `None` if unknown.
 pub fn entries_up_to(log: &StreamLog, id: StreamId) -> Option<u64> {
     let added = log.entries_added();
     if added == 0 || (log.is_empty() && id <= log.last_id()) || id == log.last_id() {
@@ -506,7 +521,7 @@ mod tests {
         log
     }
 
-    /// The same steps were shown to a Redis 8.2, which answered with these figures in XINFO GROUPS.
+    /// Redis 8.2 gave these figures in XINFO GROUPS for the same steps.
     #[test]
     fn lag_as_redis_8_2_tells_it() {
         let mut log = log_of(5);
@@ -533,8 +548,8 @@ mod tests {
         assert_eq!(group(0, None).lag(&StreamLog::new()), Some(0));
     }
 
-    /// 2, 0 and nothing read, then entries deleted and trimmed: from then on the place in the log
-    /// tells the count.
+    /// Entries are read, then some are deleted and trimmed: from then on the place in the log gives
+    /// the count.
     #[test]
     fn entries_read_is_counted_on_only_where_nothing_was_lost() {
         let mut log = log_of(7);

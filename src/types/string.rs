@@ -10,8 +10,8 @@ use crate::util::number::{IntBuf, parse_f64, parse_i64};
 /// Strings up to this length that were set whole are reported as `embstr`.
 pub const EMBSTR_MAX: usize = 44;
 
-/// A string too long for its key's entry. It becomes shared when a reply or a request buffer holds
-/// it too; a change then makes a private copy first.
+/// A string too long for its key's entry. It is shared while a reply or a request buffer holds it
+/// too; a change then makes a private copy first.
 #[derive(Clone)]
 pub enum RawStr {
     Owned(Vec<u8>),
@@ -19,6 +19,7 @@ pub enum RawStr {
 }
 
 impl RawStr {
+    /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {
             RawStr::Owned(bytes) => bytes,
@@ -26,7 +27,7 @@ impl RawStr {
         }
     }
 
-    /// Hold the string so that it can be referred to from elsewhere.
+    /// Makes the string shared and returns a reference to it.
     pub fn share(&mut self) -> Arc<Vec<u8>> {
         let bytes = match self {
             RawStr::Shared(bytes) => return bytes.clone(),
@@ -36,7 +37,7 @@ impl RawStr {
         bytes
     }
 
-    /// The string to change in place.
+    /// The bytes, to be changed in place; a shared string is copied first.
     pub fn make_mut(&mut self) -> &mut Vec<u8> {
         match self {
             RawStr::Owned(bytes) => bytes,
@@ -44,7 +45,7 @@ impl RawStr {
         }
     }
 
-    /// Heap bytes held.
+    /// Heap bytes.
     pub fn memory(&self) -> usize {
         match self {
             RawStr::Owned(bytes) => bytes.capacity(),
@@ -53,7 +54,7 @@ impl RawStr {
     }
 }
 
-/// A string value, wherever it lies.
+/// A string value in any of its encodings.
 #[derive(Clone, Copy)]
 pub enum StrView<'a> {
     Int(i64),
@@ -73,7 +74,7 @@ impl<'a> StrView<'a> {
         }
     }
 
-    /// The bytes, integers written out into `digits`.
+    /// The bytes; an integer is written to `digits`.
     pub fn bytes<'b>(self, digits: &'b mut IntBuf) -> &'b [u8]
     where
         'a: 'b,
@@ -84,7 +85,7 @@ impl<'a> StrView<'a> {
         }
     }
 
-    /// STRLEN.
+    /// The length in bytes.
     pub fn len(self) -> usize {
         match self {
             StrView::Int(n) => IntBuf::new().format(n).len(),
@@ -92,6 +93,7 @@ impl<'a> StrView<'a> {
         }
     }
 
+    /// Whether the string is empty.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
@@ -112,13 +114,14 @@ impl<'a> StrView<'a> {
         }
     }
 
+    /// A copy of the bytes.
     pub fn to_vec(self) -> Vec<u8> {
         self.bytes(&mut IntBuf::new()).to_vec()
     }
 }
 
-/// How a string that is set whole is stored: its kind byte and its value. `shared` is the request's
-/// own buffer when the string is a big argument, so that it isn't copied.
+/// The kind byte and the value of a string that is set whole. `shared` is the request's own buffer
+/// when the string is a big argument, so that it is not copied.
 #[inline]
 pub fn encode<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> (u8, New<'a>) {
     if bytes.len() <= 20
@@ -134,7 +137,7 @@ pub fn encode<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> (u8, New<'a
     (tag, encode_raw(bytes, shared))
 }
 
-/// The same for a string that was put together piece by piece: never an integer.
+/// The kind byte and the value of a string that was built piece by piece: never an integer.
 pub fn encode_raw<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> New<'a> {
     match shared {
         Some(shared) => New::Obj(Value::Str(RawStr::Shared(shared.clone()))),
@@ -143,14 +146,14 @@ pub fn encode_raw<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> New<'a>
     }
 }
 
-/// `kind::type_of` for an entry.
+/// The type of an entry.
 pub fn type_of(entry: KeyRef) -> Type {
     kind::type_of(entry.kind())
 }
 
-/// The bytes of a string, to be changed where they lie and at least `len` of them: zeros are added.
-/// From then on it is `raw`. `None`: there is no room, or it is an integer; the caller stores a
-/// [`Grown`] one.
+/// The bytes of a string, to be changed in place, extended with zeros to at least `len`. The
+/// encoding becomes `raw`. `None` for an integer, or when there is no room: the caller then stores
+/// a [`Grown`] string.
 pub fn bytes_mut<'a>(entry: &'a mut KeyMut, len: usize) -> Option<&'a mut [u8]> {
     match entry.value() {
         ValueRef::Str(bytes) if len <= bytes.len() => {}
@@ -171,7 +174,7 @@ pub fn bytes_mut<'a>(entry: &'a mut KeyMut, len: usize) -> Option<&'a mut [u8]> 
     }
 }
 
-/// A string that is being put together to replace one: on the stack while it is short.
+/// A string that is built to replace another; on the stack while it is short.
 pub struct Grown {
     short: [u8; INLINE_MAX],
     long: Vec<u8>,
@@ -179,6 +182,7 @@ pub struct Grown {
 }
 
 impl Grown {
+    /// `len` zeros.
     pub fn zeros(len: usize) -> Grown {
         let long = if len > INLINE_MAX {
             vec![0; len]
@@ -192,8 +196,8 @@ impl Grown {
         }
     }
 
-    /// The string in `entry` (its type has been checked), made at least `len` bytes long with
-    /// zeros.
+    /// A copy of the string in `entry`, extended with zeros to at least `len`. The caller has
+    /// checked the type.
     pub fn copy(entry: KeyRef, len: usize) -> Grown {
         let mut digits = IntBuf::new();
         let old = match entry.value() {
@@ -207,6 +211,7 @@ impl Grown {
         grown
     }
 
+    /// The bytes, to be changed.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         if self.len > INLINE_MAX {
             &mut self.long
@@ -215,7 +220,7 @@ impl Grown {
         }
     }
 
-    /// How it is stored, as `kind::RAW`. A long string leaves its buffer.
+    /// The value to be stored, as `kind::RAW`. A long string is moved out.
     pub fn value(&mut self) -> New<'_> {
         if self.len > INLINE_MAX {
             New::Obj(Value::Str(RawStr::Owned(std::mem::take(&mut self.long))))

@@ -1,9 +1,9 @@
-//! Sizes in bytes: what a setting may say, and what INFO shows a person.
+//! Sizes in bytes as text: in settings, and for people in INFO.
 //!
 //! The units of settings are Redis's own: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb` powers
 //! of 1024, in either case of letter. INFO counts in 1024 and writes `K`, `M`, `G`, `T`, `P`.
 
-/// What Redis's buffer for the digits holds.
+/// The size of Redis's buffer for the digits.
 const MAX_DIGITS: usize = 127;
 
 /// Reads `100mb`, `1k`, `512`. As in Redis, digits that overflow mean the largest number, and a

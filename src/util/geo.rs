@@ -26,6 +26,7 @@
 
 use std::f64::consts::PI;
 
+/// Degrees.
 pub const MAX_LONGITUDE: f64 = 180.0;
 /// atan(sinh(pi)) in degrees.
 pub const MAX_LATITUDE: f64 = 85.05112878;
@@ -36,14 +37,14 @@ const MERCATOR_MAX: f64 = 20_037_726.37;
 const MAX_STEP: u32 = 26;
 const RADIANS_PER_DEGREE: f64 = PI / 180.0;
 
-/// Degrees.
+/// A place in degrees.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
     pub longitude: f64,
     pub latitude: f64,
 }
 
-/// What GEOADD accepts; NaN is not.
+/// Whether GEOADD accepts the place; false for NaN.
 pub fn is_valid(point: Point) -> bool {
     (-MAX_LONGITUDE..=MAX_LONGITUDE).contains(&point.longitude)
         && (-MAX_LATITUDE..=MAX_LATITUDE).contains(&point.latitude)
@@ -147,9 +148,9 @@ impl Cell {
         }
     }
 
-    /// The cell so many places further east and north; the map wraps around at all its edges. A
-    /// coordinate that does not move is left as it is, even one that overflowed at the map's very
-    /// edge: Redis then searches nothing there.
+    /// The cell `east` cells further east and `north` cells further north; the map wraps around at
+    /// all its edges. A coordinate that does not move is left as it is, even if it overflowed at
+    /// the map's edge: Redis then searches nothing there.
     fn neighbor(self, east: i32, north: i32) -> Self {
         let mask = u32::MAX >> (32 - self.step);
         let moved = |position: u32, by: i32| match by {
@@ -194,7 +195,7 @@ pub enum Shape {
     Circle {
         radius: f64,
     },
-    /// Its sides run along meridians and parallels.
+    /// Its sides are parallel to meridians and parallels.
     Rectangle {
         width: f64,
         height: f64,
@@ -213,8 +214,8 @@ pub struct Area {
 }
 
 impl Area {
-    /// A polygon; its center, from which distances are given, is the mean of its corners in space,
-    /// brought back to the surface.
+    /// A polygon. Its center, from which distances are measured, is the mean of its corners as
+    /// points in space, projected to the surface.
     pub fn polygon(corners: Vec<Point>) -> Self {
         let (mut x, mut y, mut z) = (0.0, 0.0, 0.0);
         for corner in &corners {
@@ -233,7 +234,7 @@ impl Area {
         Area { center, shape }
     }
 
-    /// How far a point of the area is from its center; `None` outside of the area.
+    /// The distance of a point in the area from its center; `None` outside of the area.
     pub fn distance_inside(&self, point: Point) -> Option<f64> {
         match &self.shape {
             Shape::Circle { radius } => {
@@ -312,7 +313,7 @@ impl Area {
         }
     }
 
-    /// The ranges of scores that hold the area, each from its first score up to but not including
+    /// The ranges of scores that cover the area, each from its first score up to but not including
     /// its second, in the order in which a search visits them: center, N, S, E, W, NE, NW, SE, SW.
     pub fn score_ranges(&self) -> Vec<(u64, u64)> {
         const AROUND: [(i32, i32); 8] = [
@@ -629,7 +630,7 @@ mod tests {
             prop_assert_eq!(squeeze(spread(value) | spread(noise) << 1), value);
         }
 
-        /// Away from the poles and the antimeridian, where the map itself ends.
+        /// The places are away from the poles and the antimeridian, where the map ends.
         #[test]
         fn what_is_inside_is_in_a_visited_range(
             x in -100.0..100.0f64, y in -60.0..60.0f64, dx in -1.0..1.0f64, dy in -1.0..1.0f64, size in 1.0..6.0f64,

@@ -5,8 +5,8 @@
 //!   ?       any one byte                 [^a]   none of them      \x     the byte x itself
 //! ```
 //!
-//! The corners are Redis's own and are kept, since keys are matched by them today: `]` right after
-//! `[` closes the class; a class may end with the pattern; a range may take the `]` as its end
+//! The special cases are Redis's, since existing patterns depend on them: `]` right after `[`
+//! closes the class; a class may end with the pattern; a range may take the `]` as its end
 //! (`[a-]`); `\` at the very end is a backslash; the empty string matches only the empty pattern,
 //! not `*`; an escaped byte in a class is compared with its case.
 //!
@@ -21,20 +21,20 @@ pub fn glob_match(pattern: &[u8], string: &[u8]) -> bool {
     matches::<false>(pattern, string)
 }
 
-/// The same without regard to the case of ASCII letters.
+/// Whether `string` matches `pattern`, whatever the case of ASCII letters.
 pub fn glob_match_nocase(pattern: &[u8], string: &[u8]) -> bool {
     matches::<true>(pattern, string)
 }
 
-/// Whether the pattern can only match itself: a lookup does instead of a scan.
+/// Whether the pattern matches only itself, so that a look-up can replace a scan.
 pub fn is_literal(pattern: &[u8]) -> bool {
     !pattern
         .iter()
         .any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'))
 }
 
-/// A pattern with more stars than this (neighbours count as one) matches nothing, as in Redis,
-/// whose matcher gives up at that depth.
+/// A pattern with more stars than this (adjacent stars count as one) matches nothing, as in Redis,
+/// whose matcher has this limit of depth.
 const STARS_MAX: usize = 1000;
 
 fn matches<const NOCASE: bool>(pattern: &[u8], string: &[u8]) -> bool {
@@ -42,7 +42,7 @@ fn matches<const NOCASE: bool>(pattern: &[u8], string: &[u8]) -> bool {
         return pattern.is_empty();
     }
     let (mut pattern, mut string) = (pattern, string);
-    // What follows the last star, and where in the string it was last tried.
+    // The pattern behind the last star, and the part of the string at which it was last tried.
     let mut retry: Option<(&[u8], &[u8])> = None;
     let mut stars = 0;
     while let Some((&byte, later)) = string.split_first() {
@@ -72,7 +72,7 @@ fn matches<const NOCASE: bool>(pattern: &[u8], string: &[u8]) -> bool {
     pattern.iter().all(|byte| *byte == b'*')
 }
 
-/// Skips what the first byte after a star can't match.
+/// Skips the bytes that can't match the first element behind a star.
 fn next_candidate<'a, const NOCASE: bool>(after_star: &[u8], string: &'a [u8]) -> &'a [u8] {
     match after_star.first() {
         Some(byte) if !NOCASE && !matches!(byte, b'*' | b'?' | b'[' | b'\\') => {
@@ -83,8 +83,8 @@ fn next_candidate<'a, const NOCASE: bool>(after_star: &[u8], string: &'a [u8]) -
     }
 }
 
-/// Matches one byte against the first element of the pattern, which is not a star, and gives what
-/// follows it.
+/// Matches one byte against the first element of the pattern, which is not a star; returns the
+/// pattern behind it.
 fn match_one<const NOCASE: bool>(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     let (matched, rest) = match pattern {
         [] => return None,
@@ -97,7 +97,8 @@ fn match_one<const NOCASE: bool>(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     matched.then_some(rest)
 }
 
-/// Matches one byte against a class, given from behind its `[`, and gives what follows the class.
+/// Matches one byte against a class that starts behind its `[`; returns the pattern behind the
+/// class.
 fn match_class<const NOCASE: bool>(class: &[u8], byte: u8) -> (bool, &[u8]) {
     let (negated, mut class) = match class {
         [b'^', rest @ ..] => (true, rest),
@@ -131,7 +132,7 @@ fn same<const NOCASE: bool>(left: u8, right: u8) -> bool {
     }
 }
 
-/// The ends may come in either order; they are ordered before letters lose their case.
+/// The ends may come in either order; they are sorted before the case is folded.
 fn in_range<const NOCASE: bool>(from: u8, to: u8, byte: u8) -> bool {
     let (low, high) = (from.min(to), from.max(to));
     match NOCASE {
@@ -220,7 +221,7 @@ mod tests {
         assert!(!is_literal(b"user\\1"));
     }
 
-    /// Tries every split at every star: slow, and plainly right.
+    /// Tries every split at every star: slow and simple.
     fn naive(pattern: &[u8], string: &[u8]) -> bool {
         match (pattern, string) {
             ([], _) => string.is_empty(),

@@ -13,8 +13,8 @@
 //! All three are multiplied by a power of ten, so that the integer part fits 32 bits, and digits of
 //! `high` are produced until what is left of it falls below `high - low`. The products are off by a
 //! unit of their last bit, so the interval is first narrowed by one at each end. That makes every
-//! result read back exactly, but one in four hundred is a digit longer than needed: the shorter one
-//! lay in the strip given up.
+//! result read back exactly, but one result in four hundred has one digit more than needed: the
+//! shorter one lay outside of the narrowed interval.
 //!
 //! Newer methods (Ryu, Schubfach, zmij) always find the shortest. They were rejected because Redis
 //! 7 and Valkey 8 print with Grisu2, and a client sees the difference: `ZADD k 3972.856403 m`, then
@@ -35,12 +35,13 @@ pub(super) struct Decimal {
 }
 
 impl Decimal {
+    /// The digits, most significant first.
     pub fn digits(&self) -> &[u8] {
         &self.digits[..self.len]
     }
 
-    /// Zeros in front are dropped. 64 bits make 20 digits, of which a double's interval needs 17 at
-    /// most.
+    /// Appends a digit; zeros in front are dropped. 64 bits make 20 digits, of which a double's
+    /// interval needs at most 17.
     fn push(&mut self, digit: u64) {
         if (digit != 0 || self.len > 0) && self.len < self.digits.len() {
             self.digits[self.len] = b'0' + digit as u8;
@@ -92,8 +93,9 @@ static POWERS_OF_TEN: LazyLock<[Float; POWERS]> = LazyLock::new(|| {
 /// Exponents of a product whose integer part fits 32 bits and whose digits fit 64.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -60..=-32;
 
-/// A power of ten that brings a normalized float into `EXPONENTS`, and its decimal exponent. Two
-/// may do; the choice shows in the last digit, so it is Redis's: estimate low, then walk.
+/// A power of ten that brings a normalized float into `EXPONENTS`, and its decimal exponent.
+/// Sometimes two powers do; the choice affects the last digit, so it is Redis's: a low estimate,
+/// then steps upwards.
 fn scaling_power(exponent: i32) -> (Float, i32) {
     const LOG10_2: f64 = std::f64::consts::LOG10_2;
     let estimate = (-f64::from(exponent + POWERS as i32) * LOG10_2) as i32;
@@ -202,10 +204,10 @@ impl Interval {
     }
 }
 
-/// How far the digits produced lie below `high`, in the unit of the last digit's place.
+/// The distance from the produced digits to `high`, in the unit of the last digit's place.
 struct Remainder {
     rest: u64,
-    /// One of the last digit.
+    /// The value of one unit of the last digit.
     unit: u64,
     width: u64,
     to_value: u64,

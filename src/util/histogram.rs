@@ -16,6 +16,7 @@ const HALF: usize = SUB / 2;
 const MAX: u64 = 1_000_000_000;
 const BUCKETS: usize = SUB + (30 - SUB_BITS as usize) * HALF;
 
+/// Counts of values, by bucket.
 pub struct Histogram {
     counts: [u32; BUCKETS],
     total: u64,
@@ -49,7 +50,7 @@ fn highest(index: usize) -> u64 {
 }
 
 impl Histogram {
-    /// Note a value in nanoseconds, clamped to 1 ns .. 1 s.
+    /// Counts a value in nanoseconds, clamped to 1 ns .. 1 s.
     #[inline]
     pub fn record(&mut self, ns: u64) {
         let at = index(ns.clamp(1, MAX));
@@ -57,6 +58,7 @@ impl Histogram {
         self.total += 1;
     }
 
+    /// The number of values.
     pub fn total(&self) -> u64 {
         self.total
     }
@@ -76,8 +78,8 @@ impl Histogram {
     }
 
     /// Cumulative counts up to 1024 ns, 2048 ns, 4096 ns and so on, where they change:
-    /// (microseconds, count). The bucket of the limit itself is counted too, so its upper bound is
-    /// what is shown: 1, 2, 4, 8, 16, 33.
+    /// (microseconds, count). The bucket that contains a limit is counted too, so the upper bound
+    /// of that bucket is shown: 1, 2, 4, 8, 16, 33.
     pub fn powers_of_two(&self) -> Vec<(u64, u64)> {
         let mut out = Vec::new();
         let (mut seen, mut at, mut before) = (0, 0, 0);
@@ -125,7 +127,8 @@ mod tests {
         assert_eq!(Histogram::default().percentile(50.0), 0);
     }
 
-    /// What a real server showed for sleeps of 3, 10, 20, 50 and 100 ms, and for microseconds.
+    /// A real server showed these figures for sleeps of 3, 10, 20, 50 and 100 ms, and for
+    /// microseconds.
     #[test]
     fn bounds_are_those_of_redis() {
         let mut h = Histogram::default();

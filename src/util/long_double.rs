@@ -1,6 +1,6 @@
-//! The x87 80-bit float, in integers: Redis computes INCRBYFLOAT in C's `long double`, and its
-//! replies show every bit of it. `INCRBYFLOAT k 0.1` on `3.0` must say `3.1`, which a double would
-//! only say by luck.
+//! The x87 80-bit float, computed with integers: Redis computes INCRBYFLOAT in C's `long double`,
+//! and its replies show every bit. `INCRBYFLOAT k 0.1` on `3.0` must return `3.1`; with a double
+//! that would be a coincidence.
 //!
 //! ```text
 //!   value = sign * mantissa * 2^exponent          mantissa: 64 bits, the leading one explicit
@@ -16,8 +16,8 @@
 //! **Invariant:** a finite value is zero, or has its top mantissa bit set, or has exponent
 //! `MIN_EXPONENT` (debug assert in `round`).
 //!
-//! Only what the commands need is here: no multiplication, no comparison. A big-number crate was
-//! left out: the two loops over limbs below are shorter than its glue would be.
+//! The commands need neither multiplication nor comparison. A big-number crate would need more code
+//! than the two loops over limbs below.
 
 use super::number::{
     HexFloat, MAX_FLOAT_CHARS, parse_exponent, round_off, split_sign, write_int, write_padded,
@@ -48,6 +48,7 @@ enum Kind {
 }
 
 impl LongDouble {
+    /// Zero.
     pub const ZERO: LongDouble = LongDouble::finite(false, 0, MIN_EXPONENT);
 
     const fn finite(negative: bool, mantissa: u64, exponent: i32) -> Self {
@@ -65,8 +66,8 @@ impl LongDouble {
         kind: Kind::NotANumber,
     };
 
-    /// A double near it: what is beyond a double's range becomes infinite, what is too small for it
-    /// the smallest one.
+    /// The nearest double: a value beyond a double's range becomes infinite, one that is too small
+    /// the smallest double.
     pub fn to_f64(self) -> f64 {
         let magnitude = match self.kind {
             Kind::NotANumber => f64::NAN,
@@ -110,7 +111,7 @@ impl LongDouble {
         round(hex.negative, hex.bits, exponent, hex.sticky)
     }
 
-    /// Neither infinite nor NaN.
+    /// Whether it is neither infinite nor NaN.
     pub fn is_finite(self) -> bool {
         matches!(self.kind, Kind::Finite { .. })
     }
@@ -153,7 +154,7 @@ impl LongDouble {
         }
     }
 
-    /// `write_human` into a fresh vector.
+    /// [`LongDouble::write_human`] into a new vector.
     pub fn to_human(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(24);
         self.write_human(&mut out);
@@ -200,9 +201,9 @@ impl std::ops::Add for LongDouble {
     }
 }
 
-/// The sum of two finite numbers, the larger one first. The larger mantissa gets 63 bits of room
-/// below it, so what the smaller one loses on its way there only matters as "something" (sticky),
-/// never as a bit.
+/// The sum of two finite numbers, the larger one first. The larger mantissa is extended by 63 bits
+/// at its low end. Bits of the smaller number below these affect the result only by not being zero,
+/// which is recorded in one bit (sticky).
 fn add_smaller(larger: LongDouble, smaller: LongDouble) -> LongDouble {
     let (exponent, mantissa) = larger.size();
     let (smaller_exponent, smaller_mantissa) = smaller.size();
@@ -249,12 +250,12 @@ fn round(negative: bool, bits: u128, exponent: i32, sticky: bool) -> LongDouble 
     }
 }
 
-/// An unsigned decimal text, taken apart but not yet rounded: the digits as a whole number times
+/// An unsigned decimal text, parsed but not rounded yet: the digits as a whole number times
 /// 10^exponent.
 struct Decimal<'a> {
-    /// The digits from the first that is not zero, a point among them perhaps.
+    /// The digits from the first that is not zero on; they may contain a point.
     digits: &'a [u8],
-    /// How many digits those are, without the point.
+    /// The number of these digits, without the point.
     count: usize,
     /// The first 19 of them.
     head: u64,

@@ -1,23 +1,22 @@
 //! Small pure functions that every layer uses: numbers, glob patterns, quoting, places on the
 //! globe.
 //!
-//! Nothing here knows a key, a client or a setting; everything takes bytes or numbers and gives
-//! bytes or numbers back, so each file can be read, and tested, alone.
+//! These functions take and return bytes or numbers. They use no keys, clients or settings, so each
+//! file can be read and tested alone.
 //!
-//! | file | what Redis's clients see of it |
+//! | file | where Redis's clients see it |
 //! |---|---|
 //! | `number` | "value is not an integer or out of range", the text of a score |
 //! | `long_double` | INCRBYFLOAT, HINCRBYFLOAT, GEOPOS: arithmetic and text of an 80-bit float |
 //! | `glob` | the patterns of KEYS, SCAN MATCH, PSUBSCRIBE, CONFIG GET |
 //! | `quote` | lines of redis.conf, inline requests, the strings in MONITOR |
-//! | `memory` | "1gb" in a setting, "1.23M" in INFO |
+//! | `byte_size` | "1gb" in a setting, "1.23M" in INFO |
 //! | `grisu` | the digits of a double |
-//! | `selection` | which elements SRANDMEMBER, HRANDFIELD and ZRANDMEMBER draw |
-//! | `rate_limit` | one warning a minute where a flood would make thousands |
+//! | `selection_sampling` | the random choice of SRANDMEMBER, HRANDFIELD and ZRANDMEMBER |
+//! | `rate_limit` | one warning a minute in the server's log, instead of thousands |
 //! | `geo` | the cells, distances and shapes behind GEOADD and GEOSEARCH |
 //!
-//! **Invariant:** no function in this module panics, whatever the bytes (property tests in each
-//! file).
+//! **Invariant:** no function in this module panics, for any input (property tests in each file).
 
 pub mod byte_size;
 pub mod geo;

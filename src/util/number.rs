@@ -1,9 +1,9 @@
-//! Numbers to and from text, with Redis's idea of which texts are numbers.
+//! Numbers to and from text, by Redis's rules for texts that are numbers.
 //!
 //! A string is stored as an integer only if printing that integer gives the same string back. So
-//! the integer parser is strict: `007`, `+7`, `-0` and ` 7` are strings. Scores are laxer: whatever
-//! C's `strtod` takes (`inf`, `0x1p3`, `.5`), less leading space, trailing bytes, NaN, and values
-//! that leave the range of a double.
+//! the integer parser is strict: `007`, `+7`, `-0` and ` 7` are strings. Scores are laxer:
+//! everything that C's `strtod` accepts (`inf`, `0x1p3`, `.5`), except leading space, trailing
+//! bytes, NaN, and values outside of a double's range.
 //!
 //! A double prints in one of three shapes. With `n` digits `d` and value `d * 10^k`:
 //!
@@ -21,14 +21,14 @@
 
 use super::grisu;
 
-/// A longer text is refused as a long double, as by Redis's fixed buffer for them. Doubles have no
-/// such limit.
+/// The longest text of a long double; longer texts are refused, as in Redis, whose buffer has this
+/// size. Doubles have no such limit.
 pub const MAX_FLOAT_CHARS: usize = 5 * 1024 - 1;
 
 /// The longest text of an `i64`: `-9223372036854775808`.
 pub const MAX_I64_CHARS: usize = 20;
 
-/// A strict decimal integer: what `IntBuf` would print, and nothing else.
+/// Parses a strict decimal integer: only what `IntBuf` would print.
 #[inline]
 pub fn parse_i64(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
@@ -48,7 +48,7 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// A strict decimal integer without a sign, up to 2^64 - 1.
+/// Parses a strict decimal integer without a sign, up to 2^64 - 1.
 #[inline]
 pub fn parse_u64(text: &[u8]) -> Option<u64> {
     match text {
@@ -94,10 +94,10 @@ fn eight_digits(word: u64) -> Option<u64> {
     Some((fours.wrapping_mul(10_000) + (fours >> 32)) & 0xffff_ffff)
 }
 
-/// An unsigned integer as C's `strtoull` reads it (spaces, a sign, leading zeros), the whole text.
-/// Stream IDs and cursors are read this way: `XADD s 007-1` adds `7-1`. The text ends at a NUL
-/// byte. A number below zero is refused when it is written as one writes numbers; `-0` and `-01`
-/// are what C makes of them.
+/// Parses an unsigned integer as C's `strtoull` does (spaces, a sign, leading zeros); the whole
+/// text must be used. Stream IDs and cursors are parsed this way: `XADD s 007-1` adds `7-1`. The
+/// text ends at a NUL byte. A negative number in the usual form (`-1`) is refused; other forms
+/// (`-0`, `-01`) have the value that C gives them.
 pub fn parse_u64_lenient(text: &[u8]) -> Option<u64> {
     let text = match memchr::memchr(0, text) {
         Some(end) => &text[..end],
@@ -129,9 +129,9 @@ pub const fn is_c_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// A double as Redis reads scores and increments: the whole text in any of `strtod`'s forms, no
-/// leading space, not NaN; a text too big for a double, or too small to be more than zero, is
-/// refused.
+/// Parses a double as Redis parses scores and increments: the whole text in any of `strtod`'s
+/// forms, without leading space. NaN, and texts whose value is too large for a double, or too small
+/// and not zero, are refused.
 pub fn parse_f64(text: &[u8]) -> Option<f64> {
     if let Some(integer) = parse_small_integer(text) {
         return Some(integer);
@@ -139,8 +139,8 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     if let Some(hex) = HexFloat::parse(text) {
         return hex.to_f64();
     }
-    // Rust's grammar of decimal floats is C's, and so are its names of infinity; only NaN has to
-    // go.
+    // Rust's grammar of decimal floats is C's, and so are its names of infinity; only NaN must be
+    // refused.
     let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     let out_of_range = if value.is_infinite() {
         text.iter().any(u8::is_ascii_digit)
@@ -150,9 +150,9 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     (!value.is_nan() && !out_of_range).then_some(value)
 }
 
-/// A double as C's `strtod` reads it, which is how Redis reads the bounds of a range of scores:
-/// leading space may stand before it, no text at all is 0, a NUL ends it, and what no double can
-/// hold is infinite or zero. NaN is refused.
+/// Parses a double as C's `strtod` does; Redis parses the bounds of a range of scores so. Leading
+/// space is allowed, an empty text is 0, a NUL ends the text, and what is outside of a double's
+/// range becomes infinite or zero. NaN is refused.
 pub fn parse_f64_lenient(text: &[u8]) -> Option<f64> {
     if let Some(integer) = parse_small_integer(text) {
         return Some(integer);
@@ -186,7 +186,7 @@ fn has_nonzero_digit(text: &[u8]) -> bool {
         .any(|byte| matches!(byte, b'1'..=b'9'))
 }
 
-/// A C hexadecimal float, `-0x1.8p3`, kept as its leading bits and a mark for what came after them.
+/// A C hexadecimal float, `-0x1.8p3`, kept as its leading bits and a flag for the bits below them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HexFloat {
     pub negative: bool,
@@ -245,7 +245,7 @@ impl HexFloat {
         }
     }
 
-    /// The same, infinite or zero out of a double's range.
+    /// The value as a double; outside of a double's range it is infinite or zero.
     fn to_f64_saturating(self) -> f64 {
         let nearest = if self.exponent > 0 {
             f64::INFINITY
@@ -334,6 +334,7 @@ impl IntBuf {
         Self::default()
     }
 
+    /// Writes the integer and returns its text.
     #[inline]
     pub fn format<I: itoa::Integer>(&mut self, integer: I) -> &[u8] {
         self.0.format(integer).as_bytes()
@@ -371,12 +372,13 @@ impl Default for DoubleBuf {
 }
 
 impl DoubleBuf {
+    /// An empty buffer.
     pub fn new() -> Self {
         Self { bytes: [b'0'; 32] }
     }
 
-    /// The text of a double in replies, in sorted sets' listpacks and in the AOF: the shapes are
-    /// drawn at the top of this file.
+    /// Writes a double as in replies, in sorted sets' listpacks and in the AOF; the header of this
+    /// file shows the forms.
     pub fn format(&mut self, value: f64) -> &[u8] {
         if let Some(integer) = double_to_i64(value) {
             if integer == 0 && value.is_sign_negative() {
@@ -387,8 +389,8 @@ impl DoubleBuf {
         self.format_shortest(value)
     }
 
-    /// The shortest digits that read back as the value, integers too: `1e+21`. DEBUG DIGEST takes
-    /// scores so.
+    /// Writes the shortest digits that read back as the value, for integers too: `1e+21`. DEBUG
+    /// DIGEST uses this form.
     pub fn format_shortest(&mut self, value: f64) -> &[u8] {
         if value == 0.0 {
             return if value.is_sign_negative() {
@@ -474,8 +476,8 @@ pub(super) fn write_padded(out: &mut Vec<u8>, value: u64, width: usize) {
     out.extend_from_slice(digits);
 }
 
-/// Appends a double as C's `%.{precision}g` prints it: what Lua's numbers look like (`%.14g` in
-/// cjson, `%.17g` as an argument of `redis.call`).
+/// Appends a double as C's `%.{precision}g` does: the form of numbers in Lua (`%.14g` in cjson,
+/// `%.17g` as an argument of `redis.call`).
 pub fn write_g(out: &mut Vec<u8>, value: f64, precision: usize) {
     if !value.is_finite() {
         let name = if value.is_nan() { "nan" } else { "inf" };
@@ -508,7 +510,7 @@ fn without_trailing_zeros(digits: &str) -> &str {
     }
 }
 
-/// A write position in a `DoubleBuf`, whose size is chosen so that every shape fits.
+/// A write position in a `DoubleBuf`, which has room for every form.
 struct Cursor<'a> {
     bytes: &'a mut [u8; 32],
     len: usize,
@@ -525,7 +527,7 @@ impl Cursor<'_> {
         self.len += count;
     }
 
-    /// The digits with their last `decimals` ones behind the point.
+    /// Appends the digits with the point before the last `decimals` of them.
     fn push_decimals(&mut self, digits: &[u8], decimals: usize) {
         match digits.len().checked_sub(decimals) {
             None | Some(0) => {
@@ -716,8 +718,7 @@ mod tests {
         }
     }
 
-    /// Redis has a buffer for the text of a long double only: the scores of `ZADD` may be as long
-    /// as they like.
+    /// Only the text of a long double has a maximum length; the scores of `ZADD` may have any.
     #[test]
     fn a_double_may_have_any_number_of_digits() {
         for zeros in [MAX_FLOAT_CHARS, 100_000] {

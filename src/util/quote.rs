@@ -1,5 +1,5 @@
-//! Quoting: splitting lines of redis.conf and inline requests into arguments, and showing bytes to
-//! people.
+//! Quoting: splitting lines of redis.conf and inline requests into arguments, and a readable form
+//! of bytes.
 //!
 //! ```text
 //!   "..."   \n \r \t \b \a, \xHH, and \ before any other byte gives that byte
@@ -110,8 +110,8 @@ fn unescape(escaped: u8) -> u8 {
     }
 }
 
-/// Appends the bytes as a quoted string that a person can read and `split_args` reads back:
-/// MONITOR, CONFIG REWRITE, logs.
+/// Appends the bytes as a quoted string that is readable and that `split_args` reads back: for
+/// MONITOR, CONFIG REWRITE and logs.
 pub fn write_repr(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
@@ -142,14 +142,14 @@ pub fn repr(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Whether a value must be quoted to stand as one argument of a configuration line.
+/// Whether a value needs quotes to be one argument of a configuration line.
 pub fn needs_repr(bytes: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
     bytes.is_empty() || !bytes.iter().all(plain)
 }
 
-/// A value for a line of INFO, where `:` ends the name, `#` starts a section and a line break the
-/// next field: each becomes `_`.
+/// A value for a line of INFO. `:` ends a name, `#` starts a section and a line break a new field,
+/// so each becomes `_`.
 pub fn info_safe(bytes: &[u8]) -> Cow<'_, [u8]> {
     map_bytes(
         bytes,
@@ -158,7 +158,7 @@ pub fn info_safe(bytes: &[u8]) -> Cow<'_, [u8]> {
     )
 }
 
-/// The text of an error reply, which one line break would end early: each becomes a space.
+/// The text of an error reply; each line break, which would end the reply, becomes a space.
 pub fn error_safe(bytes: &[u8]) -> Cow<'_, [u8]> {
     map_bytes(bytes, |byte| matches!(byte, b'\n' | b'\r'), b' ')
 }

@@ -4,14 +4,16 @@
 use rand::rngs::{SmallRng, SysRng};
 use rand::{Rng, RngExt, SeedableRng, TryRng};
 
+/// The generator.
 pub struct Random(SmallRng);
 
 impl Random {
+    /// A generator whose numbers follow from the seed.
     pub fn from_seed(seed: u64) -> Random {
         Random(SmallRng::seed_from_u64(seed))
     }
 
-    /// Seeded by the operating system.
+    /// A generator with a seed from the operating system.
     pub fn from_system() -> Random {
         Random::from_seed(SysRng.try_next_u64().unwrap_or(0x9e37_79b9_7f4a_7c15))
     }
@@ -21,6 +23,7 @@ impl Random {
         &mut self.0
     }
 
+    /// The next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0.next_u64()
     }
@@ -30,13 +33,14 @@ impl Random {
         if n == 0 { 0 } else { self.0.random_range(0..n) }
     }
 
-    /// A generator of its own for one command, whose value is borrowed from the server that owns
-    /// this one.
+    /// A new generator for one command that has borrowed a value from the server, which owns this
+    /// one.
     pub fn split(&mut self) -> Random {
         Random::from_seed(self.next_u64())
     }
 
-    /// `n` unguessable hexadecimal digits from the operating system, `None` if it has none.
+    /// `n` unguessable hexadecimal digits from the operating system; `None` if it has no source of
+    /// randomness.
     pub fn secret_hex(n: usize) -> Option<String> {
         let mut bytes = vec![0; n.div_ceil(2)];
         SysRng.try_fill_bytes(&mut bytes).ok()?;

@@ -1,15 +1,14 @@
-//! A log line that a flood would repeat is written once for each interval.
+//! Limits how frequently a line is written to the server's log.
 
-/// When a line was last written.
+/// The time at which a line was last written.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct RateLimit {
     last_ms: Option<i64>,
 }
 
 impl RateLimit {
-    /// Whether the line may be written at `now_ms`, Unix time: it was not for more than
-    /// `interval_ms`. A clock that was set back by more than the interval does not silence the
-    /// line.
+    /// Whether the line may be written at `now_ms`, Unix time: at most once in each `interval_ms`.
+    /// If the clock was set back by more than the interval, the line may be written.
     pub fn allows(&mut self, now_ms: i64, interval_ms: i64) -> bool {
         let recently = |at: i64| {
             now_ms
@@ -43,7 +42,7 @@ mod tests {
         assert!(limit.allows(5, 100));
         limit = RateLimit::default();
         assert!(limit.allows(i64::MIN, 100));
-        // The difference does not fit: it is no short time.
+        // The difference overflows, which counts as a long time.
         assert!(limit.allows(i64::MAX, 100));
     }
 }

@@ -1,18 +1,18 @@
-//! Selection sampling: some of a row of things, each choice as likely, in one walk and in the order
-//! they stand in.
+//! Selection sampling: chooses a number of elements from a sequence, each choice equally likely, in
+//! one walk and in the order of the sequence.
 //!
-//! Each is taken with the chance "still wanted / still to come" (Knuth, The Art of Computer
-//! Programming, volume 2, 3.4.2, algorithm S). When as many are wanted as are to come the chance is
-//! one, so exactly as many are taken as were asked for.
+//! Each element is taken with the chance "still wanted / still to come" (Knuth, The Art of Computer
+//! Programming, volume 2, 3.4.2, algorithm S). When the remaining elements are all wanted the
+//! chance is one, so exactly the wanted number is taken.
 
-/// What is left of one walk.
+/// The state of one walk.
 pub struct Selection {
     wanted: usize,
     to_come: usize,
 }
 
 impl Selection {
-    /// Of `total` things `count`, or all if there are no more.
+    /// Chooses `count` of `total` elements, or all if there are no more.
     pub fn of(count: usize, total: usize) -> Selection {
         Selection {
             wanted: count.min(total),
@@ -20,13 +20,13 @@ impl Selection {
         }
     }
 
-    /// Whether all that are wanted have been taken.
+    /// Whether all wanted elements have been taken.
     pub fn is_complete(&self) -> bool {
         self.wanted == 0
     }
 
-    /// Whether the next one is taken. `below(n)` is uniform in 0..n. Asked once more than there are
-    /// things, it says no.
+    /// Whether the next element is taken. `below(n)` is uniform in 0..n. After the last element it
+    /// returns false.
     pub fn takes(&mut self, below: &mut impl FnMut(usize) -> usize) -> bool {
         let takes = self.wanted > 0 && below(self.to_come) < self.wanted;
         self.wanted -= usize::from(takes);
@@ -53,14 +53,14 @@ mod tests {
 
     #[test]
     fn each_choice_is_as_likely() {
-        // All ways in which the dice can fall, each as often as its chance: 3 for the first, 2 for
-        // the second, 1.
+        // All results of the draws, each as frequent as its chance: 3 for the first, 2 for the
+        // second, 1.
         let mut times = [0; 3];
         for (first, second) in (0..3).flat_map(|first| (0..2).map(move |second| (first, second))) {
             let mut dice = [first, second, 0].into_iter();
             let mut selection = Selection::of(1, 3);
             for time in &mut times {
-                // Nobody asks for dice any more when it is complete.
+                // When the selection is complete, no more random numbers are drawn.
                 let mut below = |_| dice.next().unwrap_or(0);
                 *time += i32::from(selection.takes(&mut below));
             }

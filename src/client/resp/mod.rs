@@ -1,4 +1,4 @@
-//! The request parser: bytes in, tables of argument ranges out. It does no I/O and allocates
+//! The request parser turns bytes into tables of argument ranges. It does no I/O and allocates
 //! nothing for an argument.
 //!
 //! ```text
@@ -9,8 +9,8 @@
 //!
 //! `parse` takes *all complete commands* of a buffer. What is left of an incomplete one is
 //! described by [`Open`], so that a command of a million arguments which arrives in small pieces is
-//! still walked once. A bulk of 32 KB or more is not collected in the buffer at all: `Open::big` is
-//! the buffer that becomes the value, the socket is read straight into it.
+//! still walked once. A bulk of 32 KB or more is not collected in the buffer: the socket is read
+//! straight into `Open::big`, which becomes the value.
 //!
 //! **Invariant:** ranges lie inside the buffer or name an element of `bigs` (held by the tests that
 //! feed every message split at every byte, and by the fuzz target).
@@ -28,20 +28,20 @@ use crate::util::quote::split_args;
 pub const INLINE_MAX: usize = 64 * 1024;
 /// A bulk at least this long gets a buffer of its own.
 pub const BIG_ARG_MIN: usize = 32 * 1024;
-/// How much of a big argument's buffer is allocated before any of it has arrived.
+/// The bytes that are allocated for a big argument before any of it has arrived.
 const BIG_ARG_FIRST: usize = 1024 * 1024;
 
-/// What the settings and the state of the client allow.
+/// The limits that the settings and the state of the client impose.
 #[derive(Clone, Copy)]
 pub struct Limits {
     pub max_bulk_len: u64,
-    /// Not authenticated yet: small requests only, and one command at a time.
+    /// Not authenticated yet: only small requests, one command at a time.
     pub unauthenticated: bool,
     /// Stop after `max_commands` commands.
     pub max_commands: usize,
 }
 
-/// Where an argument lies: in the buffer, or, when `start` is [`BIG`], in `bigs[len]`.
+/// The place of an argument: in the buffer, or, when `start` is [`BIG`], in `bigs[len]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     pub start: usize,
@@ -50,7 +50,7 @@ pub struct Range {
 
 const BIG: usize = usize::MAX;
 
-/// One complete command: `argc` ranges from `first` on; it occupied `start..end` of the buffer.
+/// One complete command: `argc` ranges from `first` on, in `start..end` of the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed {
     pub first: usize,
@@ -59,20 +59,20 @@ pub struct Parsed {
     pub end: usize,
 }
 
-/// A request as its client sent it, for what is quicker with the bytes than with the arguments.
-/// Empty for one that no client sent just now: a script's, the log's, one that had to wait.
+/// A request's bytes, for uses that are quicker with bytes than with arguments. Empty for a request
+/// that did not just arrive from a client: a script's, the AOF's, a blocked client's.
 #[derive(Clone, Copy, Default)]
 pub struct Sent<'a> {
-    /// All of it. Empty if some of the arguments lie elsewhere.
+    /// The whole request. Empty if some of the arguments lie elsewhere.
     pub bytes: &'a [u8],
     /// The buffers of arguments of [`BIG_ARG_MIN`] bytes and more.
     pub bigs: &'a [Arc<Vec<u8>>],
 }
 
-/// Room for up to this number of arguments is kept from one read to the next.
+/// The table keeps room for up to this number of arguments from one read to the next.
 const KEEP_ARGS: usize = 16 * 1024;
 
-/// The reusable result of a parse.
+/// The result of a parse; its memory is reused.
 #[derive(Default)]
 pub struct ParseTable {
     pub args: Vec<Range>,
@@ -82,13 +82,14 @@ pub struct ParseTable {
 }
 
 impl ParseTable {
+    /// Removes the content and keeps the memory.
     pub fn clear(&mut self) {
         self.args.clear();
         self.commands.clear();
         self.bigs.clear();
     }
 
-    /// Empty, and without the memory that a command with very many arguments needed.
+    /// Removes the content, and the memory that a command with very many arguments needed.
     pub fn finish(&mut self) {
         self.clear();
         if self.args.capacity() > KEEP_ARGS {
@@ -106,7 +107,7 @@ impl ParseTable {
         }
     }
 
-    /// One of the commands, as it was sent.
+    /// The bytes of one of the commands.
     #[inline]
     pub fn sent<'a>(&'a self, buffer: &'a [u8], command: &Parsed) -> Sent<'a> {
         let bytes = if self.bigs.is_empty() {
@@ -133,19 +134,20 @@ impl ParseTable {
 pub struct Open {
     /// Arguments still to come.
     pub remaining: usize,
-    /// Length of the bulk whose header was read.
+    /// The length of the bulk whose header was read.
     bulk_len: Option<usize>,
     args: Vec<Range>,
     bigs: Vec<Arc<Vec<u8>>>,
-    /// How far the buffer has been read.
+    /// The end of what has been parsed.
     pos: usize,
     /// A big argument that is being received.
     pub big: Option<BigArg>,
 }
 
+/// A big argument that is being received.
 pub struct BigArg {
     pub bytes: Vec<u8>,
-    /// Its full length, line end not included.
+    /// The full length, without the line end.
     pub len: usize,
 }
 
@@ -179,16 +181,16 @@ impl Open {
 /// How a parse ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Everything up to the given position was taken; more bytes are needed, or there are none.
+    /// All complete commands were taken; more bytes are needed for the next one.
     Partial,
     /// `max_commands` were found.
     Full,
-    /// The request breaks the protocol: text after `-ERR Protocol error: `.
+    /// The request breaks the protocol: the text after `-ERR Protocol error: `.
     Invalid(String),
 }
 
-/// Take complete commands from `buffer[*pos..]`, appending to `table`. `*pos` ends behind the last
-/// complete command; an incomplete one is described by `open`.
+/// Takes complete commands from `buffer[*pos..]` and appends them to `table`. `*pos` ends behind
+/// the last complete command; `open` describes an incomplete one.
 pub fn parse(
     buffer: &[u8],
     pos: &mut usize,
@@ -225,8 +227,8 @@ pub fn parse(
     Status::Partial
 }
 
-/// A header of one or two digits, `$5\r\n` or `*16\r\n`: its number and where what follows begins.
-/// `None`: look closer, it may be longer, or not have arrived, or be wrong.
+/// A header of one or two digits, `$5\r\n` or `*16\r\n`: its number and the position behind it.
+/// `None` for every other header (longer, incomplete or wrong), which the full parser handles.
 #[inline(always)]
 fn short_header(buffer: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
     let &[first, tens, ones, end, _] = buffer.get(at..)?.first_chunk()?;
@@ -242,7 +244,7 @@ fn short_header(buffer: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
     }
 }
 
-/// A header's number, fast for what headers hold: a few digits.
+/// The number of a header; fast for a few digits.
 #[inline]
 fn short_number(line: &[u8]) -> Option<i64> {
     if line.is_empty() || line.len() > 9 || line[0] == b'0' && line.len() > 1 {
@@ -260,7 +262,7 @@ fn short_number(line: &[u8]) -> Option<i64> {
 }
 
 /// The line from `from` on, without its `\r\n`; `None` when its end has not arrived. As in Redis a
-/// line ends at the `\r`; the byte behind it is skipped unread. A line with a NUL has no end, see
+/// line ends at the `\r`, and the next byte is skipped unread. A line with a NUL has no end, see
 /// [`end_of_line`].
 #[inline]
 fn line(buffer: &[u8], from: usize) -> Option<(&[u8], usize)> {
@@ -274,13 +276,13 @@ fn line(buffer: &[u8], from: usize) -> Option<(&[u8], usize)> {
     (at + 1 < rest.len()).then(|| (&rest[..at], from + at + 2))
 }
 
-/// Where the first `end` is. A NUL hides what is behind it, as it ends a C string: such a line is
-/// never complete, and becomes an error when it is longer than [`INLINE_MAX`].
+/// The position of the first `end`. A NUL hides the rest, as it ends a C string: such a line is
+/// never complete, and is an error when it is longer than [`INLINE_MAX`].
 fn end_of_line(end: u8, bytes: &[u8]) -> Option<usize> {
     memchr2(end, 0, bytes).filter(|&at| bytes[at] == end)
 }
 
-/// One multibulk command at `*pos`. `Ok(false)`: incomplete, `open` says how far it got.
+/// Parses one multibulk command at `*pos`. `Ok(false)`: it is incomplete and described by `open`.
 fn multibulk(
     buffer: &[u8],
     pos: &mut usize,
@@ -343,8 +345,8 @@ fn multibulk(
     Ok(true)
 }
 
-/// The header of a command: how many arguments, and where the first begins. `None`: not arrived
-/// yet.
+/// The header of a command: the number of arguments and the position of the first. `None` if it has
+/// not arrived.
 #[inline]
 fn count_header(buffer: &[u8], at: usize) -> Result<Option<(usize, usize)>, String> {
     if let short @ Some(_) = short_header(buffer, at, b'*') {
@@ -373,9 +375,9 @@ fn relative(range: Range, start: usize) -> Range {
     }
 }
 
-/// The header of a bulk: its length and where its bytes begin. `None`: not arrived yet. A wrong
-/// first byte is refused without waiting for the rest of the line, but for a control character: a
-/// stray line end (`*1\r\r\n`) is judged with the line that it begins, as in Redis.
+/// The header of a bulk: its length and the position of its bytes. `None` if it has not arrived. A
+/// wrong first byte is refused at once, except a control character: a stray line end (`*1\r\r\n`)
+/// is parsed with the line that it begins, as in Redis.
 #[inline]
 fn bulk_header(buffer: &[u8], at: usize, limits: Limits) -> Result<Option<(usize, usize)>, String> {
     let Some(&first) = buffer.get(at) else {
@@ -407,7 +409,7 @@ fn expected_dollar(got: u8) -> String {
     format!("expected '$', got '{}'", got as char)
 }
 
-/// Go on with an open command at `buffer[start..]`. `Ok(true)`: it is complete and in the table.
+/// Continues an open command at `buffer[start..]`. `Ok(true)`: it is complete and in the table.
 fn resume(
     buffer: &[u8],
     start: usize,
@@ -470,8 +472,8 @@ fn resume(
 }
 
 impl Open {
-    /// If the bulk at `pos` is a big one, move what has arrived of it into a buffer of its own. The
-    /// caller cuts the query buffer at `kept()`.
+    /// If the bulk at `pos` is a big one, moves what has arrived of it into a buffer of its own.
+    /// The caller truncates the query buffer at `kept()`.
     fn begin_big(&mut self, buffer: &[u8], start: usize) {
         let Some(len) = self.bulk_len.filter(|&len| len >= BIG_ARG_MIN) else {
             return;
@@ -493,19 +495,19 @@ impl Open {
         self.remaining -= 1;
     }
 
-    /// While a big argument is received, the query buffer ends here.
+    /// The length to which the query buffer is truncated while a big argument is received.
     pub fn kept(&self) -> Option<usize> {
         self.big.as_ref().map(|_| self.pos)
     }
 }
 
-/// What ends a word of an inline request. Vertical tabs and form feeds are skipped before a word,
-/// but belong to it once it has begun.
+/// Whether a byte ends a word of an inline request. Vertical tabs and form feeds are skipped before
+/// a word, but belong to a word that has begun.
 fn ends_word(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r')
 }
 
-/// One inline command at `*pos`: words on a line, with quotes as in redis-cli.
+/// Parses one inline command at `*pos`: words on a line, with quotes as in redis-cli.
 fn inline(buffer: &[u8], pos: &mut usize, table: &mut ParseTable) -> Result<bool, String> {
     let start = *pos;
     let rest = &buffer[start..];

@@ -1,4 +1,5 @@
-//! Every message, split at every byte, gives the same commands; broken ones give Redis's texts.
+//! Every message, split at every byte, gives the same commands; wrong ones give Redis's error
+//! texts.
 
 use crate::client::resp::*;
 
@@ -8,8 +9,8 @@ const LIMITS: Limits = Limits {
     max_commands: 128,
 };
 
-/// Feeds pieces as `networking::query` does: keep what is not consumed, read big arguments on the
-/// side.
+/// Feeds pieces as `networking::query` does: keeps what is not consumed, and reads big arguments
+/// into their own buffers.
 fn run(pieces: &[&[u8]], limits: Limits) -> Result<Vec<Vec<Vec<u8>>>, String> {
     let (mut buffer, mut open, mut out) = (Vec::new(), None, Vec::new());
     for piece in pieces {
@@ -135,7 +136,7 @@ fn errors_are_those_of_redis() {
     assert_eq!(error(&long(b"*1\r\n$")), "too big bulk count string");
 }
 
-/// The rest of its line may never come, and nothing that could come would make it right.
+/// The rest of the line may never arrive, and no rest could make it right.
 #[test]
 fn what_is_no_bulk_is_refused_at_its_first_byte() {
     for (bytes, got) in [
@@ -160,8 +161,7 @@ fn a_stray_line_end_is_judged_with_the_line_that_it_begins() {
     assert_eq!(text, "expected '$', got '\n'");
 }
 
-/// To a C string the line ends at the NUL: no line end is found behind it, whatever arrives, up to
-/// the limit.
+/// The line ends at the NUL, as a C string does: no line end is found behind it, up to the limit.
 #[test]
 fn a_line_with_a_nul_is_never_complete() {
     let bytes: &[&[u8]] = &[

@@ -11,24 +11,25 @@
 //!                                                          percent of the time, and offers every key once
 //! ```
 //!
-//! The promise: after the pass (`complete`), every key that is not listed has at most `floor`, and
-//! the listed keys are exactly the largest (`Ranking`). During a pass, keys that were not written
-//! since its start and that it has not reached yet are missing. Every change of a value goes
-//! through `signal_modified`, so the rankings are never late. Bytes are those of MEMORY USAGE;
-//! those of long lists, streams and big sorted sets are estimated from a few of their nodes
-//! (`types::memory_estimate`), so that a change costs the same however large the value is.
+//! After the pass over all keys (`complete`), every key that is not listed has at most the size
+//! `floor`, and the listed keys are exactly the largest (`Ranking`). During a pass, keys that it
+//! has not reached yet and that were not written since its start are missing. Every change of a
+//! value goes through `signal_modified`, so the rankings are always up to date. Bytes are those of
+//! MEMORY USAGE; those of long lists, streams and big sorted sets are estimated from a few of their
+//! nodes (`types::memory_estimate`), so that the cost of a change does not depend on the size of
+//! the value.
 //!
-//! Most writes are to keys that are neither listed nor large. They are recognized without searching
-//! the lists: by the floor, and by a filter of 65,536 bits, one of them set for each listed key. In
-//! instructions, switched on: SET of 16 bytes 2,500 instead of 2,160, HSET into one large hash
-//! 4,040 instead of 2,980 (callgrind; half of that is for estimating the size of five of its
-//! fields).
+//! Most writes are to keys that are neither listed nor large. They are recognized without a search
+//! of the lists: by the floor, and by a filter of 65,536 bits in which one bit is set for each
+//! listed key. Cost in instructions (callgrind): SET of 16 bytes 2,500 instead of 2,160, HSET into
+//! one large hash 4,040 instead of 2,980; half of the latter is for estimating the size from five
+//! of its fields.
 //!
 //! **Invariant:** a listed key has its bit in the filter (`tests::rankings_follow_the_keyspace`).
-//! **Invariant:** the rankings agree with a walk over the keyspace whenever no pass is going on
+//! **Invariant:** the rankings agree with a walk over the keyspace whenever no pass is running
 //! (same test).
 //!
-//! Source of the promise: the threshold of the top-k operators of databases (Fagin, Lotem, Naor:
+//! Source of the floor: the threshold of the top-k operators of databases (Fagin, Lotem, Naor:
 //! "Optimal Aggregation Algorithms for Middleware", 2003): a key below it need not be known.
 
 pub mod ranking;
@@ -44,11 +45,11 @@ use crate::types::kind::type_of;
 use crate::types::{KeyRef, Type, length, memory_estimate};
 use ranking::Ranking;
 
-/// The share of all time that a pass takes: a millisecond of each tenth of a second.
+/// The share of time that a pass takes: a millisecond of each tenth of a second.
 const PASS_SHARE: f64 = 0.01;
-/// Buckets between two looks at the clock.
+/// Buckets between two readings of the clock.
 const BATCH: usize = 16;
-/// So large that even a full set of lists leaves nearly all bits clear.
+/// Enough that nearly all bits are clear even when all lists are full.
 const FILTER_BITS: u64 = 65_536;
 
 /// The rankings of one type.
@@ -64,17 +65,18 @@ impl OfType {
     }
 }
 
+/// The rankings of all types.
 pub struct BigKeys {
     /// In the order of [`Type::ALL`].
     types: [OfType; Type::ALL.len()],
-    /// Bits of the identities of listed keys, and of some that were.
+    /// A bit for the identity of each listed key; bits of keys that were removed may remain.
     filter: Box<[u64; FILTER_BITS as usize / 64]>,
-    /// Bits set since it was last made anew.
+    /// The number of bits set since the filter was last rebuilt.
     filtered: u64,
     pass: Option<Pass>,
 }
 
-/// How far a walk over the keyspace is.
+/// The progress of a walk over the keyspace.
 #[derive(Clone, Copy, Default)]
 struct Pass {
     db: u32,
@@ -98,6 +100,7 @@ impl BigKeys {
         self.pass.is_none()
     }
 
+    /// The rankings of one type.
     pub fn of(&self, kind: Type) -> &OfType {
         &self.types[place(kind)]
     }
@@ -106,7 +109,7 @@ impl BigKeys {
         self.types.iter_mut().flat_map(OfType::rankings)
     }
 
-    /// A key holds this now.
+    /// A key has this value now.
     fn offer(&mut self, name: Name, entry: KeyRef) {
         let (kind, listed) = (place(type_of(entry.kind())), self.may_be_listed(name));
         let (elements, bytes) = (length(entry) as u64, memory_estimate(entry) as u64);
@@ -119,7 +122,7 @@ impl BigKeys {
         let [by_elements, by_bytes] = ours.rankings();
         let was_kept = by_elements.observe(name, elements) | by_bytes.observe(name, bytes);
         if listed && !was_kept {
-            // It was of another type, or its bit is another key's.
+            // The key had another type, or its bit belongs to another key.
             self.remove_from_others(name, kind);
         }
         if large && !listed {
@@ -148,7 +151,7 @@ impl BigKeys {
         self.filter[word] & bit != 0
     }
 
-    /// Set a key's bit. When many were set the filter is made anew from what is listed.
+    /// Sets a key's bit. After many, the filter is rebuilt from the listed keys.
     fn note(&mut self, name: Name) {
         let (word, bit) = bit_of(name.identity());
         self.filter[word] |= bit;
@@ -170,12 +173,13 @@ impl BigKeys {
         }
     }
 
-    /// Walk over all keys, from the beginning. What is listed stays listed.
+    /// Starts a walk over all keys. Listed keys stay listed.
     fn begin_pass(&mut self) {
         self.rankings().for_each(Ranking::lower_floor);
         self.pass = Some(Pass::default());
     }
 
+    /// Heap bytes.
     pub fn memory(&self) -> usize {
         let of_type = |of: &OfType| of.elements.memory() + of.bytes.memory();
         size_of::<BigKeys>()
@@ -193,7 +197,7 @@ fn bit_of(identity: u64) -> (usize, u64) {
     ((at / 64) as usize, 1 << (at % 64))
 }
 
-/// A key was changed, or is gone.
+/// A key was changed or deleted.
 pub fn key_changed(server: &mut Server, db: u32, key: &[u8]) {
     let hash = server.hash_key(key);
     let Some(big) = &mut server.bigkeys else {
@@ -206,7 +210,7 @@ pub fn key_changed(server: &mut Server, db: u32, key: &[u8]) {
     }
 }
 
-/// A database was emptied, or all of them.
+/// One database was emptied, or all.
 pub fn emptied(server: &mut Server, which: Option<u32>) {
     let Some(big) = &mut server.bigkeys else {
         return;
@@ -218,8 +222,7 @@ pub fn emptied(server: &mut Server, which: Option<u32>) {
     big.renew_filter();
 }
 
-/// Two databases have changed places. A pass that is going on has seen one of them under its old
-/// number, perhaps.
+/// Two databases were exchanged. A running pass may have seen one of them under its old number.
 pub fn swapped(server: &mut Server, a: u32, b: u32) {
     if let Some(big) = &mut server.bigkeys {
         big.rankings().for_each(|ranking| ranking.swap_dbs(a, b));
@@ -237,7 +240,7 @@ pub fn loaded(server: &mut Server) {
     }
 }
 
-/// The cron: go on with the pass, or begin one if too few are left.
+/// The cron's step: continues the pass, or begins one if too few keys are left.
 pub fn cron(server: &mut Server, period: Duration) {
     if server.armed & armed::BIGKEYS == 0 || server.loading {
         return;
@@ -252,7 +255,7 @@ pub fn cron(server: &mut Server, period: Duration) {
     }
 }
 
-/// Show the keys of some more buckets. True: the pass is over.
+/// Offers the keys of some more buckets to the rankings. Returns true at the end of the pass.
 fn go_on(server: &mut Server) -> bool {
     let (dbs, now_ms) = (&server.data.dbs, server.clock.now_ms);
     let Some(big) = &mut server.bigkeys else {
@@ -273,7 +276,7 @@ fn go_on(server: &mut Server) -> bool {
                 hash: db.keys.hash(key),
                 key,
             };
-            // What is past its time is about to go, and would be signalled when it does.
+            // Expired keys are about to be deleted, which is signalled.
             if entry.expire_at().is_none_or(|at| at >= now_ms) {
                 big.offer(name, entry);
             }
@@ -295,8 +298,8 @@ impl Server {
         }
     }
 
-    /// BIGKEYS RESET: forgets everything and starts a new pass over all keys. False: nothing is
-    /// tracked at all.
+    /// BIGKEYS RESET: clears the rankings and starts a new pass over all keys. Returns false if
+    /// tracking is off.
     pub fn reset_bigkeys(&mut self) -> bool {
         self.bigkeys
             .as_mut()

@@ -1,5 +1,4 @@
-//! The largest of many keys, kept while their sizes change, in constant memory and without ever
-//! looking for them.
+//! The largest of many keys while their sizes change, in constant memory and without a search.
 //!
 //! ```text
 //!   keys by size    9000  7100  5000 | 800  790  790  12  3  3  1 ..
@@ -15,24 +14,26 @@
 //! [`CAPACITY`] (`tests::what_is_kept_are_the_largest`).
 //!
 //! n falls when kept keys are deleted or shrink, and rises again only by keys above the floor: keys
-//! that were once below it are forgotten. [`Ranking::is_short`] says when a pass over the keyspace
-//! is due; that begins with `lower_floor`.
+//! below it are not remembered. [`Ranking::is_short`] tells whether a pass over the keyspace is
+//! due, which begins with `lower_floor`.
 //!
-//! Rejected: an ordered tree of all sizes, which costs each key some 20 bytes; and a heap of all,
-//! likewise.
+//! Rejected: an ordered tree, or a heap, of all sizes, which needs some 20 bytes for each key.
 
 use crate::observe::key_name::{KeptName, Name};
 
-/// More than are ever shown, so that some can go before the rest has to be looked for.
+/// The number of keys that are kept. More than are ever shown, so that some can be deleted before a
+/// pass is needed.
 pub const CAPACITY: usize = 128;
-/// Fewer than these, while there are others: a pass is due.
+/// With fewer keys than this, while there are others, a pass is due.
 const SHORT: usize = 64;
 
+/// A key and its size.
 pub struct Big {
     pub name: KeptName,
     pub size: u64,
 }
 
+/// The largest keys.
 #[derive(Default)]
 pub struct Ranking {
     kept: Vec<Big>,
@@ -40,15 +41,17 @@ pub struct Ranking {
 }
 
 impl Ranking {
+    /// The size that no other key exceeds.
     pub fn floor(&self) -> u64 {
         self.floor
     }
 
+    /// The keys, in no order.
     pub fn kept(&self) -> &[Big] {
         &self.kept
     }
 
-    /// A key has this size now. Returns whether it was kept before.
+    /// Records that a key has this size. Returns whether it was kept before.
     pub fn observe(&mut self, name: Name, size: u64) -> bool {
         let at = self.position(name);
         match at {
@@ -77,7 +80,7 @@ impl Ranking {
         }
     }
 
-    /// A key is gone, or of this type no more.
+    /// Removes a key that was deleted, or has another type now.
     pub fn remove(&mut self, name: Name) {
         if let Some(at) = self.position(name) {
             self.kept.swap_remove(at);
@@ -88,12 +91,12 @@ impl Ranking {
         self.kept.iter().position(|big| big.name.is(name))
     }
 
-    /// A database was emptied.
+    /// Removes the keys of a database that was emptied.
     pub fn remove_db(&mut self, db: u32) {
         self.kept.retain(|big| big.name.db != db);
     }
 
-    /// Two databases have changed places.
+    /// Exchanges the numbers of two databases.
     pub fn swap_dbs(&mut self, a: u32, b: u32) {
         for big in &mut self.kept {
             if big.name.db == a || big.name.db == b {
@@ -102,16 +105,17 @@ impl Ranking {
         }
     }
 
-    /// All keys are about to be shown again, or there are none.
+    /// Sets the floor to zero: all keys are about to be offered again, or there are none.
     pub fn lower_floor(&mut self) {
         self.floor = 0;
     }
 
+    /// Whether too few keys are kept.
     pub fn is_short(&self) -> bool {
         self.floor > 0 && self.kept.len() < SHORT
     }
 
-    /// The largest first.
+    /// The `count` largest, the largest first.
     pub fn top(&self, count: usize) -> Vec<&Big> {
         let mut all: Vec<&Big> = self.kept.iter().collect();
         all.sort_by(|a, b| {
@@ -122,6 +126,7 @@ impl Ranking {
         all
     }
 
+    /// Heap bytes.
     pub fn memory(&self) -> usize {
         let names: usize = self.kept.iter().map(|big| big.name.memory()).sum();
         self.kept.capacity() * size_of::<Big>() + names
@@ -139,7 +144,7 @@ mod tests {
         Name { db: 0, hash, key }
     }
 
-    /// Many keys of one size: some are kept, and the others are known to be no larger.
+    /// Of many keys of one size some are kept; the others are known to be no larger.
     #[test]
     fn keys_alike_fill_the_list() {
         let mut ranking = Ranking::default();
@@ -151,14 +156,14 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
 
-        /// Keys grow, shrink and go at random; what is kept is the head of what a full sort says.
+        /// Keys grow, shrink and are deleted at random; the kept ones are the first of a full sort.
         #[test]
         fn what_is_kept_are_the_largest(steps in proptest::collection::vec((0u16..400, 0u64..1000), 1..2000)) {
             let mut ranking = Ranking::default();
             let mut twin: HashMap<u16, u64> = HashMap::new();
             for (key, size) in steps {
                 let bytes = key.to_le_bytes();
-                // One in eight goes.
+                // One key in eight is deleted.
                 if size % 8 == 0 {
                     twin.remove(&key);
                     ranking.remove(name(&bytes));

@@ -12,7 +12,7 @@ fn say(server: &mut Server, line: &str) {
     testing::say(server, 0, &[line]);
 }
 
-/// A server that keeps the largest keys, its first pass done.
+/// A server that tracks the largest keys, after its first pass.
 fn tracking() -> Server {
     let mut server = server();
     say(&mut server, "config set bigkeys-tracking yes");
@@ -24,7 +24,7 @@ fn finish_pass(server: &mut Server) {
     while !go_on(server) {}
 }
 
-/// What is listed: (database, key, size), the largest first.
+/// The listed keys: (size, database, key), the largest first.
 fn listed(ranking: &Ranking) -> Vec<(u64, u32, Vec<u8>)> {
     let top = ranking.top(999);
     let one = |big: &&ranking::Big| (big.size, big.name.db, big.name.shown());
@@ -43,7 +43,7 @@ fn walked(server: &Server, kind: Type) -> Vec<(u64, u32, Vec<u8>)> {
     all
 }
 
-/// What is wrong, if anything.
+/// A difference between the lists and a walk, if there is one.
 fn fault(server: &Server) -> Option<String> {
     let big = server.bigkeys.as_ref().expect("they are kept");
     Type::ALL.into_iter().find_map(|kind| {
@@ -62,7 +62,7 @@ fn fault(server: &Server) -> Option<String> {
     })
 }
 
-/// Commands that make, grow, shrink, move and remove keys of all types; K and L are keys, N is a
+/// Commands that create, grow, shrink, move and delete keys of all types; K and L are keys, N is a
 /// number.
 const COMMANDS: &[&str] = &[
     "set K N",
@@ -166,7 +166,7 @@ fn what_was_there_before_is_found_by_a_pass() {
     assert_eq!(server.armed & armed::BIGKEYS, 0, "off costs nothing");
 }
 
-/// After many deletions the list may miss keys that were not kept; a pass over the keyspace finds
+/// After many deletions the list may lack keys that were not kept; a pass over the keyspace finds
 /// them.
 #[test]
 fn the_list_is_filled_up_again() {

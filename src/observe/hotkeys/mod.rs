@@ -8,23 +8,23 @@
 //!                              `next` is drawn again       Session   by CPU time, by bytes       (sums)
 //! ```
 //!
-//! **The monitor** (`hotkeys-tracking yes`) is for "what is it that they want now". An access
-//! weighs half of what it weighed `hotkeys-half-life` seconds ago. Instead of making all counters
-//! smaller all the time, newer accesses weigh more: at t seconds after the landmark an access
-//! counts 2^(t / half-life), and all figures are divided by today's weight when they are shown;
-//! before the weights become too large they are divided for good and the landmark moves here.
+//! **The monitor** (`hotkeys-tracking yes`) shows which keys are used now. The weight of an access
+//! halves every `hotkeys-half-life` seconds. Instead of scaling all counters down all the time,
+//! newer accesses weigh more: t seconds after the landmark (a point in time) an access counts 2^(t
+//! / half-life), and figures are divided by the present weight when they are shown. Before the
+//! weights become too large, all counters are divided and the landmark moves to the present.
 //! **The session** is Redis 8.6's HOTKEYS: sums of time and bytes since HOTKEYS START.
 //!
-//! Both look at one command in `ratio`, picked at random: the gap to the next one is drawn from the
-//! geometric distribution, which is the same as a throw of dice for each command but costs only
-//! when one is picked. What is seen counts `ratio` times, so figures estimate the whole whatever
-//! the ratio is. (A fixed step would be blind: of a client that sends GET a, GET b in turns it sees
-//! one.)
+//! Both sample one command in `ratio`, picked at random: the gap to the next one is drawn from the
+//! geometric distribution, which is equivalent to a random decision for each command but costs time
+//! only for picked ones. A sampled command counts `ratio` times, so that figures estimate the whole
+//! for any ratio. (With a fixed step, a client that alternates GET a and GET b would be seen with
+//! one key only.)
 //!
 //! A command's keys are those that its row names (`command::keys`). A key counts as read or as
-//! written, as the row says; one that was read and isn't there is a miss. Commands in scripts count
-//! themselves, EVAL does not. Time and bytes are the client's: of the whole EVAL, divided among its
-//! keys, and of each command in EXEC.
+//! written, as the row says; one that was read and isn't there is a miss. Commands in scripts are
+//! counted; EVAL itself is not. Time and bytes are the client's: of the whole EVAL, divided among
+//! its keys, and of each command in EXEC.
 //!
 //! **Invariant:** memory is constant: five summaries of [`summary::CAPACITY`] counters at most.
 //! **Invariant:** `next` is `u64::MAX` exactly while both are off (`tests::off_is_never_due`).
@@ -54,13 +54,14 @@ use crate::state::Server;
 use crate::util::random::Random;
 use summary::Summary;
 
-/// The list of a command's keys is kept for the next one unless it is longer.
+/// The buffer for a command's keys is kept for the next one unless it is longer.
 const KEYS_KEPT: usize = 256;
 /// Half-lives after which the landmark moves.
 const LANDMARK_AGE: f64 = 64.0;
 
+/// The state of HOTKEYS.
 pub struct HotKeys {
-    /// The value of `Stats::commands_processed` at which a command is looked at again.
+    /// The value of `Stats::commands_processed` at which the next command is sampled.
     pub next: u64,
     pub monitor: Option<Box<Monitor>>,
     pub session: Option<Box<Session>>,
@@ -68,7 +69,7 @@ pub struct HotKeys {
     keys: Vec<KeyRef>,
 }
 
-/// What a command cost.
+/// The cost of a command.
 #[derive(Clone, Copy)]
 pub struct Cost {
     /// Ticks of the processor's counter.
@@ -77,6 +78,7 @@ pub struct Cost {
 }
 
 impl HotKeys {
+    /// Both are off; `seed` is for the random numbers.
     pub fn new(seed: u64) -> HotKeys {
         HotKeys {
             next: u64::MAX,
@@ -87,7 +89,7 @@ impl HotKeys {
         }
     }
 
-    /// Follow the settings. What was counted is kept unless they are others than before.
+    /// Applies the settings. The counters are kept unless the settings changed.
     pub fn configure(&mut self, config: &Config, stats: &Stats, now_ms: i64) {
         let wanted = config.hotkeys_tracking.then_some(Ageing {
             ratio: config.hotkeys_sample_ratio,
@@ -99,7 +101,7 @@ impl HotKeys {
         }
     }
 
-    /// Draw the next command for both, the counter of commands being at `processed`.
+    /// Draws the next command for both, from the counter of commands at `processed` on.
     pub fn rearm(&mut self, processed: u64) {
         if let Some(monitor) = &mut self.monitor {
             monitor.sampler.draw(processed, &mut self.rng);
@@ -110,6 +112,7 @@ impl HotKeys {
         self.update_next();
     }
 
+    /// Sets `next` to the earlier of the next commands of monitor and session.
     pub fn update_next(&mut self) {
         let monitor = self.monitor.as_ref().map(|monitor| monitor.sampler.next);
         let session = self.session.as_ref().filter(|session| session.is_active());
@@ -117,7 +120,7 @@ impl HotKeys {
         self.next = monitor.into_iter().chain(session).min().unwrap_or(u64::MAX);
     }
 
-    /// The counters of `Stats` are about to start again from zero.
+    /// The counters of `Stats` are about to be set to zero.
     pub fn stats_reset(&mut self, before: &Stats) {
         if let Some(session) = &mut self.session {
             session.rebase(before);
@@ -125,7 +128,7 @@ impl HotKeys {
         self.rearm(0);
     }
 
-    /// Bytes held.
+    /// Heap bytes.
     pub fn memory(&self) -> usize {
         let monitor = self.monitor.as_ref().map_or(0, |monitor| monitor.memory());
         let session = self.session.as_ref().map_or(0, |session| session.memory());
@@ -147,12 +150,12 @@ impl Sampler {
         }
     }
 
-    /// Draw the event after `now` that is the next one.
+    /// Draws the next event after `now`.
     fn draw(&mut self, now: u64, rng: &mut Random) {
         self.next = now.saturating_add(gap(self.ratio, rng));
     }
 
-    /// Whether the event that is counted `now` was picked; the next one is drawn then.
+    /// Whether the event with the number `now` was picked; then draws the next one.
     fn picked(&mut self, now: u64, rng: &mut Random) -> bool {
         let picked = now >= self.next;
         if picked {
@@ -162,7 +165,8 @@ impl Sampler {
     }
 }
 
-/// Events up to and with the next one when each is picked with the chance `1 / ratio`.
+/// The number of events up to and including the next one, if each is picked with the chance `1 /
+/// ratio`.
 fn gap(ratio: u64, rng: &mut Random) -> u64 {
     if ratio <= 1 {
         return 1;
@@ -173,19 +177,19 @@ fn gap(ratio: u64, rng: &mut Random) -> u64 {
     (gap as u64).max(1)
 }
 
-/// How the monitor samples and forgets.
+/// The monitor's settings.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Ageing {
     pub ratio: u64,
     pub half_life_s: u32,
 }
 
-/// The keys of the moment.
+/// The keys that are used at present.
 pub struct Monitor {
     pub ageing: Ageing,
     sampler: Sampler,
     began_ms: i64,
-    /// When an access weighs 1.
+    /// The time at which an access weighs 1, Unix milliseconds.
     landmark_ms: i64,
     pub reads: Summary,
     pub writes: Summary,
@@ -220,11 +224,11 @@ impl Monitor {
         ms as f64 / (1000.0 * f64::from(self.ageing.half_life_s))
     }
 
-    /// What one access weighs now.
+    /// The present weight of an access.
     fn weight(&mut self, now_ms: i64) -> f64 {
         let age = self.half_lives(now_ms - self.landmark_ms);
         if age.abs() > LANDMARK_AGE {
-            // A clock that was set back makes nothing weigh more.
+            // If the clock was set back, the weights do not grow.
             let factor = (-age).exp2().min(1.0);
             for summary in [&mut self.reads, &mut self.writes, &mut self.misses] {
                 summary.scale(factor);
@@ -235,9 +239,9 @@ impl Monitor {
         age.exp2()
     }
 
-    /// The factor that makes accesses a second out of weights.
+    /// The factor from weights to accesses for each second.
     ///
-    /// A key that is used r times a second weighs, in today's accesses, the sum of r · 2^(-age / h)
+    /// A key that is used r times a second weighs, in present accesses, the sum of r · 2^(-age / h)
     /// over the seconds since the beginning: r · h / ln 2 · (1 - 2^(-elapsed / h)).
     pub fn per_second(&self, now_ms: i64) -> f64 {
         let elapsed = self.half_lives(now_ms - self.began_ms);
@@ -261,7 +265,7 @@ impl Monitor {
     }
 }
 
-/// A command was picked: counts its cost for the keys that it used.
+/// A command was picked: counts its cost for its keys.
 #[cold]
 pub fn sample(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, cost: Cost) {
     let processed = server.stats.commands_processed;
@@ -285,7 +289,7 @@ pub fn sample(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, co
     if for_monitor {
         watch(server, c.db, argv, cmd, &found);
     }
-    // The time of a script is the script's, not that of its commands.
+    // A script's time is counted for the script, not for its commands.
     if for_session && !c.has(flag::SCRIPT) {
         profile(server, c.db, argv, &found, cost);
     }
@@ -338,7 +342,7 @@ fn profile(server: &mut Server, db: u32, argv: &[&[u8]], found: &[KeyRef], cost:
     }
 }
 
-/// The cron: a session's time may be over.
+/// The cron's step: ends a session whose time is over.
 pub fn cron(server: &mut Server) {
     let now_ms = server.clock.now_ms;
     if let Some(session) = &server.hotkeys.session
@@ -349,7 +353,7 @@ pub fn cron(server: &mut Server) {
 }
 
 impl Server {
-    /// HOTKEYS START. False: a session is in progress.
+    /// HOTKEYS START. Returns false if a session is running.
     pub fn start_hotkeys(&mut self, request: Request) -> bool {
         cron(self);
         let busy = self.hotkeys.session.as_ref();
@@ -362,7 +366,7 @@ impl Server {
         true
     }
 
-    /// HOTKEYS STOP: what was counted stays. False: no session was in progress.
+    /// HOTKEYS STOP: ends the session and keeps its figures. Returns false if none is running.
     pub fn stop_hotkeys(&mut self) -> bool {
         let totals = Totals::now(self);
         let Some(session) = &mut self.hotkeys.session else {

@@ -6,10 +6,10 @@
 //!     +------------------------RESET-------------------------+      (while active it is refused)
 //! ```
 //!
-//! Totals are differences of what the server counts anyway. Only the bytes of commands are summed
-//! here, over the commands that are looked at, each times the ratio: exact with SAMPLE 1, else an
-//! estimate like the figures of the keys. Redis leaves the keys' figures at one in `ratio`, which
-//! can't be compared with any total of the same reply.
+//! Totals are differences of the server's own counters. Only the bytes of commands are summed here,
+//! over the sampled commands, each times the ratio: exact with SAMPLE 1, otherwise an estimate like
+//! the figures of the keys. Redis does not multiply the keys' figures by the ratio, so that they
+//! can't be compared with the totals of the same reply.
 
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -18,14 +18,14 @@ use super::summary::Summary;
 use crate::observe::stats::Stats;
 use crate::state::Server;
 
-/// What a session ranks keys by.
+/// The figures by which a session ranks keys.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Metrics {
     pub cpu: bool,
     pub net: bool,
 }
 
-/// What HOTKEYS START asks for.
+/// The arguments of HOTKEYS START.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     pub metrics: Metrics,
@@ -37,7 +37,7 @@ pub struct Request {
     pub ratio: u64,
 }
 
-/// What the server had used at some time.
+/// The resources that the server had used at some time.
 #[derive(Clone, Copy, Default)]
 pub struct Totals {
     pub at_ms: i64,
@@ -48,6 +48,7 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// The totals at present.
     pub fn now(server: &Server) -> Totals {
         let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
         let ms = |time: nix::sys::time::TimeVal| time.tv_sec() * 1000 + time.tv_usec() / 1000;
@@ -65,6 +66,7 @@ fn net_bytes(stats: &Stats) -> u64 {
     stats.net_input_bytes.wrapping_add(stats.net_output_bytes)
 }
 
+/// A session, running or ended.
 pub struct Session {
     pub count: usize,
     pub sampler: Sampler,
@@ -78,6 +80,7 @@ pub struct Session {
 }
 
 impl Session {
+    /// Starts a session.
     pub fn new(request: Request, now: Totals) -> Session {
         let Metrics { cpu, net } = request.metrics;
         Session {
@@ -92,25 +95,28 @@ impl Session {
         }
     }
 
+    /// Whether the session is running.
     pub fn is_active(&self) -> bool {
         self.ended.is_none()
     }
 
-    /// Its time has passed, and it has not been stopped yet.
+    /// Whether the session's time is over and it is still running.
     pub fn is_over(&self, now_ms: i64) -> bool {
         let elapsed = now_ms - self.began.at_ms;
         self.is_active() && self.duration_ms.is_some_and(|duration| elapsed >= duration)
     }
 
+    /// Ends the session.
     pub fn stop(&mut self, now: Totals) {
         self.ended = Some(now);
     }
 
+    /// The Unix time of its start in milliseconds.
     pub fn began_ms(&self) -> i64 {
         self.began.at_ms
     }
 
-    /// What was used from the beginning to the end, or to `now`.
+    /// The resources used from the start to the end, or to `now`.
     pub fn used(&self, now: Totals) -> Totals {
         let (from, to) = (self.began, self.ended.unwrap_or(now));
         Totals {
@@ -122,7 +128,7 @@ impl Session {
         }
     }
 
-    /// The server's counters fall back to zero: so must what they are compared with, so that
+    /// The server's counters are set to zero: subtracts their values from the start's, so that the
     /// differences stay.
     pub fn rebase(&mut self, before: &Stats) {
         if self.is_active() {
@@ -132,6 +138,7 @@ impl Session {
         }
     }
 
+    /// Heap bytes.
     pub fn memory(&self) -> usize {
         let summaries = [&self.cpu, &self.net];
         summaries.into_iter().flatten().map(Summary::memory).sum()

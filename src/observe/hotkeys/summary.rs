@@ -11,10 +11,10 @@
 //!   index      identity of a key -> place of its counter
 //! ```
 //!
-//! The newcomer inherits the weight that it may have missed: it was not counted, so it can't have
-//! had more than the lightest counter. The truth lies in `weight - error ..= weight`, and this
-//! server reports the lower end, so that no key is called hot that is not: in a stream without
-//! favourites every counter is nearly all error, and the reported weights are close to nothing.
+//! A new key inherits the weight that it may have had uncounted, which is at most that of the
+//! lightest counter. The true weight lies in `weight - error ..= weight`. The server reports the
+//! lower end, so that no key is reported as hot that is not: in a stream without frequent keys
+//! nearly all of every counter is error, and the reported weights are close to zero.
 //!
 //! **Invariant:** for every key, `at_least <= truth <= at_most`; a key without a counter had no
 //! more than the lightest one (`tests::bounds_hold`).
@@ -27,24 +27,23 @@
 //! Memory: a counter has 80 bytes and what is kept of the key, see `observe::key_name`.
 //!
 //! Source: Metwally, Agrawal, El Abbadi: "Efficient Computation of Frequent and Top-k Elements in
-//! Data Streams" (2005).
-//! Rejected: HeavyKeeper (Gong et al., 2018) and a count-min sketch with a heap (Cormode,
-//! Muthukrishnan, 2005). They want less memory for millions of flows, but give bounds that hold
-//! only with some probability, and can't be aged by one factor; a few hundred counters are enough
-//! for what a person reads.
+//! Data Streams" (2005). Rejected: HeavyKeeper (Gong et al., 2018) and a count-min sketch with a
+//! heap (Cormode, Muthukrishnan, 2005). They need less memory for millions of keys, but their
+//! bounds hold only with some probability, and they can't be aged by one factor; a few hundred
+//! counters are enough for a list that a person reads.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::observe::key_name::{KeptName, Name};
 
-/// Counters of one summary: the error is below a five-hundredth of the stream.
+/// The counters of one summary: the error is below a five-hundredth of the stream.
 pub const CAPACITY: usize = 512;
 struct Counter {
     name: KeptName,
     weight: f64,
     error: f64,
-    /// Where this counter stands in the heap.
+    /// The index of this counter in the heap.
     place: u16,
 }
 
@@ -55,6 +54,7 @@ pub struct Hot<'a> {
     pub at_most: f64,
 }
 
+/// The most frequent keys of a stream.
 pub struct Summary {
     counters: Vec<Counter>,
     heap: Vec<u16>,
@@ -70,6 +70,7 @@ impl Default for Summary {
 }
 
 impl Summary {
+    /// A summary of at most `capacity` counters.
     pub fn new(capacity: usize) -> Summary {
         assert!((1..=usize::from(u16::MAX)).contains(&capacity));
         Summary {
@@ -82,11 +83,12 @@ impl Summary {
         }
     }
 
-    /// The weight of all that was added.
+    /// The sum of all weights that were added.
     pub fn total(&self) -> f64 {
         self.total
     }
 
+    /// Adds a use of a key.
     pub fn add(&mut self, name: Name, weight: f64) {
         self.total += weight;
         let identity = name.identity();
@@ -125,7 +127,7 @@ impl Summary {
         self.sift_down(0);
     }
 
-    /// Multiplies all weights by `factor`: older accesses count less from now on.
+    /// Multiplies all weights by `factor`, so that earlier uses count less.
     pub fn scale(&mut self, factor: f64) {
         self.total *= factor;
         for counter in &mut self.counters {
@@ -134,7 +136,7 @@ impl Summary {
         }
     }
 
-    /// The keys with the highest certain weight, the heaviest first.
+    /// The `count` keys with the highest certain weight, the heaviest first.
     pub fn top(&self, count: usize) -> Vec<Hot<'_>> {
         let certain = |counter: &Counter| counter.weight - counter.error;
         let mut all: Vec<&Counter> = self.counters.iter().filter(|c| certain(c) > 0.0).collect();
@@ -150,7 +152,7 @@ impl Summary {
         hot.collect()
     }
 
-    /// Bytes held.
+    /// Heap bytes.
     pub fn memory(&self) -> usize {
         let keys: usize = self.counters.iter().map(|c| c.name.memory()).sum();
         self.counters.capacity() * size_of::<Counter>()
@@ -199,13 +201,13 @@ fn counter_place(counters: &[Counter], at: u16) -> usize {
     usize::from(counters[usize::from(at)].place)
 }
 
-/// Identities are hashes already.
+/// A hasher for identities, which are hashes already.
 #[derive(Default)]
 struct Hashed(u64);
 
 impl Hasher for Hashed {
     fn write(&mut self, bytes: &[u8]) {
-        // Not for identities, which come as `write_u64`; right for any other use all the same.
+        // Identities are hashed by `write_u64`; this serves any other type.
         for &byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
@@ -294,8 +296,8 @@ mod tests {
         }
     }
 
-    /// The keys of a Zipf stream over 100,000: its favourites come out on top, in order, and close
-    /// to the truth.
+    /// The most frequent keys of a Zipf stream over 100,000 keys are found, in order, with nearly
+    /// their true weights.
     #[test]
     fn favourites_of_a_zipf_stream_are_found() {
         const KEYS: usize = 100_000;
@@ -321,7 +323,7 @@ mod tests {
         }
     }
 
-    /// In a stream where all keys are alike, none is reported as hot.
+    /// In a stream where all keys are equally frequent, none is reported as hot.
     #[test]
     fn nobody_is_hot_when_all_are_alike() {
         let mut summary = Summary::new(64);

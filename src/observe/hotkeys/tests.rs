@@ -10,7 +10,7 @@ const AGEING: Ageing = Ageing {
 /// A server whose client has sent these lines.
 fn server(lines: &[&str]) -> Server {
     let mut server = testing::server_with(1);
-    // The clock may be read between two commands: from now on, not from the beginning of time.
+    // The clock may be read between two commands; it must not start at zero.
     server.clock.update();
     for line in lines {
         assert_eq!(say(&mut server, line), "+OK");
@@ -18,7 +18,7 @@ fn server(lines: &[&str]) -> Server {
     server
 }
 
-/// So that every command is looked at.
+/// Every command is sampled.
 const TRACK: [&str; 2] = [
     "config set hotkeys-sample-ratio 1",
     "config set hotkeys-tracking yes",
@@ -82,7 +82,7 @@ fn a_key_is_a_key_of_its_database() {
     assert_eq!(uses(&monitor.misses), []);
 }
 
-/// A script's commands count, EVAL's own list of keys does not; in a transaction each command does.
+/// A script's commands are counted, the keys of EVAL are not; in a transaction each command is.
 #[test]
 fn scripts_and_transactions_count_what_they_run() {
     let mut server = server(&TRACK);
@@ -114,7 +114,7 @@ fn off_is_never_due() {
     assert_eq!(server.hotkeys.next, u64::MAX);
 }
 
-/// CONFIG RESETSTAT sets the counter back by which commands are picked.
+/// CONFIG RESETSTAT sets the counter to zero by which commands are picked.
 #[test]
 fn resetting_statistics_stops_nothing() {
     let mut server = server(&TRACK);
@@ -139,7 +139,7 @@ fn a_session_adds_up_bytes() {
     say(&mut server, "get a");
     say(&mut server, "mget a b");
     let session = server.hotkeys.session.as_ref().unwrap();
-    // GET: 20 bytes ask, 17 answer. MGET: 28 ask, 26 answer, half for each key.
+    // GET: a request of 20 bytes, a reply of 17. MGET: 28 and 26, half for each key.
     let net = session.net.as_ref().unwrap();
     assert_eq!(uses(net), [of("a", 0, 37 + 27), of("b", 0, 27)]);
     assert!(session.cpu.is_none());
@@ -187,7 +187,7 @@ fn a_session_ends_when_its_time_is_over() {
     assert_eq!(say(&mut server, "hotkeys get"), "$-1");
 }
 
-/// Weights under a moving landmark are those of a twin that ages every single use.
+/// Weights under a moving landmark equal those of a naive model that ages every use.
 #[test]
 fn ageing_is_exact_across_landmarks() {
     let mut monitor = Monitor::new(AGEING, 0);
@@ -215,7 +215,7 @@ fn ageing_is_exact_across_landmarks() {
     }
 }
 
-/// Years that the clock jumps don't make figures infinite.
+/// A clock that jumps by years does not make figures infinite.
 #[test]
 fn a_clock_may_jump() {
     let mut monitor = Monitor::new(AGEING, 0);
@@ -232,8 +232,8 @@ fn a_clock_may_jump() {
     }
 }
 
-/// Ten uses a second are shown as ten a second, soon after the beginning and long after it; what
-/// has ended fades.
+/// Ten uses a second are shown as ten a second, soon after the beginning and much later; uses that
+/// have ended fade.
 #[test]
 fn rates_are_right_from_the_beginning() {
     let mut monitor = Monitor::new(AGEING, 0);
@@ -286,7 +286,7 @@ fn gaps_are_geometric() {
     }
 }
 
-/// A sample of a stream shows the same favourites as the whole, and rates of the same size.
+/// A sample of a stream shows the same frequent keys as the whole, and similar rates.
 #[test]
 fn a_sample_estimates_the_whole() {
     let mut server = server(&[

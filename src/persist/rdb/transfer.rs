@@ -192,7 +192,7 @@ mod tests {
         server
     }
 
-    /// Runs until the child has ended; the hook puts its result there.
+    /// Runs until the child has ended; the hook stores its result.
     fn outcome(server: &mut Server) -> (Exit, u64) {
         use std::cell::Cell;
         thread_local!(static ENDED: Cell<Option<(Exit, u64)>> = const { Cell::new(None) });

@@ -9,21 +9,21 @@
 //! A listpack becomes a table when it would exceed the limits, and never goes back.
 //!
 //! **A hash with a volatile field is a table**, whatever its size. Redis 7.4 keeps small ones in a
-//! listpack of triples (`listpackex`), which saves memory for a hash of ten fields with TTLs, but
-//! makes every reader of a listpack know two strides, and orders the triples by time, so that each
-//! HEXPIRE moves bytes. Valkey 9 made the choice made here.
+//! listpack of triples (`listpackex`). That saves memory for a hash of ten fields with TTLs, but
+//! every reader of a listpack must handle two layouts, and the triples are ordered by time, so that
+//! each HEXPIRE moves bytes. Valkey 9 uses tables as well.
 //!
 //! **Invariants**
 //! - a listpack alternates fields and values, and no field comes twice
 //!   (`tests::agrees_with_a_map`);
-//! - a field is in `expires` exactly when it has a time, under that very time (`FieldTable::check`,
-//!   in the same test);
+//! - a field is in `expires` exactly when it has an expiry time, under that time
+//!   (`FieldTable::check`, in the same test);
 //! - `hidden` is the number of fields whose time is before `hidden_before` (the same).
 //!
-//! A field past its time is removed before anybody looks (`keyspace::expire`), so nothing here
-//! compares times with a clock but [`Hash::pop_expired`]. If that would take too long, those that
-//! are left are hidden instead ([`Hash::hide_expired`]): for everybody but `pop_expired` they are
-//! not there, and are not counted.
+//! Expired fields are removed before a command reads the hash (`keyspace::expire`), so only
+//! [`Hash::pop_expired`] compares times with a clock. If there are too many to remove at once, the
+//! rest are hidden ([`Hash::hide_expired`]): only `pop_expired` sees them, and they are not
+//! counted.
 
 use std::ops::ControlFlow;
 
@@ -37,6 +37,7 @@ use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, Value};
 use crate::util::random::Random;
 
+/// A hash in one of its two encodings.
 #[derive(Clone)]
 pub enum Hash {
     Listpack(Listpack),
@@ -45,11 +46,11 @@ pub enum Hash {
 
 const _: () = assert!(size_of::<Hash>() <= 16);
 
-/// A big hash, or one with volatile fields.
+/// A large hash, or one with volatile fields.
 pub struct FieldTable {
     fields: HashTable<Field>,
     expires: Expires,
-    /// Fields with a time before this one are past it, and wait for their removal unseen.
+    /// Fields that expire before this time are hidden and wait for their removal.
     hidden_before: i64,
     hidden: usize,
 }
@@ -65,11 +66,11 @@ pub struct HashLimits {
 /// What happens to the time to live of a field that is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FieldTtl {
-    /// As it was.
+    /// It stays as it is.
     Keep,
-    /// None any more.
+    /// It is removed.
     Clear,
-    /// This Unix time in milliseconds.
+    /// It is set to this Unix time in milliseconds.
     At(i64),
 }
 
@@ -87,7 +88,7 @@ fn find(listpack: &Listpack, field: &[u8]) -> Option<Pos> {
     listpack.find(listpack.first()?, field, 1)
 }
 
-/// The pair at a position.
+/// The field and the value at a position.
 fn pair_at(listpack: &Listpack, at: Pos) -> (Element<'_>, Element<'_>) {
     let (field, value_at) = listpack.get_next(at);
     (field, listpack.get(value_at))
@@ -98,6 +99,7 @@ fn pair_of(field: FieldRef<'_>) -> (Element<'_>, Element<'_>) {
 }
 
 impl Hash {
+    /// An empty hash.
     pub fn new() -> Hash {
         Hash::Listpack(Listpack::new())
     }
@@ -111,7 +113,7 @@ impl Hash {
         }
     }
 
-    /// The hash in an entry, to be changed.
+    /// The hash of an entry, to be changed; WRONGTYPE for any other type.
     #[inline]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Hash, Error> {
         match entry.into_value_mut() {
@@ -120,7 +122,8 @@ impl Hash {
         }
     }
 
-    /// A listpack from a file or DUMP, if it is a hash: pairs, and no field twice.
+    /// A hash of a listpack from a file or DUMP. `None` if it has an odd number of elements or a
+    /// repeated field.
     pub fn from_listpack(listpack: Listpack, limits: &HashLimits) -> Option<Hash> {
         if !is_keyed(&listpack, 2) {
             return None;
@@ -133,6 +136,7 @@ impl Hash {
         Some(hash)
     }
 
+    /// The number of fields that are not hidden.
     #[inline]
     pub fn len(&self) -> usize {
         match self {
@@ -141,6 +145,7 @@ impl Hash {
         }
     }
 
+    /// Whether there are no fields that are not hidden.
     pub fn is_empty(&self) -> bool {
         match self {
             Hash::Listpack(listpack) => listpack.is_empty(),
@@ -148,7 +153,7 @@ impl Hash {
         }
     }
 
-    /// What OBJECT ENCODING says.
+    /// The name that OBJECT ENCODING reports.
     pub fn encoding(&self) -> &'static str {
         match self {
             Hash::Listpack(_) => "listpack",
@@ -156,7 +161,7 @@ impl Hash {
         }
     }
 
-    /// How much work freeing it is, in allocations.
+    /// The number of allocations that freeing it takes.
     pub fn free_effort(&self) -> usize {
         match self {
             Hash::Listpack(_) => 1,
@@ -164,7 +169,7 @@ impl Hash {
         }
     }
 
-    /// Heap bytes held; of a table, estimated from `samples` fields, or exact if that is 0.
+    /// Heap bytes; of a table, estimated from `samples` fields, or exact if that is 0.
     pub fn memory(&self, samples: usize) -> usize {
         let table = match self {
             Hash::Listpack(listpack) => return listpack.memory_bytes(),
@@ -194,6 +199,7 @@ impl Hash {
         }
     }
 
+    /// Whether the field exists.
     #[inline]
     pub fn contains(&self, field: &[u8]) -> bool {
         match self {
@@ -202,7 +208,7 @@ impl Hash {
         }
     }
 
-    /// Adds a field, or gives it another value. Returns whether it is new.
+    /// Sets a field. Returns whether it is new.
     #[inline]
     pub fn set(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl, limits: &HashLimits) -> bool {
         self.make_room(field, value, ttl, limits);
@@ -218,7 +224,7 @@ impl Hash {
         }
     }
 
-    /// Turns a listpack into a table if this pair must not stand in it.
+    /// Turns a listpack into a table if this pair is not allowed in it.
     #[inline]
     fn make_room(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl, limits: &HashLimits) {
         let Hash::Listpack(listpack) = self else {
@@ -232,7 +238,7 @@ impl Hash {
         }
     }
 
-    /// Makes room for `more` fields that are about to be set.
+    /// Makes room for `more` fields.
     pub fn expect(&mut self, more: usize, limits: &HashLimits) {
         if more > limits.max_entries && matches!(self, Hash::Listpack(_)) {
             self.convert_to_table(limits.seed);
@@ -244,7 +250,7 @@ impl Hash {
         }
     }
 
-    /// Removes a field; false if it is not there.
+    /// Removes a field; false if it does not exist.
     pub fn remove(&mut self, field: &[u8]) -> bool {
         match self {
             Hash::Listpack(listpack) => {
@@ -255,7 +261,7 @@ impl Hash {
         }
     }
 
-    /// Shows each field with its value.
+    /// Passes each field with its value to `visit`.
     pub fn for_each<'a>(&'a self, mut visit: impl FnMut(Element<'a>, Element<'a>)) {
         match self {
             Hash::Listpack(listpack) => {
@@ -271,7 +277,7 @@ impl Hash {
         }
     }
 
-    /// Shows each field of a table with its value and its time, until the visitor breaks.
+    /// Passes each field of a table with its value and expiry time to `visit`, until it breaks.
     pub fn try_each<B>(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>) -> ControlFlow<B>) {
         if let Hash::Table(table) = self {
             let _ = table.fields.try_walk(|field| match table.is_hidden(field) {
@@ -281,14 +287,14 @@ impl Hash {
         }
     }
 
-    /// The same with the fields' times, which only a table has.
+    /// Passes each field with its value and expiry time to `visit`; only a table has such times.
     pub fn for_each_volatile(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>)) {
         if let Hash::Table(table) = self {
             table.walk(|field| visit(field.field(), field.value(), field.expire_at()));
         }
     }
 
-    /// One call of HSCAN. A listpack is shown whole.
+    /// One call of HSCAN. A listpack is returned whole.
     pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Element<'a>, Element<'a>)) -> u64 {
         match self {
             Hash::Listpack(_) => {
@@ -305,7 +311,7 @@ impl Hash {
     }
 }
 
-/// Replaces the value, or appends the pair. Returns whether it is new.
+/// Replaces the value, or appends the pair. Returns whether the field is new.
 fn set_in_listpack(listpack: &mut Listpack, field: &[u8], value: &[u8]) -> bool {
     match find(listpack, field).and_then(|at| listpack.next(at)) {
         Some(value_at) => {
@@ -321,7 +327,7 @@ fn set_in_listpack(listpack: &mut Listpack, field: &[u8], value: &[u8]) -> bool 
 
 /// Random fields.
 impl Hash {
-    /// One pair, each as likely.
+    /// A random pair; each is equally likely.
     pub fn random(&self, rng: &mut Random) -> Option<(Element<'_>, Element<'_>)> {
         match self {
             Hash::Listpack(listpack) => {
@@ -339,7 +345,7 @@ impl Hash {
         }
     }
 
-    /// `count` pairs drawn independently: the same one may come again.
+    /// `count` pairs drawn independently: the same one may be drawn again.
     pub fn sample(&self, count: usize, rng: &mut Random, mut visit: impl FnMut(Element, Element)) {
         match self {
             Hash::Listpack(listpack) => {
@@ -364,7 +370,7 @@ impl Hash {
         }
     }
 
-    /// `count` different pairs, or all of them; each choice is as likely.
+    /// `count` different pairs, or all of them; each choice is equally likely.
     pub fn sample_unique(
         &self,
         count: usize,
@@ -397,7 +403,7 @@ impl Hash {
 
 /// Times to live.
 impl Hash {
-    /// The time of a field; the outer `None`: no such field.
+    /// The expiry time of a field. The outer `None`: there is no such field.
     pub fn expire_at(&self, field: &[u8]) -> Option<Option<i64>> {
         match self {
             Hash::Listpack(listpack) => find(listpack, field).map(|_| None),
@@ -405,7 +411,7 @@ impl Hash {
         }
     }
 
-    /// Gives a field a time, or takes it away. False: no such field.
+    /// Sets or removes the expiry time of a field. Returns false if there is no such field.
     pub fn set_expire(&mut self, field: &[u8], at: Option<i64>, seed: HashSeed) -> bool {
         match self {
             Hash::Listpack(listpack) if at.is_none() || find(listpack, field).is_none() => {
@@ -421,7 +427,7 @@ impl Hash {
         }
     }
 
-    /// The earliest time of a field: what the database's index holds for this hash.
+    /// The earliest expiry time of a field: the database's index has the hash under it.
     #[inline]
     pub fn next_expiry(&self) -> Option<i64> {
         match self {
@@ -438,8 +444,7 @@ impl Hash {
         }
     }
 
-    /// From now on the fields whose time is before `now` are not there, but for
-    /// [`Hash::pop_expired`].
+    /// Hides the fields that expire before `now` from everything except [`Hash::pop_expired`].
     pub fn hide_expired(&mut self, now: i64) {
         if let Hash::Table(table) = self
             && now > table.hidden_before
@@ -457,7 +462,7 @@ impl Hash {
         }
     }
 
-    /// Takes the field out whose time was passed first, if there is one: its time is before `now`.
+    /// Removes and returns the field that expired first; `None` if none has expired before `now`.
     pub fn pop_expired(&mut self, now: i64) -> Option<Field> {
         let Hash::Table(table) = self else {
             return None;
@@ -471,6 +476,7 @@ impl Hash {
         field
     }
 
+    /// Turns a listpack into a table.
     pub fn convert_to_table(&mut self, seed: HashSeed) {
         let Hash::Listpack(listpack) = self else {
             return;
@@ -494,7 +500,7 @@ impl Default for Hash {
 
 impl Clone for FieldTable {
     fn clone(&self) -> FieldTable {
-        // With what is hidden, as a replica that is told of the copy has those fields, too.
+        // The hidden fields are copied too, as a replica that runs the same COPY still has them.
         let mut copy = FieldTable::of(HashTable::new(self.fields.seed()));
         copy.hidden_before = self.hidden_before;
         copy.fields.reserve(self.fields.len());
@@ -539,14 +545,14 @@ impl FieldTable {
         });
     }
 
-    /// All fields that are not hidden: for draws while some are.
+    /// All fields that are not hidden: random draws use it while some are.
     fn seen(&self) -> Vec<FieldRef<'_>> {
         let mut seen = Vec::with_capacity(self.len());
         self.walk(|field| seen.push(field));
         seen
     }
 
-    /// The time of the field with this hash is another one.
+    /// Updates the index: the expiry time of the field with this hash changes from `was` to `at`.
     #[inline]
     fn moved(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
         self.hidden -= usize::from(self.is_before(was));
@@ -554,17 +560,19 @@ impl FieldTable {
         self.expires.shift(hash, was, at);
     }
 
+    /// Prefetches the bucket of a field.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         self.fields.prefetch_bucket(hash);
     }
 
+    /// Prefetches the field that a bucket leads to.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         self.fields.prefetch_entry(hash);
     }
 
-    /// For DEBUG HTSTATS-KEY.
+    /// Figures for DEBUG HTSTATS-KEY.
     pub fn stats(&self) -> Stats {
         self.fields.stats()
     }

@@ -48,7 +48,7 @@ enum Op {
     Remove(Vec<u8>),
     Expire(Vec<u8>, Option<i64>),
     Advance(i64),
-    /// Hide what is due, and remove that many of it.
+    /// Hide what has expired before a time, and remove a number of these fields.
     Hide(i64, usize),
 }
 
@@ -87,7 +87,7 @@ proptest! {
         let mut hidden_before = i64::MIN;
         for op in ops {
             match op {
-                // Nobody sets a time that is past.
+                // No command sets a time that is past.
                 Op::Set(_, _, FieldTtl::At(at)) | Op::Expire(_, Some(at)) if at < hidden_before => {}
                 Op::Set(field, value, ttl) => {
                     let was = twin.get(&field).and_then(|(_, at)| *at);

@@ -1,4 +1,4 @@
-//! Sets: members in no order.
+//! Sets: members without an order.
 //!
 //! ```text
 //!   Intset     | integer | integer | ...     ascending; nothing but integers, up to set-max-intset-entries
@@ -7,19 +7,20 @@
 //! ```
 //!
 //! A set changes its encoding when it would exceed the limits of the one it has, and never goes
-//! back, except where Redis does it too: results of SINTERSTORE and its like ([`Set::pack`]), and
-//! what SPOP leaves of a set that it nearly empties.
+//! back, except where Redis does it too: results of SINTERSTORE, SUNIONSTORE and SDIFFSTORE
+//! ([`Set::pack`]), and the rest of a set that SPOP nearly empties.
 //!
-//! Members are shown as listpack elements: an integer or bytes. **Invariants**: no member comes
-//! twice, whatever its form, and a table holds at least as text what was added
+//! Members are passed to closures as listpack elements: an integer or bytes.
+//!
+//! **Invariants:** no member is repeated, in whatever form, and a table has the text of each member
 //! (`tests::agrees_with_a_set`).
 //!
 //! # Intersections
 //!
-//! Each member of the smallest set is looked up in the others. In a table that is two cache misses,
-//! so members go in batches: the buckets of all are asked for, then the entries whose tags fit, and
-//! only then they are compared. Nothing is built: the caller counts, replies or stores
-//! ([`intersect`]).
+//! Each member of the smallest set is looked up in the others. In a table each look-up is two cache
+//! misses, so members are processed in batches: first the buckets of all are prefetched, then the
+//! entries whose tags fit, and only then they are compared. No result set is built: the caller
+//! counts, replies or stores ([`intersect`]).
 
 use std::ops::ControlFlow;
 
@@ -35,6 +36,7 @@ use crate::util::number::{IntBuf, parse_i64};
 use crate::util::random::Random;
 use crate::util::selection_sampling::Selection;
 
+/// A set in one of its three encodings.
 pub enum Set {
     Intset(Intset),
     Listpack(Listpack),
@@ -43,11 +45,11 @@ pub enum Set {
 
 const _: () = assert!(size_of::<Set>() <= 16);
 
-/// An intset never holds more, whatever the setting says.
+/// The most members of an intset, whatever the setting is.
 const INTSET_LIMIT: usize = 1 << 30;
-/// SPOP that leaves less than one part in this many moves what is left, instead of what goes.
+/// If SPOP leaves less than a fifth of the members, it moves those instead of the removed ones.
 const KEEP_PART: usize = 5;
-/// Members that are looked up in a table together.
+/// The number of members that are looked up in a table together.
 const BATCH: usize = 16;
 
 /// The settings `set-max-intset-entries`, `set-max-listpack-entries` and `-value`, and the seed for
@@ -66,14 +68,14 @@ impl SetLimits {
     }
 }
 
-/// Bytes of a member's text.
+/// Calls `f` with the text of a member.
 fn with_text<R>(element: Element, f: impl FnOnce(&[u8]) -> R) -> R {
     f(element.text(&mut IntBuf::new()))
 }
 
 impl Set {
-    /// A set that is about to get `hint` members, the first of which is given: in the encoding that
-    /// SADD begins with.
+    /// An empty set for about `hint` members, `first` among them, in the encoding with which SADD
+    /// begins.
     pub fn for_members(first: &[u8], hint: usize, limits: &SetLimits) -> Set {
         if hint <= limits.intset() && parse_i64(first).is_some() {
             Set::Intset(Intset::new())
@@ -86,19 +88,22 @@ impl Set {
         }
     }
 
+    /// An empty intset.
     pub fn new_intset() -> Set {
         Set::Intset(Intset::new())
     }
 
+    /// An empty listpack.
     pub fn new_listpack() -> Set {
         Set::Listpack(Listpack::new())
     }
 
+    /// An empty table.
     pub fn new_table(seed: HashSeed) -> Set {
         Set::Table(Box::new(HashTable::new(seed)))
     }
 
-    /// Integers from a file or DUMP.
+    /// A set of integers from a file or DUMP.
     pub fn from_intset(ints: Intset, limits: &SetLimits) -> Set {
         let too_many = ints.len() > limits.intset();
         let mut set = Set::Intset(ints);
@@ -108,7 +113,7 @@ impl Set {
         set
     }
 
-    /// A listpack from a file or DUMP, if no member stands in it twice.
+    /// A set of a listpack from a file or DUMP. `None` if a member is repeated.
     pub fn from_listpack(listpack: Listpack, limits: &SetLimits) -> Option<Set> {
         if !is_keyed(&listpack, 1) {
             return None;
@@ -130,7 +135,7 @@ impl Set {
         }
     }
 
-    /// The set in an entry, to be changed.
+    /// The set of an entry, to be changed; WRONGTYPE for any other type.
     #[inline]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Set, Error> {
         match entry.into_value_mut() {
@@ -139,6 +144,7 @@ impl Set {
         }
     }
 
+    /// The number of members.
     #[inline]
     pub fn len(&self) -> usize {
         match self {
@@ -148,6 +154,7 @@ impl Set {
         }
     }
 
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         match self {
             Set::Intset(ints) => ints.is_empty(),
@@ -156,7 +163,7 @@ impl Set {
         }
     }
 
-    /// What OBJECT ENCODING says.
+    /// The name that OBJECT ENCODING reports.
     pub fn encoding(&self) -> &'static str {
         match self {
             Set::Intset(_) => "intset",
@@ -165,7 +172,7 @@ impl Set {
         }
     }
 
-    /// How much work freeing it is, in allocations.
+    /// The number of allocations that freeing it takes.
     pub fn free_effort(&self) -> usize {
         match self {
             Set::Intset(_) | Set::Listpack(_) => 1,
@@ -173,7 +180,7 @@ impl Set {
         }
     }
 
-    /// Heap bytes held; of a table, estimated from `samples` members, or exact if that is 0.
+    /// Heap bytes; of a table, estimated from `samples` members, or exact if that is 0.
     pub fn memory(&self, samples: usize) -> usize {
         let table = match self {
             Set::Intset(ints) => return ints.memory_bytes(),
@@ -187,6 +194,7 @@ impl Set {
         size_of::<HashTable<SetMember>>() + table.memory_bytes() + members
     }
 
+    /// Whether a member exists.
     #[inline]
     pub fn contains(&self, member: &[u8]) -> bool {
         match self {
@@ -196,7 +204,7 @@ impl Set {
         }
     }
 
-    /// The same for a member as another set shows it.
+    /// Whether a member exists that another set passes as an element.
     pub fn contains_element(&self, member: Element) -> bool {
         match (self, member) {
             (Set::Intset(ints), Element::Int(int)) => ints.contains(int),
@@ -204,7 +212,7 @@ impl Set {
         }
     }
 
-    /// Shows each member.
+    /// Passes each member to `visit`.
     pub fn for_each<'a>(&'a self, mut visit: impl FnMut(Element<'a>)) {
         self.try_each(|member| {
             visit(member);
@@ -212,7 +220,7 @@ impl Set {
         });
     }
 
-    /// Shows members until the visitor breaks.
+    /// Passes members to `visit` until it breaks.
     pub fn try_each<'a>(&'a self, mut visit: impl FnMut(Element<'a>) -> ControlFlow<()>) {
         let _ = match self {
             Set::Intset(ints) => ints.iter().map(Element::Int).try_for_each(visit),
@@ -221,7 +229,7 @@ impl Set {
         };
     }
 
-    /// One call of SSCAN. A packed set is shown whole.
+    /// One call of SSCAN. An intset or listpack is returned whole.
     pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Element<'a>)) -> u64 {
         match self {
             Set::Table(table) => table.scan(cursor, |member| visit(Element::Str(member))),
@@ -235,7 +243,7 @@ impl Set {
 
 /// Changes.
 impl Set {
-    /// Makes room for `more` members that are about to be added.
+    /// Makes room for `more` members.
     pub fn expect(&mut self, more: usize, limits: &SetLimits) {
         let too_many = match self {
             Set::Intset(_) => more > limits.intset(),
@@ -247,7 +255,7 @@ impl Set {
         }
     }
 
-    /// Adds a member; false if it is there already.
+    /// Adds a member; false if it exists already.
     #[inline]
     pub fn add(&mut self, member: &[u8], limits: &SetLimits) -> bool {
         match self {
@@ -285,8 +293,8 @@ impl Set {
         true
     }
 
-    /// The first member that is no integer: an intset becomes a listpack, or a table if it has
-    /// grown too large for one.
+    /// Adds the first member that is not an integer: an intset becomes a listpack, or a table if it
+    /// is too large for one.
     fn add_text_to_intset(&mut self, member: &[u8], limits: &SetLimits) -> bool {
         let Set::Intset(ints) = self else {
             return false;
@@ -318,7 +326,7 @@ impl Set {
         true
     }
 
-    /// Removes a member; false if it is not there.
+    /// Removes a member; false if it does not exist.
     pub fn remove(&mut self, member: &[u8]) -> bool {
         match self {
             Set::Intset(ints) => parse_i64(member).is_some_and(|int| ints.remove(int)),
@@ -330,6 +338,7 @@ impl Set {
         }
     }
 
+    /// Turns the set into a table with room for `more` further members.
     pub fn convert_to_table(&mut self, seed: HashSeed, more: usize) {
         if matches!(self, Set::Table(_)) {
             return;
@@ -342,7 +351,7 @@ impl Set {
         *self = Set::Table(Box::new(table));
     }
 
-    /// A finished result becomes an intset if it is nothing but integers, and they fit.
+    /// Turns a finished result into an intset if all members are integers and fit.
     pub fn pack(&mut self, limits: &SetLimits) {
         if matches!(self, Set::Intset(_)) || self.len() > limits.intset() {
             return;
@@ -356,7 +365,7 @@ impl Set {
             None => ControlFlow::Break(()),
         });
         if ints.len() == self.len() {
-            // In order, each one is appended.
+            // In ascending order, each insertion is an append.
             ints.sort_unstable();
             let mut packed = Intset::new();
             ints.into_iter().for_each(|int| {
@@ -385,7 +394,7 @@ fn add_to_table(table: &mut HashTable<SetMember>, member: &[u8]) -> bool {
 
 /// Random members.
 impl Set {
-    /// One member, each as likely.
+    /// A random member; each is equally likely.
     pub fn random(&self, rng: &mut Random) -> Option<Element<'_>> {
         let mut below = |n: usize| rng.below(n as u64) as usize;
         match self {
@@ -395,7 +404,7 @@ impl Set {
         }
     }
 
-    /// `count` members drawn independently: the same one may come again.
+    /// `count` members drawn independently: the same one may be drawn again.
     pub fn sample<'a>(
         &'a self,
         count: usize,
@@ -411,7 +420,7 @@ impl Set {
         }
     }
 
-    /// `count` different members, or all of them; each choice is as likely.
+    /// `count` different members, or all of them; each choice is equally likely.
     pub fn sample_unique<'a>(
         &'a self,
         count: usize,
@@ -434,7 +443,7 @@ impl Set {
         }
     }
 
-    /// Takes `count` random members out, fewer than there are, each choice as likely.
+    /// Removes `count` random members, fewer than there are; each choice is equally likely.
     pub fn pop(
         &mut self,
         count: usize,
@@ -485,7 +494,7 @@ impl Clone for Set {
     }
 }
 
-/// Members of a table on their way through the other sets, with their hashes.
+/// Members that are being looked up in the other sets, with their hashes.
 struct Batch<'a> {
     members: [(&'a [u8], u64); BATCH],
     len: usize,
@@ -521,8 +530,8 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Shows each member that is in all sets, until the visitor breaks. `sets` go from the smallest to
-/// the largest.
+/// Passes each member that is in all sets to `visit`, until it breaks. `sets` are sorted from the
+/// smallest to the largest.
 pub fn intersect<'a>(sets: &[&'a Set], mut visit: impl FnMut(Element<'a>) -> ControlFlow<()>) {
     let Some((first, rest)) = sets.split_first() else {
         return;

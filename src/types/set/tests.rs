@@ -143,7 +143,7 @@ fn limits_decide_the_encoding() {
     assert_eq!(set.encoding(), "hashtable");
 }
 
-/// SINTERSTORE of two tables: a result of integers is an intset, however it was collected.
+/// SINTERSTORE of two tables: a result of integers is an intset.
 #[test]
 fn results_of_integers_become_intsets() {
     let table_of = |members: &[&str]| {
@@ -162,8 +162,8 @@ fn results_of_integers_become_intsets() {
     );
 }
 
-/// Every member of a big set is drawn about as often: chi-square with 63 degrees of freedom is
-/// below 130 but for one seed in a million, and the seed is fixed.
+/// Every member of a big set is drawn about equally often. Chi-square with 63 degrees of freedom
+/// exceeds 130 for one seed in a million only, and the seed is fixed.
 #[test]
 fn draws_are_fair() {
     let mut set = Set::new_table(HashSeed::new([3, 4]));

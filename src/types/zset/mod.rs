@@ -7,12 +7,12 @@
 //!
 //! **Ranges are ranks.** A range of scores or of bytes is first turned into a range of ranks
 //! ([`Zset::score_ranks`], [`Zset::lex_ranks`]), which is then counted (its length), narrowed by
-//! LIMIT, walked in either direction or removed. So each encoding implements three things: find the
-//! rank of a bound, walk ranks, remove ranks.
+//! LIMIT, walked in either direction or removed. So each encoding implements three operations: find
+//! the rank of a bound, walk ranks, remove ranks.
 //!
 //! A listpack becomes a tree when it would exceed the limits, and never goes back, except where
-//! Redis does it too: results of ZUNIONSTORE and its like, and sets loaded from files, are packed
-//! if they fit ([`Zset::from_members`]).
+//! Redis does it too: results of ZUNIONSTORE, ZINTERSTORE and ZDIFFSTORE, and sets loaded from
+//! files, become listpacks if they fit ([`Zset::from_members`]).
 //!
 //! **Invariants**
 //! - in a listpack, members and scores alternate and the pairs are in order
@@ -34,6 +34,7 @@ use crate::util::selection_sampling::Selection;
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 
+/// A sorted set in one of its two encodings.
 #[derive(Clone)]
 pub enum Zset {
     Listpack(Listpack),
@@ -42,7 +43,7 @@ pub enum Zset {
 
 const _: () = assert!(size_of::<Zset>() <= 16);
 
-// A set that is deleted lazily is dropped by another thread.
+// A set that is deleted lazily is dropped by another thread, so it must be `Send`.
 const fn is_send<T: Send>() {}
 const _: () = is_send::<Zset>();
 
@@ -57,22 +58,22 @@ pub struct ZsetLimits {
 /// The options of ZADD.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AddFlags {
-    /// Only add.
+    /// NX: only add members.
     pub nx: bool,
-    /// Only update.
+    /// XX: only update members.
     pub xx: bool,
-    /// Only raise.
+    /// GT: only raise scores.
     pub gt: bool,
-    /// Only lower.
+    /// LT: only lower scores.
     pub lt: bool,
-    /// The score is an increment.
+    /// INCR: the score is an increment.
     pub incr: bool,
 }
 
 /// What ZADD did to a member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Added {
-    /// The options forbade it.
+    /// Nothing, because of the options.
     Nothing,
     /// The increment's result is not a number; nothing was changed.
     Nan,
@@ -107,7 +108,7 @@ impl AddFlags {
 }
 
 impl Added {
-    /// The score to write, if one is.
+    /// The new score, if it was written.
     fn written(self) -> Option<f64> {
         match self {
             Added::New(score) | Added::Updated(score) => Some(score),
@@ -138,7 +139,7 @@ pub enum LexBound<'a> {
     Exclusive(&'a [u8]),
 }
 
-/// LIMIT: drops `offset` ranks at the end where the walk starts and keeps `count`, or all if that
+/// LIMIT: skips `offset` ranks at the end where the walk starts and keeps `count`, or all if that
 /// is negative.
 pub fn limit(ranks: Range<usize>, reverse: bool, offset: usize, count: i64) -> Range<usize> {
     let len = ranks.len().saturating_sub(offset);
@@ -161,7 +162,7 @@ pub enum Aggregate {
 }
 
 impl Aggregate {
-    /// The sum of both infinities is 0, as Redis defines it.
+    /// Combines two scores. The sum of +inf and -inf is 0, as in Redis.
     pub fn combine(self, a: f64, b: f64) -> f64 {
         match self {
             Aggregate::Sum if (a + b).is_nan() => 0.0,
@@ -183,14 +184,14 @@ impl Aggregate {
         }
     }
 
-    /// A score times its set's weight; infinity times 0 is 0.
+    /// A score times the weight of its set; infinity times 0 is 0.
     pub fn weigh(score: f64, weight: f64) -> f64 {
         let product = score * weight;
         if product.is_nan() { 0.0 } else { product }
     }
 }
 
-/// A score as a listpack element. `text` holds it if it is not an integer.
+/// A score as a listpack element; `text` holds the text of a score that is not an integer.
 fn score_element(score: f64, text: &mut DoubleBuf) -> Element<'_> {
     match double_to_i64(score) {
         Some(integer) => Element::Int(integer),
@@ -205,7 +206,7 @@ fn score_of(element: Element) -> f64 {
     }
 }
 
-/// Members and scores from a position in a listpack on, with the members' positions.
+/// The members and scores of a listpack from a position on, with the members' positions.
 fn pairs(listpack: &Listpack, from: Option<Pos>) -> impl Iterator<Item = (Pos, Element<'_>, f64)> {
     let mut at = from.unwrap_or(listpack.end());
     std::iter::from_fn(move || {
@@ -220,7 +221,7 @@ fn pairs(listpack: &Listpack, from: Option<Pos>) -> impl Iterator<Item = (Pos, E
     })
 }
 
-/// How many pairs of a listpack stand before a bound.
+/// The number of pairs of a listpack before a bound.
 fn count_before(listpack: &Listpack, mut is_before: impl FnMut(&[u8], f64) -> bool) -> usize {
     let mut text = IntBuf::new();
     pairs(listpack, listpack.first())
@@ -228,7 +229,7 @@ fn count_before(listpack: &Listpack, mut is_before: impl FnMut(&[u8], f64) -> bo
         .count()
 }
 
-/// Shows the pairs of these ranks from the highest.
+/// Passes the pairs of these ranks to `visit`, from the highest.
 fn walk_back<B>(
     listpack: &Listpack,
     ranks: Range<usize>,
@@ -264,8 +265,8 @@ fn insert_in_order(listpack: &mut Listpack, member: &[u8], score: f64) {
 }
 
 impl Zset {
-    /// An empty set in the encoding for `members` of them. A long one converts it when it is added,
-    /// as in Redis.
+    /// An empty set in the encoding for `members` members. A long member turns it into a tree when
+    /// it is added, as in Redis.
     pub fn new(members: usize, limits: &ZsetLimits) -> Zset {
         if limits.max_entries == 0 || members > limits.max_entries {
             Zset::Tree(Box::new(SortedSet::new(limits.seed)))
@@ -283,7 +284,7 @@ impl Zset {
         }
     }
 
-    /// The sorted set in an entry, to be changed.
+    /// The sorted set of an entry, to be changed; WRONGTYPE for any other type.
     #[inline]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Zset, Error> {
         match entry.into_value_mut() {
@@ -292,7 +293,7 @@ impl Zset {
         }
     }
 
-    /// A computed or loaded set, packed if it is within the limits.
+    /// A set that was computed or loaded: a listpack if it is within the limits.
     pub fn from_members(members: MemberTable, limits: &ZsetLimits) -> Zset {
         let len = members.len();
         if len > limits.max_entries {
@@ -304,7 +305,7 @@ impl Zset {
             .max()
             .unwrap_or(0);
         let set = SortedSet::from(members);
-        // An entry's frame is 11 bytes at most; a score's text 24 beside its frame.
+        // The header of an element has at most 11 bytes; the text of a score at most 24.
         let bytes = len.saturating_mul(longest.saturating_add(64));
         if longest > limits.max_value || !safe_to_add(0, bytes) {
             return Zset::Tree(Box::new(set));
@@ -321,8 +322,8 @@ impl Zset {
         Zset::Listpack(listpack)
     }
 
-    /// A listpack from a file or DUMP, if it is a sorted set: pairs, each score a number, no member
-    /// twice.
+    /// A sorted set of a listpack from a file or DUMP. `None` if it has an odd number of elements,
+    /// a score that is not a number or a repeated member.
     pub fn from_listpack(listpack: Listpack, limits: &ZsetLimits) -> Option<Zset> {
         if listpack.is_empty() || !is_keyed(&listpack, 2) {
             return None;
@@ -357,6 +358,7 @@ impl Zset {
         Some(set)
     }
 
+    /// The name that OBJECT ENCODING reports.
     pub fn encoding(&self) -> &'static str {
         match self {
             Zset::Listpack(_) => "listpack",
@@ -386,6 +388,7 @@ impl Zset {
         }
     }
 
+    /// The score of a member.
     pub fn score(&self, member: &[u8]) -> Option<f64> {
         match self {
             Zset::Listpack(listpack) => find(listpack, member).map(|(_, score)| score),
@@ -393,7 +396,7 @@ impl Zset {
         }
     }
 
-    /// The rank from the lowest, or from the highest, and the score.
+    /// The rank of a member from the lowest, or from the highest, and its score.
     pub fn rank(&self, member: &[u8], reverse: bool) -> Option<(usize, f64)> {
         let (rank, score) = match self {
             Zset::Listpack(listpack) => pairs(listpack, listpack.first())
@@ -408,7 +411,7 @@ impl Zset {
         Some((if reverse { self.len() - 1 - rank } else { rank }, score))
     }
 
-    /// ZADD of one member. The score is not NaN.
+    /// ZADD for one member. The score must not be NaN.
     pub fn add(
         &mut self,
         member: &[u8],
@@ -463,7 +466,7 @@ impl Zset {
         }
     }
 
-    /// The ranks of a range of scores; empty if nothing is in it.
+    /// The ranks of a range of scores; empty if no member is in it.
     pub fn score_ranks(&self, range: &ScoreRange) -> Range<usize> {
         let rank = |score: f64, behind: bool| match self {
             Zset::Listpack(listpack) => count_before(listpack, |_, other| {
@@ -476,13 +479,13 @@ impl Zset {
         start..rank(range.max, !range.max_exclusive).max(start)
     }
 
-    /// The ranks of a range of bytes, in a set of one score; empty if nothing is in it.
+    /// The ranks of a range of bytes, in a set whose scores are equal; empty if no member is in it.
     pub fn lex_ranks(&self, min: LexBound, max: LexBound) -> Range<usize> {
         let start = self.lex_rank(min, false);
         start..self.lex_rank(max, true).max(start)
     }
 
-    /// How many members stand before a lower bound, or up to and with an upper one.
+    /// The number of members before a lower bound, or up to and including an upper one.
     fn lex_rank(&self, bound: LexBound, is_upper: bool) -> usize {
         let (bytes, behind) = match bound {
             LexBound::Min => return 0,
@@ -499,8 +502,8 @@ impl Zset {
         }
     }
 
-    /// Shows the members of these ranks, clamped to what there is, from the lowest or from the
-    /// highest.
+    /// Passes the members of these ranks, as far as they exist, to `visit`, from the lowest or from
+    /// the highest.
     pub fn walk(&self, ranks: Range<usize>, reverse: bool, mut visit: impl FnMut(&[u8], f64)) {
         let _ = self.try_walk(ranks, reverse, |member, score| {
             visit(member, score);
@@ -508,7 +511,7 @@ impl Zset {
         });
     }
 
-    /// As `walk`, until `visit` breaks.
+    /// As [`Zset::walk`], until `visit` breaks.
     pub fn try_walk<B>(
         &self,
         ranks: Range<usize>,
@@ -538,12 +541,13 @@ impl Zset {
         }
     }
 
-    /// Shows all members in order.
+    /// Passes all members to `visit`, in order.
     pub fn for_each(&self, visit: impl FnMut(&[u8], f64)) {
         self.walk(0..self.len(), false, visit);
     }
 
-    /// Removes the members of these ranks, showing each first, in order. Returns how many.
+    /// Removes the members of these ranks; passes each to `removed` first, in order. Returns their
+    /// number.
     pub fn remove_ranks(&mut self, ranks: Range<usize>, removed: impl FnMut(&[u8], f64)) -> usize {
         let ranks = ranks.start..ranks.end.min(self.len());
         if ranks.is_empty() {
@@ -564,7 +568,7 @@ impl Zset {
         n
     }
 
-    /// Removes up to `count` members from the low or the high end, showing each in the order of
+    /// Removes up to `count` members from the low or the high end; passes each on in the order of
     /// removal.
     pub fn pop(
         &mut self,
@@ -581,7 +585,7 @@ impl Zset {
         self.remove_ranks(ranks, |_, _| ())
     }
 
-    /// One step of ZSCAN; a listpack is shown whole. Returns the next cursor.
+    /// One call of ZSCAN; a listpack is returned whole. Returns the next cursor.
     pub fn scan(&self, cursor: u64, visit: impl FnMut(&[u8], f64)) -> u64 {
         match self {
             Zset::Listpack(_) => {
@@ -592,7 +596,7 @@ impl Zset {
         }
     }
 
-    /// `count` members at random, each as likely every time. `below(n)` is uniform in 0..n.
+    /// `count` random members, drawn independently. `below(n)` is uniform in 0..n.
     pub fn sample(
         &self,
         count: usize,
@@ -608,7 +612,7 @@ impl Zset {
         }
     }
 
-    /// `count` different members at random, or all if there are no more.
+    /// `count` different random members, or all of them.
     pub fn sample_unique(
         &self,
         count: usize,
@@ -634,7 +638,7 @@ impl Zset {
         }
     }
 
-    /// The members in a dictionary of their own.
+    /// The members as a dictionary.
     fn members(&self, seed: HashSeed) -> MemberTable {
         let mut members = MemberTable::new(seed);
         members.reserve(self.len());
@@ -644,14 +648,15 @@ impl Zset {
         members
     }
 
-    /// Before `members` are added: what may not fit a listpack leaves it at once, even if the
-    /// options then keep all of them out.
+    /// Prepares for the addition of `members`: a listpack that might not hold them becomes a tree
+    /// at once, even if the options then exclude all of them.
     pub fn expect(&mut self, members: usize, limits: &ZsetLimits) {
         if members > limits.max_entries {
             self.convert_to_tree(limits.seed);
         }
     }
 
+    /// Turns a listpack into a tree.
     pub fn convert_to_tree(&mut self, seed: HashSeed) {
         if let Zset::Listpack(_) = self {
             *self = Zset::Tree(Box::new(SortedSet::from(self.members(seed))));
@@ -659,13 +664,14 @@ impl Zset {
     }
 }
 
-/// Collects the result of ZUNION, ZINTER and ZDIFF.
+/// The result of ZUNION, ZINTER or ZDIFF while it is computed.
 pub struct Accumulator {
     members: MemberTable,
     aggregate: Aggregate,
 }
 
 impl Accumulator {
+    /// An empty result.
     pub fn new(seed: HashSeed, aggregate: Aggregate) -> Accumulator {
         Accumulator {
             members: MemberTable::new(seed),
@@ -673,19 +679,22 @@ impl Accumulator {
         }
     }
 
+    /// The number of members.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
+    /// Whether a member is in the result.
     pub fn contains(&self, member: &[u8]) -> bool {
         self.members.score(member).is_some()
     }
 
-    /// Adds a member, or combines its score with the one that is there.
+    /// Adds a member, or combines its score with the present one.
     pub fn accumulate(&mut self, member: &[u8], score: f64) {
         let aggregate = self.aggregate;
         self.members.upsert(member, |old| {
@@ -698,17 +707,17 @@ impl Accumulator {
         self.members.reserve(members);
     }
 
-    /// Takes a member out again.
+    /// Removes a member.
     pub fn remove(&mut self, member: &[u8]) {
         self.members.remove(member);
     }
 
-    /// Shows the result in order.
+    /// Passes the result to `visit`, in order.
     pub fn for_each(&self, visit: impl FnMut(&[u8], f64)) {
         self.members.for_each_in_order(visit);
     }
 
-    /// The result in order, in the encoding that fits it.
+    /// The result as a sorted set, in the encoding that fits it.
     pub fn finish(self, limits: &ZsetLimits) -> Zset {
         Zset::from_members(self.members, limits)
     }

@@ -78,7 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Half of the names are texts of integers, which a listpack stores in another form.
+/// Half of the names are integers, which a listpack stores in another form.
 fn name(number: u8) -> Vec<u8> {
     if number.is_multiple_of(2) {
         number.to_string().into_bytes()
@@ -273,8 +273,8 @@ fn converts_at_the_limits() {
     assert_eq!(set.encoding(), "skiplist");
 }
 
-/// A listpack holds -0 as the integer 0, and the members before the long one were in it. Valkey
-/// looks for the longest member first and keeps the sign.
+/// A listpack holds -0 as the integer 0, and the members before the long one were in a listpack.
+/// Valkey looks for the longest member first and keeps the sign.
 #[test]
 fn a_long_member_converts_when_its_turn_comes() {
     let mut set = Zset::new(2, &SMALL);
