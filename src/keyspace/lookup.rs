@@ -16,10 +16,17 @@
 
 use crate::client::{Client, flag};
 use crate::db::Db;
+use crate::db::kvstore::KeyHasher;
 use crate::keyspace::events;
 use crate::keyspace::evict::Stamp;
 use crate::state::Server;
 use crate::types::{KeyMut, KeyRef};
+
+/// Out of line, so that the look-up in the memo is inlined.
+#[inline(never)]
+fn hash_of_other_key(hasher: &KeyHasher, key: &[u8]) -> u64 {
+    hasher.hash(key)
+}
 
 impl Server {
     /// The hash of a key. For the keys that the request's row names it was computed when the
@@ -37,7 +44,7 @@ impl Server {
                 _ => break,
             }
         }
-        self.key_hasher.hash(key)
+        hash_of_other_key(&self.key_hasher, key)
     }
 
     /// The database of this index, which must exist.

@@ -167,7 +167,9 @@ impl<'a, const N: usize> Window<'a, N> {
         self.len == if N == WINDOW { WINDOW } else { self.limit }
     }
 
-    /// The buckets have been prefetched: now prefetches the elements that they lead to.
+    /// The buckets have been prefetched: now prefetches the elements that they lead to. Once for
+    /// each window, so not inlined into the walk over the elements.
+    #[inline(never)]
     fn fetch(&mut self) {
         for (value, hash) in self.elements[..self.len].iter().flatten() {
             value.prefetch_element(*hash);

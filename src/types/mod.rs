@@ -208,7 +208,7 @@ impl Value {
     }
 
     /// Second step, when the bucket has arrived: prefetches the element.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch_element(&self, hash: u64) {
         match self {
             Value::Set(Set::Table(table)) => table.prefetch_entry(hash),
