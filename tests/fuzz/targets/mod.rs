@@ -11,6 +11,7 @@
 //! seed, with a test beside the parser that tells its story.
 
 mod files;
+mod link;
 mod packed;
 mod text;
 
@@ -24,6 +25,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("hll", packed::hll),
     ("inline", text::inline),
     ("intset", packed::intset),
+    ("link", link::link),
     ("listpack", packed::listpack),
     ("lzf", packed::lzf),
     ("manifest", files::manifest),
