@@ -15,3 +15,5 @@ pub const ACL: u32 = 1 << 4;
 pub const BIGKEYS: u32 = 1 << 5;
 /// Clients see a change only when it is on the disk (`appendfsync always`).
 pub const UNSYNCED: u32 = 1 << 6;
+/// This server follows a primary.
+pub const REPLICA: u32 = 1 << 7;

@@ -70,11 +70,6 @@ impl Error {
     pub const NOAUTH: Error = Error::of("NOAUTH Authentication required.");
     /// `OOM command not allowed when used memory > 'maxmemory'.`
     pub const OOM: Error = Error::of("OOM command not allowed when used memory > 'maxmemory'.");
-    /// `MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.`
-    pub const MASTERDOWN: Error = Error::of(
-        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
-    );
-    /// `READONLY You can't write against a read only replica.`
     pub const READONLY: Error = Error::of("READONLY You can't write against a read only replica.");
     /// `NOREPLICAS Not enough good replicas to write.`
     pub const NOREPLICAS: Error = Error::of("NOREPLICAS Not enough good replicas to write.");

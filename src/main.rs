@@ -6,6 +6,7 @@ use aeris::observe::logging;
 use aeris::persist::loading;
 use aeris::server::{cli, shutdown, start};
 use aeris::state::Server;
+use aeris::sync::role;
 use aeris::sys::process;
 
 fn main() -> ExitCode {
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Ok(el) => el,
         Err(code) => return code,
     };
+    role::begin(&mut server);
     let ended = match loading::start(&mut el, &mut server) {
         Ok(()) => {
             start::ready(&server);

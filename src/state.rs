@@ -21,6 +21,7 @@ use crate::execute::pause::Pause;
 use crate::keyspace::evict::Eviction;
 use crate::keyspace::hash_memo::HashMemo;
 use crate::networking::link::Links;
+use crate::networking::primary::PrimaryLink;
 use crate::observe::bigkeys::BigKeys;
 use crate::observe::commandlog::CommandLogs;
 use crate::observe::hotkeys::HotKeys;
@@ -79,6 +80,8 @@ pub struct Server {
     pub net: Net,
     /// The outgoing connections.
     pub links: Links,
+    /// What is open towards our primary.
+    pub primary_link: PrimaryLink,
     pub blocked: BlockedClients,
     pub pause: Pause,
     pub pubsub: PubSub,

@@ -14,7 +14,9 @@
 //! **Invariant:** the two spellings of a row differ, and no row has an open brace
 //! (`tests::each_row_has_two_spellings`).
 
-/// The server whose texts are used.
+use std::fmt::Display;
+
+/// Whose spelling is used.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Words {
     #[default]
@@ -22,7 +24,34 @@ pub enum Words {
     Valkey,
 }
 
-/// A text in both forms. `{name}` stands for an argument, see [`Text::fill`].
+impl Words {
+    /// A log line about the link to a primary, each `{}` replaced by the next argument. Templates
+    /// are in Redis's words; Valkey's differ in nothing but the name of that role.
+    pub fn line(self, template: &str, arguments: &[&dyn Display]) -> String {
+        let spelled = match self {
+            Words::Redis => template.to_string(),
+            Words::Valkey => {
+                let roles = [
+                    ("MASTER", "PRIMARY"),
+                    ("Master", "Primary"),
+                    ("master", "primary"),
+                ];
+                let replace =
+                    |text: String, (redis, valkey): (&str, &str)| text.replace(redis, valkey);
+                roles.into_iter().fold(template.to_string(), replace)
+            }
+        };
+        let mut pieces = spelled.split("{}");
+        let mut out = pieces.next().unwrap_or("").to_string();
+        for (piece, argument) in pieces.zip(arguments) {
+            out.push_str(&argument.to_string());
+            out.push_str(piece);
+        }
+        out
+    }
+}
+
+/// A text in both spellings. `{name}` stands for an argument, see [`Text::fill`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Text {
     redis: &'static str,
@@ -83,6 +112,8 @@ table! {
     // Replies.
 
     LOADING = differ!("Redis" / "Valkey" in "LOADING ", " is loading the dataset in memory");
+    MASTERDOWN = differ!("MASTER" / "PRIMARY" in
+        "MASTERDOWN Link with ", " is down and replica-serve-stale-data is set to 'no'.");
     BUSY_SCRIPT = differ!("Redis" / "Valkey" in
         "BUSY ", " is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
     BUSY_FUNCTION = differ!("Redis" / "Valkey" in

@@ -129,6 +129,7 @@ fn introduce(ctx: &mut Ctx) {
     } else {
         b"standalone"
     };
+    let is_replica = ctx.server.replication.is_replica();
     let id = ctx.client.id as i64;
     let zone = ctx.server.config.availability_zone.as_bytes();
     let reply = &mut ctx.client.reply;
@@ -145,7 +146,7 @@ fn introduce(ctx: &mut Ctx) {
     reply.bulk(b"mode");
     reply.bulk(mode);
     reply.bulk(b"role");
-    reply.bulk(b"master");
+    reply.bulk(if is_replica { b"replica" } else { b"master" });
     reply.bulk(b"modules");
     reply.array(0);
     if !zone.is_empty() {

@@ -140,17 +140,9 @@ pub fn load(
     Ok(())
 }
 
-/// A reason why the server can't start with these settings: they need a feature that is not built
-/// yet, and a start without it could lose data or security. Port 0 in `replicaof` names no primary,
-/// so it is accepted.
+/// Why the server can't be what the settings ask for: they belong to a feature that is not built,
+/// and a start without it would break a promise.
 pub(super) fn not_built(config: &Config) -> Option<&'static str> {
-    if config
-        .replicaof
-        .as_ref()
-        .is_some_and(|primary| primary.port != 0)
-    {
-        return Some("replicaof can't be used: this server does not replicate yet");
-    }
     if config.cluster_enabled {
         return Some("cluster-enabled can't be used: this server has no cluster mode yet");
     }

@@ -738,13 +738,6 @@ fn every_setting_of_every_peer_is_known_with_the_peer_s_default() {
 fn what_is_not_built_is_refused() {
     let reason = |text: &str| load_text(text).unwrap().not_built();
     assert_eq!(reason("port 7000"), None);
-    assert!(
-        reason("replicaof 127.0.0.1 6379")
-            .unwrap()
-            .starts_with("replicaof ")
-    );
-    // Port 0 names no primary.
-    assert_eq!(reason("replicaof 127.0.0.1 0"), None);
     assert_eq!(reason("replicaof no one"), None);
     for line in ["tls-port 6380", "cluster-enabled yes"] {
         let setting = line.split(' ').next().unwrap();

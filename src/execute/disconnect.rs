@@ -23,6 +23,9 @@ pub fn unlink(server: &mut Server, c: &mut Client) {
     if c.has(flag::REPLICA) {
         crate::replication::left(server, r);
     }
+    if c.has(flag::PRIMARY) {
+        crate::replication::primary_left(server, c);
+    }
     if c.has(flag::PENDING_WRITE) {
         c.clear(flag::PENDING_WRITE);
         server.net.pending_write.retain(|&slot| slot != c.slot);

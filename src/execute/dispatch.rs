@@ -107,6 +107,9 @@ fn check(
         check_memory(server, c, flags).map_err(refuse)?;
     }
     check_disk(server, c, cmd, flags).map_err(refuse)?;
+    if server.armed & armed::REPLICA != 0 {
+        check_replica(server, c, cmd, flags).map_err(refuse)?;
+    }
     if c.has(flag::PUBSUB) && !c.reply.resp3 && !allowed_in_subscribe_mode(cmd) {
         let name = server.commands.entry(id).fullname.clone();
         return Err(refuse(Error::new(format!(
@@ -250,6 +253,9 @@ fn is_denied_by_loading(server: &Server, c: &Client, cmd: &Command, flags: comma
 
 /// Evicts keys if memory is short, or refuses a command that would need more.
 fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> Result<(), Error> {
+    if c.must_obey() || server.replication.is_replica() && server.config.replica_ignore_maxmemory {
+        return Ok(());
+    }
     let enough = crate::keyspace::evict::perform_evictions(server);
     let left = (server.config.maxmemory as usize).saturating_sub(server.memory_counted());
     server.data.dbs[c.db as usize].keys.set_headroom(left);
@@ -279,6 +285,27 @@ fn check_disk(
     }
     if writes && too_few_replicas(server) && !c.has(flag::PRIMARY) {
         return Err(Error::NOREPLICAS);
+    }
+    Ok(())
+}
+
+/// What a replica refuses: writes, and, while its primary is away, what may be out of date.
+#[cold]
+fn check_replica(
+    server: &Server,
+    c: &Client,
+    cmd: &Command,
+    flags: command::Flags,
+) -> Result<(), Error> {
+    if c.must_obey() {
+        return Ok(());
+    }
+    if flags & command::WRITE != 0 && server.config.replica_read_only {
+        return Err(Error::READONLY);
+    }
+    let stale = server.replication.is_link_down() && !server.config.replica_serve_stale_data;
+    if stale && cmd.flags & command::STALE == 0 {
+        return Err(Error::of(server.config.text(texts::MASTERDOWN)));
     }
     Ok(())
 }

@@ -49,7 +49,8 @@ const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 pub enum ExpiryPolicy {
     /// It is removed when it is looked up, and the deletion is propagated.
     Delete,
-    /// It is hidden from readers and stays: the data set must not change now (CLIENT PAUSE).
+    /// It is hidden from readers and stays: the data set must not change now (CLIENT PAUSE), or is
+    /// that of a primary, which sends the deletion.
     Hide,
     /// It counts as alive: while the data set is loaded, a longer life may follow.
     Ignore,
@@ -85,13 +86,17 @@ impl Server {
     /// The present policy for expired keys and fields.
     #[inline]
     pub fn expiry_policy(&self) -> ExpiryPolicy {
-        if self.loading {
+        if self.loading || self.replication.applying {
             ExpiryPolicy::Ignore
-        } else if self.armed & armed::PAUSED != 0 && self.pause.holds_writes(self.clock.now_ms) {
+        } else if self.replication.is_replica() || self.is_paused() {
             ExpiryPolicy::Hide
         } else {
             ExpiryPolicy::Delete
         }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.armed & armed::PAUSED != 0 && self.pause.holds_writes(self.clock.now_ms)
     }
 
     /// Removes the due fields of the hash at `key`, if there is one.

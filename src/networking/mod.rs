@@ -19,6 +19,7 @@ pub mod close;
 pub mod evict_clients;
 pub mod link;
 mod prefetch;
+pub mod primary;
 pub mod query;
 pub mod replicas;
 pub mod write;

@@ -15,13 +15,14 @@ use ae::{EventLoop, Io, Mask, Token};
 use std::io::ErrorKind;
 
 use crate::client::resp;
-use crate::client::resp::{Limits, ParseTable, Status};
+use crate::client::resp::{Limits, ParseTable, Parsed, Status};
 use crate::client::table::Net;
 use crate::client::{Client, flag};
 use crate::clients::memory;
 use crate::connection::Transfer;
 use crate::execute::dispatch::process_command;
 use crate::networking::prefetch;
+use crate::networking::primary::apply;
 use crate::propagate::gate;
 use crate::state::Server;
 
@@ -38,6 +39,9 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
     let Some(slot) = el.data(token) else {
         return Io::Drained;
     };
+    if server.is_nested() && is_primary(server, slot as u32) {
+        return Io::More; // what it changes is not meant for the middle of a command
+    }
     if server.aof.flush.crowded && waits_for_log(server, slot as u32) {
         el.clear_handler(token, Mask::READABLE);
         server.net.unread.push(slot as u32);
@@ -54,7 +58,12 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
     io
 }
 
-/// Whether the client is not read because its writes are not in the AOF yet.
+fn is_primary(server: &Server, slot: u32) -> bool {
+    let c = server.net.clients.get(slot);
+    c.is_some_and(|c| c.has(flag::PRIMARY))
+}
+
+/// The client's writes are not in the AOF yet.
 fn waits_for_log(server: &Server, slot: u32) -> bool {
     let c = server.net.clients.get(slot);
     c.is_some_and(|c| gate::holds(server, c))
@@ -179,9 +188,14 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
         table.clear();
         let mut open = c.open.take();
         let limits = limits_of(server, c);
+        let began = pos;
         let status = resp::parse(&buffer, &mut pos, limits, &mut table, &mut open);
         c.open = open;
-        let stopped = run_batch(server, c, &buffer, &table);
+        let stopped = if c.has(flag::PRIMARY) {
+            run_primary_batch(server, c, &buffer, began..pos, &table)
+        } else {
+            run_batch(server, c, &buffer, &table, |_, _, _, _| {})
+        };
         if let Some(at) = stopped {
             pos = at;
             c.open = None;
@@ -203,6 +217,9 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
     if shared {
         buffer.clear();
         server.net.read_buffer = buffer;
+    }
+    if c.has(flag::PRIMARY) {
+        apply::read_applied(server, c);
     }
     finish(server, c);
 }
@@ -278,13 +295,14 @@ fn limits_of(server: &Server, c: &Client) -> Limits {
     }
 }
 
-/// Runs the commands of one parse, in order. Returns the position of the first command that did not
-/// run.
+/// Run the commands of one parse, in order. `has_run` is called after each. Returns where the first
+/// command that did not run begins.
 fn run_batch(
     server: &mut Server,
     c: &mut Client,
     buffer: &[u8],
     table: &ParseTable,
+    mut has_run: impl FnMut(&mut Server, &Client, &Parsed, &[&[u8]]),
 ) -> Option<usize> {
     let mut argvs: Vec<&[u8]> = Vec::with_capacity(table.args.len());
     argvs.extend(table.args.iter().map(|&range| table.slice(buffer, range)));
@@ -299,8 +317,36 @@ fn run_batch(
         let argv = &argvs[command.first..command.first + command.argc];
         c.last_cmd = ids[i].or(c.last_cmd);
         process_command(server, c, argv, ids[i], table.sent(buffer, command));
+        has_run(server, c, command, argv);
     }
     server.hashes.clear();
+    stopped
+}
+
+/// Run the commands of one parse of our primary's stream, which occupied `range` of the buffer.
+/// Returns where the first command that did not run begins.
+fn run_primary_batch(
+    server: &mut Server,
+    c: &mut Client,
+    buffer: &[u8],
+    range: std::ops::Range<usize>,
+    table: &ParseTable,
+) -> Option<usize> {
+    let mut applied = range.start;
+    server.replication.applying = true;
+    let stopped = run_batch(server, c, buffer, table, |server, c, command, argv| {
+        if table.bigs.is_empty() {
+            apply::command_applied(server, c, &buffer[applied..command.end], argv);
+        } else {
+            apply::gap_applied(server, c, &buffer[applied..command.start]);
+            apply::command_applied(server, c, &[], argv);
+        }
+        applied = command.end;
+    });
+    server.replication.applying = false;
+    if stopped.is_none() {
+        apply::gap_applied(server, c, &buffer[applied..range.end]);
+    }
     stopped
 }
 

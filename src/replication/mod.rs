@@ -17,13 +17,15 @@ pub mod bulk;
 pub mod psync;
 pub mod replicas;
 pub mod snapshot;
+pub mod upstream;
 
 use std::io::IoSlice;
 
 use self::psync::History;
 use self::replicas::{Replica, Replicas};
 use self::snapshot::Snapshot;
-use crate::client::ClientRef;
+use self::upstream::{Phase, Upstream};
+use crate::client::{Client, ClientRef};
 use crate::propagate::sink;
 use crate::propagate::stream::Stream;
 use crate::state::Server;
@@ -43,7 +45,19 @@ pub struct Replication {
     /// The replication stream, whose end is `master_repl_offset`.
     pub stream: Stream,
     pub replicas: Replicas,
-    /// The snapshot that a child creates for replicas, until it has been sent or written to a file.
+    /// The primary that this server follows; `None`: it is one itself.
+    pub upstream: Option<Upstream>,
+    /// The commands that run come from our primary: keys past their time are alive for them, since
+    /// it sends their deletion.
+    pub applying: bool,
+    /// The primary wants an acknowledgement: it is sent before the loop sleeps.
+    pub owes_ack: bool,
+    /// Up to where of the stream the AOF is on the disk; `None` without an AOF.
+    pub aof_synced: Option<u64>,
+    /// The number of the last [`Upstream`].
+    upstreams: u64,
+    /// The snapshot that a child makes for replicas, until all of it has been sent or stands in a
+    /// file.
     pub snapshot: Option<Snapshot>,
     /// Whether the file on the disk was made for replicas: `rdb-del-sync-files` may remove it.
     pub made_file: bool,
@@ -64,6 +78,11 @@ impl Replication {
             second_offset: -1,
             stream: Stream::default(),
             replicas: Replicas::default(),
+            upstream: None,
+            applying: false,
+            owes_ack: false,
+            aof_synced: None,
+            upstreams: 0,
             snapshot: None,
             made_file: false,
             wants_acks: false,
@@ -86,7 +105,26 @@ impl Replication {
     /// Whether this server follows a primary.
     #[inline]
     pub fn is_replica(&self) -> bool {
-        false
+        self.upstream.is_some()
+    }
+
+    /// The link to our primary is down; false on a primary.
+    pub fn is_link_down(&self) -> bool {
+        self.upstream.as_ref().is_some_and(|up| !up.is_connected())
+    }
+
+    /// Follow this primary from now on.
+    pub fn set_upstream(&mut self, host: &str, port: u16) -> &mut Upstream {
+        self.upstreams += 1;
+        let upstream = Upstream::new(host, port, self.upstreams);
+        self.upstream.insert(upstream)
+    }
+
+    /// This server goes on with its primary's history as one of its own: replicas of both ask for
+    /// what follows under the old id.
+    pub fn branch_history(&mut self, id: String) {
+        self.second_id = std::mem::replace(&mut self.id, id);
+        self.second_offset = self.stream.end() as i64 + 1;
     }
 
     /// Begins another history, which does not continue the old one.
@@ -192,7 +230,32 @@ pub fn left(server: &mut Server, client: ClientRef) {
     }
 }
 
-fn follow_stream(server: &mut Server) {
+/// The client that applied our primary's stream is gone. The data stays what the stream's end says.
+pub fn primary_left(server: &mut Server, c: &Client) {
+    let now_s = server.clock.now_s();
+    let Some(upstream) = &mut server.replication.upstream else {
+        return;
+    };
+    if upstream.client != Some(c.reference()) {
+        return;
+    }
+    upstream.client = None;
+    upstream.db = c.db;
+    upstream.unit = Vec::new();
+    upstream.phase = Phase::Connect;
+    upstream.down_since_s = now_s;
+    let words = server.config.words();
+    log::info!("{}", words.line("Connection with master lost.", &[]));
+    if upstream.can_continue {
+        log::info!(
+            "{}",
+            words.line("Caching the disconnected master state.", &[])
+        );
+    }
+}
+
+/// The stream's sink follows the role and the backlog.
+pub fn follow_stream(server: &mut Server) {
     let open = server.replication.stream.is_open();
     // The stream of a replica is that of its primary, byte for byte.
     let feeds = open && !server.replication.is_replica();

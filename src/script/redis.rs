@@ -257,6 +257,9 @@ fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
     if let Some(error) = dispatch::write_refusal(run.server) {
         return Err(error);
     }
+    if run.server.replication.is_replica() && run.server.config.replica_read_only {
+        return Err(Error::READONLY);
+    }
     if dispatch::too_few_replicas(run.server) {
         return Err(Error::NOREPLICAS);
     }

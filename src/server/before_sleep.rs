@@ -10,16 +10,17 @@
 //!                                  is what was acknowledged
 //!    7 write_aof                   before any reply leaves: a reply promises the AOF
 //!    8 write_to_replicas           after the AOF, so that a replica is not ahead of its primary's file
-//!    9 read_again                  clients that were not read because the AOF's disk was behind
-//!   10 handle_clients_with_pending_writes    the replies
-//!   11 free_clients_in_async_queue after the replies: a client that says QUIT gets its OK
-//!   12 evict_clients               after the replies, which may have shrunk the largest clients
-//!   13 follow_settings             changes that need the loop, after the reply to CONFIG SET
-//!   14 connect_resolved            links whose host's name was resolved on the resolver's thread, which woke the loop
-//!   15 watch                       a child that this turn started, so that its end wakes the loop
-//!   16 set_alarm                   the next deadline of a blocked client, after the last step that may block one
-//!   17 continue_evictions          a timer for what is left to evict
-//!   18 end_turn                    how long the turn took, last
+//!    9 follow                      our own primary: its link follows REPLICAOF; acknowledgements
+//!   10 read_again                  clients that were not read because the AOF's disk was behind
+//!   11 handle_clients_with_pending_writes    the replies
+//!   12 free_clients_in_async_queue after the replies: a client that says QUIT gets its OK
+//!   13 evict_clients               after the replies, which may have shrunk the largest clients
+//!   14 follow_settings             changes that need the loop, after the reply to CONFIG SET
+//!   15 connect_resolved            links whose host's name was resolved on the resolver's thread, which woke the loop
+//!   16 watch                       a child that this turn started, so that its end wakes the loop
+//!   17 set_alarm                   the next deadline of a blocked client, after the last step that may block one
+//!   18 continue_evictions          a timer for what is left to evict
+//!   19 end_turn                    how long the turn took, last
 //! ```
 //!
 //! **Invariant:** the drawing and the function have the same steps in the same order
@@ -32,7 +33,7 @@ use ae::{EventLoop, TimerId};
 
 use crate::execute::blocked;
 use crate::keyspace::expire;
-use crate::networking::{self, accept, close, link, query, replicas, write};
+use crate::networking::{self, accept, close, link, primary, query, replicas, write};
 use crate::persist::aof::flush;
 use crate::persist::child;
 use crate::propagate::gate;
@@ -51,6 +52,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     shutdown::handle_request(server);
     write_aof(server);
     replicas::write_to_replicas(el, server);
+    primary::follow(el, server);
     query::read_again(el, server);
     write::handle_clients_with_pending_writes(el, server);
     close::free_clients_in_async_queue(el, server);

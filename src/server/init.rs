@@ -55,6 +55,7 @@ impl Server {
             key_clients: (0..databases).map(|_| Default::default()).collect(),
             net: Net::new(),
             links: Default::default(),
+            primary_link: Default::default(),
             stats: Default::default(),
             acl,
             commands,
@@ -102,13 +103,13 @@ impl Server {
             clock,
             config,
         };
-        server.forks.replication = Some(crate::sync::snapshot::HOOKS);
         server.configure();
         server
     }
 
     /// Applies the settings to everything that depends on them.
     pub fn configure(&mut self) {
+        self.forks.replication = Some(crate::sync::snapshot::HOOKS);
         self.evict.configure(&self.config);
         self.stats.words = self.config.words();
         self.notify_flags = self.config.notify_keyspace_events.0;
@@ -132,6 +133,7 @@ impl Server {
             (self.acl.limits_somebody(), armed::ACL),
             (self.bigkeys.is_some(), armed::BIGKEYS),
             (self.tracks_unsynced(), armed::UNSYNCED),
+            (self.replication.is_replica(), armed::REPLICA),
         ]
         .iter()
         .filter(|(on, _)| *on)

@@ -8,14 +8,15 @@
 //!    5 debugger    sessions of the script debugger that have ended
 //!    6 aof         results of its thread, an fsync of everysec
 //!    7 replication PING, time-outs, a snapshot that replicas wait for; before next-child, which starts it
-//!    8 next-child  a save or a rewrite that was wished or is due
-//!    9 shutdown    a signal, or the end of a wait for replicas; after the children it may have to end
-//!   10 pause       a pause whose time is over; before clients, which then may run
-//!   11 clients     idle clients, buffers that shrink, a few clients in each call
-//!   12 tracking    the table of tracked keys, down to its limit
-//!   13 hotkeys     sessions that end, counts that fade
-//!   14 bigkeys     a part of the keyspace, within its budget
-//!   15 databases   expiry and resizing, last: they use what is left of the call's time
+//!    8 primary     an acknowledgement; a primary that is silent is given up
+//!    9 next-child  a save or a rewrite that was wished or is due
+//!   10 shutdown    a signal, or the end of a wait for replicas; after the children it may have to end
+//!   11 pause       a pause whose time is over; before clients, which then may run
+//!   12 clients     idle clients, buffers that shrink, a few clients in each call
+//!   13 tracking    the table of tracked keys, down to its limit
+//!   14 hotkeys     sessions that end, counts that fade
+//!   15 bigkeys     a part of the keyspace, within its budget
+//!   16 databases   expiry and resizing, last: they use what is left of the call's time
 //! ```
 //!
 //! A job with a period of 0 runs in every call of the cron (`hz` times a second); any other job
@@ -27,6 +28,7 @@
 use std::time::Duration;
 
 use crate::execute::pause;
+use crate::networking::primary;
 use crate::observe::{bigkeys, hotkeys};
 use crate::persist::{aof, child};
 use crate::script::debug;
@@ -59,6 +61,7 @@ const JOBS: &[Job] = &[
     job("debugger", 0, debug::reap),
     job("aof", 0, aof::flush::take_results),
     job("replication", 1000, sync::cron::cron),
+    job("primary", 1000, primary::cron),
     job("next-child", 0, child::start_next),
     job("shutdown", 0, shutdown::cron),
     job("pause", 0, pause::end_pause),

@@ -5,6 +5,7 @@
 //!   REPLCONF, PSYNC, SYNC ─> primary ─┬─ partial: a cursor in the backlog ──────────────> Online
 //!                                     └─ full: snapshot ─> child ─> file or pipe ────────> Online
 //!   REPLCONF ACK ─> acks ─> WAIT, WAITAOF
+//!   REPLICAOF ─> role: whose history this server has from now on
 //!   once a second ─> cron: PING into the stream, newlines, time-outs, a child that is due
 //! ```
 //!
@@ -13,4 +14,5 @@
 
 pub mod cron;
 pub mod primary;
+pub mod role;
 pub mod snapshot;

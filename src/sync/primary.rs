@@ -29,6 +29,11 @@ pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<()
     if server.replication.replicas.get(c.reference()).is_some() {
         return Ok(()); // it asked before
     }
+    if server.replication.is_link_down() {
+        return Err(Error::of(
+            "NOMASTERLINK Can't SYNC while not connected with my master",
+        ));
+    }
     if !c.reply.is_empty() {
         return Err(Error::of(
             "ERR SYNC and PSYNC are invalid with pending output",

@@ -11,8 +11,8 @@
 //!                         └─ pipe: they have it already              (networking::replicas::broadcast)
 //! ```
 //!
-//! **Invariant:** the stream is told to forget its database at the fork, so what follows a snapshot
-//! begins with SELECT.
+//! **Invariant:** a primary's stream forgets its database at the fork, so what follows a snapshot
+//! begins with SELECT. A replica's stream is not its own: there the snapshot names the database.
 
 use std::fs::File;
 
@@ -170,7 +170,9 @@ pub fn start(server: &mut Server) -> bool {
     );
     // The child's fork and the offset are of one moment.
     server.end_unit();
-    server.replication.stream.forget_db();
+    if !server.replication.is_replica() {
+        server.replication.stream.forget_db();
+    }
     let offset = server.replication.stream.end();
     let options = options_of(server, form);
     let started = match through_pipe {

@@ -42,9 +42,19 @@ fn lastsave(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// ROLE: a primary says its offset and its replicas.
+/// ROLE: a primary says its offset and its replicas; a replica, its primary and how far it is.
 fn role(ctx: &mut Ctx) -> CmdResult {
     let (replication, reply) = (&ctx.server.replication, &mut ctx.client.reply);
+    if let Some(upstream) = &replication.upstream {
+        reply.array(5);
+        reply.bulk(b"slave");
+        reply.bulk(upstream.host.as_bytes());
+        reply.integer(upstream.port.into());
+        reply.bulk(upstream.phase.name().as_bytes());
+        let offset = replication.stream.end() as i64;
+        reply.integer(if upstream.is_connected() { offset } else { -1 });
+        return Ok(());
+    }
     let online: Vec<_> = replication
         .replicas
         .iter()

@@ -3,10 +3,13 @@
 
 use crate::client::announced::{Announced, Contents};
 use crate::client::flag;
+use crate::clients::describe::describe_running;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::{Error, said};
+use crate::replication::upstream::Upstream;
 use crate::sync::primary::{self, Request};
+use crate::sync::role;
 use crate::util::number::parse_i64;
 use crate::util::quote::split_args;
 
@@ -32,18 +35,47 @@ pub const TABLE: &[Command] = &[
 ];
 
 const SYNCHRONIZE: Flags = ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI;
-const ATTACH: Flags = ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING | NOT_BUILT;
-
-const NO_REPLICATION: Error = Error::of("ERR Replication is not supported yet");
+const ATTACH: Flags = ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING;
 
 /// REPLICAOF host port | NO ONE
 fn replicaof(ctx: &mut Ctx) -> CmdResult {
+    if ctx.server.config.cluster_enabled {
+        return Err(Error::of("ERR REPLICAOF not allowed in cluster mode."));
+    }
+    let words = ctx.server.config.words();
+    let user = describe_running(ctx.server, ctx.client, ctx.argv);
     if ctx.is(1, "no") && ctx.is(2, "one") {
+        if ctx.server.replication.is_replica() {
+            role::promote(ctx.server);
+            let line = words.line("MASTER MODE enabled (user request from '{}')", &[&user]);
+            log::info!("{line}");
+        }
         ctx.client.reply.ok();
         return Ok(());
     }
-    ctx.int_in(2, 0, u16::MAX.into(), "ERR Invalid master port")?;
-    Err(NO_REPLICATION)
+    if ctx.client.has(flag::REPLICA) {
+        return Err(Error::of(
+            "ERR Command is not valid when client is a replica.",
+        ));
+    }
+    let port = ctx.int_in(2, 0, u16::MAX.into(), "ERR Invalid master port")? as u16;
+    let host = String::from_utf8_lossy(ctx.argv[1]);
+    let same = |up: &Upstream| up.port == port && up.host.eq_ignore_ascii_case(&host);
+    if ctx.server.replication.upstream.as_ref().is_some_and(same) {
+        let line = words.line(
+            "REPLICAOF would result into synchronization with the master we are already connected with. No operation \
+             performed.",
+            &[],
+        );
+        log::info!("{line}");
+        let reply = words.line("OK Already connected to specified master", &[]);
+        ctx.client.reply.status(&reply);
+        return Ok(());
+    }
+    role::follow(ctx.server, &host, port);
+    log::info!("REPLICAOF {host}:{port} enabled (user request from '{user}')");
+    ctx.client.reply.ok();
+    Ok(())
 }
 
 /// FAILOVER [TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]: there is no replica that could
@@ -87,7 +119,10 @@ fn replconf(ctx: &mut Ctx) -> CmdResult {
     for pair in options.chunks_exact(2) {
         done = match pair[0].to_ascii_lowercase().as_slice() {
             b"ack" => acknowledge(ctx, options).map(|()| false),
-            b"getack" => Ok(false),
+            b"getack" => {
+                ctx.server.replication.owes_ack |= ctx.client.has(flag::PRIMARY);
+                Ok(false)
+            }
             _ => announce(&mut announced, pair[0], pair[1]).map(|()| true),
         };
         if !matches!(done, Ok(true)) {

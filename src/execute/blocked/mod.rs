@@ -318,6 +318,26 @@ pub fn serve_acks(server: &mut Server) {
     }
 }
 
+/// The role changes: what clients wait for may never come to be here. They get an error and are
+/// closed. Those that CLIENT PAUSE holds back stay.
+pub fn disconnect_all(server: &mut Server) {
+    for r in server.net.clients.refs() {
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
+        let kind = c.blocked.as_ref().map(|blocked| blocked.kind);
+        if kind.is_some_and(|kind| !matches!(kind, BlockKind::Postpone | BlockKind::Shutdown)) {
+            let error = Error::of(
+                "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+            );
+            server.stats.count_error(error.code());
+            unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+            c.set(flag::CLOSE_AFTER_REPLY);
+        }
+        server.net.clients.put(c);
+    }
+}
+
 /// CLIENT UNBLOCK. Returns false if that client does not wait, or its wait can't be ended early.
 pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -> bool {
     let Some(mut c) = server.net.clients.take_ref(r) else {

@@ -313,6 +313,14 @@ pub fn follow_setting(server: &mut Server) -> Result<(), String> {
     }
 }
 
+/// The data set is about to be replaced by a primary's: the AOF ends here, and
+/// [`follow_setting`] begins another one.
+pub fn stop_for_sync(server: &mut Server) {
+    if server.aof.state != State::Off {
+        stop(server);
+    }
+}
+
 fn start(server: &mut Server) -> Result<(), String> {
     server.aof.state = State::WaitRewrite;
     let other = server

@@ -3,6 +3,7 @@
 use crate::commands::server::info::{Report, View};
 use crate::persist::aof::State;
 use crate::persist::child::{Child, Kind, Wish};
+use crate::replication::upstream::{Phase, Upstream};
 use crate::state::Server;
 
 pub fn persistence(view: &View, out: &mut Report) {
@@ -135,7 +136,13 @@ fn running_seconds(server: &Server, kind: Kind) -> i64 {
 pub fn replication(view: &View, out: &mut Report) {
     let server = view.server;
     let (replication, now_ms) = (&server.replication, server.clock.now_ms);
-    out.field("role", "master");
+    match &replication.upstream {
+        None => out.field("role", "master"),
+        Some(upstream) => {
+            out.field("role", "slave");
+            primary(server, upstream, out);
+        }
+    }
     out.field("connected_slaves", replication.replicas.len());
     if server.config.min_replicas_to_write != 0 && server.config.min_replicas_max_lag != 0 {
         let max_lag_s = server.config.min_replicas_max_lag.into();
@@ -165,6 +172,58 @@ pub fn replication(view: &View, out: &mut Report) {
     out.field("repl_backlog_size", server.config.repl_backlog_size);
     out.field("repl_backlog_first_byte_offset", stream.first_byte_offset());
     out.field("repl_backlog_histlen", stream.histlen());
+}
+
+/// The primary that this server follows.
+fn primary(server: &Server, upstream: &Upstream, out: &mut Report) {
+    let now_ms = server.clock.now_ms;
+    let client = upstream.client.and_then(|r| server.net.clients.get(r.slot));
+    let seconds_since = |ms: i64| (now_ms - ms) / 1000;
+    let up = upstream.is_connected();
+    out.field("master_host", &upstream.host);
+    out.field("master_port", upstream.port);
+    out.field("master_link_status", if up { "up" } else { "down" });
+    let last_io_s = client.map_or(-1, |c| seconds_since(c.last_interaction_ms));
+    out.field("master_last_io_seconds_ago", last_io_s);
+    let syncing = upstream.phase == Phase::Transfer;
+    out.field("master_sync_in_progress", syncing as u8);
+    let applied = server.replication.stream.end();
+    let waiting = client.map_or(0, |c| c.querybuf_len()) + upstream.unit.len();
+    out.field("slave_read_repl_offset", applied + waiting as u64);
+    out.field("slave_repl_offset", applied);
+    if syncing {
+        let received = &upstream.received;
+        let total = received.total.unwrap_or(0);
+        let percent = match total {
+            0 => 0.0,
+            total => received.bytes as f64 * 100.0 / total as f64,
+        };
+        out.field("master_sync_total_bytes", total);
+        out.field("master_sync_read_bytes", received.bytes);
+        out.field(
+            "master_sync_left_bytes",
+            total.saturating_sub(received.bytes),
+        );
+        out.decimal("master_sync_perc", percent, 2);
+        out.field(
+            "master_sync_last_io_seconds_ago",
+            seconds_since(received.last_io_ms),
+        );
+    }
+    if !up {
+        let down_s = match upstream.down_since_s {
+            0 => -1,
+            since_s => now_ms / 1000 - since_s,
+        };
+        out.field("master_link_down_since_seconds", down_s);
+        if upstream.refused_empty {
+            out.field("master_link_refused", "empty_primary");
+        }
+    }
+    let config = &server.config;
+    out.field("slave_priority", config.replica_priority);
+    out.field("slave_read_only", config.replica_read_only as u8);
+    out.field("replica_announced", config.replica_announced as u8);
 }
 
 /// There are no modules.

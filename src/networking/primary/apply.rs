@@ -1,0 +1,86 @@
+//! The primary's stream, applied: each command runs like a client's, and its bytes go into our own
+//! stream, as they came.
+//!
+//! ```text
+//!   SET k v           ─> runs ─> stream.append
+//!   MULTI INCR a ..   ─> unit ┐
+//!   .. EXEC           ─> runs ─> stream.append(unit)
+//! ```
+//!
+//! **Invariant:** between two reads, what was received is what was appended, what stands in the
+//! unit, and what is not parsed yet: [`check`] closes a link on which it does not hold.
+
+use crate::client::table::Net;
+use crate::client::{Client, flag};
+use crate::ds::bulk::push_command;
+use crate::state::Server;
+
+/// A command has run. `bytes` is what was received since the one before it; empty for a command
+/// with large arguments, which did not stay together and is encoded again.
+pub fn command_applied(server: &mut Server, c: &Client, bytes: &[u8], argv: &[&[u8]]) {
+    let replication = &mut server.replication;
+    let Some(upstream) = replication.upstream.as_mut() else {
+        return;
+    };
+    if upstream.client != Some(c.reference()) {
+        return;
+    }
+    if !c.has(flag::MULTI) && upstream.unit.is_empty() && !bytes.is_empty() {
+        return replication.stream.append(bytes);
+    }
+    match bytes {
+        [] => push_command(&mut upstream.unit, argv),
+        bytes => upstream.unit.extend_from_slice(bytes),
+    }
+    if !c.has(flag::MULTI) {
+        replication.stream.append(&upstream.unit);
+        upstream.unit.clear();
+        upstream.unit.shrink_to(UNIT_KEEP);
+    }
+}
+
+/// Memory that is kept for the next transaction.
+const UNIT_KEEP: usize = 64 * 1024;
+
+/// Bytes between commands or behind them, such as empty lines: they count as any others.
+pub fn gap_applied(server: &mut Server, c: &Client, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        command_applied(server, c, bytes, &[]);
+    }
+}
+
+/// The bytes of a read have been run.
+pub fn read_applied(server: &mut Server, c: &mut Client) {
+    let replication = &mut server.replication;
+    let Some(upstream) = replication.upstream.as_mut() else {
+        return;
+    };
+    if upstream.client != Some(c.reference()) {
+        return;
+    }
+    upstream.db = c.db;
+    replication.stream.set_selected_db(c.db);
+    check(server, c);
+}
+
+/// The offsets must be those of the primary, or a partial resync would go on at the wrong byte.
+fn check(server: &mut Server, c: &mut Client) {
+    let replication = &mut server.replication;
+    let Some(upstream) = replication.upstream.as_mut() else {
+        return;
+    };
+    let big = c.open.as_ref().is_some_and(|open| open.big.is_some());
+    if big || c.has(flag::CLOSE_ASAP) {
+        return;
+    }
+    let received = upstream.attached_at + c.net_in;
+    let known = replication.stream.end() + upstream.unit.len() as u64;
+    if received != known + c.querybuf.len() as u64 {
+        log::warn!(
+            "The primary's stream can't be counted: {received} bytes received, {known} applied. Closing the link; a \
+             full resync follows."
+        );
+        upstream.can_continue = false;
+        Net::close_asap(&mut server.net.close_asap, c);
+    }
+}

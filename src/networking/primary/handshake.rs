@@ -1,0 +1,261 @@
+//! The hand-shake with a primary: what we say of ourselves, and the reply to PSYNC.
+//!
+//! ```text
+//!   PING                                  any reply but a refusal; it may want AUTH
+//!   AUTH [user] password
+//!   REPLCONF listening-port, ip-address, capa     an old primary may not know them
+//!   PSYNC id offset                       +FULLRESYNC id offset | +CONTINUE [id] | an error
+//! ```
+
+use ae::EventLoop;
+
+use super::{fail, receive, stream_from};
+use crate::link::{Action, Errors, Expect, Failure, Plan, Reply, Step, Unasked};
+use crate::networking::link::{self, LinkId};
+use crate::persist::rdb;
+use crate::replication::upstream::Phase;
+use crate::state::Server;
+use crate::sync::role;
+use crate::util::number::parse_i64;
+
+// The steps' tags.
+const PING: u32 = 0;
+const AUTH: u32 = 1;
+const PORT: u32 = 2;
+const ADDRESS: u32 = 3;
+const CAPA: u32 = 4;
+const PSYNC: u32 = 5;
+
+/// Errors of PING that say no more than that AUTH is wanted.
+const AUTH_WANTED: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
+
+/// All steps up to PSYNC, which is decided when the others are over.
+pub fn plan(server: &Server) -> Plan {
+    let config = &server.config;
+    let mut script = vec![
+        Step::new(PING, &["PING"])
+            .errors(Errors::FatalExcept(AUTH_WANTED))
+            .wait(),
+    ];
+    if !config.masterauth.is_empty() {
+        let user = config.masteruser.to_str_lossy();
+        let user = Some(&*user).filter(|user| !user.is_empty());
+        script.push(Step::auth(AUTH, user, &config.masterauth.to_str_lossy()));
+    }
+    let port = match (config.replica_announce_port, config.port) {
+        (0, port) => port.to_string(),
+        (announced, _) => announced.to_string(),
+    };
+    let tolerated = |tag, argv: &[&str]| Step::new(tag, argv).errors(Errors::Tolerated);
+    script.push(tolerated(PORT, &["REPLCONF", "listening-port", &port]));
+    if !config.replica_announce_ip.is_empty() {
+        let ip = config.replica_announce_ip.to_str_lossy();
+        script.push(tolerated(ADDRESS, &["REPLCONF", "ip-address", &ip]));
+    }
+    let rdb = format!("rdb{}", rdb::VERSION_REDIS_MAX);
+    let capa = ["REPLCONF", "capa", "eof", "capa", "psync2", "capa", &rdb];
+    script.push(tolerated(CAPA, &capa));
+    let timeout_ms = u64::from(config.repl_timeout) * 1000;
+    Plan::new(script, Unasked::Keep, timeout_ms)
+}
+
+/// PSYNC: with what follows our history, or `? -1`.
+fn psync(server: &Server) -> Step {
+    let replication = &server.replication;
+    let upstream = replication.upstream.as_ref();
+    let request = match upstream.is_some_and(|up| up.can_continue) {
+        true => {
+            let next = replication.stream.end() + 1;
+            log::info!(
+                "Trying a partial resynchronization (request {}:{next}).",
+                replication.id
+            );
+            Step::new(PSYNC, &["PSYNC", &replication.id, &next.to_string()])
+        }
+        false => {
+            let words = server.config.words();
+            log::info!(
+                "{}",
+                words.line(
+                    "Partial resynchronization not possible (no cached master)",
+                    &[]
+                )
+            );
+            Step::new(PSYNC, &["PSYNC", "?", "-1"])
+        }
+    };
+    request.errors(Errors::Tolerated).expect(Expect::Line)
+}
+
+/// What the link reports.
+pub fn on_action(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
+    let words = server.config.words();
+    match action {
+        Action::Reply { tag: PING, .. } => {
+            set_phase(server, Phase::Handshake);
+            log::info!(
+                "{}",
+                words.line("Master replied to PING, replication can continue...", &[])
+            );
+        }
+        Action::Reply { tag: PSYNC, reply } => psync_replied(el, server, id, reply),
+        Action::Reply {
+            tag,
+            reply: Reply::Error(text),
+        } => {
+            let option = match tag {
+                PORT => "listening-port",
+                ADDRESS => "ip-address",
+                _ => "capa",
+            };
+            let text = String::from_utf8_lossy(&text);
+            log::info!(
+                "(Non critical) {}",
+                words.line(
+                    "Master does not understand REPLCONF {}: -{}",
+                    &[&option, &text]
+                )
+            );
+        }
+        Action::Ready => {
+            let step = psync(server);
+            link::request(el, server, id, step);
+        }
+        Action::Failed(failure) => {
+            server.primary_link.link = None;
+            log_failure(server, &failure);
+            fail(el, server);
+        }
+        _ => {}
+    }
+}
+
+fn set_phase(server: &mut Server, phase: Phase) {
+    if let Some(upstream) = &mut server.replication.upstream {
+        upstream.phase = phase;
+    }
+}
+
+fn log_failure(server: &Server, failure: &Failure) {
+    let words = server.config.words();
+    let text = match failure {
+        Failure::Refused { tag: PING, error } => words.line(
+            "Error reply to PING from master: '-{}'",
+            &[&String::from_utf8_lossy(error)],
+        ),
+        Failure::Refused { tag: AUTH, error } => words.line(
+            "Unable to AUTH to MASTER: -{}",
+            &[&String::from_utf8_lossy(error)],
+        ),
+        Failure::ConnectTimeout | Failure::ReplyTimeout { .. } | Failure::SendTimeout => {
+            words.line("Timeout connecting to the MASTER...", &[])
+        }
+        Failure::Resolve(reason) => words.line("Unable to connect to MASTER: {}", &[reason]),
+        failure => words.line("Error condition on socket for SYNC: {}", &[failure]),
+    };
+    log::warn!("{text}");
+}
+
+/// The reply to PSYNC decides how it goes on.
+fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, reply: Reply) {
+    let words = server.config.words();
+    let text = match &reply {
+        Reply::Status(text) | Reply::Line(text) => text.clone(),
+        Reply::Error(text) => [b"-", &text[..]].concat(),
+        other => other.to_string().into_bytes(),
+    };
+    let mut parts = text.split(|&b| b == b' ');
+    let verb = parts.next().unwrap_or_default();
+    let (new_id, offset) = (parts.next(), parts.next());
+    if verb == b"FULLRESYNC" {
+        let offset = offset.and_then(parse_i64);
+        let offset = offset.and_then(|offset| u64::try_from(offset).ok());
+        match (new_id.and_then(valid_id), offset) {
+            (Some(new_id), Some(offset)) => full_resync(el, server, id, new_id, offset),
+            _ => {
+                let line = words.line("Master replied with wrong +FULLRESYNC syntax.", &[]);
+                log::warn!("{line}");
+                fail(el, server);
+            }
+        }
+    } else if verb == b"CONTINUE" {
+        resume(el, server, id, new_id.and_then(valid_id));
+    } else if verb == b"-NOMASTERLINK" || verb == b"-LOADING" {
+        let line = words.line(
+            "Master is currently unable to PSYNC but should be in the future: {}",
+            &[&String::from_utf8_lossy(&text)],
+        );
+        log::info!("{line}");
+        fail(el, server);
+    } else {
+        let text = String::from_utf8_lossy(&text);
+        let line = match verb.first() {
+            Some(b'-') => words.line(
+                "Master does not support PSYNC or is in error state (reply: {})",
+                &[&text],
+            ),
+            _ => words.line("Unexpected reply to PSYNC from master: {}", &[&text]),
+        };
+        log::warn!("{line}");
+        fail(el, server);
+    }
+}
+
+/// 40 printable characters.
+fn valid_id(id: &[u8]) -> Option<String> {
+    let valid = id.len() == 40 && id.iter().all(u8::is_ascii_alphanumeric);
+    valid.then(|| String::from_utf8_lossy(id).into_owned())
+}
+
+/// `+FULLRESYNC`: a snapshot follows.
+fn full_resync(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    id: LinkId,
+    new_id: String,
+    offset: u64,
+) {
+    let words = server.config.words();
+    log::info!(
+        "{}",
+        words.line("Full resync from master: {}:{}", &[&new_id, &offset])
+    );
+    server.primary_link.link = None;
+    match link::take(el, server, id) {
+        Some(taken) => receive::begin(el, server, taken, new_id, offset),
+        None => fail(el, server),
+    }
+}
+
+/// `+CONTINUE`: the stream follows, from the next byte on.
+fn resume(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, new_id: Option<String>) {
+    let words = server.config.words();
+    log::info!(
+        "{}",
+        words.line("Successful partial resynchronization with master.", &[])
+    );
+    if let Some(new_id) = new_id.filter(|new_id| *new_id != server.replication.id) {
+        server.replication.branch_history(new_id);
+        log::info!(
+            "{}",
+            words.line(
+                "Master replication ID changed to {}",
+                &[&server.replication.id]
+            )
+        );
+        // They come back and learn it.
+        role::close_replicas(server);
+    }
+    log::info!(
+        "{}",
+        words.line(
+            "MASTER <-> REPLICA sync: Master accepted a Partial Resynchronization.",
+            &[]
+        )
+    );
+    server.primary_link.link = None;
+    match link::take(el, server, id) {
+        Some(taken) => stream_from(el, server, taken.conn, &taken.received),
+        None => fail(el, server),
+    }
+}

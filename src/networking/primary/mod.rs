@@ -1,0 +1,216 @@
+//! The link to our primary: connect, hand-shake, snapshot, stream.
+//!
+//! ```text
+//!   follow (before_sleep) ─> link::open ─> PING, AUTH, REPLCONF ..., PSYNC       handshake.rs
+//!        │                                   ├─ +CONTINUE ────────────────┐
+//!        │ another upstream, or none         └─ +FULLRESYNC ─> receive.rs ┤
+//!        └─> everything of the old one is closed                          v
+//!                                                        a client with the flag PRIMARY, whose
+//!                                                        commands are applied            apply.rs
+//! ```
+//!
+//! What is known of the primary is in `replication::upstream`; here are its sockets.
+//!
+//! **Invariant:** whatever is open here belongs to the upstream of number `number`. When the server
+//! follows another one, or none, it is closed before the loop sleeps.
+
+pub mod apply;
+mod handshake;
+mod receive;
+
+use ae::{Class, EventLoop, Mask};
+
+use crate::client::{Client, ClientRef, flag};
+use crate::connection::Connection;
+use crate::networking::link::{self, LinkId, Target};
+use crate::networking::query;
+use crate::replication;
+use crate::replication::upstream::{Phase, Upstream};
+use crate::state::Server;
+use receive::Receive;
+
+/// Between two attempts to connect.
+const RETRY_MS: i64 = 1000;
+
+/// What is open towards the primary.
+#[derive(Default)]
+pub struct PrimaryLink {
+    /// The upstream that all of this is for.
+    number: u64,
+    /// Until PSYNC is replied to.
+    link: Option<LinkId>,
+    /// While a snapshot is received.
+    receive: Option<Box<Receive>>,
+}
+
+/// Before the loop sleeps: what is open follows the role; a primary that is to be connected to is.
+pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
+    let number = server
+        .replication
+        .upstream
+        .as_ref()
+        .map_or(0, |up| up.number);
+    if server.primary_link.number != number {
+        close(el, server);
+        server.primary_link.number = number;
+    }
+    let now_ms = server.clock.now_ms;
+    let due = |up: &&mut Upstream| up.phase == Phase::Connect && up.connect_at_ms <= now_ms;
+    if server.is_loading() || server.is_nested() {
+        return;
+    }
+    if std::mem::take(&mut server.replication.owes_ack) {
+        send_ack(server);
+    }
+    if let Some(upstream) = server.replication.upstream.as_mut().filter(due) {
+        upstream.phase = Phase::Connecting;
+        let (host, port) = (upstream.host.clone(), upstream.port);
+        connect(el, server, &host, port);
+    }
+}
+
+fn connect(el: &mut EventLoop<Server>, server: &mut Server, host: &str, port: u16) {
+    let words = server.config.words();
+    log::info!(
+        "{}",
+        words.line("Connecting to MASTER {}:{}", &[&host, &port])
+    );
+    let source = server.config.bind_source_addr.to_str_lossy().parse().ok();
+    let target = Target { host, port, source };
+    let plan = handshake::plan(server);
+    let id = link::open(el, server, &target, plan, handshake::on_action);
+    server.primary_link.link = Some(id);
+    log::info!("{}", words.line("MASTER <-> REPLICA sync started", &[]));
+}
+
+/// Close whatever is open.
+fn close(el: &mut EventLoop<Server>, server: &mut Server) {
+    if let Some(id) = server.primary_link.link.take() {
+        link::close(el, server, id);
+    }
+    if let Some(receive) = server.primary_link.receive.take() {
+        receive.close(el);
+    }
+}
+
+/// The attempt failed: everything is closed, and tried again in a second.
+fn fail(el: &mut EventLoop<Server>, server: &mut Server) {
+    close(el, server);
+    let retry_at_ms = server.clock.now_ms + RETRY_MS;
+    if let Some(upstream) = &mut server.replication.upstream {
+        upstream.phase = Phase::Connect;
+        upstream.connect_at_ms = retry_at_ms;
+    }
+}
+
+/// Apply what comes from this connection from now on. `received` was read from it already.
+fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection, received: &[u8]) {
+    let Some(upstream) = server.replication.upstream.as_ref() else {
+        return;
+    };
+    let peer = format!("{}:{}", upstream.host, upstream.port);
+    let db = upstream.db;
+    let id = server.net.clients.next_id();
+    let mut c = Box::new(Client::detached(id, server.clock.now_ms));
+    c.set(flag::PRIMARY | flag::REPLY_OFF | flag::DENY_BLOCKING | flag::EVER_AUTHENTICATED);
+    let fd = conn.raw_fd();
+    c.conn = Some(conn);
+    c.peer = peer.into();
+    c.db = db;
+    c.net_in = received.len() as u64;
+    let slot = server.net.clients.insert(c);
+    let r = ClientRef { slot, id };
+    match el.add_file(fd, Class::First, slot.into()) {
+        Ok(token) => {
+            el.set_handler(token, Mask::READABLE, query::read_handler);
+            if let Some(c) = server.net.clients.resolve(r) {
+                c.token = Some(token);
+            }
+        }
+        Err(e) => {
+            log::warn!("The link to the primary can't be watched: {e}");
+            if let Some(c) = server.net.clients.take(slot) {
+                server.net.clients.forget(&c);
+            }
+            return fail(el, server);
+        }
+    }
+    replication::ensure_backlog(server);
+    let end = server.replication.stream.end();
+    if let Some(upstream) = &mut server.replication.upstream {
+        upstream.phase = Phase::Connected;
+        upstream.client = Some(r);
+        upstream.attached_at = end;
+        upstream.can_continue = true;
+        upstream.is_new = false;
+        upstream.down_since_s = 0;
+    }
+    send_ack(server);
+    if !received.is_empty()
+        && let Some(mut c) = server.net.clients.take_ref(r)
+    {
+        query::feed(server, &mut c, received);
+        server.net.clients.put(c);
+    }
+}
+
+/// Tell the primary how far its stream is applied, and how far our AOF is on the disk.
+pub fn send_ack(server: &mut Server) {
+    use crate::client::table::Net;
+    use crate::ds::bulk::push_command;
+    let offset = server.replication.stream.end().to_string();
+    let aof_offset = server
+        .replication
+        .aof_synced
+        .map(|offset| offset.to_string());
+    let client = server
+        .replication
+        .upstream
+        .as_ref()
+        .and_then(|up| up.client);
+    let Some(c) = client.and_then(|r| server.net.clients.resolve(r)) else {
+        return;
+    };
+    let mut request = Vec::new();
+    match &aof_offset {
+        Some(aof) => push_command(&mut request, &["REPLCONF", "ACK", &offset, "FACK", aof]),
+        None => push_command(&mut request, &["REPLCONF", "ACK", &offset]),
+    }
+    c.reply.raw(&request);
+    Net::mark_pending(&mut server.net.pending_write, c);
+}
+
+/// From the cron, once a second: acknowledge, and give up a primary that is silent.
+pub fn cron(server: &mut Server) {
+    use crate::client::table::Net;
+    let words = server.config.words();
+    let silent_since_ms = server.clock.now_ms - i64::from(server.config.repl_timeout) * 1000;
+    let Some(upstream) = server.replication.upstream.as_mut() else {
+        return;
+    };
+    if let Some(r) = upstream.client {
+        let Some(c) = server.net.clients.resolve(r) else {
+            return;
+        };
+        if c.last_interaction_ms < silent_since_ms {
+            log::warn!(
+                "{}",
+                words.line("MASTER timeout: no data nor PING received...", &[])
+            );
+            return Net::close_asap(&mut server.net.close_asap, c);
+        }
+        return send_ack(server);
+    }
+    if upstream.phase == Phase::Transfer && upstream.received.last_io_ms < silent_since_ms {
+        log::warn!(
+            "{}",
+            words.line(
+                "Timeout receiving bulk data from MASTER... If the problem persists try to set the 'repl-timeout' \
+                 parameter in redis.conf to a larger value.",
+                &[]
+            )
+        );
+        server.primary_link.number = 0; // closed before the loop sleeps
+        upstream.phase = Phase::Connect;
+    }
+}

@@ -1,0 +1,113 @@
+//! The server changes its role: REPLICAOF, and what a failover does.
+//!
+//! ```text
+//!   follow    primary ─> replica    blocked clients go; the own history is what PSYNC offers to the new primary
+//!   promote   replica ─> primary    a new id; the old one is valid up to here, for the replicas of both
+//! ```
+//!
+//! Nothing here touches a socket: `networking::primary` sees that the upstream is another one and
+//! closes its link, connects, and receives.
+
+use crate::client::table::Net;
+use crate::config::enums::HostPort;
+use crate::execute::blocked;
+use crate::replication;
+use crate::state::Server;
+
+/// Follow the primary at this address.
+pub fn follow(server: &mut Server, host: &str, port: u16) {
+    let was_primary = !server.replication.is_replica();
+    close_primary_client(server);
+    let words = server.config.words();
+    let offered = server.replication.upstream.take();
+    let selected_db = server.replication.stream.selected_db();
+    let upstream = server.replication.set_upstream(host, port);
+    // What was applied of one primary's history may be a part of the other's.
+    upstream.can_continue = offered.as_ref().is_none_or(|old| old.can_continue);
+    upstream.db = offered.map_or(selected_db.unwrap_or(0), |old| old.db);
+    server.config.replicaof = Some(HostPort {
+        host: host.into(),
+        port,
+    });
+    blocked::disconnect_all(server);
+    if was_primary {
+        log::info!(
+            "{}",
+            words.line(
+                "Before turning into a replica, using my own master parameters to synthesize a cached master: I may \
+                 be able to synchronize with the new master with just a partial transfer.",
+                &[]
+            )
+        );
+        replication::ensure_backlog(server);
+    }
+    changed(server);
+}
+
+/// At the start, before the data set is loaded: the role that the settings name. Port 0 names no
+/// primary.
+pub fn begin(server: &mut Server) {
+    let named = server.config.replicaof.clone();
+    if let Some(primary) = named.filter(|primary| primary.port != 0) {
+        let host = primary.host.to_str_lossy().into_owned();
+        server.replication.set_upstream(&host, primary.port).is_new = false;
+        changed(server);
+    }
+}
+
+/// Be a primary from here on.
+pub fn promote(server: &mut Server) {
+    if !server.replication.is_replica() {
+        return;
+    }
+    close_primary_client(server);
+    server.replication.upstream = None;
+    server.config.replicaof = None;
+    let id = server.rng.hex(40);
+    server.replication.branch_history(id);
+    log::info!(
+        "Setting secondary replication ID to {}, valid up to offset: {}. New replication ID is {}",
+        server.replication.second_id,
+        server.replication.second_offset,
+        server.replication.id
+    );
+    // They come back at once, and learn the new id from the reply to PSYNC.
+    close_replicas(server);
+    server.replication.stream.forget_db();
+    server.replication.no_replicas_since_s = server.clock.now_s();
+    changed(server);
+}
+
+/// What follows from the role.
+fn changed(server: &mut Server) {
+    replication::follow_stream(server);
+    if let Err(reason) = server.apply_oom_score_adj() {
+        log::warn!("{reason}");
+    }
+}
+
+/// The client that applies the primary's stream ends at the end of this turn, and applies nothing
+/// until then.
+fn close_primary_client(server: &mut Server) {
+    let client = server
+        .replication
+        .upstream
+        .as_ref()
+        .and_then(|up| up.client);
+    if let Some(r) = client
+        && let Some(mut c) = server.net.clients.take_ref(r)
+    {
+        replication::primary_left(server, &c);
+        Net::close_asap(&mut server.net.close_asap, &mut c);
+        server.net.clients.put(c);
+    }
+}
+
+/// Close the links of all replicas: what they know of this server is not true any more.
+pub fn close_replicas(server: &mut Server) {
+    for r in server.replication.replicas.clients() {
+        if let Some(c) = server.net.clients.resolve(r) {
+            Net::close_asap(&mut server.net.close_asap, c);
+        }
+    }
+}
