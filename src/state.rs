@@ -29,7 +29,7 @@ use crate::observe::latency::Latency;
 use crate::observe::stats::Stats;
 use crate::persist::aof::Aof;
 use crate::persist::child::{Child, Forks};
-use crate::persist::loading::Progress;
+use crate::persist::loading::{Loading, Progress};
 use crate::persist::rdb::Rdb;
 use crate::propagate::Propagation;
 use crate::propagate::gate::Gate;
@@ -117,10 +117,8 @@ pub struct Server {
     pub forks: Forks,
     /// Unix time of the last save in seconds; at first, that of the start.
     pub last_save_s: i64,
-    /// Whether the data set is being loaded, and not available to clients.
-    pub loading: bool,
-    /// Whether another data set is being loaded while clients use this one.
-    pub async_loading: bool,
+    /// Whether a data set is being loaded, and which.
+    pub loading: Loading,
     /// The progress of the load.
     pub load: Progress,
     pub shutdown: Shutdown,

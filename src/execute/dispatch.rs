@@ -117,7 +117,7 @@ fn check(
              allowed in this context"
         ))));
     }
-    if is_denied_by_loading(server, c, cmd, flags) {
+    if server.is_loading() && is_denied_by_loading(server, c, cmd, flags) {
         return Err(refuse(Error::of(server.config.text(texts::LOADING))));
     }
     if let Some(running) = &server.scripting.running
@@ -242,13 +242,14 @@ fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> comma
 }
 
 /// Whether the command needs data that is being loaded. An EXEC needs what its commands need.
+#[cold]
 fn is_denied_by_loading(server: &Server, c: &Client, cmd: &Command, flags: command::Flags) -> bool {
-    if server.loading {
-        let queued = c.multi.as_ref().filter(|_| cmd.name == "exec");
-        let lacks = queued.map_or(0, |queued| queued.lacks);
-        return (!cmd.flags | lacks) & command::LOADING != 0;
+    if server.loading.is_aside() {
+        return flags & command::NO_ASYNC_LOADING != 0;
     }
-    server.async_loading && flags & command::NO_ASYNC_LOADING != 0
+    let queued = c.multi.as_ref().filter(|_| cmd.is(command::RUNS_QUEUE));
+    let lacks = queued.map_or(0, |queued| queued.lacks);
+    (!cmd.flags | lacks) & command::LOADING != 0
 }
 
 /// Evicts keys if memory is short, or refuses a command that would need more.

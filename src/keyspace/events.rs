@@ -75,10 +75,12 @@ impl Server {
     #[inline]
     pub fn signal_modified(&mut self, by: Option<&mut Client>, db: u32, key: &[u8]) {
         let by_id = by.as_ref().map_or(0, |c| c.id);
-        if !self.key_clients[db as usize].watched.is_empty() {
+        let clients = &self.key_clients[db as usize];
+        let (watched, waited_for) = (!clients.watched.is_empty(), !clients.blocking.is_empty());
+        if watched {
             crate::keyspace::watch::touch_watched(self, by, db, key);
         }
-        if !self.key_clients[db as usize].blocking.is_empty() {
+        if waited_for {
             self.signal_key_ready(db, key);
         }
         if self.armed & (armed::TRACKING | armed::BIGKEYS | armed::UNSYNCED) != 0 {

@@ -255,7 +255,7 @@ pub fn perform_evictions(server: &mut Server) -> bool {
 fn evict_what_exceeds(server: &mut Server) -> bool {
     server.evict.unfinished = false;
     let limit = server.config.maxmemory as usize;
-    if limit == 0 || server.loading || is_held_back(server) {
+    if limit == 0 || server.loading.is_in_place() || is_held_back(server) {
         return true;
     }
     let Some(mut excess) = server

@@ -86,7 +86,7 @@ impl Server {
     /// The present policy for expired keys and fields.
     #[inline]
     pub fn expiry_policy(&self) -> ExpiryPolicy {
-        if self.loading || self.replication.applying {
+        if self.loading.is_in_place() || self.replication.applying {
             ExpiryPolicy::Ignore
         } else if self.replication.is_replica() || self.is_paused() {
             ExpiryPolicy::Hide

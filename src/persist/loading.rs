@@ -14,8 +14,8 @@
 //! What is wrong with the bytes is returned, whatever they come from. The start ends the process
 //! then: a server that starts with half of its data would soon save that half.
 //!
-//! **Invariant:** while `server.loading` is set nothing expires and nothing is evicted; expired
-//! keys of the file are not created.
+//! **Invariant:** while `server.loading` is `InPlace` nothing expires and nothing is evicted;
+//! expired keys of the file are not created.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -85,6 +85,27 @@ pub struct Counts {
     pub empty: u64,
 }
 
+/// Which data set is being loaded.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Loading {
+    #[default]
+    No,
+    /// The server's: clients have none meanwhile.
+    InPlace,
+    /// Another one: clients use the server's.
+    Aside,
+}
+
+impl Loading {
+    pub fn is_in_place(self) -> bool {
+        self == Loading::InPlace
+    }
+
+    pub fn is_aside(self) -> bool {
+        self == Loading::Aside
+    }
+}
+
 /// Why the data set was not loaded.
 #[derive(Debug)]
 pub enum LoadError {
@@ -126,14 +147,14 @@ pub struct Live<'a> {
 impl Live<'_> {
     /// Begins to load: clients get -LOADING from now on. `total` is the size of the files in bytes.
     pub fn begin(&mut self, total: u64) {
-        self.server.loading = true;
+        self.server.loading = Loading::InPlace;
         self.begin_progress(total);
     }
 
     /// A load aside begins: clients are served from the server's data set. `total` is 0 if the size
     /// is not known.
     pub fn begin_aside(&mut self, total: u64) {
-        self.server.async_loading = true;
+        self.server.loading = Loading::Aside;
         self.begin_progress(total);
     }
 
@@ -149,10 +170,9 @@ impl Live<'_> {
 
     /// Ends the load.
     pub fn end(&mut self) {
-        if std::mem::take(&mut self.server.loading) {
+        if std::mem::take(&mut self.server.loading).is_in_place() {
             bigkeys::loaded(self.server);
         }
-        self.server.async_loading = false;
         signals::set_loading(false);
         self.server.clock.update();
     }
@@ -636,14 +656,16 @@ pub fn reload(
 }
 
 impl Server {
-    /// A data set is being loaded: this server's, or one aside.
+    /// A data set is being loaded, in place or aside.
+    #[inline]
     pub fn is_loading(&self) -> bool {
-        self.loading || self.async_loading
+        self.loading != Loading::No
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Loading;
     use crate::config::Enable;
     use crate::testing::{say, server_with};
 
@@ -651,7 +673,7 @@ mod tests {
     fn a_load_aside_leaves_the_old_data_set_to_clients() {
         let mut server = server_with(1);
         say(&mut server, 0, &["set k v"]);
-        server.async_loading = true;
+        server.loading = Loading::Aside;
         assert_eq!(say(&mut server, 0, &["get k"]), "$1\r\nv\r\n");
         let info = say(&mut server, 0, &["info persistence"]);
         assert!(info.contains("\r\nloading:0\r\nasync_loading:1\r\n"));
@@ -669,12 +691,12 @@ mod tests {
     fn a_transaction_sees_no_half_of_a_data_set() {
         let mut server = server_with(1);
         say(&mut server, 0, &["set k v", "multi", "echo a", "get k"]);
-        server.loading = true;
+        server.loading = Loading::InPlace;
         let reply = say(&mut server, 0, &["exec"]);
         assert!(reply.contains("LOADING"), "{reply}");
-        server.loading = false;
+        server.loading = Loading::No;
         say(&mut server, 0, &["multi", "echo a"]);
-        server.loading = true;
+        server.loading = Loading::InPlace;
         assert_eq!(say(&mut server, 0, &["exec"]), "*1\r\n$1\r\na\r\n");
     }
 

@@ -242,7 +242,7 @@ pub fn loaded(server: &mut Server) {
 
 /// The cron's step: continues the pass, or begins one if too few keys are left.
 pub fn cron(server: &mut Server, period: Duration) {
-    if server.armed & armed::BIGKEYS == 0 || server.loading {
+    if server.armed & armed::BIGKEYS == 0 || server.loading.is_in_place() {
         return;
     }
     let began = Instant::now();

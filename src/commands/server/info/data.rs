@@ -8,8 +8,8 @@ use crate::state::Server;
 
 pub fn persistence(view: &View, out: &mut Report) {
     let server = view.server;
-    out.field("loading", server.loading as u8);
-    out.field("async_loading", server.async_loading as u8);
+    out.field("loading", server.loading.is_in_place() as u8);
+    out.field("async_loading", server.loading.is_aside() as u8);
     child(view, out);
     out.field("rdb_changes_since_last_save", server.dirty);
     out.field(
