@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Clients are not part of it: those that wait for a key or watch one (`Server::key_clients`) stay,
-//! and learn from [`Server::install_data_set`] what has become of their keys.
+//! and [`Server::install_data_set`] updates them.
 
 use crate::config::Config;
 use crate::db::Db;
@@ -27,7 +27,7 @@ pub struct DataSet {
 }
 
 impl DataSet {
-    /// An empty one.
+    /// An empty data set.
     pub fn new(databases: u32, hasher: KeyHasher) -> DataSet {
         DataSet {
             dbs: (0..databases).map(|index| Db::new(index, hasher)).collect(),
@@ -35,17 +35,17 @@ impl DataSet {
         }
     }
 
-    /// Keys of all databases.
+    /// The number of keys of all databases.
     pub fn len(&self) -> usize {
         self.dbs.iter().map(Db::len).sum()
     }
 
-    /// There is no key, though there may be functions.
+    /// Whether there is no key; there may be functions.
     pub fn is_empty(&self) -> bool {
         self.dbs.iter().all(Db::is_empty)
     }
 
-    /// Follow the settings.
+    /// Applies the settings.
     pub fn configure(&mut self, config: &Config) {
         if config.maxmemory == 0 {
             let no_limit = |db: &mut Db| db.keys.set_headroom(usize::MAX);
@@ -53,7 +53,8 @@ impl DataSet {
         }
     }
 
-    /// Free it in the background. The interpreter of functions belongs to this thread.
+    /// Frees it in the background, except the interpreter of functions, which belongs to this
+    /// thread.
     fn free(self, lazyfree: &LazyFree) {
         let keys = self.len();
         if keys > 0 {
@@ -63,16 +64,16 @@ impl DataSet {
 }
 
 impl Server {
-    /// An empty data set that can take the place of the server's.
+    /// An empty data set that can replace the server's.
     pub fn new_data_set(&self) -> DataSet {
         let mut data = DataSet::new(self.data.dbs.len() as u32, self.key_hasher);
         data.configure(&self.config);
         data
     }
 
-    /// Another data set takes the place of the server's, which is freed in the background. It has
-    /// as many databases, see [`Server::new_data_set`]. Transactions of clients that watch a key
-    /// which is in either will fail, waiting clients are served from the new one, cached keys are
+    /// Replaces the server's data set, which is freed in the background. The new one must have the
+    /// same number of databases, see [`Server::new_data_set`]. Transactions of clients that watch a
+    /// key of either will fail, waiting clients are served from the new one, cached keys are
     /// invalidated.
     pub fn install_data_set(&mut self, _: &TopLevel, data: DataSet) {
         assert_eq!(data.dbs.len(), self.data.dbs.len(), "made for this server");

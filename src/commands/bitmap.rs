@@ -6,17 +6,18 @@
 //!                                            BITFIELD key GET u5 6: bits 6 7 8 9 10, 6 the highest
 //! ```
 //!
-//! The work on bytes is `ds::bits`; here are the arguments, the ranges and the growth of the value.
-//! A string is changed in place ([`edit`]); it grows by zeros and is `raw` from then on, whether a
-//! bit changed or not. A command that changes no bit sends no event, is not propagated, and does
-//! not disturb WATCH.
+//! `ds::bits` works on the bytes; this file handles the arguments, the ranges and the growth of the
+//! value. A string is changed in place ([`edit`]); it is extended with zeros and becomes `raw`,
+//! whether a bit changes or not. A command that changes no bit sends no event, is not propagated,
+//! and does not disturb WATCH.
 //!
-//! BITFIELD reads its operations twice, first to find mistakes and how far it writes, then to act.
-//! So a mistake at the end leaves the value alone, and no list of operations is built.
+//! BITFIELD reads its operations twice: first to find errors and the length that is needed, then to
+//! execute them. So an error in the last operation leaves the value unchanged, and no list of
+//! operations is built.
 //!
 //! **Invariant:** BITFIELD_RO and a BITFIELD of nothing but GET create no key.
-//! **Invariant:** no bit lies behind `proto-max-bulk-len`; a BITFIELD integer may begin there and
-//! end up to 8 bytes behind it, as in Redis.
+//! **Invariant:** no bit is behind `proto-max-bulk-len`; a BITFIELD integer may begin there and end
+//! up to 8 bytes behind it, as in Redis.
 
 use std::ops::Range;
 
@@ -38,6 +39,7 @@ const fn key_at(pos: i16, flags: KeyFlags) -> KeySpec {
     key(flags, index(pos), range(0, 1, 0))
 }
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("bitcount", bitcount, -2, READONLY, BITMAP).keys(&[key_at(1, RO | ACCESS)]),
     cmd("bitfield", bitfield, -2, WRITE | DENYOOM, BITMAP)
@@ -62,9 +64,9 @@ const FIELD_TYPE: Error = Error::of(
 const OVERFLOW_TYPE: Error = Error::of("ERR Invalid OVERFLOW type specified");
 const READS_ONLY: Error = Error::of("ERR BITFIELD_RO only supports the GET subcommand");
 
-/// Where a bit is, counted in fields of `width` bits if the argument begins with `#`. Their product
-/// wraps, as it does in all of Redis and Valkey: the lowest of all integers is a multiple of 8
-/// bits, and stands for bit 0.
+/// The offset of a bit; if the argument begins with `#`, it counts fields of `width` bits. The
+/// product wraps, as in all versions of Redis and Valkey: the lowest of all integers is a multiple
+/// of 8 bits, and counts as bit 0.
 fn bit_offset(arg: &[u8], width: Option<u32>, max_len: usize) -> Result<u64, Error> {
     let (digits, unit) = match (arg.strip_prefix(b"#"), width) {
         (Some(digits), Some(width)) => (digits, i64::from(width)),
@@ -83,8 +85,8 @@ fn bit_at(bytes: &[u8], offset: u64) -> bool {
     byte.is_some_and(|byte| byte << (offset % 8) & 0x80 != 0)
 }
 
-/// Changes the string under `key`, after making it at least `len` bytes long: in place, or, if
-/// there is no room, in a copy that replaces it. The argument of `change` says whether the string
+/// Changes the string under `key`, after extending it to at least `len` bytes: in place, or, if
+/// there is no room, in a copy that replaces it. The argument of `change` tells whether the string
 /// grew.
 fn edit<T>(
     ctx: &mut Ctx,
@@ -147,8 +149,8 @@ fn getbit(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The part of a string that BITCOUNT and BITPOS look at: `[start [end [BYTE | BIT]]]`, both ends
-/// included, negative ones counted from the end.
+/// The part of a string that BITCOUNT and BITPOS read: `[start [end [BYTE | BIT]]]`, both ends
+/// included, negative ones relative to the end.
 #[derive(Clone, Copy)]
 struct Span {
     start: i64,
@@ -157,7 +159,7 @@ struct Span {
 }
 
 impl Span {
-    /// Read it from the arguments at `from`, the last ones.
+    /// Parses the arguments from `from` to the last.
     fn parse(ctx: &Ctx, from: usize) -> Result<Span, Error> {
         let given = ctx.argv.len() - from;
         if given > 3 {
@@ -181,7 +183,7 @@ impl Span {
         })
     }
 
-    /// The bits of a string of `len` bytes that are meant.
+    /// The selected bits of a string of `len` bytes.
     fn bits(self, len: usize) -> Range<usize> {
         let (len, unit) = if self.in_bits { (len * 8, 1) } else { (len, 8) };
         let from_start = |n: i64| {
@@ -200,7 +202,8 @@ impl Span {
     }
 }
 
-/// A range of bits as whole bytes, and the bits of its first and last byte that don't belong to it.
+/// The whole bytes of a range of bits, and masks of the bits of its first and last byte that are
+/// outside.
 fn whole_bytes(bits: &Range<usize>) -> (Range<usize>, u8, u8) {
     let before = !(0xff >> (bits.start % 8)) as u8;
     let behind = (0xff >> ((bits.end + 7) % 8) >> 1) as u8;
@@ -224,7 +227,7 @@ fn bitcount(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Redis has no range without an end, and looks at both ends before the unit.
+/// Redis has no range without an end, and parses both ends before the unit.
 fn check_range(ctx: &Ctx) -> CmdResult {
     match ctx.argv.len() {
         3 => return Err(Error::SYNTAX),
@@ -238,7 +241,7 @@ fn check_range(ctx: &Ctx) -> CmdResult {
 }
 
 fn count_bits(bytes: &[u8], span: Span) -> u64 {
-    // Moved to the beginning, both ends would meet there and select a byte.
+    // Clamped to the beginning, both ends would meet there and select a byte.
     let crossed = span
         .end
         .is_some_and(|end| span.start < 0 && end < 0 && span.start > end);
@@ -261,7 +264,7 @@ fn bitpos(ctx: &mut Ctx) -> CmdResult {
     };
     let span = Span::parse(ctx, 3)?;
     let position = match ctx.server.lookup_read(ctx.client, ctx.argv[1]) {
-        // An empty string continued with zeros.
+        // An empty string counts as zeros.
         None => (!bit).then_some(0),
         Some(entry) => {
             let mut digits = IntBuf::new();
@@ -281,7 +284,7 @@ fn find_bit(bytes: &[u8], bit: bool, span: Span) -> Option<usize> {
     }
     let (whole, before, _) = whole_bytes(&range);
     let first = bytes[whole.start];
-    // What lies before the range is made to look like the bit that isn't wanted.
+    // Bits before the range get the value that is not searched.
     let first = if bit { first & !before } else { first | before };
     let found = bits::bitpos(&[first], bit)
         .map(|at| whole.start * 8 + at)
@@ -290,7 +293,7 @@ fn find_bit(bytes: &[u8], bit: bool, span: Span) -> Option<usize> {
             Some(rest * 8 + bits::bitpos(&bytes[rest..whole.end], bit)?)
         })
         .filter(|at| range.contains(at));
-    // Zeros follow the string, unless the range was given an end.
+    // The string counts as followed by zeros, unless the range has an end.
     found.or((!bit && span.end.is_none()).then_some(bytes.len() * 8))
 }
 
@@ -328,14 +331,14 @@ fn bitop(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A key that does not exist is an empty string.
+/// A missing key is an empty string.
 fn combine(ctx: &mut Ctx, op: BitOp, keys: &[&[u8]]) -> Result<Vec<u8>, Error> {
     for key in keys {
         if let Some(entry) = ctx.server.lookup_read(ctx.client, key) {
             StrView::of(entry)?;
         }
     }
-    // Nothing expires between the two look-ups: the clock stands still during a command.
+    // The clock stands still during a command, so nothing expires between the two look-ups.
     let (server, db) = (&*ctx.server, &ctx.server.data.dbs[ctx.client.db as usize]);
     let mut digits: Vec<IntBuf> = keys.iter().map(|_| IntBuf::new()).collect();
     let mut sources: Vec<&[u8]> = Vec::with_capacity(keys.len());
@@ -349,7 +352,7 @@ fn combine(ctx: &mut Ctx, op: BitOp, keys: &[&[u8]]) -> Result<Vec<u8>, Error> {
     Ok(bits::bitop(op, &sources))
 }
 
-/// Stores the result; an empty one deletes the key.
+/// Stores the result. An empty one deletes the key.
 fn store_result(ctx: &mut Ctx, key: &[u8], result: Vec<u8>) {
     let db = ctx.client.db;
     if result.is_empty() {
@@ -377,7 +380,7 @@ struct FieldOp {
     verb: Verb,
     field: Field,
     signed: bool,
-    /// The value of SET, the increment of INCRBY.
+    /// The value of SET, or the increment of INCRBY.
     operand: i64,
     overflow: Overflow,
 }
@@ -394,13 +397,14 @@ impl FieldOp {
         if self.signed {
             self.field.get_signed(bytes)
         } else {
-            // 63 bits at most.
+            // At most 63 bits.
             self.field.get_unsigned(bytes) as i64
         }
     }
 
-    /// Do it and reply: the value that was read or replaced, the sum, or null if it overflowed and
-    /// failed. Returns whether the string changed; all that is written to one that `grew` counts.
+    /// Executes the operation and replies: the value that was read or replaced, the sum, or null if
+    /// it overflowed and failed. Returns whether the string changed; if it `grew`, every write
+    /// counts as a change.
     fn act(self, reply: &mut ReplyBuf, bytes: &mut [u8], grew: bool) -> bool {
         let old = self.get(bytes);
         if self.verb == Verb::Get {
@@ -416,7 +420,7 @@ impl FieldOp {
         grew || old != new
     }
 
-    /// What the field is to hold; `None` if that overflows and OVERFLOW is FAIL.
+    /// The new value of the field; `None` if it overflows and OVERFLOW is FAIL.
     fn outcome(self, old: i64) -> Option<i64> {
         let (base, increment) = match self.verb {
             Verb::IncrBy => (old, self.operand),
@@ -432,7 +436,8 @@ impl FieldOp {
     }
 }
 
-/// Reads the operations of a BITFIELD, one after the other. OVERFLOW goes for those that follow it.
+/// Reads the operations of a BITFIELD, one after the other. OVERFLOW applies to the operations
+/// after it.
 #[derive(Clone, Copy)]
 struct FieldOps<'a> {
     args: &'a [&'a [u8]],
@@ -510,14 +515,15 @@ fn parse_overflow(mode: &[u8]) -> Result<Overflow, Error> {
     }
 }
 
-/// `i` or `u` and a width: signed to 64 bits, unsigned to 63, since a reply's integers are signed.
+/// Parses `i` or `u` and a width: signed up to 64 bits, unsigned up to 63, since a reply's integers
+/// are signed.
 fn parse_field_type(arg: &[u8]) -> Option<(bool, u32)> {
     let (signed, max) = match arg.first()? {
         b'i' => (true, 64),
         b'u' => (false, 63),
         _ => return None,
     };
-    // To Redis the digits end at a NUL.
+    // As in Redis, the digits end at a NUL.
     let digits = arg[1..].split(|byte| *byte == 0).next()?;
     let width = parse_i64(digits).filter(|width| (1..=max).contains(width))?;
     Some((signed, width as u32))
@@ -561,7 +567,8 @@ fn bitfield_generic(ctx: &mut Ctx, reads_only: bool) -> CmdResult {
         ctx.changed(key, events::STRING, "setbit");
         ctx.dirty(changes);
     } else if grew {
-        // All failed by overflow, but the zeros stay: no event, yet replicas must have them too.
+        // All operations overflowed and failed, but the string was extended: no event, but it must
+        // be propagated.
         let db = ctx.client.db;
         ctx.server.signal_modified(Some(ctx.client), db, key);
         ctx.dirty(1);

@@ -1,19 +1,20 @@
 //! The commands of a cluster: CLUSTER, ASKING, CLUSTERSCAN, READONLY, READWRITE.
 //!
-//! Cluster mode is not built yet, so every one of them answers as a server does that runs without
-//! it. Their rows are complete: rules of ACL users may name them, and COMMAND describes them.
+//! Cluster mode is not built yet, so each of them replies like a server without it. Their rows are
+//! complete: rules of ACL users may name them, and COMMAND describes them.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
 
-/// Changes the view that this node has of the cluster.
+/// Changes this node's state of the cluster.
 const ADMINISTER: Flags = ADMIN | STALE | NO_ASYNC_LOADING | NOT_BUILT;
 const ASK: Flags = STALE | NOT_BUILT;
-/// Answers while the data set is being loaded, too.
+/// Also allowed while the data set is being loaded.
 const ASK_ALWAYS: Flags = LOADING | STALE | NOT_BUILT;
 const VARIES: &[&str] = &["nondeterministic_output"];
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("asking", no_cluster, 1, FAST | NOT_BUILT, CONNECTION),
     cmd("cluster", container, -2, NOT_BUILT, NONE_CAT).subcommands(SUBCOMMANDS),

@@ -1,4 +1,4 @@
-//! Commands about the connection itself: its user, its protocol, its database. The CLIENT family is
+//! Commands about the connection itself: its user, protocol and database. The CLIENT commands are
 //! in `client`.
 
 use crate::acl;
@@ -13,6 +13,7 @@ use crate::util::number::parse_i64;
 
 const AT_ONCE: Flags = NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("auth", auth, -2, AT_ONCE, CONNECTION),
     cmd("echo", echo, 2, LOADING | STALE | FAST, CONNECTION),
@@ -55,7 +56,7 @@ fn echo(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// What HELLO's options ask for.
+/// The options of HELLO.
 #[derive(Default)]
 struct Hello<'a> {
     auth: Option<(&'a [u8], &'a [u8])>,
@@ -122,7 +123,7 @@ fn hello(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The map that HELLO answers. Clients look at the name, so it is the one that they know.
+/// Replies the map of HELLO. Clients check the server's name, so it is the one that they know.
 fn introduce(ctx: &mut Ctx) {
     let mode: &[u8] = if ctx.server.config.cluster_enabled {
         b"cluster"
@@ -163,7 +164,7 @@ fn ping(ctx: &mut Ctx) -> CmdResult {
     let message = ctx.argv.get(1);
     let reply = &mut ctx.client.reply;
     if ctx.client.flags & flag::PUBSUB != 0 && !reply.resp3 {
-        // A RESP2 subscriber expects nothing but arrays.
+        // A RESP2 client in subscribe mode expects arrays only.
         reply.array(2);
         reply.bulk(b"pong");
         reply.bulk(message.copied().unwrap_or_default());
@@ -194,7 +195,7 @@ fn reset(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// As if it had just connected. The library's name and version stay: the library does, too.
+/// Resets a client to the state of a new connection. The library's name and version stay.
 fn reset_connection(server: &mut Server, c: &mut Client) {
     discard_transaction(server, c);
     crate::pubsub::forget_client(server, c);

@@ -1,4 +1,4 @@
-//! Hashes: the fields' times to live.
+//! Hashes: the times to live of fields.
 //!
 //! The commands come in four forms (seconds or milliseconds, from now or since 1970). All are
 //! propagated to the AOF and the replicas in one form, without conditions:
@@ -8,13 +8,14 @@
 //!   HDEL key field ...                                   those that went, as the time is past already
 //! ```
 //!
-//! HEXPIRE and HTTL answer a number for each field: -2 no such field, -1 no time to live, 0 the
-//! condition forbade it, 1 done, 2 the field went; otherwise the time. Error texts and their order
-//! are those of Redis 8.2: a key that holds no hash is refused before any argument is looked at,
-//! except by HSETEX. HGETEX and HSETEX also take options behind the fields, as Redis 8.6 does.
+//! HEXPIRE and HTTL reply a number for each field: -2 no such field, -1 no time to live, 0 the
+//! condition is not met, 1 done, 2 the field was deleted; otherwise the time. Error texts and their
+//! order are those of Redis 8.2: a key that is not a hash is refused before any argument is
+//! checked, except by HSETEX. HGETEX and HSETEX also accept options after the fields, as in Redis
+//! 8.6.
 //!
-//! A time may be at most 2^46 ms, in the year 4199: Redis packs it into its entries, and its files
-//! into theirs.
+//! A time may be at most 2^46 ms, in the year 4199, since Redis and its files store it in a packed
+//! form.
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -26,6 +27,7 @@ use crate::types::hash::{FieldTtl, Hash, HashLimits};
 use crate::util::number::{IntBuf, parse_i64};
 use std::collections::HashSet;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("hexpire", hexpire, -6, WRITE | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
     cmd("hexpireat", hexpireat, -6, WRITE | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
@@ -41,10 +43,10 @@ pub const TABLE: &[Command] = &[
     cmd("httl", httl, -5, READONLY | FAST, HASH).keys(&[key_at(1, RO | ACCESS)]),
 ];
 
-/// Milliseconds in the unit of an argument.
+/// The unit of an argument, in milliseconds.
 const SECONDS: i64 = 1000;
 const MILLISECONDS: i64 = 1;
-/// The latest time that a field may have.
+/// The latest expiry time of a field.
 const MAX_TIME_MS: i64 = 1 << 46;
 
 const NO_FIELD: i64 = -2;
@@ -53,8 +55,8 @@ const NOT_MET: i64 = 0;
 const DONE: i64 = 1;
 const DELETED: i64 = 2;
 
-/// `FIELDS numfields field [field ...]` from `at` to the end; `few` is the error for a number that
-/// is none, or below 1.
+/// Parses `FIELDS numfields field [field ...]` from `at` to the end; `few` is the error for a
+/// number that is invalid or below 1.
 fn parse_fields<'a>(
     argv: &'a [&'a [u8]],
     at: usize,
@@ -83,7 +85,7 @@ const MISCOUNT: Error =
 const FEW_IN_HEXPIRE: &str = "ERR Parameter `numFields` should be greater than 0";
 const FEW: &str = "ERR Number of fields must be a positive integer";
 
-/// WRONGTYPE unless the key holds a hash, or nothing.
+/// WRONGTYPE if the key exists and is not a hash.
 fn check_type(ctx: &mut Ctx) -> CmdResult {
     let entry = ctx.server.lookup_no_touch(ctx.client, ctx.argv[1]);
     entry.map(Hash::of).transpose()?;
@@ -103,22 +105,22 @@ fn parse_time(ctx: &Ctx, at: usize, unit: i64, base_ms: i64) -> Result<i64, Erro
         .ok_or_else(|| Error::invalid_expire(ctx.cmd.name))
 }
 
-/// The option of HEXPIRE: when not to.
+/// The condition of HEXPIRE.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Condition {
     Always,
-    /// Only a field without a time.
+    /// Only fields without an expiry time.
     Nx,
-    /// Only one that has one.
+    /// Only fields with an expiry time.
     Xx,
-    /// Only to prolong; a field without one lives for ever already.
+    /// Only if the new time is later; a field without one lives for ever.
     Gt,
-    /// Only to shorten.
+    /// Only if the new time is earlier.
     Lt,
 }
 
 impl Condition {
-    /// The condition at `at`, and where the next argument is.
+    /// Parses the condition at `at`. Also returns the index of the next argument.
     fn parse(argv: &[&[u8]], at: usize) -> (Condition, usize) {
         let on = match argv[at].to_ascii_lowercase().as_slice() {
             b"nx" => Condition::Nx,
@@ -188,7 +190,7 @@ fn hexpire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
     Ok(())
 }
 
-/// Gives one field its time, or removes it if that is past.
+/// Sets the expiry time of one field, or deletes the field if that is past.
 fn expire_field(
     hash: &mut Hash,
     limits: &HashLimits,
@@ -211,7 +213,8 @@ fn expire_field(
     }
 }
 
-/// Counts, notifies and propagates that `fields` got this time, or were deleted because it is past.
+/// Counts, notifies and propagates that `fields` got this expiry time, or were deleted because it
+/// is past.
 fn ttl_changed(ctx: &mut Ctx, key: &[u8], at: i64, fields: &[&[u8]], emptied: bool) {
     if fields.is_empty() {
         return;
@@ -233,7 +236,7 @@ fn ttl_changed(ctx: &mut Ctx, key: &[u8], at: i64, fields: &[&[u8]], emptied: bo
     propagate(ctx, &head, fields);
 }
 
-/// Propagates `head` and the fields instead of the command as it was sent.
+/// Propagates `head` and the fields in place of the command.
 fn propagate(ctx: &mut Ctx, head: &[&[u8]], fields: &[&[u8]]) {
     if ctx.server.propagation.wanted() {
         ctx.rewrite(&[head, fields].concat());
@@ -262,7 +265,7 @@ fn hpexpiretime(ctx: &mut Ctx) -> CmdResult {
     httl_generic(ctx, |at| at)
 }
 
-/// Answers each field's time as `show` puts it.
+/// Replies each field's time in the form of `show`.
 fn httl_generic(ctx: &mut Ctx, show: impl Fn(i64) -> i64) -> CmdResult {
     check_type(ctx)?;
     let fields = parse_fields(ctx.argv, 2, FEW)?;
@@ -311,7 +314,7 @@ fn persist_field(hash: &mut Hash, limits: &HashLimits, field: &[u8]) -> i64 {
     }
 }
 
-/// The values of fields that go with this: one that is named again is null the second time.
+/// Replies the values of fields that will be deleted: a repeated field is null the second time.
 fn reply_values_once(reply: &mut ReplyBuf, hash: Option<&Hash>, fields: &[&[u8]]) {
     let mut named = HashSet::new();
     reply.array(fields.len());
@@ -340,31 +343,31 @@ fn hgetdel(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// What HGETEX and HSETEX do to the time of a field.
+/// The change of a field's expiry time by HGETEX and HSETEX.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expiration {
-    /// HGETEX: leave it. HSETEX: take it away.
+    /// No option. HGETEX: unchanged. HSETEX: removed.
     Unsaid,
     At(i64),
-    /// HGETEX only.
+    /// PERSIST, HGETEX only.
     Persist,
-    /// HSETEX only.
+    /// KEEPTTL, HSETEX only.
     Keep,
 }
 
 /// The arguments of HGETEX and HSETEX.
 struct ExArgs<'a> {
     expiration: Expiration,
-    /// HSETEX: only if the key doesn't exist, or does.
+    /// HSETEX: only if the key does not exist, or only if it does.
     key_exists: Option<bool>,
-    /// HSETEX: only if none of the fields exists, or all do.
+    /// HSETEX: only if none of the fields exists, or only if all do.
     fields_exist: Option<bool>,
     /// Fields, or fields with values.
     fields: &'a [&'a [u8]],
 }
 
 impl<'a> ExArgs<'a> {
-    /// Parses options in any order around the `FIELDS` block, which has `width` arguments for each
+    /// Parses options in any order, and the `FIELDS` block, which has `width` arguments for each
     /// field.
     fn parse(ctx: &Ctx<'a>, width: usize) -> Result<ExArgs<'a>, Error> {
         let argv = ctx.argv;
@@ -405,7 +408,7 @@ impl<'a> ExArgs<'a> {
         }
     }
 
-    /// A word that can't stand here: behind the fields it looks like one field too many.
+    /// The error for an unknown word: behind the fields it counts as one field too many.
     fn misplaced(&self, sets: bool) -> Error {
         match (sets, self.fields) {
             (true, _) => Error::arity("hsetex"),
@@ -414,7 +417,7 @@ impl<'a> ExArgs<'a> {
         }
     }
 
-    /// `FIELDS numfields ...` at `at`; returns the place of its last argument.
+    /// Parses `FIELDS numfields ...` at `at`; returns the index of its last argument.
     fn parse_block(&mut self, ctx: &Ctx<'a>, at: usize, width: usize) -> Result<usize, Error> {
         let (argv, sets) = (ctx.argv, width == 2);
         if !self.fields.is_empty() {
@@ -424,7 +427,7 @@ impl<'a> ExArgs<'a> {
             true => ("ERR invalid number of fields", i32::MAX.into()),
             false => (FEW, i64::MAX),
         };
-        // HSETEX asks for a number, a field and a value before it reads any of them.
+        // HSETEX requires a number, a field and a value before it parses any of them.
         let number = argv[at + 1..]
             .first()
             .filter(|_| !sets || argv.len() - at > 3);
@@ -468,7 +471,7 @@ impl<'a> ExArgs<'a> {
         Ok(())
     }
 
-    /// An error if an option said already what becomes of the times.
+    /// An error if an earlier option has set the expiry time.
     fn check_unsaid(&self, sets: bool) -> CmdResult {
         if self.expiration == Expiration::Unsaid {
             return Ok(());
@@ -481,7 +484,7 @@ impl<'a> ExArgs<'a> {
         })
     }
 
-    /// NX and XX, as in Valkey: either may be repeated.
+    /// NX and XX, as in Valkey: each may be repeated.
     fn if_key_exists(&mut self, exists: bool) -> CmdResult {
         match self.key_exists.replace(exists) {
             Some(said) if said != exists => Err(Error::SYNTAX),
@@ -489,7 +492,7 @@ impl<'a> ExArgs<'a> {
         }
     }
 
-    /// FNX and FXX, as in Redis: one of them, once.
+    /// FNX and FXX, as in Redis: only one of them, once.
     fn if_fields_exist(&mut self, exist: bool) -> CmdResult {
         match self.fields_exist.replace(exist) {
             Some(_) => Err(Error::of(
@@ -538,8 +541,8 @@ fn hgetex(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Changes fields one by one; returns those that `change` says it changed, and whether the key
-/// went.
+/// Changes fields one by one; returns those for which `change` is true, and whether the key was
+/// deleted.
 fn change_fields<'a>(
     ctx: &mut Ctx,
     key: &[u8],
@@ -575,7 +578,7 @@ fn hsetex(ctx: &mut Ctx) -> CmdResult {
     if done {
         ctx.dirty(pairs.len() as u64);
         ctx.changed(key, events::HASH, "hset");
-        // A new key whose fields are past came and went: its `del` is notified too.
+        // A new key whose fields are all past was created and deleted: its `del` is notified, too.
         tell_hsetex(ctx, key, &args, past, emptied || past && !existed);
     }
     ctx.client.reply.integer(done as i64);
@@ -604,7 +607,7 @@ fn set_pairs(
     }
 }
 
-/// Events and propagation of HSETEX that did something.
+/// Notifies and propagates a HSETEX that changed something.
 fn tell_hsetex(ctx: &mut Ctx, key: &[u8], args: &ExArgs, past: bool, emptied: bool) {
     let mut time = IntBuf::new();
     let (option, at): (&[u8], _) = match args.expiration {

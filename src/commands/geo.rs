@@ -1,20 +1,20 @@
-//! Places: a sorted set whose scores are cells of a grid on the globe (`util::geo`), and searches
-//! in it.
+//! Geo commands: a sorted set whose scores are cells of a grid on the globe (`util::geo`), and
+//! searches in it.
 //!
 //! ```text
 //!   GEOADD       longitude, latitude -> score, then ZADD
 //!   GEOSEARCH    area -> up to nine ranges of scores -> walk each, keep what lies within -> sort -> COUNT -> reply or store
 //! ```
 //!
-//! GEORADIUS and its kin are the same search under older names, with the area at fixed places of
-//! argv.
+//! GEORADIUS and its variants are the same search under older names, with the area at fixed
+//! positions of argv.
 //!
-//! Found places are kept as [`Hit`]s, their names one behind the other in one buffer: a search in a
-//! crowded area allocates twice, not once for each place. With COUNT, only as many as are asked for
-//! are sorted; with ANY the walk itself ends.
+//! Found places are kept as [`Hit`]s, with their names in one buffer: a search allocates twice, not
+//! once for each place. With COUNT, only the requested number is sorted; with ANY the walk itself
+//! ends.
 //!
-//! Limit: a polygon has as many corners as the request has arguments; each place near it costs a
-//! look at every corner.
+//! Limit: the number of corners of a polygon is bounded only by the number of arguments; each place
+//! near it is compared with every corner.
 
 use std::cmp::Ordering;
 use std::ops::{ControlFlow, Range};
@@ -29,6 +29,7 @@ use crate::types::zset::{Accumulator, Aggregate, ScoreRange, Zset, ZsetLimits};
 use crate::util::geo::{self, Area, Point, Shape};
 use crate::util::number::{parse_f64, write_fixed};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("geoadd", geoadd, -5, WRITE | DENYOOM, GEO).keys(&[key_at(1, RW | UPDATE)]),
     cmd("geodist", geodist, -4, READONLY, GEO).keys(&[key_at(1, RO | ACCESS)]),
@@ -68,7 +69,7 @@ pub const TABLE: &[Command] = &[
         .keys(&[key_at(1, OW | UPDATE), key_at(2, RO | ACCESS)]),
 ];
 
-/// A longitude and a latitude at `at`.
+/// The longitude and latitude at `at`.
 fn point(ctx: &Ctx, at: usize) -> Result<Point, Error> {
     let point = Point {
         longitude: ctx.float(at)?,
@@ -98,8 +99,7 @@ fn unit(ctx: &Ctx, at: usize) -> Result<f64, Error> {
     }
 }
 
-/// The cell that a score stands for. Scores that GEOADD did not make wrap around as on a 64-bit
-/// x86.
+/// The cell of a score. Scores that GEOADD did not create wrap around as on a 64-bit x86.
 fn cell_of(score: f64) -> u64 {
     const END: f64 = (1u128 << 64) as f64;
     match score {
@@ -113,14 +113,14 @@ fn place_of(score: f64) -> Point {
     geo::decode(cell_of(score))
 }
 
-/// Four decimals, in both protocols a string.
+/// Replies a distance with four decimals, as a string in both protocols.
 fn reply_distance(reply: &mut ReplyBuf, distance: f64) {
     let mut text = Vec::with_capacity(24);
     write_fixed(&mut text, distance, 4);
     reply.bulk(&text);
 }
 
-/// Longitude and latitude with 17 decimals, less the zeros at the end.
+/// Replies longitude and latitude with up to 17 decimals.
 fn reply_place(
     reply: &mut ReplyBuf,
     Point {
@@ -164,8 +164,8 @@ fn geoadd(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Propagates GEOADD as ZADD: a load or a replica need not compute the scores again, maybe with
-/// another result.
+/// Propagates GEOADD as ZADD, so that a replica need not compute the scores, possibly with another
+/// result.
 fn tell_geoadd(ctx: &mut Ctx, first: usize, members: &[(f64, &[u8])]) {
     let scores: Vec<String> = members
         .iter()
@@ -225,10 +225,10 @@ fn geopos(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// What a command's name fixes about a search.
+/// What the name of a command determines about a search.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// GEORADIUS; may store unless it is the `_RO` form.
+    /// GEORADIUS, which may store, and its `_RO` form.
     RadiusOfPoint {
         may_store: bool,
     },
@@ -260,23 +260,23 @@ enum Sort {
     Desc,
 }
 
-/// How the center is given.
+/// The center of a search.
 #[derive(Clone, Copy, PartialEq)]
 enum Center {
     Member,
     Point,
 }
 
-/// A search, understood.
+/// The parsed arguments of a search.
 struct Search<'a> {
     from: Option<Center>,
-    /// `None` also when there is no set to find the member in.
+    /// `None` also if there is no set with the member.
     center: Option<Point>,
     shape: Option<Shape>,
-    /// Meters of one unit of the distances replied.
+    /// The unit of the replied distances, in meters.
     unit: f64,
     sort: Sort,
-    /// 0 is no limit.
+    /// 0 for no limit.
     count: usize,
     any: bool,
     with_dist: bool,
@@ -287,7 +287,7 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// The set is at `argv[key_at]`, if it `exists`.
+    /// Parses the arguments. The set is at `argv[key_at]`; `exists` tells whether it is there.
     fn parse(
         ctx: &mut Ctx<'a>,
         key_at: usize,
@@ -321,14 +321,14 @@ impl<'a> Search<'a> {
             at += taken;
         }
         search.check(ctx, form)?;
-        // Which ones, if not all are wanted: the nearest.
+        // With a limit and no order, the nearest places are returned.
         if search.count > 0 && search.sort == Sort::None && !search.any {
             search.sort = Sort::Asc;
         }
         Ok(search)
     }
 
-    /// What stands at fixed places. Returns where the options begin.
+    /// Parses the arguments at fixed positions. Returns the index of the first option.
     fn take_fixed(&mut self, ctx: &mut Ctx<'a>, form: Form, exists: bool) -> Result<usize, Error> {
         match form {
             Form::Search => Ok(2),
@@ -342,7 +342,7 @@ impl<'a> Search<'a> {
                 Ok(6)
             }
             Form::RadiusOfMember { .. } => {
-                // Without a set not even the radius is looked at.
+                // Without a set not even the radius is parsed.
                 if exists {
                     self.center = Some(place_of_member(ctx, 1, ctx.argv[2])?);
                     self.take_radius(ctx, 3)?;
@@ -376,7 +376,7 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// The number of corners at `at`, then as many places. Returns how many arguments that is.
+    /// Parses the number of corners at `at`, and the corners. Returns the number of arguments.
     fn take_polygon(&mut self, ctx: &Ctx, at: usize) -> Result<usize, Error> {
         let corners = ctx.int(at)?;
         let most = ((ctx.argv.len() - at - 1) / 2) as i64;
@@ -393,8 +393,8 @@ impl<'a> Search<'a> {
         Ok(taken)
     }
 
-    /// One of the options that all forms share. Returns how many arguments it took, 0 if it is
-    /// none.
+    /// Parses an option that all forms have. Returns its number of arguments, 0 if it is another
+    /// word.
     fn take_option(&mut self, ctx: &Ctx<'a>, at: usize, form: Form) -> Result<usize, Error> {
         let has_value = at + 1 < ctx.argv.len();
         match ctx.argv[at].to_ascii_lowercase().as_slice() {
@@ -423,7 +423,7 @@ impl<'a> Search<'a> {
         Ok(1)
     }
 
-    /// FROMMEMBER or FROMLONLAT, not both, and neither with a polygon.
+    /// Parses FROMMEMBER or FROMLONLAT: only one of them, and neither with a polygon.
     fn take_center(
         &mut self,
         ctx: &mut Ctx<'a>,
@@ -450,7 +450,7 @@ impl<'a> Search<'a> {
         Ok(0)
     }
 
-    /// BYRADIUS, BYBOX or BYPOLYGON, one of them.
+    /// Parses BYRADIUS, BYBOX or BYPOLYGON: only one of them.
     fn take_shape(&mut self, ctx: &Ctx, at: usize) -> Result<usize, Error> {
         let left = ctx.argv.len() - at - 1;
         let told = self.shape.as_ref();
@@ -470,7 +470,7 @@ impl<'a> Search<'a> {
         Ok(0)
     }
 
-    /// What contradicts itself, or is missing.
+    /// Refuses contradictory or missing options.
     fn check(&self, ctx: &Ctx, form: Form) -> CmdResult {
         if self.store.is_some() && (self.with_dist || self.with_hash || self.with_coord) {
             return Err(Error::of(if form == Form::SearchStore {
@@ -500,7 +500,7 @@ fn length(ctx: &Ctx, at: usize, text: &'static str) -> Result<f64, Error> {
     parse_f64(ctx.argv[at]).ok_or(Error::of(text))
 }
 
-/// Where a member of the set at `argv[key_at]` is.
+/// The place of a member of the set at `argv[key_at]`.
 fn place_of_member(ctx: &mut Ctx, key_at: usize, member: &[u8]) -> Result<Point, Error> {
     let entry = ctx.server.lookup_no_touch(ctx.client, ctx.argv[key_at]);
     let score = entry.and_then(|entry| Zset::of(entry).ok()?.score(member));
@@ -509,12 +509,12 @@ fn place_of_member(ctx: &mut Ctx, key_at: usize, member: &[u8]) -> Result<Point,
         .ok_or(Error::of("ERR could not decode requested zset member"))
 }
 
-/// A place that was found; its name is in [`Hits::names`].
+/// A place that was found; [`Hits::names`] has its name.
 struct Hit {
     name: Range<usize>,
     score: f64,
     place: Point,
-    /// Meters.
+    /// In meters.
     distance: f64,
 }
 
@@ -525,7 +525,7 @@ struct Hits {
 }
 
 impl Hits {
-    /// All members in the area, or with `enough` above 0 at most `enough` of them.
+    /// All members in the area; if `enough` is above 0, at most `enough` of them.
     fn find(zset: &Zset, area: &Area, enough: usize) -> Hits {
         let mut found = Hits::default();
         for (from, to) in area.score_ranges() {
@@ -566,8 +566,8 @@ impl Hits {
         });
     }
 
-    /// Sorts, and keeps the first `count`; 0 keeps all. Places at the same distance stay as they
-    /// were found.
+    /// Sorts, and keeps the first `count`; 0 keeps all. Places at the same distance keep their
+    /// order.
     fn arrange(&mut self, sort: Sort, count: usize) {
         let keep = if count == 0 {
             self.hits.len()
@@ -618,7 +618,7 @@ impl Hits {
         }
     }
 
-    /// A sorted set of the places: with their own scores, or with the distances.
+    /// A sorted set of the places, with their own scores or with the distances as scores.
     fn into_zset(self, search: &Search, limits: &ZsetLimits) -> Zset {
         let mut result = Accumulator::new(limits.seed, Aggregate::Max);
         for hit in &self.hits {
@@ -633,7 +633,7 @@ impl Hits {
     }
 }
 
-/// The set is at `argv[key_at]`.
+/// Searches the set at `argv[key_at]`.
 fn search_generic(ctx: &mut Ctx, key_at: usize, form: Form) -> CmdResult {
     let key = ctx.argv[key_at];
     let exists = read_zset(ctx.server, ctx.client, key)?.is_some();
@@ -657,8 +657,7 @@ fn search_generic(ctx: &mut Ctx, key_at: usize, form: Form) -> CmdResult {
     Ok(())
 }
 
-/// Stores the places. Counts a change for each place, unlike ZUNIONSTORE and its like, which count
-/// one.
+/// Stores the places. Each place counts as a change, whereas ZUNIONSTORE counts one in all.
 fn store(ctx: &mut Ctx, destination: &[u8], hits: Hits, search: &Search, form: Form) {
     let limits = ZsetLimits::of(ctx.server);
     let is_search = form == Form::SearchStore;

@@ -1,8 +1,8 @@
-//! Hashes: the commands on fields and values. Those on the fields' times to live are in
-//! `field_expire`.
+//! Hashes: the commands on fields and values. `field_expire` has those on the fields' times to
+//! live.
 //!
-//! Every change goes through [`write_hash`], which makes the hash, keeps the database's index of
-//! volatile fields in step and removes the key with its last field. Values go from the hash
+//! Every change uses [`write_hash`], which creates the hash, updates the database's index of
+//! volatile fields and removes the key with its last field. Values are copied from the hash
 //! straight into the reply.
 
 use crate::client::reply::ReplyBuf;
@@ -20,6 +20,7 @@ use crate::types::{New, Value, kind};
 use crate::util::long_double::LongDouble;
 use crate::util::number::IntBuf;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("hdel", hdel, -3, WRITE | FAST, HASH)
         .elements(2, 1)
@@ -76,6 +77,7 @@ pub const TABLE: &[Command] = &[
 ];
 
 impl HashLimits {
+    /// The limits in the server's settings.
     pub fn of(server: &Server) -> HashLimits {
         HashLimits {
             max_entries: server.config.hash_max_listpack_entries,
@@ -85,7 +87,7 @@ impl HashLimits {
     }
 }
 
-/// The hash at `key`, to be read. WRONGTYPE if there is something else.
+/// The hash at `key`, to be read; WRONGTYPE for any other type.
 pub(super) fn read_hash<'s>(
     server: &'s mut Server,
     c: &crate::client::Client,
@@ -94,9 +96,9 @@ pub(super) fn read_hash<'s>(
     server.lookup_read(c, key).map(Hash::of).transpose()
 }
 
-/// Changes the hash at `key`, which is made if it is absent, and removed if it ends up empty;
-/// returns what `change` returned and whether the key was removed. When `change` fails it must have
-/// changed nothing.
+/// Changes the hash at `key`, which is created if it is absent, and removed if it becomes empty.
+/// Returns the result of `change` and whether the key was removed. A `change` that fails must
+/// change nothing.
 pub(super) fn write_hash<R>(
     ctx: &mut Ctx,
     key: &[u8],
@@ -150,7 +152,7 @@ fn hmset(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Sets all pairs; returns how many fields are new.
+/// Sets all pairs; returns the number of new fields.
 fn hset_generic(ctx: &mut Ctx) -> Result<i64, Error> {
     let (pairs, rest) = ctx.argv[2..].as_chunks::<2>();
     if !rest.is_empty() {
@@ -198,7 +200,7 @@ fn hmget(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The values of some fields, null for each that is not there.
+/// Replies the values of some fields, null for missing ones.
 pub(super) fn reply_values(reply: &mut ReplyBuf, hash: Option<&Hash>, fields: &[&[u8]]) {
     reply.array(fields.len());
     for field in fields {
@@ -206,7 +208,7 @@ pub(super) fn reply_values(reply: &mut ReplyBuf, hash: Option<&Hash>, fields: &[
     }
 }
 
-/// The value of a field, or null.
+/// Replies the value of a field, or null.
 pub(super) fn reply_value(reply: &mut ReplyBuf, value: Option<Element<'_>>) {
     match value {
         Some(value) => bulk(reply, value),

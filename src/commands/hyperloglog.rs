@@ -1,8 +1,8 @@
-//! HyperLogLogs: estimates of how many different elements there were, in 12 KB at most.
+//! HyperLogLogs: estimates of the number of different elements, in at most 12 KB.
 //!
-//! The value is a string like any other, GET and SET work on it, and `ds::hll` knows its format. So
-//! every command first checks whether the string has that format; a string that only seems to have
-//! it is detected while its registers are read, and never causes a panic.
+//! The value is an ordinary string, which GET and SET can use; `ds::hll` has its format. So every
+//! command first checks whether the string has that format; a string that only seems to have it is
+//! detected while its registers are read, and never causes a panic.
 //!
 //! ```text
 //!   PFADD    raises registers; the first change makes the cached cardinality stale
@@ -13,9 +13,9 @@
 //! ```
 //!
 //! A value of more than `INLINE_MAX` bytes has a buffer of its own and is changed there; a shorter
-//! one, a few elements, is changed in a copy that goes back into the key's entry.
+//! one, with a few elements, is changed in a copy that is stored in the key's entry.
 //!
-//! **Invariant:** a command that fails has created no key.
+//! **Invariant:** a command that fails creates no key.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
@@ -31,6 +31,7 @@ const fn key_at(pos: i16, flags: KeyFlags) -> KeySpec {
     key(flags, index(pos), range(0, 1, 0))
 }
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("pfadd", pfadd, -2, WRITE | DENYOOM | FAST, HYPERLOGLOG).keys(&[key_at(1, RW | INSERT)]),
     cmd(
@@ -70,7 +71,7 @@ fn view(entry: KeyRef<'_>) -> Result<&[u8], Error> {
     }
 }
 
-/// Change the HyperLogLog under `key`; `None` if there is no such key. From then on it is `raw`.
+/// Changes the HyperLogLog under `key`; `None` if there is no such key. Its encoding becomes `raw`.
 fn edit<T>(
     ctx: &mut Ctx,
     key: &[u8],
@@ -98,7 +99,7 @@ fn edit<T>(
     Ok(Some(result))
 }
 
-/// Store a value that is new or has outgrown its entry.
+/// Stores a value that is new or does not fit its entry any more.
 fn store(ctx: &mut Ctx, key: &[u8], hll: Vec<u8>) {
     let value = match hll.len() {
         ..=INLINE_MAX => New::Str(&hll),
@@ -131,7 +132,8 @@ fn pfadd(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// How many elements changed a register, until all are added or the value turns out to be corrupt.
+/// Adds elements and returns the number of those that changed a register. Stops if the value is
+/// corrupt.
 fn add_all(hll: &mut Vec<u8>, elements: &[&[u8]], sparse_max: usize) -> (u64, Result<(), Corrupt>) {
     let mut changed = 0;
     for element in elements {
@@ -168,7 +170,7 @@ fn pfcount(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Keeps the result in the value. No event is sent: to a subscriber this was a read.
+/// Stores the result in the value. No event is sent: for subscribers this is a read.
 fn cache_count(ctx: &mut Ctx, key: &[u8], count: u64) {
     let (hash, db) = (ctx.server.hash_key(key), ctx.client.db);
     let entry = ctx.db().find_mut(hash, key);
@@ -250,7 +252,7 @@ fn pfdebug(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Merge by the code for any machine, or by the machine's best again.
+/// PFDEBUG SIMD: merges by portable code, or again by vector instructions.
 fn pfdebug_simd(ctx: &mut Ctx) -> CmdResult {
     ctx.server.debug.no_hll_simd = match () {
         () if ctx.is(2, "on") => false,
@@ -261,7 +263,7 @@ fn pfdebug_simd(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Make a sparse value dense; whether it was sparse. The new form is propagated.
+/// Makes a sparse value dense. Returns whether it was sparse. The new form is propagated.
 fn make_dense(ctx: &mut Ctx, key: &[u8]) -> Result<bool, Error> {
     let Some(converted) = edit(ctx, key, hll::to_dense)?.transpose()? else {
         return Ok(false);

@@ -2,7 +2,7 @@
 //!
 //! A command appends to its client's reply, changes the keyspace and sets flags. It does no I/O and
 //! does not use the event loop: `before_sleep` and the cron write, close and connect
-//! (`tests/tidy.rs` reads the `use` lines).
+//! (`tests/tidy.rs` checks the imports).
 
 pub mod bitmap;
 pub mod client;
@@ -29,7 +29,7 @@ pub mod zset;
 use crate::command::Command;
 use crate::command::table::CommandTable;
 
-/// Every group's rows.
+/// The rows of all groups.
 pub const TABLE: &[&[Command]] = &[
     server::acl::TABLE,
     server::bigkeys::TABLE,
@@ -68,7 +68,7 @@ pub const TABLE: &[&[Command]] = &[
     zset::TABLE,
 ];
 
-/// The table that the server looks names up in.
+/// The table in which the server looks up names.
 pub fn table() -> CommandTable {
     CommandTable::new(TABLE)
 }

@@ -16,9 +16,10 @@ use crate::execute::call::call;
 use crate::execute::transaction::discard_transaction;
 use crate::keyspace::watch::{settle_touched, unwatch_all, watch_key, watched_expired};
 
-/// Refused between MULTI and EXEC, in Redis's words by the command itself.
+/// Refused between MULTI and EXEC; with `extended-redis-compatibility yes` by the command itself.
 const ANSWERS_IN_MULTI: Flags = NO_MULTI | MULTI_IN_REDIS | RUNS_IN_MULTI;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd(
         "discard",
@@ -124,14 +125,14 @@ fn run_queue(ctx: &mut Ctx, state: &MultiState) {
         let argv = &args[start..queued.args_end];
         start = queued.args_end;
         let reply_from = ctx.client.reply.mark();
-        // Rights may have been taken away since the command was queued.
+        // Rights may have been removed since the command was queued.
         if let Err(error) = crate::acl::check_command(ctx.server, ctx.client, argv, queued.id) {
             ctx.client.reply.error(&error);
             ctx.client.drop_unwanted_reply(reply_from);
             ctx.server.stats.count_error(error.code());
             continue;
         }
-        // CLIENT KILL of itself: the commands behind its reply are run, and get no reply.
+        // CLIENT KILL of itself: the later commands run and get no reply.
         let closing = ctx.client.has(flag::CLOSE_AFTER_REPLY);
         call(ctx.server, ctx.client, argv, queued.id, Sent::default());
         if closing {
@@ -150,7 +151,7 @@ fn watch(ctx: &mut Ctx) -> CmdResult {
     if ctx.client.has(flag::MULTI) {
         return Err(Error::of("ERR WATCH inside MULTI is not allowed"));
     }
-    // The transaction is lost already.
+    // If the transaction has failed already, nothing needs to be watched.
     if !ctx.client.has(flag::DIRTY_CAS) {
         for at in 1..ctx.argv.len() {
             watch_key(ctx.server, ctx.client, ctx.argv[at]);

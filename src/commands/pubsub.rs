@@ -1,7 +1,7 @@
 //! Publish and subscribe: the commands over `crate::pubsub`.
 //!
-//! What SUBSCRIBE and its kin answer is not a reply but a message for each channel, in RESP3 a
-//! push. So one command gives several of them, and CLIENT REPLY OFF does not silence them.
+//! SUBSCRIBE and similar commands send no reply but a message for each channel, in RESP3 a push. So
+//! one command sends several of them, even under CLIENT REPLY OFF.
 
 use crate::client::flag;
 use crate::client::subscriptions::Kind;
@@ -13,9 +13,10 @@ use crate::util::glob::glob_match;
 
 const SUBSCRIBE: Flags = PUBSUB | NOSCRIPT | LOADING | STALE;
 const ASK: Flags = PUBSUB | LOADING | STALE;
-/// A published message goes to replicas, so CLIENT PAUSE WRITE holds it back.
+/// A published message is propagated to replicas, so CLIENT PAUSE WRITE holds it back.
 const PUBLISH: Flags = PUBSUB | LOADING | STALE | FAST | MAY_REPLICATE;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("psubscribe", psubscribe, -2, SUBSCRIBE, NONE_CAT),
     cmd("publish", publish, 3, PUBLISH, NONE_CAT),
@@ -59,8 +60,8 @@ fn ssubscribe(ctx: &mut Ctx) -> CmdResult {
 }
 
 fn subscribe_generic(ctx: &mut Ctx, kind: Kind, name: &str) -> CmdResult {
-    // A client that waits for replies, such as a script's, would never see the messages. A MULTI of
-    // RESP2 clients was always allowed to, before there were shards.
+    // A client that gets no messages, such as a script's, must not subscribe. In MULTI, RESP2
+    // clients may subscribe to channels, but not to shard channels, as in Redis.
     let in_exec = ctx.client.has(flag::IN_EXEC) && kind != Kind::Shard;
     if ctx.client.has(flag::DENY_BLOCKING) && !in_exec {
         return Err(Error::new(format!(

@@ -1,21 +1,21 @@
-//! What SRANDMEMBER, HRANDFIELD and ZRANDMEMBER share: `count`, and elements that may come again.
+//! The common parts of SRANDMEMBER, HRANDFIELD and ZRANDMEMBER: `count`, and draws with repetition.
 //!
-//! A positive count asks for different elements, at most all there are. A negative one asks for
-//! that many draws, each from all elements: the only replies whose length has nothing to do with
-//! how much data there is. Redis builds them for as long as there is memory. Here such a reply may
-//! be as long as the longest string (`proto-max-bulk-len`); a longer one is taken back and refused,
-//! so that no single command can take the server down.
+//! A positive count requests different elements, at most all. A negative one requests `-count`
+//! independent draws from all elements: only these replies can be much longer than the data. Redis
+//! builds them until memory is exhausted. Here such a reply may be as long as the longest string
+//! (`proto-max-bulk-len`); a longer one is removed and refused, so that a single command can't
+//! exhaust the memory.
 
 use crate::client::reply::{Mark, ReplyBuf};
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 
-/// Elements that are drawn in one walk through a packed value.
+/// The number of elements that are drawn in one walk through a packed value.
 const BATCH: usize = 1024;
-/// The shortest element, an empty string, as a reply.
+/// The length of the shortest element, an empty string, in a reply.
 const SHORTEST: usize = b"$0\r\n\r\n".len();
 
-/// The count, which has to be a number without its sign as well.
+/// Parses the count. The number without its sign must be valid, too.
 pub fn parse_count(ctx: &Ctx) -> Result<i64, Error> {
     match ctx.int(2)? {
         i64::MIN => Err(Error::LONG_RANGE),
@@ -23,7 +23,7 @@ pub fn parse_count(ctx: &Ctx) -> Result<i64, Error> {
     }
 }
 
-/// As [`parse_count`], where each element may bring a value along, which doubles the reply.
+/// As [`parse_count`]; with the option each element has a value, which doubles the reply.
 pub fn parse_count_of_pairs(ctx: &Ctx, option: &str) -> Result<(i64, bool), Error> {
     let count = parse_count(ctx)?;
     let with_values = ctx.is(3, option);
@@ -36,7 +36,7 @@ pub fn parse_count_of_pairs(ctx: &Ctx, option: &str) -> Result<(i64, bool), Erro
     Ok((count, with_values))
 }
 
-/// A reply under way that must not become longer than `limit`.
+/// A reply with draws that must not exceed `limit`.
 pub struct Draws<'a> {
     reply: &'a mut ReplyBuf,
     start: Mark,
@@ -44,7 +44,7 @@ pub struct Draws<'a> {
 }
 
 impl Draws<'_> {
-    /// Show one more, unless there is too much already.
+    /// Appends one more draw, unless the limit is exceeded.
     pub fn show(&mut self, element: impl FnOnce(&mut ReplyBuf)) {
         if !self.too_long() {
             element(self.reply);
@@ -56,15 +56,14 @@ impl Draws<'_> {
     }
 }
 
-/// Replies with `count` draws; `draw` appends as many draws as its argument says. `limit` is in
-/// bytes.
+/// Replies `count` draws; `draw` appends the number of draws in its argument. `limit` is in bytes.
 pub fn reply_draws(
     reply: &mut ReplyBuf,
     (count, with_values): (usize, bool),
     limit: usize,
     mut draw: impl FnMut(&mut Draws, usize),
 ) -> CmdResult {
-    // A client with an output limit is closed when it is reached.
+    // A client with an output limit is closed when that is reached.
     let stopped_earlier = reply.limit != 0 && reply.limit < limit;
     if count.saturating_mul(SHORTEST) > limit && !stopped_earlier {
         return Err(Error::OUT_OF_RANGE);
@@ -81,7 +80,7 @@ pub fn reply_draws(
         let batch = left.min(BATCH);
         draw(&mut draws, batch);
         left -= batch;
-        // Over its output limit: the client is closed, whatever else we say.
+        // Over its output limit the client is closed, so the reply does not matter.
         if draws.reply.overflowed() {
             return Ok(());
         }

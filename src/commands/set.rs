@@ -1,7 +1,7 @@
 //! Sets.
 //!
-//! Every change goes through [`write_set`], which removes the key with its last member. Members go
-//! from the set straight into the reply; unions, intersections and differences are in
+//! Every change uses [`write_set`], which removes the key with its last member. Members are copied
+//! from the set straight into the reply. Unions, intersections and differences are in
 //! `set_algebra`.
 
 use crate::client::Client;
@@ -18,6 +18,7 @@ use crate::types::set::{Set, SetLimits};
 use crate::types::{New, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("sadd", sadd, -3, WRITE | DENYOOM | FAST, SET)
         .elements(2, 1)
@@ -48,10 +49,11 @@ pub const TABLE: &[Command] = &[
         .tips(&["nondeterministic_output"]),
 ];
 
-/// The most members in one SREM that SPOP is propagated as.
+/// The maximum number of members in a SREM that propagates a SPOP.
 const PROPAGATE_BATCH: usize = 1024;
 
 impl SetLimits {
+    /// The limits in the server's settings.
     pub fn of(server: &Server) -> SetLimits {
         SetLimits {
             max_intset: server.config.set_max_intset_entries,
@@ -62,13 +64,13 @@ impl SetLimits {
     }
 }
 
-/// The set at `key`, to be read. WRONGTYPE if there is something else.
+/// The set at `key`, to be read; WRONGTYPE for any other type.
 fn read_set<'s>(server: &'s mut Server, c: &Client, key: &[u8]) -> Result<Option<&'s Set>, Error> {
     server.lookup_read(c, key).map(Set::of).transpose()
 }
 
-/// Changes the set at `key`, if there is one, and removes the key if it ends up empty; returns what
-/// `change` returned and whether the key was removed.
+/// Changes the set at `key`, if there is one, and removes the key if the set becomes empty. Returns
+/// the result of `change` and whether the key was removed.
 fn write_set<R>(
     ctx: &mut Ctx,
     key: &[u8],
@@ -87,7 +89,7 @@ fn write_set<R>(
     Ok(Some((result, empty)))
 }
 
-/// Adds members, making the set if it is absent; returns how many are new.
+/// Adds members and creates the set if it is absent. Returns the number of new members.
 fn add_members(ctx: &mut Ctx, key: &[u8], members: &[&[u8]]) -> Result<usize, Error> {
     let limits = SetLimits::of(ctx.server);
     let add_all = |set: &mut Set| {
@@ -310,7 +312,7 @@ fn read_for_write(ctx: &mut Ctx, key: &[u8]) -> Result<usize, Error> {
     }
 }
 
-/// SPOP of all members: replies as SMEMBERS does, deletes the key, and propagates the deletion.
+/// SPOP of all members: replies like SMEMBERS, deletes the key, and propagates the deletion.
 fn spop_all(ctx: &mut Ctx, key: &[u8], len: usize) -> CmdResult {
     let db = ctx.client.db;
     if let Some(entry) = ctx.server.lookup_no_touch(ctx.client, key) {

@@ -1,6 +1,6 @@
 //! Unions, intersections and differences of sets.
 //!
-//! The algorithm follows the sizes:
+//! The algorithm depends on the sizes:
 //!
 //! ```text
 //!   intersection   each member of the smallest set is looked up in the others; SINTERCARD only counts them
@@ -9,11 +9,10 @@
 //!                  many or small ones: the first set is copied, and their members removed from the copy
 //! ```
 //!
-//! A reply is written while the result is found; only STORE, and what a union must remember, is
-//! built.
+//! The reply is written while the result is computed; only STORE and unions build a set.
 //!
-//! Sets are looked up twice: once each, for expiry, statistics and types, then all together, to be
-//! read at the same time.
+//! Sets are looked up twice: first one by one, for expiry, statistics and types, then all together,
+//! so that they can be borrowed at the same time.
 
 use std::ops::ControlFlow;
 
@@ -29,6 +28,7 @@ use crate::types::set::{Set, SetLimits, intersect};
 use crate::types::{New, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("sdiff", sdiff, -2, READONLY, SET)
         .keys(&[key(RO | ACCESS, index(1), range(-1, 1, 0))])
@@ -54,8 +54,8 @@ pub const TABLE: &[Command] = &[
     ]),
 ];
 
-/// Expires, counts and checks the type of each key. Returns their hashes, `None` for those that
-/// don't exist.
+/// Looks up each key, for expiry, statistics and type. Returns their hashes, `None` for missing
+/// keys.
 fn lookup_sets(ctx: &mut Ctx, keys: &[&[u8]]) -> Result<Vec<Option<u64>>, Error> {
     let lookup = |key: &&[u8]| {
         let hash = ctx.server.hash_key(key);
@@ -79,15 +79,15 @@ fn found_sets<'s>(
     keys.iter().zip(hashes).map(set).collect()
 }
 
-/// The sets from the smallest to the largest, or none if one does not exist: then nothing is common
-/// to all.
+/// The sets from the smallest to the largest; no sets if one does not exist, as the intersection is
+/// then empty.
 fn smallest_first(sets: Vec<Option<&Set>>) -> Vec<&Set> {
     let mut sets: Vec<&Set> = sets.into_iter().collect::<Option<_>>().unwrap_or_default();
     sets.sort_by_key(|set| set.len());
     sets
 }
 
-/// Hands the members of a result to a function, one by one.
+/// Passes the members of a result to a function, one by one.
 type Show = fn(&[Option<&Set>], &mut dyn FnMut(Element), &SetLimits);
 
 /// Writes a result whose size is known only at its end.
@@ -110,7 +110,7 @@ fn reply_members(ctx: &mut Ctx, keys: &[&[u8]], show: Show) -> CmdResult {
     Ok(())
 }
 
-/// Stores a result at argv[1], or removes what is there if it is empty.
+/// Stores a result at argv[1]; an empty one deletes the key.
 fn store(ctx: &mut Ctx, result: Set, event: &'static str) {
     let (key, db) = (ctx.argv[1], ctx.client.db);
     let len = result.len();
@@ -128,7 +128,7 @@ fn store(ctx: &mut Ctx, result: Set, event: &'static str) {
     ctx.client.reply.integer(len as i64);
 }
 
-/// Adds a member that another set shows.
+/// Adds a member of another set.
 fn add(set: &mut Set, member: Element, limits: &SetLimits) -> bool {
     set.add(member.text(&mut IntBuf::new()), limits)
 }
@@ -282,8 +282,8 @@ fn sdiffstore(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Which way to a difference is shorter. Looking up gets a bonus of two, as it stops at the first
-/// hit.
+/// Whether looking up members is quicker than removing them from a copy. Looking up counts half, as
+/// it stops at the first hit.
 fn looking_up_pays(first: &Set, others: &[Option<&Set>]) -> bool {
     let others = others.iter().copied().flatten();
     let (lookups, copies) = others.fold((first.len(), first.len()), |(lookups, copies), set| {

@@ -1,5 +1,5 @@
-//! SORT and SORT_RO: the elements of a list, set or sorted set in another order, and what other
-//! keys say about them.
+//! SORT and SORT_RO: the elements of a list, set or sorted set in another order, with values of
+//! other keys.
 //!
 //! ```text
 //!   SORT ids BY weight_* GET # GET name_*->first
@@ -9,13 +9,13 @@
 //!        `-- elements
 //! ```
 //!
-//! Looking up other keys may remove expired ones, so the elements are copied first, all into one
-//! buffer; texts to compare by follow them there. An item is two ranges of that buffer and a
-//! number, and sorting moves items only. With LIMIT no more is sorted than is shown: the items up
-//! to the last one shown are selected, then sorted.
+//! Looking up other keys may remove expired ones, so the elements are first copied into one buffer,
+//! followed by the texts of BY. An item is two ranges of that buffer and a number, and sorting
+//! moves items only. With LIMIT, the items up to the last one in the reply are selected, and only
+//! these are sorted.
 //!
-//! Texts are compared as `locale-collate` says, which is byte by byte in the C locale; for STORE
-//! always by bytes. Elements that compare as equal keep their order; Redis leaves that open.
+//! Texts are compared by `locale-collate`, which compares bytes in the C locale; for STORE always
+//! by bytes. Equal elements keep their order; in Redis that is undefined.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -39,6 +39,7 @@ use crate::types::string::StrView;
 use crate::types::{KeyRef, Value};
 use crate::util::number::{IntBuf, is_c_space, parse_f64};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("sort", sort, -2, WRITE | DENYOOM, SET | SORTEDSET | LIST | DANGEROUS)
         .keys(&[
@@ -62,11 +63,11 @@ pub const TABLE: &[Command] = &[
     ]),
 ];
 
-/// The options, as they were asked for.
+/// The parsed options.
 struct Options<'a> {
     desc: bool,
     alpha: bool,
-    /// BY something without a `*`: keep the order of the elements.
+    /// BY with a pattern without `*`: keeps the order of the elements.
     keep_order: bool,
     by: Option<Pattern<'a>>,
     get: Vec<Pattern<'a>>,
@@ -76,7 +77,8 @@ struct Options<'a> {
     store: Option<&'a [u8]>,
 }
 
-/// What BY and GET name: the element itself, or a key (and a field of it) made of it.
+/// The pattern of BY or GET: the element itself, or a key, possibly with a field, that contains the
+/// element.
 enum Pattern<'a> {
     Element,
     Key {
@@ -84,11 +86,11 @@ enum Pattern<'a> {
         suffix: &'a [u8],
         field: Option<&'a [u8]>,
     },
-    /// Without a `*` it names no key.
+    /// A pattern without `*` names no key.
     Nothing,
 }
 
-/// Where the `*` of a pattern is. The search ends at a NUL, as it does in C.
+/// The index of the `*` in a pattern. The search ends at a NUL, as in C.
 fn star_in(pattern: &[u8]) -> Option<usize> {
     memchr::memchr2(b'*', 0, pattern).filter(|&at| pattern[at] == b'*')
 }
@@ -116,8 +118,8 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// Appends what the pattern says about `element` to `out`. False: there is nothing, or not of
-    /// the right type.
+    /// Appends the pattern's value for `element` to `out`. Returns false if there is none, or it is
+    /// not of the right type.
     fn look_up(&self, ctx: &mut Ctx, element: &[u8], out: &mut Vec<u8>) -> bool {
         let (prefix, suffix, field) = match *self {
             Pattern::Element => {
@@ -148,7 +150,7 @@ impl<'a> Pattern<'a> {
     }
 }
 
-/// A field of a hash; false if the key holds something else, or has no such field.
+/// Appends a field of a hash; returns false if the key is not a hash, or has no such field.
 fn field_text(entry: KeyRef, field: &[u8], out: &mut Vec<u8>) -> bool {
     let value = Hash::of(entry).ok().and_then(|hash| hash.get(field));
     if let Some(value) = value {
@@ -203,7 +205,7 @@ impl<'a> Options<'a> {
         Ok(options)
     }
 
-    /// The part of `len` elements that LIMIT shows.
+    /// The part of `len` elements that LIMIT selects.
     fn window(&self, len: usize) -> Range<usize> {
         let start = usize::try_from(self.offset.max(0)).map_or(len, |start| start.min(len));
         let count = usize::try_from(self.count).unwrap_or(usize::MAX);
@@ -230,11 +232,11 @@ fn check_patterns_allowed(ctx: &Ctx, option: &str, names_keys: bool) -> CmdResul
 /// An element to be sorted: ranges of `Items::bytes`.
 struct Item {
     text: Range<usize>,
-    /// What to compare by, with ALPHA and BY.
+    /// The text to compare, with ALPHA and BY.
     alpha: Option<Range<usize>>,
-    /// What to compare by otherwise.
+    /// The number to compare otherwise.
     score: f64,
-    /// Its place in the collection.
+    /// Its index in the collection.
     at: usize,
 }
 
@@ -261,7 +263,7 @@ impl Items {
         &self.bytes[self.items[at].text.clone()]
     }
 
-    /// Look up what to compare each element by.
+    /// Looks up the text or number of each element.
     fn weigh(&mut self, ctx: &mut Ctx, options: &Options) -> CmdResult {
         let mut said = Vec::new();
         for at in 0..self.items.len() {
@@ -291,12 +293,12 @@ impl Items {
         Ok(())
     }
 
-    /// Sort, as far as it takes to know what stands in `window`.
+    /// Sorts, at least the elements in `window`.
     fn sort(&mut self, options: &Options, window: &Range<usize>) {
         let bytes = &self.bytes;
         let text = |range: &Range<usize>| &bytes[range.clone()];
         let by_alpha = options.by.is_some();
-        // What is stored must not depend on where it was sorted.
+        // A stored result must not depend on the locale.
         let compare: fn(&[u8], &[u8]) -> Ordering = match options.store {
             Some(_) => |a, b| a.cmp(b),
             None => locale::collate,
@@ -320,7 +322,7 @@ impl Items {
     }
 }
 
-/// Scores are never NaN; zero is zero, whatever its sign.
+/// Scores are never NaN; both zeros are equal.
 fn by_score(a: &Item, b: &Item) -> Ordering {
     a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal)
 }
@@ -358,11 +360,11 @@ fn sort_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
     Ok(())
 }
 
-/// The elements, sorted at least within the window.
+/// The elements, sorted at least in the window.
 fn collect_sorted(ctx: &mut Ctx, options: &mut Options) -> Result<(Items, Range<usize>), Error> {
     let mut items = Items::default();
     if let Some(entry) = ctx.server.lookup_read(ctx.client, ctx.argv[1]) {
-        // A set has no order to keep: what is stored, or seen by a script, has to be the same on a
+        // A set has no order: a result that is stored, or used by a script, must be the same on a
         // replica.
         let lasting = options.store.is_some() || ctx.client.has(flag::SCRIPT);
         if options.keep_order && lasting && matches!(entry.value(), ValueRef::Obj(Value::Set(_))) {
@@ -378,8 +380,8 @@ fn collect_sorted(ctx: &mut Ctx, options: &mut Options) -> Result<(Items, Range<
     Ok((items, window))
 }
 
-/// Copy the elements, in the order of the collection. DESC turns round what is not sorted but has
-/// an order.
+/// Copies the elements in the order of the collection; DESC reverses elements that are not sorted
+/// but have an order.
 fn collect(entry: KeyRef, items: &mut Items, options: &Options) -> CmdResult {
     match entry.value() {
         ValueRef::Obj(Value::List(list)) => {
@@ -405,7 +407,8 @@ fn collect(entry: KeyRef, items: &mut Items, options: &Options) -> CmdResult {
     Ok(())
 }
 
-/// What GET shows of an element, in the order of its patterns; without GET, the element.
+/// Replies the values of GET for an element, in the order of the patterns; without GET, the
+/// element.
 fn show(
     ctx: &mut Ctx,
     element: &[u8],
@@ -439,7 +442,7 @@ fn reply_text(reply: &mut ReplyBuf, text: Option<&[u8]>) {
     }
 }
 
-/// STORE: a list of what would have been replied, nothing being the empty string.
+/// STORE: stores the elements of the reply as a list; null becomes the empty string.
 fn store_items(ctx: &mut Ctx, items: &Items, window: Range<usize>, get: &[Pattern], key: &[u8]) {
     let limits = list_limits(ctx.server);
     let len = window.len() * get.len().max(1);

@@ -1,9 +1,9 @@
-//! How long to wait before the next attempt to connect.
+//! The waiting time before the next attempt to connect.
 
 use crate::util::random::Random;
 
-/// Doubles the time with each failure, up to a bound. Half of it is left to chance, so that the
-/// replicas of a primary that comes back do not all arrive at the same moment.
+/// Doubles the time with each failure, up to a maximum. Half of it is random, so that the replicas
+/// of a restarted primary do not all connect at the same moment.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first_ms: u64,
@@ -12,7 +12,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The first wait is at most `first_ms`, no wait is longer than `max_ms`.
+    /// The first wait is at most `first_ms`; no wait is longer than `max_ms`.
     pub fn new(first_ms: u64, max_ms: u64) -> Backoff {
         Backoff {
             first_ms: first_ms.min(max_ms),
@@ -21,7 +21,7 @@ impl Backoff {
         }
     }
 
-    /// An attempt failed: the time to wait in milliseconds.
+    /// After a failed attempt: the time to wait in milliseconds.
     pub fn next_ms(&mut self, random: &mut Random) -> u64 {
         let doubled = 1u64.checked_shl(self.failures);
         let bound = doubled.map_or(u64::MAX, |factor| self.first_ms.saturating_mul(factor));
@@ -31,7 +31,7 @@ impl Backoff {
         bound - random.below(half.saturating_add(1))
     }
 
-    /// An attempt succeeded: begin anew.
+    /// After a successful attempt: starts again from the first wait.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -1,5 +1,5 @@
-//! Outgoing links: connect, hand-shake, requests and their replies, as a machine without socket and
-//! clock.
+//! Outgoing links: connect, handshake, requests and their replies, as a state machine without
+//! socket and clock.
 //!
 //! ```text
 //!            Connected           the last reply of the script         finish, all replies here
@@ -16,33 +16,33 @@
 //!             └──> Action::Reply { tag, reply }
 //! ```
 //!
-//! An owner makes a [`Plan`]: the *script* of the hand-shake, a list of [`Step`]s, with the
-//! time-outs and limits. It gives events to [`Link::step`] and does what the actions say. The bytes
+//! An owner creates a [`Plan`]: the *script* of the handshake (a list of [`Step`]s), the timeouts
+//! and the limits. It passes events to [`Link::step`] and executes the resulting actions. The bytes
 //! to send are in [`Link::output`], the time of the next [`Event::Tick`] is [`Link::deadline`].
-//! `networking::link` is the owner that has a socket; a simulation has none.
+//! `networking::link` is the owner with sockets; simulations have none.
 //!
-//! Requests after the hand-shake are steps, too ([`Link::push`]). Steps are sent in their order as
-//! soon as possible, pipelined. A step that was made with [`Step::wait`] holds back those behind
-//! it until its reply is there. Replies come in the order of the steps and are named by their tags.
+//! Requests after the handshake are steps, too ([`Link::push`]). Steps are sent in order and
+//! pipelined. The steps after one with [`Step::wait`] are sent only after its reply has arrived.
+//! Replies arrive in the order of the steps and are identified by their tags.
 //!
-//! **The end of a hand-shake.** Bytes behind the last reply may be something else than replies: a
-//! snapshot follows `+FULLRESYNC` in the same read. So with [`Unasked::Keep`] no byte is parsed for
-//! which no reply is due, and [`Link::take_rest`] gives what was read too far.
+//! **The end of a handshake.** The bytes after the last reply need not be replies: a snapshot may
+//! follow `+FULLRESYNC` in the same read. So with [`Unasked::Keep`], bytes are parsed only while a
+//! reply is due, and [`Link::take_rest`] returns the bytes that were read beyond it.
 //!
-//! **Keep-alives.** A line feed between two replies is skipped, and the time for the reply begins
-//! anew: a primary sends them while it prepares a snapshot.
+//! **Keep-alives.** A line feed between two replies is skipped and restarts the timeout of the
+//! reply: a primary sends line feeds while it prepares a snapshot.
 //!
-//! **Time** is a number of milliseconds that never decreases; its origin does not matter. A reply
-//! has the time of its step, from the moment when the request is sent and the reply before it has
-//! arrived. A large request that the peer takes in pieces does not run into it.
+//! **Time** is a number of milliseconds that never decreases; its origin does not matter. The
+//! timeout of a reply starts when its request has been sent and the reply before it has arrived. So
+//! a large request that the peer accepts in pieces does not time out.
 //!
-//! **Invariant:** each link ends once, with `Failed` or `Closed` as its last action; events that
-//! come later do nothing.
-//! **Invariant:** the actions do not depend on how the input was cut
+//! **Invariant:** each link ends once, with `Failed` or `Closed` as its last action; later events
+//! have no effect.
+//! **Invariant:** the actions do not depend on how the input is split
 //! (`tests::a_handshake_cut_anywhere_is_the_same`).
 //! **Limits:** a line has at most [`LINE_MAX`] bytes, a reply [`Plan::reply_max`], nested
 //! [`DEPTH_MAX`] deep. Replies are those of RESP2; a link never sends HELLO 3. A script is fixed
-//! when it begins: what depends on a reply is pushed later, by the owner.
+//! when it begins: the owner pushes later steps that depend on a reply.
 
 mod backoff;
 mod reply;
@@ -56,32 +56,32 @@ use self::reply::{Buffer, Reader};
 pub use self::reply::{DEPTH_MAX, LINE_MAX, Malformed, Reply};
 pub use self::step::{Errors, Expect, Step};
 
-/// What to do with bytes for which no reply is due.
+/// What happens to bytes while no reply is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unasked {
-    /// Don't parse them: the owner takes the connection over when the link is ready.
+    /// They are not parsed: the owner takes the connection over when the link is ready.
     Keep,
     /// They are messages, such as those of a subscription: [`Action::Message`]. A message that
-    /// comes while a reply is due is taken for the reply, so SUBSCRIBE is the last request.
+    /// arrives while a reply is due counts as the reply, so SUBSCRIBE must be the last request.
     Deliver,
-    /// The peer is confused: the link fails.
+    /// They are an error of the peer: the link fails.
     Refuse,
 }
 
-/// How a link is to be used.
+/// The parameters of a link.
 pub struct Plan {
-    /// The steps of the hand-shake. Without any the link is ready as soon as it is connected.
+    /// The steps of the handshake. With no steps, the link is ready as soon as it is connected.
     pub script: Vec<Step>,
     pub unasked: Unasked,
-    /// Time for the name to be resolved and the connection to be made.
+    /// The timeout for resolving the name and connecting, in milliseconds.
     pub connect_ms: u64,
-    /// Time for each reply, for steps that have no time of their own.
+    /// The timeout of each reply in milliseconds, for steps without their own.
     pub reply_ms: u64,
-    /// Bytes of one reply at most.
+    /// The maximum size of a reply in bytes.
     pub reply_max: usize,
 }
 
-/// Room for one reply, unless the plan says otherwise.
+/// The maximum size of a reply, unless the plan has another.
 const REPLY_MAX: usize = 1024 * 1024;
 
 impl Plan {
@@ -97,32 +97,32 @@ impl Plan {
     }
 }
 
-/// What happened.
+/// An event of the connection or the clock.
 pub enum Event<'a> {
-    /// The connection can carry bytes.
+    /// The connection is open.
     Connected,
-    /// The peer sent these bytes.
+    /// These bytes were received.
     Received(&'a [u8]),
-    /// The socket took this number of bytes of the output.
+    /// The socket has accepted this number of bytes of the output.
     Sent(usize),
     /// The peer closed the connection.
     Closed,
-    /// The link can't go on, for a reason that the owner knows.
+    /// The owner knows a reason why the link can't continue.
     Failed(Failure),
     /// Time has passed, or the owner has called [`Link::finish`].
     Tick,
 }
 
-/// What the owner is to do.
+/// What the owner must do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
     /// The reply to the step of this tag; an error reply only if the step tolerates it.
     Reply { tag: u32, reply: Reply },
     /// A message without request, see [`Unasked::Deliver`].
     Message(Reply),
-    /// The hand-shake is over.
+    /// The handshake is complete.
     Ready,
-    /// The link ended as [`Link::finish`] asked. The last action.
+    /// The link ended after [`Link::finish`]. The last action.
     Closed,
     /// The link ended for this reason. The last action.
     Failed(Failure),
@@ -131,27 +131,27 @@ pub enum Action {
 /// Why a link ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
-    /// The host's name has no address.
+    /// The host name has no address.
     Resolve(String),
-    /// The connection can't be made.
+    /// The connection failed.
     Connect(String),
-    /// The connection was not made in time.
+    /// The connection was not established in time.
     ConnectTimeout,
-    /// A connection that was made broke.
+    /// An established connection broke.
     Broken(String),
     /// The peer closed the connection.
     Closed,
-    /// The reply to this step did not come in time.
+    /// The reply to this step did not arrive in time.
     ReplyTimeout { tag: u32 },
-    /// The peer takes no bytes.
+    /// The peer accepts no bytes.
     SendTimeout,
-    /// This step was replied to with an error that it does not tolerate.
+    /// The reply to this step was an error that it does not tolerate.
     Refused { tag: u32, error: Vec<u8> },
-    /// This step was replied to with something else than it expects.
+    /// The reply to this step was not of the expected kind.
     Unexpected { tag: u32, reply: Reply },
-    /// The peer sent something without a request.
+    /// The peer sent bytes while no reply was due.
     Unasked,
-    /// What the peer sent is no reply.
+    /// The peer sent bytes that are not a reply.
     Malformed(Malformed),
 }
 
@@ -179,12 +179,12 @@ impl From<Malformed> for Failure {
     }
 }
 
-/// What was left in a link when its connection was taken out of it.
+/// What remains of a link when its connection is taken out.
 #[derive(Default, PartialEq, Eq, Debug)]
 pub struct Rest {
-    /// Bytes that the peer sent behind the last reply.
+    /// Bytes that were received after the last reply.
     pub received: Vec<u8>,
-    /// Bytes that the socket has not taken.
+    /// Bytes that the socket has not accepted.
     pub unsent: Vec<u8>,
 }
 
@@ -199,13 +199,13 @@ enum State {
 /// A step whose reply is due.
 struct Pending {
     step: Step,
-    /// When the last bytes of its request were sent, or were ready to be sent.
+    /// The time at which the last bytes of its request were sent, or were ready to be sent.
     since: u64,
-    /// The number of bytes sent when all of its request is.
+    /// The number of sent bytes at the end of its request.
     end: u64,
 }
 
-/// The machine.
+/// The state machine.
 pub struct Link {
     state: State,
     unasked: Unasked,
@@ -214,25 +214,25 @@ pub struct Link {
     connect_by: u64,
     /// Steps that are not sent yet.
     queue: VecDeque<Step>,
-    /// Steps whose replies are due, in the order in which they come.
+    /// Steps whose replies are due, in order.
     pending: VecDeque<Pending>,
-    /// Steps of the script that are not over.
+    /// The number of steps of the script that are not complete.
     script_left: usize,
-    /// Ends when all that was pushed is over.
+    /// Whether the link ends when all pushed steps are complete.
     finishing: bool,
     output: Buffer,
-    /// Bytes that the socket has taken since the link began.
+    /// The number of bytes that the socket has accepted since the link began.
     sent: u64,
-    /// When the socket took bytes last, or output came into being.
+    /// The time at which the socket last accepted bytes, or output was created.
     moved_at: u64,
     input: Buffer,
     reader: Reader,
-    /// When the last reply or keep-alive came.
+    /// The time of the last reply or keep-alive.
     heard_at: u64,
 }
 
 impl Link {
-    /// A link whose connection begins to be made `now`.
+    /// A link whose connection is being established from `now` on.
     pub fn new(now: u64, plan: Plan) -> Link {
         Link {
             state: State::Connecting,
@@ -253,22 +253,22 @@ impl Link {
         }
     }
 
-    /// There is no connection yet, and the link has not ended.
+    /// Whether there is no connection yet and the link has not ended.
     pub fn is_connecting(&self) -> bool {
         self.state == State::Connecting
     }
 
-    /// The hand-shake is over, and the link has not ended.
+    /// Whether the handshake is complete and the link has not ended.
     pub fn is_open(&self) -> bool {
         self.state == State::Open
     }
 
-    /// Nothing is queued, due or unsent.
+    /// Whether nothing is queued, due or unsent.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.pending.is_empty() && self.output.is_empty()
     }
 
-    /// Add a request behind all others. False if the link ends.
+    /// Adds a request after all others. Returns false if the link is ending.
     pub fn push(&mut self, now: u64, step: Step) -> bool {
         let takes = self.state != State::Ended && !self.finishing;
         if takes {
@@ -278,18 +278,18 @@ impl Link {
         takes
     }
 
-    /// End when the hand-shake is over and all that was pushed has been sent and replied to. The
-    /// next [`Link::step`] begins it.
+    /// Ends the link when the handshake is complete and all pushed steps have been replied to.
+    /// Takes effect at the next [`Link::step`].
     pub fn finish(&mut self) {
         self.finishing = true;
     }
 
-    /// The bytes to send next. What the socket took of them is reported as [`Event::Sent`].
+    /// The bytes to send next. [`Event::Sent`] reports those that the socket has accepted.
     pub fn output(&self) -> &[u8] {
         self.output.as_slice()
     }
 
-    /// Whether bytes that the peer sends are wanted now. If not, they are left in the socket.
+    /// Whether input may be read now. Otherwise bytes stay in the socket.
     pub fn wants_input(&self) -> bool {
         match self.state {
             State::Connecting | State::Ended => false,
@@ -299,7 +299,7 @@ impl Link {
         }
     }
 
-    /// When [`Event::Tick`] is due at the latest; `None` without a time-out that runs.
+    /// The latest time for [`Event::Tick`]; `None` if no timeout runs.
     pub fn deadline(&self) -> Option<u64> {
         match (self.state, self.pending.front()) {
             (State::Ended, _) => None,
@@ -315,7 +315,7 @@ impl Link {
         }
     }
 
-    /// The bytes that are left when the owner takes the connection over. The link has ended then,
+    /// The remaining bytes when the owner takes the connection over. The link has ended then,
     /// without an action.
     pub fn take_rest(&mut self) -> Rest {
         self.state = State::Ended;
@@ -325,7 +325,7 @@ impl Link {
         }
     }
 
-    /// Something happened at the time `now`. Appends what is to be done to `actions`.
+    /// Handles an event at the time `now`. Appends what the owner must do to `actions`.
     pub fn step(&mut self, now: u64, event: Event, actions: &mut Vec<Action>) {
         if self.state == State::Ended {
             return;
@@ -399,7 +399,7 @@ impl Link {
         Ok(())
     }
 
-    /// Move steps from the queue to the output, up to one whose reply has to be waited for.
+    /// Moves steps from the queue to the output, up to one whose reply must be awaited.
     fn send(&mut self, now: u64) {
         while self.state != State::Connecting
             && !self.pending.back().is_some_and(|last| last.step.waits)
@@ -426,7 +426,7 @@ impl Link {
         self.script_left = self.script_left.saturating_sub(1);
     }
 
-    /// Take one reply out of the input. Whether there was one.
+    /// Takes one reply out of the input. Returns whether there was one.
     fn receive(&mut self, now: u64, actions: &mut Vec<Action>) -> Result<bool, Failure> {
         if self.pending.is_empty() && self.unasked == Unasked::Keep {
             return Ok(false);

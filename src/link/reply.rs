@@ -1,26 +1,26 @@
-//! The replies of a peer: bytes in, one reply at a time out, whatever the cuts between reads.
+//! The replies of a peer: parses bytes into replies, however the bytes are split between reads.
 //!
 //! ```text
 //!   input:  *2\r\n$3\r\nabc\r\n:7\r\n+OK\r\n$10\r\nabc
 //!           `--- Array[abc, 7] ---'`- OK -'`----- waits: `bulk` = 10
 //! ```
 //!
-//! The reader keeps what it has understood of an incomplete reply: a reply that arrives byte by
-//! byte is walked once.
+//! The reader keeps its state within an incomplete reply, so that a reply which arrives byte by
+//! byte is parsed once.
 //!
 //! **Limits:** a line has at most [`LINE_MAX`] bytes, arrays are nested at most [`DEPTH_MAX`] deep,
-//! and all lines and bulks of a reply together have at most `reply_max` bytes. All are checked
-//! before memory is taken.
+//! and all lines and bulks of a reply together have at most `reply_max` bytes. All limits are
+//! checked before memory is allocated.
 
 use std::fmt;
 
 use crate::util::number::parse_i64;
 
-/// The longest line of a reply.
+/// The maximum length of a line of a reply.
 pub const LINE_MAX: usize = 64 * 1024;
-/// How deep arrays may be nested.
+/// The maximum nesting of arrays.
 pub const DEPTH_MAX: usize = 16;
-/// An element of an array has at least this number of bytes.
+/// The minimum size of an array's element in bytes.
 const ELEMENT_MIN: usize = 3;
 
 /// A reply of RESP2.
@@ -35,12 +35,12 @@ pub enum Reply {
     /// A null bulk or a null array.
     Null,
     Array(Vec<Reply>),
-    /// A whole line that is neither status nor error, where only a line was asked for
+    /// A whole line that is neither status nor error, for steps that expect a line
     /// (`Expect::Line`).
     Line(Vec<u8>),
 }
 
-/// Of a long text only the beginning is shown.
+/// Of a longer text only this number of bytes is shown.
 const SHOWN_MAX: usize = 128;
 
 impl fmt::Display for Reply {
@@ -58,13 +58,13 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Why bytes are no reply.
+/// Why bytes are not a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
     LineTooLong,
     ReplyTooLong,
     TooDeep,
-    /// The first byte of a line names no kind of reply.
+    /// The first byte of a line is not that of a reply.
     Kind(u8),
     /// A count, a length or an integer is not a number, or is negative.
     Number,
@@ -87,7 +87,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// Bytes that are added behind and taken away in front.
+/// Bytes that are appended at the end and removed from the front.
 #[derive(Default)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
@@ -115,7 +115,7 @@ impl Buffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Takes `n` bytes away, or all that there are. Returns the number.
+    /// Removes `n` bytes, or all if there are fewer. Returns the number.
     pub(super) fn consume(&mut self, n: usize) -> usize {
         let n = n.min(self.len());
         self.at += n;
@@ -126,7 +126,7 @@ impl Buffer {
         n
     }
 
-    /// All bytes; the buffer is empty then and holds no memory.
+    /// Removes and returns all bytes, leaving no allocation.
     pub(super) fn take(&mut self) -> Vec<u8> {
         self.bytes.drain(..self.at);
         self.at = 0;
@@ -134,27 +134,27 @@ impl Buffer {
     }
 }
 
-/// An array that has not got all of its elements.
+/// An array whose elements are not complete.
 struct OpenArray {
-    /// Elements still to come, at least one.
+    /// The number of missing elements, at least one.
     missing: usize,
     elements: Vec<Reply>,
 }
 
-/// What is understood of an incomplete reply.
+/// The state within an incomplete reply.
 #[derive(Default)]
 pub(super) struct Reader {
     /// Outermost first.
     arrays: Vec<OpenArray>,
     /// The length of a bulk whose header has been read.
     bulk: Option<usize>,
-    /// Bytes of the next line that are known to hold no line end.
+    /// The number of bytes of the next line that are known to contain no line end.
     searched: usize,
-    /// Bytes of this reply so far, bulks that are announced included.
+    /// The number of bytes of this reply so far, announced bulks included.
     used: usize,
 }
 
-/// What a line of a reply is.
+/// The meaning of a line of a reply.
 enum Header {
     Complete(Reply),
     /// The length of a bulk.
@@ -164,13 +164,13 @@ enum Header {
 }
 
 impl Reader {
-    /// No part of a reply has been read.
+    /// Whether no part of a reply has been read.
     pub(super) fn is_idle(&self) -> bool {
         self.arrays.is_empty() && self.bulk.is_none() && self.searched == 0
     }
 
-    /// Takes one reply from the front of `input`; `None` if it is not complete yet. `line_only`:
-    /// its first line is all of it.
+    /// Takes one reply from the front of `input`; `None` if it is not complete. With `line_only`,
+    /// the reply is a single line.
     pub(super) fn next(
         &mut self,
         input: &mut Buffer,
@@ -238,8 +238,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Put an element into the innermost array. Returns the reply that is complete with it, if one
-    /// is.
+    /// Adds an element to the innermost array. Returns the whole reply if that is complete now.
     fn place(&mut self, mut complete: Reply) -> Option<Reply> {
         while let Some(mut array) = self.arrays.pop() {
             array.elements.push(complete);
@@ -286,7 +285,7 @@ fn take_bulk(input: &mut Buffer, len: usize) -> Result<Option<Vec<u8>>, Malforme
     Ok(Some(bulk))
 }
 
-/// A line that is all of a reply.
+/// A line that is a whole reply.
 fn plain_line(mut line: Vec<u8>) -> Reply {
     match line.first() {
         Some(b'+') => Reply::Status(line.split_off(1)),

@@ -1,50 +1,50 @@
-//! One step of a link: a request, and what is expected in reply.
+//! A step of a link: a request, and its expected reply.
 
 use super::{Failure, Reply};
 use crate::ds::bulk::push_command;
 
-/// The reply that a step expects, if it is not an error.
+/// The expected reply of a step, other than an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expect {
     /// Any reply.
     Reply,
-    /// A status that begins with this text.
+    /// A status with this prefix.
     Status(&'static str),
-    /// One line, which may be of a kind that RESP does not have, such as `$ENDOFF:...`.
+    /// A single line, which may be of a kind that RESP does not have, such as `$ENDOFF:...`.
     Line,
-    /// No reply at all.
+    /// No reply.
     Nothing,
 }
 
-/// What an error reply to a step means.
+/// The consequence of an error reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Errors {
     /// The link fails.
     Fatal,
     /// The link fails, unless the error begins with one of these texts.
     FatalExcept(&'static [&'static str]),
-    /// It is a reply as any other.
+    /// It is passed on like any other reply.
     Tolerated,
 }
 
-/// A request, and what is expected in reply. It has no `Debug`: it may hold a password.
+/// A request with its expected reply. It has no `Debug`, as it may contain a password.
 #[derive(Clone)]
 pub struct Step {
-    /// The owner's name for it.
+    /// The owner's identification of the step.
     pub tag: u32,
     /// The bytes that are sent.
     pub request: Vec<u8>,
     pub expect: Expect,
     pub errors: Errors,
-    /// The next step is sent only when the reply to this one is there.
+    /// Whether later steps are sent only after the reply to this one.
     pub waits: bool,
-    /// Time for the reply, if it is not the plan's.
+    /// The timeout of the reply in milliseconds, if it differs from the plan's.
     pub timeout_ms: Option<u64>,
 }
 
 impl Step {
-    /// A command, sent as a RESP array. Any reply will do but an error, and the next step does not
-    /// wait for it.
+    /// A command, sent as a RESP array. Any reply except an error is accepted, and later steps do
+    /// not wait for it.
     pub fn new<A: AsRef<[u8]>>(tag: u32, argv: &[A]) -> Step {
         let mut request = Vec::new();
         push_command(&mut request, argv);
@@ -58,8 +58,7 @@ impl Step {
         }
     }
 
-    /// AUTH with a password, and with a user's name if it is not the default user. A peer that
-    /// refuses ends the link.
+    /// AUTH with a password, and a user name unless it is the default user. An error ends the link.
     pub fn auth(tag: u32, user: Option<&str>, password: &str) -> Step {
         let mut argv = vec!["AUTH"];
         argv.extend(user);
@@ -67,31 +66,31 @@ impl Step {
         Step::new(tag, &argv).expect(Expect::Status("OK"))
     }
 
-    /// Another reply is expected.
+    /// Sets the expected reply.
     pub fn expect(mut self, expect: Expect) -> Step {
         self.expect = expect;
         self
     }
 
-    /// Errors mean something else than the end of the link.
+    /// Sets the consequence of an error reply.
     pub fn errors(mut self, errors: Errors) -> Step {
         self.errors = errors;
         self
     }
 
-    /// The next step is sent only when the reply to this one is there.
+    /// Later steps are sent only after the reply to this one.
     pub fn wait(mut self) -> Step {
         self.waits = true;
         self
     }
 
-    /// The reply has a time of its own.
+    /// Sets the timeout of the reply.
     pub fn timeout(mut self, ms: u64) -> Step {
         self.timeout_ms = Some(ms);
         self
     }
 
-    /// The reply, if it is one that the step expects or an error that it tolerates.
+    /// Checks the reply: one that is expected or a tolerated error is returned.
     pub(super) fn check(&self, reply: Reply) -> Result<Reply, Failure> {
         let tag = self.tag;
         let begins = |text: &[u8], start: &&str| text.starts_with(start.as_bytes());

@@ -8,10 +8,10 @@ const CAPA: u32 = 5;
 const VERSION: u32 = 6;
 const PSYNC: u32 = 7;
 
-/// Errors of a primary that wants a password first, or has none but refuses PING.
+/// Errors of a primary that requires a password, or refuses PING.
 const NOT_YET: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
 
-/// The hand-shake of a replica.
+/// The handshake of a replica.
 fn replica_plan() -> Plan {
     let conf = |tag, words: &[&str]| {
         let mut argv = vec!["REPLCONF"];
@@ -36,7 +36,7 @@ fn replica_plan() -> Plan {
     Plan::new(script, Unasked::Keep, 1000)
 }
 
-/// A machine, the time, and what it said.
+/// A state machine, the time, and its actions.
 struct Bench {
     link: Link,
     now: u64,
@@ -66,7 +66,7 @@ impl Bench {
         self.event(Event::Received(bytes));
     }
 
-    /// The peer takes all of the output.
+    /// The peer accepts all of the output.
     fn sent(&mut self) -> String {
         let bytes = self.link.output().to_vec();
         self.event(Event::Sent(bytes.len()));
@@ -146,11 +146,11 @@ fn the_handshake_of_a_replica() {
     assert_eq!(rest.unsent, b"");
 }
 
-/// Replies to the hand-shake of a replica, with keep-alives, and the beginning of what follows.
+/// The replies to a replica's handshake, with keep-alives, and the first bytes that follow.
 const REPLIES: &[u8] =
     b"+PONG\r\n\n+OK\r\n+OK\r\n-ERR no\r\n+OK\r\n:1\r\n\n\n+CONTINUE abc\r\n*1\r\n$4\r\nPING\r\n";
 
-/// What a machine says, and what is left, when its peer's bytes come in these pieces.
+/// The actions and the remaining bytes for these pieces of input.
 fn replica_hears(pieces: &[&[u8]]) -> (Vec<Action>, Vec<u8>, String) {
     let mut bench = Bench::connected(replica_plan());
     let mut sent = bench.sent();
@@ -181,7 +181,7 @@ fn a_handshake_cut_anywhere_is_the_same() {
     assert_eq!(replica_hears(&bytes), whole);
 }
 
-/// The same, for a peer that takes the requests in pieces.
+/// As [`a_handshake_cut_anywhere_is_the_same`], for a peer that accepts the requests in pieces.
 #[test]
 fn requests_that_are_sent_byte_by_byte_are_the_same() {
     let mut bench = Bench::connected(replica_plan());
@@ -318,7 +318,7 @@ fn each_reply_has_its_time_from_the_moment_when_it_is_due() {
     bench.receive(b"+a\r\n");
     assert_eq!(bench.taken(), [status(1, "a")]);
     assert_eq!(bench.link.deadline(), Some(609));
-    // A keep-alive begins it anew, an incomplete reply does not.
+    // A keep-alive restarts the timeout, an incomplete reply does not.
     bench.now = 300;
     bench.receive(b"\n+b");
     assert_eq!(bench.link.deadline(), Some(800));
@@ -332,7 +332,7 @@ fn each_reply_has_its_time_from_the_moment_when_it_is_due() {
     assert_eq!(bench.link.deadline(), None);
 }
 
-/// A peer that hangs is noticed, though requests go on being sent to it.
+/// A peer that hangs is detected, even while requests are sent to it.
 #[test]
 fn later_requests_give_the_first_reply_no_more_time() {
     let mut bench = ready(Unasked::Refuse);
@@ -423,7 +423,7 @@ fn an_orderly_close_waits_for_what_was_pushed() {
     assert_eq!(bench.taken(), []);
     bench.receive(b"+a\r\n");
     assert_eq!(bench.taken(), [status(1, "a"), Action::Closed]);
-    // Also if it is asked for before there is a connection.
+    // The same if it is called before there is a connection.
     let mut bench = Bench::new(Plan::new(vec![Step::new(1, &["A"])], Unasked::Refuse, 100));
     bench.push(Step::new(2, &["B"]));
     bench.link.finish();
@@ -456,7 +456,7 @@ fn bytes_without_a_request_are_kept_delivered_or_refused() {
     let mut bench = ready(Unasked::Keep);
     bench.receive(b"+a\r\n+b\r\n");
     assert_eq!(bench.taken(), []);
-    // A request takes the first of them for its reply: the owner knows what it does.
+    // A request takes the first of these messages as its reply, as documented.
     bench.push(Step::new(1, &["A"]));
     assert_eq!(bench.taken(), [status(1, "a")]);
     assert_eq!(bench.link.take_rest().received, b"+b\r\n");
@@ -482,7 +482,7 @@ fn replies_have_limits() {
     assert_eq!(fails(&whole(LINE_MAX + 1), usize::MAX), long);
     assert_eq!(fails(&line(LINE_MAX), usize::MAX), None);
     assert_eq!(fails(&line(LINE_MAX + 1), usize::MAX), long);
-    // A length that is too large fails before any byte of it has come.
+    // A length that is too large fails before its bytes arrive.
     let large = Some(Malformed::ReplyTooLong);
     assert_eq!(fails(b"$97\r\n", 100), None);
     assert_eq!(fails(b"$98\r\n", 100), large);
@@ -520,7 +520,7 @@ fn garbage_is_an_error() {
     }
 }
 
-/// Any bytes at all, in any pieces: never a panic, and nothing behind the end.
+/// For any bytes in any pieces, nothing panics and no action follows the last one.
 #[test]
 fn no_bytes_make_a_machine_panic() {
     let mut random = crate::util::random::Random::from_seed(7);

@@ -332,6 +332,7 @@ pub struct LoadRules {
 }
 
 impl LoadRules {
+    /// The rules in the server's settings.
     pub fn of(server: &Server) -> LoadRules {
         LoadRules {
             words: server.config.words(),

@@ -1,4 +1,4 @@
-//! What replication does once a second.
+//! The tasks of replication once a second.
 //!
 //! ```text
 //!   PING into the stream       a replica that gets nothing can't tell a quiet primary from a dead one
@@ -17,7 +17,7 @@ use crate::sync::snapshot;
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
-/// The job of the cron.
+/// The cron's job.
 pub fn cron(server: &mut Server) {
     ping_replicas(server);
     keep_waiting_replicas_alive(server);
@@ -26,7 +26,7 @@ pub fn cron(server: &mut Server) {
     snapshot::start_if_due(server);
 }
 
-/// PING into the stream, every `repl-ping-replica-period` seconds.
+/// Feeds PING to the stream, every `repl-ping-replica-period` seconds.
 fn ping_replicas(server: &mut Server) {
     let now_s = server.clock.now_s();
     let replication = &mut server.replication;
@@ -35,7 +35,7 @@ fn ping_replicas(server: &mut Server) {
     if !due || replication.is_replica() || replication.replicas.is_empty() {
         return;
     }
-    // A failover waits until a replica has all of the stream: it must not grow.
+    // A failover waits until a replica has all of the stream, so it must not grow.
     if server.pause.stops_replication(server.clock.now_ms) {
         return;
     }
@@ -43,8 +43,8 @@ fn ping_replicas(server: &mut Server) {
     replication.stream.append(PING);
 }
 
-/// A newline to each replica that waits for its snapshot. Those that get it through a pipe are not
-/// sent one: it would stand in the midst of it.
+/// Sends a newline to each replica that waits for its snapshot, except those that receive it
+/// through a pipe, where it would be inserted into the snapshot.
 fn keep_waiting_replicas_alive(server: &mut Server) {
     let through_pipe = snapshot::goes_through_pipe(server);
     let waits = |replica: &&Replica| match replica.state {
@@ -68,7 +68,7 @@ fn close_timed_out_replicas(server: &mut Server) {
     let phase = |replica: &Replica| match replica.state {
         State::Online if replica.is_old => None,
         State::Online if now_ms - replica.ack_ms > timeout_ms => Some("streaming sync"),
-        // Through a pipe the slowest replica holds back all others.
+        // Through a pipe, the slowest replica delays all others.
         State::SnapshotRunning
             if replica.wrote_ms > 0 && now_ms - replica.wrote_ms > timeout_ms =>
         {
@@ -94,8 +94,8 @@ fn release_unused_backlog(server: &mut Server) {
         return;
     }
     if server.clock.now_s() - replication.no_replicas_since_s > ttl_s {
-        // A replica that comes back can't be sent what it lacks, and must not find the id that it
-        // knows: this history goes on without being held.
+        // A replica that returns can't be sent what it lacks, so it must not find the id that it
+        // knows: the history continues without a backlog, under a new id.
         let id = server.rng.hex(40);
         server.replication.begin_history(id);
         replication::release_backlog(server);

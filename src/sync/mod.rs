@@ -1,5 +1,5 @@
-//! Replication at work: answers replicas that ask for a sync, makes their snapshots, counts their
-//! acknowledgements.
+//! The operations of replication: replies to replicas that request a sync, creates their snapshots,
+//! counts their acknowledgements.
 //!
 //! ```text
 //!   REPLCONF, PSYNC, SYNC ─> primary ─┬─ partial: a cursor in the backlog ──────────────> Online

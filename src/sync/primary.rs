@@ -1,4 +1,4 @@
-//! PSYNC and SYNC, answered by the primary.
+//! PSYNC and SYNC on the primary.
 //!
 //! ```text
 //!   serve ─> psync::decide ─┬─ Continue ─> +CONTINUE, and the stream from there
@@ -15,16 +15,16 @@ use crate::state::Server;
 use crate::sync::snapshot;
 use crate::util::number::parse_i64;
 
-/// What a replica asks for.
+/// The request of a replica.
 #[derive(Clone, Copy)]
 pub enum Request<'a> {
-    /// SYNC: a snapshot, without a word of offsets.
+    /// SYNC: a snapshot, without offsets.
     Sync,
-    /// PSYNC id offset
+    /// PSYNC id offset.
     Psync { id: &'a [u8], offset: &'a [u8] },
 }
 
-/// Make a client a replica: it is sent what it lacks, or everything.
+/// Makes a client a replica, which gets the part of the stream that it lacks, or a snapshot.
 pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<(), Error> {
     if server.replication.replicas.get(c.reference()).is_some() {
         return Ok(()); // it asked before
@@ -76,7 +76,8 @@ fn new_replica(server: &Server, c: &Client, announced: Announced, request: Reque
     }
 }
 
-/// `10.0.0.1:6379` without the port, `[::1]:6379` without the brackets too.
+/// The host of an address: `10.0.0.1:6379` without the port, `[::1]:6379` without port and
+/// brackets.
 fn host_of(peer: &str) -> &str {
     let host = peer.rsplit_once(':').map_or(peer, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')
@@ -91,8 +92,8 @@ fn become_replica(server: &mut Server, c: &mut Client, replica: Replica) {
     server.replication.add(replica);
 }
 
-/// The first replica of a history comes: what was never held can't be asked for, so that a replica
-/// which knows the old ids must not think it can.
+/// Opens the backlog for the first replica of a history, under a new id: a replica with an old id
+/// must not assume that earlier bytes are there.
 fn open_backlog(server: &mut Server) {
     let id = server.rng.hex(40);
     server.replication.begin_history(id);
@@ -104,7 +105,7 @@ fn open_backlog(server: &mut Server) {
     );
 }
 
-/// The replica goes on where it stopped.
+/// The replica continues where it stopped.
 fn resume(server: &mut Server, c: &mut Client, offset: u64, name: &str) {
     let r = c.reference();
     let held = server.replication.attach(r, offset);
@@ -164,8 +165,8 @@ fn log_reason(replication: &Replication, reason: Reason, name: &str, id: &[u8], 
     }
 }
 
-/// A replica has all that it was to be sent of a snapshot. Whether it is sent the stream now: one
-/// that wanted the snapshot alone is closed instead.
+/// A replica has received its whole snapshot. Returns whether it gets the stream now: a replica
+/// that requested only the snapshot is closed instead.
 pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
     let now_ms = server.clock.now_ms;
     let Some(replica) = server.replication.replicas.get_mut(c.reference()) else {
@@ -182,10 +183,11 @@ pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
     true
 }
 
-/// REPLCONF ACK: a replica says how far it has applied the stream, and how far its AOF is on disk.
+/// REPLCONF ACK: the offsets up to which a replica has applied the stream, and has it in its AOF on
+/// disk.
 pub fn acknowledged(server: &mut Server, r: ClientRef, offset: i64, aof_offset: Option<i64>) {
     let now_ms = server.clock.now_ms;
-    // An offset that has not been written yet would let WAIT count what nobody has.
+    // An offset beyond the end would make WAIT count writes that the replica does not have.
     let end = server.replication.stream.end();
     let known = |offset: i64| u64::try_from(offset).unwrap_or(0).min(end);
     if let Some(replica) = server.replication.replicas.get_mut(r) {

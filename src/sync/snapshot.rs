@@ -1,5 +1,5 @@
-//! Snapshots for replicas: which replicas share one, when a child is forked, and what becomes of
-//! its result.
+//! Snapshots for replicas: which replicas share one, when a child is forked, and how its result is
+//! used.
 //!
 //! ```text
 //!   enqueue ─┬─ a child writes the same form to the disk ─> joins it: its cursor stands where theirs stand
@@ -30,15 +30,15 @@ use crate::state::Server;
 use crate::sync::primary;
 use crate::sys;
 
-/// What is done about children, for `persist`, which stands below.
+/// The callbacks about children, for `persist`, which is below this module.
 pub const HOOKS: ReplicationHooks = ReplicationHooks { start, ended };
 
-/// The version for a replica that does not say what it reads: the newest of Redis 7.0.
+/// The version for a replica that does not announce one: the newest of Redis 7.0.
 const VERSION_OF_STRANGERS: u32 = 10;
-/// For a Valkey server, each of which reads Redis's format.
+/// The version for a Valkey server; all versions of Valkey read Redis's format.
 const VERSION_FOR_VALKEY: u32 = 11;
 
-/// A replica needs a snapshot: it joins the child that makes one, or waits for the next.
+/// A replica needs a snapshot: it shares that of the running child, or waits for the next.
 pub fn enqueue(server: &mut Server, c: &mut Client) {
     let running = server
         .child
@@ -66,12 +66,12 @@ pub fn enqueue(server: &mut Server, c: &mut Client) {
         None if server.child.is_some() => log::info!(
             "No BGSAVE in progress, but another BG operation is active. BGSAVE for replication delayed"
         ),
-        // The wish is granted before the loop sleeps, when no command runs any more.
+        // The wish is granted before the loop sleeps, when no command runs.
         None => server.forks.wishes.add(Wish::Sync),
     }
 }
 
-/// Share the running child's snapshot, if it has the form that the replica needs.
+/// Lets a replica share the running child's snapshot, if it has the right form.
 fn join(server: &mut Server, c: &mut Client) -> bool {
     let r = c.reference();
     let replicas = &server.replication.replicas;
@@ -91,7 +91,7 @@ fn join(server: &mut Server, c: &mut Client) -> bool {
     true
 }
 
-/// What a replica can read, and wants.
+/// The form that a replica can read and wants.
 fn form_of(announced: &Announced) -> Form {
     let valkey = announced.version.map(|_| VERSION_FOR_VALKEY);
     let version = announced.rdb_version.or(valkey);
@@ -107,8 +107,8 @@ pub fn goes_through_pipe(server: &Server) -> bool {
     snapshot.is_some_and(|snapshot| snapshot.broadcast.is_some())
 }
 
-/// From the cron: is it time for a snapshot? With `repl-diskless-sync-delay` replicas are waited
-/// for that may share it.
+/// The cron's step: starts a snapshot if it is time. `repl-diskless-sync-delay` is a delay for
+/// further replicas that may share it.
 pub fn start_if_due(server: &mut Server) {
     if is_due(server) {
         server.forks.wishes.add(Wish::Sync);
@@ -130,14 +130,14 @@ fn is_due(server: &Server) -> bool {
     !config.repl_diskless_sync || max > 0 && count >= max || longest_ms >= delay_ms
 }
 
-/// The form that the replica wants which has waited longest.
+/// The form for the replica that has waited longest.
 fn next_form(server: &Server) -> Option<Form> {
     let waits = |replica: &&Replica| matches!(replica.state, State::WaitsForSnapshot { .. });
     let first = server.replication.replicas.iter().find(waits)?;
     Some(form_of(&first.announced))
 }
 
-/// Replicas that wait for a snapshot of this form, and since when.
+/// The replicas that wait for a snapshot of this form, and since when.
 fn waiting(server: &Server, form: Form) -> impl Iterator<Item = (&Replica, i64)> {
     let replicas = server.replication.replicas.iter();
     replicas.filter_map(move |replica| match replica.state {
@@ -148,7 +148,7 @@ fn waiting(server: &Server, form: Form) -> impl Iterator<Item = (&Replica, i64)>
     })
 }
 
-/// Grants [`Wish::Sync`]. Whether a child was started, or none is needed any more.
+/// Grants [`Wish::Sync`]. Returns whether a child was started, or none is needed any more.
 pub fn start(server: &mut Server) -> bool {
     let Some(form) = next_form(server) else {
         return true;
@@ -168,7 +168,7 @@ pub fn start(server: &mut Server) -> bool {
             "disk"
         }
     );
-    // The child's fork and the offset are of one moment.
+    // The fork and the offset must belong to the same moment.
     server.end_unit();
     if !server.replication.is_replica() {
         server.replication.stream.forget_db();
@@ -201,7 +201,7 @@ pub fn start(server: &mut Server) -> bool {
     true
 }
 
-/// A snapshot of this form, at this moment.
+/// The options of a snapshot of this form at this moment.
 fn options_of(server: &Server, form: Form) -> SaveOptions {
     SaveOptions {
         version: form.version,
@@ -213,7 +213,7 @@ fn options_of(server: &Server, form: Form) -> SaveOptions {
     }
 }
 
-/// Do something with a replica's client, if it is still there.
+/// Calls a closure with a replica's client, if it still exists.
 fn with_client(server: &mut Server, r: ClientRef, f: impl FnOnce(&mut Server, &mut Client)) {
     if let Some(mut c) = server.net.clients.take_ref(r) {
         f(server, &mut c);
@@ -221,8 +221,8 @@ fn with_client(server: &mut Server, r: ClientRef, f: impl FnOnce(&mut Server, &m
     }
 }
 
-/// `+FULLRESYNC`: a replica's snapshot is of this offset. False: the stream does not hold what
-/// follows it.
+/// `+FULLRESYNC`: a replica's snapshot has this offset. Returns false if the stream does not have
+/// the bytes behind it.
 fn begin(server: &mut Server, c: &mut Client, offset: u64) -> bool {
     let r = c.reference();
     if !server.replication.attach(r, offset) {
@@ -252,7 +252,7 @@ fn refuse(server: &mut Server, r: ClientRef) {
     });
 }
 
-/// A child that saved has ended: replicas may wait for its file, or have got its bytes.
+/// A child that saved has ended: replicas may wait for its file, or have received its bytes.
 pub fn ended(server: &mut Server, outcome: &Outcome) {
     match &mut server.replication.snapshot {
         Some(Snapshot {
@@ -269,7 +269,7 @@ pub fn ended(server: &mut Server, outcome: &Outcome) {
     start_if_due(server);
 }
 
-/// The file is there: each replica that waits for it is sent it.
+/// Sends the file to each replica that waits for it.
 fn send_files(server: &mut Server, succeeded: bool) {
     server.replication.snapshot = None;
     server.replication.made_file |= succeeded;
@@ -308,8 +308,8 @@ fn send_file(server: &mut Server, c: &mut Client, succeeded: bool) {
     }
 }
 
-/// All bytes of a pipe have been sent, and its child has ended: the replicas go online, each when
-/// it says that it has loaded them.
+/// All bytes of a pipe have been sent, and its child has ended: each replica goes online when it
+/// reports that it has loaded them.
 pub fn broadcast_done(server: &mut Server, receivers: Vec<ClientRef>, succeeded: bool) {
     server.replication.snapshot = None;
     for r in receivers {

@@ -330,6 +330,7 @@ pub(super) fn parse_exponent(text: &[u8]) -> Option<i64> {
 pub struct IntBuf(itoa::Buffer);
 
 impl IntBuf {
+    /// An empty buffer.
     pub fn new() -> Self {
         Self::default()
     }

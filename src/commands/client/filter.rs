@@ -1,7 +1,7 @@
 //! Selects the clients that CLIENT LIST shows and CLIENT KILL kills.
 //!
-//! Options are combined with AND; most can be negated with `NOT-`. When an option is given twice
-//! with the same sense, the last value counts; IDs are collected.
+//! Options are combined with AND; most can be negated with `NOT-`. If an option is repeated, the
+//! last value counts; IDs are collected.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::state::Server;
 use crate::texts::Words;
 use crate::util::number::parse_i64;
 
-/// What TYPE distinguishes: the classes of output limits, and our own link to a primary.
+/// The values of TYPE: the classes of output limits, and the link to a primary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ClientType {
     Normal,
@@ -47,7 +47,7 @@ impl ClientType {
     }
 }
 
-/// One property of a client, compared with what the option says.
+/// One property of a client, with the value of the option.
 #[derive(PartialEq, Eq, Debug)]
 enum Property<'a> {
     Id(HashSet<u64>),
@@ -60,25 +60,26 @@ enum Property<'a> {
     LibName(&'a [u8]),
     LibVer(&'a [u8]),
     Db(u32),
-    /// All of these letters, as CLIENT LIST shows them.
+    /// All of these letters in the flags of CLIENT LIST.
     Flags(&'a [u8]),
     Capa(&'a [u8]),
-    /// Seconds since it connected, at least.
+    /// At least this number of seconds since it connected.
     MaxAge(i64),
-    /// Seconds since it last said something, at least.
+    /// At least this number of seconds since its last request.
     Idle(i64),
 }
 
+/// The options of CLIENT LIST or CLIENT KILL.
 #[derive(Default)]
 pub struct Filter<'a> {
-    /// The property, and whether a client must have it or must not.
+    /// The properties, and for each whether a client must have it or must not.
     properties: Vec<(Property<'a>, bool)>,
-    /// SKIPME, when it was said.
+    /// SKIPME, if it was given.
     pub skip_me: Option<bool>,
 }
 
 impl<'a> Filter<'a> {
-    /// CLIENT KILL ip:port. It matches the calling client too.
+    /// CLIENT KILL ip:port, which may also kill the calling client.
     pub fn by_address(address: &'a [u8]) -> Filter<'a> {
         Filter {
             properties: vec![(Property::Addr(address), true)],
@@ -86,8 +87,9 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// All options behind CLIENT LIST. Redis knows ID, followed by ids alone, and a single TYPE: in
-    /// its words what begins with one of them fails as in Redis, and an id may be any number.
+    /// Parses all options of CLIENT LIST. Redis has only ID, followed by ids, and a single TYPE:
+    /// with `extended-redis-compatibility yes`, options that begin with one of them fail as in
+    /// Redis, and an id may be any number.
     pub fn parse_for_list(server: &Server, argv: &[&'a [u8]]) -> Result<Filter<'a>, Error> {
         if server.config.words() == Words::Valkey {
             return Filter::parse_options(server, argv, 1);
@@ -104,12 +106,12 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// All options behind CLIENT KILL.
+    /// Parses all options of CLIENT KILL.
     pub fn parse(server: &Server, argv: &[&'a [u8]]) -> Result<Filter<'a>, Error> {
         Filter::parse_options(server, argv, 1)
     }
 
-    /// No id may be less than `lowest_id`.
+    /// Parses options. No id may be less than `lowest_id`.
     fn parse_options(
         server: &Server,
         argv: &[&'a [u8]],
@@ -128,7 +130,7 @@ impl<'a> Filter<'a> {
                 continue;
             }
             let (name, wanted) = match option.strip_prefix(b"not-") {
-                // These two are limits already.
+                // These options are limits and can't be negated.
                 Some(b"maxage" | b"idle") => return Err(Error::SYNTAX),
                 Some(name) => (name, false),
                 None => (option.as_slice(), true),
@@ -158,6 +160,7 @@ impl<'a> Filter<'a> {
         }
     }
 
+    /// Whether a client has all of the properties.
     pub fn matches(&self, server: &Server, c: &Client) -> bool {
         self.properties
             .iter()
@@ -175,7 +178,7 @@ fn parse_yes_no(value: &[u8]) -> Result<bool, Error> {
     }
 }
 
-/// As many ids as there are numbers; at least one. Returns what comes behind them.
+/// Parses one or more ids, while there are numbers. Returns the following arguments.
 fn parse_ids<'s, 'a>(
     server: &Server,
     argv: &'s [&'a [u8]],
@@ -277,7 +280,7 @@ impl Property<'_> {
     }
 }
 
-/// `127.0.0.1` of `127.0.0.1:4711`, `::1` of `[::1]:4711`.
+/// The IP address of a peer: `127.0.0.1` of `127.0.0.1:4711`, `::1` of `[::1]:4711`.
 fn peer_ip(peer: &str) -> &str {
     let host = peer.rsplit_once(':').map_or(peer, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')

@@ -1,5 +1,5 @@
-//! CLIENT: describes connections and changes them. Selecting clients by their properties, for LIST
-//! and KILL, is in `filter`.
+//! CLIENT: describes connections and changes them. `filter` selects clients by their properties,
+//! for LIST and KILL.
 
 mod filter;
 mod tracking;
@@ -22,6 +22,7 @@ const ALWAYS: Flags = NOSCRIPT | LOADING | STALE | ALLOW_BUSY;
 const QUIETLY: Flags = NOSCRIPT | LOADING | STALE;
 const ADMINISTER: Flags = ADMIN | NOSCRIPT | LOADING | STALE;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd("client", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd("caching", client_caching, 3, ALWAYS, CONNECTION),
     cmd("capa", client_capa, -3, ALWAYS, CONNECTION),
@@ -65,11 +66,11 @@ pub const TABLE: &[Command] = &[cmd("client", container, -2, NONE, NONE_CAT).sub
     cmd("unpause", client_unpause, 2, ADMINISTER, CONNECTION),
 ])];
 
-/// What [`check_name`] calls a client's name when it refuses one.
+/// The subject of [`check_name`]'s error for a client's name.
 pub const NAME: &str = "Client names";
 
-/// CLIENT LIST is a line of words, so a name must be one word of printable ASCII. Empty is allowed:
-/// it takes the name away.
+/// Checks a name: CLIENT LIST is a line of words, so a name must be one word of printable ASCII. An
+/// empty name removes the name.
 pub fn check_name(name: &[u8], what: &str) -> Result<(), Error> {
     if name.iter().all(|b| (b'!'..=b'~').contains(b)) {
         return Ok(());
@@ -83,7 +84,7 @@ fn non_empty(text: &[u8]) -> Option<Box<[u8]>> {
     (!text.is_empty()).then(|| text.into())
 }
 
-/// Give a client a checked name, or none.
+/// Sets a checked name, or removes the name.
 pub fn set_name(c: &mut Client, name: &[u8]) {
     c.name = (!name.is_empty()).then(|| name.into());
 }
@@ -147,7 +148,7 @@ fn client_setinfo(ctx: &mut Ctx) -> CmdResult {
 
 /// CLIENT CAPA option [option ...]
 fn client_capa(ctx: &mut Ctx) -> CmdResult {
-    // What we don't know is for a server newer than we are.
+    // Unknown capabilities are ignored: they are for newer servers.
     if (2..ctx.argv.len()).any(|at| ctx.is(at, "redirect")) {
         ctx.client.set(flag::CAPA_REDIRECT);
     }
@@ -174,7 +175,7 @@ fn client_list(ctx: &mut Ctx) -> CmdResult {
             wanted.then(|| describe_running(ctx.server, ctx.client, ctx.argv))
         } else {
             let c = ctx.server.net.clients.get(r.slot);
-            // Killed clients are not listed, though their sockets close only at the end of the
+            // Killed clients are not listed, although their sockets are closed at the end of the
             // turn.
             c.filter(|c| !c.has(flag::CLOSE_ASAP) && filter.matches(ctx.server, c))
                 .map(|c| describe(ctx.server, c))
@@ -332,7 +333,7 @@ fn client_help(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Where HELP lists the types of clients.
+/// The option of HELP with the list of client types.
 const TYPES: &str = "TYPE";
 
 const HELP: &[&str] = &[

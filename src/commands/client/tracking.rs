@@ -51,7 +51,7 @@ fn parse<'a>(ctx: &Ctx<'a>) -> Result<Options<'a>, Error> {
     Ok(options)
 }
 
-/// A client that exists now; it may go later.
+/// The client of REDIRECT, which must exist now but may disconnect later.
 fn redirect_target(ctx: &Ctx, text: &[u8]) -> Result<u64, Error> {
     let id = parse_i64(text).ok_or(Error::NOT_INTEGER)?;
     u64::try_from(id)
@@ -73,7 +73,7 @@ fn mode(ctx: &Ctx, at: usize) -> Result<u64, Error> {
     said.map(|(_, flag)| *flag).ok_or(Error::SYNTAX)
 }
 
-/// The options must go together, and with the mode that the client is in.
+/// Refuses options that contradict each other or the client's present mode.
 fn check(ctx: &Ctx, options: &Options) -> Result<(), Error> {
     let wants = |bits: u64| options.flags & bits != 0;
     let c = &ctx.client;
@@ -109,7 +109,7 @@ fn check(ctx: &Ctx, options: &Options) -> Result<(), Error> {
     check_prefixes(ctx, &options.prefixes)
 }
 
-/// No prefix may be the beginning of another, or a key would be reported twice.
+/// Refuses prefixes of which one is the beginning of another: such keys would be reported twice.
 fn check_prefixes(ctx: &Ctx, prefixes: &[&[u8]]) -> Result<(), Error> {
     let refuse = |prefix: &[u8], what: &str, other: &[u8]| {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -163,7 +163,7 @@ pub fn client_caching(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The client that a client redirects to: 0 for none, -1 when it does not track.
+/// The id of the client to which this one redirects: 0 for none, -1 if it does not track.
 fn redirect_of(ctx: &Ctx) -> i64 {
     let redirect = ctx.server.tracking.redirect_of(ctx.client.id);
     redirect.map_or(-1, |id| id as i64)

@@ -1,4 +1,4 @@
-//! DUMP and RESTORE: a value as bytes that a client keeps or carries to another server.
+//! DUMP and RESTORE: a value as bytes that a client can store or send to another server.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::config::RdbVersionCheck;
@@ -102,7 +102,7 @@ fn checks(ctx: &Ctx) -> Checks {
     }
 }
 
-/// Put the value under its key, unless its time is past already: then the key is gone.
+/// Stores the value under its key. If its expiry time is past, the key is deleted instead.
 fn store(ctx: &mut Ctx, options: &Options, expire_at: Option<i64>, kind: u8, value: New) {
     let (key, db) = (ctx.argv[1], ctx.client.db);
     let lazy = ctx.server.config.lazyfree_lazy_server_del;
@@ -133,7 +133,7 @@ fn store(ctx: &mut Ctx, options: &Options, expire_at: Option<i64>, kind: u8, val
     ctx.dirty(1);
 }
 
-/// IDLETIME and FREQ, as far as the policy keeps them.
+/// Applies IDLETIME and FREQ, if the policy uses them.
 fn note_use(ctx: &mut Ctx, options: &Options) {
     let (evict, now) = (&ctx.server.evict, ctx.server.clock.now_ms);
     let lru = match (options.frequency, options.idle_seconds) {

@@ -1,25 +1,25 @@
 //! Times to live of keys. Commands come in four forms (seconds or milliseconds, from now or since
-//! 1970). All are propagated as `PEXPIREAT key unix-time-ms`, so that a key's life does not depend
-//! on when the command is replayed.
+//! 1970). All are propagated as `PEXPIREAT key unix-time-ms`, so that the expiry time does not
+//! depend on when the command is replayed.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
 use crate::keyspace::events;
 
-/// Milliseconds in the unit of an argument.
+/// The unit of an argument, in milliseconds.
 const SECONDS: i64 = 1000;
 const MILLISECONDS: i64 = 1;
 
-/// The options of EXPIRE: when not to.
+/// The conditions of EXPIRE.
 #[derive(Clone, Copy, Default)]
 struct Conditions {
-    /// Only a key without a time to live.
+    /// Only keys without an expiry time.
     nx: bool,
-    /// Only one that has one.
+    /// Only keys with an expiry time.
     xx: bool,
-    /// Only to prolong; a key without one lives for ever already.
+    /// Only if the new time is later; a key without one lives for ever.
     gt: bool,
-    /// Only to shorten.
+    /// Only if the new time is earlier.
     lt: bool,
 }
 
@@ -112,7 +112,7 @@ fn expire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
     Ok(())
 }
 
-/// The time is past: the key is deleted now, and propagated as a deletion.
+/// The time is past: deletes the key and propagates the deletion.
 fn delete_at_once(ctx: &mut Ctx, key: &[u8]) {
     let lazy = ctx.server.config.lazyfree_lazy_expire;
     ctx.server.delete_key(ctx.client.db, key, lazy);
@@ -172,7 +172,7 @@ pub fn pexpiretime(ctx: &mut Ctx) -> CmdResult {
     expiry_generic(ctx, |at| at)
 }
 
-/// -2 without a key, -1 without an end, otherwise what `show` makes of it.
+/// Replies -2 without a key, -1 without an expiry time, otherwise the time in the form of `show`.
 fn expiry_generic(ctx: &mut Ctx, show: impl FnOnce(i64) -> i64) -> CmdResult {
     let answer = match ctx.server.lookup_peek(ctx.client, ctx.argv[1]) {
         None => -2,

@@ -1,5 +1,5 @@
-//! MIGRATE. Moving keys to another server is not built yet; the arguments are checked, and missing
-//! keys reported, as Redis does it.
+//! MIGRATE. Moving keys to another server is not built yet. The arguments are checked, and missing
+//! keys reported, as in Redis.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
@@ -19,8 +19,7 @@ pub fn migrate(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The keys to move: that of the third argument, or those after KEYS. `keys::migrate` finds the
-/// same.
+/// The keys to move: the third argument, or those after KEYS. `keys::migrate` finds the same keys.
 fn parse_keys<'a>(ctx: &Ctx<'a>) -> Result<&'a [&'a [u8]], Error> {
     let argv = ctx.argv;
     let mut at = 6;

@@ -10,7 +10,7 @@
 //!   wait     WAIT, WAITAOF
 //! ```
 //!
-//! **Invariant:** no command here replies with a key past its time (`tests/transcripts/keys.txt`).
+//! **Invariant:** no command here replies with an expired key (`tests/transcripts/keys.txt`).
 
 mod dump;
 mod expire;
@@ -36,6 +36,7 @@ pub use scan::{ScanOf, ScanOptions, parse_cursor};
 use scan::{keys, scan};
 use wait::{wait, waitaof};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("copy", copy, -3, WRITE | DENYOOM, KEYSPACE)
         .keys(&[key_at(1, RO | ACCESS), key_at(2, OW | UPDATE)])

@@ -87,8 +87,8 @@ pub fn renamenx(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Whether the key has the new name now because of this command. RENAME to the same name counts: it
-/// is no change, but no refusal either.
+/// Renames a key. Returns whether the key has the new name: true for RENAME to the same name,
+/// although nothing changes.
 fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
     let (db, from, to) = (ctx.client.db, ctx.argv[1], ctx.argv[2]);
     if ctx.server.lookup_write(ctx.client, from).is_none() {
@@ -101,7 +101,7 @@ fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
         if !replace {
             return Ok(false);
         }
-        // Without this the old value would be freed here and now, however large.
+        // Otherwise the old value would be freed by this thread, however large it is.
         let lazy = ctx.server.config.lazyfree_lazy_server_del;
         ctx.server.delete_key(db, to, lazy);
     }
@@ -115,7 +115,7 @@ fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// A database's number, from the argument `at`.
+/// The number of a database in the argument `at`.
 fn db_index(ctx: &Ctx, at: usize) -> Result<u32, Error> {
     let n = i32::try_from(ctx.int(at)?).or(Err(Error::I32_RANGE))?;
     match u32::try_from(n) {
@@ -221,8 +221,8 @@ fn flush_generic(ctx: &mut Ctx, which: Option<u32>) -> CmdResult {
     };
     let top = ctx.server.top_level()?;
     let removed = ctx.server.flush(&top, Some(ctx.client), which, lazy);
-    // Even when there was nothing to remove: a replica that has more keys than this server must
-    // flush too.
+    // Even if there was nothing to remove: a replica that has more keys than this server must flush
+    // too.
     ctx.dirty(removed.max(1));
     if which.is_none() && background::after_flushall(ctx.server) {
         // Nothing has changed since that snapshot, but the AOF and the replicas need the command.

@@ -1,11 +1,10 @@
-//! OBJECT: how a value is stored and how it is used.
+//! OBJECT: the encoding of a value, and figures of its use.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 use crate::types::{KeyRef, encoding_name, kind};
 
-/// What OBJECT REFCOUNT says of an integer that Redis would share between keys, and up to which
-/// they are.
+/// OBJECT REFCOUNT of an integer that Redis would share between keys, and the highest such integer.
 const SHARED_REFCOUNT: i64 = i32::MAX as i64;
 const SHARED_INTEGERS: std::ops::Range<i64> = 0..10_000;
 
@@ -79,7 +78,8 @@ pub fn object_refcount(ctx: &mut Ctx) -> CmdResult {
     about(ctx, |entry| refcount(entry, shares))
 }
 
-/// Values are never shared between keys here; small integers are in Redis, and clients may look.
+/// The reference count that Redis would show: values are never shared between keys here, but small
+/// integers are in Redis.
 pub fn refcount(entry: KeyRef, shares: bool) -> i64 {
     match entry.value() {
         crate::ds::entry::ValueRef::Int(n)

@@ -1,8 +1,8 @@
 //! All keys at once (KEYS), or a few with each call (SCAN).
 //!
-//! A SCAN walks the hash table by a cursor that survives growing and shrinking, see
-//! `ds::hashtable`. A call goes on, bucket by bucket, until it has COUNT keys or has looked into
-//! ten times as many buckets, so that a nearly empty table does not hold the loop.
+//! A SCAN walks the hash table by a cursor that remains valid when the table grows or shrinks, see
+//! `ds::hashtable`. A call continues, bucket by bucket, until it has COUNT keys or has visited ten
+//! times that number of buckets, so that a nearly empty table does not block the loop.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
@@ -31,26 +31,26 @@ pub fn keys(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A cursor as SCAN, SSCAN, HSCAN and ZSCAN take it: 64 bits, all of them.
+/// Parses a cursor of SCAN, SSCAN, HSCAN or ZSCAN: any 64-bit number.
 pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
     parse_u64_lenient(text).ok_or(Error::of("ERR invalid cursor"))
 }
 
-/// The options that SCAN and its kin share.
+/// The options of SCAN, SSCAN, HSCAN and ZSCAN.
 pub struct ScanOptions<'a> {
     pub count: usize,
-    /// `None` when everything matches.
+    /// `None` if all names match.
     pub pattern: Option<&'a [u8]>,
-    /// SCAN only: the type, or `Some(None)` for a name that is no type, which no key has.
+    /// SCAN only: the type, or `Some(None)` for the name of no type, which matches no key.
     pub kind: Option<Option<Type>>,
-    /// HSCAN's NOVALUES, ZSCAN's NOSCORES.
+    /// NOVALUES of HSCAN, NOSCORES of ZSCAN.
     pub no_values: bool,
 }
 
-/// What the command takes besides COUNT and MATCH.
+/// The options of a command besides COUNT and MATCH.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ScanOf {
-    /// A type that does not exist is an error or not.
+    /// TYPE. With Valkey's texts an unknown type is an error.
     Keys(Words),
     Fields,
     Members,
@@ -58,7 +58,7 @@ pub enum ScanOf {
 }
 
 impl<'a> ScanOptions<'a> {
-    /// Parses `argv` from `at` on.
+    /// Parses the options in `argv` from `at` on.
     pub fn parse(argv: &[&'a [u8]], mut at: usize, of: ScanOf) -> Result<ScanOptions<'a>, Error> {
         let mut options = ScanOptions {
             count: 10,
@@ -94,11 +94,12 @@ impl<'a> ScanOptions<'a> {
         Ok(options)
     }
 
+    /// Whether a name matches the pattern.
     pub fn matches(&self, name: &[u8]) -> bool {
         self.pattern.is_none_or(|pattern| glob_match(pattern, name))
     }
 
-    /// Buckets that one call looks into at most.
+    /// The maximum number of buckets that one call visits.
     pub fn max_buckets(&self) -> usize {
         self.count.saturating_mul(10)
     }
@@ -112,7 +113,7 @@ fn parse_count(text: &[u8]) -> Result<usize, Error> {
         .ok_or(Error::SYNTAX)
 }
 
-/// A name that is no type matches no key in Redis, and is an error in Valkey.
+/// Parses a type. An unknown one matches no key in Redis, and is an error in Valkey.
 fn parse_type(name: &[u8], words: Words) -> Result<Option<Type>, Error> {
     let known = |t: &Type| t.name().as_bytes().eq_ignore_ascii_case(name);
     let kind = Type::ALL.into_iter().find(known);

@@ -69,7 +69,7 @@ pub fn waitaof(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Wait for acknowledgements, and let the replicas be asked for them.
+/// Blocks the client until there are enough acknowledgements, and requests them from the replicas.
 fn block(ctx: &mut Ctx, kind: BlockKind, deadline_ms: i64) {
     blocked::block(ctx.server, ctx.client, kind, ctx.argv, deadline_ms);
     let r = ctx.client.reference();

@@ -1,5 +1,5 @@
-//! Blocking commands for lists. Each first tries what its non-blocking sibling does; if there is
-//! nothing, the client is blocked, and when a key is created the command runs again from its
+//! Blocking commands for lists. Each first does what its non-blocking form does. If there is no
+//! element, the client is blocked, and when a key is created the command runs again from its
 //! beginning (`execute::blocked`).
 //!
 //! Between MULTI and EXEC no command can block: it replies at once as if its timeout had passed.
@@ -48,7 +48,7 @@ fn bpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
     Ok(())
 }
 
-/// Wait until one of `keys` is a list.
+/// Blocks the client until one of `keys` is a list.
 fn wait_for_list(ctx: &mut Ctx, keys: &[&[u8]], deadline_ms: i64) {
     if ctx.client.has(flag::DENY_BLOCKING) {
         return ctx.client.reply.null_array();
@@ -85,8 +85,8 @@ pub fn brpoplpush(ctx: &mut Ctx) -> CmdResult {
     bmove_generic(ctx, End::Tail, End::Head, 3, "RPOPLPUSH")
 }
 
-/// The timeout is the last argument, at `last`; without it the arguments are those of the command
-/// `told`, which is propagated.
+/// Moves an element, or blocks. The timeout is the last argument, at `last`; without it the
+/// arguments are those of the command `told`, which is propagated.
 fn bmove_generic(ctx: &mut Ctx, from: End, to: End, last: usize, told: &str) -> CmdResult {
     let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[last])?;
     if lmove_generic(ctx, from, to)? {

@@ -1,5 +1,5 @@
-//! Lists: push, pop and read. `moves` has the commands that move elements between lists or choose
-//! among several lists, `blocking` those that wait until there is an element.
+//! Lists: push, pop and read. `moves` has the commands that move elements between lists or pop from
+//! the first of several lists, `blocking` those that wait for an element.
 //!
 //! Elements are copied from the list straight into the reply. Commands that remove elements end in
 //! [`elements_removed`], which removes an empty list: a list that exists has at least one element.
@@ -23,6 +23,7 @@ mod moves;
 use blocking::{blmove, blmpop, blpop, brpop, brpoplpush};
 use moves::{lmove, lmpop, rpoplpush};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("blmove", blmove, 6, WRITE | DENYOOM | BLOCKING, LIST)
         .keys(&[key_at(1, RW | ACCESS | DELETE), key_at(2, RW | INSERT)]),
@@ -86,7 +87,7 @@ fn parse_end(ctx: &Ctx, at: usize) -> Result<End, Error> {
     }
 }
 
-/// How many: the error says that it has to be positive, be it a number or not.
+/// Parses a count. The error for any invalid argument is that it must be positive.
 fn parse_count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
     let count = ctx.int_in(
         at,
@@ -97,7 +98,7 @@ fn parse_count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// A number whose sign is a direction, so that its size has to be a number as well.
+/// Parses a number whose sign is a direction; its absolute value must be a valid number as well.
 fn parse_signed(ctx: &Ctx, at: usize) -> Result<i64, Error> {
     match ctx.int(at)? {
         i64::MIN => Err(Error::LONG_RANGE),
@@ -169,7 +170,7 @@ fn push_generic(ctx: &mut Ctx, end: End, only_existing: bool) -> CmdResult {
     Ok(())
 }
 
-/// Returns how long the list is now.
+/// Pushes elements; returns the length of the list.
 #[inline]
 fn push_all(list: &mut List, end: End, texts: &[&[u8]], limits: &ListLimits) -> usize {
     match texts {
@@ -179,7 +180,7 @@ fn push_all(list: &mut List, end: End, texts: &[&[u8]], limits: &ListLimits) -> 
     list.len()
 }
 
-/// A list under a key that does not exist, or whose value is replaced.
+/// Stores a list under a key that does not exist, or whose value is replaced.
 pub fn add_list(ctx: &mut Ctx, key: &[u8], list: List) {
     let value = New::Obj(Value::List(list));
     ctx.server
@@ -235,8 +236,8 @@ fn pop_count(ctx: &mut Ctx, end: End) -> CmdResult {
     Ok(())
 }
 
-/// Pop up to `count` elements into an array of the reply. Returns how many, and how many are left.
-/// If none is left the list is not even touched: its key is deleted next.
+/// Pops up to `count` elements into an array of the reply. Returns their number, and the number of
+/// remaining elements. If none remains the list is not changed: its key is deleted next.
 fn pop_many(
     list: &mut List,
     end: End,
@@ -259,7 +260,7 @@ fn pop_many(
     (popped, len - popped)
 }
 
-/// `count` elements were taken from a list: notifies, and removes the key if none is `left`.
+/// `count` elements were removed from a list: notifies, and removes the key if none is `left`.
 fn elements_removed(ctx: &mut Ctx, key: &[u8], event: &'static str, count: usize, left: usize) {
     let db = ctx.client.db;
     ctx.dirty(count as u64);
@@ -299,8 +300,8 @@ fn lindex(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Where a range that may count from the end begins, and how long it is, in a list of `len`
-/// elements.
+/// The first index and the length of a range, whose ends may be relative to the end, in a list of
+/// `len` elements.
 fn range_within(start: i64, stop: i64, len: usize) -> (usize, usize) {
     let len = len as i64;
     let from_start = |index: i64| if index < 0 { index + len } else { index };
@@ -419,11 +420,11 @@ fn lrem(ctx: &mut Ctx) -> CmdResult {
 /// The options of LPOS.
 struct Search {
     from: End,
-    /// Matches to pass over before the first one that counts.
+    /// The number of matches to skip.
     skip: u64,
-    /// Matches wanted, 0 for all; without COUNT one, not as an array.
+    /// The number of matches in the reply, 0 for all; without COUNT a single one, not an array.
     count: Option<usize>,
-    /// Elements to compare.
+    /// The maximum number of elements to compare.
     max_len: usize,
 }
 
@@ -474,7 +475,7 @@ impl Search {
         Ok(())
     }
 
-    /// Shows the positions of the matches that count.
+    /// Passes the positions of the matches to `show`.
     fn run(&self, list: &List, text: &[u8], mut show: impl FnMut(usize)) {
         let wanted = self.count.unwrap_or(1);
         let (mut skip, mut shown) = (self.skip, 0);

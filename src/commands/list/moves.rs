@@ -25,8 +25,8 @@ pub fn rpoplpush(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Move an element between the lists of the first two arguments, which may be the same, and reply
-/// with it. False, and nothing done, if there is no source.
+/// Moves an element between the lists of the first two arguments, which may be the same, and
+/// replies it. Returns false, and does nothing, if there is no source.
 pub fn lmove_generic(ctx: &mut Ctx, from: End, to: End) -> Result<bool, Error> {
     let (source, destination) = (ctx.argv[1], ctx.argv[2]);
     if list_mut(ctx, source)?.is_none() {
@@ -47,7 +47,7 @@ pub fn lmove_generic(ctx: &mut Ctx, from: End, to: End) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// The receiving end of a move.
+/// Pushes the moved element to the destination.
 fn give(ctx: &mut Ctx, key: &[u8], end: End, text: &[u8]) -> CmdResult {
     let limits = list_limits(ctx.server);
     match list_mut(ctx, key)? {
@@ -62,7 +62,7 @@ fn give(ctx: &mut Ctx, key: &[u8], end: End, text: &[u8]) -> CmdResult {
     Ok(())
 }
 
-/// What LMPOP and BLMPOP are asked for.
+/// The arguments of LMPOP and BLMPOP.
 pub struct MultiPop<'a> {
     pub keys: &'a [&'a [u8]],
     pub end: End,
@@ -79,7 +79,7 @@ pub fn lmpop(ctx: &mut Ctx) -> CmdResult {
 }
 
 impl<'a> MultiPop<'a> {
-    /// Reads the arguments from the number of keys, at `at`, on.
+    /// Parses the arguments from the number of keys, at `at`, on.
     pub fn parse(ctx: &Ctx<'a>, at: usize) -> Result<MultiPop<'a>, Error> {
         let numkeys = ctx.int_in(at, 1, i64::MAX, "ERR numkeys should be greater than 0")?;
         let rest = ctx.argv.len() - at - 1;
@@ -110,7 +110,7 @@ impl<'a> MultiPop<'a> {
         })
     }
 
-    /// Pop from the first list that exists. False: there is none.
+    /// Pops from the first list that exists. Returns false if there is none.
     pub fn run(&self, ctx: &mut Ctx) -> Result<bool, Error> {
         let limits = list_limits(ctx.server);
         for &key in self.keys {

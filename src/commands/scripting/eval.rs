@@ -11,7 +11,7 @@ use crate::script::run::{self, Job};
 use crate::script::{self, Kind, flags};
 use crate::texts;
 
-/// Scripts' name in messages; with `@` it is a file to Lua.
+/// The name of scripts in messages; Lua takes a name with `@` for that of a file.
 const CHUNK_NAME: &std::ffi::CStr = c"@user_script";
 
 /// EVAL script numkeys [key ...] [arg ...]
@@ -57,7 +57,7 @@ fn evalsha_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
             "ERR Please use EVAL instead of EVALSHA for debugging",
         ));
     }
-    // What can't be a name is refused before the number of keys is looked at.
+    // An argument that can't be a SHA-1 is refused before the number of keys is parsed.
     if ctx.argv[1].len() != 40 {
         return Err(no_script(&ctx.server.config));
     }
@@ -75,7 +75,7 @@ fn evalsha_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
     result
 }
 
-/// No script of that name.
+/// The error that there is no script with this SHA-1.
 pub fn no_script(config: &Config) -> Error {
     Error::of(config.text(texts::NO_SCRIPT))
 }
@@ -113,8 +113,8 @@ fn run_at(
     run::run(ctx, engine, &job)
 }
 
-/// Where a script is, compiled now if it is new. One that comes with EVAL may take an older one's
-/// place.
+/// The index of a script, which is compiled if it is new. A script of EVAL may replace an older
+/// one.
 fn place_of(
     ctx: &mut Ctx,
     engine: &mut Engine,

@@ -1,4 +1,4 @@
-//! EVAL and its kin, SCRIPT, FCALL, FUNCTION. What runs the scripts is in `script`.
+//! EVAL and its variants, SCRIPT, FCALL, FUNCTION. `script` runs the scripts.
 
 mod eval;
 mod function;
@@ -9,6 +9,7 @@ use crate::command::*;
 use crate::error::Error;
 use crate::util::number::parse_i64;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd(
         "eval",
@@ -127,10 +128,11 @@ pub const TABLE: &[Command] = &[
     ]),
 ];
 
-/// Some of a command's arguments.
+/// A part of a command's arguments.
 type Args<'a> = &'a [&'a [u8]];
 
-/// `numkeys key ... arg ...` from the third argument on: the keys, and the other arguments.
+/// Splits `numkeys key ... arg ...`, from the third argument on, into the keys and the other
+/// arguments.
 fn keys_and_arguments<'a>(
     ctx: &Ctx<'a>,
     not_a_number: Error,

@@ -39,7 +39,7 @@ pub fn show(ctx: &mut Ctx) -> CmdResult {
 
 /// SCRIPT FLUSH [ASYNC | SYNC]
 ///
-/// The two differ in nothing: the interpreter belongs to this thread, so its memory is freed here.
+/// Both options do the same: the interpreter belongs to this thread, so its memory is freed here.
 pub fn flush(ctx: &mut Ctx) -> CmdResult {
     let known =
         ctx.argv.len() == 2 || ctx.argv.len() == 3 && (ctx.is(2, "async") || ctx.is(2, "sync"));

@@ -1,5 +1,4 @@
-//! ACL: shows and changes users and their rights. The meaning of rules and the check of calls are
-//! in `crate::acl`.
+//! ACL: shows and changes users and their rights. `crate::acl` has the rules and the checks.
 
 use crate::acl::rules::{RuleError, is_user_name, merge_selectors};
 use crate::acl::selector::Selector;
@@ -16,6 +15,7 @@ const ASK: Flags = NOSCRIPT | LOADING | STALE;
 const ADMINISTER: Flags = ADMIN | NOSCRIPT | LOADING | STALE;
 const EVERYWHERE: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd("acl", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd("cat", acl_cat, -2, ASK, NONE_CAT),
     cmd("deluser", acl_deluser, -3, ADMINISTER, NONE_CAT).tips(EVERYWHERE),
@@ -32,7 +32,7 @@ pub const TABLE: &[Command] = &[cmd("acl", container, -2, NONE, NONE_CAT).subcom
     cmd("whoami", acl_whoami, 2, ASK, NONE_CAT),
 ])];
 
-/// The longest password that ACL GENPASS makes, in bits.
+/// The maximum length of a password of ACL GENPASS, in bits.
 const GENPASS_MAX_BITS: i64 = 4096;
 
 /// ACL CAT [category]
@@ -169,8 +169,8 @@ fn acl_getuser(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// What a selector allows. Redis does not know databases: unless `all` fields are wanted, as in
-/// Valkey, they are shown only where they are limited.
+/// Replies the rights of a selector. Redis has no rights to databases: they are shown only if they
+/// are limited, or if all fields are wanted (`all`), as in Valkey.
 fn reply_rights(reply: &mut ReplyBuf, selector: &Selector, all: bool) {
     reply.bulk(b"commands");
     reply.bulk(&selector.describe_commands());
@@ -233,7 +233,7 @@ fn acl_dryrun(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The command that is tried; none if its subcommand does not exist.
+/// The id of the command to be checked; `None` if its subcommand does not exist.
 fn lookup_call(ctx: &Ctx) -> Option<u16> {
     let table = &ctx.server.commands;
     let id = table.lookup(ctx.argv[3])?;
@@ -297,7 +297,7 @@ fn reply_entry(reply: &mut ReplyBuf, entry: &log::Entry, now_ms: i64) {
     }
 }
 
-/// There must be a file to load from or save to.
+/// An error unless there is an `aclfile`.
 fn check_has_file(ctx: &Ctx) -> CmdResult {
     if !ctx.server.config.aclfile.is_empty() {
         return Ok(());

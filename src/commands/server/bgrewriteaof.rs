@@ -1,10 +1,11 @@
-//! BGREWRITEAOF. The AOF itself is in `persist::aof`.
+//! BGREWRITEAOF, which `persist::aof` carries out.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
 use crate::persist::aof::rewrite::{self, Answer};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd(
     "bgrewriteaof",
     bgrewriteaof,

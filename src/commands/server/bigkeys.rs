@@ -1,5 +1,5 @@
-//! BIGKEYS: the largest keys (`observe::bigkeys` keeps them). No other server has it; redis-cli
-//! --bigkeys scans.
+//! BIGKEYS: the largest keys, which `observe::bigkeys` tracks. No other server has this command;
+//! redis-cli --bigkeys scans.
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::observe::bigkeys::ranking::{CAPACITY, Ranking};
 use crate::types::Type;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd("bigkeys", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd("get", bigkeys_get, -2, ADMIN | NOSCRIPT, NONE_CAT).tips(SPECIAL),
     cmd("help", bigkeys_help, 2, LOADING | STALE, NONE_CAT),
@@ -17,7 +18,7 @@ pub const TABLE: &[Command] = &[cmd("bigkeys", container, -2, NONE, NONE_CAT).su
 /// A node reports its own keys only.
 const SPECIAL: &[&str] = &["request_policy:special", "response_policy:special"];
 
-/// Keys of each ranking without COUNT.
+/// The number of keys in each ranking without COUNT.
 const DEFAULT_COUNT: usize = 10;
 
 const OFF: Error = Error::of("ERR the largest keys are not kept, see the setting bigkeys-tracking");
@@ -66,7 +67,7 @@ fn parse_get(ctx: &Ctx) -> Result<(usize, Option<Type>), Error> {
     Ok((count, only))
 }
 
-/// The largest keys with their database and size, and how much the others have at most.
+/// Replies the largest keys with their database and size, and the maximum size of the other keys.
 fn write_ranking(reply: &mut ReplyBuf, measure: &str, ranking: &Ranking, count: usize) {
     let top = ranking.top(count);
     reply.bulk(format!("by-{measure}").as_bytes());

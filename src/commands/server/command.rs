@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::texts::{self, Words};
 use crate::util::glob::glob_match_nocase;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd("command", command, -1, LOADING | STALE, CONNECTION)
     .tips(&["nondeterministic_output_order"])
     .subcommands(&[
@@ -197,7 +198,7 @@ fn command_docs(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Documentation goes into a reply.
+/// Writes documentation to a reply.
 struct DocsReply<'a>(&'a mut ReplyBuf);
 
 impl DocsWriter for DocsReply<'_> {
@@ -247,13 +248,13 @@ fn command_list(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Whether COMMAND LIST shows a row.
+/// Whether COMMAND LIST includes a row.
 type Filter<'a> = Box<dyn Fn(&Entry) -> bool + 'a>;
 
 fn filter<'a>(ctx: &Ctx<'a>) -> Result<Filter<'a>, Error> {
     let value = ctx.argv[4];
     if ctx.is(3, "module") {
-        // There are no modules, so no command is a module's.
+        // There are no modules, so no command belongs to one.
         return Ok(Box::new(|_| false));
     }
     if ctx.is(3, "aclcat") {
@@ -311,7 +312,7 @@ fn keys_of(table: &CommandTable, call: &[&[u8]]) -> Result<Vec<KeyRef>, Error> {
     Ok(found)
 }
 
-/// The command that a call names; none if its subcommand does not exist.
+/// The id of the command of a call; `None` if its subcommand does not exist.
 fn lookup(table: &CommandTable, call: &[&[u8]]) -> Option<u16> {
     let id = table.lookup(call.first()?)?;
     match call.get(1) {

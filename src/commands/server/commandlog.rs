@@ -1,4 +1,4 @@
-//! SLOWLOG and COMMANDLOG: the commands that were slow or large (`observe::commandlog` keeps them).
+//! SLOWLOG and COMMANDLOG: the commands that were slow or large, which `observe::commandlog` keeps.
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -6,6 +6,7 @@ use crate::command::*;
 use crate::error::Error;
 use crate::observe::commandlog::{Entry, Kind};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("commandlog", container, -2, NONE, NONE_CAT).subcommands(&[
         cmd("get", commandlog_get, 4, ADMIN | LOADING | STALE, NONE_CAT)
@@ -39,7 +40,7 @@ pub const TABLE: &[Command] = &[
     ]),
 ];
 
-/// Entries of SLOWLOG GET without a count.
+/// The number of entries of SLOWLOG GET without a count.
 const DEFAULT_COUNT: usize = 10;
 
 /// SLOWLOG GET [count]
@@ -81,7 +82,7 @@ fn commandlog_reset(ctx: &mut Ctx) -> CmdResult {
     reset_generic(ctx, kind)
 }
 
-/// The count in argv[2]; -1 is all.
+/// The count in argv[2]; -1 for all.
 fn count(ctx: &Ctx) -> Result<usize, Error> {
     let text = "ERR count should be greater than or equal to -1";
     let count = ctx.int_in(2, -1, i64::MAX, text)?;

@@ -1,5 +1,5 @@
-//! CONFIG: reads and changes the settings while the server runs. The effects of a change are in
-//! `server::settings`.
+//! CONFIG: reads and changes the settings while the server runs. `server::settings` applies a
+//! change.
 
 use crate::acl;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -8,6 +8,7 @@ use crate::config::{Access, Enable, Extent, SetError, rewrite};
 use crate::error::{Error, said};
 use crate::server::settings;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd("config", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd(
         "get",

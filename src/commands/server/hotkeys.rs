@@ -1,5 +1,5 @@
-//! HOTKEYS: the most used keys (`observe::hotkeys` counts them). START, STOP, GET and RESET are
-//! Redis 8.6's; TOP, the keys of the moment, is ours.
+//! HOTKEYS: the most used keys, which `observe::hotkeys` counts. START, STOP, GET and RESET are
+//! Redis 8.6's; TOP, the keys that are used at present, is an addition.
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -9,6 +9,7 @@ use crate::observe::hotkeys::summary::Summary;
 use crate::observe::hotkeys::{self, Metrics, Monitor, Request, Totals};
 use crate::util::number::parse_i64;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd("hotkeys", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd("get", hotkeys_get, 2, ADMIN | NOSCRIPT, NONE_CAT).tips(SPECIAL),
     cmd("help", hotkeys_help, 2, LOADING | STALE, NONE_CAT),
@@ -21,10 +22,10 @@ pub const TABLE: &[Command] = &[cmd("hotkeys", container, -2, NONE, NONE_CAT).su
 /// A node reports its own keys only.
 const SPECIAL: &[&str] = &["request_policy:special", "response_policy:special"];
 
-/// Keys shown without COUNT, and at most.
+/// The number of keys without COUNT, and the maximum.
 const DEFAULT_COUNT: usize = 10;
 const COUNT_MAX: i64 = 64;
-/// Slots of a cluster, all of which a server without one has.
+/// The last slot of a cluster; a server without cluster mode has all slots.
 const LAST_SLOT: i64 = 16383;
 
 /// HOTKEYS START METRICS count [CPU] [NET] [COUNT k] [DURATION seconds] [SAMPLE ratio]
@@ -74,8 +75,8 @@ fn parse_start(ctx: &Ctx) -> Result<Request, Error> {
     Ok(request)
 }
 
-/// Parses the metrics to rank by; returns them with the index where the options go on. Unknown
-/// names are ignored, so that a client can ask for more than this server has.
+/// Parses the metrics to rank by; also returns the index of the next option. Unknown names are
+/// ignored, so that a client may request metrics of newer servers.
 fn parse_metrics(ctx: &Ctx) -> Result<(Metrics, usize), Error> {
     let count = ctx.argv.get(3).and_then(|arg| parse_i64(arg));
     let count = match count {
@@ -114,7 +115,7 @@ fn count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
 
 /// HOTKEYS STOP
 ///
-/// Null when no session runs.
+/// Null if no session runs.
 fn hotkeys_stop(ctx: &mut Ctx) -> CmdResult {
     hotkeys::cron(ctx.server);
     if ctx.server.stop_hotkeys() {
@@ -141,7 +142,7 @@ fn hotkeys_reset(ctx: &mut Ctx) -> CmdResult {
 
 /// HOTKEYS GET
 ///
-/// One map in an array, so that a client can put those of several nodes together.
+/// An array with one map, so that a client can merge the replies of several nodes.
 fn hotkeys_get(ctx: &mut Ctx) -> CmdResult {
     hotkeys::cron(ctx.server);
     let now = Totals::now(ctx.server);
@@ -179,7 +180,7 @@ fn hotkeys_get(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A map being written.
+/// A map that is being written.
 struct Fields<'a>(&'a mut ReplyBuf);
 
 impl Fields<'_> {
@@ -196,7 +197,7 @@ impl Fields<'_> {
         self.0.integer(LAST_SLOT);
     }
 
-    /// Keys and figures in turns. A key that is in several databases comes several times.
+    /// Writes keys and figures in turn. A key of several databases is repeated.
     fn ranking(&mut self, name: &str, summary: &Summary, count: usize) {
         let top = summary.top(count);
         self.0.bulk(name.as_bytes());
@@ -232,7 +233,7 @@ fn hotkeys_top(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Each key with its database, how often it is used in a second, and its share of all such uses.
+/// Writes each key with its database, its uses in a second, and its share of all uses.
 fn write_moment(
     reply: &mut ReplyBuf,
     name: &str,
@@ -257,7 +258,7 @@ fn write_moment(
     }
 }
 
-/// To two decimals: the figures are estimates.
+/// Rounds to two decimals, as the figures are estimates.
 fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }

@@ -6,6 +6,7 @@ use crate::command::*;
 use crate::error::{Error, said};
 use crate::observe::latency::{doctor, graph};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd("latency", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd(
         "doctor",
@@ -64,8 +65,8 @@ const SPECIAL: &[&str] = &[
     "response_policy:special",
 ];
 
-/// LATENCY LATEST: of each event its name, the last sample's time and milliseconds, the longest,
-/// the sum and the number of all.
+/// LATENCY LATEST: the name of each event, time and milliseconds of its last sample, and the
+/// maximum, the sum and the number of all samples.
 fn latency_latest(ctx: &mut Ctx) -> CmdResult {
     let (events, reply) = (&ctx.server.latency.events, &mut ctx.client.reply);
     reply.array(events.len());
@@ -136,7 +137,7 @@ fn latency_reset(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// LATENCY HISTOGRAM [command ...]: a container stands for its subcommands.
+/// LATENCY HISTOGRAM [command ...]: the name of a container stands for all of its subcommands.
 fn latency_histogram(ctx: &mut Ctx) -> CmdResult {
     let (table, reply) = (&ctx.server.commands, &mut ctx.client.reply);
     let names = &ctx.argv[2..];

@@ -1,4 +1,4 @@
-//! MEMORY: what keys and the server hold (`observe::memory_report` has the figures).
+//! MEMORY: the memory of keys and of the server; `observe::memory_report` computes the figures.
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::observe::memory_report::{Census, Report, doctor, excess, ratio};
 use crate::sys::allocator;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd("memory", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd("doctor", memory_doctor, 2, NONE, NONE_CAT).tips(SPECIAL),
     cmd("help", memory_help, 2, LOADING | STALE, NONE_CAT),
@@ -25,7 +26,7 @@ const SPECIAL: &[&str] = &[
 
 /// MEMORY USAGE key [SAMPLES count]
 ///
-/// The values know what they hold, so nothing has to be sampled; the option is read all the same.
+/// The values know their size, so nothing is sampled; the option is only parsed.
 fn memory_usage(ctx: &mut Ctx) -> CmdResult {
     for at in (3..ctx.argv.len()).step_by(2) {
         if !ctx.is(at, "samples") || at + 1 == ctx.argv.len() {
@@ -70,7 +71,7 @@ fn memory_stats(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A map being written.
+/// A map that is being written.
 struct Fields<'a> {
     reply: &'a mut ReplyBuf,
     count: usize,
@@ -87,13 +88,13 @@ impl Fields<'_> {
         self.reply.integer(bytes as i64);
     }
 
-    /// Ratios have the precision of 32 bits, as Redis's have.
+    /// Writes a ratio with the precision of 32 bits, as Redis does.
     fn ratio(&mut self, name: &str, ratio: f64) {
         self.name(name);
         self.reply.double(ratio as f32 as f64);
     }
 
-    /// How much more one figure is than another, as a ratio and in bytes.
+    /// Writes the excess of one figure over another, as a ratio and in bytes.
     fn excess(&mut self, name: &str, separator: &str, more: usize, less: usize) {
         self.ratio(&format!("{name}{separator}"), ratio(more, less));
         self.name(&format!("{name}.bytes"));

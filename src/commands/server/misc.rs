@@ -4,6 +4,7 @@ use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::util::random::Random;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("info", info, -1, LOADING | STALE, DANGEROUS).tips(&[
         "nondeterministic_output",
@@ -75,7 +76,7 @@ fn role(ctx: &mut Ctx) -> CmdResult {
 
 /// TIME
 fn time(ctx: &mut Ctx) -> CmdResult {
-    // Within a script or a transaction it is one moment.
+    // Within a script or a transaction the time stands still.
     let server = &ctx.server;
     let moved = server.scripting.running.as_ref();
     let now = match moved.and_then(|script| script.time_us) {
@@ -89,11 +90,11 @@ fn time(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The wind field's size when none is asked for, and at most.
+/// The default size of LOLWUT's picture, and the maximum.
 const LOLWUT_SIZE: (i64, i64) = (66, 12);
 const LOLWUT_MAX: (i64, i64) = (200, 100);
 
-/// LOLWUT [VERSION version] [columns [rows]]: the wind of the day, and what this server is.
+/// LOLWUT [VERSION version] [columns [rows]]: a random picture, and the version of the server.
 fn lolwut(ctx: &mut Ctx) -> CmdResult {
     let mut numbers = 1;
     if ctx.is(1, "version") && ctx.argv.len() > 2 {
@@ -114,8 +115,8 @@ fn lolwut(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A field of wind: the direction at each place is the sum of a few long waves with random phases,
-/// drawn as the stroke that comes nearest; where the wind is weak there is nothing.
+/// A picture of wind: the direction at each place is the sum of a few long waves with random
+/// phases, drawn as the nearest character; where the wind is weak the place stays empty.
 fn wind(columns: usize, rows: usize, rng: &mut Random) -> String {
     const STROKES: [char; 4] = ['─', '╲', '│', '╱'];
     let mut wave = || {

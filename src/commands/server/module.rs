@@ -1,4 +1,4 @@
-//! MODULE. Modules are not built yet: none is loaded, and none can be.
+//! MODULE. Modules are not built yet, so none can be loaded.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
@@ -6,6 +6,7 @@ use crate::error::{Error, said};
 
 const CHANGE: Flags = ADMIN | NOSCRIPT | NO_ASYNC_LOADING | PROTECTED | NOT_BUILT;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("module", container, -2, NOT_BUILT, NONE_CAT).subcommands(&[
         cmd("help", help, 2, LOADING | STALE | NOT_BUILT, NONE_CAT),

@@ -1,4 +1,4 @@
-//! MONITOR: watch the commands of all clients; `observe::monitor` shows them.
+//! MONITOR: sends the commands of all clients to this one, by `observe::monitor`.
 
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -6,6 +6,7 @@ use crate::command::*;
 use crate::error::Error;
 use crate::observe::monitor;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd(
     "monitor",
     start,
@@ -21,7 +22,7 @@ fn start(ctx: &mut Ctx) -> CmdResult {
             "ERR MONITOR isn't allowed for DENY BLOCKING client",
         ));
     }
-    // A monitor, or a replica, that asks again is not answered, as in Redis.
+    // As in Redis, a client that is a monitor or a replica already gets no reply.
     if !ctx.client.has(flag::MONITOR | flag::REPLICA) {
         monitor::start(ctx.server, ctx.client);
         ctx.client.reply.ok();

@@ -1,4 +1,4 @@
-//! SAVE and BGSAVE. The work is done in `persist::rdb::background`.
+//! SAVE and BGSAVE, which `persist::rdb::background` carries out.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::persist::child::{self, Kind, Wish};
 use crate::persist::rdb::background;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd(
         "bgsave",
@@ -47,7 +48,7 @@ fn bgsave(ctx: &mut Ctx) -> CmdResult {
     if background::in_progress(ctx.server) {
         return Err(IN_PROGRESS);
     }
-    // A fork within a transaction would save half of it.
+    // A fork within a transaction would save a half of it.
     let in_exec = ctx.server.nesting > 0;
     if ctx.server.child.is_some() || in_exec {
         if !schedule && !in_exec {

@@ -13,6 +13,7 @@ use crate::sync::role;
 use crate::util::number::parse_i64;
 use crate::util::quote::split_args;
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd(
         "failover",

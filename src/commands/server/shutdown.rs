@@ -1,4 +1,4 @@
-//! SHUTDOWN. It makes a request, which `server::shutdown` carries out.
+//! SHUTDOWN: requests a stop, which `server::shutdown` carries out.
 
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -6,6 +6,7 @@ use crate::command::*;
 use crate::error::Error;
 use crate::server::shutdown::{self, Options};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd(
     "shutdown",
     shutdown_command,

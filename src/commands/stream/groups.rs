@@ -11,6 +11,7 @@ const NO_KEY: Error = Error::of(
      MKSTREAM option to create an empty stream automatically.",
 );
 
+/// The error that a group or its key does not exist.
 pub fn no_group_of_key(group: &[u8], key: &[u8]) -> Error {
     let (group, key) = (said(group), said(key));
     Error::new(format!(
@@ -18,8 +19,7 @@ pub fn no_group_of_key(group: &[u8], key: &[u8]) -> Error {
     ))
 }
 
-/// What a container's subcommand answers to arguments that it does not know, named as the client
-/// named it.
+/// The error of a subcommand for unknown arguments, with the name as the client sent it.
 pub fn bad_subcommand(ctx: &Ctx, container: &str) -> Error {
     let name = excerpt(ctx.argv[1], 128);
     Error::new(format!(
@@ -27,7 +27,7 @@ pub fn bad_subcommand(ctx: &Ctx, container: &str) -> Error {
     ))
 }
 
-/// What CREATE and SETID take behind the ID.
+/// The options of CREATE and SETID after the ID.
 #[derive(Default)]
 struct CreateOptions {
     mkstream: bool,
@@ -60,18 +60,18 @@ impl CreateOptions {
         Ok(options)
     }
 
-    /// ENTRIESREAD, at most what the stream was ever given: a group can't have read more.
+    /// ENTRIESREAD, at most the number of entries ever added.
     fn entries_read_of(&self, entries_added: u64) -> Option<u64> {
         self.entries_read.map(|read| read.min(entries_added))
     }
 }
 
-/// The stream that a subcommand is about; it has to exist.
+/// The stream of a subcommand, which must exist.
 fn existing<'s>(ctx: &'s mut Ctx) -> Result<&'s mut Stream, Error> {
     stream_mut(ctx, ctx.argv[2])?.ok_or(NO_KEY)
 }
 
-/// The group that a subcommand is about, beside the log of its stream.
+/// The group of a subcommand, with the log of its stream.
 fn existing_group<'s>(ctx: &'s mut Ctx) -> Result<(&'s mut StreamLog, &'s mut Group), Error> {
     let (key, name) = (ctx.argv[2], ctx.argv[3]);
     existing(ctx)?
@@ -112,7 +112,7 @@ pub fn xgroup_setid(ctx: &mut Ctx) -> CmdResult {
     let options = CreateOptions::parse(ctx, false)?;
     let place = ctx.argv[4];
     let (log, group) = existing_group(ctx)?;
-    // Unlike CREATE it takes `-` and `+`.
+    // Unlike CREATE, SETID accepts `-` and `+`.
     group.last_id = match place {
         b"$" => log.last_id(),
         _ => parse_bound(place, 0)?,
@@ -129,7 +129,7 @@ pub fn xgroup_destroy(ctx: &mut Ctx) -> CmdResult {
     let destroyed = existing(ctx)?.destroy_group(name);
     if destroyed {
         group_changed(ctx, key, "xgroup-destroy");
-        // Clients that wait for this group are served with an error that it is gone.
+        // Clients that wait for this group get an error.
         let db = ctx.client.db;
         ctx.server.signal_key_ready(db, key);
     }
@@ -230,7 +230,7 @@ pub fn xackdel(ctx: &mut Ctx) -> CmdResult {
     let deleted = done.iter().filter(|(_, d)| *d == Deletion::Deleted).count();
     ctx.dirty(acked as u64);
     entries_deleted(ctx, key, deleted);
-    // An entry that was pending and is in the log no more counts as deleted.
+    // An entry that was pending and is no longer in the log counts as deleted.
     let told = done.into_iter().map(|(acked, d)| match d {
         Deletion::NotFound if acked => Deletion::Deleted,
         d => d,

@@ -4,7 +4,7 @@ use super::groups::{bad_subcommand, no_group_of_key};
 use super::*;
 use crate::command::ctx::CmdResult;
 
-/// How many entries and pending entries XINFO STREAM FULL shows by default.
+/// The default number of entries and pending entries of XINFO STREAM FULL.
 const FULL_COUNT: usize = 10;
 
 /// XINFO STREAM key [FULL [COUNT count]]
@@ -25,7 +25,7 @@ pub fn xinfo_stream(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// How many of each, if FULL was asked for.
+/// The number of entries, if FULL was given.
 fn parse_full(ctx: &Ctx) -> Result<Option<usize>, Error> {
     match ctx.argv.len() {
         3 => Ok(None),
@@ -38,7 +38,7 @@ fn parse_full(ctx: &Ctx) -> Result<Option<usize>, Error> {
     }
 }
 
-/// Seven pairs that the short and the full answer share.
+/// Seven pairs of both the short and the full reply.
 fn reply_facts(reply: &mut ReplyBuf, stream: &Stream) {
     let log = &stream.log;
     reply.bulk(b"length");
@@ -57,13 +57,13 @@ fn reply_facts(reply: &mut ReplyBuf, stream: &Stream) {
     reply_id(reply, log.first_id());
 }
 
-/// How many nodes the radix tree would have that Redis keeps these keys in, in order: a leaf for
-/// each key, a node for each place where keys part, and one for each run of bytes between two of
+/// The number of nodes of Redis's radix tree for these keys, which come in order: a leaf for each
+/// key, a node for each place where keys differ, and one for each run of bytes between two of
 /// those.
 fn radix_tree_nodes(keys: impl Iterator<Item = [u8; 16]>) -> usize {
     let mut nodes = 0;
-    // Depths at which keys part, on the way to the last key; a run lies between two that are not
-    // neighbours.
+    // The depths at which keys differ, on the way to the last key; a run lies between two that are
+    // not neighbours.
     let mut branches: Vec<usize> = Vec::new();
     let mut last: Option<[u8; 16]> = None;
     let run = |above: Option<&usize>, below: usize| usize::from(above.map_or(0, |a| a + 1) < below);
@@ -136,7 +136,7 @@ fn reply_full(reply: &mut ReplyBuf, stream: &Stream, count: usize) {
     }
 }
 
-/// Three pairs: how far a group is.
+/// Three pairs: the position of a group.
 fn reply_place(reply: &mut ReplyBuf, stream: &Stream, group: &Group) {
     reply.bulk(b"last-delivered-id");
     reply_id(reply, group.last_id);
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Counts by recursion, for `keys` that all agree before `depth`.
+    /// Counts by recursion, for `keys` that are equal before `depth`.
     fn naive(keys: &[[u8; 16]], depth: usize) -> usize {
         let agree = |at: usize| keys.iter().all(|key| key[at] == keys[0][at]);
         let end = (depth..16).find(|&at| !agree(at)).unwrap_or(16);
@@ -270,7 +270,7 @@ mod tests {
         )
     }
 
-    /// What a Valkey 8.0 showed.
+    /// The figures of a Valkey 8.0.
     #[test]
     fn radix_tree_nodes_as_valkey_counts_them() {
         assert_eq!(count(&[]), 1);

@@ -1,8 +1,8 @@
-//! The entries alone: they are added at the stream's end, removed from its front or from within,
-//! and read by ID.
+//! Commands on entries without groups: adding at the end, removing from the front or within, and
+//! reading by ID.
 //!
-//! Trimming has two halves, how far and how exact (`Trim`, `Precision`), shared by XADD and XTRIM
-//! and read by [`Options`]. `~` drops whole nodes only, which costs as much as dropping one entry.
+//! Trimming has a threshold and a precision (`Trim`, `Precision`), which [`Options`] parses for
+//! XADD and XTRIM. `~` drops whole nodes only, which costs as much as dropping one entry.
 
 use super::*;
 use crate::command::ctx::CmdResult;
@@ -11,26 +11,25 @@ use crate::ds::stream::{AddError, MAX_ID_CHARS, NewId, Precision, Trim};
 use crate::types::stream::RefPolicy;
 use crate::types::{New, Value, kind};
 
-/// A trim that would remove more than this many entries with `~` and no LIMIT stops short of it.
+/// With `~` and no LIMIT, a trim removes at most this number of entries.
 const DEFAULT_LIMIT_MAX: u64 = 1_000_000;
 
-/// The options that XADD and XTRIM share, in any order.
+/// The options of XADD and XTRIM, in any order.
 struct Options {
     no_mkstream: bool,
     trim: Option<Trim>,
     approximate: bool,
-    /// As it was given.
+    /// LIMIT, if it was given.
     limit: Option<u64>,
     policy: Option<RefPolicy>,
-    /// Where the threshold stands, `~` before it.
+    /// The index of the threshold, which `~` may precede.
     threshold_at: usize,
-    /// Where the options end: the ID of XADD.
+    /// The index behind the options: the ID of XADD.
     end: usize,
 }
 
 impl Options {
-    /// Reads options from the second argument on. Those of XADD end with the first word that is
-    /// none of them.
+    /// Parses options from the second argument on. Those of XADD end at the first other word.
     fn parse(ctx: &Ctx, xadd: bool) -> Result<Options, Error> {
         let mut options = Options {
             no_mkstream: false,
@@ -96,8 +95,8 @@ impl Options {
         Ok(())
     }
 
-    /// Checks for options that contradict each other. A primary and the AOF propagate an exact trim
-    /// with the LIMIT that it had as an approximate one: there the LIMIT means nothing any more.
+    /// Refuses options that contradict each other. An approximate trim with a LIMIT is propagated
+    /// as an exact trim with the same LIMIT, so for a primary and the AOF the LIMIT is ignored.
     fn check(&mut self, ctx: &Ctx) -> Result<(), Error> {
         if ctx.client.must_obey() {
             self.limit = Some(0).filter(|_| self.approximate);
@@ -143,7 +142,8 @@ impl Options {
             .map_or(0, |trim| stream.trim(trim, precision, policy))
     }
 
-    /// What an approximate trim came to: the length, or the first ID, that it left.
+    /// The result of an approximate trim as an exact threshold: the remaining length, or the first
+    /// ID.
     fn left(&self, stream: &Stream) -> Option<Vec<u8>> {
         let log = &stream.log;
         match self.trim.filter(|_| self.approximate)? {
@@ -153,8 +153,7 @@ impl Options {
         }
     }
 
-    /// Propagates the command as it was sent, but with its results: how far an approximate trim
-    /// went, and the ID.
+    /// Propagates the command with its results: the exact threshold of the trim, and the ID.
     fn retell(&self, ctx: &mut Ctx, left: Option<&[u8]>, id: Option<&[u8]>) {
         let mut argv = ctx.argv.to_vec();
         if let Some(left) = left {
@@ -258,7 +257,7 @@ pub fn xadd(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A stream under a key that does not exist.
+/// Stores a stream under a key that does not exist.
 pub fn add_stream(ctx: &mut Ctx, key: &[u8], stream: Box<Stream>) {
     let value = New::Obj(Value::Stream(stream));
     ctx.server
@@ -305,7 +304,7 @@ pub fn xrevrange(ctx: &mut Ctx) -> CmdResult {
     xrange_generic(ctx, 3, 2)
 }
 
-/// `start_at` and `end_at`: which arguments bound the range.
+/// `start_at` and `end_at` are the indexes of the bounds.
 fn xrange_generic(ctx: &mut Ctx, start_at: usize, end_at: usize) -> CmdResult {
     let (start, end) = (
         parse_start(ctx.argv[start_at])?,
@@ -353,6 +352,7 @@ pub fn xdel(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
+/// `deleted` entries were removed: counts and notifies.
 pub fn entries_deleted(ctx: &mut Ctx, key: &[u8], deleted: usize) {
     if deleted > 0 {
         ctx.dirty(deleted as u64);
@@ -360,25 +360,25 @@ pub fn entries_deleted(ctx: &mut Ctx, key: &[u8], deleted: usize) {
     }
 }
 
-/// What XDELEX and XACKDEL say of an ID.
+/// The result of XDELEX and XACKDEL for an ID.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
     NotFound = -1,
     Deleted = 1,
-    /// ACKED, and a group still needs the entry.
+    /// ACKED, and a group still refers to the entry.
     Referenced = 2,
 }
 
-/// The arguments of XDELEX and XACKDEL behind the key and the group.
+/// The arguments of XDELEX and XACKDEL after the key and the group.
 pub struct DeleteArgs {
     pub policy: RefPolicy,
     pub ids: Vec<StreamId>,
 }
 
 impl DeleteArgs {
-    /// [KEEPREF | DELREF | ACKED] IDS numids id [id ...] from `at` on, in either order: behind the
-    /// key, or behind the key and a group. A key of another type is an error before any in the
-    /// arguments, and without a key or a group no id is looked at.
+    /// Parses [KEEPREF | DELREF | ACKED] IDS numids id [id ...] from `at` on, in either order. A
+    /// key of another type is an error before any error in the arguments, and without a key or a
+    /// group no ID is parsed.
     pub fn parse(ctx: &mut Ctx, mut at: usize) -> Result<DeleteArgs, Error> {
         let group = (at == 3).then(|| ctx.argv[2]);
         let missing = match ctx.server.lookup_write(ctx.client, ctx.argv[1]) {
@@ -420,8 +420,8 @@ impl DeleteArgs {
         })
     }
 
-    /// Deletes one entry. With DELREF references to an entry that is gone go, too; with ACKED an ID
-    /// that a group still refers to is answered as such, whether there is an entry or not.
+    /// Deletes one entry. With DELREF, references to a missing entry are removed, too; with ACKED,
+    /// an ID to which a group refers is reported as such, even if there is no entry.
     pub fn delete(&self, stream: &mut Stream, id: StreamId) -> Deletion {
         match self.policy {
             RefPolicy::Acked if stream.is_referenced(id) => {
@@ -466,6 +466,7 @@ pub fn xdelex(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
+/// Replies the results of XDELEX or XACKDEL.
 pub fn reply_deletions(reply: &mut ReplyBuf, done: impl ExactSizeIterator<Item = Deletion>) {
     reply.array(done.len());
     done.for_each(|deletion| reply.integer(deletion as i64));

@@ -1,4 +1,5 @@
-//! Streams: a log of entries that many clients may read, and groups whose consumers share entries.
+//! Streams: a log of entries that many clients may read, and groups whose consumers divide the
+//! entries among them.
 //!
 //! ```text
 //!   mod.rs       the rows; IDs and intervals as arguments; entries as replies
@@ -9,17 +10,17 @@
 //!   info.rs      XINFO
 //! ```
 //!
-//! Entries go from the log straight into the reply. A stream may be empty: unlike the other
-//! collections it stays, for its last ID and its groups.
+//! Entries are copied from the log straight into the reply. Unlike other collections, an empty
+//! stream is not deleted, as it has a last ID and groups.
 //!
-//! **Invariant:** what is propagated names the resulting IDs and lengths. XADD with `*` is
-//! propagated with the full ID, approximate trimming as exact trimming to what was left; a delivery
-//! is propagated as XCLAIM with its time and count, and a group's position as XGROUP SETID. So a
-//! copy of the data needs neither this server's clock nor its settings.
-//! **Invariant:** only changes of the entries reach WATCH and blocked clients: what happens within
-//! a group is no change of the key (as in Redis 7.2).
+//! **Invariant:** propagated commands contain the resulting IDs and lengths. XADD with `*` is
+//! propagated with the full ID, approximate trimming as exact trimming to the remaining length; a
+//! delivery is propagated as XCLAIM with its time and count, and a group's position as XGROUP
+//! SETID. So replicas need neither this server's clock nor its settings.
+//! **Invariant:** only changes of the entries are changes for WATCH and blocked clients; changes of
+//! a group are not (as in Redis 7.2).
 //!
-//! The transcripts `tests/transcripts/stream.txt` and `newer_stream.txt` hold replies and errors.
+//! The transcripts `tests/transcripts/stream.txt` and `newer_stream.txt` have replies and errors.
 
 mod groups;
 mod info;
@@ -37,6 +38,7 @@ use crate::keyspace::events;
 use crate::state::Server;
 use crate::types::stream::{Group, Stream};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("xack", groups::xack, -4, WRITE | FAST, STREAM).keys(&[key_at(1, RW | UPDATE)]),
     cmd("xackdel", groups::xackdel, -6, WRITE | FAST, STREAM)
@@ -100,12 +102,12 @@ pub const TABLE: &[Command] = &[
 
 const INVALID_ID: Error = Error::of("ERR Invalid stream ID specified as stream command argument");
 
-/// An ID; `missing_seq` completes one that is milliseconds only.
+/// Parses an ID; `missing_seq` is the sequence number of an ID without one.
 fn parse_id(text: &[u8], missing_seq: u64) -> Result<StreamId, Error> {
     StreamId::parse(text, missing_seq).ok_or(INVALID_ID)
 }
 
-/// An ID, or `-` for the first possible and `+` for the last.
+/// Parses an ID, or `-` for the lowest and `+` for the highest.
 fn parse_bound(text: &[u8], missing_seq: u64) -> Result<StreamId, Error> {
     match text {
         b"-" => Ok(StreamId::MIN),
@@ -114,7 +116,7 @@ fn parse_bound(text: &[u8], missing_seq: u64) -> Result<StreamId, Error> {
     }
 }
 
-/// The first ID of an interval; `(` before it excludes it.
+/// Parses the first ID of an interval; `(` before it excludes it.
 fn parse_start(text: &[u8]) -> Result<StreamId, Error> {
     match text.strip_prefix(b"(") {
         Some(id) => parse_id(id, 0)?
@@ -124,7 +126,7 @@ fn parse_start(text: &[u8]) -> Result<StreamId, Error> {
     }
 }
 
-/// The last ID of an interval; `(` before it excludes it.
+/// Parses the last ID of an interval; `(` before it excludes it.
 fn parse_end(text: &[u8]) -> Result<StreamId, Error> {
     match text.strip_prefix(b"(") {
         Some(id) => parse_id(id, u64::MAX)?
@@ -134,7 +136,7 @@ fn parse_end(text: &[u8]) -> Result<StreamId, Error> {
     }
 }
 
-/// All arguments from `at` on as IDs.
+/// Parses all arguments from `at` on as IDs.
 fn parse_ids(ctx: &Ctx, at: usize) -> Result<Vec<StreamId>, Error> {
     ctx.argv[at..]
         .iter()
@@ -165,7 +167,7 @@ fn stream_mut<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<&'s mut Stream>
         .transpose()
 }
 
-/// A group or something in it changed: sends the event, but does not disturb WATCH.
+/// A group or something in it changed: notifies, but does not count as a change for WATCH.
 fn group_changed(ctx: &mut Ctx, key: &[u8], event: &'static str) {
     ctx.dirty(1);
     let db = ctx.client.db;
@@ -196,7 +198,7 @@ fn reply_entry(reply: &mut ReplyBuf, entry: &Entry) {
     }
 }
 
-/// Entries as an array, `count` at most. Returns how many there were.
+/// Replies up to `count` entries as an array. Returns their number.
 fn reply_entries<'a>(
     reply: &mut ReplyBuf,
     entries: impl Iterator<Item = Entry<'a>>,
@@ -212,7 +214,7 @@ fn reply_entries<'a>(
     n
 }
 
-/// The number after COUNT: 0 and below is none.
+/// The number after COUNT; 0 and below count as no limit.
 fn parse_count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
     Ok(usize::try_from(ctx.int(at)?).unwrap_or(0))
 }

@@ -1,10 +1,10 @@
 //! Pending entries: the entries that a group has delivered and that are not acknowledged. XPENDING
-//! shows them; XCLAIM and XAUTOCLAIM give them to another consumer, when their consumer is gone.
+//! shows them; XCLAIM and XAUTOCLAIM assign them to another consumer.
 //!
 //! A claim is propagated to the AOF and the replicas as `XCLAIM key group consumer 0 id TIME ..
-//! RETRYCOUNT .. FORCE JUSTID LASTID ..`: the result, whatever the entry was before. An entry that
-//! the stream has lost leaves the pending entries when it is claimed, and is propagated in the same
-//! way: a replica finds the entry missing, too.
+//! RETRYCOUNT .. FORCE JUSTID LASTID ..`: the result, independent of the state before. A claimed
+//! entry that is no longer in the stream is removed from the pending entries, and is propagated in
+//! the same way: the entry is missing on a replica, too.
 
 use super::*;
 use crate::command::ctx::CmdResult;
@@ -58,7 +58,7 @@ fn reply_summary(reply: &mut ReplyBuf, group: &Group) {
     }
 }
 
-/// Which pending entries XPENDING shows.
+/// Selects the pending entries of XPENDING.
 struct Filter<'a> {
     min_idle_ms: i64,
     start: StreamId,
@@ -68,7 +68,7 @@ struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    /// `None` asks for the summary.
+    /// `None` for the summary.
     fn parse(ctx: &Ctx<'a>) -> Result<Option<Filter<'a>>, Error> {
         let argc = ctx.argv.len();
         if argc == 3 {
@@ -136,8 +136,8 @@ struct ClaimOptions {
 }
 
 impl ClaimOptions {
-    /// IDLE ms | TIME unix-time-ms, RETRYCOUNT count, FORCE, JUSTID, LASTID id: in any order, the
-    /// last one counts.
+    /// Parses IDLE ms | TIME unix-time-ms, RETRYCOUNT count, FORCE, JUSTID, LASTID id: in any
+    /// order, the last one counts.
     fn parse(ctx: &Ctx, mut at: usize) -> Result<ClaimOptions, Error> {
         let now_ms = ctx.server.clock.now_ms;
         let mut options = ClaimOptions::default();
@@ -170,7 +170,7 @@ impl ClaimOptions {
             }
             at += taken;
         }
-        // A time that lies ahead, or before the epoch, is now.
+        // A time in the future, or before the epoch, becomes the present.
         options.delivery_time = options.delivery_time.map(|time| {
             if (0..=now_ms).contains(&time) {
                 time
@@ -181,7 +181,7 @@ impl ClaimOptions {
         Ok(options)
     }
 
-    /// What a pending entry that was delivered `count` times becomes.
+    /// The new state of a pending entry that was delivered `count` times.
     fn claim(&self, count: u64, now_ms: i64) -> Claim {
         let count = match self.retry_count {
             Some(count) => count,
@@ -206,7 +206,7 @@ struct Claimer {
 }
 
 impl Claimer {
-    /// The consumer, made if it does not exist.
+    /// The consumer, which is created if it does not exist.
     fn new(group: &mut Group, name: &[u8], now_ms: i64, told: bool) -> Option<Claimer> {
         let created = group.create_consumer(name, now_ms);
         let consumer = created.or_else(|| group.find_consumer(name))?;
@@ -220,7 +220,7 @@ impl Claimer {
         })
     }
 
-    /// Remembers a pending entry as it is now.
+    /// Records the present state of a pending entry for propagation.
     fn tell(&mut self, group: &Group, id: StreamId) {
         if self.told
             && let Some(nack) = group.nack(id)
@@ -237,7 +237,7 @@ impl Claimer {
         self.tell(group, id);
     }
 
-    /// Forgets a pending entry that the stream has lost: it can't be delivered.
+    /// Removes a pending entry that is no longer in the stream.
     fn drop_lost(&mut self, group: &mut Group, id: StreamId) {
         self.tell(group, id);
         group.ack(id);
@@ -316,7 +316,7 @@ fn reply_claimed(reply: &mut ReplyBuf, entry: &Entry, just_id: bool) {
     }
 }
 
-/// Counts and propagates what was claimed, or lost.
+/// Counts and propagates the entries that were claimed or removed.
 fn finish_claim(ctx: &mut Ctx, claimer: Claimer, last_id: StreamId, changes: usize) {
     let (key, group) = (ctx.argv[1], ctx.argv[2]);
     ctx.dirty(changes as u64);
@@ -329,7 +329,7 @@ fn finish_claim(ctx: &mut Ctx, claimer: Claimer, last_id: StreamId, changes: usi
     ctx.prevent_propagation();
 }
 
-/// A pending entry, as the command that makes it so.
+/// Propagates a pending entry as the command that creates its state.
 pub fn tell_claim(
     ctx: &mut Ctx,
     key: &[u8],
@@ -359,7 +359,7 @@ pub fn tell_claim(
     ]);
 }
 
-/// How far a group is, as the command that makes it so.
+/// Propagates a group's position as the command that sets it.
 pub fn tell_place(ctx: &mut Ctx, key: &[u8], group: &[u8], (id, read): (StreamId, Option<u64>)) {
     let read = read.map_or(-1, |n| n as i64).to_string();
     let mut buf = IdBuf::new();
@@ -375,7 +375,7 @@ pub fn tell_place(ctx: &mut Ctx, key: &[u8], group: &[u8], (id, read): (StreamId
     ]);
 }
 
-/// How many pending entries XAUTOCLAIM looks at for each one that it may claim.
+/// The number of pending entries that XAUTOCLAIM checks for each one that it may claim.
 const ATTEMPTS_FACTOR: usize = 10;
 /// The largest COUNT of XAUTOCLAIM.
 const AUTOCLAIM_COUNT_MAX: i64 = i64::MAX / 16;
@@ -429,17 +429,17 @@ pub fn xautoclaim(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// What XAUTOCLAIM found.
+/// The result of XAUTOCLAIM.
 struct Found<'a> {
-    /// Where the next call goes on, 0-0 after the last.
+    /// The ID at which the next call continues, 0-0 at the end.
     cursor: StreamId,
     claimed: Vec<Entry<'a>>,
-    /// Pending entries that the log has lost.
+    /// Pending entries that are no longer in the log.
     lost: Vec<StreamId>,
 }
 
 impl Claimer {
-    /// Claims `count` pending entries from `start` on that have waited long enough.
+    /// Claims up to `count` pending entries, from `start` on, that have been idle for long enough.
     fn claim_idle<'a>(
         &mut self,
         log: &'a StreamLog,

@@ -1,8 +1,8 @@
-//! Reading the entries behind an ID: from several streams at once, without a group (XREAD) or as a
-//! consumer of a group (XREADGROUP); with BLOCK, waiting for them.
+//! Reads the entries behind an ID, from several streams at once, without a group (XREAD) or as a
+//! consumer of a group (XREADGROUP); with BLOCK, waits for them.
 //!
 //! The command of a blocked reader runs again when one of its streams changes. So its IDs are fixed
-//! when it blocks: `$` and `+` are replaced by the ID that they stood for.
+//! when it blocks: `$` and `+` are replaced by IDs.
 //!
 //! XREADGROUP with `>` delivers entries that the group has not delivered yet; with an ID it shows a
 //! consumer its own pending entries again. It is propagated to the AOF and the replicas as its
@@ -30,16 +30,16 @@ pub fn xreadgroup(ctx: &mut Ctx) -> CmdResult {
     xread_generic(ctx)
 }
 
-/// Where a reader stands in one stream.
+/// The position of a reader in one stream.
 #[derive(Clone, Copy)]
 enum From {
-    /// Entries behind this ID; for a group's consumer, its pending ones.
+    /// Entries behind this ID; for a group's consumer, its own pending entries.
     Behind(StreamId),
-    /// `>`: what the group has not given out yet.
+    /// `>`: entries that the group has not delivered.
     New,
 }
 
-/// A group's name and a consumer's.
+/// The names of a group and a consumer.
 type Who<'a> = (&'a [u8], &'a [u8]);
 
 struct Options<'a> {
@@ -47,7 +47,7 @@ struct Options<'a> {
     deadline_ms: Option<i64>,
     who: Option<Who<'a>>,
     noack: bool,
-    /// Where the keys begin, and how many there are.
+    /// The index of the first key, and the number of keys.
     keys_at: usize,
     streams: usize,
 }
@@ -63,7 +63,7 @@ impl<'a> Options<'a> {
             keys_at: keys::streams_at(ctx.argv).unwrap_or(0),
             streams: 0,
         };
-        // Behind the options stand STREAMS and the keys.
+        // STREAMS and the keys follow the options.
         let end = options.keys_at.checked_sub(1).unwrap_or(ctx.argv.len());
         let mut at = 1;
         while at < end {
@@ -156,7 +156,7 @@ fn xread_generic(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// What one of the IDs stands for now. Also checks that there is a stream, or a group, to read.
+/// The position for one of the IDs. Also checks that there is a stream, or a group, to read.
 fn parse_from(ctx: &mut Ctx, options: &Options, i: usize) -> Result<From, Error> {
     let key = ctx.argv[options.keys_at + i];
     let text = ctx.argv[options.keys_at + options.streams + i];
@@ -190,22 +190,22 @@ fn parse_from(ctx: &mut Ctx, options: &Options, i: usize) -> Result<From, Error>
         )),
         b">" => Ok(From::New),
         _ => match parse_id(text, 0)? {
-            // Behind the last ID possible there is nothing to show again: Redis takes it for `>`.
+            // Behind the highest ID there are no entries to repeat: Redis treats it like `>`.
             StreamId::MAX if options.who.is_some() => Ok(From::New),
             id => Ok(From::Behind(id)),
         },
     }
 }
 
-/// What is behind this ID is the last entry alone. In an empty stream, or one whose entries were
-/// deleted, the next one to come is the last.
+/// The ID behind which only the last entry follows. In a stream without entries, the next one to be
+/// added counts as the last.
 fn before_last_entry(stream: &Stream) -> StreamId {
     let mut newest = stream.log.rev_range(StreamId::MIN, StreamId::MAX);
     let last = newest.next().map(|entry| entry.id);
     last.and_then(|id| id.prev()).unwrap_or(StreamId::MIN)
 }
 
-/// Nothing was there: wait if asked to, and possible.
+/// There are no entries: blocks if BLOCK was given and blocking is allowed, otherwise replies null.
 fn wait_or_null(ctx: &mut Ctx, options: &Options, keys: &[&[u8]], froms: &[From]) {
     let Some(deadline_ms) = options
         .deadline_ms
@@ -216,7 +216,7 @@ fn wait_or_null(ctx: &mut Ctx, options: &Options, keys: &[&[u8]], froms: &[From]
     let ids_at = options.keys_at + options.streams;
     let ids: Vec<Vec<u8>> = std::iter::zip(froms, &ctx.argv[ids_at..])
         .map(|(from, &text)| match from {
-            // What is last is known when the wait is over.
+            // `+` is evaluated when the wait is over.
             _ if text == b"+" => text.into(),
             From::Behind(id) => id_text(*id),
             From::New => b">".into(),
@@ -236,7 +236,7 @@ fn wait_or_null(ctx: &mut Ctx, options: &Options, keys: &[&[u8]], froms: &[From]
     );
 }
 
-/// A key and its entries follow: in RESP3 a pair of a map.
+/// Begins a key with its entries: in RESP3 a pair of a map.
 fn reply_key(reply: &mut ReplyBuf, key: &[u8]) {
     if !reply.resp3 {
         reply.array(2);
@@ -244,7 +244,7 @@ fn reply_key(reply: &mut ReplyBuf, key: &[u8]) {
     reply.bulk(key);
 }
 
-/// Reply with entries behind an ID. False: there are none.
+/// Replies entries behind an ID. Returns false if there are none.
 fn read_log(ctx: &mut Ctx, key: &[u8], from: From, count: usize) -> Result<bool, Error> {
     let From::Behind(id) = from else {
         return Ok(false);
@@ -266,17 +266,17 @@ fn read_log(ctx: &mut Ctx, key: &[u8], from: From, count: usize) -> Result<bool,
     Ok(true)
 }
 
-/// A consumer at work.
+/// A consumer that reads.
 struct Reader {
     consumer: ConsumerId,
     now_ms: i64,
     count: usize,
     noack: bool,
-    /// Deliveries are propagated: the AOF or a replica needs them.
+    /// Whether deliveries are propagated: there is an AOF or a replica.
     told: bool,
 }
 
-/// Reply with what a consumer is given, or has. False: there is nothing new.
+/// Replies new entries, or the consumer's pending ones. Returns false if there is nothing new.
 fn read_group(
     ctx: &mut Ctx,
     key: &[u8],
@@ -344,8 +344,8 @@ fn has_entries_behind(log: &StreamLog, id: StreamId) -> bool {
 }
 
 impl Reader {
-    /// Delivers to the consumer what the group has not delivered yet. Returns the IDs that are
-    /// pending now, if they are propagated.
+    /// Delivers new entries to the consumer. Returns the IDs that become pending, if they are
+    /// propagated.
     fn deliver(&self, reply: &mut ReplyBuf, log: &StreamLog, group: &mut Group) -> Vec<StreamId> {
         let mut pending = Vec::new();
         let start = group.last_id.next().unwrap_or(StreamId::MAX);
@@ -369,8 +369,8 @@ impl Reader {
         pending
     }
 
-    /// Show the consumer its own pending entries behind an ID; one that the log has lost has no
-    /// fields.
+    /// Replies the consumer's own pending entries behind an ID; one that is no longer in the log
+    /// has no fields.
     fn reply_history(
         &self,
         reply: &mut ReplyBuf,

@@ -1,8 +1,8 @@
-//! Counters. An integer lies in its key's entry as eight bytes and is changed there; the text is
-//! made when the value is read.
+//! Counters. An integer is stored in its key's entry as eight bytes and changed there; its text is
+//! created when the value is read.
 //!
-//! INCRBYFLOAT counts as C's `long double` does on x86, whose sums users have stored and compare
-//! (`util::long_double`). It is propagated as the resulting value, so that replicas can't differ.
+//! INCRBYFLOAT computes with C's `long double` of x86 (`util::long_double`), so that sums are equal
+//! to Redis's. It is propagated as the resulting value, so that replicas can't differ.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::db::Ttl;
@@ -79,7 +79,7 @@ pub(super) fn incrbyfloat(ctx: &mut Ctx) -> CmdResult {
     if !new.is_finite() {
         return Err(Error::INCR_NAN);
     }
-    // Stored as the text that it is, even if that reads as an integer.
+    // Stored as a string, even if it is an integer.
     let text = new.to_human();
     let tag = if text.len() <= EMBSTR_MAX {
         kind::EMBSTR

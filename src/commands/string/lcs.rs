@@ -16,14 +16,14 @@
 //!
 //! The addition carries each match to the first place where it counts (Crochemore, Iliopoulos,
 //! Pinzon and Reid, 2001). That is 64 cells in five instructions, and a bit for each cell instead
-//! of four bytes. For LEN the last row is enough; else all are kept, and the way back reads them:
-//! where the bytes differ, bit 0 says that the cell to the left is smaller, so the way goes up; bit
-//! 1, that the cell above is not greater, so it goes left. Of equally long subsequences this finds
-//! the one that Redis finds, which prefers left.
+//! of four bytes. For LEN the last row suffices. Otherwise all rows are kept, and the subsequence
+//! is found backwards: where the bytes differ, bit 0 means that the cell to the left is smaller, so
+//! the next cell is the one above; bit 1 means that the cell above is not greater, so it is the one
+//! to the left. Of equally long subsequences this finds the same as Redis, which prefers left.
 //!
-//! Limit: the table that is *not* built must fit `proto-max-bulk-len` as one of 32-bit integers, as
-//! in Redis: it bounds the time, too. **Invariant:** rows and masks together then take less than
-//! half of that.
+//! Limit: as in Redis, the textbook's table of 32-bit integers, which is not built here, must be
+//! smaller than `proto-max-bulk-len`: this bounds the time, too. **Invariant:** rows and masks
+//! together then need less than half of that.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
@@ -37,7 +37,7 @@ struct Options {
     min_match_len: i64,
 }
 
-/// Bytes that match in a row.
+/// A run of matching bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct Match {
     a: usize,
@@ -140,10 +140,10 @@ fn reply_matches(ctx: &mut Ctx, matches: &[Match], options: &Options) {
     reply.integer(matches.iter().map(|m| m.len as i64).sum());
 }
 
-/// Where in `b` each byte of `a` occurs, as bits.
+/// The positions in `b` of each byte of `a`, as bits.
 struct Masks {
     words: usize,
-    /// The place of a byte's mask, counted from 1; 0 for bytes that `a` doesn't have.
+    /// The index of a byte's mask, from 1 on; 0 for bytes that `a` does not have.
     place: [u16; 256],
     bits: Vec<u64>,
 }
@@ -175,7 +175,7 @@ impl Masks {
     }
 }
 
-/// Compute row by row, showing each to `row`. Returns the length of the subsequence.
+/// Computes row by row and passes each to `row`. Returns the length of the subsequence.
 fn last_row(a: &[u8], b: &[u8], mut row: impl FnMut(&[u64])) -> usize {
     let masks = Masks::new(a, b);
     let mut v = vec![u64::MAX; masks.words];
@@ -189,7 +189,7 @@ fn last_row(a: &[u8], b: &[u8], mut row: impl FnMut(&[u64])) -> usize {
         }
         row(&v);
     }
-    // The bits behind the end of `b` have no match and stay 1.
+    // The bits behind the end of `b` have no match and remain 1.
     v.iter().map(|word| word.count_zeros() as usize).sum()
 }
 

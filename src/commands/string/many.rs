@@ -1,7 +1,7 @@
 //! Several keys at once: MGET reads them, MSET, MSETNX and MSETEX set all or none.
 //!
-//! The keys were hashed and their memory asked for when the request was parsed, so that they arrive
-//! together; a pass that only tests rewinds the list of hashes for the pass that sets.
+//! The keys were hashed and prefetched when the request was parsed, so that their cache misses
+//! overlap. A pass that only tests rewinds the list of hashes for the pass that sets.
 
 use super::set::{Condition, Options, Syntax, delete_expired_on_arrival, holds};
 use super::{get_generic, store};
@@ -15,7 +15,7 @@ use crate::util::number::IntBuf;
 pub(super) fn mget(ctx: &mut Ctx) -> CmdResult {
     ctx.client.reply.array(ctx.argv.len() - 1);
     for &key in &ctx.argv[1..] {
-        // Another type is as good as nothing here.
+        // A key of another type counts as missing.
         if get_generic(ctx, key).is_err() {
             ctx.client.reply.null();
         }
@@ -52,7 +52,7 @@ fn mset_generic(ctx: &mut Ctx, condition: Condition) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Whether every second argument of `range` is a key that meets the condition.
+/// Whether the condition holds for every second argument of `range`, which are the keys.
 fn all_hold(
     ctx: &mut Ctx,
     range: std::ops::Range<usize>,
@@ -111,7 +111,7 @@ fn store_all_until(ctx: &mut Ctx, end: usize, ttl: Ttl) {
     ctx.dirty((end as u64 - 2) / 2);
 }
 
-/// Propagates a point in time instead of the options, which have been evaluated here.
+/// Propagates an expiry time in place of the options, which have been evaluated here.
 fn propagate_until(ctx: &mut Ctx, end: usize, at_ms: i64) {
     if ctx.server.propagation.wanted() {
         let mut digits = IntBuf::new();
@@ -121,7 +121,7 @@ fn propagate_until(ctx: &mut Ctx, end: usize, at_ms: i64) {
     }
 }
 
-/// The lifetime is over before it begins: what is there goes.
+/// The expiry time is past: deletes the keys.
 fn delete_all(ctx: &mut Ctx, end: usize) {
     let lazy = ctx.server.config.lazyfree_lazy_expire;
     let mut told: Vec<&[u8]> = vec![if lazy { b"UNLINK" } else { b"DEL" }];

@@ -1,4 +1,4 @@
-//! Strings: the commands on one value of bytes, the oldest and the busiest of all.
+//! Strings: the commands on one value of bytes.
 //!
 //! ```text
 //!   mod.rs     the rows; GET; what the other files share: reply a value, store a value
@@ -9,16 +9,15 @@
 //!   lcs.rs     LCS
 //! ```
 //!
-//! How a value is stored shows in OBJECT ENCODING and nowhere else: set whole it is `int` if it
-//! reads as one, `embstr` up to 44 bytes, else `raw`; changed in part it is `raw` for good, until
-//! INCR or SET replaces it.
+//! Only OBJECT ENCODING shows how a value is stored. A value that is set whole is `int` if it is an
+//! integer, `embstr` up to 44 bytes, otherwise `raw`; a value that was changed in part is `raw`
+//! until INCR or SET replaces it.
 //!
 //! **Invariant:** GET, SET without options, INCR and APPEND of a key that exists probe the table
 //! once.
-//! **Invariant:** what is propagated does not depend on the clock: lifetimes are propagated as
-//! points in time, and a condition that was tested here is not left to be tested again where that
-//! could end differently.
-//! The transcript `tests/transcripts/string.txt` holds replies and errors.
+//! **Invariant:** propagated commands do not depend on the clock: times to live are propagated as
+//! expiry times, and conditions whose result could differ on a replica are removed. The transcript
+//! `tests/transcripts/string.txt` has replies and errors.
 //!
 //! Limit: no string grows beyond `proto-max-bulk-len`, 512 MB unless configured.
 
@@ -44,6 +43,7 @@ const fn key_at(pos: i16, flags: KeyFlags) -> KeySpec {
     key(flags, index(pos), range(0, 1, 0))
 }
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("append", range::append, 3, WRITE | DENYOOM | FAST, STRING).keys(&[key_at(1, RW | INSERT)]),
     cmd("decr", incr::decr, 2, WRITE | DENYOOM | FAST, STRING)
@@ -109,7 +109,7 @@ fn get(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Reply with the string under `key`, or with null. Returns whether there is one.
+/// Replies the string under `key`, or null. Returns whether it exists.
 #[inline]
 fn get_generic(ctx: &mut Ctx, key: &[u8]) -> Result<bool, Error> {
     let Some(entry) = ctx.server.lookup_read(ctx.client, key) else {
@@ -124,8 +124,8 @@ fn get_generic(ctx: &mut Ctx, key: &[u8]) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Replies with a long string without copying it. It is shared with the reply buffer, and copied
-/// only if it is changed before it is sent.
+/// Replies a long string without copying it. The reply buffer shares it, and it is copied only if
+/// it is changed before it is sent.
 #[cold]
 fn reply_shared(ctx: &mut Ctx, key: &[u8]) {
     let hash = ctx.server.hash_key(key);
@@ -135,7 +135,7 @@ fn reply_shared(ctx: &mut Ctx, key: &[u8]) {
     }
 }
 
-/// Set `key` to the argument at `value_at`.
+/// Sets `key` to the argument at `value_at`.
 #[inline]
 fn store(ctx: &mut Ctx, key: &[u8], value_at: usize, ttl: Ttl) {
     let (kind, value) = encode(ctx.argv[value_at], ctx.shared_arg(value_at));
@@ -143,7 +143,7 @@ fn store(ctx: &mut Ctx, key: &[u8], value_at: usize, ttl: Ttl) {
     ctx.changed(key, events::STRING, "set");
 }
 
-/// Whether the string under `key` is `wanted`; a key that is not there equals nothing.
+/// Whether the string under `key` equals `wanted`; false for a missing key.
 fn equals(ctx: &mut Ctx, key: &[u8], wanted: &[u8]) -> Result<bool, Error> {
     match ctx.server.lookup_write(ctx.client, key) {
         None => Ok(false),

@@ -1,8 +1,7 @@
 //! Parts of a string: APPEND, SETRANGE, GETRANGE, STRLEN.
 //!
-//! A string that is changed in part is changed where it lies while it has room there; beyond
-//! `INLINE_MAX` it moves out of its key's entry into a buffer that doubles as it grows, so that n
-//! appends cost O(n).
+//! A string is changed in place while it fits there; beyond `INLINE_MAX` it moves out of its key's
+//! entry into a buffer that doubles as it grows, so that n appends cost O(n).
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::db::Ttl;
@@ -85,8 +84,8 @@ fn checked_len(len: usize, more: usize, limit: usize) -> Result<usize, Error> {
         .ok_or(Error::STRING_TOO_LONG)
 }
 
-/// Write `patch` at `offset` into a string that is to be `len` bytes long: where it lies, or, for
-/// want of room there, into a copy, which is returned.
+/// Writes `patch` at `offset` into a string, which becomes `len` bytes long: in place, or, if there
+/// is no room, into a copy, which is returned.
 fn overwrite(entry: &mut KeyMut, offset: usize, patch: &[u8], len: usize) -> Option<Grown> {
     if let Some(bytes) = bytes_mut(entry, len) {
         bytes[offset..offset + patch.len()].copy_from_slice(patch);
@@ -122,10 +121,10 @@ pub(super) fn getrange(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Both ends included; negative ones count from the end, those outside are moved to it.
+/// Both ends are included; negative ones are relative to the end, and those outside are clamped.
 fn slice(bytes: &[u8], start: i64, end: i64) -> &[u8] {
     let len = bytes.len() as i64;
-    // Moved to the beginning, both ends would meet there and select a byte.
+    // Clamped to the beginning, both ends would meet there and select a byte.
     if start < 0 && end < 0 && start > end {
         return b"";
     }

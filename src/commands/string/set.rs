@@ -1,4 +1,4 @@
-//! SET and its kin: a value is replaced, read on condition, or removed.
+//! SET and its variants: commands that replace a value, or read or remove it with a condition.
 //!
 //! ```text
 //!   SET      key value  [NX | XX | IFEQ v] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
@@ -6,12 +6,12 @@
 //!   MSETEX   n key value ...  [NX | XX]          [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
 //! ```
 //!
-//! One parser reads all three ([`Options::parse`]). An option may be repeated, the last one counts;
-//! two that contradict each other are a syntax error. The number of a lifetime is looked at only
-//! when it is needed, so GETEX of a key that is not there does not complain about it.
+//! One parser reads all three ([`Options::parse`]). An option may be repeated, and the last one
+//! counts; contradictory options are a syntax error. The number of a time to live is parsed only
+//! when it is needed, so GETEX of a missing key does not report an invalid one.
 //!
-//! A point in time that has passed makes SET and GETEX a deletion, propagated as DEL or UNLINK: a
-//! replica or the AOF never sees a key that was expired from the start.
+//! With an expiry time in the past, SET and GETEX delete the key, and propagate DEL or UNLINK:
+//! replicas and the AOF never get a key that has expired already.
 
 use super::{equals, get_generic, store};
 use crate::command::ctx::{CmdResult, Ctx};
@@ -21,19 +21,19 @@ use crate::keyspace::events;
 use crate::types::string::StrView;
 use crate::util::number::IntBuf;
 
-/// When a value is replaced.
+/// The condition for replacing a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition<'a> {
     Always,
-    /// NX
+    /// NX: the key must not exist.
     Absent,
-    /// XX
+    /// XX: the key must exist.
     Present,
-    /// IFEQ
+    /// IFEQ: the value must equal this.
     Equal(&'a [u8]),
 }
 
-/// EX, PX, EXAT or PXAT: which of them, and where its number is in argv.
+/// EX, PX, EXAT or PXAT: which of them, and the index of its number in argv.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ExpireArg {
     pub at: usize,
@@ -41,7 +41,7 @@ pub(super) struct ExpireArg {
     pub relative: bool,
 }
 
-/// What is said about the time to live.
+/// The option about the time to live.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lifetime {
     Unsaid,
@@ -50,7 +50,7 @@ pub(super) enum Lifetime {
     Expire(ExpireArg),
 }
 
-/// The command whose options are read.
+/// The command whose options are parsed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Syntax {
     Set,
@@ -65,7 +65,7 @@ pub(super) struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    /// Read the options from `from` to the end.
+    /// Parses the options from `from` to the end.
     pub fn parse(ctx: &Ctx<'a>, from: usize, syntax: Syntax) -> Result<Options<'a>, Error> {
         let mut options = Options {
             condition: Condition::Always,
@@ -79,7 +79,7 @@ impl<'a> Options<'a> {
         Ok(options)
     }
 
-    /// Read the option at `at`. Returns how many arguments it takes, `None` if it doesn't belong
+    /// Parses the option at `at`. Returns its number of arguments, `None` if it is not allowed
     /// there.
     fn parse_one(&mut self, ctx: &Ctx<'a>, at: usize, syntax: Syntax) -> Option<usize> {
         let sets = syntax != Syntax::GetEx;
@@ -148,7 +148,7 @@ impl ExpireArg {
         })
     }
 
-    /// The point in time that is meant, in milliseconds since 1970.
+    /// The expiry time, Unix milliseconds.
     pub fn deadline(self, ctx: &Ctx) -> Result<i64, Error> {
         let n = ctx.int(self.at)?;
         let unit = if self.seconds { 1000 } else { 1 };
@@ -165,6 +165,7 @@ impl ExpireArg {
 }
 
 impl Lifetime {
+    /// The effect on the key's expiry time.
     pub fn ttl(self, ctx: &Ctx) -> Result<Ttl, Error> {
         Ok(match self {
             Lifetime::Unsaid | Lifetime::Persist => Ttl::Clear,
@@ -206,7 +207,7 @@ fn set_with_options(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Whether a condition is met; tested without a look-up if there is none.
+/// Whether a condition holds; without a condition there is no look-up.
 pub(super) fn holds(ctx: &mut Ctx, key: &[u8], condition: Condition) -> Result<bool, Error> {
     match condition {
         Condition::Always => Ok(true),
@@ -216,8 +217,8 @@ pub(super) fn holds(ctx: &mut Ctx, key: &[u8], condition: Condition) -> Result<b
     }
 }
 
-/// Set the first argument, a key, to the one at `value_at`, or delete it if it would be dead at
-/// once.
+/// Sets the first argument, a key, to the one at `value_at`, or deletes it if its expiry time is
+/// past.
 fn store_until(ctx: &mut Ctx, value_at: usize, ttl: Ttl) {
     let key = ctx.argv[1];
     match ttl {
@@ -237,7 +238,7 @@ fn store_until(ctx: &mut Ctx, value_at: usize, ttl: Ttl) {
     ctx.dirty(1);
 }
 
-/// Delete a key whose new time to live has passed already.
+/// Deletes a key whose new expiry time is past.
 pub(super) fn delete_expired_on_arrival(ctx: &mut Ctx, key: &[u8]) {
     let lazy = ctx.server.config.lazyfree_lazy_expire;
     ctx.server.delete_key(ctx.client.db, key, lazy);
@@ -246,8 +247,8 @@ pub(super) fn delete_expired_on_arrival(ctx: &mut Ctx, key: &[u8]) {
     ctx.dirty(1);
 }
 
-/// Propagates a SET that was done: with a point in time instead of a duration, and without GET,
-/// whose reply is not read there, and IFEQ, which older servers don't know.
+/// Propagates a SET that was done: with an expiry time in place of a duration, without GET, whose
+/// reply is not needed, and without IFEQ, which older servers don't have.
 fn propagate_set(ctx: &mut Ctx, options: &Options, ttl: Ttl) {
     if !ctx.server.propagation.wanted() {
         return;
@@ -346,7 +347,7 @@ pub(super) fn delifeq(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Delete a string that was looked at first.
+/// Deletes a string that was read first.
 fn delete(ctx: &mut Ctx, key: &[u8]) {
     ctx.server.delete_key(ctx.client.db, key, false);
     ctx.rewrite(&[b"DEL", key]);
@@ -371,7 +372,7 @@ pub(super) fn getex(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The number is no lifetime: that matters only if there is a string to give it to.
+/// The number is not a valid time to live: an error only if the string exists.
 fn refuse_lifetime(ctx: &mut Ctx, key: &[u8], error: Error) -> CmdResult {
     match ctx.server.lookup_read(ctx.client, key) {
         None => {

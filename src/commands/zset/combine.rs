@@ -1,8 +1,7 @@
 //! Several sets at once: unions, intersections, differences.
 //!
-//! Inputs are sorted sets, or sets, whose members then have the score 1. The smallest is read
-//! first: an intersection looks up each of its members in the others and stops at the first that
-//! lacks one.
+//! Inputs are sorted sets, or sets, whose members then have the score 1. An intersection looks up
+//! each member of the smallest input in the others, until one of them lacks it.
 //!
 //! ```text
 //!   ZUNION       every input goes into a dictionary, scores aggregated
@@ -65,7 +64,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Until `visit` says to stop.
+    /// Passes each member to `visit`, until it breaks.
     fn try_for_each(self, mut visit: impl FnMut(&[u8], f64) -> ControlFlow<()>) {
         match self {
             Members::Absent => {}
@@ -93,20 +92,20 @@ struct Input<'a> {
     weight: f64,
 }
 
-/// A command, understood, its inputs found and of the right types.
+/// The parsed arguments, whose inputs exist and have the right types.
 struct Request {
     op: Op,
-    /// For each key the hash under which it was found.
+    /// The hash of each key; `None` for a missing one.
     keys: Vec<Option<u64>>,
-    /// One for each key.
+    /// One weight for each key.
     weights: Vec<f64>,
     aggregate: Aggregate,
     with_scores: bool,
-    /// ZINTERCARD stops here; 0 is no limit.
+    /// The limit of ZINTERCARD; 0 for none.
     limit: usize,
 }
 
-/// What is done with the result.
+/// The use of the result.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Target {
     Reply,
@@ -115,7 +114,7 @@ enum Target {
 }
 
 impl Request {
-    /// `numkeys` stands at `at`, then the keys, then the options.
+    /// Parses `numkeys` at `at`, the keys, and the options.
     fn parse(ctx: &mut Ctx, at: usize, op: Op, target: Target) -> Result<Request, Error> {
         let numkeys = ctx.int(at)?;
         if numkeys < 1 {
@@ -175,7 +174,7 @@ impl Request {
         Ok(())
     }
 
-    /// The values themselves; for a difference in the order given, otherwise the smallest first.
+    /// The inputs; for a difference in the order of the arguments, otherwise the smallest first.
     fn inputs<'s>(&self, ctx: &'s Ctx, first_key: usize) -> Vec<Input<'s>> {
         let keys = ctx.argv[first_key..].iter();
         let mut inputs: Vec<_> = keys
@@ -217,7 +216,7 @@ fn members_at<'s>(server: &'s Server, db: u32, hash: Option<u64>, key: &[u8]) ->
     entry.map_or(Members::Absent, Members::of)
 }
 
-/// Shows each member of the intersection with its score, until `visit` says to stop.
+/// Passes each member of the intersection with its score to `visit`, until it breaks.
 fn intersect(
     inputs: &[Input],
     aggregate: Aggregate,
@@ -232,8 +231,8 @@ fn intersect(
             let Some(score) = other.members.score(member) else {
                 return ControlFlow::Continue(());
             };
-            // As in Redis, a weight of 0 makes infinity not a number here, and that is left to the
-            // aggregate.
+            // As in Redis, infinity times a weight of 0 is not a number here, which the aggregate
+            // replaces by 0.
             sum = aggregate.combine(sum, score * other.weight);
         }
         visit(member, sum)
@@ -301,7 +300,7 @@ fn reply_generic(ctx: &mut Ctx, op: Op) -> CmdResult {
     Ok(())
 }
 
-/// Stores them at `argv[1]`.
+/// Stores the members at `argv[1]`.
 fn store_generic(ctx: &mut Ctx, op: Op, event: &'static str) -> CmdResult {
     let request = Request::parse(ctx, 2, op, Target::Store)?;
     let limits = ZsetLimits::of(ctx.server);

@@ -1,9 +1,9 @@
-//! One member at a time: adding, removing, reading, popping from either end, picking at random.
+//! Commands on single members: adding, removing, reading, popping from either end, picking at
+//! random.
 //!
 //! All pops are [`pop_from_first`]: from the first of several keys that holds a sorted set. They
-//! differ in how the reply is framed, and the blocking ones (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`) in
-//! what they do when there is nothing. All are propagated as ZPOPMIN or ZPOPMAX of the key that was
-//! popped from.
+//! differ in the form of the reply, and the blocking ones (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`) wait
+//! if there is no member. All are propagated as ZPOPMIN or ZPOPMAX of the key that was popped from.
 
 use crate::client::blocked::BlockKind;
 use crate::client::flag;
@@ -20,16 +20,16 @@ use crate::types::zset::{AddFlags, Added, Zset, ZsetLimits};
 use crate::types::{New, Value, kind};
 use crate::util::number::{parse_f64, write_g};
 
-/// What ZADD and GEOADD are asked for besides the members.
+/// The options of ZADD and GEOADD.
 #[derive(Clone, Copy, Default)]
 pub struct AddOptions {
     pub flags: AddFlags,
-    /// CH: count updated members too.
+    /// CH: also count updated members.
     pub count_changed: bool,
 }
 
 impl AddOptions {
-    /// Takes one option; false if it is none.
+    /// Applies one option; returns false if it is another word.
     fn take(&mut self, option: &[u8]) -> bool {
         let flags = &mut self.flags;
         match option.to_ascii_lowercase().as_slice() {
@@ -75,7 +75,7 @@ impl AddOptions {
 pub fn zadd(ctx: &mut Ctx) -> CmdResult {
     let mut options = AddOptions::default();
     let mut first = 2;
-    // No option is longer than four letters: most scores aren't even looked at.
+    // No option is longer than four letters, so most scores are recognised by their length.
     while first < ctx.argv.len() && ctx.argv[first].len() <= 4 && options.take(ctx.argv[first]) {
         first += 1;
     }
@@ -89,7 +89,7 @@ pub fn zincrby(ctx: &mut Ctx) -> CmdResult {
     zadd_generic(ctx, 2, options)
 }
 
-/// The pairs of score and member begin at `first`.
+/// Adds the pairs of score and member from index `first` on.
 fn zadd_generic(ctx: &mut Ctx, first: usize, options: AddOptions) -> CmdResult {
     let (pairs, rest) = ctx.argv[first..].as_chunks::<2>();
     if pairs.is_empty() || !rest.is_empty() {
@@ -107,7 +107,7 @@ fn parse_pair<'a>(&[score, member]: &[&'a [u8]; 2]) -> Result<(f64, &'a [u8]), E
     Ok((parse_f64(score).ok_or(Error::NOT_FLOAT)?, member))
 }
 
-/// What became of the members of one ZADD.
+/// The results for the members of one ZADD.
 struct Tally {
     added: u64,
     updated: u64,
@@ -139,7 +139,8 @@ impl Tally {
     }
 }
 
-/// Adds members to the set at `argv[1]` and replies as ZADD does. With INCR there is one member.
+/// Adds members to the set at `argv[1]` and replies as ZADD does. With INCR there is exactly one
+/// member.
 pub fn add_members(ctx: &mut Ctx, options: AddOptions, members: &[(f64, &[u8])]) -> CmdResult {
     let (key, flags) = (ctx.argv[1], options.flags);
     let limits = ZsetLimits::of(ctx.server);
@@ -263,7 +264,7 @@ fn zrank_generic(ctx: &mut Ctx, reverse: bool) -> CmdResult {
     Ok(())
 }
 
-/// Which end members are popped from.
+/// The end from which members are popped.
 #[derive(Clone, Copy, PartialEq)]
 enum End {
     Min,
@@ -279,7 +280,7 @@ impl End {
         }
     }
 
-    /// The command that pops there.
+    /// The command that pops from this end.
     fn command(self) -> &'static [u8] {
         if self == End::Min {
             b"ZPOPMIN"
@@ -297,7 +298,7 @@ impl End {
     }
 }
 
-/// How popped members are framed.
+/// The form of the reply with popped members.
 #[derive(Clone, Copy)]
 enum Frame {
     /// member, score, member, score ...: ZPOPMIN, with a count only in RESP2
@@ -332,8 +333,8 @@ impl Frame {
     }
 }
 
-/// Pops up to `count` members from the first of `keys` that holds any, and replies them. Returns
-/// that key and their number; with `None` nothing was replied.
+/// Pops up to `count` members from the first of `keys` that has any, and replies them. Returns that
+/// key and their number; with `None`, nothing was replied.
 fn pop_from_first<'a>(
     ctx: &mut Ctx<'a>,
     keys: &[&'a [u8]],
@@ -403,7 +404,7 @@ impl<'a> MultiPop<'a> {
     fn parse(ctx: &Ctx<'a>, at: usize) -> Result<MultiPop<'a>, Error> {
         let numkeys = ctx.int_in(at, 1, i64::MAX, "ERR numkeys should be greater than 0")? as usize;
         let argv = ctx.argv;
-        // The end stands behind the keys.
+        // MIN or MAX follows the keys.
         let end_at = (at + 1)
             .checked_add(numkeys)
             .filter(|end_at| *end_at < argv.len());
@@ -428,7 +429,7 @@ impl<'a> MultiPop<'a> {
         })
     }
 
-    /// False if there was nothing to pop.
+    /// Pops and replies. Returns false if there was no member.
     fn run(&self, ctx: &mut Ctx<'a>) -> Result<bool, Error> {
         let popped = pop_from_first(ctx, self.keys, self.end, self.count, Frame::KeyPairs)?;
         if let Some((key, count)) = popped {
@@ -477,7 +478,8 @@ fn bzpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
     Ok(())
 }
 
-/// Waits until one of `keys` is a sorted set. Where blocking is denied, the timeout passes at once.
+/// Blocks until one of `keys` is a sorted set. Where blocking is not allowed, replies as after the
+/// timeout.
 fn wait_for_zset(ctx: &mut Ctx, keys: &[&[u8]], deadline_ms: i64) {
     if ctx.client.has(flag::DENY_BLOCKING) {
         return ctx.client.reply.null_array();
@@ -511,7 +513,7 @@ pub fn zrandmember(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A negative count draws each member anew, so one may come again.
+/// With a negative count each member is drawn independently, so one may be repeated.
 fn zrandmember_with_count(ctx: &mut Ctx) -> CmdResult {
     let (count, with_scores) = random_elements::parse_count_of_pairs(ctx, "withscores")?;
     let limit = ctx.max_string_len();
@@ -551,7 +553,7 @@ pub fn zscan(ctx: &mut Ctx) -> CmdResult {
         return Ok(());
     };
     let options = ScanOptions::parse(ctx.argv, 3, ScanOf::Scores)?;
-    // The cursor comes first and is known last, so what was found is written aside.
+    // The cursor precedes the elements but is known last, so the elements are collected separately.
     let mut found = ReplyBuf::new(reply.resp3);
     let (mut seen, mut len) = (0, 0);
     let in_tree = matches!(zset, Zset::Tree(_));
@@ -578,7 +580,7 @@ pub fn zscan(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// ZSCAN shows the scores of a big set with 17 digits, as Redis does: 1.1 is 1.1000000000000001.
+/// Replies a score of a big set with 17 digits, as Redis's ZSCAN does: 1.1 is 1.1000000000000001.
 fn reply_scanned_score(reply: &mut ReplyBuf, score: f64, in_tree: bool) {
     let mut text = Vec::with_capacity(24);
     if in_tree {

@@ -6,9 +6,9 @@
 //!   combine   several sets: ZUNION, ZINTER, ZDIFF, stored, replied or only counted
 //! ```
 //!
-//! Here are the rows, and what the three files share: finding the set, writing members into a
-//! reply, storing a result, notifying that members were removed. The geo commands (`commands::geo`)
-//! use the same functions.
+//! This file has the rows and the common functions: finding the set, writing members into a reply,
+//! storing a result, notifying that members were removed. The geo commands (`commands::geo`) use
+//! the same functions.
 //!
 //! Members with scores are a flat array in RESP2 and an array of pairs in RESP3, never a map: their
 //! order matters.
@@ -33,6 +33,7 @@ use crate::types::{New, Value, kind};
 
 pub use members::{AddOptions, add_members};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("bzmpop", bzmpop, -5, WRITE | BLOCKING, SORTEDSET)
         .keys(&[counted_keys(2, RW | ACCESS | DELETE)]),
@@ -110,6 +111,7 @@ pub const TABLE: &[Command] = &[
 ];
 
 impl ZsetLimits {
+    /// The limits in the server's settings.
     pub fn of(server: &Server) -> ZsetLimits {
         ZsetLimits {
             max_entries: server.config.zset_max_listpack_entries,
@@ -119,7 +121,7 @@ impl ZsetLimits {
     }
 }
 
-/// The sorted set at `key`, to be read. WRONGTYPE if there is something else.
+/// The sorted set at `key`, to be read; WRONGTYPE for any other type.
 #[inline]
 pub fn read_zset<'s>(
     server: &'s mut Server,
@@ -129,7 +131,7 @@ pub fn read_zset<'s>(
     server.lookup_read(c, key).map(Zset::of).transpose()
 }
 
-/// The sorted set at `key`, to be changed.
+/// The sorted set at `key`, to be changed; WRONGTYPE for any other type.
 #[inline]
 pub fn write_zset<'s>(
     server: &'s mut Server,
@@ -139,7 +141,7 @@ pub fn write_zset<'s>(
     server.lookup_write(c, key).map(Zset::of_mut).transpose()
 }
 
-/// One of them, with its score or without.
+/// Replies a member, with its score or without.
 #[inline]
 fn reply_member(reply: &mut ReplyBuf, member: &[u8], score: f64, with_scores: bool) {
     if with_scores && reply.resp3 {
@@ -151,8 +153,8 @@ fn reply_member(reply: &mut ReplyBuf, member: &[u8], score: f64, with_scores: bo
     }
 }
 
-/// Stores a computed set under `key`, whatever that held, and notifies `event`. An empty set only
-/// removes the key. Returns the set's length.
+/// Stores a computed set under `key`, whatever its old value was, and notifies `event`. An empty
+/// set only deletes the key. Returns the set's length.
 pub fn store_zset(ctx: &mut Ctx, key: &[u8], zset: Zset, event: &'static str) -> usize {
     let (db, len) = (ctx.client.db, zset.len());
     if len > 0 {
@@ -166,7 +168,7 @@ pub fn store_zset(ctx: &mut Ctx, key: &[u8], zset: Zset, event: &'static str) ->
     len
 }
 
-/// An empty result leaves no key behind, not even the old one.
+/// Deletes the destination of an empty result.
 pub fn remove_destination(ctx: &mut Ctx, key: &[u8]) {
     let lazy = ctx.server.config.lazyfree_lazy_server_del;
     if ctx.server.delete_key(ctx.client.db, key, lazy) {

@@ -1,10 +1,10 @@
-//! Many members by rank, by score or by their bytes: to be replied, stored, counted or removed.
+//! Commands on ranges of members, by rank, by score or by bytes, which reply, store, count or
+//! remove them.
 //!
-//! Every range becomes a range of ranks first ([`Bounds::ranks`]), so a range by score that is
-//! counted costs two descents of the tree, and one that is replied is walked leaf by leaf straight
-//! into the reply.
+//! Every range becomes a range of ranks first ([`Bounds::ranks`]), so counting a range by score
+//! costs two descents of the tree, and replying one is a walk over leaves.
 //!
-//! ZRANGE can do all that its older names can: those are the same function with some options fixed.
+//! The older commands are ZRANGE with some options fixed, by the same function.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::types::zset::{Accumulator, Aggregate, LexBound, ScoreRange, Zset, ZsetLimits, limit};
 use crate::util::number::{parse_f64_lenient, parse_i64};
 
-/// How a range is given.
+/// The kind of a range.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
     Rank,
@@ -22,7 +22,8 @@ enum By {
     Lex,
 }
 
-/// `min` and `max` of a range; of ranks `start` and `stop`, which count from the end if negative.
+/// The bounds `min` and `max`; for ranks `start` and `stop`, which are relative to the end if
+/// negative.
 enum Bounds<'a> {
     Ranks(i64, i64),
     Scores(ScoreRange),
@@ -50,8 +51,7 @@ impl<'a> Bounds<'a> {
         }
     }
 
-    /// The ranks of what lies between the bounds. Bounds of ranks count from the highest if
-    /// `reverse`.
+    /// The ranks between the bounds. Bounds that are ranks count from the highest if `reverse`.
     fn ranks(&self, zset: &Zset, reverse: bool) -> Range<usize> {
         match *self {
             Bounds::Ranks(start, stop) => {
@@ -68,7 +68,7 @@ impl<'a> Bounds<'a> {
     }
 }
 
-/// `start` and `stop` of `len` members as a half-open range, empty if they leave nothing.
+/// `start` and `stop` of `len` members as a half-open range; empty if no member is in it.
 fn clamp_ranks(start: i64, stop: i64, len: usize) -> Range<usize> {
     let from_end = |rank: i64| {
         if rank < 0 {
@@ -86,7 +86,7 @@ fn clamp_ranks(start: i64, stop: i64, len: usize) -> Range<usize> {
     }
 }
 
-/// `5`, or `(5` for what is beyond it.
+/// Parses `5`, or `(5` for an exclusive bound.
 fn score_bound(text: &[u8]) -> Result<(f64, bool), Error> {
     let (text, exclusive) = match text.strip_prefix(b"(") {
         Some(rest) => (rest, true),
@@ -96,7 +96,7 @@ fn score_bound(text: &[u8]) -> Result<(f64, bool), Error> {
     Ok((score, exclusive))
 }
 
-/// `[bytes`, `(bytes`, `-` or `+`.
+/// Parses `[bytes`, `(bytes`, `-` or `+`.
 fn lex_bound(text: &[u8]) -> Result<LexBound<'_>, Error> {
     match text {
         b"-" => Ok(LexBound::Min),
@@ -107,27 +107,27 @@ fn lex_bound(text: &[u8]) -> Result<LexBound<'_>, Error> {
     }
 }
 
-/// One of the range commands, understood.
+/// The parsed arguments of a range command.
 struct Query<'a> {
     key: &'a [u8],
     bounds: Bounds<'a>,
     reverse: bool,
-    /// LIMIT: members to skip and to take; a negative count takes all.
+    /// LIMIT: the numbers of members to skip and to take; a negative count takes all.
     limit: Option<(i64, i64)>,
     with_scores: bool,
 }
 
-/// What a command's name fixes, and a script needs no option for.
+/// The options that the name of a command fixes.
 #[derive(Clone, Copy, Default)]
 struct Fixed {
     by: Option<By>,
     reverse: Option<bool>,
-    /// Scores can't be asked for: the result is stored.
+    /// The result is stored, so WITHSCORES is not allowed.
     stored: bool,
 }
 
 impl<'a> Query<'a> {
-    /// The key stands at `at`, the bounds after it, then the options that `fixed` leaves open.
+    /// Parses the key at `at`, the bounds after it, then the options that `fixed` leaves open.
     fn parse(ctx: &Ctx<'a>, at: usize, fixed: Fixed) -> Result<Query<'a>, Error> {
         let argv = ctx.argv;
         let (mut by, mut reverse) = (fixed.by, fixed.reverse);
@@ -151,7 +151,7 @@ impl<'a> Query<'a> {
             i += 1;
         }
         let (by, reverse) = (by.unwrap_or(By::Rank), reverse.unwrap_or(false));
-        // As in Redis, LIMIT 0 -1 asks for nothing and is therefore no error.
+        // As in Redis, LIMIT 0 -1 has no effect and is therefore not an error.
         if limit.1 != -1 && by == By::Rank {
             return Err(Error::of(
                 "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
@@ -162,7 +162,7 @@ impl<'a> Query<'a> {
                 "ERR syntax error, WITHSCORES not supported in combination with BYLEX",
             ));
         }
-        // Backwards, the bounds are given backwards, too; ranks then count from the highest.
+        // With REV the bounds are reversed, too; ranks then count from the highest.
         let swap = reverse && by != By::Rank;
         let (min, max) = if swap {
             (at + 2, at + 1)
@@ -261,8 +261,8 @@ pub fn zrangestore(ctx: &mut Ctx) -> CmdResult {
     if let Some(zset) = read_zset(ctx.server, ctx.client, query.key)? {
         let ranks = query.ranks(zset);
         result.reserve(ranks.len());
-        // Redis fills a listpack until a member does not fit, and a listpack has no -0. Only of
-        // ranks it knows the number beforehand.
+        // Redis fills a listpack until a member does not fit, and a listpack has no -0. Only for a
+        // range of ranks it knows the number of members in advance.
         let known = matches!(query.bounds, Bounds::Ranks(..)) && ranks.len() > limits.max_entries;
         let mut packed = !known;
         zset.walk(ranks, query.reverse, |member, score| {

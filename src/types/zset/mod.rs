@@ -366,6 +366,7 @@ impl Zset {
         }
     }
 
+    /// The number of members.
     pub fn len(&self) -> usize {
         match self {
             Zset::Listpack(listpack) => listpack.len() / 2,
@@ -373,6 +374,7 @@ impl Zset {
         }
     }
 
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         match self {
             Zset::Listpack(listpack) => listpack.is_empty(),

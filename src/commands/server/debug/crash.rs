@@ -1,4 +1,4 @@
-//! DEBUG's ways to end the process: by a signal, by a panic, by running out of memory; and to
+//! The DEBUG subcommands that end the process (by a signal, a panic, or exhausted memory) or
 //! restart it.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::util::number::parse_i64;
 
 /// DEBUG SEGFAULT
 pub fn segfault(_: &mut Ctx) -> CmdResult {
-    // What the kernel would send: it finds the same handler, or none.
+    // The signal that the kernel would send, with the same effect.
     nix::sys::signal::raise(nix::sys::signal::Signal::SIGSEGV)
         .map_err(|error| Error::new(format!("ERR {error}")))
 }
@@ -30,13 +30,13 @@ pub fn assert_now(ctx: &mut Ctx) -> CmdResult {
 
 /// DEBUG OOM
 pub fn oom(ctx: &mut Ctx) -> CmdResult {
-    // More than any address space has: that the allocator can't give it is the process's end.
+    // More than any address space: the failed allocation ends the process.
     let memory: Vec<u8> = Vec::with_capacity(isize::MAX as usize);
     ctx.client.reply.bulk(&memory);
     Ok(())
 }
 
-/// The delay of a restart; an argument that is not a number means no delay.
+/// The delay of a restart; an argument that is not a number means none.
 fn restart_delay(ctx: &Ctx) -> Duration {
     let ms = ctx.argv.get(2).and_then(|text| parse_i64(text));
     Duration::from_millis(ms.unwrap_or(0).max(0) as u64)

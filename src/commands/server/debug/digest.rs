@@ -1,4 +1,4 @@
-//! DEBUG DIGEST: one number for a data set, the same on every server that holds the same.
+//! DEBUG DIGEST: a hash of the data set, which is equal on servers with equal data.
 //!
 //! ```text
 //!   add(d, bytes)   d ^= SHA1(bytes)           what comes in any order: keys, members of a set, fields
@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The digests are those of Redis 7.2 and Valkey, so that data sets can be compared between them.
-//! Redis 7.0 has others for sorted sets with scores such as 0.1, which it prints with seventeen
-//! digits (`0.10000000000000001`) where later versions print the shortest that read back as the
-//! same score.
+//! Redis 7.0 has other digests for sorted sets with scores such as 0.1, which it prints with
+//! seventeen digits (`0.10000000000000001`); later versions print the shortest digits that read
+//! back as the same score.
 
 use sha1::{Digest as _, Sha1};
 
@@ -49,7 +49,7 @@ pub fn digest(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The digest of all databases, in hex.
+/// The digest of all databases in hexadecimal digits.
 pub fn data_set(server: &Server) -> String {
     let mut all = Digest::default();
     for db in server.data.dbs.iter().filter(|db| !db.is_empty()) {
@@ -77,7 +77,7 @@ pub fn digest_value(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The type, the value, and whether there is a time to live; not when it ends.
+/// Mixes in the type, the value, and whether there is an expiry time, but not that time.
 fn mix_value(digest: &mut Digest, entry: KeyRef) {
     digest.mix(&(type_of(entry) as u32).to_be_bytes());
     match entry.value() {
@@ -115,7 +115,8 @@ fn mix_object(digest: &mut Digest, value: &Value) {
     }
 }
 
-/// A field with its value, a member with its score: an ordered pair among pairs in any order.
+/// Adds a field with its value, or a member with its score. The order within a pair matters, that
+/// of the pairs does not.
 fn add_pair(digest: &mut Digest, first: &[u8], second: &[u8]) {
     let mut pair = Digest::default();
     pair.mix(first);
@@ -137,7 +138,7 @@ fn mix_stream(digest: &mut Digest, stream: &Stream) {
 mod tests {
     use super::*;
 
-    /// The figures of a real server: `SET foo bar`, nothing else.
+    /// The digest of a real server after `SET foo bar`.
     #[test]
     fn a_string_has_the_digest_of_redis() {
         let mut server = crate::state::Server::new(crate::config::Config::default(), Vec::new());

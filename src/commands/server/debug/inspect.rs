@@ -1,4 +1,4 @@
-//! DEBUG OBJECT, HTSTATS and their kin: how things lie in memory.
+//! DEBUG OBJECT, HTSTATS and others: the representation of values in memory.
 
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ use crate::util::quote::repr;
 const NO_TABLE: Error =
     Error::of("ERR The value stored at the specified key is not represented using an hash table");
 
-/// A key that the subcommand is about, as it lies there: one that has expired is not removed.
+/// The key that the subcommand inspects, without removing it if it has expired.
 fn subject<'a>(ctx: &'a mut Ctx) -> Result<KeyRef<'a>, Error> {
     let key = ctx.argv[2];
     let hash = ctx.server.hash_key(key);
@@ -73,13 +73,13 @@ fn write_quicklist(line: &mut String, quicklist: &Quicklist, fast: bool) {
     }
 }
 
-/// The bytes that a value takes in an RDB file.
+/// The size of a value in an RDB file.
 fn serialized_len(entry: KeyRef) -> usize {
     match entry.value() {
         ValueRef::Int(n) => integer_len(n).unwrap_or_else(|| string_len(IntBuf::new().format(n))),
         ValueRef::Str(bytes) => string_len(bytes),
         ValueRef::Obj(Value::Str(raw)) => string_len(raw.bytes()),
-        // As a quicklist of one node.
+        // Counted as a quicklist of one node.
         ValueRef::Obj(Value::List(List::Listpack(listpack))) => 2 + string_len(listpack.as_bytes()),
         ValueRef::Obj(Value::Zset(Zset::Listpack(listpack))) => string_len(listpack.as_bytes()),
         ValueRef::Obj(Value::Set(Set::Intset(ints))) => string_len(ints.as_bytes()),
@@ -116,7 +116,7 @@ fn serialized_len(entry: KeyRef) -> usize {
     }
 }
 
-/// Small integers are written as integers.
+/// The size of a small integer, which is written as an integer.
 fn integer_len(n: i64) -> Option<usize> {
     i8::try_from(n)
         .map(|_| 2)
@@ -125,7 +125,7 @@ fn integer_len(n: i64) -> Option<usize> {
         .ok()
 }
 
-/// A length comes in 1, 2, 5 or 9 bytes.
+/// The size of a length: 1, 2, 5 or 9 bytes.
 fn length_len(n: usize) -> usize {
     match n {
         0..=0x3f => 1,
@@ -135,7 +135,7 @@ fn length_len(n: usize) -> usize {
     }
 }
 
-/// A string: as it is, or compressed when that is shorter.
+/// The size of a string: plain, or compressed if that is shorter.
 fn string_len(bytes: &[u8]) -> usize {
     let plain = length_len(bytes.len()) + bytes.len();
     if bytes.len() <= 20 {
@@ -171,7 +171,7 @@ pub fn htstats(ctx: &mut Ctx) -> CmdResult {
     {
         write_stats(&mut text, &table.stats(), ctx.is(3, "full"));
     }
-    // The times to live are no hash table here, but tests and tools look for the section.
+    // The expiry times are not in a hash table here, but tests and tools expect this section.
     let _ = write!(
         text,
         "[Expires HT]\n number of elements: {}\n",
@@ -317,8 +317,8 @@ pub fn sdslen(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Redis keeps clients that may be evicted apart by size: the first class ends below 32 KB, each
-/// next one is as large as all before it, and the last has no end.
+/// Redis groups clients that may be evicted by size: the first class ends below 32 KB, each later
+/// one doubles the limit, and the last has none.
 const SMALLEST_CLASS: u32 = 15;
 const LAST_CLASS: u32 = 32;
 

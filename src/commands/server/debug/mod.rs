@@ -1,5 +1,4 @@
-//! DEBUG: commands for tests and developers. Not for clients: only those that
-//! `enable-debug-command` allows may call it.
+//! DEBUG: commands for tests and developers, for clients that `enable-debug-command` allows.
 
 mod crash;
 pub mod digest;
@@ -22,6 +21,7 @@ use crate::types::string::encode;
 use crate::util::byte_size::parse_memory;
 use crate::util::number::{parse_f64, parse_i64};
 
+/// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd(
     "debug",
     debug,
@@ -30,7 +30,7 @@ pub const TABLE: &[Command] = &[cmd(
     NONE_CAT,
 )];
 
-/// A subcommand: name, fewest and most arguments after it, function.
+/// A subcommand: name, minimum and maximum number of arguments after it, function.
 type Row = (&'static str, usize, usize, fn(&mut Ctx) -> CmdResult);
 
 const ANY: usize = usize::MAX;
@@ -100,7 +100,7 @@ fn debug(ctx: &mut Ctx) -> CmdResult {
     }
 }
 
-/// What a subcommand answers that does not understand its arguments.
+/// The error of a subcommand for invalid arguments.
 fn unknown_subcommand(ctx: &Ctx) -> Error {
     Error::new(format!(
         "ERR unknown subcommand or wrong number of arguments for '{}'. Try DEBUG HELP.",
@@ -108,8 +108,8 @@ fn unknown_subcommand(ctx: &Ctx) -> Error {
     ))
 }
 
-/// An argument that is 0 or not, as C's `atoi` reads it: an argument that is not a number counts as
-/// 0.
+/// Whether an argument is not 0, parsed as by C's `atoi`: an argument that is not a number counts
+/// as 0.
 fn switch(ctx: &Ctx, at: usize) -> bool {
     let text = ctx.argv[at];
     let digits = text
@@ -119,7 +119,7 @@ fn switch(ctx: &Ctx, at: usize) -> bool {
     parse_i64(&text[..digits]).is_some_and(|n| n != 0)
 }
 
-/// As [`switch`], with a default for an argument that may be missing.
+/// As [`switch`], with a default for a missing argument.
 fn switch_or(ctx: &Ctx, at: usize, default: bool) -> bool {
     if at < ctx.argv.len() {
         switch(ctx, at)
@@ -325,7 +325,7 @@ fn populate(ctx: &mut Ctx) -> CmdResult {
         5 => Some(ctx.int_in(4, 0, 512 << 20, POSITIVE)? as usize),
         _ => None,
     };
-    // Room for all at once, within reason: the count is what a client says.
+    // Makes room for all at once, up to a limit, since the count comes from a client.
     let room = ctx
         .db()
         .len()
@@ -337,8 +337,8 @@ fn populate(ctx: &mut Ctx) -> CmdResult {
     ok(ctx)
 }
 
-/// `prefix:i` with the value `value:i`, filled with zero bytes or cut if a size is asked for. A key
-/// that exists stays as it is.
+/// Adds `prefix:i` with the value `value:i`, extended with zero bytes or cut if there is a size. An
+/// existing key is not changed.
 fn populate_one(ctx: &mut Ctx, prefix: &[u8], i: i64, size: Option<usize>) {
     let db = ctx.client.db;
     let key = [prefix, b":", i.to_string().as_bytes()].concat();

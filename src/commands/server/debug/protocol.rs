@@ -3,7 +3,7 @@
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 
-/// Not pi: the figure that Redis shows.
+/// Not pi: the number that Redis replies.
 #[allow(clippy::approx_constant)]
 const SAMPLE_DOUBLE: f64 = 3.141;
 
@@ -60,7 +60,7 @@ pub fn protocol(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A push message that a command causes comes after its reply.
+/// The push message of a command follows its reply.
 fn push(ctx: &mut Ctx) {
     let reply = &mut ctx.client.reply;
     reply.bulk(b"Some real reply following the push reply");

@@ -1,31 +1,31 @@
 //! Settings for tests that DEBUG changes.
 
-/// What DEBUG switches for tests.
+/// The switches that DEBUG sets for tests.
 #[derive(Default)]
 pub struct DebugSwitches {
     pub no_active_expire: bool,
-    /// DEBUG REPLYBUFFER PEAK-RESET-TIME, in milliseconds; `None` is the default of 5 s, negative
-    /// never.
+    /// DEBUG REPLYBUFFER PEAK-RESET-TIME, in milliseconds; `None` is the default of 5 s, a negative
+    /// number means never.
     pub reply_peak_reset_ms: Option<i64>,
-    /// DEBUG DICT-RESIZING 0
+    /// DEBUG DICT-RESIZING 0.
     pub no_resize: bool,
-    /// DEBUG REPLYBUFFER RESIZING 0
+    /// DEBUG REPLYBUFFER RESIZING 0.
     pub no_reply_resize: bool,
-    /// DEBUG PAUSE-CRON 1
+    /// DEBUG PAUSE-CRON 1.
     pub no_cron: bool,
-    /// DEBUG SET-DISABLE-DENY-SCRIPTS 1: scripts may call what is not for scripts.
+    /// DEBUG SET-DISABLE-DENY-SCRIPTS 1: scripts may call commands that are not allowed in scripts.
     pub allow_noscript: bool,
-    /// DEBUG SET-SKIP-CHECKSUM-VALIDATION 1
+    /// DEBUG SET-SKIP-CHECKSUM-VALIDATION 1.
     pub skip_checksum: bool,
-    /// DEBUG CLIENT-ENFORCE-REPLY-LIST 1: a reply counts against limits as if it lay in a node of
-    /// its own.
+    /// DEBUG CLIENT-ENFORCE-REPLY-LIST 1: a reply counts for limits as if it were in a node of its
+    /// own.
     pub enforce_reply_list: bool,
-    /// PFDEBUG SIMD OFF: registers are merged by the code for any machine.
+    /// PFDEBUG SIMD OFF: registers are merged by portable code.
     pub no_hll_simd: bool,
     /// DEBUG QUICKLIST-PACKED-THRESHOLD: list elements of this size get a node of their own; 0 is
     /// the default.
     pub packed_threshold: usize,
-    /// DEBUG AOF-BACKLOG-LIMIT: how many bytes may wait for the AOF's disk before clients with
-    /// waiting writes are not read.
+    /// DEBUG AOF-BACKLOG-LIMIT: the number of bytes that may wait for the AOF's disk before clients
+    /// with waiting writes are not read.
     pub aof_backlog_max: Option<u64>,
 }

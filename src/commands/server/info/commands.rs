@@ -1,4 +1,4 @@
-//! What each command did and how long it took, and which errors were answered.
+//! The figures of each command, and the errors that were replied.
 
 use crate::command::table::Entry;
 use crate::util::number::DoubleBuf;

@@ -6,6 +6,7 @@ use crate::persist::child::{Child, Kind, Wish};
 use crate::replication::upstream::{Phase, Upstream};
 use crate::state::Server;
 
+/// Loading, snapshots and the AOF.
 pub fn persistence(view: &View, out: &mut Report) {
     let server = view.server;
     out.field("loading", server.loading.is_in_place() as u8);
@@ -64,7 +65,7 @@ pub fn persistence(view: &View, out: &mut Report) {
     }
 }
 
-/// How far a load is.
+/// The progress of a load.
 fn loading(server: &Server, out: &mut Report) {
     let load = &server.load;
     out.field("loading_start_time", load.start_s);
@@ -86,7 +87,7 @@ fn status(failed: bool) -> &'static str {
     if failed { "err" } else { "ok" }
 }
 
-/// The AOF, while there is one.
+/// The AOF, if it is on.
 fn aof(server: &Server, out: &mut Report) {
     let aof = &server.aof;
     out.field("aof_current_size", aof.current_size);
@@ -97,7 +98,7 @@ fn aof(server: &Server, out: &mut Report) {
     out.field("aof_delayed_fsync", aof.flush.delayed_syncs);
 }
 
-/// The running child: how far it is, and what it costs.
+/// The progress and the cost of the running child.
 fn child(view: &View, out: &mut Report) {
     let server = view.server;
     let child = server.child.as_ref();
@@ -111,7 +112,7 @@ fn child(view: &View, out: &mut Report) {
     out.field("current_save_keys_total", child.map_or(0, |c| c.keys_total));
 }
 
-/// What the last fork might have cost, as it was said before it.
+/// The forecast of the last fork.
 fn forecast(view: &View, out: &mut Report) {
     let forecast = view.server.forks.forecast;
     out.field("fork_forecast_page_tables", forecast.page_tables);
@@ -127,12 +128,12 @@ fn is_running(server: &Server, kind: Kind) -> bool {
     running(server, kind).is_some()
 }
 
-/// Seconds since the child was forked, -1 without one.
+/// Seconds since the child was forked; -1 without one.
 fn running_seconds(server: &Server, kind: Kind) -> i64 {
     running(server, kind).map_or(-1, |child| (server.clock.now_ms - child.started_ms) / 1000)
 }
 
-/// The role, the replicas, the history.
+/// The role, the replicas and the history.
 pub fn replication(view: &View, out: &mut Report) {
     let server = view.server;
     let (replication, now_ms) = (&server.replication, server.clock.now_ms);
@@ -229,6 +230,7 @@ fn primary(server: &Server, upstream: &Upstream, out: &mut Report) {
 /// There are no modules.
 pub fn modules(_: &View, _: &mut Report) {}
 
+/// Whether cluster mode is on.
 pub fn cluster(view: &View, out: &mut Report) {
     out.field("cluster_enabled", view.server.config.cluster_enabled as u8);
 }

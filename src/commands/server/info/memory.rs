@@ -1,4 +1,4 @@
-//! The memory section; what its figures mean is drawn in `observe::memory_report`.
+//! The memory section; `observe::memory_report` explains its figures.
 
 use crate::config::Choice;
 use crate::observe::memory_report::{Report as MemoryReport, excess, ratio};
@@ -8,6 +8,7 @@ use crate::util::byte_size::format_bytes_human;
 
 use crate::commands::server::info::{Report, View};
 
+/// The memory section.
 pub fn memory(view: &View, out: &mut Report) {
     let (server, report) = (view.server, MemoryReport::make(view.server, view.census()));
     out.bytes("used_memory", report.used);
@@ -51,7 +52,7 @@ pub fn memory(view: &View, out: &mut Report) {
     out.field("lazyfreed_objects", server.lazyfree.freed());
 }
 
-/// The interpreters, and the sources that they were given. One that was never needed does not
+/// The interpreters and the sources of scripts. An interpreter that was never needed does not
 /// exist.
 fn scripts(server: &Server, out: &mut Report) {
     let (scripting, functions) = (&server.scripting, &server.data.functions);

@@ -1,4 +1,4 @@
-//! INFO: the server in figures, as lines `name:value` under headings.
+//! INFO: figures of the server, as lines `name:value` under headings.
 //!
 //! ```text
 //!   # Server                one file for each family of sections:
@@ -9,11 +9,11 @@
 //!   ...                       commands  commandstats, errorstats, latencystats
 //! ```
 //!
-//! Tools read these lines, so names and order are those of Redis 7.2; fields that Valkey 8 and
-//! Redis 8 added stand where they put them. A client library tells servers apart by `server_name`,
-//! and some refuse unknown names: it is left out, and `aeris_version` identifies this server.
+//! Tools parse these lines, so names and order are those of Redis 7.2; fields that Valkey 8 and
+//! Redis 8 added are in their places. Client libraries recognise servers by `server_name`, and some
+//! refuse unknown names, so that field is omitted; `aeris_version` identifies this server.
 //!
-//! **Invariant:** each section appears once, in the order of [`SECTIONS`], whatever was asked for
+//! **Invariant:** each section appears once, in the order of [`SECTIONS`], for any arguments
 //! (`sections_come_once_and_in_order`).
 
 mod commands;
@@ -29,7 +29,7 @@ use crate::client::Client;
 use crate::observe::memory_report::Census;
 use crate::state::Server;
 
-/// What a section is made from.
+/// The data for the sections.
 struct View<'a> {
     server: &'a Server,
     client: &'a Client,
@@ -37,14 +37,14 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// The walk over all clients, made once.
+    /// The census of all clients, computed once.
     fn census(&self) -> &Census {
         self.census
             .get_or_init(|| Census::take(self.server, self.client))
     }
 }
 
-/// The text that a section writes its fields to.
+/// The text to which a section writes its fields.
 #[derive(Default)]
 struct Report(String);
 
@@ -54,12 +54,12 @@ impl Report {
         let _ = write!(self.0, "{name}:{value}\r\n");
     }
 
-    /// A field with fixed decimals.
+    /// Writes a field with a fixed number of decimals.
     fn decimal(&mut self, name: &str, value: f64, digits: usize) {
         let _ = write!(self.0, "{name}:{value:.digits$}\r\n");
     }
 
-    /// `name` in bytes and `name_human`.
+    /// Writes `name` in bytes, and `name_human`.
     fn bytes(&mut self, name: &str, bytes: usize) {
         let human = crate::util::byte_size::format_bytes_human(bytes as u64);
         let _ = write!(self.0, "{name}:{bytes}\r\n{name}_human:{human}\r\n");
@@ -70,15 +70,15 @@ struct Section {
     name: &'static str,
     title: &'static str,
     shown: Shown,
-    /// False: the section is empty, so it is left out even when it is asked for.
+    /// Returns false if the section is empty, and then left out even if it was requested.
     exists: fn(&Server) -> bool,
     write: fn(&View, &mut Report),
 }
 
-/// When a section is shown; each includes those before it.
+/// When a section is included; each variant includes those before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Shown {
-    /// When it is named.
+    /// If it is named.
     Named,
     /// With `all`.
     All,
@@ -153,14 +153,14 @@ const SECTIONS: [Section; 16] = [
     section("debug", "Debug", Shown::Named, stats::debug),
 ];
 
-/// INFO's text. `wanted` names sections, or sets of them; what is unknown is ignored. `client` is
-/// the one that asks, which is out of its slot.
+/// The text of INFO. `wanted` has names of sections, or of sets of them; unknown ones are ignored.
+/// `client` is the client whose command this is, which is out of its slot.
 pub fn info(server: &mut Server, client: &Client, wanted: &[&[u8]]) -> String {
     server.note_peak_memory();
     describe(server, client, wanted)
 }
 
-/// INFO's text as [`info`] returns it, without changing the server: for a crash report.
+/// As [`info`], without changing the server: for a crash report.
 pub fn describe(server: &Server, client: &Client, wanted: &[&[u8]]) -> String {
     let view = View {
         server,

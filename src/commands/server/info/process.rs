@@ -1,4 +1,4 @@
-//! The process: server, clients, cpu.
+//! The process: server, clients, CPU.
 
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeVal;
@@ -11,6 +11,7 @@ use crate::state::Server;
 
 use crate::commands::server::info::{Report, View};
 
+/// Versions, process, time and settings files.
 pub fn server(view: &View, out: &mut Report) {
     let (server, config) = (view.server, &view.server.config);
     let uptime_s = (server.clock.now_ms - server.run.start_ms).max(0) / 1000;
@@ -39,7 +40,7 @@ pub fn server(view: &View, out: &mut Report) {
         },
     );
     out.field("atomicvar_api", "c11-builtin");
-    // No C compiler made this; Redis says so too when it was not GCC.
+    // No C compiler is used; Redis prints the same if it was not compiled by GCC.
     out.field("gcc_version", "0.0.0");
     out.field("process_id", server.run.pid);
     out.field("process_supervised", config.supervised.name());
@@ -107,6 +108,7 @@ fn operating_system() -> String {
     parts.map(|part| part.to_string_lossy()).join(" ")
 }
 
+/// The connected clients.
 pub fn clients(view: &View, out: &mut Report) {
     let (server, census) = (view.server, view.census());
     out.field(
@@ -129,7 +131,7 @@ pub fn clients(view: &View, out: &mut Report) {
     paused(server, out);
 }
 
-/// CLIENT PAUSE: why, what, and for how long yet.
+/// CLIENT PAUSE: the purpose, the held commands, and the remaining time.
 fn paused(server: &Server, out: &mut Report) {
     let now = server.clock.now_ms;
     let (reason, until) = match server.pause.longest(now) {
@@ -148,6 +150,7 @@ fn paused(server: &Server, out: &mut Report) {
     out.field("paused_timeout_milliseconds", until - now);
 }
 
+/// CPU times of the process and its children.
 pub fn cpu(_: &View, out: &mut Report) {
     usage(out, UsageWho::RUSAGE_SELF, "");
     usage(out, UsageWho::RUSAGE_CHILDREN, "_children");

@@ -7,6 +7,7 @@ use crate::observe::memory_report::ratio;
 use crate::state::Server;
 use crate::types::Type;
 
+/// The counters.
 pub fn stats(view: &View, out: &mut Report) {
     let stats = &view.server.stats;
     out.field("total_connections_received", stats.connections_received);
@@ -48,7 +49,7 @@ pub fn stats(view: &View, out: &mut Report) {
 fn keys(view: &View, out: &mut Report) {
     let (server, stats) = (view.server, &view.server.stats);
     out.field("expired_keys", stats.expired_keys);
-    // Redis's name of it, and Valkey's.
+    // The names in Redis and in Valkey.
     out.field("expired_subkeys", stats.expired_fields);
     out.field("expired_fields", stats.expired_fields);
     out.decimal("expired_stale_perc", stale_percent(server), 2);
@@ -80,8 +81,8 @@ fn keys(view: &View, out: &mut Report) {
     out.field("slave_expires_tracked_keys", 0);
 }
 
-/// Keys past their time that are still there, of all that have one. Expiry is exact: there are some
-/// only while the time that it may take is used up, or while it is switched off.
+/// The percentage of expired keys among the keys with an expiry time. Expiry is exact: there are
+/// expired keys only if the time limit of the cycle was reached, or while expiry is switched off.
 fn stale_percent(server: &Server) -> f64 {
     let now_ms = server.clock.now_ms;
     let sum = |count: &dyn Fn(&Db) -> usize| server.data.dbs.iter().map(count).sum::<usize>();
@@ -112,7 +113,7 @@ fn traffic(view: &View, out: &mut Report) {
     out.field("dump_payload_sanitizations", 0);
     out.field("total_reads_processed", stats.reads_processed);
     out.field("total_writes_processed", stats.writes_processed);
-    // One thread does all reading and writing.
+    // One thread does all reads and writes.
     out.field("io_threaded_reads_processed", 0);
     out.field("io_threaded_writes_processed", 0);
     out.field("io_threaded_freed_objects", 0);
@@ -144,7 +145,7 @@ fn event_loop(view: &View, out: &mut Report) {
     );
 }
 
-/// There while a session of HOTKEYS is, or the keys of the moment are tracked.
+/// Exists while a session of HOTKEYS exists, or HOTKEYS tracking is on.
 pub fn hotkeys(view: &View, out: &mut Report) {
     let hotkeys = &view.server.hotkeys;
     let active = hotkeys.session.as_ref().is_some_and(|s| s.is_active());
@@ -153,7 +154,7 @@ pub fn hotkeys(view: &View, out: &mut Report) {
     out.field("hotkeys-used-memory", hotkeys.memory());
 }
 
-/// There while the largest keys are kept.
+/// Exists while BIGKEYS tracking is on.
 pub fn bigkeys(view: &View, out: &mut Report) {
     let Some(big) = &view.server.bigkeys else {
         return;
@@ -169,7 +170,7 @@ pub fn bigkeys(view: &View, out: &mut Report) {
     out.field("bigkeys-used-memory", big.memory());
 }
 
-/// Shown only when it is asked for by name.
+/// Included only if it is named.
 pub fn debug(view: &View, out: &mut Report) {
     let (stats, clock) = (&view.server.stats, &view.server.clock);
     out.field("eventloop_duration_aof_sum", clock.us(stats.aof_ticks));

@@ -72,7 +72,7 @@ fn sections_are_parted_by_an_empty_line() {
     assert_eq!(text, "# Modules\r\n\r\n# Cluster\r\ncluster_enabled:0\r\n");
 }
 
-/// As in Redis 8.6: there is no section about HOTKEYS unless HOTKEYS is used.
+/// As in Redis 8.6, there is no section about HOTKEYS unless HOTKEYS is used.
 #[test]
 fn what_watches_keys_is_told_while_it_does() {
     let mut server = Server::new(Config::default(), Vec::new());
@@ -92,14 +92,14 @@ fn what_watches_keys_is_told_while_it_does() {
     assert!(!text.contains("# Hotkeys") && !text.contains("# Bigkeys"));
 }
 
-/// A server with two clients, at the present time: the clock may be read between two commands.
+/// A server with two clients and the present time: the clock may be read between two commands.
 fn server() -> Server {
     let mut server = testing::server_with(2);
     server.clock.update();
     server
 }
 
-/// The value of a field, as a client asks for it.
+/// The value of a field in the reply to INFO.
 fn field(server: &mut Server, name: &str) -> String {
     let text = info(
         server,
@@ -192,7 +192,7 @@ fn keys_past_their_time_that_are_still_there_are_stale() {
     assert_eq!(field(&mut server, "expired_stale_perc"), "66.67");
 }
 
-/// Commands of the AOF were run once without an error, and clients see errors every day.
+/// Commands of the AOF have run without an error before; errors of clients are expected.
 #[test]
 fn errors_of_the_aof_are_unexpected() {
     let mut server = server();
