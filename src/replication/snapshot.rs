@@ -70,8 +70,35 @@ impl Broadcast {
         }
     }
 
+    /// The place for the next chunk: of the bytes that are in it no socket has accepted any yet.
+    pub fn next_chunk(&mut self) -> &mut Vec<u8> {
+        self.receivers.iter_mut().for_each(|r| r.sent = 0);
+        self.chunk.clear();
+        &mut self.chunk
+    }
+
     /// Whether all sockets have accepted the chunk, so that the next one can be read.
     pub fn is_sent(&self) -> bool {
         self.receivers.iter().all(|r| r.sent == self.chunk.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+
+    /// The end of the pipe may follow a chunk at once.
+    #[test]
+    fn a_broadcast_is_sent_when_nothing_follows_the_last_chunk() {
+        let (pipe, _) = std::io::pipe().expect("a pipe");
+        let mut broadcast = Broadcast::new(pipe, vec![Client::detached(1, 0).reference()]);
+        assert!(broadcast.is_sent());
+        broadcast.next_chunk().extend_from_slice(b"chunk");
+        assert!(!broadcast.is_sent());
+        broadcast.receivers[0].sent = 5;
+        assert!(broadcast.is_sent());
+        assert!(broadcast.next_chunk().is_empty());
+        assert!(broadcast.is_sent());
     }
 }

@@ -115,23 +115,23 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Ma
     let Some(broadcast) = broadcast(server) else {
         return Io::Drained;
     };
-    broadcast.chunk.resize(CHUNK, 0);
-    match broadcast.pipe.read(&mut broadcast.chunk) {
+    broadcast.next_chunk().resize(CHUNK, 0);
+    let read = broadcast.pipe.read(&mut broadcast.chunk);
+    let n = *read.as_ref().unwrap_or(&0);
+    broadcast.chunk.truncate(n);
+    match read {
         Ok(0) => {
-            broadcast.chunk.clear();
             broadcast.ended = true;
             let up = broadcast.receivers.len();
             log::info!("Diskless rdb transfer, done reading from pipe, {up} replicas still up.");
             watch_pipe(el, server);
             return Io::Drained;
         }
-        Ok(n) => broadcast.chunk.truncate(n),
+        Ok(_) => {}
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            return Io::Drained;
+        }
         Err(e) => {
-            broadcast.chunk.clear();
-            broadcast.receivers.iter_mut().for_each(|r| r.sent = 0);
-            if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
-                return Io::Drained;
-            }
             log::warn!(
                 "Diskless rdb transfer, read error sending DB to replicas: {}",
                 sys::error_text(&e)
@@ -140,7 +140,6 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Ma
             return Io::Drained;
         }
     }
-    broadcast.receivers.iter_mut().for_each(|r| r.sent = 0);
     let clients: Vec<ClientRef> = broadcast.receivers.iter().map(|r| r.client).collect();
     for r in clients {
         if let Some(mut c) = server.net.clients.take_ref(r) {
