@@ -70,6 +70,7 @@ impl Error {
     pub const NOAUTH: Error = Error::of("NOAUTH Authentication required.");
     /// `OOM command not allowed when used memory > 'maxmemory'.`
     pub const OOM: Error = Error::of("OOM command not allowed when used memory > 'maxmemory'.");
+    /// `READONLY You can't write against a read only replica.`
     pub const READONLY: Error = Error::of("READONLY You can't write against a read only replica.");
     /// `NOREPLICAS Not enough good replicas to write.`
     pub const NOREPLICAS: Error = Error::of("NOREPLICAS Not enough good replicas to write.");

@@ -1,5 +1,5 @@
-//! The file of users is the same file in Valkey 9.1, permissions for databases included: what one
-//! server saves the other loads.
+//! The file of users is the same as in Valkey 9.1, with permissions for databases: each server
+//! loads what the other saved.
 
 mod common;
 
@@ -16,7 +16,7 @@ const USERS: &[&str] = &[
     "parts on nopass +@all db=0 (db=1,2 %R~r* +get) (alldbs ~x +set) (resetdbs ~y +@read)",
 ];
 
-/// Faulty files: nothing of them is applied.
+/// Files with errors, of which nothing is applied.
 const FAULTY: &[&str] = &[
     "user x on db=",
     "user x on db=1,",
@@ -35,7 +35,7 @@ struct Server {
 }
 
 impl Server {
-    /// Started with a file that has these lines.
+    /// A server with a user file of these lines.
     fn new(start: fn(&[&str]) -> Option<Peer>, name: &str, text: &str) -> Option<Server> {
         let directory = std::env::temp_dir();
         let file = directory.join(format!("aeris-acl-{}-{name}", std::process::id()));
@@ -51,7 +51,7 @@ impl Server {
         self.peer.connect().line(line)
     }
 
-    /// ACL LIST in one order. Whether RESTORE checks payloads of a user is Redis's addition.
+    /// The sorted reply of ACL LIST, without the flag for RESTORE payloads, which only Redis has.
     fn users(&self) -> Vec<String> {
         let list = parse_reply(&self.peer.connect().cmd(&["ACL", "LIST"])).sorted();
         let text = |user| String::from_utf8(user).expect("a user in ASCII");
@@ -83,7 +83,7 @@ impl Drop for Server {
     }
 }
 
-/// ACL SETUSER of a user; a selector is one word.
+/// The arguments of ACL SETUSER for a user; a selector is one argument.
 fn words(user: &str) -> Vec<String> {
     let mut words = vec!["ACL".to_string(), "SETUSER".to_string()];
     let mut inside = false;

@@ -1,15 +1,15 @@
-//! CLIENT REPLY OFF and SKIP before commands that end, change or bundle replies: the bytes are
-//! those of Redis 7.0 and 8.2.
+//! CLIENT REPLY OFF and SKIP before commands that end, change or bundle replies, compared with the
+//! bytes of Redis 7.0 and 8.2.
 
 mod common;
 
 use common::Peer;
 
-/// Sent behind each case, so that the end of what it is answered is known.
+/// Sent after each case, so that the end of its replies can be found.
 const END: [&str; 2] = ["CLIENT REPLY ON", "PING end"];
 const END_REPLY: &str = "+OK$3end";
 
-/// Requests sent together, and what comes back, without line ends.
+/// Requests that are sent together, and the reply without line ends.
 const CASES: &[(&[&str], &str)] = &[
     (&["CLIENT REPLY OFF", "PING", "NOSUCH", "GET"], ""),
     (&["CLIENT REPLY SKIP", "NOSUCH", "PING"], "+PONG"),
@@ -26,14 +26,14 @@ const CASES: &[(&[&str], &str)] = &[
         &["CLIENT REPLY SKIP", "CLIENT REPLY maybe", "PING"],
         "+PONG",
     ),
-    // RESET ends OFF, and is itself a command that SKIP is for.
+    // RESET ends OFF, and SKIP applies to it as to any command.
     (&["CLIENT REPLY OFF", "RESET", "PING"], "+RESET+PONG"),
     (&["CLIENT REPLY SKIP", "RESET", "PING"], "+PONG"),
     (&["CLIENT REPLY OFF", "HELLO 3", "PING"], ""),
     (&["CLIENT REPLY SKIP", "HELLO 9", "PING"], "+PONG"),
     (&["CLIENT REPLY SKIP", "AUTH x y", "PING"], "+PONG"),
     (&["CLIENT REPLY SKIP", "BLPOP nosuch 0.01", "PING"], "+PONG"),
-    // What is sent about subscriptions is not a reply.
+    // Messages about subscriptions are not replies.
     (
         &["CLIENT REPLY SKIP", "SUBSCRIBE a", "UNSUBSCRIBE"],
         "*3$9subscribe$1a:1*3$11unsubscribe$1a:0",
@@ -42,7 +42,7 @@ const CASES: &[(&[&str], &str)] = &[
         &["CLIENT REPLY OFF", "UNSUBSCRIBE", "PING"],
         "*3$11unsubscribe$-1:0",
     ),
-    // In a transaction it is for the commands behind it, and EXEC's array keeps its length.
+    // In a transaction it applies to the later commands, and the array of EXEC keeps its length.
     (
         &["MULTI", "PING", "CLIENT REPLY OFF", "PING", "EXEC", "PING"],
         "+OK+QUEUED+QUEUED+QUEUED*3+PONG",
@@ -125,8 +125,8 @@ fn off_and_skip_drop_the_bytes_that_they_drop_in_redis() {
     }
 }
 
-/// Real servers never close such a connection, and read nothing from it any more: they close once
-/// the reply is sent, and there is none. Here QUIT closes, as its documentation says.
+/// Real servers never close such a connection and read nothing more from it: they close it after
+/// the reply, which is never sent. Here QUIT closes it, as documented.
 #[test]
 fn a_client_without_replies_is_closed_without_one() {
     let server = Peer::aeris(&[]);

@@ -1,6 +1,6 @@
-//! The rows and the documentation of all commands, held against the published facts: the facts of
-//! Valkey 9.1, and of Redis 8.2 for what only Redis has. A difference is either a mistake or a
-//! decision; decisions stand in [`ALLOWED`] with their reason.
+//! Compares the rows and the documentation of all commands with published facts: those of Valkey
+//! 9.1, and of Redis 8.2 for commands that only Redis has. A difference is an error, or intended;
+//! intended ones are in [`ALLOWED`] with their reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use aeris::command::docs;
 use aeris::command::{BeginSearch, Command, FindKeys, KeySpec};
 use serde_json::{Map, Value, json};
 
-/// Differences on purpose: full name, field (`*` for all), reason. One that no longer exists is an
+/// Intended differences: full name, field (`*` for all), reason. One that no longer exists is an
 /// error too.
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("bigkeys", "*", OURS),
@@ -27,7 +27,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 const REDIS_8_6: &str = "as documented for Redis 8.6, which is newer than the facts";
 const OURS: &str = "no other server has it";
 
-/// Commands that only Redis has and that we have too.
+/// Commands of this server that only Redis has.
 const FROM_REDIS: &[&str] = &["xackdel", "xdelex"];
 
 type Facts = BTreeMap<String, Map<String, Value>>;
@@ -194,7 +194,7 @@ fn compare_docs(doc: &docs::Doc, fact: &Value, mut expect: impl FnMut(&str, Valu
         doc.arguments.iter().map(argument_as_fact).collect(),
         list("arguments"),
     );
-    // How complexity is put into words is ours; that a command has one is not.
+    // The text of the complexity differs; only its existence is compared.
     expect(
         "complexity",
         json!(doc.complexity.is_empty()),
@@ -202,7 +202,7 @@ fn compare_docs(doc: &docs::Doc, fact: &Value, mut expect: impl FnMut(&str, Valu
     );
 }
 
-/// Valkey 9.1 calls it by another name.
+/// Valkey 9.1 has another name for it.
 fn our_flag(flag: &str) -> &str {
     if flag == "skip_commandlog" {
         "skip_slowlog"
@@ -315,7 +315,7 @@ fn rows_and_documentation_agree_with_the_facts() {
     assert!(stale.is_empty(), "allowed, but not different: {stale:?}");
 }
 
-/// The comparison itself: a row that is wrong in everything is found out in everything.
+/// The comparison finds every difference of a row in which everything is wrong.
 #[test]
 fn a_wrong_row_is_found() {
     use aeris::command::{FAST, HASH, OW, WRITE, cmd, container, key_at};

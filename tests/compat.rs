@@ -1,20 +1,20 @@
-//! Differential tests: the same generated commands to us and to four real servers, every reply
-//! judged byte for byte by the rule in `tests/compat/jury.rs`.
+//! Differential tests: the same generated commands are sent to this server and to four real ones,
+//! and every reply is judged byte for byte by the rule in `tests/compat/jury.rs`.
 //!
 //! The commands come from `tests/compat/grammar.txt`. A generated history is a list of numbers,
 //! each the seed of one command, so that proptest can shrink a failing history to the few commands
 //! that matter. Most of its commands are of one group of the grammar, so that keys live long enough
-//! to become big and odd. A history runs in RESP2 or RESP3; one command at a time, pipelined,
-//! inside MULTI or inside scripts; half of them with small thresholds, so that every encoding is
-//! met.
+//! to become large and unusual. A history runs in RESP2 or RESP3; one command at a time, pipelined,
+//! inside MULTI or inside scripts; half of the histories with small thresholds, so that every
+//! encoding occurs.
 //!
 //! `PROPTEST_CASES` sets the number of histories (`make compat-long`), `COMPAT_SEED` another seed
-//! than the fixed one; `COMPAT_GO_ON=1` prints each difference and goes on, `COMPAT_TRACE=1` shows
-//! each command, `COMPAT_OPEN=1` lists where single servers differ from us without a verdict
-//! against us.
+//! than the fixed one; `COMPAT_GO_ON=1` prints each difference and continues, `COMPAT_TRACE=1`
+//! prints each command, `COMPAT_OPEN=1` lists the differences to single servers that are not errors
+//! by the rule.
 //!
-//! Differences on purpose, and those that are still open, stand in `tests/compat/exceptions.rs`
-//! with their reasons.
+//! Intended differences, and those that are still open, are in `tests/compat/exceptions.rs` with
+//! their reasons.
 
 mod common;
 #[path = "compat/exceptions.rs"]
@@ -55,12 +55,12 @@ fn is_traced() -> bool {
 }
 
 thread_local! {
-    /// How many commands this test has compared.
+    /// The number of commands that this test has compared.
     static COMMANDS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Runs `check` on generated histories: `cases` of them, or `PROPTEST_CASES` divided by `one_of`;
-/// prints how many commands were compared.
+/// prints the number of compared commands.
 fn run(cases: u32, one_of: u32, check: impl Fn(&[u64], Plan) -> Result<(), TestCaseError>) {
     let number = |name| std::env::var(name).ok().and_then(|n| n.parse().ok());
     let config = Config {

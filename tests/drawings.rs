@@ -1,5 +1,5 @@
-//! Drawings are held against the code: README's path of SET, its table of rooms, the paths that it
-//! names, and the steps of `before_sleep`.
+//! Compares drawings with the code: README's path of SET, its table of modules, the paths of files
+//! in it, and the steps of `before_sleep`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ fn calls(body: &str, name: &str) -> bool {
     })
 }
 
-/// The lines between a mark and the end of what follows it.
+/// The lines after a mark, up to the end of the block that follows it.
 fn block_after<'a>(text: &'a str, mark: &str) -> Vec<&'a str> {
     let (_, rest) = text.split_once(mark).expect("the mark");
     rest.lines()

@@ -1,15 +1,15 @@
-//! Under `appendfsync always` no client sees a change that a power cut could take back: what was
-//! read, received or learned otherwise is on the disk.
+//! Under `appendfsync always` no client sees a change that a power cut could undo: what was read,
+//! received or otherwise observed is on the disk.
 //!
-//! The disk hangs (DEBUG AOF-FLUSH-SLEEP) while one client changes something. Each kind of reader
-//! must wait for the disk, its reply ready, and clients that have seen nothing of the change must
-//! be answered meanwhile.
+//! The disk hangs (DEBUG AOF-FLUSH-SLEEP) while one client changes something. The reply to each
+//! kind of reader must wait for the disk, and clients that have not seen the change must be served
+//! meanwhile.
 
 mod common;
 
 use common::{Conn, Peer, multibulk};
 
-/// A connection and the id that the server knows it by.
+/// A connection and its client id.
 struct Reader {
     conn: Conn,
     id: String,
@@ -48,7 +48,7 @@ impl Stage {
         assert_eq!(self.asks.line("debug aof-flush-sleep 0"), "+OK\r\n");
     }
 
-    /// The disk hangs, and these commands have run.
+    /// Makes the disk hang and runs these commands.
     fn change(&mut self, commands: &[&str]) {
         self.hang();
         let writer = &mut self.writer;
@@ -56,7 +56,7 @@ impl Stage {
         assert!(self.writer.is_held(&mut self.asks), "a write waits");
     }
 
-    /// The disk goes on: the writer's replies come.
+    /// Makes the disk respond again and reads the writer's replies.
     fn end_change(&mut self, replies: usize) {
         self.go_on();
         (0..replies).for_each(|_| drop(self.writer.conn.reply()));
@@ -81,8 +81,8 @@ impl Reader {
         self.conn.send(&multibulk(&argv));
     }
 
-    /// Whether there is a reply or a message that is not sent; false when it was sent. A reply that
-    /// is not held leaves at the end of its turn: it has to be seen in two turns.
+    /// Whether a reply or a message waits; false if it was sent. A reply that need not wait is sent
+    /// at the end of its turn, so two turns are observed.
     fn is_held(&mut self, asks: &mut Conn) -> bool {
         let mut turns = 0;
         loop {
@@ -105,7 +105,7 @@ impl Reader {
     }
 }
 
-/// Every command waits for the disk, and its reply comes then.
+/// Asserts that every command's reply waits for the disk.
 fn assert_held(stage: &mut Stage, commands: &[&str]) {
     let mut readers: Vec<Reader> = commands.iter().map(|_| stage.reader(&[])).collect();
     for (reader, command) in readers.iter_mut().zip(commands) {
@@ -192,7 +192,7 @@ fn what_reads_something_else_goes_on() {
     stage.end_change(1);
 }
 
-/// A key that is gone is seen, too.
+/// A deleted key is an observed change, too.
 #[test]
 fn what_misses_a_key_that_was_deleted_waits() {
     for delete in [
@@ -218,7 +218,7 @@ fn what_misses_a_key_that_was_deleted_waits() {
     }
 }
 
-/// Changes that WATCH does not notice are seen by clients that read them.
+/// Changes that WATCH does not notice are observed by clients that read them.
 #[test]
 fn what_reads_a_changed_consumer_group_or_function_waits() {
     let mut stage = Stage::new();
@@ -252,7 +252,7 @@ fn a_transaction_that_a_change_made_fail_waits() {
 #[test]
 fn messages_that_a_change_caused_wait() {
     let cases: &[(&[&str], &[&str], usize)] = &[
-        // What the receiver did before, what the writer does, its replies.
+        // The receiver's earlier commands, the writer's commands, their number of replies.
         (&["psubscribe __key*"], &["set k v"], 1),
         (&["subscribe ch"], &["set k v", "publish ch x"], 2),
         (&["subscribe ch"], &["set k v", "get k", "publish ch x"], 3),
@@ -288,7 +288,7 @@ fn messages_that_a_change_caused_wait() {
     }
 }
 
-/// A client can pass on what it has read to another client.
+/// A client can pass on to another client what it has read.
 #[test]
 fn a_message_of_a_client_that_has_read_a_change_waits() {
     let mut stage = Stage::new();

@@ -1,9 +1,9 @@
 //! A disk that fails: errors of write and fsync, a full disk, writes of which only a part arrives.
-//! When it is over, the data set, the AOF and the replies agree; transactions and scripts are
-//! whole, and no refused command has run.
+//! Afterwards the data set, the AOF and the replies are consistent; transactions and scripts are
+//! complete, and no refused command has run.
 //!
-//! The disk is a shim (`shim/bad_disk.c`), compiled here, between the server and libc. Counters are
-//! the checker: each reply says by how much the data set must have grown.
+//! The disk is a shim (`shim/bad_disk.c`), compiled here, between the server and libc. The check
+//! uses counters: each reply states by how much the data set must have grown.
 
 mod common;
 
@@ -80,14 +80,14 @@ impl Drop for Disk {
     }
 }
 
-/// How often one client's commands succeeded, and how often it never heard.
+/// The numbers of a client's commands that succeeded, and of those without a reply.
 #[derive(Debug, Default)]
 struct Told {
     succeeded: u64,
     unknown: u64,
 }
 
-/// The counters of one client, and the replies about each: a transaction of two, one by itself, a
+/// The counters of one client, and its replies: a transaction of two commands, a single command, a
 /// script of two.
 struct Counters {
     client: usize,
@@ -123,7 +123,7 @@ impl Counters {
         (bytes, commands.len())
     }
 
-    /// Until `stop`, or until the server is gone.
+    /// Runs until `stop`, or until the server has ended.
     fn run(&mut self, port: u16, stop: &AtomicBool) {
         let mut conn = Conn::new(port);
         for turn in 0.. {
@@ -151,8 +151,8 @@ impl Counters {
         }
     }
 
-    /// Each of the server's counters has grown by the acknowledged commands, and at most by those
-    /// without a reply as well.
+    /// Checks that each of the server's counters has grown by the acknowledged commands, and at
+    /// most by those without a reply as well.
     fn check(&self, conn: &mut Conn) {
         for ((what, names), told) in KINDS.iter().zip(&self.told) {
             let values: Vec<u64> = names
@@ -173,7 +173,8 @@ impl Counters {
     }
 }
 
-/// A counter, 0 for none. A server that has just started listens before its data set is loaded.
+/// A counter, 0 if it is missing. A server that has just started listens before its data set is
+/// loaded.
 fn number(conn: &mut Conn, key: &str) -> u64 {
     loop {
         let reply = conn.line(&format!("get {key}"));
@@ -221,13 +222,13 @@ fn wait_until_set(conn: &mut Conn, succeeds: bool) {
     while conn.line("set probe x").starts_with('+') != succeeds {}
 }
 
-/// Waits until each counter of each client has grown. A client that is refused goes on with its
-/// next kind, so a healthy period may be shorter than a round of the kinds.
+/// Waits until each counter of each client has grown. A refused client continues with its next kind
+/// of command, so a round may be incomplete.
 fn wait_until_all_counted(conn: &mut Conn) {
     let names = KINDS.iter().flat_map(|(_, names)| *names);
     for key in names.flat_map(|name| (0..CLIENTS).map(move |client| format!("{name}:{client}"))) {
         let before = number(conn, &key);
-        // The first reply may be on its way to the client still, the one before it has arrived.
+        // The first reply may not have arrived at the client yet; the one before it has.
         while number(conn, &key) < before + 2 {}
     }
 }
@@ -254,14 +255,14 @@ fn after_an_error_all_that_was_told_is_true() {
         let server = disk.server(policy);
         let mut probe = server.connect();
         let counted = count(server.port, || {
-            // The server listens before it has created the AOF: a disk that fails then ends the
+            // The server listens before it has created the AOF: a failing disk would then end the
             // start.
             wait_until_all_counted(&mut probe);
             for error in errors {
                 disk.fail(error);
                 wait_until_set(&mut probe, false);
                 if *error == "short" {
-                    // It fails, or begins anew: both leave the AOF as it is.
+                    // The command fails, or begins again: both leave the AOF unchanged.
                     probe.line("bgrewriteaof");
                 }
                 disk.recover();
@@ -281,7 +282,7 @@ fn after_an_error_all_that_was_told_is_true() {
             );
             counters.check(&mut probe);
         }
-        // A reply says that what came before is written, so the process may die.
+        // A reply proves that earlier commands are written, so the process may be killed.
         wait_until_set(&mut probe, true);
         drop(server);
         let again = disk.healthy_server();
@@ -292,7 +293,7 @@ fn after_an_error_all_that_was_told_is_true() {
     }
 }
 
-/// Under `always` the promise can't be kept: the server ends. What it has acknowledged is on the
+/// Under `always` the guarantee can't be kept: the server ends. What it has acknowledged is on the
 /// disk.
 #[test]
 fn under_always_an_error_ends_the_server_and_nothing_is_lost() {
@@ -317,8 +318,8 @@ fn under_always_an_error_ends_the_server_and_nothing_is_lost() {
     }
 }
 
-/// A long script lets the loop turn, and so the error of an earlier write is known before the
-/// script's next one: it has written and is not stopped half way.
+/// A long script lets the loop turn, so that the error of an earlier write is known before the
+/// script's next command: the script has written and is not stopped.
 #[test]
 fn a_script_that_has_written_ends_although_the_disk_fails_meanwhile() {
     let Some(disk) = Disk::new("script") else {

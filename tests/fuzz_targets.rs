@@ -1,7 +1,7 @@
 //! The fuzz targets without a fuzzer: their seeds, and mutations of them under a fixed seed.
 //!
-//! This is what runs where no nightly compiler is; `make fuzz` searches by coverage.
-//! `FUZZ_MUTATIONS` sets how many mutations each target gets.
+//! This runs without a nightly compiler; `make fuzz` searches by coverage. `FUZZ_MUTATIONS` sets
+//! the number of mutations for each target.
 
 #[path = "fuzz/targets/mod.rs"]
 mod targets;
@@ -12,7 +12,7 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use targets::ALL;
 
-/// No input grows beyond this.
+/// The maximum length of an input.
 const MAX_LEN: usize = 4096;
 
 fn folder() -> PathBuf {
@@ -41,7 +41,7 @@ fn check(name: &str, input: &[u8]) {
     }
 }
 
-/// One small change, of the kinds that fuzzers make.
+/// Makes one small change, of the kinds that fuzzers make.
 fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     const EDGES: [u8; 12] = [
         0, 1, 2, 0x3F, 0x40, 0x7F, 0x80, 0xC0, 0xF0, 0xFD, 0xFE, 0xFF,
@@ -82,7 +82,7 @@ fn seeds_and_their_mutations() {
         let mut random = Random::from_seed(at as u64);
         let mut input = Vec::new();
         for round in 0..mutations {
-            // A few changes pile up, then another seed has its turn.
+            // After a few changes another seed is used.
             if round % 4 == 0 {
                 input.clone_from(&seeds[random.below(seeds.len() as u64) as usize]);
             }

@@ -1,14 +1,14 @@
-//! The append-only file as seen from outside: its contents, the servers that can load it, the
-//! effect of a crash.
+//! The append-only file from outside: its contents, the servers that can load it, the effect of a
+//! crash.
 //!
 //! - our AOF and the real valkey-server's, of the same generated commands, have the same contents,
 //!   times aside;
-//! - an AOF goes from this server to redis-server 7.0 and valkey-server 8.0 and back, with and
+//! - redis-server 7.0 and valkey-server 8.0 load this server's AOF, and the reverse, with and
 //!   without an RDB as its base;
-//! - the server is killed under load, again and again, and no acknowledged write is lost.
+//! - the server is killed under load repeatedly, and no acknowledged write is lost.
 //!
-//! `AERIS_CRASH_ROUNDS` is how often, for each policy (default 12; `make crash`); `AERIS_AOF_SEEDS`
-//! how many generated histories are compared (default 4).
+//! `AERIS_CRASH_ROUNDS` is the number of kills for each policy (default 12; `make crash`);
+//! `AERIS_AOF_SEEDS` the number of generated histories that are compared (default 4).
 
 mod common;
 
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use common::{Conn, Peer, multibulk};
 
-/// A directory that goes away with its test.
+/// A directory that is removed at the end of the test.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -59,7 +59,7 @@ fn number(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// Numbers that look random and are the same in each run.
+/// Pseudo-random numbers that are the same in each run.
 struct Dice(u64);
 
 impl Dice {
@@ -106,7 +106,7 @@ fn redis(dir: &Dir, more: &[&str]) -> Option<Peer> {
     Peer::redis(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// The commands of a log in words. Numbers that are Unix times in milliseconds of these days become
+/// The commands of an AOF as words. Numbers that are current Unix times in milliseconds become
 /// `<time>`.
 fn commands_of(path: &Path) -> Vec<String> {
     let bytes = std::fs::read(path).expect("a log");
@@ -130,7 +130,7 @@ fn commands_of(path: &Path) -> Vec<String> {
                 }
             })
             .collect();
-        // Option names are compared without their case.
+        // The case of option names is ignored.
         commands.push(words.join(" ").to_ascii_lowercase());
     }
     commands
@@ -147,7 +147,7 @@ fn header(rest: &mut &[u8], sign: u8) -> usize {
 
 const KEYS: &[&str] = &["a", "b", "c", "d"];
 
-/// One command, often one that must be propagated in another form.
+/// A command; often one that must be propagated in another form.
 fn generate(dice: &mut Dice, at: u64) -> Vec<String> {
     let (key, other) = (dice.pick(KEYS), dice.pick(KEYS));
     let n = dice.below(9);
@@ -231,8 +231,7 @@ fn generate(dice: &mut Dice, at: u64) -> Vec<String> {
     line.split(' ').map(String::from).collect()
 }
 
-/// Commands whose answers and effects depend on what came before in a way that generation seldom
-/// meets.
+/// Commands that depend on earlier ones in ways that random generation seldom produces.
 const SCRIPTED: &str = "\
 multi|set a 1|incr n|exec
 multi|set a 1|exec
@@ -287,7 +286,7 @@ fn run_history(conn: &mut Conn, seed: u64) {
 
 #[test]
 fn our_log_says_what_valkey_s_says() {
-    // Valkey 8 does this by default, Redis 7.2 with these settings.
+    // The default of Valkey 8; Redis 7.2 needs these settings.
     let settings = [
         "--lazyfree-lazy-expire",
         "no",
@@ -325,7 +324,7 @@ fn our_log_says_what_valkey_s_says() {
     }
 }
 
-/// Every type, every encoding.
+/// Creates keys of every type and encoding.
 fn fill(conn: &mut Conn) {
     for line in [
         "set int 12345",
@@ -392,7 +391,7 @@ fn wait_until_loaded(conn: &mut Conn) {
 
 type Start = fn(&Dir, &[&str]) -> Option<Peer>;
 
-/// A data set, half of it in the base, half behind it, goes from one server to the other.
+/// Loads a data set of one server in another; half of it is in the base, half behind it.
 fn carry(name: &str, from: Start, to: Start, settings: &[&str]) {
     let dir = Dir::new(name);
     let Some(first) = from(&dir, settings) else {
@@ -431,14 +430,14 @@ fn logs_go_to_real_servers_and_back() {
     }
 }
 
-/// One client's counts: the pushes that it sent, and those that were acknowledged.
+/// The numbers of a client's pushes that were sent, and that were acknowledged.
 #[derive(Default)]
 struct Pushes {
     sent: AtomicU64,
     acknowledged: AtomicU64,
 }
 
-/// Push growing numbers to a list of one's own, some at a time, until the server is gone.
+/// Pushes growing numbers to the client's own list, several at a time, until the server ends.
 fn push_until_killed(port: u16, client: usize, pushes: &Pushes, over: &AtomicBool) {
     use std::io::{Read, Write};
     let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else {
@@ -473,7 +472,7 @@ fn push_until_killed(port: u16, client: usize, pushes: &Pushes, over: &AtomicBoo
 
 fn kill_under_load(policy: &str, rounds: u64) {
     const CLIENTS: usize = 4;
-    /// Elements of a list that would make each start take longer than the round.
+    /// A list of more elements would make each start take longer than the round.
     const LONG: u64 = 100_000;
     let dir = Dir::new(&format!("kill-{policy}"));
     let mut dice = Dice(policy.len() as u64);
@@ -530,7 +529,7 @@ fn kill_under_load(policy: &str, rounds: u64) {
             );
             pushed[i] = len;
             if len > LONG {
-                // Acknowledged as well, and gone for the next round.
+                // The deletion is acknowledged, too, and the next round begins without the list.
                 conn.line(&format!("del list{i}"));
                 pushed[i] = 0;
             }
@@ -599,8 +598,7 @@ fn a_torn_tail_is_cut_off_and_kept_beside() {
     );
 }
 
-/// A manifest that was lost, and files that it would name: none of them is cut or replaced, and
-/// they can be loaded again.
+/// The manifest is lost: none of its files is cut or replaced, and they can be loaded again.
 #[test]
 fn files_that_no_manifest_names_stay_as_they_are() {
     let dir = Dir::new("no-manifest");
@@ -639,7 +637,7 @@ fn files_that_no_manifest_names_stay_as_they_are() {
     assert_eq!(server.connect().line("get a"), "$1\r\n1\r\n");
 }
 
-/// The same place may be cut twice, and an old AOF may meet a file of its name.
+/// The same position may be cut twice, and the name for the tail may be in use.
 #[test]
 fn what_was_kept_beside_stays() {
     let dir = Dir::new("cut-twice");
@@ -667,8 +665,8 @@ fn what_was_kept_beside_stays() {
     assert_eq!(kept.expect("a file"), b"theirs");
 }
 
-/// A rewrite opens the next file before the last bytes of the old one are written; killed just
-/// then, both are named, and the new one is empty.
+/// A rewrite opens the next file before the last bytes of the old one are written. After a kill at
+/// that moment, the manifest names both, and the new one is empty.
 #[test]
 fn a_log_torn_before_an_empty_file_is_cut_too() {
     let dir = Dir::new("torn-before-empty");
@@ -714,7 +712,7 @@ fn clients_are_answered_while_a_command_loads() {
     }
 }
 
-/// How often SET has run.
+/// The number of SET commands that have run.
 fn sets(conn: &mut Conn) -> usize {
     let info = conn.line("info commandstats");
     let calls = info.split("cmdstat_set:calls=").nth(1).unwrap_or("0");
@@ -722,8 +720,8 @@ fn sets(conn: &mut Conn) -> usize {
     digits.and_then(|n| n.parse().ok()).expect("a number")
 }
 
-/// A disk that takes nothing: a client that goes on writing without waiting for replies is not read
-/// any more, all other clients are served.
+/// The disk accepts nothing: a client that writes without waiting for replies is not read any more,
+/// and all other clients are served.
 #[test]
 fn clients_whose_writes_wait_are_not_read_while_too_much_waits() {
     let dir = Dir::new("backlog");
@@ -733,10 +731,10 @@ fn clients_whose_writes_wait_are_not_read_while_too_much_waits() {
     asks.line("debug aof-flush-sleep 3600000000");
     let big = "x".repeat(200_000);
     writes.send(&multibulk(&["set", "big", &big]));
-    // To ask for the keys would be to wait for the disk.
+    // Reading the keys would wait for the disk.
     let mut wait_for_sets = |n: usize| while sets(&mut asks) < n {};
     wait_for_sets(1);
-    // What comes before a request that is answered is there to be read.
+    // When a later request is replied to, the earlier bytes have arrived.
     writes.send(&multibulk(&["set", "held", "back"]));
     begins.send(&multibulk(&["set", "first", "write"]));
     wait_for_sets(2);

@@ -7,9 +7,9 @@
 //!   peer  --SAVE--> dump.rdb --RELOAD--> ours     DUMP --> RESTORE
 //! ```
 //!
-//! Redis 7.0 prints scores for its digest with seventeen digits, later versions with as few as
-//! suffice. So sets with scores such as 0.1 are compared with Redis 7.0 by sending them through us
-//! and looking at the peer's own digest before and after.
+//! Redis 7.0 prints scores for its digest with seventeen digits, later versions with the shortest
+//! digits. So sets with scores such as 0.1 are compared with Redis 7.0 by its own digest, before
+//! and after they are saved and loaded by this server.
 
 mod common;
 
@@ -18,7 +18,7 @@ use std::process::Command;
 
 use common::{Conn, Peer, Reply, parse_reply};
 
-/// Every type in every encoding that both sides have.
+/// Creates every type in every encoding that both sides have.
 fn fill(c: &mut Conn, decimals: bool) {
     strings(c);
     lists(c);
@@ -35,7 +35,7 @@ fn ok(c: &mut Conn, line: &str) {
     assert_eq!(c.line(line), "+OK\r\n", "{line}");
 }
 
-/// Bytes that don't compress, the same ones each time.
+/// Bytes that can't be compressed, the same in each run.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 88_172_645_463_325_252u64;
     let mut next = || {
@@ -47,7 +47,7 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// `command` with as many arguments as `of` gives for each number.
+/// Runs `command` with the arguments that `of` returns for each number.
 fn many(c: &mut Conn, command: &str, n: usize, of: impl Fn(usize) -> Vec<String>) {
     let mut argv: Vec<String> = command.split(' ').map(str::to_string).collect();
     argv.extend((0..n).flat_map(of));
@@ -158,7 +158,7 @@ fn digest(c: &mut Conn) -> String {
     c.line("DEBUG DIGEST")
 }
 
-/// `from` saves, `to` loads.
+/// `from` saves a file and `to` loads it.
 fn carry_file(from: (&Peer, &mut Conn), to: (&Peer, &mut Conn)) {
     ok(from.1, "SAVE");
     let name = "dump.rdb";
@@ -178,7 +178,7 @@ fn keys(c: &mut Conn) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Every key by DUMP and RESTORE.
+/// Copies every key by DUMP and RESTORE.
 fn carry_payloads(from: &mut Conn, to: &mut Conn) {
     to.line("FLUSHALL");
     for db in [0, 9] {
@@ -319,7 +319,7 @@ fn the_end_of_a_save_wakes_the_loop_without_the_cron() {
     let ours = Peer::aeris(&["--save", ""]);
     let mut c = ours.connect();
     ok(&mut c, "SET k v");
-    // Nothing but the child's pipe can tell the server now.
+    // The child's pipe is now the only notification.
     ok(&mut c, "DEBUG PAUSE-CRON 1");
     for line in ["BGSAVE", "BGREWRITEAOF"] {
         assert!(c.line(line).starts_with("+Background"), "{line}");

@@ -1,5 +1,5 @@
-//! The server as a process: how it starts, what it logs, how it ends. The real binary on a free
-//! loopback port in a directory of its own.
+//! The server as a process: how it starts, logs and ends. The real binary on a free loopback port,
+//! in a directory of its own.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_aeris-server");
 
-/// A directory that goes away with its test.
+/// A directory that is removed at the end of the test.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -47,7 +47,7 @@ fn free_port() -> u16 {
         .port()
 }
 
-/// Run to the end.
+/// Runs the server to its end.
 fn run(args: &[&str], stdin: &str) -> Output {
     let mut child = Command::new(BINARY)
         .args(args)
@@ -69,7 +69,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A running server that logs into `dir/log`.
+/// A running server whose log is `dir/log`.
 struct Server {
     child: Child,
     port: u16,
@@ -88,14 +88,14 @@ impl Server {
         server
     }
 
-    /// Not ready yet.
+    /// Starts a server without waiting until it is ready.
     fn launch(dir: &Dir, port: u16, args: &[&str]) -> Server {
         let log = dir.join("log");
         let args = [args, &["--logfile", log.to_str().unwrap()]].concat();
         Server::spawn(dir, port, &args, Stdio::null())
     }
 
-    /// Not ready yet; the log comes through standard output, so that a line of it needs no new file
+    /// As [`Server::launch`]; the log is standard output, so that a line of it needs no new file
     /// descriptor.
     fn launch_with_open_log(dir: &Dir, port: u16, args: &[&str]) -> Server {
         let log = fs::File::create(dir.join("log")).unwrap();
@@ -107,7 +107,7 @@ impl Server {
             .args(args)
             .current_dir(&dir.0)
             .stdin(Stdio::null())
-            // Some tests are about a crash: what it prints is no part of a passing test's output.
+            // In tests of crashes, the report is not part of the test's output.
             .stdout(stdout)
             .stderr(fs::File::create(dir.join("stderr")).unwrap())
             .spawn()
@@ -120,7 +120,7 @@ impl Server {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Until the log has this, or the process is gone.
+    /// Waits until the log has this line, or the process has ended.
     fn wait_for(&mut self, line: &str) {
         while !self.log().contains(line) {
             let ended = self.child.try_wait().unwrap();
@@ -138,7 +138,7 @@ impl Server {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
-    /// Send an inline command; the reply is what comes before the end of `end`.
+    /// Sends an inline command; returns everything before the end of `end`.
     fn ask(&self, command: &str, end: &str) -> String {
         exchange(
             &mut TcpStream::connect(("127.0.0.1", self.port)).unwrap(),
@@ -167,7 +167,7 @@ fn exchange(socket: &mut (impl Read + Write), command: &str, end: &str) -> Strin
     reply
 }
 
-/// Run under another name.
+/// Runs the server under another name.
 fn run_as(name: &Path, args: &[&str]) -> Output {
     Command::new(name).args(args).output().unwrap()
 }
@@ -231,7 +231,7 @@ fn the_first_argument_decides_what_is_asked() {
     );
 }
 
-/// The log's last line and status 1; nothing on standard error.
+/// The last line of the log and exit code 1; nothing on standard error.
 #[test]
 fn what_can_t_be_had_ends_the_start_with_the_peers_line() {
     let dir = Dir::new("ends");
@@ -284,7 +284,7 @@ fn what_can_t_be_had_ends_the_start_with_the_peers_line() {
     }
 }
 
-/// The report on standard error and status 1, the log is empty.
+/// The report on standard error and exit code 1; the log is empty.
 #[test]
 fn settings_that_can_t_be_read_end_the_start_with_the_peers_report() {
     let report = |line: usize, text: &str, reason: &str| {
@@ -387,7 +387,7 @@ fn a_unix_socket_of_a_group() {
     assert!(text(&out.stdout).contains("Failed opening Unix socket: "));
     assert!(!socket.exists());
 
-    // The process's own group may always be given.
+    // A process may always set its own group.
     let group = nix::unistd::Group::from_gid(nix::unistd::getegid());
     let group = group.unwrap().unwrap();
     let args = [
@@ -402,8 +402,8 @@ fn a_unix_socket_of_a_group() {
     assert_eq!(fs::metadata(&socket).unwrap().gid(), group.gid.as_raw());
 }
 
-/// A server out of file descriptors accepts the waiting connection when there are some again; no
-/// other connection has to arrive for that.
+/// A server without file descriptors accepts the waiting connection when there are some again; no
+/// other connection has to arrive.
 #[test]
 fn a_connection_is_accepted_when_there_are_file_descriptors_again() {
     let dir = Dir::new("fds");
@@ -419,7 +419,7 @@ fn a_connection_is_accepted_when_there_are_file_descriptors_again() {
             .unwrap();
         assert!(out.status.success(), "{}", text(&out.stderr));
     };
-    // A new descriptor gets the lowest free number, and the limit is one on numbers.
+    // A new descriptor gets the lowest free number, and the limit applies to numbers.
     let free = (0..).find(|fd| !Path::new(&format!("/proc/{pid}/fd/{fd}")).exists());
     limit(free.unwrap());
     let mut waiting = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
@@ -447,7 +447,7 @@ fn background_threads_run_on_the_processors_of_bio_cpulist() {
         let server = Server::start(&dir, &["--appendonly", "yes", &option, &last]);
         assert_eq!(server.ask("SET k v", "\r\n"), "+OK\r\n");
         let process = PathBuf::from(format!("/proc/{}", server.child.id()));
-        // A thread moves when it begins to run, which may be after the first reply.
+        // A thread is moved when it begins to run, which may be after the first reply.
         let mut moved = 0;
         while moved < 2 {
             let tasks = fs::read_dir(process.join("task")).unwrap();
@@ -467,8 +467,8 @@ fn background_threads_run_on_the_processors_of_bio_cpulist() {
     }
 }
 
-/// Each file is used as it is, but for where its server would write: of all peers that are unpacked
-/// or installed.
+/// The configuration files of all installed peers start this server; only the paths to which it
+/// would write are replaced.
 #[test]
 fn the_stock_files_of_all_peers_start_the_server() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -484,7 +484,7 @@ fn the_stock_files_of_all_peers_start_the_server() {
     let mut files = vec![root.join("redis.conf")];
     for place in peers.chain([PathBuf::from("/")]) {
         let found = stock.iter().map(|name| place.join(name));
-        // Debian's are for their servers' users alone.
+        // Debian's files can be read by their servers' users only.
         files.extend(found.filter(|file| fs::read(file).is_ok()));
     }
     for peer in ["redis", "valkey"] {
@@ -496,7 +496,7 @@ fn the_stock_files_of_all_peers_start_the_server() {
     }
     for file in files {
         let dir = Dir::new("stock");
-        // Its `dir` is entered at once, and may be there for a user that is not this one.
+        // The `dir` of the file is entered at once, and may not be accessible to the present user.
         let text = fs::read(&file).unwrap();
         let text = text.split_inclusive(|byte| *byte == b'\n');
         let kept = text.filter(|line| !line.starts_with(b"dir "));
@@ -782,8 +782,8 @@ fn a_crash_report_names_the_command_in_flight() {
     }
 }
 
-/// The process is the same and so are its arguments; the data set is the file's, which RESTART
-/// writes and a crash doesn't.
+/// The process and its arguments are the same; the data set is that of the file, which RESTART
+/// writes and a crash does not.
 #[test]
 fn debug_restarts_the_server() {
     let dir = Dir::new("restart");
@@ -793,7 +793,7 @@ fn debug_restarts_the_server() {
         server.ask(&format!("SET {saved} 1"), "\r\n");
         let before = server.ask("INFO server", "\r\n\r\n");
         fs::write(&server.log, "").unwrap();
-        // No reply: the connection ends.
+        // No reply: the connection is closed.
         assert_eq!(server.ask(&format!("DEBUG {command}"), "\r\n"), "");
         server.wait_for("Ready to accept connections");
         let after = server.ask("INFO server", "\r\n\r\n");
@@ -816,7 +816,8 @@ fn debug_restarts_the_server() {
     assert_eq!(server.child.wait().unwrap().signal(), Some(libc::SIGABRT));
 }
 
-/// A server that has its data in both kinds of files, started anew so that loading takes long.
+/// A server with its data in both kinds of files, which is started again so that loading takes
+/// long.
 fn start_loading(dir: &Dir, appendonly: &str, more: &[&str]) -> Server {
     let debug = ["--enable-debug-command", "yes", "--appendonly", appendonly];
     let server = Server::start(dir, &debug);
@@ -872,7 +873,7 @@ fn a_signal_while_loading_leaves_no_traces() {
     }
 }
 
-/// As in Redis 8: the setting counts when the data set is there.
+/// As in Redis 8: the setting takes effect when the data set is loaded.
 #[test]
 fn the_aof_is_switched_while_loading() {
     for (before, after) in [("no", "yes"), ("yes", "no")] {

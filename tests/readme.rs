@@ -1,5 +1,5 @@
-//! README's table of commands is made from the rows: it can't promise what isn't there, nor forget
-//! what is.
+//! README's table of commands is generated from the rows, so that it has exactly the existing
+//! commands.
 //!
 //! `UPDATE_README=1 cargo test --test readme` writes it again.
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 const BEGIN: &str = "<!-- commands: made from the rows, see tests/readme.rs -->\n";
 const END: &str = "<!-- end of commands -->\n";
 
-/// Groups as the documentation of commands names them, in the order of the table.
+/// The groups in the documentation of commands, in the order of the table.
 const GROUPS: [&str; 16] = [
     "string",
     "list",
@@ -38,7 +38,7 @@ fn readme() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("README.md")
 }
 
-/// Top-level commands with documentation by group.
+/// The top-level commands with documentation, by group.
 fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let docs: Map<String, Value> =
         serde_json::from_str(include_str!("../src/command/docs.json")).expect("an object");
@@ -51,7 +51,7 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 fn table() -> String {
-    // Those of features that are not built have rows too, and are marked.
+    // Commands of features that are not built have rows too, and are marked.
     let rows: BTreeSet<&str> = commands::TABLE
         .iter()
         .flat_map(|rows| rows.iter())

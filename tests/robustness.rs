@@ -1,5 +1,5 @@
-//! Bad clients do no harm to other clients: garbage, half commands, enormous headers, replies that
-//! are never read, and very many connections that do nothing.
+//! Faulty clients do not affect other clients: garbage, incomplete commands, enormous headers,
+//! replies that are never read, and very many idle connections.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// Resident memory of a process, in bytes.
+/// The resident memory of a process in bytes.
 fn resident(pid: u32) -> usize {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("statm");
     text.split(' ')
@@ -34,7 +34,7 @@ fn ten_thousand_idle_connections_cost_under_2_kb_each() {
     );
     setrlimit(Resource::RLIMIT_NOFILE, wanted + 200, hard).expect("rlimit");
     let server = Peer::aeris(&["--maxclients", "10100"]);
-    // The first clients pay for tables that all share.
+    // The first clients allocate tables that all clients share.
     let warm: Vec<Conn> = (0..10).map(|_| server.connect()).collect();
     let before = resident(server.pid());
     let mut idle = Vec::new();
@@ -52,8 +52,8 @@ fn ten_thousand_idle_connections_cost_under_2_kb_each() {
     drop(warm);
 }
 
-/// A web page that makes a browser send HTTP to this port gets nothing done, and the log names the
-/// connection. What the same connection was to be replied before is dropped too.
+/// If a web page makes a browser send HTTP to this port, no command runs, and the log names the
+/// connection. Earlier replies on the connection are dropped too.
 #[test]
 fn an_http_request_is_cut_off_and_logged() {
     let mut server = Peer::aeris(&["--logfile", "log"]);
@@ -69,7 +69,7 @@ fn an_http_request_is_cut_off_and_logged() {
         first.get_or_insert(conn.local_addr().expect("an address"));
         conn.write_all(request).expect("send");
         let mut reply = Vec::new();
-        // The kernel resets a connection that is closed before all of it was read.
+        // The kernel resets a connection that is closed while it has unread bytes.
         let end = conn.read_to_end(&mut reply).map_err(|e| e.kind());
         assert!(
             matches!(end, Ok(0) | Err(std::io::ErrorKind::ConnectionReset)),
@@ -121,7 +121,7 @@ fn garbage_is_answered_and_closed() {
             })
             .collect();
         let mut conn = TcpStream::connect(("127.0.0.1", server.port)).expect("connect");
-        // It may be closed under our hands.
+        // The server may close the connection at any time.
         let _ = conn.write_all(&bytes);
     }
     assert_well(&mut server);
@@ -161,7 +161,7 @@ fn a_client_that_never_reads_is_cut_off_at_its_limit() {
     }
     assert_eq!(other.line("PING"), "+PONG\r\n");
     assert_well(&mut server);
-    // What had been sent before the cut arrives, then the end.
+    // Bytes that were sent before the connection was closed arrive, then its end.
     let mut received = 0;
     let mut buffer = vec![0; 1 << 20];
     while let Ok(n) = deaf.read(&mut buffer) {

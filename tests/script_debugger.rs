@@ -1,12 +1,11 @@
-//! The debugger of scripts, over a real connection: what a client of `redis-cli --ldb` sees. A
-//! session is a list of commands; what each of them is answered stands beside it, and the real
-//! redis-server has to say the same.
+//! The debugger of scripts over a real connection, as a client of `redis-cli --ldb` sees it. A
+//! session is a list of commands with their replies, which the real redis-server must give, too.
 
 mod common;
 
 use common::{Conn, Peer};
 
-/// A script that has a bit of everything.
+/// A script with various kinds of statements.
 const SCRIPT: &str = "local a = 5
 local t = {1,2,{x=1},true,false}
 local function f(n)
@@ -24,7 +23,7 @@ local e = redis.pcall('nope')
 return {v, r}
 ";
 
-/// Begin a session; the first stop.
+/// Begins a session, which stops at the first line.
 fn begin(server: &Peer, mode: &str, script: &str) -> (Conn, String) {
     let mut c = server.connect();
     assert_eq!(c.line(&format!("script debug {mode}")), "+OK\r\n");
@@ -32,7 +31,7 @@ fn begin(server: &Peer, mode: &str, script: &str) -> (Conn, String) {
     (c, lines(&stop))
 }
 
-/// An array of lines as text, a line each.
+/// An array of lines as text.
 fn lines(reply: &[u8]) -> String {
     let text = String::from_utf8_lossy(reply);
     let mut out = String::new();
@@ -45,7 +44,7 @@ fn lines(reply: &[u8]) -> String {
     out
 }
 
-/// Every answer of a session, up to the one that ends it.
+/// All replies of a session, up to its end.
 fn converse(server: &Peer, script: &str, commands: &[&str]) -> Vec<String> {
     let (mut c, first) = begin(server, "yes", script);
     let mut out = vec![first];
@@ -63,8 +62,8 @@ fn converse(server: &Peer, script: &str, commands: &[&str]) -> Vec<String> {
     out
 }
 
-/// Without what differs for good: addresses, and a text of Redis 7.0 that later versions have
-/// without the name.
+/// A reply without the parts that always differ: addresses, and a text of Redis 7.0 that later
+/// versions have without the name.
 fn comparable(answer: &str) -> String {
     let mut parts = answer.split("@0x");
     let mut out = parts.next().unwrap_or_default().to_string();
@@ -74,7 +73,8 @@ fn comparable(answer: &str) -> String {
     out.replace("Unknown Redis command", "Unknown command")
 }
 
-/// Runs the session here and, if there is one, on the real server, and compares the answers.
+/// Runs the session on this server and, if it is installed, on the real one, and compares the
+/// replies.
 fn compare(script: &str, commands: &[&str]) -> Vec<String> {
     let ours = converse(&Peer::aeris(&[]), script, commands);
     if let Some(redis) = Peer::redis(&[]) {
@@ -174,7 +174,7 @@ fn a_script_is_stepped_through_to_its_error() {
 fn aborted_scripts_end_at_once() {
     let answers = compare(SCRIPT, &["s", "abort"]);
     assert!(answers[3].starts_with("-ERR script aborted for user request script: "));
-    // One that catches the error is stopped again.
+    // A script that catches the error is stopped again.
     let ours = converse(
         &Peer::aeris(&[]),
         "pcall(function()\n  local a = 1\nend)\nreturn 1",
@@ -205,7 +205,7 @@ fn others_are_served_during_a_session() {
     let (mut c, _) = begin(&server, "yes", SCRIPT);
     let mut other = server.connect();
     assert_eq!(other.line("incr n"), ":1\r\n");
-    // The session has the data set as it was.
+    // The session has a copy of the data set.
     assert_eq!(
         lines(&c.cmd(&["r", "get", "n"])),
         "<redis> get n\n<reply> NULL\n"

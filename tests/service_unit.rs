@@ -1,5 +1,5 @@
-//! In the place of redis-server: what Debian's `redis-server.service` allows is enough for a whole
-//! life of the server.
+//! As a replacement of redis-server: the system calls that Debian's `redis-server.service` allows
+//! are enough for the server, from start to stop.
 //!
 //! The unit has `SystemCallFilter=@system-service` and `SystemCallFilter=~ @privileged @resources`;
 //! any other system call ends the process with SIGSYS. The test installs the same filter before it
@@ -19,8 +19,8 @@ macro_rules! numbers {
     ($($name:ident)*) => { [$(libc::$name as u32),*] };
 }
 
-/// `systemd-analyze syscall-filter` of systemd 252: @system-service without @privileged and
-/// @resources, as far as x86-64 has these calls.
+/// The system calls of x86-64 in `systemd-analyze syscall-filter` of systemd 252: @system-service
+/// without @privileged and @resources.
 const ALLOWED: &[u32] = &numbers![
     SYS_accept SYS_accept4 SYS_access SYS_add_key SYS_alarm SYS_arch_prctl SYS_bind SYS_brk SYS_capget SYS_chdir
     SYS_chmod SYS_clock_getres SYS_clock_gettime SYS_clock_nanosleep SYS_clone SYS_clone3 SYS_close
@@ -60,7 +60,7 @@ const ALLOWED: &[u32] = &numbers![
     SYS_umask SYS_uname SYS_unlink SYS_unlinkat SYS_unshare SYS_userfaultfd SYS_utime SYS_utimensat SYS_utimes
     SYS_vfork SYS_vmsplice SYS_wait4 SYS_waitid SYS_write SYS_writev];
 
-/// The filter as a program: the number of the call is compared with each that is allowed.
+/// The filter as a program: compares the number of the call with each allowed one.
 fn program() -> Vec<libc::sock_filter> {
     let statement = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
         code: code as u16,
@@ -114,7 +114,7 @@ fn install(program: &mut [libc::sock_filter]) -> io::Result<()> {
     }
 }
 
-/// The server under the unit's filter.
+/// Starts the server under the unit's filter.
 fn filtered(args: &[&str]) -> Peer {
     let mut program = program();
     Peer::aeris_with(args, |command| {
@@ -191,7 +191,7 @@ fn a_whole_life_passes_the_filter_of_debians_service() {
     assert_eq!(server.wait(), Some(0), "it ended by itself");
 }
 
-/// A test that can fail: what the filter forbids does end a process.
+/// The test can fail: a forbidden system call ends a process.
 #[test]
 fn the_filter_kills_what_lowers_its_priority() {
     use std::os::unix::process::ExitStatusExt;

@@ -1,5 +1,4 @@
-//! Transcripts: dialogues with a server as data (`tests/transcripts/*.txt`), replayed in this
-//! process.
+//! Transcripts: requests and replies as data (`tests/transcripts/*.txt`), replayed in this process.
 //!
 //! ```text
 //! # a comment
@@ -18,7 +17,7 @@ use aeris::config::Config;
 use aeris::networking::query;
 use aeris::state::Server;
 
-/// One request and what must come back.
+/// One request and its expected reply.
 struct Exchange {
     line: usize,
     request: String,
@@ -96,7 +95,8 @@ fn replayed_in_process() {
     }
 }
 
-/// Where Redis and Valkey differ, ours is one of the two; tests/words.rs holds which.
+/// Where Redis and Valkey differ, this server's reply is one of the two; tests/words.rs tests
+/// which.
 #[test]
 fn replayed_against_the_real_servers() {
     let (Some(redis), Some(valkey)) = (common::Peer::redis(&[]), common::Peer::valkey(&[])) else {
@@ -113,7 +113,7 @@ fn replayed_against_the_real_servers() {
             reply,
         } in exchanges
         {
-            // Newer than the peers: the documentation judged these.
+            // Newer than the installed servers: these transcripts follow the documentation.
             if name.starts_with("newer") {
                 continue;
             }
@@ -131,8 +131,8 @@ fn replayed_against_the_real_servers() {
     }
 }
 
-/// As many replies as `expected` has, unless an error comes first: none after CLIENT REPLY OFF,
-/// several where messages stand behind the reply.
+/// The number of replies in `expected`, unless an error comes first: none after CLIENT REPLY OFF,
+/// several if messages follow the reply.
 fn replies_like(conn: &mut common::Conn, expected: &str) -> String {
     let mut got = String::new();
     for _ in common::split_replies(expected.as_bytes()) {

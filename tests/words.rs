@@ -1,8 +1,8 @@
-//! The words of Redis and of Valkey: the setting `extended-redis-compatibility` chooses, `yes` is
-//! the default.
+//! The texts of Redis and of Valkey, between which the setting `extended-redis-compatibility`
+//! selects; `yes`, Redis's texts, is the default.
 //!
-//! Each case is a dialogue and the last reply in both words. Our server is asked in both modes, in
-//! this process; where they are installed, redis-server and valkey-server are asked too.
+//! Each case is a list of requests, and the last reply in both forms. This server runs them in both
+//! modes, within this process; redis-server and valkey-server run them too, if they are installed.
 
 mod common;
 
@@ -12,11 +12,11 @@ use aeris::networking::query;
 use aeris::state::Server;
 
 struct Case {
-    /// Requests, as inline commands; `$` begins each. The reply of the last one counts.
+    /// Requests as inline commands. The reply to the last one is compared.
     requests: &'static [&'static str],
     redis: &'static str,
     valkey: &'static str,
-    /// valkey-server 8 does not say so yet.
+    /// Valkey 8.0 has another text; a newer version has this one.
     newer: bool,
 }
 
@@ -178,8 +178,8 @@ const CASES: &[Case] = &[
         "-ERR Error registering functions: ERR flags argument to server.register_function must be a table representing \
          function flags",
     ),
-    // Transactions: in Redis a nested MULTI or a late WATCH is an error of its own, and EXEC runs
-    // the rest.
+    // Transactions: in Redis a nested MULTI or a late WATCH is an error, and EXEC still runs the
+    // rest.
     case(
         &["MULTI", "MULTI"],
         "-ERR MULTI calls can not be nested",
@@ -200,7 +200,7 @@ const CASES: &[Case] = &[
         "*1\r\n+OK",
         "-EXECABORT Transaction discarded because of previous errors.",
     ),
-    // Habits.
+    // Other behaviour that differs.
     case(
         &["SCAN 0 TYPE nosuch"],
         "*2\r\n$1\r\n0\r\n*0",
@@ -314,7 +314,7 @@ fn the_words_change_with_the_setting_at_run_time() {
         "+OK\r\n"
     );
     assert!(said(evalsha).ends_with("No matching script.\r\n"));
-    // What HELP and COMMAND say follows, too.
+    // The texts of HELP and COMMAND change, too.
     assert!(said("CLIENT HELP").contains("(NORMAL|PRIMARY|REPLICA|PUBSUB)"));
     assert!(said("COMMAND INFO multi").contains("no_multi"));
     assert_eq!(

@@ -1,26 +1,25 @@
-//! Stops a build whose LuaJIT would end the server at the first error of a script.
+//! Stops a build in which LuaJIT would end the process at the first error of a script.
 //!
-//! LuaJIT throws its errors either by the C++ way of unwinding, or by its own jump. This crate
-//! aborts on panic, so nothing may unwind through its frames: LuaJIT has to be built with
-//! `-DLUAJIT_NO_UNWIND`. mlua's `vendored` build runs LuaJIT's own Makefile, where the variable
-//! TARGET_FLAGS is for such flags; `.cargo/config.toml` sets it, by force, since no other tool
-//! reads a variable of this name. (CFLAGS and TARGET_CFLAGS, which people do set, stay theirs.)
+//! LuaJIT throws its errors either by unwinding like C++, or by its own jump. This crate aborts on
+//! panic, so nothing may unwind through its frames: LuaJIT must be built with `-DLUAJIT_NO_UNWIND`.
+//! mlua's `vendored` build runs LuaJIT's own Makefile, which reads such flags from the variable
+//! TARGET_FLAGS; `.cargo/config.toml` sets it with `force`, since no other tool reads a variable of
+//! this name. (CFLAGS and TARGET_CFLAGS, which users may set, are not changed.)
 //!
 //! Cargo reads that file only when it runs inside this tree. `cargo install --git`, a vendoring
-//! tool or a distribution's build don't, and would have made a server that passes every build and
-//! dies of `redis.call` of an unknown command. A build script can't add to the environment of
-//! another crate's; so it looks, and says what to do.
+//! tool or a distribution's build don't, and would build a server that crashes on the `redis.call`
+//! of an unknown command. A build script can't set the environment of another crate's build, so it
+//! checks it and prints what to do.
 //!
-//! A LuaJIT that was built without the flag stays where it is, since cargo does not know that it
-//! depends on the variable. If the flag is set later, or the target directory is shared with
-//! another project, such a build lies beside this script's own output; it is known by the one
-//! function that only the C++ way needs.
+//! A LuaJIT that was built without the flag is not built again when the flag is set, since cargo
+//! does not know that it depends on the variable. Such a build lies beside this script's own
+//! output; it is recognised by a function that only unwinding like C++ needs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const FLAG: &str = "-DLUAJIT_NO_UNWIND";
-/// Variables that LuaJIT's Makefile takes flags from.
+/// The variables from which LuaJIT's Makefile takes flags.
 const VARIABLES: [&str; 2] = ["TARGET_FLAGS", "TARGET_CFLAGS"];
 
 fn main() {
@@ -51,8 +50,8 @@ fn main() {
 }
 
 /// The newest LuaJIT in `target/PROFILE/build/mlua-sys-HASH/out`; this script's output is in
-/// `target/PROFILE/build/aeris-HASH/out`. Where cargo keeps these is its own affair: none found,
-/// none judged.
+/// `target/PROFILE/build/aeris-HASH/out`. The layout is cargo's own: if none is found, there is no
+/// check.
 fn built_before() -> Option<PathBuf> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR")?);
     let folders = fs::read_dir(out.ancestors().nth(2)?).ok()?.flatten();

@@ -1,5 +1,4 @@
-//! aeris-check-aof: is this log sound, and where does it end? All of it is in
-//! `persist::aof::check`.
+//! aeris-check-aof: checks an AOF and finds its end. The code is in `persist::aof::check`.
 
 use std::process::ExitCode;
 

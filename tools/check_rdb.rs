@@ -1,4 +1,4 @@
-//! aeris-check-rdb: is this snapshot sound? All of it is in `persist::rdb::check`.
+//! aeris-check-rdb: checks a snapshot. The code is in `persist::rdb::check`.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,7 @@
 //! Echo: many clients, one thread.
 //!
-//! What plain `std::net` lacks: `read` waits for *this* client, so each client needs a thread of
-//! its own. Here one poll waits for all of them, and a handler runs only when its socket has
-//! something to say.
+//! What plain `std::net` lacks: `read` waits for *one* client, so each client needs a thread of its
+//! own. Here one poll waits for all clients, and a handler runs only when its socket is readable.
 //!
 //!     cargo run --example 01_echo &  then  nc 127.0.0.1 7001
 
@@ -13,7 +12,7 @@ use std::os::fd::AsRawFd;
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
-/// All the state there is. The loop hands it to every handler.
+/// The state of the program, which the loop passes to every handler.
 struct Server {
     listener: TcpListener,
     clients: HashMap<Token, TcpStream>,
@@ -35,7 +34,8 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// The kernel reports an edge once, for however many clients: accept until there is none left.
+/// The kernel reports a single edge for any number of new clients, so this accepts until there is
+/// none left.
 fn accept_handler(el: &mut EventLoop<Server>, s: &mut Server, _: Token, _: Mask) -> Io {
     loop {
         match s.listener.accept() {
@@ -47,7 +47,7 @@ fn accept_handler(el: &mut EventLoop<Server>, s: &mut Server, _: Token, _: Mask)
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Io::Drained,
             Err(error) => {
                 eprintln!("accept: {error}");
-                return Io::More; // aborted by the peer, or no fd left: the rest of the queue is still there
+                return Io::More; // aborted by the peer, or no fd left: further connections may be in the backlog
             }
         }
     }
@@ -73,9 +73,9 @@ fn echo_handler(el: &mut EventLoop<Server>, s: &mut Server, t: Token, _: Mask) -
     Io::Drained
 }
 
-/// Reads until the socket is empty. `write_all` is borrowed from the blocking world, and is what
-/// this lesson gets wrong: a peer that sends without reading fills its socket, and then the rest of
-/// the buffer is lost.
+/// Reads until the socket is empty. `write_all` is the mistake of this lesson, as the socket does
+/// not block: when a peer sends without reading, its socket fills up, and the rest of the buffer is
+/// lost.
 fn echo(stream: &mut TcpStream) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -86,7 +86,7 @@ fn echo(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// First out of the loop, then closed: see `remove_file`.
+/// The fd is removed from the loop before it is closed: see `remove_file`.
 fn close_client(el: &mut EventLoop<Server>, s: &mut Server, t: Token) {
     el.remove_file(t);
     s.clients.remove(&t);

@@ -1,9 +1,9 @@
 //! Echo that loses nothing.
 //!
-//! What 01 lacked: a socket takes what fits into its buffer and says `WouldBlock` to the rest. So
-//! each client gets an output buffer. What does not fit waits there, a write handler is installed
-//! until it is gone, and meanwhile we don't read: who does not listen can't go on speaking, and our
-//! memory stays bounded.
+//! What 01 lacked: a socket accepts the bytes that fit into its buffer and returns `WouldBlock` for
+//! the rest. So each client gets an output buffer for the rest, with a write handler until it is
+//! empty. Meanwhile the client is not read: a client that does not read its replies can't send
+//! more, so the memory stays bounded.
 //!
 //!     cargo run --example 02_partial_writes &
 //!     yes | nc 127.0.0.1 7002 | (sleep 5; head -c 100m | wc -c)
@@ -65,7 +65,7 @@ fn read_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
         }
     }
     // The two handlers are bits in our own memory: no system call. `More`, because the socket may
-    // well hold unread bytes, and the kernel has told us of them already.
+    // have unread bytes, which the kernel has reported already.
     el.clear_handler(t, Mask::READABLE);
     el.set_handler(t, Mask::WRITABLE, write_handler);
     Io::More
@@ -85,7 +85,7 @@ fn write_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     Io::More
 }
 
-/// Writes what fits; the rest stays.
+/// Writes what the socket accepts and keeps the rest.
 fn write_output(c: &mut Client) -> io::Result<()> {
     while !c.output.is_empty() {
         match c.stream.write(&c.output) {

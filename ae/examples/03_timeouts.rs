@@ -1,9 +1,10 @@
-//! Echo that waits for nobody for ever.
+//! Echo with timeouts.
 //!
-//! What 02 lacked: a client that says nothing, or never reads its reply, stays. Each client gets a
-//! timer, whose `data` is the token. Activity does not touch it: the handlers note the time, and
-//! the timer looks when it fires and comes again for what is left. A busy client costs one timer
-//! call in ten seconds, not one a request.
+//! What 02 lacked: a client that sends nothing, or never reads its reply, stays connected for ever.
+//! Here each client has a timer, whose `data` is the token. Requests do not change the timer: the
+//! handlers note the time, and the timer, when it fires, closes an idle client or sets itself for
+//! the rest of the time. So a busy client costs one timer call in ten seconds, not one for each
+//! request.
 //!
 //!     cargo run --example 03_timeouts &  then  nc 127.0.0.1 7003, and wait
 
@@ -63,7 +64,7 @@ fn accept_handler(el: &mut Loop, s: &mut Server, _: Token, _: Mask) -> Io {
     Io::More
 }
 
-/// `None` ends the timer, `Some` says when to come again.
+/// `None` ends the timer; `Some` is the time until its next call.
 fn timeout_handler(el: &mut Loop, s: &mut Server, id: TimerId) -> Option<Duration> {
     let token = Token::from_raw(el.timer_data(id)?);
     let idle = s.clients.get(&token)?.last_interaction.elapsed();
@@ -74,8 +75,8 @@ fn timeout_handler(el: &mut Loop, s: &mut Server, id: TimerId) -> Option<Duratio
     None
 }
 
-/// For both directions. Edges make that cheap: an idle socket that could be written to is reported
-/// once, not for ever.
+/// The handler for both directions. With edges that is cheap: an idle, writable socket is reported
+/// once only.
 fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(c) = s.clients.get_mut(&t) else {
         return Io::Drained;
@@ -87,8 +88,8 @@ fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     }
 }
 
-/// Writes what there is, then reads more, until one of the two would block. Either direction's edge
-/// resumes it.
+/// Writes the buffered bytes, then reads more, until one of the two would block. An edge in either
+/// direction resumes it.
 fn echo(c: &mut Client) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -105,7 +106,7 @@ fn echo(c: &mut Client) -> io::Result<()> {
     }
 }
 
-/// From within its own timer, too: a timer that was deleted ignores what its handler returns.
+/// Also called from the client's own timer: the return value of a deleted timer is ignored.
 fn close_client(el: &mut Loop, s: &mut Server, t: Token) -> Io {
     el.remove_file(t);
     if let Some(c) = s.clients.remove(&t) {

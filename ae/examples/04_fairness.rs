@@ -1,9 +1,9 @@
-//! A counter of bytes that nobody can monopolise.
+//! A counter of bytes that no client can monopolise.
 //!
-//! What 03 lacked: it reads until the socket is empty, and the socket of a fast peer never is: one
-//! client holds the loop. Here a handler moves `el.budget()` bytes, says `More`, and is called
-//! again after every other client had its turn. The operator's port is of `Class::First`: asked
-//! there, we answer before we serve the crowd.
+//! What 03 lacked: it reads until the socket is empty, and the socket of a fast peer never is, so
+//! one client can occupy the loop. Here a handler moves `el.budget()` bytes, returns `More`, and is
+//! called again after every other client was served. The operator's port is in `Class::First`, so
+//! its requests are served before those of all other clients.
 //!
 //!     cargo run --release --example 04_fairness &
 //!     nc 127.0.0.1 7004 < /dev/zero &  (several)   then   nc 127.0.0.1 7104, and press return
@@ -65,7 +65,8 @@ fn accept_admin_handler(el: &mut Loop, s: &mut Server, _: Token, _: Mask) -> Io 
     Io::More
 }
 
-/// Without the budget this would be `loop`, and against /dev/zero it would hardly ever return.
+/// Without the budget this would be a `loop`, which hardly ever returns for a peer that sends
+/// /dev/zero.
 fn count_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(stream) = s.clients.get_mut(&t) else {
         return Io::Drained;
@@ -85,7 +86,7 @@ fn count_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     Io::More
 }
 
-/// Any input asks for the figures. A peer that never reads them fills its socket, and then it is
+/// Any input requests the figures. A peer that never reads them fills its socket, and is then
 /// closed.
 fn report_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(stream) = s.clients.get_mut(&t) else {

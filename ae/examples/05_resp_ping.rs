@@ -1,8 +1,8 @@
-//! Speaks Redis's protocol and knows PING.
+//! A server with Redis's protocol and the command PING.
 //!
-//! What 04 lacked: a language. Bytes arrive in any portions and gather in `querybuf` until a
-//! request is complete. Replies leave together: handlers append, `before_sleep` writes, so a
-//! pipeline costs one system call. Thus the real server.
+//! What 04 lacked: a protocol. Bytes arrive in portions of any size and are collected in `querybuf`
+//! until a request is complete. Replies are sent together: handlers append, `before_sleep` writes,
+//! so a pipeline costs one system call. The real server works likewise.
 //!
 //!     cargo run --release --example 05_resp_ping &  then  redis-benchmark -p 7005 -t ping -P 16
 
@@ -60,7 +60,7 @@ fn accept_handler(el: &mut Loop, s: &mut Server, _: Token, _: Mask) -> Io {
     Io::More
 }
 
-/// One read a turn. When it comes back short the socket is empty: no second read to hear
+/// One read in each turn. A short read has emptied the socket, so no second read is needed to get
 /// `WouldBlock`.
 fn read_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(c) = s.clients.get_mut(&t) else {
@@ -83,7 +83,7 @@ fn read_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     }
 }
 
-/// Answers every complete request; what is left of the last one stays.
+/// Replies to every complete request and keeps the incomplete rest.
 fn process_input_buffer(c: &mut Client) {
     let mut rest = c.querybuf.as_slice();
     while let Some((name, after)) = resp::parse(rest) {
@@ -105,7 +105,7 @@ fn before_sleep(el: &mut Loop, s: &mut Server) {
     }
 }
 
-/// Called by `before_sleep`, and by the loop for what the socket did not take then.
+/// Called by `before_sleep`, and by the loop when a socket that was full is writable again.
 fn write_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(c) = s.clients.get_mut(&t) else {
         return Io::Drained;

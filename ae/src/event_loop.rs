@@ -18,17 +18,17 @@
 //!   +------------------+
 //! ```
 //!
-//! The same as Redis's `aeProcessEvents`, but for three things. The poll is edge-triggered, so the
+//! There are three differences to Redis's `aeProcessEvents`. The poll is edge-triggered, so the
 //! loop remembers which fds are ready (`files.rs`). A handler has a budget; one that returned
-//! `More` is called again next turn, after all other due handlers. And a function installed for
-//! both directions is called for each, where Redis calls it once.
+//! `More` is called again next turn, after all other due handlers. A function that is installed for
+//! both directions is called for each; Redis calls it once.
 //!
 //! **Invariants**
-//! - Nothing in a turn is borrowed while a handler runs. So a handler may do anything to the loop,
-//!   including to run a nested turn (a long-lasting command that answers others meanwhile): what
-//!   the nested turn served, the outer one does not serve again.
-//! - No allocation, no hashing and no system call but the poll itself, in a turn.
-//! - With nothing due the poll waits; with something due it never does
+//! - Nothing in a turn is borrowed while a handler runs. So a handler may change the loop in any
+//!   way, and may run a nested turn (a long-running command that serves other clients meanwhile):
+//!   fds that the nested turn served are not served again by the outer one.
+//! - A turn makes no allocation, computes no hash and makes no system call other than the poll.
+//! - The poll waits if no fd and no timer is due, and does not wait otherwise
 //!   (`more_keeps_firing_without_new_edges`).
 
 use std::io;
@@ -41,7 +41,7 @@ use crate::poll::{Poller, backend_name};
 use crate::timers::{TimeProc, TimerId, Timers};
 use crate::waker::Waker;
 
-/// Called before and after the poll.
+/// Called before or after the poll.
 pub type SleepProc<S> = fn(&mut EventLoop<S>, &mut S);
 
 /// Called after each phase, with the time at which the phase began and its duration. Phases of a
@@ -49,15 +49,15 @@ pub type SleepProc<S> = fn(&mut EventLoop<S>, &mut S);
 /// tell which phase contains which.
 pub type Observer<S> = fn(&mut S, Phase, Instant, Duration);
 
-/// How many bytes one handler call should move: a few dozen microseconds of copying, so that a
-/// thousand busy fds still give a turn of some ten milliseconds.
+/// The number of bytes that one handler call should move: a few dozen microseconds of copying, so
+/// that a turn with a thousand busy fds takes some ten milliseconds.
 pub const DEFAULT_BUDGET: usize = 64 * 1024;
 
-/// A part of a turn, as passed to the observer.
+/// The part of a turn that is passed to the observer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     BeforeSleep,
-    /// Sleeping included; with the number of fds that changed.
+    /// The poll, its sleep included, with the number of fds that changed.
     Poll(usize),
     AfterSleep,
     /// One handler call for this fd, which was `READABLE` or `WRITABLE`. The handler may have
@@ -67,26 +67,30 @@ pub enum Phase {
     Timer(TimerId),
 }
 
-/// What a turn should do.
+/// What a turn does, as flags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Events(u8);
 
 impl Events {
+    /// Serve files.
     pub const FILES: Events = Events(1);
+    /// Fire timers.
     pub const TIMERS: Events = Events(2);
     /// Files and timers.
     pub const ALL: Events = Events(1 | 2);
     /// Don't sleep in the poll.
     pub const DONT_WAIT: Events = Events(4);
+    /// Call the function before the poll.
     pub const CALL_BEFORE_SLEEP: Events = Events(8);
+    /// Call the function after the poll.
     pub const CALL_AFTER_SLEEP: Events = Events(16);
 
-    /// Whether all of `other` is in here.
+    /// Whether all flags of `other` are set.
     pub const fn contains(self, other: Events) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// `|`, for constants.
+    /// The `|` operator, for constants.
     pub const fn union(self, other: Events) -> Events {
         Events(self.0 | other.0)
     }
@@ -99,7 +103,7 @@ impl BitOr for Events {
     }
 }
 
-/// The loop. `S` is the program's state, handed to every callback.
+/// The event loop. `S` is the program's state, which is passed to every callback.
 pub struct EventLoop<S> {
     files: Files<S>,
     timers: Timers<S>,
@@ -131,7 +135,7 @@ impl<S> EventLoop<S> {
         })
     }
 
-    /// Turns until `stop`.
+    /// Runs turns until [`EventLoop::stop`].
     pub fn run(&mut self, s: &mut S) -> io::Result<()> {
         let turn = Events::ALL | Events::CALL_BEFORE_SLEEP | Events::CALL_AFTER_SLEEP;
         while !std::mem::take(&mut self.stopped) {
@@ -140,14 +144,14 @@ impl<S> EventLoop<S> {
         Ok(())
     }
 
-    /// `run` returns when the current turn is over; when it isn't running, it will return at once.
+    /// Makes `run` return at the end of the current turn, or at once if it is not running.
     pub fn stop(&mut self) {
         self.stopped = true;
         self.dont_wait = true;
     }
 
-    /// One turn. Returns how many files and timers were served. May be called from within a
-    /// handler: the fd or timer whose handler that is, is left alone meanwhile.
+    /// Runs one turn. Returns the number of files and timers that were served. May be called from
+    /// within a handler, whose fd or timer is then not served.
     pub fn process_events(&mut self, s: &mut S, what: Events) -> io::Result<usize> {
         let (files, timers) = (what.contains(Events::FILES), what.contains(Events::TIMERS));
         if !files && !timers {
@@ -180,7 +184,8 @@ impl<S> EventLoop<S> {
         }
     }
 
-    /// `None`: until something happens. Reads the clock only if it may have to wait for a timer.
+    /// The timeout of the poll; `None` is for ever. Reads the clock only if the poll may have to
+    /// wait for a timer.
     fn poll_timeout(&mut self, what: Events) -> Option<Duration> {
         if what.contains(Events::DONT_WAIT)
             || std::mem::take(&mut self.dont_wait)
@@ -213,7 +218,7 @@ impl<S> EventLoop<S> {
         }
     }
 
-    /// Serves what was queued when it began; what becomes due meanwhile waits for the next turn.
+    /// Serves the fds that are queued now; fds that become due meanwhile wait for the next turn.
     fn serve(&mut self, s: &mut S, class: Class) -> usize {
         let turn_end = self.files.turn_end(class);
         let mut served = 0;
@@ -273,9 +278,9 @@ impl<S> EventLoop<S> {
 
 /// Files.
 impl<S> EventLoop<S> {
-    /// Registers an fd, which has to be nonblocking and not registered yet. No handler is called
-    /// before `set_handler`; what becomes ready until then is remembered. Fails with
-    /// `QuotaExceeded` when `setsize` files are registered.
+    /// Registers an fd, which must be nonblocking and not registered yet. No handler is called
+    /// before `set_handler`; readiness until then is remembered. Fails with `QuotaExceeded` when
+    /// `setsize` files are registered.
     pub fn add_file(&mut self, fd: RawFd, class: Class, data: u64) -> io::Result<Token> {
         let token = self.files.next_token()?;
         self.poller.register(fd, token)?;
@@ -283,9 +288,9 @@ impl<S> EventLoop<S> {
         Ok(token)
     }
 
-    /// To be called before the fd is closed. A number that is closed first may belong to another
-    /// file by now; and if a forked child holds the same open file, the kernel would go on
-    /// reporting it. False for a token that is gone.
+    /// Must be called before the fd is closed. After a close the number may belong to another file;
+    /// and if a forked child has the same open file, the kernel would continue to report it.
+    /// Returns false for a token that is no longer valid.
     pub fn remove_file(&mut self, t: Token) -> bool {
         let Some(fd) = self.files.remove(t) else {
             return false;
@@ -294,20 +299,20 @@ impl<S> EventLoop<S> {
         true
     }
 
-    /// From now on `proc` is called when the fd is ready in a direction of `mask`: from the next
-    /// turn on, if it is already. No system call. Does nothing for a token that is gone, as all
-    /// setters.
+    /// Installs a handler: `proc` is called when the fd is ready in a direction of `mask`, from the
+    /// next turn on if it is ready already. No system call. Like all setters, does nothing for a
+    /// token that is no longer valid.
     pub fn set_handler(&mut self, t: Token, mask: Mask, proc: FileProc<S>) {
         self.files.set_handler(t, mask, proc);
     }
 
-    /// What becomes ready meanwhile is remembered for the next `set_handler`. `WRITABLE` takes
-    /// `BARRIER` with it.
+    /// Clears handlers. Readiness is remembered for the next `set_handler`. Clearing `WRITABLE`
+    /// also clears `BARRIER`.
     pub fn clear_handler(&mut self, t: Token, mask: Mask) {
         self.files.clear_handler(t, mask);
     }
 
-    /// For which directions a handler is installed.
+    /// The directions for which a handler is installed.
     pub fn mask(&self, t: Token) -> Mask {
         self.files.mask(t)
     }
@@ -317,38 +322,40 @@ impl<S> EventLoop<S> {
         self.files.data(t)
     }
 
+    /// Sets the number that [`EventLoop::data`] returns.
     pub fn set_data(&mut self, t: Token, data: u64) {
         self.files.set_data(t, data);
     }
 
+    /// The fd of a token.
     pub fn fd(&self, t: Token) -> Option<RawFd> {
         self.files.fd(t)
     }
 
-    /// Counts from the next time that the fd becomes due.
+    /// Sets the class, which applies from the next time that the fd becomes due.
     pub fn set_class(&mut self, t: Token, class: Class) {
         self.files.set_class(t, class);
     }
 
-    /// Says that a direction is ready although the kernel hasn't: for bytes that a layer in between
-    /// (TLS) has taken off the socket already. Its handler is called next turn, if there is one.
+    /// Marks a direction as ready although the kernel has not reported it: for bytes that a layer
+    /// in between (TLS) has already read from the socket. A handler is called in the next turn.
     pub fn mark_ready(&mut self, t: Token, mask: Mask) {
         self.files
             .mark_ready(t, mask & (Mask::READABLE | Mask::WRITABLE));
     }
 
-    /// How many files are registered.
+    /// The number of registered files.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// How many files may be registered.
+    /// The maximum number of files.
     pub fn setsize(&self) -> usize {
         self.files.setsize()
     }
 
-    /// Fails when more files are registered than that.
+    /// Sets the maximum number of files. Fails if more files are registered.
     pub fn resize(&mut self, setsize: usize) -> io::Result<()> {
         self.files.resize(setsize)
     }
@@ -356,13 +363,13 @@ impl<S> EventLoop<S> {
 
 /// Timers.
 impl<S> EventLoop<S> {
-    /// Calls `proc` once `after` has passed, in the turn in which the loop notices: with epoll up
-    /// to 1 ms later than asked, never earlier.
+    /// Calls `proc` when `after` has passed: with epoll up to 1 ms late, never early.
     pub fn add_timer(&mut self, after: Duration, data: u64, proc: TimeProc<S>) -> TimerId {
         self.timers.add(after, data, proc)
     }
 
-    /// False for a timer that is gone. A timer may delete itself, whatever it returns afterwards.
+    /// Deletes a timer. Returns false if it does not exist any more. A timer may delete itself; its
+    /// return value is then ignored.
     pub fn delete_timer(&mut self, id: TimerId) -> bool {
         self.timers.delete(id)
     }
@@ -375,39 +382,44 @@ impl<S> EventLoop<S> {
 
 /// Hooks and settings.
 impl<S> EventLoop<S> {
+    /// Sets the function that is called before the poll.
     pub fn set_before_sleep(&mut self, proc: Option<SleepProc<S>>) {
         self.before_sleep = proc;
     }
 
+    /// Sets the function that is called after the poll.
     pub fn set_after_sleep(&mut self, proc: Option<SleepProc<S>>) {
         self.after_sleep = proc;
     }
 
-    /// Costs two clock readings for each phase when set, a predictable branch when not.
+    /// Sets the observer, which costs two clock readings for each phase; without one, a predictable
+    /// branch.
     pub fn set_observer(&mut self, observer: Option<Observer<S>>) {
         self.observer = observer;
     }
 
-    /// Ends a poll from another thread.
+    /// A handle that ends a poll from another thread.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
     }
 
-    /// Whether the next poll that could sleep returns at once instead. Holds for that one poll.
+    /// With true, the next poll that could sleep returns at once. Applies to one poll only.
     pub fn set_dont_wait(&mut self, dont_wait: bool) {
         self.dont_wait = dont_wait;
     }
 
-    /// How many bytes a handler should move in one call. It stops there and returns `More`.
+    /// The number of bytes that a handler should move in one call. It then stops and returns
+    /// `More`.
     pub fn budget(&self) -> usize {
         self.budget
     }
 
+    /// Sets the number of bytes for [`EventLoop::budget`].
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget = bytes;
     }
 
-    /// `epoll` or `kqueue`.
+    /// The kernel interface: `epoll` or `kqueue`.
     pub fn backend_name() -> &'static str {
         backend_name()
     }

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! An fd is *due* when `mask & ready` is not empty, and then its token stands in the queue of its
-//! class. The kernel reports an edge once, so `ready` is our memory of it. A handler's return value
-//! keeps the bit true:
+//! class. The kernel reports an edge once, so `ready` remembers it. A handler's return value
+//! updates the bit:
 //!
 //! ```text
 //!   poll reports an edge ------------> ready = 1
@@ -21,20 +21,20 @@
 //!   handler returns Drained ---------> (stays)        the kernel will report the next edge
 //! ```
 //!
-//! A fresh socket is writable at once. The bit stays set until a handler wants to write, which may
-//! be much later. A bit that is set wrongly does no harm: the handler's read says `WouldBlock`, it
-//! returns `Drained`, the bit is gone. A bit that is lost would hang a connection for ever. Hence
-//! the order above, and the second look for hang-ups:
+//! A new socket is writable at once. The bit stays set until a handler writes, which may be much
+//! later. A bit that is set wrongly is harmless: the handler's read returns `WouldBlock`, the
+//! handler returns `Drained`, and the bit is cleared. A bit that is lost would block a connection
+//! for ever. Hence the order above, and the second call after a hang-up:
 //!
-//! **A short read is enough to say `Drained`.** It saves the second `read` that would only say
-//! `WouldBlock`. The trap is a peer that sends its last bytes and closes: both are one edge, the
-//! read comes back short, and the end of file would never be seen. So when the edge carried a
-//! hang-up, the first `Drained` afterwards is not believed and the handler is called once more.
+//! **After a short read a handler may return `Drained`**, which saves a second `read` that would
+//! only return `WouldBlock`. But a peer may send its last bytes and close: both are one edge, the
+//! read is short, and the end of file would never be read. So when the edge had a hang-up, the
+//! first `Drained` after it is ignored and the handler is called once more.
 //!
 //! **Invariants**
-//! - A token is honoured only while its generation is the slot's; removal moves the generation on.
-//!   So an event for an fd that was closed in this turn reaches no handler, even when its number or
-//!   its slot is in use again (`stale_event_reaches_nobody`).
+//! - A token is valid only while its generation equals the slot's; removal increments the
+//!   generation. So no handler is called for an event of an fd that was closed in this turn, even
+//!   when its number or its slot is in use again (`stale_event_reaches_nobody`).
 //! - A live file's token is queued at most once (`queued`), and never while its own handler runs
 //!   (`busy`): a handler is not re-entered by a nested turn
 //!   (`nested_turn_does_not_reenter_a_handler`).
@@ -44,9 +44,9 @@
 //! **Limits.** A slot's generation wraps after 2^32 uses. Slots are reused, the table never
 //! shrinks.
 //!
-//! **Rejected.** Indexing by fd, as Redis does: an fd's number says nothing about whether it is the
-//! same connection. A hash map: a probe for each event. Walking all slots: the cost of a turn
-//! should follow what is ready, not what is connected.
+//! **Rejected.** Indexing by fd, as Redis does: the number of an fd does not identify a connection.
+//! A hash map: a probe for each event. Walking all slots: the cost of a turn should depend on the
+//! ready fds, not on all connections.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -56,12 +56,11 @@ use std::os::fd::RawFd;
 
 use crate::EventLoop;
 
-/// Called when the fd is ready in a direction; `mask` is that one direction, `READABLE` or
-/// `WRITABLE`.
+/// Called when the fd is ready; `mask` is the direction, `READABLE` or `WRITABLE`.
 pub type FileProc<S> = fn(&mut EventLoop<S>, &mut S, Token, Mask) -> Io;
 
-/// Names one registration of an fd. Closing and reopening gives another token, even for the same fd
-/// number.
+/// Identifies one registration of an fd. Closing and reopening gives another token, even for the
+/// same fd number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Token {
     slot: u32,
@@ -69,12 +68,12 @@ pub struct Token {
 }
 
 impl Token {
-    /// For storage outside; `from_raw` gives the token back.
+    /// The token as a number; `from_raw` is the inverse.
     pub const fn to_raw(self) -> u64 {
         (self.generation as u64) << 32 | self.slot as u64
     }
 
-    /// A number that was never a token gives one that names nothing.
+    /// The token of a number. A number that was never a token gives one that is not valid.
     pub const fn from_raw(raw: u64) -> Self {
         Self {
             slot: raw as u32,
@@ -92,24 +91,28 @@ impl Token {
 pub struct Mask(u8);
 
 impl Mask {
+    /// No direction.
     pub const NONE: Mask = Mask(0);
+    /// Reading.
     pub const READABLE: Mask = Mask(1);
+    /// Writing.
     pub const WRITABLE: Mask = Mask(2);
-    /// Beside `WRITABLE`: in a turn in which both are due, write first. For handlers that must not
-    /// reply in the turn in which they read, because something (an fsync in `before_sleep`) has to
-    /// happen in between.
+    /// With `WRITABLE`: in a turn in which both directions are due, the write handler is called
+    /// first. For handlers that must not reply in the turn in which they read, because something
+    /// (an fsync in `before_sleep`) must happen in between.
     pub const BARRIER: Mask = Mask(4);
-    /// Only in a file's `ready`: the last edge carried a hang-up that no handler has had the chance
-    /// to see twice.
+    /// Only in a file's `ready`: the last edge had a hang-up, and the handler has not been called
+    /// twice since.
     pub(crate) const READ_CLOSED: Mask = Mask(8);
 
     const DIRECTIONS: Mask = Mask(1 | 2);
 
-    /// Whether all of `other` is in here.
+    /// Whether all directions of `other` are set.
     pub const fn contains(self, other: Mask) -> bool {
         self.0 & other.0 == other.0
     }
 
+    /// Whether no direction is set.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -160,20 +163,21 @@ impl fmt::Debug for Mask {
     }
 }
 
-/// What a handler reports back about the direction it was called for.
+/// The result of a handler for its direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Io {
-    /// There is nothing left to do before the kernel says so: the last call would have blocked, or
-    /// moved less than was asked for.
+    /// The handler waits for the next edge: the last call would have blocked, or moved fewer bytes
+    /// than requested.
     Drained,
-    /// Stopped early, for the sake of the others. Call again next turn.
+    /// The handler stopped early, so that others are served. It is called again in the next turn.
     More,
 }
 
-/// Which fds are served first within a turn.
+/// The order in which fds are served within a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
-    /// Few and important: the links that keep a system together, and its operator.
+    /// Served first: few and important fds, such as links between servers and connections of
+    /// operators.
     First,
     Normal,
 }
@@ -215,8 +219,9 @@ impl<S> File<S> {
     }
 }
 
-/// The tokens that wait to be served, oldest first. `popped` numbers the entries for ever, so that
-/// a turn can say "up to here" and a nested turn may take entries from under it.
+/// The tokens to be served, oldest first. `popped` numbers the entries for ever, so that a turn can
+/// stop at the entries that were queued at its beginning, even if a nested turn removes entries
+/// meanwhile.
 struct ReadyQueue {
     tokens: VecDeque<Token>,
     popped: u64,
@@ -311,7 +316,7 @@ impl<S> Files<S> {
         };
     }
 
-    /// Returns the fd that the slot held.
+    /// Removes a file and returns its fd.
     pub(crate) fn remove(&mut self, token: Token) -> Option<RawFd> {
         let file = self.get_mut(token)?;
         let fd = file.fd;
@@ -337,7 +342,7 @@ impl<S> Files<S> {
         self.queue_if_due(token);
     }
 
-    /// A barrier makes no sense without a writer, so it goes with it.
+    /// A barrier without a write handler has no meaning, so it is cleared, too.
     pub(crate) fn clear_handler(&mut self, token: Token, mask: Mask) {
         let Some(file) = self.get_mut(token) else {
             return;
@@ -368,14 +373,15 @@ impl<S> Files<S> {
         }
     }
 
-    /// An entry that is queued already is served once more in its old class.
+    /// Sets the class. An entry that is queued already is still served in its old class.
     pub(crate) fn set_class(&mut self, token: Token, class: Class) {
         if let Some(file) = self.get_mut(token) {
             file.class = class;
         }
     }
 
-    /// The kernel's report, or a handler that knows better than the kernel.
+    /// Marks directions as ready: for the kernel's reports, and for handlers that know of more
+    /// bytes.
     pub(crate) fn mark_ready(&mut self, token: Token, ready: Mask) {
         if let Some(file) = self.get_mut(token) {
             file.ready |= ready;
@@ -387,13 +393,14 @@ impl<S> Files<S> {
         self.ready.iter().any(|queue| !queue.tokens.is_empty())
     }
 
-    /// Where the queue of `class` ends now. What is queued later belongs to the next turn.
+    /// The present end of the queue of `class`. Entries that are queued later belong to the next
+    /// turn.
     pub(crate) fn turn_end(&self, class: Class) -> u64 {
         self.ready[class as usize].end()
     }
 
-    /// The next due file of this turn and the directions in which it is due, or `None` when the
-    /// turn is over. Marks it busy until `leave`.
+    /// The next due file of this turn and its due directions; `None` at the end of the turn. Marks
+    /// the file as busy until `leave`.
     pub(crate) fn enter(&mut self, class: Class, turn_end: u64) -> Option<(Token, Mask)> {
         loop {
             let queue = &mut self.ready[class as usize];
@@ -414,8 +421,8 @@ impl<S> Files<S> {
         }
     }
 
-    /// The handler to call for `direction`, unless another one has cleared it or removed the file
-    /// since `enter`. Takes the ready bit.
+    /// The handler for `direction`, unless another handler has cleared it or removed the file since
+    /// `enter`. Clears the ready bit.
     pub(crate) fn take(&mut self, token: Token, direction: Mask) -> Option<FileProc<S>> {
         let file = self.get_mut(token)?;
         if !file.due().contains(direction) {
@@ -429,7 +436,8 @@ impl<S> Files<S> {
         }
     }
 
-    /// What the handler for `direction` said. After a hang-up the first `Drained` is not believed.
+    /// Takes in the result of the handler for `direction`. After a hang-up the first `Drained` is
+    /// ignored.
     pub(crate) fn give_back(&mut self, token: Token, direction: Mask, io: Io) {
         let Some(file) = self.get_mut(token) else {
             return;
@@ -441,7 +449,7 @@ impl<S> Files<S> {
         }
     }
 
-    /// Ends what `enter` began: a file that is still due, or due again, waits for the next turn.
+    /// Ends `enter`: a file that is still due, or due again, is queued for the next turn.
     pub(crate) fn leave(&mut self, token: Token) {
         if let Some(file) = self.get_mut(token) {
             file.busy = false;

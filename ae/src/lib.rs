@@ -1,9 +1,9 @@
 //! # ae: an event loop small enough to read
 //!
 //! One thread waits for many file descriptors and a few timers, and calls a plain function when one
-//! of them has something to do. That is all of it; the shape is that of Redis's `ae.c`, the ground
-//! it stands on is [mio] (epoll on Linux, kqueue on macOS and the BSDs). `ae` knows fds, timers and
-//! callbacks, and nothing of what they are for.
+//! of them is ready. The design is that of Redis's `ae.c`; the kernel is accessed through [mio]
+//! (epoll on Linux, kqueue on macOS and the BSDs). `ae` has fds, timers and callbacks, and does not
+//! depend on their purpose.
 //!
 //! ```text
 //!   event_loop.rs   process_events: one iteration, box by box
@@ -38,13 +38,13 @@
 //! ```
 //!
 //! **Handlers are `fn` pointers and the state is passed in.** The loop owns no data of the program:
-//! every callback gets `&mut EventLoop<S>` and `&mut S` side by side, so it may add, change and
-//! delete anything, itself included, without a cell, a lock or a box. What a closure would capture
-//! is the `data: u64` beside each fd and timer.
+//! every callback gets `&mut EventLoop<S>` and `&mut S`, so it may add, change and delete anything,
+//! itself included, without a cell, a lock or a box. Each fd and timer has a number, `data: u64`,
+//! in place of the captured variables of a closure.
 //!
 //! **Limits.** Unix, 64-bit: a token travels through the kernel in one machine word.
-//! Single-threaded: only a [`Waker`] may be sent elsewhere. After `fork` the child shares the
-//! kernel's side of the loop and must leave it alone.
+//! Single-threaded: only a [`Waker`] may be sent to another thread. After `fork` the child shares
+//! the kernel's part of the loop and must not use it.
 
 mod event_loop;
 mod files;

@@ -1,4 +1,4 @@
-//! The kernel's side: which fds have changed since we last asked.
+//! The kernel's part: which fds have changed since the last poll.
 //!
 //! ```text
 //!     add_file ---- register(fd, token) ---->  +--------+
@@ -8,13 +8,13 @@
 //!     poll(timeout) <--- (token, what became ready) ...
 //! ```
 //!
-//! Edge-triggered means that readiness is reported when it *begins*. The kernel says once that
-//! bytes have arrived and is silent until more arrive, whether we have read the first ones or not.
-//! The ready bit in `files.rs` remembers it. What this buys: interest in reading or writing is a
-//! bit in our own memory, and no system call is made for it between accept and close.
+//! Edge-triggered means that readiness is reported when it *begins*. The kernel reports once that
+//! bytes have arrived, and again only when more arrive, whether the first ones have been read or
+//! not. The ready bit in `files.rs` remembers it. The advantage: interest in reading or writing is
+//! a bit in our own memory, and no system call is made for it between accept and close.
 //!
-//! **Invariant:** a token that comes out of [`Poller::poll`] was put in by [`Poller::register`],
-//! but its fd may have been removed since. Code that uses it compares generations.
+//! **Invariant:** a token from [`Poller::poll`] was registered by [`Poller::register`], but its fd
+//! may have been removed since. Code that uses it compares generations.
 //!
 //! **Limit:** mio hands epoll whole milliseconds, rounded up. A poll may end up to 1 ms after a
 //! timer is due and never before, so the loop does not spin through the last fraction. kqueue keeps
@@ -35,11 +35,11 @@ const _: () = assert!(
     "a mio token must hold slot and generation"
 );
 
-/// No file has it: slots are counted in 32 bits and the last one is never handed out.
+/// No file has this token: slots are counted in 32 bits and the last one is never used.
 const WAKER: mio::Token = mio::Token(usize::MAX);
 
-/// How many events one poll takes at most. The rest stay in the kernel for the next turn, so this
-/// bounds the memory and the length of a turn, not the number of fds.
+/// The maximum number of events of one poll. The others stay in the kernel for the next turn, so
+/// this limits the memory and the length of a turn, not the number of fds.
 const MAX_EVENTS: usize = 4096;
 
 /// The name of the kernel interface in use.
@@ -73,12 +73,13 @@ impl Poller {
         )
     }
 
-    /// An error means that the fd is closed already, and then the kernel has forgotten it, too.
+    /// Stops watching an fd. An error means that the fd is closed already, and then the kernel does
+    /// not watch it either.
     pub(crate) fn deregister(&self, fd: RawFd) {
         let _ = self.registry().deregister(&mut SourceFd(&fd));
     }
 
-    /// Waits, then hands each change to `ready`. A signal ends the wait early: that is an empty
+    /// Waits, then passes each change to `ready`. If a signal ends the wait early, that is an empty
     /// poll, not an error.
     pub(crate) fn poll(
         &mut self,
@@ -106,8 +107,8 @@ impl Poller {
     }
 }
 
-/// An error or a hang-up makes a direction ready: the handler's own read or write returns which it
-/// was.
+/// The directions of an event. An error or a hang-up makes a direction ready: the handler's own
+/// read or write then returns the error.
 fn what_became_ready(event: &mio::event::Event) -> Mask {
     let mut ready = Mask::NONE;
     if event.is_readable() {

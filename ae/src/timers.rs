@@ -1,4 +1,4 @@
-//! The time events: a binary heap, the timer that is due first on top.
+//! The timers: a binary heap with the earliest timer on top.
 //!
 //! ```text
 //!   TimerId = slot + generation                     heap (by `when`, then by order of scheduling)
@@ -12,21 +12,21 @@
 //! no tombstones and no search. Adding is O(log n), looking at the next O(1), and nothing is
 //! allocated once the vectors have grown.
 //!
-//! A timer that fires leaves the heap before its handler runs and goes back with what the handler
-//! asks for. Meanwhile it still exists: it may delete itself, and a nested turn does not fire it
+//! A timer is removed from the heap before its handler runs, and added again if the handler returns
+//! a time. Meanwhile it still exists: it may delete itself, and a nested turn does not fire it
 //! again.
 //!
 //! **Invariants**
 //! - `heap[slots[i].position].slot == i` for every timer in the heap
 //!   (`heap_agrees_with_naive_twin`).
-//! - A timer that was scheduled during a pass is not fired by that pass, even when it is due at
-//!   once: a timer that makes timers can't hold the loop
+//! - A timer that was scheduled during a pass is not fired by that pass, even if it is due at once:
+//!   a timer that creates timers can't block the loop
 //!   (`timer_made_in_a_timer_waits_one_iteration`).
 //! - Timers that are due at the same time fire in the order in which they were scheduled.
 //!
-//! **Rejected.** A list, as Redis has: fine for its one cron timer, a scan of all for each look at
-//! the next. A `BTreeMap`: as good in order, but it allocates. A timing wheel: unbeaten for
-//! millions of timeouts, and a tick that rounds all of them.
+//! **Rejected.** A list, as in Redis: fine for one cron timer, but the next timer is found by a
+//! scan. A `BTreeMap`: the same costs, but it allocates. A timing wheel: best for millions of
+//! timeouts, but it rounds all times to a tick.
 //!
 //! Time is a `u64` of nanoseconds since the loop was made, from the monotonic clock. It saturates
 //! after 584 years.
@@ -35,10 +35,10 @@ use std::time::{Duration, Instant};
 
 use crate::EventLoop;
 
-/// Called when the timer is due. `None`: done, delete the timer. `Some(d)`: again, in `d` from now.
+/// Called when the timer is due. `None` deletes the timer; `Some(d)` calls it again after `d`.
 pub type TimeProc<S> = fn(&mut EventLoop<S>, &mut S, TimerId) -> Option<Duration>;
 
-/// Names one timer until it is deleted.
+/// Identifies a timer until it is deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimerId {
     slot: u32,
@@ -56,7 +56,7 @@ struct Timer<S> {
     position: u32,
 }
 
-/// The order of the fields is the order of the heap.
+/// The order of the fields is the order in the heap.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     when: u64,
@@ -64,7 +64,7 @@ struct Due {
     slot: u32,
 }
 
-/// One walk over the due timers: those due by `now` that had been scheduled when it began.
+/// One walk over the due timers: those that are due by `now` and were scheduled before it began.
 #[derive(Clone, Copy)]
 pub(crate) struct Pass {
     now: u64,
@@ -116,7 +116,7 @@ impl<S> Timers<S> {
         id
     }
 
-    /// False when there is no such timer, or no longer.
+    /// Returns false if the timer does not exist any more.
     pub(crate) fn delete(&mut self, id: TimerId) -> bool {
         let Some(timer) = self.get_mut(id) else {
             return false;
@@ -138,13 +138,13 @@ impl<S> Timers<S> {
             .map(|timer| timer.data)
     }
 
-    /// How long until the next timer is due; zero when it is. `None` without timers.
+    /// The time until the next timer; zero if it is due, `None` without timers.
     pub(crate) fn until_next(&self) -> Option<Duration> {
         let next = self.heap.first()?;
         Some(Duration::from_nanos(next.when.saturating_sub(self.now())))
     }
 
-    /// `None` without timers, and then the clock is not read.
+    /// `None` without timers; the clock is then not read.
     pub(crate) fn begin_pass(&self) -> Option<Pass> {
         let next = self.heap.first()?;
         let now = self.now();
@@ -156,9 +156,8 @@ impl<S> Timers<S> {
 
     /// The next timer of this pass. It is out of the heap until `again` or `delete`.
     ///
-    /// What was scheduled during the pass is due at `now` or later and has a later sequence, so it
-    /// stands behind everything that the pass may still fire: the pass can end at the first such
-    /// timer.
+    /// A timer that was scheduled during the pass is due at `now` or later and has a later sequence
+    /// number, so it comes after all timers of the pass: the pass ends at the first such timer.
     pub(crate) fn take_due(&mut self, pass: Pass) -> Option<(TimerId, TimeProc<S>)> {
         let next = *self.heap.first()?;
         if next.when > pass.now || next.sequence >= pass.sequence {
@@ -174,7 +173,7 @@ impl<S> Timers<S> {
         timer.handler.map(|handler| (id, handler))
     }
 
-    /// The handler wants to be called again, unless it was deleted meanwhile.
+    /// Schedules a timer again after its handler, unless it was deleted meanwhile.
     pub(crate) fn again(&mut self, id: TimerId, after: Duration) {
         let when = self.in_future(after);
         if self.get_mut(id).is_some() {
@@ -207,7 +206,7 @@ impl<S> Timers<S> {
         self.sift_up(self.heap.len() - 1);
     }
 
-    /// Takes one entry out of the heap; the last one fills the gap and finds its place from there.
+    /// Removes an entry from the heap; the last entry fills its position and is sifted from there.
     fn unschedule(&mut self, position: usize) {
         self.heap.swap_remove(position);
         if position < self.heap.len() {

@@ -1,9 +1,9 @@
 //! Waking the loop from another thread.
 //!
-//! A thread that has finished something (an fsync, a name look-up) leaves its result where the loop
-//! will look, then calls [`Waker::wake`]. The poll in progress ends, or the next one does not wait;
-//! no handler is called for it. The program looks for results in `after_sleep` or `before_sleep`.
-//! Wakes that come together count as one.
+//! A thread that has finished something (an fsync, a name look-up) stores its result where the main
+//! thread finds it, then calls [`Waker::wake`]. The present poll ends, or the next one does not
+//! wait; no handler is called. The program takes the results in `after_sleep` or `before_sleep`.
+//! Several wakes before a poll count as one.
 
 use std::io;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ impl Waker {
         }
     }
 
-    /// What was written before this call is visible to the loop when it wakes, provided that the
-    /// memory itself is shared properly (a channel, a mutex, an atomic).
+    /// Wakes the loop. What was written before this call is visible to the woken loop, provided
+    /// that the memory is shared properly (a channel, a mutex, an atomic).
     pub fn wake(&self) -> io::Result<()> {
         self.inner.wake()
     }

@@ -1,4 +1,4 @@
-//! Alone in its process, because it needs to know which fd number the next socket gets.
+//! In a process of its own, because the test must know the fd number of the next socket.
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
@@ -13,7 +13,7 @@ struct World {
     served: Vec<Token>,
 }
 
-/// Removes and closes the other file, which is due in this very turn, and opens a new one under its
+/// Removes and closes the other file, which is due in the same turn, and opens a new one with its
 /// number.
 fn replace_the_other(el: &mut EventLoop<World>, w: &mut World, t: Token, _: Mask) -> Io {
     w.served.push(t);

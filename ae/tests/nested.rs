@@ -1,5 +1,4 @@
-//! A handler that runs a turn of its own: what a long-lasting command does to answer others
-//! meanwhile.
+//! A handler that runs a nested turn, as a long-running command does to serve other clients.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -51,8 +50,7 @@ fn read(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {
     Io::Drained
 }
 
-/// Reads, then lets the others have a turn, in which its own fd gets more bytes, then believes that
-/// it has drained it.
+/// Reads, then runs a nested turn, in which its own fd gets more bytes, then returns `Drained`.
 fn read_and_nest(el: &mut Loop, w: &mut World, t: Token, mask: Mask) -> Io {
     let io = read(el, w, t, mask);
     let index = el.data(t).unwrap();
@@ -73,7 +71,7 @@ fn nested_turn_does_not_reenter_a_handler() {
     for peer in &mut w.peer {
         peer.write_all(b"x").unwrap();
     }
-    // The others are served by the nested turn, and not again by the outer one.
+    // The nested turn serves the others, and the outer turn does not serve them again.
     let first = [
         ("read", 0),
         ("nest", 0),
@@ -82,7 +80,7 @@ fn nested_turn_does_not_reenter_a_handler() {
         ("back", 0),
     ];
     assert_eq!(turn(&mut el, &mut w), first);
-    // The edge that the nested poll saw for fd 0 is not lost with its `Drained`.
+    // The edge that the nested poll reported for fd 0 is not lost by its `Drained`.
     assert_eq!(turn(&mut el, &mut w), [("read", 0)]);
     assert_eq!(turn(&mut el, &mut w), []);
 }
@@ -109,7 +107,7 @@ fn nested_turn_removes_the_file_that_nests() {
     assert_eq!(turn(&mut el, &mut w), []);
 }
 
-/// Phases as the observer is told of them, innermost first.
+/// The phases that the observer gets, innermost first.
 #[test]
 fn the_observer_can_tell_a_nested_turn_from_the_turn_around_it() {
     thread_local!(static SEEN: RefCell<Vec<(Phase, Instant, Instant)>> = RefCell::default());

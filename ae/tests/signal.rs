@@ -1,12 +1,12 @@
-//! Alone in its process, because it stops and continues it.
+//! In a process of its own, because the test stops and continues the process.
 
 use std::process::Command;
 use std::time::Duration;
 
 use ae::{EventLoop, Events};
 
-/// On Linux a process that is stopped in `epoll_wait` and continued finds that the call was
-/// interrupted, even without a signal handler.
+/// On Linux, `epoll_wait` of a process that is stopped and continued is interrupted, even without a
+/// signal handler.
 #[test]
 fn interrupted_poll_is_not_an_error() {
     let pid = std::process::id();

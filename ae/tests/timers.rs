@@ -1,4 +1,4 @@
-//! What a turn does with timers, the hooks around the poll, and the ways to end it.
+//! Tests of timers, the hooks around the poll, and the ways to end it.
 
 use std::time::{Duration, Instant};
 
@@ -96,8 +96,8 @@ fn handler_deletes_itself_and_a_timer_that_is_due() {
     assert_eq!(turn(&mut el, &mut w), [4]);
 }
 
-/// The slot of a timer that deleted itself may be taken over before its handler returns. The new
-/// one must not inherit the answer.
+/// The slot of a timer that deleted itself may be reused before its handler returns. The return
+/// value must not affect the new timer.
 #[test]
 fn deleted_timer_does_not_come_again_in_a_reused_slot() {
     fn replace_itself(el: &mut Loop, w: &mut World, id: TimerId) -> Option<Duration> {
@@ -199,7 +199,7 @@ fn dont_wait_holds_for_one_poll() {
     el.set_dont_wait(true);
     let now = Events::ALL | Events::DONT_WAIT;
     el.process_events(&mut w, now).unwrap();
-    // Would sleep for ever if the poll above had used it up.
+    // This would sleep for ever if the poll above had consumed the flag.
     el.process_events(&mut w, Events::ALL).unwrap();
     el.add_timer(Duration::from_millis(1), 1, note);
     assert_eq!(

@@ -97,10 +97,12 @@ pub enum Loading {
 }
 
 impl Loading {
+    /// Whether the server's own data set is being loaded.
     pub fn is_in_place(self) -> bool {
         self == Loading::InPlace
     }
 
+    /// Whether another data set is being loaded, while clients use the present one.
     pub fn is_aside(self) -> bool {
         self == Loading::Aside
     }

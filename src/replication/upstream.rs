@@ -103,6 +103,7 @@ impl Upstream {
         }
     }
 
+    /// Whether the link to the primary works.
     pub fn is_connected(&self) -> bool {
         self.phase == Phase::Connected
     }

@@ -1,4 +1,4 @@
-//! What the integration tests share: servers on loopback ports, a raw connection, a reader of
+//! Helpers of the integration tests: servers on loopback ports, a raw connection, a reader of
 //! replies.
 #![allow(dead_code)] // each test binary uses its own part
 
@@ -9,10 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-/// Where tools/peers.sh puts what it unpacks.
+/// The directory into which tools/peers.sh unpacks.
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.peers/bin");
 
-/// A server that ends with the test.
+/// A server that is ended with the test.
 pub struct Peer {
     child: Child,
     pub port: u16,
@@ -20,27 +20,27 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Our own server.
+    /// This project's server.
     pub fn aeris(args: &[&str]) -> Peer {
         Peer::start(Path::new(env!("CARGO_BIN_EXE_aeris-server")), args)
     }
 
-    /// The real redis-server 7.0; `None` when it is not there.
+    /// The real redis-server 7.0; `None` if it is not installed.
     pub fn redis(args: &[&str]) -> Option<Peer> {
         Some(Peer::start(&find_peer("redis-server")?, args))
     }
 
-    /// The real redis-server 8.2; `None` when it is not there.
+    /// The real redis-server 8.2; `None` if it is not installed.
     pub fn redis8(args: &[&str]) -> Option<Peer> {
         Some(Peer::start(&find_peer("redis-server-8.2")?, args))
     }
 
-    /// The real valkey-server 8.0, with Redis's words; `None` when it is not there.
+    /// The real valkey-server 8.0, with Redis's texts; `None` if it is not installed.
     pub fn valkey(args: &[&str]) -> Option<Peer> {
         Peer::valkey_named("valkey-server", args)
     }
 
-    /// The real valkey-server 9.1, with Redis's words; `None` when it is not there.
+    /// The real valkey-server 9.1, with Redis's texts; `None` if it is not installed.
     pub fn valkey9(args: &[&str]) -> Option<Peer> {
         Peer::valkey_named("valkey-server-9.1", args)
     }
@@ -56,7 +56,7 @@ impl Peer {
         Peer::start_with(program, args, |_| ())
     }
 
-    /// Our own server; `prepare` may change how the process begins.
+    /// This project's server; `prepare` may change how the process is started.
     pub fn aeris_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Peer {
         let program = Path::new(env!("CARGO_BIN_EXE_aeris-server"));
         Peer::start_with(program, args, prepare)
@@ -99,7 +99,7 @@ impl Peer {
         Conn::new(self.port)
     }
 
-    /// Where it keeps its files.
+    /// The directory of its files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -108,12 +108,12 @@ impl Peer {
         self.child.id()
     }
 
-    /// Waits for the end of the process; its exit code, `None` if a signal ended it.
+    /// Waits for the end of the process; returns its exit code, `None` if a signal ended it.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("a child").code()
     }
 
-    /// Whether the process is still there.
+    /// Whether the process is running.
     pub fn alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -121,16 +121,16 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // The child may have ended already, which is what some tests are about.
+        // The child may have ended already, in some tests on purpose.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 
-/// The path of a program that tools/peers.sh provides: in tests/.peers/bin, else on the PATH. One
-/// that is missing is a failure with `REQUIRE_PEERS=1`, or with `REQUIRE_PEERS=all` if its name has
-/// a version.
+/// The path of a program that tools/peers.sh provides: in tests/.peers/bin, otherwise on the PATH.
+/// A missing one is a failure with `REQUIRE_PEERS=1`, or with `REQUIRE_PEERS=all` if its name has a
+/// version.
 pub fn find_peer(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::iter::once(Path::new(PEERS).to_path_buf())
@@ -150,8 +150,8 @@ pub fn find_peer(program: &str) -> Option<PathBuf> {
     found
 }
 
-/// A port that no server of another test takes before ours does: each test process has a hundred of
-/// its own, below those that the system gives away.
+/// A port that no other test's server uses: each test process has a hundred of its own, below those
+/// that the system assigns.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + (std::process::id() % 220) as u16 * 100;
@@ -161,7 +161,7 @@ fn free_port() -> u16 {
         .expect("a free port")
 }
 
-/// One connection, replies as raw bytes.
+/// A connection with replies as raw bytes.
 pub struct Conn {
     stream: BufReader<TcpStream>,
 }
@@ -182,20 +182,20 @@ impl Conn {
         self.stream.get_mut().write_all(bytes).expect("send");
     }
 
-    /// The same to a peer that may have closed the connection, which is seen when its reply is
+    /// Sends to a peer that may have closed the connection, which is noticed when its reply is
     /// read.
     pub fn try_send(&mut self, bytes: &[u8]) {
         let _ = self.stream.get_mut().write_all(bytes);
     }
 
-    /// One reply, whole, as it came.
+    /// Reads one whole reply as bytes.
     pub fn reply(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         read_reply(&mut self.stream, &mut out).expect("a reply");
         out
     }
 
-    /// One reply; `None` when the connection was closed before its end.
+    /// Reads one reply; `None` if the connection was closed before its end.
     pub fn try_reply(&mut self) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         match read_reply(&mut self.stream, &mut out) {
@@ -205,26 +205,26 @@ impl Conn {
         }
     }
 
-    /// One line of the protocol, without its end.
+    /// Reads one line of the protocol, without its end.
     pub fn raw_line(&mut self) -> String {
         let mut line = String::new();
         self.stream.read_line(&mut line).expect("a line");
         line.trim_end_matches("\r\n").to_string()
     }
 
-    /// Send a command as multibulk and read its reply.
+    /// Sends a command as a RESP array and reads its reply.
     pub fn cmd<A: AsRef<[u8]>>(&mut self, argv: &[A]) -> Vec<u8> {
         self.send(&multibulk(argv));
         self.reply()
     }
 
-    /// The same with words of a line, the reply as text.
+    /// Sends a command of words; returns the reply as text.
     pub fn line(&mut self, line: &str) -> String {
         let argv: Vec<&str> = line.split(' ').collect();
         String::from_utf8_lossy(&self.cmd(&argv)).into_owned()
     }
 
-    /// The same; `None` when the connection was closed.
+    /// As [`Conn::line`]; `None` if the connection was closed.
     pub fn try_line(&mut self, line: &str) -> Option<String> {
         let argv: Vec<&str> = line.split(' ').collect();
         self.try_send(&multibulk(&argv));
@@ -232,7 +232,7 @@ impl Conn {
         Some(String::from_utf8_lossy(&reply).into_owned())
     }
 
-    /// True: nothing has come that was not read.
+    /// Whether there is nothing to read.
     pub fn has_nothing(&mut self) -> bool {
         self.stream.get_mut().set_nonblocking(true).expect("set");
         let came = self.stream.fill_buf().map(<[u8]>::len);
@@ -240,7 +240,7 @@ impl Conn {
         matches!(came, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
     }
 
-    /// True: the peer has closed and sent nothing more.
+    /// Whether the peer has closed the connection without sending more.
     pub fn closed(&mut self) -> bool {
         match self.stream.read(&mut [0; 1]) {
             Ok(n) => n == 0,
@@ -260,7 +260,7 @@ pub fn multibulk<A: AsRef<[u8]>>(argv: &[A]) -> Vec<u8> {
     out
 }
 
-/// An error: the connection has ended, perhaps within the reply.
+/// Reads a reply. An error means that the connection has ended, possibly within the reply.
 fn read_reply(from: &mut impl BufRead, out: &mut Vec<u8>) -> std::io::Result<()> {
     let start = out.len();
     let n = from.read_until(b'\n', out)?;
@@ -287,7 +287,7 @@ fn read_reply(from: &mut impl BufRead, out: &mut Vec<u8>) -> std::io::Result<()>
     }
 }
 
-/// The replies that stand one after the other.
+/// Splits bytes into replies.
 pub fn split_replies(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut replies = Vec::new();
     while !bytes.is_empty() {
@@ -298,7 +298,7 @@ pub fn split_replies(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     replies
 }
 
-/// A reply as a tree, so that what is unordered can be sorted before a comparison.
+/// A reply as a tree, so that unordered parts can be sorted for a comparison.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reply {
     Line(Vec<u8>),
@@ -350,7 +350,7 @@ impl Reply {
         items.into_iter().filter_map(text).collect()
     }
 
-    /// Sort the elements, and theirs: for commands that promise no order.
+    /// Sorts the elements, and theirs: for commands with an undefined order.
     pub fn sorted(self) -> Reply {
         match self {
             Reply::Many(b'%', pairs) => {

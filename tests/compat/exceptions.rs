@@ -1,12 +1,12 @@
-//! When two replies count as the same, and which differences are known: on purpose, still open, or
-//! an oddity of the server that shows it.
+//! The rules for equal replies, and the known differences: intended, still open, or faults of the
+//! other server.
 
 use super::common::{Reply, parse_reply};
 use super::grammar::Compare;
 use super::jury::in_capitals;
 use aeris::util::glob::glob_match;
 
-/// Replies that differ on purpose: (pattern of the command in capitals, reason).
+/// Intended differences: (pattern of the command in capitals, reason).
 pub const ON_PURPOSE: &[(&str, &str)] = &[
     (
         "CLIENT LIST",
@@ -66,8 +66,8 @@ const TEXTS_ON_PURPOSE: &[(&str, &str)] = &[
     ),
 ];
 
-/// Beginnings of errors that Valkey words in its own way even if it was set to use Redis's words,
-/// and Redis's words for them.
+/// Prefixes of errors for which Valkey has its own text even with Redis's texts switched on, and
+/// Redis's texts for them.
 const VALKEYS_WORDS: &[(&str, &str)] = &[
     ("-ERR This Valkey command", "-ERR This Redis command"),
     (
@@ -84,7 +84,7 @@ pub fn matches(pattern: &str, text: &[u8]) -> bool {
     glob_match(pattern.as_bytes(), text)
 }
 
-/// Whether a difference is known: on purpose, open, or an oddity of the server that shows it.
+/// Whether a difference is known: intended, open, or a fault of the other server.
 pub fn excused(argv: &[Vec<u8>], ours: &[u8], theirs: &[u8]) -> bool {
     let command = in_capitals(argv);
     let command = command.as_bytes();
@@ -112,7 +112,7 @@ pub fn same(compare: Compare, ours: &[u8], theirs: &[u8]) -> bool {
     }
 }
 
-/// Sets and maps in one order; arrays keep theirs.
+/// Sorts sets and maps; arrays keep their order.
 fn sort_sets(reply: Reply) -> Reply {
     match reply {
         Reply::Many(kind @ (b'%' | b'~'), items) => Reply::Many(kind, items).sorted(),
@@ -132,7 +132,7 @@ fn up_to_nul(reply: Reply) -> Reply {
     }
 }
 
-/// Redis lets a line's end through in the texts of some errors; ours are always one line.
+/// Redis sends line ends in the texts of some errors; here an error is always one line.
 fn errors_alike(ours: &[u8], theirs: &[u8]) -> bool {
     let space = |&b: &u8| if b"\r\n".contains(&b) { b' ' } else { b };
     let theirs = in_redis_words(theirs);
@@ -150,7 +150,7 @@ fn in_redis_words(reply: &[u8]) -> Vec<u8> {
         .unwrap_or_else(|| reply.to_vec())
 }
 
-/// The kind of a reply: its length and first bytes, not its content.
+/// The form of a reply: its length and first bytes, not its content.
 fn shape(reply: &Reply) -> String {
     match reply {
         Reply::Line(line) if line.starts_with(b":") && line.get(1) != Some(&b'-') => ":n".into(),
@@ -167,15 +167,15 @@ pub fn on_purpose(argv: &[Vec<u8>]) -> bool {
         .any(|(pattern, _)| matches(pattern, text.as_bytes()))
 }
 
-/// Redis's SORT makes a skiplist of a small sorted set for good, whose scores ZSCAN tells with 17
-/// digits. Ours only reads it.
+/// SORT in Redis turns a small sorted set into a skiplist, whose scores ZSCAN returns with 17
+/// digits. Here SORT does not change the set.
 pub fn stays_small(argv: &[Vec<u8>], replies: &[&[u8]; 2]) -> bool {
     let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
     is("OBJECT") && replies[0].ends_with(b"listpack\r\n") && replies[1].ends_with(b"skiplist\r\n")
         || is("ZSCAN") && numbers(replies[0]) == numbers(replies[1])
 }
 
-/// The elements of a cursor's reply in any order, numbers by what they mean.
+/// The elements of a cursor's reply in any order, with numbers compared by value.
 fn numbers(reply: &[u8]) -> Vec<Reply> {
     fn add(reply: Reply, out: &mut Vec<Reply>) {
         match reply {
@@ -197,29 +197,29 @@ fn numbers(reply: &[u8]) -> Vec<Reply> {
     out
 }
 
-/// Redis 8.2 has another name for an encoding with times to live; the others, and ours, do not.
+/// Redis 8.2 has another name for an encoding with times to live.
 pub fn has_times_to_live(argv: &[Vec<u8>], theirs: &[u8]) -> bool {
     argv[0].eq_ignore_ascii_case(b"OBJECT") && theirs == b"$10\r\nlistpackex\r\n"
 }
 
-/// A copy of an integer that all share is one of its own in Redis. Ours shares none, and says of
-/// each small one that it did.
+/// A copy of a shared integer is not shared in Redis. This server shares none, and reports all
+/// small ones as shared.
 pub fn is_shared(argv: &[Vec<u8>], replies: &[&[u8]; 2]) -> bool {
     argv[0].eq_ignore_ascii_case(b"OBJECT")
         && replies[0] == b":2147483647\r\n"
         && replies[1] == b":1\r\n"
 }
 
-/// Runs behind the last register are refused since CVE-2025-32023; where 8.0.1 merges, it does not
-/// look at them, and goes on. What a merge gave differs from then on.
+/// Runs behind the last register are refused since CVE-2025-32023; 8.0.1 does not check them when
+/// it merges. Later results of the merged value differ.
 pub fn merges_corrupt(argv: &[Vec<u8>], ours: &[u8]) -> bool {
     let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
     let merges = is("PFMERGE") || is("PFCOUNT") && argv.len() > 2;
     merges && ours.starts_with(b"-INVALIDOBJ")
 }
 
-/// Redis takes for the fault of an element what C's `errno` tells of a number that was too large in
-/// an earlier command. What STORE gave differs from then on.
+/// Redis reports an error for an element if C's `errno` is still set from an earlier command. Later
+/// results of STORE differ.
 pub fn remembers_errno(ours: &[u8], theirs: &[u8]) -> bool {
     let told = |reply: &[u8]| {
         contains(

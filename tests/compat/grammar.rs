@@ -1,5 +1,5 @@
-//! What the differential tests send: the notation of the `.txt` files beside this one, and commands
-//! drawn from it.
+//! The commands of the differential tests: the notation of the `.txt` files in this folder, and
+//! commands drawn from it.
 //!
 //! ```text
 //!   ~SINTER k... [x]      compared without order; one to four keys; sometimes an `x`
@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A command is drawn from one number, so that a history is a list of numbers, which proptest can
-//! shrink. One command in thirteen is made wrong: an argument too few, one too many, or one that is
-//! extreme.
+//! shrink. One command in thirteen is made wrong: an argument is missing, added, or replaced by an
+//! extreme value.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -23,7 +23,7 @@ pub enum Compare {
     Sets,
     Sorted,
     Shape,
-    /// Each element up to its first NUL, where a text ends for C.
+    /// Each element up to its first NUL, where a C string ends.
     UpToNul,
 }
 
@@ -48,7 +48,7 @@ enum Token {
 }
 
 impl Grammar {
-    /// The file of this name beside the code, so that a new rule needs no build.
+    /// Reads the file of this name in this folder at run time, so that a new rule needs no build.
     pub fn read(name: &str) -> Grammar {
         let path = format!("{}/tests/compat/{name}", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -63,7 +63,7 @@ impl Grammar {
         Grammar { groups }
     }
 
-    /// A rule of the history's group, now and then one of another.
+    /// A rule of the history's group, sometimes one of another group.
     fn pick(&self, theme: usize, rng: &mut SmallRng) -> &Rule {
         let group = if rng.random_bool(0.75) {
             theme % self.groups.len()
@@ -90,13 +90,13 @@ fn rule(line: &str) -> Rule {
     }
 }
 
-/// Reads the tokens of a list of words, last word first.
+/// Parses the tokens of a list of words, last word first.
 fn sequence(words: &mut Vec<&str>) -> Vec<Token> {
     let mut out = Vec::new();
     while let Some(word) = words.pop() {
         let open = word.chars().next().filter(|c| "[(".contains(*c));
         let end = if open == Some('[') { ']' } else { ')' };
-        // `[a` that nothing closes is a word: the end of a range by name.
+        // `[a` without a closing bracket is a word: the end of a range by name.
         let closed = word.ends_with(end) || words.iter().any(|later| later.ends_with(end));
         if let Some(open) = open.filter(|_| closed) {
             let mut text = word[1..].to_string();
@@ -142,7 +142,7 @@ pub fn generate(grammar: &Grammar, theme: usize, seed: u64) -> (Compare, Vec<Vec
     (compare, argv)
 }
 
-/// A command as its rule says.
+/// A command drawn by its rule.
 pub fn draw(grammar: &Grammar, theme: usize, rng: &mut SmallRng) -> (Compare, Vec<Vec<u8>>) {
     let rule = grammar.pick(theme, rng);
     let mut argv = Vec::new();
@@ -150,17 +150,16 @@ pub fn draw(grammar: &Grammar, theme: usize, rng: &mut SmallRng) -> (Compare, Ve
     (rule.compare, argv)
 }
 
-/// Now and then a command that is wrong; but no wait may become a long one, and the data sets stay
-/// the same.
+/// Sometimes makes a command wrong, but without long waits and without a change of the data sets.
 fn spoil(argv: &mut Vec<Vec<u8>>, rng: &mut SmallRng) {
     let fixed = may_wait(argv) || ends_with(&argv[0], b"SPOP") || ends_with(&argv[0], b"SCAN")
-        // What overflows has no meaning, see the rule.
+        // The result of an overflow is undefined, see the rule.
         || argv.get(1).is_some_and(|script| script.starts_with(b"return(redis.pcall('restore'"))
-        // Its error shows an argument as it is, be it the end of a line.
+        // Its error contains an argument unchanged, even a line end.
         || argv[0].eq_ignore_ascii_case(b"FUNCTION") && argv.get(1).is_some_and(|arg| arg.eq_ignore_ascii_case(b"LIST"))
-        // What is no number of keys, C reads in part.
+        // C parses a prefix of an invalid number of keys.
         || argv.get(1).is_some_and(|arg| arg.to_ascii_uppercase().starts_with(b"GETKEYS"))
-        // Ranges of bytes mean nothing where scores differ.
+        // Ranges of bytes are undefined if scores differ.
         || argv[1..].iter().any(|arg| arg.eq_ignore_ascii_case(b"ZLEX"));
     let roll = if fixed { 40 } else { rng.random_range(0..40) };
     match roll {
@@ -174,10 +173,10 @@ fn spoil(argv: &mut Vec<Vec<u8>>, rng: &mut SmallRng) {
     }
 }
 
-/// What nobody can compare: a name of a client ends for Redis at a NUL, and what follows it is not
-/// looked at, but kept; and in a listpack 8.0 cuts an index off at 32 bits, and changes another
-/// element; and what is so far below the least number of a bit field that the distance overflows in
-/// C is for OVERFLOW SAT too large.
+/// Removes what can't be compared: in Redis the name of a client ends at a NUL, but the rest is
+/// kept; in a listpack, Valkey 8.0 cuts an index off at 32 bits and changes another element;
+/// OVERFLOW SAT of a value far below the minimum of a bit field overflows in C and gives the
+/// maximum.
 fn leave_out(argv: &mut [Vec<u8>]) {
     let args = |word: &[u8]| argv.iter().any(|arg| arg.eq_ignore_ascii_case(word));
     let saturates = args(b"SAT");
@@ -194,7 +193,7 @@ fn leave_out(argv: &mut [Vec<u8>]) {
     }
 }
 
-/// Whether nobody can know the reply, for a mutation may have made it so.
+/// Whether the reply is unpredictable, possibly because of a mutation.
 fn is_random(argv: &[Vec<u8>]) -> bool {
     let name = argv[0].to_ascii_uppercase();
     let draws = name.ends_with(b"RANDMEMBER") || name == b"HRANDFIELD";
@@ -202,7 +201,7 @@ fn is_random(argv: &[Vec<u8>]) -> bool {
     draws && !all || name == b"HELLO"
 }
 
-/// SORT BY what is no pattern keeps the order of its key, which a set has not.
+/// SORT BY a pattern without `*` keeps the order of the key, which a set does not have.
 fn is_unsorted(argv: &[Vec<u8>]) -> bool {
     let sorts = argv[0].to_ascii_uppercase().starts_with(b"SORT");
     let ordered = [b"LST", b"ZST"]
@@ -214,12 +213,12 @@ fn is_unsorted(argv: &[Vec<u8>]) -> bool {
         && pairs.any(|pair| pair[0].eq_ignore_ascii_case(b"BY") && !pair[1].contains(&b'*'))
 }
 
-/// Whether a command's name ends like this: all cursors are of one family.
+/// Whether a command's name ends so; all commands with cursors have the same ending.
 pub fn ends_with(name: &[u8], end: &[u8]) -> bool {
     name.to_ascii_uppercase().ends_with(end)
 }
 
-/// Whether it may block its client.
+/// Whether the command may block its client.
 pub fn may_wait(argv: &[Vec<u8>]) -> bool {
     let name = argv[0].to_ascii_uppercase();
     let waits: [&[u8]; 4] = [b"BL", b"BR", b"BZ", b"WAIT"];
@@ -322,7 +321,7 @@ fn placeholder(word: &str, rng: &mut SmallRng) -> Vec<u8> {
     }
 }
 
-/// Libraries for FUNCTION LOAD, right and wrong ones.
+/// Valid and invalid libraries for FUNCTION LOAD.
 const LIBRARIES: &[&str] = &[
     "#!lua name=lib1\nredis.register_function('f1', function(keys, args) return redis.call('get', keys[1]) end)",
     "#!lua name=lib1\nserver.register_function{function_name='f1', callback=function(keys) return redis.call('type', keys[1]) end, flags={'no-writes'}}",

@@ -1,5 +1,5 @@
-//! One history of commands on all servers: sent pipelined, in transactions or by scripts, each
-//! reply judged.
+//! One history of commands on all servers: sent pipelined, in transactions or by scripts; each
+//! reply is judged.
 
 use super::common::{Conn, multibulk, parse_reply, split_replies};
 use super::exceptions::{excused, is_shared, on_purpose, same, stays_small};
@@ -12,15 +12,15 @@ use std::iter::Peekable;
 /// How the commands of a history are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Way {
-    /// This many before the first reply is read.
+    /// This number of commands before the first reply is read.
     Piped(usize),
-    /// Each by `redis.pcall` of a script.
+    /// Each command by `redis.pcall` in a script.
     Scripts,
-    /// Some at a time in a transaction.
+    /// Several commands in a transaction.
     Multi,
 }
 
-/// What the histories of a run share.
+/// The parameters of all histories of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub resp: &'static str,
@@ -30,7 +30,7 @@ pub struct Plan {
     pub small: bool,
 }
 
-/// The settings that decide on encodings: (name, default, small).
+/// The settings of encodings: (name, default, small value).
 const THRESHOLDS: &[(&str, &str, &str)] = &[
     ("list-max-listpack-size", "-2", "3"),
     ("list-compress-depth", "0", "1"),
@@ -45,8 +45,8 @@ const THRESHOLDS: &[(&str, &str, &str)] = &[
     ("hll-sparse-max-bytes", "3000", "40"),
 ];
 
-/// A server as it was started, but for the thresholds, of which Redis 7.0 lacks some. `None`: it
-/// has crashed, as Redis 8.2.3 does in some calls of FUNCTION FLUSH.
+/// Resets a server to its state at the start, except for the thresholds, of which Redis 7.0 lacks
+/// some. `None`: it has crashed, as Redis 8.2.3 does in some calls of FUNCTION FLUSH.
 pub fn prepare(conn: &mut Conn, plan: &Plan) -> Option<()> {
     // Valkey ends a wait in its cron.
     assert_eq!(conn.try_line("CONFIG SET hz 500")?, "+OK\r\n");
@@ -70,7 +70,7 @@ pub fn prepare(conn: &mut Conn, plan: &Plan) -> Option<()> {
 
 pub type Command = (Compare, Vec<Vec<u8>>);
 
-/// What is sent alone: the reply to a MULTI decides on what may follow, and see
+/// Whether a command is sent alone: later commands depend on the reply to MULTI; and see
 /// [`is_odd_in_multi`].
 fn stands_alone(argv: &[Vec<u8>]) -> bool {
     ["MULTI", "AUTH", "HELLO"]
@@ -78,7 +78,7 @@ fn stands_alone(argv: &[Vec<u8>]) -> bool {
         .any(|name| argv[0].eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// The next commands of a history, no more than `depth`, which are sent at once.
+/// The next commands of a history, at most `depth`, which are sent at once.
 fn next_turn(
     history: &mut Peekable<impl Iterator<Item = Command>>,
     depth: usize,
@@ -90,7 +90,7 @@ fn next_turn(
         && let Some((compare, argv)) =
             history.next_if(|(_, argv)| turn.is_empty() || !stands_alone(argv))
     {
-        // EXEC's reply is compared byte for byte: nothing in it may be unordered.
+        // EXEC's reply is compared byte for byte, so nothing in it may be unordered.
         let alike = compare == Compare::Bytes && !is_odd_in_multi(&argv) && !on_purpose(&argv);
         if !queueing || alike {
             queueing &= !ends_multi(&argv);
@@ -100,8 +100,8 @@ fn next_turn(
     turn
 }
 
-/// 8.0 loses the error of an AUTH if another reply waits to be sent, as EXEC's does. What one
-/// server alone judges is not compared as a part of EXEC's reply.
+/// Valkey 8.0 loses the error of an AUTH if another reply waits to be sent, as in EXEC. Commands
+/// that only one server can judge are not compared as a part of EXEC's reply.
 pub fn is_odd_in_multi(argv: &[Vec<u8>]) -> bool {
     argv[0].eq_ignore_ascii_case(b"AUTH") || only_judge(argv).is_some()
 }
@@ -112,17 +112,17 @@ fn ends_multi(argv: &[Vec<u8>]) -> bool {
         .any(|name| argv[0].eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// A server that takes part in a history: ours, which no judge stands for, or a judge.
+/// A server of a history: this project's, or a judge.
 struct Seat<'a> {
     judge: Option<&'a Judge>,
     conn: Conn,
 }
 
-/// One history on all servers, from an empty data set on.
+/// One history on all servers, starting from an empty data set.
 pub struct History<'a> {
     jury: &'a Jury,
     plan: &'a Plan,
-    /// Ours first, then the judges that are in step.
+    /// This project's server first, then the judges that are still in the history.
     seats: Vec<Seat<'a>>,
     sent: Vec<String>,
     queueing: bool,
@@ -152,8 +152,8 @@ impl<'a> History<'a> {
         }
     }
 
-    /// The requests go to all servers before the first reply is read: they work at the same time.
-    /// A judge that crashes is removed.
+    /// Sends the requests to all servers before the first reply is read, so that they work at the
+    /// same time. A judge that crashes is removed.
     fn ask(&mut self, requests: &[u8], count: usize) -> Vec<Vec<Vec<u8>>> {
         if is_traced() {
             eprintln!("{}", requests.escape_ascii());
@@ -175,7 +175,7 @@ impl<'a> History<'a> {
         replies
     }
 
-    /// Judges the replies of all seats to one command; what has left is not compared.
+    /// Judges the replies to one command; judges that have left are ignored.
     fn judge(
         &mut self,
         (compare, argv): &Command,
@@ -184,7 +184,7 @@ impl<'a> History<'a> {
     ) -> Result<(), TestCaseError> {
         let ours = replies[0];
         let compare = match (compare, self.plan.way) {
-            // In Lua a set or a map is a table, which keeps no order.
+            // In Lua a set or a map is a table without an order.
             (Compare::Bytes, Way::Scripts) => Compare::Sets,
             _ => *compare,
         };
@@ -237,7 +237,7 @@ impl<'a> History<'a> {
         COMMANDS.set(COMMANDS.get() + 1);
     }
 
-    /// Removes the judges that are out of step; false: none is left.
+    /// Removes judges; returns false if none is left.
     fn retain(&mut self, left: &[bool]) -> bool {
         let mut left = left.iter();
         self.seats
@@ -245,7 +245,7 @@ impl<'a> History<'a> {
         self.seats.len() > 1
     }
 
-    /// Sends the commands of a turn, by scripts if the plan says so, and judges each reply.
+    /// Sends the commands of a turn, by scripts if the plan requires it, and judges each reply.
     fn turn(&mut self, turn: &[Command]) -> Result<bool, TestCaseError> {
         let request = |(_, argv): &Command| match self.plan.way {
             Way::Scripts => in_script(argv, self.plan.resp),
@@ -265,7 +265,8 @@ impl<'a> History<'a> {
         Ok(self.retain(&left))
     }
 
-    /// The same with the commands in one transaction: each reply in EXEC's is judged by itself.
+    /// Sends the commands of a turn in one transaction; each element of EXEC's reply is judged
+    /// separately.
     fn transaction(&mut self, turn: &[Command]) -> Result<bool, TestCaseError> {
         let alone = |name: &str| (Compare::Bytes, vec![name.as_bytes().to_vec()]);
         let commands: Vec<Command> = std::iter::once(alone("MULTI"))
@@ -309,7 +310,7 @@ impl<'a> History<'a> {
     }
 }
 
-/// The elements of an array as they came; none for anything else.
+/// The elements of an array as bytes; none for other replies.
 fn elements(reply: &[u8]) -> Vec<Vec<u8>> {
     let line_end = reply
         .iter()
@@ -322,7 +323,7 @@ fn elements(reply: &[u8]) -> Vec<Vec<u8>> {
     }
 }
 
-/// A script that runs the command, in the protocol of the history.
+/// A script that runs the command, in the protocol version of the history.
 fn in_script(argv: &[Vec<u8>], resp: &str) -> Vec<u8> {
     let script = format!("redis.setresp({resp}) return redis.pcall(unpack(ARGV))");
     let mut wrapped = vec![b"EVAL".to_vec(), script.into_bytes(), b"0".to_vec()];

@@ -1,4 +1,4 @@
-//! Four real servers judge each reply: Redis 7.0 and 8.2, Valkey 8.0 and 9.1 with Redis's words.
+//! Four real servers judge each reply: Redis 7.0 and 8.2, Valkey 8.0 and 9.1 with Redis's texts.
 //!
 //! ```text
 //!   command ──> aeris ─────────────────────> reply
@@ -8,9 +8,9 @@
 //!           └─> Valkey 9.1 ┘
 //! ```
 //!
-//! A judge that replies otherwise may hold other data from then on. It leaves the history, unless
-//! the command changed nothing: it only reads, or both replies are errors. When one Redis has left,
-//! a disagreement with the other decides nothing.
+//! After a different reply, a judge may have different data. It leaves the history, unless the
+//! command changed nothing (it only reads, or both replies are errors). When one Redis has left, a
+//! difference to the other one is not an error.
 
 use super::common::{Peer, Reply};
 use super::tables::{Rows, rows};
@@ -26,7 +26,7 @@ pub enum Name {
     Valkey9,
 }
 
-/// Starts a judge with these arguments; `None`: it is not on this machine.
+/// Starts a judge with these arguments; `None` if it is not installed.
 type Start = fn(&[&str]) -> Option<Peer>;
 
 impl Name {
@@ -42,17 +42,18 @@ pub struct Judge {
     pub rows: Rows,
 }
 
-/// Our server and its judges.
+/// This project's server and the judges.
 pub struct Jury {
     pub aeris: Peer,
-    /// What our COMMAND says.
+    /// The reply of this server to COMMAND.
     pub ours: Rows,
     pub judges: Vec<Judge>,
-    /// How often a judge disagreed without a verdict against us, by the command's name.
+    /// The number of differences to a judge that are not errors by the rule, by the command's name.
     open: Mutex<BTreeMap<(Name, String), (u32, String)>>,
 }
 
-/// Options that only one server has, as patterns of the command in capitals; it alone judges them.
+/// Options that only one server has, as patterns of the command in capitals; only that server
+/// judges them.
 const NEW_OPTIONS: &[(&str, Name)] = &[
     ("SET * IFEQ *", Name::Valkey9),
     ("CLIENT CAPA *", Name::Valkey9),
@@ -68,8 +69,8 @@ const NEW_OPTIONS: &[(&str, Name)] = &[
     ("BITOP ONE *", Name::Redis8),
 ];
 
-/// What Redis 8.2 answers otherwise than both older servers, which cannot judge it alone: (pattern
-/// of the command in capitals, reason).
+/// Behaviour that Redis 8.2 changed against both older servers, which therefore can't be judged by
+/// it alone: (pattern of the command in capitals, reason).
 const SINCE_REDIS8: &[(&str, &str)] = &[
     (
         "BITCOUNT *",
@@ -80,8 +81,7 @@ const SINCE_REDIS8: &[(&str, &str)] = &[
 ];
 
 impl Jury {
-    /// `None` when one of the two older servers is missing; the newer two join where they are
-    /// there.
+    /// `None` if one of the two older servers is missing; the newer two are optional.
     pub fn start() -> Option<Jury> {
         let starts: [(Name, Start); 4] = [
             (Name::Redis7, Peer::redis),
@@ -117,7 +117,7 @@ impl Jury {
         })
     }
 
-    /// Starts a judge again that has crashed, which real servers do now and then.
+    /// Starts a crashed judge again; real servers crash sometimes.
     pub fn revive(&mut self) {
         for judge in &mut self.judges {
             if !judge.peer.alive() {
@@ -127,7 +127,7 @@ impl Jury {
         }
     }
 
-    /// The judges that know the command and its options; all of them if it is no command at all.
+    /// The judges that have the command and its options; all of them if there is no such command.
     fn knowing(&self, argv: &[Vec<u8>]) -> Vec<&Judge> {
         if let Some(only) = only_judge(argv) {
             return self
@@ -145,12 +145,12 @@ impl Jury {
         knowing
     }
 
-    /// Whether a judge is present that knows the command and its options.
+    /// Whether a running judge has the command and its options.
     pub fn can_judge(&self, argv: &[Vec<u8>]) -> bool {
         !self.knowing(argv).is_empty()
     }
 
-    /// The name of a command or subcommand, as COMMAND spells it.
+    /// The name of a command or subcommand, as in COMMAND.
     pub fn command_name(&self, argv: &[Vec<u8>]) -> String {
         let lower = |arg: &[u8]| String::from_utf8_lossy(arg).to_lowercase();
         let name = lower(&argv[0]);
@@ -160,7 +160,7 @@ impl Jury {
             .unwrap_or(name)
     }
 
-    /// Whether our reply is right, given the judges that compared it: (judge, does it agree).
+    /// Whether the reply is right, given the judges that compared it: (judge, whether it agrees).
     pub fn is_right(&self, argv: &[Vec<u8>], opinions: &[(Name, bool)]) -> bool {
         let knowing = self.knowing(argv);
         let opinion = |name: Name| {
@@ -186,7 +186,7 @@ impl Jury {
             let newest = newest.max_by_key(|judge| judge.name);
             return newest.is_none_or(|judge| opinion(judge.name) == Some(true));
         }
-        // One Redis is no longer in step: what it would say is unknown.
+        // One Redis has left, so its reply is unknown.
         let voices: Vec<bool> = redis.iter().filter_map(says).collect();
         voices.len() < redis.len() || voices.contains(&true)
     }
@@ -195,7 +195,7 @@ impl Jury {
         self.judges.iter().any(|judge| judge.name == name)
     }
 
-    /// Whether data are the same after this command although the replies differ.
+    /// Whether the data are equal after this command although the replies differ.
     pub fn changes_nothing(&self, argv: &[Vec<u8>], ours: &[u8], theirs: &[u8]) -> bool {
         let is_error = |reply: &[u8]| reply.starts_with(b"-") || reply.starts_with(b"!");
         let command = self.command_name(argv);
@@ -219,7 +219,7 @@ impl Jury {
         is_error(ours) && is_error(theirs) || reads || looks
     }
 
-    /// Remembers a difference that is no fault, for [`Jury::report`].
+    /// Records a difference that is not an error, for [`Jury::report`].
     pub fn note(&self, judge: Name, argv: &[Vec<u8>], ours: &[u8], theirs: &[u8]) {
         let mut open = self.open.lock().expect("no test panics with the lock");
         let entry = open.entry((judge, self.command_name(argv))).or_default();
@@ -235,7 +235,8 @@ impl Jury {
         }
     }
 
-    /// What was left open, with `COMPAT_OPEN=1`: each judge's disagreements, and the first of each.
+    /// With `COMPAT_OPEN=1`, prints the differences to each judge that are not errors, and the
+    /// first of each.
     pub fn report(&self) {
         if std::env::var_os("COMPAT_OPEN").is_some() {
             let open = self.open.lock().expect("no test panics with the lock");
@@ -246,7 +247,7 @@ impl Jury {
     }
 }
 
-/// The server that alone has an option of this command.
+/// The only server that has an option of this command, if there is one.
 pub fn only_judge(argv: &[Vec<u8>]) -> Option<Name> {
     let found = NEW_OPTIONS.iter().find(|(of, _)| is_like(of, argv));
     found.map(|(_, only)| *only)
@@ -256,7 +257,7 @@ fn is_like(pattern: &str, argv: &[Vec<u8>]) -> bool {
     glob_match(pattern.as_bytes(), in_capitals(argv).as_bytes())
 }
 
-/// A command as the patterns of exceptions see it.
+/// A command in the form for the patterns of exceptions.
 pub fn in_capitals(argv: &[Vec<u8>]) -> String {
     let words = argv
         .iter()

@@ -1,18 +1,19 @@
-//! Several clients at once: what one does, the others see, the same on all servers.
+//! Several clients at once: the effects of one client's commands on the others are equal on all
+//! servers.
 //!
 //! ```text
 //!   sessions.txt: `1 PUBLISH ch v`      for each server   control ----------- who is blocked, unblock
 //!                  '- who says it                         client 0, 1, 2 ---- the commands, messages, wake-ups
 //! ```
 //!
-//! After each command everything that reached any client is compared, byte for byte. Nothing waits
-//! for time to pass: a client has received all when the reply to a PING with a marker is there, and
-//! whether a client is blocked is what CLIENT LIST says, which the control connection asks once the
-//! turn in which the command was run has ended.
+//! After each command everything that reached any client is compared, byte for byte. No test waits
+//! for a fixed time: a client has received everything when the reply to a PING with a marker has
+//! arrived, and CLIENT LIST on the control connection, after the turn of the command, tells whether
+//! a client is blocked.
 //!
-//! **Limits.** A client in MULTI is not asked to PING (it would be queued), one that is blocked
-//! neither; what came to them is compared when they are out of it. CLIENT REPLY has no place here,
-//! since its whole point is that the marker does not come.
+//! **Limits.** A client in MULTI gets no PING, which would be queued, nor does a blocked one; what
+//! they receive is compared later. CLIENT REPLY is not tested here, since the marker would not be
+//! sent.
 
 use super::common::{Conn, Peer, multibulk, split_replies};
 use super::exceptions::{contains, excused, on_purpose, same};
@@ -26,7 +27,7 @@ use rand::rngs::SmallRng;
 use std::cell::RefCell;
 
 const CLIENTS: usize = 3;
-/// Where a session ends early.
+/// The command after which a session ends early.
 const OVERWRITTEN: &str =
     "who waits for a key that STORE writes over another is not woken by Redis; ours serves it";
 const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate";
@@ -34,7 +35,7 @@ const MARKER: &[u8] = b"all-has-come";
 
 /// One server with its clients.
 struct Side<'a> {
-    /// `None`: ours.
+    /// `None`: this project's server.
     judge: Option<Name>,
     peer: &'a Peer,
     control: Conn,
@@ -55,8 +56,8 @@ impl Client {
         Client { conn, id }
     }
 
-    /// All that has come before the marker and not been read, after `replies` that must come;
-    /// `None`: the connection was closed.
+    /// All bytes before the marker that were not read, after `replies` expected replies; `None`:
+    /// the connection was closed.
     fn drain(&mut self, replies: usize) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         for count in 0.. {
@@ -72,8 +73,8 @@ impl Client {
     }
 }
 
-/// XREAD with more keys than IDs, which is an error: what it would have read is tracked by ours
-/// alone.
+/// XREAD with more keys than IDs, which is an error: only this server tracks the keys that it would
+/// have read.
 fn is_unbalanced(argv: &[Vec<u8>]) -> bool {
     let streams = argv
         .iter()
@@ -108,8 +109,8 @@ impl Side<'_> {
         })
     }
 
-    /// The reply leaves at the end of a turn, and in that turn, if not before it, all was run that
-    /// had been sent.
+    /// Waits for the end of a turn: a reply is sent at the end of a turn in which all earlier
+    /// commands have run.
     fn end_turn(&mut self) {
         self.control.line("PING");
     }
@@ -126,7 +127,7 @@ impl Side<'_> {
     }
 }
 
-/// What is known of a client, the same on both sides.
+/// The state of a client, the same on both sides.
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     Free,
@@ -136,19 +137,19 @@ enum State {
 
 struct Session<'a> {
     jury: &'a Jury,
-    /// Ours first, then the judges that are in step.
+    /// This project's server first, then the judges that are still in the session.
     sides: Vec<Side<'a>>,
     states: [State; CLIENTS],
     plan: &'a Plan,
     sent: Vec<String>,
     /// The last command.
     argv: Vec<Vec<u8>>,
-    /// Tracking by prefixes is told at the end of a turn, behind the replies of that turn.
+    /// Invalidations by prefix are sent at the end of a turn, after the replies of that turn.
     broadcasts: bool,
-    /// A command with STORE was sent, see [`OVERWRITTEN`].
+    /// Whether a command with STORE was sent, see [`OVERWRITTEN`].
     stores: bool,
-    /// Tracking was switched off. Redis keeps what was read until then, and tells of it if it is on
-    /// again; ours forgets.
+    /// Whether tracking was switched off. Redis keeps the keys that were read before, and sends
+    /// invalidations for them when tracking is on again; this server does not.
     tracking_ended: bool,
 }
 
@@ -170,14 +171,13 @@ impl Session<'_> {
         ))
     }
 
-    /// The replies; messages for patterns, which are met in any order, sorted where they follow
-    /// each other.
+    /// The replies, with adjacent messages for patterns sorted, whose order is undefined.
     fn in_order(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut replies = split_replies(bytes);
         if self.tracking_ended {
             replies.retain(|reply| !reply.starts_with(INVALIDATE));
         }
-        // Whether a change is told before or after its notification is left open.
+        // The order of an invalidation and a notification of the same change is undefined.
         replies.sort_by_key(|reply| reply.starts_with(INVALIDATE));
         let of_pattern = |reply: &Vec<u8>| contains(&reply[..reply.len().min(20)], b"pmessage");
         replies
@@ -188,7 +188,7 @@ impl Session<'_> {
 
     fn agree(&self, compare: Compare, ours: &Option<Vec<u8>>, theirs: &Option<Vec<u8>>) -> bool {
         match (ours, theirs) {
-            // A message before or after an unordered reply is compared, too.
+            // Messages before or after an unordered reply are compared, too.
             (Some(ours), Some(theirs)) => {
                 let (ours, theirs) = (self.in_order(ours), self.in_order(theirs));
                 ours.len() == theirs.len()
@@ -199,7 +199,8 @@ impl Session<'_> {
         }
     }
 
-    /// What each side found, ours first. A judge that found something else leaves the session.
+    /// Compares the results of all sides, this project's server first. A judge with a different
+    /// result leaves the session.
     fn check(
         &mut self,
         who: usize,
@@ -232,7 +233,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Has all that reaches a client followed by the marker.
+    /// Sends the marker to a client, after everything else.
     fn mark(&mut self, who: usize) {
         let ping = multibulk(&[&b"PING"[..], MARKER]);
         for side in &mut self.sides {
@@ -240,7 +241,7 @@ impl Session<'_> {
         }
     }
 
-    /// What has come to a client that was marked; a new one takes its place if it was closed.
+    /// What a client has received before the marker; a closed client is replaced by a new one.
     fn drain(&mut self, who: usize, replies: usize, compare: Compare) -> Result<(), TestCaseError> {
         let found: Vec<_> = self
             .sides
@@ -272,7 +273,7 @@ impl Session<'_> {
         Ok(blocked[0])
     }
 
-    /// One command of one client, and what the others see of it.
+    /// Runs one command of one client, and compares its effects on the others.
     fn step(
         &mut self,
         who: usize,
@@ -317,8 +318,8 @@ impl Session<'_> {
         self.others(who)
     }
 
-    /// What the command had the others see. All are marked before the first is read, so that both
-    /// servers go through them at once.
+    /// Compares what the other clients received. All get the marker before the first is read, so
+    /// that both servers work at the same time.
     fn others(&mut self, who: usize) -> Result<(), TestCaseError> {
         let mut free = Vec::new();
         for other in (0..CLIENTS).filter(|other| *other != who) {
@@ -336,7 +337,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The control connection wakes a client.
+    /// Unblocks a client by the control connection.
     fn unblock(&mut self, who: usize, rest: &[Vec<u8>]) -> Result<(), TestCaseError> {
         let found: Vec<_> = self
             .sides
@@ -391,8 +392,7 @@ fn compare_session(
             .is_some_and(|word| word.eq_ignore_ascii_case(b"ANYTHING"))
         {
             (compare, argv) = generate(&grammars[1], plan.theme, seed);
-            // A wait that ends by itself has no place here.
-            // An encoding may differ, see `stays_small`.
+            // Waits that end by timeout are not tested. An encoding may differ, see `stays_small`.
             let is_object = argv[0].eq_ignore_ascii_case(b"OBJECT");
             if may_wait(&argv) || is_object || !jury.can_judge(&argv) {
                 continue;
@@ -430,7 +430,7 @@ fn several_clients_see_the_same() {
     };
     let jury = RefCell::new(jury);
     let grammars = [Grammar::read("sessions.txt"), Grammar::read("grammar.txt")];
-    // One of its commands takes as long as ten of the others.
+    // One of these commands takes as long as ten others.
     run(30, 4, |seeds, plan| {
         jury.borrow_mut().revive();
         let compared = compare_session(&grammars, &jury.borrow(), &plan, seeds);

@@ -1,5 +1,5 @@
-//! What the two servers say of their commands: rows, arities, help; and that the grammars leave no
-//! command out.
+//! Compares the servers' tables of commands: rows, arities, help; and checks that the grammars
+//! include every command.
 
 use super::common::{Conn, Peer, Reply, parse_reply};
 use super::jury::Jury;
@@ -9,21 +9,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Fields of COMMAND INFO that differ: (pattern of the name, what differs, reason).
 const NEWER_ROWS: &[(&str, &str)] = &[
-    // 8.1 lets a client that waits for a busy script say these.
+    // 8.1 allows these to clients while a script is busy.
     ("client|", "flags"),
     ("select", "flags"),
-    // 7.2 says that the keys after STORE depend on the options; 8.0 forgot it.
+    // In 7.2 the keys after STORE depend on the options; 8.0 lacks this.
     ("georadius", "key specs"),
-    // What replies of a server that is still loading has no need of the data set.
+    // Commands that need no data set are allowed while it is loaded.
     ("memory|", "flags"),
     ("script|", "flags"),
-    // 9.1 lets an engine be named.
+    // 9.1 has an argument for the engine.
     ("script|debug", "arity"),
     // 9.1 has CLUSTER REPLICATE NO ONE.
     ("cluster|replicate", "arity"),
 ];
 
-/// Commands that no grammar sends: (beginning of the name, reason).
+/// Commands that no grammar sends: (prefix of the name, reason).
 const NOT_SENT: &[(&str, &str)] = &[
     ("acl|genpass", "random"),
     ("acl|load", "files: process tests"),
@@ -74,10 +74,10 @@ const FIELDS: [&str; 9] = [
     "key specs",
 ];
 
-/// What is compared with Valkey alone is said as Valkey says it.
+/// Tables that are compared with Valkey alone are compared in Valkey's form.
 const VALKEYS_WORDS: &[&str] = &["--extended-redis-compatibility", "no"];
 
-/// What COMMAND says.
+/// The reply to COMMAND.
 pub fn rows(conn: &mut Conn) -> Rows {
     let mut rows = Rows::new();
     add_rows(parse_reply(&conn.cmd(&["COMMAND"])), &mut rows);
@@ -130,7 +130,7 @@ fn common_commands_have_the_same_rows() {
     assert!(found.is_empty(), "differ from valkey's: {found:?}");
 }
 
-/// Each command and subcommand with one argument too few, and one too many.
+/// Sends each command and subcommand with one argument too few, and one too many.
 #[test]
 fn the_wrong_number_of_arguments() {
     let Some(jury) = Jury::start() else {
@@ -144,7 +144,8 @@ fn the_wrong_number_of_arguments() {
         .collect();
     let mut wrong = Vec::new();
     for (name, ours) in &jury.ours {
-        // Where arities differ, what is too few for one is enough for another, and may be run.
+        // Where arities differ, a number that is too small for one server is enough for another,
+        // and the command may run.
         let known: Vec<_> = jury
             .judges
             .iter()
@@ -162,7 +163,7 @@ fn the_wrong_number_of_arguments() {
             lengths.push(least as usize + 1);
         }
         let words: Vec<&str> = name.split('|').collect();
-        // Fewer words than the name of a subcommand has are another command.
+        // With fewer words than the name of a subcommand it is another command.
         for len in lengths.into_iter().filter(|len| *len >= words.len()) {
             let mut argv: Vec<Vec<u8>> =
                 words.iter().map(|word| word.as_bytes().to_vec()).collect();
@@ -195,11 +196,11 @@ fn arity(field: &Reply) -> i64 {
     String::from_utf8_lossy(&arity[1..]).parse().expect("arity")
 }
 
-/// Lines of their help that ours has otherwise.
+/// Lines of their help that differ here.
 const NEWER_HELP: &[&str] = &["    * ID <client-id>"];
 
-/// What our help says of what theirs has, it says in their words and order; newer subcommands stand
-/// between.
+/// Lines of help that the other servers have are equal and in the same order here; newer
+/// subcommands are in between.
 #[test]
 fn help() {
     let Some(valkey) = Peer::valkey(&[]) else {
@@ -230,7 +231,7 @@ fn help() {
     }
 }
 
-/// COMMAND LIST with a filter is theirs and what is newer.
+/// COMMAND LIST with a filter has their commands and newer ones.
 #[test]
 fn lists_of_commands() {
     let Some(valkey) = Peer::valkey(&[]) else {
@@ -270,7 +271,7 @@ fn lists_of_commands() {
     }
 }
 
-/// Names of commands and subcommands whose feature is not built.
+/// Names of commands and subcommands of features that are not built.
 fn not_built() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for row in TABLE.iter().flat_map(|rows| rows.iter()) {

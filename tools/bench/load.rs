@@ -1,9 +1,9 @@
 //! A load generator for RESP servers: many connections, one thread, a fixed pipeline depth.
 //!
-//! Why not redis-benchmark: at a pipeline depth of 64 it spends more CPU on a request than a good
-//! server does, so the server waits for it, wakes up for small batches, and looks worse the faster
-//! it is. Here a request costs a few nanoseconds: each connection holds its batch of requests as
-//! bytes, and only the digits of its random keys are written anew before it is sent again.
+//! Why not redis-benchmark: at a pipeline depth of 64 it needs more CPU for a request than a good
+//! server does, so the server waits, gets small batches, and the faster it is the worse is its
+//! result. Here a request costs a few nanoseconds: each connection keeps its batch of requests as
+//! bytes, and only the digits of its random keys are replaced before it is sent again.
 //!
 //! ```text
 //! bench-load --port 6379 --pipeline 64 --seconds 2 SET key:{key} 0123456789abcdef
@@ -16,17 +16,17 @@
 //! and `{seq}` for a counter that is the same at each place of one request. Both are 12 digits.
 //! An argument `;` ends a command: `MULTI ; INCR a ; EXEC` is one request with three replies.
 //!
-//! With `--wait` it says `ready` once it is connected and starts when a line arrives on standard
+//! With `--wait` it prints `ready` when it is connected and starts when a line arrives on standard
 //! input, so that the caller can read the server's CPU time just before and just after. With
-//! `--until-eof` it ends when standard input ends, so that a load may last as long as something
-//! else. The result is one line of JSON. A closed loop: a connection sends its next batch when the
-//! last reply of the one before has arrived.
+//! `--until-eof` it ends when standard input ends, so that the caller determines the duration. The
+//! result is one line of JSON. A closed loop: a connection sends its next batch when the last reply
+//! of the one before has arrived.
 //!
-//! With `--listen` each connection sends the command once and then reads what comes, until it is
-//! ended from outside: subscribers, for a load that publishes.
+//! With `--listen` each connection sends the command once and then reads everything, until the
+//! process is ended: for subscribers of a load that publishes.
 //!
-//! **Invariant:** replies are counted, not believed: a batch is over when as many frames as it has
-//! requests, with all that is nested in them, have passed (`nested_frames_are_counted`).
+//! **Invariant:** replies are counted: a batch is complete when a frame for each of its requests
+//! has arrived, with all nested frames (`nested_frames_are_counted`).
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::SocketAddr;
@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-/// Digits of a random key or a counter.
+/// The number of digits of a random key or a counter.
 const DIGITS: usize = 12;
 const USAGE: &str = "usage: bench-load --port N [--host ADDR] [--clients N] [--pipeline N] \
 [--requests N] [--seconds S] [--keyspace N] [--seed N] [--wait [--until-eof] | --listen] COMMAND [ARG ...] [; COMMAND ...]";
@@ -118,7 +118,7 @@ enum Slot {
     Seq(usize),
 }
 
-/// One request as bytes, where its numbers stand, and how many replies it gets.
+/// A request as bytes, the positions of its numbers, and its number of replies.
 struct Template {
     bytes: Vec<u8>,
     slots: Vec<Slot>,
@@ -165,7 +165,7 @@ impl Template {
     }
 }
 
-/// xorshift64*: random enough for keys, and costs a nanosecond.
+/// xorshift64*: random enough for keys; costs a nanosecond.
 struct Random(u64);
 
 impl Random {
@@ -185,26 +185,26 @@ fn write_digits(place: &mut [u8], mut n: u64) {
     }
 }
 
-/// What the numbers in the requests come from.
+/// The source of the numbers in requests.
 struct Numbers {
     random: Random,
     keyspace: u64,
     next_seq: u64,
 }
 
-/// Counts the frames of replies as their bytes pass by.
+/// Counts the frames of replies.
 #[derive(Default)]
 struct Replies {
-    /// Frames still to come in this batch, those of opened arrays included.
+    /// The remaining frames of this batch, those of opened arrays included.
     open: u64,
-    /// Bytes of a bulk string (and its line end) still to pass.
+    /// The remaining bytes of a bulk string and its line end.
     skip: usize,
     errors: u64,
     first_error: Option<String>,
 }
 
 impl Replies {
-    /// Pass over what is complete; returns how many bytes that is.
+    /// Skips what is complete; returns its number of bytes.
     fn consume(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut at = 0;
         loop {
@@ -258,7 +258,7 @@ fn broken(line: &[u8]) -> io::Error {
 struct Connection {
     stream: TcpStream,
     batch: Vec<u8>,
-    /// How much of the batch is written; all of it while replies are awaited.
+    /// The number of written bytes of the batch; all of them while replies are awaited.
     sent: usize,
     /// The start of a line whose end has not arrived.
     partial: Vec<u8>,
@@ -280,7 +280,7 @@ struct Load {
     connections: Vec<Connection>,
     replies: Replies,
     scratch: Vec<u8>,
-    /// Requests handed out, and requests answered.
+    /// The numbers of requests that were started, and of those with a reply.
     issued: u64,
     done: u64,
     latencies_us: Vec<u32>,
@@ -328,8 +328,8 @@ impl Load {
         })
     }
 
-    /// Fill a connection's batch with fresh numbers and send it; false when there is no more to
-    /// ask.
+    /// Writes new numbers into a connection's batch and sends it; returns false if there are no
+    /// more requests.
     fn start_batch(&mut self, i: usize) -> io::Result<bool> {
         let n = (self.options.requests - self.issued).min(self.options.pipeline as u64);
         if n == 0 {
@@ -355,7 +355,7 @@ impl Load {
         Ok(true)
     }
 
-    /// Read until the socket is dry; true when the batch's last reply has arrived.
+    /// Reads until the socket is empty; returns true if the batch's last reply has arrived.
     fn read_replies(&mut self, i: usize) -> io::Result<bool> {
         let c = &mut self.connections[i];
         (self.replies.open, self.replies.skip) = (c.open, c.skip);
@@ -383,7 +383,7 @@ impl Load {
         Ok(c.idle())
     }
 
-    /// Until the time or the requests are over, or `over` is set.
+    /// Runs until the time or the number of requests is reached, or `over` is set.
     fn run(&mut self, poll: &mut Poll, over: &AtomicBool) -> io::Result<Duration> {
         let mut events = Events::with_capacity(1024);
         let start = Instant::now();
@@ -421,8 +421,8 @@ impl Load {
         Ok(start.elapsed())
     }
 
-    /// Sends the command on each connection, says `ready` after the first replies, and reads on
-    /// without an end.
+    /// Sends the command on each connection, prints `ready` after the first replies, and reads for
+    /// ever.
     fn listen(&mut self, poll: &mut Poll) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         for i in 0..self.connections.len() {
@@ -440,7 +440,7 @@ impl Load {
         }
     }
 
-    /// Reads and drops what a connection has; whether that was anything.
+    /// Reads and drops the input of a connection; returns whether there was any.
     fn drain(&mut self, i: usize) -> io::Result<bool> {
         let mut any = false;
         loop {
@@ -503,7 +503,7 @@ fn run(options: Options) -> io::Result<String> {
     if until_eof {
         let over = over.clone();
         std::thread::spawn(move || {
-            // An error is an end, too.
+            // An error counts as the end.
             let _ = io::copy(&mut io::stdin(), &mut io::sink());
             over.store(true, Ordering::Relaxed);
         });

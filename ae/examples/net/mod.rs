@@ -1,4 +1,4 @@
-//! What lesson 01 spells out, for the lessons after it.
+//! Functions that lesson 01 contains in full, for the later lessons.
 
 use std::io::{self, ErrorKind};
 use std::net::{TcpListener, TcpStream};
@@ -19,9 +19,9 @@ pub fn listen<S>(
     Ok(listener)
 }
 
-/// One client a call: a crowd at the door shares the loop with those who are in. It is nonblocking
-/// and in the loop, and `handler` is called when it is readable. `Err` is what the accept handler
-/// returns when there is none.
+/// Accepts one client in each call, so that new clients share the loop with existing ones. The
+/// socket is nonblocking and added to the loop, with `handler` for reading. `Err` is what the
+/// accept handler must return.
 pub fn accept<S>(
     el: &mut EventLoop<S>,
     listener: &TcpListener,

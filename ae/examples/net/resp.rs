@@ -1,12 +1,13 @@
-//! As much of the protocol as lesson 05 needs: where a request ends, and which command it names.
+//! The part of the protocol that lesson 05 needs: the end of a request, and the name of its
+//! command.
 //!
 //! ```text
 //!   *2\r\n  $4\r\n PING\r\n  $5\r\n hello\r\n        two arguments, each after its length
 //!   PING hello\r\n                               or a line, as typed
 //! ```
 
-/// The command's name and what follows the request; `None` while it is not complete. Telling
-/// nonsense from what is incomplete, and bounding both, is left to the real server.
+/// The command's name and the bytes after the request; `None` while it is incomplete. The real
+/// server also detects invalid requests and limits their size.
 pub fn parse(query: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut name, mut rest) = read_line(query)?;
     if let Some(argc) = name.strip_prefix(b"*") {
