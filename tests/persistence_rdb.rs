@@ -284,6 +284,23 @@ fn a_background_save_is_a_whole_file() {
     assert_eq!(wanted, digest(&mut us));
 }
 
+/// Every key is deleted and created again.
+#[test]
+fn a_reload_changes_the_keys_that_clients_watch() {
+    let ours = Peer::aeris(&["--appendonly", "yes"]);
+    let (mut us, mut other) = (ours.connect(), ours.connect());
+    other.line("SET k v");
+    for reload in ["DEBUG RELOAD", "DEBUG LOADAOF"] {
+        for (watched, reply) in [("k", "*-1\r\n"), ("missing", "*1\r\n+PONG\r\n")] {
+            ok(&mut us, &format!("WATCH {watched}"));
+            ok(&mut other, reload);
+            ok(&mut us, "MULTI");
+            us.line("PING");
+            assert_eq!(us.line("EXEC"), reply, "{reload} with {watched} watched");
+        }
+    }
+}
+
 #[test]
 fn fields_with_a_time_to_live_are_never_saved_without_it() {
     let ours = Peer::aeris(&["--rdb-version", "10"]);

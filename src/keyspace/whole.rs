@@ -103,7 +103,7 @@ impl Server {
     }
 
     /// Empties one database, or all. Returns the number of deleted keys.
-    pub fn empty_dbs(&mut self, _: &TopLevel, which: Option<u32>, lazy: bool) -> u64 {
+    fn empty_dbs(&mut self, which: Option<u32>, lazy: bool) -> u64 {
         let mut removed = 0;
         for index in self.db_range(which) {
             let keys = self.data.dbs[index as usize].take_keys();
@@ -124,11 +124,11 @@ impl Server {
         }
     }
 
-    /// FLUSHDB and FLUSHALL: notifies watching and blocked clients, then empties. `by` is the
-    /// client whose command this is.
+    /// Empties one database, or all, for FLUSHDB, FLUSHALL and loads that begin with nothing.
+    /// Notifies watching and blocked clients before. `by` is the client whose command this is.
     pub fn flush(
         &mut self,
-        top: &TopLevel,
+        _: &TopLevel,
         mut by: Option<&mut Client>,
         which: Option<u32>,
         lazy: bool,
@@ -138,7 +138,7 @@ impl Server {
             self.signal_all_ready(db);
         }
         crate::tracking::flushed(self, lazy);
-        self.empty_dbs(top, which, lazy)
+        self.empty_dbs(which, lazy)
     }
 
     /// Exchanges the keys of two databases, but not the clients that watch or wait there.

@@ -667,9 +667,15 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
-    use super::Loading;
+    use super::*;
     use crate::config::Enable;
+    use crate::networking::accept;
+    use crate::persist::child::Meter;
+    use crate::persist::rdb::save::{SaveOptions, write_data_set};
+    use crate::server::init::event_loop;
     use crate::testing::{say, server_with};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn a_load_aside_leaves_the_old_data_set_to_clients() {
@@ -686,6 +692,53 @@ mod tests {
         }
         let reply = say(&mut server, 0, &["multi", "get k", "bgsave", "exec"]);
         assert!(reply.contains("-LOADING"), "{reply}");
+    }
+
+    #[test]
+    fn clients_are_served_while_another_data_set_is_loaded() {
+        let path = std::env::temp_dir().join(format!("aeris-aside-{}", std::process::id()));
+        let mut from = server_with(1);
+        let value = "x".repeat(100);
+        (0..1000).for_each(|n| _ = say(&mut from, 0, &[&format!("set key:{n} {value}")]));
+        let mut file = Vec::new();
+        let options = SaveOptions::of(&from);
+        write_data_set(&from, &mut file, &options, Meter::default()).expect("memory");
+
+        let mut server = server_with(1);
+        server.config.port = 0;
+        server.config.unixsocket = path.to_str().expect("a path of text").into();
+        server.config.loading_process_events_interval_bytes = 1024;
+        say(&mut server, 0, &["set k old"]);
+        accept::listen(&mut server).expect("a socket");
+        let mut el = event_loop(&mut server).expect("a loop");
+        let mut client = UnixStream::connect(&path).expect("connected");
+        std::fs::remove_file(&path).expect("the socket's file");
+        client
+            .write_all(b"get k\r\nflushall\r\nbgsave\r\n")
+            .expect("room");
+
+        let mut data = server.new_data_set();
+        let mut live = Live {
+            server: &mut server,
+            el: Some(&mut el),
+        };
+        live.begin_aside(file.len() as u64);
+        let mut source = &file[..];
+        let mut reader = Reader::new(&mut source, None);
+        let place = Place::Aside(&mut data);
+        let loaded = load_stream(&mut live, &mut reader, place, Options::default());
+        live.end();
+        assert_eq!(loaded.expect("whole").counts.loaded, 1000);
+        let mut replies = [0; 1000];
+        client.set_nonblocking(true).expect("a flag");
+        let n = client.read(&mut replies).expect("replies");
+        let replies = String::from_utf8_lossy(&replies[..n]);
+        let codes: Vec<&str> = replies
+            .lines()
+            .map(|line| line.split(' ').next().unwrap_or(""))
+            .collect();
+        assert_eq!(codes, ["$3", "old", "-BUSY", "-LOADING"]);
+        assert_eq!((server.data.len(), data.len()), (1, 1000));
     }
 
     /// MULTI came before the load, EXEC comes while it goes on.

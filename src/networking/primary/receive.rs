@@ -315,7 +315,7 @@ fn install(
     let line = words.line("MASTER <-> REPLICA sync: Flushing old data", &[]);
     log::info!("{line}");
     let lazy = server.config.replica_lazy_flush;
-    server.empty_dbs(top, None, lazy);
+    server.flush(top, None, None, lazy);
     server.flush_libraries(top);
     let line = words.line("MASTER <-> REPLICA sync: Loading DB in memory", &[]);
     log::info!("{line}");

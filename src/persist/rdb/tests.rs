@@ -632,7 +632,7 @@ fn a_stream_without_keys_can_be_refused_before_anything_is_replaced() {
     };
     let mut without_keys = server_with_everything();
     let top = without_keys.top_level().expect("no turn within a turn");
-    without_keys.empty_dbs(&top, None, false);
+    without_keys.flush(&top, None, None, false);
     for (from, has_keys) in [(server_with_everything(), true), (without_keys, false)] {
         for holds_keys in [true, false] {
             let mut server = server();

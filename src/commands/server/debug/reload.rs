@@ -31,7 +31,7 @@ pub fn reload(ctx: &mut Ctx) -> CmdResult {
         background::save(ctx.server).map_err(|_| Error::of("ERR"))?;
     }
     if flush {
-        ctx.server.empty_dbs(&top, None, false);
+        ctx.server.flush(&top, None, None, false);
         ctx.server.flush_libraries(&top);
     }
     match loading::reload(ctx.server, &top, options) {
