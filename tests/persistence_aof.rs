@@ -383,6 +383,16 @@ fn rewrite(conn: &mut Conn) {
     );
 }
 
+/// Redis replies to a write before the AOF has it, if an fsync is under way.
+fn wait_until_written(conn: &mut Conn) {
+    while !conn
+        .line("info persistence")
+        .contains("\r\naof_buffer_length:0\r\n")
+    {
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn wait_until_loaded(conn: &mut Conn) {
     while conn.line("ping").starts_with("-LOADING") {
         thread::sleep(Duration::from_millis(20));
@@ -404,6 +414,7 @@ fn carry(name: &str, from: Start, to: Start, settings: &[&str]) {
     conn.line("hincrbyfloat hash f 0.5");
     conn.line("set late x px 500000");
     let wanted = digest(&mut conn);
+    wait_until_written(&mut conn);
     drop(first);
     let Some(second) = to(&dir, &["--aof-use-rdb-preamble", settings[1]]) else {
         return;
