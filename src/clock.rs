@@ -86,11 +86,6 @@ impl Clock {
             false => "POSIX clock_gettime".into(),
         }
     }
-
-    /// Microseconds of the monotonic clock.
-    pub fn monotonic_us(&self) -> u64 {
-        self.us(ticks::now())
-    }
 }
 
 /// The wall clock at this moment, in microseconds since 1970.

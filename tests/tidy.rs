@@ -1,5 +1,6 @@
 //! The rules of the house, as tests: layers, `unsafe`, lengths, words.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -376,5 +377,127 @@ fn every_file_says_what_it_is() {
         .filter(without)
         .map(|s| s.path.clone())
         .collect();
+    report(problems);
+}
+
+/// The public items of a file: the name of each, and the index of its line.
+fn public_items(lines: &[&str]) -> Vec<(String, usize)> {
+    const KINDS: [&str; 7] = [
+        "fn ", "struct ", "enum ", "trait ", "const ", "static ", "type ",
+    ];
+    let mut out = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(item) = line.trim_start().strip_prefix("pub ") else {
+            continue;
+        };
+        let item = item.replace("const fn ", "fn ").replace("unsafe ", "");
+        let Some(rest) = KINDS.iter().find_map(|kind| item.strip_prefix(kind)) else {
+            continue;
+        };
+        let name = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let name: String = name.take(1).collect();
+        // A macro's `$name` is no item.
+        if !name.is_empty() {
+            out.push((name, at));
+        }
+    }
+    out
+}
+
+/// Whether a doc line is above the item at this line, before its attributes.
+fn is_documented(lines: &[&str], at: usize) -> bool {
+    let above = lines[..at].iter().rev().map(|line| line.trim());
+    let mut attribute = false;
+    for line in above {
+        // The last line of an attribute of several lines.
+        attribute |= line == ")]" || line == "]";
+        if attribute || line.starts_with("#[") {
+            attribute &= !line.starts_with("#[");
+            continue;
+        }
+        return line.starts_with("///");
+    }
+    false
+}
+
+#[test]
+fn public_items_have_a_doc_line() {
+    let mut problems = Vec::new();
+    for source in sources(&["src", "ae/src"]) {
+        let text = without_tests(&source.text);
+        let lines: Vec<&str> = text.lines().collect();
+        for (name, at) in public_items(&lines) {
+            if !is_test_file(&source.path) && !is_documented(&lines, at) {
+                problems.push(format!("{}:{}: {name}", source.path, at + 1));
+            }
+        }
+    }
+    report(problems);
+}
+
+/// Public items that no code uses yet: (file, name, reason).
+const UNUSED: &[(&str, &str, &str)] = &[];
+
+/// The words of all code, with the number of their occurrences.
+fn words_of_code() -> HashMap<String, usize> {
+    let mut count = HashMap::new();
+    for source in sources(&["src", "ae", "tests", "tools"]) {
+        for line in source.text.lines() {
+            let code = line.split("//").next().unwrap_or("");
+            for word in code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+                *count.entry(word.to_string()).or_default() += 1;
+            }
+        }
+    }
+    count
+}
+
+#[test]
+fn public_items_are_used() {
+    // The compiler takes every public item of a library for used.
+    let count = words_of_code();
+    let mut problems = Vec::new();
+    for source in sources(&["src", "ae/src"]) {
+        let lines: Vec<&str> = source.text.lines().collect();
+        for (name, at) in public_items(&lines) {
+            let excused = UNUSED
+                .iter()
+                .any(|(file, item, _)| *file == source.path && *item == name);
+            // This file names the excused ones as texts.
+            let uses = count[&name] - 1 - usize::from(excused);
+            if (uses == 0) != excused {
+                let problem = if excused { "is used" } else { "is not used" };
+                problems.push(format!("{}:{}: {name} {problem}", source.path, at + 1));
+            }
+        }
+    }
+    report(problems);
+}
+
+/// Dependencies that are not named in the code: (name, reason).
+const UNNAMED: &[(&str, &str)] = &[];
+
+#[test]
+fn dependencies_are_used() {
+    let count = words_of_code();
+    let mut problems = Vec::new();
+    for manifest in ["Cargo.toml", "ae/Cargo.toml", "tools/bench/Cargo.toml"] {
+        let text = fs::read_to_string(root().join(manifest)).expect("a manifest");
+        let mut in_dependencies = false;
+        for line in text.lines() {
+            if line.starts_with('[') {
+                in_dependencies = line.ends_with("dependencies]");
+                continue;
+            }
+            let name = line.split(['=', '.', ' ']).next().unwrap_or("");
+            if !in_dependencies || name.is_empty() || name.starts_with('#') {
+                continue;
+            }
+            let used = count.contains_key(&name.replace('-', "_"));
+            if !used && !UNNAMED.iter().any(|(other, _)| *other == name) {
+                problems.push(format!("{manifest}: {name}"));
+            }
+        }
+    }
     report(problems);
 }

@@ -20,12 +20,22 @@ fn user(server: &Server, rules: &str) -> Result<User, RuleError> {
     Ok(user)
 }
 
+/// The command of a call, its subcommand resolved.
+fn lookup(server: &Server, argv: &[&[u8]]) -> u16 {
+    let table = &server.commands;
+    let id = table.lookup(argv[0]).expect("a command");
+    let subcommand = argv
+        .get(1)
+        .and_then(|name| table.lookup_subcommand(id, name));
+    subcommand.unwrap_or(id)
+}
+
 /// The error of ACL DRYRUN, or `allowed`.
 fn dry_run(rules: &str, call: &str) -> String {
     let server = server();
     let user = user(&server, rules).unwrap();
     let argv: Vec<&[u8]> = call.split(' ').map(str::as_bytes).collect();
-    let id = server.commands.lookup_argv(&argv).unwrap();
+    let id = lookup(&server, &argv);
     match check::check(&user, &mut Call::new(&server, id, &argv, 0)) {
         Ok(()) => "allowed".into(),
         Err(denied) => String::from_utf8(denied.text(&user, Some(&argv)))
@@ -116,7 +126,7 @@ fn databases_by_the_current_one_and_those_named() {
     let alice = user(&server, rules).unwrap();
     let ask = |db: u32, line: &str| {
         let argv: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        let id = server.commands.lookup_argv(&argv).unwrap();
+        let id = lookup(&server, &argv);
         match check::check(&alice, &mut Call::new(&server, id, &argv, db)) {
             Ok(()) => "allowed".into(),
             Err(denied) => String::from_utf8(denied.object).unwrap(),

@@ -90,8 +90,6 @@ pub mod flag {
     pub const OVER_SOFT_LIMIT: u64 = 1 << 33;
     /// An IMPORT-SOURCE client (Valkey).
     pub const IMPORT_SOURCE: u64 = 1 << 34;
-    /// It subscribed to invalidation messages as another client's redirection.
-    pub const REDIRECT_TARGET: u64 = 1 << 35;
     /// CLIENT CAPA redirect.
     pub const CAPA_REDIRECT: u64 = 1 << 36;
     /// The loop calls the write handler when the socket takes bytes again.

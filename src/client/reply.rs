@@ -119,11 +119,6 @@ impl ReplyBuf {
         beyond.div_ceil(CHUNK) * CHUNK_MEMORY
     }
 
-    /// Bytes reserved for the tail buffer, for CLIENT LIST's `rbs`.
-    pub fn tail_capacity(&self) -> usize {
-        self.buf.capacity()
-    }
-
     /// Heap bytes held, shared values counted in full.
     pub fn memory(&self) -> usize {
         self.queued + self.buf.capacity() + self.nodes.len() * size_of::<Node>()

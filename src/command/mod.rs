@@ -576,11 +576,6 @@ impl Command {
         }
     }
 
-    /// Whether the command needs a subcommand. COMMAND has subcommands, but does not need one.
-    pub const fn is_container(&self) -> bool {
-        !self.subcommands.is_empty() && self.arity < -1
-    }
-
     /// Finds a subcommand; the case of `name` does not matter.
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Command> {
         self.subcommands
@@ -834,7 +829,6 @@ mod tests {
     #[test]
     fn subcommands_are_found_in_any_case() {
         let config = row("config");
-        assert!(config.is_container() && !row("get").is_container());
         assert_eq!(config.subcommand(b"GeT").map(|sub| sub.arity), Some(-3));
         assert!(config.subcommand(b"ge").is_none());
     }

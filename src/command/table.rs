@@ -226,16 +226,6 @@ impl CommandTable {
         })
     }
 
-    /// The command of an argument vector, subcommand included. For a container with an unknown
-    /// subcommand, or none, the container itself.
-    pub fn lookup_argv(&self, argv: &[&[u8]]) -> Option<u16> {
-        let id = self.lookup(argv.first()?)?;
-        if self.entries[id as usize].subcommands.1 == 0 || argv.len() < 2 {
-            return Some(id);
-        }
-        Some(self.lookup_subcommand(id, argv[1]).unwrap_or(id))
-    }
-
     /// The id of a full name: `get`, `config|get`.
     pub fn lookup_fullname(&self, name: &[u8]) -> Option<u16> {
         let mut parts = name.splitn(2, |&b| b == b'|');

@@ -174,12 +174,6 @@ impl MaxmemoryPolicy {
             MaxmemoryPolicy::VolatileLru | MaxmemoryPolicy::AllkeysLru
         )
     }
-
-    /// Whether keys without a TTL may be evicted too.
-    pub fn is_allkeys(self) -> bool {
-        use MaxmemoryPolicy::{AllkeysLfu, AllkeysLru, AllkeysRandom};
-        matches!(self, AllkeysLfu | AllkeysLru | AllkeysRandom)
-    }
 }
 
 choice! {

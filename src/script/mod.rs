@@ -131,13 +131,6 @@ impl Scripting {
         self.eval = None;
     }
 
-    /// Others are answered while a script runs.
-    pub fn is_busy(&self) -> bool {
-        self.running
-            .as_ref()
-            .is_some_and(|running| running.busy.is_some())
-    }
-
     /// SCRIPT KILL and FUNCTION KILL.
     pub fn kill(&mut self, config: &Config, kind: Kind) -> Result<(), Error> {
         let Some(running) = &mut self.running else {

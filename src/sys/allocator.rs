@@ -38,33 +38,41 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= QUANTUM {
+            // SAFETY: the caller's promise, passed on with the same layout.
             return unsafe { Jemalloc.alloc(layout) };
         }
+        // SAFETY: the caller's promise, passed on with the same layout.
         unsafe { tikv_jemalloc_sys::mallocx(layout.size(), aligned(layout)).cast() }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= QUANTUM {
+            // SAFETY: the caller's promise, passed on with the same layout.
             return unsafe { Jemalloc.alloc_zeroed(layout) };
         }
         let flags = aligned(layout) | tikv_jemalloc_sys::MALLOCX_ZERO;
+        // SAFETY: the caller's promise, passed on with the same layout.
         unsafe { tikv_jemalloc_sys::mallocx(layout.size(), flags).cast() }
     }
 
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         if layout.align() <= QUANTUM {
+            // SAFETY: the caller's promise, passed on with the same layout.
             return unsafe { Jemalloc.dealloc(ptr, layout) };
         }
+        // SAFETY: the caller's promise, passed on with the same layout.
         unsafe { tikv_jemalloc_sys::sdallocx(ptr.cast(), layout.size(), aligned(layout)) }
     }
 
     #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         if layout.align() <= QUANTUM {
+            // SAFETY: the caller's promise, passed on with the same layout.
             return unsafe { Jemalloc.realloc(ptr, layout, new_size) };
         }
+        // SAFETY: the caller's promise, passed on with the same layout.
         unsafe { tikv_jemalloc_sys::rallocx(ptr.cast(), new_size, aligned(layout)).cast() }
     }
 }

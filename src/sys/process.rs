@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, fork, setsid};
 
 /// End the process.
@@ -47,18 +46,6 @@ pub fn replace(program: &Path, argv: &[String]) -> io::Error {
         .arg0(name)
         .args(argv.iter().skip(1))
         .exec()
-}
-
-/// Sets the umask and returns the old one.
-pub fn set_umask(bits: u32) -> u32 {
-    umask(Mode::from_bits_truncate(bits as libc::mode_t)).bits() as u32
-}
-
-/// The umask, which can only be read by setting it.
-pub fn current_umask() -> u32 {
-    let old = set_umask(0);
-    set_umask(old);
-    old
 }
 
 /// The result of raising the limit of open files.
@@ -232,11 +219,5 @@ mod tests {
         for bad in ["x", "3-1", "0-7:0", "0-99999999999", "1-"] {
             assert_eq!(parse_cpu_list(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn the_umask_survives_being_read() {
-        let before = current_umask();
-        assert_eq!(current_umask(), before);
     }
 }

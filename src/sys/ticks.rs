@@ -27,8 +27,8 @@ mod counter {
     /// The processor's counter, if it is invariant.
     #[inline]
     pub fn now() -> Option<u64> {
-        // SAFETY: RDTSC exists on every x86_64 processor and touches no memory.
         if *INVARIANT {
+            // SAFETY: RDTSC exists on every x86_64 processor and touches no memory.
             Some(unsafe { _rdtsc() })
         } else {
             None

@@ -25,9 +25,6 @@ use super::grisu;
 /// size. Doubles have no such limit.
 pub const MAX_FLOAT_CHARS: usize = 5 * 1024 - 1;
 
-/// The longest text of an `i64`: `-9223372036854775808`.
-pub const MAX_I64_CHARS: usize = 20;
-
 /// Parses a strict decimal integer: only what `IntBuf` would print.
 #[inline]
 pub fn parse_i64(text: &[u8]) -> Option<i64> {

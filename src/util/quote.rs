@@ -158,16 +158,6 @@ pub fn info_safe(bytes: &[u8]) -> Cow<'_, [u8]> {
     )
 }
 
-/// The text of an error reply; each line break, which would end the reply, becomes a space.
-pub fn error_safe(bytes: &[u8]) -> Cow<'_, [u8]> {
-    map_bytes(bytes, |byte| matches!(byte, b'\n' | b'\r'), b' ')
-}
-
-/// Text for a log line: control characters, which could forge lines or move the cursor, become `?`.
-pub fn log_safe(bytes: &[u8]) -> Cow<'_, [u8]> {
-    map_bytes(bytes, |byte| byte.is_ascii_control(), b'?')
-}
-
 fn map_bytes(bytes: &[u8], unsafe_byte: fn(u8) -> bool, substitute: u8) -> Cow<'_, [u8]> {
     if !bytes.iter().any(|byte| unsafe_byte(*byte)) {
         return Cow::Borrowed(bytes);
@@ -244,9 +234,7 @@ mod tests {
     #[test]
     fn maps() {
         assert_eq!(&*info_safe(b"a:b#c\nd"), b"a_b_c_d");
-        assert_eq!(&*error_safe(b"a\r\nb"), b"a  b");
-        assert_eq!(&*log_safe(b"a\x1b[2Jb"), b"a?[2Jb");
-        assert!(matches!(log_safe(b"plain"), Cow::Borrowed(_)));
+        assert!(matches!(info_safe(b"plain"), Cow::Borrowed(_)));
         assert!(
             needs_repr(b"") && needs_repr(b"a b") && needs_repr(b"a\"") && !needs_repr(b"/var/lib")
         );

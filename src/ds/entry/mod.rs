@@ -611,14 +611,6 @@ impl<V> Entry<V> {
         OwnedValue::Obj(v)
     }
 
-    /// The payload, if the value is one; the allocation is freed.
-    pub fn take_obj(self) -> Option<V> {
-        match self.into_value() {
-            OwnedValue::Obj(v) => Some(v),
-            _ => None,
-        }
-    }
-
     /// Frees the allocation without dropping a payload, which the caller has copied out.
     fn free(self) {
         let (p, layout) = (self.p, self.as_ref().shape().layout());

@@ -190,7 +190,7 @@ fn changes_in_place() {
     if let ValueMut::Obj(v) = entry.as_mut().into_value_mut() {
         *v = Rc::new([4; 3]);
     }
-    assert_eq!(entry.take_obj(), Some(Rc::new([4; 3])));
+    assert_eq!(entry.into_value(), OwnedValue::Obj(Rc::new([4; 3])));
 }
 
 fn made() -> impl Strategy<Value = Made> {

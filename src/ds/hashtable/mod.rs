@@ -174,7 +174,6 @@ pub struct HashTable<E: Element> {
     rehash_at: usize,
     len: usize,
     seed: HashSeed,
-    paused: u32,
     /// A new table that needs more bytes than this is made only when chains become very long.
     headroom: usize,
     _owns: PhantomData<E>,
@@ -255,7 +254,6 @@ impl<E: Element> HashTable<E> {
             rehash_at: 0,
             len: 0,
             seed,
-            paused: 0,
             headroom: usize::MAX,
             _owns: PhantomData,
         }
@@ -326,8 +324,8 @@ impl<E: Element> HashTable<E> {
     #[inline(always)]
     fn position(&self, hash: u64, key: &[u8]) -> Option<(Home, Position)> {
         let home = self.home(hash);
-        // SAFETY: what stands in a slot came from into_raw and lives until it is removed.
         let at = self.tables[home.table].find(home.index, tag_of(hash), |p| {
+            // SAFETY: what is in a slot came from into_raw and lives until it is removed.
             same_key(unsafe { E::key(p) }, key)
         })?;
         Some((home, at))
@@ -503,16 +501,6 @@ impl<E: Element> HashTable<E> {
         self.tables[1].buckets() != 0
     }
 
-    /// Stops rehashing until the matching `resume_rehash`; calls nest.
-    pub fn pause_rehash(&mut self) {
-        self.paused += 1;
-    }
-
-    /// Ends one `pause_rehash`.
-    pub fn resume_rehash(&mut self) {
-        self.paused = self.paused.checked_sub(1).expect("resume without pause");
-    }
-
     /// Begins a resize that was postponed because it was not allowed.
     pub fn resize_if_due(&mut self) {
         self.grow_if_full();
@@ -528,7 +516,7 @@ impl<E: Element> HashTable<E> {
     /// Makes room for `total` elements before a bulk load, completing a rehash under way. Sizes
     /// from outside must be bounded by the caller.
     pub fn reserve(&mut self, total: usize) {
-        if self.paused > 0 || buckets_for(total) <= self.tables[0].buckets() {
+        if buckets_for(total) <= self.tables[0].buckets() {
             return;
         }
         while self.is_rehashing() {
@@ -575,12 +563,11 @@ impl<E: Element> HashTable<E> {
 
     /// Whether the table may be replaced by one of this number of buckets now.
     fn may_resize(&self, buckets: usize) -> bool {
-        let allowed = match policy() {
+        match policy() {
             ResizePolicy::Allow => true,
             ResizePolicy::Avoid => self.len > buckets * GROW_LOAD * AVOID_FACTOR,
             ResizePolicy::Forbid => false,
-        };
-        allowed && self.paused == 0
+        }
     }
 
     #[inline(always)]
@@ -598,10 +585,7 @@ impl<E: Element> HashTable<E> {
     #[inline(always)]
     fn shrink_if_sparse(&mut self) {
         let buckets = self.tables[0].buckets();
-        if self.len * SHRINK_FACTOR >= buckets * GROW_LOAD
-            || policy() != ResizePolicy::Allow
-            || self.paused > 0
-        {
+        if self.len * SHRINK_FACTOR >= buckets * GROW_LOAD || policy() != ResizePolicy::Allow {
             return;
         }
         if self.len == 0 {
@@ -667,7 +651,6 @@ impl<E: Element> HashTable<E> {
     /// Removes and returns all elements, leaving an empty table with the same seed.
     pub fn drain(&mut self) -> IntoIter<E> {
         let mut fresh = HashTable::new(self.seed);
-        fresh.paused = self.paused;
         fresh.headroom = self.headroom;
         std::mem::replace(self, fresh).into_iter()
     }

@@ -694,11 +694,6 @@ impl Listpack {
         }
     }
 
-    /// The elements from the last to the first.
-    pub fn iter_rev(&self) -> RevIter<'_> {
-        self.iter_rev_before(self.end())
-    }
-
     /// The elements from the entry before `pos` to the first.
     pub fn iter_rev_before(&self, pos: Pos) -> RevIter<'_> {
         RevIter {

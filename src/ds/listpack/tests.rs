@@ -65,7 +65,14 @@ fn backlens_have_the_sizes_of_a_real_server() {
     assert_eq!(tail(16_379), b"x\x01\x80\x80\xff");
     for len in [2_097_145, 2_097_146, 2_097_147] {
         let mut listpack = of(&[b"a".to_vec(), vec![b'x'; len], b"b".to_vec()]);
-        assert_eq!(listpack.iter_rev().nth(1).unwrap().text_len(), len);
+        assert_eq!(
+            listpack
+                .iter_rev_before(listpack.end())
+                .nth(1)
+                .unwrap()
+                .text_len(),
+            len
+        );
         listpack.delete_range(1, 1);
         assert_eq!(texts(&listpack), [b"a", b"b"]);
     }
@@ -83,7 +90,7 @@ fn an_empty_one() {
     );
     assert_eq!(listpack.find(listpack.end(), b"x", 0), None);
     listpack.delete_range(-1, 5);
-    assert!(listpack.iter_rev().next().is_none());
+    assert!(listpack.iter_rev_before(listpack.end()).next().is_none());
 }
 
 #[test]
@@ -220,7 +227,7 @@ fn assert_same(listpack: &Listpack, twin: &[Vec<u8>]) {
     assert_eq!(listpack.len(), twin.len());
     assert_eq!(texts(listpack), twin);
     let back: Vec<Vec<u8>> = listpack
-        .iter_rev()
+        .iter_rev_before(listpack.end())
         .map(|element| element.to_vec())
         .collect();
     assert!(back.iter().eq(twin.iter().rev()));
@@ -273,7 +280,7 @@ proptest! {
         if let Some(listpack) = Listpack::from_bytes(&bytes) {
             let there = texts(&listpack);
             prop_assert_eq!(there.len(), listpack.len());
-            let mut back: Vec<_> = listpack.iter_rev().map(|element| element.to_vec()).collect();
+            let mut back: Vec<_> = listpack.iter_rev_before(listpack.end()).map(|element| element.to_vec()).collect();
             back.reverse();
             prop_assert_eq!(there, back);
         }
@@ -314,7 +321,7 @@ proptest! {
         }
         if let Some(listpack) = Listpack::from_bytes(&bytes) {
             prop_assert!(honest);
-            prop_assert_eq!(listpack.iter().count(), listpack.iter_rev().count());
+            prop_assert_eq!(listpack.iter().count(), listpack.iter_rev_before(listpack.end()).count());
         }
     }
 

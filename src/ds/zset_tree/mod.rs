@@ -158,8 +158,8 @@ impl<'a> Probe<'a> {
     /// Whether the probe names this member.
     fn is_at(&self, member: MemberPtr) -> bool {
         match self.0 {
-            // SAFETY: members in the tree live.
             Place::Pair(order, bytes) => {
+                // SAFETY: members in the tree live.
                 order == order_of(member) && bytes == unsafe { member.bytes() }
             }
             _ => false,

@@ -114,13 +114,6 @@ impl Feed {
         self.queue.front().map(|segment| &segment.file)
     }
 
-    /// The length of the last file, once all is written.
-    pub fn last_len(&self) -> u64 {
-        self.queue
-            .back()
-            .map_or(0, |last| last.len + last.bytes.len() as u64)
-    }
-
     /// Takes the front's bytes out, for the writer thread.
     pub fn take_front(&mut self) -> Option<(Arc<File>, Vec<u8>, u64)> {
         let spare = std::mem::take(&mut self.spare);

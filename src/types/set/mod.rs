@@ -103,16 +103,6 @@ impl Set {
         Set::Table(Box::new(HashTable::new(seed)))
     }
 
-    /// A set of integers from a file or DUMP.
-    pub fn from_intset(ints: Intset, limits: &SetLimits) -> Set {
-        let too_many = ints.len() > limits.intset();
-        let mut set = Set::Intset(ints);
-        if too_many {
-            set.convert_to_table(limits.seed, 0);
-        }
-        set
-    }
-
     /// A set of a listpack from a file or DUMP. `None` if a member is repeated.
     pub fn from_listpack(listpack: Listpack, limits: &SetLimits) -> Option<Set> {
         if !is_keyed(&listpack, 1) {
