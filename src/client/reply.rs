@@ -29,8 +29,8 @@ const KEEP_MAX: usize = 16 * 1024;
 
 /// The size of the buffer that each client has in Redis; replies that fit it count for no limit.
 const FIXED: usize = 16 * 1024;
-/// The size of the chunks in Redis that hold the rest of a reply: a list of 16 KB buffers with
-/// their headers, as jemalloc rounds them.
+/// The size of Redis's chunks for the rest of a reply: 16 KB and a header, rounded up to jemalloc's
+/// next size class.
 const CHUNK: usize = 20 * 1024;
 const CHUNK_MEMORY: usize = CHUNK + 24;
 

@@ -708,7 +708,7 @@ fn redis_conf_documents_every_setting_with_its_default() {
     assert_eq!(once.len(), count, "a setting is documented twice");
 }
 
-/// The facts are the names and values of CONFIG GET of each peer, hidden names too.
+/// The published facts are the names and values of CONFIG GET of each peer, hidden names included.
 #[test]
 fn every_setting_of_every_peer_is_known_with_the_peer_s_default() {
     let peers = [

@@ -11,8 +11,8 @@
 //! get -LOADING. The loader runs single turns of the loop between keys, and within large ones
 //! (`loading-process-events-interval-bytes`).
 //!
-//! What is wrong with the bytes is returned, whatever they come from. The start ends the process
-//! then: a server that starts with half of its data would soon save that half.
+//! An error in the bytes is returned, for any source. At the start it ends the process: a server
+//! that starts with half of its data would soon save that half.
 //!
 //! **Invariant:** while `server.loading` is `InPlace` nothing expires and nothing is evicted;
 //! expired keys of the file are not created.
@@ -90,9 +90,9 @@ pub struct Counts {
 pub enum Loading {
     #[default]
     No,
-    /// The server's: clients have none meanwhile.
+    /// The server's own data set, which clients can't use meanwhile.
     InPlace,
-    /// Another one: clients use the server's.
+    /// Another one, while clients use the server's.
     Aside,
 }
 
@@ -123,19 +123,19 @@ pub enum LoadError {
     Unwanted,
 }
 
-/// What was loaded.
+/// The result of a load.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Loaded {
     pub counts: Counts,
-    /// Where the data set stands in a replication history, if the file says so.
+    /// The position of the data set in a replication history, if the file has one.
     pub position: Option<Position>,
 }
 
-/// Where keys and functions are put.
+/// The destination of keys and functions.
 pub enum Place<'a> {
     /// Into the server's data set.
     Server,
-    /// Into this one, which `Server::new_data_set` has made.
+    /// This data set, which was created by `Server::new_data_set`.
     Aside(&'a mut DataSet),
 }
 
@@ -153,8 +153,8 @@ impl Live<'_> {
         self.begin_progress(total);
     }
 
-    /// A load aside begins: clients are served from the server's data set. `total` is 0 if the size
-    /// is not known.
+    /// Begins to load another data set, while clients use the server's. `total` is 0 if the size is
+    /// not known.
     pub fn begin_aside(&mut self, total: u64) {
         self.server.loading = Loading::Aside;
         self.begin_progress(total);
@@ -207,12 +207,12 @@ impl Live<'_> {
 pub struct Options {
     /// Existing keys are replaced: DEBUG RELOAD MERGE.
     pub replace: bool,
-    /// Keys that are past their time stay: those of a replica, whose primary deletes them, and
-    /// those of the base of an AOF, which goes on with their deletion.
+    /// Expired keys are created: for a replica, whose primary deletes them, and for the base of an
+    /// AOF, which has their deletion later.
     pub keep_expired: bool,
-    /// Called when the AUX fields and the functions have been read, with whether there is any key.
-    /// False ends the load with [`LoadError::Unwanted`]. Functions are in their place by then, so a
-    /// load that may be refused is one aside.
+    /// Called when the AUX fields and the functions have been read; the parameter tells whether
+    /// there is any key. False ends the load with [`LoadError::Unwanted`]. The functions have been
+    /// stored by then, so only a load of another data set may be refused.
     pub accept: Option<fn(&mut Server, bool) -> bool>,
 }
 
@@ -237,11 +237,11 @@ pub struct Keyspace<'l, 'a> {
     counts: Counts,
     waiting: VecDeque<(u64, Key)>,
     history: HistoryFields,
-    /// The end of a load of which nothing is damaged.
+    /// The reason why the load ended although the file is not damaged.
     ended: Option<LoadError>,
 }
 
-/// The AUX fields that together are a [`Position`].
+/// The AUX fields of a [`Position`].
 #[derive(Default)]
 struct HistoryFields {
     id: Option<String>,
@@ -258,7 +258,7 @@ impl HistoryFields {
         }
     }
 
-    /// Old servers wrote a database of -1 when there was none: then the rest is of no use either.
+    /// Old servers wrote a database of -1 when there was none; the other fields are then useless.
     fn position(self) -> Option<Position> {
         Some(Position {
             id: self.id?,
@@ -500,8 +500,7 @@ pub fn delay(us: i32) {
     }
 }
 
-/// Reads an RDB from wherever its bytes come, into `place`, which afterwards holds what was read:
-/// with an error that is a part of it.
+/// Reads an RDB from any source of bytes into `place`, which contains a part of it after an error.
 pub fn load_stream(
     live: &mut Live,
     reader: &mut Reader,
@@ -576,7 +575,7 @@ fn report(counts: Counts) {
 }
 
 /// Loads a file into the server's data set. If it is damaged, the checker reads it, and its
-/// findings go to the log.
+/// findings are logged.
 pub fn load_file(
     live: &mut Live,
     path: &Path,
@@ -641,10 +640,10 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
     }
 }
 
-/// The last line of a process that ends because a file is damaged.
+/// The last line in the log when the process ends because a file is damaged.
 pub const DAMAGED: &str = "Terminating server after rdb file reading failure.";
 
-/// DEBUG RELOAD: loads the file into the data set, as it is or emptied before.
+/// DEBUG RELOAD: loads the file into the data set, which was emptied before if wanted.
 pub fn reload(
     server: &mut Server,
     _: &TopLevel,
@@ -652,13 +651,13 @@ pub fn reload(
 ) -> std::result::Result<Loaded, LoadError> {
     let path = server.config.dbfilename.as_path().to_path_buf();
     let loaded = load_file(&mut Live { server, el: None }, &path, options)?;
-    // A failure is in the log; the AOF is off then.
+    // A failure is logged; the AOF is then off.
     let _ = aof::follow_setting(server);
     Ok(loaded)
 }
 
 impl Server {
-    /// A data set is being loaded, in place or aside.
+    /// Whether a data set is being loaded, the server's or another one.
     #[inline]
     pub fn is_loading(&self) -> bool {
         self.loading != Loading::No
@@ -741,7 +740,7 @@ mod tests {
         assert_eq!((server.data.len(), data.len()), (1, 1000));
     }
 
-    /// MULTI came before the load, EXEC comes while it goes on.
+    /// MULTI was called before the load, EXEC while it runs.
     #[test]
     fn a_transaction_sees_no_half_of_a_data_set() {
         let mut server = server_with(1);

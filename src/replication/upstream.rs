@@ -1,4 +1,4 @@
-//! The primary that this server follows: how far the link to it is, and what was received of it.
+//! The primary that this server follows: the state of the link, and what was received.
 //!
 //! ```text
 //!   REPLICAOF ─> Connect ─> Connecting ─> Handshake ─┬─ +CONTINUE ───────────────> Connected
@@ -7,30 +7,30 @@
 //!                  └──── the link broke: the history goes on where it was applied ─────┘
 //! ```
 //!
-//! What a primary sends is applied and appended to this server's own stream, byte for byte, so that
-//! replicas of this server see the same offsets. The stream's end is the applied offset.
+//! The primary's stream is applied and appended to this server's own stream, byte for byte, so that
+//! replicas of this server have the same offsets. The stream's end is the applied offset.
 //!
-//! **Invariant:** bytes of a transaction are appended when its EXEC has run. A link that breaks
-//! amid one leaves the offset before its MULTI.
+//! **Invariant:** the bytes of a transaction are appended when its EXEC has run. If the link breaks
+//! within a transaction, the offset is the one before its MULTI.
 
 use crate::client::ClientRef;
 
-/// How far the link is.
+/// The state of the link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// To be connected.
+    /// Not connected; an attempt follows.
     Connect,
     Connecting,
-    /// From PING to the reply to PSYNC.
+    /// Connected, up to the reply to PSYNC.
     Handshake,
-    /// A snapshot is received or loaded.
+    /// A snapshot is being received or loaded.
     Transfer,
-    /// The stream is received.
+    /// The stream is being received.
     Connected,
 }
 
 impl Phase {
-    /// As ROLE names it.
+    /// The name in ROLE's reply.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Connect => "connect",
@@ -42,48 +42,49 @@ impl Phase {
     }
 }
 
-/// How much of a snapshot has been received, for INFO.
+/// The received part of a snapshot, for INFO.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Received {
-    /// Bytes of the snapshot; `None`: the primary does not know it either.
+    /// The size of the snapshot; `None` if the primary does not know it.
     pub total: Option<u64>,
     pub bytes: u64,
-    /// When bytes came last, in Unix time.
+    /// The Unix time at which bytes last arrived, in milliseconds.
     pub last_io_ms: i64,
 }
 
-/// The primary, and the link to it.
+/// The primary, and the state of the link to it.
 #[derive(Debug)]
 pub struct Upstream {
     pub host: Box<str>,
     pub port: u16,
     pub phase: Phase,
-    /// No other primary of this process has this number.
+    /// A number that no other upstream of this process has.
     pub number: u64,
-    /// The client that applies the stream, while connected.
+    /// The client that applies the stream, while the link works.
     pub client: Option<ClientRef>,
-    /// The stream's end when that client was made.
+    /// The end of the stream when that client was created.
     pub attached_at: u64,
-    /// The database that the stream up to its end has selected.
+    /// The database that is selected at the end of the stream.
     pub db: u32,
-    /// The data is that of the history's id and offset: PSYNC may ask for what follows.
+    /// Whether the data are those of the history's id and offset, so that PSYNC may request what
+    /// follows.
     pub can_continue: bool,
-    /// What was received of a transaction that is not complete.
+    /// The received bytes of an incomplete transaction.
     pub unit: Vec<u8>,
-    /// When the link broke, in seconds of Unix time; 0: it was never up.
+    /// The Unix time at which the link broke, in seconds; 0 if it never worked.
     pub down_since_s: i64,
     pub received: Received,
-    /// The next attempt to connect, in Unix time.
+    /// The Unix time of the next attempt to connect, in milliseconds.
     pub connect_at_ms: i64,
-    /// An operator named this primary, and no sync has ended since: its data set is taken whatever
-    /// it holds.
+    /// Whether the primary was set by an operator and has not been synchronised since: its data set
+    /// is then accepted even if it is empty.
     pub is_new: bool,
-    /// The last sync was refused: the primary had no keys, and this server has.
+    /// Whether the last sync was refused, because the primary had no keys and this server has.
     pub refused_empty: bool,
 }
 
 impl Upstream {
-    /// A primary to be connected to at once.
+    /// A primary to which the server connects at once.
     pub fn new(host: &str, port: u16, number: u64) -> Upstream {
         Upstream {
             host: host.into(),

@@ -1,12 +1,12 @@
-//! The server changes its role: REPLICAOF, and what a failover does.
+//! Changes the server's role: REPLICAOF and failover.
 //!
 //! ```text
 //!   follow    primary ─> replica    blocked clients go; the own history is what PSYNC offers to the new primary
 //!   promote   replica ─> primary    a new id; the old one is valid up to here, for the replicas of both
 //! ```
 //!
-//! Nothing here touches a socket: `networking::primary` sees that the upstream is another one and
-//! closes its link, connects, and receives.
+//! No socket is used here: `networking::primary` notices the new upstream, closes the old link,
+//! connects, and receives.
 
 use crate::client::table::Net;
 use crate::config::enums::HostPort;
@@ -14,7 +14,7 @@ use crate::execute::blocked;
 use crate::replication;
 use crate::state::Server;
 
-/// Follow the primary at this address.
+/// Follows the primary at this address.
 pub fn follow(server: &mut Server, host: &str, port: u16) {
     let was_primary = !server.replication.is_replica();
     close_primary_client(server);
@@ -22,7 +22,7 @@ pub fn follow(server: &mut Server, host: &str, port: u16) {
     let offered = server.replication.upstream.take();
     let selected_db = server.replication.stream.selected_db();
     let upstream = server.replication.set_upstream(host, port);
-    // What was applied of one primary's history may be a part of the other's.
+    // The data of one primary's history may be a part of the other's.
     upstream.can_continue = offered.as_ref().is_none_or(|old| old.can_continue);
     upstream.db = offered.map_or(selected_db.unwrap_or(0), |old| old.db);
     server.config.replicaof = Some(HostPort {
@@ -44,7 +44,7 @@ pub fn follow(server: &mut Server, host: &str, port: u16) {
     changed(server);
 }
 
-/// At the start, before the data set is loaded: the role that the settings name. Port 0 names no
+/// At the start, before the data set is loaded: sets the role of the settings. Port 0 means no
 /// primary.
 pub fn begin(server: &mut Server) {
     let named = server.config.replicaof.clone();
@@ -55,7 +55,7 @@ pub fn begin(server: &mut Server) {
     }
 }
 
-/// Be a primary from here on.
+/// Makes this server a primary.
 pub fn promote(server: &mut Server) {
     if !server.replication.is_replica() {
         return;
@@ -71,14 +71,14 @@ pub fn promote(server: &mut Server) {
         server.replication.second_offset,
         server.replication.id
     );
-    // They come back at once, and learn the new id from the reply to PSYNC.
+    // They connect again at once, and get the new id in the reply to PSYNC.
     close_replicas(server);
     server.replication.stream.forget_db();
     server.replication.no_replicas_since_s = server.clock.now_s();
     changed(server);
 }
 
-/// What follows from the role.
+/// Updates everything that depends on the role.
 fn changed(server: &mut Server) {
     replication::follow_stream(server);
     if let Err(reason) = server.apply_oom_score_adj() {
@@ -86,8 +86,8 @@ fn changed(server: &mut Server) {
     }
 }
 
-/// The client that applies the primary's stream ends at the end of this turn, and applies nothing
-/// until then.
+/// Closes the client that applies the primary's stream at the end of this turn; until then it
+/// applies nothing.
 fn close_primary_client(server: &mut Server) {
     let client = server
         .replication
@@ -103,7 +103,7 @@ fn close_primary_client(server: &mut Server) {
     }
 }
 
-/// Close the links of all replicas: what they know of this server is not true any more.
+/// Closes the links of all replicas, since this server's history has changed.
 pub fn close_replicas(server: &mut Server) {
     for r in server.replication.replicas.clients() {
         if let Some(c) = server.net.clients.resolve(r) {

@@ -11,8 +11,9 @@
 //!                         └─ pipe: they have it already              (networking::replicas::broadcast)
 //! ```
 //!
-//! **Invariant:** a primary's stream forgets its database at the fork, so what follows a snapshot
-//! begins with SELECT. A replica's stream is not its own: there the snapshot names the database.
+//! **Invariant:** at the fork, a primary resets the selected database of its stream, so that the
+//! commands after a snapshot begin with SELECT. A replica must not change its stream: there the
+//! snapshot contains the database.
 
 use std::fs::File;
 

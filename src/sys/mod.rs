@@ -72,7 +72,7 @@ fn poll_one(fd: RawFd, events: libc::c_short, timeout_ms: libc::c_int) -> io::Re
         events,
         revents: 0,
     };
-    // SAFETY: one valid structure.
+    // SAFETY: the pointer is to one valid structure, and the count is one.
     match unsafe { libc::poll(&mut poll, 1, timeout_ms) } {
         n @ 0.. => Ok(n > 0),
         _ => Err(io::Error::last_os_error()),

@@ -28,8 +28,8 @@ pub(super) const SLOTS_WITH_CHILD: usize = SLOTS - 1;
 const META: usize = SLOTS;
 const COUNT_MASK: u8 = 0x0f;
 const CHILD: u8 = 0x80;
-/// A slot is read as the upper six of the eight bytes that start two bytes before it, which never
-/// leaves the bucket.
+/// A slot of six bytes is read as a word of eight bytes that begins two bytes earlier, without its
+/// lower two bytes. The read never leaves the bucket: the tags precede the slots.
 const SLOT_READ: usize = META + 1 - 2;
 
 #[repr(C, align(64))]

@@ -219,7 +219,8 @@ fn tag_of(hash: u64) -> u8 {
     (hash >> 56) as u8
 }
 
-/// Equality of two keys; up to 16 bytes without a call.
+/// Whether two keys are equal. Keys of 8 to 16 bytes are compared as two overlapping words, without
+/// a call of `memcmp`.
 #[inline(always)]
 fn same_key(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {

@@ -1,5 +1,5 @@
-//! The primary's stream, applied: each command runs like a client's, and its bytes go into our own
-//! stream, as they came.
+//! Applies the primary's stream: each command runs like a client's, and its bytes are appended to
+//! this server's own stream unchanged.
 //!
 //! ```text
 //!   SET k v           ─> runs ─> stream.append
@@ -7,16 +7,16 @@
 //!   .. EXEC           ─> runs ─> stream.append(unit)
 //! ```
 //!
-//! **Invariant:** between two reads, what was received is what was appended, what stands in the
-//! unit, and what is not parsed yet: [`check`] closes a link on which it does not hold.
+//! **Invariant:** between two reads, the received bytes are those that were appended, those in the
+//! unit, and those that are not parsed yet: [`check`] closes a link for which this is not true.
 
 use crate::client::table::Net;
 use crate::client::{Client, flag};
 use crate::ds::bulk::push_command;
 use crate::state::Server;
 
-/// A command has run. `bytes` is what was received since the one before it; empty for a command
-/// with large arguments, which did not stay together and is encoded again.
+/// A command has run. `bytes` are the bytes received since the command before it; empty for a
+/// command with large arguments, whose bytes are not contiguous and which is encoded again.
 pub fn command_applied(server: &mut Server, c: &Client, bytes: &[u8], argv: &[&[u8]]) {
     let replication = &mut server.replication;
     let Some(upstream) = replication.upstream.as_mut() else {
@@ -39,17 +39,17 @@ pub fn command_applied(server: &mut Server, c: &Client, bytes: &[u8], argv: &[&[
     }
 }
 
-/// Memory that is kept for the next transaction.
+/// The capacity that is kept for the next transaction.
 const UNIT_KEEP: usize = 64 * 1024;
 
-/// Bytes between commands or behind them, such as empty lines: they count as any others.
+/// Counts bytes between or behind commands, such as empty lines, which are part of the stream.
 pub fn gap_applied(server: &mut Server, c: &Client, bytes: &[u8]) {
     if !bytes.is_empty() {
         command_applied(server, c, bytes, &[]);
     }
 }
 
-/// The bytes of a read have been run.
+/// All bytes of a read have been run.
 pub fn read_applied(server: &mut Server, c: &mut Client) {
     let replication = &mut server.replication;
     let Some(upstream) = replication.upstream.as_mut() else {
@@ -63,7 +63,8 @@ pub fn read_applied(server: &mut Server, c: &mut Client) {
     check(server, c);
 }
 
-/// The offsets must be those of the primary, or a partial resync would go on at the wrong byte.
+/// Checks that the offset is that of the primary; otherwise a partial resync would continue at a
+/// wrong byte.
 fn check(server: &mut Server, c: &mut Client) {
     let replication = &mut server.replication;
     let Some(upstream) = replication.upstream.as_mut() else {

@@ -1,4 +1,4 @@
-//! The hand-shake with a primary: what we say of ourselves, and the reply to PSYNC.
+//! The handshake with a primary: what this server announces, and the reply to PSYNC.
 //!
 //! ```text
 //!   PING                                  any reply but a refusal; it may want AUTH
@@ -26,10 +26,10 @@ const ADDRESS: u32 = 3;
 const CAPA: u32 = 4;
 const PSYNC: u32 = 5;
 
-/// Errors of PING that say no more than that AUTH is wanted.
+/// Errors of PING that only mean that AUTH is required.
 const AUTH_WANTED: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
 
-/// All steps up to PSYNC, which is decided when the others are over.
+/// All steps up to PSYNC, which is decided after their replies.
 pub fn plan(server: &Server) -> Plan {
     let config = &server.config;
     let mut script = vec![
@@ -59,7 +59,7 @@ pub fn plan(server: &Server) -> Plan {
     Plan::new(script, Unasked::Keep, timeout_ms)
 }
 
-/// PSYNC: with what follows our history, or `? -1`.
+/// PSYNC: with the next byte of the history, or `? -1`.
 fn psync(server: &Server) -> Step {
     let replication = &server.replication;
     let upstream = replication.upstream.as_ref();
@@ -87,7 +87,7 @@ fn psync(server: &Server) -> Step {
     request.errors(Errors::Tolerated).expect(Expect::Line)
 }
 
-/// What the link reports.
+/// Handles an action of the link.
 pub fn on_action(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
     let words = server.config.words();
     match action {
@@ -156,7 +156,7 @@ fn log_failure(server: &Server, failure: &Failure) {
     log::warn!("{text}");
 }
 
-/// The reply to PSYNC decides how it goes on.
+/// The reply to PSYNC decides the next step.
 fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, reply: Reply) {
     let words = server.config.words();
     let text = match &reply {
@@ -201,7 +201,7 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
     }
 }
 
-/// 40 printable characters.
+/// An id of 40 printable characters.
 fn valid_id(id: &[u8]) -> Option<String> {
     let valid = id.len() == 40 && id.iter().all(u8::is_ascii_alphanumeric);
     valid.then(|| String::from_utf8_lossy(id).into_owned())
@@ -243,7 +243,7 @@ fn resume(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, new_id: O
                 &[&server.replication.id]
             )
         );
-        // They come back and learn it.
+        // They connect again and get the new id.
         role::close_replicas(server);
     }
     log::info!(

@@ -1,4 +1,4 @@
-//! The link to our primary: connect, hand-shake, snapshot, stream.
+//! The link to this server's primary: connect, handshake, snapshot, stream.
 //!
 //! ```text
 //!   follow (before_sleep) ─> link::open ─> PING, AUTH, REPLCONF ..., PSYNC       handshake.rs
@@ -9,10 +9,10 @@
 //!                                                        commands are applied            apply.rs
 //! ```
 //!
-//! What is known of the primary is in `replication::upstream`; here are its sockets.
+//! `replication::upstream` has the state of the primary; this module has the sockets.
 //!
-//! **Invariant:** whatever is open here belongs to the upstream of number `number`. When the server
-//! follows another one, or none, it is closed before the loop sleeps.
+//! **Invariant:** everything that is open here belongs to the upstream with the number `number`.
+//! When the server follows another one, or none, it is closed before the loop sleeps.
 
 pub mod apply;
 mod handshake;
@@ -29,21 +29,22 @@ use crate::replication::upstream::{Phase, Upstream};
 use crate::state::Server;
 use receive::Receive;
 
-/// Between two attempts to connect.
+/// The time between two attempts to connect.
 const RETRY_MS: i64 = 1000;
 
-/// What is open towards the primary.
+/// The sockets of the primary.
 #[derive(Default)]
 pub struct PrimaryLink {
-    /// The upstream that all of this is for.
+    /// The number of the upstream to which these sockets belong.
     number: u64,
-    /// Until PSYNC is replied to.
+    /// The link; `None` after the reply to PSYNC.
     link: Option<LinkId>,
-    /// While a snapshot is received.
+    /// Set while a snapshot is received.
     receive: Option<Box<Receive>>,
 }
 
-/// Before the loop sleeps: what is open follows the role; a primary that is to be connected to is.
+/// Before the loop sleeps: closes sockets that don't belong to the present role, and connects to
+/// the primary if it is time.
 pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     let number = server
         .replication
@@ -83,7 +84,7 @@ fn connect(el: &mut EventLoop<Server>, server: &mut Server, host: &str, port: u1
     log::info!("{}", words.line("MASTER <-> REPLICA sync started", &[]));
 }
 
-/// Close whatever is open.
+/// Closes everything that is open.
 fn close(el: &mut EventLoop<Server>, server: &mut Server) {
     if let Some(id) = server.primary_link.link.take() {
         link::close(el, server, id);
@@ -93,7 +94,7 @@ fn close(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// The attempt failed: everything is closed, and tried again in a second.
+/// An attempt failed: closes everything; the next attempt is in a second.
 fn fail(el: &mut EventLoop<Server>, server: &mut Server) {
     close(el, server);
     let retry_at_ms = server.clock.now_ms + RETRY_MS;
@@ -103,7 +104,8 @@ fn fail(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Apply what comes from this connection from now on. `received` was read from it already.
+/// Applies what is received on this connection from now on. `received` has been read from it
+/// already.
 fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection, received: &[u8]) {
     let Some(upstream) = server.replication.upstream.as_ref() else {
         return;
@@ -154,7 +156,7 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
     }
 }
 
-/// Tell the primary how far its stream is applied, and how far our AOF is on the disk.
+/// Sends the primary the offsets up to which its stream is applied, and is in the AOF on disk.
 pub fn send_ack(server: &mut Server) {
     use crate::client::table::Net;
     use crate::ds::bulk::push_command;
@@ -180,7 +182,8 @@ pub fn send_ack(server: &mut Server) {
     Net::mark_pending(&mut server.net.pending_write, c);
 }
 
-/// From the cron, once a second: acknowledge, and give up a primary that is silent.
+/// The cron's step, once a second: sends an acknowledgement, and closes the link to a silent
+/// primary.
 pub fn cron(server: &mut Server) {
     use crate::client::table::Net;
     let words = server.config.words();

@@ -1,4 +1,4 @@
-//! A snapshot from the primary: received into a file, then loaded in place of the data set.
+//! Receives a snapshot from the primary into a file, then loads it in place of the data set.
 //!
 //! ```text
 //!   read_handler ─> header ─> body ─> temp-<time>.<pid>.rdb        clients are served meanwhile
@@ -29,36 +29,36 @@ use crate::state::Server;
 use crate::sync::role;
 use crate::sys;
 
-/// Bytes of one read, and of all reads of one turn.
+/// The maximum number of bytes of one read, and of all reads of one turn.
 const READ_BYTES: usize = 64 * 1024;
 const BYTES_PER_TURN: usize = 1024 * 1024;
 
-/// A snapshot on its way.
+/// A snapshot that is being received.
 pub struct Receive {
     conn: Connection,
     token: Token,
-    /// The history that it belongs to, and the offset that it was made at.
+    /// The history to which it belongs, and its offset.
     id: String,
     offset: u64,
     header: Header,
     body: Option<Body>,
     file: File,
     path: PathBuf,
-    /// What was read and is not in the file yet.
+    /// The bytes that were read and are not in the file yet.
     input: Vec<u8>,
     output: Vec<u8>,
 }
 
 impl Receive {
-    /// Give up: nothing stays.
+    /// Gives up: closes everything and removes the file.
     pub fn close(self, el: &mut EventLoop<Server>) {
         el.remove_file(self.token);
-        // It may be in its place already.
+        // It may have been renamed already.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// `+FULLRESYNC` was received: what follows is a snapshot of this history.
+/// `+FULLRESYNC` was received: a snapshot of this history follows.
 pub fn begin(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -104,11 +104,11 @@ pub fn begin(
             ..Received::default()
         };
     }
-    // Bytes of it may have come with the reply already.
+    // The reply may have been followed by bytes of it.
     take_input(el, server);
 }
 
-/// The primary sent more of it.
+/// The read handler of the connection.
 fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Mask) -> Io {
     if server.is_nested() {
         return Io::More; // its end would replace the data set
@@ -158,7 +158,7 @@ fn give_up(el: &mut EventLoop<Server>, server: &mut Server, template: &str, reas
     Io::Drained
 }
 
-/// Take what was read: header, then bytes for the file, then the end.
+/// Takes the bytes that were read: the header, then bytes for the file, then the end.
 fn take_input(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(mut receive) = server.primary_link.receive.take() else {
         return;
@@ -176,8 +176,8 @@ fn take_input(el: &mut EventLoop<Server>, server: &mut Server) {
 }
 
 impl Receive {
-    /// Whether the snapshot is complete; what stays in `input` then is the stream. `Err` is a line
-    /// for the log.
+    /// Returns whether the snapshot is complete; the rest of `input` is then the stream. `Err` is a
+    /// line for the log.
     fn take(&mut self, server: &mut Server) -> Result<bool, String> {
         let words = server.config.words();
         let received = std::mem::take(&mut self.input);
@@ -242,9 +242,9 @@ fn note_begin(server: &mut Server, length: &Length) {
     }
 }
 
-/// The file is complete: it takes the place of the data set.
+/// The file is complete: replaces the data set.
 fn complete(el: &mut EventLoop<Server>, server: &mut Server) {
-    // Snapshots are not read in nested turns.
+    // Snapshots are not received in nested turns.
     let Ok(top) = server.top_level() else {
         return fail(el, server);
     };
@@ -264,7 +264,7 @@ fn complete(el: &mut EventLoop<Server>, server: &mut Server) {
     let words = server.config.words();
     let target = server.config.dbfilename.as_path().to_path_buf();
     let number = server.primary_link.number;
-    // A child that saves would put its older file in the place of this one.
+    // A child that saves would replace this file with its older one.
     if server
         .child
         .as_ref()
@@ -297,8 +297,8 @@ fn complete(el: &mut EventLoop<Server>, server: &mut Server) {
     stream_from(el, server, conn, &input);
 }
 
-/// Load the file in place of the data set. Returns the database that the primary's stream has
-/// selected; `None`: the log has the reason.
+/// Loads the file in place of the data set. Returns the selected database of the primary's stream.
+/// `None`: it failed, which is logged.
 fn install(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -306,7 +306,7 @@ fn install(
     path: &std::path::Path,
 ) -> Option<u32> {
     let words = server.config.words();
-    // Replicas of ours have a history that ends here.
+    // The history of this server's replicas ends here.
     role::close_replicas(server);
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.can_continue = false;
@@ -325,14 +325,14 @@ fn install(
         el: Some(el),
     };
     let options = Options {
-        // The primary deletes them.
+        // The primary deletes expired keys.
         keep_expired: true,
         ..Options::default()
     };
     match loading::load_file(&mut live, path, options) {
         Ok(loaded) => {
             log::debug!("Loaded in {:.3} seconds", began.elapsed().as_secs_f64());
-            // Failures are in the log.
+            // A failure is logged.
             let _ = aof::follow_setting(server);
             Some(loaded.position.map_or(0, |position| position.db))
         }
@@ -347,7 +347,7 @@ fn install(
     }
 }
 
-/// The data set is that of the primary's history at this offset.
+/// The data set is now that of the primary's history at this offset.
 fn take_over_history(server: &mut Server, id: String, offset: u64, db: u32) {
     server.replication.begin_history(id);
     if server.replication.stream.restart_at(offset).is_err() {

@@ -194,7 +194,7 @@ impl Set {
         }
     }
 
-    /// Whether a member exists that another set passes as an element.
+    /// Whether the set has this member, given in the form in which sets pass their members.
     pub fn contains_element(&self, member: Element) -> bool {
         match (self, member) {
             (Set::Intset(ints), Element::Int(int)) => ints.contains(int),
