@@ -14,6 +14,7 @@
 //! **Invariant:** commands are fed to the stream exactly while it is open (`follow_stream`).
 
 pub mod bulk;
+pub mod failover;
 pub mod psync;
 pub mod replicas;
 pub mod snapshot;
@@ -21,6 +22,7 @@ pub mod upstream;
 
 use std::io::IoSlice;
 
+use self::failover::Failover;
 use self::psync::History;
 use self::replicas::{Replica, Replicas};
 use self::snapshot::Snapshot;
@@ -47,6 +49,8 @@ pub struct Replication {
     pub replicas: Replicas,
     /// The primary that this server follows; `None`: it is one itself.
     pub upstream: Option<Upstream>,
+    /// FAILOVER: this server hands its role over to a replica.
+    pub failover: Failover,
     /// The commands that run come from our primary: keys past their time are alive for them, since
     /// it sends their deletion.
     pub applying: bool,
@@ -79,6 +83,7 @@ impl Replication {
             stream: Stream::default(),
             replicas: Replicas::default(),
             upstream: None,
+            failover: Failover::default(),
             applying: false,
             owes_ack: false,
             aof_synced: None,
@@ -132,6 +137,13 @@ impl Replication {
         self.id = id;
         self.second_id = NO_ID.into();
         self.second_offset = -1;
+    }
+
+    /// Feeds `REPLCONF GETACK *` to the stream: the replicas acknowledge it at once.
+    pub fn request_acks(&mut self) {
+        const GETACK: &[u8] = b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n";
+        self.wants_acks = false;
+        self.stream.append(GETACK);
     }
 
     /// Adds a replica.

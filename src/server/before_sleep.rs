@@ -10,17 +10,18 @@
 //!                                  is what was acknowledged
 //!    7 write_aof                   before any reply leaves: a reply promises the AOF
 //!    8 write_to_replicas           after the AOF, so that a replica is not ahead of its primary's file
-//!    9 follow                      our own primary: its link follows REPLICAOF; acknowledgements
-//!   10 read_again                  clients that were not read because the AOF's disk was behind
-//!   11 handle_clients_with_pending_writes    the replies
-//!   12 free_clients_in_async_queue after the replies: a client that says QUIT gets its OK
-//!   13 evict_clients               after the replies, which may have shrunk the largest clients
-//!   14 follow_settings             changes that need the loop, after the reply to CONFIG SET
-//!   15 connect_resolved            links whose host's name was resolved on the resolver's thread, which woke the loop
-//!   16 watch                       a child that this turn started, so that its end wakes the loop
-//!   17 set_alarm                   the next deadline of a blocked client, after the last step that may block one
-//!   18 continue_evictions          a timer for what is left to evict
-//!   19 end_turn                    how long the turn took, last
+//!    9 update                      a failover waits for a replica that has the stream, which has just been sent
+//!   10 follow                      our own primary: its link follows REPLICAOF and 9; acknowledgements
+//!   11 read_again                  clients that were not read because the AOF's disk was behind
+//!   12 handle_clients_with_pending_writes    the replies
+//!   13 free_clients_in_async_queue after the replies: a client that says QUIT gets its OK
+//!   14 evict_clients               after the replies, which may have shrunk the largest clients
+//!   15 follow_settings             changes that need the loop, after the reply to CONFIG SET
+//!   16 connect_resolved            links whose host's name was resolved on the resolver's thread, which woke the loop
+//!   17 watch                       a child that this turn started, so that its end wakes the loop
+//!   18 set_alarm                   the next deadline of a blocked client, after the last step that may block one
+//!   19 continue_evictions          a timer for what is left to evict
+//!   20 end_turn                    how long the turn took, last
 //! ```
 //!
 //! **Invariant:** the drawing and the function have the same steps in the same order
@@ -39,6 +40,7 @@ use crate::persist::child;
 use crate::propagate::gate;
 use crate::server::shutdown;
 use crate::state::Server;
+use crate::sync::failover;
 use crate::sys::ticks;
 use crate::tracking;
 
@@ -52,6 +54,7 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     shutdown::handle_request(server);
     write_aof(server);
     replicas::write_to_replicas(el, server);
+    failover::update(server);
     primary::follow(el, server);
     query::read_again(el, server);
     write::handle_clients_with_pending_writes(el, server);

@@ -6,6 +6,7 @@
 //!                                     └─ full: snapshot ─> child ─> file or pipe ────────> Online
 //!   REPLCONF ACK ─> acks ─> WAIT, WAITAOF
 //!   REPLICAOF ─> role: whose history this server has from now on
+//!   FAILOVER ─> failover: the role goes to a replica that has the whole stream
 //!   once a second ─> cron: PING into the stream, newlines, time-outs, a child that is due
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! sockets are written in `networking::replicas`, above. Nothing here waits.
 
 pub mod cron;
+pub mod failover;
 pub mod primary;
 pub mod role;
 pub mod snapshot;

@@ -12,7 +12,7 @@ use crate::replication::psync::{self, Answer, Reason};
 use crate::replication::replicas::{Replica, State};
 use crate::replication::{self, Replication};
 use crate::state::Server;
-use crate::sync::snapshot;
+use crate::sync::{failover, snapshot};
 use crate::util::number::parse_i64;
 
 /// The request of a replica.
@@ -20,14 +20,28 @@ use crate::util::number::parse_i64;
 pub enum Request<'a> {
     /// SYNC: a snapshot, without offsets.
     Sync,
-    /// PSYNC id offset.
-    Psync { id: &'a [u8], offset: &'a [u8] },
+    /// PSYNC id offset [FAILOVER].
+    Psync {
+        id: &'a [u8],
+        offset: &'a [u8],
+        /// FAILOVER: this replica is to become the primary.
+        failover: bool,
+    },
 }
 
 /// Makes a client a replica, which gets the part of the stream that it lacks, or a snapshot.
 pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<(), Error> {
     if server.replication.replicas.get(c.reference()).is_some() {
         return Ok(()); // it asked before
+    }
+    if let Request::Psync {
+        id, failover: true, ..
+    } = request
+    {
+        failover::take_over(server, c, id)?;
+    }
+    if server.replication.failover.is_running() {
+        return Err(Error::of("NOMASTERLINK Can't SYNC while failing over"));
     }
     if server.replication.is_link_down() {
         return Err(Error::of(
@@ -48,14 +62,14 @@ pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<()
     log::info!("Replica {name} asks for synchronization");
     let answer = match request {
         Request::Sync => Answer::Full(Reason::Requested),
-        Request::Psync { id, offset } => {
+        Request::Psync { id, offset, .. } => {
             psync::decide(server.replication.history(), id, parse_i64(offset))
         }
     };
     become_replica(server, c, replica);
     match (answer, request) {
         (Answer::Continue { offset }, _) => resume(server, c, offset, &name),
-        (Answer::Full(reason), Request::Psync { id, offset }) => {
+        (Answer::Full(reason), Request::Psync { id, offset, .. }) => {
             log_reason(&server.replication, reason, &name, id, offset);
             server.stats.sync_partial_err += u64::from(reason != Reason::Requested);
             full_sync(server, c);

@@ -7,21 +7,17 @@ use crate::clients::describe::describe_running;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::{Error, said};
+use crate::replication::failover::{Event, Request};
 use crate::replication::upstream::Upstream;
-use crate::sync::primary::{self, Request};
-use crate::sync::role;
+use crate::state::Server;
+use crate::sync::primary::{self, Request as SyncRequest};
+use crate::sync::{failover, role};
 use crate::util::number::parse_i64;
 use crate::util::quote::split_args;
 
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
-    cmd(
-        "failover",
-        failover,
-        -1,
-        ADMIN | NOSCRIPT | STALE | NOT_BUILT,
-        NONE_CAT,
-    ),
+    cmd("failover", failover, -1, ADMIN | NOSCRIPT | STALE, NONE_CAT),
     cmd("psync", sync, -3, SYNCHRONIZE, NONE_CAT),
     cmd(
         "replconf",
@@ -42,6 +38,9 @@ const ATTACH: Flags = ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING;
 fn replicaof(ctx: &mut Ctx) -> CmdResult {
     if ctx.server.config.cluster_enabled {
         return Err(Error::of("ERR REPLICAOF not allowed in cluster mode."));
+    }
+    if ctx.server.replication.failover.is_running() {
+        return Err(Error::of("ERR REPLICAOF not allowed while failing over."));
     }
     let words = ctx.server.config.words();
     let user = describe_running(ctx.server, ctx.client, ctx.argv);
@@ -79,34 +78,98 @@ fn replicaof(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// FAILOVER [TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]: there is no replica that could
-/// take over.
+/// FAILOVER [TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]
 fn failover(ctx: &mut Ctx) -> CmdResult {
-    let argc = ctx.argv.len();
-    if argc == 2 && ctx.is(1, "abort") {
-        return Err(Error::of("ERR No failover in progress."));
+    if ctx.server.config.cluster_enabled {
+        return Err(Error::of(
+            "ERR FAILOVER not allowed in cluster mode. Use CLUSTER FAILOVER command instead.",
+        ));
     }
-    let (mut timeout, mut to, mut force) = (false, false, false);
+    if ctx.argv.len() == 2 && ctx.is(1, "abort") {
+        if !ctx.server.replication.failover.is_running() {
+            return Err(Error::of("ERR No failover in progress."));
+        }
+        failover::step(ctx.server, Event::Abort);
+        ctx.client.reply.ok();
+        return Ok(());
+    }
+    let options = parse_failover(ctx)?;
+    let request = check_failover(ctx.server, &options)?;
+    failover::begin(ctx.server, request);
+    ctx.client.reply.ok();
+    Ok(())
+}
+
+/// The options of FAILOVER.
+#[derive(Default)]
+struct FailoverOptions<'a> {
+    target: Option<(&'a [u8], i64)>,
+    timeout_ms: Option<i64>,
+    force: bool,
+}
+
+fn parse_failover<'a>(ctx: &Ctx<'a>) -> Result<FailoverOptions<'a>, Error> {
+    let argc = ctx.argv.len();
+    let mut options = FailoverOptions::default();
     let mut at = 1;
     while at < argc {
-        if ctx.is(at, "timeout") && at + 1 < argc && !timeout {
-            if ctx.int(at + 1)? <= 0 {
+        if ctx.is(at, "timeout") && at + 1 < argc && options.timeout_ms.is_none() {
+            let timeout_ms = ctx.int(at + 1)?;
+            if timeout_ms <= 0 {
                 return Err(Error::of("ERR FAILOVER timeout must be greater than 0"));
             }
-            timeout = true;
+            options.timeout_ms = Some(timeout_ms);
             at += 2;
-        } else if ctx.is(at, "to") && at + 2 < argc && !to {
-            ctx.int(at + 2)?;
-            to = true;
+        } else if ctx.is(at, "to") && at + 2 < argc && options.target.is_none() {
+            options.target = Some((ctx.argv[at + 1], ctx.int(at + 2)?));
             at += 3;
-        } else if ctx.is(at, "force") && !force {
-            force = true;
+        } else if ctx.is(at, "force") && !options.force {
+            options.force = true;
             at += 1;
         } else {
             return Err(Error::SYNTAX);
         }
     }
-    Err(Error::of("ERR FAILOVER requires connected replicas."))
+    Ok(options)
+}
+
+fn check_failover(server: &Server, options: &FailoverOptions) -> Result<Request, Error> {
+    let replication = &server.replication;
+    let refuse = |text| Err(Error::of(text));
+    if replication.failover.is_running() {
+        return refuse("ERR FAILOVER already in progress.");
+    }
+    if replication.is_replica() {
+        return refuse("ERR FAILOVER is not valid when server is a replica.");
+    }
+    if replication.replicas.is_empty() {
+        return refuse("ERR FAILOVER requires connected replicas.");
+    }
+    if options.force && (options.timeout_ms.is_none() || options.target.is_none()) {
+        return refuse(
+            "ERR FAILOVER with force option requires both a timeout and target HOST and IP.",
+        );
+    }
+    let mut target = None;
+    if let Some((host, port)) = options.target {
+        let host = String::from_utf8_lossy(host);
+        let replica = failover::find_replica(server, &host, port);
+        let address = replica.and_then(failover::address_of);
+        let (Some(replica), Some(address)) = (replica, address) else {
+            return refuse("ERR FAILOVER target HOST and PORT is not a replica.");
+        };
+        if !replica.is_online() {
+            return refuse("ERR FAILOVER target replica is not online.");
+        }
+        target = Some(address);
+    }
+    let now_ms = server.clock.now_ms;
+    let deadline_ms = options.timeout_ms.map(|ms| now_ms.saturating_add(ms));
+    Ok(Request {
+        target,
+        deadline_ms,
+        force: options.force,
+    })
 }
 
 /// REPLCONF [option value ...]
@@ -241,11 +304,15 @@ fn parse_contents(value: &[u8]) -> Result<Contents, Error> {
 /// SYNC, PSYNC replicationid offset [FAILOVER]
 fn sync(ctx: &mut Ctx) -> CmdResult {
     let request = match ctx.argv {
-        [_, id, offset, ..] => Request::Psync { id, offset },
-        _ => Request::Sync,
+        [_, id, offset, ..] => {
+            let failover = ctx.is(3, "failover");
+            SyncRequest::Psync {
+                id,
+                offset,
+                failover,
+            }
+        }
+        _ => SyncRequest::Sync,
     };
-    if ctx.is(3, "failover") {
-        return Err(Error::of("ERR PSYNC FAILOVER can't be sent to a master."));
-    }
     primary::serve(ctx.server, ctx.client, request)
 }

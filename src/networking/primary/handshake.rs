@@ -13,9 +13,10 @@ use super::{fail, receive, stream_from};
 use crate::link::{Action, Errors, Expect, Failure, Plan, Reply, Step, Unasked};
 use crate::networking::link::{self, LinkId};
 use crate::persist::rdb;
+use crate::replication::failover::{Event, Verdict};
 use crate::replication::upstream::Phase;
 use crate::state::Server;
-use crate::sync::role;
+use crate::sync::{failover, role};
 use crate::util::number::parse_i64;
 
 // The steps' tags.
@@ -59,18 +60,18 @@ pub fn plan(server: &Server) -> Plan {
     Plan::new(script, Unasked::Keep, timeout_ms)
 }
 
-/// PSYNC: with the next byte of the history, or `? -1`.
-fn psync(server: &Server) -> Step {
+/// PSYNC: with the next byte of the history, or `? -1`. FAILOVER makes the peer a primary.
+fn psync(server: &mut Server) -> Step {
     let replication = &server.replication;
     let upstream = replication.upstream.as_ref();
-    let request = match upstream.is_some_and(|up| up.can_continue) {
+    let (id, next) = match upstream.is_some_and(|up| up.can_continue) {
         true => {
             let next = replication.stream.end() + 1;
             log::info!(
                 "Trying a partial resynchronization (request {}:{next}).",
                 replication.id
             );
-            Step::new(PSYNC, &["PSYNC", &replication.id, &next.to_string()])
+            (replication.id.clone(), next.to_string())
         }
         false => {
             let words = server.config.words();
@@ -81,9 +82,15 @@ fn psync(server: &Server) -> Step {
                     &[]
                 )
             );
-            Step::new(PSYNC, &["PSYNC", "?", "-1"])
+            ("?".to_string(), "-1".to_string())
         }
     };
+    let mut argv = vec!["PSYNC", &id, &next];
+    if replication.failover.is_in_progress() {
+        argv.push("FAILOVER");
+    }
+    let request = Step::new(PSYNC, &argv);
+    failover::step(server, Event::Asked);
     request.errors(Errors::Tolerated).expect(Expect::Line)
 }
 
@@ -124,6 +131,11 @@ pub fn on_action(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, ac
         Action::Failed(failure) => {
             server.primary_link.link = None;
             log_failure(server, &failure);
+            let connected = !matches!(
+                failure,
+                Failure::Resolve(_) | Failure::Connect(_) | Failure::ConnectTimeout
+            );
+            failover::step(server, Event::LinkFailed { connected });
             fail(el, server);
         }
         _ => {}
@@ -164,6 +176,13 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
         Reply::Error(text) => [b"-", &text[..]].concat(),
         other => other.to_string().into_bytes(),
     };
+    if server.replication.failover.is_in_progress() {
+        step_failover(server, &text);
+        // What follows belongs to the primary that this server has now.
+        if !server.replication.is_replica() {
+            return;
+        }
+    }
     let mut parts = text.split(|&b| b == b' ');
     let verb = parts.next().unwrap_or_default();
     let (new_id, offset) = (parts.next(), parts.next());
@@ -199,6 +218,19 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
         log::warn!("{line}");
         fail(el, server);
     }
+}
+
+/// The reply to `PSYNC .. FAILOVER`.
+fn step_failover(server: &mut Server, text: &[u8]) {
+    let begins = |start: &[u8]| text.starts_with(start);
+    let verdict = if begins(b"CONTINUE") || begins(b"FULLRESYNC") {
+        Verdict::Accepted
+    } else if begins(b"-ERR PSYNC FAILOVER can't be sent to a master") {
+        Verdict::IsPrimary
+    } else {
+        Verdict::Rejected
+    };
+    failover::step(server, Event::Replied(verdict));
 }
 
 /// An id of 40 printable characters.

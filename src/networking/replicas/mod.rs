@@ -71,10 +71,11 @@ fn start_snapshot(server: &mut Server) {
 
 /// Sends GETACK to the replicas if a client waits for acknowledgements, once in a turn.
 fn ask_for_acks(server: &mut Server) {
-    const GETACK: &[u8] = b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n";
     let replication = &mut server.replication;
-    if std::mem::take(&mut replication.wants_acks) && !replication.is_replica() {
-        replication.stream.append(GETACK);
+    // During a failover the stream must not grow; it has requested them itself.
+    let stands = server.pause.stops_replication(server.clock.now_ms);
+    if replication.wants_acks && !stands && !replication.is_replica() {
+        replication.request_acks();
     }
 }
 

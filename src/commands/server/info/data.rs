@@ -163,7 +163,7 @@ pub fn replication(view: &View, out: &mut Report) {
         out.field(&format!("slave{at}"), value);
     }
     out.field("replicas_waiting_psync", 0);
-    out.field("master_failover_state", "no-failover");
+    out.field("master_failover_state", replication.failover.state_name());
     let stream = &replication.stream;
     out.field("master_replid", &replication.id);
     out.field("master_replid2", &replication.second_id);

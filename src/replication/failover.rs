@@ -1,0 +1,388 @@
+//! FAILOVER on the primary that hands its role over: a state machine without sockets and clock.
+//!
+//! ```text
+//!   FAILOVER ─> WaitingForSync ─┬─ a replica has the whole stream, or FORCE and the time is over ─> InProgress
+//!               writes wait     └─ ABORT, or the time is over ─> Idle
+//!
+//!   InProgress ─> PSYNC id offset FAILOVER to the target ─┬─ accepted ───────> Idle, as its replica
+//!   this server is a replica, writes still wait           └─ rejected, ABORT ─> Idle, as a primary again
+//! ```
+//!
+//! If the link breaks between the request and its reply, the target may have become a primary, and
+//! two primaries would diverge. So the request is repeated: a target that answers that it is a
+//! primary has accepted, and one that can't be connected to any more has not.
+//!
+//! **Invariant:** writes are held back exactly while the state is not `Idle`; this server follows
+//! the target exactly in `InProgress` (`tests::every_sequence_of_events_keeps_one_primary`).
+
+/// The address of a replica.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Address {
+    pub host: Box<str>,
+    pub port: u16,
+}
+
+/// What FAILOVER was called with.
+#[derive(Clone, Default, Debug)]
+pub struct Request {
+    /// `TO host port`; `None`: the first replica that has the whole stream.
+    pub target: Option<Address>,
+    /// The Unix time in milliseconds at which the wait for a replica ends; `None`: it does not end.
+    pub deadline_ms: Option<i64>,
+    /// `FORCE`: at the deadline the target takes over with what it has.
+    pub force: bool,
+}
+
+/// The progress of a failover.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum State {
+    #[default]
+    Idle,
+    WaitingForSync,
+    InProgress {
+        /// The target was sent the request on the present link.
+        asked: bool,
+        /// A link broke after the request: the target may have become a primary.
+        uncertain: bool,
+    },
+}
+
+/// What happens to a failover.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A turn of the loop; `synced` are the replicas that have acknowledged the whole stream.
+    Turn { now_ms: i64, synced: &'a [Address] },
+    /// FAILOVER ABORT.
+    Abort,
+    /// The target is sent `PSYNC id offset FAILOVER`.
+    Asked,
+    /// The target's reply to it.
+    Replied(Verdict),
+    /// The link to the target broke, or, if not `connected`, no connection was established.
+    LinkFailed { connected: bool },
+}
+
+/// A target's reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// `+CONTINUE` or `+FULLRESYNC`: it is a primary now.
+    Accepted,
+    /// An error: it was a primary before this request.
+    IsPrimary,
+    Rejected,
+}
+
+/// What follows from an event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Follow the target. `forced`: although it does not have the whole stream.
+    Follow { target: Address, forced: bool },
+    /// The target is the primary: writes need not wait any more.
+    Finish,
+    /// The failover ends without effect. `promote`: this server follows the target and becomes a
+    /// primary again.
+    Abort {
+        target: Option<Address>,
+        reason: &'static str,
+        promote: bool,
+    },
+}
+
+/// A failover, or none.
+#[derive(Default, Debug)]
+pub struct Failover {
+    state: State,
+    request: Request,
+}
+
+impl Failover {
+    /// Whether one runs.
+    pub fn is_running(&self) -> bool {
+        self.state != State::Idle
+    }
+
+    /// Whether this server has become a replica of the target, which is not yet known to be a
+    /// primary.
+    pub fn is_in_progress(&self) -> bool {
+        matches!(self.state, State::InProgress { .. })
+    }
+
+    /// Whether a replica is awaited that has the whole stream.
+    pub fn is_waiting(&self) -> bool {
+        self.state == State::WaitingForSync
+    }
+
+    /// The name of the state in INFO.
+    pub fn state_name(&self) -> &'static str {
+        match self.state {
+            State::Idle => "no-failover",
+            State::WaitingForSync => "waiting-for-sync",
+            State::InProgress { .. } => "failover-in-progress",
+        }
+    }
+
+    /// Begins a failover; none runs.
+    pub fn begin(&mut self, request: Request) {
+        debug_assert!(!self.is_running(), "FAILOVER has checked it");
+        self.state = State::WaitingForSync;
+        self.request = request;
+    }
+
+    /// An event, and what follows from it.
+    pub fn step(&mut self, event: Event) -> Option<Action> {
+        match (self.state, event) {
+            (State::Idle, _) => None,
+            (_, Event::Abort) => Some(self.abort("Failover manually aborted")),
+            (State::WaitingForSync, Event::Turn { now_ms, synced }) => self.wait(now_ms, synced),
+            (State::InProgress { uncertain, .. }, Event::Asked) => {
+                let asked = true;
+                self.state = State::InProgress { asked, uncertain };
+                None
+            }
+            (State::InProgress { uncertain, .. }, Event::Replied(verdict)) => {
+                Some(self.replied(verdict, uncertain))
+            }
+            (State::InProgress { asked, uncertain }, Event::LinkFailed { connected }) => {
+                if uncertain && !connected {
+                    return Some(self.abort("Write error to failover target"));
+                }
+                self.state = State::InProgress {
+                    asked: false,
+                    uncertain: uncertain || asked,
+                };
+                None
+            }
+            (State::WaitingForSync, _) | (State::InProgress { .. }, Event::Turn { .. }) => None,
+        }
+    }
+
+    /// A turn while a replica is awaited.
+    fn wait(&mut self, now_ms: i64, synced: &[Address]) -> Option<Action> {
+        let late = self
+            .request
+            .deadline_ms
+            .is_some_and(|deadline_ms| now_ms >= deadline_ms);
+        let target = match &self.request.target {
+            Some(target) if late && self.request.force => Some(target),
+            _ if late => return Some(self.abort("Replica never caught up before timeout")),
+            Some(target) => synced.contains(target).then_some(target),
+            None => synced.first(),
+        };
+        let target = target?.clone();
+        self.request.target = Some(target.clone());
+        self.state = State::InProgress {
+            asked: false,
+            uncertain: false,
+        };
+        let forced = late;
+        Some(Action::Follow { target, forced })
+    }
+
+    fn replied(&mut self, verdict: Verdict, uncertain: bool) -> Action {
+        match verdict {
+            Verdict::Rejected => self.abort("Failover target rejected psync request"),
+            Verdict::IsPrimary if !uncertain => {
+                self.abort("Failover target rejected psync request")
+            }
+            Verdict::Accepted | Verdict::IsPrimary => {
+                *self = Failover::default();
+                Action::Finish
+            }
+        }
+    }
+
+    fn abort(&mut self, reason: &'static str) -> Action {
+        let ended = std::mem::take(self);
+        Action::Abort {
+            promote: ended.is_in_progress(),
+            target: ended.request.target,
+            reason,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> Address {
+        Address {
+            host: "replica".into(),
+            port,
+        }
+    }
+
+    fn begun(request: Request) -> Failover {
+        let mut failover = Failover::default();
+        failover.begin(request);
+        failover
+    }
+
+    fn to(port: u16) -> Request {
+        Request {
+            target: Some(address(port)),
+            ..Request::default()
+        }
+    }
+
+    fn turn(now_ms: i64, synced: &[Address]) -> Event<'_> {
+        Event::Turn { now_ms, synced }
+    }
+
+    fn follow(port: u16, forced: bool) -> Option<Action> {
+        let target = address(port);
+        Some(Action::Follow { target, forced })
+    }
+
+    fn aborted(reason: &'static str, promote: bool) -> Option<Action> {
+        Some(Action::Abort {
+            target: Some(address(1)),
+            reason,
+            promote,
+        })
+    }
+
+    #[test]
+    fn the_named_replica_takes_over_and_no_other() {
+        let mut failover = begun(to(1));
+        assert_eq!(failover.step(turn(0, &[address(2)])), None);
+        assert_eq!(failover.state_name(), "waiting-for-sync");
+        let both = [address(2), address(1)];
+        assert_eq!(failover.step(turn(0, &both)), follow(1, false));
+        assert_eq!(failover.state_name(), "failover-in-progress");
+        assert_eq!(failover.step(Event::Asked), None);
+        let accepted = Event::Replied(Verdict::Accepted);
+        assert_eq!(failover.step(accepted), Some(Action::Finish));
+        assert_eq!(failover.state_name(), "no-failover");
+    }
+
+    #[test]
+    fn without_a_name_the_first_synced_replica_takes_over() {
+        let mut failover = begun(Request::default());
+        assert_eq!(failover.step(turn(0, &[])), None);
+        let both = [address(2), address(1)];
+        assert_eq!(failover.step(turn(0, &both)), follow(2, false));
+    }
+
+    #[test]
+    fn at_the_deadline_force_decides() {
+        for force in [false, true] {
+            let mut failover = begun(Request {
+                deadline_ms: Some(100),
+                force,
+                ..to(1)
+            });
+            assert_eq!(failover.step(turn(99, &[])), None);
+            let expected = match force {
+                true => follow(1, true),
+                false => aborted("Replica never caught up before timeout", false),
+            };
+            assert_eq!(failover.step(turn(100, &[])), expected);
+        }
+    }
+
+    #[test]
+    fn a_rejected_request_makes_this_server_a_primary_again() {
+        for verdict in [Verdict::Rejected, Verdict::IsPrimary] {
+            let mut failover = begun(to(1));
+            failover.step(turn(0, &[address(1)]));
+            failover.step(Event::Asked);
+            let rejected = aborted("Failover target rejected psync request", true);
+            assert_eq!(failover.step(Event::Replied(verdict)), rejected);
+        }
+    }
+
+    #[test]
+    fn a_lost_reply_is_asked_for_again() {
+        let lost = |event: Event| {
+            let mut failover = begun(to(1));
+            failover.step(turn(0, &[address(1)]));
+            failover.step(Event::Asked);
+            let connected = true;
+            assert_eq!(failover.step(Event::LinkFailed { connected }), None);
+            failover.step(event)
+        };
+        let finished = Some(Action::Finish);
+        assert_eq!(lost(Event::Replied(Verdict::IsPrimary)), finished);
+        assert_eq!(lost(Event::Replied(Verdict::Accepted)), finished);
+        let connected = false;
+        let dead = aborted("Write error to failover target", true);
+        assert_eq!(lost(Event::LinkFailed { connected }), dead);
+    }
+
+    /// All events, each with whether it can make the target a primary.
+    fn events(synced: &[Address]) -> Vec<Event<'_>> {
+        vec![
+            turn(0, &[]),
+            turn(0, synced),
+            turn(100, &[]),
+            Event::Abort,
+            Event::Asked,
+            Event::Replied(Verdict::Accepted),
+            Event::Replied(Verdict::IsPrimary),
+            Event::Replied(Verdict::Rejected),
+            Event::LinkFailed { connected: true },
+            Event::LinkFailed { connected: false },
+        ]
+    }
+
+    /// All sequences of six events, for each kind of request.
+    #[test]
+    fn every_sequence_of_events_keeps_one_primary() {
+        let synced = [address(1)];
+        let events = events(&synced);
+        let requests = [
+            Request::default(),
+            to(1),
+            Request {
+                deadline_ms: Some(100),
+                ..to(1)
+            },
+            Request {
+                deadline_ms: Some(100),
+                force: true,
+                ..to(1)
+            },
+        ];
+        for request in requests {
+            for mut code in 0..events.len().pow(6) {
+                let mut failover = begun(request.clone());
+                let mut follows = false;
+                for _ in 0..6 {
+                    let event = events[code % events.len()];
+                    code /= events.len();
+                    let was_running = failover.is_running();
+                    let action = failover.step(event);
+                    assert!(was_running || action.is_none(), "{event:?}");
+                    match action {
+                        Some(Action::Follow { forced, .. }) => {
+                            assert!(!follows);
+                            assert_eq!(forced, matches!(event, Event::Turn { now_ms: 100, .. }));
+                            follows = true;
+                        }
+                        Some(Action::Abort { promote, .. }) => {
+                            assert_eq!(promote, follows, "{event:?}");
+                            follows = false;
+                        }
+                        Some(Action::Finish) => {
+                            // The target has said that it is a primary.
+                            assert!(follows);
+                            let said = matches!(
+                                event,
+                                Event::Replied(Verdict::Accepted | Verdict::IsPrimary)
+                            );
+                            assert!(said, "{event:?}");
+                            follows = false;
+                        }
+                        None => {}
+                    }
+                    assert_eq!(failover.is_in_progress(), follows);
+                    assert_eq!(
+                        failover.is_running(),
+                        failover.state_name() != "no-failover"
+                    );
+                }
+            }
+        }
+    }
+}
