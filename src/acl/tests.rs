@@ -541,7 +541,7 @@ fn what_was_subscribed_before_auth_is_cut_off_by_a_change_that_takes_nothing() {
 }
 
 #[test]
-fn the_switch_is_on_while_somebody_is_limited() {
+fn the_switch_is_on_while_a_user_is_limited() {
     let mut server = server();
     let mut nobody = Client::detached(0, 0);
     let armed = |server: &Server| server.armed & armed::ACL != 0;

@@ -180,12 +180,12 @@ impl Server {
         let now_s = self.clock.now_s();
         self.latency.end("expire-del", began, now_s);
         if deleted {
-            self.tell_expired(db, key);
+            self.notify_expired(db, key);
         }
     }
 
     /// Counts and propagates the expiry of a key, and notifies subscribers.
-    pub fn tell_expired(&mut self, db: u32, key: &[u8]) {
+    pub fn notify_expired(&mut self, db: u32, key: &[u8]) {
         self.stats.expired_keys += 1;
         self.propagate_deletion(db, key, self.config.lazyfree_lazy_expire);
         self.notify(events::EXPIRED, "expired", key, db);

@@ -42,7 +42,7 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
     if server.is_nested() && is_primary(server, slot as u32) {
         return Io::More; // what it changes is not meant for the middle of a command
     }
-    if server.aof.flush.crowded && waits_for_log(server, slot as u32) {
+    if server.aof.flush.crowded && waits_for_aof(server, slot as u32) {
         el.clear_handler(token, Mask::READABLE);
         server.net.unread.push(slot as u32);
         return Io::More;
@@ -64,7 +64,7 @@ fn is_primary(server: &Server, slot: u32) -> bool {
 }
 
 /// The client's writes are not in the AOF yet.
-fn waits_for_log(server: &Server, slot: u32) -> bool {
+fn waits_for_aof(server: &Server, slot: u32) -> bool {
     let c = server.net.clients.get(slot);
     c.is_some_and(|c| gate::holds(server, c))
 }

@@ -25,8 +25,8 @@
 //!
 //! **Invariant:** offsets never go back while a client waits; `held` has the slots of clients that
 //! are flagged PENDING_WRITE, each once.
-//! **Limits:** at most [`MARKS_MAX`] turns are told apart while a sync is under way; the bytes of
-//! later ones are released together.
+//! **Limits:** at most [`MARKS_MAX`] turns are distinguished while a sync is under way; the bytes
+//! of later ones are released together.
 
 use std::collections::VecDeque;
 

@@ -129,7 +129,7 @@ impl Server {
             (self.propagation.wanted(), armed::PROPAGATE),
             (self.tracking.is_on(), armed::TRACKING),
             (self.pause.is_set(), armed::PAUSED),
-            (self.acl.limits_somebody(), armed::ACL),
+            (self.acl.limits_a_user(), armed::ACL),
             (self.bigkeys.is_some(), armed::BIGKEYS),
             (self.tracks_unsynced(), armed::UNSYNCED),
             (self.replication.is_replica(), armed::REPLICA),

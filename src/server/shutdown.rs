@@ -27,7 +27,7 @@ use crate::execute::pause::PausePurpose;
 use crate::persist::aof::{self, State};
 use crate::persist::child::{self, Kind};
 use crate::persist::rdb::background;
-use crate::server::start::tell_supervisor;
+use crate::server::start::notify_supervisor;
 use crate::state::Server;
 use crate::sys::signals;
 use crate::texts;
@@ -117,7 +117,7 @@ fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
         (options.save, options.nosave) = (false, true);
     }
     log::info!("User requested shutdown...");
-    tell_supervisor(&server.config, &[NotifyState::Stopping]);
+    notify_supervisor(&server.config, &[NotifyState::Stopping]);
     let timeout_ms = server.config.shutdown_timeout as i64 * 1000;
     if !options.now && timeout_ms > 0 && !replicas_are_ready(server) {
         log::info!("Waiting for replicas before shutting down.");
@@ -150,7 +150,7 @@ fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
 /// Ends the children, flushes and syncs the AOF, writes the last snapshot.
 fn save(server: &mut Server, options: Options) -> Result<(), Refused> {
     if server.aof.state != State::Off {
-        save_log(server, options)?;
+        save_aof(server, options)?;
     }
     let wanted = options.save || !options.nosave && !server.config.save.is_empty();
     let saved = background::save_at_shutdown(server, wanted, options.force);
@@ -158,7 +158,7 @@ fn save(server: &mut Server, options: Options) -> Result<(), Refused> {
 }
 
 /// Makes the AOF durable. It may be longer than a rewritten one, but it is complete.
-fn save_log(server: &mut Server, options: Options) -> Result<(), Refused> {
+fn save_aof(server: &mut Server, options: Options) -> Result<(), Refused> {
     let is_rewritten = server
         .child
         .as_ref()

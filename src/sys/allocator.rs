@@ -373,7 +373,7 @@ mod tests {
 
     #[cfg(feature = "jemalloc")]
     #[test]
-    fn no_number_is_followed_as_an_address_and_no_address_is_told() {
+    fn no_number_is_followed_as_an_address_and_no_address_is_shown() {
         // As wide as an address, but not one.
         assert_eq!(
             code(control_text("stats.allocated", None)),

@@ -25,7 +25,7 @@
 //!
 //! **Invariant:** a client is flagged BLOCKED exactly when it has `blocked`, and then it stands in
 //! `key_clients.blocking` under each of its keys and, if it has a deadline, in `blocked.timeouts`
-//! (test `who_goes_leaves_no_trace`). The exception is a client whose pause is over: it has
+//! (test `a_closed_client_leaves_no_trace`). The exception is a client whose pause is over: it has
 //! `blocked` and no flag until its command runs, before the loop sleeps.
 //!
 //! A client can't change its database while it waits, nor can its keys leave theirs: SWAPDB

@@ -387,6 +387,6 @@ pub fn finish(server: &mut Server) -> io::Result<()> {
 }
 
 /// Makes renames in the AOF's directory durable.
-fn sync_log_dir(server: &Server) -> io::Result<()> {
+fn sync_aof_dir(server: &Server) -> io::Result<()> {
     sync_dir(&dir(server))
 }
