@@ -58,6 +58,8 @@ pub struct Replication {
     pub owes_ack: bool,
     /// Up to where of the stream the AOF is on the disk; `None` without an AOF.
     pub aof_synced: Option<u64>,
+    /// The AOF's offset and the stream's at one moment, until the AOF is on the disk up to there.
+    pub aof_pending: Option<(u64, u64)>,
     /// The number of the last [`Upstream`].
     upstreams: u64,
     /// The snapshot that a child makes for replicas, until all of it has been sent or stands in a
@@ -87,6 +89,7 @@ impl Replication {
             applying: false,
             owes_ack: false,
             aof_synced: None,
+            aof_pending: None,
             upstreams: 0,
             snapshot: None,
             made_file: false,
