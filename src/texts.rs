@@ -16,7 +16,7 @@
 
 use std::fmt::Display;
 
-/// Whose spelling is used.
+/// The server whose texts are used.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Words {
     #[default]
@@ -51,7 +51,7 @@ impl Words {
     }
 }
 
-/// A text in both spellings. `{name}` stands for an argument, see [`Text::fill`].
+/// A text in both forms. `{name}` stands for an argument, see [`Text::fill`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Text {
     redis: &'static str,

@@ -63,7 +63,7 @@ fn is_primary(server: &Server, slot: u32) -> bool {
     c.is_some_and(|c| c.has(flag::PRIMARY))
 }
 
-/// The client's writes are not in the AOF yet.
+/// Whether the client is not read because its writes are not in the AOF yet.
 fn waits_for_aof(server: &Server, slot: u32) -> bool {
     let c = server.net.clients.get(slot);
     c.is_some_and(|c| gate::holds(server, c))

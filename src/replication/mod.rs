@@ -62,8 +62,7 @@ pub struct Replication {
     pub aof_pending: Option<(u64, u64)>,
     /// The number of the last [`Upstream`].
     upstreams: u64,
-    /// The snapshot that a child makes for replicas, until all of it has been sent or stands in a
-    /// file.
+    /// The snapshot that a child creates for replicas, until it has been sent or written to a file.
     pub snapshot: Option<Snapshot>,
     /// Whether the file on the disk was made for replicas: `rdb-del-sync-files` may remove it.
     pub made_file: bool,

@@ -332,7 +332,7 @@ impl Stream {
         self.selected_db = Some(db);
     }
 
-    /// The database that a reader of everything so far has selected.
+    /// The database that is selected at the end of the stream.
     pub fn selected_db(&self) -> Option<u32> {
         self.selected_db
     }
