@@ -143,7 +143,7 @@ fn force_hands_over_at_the_deadline_and_abort_takes_the_role_back() {
     assert!(info(&group.primary).contains("role:master"));
     assert_eq!(asks.line("SET k 3"), "+OK\r\n");
     drop(stopped);
-    // The replica comes back to it, with nothing but what it lacks.
+    // The replica connects to it again and needs only what it lacks.
     wait_for(&group.primary, |info| info.contains("state=online"));
     assert_eq!(asks.line("WAIT 1 0"), ":1\r\n");
     assert_eq!(group.replicas[0].connect().line("GET k"), "$1\r\n3\r\n");
@@ -199,7 +199,7 @@ fn requests_that_cannot_be_carried_out_are_refused() {
     assert_eq!(replica.line("PSYNC 0 1 FAILOVER"), refused);
 }
 
-/// A target of a failover that a test plays itself.
+/// A target of a failover that the test implements.
 struct FakeTarget {
     listener: TcpListener,
     /// Its connection as a replica, which must stay open.
@@ -244,7 +244,7 @@ impl FakeTarget {
 
     /// Accepts the old primary's link and replies to all but PSYNC. Returns the link and the
     /// arguments of PSYNC.
-    fn hand_shake(&self) -> (TcpStream, Vec<String>) {
+    fn handshake(&self) -> (TcpStream, Vec<String>) {
         let (link, _) = self.listener.accept().expect("the old primary");
         let mut input = BufReader::new(link.try_clone().expect("a handle"));
         loop {
@@ -281,28 +281,28 @@ fn a_lost_reply_does_not_make_two_primaries() {
     let mut target = FakeTarget::new(&primary);
     assert_eq!(primary.connect().line("FAILOVER"), "+OK\r\n");
     target.acknowledge(&primary);
-    let (link, argv) = target.hand_shake();
+    let (link, argv) = target.handshake();
     assert_eq!((&argv[1], &*argv[3]), (&target.id, "FAILOVER"));
     drop(link);
-    let (link, argv) = target.hand_shake();
+    let (link, argv) = target.handshake();
     assert_eq!(&*argv[3], "FAILOVER");
     assert!(info(&primary).contains("role:slave"));
     let is_primary = b"-ERR PSYNC FAILOVER can't be sent to a master.\r\n";
     (&link).write_all(is_primary).expect("a reply");
-    let (_link, argv) = target.hand_shake();
+    let (_link, argv) = target.handshake();
     assert_eq!(argv.len(), 3, "a plain request: {argv:?}");
     let info = info(&primary);
     assert!(info.contains("role:slave") && is_over(&info), "{info}");
 }
 
-/// A target that is gone after the request did not take over.
+/// A target that disconnects after the request did not take over.
 #[test]
 fn a_target_that_dies_gives_the_role_back() {
     let primary = Peer::aeris(SETTINGS);
     let mut target = FakeTarget::new(&primary);
     assert_eq!(primary.connect().line("FAILOVER"), "+OK\r\n");
     target.acknowledge(&primary);
-    let (link, _) = target.hand_shake();
+    let (link, _) = target.handshake();
     drop(target.listener);
     drop(link);
     wait_for(&primary, |info| {

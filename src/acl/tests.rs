@@ -327,7 +327,7 @@ fn a_queued_select_chooses_what_follows_is_checked_against() {
     assert!(say(1, "exists k").starts_with(":0"));
 }
 
-/// The queue that chose a database will not run: what follows is checked against the current one.
+/// A lost transaction does not run, so its SELECT has no effect on the checks of later commands.
 #[test]
 fn a_select_in_a_transaction_that_is_lost_chooses_nothing() {
     for lost in [

@@ -49,8 +49,8 @@ const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 pub enum ExpiryPolicy {
     /// It is removed when it is looked up, and the deletion is propagated.
     Delete,
-    /// It is hidden from readers and stays: the data set must not change now (CLIENT PAUSE), or is
-    /// that of a primary, which sends the deletion.
+    /// It is hidden from readers and stays: the data set must not change now (CLIENT PAUSE), or
+    /// belongs to a primary, which sends the deletion.
     Hide,
     /// It counts as alive: while the data set is loaded, a longer life may follow.
     Ignore,

@@ -31,7 +31,7 @@ pub fn event_loop_size(config: &Config) -> usize {
     config.maxclients as usize + LOOP_INCREMENT
 }
 
-/// Bytes that one client's requests may have in one turn: some thousands of commands.
+/// The maximum number of bytes of one client's requests in one turn: some thousands of commands.
 const TURN_BUDGET: usize = 256 * 1024;
 
 impl Server {

@@ -318,8 +318,8 @@ pub fn serve_acks(server: &mut Server) {
     }
 }
 
-/// The role changes: what clients wait for may never come to be here. They get an error and are
-/// closed. Those that CLIENT PAUSE holds back stay.
+/// The role changes, so that what clients wait for may never happen here. They get an error and are
+/// closed, except those that CLIENT PAUSE holds back.
 pub fn disconnect_all(server: &mut Server) {
     for r in server.net.clients.refs() {
         let Some(mut c) = server.net.clients.take_ref(r) else {

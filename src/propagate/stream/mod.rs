@@ -327,7 +327,7 @@ impl Stream {
         self.selected_db = None;
     }
 
-    /// What was appended as it came from a primary has selected this database.
+    /// Sets the selected database after bytes of a primary were appended.
     pub fn set_selected_db(&mut self, db: u32) {
         self.selected_db = Some(db);
     }
