@@ -5,72 +5,11 @@ mod common;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 
+use common::group::{Group, SETTINGS, Stopped, follow, info, wait_for};
 use common::{Conn, Peer, multibulk};
-
-/// A primary and replicas that follow it.
-struct Group {
-    primary: Peer,
-    replicas: Vec<Peer>,
-}
-
-const SETTINGS: &[&str] = &["--repl-diskless-sync-delay", "0"];
-
-impl Group {
-    fn new(replicas: usize) -> Group {
-        let primary = Peer::aeris(SETTINGS);
-        let replicas: Vec<Peer> = (0..replicas).map(|_| Peer::aeris(SETTINGS)).collect();
-        for replica in &replicas {
-            follow(replica, primary.port);
-        }
-        wait_for(&primary, |info| {
-            info.matches("state=online").count() == replicas.len()
-        });
-        Group { primary, replicas }
-    }
-}
-
-fn follow(replica: &Peer, port: u16) {
-    let reply = replica
-        .connect()
-        .line(&format!("REPLICAOF 127.0.0.1 {port}"));
-    assert_eq!(reply, "+OK\r\n");
-    wait_for(replica, |info| info.contains("master_link_status:up"));
-}
-
-fn info(server: &Peer) -> String {
-    server.connect().line("INFO replication")
-}
-
-/// Waits until INFO replication has this property.
-fn wait_for(server: &Peer, property: impl Fn(&str) -> bool) {
-    for _ in 0..1000 {
-        if property(&info(server)) {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    panic!("it does not come:\n{}", info(server));
-}
 
 fn is_over(info: &str) -> bool {
     info.contains("master_failover_state:no-failover")
-}
-
-/// Stops a process, so that it acknowledges nothing.
-struct Stopped(nix::unistd::Pid);
-
-impl Stopped {
-    fn new(server: &Peer) -> Stopped {
-        let pid = nix::unistd::Pid::from_raw(server.pid() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::SIGSTOP).expect("stop");
-        Stopped(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(self.0, nix::sys::signal::SIGCONT);
-    }
 }
 
 #[test]

@@ -141,11 +141,14 @@ impl Replication {
         self.second_offset = -1;
     }
 
-    /// Feeds `REPLCONF GETACK *` to the stream: the replicas acknowledge it at once.
+    /// Feeds `REPLCONF GETACK *` to a primary's stream: the replicas acknowledge it at once.
     pub fn request_acks(&mut self) {
         const GETACK: &[u8] = b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n";
         self.wants_acks = false;
-        self.stream.append(GETACK);
+        // The stream of a replica is that of its primary.
+        if self.stream.is_open() && !self.is_replica() {
+            self.stream.append(GETACK);
+        }
     }
 
     /// Adds a replica.
