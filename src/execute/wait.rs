@@ -23,7 +23,7 @@ pub fn replica_acks(server: &Server, c: &Client) -> i64 {
 }
 
 /// 1 if the local disk has what this client wrote, otherwise 0.
-pub fn local_acks(server: &Server, c: &Client) -> i64 {
+fn local_acks(server: &Server, c: &Client) -> i64 {
     i64::from(server.aof.has_synced(c.aof_offset))
 }
 

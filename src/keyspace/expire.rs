@@ -173,7 +173,7 @@ impl Server {
     }
 
     /// Removes an expired key; propagates DEL or UNLINK, counts and notifies.
-    pub fn delete_expired(&mut self, db: u32, key: &[u8]) {
+    fn delete_expired(&mut self, db: u32, key: &[u8]) {
         let lazy = self.config.lazyfree_lazy_expire;
         let began = self.latency.begin();
         let deleted = self.delete_key(db, key, lazy);

@@ -79,7 +79,7 @@ impl Gate {
     }
 
     /// The stream offset up to which replicas may be sent; `None`: everything.
-    pub fn stream_limit(&self) -> Option<u64> {
+    fn stream_limit(&self) -> Option<u64> {
         self.stream.as_ref().map(|hold| hold.limit)
     }
 }

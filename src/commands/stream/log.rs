@@ -168,7 +168,7 @@ impl Options {
 }
 
 /// KEEPREF | DELREF | ACKED
-pub fn parse_policy(ctx: &Ctx, at: usize) -> Option<RefPolicy> {
+fn parse_policy(ctx: &Ctx, at: usize) -> Option<RefPolicy> {
     if ctx.is(at, "keepref") {
         Some(RefPolicy::Keep)
     } else if ctx.is(at, "delref") {

@@ -122,7 +122,7 @@ fn sizes(manifest: &Manifest, dir: &Path) -> (u64, u64) {
 }
 
 /// Reads the manifest; it is empty when there is none.
-pub fn read_manifest(server: &Server) -> Result<Manifest> {
+fn read_manifest(server: &Server) -> Result<Manifest> {
     let path = manifest::path(&dir(server), &file_name(server));
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
