@@ -80,7 +80,7 @@ pub struct Server {
     pub net: Net,
     /// The outgoing connections.
     pub links: Links,
-    /// The sockets of the link to the primary.
+    /// What is open towards our primary.
     pub primary_link: PrimaryLink,
     pub blocked: BlockedClients,
     pub pause: Pause,

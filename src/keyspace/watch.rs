@@ -131,13 +131,13 @@ pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     }
 }
 
-/// The replacement of a database.
+/// What takes the place of a database.
 #[derive(Clone, Copy)]
 pub enum Replacement<'a> {
     Nothing,
     /// Another database of the server.
     Number(u32),
-    /// A database of another data set.
+    /// One of another data set.
     Db(&'a Db),
 }
 

@@ -33,7 +33,8 @@ const OWN_BUFFER: usize = 16 * 1024;
 /// The maximum number of commands that are parsed ahead.
 pub(super) const AHEAD_MAX: usize = 128;
 
-/// The read handler of a client's socket: runs its requests, up to the loop's budget.
+/// The event loop says that a client's socket is readable: run what it sends, up to the loop's
+/// budget.
 pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     let Some(slot) = el.data(token) else {
         return Io::Drained;
@@ -41,7 +42,7 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
     if server.is_nested() && is_primary(server, slot as u32) {
         return Io::More; // what it changes is not meant for the middle of a command
     }
-    if server.aof.flush.crowded && waits_for_aof(server, slot as u32) {
+    if server.aof.flush.crowded && waits_for_log(server, slot as u32) {
         el.clear_handler(token, Mask::READABLE);
         server.net.unread.push(slot as u32);
         return Io::More;
@@ -62,8 +63,8 @@ fn is_primary(server: &Server, slot: u32) -> bool {
     c.is_some_and(|c| c.has(flag::PRIMARY))
 }
 
-/// Whether the client is not read because its writes are not in the AOF yet.
-fn waits_for_aof(server: &Server, slot: u32) -> bool {
+/// The client's writes are not in the AOF yet.
+fn waits_for_log(server: &Server, slot: u32) -> bool {
     let c = server.net.clients.get(slot);
     c.is_some_and(|c| gate::holds(server, c))
 }
@@ -294,8 +295,8 @@ fn limits_of(server: &Server, c: &Client) -> Limits {
     }
 }
 
-/// Runs the commands of one parse, in order, and calls `has_run` after each. Returns the position
-/// of the first command that did not run.
+/// Run the commands of one parse, in order. `has_run` is called after each. Returns where the first
+/// command that did not run begins.
 fn run_batch(
     server: &mut Server,
     c: &mut Client,
@@ -322,8 +323,8 @@ fn run_batch(
     stopped
 }
 
-/// Runs the commands of one parse of the primary's stream, in `range` of the buffer. Returns the
-/// position of the first command that did not run.
+/// Run the commands of one parse of our primary's stream, which occupied `range` of the buffer.
+/// Returns where the first command that did not run begins.
 fn run_primary_batch(
     server: &mut Server,
     c: &mut Client,
@@ -427,7 +428,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
-    /// The budget is checked between two reads.
+    /// It is looked at between two reads.
     const BUDGET: usize = 3 * READ_MAX / 2;
 
     #[test]
@@ -444,7 +445,7 @@ mod tests {
         std::fs::remove_file(&path).expect("the socket's file");
         client.set_nonblocking(true).expect("a flag");
         let mut read = || {
-            // The client sends more than the server reads and the socket's buffer holds.
+            // It sends more than the server takes, and more than the socket holds.
             let _ = client.write(&b"PING\r\n".repeat(READ_MAX));
             let turn = el.process_events(&mut server, Events::FILES | Events::DONT_WAIT);
             turn.expect("a turn");

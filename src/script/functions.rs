@@ -315,15 +315,15 @@ fn flags_of(frame: &mut Frame, words: Words) -> Result<Flags, Refusal> {
     Ok(found)
 }
 
-/// The functions of a data set: the libraries, and the interpreter with their code.
+/// The functions of a data set: the libraries, and the interpreter that holds their code.
 #[derive(Default)]
 pub struct Functions {
     pub all: Libraries,
-    /// Created when it is needed; `None` while a function runs or a library is loaded.
+    /// Made when it is needed; out while a function runs, or while a library is loaded.
     pub engine: Option<Box<Engine>>,
 }
 
-/// The present settings for loading libraries.
+/// How libraries are loaded, as the settings of the moment say.
 #[derive(Clone, Copy)]
 pub struct LoadRules {
     words: Words,
@@ -343,8 +343,7 @@ impl LoadRules {
 }
 
 impl Functions {
-    /// Loads a library and returns its name. With `replace`, an existing one of this name is
-    /// replaced.
+    /// Loads a library and returns its name. `replace`: one of the same name is replaced.
     pub fn load_library(
         &mut self,
         rules: LoadRules,
@@ -361,7 +360,7 @@ impl Functions {
         Ok(name)
     }
 
-    /// Loads all libraries, or none.
+    /// Loads all of them or none.
     fn restore(
         &mut self,
         rules: LoadRules,
@@ -378,7 +377,7 @@ impl Functions {
         self.join(loaded, policy)
     }
 
-    /// Returns false if there is no such library.
+    /// False: there is none of that name.
     fn delete_library(&mut self, name: &[u8]) -> bool {
         let Some(functions) = self.all.remove(name) else {
             return false;
@@ -414,7 +413,7 @@ impl Functions {
         Ok(loaded)
     }
 
-    /// The interpreter, which is created if there is none.
+    /// The interpreter, made now if there is none.
     fn take_engine(&mut self, insecure_api: bool) -> Result<Box<Engine>, Error> {
         match self.engine.take() {
             Some(engine) => Ok(engine),
@@ -454,7 +453,7 @@ impl Functions {
         self.all.libraries.values().map(|library| &*library.source)
     }
 
-    /// The memory of the interpreter in bytes.
+    /// Bytes of the interpreter.
     pub fn engine_memory(&self) -> usize {
         self.engine.as_ref().map_or(0, |engine| engine.vm.memory())
     }
@@ -504,7 +503,7 @@ impl Server {
         self.data.functions.take_engine(insecure_api)
     }
 
-    /// An error while a function runs, as its own interpreter can't be changed.
+    /// The running function's own interpreter can't be changed.
     pub fn refuse_while_running(&self) -> Result<(), Error> {
         match self.scripting.running {
             Some(_) => Err(Error::of("ERR A script is running already")),
@@ -512,7 +511,7 @@ impl Server {
         }
     }
 
-    /// The sources of all libraries, for a snapshot or the AOF.
+    /// The sources of all libraries, for a snapshot or an AOF.
     pub fn function_sources(&self) -> impl Iterator<Item = &[u8]> {
         self.data.functions.sources()
     }

@@ -21,6 +21,7 @@ use crate::server::cli::Renames;
 use crate::server::init;
 use crate::server::{check_system, crash_report};
 use crate::state::Server;
+use crate::sync::role;
 use crate::sys::process::{self, OpenFiles};
 use crate::sys::{self, signals, title};
 use crate::texts;
@@ -161,7 +162,7 @@ pub fn load_users(server: &mut Server) -> Result<(), ExitCode> {
 
 /// Sets up what belongs to the process rather than to the server: signals, pid file, title.
 pub fn set_up_process(server: &mut Server) {
-    logging::set_role(logging::Role::Primary);
+    role::set_log_role(server);
     signals::install();
     crash_report::configure(&server.config);
     if server.config.disable_thp {
@@ -343,7 +344,7 @@ pub fn ready(server: &Server) {
 }
 
 /// Notifies systemd, if it is the supervisor.
-pub fn notify_supervisor(config: &Config, states: &[sd_notify::NotifyState]) {
+pub fn tell_supervisor(config: &Config, states: &[sd_notify::NotifyState]) {
     if supervisor(config) == Supervised::Systemd {
         notify_systemd(states);
     }

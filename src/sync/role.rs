@@ -11,6 +11,7 @@
 use crate::client::table::Net;
 use crate::config::enums::HostPort;
 use crate::execute::blocked;
+use crate::observe::logging;
 use crate::replication;
 use crate::state::Server;
 
@@ -78,8 +79,17 @@ pub fn promote(server: &mut Server) {
     changed(server);
 }
 
+/// The letter in each line of the log.
+pub fn set_log_role(server: &Server) {
+    logging::set_role(match server.replication.is_replica() {
+        true => logging::Role::Replica,
+        false => logging::Role::Primary,
+    });
+}
+
 /// Updates everything that depends on the role.
 fn changed(server: &mut Server) {
+    set_log_role(server);
     replication::follow_stream(server);
     if let Err(reason) = server.apply_oom_score_adj() {
         log::warn!("{reason}");

@@ -22,9 +22,9 @@ use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
 use crate::error::Error;
 use crate::persist::child::{Kind, Outcome, ReplicationHooks, Target, Wish};
-use crate::persist::rdb::background;
 use crate::persist::rdb::save::{Contents, SaveOptions};
 use crate::persist::rdb::transfer;
+use crate::persist::rdb::{self, background};
 use crate::replication::replicas::{Replica, State, Transfer};
 use crate::replication::snapshot::{Broadcast, Form, Snapshot};
 use crate::state::Server;
@@ -36,8 +36,10 @@ pub const HOOKS: ReplicationHooks = ReplicationHooks { start, ended };
 
 /// The version for a replica that does not announce one: the newest of Redis 7.0.
 const VERSION_OF_STRANGERS: u32 = 10;
-/// The version for a Valkey server; all versions of Valkey read Redis's format.
-const VERSION_FOR_VALKEY: u32 = 11;
+/// The version for a Valkey server before 9.0.
+const VERSION_FOR_VALKEY_8: u32 = 11;
+/// The first Valkey server that reads Valkey's own versions, and no 12.
+const VALKEY_9: u32 = 0x09_0000;
 
 /// A replica needs a snapshot: it shares that of the running child, or waits for the next.
 pub fn enqueue(server: &mut Server, c: &mut Client) {
@@ -94,8 +96,12 @@ fn join(server: &mut Server, c: &mut Client) -> bool {
 
 /// The form that a replica can read and wants.
 fn form_of(announced: &Announced) -> Form {
-    let valkey = announced.version.map(|_| VERSION_FOR_VALKEY);
-    let version = announced.rdb_version.or(valkey);
+    let valkey = |server| match server >= VALKEY_9 {
+        true => rdb::VERSION_VALKEY,
+        false => VERSION_FOR_VALKEY_8,
+    };
+    let version = announced.rdb_version;
+    let version = version.or(announced.version.map(valkey));
     Form {
         contents: announced.contents,
         version: version.unwrap_or(VERSION_OF_STRANGERS),

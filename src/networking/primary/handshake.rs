@@ -3,7 +3,7 @@
 //! ```text
 //!   PING                                  any reply but a refusal; it may want AUTH
 //!   AUTH [user] password
-//!   REPLCONF listening-port, ip-address, capa     an old primary may not know them
+//!   REPLCONF listening-port, ip-address, capa, version    a primary may not know them
 //!   PSYNC id offset                       +FULLRESYNC id offset | +CONTINUE [id] | an error
 //! ```
 
@@ -25,7 +25,12 @@ const AUTH: u32 = 1;
 const PORT: u32 = 2;
 const ADDRESS: u32 = 3;
 const CAPA: u32 = 4;
-const PSYNC: u32 = 5;
+const VERSION: u32 = 5;
+const PSYNC: u32 = 6;
+
+/// The Valkey server whose snapshots this server can read: a primary of that kind sends fields with
+/// a time to live only to a replica that announces it.
+const VALKEY_VERSION: &str = "9.0.0";
 
 /// Errors of PING that only mean that AUTH is required.
 const AUTH_WANTED: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
@@ -56,6 +61,7 @@ pub fn plan(server: &Server) -> Plan {
     let rdb = format!("rdb{}", rdb::VERSION_REDIS_MAX);
     let capa = ["REPLCONF", "capa", "eof", "capa", "psync2", "capa", &rdb];
     script.push(tolerated(CAPA, &capa));
+    script.push(tolerated(VERSION, &["REPLCONF", "version", VALKEY_VERSION]));
     let timeout_ms = u64::from(config.repl_timeout) * 1000;
     Plan::new(script, Unasked::Keep, timeout_ms)
 }
@@ -113,6 +119,7 @@ pub fn on_action(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, ac
             let option = match tag {
                 PORT => "listening-port",
                 ADDRESS => "ip-address",
+                VERSION => "version",
                 _ => "capa",
             };
             let text = String::from_utf8_lossy(&text);

@@ -659,7 +659,7 @@ impl Zset {
     }
 
     /// Turns a listpack into a tree.
-    fn convert_to_tree(&mut self, seed: HashSeed) {
+    pub fn convert_to_tree(&mut self, seed: HashSeed) {
         if let Zset::Listpack(_) = self {
             *self = Zset::Tree(Box::new(SortedSet::from(self.members(seed))));
         }
