@@ -16,7 +16,7 @@ PROGRAMS = aeris-server aeris-check-rdb aeris-check-aof
 # Redis's names for the programs: a program that is started under such a name behaves as the one of that name.
 REDIS_NAMES = redis-server redis-check-rdb redis-check-aof
 
-.PHONY: all run test check compat compat-long bench suite suite-long fuzz asan crash miri soak install install-redis-names help
+.PHONY: all run test check compat compat-long interop bench suite suite-long fuzz asan crash miri soak install install-redis-names help
 .NOTPARALLEL:
 
 all:            ## build the server (release)
@@ -47,6 +47,9 @@ compat: peers   ## the same generated commands to us and to four real servers
 
 compat-long: peers  ## the same with many more generated histories
 	REQUIRE_PEERS=1 PROPTEST_CASES=$(CASES) $(CARGO) test --profile fast --test 'compat*' -- --nocapture
+
+interop: peers  ## replication with real servers on the other side: each version, role, way of the snapshot and story
+	REQUIRE_PEERS=1 $(CARGO) test --test replication -- --ignored every_cell --nocapture
 
 bench: all      ## CPU and memory beside the real servers, and the budgets (tools/bench/bench --help)
 	$(CARGO) build --release -p bench-load

@@ -2,8 +2,6 @@
 //! replies.
 #![allow(dead_code)] // each test binary uses its own part
 
-pub mod group;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -17,6 +15,8 @@ const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.peers/bin");
 /// A server that is ended with the test.
 pub struct Peer {
     child: Child,
+    /// What starts it, also once more.
+    command: Command,
     pub port: u16,
     dir: PathBuf,
 }
@@ -87,14 +87,40 @@ impl Peer {
         let child = command
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
-        let peer = Peer { child, port, dir };
+        let peer = Peer {
+            child,
+            command,
+            port,
+            dir,
+        };
+        peer.wait_until_it_listens();
+        peer
+    }
+
+    fn wait_until_it_listens(&self) {
         for _ in 0..500 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return peer;
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("{} does not listen on port {port}", program.display());
+        panic!("{:?} does not listen", self.command);
+    }
+
+    /// Ends it by SIGKILL.
+    pub fn kill(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it once more, after its end: with the same arguments and these, in the same directory
+    /// and on the same port.
+    pub fn start_again(&mut self, args: &[&str]) {
+        self.kill();
+        self.command.args(args);
+        self.child = self.command.spawn().expect("it started before");
+        self.wait_until_it_listens();
     }
 
     pub fn connect(&self) -> Conn {

@@ -1,0 +1,267 @@
+//! The cells of the interoperability matrix: which server is on the other side, what its role is,
+//! how the snapshot travels, and the story.
+
+use crate::load;
+use crate::nodes::{Kind, Logs, Node, wait_in_step, wait_same};
+
+/// Whether our history survives a restart, by the snapshot or by the AOF. While it does not, a
+/// restart of ours costs a full sync, and the cells only compare the data.
+const OUR_HISTORY_SURVIVES: bool = false;
+
+/// What happens after the first sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Story {
+    /// The link is cut and comes back.
+    Partial,
+    /// The replica is promoted, and the old primary becomes its replica.
+    Promotion,
+    /// The replica ends with SHUTDOWN SAVE and comes back, then the primary does.
+    RestartByRdb,
+    /// The replica is killed and comes back with its AOF.
+    RestartByAof,
+    /// The replica has a replica of its own, and is promoted when its primary dies.
+    Chained,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Cell {
+    pub peer: Kind,
+    /// Our role at the beginning.
+    pub we_are_primary: bool,
+    pub diskless: bool,
+    /// `repl-diskless-load` of the replica.
+    pub load: &'static str,
+    pub story: Story,
+}
+
+impl Cell {
+    /// All of the matrix.
+    pub fn all() -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for peer in Kind::PEERS {
+            for (we_are_primary, diskless) in
+                [(true, false), (true, true), (false, false), (false, true)]
+            {
+                for load in ["disabled", "on-empty-db", "swapdb"] {
+                    for story in [
+                        Story::Partial,
+                        Story::Promotion,
+                        Story::RestartByRdb,
+                        Story::RestartByAof,
+                        Story::Chained,
+                    ] {
+                        cells.push(Cell {
+                            peer,
+                            we_are_primary,
+                            diskless,
+                            load,
+                            story,
+                        });
+                    }
+                }
+            }
+        }
+        cells
+    }
+
+    /// `primary Redis8, diskless, swapdb, Chained`: the role and the name of the peer first.
+    pub fn name(&self) -> String {
+        let role = if self.we_are_primary {
+            "replica"
+        } else {
+            "primary"
+        };
+        let way = if self.diskless { "diskless" } else { "disk" };
+        format!(
+            "{role} {:?}, {way}, {}, {:?}",
+            self.peer, self.load, self.story
+        )
+    }
+
+    fn kinds(&self) -> (Kind, Kind) {
+        match self.we_are_primary {
+            true => (Kind::Aeris, self.peer),
+            false => (self.peer, Kind::Aeris),
+        }
+    }
+
+    fn start(&self, kind: Kind) -> Option<Node> {
+        let diskless = if self.diskless { "yes" } else { "no" };
+        let aof = match self.story {
+            Story::RestartByAof => "yes",
+            _ => "no",
+        };
+        let args = [
+            "--repl-diskless-sync",
+            diskless,
+            "--repl-diskless-load",
+            self.load,
+            "--appendonly",
+            aof,
+            // The files of a test need not survive the machine.
+            "--appendfsync",
+            "no",
+        ];
+        let mut args = args.to_vec();
+        if kind == Kind::Aeris && self.peer == Kind::Valkey9 {
+            // Its digests do not show which fields have a time to live.
+            args.extend(["--extended-redis-compatibility", "no"]);
+        }
+        Node::start(kind, &args)
+    }
+
+    /// Whether both sides, and a third one, know times to live of hash fields.
+    fn field_ttls(&self) -> bool {
+        self.peer.has_field_ttls()
+    }
+
+    /// Runs the cell, if its peer is installed.
+    pub fn run(&self) {
+        let (primary, replica) = self.kinds();
+        let (Some(primary), Some(replica)) = (self.start(primary), self.start(replica)) else {
+            return;
+        };
+        let mut pair = Pair {
+            cell: *self,
+            primary,
+            replica,
+            seed: 0,
+        };
+        let _logs = Logs::of(&[&pair.primary, &pair.replica]);
+        pair.load(3);
+        let Pair {
+            primary, replica, ..
+        } = &mut pair;
+        replica.follow(primary);
+        pair.settle();
+        pair.load(2);
+        pair.settle();
+        match self.story {
+            Story::Partial => pair.partial(),
+            Story::Promotion => pair.promotion(),
+            Story::RestartByRdb => pair.restart_by_rdb(),
+            Story::RestartByAof => pair.restart_by_aof(),
+            Story::Chained => pair.chained(),
+        }
+    }
+}
+
+struct Pair {
+    cell: Cell,
+    primary: Node,
+    replica: Node,
+    seed: u64,
+}
+
+impl Pair {
+    fn load(&mut self, rounds: u64) {
+        self.seed += 1;
+        let field_ttls = self.cell.field_ttls();
+        load::run(self.primary.conn(), self.seed, rounds, field_ttls);
+    }
+
+    fn settle(&mut self) {
+        wait_in_step(&mut self.primary, &mut self.replica);
+        wait_same(&mut self.primary, &mut self.replica);
+    }
+
+    fn swap(&mut self) {
+        std::mem::swap(&mut self.primary, &mut self.replica);
+    }
+
+    fn partial(&mut self) {
+        for cut in 1..=2 {
+            self.primary.cut_replicas();
+            self.load(1);
+            self.settle();
+            assert_eq!(self.primary.number("sync_partial_ok"), cut);
+        }
+        assert_eq!(self.primary.number("sync_full"), 1);
+    }
+
+    fn promotion(&mut self) {
+        for _ in 0..2 {
+            self.replica.ok("REPLICAOF NO ONE");
+            self.swap();
+            let full = self.primary.number("sync_full");
+            self.load(1);
+            self.replica.follow(&self.primary);
+            self.settle();
+            self.load(1);
+            self.settle();
+            assert_eq!(self.primary.number("sync_full"), full, "a partial resync");
+        }
+    }
+
+    /// What a restarted replica is told to follow.
+    fn replicaof(&self) -> [String; 2] {
+        let port = self.primary.port();
+        ["--replicaof".into(), format!("127.0.0.1 {port}")]
+    }
+
+    /// After a restart of a server of this kind: how many full syncs the primary has begun.
+    fn expect_full_syncs(&mut self, restarted: Kind, count: u64) {
+        if restarted != Kind::Aeris || OUR_HISTORY_SURVIVES {
+            assert_eq!(self.primary.number("sync_full"), count, "a partial resync");
+        }
+    }
+
+    fn restart_by_rdb(&mut self) {
+        let replicaof = self.replicaof();
+        let args = replicaof.each_ref().map(String::as_str);
+        self.replica.restart("SHUTDOWN SAVE", &args);
+        self.load(1);
+        self.settle();
+        self.expect_full_syncs(self.replica.kind, 1);
+        // The primary comes back with its history.
+        self.primary.restart("SHUTDOWN SAVE", &[]);
+        self.load(1);
+        self.settle();
+        self.expect_full_syncs(self.primary.kind, 0);
+    }
+
+    fn restart_by_aof(&mut self) {
+        let replicaof = self.replicaof();
+        let args = replicaof.each_ref().map(String::as_str);
+        self.replica.peer.kill();
+        self.load(1);
+        self.replica.start_again(&args);
+        self.settle();
+        if self.replica.kind == Kind::Aeris {
+            // No other server does this.
+            self.expect_full_syncs(Kind::Aeris, 1);
+        }
+        self.load(1);
+        self.settle();
+    }
+
+    fn chained(&mut self) {
+        let kind = self.primary.kind;
+        let Some(mut leaf) = self.cell.start(kind) else {
+            return;
+        };
+        let _logs = Logs::of(&[&leaf]);
+        leaf.follow(&self.replica);
+        wait_in_step(&mut self.replica, &mut leaf);
+        self.load(1);
+        self.settle();
+        wait_in_step(&mut self.primary, &mut leaf);
+        wait_same(&mut self.primary, &mut leaf);
+        // Both links are cut, one after the other.
+        self.primary.cut_replicas();
+        self.load(1);
+        self.replica.cut_replicas();
+        self.settle();
+        wait_in_step(&mut self.primary, &mut leaf);
+        wait_same(&mut self.primary, &mut leaf);
+        assert_eq!(self.replica.number("sync_full"), 1, "the leaf continued");
+        // The primary dies, and the middle is promoted.
+        self.primary.peer.kill();
+        self.replica.ok("REPLICAOF NO ONE");
+        let middle = &mut self.replica;
+        load::run(middle.conn(), 77, 1, self.cell.field_ttls());
+        wait_in_step(middle, &mut leaf);
+        wait_same(middle, &mut leaf);
+        assert_eq!(middle.number("sync_full"), 1, "the leaf continued");
+    }
+}

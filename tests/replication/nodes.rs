@@ -1,0 +1,317 @@
+//! Servers of five kinds that replicate each other, and what a test waits for.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::common::{Conn, Peer, Reply, parse_reply};
+
+/// What a condition may take before the test fails. A test that passes never waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for a condition; `what` describes it.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "{what}: it does not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A program that replicates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Aeris,
+    Redis7,
+    Redis8,
+    Valkey8,
+    Valkey9,
+}
+
+impl Kind {
+    /// The real servers.
+    pub const PEERS: [Kind; 4] = [Kind::Redis7, Kind::Redis8, Kind::Valkey8, Kind::Valkey9];
+
+    /// Whether hash fields can have a time to live.
+    pub fn has_field_ttls(self) -> bool {
+        !matches!(self, Kind::Redis7 | Kind::Valkey8)
+    }
+}
+
+/// A running server.
+pub struct Node {
+    pub kind: Kind,
+    pub peer: Peer,
+    conn: Conn,
+}
+
+impl Node {
+    /// `None`: the program is not installed.
+    pub fn start(kind: Kind, args: &[&str]) -> Option<Node> {
+        let mut all = vec![
+            "--logfile",
+            "server.log",
+            "--repl-diskless-sync-delay",
+            "0",
+            "--repl-backlog-size",
+            "10mb",
+        ];
+        all.extend_from_slice(args);
+        let peer = match kind {
+            Kind::Aeris => Some(Peer::aeris(&all)),
+            Kind::Redis7 => Peer::redis(&all),
+            Kind::Redis8 => Peer::redis8(&all),
+            Kind::Valkey8 => Peer::valkey(&all),
+            Kind::Valkey9 => Peer::valkey9(&all),
+        }?;
+        let conn = peer.connect();
+        Some(Node { kind, peer, conn })
+    }
+
+    pub fn aeris(args: &[&str]) -> Node {
+        Node::start(Kind::Aeris, args).expect("our own program")
+    }
+
+    pub fn port(&self) -> u16 {
+        self.peer.port
+    }
+
+    /// The connection for questions.
+    pub fn conn(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+
+    /// The reply to a line of words.
+    pub fn line(&mut self, line: &str) -> String {
+        self.conn.line(line)
+    }
+
+    /// A command that succeeds.
+    pub fn ok(&mut self, line: &str) {
+        let reply = self.line(line);
+        assert_eq!(reply, "+OK\r\n", "{line} on {}", self.name());
+    }
+
+    fn name(&self) -> String {
+        format!("{:?} on port {}", self.kind, self.port())
+    }
+
+    /// What INFO says of this field; empty if it does not know it.
+    pub fn info(&mut self, field: &str) -> String {
+        let text = self.line("INFO everything");
+        let value = |line: &str| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_string());
+        text.lines().find_map(value).unwrap_or_default()
+    }
+
+    pub fn number(&mut self, field: &str) -> u64 {
+        let value = self.info(field);
+        let number = value.parse();
+        number.unwrap_or_else(|_| panic!("{field}:{value} of {}", self.name()))
+    }
+
+    /// Begins to replicate.
+    pub fn follow(&mut self, primary: &Node) {
+        self.follow_port(primary.port());
+    }
+
+    pub fn follow_port(&mut self, port: u16) {
+        self.ok(&format!("REPLICAOF 127.0.0.1 {port}"));
+    }
+
+    pub fn is_up(&mut self) -> bool {
+        self.info("master_link_status") == "up"
+    }
+
+    /// Waits until the link to the primary is up.
+    pub fn wait_until_up(&mut self) {
+        let name = self.name();
+        wait_for(&format!("the link of {name} is up"), || self.is_up());
+    }
+
+    /// The file of its log, from the first start on.
+    pub fn log(&self) -> String {
+        let path = self.peer.dir().join("server.log");
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// Waits for a line of the log.
+    pub fn wait_for_log(&self, text: &str) {
+        let what = format!("{text:?} in the log of {}", self.name());
+        wait_for(&what, || self.log().contains(text));
+    }
+
+    /// Ends it with SHUTDOWN and starts it again, with further arguments.
+    pub fn restart(&mut self, shutdown: &str, args: &[&str]) {
+        // Redis 7.0 and Valkey 8.0 crash if a client shuts down that has blocked before.
+        let reply = self.peer.connect().try_line(shutdown);
+        assert_eq!(reply, None, "{}", self.name());
+        self.peer.wait();
+        self.start_again(args);
+    }
+
+    /// Starts it after its end.
+    pub fn start_again(&mut self, args: &[&str]) {
+        self.peer.start_again(args);
+        self.conn = self.peer.connect();
+        let conn = &mut self.conn;
+        wait_for("the data set is loaded", || {
+            !conn.line("PING").starts_with("-LOADING")
+        });
+    }
+
+    /// Ends the links of all replicas from this side.
+    pub fn cut_replicas(&mut self) {
+        let reply = self.line("CLIENT KILL TYPE replica");
+        assert!(reply.starts_with(':') && reply != ":0\r\n", "{reply}");
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.peer.dir()
+    }
+}
+
+/// Prints the logs of the servers of a test that fails.
+pub struct Logs(pub Vec<std::path::PathBuf>);
+
+impl Logs {
+    pub fn of(nodes: &[&Node]) -> Logs {
+        Logs(nodes.iter().map(|node| node.dir().to_path_buf()).collect())
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for dir in &self.0 {
+            let log = std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(40)..].join("\n");
+            eprintln!("--- {}\n{end}", dir.display());
+        }
+    }
+}
+
+/// Waits until a replica has applied all that its primary has sent.
+pub fn wait_in_step(primary: &mut Node, replica: &mut Node) {
+    replica.wait_until_up();
+    let what = format!("{} is in step with {}", replica.name(), primary.name());
+    wait_for(&what, || {
+        primary.number("master_repl_offset") == replica.number("master_repl_offset")
+    });
+}
+
+/// Waits until two servers have the same data: the digest, and what it leaves out.
+pub fn wait_same(a: &mut Node, b: &mut Node) {
+    let field_ttls = a.kind.has_field_ttls() && b.kind.has_field_ttls();
+    let began = Instant::now();
+    loop {
+        let digests = (a.line("DEBUG DIGEST"), b.line("DEBUG DIGEST"));
+        let dumps = [&mut *a, &mut *b].map(|node| dump(&mut node.conn, field_ttls, false));
+        if digests.0 == digests.1 && dumps[0] == dumps[1] {
+            return;
+        }
+        if began.elapsed() > PATIENCE {
+            let [left, right] =
+                [&mut *a, &mut *b].map(|node| dump(&mut node.conn, field_ttls, true));
+            let only = |of: &[String], other: &[String]| {
+                let lines = of.iter().filter(|line| !other.contains(line)).take(5);
+                lines.cloned().collect::<Vec<_>>().join("\n")
+            };
+            panic!(
+                "different data\n{}:\n{}\n{}:\n{}",
+                a.name(),
+                only(&left, &right),
+                b.name(),
+                only(&right, &left)
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The databases that a load writes to.
+const DATABASES: [u32; 4] = [0, 3, 9, 11];
+
+/// What DEBUG DIGEST leaves out, by commands: times, groups of streams, functions. With `digests`
+/// also the digest of each key.
+fn dump(c: &mut Conn, field_ttls: bool, digests: bool) -> Vec<String> {
+    let mut lines = vec![c.line("FUNCTION LIST WITHCODE")];
+    for db in DATABASES {
+        c.line(&format!("SELECT {db}"));
+        let keys = parse_reply(&c.cmd(&["KEYS", "*"])).sorted().texts();
+        for key in keys {
+            let key = String::from_utf8_lossy(&key).into_owned();
+            let kind = c.line(&format!("TYPE {key}"));
+            let expires = c.line(&format!("PEXPIRETIME {key}"));
+            let mut line = format!("{db} {key} {} {}", kind.trim(), expires.trim());
+            match kind.as_str() {
+                "+stream\r\n" => line.push_str(&dump_groups(c, &key)),
+                "+hash\r\n" if field_ttls => line.push_str(&dump_fields(c, &key)),
+                _ => {}
+            }
+            if digests {
+                line.push_str(
+                    &c.line(&format!("DEBUG DIGEST-VALUE {key}"))
+                        .replace("\r\n", " "),
+                );
+            }
+            lines.push(line);
+        }
+    }
+    c.line("SELECT 0");
+    lines
+}
+
+/// Until when each field lives.
+fn dump_fields(c: &mut Conn, key: &str) -> String {
+    let fields = parse_reply(&c.cmd(&["HKEYS", key])).sorted().texts();
+    let count = fields.len().to_string();
+    let head: [&[u8]; 4] = [b"HPEXPIRETIME", key.as_bytes(), b"FIELDS", count.as_bytes()];
+    let fields = fields.iter().map(Vec::as_slice);
+    let argv: Vec<&[u8]> = head.into_iter().chain(fields).collect();
+    String::from_utf8_lossy(&c.cmd(&argv)).replace("\r\n", " ")
+}
+
+/// The groups of a stream with their positions, and the entries that are pending, without the time
+/// since their delivery. Consumers without entries are not counted: real servers don't replicate
+/// one that XREADGROUP created and that got nothing.
+fn dump_groups(c: &mut Conn, key: &str) -> String {
+    let mut text = String::new();
+    let Reply::Many(_, groups) = parse_reply(&c.cmd(&["XINFO", "GROUPS", key])) else {
+        return text;
+    };
+    for group in groups {
+        let Reply::Many(_, fields) = group else {
+            continue;
+        };
+        // name, consumers, pending, last-delivered-id: the first eight elements everywhere.
+        let words = fields.iter().take(8).map(show).collect::<Vec<_>>();
+        text.push_str(&format!(" {} {} {}", words[1], words[5], words[7]));
+        let pending = c.cmd(&["XPENDING", key, &words[1], "-", "+", "1000"]);
+        let Reply::Many(_, entries) = parse_reply(&pending) else {
+            continue;
+        };
+        for entry in entries {
+            if let Reply::Many(_, parts) = entry {
+                let [id, consumer, _, times] = &parts[..] else {
+                    panic!("{parts:?}");
+                };
+                text.push_str(&format!(
+                    " ({} {} {})",
+                    show(id),
+                    show(consumer),
+                    show(times)
+                ));
+            }
+        }
+    }
+    text
+}
+
+fn show(reply: &Reply) -> String {
+    match reply {
+        Reply::Line(text) | Reply::Bulk(text) => String::from_utf8_lossy(text).into_owned(),
+        Reply::Many(..) => format!("{reply:?}"),
+    }
+}
