@@ -80,7 +80,7 @@ pub struct Server {
     pub net: Net,
     /// The outgoing connections.
     pub links: Links,
-    /// What is open towards our primary.
+    /// The sockets of the link to the primary.
     pub primary_link: PrimaryLink,
     pub blocked: BlockedClients,
     pub pause: Pause,

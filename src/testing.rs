@@ -7,7 +7,7 @@ use crate::networking::query;
 use crate::state::Server;
 
 /// The time at which such a server starts, in Unix milliseconds.
-pub const BEGIN_MS: i64 = 1000;
+const BEGIN_MS: i64 = 1000;
 
 /// A server with `clients` clients, in the slots from 0 on.
 pub fn server_with(clients: u32) -> Server {

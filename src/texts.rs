@@ -16,7 +16,7 @@
 
 use std::fmt::Display;
 
-/// Whose spelling is used.
+/// The server whose texts are used.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Words {
     #[default]
@@ -25,8 +25,8 @@ pub enum Words {
 }
 
 impl Words {
-    /// A log line about the link to a primary, each `{}` replaced by the next argument. Templates
-    /// are in Redis's words; Valkey's differ in nothing but the name of that role.
+    /// A log line about the link to a primary; each `{}` is replaced by the next argument.
+    /// Templates are in Redis's form; in Valkey's only the name of the role differs.
     pub fn line(self, template: &str, arguments: &[&dyn Display]) -> String {
         let spelled = match self {
             Words::Redis => template.to_string(),
@@ -51,7 +51,7 @@ impl Words {
     }
 }
 
-/// A text in both spellings. `{name}` stands for an argument, see [`Text::fill`].
+/// A text in both forms. `{name}` stands for an argument, see [`Text::fill`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Text {
     redis: &'static str,

@@ -234,7 +234,7 @@ fn wait_until_all_counted(conn: &mut Conn) {
 }
 
 #[test]
-fn after_an_error_all_that_was_told_is_true() {
+fn after_an_error_every_reply_is_true() {
     for (policy, errors) in [
         (
             "everysec",

@@ -5,72 +5,11 @@ mod common;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 
+use common::group::{Group, SETTINGS, Stopped, follow, info, wait_for};
 use common::{Conn, Peer, multibulk};
-
-/// A primary and replicas that follow it.
-struct Group {
-    primary: Peer,
-    replicas: Vec<Peer>,
-}
-
-const SETTINGS: &[&str] = &["--repl-diskless-sync-delay", "0"];
-
-impl Group {
-    fn new(replicas: usize) -> Group {
-        let primary = Peer::aeris(SETTINGS);
-        let replicas: Vec<Peer> = (0..replicas).map(|_| Peer::aeris(SETTINGS)).collect();
-        for replica in &replicas {
-            follow(replica, primary.port);
-        }
-        wait_for(&primary, |info| {
-            info.matches("state=online").count() == replicas.len()
-        });
-        Group { primary, replicas }
-    }
-}
-
-fn follow(replica: &Peer, port: u16) {
-    let reply = replica
-        .connect()
-        .line(&format!("REPLICAOF 127.0.0.1 {port}"));
-    assert_eq!(reply, "+OK\r\n");
-    wait_for(replica, |info| info.contains("master_link_status:up"));
-}
-
-fn info(server: &Peer) -> String {
-    server.connect().line("INFO replication")
-}
-
-/// Waits until INFO replication has this property.
-fn wait_for(server: &Peer, property: impl Fn(&str) -> bool) {
-    for _ in 0..1000 {
-        if property(&info(server)) {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    panic!("it does not come:\n{}", info(server));
-}
 
 fn is_over(info: &str) -> bool {
     info.contains("master_failover_state:no-failover")
-}
-
-/// Stops a process, so that it acknowledges nothing.
-struct Stopped(nix::unistd::Pid);
-
-impl Stopped {
-    fn new(server: &Peer) -> Stopped {
-        let pid = nix::unistd::Pid::from_raw(server.pid() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::SIGSTOP).expect("stop");
-        Stopped(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(self.0, nix::sys::signal::SIGCONT);
-    }
 }
 
 #[test]
@@ -143,7 +82,7 @@ fn force_hands_over_at_the_deadline_and_abort_takes_the_role_back() {
     assert!(info(&group.primary).contains("role:master"));
     assert_eq!(asks.line("SET k 3"), "+OK\r\n");
     drop(stopped);
-    // The replica comes back to it, with nothing but what it lacks.
+    // The replica connects to it again and needs only what it lacks.
     wait_for(&group.primary, |info| info.contains("state=online"));
     assert_eq!(asks.line("WAIT 1 0"), ":1\r\n");
     assert_eq!(group.replicas[0].connect().line("GET k"), "$1\r\n3\r\n");
@@ -199,7 +138,7 @@ fn requests_that_cannot_be_carried_out_are_refused() {
     assert_eq!(replica.line("PSYNC 0 1 FAILOVER"), refused);
 }
 
-/// A target of a failover that a test plays itself.
+/// A target of a failover that the test implements.
 struct FakeTarget {
     listener: TcpListener,
     /// Its connection as a replica, which must stay open.
@@ -244,7 +183,7 @@ impl FakeTarget {
 
     /// Accepts the old primary's link and replies to all but PSYNC. Returns the link and the
     /// arguments of PSYNC.
-    fn hand_shake(&self) -> (TcpStream, Vec<String>) {
+    fn handshake(&self) -> (TcpStream, Vec<String>) {
         let (link, _) = self.listener.accept().expect("the old primary");
         let mut input = BufReader::new(link.try_clone().expect("a handle"));
         loop {
@@ -281,28 +220,28 @@ fn a_lost_reply_does_not_make_two_primaries() {
     let mut target = FakeTarget::new(&primary);
     assert_eq!(primary.connect().line("FAILOVER"), "+OK\r\n");
     target.acknowledge(&primary);
-    let (link, argv) = target.hand_shake();
+    let (link, argv) = target.handshake();
     assert_eq!((&argv[1], &*argv[3]), (&target.id, "FAILOVER"));
     drop(link);
-    let (link, argv) = target.hand_shake();
+    let (link, argv) = target.handshake();
     assert_eq!(&*argv[3], "FAILOVER");
     assert!(info(&primary).contains("role:slave"));
     let is_primary = b"-ERR PSYNC FAILOVER can't be sent to a master.\r\n";
     (&link).write_all(is_primary).expect("a reply");
-    let (_link, argv) = target.hand_shake();
+    let (_link, argv) = target.handshake();
     assert_eq!(argv.len(), 3, "a plain request: {argv:?}");
     let info = info(&primary);
     assert!(info.contains("role:slave") && is_over(&info), "{info}");
 }
 
-/// A target that is gone after the request did not take over.
+/// A target that disconnects after the request did not take over.
 #[test]
 fn a_target_that_dies_gives_the_role_back() {
     let primary = Peer::aeris(SETTINGS);
     let mut target = FakeTarget::new(&primary);
     assert_eq!(primary.connect().line("FAILOVER"), "+OK\r\n");
     target.acknowledge(&primary);
-    let (link, _) = target.hand_shake();
+    let (link, _) = target.handshake();
     drop(target.listener);
     drop(link);
     wait_for(&primary, |info| {

@@ -383,7 +383,7 @@ fn rewrite(conn: &mut Conn) {
     );
 }
 
-/// Redis replies to a write before the AOF has it, if an fsync is under way.
+/// Redis replies to a write before the AOF has it, if an fsync is running.
 fn wait_until_written(conn: &mut Conn) {
     while !conn
         .line("info persistence")

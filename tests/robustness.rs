@@ -174,7 +174,7 @@ fn a_client_that_never_reads_is_cut_off_at_its_limit() {
 }
 
 #[test]
-fn half_a_command_waits_and_harms_nobody() {
+fn half_a_command_waits_and_harms_no_client() {
     let mut server = Peer::aeris(&[]);
     let mut half = server.connect();
     half.send(b"*2\r\n$3\r\nGET\r\n$1");

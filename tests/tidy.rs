@@ -454,7 +454,7 @@ fn words_of_code() -> HashMap<String, usize> {
 
 #[test]
 fn public_items_are_used() {
-    // The compiler takes every public item of a library for used.
+    // The compiler does not warn of unused public items in a library.
     let count = words_of_code();
     let mut problems = Vec::new();
     for source in sources(&["src", "ae/src"]) {
@@ -496,6 +496,45 @@ fn dependencies_are_used() {
             let used = count.contains_key(&name.replace('-', "_"));
             if !used && !UNNAMED.iter().any(|(other, _)| *other == name) {
                 problems.push(format!("{manifest}: {name}"));
+            }
+        }
+    }
+    report(problems);
+}
+
+/// Words that make people of data and code, or that hide a parameter.
+const BANNED_WORDS: [&str; 10] = [
+    "who",
+    "whom",
+    "whoever",
+    "nobody",
+    "somebody",
+    "anybody",
+    "everybody",
+    "himself",
+    "told",
+    "kin",
+];
+
+#[test]
+fn comments_and_names_use_plain_words() {
+    let mut problems = Vec::new();
+    for source in sources(&["src", "ae", "tests", "tools"]) {
+        for (at, line) in source.text.lines().enumerate() {
+            let code = line.trim_start();
+            let is_comment = code.starts_with("//");
+            let name = code.split('(').next().unwrap_or("");
+            let names_a_function = name.split(' ').any(|word| word == "fn");
+            let text = match (is_comment, names_a_function) {
+                (true, _) => code,
+                (_, true) => name,
+                _ => continue,
+            };
+            let text = text.to_ascii_lowercase();
+            for word in text.split(|c: char| !c.is_ascii_alphanumeric()) {
+                if BANNED_WORDS.contains(&word) {
+                    problems.push(format!("{}:{}: {word}", source.path, at + 1));
+                }
             }
         }
     }

@@ -45,8 +45,8 @@ use crate::waker::Waker;
 pub type SleepProc<S> = fn(&mut EventLoop<S>, &mut S);
 
 /// Called after each phase, with the time at which the phase began and its duration. Phases of a
-/// nested turn are reported before the `File` or `Timer` phase that they are part of: start times
-/// tell which phase contains which.
+/// nested turn are reported before the `File` or `Timer` phase that they are part of: the start
+/// times show which phase contains which.
 pub type Observer<S> = fn(&mut S, Phase, Instant, Duration);
 
 /// The number of bytes that one handler call should move: a few dozen microseconds of copying, so

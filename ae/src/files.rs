@@ -34,7 +34,7 @@
 //! **Invariants**
 //! - A token is valid only while its generation equals the slot's; removal increments the
 //!   generation. So no handler is called for an event of an fd that was closed in this turn, even
-//!   when its number or its slot is in use again (`stale_event_reaches_nobody`).
+//!   when its number or its slot is in use again (`stale_event_calls_no_handler`).
 //! - A live file's token is queued at most once (`queued`), and never while its own handler runs
 //!   (`busy`): a handler is not re-entered by a nested turn
 //!   (`nested_turn_does_not_reenter_a_handler`).

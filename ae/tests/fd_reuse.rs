@@ -32,7 +32,7 @@ fn replace_the_other(el: &mut EventLoop<World>, w: &mut World, t: Token, _: Mask
 }
 
 #[test]
-fn stale_event_reaches_nobody() {
+fn stale_event_calls_no_handler() {
     let mut el = EventLoop::new(8).unwrap();
     let (first, mut first_peer) = UnixStream::pair().unwrap();
     let (second, mut second_peer) = UnixStream::pair().unwrap();

@@ -93,7 +93,7 @@ fn barrier_inverts() {
 }
 
 #[test]
-fn handler_is_told_one_direction() {
+fn handler_gets_one_direction() {
     fn both(el: &mut Loop, w: &mut World, t: Token, mask: Mask) -> Io {
         if mask == Mask::READABLE {
             on_readable(el, w, t, mask)

@@ -109,7 +109,7 @@ fn nested_turn_removes_the_file_that_nests() {
 
 /// The phases that the observer gets, innermost first.
 #[test]
-fn the_observer_can_tell_a_nested_turn_from_the_turn_around_it() {
+fn the_observer_can_distinguish_a_nested_turn_from_the_turn_around_it() {
     thread_local!(static SEEN: RefCell<Vec<(Phase, Instant, Instant)>> = RefCell::default());
     fn observe(_: &mut World, phase: Phase, started: Instant, took: Duration) {
         SEEN.with_borrow_mut(|seen| seen.push((phase, started, started + took)));

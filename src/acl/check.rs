@@ -62,7 +62,7 @@ impl Denied {
         }
     }
 
-    /// The reason as an error message. `dry_run` is for ACL DRYRUN: the call.
+    /// The reason as an error message; with `dry_run`, the call, in the form of ACL DRYRUN.
     pub fn text(&self, user: &User, dry_run: Option<&[&[u8]]>) -> Vec<u8> {
         let (verb, kind) = match self.reason {
             Reason::Command | Reason::Auth => ("run", "command"),

@@ -20,7 +20,7 @@
 //! **Invariant:** a [`UserRef`] that a client holds names a user that exists: deleting a user
 //! disconnects its clients ([`delete`]). Test: `clients_of_a_deleted_user_are_cut_off`.
 //! **Invariant:** `armed::ACL` is set exactly when some user is limited: code that changes users
-//! calls [`Server::update_armed`]. Test: `the_switch_is_on_while_somebody_is_limited`.
+//! calls [`Server::update_armed`]. Test: `the_switch_is_on_while_a_user_is_limited`.
 //!
 //! Rejected: sharing a user between its clients by counted references. A change would have to find
 //! them all, and the check would follow one more pointer.
@@ -138,7 +138,7 @@ impl Acl {
     }
 
     /// Whether the rights of at least one user are limited.
-    pub fn limits_somebody(&self) -> bool {
+    pub fn limits_a_user(&self) -> bool {
         self.users().any(|user| !user.is_unlimited())
     }
 

@@ -327,7 +327,7 @@ fn a_queued_select_chooses_what_follows_is_checked_against() {
     assert!(say(1, "exists k").starts_with(":0"));
 }
 
-/// The queue that chose a database will not run: what follows is checked against the current one.
+/// A lost transaction does not run, so its SELECT has no effect on the checks of later commands.
 #[test]
 fn a_select_in_a_transaction_that_is_lost_chooses_nothing() {
     for lost in [
@@ -541,7 +541,7 @@ fn what_was_subscribed_before_auth_is_cut_off_by_a_change_that_takes_nothing() {
 }
 
 #[test]
-fn the_switch_is_on_while_somebody_is_limited() {
+fn the_switch_is_on_while_a_user_is_limited() {
     let mut server = server();
     let mut nobody = Client::detached(0, 0);
     let armed = |server: &Server| server.armed & armed::ACL != 0;

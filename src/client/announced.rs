@@ -1,16 +1,16 @@
-//! What a replica says of itself with REPLCONF before it asks for a sync.
+//! The announcements of a replica by REPLCONF, before it requests a sync.
 
-/// The contents of a snapshot that a replica asks for. Replicas with equal wishes share a child.
+/// The requested contents of a snapshot. Replicas that request the same share a child.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Contents {
-    /// `rdb-filter-only` without `functions`: libraries of functions are left out.
+    /// `rdb-filter-only` without `functions`: without libraries of functions.
     pub without_functions: bool,
-    /// `rdb-filter-only functions`: keys are left out.
+    /// `rdb-filter-only functions`: without keys.
     pub without_keys: bool,
 }
 
 impl Contents {
-    /// The replica leaves something out.
+    /// Whether a part of the data set is left out.
     pub fn is_filtered(self) -> bool {
         self.without_functions || self.without_keys
     }
@@ -19,19 +19,19 @@ impl Contents {
 /// A replica's announcements (`REPLCONF option value ...`), kept with its client.
 #[derive(Clone, Default, Debug)]
 pub struct Announced {
-    /// `listening-port`: where the replica itself accepts clients; 0 if it did not say.
+    /// `listening-port`: the port on which the replica accepts clients; 0 if it was not announced.
     pub port: i32,
-    /// `ip-address`; empty: the address that its connection comes from.
+    /// `ip-address`; empty for the address of its connection.
     pub address: Box<str>,
-    /// `capa eof`: reads a snapshot that ends in a mark, `$EOF:<mark>`.
+    /// `capa eof`: it can read a snapshot that ends with a mark, `$EOF:<mark>`.
     pub eof: bool,
-    /// `capa psync2`: understands `+CONTINUE <id>`.
+    /// `capa psync2`: it accepts `+CONTINUE <id>`.
     pub psync2: bool,
-    /// `version`: that of a Valkey server as 0xMMmmpp; Redis does not send it.
+    /// `version`: the version of a Valkey server as 0xMMmmpp; Redis does not send it.
     pub version: Option<u32>,
-    /// `capa rdb<version>`: the newest RDB version that it reads, which is our own announcement.
+    /// `capa rdb<version>`: the newest RDB version that it reads; only this server announces it.
     pub rdb_version: Option<u32>,
-    /// `rdb-only 1`: wants a snapshot and no stream (redis-cli --rdb).
+    /// `rdb-only 1`: it requests a snapshot without a stream (redis-cli --rdb).
     pub rdb_only: bool,
     /// `rdb-filter-only`.
     pub contents: Contents,

@@ -213,13 +213,13 @@ pub struct Client {
     pub created_ms: i64,
     pub last_interaction_ms: i64,
     pub soft_limit_since_ms: i64,
-    /// The end in the AOF of this client's last write and, under `always`, of the last write that
-    /// it has seen: its replies wait until the AOF is safe up to there (`gate::safe_offset`), and
-    /// WAITAOF until it is on the disk.
+    /// The AOF offset after this client's last write and, under `always`, after the last write that
+    /// it has seen. Its replies wait until the AOF is safe up to there (`gate::safe_offset`);
+    /// WAITAOF waits until that part is on the disk.
     pub aof_offset: u64,
-    /// The end in the replication stream of this client's last write: what WAIT waits for.
+    /// The offset of the replication stream after this client's last write, for WAIT.
     pub repl_offset: u64,
-    /// What a replica said of itself, see REPLCONF.
+    /// The announcements of a replica, see REPLCONF.
     pub announced: Option<Box<Announced>>,
     /// Bytes received, for CLIENT LIST.
     pub net_in: u64,
@@ -318,7 +318,8 @@ impl Client {
         self.flags &= !flags;
     }
 
-    /// Drops what was written after `from` if CLIENT REPLY is OFF, or SKIP for this command.
+    /// Removes what was written after `from` if CLIENT REPLY is OFF, or SKIP applies to this
+    /// command.
     #[inline]
     pub fn drop_unwanted_reply(&mut self, from: Mark) {
         if self.has(flag::REPLY_OFF | flag::REPLY_SKIP) {

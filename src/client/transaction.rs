@@ -13,7 +13,7 @@ pub struct MultiState {
     pub commands: Vec<Queued>,
     /// The union of the flags of all queued commands.
     pub flags: u32,
-    /// Flags that at least one of them has not.
+    /// The flags that at least one of the commands lacks.
     pub lacks: u32,
     /// The database that the last queued SELECT will choose: commands that are queued after it are
     /// checked for this database.

@@ -306,7 +306,7 @@ impl Fields {
 mod tests {
     use super::*;
 
-    /// Writes RESP3, so that maps, sets and arrays can be told apart.
+    /// Writes RESP3, so that maps, sets and arrays can be distinguished.
     #[derive(Default)]
     struct Resp3(String);
 

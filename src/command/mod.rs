@@ -779,7 +779,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_movable_when_no_series_tells_them_all() {
+    fn keys_are_movable_when_no_series_has_them_all() {
         let movable: Vec<_> = ROWS
             .iter()
             .filter(|row| row.movable_keys())

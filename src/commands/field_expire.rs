@@ -579,7 +579,7 @@ fn hsetex(ctx: &mut Ctx) -> CmdResult {
         ctx.dirty(pairs.len() as u64);
         ctx.changed(key, events::HASH, "hset");
         // A new key whose fields are all past was created and deleted: its `del` is notified, too.
-        tell_hsetex(ctx, key, &args, past, emptied || past && !existed);
+        finish_hsetex(ctx, key, &args, past, emptied || past && !existed);
     }
     ctx.client.reply.integer(done as i64);
     Ok(())
@@ -608,7 +608,7 @@ fn set_pairs(
 }
 
 /// Notifies and propagates a HSETEX that changed something.
-fn tell_hsetex(ctx: &mut Ctx, key: &[u8], args: &ExArgs, past: bool, emptied: bool) {
+fn finish_hsetex(ctx: &mut Ctx, key: &[u8], args: &ExArgs, past: bool, emptied: bool) {
     let mut time = IntBuf::new();
     let (option, at): (&[u8], _) = match args.expiration {
         Expiration::At(_) if past => {

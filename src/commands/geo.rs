@@ -159,14 +159,14 @@ fn geoadd(ctx: &mut Ctx) -> CmdResult {
         .collect::<Result<_, Error>>()?;
     add_members(ctx, options, &members)?;
     if ctx.server.propagation.wanted() {
-        tell_geoadd(ctx, first, &members);
+        propagate_as_zadd(ctx, first, &members);
     }
     Ok(())
 }
 
 /// Propagates GEOADD as ZADD, so that a replica need not compute the scores, possibly with another
 /// result.
-fn tell_geoadd(ctx: &mut Ctx, first: usize, members: &[(f64, &[u8])]) {
+fn propagate_as_zadd(ctx: &mut Ctx, first: usize, members: &[(f64, &[u8])]) {
     let scores: Vec<String> = members
         .iter()
         .map(|(score, _)| (*score as u64).to_string())

@@ -30,7 +30,7 @@ use kvstore::{KeyHasher, KvStore};
 use waiting::Waiting;
 use watcher::Watcher;
 
-/// One database: data alone, so that a data set can be replaced as a whole.
+/// One database: only data, so that a data set can be replaced as a whole.
 pub struct Db {
     /// Its number: what SELECT takes.
     pub index: u32,
@@ -42,7 +42,7 @@ pub struct Db {
     pub avg_ttl_ms: i64,
 }
 
-/// The clients that wait for keys of one database, or watch them. They stay when its data is
+/// The clients that wait for keys of one database, or watch them. They stay when the database is
 /// replaced.
 #[derive(Default)]
 pub struct KeyClients {

@@ -186,7 +186,7 @@ pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
 
 /// Decompresses `input` and appends its `len` bytes to `out`. Returns false if it is damaged or has
 /// another length; `out` then contains a part.
-pub fn decompress_into(input: &[u8], len: usize, out: &mut Vec<u8>) -> bool {
+fn decompress_into(input: &[u8], len: usize, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let Some(end) = start.checked_add(len) else {
         return false;

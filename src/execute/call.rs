@@ -61,7 +61,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     }
     let spent = ended.wrapping_sub(started);
     let reply_bytes = c.reply.bytes_since(reply_from);
-    // The queued commands may have changed CLIENT REPLY: EXEC drops what was unwanted in its time.
+    // The queued commands may have changed CLIENT REPLY: EXEC has removed unwanted replies already.
     if failed || !cmd.is(command::RUNS_QUEUE) {
         c.drop_unwanted_reply(reply_from);
     }

@@ -241,7 +241,7 @@ fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> comma
     cmd.flags
 }
 
-/// Whether the command needs data that is being loaded. An EXEC needs what its commands need.
+/// Whether the command needs data that is being loaded; EXEC needs the data of its commands.
 #[cold]
 fn is_denied_by_loading(server: &Server, c: &Client, cmd: &Command, flags: command::Flags) -> bool {
     if server.loading.is_aside() {
@@ -290,7 +290,8 @@ fn check_disk(
     Ok(())
 }
 
-/// What a replica refuses: writes, and, while its primary is away, what may be out of date.
+/// Refuses on a replica: writes, and, while the link to its primary is down, reads of data that may
+/// be out of date.
 #[cold]
 fn check_replica(
     server: &Server,
@@ -311,7 +312,7 @@ fn check_replica(
     Ok(())
 }
 
-/// `min-replicas-to-write` is not met. A replica's writes come from its primary, which has asked.
+/// Whether `min-replicas-to-write` is not met. A replica's writes were checked by its primary.
 #[inline]
 pub fn too_few_replicas(server: &Server) -> bool {
     let (config, replication) = (&server.config, &server.replication);

@@ -67,7 +67,7 @@ impl Pause {
         self.purposes.iter().any(|p| p.until_ms > now_ms)
     }
 
-    /// A failover waits until a replica has all of the stream.
+    /// Whether the stream must not grow: a failover waits until a replica has all of it.
     pub fn stops_replication(&self, now_ms: i64) -> bool {
         self.purposes[PausePurpose::Failover as usize].until_ms > now_ms
     }

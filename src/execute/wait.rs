@@ -17,28 +17,29 @@ use crate::util::number::parse_i64;
 pub const WAITAOF_WITHOUT_AOF: Error =
     Error::of("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
 
-/// Replicas that have applied what this client wrote.
+/// The number of replicas that have applied what this client wrote.
 pub fn replica_acks(server: &Server, c: &Client) -> i64 {
     server.replication.replicas.acked(c.repl_offset) as i64
 }
 
 /// 1 if the local disk has what this client wrote, otherwise 0.
-pub fn local_acks(server: &Server, c: &Client) -> i64 {
+fn local_acks(server: &Server, c: &Client) -> i64 {
     i64::from(server.aof.has_synced(c.aof_offset))
 }
 
-/// Replicas whose disks have what this client wrote.
+/// The number of replicas whose disks have what this client wrote.
 fn replica_disk_acks(server: &Server, c: &Client) -> i64 {
     server.replication.replicas.acked_aof(c.repl_offset) as i64
 }
 
-/// The replicas that have it.
+/// Replies to WAIT: the number of replicas that have the client's writes.
 pub fn reply_wait(server: &Server, c: &mut Client) {
     let replicas = replica_acks(server, c);
     c.reply.integer(replicas);
 }
 
-/// How many have it on disk: our own, and replicas'.
+/// Replies to WAITAOF: the numbers of local disks (0 or 1) and of replicas' disks that have the
+/// client's writes.
 pub fn reply_waitaof(server: &Server, c: &mut Client) {
     let (local, replicas) = (local_acks(server, c), replica_disk_acks(server, c));
     c.reply.array(2);

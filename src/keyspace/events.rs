@@ -58,7 +58,7 @@ impl Server {
     }
 
     #[cold]
-    fn tell_armed(&mut self, db: u32, key: &[u8], by_id: u64) {
+    fn signal_armed(&mut self, db: u32, key: &[u8], by_id: u64) {
         if self.armed & armed::BIGKEYS != 0 {
             crate::observe::bigkeys::key_changed(self, db, key);
         }
@@ -84,7 +84,7 @@ impl Server {
             self.signal_key_ready(db, key);
         }
         if self.armed & (armed::TRACKING | armed::BIGKEYS | armed::UNSYNCED) != 0 {
-            self.tell_armed(db, key, by_id);
+            self.signal_armed(db, key, by_id);
         }
     }
 }

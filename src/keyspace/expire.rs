@@ -49,8 +49,8 @@ const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 pub enum ExpiryPolicy {
     /// It is removed when it is looked up, and the deletion is propagated.
     Delete,
-    /// It is hidden from readers and stays: the data set must not change now (CLIENT PAUSE), or is
-    /// that of a primary, which sends the deletion.
+    /// It is hidden from readers and stays: the data set must not change now (CLIENT PAUSE), or
+    /// belongs to a primary, which sends the deletion.
     Hide,
     /// It counts as alive: while the data set is loaded, a longer life may follow.
     Ignore,
@@ -173,19 +173,19 @@ impl Server {
     }
 
     /// Removes an expired key; propagates DEL or UNLINK, counts and notifies.
-    pub fn delete_expired(&mut self, db: u32, key: &[u8]) {
+    fn delete_expired(&mut self, db: u32, key: &[u8]) {
         let lazy = self.config.lazyfree_lazy_expire;
         let began = self.latency.begin();
         let deleted = self.delete_key(db, key, lazy);
         let now_s = self.clock.now_s();
         self.latency.end("expire-del", began, now_s);
         if deleted {
-            self.tell_expired(db, key);
+            self.notify_expired(db, key);
         }
     }
 
     /// Counts and propagates the expiry of a key, and notifies subscribers.
-    pub fn tell_expired(&mut self, db: u32, key: &[u8]) {
+    pub fn notify_expired(&mut self, db: u32, key: &[u8]) {
         self.stats.expired_keys += 1;
         self.propagate_deletion(db, key, self.config.lazyfree_lazy_expire);
         self.notify(events::EXPIRED, "expired", key, db);

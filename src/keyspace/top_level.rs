@@ -1,4 +1,4 @@
-//! Turns within turns, and what must not happen in them.
+//! Nested turns, and the operations that are forbidden in them.
 //!
 //! ```text
 //!   turn ─> read_handler ─> EVAL, or a load ─> nested_turn ─> handlers of other sockets
@@ -6,21 +6,22 @@
 //!                                                              may not flush, swap or replace the data set
 //! ```
 //!
-//! A command that runs for long, and a load, let the loop turn meanwhile (`execute::busy`). They
-//! hold no references into the data set then, but they go on with what they have found out: a
-//! script that has just checked a key does not expect the data set of another server.
+//! A command that runs for a long time, and a load, let the loop turn meanwhile (`execute::busy`).
+//! They hold no references into the data set then, but they rely on what they have read: the data
+//! set must not be replaced after a script has checked a key.
 //!
-//! So what takes a whole data set away asks for a [`TopLevel`], and there is none in a nested turn.
+//! So functions that replace a whole data set need a [`TopLevel`], which does not exist in a nested
+//! turn.
 
 use crate::error::Error;
 use crate::state::Server;
 
-/// Proof that no command and no load is under way but the one that has it. Only
-/// [`Server::top_level`] makes one, for one use; it can't be kept.
+/// Proof that only the caller's own command or load is running. Only [`Server::top_level`] creates
+/// it, for one use; it can't be stored.
 pub struct TopLevel(());
 
 impl Server {
-    /// `Err` in a nested turn.
+    /// The proof; `Err` in a nested turn.
     pub fn top_level(&self) -> Result<TopLevel, Error> {
         match self.turn_depth {
             0 => Ok(TopLevel(())),
@@ -35,7 +36,7 @@ impl Server {
         self.turn_depth > 0
     }
 
-    /// Let the loop turn from within a handler.
+    /// Runs a turn of the loop from within a handler.
     pub fn nested_turn<R>(&mut self, turn: impl FnOnce(&mut Server) -> R) -> R {
         self.turn_depth += 1;
         let result = turn(self);

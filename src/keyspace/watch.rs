@@ -131,13 +131,13 @@ pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     }
 }
 
-/// What takes the place of a database.
+/// The replacement of a database.
 #[derive(Clone, Copy)]
 pub enum Replacement<'a> {
     Nothing,
     /// Another database of the server.
     Number(u32),
-    /// One of another data set.
+    /// A database of another data set.
     Db(&'a Db),
 }
 

@@ -124,8 +124,8 @@ impl Server {
         }
     }
 
-    /// Empties one database, or all, for FLUSHDB, FLUSHALL and loads that begin with nothing.
-    /// Notifies watching and blocked clients before. `by` is the client whose command this is.
+    /// Empties one database, or all, for FLUSHDB, FLUSHALL and loads into an empty data set.
+    /// Notifies watching and blocked clients first. `by` is the client whose command this is.
     pub fn flush(
         &mut self,
         _: &TopLevel,

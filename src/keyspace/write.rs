@@ -39,7 +39,7 @@ impl Server {
         if expire_at.is_some_and(|at| at < self.clock.now_ms)
             && self.expiry_policy() != ExpiryPolicy::Ignore
         {
-            self.tell_expired(db, key);
+            self.notify_expired(db, key);
             self.notify(events::NEW, "new", key, db);
         }
     }

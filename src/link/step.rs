@@ -78,8 +78,8 @@ impl Step {
         self
     }
 
-    /// The next step is sent only when the reply to this one has arrived. The step before PSYNC
-    /// waits: a primary refuses PSYNC while it has replies to send.
+    /// Later steps are sent only after the reply to this one. The step before PSYNC waits: a
+    /// primary refuses PSYNC while it has replies to send.
     pub fn wait(mut self) -> Step {
         self.waits = true;
         self

@@ -11,7 +11,7 @@ const PSYNC: u32 = 7;
 /// Errors of a primary that requires a password, or refuses PING.
 const NOT_YET: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
 
-/// The hand-shake of a replica. Requests between PING and PSYNC are pipelined. PSYNC is not: Redis
+/// The handshake of a replica. Requests between PING and PSYNC are pipelined. PSYNC is not: Redis
 /// refuses it while replies to other requests are unsent ("SYNC and PSYNC are invalid with pending
 /// output").
 fn replica_plan() -> Plan {

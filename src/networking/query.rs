@@ -33,8 +33,7 @@ const OWN_BUFFER: usize = 16 * 1024;
 /// The maximum number of commands that are parsed ahead.
 pub(super) const AHEAD_MAX: usize = 128;
 
-/// The event loop says that a client's socket is readable: run what it sends, up to the loop's
-/// budget.
+/// The read handler of a client's socket: runs its requests, up to the loop's budget.
 pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     let Some(slot) = el.data(token) else {
         return Io::Drained;
@@ -42,7 +41,7 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
     if server.is_nested() && is_primary(server, slot as u32) {
         return Io::More; // what it changes is not meant for the middle of a command
     }
-    if server.aof.flush.crowded && waits_for_log(server, slot as u32) {
+    if server.aof.flush.crowded && waits_for_aof(server, slot as u32) {
         el.clear_handler(token, Mask::READABLE);
         server.net.unread.push(slot as u32);
         return Io::More;
@@ -63,8 +62,8 @@ fn is_primary(server: &Server, slot: u32) -> bool {
     c.is_some_and(|c| c.has(flag::PRIMARY))
 }
 
-/// The client's writes are not in the AOF yet.
-fn waits_for_log(server: &Server, slot: u32) -> bool {
+/// Whether the client is not read because its writes are not in the AOF yet.
+fn waits_for_aof(server: &Server, slot: u32) -> bool {
     let c = server.net.clients.get(slot);
     c.is_some_and(|c| gate::holds(server, c))
 }
@@ -295,8 +294,8 @@ fn limits_of(server: &Server, c: &Client) -> Limits {
     }
 }
 
-/// Run the commands of one parse, in order. `has_run` is called after each. Returns where the first
-/// command that did not run begins.
+/// Runs the commands of one parse, in order, and calls `has_run` after each. Returns the position
+/// of the first command that did not run.
 fn run_batch(
     server: &mut Server,
     c: &mut Client,
@@ -323,8 +322,8 @@ fn run_batch(
     stopped
 }
 
-/// Run the commands of one parse of our primary's stream, which occupied `range` of the buffer.
-/// Returns where the first command that did not run begins.
+/// Runs the commands of one parse of the primary's stream, in `range` of the buffer. Returns the
+/// position of the first command that did not run.
 fn run_primary_batch(
     server: &mut Server,
     c: &mut Client,
@@ -428,7 +427,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
-    /// It is looked at between two reads.
+    /// The budget is checked between two reads.
     const BUDGET: usize = 3 * READ_MAX / 2;
 
     #[test]
@@ -445,7 +444,7 @@ mod tests {
         std::fs::remove_file(&path).expect("the socket's file");
         client.set_nonblocking(true).expect("a flag");
         let mut read = || {
-            // It sends more than the server takes, and more than the socket holds.
+            // The client sends more than the server reads and the socket's buffer holds.
             let _ = client.write(&b"PING\r\n".repeat(READ_MAX));
             let turn = el.process_events(&mut server, Events::FILES | Events::DONT_WAIT);
             turn.expect("a turn");

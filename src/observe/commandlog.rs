@@ -38,7 +38,7 @@ pub struct Entry {
     pub name: Rc<[u8]>,
 }
 
-/// Which log.
+/// The three logs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Slow,

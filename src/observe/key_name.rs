@@ -5,7 +5,7 @@
 //! keys are taken for one is n² / 2^65.
 
 /// The number of bytes of a key that are kept; [`KeptName::shown`] appends how many are missing.
-pub const KEPT_MAX: usize = 512;
+const KEPT_MAX: usize = 512;
 
 /// A key of a database.
 #[derive(Clone, Copy)]

@@ -66,9 +66,9 @@ pub struct Stats {
     pub net_output_bytes: u64,
     /// The replication stream's share of it.
     pub net_repl_output_bytes: u64,
-    /// What came from our primary.
+    /// Bytes received from the primary.
     pub net_repl_input_bytes: u64,
-    /// Replicas that were sent a snapshot; that went on where they had stopped; that could not.
+    /// Replicas that got a snapshot, that continued where they had stopped, and that could not.
     pub sync_full: u64,
     pub sync_partial_ok: u64,
     pub sync_partial_err: u64,

@@ -133,7 +133,7 @@ pub struct Loaded {
 
 /// The destination of keys and functions.
 pub enum Place<'a> {
-    /// Into the server's data set.
+    /// The server's data set.
     Server,
     /// This data set, which was created by `Server::new_data_set`.
     Aside(&'a mut DataSet),
@@ -390,7 +390,7 @@ impl Sink for Keyspace<'_, '_> {
             b"aof-base" if number != 0 => log::info!("RDB is base AOF"),
             b"aof-preamble" | b"aof-base" | b"redis-bits" => {}
             b"repl-stream-db" | b"repl-id" | b"repl-offset" => self.history.note(name, &text),
-            // Scripts, which are not kept any more.
+            // Scripts, which are not stored any more.
             b"lua" => {}
             name => log::debug!(
                 "Unrecognized RDB AUX field: '{}' '{text}'",

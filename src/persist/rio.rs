@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
         self.left.map(|left| left.saturating_add(ahead))
     }
 
-    /// What was read from the source and not taken: it belongs to what follows in the source.
+    /// The bytes that were read from the source but not taken: they belong to what follows.
     pub fn into_ahead(mut self) -> Vec<u8> {
         self.buf.drain(..self.pos);
         self.buf

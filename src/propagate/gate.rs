@@ -1,4 +1,4 @@
-//! The gate: up to which offset replies, and bytes of the replication stream, may leave.
+//! The gate: limits the replies, and the bytes of the replication stream, that may be sent.
 //!
 //! ```text
 //!   AOF       synced ........ written ........ fed
@@ -11,22 +11,22 @@
 //!                          └ the end of the stream when the AOF had the bytes that are synced now
 //! ```
 //!
-//! A reply promises what the policy says: that the change is on the disk (`always`), or that the
-//! kernel has it. What a client depends on is one number, `Client::aof_offset`: its own last write
-//! and, under `always`, the last write that it has seen ([`super::unsynced`]). The AOF says how far
-//! it is (`persist::aof::flush`), and whether a reply waits is decided here alone. `before_sleep`
-//! calls [`release_held`] after the AOF was written and before anything is sent, and
-//! [`advance_stream`] before the stream is sent.
+//! A reply guarantees what the policy promises: that the change is on the disk (`always`), or that
+//! the kernel has it. A client depends on one offset, `Client::aof_offset`: that of its own last
+//! write and, under `always`, of the last write that it has seen ([`super::unsynced`]).
+//! `persist::aof::flush` has the progress of the AOF, and only this module decides whether a reply
+//! waits. `before_sleep` calls [`release_held`] after the AOF was written and before anything is
+//! sent, and [`advance_stream`] before the stream is sent.
 //!
-//! **The stream** is not held by default: a replica may be ahead of its primary's disk then.
+//! **The stream** does not wait by default, so a replica may be ahead of its primary's disk.
 //! [`hold_stream`] changes that under `always`. The two sinks have different offsets (SELECT, PING,
-//! annotations), so the end of the stream is noted beside the end of the AOF in each turn, and
-//! becomes the limit when that AOF offset is synced.
+//! annotations), so the ends of both are recorded in each turn, and the end of the stream becomes
+//! the limit when the end of the AOF is synced.
 //!
 //! **Invariant:** offsets never go back while a client waits; `held` has the slots of clients that
 //! are flagged PENDING_WRITE, each once.
-//! **Limits:** at most [`MARKS_MAX`] turns are told apart while a sync is under way; the bytes of
-//! later ones are released together.
+//! **Limits:** at most [`MARKS_MAX`] turns are distinguished while a sync is under way; the bytes
+//! of later ones are released together.
 
 use std::collections::VecDeque;
 
@@ -73,13 +73,13 @@ impl Gate {
         self.held_until = self.held_until.min(safe);
     }
 
-    /// The client in this slot is freed.
+    /// The client in this slot is being freed.
     pub fn forget(&mut self, slot: u32) {
         self.held.retain(|&held| held != slot);
     }
 
     /// The stream offset up to which replicas may be sent; `None`: everything.
-    pub fn stream_limit(&self) -> Option<u64> {
+    fn stream_limit(&self) -> Option<u64> {
         self.stream.as_ref().map(|hold| hold.limit)
     }
 }

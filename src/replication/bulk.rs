@@ -13,7 +13,7 @@
 //! (`tests::cut_anywhere_it_is_the_same`).
 
 /// The length of the mark in bytes.
-pub const MARK_LEN: usize = 40;
+const MARK_LEN: usize = 40;
 /// The maximum length of the header line.
 const LINE_MAX: usize = 1024;
 

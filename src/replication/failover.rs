@@ -9,8 +9,8 @@
 //! ```
 //!
 //! If the link breaks between the request and its reply, the target may have become a primary, and
-//! two primaries would diverge. So the request is repeated: a target that answers that it is a
-//! primary has accepted, and one that can't be connected to any more has not.
+//! two primaries would diverge. So the request is repeated: a target that replies that it is a
+//! primary has accepted, and one to which no connection can be made has not.
 //!
 //! **Invariant:** writes are held back exactly while the state is not `Idle`; this server follows
 //! the target exactly in `InProgress` (`tests::every_sequence_of_events_keeps_one_primary`).
@@ -128,7 +128,7 @@ impl Failover {
         self.request = request;
     }
 
-    /// An event, and what follows from it.
+    /// Handles an event. Returns the action that follows from it.
     pub fn step(&mut self, event: Event) -> Option<Action> {
         match (self.state, event) {
             (State::Idle, _) => None,
@@ -365,7 +365,7 @@ mod tests {
                             follows = false;
                         }
                         Some(Action::Finish) => {
-                            // The target has said that it is a primary.
+                            // The target has replied that it is a primary.
                             assert!(follows);
                             let said = matches!(
                                 event,

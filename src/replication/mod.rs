@@ -47,21 +47,22 @@ pub struct Replication {
     /// The replication stream, whose end is `master_repl_offset`.
     pub stream: Stream,
     pub replicas: Replicas,
-    /// The primary that this server follows; `None`: it is one itself.
+    /// The primary that this server follows; `None` if it is a primary itself.
     pub upstream: Option<Upstream>,
     /// FAILOVER: this server hands its role over to a replica.
     pub failover: Failover,
-    /// The commands that run come from our primary: keys past their time are alive for them, since
-    /// it sends their deletion.
+    /// Whether the running commands come from the primary: expired keys are then alive, as the
+    /// primary sends their deletion.
     pub applying: bool,
-    /// The primary wants an acknowledgement: it is sent before the loop sleeps.
+    /// Whether the primary has requested an acknowledgement, which is sent before the loop sleeps.
     pub owes_ack: bool,
-    /// Up to where of the stream the AOF is on the disk; `None` without an AOF.
+    /// The offset of the stream up to which the AOF is on the disk; `None` without an AOF.
     pub aof_synced: Option<u64>,
+    /// The AOF's offset and the stream's at one moment, until the AOF is on the disk up to there.
+    pub aof_pending: Option<(u64, u64)>,
     /// The number of the last [`Upstream`].
     upstreams: u64,
-    /// The snapshot that a child makes for replicas, until all of it has been sent or stands in a
-    /// file.
+    /// The snapshot that a child creates for replicas, until it has been sent or written to a file.
     pub snapshot: Option<Snapshot>,
     /// Whether the file on the disk was made for replicas: `rdb-del-sync-files` may remove it.
     pub made_file: bool,
@@ -87,6 +88,7 @@ impl Replication {
             applying: false,
             owes_ack: false,
             aof_synced: None,
+            aof_pending: None,
             upstreams: 0,
             snapshot: None,
             made_file: false,
@@ -113,20 +115,20 @@ impl Replication {
         self.upstream.is_some()
     }
 
-    /// The link to our primary is down; false on a primary.
+    /// Whether the link to the primary is down; false on a primary.
     pub fn is_link_down(&self) -> bool {
         self.upstream.as_ref().is_some_and(|up| !up.is_connected())
     }
 
-    /// Follow this primary from now on.
+    /// Follows this primary from now on.
     pub fn set_upstream(&mut self, host: &str, port: u16) -> &mut Upstream {
         self.upstreams += 1;
         let upstream = Upstream::new(host, port, self.upstreams);
         self.upstream.insert(upstream)
     }
 
-    /// This server goes on with its primary's history as one of its own: replicas of both ask for
-    /// what follows under the old id.
+    /// Continues the primary's history under a new id of this server; replicas of both can continue
+    /// from the old id.
     pub fn branch_history(&mut self, id: String) {
         self.second_id = std::mem::replace(&mut self.id, id);
         self.second_offset = self.stream.end() as i64 + 1;
@@ -139,11 +141,14 @@ impl Replication {
         self.second_offset = -1;
     }
 
-    /// Feeds `REPLCONF GETACK *` to the stream: the replicas acknowledge it at once.
+    /// Feeds `REPLCONF GETACK *` to a primary's stream: the replicas acknowledge it at once.
     pub fn request_acks(&mut self) {
         const GETACK: &[u8] = b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n";
         self.wants_acks = false;
-        self.stream.append(GETACK);
+        // The stream of a replica is that of its primary.
+        if self.stream.is_open() && !self.is_replica() {
+            self.stream.append(GETACK);
+        }
     }
 
     /// Adds a replica.
@@ -242,7 +247,7 @@ pub fn left(server: &mut Server, client: ClientRef) {
     }
 }
 
-/// The client that applied our primary's stream is gone. The data stays what the stream's end says.
+/// The client that applied the primary's stream is gone. The data remain those of the stream's end.
 pub fn primary_left(server: &mut Server, c: &Client) {
     let now_s = server.clock.now_s();
     let Some(upstream) = &mut server.replication.upstream else {
@@ -266,7 +271,7 @@ pub fn primary_left(server: &mut Server, c: &Client) {
     }
 }
 
-/// The stream's sink follows the role and the backlog.
+/// Opens or closes the stream's sink, depending on the role and the backlog.
 pub fn follow_stream(server: &mut Server) {
     let open = server.replication.stream.is_open();
     // The stream of a replica is that of its primary, byte for byte.

@@ -70,7 +70,7 @@ impl Broadcast {
         }
     }
 
-    /// The place for the next chunk: of the bytes that are in it no socket has accepted any yet.
+    /// The buffer for the next chunk, of which no socket has accepted any byte yet.
     pub fn next_chunk(&mut self) -> &mut Vec<u8> {
         self.receivers.iter_mut().for_each(|r| r.sent = 0);
         self.chunk.clear();
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use crate::client::Client;
 
-    /// The end of the pipe may follow a chunk at once.
+    /// The end of the pipe may directly follow a chunk.
     #[test]
     fn a_broadcast_is_sent_when_nothing_follows_the_last_chunk() {
         let (pipe, _) = std::io::pipe().expect("a pipe");

@@ -3,7 +3,7 @@
 //! ```text
 //!   REPLICAOF ─> Connect ─> Connecting ─> Handshake ─┬─ +CONTINUE ───────────────> Connected
 //!                  ^ ^                               └─ +FULLRESYNC ─> Transfer ─> Connected
-//!                  │ └── the hand-shake or the transfer failed ────────────┘           │
+//!                  │ └── the handshake or the transfer failed ────────────┘           │
 //!                  └──── the link broke: the history goes on where it was applied ─────┘
 //! ```
 //!

@@ -315,15 +315,15 @@ fn flags_of(frame: &mut Frame, words: Words) -> Result<Flags, Refusal> {
     Ok(found)
 }
 
-/// The functions of a data set: the libraries, and the interpreter that holds their code.
+/// The functions of a data set: the libraries, and the interpreter with their code.
 #[derive(Default)]
 pub struct Functions {
     pub all: Libraries,
-    /// Made when it is needed; out while a function runs, or while a library is loaded.
+    /// Created when it is needed; `None` while a function runs or a library is loaded.
     pub engine: Option<Box<Engine>>,
 }
 
-/// How libraries are loaded, as the settings of the moment say.
+/// The present settings for loading libraries.
 #[derive(Clone, Copy)]
 pub struct LoadRules {
     words: Words,
@@ -343,7 +343,8 @@ impl LoadRules {
 }
 
 impl Functions {
-    /// Loads a library and returns its name. `replace`: one of the same name is replaced.
+    /// Loads a library and returns its name. With `replace`, an existing one of this name is
+    /// replaced.
     pub fn load_library(
         &mut self,
         rules: LoadRules,
@@ -360,7 +361,7 @@ impl Functions {
         Ok(name)
     }
 
-    /// Loads all of them or none.
+    /// Loads all libraries, or none.
     fn restore(
         &mut self,
         rules: LoadRules,
@@ -377,7 +378,7 @@ impl Functions {
         self.join(loaded, policy)
     }
 
-    /// False: there is none of that name.
+    /// Returns false if there is no such library.
     fn delete_library(&mut self, name: &[u8]) -> bool {
         let Some(functions) = self.all.remove(name) else {
             return false;
@@ -413,7 +414,7 @@ impl Functions {
         Ok(loaded)
     }
 
-    /// The interpreter, made now if there is none.
+    /// The interpreter, which is created if there is none.
     fn take_engine(&mut self, insecure_api: bool) -> Result<Box<Engine>, Error> {
         match self.engine.take() {
             Some(engine) => Ok(engine),
@@ -453,7 +454,7 @@ impl Functions {
         self.all.libraries.values().map(|library| &*library.source)
     }
 
-    /// Bytes of the interpreter.
+    /// The memory of the interpreter in bytes.
     pub fn engine_memory(&self) -> usize {
         self.engine.as_ref().map_or(0, |engine| engine.vm.memory())
     }
@@ -503,7 +504,7 @@ impl Server {
         self.data.functions.take_engine(insecure_api)
     }
 
-    /// The running function's own interpreter can't be changed.
+    /// An error while a function runs, as its own interpreter can't be changed.
     pub fn refuse_while_running(&self) -> Result<(), Error> {
         match self.scripting.running {
             Some(_) => Err(Error::of("ERR A script is running already")),
@@ -511,7 +512,7 @@ impl Server {
         }
     }
 
-    /// The sources of all libraries, for a snapshot or an AOF.
+    /// The sources of all libraries, for a snapshot or the AOF.
     pub fn function_sources(&self) -> impl Iterator<Item = &[u8]> {
         self.data.functions.sources()
     }

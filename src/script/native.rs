@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_a_string_that_tells_where() {
+    fn an_error_is_a_string_with_its_place() {
         let lua = lua_with("refuse", |_, args| args.bad(2, "why not"));
         let text: String = lua
             .load(
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_language_tells_no_place() {
+    fn an_error_of_the_language_has_no_place() {
         let lua = lua_with("refuse", |_, _| raise_without_place("table index is nil"));
         let text: String = lua
             .load("local ok, e = pcall(function() refuse() return 1 end) return e")

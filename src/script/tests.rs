@@ -192,7 +192,7 @@ fn nothing_that_all_scripts_share_can_be_changed() {
 }
 
 #[test]
-fn environments_only_for_those_who_ask_for_the_insecure_api() {
+fn environments_exist_only_with_the_insecure_api() {
     let mut peer = Peer::new();
     assert!(
         peer.eval("return getfenv()")

@@ -40,7 +40,7 @@ use crate::persist::child;
 use crate::propagate::gate;
 use crate::server::shutdown;
 use crate::state::Server;
-use crate::sync::failover;
+use crate::sync::{acks, failover};
 use crate::sys::ticks;
 use crate::tracking;
 
@@ -93,6 +93,9 @@ pub fn write_aof(server: &mut Server) {
         let began = ticks::now();
         flush::flush_append_only_file(server);
         server.stats.aof_ticks += ticks::now().wrapping_sub(began);
+    }
+    if server.replication.is_replica() {
+        acks::note_aof(server);
     }
     gate::release_held(server);
     blocked::serve_acks(server);

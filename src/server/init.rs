@@ -31,7 +31,7 @@ pub fn event_loop_size(config: &Config) -> usize {
     config.maxclients as usize + LOOP_INCREMENT
 }
 
-/// Bytes that one client's requests may have in one turn: some thousands of commands.
+/// The maximum number of bytes of one client's requests in one turn: some thousands of commands.
 const TURN_BUDGET: usize = 256 * 1024;
 
 impl Server {
@@ -129,7 +129,7 @@ impl Server {
             (self.propagation.wanted(), armed::PROPAGATE),
             (self.tracking.is_on(), armed::TRACKING),
             (self.pause.is_set(), armed::PAUSED),
-            (self.acl.limits_somebody(), armed::ACL),
+            (self.acl.limits_a_user(), armed::ACL),
             (self.bigkeys.is_some(), armed::BIGKEYS),
             (self.tracks_unsynced(), armed::UNSYNCED),
             (self.replication.is_replica(), armed::REPLICA),

@@ -27,7 +27,7 @@ use crate::execute::pause::PausePurpose;
 use crate::persist::aof::{self, State};
 use crate::persist::child::{self, Kind};
 use crate::persist::rdb::background;
-use crate::server::start::tell_supervisor;
+use crate::server::start::notify_supervisor;
 use crate::state::Server;
 use crate::sys::signals;
 use crate::texts;
@@ -59,7 +59,7 @@ pub struct Shutdown {
 pub fn request(server: &mut Server, c: &mut Client, argv: &[&[u8]], options: Options) {
     blocked::block(server, c, BlockKind::Shutdown, argv, 0);
     server.shutdown.clients.push(c.reference());
-    server.shutdown.requested = Some(options);
+    server.shutdown.requested.get_or_insert(options);
 }
 
 /// Before the loop sleeps: handles a SHUTDOWN of this turn.
@@ -67,8 +67,9 @@ pub fn handle_request(server: &mut Server) {
     let Some(options) = server.shutdown.requested.take() else {
         return;
     };
+    // A further client gets the same reply as the first one.
     let in_progress = server.shutdown.pending.is_some();
-    if in_progress || prepare(server, options).is_err() {
+    if !in_progress && prepare(server, options).is_err() {
         refuse_clients(server);
     }
 }
@@ -116,12 +117,16 @@ fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
         // A partly loaded data set must not replace the whole one.
         (options.save, options.nosave) = (false, true);
     }
+    // What was propagated outside of a command belongs to the stream, too.
+    server.end_unit();
     log::info!("User requested shutdown...");
-    tell_supervisor(&server.config, &[NotifyState::Stopping]);
+    notify_supervisor(&server.config, &[NotifyState::Stopping]);
     let timeout_ms = server.config.shutdown_timeout as i64 * 1000;
     if !options.now && timeout_ms > 0 && !replicas_are_ready(server) {
         log::info!("Waiting for replicas before shutting down.");
-        let deadline_ms = server.clock.now_ms + timeout_ms;
+        let deadline_ms = server.clock.now_ms.saturating_add(timeout_ms);
+        // Otherwise they acknowledge once a second.
+        server.replication.request_acks();
         server.shutdown.pending = Some((options, deadline_ms));
         server.pause_clients(PausePurpose::Shutdown, i64::MAX, false);
         return Ok(());
@@ -129,14 +134,42 @@ fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
     stop(server, options)
 }
 
-/// Whether all replicas have all writes.
-fn replicas_are_ready(_: &Server) -> bool {
-    true
+/// Whether all replicas have acknowledged the whole stream. One that still waits for its snapshot
+/// has acknowledged nothing.
+fn replicas_are_ready(server: &Server) -> bool {
+    let end = server.replication.stream.end();
+    let mut replicas = server.replication.replicas.iter();
+    replicas.all(|replica| replica.acked == end)
+}
+
+/// Logs each replica that lacks a part of the stream.
+fn log_lagging_replicas(server: &Server) {
+    let end = server.replication.stream.end();
+    let replicas = &server.replication.replicas;
+    let mut in_sync = 0;
+    for replica in replicas.iter() {
+        if replica.acked == end {
+            in_sync += 1;
+            continue;
+        }
+        log::info!(
+            "Lagging replica {} reported offset {} behind master, lag={}, state={}.",
+            replica.name(),
+            end - replica.acked,
+            replica.lag_s(server.clock.now_ms),
+            replica.state_name()
+        );
+    }
+    if !replicas.is_empty() {
+        let all = replicas.len();
+        log::info!("{in_sync} of {all} replicas are in sync when shutting down.");
+    }
 }
 
 /// Saves what must be saved, and ends the loop.
 fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
     crate::script::debug::end_sessions(server);
+    log_lagging_replicas(server);
     if save(server, options).is_err() && !options.force {
         log::warn!("Errors trying to shut down the server. Check the logs for more information.");
         give_up_waiting(server);
@@ -150,7 +183,7 @@ fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
 /// Ends the children, flushes and syncs the AOF, writes the last snapshot.
 fn save(server: &mut Server, options: Options) -> Result<(), Refused> {
     if server.aof.state != State::Off {
-        save_log(server, options)?;
+        save_aof(server, options)?;
     }
     let wanted = options.save || !options.nosave && !server.config.save.is_empty();
     let saved = background::save_at_shutdown(server, wanted, options.force);
@@ -158,7 +191,7 @@ fn save(server: &mut Server, options: Options) -> Result<(), Refused> {
 }
 
 /// Makes the AOF durable. It may be longer than a rewritten one, but it is complete.
-fn save_log(server: &mut Server, options: Options) -> Result<(), Refused> {
+fn save_aof(server: &mut Server, options: Options) -> Result<(), Refused> {
     let is_rewritten = server
         .child
         .as_ref()

@@ -344,7 +344,7 @@ pub fn ready(server: &Server) {
 }
 
 /// Notifies systemd, if it is the supervisor.
-pub fn tell_supervisor(config: &Config, states: &[sd_notify::NotifyState]) {
+pub fn notify_supervisor(config: &Config, states: &[sd_notify::NotifyState]) {
     if supervisor(config) == Supervised::Systemd {
         notify_systemd(states);
     }

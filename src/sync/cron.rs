@@ -1,7 +1,7 @@
 //! The tasks of replication once a second.
 //!
 //! ```text
-//!   PING into the stream       a replica that gets nothing can't tell a quiet primary from a dead one
+//!   PING into the stream       otherwise a replica can't distinguish a quiet primary from a dead one
 //!   newlines                   to replicas whose snapshot is not ready yet, for the same reason
 //!   time-outs                  replicas that acknowledge nothing, or take no bytes of a snapshot
 //!   the backlog                is released when no replica has been there for `repl-backlog-ttl`

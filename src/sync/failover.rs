@@ -1,4 +1,4 @@
-//! FAILOVER: carries out what `replication::failover` decides, and the part of the target.
+//! FAILOVER: carries out the actions of `replication::failover`, and the target's part.
 //!
 //! ```text
 //!   FAILOVER ─> begin: writes wait ─> update (before_sleep): a replica has it all ─> role::follow
@@ -23,7 +23,8 @@ pub fn begin(server: &mut Server, request: Request) {
         }
         None => log::info!("FAILOVER requested to any replica."),
     }
-    // The last bytes before the stream stands still; otherwise replicas acknowledge once a second.
+    // The acknowledgement of the last bytes, before the stream stops growing; otherwise replicas
+    // send one each second.
     server.replication.request_acks();
     server.pause_clients(PausePurpose::Failover, i64::MAX, false);
     server.replication.failover.begin(request);
@@ -48,7 +49,7 @@ pub fn address_of(replica: &Replica) -> Option<Address> {
     })
 }
 
-/// Before the loop sleeps: whether a replica has the whole stream, or the time is over.
+/// Before the loop sleeps: checks whether a replica has the whole stream, or the time is over.
 pub fn update(server: &mut Server) {
     if !server.replication.failover.is_waiting() || server.is_nested() {
         return;
@@ -67,7 +68,7 @@ pub fn update(server: &mut Server) {
     );
 }
 
-/// Passes an event to the failover, and carries out what follows.
+/// Passes an event to the failover, and carries out the resulting action.
 pub fn step(server: &mut Server, event: Event) {
     match server.replication.failover.step(event) {
         None => {}

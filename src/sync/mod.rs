@@ -13,6 +13,7 @@
 //! The data of replication (history, stream, table of replicas) is in `replication`, below; the
 //! sockets are written in `networking::replicas`, above. Nothing here waits.
 
+pub mod acks;
 pub mod cron;
 pub mod failover;
 pub mod primary;

@@ -24,7 +24,7 @@ pub enum Request<'a> {
     Psync {
         id: &'a [u8],
         offset: &'a [u8],
-        /// FAILOVER: this replica is to become the primary.
+        /// FAILOVER: this replica becomes the primary.
         failover: bool,
     },
 }

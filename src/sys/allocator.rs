@@ -18,10 +18,10 @@ use tikv_jemallocator::Jemalloc;
 #[cfg_attr(not(feature = "jemalloc"), allow(dead_code))]
 static ALLOCATOR: Allocator = Allocator;
 
-/// With size classes of 8 bytes, jemalloc's memory is aligned to 8 bytes. The crate's `Jemalloc`
-/// passes no alignment for types aligned to 16 or less, as C compilers expect 16 of any malloc.
-/// Types aligned to 16 (std's hash tables read their control bytes by SSE) would crash, so this
-/// allocator always passes alignments above 8.
+/// With size classes of 8 bytes, jemalloc's memory is aligned to 8 bytes. The `Jemalloc` type of
+/// crate `tikv_jemallocator` asks jemalloc for an alignment only above 16, because C compilers
+/// expect any malloc to align to 16. Types aligned to 16 (std's hash tables read their control
+/// bytes by SSE) would then crash, so this allocator asks for every alignment above 8.
 struct Allocator;
 
 /// The alignment of every allocation, in bytes.
@@ -373,7 +373,7 @@ mod tests {
 
     #[cfg(feature = "jemalloc")]
     #[test]
-    fn no_number_is_followed_as_an_address_and_no_address_is_told() {
+    fn no_number_is_followed_as_an_address_and_no_address_is_shown() {
         // As wide as an address, but not one.
         assert_eq!(
             code(control_text("stats.allocated", None)),

@@ -28,7 +28,7 @@ pub enum Exit {
 }
 
 /// The exit code of a child that was asked to end: no error, and no result.
-pub const TOLD_TO_GO: i32 = 255;
+pub const ASKED_TO_END: i32 = 255;
 
 /// Starts a second process with a copy of all memory; a page is copied when one of the two writes
 /// to it.
@@ -51,7 +51,7 @@ pub fn set_up_child_signals() {
 }
 
 extern "C" fn go(_: libc::c_int) {
-    exit_now(TOLD_TO_GO)
+    exit_now(ASKED_TO_END)
 }
 
 /// Ends this process at once: no destructors run and no buffers are flushed twice.
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_is_told_to_go_goes() {
+    fn a_child_that_is_asked_to_end_ends() {
         let (mut told, tell) = io::pipe().expect("a pipe");
         match fork().expect("fork") {
             Forked::Child => {
@@ -217,7 +217,7 @@ mod tests {
                 told.read_exact(&mut [0]).expect("the child is ready");
                 assert_eq!(try_wait(pid), None);
                 end(pid);
-                assert_eq!(wait(pid), Exit::Code(TOLD_TO_GO));
+                assert_eq!(wait(pid), Exit::Code(ASKED_TO_END));
             }
         }
     }

@@ -427,7 +427,7 @@ impl Frame<'_> {
 
     /// Pushes a table of strings.
     #[inline]
-    pub fn push_strings(&mut self, strings: &[&[u8]]) {
+    fn push_strings(&mut self, strings: &[&[u8]]) {
         self.push_table(strings.len(), 0);
         for (at, string) in strings.iter().enumerate() {
             self.push_bytes(string);

@@ -10,7 +10,7 @@ use std::process::Command;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, fork, setsid};
 
-/// End the process.
+/// Ends the process.
 pub fn exit(code: i32) -> ! {
     std::process::exit(code)
 }

@@ -223,8 +223,8 @@ pub(super) fn say(fd: c_int, text: fmt::Arguments) {
     };
     // A line that was cut off is still useful.
     let _ = line.write_fmt(text);
-    // SAFETY: the first `len` bytes of the buffer are initialised. If the log can't be written
-    // there is nobody to tell.
+    // SAFETY: the first `len` bytes of the buffer are initialised. A failure to write the log can't
+    // be reported.
     unsafe { libc::write(fd, line.bytes.as_ptr().cast(), line.len) };
 }
 

@@ -46,7 +46,7 @@ enum Message {
 }
 
 /// Sends the tracking client `id`, or the client that it redirects to, the keys that have changed.
-pub fn tell(server: &mut Server, id: u64, keys: &Keys) {
+pub fn notify_tracker(server: &mut Server, id: u64, keys: &Keys) {
     let Some(tracker) = server.tracking.trackers.get(&id) else {
         return;
     };

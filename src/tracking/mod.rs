@@ -308,7 +308,7 @@ fn invalidate(server: &mut Server, key: &[u8]) {
         };
         let own = tracker.flags & flag::TRACKING_NOLOOP != 0 && id == tracking.running;
         if tracker.flags & flag::TRACKING_BCAST == 0 && !own {
-            message::tell(server, id, &keys);
+            message::notify_tracker(server, id, &keys);
         }
     }
 }
@@ -320,7 +320,7 @@ pub fn flushed(server: &mut Server, lazy: bool) {
     }
     let ids: Vec<u64> = server.tracking.trackers.keys().copied().collect();
     for id in ids {
-        message::tell(server, id, &Keys::All);
+        message::notify_tracker(server, id, &Keys::All);
     }
     let old = server.tracking.table.take();
     let keys = old.len();
@@ -391,7 +391,7 @@ pub fn broadcast(server: &mut Server) {
         }
     }
     for (id, keys) in messages {
-        message::tell(server, id, &keys);
+        message::notify_tracker(server, id, &keys);
     }
 }
 

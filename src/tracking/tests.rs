@@ -30,7 +30,7 @@ fn resp3(server: &mut Server, slot: u32, options: &str) {
 const A_IS_STALE: &str = ">2 $10 invalidate *1 $1 a";
 
 #[test]
-fn a_key_that_was_read_is_told_once() {
+fn a_key_that_was_read_is_invalidated_once() {
     let mut server = server();
     resp3(&mut server, 0, "");
     say(&mut server, 0, &["get a", "mget a b"]);
@@ -87,7 +87,7 @@ fn the_first_to_track_may_do_so_in_a_transaction() {
 }
 
 #[test]
-fn noloop_is_not_told_of_its_own_changes() {
+fn noloop_gets_no_message_about_its_own_changes() {
     let mut server = server();
     resp3(&mut server, 0, "noloop");
     assert_eq!(say(&mut server, 0, &["get a", "set a 1"]), "_ +OK");
@@ -102,7 +102,7 @@ fn noloop_is_not_told_of_its_own_changes() {
 }
 
 #[test]
-fn bcast_tells_the_keys_of_a_turn_together() {
+fn bcast_sends_the_keys_of_a_turn_together() {
     let mut server = server();
     resp3(&mut server, 0, "bcast prefix x: prefix y:");
     resp3(&mut server, 1, "bcast");
@@ -166,7 +166,7 @@ fn resp2_redirects_to_a_subscriber() {
 /// The client to which messages are redirected changes the key itself: the message follows its
 /// reply.
 #[test]
-fn a_target_that_runs_a_command_is_told_after_it() {
+fn a_target_that_runs_a_command_gets_the_message_after_it() {
     let mut server = server();
     let target = server.net.clients.get(1).expect("a client").id;
     resp3(&mut server, 0, &format!("redirect {target}"));
@@ -177,7 +177,7 @@ fn a_target_that_runs_a_command_is_told_after_it() {
 }
 
 #[test]
-fn a_broken_redirection_is_told_and_shown() {
+fn a_broken_redirection_is_reported_and_shown() {
     let mut server = server();
     let target = server.net.clients.get(1).expect("a client").id;
     resp3(&mut server, 0, &format!("redirect {target}"));
@@ -208,7 +208,7 @@ fn a_long_table_is_cut_with_growing_effort() {
 }
 
 #[test]
-fn expired_keys_are_told() {
+fn expired_keys_are_invalidated() {
     let mut server = server();
     resp3(&mut server, 0, "");
     say(&mut server, 1, &["set a 1 px 5"]);

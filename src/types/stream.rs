@@ -523,7 +523,7 @@ mod tests {
 
     /// Redis 8.2 gave these figures in XINFO GROUPS for the same steps.
     #[test]
-    fn lag_as_redis_8_2_tells_it() {
+    fn lag_as_in_redis_8_2() {
         let mut log = log_of(5);
         let group = |last: u64, read: Option<u64>| Group::new(id(last), read);
         let groups = [

@@ -27,9 +27,9 @@
 use std::f64::consts::PI;
 
 /// Degrees.
-pub const MAX_LONGITUDE: f64 = 180.0;
+const MAX_LONGITUDE: f64 = 180.0;
 /// atan(sinh(pi)) in degrees.
-pub const MAX_LATITUDE: f64 = 85.05112878;
+const MAX_LATITUDE: f64 = 85.05112878;
 /// Meters.
 const EARTH_RADIUS: f64 = 6_372_797.560856;
 /// Half the side of Web Mercator's map, in meters.
@@ -258,7 +258,7 @@ impl Area {
     }
 
     /// The smallest rectangle in degrees around the area.
-    pub fn bounding_box(&self) -> Bounds {
+    fn bounding_box(&self) -> Bounds {
         let (width, height) = match &self.shape {
             Shape::Circle { radius } => (*radius, *radius),
             Shape::Rectangle { width, height } => (width / 2.0, height / 2.0),

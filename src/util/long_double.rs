@@ -139,7 +139,7 @@ impl LongDouble {
 
     /// The human form, `%.17Lf` without trailing zeros: `3.1`, `10000000000000000`, `inf`. Negative
     /// zero is `0`.
-    pub fn write_human(self, out: &mut Vec<u8>) {
+    fn write_human(self, out: &mut Vec<u8>) {
         let start = out.len();
         if self.negative && self.kind != Kind::NotANumber {
             out.push(b'-');

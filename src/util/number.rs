@@ -5,7 +5,8 @@
 //! everything that C's `strtod` accepts (`inf`, `0x1p3`, `.5`), except leading space, trailing
 //! bytes, NaN, and values outside of a double's range.
 //!
-//! A double prints in one of three shapes. With `n` digits `d` and value `d * 10^k`:
+//! A double is printed as an integer, as plain decimals or with an exponent. Let `d` be its
+//! decimal digits (module `grisu`) read as one integer, so that its value is `d * 10^k`:
 //!
 //! ```text
 //!   integer up to 2^62 in size      17179869184

@@ -2,6 +2,8 @@
 //! replies.
 #![allow(dead_code)] // each test binary uses its own part
 
+pub mod group;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 //! servers.
 //!
 //! ```text
-//!   sessions.txt: `1 PUBLISH ch v`      for each server   control ----------- who is blocked, unblock
-//!                  '- who says it                         client 0, 1, 2 ---- the commands, messages, wake-ups
+//!   sessions.txt: `1 PUBLISH ch v`      for each server   control ----------- which clients are blocked, unblock
+//!                  '- the client                          client 0, 1, 2 ---- the commands, messages, wake-ups
 //! ```
 //!
 //! After each command everything that reached any client is compared, byte for byte. No test waits

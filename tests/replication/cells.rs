@@ -193,7 +193,7 @@ impl Pair {
         }
     }
 
-    /// What a restarted replica is told to follow.
+    /// The arguments of a restarted replica.
     fn replicaof(&self) -> [String; 2] {
         let port = self.primary.port();
         ["--replicaof".into(), format!("127.0.0.1 {port}")]

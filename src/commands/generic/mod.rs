@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   names    COPY DEL EXISTS MOVE RANDOMKEY RENAME TOUCH TYPE UNLINK, and whole databases: FLUSHALL SWAPDB
-//!   expire   EXPIRE and its kin, TTL, PERSIST: a key's end is kept as Unix time in milliseconds
+//!   expire   EXPIRE and its variants, TTL, PERSIST: an expiry time is kept as Unix time in milliseconds
 //!   scan     KEYS, SCAN
 //!   migrate  MIGRATE
 //!   object   OBJECT: how a value is stored and used

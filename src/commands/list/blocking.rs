@@ -86,12 +86,12 @@ pub fn brpoplpush(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// Moves an element, or blocks. The timeout is the last argument, at `last`; without it the
-/// arguments are those of the command `told`, which is propagated.
-fn bmove_generic(ctx: &mut Ctx, from: End, to: End, last: usize, told: &str) -> CmdResult {
+/// arguments are those of the command `propagated`, which is propagated.
+fn bmove_generic(ctx: &mut Ctx, from: End, to: End, last: usize, propagated: &str) -> CmdResult {
     let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[last])?;
     if lmove_generic(ctx, from, to)? {
         let mut argv = ctx.argv[..last].to_vec();
-        argv[0] = told.as_bytes();
+        argv[0] = propagated.as_bytes();
         ctx.rewrite(&argv);
     } else if ctx.client.has(flag::DENY_BLOCKING) {
         ctx.client.reply.null();

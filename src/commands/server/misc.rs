@@ -43,7 +43,8 @@ fn lastsave(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// ROLE: a primary says its offset and its replicas; a replica, its primary and how far it is.
+/// ROLE: a primary replies its offset and its replicas; a replica its primary and the state of the
+/// link.
 fn role(ctx: &mut Ctx) -> CmdResult {
     let (replication, reply) = (&ctx.server.replication, &mut ctx.client.reply);
     if let Some(upstream) = &replication.upstream {

@@ -200,7 +200,7 @@ fn replconf(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// REPLCONF ACK offset [FACK offset]: no reply, whatever comes.
+/// REPLCONF ACK offset [FACK offset]: never has a reply.
 fn acknowledge(ctx: &mut Ctx, options: &[&[u8]]) -> CmdResult {
     if !ctx.client.has(flag::REPLICA) {
         return Ok(());
@@ -217,10 +217,10 @@ fn acknowledge(ctx: &mut Ctx, options: &[&[u8]]) -> CmdResult {
     Ok(())
 }
 
-/// The longest `ip-address`, its end included.
+/// The maximum length of `ip-address`, its final NUL included.
 const ADDRESS_MAX: usize = 256;
 
-/// One announcement of a replica.
+/// Applies one announcement of a replica.
 fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> CmdResult {
     match option.to_ascii_lowercase().as_slice() {
         b"listening-port" => {
@@ -251,7 +251,7 @@ fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> CmdResult
     Ok(())
 }
 
-/// Unknown capabilities are those of newer replicas.
+/// Unknown capabilities are ignored: newer replicas may announce them.
 fn announce_capability(announced: &mut Announced, value: &[u8]) {
     match value.to_ascii_lowercase().as_slice() {
         b"eof" => announced.eof = true,
@@ -264,7 +264,7 @@ fn announce_capability(announced: &mut Announced, value: &[u8]) {
     }
 }
 
-/// `8.1.0` as 0x080100.
+/// Parses `8.1.0` as 0x080100.
 fn parse_version(text: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(text).ok()?;
     let numbers: Option<Vec<u8>> = text.split('.').map(|part| part.parse().ok()).collect();
@@ -284,7 +284,7 @@ fn zero_or_one(value: &[u8]) -> Result<bool, Error> {
     }
 }
 
-/// `functions` or nothing: the parts of the data set that are not left out.
+/// Parses `functions` or nothing: the parts of the data set that are included.
 fn parse_contents(value: &[u8]) -> Result<Contents, Error> {
     let parts = split_args(value).ok_or(Error::of("ERR Missing rdb-filter-only values"))?;
     let mut contents = Contents {

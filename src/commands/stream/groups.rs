@@ -231,10 +231,10 @@ pub fn xackdel(ctx: &mut Ctx) -> CmdResult {
     ctx.dirty(acked as u64);
     entries_deleted(ctx, key, deleted);
     // An entry that was pending and is no longer in the log counts as deleted.
-    let told = done.into_iter().map(|(acked, d)| match d {
+    let results = done.into_iter().map(|(acked, d)| match d {
         Deletion::NotFound if acked => Deletion::Deleted,
         d => d,
     });
-    reply_deletions(&mut ctx.client.reply, told);
+    reply_deletions(&mut ctx.client.reply, results);
     Ok(())
 }

@@ -154,7 +154,7 @@ impl Options {
     }
 
     /// Propagates the command with its results: the exact threshold of the trim, and the ID.
-    fn retell(&self, ctx: &mut Ctx, left: Option<&[u8]>, id: Option<&[u8]>) {
+    fn propagate_result(&self, ctx: &mut Ctx, left: Option<&[u8]>, id: Option<&[u8]>) {
         let mut argv = ctx.argv.to_vec();
         if let Some(left) = left {
             argv[self.threshold_at - 1] = b"=";
@@ -168,7 +168,7 @@ impl Options {
 }
 
 /// KEEPREF | DELREF | ACKED
-pub fn parse_policy(ctx: &Ctx, at: usize) -> Option<RefPolicy> {
+fn parse_policy(ctx: &Ctx, at: usize) -> Option<RefPolicy> {
     if ctx.is(at, "keepref") {
         Some(RefPolicy::Keep)
     } else if ctx.is(at, "delref") {
@@ -227,7 +227,7 @@ pub fn xadd(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
     let (limits, precision) = (limits(ctx.server), options.precision(ctx.server));
     let now_ms = ctx.server.clock.now_ms as u64;
-    let told = ctx.server.propagation.wanted();
+    let propagated = ctx.server.propagation.wanted();
     let mut created = None;
     let stream = match ctx.server.lookup_write(ctx.client, key) {
         Some(entry) => Stream::of_mut(entry)?,
@@ -239,7 +239,11 @@ pub fn xadd(ctx: &mut Ctx) -> CmdResult {
     };
     let id = stream.log.append(wanted, now_ms, fields, limits)?;
     let trimmed = options.trim(stream, precision);
-    let left = if told { options.left(stream) } else { None };
+    let left = if propagated {
+        options.left(stream)
+    } else {
+        None
+    };
     if let Some(stream) = created {
         add_stream(ctx, key, stream);
     }
@@ -249,9 +253,9 @@ pub fn xadd(ctx: &mut Ctx) -> CmdResult {
         let db = ctx.client.db;
         ctx.server.notify(events::STREAM, "xtrim", key, db);
     }
-    if told && (options.approximate || !matches!(wanted, NewId::Exact(_))) {
+    if propagated && (options.approximate || !matches!(wanted, NewId::Exact(_))) {
         let mut buf = IdBuf::new();
-        options.retell(ctx, left.as_deref(), Some(id.format(&mut buf)));
+        options.propagate_result(ctx, left.as_deref(), Some(id.format(&mut buf)));
     }
     reply_id(&mut ctx.client.reply, id);
     Ok(())
@@ -281,7 +285,7 @@ pub fn xtrim(ctx: &mut Ctx) -> CmdResult {
         ctx.changed(key, events::STREAM, "xtrim");
     }
     if trimmed > 0 && options.approximate {
-        options.retell(ctx, left.as_deref(), None);
+        options.propagate_result(ctx, left.as_deref(), None);
     }
     ctx.client.reply.integer(trimmed as i64);
     Ok(())

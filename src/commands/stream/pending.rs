@@ -199,7 +199,7 @@ impl ClaimOptions {
 struct Claimer {
     consumer: ConsumerId,
     created: bool,
-    told: bool,
+    propagated: bool,
     /// The claims: (ID, name of the consumer that has the entry, time, count).
     claims: Vec<(StreamId, Box<[u8]>, i64, u64)>,
     now_ms: i64,
@@ -207,22 +207,22 @@ struct Claimer {
 
 impl Claimer {
     /// The consumer, which is created if it does not exist.
-    fn new(group: &mut Group, name: &[u8], now_ms: i64, told: bool) -> Option<Claimer> {
+    fn new(group: &mut Group, name: &[u8], now_ms: i64, propagated: bool) -> Option<Claimer> {
         let created = group.create_consumer(name, now_ms);
         let consumer = created.or_else(|| group.find_consumer(name))?;
         group.consumer_mut(consumer).seen_time = now_ms;
         Some(Claimer {
             consumer,
             created: created.is_some(),
-            told,
+            propagated,
             claims: Vec::new(),
             now_ms,
         })
     }
 
     /// Records the present state of a pending entry for propagation.
-    fn tell(&mut self, group: &Group, id: StreamId) {
-        if self.told
+    fn record(&mut self, group: &Group, id: StreamId) {
+        if self.propagated
             && let Some(nack) = group.nack(id)
         {
             let name = group.consumer(nack.consumer()).name();
@@ -234,12 +234,12 @@ impl Claimer {
     fn claim(&mut self, group: &mut Group, id: StreamId, claim: Claim) {
         group.assign(id, self.consumer, claim);
         group.consumer_mut(self.consumer).active_time = self.now_ms;
-        self.tell(group, id);
+        self.record(group, id);
     }
 
     /// Removes a pending entry that is no longer in the stream.
     fn drop_lost(&mut self, group: &mut Group, id: StreamId) {
-        self.tell(group, id);
+        self.record(group, id);
         group.ack(id);
     }
 }
@@ -261,7 +261,7 @@ pub fn xclaim(ctx: &mut Ctx) -> CmdResult {
     let options = ClaimOptions::parse(ctx, 5 + ids.len())?;
 
     let now_ms = ctx.server.clock.now_ms;
-    let told = ctx.server.propagation.wanted();
+    let propagated = ctx.server.propagation.wanted();
     let consumer_name = ctx.argv[3];
     let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
         return Ok(());
@@ -273,7 +273,7 @@ pub fn xclaim(ctx: &mut Ctx) -> CmdResult {
     if let Some(id) = moved {
         group.last_id = id;
     }
-    let Some(mut claimer) = Claimer::new(group, consumer_name, now_ms, told) else {
+    let Some(mut claimer) = Claimer::new(group, consumer_name, now_ms, propagated) else {
         return Ok(());
     };
     let reply = &mut ctx.client.reply;
@@ -301,7 +301,7 @@ pub fn xclaim(ctx: &mut Ctx) -> CmdResult {
     reply.end_array(array, claimed);
     let place = (group.last_id, group.entries_read);
     if moved.is_some() && claimed + lost == 0 {
-        tell_place(ctx, key, name, place);
+        propagate_place(ctx, key, name, place);
         ctx.dirty(1);
     }
     finish_claim(ctx, claimer, place.0, claimed + lost);
@@ -324,13 +324,13 @@ fn finish_claim(ctx: &mut Ctx, claimer: Claimer, last_id: StreamId, changes: usi
         group_changed(ctx, key, "xgroup-createconsumer");
     }
     for (id, consumer, time, count) in claimer.claims {
-        tell_claim(ctx, key, group, &consumer, id, (time, count), last_id);
+        propagate_claim(ctx, key, group, &consumer, id, (time, count), last_id);
     }
     ctx.prevent_propagation();
 }
 
 /// Propagates a pending entry as the command that creates its state.
-pub fn tell_claim(
+pub fn propagate_claim(
     ctx: &mut Ctx,
     key: &[u8],
     group: &[u8],
@@ -360,7 +360,12 @@ pub fn tell_claim(
 }
 
 /// Propagates a group's position as the command that sets it.
-pub fn tell_place(ctx: &mut Ctx, key: &[u8], group: &[u8], (id, read): (StreamId, Option<u64>)) {
+pub fn propagate_place(
+    ctx: &mut Ctx,
+    key: &[u8],
+    group: &[u8],
+    (id, read): (StreamId, Option<u64>),
+) {
     let read = read.map_or(-1, |n| n as i64).to_string();
     let mut buf = IdBuf::new();
     let id = id.format(&mut buf);
@@ -403,14 +408,14 @@ pub fn xautoclaim(ctx: &mut Ctx) -> CmdResult {
     }
     let (key, name) = (ctx.argv[1], ctx.argv[2]);
     let now_ms = ctx.server.clock.now_ms;
-    let told = ctx.server.propagation.wanted();
+    let propagated = ctx.server.propagation.wanted();
     let consumer_name = ctx.argv[3];
     let entry = ctx.server.lookup_write(ctx.client, key);
     let stream = entry.map(Stream::of_mut).transpose()?;
     let Some((log, group)) = stream.and_then(|s| s.log_and_group(name)) else {
         return Err(no_group(key, name));
     };
-    let Some(mut claimer) = Claimer::new(group, consumer_name, now_ms, told) else {
+    let Some(mut claimer) = Claimer::new(group, consumer_name, now_ms, propagated) else {
         return Ok(());
     };
     let found = claimer.claim_idle(log, group, start, count, min_idle_ms, just_id);

@@ -8,7 +8,7 @@
 //! consumer its own pending entries again. It is propagated to the AOF and the replicas as its
 //! effects: XCLAIM for each delivery, XGROUP SETID for the group's position.
 
-use super::pending::{tell_claim, tell_place};
+use super::pending::{propagate_claim, propagate_place};
 use super::*;
 use crate::client::blocked::BlockKind;
 use crate::client::flag;
@@ -273,7 +273,7 @@ struct Reader {
     count: usize,
     noack: bool,
     /// Whether deliveries are propagated: there is an AOF or a replica.
-    told: bool,
+    propagated: bool,
 }
 
 /// Replies new entries, or the consumer's pending ones. Returns false if there is nothing new.
@@ -285,7 +285,7 @@ fn read_group(
     options: &Options,
 ) -> Result<bool, Error> {
     let now_ms = ctx.server.clock.now_ms;
-    let told = ctx.server.propagation.wanted();
+    let propagated = ctx.server.propagation.wanted();
     let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
         return Ok(false);
     };
@@ -302,7 +302,7 @@ fn read_group(
         now_ms,
         count: options.count,
         noack: options.noack,
-        told,
+        propagated,
     };
     let reply = &mut ctx.client.reply;
     let start = group.last_id;
@@ -329,11 +329,11 @@ fn read_group(
         }
     }
     for id in delivered {
-        tell_claim(ctx, key, group_name, consumer_name, id, (now_ms, 1), id);
+        propagate_claim(ctx, key, group_name, consumer_name, id, (now_ms, 1), id);
     }
     if place.0 != start {
         ctx.dirty(1);
-        tell_place(ctx, key, group_name, place);
+        propagate_place(ctx, key, group_name, place);
     }
     Ok(served)
 }
@@ -357,7 +357,7 @@ impl Reader {
             n += 1;
             if !self.noack {
                 group.deliver(entry.id, self.consumer, self.now_ms);
-                if self.told {
+                if self.propagated {
                     pending.push(entry.id);
                 }
             }

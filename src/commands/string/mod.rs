@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   mod.rs     the rows; GET; what the other files share: reply a value, store a value
-//!   set.rs     SET and its kin, which replace a value, read its lifetime, or remove it: options and conditions
+//!   set.rs     SET and its variants, which replace a value, change its time to live, or remove it
 //!   many.rs    MGET, MSET, MSETNX, MSETEX: several keys at once
-//!   incr.rs    INCR and its kin, INCRBYFLOAT
+//!   incr.rs    INCR, INCRBY, DECR, DECRBY, INCRBYFLOAT
 //!   range.rs   APPEND, SETRANGE, GETRANGE, STRLEN: parts of a value
 //!   lcs.rs     LCS
 //! ```

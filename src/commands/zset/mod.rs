@@ -169,7 +169,7 @@ pub fn store_zset(ctx: &mut Ctx, key: &[u8], zset: Zset, event: &'static str) ->
 }
 
 /// Deletes the destination of an empty result.
-pub fn remove_destination(ctx: &mut Ctx, key: &[u8]) {
+fn remove_destination(ctx: &mut Ctx, key: &[u8]) {
     let lazy = ctx.server.config.lazyfree_lazy_server_del;
     if ctx.server.delete_key(ctx.client.db, key, lazy) {
         ctx.changed(key, events::GENERIC, "del");

@@ -44,7 +44,7 @@ use super::hashtable::Element;
 /// separate string can grow in place (APPEND, SETRANGE) and be shared with a reply.
 pub const INLINE_MAX: usize = 128;
 /// The largest payload.
-pub const PAYLOAD_MAX: usize = 24;
+const PAYLOAD_MAX: usize = 24;
 
 const LRU: usize = 0;
 const KIND: usize = 3;
@@ -364,7 +364,7 @@ impl<'a, V> EntryMut<'a, V> {
 
     /// A shorter borrow of the same entry.
     #[inline(always)]
-    pub fn reborrow(&mut self) -> EntryMut<'_, V> {
+    fn reborrow(&mut self) -> EntryMut<'_, V> {
         EntryMut {
             p: self.p,
             _borrows: PhantomData,

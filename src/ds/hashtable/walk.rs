@@ -313,7 +313,7 @@ impl<E: Element> Iterator for IntoIter<E> {
     fn next(&mut self) -> Option<E> {
         let p = self.walk.next(&self.tables)?;
         self.left -= 1;
-        // SAFETY: the walk passes each slot once, and nobody else reads these tables.
+        // SAFETY: the walk passes each slot once, and no other code reads these tables.
         Some(unsafe { E::from_raw(p) })
     }
 

@@ -138,7 +138,7 @@ fn a_short_text_with_a_long_head_is_found() {
 }
 
 #[test]
-fn limits_are_told_without_building() {
+fn limits_are_known_without_building() {
     assert!(safe_to_add(0, SAFETY_LIMIT) && !safe_to_add(1, SAFETY_LIMIT));
     assert!(!safe_to_add(8, usize::MAX));
     let mut listpack = Listpack::new();
@@ -287,7 +287,7 @@ proptest! {
     }
 
     #[test]
-    fn keys_are_told_apart_by_their_text(
+    fn keys_are_distinguished_by_their_text(
         keys in prop_oneof![vec(0i64..60, 0..40), vec(0i64..100_000, 60..scaled(200, 80))],
         stride in 1usize..4,
         surplus in 0usize..2,

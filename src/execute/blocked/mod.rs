@@ -25,7 +25,7 @@
 //!
 //! **Invariant:** a client is flagged BLOCKED exactly when it has `blocked`, and then it stands in
 //! `key_clients.blocking` under each of its keys and, if it has a deadline, in `blocked.timeouts`
-//! (test `who_goes_leaves_no_trace`). The exception is a client whose pause is over: it has
+//! (test `a_closed_client_leaves_no_trace`). The exception is a client whose pause is over: it has
 //! `blocked` and no flag until its command runs, before the loop sleeps.
 //!
 //! A client can't change its database while it waits, nor can its keys leave theirs: SWAPDB
@@ -318,8 +318,8 @@ pub fn serve_acks(server: &mut Server) {
     }
 }
 
-/// The role changes: what clients wait for may never come to be here. They get an error and are
-/// closed. Those that CLIENT PAUSE holds back stay.
+/// The role changes, so that what clients wait for may never happen here. They get an error and are
+/// closed, except those that CLIENT PAUSE holds back.
 pub fn disconnect_all(server: &mut Server) {
     for r in server.net.clients.refs() {
         let Some(mut c) = server.net.clients.take_ref(r) else {

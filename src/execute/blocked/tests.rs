@@ -86,7 +86,7 @@ fn a_served_move_serves_the_next() {
 }
 
 #[test]
-fn who_waits_on_keeps_place_and_deadline() {
+fn a_client_that_waits_on_keeps_place_and_deadline() {
     let mut server = server();
     say(&mut server, 0, "BLPOP a 5");
     say(&mut server, 1, "BLPOP a 5");
@@ -108,7 +108,7 @@ fn who_waits_on_keeps_place_and_deadline() {
 }
 
 #[test]
-fn nobody_is_woken_within_a_transaction() {
+fn no_client_is_woken_within_a_transaction() {
     let mut server = server();
     say(&mut server, 0, "BLPOP a 0");
     for line in ["MULTI", "RPUSH a 1", "DEL a", "SET a x", "EXEC"] {
@@ -211,7 +211,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn who_goes_leaves_no_trace(steps in prop::collection::vec(step(), 1..60)) {
+    fn a_closed_client_leaves_no_trace(steps in prop::collection::vec(step(), 1..60)) {
         let mut server = server();
         for step in steps {
             run(&mut server, step);

@@ -244,7 +244,7 @@ fn a_peer_that_closes_anywhere_in_the_handshake_is_a_failure() {
         let (port, peer) = Peer::run(move |peer| {
             peer.expect("PING");
             peer.send(&REPLIES[..upto]);
-            // All that the link sends is read: to close before would be a reset.
+            // Everything that the link sends is read: closing earlier would be a reset.
             let requests = match upto {
                 0..7 => 0,
                 7..26 => 2,

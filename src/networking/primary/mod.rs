@@ -157,7 +157,7 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
 }
 
 /// Sends the primary the offsets up to which its stream is applied, and is in the AOF on disk.
-pub fn send_ack(server: &mut Server) {
+fn send_ack(server: &mut Server) {
     use crate::client::table::Net;
     use crate::ds::bulk::push_command;
     let offset = server.replication.stream.end().to_string();

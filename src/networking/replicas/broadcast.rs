@@ -38,7 +38,7 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     if broadcast(server).is_none() {
         return;
     }
-    forget_those_who_left(server);
+    forget_closed_receivers(server);
     let Some(broadcast) = broadcast(server) else {
         return;
     };
@@ -74,7 +74,7 @@ fn watch_sockets(el: &mut EventLoop<Server>, server: &mut Server) {
 }
 
 /// Removes receivers whose clients are gone. When none is left, the child is ended.
-fn forget_those_who_left(server: &mut Server) {
+fn forget_closed_receivers(server: &mut Server) {
     let replicas = std::mem::take(&mut server.replication.replicas);
     let Some(broadcast) = broadcast(server) else {
         server.replication.replicas = replicas;

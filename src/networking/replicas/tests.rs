@@ -126,7 +126,7 @@ fn a_replica_is_sent_the_writes_of_a_turn() {
 }
 
 #[test]
-fn replies_of_the_hand_shake_come_first_and_none_later() {
+fn replies_of_the_handshake_come_first_and_none_later() {
     let mut pair = Pair::new();
     say(&mut pair.server, 0, &["SET k v"]);
     pair.with_replica(|_, c| c.reply.status("CONTINUE"));

@@ -102,7 +102,7 @@ impl HotKeys {
     }
 
     /// Draws the next command for both, from the counter of commands at `processed` on.
-    pub fn rearm(&mut self, processed: u64) {
+    fn rearm(&mut self, processed: u64) {
         if let Some(monitor) = &mut self.monitor {
             monitor.sampler.draw(processed, &mut self.rng);
         }
@@ -113,7 +113,7 @@ impl HotKeys {
     }
 
     /// Sets `next` to the earlier of the next commands of monitor and session.
-    pub fn update_next(&mut self) {
+    fn update_next(&mut self) {
         let monitor = self.monitor.as_ref().map(|monitor| monitor.sampler.next);
         let session = self.session.as_ref().filter(|session| session.is_active());
         let session = session.map(|session| session.sampler.next);

@@ -325,7 +325,7 @@ mod tests {
 
     /// In a stream where all keys are equally frequent, none is reported as hot.
     #[test]
-    fn nobody_is_hot_when_all_are_alike() {
+    fn no_key_is_hot_when_all_are_alike() {
         let mut summary = Summary::new(64);
         for n in 0u32..100_000 {
             summary.add(name(0, &(n % 20_000).to_le_bytes()), 1.0);
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn long_keys_are_told_apart_and_shown_in_part() {
+    fn long_keys_are_distinguished_and_shown_in_part() {
         let mut long = vec![b'k'; 10_000];
         let mut summary = Summary::new(4);
         summary.add(name(0, &long), 2.0);

@@ -47,7 +47,7 @@ fn of(key: &str, db: u32, n: u32) -> (String, u32, u32) {
 }
 
 #[test]
-fn reads_writes_and_misses_are_told_apart() {
+fn reads_writes_and_misses_are_distinguished() {
     let mut server = server(&TRACK);
     for line in [
         "set a 1",

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use super::load::is_rdb;
 use super::manifest::{LINE_MAX, Manifest};
-use super::reader::{Fault, Item, LogReader};
+use super::reader::{AofReader, Fault, Item};
 use crate::persist::rdb::check as rdb_check;
 use crate::sys::error_text;
 use crate::util::quote::repr;
@@ -258,7 +258,7 @@ fn check_preamble(path: &Path) -> Result<u64, Stop> {
 
 /// Reads all commands, up to a fault or to a time that is later than `until`.
 fn walk(file: &File, start: u64, len: u64, until_s: Option<i64>) -> Extent {
-    let mut reader = LogReader::new(file, start, len);
+    let mut reader = AofReader::new(file, start, len);
     let mut extent = Extent {
         good: start,
         good_line: 1,

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::feed::Feed;
-use super::reader::{Fault, Item, LogReader};
+use super::reader::{AofReader, Fault, Item};
 use crate::client::resp::Sent;
 use crate::config::Config;
 use crate::execute::call::call;
@@ -153,7 +153,7 @@ fn load(files: &[Vec<u8>]) -> Result<Model, String> {
     let mut client = super::load::loader(&mut server);
     let last = files.len() - 1;
     for (at, bytes) in files.iter().enumerate() {
-        let mut reader = LogReader::new(&bytes[..], 0, bytes.len() as u64);
+        let mut reader = AofReader::new(&bytes[..], 0, bytes.len() as u64);
         loop {
             match reader.next_item() {
                 Ok(Item::End) => break,

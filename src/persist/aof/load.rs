@@ -25,7 +25,7 @@ use std::time::Instant;
 use ae::EventLoop;
 
 use super::manifest::{self, Manifest, ParseError, Part};
-use super::reader::{Fault, Item, LogReader};
+use super::reader::{AofReader, Fault, Item};
 use super::{dir, file_name, os_name};
 use crate::client::resp::Sent;
 use crate::client::{Client, flag};
@@ -53,7 +53,7 @@ pub enum Found {
 /// Reads the manifest, adopts an AOF of Redis 6 if there is one, and loads everything.
 pub fn load(live: &mut Live) -> Result<Found> {
     live.server.aof.manifest = read_manifest(live.server)?;
-    adopt_old_log(live.server).map_err(|e| {
+    adopt_old_aof(live.server).map_err(|e| {
         log::warn!("Can't take over the old AOF file: {}", error_text(&e));
         LoadError::Refused
     })?;
@@ -122,7 +122,7 @@ fn sizes(manifest: &Manifest, dir: &Path) -> (u64, u64) {
 }
 
 /// Reads the manifest; it is empty when there is none.
-pub fn read_manifest(server: &Server) -> Result<Manifest> {
+fn read_manifest(server: &Server) -> Result<Manifest> {
     let path = manifest::path(&dir(server), &file_name(server));
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -153,7 +153,7 @@ fn log_manifest_error(e: &ParseError) {
 
 /// An AOF of Redis 6 is one file in the data directory. It becomes the base, unless there is an AOF
 /// of several files already.
-fn adopt_old_log(server: &mut Server) -> io::Result<()> {
+fn adopt_old_aof(server: &mut Server) -> io::Result<()> {
     let name = file_name(server);
     let old = PathBuf::from(os_name(&name));
     let (dir, manifest) = (dir(server), &server.aof.manifest);
@@ -226,7 +226,7 @@ fn load_file(live: &mut Live, path: &Path, before: u64, last: bool) -> Result<()
         }
     }
     let mut replay = Replay {
-        reader: LogReader::new(file, offset, len),
+        reader: AofReader::new(file, offset, len),
         client: loader(live.server),
         good: offset,
         next_progress: 0,
@@ -283,7 +283,7 @@ pub(super) fn loader(server: &mut Server) -> Client {
 }
 
 struct Replay {
-    reader: LogReader<File>,
+    reader: AofReader<File>,
     client: Client,
     /// The end of the last whole command or transaction.
     good: u64,

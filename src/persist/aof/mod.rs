@@ -313,8 +313,8 @@ pub fn follow_setting(server: &mut Server) -> Result<(), String> {
     }
 }
 
-/// The data set is about to be replaced by a primary's: the AOF ends here, and
-/// [`follow_setting`] begins another one.
+/// The data set is about to be replaced by that of a primary: ends the AOF. [`follow_setting`]
+/// begins another one.
 pub fn stop_for_sync(server: &mut Server) {
     if server.aof.state != State::Off {
         stop(server);
@@ -387,6 +387,6 @@ pub fn finish(server: &mut Server) -> io::Result<()> {
 }
 
 /// Makes renames in the AOF's directory durable.
-fn sync_log_dir(server: &Server) -> io::Result<()> {
+fn sync_aof_dir(server: &Server) -> io::Result<()> {
     sync_dir(&dir(server))
 }

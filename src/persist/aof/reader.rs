@@ -49,7 +49,7 @@ impl From<io::Error> for Fault {
 /// The next item of an AOF.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item {
-    /// A command; its arguments are in [`LogReader::argv`].
+    /// A command; its arguments are in [`AofReader::argv`].
     Command,
     /// A time annotation, `#TS:`, in seconds.
     Stamp(i64),
@@ -58,7 +58,7 @@ pub enum Item {
 }
 
 /// Reads the items of an AOF.
-pub struct LogReader<R> {
+pub struct AofReader<R> {
     source: R,
     buffer: Vec<u8>,
     /// The consumed part of the buffer, and the position of the buffer in the file.
@@ -71,11 +71,11 @@ pub struct LogReader<R> {
     pub lines: u64,
 }
 
-impl<R: Read> LogReader<R> {
+impl<R: Read> AofReader<R> {
     /// A reader that starts at `offset` of a file of `len` bytes; `source` must be at that
     /// position.
-    pub fn new(source: R, offset: u64, len: u64) -> LogReader<R> {
-        LogReader {
+    pub fn new(source: R, offset: u64, len: u64) -> AofReader<R> {
+        AofReader {
             source,
             buffer: Vec::new(),
             pos: 0,
@@ -99,7 +99,7 @@ impl<R: Read> LogReader<R> {
             .collect()
     }
 
-    /// The next item. After a fault, [`LogReader::offset`] is its position.
+    /// The next item. After a fault, [`AofReader::offset`] is its position.
     pub fn next_item(&mut self) -> Result<Item, Fault> {
         self.forget_consumed();
         if !self.fill(1)? {
@@ -268,7 +268,7 @@ mod tests {
 
     /// All commands, the end of the last whole one, and how reading ended.
     fn read(bytes: &[u8]) -> (Vec<Vec<Vec<u8>>>, u64, Result<(), Fault>) {
-        let mut reader = LogReader::new(bytes, 0, bytes.len() as u64);
+        let mut reader = AofReader::new(bytes, 0, bytes.len() as u64);
         let (mut commands, mut good) = (Vec::new(), 0);
         loop {
             match reader.next_item() {
@@ -330,8 +330,8 @@ mod tests {
     }
 
     #[test]
-    fn annotations_are_told_apart() {
-        let mut reader = LogReader::new(&b"#TS:17\r\n#x\r\n*1\r\n$1\r\na\r\n"[..], 0, 24);
+    fn annotations_are_distinguished() {
+        let mut reader = AofReader::new(&b"#TS:17\r\n#x\r\n*1\r\n$1\r\na\r\n"[..], 0, 24);
         let items: Vec<Item> = (0..4)
             .map(|_| reader.next_item().expect("an item"))
             .collect();

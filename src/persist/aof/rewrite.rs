@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     State, close_files, delete_history, dir, file_name, flush, follow_sink, manifest::Manifest,
-    open_new_incr, sync_log_dir, temp_incr_path, values,
+    open_new_incr, sync_aof_dir, temp_incr_path, values,
 };
 use crate::persist::child::{self, Job, Kind, Meter, Outcome, Pipe, Wish};
 use crate::persist::rdb::save::{SaveOptions, write_data_set};
@@ -207,7 +207,7 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
 
 fn note_failure(server: &mut Server, outcome: Outcome) {
     use crate::sys::fork::Exit;
-    if outcome.was_told_to_go() {
+    if outcome.was_asked_to_end() {
         log::warn!(
             "Background AOF rewrite terminated by signal {}",
             libc::SIGUSR1
@@ -276,7 +276,7 @@ fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
 /// Stores the manifest. The base must exist when the manifest names it, so its rename is made
 /// durable first.
 fn store(server: &Server, manifest: &Manifest) -> io::Result<()> {
-    sync_log_dir(server)?;
+    sync_aof_dir(server)?;
     manifest.store(&dir(server), &file_name(server))
 }
 

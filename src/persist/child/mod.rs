@@ -162,10 +162,10 @@ impl Outcome {
     }
 
     /// Whether the parent ended it by a signal: neither an error nor a result.
-    pub fn was_told_to_go(&self) -> bool {
+    pub fn was_asked_to_end(&self) -> bool {
         matches!(
             self.exit,
-            Exit::Code(fork::TOLD_TO_GO) | Exit::Signal(libc::SIGUSR1)
+            Exit::Code(fork::ASKED_TO_END) | Exit::Signal(libc::SIGUSR1)
         )
     }
 }

@@ -117,7 +117,7 @@ impl Pipe {
     }
 
     /// Sends a report if one is due, for work without keys or with few big ones.
-    pub fn report_if_due(&self) {
+    fn report_if_due(&self) {
         let now = Instant::now();
         if now < self.next_report.get() {
             return;

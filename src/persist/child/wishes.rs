@@ -61,7 +61,7 @@ impl Wishes {
 
 /// The cron's step: starts the next child, if none runs and one is wanted or due.
 pub fn start_next(server: &mut Server) {
-    // A turn within a load: half a data set is not worth saving.
+    // In a turn within a load, the data set is incomplete and must not be saved.
     if server.child.is_some() || server.is_nested() {
         return;
     }

@@ -134,7 +134,7 @@ pub fn background_save_done(server: &mut Server, outcome: Outcome) {
 fn log_transfer_done(outcome: Outcome) {
     match outcome.exit {
         Exit::Code(0) => log::info!("Background RDB transfer terminated with success"),
-        _ if outcome.was_told_to_go() => {
+        _ if outcome.was_asked_to_end() => {
             log::warn!("Background transfer terminated by signal {}", libc::SIGUSR1);
         }
         Exit::Signal(signal) => {
@@ -156,7 +156,7 @@ fn snapshot_done(server: &mut Server, outcome: Outcome) {
     remove_temp_file(outcome.pid as u32);
     let now_s = server.clock.now_s();
     server.latency.end("rdb-unlink-temp-file", began, now_s);
-    if outcome.was_told_to_go() {
+    if outcome.was_asked_to_end() {
         // Not an error: the result is not wanted any more.
         log::warn!("Background saving terminated by signal {}", libc::SIGUSR1);
         return;

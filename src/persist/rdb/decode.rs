@@ -4,7 +4,7 @@
 //!   type byte -> | string                        shown where it lies in the read buffer
 //!                | listpack, intset              checked from end to end, copied once, taken as it is if it fits the limits
 //!                | ziplist, zipmap               checked, turned into a listpack (`legacy`)
-//!                | a count and so many strings   a table made for that many, filled
+//!                | a count, then the strings     a table of this size, filled
 //! ```
 //!
 //! Bytes from outside are checked here and nowhere else: the rest of the server trusts a listpack.

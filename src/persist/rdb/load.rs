@@ -70,8 +70,7 @@ pub trait Sink {
     /// the rest of the file.
     fn resize_db(&mut self, keys: u64, expires: u64, plausible: u64);
     fn function(&mut self, source: &[u8]) -> Result<()>;
-    /// The first byte behind the AUX fields and the functions was read. `any`: keys follow, and not
-    /// the end.
+    /// The AUX fields and the functions have been read. `any`: a key follows, not the end.
     fn keys_begin(&mut self, _any: bool) -> Result<()> {
         Ok(())
     }
@@ -327,7 +326,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
     }
 }
 
-/// What stands before the first key, and says nothing about keys.
+/// Whether a part precedes the first key and does not announce keys.
 fn is_before_keys(code: u8) -> bool {
     matches!(
         code,

@@ -262,7 +262,7 @@ impl Write for Syncing<'_> {
 }
 
 /// The name of the file that a process writes while it saves.
-pub fn temp_file(pid: u32) -> PathBuf {
+fn temp_file(pid: u32) -> PathBuf {
     PathBuf::from(format!("temp-{pid}.rdb"))
 }
 

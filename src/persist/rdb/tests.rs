@@ -622,7 +622,7 @@ fn keys_past_their_time_are_kept_for_a_replica() {
 
 #[test]
 fn a_stream_without_keys_can_be_refused_before_anything_is_replaced() {
-    /// What a replica with data does about a primary without.
+    /// A replica with data refuses an empty data set of its primary.
     fn only_with_keys(server: &mut Server, any: bool) -> bool {
         any || server.data.is_empty()
     }

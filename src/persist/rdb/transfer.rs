@@ -23,19 +23,19 @@ use crate::sys;
 /// The maximum number of sockets of a transfer: their results are bits of one number.
 pub const SOCKETS_MAX: usize = 64;
 
-/// Forks a child that sends the data set through a pipe. The pipe does not block, and ends when the
-/// child has ended; the bytes that it still holds then must be read, too. If the caller drops the
-/// pipe, the child ends.
+/// Forks a child that sends the data set through a pipe. The pipe is non-blocking and ends with the
+/// child; bytes that remain in it must be read, too. If the caller drops the pipe, the child ends.
 ///
-/// The caller of this and of [`to_sockets`] has checked that there is no other child. The result of
-/// the child is reported by [`child::ReplicationHooks`].
+/// The caller of this and of [`to_sockets`] has checked that there is no other child.
+/// [`child::ReplicationHooks`] reports the child's result.
 pub fn through_pipe(server: &mut Server, options: &SaveOptions) -> io::Result<PipeReader> {
     let (from_child, mut to_parent) = io::pipe()?;
     sys::set_nonblocking(&from_child)?;
     let mark = eof_mark(server);
     let mut from_child = Some(from_child);
     start(server, &[], |server, meter, _| {
-        // A pipe with a reader, the child itself, would not report that the parent has closed it.
+        // The child must not hold the reading end: otherwise it would not notice that the parent
+        // has closed its own.
         drop(from_child.take());
         write_stream(server, &mut to_parent, &mark, options, meter)
     })?;

@@ -327,12 +327,12 @@ impl Stream {
         self.selected_db = None;
     }
 
-    /// What was appended as it came from a primary has selected this database.
+    /// Sets the selected database after bytes of a primary were appended.
     pub fn set_selected_db(&mut self, db: u32) {
         self.selected_db = Some(db);
     }
 
-    /// The database that a reader of everything so far has selected.
+    /// The database that is selected at the end of the stream.
     pub fn selected_db(&self) -> Option<u32> {
         self.selected_db
     }

@@ -100,7 +100,7 @@ fn json_becomes_values() {
 }
 
 #[test]
-fn what_is_not_json_is_told_with_its_place() {
+fn what_is_not_json_is_an_error_with_its_place() {
     let lua = lua();
     for (text, wanted) in [
         ("", "value but found T_END at character 1"),

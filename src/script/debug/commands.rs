@@ -31,7 +31,7 @@ pub fn run(
             debugger.aborted = true;
             return Some(Next::Raise(ABORTED));
         }
-        ("h" | "help", _) => HELP.iter().for_each(|line| debugger.tell(line)),
+        ("h" | "help", _) => HELP.iter().for_each(|line| debugger.append_line(line)),
         ("l" | "list", 0..=2) => {
             let number = |at: usize| args.get(at).map_or(0, |text| number(text));
             let around = match number(0) {
@@ -51,8 +51,9 @@ pub fn run(
         ("e" | "eval", _) => evaluate(debugger, run, frame, &args.join(&b' ')),
         ("r" | "redis" | "server", 1..) => command(debugger, run, args),
         ("m" | "maxlen", 0..=1) => debugger.set_shown_max(args),
-        _ => debugger
-            .tell("<error> Unknown Redis Lua debugger command or wrong number of arguments."),
+        _ => debugger.append_line(
+            "<error> Unknown Redis Lua debugger command or wrong number of arguments.",
+        ),
     }
     None
 }
@@ -67,7 +68,7 @@ fn number(text: &[u8]) -> i64 {
 impl Debugger {
     /// Appends a line of the source to the reply: an arrow marks the next line to run, a `#` a
     /// breakpoint.
-    pub fn tell_source(&mut self, line: usize) {
+    pub fn append_source(&mut self, line: usize) {
         let text = match line.checked_sub(1).and_then(|at| self.source.get(at)) {
             Some(text) => text.clone(),
             None => b"<out of range source code line>".to_vec(),
@@ -80,13 +81,13 @@ impl Debugger {
         };
         let mut out = format!("{arrow}{mark}{line:<3} ").into_bytes();
         out.extend_from_slice(&text);
-        self.tell(out);
+        self.append_line(out);
     }
 
     fn list(&mut self, around: usize, context: usize) {
         let last = around.saturating_add(context).min(self.source.len());
         for line in around.saturating_sub(context).max(1)..=last {
-            self.tell_source(line);
+            self.append_source(line);
         }
     }
 
@@ -100,15 +101,15 @@ impl Debugger {
                     break;
                 };
                 if found == name {
-                    return self.tell_top(frame, b"<value> ");
+                    return self.append_top(frame, b"<value> ");
                 }
                 frame.pop(1);
             }
         }
         if matches!(name, b"KEYS" | b"ARGV") && frame.push_global(name) {
-            return self.tell_top(frame, b"<value> ");
+            return self.append_top(frame, b"<value> ");
         }
-        self.tell("No such variable.");
+        self.append_line("No such variable.");
     }
 
     fn print_all(&mut self, frame: &mut Frame) {
@@ -122,19 +123,19 @@ impl Debugger {
                 continue;
             }
             some = true;
-            self.tell_top(frame, &[b"<value> ", name.as_slice(), b" = "].concat());
+            self.append_top(frame, &[b"<value> ", name.as_slice(), b" = "].concat());
         }
         if !some {
-            self.tell("No local variables in the current context.");
+            self.append_line("No local variables in the current context.");
         }
     }
 
     /// Appends the value on top to the reply, and pops it.
-    fn tell_top(&mut self, frame: &mut Frame, before: &[u8]) {
+    fn append_top(&mut self, frame: &mut Frame, before: &[u8]) {
         let mut line = before.to_vec();
         show::value(frame, -1, &mut line);
         frame.pop(1);
-        self.tell_value(line);
+        self.append_value(line);
     }
 
     fn change_breakpoints(&mut self, args: &[Vec<u8>]) {
@@ -144,7 +145,7 @@ impl Debugger {
         for arg in args {
             let Some(line) = parse_i64(arg) else {
                 let shown = String::from_utf8_lossy(arg).into_owned();
-                self.tell(format!("Invalid argument:'{shown}'"));
+                self.append_line(format!("Invalid argument:'{shown}'"));
                 continue;
             };
             self.change_breakpoint(line);
@@ -155,19 +156,19 @@ impl Debugger {
         let at = line.unsigned_abs() as usize;
         if line == 0 {
             self.breakpoints.clear();
-            self.tell("All breakpoints removed.");
+            self.append_line("All breakpoints removed.");
         } else if line < 0 {
             let before = self.breakpoints.len();
             self.breakpoints.retain(|&other| other != at);
-            self.tell(if self.breakpoints.len() < before {
+            self.append_line(if self.breakpoints.len() < before {
                 "Breakpoint removed."
             } else {
                 "No breakpoint in the specified line."
             });
         } else if self.breakpoints.len() == BREAKPOINTS_MAX {
-            self.tell("Too many breakpoints set.");
+            self.append_line("Too many breakpoints set.");
         } else if at > self.source.len() {
-            self.tell("Wrong line number.");
+            self.append_line("Wrong line number.");
         } else {
             if !self.breakpoints.contains(&at) {
                 self.breakpoints.push(at);
@@ -179,10 +180,10 @@ impl Debugger {
     fn list_breakpoints(&mut self) {
         let lines = self.breakpoints.clone();
         if lines.is_empty() {
-            return self.tell("No breakpoints set. Use 'b <line>' to add one.");
+            return self.append_line("No breakpoints set. Use 'b <line>' to add one.");
         }
-        self.tell(format!("{} breakpoints set:", lines.len()));
-        lines.into_iter().for_each(|line| self.tell_source(line));
+        self.append_line(format!("{} breakpoints set:", lines.len()));
+        lines.into_iter().for_each(|line| self.append_source(line));
     }
 
     fn trace(&mut self, frame: &mut Frame) {
@@ -195,8 +196,8 @@ impl Debugger {
                 continue;
             }
             let name = place.name.unwrap_or_else(|| "top level".into());
-            self.tell(format!("{word} {name}:"));
-            self.tell_source(place.line as usize);
+            self.append_line(format!("{word} {name}:"));
+            self.append_source(place.line as usize);
             word = "From";
         }
     }
@@ -209,7 +210,7 @@ impl Debugger {
                 max => max.max(SHOWN_LEAST),
             };
         }
-        self.tell(match self.shown_max {
+        self.append_line(match self.shown_max {
             0 => "<value> replies are unlimited.".to_string(),
             max => format!("<value> replies are truncated at {max} bytes."),
         });
@@ -226,7 +227,7 @@ fn evaluate(debugger: &mut Debugger, run: &mut Run, frame: &mut Frame, code: &[u
         syntax::translate(&expression, b"@ldb_eval").unwrap_or(expression.as_slice().into());
     let ok = frame.evaluate(&expression, code, c"@ldb_eval", run);
     if ok {
-        return debugger.tell_top(frame, b"<retval> ");
+        return debugger.append_top(frame, b"<retval> ");
     }
     let mut text = match frame.kind(-1) {
         Kind::String => frame.bytes(-1).unwrap_or_default().to_vec(),
@@ -239,7 +240,7 @@ fn evaluate(debugger: &mut Debugger, run: &mut Run, frame: &mut Frame, code: &[u
         frame.pop(1);
     }
     frame.pop(1);
-    debugger.tell([b"<error> ", text.as_slice()].concat());
+    debugger.append_line([b"<error> ", text.as_slice()].concat());
 }
 
 /// Runs a command of Redis as the script would.

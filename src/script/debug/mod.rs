@@ -114,21 +114,23 @@ impl Debugger {
     }
 
     /// Appends a line to the next reply. A line end within it becomes a space.
-    fn tell(&mut self, line: impl AsRef<[u8]>) {
+    fn append_line(&mut self, line: impl AsRef<[u8]>) {
         let clean = |&b: &u8| if b == b'\r' || b == b'\n' { b' ' } else { b };
         self.lines.push(line.as_ref().iter().map(clean).collect());
     }
 
     /// Appends a value; a long one is cut off.
-    fn tell_value(&mut self, mut line: Vec<u8>) {
+    fn append_value(&mut self, mut line: Vec<u8>) {
         if self.shown_max == 0 || line.len() <= self.shown_max {
-            return self.tell(line);
+            return self.append_line(line);
         }
         line.truncate(self.shown_max);
         line.extend_from_slice(b" ...");
-        self.tell(line);
+        self.append_line(line);
         if !std::mem::replace(&mut self.hinted, true) {
-            self.tell("<hint> The above reply was trimmed. Use 'maxlen 0' to disable trimming.");
+            self.append_line(
+                "<hint> The above reply was trimmed. Use 'maxlen 0' to disable trimming.",
+            );
         }
     }
 
@@ -150,7 +152,7 @@ impl Debugger {
             line.extend_from_slice(if at > 1 { b", " } else { b" " });
             show::value(frame, at, &mut line);
         }
-        self.tell(line);
+        self.append_line(line);
     }
 
     /// `redis.breakpoint()`: stops at the next line.
@@ -161,7 +163,7 @@ impl Debugger {
     /// Appends a command of the script to the reply, while the script is stepped through.
     pub fn note_command(&mut self, argv: &[&[u8]]) {
         if self.step {
-            self.tell([b"<redis> ", argv.join(&b' ').as_slice()].concat());
+            self.append_line([b"<redis> ", argv.join(&b' ').as_slice()].concat());
         }
     }
 
@@ -170,7 +172,7 @@ impl Debugger {
         if self.step {
             let mut line = b"<reply> ".to_vec();
             show::reply(reply, &mut line);
-            self.tell_value(line);
+            self.append_value(line);
         }
     }
 
@@ -179,7 +181,7 @@ impl Debugger {
         if self.step {
             let text = error.text();
             let text = text.strip_prefix("ERR ").unwrap_or(text);
-            self.tell(format!("<error> {text}"));
+            self.append_line(format!("<error> {text}"));
         }
     }
 
@@ -232,8 +234,8 @@ impl Debugger {
         self.step = false;
         self.called = false;
         let current = self.current;
-        self.tell(format!("* Stopped at {current}, stop reason = {reason}"));
-        self.tell_source(current);
+        self.append_line(format!("* Stopped at {current}, stop reason = {reason}"));
+        self.append_source(current);
         self.send(run.caller);
         let next = self.converse(run, frame);
         self.resumed = ticks::now();
@@ -410,7 +412,7 @@ pub fn session(ctx: &mut Ctx, eval: impl FnOnce(&mut Ctx) -> CmdResult) -> CmdRe
     ctx.server.scripting.debugger = Some(Box::new(Debugger::new(ctx.argv[1])));
     let result = eval(ctx);
     if let Some(mut debugger) = ctx.server.scripting.debugger.take() {
-        debugger.tell("<endsession>");
+        debugger.append_line("<endsession>");
         debugger.send(ctx.client);
     }
     if !forked {
@@ -475,9 +477,9 @@ mod tests {
     fn long_values_are_cut_and_the_hint_comes_once() {
         let mut debugger = Debugger::new(b"return 1\n\n");
         assert_eq!(debugger.source.len(), 1);
-        debugger.tell_value(vec![b'a'; SHOWN_MAX]);
-        debugger.tell_value(vec![b'a'; SHOWN_MAX + 1]);
-        debugger.tell_value(vec![b'a'; SHOWN_MAX + 1]);
+        debugger.append_value(vec![b'a'; SHOWN_MAX]);
+        debugger.append_value(vec![b'a'; SHOWN_MAX + 1]);
+        debugger.append_value(vec![b'a'; SHOWN_MAX + 1]);
         let lens: Vec<usize> = debugger.lines.iter().map(Vec::len).collect();
         assert_eq!(lens, [SHOWN_MAX, SHOWN_MAX + 4, 71, SHOWN_MAX + 4]);
     }

@@ -659,7 +659,7 @@ impl Zset {
     }
 
     /// Turns a listpack into a tree.
-    pub fn convert_to_tree(&mut self, seed: HashSeed) {
+    fn convert_to_tree(&mut self, seed: HashSeed) {
         if let Zset::Listpack(_) = self {
             *self = Zset::Tree(Box::new(SortedSet::from(self.members(seed))));
         }

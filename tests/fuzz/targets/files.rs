@@ -3,7 +3,7 @@
 use aeris::ds::quicklist::ListLimits;
 use aeris::ds::siphash::HashSeed;
 use aeris::persist::aof::manifest::Manifest;
-use aeris::persist::aof::reader::{Item, LogReader};
+use aeris::persist::aof::reader::{AofReader, Item};
 use aeris::persist::rdb::decode::{Fault, Result};
 use aeris::persist::rdb::load::{Meta, Sink, read, read_version};
 use aeris::persist::rdb::payload::{Checks, dump, open, restore};
@@ -139,11 +139,10 @@ pub fn rdb(bytes: &[u8]) {
     }
 }
 
-/// A file of the append only log. What is read of it lies within it, and where reading stops is
-/// told.
+/// A file of the AOF. Commands are read from within the file, and the end of reading is known.
 pub fn aof(bytes: &[u8]) {
     let len = bytes.len() as u64;
-    let mut log = LogReader::new(bytes, 0, len);
+    let mut log = AofReader::new(bytes, 0, len);
     let mut before = 0;
     loop {
         let item = log.next_item();

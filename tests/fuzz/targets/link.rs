@@ -1,8 +1,8 @@
-//! What peers reply to links.
+//! The replies of peers to links.
 
 use aeris::link::{Action, Errors, Event, Expect, Link, Plan, Step, Unasked};
 
-/// A hand-shake with each kind of step.
+/// A handshake with each kind of step.
 fn plan(unasked: Unasked) -> Plan {
     let script = vec![
         Step::new(1, &["PING"]).errors(Errors::Tolerated).wait(),
@@ -19,7 +19,7 @@ fn plan(unasked: Unasked) -> Plan {
     }
 }
 
-/// What a link does when its peer's bytes come in these pieces, and what is left.
+/// The actions of a link and the remaining bytes for these pieces of input.
 fn hear(pieces: &[&[u8]], unasked: Unasked) -> (Vec<Action>, Vec<u8>) {
     let mut link = Link::new(0, plan(unasked));
     let mut actions = Vec::new();
@@ -35,8 +35,8 @@ fn hear(pieces: &[&[u8]], unasked: Unasked) -> (Vec<Action>, Vec<u8>) {
     (actions, link.take_rest().received)
 }
 
-/// Replies mean the same wherever they are split. The first byte chooses what becomes of bytes
-/// behind the hand-shake.
+/// The result must not depend on the splitting of the input. The first byte selects the mode for
+/// bytes after the handshake.
 pub fn link(bytes: &[u8]) {
     let Some((&mode, message)) = bytes.split_first() else {
         return;

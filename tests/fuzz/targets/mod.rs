@@ -6,9 +6,9 @@
 //!   make test   seeds, and mutations of them ------/
 //! ```
 //!
-//! Not to crash is the least. Each target also states what an accepted input promises: it reads the
-//! same in both directions, split in any two places, written and read again. A finding becomes a
-//! seed, with a test beside the parser that tells its story.
+//! A target must not crash. Each one also checks properties of accepted inputs: the result is the
+//! same in both directions, when split in any two places, and when written and read again. A
+//! finding becomes a seed, with a test beside the parser that is named after it.
 
 mod files;
 mod link;

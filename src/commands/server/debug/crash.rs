@@ -49,6 +49,11 @@ pub fn restart(ctx: &mut Ctx) -> CmdResult {
             "ERR DEBUG RESTART isn't allowed for DENY BLOCKING client",
         ));
     }
+    if ctx.server.shutdown.pending.is_some() {
+        return Err(Error::of(
+            "ERR failed to restart the server. Check server logs.",
+        ));
+    }
     if ctx.server.config.file.is_some() {
         rewrite(&ctx.server.config, Extent::Changed).map_err(|e| Error::new(format!("ERR {e}")))?;
     }

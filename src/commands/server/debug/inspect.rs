@@ -381,7 +381,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_are_told_by_size() {
+    fn clients_are_grouped_by_size() {
         let text =
             size_classes([0, 32767, 32768, 65535, 65536, 1 << 32, usize::MAX >> 1].into_iter());
         let lines: Vec<&str> = text.lines().collect();

@@ -74,7 +74,7 @@ fn sections_are_parted_by_an_empty_line() {
 
 /// As in Redis 8.6, there is no section about HOTKEYS unless HOTKEYS is used.
 #[test]
-fn what_watches_keys_is_told_while_it_does() {
+fn sections_about_keys_exist_while_keys_are_watched() {
     let mut server = Server::new(Config::default(), Vec::new());
     let client = Client::detached(1, 0);
     let ask = |server: &mut Server, on: bool| {
