@@ -333,10 +333,6 @@ fn a_log_file_that_cant_be_opened_ends_the_start() {
 #[test]
 fn a_start_as_what_is_not_built_is_refused() {
     for (args, reason) in [
-        (
-            &["--replicaof", "127.0.0.1", "6379"][..],
-            "replicaof can't be used",
-        ),
         (&["--tls-port", "6380"][..], "tls-port can't be used"),
         (
             &["--cluster-enabled", "yes"][..],
