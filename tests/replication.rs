@@ -16,8 +16,7 @@ mod nodes;
 use std::panic::catch_unwind;
 use std::sync::Mutex;
 
-use cells::{Cell, Story};
-use nodes::Kind;
+use cells::Cell;
 
 /// The cell of this name. Without its peer nothing is tested, which `find_peer` reports.
 fn cell(name: &str) {

@@ -67,10 +67,6 @@ impl Node {
         Some(Node { kind, peer, conn })
     }
 
-    pub fn aeris(args: &[&str]) -> Node {
-        Node::start(Kind::Aeris, args).expect("our own program")
-    }
-
     pub fn port(&self) -> u16 {
         self.peer.port
     }
@@ -125,18 +121,6 @@ impl Node {
     pub fn wait_until_up(&mut self) {
         let name = self.name();
         wait_for(&format!("the link of {name} is up"), || self.is_up());
-    }
-
-    /// The file of its log, from the first start on.
-    pub fn log(&self) -> String {
-        let path = self.peer.dir().join("server.log");
-        std::fs::read_to_string(path).unwrap_or_default()
-    }
-
-    /// Waits for a line of the log.
-    pub fn wait_for_log(&self, text: &str) {
-        let what = format!("{text:?} in the log of {}", self.name());
-        wait_for(&what, || self.log().contains(text));
     }
 
     /// Ends it with SHUTDOWN and starts it again, with further arguments.
