@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 
-from . import disk, measure, memory
+from . import disk, measure, memory, replication
 from .chart import svg
 from .report import Report
 from .servers import Fleet, ServerError, parse_spec
@@ -47,13 +47,16 @@ def parse_arguments(argv):
                    help="add redis-server 7.0 and valkey-server 8.0 (tools/peers.sh)")
     p.add_argument("--only", action="append", default=[], metavar="GLOB",
                    help="workloads and data sets by name ('*P64', 'memory' for all data sets, "
-                        "'cpu' for all workloads, 'disk' for what persistence costs)")
+                        "'cpu' for all workloads, 'disk' for what persistence costs, "
+                        "'replication' for what replicas cost)")
     p.add_argument("--list", action="store_true", help="list the names")
     p.add_argument("--turns", type=int, default=3, help="turns of each server (%(default)s)")
     p.add_argument("--seconds", type=float, default=2.0, help="of a turn (%(default)s)")
     p.add_argument("--clients", type=int, default=50, help="connections (%(default)s)")
     p.add_argument("--elements", type=int, default=KEYS,
                    help="in a data set (%(default)s)")
+    p.add_argument("--sync-keys", type=int, default=replication.SYNC_KEYS, metavar="N",
+                   help="keys of a full synchronisation (%(default)s)")
     p.add_argument("--throughput", action="store_true",
                    help="also requests a second, after the table")
     p.add_argument("--budget", action="store_true",
@@ -63,7 +66,7 @@ def parse_arguments(argv):
     p.add_argument("--json", metavar="FILE", help="write every turn's figures")
     p.add_argument("--svg", metavar="FILE", help="draw a chart")
     o = p.parse_args(argv)
-    if not (1 <= o.turns <= 100 and 0.05 <= o.seconds <= 60 and 1 <= o.clients <= 1000
+    if not (1000 <= o.sync_keys <= 100_000_000 and 1 <= o.turns <= 100 and 0.05 <= o.seconds <= 60 and 1 <= o.clients <= 1000
             and 1000 <= o.elements <= 100_000_000):
         p.error("1 to 100 turns, 0.05 to 60 s, 1 to 1000 clients, 1,000 or more elements")
     if not o.list and not o.load:
@@ -139,12 +142,29 @@ def run_disk(servers, scenes, client, report, o):
     return results
 
 
+def run_replication(scenes, cores, client, report, o):
+    results = {}
+    with replication.groups(specs_of(o), *cores) as members:
+        report.servers = members
+        report.heading("replication")
+        for scene in scenes:
+            results[scene.name] = replication.measure(members, scene, client, o.turns, o.seconds,
+                                                      note)
+            note("")
+            for row in scene.rows:
+                report.workload(row, results[scene.name], row.field)
+    return results
+
+
 def run(o):
     workloads = chosen(WORKLOADS, o.only, "cpu")
     data_sets = chosen(ELEMENTS, o.only, "memory")
     scenes = chosen(disk.scenes(), o.only, "disk") if o.only else []
+    replicas = (chosen(replication.scenes(o.sync_keys), o.only, "replication")
+                if o.only else [])
     if o.list:
-        print("\n".join(i.name for i in [*workloads, *data_sets, *(scenes or disk.scenes())]))
+        print("\n".join(i.name for i in [*workloads, *data_sets, *(scenes or disk.scenes()),
+                                         *(replicas or replication.scenes())]))
         return 0
     server_core, client_core = measure.cores()
     if server_core is None:
@@ -157,7 +177,8 @@ def run(o):
                 "clients": o.clients, "elements": o.elements,
                 "servers": [s.name for s in servers],
                 "banners": {s.name: s.banner for s in servers},
-                "workloads": {}, "memory": {}, "disk": {}}
+                "workloads": {}, "memory": {}, "disk": {},
+                "replication": {}}
         if workloads:
             data["workloads"] = run_workloads(servers, workloads, client, report, o)
         if data_sets:
@@ -166,6 +187,9 @@ def run(o):
         with Fleet(specs_of(o), None) as servers:
             report.servers = servers
             data["disk"] = run_disk(servers, scenes, client, report, o)
+    if replicas:
+        data["replication"] = run_replication(replicas, (server_core, client_core), client,
+                                              report, o)
     met = report.summary()
     for path, content in ((o.json, json.dumps(data, indent=1) + "\n"),
                           (o.svg, svg(data) if o.svg else "")):

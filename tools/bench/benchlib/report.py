@@ -76,26 +76,27 @@ class Report:
         self.met, self.missed = self.met + met, self.missed + (not met)
         return [text]
 
-    def workload(self, workload, results):
+    def workload(self, workload, results, field="cpu_us"):
         good = {n: r for n, r in results.items() if isinstance(r, list)}
-        cells = [show(median(good[n])) if n in good else "-" for n in self.names]
+        cells = [show(median(good[n], field)) if n in good else "-" for n in self.names]
         subject = good.get(self.names[0])
-        best = self.best(good, self.names[1:])
+        best = self.best(good, self.names[1:], field)
         extra = []
         if len(self.servers) > 1:
-            extra.append(f"{ratio(subject, good[best]):9.2f}" if subject and best else " " * 9)
+            extra.append(f"{ratio(subject, good[best], field):9.2f}" if subject and best else " " * 9)
         peers = [s.name for s in self.servers[1:] if s.kind]
-        against = (self.best(good, peers) if workload.of_best
+        against = (self.best(good, peers, field) if workload.of_best
                    else self.peer.name if self.peer else None)
         known = subject and against in good
         extra += self.judge(workload.name, workload,
-                            ratio(subject, good[against]) if known else None)
+                            ratio(subject, good[against], field) if known else None)
         self.table.row(workload.name, cells, extra + self.reasons(results))
 
     @staticmethod
-    def best(good, names):
-        """Who of these needs the least CPU, if any was measured."""
-        return min((n for n in names if n in good), key=lambda n: median(good[n]), default=None)
+    def best(good, names, field):
+        """The name of the server with the lowest figure, if any was measured."""
+        return min((n for n in names if n in good), key=lambda n: median(good[n], field),
+                   default=None)
 
     def throughput(self, workload, results):
         good = {n: r for n, r in results.items() if isinstance(r, list)}

@@ -5,11 +5,13 @@ core. Only processes started here are ever signalled, and all of them are ended
 however the run ends (`Fleet` is a context manager).
 """
 
+import contextlib
 import glob
 import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -161,6 +163,15 @@ class Server:
                 self.proc.wait()
         self.proc = None
 
+    @contextlib.contextmanager
+    def stopped(self):
+        """Meanwhile the process gets no CPU."""
+        self.proc.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.proc.send_signal(signal.SIGCONT)
+
     def ask(self, *words):
         with Resp(self.port) as c:
             return c.ask(*words)
@@ -180,6 +191,20 @@ class Server:
         with open(f"/proc/{self.proc.pid}/status") as f:
             return 1024 * next(int(line.split()[1]) for line in f
                                if line.startswith("VmRSS:"))
+
+    def memory_with_children(self):
+        """Bytes of the process and of its children, a shared page counted once."""
+        pid = self.proc.pid
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            pids = [pid, *map(int, f.read().split())]
+        total = 0
+        for one in pids:
+            try:
+                with open(f"/proc/{one}/smaps_rollup") as f:
+                    total += next(int(line.split()[1]) for line in f if line.startswith("Pss:"))
+            except OSError:
+                pass                           # a child that has just ended
+        return 1024 * total
 
     def used_memory(self):
         text = self.ask("INFO", "memory").decode()

@@ -5,7 +5,7 @@ import io
 import unittest
 from xml.dom import minidom
 
-from benchlib import chart, disk, instructions, measure, report, servers, workloads
+from benchlib import chart, disk, instructions, measure, replication, report, servers, workloads
 
 
 class Stub:
@@ -61,6 +61,7 @@ class Budgets(unittest.TestCase):
 
     def test_names_are_unique(self):
         names = [i.name for i in workloads.WORKLOADS + workloads.ELEMENTS + disk.scenes()]
+        names += [row.name for scene in replication.scenes() for row in scene.rows]
         self.assertEqual(len(names), len(set(names)))
 
     def test_target_is_a_ratio_to_the_peer_that_was_measured(self):
@@ -134,6 +135,33 @@ class Figures(unittest.TestCase):
         bars = [r for r in drawn.getElementsByTagName("rect")
                 if r.getAttribute("height") == str(chart.BAR - 2) and r.getAttribute("x") == str(chart.LEFT)]
         self.assertEqual(len(bars), 4 + 1)      # and the legend's first square
+
+
+class Replication(unittest.TestCase):
+    def test_a_drift_is_no_cost_of_a_replica(self):
+        cost = [1.0, 1.7, 1.8, 1.5]            # 0.1 more each time, and 0.25 for each replica
+        self.assertAlmostEqual(replication.each_more(cost), 0.25)
+        with self.assertRaises(servers.ServerError):
+            replication.each_more([2, 1, 1, 2])
+
+    def test_a_group_that_fails_leaves_the_figures_of_the_others(self):
+        def turn(group, _client, _seconds, seed):
+            if group.name == "broken":
+                raise servers.ServerError("no replica")
+            return {"x": seed}
+        scene = replication.Scene((replication.Row("x", "x", 1.0),), lambda *_: None, turn)
+        members = [Stub("whole"), Stub("broken")]
+        for member in members:
+            member.start = member.stop = lambda: None
+        results = replication.measure(members, scene, None, 2, 1.0, lambda _line: None)
+        self.assertEqual(results, {"whole": [{"x": 1}, {"x": 2}], "broken": "no replica"})
+
+    def test_a_peak_is_the_largest_sample(self):
+        figures = iter([1, 7, 3])
+        with replication.Peak(lambda: next(figures, 2)) as peak:
+            while peak.largest < 7:
+                pass
+        self.assertEqual(peak.largest, 7)
 
 
 class Instructions(unittest.TestCase):
