@@ -33,6 +33,16 @@ pub struct Announced {
     pub rdb_version: Option<u32>,
     /// `rdb-only 1`: it requests a snapshot without a stream (redis-cli --rdb).
     pub rdb_only: bool,
+    /// `capa dual-channel`: it can receive a snapshot on a second connection, as Valkey 8 does.
+    pub dual_channel: bool,
+    /// `capa rdb-channel-repl`: the same, as Redis 8 does.
+    pub rdb_channel_repl: bool,
+    /// `rdb-channel 1`: this is that second connection.
+    pub rdb_channel: bool,
+    /// `set-rdb-client-id`: the client that is the second connection of this replica (Valkey).
+    pub rdb_client: Option<u64>,
+    /// `main-ch-client-id`: the client that is the first connection of this replica (Redis).
+    pub main_client: Option<u64>,
     /// `rdb-filter-only`.
     pub contents: Contents,
 }

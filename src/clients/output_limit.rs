@@ -13,6 +13,21 @@ use crate::state::Server;
 /// authenticated.
 const STRANGER_MAX: u64 = 1024;
 
+/// The hard limit of replicas; 0 without one.
+fn hard_limit_of_replicas(server: &Server) -> u64 {
+    match server.config.client_output_buffer_limit[Class::Replica as usize].hard {
+        0 => 0,
+        // The backlog's bytes are held anyway: a partial resync must not lead to a disconnection.
+        hard => hard.max(server.config.repl_backlog_size),
+    }
+}
+
+/// Whether so many bytes of the stream are more than a replica may lack.
+pub fn exceeds_replica_limit(server: &Server, lag: u64) -> bool {
+    let hard = hard_limit_of_replicas(server);
+    hard != 0 && lag >= hard
+}
+
 /// Closes a client whose unread replies are over the hard limit, or have been over the soft limit
 /// for its time.
 pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
@@ -29,8 +44,7 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     }
     let limit = &server.config.client_output_buffer_limit[class as usize];
     let hard = match class {
-        // The backlog's bytes are held anyway: a partial resync must not lead to a disconnection.
-        Class::Replica if limit.hard != 0 => limit.hard.max(server.config.repl_backlog_size),
+        Class::Replica => hard_limit_of_replicas(server),
         _ => limit.hard,
     };
     let stranger = !c.has(flag::EVER_AUTHENTICATED) && used > STRANGER_MAX;

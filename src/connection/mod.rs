@@ -27,7 +27,7 @@ mod unix;
 use ae::Io;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 /// The progress of a connection.
@@ -108,6 +108,11 @@ impl Connection {
             Transport::Tcp(socket) => socket.as_fd(),
             Transport::Unix(socket) => socket.as_fd(),
         }
+    }
+
+    /// A second descriptor of the same socket.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.as_fd().try_clone_to_owned()
     }
 
     /// Appends at most `max` bytes to `into`. If the peer has closed the connection, an error of

@@ -24,9 +24,10 @@ use std::io::IoSlice;
 
 use self::failover::Failover;
 use self::psync::History;
-use self::replicas::{Replica, Replicas};
+use self::replicas::{Channel, Replica, Replicas, State};
 use self::snapshot::Snapshot;
 use self::upstream::{Phase, Upstream};
+use crate::client::table::Net;
 use crate::client::{Client, ClientRef};
 use crate::propagate::sink;
 use crate::propagate::stream::Stream;
@@ -241,7 +242,23 @@ pub fn left(server: &mut Server, client: ClientRef) {
     let Some(replica) = server.replication.remove(client) else {
         return;
     };
-    log::info!("Connection with replica {} lost.", replica.name());
+    let name = replica.name();
+    // Neither connection of a replica is of use without the other one.
+    let other = match (replica.channel, &replica.state) {
+        (Channel::Main { snapshot, .. }, State::WaitsForChannel { .. } | State::Loading) => {
+            snapshot.and_then(|id| server.net.clients.reference_of(id))
+        }
+        _ => None,
+    };
+    if let Some(c) = other.and_then(|r| server.net.clients.resolve(r)) {
+        Net::close_asap(&mut server.net.close_asap, c);
+    }
+    match replica.channel {
+        Channel::Snapshot => {
+            log::info!("Dual channel replication: Replica {name} rdb channel disconnected.");
+        }
+        _ => log::info!("Connection with replica {name} lost."),
+    }
     if server.replication.replicas.is_empty() {
         server.replication.no_replicas_since_s = server.clock.now_s();
     }

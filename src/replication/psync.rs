@@ -12,6 +12,8 @@
 //!
 //! Bytes are counted from 1, as in the protocol: a replica requests the first byte that it lacks.
 
+use crate::client::announced::Announced;
+
 /// The part of a primary's history that the decision needs.
 #[derive(Clone, Copy, Debug)]
 pub struct History<'a> {
@@ -49,6 +51,44 @@ pub enum Reason {
     BeyondSecondId,
     /// The byte is not in the backlog. `future`: it does not exist yet.
     NotHeld { future: bool },
+}
+
+/// The dialect of a full sync over two connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    /// Valkey 8: the replica claims the stream by a second PSYNC.
+    Valkey,
+    /// Redis 8: the stream begins by itself.
+    Redis,
+}
+
+/// The settings of this server about full syncs over two connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Offered {
+    /// `dual-channel-replication-enabled`
+    pub valkey: bool,
+    /// `repl-rdb-channel`
+    pub redis: bool,
+    /// `repl-diskless-sync`, without which there is one connection.
+    pub diskless: bool,
+}
+
+/// Whether a replica that needs a snapshot gets it over a second connection. Another server of this
+/// kind, which names the RDB version that it reads, uses Valkey's dialect only: Redis's setting is
+/// on by default.
+pub fn two_channels(announced: &Announced, offered: Offered) -> Option<Dialect> {
+    let is_second = announced.rdb_channel || announced.rdb_only;
+    if is_second || announced.contents.is_filtered() || !offered.diskless {
+        return None;
+    }
+    let ours = announced.rdb_version.is_some();
+    if offered.valkey && announced.dual_channel {
+        Some(Dialect::Valkey)
+    } else if offered.redis && announced.rdb_channel_repl && !ours {
+        Some(Dialect::Redis)
+    } else {
+        None
+    }
 }
 
 /// The decision on `PSYNC id offset`. The case of ids does not matter.
@@ -129,6 +169,59 @@ mod tests {
             decide(HISTORY, b"aaaa", None),
             Answer::Full(Reason::NotANumber)
         );
+    }
+
+    #[test]
+    fn a_second_connection_needs_both_sides_and_no_disk() {
+        let all = Offered {
+            valkey: true,
+            redis: true,
+            diskless: true,
+        };
+        let announced = |text: &str| Announced {
+            dual_channel: text.contains("dual"),
+            rdb_channel_repl: text.contains("redis"),
+            rdb_version: text.contains("ours").then_some(12),
+            rdb_channel: text.contains("second"),
+            rdb_only: text.contains("only"),
+            ..Announced::default()
+        };
+        let [valkey, redis] = [Some(Dialect::Valkey), Some(Dialect::Redis)];
+        for (text, offered, expected) in [
+            ("dual", all, valkey),
+            ("redis", all, redis),
+            ("dual redis ours", all, valkey),
+            ("redis ours", all, None),
+            ("", all, None),
+            ("dual second", all, None),
+            ("dual only", all, None),
+            (
+                "dual redis",
+                Offered {
+                    valkey: false,
+                    ..all
+                },
+                redis,
+            ),
+            (
+                "redis",
+                Offered {
+                    redis: false,
+                    ..all
+                },
+                None,
+            ),
+            (
+                "dual redis",
+                Offered {
+                    diskless: false,
+                    ..all
+                },
+                None,
+            ),
+        ] {
+            assert_eq!(two_channels(&announced(text), offered), expected, "{text}");
+        }
     }
 
     #[test]

@@ -4,6 +4,10 @@
 //!   PSYNC ─┬─ partial ──────────────────────────────────────────────────────> Online
 //!          └─ full ─> WaitsForSnapshot ─> SnapshotRunning ─┬─ (a file) ─> Receiving ─> Online
 //!                     a child must be started              └─ (a pipe) ──────────────> Online
+//!
+//!   two connections:
+//!     the snapshot   WaitsForSnapshot ─> SnapshotRunning ─> Delivered     (the child writes to it)
+//!     the stream     (Redis: WaitsForChannel ─>) Loading ─ the first ACK ─> Online
 //! ```
 //!
 //! **Invariant:** from `SnapshotRunning` on a replica's cursor is at the offset of the snapshot, so
@@ -14,6 +18,7 @@ use std::fs::File;
 use crate::client::ClientRef;
 use crate::client::announced::Announced;
 use crate::propagate::stream::Cursor;
+use crate::replication::psync::Dialect;
 
 /// The state of a replica.
 #[derive(Debug)]
@@ -24,8 +29,29 @@ pub enum State {
     SnapshotRunning,
     /// It receives a file.
     Receiving(Box<Transfer>),
+    /// All bytes of its snapshot have been sent over this connection, which has no other purpose.
+    Delivered,
+    /// It waits for its other connection, which requests the snapshot.
+    WaitsForChannel { since_ms: i64 },
+    /// It receives the stream, while it receives or loads the snapshot of its other connection.
+    Loading,
     /// It receives the stream.
     Online,
+}
+
+/// The use of a connection of a replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Channel {
+    /// The only one.
+    Only,
+    /// The stream; the snapshot has a connection of its own, which is the client of this id, once
+    /// it is known.
+    Main {
+        snapshot: Option<u64>,
+        dialect: Dialect,
+    },
+    /// The snapshot; the stream has a connection of its own.
+    Snapshot,
 }
 
 /// A snapshot in a file that is sent to one replica.
@@ -56,6 +82,7 @@ impl Transfer {
 pub struct Replica {
     pub client: ClientRef,
     pub state: State,
+    pub channel: Channel,
     /// The position in the stream of the first byte that the socket has not accepted; `None` before
     /// a snapshot was started.
     pub cursor: Option<Cursor>,
@@ -85,6 +112,7 @@ impl Replica {
         Replica {
             client,
             state: State::WaitsForSnapshot { since_ms: now_ms },
+            channel: Channel::Only,
             cursor: None,
             began: false,
             waits_for_ack: false,
@@ -115,14 +143,44 @@ impl Replica {
 
     /// Whether the stream is sent to it now.
     pub fn is_streaming(&self) -> bool {
-        self.is_online() && !self.waits_for_ack
+        match self.state {
+            State::Online => !self.waits_for_ack,
+            State::Loading => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it acknowledges the stream, now or after its snapshot.
+    pub fn has_stream(&self) -> bool {
+        self.channel != Channel::Snapshot
+    }
+
+    /// The use of its connection, for INFO.
+    pub fn type_name(&self) -> &'static str {
+        match (self.channel, &self.state) {
+            (Channel::Snapshot, _) => "rdb-channel",
+            (Channel::Main { .. }, State::WaitsForChannel { .. } | State::Loading) => {
+                "main-channel"
+            }
+            _ => "replica",
+        }
     }
 
     /// The name of its state in INFO.
     pub fn state_name(&self) -> &'static str {
         match self.state {
-            State::WaitsForSnapshot { .. } | State::SnapshotRunning => "wait_bgsave",
+            State::WaitsForSnapshot { .. }
+            | State::SnapshotRunning
+            | State::WaitsForChannel { .. } => "wait_bgsave",
             State::Receiving(_) => "send_bulk",
+            State::Delivered => "rdb_transmitted",
+            State::Loading => match self.channel {
+                Channel::Main {
+                    dialect: Dialect::Redis,
+                    ..
+                } => "send_bulk_and_stream",
+                _ => "bg_transfer",
+            },
             State::Online => "online",
         }
     }
@@ -176,6 +234,20 @@ impl Replicas {
     /// The replica of this client.
     pub fn get(&self, client: ClientRef) -> Option<&Replica> {
         self.all.iter().find(|replica| replica.client == client)
+    }
+
+    /// The replica whose client has this id.
+    pub fn of_id(&self, id: u64) -> Option<&Replica> {
+        self.all.iter().find(|replica| replica.client.id == id)
+    }
+
+    /// The connection that receives the stream for which this client receives the snapshot.
+    pub fn main_of(&self, snapshot: u64) -> Option<ClientRef> {
+        let is = |replica: &&Replica| match replica.channel {
+            Channel::Main { snapshot: of, .. } => of == Some(snapshot),
+            _ => false,
+        };
+        self.all.iter().find(is).map(|replica| replica.client)
     }
 
     /// The replica of this client, to be changed.

@@ -7,9 +7,13 @@
 //!                           └─> socket of replica 3     sent: all
 //! ```
 //!
+//! If the replicas have a second connection for it, the child writes to those itself, and this
+//! server only follows what happens to them (`sync::channels`).
+//!
 //! The slowest replica determines the speed; one that accepts nothing for `repl-timeout` is closed.
 
 use std::io::PipeReader;
+use std::net::TcpStream;
 
 use ae::Token;
 
@@ -22,6 +26,8 @@ pub struct Form {
     pub contents: Contents,
     /// The RDB version.
     pub version: u32,
+    /// Whether the child writes it to connections that have no other purpose.
+    pub channel: bool,
 }
 
 /// The snapshot that a child creates for replicas in the state `SnapshotRunning`.
@@ -29,8 +35,32 @@ pub struct Snapshot {
     pub form: Form,
     /// The offset of the stream at the fork.
     pub offset: u64,
-    /// `None`: it is written to the disk and sent to the replicas from there.
-    pub broadcast: Option<Broadcast>,
+    pub way: Way,
+}
+
+/// How a snapshot comes from the child to the replicas.
+pub enum Way {
+    /// It is written to the disk and sent to the replicas from there.
+    Disk,
+    Pipe(Broadcast),
+    /// The child writes to a connection of each replica.
+    Sockets(Sockets),
+}
+
+/// The connections to which a child writes.
+pub struct Sockets {
+    /// In the child's order.
+    pub targets: Vec<Target>,
+    /// The time since which none of their clients is left, and the child useless, in milliseconds.
+    pub useless_since_ms: Option<i64>,
+}
+
+/// A connection to which a child writes.
+pub struct Target {
+    pub client: ClientRef,
+    /// A duplicate of the socket, which is shut down when the client is gone: otherwise the child
+    /// would keep the connection open. `None` after that.
+    pub socket: Option<TcpStream>,
 }
 
 /// A snapshot that is read from a child's pipe and sent to the sockets of replicas.

@@ -27,6 +27,7 @@ use crate::execute::pause::PausePurpose;
 use crate::persist::aof::{self, State};
 use crate::persist::child::{self, Kind};
 use crate::persist::rdb::background;
+use crate::replication::replicas::Replica;
 use crate::server::start::notify_supervisor;
 use crate::state::Server;
 use crate::sys::signals;
@@ -139,15 +140,17 @@ fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
 fn replicas_are_ready(server: &Server) -> bool {
     let end = server.replication.stream.end();
     let mut replicas = server.replication.replicas.iter();
-    replicas.all(|replica| replica.acked == end)
+    replicas.all(|replica| replica.acked == end || !replica.has_stream())
 }
 
 /// Logs each replica that lacks a part of the stream.
 fn log_lagging_replicas(server: &Server) {
     let end = server.replication.stream.end();
     let replicas = &server.replication.replicas;
-    let mut in_sync = 0;
-    for replica in replicas.iter() {
+    let (mut all, mut in_sync) = (0, 0);
+    let with_stream = |replica: &&Replica| replica.has_stream();
+    for replica in replicas.iter().filter(with_stream) {
+        all += 1;
         if replica.acked == end {
             in_sync += 1;
             continue;
@@ -160,8 +163,7 @@ fn log_lagging_replicas(server: &Server) {
             replica.state_name()
         );
     }
-    if !replicas.is_empty() {
-        let all = replicas.len();
+    if all > 0 {
         log::info!("{in_sync} of {all} replicas are in sync when shutting down.");
     }
 }

@@ -13,7 +13,7 @@ use crate::client::table::Net;
 use crate::replication::replicas::{Replica, State};
 use crate::replication::{self};
 use crate::state::Server;
-use crate::sync::snapshot;
+use crate::sync::{channels, snapshot};
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
@@ -23,6 +23,7 @@ pub fn cron(server: &mut Server) {
     keep_waiting_replicas_alive(server);
     close_timed_out_replicas(server);
     release_unused_backlog(server);
+    channels::cron(server);
     snapshot::start_if_due(server);
 }
 
@@ -43,13 +44,13 @@ fn ping_replicas(server: &mut Server) {
     replication.stream.append(PING);
 }
 
-/// Sends a newline to each replica that waits for its snapshot, except those that receive it
-/// through a pipe, where it would be inserted into the snapshot.
+/// Sends a newline to each replica that waits for its snapshot, except those that receive it while
+/// it is created, where it would be inserted into the snapshot.
 fn keep_waiting_replicas_alive(server: &mut Server) {
-    let through_pipe = snapshot::goes_through_pipe(server);
+    let is_being_sent = snapshot::is_being_sent(server);
     let waits = |replica: &&Replica| match replica.state {
         State::WaitsForSnapshot { .. } => true,
-        State::SnapshotRunning => !through_pipe,
+        State::SnapshotRunning => !is_being_sent,
         _ => false,
     };
     let waiting = server.replication.replicas.iter().filter(waits);
@@ -66,6 +67,9 @@ fn close_timed_out_replicas(server: &mut Server) {
     let now_ms = server.clock.now_ms;
     let timeout_ms = i64::from(server.config.repl_timeout) * 1000;
     let phase = |replica: &Replica| match replica.state {
+        State::WaitsForChannel { since_ms } if now_ms - since_ms > timeout_ms => {
+            Some("rdb channel")
+        }
         State::Online if replica.is_old => None,
         State::Online if now_ms - replica.ack_ms > timeout_ms => Some("streaming sync"),
         // Through a pipe, the slowest replica delays all others.

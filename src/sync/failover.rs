@@ -34,6 +34,7 @@ pub fn begin(server: &mut Server, request: Request) {
 pub fn find_replica<'a>(server: &'a Server, host: &str, port: i64) -> Option<&'a Replica> {
     let is = |replica: &&Replica| {
         port != 0
+            && replica.has_stream()
             && i64::from(replica.announced.port) == port
             && replica.ip.eq_ignore_ascii_case(host)
     };

@@ -14,6 +14,7 @@
 //! sockets are written in `networking::replicas`, above. Nothing here waits.
 
 pub mod acks;
+pub mod channels;
 pub mod cron;
 pub mod failover;
 pub mod primary;

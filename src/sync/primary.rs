@@ -8,11 +8,11 @@
 use crate::client::announced::Announced;
 use crate::client::{Client, ClientRef, flag};
 use crate::error::Error;
-use crate::replication::psync::{self, Answer, Reason};
-use crate::replication::replicas::{Replica, State};
+use crate::replication::psync::{self, Answer, Dialect, Reason};
+use crate::replication::replicas::{Channel, Replica, State};
 use crate::replication::{self, Replication};
 use crate::state::Server;
-use crate::sync::{failover, snapshot};
+use crate::sync::{channels, failover, snapshot};
 use crate::util::number::parse_i64;
 
 /// The request of a replica.
@@ -61,22 +61,47 @@ pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<()
     let name = replica.name();
     log::info!("Replica {name} asks for synchronization");
     let answer = match request {
-        Request::Sync => Answer::Full(Reason::Requested),
-        Request::Psync { id, offset, .. } => {
+        Request::Psync { id, offset, .. } if !replica.announced.rdb_channel => {
             psync::decide(server.replication.history(), id, parse_i64(offset))
         }
+        _ => Answer::Full(Reason::Requested),
     };
-    become_replica(server, c, replica);
-    match (answer, request) {
-        (Answer::Continue { offset }, _) => resume(server, c, offset, &name),
-        (Answer::Full(reason), Request::Psync { id, offset, .. }) => {
-            log_reason(&server.replication, reason, &name, id, offset);
-            server.stats.sync_partial_err += u64::from(reason != Reason::Requested);
-            full_sync(server, c);
+    if let (Answer::Full(reason), Request::Psync { id, offset, .. }) = (answer, request) {
+        log_reason(&server.replication, reason, &name, id, offset);
+        server.stats.sync_partial_err += u64::from(reason != Reason::Requested);
+    }
+    match answer {
+        Answer::Continue { offset } => {
+            become_replica(server, c, replica);
+            resume(server, c, offset, &name);
         }
-        (Answer::Full(_), Request::Sync) => full_sync(server, c),
+        Answer::Full(_) => match channels::dialect(server, &replica) {
+            None => {
+                become_replica(server, c, replica);
+                full_sync(server, c);
+            }
+            // It comes back when its second connection has requested the snapshot.
+            Some(Dialect::Valkey) => c.reply.status("DUALCHANNELSYNC"),
+            Some(Dialect::Redis) => {
+                let text = format!("RDBCHANNELSYNC {}", c.id);
+                c.reply.status(&text);
+                become_replica(server, c, wait_for_channel(replica, server.clock.now_ms));
+            }
+        },
     }
     Ok(())
+}
+
+/// The main connection of a replica in Redis's dialect.
+fn wait_for_channel(replica: Replica, since_ms: i64) -> Replica {
+    Replica {
+        state: State::WaitsForChannel { since_ms },
+        channel: Channel::Main {
+            snapshot: None,
+            dialect: Dialect::Redis,
+        },
+        ..replica
+    }
 }
 
 fn new_replica(server: &Server, c: &Client, announced: Announced, request: Request) -> Replica {
@@ -84,8 +109,13 @@ fn new_replica(server: &Server, c: &Client, announced: Announced, request: Reque
         "" => host_of(&c.peer).to_string(),
         announced => announced.to_string(),
     };
+    let channel = match announced.rdb_channel {
+        true => Channel::Snapshot,
+        false => Channel::Only,
+    };
     Replica {
         is_old: matches!(request, Request::Sync),
+        channel,
         ..Replica::new(c.reference(), announced, &ip, server.clock.now_ms)
     }
 }
@@ -136,6 +166,7 @@ fn resume(server: &mut Server, c: &mut Client, offset: u64, name: &str) {
     } else {
         c.reply.status("CONTINUE");
     }
+    channels::main_attached(server, r);
     server.stats.sync_partial_ok += 1;
     log::info!(
         "Partial resynchronization request from {name} accepted. Sending {} bytes of backlog starting from offset {}.",
@@ -210,8 +241,14 @@ pub fn acknowledged(server: &mut Server, r: ClientRef, offset: i64, aof_offset: 
             replica.acked_aof = replica.acked_aof.max(known(offset));
         }
         replica.ack_ms = now_ms;
-        if replica.is_online() {
-            replica.waits_for_ack = false;
+        match replica.state {
+            State::Online => replica.waits_for_ack = false,
+            // It has loaded the snapshot of its other connection.
+            State::Loading => {
+                replica.state = State::Online;
+                log::info!("Synchronization with replica {} succeeded", replica.name());
+            }
+            _ => {}
         }
     }
 }

@@ -8,7 +8,8 @@
 //!
 //!   start ─> fork ─> +FULLRESYNC to each replica of the form, its cursor at the offset of the fork
 //!            child ended ─┬─ disk: each replica is sent the file     (networking::replicas::transfer)
-//!                         └─ pipe: they have it already              (networking::replicas::broadcast)
+//!                         ├─ pipe: they have it already              (networking::replicas::broadcast)
+//!                         └─ their second connections                (channels)
 //! ```
 //!
 //! **Invariant:** at the fork, a primary resets the selected database of its stream, so that the
@@ -26,9 +27,9 @@ use crate::persist::rdb::save::{Contents, SaveOptions};
 use crate::persist::rdb::transfer;
 use crate::persist::rdb::{self, background};
 use crate::replication::replicas::{Replica, State, Transfer};
-use crate::replication::snapshot::{Broadcast, Form, Snapshot};
+use crate::replication::snapshot::{Broadcast, Form, Snapshot, Way};
 use crate::state::Server;
-use crate::sync::primary;
+use crate::sync::{channels, primary};
 use crate::sys;
 
 /// The callbacks about children, for `persist`, which is below this module.
@@ -82,7 +83,7 @@ fn join(server: &mut Server, c: &mut Client) -> bool {
         return false;
     };
     let offset = match &server.replication.snapshot {
-        Some(snapshot) if snapshot.form == wanted && snapshot.broadcast.is_none() => {
+        Some(snapshot) if snapshot.form == wanted && matches!(snapshot.way, Way::Disk) => {
             snapshot.offset
         }
         _ => return false,
@@ -105,13 +106,14 @@ fn form_of(announced: &Announced) -> Form {
     Form {
         contents: announced.contents,
         version: version.unwrap_or(VERSION_OF_STRANGERS),
+        channel: announced.rdb_channel,
     }
 }
 
-/// Whether the running snapshot goes through a pipe.
-pub fn goes_through_pipe(server: &Server) -> bool {
+/// Whether the running snapshot is sent to replicas while it is created.
+pub fn is_being_sent(server: &Server) -> bool {
     let snapshot = server.replication.snapshot.as_ref();
-    snapshot.is_some_and(|snapshot| snapshot.broadcast.is_some())
+    snapshot.is_some_and(|snapshot| !matches!(snapshot.way, Way::Disk))
 }
 
 /// The cron's step: starts a snapshot if it is time. `repl-diskless-sync-delay` is a delay for
@@ -164,17 +166,15 @@ pub fn start(server: &mut Server) -> bool {
         return false; // its last bytes are on their way
     }
     let all_read_marks = waiting(server, form).all(|(replica, _)| replica.announced.eof);
-    let through_pipe =
-        (server.config.repl_diskless_sync || form.contents.is_filtered()) && all_read_marks;
+    let wanted = server.config.repl_diskless_sync || form.contents.is_filtered() || form.channel;
+    let diskless = wanted && all_read_marks;
     let receivers: Vec<ClientRef> = waiting(server, form).map(|(r, _)| r.client).collect();
-    log::info!(
-        "Starting BGSAVE for SYNC with target: {}",
-        if through_pipe {
-            "replicas sockets"
-        } else {
-            "disk"
-        }
-    );
+    let target = match (diskless, form.channel) {
+        (false, _) => "disk",
+        (true, false) => "replicas sockets",
+        (true, true) => "replicas sockets (rdb-channel)",
+    };
+    log::info!("Starting BGSAVE for SYNC with target: {target}");
     // The fork and the offset must belong to the same moment.
     server.end_unit();
     if !server.replication.is_replica() {
@@ -182,24 +182,23 @@ pub fn start(server: &mut Server) -> bool {
     }
     let offset = server.replication.stream.end();
     let options = options_of(server, form);
-    let started = match through_pipe {
-        true => transfer::through_pipe(server, &options)
-            .map(|pipe| Some(Broadcast::new(pipe, receivers.clone()))),
-        false => background::start_with(server, options).map(|()| None),
+    let started = match (diskless, form.channel) {
+        (true, true) => channels::start(server, &receivers, offset, &options),
+        (true, false) => transfer::through_pipe(server, &options)
+            .map(|pipe| Way::Pipe(Broadcast::new(pipe, receivers.clone()))),
+        (false, _) => background::start_with(server, options).map(|()| Way::Disk),
     };
     match started {
-        Ok(broadcast) => {
-            server.replication.snapshot = Some(Snapshot {
-                form,
-                offset,
-                broadcast,
-            });
-            for r in receivers {
+        Ok(way) => {
+            let announced = matches!(way, Way::Sockets(_));
+            server.replication.snapshot = Some(Snapshot { form, offset, way });
+            for r in receivers.into_iter().filter(|_| !announced) {
                 with_client(server, r, |server, c| {
                     begin(server, c, offset);
                 });
             }
         }
+        Err(_) if form.channel => {} // their connections are closed
         Err(_) => {
             log::warn!("BGSAVE for replication failed");
             receivers.into_iter().for_each(|r| refuse(server, r));
@@ -261,16 +260,17 @@ fn refuse(server: &mut Server, r: ClientRef) {
 
 /// A child that saved has ended: replicas may wait for its file, or have received its bytes.
 pub fn ended(server: &mut Server, outcome: &Outcome) {
-    match &mut server.replication.snapshot {
-        Some(Snapshot {
-            broadcast: Some(broadcast),
-            ..
-        }) if outcome.target == Target::Replicas => {
+    let way = server.replication.snapshot.as_mut().map(|s| &mut s.way);
+    match (way, outcome.target) {
+        (Some(Way::Pipe(broadcast)), Target::Replicas) => {
             broadcast.succeeded = Some(outcome.succeeded());
         }
-        Some(Snapshot {
-            broadcast: None, ..
-        }) if outcome.target == Target::Disk => send_files(server, outcome.succeeded()),
+        (Some(Way::Sockets(sockets)), Target::Replicas) => {
+            let targets = std::mem::take(&mut sockets.targets);
+            server.replication.snapshot = None;
+            channels::ended(server, &targets, outcome);
+        }
+        (Some(Way::Disk), Target::Disk) => send_files(server, outcome.succeeded()),
         _ => {}
     }
     start_if_due(server);

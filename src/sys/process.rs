@@ -15,6 +15,14 @@ pub fn exit(code: i32) -> ! {
     std::process::exit(code)
 }
 
+/// Stops the process until it gets SIGCONT, for tests.
+pub fn stop() {
+    log::info!("Process is about to stop.");
+    // It can only fail for an invalid signal.
+    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+    log::info!("Process has been continued.");
+}
+
 /// Detaches from the terminal: the parent exits, the child starts a session with `/dev/null` for
 /// standard input, output and error. Must be called before any thread is started.
 pub fn daemonize() -> io::Result<()> {

@@ -187,6 +187,10 @@ fn replconf(ctx: &mut Ctx) -> CmdResult {
                 ctx.server.replication.owes_ack |= ctx.client.has(flag::PRIMARY);
                 Ok(false)
             }
+            b"set-rdb-client-id" => rdb_client(ctx, pair[1]).map(|id| {
+                announced.rdb_client = Some(id);
+                true
+            }),
             _ => announce(&mut announced, pair[0], pair[1]).map(|()| true),
         };
         if !matches!(done, Ok(true)) {
@@ -198,6 +202,14 @@ fn replconf(ctx: &mut Ctx) -> CmdResult {
         ctx.client.reply.ok();
     }
     Ok(())
+}
+
+/// REPLCONF SET-RDB-CLIENT-ID: the client whose snapshot belongs to this one.
+fn rdb_client(ctx: &Ctx, value: &[u8]) -> Result<u64, Error> {
+    let id = parse_i64(value).ok_or(Error::NOT_INTEGER)?;
+    let known = u64::try_from(id).ok();
+    let known = known.filter(|&id| ctx.server.replication.stream.pin_lag(id).is_some());
+    known.ok_or_else(|| Error::new(format!("ERR Unrecognized RDB client id {id}")))
 }
 
 /// REPLCONF ACK offset [FACK offset]: never has a reply.
@@ -241,7 +253,12 @@ fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> CmdResult
             };
             announced.version = Some(parse_version(value).ok_or_else(unknown)?);
         }
+        b"rdb-channel" => announced.rdb_channel = zero_or_one(value)?,
         b"rdb-only" => announced.rdb_only = zero_or_one(value)?,
+        b"main-ch-client-id" => {
+            let id = parse_i64(value).and_then(|id| u64::try_from(id).ok());
+            announced.main_client = Some(id.ok_or(Error::NOT_INTEGER)?);
+        }
         b"rdb-filter-only" => announced.contents = parse_contents(value)?,
         _ => {
             let text = format!("ERR Unrecognized REPLCONF option: {}", said(option));
@@ -256,6 +273,8 @@ fn announce_capability(announced: &mut Announced, value: &[u8]) {
     match value.to_ascii_lowercase().as_slice() {
         b"eof" => announced.eof = true,
         b"psync2" => announced.psync2 = true,
+        b"dual-channel" => announced.dual_channel = true,
+        b"rdb-channel-repl" => announced.rdb_channel_repl = true,
         name => {
             if let Some(version) = name.strip_prefix(b"rdb").and_then(parse_i64) {
                 announced.rdb_version = u32::try_from(version).ok();

@@ -20,7 +20,7 @@ use crate::client::{Client, ClientRef, flag};
 use crate::connection::Connection;
 use crate::networking::write;
 use crate::persist::child::{self, Kind};
-use crate::replication::snapshot::Broadcast;
+use crate::replication::snapshot::{Broadcast, Way};
 use crate::state::Server;
 use crate::sync::snapshot;
 use crate::sys;
@@ -29,7 +29,10 @@ use crate::sys;
 const CHUNK: usize = 64 * 1024;
 
 fn broadcast(server: &mut Server) -> Option<&mut Broadcast> {
-    server.replication.snapshot.as_mut()?.broadcast.as_mut()
+    match &mut server.replication.snapshot.as_mut()?.way {
+        Way::Pipe(broadcast) => Some(broadcast),
+        _ => None,
+    }
 }
 
 /// Before the loop sleeps: watches the pipe of a new child, removes replicas that disconnected, and

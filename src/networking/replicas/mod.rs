@@ -31,6 +31,7 @@ use crate::persist::child::{self, Wish};
 use crate::propagate::gate;
 use crate::replication::replicas::{Replica, State};
 use crate::state::Server;
+use crate::sync::channels;
 
 /// The maximum number of bytes for one replica in one turn.
 const BYTES_PER_TURN: usize = 1024 * 1024;
@@ -45,6 +46,7 @@ pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
     }
     start_snapshot(server);
     broadcast::follow(el, server);
+    channels::follow(server);
     ask_for_acks(server);
     gate::advance_stream(server);
     let mut at = 0;
@@ -127,7 +129,7 @@ fn send_by_state(server: &mut Server, c: &mut Client) -> Io {
     let replica = server.replication.replicas.get(c.reference());
     match replica.map(|replica| &replica.state) {
         Some(State::Receiving(_)) => transfer::write_file(server, c),
-        Some(State::Online) => write_stream(server, c),
+        Some(State::Online | State::Loading) => write_stream(server, c),
         _ => Io::Drained,
     }
 }

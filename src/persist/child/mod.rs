@@ -234,6 +234,9 @@ pub fn start(
             note_fork(server, began.elapsed());
             server.child = Some(Child::new(server, job, pid, Reports::new(from_child)));
             follow_child(server);
+            if server.debug.pause_after_fork {
+                process::stop();
+            }
             Ok(pid)
         }
     }

@@ -140,7 +140,7 @@ fn log_transfer_done(outcome: Outcome) {
         Exit::Signal(signal) => {
             log::warn!("Background transfer terminated by signal {signal}");
         }
-        Exit::Code(_) => log::warn!("Background transfer error"),
+        Exit::Code(_) => log::warn!("Background RDB transfer error"),
     }
 }
 

@@ -470,13 +470,41 @@ impl Stream {
         Some(self.pins.swap_remove(at).cursor)
     }
 
-    /// Drops the pins whose time is over. Returns their number.
-    pub fn expire_pins(&mut self, now_ms: i64) -> usize {
-        let before = self.pins.len();
-        let expired = |pin: &mut Pin| pin.until_ms <= now_ms;
-        let over: Vec<Pin> = self.pins.extract_if(.., expired).collect();
-        over.into_iter().for_each(|pin| self.detach(pin.cursor));
-        before - self.pins.len()
+    /// Drops a pin that will not be claimed. Returns whether it existed.
+    pub fn unpin(&mut self, id: u64) -> bool {
+        let cursor = self.claim(id);
+        let existed = cursor.is_some();
+        cursor.into_iter().for_each(|cursor| self.detach(cursor));
+        existed
+    }
+
+    /// Sets the time until which a pin is kept.
+    pub fn keep_pin(&mut self, id: u64, until_ms: i64) {
+        let is = |pin: &&mut Pin| pin.id == id;
+        if let Some(pin) = self.pins.iter_mut().find(is) {
+            pin.until_ms = until_ms;
+        }
+    }
+
+    /// Drops the pins whose time is over. Returns their ids.
+    pub fn expire_pins(&mut self, now_ms: i64) -> Vec<u64> {
+        let over = self.pins.iter().filter(|pin| pin.until_ms <= now_ms);
+        let over: Vec<u64> = over.map(|pin| pin.id).collect();
+        over.iter().for_each(|&id| {
+            self.unpin(id);
+        });
+        over
+    }
+
+    /// The number of bytes between a pin and the end; `None` without a pin of this id.
+    pub fn pin_lag(&self, id: u64) -> Option<u64> {
+        let pin = self.pins.iter().find(|pin| pin.id == id)?;
+        Some(self.lag(&pin.cursor))
+    }
+
+    /// The ids of all pins.
+    pub fn pin_ids(&self) -> Vec<u64> {
+        self.pins.iter().map(|pin| pin.id).collect()
     }
 
     /// The number of pins.

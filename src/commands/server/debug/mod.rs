@@ -44,6 +44,12 @@ const ROWS: &[Row] = &[
     ("client-eviction", 0, 0, inspect::client_eviction),
     ("config-rewrite-force-all", 0, 0, config_rewrite_force_all),
     ("crash-and-recover", 0, 1, crash::crash_and_recover),
+    (
+        "delay-rdb-client-free-seconds",
+        1,
+        1,
+        delay_rdb_client_free_seconds,
+    ),
     ("dict-resizing", 1, 1, dict_resizing),
     ("digest", 0, 0, digest::digest),
     ("digest-value", 0, ANY, digest::digest_value),
@@ -60,6 +66,7 @@ const ROWS: &[Row] = &[
     ("object", 1, 2, inspect::object),
     ("oom", 0, ANY, crash::oom),
     ("panic", 0, 0, crash::panic_now),
+    ("pause-after-fork", 1, 1, pause_after_fork),
     ("pause-cron", 1, 1, pause_cron),
     ("populate", 1, 3, populate),
     ("protocol", 1, 1, protocol::protocol),
@@ -222,6 +229,19 @@ fn client_enforce_reply_list(ctx: &mut Ctx) -> CmdResult {
 /// DEBUG CONFIG-REWRITE-FORCE-ALL
 fn config_rewrite_force_all(ctx: &mut Ctx) -> CmdResult {
     rewrite(&ctx.server.config, Extent::All).map_err(|e| Error::new(format!("ERR {e}")))?;
+    ok(ctx)
+}
+
+/// DEBUG PAUSE-AFTER-FORK 0|1
+fn pause_after_fork(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.debug.pause_after_fork = switch(ctx, 2);
+    ok(ctx)
+}
+
+/// DEBUG DELAY-RDB-CLIENT-FREE-SECONDS seconds
+fn delay_rdb_client_free_seconds(ctx: &mut Ctx) -> CmdResult {
+    let seconds = ctx.int_in(2, 0, i64::from(i32::MAX), "ERR value is out of range")?;
+    ctx.server.debug.rdb_client_grace_s = Some(seconds);
     ok(ctx)
 }
 
@@ -407,6 +427,8 @@ const HELP: &[&str] = &[
     "    Crash as when there is no memory left.",
     "PANIC",
     "    Crash by a panic.",
+    "PAUSE-AFTER-FORK <0|1>",
+    "    Stop the server's process after a fork until a SIGCONT.",
     "PAUSE-CRON <0|1>",
     "    Stop the periodic work, or go on with it.",
     "POPULATE <count> [<prefix>] [<size>]",

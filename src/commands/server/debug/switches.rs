@@ -25,6 +25,12 @@ pub struct DebugSwitches {
     /// DEBUG QUICKLIST-PACKED-THRESHOLD: list elements of this size get a node of their own; 0 is
     /// the default.
     pub packed_threshold: usize,
+    /// DEBUG PAUSE-AFTER-FORK 1: this process stops itself after a fork, and on a replica when its
+    /// primary has forked for it, until a SIGCONT.
+    pub pause_after_fork: bool,
+    /// DEBUG DELAY-RDB-CLIENT-FREE-SECONDS: the grace period of a full sync over two connections;
+    /// `None` is the default.
+    pub rdb_client_grace_s: Option<i64>,
     /// DEBUG AOF-BACKLOG-LIMIT: the number of bytes that may wait for the AOF's disk before clients
     /// with waiting writes are not read.
     pub aof_backlog_max: Option<u64>,

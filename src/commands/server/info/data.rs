@@ -152,17 +152,18 @@ pub fn replication(view: &View, out: &mut Report) {
     }
     for (at, replica) in replication.replicas.iter().enumerate() {
         let value = format_args!(
-            "ip={},port={},state={},offset={},lag={},type=replica",
+            "ip={},port={},state={},offset={},lag={},type={}",
             replica.ip,
             replica.announced.port,
             replica.state_name(),
             replica.acked,
-            replica.lag_s(now_ms)
+            replica.lag_s(now_ms),
+            replica.type_name()
         )
         .to_string();
         out.field(&format!("slave{at}"), value);
     }
-    out.field("replicas_waiting_psync", 0);
+    out.field("replicas_waiting_psync", replication.stream.pins());
     out.field("master_failover_state", replication.failover.state_name());
     let stream = &replication.stream;
     out.field("master_replid", &replication.id);
