@@ -49,7 +49,7 @@ compat-long: peers  ## the same with many more generated histories
 	REQUIRE_PEERS=1 PROPTEST_CASES=$(CASES) $(CARGO) test --profile fast --test 'compat*' -- --nocapture
 
 interop: peers  ## replication with real servers on the other side: each version, role, way of the snapshot and story
-	REQUIRE_PEERS=1 $(CARGO) test --test replication -- --ignored every_cell --nocapture
+	REQUIRE_PEERS=1 $(CARGO) test --test replication -- --ignored every_ --nocapture
 
 bench: all      ## CPU and memory beside the real servers, and the budgets (tools/bench/bench --help)
 	$(CARGO) build --release -p bench-load

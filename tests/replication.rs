@@ -4,9 +4,13 @@
 //! - `cells`: the interoperability matrix. Eight of its cells run here, all of them by
 //!   `make interop`. `AERIS_CELLS` selects some by words of their names (`AERIS_CELLS="Redis7
 //!   swapdb"`).
+//! - `channels`: full syncs over two connections. Five of them run here, all of them by
+//!   `make interop`.
 
 #[path = "replication/cells.rs"]
 mod cells;
+#[path = "replication/channels.rs"]
+mod channels;
 mod common;
 #[path = "replication/load.rs"]
 mod load;
@@ -17,6 +21,8 @@ use std::panic::catch_unwind;
 use std::sync::Mutex;
 
 use cells::Cell;
+use channels::Cut;
+use nodes::Kind;
 
 /// The cell of this name. Without its peer nothing is tested, which `find_peer` reports.
 fn cell(name: &str) {
@@ -64,6 +70,40 @@ fn we_are_promoted_before_valkey_8_0() {
 #[test]
 fn we_continue_after_valkey_9_1_cuts_us() {
     cell("primary Valkey9, diskless, swapdb, Partial");
+}
+
+#[test]
+fn valkey_9_1_gets_snapshot_and_stream_at_once() {
+    channels::run(Kind::Aeris, Kind::Valkey9, Cut::Neither);
+}
+
+#[test]
+fn valkey_9_1_sends_us_snapshot_and_stream_at_once() {
+    channels::run(Kind::Valkey9, Kind::Aeris, Cut::Neither);
+}
+
+#[test]
+fn redis_8_2_loses_the_connection_of_its_snapshot() {
+    channels::run(Kind::Aeris, Kind::Redis8, Cut::Snapshot);
+}
+
+#[test]
+fn redis_8_2_sends_us_snapshot_and_stream_at_once() {
+    channels::run(Kind::Redis8, Kind::Aeris, Cut::Neither);
+}
+
+#[test]
+fn we_lose_the_stream_while_a_snapshot_of_ours_is_sent() {
+    channels::run(Kind::Aeris, Kind::Aeris, Cut::Main);
+}
+
+#[test]
+#[ignore = "part of make interop"]
+fn every_sync_over_two_connections() {
+    for (primary, replica, cut) in channels::all() {
+        println!("{primary:?} to {replica:?}, {cut:?} is cut");
+        channels::run(primary, replica, cut);
+    }
 }
 
 #[test]

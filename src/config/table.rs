@@ -226,7 +226,7 @@ pub static TABLE: &[Row] = &[
     Row::new("repl-diskless-load", choice!(repl_diskless_load: ReplDisklessLoad, "disabled")).flags(DENY_LOADING | NO_EFFECT),
     Row::new("dual-channel-replication-enabled", yes_no!(dual_channel_replication_enabled, false)),
     Row::new("repl-rdb-channel", yes_no!(repl_rdb_channel, true)).flags(HIDDEN),
-    Row::new("replica-full-sync-buffer-limit", memory!(replica_full_sync_buffer_limit, 0, 0, LONG)).flags(NO_EFFECT),
+    Row::new("replica-full-sync-buffer-limit", memory!(replica_full_sync_buffer_limit, 0, 0, LONG)),
     Row::new("repl-mptcp", yes_no!(repl_mptcp, false)).flags(NO_EFFECT),
     Row::new("repl-ping-replica-period", number!(repl_ping_replica_period, 10, 1, INT)).aliases(&["repl-ping-slave-period"]),
     Row::new("repl-timeout", number!(repl_timeout, 60, 1, INT)),

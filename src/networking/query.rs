@@ -223,8 +223,16 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
     finish(server, c);
 }
 
-/// Runs requests that come from no socket, for tests. The replies are in `c.reply`.
-pub fn feed(server: &mut Server, c: &mut Client, bytes: &[u8]) {
+/// Runs requests that were received before, or come from no socket. The replies are in `c.reply`.
+pub fn feed(server: &mut Server, c: &mut Client, mut bytes: &[u8]) {
+    if let Some(big) = c.open.as_mut().and_then(|open| open.big.as_mut()) {
+        let (part, rest) = bytes.split_at(big.missing().min(bytes.len()));
+        big.bytes.extend_from_slice(part);
+        if big.missing() > 0 {
+            return;
+        }
+        bytes = rest;
+    }
     let mut buffer = std::mem::take(&mut c.querybuf);
     buffer.extend_from_slice(bytes);
     process_input_buffer(server, c, buffer, false);

@@ -18,6 +18,7 @@ pub mod failover;
 pub mod psync;
 pub mod replicas;
 pub mod snapshot;
+pub mod two_channels;
 pub mod upstream;
 
 use std::io::IoSlice;

@@ -14,6 +14,7 @@
 //! within a transaction, the offset is the one before its MULTI.
 
 use crate::client::ClientRef;
+use crate::replication::two_channels::Collected;
 
 /// The state of the link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +75,8 @@ pub struct Upstream {
     /// The Unix time at which the link broke, in seconds; 0 if it never worked.
     pub down_since_s: i64,
     pub received: Received,
+    /// The bytes of the stream that wait until a snapshot from another connection is loaded.
+    pub collected: Collected,
     /// The Unix time of the next attempt to connect, in milliseconds.
     pub connect_at_ms: i64,
     /// Whether the primary was set by an operator and has not been synchronised since: its data set
@@ -98,6 +101,7 @@ impl Upstream {
             unit: Vec::new(),
             down_since_s: 0,
             received: Received::default(),
+            collected: Collected::default(),
             connect_at_ms: 0,
             is_new: true,
             refused_empty: false,

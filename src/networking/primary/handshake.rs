@@ -9,11 +9,13 @@
 
 use ae::EventLoop;
 
-use super::{fail, receive, stream_from};
+use super::{channels, fail, receive, stream_from};
+use crate::config::Config;
 use crate::link::{Action, Errors, Expect, Failure, Plan, Reply, Step, Unasked};
 use crate::networking::link::{self, LinkId};
 use crate::persist::rdb;
 use crate::replication::failover::{Event, Verdict};
+use crate::replication::psync::Dialect;
 use crate::replication::upstream::Phase;
 use crate::state::Server;
 use crate::sync::{failover, role};
@@ -27,10 +29,14 @@ const ADDRESS: u32 = 3;
 const CAPA: u32 = 4;
 const VERSION: u32 = 5;
 const PSYNC: u32 = 6;
+/// The step before [`MAIN_PSYNC`].
+pub const SET_RDB_CLIENT: u32 = 7;
+/// PSYNC for the stream behind a snapshot that comes over another connection.
+pub const MAIN_PSYNC: u32 = 8;
 
 /// The Valkey server whose snapshots this server can read: a primary of that kind sends fields with
 /// a time to live only to a replica that announces it.
-const VALKEY_VERSION: &str = "9.0.0";
+pub const VALKEY_VERSION: &str = "9.0.0";
 
 /// Errors of PING that only mean that AUTH is required.
 const AUTH_WANTED: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
@@ -43,15 +49,8 @@ pub fn plan(server: &Server) -> Plan {
             .errors(Errors::FatalExcept(AUTH_WANTED))
             .wait(),
     ];
-    if !config.masterauth.is_empty() {
-        let user = config.masteruser.to_str_lossy();
-        let user = Some(&*user).filter(|user| !user.is_empty());
-        script.push(Step::auth(AUTH, user, &config.masterauth.to_str_lossy()));
-    }
-    let port = match (config.replica_announce_port, config.port) {
-        (0, port) => port.to_string(),
-        (announced, _) => announced.to_string(),
-    };
+    script.extend(auth(config, AUTH));
+    let port = listening_port(config);
     let tolerated = |tag, argv: &[&str]| Step::new(tag, argv).errors(Errors::Tolerated);
     script.push(tolerated(PORT, &["REPLCONF", "listening-port", &port]));
     if !config.replica_announce_ip.is_empty() {
@@ -59,11 +58,35 @@ pub fn plan(server: &Server) -> Plan {
         script.push(tolerated(ADDRESS, &["REPLCONF", "ip-address", &ip]));
     }
     let rdb = format!("rdb{}", rdb::VERSION_REDIS_MAX);
-    let capa = ["REPLCONF", "capa", "eof", "capa", "psync2", "capa", &rdb];
+    let mut capa = vec!["REPLCONF", "capa", "eof", "capa", "psync2", "capa", &rdb];
+    if config.dual_channel_replication_enabled {
+        capa.extend(["capa", "dual-channel"]);
+    }
+    if config.repl_rdb_channel {
+        capa.extend(["capa", "rdb-channel-repl"]);
+    }
     script.push(tolerated(CAPA, &capa));
     script.push(tolerated(VERSION, &["REPLCONF", "version", VALKEY_VERSION]));
     let timeout_ms = u64::from(config.repl_timeout) * 1000;
     Plan::new(script, Unasked::Keep, timeout_ms)
+}
+
+/// AUTH, if it is set.
+pub fn auth(config: &Config, tag: u32) -> Vec<Step> {
+    if config.masterauth.is_empty() {
+        return Vec::new();
+    }
+    let user = config.masteruser.to_str_lossy();
+    let user = Some(&*user).filter(|user| !user.is_empty());
+    vec![Step::auth(tag, user, &config.masterauth.to_str_lossy())]
+}
+
+/// The port that is announced.
+pub fn listening_port(config: &Config) -> String {
+    match (config.replica_announce_port, config.port) {
+        (0, port) => port.to_string(),
+        (announced, _) => announced.to_string(),
+    }
 }
 
 /// PSYNC: with the next byte of the history, or `? -1`. FAILOVER makes the peer a primary.
@@ -113,6 +136,10 @@ pub fn on_action(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, ac
         }
         Action::Reply { tag: PSYNC, reply } => psync_replied(el, server, id, reply),
         Action::Reply {
+            tag: MAIN_PSYNC,
+            reply,
+        } => channels::main_replied(el, server, id, &text_of(reply)),
+        Action::Reply {
             tag,
             reply: Reply::Error(text),
         } => {
@@ -120,6 +147,7 @@ pub fn on_action(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, ac
                 PORT => "listening-port",
                 ADDRESS => "ip-address",
                 VERSION => "version",
+                SET_RDB_CLIENT => "set-rdb-client-id",
                 _ => "capa",
             };
             let text = String::from_utf8_lossy(&text);
@@ -175,14 +203,19 @@ fn log_failure(server: &Server, failure: &Failure) {
     log::warn!("{text}");
 }
 
+/// The line of a reply; an error with its dash.
+fn text_of(reply: Reply) -> Vec<u8> {
+    match reply {
+        Reply::Status(text) | Reply::Line(text) => text,
+        Reply::Error(text) => [b"-", &text[..]].concat(),
+        other => other.to_string().into_bytes(),
+    }
+}
+
 /// The reply to PSYNC decides the next step.
 fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, reply: Reply) {
     let words = server.config.words();
-    let text = match &reply {
-        Reply::Status(text) | Reply::Line(text) => text.clone(),
-        Reply::Error(text) => [b"-", &text[..]].concat(),
-        other => other.to_string().into_bytes(),
-    };
+    let text = text_of(reply);
     if server.replication.failover.is_in_progress() {
         step_failover(server, &text);
         // What follows belongs to the primary that this server has now.
@@ -192,13 +225,11 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
     }
     let mut parts = text.split(|&b| b == b' ');
     let verb = parts.next().unwrap_or_default();
-    let (new_id, offset) = (parts.next(), parts.next());
+    let new_id = parts.next();
     if verb == b"FULLRESYNC" {
-        let offset = offset.and_then(parse_i64);
-        let offset = offset.and_then(|offset| u64::try_from(offset).ok());
-        match (new_id.and_then(valid_id), offset) {
-            (Some(new_id), Some(offset)) => full_resync(el, server, id, new_id, offset),
-            _ => {
+        match full_resync_reply(&text) {
+            Some((new_id, offset)) => full_resync(el, server, id, new_id, offset),
+            None => {
                 let line = words.line("Master replied with wrong +FULLRESYNC syntax.", &[]);
                 log::warn!("{line}");
                 fail(el, server);
@@ -206,6 +237,11 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
         }
     } else if verb == b"CONTINUE" {
         resume(el, server, id, new_id.and_then(valid_id));
+    } else if verb == b"DUALCHANNELSYNC" {
+        channels::begin(el, server, id, Dialect::Valkey, "");
+    } else if verb == b"RDBCHANNELSYNC" {
+        let main = new_id.map_or("0".into(), String::from_utf8_lossy);
+        channels::begin(el, server, id, Dialect::Redis, &main);
     } else if verb == b"-NOMASTERLINK" || verb == b"-LOADING" {
         let line = words.line(
             "Master is currently unable to PSYNC but should be in the future: {}",
@@ -230,7 +266,13 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
 /// The reply to `PSYNC .. FAILOVER`.
 fn step_failover(server: &mut Server, text: &[u8]) {
     let begins = |start: &[u8]| text.starts_with(start);
-    let verdict = if begins(b"CONTINUE") || begins(b"FULLRESYNC") {
+    let accepted: [&[u8]; 4] = [
+        b"CONTINUE",
+        b"FULLRESYNC",
+        b"DUALCHANNELSYNC",
+        b"RDBCHANNELSYNC",
+    ];
+    let verdict = if accepted.iter().any(|start| begins(start)) {
         Verdict::Accepted
     } else if begins(b"-ERR PSYNC FAILOVER can't be sent to a master") {
         Verdict::IsPrimary
@@ -238,6 +280,15 @@ fn step_failover(server: &mut Server, text: &[u8]) {
         Verdict::Rejected
     };
     failover::step(server, Event::Replied(verdict));
+}
+
+/// The history and the offset of `FULLRESYNC <history> <offset>`.
+pub fn full_resync_reply(text: &[u8]) -> Option<(String, u64)> {
+    let text = text.strip_prefix(b"FULLRESYNC ")?;
+    let mut words = text.split(|&b| b == b' ');
+    let id = words.next().and_then(valid_id)?;
+    let offset = words.next().and_then(parse_i64)?;
+    Some((id, u64::try_from(offset).ok()?))
 }
 
 /// An id of 40 printable characters.

@@ -3,7 +3,8 @@
 //! ```text
 //!   follow (before_sleep) ─> link::open ─> PING, AUTH, REPLCONF ..., PSYNC       handshake.rs
 //!        │                                   ├─ +CONTINUE ────────────────┐
-//!        │ another upstream, or none         └─ +FULLRESYNC ─> receive.rs ┤
+//!        │ another upstream, or none         ├─ +FULLRESYNC ─> receive.rs ┤
+//!        │                                   └─ two connections: channels.rs
 //!        └─> everything of the old one is closed                          v
 //!                                                        a client with the flag PRIMARY, whose
 //!                                                        commands are applied            apply.rs
@@ -15,8 +16,11 @@
 //! When the server follows another one, or none, it is closed before the loop sleeps.
 
 pub mod apply;
+mod channels;
 mod handshake;
 mod receive;
+
+use std::net::IpAddr;
 
 use ae::{Class, EventLoop, Mask};
 
@@ -27,6 +31,7 @@ use crate::networking::query;
 use crate::replication;
 use crate::replication::upstream::{Phase, Upstream};
 use crate::state::Server;
+use channels::Channels;
 use receive::Receive;
 
 /// The time between two attempts to connect.
@@ -41,6 +46,7 @@ pub struct PrimaryLink {
     link: Option<LinkId>,
     /// Set while a snapshot is received.
     receive: Option<Box<Receive>>,
+    channels: Channels,
 }
 
 /// Before the loop sleeps: closes sockets that don't belong to the present role, and connects to
@@ -63,8 +69,10 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     if std::mem::take(&mut server.replication.owes_ack) {
         send_ack(server);
     }
+    channels::follow(el, server);
     if let Some(upstream) = server.replication.upstream.as_mut().filter(due) {
         upstream.phase = Phase::Connecting;
+        upstream.collected.clear();
         let (host, port) = (upstream.host.clone(), upstream.port);
         connect(el, server, &host, port);
     }
@@ -76,12 +84,20 @@ fn connect(el: &mut EventLoop<Server>, server: &mut Server, host: &str, port: u1
         "{}",
         words.line("Connecting to MASTER {}:{}", &[&host, &port])
     );
-    let source = server.config.bind_source_addr.to_str_lossy().parse().ok();
-    let target = Target { host, port, source };
+    let target = Target {
+        host,
+        port,
+        source: source(server),
+    };
     let plan = handshake::plan(server);
     let id = link::open(el, server, &target, plan, handshake::on_action);
     server.primary_link.link = Some(id);
     log::info!("{}", words.line("MASTER <-> REPLICA sync started", &[]));
+}
+
+/// The local address for connections: `bind-source-addr`.
+fn source(server: &Server) -> Option<IpAddr> {
+    server.config.bind_source_addr.to_str_lossy().parse().ok()
 }
 
 /// Closes everything that is open.
@@ -91,6 +107,9 @@ fn close(el: &mut EventLoop<Server>, server: &mut Server) {
     }
     if let Some(receive) = server.primary_link.receive.take() {
         receive.close(el);
+    }
+    if let Some(id) = server.primary_link.channels.close(el) {
+        link::close(el, server, id);
     }
 }
 

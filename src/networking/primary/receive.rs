@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
-use super::{fail, stream_from};
+use super::{channels, fail};
 use crate::connection::Connection;
 use crate::keyspace::top_level::TopLevel;
 use crate::networking::link::Taken;
@@ -294,7 +294,7 @@ fn complete(el: &mut EventLoop<Server>, server: &mut Server) {
     take_over_history(server, id, offset, db);
     let line = words.line("MASTER <-> REPLICA sync: Finished with success", &[]);
     log::info!("{line}");
-    stream_from(el, server, conn, &input);
+    channels::loaded(el, server, conn, &input);
 }
 
 /// Loads the file in place of the data set. Returns the selected database of the primary's stream.

@@ -193,6 +193,12 @@ fn primary(server: &Server, upstream: &Upstream, out: &mut Report) {
     let waiting = client.map_or(0, |c| c.querybuf_len()) + upstream.unit.len();
     out.field("slave_read_repl_offset", applied + waiting as u64);
     out.field("slave_repl_offset", applied);
+    // Valkey's names, and Redis's.
+    let collected = &upstream.collected;
+    out.field("replicas_repl_buffer_size", collected.bytes());
+    out.field("replicas_repl_buffer_peak", collected.peak());
+    out.field("replica_full_sync_buffer_size", collected.bytes());
+    out.field("replica_full_sync_buffer_peak", collected.peak());
     if syncing {
         let received = &upstream.received;
         let total = received.total.unwrap_or(0);

@@ -41,6 +41,10 @@ pub fn memory(view: &View, out: &mut Report) {
     let stream = &server.replication.stream;
     out.field("mem_replication_backlog", stream.memory_for_backlog());
     out.field("mem_total_replication_buffers", stream.memory());
+    let upstream = server.replication.upstream.as_ref();
+    let collected = upstream.map_or(0, |upstream| upstream.collected.bytes());
+    out.field("mem_replicas_repl_buffer", collected);
+    out.field("mem_replica_full_sync_buffer", collected);
     out.field("mem_clients_slaves", report.replicas);
     out.field("mem_clients_normal", report.clients);
     out.field("mem_cluster_links", 0);

@@ -1,0 +1,473 @@
+//! A full sync over two connections, on the replica: the snapshot comes over the second one, while
+//! the main one collects the stream.
+//!
+//! ```text
+//!   +DUALCHANNELSYNC (Valkey)                          +RDBCHANNELSYNC <id> (Redis)
+//!     │ second: AUTH, REPLCONF, SYNC                     │ main: collects from now on
+//!     v   $ENDOFF:<offset> <history> ..                  │ second: AUTH, REPLCONF, PSYNC ? -1
+//!   second: receive.rs                                   v   +FULLRESYNC <history> <offset>
+//!   main: REPLCONF set-rdb-client-id, PSYNC            second: receive.rs
+//!     v   +CONTINUE
+//!   main: collects
+//!                the snapshot is loaded: the second connection is closed
+//!                the main one becomes the client that applies the stream, and
+//!                what was collected is applied, a piece in each turn
+//! ```
+//!
+//! Handlers run while a snapshot is loaded, so they only collect, and note what has ended.
+//!
+//! **Invariant:** while pieces are left, the main connection is not read by its client: bytes are
+//! applied in their order.
+
+use ae::{Class, EventLoop, Io, Mask, Token};
+
+use super::{fail, handshake, receive, source, stream_from};
+use crate::client::{ClientRef, flag};
+use crate::connection::Connection;
+use crate::link::{Action, Errors, Expect, Plan, Reply, Step, Unasked};
+use crate::networking::link::{self, LinkId, Taken, Target};
+use crate::networking::query;
+use crate::persist::rdb;
+use crate::replication::psync::Dialect;
+use crate::replication::two_channels::{End, Sync};
+use crate::state::Server;
+use crate::sys::{self, process};
+use crate::texts::Words;
+
+// The tags of the steps on the second connection.
+const AUTH: u32 = 0;
+const ANNOUNCE: u32 = 1;
+const VERSION: u32 = 2;
+const REQUEST: u32 = 3;
+
+/// The maximum number of bytes of one read.
+const READ_BYTES: usize = 16 * 1024;
+
+/// The main connection while it collects.
+pub struct Main {
+    conn: Connection,
+    token: Token,
+    /// Whether its reader has stopped at the limit.
+    stopped: bool,
+}
+
+/// The connections of a full sync over two of them.
+#[derive(Default)]
+pub struct Channels {
+    /// `None`: the sync, if there is one, has one connection.
+    sync: Option<Sync>,
+    /// The second connection, up to the beginning of the snapshot.
+    second: Option<LinkId>,
+    main: Option<Box<Main>>,
+}
+
+impl Channels {
+    /// Closes everything. What was collected is dropped by the next sync.
+    pub fn close(&mut self, el: &mut EventLoop<Server>) -> Option<LinkId> {
+        if let Some(main) = self.main.take() {
+            el.remove_file(main.token);
+        }
+        self.sync = None;
+        self.second.take()
+    }
+}
+
+/// The primary has replied that the snapshot needs a second connection. `main` is its name for this
+/// one, in Redis's dialect.
+pub fn begin(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    id: LinkId,
+    dialect: Dialect,
+    main: &str,
+) {
+    log::info!(
+        "{}PSYNC is not possible, initialize RDB channel.",
+        prefix(dialect)
+    );
+    let Some(upstream) = &mut server.replication.upstream else {
+        return;
+    };
+    upstream.collected.clear();
+    let (host, port) = (upstream.host.clone(), upstream.port);
+    server.primary_link.channels.sync = Some(Sync {
+        dialect,
+        loaded: false,
+    });
+    if dialect == Dialect::Redis {
+        server.primary_link.link = None;
+        match link::take(el, server, id) {
+            Some(taken) => collect_from(el, server, taken),
+            None => return fail(el, server),
+        }
+    }
+    let plan = plan(server, dialect, main);
+    let target = Target {
+        host: &host,
+        port,
+        source: source(server),
+    };
+    let second = link::open(el, server, &target, plan, on_second);
+    server.primary_link.channels.second = Some(second);
+}
+
+fn prefix(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Valkey => "Dual channel replication: ",
+        Dialect::Redis => "",
+    }
+}
+
+/// The steps on the second connection, up to the line before the snapshot.
+fn plan(server: &Server, dialect: Dialect, main: &str) -> Plan {
+    let config = &server.config;
+    let mut script = handshake::auth(config, AUTH);
+    let (port, rdb) = (
+        handshake::listening_port(config),
+        format!("rdb{}", rdb::VERSION_REDIS_MAX),
+    );
+    let mut argv = vec!["REPLCONF", "capa", "eof", "capa", &rdb];
+    argv.extend(["rdb-only", "1", "rdb-channel", "1"]);
+    if dialect == Dialect::Redis {
+        argv.extend(["main-ch-client-id", main]);
+    }
+    argv.extend(["listening-port", &port]);
+    let ip = config.replica_announce_ip.to_str_lossy();
+    if !ip.is_empty() {
+        argv.extend(["ip-address", &ip]);
+    }
+    script.push(Step::new(ANNOUNCE, &argv).wait());
+    let request = match dialect {
+        Dialect::Valkey => {
+            let argv = ["REPLCONF", "version", handshake::VALKEY_VERSION];
+            // Valkey 8.0 expects it on the main connection only.
+            let version = Step::new(VERSION, &argv).errors(Errors::Tolerated);
+            script.push(version.wait());
+            Step::new(REQUEST, &["SYNC"])
+        }
+        Dialect::Redis => Step::new(REQUEST, &["PSYNC", "?", "-1"]),
+    };
+    script.push(request.expect(Expect::Line));
+    let timeout_ms = u64::from(config.repl_timeout) * 1000;
+    Plan::new(script, Unasked::Keep, timeout_ms)
+}
+
+/// Handles an action of the second connection.
+fn on_second(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
+    match action {
+        Action::Reply {
+            tag: REQUEST,
+            reply,
+        } => {
+            let text = match reply {
+                Reply::Status(text) | Reply::Line(text) => text,
+                other => other.to_string().into_bytes(),
+            };
+            snapshot_follows(el, server, id, &text);
+        }
+        Action::Failed(failure) => {
+            server.primary_link.channels.second = None;
+            log::warn!("Dual channel sync failed with error {failure}");
+            fail(el, server);
+        }
+        _ => {}
+    }
+}
+
+/// The line before the snapshot has arrived.
+fn snapshot_follows(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, text: &[u8]) {
+    let Some(sync) = server.primary_link.channels.sync else {
+        return;
+    };
+    let begins = match sync.dialect {
+        Dialect::Valkey => End::parse(text),
+        Dialect::Redis => handshake::full_resync_reply(text).map(|(id, offset)| End {
+            offset,
+            id,
+            client: 0,
+        }),
+    };
+    let Some(end) = begins else {
+        log::warn!(
+            "Dual channel replication: Received unexpected $ENDOFF response: {}",
+            String::from_utf8_lossy(text)
+        );
+        return fail(el, server);
+    };
+    if server.debug.pause_after_fork {
+        process::stop();
+    }
+    log::info!(
+        "{}",
+        server.config.words().line(
+            "Full resync from master over a second connection: {}:{}",
+            &[&end.id, &end.offset]
+        )
+    );
+    if sync.dialect == Dialect::Valkey {
+        request_stream(el, server, &end);
+    }
+    server.primary_link.channels.second = None;
+    match link::take(el, server, id) {
+        Some(taken) => receive::begin(el, server, taken, end.id, end.offset),
+        None => fail(el, server),
+    }
+}
+
+/// Valkey's dialect: requests the stream behind the snapshot on the main connection.
+fn request_stream(el: &mut EventLoop<Server>, server: &mut Server, end: &End) {
+    let Some(main) = server.primary_link.link else {
+        return;
+    };
+    let (client, next) = (end.client.to_string(), (end.offset + 1).to_string());
+    log::info!(
+        "Dual channel replication: Trying a partial resynchronization using main channel (request {}:{next}).",
+        end.id
+    );
+    let identify = ["REPLCONF", "set-rdb-client-id", &client];
+    let identify = Step::new(handshake::SET_RDB_CLIENT, &identify);
+    // The primary may have given the snapshot up; the reply to PSYNC decides.
+    let identify = identify.errors(Errors::Tolerated).wait();
+    let psync = Step::new(handshake::MAIN_PSYNC, &["PSYNC", &end.id, &next]);
+    link::request(el, server, main, identify);
+    link::request(el, server, main, psync.expect(Expect::Line));
+}
+
+/// Valkey's dialect: the reply to the second PSYNC of the main connection.
+pub fn main_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, text: &[u8]) {
+    if !text.starts_with(b"CONTINUE") {
+        log::warn!(
+            "Dual channel replication: Aborting dual channel sync. Main channel psync result {}",
+            String::from_utf8_lossy(text)
+        );
+        return fail(el, server);
+    }
+    let words = server.config.words();
+    let line = words.line(
+        "Dual channel replication: MASTER <-> REPLICA sync: Master accepted a Partial Resynchronization.",
+        &[],
+    );
+    log::info!("{line}");
+    server.primary_link.link = None;
+    match link::take(el, server, id) {
+        Some(taken) => collect_from(el, server, taken),
+        None => return fail(el, server),
+    }
+    let loaded = |sync: Sync| sync.loaded;
+    if server.primary_link.channels.sync.is_some_and(loaded) {
+        log::info!("Dual channel replication: Psync established after rdb load");
+    }
+}
+
+/// Before the loop sleeps, at top level: goes on when both the snapshot is loaded and the main
+/// connection is there.
+pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
+    let channels = &server.primary_link.channels;
+    if channels.main.is_some() && channels.sync.is_some_and(|sync| sync.loaded) {
+        go_on(el, server);
+    }
+}
+
+/// Collects what is received on the main connection.
+fn collect_from(el: &mut EventLoop<Server>, server: &mut Server, taken: Taken) {
+    if let Some(upstream) = &mut server.replication.upstream {
+        upstream.collected.push(taken.received);
+    }
+    match el.add_file(taken.conn.raw_fd(), Class::First, 0) {
+        Ok(token) => {
+            el.set_handler(token, Mask::READABLE, collect_handler);
+            server.primary_link.channels.main = Some(Box::new(Main {
+                conn: taken.conn,
+                token,
+                stopped: false,
+            }));
+        }
+        Err(e) => log::warn!(
+            "The link to the primary can't be watched: {}",
+            sys::error_text(&e)
+        ),
+    }
+}
+
+/// The maximum number of collected bytes; 0 without one.
+fn limit(server: &Server) -> u64 {
+    use crate::client::Class;
+    match server.config.replica_full_sync_buffer_limit {
+        0 => server.config.client_output_buffer_limit[Class::Replica as usize].hard,
+        limit => limit,
+    }
+}
+
+/// The read handler of the main connection while the snapshot is received or loaded.
+fn collect_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    let (mut budget, limit) = (el.budget(), limit(server));
+    while budget > 0 {
+        let channels = &mut server.primary_link.channels;
+        let (Some(main), Some(upstream)) = (&mut channels.main, &mut server.replication.upstream)
+        else {
+            return Io::Drained;
+        };
+        let room = upstream.collected.room(limit, READ_BYTES.min(budget));
+        if room == 0 {
+            if !std::mem::replace(&mut main.stopped, true) {
+                log_limit(channels.sync, limit, server.config.words());
+            }
+            el.clear_handler(token, Mask::READABLE);
+            return Io::More;
+        }
+        let mut piece = Vec::new();
+        match main.conn.read_into(&mut piece, room) {
+            Ok(read) => {
+                budget -= read.bytes;
+                server.stats.net_input_bytes += read.bytes as u64;
+                server.stats.net_repl_input_bytes += read.bytes as u64;
+                upstream.collected.push(piece);
+                if read.io == Io::Drained {
+                    return Io::Drained;
+                }
+            }
+            Err(e) => {
+                let words = server.config.words();
+                let reason = sys::error_text(&e);
+                let line = words.line(
+                    "Main channel error while reading from master: {}",
+                    &[&reason],
+                );
+                log::warn!("{line}");
+                main_lost(el, server);
+                return Io::Drained;
+            }
+        }
+    }
+    Io::More
+}
+
+fn log_limit(sync: Option<Sync>, limit: u64, words: Words) {
+    match sync.map(|sync| sync.dialect) {
+        Some(Dialect::Redis) => log::info!(
+            "{}",
+            words.line(
+                "Replication buffer limit has been reached ({} bytes), stopped buffering replication stream. Further \
+                 accumulation may occur on master side. ",
+                &[&limit]
+            )
+        ),
+        _ => log::info!(
+            "Dual channel replication: Replication buffer limit reached ({limit} bytes), stopping buffering. Further \
+             accumulation will occur on primary side."
+        ),
+    }
+}
+
+/// The main connection is gone. While the snapshot is loaded, only this is noted; afterwards the
+/// stream may be requested again behind the snapshot.
+fn main_lost(el: &mut EventLoop<Server>, server: &mut Server) {
+    if let Some(main) = server.primary_link.channels.main.take() {
+        el.remove_file(main.token);
+    }
+    if !server.is_nested() {
+        fail(el, server);
+    }
+}
+
+/// The snapshot is loaded; `conn` is the connection over which it came. With one connection, the
+/// stream follows on it.
+pub fn loaded(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection, received: &[u8]) {
+    let Some(sync) = &mut server.primary_link.channels.sync else {
+        return stream_from(el, server, conn, received);
+    };
+    sync.loaded = true;
+    drop(conn);
+    if let Some(upstream) = &mut server.replication.upstream {
+        upstream.can_continue = true;
+        upstream.received.last_io_ms = server.clock.now_ms;
+    }
+    if server.primary_link.channels.main.is_none() && server.primary_link.link.is_none() {
+        log::warn!("Dual channel replication: the main channel was lost during the load");
+        fail(el, server);
+    }
+}
+
+/// Applies what was collected, then what the main connection receives.
+fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
+    let channels = &mut server.primary_link.channels;
+    let (Some(main), Some(sync)) = (channels.main.take(), channels.sync.take()) else {
+        return;
+    };
+    el.remove_file(main.token);
+    let collected = server.replication.upstream.as_ref();
+    let bytes = collected.map_or(0, |upstream| upstream.collected.bytes());
+    if sync.dialect == Dialect::Redis {
+        let words = server.config.words();
+        let line = words.line(
+            "MASTER <-> REPLICA sync: Starting to stream replication buffer into the db ({} bytes).",
+            &[&bytes],
+        );
+        log::info!("{line}");
+    }
+    stream_from(el, server, main.conn, b"");
+    let client = server
+        .replication
+        .upstream
+        .as_ref()
+        .and_then(|up| up.client);
+    let c = client.and_then(|r| server.net.clients.resolve(r));
+    if let Some(token) = c.and_then(|c| c.token) {
+        el.set_handler(token, Mask::READABLE, apply_handler);
+        el.mark_ready(token, Mask::READABLE);
+    }
+}
+
+/// The read handler of the client that applies the stream, while there are collected pieces.
+fn apply_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    if server.is_nested() {
+        return Io::More; // what it changes is not meant for the middle of a command
+    }
+    let mut budget = el.budget();
+    while budget > 0 {
+        let Some(upstream) = &mut server.replication.upstream else {
+            return Io::Drained;
+        };
+        let (client, piece) = (upstream.client, upstream.collected.pop());
+        match (client, piece) {
+            (Some(r), Some(piece)) => {
+                budget = budget.saturating_sub(piece.len());
+                let lent = server.event_loop.lent.clone();
+                lent.lend(el, || apply(server, r, &piece));
+            }
+            (_, None) => {
+                log_applied(server, upstream_peak(server));
+                el.set_handler(token, Mask::READABLE, query::read_handler);
+                return Io::More;
+            }
+            (None, Some(_)) => return Io::Drained,
+        }
+    }
+    Io::More
+}
+
+fn upstream_peak(server: &Server) -> u64 {
+    let upstream = server.replication.upstream.as_ref();
+    upstream.map_or(0, |upstream| upstream.collected.peak())
+}
+
+fn log_applied(server: &Server, bytes: u64) {
+    let words = server.config.words();
+    let line = words.line(
+        "MASTER <-> REPLICA sync: Successfully streamed replication buffer into the db ({} bytes in total)",
+        &[&bytes],
+    );
+    log::info!("{line}");
+    log::info!("Dual channel replication: Successfully streamed replication data into memory");
+}
+
+fn apply(server: &mut Server, r: ClientRef, piece: &[u8]) {
+    if let Some(mut c) = server.net.clients.take_ref(r) {
+        if !c.has(flag::CLOSE_ASAP) {
+            c.net_in += piece.len() as u64;
+            c.last_interaction_ms = server.clock.now_ms;
+            query::feed(server, &mut c, piece);
+        }
+        server.net.clients.put(c);
+    }
+}

@@ -1,0 +1,141 @@
+//! A full sync over two connections, on the replica: what the primary says about the snapshot, and
+//! the part of its stream that collects while the snapshot is received and loaded.
+//!
+//! ```text
+//!   main connection ─> push ─> [ piece | piece | ... ] ─> pop ─> applied when the snapshot is loaded
+//!                       └ up to the limit; then the rest stays in the socket, and with the primary
+//! ```
+
+use std::collections::VecDeque;
+
+use super::psync::Dialect;
+
+/// `$ENDOFF:<offset> <history> <database> <client>`: the end of a snapshot in the stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct End {
+    pub offset: u64,
+    /// 40 hexadecimal digits.
+    pub id: String,
+    /// The primary's client that sends the snapshot.
+    pub client: u64,
+}
+
+impl End {
+    /// Parses the line.
+    pub fn parse(line: &[u8]) -> Option<End> {
+        let text = std::str::from_utf8(line.strip_prefix(b"$ENDOFF:")?).ok()?;
+        let mut words = text.split(' ');
+        let (offset, id) = (words.next()?.parse().ok()?, words.next()?.to_string());
+        // The snapshot has it, too; -1 if there is none.
+        let _db: i64 = words.next()?.parse().ok()?;
+        let client = words.next()?.parse().ok()?;
+        let end = End { offset, id, client };
+        let valid_id = end.id.len() == 40 && end.id.bytes().all(|b| b.is_ascii_alphanumeric());
+        (valid_id && words.next().is_none()).then_some(end)
+    }
+}
+
+/// The state of such a sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sync {
+    pub dialect: Dialect,
+    /// Whether the snapshot is loaded, and the main connection is still to come.
+    pub loaded: bool,
+}
+
+/// Bytes of the stream that can't be applied yet.
+#[derive(Default, Debug)]
+pub struct Collected {
+    pieces: VecDeque<Vec<u8>>,
+    bytes: u64,
+    peak: u64,
+}
+
+impl Collected {
+    /// Adds bytes to the end.
+    pub fn push(&mut self, piece: Vec<u8>) {
+        if !piece.is_empty() {
+            self.bytes += piece.len() as u64;
+            self.peak = self.peak.max(self.bytes);
+            self.pieces.push_back(piece);
+        }
+    }
+
+    /// Removes the first piece.
+    pub fn pop(&mut self) -> Option<Vec<u8>> {
+        let piece = self.pieces.pop_front()?;
+        self.bytes -= piece.len() as u64;
+        Some(piece)
+    }
+
+    /// Drops everything, for another sync.
+    pub fn clear(&mut self) {
+        *self = Collected::default();
+    }
+
+    /// The number of bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The maximum number of bytes since the sync began.
+    pub fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    /// The size of the next piece, so that the limit is not exceeded; 0 is no limit.
+    pub fn room(&self, limit: u64, piece: usize) -> usize {
+        match limit {
+            0 => piece,
+            limit => piece.min(usize::try_from(limit.saturating_sub(self.bytes)).unwrap_or(piece)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_snapshot_is_four_words() {
+        let id = "0123456789abcdef0123456789abcdef01234567";
+        let line = format!("$ENDOFF:100 {id} 3 18");
+        let end = End {
+            offset: 100,
+            id: id.into(),
+            client: 18,
+        };
+        assert_eq!(End::parse(line.as_bytes()), Some(end));
+        assert!(End::parse(format!("$ENDOFF:0 {id} -1 7").as_bytes()).is_some());
+        for bad in [
+            String::new(),
+            "$ENDOFF:".into(),
+            format!("$ENDOFF:-1 {id} 0 1"),
+            format!("$ENDOFF:1 {id} x 1"),
+            format!("$ENDOFF:1 {id} 0"),
+            format!("$ENDOFF:1 {id} 0 1 2"),
+            format!("$ENDOFF:1 {}x 0 1", id),
+            format!("$ENDOFF:99999999999999999999 {id} 0 1"),
+            format!("+ENDOFF:1 {id} 0 1"),
+        ] {
+            assert_eq!(End::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_was_collected_comes_back_in_order_and_is_counted() {
+        let mut collected = Collected::default();
+        collected.push(b"abc".to_vec());
+        collected.push(Vec::new());
+        collected.push(b"de".to_vec());
+        assert_eq!((collected.bytes(), collected.peak()), (5, 5));
+        assert_eq!((collected.room(7, 16), collected.room(0, 16)), (2, 16));
+        assert_eq!(collected.room(3, 16), 0, "the limit was lowered");
+        assert_eq!(collected.pop().as_deref(), Some(&b"abc"[..]));
+        assert_eq!(collected.pop().as_deref(), Some(&b"de"[..]));
+        assert_eq!(collected.pop(), None);
+        assert_eq!((collected.bytes(), collected.peak()), (0, 5));
+        collected.clear();
+        assert_eq!(collected.peak(), 0);
+    }
+}

@@ -1,0 +1,94 @@
+//! Full syncs over two connections, in both dialects, with a write load while the snapshot is sent,
+//! and with one of the connections cut.
+
+use crate::load;
+use crate::nodes::{Kind, Logs, Node, wait_for, wait_in_step, wait_same};
+
+/// The connection that is cut while the snapshot is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    Neither,
+    /// The one with the stream.
+    Main,
+    /// The one with the snapshot.
+    Snapshot,
+}
+
+/// All pairs of servers that have a dialect in common, with each cut.
+pub fn all() -> Vec<(Kind, Kind, Cut)> {
+    let mut all = Vec::new();
+    for peer in [Kind::Aeris, Kind::Redis8, Kind::Valkey8, Kind::Valkey9] {
+        for cut in [Cut::Neither, Cut::Main, Cut::Snapshot] {
+            all.push((Kind::Aeris, peer, cut));
+            if peer != Kind::Aeris {
+                all.push((peer, Kind::Aeris, cut));
+            }
+        }
+    }
+    all
+}
+
+fn start(kind: Kind, other: Kind) -> Option<Node> {
+    let mut args = vec!["--repl-diskless-sync", "yes"];
+    if kind != Kind::Redis8 {
+        args.extend(["--dual-channel-replication-enabled", "yes"]);
+    }
+    if kind == Kind::Redis8 || kind == Kind::Aeris {
+        args.extend(["--repl-rdb-channel", "yes"]);
+    }
+    if kind == Kind::Aeris && other == Kind::Valkey9 {
+        // Its digests do not show which fields have a time to live.
+        args.extend(["--extended-redis-compatibility", "no"]);
+    }
+    Node::start(kind, &args)
+}
+
+/// The ids of the two clients of a replica: the stream's first, which connected first.
+fn connections(primary: &mut Node) -> Option<[u64; 2]> {
+    let list = primary.line("CLIENT LIST TYPE replica");
+    let id = |line: &str| line.strip_prefix("id=")?.split(' ').next()?.parse().ok();
+    let mut ids: Vec<u64> = list.lines().filter_map(id).collect();
+    ids.sort_unstable();
+    ids.try_into().ok()
+}
+
+/// Synchronises a replica, if both servers are installed.
+pub fn run(primary: Kind, replica: Kind, cut: Cut) {
+    let (Some(mut primary), Some(mut replica)) = (start(primary, replica), start(replica, primary))
+    else {
+        return;
+    };
+    let _logs = Logs::of(&[&primary, &replica]);
+    let field_ttls = primary.kind.has_field_ttls() && replica.kind.has_field_ttls();
+    load::run(primary.conn(), 1, 3, field_ttls);
+    // The child keeps this delay to its end.
+    primary.ok("CONFIG SET rdb-key-save-delay 5000");
+    replica.follow(&primary);
+    let mut ids = None;
+    wait_for("there are two connections", || {
+        ids = connections(&mut primary);
+        ids.is_some()
+    });
+    primary.ok("CONFIG SET rdb-key-save-delay 0");
+    load::run(primary.conn(), 2, 2, field_ttls);
+    let [main, snapshot] = ids.expect("two connections");
+    let killed = match cut {
+        Cut::Neither => None,
+        Cut::Main => Some(main),
+        Cut::Snapshot => Some(snapshot),
+    };
+    if let Some(id) = killed {
+        assert_eq!(primary.line(&format!("CLIENT KILL ID {id}")), ":1\r\n");
+        load::run(primary.conn(), 3, 1, field_ttls);
+    }
+    wait_in_step(&mut primary, &mut replica);
+    load::run(primary.conn(), 4, 1, field_ttls);
+    wait_in_step(&mut primary, &mut replica);
+    wait_same(&mut primary, &mut replica);
+    if cut == Cut::Neither {
+        assert_eq!(primary.number("sync_full"), 1, "the first sync succeeds");
+    }
+    wait_for("one connection is left", || {
+        primary.number("connected_slaves") == 1
+    });
+}
