@@ -55,7 +55,7 @@ impl DataSet {
 
     /// Frees it in the background, except the interpreter of functions, which belongs to this
     /// thread.
-    fn free(self, lazyfree: &LazyFree) {
+    pub fn free(self, lazyfree: &LazyFree) {
         let keys = self.len();
         if keys > 0 {
             lazyfree.free(Box::new(self.dbs), keys);

@@ -6,6 +6,7 @@
 //!   swapdb"`).
 //! - `channels`: full syncs over two connections. Five of them run here, all of them by
 //!   `make interop`.
+//! - `loading`: what clients see while a replica loads, and what stays if that fails.
 
 #[path = "replication/cells.rs"]
 mod cells;
@@ -14,6 +15,8 @@ mod channels;
 mod common;
 #[path = "replication/load.rs"]
 mod load;
+#[path = "replication/loading.rs"]
+mod loading;
 #[path = "replication/nodes.rs"]
 mod nodes;
 

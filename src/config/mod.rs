@@ -201,6 +201,7 @@ pub struct Config {
     pub replica_ignore_maxmemory: bool,
     pub replica_ignore_disk_write_errors: bool,
     pub replica_lazy_flush: bool,
+    pub replica_accept_empty_primary: bool,
     pub replica_priority: u32,
     pub replica_announced: bool,
     pub replica_announce_ip: Text,

@@ -90,6 +90,8 @@ pub const DENY_LOADING: u16 = 1 << 6;
 /// Known and accepted, but without effect in this server. The start logs it if it is not at its
 /// default.
 pub const NO_EFFECT: u16 = 1 << 7;
+/// CONFIG SET refuses it while another data set is loaded beside the one that clients read.
+pub const DENY_ASYNC_LOADING: u16 = 1 << 9;
 /// CONFIG REWRITE removes the line of an empty value, since empty means "not set".
 pub const EMPTY_IS_UNSET: u16 = 1 << 8;
 

@@ -8,7 +8,8 @@
 
 use super::enums::Text;
 use super::row::{
-    Apply, DENY_LOADING, HIDDEN, IMMUTABLE, MULTI_ARG, Origin, PROTECTED, Reason, Row,
+    Apply, DENY_ASYNC_LOADING, DENY_LOADING, HIDDEN, IMMUTABLE, MULTI_ARG, Origin, PROTECTED,
+    Reason, Row,
 };
 use super::table::{TABLE, lookup};
 use super::{Config, os_error};
@@ -24,6 +25,8 @@ pub struct Access {
     pub protected: bool,
     /// The data set is being loaded, or a script runs for too long.
     pub loading: bool,
+    /// Another data set is being loaded beside the one that clients read.
+    pub loading_aside: bool,
 }
 
 /// The text of an error reply, without its `-`.
@@ -198,6 +201,7 @@ fn find_targets(
             return Err(failed("can't set protected config"));
         }
         denied_by_loading |= row.is(DENY_LOADING) && access.loading;
+        denied_by_loading |= row.is(DENY_ASYNC_LOADING) && access.loading_aside;
         let spelled = row
             .names()
             .find(|known| known.as_bytes().eq_ignore_ascii_case(name));

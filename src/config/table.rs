@@ -189,7 +189,7 @@ pub static TABLE: &[Row] = &[
     Row::new("dbfilename", text!(dbfilename, "dump.rdb", check::dbfilename)).flags(PROTECTED),
 
     // Append only file
-    Row::new("appendonly", yes_no!(appendonly, false)).apply(Apply::AppendOnly),
+    Row::new("appendonly", yes_no!(appendonly, false)).flags(DENY_ASYNC_LOADING).apply(Apply::AppendOnly),
     Row::new("appendfilename", text!(appendfilename, "appendonly.aof", check::appendfilename)).flags(IMMUTABLE),
     Row::new("appenddirname", text!(appenddirname, "appendonlydir", check::appenddirname)).flags(IMMUTABLE),
     Row::new("appendfsync", choice!(appendfsync: AppendFsync, "everysec")),
@@ -215,6 +215,7 @@ pub static TABLE: &[Row] = &[
     Row::new("replica-read-only", yes_no!(replica_read_only, true)).aliases(&["slave-read-only"]),
     Row::new("replica-ignore-maxmemory", yes_no!(replica_ignore_maxmemory, true)).aliases(&["slave-ignore-maxmemory"]),
     Row::new("replica-ignore-disk-write-errors", yes_no!(replica_ignore_disk_write_errors, false)).flags(NO_EFFECT),
+    Row::new("replica-accept-empty-primary", yes_no!(replica_accept_empty_primary, false)),
     Row::new("replica-lazy-flush", yes_no!(replica_lazy_flush, false)).aliases(&["slave-lazy-flush"]),
     Row::new("replica-priority", number!(replica_priority, 100, 0, INT)).aliases(&["slave-priority"]),
     Row::new("replica-announced", yes_no!(replica_announced, true)),
@@ -223,7 +224,7 @@ pub static TABLE: &[Row] = &[
     Row::new("repl-diskless-sync", yes_no!(repl_diskless_sync, true)),
     Row::new("repl-diskless-sync-delay", number!(repl_diskless_sync_delay, 5, 0, INT)),
     Row::new("repl-diskless-sync-max-replicas", number!(repl_diskless_sync_max_replicas, 0, 0, INT)),
-    Row::new("repl-diskless-load", choice!(repl_diskless_load: ReplDisklessLoad, "disabled")).flags(DENY_LOADING | NO_EFFECT),
+    Row::new("repl-diskless-load", choice!(repl_diskless_load: ReplDisklessLoad, "disabled")).flags(DENY_LOADING),
     Row::new("dual-channel-replication-enabled", yes_no!(dual_channel_replication_enabled, false)),
     Row::new("repl-rdb-channel", yes_no!(repl_rdb_channel, true)).flags(HIDDEN),
     Row::new("replica-full-sync-buffer-limit", memory!(replica_full_sync_buffer_limit, 0, 0, LONG)),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const FREE: Access = Access {
     protected: true,
     loading: false,
+    loading_aside: false,
 };
 
 fn load_text(text: &str) -> Result<Config, StartError> {
@@ -467,6 +468,7 @@ fn set_refusals() {
     let locked = Access {
         protected: false,
         loading: true,
+        loading_aside: false,
     };
     let error = config.set(&[(b"dir", b"/")], locked).err().unwrap();
     assert_eq!(

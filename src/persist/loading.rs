@@ -17,6 +17,7 @@
 //! **Invariant:** while `server.loading` is `InPlace` nothing expires and nothing is evicted;
 //! expired keys of the file are not created.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -182,15 +183,22 @@ impl Live<'_> {
     /// Records that `loaded` bytes have been read, and serves clients. Returns the number of bytes
     /// at which to call it again.
     pub fn progress(&mut self, loaded: u64) -> u64 {
-        const TURN: Events = Events::ALL
-            .union(Events::DONT_WAIT)
-            .union(Events::CALL_BEFORE_SLEEP)
-            .union(Events::CALL_AFTER_SLEEP);
         self.server.load.loaded_bytes = loaded;
+        self.turn(TURN.union(Events::DONT_WAIT));
+        loaded + u64::from(self.server.config.loading_process_events_interval_bytes)
+    }
+
+    /// Serves clients until something has happened: the source of the bytes has no more of them at
+    /// present.
+    pub fn wait(&mut self) {
+        self.turn(TURN);
+    }
+
+    fn turn(&mut self, events: Events) {
         self.server.clock.update();
         match &mut self.el {
             Some(el) => {
-                let turn = |server: &mut Server| el.process_events(server, TURN);
+                let turn = |server: &mut Server| el.process_events(server, events);
                 if let Err(e) = self.server.nested_turn(turn) {
                     log::warn!("The event loop failed: {}", sys::error_text(&e));
                 }
@@ -198,9 +206,16 @@ impl Live<'_> {
             // A command loads, so the loop is within a turn.
             None => busy::process_events_while_blocked(self.server),
         }
-        loaded + u64::from(self.server.config.loading_process_events_interval_bytes)
     }
 }
+
+const TURN: Events = Events::ALL
+    .union(Events::CALL_BEFORE_SLEEP)
+    .union(Events::CALL_AFTER_SLEEP);
+
+/// The loading server, shared between the loader and the source of the bytes, which serves clients
+/// while it waits for a socket.
+pub type SharedLive<'l, 'a> = RefCell<&'l mut Live<'a>>;
 
 /// Options of a load.
 #[derive(Clone, Copy, Default)]
@@ -211,9 +226,20 @@ pub struct Options {
     /// AOF, which has their deletion later.
     pub keep_expired: bool,
     /// Called when the AUX fields and the functions have been read; the parameter tells whether
-    /// there is any key. False ends the load with [`LoadError::Unwanted`]. The functions have been
-    /// stored by then, so only a load of another data set may be refused.
-    pub accept: Option<fn(&mut Server, bool) -> bool>,
+    /// there is any key. The functions have been stored by then, so only a load of another data set
+    /// may be refused.
+    pub accept: Option<fn(&mut Server, bool) -> Accept>,
+}
+
+/// The decision on a data set before its first key is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Accept {
+    /// It is loaded into its place.
+    Continue,
+    /// The other data set replaces the server's now, and the keys are loaded in place.
+    Install,
+    /// The load ends with [`LoadError::Unwanted`].
+    Refuse,
 }
 
 /// Fills the keyspace from what `load::read` finds.
@@ -228,8 +254,11 @@ pub struct Options {
 ///
 /// **Invariant:** no key waits when another database begins, or when the load is over: before that
 /// no key is looked up.
+///
+/// **Invariant:** the loader does not hold the borrowed server while it reads from the source,
+/// which may borrow it, too.
 pub struct Keyspace<'l, 'a> {
-    live: &'l mut Live<'a>,
+    live: &'l SharedLive<'l, 'a>,
     place: Place<'l>,
     options: Options,
     db: u32,
@@ -277,8 +306,8 @@ fn is_history_id(id: &str) -> bool {
 const AHEAD: usize = 24;
 
 impl<'l, 'a> Keyspace<'l, 'a> {
-    fn new(live: &'l mut Live<'a>, place: Place<'l>, options: Options) -> Keyspace<'l, 'a> {
-        let now_ms = live.server.clock.now_ms;
+    fn new(live: &'l SharedLive<'l, 'a>, place: Place<'l>, options: Options) -> Self {
+        let now_ms = live.borrow().server.clock.now_ms;
         Keyspace {
             live,
             place,
@@ -292,19 +321,20 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         }
     }
 
-    /// The database that is being filled.
+    /// Calls `f` with the database that is being filled.
     #[inline]
-    fn db(&mut self) -> &mut Db {
-        let data = match &mut self.place {
-            Place::Server => &mut self.live.server.data,
-            Place::Aside(data) => data,
-        };
-        &mut data.dbs[self.db as usize]
+    fn with_db<R>(&mut self, f: impl FnOnce(&mut Db) -> R) -> R {
+        let db = self.db as usize;
+        match &mut self.place {
+            Place::Server => f(&mut self.live.borrow_mut().server.data.dbs[db]),
+            Place::Aside(data) => f(&mut data.dbs[db]),
+        }
     }
 
     /// The 24 bits of the key's last use.
     fn stamp(&self, meta: Meta) -> u32 {
-        let (evict, now) = (&self.live.server.evict, self.now_ms);
+        let live = self.live.borrow();
+        let (evict, now) = (&live.server.evict, self.now_ms);
         match (meta.frequency, meta.idle_seconds) {
             (Some(counter), _) if evict.is_lfu() => evict.stamp_frequency(counter, now),
             (_, Some(seconds)) if !evict.is_lfu() => {
@@ -317,9 +347,11 @@ impl<'l, 'a> Keyspace<'l, 'a> {
     #[inline]
     fn add(&mut self, name: &[u8], meta: Meta, kind: u8, value: New) -> Result<()> {
         let lru = self.stamp(meta);
-        let keys = &self.db().keys;
-        let hash = keys.hash(name);
-        keys.prefetch_bucket(hash);
+        let hash = self.with_db(|db| {
+            let hash = db.keys.hash(name);
+            db.keys.prefetch_bucket(hash);
+            hash
+        });
         if self.waiting.len() == AHEAD {
             self.put_first()?;
         }
@@ -334,7 +366,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         let Some((hash, entry)) = self.waiting.pop_front() else {
             return Ok(());
         };
-        if let Some(old) = self.db().insert(hash, entry)
+        if let Some(old) = self.with_db(|db| db.insert(hash, entry))
             && !self.options.replace
         {
             return corrupt(format!(
@@ -358,8 +390,9 @@ impl<'l, 'a> Keyspace<'l, 'a> {
 
 impl Sink for Keyspace<'_, '_> {
     fn tick(&mut self, offset: u64) -> u64 {
-        let next = self.live.progress(offset);
-        self.now_ms = self.live.server.clock.now_ms;
+        let mut live = self.live.borrow_mut();
+        let next = live.progress(offset);
+        self.now_ms = live.server.clock.now_ms;
         next
     }
 
@@ -368,7 +401,7 @@ impl Sink for Keyspace<'_, '_> {
         let number = text.parse::<i64>().unwrap_or(0);
         match name {
             b"redis-ver" => {
-                let words = self.live.server.config.words();
+                let words = self.live.borrow().server.config.words();
                 log::info!(
                     "{}",
                     texts::LOG_RDB_BY_REDIS.fill(words, &[("version", &text)])
@@ -384,7 +417,7 @@ impl Sink for Keyspace<'_, '_> {
                     "RDB memory usage when created {:.2} Mb",
                     number as f64 / (1024.0 * 1024.0)
                 );
-                self.live.server.load.rdb_used_mem = number.max(0) as u64;
+                self.live.borrow_mut().server.load.rdb_used_mem = number.max(0) as u64;
             }
             b"aof-preamble" if number != 0 => log::info!("RDB has an AOF tail"),
             b"aof-base" if number != 0 => log::info!("RDB is base AOF"),
@@ -400,9 +433,9 @@ impl Sink for Keyspace<'_, '_> {
     }
 
     fn select_db(&mut self, db: u64) -> Result<()> {
-        let dbs = self.live.server.data.dbs.len();
+        let dbs = self.live.borrow().server.data.dbs.len();
         if db >= dbs as u64 {
-            let words = self.live.server.config.words();
+            let words = self.live.borrow().server.config.words();
             return corrupt(
                 texts::LOG_TOO_FEW_DATABASES.fill(words, &[("databases", &dbs.to_string())]),
             );
@@ -414,15 +447,17 @@ impl Sink for Keyspace<'_, '_> {
 
     fn resize_db(&mut self, keys: u64, _: u64, plausible: u64) {
         let keys = usize::try_from(keys.min(plausible)).unwrap_or(0);
-        let db = self.db();
-        let total = db.len().saturating_add(keys);
-        db.keys.reserve(total);
+        self.with_db(|db| {
+            let total = db.len().saturating_add(keys);
+            db.keys.reserve(total);
+        });
     }
 
     fn function(&mut self, source: &[u8]) -> Result<()> {
-        let rules = LoadRules::of(self.live.server);
+        let mut live = self.live.borrow_mut();
+        let rules = LoadRules::of(live.server);
         let functions = match &mut self.place {
-            Place::Server => &mut self.live.server.data.functions,
+            Place::Server => &mut live.server.data.functions,
             Place::Aside(data) => &mut data.functions,
         };
         let loaded = functions.load_library(rules, source, self.options.replace);
@@ -434,12 +469,24 @@ impl Sink for Keyspace<'_, '_> {
     }
 
     fn keys_begin(&mut self, any: bool) -> Result<()> {
-        match self.options.accept {
-            Some(accept) if !accept(self.live.server, any) => {
+        let Some(accept) = self.options.accept else {
+            return Ok(());
+        };
+        let mut live = self.live.borrow_mut();
+        match (accept(live.server, any), live.server.top_level()) {
+            (Accept::Continue, _) => Ok(()),
+            (Accept::Install, Ok(top)) => {
+                if let Place::Aside(data) = std::mem::replace(&mut self.place, Place::Server) {
+                    let data = std::mem::replace(data, DataSet::new(0, live.server.key_hasher));
+                    live.server.install_data_set(&top, data);
+                    live.server.loading = Loading::InPlace;
+                }
+                Ok(())
+            }
+            (Accept::Refuse, _) | (Accept::Install, Err(_)) => {
                 self.ended = Some(LoadError::Unwanted);
                 corrupt("The data set is not wanted")
             }
-            _ => Ok(()),
         }
     }
 
@@ -459,8 +506,9 @@ impl Sink for Keyspace<'_, '_> {
             }
         }
         self.add(name, meta, kind, value)?;
-        delay(self.live.server.config.key_load_delay);
-        if self.live.server.shutdown.now {
+        let live = self.live.borrow();
+        delay(live.server.config.key_load_delay);
+        if live.server.shutdown.now {
             return Err(Fault::Read(io::ErrorKind::Interrupted.into()));
         }
         Ok(())
@@ -474,7 +522,8 @@ impl Sink for Keyspace<'_, '_> {
     }
 
     fn footer(&mut self, found: u64, computed: u64) -> Result<()> {
-        let server = &self.live.server;
+        let live = self.live.borrow();
+        let server = &live.server;
         if !server.config.rdbchecksum || server.debug.skip_checksum {
             return Ok(());
         }
@@ -507,8 +556,18 @@ pub fn load_stream(
     place: Place,
     options: Options,
 ) -> std::result::Result<Loaded, LoadError> {
-    let version = read_version(live.server, reader)?;
-    let limits = Limits::of(live.server);
+    load_shared(&RefCell::new(live), reader, place, options)
+}
+
+/// Like [`load_stream`], from a source that uses the server while it waits for bytes.
+pub fn load_shared<'l, 'a>(
+    live: &'l SharedLive<'l, 'a>,
+    reader: &mut Reader,
+    place: Place<'l>,
+    options: Options,
+) -> std::result::Result<Loaded, LoadError> {
+    let version = read_version(live, reader)?;
+    let limits = Limits::of(live.borrow().server);
     let mut keyspace = Keyspace::new(live, place, options);
     let result = load::read(reader, version, limits, &mut keyspace);
     let result = result.and_then(|()| keyspace.settle());
@@ -518,7 +577,7 @@ pub fn load_stream(
         ended,
         ..
     } = keyspace;
-    if live.server.shutdown.now {
+    if live.borrow().server.shutdown.now {
         return Err(LoadError::Stopped);
     }
     if let Err(fault) = result {
@@ -529,15 +588,16 @@ pub fn load_stream(
         return Err(ended);
     }
     report(counts);
-    live.server.rdb.last_load = counts;
+    live.borrow_mut().server.rdb.last_load = counts;
     Ok(Loaded {
         counts,
         position: history.position(),
     })
 }
 
-fn read_version(server: &Server, reader: &mut Reader) -> std::result::Result<u32, LoadError> {
-    let any_version = server.config.rdb_version_check == RdbVersionCheck::Relaxed;
+fn read_version(live: &SharedLive, reader: &mut Reader) -> std::result::Result<u32, LoadError> {
+    let check = live.borrow().server.config.rdb_version_check;
+    let any_version = check == RdbVersionCheck::Relaxed;
     load::read_version(reader, any_version).map_err(|refused| match refused {
         Refused::Signature => {
             log::warn!("Wrong signature trying to load DB from file");

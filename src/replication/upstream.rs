@@ -84,6 +84,8 @@ pub struct Upstream {
     pub is_new: bool,
     /// Whether the last sync was refused, because the primary had no keys and this server has.
     pub refused_empty: bool,
+    /// The Unix time at which that was logged, in milliseconds.
+    pub refused_logged_ms: i64,
 }
 
 impl Upstream {
@@ -105,6 +107,7 @@ impl Upstream {
             connect_at_ms: 0,
             is_new: true,
             refused_empty: false,
+            refused_logged_ms: 0,
         }
     }
 

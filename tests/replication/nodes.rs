@@ -67,6 +67,10 @@ impl Node {
         Some(Node { kind, peer, conn })
     }
 
+    pub fn aeris(args: &[&str]) -> Node {
+        Node::start(Kind::Aeris, args).expect("our own program")
+    }
+
     pub fn port(&self) -> u16 {
         self.peer.port
     }
@@ -121,6 +125,14 @@ impl Node {
     pub fn wait_until_up(&mut self) {
         let name = self.name();
         wait_for(&format!("the link of {name} is up"), || self.is_up());
+    }
+
+    /// Waits for a line of the log, which has all starts.
+    pub fn wait_for_log(&self, text: &str) {
+        let what = format!("{text:?} in the log of {}", self.name());
+        let path = self.dir().join("server.log");
+        let log = || std::fs::read_to_string(&path).unwrap_or_default();
+        wait_for(&what, || log().contains(text));
     }
 
     /// Ends it with SHUTDOWN and starts it again, with further arguments.

@@ -71,6 +71,7 @@ fn config_set(ctx: &mut Ctx) -> CmdResult {
             Enable::Local => ctx.client.is_local(),
         },
         loading: ctx.server.is_loading(),
+        loading_aside: ctx.server.loading.is_aside(),
     };
     settings::set(ctx.server, &pairs, access).map_err(error_of)?;
     ctx.client.reply.ok();

@@ -61,7 +61,17 @@ fn replicaof(ctx: &mut Ctx) -> CmdResult {
     let port = ctx.int_in(2, 0, u16::MAX.into(), "ERR Invalid master port")? as u16;
     let host = String::from_utf8_lossy(ctx.argv[1]);
     let same = |up: &Upstream| up.port == port && up.host.eq_ignore_ascii_case(&host);
-    if ctx.server.replication.upstream.as_ref().is_some_and(same) {
+    if let Some(upstream) = ctx
+        .server
+        .replication
+        .upstream
+        .as_mut()
+        .filter(|up| same(up))
+    {
+        if upstream.refused_empty {
+            upstream.is_new = true;
+            upstream.connect_at_ms = 0;
+        }
         let line = words.line(
             "REPLICAOF would result into synchronization with the master we are already connected with. No operation \
              performed.",

@@ -18,6 +18,7 @@
 pub mod apply;
 mod channels;
 mod handshake;
+mod install;
 mod receive;
 
 use std::net::IpAddr;
@@ -32,6 +33,7 @@ use crate::replication;
 use crate::replication::upstream::{Phase, Upstream};
 use crate::state::Server;
 use channels::Channels;
+use install::Way;
 use receive::Receive;
 
 /// The time between two attempts to connect.
@@ -47,6 +49,10 @@ pub struct PrimaryLink {
     /// Set while a snapshot is received.
     receive: Option<Box<Receive>>,
     channels: Channels,
+    /// How the snapshot that is being loaded replaces the data set.
+    way: Way,
+    /// The connection while a file is loaded.
+    kept_alive: Option<Connection>,
 }
 
 /// Before the loop sleeps: closes sockets that don't belong to the present role, and connects to
@@ -115,8 +121,13 @@ fn close(el: &mut EventLoop<Server>, server: &mut Server) {
 
 /// An attempt failed: closes everything; the next attempt is in a second.
 fn fail(el: &mut EventLoop<Server>, server: &mut Server) {
-    close(el, server);
     let retry_at_ms = server.clock.now_ms + RETRY_MS;
+    fail_until(el, server, retry_at_ms);
+}
+
+/// An attempt failed: closes everything; the next attempt is at this time.
+fn fail_until(el: &mut EventLoop<Server>, server: &mut Server, retry_at_ms: i64) {
+    close(el, server);
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.phase = Phase::Connect;
         upstream.connect_at_ms = retry_at_ms;
@@ -164,6 +175,7 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
         upstream.attached_at = end;
         upstream.can_continue = true;
         upstream.is_new = false;
+        upstream.refused_empty = false;
         upstream.down_since_s = 0;
     }
     send_ack(server);
@@ -205,6 +217,10 @@ fn send_ack(server: &mut Server) {
 /// primary.
 pub fn cron(server: &mut Server) {
     use crate::client::table::Net;
+    if let Some(conn) = &mut server.primary_link.kept_alive {
+        // A lost connection is noticed by the next read.
+        let _ = conn.write(b"\n");
+    }
     let words = server.config.words();
     let silent_since_ms = server.clock.now_ms - i64::from(server.config.repl_timeout) * 1000;
     let Some(upstream) = server.replication.upstream.as_mut() else {
@@ -223,7 +239,8 @@ pub fn cron(server: &mut Server) {
         }
         return send_ack(server);
     }
-    if upstream.phase == Phase::Transfer && upstream.received.last_io_ms < silent_since_ms {
+    let receives = server.primary_link.receive.is_some();
+    if receives && upstream.received.last_io_ms < silent_since_ms {
         log::warn!(
             "{}",
             words.line(

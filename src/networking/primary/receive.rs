@@ -1,51 +1,43 @@
-//! Receives a snapshot from the primary into a file, then loads it in place of the data set.
+//! Receives a snapshot from the primary: into a file, or straight into the loader.
 //!
 //! ```text
-//!   read_handler ─> header ─> body ─> temp-<time>.<pid>.rdb        clients are served meanwhile
-//!                                       │ complete: fsync, rename to dbfilename
-//!                                       v
-//!                  install: replicas of ours closed, old data flushed, the file loaded
-//!                                       v
-//!                              stream_from: the client that applies the stream
+//!   read_handler ─> header ─┬─ temp-<time>.<pid>.rdb ─> complete: fsync, rename to dbfilename ─┐
+//!                           │  clients are served meanwhile                                    v
+//!                           └─ repl-diskless-load ──────────────────────────────────────> install.rs
 //! ```
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::Instant;
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
-use super::{channels, fail};
+use super::{fail, install};
 use crate::connection::Connection;
-use crate::keyspace::top_level::TopLevel;
 use crate::networking::link::Taken;
-use crate::persist::aof;
-use crate::persist::child::{self, Kind};
-use crate::persist::loading::{self, Live, Options};
 use crate::replication::bulk::{Body, Header, Length, Malformed};
 use crate::replication::upstream::{Phase, Received};
 use crate::state::Server;
-use crate::sync::role;
 use crate::sys;
+use crate::texts::Words;
 
 /// The maximum number of bytes of one read, and of all reads of one turn.
-const READ_BYTES: usize = 64 * 1024;
+pub const READ_BYTES: usize = 64 * 1024;
 const BYTES_PER_TURN: usize = 1024 * 1024;
 
 /// A snapshot that is being received.
 pub struct Receive {
-    conn: Connection,
-    token: Token,
+    pub conn: Connection,
+    pub token: Token,
     /// The history to which it belongs, and its offset.
-    id: String,
-    offset: u64,
+    pub id: String,
+    pub offset: u64,
     header: Header,
-    body: Option<Body>,
-    file: File,
-    path: PathBuf,
+    pub body: Option<Body>,
+    /// The file, unless the bytes go straight into the loader.
+    pub file: Option<(File, PathBuf)>,
     /// The bytes that were read and are not in the file yet.
-    input: Vec<u8>,
+    pub input: Vec<u8>,
     output: Vec<u8>,
 }
 
@@ -53,9 +45,21 @@ impl Receive {
     /// Gives up: closes everything and removes the file.
     pub fn close(self, el: &mut EventLoop<Server>) {
         el.remove_file(self.token);
-        // It may have been renamed already.
-        let _ = std::fs::remove_file(&self.path);
+        if let Some((_, path)) = self.file {
+            // It may have been renamed already.
+            let _ = std::fs::remove_file(path);
+        }
     }
+}
+
+/// What follows the bytes that were read.
+enum Next {
+    /// More bytes.
+    Read,
+    /// The file is complete.
+    InstallFile,
+    /// The header is complete, and the loader reads the rest.
+    InstallStream,
 }
 
 /// `+FULLRESYNC` was received: a snapshot of this history follows.
@@ -66,21 +70,10 @@ pub fn begin(
     id: String,
     offset: u64,
 ) {
-    let now = server.clock.now_ms;
-    let path = PathBuf::from(format!("temp-{}.{}.rdb", now / 1000, std::process::id()));
-    let opened = File::create(&path).and_then(|file| {
-        let token = el.add_file(taken.conn.raw_fd(), Class::First, 0)?;
-        Ok((file, token))
-    });
-    let (file, token) = match opened {
-        Ok(opened) => opened,
+    let token = match el.add_file(taken.conn.raw_fd(), Class::First, 0) {
+        Ok(token) => token,
         Err(e) => {
-            let words = server.config.words();
-            let line = words.line(
-                "Opening the temp file needed for MASTER <-> REPLICA synchronization: {}",
-                &[&sys::error_text(&e)],
-            );
-            log::warn!("{line}");
+            log::warn!("The link to the primary can't be watched: {e}");
             return fail(el, server);
         }
     };
@@ -92,15 +85,14 @@ pub fn begin(
         offset,
         header: Header::default(),
         body: None,
-        file,
-        path,
+        file: None,
         input: taken.received,
         output: Vec::new(),
     }));
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.phase = Phase::Transfer;
         upstream.received = Received {
-            last_io_ms: now,
+            last_io_ms: server.clock.now_ms,
             ..Received::default()
         };
     }
@@ -163,54 +155,35 @@ fn take_input(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(mut receive) = server.primary_link.receive.take() else {
         return;
     };
-    let taken = receive.take(server);
-    server.primary_link.receive = Some(receive);
-    match taken {
-        Ok(false) => {}
-        Ok(true) => complete(el, server),
+    match receive.take(server) {
+        Ok(Next::Read) => server.primary_link.receive = Some(receive),
+        Ok(Next::InstallFile) => install::from_file(el, server, receive),
+        Ok(Next::InstallStream) => install::from_stream(el, server, receive),
         Err(line) => {
             log::warn!("{line}");
+            server.primary_link.receive = Some(receive);
             fail(el, server);
         }
     }
 }
 
 impl Receive {
-    /// Returns whether the snapshot is complete; the rest of `input` is then the stream. `Err` is a
-    /// line for the log.
-    fn take(&mut self, server: &mut Server) -> Result<bool, String> {
-        let words = server.config.words();
+    /// `Err` is a line for the log. After the end, the rest of `input` is the stream.
+    fn take(&mut self, server: &mut Server) -> Result<Next, String> {
         let received = std::mem::take(&mut self.input);
         let mut input = &received[..];
-        if self.body.is_none() {
-            let header = self.header.read(&mut input).map_err(|malformed| {
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                match malformed {
-                    Malformed::Error(error) => words.line(
-                        "MASTER aborted replication with an error: -{}",
-                        &[&text(&error)],
-                    ),
-                    Malformed::Header(line) => words.line(
-                        "Bad protocol from MASTER, the first byte is not '$' (we received '{}'), are you sure the \
-                         host and port are right?",
-                        &[&text(&line)],
-                    ),
-                }
-            })?;
-            let Some(length) = header else {
-                return Ok(false);
-            };
-            note_begin(server, &length);
-            self.body = Some(Body::new(length));
+        if self.body.is_none() && !self.begin_body(server, &mut input)? {
+            return Ok(Next::Read);
         }
-        let Some(body) = &mut self.body else {
-            return Ok(false);
+        let (Some(body), Some((file, _))) = (&mut self.body, &mut self.file) else {
+            self.input = input.to_vec();
+            return Ok(Next::InstallStream);
         };
         let complete = body.read(&mut input, &mut self.output);
-        let written = self.file.write_all(&self.output);
+        let written = file.write_all(&self.output);
         self.output.clear();
         written.map_err(|e| {
-            words.line(
+            server.config.words().line(
                 "Write error or short write writing to the DB dump file needed for MASTER <-> REPLICA \
                  synchronization: {}",
                 &[&sys::error_text(&e)],
@@ -220,140 +193,71 @@ impl Receive {
             upstream.received.bytes = body.delivered();
         }
         self.input = input.to_vec();
-        Ok(complete)
+        Ok(match complete {
+            true => Next::InstallFile,
+            false => Next::Read,
+        })
+    }
+
+    /// Reads the header and opens the file, if there is to be one. Returns whether the header is
+    /// complete.
+    fn begin_body(&mut self, server: &mut Server, input: &mut &[u8]) -> Result<bool, String> {
+        let words = server.config.words();
+        let header = self
+            .header
+            .read(input)
+            .map_err(|malformed| malformed_line(words, malformed))?;
+        let Some(length) = header else {
+            return Ok(false);
+        };
+        let to_disk = !install::is_diskless(server);
+        note_begin(server, &length, to_disk);
+        self.body = Some(Body::new(length));
+        if to_disk {
+            let seconds = server.clock.now_s();
+            let path = PathBuf::from(format!("temp-{seconds}.{}.rdb", std::process::id()));
+            let file = File::create(&path).map_err(|e| {
+                words.line(
+                    "Opening the temp file needed for MASTER <-> REPLICA synchronization: {}",
+                    &[&sys::error_text(&e)],
+                )
+            })?;
+            self.file = Some((file, path));
+        }
+        Ok(true)
     }
 }
 
-fn note_begin(server: &mut Server, length: &Length) {
+fn malformed_line(words: Words, malformed: Malformed) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match malformed {
+        Malformed::Error(error) => words.line(
+            "MASTER aborted replication with an error: -{}",
+            &[&text(&error)],
+        ),
+        Malformed::Header(line) => words.line(
+            "Bad protocol from MASTER, the first byte is not '$' (we received '{}'), are you sure the host and port \
+             are right?",
+            &[&text(&line)],
+        ),
+    }
+}
+
+fn note_begin(server: &mut Server, length: &Length, to_disk: bool) {
     let words = server.config.words();
+    let place = if to_disk { "to disk" } else { "to parser" };
     let line = match length {
         Length::Known(bytes) => words.line(
-            "MASTER <-> REPLICA sync: receiving {} bytes from master to disk",
-            &[bytes],
+            "MASTER <-> REPLICA sync: receiving {} bytes from master {}",
+            &[bytes, &place],
         ),
         Length::Mark(_) => words.line(
-            "MASTER <-> REPLICA sync: receiving streamed RDB from master with EOF to disk",
-            &[],
+            "MASTER <-> REPLICA sync: receiving streamed RDB from master with EOF {}",
+            &[&place],
         ),
     };
     log::info!("{line}");
     if let (Length::Known(bytes), Some(upstream)) = (length, &mut server.replication.upstream) {
         upstream.received.total = Some(*bytes);
-    }
-}
-
-/// The file is complete: replaces the data set.
-fn complete(el: &mut EventLoop<Server>, server: &mut Server) {
-    // Snapshots are not received in nested turns.
-    let Ok(top) = server.top_level() else {
-        return fail(el, server);
-    };
-    let Some(receive) = server.primary_link.receive.take() else {
-        return;
-    };
-    el.remove_file(receive.token);
-    let Receive {
-        conn,
-        id,
-        offset,
-        file,
-        path,
-        input,
-        ..
-    } = *receive;
-    let words = server.config.words();
-    let target = server.config.dbfilename.as_path().to_path_buf();
-    let number = server.primary_link.number;
-    // A child that saves would replace this file with its older one.
-    if server
-        .child
-        .as_ref()
-        .is_some_and(|child| child.kind == Kind::Rdb)
-    {
-        child::kill_and_wait(server, Kind::Rdb);
-    }
-    let named = file
-        .sync_all()
-        .and_then(|()| std::fs::rename(&path, &target));
-    if let Err(e) = named {
-        let line = words.line(
-            "Failed trying to rename the temp DB into {} in MASTER <-> REPLICA synchronization: {}",
-            &[&target.display(), &sys::error_text(&e)],
-        );
-        log::warn!("{line}");
-        let _ = std::fs::remove_file(&path);
-        return fail(el, server);
-    }
-    let Some(db) = install(el, server, &top, &target) else {
-        return fail(el, server);
-    };
-    let upstream = server.replication.upstream.as_ref();
-    if upstream.is_none_or(|up| up.number != number) {
-        return; // the role changed while it was loaded
-    }
-    take_over_history(server, id, offset, db);
-    let line = words.line("MASTER <-> REPLICA sync: Finished with success", &[]);
-    log::info!("{line}");
-    channels::loaded(el, server, conn, &input);
-}
-
-/// Loads the file in place of the data set. Returns the selected database of the primary's stream.
-/// `None`: it failed, which is logged.
-fn install(
-    el: &mut EventLoop<Server>,
-    server: &mut Server,
-    top: &TopLevel,
-    path: &std::path::Path,
-) -> Option<u32> {
-    let words = server.config.words();
-    // The history of this server's replicas ends here.
-    role::close_replicas(server);
-    if let Some(upstream) = &mut server.replication.upstream {
-        upstream.can_continue = false;
-    }
-    aof::stop_for_sync(server);
-    let line = words.line("MASTER <-> REPLICA sync: Flushing old data", &[]);
-    log::info!("{line}");
-    let lazy = server.config.replica_lazy_flush;
-    server.flush(top, None, None, lazy);
-    server.flush_libraries(top);
-    let line = words.line("MASTER <-> REPLICA sync: Loading DB in memory", &[]);
-    log::info!("{line}");
-    let began = Instant::now();
-    let mut live = Live {
-        server,
-        el: Some(el),
-    };
-    let options = Options {
-        // The primary deletes expired keys.
-        keep_expired: true,
-        ..Options::default()
-    };
-    match loading::load_file(&mut live, path, options) {
-        Ok(loaded) => {
-            log::debug!("Loaded in {:.3} seconds", began.elapsed().as_secs_f64());
-            // A failure is logged.
-            let _ = aof::follow_setting(server);
-            Some(loaded.position.map_or(0, |position| position.db))
-        }
-        Err(reason) => {
-            let line = words.line(
-                "Failed trying to load the MASTER synchronization DB from disk: {}",
-                &[&format!("{reason:?}")],
-            );
-            log::warn!("{line}");
-            None
-        }
-    }
-}
-
-/// The data set is now that of the primary's history at this offset.
-fn take_over_history(server: &mut Server, id: String, offset: u64, db: u32) {
-    server.replication.begin_history(id);
-    if server.replication.stream.restart_at(offset).is_err() {
-        log::warn!("The primary's offset {offset} is out of range");
-    }
-    if let Some(upstream) = &mut server.replication.upstream {
-        upstream.db = db;
     }
 }

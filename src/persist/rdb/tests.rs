@@ -8,7 +8,9 @@ use crate::config::enums::RdbVersion;
 use crate::db::Ttl;
 use crate::ds::stream::{NewId, NodeLimits, StreamId};
 use crate::persist::child::Meter;
-use crate::persist::loading::{Counts, Live, LoadError, Loaded, Options, Place, load_stream};
+use crate::persist::loading::{
+    Accept, Counts, Live, LoadError, Loaded, Options, Place, load_stream,
+};
 use crate::persist::rio::{Reader, checksum};
 use crate::types::hash::{FieldTtl, Hash};
 use crate::types::list::{End, List};
@@ -623,8 +625,11 @@ fn keys_past_their_time_are_kept_for_a_replica() {
 #[test]
 fn a_stream_without_keys_can_be_refused_before_anything_is_replaced() {
     /// A replica with data refuses an empty data set of its primary.
-    fn only_with_keys(server: &mut Server, any: bool) -> bool {
-        any || server.data.is_empty()
+    fn only_with_keys(server: &mut Server, any: bool) -> Accept {
+        match any || server.data.is_empty() {
+            true => Accept::Continue,
+            false => Accept::Refuse,
+        }
     }
     let options = Options {
         accept: Some(only_with_keys),

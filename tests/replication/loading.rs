@@ -1,0 +1,188 @@
+//! How a replica of ours replaces its data set: what clients see meanwhile, what stays if it fails,
+//! and the guard against a primary that has lost its data.
+
+use crate::nodes::{Kind, Node, wait_for, wait_in_step, wait_same};
+
+/// A replica that is connected to a primary of this kind and has its keys. `None`: the primary is
+/// not installed.
+fn pair(kind: Kind, replica_args: &[&str]) -> Option<(Node, Node)> {
+    let mut primary = Node::start(kind, &["--repl-diskless-sync", "yes"])?;
+    primary.line("SET key from-the-primary");
+    let mut replica = Node::aeris(replica_args);
+    replica.follow(&primary);
+    wait_in_step(&mut primary, &mut replica);
+    Some((primary, replica))
+}
+
+/// Makes the next sync a full one that takes seconds, and begins it.
+fn begin_slow_full_sync(primary: &mut Node) {
+    primary.ok("CONFIG SET rdbcompression no");
+    primary.line("DEBUG POPULATE 300 new 100000");
+    primary.ok("CONFIG SET rdb-key-save-delay 20000");
+    primary.ok("CONFIG SET repl-backlog-size 16384");
+    let block = "x".repeat(40_000);
+    let syncs = primary.number("sync_full");
+    primary.ok("MULTI");
+    primary.line("CLIENT KILL TYPE replica");
+    primary.line("SET key changed");
+    for n in 0..10 {
+        primary.line(&format!("SET block:{n} {block}"));
+    }
+    primary.line("EXEC");
+    wait_for("a full sync has begun", || {
+        primary.number("sync_full") > syncs
+    });
+}
+
+/// The link breaks while the snapshot is loaded, and the next attempt succeeds.
+fn break_and_finish(primary: &mut Node) {
+    primary.ok("CONFIG SET repl-diskless-sync-delay 5");
+    primary.cut_replicas();
+}
+
+fn finish(primary: &mut Node, replica: &mut Node) {
+    primary.ok("CONFIG SET rdb-key-save-delay 0");
+    primary.ok("CONFIG SET repl-diskless-sync-delay 0");
+    wait_in_step(primary, replica);
+    wait_same(primary, replica);
+}
+
+fn swapdb_serves_the_old_data(kind: Kind) {
+    let args = ["--repl-diskless-load", "swapdb"];
+    let Some((mut primary, mut replica)) = pair(kind, &args) else {
+        return;
+    };
+    begin_slow_full_sync(&mut primary);
+    wait_for("it loads aside", || replica.info("async_loading") == "1");
+    assert_eq!(replica.info("loading"), "0");
+    assert_eq!(replica.line("GET key"), "$16\r\nfrom-the-primary\r\n");
+    assert_eq!(replica.line("DBSIZE"), ":1\r\n");
+    for refused in ["REPLICAOF NO ONE", "BGSAVE", "CONFIG SET appendonly yes"] {
+        let reply = replica.line(refused);
+        assert!(reply.starts_with("-LOADING"), "{refused}: {reply}");
+    }
+    assert_eq!(replica.info("async_loading"), "1");
+    break_and_finish(&mut primary);
+    wait_for("it stops loading", || replica.info("async_loading") == "0");
+    replica.wait_for_log("Discarding temporary DB in background");
+    assert_eq!(replica.line("GET key"), "$16\r\nfrom-the-primary\r\n");
+    finish(&mut primary, &mut replica);
+    replica.wait_for_log("Swapping active DB with loaded DB");
+}
+
+#[test]
+fn swapdb_serves_the_old_data_of_redis_7_0() {
+    swapdb_serves_the_old_data(Kind::Redis7);
+}
+
+#[test]
+fn swapdb_serves_our_own_old_data() {
+    swapdb_serves_the_old_data(Kind::Aeris);
+}
+
+#[test]
+fn swapdb_hides_the_data_of_another_history_and_keeps_them_if_it_fails() {
+    let mut primary = Node::aeris(&["--repl-diskless-sync", "yes"]);
+    primary.ok("CONFIG SET rdbcompression no");
+    primary.line("DEBUG POPULATE 300 new 100000");
+    primary.ok("CONFIG SET rdb-key-save-delay 20000");
+    let mut replica = Node::aeris(&["--repl-diskless-load", "swapdb"]);
+    replica.ok("SET old data");
+    replica.follow(&primary);
+    wait_for("it loads", || replica.info("loading") == "1");
+    assert_eq!(replica.info("async_loading"), "0");
+    let reply = replica.line("GET old");
+    assert!(reply.starts_with("-LOADING"), "{reply}");
+    break_and_finish(&mut primary);
+    wait_for("it stops loading", || replica.info("loading") == "0");
+    assert_eq!(replica.line("DBSIZE"), ":1\r\n");
+    finish(&mut primary, &mut replica);
+}
+
+#[test]
+fn flush_before_load_drops_the_old_data_when_keys_arrive() {
+    let args = ["--repl-diskless-load", "flush-before-load"];
+    let (mut primary, mut replica) = pair(Kind::Aeris, &args).expect("our own program");
+    begin_slow_full_sync(&mut primary);
+    wait_for("it loads", || replica.info("loading") == "1");
+    replica.wait_for_log("Flushing old data");
+    break_and_finish(&mut primary);
+    wait_for("it stops loading", || replica.info("loading") == "0");
+    assert_eq!(replica.line("DBSIZE"), ":0\r\n");
+    replica.wait_for_log("Discarding the half-loaded data");
+    finish(&mut primary, &mut replica);
+}
+
+fn an_empty_primary_is_refused(kind: Kind, load: &str) {
+    let Some((mut primary, mut replica)) = pair(kind, &["--repl-diskless-load", load]) else {
+        return;
+    };
+    primary.restart("SHUTDOWN NOSAVE", &[]);
+    wait_for("it refuses", || {
+        replica.info("master_link_refused") == "empty_primary"
+    });
+    assert_eq!(replica.info("master_link_status"), "down");
+    assert_eq!(replica.line("GET key"), "$16\r\nfrom-the-primary\r\n");
+    replica.wait_for_log("It is refused, and the old data are served");
+    // An operator decides.
+    let port = primary.port();
+    let reply = replica.line(&format!("REPLICAOF 127.0.0.1 {port}"));
+    assert_eq!(reply, "+OK Already connected to specified master\r\n");
+    wait_in_step(&mut primary, &mut replica);
+    assert_eq!(replica.info("master_link_refused"), "");
+    assert_eq!(replica.line("DBSIZE"), ":0\r\n");
+}
+
+#[test]
+fn redis_7_0_without_data_is_refused_by_way_of_a_file() {
+    an_empty_primary_is_refused(Kind::Redis7, "disabled");
+}
+
+#[test]
+fn redis_8_2_without_data_is_refused_by_swapdb() {
+    an_empty_primary_is_refused(Kind::Redis8, "swapdb");
+}
+
+#[test]
+fn valkey_9_1_without_data_is_refused_before_the_flush() {
+    an_empty_primary_is_refused(Kind::Valkey9, "flush-before-load");
+}
+
+#[test]
+fn an_operator_may_follow_an_empty_primary() {
+    let (_lost, mut replica) = pair(Kind::Aeris, &[]).expect("our own program");
+    let mut empty = Node::aeris(&[]);
+    replica.follow(&empty);
+    wait_in_step(&mut empty, &mut replica);
+    assert_eq!(replica.line("DBSIZE"), ":0\r\n");
+}
+
+#[test]
+fn a_setting_accepts_an_empty_primary() {
+    let args = ["--replica-accept-empty-primary", "yes"];
+    let (mut primary, mut replica) = pair(Kind::Aeris, &args).expect("our own program");
+    primary.restart("SHUTDOWN NOSAVE", &[]);
+    wait_in_step(&mut primary, &mut replica);
+    assert_eq!(replica.line("DBSIZE"), ":0\r\n");
+}
+
+#[test]
+fn a_primary_that_flushed_its_data_is_followed() {
+    let (mut primary, mut replica) = pair(Kind::Aeris, &[]).expect("our own program");
+    primary.ok("CONFIG SET repl-backlog-size 16384");
+    let block = "x".repeat(40_000);
+    primary.ok("MULTI");
+    primary.line("CLIENT KILL TYPE replica");
+    for n in 0..3 {
+        primary.line(&format!("SET block:{n} {block}"));
+    }
+    primary.line("FLUSHALL");
+    primary.line("EXEC");
+    wait_in_step(&mut primary, &mut replica);
+    assert_eq!(replica.line("DBSIZE"), ":0\r\n");
+    assert_eq!(
+        primary.number("sync_full"),
+        2,
+        "a full sync of the same history"
+    );
+}
