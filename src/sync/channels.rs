@@ -367,3 +367,227 @@ fn end_useless_child(server: &mut Server) {
         child::kill(server, Kind::Rdb);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::client::flag;
+    use crate::connection::Connection;
+    use crate::execute::disconnect;
+    use crate::sync::snapshot;
+    use crate::testing::{say, server_with};
+
+    const MAIN: u32 = 0;
+    const SNAPSHOT: u32 = 1;
+    const WRITER: u32 = 2;
+
+    /// A primary with two clients that have sockets, and their other ends.
+    fn primary() -> (Server, UnixStream, UnixStream) {
+        let mut server = server_with(3);
+        server.config.dual_channel_replication_enabled = true;
+        server.config.repl_diskless_sync_delay = 0;
+        server.config.save.clear();
+        server.forks.replication = Some(snapshot::HOOKS);
+        let ends = [MAIN, SNAPSHOT].map(|slot| {
+            let (socket, end) = UnixStream::pair().expect("sockets");
+            socket.set_nonblocking(true).expect("a flag");
+            let c = server.net.clients.get_mut(slot).expect("a client");
+            c.conn = Some(Connection::unix(socket));
+            end
+        });
+        let [main, snapshot] = ends;
+        (server, main, snapshot)
+    }
+
+    /// The replies to lines that a client sends one after the other.
+    fn dialogue(server: &mut Server, slot: u32, lines: &[&str]) -> String {
+        let replies = lines.iter().map(|line| say(server, slot, &[line]));
+        replies.collect()
+    }
+
+    /// Valkey's dialect, up to the fork.
+    fn begin(server: &mut Server) {
+        let lines = [
+            "REPLCONF capa eof capa psync2 capa dual-channel",
+            "PSYNC ? -1",
+        ];
+        assert_eq!(
+            dialogue(server, MAIN, &lines),
+            "+OK\r\n+DUALCHANNELSYNC\r\n"
+        );
+        let lines = ["REPLCONF capa eof rdb-only 1 rdb-channel 1", "SYNC"];
+        assert_eq!(dialogue(server, SNAPSHOT, &lines), "+OK\r\n");
+        child::start_next(server);
+        assert!(server.child.is_some());
+    }
+
+    /// What the main connection sends then, and the last reply to it.
+    fn attach(server: &mut Server) -> String {
+        let id = id_of(server, SNAPSHOT);
+        let line = format!("REPLCONF set-rdb-client-id {id}");
+        assert_eq!(say(server, MAIN, &[&line]), "+OK\r\n");
+        let line = format!("PSYNC {} 1", server.replication.id);
+        say(server, MAIN, &[&line])
+    }
+
+    fn id_of(server: &Server, slot: u32) -> u64 {
+        server.net.clients.get(slot).expect("a client").id
+    }
+
+    /// The next bytes that a replica receives.
+    fn received(end: &mut UnixStream, len: usize) -> String {
+        let mut bytes = vec![0; len];
+        end.read_exact(&mut bytes).expect("bytes");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn end_child(server: &mut Server) {
+        while server.child.is_some() {
+            child::reap(server);
+            std::thread::yield_now();
+        }
+    }
+
+    fn states(server: &Server) -> Vec<(&'static str, &'static str)> {
+        let replicas = server.replication.replicas.iter();
+        replicas.map(|r| (r.type_name(), r.state_name())).collect()
+    }
+
+    fn is_closing(server: &Server, slot: u32) -> bool {
+        let c = server.net.clients.get(slot).expect("a client");
+        c.has(flag::CLOSE_ASAP)
+    }
+
+    #[test]
+    fn the_main_connection_claims_what_follows_the_snapshot() {
+        let (mut server, _main, mut snapshot) = primary();
+        begin(&mut server);
+        assert_eq!(server.replication.stream.pins(), 1);
+        assert_eq!(
+            (server.stats.sync_full, server.stats.sync_partial_err),
+            (1, 0)
+        );
+        say(&mut server, WRITER, &["SET k v"]);
+        assert_eq!(states(&server), [("rdb-channel", "wait_bgsave")]);
+        let id = server.replication.id.clone();
+        assert_eq!(attach(&mut server), format!("+CONTINUE {id}\r\n"));
+        assert_eq!(server.replication.stream.pins(), 0);
+        assert_eq!(server.stats.sync_partial_ok, 1);
+        end_child(&mut server);
+        let expected = [
+            ("rdb-channel", "rdb_transmitted"),
+            ("main-channel", "bg_transfer"),
+        ];
+        assert_eq!(states(&server), expected);
+        let line = format!("$ENDOFF:0 {id} 0 {}\r\n$EOF:", id_of(&server, SNAPSHOT));
+        assert_eq!(received(&mut snapshot, line.len()), line);
+        let replica = server.net.clients.get(MAIN).expect("a client").reference();
+        assert!(server.replication.sendable(replica) > 0);
+        say(&mut server, MAIN, &["REPLCONF ACK 1"]);
+        assert_eq!(states(&server)[1], ("replica", "online"));
+    }
+
+    #[test]
+    fn a_pin_ends_with_the_grace_period() {
+        let (mut server, _main, _snapshot) = primary();
+        server.debug.rdb_client_grace_s = Some(2);
+        begin(&mut server);
+        server.clock.now_ms += 100_000;
+        cron(&mut server);
+        assert_eq!(server.replication.stream.pins(), 1, "the child runs");
+        end_child(&mut server);
+        server.clock.now_ms += 1999;
+        cron(&mut server);
+        assert_eq!(server.replication.stream.pins(), 1);
+        server.clock.now_ms += 1;
+        cron(&mut server);
+        assert_eq!(server.replication.stream.pins(), 0);
+        assert!(is_closing(&server, SNAPSHOT));
+        let line = format!("REPLCONF set-rdb-client-id {}", id_of(&server, SNAPSHOT));
+        let reply = say(&mut server, MAIN, &[&line]);
+        assert!(
+            reply.starts_with("-ERR Unrecognized RDB client id"),
+            "{reply}"
+        );
+    }
+
+    #[test]
+    fn a_pin_ends_when_too_much_of_the_stream_is_behind_it() {
+        let (mut server, _main, _snapshot) = primary();
+        server.config.repl_backlog_size = 16 * 1024;
+        let class = crate::client::Class::Replica as usize;
+        server.config.client_output_buffer_limit[class].hard = 20_000;
+        begin(&mut server);
+        follow(&mut server);
+        let line = format!("SET k {}", "v".repeat(19_000));
+        say(&mut server, WRITER, &[&line]);
+        follow(&mut server);
+        assert_eq!(server.replication.stream.pins(), 1);
+        say(&mut server, WRITER, &[&line]);
+        follow(&mut server);
+        assert_eq!(server.replication.stream.pins(), 0);
+        assert_eq!(server.stats.output_buffer_limit_disconnections, 1);
+        assert!(is_closing(&server, SNAPSHOT));
+        child::kill_and_wait(&mut server, Kind::Rdb);
+    }
+
+    /// CLIENT KILL of the snapshot's connection.
+    #[test]
+    fn a_snapshot_that_fails_ends_both_connections() {
+        let (mut server, _main, _snapshot) = primary();
+        server.config.rdb_key_save_delay = 60_000_000;
+        say(&mut server, WRITER, &["SET k v"]);
+        begin(&mut server);
+        attach(&mut server);
+        let mut c = server.net.clients.take(SNAPSHOT).expect("a client");
+        disconnect::unlink(&mut server, &mut c);
+        drop(c);
+        follow(&mut server);
+        assert!(!is_closing(&server, MAIN), "the snapshot may be complete");
+        server.clock.now_ms += USELESS_MS;
+        cron(&mut server);
+        end_child(&mut server);
+        assert!(is_closing(&server, MAIN) && server.replication.snapshot.is_none());
+    }
+
+    #[test]
+    fn the_loss_of_the_main_connection_ends_the_other() {
+        let (mut server, _main, _snapshot) = primary();
+        begin(&mut server);
+        attach(&mut server);
+        let mut c = server.net.clients.take(MAIN).expect("a client");
+        disconnect::unlink(&mut server, &mut c);
+        drop(c);
+        assert!(is_closing(&server, SNAPSHOT));
+        end_child(&mut server);
+    }
+
+    #[test]
+    fn in_redis_s_dialect_the_stream_begins_by_itself() {
+        let (mut server, _main, mut snapshot) = primary();
+        let id = id_of(&server, MAIN);
+        let lines = ["REPLCONF capa eof capa rdb-channel-repl", "PSYNC ? -1"];
+        let reply = dialogue(&mut server, MAIN, &lines);
+        assert_eq!(reply, format!("+OK\r\n+RDBCHANNELSYNC {id}\r\n"));
+        assert_eq!(states(&server), [("main-channel", "wait_bgsave")]);
+        let line = format!("REPLCONF capa eof rdb-only 1 rdb-channel 1 main-ch-client-id {id}");
+        assert_eq!(
+            dialogue(&mut server, SNAPSHOT, &[&line, "PSYNC ? -1"]),
+            "+OK\r\n"
+        );
+        assert_eq!(server.stats.sync_full, 1);
+        child::start_next(&mut server);
+        assert_eq!(states(&server)[0], ("main-channel", "send_bulk_and_stream"));
+        say(&mut server, WRITER, &["SET k v"]);
+        let main = server.net.clients.get(MAIN).expect("a client").reference();
+        assert!(server.replication.sendable(main) > 0);
+        end_child(&mut server);
+        let line = format!("+FULLRESYNC {} 0\r\n$EOF:", server.replication.id);
+        assert_eq!(received(&mut snapshot, line.len()), line);
+        say(&mut server, MAIN, &["REPLCONF ACK 1"]);
+        assert_eq!(states(&server)[0], ("replica", "online"));
+    }
+}

@@ -353,8 +353,8 @@ fn log_limit(sync: Option<Sync>, limit: u64, words: Words) {
             )
         ),
         _ => log::info!(
-            "Dual channel replication: Replication buffer limit reached ({limit} bytes), stopping buffering. Further \
-             accumulation will occur on primary side."
+            "Dual channel replication: Replication buffer limit reached, stopping buffering. Further accumulation will \
+             occur on primary side ({limit} bytes)."
         ),
     }
 }
