@@ -101,6 +101,8 @@ pub mod flag {
     pub const SCRIPT_DEBUG: u64 = 1 << 39;
     /// SCRIPT DEBUG SYNC: the session is in the server's process.
     pub const SCRIPT_DEBUG_SYNC: u64 = 1 << 40;
+    /// DEBUG MARK-INTERNAL-CLIENT.
+    pub const INTERNAL: u64 = 1 << 41;
 }
 
 /// The user that a client acts as.

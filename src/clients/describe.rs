@@ -6,7 +6,7 @@ use crate::client::{Client, flag};
 use crate::state::Server;
 
 /// The letter of each flag, in Redis's order.
-const LETTERS: [(u64, char); 18] = [
+const LETTERS: [(u64, char); 19] = [
     (flag::MONITOR, 'O'),
     (flag::REPLICA, 'S'),
     (flag::PRIMARY, 'M'),
@@ -25,6 +25,7 @@ const LETTERS: [(u64, char); 18] = [
     (flag::NO_EVICT, 'e'),
     (flag::NO_TOUCH, 'T'),
     (flag::IMPORT_SOURCE, 'I'),
+    (flag::INTERNAL, 'I'),
 ];
 
 /// The letters of a client's flags; `N` when there are none.

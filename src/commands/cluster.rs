@@ -1,11 +1,14 @@
 //! The commands of a cluster: CLUSTER, ASKING, CLUSTERSCAN, READONLY, READWRITE.
 //!
-//! Cluster mode is not built yet, so each of them replies like a server without it. Their rows are
+//! Cluster mode is not built yet, so each of them replies like a server without it; READONLY and
+//! READWRITE work for clients that replicas redirect (CLIENT CAPA redirect). Their rows are
 //! complete: rules of ACL users may name them, and COMMAND describes them.
 
+use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
+use crate::texts::Words;
 
 /// Changes this node's state of the cluster.
 const ADMINISTER: Flags = ADMIN | STALE | NO_ASYNC_LOADING | NOT_BUILT;
@@ -31,18 +34,12 @@ pub const TABLE: &[Command] = &[
         "request_policy:special",
         "response_policy:special",
     ]),
-    cmd(
-        "readonly",
-        no_cluster,
-        1,
-        LOADING | STALE | FAST | NOT_BUILT,
-        CONNECTION,
-    ),
+    cmd("readonly", readonly, 1, LOADING | STALE | FAST, CONNECTION),
     cmd(
         "readwrite",
-        no_cluster,
+        readwrite,
         1,
-        LOADING | STALE | FAST | NOT_BUILT,
+        LOADING | STALE | FAST,
         CONNECTION,
     ),
 ];
@@ -98,7 +95,33 @@ const SUBCOMMANDS: &[Command] = &[
     cmd("syncslots", no_cluster, -3, ADMINISTER, NONE_CAT),
 ];
 
-/// All commands of this file, CLUSTER HELP included.
+/// READONLY: this client reads from a replica that would redirect it.
+fn readonly(ctx: &mut Ctx) -> CmdResult {
+    check_redirected(ctx)?;
+    ctx.client.set(flag::READONLY);
+    ctx.client.reply.ok();
+    Ok(())
+}
+
+/// READWRITE: undoes READONLY.
+fn readwrite(ctx: &mut Ctx) -> CmdResult {
+    check_redirected(ctx)?;
+    ctx.client.clear(flag::READONLY);
+    ctx.client.reply.ok();
+    Ok(())
+}
+
+/// Without a cluster, only clients that a replica redirects need READONLY. Valkey accepts it from
+/// all clients, Redis from none.
+fn check_redirected(ctx: &mut Ctx) -> CmdResult {
+    let accepts = ctx.server.config.words() == Words::Valkey;
+    match accepts || ctx.client.has(flag::CAPA_REDIRECT) {
+        true => Ok(()),
+        false => no_cluster(ctx),
+    }
+}
+
+/// The other commands of this file, CLUSTER HELP included.
 fn no_cluster(_: &mut Ctx) -> CmdResult {
     Err(Error::of("ERR This instance has cluster support disabled"))
 }

@@ -214,7 +214,7 @@ pub static TABLE: &[Row] = &[
     Row::new("replica-serve-stale-data", yes_no!(replica_serve_stale_data, true)).aliases(&["slave-serve-stale-data"]),
     Row::new("replica-read-only", yes_no!(replica_read_only, true)).aliases(&["slave-read-only"]),
     Row::new("replica-ignore-maxmemory", yes_no!(replica_ignore_maxmemory, true)).aliases(&["slave-ignore-maxmemory"]),
-    Row::new("replica-ignore-disk-write-errors", yes_no!(replica_ignore_disk_write_errors, false)).flags(NO_EFFECT),
+    Row::new("replica-ignore-disk-write-errors", yes_no!(replica_ignore_disk_write_errors, false)),
     Row::new("replica-accept-empty-primary", yes_no!(replica_accept_empty_primary, false)),
     Row::new("replica-lazy-flush", yes_no!(replica_lazy_flush, false)).aliases(&["slave-lazy-flush"]),
     Row::new("replica-priority", number!(replica_priority, 100, 0, INT)).aliases(&["slave-priority"]),
@@ -236,7 +236,7 @@ pub static TABLE: &[Row] = &[
     Row::new("repl-backlog-ttl", number!(repl_backlog_ttl, 3600, 0, LONG)),
     Row::new("min-replicas-to-write", number!(min_replicas_to_write, 0, 0, INT)).aliases(&["min-slaves-to-write"]).apply(Apply::GoodReplicas),
     Row::new("min-replicas-max-lag", number!(min_replicas_max_lag, 10, 0, INT)).aliases(&["min-slaves-max-lag"]).apply(Apply::GoodReplicas),
-    Row::new("propagation-error-behavior", choice!(propagation_error_behavior: PropagationErrorBehavior, "ignore")).flags(NO_EFFECT),
+    Row::new("propagation-error-behavior", choice!(propagation_error_behavior: PropagationErrorBehavior, "ignore")),
     Row::new("import-mode", yes_no!(import_mode, false)).flags(DENY_LOADING).apply(Apply::ImportMode),
 
     // Access control

@@ -12,6 +12,7 @@ use crate::command;
 use crate::command::Command;
 use crate::command::ctx::Ctx;
 use crate::error::Error;
+use crate::execute::stream_errors;
 use crate::observe::commandlog::{Kind, request_bytes};
 use crate::observe::hotkeys::{self, Cost};
 use crate::propagate::unsynced;
@@ -49,7 +50,9 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
         c.reply.error(&error);
         if !error.is_counted() {
             server.stats.count_error(error.code());
-            server.stats.unexpected_error_replies += c.has(flag::AOF_LOADER) as u64;
+        }
+        if c.has(stream_errors::NOTED) {
+            stream_errors::note(server, c, &error);
         }
     }
 
@@ -191,6 +194,11 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
         server.commands.entries[id as usize].stats.rejected += 1;
     }
     let error = match id.map(|id| server.commands.row(id)) {
+        // The client sends the transaction to the primary, so it must see the address.
+        Some(cmd) if cmd.is(command::RUNS_QUEUE) && error.code() == "REDIRECT" => {
+            crate::execute::transaction::discard_transaction(server, c);
+            error
+        }
         Some(cmd) if cmd.is(command::RUNS_QUEUE) => {
             crate::execute::transaction::abort(server, c, &error)
         }
@@ -199,5 +207,8 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
     let reply_from = c.reply.mark();
     c.reply.error(&error);
     server.stats.count_error(error.code());
+    if c.has(stream_errors::NOTED) {
+        stream_errors::note(server, c, &error);
+    }
     c.drop_unwanted_reply(reply_from);
 }

@@ -101,6 +101,12 @@ fn check(
     if c.has(flag::MULTI) && cmd.flags & command::NO_MULTI != 0 {
         check_nesting(server, cmd).map_err(refuse)?;
     }
+    if server.armed & armed::REPLICA != 0
+        && c.has(flag::CAPA_REDIRECT)
+        && redirect(server, c, cmd, argv).map_err(refuse)?
+    {
+        return Ok(Verdict::Postpone);
+    }
     crate::acl::check_command(server, c, argv, id).map_err(refuse)?;
     let flags = flags_of(server, c, cmd, argv);
     if server.config.maxmemory != 0 {
@@ -272,7 +278,7 @@ fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> R
 
 /// Refuses writes and PING while the data set can't be saved and the settings demand it.
 fn check_disk(
-    server: &Server,
+    server: &mut Server,
     c: &Client,
     cmd: &Command,
     flags: command::Flags,
@@ -280,14 +286,60 @@ fn check_disk(
     let writes = flags & command::WRITE != 0;
     if let Some(error) = write_refusal(server)
         && (writes || cmd.name == "ping")
-        && !c.has(flag::PRIMARY)
     {
-        return Err(error);
+        if !c.has(flag::PRIMARY) {
+            return Err(error);
+        }
+        apply_without_disk(server, writes);
     }
     if writes && too_few_replicas(server) && !c.has(flag::PRIMARY) {
         return Err(Error::NOREPLICAS);
     }
     Ok(())
+}
+
+/// A command of the primary can't be refused, but what it writes can't be saved either: ends the
+/// process unless `replica-ignore-disk-write-errors` says that it continues.
+#[cold]
+fn apply_without_disk(server: &mut Server, writes: bool) {
+    const LOG_PERIOD_MS: i64 = 10_000;
+    assert!(
+        !writes || server.config.replica_ignore_disk_write_errors,
+        "Replica was unable to write command to disk."
+    );
+    let now_ms = server.clock.now_ms;
+    let logged_ms = &mut server.replication.disk_error_logged_ms;
+    if now_ms - *logged_ms > LOG_PERIOD_MS {
+        *logged_ms = now_ms;
+        log::warn!("Replica is applying a command even though it is unable to write to disk.");
+    }
+}
+
+/// On a replica, for a client that follows redirections: refuses commands on keys with the address
+/// of the primary, unless READONLY allows reads here. Returns whether the command waits: while a
+/// failover is in progress, the future primary may still be a replica.
+#[cold]
+fn redirect(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> Result<bool, Error> {
+    let flags = flags_of(server, c, cmd, argv);
+    let writes = flags & command::WRITE != 0;
+    let reads = flags & command::READONLY != 0 && !c.has(flag::READONLY);
+    if c.must_obey() || !(writes || reads) {
+        return Ok(false);
+    }
+    if server.replication.failover.is_in_progress() {
+        return Ok(true);
+    }
+    match redirection(server) {
+        Some(error) => Err(error),
+        None => Ok(false),
+    }
+}
+
+/// The error `REDIRECT host:port` with the address of the primary; `None` on a primary.
+pub fn redirection(server: &Server) -> Option<Error> {
+    let upstream = server.replication.upstream.as_ref()?;
+    let text = format!("REDIRECT {}:{}", upstream.host, upstream.port);
+    Some(Error::new(text))
 }
 
 /// Refuses on a replica: writes, and, while the link to its primary is down, reads of data that may
@@ -302,14 +354,29 @@ fn check_replica(
     if c.must_obey() {
         return Ok(());
     }
-    if flags & command::WRITE != 0 && server.config.replica_read_only {
+    if flags & command::WRITE != 0 && is_read_only(server) {
         return Err(Error::READONLY);
     }
-    let stale = server.replication.is_link_down() && !server.config.replica_serve_stale_data;
-    if stale && cmd.flags & command::STALE == 0 {
+    // EXEC needs what its commands need; a script declares it.
+    let queued = c.multi.as_ref().filter(|_| cmd.is(command::RUNS_QUEUE));
+    let allowed = match queued {
+        Some(queued) => !queued.lacks,
+        None => flags,
+    };
+    if is_stale(server) && allowed & command::STALE == 0 {
         return Err(Error::of(server.config.text(texts::MASTERDOWN)));
     }
     Ok(())
+}
+
+/// Whether this server is a replica that refuses writes of its clients.
+pub fn is_read_only(server: &Server) -> bool {
+    server.replication.is_replica() && server.config.replica_read_only
+}
+
+/// Whether this server is a replica that must not be read while the link to its primary is down.
+pub fn is_stale(server: &Server) -> bool {
+    server.replication.is_link_down() && !server.config.replica_serve_stale_data
 }
 
 /// Whether `min-replicas-to-write` is not met. A replica's writes were checked by its primary.

@@ -3,6 +3,7 @@
 //! ```text
 //!   dispatch   may this command run now? (arity, authentication, ACL, memory, disk, loading, pause, MULTI)
 //!   call       run it: clock, statistics, error reply, propagation
+//!   stream_errors   errors of commands that a primary, a replica or the AOF sent
 //!   cross_protocol   a connection that speaks HTTP is closed
 //!   blocked    clients that wait for a key, and serving them when it changes
 //! ```
@@ -17,5 +18,6 @@ pub mod cross_protocol;
 pub mod disconnect;
 pub mod dispatch;
 pub mod pause;
+pub mod stream_errors;
 pub mod transaction;
 pub mod wait;

@@ -74,6 +74,8 @@ pub struct Replication {
     pub no_replicas_since_s: i64,
     /// The Unix time of the last PING in the stream, in seconds.
     pub pinged_s: i64,
+    /// The Unix time of the last log line about writes of the primary that can't be saved.
+    pub disk_error_logged_ms: i64,
 }
 
 impl Replication {
@@ -97,6 +99,7 @@ impl Replication {
             wants_acks: false,
             no_replicas_since_s: 0,
             pinged_s: 0,
+            disk_error_logged_ms: 0,
         }
     }
 

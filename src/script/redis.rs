@@ -237,6 +237,11 @@ fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
             "ERR Write commands are not allowed from read-only scripts.",
         ));
     }
+    if cmd.flags & command::STALE == 0 && dispatch::is_stale(run.server) {
+        return Err(Error::of(
+            "ERR Can not execute the command on a stale replica",
+        ));
+    }
     check_disk(run, cmd)?;
     check_memory(run, cmd)
 }
@@ -257,7 +262,7 @@ fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
     if let Some(error) = dispatch::write_refusal(run.server) {
         return Err(error);
     }
-    if run.server.replication.is_replica() && run.server.config.replica_read_only {
+    if dispatch::is_read_only(run.server) {
         return Err(Error::READONLY);
     }
     if dispatch::too_few_replicas(run.server) {

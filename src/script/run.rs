@@ -10,6 +10,7 @@
 use crate::client::{Client, OwnedArgv, flag};
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
+use crate::execute::dispatch;
 use crate::script::convert::{self, Writer};
 use crate::script::debug::Debugger;
 use crate::script::engine::Engine;
@@ -18,6 +19,7 @@ use crate::script::{Busy, Kind, Running};
 use crate::state::Server;
 use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, Kind as Type, Outcome};
 use crate::sys::ticks;
+use crate::texts;
 
 /// What is to be run.
 pub struct Job<'a> {
@@ -52,7 +54,7 @@ pub struct Run<'a> {
 /// Runs a script with an interpreter and replies to the client.
 pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
     let out_of_memory = out_of_memory(ctx.server);
-    check(ctx.server, job, out_of_memory)?;
+    check(ctx.server, ctx.client, job, out_of_memory)?;
     ctx.prevent_propagation();
     let client = borrow_client(ctx.server, ctx.client);
     ctx.server.scripting.running = Some(Running {
@@ -117,19 +119,27 @@ fn out_of_memory(server: &mut Server) -> bool {
 }
 
 /// Refuses a script whose declared flags don't allow it to run now.
-fn check(server: &mut Server, job: &Job, out_of_memory: bool) -> Result<(), Error> {
+fn check(server: &Server, caller: &Client, job: &Job, out_of_memory: bool) -> Result<(), Error> {
+    let stale = dispatch::is_stale(server);
     if job.flags & flags::COMPATIBILITY != 0 {
-        return Ok(());
+        return match stale {
+            true => Err(Error::of(server.config.text(texts::MASTERDOWN))),
+            false => Ok(()),
+        };
     }
     if job.flags & flags::NO_CLUSTER != 0 && server.config.cluster_enabled {
         return Err(Error::of(
             "ERR Can not run script on cluster, 'no-cluster' flag is set.",
         ));
     }
-    if job.flags & flags::NO_WRITES == 0 && job.read_only {
+    if stale && job.flags & flags::ALLOW_STALE == 0 {
         return Err(Error::of(
-            "ERR Can not execute a script with write flag using *_ro command.",
+            "MASTERDOWN Link with MASTER is down, replica-serve-stale-data is set to 'no' and 'allow-stale' flag is \
+             not set on the script.",
         ));
+    }
+    if job.flags & flags::NO_WRITES == 0 {
+        check_writes(server, caller, job)?;
     }
     if out_of_memory && job.flags & (flags::NO_WRITES | flags::ALLOW_OOM) == 0 {
         return Err(Error::of(
@@ -137,6 +147,30 @@ fn check(server: &mut Server, job: &Job, out_of_memory: bool) -> Result<(), Erro
         ));
     }
     Ok(())
+}
+
+/// Refuses a script that may write.
+fn check_writes(server: &Server, caller: &Client, job: &Job) -> Result<(), Error> {
+    let obeyed = caller.must_obey();
+    if dispatch::is_read_only(server) && !obeyed {
+        return Err(Error::of(
+            "READONLY Can not run script with write flag on readonly replica.",
+        ));
+    }
+    if let Some(error) = dispatch::write_refusal(server)
+        && !obeyed
+    {
+        return Err(error);
+    }
+    if job.read_only {
+        return Err(Error::of(
+            "ERR Can not execute a script with write flag using *_ro command.",
+        ));
+    }
+    match dispatch::too_few_replicas(server) {
+        true => Err(Error::NOREPLICAS),
+        false => Ok(()),
+    }
 }
 
 /// The script's client, reset to the caller's user and database, and to RESP2.

@@ -39,7 +39,7 @@ use crate::client::table::Net;
 use crate::client::{Client, ClientRef, OwnedArgv, flag};
 use crate::error::Error;
 use crate::execute::call::account;
-use crate::execute::dispatch::process_command;
+use crate::execute::dispatch::{process_command, redirection};
 use crate::state::Server;
 use crate::sys::ticks;
 use crate::types::Type;
@@ -319,14 +319,23 @@ pub fn serve_acks(server: &mut Server) {
 }
 
 /// The role changes, so that what clients wait for may never happen here. They get an error and are
-/// closed, except those that CLIENT PAUSE holds back.
+/// closed, except those that CLIENT PAUSE holds back. A client that waits for a key and follows
+/// redirections gets the primary's address instead, and stays.
 pub fn disconnect_all(server: &mut Server) {
     for r in server.net.clients.refs() {
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
         };
         let kind = c.blocked.as_ref().map(|blocked| blocked.kind);
-        if kind.is_some_and(|kind| !matches!(kind, BlockKind::Postpone | BlockKind::Shutdown)) {
+        let redirection = redirection(server).filter(|_| c.has(flag::CAPA_REDIRECT));
+        if let Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream) = kind
+            && let Some(error) = redirection
+        {
+            server.stats.count_error(error.code());
+            unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+        } else if kind
+            .is_some_and(|kind| !matches!(kind, BlockKind::Postpone | BlockKind::Shutdown))
+        {
             let error = Error::of(
                 "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
             );

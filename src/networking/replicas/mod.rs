@@ -152,9 +152,13 @@ fn is_broken(server: &mut Server, c: &mut Client) -> bool {
     let mixed = !c.reply.is_empty() && replica.is_some_and(|replica| replica.began);
     let lost = server.replication.is_lost(r);
     if mixed || lost {
-        let reason = match mixed {
-            true => "Replica generated a reply to a command",
-            false => "The replication stream was restarted",
+        let reason = match (mixed, c.shown_cmd) {
+            (true, Some(id)) => {
+                let name = &server.commands.entry(id).fullname;
+                format!("Replica generated a reply to command '{name}'")
+            }
+            (true, None) => "Replica generated a reply to command '<unknown>'".into(),
+            (false, _) => "The replication stream was restarted".into(),
         };
         let what = describe::describe(server, c);
         log::warn!("{reason}, disconnecting it: {what}");

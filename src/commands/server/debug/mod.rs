@@ -5,6 +5,7 @@ pub mod digest;
 mod inspect;
 mod protocol;
 mod reload;
+mod replication;
 pub mod switches;
 
 use std::time::Duration;
@@ -15,7 +16,6 @@ use crate::config::{Extent, rewrite};
 use crate::db::Ttl;
 use crate::error::{Error, excerpt};
 use crate::persist::aof;
-use crate::replication;
 use crate::texts;
 use crate::types::string::encode;
 use crate::util::byte_size::parse_memory;
@@ -39,7 +39,7 @@ const ROWS: &[Row] = &[
     ("aof-backlog-limit", 1, 1, aof_backlog_limit),
     ("aof-flush-sleep", 1, 1, aof_flush_sleep),
     ("assert", 0, ANY, crash::assert_now),
-    ("change-repl-id", 0, 0, change_repl_id),
+    ("change-repl-id", 0, 0, replication::change_repl_id),
     ("client-enforce-reply-list", 1, 1, client_enforce_reply_list),
     ("client-eviction", 0, 0, inspect::client_eviction),
     ("config-rewrite-force-all", 0, 0, config_rewrite_force_all),
@@ -54,21 +54,41 @@ const ROWS: &[Row] = &[
     ("digest", 0, 0, digest::digest),
     ("digest-value", 0, ANY, digest::digest_value),
     ("error", 1, 1, error),
+    (
+        "force-free-primary-async",
+        1,
+        1,
+        replication::force_free_primary_async,
+    ),
+    (
+        "hashtable-can-abort-shrink",
+        1,
+        1,
+        hashtable_can_abort_shrink,
+    ),
     ("help", 0, 0, help),
     ("htstats", 1, 2, inspect::htstats),
     ("htstats-key", 1, 2, inspect::htstats_key),
+    ("internal_secret", 0, 0, replication::internal_secret),
     ("leak", 1, 1, leak),
     ("listpack", 1, 1, inspect::listpack),
     ("loadaof", 0, 0, loadaof),
     ("log", 1, 1, log_message),
     ("mallctl", 1, ANY, mallctl),
     ("mallctl-str", 1, ANY, mallctl_str),
+    (
+        "mark-internal-client",
+        0,
+        1,
+        replication::mark_internal_client,
+    ),
     ("object", 1, 2, inspect::object),
     ("oom", 0, ANY, crash::oom),
     ("panic", 0, 0, crash::panic_now),
     ("pause-after-fork", 1, 1, pause_after_fork),
     ("pause-cron", 1, 1, pause_cron),
     ("populate", 1, 3, populate),
+    ("protect-client", 1, 1, replication::protect_client),
     ("protocol", 1, 1, protocol::protocol),
     ("quicklist", 1, 2, inspect::quicklist),
     (
@@ -78,7 +98,8 @@ const ROWS: &[Row] = &[
         quicklist_packed_threshold,
     ),
     ("reload", 0, ANY, reload::reload),
-    ("repl-backlog", 1, 1, repl_backlog),
+    ("repl-backlog", 1, 1, replication::repl_backlog),
+    ("replicate", 1, ANY, replication::replicate),
     ("replybuffer", 2, 2, replybuffer),
     ("restart", 0, 1, crash::restart),
     ("sdslen", 1, 1, inspect::sdslen),
@@ -93,6 +114,7 @@ const ROWS: &[Row] = &[
     ),
     ("sleep", 1, 1, sleep),
     ("stringmatch-len", 2, 2, stringmatch_len),
+    ("stringmatch-test", 0, 0, stringmatch_test),
     ("structsize", 0, 0, inspect::structsize),
 ];
 
@@ -220,6 +242,12 @@ fn dict_resizing(ctx: &mut Ctx) -> CmdResult {
     ok(ctx)
 }
 
+/// DEBUG HASHTABLE-CAN-ABORT-SHRINK 0|1
+fn hashtable_can_abort_shrink(ctx: &mut Ctx) -> CmdResult {
+    // A resize is never aborted: its table is chosen for the number of elements at its begin.
+    ok(ctx)
+}
+
 /// DEBUG CLIENT-ENFORCE-REPLY-LIST 0|1
 fn client_enforce_reply_list(ctx: &mut Ctx) -> CmdResult {
     ctx.server.debug.enforce_reply_list = switch(ctx, 2);
@@ -291,25 +319,6 @@ fn replybuffer(ctx: &mut Ctx) -> CmdResult {
     ok(ctx)
 }
 
-/// DEBUG REPL-BACKLOG 0|1
-fn repl_backlog(ctx: &mut Ctx) -> CmdResult {
-    if switch(ctx, 2) {
-        replication::ensure_backlog(ctx.server);
-    } else if ctx.server.replication.replicas.is_empty() {
-        replication::release_backlog(ctx.server);
-    } else {
-        return Err(Error::new("ERR Replicas need the backlog"));
-    }
-    ok(ctx)
-}
-
-/// DEBUG CHANGE-REPL-ID
-fn change_repl_id(ctx: &mut Ctx) -> CmdResult {
-    log::info!("Changing replication IDs after receiving change-repl-id");
-    ctx.server.replication.id = ctx.server.rng.hex(40);
-    ok(ctx)
-}
-
 /// DEBUG ERROR message
 fn error(ctx: &mut Ctx) -> CmdResult {
     Err(Error::new(String::from_utf8_lossy(ctx.argv[2])))
@@ -333,6 +342,25 @@ fn stringmatch_len(ctx: &mut Ctx) -> CmdResult {
     let text = vec![b'a'; len as usize];
     let matched = crate::util::glob::glob_match(ctx.argv[3], &text);
     ctx.client.reply.integer(matched as i64);
+    Ok(())
+}
+
+/// DEBUG STRINGMATCH-TEST
+fn stringmatch_test(ctx: &mut Ctx) -> CmdResult {
+    const ROUNDS: usize = 100_000;
+    const LETTERS: &[u8] = b"ab*?[]^-\\";
+    let rng = &mut ctx.server.rng;
+    for _ in 0..ROUNDS {
+        let lengths = [rng.below(8), rng.below(12)];
+        let [pattern, text] = lengths.map(|len| -> Vec<u8> {
+            let letter = |_| LETTERS[rng.below(LETTERS.len() as u64) as usize];
+            (0..len).map(letter).collect()
+        });
+        crate::util::glob::glob_match(&pattern, &text);
+    }
+    ctx.client
+        .reply
+        .status("Apparently Redis did not crash: test passed");
     Ok(())
 }
 
@@ -405,10 +433,16 @@ const HELP: &[&str] = &[
     "    The same for the value of each key.",
     "ERROR <string>",
     "    Reply with this error.",
+    "FORCE-FREE-PRIMARY-ASYNC <0|1>",
+    "    No effect: the link to the primary is always freed at the end of a turn.",
+    "HASHTABLE-CAN-ABORT-SHRINK <0|1>",
+    "    No effect: a hash table that shrinks never aborts it.",
     "HTSTATS <dbid> [full]",
     "    Figures of a database's hash table.",
     "HTSTATS-KEY <key> [full]",
     "    The same for the hash table that is a key's value.",
+    "INTERNAL_SECRET",
+    "    The secret that the nodes of a cluster share.",
     "LEAK <string>",
     "    Leak the memory of a copy of the string.",
     "LISTPACK <key>",
@@ -421,6 +455,8 @@ const HELP: &[&str] = &[
     "    Read, and set, one of the allocator's numbers.",
     "MALLCTL-STR <key> [<text>]",
     "    The same for its texts.",
+    "MARK-INTERNAL-CLIENT [UNMARK]",
+    "    Mark this connection as one between nodes, or no more.",
     "OBJECT <key> [fast]",
     "    How a key and its value are stored; `fast` leaves out what takes time.",
     "OOM",
@@ -433,6 +469,8 @@ const HELP: &[&str] = &[
     "    Stop the periodic work, or go on with it.",
     "POPULATE <count> [<prefix>] [<size>]",
     "    Create string keys named key:<num>, or <prefix>:<num>. They are not propagated.",
+    "PROTECT-CLIENT <id>",
+    "    No effect: clients are always freed at the end of a turn.",
     "PROTOCOL <type>",
     "    Reply with a value of the type: string, integer, double, bignum, null, array, set,",
     "    map, attrib, push, verbatim, true, false.",
@@ -445,6 +483,8 @@ const HELP: &[&str] = &[
     "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
     "    Save the data set and load it again. MERGE lets loaded keys take the place of others, NOFLUSH",
     "    keeps what is in memory, NOSAVE loads the file that is there.",
+    "REPLICATE <command> [<arg> ...]",
+    "    Send this command to the replicas only, so that their data may differ.",
     "REPLYBUFFER PEAK-RESET-TIME <NEVER|RESET|time>",
     "    After how many milliseconds a client's reply buffer may shrink.",
     "REPLYBUFFER RESIZING <0|1>",
@@ -465,6 +505,8 @@ const HELP: &[&str] = &[
     "    Stop the server for so long. Decimals are allowed.",
     "STRINGMATCH-LEN <length> <pattern>",
     "    Match the pattern against a string of that many 'a'.",
+    "STRINGMATCH-TEST",
+    "    Match random patterns against random strings.",
     "STRUCTSIZE",
     "    Sizes of central data structures.",
     "HELP",
