@@ -14,6 +14,7 @@ use crate::db::Ttl;
 use crate::ds::listpack::Element;
 use crate::error::Error;
 use crate::keyspace::events;
+use crate::keyspace::expire::ExpiryPolicy;
 use crate::state::Server;
 use crate::types::hash::{FieldTtl, Hash, HashLimits};
 use crate::types::{New, Value, kind};
@@ -117,15 +118,18 @@ pub(super) fn write_hash<R>(
     let hash = Hash::of_mut(entry)?;
     let was = hash.next_expiry();
     let result = change(hash, &limits)?;
-    let (at, empty) = (hash.next_expiry(), hash.is_empty());
+    let (at, mut empty) = (hash.next_expiry(), hash.is_empty());
     let hidden = hash.hidden_len() > 0;
     if was != at {
         let hash = ctx.server.hash_key(key);
         ctx.db().fields_moved(hash, was, at);
     }
     if empty && hidden {
-        // The deletion of those fields has not been propagated yet.
-        ctx.server.propagate_deletion(db, key, false);
+        // The deletion of those fields has not been propagated yet; or it is up to the primary.
+        empty = ctx.server.expiry_policy() == ExpiryPolicy::Delete;
+        if empty {
+            ctx.server.propagate_deletion(db, key, false);
+        }
     }
     if empty {
         ctx.server.delete_key(db, key, false);
@@ -253,9 +257,16 @@ fn hvals(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// HLEN key
+///
+/// A replica counts the fields that its primary has not deleted yet, as in Redis and Valkey.
 fn hlen(ctx: &mut Ctx) -> CmdResult {
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
-    ctx.client.reply.integer(hash.map_or(0, Hash::len) as i64);
+    let mut len = hash.map_or(0, Hash::len);
+    let hidden = hash.map_or(0, Hash::hidden_len);
+    if hidden > 0 && ctx.server.expiry_policy() == ExpiryPolicy::Hide {
+        len += hidden;
+    }
+    ctx.client.reply.integer(len as i64);
     Ok(())
 }
 

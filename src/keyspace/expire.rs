@@ -20,8 +20,11 @@
 //! look-up or a cycle first removes the fields that are due, so that commands see live fields only.
 //! A look-up removes up to [`LOOKUP_FIELDS`]; further due fields are hidden in the hash and left to
 //! the cycle, and if no live field remains the whole hash is deleted, by lazy freeing. (A filter by
-//! time in each reader would make HLEN wrong, as it is in Redis.) During a pause due fields stay,
-//! and are visible.
+//! time in each reader would make HLEN wrong, as it is in Redis.)
+//!
+//! On a replica and during a pause due fields stay, and are hidden from everything except the
+//! primary's commands, as the primary may still extend their lives. HLEN counts them, and a key
+//! that has no other fields exists: Redis and Valkey do so.
 
 use std::time::{Duration, Instant};
 
@@ -99,14 +102,17 @@ impl Server {
         self.armed & armed::PAUSED != 0 && self.pause.holds_writes(self.clock.now_ms)
     }
 
-    /// Removes the due fields of the hash at `key`, if there is one.
+    /// Removes, hides or shows the due fields of the hash at `key`, if there is one.
     #[cold]
     fn expire_fields_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) {
+        let now = self.clock.now_ms;
         let found = self.data.dbs[db as usize].find(hash, key);
-        let due = found
-            .and_then(next_field_expiry)
-            .is_some_and(|at| at < self.clock.now_ms);
-        if due && self.expiry_policy() == ExpiryPolicy::Delete {
+        let due = found.and_then(next_field_expiry).is_some_and(|at| at < now);
+        if !due {
+            return;
+        }
+        let policy = self.expiry_policy();
+        if policy == ExpiryPolicy::Delete {
             let key = key.to_vec();
             let mut batches = 0..LOOKUP_FIELDS / FIELD_BATCH;
             while self.delete_expired_fields(db, hash, &key) {
@@ -114,6 +120,13 @@ impl Server {
                     return self.hide_expired_fields(db, hash, &key);
                 }
             }
+            return;
+        }
+        let found = self.data.dbs[db as usize].find_mut(hash, key);
+        match found.map(Hash::of_mut) {
+            Some(Ok(fields)) if policy == ExpiryPolicy::Ignore => fields.show_expired(),
+            Some(Ok(fields)) => fields.hide_expired(now),
+            _ => {}
         }
     }
 
@@ -423,5 +436,43 @@ mod tests {
         assert_eq!(server.data.dbs[0].len(), 0);
         assert!(server.data.dbs[0].field_expires.is_empty());
         assert_eq!(server.stats.expired_fields, 5 * LOOKUP_FIELDS as u64);
+    }
+
+    #[test]
+    fn a_replica_hides_due_fields_from_all_but_its_primary() {
+        let mut server = server_with_hash(2, 1);
+        server.replication.set_upstream("127.0.0.1", 6379);
+        assert_eq!(seen(&mut server), Some((1, 2)));
+        server.replication.applying = true;
+        assert_eq!(seen(&mut server), Some((3, 0)));
+        server.replication.applying = false;
+        assert_eq!(seen(&mut server), Some((1, 2)));
+        assert!(!active_expire_allowed(&server));
+        assert_eq!(server.stats.expired_fields, 0);
+
+        server.replication.upstream = None;
+        assert_eq!(seen(&mut server), Some((1, 0)), "a primary removes them");
+        assert_eq!(server.stats.expired_fields, 2);
+    }
+
+    #[test]
+    fn a_hash_of_due_fields_exists_on_a_replica_and_hlen_counts_them() {
+        let mut server = server_with_hash(2, 0);
+        let id = server.net.clients.next_id();
+        let client = crate::client::Client::detached(id, 1_000_000);
+        let slot = server.net.clients.insert(Box::new(client));
+        server.replication.set_upstream("127.0.0.1", 6379);
+        let asked = [
+            "HLEN h",
+            "HGETALL h",
+            "EXISTS h",
+            "HRANDFIELD h",
+            "HTTL h FIELDS 1 f0",
+        ];
+        let replies = crate::testing::say(&mut server, slot, &asked);
+        assert_eq!(replies, ":2\r\n*0\r\n:1\r\n$-1\r\n*1\r\n:-2\r\n");
+        server.replication.upstream = None;
+        let replies = crate::testing::say(&mut server, slot, &["HLEN h", "EXISTS h"]);
+        assert_eq!(replies, ":0\r\n:0\r\n");
     }
 }

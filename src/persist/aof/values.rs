@@ -152,14 +152,14 @@ fn write_zset(out: &mut Vec<u8>, key: &[u8], zset: &Zset) {
 }
 
 fn write_hash(out: &mut Vec<u8>, key: &[u8], hash: &Hash) {
-    let mut batches = Batches::new(out, b"HMSET", key, hash.len(), 2);
-    hash.for_each(|field, value| {
-        let (mut field_text, mut value_text) = (IntBuf::new(), IntBuf::new());
-        batches.item(&[field.text(&mut field_text), value.text(&mut value_text)]);
-    });
+    let mut batches = Batches::new(out, b"HMSET", key, hash.total_len(), 2);
     if hash.volatile_len() == 0 {
-        return;
+        return hash.for_each(|field, value| {
+            let (mut field_text, mut value_text) = (IntBuf::new(), IntBuf::new());
+            batches.item(&[field.text(&mut field_text), value.text(&mut value_text)]);
+        });
     }
+    hash.for_each_volatile(|field, value, _| batches.item(&[field, value]));
     hash.for_each_volatile(|field, _, at| {
         if let Some(at) = at {
             let mut digits = IntBuf::new();

@@ -268,7 +268,7 @@ impl<'w, 's> Encoder<'w, 's> {
     }
 
     fn hash(&mut self, hash: &Hash) -> io::Result<()> {
-        self.len(hash.len() as u64)?;
+        self.len(hash.total_len() as u64)?;
         let mut result = Ok(());
         hash.try_each(|field, value, _| {
             result = self.string(field).and_then(|()| self.string(value));
@@ -279,7 +279,7 @@ impl<'w, 's> Encoder<'w, 's> {
 
     fn hash_metadata(&mut self, hash: &Hash, earliest: i64) -> io::Result<()> {
         self.millis(earliest)?;
-        self.len(hash.len() as u64)?;
+        self.len(hash.total_len() as u64)?;
         let mut result = Ok(());
         hash.try_each(|field, value, at| {
             let time = at.map_or(0, |at| at.wrapping_sub(earliest) as u64 + 1);
@@ -293,7 +293,7 @@ impl<'w, 's> Encoder<'w, 's> {
     }
 
     fn hash_valkey(&mut self, hash: &Hash) -> io::Result<()> {
-        self.len(hash.len() as u64)?;
+        self.len(hash.total_len() as u64)?;
         let mut result = Ok(());
         hash.try_each(|field, value, at| {
             result = self

@@ -21,9 +21,11 @@
 //! - `hidden` is the number of fields whose time is before `hidden_before` (the same).
 //!
 //! Expired fields are removed before a command reads the hash (`keyspace::expire`), so only
-//! [`Hash::pop_expired`] compares times with a clock. If there are too many to remove at once, the
-//! rest are hidden ([`Hash::hide_expired`]): only `pop_expired` sees them, and they are not
-//! counted.
+//! [`Hash::pop_expired`] compares times with a clock. If there are too many to remove at once, or
+//! this server may not remove them (a replica, a pause), they are hidden ([`Hash::hide_expired`]):
+//! commands don't see them, and [`Hash::len`] does not count them. Files, DUMP and DEBUG DIGEST
+//! have them ([`Hash::try_each`], [`Hash::total_len`]): a copy of the data set gets the deletions that
+//! follow, too.
 
 use std::ops::ControlFlow;
 
@@ -142,6 +144,14 @@ impl Hash {
         match self {
             Hash::Listpack(listpack) => listpack.len() / 2,
             Hash::Table(table) => table.len(),
+        }
+    }
+
+    /// The number of fields, the hidden ones included.
+    pub fn total_len(&self) -> usize {
+        match self {
+            Hash::Listpack(listpack) => listpack.len() / 2,
+            Hash::Table(table) => table.fields.len(),
         }
     }
 
@@ -277,20 +287,22 @@ impl Hash {
         }
     }
 
-    /// Passes each field of a table with its value and expiry time to `visit`, until it breaks.
+    /// Passes each field of a table with its value and expiry time to `visit`, until it breaks;
+    /// hidden ones too.
     pub fn try_each<B>(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>) -> ControlFlow<B>) {
         if let Hash::Table(table) = self {
-            let _ = table.fields.try_walk(|field| match table.is_hidden(field) {
-                true => ControlFlow::Continue(()),
-                false => visit(field.field(), field.value(), field.expire_at()),
-            });
+            let _ = table
+                .fields
+                .try_walk(|field| visit(field.field(), field.value(), field.expire_at()));
         }
     }
 
-    /// Passes each field with its value and expiry time to `visit`; only a table has such times.
+    /// Passes each field with its value and expiry time to `visit`, hidden ones too; only a table
+    /// has such times.
     pub fn for_each_volatile(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>)) {
         if let Hash::Table(table) = self {
-            table.walk(|field| visit(field.field(), field.value(), field.expire_at()));
+            let fields = &table.fields;
+            fields.walk(|field| visit(field.field(), field.value(), field.expire_at()));
         }
     }
 
@@ -436,11 +448,11 @@ impl Hash {
         }
     }
 
-    /// The number of volatile fields.
+    /// The number of volatile fields, the hidden ones included.
     pub fn volatile_len(&self) -> usize {
         match self {
             Hash::Listpack(_) => 0,
-            Hash::Table(table) => table.expires.len() - table.hidden,
+            Hash::Table(table) => table.expires.len(),
         }
     }
 
@@ -451,6 +463,13 @@ impl Hash {
         {
             table.hidden_before = now;
             table.hidden = table.expires.count_before(now);
+        }
+    }
+
+    /// Shows the fields that are hidden again.
+    pub fn show_expired(&mut self) {
+        if let Hash::Table(table) = self {
+            (table.hidden_before, table.hidden) = (i64::MIN, 0);
         }
     }
 

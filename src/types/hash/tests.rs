@@ -214,3 +214,24 @@ fn a_field_of_a_big_hash_costs_at_most_52_bytes() {
         hash.memory(0) / 100_000
     );
 }
+
+#[test]
+fn hidden_fields_are_in_files_and_can_be_shown_again() {
+    let mut hash = Hash::new();
+    hash.set(b"due", b"1", FieldTtl::At(10), &limits());
+    hash.set(b"later", b"2", FieldTtl::At(30), &limits());
+    hash.set(b"always", b"3", FieldTtl::Clear, &limits());
+    let all = contents(&hash);
+    hash.hide_expired(20);
+    assert_eq!((hash.len(), hash.hidden_len(), hash.total_len()), (2, 1, 3));
+    assert_eq!(hash.get(b"due").map(|value| value.to_vec()), None);
+    let mut in_files = Twin::new();
+    hash.for_each_volatile(|field, value, at| {
+        in_files.insert(field.to_vec(), (value.to_vec(), at));
+    });
+    assert_eq!(in_files, all);
+    assert_eq!(hash.volatile_len(), 2);
+    hash.show_expired();
+    assert_eq!((hash.len(), hash.hidden_len()), (3, 0));
+    assert_eq!(contents(&hash), all);
+}
