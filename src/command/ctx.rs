@@ -97,6 +97,12 @@ impl<'a> Ctx<'a> {
         at_ms <= self.server.clock.now_ms && !self.client.must_obey()
     }
 
+    /// The command has given `key` an expiry time.
+    #[inline]
+    pub fn note_expiry(&mut self, key: &[u8], at_ms: i64) {
+        self.server.note_expiry(self.client.db, key, at_ms);
+    }
+
     /// Counts `n` changes, which matter for propagation, save points and WATCH.
     #[inline]
     pub fn dirty(&mut self, n: u64) {

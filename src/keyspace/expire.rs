@@ -16,6 +16,10 @@
 //! While clients are paused nothing is removed, as the data set must not change; expired keys are
 //! hidden nevertheless.
 //!
+//! On a replica expired keys are hidden, and deleted by the primary's command. Only those whose
+//! time a client of the replica itself has set (`replica-read-only no`) are deleted here, by the
+//! cron, and those that such a client changes.
+//!
 //! Fields of hashes expire likewise. The index has a hash under the time of its earliest field. A
 //! look-up or a cycle first removes the fields that are due, so that commands see live fields only.
 //! A look-up removes up to [`LOOKUP_FIELDS`]; further due fields are hidden in the hash and left to
@@ -197,6 +201,30 @@ impl Server {
         }
     }
 
+    /// Removes an expired key that is about to be changed on a writable replica: it would be
+    /// changed with its old time to live otherwise.
+    #[cold]
+    pub fn expire_for_writer(&mut self, db: u32, key: &[u8]) {
+        if self.may_expire_own() && !self.config.replica_read_only {
+            self.delete_expired(db, key);
+        }
+    }
+
+    /// A command has given a key an expiry time. On a replica, if a client has sent the command,
+    /// this server will delete the key.
+    pub fn note_expiry(&mut self, db: u32, key: &[u8], at: i64) {
+        if self.armed & armed::REPLICA != 0 && self.expiry_policy() == ExpiryPolicy::Hide {
+            let hash = self.hash_key(key);
+            self.replication.own_expiries.note(db, hash, at);
+        }
+    }
+
+    fn may_expire_own(&self) -> bool {
+        self.replication.is_replica()
+            && self.expiry_policy() == ExpiryPolicy::Hide
+            && !self.is_paused()
+    }
+
     /// Counts and propagates the expiry of a key, and notifies subscribers.
     pub fn notify_expired(&mut self, db: u32, key: &[u8]) {
         self.stats.expired_keys += 1;
@@ -291,6 +319,27 @@ fn expire_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     }
 }
 
+/// Expires the due keys of a replica whose times its own clients have set, until the budget of a
+/// turn is spent.
+fn expire_own(server: &mut Server) {
+    if server.debug.no_active_expire || !server.may_expire_own() {
+        return;
+    }
+    let start = Instant::now();
+    let now = server.clock.now_ms;
+    while let Some((db, hash, at)) = server.replication.own_expiries.pop_due(now) {
+        let keys = server.data.dbs.get(db as usize).map(|db| &db.keys);
+        let found = keys.and_then(|keys| keys.find_by(hash, |entry| entry.expire_at() == Some(at)));
+        if let Some(key) = found.map(|entry| entry.key().to_vec()) {
+            server.delete_expired(db, &key);
+            server.end_unit();
+        }
+        if start.elapsed() >= TURN_BUDGET {
+            break;
+        }
+    }
+}
+
 /// The cycle of each turn, before the loop sleeps.
 pub fn fast_cycle(server: &mut Server) {
     if active_expire_allowed(server) {
@@ -301,7 +350,7 @@ pub fn fast_cycle(server: &mut Server) {
 /// The cycle of the cron, `hz` times a second.
 pub fn cron_cycle(server: &mut Server) {
     if !active_expire_allowed(server) {
-        return;
+        return expire_own(server);
     }
     let effort = server.config.active_expire_effort.clamp(1, 10) as f64 - 1.0;
     let share = CRON_SHARE + 0.02 * effort;

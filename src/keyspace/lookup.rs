@@ -135,6 +135,7 @@ impl Server {
     pub fn lookup_write(&mut self, c: &Client, key: &[u8]) -> Option<KeyMut<'_>> {
         let hash = self.hash_key(key);
         if self.expire_if_needed(c.db, hash, key) {
+            self.expire_for_writer(c.db, key);
             return None;
         }
         let stamp = self.access_stamp(c);

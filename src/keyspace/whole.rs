@@ -83,6 +83,9 @@ impl Server {
             }
         };
         self.data.dbs[db as usize].set(hash, key, from.kind, value, from.lru, ttl);
+        if let Ttl::At(at) = ttl {
+            self.note_expiry(db, key, at);
+        }
         self.notify(events::NEW, "new", key, db);
     }
 
@@ -113,6 +116,7 @@ impl Server {
                 self.lazyfree.free(Box::new(keys), len);
             }
         }
+        self.replication.own_expiries.forget(which);
         crate::observe::bigkeys::emptied(self, which);
         removed
     }
@@ -155,6 +159,7 @@ impl Server {
             .expect("two databases");
         std::mem::swap(first, second);
         std::mem::swap(&mut first.index, &mut second.index);
+        self.replication.own_expiries.swap_dbs(a, b);
         crate::observe::bigkeys::swapped(self, a, b);
         self.signal_all_ready(a);
         self.signal_all_ready(b);

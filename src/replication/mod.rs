@@ -15,6 +15,7 @@
 
 pub mod bulk;
 pub mod failover;
+pub mod own_expiries;
 pub mod psync;
 pub mod replicas;
 pub mod snapshot;
@@ -24,6 +25,7 @@ pub mod upstream;
 use std::io::IoSlice;
 
 use self::failover::Failover;
+use self::own_expiries::OwnExpiries;
 use self::psync::History;
 use self::replicas::{Channel, Replica, Replicas, State};
 use self::snapshot::Snapshot;
@@ -56,6 +58,8 @@ pub struct Replication {
     /// Whether the running commands come from the primary: expired keys are then alive, as the
     /// primary sends their deletion.
     pub applying: bool,
+    /// The expiry times that this replica's own clients have set.
+    pub own_expiries: OwnExpiries,
     /// Whether the primary has requested an acknowledgement, which is sent before the loop sleeps.
     pub owes_ack: bool,
     /// The offset of the stream up to which the AOF is on the disk; `None` without an AOF.
@@ -90,6 +94,7 @@ impl Replication {
             upstream: None,
             failover: Failover::default(),
             applying: false,
+            own_expiries: OwnExpiries::default(),
             owes_ack: false,
             aof_synced: None,
             aof_pending: None,

@@ -64,6 +64,7 @@ pub fn promote(server: &mut Server) {
     close_primary_client(server);
     server.replication.upstream = None;
     server.config.replicaof = None;
+    server.replication.own_expiries.forget(None);
     let id = server.rng.hex(40);
     server.replication.branch_history(id);
     log::info!(

@@ -119,6 +119,9 @@ fn store(ctx: &mut Ctx, options: &Options, expire_at: Option<i64>, kind: u8, val
     }
     let ttl = expire_at.map_or(Ttl::Clear, Ttl::At);
     ctx.server.set_key(db, key, kind, value, ttl);
+    if let Some(at) = expire_at {
+        ctx.note_expiry(key, at);
+    }
     note_use(ctx, options);
     if let Some(at) = expire_at
         && !options.absolute

@@ -124,6 +124,7 @@ fn delete_at_once(ctx: &mut Ctx, key: &[u8]) {
 fn set_expire(ctx: &mut Ctx, key: &[u8], at: i64) {
     let hash = ctx.server.hash_key(key);
     ctx.db().set_expire(hash, key, Some(at));
+    ctx.note_expiry(key, at);
     if ctx.server.propagation.wanted() {
         let at = at.to_string();
         let mut told: Vec<&[u8]> = vec![b"PEXPIREAT", key, at.as_bytes()];

@@ -97,6 +97,7 @@ fn store_all_until(ctx: &mut Ctx, end: usize, ttl: Ttl) {
             for key_at in (2..end).step_by(2) {
                 let key = ctx.argv[key_at];
                 store(ctx, key, key_at + 1, ttl);
+                ctx.note_expiry(key, at);
                 ctx.server
                     .notify(events::GENERIC, "expire", key, ctx.client.db);
             }

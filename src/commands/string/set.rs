@@ -228,8 +228,9 @@ fn store_until(ctx: &mut Ctx, value_at: usize, ttl: Ttl) {
             }
             return;
         }
-        Ttl::At(_) => {
+        Ttl::At(at) => {
             store(ctx, key, value_at, ttl);
+            ctx.note_expiry(key, at);
             ctx.server
                 .notify(events::GENERIC, "expire", key, ctx.client.db);
         }
@@ -389,6 +390,7 @@ fn expire(ctx: &mut Ctx, key: &[u8], at_ms: i64) {
     }
     let hash = ctx.server.hash_key(key);
     ctx.db().set_expire(hash, key, Some(at_ms));
+    ctx.note_expiry(key, at_ms);
     ctx.rewrite(&[b"PEXPIREAT", key, IntBuf::new().format(at_ms)]);
     ctx.changed(key, events::GENERIC, "expire");
     ctx.dirty(1);

@@ -78,7 +78,8 @@ fn keys(view: &View, out: &mut Report) {
     out.field("latest_fork_usec", stats.latest_fork_us);
     out.field("total_forks", stats.forks);
     out.field("migrate_cached_sockets", 0);
-    out.field("slave_expires_tracked_keys", 0);
+    let own_expiries = server.replication.own_expiries.len();
+    out.field("slave_expires_tracked_keys", own_expiries);
 }
 
 /// The percentage of expired keys among the keys with an expiry time. Expiry is exact: there are

@@ -1,0 +1,124 @@
+//! The expiry times that clients of a writable replica set. The primary does not know them and
+//! sends no deletion at their end, so this server deletes these keys itself.
+//!
+//! ```text
+//!   SET k v EX 5, by a client ──> note ──> due, earliest first ──> pop_due ──> deleted, if k still
+//!                                                                              has that time
+//! ```
+//!
+//! A key is known by its hash, as in the index of a database: what is left of it if the key is
+//! changed meanwhile is dropped when it is due. (Redis keeps names, and takes random ones in turn.)
+//!
+//! **Invariant:** `times` and `due` have the same pairs (`tests::a_key_has_one_time`).
+//! **Limit:** [`MAX_KEYS`], about 100 bytes each. Keys beyond it are hidden when they have expired,
+//! and stay until they are overwritten or this server is promoted.
+
+use std::collections::{BTreeSet, HashMap};
+
+/// The maximum number of keys.
+const MAX_KEYS: usize = 1 << 20;
+
+/// The keys by time. Databases are numbers, keys are hashes, times are Unix milliseconds.
+#[derive(Default)]
+pub struct OwnExpiries {
+    times: HashMap<(u32, u64), i64>,
+    due: BTreeSet<(i64, u32, u64)>,
+}
+
+impl OwnExpiries {
+    /// The number of keys.
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// A client has set the expiry time of a key.
+    pub fn note(&mut self, db: u32, hash: u64, at: i64) {
+        let old = self.times.get(&(db, hash)).copied();
+        if old.is_none() && self.times.len() >= MAX_KEYS {
+            return;
+        }
+        if let Some(old) = old {
+            self.due.remove(&(old, db, hash));
+        }
+        self.times.insert((db, hash), at);
+        self.due.insert((at, db, hash));
+    }
+
+    /// Removes the key that was due first before `now`: its database, hash and time.
+    pub fn pop_due(&mut self, now: i64) -> Option<(u32, u64, i64)> {
+        let (at, db, hash) = *self.due.first().filter(|(at, ..)| *at < now)?;
+        self.due.pop_first();
+        self.times.remove(&(db, hash));
+        Some((db, hash, at))
+    }
+
+    /// Forgets the keys of one database, or all.
+    pub fn forget(&mut self, which: Option<u32>) {
+        self.times
+            .retain(|(db, _), _| which.is_some_and(|gone| gone != *db));
+        self.due
+            .retain(|(_, db, _)| which.is_some_and(|gone| gone != *db));
+    }
+
+    /// Two databases were exchanged.
+    pub fn swap_dbs(&mut self, a: u32, b: u32) {
+        let all = std::mem::take(self).due;
+        for (at, db, hash) in all {
+            let db = match db {
+                db if db == a => b,
+                db if db == b => a,
+                db => db,
+            };
+            self.note(db, hash, at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noted(keys: &[(u32, u64, i64)]) -> OwnExpiries {
+        let mut own = OwnExpiries::default();
+        keys.iter()
+            .for_each(|(db, hash, at)| own.note(*db, *hash, *at));
+        own
+    }
+
+    #[test]
+    fn a_key_has_one_time() {
+        let mut own = noted(&[(0, 1, 50), (0, 2, 10), (0, 1, 5), (3, 1, 20)]);
+        assert_eq!((own.len(), own.due.len()), (3, 3));
+        assert_eq!(
+            own.pop_due(5),
+            None,
+            "a key is alive during its last millisecond"
+        );
+        assert_eq!(own.pop_due(21), Some((0, 1, 5)));
+        assert_eq!(own.pop_due(21), Some((0, 2, 10)));
+        assert_eq!(own.pop_due(21), Some((3, 1, 20)));
+        assert_eq!((own.pop_due(21), own.len()), (None, 0));
+    }
+
+    #[test]
+    fn databases_are_forgotten_and_exchanged() {
+        let mut own = noted(&[(0, 1, 5), (1, 2, 6), (2, 3, 7)]);
+        own.swap_dbs(0, 2);
+        own.forget(Some(1));
+        assert_eq!(own.pop_due(100), Some((2, 1, 5)));
+        assert_eq!(own.pop_due(100), Some((0, 3, 7)));
+        assert_eq!(own.len(), 0);
+        own.note(0, 1, 5);
+        own.forget(None);
+        assert_eq!((own.len(), own.pop_due(100)), (0, None));
+    }
+
+    #[test]
+    fn there_is_a_limit() {
+        let mut own = OwnExpiries::default();
+        (0..MAX_KEYS as u64 + 5).for_each(|hash| own.note(0, hash, 1));
+        assert_eq!(own.len(), MAX_KEYS);
+        own.note(0, 0, 2);
+        assert_eq!(own.times[&(0, 0)], 2);
+    }
+}
