@@ -81,6 +81,10 @@ pub struct Plan {
     pub reply_max: usize,
 }
 
+/// The maximum number of line feeds that keep a link alive in place of one reply. A primary sends
+/// one each second, so this is more than a day.
+const KEEP_ALIVES_MAX: u32 = 100_000;
+
 /// The maximum size of a reply, unless the plan has another.
 const REPLY_MAX: usize = 1024 * 1024;
 
@@ -229,6 +233,8 @@ pub struct Link {
     reader: Reader,
     /// The time of the last reply or keep-alive.
     heard_at: u64,
+    /// The number of keep-alives since the last reply.
+    keep_alives: u32,
 }
 
 impl Link {
@@ -250,6 +256,7 @@ impl Link {
             input: Buffer::default(),
             reader: Reader::default(),
             heard_at: now,
+            keep_alives: 0,
         }
     }
 
@@ -434,6 +441,10 @@ impl Link {
         while self.reader.is_idle() && self.input.as_slice().first() == Some(&b'\n') {
             self.input.consume(1);
             self.heard_at = now;
+            self.keep_alives += 1;
+            if self.keep_alives > KEEP_ALIVES_MAX {
+                return Err(Malformed::KeepAlives.into());
+            }
         }
         let first = self.pending.front().map(|first| &first.step);
         if first.is_none() && self.unasked == Unasked::Refuse {
@@ -450,6 +461,7 @@ impl Link {
             return Ok(false);
         };
         self.heard_at = now;
+        self.keep_alives = 0;
         let Some(Pending { step, .. }) = self.pending.pop_front() else {
             actions.push(Action::Message(reply));
             return Ok(true);

@@ -70,6 +70,8 @@ pub enum Malformed {
     Number,
     /// A bulk is not followed by a line end.
     BulkEnd,
+    /// Nothing but keep-alives, more than a peer sends in a day.
+    KeepAlives,
 }
 
 impl fmt::Display for Malformed {
@@ -83,6 +85,7 @@ impl fmt::Display for Malformed {
             }
             Malformed::Number => f.write_str("invalid number"),
             Malformed::BulkEnd => f.write_str("a bulk without line end"),
+            Malformed::KeepAlives => f.write_str("too many line feeds in place of a reply"),
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::networking::prefetch;
 use crate::networking::primary::apply;
 use crate::propagate::gate;
 use crate::state::Server;
+use crate::util::quote::printable;
 
 /// The maximum number of bytes of one read.
 const READ_MAX: usize = 64 * 1024;
@@ -363,7 +364,13 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
     } else {
         rest
     };
-    log::debug!(
+    // A primary's stream that can't be parsed costs a full resync.
+    let level = match c.has(flag::PRIMARY) {
+        true => log::Level::Warn,
+        false => log::Level::Debug,
+    };
+    log::log!(
+        level,
         "Protocol error ({text}) from client: {}. Query buffer: '{}'",
         crate::clients::describe::describe(server, c),
         printable_excerpt(rest),
@@ -384,18 +391,7 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
 /// The beginning and the end of a request that could not be parsed, for the log.
 fn printable_excerpt(bytes: &[u8]) -> String {
     const SHOWN: usize = 128;
-    let printable = |bytes: &[u8]| -> String {
-        bytes
-            .iter()
-            .map(|&b| {
-                if b.is_ascii_graphic() || b == b' ' {
-                    char::from(b)
-                } else {
-                    '.'
-                }
-            })
-            .collect()
-    };
+    let printable = |bytes| printable(bytes, SHOWN);
     if bytes.len() < SHOWN {
         return printable(bytes);
     }

@@ -16,6 +16,8 @@
 const MARK_LEN: usize = 40;
 /// The maximum length of the header line.
 const LINE_MAX: usize = 1024;
+/// The maximum number of keep-alives. A primary sends one each second, so this is more than a day.
+const KEEP_ALIVES_MAX: u32 = 100_000;
 
 /// How a snapshot ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,12 +35,15 @@ pub enum Malformed {
     Error(Vec<u8>),
     /// A line that is not a header.
     Header(Vec<u8>),
+    /// Line feeds without an end.
+    KeepAlives,
 }
 
 /// Reads the header line.
 #[derive(Default)]
 pub struct Header {
     line: Vec<u8>,
+    keep_alives: u32,
 }
 
 impl Header {
@@ -60,6 +65,10 @@ impl Header {
             }
             if !line.is_empty() {
                 return parse_header(&line).map(Some);
+            }
+            self.keep_alives += 1;
+            if self.keep_alives > KEEP_ALIVES_MAX {
+                return Err(Malformed::KeepAlives);
             }
         }
         Ok(None)
@@ -210,5 +219,6 @@ mod tests {
         }
         let endless = [b'x'; 2000];
         assert!(matches!(refused(&endless), Malformed::Header(_)));
+        assert_eq!(refused(&[b'\n'; 200_000]), Malformed::KeepAlives);
     }
 }

@@ -65,6 +65,8 @@ pub struct Upstream {
     pub client: Option<ClientRef>,
     /// The end of the stream when that client was created.
     pub attached_at: u64,
+    /// The number of bytes that this client has read and that INFO counts.
+    pub counted: u64,
     /// The database that is selected at the end of the stream.
     pub db: u32,
     /// Whether the data are those of the history's id and offset, so that PSYNC may request what
@@ -98,6 +100,7 @@ impl Upstream {
             number,
             client: None,
             attached_at: 0,
+            counted: 0,
             db: 0,
             can_continue: false,
             unit: Vec::new(),

@@ -72,8 +72,8 @@ fn close_timed_out_replicas(server: &mut Server) {
         }
         State::Online if replica.is_old => None,
         State::Online if now_ms - replica.ack_ms > timeout_ms => Some("streaming sync"),
-        // Through a pipe, the slowest replica delays all others.
-        State::SnapshotRunning
+        // Through a pipe, the slowest replica delays all others; a file's replica pins the stream.
+        State::SnapshotRunning | State::Receiving(_)
             if replica.wrote_ms > 0 && now_ms - replica.wrote_ms > timeout_ms =>
         {
             Some("full sync")

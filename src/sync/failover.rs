@@ -14,6 +14,7 @@ use crate::replication::failover::{Action, Address, Event, Request};
 use crate::replication::replicas::Replica;
 use crate::state::Server;
 use crate::sync::role;
+use crate::util::quote::printable;
 
 /// Begins a failover.
 pub fn begin(server: &mut Server, request: Request) {
@@ -105,7 +106,7 @@ pub fn step(server: &mut Server, event: Event) {
 pub fn take_over(server: &mut Server, c: &Client, id: &[u8]) -> Result<(), Error> {
     log::info!(
         "Failover request received for replid {}.",
-        String::from_utf8_lossy(id)
+        printable(id, 64)
     );
     if !server.replication.is_replica() {
         return Err(Error::of("ERR PSYNC FAILOVER can't be sent to a master."));

@@ -14,6 +14,7 @@ use crate::replication::{self, Replication};
 use crate::state::Server;
 use crate::sync::{channels, failover, snapshot};
 use crate::util::number::parse_i64;
+use crate::util::quote::printable;
 
 /// The request of a replica.
 #[derive(Clone, Copy)]
@@ -180,8 +181,11 @@ fn full_sync(server: &mut Server, c: &mut Client) {
     snapshot::enqueue(server, c);
 }
 
+/// The maximum length of a replica's text in the log; an id has 40 bytes.
+const SHOWN_MAX: usize = 64;
+
 fn log_reason(replication: &Replication, reason: Reason, name: &str, id: &[u8], offset: &[u8]) {
-    let (id, offset) = (String::from_utf8_lossy(id), String::from_utf8_lossy(offset));
+    let (id, offset) = (printable(id, SHOWN_MAX), printable(offset, SHOWN_MAX));
     match reason {
         Reason::NotANumber => {}
         Reason::Requested => log::info!("Full resync requested by replica {name}"),
@@ -230,16 +234,32 @@ pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
 
 /// REPLCONF ACK: the offsets up to which a replica has applied the stream, and has it in its AOF on
 /// disk.
-pub fn acknowledged(server: &mut Server, r: ClientRef, offset: i64, aof_offset: Option<i64>) {
+///
+/// Returns false if it was not sent the stream up to there. WAIT and a failover would then count
+/// writes that the replica does not have.
+pub fn acknowledged(
+    server: &mut Server,
+    r: ClientRef,
+    offset: i64,
+    aof_offset: Option<i64>,
+) -> bool {
     let now_ms = server.clock.now_ms;
-    // An offset beyond the end would make WAIT count writes that the replica does not have.
-    let end = server.replication.stream.end();
-    let known = |offset: i64| u64::try_from(offset).unwrap_or(0).min(end);
-    if let Some(replica) = server.replication.replicas.get_mut(r) {
-        replica.acked = replica.acked.max(known(offset));
-        if let Some(offset) = aof_offset {
-            replica.acked_aof = replica.acked_aof.max(known(offset));
+    let replication = &mut server.replication;
+    let sent = replication.stream.end() - replication.lag(r);
+    let known = |offset: i64| u64::try_from(offset).unwrap_or(0);
+    let aof_offset = known(aof_offset.unwrap_or(0));
+    let offset = known(offset);
+    if let Some(replica) = replication.replicas.get_mut(r) {
+        if offset.max(aof_offset) > sent {
+            log::warn!(
+                "Replica {} acknowledges offset {}, but it was sent the stream up to {sent} only. Closing its link.",
+                replica.name(),
+                offset.max(aof_offset),
+            );
+            return false;
         }
+        replica.acked = replica.acked.max(offset);
+        replica.acked_aof = replica.acked_aof.max(aof_offset);
         replica.ack_ms = now_ms;
         match replica.state {
             State::Online => replica.waits_for_ack = false,
@@ -251,4 +271,5 @@ pub fn acknowledged(server: &mut Server, r: ClientRef, offset: i64, aof_offset: 
             _ => {}
         }
     }
+    true
 }

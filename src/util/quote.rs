@@ -16,6 +16,15 @@ use std::borrow::Cow;
 
 use super::number::is_c_space;
 
+/// At most `max` bytes of a peer for a line of the log, with a dot for each that is not printable.
+pub fn printable(bytes: &[u8], max: usize) -> String {
+    let shown = bytes.iter().take(max).map(|&byte| match byte {
+        b' '..=b'~' => char::from(byte),
+        _ => '.',
+    });
+    shown.collect()
+}
+
 /// Splits a line into its arguments; `None` if its quotes are unbalanced.
 pub fn split_args(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let end = memchr::memchr(0, line).unwrap_or(line.len());

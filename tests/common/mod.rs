@@ -242,6 +242,22 @@ impl Conn {
         line.trim_end_matches("\r\n").to_string()
     }
 
+    /// Reads this number of bytes.
+    pub fn read_bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.stream.read_exact(&mut bytes).expect("bytes");
+        bytes
+    }
+
+    /// Reads what has arrived, at least a byte. Returns the number of bytes; 0 if the connection
+    /// has ended.
+    pub fn read_some(&mut self) -> usize {
+        match self.stream.read(&mut [0; 64 * 1024]) {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => panic!("nothing comes"),
+            read => read.unwrap_or(0),
+        }
+    }
+
     /// Sends a command as a RESP array and reads its reply.
     pub fn cmd<A: AsRef<[u8]>>(&mut self, argv: &[A]) -> Vec<u8> {
         self.send(&multibulk(argv));

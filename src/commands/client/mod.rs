@@ -255,7 +255,10 @@ fn client_import_source(ctx: &mut Ctx) -> CmdResult {
 /// CLIENT REPLY ON | OFF | SKIP
 fn client_reply(ctx: &mut Ctx) -> CmdResult {
     if ctx.is(2, "on") {
-        ctx.client.clear(flag::REPLY_OFF | flag::REPLY_SKIP);
+        // The primary's link has no replies.
+        if !ctx.client.has(flag::PRIMARY) {
+            ctx.client.clear(flag::REPLY_OFF | flag::REPLY_SKIP);
+        }
         ctx.client.reply.ok();
     } else if ctx.is(2, "off") {
         ctx.client.set(flag::REPLY_OFF);

@@ -3,6 +3,7 @@
 
 use crate::client::announced::{Announced, Contents};
 use crate::client::flag;
+use crate::client::table::Net;
 use crate::clients::describe::describe_running;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
@@ -234,7 +235,9 @@ fn acknowledge(ctx: &mut Ctx, options: &[&[u8]]) -> CmdResult {
     };
     if let Some(offset) = value(b"ack") {
         let r = ctx.client.reference();
-        primary::acknowledged(ctx.server, r, offset, value(b"fack"));
+        if !primary::acknowledged(ctx.server, r, offset, value(b"fack")) {
+            Net::close_asap(&mut ctx.server.net.close_asap, ctx.client);
+        }
     }
     Ok(())
 }

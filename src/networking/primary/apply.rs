@@ -58,6 +58,8 @@ pub fn read_applied(server: &mut Server, c: &mut Client) {
     if upstream.client != Some(c.reference()) {
         return;
     }
+    server.stats.net_repl_input_bytes += c.net_in - upstream.counted;
+    upstream.counted = c.net_in;
     upstream.db = c.db;
     replication.stream.set_selected_db(c.db);
     check(server, c);

@@ -14,12 +14,14 @@ use crate::config::Config;
 use crate::link::{Action, Errors, Expect, Failure, Plan, Reply, Step, Unasked};
 use crate::networking::link::{self, LinkId};
 use crate::persist::rdb;
+use crate::propagate::stream::START_MAX;
 use crate::replication::failover::{Event, Verdict};
 use crate::replication::psync::Dialect;
 use crate::replication::upstream::Phase;
 use crate::state::Server;
 use crate::sync::{failover, role};
 use crate::util::number::parse_i64;
+use crate::util::quote::printable;
 
 // The steps' tags.
 const PING: u32 = 0;
@@ -33,6 +35,9 @@ const PSYNC: u32 = 6;
 pub const SET_RDB_CLIENT: u32 = 7;
 /// PSYNC for the stream behind a snapshot that comes over another connection.
 pub const MAIN_PSYNC: u32 = 8;
+
+/// The maximum length of a primary's text in the log.
+const SHOWN_MAX: usize = 256;
 
 /// The Valkey server whose snapshots this server can read: a primary of that kind sends fields with
 /// a time to live only to a replica that announces it.
@@ -89,11 +94,16 @@ pub fn listening_port(config: &Config) -> String {
     }
 }
 
+/// Whether PSYNC requests what follows the data, and not a snapshot.
+fn can_continue(server: &Server) -> bool {
+    let upstream = server.replication.upstream.as_ref();
+    upstream.is_some_and(|up| up.can_continue)
+}
+
 /// PSYNC: with the next byte of the history, or `? -1`. FAILOVER makes the peer a primary.
 fn psync(server: &mut Server) -> Step {
     let replication = &server.replication;
-    let upstream = replication.upstream.as_ref();
-    let (id, next) = match upstream.is_some_and(|up| up.can_continue) {
+    let (id, next) = match can_continue(server) {
         true => {
             let next = replication.stream.end() + 1;
             log::info!(
@@ -150,7 +160,7 @@ pub fn on_action(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, ac
                 SET_RDB_CLIENT => "set-rdb-client-id",
                 _ => "capa",
             };
-            let text = String::from_utf8_lossy(&text);
+            let text = printable(&text, SHOWN_MAX);
             log::info!(
                 "(Non critical) {}",
                 words.line(
@@ -188,11 +198,11 @@ fn log_failure(server: &Server, failure: &Failure) {
     let text = match failure {
         Failure::Refused { tag: PING, error } => words.line(
             "Error reply to PING from master: '-{}'",
-            &[&String::from_utf8_lossy(error)],
+            &[&printable(error, SHOWN_MAX)],
         ),
         Failure::Refused { tag: AUTH, error } => words.line(
             "Unable to AUTH to MASTER: -{}",
-            &[&String::from_utf8_lossy(error)],
+            &[&printable(error, SHOWN_MAX)],
         ),
         Failure::ConnectTimeout | Failure::ReplyTimeout { .. } | Failure::SendTimeout => {
             words.line("Timeout connecting to the MASTER...", &[])
@@ -235,6 +245,9 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
                 fail(el, server);
             }
         }
+    } else if verb == b"CONTINUE" && !can_continue(server) {
+        log::warn!("The primary replied +CONTINUE to a request for a full resync.");
+        fail(el, server);
     } else if verb == b"CONTINUE" {
         resume(el, server, id, new_id.and_then(valid_id));
     } else if verb == b"DUALCHANNELSYNC" {
@@ -245,12 +258,12 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
     } else if verb == b"-NOMASTERLINK" || verb == b"-LOADING" {
         let line = words.line(
             "Master is currently unable to PSYNC but should be in the future: {}",
-            &[&String::from_utf8_lossy(&text)],
+            &[&printable(&text, SHOWN_MAX)],
         );
         log::info!("{line}");
         fail(el, server);
     } else {
-        let text = String::from_utf8_lossy(&text);
+        let text = printable(&text, SHOWN_MAX);
         let line = match verb.first() {
             Some(b'-') => words.line(
                 "Master does not support PSYNC or is in error state (reply: {})",
@@ -288,7 +301,8 @@ pub fn full_resync_reply(text: &[u8]) -> Option<(String, u64)> {
     let mut words = text.split(|&b| b == b' ');
     let id = words.next().and_then(valid_id)?;
     let offset = words.next().and_then(parse_i64)?;
-    Some((id, u64::try_from(offset).ok()?))
+    let offset = u64::try_from(offset).ok()?;
+    (offset <= START_MAX).then_some((id, offset))
 }
 
 /// An id of 40 printable characters.

@@ -173,6 +173,7 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
         upstream.phase = Phase::Connected;
         upstream.client = Some(r);
         upstream.attached_at = end;
+        upstream.counted = 0;
         upstream.can_continue = true;
         upstream.is_new = false;
         upstream.refused_empty = false;

@@ -20,10 +20,13 @@ use crate::replication::upstream::{Phase, Received};
 use crate::state::Server;
 use crate::sys;
 use crate::texts::Words;
+use crate::util::quote::printable;
 
 /// The maximum number of bytes of one read, and of all reads of one turn.
 pub const READ_BYTES: usize = 64 * 1024;
 const BYTES_PER_TURN: usize = 1024 * 1024;
+/// The maximum length of a primary's text in the log.
+const SHOWN_MAX: usize = 256;
 
 /// A snapshot that is being received.
 pub struct Receive {
@@ -229,7 +232,7 @@ impl Receive {
 }
 
 fn malformed_line(words: Words, malformed: Malformed) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let text = |bytes: &[u8]| printable(bytes, SHOWN_MAX);
     match malformed {
         Malformed::Error(error) => words.line(
             "MASTER aborted replication with an error: -{}",
@@ -239,6 +242,10 @@ fn malformed_line(words: Words, malformed: Malformed) -> String {
             "Bad protocol from MASTER, the first byte is not '$' (we received '{}'), are you sure the host and port \
              are right?",
             &[&text(&line)],
+        ),
+        Malformed::KeepAlives => words.line(
+            "Bad protocol from MASTER: too many line feeds in place of a snapshot",
+            &[],
         ),
     }
 }

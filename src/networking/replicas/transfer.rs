@@ -17,6 +17,7 @@ const CHUNK: usize = 256 * 1024;
 
 /// Sends as much as the socket accepts and the turn allows. At the end the replica is online.
 pub fn write_file(server: &mut Server, c: &mut Client) -> Io {
+    let now_ms = server.clock.now_ms;
     let replica = server.replication.replicas.get_mut(c.reference());
     let (Some(replica), Some(conn)) = (replica, &mut c.conn) else {
         return Io::Drained;
@@ -38,6 +39,9 @@ pub fn write_file(server: &mut Server, c: &mut Client) -> Io {
         }
         match conn.write(&transfer.unsent) {
             Ok(sent) => {
+                if sent.bytes > 0 {
+                    replica.wrote_ms = now_ms;
+                }
                 transfer.unsent.drain(..sent.bytes);
                 total += sent.bytes;
                 if sent.io == Io::Drained {

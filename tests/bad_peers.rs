@@ -1,0 +1,794 @@
+//! Peers that do not keep to the protocol of replication: a primary that lies about lengths,
+//! offsets and versions, and replicas that read nothing, acknowledge nothing, or acknowledge what
+//! they were not sent. Each ends with a line in the log and a closed link; the data set, the memory
+//! and the other clients are unharmed.
+
+mod common;
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use common::{Conn, Peer, multibulk, parse_reply};
+
+const ID: &str = "0123456789012345678901234567890123456789";
+
+/// Waits for a condition. A test that passes never waits for the end of it.
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..4000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("{what}: it does not happen");
+}
+
+/// A server whose log is a file.
+struct Server {
+    peer: Peer,
+    conn: Conn,
+}
+
+impl Server {
+    fn new(args: &[&str]) -> Server {
+        let peer = Peer::aeris(&[&["--logfile", "server.log"], args].concat());
+        let conn = peer.connect();
+        Server { peer, conn }
+    }
+
+    fn line(&mut self, line: &str) -> String {
+        self.conn.line(line)
+    }
+
+    fn log(&self) -> String {
+        let bytes = std::fs::read(self.peer.dir().join("server.log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits for a text in the log, behind its first `from` bytes.
+    fn wait_for_log(&self, from: usize, text: &str) {
+        wait_for(&format!("{text:?} in the log"), || {
+            self.log()[from..].contains(text)
+        });
+    }
+
+    fn info(&mut self, field: &str) -> String {
+        let text = self.line("INFO everything");
+        let value = |line: &str| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_string());
+        text.lines().find_map(value).unwrap_or_default()
+    }
+
+    /// The resident memory in bytes.
+    fn memory(&mut self) -> u64 {
+        let value = self.info("used_memory_rss");
+        value.parse().expect("a number")
+    }
+
+    /// The same server, with a new connection: the old one may have been closed.
+    fn again(mut self, after: &str) -> Server {
+        assert!(self.peer.alive(), "{after} ends it:\n{}", self.log());
+        self.conn = self.peer.connect();
+        assert_eq!(self.line("REPLICAOF NO ONE"), "+OK\r\n", "{after}");
+        self
+    }
+
+    /// Clients are served, and the process is the one that was started.
+    fn assert_well(&mut self) {
+        assert_eq!(self.line("PING"), "+PONG\r\n");
+        assert!(self.peer.alive());
+    }
+}
+
+/// A snapshot with one key, `from` = `snapshot`.
+fn snapshot() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| {
+        let server = Peer::aeris(&[]);
+        let mut c = server.connect();
+        assert_eq!(c.line("SET from snapshot"), "+OK\r\n");
+        assert_eq!(c.line("SAVE"), "+OK\r\n");
+        std::fs::read(server.dir().join("dump.rdb")).expect("a file")
+    })
+}
+
+/// A primary that the test implements.
+struct FakePrimary {
+    listener: TcpListener,
+}
+
+/// An open link of a replica to it.
+struct Link {
+    stream: TcpStream,
+    input: BufReader<TcpStream>,
+    /// The arguments of PSYNC.
+    psync: Vec<String>,
+}
+
+impl FakePrimary {
+    fn new() -> FakePrimary {
+        FakePrimary {
+            listener: TcpListener::bind(("127.0.0.1", 0)).expect("a port"),
+        }
+    }
+
+    fn port(&self) -> u16 {
+        self.listener.local_addr().expect("an address").port()
+    }
+
+    /// A server begins to follow it; it accepts the link and answers all but PSYNC.
+    fn lead(&self, server: &mut Server) -> Link {
+        let reply = server.line(&format!("REPLICAOF 127.0.0.1 {}", self.port()));
+        assert_eq!(reply, "+OK\r\n");
+        self.accept()
+    }
+
+    fn accept(&self) -> Link {
+        let (stream, _) = self.listener.accept().expect("a replica");
+        let timeout = Some(Duration::from_secs(30));
+        stream.set_read_timeout(timeout).expect("a timeout");
+        let mut input = BufReader::new(stream.try_clone().expect("a handle"));
+        loop {
+            let argv = read_command(&mut input).expect("a command");
+            let reply: &[u8] = match &*argv[0] {
+                "PSYNC" => {
+                    return Link {
+                        stream,
+                        input,
+                        psync: argv,
+                    };
+                }
+                "PING" => b"+PONG\r\n",
+                _ => b"+OK\r\n",
+            };
+            (&stream).write_all(reply).expect("a reply");
+        }
+    }
+}
+
+impl Link {
+    /// Sends bytes; the replica may close the link meanwhile.
+    fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// A full resync from `snapshot`, at this offset.
+    fn full_resync(&mut self, offset: u64) {
+        let body = snapshot();
+        self.send(format!("+FULLRESYNC {ID} {offset}\r\n${}\r\n", body.len()).as_bytes());
+        self.send(body);
+    }
+
+    /// Waits until the replica closes the link.
+    fn wait_for_end(&mut self) {
+        let mut rest = Vec::new();
+        match self.input.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => {}
+            Err(e) => panic!("the link stays open: {e}"),
+        }
+    }
+
+    /// Whether the replica acknowledges something; it may close the link instead, or say nothing.
+    fn acknowledges(&mut self) -> bool {
+        let timeout = Some(Duration::from_secs(1));
+        self.stream.set_read_timeout(timeout).expect("a timeout");
+        let mut line = Vec::new();
+        while self.input.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            if line == b"ACK\r\n" {
+                return true;
+            }
+            line.clear();
+        }
+        false
+    }
+
+    /// Waits for the acknowledgement of this offset.
+    fn wait_for_ack(&mut self, offset: u64) {
+        let offset = offset.to_string();
+        loop {
+            let argv = read_command(&mut self.input).expect("an acknowledgement");
+            assert_eq!(argv[..2], ["REPLCONF", "ACK"]);
+            if argv[2] == offset {
+                return;
+            }
+        }
+    }
+}
+
+fn read_command(input: &mut impl BufRead) -> std::io::Result<Vec<String>> {
+    let mut line = || {
+        let mut line = String::new();
+        match input.read_line(&mut line)? {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
+            _ => Ok(line.trim_end().to_string()),
+        }
+    };
+    let count: usize = line()?[1..].parse().expect("a count");
+    (0..count)
+        .map(|_| {
+            line()?;
+            line()
+        })
+        .collect()
+}
+
+/// Replies to PSYNC, each with a text that is logged.
+fn bad_replies() -> Vec<(Vec<u8>, &'static str)> {
+    let text = |text: &str| text.as_bytes().to_vec();
+    let after = |rest: &str| format!("+FULLRESYNC {ID} 1000\r\n{rest}").into_bytes();
+    let wrong_syntax = "Master replied with wrong +FULLRESYNC syntax";
+    let bad_header = "Bad protocol from MASTER, the first byte is not '$'";
+    vec![
+        (text("+FULLRESYNC\r\n"), wrong_syntax),
+        (text("+FULLRESYNC short 1\r\n"), wrong_syntax),
+        (
+            format!("+FULLRESYNC {ID} -1\r\n").into_bytes(),
+            wrong_syntax,
+        ),
+        (
+            format!("+FULLRESYNC {ID} 9223372036854775807\r\n").into_bytes(),
+            wrong_syntax,
+        ),
+        (
+            format!("+FULLRESYNC {ID} 18446744073709551616\r\n").into_bytes(),
+            wrong_syntax,
+        ),
+        (
+            format!("+FULLRESYNC {} 1\r\n", "\u{1}".repeat(40)).into_bytes(),
+            wrong_syntax,
+        ),
+        (text("+OK\r\n"), "Unexpected reply to PSYNC from master: OK"),
+        (text("\r\n"), "Unexpected reply to PSYNC from master: "),
+        (
+            text("HTTP/1.1 400 Bad Request\r\n"),
+            "Unexpected reply to PSYNC",
+        ),
+        (
+            text("-ERR not today\r\n"),
+            "Master does not support PSYNC or is in error state (reply: -ERR not today)",
+        ),
+        (vec![b'+'; 200_000], "Error condition on socket for SYNC"),
+        (vec![0xff; 200_000], "Error condition on socket for SYNC"),
+        (after("$-1\r\n"), bad_header),
+        (after("$-9223372036854775808\r\n"), bad_header),
+        (after("$18446744073709551616\r\n"), bad_header),
+        (after("$\r\n"), bad_header),
+        (after("$12x\r\n"), bad_header),
+        (after("$EOF:short\r\n"), bad_header),
+        (after("$EOF:\r\n"), bad_header),
+        (after(&format!("$EOF:{ID}{ID}\r\n")), bad_header),
+        (after("+OK\r\n"), bad_header),
+        (after(&"x".repeat(100_000)), bad_header),
+        (
+            after("-ERR no snapshot today\r\n"),
+            "MASTER aborted replication with an error: -ERR no snapshot today",
+        ),
+        (after("$0\r\n"), "Failed trying to load the MASTER"),
+        (after("$5\r\nhello"), "Failed trying to load the MASTER"),
+        (
+            after(&format!("$EOF:{ID}\r\n{ID}")),
+            "Failed trying to load the MASTER",
+        ),
+        (after("$9\r\nREDIS9999"), "Failed trying to load the MASTER"),
+        (after("$9\r\nREDIS-001"), "Failed trying to load the MASTER"),
+        // From here on the replica has no history, so it requests a snapshot.
+        (text("+CONTINUE\r\n"), "replied +CONTINUE to a request"),
+        (
+            format!("+CONTINUE {ID}\r\n").into_bytes(),
+            "replied +CONTINUE to a request",
+        ),
+    ]
+}
+
+#[test]
+fn a_primary_that_lies_before_its_stream_is_left() {
+    let mut server = Server::new(&[]);
+    for (reply, logged) in bad_replies() {
+        let shown = reply[..reply.len().min(100)].escape_ascii().to_string();
+        println!("{shown}");
+        let from = server.log().len();
+        let primary = FakePrimary::new();
+        let mut link = primary.lead(&mut server);
+        link.send(&reply);
+        link.wait_for_end();
+        server.wait_for_log(from, logged);
+        server.assert_well();
+        assert_eq!(server.info("master_link_status"), "down", "{shown}");
+    }
+    assert!(server.memory() < 200 << 20);
+    // A primary that keeps to the protocol is followed afterwards.
+    let primary = FakePrimary::new();
+    let mut link = primary.lead(&mut server);
+    assert_eq!(link.psync[1..], ["?", "-1"]);
+    link.full_resync(1000);
+    link.wait_for_ack(1000);
+    assert_eq!(server.line("GET from"), "$8\r\nsnapshot\r\n");
+}
+
+/// A snapshot that is not whole leaves no part of itself in the data set.
+#[test]
+fn a_snapshot_that_ends_too_early_leaves_nothing() {
+    let mut server = Server::new(&[]);
+    let whole = snapshot();
+    for at in [whole.len() / 2, whole.len() - 9, whole.len() - 1] {
+        let from = server.log().len();
+        let primary = FakePrimary::new();
+        let mut link = primary.lead(&mut server);
+        let cut = &whole[..at];
+        link.send(format!("+FULLRESYNC {ID} 7\r\n${at}\r\n").as_bytes());
+        link.send(cut);
+        link.wait_for_end();
+        server.wait_for_log(from, "Failed trying to load the MASTER");
+        assert_eq!(server.line("DBSIZE"), ":0\r\n", "cut at {at}");
+        server.assert_well();
+    }
+    // The connection ends within the snapshot: nothing is loaded, and the data set stays.
+    assert_eq!(server.line("REPLICAOF NO ONE"), "+OK\r\n");
+    assert_eq!(server.line("SET mine 1"), "+OK\r\n");
+    let from = server.log().len();
+    let primary = FakePrimary::new();
+    let mut link = primary.lead(&mut server);
+    link.send(format!("+FULLRESYNC {ID} 7\r\n${}\r\n", whole.len()).as_bytes());
+    link.send(&whole[..whole.len() / 2]);
+    drop(link);
+    server.wait_for_log(
+        from,
+        "I/O error trying to sync with MASTER: connection lost",
+    );
+    assert_eq!(server.line("DBSIZE"), ":1\r\n");
+}
+
+/// Line feeds keep a link alive while the snapshot is created: one a second, not thousands.
+#[test]
+fn endless_newlines_end_the_link() {
+    let mut server = Server::new(&[]);
+    let begun = format!("+FULLRESYNC {ID} 1\r\n");
+    for first in ["", &*begun] {
+        let from = server.log().len();
+        let primary = FakePrimary::new();
+        let mut link = primary.lead(&mut server);
+        link.send(first.as_bytes());
+        let newlines = [b'\n'; 64 * 1024];
+        let mut sent = 0usize;
+        while link.send(&newlines) {
+            sent += newlines.len();
+            assert!(sent < 1 << 30, "they are read without an end");
+        }
+        server.wait_for_log(from, "line feeds");
+        server.assert_well();
+    }
+    assert!(server.memory() < 200 << 20);
+}
+
+/// Streams that are not commands, behind a good snapshot.
+const BAD_STREAMS: &[&[u8]] = &[
+    b"*3\r\n$-5\r\n",
+    b"*3\r\n$3\r\nSET\r\n$-1\r\n",
+    b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$999999999999\r\n",
+    b"*99999999999\r\n",
+    b"*2147483648\r\n",
+    b"*1\r\n+PING\r\n",
+    b"*1\r\n$4\r\nPING\r\n*x\r\n",
+    b"*2\r\n*1\r\n$4\r\nPING\r\n",
+    b"\"unbalanced\r\n",
+];
+
+#[test]
+fn a_stream_that_is_not_of_commands_ends_the_link() {
+    let mut server = Server::new(&[]);
+    for stream in BAD_STREAMS {
+        let shown = stream.escape_ascii().to_string();
+        let from = server.log().len();
+        let primary = FakePrimary::new();
+        let mut link = primary.lead(&mut server);
+        link.full_resync(1000);
+        link.wait_for_ack(1000);
+        link.send(&multibulk(&["SET", "before", &shown]));
+        link.send(stream);
+        link.wait_for_end();
+        println!("{shown}");
+        server.wait_for_log(from, "Protocol error");
+        server.assert_well();
+        assert_eq!(
+            server.line("GET before"),
+            format!("${}\r\n{shown}\r\n", shown.len())
+        );
+        assert!(server.memory() < 200 << 20, "{shown}: {}", server.memory());
+        assert_eq!(server.line("REPLICAOF NO ONE"), "+OK\r\n");
+    }
+}
+
+/// A request that has not arrived whole is bounded, whatever its header promises.
+#[test]
+fn promised_bytes_take_no_memory() {
+    let mut server = Server::new(&[]);
+    let primary = FakePrimary::new();
+    let mut link = primary.lead(&mut server);
+    link.full_resync(1000);
+    link.wait_for_ack(1000);
+    let before = server.memory();
+    let input = |server: &mut Server| {
+        let bytes = server.info("total_net_repl_input_bytes");
+        bytes.parse::<u64>().expect("a number")
+    };
+    let received = input(&mut server);
+    let promise = b"*1000000\r\n$3\r\nSET\r\n$536870912\r\nabc";
+    link.send(promise);
+    wait_for("it is read", || {
+        input(&mut server) >= received + promise.len() as u64
+    });
+    assert!(server.memory() < before + (64 << 20));
+    server.assert_well();
+}
+
+/// Ends the server, or stops it for a time.
+const NOT_SENT: [&str; 2] = ["shutdown", "debug"];
+
+/// The arguments of commands that make no sense in a stream.
+const ARGUMENTS: &[&str] = &[
+    "",
+    "k",
+    "1",
+    "NO ONE",
+    "? -1",
+    "1 0",
+    "k 1",
+    "k 1 2",
+    "ON",
+    "127.0.0.1 1",
+    "KILL TYPE master",
+    "KILL TYPE replica",
+    "KILL TYPE normal",
+    "TRACKING ON",
+    "PAUSE 1",
+    "REPLY ON",
+    "3 AUTH default x",
+    "k k k k k",
+    "1 k 1 2 3 4",
+    "ack 99999999999999",
+    "getack *",
+    "0 0 0",
+];
+
+/// Whatever a primary sends, the server lives, and follows the next primary.
+#[test]
+fn a_primary_may_send_any_command() {
+    let mut server = Server::new(&["--busy-reply-threshold", "100"]);
+    let names = parse_reply(&server.conn.cmd(&["COMMAND", "LIST"])).texts();
+    assert!(names.len() > 200);
+    let mut link = None;
+    for name in &names {
+        let name = std::str::from_utf8(name).expect("a name");
+        if NOT_SENT.contains(&name) || name.contains('|') {
+            continue;
+        }
+        let mut open = link.take().unwrap_or_else(|| {
+            let mut link = FakePrimary::new().lead(&mut server);
+            link.full_resync(0);
+            link.wait_for_ack(0);
+            link
+        });
+        let mut bytes = Vec::new();
+        for arguments in ARGUMENTS {
+            let words = [name].into_iter().chain(arguments.split(' '));
+            let argv: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+            bytes.extend(multibulk(&argv));
+            for end in ["EXEC", "UNSUBSCRIBE"] {
+                bytes.extend(multibulk(&[end]));
+            }
+        }
+        bytes.extend(multibulk(&["REPLCONF", "GETACK", "*"]));
+        match open.send(&bytes) && open.acknowledges() {
+            true => link = Some(open),
+            false => server = server.again(name),
+        }
+    }
+    server.assert_well();
+}
+
+/// A replica that the test implements.
+struct FakeReplica {
+    conn: Conn,
+}
+
+impl FakeReplica {
+    /// Requests a full sync and reads nothing of it.
+    fn new(server: &Server) -> FakeReplica {
+        FakeReplica::with(server, &["eof", "psync2"])
+    }
+
+    fn with(server: &Server, capabilities: &[&str]) -> FakeReplica {
+        let mut conn = server.peer.connect();
+        for name in capabilities {
+            assert_eq!(conn.line(&format!("REPLCONF capa {name}")), "+OK\r\n");
+        }
+        conn.send(&multibulk(&["PSYNC", "?", "-1"]));
+        FakeReplica { conn }
+    }
+
+    /// Reads the snapshot, which comes from a file. Returns its offset.
+    fn receive(&mut self) -> u64 {
+        let full = self.line();
+        let offset = full.rsplit(' ').next().expect("an offset");
+        let header = self.line();
+        let len: usize = header[1..].parse().expect("a length");
+        self.conn.read_bytes(len);
+        offset.parse().expect("an offset")
+    }
+
+    /// The next line that is not a keep-alive.
+    fn line(&mut self) -> String {
+        loop {
+            let line = self.conn.raw_line();
+            if !line.trim().is_empty() {
+                return line;
+            }
+        }
+    }
+
+    fn send(&mut self, argv: &[&str]) {
+        self.conn.try_send(&multibulk(argv));
+    }
+
+    /// Reads until the server closes the link.
+    fn wait_for_end(&mut self) {
+        while self.conn.read_some() > 0 {}
+    }
+}
+
+fn wait_until_online(server: &mut Server, count: usize) {
+    wait_for("the replica is online", || {
+        let info = server.line("INFO replication");
+        info.matches("state=online").count() == count
+    });
+}
+
+fn wait_until_alone(server: &mut Server) {
+    wait_for("the replica is removed", || {
+        server.info("connected_slaves") == "0"
+    });
+}
+
+const DISK: &[&str] = &["--repl-diskless-sync", "no", "--repl-timeout", "2"];
+const DISKLESS: &[&str] = &["--repl-diskless-sync-delay", "0", "--repl-timeout", "2"];
+
+/// Its snapshot is larger than all socket buffers. It gets no more than `repl-timeout`.
+#[test]
+fn a_replica_that_does_not_read_its_snapshot_is_closed() {
+    for settings in [DISK, DISKLESS] {
+        let mut server = Server::new(settings);
+        assert_eq!(server.line("DEBUG POPULATE 3000 key 20000"), "+OK\r\n");
+        assert_eq!(server.line("CONFIG SET rdbcompression no"), "+OK\r\n");
+        let _replica = FakeReplica::new(&server);
+        server.wait_for_log(0, "Disconnecting timedout replica (full sync)");
+        wait_until_alone(&mut server);
+        wait_for("its child has ended", || {
+            server.info("rdb_bgsave_in_progress") == "0"
+        });
+        server.assert_well();
+    }
+}
+
+#[test]
+fn a_replica_that_acknowledges_nothing_is_closed() {
+    let mut server = Server::new(DISK);
+    let mut replica = FakeReplica::new(&server);
+    replica.receive();
+    wait_until_online(&mut server, 1);
+    assert_eq!(server.line("SET k 1"), "+OK\r\n");
+    assert_eq!(server.line("WAIT 1 100"), ":0\r\n");
+    replica.wait_for_end();
+    server.wait_for_log(0, "Disconnecting timedout replica (streaming sync)");
+    wait_until_alone(&mut server);
+}
+
+/// A diskless replica that never reports that it has loaded the snapshot.
+#[test]
+fn a_replica_that_never_comes_online_is_closed() {
+    let mut server = Server::new(DISKLESS);
+    let mut replica = FakeReplica::new(&server);
+    replica.wait_for_end();
+    server.wait_for_log(0, "Disconnecting timedout replica (streaming sync)");
+    wait_until_alone(&mut server);
+}
+
+/// What it does not read is bounded by the limit of its class.
+#[test]
+fn a_replica_that_does_not_read_its_stream_is_closed() {
+    let limit = ["--client-output-buffer-limit", "replica 16mb 0 0"];
+    let backlog = ["--repl-backlog-size", "1mb"];
+    let disk = ["--repl-diskless-sync", "no"];
+    let mut server = Server::new(&[&disk[..], &limit, &backlog].concat());
+    let mut replica = FakeReplica::new(&server);
+    replica.receive();
+    wait_until_online(&mut server, 1);
+    let before = server.memory();
+    let big = "x".repeat(1 << 20);
+    for _ in 0..64 {
+        assert_eq!(server.line(&format!("SET k {big}")), "+OK\r\n");
+    }
+    server.wait_for_log(0, "output buffer limits");
+    wait_until_alone(&mut server);
+    assert!(server.memory() < before + (64 << 20));
+    server.assert_well();
+}
+
+#[test]
+fn a_replica_that_acknowledges_the_future_is_closed() {
+    for ack in ["9223372036854775807", "1000000"] {
+        let mut server = Server::new(DISK);
+        let mut replica = FakeReplica::new(&server);
+        let offset = replica.receive();
+        wait_until_online(&mut server, 1);
+        replica.send(&["REPLCONF", "ACK", &offset.to_string()]);
+        replica.send(&["REPLCONF", "ACK", ack]);
+        replica.wait_for_end();
+        server.wait_for_log(0, "acknowledges offset");
+        wait_until_alone(&mut server);
+        assert_eq!(server.line("SET k 1"), "+OK\r\n");
+        assert_eq!(server.line("WAIT 1 100"), ":0\r\n");
+    }
+}
+
+/// An offset that is no number, or negative, acknowledges nothing.
+#[test]
+fn a_wrong_acknowledgement_counts_for_nothing() {
+    let mut server = Server::new(DISK);
+    let mut replica = FakeReplica::new(&server);
+    replica.receive();
+    wait_until_online(&mut server, 1);
+    assert_eq!(server.line("SET k 1"), "+OK\r\n");
+    for ack in [
+        "-1",
+        "-9223372036854775808",
+        "x",
+        "",
+        "18446744073709551616",
+    ] {
+        replica.send(&["REPLCONF", "ACK", ack]);
+        replica.send(&["REPLCONF", "ACK", "1", "FACK", ack]);
+    }
+    assert_eq!(server.line("WAIT 1 100"), ":0\r\n");
+    assert_eq!(server.info("connected_slaves"), "1");
+    server.assert_well();
+}
+
+#[test]
+fn garbage_from_a_replica_ends_its_link() {
+    let cases: [(&[u8], &str); 4] = [
+        (b"*1\r\n$-7\r\n", "Replica generated a reply"),
+        (&[0xff; 70_000], "Replica generated a reply"),
+        (b"GET k\r\n", "Replica generated a reply"),
+        (b"NOTHING\r\n", "Replica generated a reply"),
+    ];
+    for (bytes, logged) in cases {
+        let mut server = Server::new(DISK);
+        let mut replica = FakeReplica::new(&server);
+        let offset = replica.receive();
+        wait_until_online(&mut server, 1);
+        replica.send(&["REPLCONF", "ACK", &offset.to_string()]);
+        assert_eq!(server.line("SET k 1"), "+OK\r\n");
+        // The stream has begun.
+        assert_eq!(replica.line(), "*2");
+        replica.conn.try_send(bytes);
+        replica.wait_for_end();
+        server.wait_for_log(0, logged);
+        wait_until_alone(&mut server);
+        server.assert_well();
+    }
+}
+
+/// Requests of replicas with arguments that are not valid.
+#[test]
+fn wrong_requests_are_refused() {
+    let long = "a".repeat(300);
+    let mut server = Server::new(DISK);
+    let cases = [
+        ("REPLCONF listening-port", "-ERR syntax error"),
+        (
+            "REPLCONF listening-port x",
+            "-ERR value is not an integer or out of range",
+        ),
+        ("REPLCONF capa", "-ERR syntax error"),
+        ("REPLCONF what 1", "-ERR Unrecognized REPLCONF option: what"),
+        (
+            "REPLCONF rdb-only 2",
+            "-ERR value is out of range, value must between 0 and 1",
+        ),
+        ("REPLCONF version 1", "-ERR Unrecognized version format: 1"),
+        (
+            "REPLCONF version 1.2.999",
+            "-ERR Unrecognized version format: 1.2.999",
+        ),
+        (
+            "PSYNC",
+            "-ERR wrong number of arguments for 'psync' command",
+        ),
+        (
+            "PSYNC ?",
+            "-ERR wrong number of arguments for 'psync' command",
+        ),
+        (
+            "SYNC now",
+            "-ERR wrong number of arguments for 'sync' command",
+        ),
+        (
+            "PSYNC ? -1 FAILOVER",
+            "-ERR PSYNC FAILOVER can't be sent to a master.",
+        ),
+    ];
+    for (request, reply) in cases {
+        assert_eq!(server.line(request), format!("{reply}\r\n"), "{request}");
+    }
+    let reply = server.line(&format!("REPLCONF ip-address {long}"));
+    assert!(
+        reply.starts_with("-ERR REPLCONF ip-address provided"),
+        "{reply}"
+    );
+    assert_eq!(server.info("connected_slaves"), "0");
+}
+
+/// An id and an offset of any size and content get a snapshot, and one short line in the log.
+#[test]
+fn any_id_and_offset_get_a_snapshot() {
+    let mut server = Server::new(DISK);
+    let long = "i".repeat(1 << 20);
+    for (id, offset) in [
+        ("?", "x"),
+        ("?", "9223372036854775808"),
+        (ID, "-9223372036854775808"),
+        (ID, "9223372036854775807"),
+        (&*long, "1"),
+        ("a\r\n1:M forged line\nx", "1\n2"),
+        ("", ""),
+    ] {
+        let mut conn = server.peer.connect();
+        conn.send(&multibulk(&["PSYNC", id, offset]));
+        let mut replica = FakeReplica { conn };
+        replica.receive();
+    }
+    let id = server.info("master_replid");
+    for offset in ["9223372036854775807", "-1", "0"] {
+        let mut conn = server.peer.connect();
+        conn.send(&multibulk(&["PSYNC", &id, offset]));
+        FakeReplica { conn }.receive();
+    }
+    let log = server.log();
+    assert!(
+        log.lines().all(|line| line.len() < 2000),
+        "a line is too long"
+    );
+    assert!(!log.contains("\n1:M forged"));
+    server.assert_well();
+}
+
+/// Hundreds of connections that request a sync and then read nothing share one child, cost little
+/// memory, and neither other clients nor an honest replica wait for them.
+#[test]
+fn half_open_requests_harm_nothing_else() {
+    const COUNT: usize = 300;
+    for settings in [DISK, DISKLESS] {
+        let mut server = Server::new(settings);
+        assert_eq!(server.line("DEBUG POPULATE 100 key 1000"), "+OK\r\n");
+        let before = server.memory();
+        let idle: Vec<FakeReplica> = (0..COUNT).map(|_| FakeReplica::new(&server)).collect();
+        for n in 0..500 {
+            assert_eq!(server.line(&format!("SET k {n}")), "+OK\r\n");
+        }
+        let mut honest = Server::new(&[]);
+        let reply = honest.line(&format!("REPLICAOF 127.0.0.1 {}", server.peer.port));
+        assert_eq!(reply, "+OK\r\n");
+        wait_for("the honest replica has the last write", || {
+            honest.line("GET k") == "$3\r\n499\r\n"
+        });
+        assert!(server.memory() < before + (128 << 20));
+        wait_for("the others are closed", || {
+            server.info("connected_slaves") == "1"
+        });
+        drop(idle);
+        assert_eq!(server.line("WAIT 1 0"), ":1\r\n");
+        server.assert_well();
+    }
+}
