@@ -93,6 +93,13 @@ fn snapshot() -> &'static [u8] {
     })
 }
 
+/// A reply to PSYNC with a snapshot that lacks its last bytes; its key is there.
+fn cut_snapshot(lacks: usize) -> Vec<u8> {
+    let cut = &snapshot()[..snapshot().len() - lacks];
+    let header = format!("+FULLRESYNC {ID} 7\r\n${}\r\n", cut.len());
+    [header.as_bytes(), cut].concat()
+}
+
 /// A primary that the test implements.
 struct FakePrimary {
     listener: TcpListener,
@@ -273,7 +280,8 @@ fn bad_replies() -> Vec<(Vec<u8>, &'static str)> {
         ),
         (after("$9\r\nREDIS9999"), "Failed trying to load the MASTER"),
         (after("$9\r\nREDIS-001"), "Failed trying to load the MASTER"),
-        // From here on the replica has no history, so it requests a snapshot.
+        (cut_snapshot(1), "Failed trying to load the MASTER"),
+        // The data were dropped, so from here on the replica requests a snapshot.
         (text("+CONTINUE\r\n"), "replied +CONTINUE to a request"),
         (
             format!("+CONTINUE {ID}\r\n").into_bytes(),
@@ -312,16 +320,14 @@ fn a_primary_that_lies_before_its_stream_is_left() {
 fn a_snapshot_that_ends_too_early_leaves_nothing() {
     let mut server = Server::new(&[]);
     let whole = snapshot();
-    for at in [whole.len() / 2, whole.len() - 9, whole.len() - 1] {
+    for lacks in [1, 8, 9, whole.len() / 2, whole.len() - 9] {
         let from = server.log().len();
         let primary = FakePrimary::new();
         let mut link = primary.lead(&mut server);
-        let cut = &whole[..at];
-        link.send(format!("+FULLRESYNC {ID} 7\r\n${at}\r\n").as_bytes());
-        link.send(cut);
+        link.send(&cut_snapshot(lacks));
         link.wait_for_end();
         server.wait_for_log(from, "Failed trying to load the MASTER");
-        assert_eq!(server.line("DBSIZE"), ":0\r\n", "cut at {at}");
+        assert_eq!(server.line("DBSIZE"), ":0\r\n", "{lacks} bytes are missing");
         server.assert_well();
     }
     // The connection ends within the snapshot: nothing is loaded, and the data set stays.
@@ -338,6 +344,29 @@ fn a_snapshot_that_ends_too_early_leaves_nothing() {
         "I/O error trying to sync with MASTER: connection lost",
     );
     assert_eq!(server.line("DBSIZE"), ":1\r\n");
+}
+
+/// A snapshot that can't be loaded has ended the history of the data before it: after a promotion
+/// nothing continues that history, since its data are gone.
+#[test]
+fn a_history_ends_when_its_data_go() {
+    let mut server = Server::new(DISK);
+    let good = FakePrimary::new();
+    let mut link = good.lead(&mut server);
+    link.full_resync(1000);
+    link.wait_for_ack(1000);
+    drop(link);
+    let primary = FakePrimary::new();
+    let mut link = primary.lead(&mut server);
+    assert_eq!(link.psync[1..], [ID, "1001"]);
+    link.send(&cut_snapshot(1));
+    link.wait_for_end();
+    assert_eq!(server.line("REPLICAOF NO ONE"), "+OK\r\n");
+    let mut conn = server.peer.connect();
+    conn.send(&multibulk(&["PSYNC", ID, "1001"]));
+    let mut replica = FakeReplica { conn };
+    let reply = replica.line();
+    assert!(reply.starts_with("+FULLRESYNC"), "{reply}");
 }
 
 /// Line feeds keep a link alive while the snapshot is created: one a second, not thousands.
@@ -551,13 +580,15 @@ fn wait_until_alone(server: &mut Server) {
     });
 }
 
-const DISK: &[&str] = &["--repl-diskless-sync", "no", "--repl-timeout", "2"];
-const DISKLESS: &[&str] = &["--repl-diskless-sync-delay", "0", "--repl-timeout", "2"];
+const DISK: &[&str] = &["--repl-diskless-sync", "no"];
+/// With a short time-out.
+const DISK_SHORT: &[&str] = &["--repl-diskless-sync", "no", "--repl-timeout", "2"];
+const DISKLESS_SHORT: &[&str] = &["--repl-diskless-sync-delay", "0", "--repl-timeout", "2"];
 
 /// Its snapshot is larger than all socket buffers. It gets no more than `repl-timeout`.
 #[test]
 fn a_replica_that_does_not_read_its_snapshot_is_closed() {
-    for settings in [DISK, DISKLESS] {
+    for settings in [DISK_SHORT, DISKLESS_SHORT] {
         let mut server = Server::new(settings);
         assert_eq!(server.line("DEBUG POPULATE 3000 key 20000"), "+OK\r\n");
         assert_eq!(server.line("CONFIG SET rdbcompression no"), "+OK\r\n");
@@ -573,7 +604,7 @@ fn a_replica_that_does_not_read_its_snapshot_is_closed() {
 
 #[test]
 fn a_replica_that_acknowledges_nothing_is_closed() {
-    let mut server = Server::new(DISK);
+    let mut server = Server::new(DISK_SHORT);
     let mut replica = FakeReplica::new(&server);
     replica.receive();
     wait_until_online(&mut server, 1);
@@ -587,7 +618,7 @@ fn a_replica_that_acknowledges_nothing_is_closed() {
 /// A diskless replica that never reports that it has loaded the snapshot.
 #[test]
 fn a_replica_that_never_comes_online_is_closed() {
-    let mut server = Server::new(DISKLESS);
+    let mut server = Server::new(DISKLESS_SHORT);
     let mut replica = FakeReplica::new(&server);
     replica.wait_for_end();
     server.wait_for_log(0, "Disconnecting timedout replica (streaming sync)");
@@ -769,7 +800,7 @@ fn any_id_and_offset_get_a_snapshot() {
 #[test]
 fn half_open_requests_harm_nothing_else() {
     const COUNT: usize = 300;
-    for settings in [DISK, DISKLESS] {
+    for settings in [DISK_SHORT, DISKLESS_SHORT] {
         let mut server = Server::new(settings);
         assert_eq!(server.line("DEBUG POPULATE 100 key 1000"), "+OK\r\n");
         let before = server.memory();

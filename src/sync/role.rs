@@ -114,6 +114,15 @@ fn close_primary_client(server: &mut Server) {
     }
 }
 
+/// The data set is about to be replaced: no id leads to what this server has from now on.
+pub fn end_history(server: &mut Server) {
+    let id = server.rng.hex(40);
+    server.replication.begin_history(id);
+    let end = server.replication.stream.end();
+    // The offset was valid so far.
+    let _ = server.replication.stream.restart_at(end);
+}
+
 /// Closes the links of all replicas, since this server's history has changed.
 pub fn close_replicas(server: &mut Server) {
     for r in server.replication.replicas.clients() {

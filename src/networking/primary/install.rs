@@ -351,6 +351,8 @@ fn drop_old_data(server: &mut Server, top: &TopLevel) {
 /// server and its AOF have.
 fn leave_history(server: &mut Server) {
     role::close_replicas(server);
+    // If the snapshot can't be loaded and this server is promoted, nothing may continue it.
+    role::end_history(server);
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.can_continue = false;
     }
