@@ -61,7 +61,7 @@ pub const OPEN: &[(&str, &str, &str)] = &[(
 const TEXTS_ON_PURPOSE: &[(&str, &str)] = &[
     ("MSETEX *", "Redis 8.4 has it too; the texts are Redis's"),
     (
-        "CLIENT KILL ID [1-9]* [0-9]*",
+        "CLIENT KILL ID [1-9]* [-0-9]*",
         "only Valkey takes several IDs; one that is no ID is refused in Redis's words",
     ),
 ];

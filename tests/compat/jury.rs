@@ -58,7 +58,7 @@ const NEW_OPTIONS: &[(&str, Name)] = &[
     ("SET * IFEQ *", Name::Valkey9),
     ("CLIENT CAPA *", Name::Valkey9),
     ("CLIENT LIST NOT-*", Name::Valkey9),
-    ("CLIENT KILL ID [1-9]* [0-9]*", Name::Valkey9),
+    ("CLIENT KILL ID [1-9]* [-0-9]*", Name::Valkey9),
     ("SCRIPT SHOW*", Name::Valkey9),
     ("ZSCAN * NOSCORES*", Name::Valkey9),
     ("X[AT][DR]* KEEPREF*", Name::Redis8),
