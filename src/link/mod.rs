@@ -215,7 +215,9 @@ pub struct Link {
     unasked: Unasked,
     reply_ms: u64,
     reply_max: usize,
-    connect_by: u64,
+    /// The time at which the link began, and the timeout of the connection.
+    began: u64,
+    connect_ms: u64,
     /// Steps that are not sent yet.
     queue: VecDeque<Step>,
     /// Steps whose replies are due, in order.
@@ -245,7 +247,8 @@ impl Link {
             unasked: plan.unasked,
             reply_ms: plan.reply_ms,
             reply_max: plan.reply_max,
-            connect_by: now.saturating_add(plan.connect_ms),
+            began: now,
+            connect_ms: plan.connect_ms,
             script_left: plan.script.len(),
             queue: plan.script.into(),
             pending: VecDeque::new(),
@@ -285,6 +288,12 @@ impl Link {
         takes
     }
 
+    /// Changes the timeouts of the connection and of replies, also of those that are due already.
+    pub fn set_timeout(&mut self, timeout_ms: u64) {
+        self.connect_ms = timeout_ms;
+        self.reply_ms = timeout_ms;
+    }
+
     /// Ends the link when the handshake is complete and all pushed steps have been replied to.
     /// Takes effect at the next [`Link::step`].
     pub fn finish(&mut self) {
@@ -310,7 +319,7 @@ impl Link {
     pub fn deadline(&self) -> Option<u64> {
         match (self.state, self.pending.front()) {
             (State::Ended, _) => None,
-            (State::Connecting, _) => Some(self.connect_by),
+            (State::Connecting, _) => Some(self.began.saturating_add(self.connect_ms)),
             (_, Some(first)) => {
                 let since = first.since.max(self.heard_at);
                 Some(since.saturating_add(first.step.timeout_ms.unwrap_or(self.reply_ms)))

@@ -390,6 +390,23 @@ fn connecting_has_a_time_of_its_own() {
     assert_eq!(bench.at(50), [Action::Ready]);
 }
 
+/// `repl-timeout` may be changed while a handshake waits.
+#[test]
+fn another_timeout_is_that_of_what_is_due_too() {
+    let mut bench = Bench::new(replica_plan());
+    bench.link.set_timeout(300);
+    assert_eq!(bench.link.deadline(), Some(300));
+    bench.now = 100;
+    bench.event(Event::Connected);
+    bench.sent();
+    assert_eq!(bench.link.deadline(), Some(400));
+    bench.link.set_timeout(5000);
+    assert_eq!(bench.at(400), []);
+    bench.link.set_timeout(200);
+    let late = Failure::ReplyTimeout { tag: PING };
+    assert_eq!(bench.at(401), [Action::Failed(late)]);
+}
+
 #[test]
 fn a_failed_link_fails_once_and_does_nothing_more() {
     let mut bench = Bench::new(replica_plan());

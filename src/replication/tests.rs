@@ -199,3 +199,16 @@ fn info_shows_the_backlog_and_debug_opens_it() {
     // The offset does not change.
     assert!(server.replication.stream.end() > 50_000);
 }
+
+/// A script's client has written nothing itself, so its own offset would be 0.
+#[test]
+fn a_script_waits_for_the_writes_of_its_caller() {
+    let mut server = server_with_both_sinks();
+    say(&mut server, 0, &["SET k v"]);
+    let script = "EVAL \"return redis.call('wait', 1, 0)\" 0";
+    assert_eq!(say(&mut server, 0, &[script]), ":0\r\n");
+    let end = server.replication.stream.end();
+    let replica = server.replication.replicas.get_mut(READER);
+    replica.expect("attached").acked = end;
+    assert_eq!(say(&mut server, 0, &[script]), ":1\r\n");
+}

@@ -186,6 +186,9 @@ fn borrow_client(server: &mut Server, caller: &Client) -> Box<Client> {
     client.peer.clone_from(&caller.peer);
     client.name.clone_from(&caller.name);
     client.user = caller.user;
+    // WAIT and WAITAOF of a script ask for the caller's writes.
+    client.repl_offset = caller.repl_offset;
+    client.aof_offset = caller.aof_offset;
     client.reply.resp3 = false;
     client
 }

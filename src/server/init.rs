@@ -146,7 +146,7 @@ impl Server {
 
     /// The bytes that count for `maxmemory`.
     pub fn memory_counted(&self) -> usize {
-        let buffers = self.aof.feed.memory() + self.replication.stream.memory_for_replicas();
+        let buffers = self.aof.feed.memory() + self.replication.stream.memory_beyond_backlog();
         self.used_memory().saturating_sub(buffers)
     }
 }

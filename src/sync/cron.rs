@@ -32,8 +32,12 @@ fn ping_replicas(server: &mut Server) {
     let now_s = server.clock.now_s();
     let replication = &mut server.replication;
     let period_s = i64::from(server.config.repl_ping_replica_period);
-    let due = now_s - replication.pinged_s >= period_s;
-    if !due || replication.is_replica() || replication.replicas.is_empty() {
+    if now_s - replication.pinged_s < period_s {
+        return;
+    }
+    if replication.is_replica() || replication.replicas.is_empty() {
+        // The first replica gets its first PING a period later at the latest.
+        replication.pinged_s = now_s;
         return;
     }
     // A failover waits until a replica has all of the stream, so it must not grow.
@@ -104,5 +108,32 @@ fn release_unused_backlog(server: &mut Server) {
         server.replication.begin_history(id);
         replication::release_backlog(server);
         log::info!("Replication backlog freed after {ttl_s} seconds without connected replicas.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::server_with;
+
+    #[test]
+    fn the_first_ping_is_not_sent_at_once() {
+        let mut server = server_with(0);
+        server.config.repl_ping_replica_period = 10;
+        replication::ensure_backlog(&mut server);
+        let end_at = |server: &mut Server, now_s: i64| {
+            server.clock.now_ms = now_s * 1000;
+            ping_replicas(server);
+            server.replication.stream.end()
+        };
+        assert_eq!(end_at(&mut server, 1000), 0, "no replica");
+        let client = ClientRef { slot: 9, id: 9 };
+        let replica = Replica::new(client, Default::default(), "", 0);
+        server.replication.add(replica);
+        assert_eq!(end_at(&mut server, 1001), 0);
+        assert_eq!(end_at(&mut server, 1009), 0);
+        assert_eq!(end_at(&mut server, 1010), PING.len() as u64);
+        assert_eq!(end_at(&mut server, 1019), PING.len() as u64);
+        assert_eq!(end_at(&mut server, 1020), 2 * PING.len() as u64);
     }
 }

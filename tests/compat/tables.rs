@@ -47,9 +47,15 @@ const NOT_SENT: &[(&str, &str)] = &[
     ("memory", "each allocator's own"),
     ("monitor", "the Tcl suite"),
     ("pfselftest", "each server tests itself"),
-    ("psync", "the connection becomes a replica's: the replication tests"),
+    (
+        "psync",
+        "the connection becomes a replica's: the replication tests",
+    ),
     ("quit", "the connection ends: transcripts"),
-    ("replicaof", "a spoilt argument would make a server a replica: the replication tests"),
+    (
+        "replicaof",
+        "a spoilt argument would make a server a replica: the replication tests",
+    ),
     ("restore-asking", "cluster"),
     ("role", "replication"),
     ("save", "files: the persistence tests"),

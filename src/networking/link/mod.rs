@@ -244,6 +244,14 @@ pub fn request(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, step
     taken
 }
 
+/// Changes the timeouts of the link, also of the connection or reply that is due already.
+pub fn set_timeout(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, timeout_ms: u64) {
+    if let Some(link) = server.links.outgoing_mut(id) {
+        link.machine.set_timeout(timeout_ms);
+        follow(el, &mut server.links, id);
+    }
+}
+
 /// Closes the link after the replies to all requests; the handler then gets `Closed`.
 pub fn finish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     let links = &mut server.links;

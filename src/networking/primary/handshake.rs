@@ -72,8 +72,12 @@ pub fn plan(server: &Server) -> Plan {
     }
     script.push(tolerated(CAPA, &capa));
     script.push(tolerated(VERSION, &["REPLCONF", "version", VALKEY_VERSION]));
-    let timeout_ms = u64::from(config.repl_timeout) * 1000;
-    Plan::new(script, Unasked::Keep, timeout_ms)
+    Plan::new(script, Unasked::Keep, timeout_ms(server))
+}
+
+/// The timeout for connecting and for each reply, in milliseconds.
+pub fn timeout_ms(server: &Server) -> u64 {
+    u64::from(server.config.repl_timeout) * 1000
 }
 
 /// AUTH, if it is set.

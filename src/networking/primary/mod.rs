@@ -46,6 +46,8 @@ pub struct PrimaryLink {
     number: u64,
     /// The link; `None` after the reply to PSYNC.
     link: Option<LinkId>,
+    /// The `repl-timeout` of the link, in seconds.
+    timeout_s: u32,
     /// Set while a snapshot is received.
     receive: Option<Box<Receive>>,
     channels: Channels,
@@ -66,6 +68,12 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     if server.primary_link.number != number {
         close(el, server);
         server.primary_link.number = number;
+    }
+    if server.primary_link.timeout_s != server.config.repl_timeout {
+        server.primary_link.timeout_s = server.config.repl_timeout;
+        if let Some(id) = server.primary_link.link {
+            link::set_timeout(el, server, id, handshake::timeout_ms(server));
+        }
     }
     let now_ms = server.clock.now_ms;
     let due = |up: &&mut Upstream| up.phase == Phase::Connect && up.connect_at_ms <= now_ms;

@@ -208,12 +208,18 @@ impl Stream {
         self.memory
     }
 
+    /// The part of it that exceeds the backlog. Evicting keys would not make it smaller, and after
+    /// a slow replica has left, it is freed within the next turns.
+    pub fn memory_beyond_backlog(&self) -> usize {
+        let backlog = usize::try_from(self.backlog_size).unwrap_or(usize::MAX);
+        self.memory.saturating_sub(backlog)
+    }
+
     /// The part of it that only slow replicas need: INFO's `mem_clients_slaves`.
     pub fn memory_for_replicas(&self) -> usize {
-        let backlog = usize::try_from(self.backlog_size).unwrap_or(usize::MAX);
         match self.cursors {
             0 => 0,
-            _ => self.memory.saturating_sub(backlog),
+            _ => self.memory_beyond_backlog(),
         }
     }
 

@@ -115,6 +115,9 @@ fn trimming_stops_after_a_bounded_number_of_blocks() {
     stream.detach(cursor);
     let before = stream.histlen();
     assert!(stream.trim(), "there is more");
+    // What is still to be freed must not make `maxmemory` evict keys.
+    assert_eq!(stream.memory_for_replicas(), 0);
+    assert_eq!(stream.memory_beyond_backlog(), stream.memory() - 16 * KB);
     assert_eq!(before - stream.histlen(), (TRIM_MAX * 16 * KB) as u64);
     while stream.trim() {}
     assert_eq!(stream.histlen(), 16 * KB as u64);
