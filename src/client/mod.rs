@@ -103,6 +103,8 @@ pub mod flag {
     pub const SCRIPT_DEBUG_SYNC: u64 = 1 << 40;
     /// DEBUG MARK-INTERNAL-CLIENT.
     pub const INTERNAL: u64 = 1 << 41;
+    /// A pause holds the primary's stream back: it is received, not applied.
+    pub const HELD: u64 = 1 << 42;
 }
 
 /// The user that a client acts as.

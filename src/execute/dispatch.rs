@@ -253,9 +253,13 @@ fn is_denied_by_loading(server: &Server, c: &Client, cmd: &Command, flags: comma
     if server.loading.is_aside() {
         return flags & command::NO_ASYNC_LOADING != 0;
     }
+    lacks(c, cmd) & command::LOADING != 0
+}
+
+/// The flags that the command lacks; EXEC lacks those that one of its commands lacks.
+fn lacks(c: &Client, cmd: &Command) -> command::Flags {
     let queued = c.multi.as_ref().filter(|_| cmd.is(command::RUNS_QUEUE));
-    let lacks = queued.map_or(0, |queued| queued.lacks);
-    (!cmd.flags | lacks) & command::LOADING != 0
+    !cmd.flags | queued.map_or(0, |queued| queued.lacks)
 }
 
 /// Evicts keys if memory is short, or refuses a command that would need more.

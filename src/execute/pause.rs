@@ -1,6 +1,7 @@
 //! CLIENT PAUSE and similar pauses: clients are held back until a time, by purpose.
 
 use crate::armed;
+use crate::client::flag;
 use crate::execute::blocked;
 use crate::state::Server;
 
@@ -99,6 +100,20 @@ impl Server {
     pub fn pause_clients(&mut self, purpose: PausePurpose, until_ms: i64, all: bool) {
         self.pause.set(purpose, until_ms, all);
         self.update_armed();
+        self.hold_primary();
+    }
+
+    /// While writes are held back, the primary's stream is, too. `networking::primary` goes on with
+    /// it after the pause.
+    pub fn hold_primary(&mut self) {
+        let upstream = self.replication.upstream.as_ref();
+        let client = upstream.and_then(|up| up.client);
+        let paused = self.pause.holds_writes(self.clock.now_ms);
+        if let Some(c) = client.and_then(|r| self.net.clients.resolve(r))
+            && paused
+        {
+            c.set(flag::HELD);
+        }
     }
 
     /// Ends the pause for a purpose before its time.

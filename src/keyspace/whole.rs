@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::db::Ttl;
 use crate::ds::entry::OwnedValue;
 use crate::keyspace::events;
+use crate::keyspace::expire::ExpiryPolicy;
 use crate::keyspace::top_level::TopLevel;
 use crate::keyspace::watch::{Replacement, touch_all_watched};
 use crate::state::Server;
@@ -89,7 +90,8 @@ impl Server {
         self.notify(events::NEW, "new", key, db);
     }
 
-    /// A random live key; each is equally likely.
+    /// A random live key; each is equally likely. If all have expired and must stay, it is one of
+    /// these, as in the peers.
     pub fn random_key(&mut self, db: u32) -> Option<Box<[u8]>> {
         for _ in 0..RANDOM_TRIES {
             let entry = self.data.dbs[db as usize].keys.random(self.rng.raw())?;
@@ -99,10 +101,11 @@ impl Server {
             }
         }
         // Hardly any key is alive: a walk finds the first live one, which is not a fair choice.
-        let keys = self.data.dbs[db as usize].keys.iter();
-        keys.into_iter()
-            .find(|entry| !self.is_expired(*entry))
-            .map(|entry| entry.key().into())
+        let keys = &self.data.dbs[db as usize].keys;
+        let live = keys.iter().find(|entry| !self.is_expired(*entry));
+        let stays = self.expiry_policy() == ExpiryPolicy::Hide;
+        let found = live.or_else(|| keys.iter().next().filter(|_| stays));
+        found.map(|entry| entry.key().into())
     }
 
     /// Empties one database, or all. Returns the number of deleted keys.

@@ -105,6 +105,9 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Transfer {
     if let Some(big) = c.open.as_mut().and_then(|open| open.big.as_mut()) {
         // A big argument is read straight into the buffer that becomes the value.
         let want = big.missing().min(4 * 1024 * 1024);
+        if want == 0 {
+            return NOTHING; // the command waits for the end of a pause
+        }
         let result = c
             .conn
             .as_mut()
@@ -291,7 +294,9 @@ fn finish(server: &mut Server, c: &mut Client) {
 }
 
 fn can_go_on(c: &Client) -> bool {
-    !c.has(flag::BLOCKED | flag::UNBLOCKED | flag::CLOSE_ASAP | flag::CLOSE_AFTER_REPLY)
+    const STOPS: u64 =
+        flag::BLOCKED | flag::UNBLOCKED | flag::HELD | flag::CLOSE_ASAP | flag::CLOSE_AFTER_REPLY;
+    !c.has(STOPS)
 }
 
 fn limits_of(server: &Server, c: &Client) -> Limits {

@@ -425,7 +425,7 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
         };
-        let found = server.lookup_no_touch(&c, key).map(type_of);
+        let found = live_type(server, db, key);
         if is_served_by(&c, found) {
             reexecute(server, &mut c);
         }
@@ -434,6 +434,16 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
             return;
         }
     }
+}
+
+/// The type under a key, if the key exists. If it has expired, it is not deleted here: a command
+/// that looks it up does so, or the expiry cycle.
+fn live_type(server: &mut Server, db: u32, key: &[u8]) -> Option<Type> {
+    let hash = server.hash_key(key);
+    let found = server.data.dbs[db as usize].find(hash, key);
+    found
+        .filter(|entry| !server.is_expired(*entry))
+        .map(type_of)
 }
 
 /// Whether the type found under a key, if the key exists, may be what a client waits for.

@@ -107,6 +107,21 @@ fn a_client_that_waits_on_keeps_place_and_deadline() {
     check(&server);
 }
 
+/// As in Redis 8.2: a command that looks for the key deletes it, not a client's wait.
+#[test]
+fn an_expired_key_wakes_no_client_and_stays() {
+    let mut server = server();
+    say(&mut server, 0, "BLPOP a 0");
+    say(&mut server, CLIENTS, "SELECT 1");
+    say(&mut server, CLIENTS, "RPUSH a x");
+    say(&mut server, CLIENTS, "PEXPIRE a 10");
+    server.clock.now_ms += 11;
+    assert_eq!(say(&mut server, CLIENTS, "SWAPDB 0 1"), "+OK\r\n");
+    assert_eq!(heard(&mut server, 0), "");
+    assert_eq!(server.data.dbs[0].keys.len(), 1);
+    check(&server);
+}
+
 #[test]
 fn no_client_is_woken_within_a_transaction() {
     let mut server = server();

@@ -80,6 +80,7 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     if server.is_loading() || server.is_nested() {
         return;
     }
+    resume_held(el, server);
     if std::mem::take(&mut server.replication.owes_ack) {
         send_ack(server);
     }
@@ -187,11 +188,33 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
         upstream.refused_empty = false;
         upstream.down_since_s = 0;
     }
+    server.hold_primary();
     send_ack(server);
     if !received.is_empty()
         && let Some(mut c) = server.net.clients.take_ref(r)
     {
         query::feed(server, &mut c, received);
+        server.net.clients.put(c);
+    }
+}
+
+/// After a pause: applies the part of the stream that was received meanwhile.
+fn resume_held(el: &mut EventLoop<Server>, server: &mut Server) {
+    let upstream = server.replication.upstream.as_ref();
+    let Some(r) = upstream.and_then(|up| up.client) else {
+        return;
+    };
+    let held = |c: &Client| c.has(flag::HELD);
+    if server.pause.is_set() || !server.net.clients.resolve(r).is_some_and(|c| held(c)) {
+        return;
+    }
+    if let Some(mut c) = server.net.clients.take_ref(r) {
+        c.clear(flag::HELD);
+        query::feed(server, &mut c, &[]);
+        // A large argument that was complete kept the rest in the socket.
+        if let Some(token) = c.token {
+            el.mark_ready(token, Mask::READABLE);
+        }
         server.net.clients.put(c);
     }
 }

@@ -11,8 +11,15 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROJECT = os.path.dirname(os.path.dirname(HERE))
 PEERS = os.path.join(PROJECT, "tests", ".peers")
 
-# What --mode sets.
-WORDS = {"redis": "yes", "valkey": "no"}
+# What --mode sets: whose words the server uses, and the defaults that the suite's tests take for
+# granted. Valkey 8 deletes with UNLINK where Redis deletes with DEL.
+MODES = {
+    "redis": [["extended-redis-compatibility", "yes"]],
+    "valkey": [["extended-redis-compatibility", "no"],
+               ["lazyfree-lazy-eviction", "yes"], ["lazyfree-lazy-expire", "yes"],
+               ["lazyfree-lazy-server-del", "yes"], ["lazyfree-lazy-user-del", "yes"],
+               ["lazyfree-lazy-user-flush", "yes"], ["repl-backlog-size", "10mb"]],
+}
 
 DESCRIPTION = """Run the Tcl suite of Valkey against a Redis-compatible server.
 
@@ -85,10 +92,10 @@ def add_choice(g):
 
 
 def add_manner(g):
-    g.add_argument("--mode", choices=tuple(WORDS),
-                   help="whose words the servers use; sets "
-                        "extended-redis-compatibility (default: those of the "
-                        "suite, if the server is aeris)")
+    g.add_argument("--mode", choices=tuple(MODES),
+                   help="whose words and defaults the servers use "
+                        "(default: those of the suite, if the server is "
+                        "aeris)")
     g.add_argument("-j", "--jobs", type=int, default=2,
                    help="units at once (%(default)s)")
     g.add_argument("--clients", type=int, default=1,
@@ -155,7 +162,7 @@ def parse_arguments(argv=None):
     if not o.mode and "aeris" in os.path.basename(o.server or ""):
         o.mode = "redis" if os.path.basename(o.src).startswith("redis") else "valkey"
     if o.mode:
-        o.config.insert(0, ["extended-redis-compatibility", WORDS[o.mode]])
+        o.config = MODES[o.mode] + o.config
     if o.skip:
         o.skip = os.path.abspath(o.skip)
         if not os.path.isfile(o.skip):

@@ -1,0 +1,108 @@
+//! What clients of a replica see.
+
+mod common;
+
+use common::group::{Group, SETTINGS, info, wait_for};
+use common::{Conn, Peer};
+
+fn field(info: &str, name: &str) -> u64 {
+    let value = info
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.and_then(|v| v.parse().ok()).expect(name)
+}
+
+/// CLIENT PAUSE WRITE: the data set must not change, so the primary's stream waits, too.
+#[test]
+fn a_pause_holds_the_primarys_stream() {
+    let group = Group::new(1);
+    let (primary, replica) = (&group.primary, &group.replicas[0]);
+    let mut writer = primary.connect();
+    writer.line("SET k 1");
+    let before = field(&info(primary), "master_repl_offset");
+    wait_for(replica, |info| field(info, "slave_repl_offset") >= before);
+    let mut reader = replica.connect();
+    assert_eq!(reader.line("CLIENT PAUSE 1000000 WRITE"), "+OK\r\n");
+    let applied = field(&info(replica), "slave_repl_offset");
+    // A small command, a large argument, and one behind it.
+    writer.line("SET k 2");
+    let long = "v".repeat(300_000);
+    writer.line(&format!("SET long {long}"));
+    writer.line("SET after 1");
+    let end = field(&info(primary), "master_repl_offset");
+    let received = |info: &str| field(info, "slave_read_repl_offset") >= end;
+    wait_for(replica, received);
+    assert_eq!(field(&info(replica), "slave_repl_offset"), applied);
+    assert_eq!(reader.line("GET k"), "$1\r\n1\r\n");
+    assert_eq!(reader.line("CLIENT UNPAUSE"), "+OK\r\n");
+    wait_for(replica, |info| field(info, "slave_repl_offset") >= end);
+    assert_eq!(reader.line("MGET k after"), "*2\r\n$1\r\n2\r\n$1\r\n1\r\n");
+    assert_eq!(reader.line("STRLEN long"), ":300000\r\n");
+    writer.line("INCR k");
+    assert!(info(replica).contains("master_link_status:up"));
+    assert!(info(primary).contains("connected_slaves:1"));
+    assert_eq!(writer.line("WAIT 1 0"), ":1\r\n");
+    assert_eq!(reader.line("GET k"), "$1\r\n3\r\n");
+}
+
+/// A pause that begins while a large argument is being received.
+#[test]
+fn a_pause_within_a_large_argument() {
+    let group = Group::new(1);
+    let (primary, replica) = (&group.primary, &group.replicas[0]);
+    let mut reader = replica.connect();
+    let long = "v".repeat(40_000_000);
+    let mut writer = primary.connect();
+    let applied = field(&info(replica), "slave_repl_offset");
+    writer.line(&format!("SET long {long}"));
+    assert_eq!(reader.line("CLIENT PAUSE 1000000 WRITE"), "+OK\r\n");
+    writer.line("SET after 1");
+    let end = field(&info(primary), "master_repl_offset");
+    assert_eq!(reader.line("EXISTS after"), ":0\r\n");
+    assert!(applied < end);
+    assert_eq!(reader.line("CLIENT UNPAUSE"), "+OK\r\n");
+    wait_for(replica, |info| field(info, "slave_repl_offset") >= end);
+    assert_eq!(reader.line("EXISTS after long"), ":2\r\n");
+}
+
+/// Commands that were queued before the link broke need data that may be out of date by now.
+#[test]
+fn a_transaction_on_a_stale_replica_is_aborted() {
+    let server = Peer::aeris(&[SETTINGS, &["--replica-serve-stale-data", "no"]].concat());
+    let mut conn = server.connect();
+    let stale = "-EXECABORT Transaction discarded because of: MASTERDOWN Link with MASTER is down and \
+                 replica-serve-stale-data is set to 'no'.\r\n";
+    let become_stale = |conn: &mut Conn| assert_eq!(conn.line("REPLICAOF 127.0.0.1 1"), "+OK\r\n");
+    for command in ["GET k", "PING"] {
+        assert_eq!(conn.line("MULTI"), "+OK\r\n");
+        assert_eq!(conn.line(command), "+QUEUED\r\n");
+        become_stale(&mut server.connect());
+        assert_eq!(conn.line("EXEC"), stale, "{command}");
+        assert_eq!(conn.line("REPLICAOF NO ONE"), "+OK\r\n");
+    }
+    become_stale(&mut server.connect());
+    assert_eq!(conn.line("MULTI"), "+OK\r\n");
+    assert_eq!(server.connect().line("REPLICAOF NO ONE"), "+OK\r\n");
+    assert_eq!(conn.line("GET k"), "+QUEUED\r\n");
+    assert_eq!(conn.line("EXEC"), "*1\r\n$-1\r\n");
+}
+
+/// Where expired keys stay, RANDOMKEY finds one of them rather than none.
+#[test]
+fn a_random_key_may_be_an_expired_one_where_it_stays() {
+    let server = Peer::aeris(SETTINGS);
+    let mut conn = server.connect();
+    conn.line("DEBUG SET-ACTIVE-EXPIRE 0");
+    conn.line("CLIENT PAUSE 1000000 WRITE");
+    let mut other = server.connect();
+    assert_eq!(other.line("RANDOMKEY"), "$-1\r\n");
+    conn.line("CLIENT UNPAUSE");
+    conn.line("SET key value PXAT 1");
+    assert_eq!(conn.line("RANDOMKEY"), "$-1\r\n");
+    conn.line("SET key value PX 1");
+    conn.line("CLIENT PAUSE 1000000 WRITE");
+    while other.line("PTTL key") != ":-2\r\n" {}
+    assert_eq!(other.line("RANDOMKEY"), "$3\r\nkey\r\n");
+    conn.line("CLIENT UNPAUSE");
+    assert_eq!(other.line("RANDOMKEY"), "$-1\r\n");
+}
