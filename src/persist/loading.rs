@@ -30,6 +30,7 @@ use ae::{EventLoop, Events};
 use crate::config::RdbVersionCheck;
 use crate::data_set::DataSet;
 use crate::db::Db;
+use crate::ds::bulk::push_command;
 use crate::execute::busy;
 use crate::keyspace::top_level::TopLevel;
 use crate::observe::bigkeys;
@@ -229,6 +230,9 @@ pub struct Options {
     /// there is any key. The functions have been stored by then, so only a load of another data set
     /// may be refused.
     pub accept: Option<fn(&mut Server, bool) -> Accept>,
+    /// The server is at the file's position of its replication history from the first key on. What
+    /// has expired since is deleted in the stream, too.
+    pub resume: bool,
 }
 
 /// The decision on a data set before its first key is read.
@@ -288,9 +292,9 @@ impl HistoryFields {
     }
 
     /// Old servers wrote a database of -1 when there was none; the other fields are then useless.
-    fn position(self) -> Option<Position> {
+    fn position(&self) -> Option<Position> {
         Some(Position {
-            id: self.id?,
+            id: self.id.clone()?,
             offset: self.offset?,
             db: self.db?,
         })
@@ -306,8 +310,10 @@ fn is_history_id(id: &str) -> bool {
 const AHEAD: usize = 24;
 
 impl<'l, 'a> Keyspace<'l, 'a> {
-    fn new(live: &'l SharedLive<'l, 'a>, place: Place<'l>, options: Options) -> Self {
+    fn new(live: &'l SharedLive<'l, 'a>, place: Place<'l>, mut options: Options) -> Self {
         let now_ms = live.borrow().server.clock.now_ms;
+        // The primary of a replica deletes expired keys.
+        options.keep_expired |= live.borrow().server.replication.is_replica();
         Keyspace {
             live,
             place,
@@ -377,6 +383,42 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         }
         self.counts.loaded += 1;
         Ok(())
+    }
+
+    /// Whether the key has expired. Removes expired fields.
+    #[inline]
+    fn has_expired(&mut self, name: &[u8], meta: Meta, value: &mut New) -> bool {
+        let mut gone = meta.expire_at.is_some_and(|at| at < self.now_ms);
+        if let New::Obj(Value::Hash(hash)) = value
+            && hash.volatile_len() > 0
+        {
+            while let Some(field) = hash.pop_expired(self.now_ms) {
+                if !gone && !hash.is_empty() {
+                    self.feed(&[b"HDEL", name, field.as_ref().field()]);
+                }
+            }
+            gone |= hash.is_empty();
+        }
+        if gone {
+            let lazy = self.live.borrow().server.config.lazyfree_lazy_expire;
+            self.feed(&[if lazy { b"UNLINK" } else { b"DEL" }, name]);
+        }
+        gone
+    }
+
+    /// Feeds a command to the stream of a primary that continues its history.
+    fn feed(&mut self, argv: &[&[u8]]) {
+        if !self.options.resume {
+            return;
+        }
+        let mut command = Vec::new();
+        push_command(&mut command, argv);
+        let mut live = self.live.borrow_mut();
+        let stream = &mut live.server.replication.stream;
+        if stream.is_open() {
+            stream.command(self.db, &command);
+            stream.trim();
+        }
     }
 
     /// Inserts all waiting keys into the table.
@@ -469,6 +511,11 @@ impl Sink for Keyspace<'_, '_> {
     }
 
     fn keys_begin(&mut self, any: bool) -> Result<()> {
+        if self.options.resume
+            && let Some(position) = self.history.position()
+        {
+            position.resume(self.live.borrow_mut().server);
+        }
         let Some(accept) = self.options.accept else {
             return Ok(());
         };
@@ -492,18 +539,9 @@ impl Sink for Keyspace<'_, '_> {
 
     #[inline]
     fn key(&mut self, name: &[u8], meta: Meta, kind: u8, mut value: New) -> Result<()> {
-        if !self.options.keep_expired {
-            let mut gone = meta.expire_at.is_some_and(|at| at < self.now_ms);
-            if let New::Obj(Value::Hash(hash)) = &mut value
-                && hash.volatile_len() > 0
-            {
-                while hash.pop_expired(self.now_ms).is_some() {}
-                gone |= hash.is_empty();
-            }
-            if gone {
-                self.counts.expired += 1;
-                return Ok(());
-            }
+        if !self.options.keep_expired && self.has_expired(name, meta, &mut value) {
+            self.counts.expired += 1;
+            return Ok(());
         }
         self.add(name, meta, kind, value)?;
         let live = self.live.borrow();
@@ -678,7 +716,11 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
         server,
         el: Some(el),
     };
-    match load_file(&mut live, &path, Options::default()) {
+    let options = Options {
+        resume: true,
+        ..Options::default()
+    };
+    match load_file(&mut live, &path, options) {
         Ok(_) => {
             log::info!(
                 "DB loaded from disk: {:.3} seconds",

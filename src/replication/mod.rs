@@ -240,6 +240,31 @@ pub fn ensure_backlog(server: &mut Server) {
     follow_stream(server);
 }
 
+/// At the start, after the data set of the last run was loaded, which is at this offset of the
+/// history `id`: a replica goes on from there. A primary has no backlog, and the last bytes of its
+/// stream may be lost, so it begins another history under `new_id`, in which replicas that are
+/// exactly here can continue.
+pub fn resume(server: &mut Server, id: &str, offset: u64, db: u32, new_id: String) {
+    if server.replication.stream.restart_at(offset).is_err() {
+        return;
+    }
+    let replication = &mut server.replication;
+    match &mut replication.upstream {
+        Some(upstream) => {
+            upstream.can_continue = true;
+            upstream.db = db;
+            replication.begin_history(id.into());
+        }
+        None => {
+            replication.begin_history(id.into());
+            replication.branch_history(new_id);
+            replication.no_replicas_since_s = server.clock.now_s();
+        }
+    }
+    ensure_backlog(server);
+    log::info!("The loaded data set is at offset {offset} of the replication history {id}.");
+}
+
 /// Closes the stream: there has been no replica for `repl-backlog-ttl`.
 pub fn release_backlog(server: &mut Server) {
     server.replication.stream.close();

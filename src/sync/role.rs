@@ -12,6 +12,7 @@ use crate::client::table::Net;
 use crate::config::enums::HostPort;
 use crate::execute::blocked;
 use crate::observe::logging;
+use crate::persist::aof;
 use crate::replication;
 use crate::state::Server;
 
@@ -78,6 +79,8 @@ pub fn promote(server: &mut Server) {
     server.replication.stream.forget_db();
     server.replication.no_replicas_since_s = server.clock.now_s();
     changed(server);
+    // A sync that failed has left it off. A failure is logged.
+    let _ = aof::follow_setting(server);
 }
 
 /// The letter in each line of the log.

@@ -61,6 +61,7 @@ pub use background::{Rdb, background_save_done};
 
 use crate::config::SanitizeDumpPayload;
 use crate::ds::quicklist::ListLimits;
+use crate::replication;
 use crate::state::Server;
 use crate::types::hash::HashLimits;
 use crate::types::set::SetLimits;
@@ -79,15 +80,27 @@ pub struct Position {
 
 impl Position {
     /// The position of the server's data set. `None` without a backlog, as no replica can continue
-    /// from there; and within a transaction, whose changes are not in the stream yet.
+    /// from there; within a transaction, whose changes are not in the stream yet; and while the
+    /// data of a replica are those of no history.
     pub fn of(server: &Server) -> Option<Position> {
         let replication = &server.replication;
         let settled = server.nesting == 0 && server.propagation.is_idle();
-        (replication.stream.is_open() && settled).then(|| Position {
+        let selected = replication.stream.selected_db().unwrap_or(0);
+        let (has_history, db) = match &replication.upstream {
+            Some(upstream) => (upstream.can_continue, upstream.db),
+            None => (true, selected),
+        };
+        (replication.stream.is_open() && settled && has_history).then(|| Position {
             id: replication.id.clone(),
             offset: replication.stream.end(),
-            db: replication.stream.selected_db().unwrap_or(0),
+            db,
         })
+    }
+
+    /// The server's data set is the one at this position.
+    pub fn resume(&self, server: &mut Server) {
+        let new_id = server.rng.hex(40);
+        replication::resume(server, &self.id, self.offset, self.db, new_id);
     }
 }
 

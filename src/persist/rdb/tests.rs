@@ -656,6 +656,64 @@ fn a_stream_without_keys_can_be_refused_before_anything_is_replaced() {
 }
 
 #[test]
+fn a_primary_continues_its_history_under_a_new_id_and_deletes_what_has_expired() {
+    let mut from = server();
+    crate::replication::ensure_backlog(&mut from);
+    from.replication.stream.append(&[b'x'; 1000]);
+    from.replication.stream.set_selected_db(3);
+    for (key, at) in [(b"dead", 1), (b"live", i64::MAX / 2)] {
+        let (kind, value) = encode_string(b"y", None);
+        from.set_key(0, key, kind, value, Ttl::At(at));
+    }
+    let file = saved(&from);
+    let options = Options {
+        resume: true,
+        ..Options::default()
+    };
+    let mut primary = server();
+    let id = primary.replication.id.clone();
+    load_into(&mut primary, &file, Place::Server, options).expect("whole");
+    let replication = &primary.replication;
+    assert!(![&id, &from.replication.id].contains(&&replication.id));
+    assert_eq!(replication.second_id, from.replication.id);
+    assert_eq!(replication.second_offset, 1001);
+    let select = "*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n".len();
+    let del = "*2\r\n$3\r\nDEL\r\n$4\r\ndead\r\n".len();
+    assert_eq!(replication.stream.first_byte_offset(), 1001);
+    assert_eq!(replication.stream.histlen(), (select + del) as u64);
+    assert_eq!(primary.data.len(), 1);
+
+    let mut replica = server();
+    replica.replication.set_upstream("127.0.0.1", 1);
+    load_into(&mut replica, &file, Place::Server, options).expect("whole");
+    let replication = &replica.replication;
+    assert_eq!(replication.id, from.replication.id);
+    assert_eq!(replication.stream.end(), 1000);
+    let upstream = replication.upstream.as_ref().expect("a replica");
+    assert_eq!((upstream.can_continue, upstream.db), (true, 3));
+    assert_eq!(
+        replica.data.len(),
+        2,
+        "its primary deletes what has expired"
+    );
+    assert_eq!(Position::of(&replica), Position::of(&from));
+}
+
+#[test]
+fn a_file_without_a_history_begins_one() {
+    let options = Options {
+        resume: true,
+        ..Options::default()
+    };
+    let mut primary = server();
+    let id = primary.replication.id.clone();
+    load_into(&mut primary, &saved(&server()), Place::Server, options).expect("whole");
+    assert_eq!(primary.replication.id, id);
+    assert_eq!(primary.replication.second_offset, -1);
+    assert!(!primary.replication.stream.is_open());
+}
+
+#[test]
 fn fields_that_name_no_history_are_ignored() {
     let mut server = server();
     crate::replication::ensure_backlog(&mut server);
