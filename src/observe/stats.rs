@@ -81,6 +81,8 @@ pub struct Stats {
     pub error_replies: u64,
     /// The error replies to commands of the AOF while it is loaded, which have succeeded before.
     pub unexpected_error_replies: u64,
+    /// The packed blocks that were checked because `sanitize-dump-payload` demands it.
+    pub dump_payload_sanitizations: u64,
     pub errors: BTreeMap<Box<str>, u64>,
     /// Whether there were too many codes: `errors` then has one entry that states it, and no code
     /// is counted until CONFIG RESETSTAT.
@@ -92,6 +94,8 @@ pub struct Stats {
     pub ops_rate: Rate,
     pub input_rate: Rate,
     pub output_rate: Rate,
+    pub repl_input_rate: Rate,
+    pub repl_output_rate: Rate,
     pub cycles_rate: Rate,
     /// Microseconds of a turn.
     pub cycle_us_rate: Rate,
@@ -167,6 +171,9 @@ impl Stats {
         self.ops_rate.sample(self.commands_processed, ms, 1000);
         self.input_rate.sample(self.net_input_bytes, ms, 1000);
         self.output_rate.sample(self.net_output_bytes, ms, 1000);
+        let (input, output) = (self.net_repl_input_bytes, self.net_repl_output_bytes);
+        self.repl_input_rate.sample(input, ms, 1000);
+        self.repl_output_rate.sample(output, ms, 1000);
         self.cycles_rate.sample(self.eventloop_cycles, ms, 1000);
         self.cycle_us_rate
             .sample(self.eventloop_us, self.eventloop_cycles, 1);

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use ae::{EventLoop, Events};
 
-use crate::config::RdbVersionCheck;
+use crate::config::{RdbVersionCheck, SanitizeDumpPayload};
 use crate::data_set::DataSet;
 use crate::db::Db;
 use crate::ds::bulk::push_command;
@@ -485,6 +485,13 @@ impl Sink for Keyspace<'_, '_> {
         self.settle()?;
         self.db = db as u32;
         Ok(())
+    }
+
+    fn blocks_checked(&mut self, blocks: u64) {
+        let server = &mut self.live.borrow_mut().server;
+        if server.config.sanitize_dump_payload == SanitizeDumpPayload::Yes {
+            server.stats.dump_payload_sanitizations += blocks;
+        }
     }
 
     fn resize_db(&mut self, keys: u64, _: u64, plausible: u64) {

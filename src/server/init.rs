@@ -146,8 +146,12 @@ impl Server {
 
     /// The bytes that count for `maxmemory`.
     pub fn memory_counted(&self) -> usize {
-        let buffers = self.aof.feed.memory() + self.replication.stream.memory_beyond_backlog();
-        self.used_memory().saturating_sub(buffers)
+        self.used_memory().saturating_sub(self.memory_not_counted())
+    }
+
+    /// The memory of buffers, which eviction could not free.
+    pub fn memory_not_counted(&self) -> usize {
+        self.aof.feed.memory() + self.replication.stream.memory_beyond_backlog()
     }
 }
 

@@ -2,6 +2,7 @@
 //! replies.
 #![allow(dead_code)] // each test binary uses its own part
 
+pub mod disk;
 pub mod group;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -4,6 +4,7 @@
  *   short                     a part is written, then the disk is full
  *   torn                      the same, and the file cannot be made shorter
  *   sync-eio                  fsync fails
+ *   sync-slow                 fsync takes three seconds, and a write waits for its end
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -41,10 +42,13 @@ static ssize_t real_write(int fd, const void *buf, size_t n) {
     return real(fd, buf, n);
 }
 
+static volatile int syncing;
+
 ssize_t write(int fd, const void *buf, size_t n) {
     static __thread int part;
     char m[32];
     if (!mode(fd, m, sizeof m)) return real_write(fd, buf, n);
+    if (!strcmp(m, "sync-slow")) while (syncing) usleep(1000);
     if (!strcmp(m, "write-eio")) { errno = EIO; return -1; }
     if (!strcmp(m, "write-enospc")) { errno = ENOSPC; return -1; }
     if (!strcmp(m, "short") || !strcmp(m, "torn")) {
@@ -62,6 +66,7 @@ ssize_t write(int fd, const void *buf, size_t n) {
         char m[32]; \
         if (!real) real = dlsym(RTLD_NEXT, #name); \
         if (mode(fd, m, sizeof m) && !strcmp(m, "sync-eio")) { errno = EIO; return -1; } \
+        if (mode(fd, m, sizeof m) && !strcmp(m, "sync-slow")) { syncing = 1; sleep(3); syncing = 0; } \
         return real(fd); \
     }
 SYNC(fsync)

@@ -1,7 +1,7 @@
 //! DUMP and RESTORE: a value as bytes that a client can store or send to another server.
 
 use crate::command::ctx::{CmdResult, Ctx};
-use crate::config::RdbVersionCheck;
+use crate::config::{RdbVersionCheck, SanitizeDumpPayload};
 use crate::db::Ttl;
 use crate::error::Error;
 use crate::keyspace::events;
@@ -85,13 +85,30 @@ pub fn restore(ctx: &mut Ctx) -> CmdResult {
         return Err(Error::of("ERR DUMP payload version or checksum are wrong"));
     };
     let limits = Limits::of(ctx.server);
-    let stored = payload::restore(version, body, limits, |kind, value| {
+    let mut blocks = 0;
+    let stored = payload::restore(version, body, limits, &mut blocks, |kind, value| {
         store(ctx, &options, expire_at, kind, value);
     });
+    if is_sanitized(ctx) {
+        ctx.server.stats.dump_payload_sanitizations += blocks;
+    }
     stored.map_err(|fault| {
         payload::log_fault(&fault);
         Error::BAD_FORMAT
     })
+}
+
+/// Whether `sanitize-dump-payload` and the client's user demand a check of the payload. The check
+/// is always made; the setting decides whether it is counted.
+fn is_sanitized(ctx: &Ctx) -> bool {
+    match ctx.server.config.sanitize_dump_payload {
+        SanitizeDumpPayload::No => false,
+        SanitizeDumpPayload::Yes => true,
+        SanitizeDumpPayload::Clients => {
+            let user = ctx.server.acl.user(ctx.client.user);
+            !ctx.client.must_obey() && user.is_none_or(|user| user.sanitize_payload)
+        }
+    }
 }
 
 fn checks(ctx: &Ctx) -> Checks {

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Bytes from outside are checked here and nowhere else: the rest of the server trusts a listpack.
-//! So the structure of every block is always verified, and so is that no member comes twice:
-//! `sanitize-dump-payload` has no effect here, because no cheaper check would keep the invariants
-//! of the types.
+//! So the structure of every block is always verified, and so is that no member comes twice.
+//! `sanitize-dump-payload` does not change this, because no cheaper check would keep the invariants
+//! of the types; it decides whether [`Decoder::blocks`] are counted by INFO.
 //!
 //! **Invariant:** memory is reserved for no more elements than the remaining bytes can contain.
 
@@ -118,6 +118,8 @@ pub struct Decoder<'r, 's> {
     /// The version of the file or payload.
     pub version: u32,
     pub next_tick: u64,
+    /// The number of packed blocks (listpack, intset and their older forms) that were checked.
+    pub blocks: u64,
 }
 
 /// Called repeatedly while a large value is read; see [`Decoder`].
@@ -267,6 +269,12 @@ impl<'r, 's> Decoder<'r, 's> {
         Ok(show(text.bytes(&mut IntBuf::new())))
     }
 
+    /// Reads a packed block and checks it by `check`.
+    fn block<B>(&mut self, check: impl FnOnce(&[u8]) -> Option<B>) -> Result<Option<B>> {
+        self.blocks += 1;
+        self.with_text(check)
+    }
+
     /// Reads a value that is not a string.
     pub fn value(&mut self, kind: u8, tick: Tick) -> Result<Value> {
         use kind::*;
@@ -331,7 +339,7 @@ impl Decoder<'_, '_> {
 
     fn list_of_ziplist(&mut self) -> Result<List> {
         let limits = self.limits.list;
-        let listpack = self.with_text(legacy::listpack_of_ziplist)?;
+        let listpack = self.block(legacy::listpack_of_ziplist)?;
         let Some(listpack) = listpack else {
             return corrupt("List ziplist integrity check failed.");
         };
@@ -357,7 +365,7 @@ impl Decoder<'_, '_> {
 
     fn quicklist_node(&mut self, kind: u8, quicklist: &mut Quicklist) -> Result<()> {
         if kind == kind::LIST_QUICKLIST {
-            return match self.with_text(legacy::listpack_of_ziplist)? {
+            return match self.block(legacy::listpack_of_ziplist)? {
                 Some(listpack) => {
                     quicklist.push_listpack(listpack);
                     Ok(())
@@ -385,7 +393,7 @@ impl Decoder<'_, '_> {
 
     /// Reads a string that must be a valid listpack.
     fn listpack(&mut self, complaint: &'static str) -> Result<Listpack> {
-        match self.with_text(Listpack::from_bytes)? {
+        match self.block(Listpack::from_bytes)? {
             Some(listpack) => Ok(listpack),
             None => corrupt(complaint),
         }
@@ -413,7 +421,7 @@ impl Decoder<'_, '_> {
     }
 
     fn intset(&mut self) -> Result<Set> {
-        let Some(ints) = self.with_text(Intset::from_bytes)? else {
+        let Some(ints) = self.block(Intset::from_bytes)? else {
             return corrupt("Intset integrity check failed.");
         };
         if ints.is_empty() {
@@ -463,7 +471,7 @@ impl Decoder<'_, '_> {
 
     fn zset_packed(&mut self, kind: u8) -> Result<Zset> {
         let listpack = if kind == kind::ZSET_ZIPLIST {
-            match self.with_text(legacy::listpack_of_ziplist)? {
+            match self.block(legacy::listpack_of_ziplist)? {
                 Some(listpack) => listpack,
                 None => return corrupt("Zset ziplist integrity check failed."),
             }
@@ -501,13 +509,13 @@ impl Decoder<'_, '_> {
     fn hash_packed(&mut self, kind: u8) -> Result<Hash> {
         let found = match kind {
             kind::HASH_ZIPMAP => {
-                let Some(found) = self.with_text(legacy::listpack_of_zipmap)? else {
+                let Some(found) = self.block(legacy::listpack_of_zipmap)? else {
                     return corrupt("Zipmap integrity check failed.");
                 };
                 found
             }
             kind::HASH_ZIPLIST => {
-                let Some(found) = self.with_text(legacy::listpack_of_ziplist)? else {
+                let Some(found) = self.block(legacy::listpack_of_ziplist)? else {
                     return corrupt("Hash ziplist integrity check failed.");
                 };
                 found

@@ -85,6 +85,8 @@ pub trait Sink {
         false
     }
     fn footer(&mut self, found: u64, computed: u64) -> Result<()>;
+    /// The walk has ended, with or without an error; it checked this number of packed blocks.
+    fn blocks_checked(&mut self, _blocks: u64) {}
 }
 
 /// Why reading does not begin.
@@ -130,14 +132,17 @@ pub fn read<S: Sink>(
         limits,
         version,
         next_tick,
+        blocks: 0,
     };
-    Walk {
+    let mut walk = Walk {
         decoder,
         sink,
         meta: Meta::default(),
         name: Vec::new(),
-    }
-    .run()
+    };
+    let end = walk.run();
+    walk.sink.blocks_checked(walk.decoder.blocks);
+    end
 }
 
 struct Walk<'w, 'r, 's, S> {

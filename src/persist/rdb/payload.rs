@@ -57,6 +57,7 @@ pub fn functions(version: u32, body: &[u8], limits: Limits) -> Result<Vec<Vec<u8
         limits,
         version,
         next_tick: u64::MAX,
+        blocks: 0,
     };
     let mut sources = Vec::new();
     while left > 0 {
@@ -92,12 +93,13 @@ pub fn open(payload: &[u8], checks: Checks) -> Option<(u32, &[u8])> {
     right.then_some((version, body))
 }
 
-/// Decodes the value of a payload's body and passes it to `store` with its kind byte. Bytes behind
-/// the value are ignored, as in Redis.
+/// Decodes the value of a payload's body and passes it to `store` with its kind byte. Adds the
+/// number of packed blocks to `blocks`. Bytes behind the value are ignored, as in Redis.
 pub fn restore<R>(
     version: u32,
     body: &[u8],
     limits: Limits,
+    blocks: &mut u64,
     store: impl FnOnce(u8, New) -> R,
 ) -> Result<R> {
     let mut source = body;
@@ -114,13 +116,16 @@ pub fn restore<R>(
         },
         version,
         next_tick: u64::MAX,
+        blocks: 0,
     };
     if kind == kind::STRING {
         let mut text: Text = decoder.text()?;
         let (kind, value) = string_value(&mut text);
         return Ok(store(kind, value));
     }
-    let value = decoder.value(kind, &mut |_| u64::MAX)?;
+    let value = decoder.value(kind, &mut |_| u64::MAX);
+    *blocks += decoder.blocks;
+    let value = value?;
     Ok(store(entry_kind_of(&value), New::Obj(value)))
 }
 

@@ -250,14 +250,14 @@ proptest! {
         }
         body.truncate(body.len() - cut.index(body.len()) / 8);
         let limits = Limits::of(&server);
-        let restored = payload::restore(version, &body, limits, |kind, value| {
+        let restored = payload::restore(version, &body, limits, &mut 0, |kind, value| {
             server.set_key(0, b"again", kind, value, Ttl::Clear);
         });
         if restored.is_ok() {
             let entry = server.lookup_in(0, b"again").unwrap();
             let again = payload::dump(entry, version, compress);
             let (version, body) = payload::open(&again, CHECKS).expect("our own");
-            prop_assert!(payload::restore(version, body, limits, |_, _| ()).is_ok());
+            prop_assert!(payload::restore(version, body, limits, &mut 0, |_, _| ()).is_ok());
         }
     }
 
@@ -287,7 +287,7 @@ const CHECKS: Checks = Checks {
 /// Restores a value from its type byte and bytes, as written by a version of Redis.
 fn restore(server: &mut Server, version: u32, body: &[u8]) -> decode::Result<()> {
     let limits = Limits::of(server);
-    payload::restore(version, body, limits, |kind, value| {
+    payload::restore(version, body, limits, &mut 0, |kind, value| {
         server.set_key(0, b"k", kind, value, Ttl::Clear);
     })
 }

@@ -53,7 +53,7 @@ fn use_value(kind: u8, value: New) {
     let key = Key::new(b"key", kind, 0, None, value);
     let bytes = dump(key.as_ref(), VERSION_REDIS_MAX, true);
     let (version, body) = open(&bytes, CHECKS).expect("our own footer");
-    let again = restore(version, body, limits(), |kind, value| {
+    let again = restore(version, body, limits(), &mut 0, |kind, value| {
         Key::new(b"key", kind, 0, None, value)
     });
     let again = match again {
@@ -76,10 +76,11 @@ fn use_value(kind: u8, value: New) {
 /// The payload of RESTORE without its footer.
 pub fn payload(bytes: &[u8]) {
     // Most faults have a text; to show it must be safe, too.
-    if let Err(fault) = restore(VERSION_REDIS_MAX, bytes, limits(), use_value) {
+    if let Err(fault) = restore(VERSION_REDIS_MAX, bytes, limits(), &mut 0, use_value) {
         assert!(!fault.to_string().is_empty());
     }
-    let _ = open(bytes, CHECKS).map(|(version, body)| restore(version, body, limits(), use_value));
+    let _ = open(bytes, CHECKS)
+        .map(|(version, body)| restore(version, body, limits(), &mut 0, use_value));
 }
 
 /// A reader of a whole file that believes nothing.

@@ -34,10 +34,7 @@ pub fn memory(view: &View, out: &mut Report) {
     out.bytes("maxmemory", server.config.maxmemory as usize);
     out.field("maxmemory_policy", server.config.maxmemory_policy.name());
     fragmentation(&report, out);
-    out.field(
-        "mem_not_counted_for_evict",
-        report.used.saturating_sub(server.memory_counted()),
-    );
+    out.field("mem_not_counted_for_evict", server.memory_not_counted());
     let stream = &server.replication.stream;
     out.field("mem_replication_backlog", stream.memory_for_backlog());
     out.field("mem_total_replication_buffers", stream.memory());

@@ -28,8 +28,16 @@ pub fn stats(view: &View, out: &mut Report) {
         kilobytes(stats.output_rate.average()),
         2,
     );
-    out.decimal("instantaneous_input_repl_kbps", 0.0, 2);
-    out.decimal("instantaneous_output_repl_kbps", 0.0, 2);
+    out.decimal(
+        "instantaneous_input_repl_kbps",
+        kilobytes(stats.repl_input_rate.average()),
+        2,
+    );
+    out.decimal(
+        "instantaneous_output_repl_kbps",
+        kilobytes(stats.repl_output_rate.average()),
+        2,
+    );
     out.field("rejected_connections", stats.rejected_connections);
     out.field("sync_full", stats.sync_full);
     out.field("sync_partial_ok", stats.sync_partial_ok);
@@ -111,7 +119,8 @@ fn traffic(view: &View, out: &mut Report) {
     let stats = &view.server.stats;
     out.field("unexpected_error_replies", stats.unexpected_error_replies);
     out.field("total_error_replies", stats.error_replies);
-    out.field("dump_payload_sanitizations", 0);
+    let sanitizations = stats.dump_payload_sanitizations;
+    out.field("dump_payload_sanitizations", sanitizations);
     out.field("total_reads_processed", stats.reads_processed);
     out.field("total_writes_processed", stats.writes_processed);
     // One thread does all reads and writes.

@@ -4,6 +4,7 @@ use crate::client::flag;
 use crate::commands::server::info::*;
 use crate::config::Config;
 use crate::keyspace::evict::perform_evictions;
+use crate::persist::rdb::payload;
 use crate::testing;
 
 fn ask(wanted: &[&str]) -> String {
@@ -203,4 +204,53 @@ fn errors_of_the_aof_are_unexpected() {
     testing::say(&mut server, 1, &["incr k"]);
     assert_eq!(field(&mut server, "unexpected_error_replies"), "1");
     assert_eq!(field(&mut server, "total_error_replies"), "2");
+}
+
+/// Redis 8.2 counts the same blocks.
+#[test]
+fn packed_blocks_are_counted_where_the_setting_demands_their_check() {
+    let mut server = server();
+    let big = "x".repeat(3000);
+    let lines = [
+        &format!("rpush list {big} {big} {big}"),
+        "hset hash f v",
+        "sadd ints 1 2",
+        "zadd sorted 1 a",
+        "xadd stream 1-1 f v",
+        "set text v",
+        &format!("sadd table {big}"),
+    ];
+    testing::say(&mut server, 0, &lines);
+    let restore = |server: &mut Server, key: &str| {
+        let before = server.stats.dump_payload_sanitizations;
+        let entry = server.lookup_in(0, key.as_bytes()).expect("a key");
+        let payload = payload::dump(entry, 11, false);
+        let quoted: String = payload
+            .iter()
+            .map(|byte| format!("\\x{byte:02x}"))
+            .collect();
+        let line = format!("restore {key} 0 \"{quoted}\" replace");
+        assert_eq!(testing::say(server, 0, &[&line]), "+OK\r\n");
+        server.stats.dump_payload_sanitizations - before
+    };
+    let keys = ["list", "hash", "ints", "sorted", "stream", "text", "table"];
+    for (setting, expected) in [
+        ("no", [0; 7]),
+        ("yes", [2, 1, 1, 1, 1, 0, 0]),
+        ("clients", [2, 1, 1, 1, 1, 0, 0]),
+    ] {
+        testing::say(
+            &mut server,
+            0,
+            &[&format!("config set sanitize-dump-payload {setting}")],
+        );
+        let counts = keys.map(|key| restore(&mut server, key));
+        assert_eq!(counts, expected, "{setting}");
+    }
+    let lines = [
+        "acl setuser default skip-sanitize-payload",
+        "auth default any",
+    ];
+    testing::say(&mut server, 0, &lines);
+    assert_eq!(restore(&mut server, "hash"), 0);
 }

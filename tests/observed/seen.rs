@@ -1,0 +1,136 @@
+//! The fields of a server's reports, with the values that each was seen to have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::common::{Conn, Reply, multibulk, parse_reply};
+
+/// Fields that exist once for each database, replica, command, error or listener: a prefix of their
+/// names. The text behind it names the instance.
+const FAMILIES: [&str; 7] = [
+    "db",
+    "slave",
+    "cmdstat_",
+    "errorstat_",
+    "latency_percentiles_usec_",
+    "listener",
+    "bigkeys-",
+];
+
+/// The values of a field of one instance, such as a server or one of its databases.
+type Values = BTreeMap<String, BTreeSet<String>>;
+
+/// All fields that were seen.
+#[derive(Default)]
+pub struct Seen(BTreeMap<String, Values>);
+
+impl Seen {
+    /// Reads all reports of a server; `node` is its name.
+    pub fn sample(&mut self, node: &str, conn: &mut Conn) {
+        self.sample_behind(node, conn, &[]);
+        for line in conn.line("CLIENT LIST").lines() {
+            for (name, value) in line.split(' ').filter_map(|word| word.split_once('=')) {
+                self.add(format!("client {name}"), node, value);
+            }
+        }
+        // Maps are marked as such in RESP3.
+        conn.line("HELLO 3");
+        self.map(
+            node,
+            "memory",
+            &parse_reply(&conn.cmd(&["MEMORY", "STATS"])),
+        );
+        let key = "stream";
+        for (what, argv) in [
+            ("xinfo stream", &["XINFO", "STREAM", key][..]),
+            ("xinfo full", &["XINFO", "STREAM", key, "FULL"]),
+            ("xinfo groups", &["XINFO", "GROUPS", key]),
+            ("xinfo consumers", &["XINFO", "CONSUMERS", key, "group"]),
+        ] {
+            self.map(node, what, &parse_reply(&conn.cmd(argv)));
+        }
+        conn.line("HELLO 2");
+    }
+
+    /// Sends commands and INFO at once, so that they run in the same turn, and reads INFO.
+    pub fn sample_behind(&mut self, node: &str, conn: &mut Conn, requests: &[&[&str]]) {
+        let mut bytes: Vec<u8> = requests.iter().flat_map(|argv| multibulk(argv)).collect();
+        bytes.extend(multibulk(&["INFO", "everything", "debug"]));
+        conn.send(&bytes);
+        requests.iter().for_each(|_| _ = conn.reply());
+        let text = conn.reply();
+        for line in String::from_utf8_lossy(&text).lines() {
+            if let Some((name, value)) = line.split_once(':') {
+                self.info(node, name, value);
+            }
+        }
+    }
+
+    fn info(&mut self, node: &str, name: &str, value: &str) {
+        let family = FAMILIES.iter().find(|family| {
+            name.starts_with(*family) && value.contains('=') && !value.starts_with('=')
+        });
+        let Some(family) = family else {
+            return self.add(name.into(), node, value);
+        };
+        for (part, value) in value.split(',').filter_map(|part| part.split_once('=')) {
+            let part = part.trim_end_matches(|c: char| c == '.' || c.is_ascii_digit());
+            self.add(
+                format!("{family}* {part}"),
+                &format!("{node} {name}"),
+                value,
+            );
+        }
+    }
+
+    /// Adds the fields of a map, and of the maps in it. A list of maps is one instance.
+    fn map(&mut self, node: &str, what: &str, reply: &Reply) {
+        let (items, is_map) = match reply {
+            Reply::Many(kind, items) => (items, *kind == b'%'),
+            _ => return,
+        };
+        if !is_map {
+            return items.iter().for_each(|item| self.map(node, what, item));
+        }
+        for pair in items.chunks_exact(2) {
+            let Reply::Bulk(name) = &pair[0] else {
+                continue;
+            };
+            let name = String::from_utf8_lossy(name);
+            let database = name.strip_prefix("db.");
+            let is_database = database.is_some_and(|n| n.parse::<u32>().is_ok());
+            let field = format!("{what} {}", if is_database { "db" } else { &name });
+            match &pair[1] {
+                Reply::Many(_, inner) if is_database || is_list_of_maps(inner) => {
+                    self.map(node, &field, &pair[1]);
+                }
+                // There are no groups yet.
+                Reply::Many(_, inner) if inner.is_empty() => {}
+                value => self.add(field, node, &format!("{value:?}")),
+            }
+        }
+    }
+
+    fn add(&mut self, field: String, instance: &str, value: &str) {
+        let values = self.0.entry(field).or_default();
+        let values = values.entry(instance.into()).or_default();
+        // Two values are enough for the proof.
+        if values.len() < 2 {
+            values.insert(value.into());
+        }
+    }
+
+    /// Whether a field changed on some instance.
+    pub fn changed(&self, field: &str) -> bool {
+        let values = self.0.get(field);
+        values.is_some_and(|values| values.values().any(|values| values.len() > 1))
+    }
+
+    /// The names of all fields.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+fn is_list_of_maps(items: &[Reply]) -> bool {
+    matches!(items.first(), Some(Reply::Many(b'%', _)))
+}
