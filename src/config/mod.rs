@@ -399,6 +399,11 @@ impl Config {
         parse::not_built(self)
     }
 
+    /// Whether files of full syncs are removed: only without persistence, for which they would do.
+    pub fn removes_sync_files(&self) -> bool {
+        self.rdb_del_sync_files && self.save.is_empty() && !self.appendonly
+    }
+
     /// The server whose texts are used, Redis or Valkey.
     #[inline]
     pub fn words(&self) -> Words {

@@ -5,6 +5,7 @@
 //!   newlines                   to replicas whose snapshot is not ready yet, for the same reason
 //!   time-outs                  replicas that acknowledge nothing, or take no bytes of a snapshot
 //!   the backlog                is released when no replica has been there for `repl-backlog-ttl`
+//!   the snapshot's file        is removed, if `rdb-del-sync-files` says so and no replica needs it
 //!   a child that is due        replicas that wait for a snapshot
 //! ```
 
@@ -23,6 +24,7 @@ pub fn cron(server: &mut Server) {
     keep_waiting_replicas_alive(server);
     close_timed_out_replicas(server);
     release_unused_backlog(server);
+    remove_unused_file(server);
     channels::cron(server);
     snapshot::start_if_due(server);
 }
@@ -91,6 +93,23 @@ fn close_timed_out_replicas(server: &mut Server) {
         if let Some(c) = server.net.clients.resolve(r) {
             Net::close_asap(&mut server.net.close_asap, c);
         }
+    }
+}
+
+/// `rdb-del-sync-files`: removes the file that replicas were sent, when none needs it any more.
+fn remove_unused_file(server: &mut Server) {
+    if !server.config.removes_sync_files() {
+        server.replication.made_file = false;
+        return;
+    }
+    let online = |replica: &Replica| matches!(replica.state, State::Online);
+    let needed =
+        server.replication.snapshot.is_some() || !server.replication.replicas.iter().all(online);
+    if server.replication.made_file && !needed {
+        server.replication.made_file = false;
+        log::info!("Removing the RDB file used to feed replicas in a persistence-less instance");
+        // It may have been removed already.
+        let _ = std::fs::remove_file(server.config.dbfilename.as_path());
     }
 }
 

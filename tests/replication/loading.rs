@@ -186,3 +186,64 @@ fn a_primary_that_flushed_its_data_is_followed() {
         "a full sync of the same history"
     );
 }
+
+fn a_received_file_becomes_the_base(kind: Kind) {
+    let args = ["--appendonly", "yes"];
+    let Some((mut primary, mut replica)) = pair(kind, &args) else {
+        return;
+    };
+    replica.wait_for_log(
+        "Reused RDB file from primary sync as AOF base file: appendonly.aof.2.base.rdb",
+    );
+    assert_eq!(replica.info("aof_rewrite_in_progress"), "0");
+    assert!(!replica.dir().join("dump.rdb").exists());
+    primary.line("SET later 1");
+    wait_in_step(&mut primary, &mut replica);
+    replica.restart("SHUTDOWN NOSAVE", &[]);
+    assert_eq!(replica.line("GET key"), "$16\r\nfrom-the-primary\r\n");
+    assert_eq!(replica.line("GET later"), "$1\r\n1\r\n");
+    // Another sync, and the files of the one before are gone.
+    replica.follow(&primary);
+    wait_in_step(&mut primary, &mut replica);
+}
+
+#[test]
+fn a_file_of_redis_7_0_becomes_the_aofs_base() {
+    a_received_file_becomes_the_base(Kind::Redis7);
+}
+
+#[test]
+fn a_file_of_valkey_9_1_becomes_the_aofs_base() {
+    a_received_file_becomes_the_base(Kind::Valkey9);
+}
+
+#[test]
+fn a_base_is_written_where_it_must_have_commands_or_no_file_was_received() {
+    for args in [
+        ["--aof-use-rdb-preamble", "no"],
+        ["--repl-diskless-load", "swapdb"],
+    ] {
+        let args = [args, ["--appendonly", "yes"]].concat();
+        let (_primary, mut replica) = pair(Kind::Aeris, &args).expect("our own program");
+        replica.wait_for_log("Background AOF rewrite finished successfully");
+        replica.restart("SHUTDOWN NOSAVE", &[]);
+        assert_eq!(replica.line("GET key"), "$16\r\nfrom-the-primary\r\n");
+    }
+}
+
+#[test]
+fn files_of_a_full_sync_are_removed_without_persistence() {
+    let args = ["--rdb-del-sync-files", "yes"];
+    let mut primary = Node::aeris(&["--repl-diskless-sync", "no", "--rdb-del-sync-files", "yes"]);
+    primary.ok("SET key value");
+    let mut replica = Node::aeris(&args);
+    replica.follow(&primary);
+    wait_in_step(&mut primary, &mut replica);
+    replica.wait_for_log(
+        "Removing the RDB file obtained from the master. This replica has persistence disabled",
+    );
+    assert!(!replica.dir().join("dump.rdb").exists());
+    primary
+        .wait_for_log("Removing the RDB file used to feed replicas in a persistence-less instance");
+    assert!(!primary.dir().join("dump.rdb").exists());
+}

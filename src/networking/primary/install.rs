@@ -125,6 +125,7 @@ pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<R
     let sync = Sync {
         number: server.primary_link.number,
         failure: "Failed trying to load the MASTER synchronization DB from disk, check server logs.",
+        file: Some(target.clone()),
         offset,
         id,
     };
@@ -207,6 +208,7 @@ pub fn from_stream(el: &mut EventLoop<Server>, server: &mut Server, receive: Box
     let sync = Sync {
         number: server.primary_link.number,
         failure: "Failed trying to load the MASTER synchronization DB from socket, check server logs.",
+        file: None,
         offset,
         id,
     };
@@ -366,6 +368,8 @@ struct Sync {
     offset: u64,
     /// The number of the upstream.
     number: u64,
+    /// The file that is loaded, if there is one.
+    file: Option<PathBuf>,
     /// The line for the log if it fails.
     failure: &'static str,
 }
@@ -387,16 +391,29 @@ fn finish(
         Ok((conn, loaded)) => {
             let db = loaded.position.map_or(0, |position| position.db);
             take_over_history(server, sync.id, sync.offset, db);
-            // A failure is logged.
-            let _ = aof::follow_setting(server);
             note(server, "MASTER <-> REPLICA sync: Finished with success");
+            aof::start_after_sync(server, sync.file.as_deref());
+            remove_unwanted_file(server, sync.file.as_deref());
             channels::loaded(el, server, conn, rest);
         }
         Err(LoadError::Unwanted) => refused(el, server),
         Err(_) => {
             log::warn!("{}", words.line(sync.failure, &[]));
+            remove_unwanted_file(server, sync.file.as_deref());
             fail(el, server);
         }
+    }
+}
+
+/// `rdb-del-sync-files`: removes the file that was loaded.
+fn remove_unwanted_file(server: &mut Server, file: Option<&Path>) {
+    if let Some(file) = file.filter(|_| server.config.removes_sync_files()) {
+        note(
+            server,
+            "Removing the RDB file obtained from the master. This replica has persistence disabled",
+        );
+        // A file that stays is replaced by the next sync.
+        let _ = std::fs::remove_file(file);
     }
 }
 
@@ -425,6 +442,10 @@ fn refused(el: &mut EventLoop<Server>, server: &mut Server) {
 /// The data set is now that of the primary's history at this offset.
 fn take_over_history(server: &mut Server, id: String, offset: u64, db: u32) {
     server.replication.begin_history(id);
+    (
+        server.replication.aof_synced,
+        server.replication.aof_pending,
+    ) = (None, None);
     if server.replication.stream.restart_at(offset).is_err() {
         log::warn!("The primary's offset {offset} is out of range");
     }

@@ -321,6 +321,63 @@ pub fn stop_for_sync(server: &mut Server) {
     }
 }
 
+/// A primary's data set was loaded: begins the AOF, if the setting wants one. If it came in a file,
+/// that becomes the base, and nothing is written.
+pub fn start_after_sync(server: &mut Server, file: Option<&Path>) {
+    let config = &server.config;
+    let reuses = config.appendonly && config.aof_use_rdb_preamble && server.aof.state == State::Off;
+    if let Some(file) = file.filter(|_| reuses) {
+        match adopt_rdb(server, file) {
+            Ok(name) => {
+                return log::info!("Reused RDB file from primary sync as AOF base file: {name}");
+            }
+            Err(e) => log::warn!(
+                "The RDB file {} can't be the AOF's base: {}. A base is written instead.",
+                file.display(),
+                error_text(&e)
+            ),
+        }
+    }
+    // A failure is logged.
+    let _ = follow_setting(server);
+}
+
+/// Makes a file that has the present data set the base of a new AOF. Returns the base's name.
+fn adopt_rdb(server: &mut Server, rdb: &Path) -> io::Result<String> {
+    create_dir(server)?;
+    let (dir, name) = (dir(server), file_name(server));
+    let mut manifest = server.aof.manifest.clone();
+    skip_unnamed(&mut manifest, &dir, &name);
+    let base = manifest.new_base(&name, true).clone();
+    let incr = manifest.new_incr(&name).path(&dir);
+    let (file, len) = open_for_append(&incr)?;
+    manifest.retire_incr(1);
+    let base_path = base.path(&dir);
+    let named = std::fs::rename(rdb, &base_path).and_then(|()| {
+        let stored = sync_dir(&dir).and_then(|()| manifest.store(&dir, &name));
+        stored.inspect_err(|_| {
+            if let Err(e) = std::fs::rename(&base_path, rdb) {
+                log::warn!("{} stays: {}", base_path.display(), error_text(&e));
+            }
+        })
+    });
+    if let Err(e) = named {
+        // It is empty.
+        let _ = std::fs::remove_file(&incr);
+        return Err(e);
+    }
+    server.aof.manifest = manifest;
+    let size = std::fs::metadata(&base_path).map_or(0, |meta| meta.len());
+    server.aof.current_size = size;
+    server.aof.base_size = size;
+    server.aof.last_incr_at = size;
+    server.aof.state = State::On;
+    server.aof.feed.switch_to(file, len);
+    follow_sink(server);
+    delete_history(server);
+    Ok(String::from_utf8_lossy(&base.name).into_owned())
+}
+
 fn start(server: &mut Server) -> Result<(), String> {
     server.aof.state = State::WaitRewrite;
     let other = server
