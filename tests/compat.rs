@@ -13,6 +13,8 @@
 //! prints each command, `COMPAT_OPEN=1` lists the differences to single servers that are not errors
 //! by the rule.
 //!
+//! `tests/compat/library.rs` calls the functions that scripts have.
+//!
 //! Intended differences, and those that are still open, are in `tests/compat/exceptions.rs` with
 //! their reasons.
 
@@ -25,6 +27,8 @@ mod grammar;
 mod history;
 #[path = "compat/jury.rs"]
 mod jury;
+#[path = "compat/library.rs"]
+mod library;
 #[path = "compat/sessions.rs"]
 mod sessions;
 #[path = "compat/tables.rs"]

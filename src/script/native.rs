@@ -11,16 +11,17 @@
 //! string that begins with the place of the call, as with a library in C.
 //!
 //! The texts about arguments are those of Lua's own library: `bad argument #1 to 'encode' (string
-//! expected, got nil)`.
+//! expected, got nil)`. The name is that of the call, as in `local f = cjson.encode f()`, so the
+//! wrapper adds it.
 //!
 //! **Invariant:** a function holds few Lua values at a time: mlua keeps each string and table that
 //! Rust holds in a stack of at most [`VALUES_MAX`] places (`tests::many_arguments_and_results`).
 //!
-//! Two limits: the place is missing from a message when the call is the last thing that a function
-//! does (`return cjson.encode(t)`), because LuaJIT drops the caller's frame; and the sign of -0 is
-//! lost, because mlua makes an integer of it.
+//! A limit: the sign of -0 is lost, because mlua makes an integer of it.
 
 use mlua::{Error, Function, Lua, LuaString, MultiValue, Result, Value};
+
+use crate::sys::lua::{called_as, nan_text};
 
 /// The maximum number of values that a function takes or returns. LuaJIT's stack for Rust has 8,000
 /// places.
@@ -37,11 +38,27 @@ pub fn raise_without_place<T>(text: &'static str) -> Result<T> {
     Err(Error::external(text))
 }
 
-/// The text of an error that scripts see as a string, and the level for Lua's `error`.
-fn text_and_level(error: &Error) -> Option<(String, i64)> {
+/// An error about an argument: its number, and what is wrong with it.
+#[derive(Debug)]
+struct BadArgument(usize, String);
+
+impl std::fmt::Display for BadArgument {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "bad argument #{} ({})", self.0, self.1)
+    }
+}
+
+impl std::error::Error for BadArgument {}
+
+/// What the wrapper needs of an error that scripts see as a string: the text, the level for Lua's
+/// `error`, and the number of the argument that the text is about.
+fn parts(error: &Error) -> Option<(String, i64, Option<usize>)> {
+    if let Some(BadArgument(at, why)) = error.downcast_ref() {
+        return Some((why.clone(), 2, Some(*at)));
+    }
     match error {
-        Error::RuntimeError(text) => Some((text.clone(), 2)),
-        Error::ExternalError(error) => Some((error.to_string(), 0)),
+        Error::RuntimeError(text) => Some((text.clone(), 2, None)),
+        Error::ExternalError(error) => Some((error.to_string(), 0, None)),
         _ => None,
     }
 }
@@ -79,7 +96,6 @@ fn string_to_number(text: &[u8]) -> Option<f64> {
 
 /// The arguments of a call.
 pub struct Args {
-    function: &'static str,
     values: MultiValue,
 }
 
@@ -108,7 +124,7 @@ impl Args {
 
     /// The error `bad argument #1 to 'encode' (why)`.
     pub fn bad<T>(&self, at: usize, why: &str) -> Result<T> {
-        raise(format!("bad argument #{at} to '{}' ({why})", self.function))
+        Err(Error::external(BadArgument(at, why.to_string())))
     }
 
     fn wrong_type<T>(&self, at: usize, wanted: &str) -> Result<T> {
@@ -145,6 +161,7 @@ impl Args {
     pub fn string(&self, lua: &Lua, at: usize) -> Result<LuaString> {
         match self.get(at) {
             Value::String(text) => Ok(text.clone()),
+            Value::Number(n) if n.is_nan() => lua.create_string(nan_text(*n)),
             number @ (Value::Integer(_) | Value::Number(_)) => {
                 match lua.coerce_string(number.clone())? {
                     Some(text) => Ok(text),
@@ -167,49 +184,72 @@ pub fn cast(number: f64) -> i64 {
     }
 }
 
-/// Creates a function that scripts call by this name.
-pub fn function<F>(lua: &Lua, name: &'static str, body: F) -> Result<Function>
+/// Creates a function for scripts.
+pub fn function<F>(lua: &Lua, body: F) -> Result<Function>
 where
     F: Fn(&Lua, Args) -> Result<MultiValue> + 'static,
 {
-    let raw = lua.create_function(move |lua, values: MultiValue| {
-        let args = Args {
-            function: name,
-            values,
-        };
-        match body(lua, args) {
-            Ok(mut results) => {
-                results.push_front(Value::Boolean(true));
-                Ok(results)
-            }
-            Err(error) => {
-                let (text, level) = text_and_level(&error).ok_or(error)?;
-                Ok(MultiValue::from_vec(vec![
-                    Value::Boolean(false),
-                    Value::String(lua.create_string(text)?),
-                    Value::Integer(level),
-                ]))
-            }
+    let raw =
+        lua.create_function(
+            move |lua, values: MultiValue| match body(lua, Args { values }) {
+                Ok(mut results) => {
+                    results.push_front(Value::Boolean(true));
+                    Ok(results)
+                }
+                Err(error) => {
+                    let (text, level, at) = parts(&error).ok_or(error)?;
+                    Ok(MultiValue::from_vec(vec![
+                        Value::Boolean(false),
+                        Value::String(lua.create_string(text)?),
+                        Value::Integer(level),
+                        at.map_or(Value::Nil, |at| Value::Integer(at as i64)),
+                    ]))
+                }
+            },
+        )?;
+    let named: Option<Function> = lua.named_registry_value(FAIL)?;
+    let fail = match named {
+        Some(fail) => fail,
+        None => {
+            // Libraries are registered before a script could replace `error`.
+            let error: Function = lua.globals().raw_get("error")?;
+            let fail = lua.load(FAILING).set_name("=[native]");
+            let fail: Function = fail.call((error, called_as(lua)?))?;
+            lua.set_named_registry_value(FAIL, &fail)?;
+            fail
         }
-    })?;
-    lua.load(WRAPPER)
-        .set_name("=[native]")
-        .call((raw, lua_error(lua)?))
+    };
+    let wrapper = lua.load(WRAPPER).set_name("=[native]");
+    wrapper.call((raw, fail))
 }
 
+/// The registry's name of the function that raises errors.
+const FAIL: &str = "native fail";
+
 const WRAPPER: &str = "
-local raw, error = ...
+local raw, fail = ...
 local function finish(ok, ...)
   if ok then return ... end
-  error(...)
+  return fail(...)
 end
 return function(...) return finish(raw(...)) end
 ";
 
-/// Lua's `error`. Libraries are registered before a script could replace it.
-fn lua_error(lua: &Lua) -> Result<Function> {
-    lua.globals().raw_get("error")
-}
+const FAILING: &str = "
+local error, called_as = ...
+return function(text, level, at)
+  if at then
+    local name, method = called_as(1)
+    at = method and at - 1 or at
+    if method and at == 0 then
+      text = \"calling '\" .. name .. \"' on bad self (\" .. text .. \")\"
+    else
+      text = 'bad argument #' .. at .. \" to '\" .. name .. \"' (\" .. text .. \")\"
+    end
+  end
+  error(text, level)
+end
+";
 
 /// A single return value.
 pub fn one(value: Value) -> MultiValue {
@@ -315,7 +355,7 @@ mod tests {
 
     fn lua_with(name: &'static str, body: fn(&Lua, Args) -> Result<MultiValue>) -> Lua {
         let lua = Lua::new();
-        let f = function(&lua, name, body).expect("a function");
+        let f = function(&lua, body).expect("a function");
         lua.globals().set(name, f).expect("set");
         lua
     }
@@ -338,7 +378,13 @@ mod tests {
             .load("local ok, e = pcall(refuse) return e")
             .eval()
             .expect("text");
-        assert_eq!(text, "bad argument #2 to 'refuse' (why not)");
+        assert_eq!(text, "bad argument #2 to '?' (why not)");
+        let text: String = lua
+            .load("local o = {named = refuse} local ok, e = pcall(function() o:named() return 1 end) return e")
+            .set_name("=script")
+            .eval()
+            .expect("text");
+        assert_eq!(text, "script:1: bad argument #1 to 'named' (why not)");
     }
 
     #[test]

@@ -18,8 +18,9 @@ use crate::execute::dispatch;
 use crate::script::convert;
 use crate::script::engine::{LOG_LEVELS, api, repl};
 use crate::script::flags;
+use crate::script::native::cast;
 use crate::script::run::Run;
-use crate::sys::lua::{Frame, Kind, Outcome};
+use crate::sys::lua::{Frame, Kind, Outcome, nan_text};
 use crate::texts::{self, Text, Words};
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 
@@ -106,6 +107,9 @@ fn prepare_arguments(frame: &mut Frame) -> Result<usize, Unfit> {
             Kind::Number => {
                 let number = frame.number(at);
                 match double_to_i64(number) {
+                    None if number.is_nan() => {
+                        frame.replace_with_bytes(at, nan_text(number).as_bytes());
+                    }
                     Some(n) => frame.replace_with_bytes(at, IntBuf::new().format(n)),
                     None => frame.replace_with_bytes(at, DoubleBuf::new().format(number)),
                 }
@@ -290,11 +294,11 @@ pub fn log(frame: &mut Frame, words: Words) -> Outcome {
     if frame.len() < 2 {
         return raise(frame, texts::LOG_ARGUMENTS.of(words));
     }
-    if frame.kind(1) != Kind::Number {
+    if !frame.is_number(1) {
         return raise(frame, "First argument must be a number (log level).");
     }
-    let level = frame.number(1);
-    if !(0.0..LOG_LEVELS.len() as f64).contains(&level) {
+    let level = cast(frame.number(1));
+    if !(0..LOG_LEVELS.len() as i64).contains(&level) {
         return raise(frame, "Invalid log level.");
     }
     let mut text = Vec::new();
@@ -317,6 +321,9 @@ pub fn text_of(frame: &Frame, at: i32) -> Option<Vec<u8>> {
     match frame.kind(at) {
         Kind::String => frame.bytes(at).map(<[u8]>::to_vec),
         Kind::Number => {
+            if frame.number(at).is_nan() {
+                return Some(nan_text(frame.number(at)).into());
+            }
             let mut text = Vec::new();
             crate::util::number::write_g(&mut text, frame.number(at), 14);
             Some(text)
@@ -394,7 +401,7 @@ fn set_repl(run: &mut Run, frame: &mut Frame) -> Outcome {
     if frame.len() != 1 {
         return raise(frame, run.server.config.text(texts::SET_REPL_ARGUMENTS));
     }
-    let sinks = frame.number(1) as i64;
+    let sinks = cast(frame.number(1));
     if !(0..=i64::from(repl::ALL)).contains(&sinks) {
         return raise(
             frame,

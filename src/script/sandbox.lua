@@ -14,8 +14,10 @@ local error, type, select, tonumber, tostring = error, type, select, tonumber, t
 local floor, ceil = math.floor, math.ceil
 local rawget, rawset, next, pairs = rawget, rawset, next, pairs
 local getmetatable, setmetatable = getmetatable, setmetatable
+local ipairs = ipairs
 local load, pcall, collectgarbage, getfenv, setfenv = load, pcall, collectgarbage, getfenv, setfenv
 local insert, foreach, concat = table.insert, table.foreach, table.concat
+local called_as, is_native = options.called_as, options.is_native
 
 local allowed = {
     "_VERSION", "assert", "bit", "cjson", "cmsgpack", "collectgarbage", "coroutine", "error", "gcinfo",
@@ -35,7 +37,7 @@ local libraries = {
         "byte", "char", "dump", "find", "format", "gfind", "gmatch", "gsub", "len", "lower", "match", "rep", "reverse",
         "sub", "upper",
     },
-    table = { "concat", "foreach", "foreachi", "getn", "insert", "maxn", "remove", "sort" },
+    table = { "concat", "foreach", "foreachi", "getn", "insert", "maxn", "remove", "setn", "sort" },
 }
 
 local contents = setmetatable({}, { __mode = "k" }) -- sealed table -> the real one
@@ -62,27 +64,475 @@ local function seal(real, metatable)
     return sealed
 end
 
+local natives = setmetatable({}, { __mode = "k" }) -- functions that are written in C elsewhere
+
+local function native(what)
+    return natives[what] or is_native(what)
+end
+
 local function missing(_, name)
+    -- Called by the code that syntax/mod.rs writes into scripts.
+    if name == "\255native" then
+        return native
+    end
     error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
+end
+
+-- Errors about arguments, as Lua 5.1 tells them. They are raised at the place where the function that finds them was
+-- called, and name it as the call does.
+
+local function bad(at, why, level)
+    local name, method = called_as(level or 2)
+    if method then
+        at = at - 1
+        if at == 0 then
+            error("calling '" .. name .. "' on bad self (" .. why .. ")", (level or 2) + 1)
+        end
+    end
+    error("bad argument #" .. at .. " to '" .. name .. "' (" .. why .. ")", (level or 2) + 1)
+end
+
+local function kind_of(at, ...)
+    return at > select("#", ...) and "no value" or type((select(at, ...)))
+end
+
+-- Returns the argument at this place, a number if that is expected.
+local function expect(at, kind, ...)
+    local value = select(at, ...)
+    local given = type(value)
+    if kind == "number" then
+        local number = (given == "number" or given == "string") and tonumber(value)
+        if number then
+            return number
+        end
+    elseif given == kind or kind == "string" and given == "number" then
+        return value
+    end
+    bad(at, kind .. " expected, got " .. kind_of(at, ...), 3)
+end
+
+-- As expect, but nil and no value are allowed.
+local function expect_or_nil(at, kind, ...)
+    local value = select(at, ...)
+    if value == nil or type(value) == kind then
+        return value
+    end
+    if kind == "number" and tonumber(value) and type(value) == "string" then
+        return tonumber(value)
+    end
+    if kind == "string" and type(value) == "number" then
+        return globals.tostring(value)
+    end
+    bad(at, kind .. " expected, got " .. kind_of(at, ...), 3)
+end
+
+local function expect_any(at, ...)
+    if select("#", ...) < at then
+        bad(at, "value expected", 3)
+    end
+end
+
+-- LuaJIT finds some errors in another order than Lua 5.1, or tells them otherwise. Where all arguments are right, a
+-- function below calls LuaJIT's last, so that its errors name the script's call.
+
+for _, name in next, { "atan2", "fmod", "pow" } do
+    local raw = math[name]
+    math[name] = function(...)
+        expect(2, "number", ...)
+        expect(1, "number", ...)
+        return raw(...)
+    end
+end
+
+-- As C casts a double to an int.
+local function to_int(number)
+    if number ~= number or number >= 2 ^ 63 or number < -2 ^ 63 then
+        return 0
+    end
+    number = (number < 0 and ceil or floor)(number) % 2 ^ 32
+    return number >= 2 ^ 31 and number - 2 ^ 32 or number
+end
+
+local ldexp, log = math.ldexp, math.log
+
+function math.ldexp(...)
+    local power = to_int(expect(2, "number", ...))
+    return ldexp(expect(1, "number", ...), power)
+end
+
+for name, raw in next, { floor = floor, ceil = ceil } do
+    math[name] = function(...)
+        if (...) == nil then
+            expect(1, "number", ...)
+        end
+        return raw(...)
+    end
+end
+
+function math.log(...)
+    if select("#", ...) > 1 then
+        return log((...))
+    end
+    return log(...)
+end
+
+function math.deg(...)
+    return expect(1, "number", ...) / (math.pi / 180)
+end
+
+function math.rad(...)
+    return expect(1, "number", ...) * (math.pi / 180)
+end
+
+for _, name in next, { "band", "bor", "bxor" } do
+    local raw = bit[name]
+    bit[name] = function(...)
+        local count = select("#", ...)
+        if count > 2 then
+            expect(1, "number", ...)
+            for at = count, 2, -1 do
+                expect(at, "number", ...)
+            end
+        end
+        return raw(...)
+    end
+end
+
+local char, len = string.char, string.len
+
+function string.char(...)
+    local codes = { ... }
+    for at = 1, select("#", ...) do
+        local code = to_int(expect(at, "number", ...))
+        if code < 0 or code > 255 then
+            bad(at, "invalid value")
+        end
+        codes[at] = char(code)
+    end
+    return concat(codes)
+end
+
+function string.len(...)
+    expect(1, "string", ...)
+    return len(...)
+end
+
+local rep = string.rep
+
+-- LuaJIT has a third argument.
+function string.rep(...)
+    if select("#", ...) > 2 then
+        local text, count = ...
+        return rep(text, count)
+    end
+    return rep(...)
+end
+
+-- LuaJIT cuts places to 32 bits. A place beyond 64 bits is the least one, and all behind the text are one.
+local function to_place(number, text)
+    if number ~= number or number >= 2 ^ 63 then
+        number = -2 ^ 63
+    end
+    return math.max(math.min(number, #text + 1), -#text - 1)
+end
+
+for _, name in next, { "sub", "byte" } do
+    local raw = string[name]
+    string[name] = function(...)
+        local text, from, to = ...
+        if type(from) ~= "number" or type(to) ~= "number" or to < 2 ^ 31 and from < 2 ^ 31 then
+            return raw(...)
+        end
+        text = type(text) == "number" and globals.tostring(text) or expect(1, "string", ...)
+        return raw(text, to_place(from, text), to_place(to, text))
+    end
+end
+
+for _, name in next, { "find", "match" } do
+    local raw = string[name]
+    string[name] = function(...)
+        local text, pattern, from, plain = ...
+        if from == nil or type(text) ~= "string" or not tonumber(from) then
+            return raw(...)
+        end
+        return raw(text, pattern, to_place(tonumber(from), text), plain)
+    end
+end
+
+local join = table.concat
+
+function table.concat(...)
+    expect_or_nil(2, "string", ...)
+    local list, between, from, to = ...
+    if from ~= nil and type(list) == "table" and tonumber(from) and (to == nil or tonumber(to)) then
+        return join(list, between, to_int(tonumber(from)), to and to_int(tonumber(to)))
+    end
+    return join(...)
+end
+
+for _, name in next, { "foreachi", "getn", "maxn", "remove", "sort" } do
+    local raw = table[name]
+    if raw then
+        table[name] = function(...)
+            expect(1, "table", ...)
+            if name == "foreachi" then
+                expect(2, "function", ...)
+            end
+            return raw(...)
+        end
+    end
+end
+
+function table.setn(...)
+    expect(1, "table", ...)
+    error("'setn' is obsolete", 2)
+end
+
+for _, name in next, { "create", "wrap" } do
+    local raw = coroutine[name]
+    coroutine[name] = function(...)
+        local body = ...
+        if type(body) ~= "function" or native(body) then
+            bad(1, "Lua function expected")
+        end
+        return raw(body)
+    end
+end
+
+local yield, running = coroutine.yield, coroutine.running
+
+function coroutine.yield(...)
+    if not running() then
+        error("attempt to yield across metamethod/C-call boundary", 0)
+    end
+    return yield(...)
+end
+
+-- LuaJIT writes no sign of what is no number.
+
+local nan_text = options.nan_text
+
+local unsigned_tostring = tostring
+
+function globals.tostring(...)
+    local value = ...
+    if value ~= value and type(value) == "number" then
+        return nan_text(value)
+    end
+    return unsigned_tostring(...)
+end
+
+-- string.format: which conversions a format has is found out once; LuaJIT writes it if it does so as Lua 5.1. Otherwise
+-- each conversion is written alone.
+
+local format, find, match, sub, gsub, upper = string.format, string.find, string.match, string.sub, string.gsub, string.upper
+local SHAPES_MAX = 200
+local shapes, shapes_kept = {}, 0
+
+-- The conversion that begins at a place of a format: how it is written, or its problem, and the place behind it.
+local function conversion(text, at)
+    local flags, width, behind = match(text, "^([-+ #0]*)(%d?%d?)()", at)
+    local precision = match(text, "^%.%d?%d?", behind) or ""
+    behind = behind + #precision
+    local kind = sub(text, behind, behind)
+    if #flags > 5 then
+        return nil, "invalid format (repeated flags)"
+    end
+    if find(kind, "%d") then
+        return nil, "invalid format (width or precision too long)"
+    end
+    if kind == "" or not find("cdiouxXeEfgGqs", kind, 1, true) then
+        return nil, "invalid option '%" .. (kind == "\0" and "" or kind) .. "' to 'format'"
+    end
+    local spec = { text = "%" .. flags .. width .. precision .. kind, kind = kind, width = width }
+    spec.left = find(flags, "-", 1, true)
+    spec.precision = precision ~= ""
+    return spec, behind + 1
+end
+
+local function analyse(text)
+    local shape, done = {}, 1
+    while true do
+        local place = find(text, "%", done, true)
+        if not place then
+            break
+        end
+        local piece = { before = sub(text, done, place - 1) }
+        if sub(text, place + 1, place + 1) == "%" then
+            piece.before, done = piece.before .. "%", place + 2
+        else
+            shape.count = (shape.count or 0) + 1
+            local spec, behind = conversion(text, place + 1)
+            piece.spec, piece.at, piece.problem = spec, shape.count + 1, not spec and behind
+            shape.slow = shape.slow or not spec or spec.kind == "q" or spec.kind == "c"
+            done = behind
+        end
+        shape[#shape + 1] = piece
+        if piece.problem then
+            shape.last = ""
+            return shape
+        end
+    end
+    shape.last = sub(text, done)
+    return shape
+end
+
+local function shape_of(text)
+    local shape = shapes[text]
+    if not shape then
+        if shapes_kept == SHAPES_MAX then
+            shapes, shapes_kept = {}, 0
+        end
+        shape = analyse(text)
+        shapes[text], shapes_kept = shape, shapes_kept + 1
+    end
+    return shape
+end
+
+-- Whether LuaJIT writes a value as Lua 5.1 does.
+local function is_plain(spec, value)
+    local given = type(value)
+    if given == "number" then
+        return value == value and value < 2 ^ 63 and value > -2 ^ 63
+    end
+    return given == "string" and spec.kind == "s" and not find(value, "\0", 1, true)
+end
+
+local function all_plain(shape, ...)
+    for _, piece in next, shape do
+        if type(piece) == "table" and piece.spec and not is_plain(piece.spec, (select(piece.at, ...))) then
+            return false
+        end
+    end
+    return true
+end
+
+-- C's formats end at a zero byte.
+local function write(spec, text)
+    return match(format(spec, text), "^%Z*")
+end
+
+local escapes = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\\n", ["\r"] = "\\r", ["\0"] = "\\000" }
+
+local function write_text(spec, value)
+    local text = globals.tostring(value)
+    if spec.kind == "q" then
+        return '"' .. gsub(text, '["\\\n\r%z]', escapes) .. '"'
+    end
+    if #text >= 100 and not spec.precision then
+        return text
+    end
+    return write(spec.text, match(text, "^%Z*"))
+end
+
+local function write_number(spec, value)
+    if value >= 2 ^ 64 and find("ouxX", spec.kind, 1, true) then
+        value = 0
+    end
+    if value == value then
+        return write(spec.text, value)
+    end
+    if find("eEfgG", spec.kind, 1, true) then
+        local text = nan_text(value)
+        text = find("EG", spec.kind, 1, true) and upper(text) or text
+        return format("%" .. (spec.left and "-" or "") .. spec.width .. "s", text)
+    end
+    return write(spec.text, spec.kind == "c" and 0 or -2 ^ 63)
+end
+
+local function write_all(shape, ...)
+    local out, count = {}, select("#", ...)
+    for place, piece in ipairs(shape) do
+        local text, spec = piece.before, piece.spec
+        if piece.at and piece.at > count then
+            bad(piece.at, "no value")
+        end
+        if piece.problem then
+            error(piece.problem, 2)
+        end
+        if spec and (spec.kind == "s" or spec.kind == "q") then
+            text = text .. write_text(spec, expect(piece.at, "string", ...))
+        elseif spec then
+            text = text .. write_number(spec, expect(piece.at, "number", ...))
+        end
+        out[place] = text
+    end
+    out[#out + 1] = shape.last
+    return concat(out)
+end
+
+function string.format(...)
+    local text = ...
+    if type(text) ~= "string" then
+        text = globals.tostring(expect(1, "string", ...))
+    end
+    local shape = shape_of(text)
+    if shape.slow or shape.count and (select("#", ...) <= shape.count or not all_plain(shape, ...)) then
+        return write_all(shape, ...)
+    end
+    return format(...)
+end
+
+local unguarded_xpcall, assert, unpack = xpcall, assert, unpack
+
+function globals.unpack(...)
+    local list, from, to = ...
+    if type(list) ~= "table" or not tonumber(from) or to ~= nil and not tonumber(to) then
+        return unpack(...)
+    end
+    return unpack(list, to_int(tonumber(from)), to and to_int(tonumber(to)))
+end
+
+function globals.ipairs(...)
+    expect(1, "table", ...)
+    return ipairs(...)
+end
+
+function globals.xpcall(...)
+    expect_any(2, ...)
+    local call, handler = ...
+    return unguarded_xpcall(call, handler)
+end
+
+function globals.assert(...)
+    local value, text = ...
+    if not value and select("#", ...) > 1 and text ~= nil and type(text) ~= "string" and type(text) ~= "number" then
+        bad(2, "string expected, got " .. type(text))
+    end
+    if not value and text == nil and select("#", ...) > 1 then
+        return assert(value, "assertion failed!")
+    end
+    return assert(...)
 end
 
 -- The error of a command is a table; pcall gives its text.
 
-local function finish(ok, problem, ...)
-    if not ok and type(problem) == "table" and type(problem.err) == "string" then
-        return false, problem.err
+local function finish(ok, ...)
+    if not ok then
+        local problem = ...
+        if type(problem) == "table" then
+            local text = problem.err
+            if type(text) == "string" then
+                return false, text
+            end
+            return false, problem, text
+        end
     end
-    return ok, problem, ...
+    return ok, ...
 end
 
 function globals.pcall(...)
+    if select("#", ...) == 0 then
+        return false, "attempt to call a boolean value"
+    end
     return finish(pcall(...))
 end
 
 -- Functions that look past metatables.
 
-function globals.getmetatable(value)
-    local metatable = getmetatable(value)
+function globals.getmetatable(...)
+    expect_any(1, ...)
+    local metatable = getmetatable((...))
     if metatable == false then
         return nil
     end
@@ -90,8 +540,11 @@ function globals.getmetatable(value)
 end
 
 function globals.setmetatable(...)
-    local sealed = ...
+    local sealed, metatable = ...
     if contents[sealed] then
+        if type(metatable) ~= "table" and (metatable ~= nil or select("#", ...) < 2) then
+            bad(2, "nil or table expected")
+        end
         refuse()
     end
     return setmetatable(...)
@@ -101,6 +554,7 @@ function globals.rawget(...)
     local sealed, key = ...
     local real = contents[sealed]
     if real then
+        expect_any(2, ...)
         return rawget(real, key)
     end
     return rawget(...)
@@ -109,6 +563,8 @@ end
 function globals.rawset(...)
     local sealed = ...
     if contents[sealed] then
+        expect_any(2, ...)
+        expect_any(3, ...)
         refuse()
     end
     return rawset(...)
@@ -125,38 +581,36 @@ end
 
 function globals.pairs(...)
     local sealed = ...
-    local real = contents[sealed]
-    if not real then
-        return pairs(...)
+    if contents[sealed] then
+        return globals.next, sealed, nil
     end
-    local copy = {}
-    for key, value in next, real do
-        copy[key] = value
-    end
-    return pairs(copy)
+    expect(1, "table", ...)
+    return pairs(...)
 end
 
 function table.insert(...)
     local sealed = ...
-    if contents[sealed] then
+    local count = select("#", ...)
+    if contents[sealed] and (count == 2 or count == 3) then
+        if count == 3 then
+            expect(2, "number", ...)
+        end
         refuse()
+    end
+    if count == 3 and type(sealed) == "table" then
+        local _, _, value = ...
+        -- LuaJIT would shift two thousand million elements for infinity.
+        return insert(sealed, to_int(expect(2, "number", ...)), value)
     end
     return insert(...)
 end
 
-function table.foreach(list, call)
+function table.foreach(...)
+    local list, call = expect(1, "table", ...), expect(2, "function", ...)
     return foreach(contents[list] or list, call)
 end
 
 -- Source only, never bytecode, and with the globals that everybody has.
-
-local function expect(kind, value, name)
-    local given = type(value)
-    if given ~= kind and not (kind == "string" and given == "number") then
-        given = value == nil and "no value" or given
-        error("bad argument #1 to '" .. name .. "' (" .. kind .. " expected, got " .. given .. ")", 3)
-    end
-end
 
 local translate = options.translate
 
@@ -168,16 +622,21 @@ local function compile(source, name)
     return load(translated, name, "t")
 end
 
-function globals.loadstring(source, name)
-    expect("string", source, "loadstring")
-    return compile(source .. "", name or source .. "")
+function globals.loadstring(...)
+    local source = globals.tostring(expect(1, "string", ...))
+    local name = expect_or_nil(2, "string", ...)
+    return compile(source, name or source)
 end
 
-function globals.load(reader, name)
-    expect("function", reader, "load")
+function globals.load(...)
+    local name = expect_or_nil(2, "string", ...)
+    local reader = expect(1, "function", ...)
     local pieces = {}
     repeat
-        local piece = reader()
+        local ok, piece = pcall(reader)
+        if not ok then
+            return nil, piece
+        end
         if piece ~= nil and type(piece) ~= "string" then
             return nil, "reader function must return a string"
         end
@@ -191,16 +650,17 @@ end
 local harmless = { collect = true, count = true, step = true }
 local tuning = { stop = 0, restart = 0, setpause = 200, setstepmul = 200 }
 
-function globals.collectgarbage(what, size)
-    what = what == nil and "collect" or what
+function globals.collectgarbage(...)
+    local what = expect_or_nil(1, "string", ...) or "collect"
+    if not harmless[what] and not tuning[what] then
+        bad(1, "invalid option '" .. what .. "'")
+    end
+    local size = expect_or_nil(2, "number", ...)
     if tuning[what] then
         return tuning[what]
     end
-    if not harmless[what] then
-        error("bad argument #1 to 'collectgarbage' (invalid option '" .. tostring(what) .. "')", 2)
-    end
     if what == "step" then
-        return collectgarbage("step", size or 0)
+        return collectgarbage("step", to_int(size or 0))
     end
     return collectgarbage(what)
 end
@@ -210,36 +670,27 @@ end
 local random, seed = options.random, options.randomseed
 
 function math.random(...)
-    local count = select("#", ...)
+    -- A number is drawn also if the arguments are wrong.
+    local drawn, count = random(), select("#", ...)
     if count == 0 then
-        return random()
+        return drawn
     end
-    local low, high = 1, ...
-    local place = 1
-    if count == 2 then
-        low, high = ...
-        place = 2
-    elseif count > 2 then
+    if count > 2 then
         error("wrong number of arguments", 2)
     end
-    low, high = tonumber(low), tonumber(high)
-    if not low or not high then
-        error("bad argument #" .. place .. " to 'random' (number expected, got " .. type((select(place, ...))) .. ")", 2)
+    local low, high = 1, to_int(expect(1, "number", ...))
+    if count == 2 then
+        low, high = high, to_int(expect(2, "number", ...))
     end
-    low, high = (low < 0 and ceil or floor)(low), (high < 0 and ceil or floor)(high)
     if low > high then
-        error("bad argument #" .. place .. " to 'random' (interval is empty)", 2)
+        bad(count, "interval is empty")
     end
-    return floor(random() * (high - low + 1)) + low
+    -- The width is an int in C, which overflows.
+    return floor(drawn * (count == 1 and high or to_int(high - low + 1))) + low
 end
 
-function math.randomseed(value)
-    local number = tonumber(value)
-    if not number then
-        local given = value == nil and "no value" or type(value)
-        error("bad argument #1 to 'randomseed' (number expected, got " .. given .. ")", 2)
-    end
-    seed(number)
+function math.randomseed(...)
+    seed(expect(1, "number", ...))
 end
 
 -- Off unless `lua-enable-insecure-api` says so: the environments of functions. The real globals stay hidden, and the
@@ -293,7 +744,14 @@ local kept = {}
 for _, name in next, allowed do
     local value = globals[name]
     if type(value) == "table" then
+        for _, member in next, value do
+            if type(member) == "function" then
+                natives[member] = true
+            end
+        end
         value = seal(value)
+    elseif type(value) == "function" then
+        natives[value] = true
     end
     kept[name] = value
 end

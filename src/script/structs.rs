@@ -32,9 +32,9 @@ const PACKED_MAX: usize = i32::MAX as usize;
 /// Creates the table `struct`.
 pub fn register(lua: &Lua) -> Result<Table> {
     let table = lua.create_table()?;
-    table.raw_set("pack", native::function(lua, "pack", pack)?)?;
-    table.raw_set("unpack", native::function(lua, "unpack", unpack)?)?;
-    table.raw_set("size", native::function(lua, "size", size)?)?;
+    table.raw_set("pack", native::function(lua, pack)?)?;
+    table.raw_set("unpack", native::function(lua, unpack)?)?;
+    table.raw_set("size", native::function(lua, size)?)?;
     Ok(table)
 }
 
@@ -288,7 +288,7 @@ fn unpack(lua: &Lua, args: Args) -> Result<MultiValue> {
     let (format, text) = (format.as_bytes(), text.as_bytes());
     let mut format = Format::new(&format);
     // A negative position counts as one behind the end.
-    let mut pos = usize::try_from(start - 1).unwrap_or(usize::MAX);
+    let mut pos = usize::try_from(start.saturating_sub(1)).unwrap_or(usize::MAX);
     let mut values: Vec<Value> = Vec::new();
     while let Some(item) = format.next(pos)? {
         pos = pos.saturating_add(item.padding);
@@ -375,6 +375,9 @@ fn size(lua: &Lua, args: Args) -> Result<MultiValue> {
         if item.option == b'c' && item.size == 0 {
             return args.bad(1, "option 'c0' has no fixed size");
         }
+        if !item.option.is_ascii_alphanumeric() && !b"><! ".contains(&item.option) {
+            return invalid_option(&args, item.option);
+        }
         total = total.saturating_add(item.padding + item.size);
     }
     Ok(one(Value::Number(total as f64)))
@@ -460,11 +463,11 @@ mod tests {
         for (call, wanted) in [
             (
                 "pack, 'c5', 'abc'",
-                "bad argument #3 to 'pack' (string too short)",
+                "bad argument #3 to '?' (string too short)",
             ),
             (
                 "pack, 'z', 1",
-                "bad argument #1 to 'pack' (invalid format option 'z')",
+                "bad argument #1 to '?' (invalid format option 'z')",
             ),
             (
                 "pack, 'i33', 1",
@@ -473,25 +476,25 @@ mod tests {
             ("pack, '!3i', 1", "alignment 3 is not a power of 2"),
             (
                 "pack, 'i'",
-                "bad argument #2 to 'pack' (number expected, got nil)",
+                "bad argument #2 to '?' (number expected, got nil)",
             ),
             (
                 "size, 's'",
-                "bad argument #1 to 'size' (option 's' has no fixed size)",
+                "bad argument #1 to '?' (option 's' has no fixed size)",
             ),
             (
                 "size, 'c0'",
-                "bad argument #1 to 'size' (option 'c0' has no fixed size)",
+                "bad argument #1 to '?' (option 'c0' has no fixed size)",
             ),
             (
                 "unpack, 'i', '\\1'",
-                "bad argument #2 to 'unpack' (data string too short)",
+                "bad argument #2 to '?' (data string too short)",
             ),
             ("unpack, 's', 'abc'", "unfinished string in data"),
             ("unpack, 'c0', 'abc'", "format 'c0' needs a previous size"),
             (
                 "unpack, 'b', 'a', 0",
-                "bad argument #3 to 'unpack' (offset must be 1 or greater)",
+                "bad argument #3 to '?' (offset must be 1 or greater)",
             ),
         ] {
             check(&format!("message(struct.{call})"), wanted);
@@ -501,7 +504,7 @@ mod tests {
     /// Attacks on sizes: sizes that overflow are refused, and nothing is allocated for them.
     #[test]
     fn sizes_are_bounded() {
-        let short = "bad argument #2 to 'unpack' (data string too short)";
+        let short = "bad argument #2 to '?' (data string too short)";
         for (call, wanted) in [
             ("size, 'c2147483648'", "integral size overflow"),
             ("pack, 'i99999999999', 1", "integral size overflow"),

@@ -359,6 +359,12 @@ impl Frame<'_> {
         }
     }
 
+    /// Whether the value is a number, or a string that looks like one.
+    pub fn is_number(&self, at: i32) -> bool {
+        // SAFETY: reads the value.
+        unsafe { ffi::lua_isnumber(self.l, at) != 0 }
+    }
+
     /// The number at an index; strings that look like numbers are converted, and anything else is
     /// 0.
     #[inline]
@@ -624,6 +630,58 @@ impl Frame<'_> {
     }
 }
 
+/// How C writes a number that is none, of which LuaJIT writes no sign.
+pub fn nan_text(number: f64) -> &'static str {
+    if number.is_sign_negative() {
+        "-nan"
+    } else {
+        "nan"
+    }
+}
+
+/// A Lua function: `called_as(level)` returns the name by which the function at a level of the call
+/// stack was called (`?` if it has none), and whether it was called as a method. Level 1 is the
+/// function that calls this one.
+pub fn called_as(lua: &Lua) -> mlua::Result<mlua::Function> {
+    // SAFETY: one value is left on the stack, the result.
+    unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, call_name)) }
+}
+
+/// A Lua function: whether its argument is a function that is not written in Lua.
+pub fn is_native(lua: &Lua) -> mlua::Result<mlua::Function> {
+    // SAFETY: as in `called_as`.
+    unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, check_native)) }
+}
+
+unsafe extern "C-unwind" fn call_name(l: *mut lua_State) -> c_int {
+    // SAFETY: called by the machine, with room for 20 values; the name lives as long as the
+    // function that calls, and is copied.
+    unsafe {
+        let level = ffi::lua_tointeger_(l, 1) as c_int;
+        let mut ar: ffi::lua_Debug = std::mem::zeroed();
+        let found = ffi::lua_getstack(l, level, &mut ar) != 0
+            && ffi::lua_getinfo(l, c"n".as_ptr(), &mut ar) != 0;
+        let mut frame = Frame::new(l);
+        if !found || ar.name.is_null() {
+            frame.push_bytes(b"?");
+            frame.push_boolean(false);
+            return 2;
+        }
+        frame.push_bytes(CStr::from_ptr(ar.name).to_bytes());
+        frame.push_boolean(CStr::from_ptr(ar.namewhat) == c"method");
+        2
+    }
+}
+
+unsafe extern "C-unwind" fn check_native(l: *mut lua_State) -> c_int {
+    // SAFETY: reads the argument; a place without a value is no function.
+    unsafe {
+        let native = ffi::lua_iscfunction(l, 1) != 0;
+        Frame::new(l).push_boolean(native);
+        1
+    }
+}
+
 /// The source and line of a level of the call stack.
 fn source_line(l: *mut lua_State, level: c_int) -> Option<(Vec<u8>, c_int)> {
     // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
@@ -696,6 +754,7 @@ fn describe_error(l: *mut lua_State) -> Vec<u8> {
         let frame = Frame::new(l);
         match frame.kind(1) {
             Kind::String => frame.bytes(1).unwrap_or_default().to_vec(),
+            Kind::Number if frame.number(1).is_nan() => nan_text(frame.number(1)).into(),
             Kind::Number => {
                 ffi::lua_tolstring(l, 1, std::ptr::null_mut());
                 frame.bytes(1).unwrap_or_default().to_vec()
@@ -703,9 +762,10 @@ fn describe_error(l: *mut lua_State) -> Vec<u8> {
             Kind::Nil => b"nil".to_vec(),
             Kind::Boolean if frame.boolean(1) => b"true".to_vec(),
             Kind::Boolean => b"false".to_vec(),
-            _ => CStr::from_ptr(ffi::lua_typename(l, ffi::lua_type(l, 1)))
-                .to_bytes()
-                .to_vec(),
+            _ => {
+                let name = CStr::from_ptr(ffi::lua_typename(l, ffi::lua_type(l, 1)));
+                format!("{}: {:#x}", name.to_string_lossy(), frame.address(1)).into_bytes()
+            }
         }
     }
 }

@@ -84,7 +84,7 @@ pub fn register(lua: &Lua) -> Result<Table> {
     array_mt.raw_set(ARRAY_MARK, true)?;
     let add = |name: &'static str, body: Body| -> Result<()> {
         let settings = settings.clone();
-        let function = native::function(lua, name, move |lua, args| body(lua, &args, &settings))?;
+        let function = native::function(lua, move |lua, args| body(lua, &args, &settings))?;
         table.raw_set(name, function)
     };
     add("encode", encode)?;
@@ -97,12 +97,12 @@ pub fn register(lua: &Lua) -> Result<Table> {
     add("decode_invalid_numbers", decode_invalid_numbers)?;
     add("decode_array_with_array_mt", decode_array_with_array_mt)?;
     let own = settings.clone();
-    let decode = native::function(lua, "decode", move |lua, args| {
+    let decode = native::function(lua, move |lua, args| {
         let array_mt = own.get().array_metatable.then_some(&array_mt);
         decode(lua, &args, own.get(), array_mt)
     })?;
     table.raw_set("decode", decode)?;
-    let new = native::function(lua, "new", |lua, _| Ok(one(Value::Table(register(lua)?))))?;
+    let new = native::function(lua, |lua, _| Ok(one(Value::Table(register(lua)?))))?;
     table.raw_set("new", new)?;
     table.raw_set("null", Value::NULL)?;
     table.raw_set("_NAME", "cjson")?;
@@ -132,7 +132,8 @@ fn int_setting(args: &Args, at: usize, min: i64, max: i64) -> Result<Option<i64>
     if args.get(at).is_nil() {
         return Ok(None);
     }
-    let given = args.integer(at)?;
+    // An int in C.
+    let given = i64::from(args.integer(at)? as i32);
     if !(min..=max).contains(&given) {
         return args.bad(1, &format!("expected integer between {min} and {max}"));
     }
@@ -149,10 +150,18 @@ fn option_setting(lua: &Lua, args: &Args, at: usize, options: &[&str]) -> Result
             let place = options.iter().position(|o| said.as_bytes() == o.as_bytes());
             match place {
                 Some(place) => Ok(Some(place)),
-                None => args.bad(at, &format!("invalid option '{}'", said.to_string_lossy())),
+                None => args.bad(
+                    at,
+                    &format!("invalid option '{}'", up_to_nul(&said.to_string_lossy())),
+                ),
             }
         }
     }
+}
+
+/// A text in an error ends at a zero byte, as in Redis.
+fn up_to_nul(text: &str) -> &str {
+    text.split('\0').next().unwrap_or_default()
 }
 
 const OFF_ON: [&str; 2] = ["off", "on"];
@@ -164,14 +173,17 @@ fn integer(n: i64) -> Value {
 /// encode_sparse_array([convert[, ratio[, safe]]])
 fn encode_sparse_array(lua: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<MultiValue> {
     at_most(args, 3)?;
+    // As in Redis, what stands before a wrong argument is set.
     let convert = option_setting(lua, args, 1, &OFF_ON)?;
-    let ratio = int_setting(args, 2, 0, INT_MAX)?;
-    let safe = int_setting(args, 3, 0, INT_MAX)?;
-    let now = change(settings, |s| {
-        s.sparse_convert = convert.map_or(s.sparse_convert, |place| place == 1);
-        s.sparse_ratio = ratio.unwrap_or(s.sparse_ratio);
-        s.sparse_safe = safe.unwrap_or(s.sparse_safe);
+    change(settings, |s| {
+        s.sparse_convert = convert.map_or(s.sparse_convert, |place| place == 1)
     });
+    let ratio = int_setting(args, 2, 0, INT_MAX)?;
+    change(settings, |s| {
+        s.sparse_ratio = ratio.unwrap_or(s.sparse_ratio)
+    });
+    let safe = int_setting(args, 3, 0, INT_MAX)?;
+    let now = change(settings, |s| s.sparse_safe = safe.unwrap_or(s.sparse_safe));
     Ok(MultiValue::from_vec(vec![
         Value::Boolean(now.sparse_convert),
         integer(now.sparse_ratio),

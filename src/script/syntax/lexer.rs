@@ -3,6 +3,8 @@
 //! A message ends with the token at which reading stopped. For names, strings and numbers that is
 //! the text read so far, with escapes resolved, up to the first zero byte.
 
+use std::borrow::Cow;
+
 use crate::script::native::strtod;
 
 /// A text about the source: `user_script:1: unexpected symbol near '~'`.
@@ -33,7 +35,7 @@ pub struct Token {
 pub struct Edit {
     pub at: usize,
     pub removed: usize,
-    pub inserted: &'static [u8],
+    pub inserted: Cow<'static, [u8]>,
 }
 
 const RESERVED: [&str; 21] = [
@@ -308,7 +310,7 @@ impl<'a> Lexer<'a> {
                 self.edits.push(Edit {
                     at: start,
                     removed: 1,
-                    inserted: b"",
+                    inserted: Cow::Borrowed(b""),
                 });
                 byte
             }

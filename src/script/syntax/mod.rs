@@ -7,7 +7,7 @@
 //!                        scope
 //! ```
 //!
-//! There are two changes:
+//! There are three changes:
 //!
 //! - `"\."` and `"\x41"` become `"."` and `"x41"`: 5.1 has no such escapes.
 //! - `return string.rep({})` is a tail call, for which LuaJIT drops the frame of the caller even if
@@ -20,9 +20,17 @@
 //!   return unpack(list)           ->   return (function(...)return ... end)(unpack(list))
 //! ```
 //!
-//! Limits: library functions are recognised by their names, by local variables initialised with
-//! them, and as methods of strings. Other calls remain tail calls, since scripts that recurse by
-//! tail calls would otherwise run out of stack.
+//! - A returned call of a variable or field that may be a library function is written twice: a
+//!   script that recurses by tail calls would run out of stack if its own calls kept their frames:
+//!
+//! ```text
+//!   return o.m(k)   ->   if native(o.m) then return (function(...)return ... end)(o.m(k)) end
+//!                        return o.m(k)                               (on the same line)
+//! ```
+//!
+//! Limits: library functions are recognised by their names and by local variables initialised with
+//! them. The third change is made only where the function is named by names alone, and the call is
+//! on one line and contains no function and no unknown escape. Other calls remain tail calls.
 
 mod lexer;
 mod scope;
@@ -76,11 +84,6 @@ const FUNCTIONS: [&[u8]; 24] = [
     b"unpack",
     b"xpcall",
     b"print",
-];
-/// The methods of strings.
-const STRING_METHODS: [&[u8]; 14] = [
-    b"byte", b"dump", b"find", b"format", b"gfind", b"gmatch", b"gsub", b"len", b"lower", b"match",
-    b"rep", b"reverse", b"sub", b"upper",
 ];
 /// Frequently called functions that always return exactly one value.
 const SINGLE: [(&[u8], &[u8]); 12] = [
@@ -151,7 +154,7 @@ fn apply(source: &[u8], mut edits: Vec<Edit>) -> Cow<'_, [u8]> {
     let mut done = 0;
     for edit in edits {
         out.extend_from_slice(&source[done..edit.at]);
-        out.extend_from_slice(edit.inserted);
+        out.extend_from_slice(&edit.inserted);
         done = edit.at + edit.removed;
     }
     out.extend_from_slice(&source[done..]);
@@ -173,12 +176,22 @@ struct Expression<'a> {
     shape: Shape,
     /// The variable, or the called function, if its name is known.
     path: Path<'a>,
+    /// Where the variable or the called function stands, if it consists of names only and is not
+    /// known to be written in Lua.
+    callee: Option<(usize, usize)>,
 }
 
 const VALUE: Expression = Expression {
     shape: Shape::Value,
     path: None,
+    callee: None,
 };
+
+/// The name of the global function that tells whether a function is not written in Lua. No name in
+/// Lua 5.1 begins with this byte.
+const NATIVE: &[u8] = b"\xffnative";
+/// Passes on the results of a call, in the frame of the caller.
+const KEEP: &[u8] = b"(function(...)return ... end)(";
 
 type Parsed<T = ()> = Result<T, Message>;
 
@@ -448,7 +461,7 @@ impl<'a> Parser<'a> {
     fn local_function(&mut self) -> Parsed {
         let name = self.name()?;
         self.declare(name)?;
-        self.scope.show(&[]);
+        self.scope.show_function();
         self.body(false, self.lexer.line)
     }
 
@@ -474,25 +487,65 @@ impl<'a> Parser<'a> {
     }
 
     fn return_statement(&mut self) -> Parsed {
+        let (begin, line) = (self.token.start, self.lexer.line);
         self.advance()?;
         if self.block_ends() || self.is(other(b';')) {
             return Ok(());
         }
         let start = self.token.start;
+        let (functions, edits) = (self.scope.opened(), self.lexer.edits.len());
         let returned = self.expressions()?;
-        if let [only] = returned[..]
-            && only.shape == Shape::Call
-            && let Some(opening) = kept_frame(only.path)
+        let [only] = returned[..] else {
+            return Ok(());
+        };
+        if only.shape != Shape::Call {
+            return Ok(());
+        }
+        if let Some(opening) = kept_frame(only.path) {
+            self.insert(start, opening);
+            self.insert(self.last_end, b")".as_slice());
+        } else if let Some(callee) = only.callee
+            // A global that is no library function does not exist.
+            && !matches!(only.path, Some((_, None)))
+            && self.last_line == line
+            && functions == self.scope.opened()
+            && edits == self.lexer.edits.len()
         {
-            let insert = |at, inserted| Edit {
-                at,
-                removed: 0,
-                inserted,
-            };
-            self.edits.push(insert(start, opening));
-            self.edits.push(insert(self.last_end, b")"));
+            self.keep_frame_of_native(begin, start, callee);
         }
         Ok(())
+    }
+
+    fn insert(&mut self, at: usize, inserted: impl Into<Cow<'static, [u8]>>) {
+        let inserted = inserted.into();
+        self.edits.push(Edit {
+            at,
+            removed: 0,
+            inserted,
+        });
+    }
+
+    /// Puts another `return` before the one at `begin`, for the case that the callee is a function
+    /// of a library: `if native(callee) then return (…)(call) end`.
+    fn keep_frame_of_native(&mut self, begin: usize, start: usize, callee: (usize, usize)) {
+        let source = self.lexer.source;
+        let colon = |&b: &u8| if b == b':' { b'.' } else { b };
+        let callee: Vec<u8> = source[callee.0..callee.1].iter().map(colon).collect();
+        let call = &source[start..self.last_end];
+        // An environment that a script has made may lack the function.
+        let text: [&[u8]; 10] = [
+            b"if ",
+            NATIVE,
+            b" and ",
+            NATIVE,
+            b"(",
+            &callee,
+            b")then return",
+            KEEP,
+            call,
+            b")end ",
+        ];
+        self.insert(begin, text.concat());
     }
 
     fn expression_statement(&mut self) -> Parsed {
@@ -582,6 +635,7 @@ impl<'a> Parser<'a> {
 
     /// Parses a name or an expression in parentheses, with the fields, indexes and calls behind it.
     fn primary(&mut self) -> Parsed<Expression<'a>> {
+        let start = self.token.start;
         let mut read = match self.token.kind {
             Kind::Other(b'(') => {
                 let line = self.lexer.line;
@@ -592,14 +646,18 @@ impl<'a> Parser<'a> {
             }
             Kind::Name => {
                 let name = self.name()?;
+                let path = self.resolve(name)?;
+                let callee = (!self.scope.is_lua_function(name)).then_some((start, self.last_end));
                 Expression {
                     shape: Shape::Variable,
-                    path: self.resolve(name)?,
+                    path,
+                    callee,
                 }
             }
             _ => return self.error("unexpected symbol"),
         };
         loop {
+            let callee = read.callee.filter(|_| read.shape == Shape::Variable);
             read = match self.token.kind {
                 Kind::Other(b'.') => {
                     self.advance()?;
@@ -611,23 +669,25 @@ impl<'a> Parser<'a> {
                     Expression {
                         shape: Shape::Variable,
                         path,
+                        callee: callee.map(|_| (start, self.last_end)),
                     }
                 }
                 Kind::Other(b'[') => {
                     self.index()?;
                     Expression {
                         shape: Shape::Variable,
-                        path: None,
+                        ..VALUE
                     }
                 }
                 Kind::Other(b':') => {
                     self.advance()?;
-                    let method = self.name()?;
+                    self.name()?;
+                    let end = self.last_end;
                     self.arguments()?;
-                    let of_strings = STRING_METHODS.contains(&method);
                     Expression {
                         shape: Shape::Call,
-                        path: of_strings.then_some((b"string".as_slice(), Some(method))),
+                        path: None,
+                        callee: callee.map(|_| (start, end)),
                     }
                 }
                 Kind::Other(b'(' | b'{') | Kind::String => {
@@ -636,6 +696,7 @@ impl<'a> Parser<'a> {
                     Expression {
                         shape: Shape::Call,
                         path,
+                        callee,
                     }
                 }
                 _ => return Ok(read),
@@ -765,7 +826,7 @@ fn kept_frame(function: Path) -> Option<&'static [u8]> {
     match (known, single) {
         (false, _) => None,
         (true, true) => Some(b"("),
-        (true, false) => Some(b"(function(...)return ... end)("),
+        (true, false) => Some(KEEP),
     }
 }
 

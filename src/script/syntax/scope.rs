@@ -38,6 +38,8 @@ impl TooMany {
 #[derive(Clone, Copy)]
 struct Local<'a> {
     name: &'a [u8],
+    /// Whether it was declared as a function (`local function f`).
+    function: bool,
     /// The name, or the field of a name, with which it was initialised.
     origin: Path<'a>,
 }
@@ -63,6 +65,7 @@ pub struct Function<'a> {
 /// The functions around the parser's position, the innermost last.
 pub struct Scope<'a> {
     functions: Vec<Function<'a>>,
+    opened: usize,
 }
 
 impl<'a> Scope<'a> {
@@ -70,6 +73,7 @@ impl<'a> Scope<'a> {
     pub fn new() -> Scope<'a> {
         let mut scope = Scope {
             functions: Vec::new(),
+            opened: 0,
         };
         scope.open_function(0);
         scope.function().variadic = true;
@@ -78,6 +82,7 @@ impl<'a> Scope<'a> {
 
     /// Enters a function that begins at this line.
     pub fn open_function(&mut self, line: usize) {
+        self.opened += 1;
         self.functions.push(Function {
             line,
             variadic: false,
@@ -86,6 +91,11 @@ impl<'a> Scope<'a> {
             upvalues: Vec::new(),
             blocks: Vec::new(),
         });
+    }
+
+    /// The number of functions that were entered so far.
+    pub fn opened(&self) -> usize {
+        self.opened
     }
 
     /// Leaves the innermost function.
@@ -128,7 +138,11 @@ impl<'a> Scope<'a> {
                 line: function.line,
             });
         }
-        function.pending.push(Local { name, origin: None });
+        function.pending.push(Local {
+            name,
+            function: false,
+            origin: None,
+        });
         Ok(())
     }
 
@@ -139,6 +153,21 @@ impl<'a> Scope<'a> {
             local.origin = *origin;
         }
         function.locals.append(&mut function.pending);
+    }
+
+    /// Makes the declared local variable visible, which is a function of the script.
+    pub fn show_function(&mut self) {
+        for local in &mut self.function().pending {
+            local.function = true;
+        }
+        self.show(&[]);
+    }
+
+    /// Whether a name was declared as a function of the script.
+    pub fn is_lua_function(&self, name: &[u8]) -> bool {
+        let mut locals = self.functions.iter().rev();
+        let found = locals.find_map(|f| f.locals.iter().rfind(|local| local.name == name));
+        found.is_some_and(|local| local.function)
     }
 
     /// The path of a name: the name itself if it is global, otherwise the origin of the local

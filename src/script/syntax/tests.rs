@@ -5,7 +5,7 @@ use super::*;
 fn text(source: &str) -> String {
     let read = translate(source.as_bytes(), b"user_script");
     let read = read.map_or_else(|message| message, Cow::into_owned);
-    String::from_utf8(read).expect("text")
+    String::from_utf8_lossy(&read).into_owned()
 }
 
 #[test]
@@ -98,7 +98,14 @@ fn escapes_that_5_1_does_not_know_are_the_character_itself() {
 #[test]
 fn functions_of_libraries_keep_the_frame_of_their_caller() {
     const KEEP: &str = "(function(...)return ... end)(";
+    const NATIVE: &str = "if \u{fffd}native and \u{fffd}native";
     for (source, changed) in [
+        (
+            "local string = {} return string.rep(1)",
+            format!(
+                "local string = {{}} {NATIVE}(string.rep)then return{KEEP}string.rep(1))end return string.rep(1)"
+            ),
+        ),
         (
             "return redis.call('a')",
             "return (redis.call('a'))".to_string(),
@@ -108,7 +115,14 @@ fn functions_of_libraries_keep_the_frame_of_their_caller() {
             format!("return {KEEP}string.rep({{}}))"),
         ),
         ("return pcall()", format!("return {KEEP}pcall())")),
-        ("return x:rep {}", format!("return {KEEP}x:rep {{}})")),
+        (
+            "return x:rep {}",
+            format!("{NATIVE}(x.rep)then return{KEEP}x:rep {{}})end return x:rep {{}}"),
+        ),
+        (
+            "if a then return o.m(1) end",
+            format!("if a then {NATIVE}(o.m)then return{KEEP}o.m(1))end return o.m(1) end"),
+        ),
         (
             "local r = string.rep return r(1)",
             format!("local r = string.rep return {KEEP}r(1))"),
@@ -138,8 +152,9 @@ fn everything_else_stays() {
         "return redis.call('a') + 1",
         "return f(1)",
         "local function f(n) return f(n - 1) end",
-        "local string = {} return string.rep(1)",
-        "return redis.x.y(1)",
+        "local x = ... return x[1](1)",
+        "local x = ... return x.y(function() end)",
+        "local x = ...\nreturn x.y(\n1)",
         "return string.rep(1), 2",
         "-- return redis.call(1)",
         "x = [==[ return redis.call(1) ]] ]==]",
