@@ -329,12 +329,12 @@ impl ReplyBuf {
     }
 
     /// Text with a three-letter format; in RESP2 a bulk string.
-    pub fn verbatim(&mut self, format: &str, text: &[u8]) {
+    pub fn verbatim(&mut self, format: &[u8; 3], text: &[u8]) {
         if !self.resp3 {
             return self.bulk(text);
         }
         self.header(b'=', text.len() as i64 + 4);
-        self.raw(format.as_bytes());
+        self.raw(format);
         self.raw(b":");
         self.raw(text);
         self.raw(b"\r\n");

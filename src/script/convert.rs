@@ -317,10 +317,10 @@ impl Writer<'_> {
         }
         let mut found = false;
         if frame.get_field(-1, "format") == Kind::String {
-            let format = String::from_utf8_lossy(frame.bytes(-1).unwrap_or_default()).into_owned();
+            let format = three_letters(frame.bytes(-1).unwrap_or_default());
             if frame.get_field(-2, "string") == Kind::String {
                 let text = frame.bytes(-1).unwrap_or_default();
-                self.reply.verbatim(&three_letters(&format), text);
+                self.reply.verbatim(&format, text);
                 found = true;
             }
             frame.pop(1);
@@ -377,7 +377,13 @@ fn one_line(text: &[u8]) -> Vec<u8> {
     text.iter().map(space).collect()
 }
 
-/// The format of a verbatim string has exactly three letters.
-fn three_letters(format: &str) -> String {
-    format!("{:3}", format.chars().take(3).collect::<String>())
+/// The format of a verbatim string has exactly three letters. As in Redis, it ends at a zero byte.
+fn three_letters(format: &[u8]) -> [u8; 3] {
+    let mut letters = [b' '; 3];
+    let given = format.iter().take_while(|&&b| b != 0);
+    letters
+        .iter_mut()
+        .zip(given)
+        .for_each(|(to, from)| *to = *from);
+    letters
 }

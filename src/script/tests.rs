@@ -420,3 +420,18 @@ fn random_numbers_are_one_sequence() {
     let again = peer.eval("math.random() math.random() return math.random(1000000)");
     assert_eq!(third, again);
 }
+
+/// A format that is not text was longer than its length in the reply, found by fuzzing.
+#[test]
+fn the_format_of_a_verbatim_string_has_three_bytes() {
+    let mut peer = Peer::new();
+    peer.client.reply.resp3 = true;
+    let reply = |peer: &mut Peer, format: &str| {
+        peer.eval(&format!(
+            "return {{verbatim_string = {{string = 'x', format = {format}}}}}"
+        ))
+    };
+    assert_eq!(reply(&mut peer, "'a'"), "=5\r\na  :x\r\n");
+    assert_eq!(reply(&mut peer, "'ab\\0c'"), "=5\r\nab :x\r\n");
+    assert_eq!(reply(&mut peer, "'\\200bcd'"), "=5\r\n\u{fffd}bc:x\r\n");
+}

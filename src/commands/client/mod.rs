@@ -160,7 +160,7 @@ fn client_capa(ctx: &mut Ctx) -> CmdResult {
 fn client_info(ctx: &mut Ctx) -> CmdResult {
     watch::settle_touched(ctx.server, ctx.client);
     let line = describe_running(ctx.server, ctx.client, ctx.argv) + "\n";
-    ctx.client.reply.verbatim("txt", line.as_bytes());
+    ctx.client.reply.verbatim(b"txt", line.as_bytes());
     Ok(())
 }
 
@@ -185,7 +185,7 @@ fn client_list(ctx: &mut Ctx) -> CmdResult {
             text.push('\n');
         }
     }
-    ctx.client.reply.verbatim("txt", text.as_bytes());
+    ctx.client.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 

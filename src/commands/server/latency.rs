@@ -109,7 +109,7 @@ fn latency_graph(ctx: &mut Ctx) -> CmdResult {
         )));
     };
     let drawing = graph(event, series, now);
-    ctx.client.reply.verbatim("txt", drawing.as_bytes());
+    ctx.client.reply.verbatim(b"txt", drawing.as_bytes());
     Ok(())
 }
 
@@ -121,7 +121,7 @@ fn latency_doctor(ctx: &mut Ctx) -> CmdResult {
         slower_than_us,
         ctx.server.clock.now_s(),
     );
-    ctx.client.reply.verbatim("txt", report.as_bytes());
+    ctx.client.reply.verbatim(b"txt", report.as_bytes());
     Ok(())
 }
 

@@ -157,7 +157,7 @@ impl Fields<'_> {
 fn memory_doctor(ctx: &mut Ctx) -> CmdResult {
     let report = report(ctx);
     let text = doctor(ctx.server, &report);
-    ctx.client.reply.verbatim("txt", text.as_bytes());
+    ctx.client.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 
@@ -165,7 +165,7 @@ fn memory_doctor(ctx: &mut Ctx) -> CmdResult {
 fn memory_malloc_stats(ctx: &mut Ctx) -> CmdResult {
     ctx.client
         .reply
-        .verbatim("txt", &allocator::allocator_report());
+        .verbatim(b"txt", &allocator::allocator_report());
     Ok(())
 }
 

@@ -33,7 +33,7 @@ pub const TABLE: &[Command] = &[
 /// INFO [section ...]
 fn info(ctx: &mut Ctx) -> CmdResult {
     let text = crate::commands::server::info::info(ctx.server, ctx.client, &ctx.argv[1..]);
-    ctx.client.reply.verbatim("txt", text.as_bytes());
+    ctx.client.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 
@@ -112,7 +112,7 @@ fn lolwut(ctx: &mut Ctx) -> CmdResult {
     let rows = size[1].clamp(1, LOLWUT_MAX.1) as usize;
     let mut art = wind(columns, rows, &mut ctx.server.rng);
     art.push_str(&format!("\nRedis ver. {}\n", crate::REDIS_VERSION));
-    ctx.client.reply.verbatim("txt", art.as_bytes());
+    ctx.client.reply.verbatim(b"txt", art.as_bytes());
     Ok(())
 }
 

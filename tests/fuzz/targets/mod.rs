@@ -13,6 +13,7 @@
 mod files;
 mod link;
 mod packed;
+mod script;
 mod text;
 
 pub type Target = fn(&[u8]);
@@ -20,6 +21,8 @@ pub type Target = fn(&[u8]);
 /// Each has a folder of its name in `seeds`, and a program in `fuzz_targets`.
 pub const ALL: &[(&str, Target)] = &[
     ("aof", files::aof),
+    ("cjson", script::cjson),
+    ("cmsgpack", script::cmsgpack),
     ("config", text::config),
     ("glob", text::glob),
     ("hll", packed::hll),
@@ -33,7 +36,9 @@ pub const ALL: &[(&str, Target)] = &[
     ("payload", files::payload),
     ("rdb", files::rdb),
     ("resp", text::resp),
+    ("script_reply", script::script_reply),
     ("stream", packed::stream),
+    ("struct", script::structs),
     ("ziplist", packed::ziplist),
     ("zipmap", packed::zipmap),
 ];

@@ -177,7 +177,7 @@ pub fn htstats(ctx: &mut Ctx) -> CmdResult {
         "[Expires HT]\n number of elements: {}\n",
         db.expires.len()
     );
-    ctx.client.reply.verbatim("txt", text.as_bytes());
+    ctx.client.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 
@@ -201,7 +201,7 @@ pub fn htstats_key(ctx: &mut Ctx) -> CmdResult {
     };
     let mut text = String::new();
     write_stats(&mut text, &stats, full);
-    ctx.client.reply.verbatim("txt", text.as_bytes());
+    ctx.client.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 
@@ -333,7 +333,7 @@ pub fn client_eviction(ctx: &mut Ctx) -> CmdResult {
         .chain([ctx.client.counted])
         .filter(|counted| counted.evictable);
     let text = size_classes(evictable.map(|counted| counted.bytes));
-    ctx.client.reply.verbatim("txt", text.as_bytes());
+    ctx.client.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 

@@ -48,7 +48,7 @@ pub fn protocol(ctx: &mut Ctx) -> CmdResult {
         }
         b"true" => reply.boolean(true),
         b"false" => reply.boolean(false),
-        b"verbatim" => reply.verbatim("txt", b"This is a verbatim\nstring"),
+        b"verbatim" => reply.verbatim(b"txt", b"This is a verbatim\nstring"),
         b"bignum" => reply.big_number(b"1234567999999999999999999999999999999"),
         _ => {
             return Err(Error::of(
