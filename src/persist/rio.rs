@@ -40,6 +40,8 @@ pub struct Writer<'a> {
     sink: Option<&'a mut dyn Write>,
     crc: Option<Digest>,
     flushed: u64,
+    /// The size of a piece.
+    chunk: usize,
 }
 
 impl<'a> Writer<'a> {
@@ -50,7 +52,14 @@ impl<'a> Writer<'a> {
             sink: Some(sink),
             crc: checksum.then(crc64),
             flushed: 0,
+            chunk: CHUNK,
         }
+    }
+
+    /// Sets the size of the pieces: small ones for a reader that waits for each.
+    pub fn pieces_of(mut self, bytes: usize) -> Writer<'a> {
+        self.chunk = bytes;
+        self
     }
 
     /// A writer that keeps all bytes: DUMP.
@@ -60,15 +69,16 @@ impl<'a> Writer<'a> {
             sink: None,
             crc: None,
             flushed: 0,
+            chunk: CHUNK,
         }
     }
 
     /// Appends bytes.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.buf.len() + bytes.len() > CHUNK && self.sink.is_some() {
+        if self.buf.len() + bytes.len() > self.chunk && self.sink.is_some() {
             self.flush()?;
-            if bytes.len() > CHUNK {
+            if bytes.len() > self.chunk {
                 return self.pass_on(bytes);
             }
         }

@@ -12,6 +12,10 @@ pub enum Cut {
     Main,
     /// The one with the snapshot.
     Snapshot,
+    /// The one with the stream, while the replica loads the snapshot.
+    MainWhileLoading,
+    /// None, but the replica may collect less of the stream than there is.
+    AtTheLimit,
 }
 
 /// All pairs of servers that have a dialect in common, with each cut.
@@ -24,6 +28,8 @@ pub fn all() -> Vec<(Kind, Kind, Cut)> {
                 all.push((peer, Kind::Aeris, cut));
             }
         }
+        all.push((peer, Kind::Aeris, Cut::MainWhileLoading));
+        all.push((peer, Kind::Aeris, Cut::AtTheLimit));
     }
     all
 }
@@ -61,6 +67,13 @@ pub fn run(primary: Kind, replica: Kind, cut: Cut) {
     let _logs = Logs::of(&[&primary, &replica]);
     let field_ttls = primary.kind.has_field_ttls() && replica.kind.has_field_ttls();
     load::run(primary.conn(), 1, 3, field_ttls);
+    match cut {
+        Cut::MainWhileLoading => {
+            replica.ok("CONFIG SET key-load-delay 5000 loading-process-events-interval-bytes 1024");
+        }
+        Cut::AtTheLimit => replica.ok("CONFIG SET replica-full-sync-buffer-limit 20000"),
+        _ => {}
+    }
     // The child keeps this delay to its end.
     primary.ok("CONFIG SET rdb-key-save-delay 5000");
     replica.follow(&primary);
@@ -73,20 +86,31 @@ pub fn run(primary: Kind, replica: Kind, cut: Cut) {
     load::run(primary.conn(), 2, 2, field_ttls);
     let [main, snapshot] = ids.expect("two connections");
     let killed = match cut {
-        Cut::Neither => None,
+        Cut::Neither | Cut::AtTheLimit => None,
         Cut::Main => Some(main),
+        Cut::MainWhileLoading => {
+            wait_for("the replica loads", || replica.number("loading") == 1);
+            Some(main)
+        }
         Cut::Snapshot => Some(snapshot),
     };
     if let Some(id) = killed {
         assert_eq!(primary.line(&format!("CLIENT KILL ID {id}")), ":1\r\n");
         load::run(primary.conn(), 3, 1, field_ttls);
+        if cut == Cut::MainWhileLoading {
+            replica.ok("CONFIG SET key-load-delay 0");
+        }
     }
     wait_in_step(&mut primary, &mut replica);
     load::run(primary.conn(), 4, 1, field_ttls);
     wait_in_step(&mut primary, &mut replica);
     wait_same(&mut primary, &mut replica);
-    if cut == Cut::Neither {
+    if matches!(cut, Cut::Neither | Cut::AtTheLimit) {
         assert_eq!(primary.number("sync_full"), 1, "the first sync succeeds");
+    }
+    if cut == Cut::AtTheLimit {
+        let peak = replica.number("replica_full_sync_buffer_peak");
+        assert_eq!(peak, 20_000, "no byte more was collected");
     }
     wait_for("one connection is left", || {
         primary.number("connected_slaves") == 1

@@ -30,6 +30,7 @@ use crate::networking::query;
 use crate::persist::rdb;
 use crate::replication::psync::Dialect;
 use crate::replication::two_channels::{End, Sync};
+use crate::replication::upstream::Phase;
 use crate::state::Server;
 use crate::sys::{self, process};
 use crate::texts::Words;
@@ -373,15 +374,22 @@ fn main_lost(el: &mut EventLoop<Server>, server: &mut Server) {
 /// The snapshot is loaded; `conn` is the connection over which it came. With one connection, the
 /// stream follows on it.
 pub fn loaded(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection, received: &[u8]) {
-    let Some(sync) = &mut server.primary_link.channels.sync else {
+    let Some(upstream) = &mut server.replication.upstream else {
+        return;
+    };
+    let failed_meanwhile = upstream.phase != Phase::Transfer;
+    let sync = &mut server.primary_link.channels.sync;
+    if sync.is_none() && !failed_meanwhile {
         return stream_from(el, server, conn, received);
+    }
+    drop(conn);
+    // If the main connection is lost, the next one may request what follows.
+    upstream.can_continue = true;
+    upstream.received.last_io_ms = server.clock.now_ms;
+    let Some(sync) = sync else {
+        return;
     };
     sync.loaded = true;
-    drop(conn);
-    if let Some(upstream) = &mut server.replication.upstream {
-        upstream.can_continue = true;
-        upstream.received.last_io_ms = server.clock.now_ms;
-    }
     if server.primary_link.channels.main.is_none() && server.primary_link.link.is_none() {
         log::warn!("Dual channel replication: the main channel was lost during the load");
         fail(el, server);

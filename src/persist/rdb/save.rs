@@ -96,9 +96,22 @@ pub fn write_data_set(
     options: &SaveOptions,
     meter: Meter,
 ) -> io::Result<()> {
+    write_pieces(server, sink, options, meter, None)
+}
+
+fn write_pieces(
+    server: &Server,
+    sink: &mut dyn Write,
+    options: &SaveOptions,
+    meter: Meter,
+    bytes: Option<usize>,
+) -> io::Result<()> {
     let version = options.version_for(server);
     let mut sink = Metered { to: sink, meter };
     let mut out = Writer::new(&mut sink, options.checksum);
+    if let Some(bytes) = bytes {
+        out = out.pieces_of(bytes);
+    }
     let mut encoder = Encoder::new(&mut out, version, options.compress);
     let magic = if version >= VERSION_VALKEY {
         format!("VALKEY{version:03}")
@@ -127,6 +140,11 @@ pub fn write_data_set(
 /// Random bytes that end a stream whose length is not known at its beginning.
 pub type EofMark = [u8; 40];
 
+/// The size of the pieces for replicas. One that gets no bytes for `repl-timeout` gives up, so a
+/// slow child should not collect much: the capacity of a pipe, less with `rdb-key-save-delay`.
+const STREAM_PIECE: usize = 64 * 1024;
+const SLOW_STREAM_PIECE: usize = 16 * 1024;
+
 /// Writes the data set in the form for replicas: `$EOF:<mark>`, the RDB, the mark.
 pub fn write_stream(
     server: &Server,
@@ -136,7 +154,11 @@ pub fn write_stream(
     meter: Meter,
 ) -> io::Result<()> {
     sink.write_all(&[b"$EOF:" as &[u8], mark, b"\r\n"].concat())?;
-    write_data_set(server, sink, options, meter)?;
+    let piece = match meter.pause_us {
+        0 => STREAM_PIECE,
+        _ => SLOW_STREAM_PIECE,
+    };
+    write_pieces(server, sink, options, meter, Some(piece))?;
     sink.write_all(mark)
 }
 
