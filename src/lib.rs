@@ -40,6 +40,9 @@ pub mod util;
 
 /// The version of Redis whose behaviour this server has, and which it reports to clients.
 pub const REDIS_VERSION: &str = "7.2.4";
+/// The Valkey server whose snapshots this server can read: a primary of that kind sends fields with
+/// a time to live only to a replica that announces it.
+pub const VALKEY_VERSION: &str = "9.0.0";
 /// The version of aeris.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 

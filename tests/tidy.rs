@@ -109,7 +109,13 @@ const UPWARD: &[(&str, &str, &str)] = &[
 ];
 
 /// Names at the root of the crate that belong to no room.
-const ROOT_NAMES: &[&str] = &["REDIS_VERSION", "VERSION", "build_id", "state"];
+const ROOT_NAMES: &[&str] = &[
+    "REDIS_VERSION",
+    "VALKEY_VERSION",
+    "VERSION",
+    "build_id",
+    "state",
+];
 
 /// The first two names of each path that begins with `crate::`, in code: `client::reply`.
 fn paths_used(text: &str) -> Vec<String> {

@@ -41,6 +41,8 @@ pub struct Sync {
     pub dialect: Dialect,
     /// Whether the snapshot is loaded, and the main connection is still to come.
     pub loaded: bool,
+    /// Whether the snapshot's connection is lost, and a reply on the main one is due.
+    pub lost: bool,
 }
 
 /// Bytes of the stream that can't be applied yet.

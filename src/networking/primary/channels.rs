@@ -58,7 +58,7 @@ pub struct Channels {
     /// `None`: the sync, if there is one, has one connection.
     sync: Option<Sync>,
     /// The second connection, up to the beginning of the snapshot.
-    second: Option<LinkId>,
+    pub second: Option<LinkId>,
     main: Option<Box<Main>>,
 }
 
@@ -94,6 +94,7 @@ pub fn begin(
     server.primary_link.channels.sync = Some(Sync {
         dialect,
         loaded: false,
+        lost: false,
     });
     if dialect == Dialect::Redis {
         server.primary_link.link = None;
@@ -140,7 +141,7 @@ fn plan(server: &Server, dialect: Dialect, main: &str) -> Plan {
     script.push(Step::new(ANNOUNCE, &argv).wait());
     let request = match dialect {
         Dialect::Valkey => {
-            let argv = ["REPLCONF", "version", handshake::VALKEY_VERSION];
+            let argv = ["REPLCONF", "version", crate::VALKEY_VERSION];
             // Valkey 8.0 expects it on the main connection only.
             let version = Step::new(VERSION, &argv).errors(Errors::Tolerated);
             script.push(version.wait());
@@ -149,8 +150,7 @@ fn plan(server: &Server, dialect: Dialect, main: &str) -> Plan {
         Dialect::Redis => Step::new(REQUEST, &["PSYNC", "?", "-1"]),
     };
     script.push(request.expect(Expect::Line));
-    let timeout_ms = u64::from(config.repl_timeout) * 1000;
-    Plan::new(script, Unasked::Keep, timeout_ms)
+    Plan::new(script, Unasked::Keep, handshake::timeout_ms(server))
 }
 
 /// Handles an action of the second connection.
@@ -254,8 +254,12 @@ pub fn main_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId,
         Some(taken) => collect_from(el, server, taken),
         None => return fail(el, server),
     }
-    let loaded = |sync: Sync| sync.loaded;
-    if server.primary_link.channels.sync.is_some_and(loaded) {
+    let Some(sync) = server.primary_link.channels.sync else {
+        return;
+    };
+    if sync.lost {
+        fail(el, server);
+    } else if sync.loaded {
         log::info!("Dual channel replication: Psync established after rdb load");
     }
 }
@@ -368,6 +372,21 @@ fn main_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     }
     if !server.is_nested() {
         fail(el, server);
+    }
+}
+
+/// The snapshot's connection is lost. The reply to a PSYNC on the main one is awaited, so that the
+/// primary's log has a reason if it has given the replica up.
+pub fn snapshot_lost(el: &mut EventLoop<Server>, server: &mut Server) {
+    let link = &mut server.primary_link;
+    match &mut link.channels.sync {
+        Some(sync) if link.link.is_some() => {
+            sync.lost = true;
+            if let Some(receive) = link.receive.take() {
+                receive.close(el);
+            }
+        }
+        _ => fail(el, server),
     }
 }
 

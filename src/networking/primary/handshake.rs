@@ -39,10 +39,6 @@ pub const MAIN_PSYNC: u32 = 8;
 /// The maximum length of a primary's text in the log.
 const SHOWN_MAX: usize = 256;
 
-/// The Valkey server whose snapshots this server can read: a primary of that kind sends fields with
-/// a time to live only to a replica that announces it.
-pub const VALKEY_VERSION: &str = "9.0.0";
-
 /// Errors of PING that only mean that AUTH is required.
 const AUTH_WANTED: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
 
@@ -71,7 +67,10 @@ pub fn plan(server: &Server) -> Plan {
         capa.extend(["capa", "rdb-channel-repl"]);
     }
     script.push(tolerated(CAPA, &capa));
-    script.push(tolerated(VERSION, &["REPLCONF", "version", VALKEY_VERSION]));
+    script.push(tolerated(
+        VERSION,
+        &["REPLCONF", "version", crate::VALKEY_VERSION],
+    ));
     Plan::new(script, Unasked::Keep, timeout_ms(server))
 }
 

@@ -71,7 +71,11 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     }
     if server.primary_link.timeout_s != server.config.repl_timeout {
         server.primary_link.timeout_s = server.config.repl_timeout;
-        if let Some(id) = server.primary_link.link {
+        let links = [
+            server.primary_link.link,
+            server.primary_link.channels.second,
+        ];
+        for id in links.into_iter().flatten() {
             link::set_timeout(el, server, id, handshake::timeout_ms(server));
         }
     }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
-use super::{fail, install};
+use super::{channels, fail, install};
 use crate::connection::Connection;
 use crate::networking::link::Taken;
 use crate::replication::bulk::{Body, Header, Length, Malformed};
@@ -149,7 +149,7 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Ma
 fn give_up(el: &mut EventLoop<Server>, server: &mut Server, template: &str, reason: &str) -> Io {
     let words = server.config.words();
     log::warn!("{}", words.line(template, &[&reason]));
-    fail(el, server);
+    channels::snapshot_lost(el, server);
     Io::Drained
 }
 

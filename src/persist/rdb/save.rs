@@ -24,6 +24,7 @@ use crate::persist::child::Meter;
 use crate::persist::rio::Writer;
 use crate::state::Server;
 use crate::sys::{self, signals};
+use crate::texts::Words;
 use crate::types::KeyRef;
 
 /// With `rdb-save-incremental-fsync`, the kernel starts writing after this number of bytes, so that
@@ -186,7 +187,10 @@ fn write_aux_fields(server: &Server, out: &mut Encoder, options: &SaveOptions) -
         out.string(name.as_bytes())?;
         out.string(value.as_bytes())
     };
-    aux("redis-ver", crate::REDIS_VERSION)?;
+    match server.config.words() {
+        Words::Redis => aux("redis-ver", crate::REDIS_VERSION)?,
+        Words::Valkey => aux("valkey-ver", crate::VALKEY_VERSION)?,
+    }
     aux("redis-bits", &usize::BITS.to_string())?;
     aux("ctime", &server.clock.now_s().to_string())?;
     aux("used-mem", &server.used_memory().to_string())?;
