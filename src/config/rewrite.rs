@@ -108,7 +108,7 @@ struct Statement {
 struct Files {
     /// The main file is the first.
     files: Vec<SourceFile>,
-    /// In the order in which they take effect.
+    /// The statements of all files, in the order in which they take effect.
     statements: Vec<Statement>,
     /// The working directory after the `dir` lines so far, so that relative includes are found
     /// where `load` found them.

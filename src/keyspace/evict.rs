@@ -598,7 +598,7 @@ mod tests {
         };
         // Below the initial value each access counts.
         assert_eq!((step(0, 0.999), step(5, 0.999)), (1, 6));
-        // At 5 + 10 the chance is 1 in 101.
+        // A counter 10 above the initial value 5 is increased with a probability of 1 / 101.
         assert_eq!((step(15, 1.0 / 101.1), step(15, 1.0 / 100.9)), (16, 15));
         assert_eq!(step(255, 0.0), 255);
     }

@@ -90,8 +90,8 @@ pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, 
     let mut touched = Vec::new();
     for watcher in watchers {
         if watcher.expired && gone {
-            // The key had expired when it was watched, and is removed now: not a change. A new key
-            // later is one.
+            // The key had expired when it was watched, and is removed now, which is not a change.
+            // The creation of a new key under this name would be a change.
             watcher.expired = false;
         } else {
             touched.push(watcher.client);

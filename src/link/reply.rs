@@ -70,7 +70,7 @@ pub enum Malformed {
     Number,
     /// A bulk is not followed by a line end.
     BulkEnd,
-    /// Nothing but keep-alives, more than a peer sends in a day.
+    /// More keep-alives without a reply than a peer sends in a day.
     KeepAlives,
 }
 

@@ -1,10 +1,15 @@
-//! A full sync over two connections, on the replica: what the primary says about the snapshot, and
-//! the part of its stream that collects while the snapshot is received and loaded.
+//! A full sync over two connections, on the replica: the primary's description of the snapshot, and
+//! a buffer for the part of the stream that arrives before the snapshot is loaded.
 //!
 //! ```text
 //!   main connection ─> push ─> [ piece | piece | ... ] ─> pop ─> applied when the snapshot is loaded
 //!                       └ up to the limit; then the rest stays in the socket, and with the primary
 //! ```
+//!
+//! **Invariant:** pieces are applied in the order of arrival, and only after the snapshot: the
+//! stream begins at the snapshot's offset.
+//! **Limit:** `replica-full-sync-buffer-limit`. Beyond it the socket is not read, so the stream
+//! collects at the primary, whose output limit applies.
 
 use std::collections::VecDeque;
 

@@ -504,7 +504,7 @@ impl Server {
         self.data.functions.take_engine(insecure_api)
     }
 
-    /// An error while a function runs, as its own interpreter can't be changed.
+    /// Returns an error while a function runs: its interpreter must not be replaced.
     pub fn refuse_while_running(&self) -> Result<(), Error> {
         match self.scripting.running {
             Some(_) => Err(Error::of("ERR A script is running already")),

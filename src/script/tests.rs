@@ -40,7 +40,7 @@ impl Peer {
 
 const READ_ONLY: &str = "Attempt to modify a readonly table";
 
-/// CVE-2022-0543: `package` led to the C library.
+/// CVE-2022-0543: through `package`, a script could load the C library.
 #[test]
 fn no_way_to_load_code() {
     let mut peer = Peer::new();

@@ -1,17 +1,20 @@
-//! The operations of replication: replies to replicas that request a sync, creates their snapshots,
-//! counts their acknowledgements.
+//! The operations of replication: replies to requests for a sync, creation of snapshots,
+//! acknowledgements, and changes of the role.
 //!
 //! ```text
 //!   REPLCONF, PSYNC, SYNC ─> primary ─┬─ partial: a cursor in the backlog ──────────────> Online
-//!                                     └─ full: snapshot ─> child ─> file or pipe ────────> Online
+//!                                     └─ full: snapshot ─> child ─┬─ file or pipe ───────> Online
+//!                                                              └─ channels: a second connection
 //!   REPLCONF ACK ─> acks ─> WAIT, WAITAOF
-//!   REPLICAOF ─> role: whose history this server has from now on
-//!   FAILOVER ─> failover: the role goes to a replica that has the whole stream
+//!   REPLICAOF ─> role: another primary, or none; the history that this server continues
+//!   FAILOVER ─> failover: a replica that has the whole stream becomes the primary
 //!   once a second ─> cron: PING into the stream, newlines, time-outs, a child that is due
 //! ```
 //!
 //! The data of replication (history, stream, table of replicas) is in `replication`, below; the
 //! sockets are written in `networking::replicas`, above. Nothing here waits.
+//!
+//! **Invariant:** the state of a replica is changed in this module only.
 
 pub mod acks;
 pub mod channels;

@@ -81,7 +81,7 @@ pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<()
                 become_replica(server, c, replica);
                 full_sync(server, c);
             }
-            // It comes back when its second connection has requested the snapshot.
+            // The replica sends PSYNC again when its second connection has requested the snapshot.
             Some(Dialect::Valkey) => c.reply.status("DUALCHANNELSYNC"),
             Some(Dialect::Redis) => {
                 let text = format!("RDBCHANNELSYNC {}", c.id);

@@ -95,7 +95,7 @@ fn join(server: &mut Server, c: &mut Client) -> bool {
     true
 }
 
-/// The form that a replica can read and wants.
+/// The form that a replica can read and has requested.
 fn form_of(announced: &Announced) -> Form {
     let valkey = |server| match server >= VALKEY_9 {
         true => rdb::VERSION_VALKEY,

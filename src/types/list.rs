@@ -7,7 +7,7 @@
 //! **Invariant:** a listpack keeps within the limits of its last addition: every addition goes
 //! through `make_room` first (test `histories_match_a_vecdeque`).
 //!
-//! Limits are parameters: lists don't know the settings. Elements are passed to closures (`show`),
+//! Limits are parameters: lists don't read the settings. Elements are passed to closures (`show`),
 //! not copied, so that a reply is written straight from the list.
 
 use std::ops::ControlFlow;

@@ -110,7 +110,7 @@ impl Cell {
         Node::start(kind, &args)
     }
 
-    /// Whether both sides, and a third one, know times to live of hash fields.
+    /// Whether all servers of the cell support times to live of hash fields.
     fn field_ttls(&self) -> bool {
         self.peer.has_field_ttls()
     }

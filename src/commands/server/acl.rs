@@ -170,7 +170,7 @@ fn acl_getuser(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// Replies the rights of a selector. Redis has no rights to databases: they are shown only if they
-/// are limited, or if all fields are wanted (`all`), as in Valkey.
+/// are limited, or with `all`, as in Valkey.
 fn reply_rights(reply: &mut ReplyBuf, selector: &Selector, all: bool) {
     reply.bulk(b"commands");
     reply.bulk(&selector.describe_commands());

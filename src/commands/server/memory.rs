@@ -26,7 +26,7 @@ const SPECIAL: &[&str] = &[
 
 /// MEMORY USAGE key [SAMPLES count]
 ///
-/// The values know their size, so nothing is sampled; the option is only parsed.
+/// Each value stores its size, so nothing is sampled; the option is only parsed.
 fn memory_usage(ctx: &mut Ctx) -> CmdResult {
     for at in (3..ctx.argv.len()).step_by(2) {
         if !ctx.is(at, "samples") || at + 1 == ctx.argv.len() {

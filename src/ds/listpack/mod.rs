@@ -849,12 +849,13 @@ impl Listpack {
         self.adjust_count(0, added);
     }
 
-    /// Removes the entry at `pos`. Returns the position of the next one, if any.
+    /// Removes the entry at `pos`. Returns the position of the entry after it, if any.
     pub fn delete(&mut self, pos: Pos) -> Option<Pos> {
         self.delete_n(pos, 1)
     }
 
-    /// Removes up to `n` entries from `pos` on. Returns the position of the next one, if any.
+    /// Removes up to `n` entries from `pos` on. Returns the position of the entry after them, if
+    /// any.
     pub fn delete_n(&mut self, pos: Pos, n: usize) -> Option<Pos> {
         let (start, mut end) = (pos as usize, pos as usize);
         let bytes = self.as_bytes();

@@ -1,9 +1,9 @@
 //! The handshake with a primary: what this server announces, and the reply to PSYNC.
 //!
 //! ```text
-//!   PING                                  any reply but a refusal; it may want AUTH
+//!   PING                                  any reply but a refusal; NOAUTH is accepted
 //!   AUTH [user] password
-//!   REPLCONF listening-port, ip-address, capa, version    a primary may not know them
+//!   REPLCONF listening-port, ip-address, capa, version    an error is accepted: older primaries don't have them
 //!   PSYNC id offset                       +FULLRESYNC id offset | +CONTINUE [id] | an error
 //! ```
 

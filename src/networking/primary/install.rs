@@ -464,7 +464,8 @@ struct Incoming {
     output: Vec<u8>,
     at: usize,
     complete: bool,
-    /// The second of the last newline, which tells the primary that this server lives.
+    /// The time of the last newline to the primary, in seconds. Without newlines the primary would
+    /// close the link after its timeout.
     newline_s: i64,
 }
 

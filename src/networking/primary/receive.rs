@@ -99,7 +99,7 @@ pub fn begin(
             ..Received::default()
         };
     }
-    // The reply may have been followed by bytes of it.
+    // Bytes of the snapshot may have arrived together with the reply to PSYNC.
     take_input(el, server);
 }
 

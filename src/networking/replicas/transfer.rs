@@ -1,4 +1,12 @@
-//! A snapshot in a file, sent to one replica: `$<size>`, then its bytes.
+//! Sends a snapshot from a file to one replica.
+//!
+//! ```text
+//!   $<size>\r\n  <bytes of the file>                     then: Online
+//!   file ─> a chunk in memory ─> socket; what the socket does not accept stays in the chunk
+//! ```
+//!
+//! Each replica has its own file handle and chunk, so a slow replica delays no other one. A replica
+//! is sent up to `BYTES_PER_TURN` in one turn.
 
 use std::io::Read;
 

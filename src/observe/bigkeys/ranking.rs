@@ -110,7 +110,7 @@ impl Ranking {
         self.floor = 0;
     }
 
-    /// Whether too few keys are kept.
+    /// Whether few keys are left, so that keys below the floor may belong to the ranking.
     pub fn is_short(&self) -> bool {
         self.floor > 0 && self.kept.len() < SHORT
     }

@@ -366,7 +366,8 @@ impl Server {
         true
     }
 
-    /// HOTKEYS STOP: ends the session and keeps its figures. Returns false if none is running.
+    /// HOTKEYS STOP: ends the session and keeps its figures. Returns false without a running
+    /// session.
     pub fn stop_hotkeys(&mut self) -> bool {
         let totals = Totals::now(self);
         let Some(session) = &mut self.hotkeys.session else {

@@ -4,7 +4,7 @@
 //! ```text
 //!   BGREWRITEAOF, appendonly yes ─> Rewrite  ─┐
 //!   BGSAVE SCHEDULE ──────────────> Snapshot ─┼─> in order of arrival, each at most once
-//!   a replica wants the data set ─> Sync     ─┘           |
+//!   a replica needs a snapshot ───> Sync     ─┘           |
 //!                                                         v
 //!   cron, no child ─> start_next: the first wish that may be granted now,
 //!                     else a save point that is reached, else a rewrite that the AOF's growth asks for

@@ -24,8 +24,8 @@
 //! [`Hash::pop_expired`] compares times with a clock. If there are too many to remove at once, or
 //! this server may not remove them (a replica, a pause), they are hidden ([`Hash::hide_expired`]):
 //! commands don't see them, and [`Hash::len`] does not count them. Files, DUMP and DEBUG DIGEST
-//! have them ([`Hash::try_each`], [`Hash::total_len`]): a copy of the data set gets the deletions
-//! that follow, too.
+//! include them ([`Hash::try_each`], [`Hash::total_len`]), because their deletion is propagated
+//! later, also to a copy of the data set.
 
 use std::ops::ControlFlow;
 

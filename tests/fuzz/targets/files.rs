@@ -140,7 +140,8 @@ pub fn rdb(bytes: &[u8]) {
     }
 }
 
-/// A file of the AOF. Commands are read from within the file, and the end of reading is known.
+/// A file of the AOF. Each command lies within the file, and reading ends at its end or at an
+/// error.
 pub fn aof(bytes: &[u8]) {
     let len = bytes.len() as u64;
     let mut log = AofReader::new(bytes, 0, len);

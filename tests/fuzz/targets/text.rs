@@ -115,8 +115,8 @@ pub fn inline(bytes: &[u8]) {
     assert_eq!(split_args(line.join(" ").as_bytes()), Some(words));
 }
 
-/// A configuration file. What it sets can be written as CONFIG GET shows it, and stays the same
-/// then.
+/// A configuration file. Its settings, written to a file as CONFIG GET shows them, are read back
+/// unchanged.
 pub fn config(bytes: &[u8]) {
     let lower = bytes.to_ascii_lowercase();
     // These reach for the file system.
