@@ -147,3 +147,66 @@ fn the_file_of_each_is_read_by_the_other() {
     let started = Server::new(Peer::valkey9, "restarted-theirs", &our_text);
     assert_eq!(started.expect("the other server").users(), users);
 }
+
+/// The requests of transactions by users with limited databases, the rules of the user first.
+const TRANSACTIONS: &[&[&str]] = &[
+    &[
+        "on nopass ~* +@all db=0",
+        "SWAPDB 0 1",
+        "SET k v",
+        "SELECT 1",
+        "SET k w",
+    ],
+    &[
+        "on nopass ~* +@all db=0,1",
+        "SWAPDB 0 1",
+        "SET k v",
+        "SELECT 1",
+        "SET k v",
+    ],
+    &[
+        "on nopass ~* +@all db=0",
+        "MOVE k 1",
+        "SET k v",
+        "COPY k j DB 1",
+        "FLUSHALL",
+        "GET k",
+    ],
+    &["on nopass ~* +@all db=1", "SELECT 1", "SET k v", "GET k"],
+    &[
+        "on nopass ~* +@all db=1",
+        "SET k v",
+        "SELECT 1",
+        "SET k v",
+        "SELECT 0",
+        "SET k v",
+    ],
+    &[
+        "on nopass ~* -@all +multi +exec +get +swapdb db=0",
+        "SWAPDB 0 1",
+        "SET k v",
+        "GET k",
+        "SWAPDB 0 0",
+        "GET k",
+    ],
+];
+
+/// Also the commands after a refused one get the replies of Valkey 9.1.
+#[test]
+fn transactions_refuse_databases_as_valkey_does() {
+    let Some(theirs) = Peer::valkey9(&[]) else {
+        return;
+    };
+    let ours = Peer::aeris(&[]);
+    for (at, lines) in TRANSACTIONS.iter().enumerate() {
+        let user = format!("ACL SETUSER user:{at} {}", lines[0]);
+        let auth = format!("AUTH user:{at} any");
+        let mut all = vec![user.as_str(), &auth, "MULTI"];
+        all.extend(&lines[1..]);
+        all.push("EXEC");
+        let (mut ours, mut theirs) = (ours.connect(), theirs.connect());
+        for line in &all {
+            assert_eq!(ours.line(line), theirs.line(line), "{line} of {all:?}");
+        }
+    }
+}

@@ -101,13 +101,18 @@ const CONSTANT: &[(&str, &[&str])] = &[
 const ANY: &[(&str, &[&str])] = &[
     ("measured anew at each start", &["monotonic_clock"]),
     (
-        "a snapshot through a connection of its own",
-        &["slave* type", "replicas_waiting_psync"],
-    ),
-    ("a data set that is loaded aside", &["async_loading"]),
-    (
-        "keys with a time to live that a writable replica has created",
-        &["slave_expires_tracked_keys"],
+        "of a full sync over two connections, or of a data set that is loaded aside",
+        &[
+            "async_loading",
+            "mem_replica_full_sync_buffer",
+            "mem_replicas_repl_buffer",
+            "replica_full_sync_buffer_peak",
+            "replica_full_sync_buffer_size",
+            "replicas_repl_buffer_peak",
+            "replicas_repl_buffer_size",
+            "replicas_waiting_psync",
+            "slave* type",
+        ],
     ),
 ];
 

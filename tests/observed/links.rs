@@ -50,7 +50,9 @@ pub fn follow(life: &mut Life) {
         "CONFIG SET replica-priority 8",
         "CONFIG SET replica-read-only no",
         "CONFIG SET replica-announced no",
+        "SET own v PX 100000",
     ]);
+    life.until_at_replica(&["slave_expires_tracked_keys"]);
     // More than the backlog holds.
     for _ in 0..200 {
         life.ask.line(&format!("SET text {}", "x".repeat(1000)));

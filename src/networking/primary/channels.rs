@@ -364,8 +364,8 @@ fn log_limit(sync: Option<Sync>, limit: u64, words: Words) {
     }
 }
 
-/// The main connection is gone. While the snapshot is loaded, only this is noted; afterwards the
-/// stream may be requested again behind the snapshot.
+/// The main connection has ended. While the snapshot is being loaded, nothing else is closed, since
+/// the stream behind the snapshot can be requested again afterwards.
 fn main_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     if let Some(main) = server.primary_link.channels.main.take() {
         el.remove_file(main.token);
