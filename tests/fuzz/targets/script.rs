@@ -81,6 +81,7 @@ pub fn script_reply(bytes: &[u8]) {
 }
 
 fn nothing_is_wrong(script: &str, bytes: &[u8]) {
+    ask(&[b"HELLO", b"2"]);
     let reply = eval(script, bytes);
     assert_eq!(reply, b"$-1\r\n", "{}", reply.escape_ascii());
 }
