@@ -6,8 +6,11 @@
 //!   swapdb"`).
 //! - `channels`: full syncs over two connections. Five of them run here, all of them by
 //!   `make interop`.
+//! - `by_aof`: a restart by the AOF, which continues the history.
 //! - `loading`: what clients see while a replica loads, and what stays if that fails.
 
+#[path = "replication/by_aof.rs"]
+mod by_aof;
 #[path = "replication/cells.rs"]
 mod cells;
 #[path = "replication/channels.rs"]

@@ -37,7 +37,7 @@ use crate::observe::bigkeys;
 use crate::persist::aof;
 use crate::persist::rdb::decode::{Fault, Result, corrupt};
 use crate::persist::rdb::load::{self, Meta, Refused, Sink};
-use crate::persist::rdb::{Limits, Position, check};
+use crate::persist::rdb::{Limits, Position, check, is_history_id};
 use crate::persist::rio::Reader;
 use crate::script::functions::LoadRules;
 use crate::state::Server;
@@ -299,10 +299,6 @@ impl HistoryFields {
             db: self.db?,
         })
     }
-}
-
-fn is_history_id(id: &str) -> bool {
-    id.len() == 40 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// The maximum number of keys that wait for their buckets: enough to hide a cache miss, few enough

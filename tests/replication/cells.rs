@@ -4,10 +4,6 @@
 use crate::load;
 use crate::nodes::{Kind, Logs, Node, wait_in_step, wait_same};
 
-/// Whether our history survives a restart by the AOF. While it does not, such a restart of ours
-/// costs a full sync, and the cells only compare the data.
-const OUR_HISTORY_SURVIVES: bool = false;
-
 /// What happens after the first sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Story {
@@ -225,7 +221,7 @@ impl Pair {
         self.load(1);
         self.replica.start_again(&args);
         self.settle();
-        if self.replica.kind == Kind::Aeris && OUR_HISTORY_SURVIVES {
+        if self.replica.kind == Kind::Aeris {
             // No other server does this.
             self.expect_full_syncs(1);
         }

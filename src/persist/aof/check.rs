@@ -278,7 +278,7 @@ fn walk(file: &File, start: u64, len: u64, until_s: Option<i64>) -> Extent {
                 extent.late = Some(at);
                 return extent;
             }
-            Ok(Item::Stamp(_) | Item::Comment) => {}
+            Ok(Item::Stamp(_) | Item::Position(_) | Item::Comment) => {}
             Ok(Item::Command) => match follow_transaction(&reader.argv(), in_multi) {
                 Ok(now) => in_multi = now,
                 Err(text) => {

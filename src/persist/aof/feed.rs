@@ -176,6 +176,14 @@ impl Feed {
         out.end();
     }
 
+    /// Appends a line that is not a command.
+    pub fn annotate(&mut self, line: &[u8]) {
+        if let Some(segment) = self.queue.back_mut() {
+            segment.bytes.extend_from_slice(line);
+            self.fed += line.len() as u64;
+        }
+    }
+
     #[inline]
     fn begin(&mut self, stamp_s: Option<i64>) -> Option<Appending<'_>> {
         let bytes = &mut self.queue.back_mut()?.bytes;

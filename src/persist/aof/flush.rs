@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::disk::{self, Delay, Disk, Done, Job};
+use super::position;
 use crate::config::AppendFsync;
 use crate::state::Server;
 use crate::texts;
@@ -121,6 +122,7 @@ pub fn flush_append_only_file(server: &mut Server) {
     if !server.aof.feed.is_open() {
         return;
     }
+    position::annotate(server);
     take_results(server);
     write_pending(server);
     sync_if_due(server);

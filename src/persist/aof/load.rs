@@ -35,6 +35,7 @@ use crate::execute::dispatch::find_command;
 use crate::execute::transaction;
 use crate::keyspace::top_level::TopLevel;
 use crate::persist::loading::{self, Live, LoadError, Place};
+use crate::persist::rdb::Position;
 use crate::persist::rio::Reader;
 use crate::state::Server;
 use crate::sys::error_text;
@@ -43,11 +44,12 @@ use crate::texts;
 type Result<T> = std::result::Result<T, LoadError>;
 
 /// The result of the search for an AOF.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Found {
     /// There is no AOF yet.
     Nothing,
-    Log,
+    /// There is one, with the position of its end in the replication history.
+    Log(Option<Position>),
 }
 
 /// Reads the manifest, adopts an AOF of Redis 6 if there is one, and loads everything.
@@ -87,22 +89,23 @@ pub fn load(live: &mut Live) -> Result<Found> {
     live.server.propagation.resume(sinks);
     live.server.update_armed();
     live.end();
-    result?;
+    let position = result?;
     let (dir_len, base) = sizes(&manifest, &dir);
     live.server.aof.current_size = dir_len;
     live.server.aof.base_size = base;
-    Ok(Found::Log)
+    Ok(Found::Log(position))
 }
 
 fn load_files(
     live: &mut Live,
     manifest: &Manifest,
     files: &[(&Part, PathBuf, u64, u64)],
-) -> Result<()> {
+) -> Result<Option<Position>> {
+    let mut position = None;
     for (at, (part, path, before, _)) in files.iter().enumerate() {
         let began = Instant::now();
         let last = files[at + 1..].iter().all(|(.., len)| *len == 0);
-        load_file(live, path, *before, last)?;
+        load_file(live, path, *before, last, &mut position)?;
         let is_base = manifest.base.as_ref() == Some(*part);
         log::info!(
             "DB loaded from {} file {}: {:.3} seconds",
@@ -111,7 +114,7 @@ fn load_files(
             began.elapsed().as_secs_f64()
         );
     }
-    Ok(())
+    Ok(position)
 }
 
 /// The size of all files, and of the base; without a base, of all files.
@@ -209,8 +212,14 @@ pub fn is_rdb(file: &mut File) -> io::Result<bool> {
     Ok(magic.starts_with(b"REDIS") || magic.starts_with(b"VALKEY"))
 }
 
-/// Loads one file; `before` bytes were loaded from others.
-fn load_file(live: &mut Live, path: &Path, before: u64, last: bool) -> Result<()> {
+/// Loads one file; `before` bytes were loaded from others. `position` is that of the data set.
+fn load_file(
+    live: &mut Live,
+    path: &Path,
+    before: u64,
+    last: bool,
+    position: &mut Option<Position>,
+) -> Result<()> {
     let mut file = open(path)?;
     let unreadable = |e: io::Error| {
         log_read_error(path, &e);
@@ -219,7 +228,7 @@ fn load_file(live: &mut Live, path: &Path, before: u64, last: bool) -> Result<()
     let len = file.metadata().map_err(unreadable)?.len();
     let mut offset = 0;
     if is_rdb(&mut file).map_err(unreadable)? {
-        offset = load_preamble(live, &mut file, len, path)?;
+        (offset, *position) = load_preamble(live, &mut file, len, path)?;
         file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
         if offset < len {
             log::info!("Reading the remaining AOF tail...");
@@ -231,9 +240,13 @@ fn load_file(live: &mut Live, path: &Path, before: u64, last: bool) -> Result<()
         good: offset,
         next_progress: 0,
         before,
+        position: position.take(),
     };
     match replay.run(live, path)? {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            *position = replay.position;
+            Ok(())
+        }
         Err(fault) => {
             let good = replay.good;
             transaction::discard_transaction(live.server, &mut replay.client);
@@ -253,8 +266,13 @@ fn open(path: &Path) -> Result<File> {
     })
 }
 
-/// Loads the RDB that a base is, or begins with. Returns its end.
-fn load_preamble(live: &mut Live, file: &mut File, len: u64, path: &Path) -> Result<u64> {
+/// Loads the RDB that a base is, or begins with. Returns its end, and its position.
+fn load_preamble(
+    live: &mut Live,
+    file: &mut File,
+    len: u64,
+    path: &Path,
+) -> Result<(u64, Option<Position>)> {
     log::info!("Reading RDB base file on AOF loading...");
     let mut reader = Reader::new(file, Some(len));
     if !live.server.config.rdbchecksum {
@@ -266,13 +284,13 @@ fn load_preamble(live: &mut Live, file: &mut File, len: u64, path: &Path) -> Res
     };
     let loaded = loading::load_stream(live, &mut reader, Place::Server, options);
     let offset = reader.offset();
-    loaded.inspect_err(|_| {
+    let loaded = loaded.inspect_err(|_| {
         log::warn!(
             "Error reading the RDB preamble of the AOF file {}, AOF loading aborted",
             path.display()
         );
     })?;
-    Ok(offset)
+    Ok((offset, loaded.position))
 }
 
 /// A client without a socket, which is allowed everything and gets no replies.
@@ -289,6 +307,8 @@ struct Replay {
     good: u64,
     next_progress: u64,
     before: u64,
+    /// The position of the data set; `None` behind a command without a line of its own.
+    position: Option<Position>,
 }
 
 impl Replay {
@@ -304,7 +324,11 @@ impl Replay {
                     return Ok(Err(Fault::Truncated));
                 }
                 Ok(Item::End) => return Ok(Ok(())),
-                Ok(Item::Command) => self.command(live, path)?,
+                Ok(Item::Command) => {
+                    self.position = None;
+                    self.command(live, path)?;
+                }
+                Ok(Item::Position(position)) => self.position = Some(position),
                 Ok(Item::Stamp(_) | Item::Comment) => {}
                 Err(fault) => return Ok(Err(fault)),
             }
@@ -435,10 +459,15 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
     };
     match load(&mut live) {
         Ok(Found::Nothing) => {}
-        Ok(Found::Log) => log::info!(
-            "DB loaded from append only file: {:.3} seconds",
-            began.elapsed().as_secs_f64()
-        ),
+        Ok(Found::Log(position)) => {
+            log::info!(
+                "DB loaded from append only file: {:.3} seconds",
+                began.elapsed().as_secs_f64()
+            );
+            if let Some(position) = position {
+                position.resume(server);
+            }
+        }
         Err(LoadError::Stopped) => return Err(ExitCode::SUCCESS),
         Err(_) => {
             log::warn!("Fatal error loading the DB, check server logs. Exiting.");

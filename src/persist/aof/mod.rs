@@ -34,6 +34,7 @@ pub mod feed;
 pub mod flush;
 pub mod load;
 pub mod manifest;
+pub mod position;
 pub mod reader;
 pub mod rewrite;
 mod values;
@@ -84,6 +85,7 @@ pub struct Aof {
     /// `current_size` when the last incremental file was opened.
     last_incr_at: u64,
     pub rewrite: rewrite::Rewrite,
+    noted: position::Noted,
     /// Bytes that were copied on write during the last rewrite.
     pub last_cow_bytes: u64,
 }
@@ -439,6 +441,7 @@ pub fn finish(server: &mut Server) -> io::Result<()> {
     if !server.aof.feed.is_open() {
         return Ok(());
     }
+    position::annotate_end(server);
     log::info!("Calling fsync() on the AOF file.");
     flush::flush_and_sync(server)
 }

@@ -2,7 +2,8 @@
 //! it is incomplete.
 //!
 //! ```text
-//!   #TS:1795371147\r\n   a line that begins with `#`: the time of what follows, or a comment
+//!   #TS:1795371147\r\n   a line that begins with `#`: the time of what follows, the position of
+//!                        what precedes (`position`), or a comment
 //!   *2\r\n               a command: as a client would send it, in no other form
 //!   $4\r\nINCR\r\n
 //!   $1\r\nk\r\n
@@ -20,6 +21,8 @@ use std::ops::Range;
 
 use memchr::memchr;
 
+use super::position;
+use crate::persist::rdb::Position;
 use crate::util::number::parse_i64;
 
 const CHUNK: usize = 256 << 10;
@@ -53,6 +56,8 @@ pub enum Item {
     Command,
     /// A time annotation, `#TS:`, in seconds.
     Stamp(i64),
+    /// The position in the replication history, `#REPL:`.
+    Position(Position),
     Comment,
     End,
 }
@@ -110,7 +115,8 @@ impl<R: Read> AofReader<R> {
                 let line = self.line()?;
                 let text = &self.buffer[line];
                 let stamp = text.strip_prefix(b"#TS:").and_then(parse_i64);
-                Ok(stamp.map_or(Item::Comment, Item::Stamp))
+                let position = position::parse(text).map(Item::Position);
+                Ok(stamp.map(Item::Stamp).or(position).unwrap_or(Item::Comment))
             }
             b'*' => self.command().map(|()| Item::Command),
             _ => Err(self.unexpected("Expected prefix '*'")),

@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 
 use super::{
     State, close_files, delete_history, dir, file_name, flush, follow_sink, manifest::Manifest,
-    open_new_incr, sync_aof_dir, temp_incr_path, values,
+    open_new_incr, position, sync_aof_dir, temp_incr_path, values,
 };
 use crate::persist::child::{self, Job, Kind, Meter, Outcome, Pipe, Wish};
+use crate::persist::rdb::Position;
 use crate::persist::rdb::save::{SaveOptions, write_data_set};
 use crate::state::Server;
 use crate::sys::error_text;
@@ -136,6 +137,9 @@ fn write_base_to(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Resul
         write_data_set(server, &mut out, &options, meter)?;
     } else {
         values::write_data_set(server, &mut out, meter)?;
+        if let Some(position) = Position::of(server) {
+            out.write_all(&position::render(&position))?;
+        }
     }
     out.flush()?;
     file.sync_all()

@@ -67,6 +67,11 @@ use crate::types::hash::HashLimits;
 use crate::types::set::SetLimits;
 use crate::types::zset::ZsetLimits;
 
+/// Whether this is the id of a history: 40 hexadecimal digits.
+pub fn is_history_id(id: &str) -> bool {
+    id.len() == 40 && id.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 /// A position in a replication history: equal id and equal offset mean equal data.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Position {

@@ -155,7 +155,7 @@ pub fn aof(bytes: &[u8]) {
                 let taken: usize = log.argv().iter().map(|arg| arg.len()).sum();
                 assert!(!log.argv().is_empty() && taken as u64 <= log.offset() - before);
             }
-            Ok(Item::Stamp(_) | Item::Comment) => {}
+            Ok(Item::Stamp(_) | Item::Position(_) | Item::Comment) => {}
             Err(_) => return,
         }
         assert!(log.offset() > before);

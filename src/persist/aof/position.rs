@@ -1,0 +1,98 @@
+//! The AOF's position in the replication history, for a partial resync after a restart.
+//!
+//! ```text
+//!   *3\r\n$3\r\nSET ..                            the commands of a turn
+//!   #REPL:<id> <offset> <selected db>\r\n        one line behind them, if there is a history
+//! ```
+//!
+//! AOF and stream have different bytes (SELECT, PING, time stamps), so that neither length tells
+//! the other's. Readers of Redis 7 and later skip lines that begin with `#`.
+//!
+//! **Invariant:** a position is used only if nothing follows it: behind a torn tail, or commands
+//! without a line of their own, the data set is at an unknown position (`load`).
+//!
+//! Limits: the stream's PINGs are not noted, except by a graceful shutdown. A primary that crashed
+//! comes back behind its replicas if it had sent any since its last command; they get a full sync.
+
+use crate::persist::rdb::{Position, is_history_id};
+use crate::state::Server;
+
+/// The position that was written last.
+#[derive(Default)]
+pub struct Noted {
+    id: String,
+    offset: u64,
+    /// The number of bytes that had been fed, this line included.
+    fed: u64,
+}
+
+/// Before the commands of a turn are written: adds their position.
+pub fn annotate(server: &mut Server) {
+    let (aof, replication) = (&server.aof, &server.replication);
+    let is_noted = aof.noted.fed == aof.feed.fed && aof.noted.id == replication.id;
+    if replication.stream.is_open() && !is_noted {
+        append(server);
+    }
+}
+
+/// Before a shutdown: adds the last position, if it has moved since.
+pub fn annotate_end(server: &mut Server) {
+    let (noted, replication) = (&server.aof.noted, &server.replication);
+    if noted.offset != replication.stream.end() || noted.fed != server.aof.feed.fed {
+        append(server);
+    }
+}
+
+fn append(server: &mut Server) {
+    let Some(position) = Position::of(server) else {
+        return;
+    };
+    server.aof.feed.annotate(&render(&position));
+    server.aof.noted = Noted {
+        id: position.id,
+        offset: position.offset,
+        fed: server.aof.feed.fed,
+    };
+}
+
+/// The line for a position.
+pub fn render(position: &Position) -> Vec<u8> {
+    let Position { id, offset, db } = position;
+    format!("#REPL:{id} {offset} {db}\r\n").into_bytes()
+}
+
+/// Parses a line, without its end.
+pub fn parse(line: &[u8]) -> Option<Position> {
+    let text = std::str::from_utf8(line.strip_prefix(b"#REPL:")?).ok()?;
+    let mut words = text.split(' ');
+    let (id, offset, db) = (words.next()?, words.next()?, words.next()?);
+    let valid = is_history_id(id) && words.next().is_none();
+    valid.then_some(Position {
+        id: id.into(),
+        offset: offset.parse().ok()?,
+        db: db.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_rendered_is_parsed() {
+        let position = Position {
+            id: "0123456789abcdef0123456789abcdef01234567".into(),
+            offset: u64::MAX,
+            db: 15,
+        };
+        let line = render(&position);
+        let line = line.strip_suffix(b"\r\n").expect("a line");
+        assert_eq!(parse(line), Some(position));
+        for end in 0..line.len() - 1 {
+            let cut = parse(&line[..end]);
+            assert!(cut.is_none_or(|cut| cut.offset < u64::MAX), "cut at {end}");
+        }
+        assert_eq!(parse(&[line, b" 1"].concat()), None);
+        assert_eq!(parse(b"#TS:1"), None);
+    }
+}
