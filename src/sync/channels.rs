@@ -37,7 +37,7 @@ use crate::replication::snapshot::{Sockets, Target, Way};
 use crate::state::Server;
 
 /// The grace period, unless DEBUG sets another one.
-const GRACE_S: i64 = 60;
+pub const GRACE_S: i64 = 60;
 /// The time after which a child without connections is ended. If it is about to succeed, as its
 /// replicas closed the connections because they have everything, it needs less.
 const USELESS_MS: i64 = 1000;
@@ -247,6 +247,7 @@ fn delivered(server: &mut Server, r: ClientRef) {
     replication.stream.keep_pin(r.id, now_ms + grace_ms);
     if let Some(replica) = replication.replicas.get_mut(r) {
         replica.state = State::Delivered;
+        replica.ack_ms = now_ms;
         log::info!(
             "Streamed RDB transfer with replica {} succeeded (socket). Its main channel goes on.",
             replica.name()
@@ -486,8 +487,13 @@ mod tests {
         assert_eq!(received(&mut snapshot, line.len()), line);
         let replica = server.net.clients.get(MAIN).expect("a client").reference();
         assert!(server.replication.sendable(replica) > 0);
-        say(&mut server, MAIN, &["REPLCONF ACK 1"]);
+        say(&mut server, MAIN, &["REPLCONF ACK 0"]);
         assert_eq!(states(&server)[1], ("replica", "online"));
+        crate::sync::cron::cron(&mut server);
+        assert!(!is_closing(&server, SNAPSHOT), "the replica may still read");
+        server.clock.now_ms += GRACE_S * 1000 + 1;
+        crate::sync::cron::cron(&mut server);
+        assert!(is_closing(&server, SNAPSHOT));
     }
 
     #[test]
@@ -587,7 +593,7 @@ mod tests {
         end_child(&mut server);
         let line = format!("+FULLRESYNC {} 0\r\n$EOF:", server.replication.id);
         assert_eq!(received(&mut snapshot, line.len()), line);
-        say(&mut server, MAIN, &["REPLCONF ACK 1"]);
+        say(&mut server, MAIN, &["REPLCONF ACK 0"]);
         assert_eq!(states(&server)[0], ("replica", "online"));
     }
 }

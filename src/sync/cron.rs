@@ -76,6 +76,10 @@ fn close_timed_out_replicas(server: &mut Server) {
         State::WaitsForChannel { since_ms } if now_ms - since_ms > timeout_ms => {
             Some("rdb channel")
         }
+        // Its replica has everything, and leaves it open.
+        State::Delivered if now_ms - replica.ack_ms > timeout_ms.max(channels::GRACE_S * 1000) => {
+            Some("rdb channel")
+        }
         State::Online if replica.is_old => None,
         State::Online if now_ms - replica.ack_ms > timeout_ms => Some("streaming sync"),
         // Through a pipe, the slowest replica delays all others; a file's replica pins the stream.

@@ -425,6 +425,8 @@ const HELP: &[&str] = &[
     "    CONFIG REWRITE with every setting, defaults too.",
     "CRASH-AND-RECOVER [<milliseconds>]",
     "    Start anew at once, or after a delay, as if the process had been killed: nothing is saved.",
+    "DELAY-RDB-CLIENT-FREE-SECONDS <seconds>",
+    "    How long the stream is kept for a replica whose main connection does not come.",
     "DICT-RESIZING <0|1>",
     "    Let the keyspace's hash tables resize, or not.",
     "DIGEST",
