@@ -1,6 +1,6 @@
 # `make help` lists the targets. Settings on the command line: ARGS (run, bench, suite),
 # PREFIX and DESTDIR (install), CASES (generated histories in compat-long), SECONDS and TARGETS (fuzz),
-# MINUTES (soak), ROUNDS (crash).
+# MINUTES (soak, chaos), SEED (chaos), ROUNDS (crash).
 
 CARGO   ?= cargo
 TARGET  ?= $(or $(CARGO_TARGET_DIR),target)
@@ -10,13 +10,14 @@ CASES   ?= 12000
 SECONDS ?= 60
 TARGETS ?=
 MINUTES ?= 60
+SEED    ?= 1
 ROUNDS  ?= 1000
 
 PROGRAMS = aeris-server aeris-check-rdb aeris-check-aof
 # Redis's names for the programs: a program that is started under such a name behaves as the one of that name.
 REDIS_NAMES = redis-server redis-check-rdb redis-check-aof
 
-.PHONY: all run test check compat compat-long interop bench suite suite-long fuzz asan crash miri soak install install-redis-names help
+.PHONY: all run test check compat compat-long interop bench suite suite-long fuzz asan crash chaos miri soak install install-redis-names help
 .NOTPARALLEL:
 
 all:            ## build the server (release)
@@ -75,6 +76,10 @@ asan:           ## the packed structures' tests under AddressSanitizer
 
 crash:          ## kill -9 at random moments under load, ROUNDS times for each policy: nothing acknowledged is lost
 	AERIS_CRASH_ROUNDS=$(ROUNDS) $(CARGO) test --test persistence_aof nothing_acknowledged -- --nocapture
+
+chaos: peers    ## five servers, cut links, stopped and killed processes, full disks for MINUTES; what a promotion loses, beside real servers
+	$(CARGO) test --test chaos -- --ignored --nocapture
+	AERIS_CHAOS_MINUTES=$(MINUTES) AERIS_CHAOS_SEED=$(SEED) $(CARGO) test --test chaos nothing_acknowledged -- --nocapture
 
 miri:           ## the same under Miri, which detects undefined behaviour (a quarter of an hour)
 	@tools/nightly.sh miri

@@ -31,11 +31,21 @@ impl Disk {
     /// A server on this disk, with an AOF.
     pub fn server(&self, policy: &str) -> Peer {
         Peer::aeris_with(&self.args(policy), |command| {
-            command
-                .env("LD_PRELOAD", self.dir.join("bad_disk.so"))
-                .env("BAD_DISK_DIR", self.dir.join("data"))
-                .env("BAD_DISK_FLAG", self.dir.join("flag"));
+            self.prepare(command, &self.dir.join("data"));
         })
+    }
+
+    /// Puts the shim before a program; files below `dir` can fail.
+    pub fn prepare(&self, command: &mut Command, dir: &Path) {
+        command
+            .env("LD_PRELOAD", self.dir.join("bad_disk.so"))
+            .env("BAD_DISK_DIR", dir)
+            .env("BAD_DISK_FLAG", self.dir.join("flag"));
+    }
+
+    /// A file for a log, which never fails.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("server.log")
     }
 
     /// A server whose disk does not fail, with the same directory.

@@ -209,6 +209,15 @@ impl Conn {
         }
     }
 
+    /// A connection whose replies are awaited for this time; `None` if it is refused.
+    pub fn try_new(port: u16, timeout: Duration) -> Option<Conn> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.set_nodelay(true).ok()?;
+        stream.set_read_timeout(Some(timeout)).ok()?;
+        let stream = BufReader::new(stream);
+        Some(Conn { stream })
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).expect("send");
     }
@@ -234,6 +243,13 @@ impl Conn {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => panic!("no reply comes"),
             Err(_) => None,
         }
+    }
+
+    /// Reads one reply; `None` if the connection was closed, or the time is over.
+    pub fn try_reply_in_time(&mut self) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        read_reply(&mut self.stream, &mut out).ok()?;
+        Some(out)
     }
 
     /// Reads one line of the protocol, without its end.

@@ -5,6 +5,7 @@
  *   torn                      the same, and the file cannot be made shorter
  *   sync-eio                  fsync fails
  *   sync-slow                 fsync takes three seconds, and a write waits for its end
+ *   fork-eagain               fork fails; this concerns no file
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -82,3 +83,18 @@ SYNC(fdatasync)
     }
 TRUNCATE(ftruncate, off_t)
 TRUNCATE(ftruncate64, off64_t)
+
+pid_t fork(void) {
+    static pid_t (*real)(void);
+    const char *flag = getenv("BAD_DISK_FLAG");
+    char m[32] = "";
+    int file;
+    if (!real) real = dlsym(RTLD_NEXT, "fork");
+    if (flag && (file = open(flag, O_RDONLY | O_CLOEXEC)) >= 0) {
+        ssize_t n = read(file, m, sizeof m - 1);
+        close(file);
+        m[n > 0 ? n : 0] = 0;
+        if (!strcmp(m, "fork-eagain")) { errno = EAGAIN; return -1; }
+    }
+    return real();
+}

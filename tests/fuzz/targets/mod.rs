@@ -13,6 +13,7 @@
 mod files;
 mod link;
 mod packed;
+mod replication;
 mod script;
 mod text;
 
@@ -24,6 +25,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("cjson", script::cjson),
     ("cmsgpack", script::cmsgpack),
     ("config", text::config),
+    ("dialogue", replication::dialogue),
     ("glob", text::glob),
     ("hll", packed::hll),
     ("inline", text::inline),
@@ -37,6 +39,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("rdb", files::rdb),
     ("resp", text::resp),
     ("script_reply", script::script_reply),
+    ("snapshot", replication::snapshot),
     ("stream", packed::stream),
     ("struct", script::structs),
     ("ziplist", packed::ziplist),
