@@ -82,6 +82,8 @@ pub struct Receiver {
     pub client: ClientRef,
     /// The number of the chunk's bytes that its socket has accepted.
     pub sent: usize,
+    /// Whether it has acknowledged something since its last byte was sent.
+    pub loaded: bool,
 }
 
 impl Broadcast {
@@ -93,11 +95,30 @@ impl Broadcast {
             token: None,
             chunk: Vec::new(),
             receivers: receivers
-                .map(|client| Receiver { client, sent: 0 })
+                .map(|client| Receiver {
+                    client,
+                    sent: 0,
+                    loaded: false,
+                })
                 .collect(),
             ended: false,
             succeeded: None,
         }
+    }
+
+    /// A replica has acknowledged something: if it was sent all bytes so far, they may be all there
+    /// are, and it has loaded them. The end of the child is often noticed later than this.
+    pub fn acknowledged(&mut self, client: ClientRef) {
+        let sent = self.chunk.len();
+        let mut receivers = self.receivers.iter_mut();
+        if let Some(r) = receivers.find(|r| r.client == client && r.sent == sent) {
+            r.loaded = true;
+        }
+    }
+
+    /// There were more bytes.
+    pub fn goes_on(&mut self) {
+        self.receivers.iter_mut().for_each(|r| r.loaded = false);
     }
 
     /// The buffer for the next chunk, of which no socket has accepted any byte yet.

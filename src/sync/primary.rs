@@ -10,6 +10,7 @@ use crate::client::{Client, ClientRef, flag};
 use crate::error::Error;
 use crate::replication::psync::{self, Answer, Dialect, Reason};
 use crate::replication::replicas::{Channel, Replica, State};
+use crate::replication::snapshot::Way;
 use crate::replication::{self, Replication};
 use crate::state::Server;
 use crate::sync::{channels, failover, snapshot};
@@ -267,6 +268,16 @@ pub fn acknowledged(
             State::Loading => {
                 replica.state = State::Online;
                 log::info!("Synchronization with replica {} succeeded", replica.name());
+            }
+            // It may have loaded a snapshot whose child has not ended yet.
+            State::SnapshotRunning => {
+                if let Some(Way::Pipe(broadcast)) = replication
+                    .snapshot
+                    .as_mut()
+                    .map(|snapshot| &mut snapshot.way)
+                {
+                    broadcast.acknowledged(r);
+                }
             }
             _ => {}
         }

@@ -27,7 +27,7 @@ use crate::persist::rdb::save::{Contents, SaveOptions};
 use crate::persist::rdb::transfer;
 use crate::persist::rdb::{self, background};
 use crate::replication::replicas::{Replica, State, Transfer};
-use crate::replication::snapshot::{Broadcast, Form, Snapshot, Way};
+use crate::replication::snapshot::{Broadcast, Form, Receiver, Snapshot, Way};
 use crate::state::Server;
 use crate::sync::{channels, primary};
 use crate::sys;
@@ -316,19 +316,19 @@ fn send_file(server: &mut Server, c: &mut Client, succeeded: bool) {
 }
 
 /// All bytes of a pipe have been sent, and its child has ended: each replica goes online when it
-/// reports that it has loaded them.
-pub fn broadcast_done(server: &mut Server, receivers: Vec<ClientRef>, succeeded: bool) {
+/// reports that it has loaded them. Some have reported it already.
+pub fn broadcast_done(server: &mut Server, receivers: Vec<Receiver>, succeeded: bool) {
     server.replication.snapshot = None;
     for r in receivers {
-        with_client(server, r, |server, c| {
-            let Some(replica) = server.replication.replicas.get_mut(r) else {
+        with_client(server, r.client, |server, c| {
+            let Some(replica) = server.replication.replicas.get_mut(r.client) else {
                 return;
             };
             if !succeeded {
                 log::warn!("SYNC failed. BGSAVE child returned an error");
                 return Net::close_asap(&mut server.net.close_asap, c);
             }
-            replica.waits_for_ack = true;
+            replica.waits_for_ack = !r.loaded;
             log::info!(
                 "Streamed RDB transfer with replica {} succeeded (socket). Waiting for REPLCONF ACK from replica to enable \
                  streaming",
@@ -340,4 +340,46 @@ pub fn broadcast_done(server: &mut Server, receivers: Vec<ClientRef>, succeeded:
         });
     }
     start_if_due(server);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::server_with;
+
+    /// A small snapshot is loaded before its child has ended. The next acknowledgement would come a
+    /// second later.
+    #[test]
+    fn an_acknowledgement_of_all_bytes_counts_before_the_child_has_ended() {
+        for last_bytes in [false, true] {
+            let mut server = server_with(1);
+            crate::replication::ensure_backlog(&mut server);
+            let c = server.net.clients.get_mut(0).expect("a client");
+            let r = c.reference();
+            let mut replica = Replica::new(r, Announced::default(), "", 0);
+            replica.state = State::SnapshotRunning;
+            server.replication.add(replica);
+            let (pipe, _) = std::io::pipe().expect("a pipe");
+            server.replication.snapshot = Some(Snapshot {
+                form: form_of(&Announced::default()),
+                offset: 0,
+                way: Way::Pipe(Broadcast::new(pipe, vec![r])),
+            });
+            assert!(primary::acknowledged(&mut server, r, 0, None));
+            let Some(Snapshot {
+                way: Way::Pipe(broadcast),
+                ..
+            }) = &mut server.replication.snapshot
+            else {
+                panic!("it runs");
+            };
+            if last_bytes {
+                broadcast.goes_on();
+            }
+            let receivers = std::mem::take(&mut broadcast.receivers);
+            broadcast_done(&mut server, receivers, true);
+            let replica = server.replication.replicas.get(r).expect("a replica");
+            assert_eq!(replica.is_streaming(), !last_bytes);
+        }
+    }
 }

@@ -130,7 +130,7 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Ma
             watch_pipe(el, server);
             return Io::Drained;
         }
-        Ok(_) => {}
+        Ok(_) => broadcast.goes_on(),
         Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
             return Io::Drained;
         }
@@ -247,6 +247,6 @@ fn finish_if_over(el: &mut EventLoop<Server>, server: &mut Server) {
     if let Some(token) = broadcast.token.take() {
         el.remove_file(token);
     }
-    let receivers = broadcast.receivers.iter().map(|r| r.client).collect();
+    let receivers = std::mem::take(&mut broadcast.receivers);
     snapshot::broadcast_done(server, receivers, succeeded);
 }
