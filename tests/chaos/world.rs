@@ -242,6 +242,14 @@ impl World {
         }
     }
 
+    /// Ends a server with SHUTDOWN, which is refused while the first base of an AOF is written.
+    fn shut_down(&mut self, at: usize, how: &str) {
+        self.wait_for("SHUTDOWN is accepted", |world| {
+            world.members[at].conn().try_line(how).is_none()
+        });
+        self.members[at].peer.wait();
+    }
+
     /// Starts a server that has ended, in the role that it had.
     fn start(&mut self, at: usize) {
         let replicaof = match self.members[at].upstream {
@@ -273,8 +281,7 @@ impl World {
             8 => {
                 self.note("shutdown replica", &names);
                 let how = ["SHUTDOWN SAVE", "SHUTDOWN NOSAVE"][any % 2];
-                self.members[replica].conn().try_line(how);
-                self.members[replica].peer.wait();
+                self.shut_down(replica, how);
                 self.start(replica);
             }
             9 => self.stop("stop replica", replica),
@@ -433,12 +440,9 @@ impl World {
     /// The primary ends, and comes back with its AOF.
     pub fn restart_primary(&mut self, graceful: bool) {
         let at = self.primary;
-        let member = &mut self.members[at];
-        if graceful {
-            member.conn().try_line("SHUTDOWN");
-            member.peer.wait();
-        } else {
-            member.peer.kill();
+        match graceful {
+            true => self.shut_down(at, "SHUTDOWN"),
+            false => self.members[at].peer.kill(),
         }
         self.note(if graceful { "restart" } else { "crash" }, &at.to_string());
         self.start(at);
