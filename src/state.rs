@@ -21,6 +21,7 @@ use crate::execute::pause::Pause;
 use crate::keyspace::evict::Eviction;
 use crate::keyspace::hash_memo::HashMemo;
 use crate::networking::link::Links;
+use crate::networking::migrate::Migrations;
 use crate::networking::primary::PrimaryLink;
 use crate::observe::bigkeys::BigKeys;
 use crate::observe::commandlog::CommandLogs;
@@ -82,6 +83,8 @@ pub struct Server {
     pub links: Links,
     /// The sockets of the link to the primary.
     pub primary_link: PrimaryLink,
+    /// The requests of MIGRATE.
+    pub migrations: Migrations,
     pub blocked: BlockedClients,
     pub pause: Pause,
     pub pubsub: PubSub,

@@ -14,6 +14,8 @@ pub enum BlockKind {
     /// WAIT.
     Wait,
     WaitAof,
+    /// MIGRATE, while another server gets the keys.
+    Migrate,
     /// SHUTDOWN, while it waits for replicas.
     Shutdown,
 }

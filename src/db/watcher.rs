@@ -8,4 +8,6 @@ pub struct Watcher {
     pub client: ClientRef,
     /// The key had already expired when WATCH was called: its deletion is not a change.
     pub expired: bool,
+    /// MIGRATE of this client is sending the key; whether the key has changed since.
+    pub transfer: Option<bool>,
 }

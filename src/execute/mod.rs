@@ -17,6 +17,7 @@ pub mod call;
 pub mod cross_protocol;
 pub mod disconnect;
 pub mod dispatch;
+pub mod migration;
 pub mod pause;
 pub mod stream_errors;
 pub mod transaction;

@@ -258,6 +258,9 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
     if limit == 0 || server.loading.is_in_place() || is_held_back(server) {
         return true;
     }
+    if server.replication.is_replica() && server.config.replica_ignore_maxmemory {
+        return true;
+    }
     let Some(mut excess) = server
         .memory_counted()
         .checked_sub(limit)

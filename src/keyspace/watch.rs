@@ -26,7 +26,11 @@ pub fn watch_key(server: &mut Server, c: &mut Client, key: &[u8]) {
         .watched
         .entry(key.into())
         .or_default();
-    watchers.push(Watcher { client, expired });
+    watchers.push(Watcher {
+        client,
+        expired,
+        transfer: None,
+    });
     let key = key.into();
     c.watched.push(WatchedKey { db, key });
 }
@@ -61,7 +65,7 @@ pub fn unwatch_all(server: &mut Server, c: &mut Client) {
     for watched in std::mem::take(&mut c.watched) {
         let table = &mut server.key_clients[watched.db as usize].watched;
         if let Some(watchers) = table.get_mut(&watched.key) {
-            watchers.retain(|watcher| watcher.client != r);
+            watchers.retain(|watcher| watcher.client != r || watcher.transfer.is_some());
             if watchers.is_empty() {
                 table.remove(&watched.key);
             }
@@ -69,12 +73,40 @@ pub fn unwatch_all(server: &mut Server, c: &mut Client) {
     }
 }
 
+/// MIGRATE of this client begins to send a key: changes are noted until [`end_transfer`].
+pub fn begin_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8]) {
+    let table = &mut server.key_clients[db as usize].watched;
+    table.entry(key.into()).or_default().push(Watcher {
+        client,
+        expired: false,
+        transfer: Some(false),
+    });
+}
+
+/// MIGRATE does not watch the key any more. Returns whether it is the same as at the beginning.
+pub fn end_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8]) -> bool {
+    let table = &mut server.key_clients[db as usize].watched;
+    let Some(watchers) = table.get_mut(key) else {
+        return true;
+    };
+    let is_it = |watcher: &Watcher| watcher.client == client && watcher.transfer.is_some();
+    let at = watchers.iter().position(is_it);
+    let ended = at.map(|at| watchers.swap_remove(at));
+    if watchers.is_empty() {
+        table.remove(key);
+    }
+    ended.and_then(|watcher| watcher.transfer) != Some(true)
+}
+
 /// Whether a watched key has expired since WATCH, which counts as a change.
 pub fn watched_expired(server: &Server, c: &Client) -> bool {
     let r = c.reference();
     c.watched.iter().any(|w| {
         let watchers = server.key_clients[w.db as usize].watched.get(&w.key);
-        let watcher = watchers.and_then(|all| all.iter().find(|watcher| watcher.client == r));
+        let watcher = watchers.and_then(|all| {
+            all.iter()
+                .find(|watcher| watcher.client == r && watcher.transfer.is_none())
+        });
         watcher.is_some_and(|watcher| !watcher.expired)
             && state_of(server, w.db, &w.key) == KeyState::Expired
     })
@@ -89,7 +121,9 @@ pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, 
     };
     let mut touched = Vec::new();
     for watcher in watchers {
-        if watcher.expired && gone {
+        if watcher.transfer.is_some() {
+            watcher.transfer = Some(true);
+        } else if watcher.expired && gone {
             // The key had expired when it was watched, and is removed now, which is not a change.
             // The creation of a new key under this name would be a change.
             watcher.expired = false;
@@ -164,6 +198,10 @@ pub fn touch_all_watched(
         let Some(watchers) = server.key_clients[db as usize].watched.get_mut(&key) else {
             continue;
         };
+        let transfers = watchers
+            .iter_mut()
+            .filter_map(|watcher| watcher.transfer.as_mut());
+        transfers.for_each(|changed| *changed = true);
         if before != KeyState::Alive && after != KeyState::Alive {
             let expired = after == KeyState::Expired;
             watchers
@@ -171,7 +209,8 @@ pub fn touch_all_watched(
                 .for_each(|watcher| watcher.expired = expired);
             continue;
         }
-        for watcher in watchers.clone() {
+        let watchers = watchers.clone();
+        for watcher in watchers.iter().filter(|watcher| watcher.transfer.is_none()) {
             touch(server, by.as_deref_mut(), watcher.client);
         }
     }

@@ -18,6 +18,7 @@ pub mod accept;
 pub mod close;
 pub mod evict_clients;
 pub mod link;
+pub mod migrate;
 mod prefetch;
 pub mod primary;
 pub mod query;

@@ -4,7 +4,8 @@
 //!    1 handle_timeouts             blocked clients whose time is over; before 3 could serve them
 //!    2 fast_cycle                  expiry, before keys are handed to blocked clients: none gets an expired one
 //!    3 handle_ready_keys           clients that wait for a key which was written; they write, so before the AOF
-//!    4 run_unblocked_clients       requests that arrived while a client was blocked; after 1 and 3 unblocked it
+//!    4 run_unblocked_clients       requests that arrived while a client was blocked; after 1 and 3 unblocked it.
+//!                                  Before them MIGRATE goes on, which unblocks clients and writes
 //!    5 broadcast                   invalidations, before the replies: caches get them first
 //!    6 handle_request              SHUTDOWN, after all commands of the turn and before their replies: what it saves
 //!                                  is what was acknowledged
@@ -34,7 +35,7 @@ use ae::{EventLoop, TimerId};
 
 use crate::execute::blocked;
 use crate::keyspace::expire;
-use crate::networking::{self, accept, close, link, primary, query, replicas, write};
+use crate::networking::{self, accept, close, link, migrate, primary, query, replicas, write};
 use crate::persist::aof::flush;
 use crate::persist::child;
 use crate::propagate::gate;
@@ -71,8 +72,10 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Runs the requests that arrived while their clients were blocked.
+/// Runs the requests that arrived while their clients were blocked; also in MIGRATE, which goes on
+/// first.
 fn run_unblocked_clients(el: &mut EventLoop<Server>, server: &mut Server) {
+    migrate::go_on(el, server);
     let lent = server.event_loop.lent.clone();
     lent.lend(el, || query::process_unblocked_clients(server));
 }

@@ -56,6 +56,7 @@ impl Server {
             net: Net::new(),
             links: Default::default(),
             primary_link: Default::default(),
+            migrations: Default::default(),
             stats: Default::default(),
             acl,
             commands,

@@ -1,42 +1,115 @@
-//! MIGRATE. Moving keys to another server is not built yet. The arguments are checked, and missing
-//! keys reported, as in Redis.
+//! MIGRATE: moves keys to another server. Here the arguments are checked and the client begins to
+//! wait; `networking::migrate` does the rest while other clients go on.
 
+use crate::client::blocked::BlockKind;
+use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
+use crate::execute::blocked;
+use crate::execute::migration::{Destination, Migration};
+use crate::util::number::parse_i64;
+
+/// In a transaction or a script the client can't wait; Redis stops the whole server meanwhile.
+const CANT_WAIT: Error = Error::of(
+    "ERR MIGRATE is not allowed in transactions and scripts: the client has to wait for the target instance",
+);
+/// The timeout in milliseconds in place of one that is not positive.
+const DEFAULT_TIMEOUT_MS: u64 = 1000;
 
 /// MIGRATE host port key|"" destination-db timeout [COPY] [REPLACE] [AUTH password | AUTH2 username
 /// password] [KEYS key [key ...]]
 pub fn migrate(ctx: &mut Ctx) -> CmdResult {
-    let keys = parse_keys(ctx)?;
-    ctx.int(5)?;
-    ctx.int(4)?;
-    for key in keys {
+    let options = Options::parse(ctx)?;
+    let timeout = ctx.int(5)?;
+    let to_db = ctx.int(4)?;
+    let mut there = Vec::new();
+    for &key in options.keys {
         if ctx.server.lookup_read(ctx.client, key).is_some() {
-            return Err(Error::of("ERR MIGRATE is not supported yet"));
+            there.push(key.into());
         }
     }
-    ctx.client.reply.status("NOKEY");
+    if there.is_empty() {
+        ctx.client.reply.status("NOKEY");
+        return Ok(());
+    }
+    if ctx.client.has(flag::DENY_BLOCKING) {
+        return Err(CANT_WAIT);
+    }
+    let port = parse_i64(ctx.argv[2]).and_then(|port| u16::try_from(port).ok());
+    let port = port.filter(|port| *port != 0);
+    let destination = Destination {
+        host: String::from_utf8_lossy(ctx.argv[1]).into_owned(),
+        port: port.ok_or(Error::of(
+            "IOERR error or timeout writing to target instance",
+        ))?,
+        account: options.account,
+    };
+    let timeout_ms = u64::try_from(timeout).ok().filter(|ms| *ms > 0);
+    ctx.server.migrations.requested.push(Migration {
+        client: ctx.client.reference(),
+        destination,
+        db: ctx.client.db,
+        to_db,
+        timeout_ms: timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
+        copy: options.copy,
+        replace: options.replace,
+        queue: there.into(),
+        due: Default::default(),
+        restored: Vec::new(),
+        error: None,
+        round: 0,
+        is_selected: false,
+        may_retry: false,
+    });
+    blocked::block(ctx.server, ctx.client, BlockKind::Migrate, ctx.argv, 0);
     Ok(())
 }
 
-/// The keys to move: the third argument, or those after KEYS. `keys::migrate` finds the same keys.
-fn parse_keys<'a>(ctx: &Ctx<'a>) -> Result<&'a [&'a [u8]], Error> {
-    let argv = ctx.argv;
-    let mut at = 6;
-    while at < argv.len() {
-        let values = argv.len() - 1 - at;
-        at += match () {
-            () if ctx.is(at, "copy") || ctx.is(at, "replace") => 1,
-            () if ctx.is(at, "auth") && values >= 1 => 2,
-            () if ctx.is(at, "auth2") && values >= 2 => 3,
-            () if ctx.is(at, "keys") && argv[3].is_empty() => return Ok(&argv[at + 1..]),
-            () if ctx.is(at, "keys") => {
+/// The arguments after the timeout.
+struct Options<'a> {
+    copy: bool,
+    replace: bool,
+    account: Option<(Option<String>, String)>,
+    /// The keys to move: the third argument, or those after KEYS. `keys::migrate` finds the same
+    /// keys.
+    keys: &'a [&'a [u8]],
+}
+
+impl<'a> Options<'a> {
+    fn parse(ctx: &Ctx<'a>) -> Result<Options<'a>, Error> {
+        let argv = ctx.argv;
+        let text = |at: usize| String::from_utf8_lossy(argv[at]).into_owned();
+        let mut options = Options {
+            copy: false,
+            replace: false,
+            account: None,
+            keys: &argv[3..4],
+        };
+        let mut at = 6;
+        while at < argv.len() {
+            let values = argv.len() - 1 - at;
+            if ctx.is(at, "copy") {
+                options.copy = true;
+            } else if ctx.is(at, "replace") {
+                options.replace = true;
+            } else if ctx.is(at, "auth") && values >= 1 {
+                options.account = Some((None, text(at + 1)));
+                at += 1;
+            } else if ctx.is(at, "auth2") && values >= 2 {
+                options.account = Some((Some(text(at + 1)), text(at + 2)));
+                at += 2;
+            } else if ctx.is(at, "keys") && argv[3].is_empty() {
+                options.keys = &argv[at + 1..];
+                break;
+            } else if ctx.is(at, "keys") {
                 return Err(Error::of(
                     "ERR When using MIGRATE KEYS option, the key argument must be set to the empty string",
                 ));
+            } else {
+                return Err(Error::SYNTAX);
             }
-            () => return Err(Error::SYNTAX),
-        };
+            at += 1;
+        }
+        Ok(options)
     }
-    Ok(&argv[3..4])
 }

@@ -67,23 +67,17 @@ pub const TABLE: &[Command] = &[
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
     cmd("keys", keys, 2, READONLY, KEYSPACE | DANGEROUS)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"]),
-    cmd(
-        "migrate",
-        migrate,
-        -6,
-        WRITE | NOT_BUILT,
-        KEYSPACE | DANGEROUS,
-    )
-    .keys(&[
-        key_at(3, RW | ACCESS | DELETE),
-        key(
-            RW | ACCESS | DELETE | INCOMPLETE,
-            keyword("KEYS", -2),
-            range(-1, 1, 0),
-        ),
-    ])
-    .get_keys(find_keys::migrate)
-    .tips(&["nondeterministic_output"]),
+    cmd("migrate", migrate, -6, WRITE, KEYSPACE | DANGEROUS)
+        .keys(&[
+            key_at(3, RW | ACCESS | DELETE),
+            key(
+                RW | ACCESS | DELETE | INCOMPLETE,
+                keyword("KEYS", -2),
+                range(-1, 1, 0),
+            ),
+        ])
+        .get_keys(find_keys::migrate)
+        .tips(&["nondeterministic_output"]),
     cmd("move", move_command, 3, WRITE | FAST, KEYSPACE)
         .keys(&[key_at(1, RW | ACCESS | UPDATE)])
         .databases(databases::move_key),

@@ -318,6 +318,27 @@ pub fn serve_acks(server: &mut Server) {
     }
 }
 
+/// Ends the wait of a client that waits for something of this kind: OK, or an error. Other clients
+/// stay as they are.
+pub fn answer(server: &mut Server, r: ClientRef, kind: BlockKind, error: Option<Error>) {
+    let Some(mut c) = server.net.clients.take_ref(r) else {
+        return;
+    };
+    if c.blocked
+        .as_ref()
+        .is_some_and(|blocked| blocked.kind == kind)
+    {
+        match error {
+            None => unblock_with(server, &mut c, false, |_, c| c.reply.ok()),
+            Some(error) => {
+                server.stats.count_error(error.code());
+                unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+            }
+        }
+    }
+    server.net.clients.put(c);
+}
+
 /// The role changes, so that what clients wait for may never happen here. They get an error and are
 /// closed, except those that CLIENT PAUSE holds back. A client that waits for a key and follows
 /// redirections gets the primary's address instead, and stays.

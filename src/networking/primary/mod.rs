@@ -115,7 +115,7 @@ fn connect(el: &mut EventLoop<Server>, server: &mut Server, host: &str, port: u1
 }
 
 /// The local address for connections: `bind-source-addr`.
-fn source(server: &Server) -> Option<IpAddr> {
+pub fn source(server: &Server) -> Option<IpAddr> {
     server.config.bind_source_addr.to_str_lossy().parse().ok()
 }
 

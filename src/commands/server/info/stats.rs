@@ -85,7 +85,7 @@ fn keys(view: &View, out: &mut Report) {
     out.field("pubsubshard_channels", server.pubsub.shards.len());
     out.field("latest_fork_usec", stats.latest_fork_us);
     out.field("total_forks", stats.forks);
-    out.field("migrate_cached_sockets", 0);
+    out.field("migrate_cached_sockets", server.migrations.idle_len());
     let own_expiries = server.replication.own_expiries.len();
     out.field("slave_expires_tracked_keys", own_expiries);
 }

@@ -1,0 +1,389 @@
+//! MIGRATE's side of the links: sends keys to another server, and deletes those that it has got.
+//!
+//! ```text
+//!   MIGRATE ──> requested ──┐
+//!                           ├─> before the loop sleeps: go_on ─┬─> SELECT?, RESTORE .. ──> link
+//!   link ──> on_action ─────┘                                  └─> all replies are here: DEL, reply
+//!            replies are noted, `woken`
+//!   running: LinkId -> Migration      idle: connections for later requests, up to 10 s
+//! ```
+//!
+//! The client waits, and others go on. So a key can change while it is on its way, which is
+//! impossible in Redis, where the whole server waits. Such a key is not deleted: it is sent again,
+//! replacing what is there, or deleted there if it was deleted here. After
+//! [`ROUNDS_MAX`] times the client gets an error, and the key is in both places, the later value
+//! here. What COPY sends is the value at the time of sending.
+//!
+//! Keys are read and deleted at the top level only, never in nested turns: a script that runs
+//! meanwhile sees all of them or none. While CLIENT PAUSE forbids changes, the end waits.
+//!
+//! SELECT and AUTH are sent ahead and their replies awaited. (Redis sends all at once: after a
+//! refused SELECT it has stored the key in database 0, and reports an error.)
+//!
+//! **Invariant:** each request gets one reply, or its client is gone.
+//! **Limits:** at most [`WINDOW`] bytes of requests are under way for each MIGRATE, or one key;
+//! [`IDLE_MAX`] idle connections.
+
+use std::collections::HashMap;
+use std::mem::take;
+
+use ae::EventLoop;
+
+use crate::armed;
+use crate::client::ClientRef;
+use crate::client::blocked::BlockKind;
+use crate::error::Error;
+use crate::execute::blocked;
+use crate::execute::migration::{Destination, Due, Migration, ROUNDS_MAX};
+use crate::keyspace::{events, watch};
+use crate::link::{Action, Errors, Failure, Plan, Reply, Step, Unasked};
+use crate::networking::link::{self, LinkId, Target};
+use crate::networking::primary::source;
+use crate::persist::rdb::payload;
+use crate::state::Server;
+
+/// The size of the requests that are under way for one MIGRATE.
+const WINDOW: usize = 1 << 20;
+/// How long a connection stays idle, in milliseconds.
+const IDLE_MS: i64 = 10_000;
+/// The maximum number of idle connections.
+const IDLE_MAX: usize = 64;
+
+/// The tags of the steps.
+mod tag {
+    /// AUTH.
+    pub const AUTH: u32 = 0;
+    /// SELECT.
+    pub const SELECT: u32 = 1;
+    /// RESTORE or DEL of a key.
+    pub const KEY: u32 = 2;
+}
+
+/// All requests, and the connections for later ones.
+#[derive(Default)]
+pub struct Migrations {
+    /// Requests that have not begun.
+    pub requested: Vec<Migration>,
+    running: HashMap<LinkId, Running>,
+    /// The connections that have news; one may come twice.
+    woken: Vec<LinkId>,
+    idle: Vec<Idle>,
+}
+
+/// A request that has a connection.
+struct Running {
+    migration: Migration,
+    /// What has ended the connection.
+    failure: Option<Failure>,
+}
+
+/// A connection without a request.
+struct Idle {
+    link: LinkId,
+    destination: Destination,
+    db: i64,
+    since_ms: i64,
+}
+
+impl Migrations {
+    /// The number of idle connections.
+    pub fn idle_len(&self) -> usize {
+        self.idle.len()
+    }
+
+    fn take_idle(&mut self, destination: &Destination) -> Option<Idle> {
+        let at = self
+            .idle
+            .iter()
+            .rposition(|idle| idle.destination == *destination)?;
+        Some(self.idle.remove(at))
+    }
+}
+
+/// Begins what was requested, and continues what has news. At the top level only.
+pub fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
+    let oldest = server.migrations.idle.first();
+    if oldest.is_some_and(|idle| idle.since_ms + IDLE_MS <= server.clock.now_ms) {
+        let idle = server.migrations.idle.remove(0);
+        link::close(el, server, idle.link);
+    }
+    for migration in take(&mut server.migrations.requested) {
+        begin(el, server, migration);
+    }
+    if server.migrations.woken.is_empty() {
+        return;
+    }
+    for id in take(&mut server.migrations.woken) {
+        if let Some(running) = server.migrations.running.remove(&id) {
+            advance(el, server, id, running);
+        }
+    }
+}
+
+fn run(server: &mut Server, id: LinkId, migration: Migration, failure: Option<Failure>) {
+    let running = Running { migration, failure };
+    server.migrations.running.insert(id, running);
+}
+
+/// Finds a connection, or opens one, and sends the first keys.
+fn begin(el: &mut EventLoop<Server>, server: &mut Server, mut migration: Migration) {
+    let idle = server.migrations.take_idle(&migration.destination);
+    let id = match idle {
+        Some(idle) => {
+            migration.is_selected = idle.db == migration.to_db;
+            migration.may_retry = true;
+            // The password may have changed there.
+            if let Some(step) = auth(&migration.destination) {
+                let step = step.timeout(migration.timeout_ms);
+                link::request(el, server, idle.link, step);
+            }
+            idle.link
+        }
+        None => open(el, server, &migration),
+    };
+    if !migration.is_selected {
+        let db = migration.to_db.to_string();
+        let step = Step::new(tag::SELECT, &["SELECT", &db]).errors(Errors::Tolerated);
+        link::request(el, server, id, step.timeout(migration.timeout_ms));
+    }
+    send(el, server, id, &mut migration);
+    run(server, id, migration, None);
+}
+
+fn open(el: &mut EventLoop<Server>, server: &mut Server, migration: &Migration) -> LinkId {
+    let to = &migration.destination;
+    let script = auth(to).into_iter().collect();
+    let plan = Plan::new(script, Unasked::Refuse, migration.timeout_ms);
+    let target = Target {
+        host: &to.host,
+        port: to.port,
+        source: source(server),
+    };
+    link::open(el, server, &target, plan, on_action)
+}
+
+/// AUTH, if an account is given. Nothing is sent before its reply.
+fn auth(to: &Destination) -> Option<Step> {
+    let (user, password) = to.account.as_ref()?;
+    Some(Step::auth(tag::AUTH, user.as_deref(), password).wait())
+}
+
+/// Sends keys until the window is full.
+fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: &mut Migration) {
+    if !migration.is_selected {
+        return;
+    }
+    let mut under_way = migration.bytes_due();
+    while under_way < WINDOW
+        && let Some(key) = migration.queue.pop_front()
+    {
+        let Some(request) = request_for(server, migration, &key) else {
+            continue;
+        };
+        let is_deletion = request.len() == 2;
+        let step = Step::new(tag::KEY, &request).errors(Errors::Tolerated);
+        let step = step.timeout(migration.timeout_ms);
+        let bytes = step.request.len();
+        under_way += bytes;
+        let is_watched = !migration.copy && !is_deletion;
+        if is_watched {
+            watch::begin_transfer(server, migration.client, migration.db, &key);
+        }
+        migration.due.push_back(Due {
+            key,
+            bytes,
+            is_deletion,
+            is_watched,
+        });
+        link::request(el, server, id, step);
+    }
+}
+
+/// RESTORE with the value of a key; DEL if it was sent before and exists no more; nothing if it has
+/// gone since the request.
+fn request_for(server: &mut Server, migration: &Migration, key: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let config = &server.config;
+    let (version, compress) = (config.rdb_version.number(), config.rdbcompression);
+    let now = server.clock.now_ms;
+    let Some(entry) = server.lookup_in(migration.db, key) else {
+        let was_sent = migration.round > 0;
+        return was_sent.then(|| vec![b"DEL".to_vec(), key.to_vec()]);
+    };
+    let ttl = entry
+        .expire_at()
+        .map_or(0, |at| at.saturating_sub(now).max(1));
+    let value = payload::dump(entry, version, compress);
+    let mut request = vec![b"RESTORE".to_vec(), key.to_vec()];
+    request.extend([ttl.to_string().into_bytes(), value]);
+    if migration.replace || migration.round > 0 {
+        request.push(b"REPLACE".to_vec());
+    }
+    Some(request)
+}
+
+/// Notes what a connection reports; `go_on` acts on it.
+fn on_action(_: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
+    let migrations = &mut server.migrations;
+    let Some(running) = migrations.running.get_mut(&id) else {
+        migrations.idle.retain(|idle| idle.link != id);
+        return;
+    };
+    let migration = &mut running.migration;
+    if migrations.woken.last() != Some(&id) {
+        migrations.woken.push(id);
+    }
+    match action {
+        Action::Failed(failure) => running.failure = Some(failure),
+        Action::Reply { tag, reply } if tag != tag::AUTH => {
+            let error = match reply {
+                Reply::Error(error) => Some(error),
+                _ => None,
+            };
+            if tag == tag::KEY {
+                let (client, db) = (migration.client, migration.db);
+                // The watch on a key that is there lasts until the end, when the key is deleted.
+                if let Some(due) = migration.replied(error) {
+                    forget(server, client, db, &due);
+                }
+            } else if let Some(error) = error {
+                migration.fail(error);
+                migration.queue.clear();
+            } else {
+                (migration.is_selected, migration.may_retry) = (true, false);
+            }
+        }
+        Action::Reply { .. } | Action::Ready | Action::Message(_) | Action::Closed => {}
+    }
+}
+
+/// Sends more keys, or ends the migration.
+fn advance(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, running: Running) {
+    let Running {
+        mut migration,
+        failure,
+    } = running;
+    let broken = matches!(failure, Some(Failure::Closed | Failure::Broken(_)));
+    if broken && migration.may_retry {
+        forget_due(server, &migration);
+        migration.begin_again();
+        return begin(el, server, migration);
+    }
+    if failure.is_none() {
+        send(el, server, id, &mut migration);
+    }
+    let is_over = migration.due.is_empty() && migration.queue.is_empty();
+    if failure.is_none() && !is_over {
+        return run(server, id, migration, None);
+    }
+    if server.armed & armed::PAUSED != 0 && server.pause.holds_writes(server.clock.now_ms) {
+        // Looked at again in each turn until the pause is over.
+        server.migrations.woken.push(id);
+        return run(server, id, migration, failure);
+    }
+    forget_due(server, &migration);
+    let changed = delete_restored(server, &mut migration);
+    if failure.is_none() && !changed.is_empty() && migration.round + 1 < ROUNDS_MAX {
+        migration.round += 1;
+        migration.queue = changed.into();
+        send(el, server, id, &mut migration);
+        return run(server, id, migration, None);
+    }
+    reply(server, &migration, failure.as_ref(), !changed.is_empty());
+    if failure.is_none() {
+        keep(el, server, id, migration);
+    }
+}
+
+/// The keys without a reply are not watched any more.
+fn forget_due(server: &mut Server, migration: &Migration) {
+    for due in &migration.due {
+        forget(server, migration.client, migration.db, due);
+    }
+}
+
+fn forget(server: &mut Server, client: ClientRef, db: u32, due: &Due) {
+    if due.is_watched {
+        watch::end_transfer(server, client, db, &due.key);
+    }
+}
+
+/// Deletes the keys that are there now, and propagates it. Returns those that have changed since
+/// they were sent.
+fn delete_restored(server: &mut Server, migration: &mut Migration) -> Vec<Box<[u8]>> {
+    let restored = take(&mut migration.restored);
+    if migration.copy || restored.is_empty() {
+        return Vec::new();
+    }
+    let (db, lazy) = (migration.db, server.config.lazyfree_lazy_server_del);
+    let mut changed = Vec::new();
+    let mut deleted: Vec<&[u8]> = vec![b"DEL"];
+    for key in &restored {
+        let same = watch::end_transfer(server, migration.client, db, key);
+        // A replica's data are its primary's: the role has changed meanwhile.
+        let may = !server.replication.is_replica();
+        if !same && may {
+            changed.push(key.clone());
+        } else if may && server.delete_key(db, key, lazy) {
+            server.signal_modified(None, db, key);
+            server.notify(events::GENERIC, "del", key, db);
+            server.dirty += 1;
+            deleted.push(key);
+        }
+    }
+    if deleted.len() > 1 {
+        server.propagation.also(db, &deleted);
+        server.end_unit();
+    }
+    changed
+}
+
+/// Replies to the client, if it still waits.
+fn reply(server: &mut Server, migration: &Migration, failure: Option<&Failure>, changed: bool) {
+    let refused = match failure {
+        Some(Failure::Refused { error, .. }) => Some(error),
+        _ => migration.error.as_ref(),
+    };
+    let error = match (refused, failure) {
+        (Some(error), _) => {
+            let error = String::from_utf8_lossy(error);
+            Some(Error::new(format!(
+                "ERR Target instance replied with error: {error}"
+            )))
+        }
+        (None, Some(failure)) => Some(Error::of(io_error(failure))),
+        (None, None) if changed => Some(Error::of(
+            "ERR A key was changed again and again during its transfer: it is on both instances, the latest value here",
+        )),
+        (None, None) => None,
+    };
+    blocked::answer(server, migration.client, BlockKind::Migrate, error);
+}
+
+/// The text of a connection's end: Redis names what it was doing then.
+fn io_error(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Resolve(_) => "IOERR error or timeout connecting to the client",
+        Failure::Connect(_) | Failure::ConnectTimeout | Failure::SendTimeout => {
+            "IOERR error or timeout writing to target instance"
+        }
+        _ => "IOERR error or timeout reading to target instance",
+    }
+}
+
+/// Keeps the connection for later requests.
+fn keep(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: Migration) {
+    if !migration.is_selected {
+        return link::close(el, server, id);
+    }
+    if server.migrations.idle.len() >= IDLE_MAX {
+        let oldest = server.migrations.idle.remove(0);
+        link::close(el, server, oldest.link);
+    }
+    let since_ms = server.clock.now_ms;
+    server.migrations.idle.push(Idle {
+        link: id,
+        destination: migration.destination,
+        db: migration.to_db,
+        since_ms,
+    });
+}
