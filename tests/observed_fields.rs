@@ -69,14 +69,13 @@ const CONSTANT: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "there is no cluster mode and no MIGRATE",
+        "there is no cluster mode",
         &[
             "redis_mode",
             "cluster_connections",
             "cluster_enabled",
             "mem_cluster_links",
             "memory cluster.links",
-            "migrate_cached_sockets",
         ],
     ),
     (
@@ -113,6 +112,11 @@ const ANY: &[(&str, &[&str])] = &[
             "replicas_waiting_psync",
             "slave* type",
         ],
+    ),
+    ("keys that another server gets", &["migrate_cached_sockets"]),
+    (
+        "a file with types that this server does not have",
+        &["rdb_last_load_keys_skipped"],
     ),
 ];
 

@@ -159,6 +159,8 @@ pub struct Config {
     pub rdbchecksum: bool,
     pub rdb_version: RdbVersion,
     pub rdb_version_check: RdbVersionCheck,
+    /// Values of types that this server does not have are left out, instead of ending the load.
+    pub rdb_skip_unknown: bool,
     pub rdb_del_sync_files: bool,
     pub rdb_save_incremental_fsync: bool,
     /// Seconds without progress after which a saving child is ended; 0 is never.

@@ -179,6 +179,7 @@ pub static TABLE: &[Row] = &[
     Row::new("rdbchecksum", yes_no!(rdbchecksum, true)).flags(IMMUTABLE),
     Row::new("rdb-version", choice!(rdb_version: RdbVersion, "11")),
     Row::new("rdb-version-check", choice!(rdb_version_check: RdbVersionCheck, "strict")),
+    Row::new("rdb-skip-unknown", yes_no!(rdb_skip_unknown, false)),
     Row::new("rdb-del-sync-files", yes_no!(rdb_del_sync_files, false)),
     Row::new("rdb-save-incremental-fsync", yes_no!(rdb_save_incremental_fsync, true)),
     Row::new("child-stall-timeout", number!(child_stall_timeout, 3600, 0, INT)),

@@ -47,6 +47,8 @@ use crate::types::{Key, New, Value};
 
 /// The number of empty keys that the server's log names; further ones are only counted.
 const EMPTY_KEYS_NAMED: u64 = 10;
+/// The number of skipped keys whose names are logged.
+const SKIPPED_KEYS_NAMED: u64 = 10;
 
 /// The progress of a load, for INFO.
 #[derive(Default)]
@@ -85,6 +87,8 @@ pub struct Counts {
     pub loaded: u64,
     pub expired: u64,
     pub empty: u64,
+    /// Keys of types that this server does not have (`rdb-skip-unknown`).
+    pub skipped: u64,
 }
 
 /// Which data set is being loaded.
@@ -562,6 +566,26 @@ impl Sink for Keyspace<'_, '_> {
         }
     }
 
+    fn skip_module(&mut self, name: &str) -> bool {
+        let skips = self.live.borrow().server.config.rdb_skip_unknown;
+        if skips {
+            log::warn!("Data of the module '{name}' outside of keys are left out");
+        }
+        skips
+    }
+
+    fn skip_foreign(&mut self, name: &[u8], what: &str) -> bool {
+        let skips = self.live.borrow().server.config.rdb_skip_unknown;
+        self.counts.skipped += u64::from(skips);
+        if skips && self.counts.skipped <= SKIPPED_KEYS_NAMED {
+            let name = name.escape_ascii();
+            log::warn!(
+                "The key '{name}' is {what}, which this server does not have: it is left out"
+            );
+        }
+        skips
+    }
+
     fn footer(&mut self, found: u64, computed: u64) -> Result<()> {
         let live = self.live.borrow();
         let server = &live.server;
@@ -667,12 +691,14 @@ fn report(counts: Counts) {
         loaded,
         expired,
         empty,
+        skipped,
     } = counts;
-    let skipped = match empty {
+    let more = |n: u64, what: &str| match n {
         0 => String::new(),
-        n => format!(", empty keys skipped: {n}"),
+        n => format!(", {what} keys skipped: {n}"),
     };
-    log::info!("Done loading RDB, keys loaded: {loaded}, keys expired: {expired}{skipped}.");
+    let (empty, unknown) = (more(empty, "empty"), more(skipped, "unknown"));
+    log::info!("Done loading RDB, keys loaded: {loaded}, keys expired: {expired}{empty}{unknown}.");
 }
 
 /// Loads a file into the server's data set. If it is damaged, the checker reads it, and its

@@ -6,6 +6,7 @@ use crate::db::Ttl;
 use crate::error::Error;
 use crate::keyspace::events;
 use crate::persist::rdb::Limits;
+use crate::persist::rdb::decode::Fault;
 use crate::persist::rdb::payload::{self, Checks};
 use crate::types::New;
 use crate::util::number::parse_i64;
@@ -94,7 +95,10 @@ pub fn restore(ctx: &mut Ctx) -> CmdResult {
     }
     stored.map_err(|fault| {
         payload::log_fault(&fault);
-        Error::BAD_FORMAT
+        match fault {
+            Fault::Foreign(_) => Error::new(format!("ERR {fault}")),
+            _ => Error::BAD_FORMAT,
+        }
     })
 }
 

@@ -33,7 +33,7 @@ use crate::types::set::SetLimits;
 use crate::types::zset::ZsetLimits;
 
 /// The names of the value types, by number.
-const KINDS: [&str; 26] = [
+const KINDS: [&str; 33] = [
     "string",
     "list-linked",
     "set-hashtable",
@@ -60,6 +60,13 @@ const KINDS: [&str; 26] = [
     "hash-listpack-md-pre-release",
     "hash-hashtable-md",
     "hash-listpack-md",
+    "stream-v4",
+    "stream-v5",
+    "array",
+    "hash-compact-listpack-dump",
+    "hash-compact-listpack",
+    "hash-compact-dump",
+    "hash-compact",
 ];
 
 /// Prints a line.
@@ -187,6 +194,16 @@ impl Sink for Checker<'_> {
     }
 
     fn skip_module(&mut self, _: &str) -> bool {
+        true
+    }
+
+    fn skip_foreign(&mut self, name: &[u8], what: &str) -> bool {
+        let name = String::from_utf8_lossy(name);
+        self.line(
+            self.offset,
+            &format!("The key '{name}' is {what}, which this server does not have"),
+        );
+        self.key = None;
         true
     }
 

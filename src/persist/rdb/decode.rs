@@ -17,6 +17,7 @@
 use std::borrow::Cow;
 use std::io;
 
+use super::foreign::{COMPACT_HASH, STREAM_RELEASED};
 use super::{Limits, VERSION_VALKEY, container, encoded, kind, legacy, len};
 use crate::ds::entry::INLINE_MAX;
 use crate::ds::intset::Intset;
@@ -44,6 +45,8 @@ pub enum Fault {
     Corrupt(Cow<'static, str>),
     /// A collection without elements, which versions before 7.0 could write.
     Empty,
+    /// A value of this type, which this server does not have; it has been read to its end.
+    Foreign(&'static str),
 }
 
 impl From<io::Error> for Fault {
@@ -61,6 +64,9 @@ impl std::fmt::Display for Fault {
             Fault::Read(e) => write!(f, "{}", crate::sys::error_text(e)),
             Fault::Corrupt(text) => f.write_str(text),
             Fault::Empty => f.write_str("Empty key"),
+            Fault::Foreign(what) => {
+                write!(f, "The value is {what}, which this server does not have")
+            }
         }
     }
 }
@@ -278,6 +284,9 @@ impl<'r, 's> Decoder<'r, 's> {
     /// Reads a value that is not a string.
     pub fn value(&mut self, kind: u8, tick: Tick) -> Result<Value> {
         use kind::*;
+        if self.version >= VERSION_VALKEY && kind > HASH_2 {
+            return self.foreign_to_redis(kind, tick);
+        }
         Ok(match kind {
             LIST => Value::List(self.list(tick)?),
             LIST_ZIPLIST => Value::List(self.list_of_ziplist()?),
@@ -292,12 +301,18 @@ impl<'r, 's> Decoder<'r, 's> {
             HASH_2 if self.version >= VERSION_VALKEY => Value::Hash(self.hash_valkey(tick)?),
             HASH_METADATA_PRE_GA | HASH_METADATA => Value::Hash(self.hash_metadata(kind, tick)?),
             HASH_LISTPACK_EX_PRE_GA | HASH_LISTPACK_EX => Value::Hash(self.hash_listpack_ex(kind)?),
-            STREAM_LISTPACKS | STREAM_LISTPACKS_2 | STREAM_LISTPACKS_3 => {
-                Value::Stream(Box::new(self.stream(kind, tick)?))
-            }
+            STREAM_LISTPACKS | STREAM_LISTPACKS_2 | STREAM_LISTPACKS_3 | STREAM_PRODUCERS
+            | STREAM_RELEASED => Value::Stream(Box::new(self.stream(kind, tick)?)),
+            ARRAY => return self.array(tick),
+            COMPACT_PACKED_DUMP..=COMPACT => return Err(Fault::Foreign(COMPACT_HASH)),
             MODULE_PRE_GA | MODULE_2 => return self.module_value(),
             other => return corrupt(format!("Unknown RDB encoding type {other}")),
         })
+    }
+
+    /// Calls `tick` if it is time.
+    pub fn report(&mut self, mut tick: &mut dyn FnMut(u64) -> u64) {
+        self.tick(&mut tick);
     }
 
     #[inline]
@@ -659,10 +674,17 @@ impl Decoder<'_, '_> {
             );
         }
         let groups = self.length()?;
+        let mut released = false;
         for _ in 0..groups {
-            self.group(kind, &mut stream, &mut tick)?;
+            released |= self.group(kind, &mut stream, &mut tick)?;
         }
-        Ok(stream)
+        if kind >= kind::STREAM_PRODUCERS {
+            self.producers(tick)?;
+        }
+        match released {
+            true => Err(Fault::Foreign(STREAM_RELEASED)),
+            false => Ok(stream),
+        }
     }
 
     fn id(&mut self) -> Result<StreamId> {
@@ -685,7 +707,8 @@ impl Decoder<'_, '_> {
         Ok(())
     }
 
-    fn group(&mut self, kind: u8, stream: &mut Stream, tick: &mut Tick) -> Result<()> {
+    /// Reads a group. Returns whether it has released entries, which belong to no consumer.
+    fn group(&mut self, kind: u8, stream: &mut Stream, tick: &mut Tick) -> Result<bool> {
         let name = self.bytes()?;
         let last_id = self.id()?;
         let entries_read = if kind == kind::STREAM_LISTPACKS {
@@ -711,10 +734,18 @@ impl Decoder<'_, '_> {
         for _ in 0..consumers {
             self.consumer(kind, group, tick)?;
         }
-        if !group.finish_load() {
+        let released = match kind {
+            kind::STREAM_RELEASED => self.length()?,
+            _ => 0,
+        };
+        for _ in 0..released {
+            self.reader.get::<16>()?;
+            self.tick(tick);
+        }
+        if released == 0 && !group.finish_load() {
             return corrupt("NACK of a stream consumer group without a consumer");
         }
-        Ok(())
+        Ok(released > 0)
     }
 
     fn consumer(&mut self, kind: u8, group: &mut Group, tick: &mut Tick) -> Result<()> {
@@ -723,7 +754,7 @@ impl Decoder<'_, '_> {
         let Some(id) = group.create_consumer(&name, seen) else {
             return corrupt("Duplicate stream consumer detected");
         };
-        let active = if kind == kind::STREAM_LISTPACKS_3 {
+        let active = if kind >= kind::STREAM_LISTPACKS_3 {
             self.millis()?
         } else {
             seen

@@ -9,9 +9,12 @@
 //!
 //! The loader and the checker use the same walk, so that both accept the same files.
 
+use std::collections::HashMap;
+
 use super::decode::{Decoder, Fault, Result, Text, corrupt, module_name, string_value};
+use super::foreign::COMPACT_HASH;
 use super::payload::entry_kind_of;
-use super::{Limits, VERSION_REDIS_MAX, VERSION_VALKEY, is_known_version, kind, opcode};
+use super::{Limits, READ_REDIS_MAX, VERSION_VALKEY, is_known_version, kind, opcode};
 use crate::persist::rio::Reader;
 use crate::types::New;
 
@@ -84,6 +87,11 @@ pub trait Sink {
     fn skip_module(&mut self, _name: &str) -> bool {
         false
     }
+    /// A key whose value is of a type that this server does not have. Returns false if it can't be
+    /// skipped.
+    fn skip_foreign(&mut self, _name: &[u8], _what: &str) -> bool {
+        false
+    }
     fn footer(&mut self, found: u64, computed: u64) -> Result<()>;
     /// The walk has ended, with or without an error; it checked this number of packed blocks.
     fn blocks_checked(&mut self, _blocks: u64) {}
@@ -111,9 +119,8 @@ pub fn read_version(reader: &mut Reader, any_version: bool) -> std::result::Resu
         .ok()
         .and_then(|digits| digits.parse().ok())
         .unwrap_or(0);
-    let future = version > VERSION_REDIS_MAX && version != VERSION_VALKEY;
-    let known = is_known_version(version) || (any_version && future);
-    if version < 1 || !known {
+    let future = version > READ_REDIS_MAX;
+    if !is_known_version(version) && !(any_version && future) {
         return Err(Refused::Version(version));
     }
     Ok(version)
@@ -139,6 +146,7 @@ pub fn read<S: Sink>(
         sink,
         meta: Meta::default(),
         name: Vec::new(),
+        templates: HashMap::new(),
     };
     let end = walk.run();
     walk.sink.blocks_checked(walk.decoder.blocks);
@@ -152,6 +160,8 @@ struct Walk<'w, 'r, 's, S> {
     meta: Meta,
     /// The key's name, in a reused buffer.
     name: Vec<u8>,
+    /// The number of fields of each template of compact hashes.
+    templates: HashMap<u64, u64>,
 }
 
 impl<S: Sink> Walk<'_, '_, '_, S> {
@@ -164,7 +174,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
                 begun = true;
                 self.sink.keys_begin(code != opcode::EOF)?;
             }
-            if code < opcode::SLOT_IMPORT {
+            if code < opcode::HASH_TEMPLATE {
                 self.key(code)?;
                 self.meta = Meta::default();
             } else if code == opcode::EOF {
@@ -193,6 +203,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
             _ => Step::Length,
         });
         let decoder = &mut self.decoder;
+        let valkey = decoder.version >= VERSION_VALKEY;
         match code {
             opcode::EXPIRETIME_MS => self.meta.expire_at = Some(decoder.millis()?),
             opcode::EXPIRETIME => {
@@ -230,6 +241,14 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
                     decoder.length()?;
                 }
             }
+            opcode::HASH_TEMPLATE if !valkey => {
+                let (id, fields) = (decoder.length()?, decoder.length()?);
+                for _ in 0..fields {
+                    decoder.bytes()?;
+                }
+                self.templates.insert(id, fields);
+            }
+            opcode::KEY_METADATA if !valkey => decoder.key_metadata()?,
             opcode::SLOT_IMPORT => self.slot_import()?,
             opcode::MODULE_AUX => self.module_aux()?,
             other => return corrupt(format!("Unknown RDB encoding type {other}")),
@@ -257,14 +276,28 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
 
     fn other_key(&mut self, kind: u8, name: &[u8]) -> Result<()> {
         if kind == kind::MODULE_2 {
-            let (id, sink) = (self.decoder.length()?, &mut *self.sink);
-            let module = module_name(id);
-            if sink.skip_module(&module) {
-                return self.skip_module_parts();
+            let module = module_name(self.decoder.length()?);
+            if (self.sink).skip_foreign(name, &format!("a value of the module type '{module}'")) {
+                return self.decoder.module_parts();
             }
             return corrupt(format!(
-                "The RDB file contains module data I can't load: no matching module type '{module}'"
+                "The RDB file contains module data I can't load: no matching module type '{module}' (key '{}')",
+                name.escape_ascii()
             ));
+        }
+        if self.decoder.version < VERSION_VALKEY && kind == kind::COMPACT_PACKED {
+            self.decoder.bytes()?;
+            return self.foreign_key(name, COMPACT_HASH);
+        }
+        if self.decoder.version < VERSION_VALKEY && kind == kind::COMPACT {
+            let id = self.decoder.length()?;
+            let Some(&fields) = self.templates.get(&id) else {
+                return corrupt("A compact hash without its template");
+            };
+            for _ in 0..fields {
+                self.decoder.bytes()?;
+            }
+            return self.foreign_key(name, COMPACT_HASH);
         }
         let sink = &mut *self.sink;
         match self.decoder.value(kind, &mut |offset| sink.tick(offset)) {
@@ -276,8 +309,23 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
                 self.sink.empty_key(name);
                 Ok(())
             }
+            Err(Fault::Foreign(_)) if !is_file_kind(kind) => {
+                corrupt(format!("RDB encoding type {kind} in a file"))
+            }
+            Err(Fault::Foreign(what)) => self.foreign_key(name, what),
             Err(fault) => Err(fault),
         }
+    }
+
+    /// The value of this key has been read, and this server has no such type.
+    fn foreign_key(&mut self, name: &[u8], what: &str) -> Result<()> {
+        if self.sink.skip_foreign(name, what) {
+            return Ok(());
+        }
+        corrupt(format!(
+            "The key '{}' is {what}, which this server does not have: rdb-skip-unknown leaves it out",
+            name.escape_ascii()
+        ))
     }
 
     /// Valkey 9 writes the name and the ranges of slots that are being migrated to this node. The
@@ -294,30 +342,13 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
 
     fn module_aux(&mut self) -> Result<()> {
         let module = module_name(self.decoder.length()?);
-        if self.decoder.length()? != module_part::UINT {
-            return corrupt("Module AUX data without a time");
-        }
-        self.decoder.length()?;
+        self.decoder.module_time()?;
         if self.sink.skip_module(&module) {
-            return self.skip_module_parts();
+            return self.decoder.module_parts();
         }
         corrupt(format!(
             "The RDB file contains AUX module data I can't load: no matching module '{module}'"
         ))
-    }
-
-    /// Skips a module's data, which is a sequence of parts with their types.
-    fn skip_module_parts(&mut self) -> Result<()> {
-        loop {
-            match self.decoder.length()? {
-                module_part::EOF => return Ok(()),
-                module_part::SINT | module_part::UINT => drop(self.decoder.length()?),
-                module_part::FLOAT => drop(self.decoder.reader.get::<4>()?),
-                module_part::DOUBLE => drop(self.decoder.reader.get::<8>()?),
-                module_part::STRING => drop(self.decoder.bytes()?),
-                other => return corrupt(format!("Unknown part of a module's value: {other}")),
-            }
-        }
     }
 
     fn footer(&mut self) -> Result<()> {
@@ -331,6 +362,12 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
     }
 }
 
+/// Whether a type of a foreign value is one of files: those of payloads only are not read to their
+/// end.
+fn is_file_kind(kind: u8) -> bool {
+    kind != kind::COMPACT_PACKED_DUMP && kind != kind::COMPACT_DUMP
+}
+
 /// Whether a part precedes the first key and does not announce keys.
 fn is_before_keys(code: u8) -> bool {
     matches!(
@@ -340,21 +377,6 @@ fn is_before_keys(code: u8) -> bool {
             | opcode::FUNCTION_PRE_GA
             | opcode::MODULE_AUX
             | opcode::SLOT_IMPORT
+            | opcode::HASH_TEMPLATE
     )
-}
-
-/// The types of the parts of a module's value.
-mod module_part {
-    /// The end.
-    pub const EOF: u64 = 0;
-    /// A signed integer.
-    pub const SINT: u64 = 1;
-    /// An unsigned integer.
-    pub const UINT: u64 = 2;
-    /// A float.
-    pub const FLOAT: u64 = 3;
-    /// A double.
-    pub const DOUBLE: u64 = 4;
-    /// A string.
-    pub const STRING: u64 = 5;
 }

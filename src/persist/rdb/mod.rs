@@ -36,8 +36,11 @@
 //! Versions 12 to 79 are Redis's and 80 on are Valkey's, which both use value type 22, for
 //! different things: the version decides.
 //!
-//! **Reading** knows every type that Redis wrote since 2.0 and Valkey since 7.2; modules' values
-//! are refused, with the module's name in the error, since only the module can read them.
+//! **Reading** knows every type that Redis wrote from 2.0 to 8.6 and Valkey from 7.2 to 9.1. Files
+//! of later versions, up to those that are known to exist, are read, too: only a value of a type
+//! that this server does not have, or of a module, is refused, with its type and key in the error
+//! ([`foreign`]). With `rdb-skip-unknown` it is left out and counted instead. The ids of producers
+//! in a stream (Redis 8.6, XADD IDMP) are left out always.
 //!
 //! **Invariant:** a saved file loads to an equal data set, whatever its encodings
 //! (`tests::what_is_saved_loads`).
@@ -48,12 +51,15 @@ pub mod background;
 pub mod check;
 pub mod decode;
 pub mod encode;
+mod foreign;
 pub mod legacy;
 pub mod load;
 pub mod payload;
 pub mod save;
 pub mod transfer;
 
+#[cfg(test)]
+mod foreign_tests;
 #[cfg(test)]
 mod tests;
 
@@ -109,20 +115,28 @@ impl Position {
     }
 }
 
-/// The newest version of Redis that can be read.
+/// The newest version of Redis that is fully understood.
 pub const VERSION_REDIS_MAX: u32 = 12;
+/// The newest version of Redis that is read by the types in it: 13 is Redis 8.6, 14 is 8.8.
+const READ_REDIS_MAX: u32 = 14;
+/// The newest version of Valkey that is read by the types in it.
+const READ_VALKEY_MAX: u32 = 99;
 /// The version of Valkey 9.
 pub const VERSION_VALKEY: u32 = 80;
 /// From this version on, fields may have a time to live.
 pub const VERSION_FIELD_TTL: u32 = 12;
 
-/// Whether files and payloads of a version are fully understood.
+/// Whether files and payloads of a version are read.
 pub fn is_known_version(version: u32) -> bool {
-    (1..=VERSION_REDIS_MAX).contains(&version) || version == VERSION_VALKEY
+    (1..=READ_REDIS_MAX).contains(&version) || (VERSION_VALKEY..=READ_VALKEY_MAX).contains(&version)
 }
 
 /// The bytes before a key, or in place of one.
 pub mod opcode {
+    /// Redis 8.10: the fields of compact hashes.
+    pub const HASH_TEMPLATE: u8 = 242;
+    /// Redis 8.6: metadata of modules for the next key.
+    pub const KEY_METADATA: u8 = 243;
     /// Valkey 9: a running slot migration.
     pub const SLOT_IMPORT: u8 = 243;
     /// Cluster mode: the number of keys of a slot.
@@ -205,10 +219,26 @@ pub mod kind {
     pub const HASH_METADATA: u8 = 24;
     /// Redis 7.4: a hash with expiry times, as a listpack of triples.
     pub const HASH_LISTPACK_EX: u8 = 25;
+    /// Valkey 9.2: a path hash.
+    pub const PATH_HASH: u8 = 23;
+    /// Redis 8.6: a stream with the ids of its producers.
+    pub const STREAM_PRODUCERS: u8 = 26;
+    /// Redis 8.8: a stream with released entries.
+    pub const STREAM_RELEASED: u8 = 27;
+    /// Redis 8.8: an array.
+    pub const ARRAY: u8 = 28;
+    /// Redis 8.10: a compact hash in a payload.
+    pub const COMPACT_PACKED_DUMP: u8 = 29;
+    /// Redis 8.10: a compact hash as a listpack.
+    pub const COMPACT_PACKED: u8 = 30;
+    /// Redis 8.10: a compact hash in a payload, as pairs.
+    pub const COMPACT_DUMP: u8 = 31;
+    /// Redis 8.10: a compact hash as values.
+    pub const COMPACT: u8 = 32;
 
     /// Whether a byte is the type of a value, and neither an opcode nor unknown.
     pub fn is_known(kind: u8) -> bool {
-        matches!(kind, STRING..=MODULE_2 | HASH_ZIPMAP..=HASH_LISTPACK_EX)
+        matches!(kind, STRING..=MODULE_2 | HASH_ZIPMAP..=COMPACT)
     }
 }
 

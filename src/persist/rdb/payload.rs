@@ -9,7 +9,7 @@
 
 use super::decode::{Decoder, Fault, Result, Text, corrupt, string_value};
 use super::encode::{Encoder, version_for};
-use super::{Limits, is_known_version, kind, opcode};
+use super::{Limits, VERSION_VALKEY, is_known_version, kind, opcode};
 use crate::persist::rio::{Reader, Writer, checksum};
 use crate::types::{KeyRef, New, Value, kind as entry_kind};
 
@@ -104,10 +104,7 @@ pub fn restore<R>(
 ) -> Result<R> {
     let mut source = body;
     let mut reader = Reader::new(&mut source, Some(body.len() as u64)).without_checksum();
-    let kind = reader.get_u8()?;
-    if !kind::is_known(kind) {
-        return corrupt(format!("Unknown RDB encoding type {kind}"));
-    }
+    let mut kind = reader.get_u8()?;
     let mut decoder = Decoder {
         reader: &mut reader,
         limits: Limits {
@@ -118,6 +115,13 @@ pub fn restore<R>(
         next_tick: u64::MAX,
         blocks: 0,
     };
+    if kind == opcode::KEY_METADATA && version < VERSION_VALKEY {
+        decoder.key_metadata()?;
+        kind = decoder.reader.get_u8()?;
+    }
+    if !kind::is_known(kind) {
+        return corrupt(format!("Unknown RDB encoding type {kind}"));
+    }
     if kind == kind::STRING {
         let mut text: Text = decoder.text()?;
         let (kind, value) = string_value(&mut text);

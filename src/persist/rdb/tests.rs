@@ -460,7 +460,7 @@ fn an_unknown_version_or_signature_is_refused() {
     for file in [
         &b"REDIS0987\xff"[..],
         b"REDIS0000\xff",
-        b"VALKEY081\xff",
+        b"VALKEY079\xff",
         b"MAGIC0011\xff",
     ] {
         assert!(matches!(load(file).1, Err(LoadError::Refused)));

@@ -120,6 +120,10 @@ impl Sink for Witness {
         true
     }
 
+    fn skip_foreign(&mut self, _name: &[u8], _what: &str) -> bool {
+        true
+    }
+
     fn footer(&mut self, _found: u64, _computed: u64) -> Result<()> {
         Ok(())
     }

@@ -30,6 +30,7 @@ pub fn persistence(view: &View, out: &mut Report) {
     out.field("rdb_saves", server.rdb.saves);
     out.field("rdb_last_cow_size", server.rdb.last_cow_bytes);
     out.field("rdb_last_load_keys_expired", server.rdb.last_load.expired);
+    out.field("rdb_last_load_keys_skipped", server.rdb.last_load.skipped);
     out.field("rdb_last_load_keys_loaded", server.rdb.last_load.loaded);
     out.field("aof_enabled", (server.aof.state != State::Off) as u8);
     out.field(
