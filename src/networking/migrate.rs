@@ -102,6 +102,10 @@ impl Migrations {
 
 /// Begins what was requested, and continues what has news. At the top level only.
 pub fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
+    // While a data set is loaded, turns are nested.
+    if server.is_nested() {
+        return;
+    }
     let oldest = server.migrations.idle.first();
     if oldest.is_some_and(|idle| idle.since_ms + IDLE_MS <= server.clock.now_ms) {
         let idle = server.migrations.idle.remove(0);
