@@ -118,6 +118,8 @@ fn unsubscribe_generic(ctx: &mut Ctx, kind: Kind) -> CmdResult {
 fn publish(ctx: &mut Ctx) -> CmdResult {
     let offset = ctx.server.offset_of_message(ctx.client);
     let receivers = pubsub::publish(ctx.server, ctx.argv[1], ctx.argv[2], offset);
+    let propagation = &mut ctx.server.propagation;
+    propagation.to_replicas(ctx.client.db, ctx.argv);
     ctx.client.reply.integer(receivers as i64);
     Ok(())
 }
@@ -126,6 +128,8 @@ fn publish(ctx: &mut Ctx) -> CmdResult {
 fn spublish(ctx: &mut Ctx) -> CmdResult {
     let offset = ctx.server.offset_of_message(ctx.client);
     let receivers = pubsub::publish_shard(ctx.server, ctx.argv[1], ctx.argv[2], offset);
+    let propagation = &mut ctx.server.propagation;
+    propagation.to_replicas(ctx.client.db, ctx.argv);
     ctx.client.reply.integer(receivers as i64);
     Ok(())
 }

@@ -115,6 +115,15 @@ impl Propagation {
             self.unit.push(db, sink::ALL, argv);
         }
     }
+
+    /// Propagates the running command, which changes no key, to replicas only.
+    #[inline]
+    pub fn to_replicas(&mut self, db: u32, argv: &[&[u8]]) {
+        let sinks = self.sinks & !self.withheld & sink::REPLICAS;
+        if sinks != 0 {
+            self.unit.push(db, sinks, argv);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -212,3 +212,29 @@ fn a_script_waits_for_the_writes_of_its_caller() {
     replica.expect("attached").acked = end;
     assert_eq!(say(&mut server, 0, &[script]), ":1\r\n");
 }
+
+/// As from Redis 8.2 and Valkey 8.0, command by command.
+#[test]
+fn messages_go_to_replicas_alone() {
+    let mut server = server_with_both_sinks();
+    fed(&mut server);
+    let mut stream = |lines: &[&str]| {
+        say(&mut server, 0, lines);
+        let (aof, stream) = fed(&mut server);
+        assert!(!aof.contains("lish"), "{aof}");
+        stream
+    };
+    let publish = "*3 $7 PUBLISH $1 c $1 m ";
+    let select = "*2 $6 SELECT $1 0 ";
+    assert_eq!(stream(&["PUBLISH c m"]), format!("{select}{publish}"));
+    assert_eq!(stream(&["SPUBLISH c m"]), "*3 $8 SPUBLISH $1 c $1 m ");
+    assert_eq!(stream(&["MULTI", "PUBLISH c m", "EXEC"]), publish);
+    let both = stream(&["MULTI", "PUBLISH c m", "SET k v", "EXEC"]);
+    let set = "*3 $3 SET $1 k $1 v ";
+    assert_eq!(both, format!("*1 $5 MULTI {publish}{set}*1 $4 EXEC "));
+    let script =
+        |before: &str| format!("EVAL \"{before} return redis.call('PUBLISH', 'c', 'm')\" 0");
+    assert_eq!(stream(&[&script("")]), publish);
+    let withheld = "redis.set_repl(redis.REPL_NONE)";
+    assert_eq!(stream(&[&script(withheld)]), "");
+}
