@@ -24,6 +24,10 @@ use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 pub const ZERO_COPY_MIN: usize = 16 * 1024;
 /// `buf` becomes a node when it has this length and would have to grow.
 const SEAL_MIN: usize = 64 * 1024;
+/// An unsent `buf` becomes a node if it has this length.
+const SEAL_UNSENT_MIN: usize = 16 * 1024;
+/// The room for nodes that is kept when all have been sent.
+const KEEP_NODES: usize = 64;
 /// An empty buffer larger than this is freed.
 const KEEP_MAX: usize = 16 * 1024;
 
@@ -509,6 +513,9 @@ impl ReplyBuf {
             self.sent -= len;
             self.queued -= len;
             self.nodes.pop_front();
+            if self.nodes.is_empty() {
+                self.nodes.shrink_to(KEEP_NODES);
+            }
         }
         if self.sent >= self.buf.len() {
             self.sent = 0;
@@ -519,10 +526,13 @@ impl ReplyBuf {
         }
     }
 
-    /// The socket is full: the rest becomes a node, so that memory is freed piece by piece as the
-    /// rest is sent.
+    /// The socket is full: a long rest becomes a node, so that memory is freed piece by piece as
+    /// the rest is sent. A short one grows: a client that sends a request in each turn and does not
+    /// read would otherwise have a node for each reply.
     pub fn seal_unsent(&mut self) {
-        self.seal();
+        if self.buf.len() >= SEAL_UNSENT_MIN {
+            self.seal();
+        }
     }
 
     /// Gives an allocated buffer to an empty reply; see `networking::write`.
@@ -551,5 +561,46 @@ impl ReplyBuf {
             limit: self.limit,
             ..ReplyBuf::default()
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The socket is full, and each turn adds a short reply.
+    #[test]
+    fn many_short_replies_that_are_not_read_are_few_nodes() {
+        let mut reply = ReplyBuf::new(false);
+        for _ in 0..100_000 {
+            reply.ok();
+            reply.seal_unsent();
+        }
+        assert_eq!(reply.bytes(), 500_000);
+        assert!(reply.node_count() <= 500_000 / SEAL_UNSENT_MIN);
+        assert!(reply.memory() < 700_000, "{}", reply.memory());
+        // Sent in pieces, the bytes are the same.
+        let mut all = Vec::new();
+        while !reply.is_empty() {
+            let mut pieces = [IoSlice::new(&[]); 8];
+            let n = reply.io_slices(&mut pieces);
+            let sent = pieces[0].len().min(7001);
+            all.extend_from_slice(&pieces[0][..sent]);
+            assert!(n > 0);
+            reply.advance(sent);
+        }
+        assert!(all == b"+OK\r\n".repeat(100_000));
+    }
+
+    #[test]
+    fn the_room_of_sent_nodes_is_given_back() {
+        let mut reply = ReplyBuf::new(false);
+        let value = Arc::new(vec![b'v'; ZERO_COPY_MIN]);
+        for _ in 0..10_000 {
+            reply.bulk_shared(value.clone());
+        }
+        reply.advance(reply.bytes());
+        assert!(reply.is_empty());
+        assert!(reply.nodes.capacity() <= 2 * KEEP_NODES);
     }
 }
