@@ -1,4 +1,4 @@
-//! What clients of a replica see.
+//! What clients of a replica see, and what a replica may send.
 
 mod common;
 
@@ -105,4 +105,31 @@ fn a_random_key_may_be_an_expired_one_where_it_stays() {
     assert_eq!(other.line("RANDOMKEY"), "$3\r\nkey\r\n");
     conn.line("CLIENT UNPAUSE");
     assert_eq!(other.line("RANDOMKEY"), "$-1\r\n");
+}
+
+/// The connection of a replica carries the stream: a reply would be a part of it.
+#[test]
+fn a_replica_that_sends_a_command_with_a_reply_is_closed() {
+    let server = Peer::aeris(SETTINGS);
+    for command in ["PING", "GET k", "XINFO HELP", "MULTI", "NOSUCH"] {
+        let mut replica = server.connect();
+        replica.send(b"SYNC\r\n");
+        wait_for(&server, |info| info.contains("connected_slaves:1"));
+        replica.send(format!("{command}\r\n").as_bytes());
+        wait_for(&server, |info| info.contains("connected_slaves:0"));
+    }
+    let mut replica = server.connect();
+    replica.send(b"PSYNC ? -1\r\nREPLCONF ACK 0\r\n");
+    assert!(replica.raw_line().starts_with("+FULLRESYNC "));
+    wait_for(&server, |info| info.contains("state=online"));
+}
+
+#[test]
+fn an_offset_that_is_no_number_is_refused() {
+    let server = Peer::aeris(SETTINGS);
+    let mut conn = server.connect();
+    let refused = "-ERR value is not an integer or out of range\r\n";
+    assert_eq!(conn.line("PSYNC replicationid offset_str"), refused);
+    assert_eq!(conn.line("PSYNC ? x"), refused);
+    assert_eq!(conn.line("PING"), "+PONG\r\n");
 }

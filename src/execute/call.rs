@@ -6,6 +6,7 @@
 //! ```
 
 use crate::armed;
+use crate::client::reply::Mark;
 use crate::client::resp::Sent;
 use crate::client::{Client, flag};
 use crate::command;
@@ -66,7 +67,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     let reply_bytes = c.reply.bytes_since(reply_from);
     // The queued commands may have changed CLIENT REPLY: EXEC has removed unwanted replies already.
     if failed || !cmd.is(command::RUNS_QUEUE) {
-        c.drop_unwanted_reply(reply_from);
+        drop_unwanted_reply(server, c, reply_from);
     }
     if !c.has(flag::BLOCKED | flag::AOF_LOADER) {
         account(server, c, argv, id, spent, failed);
@@ -210,5 +211,15 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
     if c.has(stream_errors::NOTED) {
         stream_errors::note(server, c, &error);
     }
-    c.drop_unwanted_reply(reply_from);
+    drop_unwanted_reply(server, c, reply_from);
+}
+
+/// Removes the reply that begins at `from` if no one reads it: CLIENT REPLY, or the client is a
+/// replica.
+#[inline]
+fn drop_unwanted_reply(server: &mut Server, c: &mut Client, from: Mark) {
+    if c.has(flag::REPLY_OFF | flag::REPLY_SKIP | flag::REPLICA) {
+        c.drop_unwanted_reply(from);
+        stream_errors::refuse_reply(server, c, from);
+    }
 }

@@ -12,8 +12,10 @@
 //! on. A command of a script that fails is not an error of the stream, as long as the script
 //! itself does not fail.
 
+use crate::client::reply::Mark;
 use crate::client::table::Net;
 use crate::client::{Client, flag};
+use crate::clients::describe::describe;
 use crate::config::PropagationErrorBehavior as Behavior;
 use crate::error::Error;
 use crate::state::Server;
@@ -59,6 +61,26 @@ pub fn note(server: &mut Server, c: &mut Client, error: &Error) {
         Behavior::Resync if follows => resync(server, c),
         _ => {}
     }
+}
+
+/// A replica's connection carries the stream, so a command with a reply that begins at `from` ends
+/// it. The replies to SYNC and PSYNC precede the stream.
+#[cold]
+pub fn refuse_reply(server: &mut Server, c: &mut Client, from: Mark) {
+    if !c.has(flag::REPLICA) || c.reply.bytes_since(from) == 0 {
+        return;
+    }
+    let command = c.shown_cmd.map(|id| server.commands.entry(id));
+    if command.is_some_and(|entry| matches!(&*entry.fullname, "sync" | "psync")) {
+        return;
+    }
+    let name = command.map_or("<unknown>".into(), |entry| entry.fullname.clone());
+    c.reply.truncate(from);
+    log::warn!(
+        "Replica generated a reply to command '{name}', disconnecting it: {}",
+        describe(server, c)
+    );
+    Net::close_asap(&mut server.net.close_asap, c);
 }
 
 /// The error as the peers' logs show it: without the code `ERR`, with a `-` before another code.

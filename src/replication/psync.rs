@@ -43,8 +43,6 @@ pub enum Answer {
 pub enum Reason {
     /// `PSYNC ? -1`: it has no history.
     Requested,
-    /// The offset is not a number.
-    NotANumber,
     /// Its history is another one.
     UnknownId,
     /// It has more of the second id's history than this server.
@@ -92,10 +90,7 @@ pub fn two_channels(announced: &Announced, offered: Offered) -> Option<Dialect> 
 }
 
 /// The decision on `PSYNC id offset`. The case of ids does not matter.
-pub fn decide(history: History, id: &[u8], offset: Option<i64>) -> Answer {
-    let Some(offset) = offset else {
-        return Answer::Full(Reason::NotANumber);
-    };
+pub fn decide(history: History, id: &[u8], offset: i64) -> Answer {
     let is = |known: &str| id.eq_ignore_ascii_case(known.as_bytes());
     let known = is(history.id) || is(history.second_id) && offset <= history.second_offset;
     if !known {
@@ -129,7 +124,7 @@ mod tests {
     };
 
     fn ask(id: &str, offset: i64) -> Answer {
-        decide(HISTORY, id.as_bytes(), Some(offset))
+        decide(HISTORY, id.as_bytes(), offset)
     }
 
     #[test]
@@ -165,10 +160,6 @@ mod tests {
     fn strangers_get_a_snapshot() {
         assert_eq!(ask("?", -1), Answer::Full(Reason::Requested));
         assert_eq!(ask("cccc", 150), Answer::Full(Reason::UnknownId));
-        assert_eq!(
-            decide(HISTORY, b"aaaa", None),
-            Answer::Full(Reason::NotANumber)
-        );
     }
 
     #[test]
@@ -231,7 +222,7 @@ mod tests {
             ..HISTORY
         };
         for n in [0, 101, 200, 201] {
-            let answer = decide(closed, b"aaaa", Some(n));
+            let answer = decide(closed, b"aaaa", n);
             let future = n > 200;
             assert_eq!(answer, Answer::Full(Reason::NotHeld { future }));
         }

@@ -64,7 +64,11 @@ pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<()
     log::info!("Replica {name} asks for synchronization");
     let answer = match request {
         Request::Psync { id, offset, .. } if !replica.announced.rdb_channel => {
-            psync::decide(server.replication.history(), id, parse_i64(offset))
+            let Some(offset) = parse_i64(offset) else {
+                log::warn!("Replica {name} asks for synchronization but with a wrong offset");
+                return Err(Error::NOT_INTEGER);
+            };
+            psync::decide(server.replication.history(), id, offset)
         }
         _ => Answer::Full(Reason::Requested),
     };
@@ -188,7 +192,6 @@ const SHOWN_MAX: usize = 64;
 fn log_reason(replication: &Replication, reason: Reason, name: &str, id: &[u8], offset: &[u8]) {
     let (id, offset) = (printable(id, SHOWN_MAX), printable(offset, SHOWN_MAX));
     match reason {
-        Reason::NotANumber => {}
         Reason::Requested => log::info!("Full resync requested by replica {name}"),
         Reason::UnknownId => log::info!(
             "Partial resynchronization not accepted: Replication ID mismatch (Replica asked for '{id}', my replication \

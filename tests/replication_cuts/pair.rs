@@ -107,6 +107,7 @@ impl Primary {
             end: self.stream.end(),
         };
         let offset = offset.and_then(|text| text.parse().ok());
+        let offset = offset.expect("a number");
         match psync::decide(history, id, offset) {
             Answer::Continue { offset } => {
                 let mut out = format!("+CONTINUE {}\r\n", self.id).into_bytes();

@@ -150,7 +150,7 @@ impl Stream {
     /// Closes the stream and drops its bytes. The offset stays; cursors and pins are lost.
     pub fn close(&mut self) {
         self.first_block += self.blocks.len() as u64;
-        self.blocks.clear();
+        self.blocks = VecDeque::new();
         self.pins.clear();
         (self.memory, self.cursors) = (0, 0);
     }
@@ -205,14 +205,15 @@ impl Stream {
 
     /// The memory of all blocks: INFO's `mem_total_replication_buffers`.
     pub fn memory(&self) -> usize {
-        self.memory
+        let free = self.blocks.capacity() - self.blocks.len();
+        self.memory + free * size_of::<Block>()
     }
 
     /// The part of it that exceeds the backlog. Evicting keys would not make it smaller, and after
     /// a slow replica has left, it is freed within the next turns.
     pub fn memory_beyond_backlog(&self) -> usize {
         let backlog = usize::try_from(self.backlog_size).unwrap_or(usize::MAX);
-        self.memory.saturating_sub(backlog)
+        self.memory().saturating_sub(backlog)
     }
 
     /// The part of it that only slow replicas need: INFO's `mem_clients_slaves`.
@@ -225,7 +226,7 @@ impl Stream {
 
     /// The part of it that is the backlog: INFO's `mem_replication_backlog`.
     pub fn memory_for_backlog(&self) -> usize {
-        self.memory - self.memory_for_replicas()
+        self.memory() - self.memory_for_replicas()
     }
 
     /// Frees up to [`TRIM_MAX`] blocks that neither a cursor nor the backlog needs. Returns whether
@@ -233,12 +234,16 @@ impl Stream {
     pub fn trim(&mut self) -> bool {
         for _ in 0..TRIM_MAX {
             if !self.first_is_unneeded() {
-                return false;
+                break;
             }
             if let Some(first) = self.blocks.pop_front() {
                 self.first_block += 1;
                 self.memory -= first.memory();
             }
+        }
+        // After a slow replica has left, the places of its blocks go, too.
+        if self.blocks.capacity() / 4 > self.blocks.len() {
+            self.blocks.shrink_to(2 * self.blocks.len());
         }
         self.check();
         self.first_is_unneeded()
