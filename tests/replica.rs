@@ -133,3 +133,41 @@ fn an_offset_that_is_no_number_is_refused() {
     assert_eq!(conn.line("PSYNC ? x"), refused);
     assert_eq!(conn.line("PING"), "+PONG\r\n");
 }
+
+/// A snapshot in a file is for its replicas, unless `save` wants such files.
+#[test]
+fn a_child_whose_replicas_have_left_is_ended() {
+    for (save, goes_on) in [("", false), ("900 1", true)] {
+        let settings = [
+            "--repl-diskless-sync",
+            "no",
+            "--rdb-key-save-delay",
+            "1000000",
+        ];
+        let server = Peer::aeris(&[&settings[..], &["--save", save]].concat());
+        let mut conn = server.connect();
+        for i in 0..100 {
+            conn.line(&format!("SET {i} v"));
+        }
+        let saves = |conn: &mut Conn| {
+            conn.line("INFO persistence")
+                .contains("rdb_bgsave_in_progress:1")
+        };
+        let mut replicas: Vec<Conn> = (0..2).map(|_| server.connect()).collect();
+        for replica in &mut replicas {
+            replica.send(b"PSYNC ? -1\r\n");
+            assert!(replica.raw_line().starts_with("+FULLRESYNC "));
+        }
+        replicas.pop();
+        wait_for(&server, |info| info.contains("connected_slaves:1"));
+        assert!(saves(&mut conn));
+        replicas.pop();
+        wait_for(&server, |info| info.contains("connected_slaves:0"));
+        if goes_on {
+            assert!(saves(&mut conn));
+        } else {
+            while saves(&mut conn) {}
+        }
+        assert_eq!(conn.line("PING"), "+PONG\r\n");
+    }
+}

@@ -40,8 +40,11 @@ pub struct Snapshot {
 
 /// How a snapshot comes from the child to the replicas.
 pub enum Way {
-    /// It is written to the disk and sent to the replicas from there.
-    Disk,
+    /// It is written to the disk and sent to the replicas from there. `useless`: the replicas have
+    /// left, and the child was told to end.
+    Disk {
+        useless: bool,
+    },
     Pipe(Broadcast),
     /// The child writes to a connection of each replica.
     Sockets(Sockets),

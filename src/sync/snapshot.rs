@@ -22,7 +22,7 @@ use crate::client::announced::Announced;
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
 use crate::error::Error;
-use crate::persist::child::{Kind, Outcome, ReplicationHooks, Target, Wish};
+use crate::persist::child::{self, Kind, Outcome, ReplicationHooks, Target, Wish};
 use crate::persist::rdb::save::{Contents, SaveOptions};
 use crate::persist::rdb::transfer;
 use crate::persist::rdb::{self, background};
@@ -83,7 +83,9 @@ fn join(server: &mut Server, c: &mut Client) -> bool {
         return false;
     };
     let offset = match &server.replication.snapshot {
-        Some(snapshot) if snapshot.form == wanted && matches!(snapshot.way, Way::Disk) => {
+        Some(snapshot)
+            if snapshot.form == wanted && matches!(snapshot.way, Way::Disk { useless: false }) =>
+        {
             snapshot.offset
         }
         _ => return false,
@@ -113,7 +115,7 @@ fn form_of(announced: &Announced) -> Form {
 /// Whether the running snapshot is sent to replicas while it is created.
 pub fn is_being_sent(server: &Server) -> bool {
     let snapshot = server.replication.snapshot.as_ref();
-    snapshot.is_some_and(|snapshot| !matches!(snapshot.way, Way::Disk))
+    snapshot.is_some_and(|snapshot| !matches!(snapshot.way, Way::Disk { .. }))
 }
 
 /// The cron's step: starts a snapshot if it is time. `repl-diskless-sync-delay` is a delay for
@@ -186,7 +188,9 @@ pub fn start(server: &mut Server) -> bool {
         (true, true) => channels::start(server, &receivers, offset, &options),
         (true, false) => transfer::through_pipe(server, &options)
             .map(|pipe| Way::Pipe(Broadcast::new(pipe, receivers.clone()))),
-        (false, _) => background::start_with(server, options).map(|()| Way::Disk),
+        (false, _) => {
+            background::start_with(server, options).map(|()| Way::Disk { useless: false })
+        }
     };
     match started {
         Ok(way) => {
@@ -270,10 +274,27 @@ pub fn ended(server: &mut Server, outcome: &Outcome) {
             server.replication.snapshot = None;
             channels::ended(server, &targets, outcome);
         }
-        (Some(Way::Disk), Target::Disk) => send_files(server, outcome.succeeded()),
+        (Some(Way::Disk { .. }), Target::Disk) => send_files(server, outcome.succeeded()),
         _ => {}
     }
     start_if_due(server);
+}
+
+/// Ends the child whose file was for replicas only when none of them is left.
+pub fn end_useless_child(server: &mut Server) {
+    let replication = &mut server.replication;
+    let Some(snapshot) = &mut replication.snapshot else {
+        return;
+    };
+    let Way::Disk { useless } = &mut snapshot.way else {
+        return;
+    };
+    let waits = |replica: &Replica| matches!(replica.state, State::SnapshotRunning);
+    let wanted = !server.config.save.is_empty() || replication.replicas.iter().any(waits);
+    if !wanted && !*useless {
+        *useless = true;
+        child::kill(server, Kind::Rdb);
+    }
 }
 
 /// Sends the file to each replica that waits for it.

@@ -31,7 +31,7 @@ use crate::persist::child::{self, Wish};
 use crate::propagate::gate;
 use crate::replication::replicas::{Replica, State};
 use crate::state::Server;
-use crate::sync::channels;
+use crate::sync::{channels, snapshot};
 
 /// The maximum number of bytes for one replica in one turn.
 const BYTES_PER_TURN: usize = 1024 * 1024;
@@ -45,6 +45,7 @@ pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
         return;
     }
     start_snapshot(server);
+    snapshot::end_useless_child(server);
     broadcast::follow(el, server);
     channels::follow(server);
     ask_for_acks(server);
