@@ -72,6 +72,10 @@ impl Error {
     pub const OOM: Error = Error::of("OOM command not allowed when used memory > 'maxmemory'.");
     /// `READONLY You can't write against a read only replica.`
     pub const READONLY: Error = Error::of("READONLY You can't write against a read only replica.");
+    /// `MASTERDOWN Link with MASTER is down ..`, the same text in all four servers.
+    pub const MASTERDOWN: Error = Error::of(
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    );
     /// `NOREPLICAS Not enough good replicas to write.`
     pub const NOREPLICAS: Error = Error::of("NOREPLICAS Not enough good replicas to write.");
     /// `EXECABORT Transaction discarded because of previous errors.`

@@ -112,8 +112,6 @@ table! {
     // Replies.
 
     LOADING = differ!("Redis" / "Valkey" in "LOADING ", " is loading the dataset in memory");
-    MASTERDOWN = differ!("MASTER" / "PRIMARY" in
-        "MASTERDOWN Link with ", " is down and replica-serve-stale-data is set to 'no'.");
     BUSY_SCRIPT = differ!("Redis" / "Valkey" in
         "BUSY ", " is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
     BUSY_FUNCTION = differ!("Redis" / "Valkey" in

@@ -368,7 +368,7 @@ fn check_replica(
         None => flags,
     };
     if is_stale(server) && allowed & command::STALE == 0 {
-        return Err(Error::of(server.config.text(texts::MASTERDOWN)));
+        return Err(Error::MASTERDOWN);
     }
     Ok(())
 }

@@ -19,7 +19,6 @@ use crate::script::{Busy, Kind, Running};
 use crate::state::Server;
 use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, Kind as Type, Outcome};
 use crate::sys::ticks;
-use crate::texts;
 
 /// What is to be run.
 pub struct Job<'a> {
@@ -123,7 +122,7 @@ fn check(server: &Server, caller: &Client, job: &Job, out_of_memory: bool) -> Re
     let stale = dispatch::is_stale(server);
     if job.flags & flags::COMPATIBILITY != 0 {
         return match stale {
-            true => Err(Error::of(server.config.text(texts::MASTERDOWN))),
+            true => Err(Error::MASTERDOWN),
             false => Ok(()),
         };
     }
