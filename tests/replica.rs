@@ -186,3 +186,36 @@ fn a_child_whose_replicas_have_left_is_ended() {
         assert_eq!(conn.line("PING"), "+PONG\r\n");
     }
 }
+
+/// A snapshot through a pipe is as fast as the slowest replica, which alone is blamed for it.
+#[test]
+fn a_replica_that_waits_for_a_slower_one_is_not_dropped() {
+    let settings = ["--repl-diskless-sync", "yes", "--rdbcompression", "no"];
+    let server = Peer::aeris(
+        &[
+            &settings[..],
+            SETTINGS,
+            &["--repl-diskless-sync-max-replicas", "2"],
+        ]
+        .concat(),
+    );
+    let mut conn = server.connect();
+    assert_eq!(conn.line("DEBUG POPULATE 3000 key 10000"), "+OK\r\n");
+    assert_eq!(
+        conn.line("CONFIG SET repl-diskless-sync-delay 1000 repl-timeout 1"),
+        "+OK\r\n"
+    );
+    let [mut fast, _slow] = [0, 1].map(|_| {
+        let mut replica = server.connect();
+        assert_eq!(replica.line("REPLCONF capa eof"), "+OK\r\n");
+        replica.send(b"PSYNC ? -1\r\n");
+        replica
+    });
+    let mut received = 0;
+    while received < 30_000_000 {
+        let some = fast.read_some();
+        assert!(some > 0, "closed after {received} bytes");
+        received += some;
+    }
+    wait_for(&server, |info| info.contains("connected_slaves:1"));
+}

@@ -102,7 +102,8 @@ pub struct Replica {
     pub acked_aof: u64,
     /// The Unix time of its last acknowledgement, in milliseconds.
     pub ack_ms: i64,
-    /// The time at which its socket last accepted bytes of a snapshot; 0 before the first.
+    /// The time at which its socket last accepted bytes of a snapshot; 0 before the first, and
+    /// while it has all bytes that the child has written.
     pub wrote_ms: i64,
 }
 

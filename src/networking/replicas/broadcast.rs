@@ -175,7 +175,7 @@ fn send_chunk(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) {
         Ok(sent) => {
             let complete = sent == rest.len();
             broadcast.receivers[at].sent += sent;
-            note_sent(server, c, sent);
+            note_sent(server, c, sent, complete);
             match complete {
                 true => el.clear_handler(token, Mask::WRITABLE),
                 false => wait_for_socket(el, c),
@@ -204,14 +204,19 @@ fn write_all_it_takes(conn: &mut Connection, bytes: &[u8]) -> io::Result<usize> 
     Ok(sent)
 }
 
-fn note_sent(server: &mut Server, c: &mut Client, bytes: usize) {
+/// Counts the bytes. `complete`: the replica has the whole chunk, so it delays no other.
+fn note_sent(server: &mut Server, c: &mut Client, bytes: usize, complete: bool) {
     c.net_out += bytes as u64;
     server.stats.net_output_bytes += bytes as u64;
     server.stats.net_repl_output_bytes += bytes as u64;
     let now_ms = server.clock.now_ms;
     let replica = server.replication.replicas.get_mut(c.reference());
-    if let Some(replica) = replica.filter(|_| bytes > 0) {
-        replica.wrote_ms = now_ms;
+    if let Some(replica) = replica {
+        replica.wrote_ms = match replica.wrote_ms {
+            _ if complete => 0,
+            since_ms if bytes == 0 && since_ms > 0 => since_ms,
+            _ => now_ms,
+        };
     }
 }
 
