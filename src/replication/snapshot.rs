@@ -41,7 +41,7 @@ pub struct Snapshot {
 /// How a snapshot comes from the child to the replicas.
 pub enum Way {
     /// It is written to the disk and sent to the replicas from there. `useless`: the replicas have
-    /// left, and the child was told to end.
+    /// left, and the child has been killed.
     Disk {
         useless: bool,
     },
