@@ -1,6 +1,6 @@
 # `make help` lists the targets. Settings on the command line: ARGS (run, bench, suite),
 # PREFIX and DESTDIR (install), CASES (generated histories in compat-long), SECONDS and TARGETS (fuzz),
-# MINUTES (soak, chaos), SEED (chaos), ROUNDS (crash).
+# MINUTES (soak, chaos), SEED (chaos), ROUNDS (crash), N (lesson-diff, exercise).
 
 CARGO   ?= cargo
 TARGET  ?= $(or $(CARGO_TARGET_DIR),target)
@@ -17,7 +17,9 @@ PROGRAMS = aeris-server aeris-check-rdb aeris-check-aof
 # Redis's names for the programs: a program that is started under such a name behaves as the one of that name.
 REDIS_NAMES = redis-server redis-check-rdb redis-check-aof
 
-.PHONY: all run test check compat compat-long interop bench suite suite-long fuzz asan crash chaos miri soak install install-redis-names help
+N       ?= 2
+
+.PHONY: all run test check compat compat-long interop bench suite suite-long fuzz asan crash chaos miri lesson-diff exercise soak install install-redis-names help
 .NOTPARALLEL:
 
 all:            ## build the server (release)
@@ -84,6 +86,13 @@ chaos: peers    ## five servers, cut links, stopped and killed processes, full d
 miri:           ## the same under Miri, which detects undefined behaviour (a quarter of an hour)
 	@tools/nightly.sh miri
 	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-permissive-provenance" $(CARGO) +nightly miri test --no-default-features --lib -- ds:: --skip commands::
+
+lesson-diff:    ## what lesson N adds to the one before (make lesson-diff N=4)
+	@diff -u ae/lessons/$$(printf %02d $$(($(N) - 1)))_*.rs ae/lessons/$$(printf %02d $(N))_*.rs || true
+
+exercise:       ## the test of the exercise of lesson N, which fails until it is solved (make exercise N=5)
+	@$(CARGO) build --quiet -p ae --examples
+	$(CARGO) test --quiet -p ae --test exercises -- --ignored exercise_$$(printf %02d $(N))
 
 soak: all       ## ten clients run all commands concurrently for MINUTES; fails if memory grows or a client hangs
 	tools/soak/soak --server $(TARGET)/release/aeris-server --minutes $(MINUTES) $(ARGS)

@@ -22,7 +22,7 @@ turns on one core, and bytes of memory for each element.
 
   bench --server aeris=target/release/aeris-server --peers --budget
   bench --server a=./old --server b=./new --only 'SET*' --turns 5
-  bench --server 'floor=target/release/examples/05_resp_ping @7005' --only 'PING*'
+  bench --server 'floor=target/release/examples/10_resp @7010' --only 'PING*'
 """
 
 

@@ -1,0 +1,62 @@
+//! Lesson 3: one thread that asks about every client.
+//!
+//! Lesson 2 used a thread for each client. Here one thread waits for all of them: `poll` gets the
+//! list of all sockets and marks those that can be read, so no `read` waits. The price is the list.
+//! The kernel passes over it in each call, and the program after it, even if one client of ten
+//! thousand has sent a byte. (`select` of 1983 works likewise, with at most 1,024 sockets.)
+//!
+//!     cargo run -p ae --example 03_poll &    then    python3 ae/lessons/try.py 3
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+mod parts;
+use parts::{net, port};
+
+fn main() -> io::Result<()> {
+    let listener = port::listen(3)?;
+    let mut clients: Vec<TcpStream> = Vec::new();
+    loop {
+        // From the end: a client that is removed moves only clients that were served.
+        for index in readable(&listener, &clients)?.into_iter().rev() {
+            if index == 0 {
+                clients.extend(net::accept(&listener));
+            } else if echo(&mut clients[index - 1]).is_err() {
+                clients.swap_remove(index - 1);
+            }
+        }
+    }
+}
+
+/// Which sockets can be read without waiting: 0 is the listener, 1 the first client.
+fn readable(listener: &TcpListener, clients: &[TcpStream]) -> io::Result<Vec<usize>> {
+    let mut fds = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    fds.extend(
+        clients
+            .iter()
+            .map(|c| PollFd::new(c.as_fd(), PollFlags::POLLIN)),
+    );
+    poll(&mut fds, PollTimeout::NONE)?;
+    let is_ready = |fd: &PollFd| fd.any().unwrap_or(true);
+    Ok((0..fds.len()).filter(|&i| is_ready(&fds[i])).collect())
+}
+
+/// One read and one write; an error when the client is to be closed.
+fn echo(stream: &mut TcpStream) -> io::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    match stream.read(&mut buffer)? {
+        0 => Err(ErrorKind::UnexpectedEof.into()),
+        n => lose_the_rest(stream.write_all(&buffer[..n])),
+    }
+}
+
+/// A socket that is full accepts nothing more. The bytes that did not fit are lost: lesson 7.
+fn lose_the_rest(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if net::would_block(&error) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,87 @@
+//! Lesson 6: a bit that remembers.
+//!
+//! Lesson 5 lost what it did not read at once. The cure is memory: the loop keeps a *ready bit* for
+//! each fd and direction. An edge sets it; the handler's return value decides about it. `Drained`:
+//! the last read would have waited, so the bit is cleared and the next edge sets it. `More`: there
+//! may be more, so the bit stays and the handler is called in the next turn, without a system call.
+//! That loop is `ae::EventLoop`; `src/files.rs` keeps the bits.
+//!
+//!     cargo run -p ae --example 06_ready_bit &    then    python3 ae/lessons/try.py 6
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+
+use ae::{Class, EventLoop, Io, Mask, Token};
+
+mod parts;
+use parts::{net, port};
+
+/// The state of the program, which the loop passes to every handler.
+struct Server {
+    listener: TcpListener,
+    clients: HashMap<Token, TcpStream>,
+}
+
+type Loop = EventLoop<Server>;
+
+fn main() -> io::Result<()> {
+    let listener = port::listen(6)?;
+    listener.set_nonblocking(true)?;
+    let mut el = EventLoop::new(20_000)?;
+    let token = el.add_file(listener.as_raw_fd(), Class::Normal, 0)?;
+    el.set_handler(token, Mask::READABLE, accept_handler);
+    el.run(&mut Server {
+        listener,
+        clients: HashMap::new(),
+    })
+}
+
+/// One client for each call: one edge stands for any number of new clients.
+fn accept_handler(el: &mut Loop, s: &mut Server, _: Token, _: Mask) -> Io {
+    let Some(stream) = net::accept(&s.listener) else {
+        return Io::Drained;
+    };
+    if let Ok(token) = el.add_file(stream.as_raw_fd(), Class::Normal, 0) {
+        el.set_handler(token, Mask::READABLE, io_handler);
+        s.clients.insert(token, stream);
+    }
+    Io::More
+}
+
+fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
+    let Some(client) = s.clients.get_mut(&t) else {
+        return Io::Drained;
+    };
+    match echo(client) {
+        Ok(()) => Io::More,
+        Err(error) if net::would_block(&error) => Io::Drained,
+        Err(_) => close_client(el, s, t),
+    }
+}
+
+/// One read and one write; `WouldBlock` when the socket is empty, another error when the client is
+/// to be closed.
+fn echo(stream: &mut TcpStream) -> io::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    match stream.read(&mut buffer)? {
+        0 => Err(ErrorKind::UnexpectedEof.into()),
+        n => lose_the_rest(stream.write_all(&buffer[..n])),
+    }
+}
+
+/// A socket that is full accepts nothing more. The bytes that did not fit are lost: lesson 7.
+fn lose_the_rest(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if net::would_block(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// The loop forgets the fd before it is closed: the kernel gives the number to the next socket.
+fn close_client(el: &mut Loop, s: &mut Server, t: Token) -> Io {
+    el.remove_file(t);
+    s.clients.remove(&t);
+    Io::Drained
+}

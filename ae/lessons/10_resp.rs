@@ -1,0 +1,59 @@
+//! Lesson 10: a small Redis.
+//!
+//! Lesson 9 had no protocol. Bytes arrive in portions of any size, so they are collected until a
+//! request is complete; a portion may also hold a thousand requests, a *pipeline*. Replies are not
+//! sent by the handler that makes them, but together, by `before_sleep`: a pipeline costs one read
+//! and one write. What lessons 6 to 9 taught has moved to `parts/clients.rs`, which also holds the
+//! two buffers of each client, and the limits of both.
+//!
+//!     cargo run -p ae --example 10_resp &    then    python3 ae/lessons/try.py 10
+
+use std::collections::HashMap;
+use std::io;
+
+use ae::{EventLoop, Token};
+
+mod parts;
+use parts::{
+    clients::{self, Clients, Program, Reply},
+    resp,
+};
+
+/// The state of the program, which the loop passes to every handler.
+struct Server {
+    clients: Clients,
+    data: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+type Loop = EventLoop<Server>;
+
+fn main() -> io::Result<()> {
+    let mut el = EventLoop::new(20_000)?;
+    let clients = Clients::listen(&mut el, 10)?;
+    el.set_before_sleep(Some(before_sleep));
+    let data = HashMap::new();
+    el.run(&mut Server { clients, data })
+}
+
+/// What is to be done in each turn before the loop waits.
+fn before_sleep(el: &mut Loop, s: &mut Server) {
+    clients::flush(el, s);
+}
+
+impl Program for Server {
+    fn clients(&mut self) -> &mut Clients {
+        &mut self.clients
+    }
+
+    fn execute(_: &mut Loop, s: &mut Server, _: Token, name: &[u8], args: &[Vec<u8>]) -> Reply {
+        Some(match (name, args) {
+            (b"ping", []) => resp::status("PONG"),
+            (b"get", [key]) => resp::bulk(s.data.get(key).map(Vec::as_slice)),
+            (b"set", [key, value]) => {
+                s.data.insert(key.clone(), value.clone());
+                resp::status("OK")
+            }
+            _ => resp::error("unknown command, or wrong number of arguments"),
+        })
+    }
+}

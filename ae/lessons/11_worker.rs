@@ -1,0 +1,95 @@
+//! Lesson 11: another thread.
+//!
+//! In lesson 10 a command that computes for a second stops all clients for a second. Work that
+//! needs none of the loop's data can be done elsewhere: `PRIMES n` is a message to a thread, and
+//! the client waits for its reply while the loop goes on. The thread sends its result and wakes the
+//! loop with a `Waker`, the one door of the loop for other threads. `before_sleep` takes the
+//! results. By then the client may be gone and its fd may be another client's: the *token* in the
+//! message has a generation, so it names this client or none.
+//!
+//!     cargo run -p ae --example 11_worker &    then    python3 ae/lessons/try.py 11
+
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use ae::{EventLoop, Token, Waker};
+
+mod parts;
+use parts::clients::{self, Clients, Program, Reply};
+use parts::data::{self, Data};
+use parts::resp;
+
+/// The state of the program, which the loop passes to every handler.
+struct Server {
+    clients: Clients,
+    data: Data,
+    worker: Worker,
+}
+
+type Loop = EventLoop<Server>;
+
+fn main() -> io::Result<()> {
+    let mut el = EventLoop::new(20_000)?;
+    let clients = Clients::listen(&mut el, 11)?;
+    el.set_before_sleep(Some(before_sleep));
+    let data = Data::new();
+    let worker = Worker::start(el.waker());
+    el.run(&mut Server {
+        clients,
+        data,
+        worker,
+    })
+}
+
+/// What is to be done in each turn before the loop waits. The results come first, as they make
+/// replies.
+fn before_sleep(el: &mut Loop, s: &mut Server) {
+    while let Ok((client, count)) = s.worker.results.try_recv() {
+        clients::answer(el, s, client, &resp::integer(count));
+    }
+    clients::flush(el, s);
+}
+
+/// The two ends of the channels that the loop's thread holds.
+struct Worker {
+    requests: Sender<(Token, u64)>,
+    results: Receiver<(Token, u64)>,
+}
+
+impl Worker {
+    fn start(waker: Waker) -> Worker {
+        let (requests, to_do) = channel();
+        let (done, results) = channel();
+        thread::spawn(move || {
+            for (client, limit) in to_do {
+                if done.send((client, primes(limit))).is_err() || waker.wake().is_err() {
+                    return;
+                }
+            }
+        });
+        Worker { requests, results }
+    }
+}
+
+/// How many primes are below `limit`, slowly.
+fn primes(limit: u64) -> u64 {
+    let is_prime = |n: &u64| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    (2..limit).filter(is_prime).count() as u64
+}
+
+impl Program for Server {
+    fn clients(&mut self) -> &mut Clients {
+        &mut self.clients
+    }
+
+    fn execute(_: &mut Loop, s: &mut Server, t: Token, name: &[u8], args: &[Vec<u8>]) -> Reply {
+        match (name, args) {
+            (b"primes", [limit]) => match resp::number(limit, 10_000_000) {
+                Ok(limit) if s.worker.requests.send((t, limit as u64)).is_ok() => None,
+                _ => Some(resp::error("no number, or too large")),
+            },
+            _ => Some(data::execute(&mut s.data, name, args)),
+        }
+    }
+}

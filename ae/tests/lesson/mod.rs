@@ -1,0 +1,180 @@
+//! A lesson's program in a process of its own.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A reply that does not come within this time does not come.
+const NEVER: Duration = Duration::from_secs(20);
+/// A reply that has not come within this time is not expected any more.
+pub const NOT_NOW: Duration = Duration::from_millis(300);
+
+pub struct Lesson {
+    process: Child,
+    pub port: u16,
+    /// The operator's port, from lesson 9 on.
+    pub operator: u16,
+}
+
+/// The files of the lessons, in their order.
+pub fn sources() -> Vec<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("lessons");
+    let entries = std::fs::read_dir(folder).expect("the folder of the lessons");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
+        .collect();
+    files.sort();
+    files
+}
+
+impl Lesson {
+    /// Starts the program of this lesson on ports that the kernel chooses.
+    pub fn start(number: usize) -> Lesson {
+        let name = sources()[number - 1]
+            .file_stem()
+            .expect("a name")
+            .to_owned();
+        let tests = std::env::current_exe().expect("the path of this test");
+        let folder = tests
+            .parent()
+            .and_then(|deps| deps.parent())
+            .expect("target/debug");
+        let program = folder.join("examples").join(name);
+        let mut process = Command::new(&program)
+            .arg("0")
+            .stdout(Stdio::piped())
+            .current_dir(std::env::temp_dir())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}: cargo build -p ae --examples", program.display()));
+        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let mut ports = [0; 2];
+        for _ in 0..if number < 9 { 1 } else { 2 } {
+            let line = lines.next().expect("a line for each port").expect("text");
+            let port = line.split(':').nth(1).expect("an address");
+            let port = port.split(' ').next().and_then(|port| port.parse().ok());
+            ports[usize::from(line.ends_with("operator"))] = port.expect("a port");
+        }
+        Lesson {
+            process,
+            port: ports[0],
+            operator: ports[1],
+        }
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.port)
+    }
+
+    /// The resident memory in bytes.
+    #[allow(dead_code)]
+    pub fn memory(&self) -> usize {
+        let path = format!("/proc/{}/statm", self.process.id());
+        let text = std::fs::read_to_string(path).expect("Linux");
+        4096 * text
+            .split(' ')
+            .nth(1)
+            .expect("pages")
+            .parse::<usize>()
+            .expect("a number")
+    }
+}
+
+impl Drop for Lesson {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub struct Client {
+    pub stream: TcpStream,
+}
+
+impl Client {
+    pub fn connect(port: u16) -> Client {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("a server that listens");
+        stream.set_read_timeout(Some(NEVER)).expect("a time");
+        Client { stream }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("a server that reads");
+    }
+
+    /// Sends, if the server has not closed the connection.
+    #[allow(dead_code)]
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// What arrives, up to `size` bytes; less if the server closes.
+    pub fn receive(&mut self, size: usize) -> Vec<u8> {
+        let mut bytes = vec![0; size];
+        let mut filled = 0;
+        while filled < size {
+            match self.stream.read(&mut bytes[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("{filled} bytes of {size} came, then {error}"),
+            }
+        }
+        bytes.truncate(filled);
+        bytes
+    }
+
+    /// Whether these very bytes come back.
+    pub fn echoes(&mut self, bytes: &[u8]) -> bool {
+        self.send(bytes);
+        self.receive(bytes.len()) == bytes
+    }
+
+    /// The reply to a line, without its end; empty if the connection is closed.
+    pub fn line(&mut self, line: &str) -> String {
+        self.send(format!("{line}\r\n").as_bytes());
+        self.next_line()
+    }
+
+    /// The line that comes without a request; empty if none comes for a moment.
+    #[allow(dead_code)]
+    pub fn first_line(&mut self) -> String {
+        let first = self.peek();
+        if first {
+            self.next_line()
+        } else {
+            String::new()
+        }
+    }
+
+    pub fn next_line(&mut self) -> String {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            let byte = self.receive(1);
+            if byte.is_empty() {
+                break;
+            }
+            line.extend(byte);
+        }
+        String::from_utf8_lossy(&line).trim_end().to_string()
+    }
+
+    /// Whether nothing comes for a moment; takes the byte that does come.
+    #[allow(dead_code)]
+    pub fn is_silent(&mut self) -> bool {
+        self.stream.set_read_timeout(Some(NOT_NOW)).expect("a time");
+        let result = self.stream.read(&mut [0; 1]);
+        self.stream.set_read_timeout(Some(NEVER)).expect("a time");
+        matches!(result, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Whether a byte or the end of the stream comes within a moment.
+    fn peek(&mut self) -> bool {
+        self.stream.set_read_timeout(Some(NOT_NOW)).expect("a time");
+        let result = self.stream.peek(&mut [0; 1]);
+        self.stream.set_read_timeout(Some(NEVER)).expect("a time");
+        result.is_ok()
+    }
+}
