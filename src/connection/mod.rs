@@ -110,6 +110,15 @@ impl Connection {
         }
     }
 
+    /// Whether small writes are sent at once (TCP_NODELAY); otherwise the kernel may collect them.
+    /// It has no effect on a unix socket.
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        match &self.transport {
+            Transport::Tcp(socket) => socket.set_nodelay(on),
+            Transport::Unix(_) => Ok(()),
+        }
+    }
+
     /// A second descriptor of the same socket.
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
         self.as_fd().try_clone_to_owned()

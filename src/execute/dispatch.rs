@@ -362,10 +362,9 @@ fn check_replica(
         return Err(Error::READONLY);
     }
     // EXEC needs what its commands need; a script declares it.
-    let queued = c.multi.as_ref().filter(|_| cmd.is(command::RUNS_QUEUE));
-    let allowed = match queued {
-        Some(queued) => !queued.lacks,
-        None => flags,
+    let allowed = match cmd.is(command::RUNS_QUEUE) {
+        true => !lacks(c, cmd),
+        false => flags,
     };
     if is_stale(server) && allowed & command::STALE == 0 {
         return Err(Error::MASTERDOWN);

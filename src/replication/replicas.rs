@@ -86,7 +86,7 @@ pub struct Replica {
     /// The position in the stream of the first byte that the socket has not accepted; `None` before
     /// a snapshot was started.
     pub cursor: Option<Cursor>,
-    /// Whether the first byte of the stream has been sent: no reply may follow.
+    /// Whether the snapshot, or the first byte of the stream, has been sent: no reply may follow.
     pub began: bool,
     /// Whether the stream waits for the first REPLCONF ACK: a snapshot through a pipe has no
     /// length, so the replica reports its end.

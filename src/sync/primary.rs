@@ -139,6 +139,12 @@ fn become_replica(server: &mut Server, c: &mut Client, replica: Replica) {
         open_backlog(server);
     }
     c.set(flag::REPLICA);
+    if let Some(conn) = &c.conn
+        && server.config.repl_disable_tcp_nodelay
+        && let Err(e) = conn.set_nodelay(false)
+    {
+        log::debug!("TCP_NODELAY of a replica's socket can't be changed: {e}");
+    }
     server.replication.add(replica);
 }
 
@@ -232,6 +238,8 @@ pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
     }
     replica.state = State::Online;
     replica.ack_ms = now_ms;
+    // A reply would be received as a part of the stream.
+    replica.began |= c.reply.is_empty();
     log::info!("Synchronization with replica {name} succeeded");
     true
 }

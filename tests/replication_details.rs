@@ -1,0 +1,308 @@
+//! What a primary and its replicas show and obey: pauses, limits, time-outs, announcements,
+//! figures, and the tools of Redis and Valkey that speak the protocol of a replica.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::group::{Group, SETTINGS, Stopped, follow, info, wait_for};
+use common::{Conn, Peer, find_peer};
+
+/// The value of a field of INFO.
+fn field(server: &Peer, name: &str) -> String {
+    let text = server.connect().line("INFO all");
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name}")).to_string()
+}
+
+fn number(server: &Peer, name: &str) -> u64 {
+    field(server, name).parse().expect("a number")
+}
+
+fn wait_for_log(server: &Peer, text: &str) {
+    let log = server.dir().join("log");
+    wait_for(server, |_| {
+        std::fs::read_to_string(&log).is_ok_and(|log| log.contains(text))
+    });
+}
+
+#[test]
+fn a_paused_replica_receives_the_stream_and_applies_it_after_the_pause() {
+    let group = Group::new(1);
+    let (primary, replica) = (&group.primary, &group.replicas[0]);
+    let (mut writer, mut c) = (primary.connect(), replica.connect());
+    writer.line("SET k before");
+    assert_eq!(writer.line("WAIT 1 10000"), ":1\r\n");
+    let applied = field(replica, "slave_repl_offset");
+    assert_eq!(c.line("CLIENT PAUSE 1000000 WRITE"), "+OK\r\n");
+    writer.line("MULTI");
+    writer.line("SET k after");
+    writer.line("SET big 1");
+    writer.line("EXEC");
+    writer.cmd(&["SET", "big", &"x".repeat(1 << 20)]);
+    wait_for(replica, |_| {
+        number(replica, "slave_read_repl_offset") == number(primary, "master_repl_offset")
+    });
+    assert_eq!(field(replica, "slave_repl_offset"), applied);
+    assert_eq!(c.line("GET k"), "$6\r\nbefore\r\n");
+    assert_eq!(c.line("CLIENT UNPAUSE"), "+OK\r\n");
+    wait_for(replica, |_| {
+        number(replica, "slave_repl_offset") == number(primary, "master_repl_offset")
+    });
+    assert_eq!(c.line("GET k"), "$5\r\nafter\r\n");
+    assert_eq!(c.line("STRLEN big"), format!(":{}\r\n", 1 << 20));
+    assert_eq!(field(primary, "sync_full"), "1");
+}
+
+#[test]
+fn a_paused_primary_still_hears_and_feeds_its_replicas() {
+    let group = Group::new(1);
+    let (primary, replica) = (&group.primary, &group.replicas[0]);
+    let mut c = primary.connect();
+    c.line("CONFIG SET repl-ping-replica-period 1");
+    assert_eq!(c.line("CLIENT PAUSE 1000000 ALL"), "+OK\r\n");
+    // Every connection to the primary waits, but the PINGs arrive and are acknowledged.
+    let applied = number(replica, "slave_repl_offset");
+    wait_for(replica, |_| number(replica, "slave_repl_offset") > applied);
+    assert!(info(replica).contains("master_link_status:up"));
+}
+
+#[test]
+fn the_replication_streams_traffic_is_counted() {
+    let group = Group::new(1);
+    let (primary, replica) = (&group.primary, &group.replicas[0]);
+    let sent = number(primary, "total_net_repl_output_bytes");
+    let received = number(replica, "total_net_repl_input_bytes");
+    assert!(sent > 0 && received > 0);
+    let mut writer = primary.connect();
+    for _ in 0..100 {
+        writer.cmd(&["SET", "k", &"x".repeat(1000)]);
+    }
+    assert_eq!(writer.line("WAIT 1 10000"), ":1\r\n");
+    assert!(number(primary, "total_net_repl_output_bytes") - sent > 100_000);
+    assert!(number(replica, "total_net_repl_input_bytes") - received > 100_000);
+    for (server, name) in [
+        (primary, "instantaneous_output_repl_kbps"),
+        (replica, "instantaneous_input_repl_kbps"),
+    ] {
+        // The cron samples it ten times a second, and keeps the samples for a while.
+        wait_for(server, |_| field(server, name) != "0.00");
+    }
+}
+
+#[test]
+fn a_replica_announces_what_its_settings_say() {
+    let primary = Peer::aeris(SETTINGS);
+    let settings = [
+        "--replica-announce-ip",
+        "10.1.2.3",
+        "--replica-announce-port",
+        "7777",
+    ];
+    let replica = Peer::aeris(&settings);
+    follow(&replica, primary.port);
+    wait_for(&primary, |info| {
+        info.contains("slave0:ip=10.1.2.3,port=7777,state=online")
+    });
+    let role = primary.connect().line("ROLE");
+    assert!(role.contains("10.1.2.3") && role.contains("7777"), "{role}");
+    let shown = info(&replica);
+    for line in [
+        "slave_priority:100",
+        "slave_read_only:1",
+        "replica_announced:1",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let mut c = replica.connect();
+    for set in [
+        "replica-priority 7",
+        "replica-read-only no",
+        "replica-announced no",
+    ] {
+        assert_eq!(c.line(&format!("CONFIG SET {set}")), "+OK\r\n");
+    }
+    let shown = info(&replica);
+    for line in [
+        "slave_priority:7",
+        "slave_read_only:0",
+        "replica_announced:0",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    assert_eq!(c.line("SET k v"), "+OK\r\n");
+}
+
+#[test]
+fn a_replica_that_lags_beyond_its_limit_is_closed_and_comes_back() {
+    let limit = ["--client-output-buffer-limit", "replica 8mb 0 0"];
+    let log = ["--logfile", "log"];
+    let mut group = Group::with(1, &[limit, log].concat());
+    let stopped = Stopped::new(&group.replicas[0]);
+    let mut writer = group.primary.connect();
+    let value = "x".repeat(1 << 20);
+    let before = number(&group.primary, "client_output_buffer_limit_disconnections");
+    // The socket's buffers take some of it.
+    for _ in 0..64 {
+        writer.cmd(&["SET", "k", &value]);
+    }
+    wait_for(&group.primary, |info| info.contains("connected_slaves:0"));
+    wait_for_log(
+        &group.primary,
+        "scheduled to be closed ASAP for overcoming of output buffer limits.",
+    );
+    let after = number(&group.primary, "client_output_buffer_limit_disconnections");
+    assert_eq!(after, before + 1);
+    drop(stopped);
+    wait_for(&group.primary, |info| info.contains("state=online"));
+    assert!(group.replicas[0].alive());
+}
+
+#[test]
+fn a_silent_replica_is_closed_after_repl_timeout() {
+    let settings = ["--repl-timeout", "1", "--logfile", "log"];
+    let group = Group::with(1, &settings);
+    let stopped = Stopped::new(&group.replicas[0]);
+    wait_for_log(
+        &group.primary,
+        "Disconnecting timedout replica (streaming sync): 127.0.0.1:",
+    );
+    drop(stopped);
+}
+
+#[test]
+fn a_replica_that_takes_no_snapshot_is_closed_after_repl_timeout() {
+    let settings = [
+        SETTINGS,
+        &[
+            "--repl-timeout",
+            "1",
+            "--logfile",
+            "log",
+            "--rdbcompression",
+            "no",
+        ],
+    ];
+    let primary = Peer::aeris(&settings.concat());
+    primary.connect().line("DEBUG POPULATE 20000 key 1000");
+    let mut replica = primary.connect();
+    assert_eq!(replica.line("REPLCONF capa eof"), "+OK\r\n");
+    replica.send(b"PSYNC ? -1\r\n");
+    wait_for_log(&primary, "Disconnecting timedout replica (full sync): ");
+}
+
+#[test]
+fn client_list_and_monitor_show_both_ends_of_a_link() {
+    let group = Group::new(1);
+    let (primary, replica) = (&group.primary, &group.replicas[0]);
+    let list = primary.connect().line("CLIENT LIST TYPE replica");
+    assert!(list.contains(" flags=S "), "{list}");
+    wait_for(primary, |_| {
+        let list = primary.connect().line("CLIENT LIST TYPE replica");
+        list.contains(" cmd=replconf ")
+    });
+    let mut monitor = replica.connect();
+    assert_eq!(monitor.line("MONITOR"), "+OK\r\n");
+    primary.connect().line("SET k v");
+    let shown = loop {
+        let line = monitor.raw_line();
+        if line.contains("\"SET\"") {
+            break line;
+        }
+    };
+    assert!(shown.ends_with("\"SET\" \"k\" \"v\""), "{shown}");
+    let list = replica.connect().line("CLIENT LIST TYPE master");
+    assert!(list.contains(" flags=M "), "{list}");
+    assert!(
+        list.contains(&format!("addr=127.0.0.1:{} ", primary.port)),
+        "{list}"
+    );
+    assert!(list.contains(" cmd=set "), "{list}");
+}
+
+/// The real command-line clients.
+fn tools() -> impl Iterator<Item = std::path::PathBuf> {
+    let names = ["redis-cli", "valkey-cli", "valkey-cli-9.1"];
+    names.into_iter().filter_map(find_peer)
+}
+
+fn tool(program: &Path, server: &Peer, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-p", &server.port.to_string()]).args(args);
+    command.stdin(Stdio::null());
+    command
+}
+
+const LIBRARY: &str = "#!lua name=lib\nredis.register_function('f', function() return 7 end)";
+
+#[test]
+fn real_tools_take_snapshots_that_a_server_loads() {
+    let server = Peer::aeris(SETTINGS);
+    let mut c = server.connect();
+    c.line("DEBUG POPULATE 1000");
+    c.cmd(&["FUNCTION", "LOAD", LIBRARY]);
+    for program in tools() {
+        for (option, keys) in [("--rdb", ":1000\r\n"), ("--functions-rdb", ":0\r\n")] {
+            let mut reader = Peer::aeris(&["--dbfilename", "taken.rdb"]);
+            let file = reader.dir().join("taken.rdb");
+            let done = tool(&program, &server, &[option, file.to_str().expect("a text")])
+                .output()
+                .expect("it runs");
+            let said = String::from_utf8_lossy(&done.stderr);
+            assert!(done.status.success(), "{program:?} {option}: {said}");
+            reader.start_again(&[]);
+            let mut c = reader.connect();
+            assert_eq!(c.line("DBSIZE"), keys, "{program:?} {option}");
+            assert_eq!(c.line("FCALL f 0"), ":7\r\n", "{program:?} {option}");
+        }
+    }
+}
+
+/// A tool that is ended with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn real_tools_read_the_stream_as_a_replica() {
+    let server = Peer::aeris(SETTINGS);
+    for program in tools() {
+        server.connect().line("SET old 1");
+        let mut command = tool(&program, &server, &["--replica"]);
+        let started = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut running = Running(started.expect("it runs"));
+        wait_for(&server, |info| info.contains("state=online"));
+        server.connect().line("SET new 2");
+        let output = BufReader::new(running.0.stdout.take().expect("a pipe"));
+        let found = output.lines().map_while(Result::ok);
+        let mut found = found.filter(|line| line.contains("new"));
+        let line = found.next().expect("a line");
+        assert!(line.to_lowercase().contains("set"), "{program:?}: {line}");
+        drop(running);
+        wait_for(&server, |info| info.contains("connected_slaves:0"));
+    }
+}
+
+#[test]
+fn a_request_on_the_link_that_is_answered_ends_it() {
+    let primary = Peer::aeris(&[SETTINGS, &["--logfile", "log"]].concat());
+    let mut replica = Conn::new(primary.port);
+    replica.send(b"PSYNC ? -1\r\n");
+    wait_for(&primary, |info| info.contains("state=online"));
+    replica.send(b"PING\r\n");
+    wait_for(&primary, |info| info.contains("connected_slaves:0"));
+    wait_for_log(
+        &primary,
+        "Replica generated a reply to command 'ping', disconnecting it: ",
+    );
+}
