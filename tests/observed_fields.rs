@@ -100,6 +100,16 @@ const CONSTANT: &[(&str, &[&str])] = &[
 const ANY: &[(&str, &[&str])] = &[
     ("measured anew at each start", &["monotonic_clock"]),
     (
+        "delays and the forecast of a sync, which tests/replication_details.rs changes",
+        &[
+            "repl_throttles",
+            "repl_throttled_ms",
+            "sync_forecast_ms",
+            "sync_forecast_bytes",
+            "sync_forecast_ok",
+        ],
+    ),
+    (
         "of a full sync over two connections, or of a data set that is loaded aside",
         &[
             "async_loading",

@@ -163,6 +163,42 @@ fn a_replica_that_lags_beyond_its_limit_is_closed_and_comes_back() {
 }
 
 #[test]
+fn writes_are_delayed_before_a_replica_is_closed() {
+    let limit = ["--client-output-buffer-limit", "replica 16mb 0 0"];
+    let throttle = ["--repl-throttling-enabled", "yes"];
+    let mut group = Group::with(1, &[limit, throttle].concat());
+    let stopped = Stopped::new(&group.replicas[0]);
+    let port = group.primary.port;
+    let writer = std::thread::spawn(move || {
+        let mut c = Conn::new(port);
+        let value = "x".repeat(1 << 16);
+        for i in 0..400 {
+            assert_eq!(c.cmd(&["SET", &format!("k{i}"), &value]), b"+OK\r\n");
+        }
+    });
+    wait_for(&group.primary, |_| {
+        number(&group.primary, "repl_throttles") > 0
+    });
+    drop(stopped);
+    writer.join().expect("all writes are done");
+    assert!(number(&group.primary, "repl_throttled_ms") > 0);
+    wait_for(&group.replicas[0], |_| {
+        group.replicas[0].connect().line("DBSIZE") == ":400\r\n"
+    });
+    assert_eq!(field(&group.primary, "sync_full"), "1");
+    assert!(group.primary.alive());
+}
+
+#[test]
+fn a_full_sync_is_measured_for_the_forecast_of_the_next_one() {
+    let group = Group::new(1);
+    wait_for(&group.primary, |_| {
+        number(&group.primary, "sync_forecast_ms") > 0
+    });
+    assert_eq!(field(&group.primary, "sync_forecast_ok"), "1");
+}
+
+#[test]
 fn a_silent_replica_is_closed_after_repl_timeout() {
     let settings = ["--repl-timeout", "1", "--logfile", "log"];
     let group = Group::with(1, &settings);

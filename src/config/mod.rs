@@ -219,6 +219,7 @@ pub struct Config {
     pub repl_ping_replica_period: u32,
     pub repl_timeout: u32,
     pub repl_disable_tcp_nodelay: bool,
+    pub repl_throttling_enabled: bool,
     pub repl_backlog_size: u64,
     pub repl_backlog_ttl: u64,
     pub min_replicas_to_write: u32,

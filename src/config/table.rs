@@ -233,6 +233,7 @@ pub static TABLE: &[Row] = &[
     Row::new("repl-ping-replica-period", number!(repl_ping_replica_period, 10, 1, INT)).aliases(&["repl-ping-slave-period"]),
     Row::new("repl-timeout", number!(repl_timeout, 60, 1, INT)),
     Row::new("repl-disable-tcp-nodelay", yes_no!(repl_disable_tcp_nodelay, false)),
+    Row::new("repl-throttling-enabled", yes_no!(repl_throttling_enabled, false)),
     Row::new("repl-backlog-size", memory!(repl_backlog_size, MB, 1, LONG)).apply(Apply::ReplBacklogSize),
     Row::new("repl-backlog-ttl", number!(repl_backlog_ttl, 3600, 0, LONG)),
     Row::new("min-replicas-to-write", number!(min_replicas_to_write, 0, 0, INT)).aliases(&["min-slaves-to-write"]).apply(Apply::GoodReplicas),

@@ -14,13 +14,15 @@ pub enum PausePurpose {
     Shutdown,
     /// FAILOVER, and CLUSTER FAILOVER.
     Failover,
+    /// A replica lags, and `repl-throttling-enabled` is set.
+    Throttle,
 }
 
 /// The pauses, by purpose. While any of them runs, nothing expires and nothing is evicted, so that
 /// the data set does not change.
 #[derive(Default)]
 pub struct Pause {
-    purposes: [Paused; 3],
+    purposes: [Paused; 4],
 }
 
 #[derive(Clone, Copy, Default)]
@@ -73,12 +75,18 @@ impl Pause {
         self.purposes[PausePurpose::Failover as usize].until_ms > now_ms
     }
 
+    /// Whether there is a pause for this purpose.
+    pub fn runs(&self, purpose: PausePurpose, now_ms: i64) -> bool {
+        self.purposes[purpose as usize].until_ms > now_ms
+    }
+
     /// The purpose whose pause ends last, and that end, for INFO.
     pub fn longest(&self, now_ms: i64) -> Option<(PausePurpose, i64)> {
         [
             PausePurpose::Client,
             PausePurpose::Shutdown,
             PausePurpose::Failover,
+            PausePurpose::Throttle,
         ]
         .into_iter()
         .map(|purpose| (purpose, self.purposes[purpose as usize].until_ms))

@@ -72,6 +72,9 @@ pub struct Stats {
     pub sync_full: u64,
     pub sync_partial_ok: u64,
     pub sync_partial_err: u64,
+    /// Delays of writes while a replica lagged, and their sum.
+    pub repl_throttles: u64,
+    pub repl_throttled_ms: u64,
     pub reads_processed: u64,
     pub writes_processed: u64,
     pub query_buffer_limit_disconnections: u64,
@@ -96,6 +99,8 @@ pub struct Stats {
     pub output_rate: Rate,
     pub repl_input_rate: Rate,
     pub repl_output_rate: Rate,
+    /// The growth of the replication stream, in seconds instead of tenths.
+    pub stream_rate: Rate,
     pub cycles_rate: Rate,
     /// Microseconds of a turn.
     pub cycle_us_rate: Rate,

@@ -15,6 +15,7 @@
 
 pub mod bulk;
 pub mod failover;
+pub mod overrun;
 pub mod own_expiries;
 pub mod psync;
 pub mod replicas;
@@ -25,6 +26,7 @@ pub mod upstream;
 use std::io::IoSlice;
 
 use self::failover::Failover;
+use self::overrun::Forecast;
 use self::own_expiries::OwnExpiries;
 use self::psync::History;
 use self::replicas::{Channel, Replica, Replicas, State};
@@ -80,6 +82,8 @@ pub struct Replication {
     pub pinged_s: i64,
     /// The Unix time of the last log line about writes of the primary that can't be saved.
     pub disk_error_logged_ms: i64,
+    /// Whether full syncs can succeed at the present rate of writes.
+    pub forecast: Forecast,
 }
 
 impl Replication {
@@ -105,6 +109,7 @@ impl Replication {
             no_replicas_since_s: 0,
             pinged_s: 0,
             disk_error_logged_ms: 0,
+            forecast: Forecast::default(),
         }
     }
 
@@ -277,6 +282,10 @@ pub fn left(server: &mut Server, client: ClientRef) {
         return;
     };
     let name = replica.name();
+    if let (false, Some(after_ms)) = (replica.is_streaming(), replica.sync_ms(server.clock.now_ms))
+    {
+        server.replication.forecast.failed(after_ms);
+    }
     // Neither connection of a replica is of use without the other one.
     let other = match (replica.channel, &replica.state) {
         (Channel::Main { snapshot, .. }, State::WaitsForChannel { .. } | State::Loading) => {

@@ -105,6 +105,8 @@ pub struct Replica {
     /// The time at which its socket last accepted bytes of a snapshot; 0 before the first, and
     /// while it has all bytes that the child has written.
     pub wrote_ms: i64,
+    /// The time at which its snapshot was started; 0 before.
+    pub sync_began_ms: i64,
 }
 
 impl Replica {
@@ -124,6 +126,7 @@ impl Replica {
             acked_aof: 0,
             ack_ms: now_ms,
             wrote_ms: 0,
+            sync_began_ms: 0,
         }
     }
 
@@ -135,6 +138,12 @@ impl Replica {
             (ip, port) if ip.contains(':') => format!("[{ip}]:{port}"),
             (ip, port) => format!("{ip}:{port}"),
         }
+    }
+
+    /// The time since its snapshot was started, in milliseconds; `None` before.
+    pub fn sync_ms(&self, now_ms: i64) -> Option<u64> {
+        let began_ms = Some(self.sync_began_ms).filter(|began_ms| *began_ms > 0)?;
+        u64::try_from(now_ms - began_ms).ok()
     }
 
     /// Whether it receives the stream, or is about to.

@@ -20,6 +20,9 @@ const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// The cron's job.
 pub fn cron(server: &mut Server) {
+    let (end, now_ms) = (server.replication.stream.end(), server.clock.now_ms);
+    let ms = now_ms.max(0) as u64;
+    server.stats.stream_rate.sample(end, ms, 1000);
     ping_replicas(server);
     keep_waiting_replicas_alive(server);
     close_timed_out_replicas(server);

@@ -240,6 +240,9 @@ pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
     replica.ack_ms = now_ms;
     // A reply would be received as a part of the stream.
     replica.began |= c.reply.is_empty();
+    if let (true, Some(after_ms)) = (replica.is_streaming(), replica.sync_ms(now_ms)) {
+        server.replication.forecast.succeeded(after_ms);
+    }
     log::info!("Synchronization with replica {name} succeeded");
     true
 }
@@ -274,7 +277,12 @@ pub fn acknowledged(
         replica.acked_aof = replica.acked_aof.max(aof_offset);
         replica.ack_ms = now_ms;
         match replica.state {
-            State::Online => replica.waits_for_ack = false,
+            State::Online => {
+                let loaded = std::mem::take(&mut replica.waits_for_ack);
+                if let (true, Some(after_ms)) = (loaded, replica.sync_ms(now_ms)) {
+                    replication.forecast.succeeded(after_ms);
+                }
+            }
             // It has loaded the snapshot of its other connection.
             State::Loading => {
                 replica.state = State::Online;

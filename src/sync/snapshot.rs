@@ -20,12 +20,13 @@ use std::fs::File;
 
 use crate::client::announced::Announced;
 use crate::client::table::Net;
-use crate::client::{Client, ClientRef, flag};
+use crate::client::{Class, Client, ClientRef, flag};
 use crate::error::Error;
 use crate::persist::child::{self, Kind, Outcome, ReplicationHooks, Target, Wish};
 use crate::persist::rdb::save::{Contents, SaveOptions};
 use crate::persist::rdb::transfer;
 use crate::persist::rdb::{self, background};
+use crate::replication::overrun::Limits;
 use crate::replication::replicas::{Replica, State, Transfer};
 use crate::replication::snapshot::{Broadcast, Form, Receiver, Snapshot, Way};
 use crate::state::Server;
@@ -182,6 +183,9 @@ pub fn start(server: &mut Server) -> bool {
     if !server.replication.is_replica() {
         server.replication.stream.forget_db();
     }
+    if !form.channel {
+        forecast(server);
+    }
     let offset = server.replication.stream.end();
     let options = options_of(server, form);
     let started = match (diskless, form.channel) {
@@ -209,6 +213,37 @@ pub fn start(server: &mut Server) -> bool {
         }
     }
     true
+}
+
+/// The limits of the replicas' class. The bytes of the backlog are held anyway.
+pub fn limits(server: &Server) -> Limits {
+    let limit = &server.config.client_output_buffer_limit[Class::Replica as usize];
+    let hard = match limit.hard {
+        0 => 0,
+        hard => hard.max(server.config.repl_backlog_size),
+    };
+    Limits {
+        hard,
+        soft: limit.soft,
+        soft_s: limit.soft_seconds.into(),
+    }
+}
+
+/// Logs, before a snapshot is started, that its replicas will probably lag beyond their limit.
+fn forecast(server: &mut Server) {
+    let limits = limits(server);
+    let rate = server.stats.stream_rate.average();
+    let forecast = &mut server.replication.forecast;
+    forecast.update(rate, limits);
+    if forecast.overruns {
+        log::warn!(
+            "This synchronization will probably fail: the last one took {} ms, in which about {} bytes are written at \
+             the present rate, more than client-output-buffer-limit allows for replicas. Raise that limit, or set \
+             repl-throttling-enabled.",
+            forecast.sync_ms,
+            forecast.bytes
+        );
+    }
 }
 
 /// The options of a snapshot of this form at this moment.
@@ -242,6 +277,7 @@ fn begin(server: &mut Server, c: &mut Client, offset: u64) -> bool {
         return false;
     };
     replica.state = State::SnapshotRunning;
+    replica.sync_began_ms = server.clock.now_ms;
     if !replica.is_old {
         let text = format!("FULLRESYNC {} {offset}", server.replication.id);
         c.reply.status(&text);

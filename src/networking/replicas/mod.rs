@@ -16,6 +16,7 @@
 //! of its class (`clients::output_limit`), and it is closed when it exceeds them.
 
 pub mod broadcast;
+mod throttle;
 mod transfer;
 
 use std::io::IoSlice;
@@ -62,6 +63,7 @@ pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
         }
     }
     server.replication.stream.trim();
+    throttle::update(el, server);
 }
 
 /// Starts a snapshot for a replica of this turn without waiting for the cron, if no child runs.

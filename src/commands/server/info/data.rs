@@ -175,6 +175,10 @@ pub fn replication(view: &View, out: &mut Report) {
     out.field("repl_backlog_size", server.config.repl_backlog_size);
     out.field("repl_backlog_first_byte_offset", stream.first_byte_offset());
     out.field("repl_backlog_histlen", stream.histlen());
+    let forecast = replication.forecast;
+    out.field("sync_forecast_ms", forecast.sync_ms);
+    out.field("sync_forecast_bytes", forecast.bytes);
+    out.field("sync_forecast_ok", !forecast.overruns as u8);
 }
 
 /// The primary that this server follows.

@@ -138,6 +138,7 @@ fn paused(server: &Server, out: &mut Report) {
         Some((PausePurpose::Client, until)) => ("client_pause", until),
         Some((PausePurpose::Shutdown, until)) => ("shutdown_in_progress", until),
         Some((PausePurpose::Failover, until)) => ("failover_in_progress", until),
+        Some((PausePurpose::Throttle, until)) => ("replica_lags", until),
         None => ("none", now),
     };
     let actions = match (server.pause.holds_all(now), server.pause.holds_writes(now)) {
