@@ -74,7 +74,11 @@ impl Worker {
 
 /// How many primes are below `limit`, slowly.
 fn primes(limit: u64) -> u64 {
-    let is_prime = |n: &u64| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let is_prime = |n: &u64| {
+        (2..*n)
+            .take_while(|d| d * d <= *n)
+            .all(|d| !n.is_multiple_of(d))
+    };
     (2..limit).filter(is_prime).count() as u64
 }
 

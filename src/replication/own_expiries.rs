@@ -27,7 +27,7 @@ pub struct OwnExpiries {
 
 impl OwnExpiries {
     /// The number of keys.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.times.len()
     }
 
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_key_has_one_time() {
         let mut own = noted(&[(0, 1, 50), (0, 2, 10), (0, 1, 5), (3, 1, 20)]);
-        assert_eq!((own.len(), own.due.len()), (3, 3));
+        assert_eq!((own.count(), own.due.len()), (3, 3));
         assert_eq!(
             own.pop_due(5),
             None,
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(own.pop_due(21), Some((0, 1, 5)));
         assert_eq!(own.pop_due(21), Some((0, 2, 10)));
         assert_eq!(own.pop_due(21), Some((3, 1, 20)));
-        assert_eq!((own.pop_due(21), own.len()), (None, 0));
+        assert_eq!((own.pop_due(21), own.count()), (None, 0));
     }
 
     #[test]
@@ -107,17 +107,17 @@ mod tests {
         own.forget(Some(1));
         assert_eq!(own.pop_due(100), Some((2, 1, 5)));
         assert_eq!(own.pop_due(100), Some((0, 3, 7)));
-        assert_eq!(own.len(), 0);
+        assert_eq!(own.count(), 0);
         own.note(0, 1, 5);
         own.forget(None);
-        assert_eq!((own.len(), own.pop_due(100)), (0, None));
+        assert_eq!((own.count(), own.pop_due(100)), (0, None));
     }
 
     #[test]
     fn there_is_a_limit() {
         let mut own = OwnExpiries::default();
         (0..MAX_KEYS as u64 + 5).for_each(|hash| own.note(0, hash, 1));
-        assert_eq!(own.len(), MAX_KEYS);
+        assert_eq!(own.count(), MAX_KEYS);
         own.note(0, 0, 2);
         assert_eq!(own.times[&(0, 0)], 2);
     }

@@ -225,7 +225,7 @@ pub fn limits(server: &Server) -> Limits {
     Limits {
         hard,
         soft: limit.soft,
-        soft_s: limit.soft_seconds.into(),
+        soft_s: limit.soft_seconds,
     }
 }
 

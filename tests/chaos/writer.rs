@@ -138,7 +138,7 @@ impl Writer {
             return true;
         }
         self.note(port, text, true);
-        if n % 8 == 0 {
+        if n.is_multiple_of(8) {
             return self.wait(port, c);
         }
         true

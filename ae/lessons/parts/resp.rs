@@ -14,8 +14,11 @@ const LENGTH_MAX: usize = 512 * 1024;
 /// Bytes that are no request.
 pub struct Invalid;
 
-/// The arguments of the first request and the number of its bytes; `None` while it is incomplete.
-pub fn parse(query: &[u8]) -> Result<Option<(Vec<Vec<u8>>, usize)>, Invalid> {
+/// The arguments of a request and the number of its bytes.
+pub type Request = (Vec<Vec<u8>>, usize);
+
+/// The first request; `None` while it is incomplete.
+pub fn parse(query: &[u8]) -> Result<Option<Request>, Invalid> {
     let Some((line, mut at)) = read_line(query)? else {
         return Ok(None);
     };

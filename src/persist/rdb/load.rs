@@ -119,11 +119,11 @@ pub fn read_version(reader: &mut Reader, any_version: bool) -> std::result::Resu
         .ok()
         .and_then(|digits| digits.parse().ok())
         .unwrap_or(0);
-    let future = version > READ_REDIS_MAX;
-    if !is_known_version(version) && !(any_version && future) {
-        return Err(Refused::Version(version));
+    let is_allowed = any_version && version > READ_REDIS_MAX;
+    if is_known_version(version) || is_allowed {
+        return Ok(version);
     }
-    Ok(version)
+    Err(Refused::Version(version))
 }
 
 /// Reads everything behind the version, up to the checksum.

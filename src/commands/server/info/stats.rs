@@ -88,7 +88,7 @@ fn keys(view: &View, out: &mut Report) {
     out.field("latest_fork_usec", stats.latest_fork_us);
     out.field("total_forks", stats.forks);
     out.field("migrate_cached_sockets", server.migrations.idle_len());
-    let own_expiries = server.replication.own_expiries.len();
+    let own_expiries = server.replication.own_expiries.count();
     out.field("slave_expires_tracked_keys", own_expiries);
 }
 
