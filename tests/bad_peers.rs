@@ -1,7 +1,7 @@
-//! Peers that do not keep to the protocol of replication: a primary that lies about lengths,
-//! offsets and versions, and replicas that read nothing, acknowledge nothing, or acknowledge what
-//! they were not sent. Each ends with a line in the log and a closed link; the data set, the memory
-//! and the other clients are unharmed.
+//! Peers that break the protocol of replication: a primary that sends wrong lengths, offsets and
+//! versions, and replicas that read nothing, acknowledge nothing, or acknowledge bytes that were
+//! not sent. In each case the server logs a line and closes the link; the data set, the memory and
+//! the other clients are not affected.
 
 mod common;
 
@@ -14,7 +14,7 @@ use common::{Conn, Peer, multibulk, parse_reply};
 
 const ID: &str = "0123456789012345678901234567890123456789";
 
-/// Waits for a condition. A test that passes never waits for the end of it.
+/// Waits for a condition. The time limit is never reached in a test that passes.
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..4000 {
         if condition() {
@@ -47,7 +47,7 @@ impl Server {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Waits for a text in the log, behind its first `from` bytes.
+    /// Waits for a text in the log after its first `from` bytes.
     fn wait_for_log(&self, from: usize, text: &str) {
         wait_for(&format!("{text:?} in the log"), || {
             self.log()[from..].contains(text)
@@ -74,7 +74,7 @@ impl Server {
         self
     }
 
-    /// Clients are served, and the process is the one that was started.
+    /// Checks that clients are served, by the process that was started.
     fn assert_well(&mut self) {
         assert_eq!(self.line("PING"), "+PONG\r\n");
         assert!(self.peer.alive());
@@ -93,7 +93,7 @@ fn snapshot() -> &'static [u8] {
     })
 }
 
-/// A reply to PSYNC with a snapshot that lacks its last bytes; its key is there.
+/// A reply to PSYNC with a snapshot that lacks its last bytes, but has its key.
 fn cut_snapshot(lacks: usize) -> Vec<u8> {
     let cut = &snapshot()[..snapshot().len() - lacks];
     let header = format!("+FULLRESYNC {ID} 7\r\n${}\r\n", cut.len());
@@ -124,7 +124,7 @@ impl FakePrimary {
         self.listener.local_addr().expect("an address").port()
     }
 
-    /// A server begins to follow it; it accepts the link and answers all but PSYNC.
+    /// Makes a server its replica, accepts the link, and replies to all commands before PSYNC.
     fn lead(&self, server: &mut Server) -> Link {
         let reply = server.line(&format!("REPLICAOF 127.0.0.1 {}", self.port()));
         assert_eq!(reply, "+OK\r\n");
@@ -177,7 +177,7 @@ impl Link {
         }
     }
 
-    /// Whether the replica acknowledges something; it may close the link instead, or say nothing.
+    /// Whether the replica acknowledges something; false if it closes the link or sends nothing.
     fn acknowledges(&mut self) -> bool {
         let timeout = Some(Duration::from_secs(1));
         self.stream.set_read_timeout(timeout).expect("a timeout");
@@ -281,7 +281,7 @@ fn bad_replies() -> Vec<(Vec<u8>, &'static str)> {
         (after("$9\r\nREDIS9999"), "Failed trying to load the MASTER"),
         (after("$9\r\nREDIS-001"), "Failed trying to load the MASTER"),
         (cut_snapshot(1), "Failed trying to load the MASTER"),
-        // The data were dropped, so from here on the replica requests a snapshot.
+        // The data set was dropped, so from here on the replica requests a snapshot.
         (text("+CONTINUE\r\n"), "replied +CONTINUE to a request"),
         (
             format!("+CONTINUE {ID}\r\n").into_bytes(),
@@ -306,7 +306,7 @@ fn a_primary_that_lies_before_its_stream_is_left() {
         assert_eq!(server.info("master_link_status"), "down", "{shown}");
     }
     assert!(server.memory() < 200 << 20);
-    // A primary that keeps to the protocol is followed afterwards.
+    // Afterwards, the replica works with a correct primary.
     let primary = FakePrimary::new();
     let mut link = primary.lead(&mut server);
     assert_eq!(link.psync[1..], ["?", "-1"]);
@@ -315,7 +315,7 @@ fn a_primary_that_lies_before_its_stream_is_left() {
     assert_eq!(server.line("GET from"), "$8\r\nsnapshot\r\n");
 }
 
-/// A snapshot that is not whole leaves no part of itself in the data set.
+/// No key of an incomplete snapshot is left in the data set.
 #[test]
 fn a_snapshot_that_ends_too_early_leaves_nothing() {
     let mut server = Server::new(&[]);
@@ -330,7 +330,7 @@ fn a_snapshot_that_ends_too_early_leaves_nothing() {
         assert_eq!(server.line("DBSIZE"), ":0\r\n", "{lacks} bytes are missing");
         server.assert_well();
     }
-    // The connection ends within the snapshot: nothing is loaded, and the data set stays.
+    // The connection ends within the snapshot: no key is loaded, and the data set stays.
     assert_eq!(server.line("REPLICAOF NO ONE"), "+OK\r\n");
     assert_eq!(server.line("SET mine 1"), "+OK\r\n");
     let from = server.log().len();
@@ -346,8 +346,8 @@ fn a_snapshot_that_ends_too_early_leaves_nothing() {
     assert_eq!(server.line("DBSIZE"), ":1\r\n");
 }
 
-/// A snapshot that can't be loaded has ended the history of the data before it: after a promotion
-/// nothing continues that history, since its data are gone.
+/// After a failed load that has dropped the old data set, a promoted server does not continue the
+/// old history.
 #[test]
 fn a_history_ends_when_its_data_go() {
     let mut server = Server::new(DISK);
@@ -391,7 +391,7 @@ fn endless_newlines_end_the_link() {
     assert!(server.memory() < 200 << 20);
 }
 
-/// Streams that are not commands, behind a good snapshot.
+/// Streams that are no commands, after a correct snapshot.
 const BAD_STREAMS: &[&[u8]] = &[
     b"*3\r\n$-5\r\n",
     b"*3\r\n$3\r\nSET\r\n$-1\r\n",
@@ -429,7 +429,7 @@ fn a_stream_that_is_not_of_commands_ends_the_link() {
     }
 }
 
-/// A request that has not arrived whole is bounded, whatever its header promises.
+/// The memory for an incomplete request is limited, whatever size its header announces.
 #[test]
 fn promised_bytes_take_no_memory() {
     let mut server = Server::new(&[]);
@@ -455,7 +455,7 @@ fn promised_bytes_take_no_memory() {
 /// Ends the server, or stops it for a time.
 const NOT_SENT: [&str; 2] = ["shutdown", "debug"];
 
-/// The arguments of commands that make no sense in a stream.
+/// The arguments of commands that no primary sends in its stream.
 const ARGUMENTS: &[&str] = &[
     "",
     "k",
@@ -481,7 +481,7 @@ const ARGUMENTS: &[&str] = &[
     "0 0 0",
 ];
 
-/// Whatever a primary sends, the server lives, and follows the next primary.
+/// Whatever a primary sends, the server continues to run, and can replicate the next primary.
 #[test]
 fn a_primary_may_send_any_command() {
     let mut server = Server::new(&["--busy-reply-threshold", "100"]);
@@ -523,7 +523,7 @@ struct FakeReplica {
 }
 
 impl FakeReplica {
-    /// Requests a full sync and reads nothing of it.
+    /// Requests a full sync and does not read the snapshot.
     fn new(server: &Server) -> FakeReplica {
         FakeReplica::with(server, &["eof", "psync2"])
     }
@@ -585,7 +585,8 @@ const DISK: &[&str] = &["--repl-diskless-sync", "no"];
 const DISK_SHORT: &[&str] = &["--repl-diskless-sync", "no", "--repl-timeout", "2"];
 const DISKLESS_SHORT: &[&str] = &["--repl-diskless-sync-delay", "0", "--repl-timeout", "2"];
 
-/// Its snapshot is larger than all socket buffers. It gets no more than `repl-timeout`.
+/// A replica that does not read a snapshot, which is larger than all socket buffers, is closed
+/// after `repl-timeout`.
 #[test]
 fn a_replica_that_does_not_read_its_snapshot_is_closed() {
     for settings in [DISK_SHORT, DISKLESS_SHORT] {
@@ -625,7 +626,7 @@ fn a_replica_that_never_comes_online_is_closed() {
     wait_until_alone(&mut server);
 }
 
-/// What it does not read is bounded by the limit of its class.
+/// The output for a replica that does not read is limited by its class.
 #[test]
 fn a_replica_that_does_not_read_its_stream_is_closed() {
     let limit = ["--client-output-buffer-limit", "replica 16mb 0 0"];
@@ -761,7 +762,8 @@ fn wrong_requests_are_refused() {
     assert_eq!(server.info("connected_slaves"), "0");
 }
 
-/// An id and an offset of any size and content get a snapshot, and one short line in the log.
+/// PSYNC with an id and an offset of any size and content gets a snapshot, and one short line in
+/// the log.
 #[test]
 fn any_id_and_offset_get_a_snapshot() {
     let mut server = Server::new(DISK);
@@ -795,8 +797,8 @@ fn any_id_and_offset_get_a_snapshot() {
     server.assert_well();
 }
 
-/// Hundreds of connections that request a sync and then read nothing share one child, cost little
-/// memory, and neither other clients nor an honest replica wait for them.
+/// Hundreds of connections that request a sync and then read nothing share one child and take
+/// little memory; neither other clients nor a correct replica wait for them.
 #[test]
 fn half_open_requests_harm_nothing_else() {
     const COUNT: usize = 300;

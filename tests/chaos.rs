@@ -1,15 +1,15 @@
-//! Chaos: five servers that replicate each other, clients that write, and everything that goes
-//! wrong at once. Whatever happens, an acknowledged write is there exactly once, transactions are
-//! complete, and in the end all servers have the same data.
+//! Chaos: five servers in a chain of replication, clients that write, and failures of links, disks
+//! and processes at the same time. Each acknowledged write must be in the data exactly once,
+//! transactions must be complete, and in the end all servers must have the same data.
 //!
 //! ```text
 //!   round: writers run ─> disturbances ─> all is healed ─> one event ─> writers stop ─> all settle ─> checks
 //!                                                            FAILOVER, a promotion, a restart, a crash
 //! ```
 //!
-//! - After a FAILOVER, a restart or a crash with an AOF nothing that was acknowledged is lost.
-//! - After a promotion without coordination only the last writes may be lost, none of those that
-//!   WAIT reported; what is lost does not appear again. The loss is printed.
+//! - After a FAILOVER, a restart or a crash with an AOF no acknowledged write is lost.
+//! - After a promotion without coordination the last writes may be lost, but none that WAIT
+//!   reported; a lost write does not appear again. The loss is printed.
 //!
 //! `AERIS_CHAOS_MINUTES` sets the duration, `AERIS_CHAOS_SEED` the seed (`make chaos`).
 
@@ -40,7 +40,7 @@ const WRITERS: usize = 3;
 /// The number of disturbances in a round.
 const DISTURBANCES: usize = 4;
 
-/// What the rounds have counted.
+/// The counters of all rounds.
 #[derive(Default)]
 struct Totals {
     rounds: usize,
@@ -50,7 +50,7 @@ struct Totals {
     window: Duration,
 }
 
-/// Ends the clients, also when a check fails.
+/// Ends the clients when it is dropped, also after a failed check.
 struct Stop<'a>(&'a Target);
 
 impl Drop for Stop<'_> {
@@ -66,8 +66,8 @@ fn number(name: &str, otherwise: u64) -> u64 {
         .unwrap_or(otherwise)
 }
 
-/// One event with consequences. Returns the port of a primary that was replaced without
-/// coordination.
+/// One FAILOVER, promotion, restart or crash. Returns the port of a primary that was replaced
+/// without coordination.
 fn event(world: &mut World, target: &Target) -> Option<u16> {
     let mut lossy = None;
     match world.dice.below(6) {
@@ -86,7 +86,7 @@ fn event(world: &mut World, target: &Target) -> Option<u16> {
     lossy
 }
 
-/// One round. Returns the port of a primary that was replaced without coordination.
+/// Runs one round. Returns the port of a primary that was replaced without coordination.
 fn round(world: &mut World, writers: &mut [Writer]) -> Option<u16> {
     let target = Target::default();
     let port = world.members[world.primary].peer.port;

@@ -1,5 +1,5 @@
 //! MIGRATE between processes: other clients go on while the target is silent, and a key that
-//! changes on its way is not lost. The target is this test, which replies when it likes.
+//! changes on its way is not lost. The target is this test, which decides when it replies.
 
 mod common;
 

@@ -1,13 +1,14 @@
-//! Every field of INFO, CLIENT LIST, MEMORY STATS and XINFO changes when its subject does.
+//! Every field of INFO, CLIENT LIST, MEMORY STATS and XINFO changes when the fact that it reports
+//! changes.
 //!
 //! ```text
 //!   traffic ─> clients ─> limits ─> children ─> replication ─> restart ─> settings
 //!      └──────────┴──────────┴─ sample all reports of all servers ─┴──────────┘
 //! ```
 //!
-//! One life of a primary and its replica uses each feature once, and the reports are sampled again
-//! and again. A field with the same value in all samples of all servers fails the test, except
-//! those of [`CONSTANT`], which has a reason for each.
+//! A primary and its replica use each feature once, while all reports are sampled. The test fails
+//! for a field that has the same value in all samples of all servers, unless [`CONSTANT`] has a
+//! reason for it.
 
 mod common;
 #[path = "observed/life.rs"]
@@ -96,7 +97,7 @@ const CONSTANT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Fields that this life need not change.
+/// Fields that may stay the same in this test.
 const ANY: &[(&str, &[&str])] = &[
     ("measured anew at each start", &["monotonic_clock"]),
     (
@@ -182,7 +183,7 @@ fn failing_disk(seen: &mut Seen) {
     let server: Peer = disk.server("everysec");
     let mut conn = server.connect();
     let mut sample = |seen: &mut Seen| {
-        // Without commands nothing is written.
+        // Without commands the AOF is not written.
         conn.line("SET k v");
         seen.sample("on a bad disk", &mut conn);
     };
@@ -195,7 +196,7 @@ fn failing_disk(seen: &mut Seen) {
     disk.recover();
 }
 
-/// The file of settings, which is named at the start.
+/// The configuration file, which the server gets as its argument.
 fn started_with_a_file(seen: &mut Seen) {
     let without = Peer::aeris(&[]);
     seen.sample("with a file or without", &mut without.connect());

@@ -16,8 +16,8 @@ use std::time::Duration;
 use common::{Conn, Peer, multibulk};
 use pair::{Commands, Cut, ID, Primary, Replica, connect};
 
-/// A history of about `len` bytes: commands of each size, transactions, empty lines, keep-alives,
-/// inline commands. Ends with a complete command.
+/// A history of about `len` bytes: commands of all sizes, transactions, empty lines, keep-alives,
+/// inline commands. It ends with a complete command.
 fn history(len: usize) -> Vec<u8> {
     let mut log = Vec::new();
     for n in 0.. {
@@ -45,7 +45,7 @@ fn history(len: usize) -> Vec<u8> {
     log
 }
 
-/// The offsets at which a replica may stand: the ends of commands outside of transactions, of
+/// The offsets that a replica may have: the ends of commands outside of transactions, of
 /// transactions, and of empty lines.
 fn ends(log: &[u8]) -> Vec<usize> {
     let (mut ends, mut at, mut in_transaction) = (Vec::new(), 0, false);
@@ -105,8 +105,8 @@ fn machines_that_are_cut_at_every_byte_continue() {
     println!("{cuts} cuts");
 }
 
-/// The primary that the replica finds again is another one, which was promoted: it has a part of
-/// the history, and has continued it under a new id. What the replica has beyond that part is gone.
+/// After the cut the replica finds another primary, which was promoted: it has a part of the
+/// history, and has continued it under a new id. Data of the replica beyond that part are dropped.
 #[test]
 fn machines_that_are_cut_at_every_byte_follow_a_promoted_primary() {
     let log = history(LEN);
@@ -134,7 +134,7 @@ fn machines_that_are_cut_at_every_byte_follow_a_promoted_primary() {
     assert!(full_syncs > 1000 && full_syncs < whole.replies - 1000);
 }
 
-/// A replica that was away for longer than the backlog gets a snapshot, one that was not continues.
+/// A replica gets a snapshot if the backlog lacks bytes that it needs, and continues otherwise.
 #[test]
 fn machines_that_are_cut_at_every_byte_outlive_a_short_backlog() {
     let log = history(LEN);
@@ -250,7 +250,7 @@ fn a_real_replica_continues_after_each_cut_of_the_stream() {
         had = *ends.iter().rev().find(|&&end| end <= cut).unwrap_or(&0);
         count += 1;
     }
-    // A connection that is reset may lose what was not read; the replica requests it again.
+    // A reset connection may lose bytes that were not read; the replica requests them again.
     let (mut stream, mut has) = accept(&listener);
     assert_eq!(has, had);
     for _ in 0..20 {
@@ -267,8 +267,8 @@ fn a_real_replica_continues_after_each_cut_of_the_stream() {
     println!("{count} cuts");
 }
 
-/// The real server as a replica, with cuts of the handshake and the snapshot: it requests a
-/// snapshot again, and keeps what it has until one is complete.
+/// The real server as a replica, with cuts of the handshake and the snapshot: it requests the
+/// snapshot again, and keeps its data until one is complete.
 #[test]
 fn a_real_replica_keeps_its_data_until_a_snapshot_is_complete() {
     let replica = Peer::aeris(&[]);
@@ -283,7 +283,7 @@ fn a_real_replica_keeps_its_data_until_a_snapshot_is_complete() {
     let mut count = 0;
     for frame in &frames {
         for cut in 0..frame.len() {
-            // Another address: it is connected to at once.
+            // After REPLICAOF with another address, the server connects at once.
             let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
             let port = listener.local_addr().expect("an address").port();
             assert_eq!(c.line(&format!("REPLICAOF 127.0.0.1 {port}")), "+OK\r\n");

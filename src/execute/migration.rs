@@ -1,4 +1,4 @@
-//! MIGRATE as data: what a client has asked for, and how far it is. `networking::migrate` sends it.
+//! MIGRATE as data: the request of a client and its progress. `networking::migrate` does the I/O.
 //!
 //! ```text
 //!   queue ──── RESTORE is sent ───> due ──── OK ───> restored ── at the end ──> deleted here, unless it has
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use crate::client::ClientRef;
 
-/// How often a key that changes during its transfer is sent.
+/// The maximum number of times that a key that changes during its transfer is sent.
 pub const ROUNDS_MAX: u32 = 3;
 
 /// The server that gets the keys, and the account there. An idle connection serves later requests
@@ -26,10 +26,10 @@ pub struct Destination {
     pub account: Option<(Option<String>, String)>,
 }
 
-/// A key whose reply is due.
+/// A key that was sent, and whose reply has not arrived.
 pub struct Due {
     pub key: Box<[u8]>,
-    /// The size of its request.
+    /// The size of its request in bytes.
     pub bytes: usize,
     /// It was deleted here during the transfer, so it is deleted there, too.
     pub is_deletion: bool,
@@ -43,7 +43,7 @@ pub struct Migration {
     pub destination: Destination,
     /// The database of the keys here.
     pub db: u32,
-    /// The database there, as the client wrote it.
+    /// The database at the destination, as the client wrote it.
     pub to_db: i64,
     pub timeout_ms: u64,
     pub copy: bool,
@@ -52,13 +52,13 @@ pub struct Migration {
     pub queue: VecDeque<Box<[u8]>>,
     /// Keys that are sent, in order.
     pub due: VecDeque<Due>,
-    /// Keys that are there.
+    /// Keys that the destination has stored.
     pub restored: Vec<Box<[u8]>>,
     /// The first error of the destination.
     pub error: Option<Vec<u8>>,
     /// The number of times that changed keys have been sent again.
     pub round: u32,
-    /// Whether the database has been selected there.
+    /// Whether SELECT has succeeded at the destination.
     pub is_selected: bool,
     /// Whether the connection was idle before: if it breaks before the first reply, another one is
     /// opened, as the peer may have closed it long ago.

@@ -29,8 +29,8 @@ fn hash_of_other_key(hasher: &KeyHasher, key: &[u8]) -> u64 {
 }
 
 impl Server {
-    /// The hash of a key. For the keys that the request's row names it was computed when the
-    /// request was parsed; they are recognised by their address, in order.
+    /// The hash of a key. The keys of a request are hashed when it is parsed; for a key at the
+    /// address of one of them, this returns the stored hash.
     #[inline]
     pub fn hash_key(&mut self, key: &[u8]) -> u64 {
         let memo = &mut self.hashes;

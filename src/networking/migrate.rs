@@ -1,4 +1,4 @@
-//! MIGRATE's side of the links: sends keys to another server, and deletes those that it has got.
+//! The I/O of MIGRATE: sends keys to another server, and deletes here the ones that it has stored.
 //!
 //! ```text
 //!   MIGRATE ──> requested ──┐
@@ -8,17 +8,17 @@
 //!   running: LinkId -> Migration      idle: connections for later requests, up to 10 s
 //! ```
 //!
-//! The client waits, and others go on. So a key can change while it is on its way, which is
-//! impossible in Redis, where the whole server waits. Such a key is not deleted: it is sent again,
-//! replacing what is there, or deleted there if it was deleted here. After
-//! [`ROUNDS_MAX`] times the client gets an error, and the key is in both places, the later value
-//! here. What COPY sends is the value at the time of sending.
+//! The client waits, and other clients are served. So a key can change during its transfer, which
+//! is impossible in Redis, where the whole server waits. A changed key is not deleted here: it is
+//! sent again with REPLACE, or deleted at the destination if it was deleted here. After
+//! [`ROUNDS_MAX`] times the client gets an error, and both servers have the key; the later value is
+//! the one here. COPY sends the value at the time of sending.
 //!
 //! Keys are read and deleted at the top level only, never in nested turns: a script that runs
-//! meanwhile sees all of them or none. While CLIENT PAUSE forbids changes, the end waits.
+//! meanwhile sees all of them or none. While CLIENT PAUSE forbids writes, the deletion waits.
 //!
-//! SELECT and AUTH are sent ahead and their replies awaited. (Redis sends all at once: after a
-//! refused SELECT it has stored the key in database 0, and reports an error.)
+//! SELECT and AUTH are sent first, and keys only after their replies. (Redis sends all at once:
+//! after a refused SELECT it has stored the key in database 0, and reports an error.)
 //!
 //! **Invariant:** each request gets one reply, or its client is gone.
 //! **Limits:** at most [`WINDOW`] bytes of requests are under way for each MIGRATE, or one key;
@@ -44,7 +44,7 @@ use crate::state::Server;
 
 /// The size of the requests that are under way for one MIGRATE.
 const WINDOW: usize = 1 << 20;
-/// How long a connection stays idle, in milliseconds.
+/// The time after which an idle connection is closed, in milliseconds.
 const IDLE_MS: i64 = 10_000;
 /// The maximum number of idle connections.
 const IDLE_MAX: usize = 64;
@@ -65,7 +65,7 @@ pub struct Migrations {
     /// Requests that have not begun.
     pub requested: Vec<Migration>,
     running: HashMap<LinkId, Running>,
-    /// The connections that have news; one may come twice.
+    /// The connections with new replies, or whose link has ended; a connection may be listed twice.
     woken: Vec<LinkId>,
     idle: Vec<Idle>,
 }
@@ -100,7 +100,8 @@ impl Migrations {
     }
 }
 
-/// Begins what was requested, and continues what has news. At the top level only.
+/// Starts new requests, and continues those whose connections are in `woken`. At the top level
+/// only.
 pub fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
     // While a data set is loaded, turns are nested.
     if server.is_nested() {
@@ -136,7 +137,7 @@ fn begin(el: &mut EventLoop<Server>, server: &mut Server, mut migration: Migrati
         Some(idle) => {
             migration.is_selected = idle.db == migration.to_db;
             migration.may_retry = true;
-            // The password may have changed there.
+            // The password may have changed at the destination.
             if let Some(step) = auth(&migration.destination) {
                 let step = step.timeout(migration.timeout_ms);
                 link::request(el, server, idle.link, step);
@@ -203,8 +204,8 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: 
     }
 }
 
-/// RESTORE with the value of a key; DEL if it was sent before and exists no more; nothing if it has
-/// gone since the request.
+/// RESTORE with the value of a key; DEL if the key was sent before and does not exist any more;
+/// nothing if it was deleted before it was sent.
 fn request_for(server: &mut Server, migration: &Migration, key: &[u8]) -> Option<Vec<Vec<u8>>> {
     let config = &server.config;
     let (version, compress) = (config.rdb_version.number(), config.rdbcompression);
@@ -245,7 +246,7 @@ fn on_action(_: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action:
             };
             if tag == tag::KEY {
                 let (client, db) = (migration.client, migration.db);
-                // The watch on a key that is there lasts until the end, when the key is deleted.
+                // A stored key is watched until the end, when it is deleted here.
                 if let Some(due) = migration.replied(error) {
                     forget(server, client, db, &due);
                 }
@@ -280,7 +281,7 @@ fn advance(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, running:
         return run(server, id, migration, None);
     }
     if server.armed & armed::PAUSED != 0 && server.pause.holds_writes(server.clock.now_ms) {
-        // Looked at again in each turn until the pause is over.
+        // The connection stays in `woken`: each turn checks whether the pause is over.
         server.migrations.woken.push(id);
         return run(server, id, migration, failure);
     }
@@ -311,8 +312,8 @@ fn forget(server: &mut Server, client: ClientRef, db: u32, due: &Due) {
     }
 }
 
-/// Deletes the keys that are there now, and propagates it. Returns those that have changed since
-/// they were sent.
+/// Deletes the keys that the destination has stored, and propagates the deletions. Returns the keys
+/// that have changed since they were sent.
 fn delete_restored(server: &mut Server, migration: &mut Migration) -> Vec<Box<[u8]>> {
     let restored = take(&mut migration.restored);
     if migration.copy || restored.is_empty() {
@@ -323,7 +324,7 @@ fn delete_restored(server: &mut Server, migration: &mut Migration) -> Vec<Box<[u
     let mut deleted: Vec<&[u8]> = vec![b"DEL"];
     for key in &restored {
         let same = watch::end_transfer(server, migration.client, db, key);
-        // A replica's data are its primary's: the role has changed meanwhile.
+        // This server has become a replica meanwhile, and a replica deletes nothing by itself.
         let may = !server.replication.is_replica();
         if !same && may {
             changed.push(key.clone());
@@ -363,7 +364,7 @@ fn reply(server: &mut Server, migration: &Migration, failure: Option<&Failure>, 
     blocked::answer(server, migration.client, BlockKind::Migrate, error);
 }
 
-/// The text of a connection's end: Redis names what it was doing then.
+/// The error of a lost connection, with the step that failed, as in Redis.
 fn io_error(failure: &Failure) -> &'static str {
     match failure {
         Failure::Resolve(_) => "IOERR error or timeout connecting to the client",

@@ -185,8 +185,8 @@ impl Live<'_> {
         self.server.clock.update();
     }
 
-    /// Records that `loaded` bytes have been read, and serves clients. Returns the number of bytes
-    /// at which to call it again.
+    /// Records that `loaded` bytes have been read, and serves clients. Returns the number of read
+    /// bytes at which the next call is due.
     pub fn progress(&mut self, loaded: u64) -> u64 {
         self.server.load.loaded_bytes = loaded;
         self.turn(TURN.union(Events::DONT_WAIT));

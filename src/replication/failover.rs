@@ -121,7 +121,7 @@ impl Failover {
         }
     }
 
-    /// Begins a failover; none runs.
+    /// Begins a failover. The caller has checked that none is running.
     pub fn begin(&mut self, request: Request) {
         debug_assert!(!self.is_running(), "FAILOVER has checked it");
         self.state = State::WaitingForSync;
@@ -156,7 +156,7 @@ impl Failover {
         }
     }
 
-    /// A turn while a replica is awaited.
+    /// One turn while the failover waits for a replica that has the whole stream.
     fn wait(&mut self, now_ms: i64, synced: &[Address]) -> Option<Action> {
         let late = self
             .request

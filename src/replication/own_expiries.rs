@@ -6,12 +6,13 @@
 //!                                                                              has that time
 //! ```
 //!
-//! A key is known by its hash, as in the index of a database: what is left of it if the key is
-//! changed meanwhile is dropped when it is due. (Redis keeps names, and takes random ones in turn.)
+//! A key is identified by its hash, as in the index of a database. If the key is deleted or changed
+//! by the primary, its pair stays until its time, and then has no effect. (Redis keeps names, and
+//! checks random ones in turn.)
 //!
 //! **Invariant:** `times` and `due` have the same pairs (`tests::a_key_has_one_time`).
-//! **Limit:** [`MAX_KEYS`], about 100 bytes each. Keys beyond it are hidden when they have expired,
-//! and stay until they are overwritten or this server is promoted.
+//! **Limit:** [`MAX_KEYS`], about 100 bytes each. Keys beyond it are hidden after their expiry
+//! time, and their memory is freed when they are overwritten or this server is promoted.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -44,7 +45,7 @@ impl OwnExpiries {
         self.due.insert((at, db, hash));
     }
 
-    /// Removes the key that was due first before `now`: its database, hash and time.
+    /// Removes the pair with the earliest time before `now`. Returns its database, hash and time.
     pub fn pop_due(&mut self, now: i64) -> Option<(u32, u64, i64)> {
         let (at, db, hash) = *self.due.first().filter(|(at, ..)| *at < now)?;
         self.due.pop_first();
@@ -52,7 +53,7 @@ impl OwnExpiries {
         Some((db, hash, at))
     }
 
-    /// Forgets the keys of one database, or all.
+    /// Drops the pairs of one database, or all.
     pub fn forget(&mut self, which: Option<u32>) {
         self.times
             .retain(|(db, _), _| which.is_some_and(|gone| gone != *db));

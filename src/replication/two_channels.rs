@@ -31,7 +31,7 @@ impl End {
         let text = std::str::from_utf8(line.strip_prefix(b"$ENDOFF:")?).ok()?;
         let mut words = text.split(' ');
         let (offset, id) = (words.next()?.parse().ok()?, words.next()?.to_string());
-        // The snapshot has it, too; -1 if there is none.
+        // The snapshot has the database, too; -1 if none is selected.
         let _db: i64 = words.next()?.parse().ok()?;
         let client = words.next()?.parse().ok()?;
         let end = End { offset, id, client };
@@ -40,13 +40,13 @@ impl End {
     }
 }
 
-/// The state of such a sync.
+/// The state of a full sync over two connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sync {
     pub dialect: Dialect,
-    /// Whether the snapshot is loaded, and the main connection is still to come.
+    /// Whether the snapshot is loaded, and the main connection has no reply yet.
     pub loaded: bool,
-    /// Whether the snapshot's connection is lost, and a reply on the main one is due.
+    /// Whether the snapshot's connection is lost, and a reply on the main connection is due.
     pub lost: bool,
 }
 
@@ -75,7 +75,7 @@ impl Collected {
         Some(piece)
     }
 
-    /// Drops everything, for another sync.
+    /// Drops all pieces and the state, for another sync.
     pub fn clear(&mut self) {
         *self = Collected::default();
     }

@@ -12,12 +12,14 @@
 //!   main       the first REPLCONF ACK: the snapshot is loaded, it is online
 //! ```
 //!
-//! A pin holds the stream for a replica whose main connection has not come. It is dropped when the
-//! child has failed for its connection, when the stream behind it exceeds the replica's output
-//! limit, and some time (the grace period) after the snapshot has been sent.
+//! A pin keeps the part of the stream that follows a snapshot, for a replica whose main connection
+//! has not requested it yet. The pin is dropped when the child can't write to the snapshot's
+//! connection, when the kept part exceeds the replica's output limit, and when the grace period
+//! after the end of the snapshot is over.
 //!
-//! A snapshot's connection may be closed by the replica before the end of the child is seen, since
-//! the replica has everything then. So only the child's result tells whether it was complete.
+//! A replica closes the snapshot's connection when it has the whole snapshot, which may be before
+//! this server notices the end of the child. So only the child's result says whether the snapshot
+//! was complete.
 //!
 //! **Invariant:** from the fork on, nothing but the child writes to a snapshot's connection.
 
@@ -38,11 +40,11 @@ use crate::state::Server;
 
 /// The grace period, unless DEBUG sets another one.
 pub const GRACE_S: i64 = 60;
-/// The time after which a child without connections is ended. If it is about to succeed, as its
-/// replicas closed the connections because they have everything, it needs less.
+/// The time after which a child whose connections are all closed is killed. A child whose replicas
+/// closed them because they have the whole snapshot ends earlier by itself.
 const USELESS_MS: i64 = 1000;
 
-/// The dialect in which a replica that needs a snapshot gets it over a second connection; `None`:
+/// The dialect for a replica that gets its snapshot over a second connection; `None` if it gets it
 /// over this one.
 pub fn dialect(server: &Server, replica: &Replica) -> Option<Dialect> {
     let config = &server.config;
@@ -71,8 +73,8 @@ pub fn dialect(server: &Server, replica: &Replica) -> Option<Dialect> {
     dialect
 }
 
-/// The connections of these replicas to which the child writes: each was sent the offset at which
-/// the snapshot ends, and the stream behind it is held. The others are closed.
+/// The connections to which the child writes. Each of these replicas was sent the offset at which
+/// the snapshot ends, and the stream from there on is kept. Connections that failed are closed.
 fn prepare(server: &mut Server, receivers: &[ClientRef], offset: u64) -> Vec<(Target, OwnedFd)> {
     let mut prepared = Vec::new();
     for &r in receivers.iter().take(SOCKETS_MAX) {
@@ -99,11 +101,11 @@ fn duplicates(c: &Client) -> Option<(TcpStream, OwnedFd)> {
     let conn = c.conn.as_ref()?;
     let first = conn.duplicate().ok()?;
     let second = conn.duplicate().ok()?;
-    // Of any kind: `shutdown` is all that is called.
+    // The kind of the socket does not matter: only `shutdown` is called.
     Some((TcpStream::from(first), second))
 }
 
-/// Sends a replica the offset at which its snapshot ends, and holds the stream behind it.
+/// Sends a replica the offset at which its snapshot ends, and keeps the stream from there on.
 fn announce(server: &mut Server, c: &mut Client, offset: u64) -> bool {
     let replication = &mut server.replication;
     let Some(replica) = replication.replicas.get_mut(c.reference()) else {
@@ -171,8 +173,8 @@ fn begin_stream(server: &mut Server, main: u64, snapshot: u64, offset: u64) -> b
     server.replication.attach(r, offset)
 }
 
-/// Sends the replies of a client without the loop: its socket is about to be the child's. They are
-/// short, so a socket that does not take them is not one that a replica reads.
+/// Sends the replies of a client at once, since the child is about to use its socket. They are
+/// short: if the socket does not accept them, the replica has stopped reading.
 fn send_now(c: &mut Client) -> bool {
     let Client {
         conn: Some(conn),
@@ -227,7 +229,7 @@ fn give_up(server: &mut Server, snapshot: ClientRef) {
     }
 }
 
-/// The child has ended: its replicas have their snapshots, or must begin again.
+/// The child has ended: its replicas have their snapshots, or their syncs have failed.
 pub fn ended(server: &mut Server, targets: &[Target], outcome: &Outcome) {
     for (at, target) in targets.iter().enumerate() {
         let failed = outcome.failed_sockets & 1 << at != 0;
@@ -265,8 +267,8 @@ fn grace_s(server: &Server) -> i64 {
     server.debug.rdb_client_grace_s.unwrap_or(GRACE_S)
 }
 
-/// Valkey's dialect: the main connection of a replica has requested what follows its snapshot, and
-/// is attached to the stream.
+/// Valkey's dialect: the main connection of a replica has requested the stream that follows its
+/// snapshot, and gets it from now on.
 pub fn main_attached(server: &mut Server, r: ClientRef) {
     let replication = &mut server.replication;
     let Some(replica) = replication.replicas.get_mut(r) else {
@@ -289,8 +291,8 @@ pub fn main_attached(server: &mut Server, r: ClientRef) {
     }
 }
 
-/// Before the loop sleeps: shuts down connections whose clients are gone, and drops pins behind
-/// which too much of the stream has collected.
+/// Before the loop sleeps: shuts down connections of closed clients, and drops pins that keep more
+/// of the stream than the output limit allows.
 pub fn follow(server: &mut Server) {
     if let Some(snapshot) = &mut server.replication.snapshot
         && let Way::Sockets(sockets) = &mut snapshot.way
@@ -300,7 +302,7 @@ pub fn follow(server: &mut Server) {
             if replicas.get(target.client).is_none()
                 && let Some(socket) = target.socket.take()
             {
-                // It may be closed by the other side already.
+                // The peer may have closed it already: an error changes nothing.
                 let _ = socket.shutdown(Shutdown::Both);
             }
         }
@@ -338,8 +340,7 @@ fn drop_pin(server: &mut Server, id: u64) {
     }
 }
 
-/// The cron's step: ends the grace periods, the waits for a second connection, and a child that no
-/// replica reads.
+/// The cron's step: drops pins whose grace period is over, and kills a child that no replica reads.
 pub fn cron(server: &mut Server) {
     let now_ms = server.clock.now_ms;
     for id in server.replication.stream.expire_pins(now_ms) {
@@ -385,7 +386,7 @@ mod tests {
     const SNAPSHOT: u32 = 1;
     const WRITER: u32 = 2;
 
-    /// A primary with two clients that have sockets, and their other ends.
+    /// A primary with two clients, each with a socket pair; the test has the other ends.
     fn primary() -> (Server, UnixStream, UnixStream) {
         let mut server = server_with(3);
         server.config.dual_channel_replication_enabled = true;
@@ -425,7 +426,7 @@ mod tests {
         assert!(server.child.is_some());
     }
 
-    /// What the main connection sends then, and the last reply to it.
+    /// Sends what the main connection of a replica sends after the fork. Returns the last reply.
     fn attach(server: &mut Server) -> String {
         let id = id_of(server, SNAPSHOT);
         let line = format!("REPLCONF set-rdb-client-id {id}");
@@ -540,7 +541,7 @@ mod tests {
         child::kill_and_wait(&mut server, Kind::Rdb);
     }
 
-    /// CLIENT KILL of the snapshot's connection.
+    /// CLIENT KILL closes the snapshot's connection: the sync fails.
     #[test]
     fn a_snapshot_that_fails_ends_both_connections() {
         let (mut server, _main, _snapshot) = primary();

@@ -205,7 +205,8 @@ impl List {
         });
     }
 
-    /// Shows the elements from position `start` on, away from `from`, until the visitor breaks.
+    /// Passes elements to `visit`, from position `start` on and away from `from`, until it returns
+    /// `Break`.
     #[inline]
     pub fn visit<B>(
         &self,

@@ -1,7 +1,8 @@
-//! What a promotion without coordination loses: this server beside the real ones.
+//! The writes that a promotion without coordination loses: measured for this server and for the
+//! real ones.
 //!
 //! A client writes to a primary with one replica, one write after the other. The primary is killed,
-//! the replica promoted, and the acknowledged writes that it lacks are counted.
+//! the replica is promoted, and the acknowledged writes that the replica lacks are counted.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ struct Loss {
     window: Duration,
 }
 
-/// Writes 1, 2, 3 .. until the server is gone. Returns when each was acknowledged.
+/// Writes 1, 2, 3 .. until the server ends. Returns the time at which each write was acknowledged.
 fn write_until_the_end(port: u16) -> Vec<Instant> {
     let mut c = Conn::new(port);
     let mut acked = Vec::new();

@@ -1,4 +1,4 @@
-//! A proxy on loopback that a link goes through, and that makes it fail.
+//! A proxy on loopback between two servers, which can make their link fail.
 //!
 //! ```text
 //!   client ──> accept ─┬─ pump: client to server ─┬─> server
@@ -13,22 +13,22 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// How the link of a proxy fails.
+/// The present failures of a proxy's link.
 #[derive(Default)]
 pub struct Faults {
-    /// Connections of earlier generations are closed.
+    /// The present generation; connections of earlier ones are closed.
     generation: AtomicU64,
     /// New connections are closed at once.
     refuse: AtomicBool,
-    /// Nothing is carried in these directions, but the connections stay open.
+    /// Directions in which no bytes are carried, while the connections stay open.
     hold_requests: AtomicBool,
     hold_replies: AtomicBool,
     /// The delay of each piece in milliseconds.
     delay_ms: AtomicU64,
-    /// The number of bytes in a millisecond; 0 for no limit.
+    /// The maximum number of bytes per millisecond; 0 is no limit.
     throttle: AtomicU64,
     ended: AtomicBool,
-    /// The port to which the proxy leads.
+    /// The port of the server to which the proxy connects.
     server: AtomicU16,
 }
 
@@ -41,12 +41,12 @@ pub enum Fault {
     Refuse,
     /// The connections stay open and carry nothing.
     HalfOpen,
-    /// Nothing reaches the server.
+    /// No byte reaches the server.
     NoRequests,
-    /// Nothing comes from the server.
+    /// No byte of the server reaches the client.
     NoReplies,
     Delay(u64),
-    /// Bytes in a millisecond.
+    /// The maximum number of bytes per millisecond.
     Throttle(u64),
 }
 
@@ -56,11 +56,12 @@ pub struct Proxy {
 }
 
 const PATIENCE: Duration = Duration::from_millis(20);
-/// A proxy reads pieces of this size, so that a delay or a limit acts on each.
+/// A proxy reads at most this number of bytes at a time, so that a delay or a limit applies to each
+/// piece.
 const PIECE: usize = 16 * 1024;
 
 impl Proxy {
-    /// A proxy that leads nowhere yet.
+    /// Starts a proxy that has no server yet.
     pub fn new() -> Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -108,7 +109,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.faults.ended.store(true, Ordering::SeqCst);
         self.fail(Fault::Refuse);
-        // The thread that accepts notices the end.
+        // This connection wakes the thread that accepts, which then ends.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
@@ -124,7 +125,7 @@ fn accept(listener: &TcpListener, faults: &Arc<Faults>) {
         if faults.refuse.load(Ordering::SeqCst) {
             continue;
         }
-        // A server that has ended refuses: the client's connection ends.
+        // If the server has ended, the client's connection is closed.
         let server = faults.server.load(Ordering::SeqCst);
         let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else {
             continue;
@@ -140,7 +141,7 @@ fn accept(listener: &TcpListener, faults: &Arc<Faults>) {
     }
 }
 
-/// Carries bytes in one direction until an end closes or the connection is cut.
+/// Carries bytes in one direction until one side closes or the proxy cuts the connection.
 fn pump(mut from: TcpStream, mut to: TcpStream, requests: bool, generation: u64, faults: &Faults) {
     let is_cut = || faults.generation.load(Ordering::SeqCst) != generation;
     let held = match requests {

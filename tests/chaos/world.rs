@@ -1,4 +1,4 @@
-//! Five servers that follow each other through proxies, and what happens to them.
+//! Five servers that replicate through proxies, and the failures that are done to them.
 //!
 //! ```text
 //!   server 0 (primary) <── proxy 0 <──┬── server 1
@@ -19,7 +19,7 @@ use crate::load::Dice;
 use crate::proxy::{Fault, Proxy};
 
 pub const SERVERS: usize = 5;
-/// What a condition may take before the test fails.
+/// The time after which a condition that is not met fails the test.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest fault: longer than `repl-timeout`.
 const LONG_MS: u64 = 2500;
@@ -29,12 +29,12 @@ pub struct Member {
     pub peer: Peer,
     proxy: Proxy,
     disk: Option<Disk>,
-    /// The server that it follows.
+    /// The index of its primary.
     pub upstream: Option<usize>,
     stopped: bool,
 }
 
-/// All servers, and what was done to them.
+/// All servers, and a record of the actions.
 pub struct World {
     pub members: Vec<Member>,
     pub primary: usize,
@@ -66,7 +66,7 @@ impl Member {
         let disk = Disk::new(&format!("chaos-{at}"));
         let proxy = Proxy::new();
         let port = proxy.port.to_string();
-        // Its disk does not fail.
+        // The disk of this server does not fail.
         let log = disk.as_ref().map_or("server.log".into(), Disk::log);
         let log = log.to_string_lossy();
         let mut args: Vec<&str> = vec![
@@ -108,13 +108,13 @@ impl Member {
         Conn::new(self.peer.port)
     }
 
-    /// The reply; empty if the server has ended.
+    /// The reply to a command; empty if the server has ended.
     pub fn line(&self, line: &str) -> String {
         let conn = Conn::try_new(self.peer.port, PATIENCE);
         conn.and_then(|mut c| c.try_line(line)).unwrap_or_default()
     }
 
-    /// What INFO replication says of a field.
+    /// The value of a field of INFO replication.
     pub fn info(&self, field: &str) -> String {
         let text = self.line("INFO everything");
         let value = |line: &str| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_string());
@@ -171,7 +171,7 @@ impl World {
         world
     }
 
-    /// Counts an action, and notes it for the report of a failure.
+    /// Counts an action, and records it for the report of a failed test.
     fn note(&mut self, action: &'static str, what: &str) {
         *self.counts.entry(action).or_default() += 1;
         let at = self.began.elapsed().as_secs_f64();
@@ -225,7 +225,7 @@ impl World {
         std::thread::sleep(Duration::from_millis(ms));
     }
 
-    /// Starts servers that have ended: a replica ends when it can't write to its disk.
+    /// Starts servers that have ended; a replica ends by itself when it can't write to its disk.
     fn revive(&mut self) {
         for at in 0..SERVERS {
             if !self.members[at].peer.alive() {
@@ -250,7 +250,7 @@ impl World {
         self.members[at].peer.wait();
     }
 
-    /// Starts a server that has ended, in the role that it had.
+    /// Starts a server that has ended, with the role that it had.
     fn start(&mut self, at: usize) {
         let replicaof = match self.members[at].upstream {
             Some(upstream) => format!("127.0.0.1 {}", self.members[upstream].proxy.port),
@@ -260,7 +260,7 @@ impl World {
         member.peer.start_again(&["--replicaof", &replicaof]);
     }
 
-    /// One thing goes wrong.
+    /// One failure, chosen at random.
     pub fn disturb(&mut self) {
         let (any, replica) = (self.dice.below(SERVERS as u64) as usize, self.any_replica());
         let names = format!("{any}/{replica}");
@@ -318,7 +318,7 @@ impl World {
         }
     }
 
-    /// A child that saves, for a replica if there is one that waits, ends by a signal.
+    /// Kills the child that saves, which may create the snapshot for a replica.
     fn kill_children(&mut self, at: usize) {
         self.note("kill child", &at.to_string());
         self.members[at].line("BGSAVE");
@@ -345,7 +345,7 @@ impl World {
         }
     }
 
-    /// A replica follows another server, which does not follow it.
+    /// Gives a replica another primary, which is not a replica of it.
     fn move_replica(&mut self, at: usize) {
         let to = self.dice.below(SERVERS as u64) as usize;
         let mut up = Some(to);
@@ -372,7 +372,7 @@ impl World {
         });
     }
 
-    /// All servers have the same data; no client writes.
+    /// Checks that all servers have the same data, while no client writes.
     pub fn settle(&mut self) {
         self.heal();
         self.wait_for("all have the same data", |world| {
@@ -414,7 +414,7 @@ impl World {
         true
     }
 
-    /// The primary dies, and the replica with the longest history takes over.
+    /// Kills the primary, and promotes the replica with the longest history.
     pub fn promote(&mut self) -> usize {
         let old = self.primary;
         self.members[old].peer.kill();
@@ -427,7 +427,7 @@ impl World {
         self.members[new].upstream = None;
         self.primary = new;
         for at in 0..SERVERS {
-            // One that followed the promoted one stays; the others move to it.
+            // Replicas of the promoted server stay; the others become its replicas.
             if at != new && at != old && self.members[at].upstream != Some(new) {
                 self.follow(at, new);
             }
@@ -437,7 +437,7 @@ impl World {
         old
     }
 
-    /// The primary ends, and comes back with its AOF.
+    /// Ends the primary, and starts it again with its AOF.
     pub fn restart_primary(&mut self, graceful: bool) {
         let at = self.primary;
         match graceful {

@@ -1,4 +1,4 @@
-//! Clients that write numbered items, and what must be true of them afterwards.
+//! Clients that write numbered items, and the checks of these items afterwards.
 //!
 //! Each command, transaction and script appends one item to the list of its client. An item that
 //! was acknowledged must be in the list exactly once, in order. In a transaction and in a script,
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Conn, Reply, multibulk, parse_reply};
 
-/// Where clients write to, and whether they go on.
+/// The server to which clients write, and whether they continue.
 #[derive(Default)]
 pub struct Target {
     pub port: AtomicU16,
@@ -26,7 +26,7 @@ pub struct Item {
     acked: Option<Instant>,
 }
 
-/// What one client has sent in this epoch.
+/// The items that one client has sent in this epoch.
 pub struct Writer {
     pub id: usize,
     epoch: u32,
@@ -36,7 +36,7 @@ pub struct Writer {
     waited: HashMap<u16, usize>,
 }
 
-/// What a settled data set has lost of one client's items.
+/// The items of one client that a settled data set lacks.
 #[derive(Default, Clone, Copy)]
 pub struct Lost {
     pub items: usize,
@@ -68,14 +68,14 @@ impl Writer {
         }
     }
 
-    /// Begins with an empty list.
+    /// Begins an epoch with an empty list.
     pub fn begin(&mut self, epoch: u32) {
         self.epoch = epoch;
         self.items.clear();
         self.waited.clear();
     }
 
-    /// Writes until it shall stop.
+    /// Writes until it is stopped.
     pub fn run(&mut self, target: &Target) {
         let mut conn = None;
         while !target.stop.load(Ordering::SeqCst) {
@@ -149,7 +149,7 @@ impl Writer {
         self.items.push(Item { text, port, acked });
     }
 
-    /// WAIT: notes that a replica has the items so far.
+    /// WAIT: records that a replica has the items so far.
     fn wait(&mut self, port: u16, c: &mut Conn) -> bool {
         c.try_send(&multibulk(&["WAIT", "1", "100"]));
         let reply = c.try_reply_in_time();
@@ -163,7 +163,8 @@ impl Writer {
     }
 
     /// Checks the list of a settled server. `lossy` is the server that was replaced without
-    /// coordination: what it acknowledged last may be gone, except what WAIT had reported.
+    /// coordination: the last items that it acknowledged may be lost, except those that WAIT had
+    /// reported.
     pub fn check(&self, c: &mut Conn, lossy: Option<u16>) -> Lost {
         let list = parse_reply(&c.cmd(&["LRANGE", &key("list", self.id), "0", "-1"])).texts();
         let mut found = list

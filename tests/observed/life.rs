@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::common::{Conn, Peer};
 use crate::seen::Seen;
 
-/// What a field may take to change. A test that passes never waits for it.
+/// The time within which a field must change. It is never reached in a test that passes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The settings of both servers.
@@ -21,7 +21,7 @@ const SETTINGS: &[&str] = &[
     "server.log",
 ];
 
-/// Samples until a field has changed. Fields that never do are reported in the end.
+/// Samples until a field has changed. Fields that never change are reported at the end.
 pub fn until(field: &str, seen: &mut Seen, mut sample: impl FnMut(&mut Seen)) {
     let began = Instant::now();
     while !seen.changed(field) && began.elapsed() < PATIENCE {
@@ -30,11 +30,11 @@ pub fn until(field: &str, seen: &mut Seen, mut sample: impl FnMut(&mut Seen)) {
     }
 }
 
-/// The servers and what was seen of them.
+/// The servers, and the samples of their fields.
 pub struct Life {
     pub primary: Peer,
     pub replica: Peer,
-    /// The connection for questions to the primary.
+    /// The connection on which the primary's reports are requested.
     pub ask: Conn,
     seen: Seen,
 }
@@ -76,7 +76,7 @@ impl Life {
         self.seen.sample("replica", &mut self.replica.connect());
     }
 
-    /// Sends lines to the primary, of which none may fail, and samples after each.
+    /// Sends commands to the primary, which must succeed, and samples after each.
     pub fn say(&mut self, lines: &[&str]) {
         for line in lines {
             let reply = self.ask.line(line);
@@ -85,7 +85,7 @@ impl Life {
         }
     }
 
-    /// Sends lines to the primary that fail.
+    /// Sends commands to the primary that must fail.
     pub fn fail(&mut self, lines: &[&str]) {
         for line in lines {
             let reply = self.ask.line(line);
@@ -94,7 +94,7 @@ impl Life {
         self.look_at_primary();
     }
 
-    /// Sends lines to the replica, of which none may fail, and samples after each.
+    /// Sends commands to the replica, which must succeed, and samples after each.
     pub fn say_to_replica(&mut self, lines: &[&str]) {
         for line in lines {
             let reply = self.replica.connect().line(line);
@@ -108,8 +108,8 @@ impl Life {
         self.seen.changed(field)
     }
 
-    /// Starts the primary again, with its files as they are changed by `change`, and samples both
-    /// servers while it loads them.
+    /// Restarts the primary after `change` has changed its files, and samples both servers while it
+    /// loads them.
     pub fn restart_with(&mut self, args: &[&str], change: impl FnOnce(&Path)) {
         let last = self.primary.connect().try_line("SHUTDOWN NOSAVE FORCE");
         assert_eq!(last, None);

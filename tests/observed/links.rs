@@ -53,14 +53,14 @@ pub fn follow(life: &mut Life) {
         "SET own v PX 100000",
     ]);
     life.until_at_replica(&["slave_expires_tracked_keys"]);
-    // More than the backlog holds.
+    // More bytes than the backlog holds.
     for _ in 0..200 {
         life.ask.line(&format!("SET text {}", "x".repeat(1000)));
     }
     life.until(&["repl_backlog_first_byte_offset"]);
 }
 
-/// The replica stops, and what waits for it shows.
+/// While the replica is stopped, the fields about waiting data change.
 pub fn stand_still(life: &mut Life) {
     let replica = Pid::from_raw(life.replica.pid() as i32);
     kill(replica, Signal::SIGSTOP).expect("a process");

@@ -1,4 +1,4 @@
-//! The fields of a server's reports, with the values that each was seen to have.
+//! The fields of a server's reports, with the values that each has had.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ const FAMILIES: [&str; 7] = [
 /// The values of a field of one instance, such as a server or one of its databases.
 type Values = BTreeMap<String, BTreeSet<String>>;
 
-/// All fields that were seen.
+/// All fields, with their instances.
 #[derive(Default)]
 pub struct Seen(BTreeMap<String, Values>);
 
@@ -32,7 +32,7 @@ impl Seen {
                 self.add(format!("client {name}"), node, value);
             }
         }
-        // Maps are marked as such in RESP3.
+        // Maps have a type of their own in RESP3 only.
         conn.line("HELLO 3");
         self.map(
             node,
@@ -113,7 +113,7 @@ impl Seen {
     fn add(&mut self, field: String, instance: &str, value: &str) {
         let values = self.0.entry(field).or_default();
         let values = values.entry(instance.into()).or_default();
-        // Two values are enough for the proof.
+        // Two different values prove a change.
         if values.len() < 2 {
             values.insert(value.into());
         }

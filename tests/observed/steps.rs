@@ -75,7 +75,7 @@ pub fn traffic(life: &mut Life) {
     dumps(life);
 }
 
-/// Freeing in the background is seen in the turn in which it begins.
+/// The field of background frees is sampled in the turn in which the free begins.
 fn lazy_free(life: &mut Life) {
     for _ in 0..3 {
         life.say(&["DEBUG POPULATE 20000 populated 8"]);
@@ -190,7 +190,7 @@ pub fn clients(life: &mut Life) {
     let mut socket = UnixStream::connect(life.primary.dir().join("socket")).expect("a socket");
     socket.write_all(b"PING\r\n").expect("sent");
     socket.read_exact(&mut [0; 7]).expect("a reply");
-    // A part of a request.
+    // An incomplete request.
     conn.send(b"*2\r\n$3\r\nGET\r\n$100\r\nabc");
     life.until(&[
         "client qbuf",
@@ -371,8 +371,8 @@ fn kill_child(life: &mut Life) {
     }
 }
 
-/// Two more lives on the same files: of the AOF, to which a command was added that fails, and of a
-/// snapshot with a key that has expired meanwhile.
+/// Two restarts with the same files: with the AOF, to which a command that fails was added, and
+/// with a snapshot that has an expired key.
 pub fn restart(life: &mut Life) {
     life.say(&[
         "FLUSHALL",
@@ -402,7 +402,7 @@ pub fn restart(life: &mut Life) {
         "process_id",
         "run_id",
     ]);
-    // Without the replica no child saves.
+    // Without the replica, no child is started for it.
     life.say_to_replica(&["REPLICAOF NO ONE"]);
     life.wait("connected_slaves", "0");
     life.wait("rdb_bgsave_in_progress", "0");

@@ -1,4 +1,4 @@
-//! A primary and a replica of pure machines, joined by a pipe in memory that is cut.
+//! The state machines of a primary and a replica, joined by a pipe in memory that is cut.
 //!
 //! ```text
 //!   replica: Link (handshake) ─> Header, Body (snapshot) ─> resp::parse, units (stream)
@@ -32,8 +32,8 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Takes bytes. Calls `run` with the arguments of each complete command and its bytes, those
-    /// between it and the command before it included.
+    /// Parses bytes. Calls `run` with the arguments and the bytes of each complete command; bytes
+    /// between two commands belong to the second one.
     pub fn take(&mut self, bytes: &[u8], mut run: impl FnMut(&[&[u8]], &[u8])) {
         self.buffer.extend_from_slice(bytes);
         let (mut table, mut pos) = (ParseTable::default(), 0);
@@ -54,7 +54,7 @@ impl Commands {
     }
 }
 
-/// A primary: its whole history, and the part of it that the backlog has.
+/// A primary: its whole history, and the part that is in the backlog.
 pub struct Primary {
     pub id: String,
     pub second_id: String,
@@ -63,7 +63,7 @@ pub struct Primary {
     pub log: Vec<u8>,
     /// Whether snapshots end with a mark instead of having a length.
     pub marks: bool,
-    /// The offset of snapshots: writes have followed it.
+    /// The offset of snapshots; the history continues after it.
     pub snapshot_at: usize,
     pub full_syncs: usize,
 }
@@ -171,7 +171,7 @@ pub struct Replica {
     pub data: Vec<u8>,
 }
 
-/// What a replica does with the bytes behind the handshake.
+/// The stage of a replica after the handshake.
 enum Stage {
     Reply,
     Snapshot {
@@ -194,7 +194,7 @@ pub enum Cut {
     Never,
     /// Requests of the replica.
     Requests(usize),
-    /// What the primary sends.
+    /// The bytes that the primary sends.
     Replies(usize),
 }
 
@@ -289,7 +289,7 @@ impl Replica {
         step.errors(Errors::Tolerated).expect(Expect::Line)
     }
 
-    /// Takes bytes of the primary: replies, a snapshot, the stream.
+    /// Processes bytes of the primary: replies, a snapshot, the stream.
     fn receive(
         &mut self,
         link: &mut Link,
@@ -339,7 +339,7 @@ impl Replica {
         }
     }
 
-    /// Takes the bytes of one stage. Returns the next one if this is over.
+    /// Processes the bytes of one stage. Returns the next stage when this one is complete.
     fn take(&mut self, stage: &mut Stage, rest: &mut Vec<u8>) -> Option<Stage> {
         let received = std::mem::take(rest);
         let mut input = &received[..];

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A reply that does not come within this time does not come.
+/// The time after which a test fails because a reply is missing.
 const NEVER: Duration = Duration::from_secs(20);
-/// A reply that has not come within this time is not expected any more.
+/// The time for which a test waits to show that no reply comes.
 pub const NOT_NOW: Duration = Duration::from_millis(300);
 
 pub struct Lesson {

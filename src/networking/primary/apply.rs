@@ -15,8 +15,9 @@ use crate::client::{Client, flag};
 use crate::ds::bulk::push_command;
 use crate::state::Server;
 
-/// A command has run. `bytes` are the bytes received since the command before it; empty for a
-/// command with large arguments, whose bytes are not contiguous and which is encoded again.
+/// Appends a command that has run. `bytes` are those received since the end of the previous
+/// command. They are empty for a command with large arguments, which is not contiguous in memory
+/// and is encoded again.
 pub fn command_applied(server: &mut Server, c: &Client, bytes: &[u8], argv: &[&[u8]]) {
     let replication = &mut server.replication;
     let Some(upstream) = replication.upstream.as_mut() else {
@@ -49,7 +50,7 @@ pub fn gap_applied(server: &mut Server, c: &Client, bytes: &[u8]) {
     }
 }
 
-/// All bytes of a read have been run.
+/// All commands of one read have run.
 pub fn read_applied(server: &mut Server, c: &mut Client) {
     let replication = &mut server.replication;
     let Some(upstream) = replication.upstream.as_mut() else {
@@ -65,8 +66,8 @@ pub fn read_applied(server: &mut Server, c: &mut Client) {
     check(server, c);
 }
 
-/// Checks that the offset is that of the primary; otherwise a partial resync would continue at a
-/// wrong byte.
+/// Checks that this server's offset is the primary's; otherwise a partial resync would continue at
+/// a wrong byte.
 fn check(server: &mut Server, c: &mut Client) {
     let replication = &mut server.replication;
     let Some(upstream) = replication.upstream.as_mut() else {

@@ -14,10 +14,12 @@
 //!                what was collected is applied, a piece in each turn
 //! ```
 //!
-//! Handlers run while a snapshot is loaded, so they only collect, and note what has ended.
+//! The handlers also run in nested turns, while a snapshot is loaded. So they only store what
+//! arrives and record which connection has ended; later steps at the top level act on it.
 //!
-//! **Invariant:** while pieces are left, the main connection is not read by its client: bytes are
-//! applied in their order.
+//! **Invariant:** bytes are applied in the order of the stream: while collected pieces are left,
+//! nothing is read from the main connection. **Limit:** `replica-full-sync-buffer-limit` bytes are
+//! collected; beyond it the main connection is not read, and the primary keeps the rest.
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
@@ -48,14 +50,14 @@ const READ_BYTES: usize = 16 * 1024;
 pub struct Main {
     conn: Connection,
     token: Token,
-    /// Whether its reader has stopped at the limit.
+    /// Whether its read handler has stopped at the limit.
     stopped: bool,
 }
 
 /// The connections of a full sync over two of them.
 #[derive(Default)]
 pub struct Channels {
-    /// `None`: the sync, if there is one, has one connection.
+    /// `None` if the sync has one connection, or if there is no sync.
     sync: Option<Sync>,
     /// The second connection, up to the beginning of the snapshot.
     pub second: Option<LinkId>,
@@ -63,7 +65,7 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Closes everything. What was collected is dropped by the next sync.
+    /// Closes all connections. The collected bytes are dropped by the next sync.
     pub fn close(&mut self, el: &mut EventLoop<Server>) -> Option<LinkId> {
         if let Some(main) = self.main.take() {
             el.remove_file(main.token);
@@ -142,7 +144,7 @@ fn plan(server: &Server, dialect: Dialect, main: &str) -> Plan {
     let request = match dialect {
         Dialect::Valkey => {
             let argv = ["REPLCONF", "version", crate::VALKEY_VERSION];
-            // Valkey 8.0 expects it on the main connection only.
+            // Valkey 8.0 expects this on the main connection only.
             let version = Step::new(VERSION, &argv).errors(Errors::Tolerated);
             script.push(version.wait());
             Step::new(REQUEST, &["SYNC"])
@@ -227,7 +229,7 @@ fn request_stream(el: &mut EventLoop<Server>, server: &mut Server, end: &End) {
     );
     let identify = ["REPLCONF", "set-rdb-client-id", &client];
     let identify = Step::new(handshake::SET_RDB_CLIENT, &identify);
-    // The primary may have given the snapshot up; the reply to PSYNC decides.
+    // The primary may have given up the sync; its reply to PSYNC says so.
     let identify = identify.errors(Errors::Tolerated).wait();
     let psync = Step::new(handshake::MAIN_PSYNC, &["PSYNC", &end.id, &next]);
     link::request(el, server, main, identify);
@@ -264,8 +266,8 @@ pub fn main_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId,
     }
 }
 
-/// Before the loop sleeps, at top level: goes on when both the snapshot is loaded and the main
-/// connection is there.
+/// Before the loop sleeps, at the top level: applies the stream when the snapshot is loaded and the
+/// main connection has its reply.
 pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     let channels = &server.primary_link.channels;
     if channels.main.is_some() && channels.sync.is_some_and(|sync| sync.loaded) {
@@ -273,7 +275,7 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Collects what is received on the main connection.
+/// Collects the bytes that arrive on the main connection.
 fn collect_from(el: &mut EventLoop<Server>, server: &mut Server, taken: Taken) {
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.collected.push(taken.received);
@@ -294,7 +296,7 @@ fn collect_from(el: &mut EventLoop<Server>, server: &mut Server, taken: Taken) {
     }
 }
 
-/// The maximum number of collected bytes; 0 without one.
+/// The maximum number of collected bytes; 0 is no limit.
 fn limit(server: &Server) -> u64 {
     use crate::client::Class;
     match server.config.replica_full_sync_buffer_limit {
@@ -364,8 +366,8 @@ fn log_limit(sync: Option<Sync>, limit: u64, words: Words) {
     }
 }
 
-/// The main connection has ended. While the snapshot is being loaded, nothing else is closed, since
-/// the stream behind the snapshot can be requested again afterwards.
+/// The main connection has ended. While the snapshot is being loaded, only this connection is
+/// closed: afterwards a new one can request the stream that follows the snapshot.
 fn main_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     if let Some(main) = server.primary_link.channels.main.take() {
         el.remove_file(main.token);
@@ -375,8 +377,8 @@ fn main_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// The snapshot's connection is lost. The reply to a PSYNC on the main one is awaited, so that the
-/// primary's log has a reason if it has given the replica up.
+/// The snapshot's connection is lost. If a PSYNC was sent on the main connection, its reply is read
+/// first: it holds the primary's reason if the primary has ended the sync.
 pub fn snapshot_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     let link = &mut server.primary_link;
     match &mut link.channels.sync {
@@ -402,7 +404,7 @@ pub fn loaded(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection,
         return stream_from(el, server, conn, received);
     }
     drop(conn);
-    // If the main connection is lost, the next one may request what follows.
+    // If the main connection is lost, the next one can request the stream from here.
     upstream.can_continue = true;
     upstream.received.last_io_ms = server.clock.now_ms;
     let Some(sync) = sync else {
@@ -415,7 +417,7 @@ pub fn loaded(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection,
     }
 }
 
-/// Applies what was collected, then what the main connection receives.
+/// Applies the collected bytes, then those that arrive on the main connection.
 fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
     let channels = &mut server.primary_link.channels;
     let (Some(main), Some(sync)) = (channels.main.take(), channels.sync.take()) else {
@@ -445,10 +447,10 @@ fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// The read handler of the client that applies the stream, while there are collected pieces.
+/// The read handler of the client that applies the stream, as long as collected pieces are left.
 fn apply_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     if server.is_nested() {
-        return Io::More; // what it changes is not meant for the middle of a command
+        return Io::More; // in a nested turn, a command is half done
     }
     let mut budget = el.budget();
     while budget > 0 {

@@ -42,7 +42,7 @@ const SHOWN_MAX: usize = 256;
 /// Errors of PING that only mean that AUTH is required.
 const AUTH_WANTED: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
 
-/// All steps up to PSYNC, which is decided after their replies.
+/// All steps before PSYNC, which is built when these have their replies.
 pub fn plan(server: &Server) -> Plan {
     let config = &server.config;
     let mut script = vec![
@@ -79,7 +79,7 @@ pub fn timeout_ms(server: &Server) -> u64 {
     u64::from(server.config.repl_timeout) * 1000
 }
 
-/// AUTH, if it is set.
+/// AUTH, if `masterauth` is set.
 pub fn auth(config: &Config, tag: u32) -> Vec<Step> {
     if config.masterauth.is_empty() {
         return Vec::new();
@@ -97,13 +97,14 @@ pub fn listening_port(config: &Config) -> String {
     }
 }
 
-/// Whether PSYNC requests what follows the data, and not a snapshot.
+/// Whether PSYNC requests the stream that follows this server's data, and not a snapshot.
 fn can_continue(server: &Server) -> bool {
     let upstream = server.replication.upstream.as_ref();
     upstream.is_some_and(|up| up.can_continue)
 }
 
-/// PSYNC: with the next byte of the history, or `? -1`. FAILOVER makes the peer a primary.
+/// The arguments of PSYNC: id and offset of the next byte, or `? -1`. With FAILOVER the peer
+/// becomes a primary.
 fn psync(server: &mut Server) -> Step {
     let replication = &server.replication;
     let (id, next) = match can_continue(server) {
@@ -216,7 +217,7 @@ fn log_failure(server: &Server, failure: &Failure) {
     log::warn!("{text}");
 }
 
-/// The line of a reply; an error with its dash.
+/// The text of a reply line; an error keeps its dash.
 fn text_of(reply: Reply) -> Vec<u8> {
     match reply {
         Reply::Status(text) | Reply::Line(text) => text,
@@ -231,7 +232,7 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
     let text = text_of(reply);
     if server.replication.failover.is_in_progress() {
         step_failover(server, &text);
-        // What follows belongs to the primary that this server has now.
+        // From here on the reply concerns the present primary.
         if !server.replication.is_replica() {
             return;
         }
@@ -350,7 +351,7 @@ fn resume(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, new_id: O
                 &[&server.replication.id]
             )
         );
-        // They connect again and get the new id.
+        // The replicas of this server connect again and get the new id.
         role::close_replicas(server);
     }
     log::info!(

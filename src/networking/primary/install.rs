@@ -8,8 +8,8 @@
 //!   success ─> take_over_history ─> channels::loaded: the client that applies the stream
 //! ```
 //!
-//! Clients get -LOADING meanwhile. With swapdb, and a snapshot of the history that this server
-//! followed before, they read the old data.
+//! During a load clients get -LOADING errors. With swapdb, they read the old data if the snapshot
+//! is of the history that this server already followed.
 //!
 //! **The guard.** A primary that restarted without its data would empty all its replicas. So after
 //! the AUX fields and before the old data are dropped: if the snapshot has no key, is of another
@@ -68,7 +68,7 @@ pub struct Way {
 }
 
 impl Way {
-    /// The way for a snapshot of the history `id`.
+    /// How a snapshot of the history `id` is loaded.
     fn of(server: &Server, id: &str, diskless: bool) -> Way {
         let config = &server.config;
         let swaps = diskless && config.repl_diskless_load == ReplDisklessLoad::Swapdb;
@@ -93,7 +93,7 @@ impl Way {
     }
 }
 
-/// Whether the next snapshot goes straight into the loader.
+/// Whether the next snapshot is loaded from the connection, without a file.
 pub fn is_diskless(server: &Server) -> bool {
     match server.config.repl_diskless_load {
         ReplDisklessLoad::Disabled => false,
@@ -102,7 +102,7 @@ pub fn is_diskless(server: &Server) -> bool {
     }
 }
 
-/// The file is complete: names it, and loads it.
+/// The file is complete: renames it to `dbfilename`, and loads it.
 pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<Receive>) {
     el.remove_file(receive.token);
     let Receive {
@@ -118,7 +118,7 @@ pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<R
         return fail(el, server);
     };
     let Ok(target) = name_file(server, &file, &path) else {
-        // It may have been renamed already.
+        // The file may have been renamed already.
         let _ = std::fs::remove_file(&path);
         return fail(el, server);
     };
@@ -146,11 +146,11 @@ pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<R
     );
 }
 
-/// Makes the file durable under its name. An error is logged.
+/// Writes the file and its name to the disk with fsync. An error is logged.
 fn name_file(server: &mut Server, file: &File, path: &Path) -> Result<PathBuf, ()> {
     let words = server.config.words();
     let target = server.config.dbfilename.as_path().to_path_buf();
-    // A child that saves would replace this file with its older one.
+    // A child that is saving would overwrite this file with an older snapshot.
     if server
         .child
         .as_ref()
@@ -236,8 +236,8 @@ pub fn from_stream(el: &mut EventLoop<Server>, server: &mut Server, receive: Box
     );
 }
 
-/// Loads with `read`, in the way that was chosen. Returns the result when the data set is the new
-/// one; after an error it is the old one, or empty.
+/// Loads a snapshot with `read`, in the chosen way. After `Ok` the data set is the new one; after
+/// an error it is the old one, or empty.
 fn load(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -349,11 +349,11 @@ fn drop_old_data(server: &mut Server, top: &TopLevel) {
     server.primary_link.way.installed = true;
 }
 
-/// The old data set is about to be dropped, and with it the history that the replicas of this
-/// server and its AOF have.
+/// The old data set is about to be dropped. The history of this server's replicas and of its AOF
+/// ends with it.
 fn leave_history(server: &mut Server) {
     role::close_replicas(server);
-    // If the snapshot can't be loaded and this server is promoted, nothing may continue it.
+    // If the load fails and this server is promoted, no replica may continue the old history.
     role::end_history(server);
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.can_continue = false;
@@ -361,7 +361,7 @@ fn leave_history(server: &mut Server) {
     aof::stop_for_sync(server);
 }
 
-/// What is known of a sync before the snapshot is loaded.
+/// The facts of a sync that are known before the snapshot is loaded.
 struct Sync {
     /// The history of the snapshot, and its offset.
     id: String,
@@ -374,7 +374,7 @@ struct Sync {
     failure: &'static str,
 }
 
-/// The load has ended: follows the stream, or tries again.
+/// The load has ended: applies the stream, or connects again after an error.
 fn finish(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -417,7 +417,7 @@ fn remove_unwanted_file(server: &mut Server, file: Option<&Path>) {
     }
 }
 
-/// The primary has no keys, and this server has.
+/// Refuses the snapshot: it has no keys, and this server has some.
 fn refused(el: &mut EventLoop<Server>, server: &mut Server) {
     let now_ms = server.clock.now_ms;
     let keys = server.data.len();
@@ -460,7 +460,7 @@ struct Incoming {
     body: Body,
     /// Bytes that were read and not passed to `body`; after the end, the stream.
     input: Vec<u8>,
-    /// Bytes of the snapshot, and the number of those that were taken.
+    /// Bytes of the snapshot, and how many of them the loader has consumed.
     output: Vec<u8>,
     at: usize,
     complete: bool,

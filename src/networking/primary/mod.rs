@@ -10,10 +10,13 @@
 //!                                                        commands are applied            apply.rs
 //! ```
 //!
-//! `replication::upstream` has the state of the primary; this module has the sockets.
+//! `replication::upstream` keeps the state of the link as data (which primary, which stage, when to
+//! try again); this module owns the sockets. At any time one of three owns the connection: the link
+//! (handshake), `receive` or the loader (snapshot), or the client with the flag PRIMARY (stream).
 //!
-//! **Invariant:** everything that is open here belongs to the upstream with the number `number`.
-//! When the server follows another one, or none, it is closed before the loop sleeps.
+//! **Invariant:** all sockets here belong to the upstream with the number `number`. If the server
+//! has got another primary, or none, they are closed before the loop sleeps. **Limits:** one
+//! primary; after a failed attempt the next one begins a second later.
 
 pub mod apply;
 mod channels;
@@ -53,7 +56,7 @@ pub struct PrimaryLink {
     channels: Channels,
     /// How the snapshot that is being loaded replaces the data set.
     way: Way,
-    /// The connection while a file is loaded.
+    /// The connection to the primary while a file is loaded.
     kept_alive: Option<Connection>,
 }
 
@@ -132,13 +135,13 @@ fn close(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// An attempt failed: closes everything; the next attempt is in a second.
+/// An attempt has failed: closes all sockets; the next attempt is in a second.
 fn fail(el: &mut EventLoop<Server>, server: &mut Server) {
     let retry_at_ms = server.clock.now_ms + RETRY_MS;
     fail_until(el, server, retry_at_ms);
 }
 
-/// An attempt failed: closes everything; the next attempt is at this time.
+/// An attempt has failed: closes all sockets; the next attempt is at this time.
 fn fail_until(el: &mut EventLoop<Server>, server: &mut Server, retry_at_ms: i64) {
     close(el, server);
     if let Some(upstream) = &mut server.replication.upstream {
@@ -147,8 +150,8 @@ fn fail_until(el: &mut EventLoop<Server>, server: &mut Server, retry_at_ms: i64)
     }
 }
 
-/// Applies what is received on this connection from now on. `received` has been read from it
-/// already.
+/// Applies the stream that arrives on this connection from now on. `received` are the bytes that
+/// were already read from it.
 fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection, received: &[u8]) {
     let Some(upstream) = server.replication.upstream.as_ref() else {
         return;
@@ -215,7 +218,7 @@ fn resume_held(el: &mut EventLoop<Server>, server: &mut Server) {
     if let Some(mut c) = server.net.clients.take_ref(r) {
         c.clear(flag::HELD);
         query::feed(server, &mut c, &[]);
-        // A large argument that was complete kept the rest in the socket.
+        // After a large argument, the bytes behind it are still in the socket.
         if let Some(token) = c.token {
             el.mark_ready(token, Mask::READABLE);
         }

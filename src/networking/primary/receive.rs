@@ -45,19 +45,19 @@ pub struct Receive {
 }
 
 impl Receive {
-    /// Gives up: closes everything and removes the file.
+    /// Ends the transfer: closes the connection and removes the file.
     pub fn close(self, el: &mut EventLoop<Server>) {
         el.remove_file(self.token);
         if let Some((_, path)) = self.file {
-            // It may have been renamed already.
+            // The file may have been renamed already.
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// What follows the bytes that were read.
+/// What happens after the bytes that were read.
 enum Next {
-    /// More bytes.
+    /// More bytes are read.
     Read,
     /// The file is complete.
     InstallFile,
@@ -153,7 +153,7 @@ fn give_up(el: &mut EventLoop<Server>, server: &mut Server, template: &str, reas
     Io::Drained
 }
 
-/// Takes the bytes that were read: the header, then bytes for the file, then the end.
+/// Processes the bytes that were read: the header, then bytes for the file, then the end.
 fn take_input(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(mut receive) = server.primary_link.receive.take() else {
         return;

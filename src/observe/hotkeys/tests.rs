@@ -114,7 +114,7 @@ fn off_is_never_due() {
     assert_eq!(server.hotkeys.next, u64::MAX);
 }
 
-/// CONFIG RESETSTAT sets the counter to zero by which commands are picked.
+/// CONFIG RESETSTAT sets a counter to zero that also picks the sampled commands.
 #[test]
 fn resetting_statistics_stops_nothing() {
     let mut server = server(&TRACK);

@@ -5,14 +5,15 @@
 //!   #REPL:<id> <offset> <selected db>\r\n        one line behind them, if there is a history
 //! ```
 //!
-//! AOF and stream have different bytes (SELECT, PING, time stamps), so that neither length tells
-//! the other's. Readers of Redis 7 and later skip lines that begin with `#`.
+//! The bytes of the AOF and of the stream differ (SELECT, PING, time stamps), so the offset can't
+//! be computed from the length of the AOF. Redis 7 and later skip lines that begin with `#`.
 //!
-//! **Invariant:** a position is used only if nothing follows it: behind a torn tail, or commands
-//! without a line of their own, the data set is at an unknown position (`load`).
+//! **Invariant:** a position is used only if it is the end of the AOF. After commands without a
+//! position line, or an incomplete command, the position of the data set is unknown (`load`).
 //!
-//! Limits: the stream's PINGs are not noted, except by a graceful shutdown. A primary that crashed
-//! comes back behind its replicas if it had sent any since its last command; they get a full sync.
+//! **Limits:** the PINGs of the stream change the offset but are recorded only by a graceful
+//! shutdown. If a primary has sent a PING after its last command and crashes, its offset is below
+//! that of its replicas after the restart, and they get a full sync.
 
 use crate::persist::rdb::{Position, is_history_id};
 use crate::state::Server;
@@ -22,7 +23,7 @@ use crate::state::Server;
 pub struct Noted {
     id: String,
     offset: u64,
-    /// The number of bytes that had been fed, this line included.
+    /// The number of bytes that were appended to the AOF so far, this line included.
     fed: u64,
 }
 

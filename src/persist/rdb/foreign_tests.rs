@@ -30,7 +30,7 @@ fn file(magic: &str, parts: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Keeps the names of the keys, and refuses what is foreign.
+/// Records the names of the keys, and refuses keys of unknown types.
 #[derive(Default)]
 struct Names(Vec<String>);
 

@@ -90,9 +90,9 @@ pub struct Position {
 }
 
 impl Position {
-    /// The position of the server's data set. `None` without a backlog, as no replica can continue
-    /// from there; within a transaction, whose changes are not in the stream yet; and while the
-    /// data of a replica are those of no history.
+    /// The position of the server's data set in the replication history. `None` without a backlog,
+    /// as no replica can continue from there; within a transaction, whose changes are not in the
+    /// stream yet; and while the data of a replica are those of no history.
     pub fn of(server: &Server) -> Option<Position> {
         let replication = &server.replication;
         let settled = server.nesting == 0 && server.propagation.is_idle();

@@ -20,8 +20,9 @@
 //!   return unpack(list)           ->   return (function(...)return ... end)(unpack(list))
 //! ```
 //!
-//! - A returned call of a variable or field that may be a library function is written twice: a
-//!   script that recurses by tail calls would run out of stack if its own calls kept their frames:
+//! - A returned call of a variable or field may call a library function or one of the script. It is
+//!   written twice, and a test chooses: only a call of a library function keeps the caller's frame,
+//!   since a script that recurses by tail calls would otherwise run out of stack:
 //!
 //! ```text
 //!   return o.m(k)   ->   if native(o.m) then return (function(...)return ... end)(o.m(k)) end
