@@ -778,6 +778,7 @@ fn a_setting_that_nothing_reads_is_marked() {
     let inside = [
         "dir",
         "proc_title_template",
+        "rdb_del_sync_files",
         "rename_command",
         "start_dir",
         "save_seen",
