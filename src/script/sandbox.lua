@@ -134,6 +134,15 @@ end
 
 -- LuaJIT finds some errors in another order than Lua 5.1, or tells them otherwise. Where all arguments are right, a
 -- function below calls LuaJIT's last, so that its errors name the script's call.
+--
+-- Scripts call these functions in their loops, and a call within takes as long as the function itself. So the usual
+-- arguments are told from others by comparisons and by look-ups in these sets.
+
+local codes, small = {}, {} -- of characters, and of places in short texts
+for number = -16, 255 do
+    small[number] = true
+    codes[number] = number >= 0 or nil
+end
 
 for _, name in next, { "atan2", "fmod", "pow" } do
     local raw = math[name]
@@ -201,19 +210,28 @@ end
 local char, len = string.char, string.len
 
 function string.char(...)
-    local codes = { ... }
-    for at = 1, select("#", ...) do
-        local code = to_int(expect(at, "number", ...))
-        if code < 0 or code > 255 then
-            bad(at, "invalid value")
-        end
-        codes[at] = char(code)
+    local count, first, second = select("#", ...), ...
+    if codes[first] and (count == 1 or count == 2 and codes[second]) then
+        return char(...)
     end
-    return concat(codes)
+    local given = { ... }
+    for at = 1, count do
+        local code = given[at]
+        if not codes[code] then
+            code = to_int(expect(at, "number", ...))
+            if code < 0 or code > 255 then
+                bad(at, "invalid value")
+            end
+        end
+        given[at] = char(code)
+    end
+    return concat(given)
 end
 
 function string.len(...)
-    expect(1, "string", ...)
+    if (...) == nil then
+        expect(1, "string", ...)
+    end
     return len(...)
 end
 
@@ -240,6 +258,9 @@ for _, name in next, { "sub", "byte" } do
     local raw = string[name]
     string[name] = function(...)
         local text, from, to = ...
+        if to == nil or small[from] and small[to] then
+            return raw(...)
+        end
         if type(from) ~= "number" or type(to) ~= "number" or to < 2 ^ 31 and from < 2 ^ 31 then
             return raw(...)
         end
@@ -252,7 +273,7 @@ for _, name in next, { "find", "match" } do
     local raw = string[name]
     string[name] = function(...)
         local text, pattern, from, plain = ...
-        if from == nil or type(text) ~= "string" or not tonumber(from) then
+        if from == nil or small[from] or type(text) ~= "string" or not tonumber(from) then
             return raw(...)
         end
         return raw(text, pattern, to_place(tonumber(from), text), plain)
@@ -262,25 +283,35 @@ end
 local join = table.concat
 
 function table.concat(...)
-    expect_or_nil(2, "string", ...)
     local list, between, from, to = ...
+    if from == nil and type(list) == "table" then
+        return join(...)
+    end
+    expect_or_nil(2, "string", ...)
     if from ~= nil and type(list) == "table" and tonumber(from) and (to == nil or tonumber(to)) then
         return join(list, between, to_int(tonumber(from)), to and to_int(tonumber(to)))
     end
     return join(...)
 end
 
-for _, name in next, { "foreachi", "getn", "maxn", "remove", "sort" } do
+for _, name in next, { "getn", "maxn", "remove", "sort" } do
     local raw = table[name]
     if raw then
         table[name] = function(...)
-            expect(1, "table", ...)
-            if name == "foreachi" then
-                expect(2, "function", ...)
+            if (...) == nil then
+                expect(1, "table", ...)
             end
             return raw(...)
         end
     end
+end
+
+local foreachi = table.foreachi
+
+function table.foreachi(...)
+    expect(1, "table", ...)
+    expect(2, "function", ...)
+    return foreachi(...)
 end
 
 function table.setn(...)
@@ -351,7 +382,7 @@ local function conversion(text, at)
 end
 
 local function analyse(text)
-    local shape, done = {}, 1
+    local shape, done = { kinds = {} }, 1
     while true do
         local place = find(text, "%", done, true)
         if not place then
@@ -365,6 +396,7 @@ local function analyse(text)
             local spec, behind = conversion(text, place + 1)
             piece.spec, piece.at, piece.problem = spec, shape.count + 1, not spec and behind
             shape.slow = shape.slow or not spec or spec.kind == "q" or spec.kind == "c"
+            shape.kinds[shape.count] = spec and spec.kind
             done = behind
         end
         shape[#shape + 1] = piece
@@ -389,18 +421,20 @@ local function shape_of(text)
     return shape
 end
 
--- Whether LuaJIT writes a value as Lua 5.1 does.
-local function is_plain(spec, value)
+local least, greatest = -2 ^ 63, 2 ^ 63
+
+-- Whether LuaJIT writes a value as Lua 5.1 does, unless it contains a zero byte.
+local function is_plain(kind, value)
     local given = type(value)
     if given == "number" then
-        return value == value and value < 2 ^ 63 and value > -2 ^ 63
+        return value > least and value < greatest
     end
-    return given == "string" and spec.kind == "s" and not find(value, "\0", 1, true)
+    return given == "string" and kind == "s"
 end
 
-local function all_plain(shape, ...)
-    for _, piece in next, shape do
-        if type(piece) == "table" and piece.spec and not is_plain(piece.spec, (select(piece.at, ...))) then
+local function all_plain(kinds, ...)
+    for at = 1, #kinds do
+        if not is_plain(kinds[at], (select(at + 1, ...))) then
             return false
         end
     end
@@ -462,29 +496,48 @@ local function write_all(shape, ...)
 end
 
 function string.format(...)
-    local text = ...
-    if type(text) ~= "string" then
-        text = globals.tostring(expect(1, "string", ...))
+    local text, first, second = ...
+    local shape = shapes[text]
+    if not shape then
+        if type(text) ~= "string" then
+            text = globals.tostring(expect(1, "string", ...))
+        end
+        shape = shape_of(text)
     end
-    local shape = shape_of(text)
-    if shape.slow or shape.count and (select("#", ...) <= shape.count or not all_plain(shape, ...)) then
+    local count, kinds, plain = shape.count, shape.kinds, false
+    if shape.slow then
         return write_all(shape, ...)
+    elseif not count then
+        return format(...)
+    elseif count <= 2 then
+        -- Without an argument there is nil, which is not plain.
+        plain = is_plain(kinds[1], first) and (count == 1 or is_plain(kinds[2], second))
+    else
+        plain = select("#", ...) > count and all_plain(kinds, ...)
     end
-    return format(...)
+    if plain then
+        local written = format(...)
+        if not find(written, "\0", 1, true) then
+            return written
+        end
+    end
+    return write_all(shape, ...)
 end
 
 local unguarded_xpcall, assert, unpack = xpcall, assert, unpack
 
 function globals.unpack(...)
     local list, from, to = ...
-    if type(list) ~= "table" or not tonumber(from) or to ~= nil and not tonumber(to) then
+    if from == nil and to == nil or type(list) ~= "table" or not tonumber(from) or to ~= nil and not tonumber(to) then
         return unpack(...)
     end
     return unpack(list, to_int(tonumber(from)), to and to_int(tonumber(to)))
 end
 
 function globals.ipairs(...)
-    expect(1, "table", ...)
+    if (...) == nil then
+        expect(1, "table", ...)
+    end
     return ipairs(...)
 end
 
@@ -496,10 +549,13 @@ end
 
 function globals.assert(...)
     local value, text = ...
-    if not value and select("#", ...) > 1 and text ~= nil and type(text) ~= "string" and type(text) ~= "number" then
+    if value then
+        return assert(...)
+    end
+    if select("#", ...) > 1 and text ~= nil and type(text) ~= "string" and type(text) ~= "number" then
         bad(2, "string expected, got " .. type(text))
     end
-    if not value and text == nil and select("#", ...) > 1 then
+    if text == nil and select("#", ...) > 1 then
         return assert(value, "assertion failed!")
     end
     return assert(...)
@@ -522,7 +578,7 @@ local function finish(ok, ...)
 end
 
 function globals.pcall(...)
-    if select("#", ...) == 0 then
+    if (...) == nil and select("#", ...) == 0 then
         return false, "attempt to call a boolean value"
     end
     return finish(pcall(...))
@@ -531,8 +587,11 @@ end
 -- Functions that look past metatables.
 
 function globals.getmetatable(...)
-    expect_any(1, ...)
-    local metatable = getmetatable((...))
+    local value = ...
+    if value == nil then
+        expect_any(1, ...)
+    end
+    local metatable = getmetatable(value)
     if metatable == false then
         return nil
     end
@@ -584,7 +643,9 @@ function globals.pairs(...)
     if contents[sealed] then
         return globals.next, sealed, nil
     end
-    expect(1, "table", ...)
+    if sealed == nil then
+        expect(1, "table", ...)
+    end
     return pairs(...)
 end
 
