@@ -327,20 +327,20 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         }
     }
 
-    /// Calls `f` with the database that is being filled.
+    /// The database that is being filled.
     #[inline]
-    fn with_db<R>(&mut self, f: impl FnOnce(&mut Db) -> R) -> R {
+    fn db<'d>(&'d mut self, server: &'d mut Server) -> &'d mut Db {
         let db = self.db as usize;
         match &mut self.place {
-            Place::Server => f(&mut self.live.borrow_mut().server.data.dbs[db]),
-            Place::Aside(data) => f(&mut data.dbs[db]),
+            Place::Server => &mut server.data.dbs[db],
+            Place::Aside(data) => &mut data.dbs[db],
         }
     }
 
     /// The 24 bits of the key's last use.
-    fn stamp(&self, meta: Meta) -> u32 {
-        let live = self.live.borrow();
-        let (evict, now) = (&live.server.evict, self.now_ms);
+    #[inline]
+    fn stamp(&self, server: &Server, meta: Meta) -> u32 {
+        let (evict, now) = (&server.evict, self.now_ms);
         match (meta.frequency, meta.idle_seconds) {
             (Some(counter), _) if evict.is_lfu() => evict.stamp_frequency(counter, now),
             (_, Some(seconds)) if !evict.is_lfu() => {
@@ -351,15 +351,20 @@ impl<'l, 'a> Keyspace<'l, 'a> {
     }
 
     #[inline]
-    fn add(&mut self, name: &[u8], meta: Meta, kind: u8, value: New) -> Result<()> {
-        let lru = self.stamp(meta);
-        let hash = self.with_db(|db| {
-            let hash = db.keys.hash(name);
-            db.keys.prefetch_bucket(hash);
-            hash
-        });
+    fn add(
+        &mut self,
+        server: &mut Server,
+        name: &[u8],
+        meta: Meta,
+        kind: u8,
+        value: New,
+    ) -> Result<()> {
+        let lru = self.stamp(server, meta);
+        let db = self.db(server);
+        let hash = db.keys.hash(name);
+        db.keys.prefetch_bucket(hash);
         if self.waiting.len() == AHEAD {
-            self.put_first()?;
+            self.put_first(server)?;
         }
         let entry = Key::new(name, kind, lru, meta.expire_at, value);
         self.waiting.push_back((hash, entry));
@@ -368,11 +373,11 @@ impl<'l, 'a> Keyspace<'l, 'a> {
 
     /// Inserts the key that has waited longest into the table.
     #[inline]
-    fn put_first(&mut self) -> Result<()> {
+    fn put_first(&mut self, server: &mut Server) -> Result<()> {
         let Some((hash, entry)) = self.waiting.pop_front() else {
             return Ok(());
         };
-        if let Some(old) = self.with_db(|db| db.insert(hash, entry))
+        if let Some(old) = self.db(server).insert(hash, entry)
             && !self.options.replace
         {
             return corrupt(format!(
@@ -423,8 +428,9 @@ impl<'l, 'a> Keyspace<'l, 'a> {
 
     /// Inserts all waiting keys into the table.
     fn settle(&mut self) -> Result<()> {
+        let mut live = self.live.borrow_mut();
         while !self.waiting.is_empty() {
-            self.put_first()?;
+            self.put_first(live.server)?;
         }
         Ok(())
     }
@@ -496,10 +502,10 @@ impl Sink for Keyspace<'_, '_> {
 
     fn resize_db(&mut self, keys: u64, _: u64, plausible: u64) {
         let keys = usize::try_from(keys.min(plausible)).unwrap_or(0);
-        self.with_db(|db| {
-            let total = db.len().saturating_add(keys);
-            db.keys.reserve(total);
-        });
+        let mut live = self.live.borrow_mut();
+        let db = self.db(live.server);
+        let total = db.len().saturating_add(keys);
+        db.keys.reserve(total);
     }
 
     fn function(&mut self, source: &[u8]) -> Result<()> {
@@ -550,10 +556,12 @@ impl Sink for Keyspace<'_, '_> {
             self.counts.expired += 1;
             return Ok(());
         }
-        self.add(name, meta, kind, value)?;
-        let live = self.live.borrow();
-        delay(live.server.config.key_load_delay);
-        if live.server.shutdown.now {
+        // This runs for each key, so the server is borrowed once.
+        let mut live = self.live.borrow_mut();
+        let server = &mut *live.server;
+        self.add(server, name, meta, kind, value)?;
+        delay(server.config.key_load_delay);
+        if server.shutdown.now {
             return Err(Fault::Read(io::ErrorKind::Interrupted.into()));
         }
         Ok(())
