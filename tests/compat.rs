@@ -13,7 +13,8 @@
 //! prints each command, `COMPAT_OPEN=1` lists the differences to single servers that are not errors
 //! by the rule.
 //!
-//! `tests/compat/library.rs` calls the functions that scripts have.
+//! `tests/compat/library.rs` calls the functions that scripts have; `tests/compat/field_errors.rs`
+//! sends the commands for fields of hashes with two faults at once.
 //!
 //! Intended differences, and those that are still open, are in `tests/compat/exceptions.rs` with
 //! their reasons.
@@ -21,6 +22,8 @@
 mod common;
 #[path = "compat/exceptions.rs"]
 mod exceptions;
+#[path = "compat/field_errors.rs"]
+mod field_errors;
 #[path = "compat/grammar.rs"]
 mod grammar;
 #[path = "compat/history.rs"]
