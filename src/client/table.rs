@@ -230,7 +230,8 @@ impl Default for Net {
 
 /// A client's command is over: send what came for it meanwhile, in order, behind its reply.
 ///
-/// A client that closes after its reply gets nothing more.
+/// A client that closes after its reply gets nothing more, and a primary that subscribes in its
+/// stream gets nothing at all: it expects acknowledgements only.
 ///
 /// A push and an array differ in their first byte only, so one encoding serves both protocols.
 #[cold]
@@ -244,7 +245,7 @@ pub fn send_later(net: &mut Net, c: &mut Client, offset: u64) {
     net.later.retain(|(r, message)| {
         let mine = r.id == c.id;
         match message.first() {
-            _ if c.has(flag::CLOSE_AFTER_REPLY) => {}
+            _ if c.has(flag::CLOSE_AFTER_REPLY | flag::PRIMARY) => {}
             Some(b'>') if mine && !c.reply.resp3 => {
                 c.reply.raw(b"*");
                 c.reply.raw(&message[1..]);

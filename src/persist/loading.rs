@@ -190,7 +190,12 @@ impl Live<'_> {
     pub fn progress(&mut self, loaded: u64) -> u64 {
         self.server.load.loaded_bytes = loaded;
         self.turn(TURN.union(Events::DONT_WAIT));
-        loaded + u64::from(self.server.config.loading_process_events_interval_bytes)
+        loaded + self.interval()
+    }
+
+    /// The number of bytes between two turns of the loop.
+    fn interval(&self) -> u64 {
+        u64::from(self.server.config.loading_process_events_interval_bytes)
     }
 
     /// Serves clients until something has happened: the source of the bytes has no more of them at
@@ -437,6 +442,12 @@ impl<'l, 'a> Keyspace<'l, 'a> {
 }
 
 impl Sink for Keyspace<'_, '_> {
+    /// A load that is over in a moment serves no clients meanwhile: they wait rather than get
+    /// -LOADING.
+    fn first_tick(&self) -> u64 {
+        self.live.borrow().interval()
+    }
+
     fn tick(&mut self, offset: u64) -> u64 {
         let mut live = self.live.borrow_mut();
         let next = live.progress(offset);
@@ -832,12 +843,14 @@ mod tests {
         assert!(reply.contains("-LOADING"), "{reply}");
     }
 
-    #[test]
-    fn clients_are_served_while_another_data_set_is_loaded() {
-        let path = std::env::temp_dir().join(format!("aeris-aside-{}", std::process::id()));
+    /// Loads a file of `keys` keys aside while a client sends `commands`. Returns the number of
+    /// accepted connections, and the first words of the replies, before the load was over.
+    fn served_during_load(keys: usize, interval: u32, commands: &str) -> (u64, Vec<String>) {
+        let name = format!("aeris-aside-{}-{keys}", std::process::id());
+        let path = std::env::temp_dir().join(name);
         let mut from = server_with(1);
         let value = "x".repeat(100);
-        (0..1000).for_each(|n| _ = say(&mut from, 0, &[&format!("set key:{n} {value}")]));
+        (0..keys).for_each(|n| _ = say(&mut from, 0, &[&format!("set key:{n} {value}")]));
         let mut file = Vec::new();
         let options = SaveOptions::of(&from);
         write_data_set(&from, &mut file, &options, Meter::default()).expect("memory");
@@ -845,15 +858,13 @@ mod tests {
         let mut server = server_with(1);
         server.config.port = 0;
         server.config.unixsocket = path.to_str().expect("a path of text").into();
-        server.config.loading_process_events_interval_bytes = 1024;
+        server.config.loading_process_events_interval_bytes = interval;
         say(&mut server, 0, &["set k old"]);
         accept::listen(&mut server).expect("a socket");
         let mut el = event_loop(&mut server).expect("a loop");
         let mut client = UnixStream::connect(&path).expect("connected");
         std::fs::remove_file(&path).expect("the socket's file");
-        client
-            .write_all(b"get k\r\nflushall\r\nbgsave\r\n")
-            .expect("room");
+        client.write_all(commands.as_bytes()).expect("room");
 
         let mut data = server.new_data_set();
         let mut live = Live {
@@ -866,17 +877,28 @@ mod tests {
         let place = Place::Aside(&mut data);
         let loaded = load_stream(&mut live, &mut reader, place, Options::default());
         live.end();
-        assert_eq!(loaded.expect("whole").counts.loaded, 1000);
+        assert_eq!(loaded.expect("whole").counts.loaded, keys as u64);
+        assert_eq!((server.data.len(), data.len()), (1, keys));
         let mut replies = [0; 1000];
         client.set_nonblocking(true).expect("a flag");
-        let n = client.read(&mut replies).expect("replies");
+        let n = client.read(&mut replies).unwrap_or(0);
         let replies = String::from_utf8_lossy(&replies[..n]);
-        let codes: Vec<&str> = replies
-            .lines()
-            .map(|line| line.split(' ').next().unwrap_or(""))
-            .collect();
-        assert_eq!(codes, ["$3", "old", "-BUSY", "-LOADING"]);
-        assert_eq!((server.data.len(), data.len()), (1, 1000));
+        let word = |line: &str| line.split(' ').next().unwrap_or("").to_string();
+        let accepted = server.stats.connections_received;
+        (accepted, replies.lines().map(word).collect())
+    }
+
+    #[test]
+    fn clients_are_served_while_another_data_set_is_loaded() {
+        let commands = "get k\r\nflushall\r\nbgsave\r\n";
+        let (accepted, words) = served_during_load(1000, 1024, commands);
+        assert_eq!(accepted, 1);
+        assert_eq!(words, ["$3", "old", "-BUSY", "-LOADING"]);
+    }
+
+    #[test]
+    fn a_small_load_is_over_before_clients_are_served() {
+        assert_eq!(served_during_load(10, 2 << 20, "get k\r\n"), (0, vec![]));
     }
 
     /// MULTI was called before the load, EXEC while it runs.

@@ -216,7 +216,7 @@ fn deliver(server: &mut Server, clients: &[ClientRef], parts: &[&[u8]], offset: 
 }
 
 fn send(server: &mut Server, c: &mut Client, message: &mut Message) {
-    if c.has(flag::CLOSE_AFTER_REPLY) {
+    if c.has(flag::CLOSE_AFTER_REPLY | flag::PRIMARY) {
         return;
     }
     let bytes = message.bytes(c.reply.resp3);

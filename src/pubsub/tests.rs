@@ -57,6 +57,26 @@ fn a_client_hears_itself_after_its_reply() {
     assert!(server.net.later.is_empty());
 }
 
+/// A primary's link carries acknowledgements only, whatever the primary's stream subscribes to.
+#[test]
+fn a_primary_that_subscribes_gets_nothing() {
+    let (mut server, refs) = server_with(1);
+    with(&mut server, refs[0], |s, c| {
+        c.set(flag::PRIMARY | flag::REPLY_OFF);
+        subscribe(s, c, Kind::Channel, b"x");
+        confirm(s, c, "subscribe", Kind::Channel, Some(b"x"));
+        assert_eq!(publish(s, b"x", b"1", 0), 1, "from its own stream");
+        crate::client::table::send_later(&mut s.net, c, 0);
+    });
+    assert!(server.net.later.is_empty());
+    assert_eq!(
+        publish(&mut server, b"x", b"2", 0),
+        1,
+        "from another client"
+    );
+    assert_eq!(received(&mut server, refs[0]), "");
+}
+
 #[test]
 fn the_last_subscription_ends_subscribe_mode_and_empties_the_tables() {
     let (mut server, refs) = server_with(1);

@@ -65,6 +65,10 @@ pub trait Sink {
     /// The walk has reached this step; `offset` is the position of the next byte.
     #[inline]
     fn step(&mut self, _: Step, _offset: u64) {}
+    /// The offset at which [`Sink::tick`] is called first.
+    fn first_tick(&self) -> u64 {
+        u64::MAX
+    }
     /// Bytes were read up to `offset`; returns the offset at which to be called again.
     fn tick(&mut self, offset: u64) -> u64;
     fn aux(&mut self, name: &[u8], value: &[u8]);
@@ -133,7 +137,7 @@ pub fn read<S: Sink>(
     limits: Limits,
     sink: &mut S,
 ) -> Result<()> {
-    let next_tick = sink.tick(reader.offset());
+    let next_tick = sink.first_tick();
     let decoder = Decoder {
         reader,
         limits,

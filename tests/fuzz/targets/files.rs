@@ -89,6 +89,10 @@ struct Witness {
 }
 
 impl Sink for Witness {
+    fn first_tick(&self) -> u64 {
+        0
+    }
+
     fn tick(&mut self, offset: u64) -> u64 {
         assert!(offset <= self.len);
         offset + 10
