@@ -342,3 +342,41 @@ fn a_request_on_the_link_that_is_answered_ends_it() {
         "Replica generated a reply to command 'ping', disconnecting it: ",
     );
 }
+
+#[test]
+fn the_primary_in_client_list_has_both_addresses() {
+    let group = Group::new(1);
+    let (primary, replica) = (&group.primary, &group.replicas[0]);
+    let of_primary = replica.connect().line("CLIENT LIST TYPE master");
+    let of_replica = primary.connect().line("CLIENT LIST TYPE replica");
+    let value = |line: &str, name: &str| {
+        let found = line.split(' ').find_map(|word| word.strip_prefix(name));
+        found.unwrap_or_else(|| panic!("no {name}")).to_string()
+    };
+    assert_eq!(
+        value(&of_primary, "addr="),
+        format!("127.0.0.1:{}", primary.port)
+    );
+    let local = value(&of_primary, "laddr=");
+    assert_eq!(local, value(&of_replica, "addr="));
+    // And it can be found by this address.
+    let killed = replica
+        .connect()
+        .line(&format!("CLIENT KILL LADDR {local}"));
+    assert_eq!(killed, ":1\r\n");
+}
+
+/// As Redis 7.0 and 8.2, Valkey 8.0 and 9.1: a smaller value is accepted and raised.
+#[test]
+fn config_set_raises_a_small_backlog_to_16_kib() {
+    let server = Peer::aeris(SETTINGS);
+    let mut c = server.connect();
+    for size in ["1", "16383", "16384", "16385"] {
+        assert_eq!(
+            c.line(&format!("CONFIG SET repl-backlog-size {size}")),
+            "+OK\r\n"
+        );
+        let set = if size == "16385" { "16385" } else { "16384" };
+        assert_eq!(field(&server, "repl_backlog_size"), set, "{size}");
+    }
+}

@@ -26,7 +26,7 @@ mod unix;
 
 use ae::Io;
 use std::io::{self, ErrorKind, IoSlice, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
@@ -95,6 +95,17 @@ impl Connection {
             Transport::Tcp(socket) => socket
                 .peer_addr()
                 .is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
+        }
+    }
+
+    /// This end's address, `ip:port`; empty if the socket is a unix socket or is gone.
+    pub fn local_address(&self) -> String {
+        match &self.transport {
+            Transport::Unix(_) => String::new(),
+            Transport::Tcp(socket) => socket.local_addr().map_or_else(
+                |_| String::new(),
+                |address| SocketAddr::new(address.ip().to_canonical(), address.port()).to_string(),
+            ),
         }
     }
 

@@ -26,6 +26,10 @@ use crate::sys::{allocator, locale, process, signals};
 /// The index of forked children in `oom-score-adj-values`.
 const OOM_CLASS_CHILD: usize = 2;
 
+/// The least `repl-backlog-size` that CONFIG SET leaves, in bytes: with less, no replica could
+/// go on after a lost link.
+const MIN_BACKLOG: u64 = 16 * 1024;
+
 /// Why a step can't be done: the text for the client.
 type Refusal = String;
 
@@ -80,7 +84,8 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             Ok(())
         }
         Apply::ReplBacklogSize => {
-            let size = server.config.repl_backlog_size;
+            let size = server.config.repl_backlog_size.max(MIN_BACKLOG);
+            server.config.repl_backlog_size = size;
             server.replication.stream.set_backlog_size(size);
             Ok(())
         }

@@ -162,6 +162,7 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
     let mut c = Box::new(Client::detached(id, server.clock.now_ms));
     c.set(flag::PRIMARY | flag::REPLY_OFF | flag::DENY_BLOCKING | flag::EVER_AUTHENTICATED);
     let fd = conn.raw_fd();
+    c.local = conn.local_address().into();
     c.conn = Some(conn);
     c.peer = peer.into();
     c.db = db;
