@@ -258,8 +258,12 @@ for _, name in next, { "sub", "byte" } do
     local raw = string[name]
     string[name] = function(...)
         local text, from, to = ...
-        if to == nil or small[from] and small[to] then
+        if small[from] and (to == nil or small[to]) then
             return raw(...)
+        end
+        if to == nil and type(from) == "number" and from >= 2 ^ 31 then
+            text = type(text) == "number" and globals.tostring(text) or expect(1, "string", ...)
+            return raw(text, to_place(from, text))
         end
         if type(from) ~= "number" or type(to) ~= "number" or to < 2 ^ 31 and from < 2 ^ 31 then
             return raw(...)
@@ -273,6 +277,9 @@ for _, name in next, { "find", "match" } do
     local raw = string[name]
     string[name] = function(...)
         local text, pattern, from, plain = ...
+        if type(text) == "number" then
+            text = globals.tostring(text)
+        end
         if from == nil or small[from] or type(text) ~= "string" or not tonumber(from) then
             return raw(...)
         end
