@@ -762,25 +762,34 @@ fn wrong_requests_are_refused() {
     assert_eq!(server.info("connected_slaves"), "0");
 }
 
-/// PSYNC with an id and an offset of any size and content gets a snapshot, and one short line in
-/// the log.
+/// PSYNC with an id and an offset of any size gets a snapshot, an offset that is no number an error,
+/// and either of them one short line in the log.
 #[test]
 fn any_id_and_offset_get_a_snapshot() {
     let mut server = Server::new(DISK);
     let long = "i".repeat(1 << 20);
     for (id, offset) in [
-        ("?", "x"),
-        ("?", "9223372036854775808"),
         (ID, "-9223372036854775808"),
         (ID, "9223372036854775807"),
         (&*long, "1"),
-        ("a\r\n1:M forged line\nx", "1\n2"),
-        ("", ""),
+        ("a\r\n1:M forged line\nx", "12"),
+        ("", "1"),
     ] {
         let mut conn = server.peer.connect();
         conn.send(&multibulk(&["PSYNC", id, offset]));
         let mut replica = FakeReplica { conn };
         replica.receive();
+    }
+    for (id, offset) in [
+        ("?", "x"),
+        ("?", "9223372036854775808"),
+        ("?", "1\n1:M forged line"),
+        ("", ""),
+    ] {
+        let mut conn = server.peer.connect();
+        conn.send(&multibulk(&["PSYNC", id, offset]));
+        let reply = FakeReplica { conn }.line();
+        assert_eq!(reply, "-ERR value is not an integer or out of range");
     }
     let id = server.info("master_replid");
     for offset in ["9223372036854775807", "-1", "0"] {

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The two offsets differ, since the AOF has a SELECT and time stamps of its own and no PING. So a
-//! pair is noted when both are of one moment, and the next one when that pair is on the disk.
+//! pair is noted when both are of one moment, and the next one when that pair is on the disk. The
+//! first pair is noted when the base is begun (`persist::aof`).
 
 use crate::persist::aof::State;
 use crate::state::Server;
@@ -40,6 +41,23 @@ pub fn note_aof(server: &mut Server) {
 mod tests {
     use super::*;
     use crate::testing::server_with;
+
+    #[test]
+    fn what_the_base_has_is_acknowledged_although_nothing_is_synced_later() {
+        let mut server = server_with(0);
+        crate::replication::ensure_backlog(&mut server);
+        server.replication.stream.append(b"0123456789");
+        server.aof.state = State::WaitRewrite;
+        server.replication.aof_pending = Some((0, server.replication.stream.end()));
+        // The stream goes on before the base is complete.
+        server.replication.stream.append(b"more");
+        server.aof.feed.fed = 50;
+        note_aof(&mut server);
+        assert_eq!(server.replication.aof_synced, Some(0));
+        server.aof.state = State::On;
+        note_aof(&mut server);
+        assert_eq!(server.replication.aof_synced, Some(10));
+    }
 
     #[test]
     fn what_was_applied_is_acknowledged_when_its_bytes_are_on_the_disk() {

@@ -245,6 +245,7 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
         );
         close_files(server);
         server.aof.feed.switch_to(file, len);
+        note_base(server);
     } else {
         let (dir, name) = (dir(server), file_name(server));
         let mut manifest = server.aof.manifest.clone();
@@ -266,6 +267,13 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
     server.aof.last_incr_at = server.aof.current_size + server.aof.feed.pending();
     follow_sink(server);
     Ok(())
+}
+
+/// A new AOF begins with a base that has the present data set: a replica has all that it has applied
+/// on the disk as soon as the base is complete, whether later commands are synced or not.
+fn note_base(server: &mut Server) {
+    let applied = server.replication.stream.end();
+    server.replication.aof_pending = Some((server.aof.feed.fed, applied));
 }
 
 /// Stops feeding; the files are closed in the background.
@@ -375,6 +383,7 @@ fn adopt_rdb(server: &mut Server, rdb: &Path) -> io::Result<String> {
     server.aof.last_incr_at = size;
     server.aof.state = State::On;
     server.aof.feed.switch_to(file, len);
+    note_base(server);
     follow_sink(server);
     delete_history(server);
     Ok(String::from_utf8_lossy(&base.name).into_owned())
