@@ -762,8 +762,8 @@ fn wrong_requests_are_refused() {
     assert_eq!(server.info("connected_slaves"), "0");
 }
 
-/// PSYNC with an id and an offset of any size gets a snapshot, an offset that is no number an error,
-/// and either of them one short line in the log.
+/// PSYNC with an id and an offset of any size gets a snapshot, an offset that is no number an
+/// error, and either of them one short line in the log.
 #[test]
 fn any_id_and_offset_get_a_snapshot() {
     let mut server = Server::new(DISK);

@@ -44,6 +44,10 @@ const NOT_SENT: &[(&str, &str)] = &[
     ("lastsave", "a time"),
     ("latency", "measured times: the Tcl suite"),
     ("lolwut", "each server's own"),
+    (
+        "migrate",
+        "it needs a second server: tests/migrate.rs, and the Tcl suite",
+    ),
     ("memory", "each allocator's own"),
     ("monitor", "the Tcl suite"),
     ("pfselftest", "each server tests itself"),
@@ -55,6 +59,10 @@ const NOT_SENT: &[(&str, &str)] = &[
     (
         "replicaof",
         "a spoilt argument would make a server a replica: the replication tests",
+    ),
+    (
+        "read",
+        "READONLY and READWRITE differ between the peers: tests/replica_refusals.rs",
     ),
     ("restore-asking", "cluster"),
     ("role", "replication"),

@@ -27,7 +27,12 @@ impl Seen {
     /// Reads all reports of a server; `node` is its name.
     pub fn sample(&mut self, node: &str, conn: &mut Conn) {
         self.sample_behind(node, conn, &[]);
-        for line in conn.line("CLIENT LIST").lines() {
+        // Behind another request, whose reply waits in the client's buffer.
+        conn.send(b"PING\r\nCLIENT LIST\r\n");
+        conn.reply();
+        let behind = String::from_utf8(conn.reply()).expect("text");
+        let list = conn.line("CLIENT LIST");
+        for line in list.lines().chain(behind.lines()) {
             for (name, value) in line.split(' ').filter_map(|word| word.split_once('=')) {
                 self.add(format!("client {name}"), node, value);
             }

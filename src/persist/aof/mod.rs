@@ -269,8 +269,8 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// A new AOF begins with a base that has the present data set: a replica has all that it has applied
-/// on the disk as soon as the base is complete, whether later commands are synced or not.
+/// A new AOF begins with a base that has the present data set: all that a replica has applied is on
+/// the disk as soon as the base is complete, whether later commands are synced or not.
 fn note_base(server: &mut Server) {
     let applied = server.replication.stream.end();
     server.replication.aof_pending = Some((server.aof.feed.fed, applied));
