@@ -90,8 +90,7 @@ pub struct Server {
     pub pubsub: PubSub,
     pub tracking: Tracking,
     pub acl: Acl,
-    /// The event loop, lent to commands that run for so long that other clients must be served
-    /// meanwhile.
+    /// The event loop, lent to long commands and to loads, which serve other clients meanwhile.
     pub event_loop: LentLoop,
 
     // Commands and running them.

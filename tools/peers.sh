@@ -48,15 +48,15 @@ unpack() {
     private_sources deb $releases >&2 || return 1
     resolved=$(private_apt -s --no-install-recommends install "$@" | awk '$1 == "Inst" {print $2}') || return 1
     libraries=$(echo "$resolved" | grep -E '^(lib|zlib1g$)' | grep -v -e '-perl$' -e '^libperl') || return 1
-    rm -rf "$apt/debs" "$apt/root"
+    rm -rf "$apt/debs" "$apt/unpacked"
     mkdir -p "$apt/debs"
     # shellcheck disable=SC2086
     (cd "$apt/debs" && private_apt download "$@" $libraries >&2) || return 1
     for deb in "$apt/debs"/*.deb; do
-        dpkg-deb -x "$deb" "$apt/root" || return 1
+        dpkg-deb -x "$deb" "$apt/unpacked" || return 1
     done
-    rm -rf "${peers:?}/$name" "$apt/root/usr/share/doc" "$apt/root/usr/share/man" "$apt/root/usr/share/locale"
-    mv "$apt/root" "$peers/$name"
+    rm -rf "${peers:?}/$name" "$apt/unpacked/usr/share/doc" "$apt/unpacked/usr/share/man" "$apt/unpacked/usr/share/locale"
+    mv "$apt/unpacked" "$peers/$name"
 }
 
 # wrap NAME PROGRAM AS [SETTING]: bin/AS starts a program of $peers/NAME with the loader and the

@@ -3,7 +3,7 @@
 //! Lesson 3 passed the list of all sockets to the kernel in each turn. `epoll` gets each socket
 //! once and then reports only those that are ready: a turn costs what its ready sockets cost,
 //! however many are idle. The reports are *levels*: a socket with unread bytes is reported in every
-//! turn until it is empty. So a server that does not want to read now must deregister the socket,
+//! turn until it is empty. So to stop reading for a while, a server must deregister the socket,
 //! and register it again later: two system calls.
 //!
 //!     cargo run -p ae --example 04_level &    then    python3 ae/lessons/try.py 4

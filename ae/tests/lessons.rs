@@ -252,7 +252,7 @@ fn from_lesson_12_on_a_key_is_copied_to_another_server() {
         assert_eq!(client.line("COPYTO 1 nosuch"), "-ERR no such key");
         assert!(
             client.line("COPYTO 1 k").starts_with("-ERR "),
-            "nobody listens there"
+            "the port is closed"
         );
         let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = mute.local_addr().expect("an address").port();

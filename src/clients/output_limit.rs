@@ -22,7 +22,7 @@ fn hard_limit_of_replicas(server: &Server) -> u64 {
     }
 }
 
-/// Whether so many bytes of the stream are more than a replica may lack.
+/// Whether `lag`, the bytes of the stream that a replica lacks, is above its limit.
 pub fn exceeds_replica_limit(server: &Server, lag: u64) -> bool {
     let hard = hard_limit_of_replicas(server);
     hard != 0 && lag >= hard

@@ -77,7 +77,7 @@ pub struct Flush {
     pub sync_error: Option<io::Error>,
     failed_ms: i64,
     logged_ms: i64,
-    /// The number of fsyncs that took so long that writes were delayed.
+    /// The number of fsyncs that delayed writes by their length.
     pub delayed_syncs: u64,
     pub delay: Arc<Delay>,
 }

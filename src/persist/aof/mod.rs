@@ -331,7 +331,7 @@ pub fn stop_for_sync(server: &mut Server) {
     }
 }
 
-/// A primary's data set was loaded: begins the AOF, if the setting wants one. If it came in a file,
+/// A primary's data set was loaded: begins the AOF, if `appendonly` is set. If it came in a file,
 /// that becomes the base, and nothing is written.
 pub fn start_after_sync(server: &mut Server, file: Option<&Path>) {
     let config = &server.config;

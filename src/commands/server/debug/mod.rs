@@ -504,7 +504,7 @@ const HELP: &[&str] = &[
     "SET-SKIP-CHECKSUM-VALIDATION <0|1>",
     "    With 1 the checksums of RDB files and of RESTORE are not looked at.",
     "SLEEP <seconds>",
-    "    Stop the server for so long. Decimals are allowed.",
+    "    Stop the server for this time. Decimals are allowed.",
     "STRINGMATCH-LEN <length> <pattern>",
     "    Match the pattern against a string of that many 'a'.",
     "STRINGMATCH-TEST",
