@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::common::{Conn, Peer, Reply, parse_reply};
 
 /// What a condition may take before the test fails. A test that passes never waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for a condition; `what` describes it.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
