@@ -104,7 +104,7 @@ fn monitored(cmd: &Command) -> bool {
 }
 
 /// Counts a command, adds up its time, and keeps it in the command log if it was slow.
-#[inline]
+#[inline(always)]
 pub fn account(
     server: &mut Server,
     c: &mut Client,

@@ -167,6 +167,7 @@ pub fn find_command(server: &Server, argv: &[&[u8]]) -> Result<u16, Error> {
 }
 
 /// The command's id with its subcommand resolved.
+#[inline]
 fn resolve(server: &Server, argv: &[&[u8]], id: Option<u16>) -> Result<u16, Refusal> {
     let Some(id) = id else {
         return Err((None, unknown_command(argv)));
@@ -175,19 +176,21 @@ fn resolve(server: &Server, argv: &[&[u8]], id: Option<u16>) -> Result<u16, Refu
     if subcommands == 0 || argv.len() < 2 {
         return Ok(id);
     }
-    server
-        .commands
-        .lookup_subcommand(id, argv[1])
-        .ok_or_else(|| {
-            let name = server.commands.entry(id).fullname.to_uppercase();
-            let text = format!(
-                "ERR unknown subcommand '{}'. Try {name} HELP.",
-                excerpt(argv[1], 128)
-            );
-            (None, Error::new(text))
-        })
+    resolve_subcommand(server, id, argv[1])
 }
 
+#[inline(never)]
+fn resolve_subcommand(server: &Server, id: u16, name: &[u8]) -> Result<u16, Refusal> {
+    let found = server.commands.lookup_subcommand(id, name);
+    found.ok_or_else(|| {
+        let container = server.commands.entry(id).fullname.to_uppercase();
+        let name = excerpt(name, 128);
+        let text = format!("ERR unknown subcommand '{name}'. Try {container} HELP.");
+        (None, Error::new(text))
+    })
+}
+
+#[cold]
 fn unknown_command(argv: &[&[u8]]) -> Error {
     let mut args = String::new();
     let mut left = 128;

@@ -176,11 +176,12 @@ impl Feed {
         out.end();
     }
 
-    /// Appends a line that is not a command.
-    pub fn annotate(&mut self, line: &[u8]) {
+    /// Appends a line that is not a command, which `write` writes straight into the buffer.
+    pub fn annotate(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(segment) = self.queue.back_mut() {
-            segment.bytes.extend_from_slice(line);
-            self.fed += line.len() as u64;
+            let before = segment.bytes.len();
+            write(&mut segment.bytes);
+            self.fed += (segment.bytes.len() - before) as u64;
         }
     }
 

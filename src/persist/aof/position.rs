@@ -17,6 +17,7 @@
 
 use crate::persist::rdb::{Position, is_history_id};
 use crate::state::Server;
+use crate::util::number::write_int;
 
 /// The position that was written last.
 #[derive(Default)]
@@ -44,22 +45,27 @@ pub fn annotate_end(server: &mut Server) {
     }
 }
 
+/// Runs in each turn with a command, so it allocates nothing.
 fn append(server: &mut Server) {
-    let Some(position) = Position::of(server) else {
+    let Some((offset, db)) = Position::offset_and_db(server) else {
         return;
     };
-    server.aof.feed.annotate(&render(&position));
-    server.aof.noted = Noted {
-        id: position.id,
-        offset: position.offset,
-        fed: server.aof.feed.fed,
-    };
+    let (aof, id) = (&mut server.aof, &server.replication.id);
+    aof.feed.annotate(|out| render(out, id, offset, db));
+    aof.noted.id.clone_from(id);
+    aof.noted.offset = offset;
+    aof.noted.fed = aof.feed.fed;
 }
 
-/// The line for a position.
-pub fn render(position: &Position) -> Vec<u8> {
-    let Position { id, offset, db } = position;
-    format!("#REPL:{id} {offset} {db}\r\n").into_bytes()
+/// Appends the line for a position.
+pub fn render(out: &mut Vec<u8>, id: &str, offset: u64, db: u32) {
+    out.extend_from_slice(b"#REPL:");
+    out.extend_from_slice(id.as_bytes());
+    out.push(b' ');
+    write_int(out, offset);
+    out.push(b' ');
+    write_int(out, db);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Parses a line, without its end.
@@ -86,7 +92,8 @@ mod tests {
             offset: u64::MAX,
             db: 15,
         };
-        let line = render(&position);
+        let mut line = Vec::new();
+        render(&mut line, &position.id, position.offset, position.db);
         let line = line.strip_suffix(b"\r\n").expect("a line");
         assert_eq!(parse(line), Some(position));
         for end in 0..line.len() - 1 {

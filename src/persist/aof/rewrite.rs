@@ -138,7 +138,9 @@ fn write_base_to(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Resul
     } else {
         values::write_data_set(server, &mut out, meter)?;
         if let Some(position) = Position::of(server) {
-            out.write_all(&position::render(&position))?;
+            let mut line = Vec::new();
+            position::render(&mut line, &position.id, position.offset, position.db);
+            out.write_all(&line)?;
         }
     }
     out.flush()?;

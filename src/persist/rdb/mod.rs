@@ -36,7 +36,7 @@
 //! Versions 12 to 79 are Redis's and 80 on are Valkey's, which both use value type 22, for
 //! different things: the version decides.
 //!
-//! **Reading** knows every type that Redis wrote from 2.0 to 8.6 and Valkey from 7.2 to 9.1. Files
+//! **Reading** covers every type that Redis wrote from 2.0 to 8.6 and Valkey from 7.2 to 9.1. Files
 //! of later versions, up to those that are known to exist, are read, too: only a value of a type
 //! that this server does not have, or of a module, is refused, with its type and key in the error
 //! ([`foreign`]). With `rdb-skip-unknown` it is left out and counted instead. The ids of producers
@@ -94,6 +94,15 @@ impl Position {
     /// as no replica can continue from there; within a transaction, whose changes are not in the
     /// stream yet; and while the data of a replica are those of no history.
     pub fn of(server: &Server) -> Option<Position> {
+        Self::offset_and_db(server).map(|(offset, db)| Position {
+            id: server.replication.id.clone(),
+            offset,
+            db,
+        })
+    }
+
+    /// The numbers of [`Position::of`].
+    pub fn offset_and_db(server: &Server) -> Option<(u64, u32)> {
         let replication = &server.replication;
         let settled = server.nesting == 0 && server.propagation.is_idle();
         let selected = replication.stream.selected_db().unwrap_or(0);
@@ -101,11 +110,8 @@ impl Position {
             Some(upstream) => (upstream.can_continue, upstream.db),
             None => (true, selected),
         };
-        (replication.stream.is_open() && settled && has_history).then(|| Position {
-            id: replication.id.clone(),
-            offset: replication.stream.end(),
-            db,
-        })
+        let has_position = replication.stream.is_open() && settled && has_history;
+        has_position.then(|| (replication.stream.end(), db))
     }
 
     /// The server's data set is the one at this position.
