@@ -20,6 +20,7 @@ use crate::execute::busy::LentLoop;
 use crate::execute::pause::Pause;
 use crate::keyspace::evict::Eviction;
 use crate::keyspace::hash_memo::HashMemo;
+use crate::networking::http::Visits;
 use crate::networking::link::Links;
 use crate::networking::migrate::Migrations;
 use crate::networking::primary::PrimaryLink;
@@ -79,6 +80,8 @@ pub struct Server {
 
     // Clients and what they wait for.
     pub net: Net,
+    /// The connections of the monitor port.
+    pub visits: Visits,
     /// The outgoing connections.
     pub links: Links,
     /// The sockets of the link to the primary.

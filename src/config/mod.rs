@@ -88,6 +88,8 @@ pub struct Config {
     pub socket_mark_id: u32,
     pub maxclients: u32,
     pub max_new_connections_per_cycle: u32,
+    pub monitor_port: u16,
+    pub monitor_bind: Vec<String>,
     pub max_new_tls_connections_per_cycle: u32,
     pub mptcp: bool,
     pub rdma_bind: Text,

@@ -41,28 +41,38 @@ const MAX_BIND_ADDRESSES: usize = 16;
 /// `bind`: addresses to listen on.
 pub static BIND: Special = Special {
     get: |c| join(&c.bind),
-    set: |c, args, _| {
-        if args.len() > MAX_BIND_ADDRESSES {
-            return Err("Too many bind addresses specified.".into());
-        }
-        // One empty argument: no address is listened on.
-        let args = if args == [b""] { &[] } else { args };
-        c.bind = args
-            .iter()
-            .map(|a| String::from_utf8_lossy(a).into_owned())
-            .collect();
-        Ok(())
-    },
+    set: |c, args, _| set_addresses(&mut c.bind, args),
     put_default: |c| c.bind = vec!["*".into(), "-::*".into()],
-    lines: |c| {
-        vec![if c.bind.is_empty() {
-            b"\"\"".to_vec()
-        } else {
-            join(&c.bind)
-        }]
-    },
+    lines: |c| vec![address_line(&c.bind)],
     adds_up: false,
 };
+
+/// `monitor-bind`: addresses of the monitor port.
+pub static MONITOR_BIND: Special = Special {
+    get: |c| join(&c.monitor_bind),
+    set: |c, args, _| set_addresses(&mut c.monitor_bind, args),
+    put_default: |c| c.monitor_bind = vec!["127.0.0.1".into(), "-::1".into()],
+    lines: |c| vec![address_line(&c.monitor_bind)],
+    adds_up: false,
+};
+
+fn set_addresses(addresses: &mut Vec<String>, args: &[&[u8]]) -> Result<(), Reason> {
+    if args.len() > MAX_BIND_ADDRESSES {
+        return Err("Too many bind addresses specified.".into());
+    }
+    // One empty argument: no address is listened on.
+    let args = if args == [b""] { &[] } else { args };
+    let texts = args.iter().map(|a| String::from_utf8_lossy(a).into_owned());
+    *addresses = texts.collect();
+    Ok(())
+}
+
+fn address_line(addresses: &[String]) -> Vec<u8> {
+    match addresses.is_empty() {
+        true => b"\"\"".to_vec(),
+        false => join(addresses),
+    }
+}
 
 /// `save`: the save points.
 pub static SAVE: Special = Special {

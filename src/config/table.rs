@@ -108,6 +108,8 @@ pub static TABLE: &[Row] = &[
     Row::new("socket-mark-id", number!(socket_mark_id, 0, 0, u32::MAX)).flags(IMMUTABLE),
     Row::new("maxclients", number!(maxclients, 10000, 1, u32::MAX)).apply(Apply::MaxClients),
     Row::new("max-new-connections-per-cycle", number!(max_new_connections_per_cycle, 10, 1, 1000)),
+    Row::new("monitor-port", number!(monitor_port, 0, 0, 65535)).flags(IMMUTABLE),
+    Row::new("monitor-bind", Kind::Special(&special::MONITOR_BIND)).flags(IMMUTABLE | MULTI_ARG),
     Row::new("mptcp", yes_no!(mptcp, false)).flags(IMMUTABLE | NO_EFFECT),
     Row::new("rdma-bind", text!(rdma_bind, "")).flags(NO_EFFECT),
     Row::new("rdma-port", number!(rdma_port, 0, 0, 65535)).flags(NO_EFFECT),

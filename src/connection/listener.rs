@@ -34,8 +34,8 @@ pub enum ListenerKind {
     Unix,
     /// Other nodes of the cluster.
     Bus,
-    /// A collector of metrics.
-    Metrics,
+    /// Readers of figures, over HTTP.
+    Monitor,
 }
 
 impl ListenerKind {
@@ -43,7 +43,7 @@ impl ListenerKind {
     pub fn class(self) -> Class {
         match self {
             ListenerKind::Plain | ListenerKind::Tls | ListenerKind::Unix => Class::Normal,
-            ListenerKind::Bus | ListenerKind::Metrics => Class::First,
+            ListenerKind::Bus | ListenerKind::Monitor => Class::First,
         }
     }
 }
@@ -177,31 +177,55 @@ impl fmt::Display for ListenError {
 /// Listens for clients on `port` at each address of `bind`. An address with a leading `-` may be
 /// unavailable. An empty list if `port` is 0.
 pub fn open_plain(config: &Config) -> Result<Vec<Listener>, ListenError> {
-    let mut listeners = Vec::new();
     let addresses = match config.port {
         0 => &[][..],
         _ => &config.bind[..],
     };
+    open_all(ListenerKind::Plain, addresses, config.port, config)
+}
+
+/// Listens on `port` at each of the addresses.
+fn open_all(
+    kind: ListenerKind,
+    addresses: &[String],
+    port: u16,
+    config: &Config,
+) -> Result<Vec<Listener>, ListenError> {
+    let mut listeners = Vec::new();
     for address in addresses {
         let (name, optional) = match address.strip_prefix('-') {
             Some(name) => (name, true),
             None => (address.as_str(), false),
         };
-        match tcp::listen_on(name, config.port, config) {
-            Ok(socket) => listeners.push(Listener::new(ListenerKind::Plain, Socket::Tcp(socket))),
+        match tcp::listen_on(name, port, config) {
+            Ok(socket) => listeners.push(Listener::new(kind, Socket::Tcp(socket))),
             Err((call, e)) => {
                 log::warn!(
-                    "Warning: Could not create server TCP listening socket {name}:{}: {call}{}",
-                    config.port,
+                    "Warning: Could not create server TCP listening socket {name}:{port}: {call}{}",
                     crate::sys::error_text(&e)
                 );
                 if !is_absent(&e, optional) {
-                    return Err(ListenError::Tcp { port: config.port });
+                    return Err(ListenError::Tcp { port });
                 }
             }
         }
     }
     Ok(listeners)
+}
+
+/// Listens for readers of figures on `monitor-port` at each address of `monitor-bind`. An empty
+/// list if the port is 0.
+pub fn open_monitor(config: &Config) -> Result<Vec<Listener>, ListenError> {
+    let addresses = match config.monitor_port {
+        0 => &[][..],
+        _ => &config.monitor_bind[..],
+    };
+    open_all(
+        ListenerKind::Monitor,
+        addresses,
+        config.monitor_port,
+        config,
+    )
 }
 
 /// Listens for clients at the path `unixsocket`. `None` if that is empty.

@@ -17,6 +17,7 @@ use crate::client::UserRef;
 use crate::client::{Client, flag};
 use crate::connection::Connection;
 use crate::connection::listener::{self, Accepted, ListenError, Listener, ListenerKind};
+use crate::networking::http;
 use crate::networking::query::read_handler;
 use crate::state::Server;
 use crate::texts;
@@ -35,6 +36,10 @@ pub fn listen(server: &mut Server) -> Result<(), ListenError> {
         .net
         .listeners
         .extend(listener::open_unix(&server.config)?);
+    server
+        .net
+        .listeners
+        .extend(listener::open_monitor(&server.config)?);
     Ok(())
 }
 
@@ -96,7 +101,10 @@ fn accept_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token,
             return Io::Drained;
         };
         match listener.accept(&server.config) {
-            Ok(Some(accepted)) => accept_common(el, server, accepted),
+            Ok(Some(accepted)) => match listener.kind {
+                ListenerKind::Monitor => http::accept(el, server, accepted),
+                _ => accept_common(el, server, accepted),
+            },
             Ok(None) => {}
             Err(e) => return accept_failed(el, server, e),
         }

@@ -7,6 +7,7 @@
 //!          -> reply appended to client.reply
 //! before_sleep -> handle_clients_with_pending_writes -> write_to_client
 //!              -> write_to_replicas -> write_stream
+//! accept_common, or for the monitor port http::accept -> request::parse -> metrics::render
 //! link::open -> connect -> write_handler, read_handler -> Link::step -> the owner's handler
 //! ```
 //!
@@ -17,6 +18,7 @@
 pub mod accept;
 pub mod close;
 pub mod evict_clients;
+pub mod http;
 pub mod link;
 pub mod migrate;
 mod prefetch;

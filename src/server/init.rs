@@ -31,6 +31,14 @@ pub fn event_loop_size(config: &Config) -> usize {
     config.maxclients as usize + LOOP_INCREMENT
 }
 
+/// The number of databases; a node of a cluster has one.
+fn database_count(config: &Config) -> u32 {
+    match config.cluster_enabled {
+        true => 1,
+        false => config.databases,
+    }
+}
+
 /// The maximum number of bytes of one client's requests in one turn: some thousands of commands.
 const TURN_BUDGET: usize = 256 * 1024;
 
@@ -41,11 +49,7 @@ impl Server {
         let mut rng = Random::from_system();
         let seed = HashSeed::new([rng.next_u64(), rng.next_u64()]);
         let key_hasher = KeyHasher::new(seed, config.cluster_enabled);
-        let databases = if config.cluster_enabled {
-            1
-        } else {
-            config.databases
-        };
+        let databases = database_count(&config);
         let commands = commands::table();
         let terms = Acl::terms(&commands, &config);
         let mut acl = Acl::new(&terms);
@@ -54,6 +58,7 @@ impl Server {
             data: DataSet::new(databases, key_hasher),
             key_clients: (0..databases).map(|_| Default::default()).collect(),
             net: Net::new(),
+            visits: Default::default(),
             links: Default::default(),
             primary_link: Default::default(),
             migrations: Default::default(),

@@ -183,7 +183,7 @@ pub fn find_peer(program: &str) -> Option<PathBuf> {
 
 /// A port that no other test's server uses: each test process has a hundred of its own, below those
 /// that the system assigns.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + (std::process::id() % 220) as u16 * 100;
     (0..1000)

@@ -1,0 +1,41 @@
+//! The fields of INFO, by name: the monitor port shows the same figures as INFO, so that each has
+//! one source.
+
+use std::collections::HashMap;
+
+use crate::client::Client;
+use crate::commands::server::info::info;
+use crate::state::Server;
+
+/// The fields of all sections.
+pub struct Fields {
+    text: String,
+}
+
+impl Fields {
+    /// The present figures.
+    pub fn take(server: &mut Server) -> Fields {
+        let asks = Client::detached(0, server.clock.now_ms);
+        Fields {
+            text: info(server, &asks, &[b"all"]),
+        }
+    }
+
+    /// All fields in INFO's order: (name, value).
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.text.lines().filter_map(|line| line.split_once(':'))
+    }
+
+    /// The fields by name.
+    pub fn by_name(&self) -> HashMap<&str, &str> {
+        self.iter().collect()
+    }
+}
+
+/// The part `name` of a value such as `calls=1,usec=5`; an empty text if it is missing.
+pub fn part<'a>(value: &'a str, name: &str) -> &'a str {
+    let mut parts = value.split(',').filter_map(|part| part.split_once('='));
+    parts
+        .find(|(key, _)| *key == name)
+        .map_or("", |(_, text)| text)
+}

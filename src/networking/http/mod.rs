@@ -1,0 +1,277 @@
+//! The monitor port: figures of the server over HTTP, from the same loop.
+//!
+//! ```text
+//!   accept_common ─> accept ─> Visit { input, output }
+//!   read_handler ─> input ─> request::parse ─> route ─┬─ /metrics ─> metrics::render
+//!                                                     └─ /healthz ─> health::report
+//!   output ─> flush ─> socket;  full: write_handler goes on
+//!   timer_handler, once a second: closes connections that have been idle for too long
+//! ```
+//!
+//! Its connections are no clients: they run no commands, have no user and are not in CLIENT LIST.
+//! They are served in `Class::First`, so that a server under load can be watched; requests come
+//! every few seconds, and a reply takes about as long as INFO.
+//!
+//! The port is off by default, and listens on loopback addresses unless `monitor-bind` has others:
+//! requests are not authenticated.
+//!
+//! **Invariant:** a connection has at most one reply under way; the next request is parsed when it
+//! has been sent. So a client that does not read costs one reply.
+//! **Limits:** [`VISITS`] connections; a further one is closed at once. Idle ones are closed after
+//! [`IDLE_MS`].
+
+mod exposition;
+mod fields;
+mod health;
+mod metrics;
+mod request;
+
+use ae::{EventLoop, Io, Mask, TimerId, Token};
+use std::io;
+use std::time::Duration;
+
+use crate::connection::Connection;
+use crate::connection::listener::Accepted;
+use crate::networking::http::exposition::Exposition;
+use crate::networking::http::fields::Fields;
+use crate::networking::http::request::{MAX_HEAD, Request, Status};
+use crate::state::Server;
+
+/// The maximum number of connections.
+const VISITS: usize = 32;
+/// The time after which a connection without traffic is closed, in milliseconds.
+const IDLE_MS: i64 = 60_000;
+/// The interval of the check for idle connections.
+const TICK: Duration = Duration::from_secs(1);
+/// The maximum number of bytes of one read.
+const READ_BYTES: usize = 4096;
+
+/// A connection of the monitor port.
+struct Visit {
+    conn: Connection,
+    token: Token,
+    /// The client runs on this machine.
+    from_here: bool,
+    /// Bytes of requests that are not answered yet.
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// The bytes of `output` that have been sent.
+    sent: usize,
+    close_after_reply: bool,
+    /// There was no room for more input: the socket is to be read again.
+    unread: bool,
+    /// Unix time in milliseconds of the last read or write.
+    active_ms: i64,
+}
+
+/// All connections of the monitor port.
+#[derive(Default)]
+pub struct Visits {
+    slots: Vec<Option<Box<Visit>>>,
+    timer: bool,
+}
+
+impl Visits {
+    fn free_slot(&mut self) -> Option<usize> {
+        if let Some(free) = self.slots.iter().position(Option::is_none) {
+            return Some(free);
+        }
+        if self.slots.len() == VISITS {
+            return None;
+        }
+        self.slots.push(None);
+        Some(self.slots.len() - 1)
+    }
+}
+
+/// Takes over a connection that the listener has accepted, or closes it if there are too many.
+pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
+    let Some(slot) = server.visits.free_slot() else {
+        return;
+    };
+    let Accepted { conn, remote, .. } = accepted;
+    let token = match el.add_file(conn.raw_fd(), ae::Class::First, slot as u64) {
+        Ok(token) => token,
+        Err(e) => {
+            log::warn!("Error registering fd event for the monitor port: {e}");
+            return;
+        }
+    };
+    el.set_handler(token, Mask::READABLE, read_handler);
+    server.visits.slots[slot] = Some(Box::new(Visit {
+        conn,
+        token,
+        from_here: !remote,
+        input: Vec::new(),
+        output: Vec::new(),
+        sent: 0,
+        close_after_reply: false,
+        unread: false,
+        active_ms: server.clock.now_ms,
+    }));
+    if !std::mem::replace(&mut server.visits.timer, true) {
+        el.add_timer(TICK, 0, timer_handler);
+    }
+}
+
+fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    with_visit(el, server, token, |server, visit| {
+        let room = MAX_HEAD.saturating_sub(visit.input.len());
+        if room == 0 {
+            // A reply is under way, and whole requests wait behind it.
+            visit.unread = true;
+            return Ok(Io::Drained);
+        }
+        let read = visit
+            .conn
+            .read_into(&mut visit.input, room.min(READ_BYTES))?;
+        visit.active_ms = server.clock.now_ms;
+        serve(server, visit)?;
+        Ok(read.io)
+    })
+}
+
+fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    with_visit(el, server, token, |server, visit| {
+        visit.active_ms = server.clock.now_ms;
+        serve(server, visit)?;
+        Ok(Io::Drained)
+    })
+}
+
+/// Runs `work` on the connection of `token`, which is out of its slot meanwhile. An error closes
+/// it. Otherwise the loop reports when the rest of its reply can be sent.
+fn with_visit(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    token: Token,
+    work: impl FnOnce(&mut Server, &mut Visit) -> io::Result<Io>,
+) -> Io {
+    let slot = el.data(token).map(|slot| slot as usize);
+    let Some((slot, mut visit)) =
+        slot.and_then(|at| Some((at, server.visits.slots.get_mut(at)?.take()?)))
+    else {
+        return Io::Drained;
+    };
+    let Ok(io) = work(server, &mut visit) else {
+        el.remove_file(token);
+        return Io::Drained;
+    };
+    let waits = visit.sent < visit.output.len();
+    if !waits && std::mem::take(&mut visit.unread) {
+        el.mark_ready(token, Mask::READABLE);
+    }
+    match waits {
+        true => el.set_handler(token, Mask::WRITABLE, write_handler),
+        false => el.clear_handler(token, Mask::WRITABLE),
+    }
+    server.visits.slots[slot] = Some(visit);
+    io
+}
+
+/// Sends the reply that is under way, then answers the requests that are complete. The error of a
+/// closed connection also ends one whose last reply was sent.
+fn serve(server: &mut Server, visit: &mut Visit) -> io::Result<()> {
+    loop {
+        if !flush(visit)? {
+            return Ok(());
+        }
+        if visit.close_after_reply {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        match request::parse(&visit.input, visit.from_here) {
+            Ok(None) => return Ok(()),
+            Ok(Some((request, length))) => {
+                visit.input.drain(..length);
+                visit.close_after_reply = !request.keep_alive;
+                visit.output = reply_to(server, &request);
+            }
+            Err(status) => {
+                visit.close_after_reply = true;
+                let (status, content_type, body) = plain(status);
+                visit.output = response(status, content_type, &body, false, false);
+            }
+        }
+    }
+}
+
+/// Sends what the socket accepts. Returns whether the whole reply was sent.
+fn flush(visit: &mut Visit) -> io::Result<bool> {
+    while visit.sent < visit.output.len() {
+        let written = visit.conn.write(&visit.output[visit.sent..])?;
+        visit.sent += written.bytes;
+        if written.io == Io::Drained {
+            return Ok(false);
+        }
+    }
+    visit.output = Vec::new();
+    visit.sent = 0;
+    Ok(true)
+}
+
+/// The reply to a request, as bytes.
+fn reply_to(server: &mut Server, request: &Request) -> Vec<u8> {
+    let (status, content_type, body) = match request.path.as_str() {
+        "/metrics" => {
+            let text = metrics::render(server, request.openmetrics);
+            (
+                Status::Ok,
+                Exposition::content_type(request.openmetrics),
+                text,
+            )
+        }
+        "/healthz" => {
+            let fields = Fields::take(server);
+            let (status, body) = health::report(&fields, &server.config);
+            (status, "application/json", body)
+        }
+        _ => plain(Status::NotFound),
+    };
+    response(
+        status,
+        content_type,
+        &body,
+        request.head_only,
+        request.keep_alive,
+    )
+}
+
+/// A reply that has its status as text.
+fn plain(status: Status) -> (Status, &'static str, String) {
+    (status, "text/plain", format!("{}\n", status.line()))
+}
+
+fn response(
+    status: Status,
+    content_type: &str,
+    body: &str,
+    head_only: bool,
+    keep_alive: bool,
+) -> Vec<u8> {
+    let connection = if keep_alive { "keep-alive" } else { "close" };
+    let mut out = format!(
+        "HTTP/1.1 {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         Connection: {connection}\r\n\r\n",
+        status.line(),
+        body.len()
+    );
+    if !head_only {
+        out.push_str(body);
+    }
+    out.into_bytes()
+}
+
+/// Closes the connections that have been idle for too long. The timer ends with the last
+/// connection.
+fn timer_handler(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
+    let now_ms = server.clock.now_ms;
+    for slot in &mut server.visits.slots {
+        let idle = |visit: &mut Box<Visit>| now_ms.saturating_sub(visit.active_ms) > IDLE_MS;
+        if let Some(visit) = slot.take_if(idle) {
+            el.remove_file(visit.token);
+        }
+    }
+    server.visits.timer = server.visits.slots.iter().any(Option::is_some);
+    server.visits.timer.then_some(TICK)
+}

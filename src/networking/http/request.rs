@@ -1,0 +1,206 @@
+//! The head of an HTTP request: which of our resources is asked for, in which form.
+//!
+//! ```text
+//!   bytes ─> httparse ─┬─ not whole yet ─> None, up to MAX_HEAD bytes
+//!                      ├─ broken, too long, not GET ─> Err(status)
+//!                      └─ Request { path, head_only, openmetrics, keep_alive }
+//! ```
+//!
+//! A browser sends requests to this machine for any page that it shows. Such a page can't read the
+//! replies, unless a name of its own leads to a loopback address (DNS rebinding). So a request
+//! that comes from this machine must name the host by an address or as `localhost`.
+//!
+//! **Limits:** a request with a body is refused, since no resource has a use for one. At most
+//! [`MAX_HEADERS`] lines and [`MAX_HEAD`] bytes.
+
+use std::net::IpAddr;
+
+/// The maximum length of a head in bytes.
+pub const MAX_HEAD: usize = 8 * 1024;
+const MAX_HEADERS: usize = 64;
+
+/// The result of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    Ok,
+    BadRequest,
+    Forbidden,
+    NotFound,
+    NotAllowed,
+    TooLarge,
+    Unavailable,
+}
+
+impl Status {
+    /// Its code and text, for the status line.
+    pub fn line(self) -> &'static str {
+        match self {
+            Status::Ok => "200 OK",
+            Status::BadRequest => "400 Bad Request",
+            Status::Forbidden => "403 Forbidden",
+            Status::NotFound => "404 Not Found",
+            Status::NotAllowed => "405 Method Not Allowed",
+            Status::TooLarge => "431 Request Header Fields Too Large",
+            Status::Unavailable => "503 Service Unavailable",
+        }
+    }
+}
+
+/// A request whose head is complete.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The path, without a query.
+    pub path: String,
+    /// HEAD: the reply has no body.
+    pub head_only: bool,
+    /// The client accepts OpenMetrics; the older text format of Prometheus is the default.
+    pub openmetrics: bool,
+    /// The connection stays open after the reply.
+    pub keep_alive: bool,
+}
+
+/// Parses the request at the beginning of `input`. Returns it with the length of its head in
+/// bytes, `None` if more bytes are needed, or the status of the reply to a request that is refused.
+/// `from_here`: the client runs on this machine.
+pub fn parse(input: &[u8], from_here: bool) -> Result<Option<(Request, usize)>, Status> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Request::new(&mut headers);
+    let length = match head.parse(input) {
+        Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
+        Ok(httparse::Status::Partial) if input.len() < MAX_HEAD => return Ok(None),
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Status::TooLarge),
+        Err(_) => return Err(Status::BadRequest),
+    };
+    let header = |name: &str| {
+        let found = head
+            .headers
+            .iter()
+            .find(|h| h.name.eq_ignore_ascii_case(name));
+        found.map(|h| String::from_utf8_lossy(h.value).into_owned())
+    };
+    let head_only = match head.method {
+        Some("GET") => false,
+        Some("HEAD") => true,
+        _ => return Err(Status::NotAllowed),
+    };
+    let has_body = header("transfer-encoding").is_some()
+        || header("content-length").is_some_and(|length| length.trim() != "0");
+    if has_body {
+        return Err(Status::BadRequest);
+    }
+    if from_here && !header("host").is_none_or(|host| is_an_address(&host)) {
+        return Err(Status::Forbidden);
+    }
+    let path = head.path.unwrap_or("/");
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let connection = header("connection")
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let request = Request {
+        path: path.into(),
+        head_only,
+        openmetrics: header("accept").is_some_and(|a| a.contains("application/openmetrics-text")),
+        keep_alive: match head.version {
+            Some(1) => connection != "close",
+            _ => connection == "keep-alive",
+        },
+    };
+    Ok(Some((request, length)))
+}
+
+/// Whether the value of a Host header is an address or `localhost`, with or without a port.
+fn is_an_address(host: &str) -> bool {
+    let host = host.trim();
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Option<(Request, usize)>, Status> {
+        parse(text.as_bytes(), true)
+    }
+
+    #[test]
+    fn a_request_is_read_when_its_head_is_complete() {
+        let text = "GET /metrics?x=1 HTTP/1.1\r\nHost: 127.0.0.1:9121\r\n\
+                    Accept: application/openmetrics-text; version=1.0.0\r\n\r\n";
+        for end in 0..text.len() {
+            assert_eq!(parsed(&text[..end]), Ok(None), "{end}");
+        }
+        let (request, length) = parsed(text).expect("accepted").expect("complete");
+        assert_eq!(length, text.len());
+        let expected = Request {
+            path: "/metrics".into(),
+            head_only: false,
+            openmetrics: true,
+            keep_alive: true,
+        };
+        assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn the_connection_stays_open_by_version_and_header() {
+        for (version, connection, stays) in [
+            ("1.1", "x", true),
+            ("1.1", "Close", false),
+            ("1.0", "x", false),
+            ("1.0", "Keep-Alive", true),
+        ] {
+            let text = format!("HEAD / HTTP/{version}\r\nConnection: {connection}\r\n\r\n");
+            let (request, _) = parsed(&text).expect("accepted").expect("complete");
+            assert!(request.head_only);
+            assert_eq!(request.keep_alive, stays, "{version} {connection}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_has_its_status() {
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(MAX_HEAD));
+        let lines = format!(
+            "GET / HTTP/1.1\r\n{}\r\n",
+            "A: b\r\n".repeat(MAX_HEADERS + 1)
+        );
+        for (text, status) in [
+            ("POST / HTTP/1.1\r\n\r\n", Status::NotAllowed),
+            (
+                "GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\n",
+                Status::BadRequest,
+            ),
+            (
+                "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Status::BadRequest,
+            ),
+            ("*1\r\n$4\r\nPING\r\n", Status::BadRequest),
+            ("GET / HTTP/9\r\n\r\n", Status::BadRequest),
+            (&long, Status::TooLarge),
+            (&long[..MAX_HEAD], Status::TooLarge),
+            (&lines, Status::TooLarge),
+        ] {
+            assert_eq!(parsed(text), Err(status), "{text:.40}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_this_machine_names_the_host_by_its_address() {
+        for (host, allowed) in [
+            ("localhost", true),
+            ("LocalHost:80", true),
+            ("127.0.0.1", true),
+            ("127.0.0.1:9121", true),
+            ("[::1]:9121", true),
+            ("evil.example", false),
+            ("localhost.evil.example:80", false),
+            ("", false),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(parse(text.as_bytes(), true).is_ok(), allowed, "{host}");
+            assert!(parse(text.as_bytes(), false).is_ok(), "{host}");
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! The monitor port: figures for a collector, the state for a load balancer, and clients that are
+//! of no use to it.
+
+mod common;
+
+use common::{Peer, find_peer, free_port};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A server with a monitor port.
+struct Monitored {
+    server: Peer,
+    port: u16,
+}
+
+/// A reply of HTTP.
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Monitored {
+    fn start(args: &[&str]) -> Monitored {
+        let port = free_port();
+        let text = port.to_string();
+        let mut all = vec!["--monitor-port", &text];
+        all.extend_from_slice(args);
+        Monitored {
+            server: Peer::aeris(&all),
+            port,
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the monitor port");
+        stream.set_read_timeout(Some(LIMIT)).expect("a time-out");
+        stream
+    }
+
+    fn get(&self, path: &str, headers: &str) -> Reply {
+        let mut stream = self.connect();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
+        )
+        .expect("sent");
+        read_reply(&mut stream)
+    }
+}
+
+/// Reads one reply by its length.
+fn read_reply(stream: &mut TcpStream) -> Reply {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a head");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).expect("text");
+    let length = head
+        .lines()
+        .find_map(|l| l.strip_prefix("Content-Length: "));
+    let length: usize = length.expect("a length").parse().expect("a number");
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).expect("a body");
+    Reply {
+        status: head[9..12].parse().expect("a status"),
+        body: String::from_utf8(body).expect("text"),
+        head,
+    }
+}
+
+fn ended(stream: &mut TcpStream) -> bool {
+    // A connection with unread input ends in a reset.
+    stream.read(&mut [0]).map_or(true, |bytes| bytes == 0)
+}
+
+/// The samples of a text: name with labels, and value.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("name and value");
+            (name.into(), value.parse().expect("a number"))
+        })
+        .collect()
+}
+
+#[test]
+fn metrics_are_the_figures_of_info() {
+    let it = Monitored::start(&["--slowlog-log-slower-than", "0"]);
+    let mut c = it.server.connect();
+    c.line("SET a 1 EX 100");
+    c.line("LPUSH a 1");
+    c.line("SELECT 3");
+    c.line("SET b 1");
+    let reply = it.get("/metrics", "");
+    assert_eq!(reply.status, 200, "{}", reply.head);
+    assert!(
+        reply
+            .head
+            .contains("Content-Type: text/plain; version=0.0.4;")
+    );
+    let found = samples(&reply.body);
+    for (name, value) in [
+        ("redis_up", 1.0),
+        ("redis_connected_clients", 1.0),
+        ("redis_commands_total{cmd=\"set\"}", 2.0),
+        ("redis_commands_failed_calls_total{cmd=\"lpush\"}", 1.0),
+        ("redis_latency_usec_bucket{cmd=\"set\",le=\"+Inf\"}", 2.0),
+        ("redis_latency_usec_count{cmd=\"set\"}", 2.0),
+        ("redis_errors_total{err=\"WRONGTYPE\"}", 1.0),
+        ("redis_db_keys{db=\"db0\"}", 1.0),
+        ("redis_db_keys_expiring{db=\"db0\"}", 1.0),
+        ("redis_db_keys{db=\"db3\"}", 1.0),
+        ("redis_rdb_last_bgsave_status", 1.0),
+    ] {
+        assert_eq!(found.get(name), Some(&value), "{name}\n{}", reply.body);
+    }
+    assert!(found["redis_slowlog_length"] >= 4.0);
+    assert!(found["redis_memory_used_bytes"] > 0.0);
+    // The text is read again and again, and the counters grow.
+    c.line("SET a 2");
+    let again = samples(&it.get("/metrics", "").body);
+    assert_eq!(again["redis_commands_total{cmd=\"set\"}"], 3.0);
+}
+
+/// The parser of Prometheus' own Python client reads the text.
+#[test]
+fn openmetrics_is_read_by_its_parser() {
+    let it = Monitored::start(&[]);
+    let mut c = it.server.connect();
+    // Errors of scripts name codes with any characters.
+    c.line("EVAL \"return redis.error_reply('-A\\\"B\\\\\\\\ x')\" 0");
+    c.line("PING");
+    let reply = it.get("/metrics", "Accept: application/openmetrics-text\r\n");
+    assert!(
+        reply
+            .head
+            .contains("application/openmetrics-text; version=1.0.0")
+    );
+    assert!(reply.body.ends_with("# EOF\n"));
+    let families = reply
+        .body
+        .lines()
+        .filter(|l| l.starts_with("# TYPE "))
+        .count();
+    let Some(program) = find_peer("openmetrics-parser-0.23") else {
+        return;
+    };
+    let mut parser = Command::new(program)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the parser");
+    let mut input = parser.stdin.take().expect("its input");
+    input.write_all(reply.body.as_bytes()).expect("written");
+    drop(input);
+    let out = parser.wait_with_output().expect("its output");
+    assert!(out.status.success(), "{}", reply.body);
+    let parsed = String::from_utf8_lossy(&out.stdout).trim().to_string();
+    assert_eq!(parsed, families.to_string());
+}
+
+/// Dashboards made for redis_exporter find their metrics: the real exporter reads this server, and
+/// each sample that it has is on the monitor port, under the same name and labels.
+#[test]
+fn names_are_those_of_redis_exporter() {
+    struct Running(Child);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            // It is gone already if the port was taken.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let Some(program) = find_peer("redis-exporter-1.45") else {
+        return;
+    };
+    let it = Monitored::start(&["--databases", "1"]);
+    let mut c = it.server.connect();
+    c.line("SET a 1");
+    c.line("LPUSH a 1");
+    let port = free_port();
+    let mut exporter = Command::new(program);
+    exporter
+        .arg(format!("-redis.addr=redis://127.0.0.1:{}", it.server.port))
+        .arg(format!("-web.listen-address=127.0.0.1:{port}"))
+        .stderr(Stdio::null());
+    let _exporter = Running(exporter.spawn().expect("the exporter"));
+    let deadline = Instant::now() + LIMIT;
+    let theirs = loop {
+        let asked = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        });
+        match asked {
+            Ok(text) if text.contains("redis_up 1") => break text,
+            _ => assert!(Instant::now() < deadline, "the exporter does not reply"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let ours: BTreeSet<String> = samples(&it.get("/metrics", "").body).into_keys().collect();
+    // About the exporter itself; a setting that this server ignores; a part of the keyspace line
+    // that this exporter takes for another; quantiles as per cent, where the format demands 0 to 1.
+    let not_ours = [
+        "redis_exporter_",
+        "redis_target_",
+        "redis_last_key_groups_",
+        "redis_config_io_threads",
+        "redis_db_keys_cached",
+        "redis_instance_info",
+        "redis_start_time_seconds",
+        "redis_latency_percentiles_usec{",
+    ];
+    let (_, theirs) = theirs.split_once("\r\n\r\n").expect("a body");
+    let missing: Vec<&str> = theirs
+        .lines()
+        .filter(|line| line.starts_with("redis_"))
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, _)| name)
+        .filter(|name| !not_ours.iter().any(|other| name.starts_with(other)))
+        // Commands of the exporter itself, which ran after the other text was made.
+        .filter(|name| !name.contains("cmd=") || name.contains("cmd=\"set\""))
+        .filter(|name| !ours.contains(*name))
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(theirs.contains("redis_commands_total{cmd=\"set\"}"));
+}
+
+#[test]
+fn the_state_is_a_status_code() {
+    let it = Monitored::start(&[]);
+    let reply = it.get("/healthz", "");
+    assert_eq!(
+        (reply.status, reply.body.contains("\"status\":\"ok\"")),
+        (200, true)
+    );
+    it.server.connect().line("REPLICAOF 127.0.0.1 1");
+    let reply = it.get("/healthz", "");
+    assert_eq!(reply.status, 503, "{}", reply.body);
+    for part in [
+        "\"degraded\"",
+        "the link to the primary is down",
+        "\"role\":\"slave\"",
+    ] {
+        assert!(reply.body.contains(part), "{part}: {}", reply.body);
+    }
+    let few = Monitored::start(&["--min-replicas-to-write", "1"]);
+    let reply = few.get("/healthz", "");
+    assert_eq!(reply.status, 503);
+    assert!(
+        reply.body.contains("too few good replicas"),
+        "{}",
+        reply.body
+    );
+}
+
+/// While the data set is loaded, the port replies that it is.
+#[test]
+fn a_server_that_loads_says_so() {
+    let mut it = Monitored::start(&[]);
+    let mut c = it.server.connect();
+    c.line("DEBUG POPULATE 20000 key 10");
+    assert_eq!(c.line("SAVE"), "+OK\r\n");
+    // Each key takes a millisecond, so the load does not end within the test.
+    it.server.start_again(&[
+        "--key-load-delay",
+        "1000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ]);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let reply = it.get("/healthz", "");
+        if reply.status == 503 && reply.body.contains("\"status\":\"loading\"") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", reply.body);
+    }
+    let found = samples(&it.get("/metrics", "").body);
+    assert_eq!(found["redis_loading_dump_file"], 1.0);
+}
+
+#[test]
+fn only_reads_are_served_and_only_to_this_machine() {
+    let it = Monitored::start(&[]);
+    let mut other = it.connect();
+    other
+        .write_all(b"POST /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .expect("sent");
+    assert_eq!(read_reply(&mut other).status, 405);
+    assert!(ended(&mut other));
+    let mut other = it.connect();
+    other.write_all(b"*1\r\n$4\r\nPING\r\n").expect("sent");
+    assert_eq!(read_reply(&mut other).status, 400);
+    // A page of another site, whose name was made to lead here.
+    let mut other = it.connect();
+    other
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: site.example\r\n\r\n")
+        .expect("sent");
+    assert_eq!(read_reply(&mut other).status, 403);
+    assert_eq!(it.get("/nosuch", "").status, 404);
+    // It listens on loopback addresses, whatever bind has.
+    let mut c = it.server.connect();
+    let bind = c.cmd(&["CONFIG", "GET", "monitor-bind"]);
+    assert!(String::from_utf8_lossy(&bind).contains("127.0.0.1 -::1"));
+}
+
+#[test]
+fn requests_on_one_connection_are_answered_in_order() {
+    let it = Monitored::start(&[]);
+    let mut stream = it.connect();
+    let one = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /metrics HTTP/1.1\r\n\r\n";
+    let writer = {
+        let mut stream = stream.try_clone().expect("a copy");
+        let requests = one.repeat(500);
+        std::thread::spawn(move || stream.write_all(requests.as_bytes()))
+    };
+    for _ in 0..500 {
+        assert_eq!(read_reply(&mut stream).status, 200);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a head");
+            head.push(byte[0] as char);
+        }
+        assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    }
+    writer.join().expect("the writer").expect("sent");
+}
+
+/// A client that sends requests and reads nothing costs one reply, however many it sends; more
+/// connections than the limit are closed; others are served meanwhile.
+#[test]
+fn clients_that_do_not_read_do_no_harm() {
+    let it = Monitored::start(&[]);
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut silent: Vec<TcpStream> = (0..31).map(|_| it.connect()).collect();
+    for stream in &mut silent[..4] {
+        stream.set_nonblocking(true).expect("non-blocking");
+        // Until neither this socket nor the server takes more.
+        for _ in 0..100_000 {
+            if stream.write(request).is_err() {
+                break;
+            }
+        }
+    }
+    // One place is left, and its replies come.
+    let mut last = it.connect();
+    for _ in 0..3 {
+        last.write_all(request).expect("sent");
+        assert_eq!(read_reply(&mut last).status, 200);
+    }
+    assert!(ended(&mut it.connect()), "the 33rd connection");
+    let mut c = it.server.connect();
+    assert_eq!(c.line("PING"), "+PONG\r\n");
+    drop(silent);
+    // Their places are free again.
+    let deadline = Instant::now() + LIMIT;
+    while ended(&mut {
+        let mut stream = it.connect();
+        // The connection may be closed already.
+        let _ = stream.write_all(request);
+        stream
+    }) {
+        assert!(Instant::now() < deadline, "no place became free");
+    }
+}
