@@ -1,6 +1,6 @@
 # `make help` lists the targets. Settings on the command line: ARGS (run, bench, suite),
 # PREFIX and DESTDIR (install), CASES (generated histories in compat-long), SECONDS and TARGETS (fuzz),
-# MINUTES (soak, chaos), SEED (chaos), ROUNDS (crash), N (lesson-diff, exercise).
+# MINUTES (soak, chaos), SEED, MB and PEER (chaos), ROUNDS (crash), N (lesson-diff, exercise).
 
 CARGO   ?= cargo
 TARGET  ?= $(or $(CARGO_TARGET_DIR),target)
@@ -11,6 +11,8 @@ SECONDS ?= 60
 TARGETS ?=
 MINUTES ?= 60
 SEED    ?= 1
+MB      ?= 100
+PEER    ?=
 ROUNDS  ?= 1000
 
 PROGRAMS = aeris-server aeris-check-rdb aeris-check-aof
@@ -81,7 +83,7 @@ crash:          ## kill -9 at random moments under load, ROUNDS times for each p
 
 chaos: peers    ## five servers, cut links, stopped and killed processes, full disks for MINUTES; what a promotion loses, beside real servers
 	$(CARGO) test --test chaos -- --ignored --nocapture
-	AERIS_CHAOS_MINUTES=$(MINUTES) AERIS_CHAOS_SEED=$(SEED) $(CARGO) test --test chaos nothing_acknowledged -- --nocapture
+	AERIS_CHAOS_MINUTES=$(MINUTES) AERIS_CHAOS_SEED=$(SEED) AERIS_CHAOS_MB=$(MB) AERIS_CHAOS_PEER=$(PEER) $(CARGO) test --test chaos nothing_acknowledged -- --nocapture
 
 miri:           ## the same under Miri, which detects undefined behaviour (a quarter of an hour)
 	@tools/nightly.sh miri

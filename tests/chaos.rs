@@ -11,7 +11,9 @@
 //! - After a promotion without coordination the last writes may be lost, but none that WAIT
 //!   reported; a lost write does not appear again. The loss is printed.
 //!
-//! `AERIS_CHAOS_MINUTES` sets the duration, `AERIS_CHAOS_SEED` the seed (`make chaos`).
+//! `AERIS_CHAOS_MINUTES` sets the duration, `AERIS_CHAOS_SEED` the seed, `AERIS_CHAOS_MB` the size
+//! of the data set beside that of the writers, and `AERIS_CHAOS_PEER` the kind of two of the
+//! servers: Redis7, Redis8, Valkey8 or Valkey9 (`make chaos`).
 
 mod common;
 #[path = "replication/load.rs"]
@@ -33,7 +35,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use world::{SERVERS, World};
+use nodes::Kind;
+use world::{SERVERS, Setup, World};
 use writer::{Lost, Target, Writer, check_sums, key};
 
 const WRITERS: usize = 3;
@@ -139,9 +142,20 @@ fn check(world: &World, writers: &[Writer], lossy: Option<u16>, totals: &mut Tot
 #[test]
 fn nothing_acknowledged_is_lost_in_chaos() {
     let duration = Duration::from_secs(60 * number("AERIS_CHAOS_MINUTES", 1));
-    let seed = number("AERIS_CHAOS_SEED", 1);
-    println!("seed {seed}");
-    let mut world = World::new(seed);
+    let name = std::env::var("AERIS_CHAOS_PEER").unwrap_or_default();
+    let mut peers = Kind::PEERS.into_iter();
+    let peer = peers.find(|kind| format!("{kind:?}") == name);
+    assert!(peer.is_some() || name.is_empty(), "{name} is no server");
+    let setup = Setup {
+        seed: number("AERIS_CHAOS_SEED", 1),
+        peer: peer.unwrap_or(Kind::Aeris),
+        ballast_mb: number("AERIS_CHAOS_MB", 0),
+    };
+    println!(
+        "seed {}, {:?}, {} MB",
+        setup.seed, setup.peer, setup.ballast_mb
+    );
+    let mut world = World::new(&setup);
     let mut writers: Vec<Writer> = (0..WRITERS).map(Writer::new).collect();
     let mut totals = Totals::default();
     world.settle();

@@ -91,9 +91,13 @@ fn args(dir: &Dir, more: &[&str]) -> Vec<String> {
     all
 }
 
+/// A server that has begun to load its files, or has created them: it listens before, and may be
+/// killed at once.
 fn aeris(dir: &Dir, more: &[&str]) -> Peer {
     let args = args(dir, more);
-    Peer::aeris(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    let server = Peer::aeris(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    server.connect().line("ping");
+    server
 }
 
 fn valkey(dir: &Dir, more: &[&str]) -> Option<Peer> {
@@ -656,7 +660,7 @@ fn what_was_kept_beside_stays() {
     let path = dir.last_incr();
     for torn in ["*3\r\n$3\r\nSET\r\n$1\r\na", "*2\r\n$3\r\nDEL"] {
         std::fs::write(&path, torn).expect("a torn AOF");
-        drop(aeris(&dir, &[]));
+        wait_until_loaded(&mut aeris(&dir, &[]).connect());
     }
     let beside = |end: &str| std::fs::read_to_string(format!("{}.cut-at-0{end}", path.display()));
     assert!(beside("").expect("the first").starts_with("*3"));
@@ -710,14 +714,15 @@ fn clients_are_answered_while_a_command_loads() {
     loads.line("debug populate 2000 key 100");
     rewrite(&mut loads);
     loads.line("config set loading-process-events-interval-bytes 1024");
-    loads.line("config set key-load-delay 1000");
     for command in ["reload", "loadaof"] {
+        loads.line("config set key-load-delay 30000");
         loads.send(&multibulk(&["debug", command]));
-        // It takes two seconds.
+        // It would take a minute.
         let told = (0..100_000).any(|_| asks.line("get key:1").starts_with("-LOADING"));
         assert!(told, "debug {command}");
         assert!(asks.line("info persistence").contains("\r\nloading:1\r\n"));
         assert!(asks.line("debug reload").starts_with("-LOADING"));
+        assert_eq!(asks.line("config set key-load-delay 0"), "+OK\r\n");
         assert_eq!(loads.reply(), b"+OK\r\n");
         assert_eq!(asks.line("dbsize"), ":2000\r\n");
     }

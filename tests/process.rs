@@ -597,6 +597,8 @@ fn sigterm_stops_with_status_0_and_leaves_nothing_behind() {
         fs::read_to_string(dir.join("pid")).unwrap(),
         format!("{}\n", server.child.id())
     );
+    // It is the last line of the start.
+    server.wait_for("Ready to accept connections unix");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
     let log = server.log();

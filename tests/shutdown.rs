@@ -25,7 +25,7 @@ fn shutdown(server: &Peer, options: &[&str]) -> Conn {
 
 fn wait_for(server: &Peer, section: &str, wanted: &str) {
     let mut asks = server.connect();
-    for _ in 0..1000 {
+    for _ in 0..3000 {
         if asks.line(&format!("INFO {section}")).contains(wanted) {
             return;
         }

@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 
 use super::psync::Dialect;
+use crate::propagate::stream::START_MAX;
 
 /// `$ENDOFF:<offset> <history> <database> <client>`: the end of a snapshot in the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,7 +37,8 @@ impl End {
         let client = words.next()?.parse().ok()?;
         let end = End { offset, id, client };
         let valid_id = end.id.len() == 40 && end.id.bytes().all(|b| b.is_ascii_alphanumeric());
-        (valid_id && words.next().is_none()).then_some(end)
+        let valid = valid_id && end.offset <= START_MAX && words.next().is_none();
+        valid.then_some(end)
     }
 }
 
@@ -59,12 +61,19 @@ pub struct Collected {
 }
 
 impl Collected {
-    /// Adds bytes to the end.
+    /// Adds bytes to the end. Small pieces fill the last one's capacity: a read has room for many
+    /// more bytes than a slow stream brings.
     pub fn push(&mut self, piece: Vec<u8>) {
-        if !piece.is_empty() {
-            self.bytes += piece.len() as u64;
-            self.peak = self.peak.max(self.bytes);
-            self.pieces.push_back(piece);
+        if piece.is_empty() {
+            return;
+        }
+        self.bytes += piece.len() as u64;
+        self.peak = self.peak.max(self.bytes);
+        match self.pieces.back_mut() {
+            Some(last) if piece.len() <= last.capacity() - last.len() => {
+                last.extend_from_slice(&piece);
+            }
+            _ => self.pieces.push_back(piece),
         }
     }
 
@@ -123,10 +132,30 @@ mod tests {
             format!("$ENDOFF:1 {id} 0 1 2"),
             format!("$ENDOFF:1 {}x 0 1", id),
             format!("$ENDOFF:99999999999999999999 {id} 0 1"),
+            format!("$ENDOFF:{} {id} 0 1", u64::MAX),
+            format!("$ENDOFF:{} {id} 0 1", START_MAX + 1),
             format!("+ENDOFF:1 {id} 0 1"),
         ] {
             assert_eq!(End::parse(bad.as_bytes()), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn small_pieces_take_the_memory_of_their_bytes() {
+        let mut collected = Collected::default();
+        for n in 0..100_000u32 {
+            let mut piece = Vec::with_capacity(16 * 1024);
+            piece.push(n as u8);
+            collected.push(piece);
+        }
+        let memory: usize = collected.pieces.iter().map(Vec::capacity).sum();
+        assert!(memory <= 128 * 1024, "{memory} bytes for 100,000");
+        let mut all = Vec::new();
+        while let Some(piece) = collected.pop() {
+            all.extend(piece);
+        }
+        assert!(all.iter().copied().eq((0..100_000u32).map(|n| n as u8)));
+        assert_eq!(collected.bytes(), 0);
     }
 
     #[test]

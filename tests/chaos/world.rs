@@ -6,7 +6,8 @@
 //!                                     └── server 3 <── proxy 3 <── server 4
 //! ```
 //!
-//! Each server announces the port of its proxy, so FAILOVER goes through proxies, too.
+//! Each server announces the port of its proxy, so FAILOVER goes through proxies, too. Servers 1
+//! and 3 may be real ones.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,8 +15,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::disk::Disk;
+use crate::common::multibulk;
 use crate::common::{Conn, Peer};
 use crate::load::Dice;
+use crate::nodes::Kind;
 use crate::proxy::{Fault, Proxy};
 
 pub const SERVERS: usize = 5;
@@ -24,8 +27,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest fault: longer than `repl-timeout`.
 const LONG_MS: u64 = 2500;
 
+/// What differs between runs.
+pub struct Setup {
+    pub seed: u64,
+    /// The kind of the servers 1 and 3.
+    pub peer: Kind,
+    /// The size of the data set that every full sync carries, in megabytes.
+    pub ballast_mb: u64,
+}
+
 /// A server, its proxy and its disk.
 pub struct Member {
+    pub kind: Kind,
     pub peer: Peer,
     proxy: Proxy,
     disk: Option<Disk>,
@@ -62,8 +75,15 @@ const OWN: [&[&str]; SERVERS] = [
 ];
 
 impl Member {
-    fn new(at: usize) -> Member {
-        let disk = Disk::new(&format!("chaos-{at}"));
+    fn new(at: usize, setup: &Setup) -> Member {
+        let kind = match at {
+            1 | 3 => setup.peer,
+            _ => Kind::Aeris,
+        };
+        let disk = match kind {
+            Kind::Aeris => Disk::new(&format!("chaos-{at}")),
+            _ => None,
+        };
         let proxy = Proxy::new();
         let port = proxy.port.to_string();
         // The disk of this server does not fail.
@@ -88,14 +108,22 @@ impl Member {
             "everysec",
         ];
         args.extend_from_slice(OWN[at]);
-        let peer = Peer::aeris_with(&args, |command: &mut Command| {
-            if let Some(disk) = &disk {
-                let dir = command.get_current_dir().map(PathBuf::from);
-                disk.prepare(command, &dir.expect("it has its directory"));
-            }
-        });
+        if setup.ballast_mb > 0 {
+            // A full sync takes seconds.
+            args.extend(["--rdbcompression", "no", "--rdb-key-save-delay", "10"]);
+        }
+        let peer = match kind {
+            Kind::Aeris => Peer::aeris_with(&args, |command: &mut Command| {
+                if let Some(disk) = &disk {
+                    let dir = command.get_current_dir().map(PathBuf::from);
+                    disk.prepare(command, &dir.expect("it has its directory"));
+                }
+            }),
+            _ => kind.start(&args).expect("it is installed"),
+        };
         proxy.lead_to(peer.port);
         Member {
+            kind,
             peer,
             proxy,
             disk,
@@ -156,19 +184,33 @@ impl Drop for World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> World {
+    pub fn new(setup: &Setup) -> World {
+        let members = (0..SERVERS).map(|at| Member::new(at, setup));
         let mut world = World {
-            members: (0..SERVERS).map(Member::new).collect(),
+            members: members.collect(),
             primary: 0,
-            dice: Dice(seed),
+            dice: Dice(setup.seed),
             counts: BTreeMap::new(),
             history: Vec::new(),
             began: Instant::now(),
         };
+        world.fill(setup.ballast_mb);
         for at in 1..SERVERS {
             world.follow(at, if at == 4 { 3 } else { 0 });
         }
         world
+    }
+
+    /// Gives the primary a data set of this size.
+    fn fill(&mut self, megabytes: u64) {
+        let mut c = self.members[self.primary].conn();
+        let value = "x".repeat(1000);
+        for batch in 0..megabytes {
+            let sets =
+                (0..1000).map(|n| multibulk(&["SET", &format!("ballast:{batch}:{n}"), &value]));
+            c.send(&sets.collect::<Vec<_>>().concat());
+            (0..1000).for_each(|_| assert_eq!(c.reply(), b"+OK\r\n"));
+        }
     }
 
     /// Counts an action, and records it for the report of a failed test.
@@ -185,8 +227,8 @@ impl World {
             let lines: Vec<&str> = log.lines().collect();
             let end = lines[lines.len().saturating_sub(60)..].join("\n");
             text.push_str(&format!(
-                "\n--- server {at}, port {}\n{end}",
-                member.peer.port
+                "\n--- server {at}, {:?}, port {}\n{end}",
+                member.kind, member.peer.port
             ));
         }
         text
@@ -448,10 +490,10 @@ impl World {
         self.start(at);
     }
 
-    /// Whether the primary has an AOF, so that a restart keeps what it acknowledged.
+    /// Whether the primary has an AOF, so that a restart keeps what it acknowledged. A real server
+    /// replies before its AOF has the write if an fsync is running.
     pub fn primary_has_aof(&self) -> bool {
-        self.members[self.primary]
-            .line("CONFIG GET appendonly")
-            .contains("yes")
+        let primary = &self.members[self.primary];
+        primary.kind == Kind::Aeris && primary.line("CONFIG GET appendonly").contains("yes")
     }
 }

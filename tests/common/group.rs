@@ -46,7 +46,7 @@ pub fn info(server: &Peer) -> String {
 
 /// Waits until INFO replication has this property.
 pub fn wait_for(server: &Peer, property: impl Fn(&str) -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..3000 {
         if property(&info(server)) {
             return;
         }

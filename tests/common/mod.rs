@@ -101,7 +101,7 @@ impl Peer {
     }
 
     fn wait_until_it_listens(&self) {
-        for _ in 0..500 {
+        for _ in 0..3000 {
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
                 return;
             }

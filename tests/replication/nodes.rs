@@ -31,6 +31,17 @@ impl Kind {
     /// The real servers.
     pub const PEERS: [Kind; 4] = [Kind::Redis7, Kind::Redis8, Kind::Valkey8, Kind::Valkey9];
 
+    /// Starts it; `None` if it is not installed.
+    pub fn start(self, args: &[&str]) -> Option<Peer> {
+        match self {
+            Kind::Aeris => Some(Peer::aeris(args)),
+            Kind::Redis7 => Peer::redis(args),
+            Kind::Redis8 => Peer::redis8(args),
+            Kind::Valkey8 => Peer::valkey(args),
+            Kind::Valkey9 => Peer::valkey9(args),
+        }
+    }
+
     /// Whether hash fields can have a time to live.
     pub fn has_field_ttls(self) -> bool {
         !matches!(self, Kind::Redis7 | Kind::Valkey8)
@@ -56,13 +67,7 @@ impl Node {
             "10mb",
         ];
         all.extend_from_slice(args);
-        let peer = match kind {
-            Kind::Aeris => Some(Peer::aeris(&all)),
-            Kind::Redis7 => Peer::redis(&all),
-            Kind::Redis8 => Peer::redis8(&all),
-            Kind::Valkey8 => Peer::valkey(&all),
-            Kind::Valkey9 => Peer::valkey9(&all),
-        }?;
+        let peer = kind.start(&all)?;
         let conn = peer.connect();
         Some(Node { kind, peer, conn })
     }

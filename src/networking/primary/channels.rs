@@ -26,7 +26,7 @@ use ae::{Class, EventLoop, Io, Mask, Token};
 use super::{fail, handshake, receive, source, stream_from};
 use crate::client::{ClientRef, flag};
 use crate::connection::Connection;
-use crate::link::{Action, Errors, Expect, Plan, Reply, Step, Unasked};
+use crate::link::{Action, Errors, Expect, Failure, Plan, Reply, Step, Unasked};
 use crate::networking::link::{self, LinkId, Taken, Target};
 use crate::networking::query;
 use crate::persist::rdb;
@@ -36,6 +36,7 @@ use crate::replication::upstream::Phase;
 use crate::state::Server;
 use crate::sys::{self, process};
 use crate::texts::Words;
+use crate::util::quote::printable;
 
 // The tags of the steps on the second connection.
 const AUTH: u32 = 0;
@@ -45,6 +46,8 @@ const REQUEST: u32 = 3;
 
 /// The maximum number of bytes of one read.
 const READ_BYTES: usize = 16 * 1024;
+/// The maximum length of a primary's text in the log.
+const SHOWN_MAX: usize = 256;
 
 /// The main connection while it collects.
 pub struct Main {
@@ -170,7 +173,11 @@ fn on_second(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action
         }
         Action::Failed(failure) => {
             server.primary_link.channels.second = None;
-            log::warn!("Dual channel sync failed with error {failure}");
+            let reason = match &failure {
+                Failure::Refused { error, .. } => format!("-{}", printable(error, SHOWN_MAX)),
+                failure => failure.to_string(),
+            };
+            log::warn!("Dual channel sync failed with error {reason}");
             fail(el, server);
         }
         _ => {}
@@ -193,7 +200,7 @@ fn snapshot_follows(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId,
     let Some(end) = begins else {
         log::warn!(
             "Dual channel replication: Received unexpected $ENDOFF response: {}",
-            String::from_utf8_lossy(text)
+            printable(text, SHOWN_MAX)
         );
         return fail(el, server);
     };
@@ -232,8 +239,9 @@ fn request_stream(el: &mut EventLoop<Server>, server: &mut Server, end: &End) {
     // The primary may have given up the sync; its reply to PSYNC says so.
     let identify = identify.errors(Errors::Tolerated).wait();
     let psync = Step::new(handshake::MAIN_PSYNC, &["PSYNC", &end.id, &next]);
+    let psync = psync.errors(Errors::Tolerated).expect(Expect::Line);
     link::request(el, server, main, identify);
-    link::request(el, server, main, psync.expect(Expect::Line));
+    link::request(el, server, main, psync);
 }
 
 /// Valkey's dialect: the reply to the second PSYNC of the main connection.
@@ -241,7 +249,7 @@ pub fn main_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId,
     if !text.starts_with(b"CONTINUE") {
         log::warn!(
             "Dual channel replication: Aborting dual channel sync. Main channel psync result {}",
-            String::from_utf8_lossy(text)
+            printable(text, SHOWN_MAX)
         );
         return fail(el, server);
     }
