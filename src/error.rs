@@ -13,8 +13,8 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     text: Cow<'static, str>,
-    /// It has been counted in the statistics: the error of a script's command that the script
-    /// returns.
+    /// Whether the error has been counted in the statistics: so has the error of a script's command
+    /// that the script returns.
     counted: bool,
 }
 

@@ -372,7 +372,7 @@ fn wait_until_alone(server: &mut Server) {
 }
 
 const DISK: &[&str] = &["--repl-diskless-sync", "no"];
-/// With a short time-out.
+/// A primary whose timeout for replicas is short.
 const DISK_SHORT: &[&str] = &["--repl-diskless-sync", "no", "--repl-timeout", "2"];
 const DISKLESS_SHORT: &[&str] = &["--repl-diskless-sync-delay", "0", "--repl-timeout", "2"];
 

@@ -42,7 +42,8 @@ const CASES: &[(&[&str], &str)] = &[
         &["CLIENT REPLY OFF", "UNSUBSCRIBE", "PING"],
         "*3$11unsubscribe$-1:0",
     ),
-    // In a transaction it applies to the later commands, and the array of EXEC keeps its length.
+    // CLIENT REPLY OFF in a transaction applies to the later commands, and the array of EXEC keeps
+    // its length.
     (
         &["MULTI", "PING", "CLIENT REPLY OFF", "PING", "EXEC", "PING"],
         "+OK+QUEUED+QUEUED+QUEUED*3+PONG",

@@ -265,7 +265,8 @@ fn a_script_that_has_written_ends_although_the_disk_fails_meanwhile() {
     let script = "redis.call('incr', 'a') \
                   for i = 1, 30000000 do end \
                   return redis.call('incr', 'b')";
-    // Both are in one read: the first is written when the script lets the loop turn.
+    // SET and EVAL arrive in one read: SET's write reaches the disk when the script lets the loop
+    // turn.
     let mut batch = multibulk(&["set", "before", "x"]);
     batch.extend(multibulk(&["eval", script, "0"]));
     batch.extend(multibulk(&["eval", "return redis.call('incr', 'c')", "0"]));

@@ -82,7 +82,7 @@ fn force_hands_over_at_the_deadline_and_abort_takes_the_role_back() {
     assert!(info(&group.primary).contains("role:master"));
     assert_eq!(asks.line("SET k 3"), "+OK\r\n");
     drop(stopped);
-    // The replica connects to it again and needs only what it lacks.
+    // The replica connects to the old primary again and gets only the bytes that it lacks.
     wait_for(&group.primary, |info| info.contains("state=online"));
     assert_eq!(asks.line("WAIT 1 0"), ":1\r\n");
     assert_eq!(group.replicas[0].connect().line("GET k"), "$1\r\n3\r\n");
@@ -141,7 +141,7 @@ fn requests_that_cannot_be_carried_out_are_refused() {
 /// A target of a failover that the test implements.
 struct FakeTarget {
     listener: TcpListener,
-    /// Its connection as a replica, which must stay open.
+    /// The target's connection as a replica, which must stay open.
     replica: Conn,
     id: String,
 }

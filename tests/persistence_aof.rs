@@ -717,7 +717,7 @@ fn clients_are_answered_while_a_command_loads() {
     for command in ["reload", "loadaof"] {
         loads.line("config set key-load-delay 30000");
         loads.send(&multibulk(&["debug", command]));
-        // It would take a minute.
+        // The load would take a minute.
         let told = (0..100_000).any(|_| asks.line("get key:1").starts_with("-LOADING"));
         assert!(told, "debug {command}");
         assert!(asks.line("info persistence").contains("\r\nloading:1\r\n"));

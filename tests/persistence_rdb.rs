@@ -336,7 +336,7 @@ fn the_end_of_a_save_wakes_the_loop_without_the_cron() {
     let ours = Peer::aeris(&["--save", ""]);
     let mut c = ours.connect();
     ok(&mut c, "SET k v");
-    // The child's pipe is now the only notification.
+    // Without the cron, the child's pipe is the only notification of its end.
     ok(&mut c, "DEBUG PAUSE-CRON 1");
     for line in ["BGSAVE", "BGREWRITEAOF"] {
         assert!(c.line(line).starts_with("+Background"), "{line}");

@@ -1,5 +1,5 @@
-//! What a primary and its replicas show and obey: pauses, limits, time-outs, announcements,
-//! figures, and the tools of Redis and Valkey that speak the protocol of a replica.
+//! What a primary and its replicas show and obey: pauses, limits, timeouts, announcements, figures,
+//! and the tools of Redis and Valkey that speak the protocol of a replica.
 
 mod common;
 
@@ -89,7 +89,7 @@ fn the_replication_streams_traffic_is_counted() {
         (primary, "instantaneous_output_repl_kbps"),
         (replica, "instantaneous_input_repl_kbps"),
     ] {
-        // The cron samples it ten times a second, and keeps the samples for a while.
+        // The cron samples the rate ten times a second, and keeps the samples for a while.
         wait_for(server, |_| field(server, name) != "0.00");
     }
 }
@@ -303,7 +303,7 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The tool may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -359,14 +359,14 @@ fn the_primary_in_client_list_has_both_addresses() {
     );
     let local = value(&of_primary, "laddr=");
     assert_eq!(local, value(&of_replica, "addr="));
-    // And it can be found by this address.
+    // CLIENT KILL finds the link by this address.
     let killed = replica
         .connect()
         .line(&format!("CLIENT KILL LADDR {local}"));
     assert_eq!(killed, ":1\r\n");
 }
 
-/// As Redis 7.0 and 8.2, Valkey 8.0 and 9.1: a smaller value is accepted and raised.
+/// A smaller value is accepted and raised, as by Redis 7.0 and 8.2 and Valkey 8.0 and 9.1.
 #[test]
 fn config_set_raises_a_small_backlog_to_16_kib() {
     let server = Peer::aeris(SETTINGS);

@@ -80,7 +80,7 @@ fn now_does_not_wait() {
     let (mut group, _stopped) = lagging(&settings);
     let _asks = shutdown(&group.primary, &["NOW"]);
     assert_eq!(group.primary.wait(), Some(0));
-    // Nor does a timeout of 0.
+    // With a timeout of 0, SHUTDOWN does not wait, either.
     let (mut group, _stopped) = lagging(&["--shutdown-timeout", "0"]);
     let _asks = shutdown(&group.primary, &[]);
     assert_eq!(group.primary.wait(), Some(0));

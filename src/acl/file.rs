@@ -189,7 +189,7 @@ fn parse_line(
                     RuleError::Unknown.text()
                 );
             }
-            // One such error of a line is reported: others may follow from it.
+            // Only the first such error of a line is reported, as it may have caused the others.
             Err(_) if malformed => {}
             Err(e) => {
                 malformed = true;

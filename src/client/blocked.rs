@@ -25,7 +25,7 @@ pub struct Blocked {
     pub kind: BlockKind,
     /// Unix time in milliseconds, 0 for never.
     pub deadline_ms: i64,
-    /// Its place among all waiting clients.
+    /// The client's place among all waiting clients.
     pub ticket: u64,
     pub keys: Vec<Box<[u8]>>,
     /// The command, which runs again when the client is served.

@@ -28,7 +28,7 @@ pub mod flag {
     pub const CLOSE_ASAP: u64 = 1 << 2;
     /// Between MULTI and EXEC.
     pub const MULTI: u64 = 1 << 3;
-    /// A watched key was changed: EXEC replies null.
+    /// A watched key was changed: EXEC replies with null.
     pub const DIRTY_CAS: u64 = 1 << 4;
     /// A command could not be queued: EXEC aborts.
     pub const DIRTY_EXEC: u64 = 1 << 5;
@@ -176,11 +176,11 @@ impl OwnedArgv {
     }
 }
 
-/// One client.
+/// A client.
 pub struct Client {
     /// Unique, ascending, never reused: CLIENT ID.
     pub id: u64,
-    /// Its index in `Clients`; `u32::MAX` for a client without a socket.
+    /// The client's index in `Clients`; `u32::MAX` for a client without a socket.
     pub slot: u32,
     pub flags: u64,
     pub db: u32,

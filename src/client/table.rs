@@ -236,8 +236,8 @@ impl Default for Net {
 /// A push and an array differ in their first byte only, so one encoding serves both protocols.
 #[cold]
 ///
-/// They do not leave before the AOF is safe up to `offset`: some may be of changes that other
-/// clients made meanwhile.
+/// The messages are sent only when the AOF is safe up to `offset`, since some may report changes
+/// that other clients made meanwhile.
 pub fn send_later(net: &mut Net, c: &mut Client, offset: u64) {
     if net.later.iter().any(|(r, _)| r.id == c.id) {
         c.aof_offset = c.aof_offset.max(offset);

@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(shown, ["N", "-1", "0"]);
     }
 
-    /// No key is watched any more: EXEC replies null.
+    /// No key is watched any more: EXEC replies with null.
     #[test]
     fn a_transaction_that_is_lost_watches_nothing() {
         let mut server = server_with(2);

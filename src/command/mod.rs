@@ -361,7 +361,7 @@ pub const fn cmd(
 }
 
 /// The function of a container. It is never called: for a container `process_command` runs one of
-/// its subcommands, or replies an error.
+/// its subcommands, or replies with an error.
 pub fn container(_: &mut Ctx) -> CmdResult {
     unreachable!("a container runs through its subcommands")
 }

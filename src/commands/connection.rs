@@ -123,7 +123,8 @@ fn hello(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Replies the map of HELLO. Clients check the server's name, so it is the one that they know.
+/// Replies with the map of HELLO. Client libraries check the server's name, so it is a name that
+/// they accept.
 fn introduce(ctx: &mut Ctx) {
     let mode: &[u8] = if ctx.server.config.cluster_enabled {
         b"cluster"

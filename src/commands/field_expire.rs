@@ -109,13 +109,13 @@ fn parse_time(ctx: &Ctx, at: usize, unit: i64, base_ms: i64) -> Result<i64, Erro
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Condition {
     Always,
-    /// Only fields without an expiry time.
+    /// NX: only fields without an expiry time.
     Nx,
-    /// Only fields with an expiry time.
+    /// XX: only fields with an expiry time.
     Xx,
-    /// Only if the new time is later; a field without one lives for ever.
+    /// GT: only if the new time is later; a field without one lives for ever.
     Gt,
-    /// Only if the new time is earlier.
+    /// LT: only if the new time is earlier.
     Lt,
 }
 
@@ -265,7 +265,7 @@ fn hpexpiretime(ctx: &mut Ctx) -> CmdResult {
     httl_generic(ctx, |at| at)
 }
 
-/// Replies each field's time in the form of `show`.
+/// Replies with each field's time in the form of `show`.
 fn httl_generic(ctx: &mut Ctx, show: impl Fn(i64) -> i64) -> CmdResult {
     check_type(ctx)?;
     let fields = parse_fields(ctx.argv, 2, FEW)?;
@@ -314,7 +314,8 @@ fn persist_field(hash: &mut Hash, limits: &HashLimits, field: &[u8]) -> i64 {
     }
 }
 
-/// Replies the values of fields that will be deleted: a repeated field is null the second time.
+/// Replies with the values of fields that will be deleted: a repeated field is null the second
+/// time.
 fn reply_values_once(reply: &mut ReplyBuf, hash: Option<&Hash>, fields: &[&[u8]]) {
     let mut named = HashSet::new();
     reply.array(fields.len());
@@ -346,7 +347,7 @@ fn hgetdel(ctx: &mut Ctx) -> CmdResult {
 /// The change of a field's expiry time by HGETEX and HSETEX.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expiration {
-    /// No option. HGETEX: unchanged. HSETEX: removed.
+    /// No option: HGETEX leaves the time unchanged, HSETEX removes it.
     Unsaid,
     At(i64),
     /// PERSIST, HGETEX only.
@@ -492,7 +493,7 @@ impl<'a> ExArgs<'a> {
         }
     }
 
-    /// FNX and FXX, as in Redis: only one of them, once.
+    /// FNX and FXX, as in Redis: only one of them may be given, and only once.
     fn if_fields_exist(&mut self, exist: bool) -> CmdResult {
         match self.fields_exist.replace(exist) {
             Some(_) => Err(Error::of(

@@ -113,14 +113,14 @@ fn place_of(score: f64) -> Point {
     geo::decode(cell_of(score))
 }
 
-/// Replies a distance with four decimals, as a string in both protocols.
+/// Replies with a distance with four decimals, as a string in both protocols.
 fn reply_distance(reply: &mut ReplyBuf, distance: f64) {
     let mut text = Vec::with_capacity(24);
     write_fixed(&mut text, distance, 4);
     reply.bulk(&text);
 }
 
-/// Replies longitude and latitude with up to 17 decimals.
+/// Replies with longitude and latitude with up to 17 decimals.
 fn reply_place(
     reply: &mut ReplyBuf,
     Point {
@@ -514,7 +514,7 @@ struct Hit {
     name: Range<usize>,
     score: f64,
     place: Point,
-    /// In meters.
+    /// The distance from the center of the search, in meters.
     distance: f64,
 }
 

@@ -204,7 +204,7 @@ fn hmget(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Replies the values of some fields, null for missing ones.
+/// Replies with the values of some fields, null for missing ones.
 pub(super) fn reply_values(reply: &mut ReplyBuf, hash: Option<&Hash>, fields: &[&[u8]]) {
     reply.array(fields.len());
     for field in fields {
@@ -212,7 +212,7 @@ pub(super) fn reply_values(reply: &mut ReplyBuf, hash: Option<&Hash>, fields: &[
     }
 }
 
-/// Replies the value of a field, or null.
+/// Replies with the value of a field, or null.
 pub(super) fn reply_value(reply: &mut ReplyBuf, value: Option<Element<'_>>) {
     match value {
         Some(value) => bulk(reply, value),

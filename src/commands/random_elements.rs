@@ -56,7 +56,8 @@ impl Draws<'_> {
     }
 }
 
-/// Replies `count` draws; `draw` appends the number of draws in its argument. `limit` is in bytes.
+/// Replies with `count` draws; `draw` appends the number of draws in its argument. `limit` is in
+/// bytes.
 pub fn reply_draws(
     reply: &mut ReplyBuf,
     (count, with_values): (usize, bool),

@@ -236,7 +236,7 @@ struct Item {
     alpha: Option<Range<usize>>,
     /// The number to compare otherwise.
     score: f64,
-    /// Its index in the collection.
+    /// The element's index in the collection.
     at: usize,
 }
 
@@ -407,7 +407,7 @@ fn collect(entry: KeyRef, items: &mut Items, options: &Options) -> CmdResult {
     Ok(())
 }
 
-/// Replies the values of GET for an element, in the order of the patterns; without GET, the
+/// Replies with the values of GET for an element, in the order of the patterns; without GET, the
 /// element.
 fn show(
     ctx: &mut Ctx,

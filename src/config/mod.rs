@@ -404,7 +404,8 @@ impl Config {
         parse::not_built(self)
     }
 
-    /// Whether files of full syncs are removed: only without persistence, for which they would do.
+    /// Whether files of full syncs are removed. With persistence they stay, since they serve as its
+    /// snapshots.
     pub fn removes_sync_files(&self) -> bool {
         self.rdb_del_sync_files && self.save.is_empty() && !self.appendonly
     }

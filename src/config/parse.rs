@@ -140,8 +140,8 @@ pub fn load(
     Ok(())
 }
 
-/// Why the server can't be what the settings ask for: they belong to a feature that is not built,
-/// and a start without it would break a promise.
+/// Why the server can't start with these settings: they require a feature that is not built, and an
+/// operator would rely on it.
 pub(super) fn not_built(config: &Config) -> Option<&'static str> {
     if config.cluster_enabled {
         return Some("cluster-enabled can't be used: this server has no cluster mode yet");

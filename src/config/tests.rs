@@ -774,7 +774,7 @@ fn sources(dir: &std::path::Path, text: &mut String) {
 /// where `.field` occurs in the server's code outside of this module.
 #[test]
 fn a_setting_that_nothing_reads_is_marked() {
-    // Used by this module itself, or not a setting.
+    // These fields are used by the module itself, or are not settings.
     let inside = [
         "dir",
         "proc_title_template",

@@ -57,9 +57,9 @@ enum Socket {
 pub struct Listener {
     pub kind: ListenerKind,
     pub class: Class,
-    /// Its registration in the event loop; `None` if it is not watched yet.
+    /// The registration in the event loop; `None` if the socket is not watched yet.
     pub token: Option<Token>,
-    /// It was replaced, and is closed when the loop no longer watches it.
+    /// Whether the socket was replaced; it is closed when the loop no longer watches it.
     pub retired: bool,
     socket: Socket,
 }

@@ -135,8 +135,8 @@ impl Connection {
         self.as_fd().try_clone_to_owned()
     }
 
-    /// Appends at most `max` bytes to `into`. If the peer has closed the connection, an error of
-    /// the kind `UnexpectedEof`.
+    /// Appends at most `max` bytes to `into`. Fails with `UnexpectedEof` if the peer has closed the
+    /// connection.
     pub fn read_into(&mut self, into: &mut Vec<u8>, max: usize) -> io::Result<Transfer> {
         match crate::sys::read_into(self.as_fd(), into, max) {
             Ok(0) if max > 0 => Err(ErrorKind::UnexpectedEof.into()),

@@ -32,7 +32,7 @@ use watcher::Watcher;
 
 /// One database: only data, so that a data set can be replaced as a whole.
 pub struct Db {
-    /// Its number: what SELECT takes.
+    /// The number of the database, which SELECT takes.
     pub index: u32,
     pub keys: KvStore,
     pub expires: Expires,
@@ -55,11 +55,11 @@ pub struct KeyClients {
 /// What happens to the time to live of a key that is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ttl {
-    /// It stays as it is.
+    /// The time to live stays as it is.
     Keep,
-    /// It is removed.
+    /// The time to live is removed.
     Clear,
-    /// It is set to this Unix time in milliseconds.
+    /// The key expires at this Unix time in milliseconds.
     At(i64),
 }
 
@@ -67,7 +67,7 @@ pub enum Ttl {
 pub enum Replaced {
     Nothing,
     Value {
-        /// Its expiry time.
+        /// The expiry time of the previous value.
         expire_at: Option<i64>,
         /// The entry, unless it was overwritten in place. The caller frees it, at once or in the
         /// background.

@@ -48,7 +48,7 @@ const CACHE: std::ops::Range<usize> = 8..16;
 const STALE: u8 = 0x80;
 const HASH_SEED: u64 = 0xadc8_3b19;
 
-/// Whether a string is a HyperLogLog; for others Redis replies WRONGTYPE.
+/// Whether a string is a HyperLogLog; for others Redis replies with WRONGTYPE.
 pub fn is_hll(bytes: &[u8]) -> bool {
     bytes.len() >= HEADER_SIZE
         && bytes.starts_with(MAGIC)
@@ -465,8 +465,8 @@ impl Registers {
         }
     }
 
-    /// Raises the value's registers to these: the second half of PFMERGE. With `dense` the value
-    /// becomes dense first; otherwise its encoding follows the rules of `add`.
+    /// Raises the registers of `hll` to those of this union: the second half of PFMERGE. With
+    /// `dense` the value becomes dense first; otherwise its encoding follows the rules of `add`.
     pub fn store(&self, hll: &mut Vec<u8>, dense: bool, sparse_max: usize) -> Result<(), Corrupt> {
         if dense {
             to_dense(hll)?;

@@ -214,8 +214,8 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
     drop_unwanted_reply(server, c, reply_from);
 }
 
-/// Removes the reply that begins at `from` if no one reads it: CLIENT REPLY, or the client is a
-/// replica.
+/// Removes the reply that begins at `from` if it is not to be sent: because of CLIENT REPLY, or
+/// because the client is a replica.
 #[inline]
 fn drop_unwanted_reply(server: &mut Server, c: &mut Client, from: Mark) {
     if c.has(flag::REPLY_OFF | flag::REPLY_SKIP | flag::REPLICA) {

@@ -31,13 +31,14 @@ pub struct Due {
     pub key: Box<[u8]>,
     /// The size of its request in bytes.
     pub bytes: usize,
-    /// It was deleted here during the transfer, so it is deleted there, too.
+    /// Whether the key was deleted here during the transfer; it is then deleted at the destination,
+    /// too.
     pub is_deletion: bool,
     /// Whether changes of the key are watched (`keyspace::watch::begin_transfer`).
     pub is_watched: bool,
 }
 
-/// One MIGRATE.
+/// The state of one MIGRATE.
 pub struct Migration {
     pub client: ClientRef,
     pub destination: Destination,

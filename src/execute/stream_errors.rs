@@ -93,7 +93,7 @@ fn shown(error: &Error) -> String {
     text.chars().take(SHOWN).collect()
 }
 
-/// Ends the process, as the setting demands.
+/// Ends the process, as `propagation-error-behavior` requires.
 fn end(from: &str, to: &str, command: &str) {
     panic!(
         "This {from} panicked sending an error to its {to} after processing the command '{command}'"

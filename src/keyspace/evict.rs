@@ -49,7 +49,7 @@ pub struct Eviction {
     next_db: usize,
     /// Whether the time limit ended the last eviction before the memory was below `maxmemory`.
     pub unfinished: bool,
-    /// Whether the loop's timer is set that continues the eviction.
+    /// Whether the timer that continues the eviction is set.
     pub timer: bool,
     pub exceeded: Exceeded,
 }

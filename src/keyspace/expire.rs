@@ -54,12 +54,13 @@ const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 /// loading and the pauses; no other code looks at these for expiry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExpiryPolicy {
-    /// It is removed when it is looked up, and the deletion is propagated.
+    /// An expired key is removed when it is looked up, and the deletion is propagated.
     Delete,
-    /// It is hidden from readers and stays: the data set must not change now (CLIENT PAUSE), or
-    /// belongs to a primary, which sends the deletion.
+    /// An expired key is hidden from readers and stays: the data set must not change now (CLIENT
+    /// PAUSE), or belongs to a primary, which sends the deletion.
     Hide,
-    /// It counts as alive: while the data set is loaded, a longer life may follow.
+    /// An expired key counts as alive: while a data set is loaded, a later command of the file may
+    /// extend its life.
     Ignore,
 }
 

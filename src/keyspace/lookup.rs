@@ -22,7 +22,7 @@ use crate::keyspace::evict::Stamp;
 use crate::state::Server;
 use crate::types::{KeyMut, KeyRef};
 
-/// Not inlined, so that the look-up in the memo is.
+/// Not inlined, so that [`Server::hash_key`] is small enough to be inlined.
 #[inline(never)]
 fn hash_of_other_key(hasher: &KeyHasher, key: &[u8]) -> u64 {
     hasher.hash(key)

@@ -10,7 +10,7 @@
 //!   top_level  when a whole database may be flushed or replaced
 //! ```
 //!
-//! `db` stores keys and does not know `Server`. This module updates the rest of the server:
+//! `db` stores keys and does not use `Server`. This module updates the rest of the server:
 //! statistics, watchers, trackers, propagation. Commands call this module, never a table of keys.
 
 pub mod events;

@@ -14,7 +14,7 @@ use crate::db::Db;
 use crate::db::watcher::Watcher;
 use crate::state::Server;
 
-/// WATCH: EXEC of this client replies null once `key` has changed.
+/// WATCH: EXEC of this client replies with null once `key` has changed.
 pub fn watch_key(server: &mut Server, c: &mut Client, key: &[u8]) {
     let db = c.db;
     if c.watched.iter().any(|w| w.db == db && *w.key == *key) {

@@ -59,12 +59,13 @@ pub use self::step::{Errors, Expect, Step};
 /// What happens to bytes while no reply is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unasked {
-    /// They are not parsed: the owner takes the connection over when the link is ready.
+    /// Such bytes are not parsed: the owner takes the connection over when the link is ready.
     Keep,
-    /// They are messages, such as those of a subscription: [`Action::Message`]. A message that
-    /// arrives while a reply is due counts as the reply, so SUBSCRIBE must be the last request.
+    /// Such bytes are messages, such as those of a subscription: [`Action::Message`]. A message
+    /// that arrives while a reply is due counts as the reply, so SUBSCRIBE must be the last
+    /// request.
     Deliver,
-    /// They are an error of the peer: the link fails.
+    /// Such bytes are an error of the peer: the link fails.
     Refuse,
 }
 

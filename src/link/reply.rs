@@ -40,7 +40,7 @@ pub enum Reply {
     Line(Vec<u8>),
 }
 
-/// Of a longer text only this number of bytes is shown.
+/// The maximum number of bytes of a text that is shown in an error.
 const SHOWN_MAX: usize = 128;
 
 impl fmt::Display for Reply {

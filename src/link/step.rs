@@ -23,7 +23,7 @@ pub enum Errors {
     Fatal,
     /// The link fails, unless the error begins with one of these texts.
     FatalExcept(&'static [&'static str]),
-    /// It is passed on like any other reply.
+    /// The error is passed on like any other reply.
     Tolerated,
 }
 

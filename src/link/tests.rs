@@ -102,7 +102,7 @@ fn error(tag: u32, text: &str) -> Action {
     Action::Reply { tag, reply }
 }
 
-/// A link that is ready, with a time-out of 100 ms.
+/// A link that is ready, with a timeout of 100 ms.
 fn ready(unasked: Unasked) -> Bench {
     let mut bench = Bench::connected(Plan::new(Vec::new(), unasked, 100));
     assert_eq!(bench.taken(), [Action::Ready]);
@@ -185,7 +185,7 @@ fn a_handshake_cut_anywhere_is_the_same() {
     assert_eq!(replica_hears(&bytes), whole);
 }
 
-/// As [`a_handshake_cut_anywhere_is_the_same`], for a peer that accepts the requests in pieces.
+/// Like [`a_handshake_cut_anywhere_is_the_same`], for a peer that accepts the requests in pieces.
 #[test]
 fn requests_that_are_sent_byte_by_byte_are_the_same() {
     let mut bench = Bench::connected(replica_plan());
@@ -444,7 +444,7 @@ fn an_orderly_close_waits_for_what_was_pushed() {
     assert_eq!(bench.taken(), []);
     bench.receive(b"+a\r\n");
     assert_eq!(bench.taken(), [status(1, "a"), Action::Closed]);
-    // The same if it is called before there is a connection.
+    // The link ends in the same way if `finish` is called before there is a connection.
     let mut bench = Bench::new(Plan::new(vec![Step::new(1, &["A"])], Unasked::Refuse, 100));
     bench.push(Step::new(2, &["B"]));
     bench.link.finish();

@@ -40,7 +40,7 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
         return Io::Drained;
     };
     if server.is_nested() && is_primary(server, slot as u32) {
-        return Io::More; // what it changes is not meant for the middle of a command
+        return Io::More; // the primary's commands must not run in the middle of another command
     }
     if server.aof.flush.crowded && waits_for_aof(server, slot as u32) {
         el.clear_handler(token, Mask::READABLE);
@@ -106,7 +106,7 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Transfer {
         // A big argument is read straight into the buffer that becomes the value.
         let want = big.missing().min(4 * 1024 * 1024);
         if want == 0 {
-            return NOTHING; // the command waits for the end of a pause
+            return NOTHING; // the kept command runs first, after the pause
         }
         let result = c
             .conn

@@ -98,7 +98,7 @@ pub enum Loading {
     No,
     /// The server's own data set, which clients can't use meanwhile.
     InPlace,
-    /// Another one, while clients use the server's.
+    /// Another data set, while clients use the server's.
     Aside,
 }
 
@@ -119,9 +119,9 @@ impl Loading {
 pub enum LoadError {
     /// The file does not exist.
     NotFound,
-    /// It is not a file of this format, or can't be read; the server's log has the details.
+    /// The file is not of this format, or can't be read; the server's log has the details.
     Refused,
-    /// It is damaged; the server's log has the details.
+    /// The file is damaged; the server's log has the details.
     Damaged,
     /// SHUTDOWN stopped the load.
     Stopped,
@@ -247,7 +247,7 @@ pub struct Options {
 /// The decision on a data set before its first key is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Accept {
-    /// It is loaded into its place.
+    /// The data set is loaded into the place that was chosen.
     Continue,
     /// The other data set replaces the server's now, and the keys are loaded in place.
     Install,
@@ -257,8 +257,9 @@ pub enum Accept {
 
 /// Fills the keyspace from what `load::read` finds.
 ///
-/// A bucket of a big table is a cache miss, and a key's hash says nothing of the next one's. So a
-/// key is built and its bucket asked for at once, but it is put into it only [`AHEAD`] keys later:
+/// Reading a bucket of a big table costs a cache miss, and the next key is in an unrelated bucket.
+/// So a key is built and its bucket prefetched at once, but the key is inserted only [`AHEAD`] keys
+/// later:
 ///
 /// ```text
 ///   waiting:   [ key | key | ... | key ] <─ built from the read buffer, its bucket prefetched
@@ -793,7 +794,8 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
 /// The last line in the log when the process ends because a file is damaged.
 pub const DAMAGED: &str = "Terminating server after rdb file reading failure.";
 
-/// DEBUG RELOAD: loads the file into the data set, which was emptied before if wanted.
+/// DEBUG RELOAD: loads the file into the data set, which the caller has emptied unless the keys are
+/// merged.
 pub fn reload(
     server: &mut Server,
     _: &TopLevel,

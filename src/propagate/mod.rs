@@ -46,7 +46,7 @@ pub mod sink {
     pub const AOF: u8 = 1 << 0;
     /// The replication stream.
     pub const REPLICAS: u8 = 1 << 1;
-    /// Both.
+    /// Both sinks.
     pub const ALL: u8 = AOF | REPLICAS;
 }
 

@@ -148,7 +148,7 @@ pub fn after_command(
     cmd: &Command,
     changed: bool,
 ) {
-    // The commands within it have been noted themselves.
+    // The commands within EXEC or a script have been noted themselves.
     let is_frame = cmd.flags & (command::SCRIPT_DECIDES | command::RUNS_IN_MULTI) != 0;
     if changed && !is_frame {
         note_changes(server, argv, cmd);

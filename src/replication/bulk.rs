@@ -22,9 +22,9 @@ const KEEP_ALIVES_MAX: u32 = 100_000;
 /// How a snapshot ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Length {
-    /// After this number of bytes.
+    /// The snapshot ends after this number of bytes.
     Known(u64),
-    /// With these bytes.
+    /// The snapshot ends with these bytes, which are not part of it.
     Mark([u8; MARK_LEN]),
 }
 

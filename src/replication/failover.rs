@@ -96,7 +96,7 @@ pub struct Failover {
 }
 
 impl Failover {
-    /// Whether one runs.
+    /// Whether a failover is running.
     pub fn is_running(&self) -> bool {
         self.state != State::Idle
     }

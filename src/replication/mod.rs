@@ -38,7 +38,7 @@ use crate::propagate::sink;
 use crate::propagate::stream::Stream;
 use crate::state::Server;
 
-/// The id of no history.
+/// An id that no history has.
 const NO_ID: &str = "0000000000000000000000000000000000000000";
 
 /// The state of replication.
@@ -245,10 +245,10 @@ pub fn ensure_backlog(server: &mut Server) {
     follow_stream(server);
 }
 
-/// At the start, after the data set of the last run was loaded, which is at this offset of the
-/// history `id`: a replica goes on from there. A primary has no backlog, and the last bytes of its
-/// stream may be lost, so it begins another history under `new_id`, in which replicas that are
-/// exactly here can continue.
+/// Called at the start, after the data set of the last run was loaded: it is the state of the
+/// history `id` at this offset, and a replica continues from there. A primary has no backlog, and
+/// the last bytes of its stream may be lost, so it begins another history under `new_id`; replicas
+/// that have exactly this offset can continue in it.
 pub fn resume(server: &mut Server, id: &str, offset: u64, db: u32, new_id: String) {
     if server.replication.stream.restart_at(offset).is_err() {
         return;

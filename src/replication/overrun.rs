@@ -17,7 +17,7 @@
 pub struct Limits {
     /// At this number of bytes, a replica is closed.
     pub hard: u64,
-    /// Above this number of bytes for `soft_s` seconds, too.
+    /// A replica that stays above this number of bytes for `soft_s` seconds is closed, too.
     pub soft: u64,
     pub soft_s: u64,
 }

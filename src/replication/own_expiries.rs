@@ -1,5 +1,5 @@
-//! The expiry times that clients of a writable replica set. The primary does not know them and
-//! sends no deletion at their end, so this server deletes these keys itself.
+//! The expiry times that clients of a writable replica set. The primary does not have these times
+//! and sends no deletions for them, so this server deletes these keys itself.
 //!
 //! ```text
 //!   SET k v EX 5, by a client ──> note ──> due, earliest first ──> pop_due ──> deleted, if k still
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A key is identified by its hash, as in the index of a database. If the key is deleted or changed
-//! by the primary, its pair stays until its time, and then has no effect. (Redis keeps names, and
-//! checks random ones in turn.)
+//! by the primary, its pair stays until its time, and then has no effect. (Redis keeps the names of
+//! such keys, and checks some of them at random.)
 //!
 //! **Invariant:** `times` and `due` have the same pairs (`tests::a_key_has_one_time`).
 //! **Limit:** [`MAX_KEYS`], about 100 bytes each. Keys beyond it are hidden after their expiry

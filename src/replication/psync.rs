@@ -32,7 +32,7 @@ pub struct History<'a> {
 /// The decision on a PSYNC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// The replica continues behind this number of bytes, the offset for a cursor.
+    /// The replica continues after this number of bytes of the stream, where its cursor is placed.
     Continue { offset: u64 },
     /// The replica needs a snapshot.
     Full(Reason),
@@ -41,11 +41,11 @@ pub enum Answer {
 /// Why a replica can't continue where it stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// `PSYNC ? -1`: it has no history.
+    /// `PSYNC ? -1`: the replica has no history.
     Requested,
-    /// Its history is another one.
+    /// The replica's history is another one.
     UnknownId,
-    /// It has more of the second id's history than this server.
+    /// The replica has more of the second id's history than this server.
     BeyondSecondId,
     /// The byte is not in the backlog. `future`: it does not exist yet.
     NotHeld { future: bool },
@@ -71,9 +71,9 @@ pub struct Offered {
     pub diskless: bool,
 }
 
-/// Whether a replica that needs a snapshot gets it over a second connection. Another server of this
-/// kind, which names the RDB version that it reads, uses Valkey's dialect only: Redis's setting is
-/// on by default.
+/// Whether a replica that needs a snapshot gets it over a second connection. A replica that
+/// announces the RDB version it reads is an aeris server, and gets Valkey's dialect only: the
+/// setting for Redis's dialect is on by default.
 pub fn two_channels(announced: &Announced, offered: Offered) -> Option<Dialect> {
     let is_second = announced.rdb_channel || announced.rdb_only;
     if is_second || announced.contents.is_filtered() || !offered.diskless {

@@ -23,19 +23,21 @@ use crate::replication::psync::Dialect;
 /// The state of a replica.
 #[derive(Debug)]
 pub enum State {
-    /// It waits until a child can be started.
+    /// The replica waits until a child can be started for its snapshot.
     WaitsForSnapshot { since_ms: i64 },
-    /// The child that creates its snapshot runs. Through a pipe it receives the snapshot already.
+    /// The child that creates its snapshot runs. If the snapshot comes through a pipe, the replica
+    /// receives it already.
     SnapshotRunning,
-    /// It receives a file.
+    /// The replica receives a snapshot from a file.
     Receiving(Box<Transfer>),
     /// All bytes of its snapshot have been sent over this connection, which has no other purpose.
     Delivered,
-    /// It waits for its other connection, which requests the snapshot.
+    /// The main connection waits until the replica's other connection requests the snapshot.
     WaitsForChannel { since_ms: i64 },
-    /// It receives the stream, while it receives or loads the snapshot of its other connection.
+    /// The main connection receives the stream, while the replica receives or loads the snapshot of
+    /// its other connection.
     Loading,
-    /// It receives the stream.
+    /// The replica receives the stream.
     Online,
 }
 
@@ -44,8 +46,8 @@ pub enum State {
 pub enum Channel {
     /// The only one.
     Only,
-    /// The stream; the snapshot has a connection of its own, which is the client of this id, once
-    /// it is known.
+    /// The stream. The snapshot has a connection of its own; `snapshot` is the id of its client,
+    /// `None` until that has connected.
     Main {
         snapshot: Option<u64>,
         dialect: Dialect,
@@ -91,10 +93,10 @@ pub struct Replica {
     /// Whether the stream waits for the first REPLCONF ACK: a snapshot through a pipe has no
     /// length, so the replica reports its end.
     pub waits_for_ack: bool,
-    /// SYNC: it knows neither +FULLRESYNC nor REPLCONF ACK.
+    /// Whether it sent SYNC: then it supports neither +FULLRESYNC nor REPLCONF ACK.
     pub is_old: bool,
     pub announced: Announced,
-    /// Its address: the announced one, or that of its connection.
+    /// The replica's address: the announced one, or that of its connection.
     pub ip: Box<str>,
     /// The offset up to which it has applied the stream, according to its last acknowledgement.
     pub acked: u64,
@@ -130,7 +132,7 @@ impl Replica {
         }
     }
 
-    /// Its name in log lines: its address and the port on which it listens.
+    /// The replica's name in log lines: its address and the port on which it listens.
     pub fn name(&self) -> String {
         match (&*self.ip, self.announced.port) {
             ("", _) => format!("client id #{}", self.client.id),
@@ -216,12 +218,12 @@ impl Replicas {
         self.all.is_empty()
     }
 
-    /// Their number.
+    /// The number of replicas.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// The client at this index, from 0 on without a gap.
+    /// The client of the replica at this index; indices run from 0 without a gap.
     pub fn client(&self, at: usize) -> Option<ClientRef> {
         self.all.get(at).map(|replica| replica.client)
     }
@@ -291,7 +293,7 @@ impl Replicas {
     pub(super) fn remove(&mut self, client: ClientRef) -> Option<Replica> {
         let is = |replica: &Replica| replica.client == client;
         let at = self.all.iter().position(is)?;
-        // The others keep their order, as INFO numbers them.
+        // The others keep their order, by which INFO numbers them.
         Some(self.all.remove(at))
     }
 }

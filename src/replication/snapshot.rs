@@ -40,8 +40,8 @@ pub struct Snapshot {
 
 /// How a snapshot comes from the child to the replicas.
 pub enum Way {
-    /// It is written to the disk and sent to the replicas from there. `useless`: the replicas have
-    /// left, and the child has been killed.
+    /// The snapshot is written to the disk and sent to the replicas from there. `useless`: the
+    /// replicas have left, and the child has been killed.
     Disk {
         useless: bool,
     },
@@ -52,9 +52,10 @@ pub enum Way {
 
 /// The connections to which a child writes.
 pub struct Sockets {
-    /// In the child's order.
+    /// The connections, in the child's order.
     pub targets: Vec<Target>,
-    /// The time since which none of their clients is left, and the child useless, in milliseconds.
+    /// The Unix time in milliseconds since which none of their clients is left; the child is
+    /// useless then.
     pub useless_since_ms: Option<i64>,
 }
 
@@ -109,8 +110,9 @@ impl Broadcast {
         }
     }
 
-    /// A replica has acknowledged something: if it was sent all bytes so far, they may be all there
-    /// are, and it has loaded them. The end of the child is often noticed later than this.
+    /// A replica has acknowledged something. If it was sent all bytes so far, these may be the
+    /// whole snapshot, which it has then loaded. The end of the child is often noticed later than
+    /// this.
     pub fn acknowledged(&mut self, client: ClientRef) {
         let sent = self.chunk.len();
         let mut receivers = self.receivers.iter_mut();
@@ -119,7 +121,7 @@ impl Broadcast {
         }
     }
 
-    /// There were more bytes.
+    /// More bytes of the snapshot have followed.
     pub fn goes_on(&mut self) {
         self.receivers.iter_mut().for_each(|r| r.loaded = false);
     }

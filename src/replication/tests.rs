@@ -213,7 +213,7 @@ fn a_script_waits_for_the_writes_of_its_caller() {
     assert_eq!(say(&mut server, 0, &[script]), ":1\r\n");
 }
 
-/// As from Redis 8.2 and Valkey 8.0, command by command.
+/// Redis 8.2 and Valkey 8.0 send the same, command by command.
 #[test]
 fn messages_go_to_replicas_alone() {
     let mut server = server_with_both_sinks();

@@ -32,7 +32,7 @@ impl End {
         let text = std::str::from_utf8(line.strip_prefix(b"$ENDOFF:")?).ok()?;
         let mut words = text.split(' ');
         let (offset, id) = (words.next()?.parse().ok()?, words.next()?.to_string());
-        // The snapshot has the database, too; -1 if none is selected.
+        // The database is not used, as the snapshot has it, too; it is -1 if none is selected.
         let _db: i64 = words.next()?.parse().ok()?;
         let client = words.next()?.parse().ok()?;
         let end = End { offset, id, client };

@@ -19,7 +19,7 @@ use crate::replication::two_channels::Collected;
 /// The state of the link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// Not connected; an attempt follows.
+    /// There is no connection; an attempt to connect follows.
     Connect,
     Connecting,
     /// Connected, up to the reply to PSYNC.

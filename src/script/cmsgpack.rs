@@ -10,7 +10,7 @@
 //!
 //! A number is written in the shortest form that keeps it: as an integer if it is one, as a float
 //! if that is exact. A table is an array when its keys are 1..n and no others. Binary strings and
-//! extensions (c4..c9, d4..d8) are not read; Redis's library knows neither.
+//! extensions (c4..c9, d4..d8) are not read; Redis's library reads neither.
 //!
 //! Tables deeper than [`PACK_DEPTH`] are written as nil, which also ends the output of a table that
 //! contains itself.

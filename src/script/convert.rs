@@ -122,8 +122,8 @@ fn push_error_reply(frame: &mut Frame, text: &[u8]) {
     mark_counted(frame);
 }
 
-/// Marks the error on top as counted: it was counted when the command ran, and must not be counted
-/// again when the script returns it.
+/// Marks the error on top of the stack as counted: it was counted when the command ran, and must
+/// not be counted again when the script returns it.
 pub fn mark_counted(frame: &mut Frame) {
     frame.push_boolean(true);
     frame.set_field("ignore_error_stats_update");

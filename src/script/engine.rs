@@ -144,7 +144,7 @@ impl Engine {
         add_random(lua, &options)?;
         let (sealed, loading): (Table, Function) = sandbox(lua)?.call(options)?;
         vm.seal_globals(&sealed)?;
-        lua.gc_collect()?; // what only the start needed
+        lua.gc_collect()?; // frees what was needed only to create the interpreter
         Ok(Engine {
             vm,
             loading,

@@ -73,18 +73,18 @@ pub enum Kind {
 /// The script that runs.
 pub struct Running {
     pub kind: Kind,
-    /// Ticks of the processor's counter.
+    /// When the script began, in ticks of the processor's counter.
     pub started: u64,
     /// Whether the command came from the primary or from the AOF.
     pub obeyed: bool,
-    /// Whether it has called a command that writes: it can't be killed any more.
+    /// Whether the script has called a command that writes: it can't be killed any more.
     pub wrote: bool,
     /// The time of TIME in a script that runs for very long: the moment when other clients were
     /// last served. No other clock moves.
     pub time_us: Option<i64>,
     /// Whether SCRIPT KILL or FUNCTION KILL was called.
     pub killed: bool,
-    /// Set when it has run for longer than `busy-reply-threshold`: other clients are served
+    /// Set when the script has run for longer than `busy-reply-threshold`: other clients are served
     /// meanwhile.
     pub busy: Option<Busy>,
 }

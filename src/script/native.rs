@@ -337,7 +337,7 @@ fn hexadecimal(text: &[u8]) -> Option<(f64, usize)> {
         len += 1;
     }
     if count == 0 {
-        // Only the zero before the x is a number.
+        // Without digits behind the `x`, only the zero before it is a number.
         return Some((0.0, 1));
     }
     let power = exponent(&text[len..], b'p');

@@ -181,7 +181,7 @@ fn borrow_client(server: &mut Server, caller: &Client) -> Box<Client> {
     let inherited = flag::PRIMARY | flag::AOF_LOADER | flag::NO_TOUCH;
     client.flags = flag::SCRIPT | flag::DENY_BLOCKING | caller.flags & inherited;
     client.db = caller.db;
-    // For the slow log.
+    // The slow log shows the caller's address and name.
     client.peer.clone_from(&caller.peer);
     client.name.clone_from(&caller.name);
     client.user = caller.user;

@@ -391,7 +391,7 @@ fn a_start_that_is_no_number() {
     assert!(reply.contains("data string too short"), "{reply}");
 }
 
-/// A copy was refused with `ERR userdata`.
+/// `cjson.new` failed with `ERR userdata`.
 #[test]
 fn a_copy_of_cjson_has_its_own_settings() {
     let mut peer = Peer::new();
@@ -412,7 +412,7 @@ fn random_numbers_are_one_sequence() {
         peer.eval("return tostring(math.random())"),
         "$16\r\n0.52483957937213\r\n"
     );
-    // Wrong arguments use up a number.
+    // A call with wrong arguments draws a number, too.
     peer.eval("math.random({})");
     peer.ask(&[b"SCRIPT", b"FLUSH"]);
     let third = peer.eval("return math.random(1000000)");

@@ -125,7 +125,7 @@ fn end() {
 
 /// Writes the server's data, in the state at the crash.
 ///
-/// The running command is the first, as it is the likeliest cause and the rest reads more of a
+/// The running command comes first: it is the likeliest cause, and the later parts read more of a
 /// server that may be broken.
 pub fn describe_server(server: &Server) {
     let running = server.in_flight.get();

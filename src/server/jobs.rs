@@ -7,7 +7,7 @@
 //!    4 child       a saving child that has ended, or hangs; before next-child, which may start another
 //!    5 debugger    sessions of the script debugger that have ended
 //!    6 aof         results of its thread, an fsync of everysec
-//!    7 replication PING, time-outs, a snapshot that replicas wait for; before next-child, which starts it
+//!    7 replication PING, timeouts, a snapshot that replicas wait for; before next-child, which starts it
 //!    8 primary     an acknowledgement; a primary that is silent is given up
 //!    9 next-child  a save or a rewrite that was wished or is due
 //!   10 shutdown    a signal, or the end of a wait for replicas; after the children it may have to end

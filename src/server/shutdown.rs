@@ -126,7 +126,7 @@ fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
     if !options.now && timeout_ms > 0 && !replicas_are_ready(server) {
         log::info!("Waiting for replicas before shutting down.");
         let deadline_ms = server.clock.now_ms.saturating_add(timeout_ms);
-        // Otherwise they acknowledge once a second.
+        // Without a request, replicas acknowledge once a second only.
         server.replication.request_acks();
         server.shutdown.pending = Some((options, deadline_ms));
         server.pause_clients(PausePurpose::Shutdown, i64::MAX, false);
@@ -245,7 +245,7 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
     }
     if !server.config.pidfile.is_empty() {
         log::info!("Removing the pid file.");
-        // It may never have been written, or may be removed already.
+        // The pid file may never have been written, or may be removed already.
         let _ = std::fs::remove_file(&server.config.pidfile);
     }
     let unix = server.net.listens(ListenerKind::Unix);

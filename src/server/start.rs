@@ -92,7 +92,8 @@ pub struct TooFewFiles {
     pub clients: u32,
 }
 
-/// Raises the limit of open files for `maxclients`. `Err`: it stays below; that is logged.
+/// Raises the limit of open files for `maxclients`. If the limit stays below what `maxclients`
+/// needs, that is logged and returned as an error.
 pub fn raise_open_files(maxclients: u32) -> Result<(), TooFewFiles> {
     let reserved = init::RESERVED_FDS as u64;
     let wanted = maxclients as u64 + reserved;

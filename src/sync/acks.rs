@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The two offsets differ, since the AOF has a SELECT and time stamps of its own and no PING. So a
-//! pair is noted when both are of one moment, and the next one when that pair is on the disk. The
-//! first pair is noted when the base is begun (`persist::aof`).
+//! pair of offsets of the same moment is noted, and the next pair when the first is on the disk.
+//! The first pair is noted when the base is begun (`persist::aof`).
 
 use crate::persist::aof::State;
 use crate::state::Server;

@@ -364,7 +364,7 @@ fn end_useless_child(server: &mut Server) {
     };
     let useless = |since_ms: i64| now_ms - since_ms >= USELESS_MS;
     if sockets.useless_since_ms.is_some_and(useless) {
-        sockets.useless_since_ms = Some(i64::MAX); // once
+        sockets.useless_since_ms = Some(i64::MAX); // so that the child is killed only once
         log::warn!("Background RDB transfer error: no replica is left, its child is ended");
         child::kill(server, Kind::Rdb);
     }
@@ -490,7 +490,7 @@ mod tests {
         assert!(server.replication.sendable(replica) > 0);
         say(&mut server, MAIN, &["REPLCONF ACK 0"]);
         assert_eq!(states(&server)[1], ("replica", "online"));
-        // A command may have set the clock to the machine's.
+        // A command may have updated the clock from the machine's.
         let acknowledged = server.replication.replicas.iter().map(|r| r.ack_ms);
         server.clock.now_ms = acknowledged.min().expect("two replicas");
         crate::sync::cron::cron(&mut server);

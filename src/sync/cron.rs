@@ -3,7 +3,7 @@
 //! ```text
 //!   PING into the stream       otherwise a replica can't distinguish a quiet primary from a dead one
 //!   newlines                   to replicas whose snapshot is not ready yet, for the same reason
-//!   time-outs                  replicas that acknowledge nothing, or take no bytes of a snapshot
+//!   timeouts                  replicas that acknowledge nothing, or take no bytes of a snapshot
 //!   the backlog                is released when no replica has been there for `repl-backlog-ttl`
 //!   the snapshot's file        is removed, if `rdb-del-sync-files` says so and no replica needs it
 //!   a child that is due        replicas that wait for a snapshot
@@ -79,7 +79,7 @@ fn close_timed_out_replicas(server: &mut Server) {
         State::WaitsForChannel { since_ms } if now_ms - since_ms > timeout_ms => {
             Some("rdb channel")
         }
-        // Its replica has everything, and leaves it open.
+        // The replica has received the whole snapshot, but has not closed this connection.
         State::Delivered if now_ms - replica.ack_ms > timeout_ms.max(channels::GRACE_S * 1000) => {
             Some("rdb channel")
         }
@@ -115,7 +115,7 @@ fn remove_unused_file(server: &mut Server) {
     if server.replication.made_file && !needed {
         server.replication.made_file = false;
         log::info!("Removing the RDB file used to feed replicas in a persistence-less instance");
-        // It may have been removed already.
+        // The file may have been removed already.
         let _ = std::fs::remove_file(server.config.dbfilename.as_path());
     }
 }
@@ -128,8 +128,8 @@ fn release_unused_backlog(server: &mut Server) {
         return;
     }
     if server.clock.now_s() - replication.no_replicas_since_s > ttl_s {
-        // A replica that returns can't be sent what it lacks, so it must not find the id that it
-        // knows: the history continues without a backlog, under a new id.
+        // Without a backlog, a replica that reconnects can't be sent what it lacks. So the history
+        // continues under a new id, which makes such a replica request a full sync.
         let id = server.rng.hex(40);
         server.replication.begin_history(id);
         replication::release_backlog(server);

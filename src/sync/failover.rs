@@ -24,8 +24,8 @@ pub fn begin(server: &mut Server, request: Request) {
         }
         None => log::info!("FAILOVER requested to any replica."),
     }
-    // The acknowledgement of the last bytes, before the stream stops growing; otherwise replicas
-    // send one each second.
+    // Requests an acknowledgement of the last bytes, before the stream stops growing: without a
+    // request, replicas send one each second only.
     server.replication.request_acks();
     server.pause_clients(PausePurpose::Failover, i64::MAX, false);
     server.replication.failover.begin(request);

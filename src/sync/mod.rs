@@ -8,7 +8,7 @@
 //!   REPLCONF ACK ─> acks ─> WAIT, WAITAOF
 //!   REPLICAOF ─> role: another primary, or none; the history that this server continues
 //!   FAILOVER ─> failover: a replica that has the whole stream becomes the primary
-//!   once a second ─> cron: PING into the stream, newlines, time-outs, a child that is due
+//!   once a second ─> cron: PING into the stream, newlines, timeouts, a child that is due
 //! ```
 //!
 //! The data of replication (history, stream, table of replicas) is in `replication`, below; the

@@ -34,7 +34,7 @@ pub enum Request<'a> {
 /// Makes a client a replica, which gets the part of the stream that it lacks, or a snapshot.
 pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<(), Error> {
     if server.replication.replicas.get(c.reference()).is_some() {
-        return Ok(()); // it asked before
+        return Ok(()); // it has sent the request before
     }
     if let Request::Psync {
         id, failover: true, ..
@@ -283,12 +283,12 @@ pub fn acknowledged(
                     replication.forecast.succeeded(after_ms);
                 }
             }
-            // It has loaded the snapshot of its other connection.
+            // The replica has loaded the snapshot of its other connection.
             State::Loading => {
                 replica.state = State::Online;
                 log::info!("Synchronization with replica {} succeeded", replica.name());
             }
-            // It may have loaded a snapshot whose child has not ended yet.
+            // The replica may have loaded a snapshot whose child has not ended yet.
             State::SnapshotRunning => {
                 if let Some(Way::Pipe(broadcast)) = replication
                     .snapshot

@@ -74,12 +74,12 @@ pub fn promote(server: &mut Server) {
         server.replication.second_offset,
         server.replication.id
     );
-    // They connect again at once, and get the new id in the reply to PSYNC.
+    // The replicas connect again at once, and get the new id in the reply to PSYNC.
     close_replicas(server);
     server.replication.stream.forget_db();
     server.replication.no_replicas_since_s = server.clock.now_s();
     changed(server);
-    // A sync that failed has left it off. A failure is logged.
+    // The AOF may be off after a sync that failed. An error is logged.
     let _ = aof::follow_setting(server);
 }
 
@@ -117,7 +117,7 @@ fn close_primary_client(server: &mut Server) {
     }
 }
 
-/// The data set is about to be replaced: no id leads to what this server has from now on.
+/// The data set is about to be replaced: from now on no history id describes this server's data.
 pub fn end_history(server: &mut Server) {
     let id = server.rng.hex(40);
     server.replication.begin_history(id);

@@ -166,7 +166,7 @@ pub fn start(server: &mut Server) -> bool {
         return true;
     };
     if server.replication.snapshot.is_some() {
-        return false; // its last bytes are on their way
+        return false; // its last bytes are being sent
     }
     let all_read_marks = waiting(server, form).all(|(replica, _)| replica.announced.eof);
     let wanted = server.config.repl_diskless_sync || form.contents.is_filtered() || form.channel;
@@ -206,7 +206,7 @@ pub fn start(server: &mut Server) -> bool {
                 });
             }
         }
-        Err(_) if form.channel => {} // their connections are closed
+        Err(_) if form.channel => {} // the connections of its replicas are closed already
         Err(_) => {
             log::warn!("BGSAVE for replication failed");
             receivers.into_iter().for_each(|r| refuse(server, r));

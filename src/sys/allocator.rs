@@ -374,7 +374,7 @@ mod tests {
     #[cfg(feature = "jemalloc")]
     #[test]
     fn no_number_is_followed_as_an_address_and_no_address_is_shown() {
-        // As wide as an address, but not one.
+        // This value has the width of an address, but is a number.
         assert_eq!(
             code(control_text("stats.allocated", None)),
             Some(libc::EINVAL)

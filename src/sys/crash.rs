@@ -139,7 +139,7 @@ fn die(signal: c_int) -> ! {
 /// # Safety
 /// `context` is what the kernel passed to a handler.
 unsafe fn describe(signal: c_int, info: &libc::siginfo_t, context: *mut c_void) -> Crash {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's promise.
     let registers = unsafe { registers(context) };
     // SAFETY: which of the union's fields are meaningful is decided by `si_code` and the signal
     // below.

@@ -93,7 +93,7 @@ pub fn start_writeback(file: &impl AsFd, from: u64, len: u64) {
         return;
     };
     let fd = file.as_fd().as_raw_fd();
-    // It is a hint: the fsync that follows is what counts.
+    // An error does not matter: this call is a hint, and the later fsync reports errors.
     #[cfg(target_os = "linux")]
     // SAFETY: the descriptor is open as long as the borrow; no memory is involved.
     let _ = unsafe { libc::sync_file_range(fd, from, len, libc::SYNC_FILE_RANGE_WRITE) };

@@ -18,7 +18,7 @@ pub fn exit(code: i32) -> ! {
 /// Stops the process until it gets SIGCONT, for tests.
 pub fn stop() {
     log::info!("Process is about to stop.");
-    // It can only fail for an invalid signal.
+    // Raising a signal can only fail if the signal is invalid.
     let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
     log::info!("Process has been continued.");
 }

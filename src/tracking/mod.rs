@@ -82,10 +82,10 @@ struct Broadcast {
     keys: BTreeMap<Box<[u8]>, Change>,
 }
 
-/// What happened to a key in this turn.
+/// A key that was changed in this turn.
 #[derive(Default)]
 struct Change {
-    /// The id of the client that changed it last; 0 for the server.
+    /// The id of the client that changed the key last; 0 if the server itself did.
     by: u64,
     /// The databases in which it was changed: a user may have rights to some of them only.
     databases: Vec<u32>,
@@ -104,7 +104,7 @@ pub struct Tracking {
 }
 
 impl Tracking {
-    /// No client tracks; `seed` is for the table's hashes.
+    /// The state without tracking clients; `seed` is for the table's hashes.
     pub fn new(seed: HashSeed) -> Tracking {
         Tracking {
             table: Table::new(seed),
@@ -351,8 +351,8 @@ pub fn limit_table(server: &mut Server) {
 }
 
 /// Sends the clients in BCAST mode the keys that changed since the last call; runs before the loop
-/// sleeps. The name of a key is data too: a client gets the names of those that its user may read,
-/// by the rights at this moment.
+/// sleeps. The name of a key is data too: a client gets the names of only those keys that its user
+/// may read at this moment.
 pub fn broadcast(server: &mut Server) {
     if server.armed & armed::TRACKING == 0 {
         return;

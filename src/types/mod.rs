@@ -1,4 +1,4 @@
-//! The value types. Each is an enum of its encodings and knows nothing of clients, databases or
+//! The value types. Each is an enum of its encodings and does not use clients, databases or
 //! replies.
 //!
 //! A key's entry (`ds::entry`) holds short strings and integers itself; everything else is a
@@ -248,7 +248,8 @@ impl Value {
             Value::List(List::Quicklist(list)) => list.memory_estimate(),
             Value::Zset(Zset::Tree(set)) => set.memory_estimate(),
             Value::Stream(stream) => stream.memory_estimate(),
-            // Their memory is an estimate already, or one allocation.
+            // For the other values, `memory_bytes` is an estimate itself, or reads the size of one
+            // allocation.
             _ => self.memory_bytes(),
         }
     }

@@ -211,7 +211,7 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Its name.
+    /// The consumer's name.
     pub fn name(&self) -> &[u8] {
         &self.name
     }

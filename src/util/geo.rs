@@ -195,7 +195,7 @@ pub enum Shape {
     Circle {
         radius: f64,
     },
-    /// Its sides are parallel to meridians and parallels.
+    /// A box, whose sides are parallel to meridians and parallels.
     Rectangle {
         width: f64,
         height: f64,
@@ -444,7 +444,7 @@ mod tests {
         &'static str,
     );
 
-    /// As a real server replies.
+    /// The replies of a real server.
     const KNOWN: &[Known] = &[
         (
             point(-180.0, -85.05112878),

@@ -53,8 +53,8 @@ mod tests {
 
     #[test]
     fn each_choice_is_as_likely() {
-        // All results of the draws, each as frequent as its chance: 3 for the first, 2 for the
-        // second, 1.
+        // All sequences of draws, one of each: a number below 3 for the first element, below 2 for
+        // the second, and 0 for the third.
         let mut times = [0; 3];
         for (first, second) in (0..3).flat_map(|first| (0..2).map(move |second| (first, second))) {
             let mut dice = [first, second, 0].into_iter();

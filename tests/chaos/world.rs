@@ -447,7 +447,7 @@ impl World {
             world.members[old].info("master_failover_state") == "no-failover"
         });
         if self.members[old].info("role") == "master" {
-            return false; // it was aborted
+            return false; // the failover was aborted
         }
         assert_eq!(self.members[new].info("role"), "master");
         self.members[old].upstream = Some(new);

@@ -231,7 +231,7 @@ pub fn check_sums(port: u16, id: usize) {
     c.try_send(&commands.concat());
     let replies: Vec<Vec<u8>> = (0..4).map_while(|_| c.try_reply_in_time()).collect();
     let Some(last) = replies.get(3).filter(|last| last.starts_with(b"*")) else {
-        return; // it is loading, or gone
+        return; // the server is loading, or has ended
     };
     let Reply::Many(_, values) = parse_reply(last) else {
         return;

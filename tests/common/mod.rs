@@ -112,7 +112,7 @@ impl Peer {
 
     /// Ends it by SIGKILL.
     pub fn kill(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -229,7 +229,7 @@ pub fn is_shared(argv: &[Vec<u8>], replies: &[&[u8]; 2]) -> bool {
 }
 
 /// Runs behind the last register are refused since CVE-2025-32023; 8.0.1 does not check them when
-/// it merges. Later results of the merged value differ.
+/// it merges. Later replies about the merged value differ, too.
 pub fn merges_corrupt(argv: &[Vec<u8>], ours: &[u8]) -> bool {
     let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
     let merges = is("PFMERGE") || is("PFCOUNT") && argv.len() > 2;

@@ -155,7 +155,7 @@ fn spoil(argv: &mut Vec<Vec<u8>>, rng: &mut SmallRng) {
     let fixed = may_wait(argv) || ends_with(&argv[0], b"SPOP") || ends_with(&argv[0], b"SCAN")
         // The result of an overflow is undefined, see the rule.
         || argv.get(1).is_some_and(|script| script.starts_with(b"return(redis.pcall('restore'"))
-        // Its error contains an argument unchanged, even a line end.
+        // The error of FUNCTION LIST contains an argument unchanged, even a line end.
         || argv[0].eq_ignore_ascii_case(b"FUNCTION") && argv.get(1).is_some_and(|arg| arg.eq_ignore_ascii_case(b"LIST"))
         // C parses a prefix of an invalid number of keys.
         || argv.get(1).is_some_and(|arg| arg.to_ascii_uppercase().starts_with(b"GETKEYS"))
@@ -213,7 +213,8 @@ fn is_unsorted(argv: &[Vec<u8>]) -> bool {
         && pairs.any(|pair| pair[0].eq_ignore_ascii_case(b"BY") && !pair[1].contains(&b'*'))
 }
 
-/// Whether a command's name ends so; all commands with cursors have the same ending.
+/// Whether a command's name ends with `end`, in any case of letters: the names of all commands with
+/// cursors end with SCAN.
 pub fn ends_with(name: &[u8], end: &[u8]) -> bool {
     name.to_ascii_uppercase().ends_with(end)
 }

@@ -186,7 +186,8 @@ impl Jury {
             let newest = newest.max_by_key(|judge| judge.name);
             return newest.is_none_or(|judge| opinion(judge.name) == Some(true));
         }
-        // A Redis server without an opinion was excluded earlier, so its reply is unknown.
+        // A Redis server that is not among the judges was excluded earlier, so its reply is
+        // unknown.
         let voices: Vec<bool> = redis.iter().filter_map(says).collect();
         voices.len() < redis.len() || voices.contains(&true)
     }

@@ -303,7 +303,7 @@ fn not_built() -> BTreeSet<String> {
     names
 }
 
-/// Each command that ours has and a judge knows is in a grammar, in [`NOT_SENT`], or not built.
+/// Each command that this server and a judge have is in a grammar, in [`NOT_SENT`], or not built.
 #[test]
 fn every_command_is_sent() {
     let Some(jury) = Jury::start() else {

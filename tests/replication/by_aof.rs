@@ -1,5 +1,5 @@
-//! A server of ours that returns with its AOF continues its history, and the files stay readable by
-//! others.
+//! A restarted server continues its replication history by its AOF, and other servers can read the
+//! files.
 
 use crate::nodes::{Kind, Node, wait_for, wait_in_step, wait_same};
 

@@ -1,5 +1,5 @@
-//! The cells of the interoperability matrix: which server is on the other side, what its role is,
-//! how the snapshot travels, and the story.
+//! The cells of the interoperability matrix: the server on the other side, its role, the way of the
+//! snapshot, and the events that follow.
 
 use crate::load;
 use crate::nodes::{Kind, Logs, Node, wait_in_step, wait_same};
@@ -100,7 +100,7 @@ impl Cell {
         ];
         let mut args = args.to_vec();
         if kind == Kind::Aeris && self.peer == Kind::Valkey9 {
-            // Its digests do not show which fields have a time to live.
+            // Valkey's digests do not show which fields have a time to live.
             args.extend(["--extended-redis-compatibility", "no"]);
         }
         Node::start(kind, &args)
@@ -222,7 +222,7 @@ impl Pair {
         self.replica.start_again(&args);
         self.settle();
         if self.replica.kind == Kind::Aeris {
-            // No other server does this.
+            // Only this server writes its position into the AOF, so only it can avoid a full sync.
             self.expect_full_syncs(1);
         }
         self.load(1);

@@ -43,7 +43,7 @@ fn start(kind: Kind, other: Kind) -> Option<Node> {
         args.extend(["--repl-rdb-channel", "yes"]);
     }
     if kind == Kind::Aeris && other == Kind::Valkey9 {
-        // Its digests do not show which fields have a time to live.
+        // Valkey's digests do not show which fields have a time to live.
         args.extend(["--extended-redis-compatibility", "no"]);
     }
     Node::start(kind, &args)

@@ -124,7 +124,7 @@ fn an_empty_primary_is_refused(kind: Kind, load: &str) {
     assert_eq!(replica.info("master_link_status"), "down");
     assert_eq!(replica.line("GET key"), "$16\r\nfrom-the-primary\r\n");
     replica.wait_for_log("It is refused, and the old data are served");
-    // An operator decides.
+    // REPLICAOF by an operator makes the replica accept the empty data set.
     let port = primary.port();
     let reply = replica.line(&format!("REPLICAOF 127.0.0.1 {port}"));
     assert_eq!(reply, "+OK Already connected to specified master\r\n");
@@ -202,7 +202,7 @@ fn a_received_file_becomes_the_base(kind: Kind) {
     replica.restart("SHUTDOWN NOSAVE", &[]);
     assert_eq!(replica.line("GET key"), "$16\r\nfrom-the-primary\r\n");
     assert_eq!(replica.line("GET later"), "$1\r\n1\r\n");
-    // Another sync, and the files of the one before are gone.
+    // After another sync, the files of the one before are gone.
     replica.follow(&primary);
     wait_in_step(&mut primary, &mut replica);
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Conn, Peer, Reply, parse_reply};
 
-/// What a condition may take before the test fails. A test that passes never waits for it.
+/// The time after which a condition that is not met fails the test. A test that passes never waits
+/// for it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for a condition; `what` describes it.
@@ -100,7 +101,7 @@ impl Node {
         format!("{:?} on port {}", self.kind, self.port())
     }
 
-    /// What INFO says of this field; empty if it does not know it.
+    /// The value of this field of INFO; empty if there is none.
     pub fn info(&mut self, field: &str) -> String {
         let text = self.line("INFO everything");
         let value = |line: &str| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_string());
@@ -132,7 +133,7 @@ impl Node {
         wait_for(&format!("the link of {name} is up"), || self.is_up());
     }
 
-    /// Waits for a line of the log, which has all starts.
+    /// Waits for a line of the log, which contains the lines of all starts of this server.
     pub fn wait_for_log(&self, text: &str) {
         let what = format!("{text:?} in the log of {}", self.name());
         let path = self.dir().join("server.log");
@@ -264,7 +265,7 @@ fn dump(c: &mut Conn, field_ttls: bool, digests: bool) -> Vec<String> {
     lines
 }
 
-/// Until when each field lives.
+/// The expiry time of each field.
 fn dump_fields(c: &mut Conn, key: &str) -> String {
     let fields = parse_reply(&c.cmd(&["HKEYS", key])).sorted().texts();
     let count = fields.len().to_string();

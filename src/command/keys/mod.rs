@@ -25,9 +25,9 @@
 //! Patterns of SORT BY and GET name keys too, which are known only from the data: SORT itself
 //! checks them.
 //!
-//! Source: the key specs of Redis 7.0, and what COMMAND GETKEYSANDFLAGS of Valkey 8.0 answers. Not
-//! supported on purpose: a number of keys such as `01` or `+1`, which Valkey accepts here although
-//! the command refuses it.
+//! Source: the key specs of Redis 7.0, and the replies of Valkey 8.0 to COMMAND GETKEYSANDFLAGS.
+//! Not supported on purpose: a number of keys such as `01` or `+1`, which Valkey accepts here
+//! although the command refuses it.
 
 use crate::command::{
     ACCESS, BeginSearch, Command, DELETE, FindKeys, KeyFlags, KeySpec, NO_MANDATORY_KEYS, NOT_KEY,
@@ -37,7 +37,7 @@ use crate::command::{
 /// One key of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyRef {
-    /// Its index in argv.
+    /// The key's index in argv.
     pub pos: u32,
     pub flags: KeyFlags,
 }

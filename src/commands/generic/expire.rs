@@ -13,13 +13,13 @@ const MILLISECONDS: i64 = 1;
 /// The conditions of EXPIRE.
 #[derive(Clone, Copy, Default)]
 struct Conditions {
-    /// Only keys without an expiry time.
+    /// NX: only keys without an expiry time.
     nx: bool,
-    /// Only keys with an expiry time.
+    /// XX: only keys with an expiry time.
     xx: bool,
-    /// Only if the new time is later; a key without one lives for ever.
+    /// GT: only if the new time is later; a key without one lives for ever.
     gt: bool,
-    /// Only if the new time is earlier.
+    /// LT: only if the new time is earlier.
     lt: bool,
 }
 
@@ -173,7 +173,8 @@ pub fn pexpiretime(ctx: &mut Ctx) -> CmdResult {
     expiry_generic(ctx, |at| at)
 }
 
-/// Replies -2 without a key, -1 without an expiry time, otherwise the time in the form of `show`.
+/// Replies with -2 without a key, -1 without an expiry time, otherwise the time in the form of
+/// `show`.
 fn expiry_generic(ctx: &mut Ctx, show: impl FnOnce(i64) -> i64) -> CmdResult {
     let answer = match ctx.server.lookup_peek(ctx.client, ctx.argv[1]) {
         None => -2,

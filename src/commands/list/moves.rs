@@ -26,7 +26,7 @@ pub fn rpoplpush(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// Moves an element between the lists of the first two arguments, which may be the same, and
-/// replies it. Returns false, and does nothing, if there is no source.
+/// replies with it. Returns false, and does nothing, if there is no source.
 pub fn lmove_generic(ctx: &mut Ctx, from: End, to: End) -> Result<bool, Error> {
     let (source, destination) = (ctx.argv[1], ctx.argv[2]);
     if list_mut(ctx, source)?.is_none() {

@@ -169,8 +169,8 @@ fn acl_getuser(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Replies the rights of a selector. Redis has no rights to databases: they are shown only if they
-/// are limited, or with `all`, as in Valkey.
+/// Replies with the rights of a selector. Redis has no rights to databases: they are shown only if
+/// they are limited, or with `all`, as in Valkey.
 fn reply_rights(reply: &mut ReplyBuf, selector: &Selector, all: bool) {
     reply.bulk(b"commands");
     reply.bulk(&selector.describe_commands());

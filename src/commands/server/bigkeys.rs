@@ -67,7 +67,8 @@ fn parse_get(ctx: &Ctx) -> Result<(usize, Option<Type>), Error> {
     Ok((count, only))
 }
 
-/// Replies the largest keys with their database and size, and the maximum size of the other keys.
+/// Replies with the largest keys with their database and size, and the maximum size of the other
+/// keys.
 fn write_ranking(reply: &mut ReplyBuf, measure: &str, ranking: &Ranking, count: usize) {
     let top = ranking.top(count);
     reply.bulk(format!("by-{measure}").as_bytes());

@@ -43,8 +43,8 @@ fn lastsave(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// ROLE: a primary replies its offset and its replicas; a replica its primary and the state of the
-/// link.
+/// ROLE: a primary replies with its offset and its replicas, a replica with its primary and the
+/// state of the link.
 fn role(ctx: &mut Ctx) -> CmdResult {
     let (replication, reply) = (&ctx.server.replication, &mut ctx.client.reply);
     if let Some(upstream) = &replication.upstream {

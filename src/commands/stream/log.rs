@@ -470,7 +470,7 @@ pub fn xdelex(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Replies the results of XDELEX or XACKDEL.
+/// Replies with the results of XDELEX or XACKDEL.
 pub fn reply_deletions(reply: &mut ReplyBuf, done: impl ExactSizeIterator<Item = Deletion>) {
     reply.array(done.len());
     done.for_each(|deletion| reply.integer(deletion as i64));

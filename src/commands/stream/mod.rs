@@ -198,7 +198,7 @@ fn reply_entry(reply: &mut ReplyBuf, entry: &Entry) {
     }
 }
 
-/// Replies up to `count` entries as an array. Returns their number.
+/// Replies with up to `count` entries as an array. Returns their number.
 fn reply_entries<'a>(
     reply: &mut ReplyBuf,
     entries: impl Iterator<Item = Entry<'a>>,

@@ -205,7 +205,8 @@ fn before_last_entry(stream: &Stream) -> StreamId {
     last.and_then(|id| id.prev()).unwrap_or(StreamId::MIN)
 }
 
-/// There are no entries: blocks if BLOCK was given and blocking is allowed, otherwise replies null.
+/// There are no entries: blocks if BLOCK was given and blocking is allowed, otherwise replies with
+/// null.
 fn wait_or_null(ctx: &mut Ctx, options: &Options, keys: &[&[u8]], froms: &[From]) {
     let Some(deadline_ms) = options
         .deadline_ms
@@ -244,7 +245,7 @@ fn reply_key(reply: &mut ReplyBuf, key: &[u8]) {
     reply.bulk(key);
 }
 
-/// Replies entries behind an ID. Returns false if there are none.
+/// Replies with entries behind an ID. Returns false if there are none.
 fn read_log(ctx: &mut Ctx, key: &[u8], from: From, count: usize) -> Result<bool, Error> {
     let From::Behind(id) = from else {
         return Ok(false);
@@ -276,7 +277,7 @@ struct Reader {
     propagated: bool,
 }
 
-/// Replies new entries, or the consumer's pending ones. Returns false if there is nothing new.
+/// Replies with new entries, or the consumer's pending ones. Returns false if there is nothing new.
 fn read_group(
     ctx: &mut Ctx,
     key: &[u8],
@@ -369,8 +370,8 @@ impl Reader {
         pending
     }
 
-    /// Replies the consumer's own pending entries behind an ID; one that is no longer in the log
-    /// has no fields.
+    /// Replies with the consumer's own pending entries behind an ID; one that is no longer in the
+    /// log has no fields.
     fn reply_history(
         &self,
         reply: &mut ReplyBuf,

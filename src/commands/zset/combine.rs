@@ -289,7 +289,7 @@ fn compute(request: &Request, inputs: &[Input], limits: &ZsetLimits) -> Accumula
     result
 }
 
-/// Replies the members.
+/// Replies with the members.
 fn reply_generic(ctx: &mut Ctx, op: Op) -> CmdResult {
     let request = Request::parse(ctx, 1, op, Target::Reply)?;
     let limits = ZsetLimits::of(ctx.server);

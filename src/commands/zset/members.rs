@@ -333,8 +333,8 @@ impl Frame {
     }
 }
 
-/// Pops up to `count` members from the first of `keys` that has any, and replies them. Returns that
-/// key and their number; with `None`, nothing was replied.
+/// Pops up to `count` members from the first of `keys` that has any, and replies with them. Returns
+/// that key and their number; with `None`, nothing was replied.
 fn pop_from_first<'a>(
     ctx: &mut Ctx<'a>,
     keys: &[&'a [u8]],
@@ -580,7 +580,8 @@ pub fn zscan(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Replies a score of a big set with 17 digits, as Redis's ZSCAN does: 1.1 is 1.1000000000000001.
+/// Replies with a score of a big set with 17 digits, as Redis's ZSCAN does: 1.1 is
+/// 1.1000000000000001.
 fn reply_scanned_score(reply: &mut ReplyBuf, score: f64, in_tree: bool) {
     let mut text = Vec::with_capacity(24);
     if in_tree {

@@ -141,7 +141,7 @@ pub fn write_zset<'s>(
     server.lookup_write(c, key).map(Zset::of_mut).transpose()
 }
 
-/// Replies a member, with its score or without.
+/// Replies with a member, with its score or without.
 #[inline]
 fn reply_member(reply: &mut ReplyBuf, member: &[u8], score: f64, with_scores: bool) {
     if with_scores && reply.resp3 {

@@ -53,7 +53,7 @@ impl Pair {
         let mut names = Vec::new();
         let owners = &mut self.owners;
         let count = self.tree.remove_range(ranks, |member| {
-            // SAFETY: handed out by the tree, still owned here.
+            // SAFETY: `owners` still owns the member that the tree passes.
             let name = unsafe { member.bytes() }.to_vec();
             owners.remove(&name);
             names.push(name);

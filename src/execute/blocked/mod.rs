@@ -13,7 +13,7 @@
 //! deadline. If it writes (BLMOVE), the keys that it made ready are appended to the queue.
 //!
 //! A blocking command reads its arguments, the timeout among them ([`deadline_from_seconds`]), and
-//! tries. If it finds nothing, it replies null when the client must not block
+//! tries. If it finds nothing, it replies with null when the client must not block
 //! (`flag::DENY_BLOCKING`: EXEC, scripts); otherwise it calls [`block_for_keys`] and returns
 //! without a reply. It keeps no state between two runs.
 //!

@@ -107,7 +107,8 @@ fn a_client_that_waits_on_keeps_place_and_deadline() {
     check(&server);
 }
 
-/// As in Redis 8.2: a command that looks for the key deletes it, not a client's wait.
+/// As in Redis 8.2, an expired key is deleted by the next command that looks it up, not by a client
+/// that waits for it.
 #[test]
 fn an_expired_key_wakes_no_client_and_stays() {
     let mut server = server();

@@ -38,7 +38,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
-        // Another test may have run on this thread.
+        // Drops what an earlier test on this thread has left in the list of actions.
         heard();
         Rig {
             el: EventLoop::new(64).expect("a loop"),

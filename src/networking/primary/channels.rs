@@ -458,7 +458,7 @@ fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
 /// The read handler of the client that applies the stream, as long as collected pieces are left.
 fn apply_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     if server.is_nested() {
-        return Io::More; // in a nested turn, a command is half done
+        return Io::More; // a nested turn runs in the middle of a command
     }
     let mut budget = el.budget();
     while budget > 0 {

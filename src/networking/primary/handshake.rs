@@ -6,6 +6,15 @@
 //!   REPLCONF listening-port, ip-address, capa, version    an error is accepted: older primaries don't have them
 //!   PSYNC id offset                       +FULLRESYNC id offset | +CONTINUE [id] | an error
 //! ```
+//!
+//! **Invariant:** PSYNC is sent after the replies to all other steps: a primary refuses it while it
+//! has replies to send, and what follows its reply may be a snapshot, not a reply. **Invariant:** a
+//! reply to PSYNC either passes the connection on (to `receive`, `channels`, or the client that
+//! applies the stream) or ends the attempt with a line in the log. **Invariant:** +CONTINUE is
+//! accepted only if PSYNC named a history: its bytes would otherwise follow other data.
+//!
+//! **Limits:** `repl-timeout` for connecting and for each reply; of a primary's text the log shows
+//! [`SHOWN_MAX`] bytes; an offset above [`START_MAX`] is refused.
 
 use ae::EventLoop;
 
@@ -309,7 +318,7 @@ pub fn full_resync_reply(text: &[u8]) -> Option<(String, u64)> {
     (offset <= START_MAX).then_some((id, offset))
 }
 
-/// An id of 40 printable characters.
+/// An id of 40 letters and digits.
 fn valid_id(id: &[u8]) -> Option<String> {
     let valid = id.len() == 40 && id.iter().all(u8::is_ascii_alphanumeric);
     valid.then(|| String::from_utf8_lossy(id).into_owned())

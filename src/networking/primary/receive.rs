@@ -5,6 +5,15 @@
 //!                           │  clients are served meanwhile                                    v
 //!                           └─ repl-diskless-load ──────────────────────────────────────> install.rs
 //! ```
+//!
+//! **Invariant:** the data set does not change here: `install` replaces it, once a file, or the
+//! header of a stream, is complete. **Invariant:** nothing is read in a nested turn, since the end
+//! of a snapshot replaces the data set. **Invariant:** a transfer that ends early removes its file
+//! ([`Receive::close`]). **Invariant:** bytes behind the snapshot are kept in `input`, as they
+//! belong to the stream.
+//!
+//! **Limits:** at most [`BYTES_PER_TURN`] are read in one turn. The size of the file is limited by
+//! the disk only: the primary announces it, and a write that fails ends the attempt.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -106,7 +115,7 @@ pub fn begin(
 /// The read handler of the connection.
 fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Mask) -> Io {
     if server.is_nested() {
-        return Io::More; // its end would replace the data set
+        return Io::More; // the end of the snapshot would replace the data set
     }
     let mut total = 0;
     while total < BYTES_PER_TURN {

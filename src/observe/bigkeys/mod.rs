@@ -30,7 +30,7 @@
 //! (same test).
 //!
 //! Source of the floor: the threshold of the top-k operators of databases (Fagin, Lotem, Naor:
-//! "Optimal Aggregation Algorithms for Middleware", 2003): a key below it need not be known.
+//! "Optimal Aggregation Algorithms for Middleware", 2003): a key below it need not be recorded.
 
 pub mod ranking;
 #[cfg(test)]
@@ -49,7 +49,7 @@ use ranking::Ranking;
 const PASS_SHARE: f64 = 0.01;
 /// Buckets between two readings of the clock.
 const BATCH: usize = 16;
-/// Enough that nearly all bits are clear even when all lists are full.
+/// The number of bits of the filter: nearly all are clear even when all lists are full.
 const FILTER_BITS: u64 = 65_536;
 
 /// The rankings of one type.

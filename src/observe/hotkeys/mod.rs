@@ -30,10 +30,9 @@
 //! **Invariant:** `next` is `u64::MAX` exactly while both are off (`tests::off_is_never_due`).
 //!
 //! Source of the ageing: Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay: A Practical Time
-//! Decay Model for Streaming Systems" (2009).
-//! Rejected: counting in look-ups. It would count one command's keys several times (SET looks
-//! twice), and cost each look-up; and a ring of windows with their own counters, which has several
-//! times the memory and forgets in steps.
+//! Decay Model for Streaming Systems" (2009). Rejected: counting in look-ups. It would count one
+//! command's keys several times (SET looks its key up twice), and cost each look-up; and a ring of
+//! windows with their own counters, which has several times the memory and forgets in steps.
 
 mod session;
 pub mod summary;
@@ -101,7 +100,8 @@ impl HotKeys {
         }
     }
 
-    /// Draws the next command for both, from the counter of commands at `processed` on.
+    /// Draws the next command to be sampled, for monitor and session, from the counter of commands
+    /// at `processed` on.
     fn rearm(&mut self, processed: u64) {
         if let Some(monitor) = &mut self.monitor {
             monitor.sampler.draw(processed, &mut self.rng);
@@ -171,7 +171,7 @@ fn gap(ratio: u64, rng: &mut Random) -> u64 {
     if ratio <= 1 {
         return 1;
     }
-    // In (0, 1]: 53 random bits.
+    // A number in (0, 1], of 53 random bits.
     let uniform = ((rng.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64;
     let gap = (uniform.ln() / (-1.0 / ratio as f64).ln_1p()).ceil();
     (gap as u64).max(1)

@@ -39,9 +39,9 @@ use crate::texts;
 
 /// fsync under `everysec`.
 const SYNC_EVERY_MS: i64 = 1000;
-/// A write that takes at least this time marks the disk as slow,
+/// A write that takes at least this time marks the disk as slow for [`SLOW_FOR`].
 const SLOW: Duration = Duration::from_millis(20);
-/// for this time.
+/// The time for which a slow write marks the disk as slow.
 const SLOW_FOR: Duration = Duration::from_secs(2);
 /// An fsync that takes longer than this has delayed writes for too long.
 const SYNC_TOO_LONG: Duration = Duration::from_secs(2);
@@ -70,7 +70,7 @@ pub struct Flush {
     barrier: Option<(u64, Instant)>,
     /// Whether too many bytes wait for the disk.
     pub crowded: bool,
-    /// Until this time the thread writes.
+    /// Until this time, the writer thread makes the writes, and not the loop.
     slow_until: Option<Instant>,
     /// The error of the last write or fsync.
     pub write_error: Option<io::Error>,

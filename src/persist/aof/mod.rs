@@ -372,7 +372,7 @@ fn adopt_rdb(server: &mut Server, rdb: &Path) -> io::Result<String> {
         })
     });
     if let Err(e) = named {
-        // It is empty.
+        // The new incremental file is empty, so nothing is lost.
         let _ = std::fs::remove_file(&incr);
         return Err(e);
     }

@@ -133,8 +133,8 @@ pub struct Forks {
 /// Callbacks of replication, which is above this module.
 #[derive(Clone, Copy)]
 pub struct ReplicationHooks {
-    /// Grants [`Wish::Sync`]: starts a child whose target it chooses. False: not now, the wish
-    /// stays.
+    /// Grants [`Wish::Sync`]: starts a child whose target it chooses. Returns false if that is not
+    /// possible now; the wish then stays.
     pub start: fn(&mut Server) -> bool,
     /// Called when a child of kind `Rdb` has ended, for any target: replicas may wait for the file,
     /// too. The snapshot's own handler has run. The pipe may still have unread bytes.

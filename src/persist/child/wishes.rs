@@ -59,7 +59,7 @@ impl Wishes {
     }
 }
 
-/// The cron's step: starts the next child, if none runs and one is wanted or due.
+/// The cron's step: starts the next child, if none runs and one is requested or due.
 pub fn start_next(server: &mut Server) {
     // In a turn within a load, the data set is incomplete and must not be saved.
     if server.child.is_some() || server.is_nested() {
@@ -127,7 +127,8 @@ mod tests {
             [Wish::Snapshot, Wish::Sync],
             "each kind once"
         );
-        // Snapshots have failed: the wish behind it comes first.
+        // After a failed snapshot, snapshots pause, so the wish behind the snapshot is granted
+        // first.
         server.rdb.failed = true;
         server.rdb.last_try_s = server.clock.now_s();
         start_next(&mut server);

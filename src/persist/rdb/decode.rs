@@ -116,8 +116,8 @@ enum Head {
     Encoded(u8),
 }
 
-/// Reads values. Large ones call `tick` with the offset; it returns the offset at which to be
-/// called again.
+/// Reads values. While a large value is read, `tick` is called with the offset; it returns the
+/// offset at which the next call is due.
 pub struct Decoder<'r, 's> {
     pub reader: &'r mut Reader<'s>,
     pub limits: Limits,
@@ -656,7 +656,7 @@ impl Decoder<'_, '_> {
         }
         let len = self.length()?;
         let last_id = self.id()?;
-        // Figures of later versions: as if no entry had been deleted.
+        // Versions before 7.0 lack these figures; they are set as if no entry had been deleted.
         let (mut max_deleted, mut added) = (StreamId::MIN, len);
         if kind != kind::STREAM_LISTPACKS {
             // The first entry's ID, which is in the listpacks, too.
@@ -714,7 +714,7 @@ impl Decoder<'_, '_> {
         let entries_read = if kind == kind::STREAM_LISTPACKS {
             entries_up_to(&stream.log, last_id)
         } else {
-            // -1 for an unknown number.
+            // The format has -1 for an unknown number.
             Some(self.length()?).filter(|read| i64::try_from(*read).is_ok())
         };
         let Some(group) = stream.create_group(&name, last_id, entries_read) else {

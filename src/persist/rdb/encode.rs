@@ -350,7 +350,7 @@ impl Encoder<'_, '_> {
 
     fn group(&mut self, group: &Group) -> io::Result<()> {
         self.id(group.last_id)?;
-        // -1 for an unknown number.
+        // The format has -1 for an unknown number.
         self.len(group.entries_read.unwrap_or(u64::MAX))?;
         self.len(group.pending_count() as u64)?;
         for (id, nack) in group.pending(..) {

@@ -69,7 +69,7 @@ pub trait Sink {
     fn first_tick(&self) -> u64 {
         u64::MAX
     }
-    /// Bytes were read up to `offset`; returns the offset at which to be called again.
+    /// Bytes were read up to `offset`; returns the offset at which the next call is due.
     fn tick(&mut self, offset: u64) -> u64;
     fn aux(&mut self, name: &[u8], value: &[u8]);
     fn select_db(&mut self, db: u64) -> Result<()>;

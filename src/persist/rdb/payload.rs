@@ -15,7 +15,7 @@ use crate::types::{KeyRef, New, Value, kind as entry_kind};
 
 const FOOTER: usize = 2 + 8;
 
-/// The payload that DUMP replies.
+/// The payload of the reply to DUMP.
 pub fn dump(entry: KeyRef, version: u32, compress: bool) -> Vec<u8> {
     let version = version_for(entry, version);
     let mut out = Writer::in_memory();
@@ -35,7 +35,7 @@ fn with_footer(out: Writer, version: u32) -> Vec<u8> {
     bytes
 }
 
-/// The payload that FUNCTION DUMP replies: each library as in a file.
+/// The payload of the reply to FUNCTION DUMP: each library as in a file.
 pub fn dump_functions<'a>(sources: impl Iterator<Item = &'a [u8]>, version: u32) -> Vec<u8> {
     let mut out = Writer::in_memory();
     let mut encoder = Encoder::new(&mut out, version, false);

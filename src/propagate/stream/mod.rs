@@ -44,7 +44,7 @@ use super::unit::{Output, Unit, select};
 /// The size of a block is a sixteenth of the backlog, within these bounds.
 const BLOCK_MIN: u64 = 16 << 10;
 const BLOCK_MAX: u64 = 64 << 10;
-/// Blocks that one call of [`Stream::trim`] frees at most.
+/// The maximum number of blocks that one call of [`Stream::trim`] frees.
 const TRIM_MAX: usize = 64;
 /// Offsets are sent as signed numbers. A stream that begins at or below this one can't reach their
 /// end.
@@ -130,7 +130,7 @@ pub struct Stream {
 #[derive(Debug, PartialEq, Eq)]
 pub struct OffsetTooLarge;
 
-/// What is held, and for which purpose.
+/// The kept bytes, and the reasons to keep them.
 impl Stream {
     /// Whether appended bytes are kept.
     pub fn is_open(&self) -> bool {
@@ -241,7 +241,7 @@ impl Stream {
                 self.memory -= first.memory();
             }
         }
-        // After a slow replica has left, the places of its blocks go, too.
+        // After a slow replica has left, the list of blocks is shrunk, too.
         if self.blocks.capacity() / 4 > self.blocks.len() {
             self.blocks.shrink_to(2 * self.blocks.len());
         }

@@ -121,7 +121,7 @@ fn trimming_stops_after_a_bounded_number_of_blocks() {
     assert_eq!(before - stream.histlen(), (TRIM_MAX * 16 * KB) as u64);
     while stream.trim() {}
     assert_eq!(stream.histlen(), 16 * KB as u64);
-    // Nor do the places of the blocks stay.
+    // The memory of the list of blocks is freed, too.
     assert!(stream.memory() < 34 * KB, "{}", stream.memory());
 }
 
@@ -236,7 +236,7 @@ impl Twin {
 #[derive(Clone, Debug)]
 enum Op {
     Append(usize),
-    /// At this fraction of the bytes that are kept.
+    /// A reader begins at this fraction of the kept bytes.
     Attach(f64),
     Pin(f64, i64),
     Read(usize, usize),

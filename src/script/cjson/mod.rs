@@ -173,7 +173,7 @@ fn integer(n: i64) -> Value {
 /// encode_sparse_array([convert[, ratio[, safe]]])
 fn encode_sparse_array(lua: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<MultiValue> {
     at_most(args, 3)?;
-    // As in Redis, what stands before a wrong argument is set.
+    // As in Redis, the arguments before a wrong one take effect.
     let convert = option_setting(lua, args, 1, &OFF_ON)?;
     change(settings, |s| {
         s.sparse_convert = convert.map_or(s.sparse_convert, |place| place == 1)
@@ -498,7 +498,7 @@ enum Kind {
     Colon,
     Comma,
     End,
-    /// Not a token, for this reason.
+    /// The text is not a token, for this reason.
     Error(&'static str),
 }
 

@@ -211,7 +211,7 @@ fn a_marked_table_is_an_array() {
     check(&lua, r#"cjson.encode(cjson.decode('[[],{}]'))"#, "[[],{}]");
 }
 
-/// With a stack of the same size as that of the server's thread.
+/// Runs the test with a stack of the size that the server's thread has.
 #[test]
 fn nesting_is_bounded() {
     let check_depths = || {

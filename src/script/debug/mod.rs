@@ -22,7 +22,7 @@
 //! - A child writes no file: it has no threads that would write the AOF, and its settings have no
 //!   save points.
 //!
-//! Limits: functions are not debugged (Redis neither), and while the debugger evaluates an
+//! Limits: functions are not debugged (nor are they in Redis), and while the debugger evaluates an
 //! expression it can't be interrupted.
 
 mod commands;
@@ -47,8 +47,8 @@ use crate::sys::{self, ticks};
 use crate::texts::{self, Words};
 use crate::util::number::parse_i64;
 
-/// Values are shown up to this number of bytes by default; the client may set at least the second
-/// number.
+/// The maximum number of bytes of a shown value by default, and the least number that the client
+/// may set.
 const SHOWN_MAX: usize = 256;
 const SHOWN_LEAST: usize = 60;
 /// The maximum number of breakpoints of a session.
@@ -89,7 +89,7 @@ pub struct Debugger {
 /// What the script does next.
 pub enum Next {
     GoOn,
-    /// It fails with this error.
+    /// The script fails with this error.
     Raise(&'static str),
 }
 
@@ -430,7 +430,7 @@ fn enter_child(server: &mut Server, c: &Client) {
     fork::set_up_child_signals();
     let own = c.conn.as_ref().map(|conn| conn.raw_fd());
     fork::close_sockets(own.as_slice());
-    // So that FLUSHALL does not save.
+    // Without save points, FLUSHALL does not save.
     server.config.save.clear();
 }
 

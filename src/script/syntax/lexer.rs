@@ -26,7 +26,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub struct Token {
     pub kind: Kind,
-    /// Its beginning and end in the source.
+    /// The token's beginning and end in the source.
     pub start: usize,
     pub end: usize,
 }

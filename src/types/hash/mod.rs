@@ -68,11 +68,11 @@ pub struct HashLimits {
 /// What happens to the time to live of a field that is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FieldTtl {
-    /// It stays as it is.
+    /// The time to live stays as it is.
     Keep,
-    /// It is removed.
+    /// The time to live is removed.
     Clear,
-    /// It is set to this Unix time in milliseconds.
+    /// The field expires at this Unix time in milliseconds.
     At(i64),
 }
 

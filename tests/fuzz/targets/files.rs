@@ -14,7 +14,7 @@ use aeris::types::set::SetLimits;
 use aeris::types::zset::ZsetLimits;
 use aeris::types::{Key, New, free_effort, memory_bytes, next_field_expiry};
 
-/// So small that both packed values and tables come about.
+/// The limits are so small that inputs lead to both packed values and tables.
 fn limits() -> Limits {
     let (max_entries, max_value, seed) = (4, 64, HashSeed::new([1, 2]));
     Limits {
@@ -48,7 +48,8 @@ const CHECKS: Checks = Checks {
     skip_checksum: false,
 };
 
-/// A value that was accepted is whole: it can be weighed, and written so that it is accepted again.
+/// Checks that an accepted value is complete: its memory can be computed, and its DUMP is accepted
+/// again.
 fn use_value(kind: u8, value: New) {
     let key = Key::new(b"key", kind, 0, None, value);
     let bytes = dump(key.as_ref(), VERSION_REDIS_MAX, true);
@@ -75,7 +76,7 @@ fn use_value(kind: u8, value: New) {
 
 /// The payload of RESTORE without its footer.
 pub fn payload(bytes: &[u8]) {
-    // Most faults have a text; to show it must be safe, too.
+    // Formatting a fault must not panic, either.
     if let Err(fault) = restore(VERSION_REDIS_MAX, bytes, limits(), &mut 0, use_value) {
         assert!(!fault.to_string().is_empty());
     }
@@ -83,7 +84,7 @@ pub fn payload(bytes: &[u8]) {
         .map(|(version, body)| restore(version, body, limits(), &mut 0, use_value));
 }
 
-/// A reader of a whole file that believes nothing.
+/// Receives the parts of a whole file, and checks the offsets that the walk reports.
 struct Witness {
     len: u64,
 }
@@ -171,7 +172,7 @@ pub fn aof(bytes: &[u8]) {
     }
 }
 
-/// A manifest means the same when it is written again, and takes new files.
+/// A manifest that is written and read again is the same, and new files can be added to it.
 pub fn manifest(bytes: &[u8]) {
     let Ok(mut manifest) = Manifest::parse(bytes) else {
         return;
@@ -181,7 +182,7 @@ pub fn manifest(bytes: &[u8]) {
         .chain(&manifest.history)
         .map(|part| part.name.len())
         .max();
-    // Lines have a limit, and so have numbers.
+    // The length of a line and the numbers of files are limited.
     let Some(0..=200) = longest.filter(|_| manifest.incr_seq < i64::MAX) else {
         return;
     };

@@ -18,7 +18,8 @@ fn texts<'a>(elements: impl Iterator<Item = Element<'a>>) -> Vec<Vec<u8>> {
     elements.map(|element| element.to_vec()).collect()
 }
 
-/// The first byte says whether the header is made to fit: mutations seldom get through otherwise.
+/// Corrects the header if the first byte is odd, since mutated bytes would seldom be accepted
+/// otherwise.
 fn with_header(bytes: &[u8], count_at: usize) -> Vec<u8> {
     let Some((&mode, bytes)) = bytes.split_first() else {
         return Vec::new();
@@ -65,7 +66,7 @@ pub fn listpack(bytes: &[u8]) {
     assert!(twin.is_empty());
 }
 
-/// The values that a listpack may become: what is accepted can be looked up and changed.
+/// The types whose values are listpacks: an accepted value can be read and changed.
 fn values_of(listpack: &Listpack) {
     let max_value = 64;
     for max_entries in [0, 512] {
@@ -167,8 +168,8 @@ pub fn zipmap(bytes: &[u8]) {
     values_of(&listpack);
 }
 
-/// A string that passes for a HyperLogLog: the first byte chooses its encoding, the rest are its
-/// registers.
+/// A string with a valid header of a HyperLogLog: the first byte chooses its encoding, the rest are
+/// its registers.
 pub fn hll(bytes: &[u8]) {
     hll::is_hll(bytes);
     let Some((&mode, registers)) = bytes.split_first() else {

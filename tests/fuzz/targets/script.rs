@@ -1,7 +1,7 @@
 //! The libraries of scripts that read bytes, and the values of scripts as replies.
 //!
 //! Each target is a script that gets the input as `ARGV[1]`, since errors of the libraries are
-//! Lua's. A script answers with what must not be, or with nothing.
+//! Lua's. A script returns a text that describes a fault, or nothing.
 
 use std::cell::RefCell;
 

@@ -83,8 +83,8 @@ fn hear(pieces: &[&[u8]], limits: Limits) -> Heard {
     connection.heard
 }
 
-/// A message means the same wherever it is split. The first byte chooses whether the client is
-/// authenticated.
+/// A message gives the same commands wherever it is split. The first byte chooses whether the
+/// client is authenticated.
 pub fn resp(bytes: &[u8]) {
     let Some((&mode, message)) = bytes.split_first() else {
         return;
@@ -119,7 +119,7 @@ pub fn inline(bytes: &[u8]) {
 /// unchanged.
 pub fn config(bytes: &[u8]) {
     let lower = bytes.to_ascii_lowercase();
-    // These reach for the file system.
+    // These settings access the file system.
     let banned: [&[u8]; 2] = [b"include", b"dir"];
     if banned
         .iter()
@@ -176,7 +176,8 @@ pub fn glob(bytes: &[u8]) {
     assert_ne!(glob_match(b"*", text), text.is_empty());
 }
 
-/// Integers, doubles and sizes in bytes: what is accepted comes back from its own text.
+/// Integers, doubles and sizes in bytes: an accepted number is printed as a text that is read as
+/// the same number.
 pub fn number(bytes: &[u8]) {
     if let Some(int) = parse_i64(bytes) {
         assert_eq!(int.to_string().as_bytes(), bytes);

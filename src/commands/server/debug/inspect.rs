@@ -79,7 +79,7 @@ fn serialized_len(entry: KeyRef) -> usize {
         ValueRef::Int(n) => integer_len(n).unwrap_or_else(|| string_len(IntBuf::new().format(n))),
         ValueRef::Str(bytes) => string_len(bytes),
         ValueRef::Obj(Value::Str(raw)) => string_len(raw.bytes()),
-        // Counted as a quicklist of one node.
+        // A listpack counts as a quicklist of one node.
         ValueRef::Obj(Value::List(List::Listpack(listpack))) => 2 + string_len(listpack.as_bytes()),
         ValueRef::Obj(Value::Zset(Zset::Listpack(listpack))) => string_len(listpack.as_bytes()),
         ValueRef::Obj(Value::Set(Set::Intset(ints))) => string_len(ints.as_bytes()),
