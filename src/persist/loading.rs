@@ -145,6 +145,17 @@ pub enum Place<'a> {
     Aside(&'a mut DataSet),
 }
 
+impl Place<'_> {
+    /// The database of this index.
+    #[inline]
+    fn db<'d>(&'d mut self, server: &'d mut Server, index: u32) -> &'d mut Db {
+        match self {
+            Place::Server => &mut server.data.dbs[index as usize],
+            Place::Aside(data) => &mut data.dbs[index as usize],
+        }
+    }
+}
+
 /// The server while it loads. At the start it has the event loop and runs whole turns of it. In a
 /// command (DEBUG RELOAD) it has none, and lets the loop serve the sockets as a busy script does.
 pub struct Live<'a> {
@@ -278,11 +289,14 @@ pub struct Keyspace<'l, 'a> {
     db: u32,
     now_ms: i64,
     counts: Counts,
-    waiting: VecDeque<(u64, Key)>,
+    waiting: Waiting,
     history: HistoryFields,
     /// The reason why the load ended although the file is not damaged.
     ended: Option<LoadError>,
 }
+
+/// Keys with their hashes, before they are in the table.
+type Waiting = VecDeque<(u64, Key)>;
 
 /// The AUX fields of a [`Position`].
 #[derive(Default)]
@@ -333,16 +347,6 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         }
     }
 
-    /// The database that is being filled.
-    #[inline]
-    fn db<'d>(&'d mut self, server: &'d mut Server) -> &'d mut Db {
-        let db = self.db as usize;
-        match &mut self.place {
-            Place::Server => &mut server.data.dbs[db],
-            Place::Aside(data) => &mut data.dbs[db],
-        }
-    }
-
     /// The 24 bits of the key's last use.
     #[inline]
     fn stamp(&self, server: &Server, meta: Meta) -> u32 {
@@ -366,11 +370,12 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         value: New,
     ) -> Result<()> {
         let lru = self.stamp(server, meta);
-        let db = self.db(server);
+        let db = self.place.db(server, self.db);
         let hash = db.keys.hash(name);
         db.keys.prefetch_bucket(hash);
         if self.waiting.len() == AHEAD {
-            self.put_first(server)?;
+            Self::put_first(db, &mut self.waiting, self.options.replace)?;
+            self.counts.loaded += 1;
         }
         let entry = Key::new(name, kind, lru, meta.expire_at, value);
         self.waiting.push_back((hash, entry));
@@ -378,22 +383,19 @@ impl<'l, 'a> Keyspace<'l, 'a> {
     }
 
     /// Inserts the key that has waited longest into the table.
-    #[inline]
-    fn put_first(&mut self, server: &mut Server) -> Result<()> {
-        let Some((hash, entry)) = self.waiting.pop_front() else {
+    #[inline(always)]
+    fn put_first(db: &mut Db, waiting: &mut Waiting, replace: bool) -> Result<()> {
+        let Some((hash, entry)) = waiting.pop_front() else {
             return Ok(());
         };
-        if let Some(old) = self.db(server).insert(hash, entry)
-            && !self.options.replace
-        {
-            return corrupt(format!(
+        match db.insert(hash, entry) {
+            Some(old) if !replace => corrupt(format!(
                 "RDB has duplicated key '{}' in DB {}",
                 old.as_ref().key().escape_ascii(),
-                self.db
-            ));
+                db.index
+            )),
+            _ => Ok(()),
         }
-        self.counts.loaded += 1;
-        Ok(())
     }
 
     /// Whether the key has expired. Removes expired fields.
@@ -435,8 +437,10 @@ impl<'l, 'a> Keyspace<'l, 'a> {
     /// Inserts all waiting keys into the table.
     fn settle(&mut self) -> Result<()> {
         let mut live = self.live.borrow_mut();
+        let db = self.place.db(live.server, self.db);
         while !self.waiting.is_empty() {
-            self.put_first(live.server)?;
+            Self::put_first(db, &mut self.waiting, self.options.replace)?;
+            self.counts.loaded += 1;
         }
         Ok(())
     }
@@ -515,7 +519,7 @@ impl Sink for Keyspace<'_, '_> {
     fn resize_db(&mut self, keys: u64, _: u64, plausible: u64) {
         let keys = usize::try_from(keys.min(plausible)).unwrap_or(0);
         let mut live = self.live.borrow_mut();
-        let db = self.db(live.server);
+        let db = self.place.db(live.server, self.db);
         let total = db.len().saturating_add(keys);
         db.keys.reserve(total);
     }
@@ -572,7 +576,9 @@ impl Sink for Keyspace<'_, '_> {
         let mut live = self.live.borrow_mut();
         let server = &mut *live.server;
         self.add(server, name, meta, kind, value)?;
-        delay(server.config.key_load_delay);
+        if server.config.key_load_delay != 0 {
+            delay(server.config.key_load_delay);
+        }
         if server.shutdown.now {
             return Err(Fault::Read(io::ErrorKind::Interrupted.into()));
         }

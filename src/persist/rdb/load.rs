@@ -170,14 +170,9 @@ struct Walk<'w, 'r, 's, S> {
 
 impl<S: Sink> Walk<'_, '_, '_, S> {
     fn run(&mut self) -> Result<()> {
-        let mut begun = false;
+        let mut code = self.head()?;
+        self.sink.keys_begin(code != opcode::EOF)?;
         loop {
-            self.step(Step::Type);
-            let code = self.decoder.reader.get_u8()?;
-            if !begun && !is_before_keys(code) {
-                begun = true;
-                self.sink.keys_begin(code != opcode::EOF)?;
-            }
             if code < opcode::HASH_TEMPLATE {
                 self.key(code)?;
                 self.meta = Meta::default();
@@ -186,11 +181,30 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
             } else {
                 self.opcode(code)?;
             }
-            let offset = self.decoder.reader.offset();
-            if offset >= self.decoder.next_tick {
-                self.decoder.next_tick = self.sink.tick(offset);
-            }
+            code = self.code()?;
         }
+    }
+
+    /// Reads the parts before the first key, and the first byte behind them.
+    fn head(&mut self) -> Result<u8> {
+        loop {
+            let code = self.code()?;
+            if !is_before_keys(code) {
+                return Ok(code);
+            }
+            self.opcode(code)?;
+        }
+    }
+
+    /// Reads the first byte of the next part, after a tick if one is due.
+    #[inline(always)]
+    fn code(&mut self) -> Result<u8> {
+        let offset = self.decoder.reader.offset();
+        if offset >= self.decoder.next_tick {
+            self.decoder.next_tick = self.sink.tick(offset);
+        }
+        self.step(Step::Type);
+        Ok(self.decoder.reader.get_u8()?)
     }
 
     #[inline]
