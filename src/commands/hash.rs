@@ -8,7 +8,7 @@
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
-use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
+use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor, reply_nothing_found};
 use crate::commands::random_elements;
 use crate::db::Ttl;
 use crate::ds::listpack::Element;
@@ -418,29 +418,25 @@ fn hrandfield(ctx: &mut Ctx) -> CmdResult {
 
 /// HSCAN key cursor [MATCH pattern] [COUNT count] [NOVALUES]
 fn hscan(ctx: &mut Ctx) -> CmdResult {
-    let mut cursor = parse_cursor(ctx.argv[2])?;
+    let cursor = parse_cursor(ctx.argv[2])?;
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
     let reply = &mut ctx.client.reply;
     let Some(hash) = hash else {
-        reply.array(2);
-        reply.bulk(b"0");
-        reply.array(0);
+        reply_nothing_found(reply);
         return Ok(());
     };
     let options = ScanOptions::parse(ctx.argv, 3, ScanOf::Fields)?;
     let mut found = Vec::new();
     let mut seen = 0;
-    for _ in 0..options.max_buckets() {
-        cursor = hash.scan(cursor, |field, value| {
+    let cursor = options.walk(cursor, |cursor| {
+        let next = hash.scan(cursor, |field, value| {
             seen += 1;
             if options.matches(field.text(&mut IntBuf::new())) {
                 found.push((field, value));
             }
         });
-        if cursor == 0 || seen >= options.count {
-            break;
-        }
-    }
+        (next, seen)
+    });
     reply.array(2);
     reply.bulk(IntBuf::new().format(cursor));
     reply.array(if options.no_values {

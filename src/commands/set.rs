@@ -7,7 +7,7 @@
 use crate::client::Client;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
-use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
+use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor, reply_nothing_found};
 use crate::commands::hash::bulk;
 use crate::commands::random_elements;
 use crate::db::Ttl;
@@ -369,29 +369,25 @@ fn propagate_srem(ctx: &mut Ctx, key: &[u8], members: &[Vec<u8>]) {
 
 /// SSCAN key cursor [MATCH pattern] [COUNT count]
 fn sscan(ctx: &mut Ctx) -> CmdResult {
-    let mut cursor = parse_cursor(ctx.argv[2])?;
+    let cursor = parse_cursor(ctx.argv[2])?;
     let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
     let reply = &mut ctx.client.reply;
     let Some(set) = set else {
-        reply.array(2);
-        reply.bulk(b"0");
-        reply.array(0);
+        reply_nothing_found(reply);
         return Ok(());
     };
     let options = ScanOptions::parse(ctx.argv, 3, ScanOf::Members)?;
     let mut found = Vec::new();
     let mut seen = 0;
-    for _ in 0..options.max_buckets() {
-        cursor = set.scan(cursor, |member| {
+    let cursor = options.walk(cursor, |cursor| {
+        let next = set.scan(cursor, |member| {
             seen += 1;
             if options.matches(member.text(&mut IntBuf::new())) {
                 found.push(member);
             }
         });
-        if cursor == 0 || seen >= options.count {
-            break;
-        }
-    }
+        (next, seen)
+    });
     reply.array(2);
     reply.bulk(IntBuf::new().format(cursor));
     reply.array(found.len());

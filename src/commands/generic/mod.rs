@@ -32,7 +32,7 @@ use names::{
 };
 pub use object::refcount;
 use object::{object_encoding, object_freq, object_help, object_idletime, object_refcount};
-pub use scan::{ScanOf, ScanOptions, parse_cursor};
+pub use scan::{ScanOf, ScanOptions, parse_cursor, reply_nothing_found};
 use scan::{keys, scan};
 use wait::{wait, waitaof};
 

@@ -4,6 +4,7 @@
 //! `ds::hashtable`. A call continues, bucket by bucket, until it has COUNT keys or has visited ten
 //! times that number of buckets, so that a nearly empty table does not block the loop.
 
+use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
 use crate::texts::Words;
@@ -99,10 +100,26 @@ impl<'a> ScanOptions<'a> {
         self.pattern.is_none_or(|pattern| glob_match(pattern, name))
     }
 
-    /// The maximum number of buckets that one call visits.
-    pub fn max_buckets(&self) -> usize {
-        self.count.saturating_mul(10)
+    /// Scans from a cursor on until `count` elements, or ten times that number of buckets, were
+    /// seen. `bucket` scans one bucket, and returns the next cursor and the number of elements so
+    /// far. Returns the cursor of the reply.
+    pub fn walk(&self, mut cursor: u64, mut bucket: impl FnMut(u64) -> (u64, usize)) -> u64 {
+        for _ in 0..self.count.saturating_mul(10) {
+            let seen;
+            (cursor, seen) = bucket(cursor);
+            if cursor == 0 || seen >= self.count {
+                break;
+            }
+        }
+        cursor
     }
+}
+
+/// The reply of SSCAN, HSCAN and ZSCAN for a key that does not exist.
+pub fn reply_nothing_found(reply: &mut ReplyBuf) {
+    reply.array(2);
+    reply.bulk(b"0");
+    reply.array(0);
 }
 
 fn parse_count(text: &[u8]) -> Result<usize, Error> {
@@ -128,7 +145,7 @@ fn parse_type(name: &[u8], words: Words) -> Result<Option<Type>, Error> {
 
 /// SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]
 pub fn scan(ctx: &mut Ctx) -> CmdResult {
-    let mut cursor = parse_cursor(ctx.argv[1])?;
+    let cursor = parse_cursor(ctx.argv[1])?;
     let options = ScanOptions::parse(ctx.argv, 2, ScanOf::Keys(ctx.server.config.words()))?;
     let wanted = |entry: KeyRef| {
         options.matches(entry.key()) && options.kind.is_none_or(|kind| kind == Some(type_of(entry)))
@@ -137,8 +154,8 @@ pub fn scan(ctx: &mut Ctx) -> CmdResult {
     let mut seen = 0;
     let mut found: Vec<KeyRef> = Vec::new();
     let mut expired: Vec<Box<[u8]>> = Vec::new();
-    for _ in 0..options.max_buckets() {
-        cursor = server.data.dbs[db as usize].keys.scan(cursor, |entry| {
+    let cursor = options.walk(cursor, |cursor| {
+        let next = server.data.dbs[db as usize].keys.scan(cursor, |entry| {
             seen += 1;
             match wanted(entry) {
                 true if server.is_expired(entry) => expired.push(entry.key().into()),
@@ -146,10 +163,8 @@ pub fn scan(ctx: &mut Ctx) -> CmdResult {
                 false => {}
             }
         });
-        if cursor == 0 || seen >= options.count {
-            break;
-        }
-    }
+        (next, seen)
+    });
     let reply = &mut ctx.client.reply;
     reply.array(2);
     let mut digits = IntBuf::new();

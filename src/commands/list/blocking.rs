@@ -50,9 +50,6 @@ fn bpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
 
 /// Blocks the client until one of `keys` is a list.
 fn wait_for_list(ctx: &mut Ctx, keys: &[&[u8]], deadline_ms: i64) {
-    if ctx.client.has(flag::DENY_BLOCKING) {
-        return ctx.client.reply.null_array();
-    }
     block_for_keys(
         ctx.server,
         ctx.client,

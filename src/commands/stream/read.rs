@@ -11,7 +11,6 @@
 use super::pending::{propagate_claim, propagate_place};
 use super::*;
 use crate::client::blocked::BlockKind;
-use crate::client::flag;
 use crate::command::ctx::CmdResult;
 use crate::ds::stream::StreamLog;
 use crate::error::said;
@@ -205,13 +204,9 @@ fn before_last_entry(stream: &Stream) -> StreamId {
     last.and_then(|id| id.prev()).unwrap_or(StreamId::MIN)
 }
 
-/// There are no entries: blocks if BLOCK was given and blocking is allowed, otherwise replies with
-/// null.
+/// There are no entries: blocks if BLOCK was given, otherwise replies with null.
 fn wait_or_null(ctx: &mut Ctx, options: &Options, keys: &[&[u8]], froms: &[From]) {
-    let Some(deadline_ms) = options
-        .deadline_ms
-        .filter(|_| !ctx.client.has(flag::DENY_BLOCKING))
-    else {
+    let Some(deadline_ms) = options.deadline_ms else {
         return ctx.client.reply.null_array();
     };
     let ids_at = options.keys_at + options.streams;

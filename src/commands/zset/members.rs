@@ -6,10 +6,9 @@
 //! if there is no member. All are propagated as ZPOPMIN or ZPOPMAX of the key that was popped from.
 
 use crate::client::blocked::BlockKind;
-use crate::client::flag;
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
-use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor};
+use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor, reply_nothing_found};
 use crate::commands::random_elements;
 use crate::commands::zset::{members_removed, read_zset, reply_member, write_zset};
 use crate::db::Ttl;
@@ -478,12 +477,8 @@ fn bzpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
     Ok(())
 }
 
-/// Blocks until one of `keys` is a sorted set. Where blocking is not allowed, replies as after the
-/// timeout.
+/// Blocks the client until one of `keys` is a sorted set.
 fn wait_for_zset(ctx: &mut Ctx, keys: &[&[u8]], deadline_ms: i64) {
-    if ctx.client.has(flag::DENY_BLOCKING) {
-        return ctx.client.reply.null_array();
-    }
     block_for_keys(
         ctx.server,
         ctx.client,
@@ -543,13 +538,11 @@ fn zrandmember_with_count(ctx: &mut Ctx) -> CmdResult {
 
 /// ZSCAN key cursor [MATCH pattern] [COUNT count] [NOSCORES]
 pub fn zscan(ctx: &mut Ctx) -> CmdResult {
-    let mut cursor = parse_cursor(ctx.argv[2])?;
+    let cursor = parse_cursor(ctx.argv[2])?;
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
     let reply = &mut ctx.client.reply;
     let Some(zset) = zset else {
-        reply.array(2);
-        reply.bulk(b"0");
-        reply.array(0);
+        reply_nothing_found(reply);
         return Ok(());
     };
     let options = ScanOptions::parse(ctx.argv, 3, ScanOf::Scores)?;
@@ -557,8 +550,8 @@ pub fn zscan(ctx: &mut Ctx) -> CmdResult {
     let mut found = ReplyBuf::new(reply.resp3);
     let (mut seen, mut len) = (0, 0);
     let in_tree = matches!(zset, Zset::Tree(_));
-    for _ in 0..options.max_buckets() {
-        cursor = zset.scan(cursor, |member, score| {
+    let cursor = options.walk(cursor, |cursor| {
+        let next = zset.scan(cursor, |member, score| {
             seen += 1;
             if options.matches(member) {
                 found.bulk(member);
@@ -569,10 +562,8 @@ pub fn zscan(ctx: &mut Ctx) -> CmdResult {
                 }
             }
         });
-        if cursor == 0 || seen >= options.count {
-            break;
-        }
-    }
+        (next, seen)
+    });
     reply.array(2);
     reply.bulk(cursor.to_string().as_bytes());
     reply.array(len);

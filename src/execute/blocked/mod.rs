@@ -13,9 +13,8 @@
 //! deadline. If it writes (BLMOVE), the keys that it made ready are appended to the queue.
 //!
 //! A blocking command reads its arguments, the timeout among them ([`deadline_from_seconds`]), and
-//! tries. If it finds nothing, it replies with null when the client must not block
-//! (`flag::DENY_BLOCKING`: EXEC, scripts); otherwise it calls [`block_for_keys`] and returns
-//! without a reply. It keeps no state between two runs.
+//! tries. If it finds nothing, it calls [`block_for_keys`], which replies with null when the client
+//! must not block (`flag::DENY_BLOCKING`: EXEC, scripts). It keeps no state between two runs.
 //!
 //! A client's place in the queue is a ticket: a number that grows with each client that begins to
 //! wait. Each key has its clients sorted by ticket. A plain list of clients would have to be
@@ -111,7 +110,8 @@ fn deadline(server: &Server, timeout_ms: i64) -> Result<i64, Error> {
 
 /// Blocks a client until one of `keys` holds a value of the type that `kind` names; then `argv`
 /// runs again. `deadline_ms` 0 means for ever. With `on_nokey` it also runs again when a key is
-/// deleted or changes its type (XREADGROUP, whose group is gone with its key).
+/// deleted or changes its type (XREADGROUP, whose group is gone with its key). A client that must
+/// not block gets the reply of a timeout.
 pub fn block_for_keys(
     server: &mut Server,
     c: &mut Client,
@@ -121,6 +121,9 @@ pub fn block_for_keys(
     deadline_ms: i64,
     on_nokey: bool,
 ) {
+    if c.has(flag::DENY_BLOCKING) {
+        return c.reply.null_array();
+    }
     let new_place = (server.blocked.last_ticket + 1, deadline_ms);
     let (ticket, deadline_ms) = match server.blocked.place.filter(|_| c.has(flag::REEXECUTE)) {
         Some(old_place) => old_place,
