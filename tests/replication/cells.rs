@@ -2,7 +2,7 @@
 //! snapshot, and the events that follow.
 
 use crate::load;
-use crate::nodes::{Kind, Logs, Node, wait_in_step, wait_same};
+use crate::nodes::{Kind, Logs, Node, wait_for, wait_in_step, wait_same};
 
 /// What happens after the first sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +30,14 @@ pub struct Cell {
     pub story: Story,
 }
 
+/// The values of `repl-diskless-load`.
+const LOADS: [&str; 4] = ["disabled", "on-empty-db", "swapdb", "flush-before-load"];
+
+/// Whether a server has this value of `repl-diskless-load`.
+fn knows(kind: Kind, load: &str) -> bool {
+    load != "flush-before-load" || matches!(kind, Kind::Aeris | Kind::Valkey9)
+}
+
 impl Cell {
     /// All of the matrix.
     pub fn all() -> Vec<Cell> {
@@ -38,7 +46,12 @@ impl Cell {
             for (we_are_primary, diskless) in
                 [(true, false), (true, true), (false, false), (false, true)]
             {
-                for load in ["disabled", "on-empty-db", "swapdb"] {
+                let replica = match we_are_primary {
+                    true => peer,
+                    false => Kind::Aeris,
+                };
+                let loads = LOADS.iter().filter(|load| knows(replica, load));
+                for load in loads.copied() {
                     for story in [
                         Story::Partial,
                         Story::Promotion,
@@ -91,7 +104,12 @@ impl Cell {
             "--repl-diskless-sync",
             diskless,
             "--repl-diskless-load",
-            self.load,
+            // It is the replica's; the other server may not have it.
+            if knows(kind, self.load) {
+                self.load
+            } else {
+                "disabled"
+            },
             "--appendonly",
             aof,
             // The files of a test need not survive the machine.
@@ -217,6 +235,12 @@ impl Pair {
     fn restart_by_aof(&mut self) {
         let replicaof = self.replicaof();
         let args = replicaof.each_ref().map(String::as_str);
+        // The base that has the loaded snapshot may still be written.
+        let replica = &mut self.replica;
+        wait_for("its AOF is complete", || {
+            replica.number("aof_rewrite_in_progress") == 0
+                && replica.number("aof_rewrite_scheduled") == 0
+        });
         self.replica.peer.kill();
         self.load(1);
         self.replica.start_again(&args);
