@@ -21,7 +21,7 @@ REDIS_NAMES = redis-server redis-check-rdb redis-check-aof
 
 N       ?= 2
 
-.PHONY: all run test check compat compat-long interop bench suite suite-long fuzz asan crash chaos miri lesson-diff exercise soak install install-redis-names help
+.PHONY: all run test check compat compat-long interop bench suite suite-long fuzz asan crash chaos miri page lesson-diff exercise soak install install-redis-names help
 .NOTPARALLEL:
 
 all:            ## build the server (release)
@@ -88,6 +88,10 @@ chaos: peers    ## five servers, cut links, stopped and killed processes, full d
 miri:           ## the same under Miri, which detects undefined behaviour (a quarter of an hour)
 	@tools/nightly.sh miri
 	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-permissive-provenance" $(CARGO) +nightly miri test --no-default-features --lib -- ds:: --skip commands::
+
+page:           ## pictures of the live page in headless Chromium (target/page), and no errors in it; needs chromium
+	cargo build --bin aeris-server
+	python3 -B tools/page/shots.py --server target/debug/aeris-server --out target/page
 
 lesson-diff:    ## what lesson N adds to the one before (make lesson-diff N=4)
 	@diff -u ae/lessons/$$(printf %02d $$(($(N) - 1)))_*.rs ae/lessons/$$(printf %02d $(N))_*.rs || true

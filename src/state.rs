@@ -29,6 +29,7 @@ use crate::observe::commandlog::CommandLogs;
 use crate::observe::hotkeys::HotKeys;
 use crate::observe::latency::Latency;
 use crate::observe::stats::Stats;
+use crate::observe::turns::Turns;
 use crate::persist::aof::Aof;
 use crate::persist::child::{Child, Forks};
 use crate::persist::loading::{Loading, Progress};
@@ -82,6 +83,8 @@ pub struct Server {
     pub net: Net,
     /// The connections of the monitor port.
     pub visits: Visits,
+    /// The last turns, while the monitor port is open.
+    pub turns: Option<Box<Turns>>,
     /// The outgoing connections.
     pub links: Links,
     /// The sockets of the link to the primary.

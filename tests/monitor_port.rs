@@ -5,7 +5,7 @@ mod common;
 
 use common::{Peer, find_peer, free_port};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -374,4 +374,62 @@ fn clients_that_do_not_read_do_no_harm() {
     }) {
         assert!(Instant::now() < deadline, "no place became free");
     }
+}
+
+/// The page has the figures without script, and names from clients are text in it.
+#[test]
+fn the_page_is_readable_without_script() {
+    let it = Monitored::start(&["--proc-title-template", "<b>{title}</b>"]);
+    let reply = it.get("/", "");
+    assert_eq!(reply.status, 200);
+    assert!(reply.head.contains("text/html; charset=utf-8"));
+    let port = format!("port {}", it.server.port);
+    for part in [
+        port.as_str(),
+        ">master<",
+        "http-equiv=\"refresh\"",
+        "keys and values",
+    ] {
+        assert!(reply.body.contains(part), "{part}");
+    }
+    assert!(!reply.body.contains("{{"));
+    let reply = it.get("/live.json", "");
+    let live: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
+    assert_eq!(live["info"]["role"], "master");
+    assert!(live["totals"]["turns"].as_u64().is_some_and(|n| n > 0));
+}
+
+/// Reads the next event of a stream.
+fn read_event(stream: &mut impl BufRead) -> serde_json::Value {
+    loop {
+        let mut line = String::new();
+        assert!(stream.read_line(&mut line).expect("a line") > 0, "ended");
+        if let Some(data) = line.strip_prefix("data: ") {
+            return serde_json::from_str(data).expect("JSON");
+        }
+    }
+}
+
+#[test]
+fn events_bring_each_turn_once() {
+    let it = Monitored::start(&[]);
+    let mut stream = it.connect();
+    let request = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request).expect("sent");
+    let mut stream = BufReader::new(stream);
+    let mut c = it.server.connect();
+    let (mut last_us, mut commands) = (0, 0);
+    for _ in 0..4 {
+        c.line("SET a 1");
+        let live = read_event(&mut stream);
+        for turn in live["turns"].as_array().expect("turns") {
+            let began_us = turn[0].as_i64().expect("a time");
+            assert!(began_us > last_us, "{began_us} after {last_us}");
+            last_us = began_us;
+        }
+        let now = live["totals"]["commands"].as_u64().expect("a number");
+        assert!(now >= commands);
+        commands = now;
+    }
+    assert!(last_us > 0 && commands > 0);
 }

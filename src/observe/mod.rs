@@ -10,3 +10,4 @@ pub mod memory_report;
 pub mod monitor;
 pub mod redact;
 pub mod stats;
+pub mod turns;

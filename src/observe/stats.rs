@@ -184,8 +184,8 @@ impl Stats {
             .sample(self.eventloop_us, self.eventloop_cycles, 1);
     }
 
-    /// Counts a turn that has ended.
-    pub fn turn_ended(&mut self, now_us: i64) {
+    /// Counts a turn that has ended. Returns its duration in microseconds.
+    pub fn turn_ended(&mut self, now_us: i64) -> u64 {
         let us = (now_us - self.turn_began_us).max(0) as u64;
         self.eventloop_cycles += 1;
         self.eventloop_us += us;
@@ -194,6 +194,7 @@ impl Stats {
             .commands_processed
             .saturating_sub(self.turn_began_commands);
         self.turn_max_commands = self.turn_max_commands.max(commands);
+        us
     }
 
     /// Sets counters and rates to zero. Peaks of memory stay.

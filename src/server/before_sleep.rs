@@ -161,9 +161,12 @@ fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Records the duration of the turn, for INFO.
+/// Records the duration of the turn, for INFO and the live page.
 fn end_turn(server: &mut Server) {
     if server.stats.turn_began_us != 0 {
-        server.stats.turn_ended(crate::clock::unix_us());
+        let us = server.stats.turn_ended(crate::clock::unix_us());
+        if let Some(turns) = &mut server.turns {
+            turns.add(&server.stats, &server.clock, us);
+        }
     }
 }

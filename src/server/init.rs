@@ -59,6 +59,7 @@ impl Server {
             key_clients: (0..databases).map(|_| Default::default()).collect(),
             net: Net::new(),
             visits: Default::default(),
+            turns: (config.monitor_port != 0).then(Default::default),
             links: Default::default(),
             primary_link: Default::default(),
             migrations: Default::default(),

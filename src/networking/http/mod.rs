@@ -3,9 +3,11 @@
 //! ```text
 //!   accept_common ─> accept ─> Visit { input, output }
 //!   read_handler ─> input ─> request::parse ─> route ─┬─ /metrics ─> metrics::render
-//!                                                     └─ /healthz ─> health::report
+//!                                                     ├─ /healthz ─> health::report
+//!                                                     └─ /, /live.json, /events ─> live
 //!   output ─> flush ─> socket;  full: write_handler goes on
-//!   timer_handler, once a second: closes connections that have been idle for too long
+//!   timer_handler, twice a second: a snapshot for each reader of /events,
+//!                                  closes connections that have been idle for too long
 //! ```
 //!
 //! Its connections are no clients: they run no commands, have no user and are not in CLIENT LIST.
@@ -16,13 +18,15 @@
 //! requests are not authenticated.
 //!
 //! **Invariant:** a connection has at most one reply under way; the next request is parsed when it
-//! has been sent. So a client that does not read costs one reply.
+//! has been sent. So a client that does not read costs one reply. A reader of /events that has not
+//! taken the last snapshot gets no further one until it has; then it gets what it missed.
 //! **Limits:** [`VISITS`] connections; a further one is closed at once. Idle ones are closed after
 //! [`IDLE_MS`].
 
 mod exposition;
 mod fields;
 mod health;
+mod live;
 mod metrics;
 mod request;
 
@@ -41,8 +45,8 @@ use crate::state::Server;
 const VISITS: usize = 32;
 /// The time after which a connection without traffic is closed, in milliseconds.
 const IDLE_MS: i64 = 60_000;
-/// The interval of the check for idle connections.
-const TICK: Duration = Duration::from_secs(1);
+/// The interval of snapshots, and of the check for idle connections.
+const TICK: Duration = Duration::from_millis(500);
 /// The maximum number of bytes of one read.
 const READ_BYTES: usize = 4096;
 
@@ -58,6 +62,8 @@ struct Visit {
     /// The bytes of `output` that have been sent.
     sent: usize,
     close_after_reply: bool,
+    /// A reader of /events: the time up to which it has seen turns, Unix microseconds.
+    events: Option<i64>,
     /// There was no room for more input: the socket is to be read again.
     unread: bool,
     /// Unix time in milliseconds of the last read or write.
@@ -106,6 +112,7 @@ pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepte
         output: Vec::new(),
         sent: 0,
         close_after_reply: false,
+        events: None,
         unread: false,
         active_ms: server.clock.now_ms,
     }));
@@ -179,12 +186,23 @@ fn serve(server: &mut Server, visit: &mut Visit) -> io::Result<()> {
         if visit.close_after_reply {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
+        if visit.events.is_some() {
+            // Nothing is expected from a reader of /events; the timer goes on.
+            visit.input.clear();
+            return Ok(());
+        }
         match request::parse(&visit.input, visit.from_here) {
             Ok(None) => return Ok(()),
             Ok(Some((request, length))) => {
                 visit.input.drain(..length);
                 visit.close_after_reply = !request.keep_alive;
-                visit.output = reply_to(server, &request);
+                if request.path == "/events" && !request.head_only {
+                    visit.close_after_reply = false;
+                    visit.events = Some(server.clock.now_us);
+                    visit.output = first_event(server);
+                } else {
+                    visit.output = reply_to(server, &request);
+                }
             }
             Err(status) => {
                 visit.close_after_reply = true;
@@ -225,6 +243,14 @@ fn reply_to(server: &mut Server, request: &Request) -> Vec<u8> {
             let (status, body) = health::report(&fields, &server.config);
             (status, "application/json", body)
         }
+        "/" => {
+            let text = live::page(&Fields::take(server));
+            (Status::Ok, "text/html; charset=utf-8", text)
+        }
+        "/live.json" => {
+            let text = live::snapshot(server, 0);
+            (Status::Ok, "application/json", text)
+        }
         _ => plain(Status::NotFound),
     };
     response(
@@ -262,8 +288,18 @@ fn response(
     out.into_bytes()
 }
 
-/// Closes the connections that have been idle for too long. The timer ends with the last
-/// connection.
+/// The head of a stream of events, and the first one.
+fn first_event(server: &mut Server) -> Vec<u8> {
+    let snapshot = live::snapshot(server, 0);
+    let text = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+         Connection: keep-alive\r\n\r\ndata: {snapshot}\n\n"
+    );
+    text.into_bytes()
+}
+
+/// Sends snapshots, and closes the connections that have been idle for too long. The timer ends
+/// with the last connection.
 fn timer_handler(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     let now_ms = server.clock.now_ms;
     for slot in &mut server.visits.slots {
@@ -272,6 +308,83 @@ fn timer_handler(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) ->
             el.remove_file(visit.token);
         }
     }
+    send_snapshots(el, server);
     server.visits.timer = server.visits.slots.iter().any(Option::is_some);
     server.visits.timer.then_some(TICK)
+}
+
+/// Sends a snapshot to each reader of /events that has taken the last one. Readers that have seen
+/// the same turns share it.
+fn send_snapshots(el: &mut EventLoop<Server>, server: &mut Server) {
+    let visits = server.visits.slots.iter().flatten();
+    let ready = visits.filter(|visit| visit.output.is_empty());
+    let ready: Vec<(Token, i64)> = ready.filter_map(|v| Some((v.token, v.events?))).collect();
+    let now_us = server.clock.now_us;
+    let mut last: Option<(i64, String)> = None;
+    for (token, seen_us) in ready {
+        let text = match last.take() {
+            Some((seen, text)) if seen == seen_us => text,
+            _ => live::snapshot(server, seen_us),
+        };
+        with_visit(el, server, token, |server, visit| {
+            visit.output = format!("data: {text}\n\n").into_bytes();
+            visit.events = Some(now_us);
+            if flush(visit)? {
+                visit.active_ms = server.clock.now_ms;
+            }
+            Ok(Io::Drained)
+        });
+        last = Some((seen_us, text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::server_with;
+    use ae::Events;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    /// A reader of /events that does not read costs one snapshot beyond what its socket holds, and
+    /// goes on with what it missed when it reads again.
+    #[test]
+    fn events_do_not_pile_up() {
+        let mut server = server_with(0);
+        server.turns = Some(Default::default());
+        let mut el = EventLoop::new(64).expect("a loop");
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        ours.set_nonblocking(true).expect("non-blocking");
+        let accepted = Accepted {
+            conn: Connection::unix(ours),
+            peer: String::new(),
+            local: String::new(),
+            remote: false,
+        };
+        accept(&mut el, &mut server, accepted);
+        let request = b"GET /events HTTP/1.1\r\n\r\n";
+        theirs.write_all(request).expect("sent");
+        let turn = |server: &mut Server, el: &mut EventLoop<Server>| {
+            let what = Events::FILES | Events::DONT_WAIT;
+            el.process_events(server, what).expect("a turn");
+            send_snapshots(el, server);
+        };
+        let one = live::snapshot(&mut server, 0).len();
+        for _ in 0..1000 {
+            turn(&mut server, &mut el);
+        }
+        let waiting = server.visits.slots[0].as_ref().expect("open").output.len();
+        assert!(waiting > 0, "the socket is full");
+        assert!(waiting < 2 * one, "{waiting} bytes for snapshots of {one}");
+        theirs.set_nonblocking(true).expect("non-blocking");
+        let mut received = Vec::new();
+        for _ in 0..3 {
+            // The end of what is there is an error of a non-blocking socket.
+            let _ = theirs.read_to_end(&mut received);
+            turn(&mut server, &mut el);
+        }
+        let text = String::from_utf8(received).expect("text");
+        let events = text.matches("data: ").count();
+        assert!(events > 1 && text.ends_with("\n\n"), "{events} events");
+    }
 }

@@ -1,0 +1,217 @@
+//! The last turns of the loop, for the live page: what each did, and how long it took.
+//!
+//! ```text
+//!   end of a turn ─> Turn ─┬─> slot of its 10 ms, if it is the longest there ─> a ring of 10 s
+//!                          ├─> histogram: turns by duration, powers of two of microseconds
+//!                          └─> the slowest, longest first
+//! ```
+//!
+//! Kept while the monitor port is open. The parts of a turn are differences of totals that the
+//! server counts in any case, so a turn costs two additions and a few comparisons here.
+//!
+//! **Limit:** short turns beside a longer one in the same 10 ms are counted in the histogram only:
+//! the ring has the same size at a hundred turns each second and at a hundred thousand.
+
+use std::collections::VecDeque;
+
+use crate::clock::Clock;
+use crate::observe::stats::Stats;
+
+/// The width of a slot in microseconds.
+const SLOT_US: i64 = 10_000;
+/// The number of slots that are kept: 10 seconds.
+const SLOTS: usize = 1000;
+/// The number of slowest turns that are kept.
+const SLOWEST: usize = 20;
+/// Classes of the histogram: below 1, 2, 4 .. microseconds; the last has all longer ones.
+pub const CLASSES: usize = 24;
+
+/// A turn, without its wait for the kernel.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Turn {
+    /// Unix time in microseconds.
+    pub began_us: i64,
+    pub us: u64,
+    pub commands: u64,
+    /// The parts of `us` that were spent in commands, in the cron and in writing the AOF.
+    pub commands_us: u64,
+    pub cron_us: u64,
+    pub aof_us: u64,
+}
+
+/// Totals at the end of the last turn.
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    command_ticks: u64,
+    cron_ticks: u64,
+    aof_ticks: u64,
+}
+
+impl Totals {
+    fn of(stats: &Stats) -> Totals {
+        Totals {
+            command_ticks: stats.command_ticks,
+            cron_ticks: stats.cron_ticks,
+            aof_ticks: stats.aof_ticks,
+        }
+    }
+}
+
+/// The last turns.
+#[derive(Default)]
+pub struct Turns {
+    /// The longest turn of each slot that had one, oldest first.
+    ring: VecDeque<Turn>,
+    slowest: Vec<Turn>,
+    histogram: [u64; CLASSES],
+    totals: Totals,
+}
+
+impl Turns {
+    /// Adds the turn that has just ended and took `us`.
+    pub fn add(&mut self, stats: &Stats, clock: &Clock, us: u64) {
+        let now = Totals::of(stats);
+        let before = std::mem::replace(&mut self.totals, now);
+        // CONFIG RESETSTAT makes totals smaller.
+        let since = |now: u64, before: u64| clock.us(now.saturating_sub(before)).min(us);
+        self.note(Turn {
+            began_us: stats.turn_began_us,
+            us,
+            commands: stats
+                .commands_processed
+                .saturating_sub(stats.turn_began_commands),
+            commands_us: since(now.command_ticks, before.command_ticks),
+            cron_us: since(now.cron_ticks, before.cron_ticks),
+            aof_us: since(now.aof_ticks, before.aof_ticks),
+        });
+    }
+
+    fn note(&mut self, turn: Turn) {
+        let class = (u64::BITS - turn.us.leading_zeros()) as usize;
+        self.histogram[class.min(CLASSES - 1)] += 1;
+        match self.ring.back_mut() {
+            Some(last) if last.began_us / SLOT_US == turn.began_us / SLOT_US => {
+                if turn.us > last.us {
+                    *last = turn;
+                }
+            }
+            _ => {
+                if self.ring.len() == SLOTS {
+                    self.ring.pop_front();
+                }
+                self.ring.push_back(turn);
+            }
+        }
+        let is_slow = self.slowest.len() < SLOWEST
+            || self.slowest.last().is_some_and(|least| turn.us > least.us);
+        if is_slow {
+            let at = self.slowest.partition_point(|other| other.us >= turn.us);
+            self.slowest.insert(at, turn);
+            self.slowest.truncate(SLOWEST);
+        }
+    }
+
+    /// The longest turn of each slot that began after `after_us`, oldest first.
+    pub fn since(&self, after_us: i64) -> impl Iterator<Item = &Turn> {
+        let from = self.ring.partition_point(|turn| turn.began_us <= after_us);
+        self.ring.range(from..)
+    }
+
+    /// The slowest turns since the start, longest first.
+    pub fn slowest(&self) -> &[Turn] {
+        &self.slowest
+    }
+
+    /// The number of turns in each class: class `n` has those below 2^n microseconds that are not
+    /// in a class before it.
+    pub fn histogram(&self) -> &[u64; CLASSES] {
+        &self.histogram
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(began_us: i64, us: u64) -> Turn {
+        Turn {
+            began_us,
+            us,
+            ..Turn::default()
+        }
+    }
+
+    #[test]
+    fn a_slot_keeps_its_longest_turn() {
+        let mut turns = Turns::default();
+        for (began, us) in [(0, 5), (100, 9), (9_999, 3), (10_000, 1), (35_000, 0)] {
+            turns.note(turn(began, us));
+        }
+        let kept = |after| turns.since(after).map(|t| (t.began_us, t.us)).collect();
+        let all: Vec<(i64, u64)> = kept(-1);
+        assert_eq!(all, [(100, 9), (10_000, 1), (35_000, 0)]);
+        let later: Vec<(i64, u64)> = kept(10_000);
+        assert_eq!(later, [(35_000, 0)]);
+    }
+
+    #[test]
+    fn everything_has_a_bound() {
+        let mut turns = Turns::default();
+        for n in 0..5000_i64 {
+            turns.note(turn(n * SLOT_US, (n as u64 * 7919) % 1000));
+        }
+        assert_eq!(turns.since(-1).count(), SLOTS);
+        assert_eq!(turns.slowest().len(), SLOWEST);
+        assert!(turns.slowest().is_sorted_by(|a, b| a.us >= b.us));
+        assert_eq!(turns.slowest()[0].us, 999);
+        assert_eq!(turns.histogram().iter().sum::<u64>(), 5000);
+    }
+
+    #[test]
+    fn classes_are_powers_of_two() {
+        let mut turns = Turns::default();
+        for us in [0, 1, 2, 3, 4, 1023, 1024, u64::MAX] {
+            turns.note(turn(0, us));
+        }
+        let found = turns.histogram().iter().enumerate();
+        let found: Vec<(usize, u64)> = found.map(|(at, n)| (at, *n)).filter(|f| f.1 > 0).collect();
+        assert_eq!(
+            found,
+            [
+                (0, 1),
+                (1, 1),
+                (2, 2),
+                (3, 1),
+                (10, 1),
+                (11, 1),
+                (CLASSES - 1, 1)
+            ]
+        );
+    }
+
+    #[test]
+    fn the_parts_of_a_turn_are_what_was_added_to_the_totals() {
+        let mut turns = Turns::default();
+        let clock = Clock::start();
+        let ticks_of_1ms = {
+            let mut ticks = 1;
+            while clock.us(ticks) < 1000 {
+                ticks *= 2;
+            }
+            ticks
+        };
+        let mut stats = Stats::default();
+        stats.turn_began_us = 1;
+        stats.command_ticks = ticks_of_1ms;
+        stats.commands_processed = 7;
+        turns.add(&stats, &clock, 1_000_000);
+        stats.turn_began_us += SLOT_US;
+        stats.turn_began_commands = 7;
+        stats.cron_ticks = ticks_of_1ms;
+        turns.add(&stats, &clock, 1_000_000);
+        let kept: Vec<&Turn> = turns.since(0).collect();
+        assert_eq!((kept[0].commands, kept[1].commands), (7, 0));
+        assert!(kept[0].commands_us >= 1000 && kept[0].cron_us == 0);
+        assert!(kept[1].cron_us >= 1000 && kept[1].commands_us == 0);
+    }
+}
