@@ -11,7 +11,7 @@ SECONDS ?= 60
 TARGETS ?=
 MINUTES ?= 60
 SEED    ?= 1
-MB      ?= 100
+MB      ?= 50
 PEER    ?=
 ROUNDS  ?= 1000
 
