@@ -309,7 +309,7 @@ fn only_reads_are_served_and_only_to_this_machine() {
         .expect("sent");
     assert_eq!(read_reply(&mut other).status, 403);
     assert_eq!(it.get("/nosuch", "").status, 404);
-    // It listens on loopback addresses, whatever bind has.
+    // The monitor port listens on loopback addresses, whatever `bind` contains.
     let mut c = it.server.connect();
     let bind = c.cmd(&["CONFIG", "GET", "monitor-bind"]);
     assert!(String::from_utf8_lossy(&bind).contains("127.0.0.1 -::1"));

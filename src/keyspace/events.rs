@@ -6,7 +6,8 @@ use crate::client::Client;
 use crate::config::NotifyFlags;
 use crate::state::Server;
 
-// The classes of events; the constants are named as the setting's letters are documented.
+// The classes of events, as bits; each constant states the letter of the setting that switches it
+// on.
 /// `K`: publish on `__keyspace@<db>__:<key>`.
 pub const KEYSPACE: u32 = NotifyFlags::KEYSPACE;
 /// `E`: publish on `__keyevent@<db>__:<event>`.

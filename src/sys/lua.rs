@@ -816,7 +816,7 @@ unsafe extern "C-unwind" fn tick_hook(l: *mut lua_State, _: *mut ffi::lua_Debug)
 }
 
 unsafe fn tick(l: *mut lua_State) -> bool {
-    // SAFETY: as below.
+    // SAFETY: as in `host_function`.
     unsafe { with_host(l, |host, frame| host.tick(frame)) }
 }
 

@@ -10,12 +10,12 @@ use std::cell::Cell;
 /// moves is copied for both processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResizePolicy {
-    /// Grow, shrink and rehash freely.
+    /// Tables grow, shrink and rehash freely.
     Allow,
     /// While a child runs: grow only when chains become very long, at `AVOID_FACTOR` times the
     /// usual load.
     Avoid,
-    /// Never; in the child itself.
+    /// Never resize: in the child itself.
     Forbid,
 }
 

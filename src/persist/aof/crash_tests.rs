@@ -35,7 +35,7 @@ struct CrashFile {
 enum Step {
     /// A command, or a transaction of several, that changes keys `k0`..; what it propagates is fed.
     Commands(Vec<(u8, u8)>),
-    /// The buffer is written, up to this part of it; the rest is written later.
+    /// This part of the buffer is written; the rest is written later.
     Write(f64),
     Sync,
     /// A rewrite opens the next file.
