@@ -376,6 +376,47 @@ fn clients_that_do_not_read_do_no_harm() {
     }
 }
 
+/// Each metric that the dashboard shows is there.
+#[test]
+fn the_dashboard_shows_metrics_that_exist() {
+    let text = include_str!("../tools/grafana/dashboard.json");
+    let dashboard: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let it = Monitored::start(&[]);
+    let replica = Monitored::start(&["--replicaof", &format!("127.0.0.1 {}", it.server.port)]);
+    let mut c = it.server.connect();
+    c.line("SET a 1");
+    c.line("LPUSH a 1");
+    assert_eq!(replica.get("/live.json", "").status, 200);
+    // On the primary or on the replica, as soon as they are connected.
+    let deadline = Instant::now() + LIMIT;
+    while !it
+        .get("/metrics", "")
+        .body
+        .contains("redis_connected_slave_lag_seconds")
+    {
+        assert!(Instant::now() < deadline, "no replica");
+    }
+    let both = it.get("/metrics", "").body + &replica.get("/metrics", "").body;
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels
+        .iter()
+        .flat_map(|p| p["targets"].as_array().expect("targets"));
+    let mut names = 0;
+    for target in targets {
+        let expr = target["expr"].as_str().expect("an expression");
+        let words = expr.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        for name in words.filter(|word| word.starts_with("redis_")) {
+            let found = both.lines().any(|line| {
+                let rest = line.strip_prefix(name);
+                rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+            });
+            assert!(found, "{name}");
+            names += 1;
+        }
+    }
+    assert!(names > 30, "{names}");
+}
+
 /// The page has the figures without script, and names from clients are text in it.
 #[test]
 fn the_page_is_readable_without_script() {
