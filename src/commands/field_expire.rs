@@ -270,6 +270,7 @@ fn httl_generic(ctx: &mut Ctx, show: impl Fn(i64) -> i64) -> CmdResult {
     check_type(ctx)?;
     let fields = parse_fields(ctx.argv, 2, FEW)?;
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let hash = hash.as_deref();
     let reply = &mut ctx.client.reply;
     reply.array(fields.len());
     for field in fields {
@@ -331,6 +332,7 @@ fn hgetdel(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
     let fields = parse_fields(ctx.argv, 2, FEW)?;
     let hash = read_hash(ctx.server, ctx.client, key)?;
+    let hash = hash.as_deref();
     reply_values_once(&mut ctx.client.reply, hash, fields);
     let (removed, emptied) = write_hash(ctx, key, |hash, _| {
         let there = |field: &&&[u8]| hash.remove(field);
@@ -512,6 +514,7 @@ fn hgetex(ctx: &mut Ctx) -> CmdResult {
     let args = ExArgs::parse(ctx, 1)?;
     let goes = matches!(args.expiration, Expiration::At(at) if ctx.is_past(at));
     let hash = read_hash(ctx.server, ctx.client, key)?;
+    let hash = hash.as_deref();
     let reply = &mut ctx.client.reply;
     match goes {
         true => reply_values_once(reply, hash, args.fields),

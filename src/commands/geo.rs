@@ -187,6 +187,7 @@ fn geodist(ctx: &mut Ctx) -> CmdResult {
         _ => return Err(Error::SYNTAX),
     };
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
     let place = |at: usize| zset.and_then(|zset| zset.score(ctx.argv[at])).map(place_of);
     match (place(2), place(3)) {
         (Some(from), Some(to)) => {
@@ -200,6 +201,7 @@ fn geodist(ctx: &mut Ctx) -> CmdResult {
 /// GEOHASH key [member [member ...]]
 fn geohash(ctx: &mut Ctx) -> CmdResult {
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
     let reply = &mut ctx.client.reply;
     reply.array(ctx.argv.len() - 2);
     for member in &ctx.argv[2..] {
@@ -214,6 +216,7 @@ fn geohash(ctx: &mut Ctx) -> CmdResult {
 /// GEOPOS key [member [member ...]]
 fn geopos(ctx: &mut Ctx) -> CmdResult {
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
     let reply = &mut ctx.client.reply;
     reply.array(ctx.argv.len() - 2);
     for member in &ctx.argv[2..] {
@@ -647,7 +650,7 @@ fn search_generic(ctx: &mut Ctx, key_at: usize, form: Form) -> CmdResult {
         && let Some(area) = area
     {
         let enough = if search.any { search.count } else { 0 };
-        hits = Hits::find(Zset::of(entry)?, &area, enough);
+        hits = Hits::find(&*Zset::of(entry)?, &area, enough);
         hits.arrange(search.sort, search.count);
     }
     match search.store {

@@ -17,6 +17,7 @@ use crate::keyspace::events;
 use crate::keyspace::expire::ExpiryPolicy;
 use crate::state::Server;
 use crate::types::hash::{FieldTtl, Hash, HashLimits};
+use crate::types::part::Held;
 use crate::types::{New, Value, kind};
 use crate::util::long_double::LongDouble;
 use crate::util::number::IntBuf;
@@ -93,7 +94,7 @@ pub(super) fn read_hash<'s>(
     server: &'s mut Server,
     c: &crate::client::Client,
     key: &[u8],
-) -> Result<Option<&'s Hash>, Error> {
+) -> Result<Option<Held<'s, Hash>>, Error> {
     server.lookup_read(c, key).map(Hash::of).transpose()
 }
 
@@ -115,11 +116,12 @@ pub(super) fn write_hash<R>(
         }
         return Ok((result, false));
     };
-    let hash = Hash::of_mut(entry)?;
+    let mut hash = Hash::of_mut(entry)?;
     let was = hash.next_expiry();
-    let result = change(hash, &limits)?;
+    let result = change(&mut hash, &limits)?;
     let (at, mut empty) = (hash.next_expiry(), hash.is_empty());
     let hidden = hash.hidden_len() > 0;
+    drop(hash);
     if was != at {
         let hash = ctx.server.hash_key(key);
         ctx.db().fields_moved(hash, was, at);
@@ -190,6 +192,7 @@ fn hsetnx(ctx: &mut Ctx) -> CmdResult {
 /// HGET key field
 fn hget(ctx: &mut Ctx) -> CmdResult {
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let hash = hash.as_deref();
     match hash.and_then(|hash| hash.get(ctx.argv[2])) {
         Some(value) => bulk(&mut ctx.client.reply, value),
         None => ctx.client.reply.null(),
@@ -200,6 +203,7 @@ fn hget(ctx: &mut Ctx) -> CmdResult {
 /// HMGET key field [field ...]
 fn hmget(ctx: &mut Ctx) -> CmdResult {
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let hash = hash.as_deref();
     reply_values(&mut ctx.client.reply, hash, &ctx.argv[2..]);
     Ok(())
 }
@@ -223,6 +227,7 @@ pub(super) fn reply_value(reply: &mut ReplyBuf, value: Option<Element<'_>>) {
 /// HGETALL key
 fn hgetall(ctx: &mut Ctx) -> CmdResult {
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let hash = hash.as_deref();
     let reply = &mut ctx.client.reply;
     reply.map(hash.map_or(0, Hash::len));
     if let Some(hash) = hash {
@@ -237,6 +242,7 @@ fn hgetall(ctx: &mut Ctx) -> CmdResult {
 /// HKEYS key
 fn hkeys(ctx: &mut Ctx) -> CmdResult {
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let hash = hash.as_deref();
     let reply = &mut ctx.client.reply;
     reply.array(hash.map_or(0, Hash::len));
     if let Some(hash) = hash {
@@ -248,6 +254,7 @@ fn hkeys(ctx: &mut Ctx) -> CmdResult {
 /// HVALS key
 fn hvals(ctx: &mut Ctx) -> CmdResult {
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let hash = hash.as_deref();
     let reply = &mut ctx.client.reply;
     reply.array(hash.map_or(0, Hash::len));
     if let Some(hash) = hash {
@@ -261,6 +268,7 @@ fn hvals(ctx: &mut Ctx) -> CmdResult {
 /// A replica counts the fields that its primary has not deleted yet, as in Redis and Valkey.
 fn hlen(ctx: &mut Ctx) -> CmdResult {
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let hash = hash.as_deref();
     let mut len = hash.map_or(0, Hash::len);
     let hidden = hash.map_or(0, Hash::hidden_len);
     if hidden > 0 && ctx.server.expiry_policy() == ExpiryPolicy::Hide {
@@ -273,6 +281,7 @@ fn hlen(ctx: &mut Ctx) -> CmdResult {
 /// HSTRLEN key field
 fn hstrlen(ctx: &mut Ctx) -> CmdResult {
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let hash = hash.as_deref();
     let value = hash.and_then(|hash| hash.get(ctx.argv[2]));
     ctx.client
         .reply
@@ -283,6 +292,7 @@ fn hstrlen(ctx: &mut Ctx) -> CmdResult {
 /// HEXISTS key field
 fn hexists(ctx: &mut Ctx) -> CmdResult {
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let hash = hash.as_deref();
     let there = hash.is_some_and(|hash| hash.contains(ctx.argv[2]));
     ctx.client.reply.integer(there as i64);
     Ok(())
@@ -380,6 +390,7 @@ fn hrandfield(ctx: &mut Ctx) -> CmdResult {
     let mut rng = ctx.server.rng.split();
     if ctx.argv.len() == 2 {
         let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+        let hash = hash.as_deref();
         match hash.and_then(|hash| hash.random(&mut rng)) {
             Some((field, _)) => bulk(&mut ctx.client.reply, field),
             None => ctx.client.reply.null(),
@@ -420,6 +431,7 @@ fn hrandfield(ctx: &mut Ctx) -> CmdResult {
 fn hscan(ctx: &mut Ctx) -> CmdResult {
     let cursor = parse_cursor(ctx.argv[2])?;
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
+    let hash = hash.as_deref();
     let reply = &mut ctx.client.reply;
     let Some(hash) = hash else {
         reply_nothing_found(reply);

@@ -14,6 +14,7 @@ use crate::db::Ttl;
 use crate::error::Error;
 use crate::keyspace::events;
 use crate::state::Server;
+use crate::types::part::Held;
 use crate::types::set::{Set, SetLimits};
 use crate::types::{New, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
@@ -65,7 +66,11 @@ impl SetLimits {
 }
 
 /// The set at `key`, to be read; WRONGTYPE for any other type.
-fn read_set<'s>(server: &'s mut Server, c: &Client, key: &[u8]) -> Result<Option<&'s Set>, Error> {
+fn read_set<'s>(
+    server: &'s mut Server,
+    c: &Client,
+    key: &[u8],
+) -> Result<Option<Held<'s, Set>>, Error> {
     server.lookup_read(c, key).map(Set::of).transpose()
 }
 
@@ -79,9 +84,10 @@ fn write_set<R>(
     let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
         return Ok(None);
     };
-    let set = Set::of_mut(entry)?;
-    let result = change(set);
+    let mut set = Set::of_mut(entry)?;
+    let result = change(&mut set);
     let empty = set.is_empty();
+    drop(set);
     if empty {
         let db = ctx.client.db;
         ctx.server.delete_key(db, key, false);
@@ -186,6 +192,7 @@ fn move_member(ctx: &mut Ctx, source: &[u8], destination: &[u8], member: &[u8]) 
 /// SISMEMBER key member
 fn sismember(ctx: &mut Ctx) -> CmdResult {
     let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    let set = set.as_deref();
     let there = set.is_some_and(|set| set.contains(ctx.argv[2]));
     ctx.client.reply.integer(there as i64);
     Ok(())
@@ -194,6 +201,7 @@ fn sismember(ctx: &mut Ctx) -> CmdResult {
 /// SMISMEMBER key member [member ...]
 fn smismember(ctx: &mut Ctx) -> CmdResult {
     let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    let set = set.as_deref();
     let members = &ctx.argv[2..];
     ctx.client.reply.array(members.len());
     for member in members {
@@ -206,6 +214,7 @@ fn smismember(ctx: &mut Ctx) -> CmdResult {
 /// SCARD key
 fn scard(ctx: &mut Ctx) -> CmdResult {
     let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    let set = set.as_deref();
     ctx.client.reply.integer(set.map_or(0, Set::len) as i64);
     Ok(())
 }
@@ -213,6 +222,7 @@ fn scard(ctx: &mut Ctx) -> CmdResult {
 /// SMEMBERS key
 fn smembers(ctx: &mut Ctx) -> CmdResult {
     let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    let set = set.as_deref();
     let reply = &mut ctx.client.reply;
     reply.set(set.map_or(0, Set::len));
     if let Some(set) = set {
@@ -226,6 +236,7 @@ fn srandmember(ctx: &mut Ctx) -> CmdResult {
     let mut rng = ctx.server.rng.split();
     if ctx.argv.len() == 2 {
         let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+        let set = set.as_deref();
         match set.and_then(|set| set.random(&mut rng)) {
             Some(member) => bulk(&mut ctx.client.reply, member),
             None => ctx.client.reply.null(),
@@ -238,6 +249,7 @@ fn srandmember(ctx: &mut Ctx) -> CmdResult {
     let count = random_elements::parse_count(ctx)?;
     let limit = ctx.max_string_len();
     let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    let set = set.as_deref();
     let reply = &mut ctx.client.reply;
     let Some(set) = set else {
         reply.array(0);
@@ -338,7 +350,7 @@ fn spop_some(ctx: &mut Ctx, key: &[u8], count: usize) -> CmdResult {
     let wanted = ctx.server.propagation.wanted();
     let mut told: Vec<Vec<u8>> = Vec::new();
     if let Some(entry) = ctx.server.lookup_write(ctx.client, key) {
-        let set = Set::of_mut(entry)?;
+        let mut set = Set::of_mut(entry)?;
         let reply = &mut ctx.client.reply;
         reply.set(count);
         set.pop(count, &mut rng, &limits, |member| {
@@ -371,6 +383,7 @@ fn propagate_srem(ctx: &mut Ctx, key: &[u8], members: &[Vec<u8>]) {
 fn sscan(ctx: &mut Ctx) -> CmdResult {
     let cursor = parse_cursor(ctx.argv[2])?;
     let set = read_set(ctx.server, ctx.client, ctx.argv[1])?;
+    let set = set.as_deref();
     let reply = &mut ctx.client.reply;
     let Some(set) = set else {
         reply_nothing_found(reply);

@@ -24,6 +24,7 @@ use crate::ds::listpack::Element;
 use crate::error::Error;
 use crate::keyspace::events;
 use crate::state::Server;
+use crate::types::part::Held;
 use crate::types::set::{Set, SetLimits, intersect};
 use crate::types::{New, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
@@ -73,16 +74,25 @@ fn found_sets<'s>(
     db: u32,
     keys: &[&[u8]],
     hashes: &[Option<u64>],
-) -> Vec<Option<&'s Set>> {
+) -> Vec<Option<Held<'s, Set>>> {
     let db = &server.data.dbs[db as usize];
     let set = |(key, hash): (&&[u8], &Option<u64>)| Set::of(db.find((*hash)?, key)?).ok();
     keys.iter().zip(hashes).map(set).collect()
 }
 
+/// What [`found_sets`] holds.
+fn views<'s>(found: &'s [Option<Held<'_, Set>>]) -> Vec<Option<&'s Set>> {
+    found.iter().map(Option::as_deref).collect()
+}
+
 /// The sets from the smallest to the largest; no sets if one does not exist, as the intersection is
 /// then empty.
-fn smallest_first(sets: Vec<Option<&Set>>) -> Vec<&Set> {
-    let mut sets: Vec<&Set> = sets.into_iter().collect::<Option<_>>().unwrap_or_default();
+fn smallest_first<'s>(sets: &[Option<&'s Set>]) -> Vec<&'s Set> {
+    let mut sets: Vec<&Set> = sets
+        .iter()
+        .copied()
+        .collect::<Option<_>>()
+        .unwrap_or_default();
     sets.sort_by_key(|set| set.len());
     sets
 }
@@ -94,7 +104,8 @@ type Show = fn(&[Option<&Set>], &mut dyn FnMut(Element), &SetLimits);
 fn reply_members(ctx: &mut Ctx, keys: &[&[u8]], show: Show) -> CmdResult {
     let hashes = lookup_sets(ctx, keys)?;
     let limits = SetLimits::of(ctx.server);
-    let sets = found_sets(ctx.server, ctx.client.db, keys, &hashes);
+    let found = found_sets(ctx.server, ctx.client.db, keys, &hashes);
+    let sets = views(&found);
     let reply = &mut ctx.client.reply;
     let header = reply.begin_deferred();
     let mut shown = 0;
@@ -136,7 +147,7 @@ fn add(set: &mut Set, member: Element, limits: &SetLimits) -> bool {
 /// SINTER key [key ...]
 fn sinter(ctx: &mut Ctx) -> CmdResult {
     reply_members(ctx, &ctx.argv[1..], |sets, show, _| {
-        intersect(&smallest_first(sets.to_vec()), |member| {
+        intersect(&smallest_first(sets), |member| {
             show(member);
             ControlFlow::Continue(())
         });
@@ -148,7 +159,8 @@ fn sinterstore(ctx: &mut Ctx) -> CmdResult {
     let keys = &ctx.argv[2..];
     let hashes = lookup_sets(ctx, keys)?;
     let limits = SetLimits::of(ctx.server);
-    let sets = smallest_first(found_sets(ctx.server, ctx.client.db, keys, &hashes));
+    let found = found_sets(ctx.server, ctx.client.db, keys, &hashes);
+    let sets = smallest_first(&views(&found));
     let mut result = match sets.first() {
         Some(Set::Intset(_)) => Set::new_intset(),
         _ => Set::new_listpack(),
@@ -174,7 +186,8 @@ fn sintercard(ctx: &mut Ctx) -> CmdResult {
     let (keys, options) = ctx.argv[2..].split_at(number);
     let limit = parse_limit(options)?;
     let hashes = lookup_sets(ctx, keys)?;
-    let sets = smallest_first(found_sets(ctx.server, ctx.client.db, keys, &hashes));
+    let found = found_sets(ctx.server, ctx.client.db, keys, &hashes);
+    let sets = smallest_first(&views(&found));
     let mut count = 0;
     intersect(&sets, |_| {
         count += 1;
@@ -267,7 +280,8 @@ fn sdiffstore(ctx: &mut Ctx) -> CmdResult {
     let keys = &ctx.argv[2..];
     let hashes = lookup_sets(ctx, keys)?;
     let limits = SetLimits::of(ctx.server);
-    let sets = found_sets(ctx.server, ctx.client.db, keys, &hashes);
+    let found = found_sets(ctx.server, ctx.client.db, keys, &hashes);
+    let sets = views(&found);
     let mut result = Set::new_intset();
     if let Some((Some(first), others)) = sets.split_first() {
         if looking_up_pays(first, others) {

@@ -28,15 +28,15 @@ use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::keys;
 use crate::command::*;
 use crate::commands::list;
-use crate::ds::entry::ValueRef;
 use crate::error::Error;
 use crate::keyspace::events;
 use crate::keyspace::list_limits::list_limits;
 use crate::sys::locale;
 use crate::types::hash::Hash;
 use crate::types::list::{End, List};
-use crate::types::string::StrView;
-use crate::types::{KeyRef, Value};
+use crate::types::part::Held;
+use crate::types::string::{StrView, type_of};
+use crate::types::{KeyRef, Type, Value};
 use crate::util::number::{IntBuf, is_c_space, parse_f64};
 
 /// The rows of the commands in this group.
@@ -152,7 +152,8 @@ impl<'a> Pattern<'a> {
 
 /// Appends a field of a hash; returns false if the key is not a hash, or has no such field.
 fn field_text(entry: KeyRef, field: &[u8], out: &mut Vec<u8>) -> bool {
-    let value = Hash::of(entry).ok().and_then(|hash| hash.get(field));
+    let hash = Hash::of(entry).ok();
+    let value = hash.as_ref().and_then(|hash| hash.get(field));
     if let Some(value) = value {
         out.extend_from_slice(value.text(&mut IntBuf::new()));
     }
@@ -367,7 +368,7 @@ fn collect_sorted(ctx: &mut Ctx, options: &mut Options) -> Result<(Items, Range<
         // A set has no order: a result that is stored, or used by a script, must be the same on a
         // replica.
         let lasting = options.store.is_some() || ctx.client.has(flag::SCRIPT);
-        if options.keep_order && lasting && matches!(entry.value(), ValueRef::Obj(Value::Set(_))) {
+        if options.keep_order && lasting && type_of(entry) == Type::Set {
             (options.keep_order, options.alpha, options.by) = (false, true, None);
         }
         collect(entry, &mut items, options)?;
@@ -383,8 +384,8 @@ fn collect_sorted(ctx: &mut Ctx, options: &mut Options) -> Result<(Items, Range<
 /// Copies the elements in the order of the collection; DESC reverses elements that are not sorted
 /// but have an order.
 fn collect(entry: KeyRef, items: &mut Items, options: &Options) -> CmdResult {
-    match entry.value() {
-        ValueRef::Obj(Value::List(list)) => {
+    match Held::of(entry).as_deref() {
+        Some(Value::List(list)) => {
             let backwards = options.keep_order && options.desc;
             let (start, from) = if backwards {
                 (list.len() - 1, End::Tail)
@@ -395,11 +396,11 @@ fn collect(entry: KeyRef, items: &mut Items, options: &Options) -> CmdResult {
                 items.push(element.text(&mut IntBuf::new()))
             });
         }
-        ValueRef::Obj(Value::Zset(zset)) => {
+        Some(Value::Zset(zset)) => {
             let backwards = options.keep_order && options.desc;
             zset.walk(0..zset.len(), backwards, |member, _| items.push(member));
         }
-        ValueRef::Obj(Value::Set(set)) => {
+        Some(Value::Set(set)) => {
             set.for_each(|member| items.push(member.text(&mut IntBuf::new())));
         }
         _ => return Err(Error::WRONGTYPE),

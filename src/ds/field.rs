@@ -22,7 +22,7 @@
 //! though large values would be overwritten faster); expiry times in a second table (a second probe
 //! for each read of a volatile field).
 
-use super::hashtable::Element;
+use super::hashtable::{Element, Place};
 use crate::ds::thin_buffer::size_class;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
@@ -349,7 +349,7 @@ unsafe impl Element for Field {
     }
 
     #[inline(always)]
-    unsafe fn by_mut<'a>(p: NonNull<u8>) -> FieldMut<'a>
+    unsafe fn by_mut<'a>(p: NonNull<u8>, _: Option<Place>) -> FieldMut<'a>
     where
         Self: 'a,
     {

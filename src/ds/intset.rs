@@ -16,6 +16,8 @@
 //!
 //! Costs: lookup O(log n), change O(n) by one memmove, 2 to 8 bytes for each member.
 
+use std::ptr::NonNull;
+
 use crate::ds::thin_buffer::{ThinBytes, size_class};
 
 const HEADER: usize = 8;
@@ -80,6 +82,20 @@ impl Intset {
         set
     }
 
+    /// An intset whose bytes lie in an entry.
+    ///
+    /// # Safety
+    /// As for `ThinBytes::lent`; the bytes are an intset.
+    #[inline]
+    pub(in crate::ds) unsafe fn lent(p: NonNull<u8>, gap: usize) -> Self {
+        // SAFETY: passed on.
+        Self(unsafe { ThinBytes::lent(p, gap) })
+    }
+
+    pub(in crate::ds) fn buffer(&self) -> &ThinBytes {
+        &self.0
+    }
+
     /// A copy of bytes from outside; `None` if they are not an intset.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         validate(bytes, true).then(|| Self::copy_of(bytes))
@@ -125,7 +141,7 @@ impl Intset {
     /// The size of the allocation.
     #[inline]
     pub fn memory_bytes(&self) -> usize {
-        size_class(self.bytes_len())
+        size_class(self.0.gap() + self.bytes_len())
     }
 
     /// The bytes, header included.

@@ -21,7 +21,7 @@
 //! in the tree alone would save 8 bytes, but ZSCORE would need a search of the tree by score.
 
 use super::counted;
-use super::hashtable::Element;
+use super::hashtable::{Element, Place};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -174,7 +174,7 @@ unsafe impl Element for Member {
         MemberPtr(raw)
     }
 
-    unsafe fn by_mut<'a>(raw: NonNull<u8>) -> MemberPtr
+    unsafe fn by_mut<'a>(raw: NonNull<u8>, _: Option<Place>) -> MemberPtr
     where
         Self: 'a,
     {

@@ -11,7 +11,7 @@
 //! the allocation, change after `new` (`tests::keeps_bytes_at_every_length_form`).
 
 use super::counted;
-use super::hashtable::Element;
+use super::hashtable::{Element, Place};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -101,7 +101,7 @@ unsafe impl Element for SetMember {
     }
 
     #[inline(always)]
-    unsafe fn by_mut<'a>(p: NonNull<u8>) -> &'a [u8]
+    unsafe fn by_mut<'a>(p: NonNull<u8>, _: Option<Place>) -> &'a [u8]
     where
         Self: 'a,
     {

@@ -9,14 +9,40 @@
 //!                    |<------- size_class(length) -------->|
 //! ```
 //!
+//! # A block inside another allocation
+//!
+//! A small collection lies in the entry of its key (`ds::entry`), behind the key:
+//!
+//! ```text
+//!   owner: [lent | gap | ptr] --> in an entry:  | header, key | listpack ... | zeros |
+//!           1 bit 15    48                      |<--- gap --->|
+//! ```
+//!
+//! Such a block is *lent*: it is changed in place while its class stays, and freeing it does
+//! nothing. When it needs another class, a new allocation is made with the same gap before the
+//! block, for the entry's bytes, which the entry writes there later; the old one stays as it is.
+//! So the change of a small collection takes one allocation, and its entry is copied once.
+//!
 //! Classes grow by an eighth to a quarter, so appending n bytes one by one copies O(n) bytes in
 //! all, and the buffer has no more slack than the allocator's own rounding.
 //!
-//! **Invariant:** the buffer is exactly `size_class(length)` bytes long, all of them initialised.
-//! Only the owner knows the length, so the methods are `unsafe`: they trust the length argument.
+//! **Invariant:** gap and buffer together are exactly `size_class(gap + length)` bytes long, and
+//! the buffer is initialised up to there. Only the owner knows the length, so the methods are
+//! `unsafe`: they trust the length argument.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error, realloc};
 use std::ptr::NonNull;
+
+/// The bits of the word that are the address; the table of keys relies on the same.
+const ADDRESS: usize = (1 << 48) - 1;
+const GAP_SHIFT: u32 = 48;
+/// The largest gap.
+pub(super) const GAP_MAX: usize = (1 << 15) - 1;
+const LENT: usize = 1 << 63;
+/// A block longer than this gets no gap when it moves: its entry will hold a pointer to it.
+pub(super) const PACKED_MAX: usize = 1024;
+
+const _: () = assert!(usize::BITS == 64);
 
 /// The allocator's size class for `len` bytes: multiples of 8 up to 64, then four classes for each
 /// doubling.
@@ -29,6 +55,7 @@ pub const fn size_class(len: usize) -> usize {
     (len + step - 1) & !(step - 1)
 }
 
+/// The address of the buffer, with the gap and the mark of a lent one in its upper 16 bits.
 pub(super) struct ThinBytes(NonNull<u8>);
 
 // SAFETY: it owns its bytes, and they are plain data.
@@ -39,10 +66,52 @@ unsafe impl Sync for ThinBytes {}
 impl ThinBytes {
     /// A buffer for `len` bytes, all zero.
     pub(super) fn zeroed(len: usize) -> Self {
-        let layout = layout(len);
+        Self::with_gap(len, 0)
+    }
+
+    fn with_gap(len: usize, gap: usize) -> Self {
+        let layout = layout(gap + len);
         // SAFETY: a class is never empty.
         let ptr = unsafe { alloc_zeroed(layout) };
-        Self(NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout)))
+        let base = NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout));
+        // SAFETY: the gap is a part of the allocation.
+        Self(marked(unsafe { base.add(gap) }, gap << GAP_SHIFT))
+    }
+
+    /// The buffer at `p`, `gap` bytes (at most [`GAP_MAX`]) behind the start of its allocation,
+    /// which is owned by an entry.
+    ///
+    /// # Safety
+    /// While the result is used, the buffer is as the invariant says, and nothing else accesses it
+    /// if the result is changed.
+    #[inline]
+    pub(super) unsafe fn lent(p: NonNull<u8>, gap: usize) -> Self {
+        debug_assert!(gap <= GAP_MAX);
+        Self(marked(p, LENT | gap << GAP_SHIFT))
+    }
+
+    /// Whether the buffer belongs to an entry.
+    #[inline]
+    pub(super) fn is_lent(&self) -> bool {
+        self.0.addr().get() & LENT != 0
+    }
+
+    /// The bytes between the start of the allocation and the buffer.
+    #[inline]
+    pub(super) fn gap(&self) -> usize {
+        self.0.addr().get() >> GAP_SHIFT & GAP_MAX
+    }
+
+    #[inline]
+    fn ptr(&self) -> *mut u8 {
+        self.0.as_ptr().map_addr(|word| word & ADDRESS)
+    }
+
+    /// The start of the allocation.
+    #[inline]
+    pub(super) fn base(&self) -> *mut u8 {
+        // SAFETY: the gap is a part of the allocation.
+        unsafe { self.ptr().sub(self.gap()) }
     }
 
     /// # Safety
@@ -50,7 +119,7 @@ impl ThinBytes {
     #[inline]
     pub(super) unsafe fn slice(&self, len: usize) -> &[u8] {
         // SAFETY: the whole class is initialised and ours.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr(), len) }
+        unsafe { std::slice::from_raw_parts(self.ptr(), len) }
     }
 
     /// # Safety
@@ -58,7 +127,7 @@ impl ThinBytes {
     #[inline]
     pub(super) unsafe fn slice_mut(&mut self, len: usize) -> &mut [u8] {
         // SAFETY: as for `slice`, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr(), len) }
+        unsafe { std::slice::from_raw_parts_mut(self.ptr(), len) }
     }
 
     /// Resizes the buffer for `new` bytes.
@@ -67,7 +136,8 @@ impl ThinBytes {
     /// `old` is the length of the last `zeroed` or `resize`.
     #[inline]
     pub(super) unsafe fn resize(&mut self, old: usize, new: usize) {
-        if size_class(old) != size_class(new) {
+        let gap = self.gap();
+        if size_class(gap + old) != size_class(gap + new) {
             // SAFETY: passed on.
             unsafe { self.move_to_class(old, new) }
         }
@@ -75,6 +145,10 @@ impl ThinBytes {
 
     #[cold]
     unsafe fn move_to_class(&mut self, old: usize, new: usize) {
+        if self.gap() > 0 || self.is_lent() {
+            // SAFETY: passed on.
+            return unsafe { self.leave(old, new) };
+        }
         let (before, after) = (layout(old), layout(new));
         // SAFETY: the block was allocated with `before`; the bytes that `realloc` adds are zeroed
         // at once.
@@ -88,16 +162,51 @@ impl ThinBytes {
         }
     }
 
+    /// Copies the buffer to an allocation of its own, with a gap for the entry's bytes if an entry
+    /// may hold the buffer.
+    ///
+    /// # Safety
+    /// As for `resize`.
+    unsafe fn leave(&mut self, old: usize, new: usize) {
+        let gap = if new <= PACKED_MAX { self.gap() } else { 0 };
+        let moved = Self::with_gap(new, gap);
+        // SAFETY: both buffers have that many bytes, in different allocations; the old one is not
+        // used again.
+        unsafe {
+            moved
+                .ptr()
+                .copy_from_nonoverlapping(self.ptr(), old.min(new));
+            self.free(old);
+        }
+        *self = moved;
+    }
+
+    /// Frees the buffer, unless it is lent.
+    ///
     /// # Safety
     /// `len` is the length of the last `zeroed` or `resize`; the buffer is not used again.
     pub(super) unsafe fn free(&mut self, len: usize) {
-        // SAFETY: the block was allocated with this layout.
-        unsafe { dealloc(self.0.as_ptr(), layout(len)) }
+        if !self.is_lent() {
+            // SAFETY: the block was allocated with this layout.
+            unsafe { dealloc(self.base(), layout(self.gap() + len)) }
+        }
     }
 }
 
+#[inline]
+fn marked(p: NonNull<u8>, mark: usize) -> NonNull<u8> {
+    assert!(
+        p.addr().get() & !ADDRESS == 0,
+        "an address of more than 48 bits"
+    );
+    p.map_addr(|address| address | mark)
+}
+
+/// The alignment of an entry, whose allocation a buffer with a gap may become.
+const ALIGN: usize = 8;
+
 fn layout(len: usize) -> Layout {
-    Layout::array::<u8>(size_class(len)).expect("a length below isize::MAX")
+    Layout::from_size_align(size_class(len), ALIGN).expect("a length below isize::MAX")
 }
 
 #[cfg(test)]

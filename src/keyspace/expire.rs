@@ -129,8 +129,8 @@ impl Server {
         }
         let found = self.data.dbs[db as usize].find_mut(hash, key);
         match found.map(Hash::of_mut) {
-            Some(Ok(fields)) if policy == ExpiryPolicy::Ignore => fields.show_expired(),
-            Some(Ok(fields)) => fields.hide_expired(now),
+            Some(Ok(mut fields)) if policy == ExpiryPolicy::Ignore => fields.show_expired(),
+            Some(Ok(mut fields)) => fields.hide_expired(now),
             _ => {}
         }
     }
@@ -140,7 +140,7 @@ impl Server {
     fn hide_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) {
         let now = self.clock.now_ms;
         let found = self.data.dbs[db as usize].find_mut(hash, key);
-        let Some(Ok(fields)) = found.map(Hash::of_mut) else {
+        let Some(Ok(mut fields)) = found.map(Hash::of_mut) else {
             return;
         };
         fields.hide_expired(now);
@@ -148,6 +148,7 @@ impl Server {
             return;
         }
         self.stats.expired_fields += fields.hidden_len() as u64;
+        drop(fields);
         self.delete_key(db, key, true);
         self.propagate_deletion(db, key, true);
         self.notify(events::HASH, "hexpired", key, db);
@@ -162,13 +163,14 @@ impl Server {
         let Some(entry) = self.data.dbs[db as usize].find_mut(hash, key) else {
             return false;
         };
-        let Ok(fields) = Hash::of_mut(entry) else {
+        let Ok(mut fields) = Hash::of_mut(entry) else {
             return false;
         };
         let was = fields.next_expiry();
         let batch = std::iter::from_fn(|| fields.pop_expired(now));
         let gone: Vec<Field> = batch.take(FIELD_BATCH).collect();
         let (at, empty) = (fields.next_expiry(), fields.is_empty());
+        drop(fields);
         if gone.is_empty() {
             return false;
         }

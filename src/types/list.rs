@@ -12,12 +12,12 @@
 
 use std::ops::ControlFlow;
 
-use crate::ds::entry::{ValueMut, ValueRef};
 pub use crate::ds::listpack::{Element, Listpack};
 pub use crate::ds::quicklist::{End, ListLimits, Quicklist, Side};
 use crate::ds::quicklist::{remove_matching, walk_listpack};
 use crate::error::Error;
-use crate::types::{KeyMut, KeyRef, Value};
+use crate::types::part::{Held, Opened};
+use crate::types::{KeyMut, KeyRef};
 
 /// A list in one of its two encodings.
 #[derive(Clone)]
@@ -101,20 +101,14 @@ impl List {
 impl List {
     /// The list in an entry; WRONGTYPE for any other type.
     #[inline]
-    pub fn of(entry: KeyRef<'_>) -> Result<&List, Error> {
-        match entry.value() {
-            ValueRef::Obj(Value::List(list)) => Ok(list),
-            _ => Err(Error::WRONGTYPE),
-        }
+    pub fn of(entry: KeyRef<'_>) -> Result<Held<'_, List>, Error> {
+        Held::typed(entry)
     }
 
     /// The list of an entry, mutable.
     #[inline]
-    pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut List, Error> {
-        match entry.into_value_mut() {
-            ValueMut::Obj(Value::List(list)) => Ok(list),
-            _ => Err(Error::WRONGTYPE),
-        }
+    pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, List>, Error> {
+        Opened::typed(entry)
     }
 }
 
@@ -139,7 +133,7 @@ impl List {
     fn become_quicklist(&mut self, limits: &ListLimits) {
         if let List::Listpack(listpack) = self {
             let mut quicklist = Quicklist::new(*limits);
-            quicklist.push_listpack(std::mem::take(listpack));
+            quicklist.push_listpack(std::mem::take(listpack).into_owned());
             *self = List::Quicklist(Box::new(quicklist));
         }
     }

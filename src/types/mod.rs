@@ -1,11 +1,13 @@
 //! The value types. Each is an enum of its encodings and does not use clients, databases or
 //! replies.
 //!
-//! A key's entry (`ds::entry`) holds short strings and integers itself; everything else is a
-//! [`Value`] in the same allocation.
+//! A key's entry (`ds::entry`) holds short strings, integers and small collections itself;
+//! everything else is a [`Value`] in the same allocation. [`part`] reads and changes a collection
+//! wherever it is.
 
 pub mod hash;
 pub mod list;
+pub mod part;
 pub mod set;
 pub mod stream;
 pub mod string;
@@ -120,6 +122,7 @@ pub fn duplicate(entry: KeyRef) -> OwnedValue<Value> {
         ValueRef::Int(n) => OwnedValue::Int(n),
         ValueRef::Str(bytes) => OwnedValue::Str(bytes.into()),
         ValueRef::Obj(value) => OwnedValue::Obj(value.clone()),
+        ValueRef::Packed(packed) => OwnedValue::Obj(packed.read().clone()),
     }
 }
 
@@ -139,7 +142,7 @@ pub fn next_field_expiry(entry: KeyRef) -> Option<i64> {
 /// The number of allocations that freeing a value takes.
 pub fn free_effort(entry: KeyRef) -> usize {
     match entry.value() {
-        ValueRef::Int(_) | ValueRef::Str(_) => 1,
+        ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Packed(_) => 1,
         ValueRef::Obj(value) => value.free_effort(),
     }
 }
@@ -147,7 +150,7 @@ pub fn free_effort(entry: KeyRef) -> usize {
 /// The bytes of a key: its entry, its value, and its slot in the table.
 pub fn memory_bytes(entry: KeyRef) -> usize {
     let value = match entry.value() {
-        ValueRef::Int(_) | ValueRef::Str(_) => 0,
+        ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Packed(_) => 0,
         ValueRef::Obj(value) => value.memory_bytes(),
     };
     size_of::<usize>() + entry.alloc_size() + value
@@ -157,7 +160,7 @@ pub fn memory_bytes(entry: KeyRef) -> usize {
 /// are assumed to be like them.
 pub fn memory_estimate(entry: KeyRef) -> usize {
     let value = match entry.value() {
-        ValueRef::Int(_) | ValueRef::Str(_) => 0,
+        ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Packed(_) => 0,
         ValueRef::Obj(value) => value.memory_estimate(),
     };
     size_of::<usize>() + entry.alloc_size() + value
@@ -169,6 +172,7 @@ pub fn length(entry: KeyRef) -> usize {
         ValueRef::Str(bytes) => bytes.len(),
         ValueRef::Int(n) => string::StrView::Int(n).len(),
         ValueRef::Obj(value) => value.len(),
+        ValueRef::Packed(packed) => packed.read().len(),
     }
 }
 
@@ -176,6 +180,7 @@ pub fn length(entry: KeyRef) -> usize {
 pub fn encoding_name(entry: KeyRef) -> &'static str {
     match entry.value() {
         ValueRef::Obj(value) => value.encoding(),
+        ValueRef::Packed(packed) => packed.read().encoding(),
         _ if entry.kind() == kind::INT => "int",
         _ if entry.kind() == kind::EMBSTR => "embstr",
         _ => "raw",

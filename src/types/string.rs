@@ -69,8 +69,7 @@ impl<'a> StrView<'a> {
             ValueRef::Str(bytes) => Ok(StrView::Bytes(bytes)),
             ValueRef::Int(n) => Ok(StrView::Int(n)),
             ValueRef::Obj(Value::Str(raw)) => Ok(StrView::Bytes(raw.bytes())),
-            #[allow(unreachable_patterns)]
-            ValueRef::Obj(_) => Err(Error::WRONGTYPE),
+            ValueRef::Obj(_) | ValueRef::Packed(_) => Err(Error::WRONGTYPE),
         }
     }
 
@@ -204,7 +203,7 @@ impl Grown {
             ValueRef::Int(n) => digits.format(n),
             ValueRef::Str(bytes) => bytes,
             ValueRef::Obj(Value::Str(raw)) => raw.bytes(),
-            ValueRef::Obj(_) => &[],
+            ValueRef::Obj(_) | ValueRef::Packed(_) => &[],
         };
         let mut grown = Grown::zeros(len.max(old.len()));
         grown.bytes_mut()[..old.len()].copy_from_slice(old);

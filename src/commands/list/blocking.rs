@@ -32,13 +32,14 @@ fn bpop_generic(ctx: &mut Ctx, end: End) -> CmdResult {
         let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
             continue;
         };
-        let list = List::of_mut(entry)?;
+        let mut list = List::of_mut(entry)?;
         let reply = &mut ctx.client.reply;
         reply.array(2);
         reply.bulk(key);
         list.pop_with(end, |element| reply_element(reply, element));
         list.shrink(&limits);
         let left = list.len();
+        drop(list);
         let event = pop_event(end);
         elements_removed(ctx, key, event, 1, left);
         ctx.rewrite(&[event.to_uppercase().as_bytes(), key]);

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::keyspace::events;
 use crate::keyspace::list_limits::list_limits;
 use crate::types::list::{Element, End, List, ListLimits, Side};
+use crate::types::part::Opened;
 use crate::types::{New, Value, kind};
 use crate::util::number::parse_i64;
 
@@ -69,7 +70,7 @@ pub const TABLE: &[Command] = &[
 ];
 
 /// The list under a key, to be changed.
-fn list_mut<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<&'s mut List>, Error> {
+fn list_mut<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<Opened<'s, List>>, Error> {
     ctx.server
         .lookup_write(ctx.client, key)
         .map(List::of_mut)
@@ -152,7 +153,7 @@ fn push_generic(ctx: &mut Ctx, end: End, only_existing: bool) -> CmdResult {
     let (key, texts) = (ctx.argv[1], &ctx.argv[2..]);
     let limits = list_limits(ctx.server);
     let len = match ctx.server.lookup_write(ctx.client, key) {
-        Some(entry) => push_all(List::of_mut(entry)?, end, texts, &limits),
+        Some(entry) => push_all(&mut *List::of_mut(entry)?, end, texts, &limits),
         None if only_existing => {
             ctx.client.reply.integer(0);
             return Ok(());
@@ -212,10 +213,11 @@ fn pop_one(ctx: &mut Ctx, end: End) -> CmdResult {
         ctx.client.reply.null();
         return Ok(());
     };
-    let list = List::of_mut(entry)?;
+    let mut list = List::of_mut(entry)?;
     list.pop_with(end, |element| reply_element(&mut ctx.client.reply, element));
     list.shrink(&limits);
     let left = list.len();
+    drop(list);
     elements_removed(ctx, key, pop_event(end), 1, left);
     Ok(())
 }
@@ -228,8 +230,9 @@ fn pop_count(ctx: &mut Ctx, end: End) -> CmdResult {
         ctx.client.reply.null_array();
         return Ok(());
     };
-    let list = List::of_mut(entry)?;
-    let (popped, left) = pop_many(list, end, count, &mut ctx.client.reply, &limits);
+    let mut list = List::of_mut(entry)?;
+    let (popped, left) = pop_many(&mut list, end, count, &mut ctx.client.reply, &limits);
+    drop(list);
     if popped > 0 {
         elements_removed(ctx, key, pop_event(end), popped, left);
     }
@@ -337,12 +340,13 @@ fn ltrim(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
     let limits = list_limits(ctx.server);
     if let Some(entry) = ctx.server.lookup_write(ctx.client, key) {
-        let list = List::of_mut(entry)?;
+        let mut list = List::of_mut(entry)?;
         let len = list.len();
         let (start, keep) = range_within(start, stop, len);
         if keep > 0 {
             list.trim(start, keep, &limits);
         }
+        drop(list);
         elements_removed(ctx, key, "ltrim", len - keep, keep);
     }
     ctx.client.reply.ok();
@@ -357,11 +361,12 @@ fn lset(ctx: &mut Ctx) -> CmdResult {
         .server
         .lookup_write(ctx.client, key)
         .ok_or(Error::NO_SUCH_KEY)?;
-    let list = List::of_mut(entry)?;
+    let mut list = List::of_mut(entry)?;
     let index = parse_i64(ctx.argv[2]).ok_or(Error::NOT_INTEGER)?;
     if !list.set(index, ctx.argv[3], &limits) {
         return Err(Error::INDEX_OUT_OF_RANGE);
     }
+    drop(list);
     ctx.dirty(1);
     ctx.changed(key, events::LIST, "lset");
     ctx.client.reply.ok();
@@ -381,12 +386,13 @@ fn linsert(ctx: &mut Ctx) -> CmdResult {
         ctx.client.reply.integer(0);
         return Ok(());
     };
-    let list = List::of_mut(entry)?;
+    let mut list = List::of_mut(entry)?;
     if !list.insert(pivot, side, text, &limits) {
         ctx.client.reply.integer(-1);
         return Ok(());
     }
     let len = list.len();
+    drop(list);
     ctx.dirty(1);
     ctx.changed(key, events::LIST, "linsert");
     ctx.client.reply.integer(len as i64);
@@ -407,9 +413,10 @@ fn lrem(ctx: &mut Ctx) -> CmdResult {
         ctx.client.reply.integer(0);
         return Ok(());
     };
-    let list = List::of_mut(entry)?;
+    let mut list = List::of_mut(entry)?;
     let removed = list.remove(text, max, from, &limits);
     let left = list.len();
+    drop(list);
     if removed > 0 {
         elements_removed(ctx, key, "lrem", removed, left);
     }
@@ -503,6 +510,7 @@ fn lpos(ctx: &mut Ctx) -> CmdResult {
         Some(entry) => Some(List::of(entry)?),
         None => None,
     };
+    let list = list.as_deref();
     let reply = &mut ctx.client.reply;
     if search.count.is_none() {
         let mut found = None;

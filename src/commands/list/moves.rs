@@ -34,12 +34,12 @@ pub fn lmove_generic(ctx: &mut Ctx, from: End, to: End) -> Result<bool, Error> {
     }
     list_mut(ctx, destination)?;
     let taken =
-        list_mut(ctx, source)?.and_then(|list| list.pop_with(from, |element| element.to_vec()));
+        list_mut(ctx, source)?.and_then(|mut list| list.pop_with(from, |element| element.to_vec()));
     let Some(text) = taken else { return Ok(false) };
     give(ctx, destination, to, &text)?;
     ctx.client.reply.bulk(&text);
     let limits = list_limits(ctx.server);
-    let left = list_mut(ctx, source)?.map_or(0, |list| {
+    let left = list_mut(ctx, source)?.map_or(0, |mut list| {
         list.shrink(&limits);
         list.len()
     });
@@ -50,13 +50,12 @@ pub fn lmove_generic(ctx: &mut Ctx, from: End, to: End) -> Result<bool, Error> {
 /// Pushes the moved element to the destination.
 fn give(ctx: &mut Ctx, key: &[u8], end: End, text: &[u8]) -> CmdResult {
     let limits = list_limits(ctx.server);
-    match list_mut(ctx, key)? {
-        Some(list) => list.push(end, text, &limits),
-        None => {
-            let mut list = List::new();
-            list.push(end, text, &limits);
-            add_list(ctx, key, list);
-        }
+    if let Some(mut list) = list_mut(ctx, key)? {
+        list.push(end, text, &limits);
+    } else {
+        let mut list = List::new();
+        list.push(end, text, &limits);
+        add_list(ctx, key, list);
     }
     ctx.changed(key, events::LIST, push_event(end));
     Ok(())
@@ -117,11 +116,12 @@ impl<'a> MultiPop<'a> {
             let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
                 continue;
             };
-            let list = List::of_mut(entry)?;
+            let mut list = List::of_mut(entry)?;
             let reply = &mut ctx.client.reply;
             reply.array(2);
             reply.bulk(key);
-            let (popped, left) = pop_many(list, self.end, self.count, reply, &limits);
+            let (popped, left) = pop_many(&mut list, self.end, self.count, reply, &limits);
+            drop(list);
             let event = pop_event(self.end);
             elements_removed(ctx, key, event, popped, left);
             ctx.rewrite(&[

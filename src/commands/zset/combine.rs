@@ -15,13 +15,13 @@ use std::ops::ControlFlow;
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::commands::zset::{reply_member, store_zset};
-use crate::ds::entry::ValueRef;
 use crate::error::Error;
 use crate::state::Server;
+use crate::types::part::Held;
 use crate::types::set::Set;
 use crate::types::string::type_of;
 use crate::types::zset::{Accumulator, Aggregate, Zset, ZsetLimits};
-use crate::types::{KeyRef, Type, Value};
+use crate::types::{KeyRef, Type};
 use crate::util::number::{IntBuf, parse_f64};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,23 +32,21 @@ enum Op {
 }
 
 /// The values that can be combined.
-#[derive(Clone, Copy)]
 enum Members<'a> {
     Absent,
-    Zset(&'a Zset),
-    Set(&'a Set),
+    Zset(Held<'a, Zset>),
+    Set(Held<'a, Set>),
 }
 
 impl<'a> Members<'a> {
     fn of(entry: KeyRef<'a>) -> Members<'a> {
-        match entry.value() {
-            ValueRef::Obj(Value::Zset(zset)) => Members::Zset(zset),
-            ValueRef::Obj(Value::Set(set)) => Members::Set(set),
-            _ => Members::Absent,
+        match Held::of(entry) {
+            Some(zset) => Members::Zset(zset),
+            None => Held::of(entry).map_or(Members::Absent, Members::Set),
         }
     }
 
-    fn len(self) -> usize {
+    fn len(&self) -> usize {
         match self {
             Members::Absent => 0,
             Members::Zset(zset) => zset.len(),
@@ -56,7 +54,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    fn score(self, member: &[u8]) -> Option<f64> {
+    fn score(&self, member: &[u8]) -> Option<f64> {
         match self {
             Members::Absent => None,
             Members::Zset(zset) => zset.score(member),
@@ -65,7 +63,7 @@ impl<'a> Members<'a> {
     }
 
     /// Passes each member to `visit`, until it breaks.
-    fn try_for_each(self, mut visit: impl FnMut(&[u8], f64) -> ControlFlow<()>) {
+    fn try_for_each(&self, mut visit: impl FnMut(&[u8], f64) -> ControlFlow<()>) {
         match self {
             Members::Absent => {}
             Members::Zset(zset) => {
@@ -78,7 +76,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    fn for_each(self, mut visit: impl FnMut(&[u8], f64)) {
+    fn for_each(&self, mut visit: impl FnMut(&[u8], f64)) {
         self.try_for_each(|member, score| {
             visit(member, score);
             ControlFlow::Continue(())

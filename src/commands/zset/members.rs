@@ -143,20 +143,18 @@ impl Tally {
 pub fn add_members(ctx: &mut Ctx, options: AddOptions, members: &[(f64, &[u8])]) -> CmdResult {
     let (key, flags) = (ctx.argv[1], options.flags);
     let limits = ZsetLimits::of(ctx.server);
-    let tally = match write_zset(ctx.server, ctx.client, key)? {
-        Some(zset) => {
-            zset.expect(members.len(), &limits);
-            Tally::add_all(zset, members, flags, &limits)
-        }
-        None if flags.xx => Tally::nothing(),
-        None => {
-            let mut zset = Zset::new(members.len(), &limits);
-            let tally = Tally::add_all(&mut zset, members, flags, &limits);
-            let value = New::Obj(Value::Zset(zset));
-            ctx.server
-                .set_key(ctx.client.db, key, kind::ZSET, value, Ttl::Clear);
-            tally
-        }
+    let tally = if let Some(mut zset) = write_zset(ctx.server, ctx.client, key)? {
+        zset.expect(members.len(), &limits);
+        Tally::add_all(&mut zset, members, flags, &limits)
+    } else if flags.xx {
+        Tally::nothing()
+    } else {
+        let mut zset = Zset::new(members.len(), &limits);
+        let tally = Tally::add_all(&mut zset, members, flags, &limits);
+        let value = New::Obj(Value::Zset(zset));
+        ctx.server
+            .set_key(ctx.client.db, key, kind::ZSET, value, Ttl::Clear);
+        tally
     };
     if tally.last == Added::Nan {
         return Err(Error::of("ERR resulting score is not a number (NaN)"));
@@ -185,7 +183,7 @@ pub fn add_members(ctx: &mut Ctx, options: AddOptions, members: &[(f64, &[u8])])
 /// ZREM key member [member ...]
 pub fn zrem(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
-    let Some(zset) = write_zset(ctx.server, ctx.client, key)? else {
+    let Some(mut zset) = write_zset(ctx.server, ctx.client, key)? else {
         ctx.client.reply.integer(0);
         return Ok(());
     };
@@ -194,6 +192,7 @@ pub fn zrem(ctx: &mut Ctx) -> CmdResult {
         .filter(|member| zset.remove(member).is_some())
         .count();
     let is_empty = zset.is_empty();
+    drop(zset);
     members_removed(ctx, key, "zrem", removed, is_empty);
     ctx.client.reply.integer(removed as i64);
     Ok(())
@@ -202,6 +201,7 @@ pub fn zrem(ctx: &mut Ctx) -> CmdResult {
 /// ZCARD key
 pub fn zcard(ctx: &mut Ctx) -> CmdResult {
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
     ctx.client.reply.integer(zset.map_or(0, Zset::len) as i64);
     Ok(())
 }
@@ -209,6 +209,7 @@ pub fn zcard(ctx: &mut Ctx) -> CmdResult {
 /// ZSCORE key member
 pub fn zscore(ctx: &mut Ctx) -> CmdResult {
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
     match zset.and_then(|zset| zset.score(ctx.argv[2])) {
         Some(score) => ctx.client.reply.double(score),
         None => ctx.client.reply.null(),
@@ -219,6 +220,7 @@ pub fn zscore(ctx: &mut Ctx) -> CmdResult {
 /// ZMSCORE key member [member ...]
 pub fn zmscore(ctx: &mut Ctx) -> CmdResult {
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
     let reply = &mut ctx.client.reply;
     reply.array(ctx.argv.len() - 2);
     for member in &ctx.argv[2..] {
@@ -248,6 +250,7 @@ fn zrank_generic(ctx: &mut Ctx, reverse: bool) -> CmdResult {
         _ => return Err(Error::arity(ctx.cmd.name)),
     };
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
     let found = zset.and_then(|zset| zset.rank(ctx.argv[2], reverse));
     let reply = &mut ctx.client.reply;
     match found {
@@ -342,7 +345,7 @@ fn pop_from_first<'a>(
     frame: Frame,
 ) -> Result<Option<(&'a [u8], usize)>, Error> {
     for &key in keys {
-        let Some(zset) = write_zset(ctx.server, ctx.client, key)? else {
+        let Some(mut zset) = write_zset(ctx.server, ctx.client, key)? else {
             continue;
         };
         let count = count.min(zset.len());
@@ -356,6 +359,7 @@ fn pop_from_first<'a>(
             reply.double(score);
         });
         let is_empty = zset.is_empty();
+        drop(zset);
         members_removed(ctx, key, end.event(), count, is_empty);
         return Ok(Some((key, count)));
     }
@@ -497,6 +501,7 @@ pub fn zrandmember(ctx: &mut Ctx) -> CmdResult {
     }
     let mut rng = ctx.server.rng.split();
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
     let reply = &mut ctx.client.reply;
     match zset {
         Some(zset) => {
@@ -515,6 +520,7 @@ fn zrandmember_with_count(ctx: &mut Ctx) -> CmdResult {
     let mut rng = ctx.server.rng.split();
     let mut below = |n: usize| rng.below(n as u64) as usize;
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
     let reply = &mut ctx.client.reply;
     let Some(zset) = zset else {
         reply.array(0);
@@ -540,6 +546,7 @@ fn zrandmember_with_count(ctx: &mut Ctx) -> CmdResult {
 pub fn zscan(ctx: &mut Ctx) -> CmdResult {
     let cursor = parse_cursor(ctx.argv[2])?;
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
     let reply = &mut ctx.client.reply;
     let Some(zset) = zset else {
         reply_nothing_found(reply);

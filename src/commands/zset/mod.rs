@@ -28,6 +28,7 @@ use crate::db::Ttl;
 use crate::error::Error;
 use crate::keyspace::events;
 use crate::state::Server;
+use crate::types::part::{Held, Opened};
 use crate::types::zset::{Zset, ZsetLimits};
 use crate::types::{New, Value, kind};
 
@@ -127,7 +128,7 @@ pub fn read_zset<'s>(
     server: &'s mut Server,
     c: &Client,
     key: &[u8],
-) -> Result<Option<&'s Zset>, Error> {
+) -> Result<Option<Held<'s, Zset>>, Error> {
     server.lookup_read(c, key).map(Zset::of).transpose()
 }
 
@@ -137,7 +138,7 @@ pub fn write_zset<'s>(
     server: &'s mut Server,
     c: &Client,
     key: &[u8],
-) -> Result<Option<&'s mut Zset>, Error> {
+) -> Result<Option<Opened<'s, Zset>>, Error> {
     server.lookup_write(c, key).map(Zset::of_mut).transpose()
 }
 

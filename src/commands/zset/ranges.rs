@@ -203,6 +203,7 @@ fn range_generic(ctx: &mut Ctx, by: Option<By>, reverse: Option<bool>) -> CmdRes
         },
     )?;
     let zset = read_zset(ctx.server, ctx.client, query.key)?;
+    let zset = zset.as_deref();
     let reply = &mut ctx.client.reply;
     let Some(zset) = zset else {
         reply.array(0);
@@ -259,7 +260,7 @@ pub fn zrangestore(ctx: &mut Ctx) -> CmdResult {
     let limits = ZsetLimits::of(ctx.server);
     let mut result = Accumulator::new(limits.seed, Aggregate::Sum);
     if let Some(zset) = read_zset(ctx.server, ctx.client, query.key)? {
-        let ranks = query.ranks(zset);
+        let ranks = query.ranks(&zset);
         result.reserve(ranks.len());
         // Redis fills a listpack until a member does not fit, and a listpack has no -0. Only for a
         // range of ranks it knows the number of members in advance.
@@ -288,6 +289,7 @@ pub fn zlexcount(ctx: &mut Ctx) -> CmdResult {
 fn count_generic(ctx: &mut Ctx, by: By) -> CmdResult {
     let bounds = Bounds::parse(by, ctx.argv[2], ctx.argv[3])?;
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
     let count = zset.map_or(0, |zset| bounds.ranks(zset, false).len());
     ctx.client.reply.integer(count as i64);
     Ok(())
@@ -311,13 +313,14 @@ pub fn zremrangebylex(ctx: &mut Ctx) -> CmdResult {
 fn remove_generic(ctx: &mut Ctx, by: By, event: &'static str) -> CmdResult {
     let key = ctx.argv[1];
     let bounds = Bounds::parse(by, ctx.argv[2], ctx.argv[3])?;
-    let Some(zset) = write_zset(ctx.server, ctx.client, key)? else {
+    let Some(mut zset) = write_zset(ctx.server, ctx.client, key)? else {
         ctx.client.reply.integer(0);
         return Ok(());
     };
-    let ranks = bounds.ranks(zset, false);
+    let ranks = bounds.ranks(&zset, false);
     let removed = zset.remove_ranks(ranks, |_, _| ());
     let is_empty = zset.is_empty();
+    drop(zset);
     members_removed(ctx, key, event, removed, is_empty);
     ctx.client.reply.integer(removed as i64);
     Ok(())

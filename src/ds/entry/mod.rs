@@ -10,9 +10,11 @@
 //! | lru    | kind | flags | key len | value len | expire_at | key len     | key | pad | value                |
 //! | 24 bit |      |       |         |           | i64, ms   | u32 if long |     |     | bytes, i64, or a `V` |
 //! +--------+------+-------+---------+-----------+- - - - - -+- - - - - - -+-----+- - -+----------------------+
-//! flags   bits 0..2: form of the value (0 string, 1 integer, 2 a `V`)   bit 2: there is an expire_at
+//! flags   bits 0..2: form of the value (0 string, 1 integer, 2 a `V`, 3 packed)   bit 2: there is an expire_at
 //! key len 255: the length is in the u32 instead        pad: only before a `V`, up to a multiple of 8
 //! ```
+//!
+//! A small collection is packed: its bytes stand where a string's would, see `packed`.
 //!
 //! `kind` is for the keyspace (type and encoding, four bits each); this module does not read it.
 //! Numbers are little-endian and unaligned; only a `V` is aligned. Sizes are rounded up to
@@ -36,7 +38,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use super::hashtable::Element;
+use super::hashtable::{Element, Place};
+
+mod packed;
+
+pub use packed::{Block, Loan, Open, Packed, PackedRef, Payload};
 
 /// The longest string that is kept in the entry. A SET that changes the size class copies key and
 /// value: 24 ns with 16 bytes, 28 ns with 128 (`tests::cost_of_a_rewrite_by_length`). A separate
@@ -68,6 +74,8 @@ enum Form {
     Str = 0,
     Int = 1,
     Obj = 2,
+    /// A `V` that is a block, whose bytes are the value.
+    Packed = 3,
 }
 
 /// A value to be stored in an entry.
@@ -85,6 +93,7 @@ pub enum ValueRef<'a, V> {
     Int(i64),
     Str(&'a [u8]),
     Obj(&'a V),
+    Packed(PackedRef<'a, V>),
 }
 
 /// The exclusive view of an entry's value.
@@ -92,6 +101,8 @@ pub enum ValueMut<'a, V> {
     Int(IntMut<'a>),
     Str(&'a mut [u8]),
     Obj(&'a mut V),
+    /// See [`EntryMut::open`].
+    Packed,
 }
 
 /// A value that was moved out of its entry.
@@ -132,6 +143,8 @@ pub struct EntryRef<'a, V> {
 /// The exclusive view of an entry.
 pub struct EntryMut<'a, V> {
     p: NonNull<u8>,
+    /// Where its address is, unless it is not in a table.
+    place: Option<Place>,
     _borrows: PhantomData<&'a mut V>,
 }
 
@@ -252,7 +265,8 @@ impl<'a, V> EntryRef<'a, V> {
         match self.flags() & FORM_MASK {
             0 => Form::Str,
             1 => Form::Int,
-            _ => Form::Obj,
+            2 => Form::Obj,
+            _ => Form::Packed,
         }
     }
 
@@ -263,6 +277,7 @@ impl<'a, V> EntryRef<'a, V> {
             Form::Str => usize::from(self.bytes::<1>(VALUE_LEN)[0]),
             Form::Int => size_of::<i64>(),
             Form::Obj => size_of::<V>(),
+            Form::Packed => self.packed_len(),
         };
         Shape {
             form,
@@ -318,6 +333,7 @@ impl<'a, V> EntryRef<'a, V> {
             Form::Int => ValueRef::Int(i64::from_le_bytes(self.bytes(at))),
             // SAFETY: the flags say that a V stands there; it is aligned and lives during 'a.
             Form::Obj => ValueRef::Obj(unsafe { self.p.add(at).cast::<V>().as_ref() }),
+            Form::Packed => ValueRef::Packed(PackedRef::new(self)),
         }
     }
 
@@ -367,6 +383,7 @@ impl<'a, V> EntryMut<'a, V> {
     fn reborrow(&mut self) -> EntryMut<'_, V> {
         EntryMut {
             p: self.p,
+            place: self.place,
             _borrows: PhantomData,
         }
     }
@@ -465,6 +482,7 @@ impl<'a, V> EntryMut<'a, V> {
                 )),
                 Form::Int => ValueMut::Int(IntMut(value.cast().as_mut())),
                 Form::Obj => ValueMut::Obj(value.cast().as_mut()),
+                Form::Packed => ValueMut::Packed,
             }
         }
     }
@@ -475,7 +493,7 @@ impl<'a, V> EntryMut<'a, V> {
     pub fn try_overwrite(&mut self, value: &NewValue<'_, V>) -> bool {
         let old = self.as_ref().shape();
         let fits_inline = !matches!(value, NewValue::Str(s) if s.len() > INLINE_MAX);
-        if old.form == Form::Obj || matches!(value, NewValue::Obj(_)) || !fits_inline {
+        if old.form as u8 >= Form::Obj as u8 || matches!(value, NewValue::Obj(_)) || !fits_inline {
             return false;
         }
         let new = Shape::new(old.key_len, old.has_expire, value);
@@ -505,9 +523,9 @@ impl<'a, V> EntryMut<'a, V> {
 impl<V> Entry<V> {
     const PAYLOAD_FITS: () = assert!(align_of::<V>() <= ALIGN && size_of::<V>() <= PAYLOAD_MAX);
 
-    /// # Panics
-    /// When a string is longer than `INLINE_MAX` or a key than `u32::MAX`.
-    pub fn new(
+    /// An entry whose value is not packed.
+    #[inline]
+    fn plain(
         key: &[u8],
         kind: u8,
         lru: u32,
@@ -516,6 +534,24 @@ impl<V> Entry<V> {
     ) -> Self {
         const { Self::PAYLOAD_FITS };
         let shape = Shape::new(key.len(), expire_at.is_some(), &value);
+        let mut entry = EntryMut::begin(key, kind, lru, expire_at, shape);
+        entry.write_value(shape, &value);
+        let p = entry.p;
+        if let NewValue::Obj(v) = value {
+            // SAFETY: the shape reserves an aligned place for a V there.
+            unsafe { p.add(shape.value_at()).cast::<V>().write(v) };
+        }
+        Entry {
+            p,
+            _owns: PhantomData,
+        }
+    }
+}
+
+impl<V> EntryMut<'_, V> {
+    /// A new allocation with everything but the value and the bytes that describe it.
+    #[inline(always)]
+    fn begin(key: &[u8], kind: u8, lru: u32, expire_at: Option<i64>, shape: Shape) -> Self {
         let layout = shape.layout();
         // SAFETY: the header alone makes the layout non-empty.
         let Some(p) = NonNull::new(unsafe { alloc::alloc(layout) }) else {
@@ -523,11 +559,11 @@ impl<V> Entry<V> {
         };
         let mut entry = EntryMut {
             p,
+            place: None,
             _borrows: PhantomData,
         };
         entry.set_lru(lru);
         entry.set_kind(kind);
-        entry.write_value(shape, &value);
         if let Some(at) = expire_at {
             entry.write(HEADER, &at.to_le_bytes());
         }
@@ -538,16 +574,28 @@ impl<V> Entry<V> {
             entry.write(shape.key_at() - 4, &(key.len() as u32).to_le_bytes());
         }
         entry.write(shape.key_at(), key);
-        if let NewValue::Obj(v) = value {
-            // SAFETY: the shape reserves an aligned place for a V there.
-            unsafe { p.add(shape.value_at()).cast::<V>().write(v) };
-        }
-        Entry {
-            p,
-            _owns: PhantomData,
+        entry
+    }
+}
+
+impl<V: Payload> Entry<V> {
+    /// # Panics
+    /// When a string is longer than `INLINE_MAX` or a key than `u32::MAX`.
+    pub fn new(
+        key: &[u8],
+        kind: u8,
+        lru: u32,
+        expire_at: Option<i64>,
+        value: NewValue<'_, V>,
+    ) -> Self {
+        match value {
+            NewValue::Obj(v) => Self::with_payload(key, kind, lru, expire_at, v),
+            value => Self::plain(key, kind, lru, expire_at, value),
         }
     }
+}
 
+impl<V> Entry<V> {
     /// A shared view.
     #[inline]
     pub fn as_ref(&self) -> EntryRef<'_, V> {
@@ -557,15 +605,26 @@ impl<V> Entry<V> {
         }
     }
 
-    /// The exclusive view.
+    /// The exclusive view; it can't be opened.
     #[inline]
     pub fn as_mut(&mut self) -> EntryMut<'_, V> {
         EntryMut {
             p: self.p,
+            place: None,
             _borrows: PhantomData,
         }
     }
 
+    /// Frees the allocation without dropping a payload, which the caller has copied out.
+    fn free(self) {
+        let (p, layout) = (self.p, self.as_ref().shape().layout());
+        std::mem::forget(self);
+        // SAFETY: `self` owned the allocation, which has this layout.
+        unsafe { alloc::dealloc(p.as_ptr(), layout) }
+    }
+}
+
+impl<V: Payload> Entry<V> {
     /// The entry with another expiry time; in a new allocation unless the old one has room.
     pub fn with_expire(mut self, expire_at: Option<i64>) -> Self {
         match expire_at {
@@ -578,11 +637,14 @@ impl<V> Entry<V> {
         match look.value() {
             ValueRef::Int(n) => Entry::new(key, kind, lru, expire_at, NewValue::Int(n)),
             ValueRef::Str(s) => Entry::new(key, kind, lru, expire_at, NewValue::Str(s)),
+            ValueRef::Packed(block) => {
+                Entry::packed(key, kind, lru, expire_at, block.code(), block.bytes())
+            }
             ValueRef::Obj(v) => {
                 // SAFETY: the old allocation is freed below without dropping its V, which this copy
                 // now is.
                 let v = unsafe { std::ptr::read(v) };
-                let entry = Entry::new(key, kind, lru, expire_at, NewValue::Obj(v));
+                let entry = Entry::plain(key, kind, lru, expire_at, NewValue::Obj(v));
                 self.free();
                 entry
             }
@@ -604,19 +666,12 @@ impl<V> Entry<V> {
         let v = match self.as_ref().value() {
             ValueRef::Int(n) => return OwnedValue::Int(n),
             ValueRef::Str(s) => return OwnedValue::Str(s.into()),
+            ValueRef::Packed(block) => return OwnedValue::Obj(Self::unpack(block)),
             // SAFETY: the allocation is freed below without dropping its V, which this copy now is.
             ValueRef::Obj(v) => unsafe { std::ptr::read(v) },
         };
         self.free();
         OwnedValue::Obj(v)
-    }
-
-    /// Frees the allocation without dropping a payload, which the caller has copied out.
-    fn free(self) {
-        let (p, layout) = (self.p, self.as_ref().shape().layout());
-        std::mem::forget(self);
-        // SAFETY: `self` owned the allocation, which has this layout.
-        unsafe { alloc::dealloc(p.as_ptr(), layout) }
     }
 }
 
@@ -691,12 +746,13 @@ unsafe impl<V> Element for Entry<V> {
     }
 
     #[inline(always)]
-    unsafe fn by_mut<'a>(p: NonNull<u8>) -> EntryMut<'a, V>
+    unsafe fn by_mut<'a>(p: NonNull<u8>, place: Option<Place>) -> EntryMut<'a, V>
     where
         V: 'a,
     {
         EntryMut {
             p,
+            place,
             _borrows: PhantomData,
         }
     }

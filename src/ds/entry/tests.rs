@@ -7,12 +7,17 @@ use crate::ds::scaled;
 
 type Payload = Rc<[u8; 3]>;
 
+impl super::Payload for Payload {}
+impl super::Payload for u64 {}
+impl super::Payload for [u64; 3] {}
+
 fn look(entry: &Entry<Payload>) -> (Vec<u8>, u8, u32, Option<i64>, OwnedValue<Payload>) {
     let look = entry.as_ref();
     let value = match look.value() {
         ValueRef::Int(n) => OwnedValue::Int(n),
         ValueRef::Str(s) => OwnedValue::Str(s.into()),
         ValueRef::Obj(v) => OwnedValue::Obj(v.clone()),
+        ValueRef::Packed(_) => unreachable!(),
     };
     (
         look.key().to_vec(),

@@ -32,6 +32,29 @@ const CHILD: u8 = 0x80;
 /// lower two bytes. The read never leaves the bucket: the tags precede the slots.
 const SLOT_READ: usize = META + 1 - 2;
 
+/// The place in a bucket where the address of an element is: an element that moves while it is
+/// borrowed writes its new address there.
+#[derive(Clone, Copy)]
+pub struct Place(NonNull<u8>);
+
+impl Place {
+    /// Writes the address of the element.
+    ///
+    /// # Safety
+    /// The table is borrowed exclusively since the place was made, and nothing has been added to
+    /// it or removed; `p` is the same element, by `Element::into_raw`.
+    pub unsafe fn set(self, p: NonNull<u8>) {
+        let address = p.as_ptr().expose_provenance();
+        assert!(address >> 48 == 0, "an address of more than 48 bits");
+        // SAFETY: the caller's promise; the place has six bytes.
+        unsafe {
+            let bytes = &(address as u64).to_le_bytes()[..6];
+            self.0
+                .copy_from_nonoverlapping(NonNull::from(bytes).cast(), 6)
+        }
+    }
+}
+
 #[repr(C, align(64))]
 pub(super) struct Bucket {
     bytes: [u8; 64],
@@ -84,6 +107,16 @@ impl Bucket {
         let at = SLOT_READ + 6 * slot;
         let word: [u8; 8] = self.bytes[at..at + 8].try_into().expect("eight bytes");
         (u64::from_le_bytes(word) >> 16) as usize
+    }
+
+    /// The place of a slot's address.
+    ///
+    /// # Safety
+    /// `bucket` is a bucket.
+    #[inline(always)]
+    pub(super) unsafe fn place(bucket: NonNull<Bucket>, slot: usize) -> Place {
+        // SAFETY: the six bytes of a slot are a part of the bucket.
+        Place(unsafe { bucket.cast::<u8>().add(SLOT_READ + 2 + 6 * slot) })
     }
 
     fn set_address(&mut self, slot: usize, address: usize) {

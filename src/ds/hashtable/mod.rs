@@ -110,6 +110,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub use bucket::Place;
 use bucket::{Bucket, SLOTS};
 use policy::policy;
 pub use policy::{ResizePolicy, set_resize_policy};
@@ -150,8 +151,10 @@ pub unsafe trait Element: Sized {
         Self: 'a;
 
     /// # Safety
-    /// `p` came from `into_raw`; during 'a the element lives and no other code reads or writes it.
-    unsafe fn by_mut<'a>(p: NonNull<u8>) -> Self::Mut<'a>
+    /// `p` came from `into_raw`; during 'a the element lives and no other code reads or writes it,
+    /// or the place. An element that moves writes its address to `place`; one without a place must
+    /// not move.
+    unsafe fn by_mut<'a>(p: NonNull<u8>, place: Option<Place>) -> Self::Mut<'a>
     where
         Self: 'a;
 }
@@ -338,6 +341,12 @@ impl<E: Element> HashTable<E> {
         unsafe { at.bucket.as_ref() }.get(at.slot)
     }
 
+    #[inline(always)]
+    fn place(&self, at: Position) -> Option<Place> {
+        // SAFETY: the position was found in this table, which is still borrowed.
+        Some(unsafe { Bucket::place(at.bucket, at.slot) })
+    }
+
     /// Looks up a key with its hash.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<E::Ref<'_>> {
@@ -352,7 +361,7 @@ impl<E: Element> HashTable<E> {
         self.rehash_step();
         let (_, at) = self.position(hash, key)?;
         // SAFETY: the element lives in this table, which is borrowed exclusively.
-        Some(unsafe { E::by_mut(self.element(at)) })
+        Some(unsafe { E::by_mut(self.element(at), self.place(at)) })
     }
 
     /// The first element with exactly this hash for which `is_it` holds: for callers that keep
@@ -454,7 +463,7 @@ impl<E: Element> HashTable<E> {
         let p = element.into_raw();
         self.add_raw(hash, p);
         // SAFETY: the element lives in this table, which is borrowed exclusively.
-        unsafe { E::by_mut(p) }
+        unsafe { E::by_mut(p, None) }
     }
 
     #[inline]

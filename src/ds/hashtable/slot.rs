@@ -37,7 +37,7 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
     #[inline]
     pub fn get_mut(&mut self) -> E::Mut<'_> {
         // SAFETY: the element lives in the table, which is borrowed exclusively.
-        unsafe { E::by_mut(self.table.element(self.at)) }
+        unsafe { E::by_mut(self.table.element(self.at), self.table.place(self.at)) }
     }
 
     /// Replaces the element by another one of the same key and returns the old one.
@@ -61,7 +61,7 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
         // consumed, is only copied.
         unsafe {
             self.table.tables[self.home.table].replace(self.at, element);
-            E::by_mut(element)
+            E::by_mut(element, self.table.place(self.at))
         }
     }
 

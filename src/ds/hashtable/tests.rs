@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::super::entry::{Entry, NewValue, ValueMut, ValueRef};
+use super::super::entry::{Entry, NewValue, Payload, ValueMut, ValueRef};
 use super::*;
 use crate::ds::scaled;
 
@@ -20,6 +20,8 @@ const KEYS: u32 = scaled(2000, 60) as u32;
 
 /// A payload that counts its living instances.
 struct Counted(Rc<Cell<isize>>, i64);
+
+impl Payload for Counted {}
 
 impl Counted {
     fn new(live: &Rc<Cell<isize>>, value: i64) -> Self {
@@ -55,7 +57,7 @@ fn number_of(entry: super::super::entry::EntryRef<'_, Counted>) -> i64 {
     match entry.value() {
         ValueRef::Int(n) => n,
         ValueRef::Obj(counted) => counted.1,
-        ValueRef::Str(_) => panic!("no strings here"),
+        ValueRef::Str(_) | ValueRef::Packed(_) => panic!("no strings here"),
     }
 }
 

@@ -39,6 +39,7 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::ptr::NonNull;
 
 use crate::ds::thin_buffer::{ThinBytes, size_class};
 use crate::util::number::{IntBuf, parse_i64};
@@ -533,6 +534,29 @@ impl Listpack {
         listpack
     }
 
+    /// A listpack whose bytes lie in an entry.
+    ///
+    /// # Safety
+    /// As for `ThinBytes::lent`; the bytes are a listpack.
+    #[inline]
+    pub(in crate::ds) unsafe fn lent(p: NonNull<u8>, gap: usize) -> Self {
+        // SAFETY: passed on.
+        Self(unsafe { ThinBytes::lent(p, gap) })
+    }
+
+    pub(in crate::ds) fn buffer(&self) -> &ThinBytes {
+        &self.0
+    }
+
+    /// The same listpack in an allocation of its own: what is kept elsewhere than in the entry that
+    /// it came from.
+    pub fn into_owned(self) -> Self {
+        if self.0.is_lent() || self.0.gap() > 0 {
+            return self.clone();
+        }
+        self
+    }
+
     /// A copy of bytes from outside; `None` if they don't pass the deep check.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         validate(bytes, true).then(|| Self::copy_of(bytes))
@@ -570,7 +594,7 @@ impl Listpack {
     /// The size of the allocation.
     #[inline]
     pub fn memory_bytes(&self) -> usize {
-        size_class(self.bytes_len())
+        size_class(self.0.gap() + self.bytes_len())
     }
 
     #[inline]

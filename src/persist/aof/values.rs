@@ -71,18 +71,25 @@ pub fn write_key(out: &mut Vec<u8>, entry: KeyRef) {
     match entry.value() {
         ValueRef::Int(n) => push_command(out, &[b"SET", key, IntBuf::new().format(n)]),
         ValueRef::Str(bytes) => push_command(out, &[b"SET", key, bytes]),
-        ValueRef::Obj(Value::Str(raw)) => {
-            let text = StrView::Bytes(raw.bytes());
-            push_command(out, &[b"SET", key, text.bytes(&mut IntBuf::new())]);
-        }
-        ValueRef::Obj(Value::List(list)) => write_list(out, key, list),
-        ValueRef::Obj(Value::Set(set)) => write_set(out, key, set),
-        ValueRef::Obj(Value::Hash(hash)) => write_hash(out, key, hash),
-        ValueRef::Obj(Value::Zset(zset)) => write_zset(out, key, zset),
-        ValueRef::Obj(Value::Stream(stream)) => write_stream(out, key, stream),
+        ValueRef::Obj(value) => write_object(out, key, value),
+        ValueRef::Packed(packed) => write_object(out, key, &packed.read()),
     }
     if let Some(at) = entry.expire_at() {
         push_command(out, &[b"PEXPIREAT", key, IntBuf::new().format(at)]);
+    }
+}
+
+fn write_object(out: &mut Vec<u8>, key: &[u8], value: &Value) {
+    match value {
+        Value::Str(raw) => {
+            let text = StrView::Bytes(raw.bytes());
+            push_command(out, &[b"SET", key, text.bytes(&mut IntBuf::new())]);
+        }
+        Value::List(list) => write_list(out, key, list),
+        Value::Set(set) => write_set(out, key, set),
+        Value::Hash(hash) => write_hash(out, key, hash),
+        Value::Zset(zset) => write_zset(out, key, zset),
+        Value::Stream(stream) => write_stream(out, key, stream),
     }
 }
 

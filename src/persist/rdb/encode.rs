@@ -21,6 +21,7 @@ use crate::ds::stream::StreamId;
 use crate::persist::rio::Writer;
 use crate::types::hash::Hash;
 use crate::types::list::List;
+use crate::types::part::Held;
 use crate::types::set::Set;
 use crate::types::stream::{Group, Stream};
 use crate::types::zset::Zset;
@@ -158,10 +159,10 @@ impl<'w, 's> Encoder<'w, 's> {
 
     /// The type byte of a value.
     pub fn kind_of(&self, entry: KeyRef) -> u8 {
-        let ValueRef::Obj(value) = entry.value() else {
+        let Some(value) = Held::of(entry) else {
             return kind::STRING;
         };
-        match value {
+        match &*value {
             Value::Str(_) => kind::STRING,
             Value::List(_) => kind::LIST_QUICKLIST_2,
             Value::Set(Set::Intset(_)) => kind::SET_INTSET,
@@ -185,6 +186,7 @@ impl<'w, 's> Encoder<'w, 's> {
             ValueRef::Int(n) => self.integer(n),
             ValueRef::Str(text) => self.string(text),
             ValueRef::Obj(value) => self.object(value),
+            ValueRef::Packed(packed) => self.object(&packed.read()),
         }
     }
 

@@ -29,14 +29,14 @@
 
 use std::ops::ControlFlow;
 
-use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::expires::Expires;
 use crate::ds::field::{Field, FieldRef};
 use crate::ds::hashtable::{HashTable, Slot, Stats};
 use crate::ds::listpack::{Element, Listpack, Pos, is_keyed, safe_to_add};
 use crate::ds::siphash::HashSeed;
 use crate::error::Error;
-use crate::types::{KeyMut, KeyRef, Value};
+use crate::types::part::{Held, Opened};
+use crate::types::{KeyMut, KeyRef};
 use crate::util::random::Random;
 
 /// A hash in one of its two encodings.
@@ -108,20 +108,14 @@ impl Hash {
 
     /// The hash in an entry; WRONGTYPE for any other type.
     #[inline]
-    pub fn of(entry: KeyRef<'_>) -> Result<&Hash, Error> {
-        match entry.value() {
-            ValueRef::Obj(Value::Hash(hash)) => Ok(hash),
-            _ => Err(Error::WRONGTYPE),
-        }
+    pub fn of(entry: KeyRef<'_>) -> Result<Held<'_, Hash>, Error> {
+        Held::typed(entry)
     }
 
     /// The hash of an entry, to be changed; WRONGTYPE for any other type.
     #[inline]
-    pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Hash, Error> {
-        match entry.into_value_mut() {
-            ValueMut::Obj(Value::Hash(hash)) => Ok(hash),
-            _ => Err(Error::WRONGTYPE),
-        }
+    pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Hash>, Error> {
+        Opened::typed(entry)
     }
 
     /// A hash of a listpack from a file or DUMP. `None` if it has an odd number of elements or a

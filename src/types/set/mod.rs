@@ -24,14 +24,14 @@
 
 use std::ops::ControlFlow;
 
-use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::hashtable::{HashTable, Slot};
 use crate::ds::intset::Intset;
 use crate::ds::listpack::{Element, Listpack, estimate_bytes, is_keyed, safe_to_add};
 use crate::ds::set_member::SetMember;
 use crate::ds::siphash::HashSeed;
 use crate::error::Error;
-use crate::types::{KeyMut, KeyRef, Value};
+use crate::types::part::{Held, Opened};
+use crate::types::{KeyMut, KeyRef};
 use crate::util::number::{IntBuf, parse_i64};
 use crate::util::random::Random;
 use crate::util::selection_sampling::Selection;
@@ -118,20 +118,14 @@ impl Set {
 
     /// The set in an entry; WRONGTYPE for any other type.
     #[inline]
-    pub fn of(entry: KeyRef<'_>) -> Result<&Set, Error> {
-        match entry.value() {
-            ValueRef::Obj(Value::Set(set)) => Ok(set),
-            _ => Err(Error::WRONGTYPE),
-        }
+    pub fn of(entry: KeyRef<'_>) -> Result<Held<'_, Set>, Error> {
+        Held::typed(entry)
     }
 
     /// The set of an entry, to be changed; WRONGTYPE for any other type.
     #[inline]
-    pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Set, Error> {
-        match entry.into_value_mut() {
-            ValueMut::Obj(Value::Set(set)) => Ok(set),
-            _ => Err(Error::WRONGTYPE),
-        }
+    pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Set>, Error> {
+        Opened::typed(entry)
     }
 
     /// The number of members.

@@ -22,13 +22,13 @@
 //! Scores in a listpack are integers or the text that replies show, byte for byte as Redis stores
 //! them; -0 becomes 0 there.
 
-use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::listpack::{Element, Listpack, Pos, is_keyed, safe_to_add};
 use crate::ds::siphash::HashSeed;
 use crate::ds::sorted_set::{MemberTable, SortedSet};
 use crate::ds::zset_tree::Probe;
 use crate::error::Error;
-use crate::types::{KeyMut, KeyRef, Value};
+use crate::types::part::{Held, Opened};
+use crate::types::{KeyMut, KeyRef};
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64, parse_f64};
 use crate::util::selection_sampling::Selection;
 use std::collections::HashSet;
@@ -277,20 +277,14 @@ impl Zset {
 
     /// The sorted set in an entry; WRONGTYPE for any other type.
     #[inline]
-    pub fn of(entry: KeyRef<'_>) -> Result<&Zset, Error> {
-        match entry.value() {
-            ValueRef::Obj(Value::Zset(zset)) => Ok(zset),
-            _ => Err(Error::WRONGTYPE),
-        }
+    pub fn of(entry: KeyRef<'_>) -> Result<Held<'_, Zset>, Error> {
+        Held::typed(entry)
     }
 
     /// The sorted set of an entry, to be changed; WRONGTYPE for any other type.
     #[inline]
-    pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Zset, Error> {
-        match entry.into_value_mut() {
-            ValueMut::Obj(Value::Zset(zset)) => Ok(zset),
-            _ => Err(Error::WRONGTYPE),
-        }
+    pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Zset>, Error> {
+        Opened::typed(entry)
     }
 
     /// A set that was computed or loaded: a listpack if it is within the limits.

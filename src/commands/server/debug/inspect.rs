@@ -12,6 +12,7 @@ use crate::ds::quicklist::{NodeView, Quicklist};
 use crate::error::Error;
 use crate::types::hash::Hash;
 use crate::types::list::List;
+use crate::types::part::Held;
 use crate::types::set::Set;
 use crate::types::string::StrView;
 use crate::types::zset::Zset;
@@ -78,19 +79,26 @@ fn serialized_len(entry: KeyRef) -> usize {
     match entry.value() {
         ValueRef::Int(n) => integer_len(n).unwrap_or_else(|| string_len(IntBuf::new().format(n))),
         ValueRef::Str(bytes) => string_len(bytes),
-        ValueRef::Obj(Value::Str(raw)) => string_len(raw.bytes()),
+        ValueRef::Obj(value) => object_len(value),
+        ValueRef::Packed(packed) => object_len(&packed.read()),
+    }
+}
+
+fn object_len(value: &Value) -> usize {
+    match value {
+        Value::Str(raw) => string_len(raw.bytes()),
         // A listpack counts as a quicklist of one node.
-        ValueRef::Obj(Value::List(List::Listpack(listpack))) => 2 + string_len(listpack.as_bytes()),
-        ValueRef::Obj(Value::Zset(Zset::Listpack(listpack))) => string_len(listpack.as_bytes()),
-        ValueRef::Obj(Value::Set(Set::Intset(ints))) => string_len(ints.as_bytes()),
-        ValueRef::Obj(Value::Set(Set::Listpack(listpack))) => string_len(listpack.as_bytes()),
-        ValueRef::Obj(Value::Set(set @ Set::Table(_))) => {
+        Value::List(List::Listpack(listpack)) => 2 + string_len(listpack.as_bytes()),
+        Value::Zset(Zset::Listpack(listpack)) => string_len(listpack.as_bytes()),
+        Value::Set(Set::Intset(ints)) => string_len(ints.as_bytes()),
+        Value::Set(Set::Listpack(listpack)) => string_len(listpack.as_bytes()),
+        Value::Set(set @ Set::Table(_)) => {
             let mut sum = length_len(set.len());
             set.for_each(|member| sum += string_len(member.text(&mut IntBuf::new())));
             sum
         }
-        ValueRef::Obj(Value::Hash(Hash::Listpack(listpack))) => string_len(listpack.as_bytes()),
-        ValueRef::Obj(Value::Hash(hash @ Hash::Table(_))) => {
+        Value::Hash(Hash::Listpack(listpack)) => string_len(listpack.as_bytes()),
+        Value::Hash(hash @ Hash::Table(_)) => {
             let mut sum = length_len(hash.len());
             let mut digits = IntBuf::new();
             hash.for_each(|field, value| {
@@ -99,16 +107,16 @@ fn serialized_len(entry: KeyRef) -> usize {
             });
             sum
         }
-        ValueRef::Obj(Value::List(List::Quicklist(quicklist))) => {
+        Value::List(List::Quicklist(quicklist)) => {
             let nodes = quicklist.nodes();
             length_len(nodes.len()) + nodes.map(|node| 1 + node_len(node)).sum::<usize>()
         }
-        ValueRef::Obj(Value::Zset(zset @ Zset::Tree(_))) => {
+        Value::Zset(zset @ Zset::Tree(_)) => {
             let mut sum = length_len(zset.len());
             zset.for_each(|member, _| sum += string_len(member) + size_of::<f64>());
             sum
         }
-        ValueRef::Obj(Value::Stream(stream)) => {
+        Value::Stream(stream) => {
             let node = |listpack: &Listpack| 1 + 16 + string_len(listpack.as_bytes());
             let nodes = stream.log.nodes();
             length_len(nodes.len()) + nodes.map(|(_, listpack)| node(listpack)).sum::<usize>()
@@ -185,6 +193,7 @@ pub fn htstats(ctx: &mut Ctx) -> CmdResult {
 pub fn htstats_key(ctx: &mut Ctx) -> CmdResult {
     let full = ctx.is(3, "full");
     let stats = match subject(ctx)?.value() {
+        ValueRef::Packed(_) => return Err(NO_TABLE),
         ValueRef::Obj(Value::Zset(Zset::Tree(set))) => set.table_stats(),
         ValueRef::Obj(Value::Hash(Hash::Table(table))) => table.stats(),
         ValueRef::Obj(Value::Set(Set::Table(table))) => table.stats(),
@@ -242,8 +251,8 @@ fn write_table(text: &mut String, n: u8, role: &str, table: &TableStats, full: b
 
 /// DEBUG LISTPACK key
 pub fn listpack(ctx: &mut Ctx) -> CmdResult {
-    match subject(ctx)?.value() {
-        ValueRef::Obj(
+    match Held::of(subject(ctx)?).as_deref() {
+        Some(
             Value::List(List::Listpack(listpack))
             | Value::Set(Set::Listpack(listpack))
             | Value::Zset(Zset::Listpack(listpack))

@@ -1,0 +1,657 @@
+//! A small collection inside the entry of its key.
+//!
+//! A listpack or intset begins with its own length, so an entry needs nothing beside its bytes:
+//!
+//! ```text
+//!  +--------+------+-------+---------+------+- - - - - -+-----+---------------------+- - - -+
+//!  | lru    | kind | flags | key len | code | expire_at | key | listpack or intset  | zeros |
+//!  +--------+------+-------+---------+------+- - - - - -+-----+---------------------+- - - -+
+//!   <--------------------- gap -----------------------------> <------ block ------->
+//!  code   0 a listpack, 1 an intset                            in all size_class(gap + block)
+//! ```
+//!
+//! # Reading and changing
+//!
+//! The value is made when it is asked for: [`PackedRef::read`] builds a `V` that owns a *lent*
+//! block (`ds::thin_buffer`), which is a pointer into the entry. To change it, [`Loan`] does the
+//! same, and returns the block when it is dropped:
+//!
+//! ```text
+//!   block still lent          changed in place, nothing to do
+//!   block in a new place      it has a gap: header and key are copied there, and it is the entry
+//!   not a block, or too big   a new entry is made, usually one with a payload
+//! ```
+//!
+//! In the last two cases the address in the table changes: the loan has its place.
+//!
+//! **Invariants**
+//! - A block in an entry has at most `PACKED_MAX` bytes when the entry is made, and grows at most
+//!   to the end of the allocation (`tests::a_collection_is_in_its_entry_while_it_is_small`).
+//! - A lent block is not kept: code that moves a block out of a value calls `into_owned`.
+//! - While a loan lives its entry's header is as it was; only the block's bytes change.
+//!
+//! Limits: keys up to `KEY_MAX` bytes, because the gap has 15 bits.
+//!
+//! Rejected: a payload that points behind itself (16 bytes more, and every move mends it); growth
+//! that moves the entry under the loan (a block that becomes a table would lose its entry).
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use super::{Entry, EntryMut, EntryRef, FLAGS, Form, HAS_EXPIRE, NewValue, Shape, VALUE_LEN};
+use crate::ds::hashtable::{Element, Place};
+use crate::ds::intset::Intset;
+use crate::ds::listpack::Listpack;
+use crate::ds::thin_buffer::{GAP_MAX, PACKED_MAX, ThinBytes};
+
+/// The longest key of an entry with a packed value; an expiry may be added to the gap later.
+const KEY_MAX: usize = GAP_MAX - 64;
+
+const LISTPACK: u8 = 0;
+const INTSET: u8 = 1;
+
+/// A collection that is one block of bytes.
+pub enum Block {
+    Listpack(Listpack),
+    Intset(Intset),
+}
+
+/// A payload that may be a block.
+pub trait Payload: Sized {
+    /// The block that the value is, or the value.
+    fn into_block(self) -> Result<Block, Self> {
+        Err(self)
+    }
+
+    /// The value of an entry of this kind, from what [`Payload::into_block`] returned.
+    fn from_block(_kind: u8, _block: Block) -> Self {
+        unreachable!("a payload that is never a block")
+    }
+}
+
+impl Block {
+    fn code(&self) -> u8 {
+        match self {
+            Block::Listpack(_) => LISTPACK,
+            Block::Intset(_) => INTSET,
+        }
+    }
+
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Block::Listpack(listpack) => listpack.as_bytes(),
+            Block::Intset(ints) => ints.as_bytes(),
+        }
+    }
+
+    #[inline]
+    fn buffer(&self) -> &ThinBytes {
+        match self {
+            Block::Listpack(listpack) => listpack.buffer(),
+            Block::Intset(ints) => ints.buffer(),
+        }
+    }
+
+    /// # Safety
+    /// As for `ThinBytes::lent`; the bytes are a block with this code.
+    #[inline]
+    unsafe fn lent(code: u8, p: NonNull<u8>, gap: usize) -> Block {
+        // SAFETY: passed on.
+        unsafe {
+            match code {
+                LISTPACK => Block::Listpack(Listpack::lent(p, gap)),
+                _ => Block::Intset(Intset::lent(p, gap)),
+            }
+        }
+    }
+
+    /// A copy without a gap.
+    fn to_owned(&self) -> Block {
+        match self {
+            Block::Listpack(listpack) => Block::Listpack(listpack.clone()),
+            Block::Intset(ints) => Block::Intset(ints.clone()),
+        }
+    }
+}
+
+/// A packed value of an entry, not yet read.
+pub struct PackedRef<'a, V>(EntryRef<'a, V>);
+
+impl<V> Clone for PackedRef<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for PackedRef<'_, V> {}
+
+impl<V> PartialEq for PackedRef<'_, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.code() == other.code() && self.bytes() == other.bytes()
+    }
+}
+
+impl<V> Eq for PackedRef<'_, V> {}
+
+impl<V> fmt::Debug for PackedRef<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bytes().escape_ascii().fmt(f)
+    }
+}
+
+impl<'a, V> PackedRef<'a, V> {
+    pub(super) fn new(entry: EntryRef<'a, V>) -> Self {
+        PackedRef(entry)
+    }
+
+    #[inline]
+    pub(super) fn code(self) -> u8 {
+        self.0.bytes::<1>(VALUE_LEN)[0]
+    }
+
+    /// The bytes of the block.
+    #[inline]
+    pub(super) fn bytes(self) -> &'a [u8] {
+        let shape = self.0.shape();
+        self.0.slice(shape.value_at(), shape.value_len)
+    }
+
+    /// The value. What it gives out lives as long as it does.
+    #[inline]
+    pub fn read(self) -> Packed<'a, V>
+    where
+        V: Payload,
+    {
+        let at = self.0.packed_at();
+        // SAFETY: the flags say that a block with this code stands there; it is not changed during
+        // 'a, and the value is only read.
+        let block = unsafe { Block::lent(self.code(), self.0.p.add(at), at) };
+        Packed {
+            value: ManuallyDrop::new(V::from_block(self.0.kind(), block)),
+            _borrows: PhantomData,
+        }
+    }
+}
+
+/// A packed value, to be read.
+pub struct Packed<'a, V> {
+    value: ManuallyDrop<V>,
+    _borrows: PhantomData<&'a V>,
+}
+
+impl<V> Deref for Packed<'_, V> {
+    type Target = V;
+
+    #[inline]
+    fn deref(&self) -> &V {
+        &self.value
+    }
+}
+
+/// A payload, to be changed.
+pub enum Open<'a, V: Payload> {
+    There(&'a mut V),
+    Packed(Loan<'a, V>),
+}
+
+/// A packed value, to be changed: written back when it is dropped.
+pub struct Loan<'a, V: Payload> {
+    value: ManuallyDrop<V>,
+    entry: NonNull<u8>,
+    /// The layout of the entry, before any change.
+    shape: Shape,
+    place: Option<Place>,
+    _borrows: PhantomData<&'a mut V>,
+}
+
+impl<V: Payload> Deref for Loan<'_, V> {
+    type Target = V;
+
+    #[inline]
+    fn deref(&self) -> &V {
+        &self.value
+    }
+}
+
+impl<V: Payload> DerefMut for Loan<'_, V> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut V {
+        &mut self.value
+    }
+}
+
+impl<V: Payload> Drop for Loan<'_, V> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the value is not used again.
+        let value = unsafe { ManuallyDrop::take(&mut self.value) };
+        match value.into_block() {
+            Ok(block) if block.buffer().is_lent() => {}
+            changed => self.write_back(changed),
+        }
+    }
+}
+
+impl<V: Payload> Loan<'_, V> {
+    /// Puts the value into another allocation than the one that it came from.
+    fn write_back(&mut self, changed: Result<Block, V>) {
+        let old: EntryRef<'_, V> = EntryRef {
+            p: self.entry,
+            _borrows: PhantomData,
+        };
+        let (key, kind, lru, expire_at) = (old.key(), old.kind(), old.lru(), old.expire_at());
+        let p = match changed {
+            Ok(block) if block.buffer().gap() == self.shape.value_at() => self.adopt(block),
+            Ok(block) => {
+                let value = NewValue::Obj(V::from_block(kind, block));
+                Entry::new(key, kind, lru, expire_at, value).into_raw()
+            }
+            Err(v) => Entry::new(key, kind, lru, expire_at, NewValue::Obj(v)).into_raw(),
+        };
+        let place = self.place.expect("an entry that is changed is in a table");
+        // SAFETY: the loan borrows the entry and thereby its table exclusively, and `p` is the
+        // entry with the same key; the old allocation is not used again.
+        unsafe {
+            place.set(p);
+            std::alloc::dealloc(self.entry.as_ptr(), self.shape.layout());
+        }
+    }
+
+    /// Makes the allocation of a block, which has a gap, the entry.
+    fn adopt(&self, block: Block) -> NonNull<u8> {
+        let code = block.code();
+        let base = block.buffer().base();
+        std::mem::forget(block);
+        // SAFETY: the gap has the size of all that precedes the block in an entry; the allocation
+        // is owned here, and has the size and alignment of an entry with this block.
+        unsafe {
+            base.copy_from_nonoverlapping(self.entry.as_ptr(), self.shape.value_at());
+            base.add(VALUE_LEN).write(code);
+            NonNull::new_unchecked(base)
+        }
+    }
+}
+
+impl<V> EntryRef<'_, V> {
+    /// The offset of the block.
+    #[inline]
+    fn packed_at(self) -> usize {
+        let key = self.key();
+        key.as_ptr().addr() - self.p.addr().get() + key.len()
+    }
+
+    /// The length of the block.
+    pub(super) fn packed_len(self) -> usize {
+        let at = self.packed_at();
+        let word = |at: usize| u32::from_le_bytes(self.bytes(at)) as usize;
+        match self.bytes::<1>(VALUE_LEN)[0] {
+            LISTPACK => word(at),
+            _ => 8 + word(at) * word(at + 4),
+        }
+    }
+}
+
+impl<'a, V: Payload> EntryMut<'a, V> {
+    /// The payload, to be changed; `None` for a string or an integer.
+    #[inline]
+    pub fn open(self) -> Option<Open<'a, V>> {
+        let shape = self.as_ref().shape();
+        match shape.form {
+            Form::Str | Form::Int => None,
+            // SAFETY: the flags say that a V stands there; it is borrowed exclusively during 'a.
+            Form::Obj => Some(Open::There(unsafe {
+                self.p.add(shape.value_at()).cast::<V>().as_mut()
+            })),
+            Form::Packed => Some(Open::Packed(self.lend(shape))),
+        }
+    }
+
+    #[inline]
+    fn lend(self, shape: Shape) -> Loan<'a, V> {
+        let (look, at) = (self.as_ref(), shape.value_at());
+        // SAFETY: the flags say that a block with this code stands there; it is borrowed
+        // exclusively during 'a.
+        let block = unsafe { Block::lent(PackedRef(look).code(), self.p.add(at), at) };
+        Loan {
+            value: ManuallyDrop::new(V::from_block(look.kind(), block)),
+            entry: self.p,
+            shape,
+            place: self.place,
+            _borrows: PhantomData,
+        }
+    }
+}
+
+impl<V: Payload> Entry<V> {
+    /// An entry with a payload, which is packed if it is a small block.
+    pub(super) fn with_payload(
+        key: &[u8],
+        kind: u8,
+        lru: u32,
+        expire_at: Option<i64>,
+        v: V,
+    ) -> Self {
+        let v = match v.into_block() {
+            Ok(block) => {
+                let bytes = block.as_bytes();
+                if bytes.len() <= PACKED_MAX && key.len() <= KEY_MAX {
+                    return Self::packed(key, kind, lru, expire_at, block.code(), bytes);
+                }
+                let has_gap = block.buffer().gap() > 0;
+                V::from_block(kind, if has_gap { block.to_owned() } else { block })
+            }
+            Err(v) => v,
+        };
+        Self::plain(key, kind, lru, expire_at, NewValue::Obj(v))
+    }
+
+    /// An entry with these bytes of a block.
+    pub(super) fn packed(
+        key: &[u8],
+        kind: u8,
+        lru: u32,
+        expire_at: Option<i64>,
+        code: u8,
+        bytes: &[u8],
+    ) -> Self {
+        let shape = Shape {
+            form: Form::Packed,
+            has_expire: expire_at.is_some(),
+            key_len: key.len(),
+            value_len: bytes.len(),
+        };
+        let mut entry: EntryMut<'_, V> = EntryMut::begin(key, kind, lru, expire_at, shape);
+        let expire = if shape.has_expire { HAS_EXPIRE } else { 0 };
+        entry.write(FLAGS, &[Form::Packed as u8 | expire]);
+        entry.write(VALUE_LEN, &[code]);
+        entry.write(shape.value_at(), bytes);
+        let spare = shape.alloc_size() - shape.size();
+        // SAFETY: the bytes between the block and the end of the allocation.
+        unsafe { entry.p.add(shape.size()).write_bytes(0, spare) };
+        Entry {
+            p: entry.p,
+            _owns: PhantomData,
+        }
+    }
+
+    /// The packed value, copied out.
+    pub(super) fn unpack(packed: PackedRef<'_, V>) -> V {
+        let entry = packed.0;
+        let at = entry.packed_at();
+        // SAFETY: as in `PackedRef::read`.
+        let block = unsafe { Block::lent(packed.code(), entry.p.add(at), at) };
+        V::from_block(entry.kind(), block.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ds::entry::{OwnedValue, ValueRef, size_class};
+    use crate::ds::hashtable::HashTable;
+    use crate::ds::scaled;
+    use crate::ds::siphash::HashSeed;
+
+    const LISTS: u8 = 1;
+    const INTS: u8 = 2;
+
+    /// A payload in each form; a table counts its owners.
+    #[derive(Clone, Debug)]
+    enum Pack {
+        List(Listpack),
+        Ints(Intset),
+        Table(Rc<Vec<i64>>),
+    }
+
+    impl Payload for Pack {
+        fn into_block(self) -> Result<Block, Self> {
+            match self {
+                Pack::List(listpack) => Ok(Block::Listpack(listpack)),
+                Pack::Ints(ints) => Ok(Block::Intset(ints)),
+                table => Err(table),
+            }
+        }
+
+        fn from_block(kind: u8, block: Block) -> Self {
+            match block {
+                Block::Listpack(listpack) => {
+                    assert_eq!(kind, LISTS);
+                    Pack::List(listpack)
+                }
+                Block::Intset(ints) => {
+                    assert_eq!(kind, INTS);
+                    Pack::Ints(ints)
+                }
+            }
+        }
+    }
+
+    impl Pack {
+        fn numbers(&self) -> Vec<i64> {
+            match self {
+                Pack::List(listpack) => listpack.iter().filter_map(|e| e.as_int()).collect(),
+                Pack::Ints(ints) => ints.iter().collect(),
+                Pack::Table(table) => table.to_vec(),
+            }
+        }
+
+        fn push(&mut self, n: i64) {
+            match self {
+                Pack::List(listpack) => listpack.append(n),
+                Pack::Ints(ints) => {
+                    ints.add(n);
+                }
+                Pack::Table(table) => Rc::make_mut(table).push(n),
+            }
+        }
+
+        fn pop(&mut self) {
+            match self {
+                Pack::List(listpack) => {
+                    if let Some(last) = listpack.last() {
+                        listpack.delete(last);
+                    }
+                }
+                Pack::Ints(ints) => {
+                    if !ints.is_empty() {
+                        ints.remove_at(ints.len() - 1);
+                    }
+                }
+                Pack::Table(table) => {
+                    Rc::make_mut(table).pop();
+                }
+            }
+        }
+    }
+
+    struct Store {
+        table: HashTable<Entry<Pack>>,
+        key: Vec<u8>,
+    }
+
+    impl Store {
+        fn new(key_len: usize, kind: u8, expire_at: Option<i64>) -> Store {
+            let mut store = Store {
+                table: HashTable::new(HashSeed::new([1, 2])),
+                key: crate::ds::numbered(key_len),
+            };
+            let pack = match kind {
+                LISTS => Pack::List(Listpack::new()),
+                _ => Pack::Ints(Intset::new()),
+            };
+            let entry = Entry::new(&store.key, kind, 7, expire_at, NewValue::Obj(pack));
+            store.table.insert(store.hash(), entry);
+            store
+        }
+
+        fn hash(&self) -> u64 {
+            self.table.hash(&self.key)
+        }
+
+        fn entry(&self) -> EntryRef<'_, Pack> {
+            self.table.find(self.hash(), &self.key).expect("the key")
+        }
+
+        fn is_packed(&self) -> bool {
+            matches!(self.entry().value(), ValueRef::Packed(_))
+        }
+
+        fn numbers(&self) -> Vec<i64> {
+            match self.entry().value() {
+                ValueRef::Packed(packed) => packed.read().numbers(),
+                ValueRef::Obj(pack) => pack.numbers(),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn change(&mut self, change: impl FnOnce(&mut Pack)) {
+            let hash = self.hash();
+            let entry = self.table.find_mut(hash, &self.key).expect("the key");
+            match entry.open() {
+                Some(Open::There(pack)) => change(pack),
+                Some(Open::Packed(mut loan)) => change(&mut loan),
+                None => panic!("a payload"),
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Push(Vec<i64>),
+        Pop(usize),
+        Expire(Option<i64>),
+        ToTable,
+        /// Pushes, and then becomes a table under the same loan.
+        PushToTable(i64),
+        /// Becomes an empty listpack or intset that was made elsewhere.
+        Clear,
+        Own,
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let number = prop_oneof![-200..200i64, any::<i64>()];
+        let op = prop_oneof![
+            12 => vec(number.clone(), 1..12).prop_map(Op::Push),
+            6 => (1..20usize).prop_map(Op::Pop),
+            2 => proptest::option::of(any::<i64>()).prop_map(Op::Expire),
+            1 => Just(Op::ToTable),
+            1 => number.prop_map(Op::PushToTable),
+            2 => Just(Op::Clear),
+            1 => Just(Op::Own),
+        ];
+        vec(op, 1..scaled(60, 12))
+    }
+
+    proptest! {
+        #![proptest_config(crate::ds::cases(256))]
+
+        #[test]
+        fn histories_match_a_vector(
+            ops in ops(),
+            key_len in prop_oneof![0..40usize, 250..260usize],
+            kind in LISTS..=INTS,
+        ) {
+            let mut store = Store::new(key_len, kind, None);
+            let (mut twin, mut expires): (Vec<i64>, Option<i64>) = (Vec::new(), None);
+            for op in ops {
+                match op {
+                    Op::Push(numbers) => {
+                        for n in numbers {
+                            if kind == LISTS || !twin.contains(&n) {
+                                twin.push(n);
+                                store.change(|pack| if !pack.numbers().contains(&n) || kind == LISTS { pack.push(n) });
+                            }
+                        }
+                    }
+                    Op::Pop(n) => store.change(|pack| {
+                        for _ in 0..n {
+                            pack.pop();
+                        }
+                        twin = pack.numbers();
+                    }),
+                    Op::Expire(at) => {
+                        expires = at;
+                        let (hash, key) = (store.hash(), store.key.clone());
+                        store.table.replace_with(hash, &key, |entry| entry.with_expire(at));
+                    }
+                    Op::ToTable => store.change(|pack| *pack = Pack::Table(Rc::new(pack.numbers()))),
+                    Op::PushToTable(n) => {
+                        if !twin.contains(&n) {
+                            twin.push(n);
+                            store.change(|pack| {
+                                pack.push(n);
+                                *pack = Pack::Table(Rc::new(pack.numbers()));
+                            });
+                        }
+                    }
+                    Op::Clear => {
+                        twin.clear();
+                        store.change(|pack| *pack = match kind {
+                            LISTS => Pack::List(Listpack::new()),
+                            _ => Pack::Ints(Intset::new()),
+                        });
+                    }
+                    Op::Own => {
+                        let hash = store.hash();
+                        let entry = store.table.remove(hash, &store.key).expect("the key");
+                        let OwnedValue::Obj(pack) = entry.into_value() else { panic!("a payload") };
+                        let entry = Entry::new(&store.key, kind, 7, expires, NewValue::Obj(pack));
+                        store.table.insert(hash, entry);
+                    }
+                }
+                let (mut found, mut wanted) = (store.numbers(), twin.clone());
+                found.sort_unstable();
+                wanted.sort_unstable();
+                prop_assert_eq!(found, wanted);
+                let entry = store.entry();
+                prop_assert_eq!((entry.kind(), entry.lru(), entry.expire_at()), (kind, 7, expires));
+                prop_assert_eq!(entry.key(), &store.key[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_collection_is_in_its_entry_while_it_is_small() {
+        let mut store = Store::new(16, LISTS, None);
+        assert_eq!(store.entry().alloc_size(), size_class(7 + 16 + 7));
+        let largest = size_class(7 + 16 + PACKED_MAX);
+        let mut bytes = 7;
+        while store.is_packed() {
+            assert_eq!(store.entry().alloc_size(), size_class(7 + 16 + bytes));
+            assert!(7 + 16 + bytes <= largest, "{bytes} bytes");
+            store.change(|pack| pack.push(i64::MAX));
+            bytes += 10;
+        }
+        assert!(7 + 16 + bytes > largest, "{bytes} bytes");
+        while bytes > 7 {
+            store.change(Pack::pop);
+            bytes -= 10;
+        }
+        assert!(!store.is_packed(), "it moves out once");
+    }
+
+    #[test]
+    fn a_long_key_keeps_its_collection_outside() {
+        for (key_len, packed) in [(KEY_MAX, true), (KEY_MAX + 1, false)] {
+            let mut store = Store::new(key_len, INTS, Some(i64::MAX));
+            assert_eq!(store.is_packed(), packed, "{key_len}");
+            store.change(|pack| pack.push(5));
+            assert_eq!((store.is_packed(), store.numbers()), (packed, vec![5]));
+        }
+    }
+
+    #[test]
+    fn a_string_or_an_integer_is_not_opened() {
+        let mut entry: Entry<Pack> = Entry::new(b"k", 0, 0, None, NewValue::Int(5));
+        assert!(entry.as_mut().open().is_none());
+    }
+}
