@@ -170,6 +170,40 @@ fn a_script_is_stepped_through_to_its_error() {
     );
 }
 
+/// Calls that are returned, of functions of the script and of the libraries, by several names.
+const RETURNED_CALLS: &str = "local function f(x)
+  local y = x + 1
+  return y
+end
+local o = {rep = string.rep, f = f}
+local function g(x)
+  return f(x)
+end
+local function h()
+  return o.rep('b', 3)
+end
+local function k()
+  return o.f(3)
+end
+local a, b = g(1), f(2) + f(3)
+if h() then k() end
+local l = {unpack({1, 2, f(3)})}
+return string.rep(h(), #l)";
+
+#[test]
+fn a_line_is_stopped_at_once_however_many_calls_are_in_it() {
+    compare(RETURNED_CALLS, &["s"; 60]);
+    compare("local t = {e = error}\nreturn t.e('oops')", &["s"; 6]);
+    compare(
+        "local function r(n)\n if n == 0 then return 'end' end\n return r(n - 1)\nend\nreturn r(3)",
+        &["s"; 20],
+    );
+    compare(
+        "local t = {1, 2, 3}\nwhile #t > 0 do t[#t] = nil end\nreturn #t",
+        &["s"; 20],
+    );
+}
+
 #[test]
 fn aborted_scripts_end_at_once() {
     let answers = compare(SCRIPT, &["s", "abort"]);

@@ -8,7 +8,7 @@ use mlua::{Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, Value};
 use crate::error::Error;
 use crate::script::syntax;
 use crate::script::{Kind, bit, cjson, cmsgpack, structs};
-use crate::sys::lua::{FunctionRef, SANDBOX, Vm, called_as, is_native, nan_text};
+use crate::sys::lua::{FunctionRef, SANDBOX, Vm, called_as, is_native, nan_text, script_level};
 
 /// The numbers of the `redis` table's functions, which [`crate::sys::lua::Host::call`] gets.
 pub mod api {
@@ -102,10 +102,10 @@ pub struct Engine {
     collect_at: usize,
 }
 
-/// `sandbox.lua` without the numbers of its lines and the names of its variables, which take a
-/// third of an interpreter's memory.
-fn sandbox(lua: &Lua) -> mlua::Result<Function> {
-    let text = lua.load(include_str!("sandbox.lua")).set_name(SANDBOX);
+/// Code of the sandbox without the numbers of its lines and the names of its variables, which take
+/// a third of an interpreter's memory.
+fn sandbox(lua: &Lua, code: &str) -> mlua::Result<Function> {
+    let text = lua.load(code).set_name(SANDBOX);
     let stripped = text.into_function()?.dump(true);
     lua.load(stripped).set_name(SANDBOX).into_function()
 }
@@ -141,8 +141,12 @@ impl Engine {
         options.set("called_as", called_as(lua)?)?;
         options.set("is_native", is_native(lua)?)?;
         options.set("nan_text", lua.create_function(|_, n| Ok(nan_text(n)))?)?;
+        options.set("script_level", script_level(lua)?)?;
+        let formats = |lua: &Lua, ()| sandbox(lua, include_str!("formats.lua"));
+        options.set("load_formats", lua.create_function(formats)?)?;
         add_random(lua, &options)?;
-        let (sealed, loading): (Table, Function) = sandbox(lua)?.call(options)?;
+        let sandbox = sandbox(lua, include_str!("sandbox.lua"))?;
+        let (sealed, loading): (Table, Function) = sandbox.call(options)?;
         vm.seal_globals(&sealed)?;
         lua.gc_collect()?; // frees what was needed only to create the interpreter
         Ok(Engine {

@@ -16,8 +16,8 @@ local rawget, rawset, next, pairs = rawget, rawset, next, pairs
 local getmetatable, setmetatable = getmetatable, setmetatable
 local ipairs = ipairs
 local load, pcall, collectgarbage, getfenv, setfenv = load, pcall, collectgarbage, getfenv, setfenv
-local insert, foreach, concat = table.insert, table.foreach, table.concat
-local called_as, is_native = options.called_as, options.is_native
+local insert, foreach, concat, find = table.insert, table.foreach, table.concat, string.find
+local called_as, is_native, script_level = options.called_as, options.is_native, options.script_level
 
 local allowed = {
     "_VERSION", "assert", "bit", "cjson", "cmsgpack", "collectgarbage", "coroutine", "error", "gcinfo",
@@ -277,10 +277,13 @@ for _, name in next, { "find", "match" } do
     local raw = string[name]
     string[name] = function(...)
         local text, pattern, from, plain = ...
+        if from == nil or small[from] then
+            return raw(...)
+        end
         if type(text) == "number" then
             text = globals.tostring(text)
         end
-        if from == nil or small[from] or type(text) ~= "string" or not tonumber(from) then
+        if type(text) ~= "string" or not tonumber(from) then
             return raw(...)
         end
         return raw(text, pattern, to_place(tonumber(from), text), plain)
@@ -301,7 +304,7 @@ function table.concat(...)
     return join(...)
 end
 
-for _, name in next, { "getn", "maxn", "remove", "sort" } do
+for _, name in next, { "getn", "maxn", "sort" } do
     local raw = table[name]
     if raw then
         table[name] = function(...)
@@ -311,6 +314,19 @@ for _, name in next, { "getn", "maxn", "remove", "sort" } do
             return raw(...)
         end
     end
+end
+
+local remove = table.remove
+
+function table.remove(...)
+    local list, place = ...
+    if list == nil then
+        expect(1, "table", ...)
+    end
+    if place ~= nil and not small[place] and tonumber(place) then
+        return remove(list, to_int(tonumber(place)))
+    end
+    return remove(...)
 end
 
 local foreachi = table.foreachi
@@ -360,78 +376,18 @@ function globals.tostring(...)
     return unsigned_tostring(...)
 end
 
--- string.format: which conversions a format has is found out once; LuaJIT writes it if it does so as Lua 5.1. Otherwise
--- each conversion is written alone.
+-- string.format: which conversions a format has is found out once, by the code of formats.lua, which is loaded by the
+-- first script that formats something. LuaJIT's own function is called where it writes what Lua 5.1 does.
 
-local format, find, match, sub, gsub, upper = string.format, string.find, string.match, string.sub, string.gsub, string.upper
-local SHAPES_MAX = 200
-local shapes, shapes_kept = {}, 0
-
--- The conversion that begins at a place of a format: how it is written, or its problem, and the place behind it.
-local function conversion(text, at)
-    local flags, width, behind = match(text, "^([-+ #0]*)(%d?%d?)()", at)
-    local precision = match(text, "^%.%d?%d?", behind) or ""
-    behind = behind + #precision
-    local kind = sub(text, behind, behind)
-    if #flags > 5 then
-        return nil, "invalid format (repeated flags)"
-    end
-    if find(kind, "%d") then
-        return nil, "invalid format (width or precision too long)"
-    end
-    if kind == "" or not find("cdiouxXeEfgGqs", kind, 1, true) then
-        return nil, "invalid option '%" .. (kind == "\0" and "" or kind) .. "' to 'format'"
-    end
-    local spec = { text = "%" .. flags .. width .. precision .. kind, kind = kind, width = width }
-    spec.left = find(flags, "-", 1, true)
-    spec.precision = precision ~= ""
-    return spec, behind + 1
-end
-
-local function analyse(text)
-    local shape, done = { kinds = {} }, 1
-    while true do
-        local place = find(text, "%", done, true)
-        if not place then
-            break
-        end
-        local piece = { before = sub(text, done, place - 1) }
-        if sub(text, place + 1, place + 1) == "%" then
-            piece.before, done = piece.before .. "%", place + 2
-        else
-            shape.count = (shape.count or 0) + 1
-            local spec, behind = conversion(text, place + 1)
-            piece.spec, piece.at, piece.problem = spec, shape.count + 1, not spec and behind
-            shape.slow = shape.slow or not spec or spec.kind == "q" or spec.kind == "c"
-            shape.kinds[shape.count] = spec and spec.kind
-            done = behind
-        end
-        shape[#shape + 1] = piece
-        if piece.problem then
-            shape.last = ""
-            return shape
-        end
-    end
-    shape.last = sub(text, done)
-    return shape
-end
-
-local function shape_of(text)
-    local shape = shapes[text]
-    if not shape then
-        if shapes_kept == SHAPES_MAX then
-            shapes, shapes_kept = {}, 0
-        end
-        shape = analyse(text)
-        shapes[text], shapes_kept = shape, shapes_kept + 1
-    end
-    return shape
-end
-
+local format = string.format
+local shapes, write_all = {}, nil
 local least, greatest = -2 ^ 63, 2 ^ 63
 
 -- Whether LuaJIT writes a value as Lua 5.1 does, unless it contains a zero byte.
 local function is_plain(kind, value)
+    if codes[value] then
+        return true
+    end
     local given = type(value)
     if given == "number" then
         return value > least and value < greatest
@@ -448,60 +404,6 @@ local function all_plain(kinds, ...)
     return true
 end
 
--- C's formats end at a zero byte.
-local function write(spec, text)
-    return match(format(spec, text), "^%Z*")
-end
-
-local escapes = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\\n", ["\r"] = "\\r", ["\0"] = "\\000" }
-
-local function write_text(spec, value)
-    local text = globals.tostring(value)
-    if spec.kind == "q" then
-        return '"' .. gsub(text, '["\\\n\r%z]', escapes) .. '"'
-    end
-    if #text >= 100 and not spec.precision then
-        return text
-    end
-    return write(spec.text, match(text, "^%Z*"))
-end
-
-local function write_number(spec, value)
-    if value >= 2 ^ 64 and find("ouxX", spec.kind, 1, true) then
-        value = 0
-    end
-    if value == value then
-        return write(spec.text, value)
-    end
-    if find("eEfgG", spec.kind, 1, true) then
-        local text = nan_text(value)
-        text = find("EG", spec.kind, 1, true) and upper(text) or text
-        return format("%" .. (spec.left and "-" or "") .. spec.width .. "s", text)
-    end
-    return write(spec.text, spec.kind == "c" and 0 or -2 ^ 63)
-end
-
-local function write_all(shape, ...)
-    local out, count = {}, select("#", ...)
-    for place, piece in ipairs(shape) do
-        local text, spec = piece.before, piece.spec
-        if piece.at and piece.at > count then
-            bad(piece.at, "no value")
-        end
-        if piece.problem then
-            error(piece.problem, 2)
-        end
-        if spec and (spec.kind == "s" or spec.kind == "q") then
-            text = text .. write_text(spec, expect(piece.at, "string", ...))
-        elseif spec then
-            text = text .. write_number(spec, expect(piece.at, "number", ...))
-        end
-        out[place] = text
-    end
-    out[#out + 1] = shape.last
-    return concat(out)
-end
-
 function string.format(...)
     local text, first, second = ...
     local shape = shapes[text]
@@ -509,11 +411,15 @@ function string.format(...)
         if type(text) ~= "string" then
             text = globals.tostring(expect(1, "string", ...))
         end
-        shape = shape_of(text)
+        if not write_all then
+            local strings = contents[globals.string]
+            write_all = options.load_formats()(globals, strings, format, error, bad, expect, nan_text, shapes)
+        end
+        return write_all(text, ...)
     end
     local count, kinds, plain = shape.count, shape.kinds, false
     if shape.slow then
-        return write_all(shape, ...)
+        return write_all(text, ...)
     elseif not count then
         return format(...)
     elseif count <= 2 then
@@ -523,12 +429,15 @@ function string.format(...)
         plain = select("#", ...) > count and all_plain(kinds, ...)
     end
     if plain then
+        if not shape.texts then
+            return format(...)
+        end
         local written = format(...)
         if not find(written, "\0", 1, true) then
             return written
         end
     end
-    return write_all(shape, ...)
+    return write_all(text, ...)
 end
 
 local unguarded_xpcall, assert, unpack = xpcall, assert, unpack
@@ -566,6 +475,16 @@ function globals.assert(...)
         return assert(value, "assertion failed!")
     end
     return assert(...)
+end
+
+-- A level is one of the script's functions or of Lua's library, written in C. LuaJIT counts the functions of this file,
+-- too.
+function globals.error(...)
+    local text, level = ...
+    if level == nil or (tonumber(level) or 0) < 2 then
+        return error(...)
+    end
+    return error(text, script_level(to_int(tonumber(level))))
 end
 
 -- The error of a command is a table; pcall gives its text.
@@ -656,6 +575,8 @@ function globals.pairs(...)
     return pairs(...)
 end
 
+local PLACES_BELOW_MAX = 1000000
+
 function table.insert(...)
     local sealed = ...
     local count = select("#", ...)
@@ -668,7 +589,14 @@ function table.insert(...)
     if count == 3 and type(sealed) == "table" then
         local _, _, value = ...
         -- LuaJIT would shift two thousand million elements for infinity.
-        return insert(sealed, to_int(expect(2, "number", ...)), value)
+        local place = to_int(expect(2, "number", ...))
+        if place >= -PLACES_BELOW_MAX then
+            return insert(sealed, place, value)
+        end
+        -- Lua shifts an element for each number, for minutes in which no script can be stopped.
+        insert(sealed, 0, nil)
+        rawset(sealed, place, value)
+        return
     end
     return insert(...)
 end

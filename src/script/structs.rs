@@ -88,7 +88,6 @@ impl<'a> Format<'a> {
         self.rest = rest;
         let size = self.size_of(option)?;
         let padding = self.padding(option, size, position);
-        self.control(option)?;
         Ok(Some(Item {
             option,
             size,
@@ -126,6 +125,7 @@ impl<'a> Format<'a> {
         (to - (position & (to - 1))) & (to - 1)
     }
 
+    /// Applies an option that changes how the later ones are read.
     fn control(&mut self, option: u8) -> Result<()> {
         match option {
             b'>' => self.big_endian = true,
@@ -197,7 +197,7 @@ fn pack(lua: &Lua, args: Args) -> Result<MultiValue> {
         out.resize(out.len() + item.padding, 0);
         match item.option {
             b'x' => out.push(0),
-            b'>' | b'<' | b'!' | b' ' => {}
+            b'>' | b'<' | b'!' | b' ' => format.control(item.option)?,
             option if is_value(option) => {
                 at += 1;
                 pack_value(lua, &mut out, &format, item, &args, at)?;
@@ -287,8 +287,8 @@ fn unpack(lua: &Lua, args: Args) -> Result<MultiValue> {
     }
     let (format, text) = (format.as_bytes(), text.as_bytes());
     let mut format = Format::new(&format);
-    // A negative position counts as one behind the end.
-    let mut pos = usize::try_from(start.saturating_sub(1)).unwrap_or(usize::MAX);
+    // As in C: a negative position is one far behind the end.
+    let mut pos = start.wrapping_sub(1) as usize;
     let mut values: Vec<Value> = Vec::new();
     while let Some(item) = format.next(pos)? {
         pos = pos.saturating_add(item.padding);
@@ -300,7 +300,8 @@ fn unpack(lua: &Lua, args: Args) -> Result<MultiValue> {
         }
         let bytes = &text[pos..];
         match item.option {
-            b'x' | b'>' | b'<' | b'!' | b' ' => pos += item.size,
+            b'x' => pos += item.size,
+            b'>' | b'<' | b'!' | b' ' => format.control(item.option)?,
             b's' => {
                 let Some(len) = bytes.iter().position(|&b| b == 0) else {
                     return raise("unfinished string in data");
@@ -327,7 +328,7 @@ fn unpack(lua: &Lua, args: Args) -> Result<MultiValue> {
             option => return invalid_option(&args, option),
         }
     }
-    values.push(Value::Integer(pos as i64 + 1));
+    values.push(Value::Number((pos as i64).wrapping_add(1) as f64));
     Ok(MultiValue::from_vec(values))
 }
 
@@ -378,6 +379,7 @@ fn size(lua: &Lua, args: Args) -> Result<MultiValue> {
         if !item.option.is_ascii_alphanumeric() && !b"><! ".contains(&item.option) {
             return invalid_option(&args, item.option);
         }
+        format.control(item.option)?;
         total = total.saturating_add(item.padding + item.size);
     }
     Ok(one(Value::Number(total as f64)))
@@ -453,6 +455,7 @@ mod tests {
             ("'b', '\\1\\2\\3', 2", "2 3"),
             ("'!4bi', '\\1\\0\\0\\0\\2\\0\\0\\0'", "1 2 9"),
             ("'', ''", "1"),
+            ("'', '', -5", "-5"),
         ] {
             check(&format!("join(struct.unpack({arguments}))"), wanted);
         }
@@ -474,6 +477,10 @@ mod tests {
                 "integral size 33 is larger than limit of 32",
             ),
             ("pack, '!3i', 1", "alignment 3 is not a power of 2"),
+            (
+                "unpack, '!3i', '', 2",
+                "bad argument #2 to '?' (data string too short)",
+            ),
             (
                 "pack, 'i'",
                 "bad argument #2 to '?' (number expected, got nil)",

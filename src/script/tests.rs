@@ -96,6 +96,17 @@ fn unpack_of_too_much() {
     );
 }
 
+#[test]
+fn an_insertion_far_below_a_list_takes_no_time() {
+    let mut peer = Peer::new();
+    let script = "local t = {'b', 'a', 'c'} table.insert(t, 1e15, 'x') \
+        return {t[2], t[3], t[4], t[-1530494976], tostring(t[1])}";
+    assert_eq!(
+        peer.eval(script),
+        "*5\r\n$1\r\nb\r\n$1\r\na\r\n$1\r\nc\r\n$1\r\nx\r\n$3\r\nnil\r\n"
+    );
+}
+
 /// CVE-2025-46818: metatables of basic types were shared with other users' scripts, and could be
 /// changed.
 #[test]

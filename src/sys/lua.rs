@@ -94,6 +94,8 @@ pub enum Arguments<'a> {
 pub struct Place {
     pub source: Vec<u8>,
     pub line: u32,
+    /// Whether the whole function is on this line.
+    pub one_line: bool,
     /// How the function was called, if Lua knows.
     pub name: Option<String>,
 }
@@ -525,9 +527,32 @@ impl Frame<'_> {
             Some(Place {
                 source: CStr::from_ptr(ar.source).to_bytes().to_vec(),
                 line: ar.currentline.max(0) as u32,
+                one_line: ar.linedefined == ar.lastlinedefined,
                 name: named.then(|| CStr::from_ptr(ar.name).to_string_lossy().into_owned()),
             })
         }
+    }
+
+    /// The number of levels of the call stack. Only in a hook.
+    pub fn depth(&self) -> usize {
+        // SAFETY: reads nothing but whether a level exists.
+        let exists = |level: c_int| unsafe {
+            let mut ar: ffi::lua_Debug = std::mem::zeroed();
+            ffi::lua_getstack(self.l, level, &mut ar) != 0
+        };
+        let (mut exist, mut beyond) = (0, 1);
+        while exists(beyond) {
+            (exist, beyond) = (beyond, beyond * 2);
+        }
+        while beyond - exist > 1 {
+            let middle = exist + (beyond - exist) / 2;
+            if exists(middle) {
+                exist = middle;
+            } else {
+                beyond = middle;
+            }
+        }
+        beyond as usize
     }
 
     /// Pushes local variable `n`, from 1, of a level of the call stack and returns its name; `None`
@@ -653,6 +678,42 @@ pub fn is_native(lua: &Lua) -> mlua::Result<mlua::Function> {
     unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, check_native)) }
 }
 
+/// A Lua function for one that takes the place of `error` and calls that last:
+/// `script_level(level)` returns the level for LuaJIT's `error`. It is beyond all levels, for an
+/// error without a place, if a function of the library stands there, or none.
+pub fn script_level(lua: &Lua) -> mlua::Result<mlua::Function> {
+    // SAFETY: as in `called_as`.
+    unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, find_script_level)) }
+}
+
+unsafe extern "C-unwind" fn find_script_level(l: *mut lua_State) -> c_int {
+    // SAFETY: reads the argument, and leaves one value, the result.
+    unsafe {
+        let wanted = ffi::lua_tointeger_(l, 1) as c_int;
+        let level = level_of_script(l, wanted);
+        Frame::new(l).push_number(f64::from(level));
+        1
+    }
+}
+
+/// The level, as the caller of the caller of this function counts it, of the function at the level
+/// `wanted` without the server's own.
+fn level_of_script(l: *mut lua_State, wanted: c_int) -> c_int {
+    let (mut level, mut passed) = (1, 0);
+    while passed < wanted && level < LEVELS_MAX {
+        level += 1;
+        match source_line(l, level) {
+            None => return NO_LEVEL,
+            Some((source, _)) if OWN_SOURCES.contains(&source.as_slice()) => {}
+            Some(_) => passed += 1,
+        }
+    }
+    match source_line(l, level) {
+        Some((_, line)) if line > 0 && passed == wanted => level - 1,
+        _ => NO_LEVEL,
+    }
+}
+
 unsafe extern "C-unwind" fn call_name(l: *mut lua_State) -> c_int {
     // SAFETY: called by the machine, with room for 20 values; the name lives as long as the
     // function that calls, and is copied.
@@ -701,6 +762,9 @@ fn source_line(l: *mut lua_State, level: c_int) -> Option<(Vec<u8>, c_int)> {
 
 /// The source name of the server's own Lua code: errors are reported at the place of its caller.
 pub const SANDBOX: &str = "=sandbox";
+/// To find a level takes time in proportion to its number, each time.
+const LEVELS_MAX: c_int = 250;
+const NO_LEVEL: c_int = c_int::MAX;
 const OWN_SOURCES: [&[u8]; 2] = [SANDBOX.as_bytes(), b"=[native]"];
 
 /// Turns an error into the table `{err, source, line}`, which scripts and clients see, as in Redis.

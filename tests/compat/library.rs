@@ -335,18 +335,22 @@ const OWN_RESULTS: &[(&str, &str)] = &[
 const OPEN: &[(&str, &str, &str)] = &[
     (
         "*cjson.new*",
-        "*",
+        "*decode_array_with_array_mt*",
         "a copy has one function more, decode_array_with_array_mt",
     ),
     (
         "*cjson.encode*string[,)]*",
-        "*",
+        "[^-]*",
         "a sealed table is empty for other libraries than Lua's",
     ),
     ("*cjson.encode*_G*", "*", "the same"),
     ("*cmsgpack.pack*string[,)]*", "*", "the same"),
     ("*cmsgpack.pack*_G*", "*", "the same"),
-    ("*next*_G*", "*", "the order of the keys of a table"),
+    (
+        "*next*_G*",
+        "*",
+        "the order of the keys of a table, which is not the same in all judges either",
+    ),
     ("*= _G*:next(*", "*", "the same"),
     ("*next*string[,)]*", "*", "the same"),
     (
@@ -362,11 +366,6 @@ const OPEN: &[(&str, &str, &str)] = &[
     ),
     ("*getmetatable*_G*", "*", "the same"),
     (
-        "*pcall*error*,*",
-        "*",
-        "LuaJIT counts the levels of pcall otherwise",
-    ),
-    (
         "*o[.:]m(*function*",
         "*",
         "a call with a function among its arguments stays a tail call, see script/syntax",
@@ -377,9 +376,14 @@ const OPEN: &[(&str, &str, &str)] = &[
         "the handler is called for the reader's error there",
     ),
     (
-        "*struct.unpack*''*/0*",
-        "*",
-        "the place after nothing, from infinity, is wrapped there",
+        "*load(g*",
+        "*: g*",
+        "Redis's handler makes a table of the reader's error",
+    ),
+    (
+        "*xpcall(error, *",
+        "*error in error handling*",
+        "LuaJIT calls no handler for an error of the handler",
     ),
     (
         "*string.*0/0*",
@@ -416,11 +420,6 @@ const OPEN: &[(&str, &str, &str)] = &[
     ),
     ("*error*_G*", "*", "the same"),
     (
-        "*foreach*",
-        "*[[]builtin*",
-        "LuaJIT's foreach is written in Lua, and says where it calls",
-    ),
-    (
         "*tonumber*-*",
         "*-[1-9]*",
         "a negative number with a base wraps at 64 bits there",
@@ -429,11 +428,6 @@ const OPEN: &[(&str, &str, &str)] = &[
         "*tonumber*0/0*",
         "*",
         "the text of what is no number has one letter less, as above",
-    ),
-    (
-        "*struct*!99999999999*",
-        "*",
-        "which of two errors comes first",
     ),
 ];
 
@@ -499,9 +493,14 @@ impl Call {
             0 if !special.is_empty() => special[random.below(special.len() as u64) as usize],
             _ => pick(VALUES, random),
         };
+        let mut arguments: Vec<String> = (0..count).map(|_| argument(random).into()).collect();
+        if function == "table.insert" {
+            // Cut to an int it is far below zero, and Redis shifts an element for each number.
+            arguments.retain(|argument| argument != "1e15");
+        }
         Call {
             function,
-            arguments: (0..count).map(|_| argument(random).into()).collect(),
+            arguments,
             form: pick(FORMS, random),
         }
     }

@@ -16,6 +16,9 @@
 //! Lua calls [`Debugger::line`] before each line of the script. If the script must stop there,
 //! commands are read from the socket until one of them continues the script.
 //!
+//! LuaJIT announces a line again after each call in it. The depth of the stack distinguishes this
+//! from the begin of a line, and so it does for the code that `syntax` has written into a line.
+//!
 //! **Invariants**
 //! - A child never returns to the event loop: it ends by `exit_now`, and nothing that it holds is
 //!   dropped.
@@ -23,7 +26,9 @@
 //!   save points.
 //!
 //! Limits: functions are not debugged (nor are they in Redis), and while the debugger evaluates an
-//! expression it can't be interrupted.
+//! expression it can't be interrupted. A trace gives a function that took the frame of its caller,
+//! by `return f()`, the caller's name; LuaJIT does not record which frames these are. A loop that
+//! is on one line may stop there less often than in Redis, if functions are called in it.
 
 mod commands;
 mod show;
@@ -41,7 +46,7 @@ use crate::script::redis::push_error;
 use crate::script::run::Run;
 use crate::state::Server;
 use crate::sys::fork::{self, Forked};
-use crate::sys::lua::Frame;
+use crate::sys::lua::{Frame, Place};
 use crate::sys::signals::shutdown_asked;
 use crate::sys::{self, ticks};
 use crate::texts::{self, Words};
@@ -70,6 +75,9 @@ pub struct Debugger {
     breakpoints: Vec<usize>,
     /// The line that runs, or runs next; counted from 1.
     current: usize,
+    /// For each depth of the stack the line that was announced last; 0 for code that is no line of
+    /// the script.
+    announced: Vec<usize>,
     /// Whether to stop at the next line.
     step: bool,
     /// Whether `redis.breakpoint()` was called.
@@ -103,6 +111,7 @@ impl Debugger {
             input: Vec::new(),
             breakpoints: Vec::new(),
             current: 0,
+            announced: Vec::new(),
             step: true,
             called: false,
             shown_max: SHOWN_MAX,
@@ -220,11 +229,16 @@ impl Debugger {
             // The script has caught the error: raise it again.
             return Next::Raise(ABORTED);
         }
-        let Some(place) = frame.place(0).filter(|place| place.source == USER_SCRIPT) else {
+        let Some(place) = frame.place(0) else {
             return Next::GoOn;
         };
         let looping = count && self.is_looping(run.server);
-        if count && !looping {
+        let begins = if count {
+            looping && place.source == USER_SCRIPT
+        } else {
+            self.begins_line(frame.depth(), &place)
+        };
+        if !begins {
             return Next::GoOn;
         }
         self.current = place.line as usize;
@@ -240,6 +254,28 @@ impl Debugger {
         let next = self.converse(run, frame);
         self.resumed = ticks::now();
         next
+    }
+
+    /// Whether a line of the script begins, rather than goes on after a call.
+    fn begins_line(&mut self, depth: usize, place: &Place) -> bool {
+        let line = match place.line as usize {
+            line if place.source == USER_SCRIPT && !self.is_inserted(line, place) => line,
+            _ => 0,
+        };
+        let called = self.announced.len() > depth;
+        let before = self.announced.get(depth.wrapping_sub(1)).copied();
+        self.announced.resize(depth.max(1), 0);
+        let last = self.announced.len() - 1;
+        self.announced[last] = line;
+        line > 0 && !(called && before == Some(line))
+    }
+
+    /// Whether a function was written into this line by `syntax`.
+    fn is_inserted(&self, line: usize, place: &Place) -> bool {
+        let text = line.checked_sub(1).and_then(|at| self.source.get(at));
+        let word = b"function";
+        place.one_line
+            && !text.is_some_and(|text| text.windows(word.len()).any(|part| part == word))
     }
 
     fn is_looping(&self, server: &Server) -> bool {
