@@ -17,3 +17,5 @@ pub const BIGKEYS: u32 = 1 << 5;
 pub const UNSYNCED: u32 = 1 << 6;
 /// This server follows a primary.
 pub const REPLICA: u32 = 1 << 7;
+/// A trace is recorded.
+pub const TRACE: u32 = 1 << 8;

@@ -62,6 +62,11 @@ impl Clock {
         self.now_ms / 1000
     }
 
+    /// The counter's speed.
+    pub fn ticks(&self) -> Ticks {
+        self.ticks
+    }
+
     /// Microseconds in a difference of counters.
     #[inline]
     pub fn us(&self, ticks: u64) -> u64 {

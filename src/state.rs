@@ -29,6 +29,7 @@ use crate::observe::commandlog::CommandLogs;
 use crate::observe::hotkeys::HotKeys;
 use crate::observe::latency::Latency;
 use crate::observe::stats::Stats;
+use crate::observe::trace::Trace;
 use crate::observe::turns::Turns;
 use crate::persist::aof::Aof;
 use crate::persist::child::{Child, Forks};
@@ -136,6 +137,7 @@ pub struct Server {
     pub commandlog: CommandLogs,
     pub latency: Latency,
     pub hotkeys: HotKeys,
+    pub trace: Trace,
     /// `None` while `bigkeys-tracking` is off.
     pub bigkeys: Option<Box<BigKeys>>,
     /// `None` if the allocator has no statistics.

@@ -22,6 +22,12 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("hotkeys|start", "*", REDIS_8_6),
     ("hotkeys|stop", "*", REDIS_8_6),
     ("hotkeys|top", "*", OURS),
+    ("trace", "*", OURS),
+    ("trace|dump", "*", OURS),
+    ("trace|help", "*", OURS),
+    ("trace|start", "*", OURS),
+    ("trace|status", "*", OURS),
+    ("trace|stop", "*", OURS),
 ];
 
 const REDIS_8_6: &str = "as documented for Redis 8.6, which is newer than the facts";

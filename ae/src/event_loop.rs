@@ -34,7 +34,7 @@
 use std::io;
 use std::ops::BitOr;
 use std::os::fd::RawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::files::{Class, FileProc, Files, Mask, Token};
 use crate::poll::{Poller, backend_name};
@@ -44,10 +44,17 @@ use crate::waker::Waker;
 /// Called before or after the poll.
 pub type SleepProc<S> = fn(&mut EventLoop<S>, &mut S);
 
-/// Called after each phase, with the time at which the phase began and its duration. Phases of a
-/// nested turn are reported before the `File` or `Timer` phase that they are part of: the start
-/// times show which phase contains which.
-pub type Observer<S> = fn(&mut S, Phase, Instant, Duration);
+/// Called at the beginning and at the end of each phase. Calls nest like brackets: all phases of a
+/// turn are between its two calls, and those of a nested turn between the two calls of the `File`
+/// or `Timer` phase that runs it. The loop reads no clock for the observer: it uses its own.
+pub type Observer<S> = fn(&EventLoop<S>, &mut S, Phase, Moment);
+
+/// The side of a phase at which the observer is called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    Begin,
+    End,
+}
 
 /// The number of bytes that one handler call should move: a few dozen microseconds of copying, so
 /// that a turn with a thousand busy fds takes some ten milliseconds.
@@ -56,8 +63,11 @@ pub const DEFAULT_BUDGET: usize = 64 * 1024;
 /// The part of a turn that is passed to the observer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
+    /// One call of `process_events`, which contains the other phases. It has no end if the poll
+    /// fails.
+    Turn,
     BeforeSleep,
-    /// The poll, its sleep included, with the number of fds that changed.
+    /// The poll, its sleep included; at its end with the number of fds that changed.
     Poll(usize),
     AfterSleep,
     /// One handler call for this fd, which was `READABLE` or `WRITABLE`. The handler may have
@@ -157,6 +167,7 @@ impl<S> EventLoop<S> {
         if !files && !timers {
             return Ok(0);
         }
+        self.observe(s, Phase::Turn, Moment::Begin);
         if what.contains(Events::CALL_BEFORE_SLEEP) {
             self.call_before_sleep(s); // 1
         }
@@ -173,14 +184,15 @@ impl<S> EventLoop<S> {
         if timers {
             served += self.fire_timers(s); // 7
         }
+        self.observe(s, Phase::Turn, Moment::End);
         Ok(served)
     }
 
     fn call_before_sleep(&mut self, s: &mut S) {
         if let Some(before_sleep) = self.before_sleep {
-            let started = self.started();
+            self.observe(s, Phase::BeforeSleep, Moment::Begin);
             before_sleep(self, s);
-            self.observe(s, Phase::BeforeSleep, started);
+            self.observe(s, Phase::BeforeSleep, Moment::End);
         }
     }
 
@@ -201,20 +213,21 @@ impl<S> EventLoop<S> {
     }
 
     fn poll(&mut self, s: &mut S, timeout: Option<Duration>) -> io::Result<()> {
-        let started = self.started();
+        self.observe(s, Phase::Poll(0), Moment::Begin);
         let files = &mut self.files;
         let changes = self
             .poller
-            .poll(timeout, |token, ready| files.mark_ready(token, ready))?;
-        self.observe(s, Phase::Poll(changes), started);
-        Ok(())
+            .poll(timeout, |token, ready| files.mark_ready(token, ready));
+        let seen = *changes.as_ref().unwrap_or(&0);
+        self.observe(s, Phase::Poll(seen), Moment::End);
+        changes.map(|_| ())
     }
 
     fn call_after_sleep(&mut self, s: &mut S) {
         if let Some(after_sleep) = self.after_sleep {
-            let started = self.started();
+            self.observe(s, Phase::AfterSleep, Moment::Begin);
             after_sleep(self, s);
-            self.observe(s, Phase::AfterSleep, started);
+            self.observe(s, Phase::AfterSleep, Moment::End);
         }
     }
 
@@ -241,10 +254,10 @@ impl<S> EventLoop<S> {
 
     fn call_handler(&mut self, s: &mut S, token: Token, direction: Mask) {
         if let Some(handler) = self.files.take(token, direction) {
-            let started = self.started();
+            self.observe(s, Phase::File(token, direction), Moment::Begin);
             let io = handler(self, s, token, direction);
             self.files.give_back(token, direction, io);
-            self.observe(s, Phase::File(token, direction), started);
+            self.observe(s, Phase::File(token, direction), Moment::End);
         }
     }
 
@@ -254,24 +267,20 @@ impl<S> EventLoop<S> {
         };
         let mut fired = 0;
         while let Some((id, handler)) = self.timers.take_due(pass) {
-            let started = self.started();
+            self.observe(s, Phase::Timer(id), Moment::Begin);
             match handler(self, s, id) {
                 Some(after) => self.timers.again(id, after),
                 None => _ = self.timers.delete(id),
             }
-            self.observe(s, Phase::Timer(id), started);
+            self.observe(s, Phase::Timer(id), Moment::End);
             fired += 1;
         }
         fired
     }
 
-    fn started(&self) -> Option<Instant> {
-        self.observer.map(|_| Instant::now())
-    }
-
-    fn observe(&self, s: &mut S, phase: Phase, started: Option<Instant>) {
-        if let (Some(observer), Some(started)) = (self.observer, started) {
-            observer(s, phase, started, started.elapsed());
+    fn observe(&self, s: &mut S, phase: Phase, moment: Moment) {
+        if let Some(observer) = self.observer {
+            observer(self, s, phase, moment);
         }
     }
 }
@@ -392,8 +401,8 @@ impl<S> EventLoop<S> {
         self.after_sleep = proc;
     }
 
-    /// Sets the observer, which costs two clock readings for each phase; without one, a predictable
-    /// branch.
+    /// Sets the observer. Without one a phase costs two predictable branches. One that is set in
+    /// the middle of a turn gets the ends of the phases that it is in without their beginnings.
     pub fn set_observer(&mut self, observer: Option<Observer<S>>) {
         self.observer = observer;
     }

@@ -52,7 +52,7 @@ mod poll;
 mod timers;
 mod waker;
 
-pub use event_loop::{DEFAULT_BUDGET, EventLoop, Events, Observer, Phase, SleepProc};
+pub use event_loop::{DEFAULT_BUDGET, EventLoop, Events, Moment, Observer, Phase, SleepProc};
 pub use files::{Class, FileProc, Io, Mask, Token};
 pub use poll::backend_name;
 pub use timers::{TimeProc, TimerId};

@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
 
-use ae::{Class, EventLoop, Events, Io, Mask, Phase, Token};
+use ae::{Class, EventLoop, Events, Io, Mask, Moment, Phase, Token};
 
 struct World {
     ours: Vec<UnixStream>,
@@ -107,12 +106,12 @@ fn nested_turn_removes_the_file_that_nests() {
     assert_eq!(turn(&mut el, &mut w), []);
 }
 
-/// The phases that the observer gets, innermost first.
+/// The observer's calls are brackets: an end closes the latest phase that is open.
 #[test]
 fn the_observer_can_distinguish_a_nested_turn_from_the_turn_around_it() {
-    thread_local!(static SEEN: RefCell<Vec<(Phase, Instant, Instant)>> = RefCell::default());
-    fn observe(_: &mut World, phase: Phase, started: Instant, took: Duration) {
-        SEEN.with_borrow_mut(|seen| seen.push((phase, started, started + took)));
+    thread_local!(static SEEN: RefCell<Vec<(Phase, Moment)>> = RefCell::default());
+    fn observe(_: &Loop, _: &mut World, phase: Phase, moment: Moment) {
+        SEEN.with_borrow_mut(|seen| seen.push((phase, moment)));
     }
     let (mut el, mut w) = setup(2);
     el.set_handler(w.tokens[0], Mask::READABLE, read_and_nest);
@@ -122,18 +121,23 @@ fn the_observer_can_distinguish_a_nested_turn_from_the_turn_around_it() {
     w.peer[1].write_all(b"y").unwrap();
     el.set_observer(Some(observe));
     turn(&mut el, &mut w);
-    let seen = SEEN.take();
-    let of = |token, direction| {
-        let wanted = Phase::File(token, direction);
-        *seen.iter().find(|(phase, ..)| *phase == wanted).unwrap()
-    };
-    let (_, outer_start, outer_end) = of(w.tokens[0], Mask::READABLE);
-    for direction in [Mask::READABLE, Mask::WRITABLE] {
-        let (_, start, end) = of(w.tokens[1], direction);
-        assert!(outer_start <= start && end <= outer_end);
+    let (mut open, mut around) = (Vec::new(), Vec::new());
+    for (phase, moment) in SEEN.take() {
+        if moment == Moment::Begin {
+            around.push((phase, open.clone()));
+            open.push(phase);
+            continue;
+        }
+        match (open.pop(), phase) {
+            (Some(Phase::Poll(0)), Phase::Poll(_)) => {}
+            (begun, ended) => assert_eq!(begun, Some(ended)),
+        }
     }
-    assert_eq!(
-        seen.last().unwrap().0,
-        Phase::File(w.tokens[0], Mask::READABLE)
-    );
+    assert_eq!(open, [], "all phases have ended");
+    let outer = Phase::File(w.tokens[0], Mask::READABLE);
+    for direction in [Mask::READABLE, Mask::WRITABLE] {
+        let inner = Phase::File(w.tokens[1], direction);
+        let (_, path) = around.iter().find(|(phase, _)| *phase == inner).unwrap();
+        assert_eq!(path, &[Phase::Turn, outer, Phase::Turn]);
+    }
 }

@@ -1,8 +1,8 @@
 //! Tests of timers, the hooks around the poll, and the ways to end it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ae::{EventLoop, Events, Phase, TimerId};
+use ae::{EventLoop, Events, Moment, Phase, TimerId};
 
 #[derive(Default)]
 struct World {
@@ -161,13 +161,16 @@ fn flags_choose_what_a_turn_does() {
 
 #[test]
 fn observer_sees_the_phases_in_order() {
-    fn observe(w: &mut World, phase: Phase, _: Instant, _: Duration) {
-        w.phases.push(match phase {
-            Phase::BeforeSleep => "before",
-            Phase::Poll(_) => "poll",
-            Phase::AfterSleep => "after",
-            Phase::File(..) => "file",
-            Phase::Timer(_) => "timer",
+    fn observe(_: &Loop, w: &mut World, phase: Phase, moment: Moment) {
+        w.phases.push(match (phase, moment) {
+            (Phase::Turn, Moment::Begin) => "turn",
+            (Phase::Turn, Moment::End) => "end",
+            (_, Moment::End) => return,
+            (Phase::BeforeSleep, _) => "before",
+            (Phase::Poll(_), _) => "poll",
+            (Phase::AfterSleep, _) => "after",
+            (Phase::File(..), _) => "file",
+            (Phase::Timer(_), _) => "timer",
         });
     }
     let (mut el, mut w) = (Loop::new(8).unwrap(), World::default());
@@ -179,11 +182,14 @@ fn observer_sees_the_phases_in_order() {
         None
     });
     el.run(&mut w).unwrap();
-    assert_eq!(w.phases, ["before", "poll", "after", "timer"]);
+    assert_eq!(
+        w.phases,
+        ["turn", "before", "poll", "after", "timer", "end"]
+    );
     el.set_observer(None);
     el.stop();
     el.run(&mut w).unwrap();
-    assert_eq!(w.phases.len(), 4);
+    assert_eq!(w.phases.len(), 6);
 }
 
 #[test]

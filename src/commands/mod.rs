@@ -65,6 +65,7 @@ pub const TABLE: &[&[Command]] = &[
     server::misc::TABLE,
     stream::TABLE,
     string::TABLE,
+    server::trace::TABLE,
     zset::TABLE,
 ];
 

@@ -147,6 +147,14 @@ choice! {
     Supervised { Upstart = "upstart", Systemd = "systemd", Auto = "auto", No = "no" }
 }
 choice! {
+    /// `teach`: a fault of event loops that the server shows on purpose, for its trace.
+    Teach {
+        No = "no", NoDrain = "no-drain", Level = "level", SlowCommand = "slow-command",
+        BlockingFsync = "blocking-fsync", NoBudget = "no-budget", RehashAtOnce = "rehash-at-once",
+        SampledExpiry = "sampled-expiry",
+    }
+}
+choice! {
     AppendFsync { Everysec = "everysec", Always = "always", No = "no" }
 }
 choice! {

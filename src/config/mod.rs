@@ -314,6 +314,12 @@ pub struct Config {
     pub hotkeys_sample_ratio: u64,
     /// Seconds after which an access counts half.
     pub hotkeys_half_life: u32,
+    pub trace_recorder: bool,
+    /// Microseconds; zero is off.
+    pub trace_slow_turn_us: u64,
+    /// A session from the start to the end of the server is written to this file.
+    pub trace_out: Text,
+    pub teach: Teach,
     pub notify_keyspace_events: NotifyFlags,
 
     // Encodings

@@ -315,6 +315,10 @@ pub static TABLE: &[Row] = &[
     Row::new("hotkeys-tracking", yes_no!(hotkeys_tracking, false)),
     Row::new("hotkeys-sample-ratio", number!(hotkeys_sample_ratio, 128, 1, 1_000_000)),
     Row::new("hotkeys-half-life", number!(hotkeys_half_life, 30, 1, 86400)),
+    Row::new("trace-recorder", yes_no!(trace_recorder, false)),
+    Row::new("trace-slow-turn-us", number!(trace_slow_turn_us, 100_000, 0, LONG)),
+    Row::new("teach", choice!(teach: Teach, "no")).flags(IMMUTABLE),
+    Row::new("trace-out", text!(trace_out, "")).flags(IMMUTABLE | EMPTY_IS_UNSET),
     Row::new("notify-keyspace-events", Kind::Special(&special::NOTIFY_KEYSPACE_EVENTS)).apply(Apply::NotifyKeyspaceEvents),
 
     // Encodings

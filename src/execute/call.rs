@@ -80,8 +80,12 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     if server.armed & armed::MONITOR != 0 && monitored(cmd) && !c.has(flag::REEXECUTE) {
         crate::observe::monitor::feed(server, c, argv, server.dirty > dirty);
     }
-    if server.armed & (armed::TRACKING | armed::UNSYNCED) != 0 {
-        note_keys(server, c, argv, cmd, server.dirty > dirty);
+    if server.armed & (armed::TRACKING | armed::UNSYNCED | armed::TRACE) != 0 {
+        let changed = server.dirty > dirty;
+        if server.armed & armed::TRACE != 0 {
+            server.trace.command(id, started, ended, c.id);
+        }
+        note_keys(server, c, argv, cmd, changed);
     }
     if server.armed & armed::PROPAGATE != 0 {
         crate::propagate::after_call(server, c, argv, sent, cmd, dirty);

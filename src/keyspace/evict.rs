@@ -24,7 +24,9 @@ use crate::armed;
 use crate::config::MaxmemoryPolicy;
 use crate::db::Db;
 use crate::keyspace::events;
+use crate::observe::trace::event::Kind;
 use crate::state::Server;
+use crate::sys::ticks;
 use crate::types::KeyRef;
 use crate::util::random::Random;
 
@@ -271,6 +273,7 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
     if server.evict.policy == MaxmemoryPolicy::Noeviction {
         return false;
     }
+    let (began, evicted) = (ticks::now(), server.stats.evicted_keys);
     let (start, time_limit) = (
         Instant::now(),
         time_limit(server.config.maxmemory_eviction_tenacity),
@@ -299,6 +302,8 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
     server
         .latency
         .add_if_needed("eviction-cycle", start.elapsed().as_millis() as u64, now_s);
+    let keys = server.stats.evicted_keys - evicted;
+    server.traced(Kind::Evict, began, keys);
     enough
 }
 

@@ -33,8 +33,10 @@
 use std::time::{Duration, Instant};
 
 use crate::armed;
+use crate::config::Teach;
 use crate::ds::field::Field;
 use crate::keyspace::events;
+use crate::observe::trace::event::Kind;
 use crate::state::Server;
 use crate::types::hash::Hash;
 use crate::types::{KeyRef, next_field_expiry};
@@ -241,6 +243,7 @@ impl Server {
 /// be left.
 fn active_expire(server: &mut Server, budget: Duration) -> bool {
     let databases = server.data.dbs.len() as u32;
+    let gone = server.stats.expired_keys + server.stats.expired_fields;
     let mut start = None;
     let mut idle = 0;
     while idle < databases {
@@ -263,6 +266,10 @@ fn active_expire(server: &mut Server, budget: Duration) -> bool {
         server
             .latency
             .add_if_needed("expire-cycle", spent.as_millis() as u64, now_s);
+        if server.armed & armed::TRACE != 0 {
+            let gone = server.stats.expired_keys + server.stats.expired_fields - gone;
+            server.trace.since_mark(Kind::Expire, 0, gone);
+        }
     }
     idle < databases
 }
@@ -352,6 +359,9 @@ pub fn fast_cycle(server: &mut Server) {
 
 /// The cycle of the cron, `hz` times a second.
 pub fn cron_cycle(server: &mut Server) {
+    if server.config.teach == Teach::SampledExpiry {
+        return sampled_cycle(server);
+    }
     if !active_expire_allowed(server) {
         return expire_own(server);
     }
@@ -361,6 +371,37 @@ pub fn cron_cycle(server: &mut Server) {
     active_expire(server, Duration::from_secs_f64(period * share));
     for db in &mut server.data.dbs {
         update_avg_ttl(db, server.clock.now_ms);
+    }
+}
+
+/// `teach sampled-expiry`: looks at a few random keys of each database, and goes on while a quarter
+/// of them has expired, as Redis does. The keys that it does not meet stay.
+fn sampled_cycle(server: &mut Server) {
+    const SAMPLE: usize = 20;
+    let gone = server.stats.expired_keys;
+    for db in 0..server.data.dbs.len() as u32 {
+        loop {
+            let keys = &server.data.dbs[db as usize].keys;
+            let sample = (0..SAMPLE).filter_map(|_| keys.random(server.rng.raw()));
+            let mut due: Vec<Vec<u8>> = sample
+                .filter(|entry| entry.expire_at().is_some_and(|at| at < server.clock.now_ms))
+                .map(|entry| entry.key().to_vec())
+                .collect();
+            let hits = due.len();
+            due.sort_unstable();
+            due.dedup();
+            for key in &due {
+                server.delete_expired(db, key);
+                server.end_unit();
+            }
+            if hits * 4 <= SAMPLE {
+                break;
+            }
+        }
+    }
+    let gone = server.stats.expired_keys - gone;
+    if gone > 0 && server.armed & armed::TRACE != 0 {
+        server.trace.since_mark(Kind::Expire, 0, gone);
     }
 }
 

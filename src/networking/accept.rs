@@ -18,7 +18,7 @@ use crate::client::{Client, flag};
 use crate::connection::Connection;
 use crate::connection::listener::{self, Accepted, ListenError, Listener, ListenerKind};
 use crate::networking::http;
-use crate::networking::query::read_handler;
+use crate::networking::query::handler_for;
 use crate::state::Server;
 use crate::texts;
 
@@ -192,7 +192,8 @@ fn create_client(
     let slot = server.net.clients.insert(c);
     match el.add_file(fd, Class::Normal, slot as u64) {
         Ok(token) => {
-            el.set_handler(token, Mask::READABLE, read_handler);
+            let handler = handler_for(server.config.teach);
+            el.set_handler(token, Mask::READABLE, handler);
             if let Some(c) = server.net.clients.get_mut(slot) {
                 c.token = Some(token);
             }

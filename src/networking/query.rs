@@ -11,20 +11,24 @@
 //! **Invariant:** commands of one connection run in the order in which they were sent. After a
 //! command that blocks or closes the client, the remaining bytes stay in `client.querybuf`.
 
-use ae::{EventLoop, Io, Mask, Token};
+use ae::{EventLoop, FileProc, Io, Mask, Token};
 use std::io::ErrorKind;
 
+use crate::armed;
 use crate::client::resp;
 use crate::client::resp::{Limits, ParseTable, Parsed, Status};
 use crate::client::table::Net;
 use crate::client::{Client, flag};
 use crate::clients::memory;
+use crate::config::Teach;
 use crate::connection::Transfer;
 use crate::execute::dispatch::process_command;
 use crate::networking::prefetch;
 use crate::networking::primary::apply;
+use crate::observe::trace::event::Kind;
 use crate::propagate::gate;
 use crate::state::Server;
+use crate::sys::ticks;
 use crate::util::quote::printable;
 
 /// The maximum number of bytes of one read.
@@ -56,6 +60,32 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
         }
     });
     io
+}
+
+/// The read handler of new clients: [`read_handler`], unless the server teaches a fault.
+pub fn handler_for(teach: Teach) -> FileProc<Server> {
+    match teach {
+        Teach::NoDrain => read_once_handler,
+        Teach::Level => level_handler,
+        _ => read_handler,
+    }
+}
+
+/// `teach no-drain`: reads once and says that the socket is empty. The kernel reports an edge only
+/// when more bytes arrive, so what is left is never read.
+fn read_once_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, _: Mask) -> Io {
+    if let Some(slot) = el.data(t) {
+        let lent = server.event_loop.lent.clone();
+        lent.lend(el, || read_query_from_client(server, slot as u32));
+    }
+    Io::Drained
+}
+
+/// `teach level`: says after each call that there is more, as a level-triggered poll does for a
+/// socket whose bytes are not read. The loop never sleeps.
+fn level_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, mask: Mask) -> Io {
+    read_handler(el, server, t, mask);
+    Io::More
 }
 
 fn is_primary(server: &Server, slot: u32) -> bool {
@@ -114,6 +144,10 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Transfer {
             .map(|conn| conn.read_into(&mut big.bytes, want));
         let done = big.missing() == 0;
         let read = note_read(server, c, result);
+        if server.armed & armed::TRACE != 0 {
+            server.clock.last = ticks::now();
+            trace_batch(server, c, 0);
+        }
         check_query_limit(server, c);
         if done && !c.has(flag::CLOSE_ASAP) {
             let buffer = std::mem::take(&mut c.querybuf);
@@ -184,7 +218,7 @@ fn note_read(
 fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>, shared: bool) {
     let mut table = std::mem::take(&mut server.net.parsed);
     let mut pos = 0;
-    server.clock.last = crate::sys::ticks::now();
+    server.clock.last = ticks::now();
     c.reply.lend(&mut server.net.spare_replies);
     c.reply.limit = server.config.client_output_buffer_limit[c.class() as usize].hard as usize;
     while can_go_on(c) {
@@ -321,6 +355,9 @@ fn run_batch(
     argvs.extend(table.args.iter().map(|&range| table.slice(buffer, range)));
     let mut ids = [None; AHEAD_MAX];
     prefetch::look_up_and_prefetch(server, c, table, &argvs, &mut ids);
+    if server.armed & armed::TRACE != 0 {
+        trace_batch(server, c, table.commands.len());
+    }
     let mut stopped = None;
     for (i, command) in table.commands.iter().enumerate() {
         if !can_go_on(c) {
@@ -334,6 +371,25 @@ fn run_batch(
     }
     server.hashes.clear();
     stopped
+}
+
+/// For the trace: the read whose bytes were parsed, if it is a new one, and the parsing. The first
+/// command begins after both.
+#[cold]
+fn trace_batch(server: &mut Server, c: &Client, requests: usize) {
+    let (trace, stats) = (&mut server.trace, &server.stats);
+    let parsing_since = server.clock.last;
+    let (reads, bytes) = (stats.reads_processed, stats.net_input_bytes);
+    if reads != trace.reads_seen.0 {
+        let read = bytes.wrapping_sub(trace.reads_seen.1);
+        trace.reads_seen = (reads, bytes);
+        trace.span(Kind::Read, trace.mark, parsing_since, c.id, read);
+    }
+    if requests > 0 {
+        let now = ticks::now();
+        trace.span(Kind::Parse, parsing_since, now, c.id, requests as u64);
+        server.clock.last = now;
+    }
 }
 
 /// Runs the commands of one parse of the primary's stream, in `range` of the buffer. Returns the

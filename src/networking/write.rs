@@ -4,9 +4,11 @@
 use ae::{EventLoop, Io, Mask, Token};
 use std::io::IoSlice;
 
+use crate::armed;
 use crate::client::table::Net;
 use crate::client::{Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
 use crate::clients::memory;
+use crate::observe::trace::event::Kind;
 use crate::propagate::gate::{self, safe_offset};
 use crate::state::Server;
 
@@ -114,6 +116,9 @@ pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
     c.net_out += total as u64;
     server.stats.net_output_bytes += total as u64;
     server.stats.writes_processed += 1;
+    if server.armed & armed::TRACE != 0 {
+        server.trace.since_mark(Kind::Write, c.id, total as u64);
+    }
     if total > 0 && !c.has(flag::PRIMARY) {
         c.last_interaction_ms = server.clock.now_ms;
     }

@@ -152,6 +152,21 @@ impl CommandLogs {
         }
     }
 
+    /// Adds an entry for a slow turn of the loop, which names the file of its trace.
+    pub fn push_slow_turn(&mut self, us: u64, file: &str, time_s: i64) {
+        if !self.slow.wants(us) {
+            return;
+        }
+        self.slow.push(Entry {
+            id: 0,
+            time_s,
+            value: us,
+            argv: vec![b"(turn of the event loop)".to_vec(), file.into()],
+            peer: Rc::from(""),
+            name: Rc::from([]),
+        });
+    }
+
     /// Adds a command to one of the logs, if its value reaches the threshold.
     pub fn push_if_needed(
         &mut self,

@@ -101,6 +101,7 @@ impl Report {
                 + server.replication.stream.memory()
                 + server.aof.feed.memory()
                 + server.hotkeys.memory()
+                + server.trace.memory()
                 + server.bigkeys.as_ref().map_or(0, |big| big.memory()),
             clients: census.clients(),
             replicas: server.replication.stream.memory_for_replicas(),

@@ -10,4 +10,5 @@ pub mod memory_report;
 pub mod monitor;
 pub mod redact;
 pub mod stats;
+pub mod trace;
 pub mod turns;

@@ -33,43 +33,111 @@ use std::time::Duration;
 
 use ae::{EventLoop, TimerId};
 
+use crate::armed;
 use crate::execute::blocked;
 use crate::keyspace::expire;
 use crate::networking::{self, accept, close, link, migrate, primary, query, replicas, write};
+use crate::observe::trace::event::Kind;
 use crate::persist::aof::flush;
 use crate::persist::child;
 use crate::propagate::gate;
-use crate::server::shutdown;
+use crate::server::{shutdown, trace};
 use crate::state::Server;
 use crate::sync::{acks, failover};
 use crate::sys::ticks;
 use crate::tracking;
 
-/// The end of a turn, step by step as in the drawing.
+/// The steps' names for the trace, in the drawing's order.
+pub const STEPS: [&str; 20] = [
+    "handle_timeouts",
+    "fast_cycle",
+    "handle_ready_keys",
+    "run_unblocked_clients",
+    "broadcast",
+    "handle_request",
+    "write_aof",
+    "write_to_replicas",
+    "update",
+    "follow",
+    "read_again",
+    "handle_clients_with_pending_writes",
+    "free_clients_in_async_queue",
+    "evict_clients",
+    "follow_settings",
+    "connect_resolved",
+    "watch",
+    "set_alarm",
+    "continue_evictions",
+    "end_turn",
+];
+
+/// The end of a turn, step by step as in the drawing. The steps are compiled twice: with nothing
+/// between them, and with a reading of the clock after each for the trace.
 pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
-    blocked::handle_timeouts(server);
-    expire::fast_cycle(server);
-    blocked::handle_ready_keys(server);
-    run_unblocked_clients(el, server);
-    tracking::broadcast(server);
-    shutdown::handle_request(server);
-    write_aof(server);
-    replicas::write_to_replicas(el, server);
-    failover::update(server);
-    primary::follow(el, server);
-    query::read_again(el, server);
-    write::handle_clients_with_pending_writes(el, server);
-    close::free_clients_in_async_queue(el, server);
-    evict_clients(el, server);
-    follow_settings(el, server);
-    link::connect_resolved(el, server);
-    child::watch(el, server);
-    set_alarm(el, server);
-    continue_evictions(el, server);
-    end_turn(server);
+    if server.armed & armed::TRACE == 0 {
+        steps(el, server, |_| {});
+    } else {
+        traced_steps(el, server);
+    }
     if server.shutdown.now {
         el.stop();
     }
+}
+
+#[cold]
+fn traced_steps(el: &mut EventLoop<Server>, server: &mut Server) {
+    let (mut began, mut step) = (ticks::now(), 0);
+    server.trace.begin_part(began);
+    steps(el, server, |server| {
+        let now = ticks::now();
+        server.trace.span(Kind::Step, began, now, 0, step);
+        server.trace.begin_part(now);
+        (began, step) = (now, step + 1);
+    });
+}
+
+#[inline(always)]
+fn steps(el: &mut EventLoop<Server>, server: &mut Server, mut done: impl FnMut(&mut Server)) {
+    blocked::handle_timeouts(server);
+    done(server);
+    expire::fast_cycle(server);
+    done(server);
+    blocked::handle_ready_keys(server);
+    done(server);
+    run_unblocked_clients(el, server);
+    done(server);
+    tracking::broadcast(server);
+    done(server);
+    shutdown::handle_request(server);
+    done(server);
+    write_aof(server);
+    done(server);
+    replicas::write_to_replicas(el, server);
+    done(server);
+    failover::update(server);
+    done(server);
+    primary::follow(el, server);
+    done(server);
+    query::read_again(el, server);
+    done(server);
+    write::handle_clients_with_pending_writes(el, server);
+    done(server);
+    close::free_clients_in_async_queue(el, server);
+    done(server);
+    evict_clients(el, server);
+    done(server);
+    follow_settings(el, server);
+    done(server);
+    link::connect_resolved(el, server);
+    done(server);
+    child::watch(el, server);
+    done(server);
+    set_alarm(el, server);
+    done(server);
+    continue_evictions(el, server);
+    done(server);
+    end_turn(server);
+    done(server);
 }
 
 /// Runs the requests that arrived while their clients were blocked; also in MIGRATE, which goes on
@@ -93,9 +161,13 @@ pub fn write_aof(server: &mut Server) {
     // What was propagated outside of a command is a unit of its own.
     server.end_unit();
     if server.aof.feed.is_open() {
-        let began = ticks::now();
+        let (began, bytes) = (ticks::now(), server.aof.feed.pending());
         flush::flush_append_only_file(server);
-        server.stats.aof_ticks += ticks::now().wrapping_sub(began);
+        let ended = ticks::now();
+        server.stats.aof_ticks += ended.wrapping_sub(began);
+        if server.armed & armed::TRACE != 0 && bytes > 0 {
+            server.trace.span(Kind::AofFlush, began, ended, 0, bytes);
+        }
     }
     if server.replication.is_replica() {
         acks::note_aof(server);
@@ -149,6 +221,9 @@ fn eviction_timer(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) ->
 fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
     if std::mem::take(&mut server.net.relisten) {
         accept::rewatch(el, server);
+    }
+    if server.trace.follow {
+        trace::follow(el, server);
     }
     if std::mem::take(&mut server.net.resize) {
         let wanted = crate::server::init::event_loop_size(&server.config);

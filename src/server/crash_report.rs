@@ -15,6 +15,7 @@ use crate::clients::describe::describe;
 use crate::commands::server::info;
 use crate::config::{Config, DEBUG, TABLE};
 use crate::observe::logging::{WarningHead, raw};
+use crate::server::trace;
 use crate::state::Server;
 use crate::sys::crash::{self, Crash, log_line};
 use crate::util::quote::repr;
@@ -149,6 +150,7 @@ pub fn describe_server(server: &Server) {
             String::from_utf8_lossy(&row.get(&server.config))
         ));
     }
+    trace::write_at_crash(server);
 }
 
 fn describe_current(server: &Server, argv: &[&[u8]], c: &Client) -> String {

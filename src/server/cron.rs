@@ -9,6 +9,7 @@ use crate::clients::memory;
 use crate::clients::output_limit;
 use crate::keyspace::expire;
 use crate::networking::write;
+use crate::observe::trace::event::Kind;
 use crate::server::jobs;
 use crate::state::Server;
 use crate::sys::ticks;
@@ -99,9 +100,10 @@ pub(super) fn databases_cron(server: &mut Server) {
     if !server.config.activerehashing || server.debug.no_resize || server.child.is_some() {
         return;
     }
-    for db in &mut server.data.dbs {
-        if db.keys.maintain(REHASH_BUDGET) {
-            return;
+    for at in 0..server.data.dbs.len() {
+        let began = ticks::now();
+        if server.data.dbs[at].keys.maintain(REHASH_BUDGET) {
+            return server.traced(Kind::Rehash, began, at as u64);
         }
     }
 }

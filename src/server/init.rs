@@ -10,13 +10,14 @@ use crate::armed;
 use crate::client::table::Net;
 use crate::clock::Clock;
 use crate::commands;
-use crate::config::Config;
+use crate::config::{Config, Teach};
 use crate::data_set::DataSet;
 use crate::db::kvstore::KeyHasher;
 use crate::ds::siphash::HashSeed;
+use crate::observe::trace::Trace;
 use crate::replication::Replication;
 use crate::server::run_info::RunInfo;
-use crate::server::{before_sleep, cron};
+use crate::server::{before_sleep, cron, jobs, trace};
 use crate::state::Server;
 use crate::sys;
 use crate::util::random::Random;
@@ -78,6 +79,7 @@ impl Server {
             bigkeys: None,
             latency: Default::default(),
             hotkeys: crate::observe::hotkeys::HotKeys::new(rng.next_u64()),
+            trace: Trace::new(&before_sleep::STEPS, jobs::names()),
             lazyfree: sys::lazyfree::LazyFree::start(),
             child: None,
             forks: Default::default(),
@@ -125,6 +127,7 @@ impl Server {
         self.hotkeys
             .configure(&self.config, &self.stats, self.clock.now_ms);
         self.follow_bigkeys_setting();
+        self.follow_trace_settings();
         self.follow_unsynced();
         self.data.configure(&self.config);
     }
@@ -140,6 +143,7 @@ impl Server {
             (self.bigkeys.is_some(), armed::BIGKEYS),
             (self.tracks_unsynced(), armed::UNSYNCED),
             (self.replication.is_replica(), armed::REPLICA),
+            (self.trace.is_on(), armed::TRACE),
         ]
         .iter()
         .filter(|(on, _)| *on)
@@ -180,9 +184,19 @@ pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
     let mut el = EventLoop::new(event_loop_size(&server.config))?;
     el.set_budget(TURN_BUDGET);
     server.event_loop.turns = Some(crate::server::busy::nested_turns);
+    match server.config.teach {
+        Teach::NoBudget => el.set_budget(usize::MAX),
+        Teach::SlowCommand => server.event_loop.turns = None,
+        Teach::RehashAtOnce => server.follow_resize_policy(),
+        Teach::SampledExpiry => server.debug.no_active_expire = true,
+        // The others are asked for where their code is, off the fast path.
+        _ => {}
+    }
     crate::networking::accept::watch_listeners(&mut el, server)?;
     el.set_before_sleep(Some(before_sleep::before_sleep));
     el.set_after_sleep(Some(before_sleep::after_sleep));
+    server.start_trace_out();
+    trace::set_observer(&mut el, server);
     el.add_timer(Duration::from_millis(1), 0, cron::server_cron);
     server.run.startup_memory = server.used_memory();
     Ok(el)

@@ -29,12 +29,14 @@ use std::time::Duration;
 
 use crate::execute::pause;
 use crate::networking::primary;
+use crate::observe::trace::event::Kind;
 use crate::observe::{bigkeys, hotkeys};
 use crate::persist::{aof, child};
 use crate::script::debug;
 use crate::server::{cron, shutdown};
 use crate::state::Server;
 use crate::sync;
+use crate::sys::ticks;
 use crate::tracking;
 
 /// A recurring job.
@@ -72,6 +74,11 @@ const JOBS: &[Job] = &[
     job("databases", 0, cron::databases_cron),
 ];
 
+/// The names of the jobs, in the table's order.
+pub fn names() -> Vec<&'static str> {
+    JOBS.iter().map(|job| job.name).collect()
+}
+
 /// The Unix time in milliseconds at which each job is due.
 #[derive(Default)]
 pub struct Schedule {
@@ -84,7 +91,10 @@ pub fn run_due(server: &mut Server) {
         if server.schedule.due_ms[at] <= server.clock.now_ms {
             server.schedule.due_ms[at] = server.clock.now_ms + job.period_ms;
             log::trace!("job {}", job.name);
+            let began = ticks::now();
+            server.trace.begin_part(began);
             (job.run)(server);
+            server.traced(Kind::Job, began, at as u64);
         }
     }
 }

@@ -12,3 +12,4 @@ pub mod run_info;
 pub mod settings;
 pub mod shutdown;
 pub mod start;
+pub mod trace;

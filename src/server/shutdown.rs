@@ -29,6 +29,7 @@ use crate::persist::child::{self, Kind};
 use crate::persist::rdb::background;
 use crate::replication::replicas::Replica;
 use crate::server::start::notify_supervisor;
+use crate::server::trace;
 use crate::state::Server;
 use crate::sys::signals;
 use crate::texts;
@@ -243,6 +244,7 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
         log::warn!("The event loop failed: {}", crate::sys::error_text(&e));
         return ExitCode::FAILURE;
     }
+    trace::write_session(server);
     if !server.config.pidfile.is_empty() {
         log::info!("Removing the pid file.");
         // The pid file may never have been written, or may be removed already.

@@ -74,6 +74,16 @@ pub fn source() -> &'static str {
 }
 
 impl Ticks {
+    /// For tests: one tick is a nanosecond.
+    #[cfg(test)]
+    pub fn nanoseconds() -> Ticks {
+        Ticks {
+            per_us: 1000.0,
+            us_per_tick: 0.001,
+            ns_per_tick: 1 << 32,
+        }
+    }
+
     /// Measures the counter's speed against the monotonic clock, for two milliseconds.
     pub fn calibrate() -> Ticks {
         let per_us = match counter::now() {

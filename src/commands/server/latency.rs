@@ -116,11 +116,9 @@ fn latency_graph(ctx: &mut Ctx) -> CmdResult {
 /// LATENCY DOCTOR
 fn latency_doctor(ctx: &mut Ctx) -> CmdResult {
     let slower_than_us = ctx.server.config.slowlog_log_slower_than;
-    let report = doctor(
-        &ctx.server.latency,
-        slower_than_us,
-        ctx.server.clock.now_s(),
-    );
+    let now_s = ctx.server.clock.now_s();
+    let mut report = doctor(&ctx.server.latency, slower_than_us, now_s);
+    report += &ctx.server.trace.files.describe(now_s);
     ctx.client.reply.verbatim(b"txt", report.as_bytes());
     Ok(())
 }

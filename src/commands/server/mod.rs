@@ -17,3 +17,4 @@ pub mod monitor;
 pub mod persistence;
 pub mod replication;
 pub mod shutdown;
+pub mod trace;

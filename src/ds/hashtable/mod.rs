@@ -574,7 +574,7 @@ impl<E: Element> HashTable<E> {
     /// Whether the table may be replaced by one of this number of buckets now.
     fn may_resize(&self, buckets: usize) -> bool {
         match policy() {
-            ResizePolicy::Allow => true,
+            ResizePolicy::Allow | ResizePolicy::AtOnce => true,
             ResizePolicy::Avoid => self.len > buckets * GROW_LOAD * AVOID_FACTOR,
             ResizePolicy::Forbid => false,
         }
@@ -616,6 +616,9 @@ impl<E: Element> HashTable<E> {
         } else {
             self.tables[1] = target;
             self.prefetch_next();
+            while policy() == ResizePolicy::AtOnce && self.is_rehashing() {
+                self.move_bucket();
+            }
         }
     }
 

@@ -12,6 +12,8 @@ use std::cell::Cell;
 pub enum ResizePolicy {
     /// Tables grow, shrink and rehash freely.
     Allow,
+    /// As `Allow`, but a resize moves all elements at once (`teach rehash-at-once`).
+    AtOnce,
     /// While a child runs: grow only when chains become very long, at `AVOID_FACTOR` times the
     /// usual load.
     Avoid,

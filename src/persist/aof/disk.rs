@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   loop ── Write { file, bytes, sync } ──> writer thread    write, and fsync under `always`
-//!        ── Sync  { file, upto }        ──> syncer thread    fsync under `everysec`; closing, deleting
+//!        ── Sync  { file, upto }        ──> syncer thread    fsync under `everysec`; closing, deleting; a trace
 //!        <─ Done ─────────────────────────  and the loop is woken
 //! ```
 //!
@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use crate::sys::allocator::ThreadCounters;
 use crate::sys::process;
+use crate::sys::ticks;
 
 /// The function that wakes the loop.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -50,6 +51,11 @@ pub enum Job {
     /// Drops a file. The last owner closes it, which may take long.
     Close(Arc<File>),
     Unlink(PathBuf),
+    /// Makes a text and writes it to a file, in place of an earlier one.
+    Text {
+        path: PathBuf,
+        make: Box<dyn FnOnce() -> String + Send>,
+    },
 }
 
 /// DEBUG AOF-FLUSH-SLEEP: the time that each write waits first, so that tests can simulate a slow
@@ -90,9 +96,16 @@ pub enum Done {
         took: Duration,
         /// The fsync's part of the time.
         sync_took: Duration,
+        /// The begin and end of the write and of the fsync, as counts of `sys::ticks`.
+        spans: [(u64, u64); 2],
     },
     Synced {
         upto: u64,
+        error: Option<io::Error>,
+        span: (u64, u64),
+    },
+    Text {
+        path: PathBuf,
         error: Option<io::Error>,
     },
 }
@@ -195,13 +208,19 @@ fn run(job: Job) -> Option<Done> {
             delay.wait();
             Some(write(&file, bytes, at, sync))
         }
-        Job::Sync { file, upto } => Some(Done::Synced {
-            upto,
-            error: self::sync(&file).err(),
-        }),
+        Job::Sync { file, upto } => {
+            let began = ticks::now();
+            let error = self::sync(&file).err();
+            let span = (began, ticks::now());
+            Some(Done::Synced { upto, error, span })
+        }
         Job::Close(file) => {
             drop(file);
             None
+        }
+        Job::Text { path, make } => {
+            let error = std::fs::write(&path, make()).err();
+            Some(Done::Text { path, error })
         }
         Job::Unlink(path) => {
             // The file may have been removed already, and is not needed.
@@ -218,9 +237,9 @@ pub fn run_here(job: Job) {
 
 /// Writes, and syncs if `sync` is set.
 pub fn write(file: &File, bytes: Vec<u8>, at: u64, sync: bool) -> Done {
-    let began = Instant::now();
+    let (began, began_ticks) = (Instant::now(), ticks::now());
     let (written, error) = append(file, &bytes, at);
-    let wrote = began.elapsed();
+    let (wrote, wrote_ticks) = (began.elapsed(), ticks::now());
     let sync_error = match (sync, &error) {
         (true, None) => self::sync(file).err(),
         _ => None,
@@ -233,5 +252,6 @@ pub fn write(file: &File, bytes: Vec<u8>, at: u64, sync: bool) -> Done {
         sync_error,
         took: began.elapsed(),
         sync_took: began.elapsed() - wrote,
+        spans: [(began_ticks, wrote_ticks), (wrote_ticks, ticks::now())],
     }
 }

@@ -33,8 +33,10 @@ use std::time::{Duration, Instant};
 
 use super::disk::{self, Delay, Disk, Done, Job};
 use super::position;
-use crate::config::AppendFsync;
+use crate::config::{AppendFsync, Teach};
+use crate::observe::trace::event::Kind;
 use crate::state::Server;
+use crate::sys::ticks;
 use crate::texts;
 
 /// fsync under `everysec`.
@@ -180,7 +182,8 @@ fn write_pending(server: &mut Server) {
         .flush
         .slow_until
         .is_some_and(|until| Instant::now() < until);
-    let apart = always || aof.flush.syncing > 0 || slow;
+    let here = server.config.teach == Teach::BlockingFsync;
+    let apart = !here && (always || aof.flush.syncing > 0 || slow);
     if apart && aof.flush.disk().is_ok() {
         return hand_over(server, always);
     }
@@ -285,6 +288,13 @@ fn sync_if_due(server: &mut Server) {
     aof.flush.last_sync_ms = now_ms;
     if let Some(file) = aof.feed.file().cloned() {
         let upto = aof.feed.written;
+        if server.config.teach == Teach::BlockingFsync {
+            let began = ticks::now();
+            let error = disk::sync(&file).err();
+            server.traced(Kind::BlockingFsync, began, 0);
+            let span = (began, began);
+            return note(server, Done::Synced { upto, error, span });
+        }
         aof.flush.begin_sync(file, upto);
     }
 }
@@ -313,13 +323,23 @@ fn note(server: &mut Server, done: Done) {
             synced,
             took,
             sync_took,
+            spans: [write, sync],
         } => {
             let complete = bytes.len();
+            let by_thread = server.aof.flush.writing.is_some();
+            if by_thread {
+                server.traced_elsewhere(Kind::AofWrite, write, written as u64);
+            }
             server.aof.flush.writing = None;
             server.aof.feed.wrote(bytes, written);
             server.aof.current_size += written as u64;
             note_speed(server, took);
             if synced {
+                let kind = match by_thread {
+                    true => Kind::Fsync,
+                    false => Kind::BlockingFsync,
+                };
+                server.traced_elsewhere(kind, sync, 0);
                 let (ms, now_s) = (sync_took.as_millis() as u64, server.clock.now_s());
                 server.latency.add_if_needed("aof-fsync-always", ms, now_s);
             }
@@ -335,7 +355,18 @@ fn note(server: &mut Server, done: Done) {
                 server.aof.flush.sync_error = None;
             }
         }
-        Done::Synced { upto, error } => {
+        Done::Text { path, error } => match error {
+            None => log::info!("Trace written to {}", path.display()),
+            Some(e) => log::warn!(
+                "Can't write the trace to {}: {}",
+                path.display(),
+                crate::sys::error_text(&e)
+            ),
+        },
+        Done::Synced { upto, error, span } => {
+            if span.0 != span.1 {
+                server.traced_elsewhere(Kind::Fsync, span, 0);
+            }
             let aof = &mut server.aof;
             aof.flush.syncing = aof.flush.syncing.saturating_sub(1);
             aof.flush.sync_since = (aof.flush.syncing > 0).then(Instant::now);
@@ -417,7 +448,10 @@ pub fn flush_and_sync(server: &mut Server) -> io::Result<()> {
         wait_for_result(server);
     }
     if let Some(file) = server.aof.feed.file().cloned() {
-        disk::sync(&file).inspect_err(|e| {
+        let began = ticks::now();
+        let synced = disk::sync(&file);
+        server.traced(Kind::BlockingFsync, began, 0);
+        synced.inspect_err(|e| {
             log::warn!("Fail to fsync the AOF file: {}", crate::sys::error_text(e));
         })?;
         server.aof.feed.synced = server.aof.feed.written;

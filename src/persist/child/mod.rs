@@ -31,12 +31,14 @@ use std::time::{Duration, Instant};
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
+use crate::config::Teach;
 use crate::ds::hashtable::{ResizePolicy, set_resize_policy};
 use crate::observe::logging;
+use crate::observe::trace::event as trace;
 use crate::state::Server;
 use crate::sys;
 use crate::sys::fork::{self, Exit, Forked};
-use crate::sys::{process, title};
+use crate::sys::{process, ticks, title};
 
 pub use self::forecast::Forecast;
 use self::report::Reports;
@@ -215,7 +217,7 @@ pub fn start(
     forecast::log_forecast(server, job.kind);
     let (from_child, to_parent) = io::pipe()?;
     sys::set_nonblocking(&from_child)?;
-    let began = Instant::now();
+    let (began, began_ticks) = (Instant::now(), ticks::now());
     match fork::fork()? {
         Forked::Child => {
             drop(from_child);
@@ -232,6 +234,7 @@ pub fn start(
         }
         Forked::Parent(pid) => {
             note_fork(server, began.elapsed());
+            server.traced(trace::Kind::Fork, began_ticks, pid as u64);
             server.child = Some(Child::new(server, job, pid, Reports::new(from_child)));
             follow_child(server);
             if server.debug.pause_after_fork {
@@ -389,6 +392,7 @@ pub fn reap(server: &mut Server) {
 }
 
 fn done(server: &mut Server, exit: Exit) {
+    let began = ticks::now();
     let now_ms = server.clock.now_ms;
     let Some(mut child) = server.child.take() else {
         return;
@@ -417,6 +421,7 @@ fn done(server: &mut Server, exit: Exit) {
         }
         Kind::Aof => super::aof::rewrite_done(server, outcome),
     }
+    server.traced(trace::Kind::ChildEnd, began, outcome.pid as u64);
 }
 
 /// Sends the child of this kind the signal to end. It is reaped later.
@@ -447,6 +452,8 @@ impl Server {
     pub fn follow_resize_policy(&mut self) {
         let policy = if self.child.is_some() || self.debug.no_resize {
             ResizePolicy::Avoid
+        } else if self.config.teach == Teach::RehashAtOnce {
+            ResizePolicy::AtOnce
         } else {
             ResizePolicy::Allow
         };

@@ -1,0 +1,119 @@
+//! The files that traces are written to: their names, how many, how often.
+//!
+//! Names are fixed, so that a directory never holds more than [`SLOTS`] files of slow turns, those
+//! of earlier processes included: the oldest is overwritten. A slow turn within [`PERIOD_MS`] of
+//! the last file is counted only.
+
+use std::collections::VecDeque;
+
+use crate::observe::trace::Snapshot;
+
+/// The number of files of slow turns.
+const SLOTS: u32 = 8;
+/// The least time between two files of slow turns.
+const PERIOD_MS: i64 = 10_000;
+/// The file of TRACE DUMP FILE.
+const DUMP_NAME: &str = "trace-dump.json";
+
+/// A file that is on its way to the disk, or there.
+pub struct Written {
+    pub name: String,
+    /// Unix time in seconds.
+    pub time_s: i64,
+    /// The slow turn's time without its poll; 0 for other files.
+    pub turn_us: u64,
+}
+
+/// What has to be written, and what was.
+#[derive(Default)]
+pub struct TraceFiles {
+    /// The number of slow turns, those without a file included.
+    pub slow_turns: u64,
+    written: VecDeque<Written>,
+    next_slot: u32,
+    last_ms: Option<i64>,
+    /// A file that TRACE DUMP FILE asked for.
+    pub wished: Option<(&'static str, Snapshot)>,
+}
+
+impl TraceFiles {
+    /// Leaves a file to be written before the loop sleeps. Returns its name.
+    pub fn dump_to_file(&mut self, snapshot: Snapshot) -> &'static str {
+        self.wished = Some((DUMP_NAME, snapshot));
+        DUMP_NAME
+    }
+
+    /// A turn was slow: the name of its file; `None` if the last one is too recent.
+    pub fn slow_turn(&mut self, turn_us: u64, now_ms: i64) -> Option<String> {
+        self.slow_turns += 1;
+        if self
+            .last_ms
+            .is_some_and(|last| now_ms.abs_diff(last) < PERIOD_MS as u64)
+        {
+            return None;
+        }
+        self.last_ms = Some(now_ms);
+        let name = format!("trace-slow-turn-{}.json", self.next_slot);
+        self.next_slot = (self.next_slot + 1) % SLOTS;
+        self.written.retain(|file| file.name != name);
+        self.written.push_front(Written {
+            name: name.clone(),
+            time_s: now_ms / 1000,
+            turn_us,
+        });
+        Some(name)
+    }
+
+    /// The slow turns and their files, for LATENCY DOCTOR; empty without one.
+    pub fn describe(&self, now_s: i64) -> String {
+        if self.slow_turns == 0 {
+            return String::new();
+        }
+        let mut out = format!(
+            "\n{} turns of the event loop took too long. What the loop did is in these files; open them in \
+             Perfetto or chrome://tracing.\n\n",
+            self.slow_turns
+        );
+        for file in &self.written {
+            let (ms, age_s) = (file.turn_us / 1000, (now_s - file.time_s).max(0));
+            out += &format!("- {}: a turn of {ms} ms, {age_s} s ago.\n", file.name);
+        }
+        out
+    }
+
+    /// The files of slow turns of this process that were not overwritten, newest first.
+    pub fn written(&self) -> impl Iterator<Item = &Written> {
+        self.written.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_turns_leave_a_few_files_now_and_then() {
+        let mut files = TraceFiles::default();
+        assert_eq!(files.describe(0), "");
+        let first = files.slow_turn(7, 1000);
+        assert_eq!(first.as_deref(), Some("trace-slow-turn-0.json"));
+        assert_eq!(files.slow_turn(7, 1000 + PERIOD_MS - 1), None);
+        for n in 1..20 {
+            assert!(files.slow_turn(n, 1000 + n as i64 * PERIOD_MS).is_some());
+        }
+        assert_eq!(files.slow_turns, 21);
+        let text = files.describe(1010 + PERIOD_MS / 1000 * 19);
+        assert!(text.starts_with("\n21 turns"), "{text}");
+        assert!(
+            text.contains("- trace-slow-turn-3.json: a turn of 0 ms, "),
+            "{text}"
+        );
+        let names: Vec<&str> = files.written().map(|file| &*file.name).collect();
+        assert_eq!(names.len(), SLOTS as usize);
+        assert_eq!(names[0], "trace-slow-turn-3.json");
+        let mut distinct = names.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), names.len());
+    }
+}

@@ -1,0 +1,436 @@
+//! The trace: what the loop did and when, as spans of time in a ring of fixed size. TRACE, the
+//! flight recorder (`trace-recorder`) and `trace-out` read it.
+//!
+//! ```text
+//!   ae's observer ── begin, end ──> phases: turn, poll, file, timer ──┐
+//!   the server ── armed & TRACE? ── span ──> read, parse, command .. ──┴─> Ring of the session    TRACE START
+//!                                                                      └─> Ring of the recorder   trace-recorder
+//!   Ring ── Snapshot ── chrome ──> JSON for Perfetto and chrome://tracing
+//! ```
+//!
+//! An event is 32 bytes: start, end, client, a number, the kind. It is pushed at its end, so that
+//! children come before their parents. Times are counts of the processor's counter, which commands
+//! read anyway for their statistics: most spans begin at the [`Trace::mark`], the end of the span
+//! before, and cost one reading. Names are added when a file is made; no argument of a command and
+//! no key is recorded.
+//!
+//! A filter (`SLOWER-THAN`) drops short events. It keeps the tree of phases intact, since a phase
+//! is at least as long as each part of it.
+//!
+//! **Invariant:** events of the loop nest: two of them are disjoint, or one contains the other
+//! (`tests/trace.rs`).
+//! **Invariant:** a recording has whole turns: it ends with a turn, and the turn in which it begins
+//! counts from that moment.
+//! **Invariant:** while a recording runs, nothing is allocated (`Ring::new` has touched all).
+//!
+//! **Limits.** Phases that are nested deeper than [`DEPTH_MAX`] are not recorded. A number above
+//! 2^32 - 1 is shown as that.
+
+pub mod chrome;
+pub mod event;
+pub mod files;
+mod ring;
+#[cfg(test)]
+mod tests;
+
+use crate::armed;
+use crate::command::table::CommandTable;
+use crate::state::Server;
+use crate::sys::ticks::{self, Ticks};
+use event::{Event, Kind};
+use files::TraceFiles;
+use ring::Ring;
+
+/// The number of events without EVENTS: 4 MB.
+pub const EVENTS_DEFAULT: usize = 131_072;
+/// The maximum for EVENTS: 32 MB, of which a file is six times as large.
+pub const EVENTS_MAX: usize = 1_048_576;
+/// The flight recorder drops shorter events, so that its ring covers seconds under load.
+const RECORDER_MIN_US: u64 = 10;
+/// Open phases: a turn and a file each time that turns are nested.
+const DEPTH_MAX: usize = 32;
+
+/// Which of the two recordings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// Between TRACE START and TRACE STOP, or for `trace-out`.
+    Session,
+    /// The flight recorder.
+    Recorder,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Begins before the loop sleeps next.
+    Waiting,
+    Running,
+    /// Ends with this turn.
+    Ending,
+    Ended,
+}
+
+/// A ring and its filter.
+pub struct Recording {
+    pub ring: Ring,
+    /// Shorter events are dropped.
+    pub slower_than_us: u64,
+    min_ticks: u64,
+    state: State,
+}
+
+impl Recording {
+    fn new(events: usize, slower_than_us: u64, clock: Ticks) -> Recording {
+        Recording {
+            ring: Ring::new(events),
+            slower_than_us,
+            min_ticks: clock.per_us(slower_than_us),
+            state: State::Waiting,
+        }
+    }
+
+    /// Whether events are recorded, now or from the next turn on.
+    pub fn is_on(&self) -> bool {
+        matches!(self.state, State::Waiting | State::Running)
+    }
+
+    #[inline]
+    fn push(&mut self, event: Event) {
+        let records = matches!(self.state, State::Running | State::Ending);
+        if records && event.end.wrapping_sub(event.start) >= self.min_ticks {
+            self.ring.push(event);
+        }
+    }
+}
+
+/// A phase that has begun.
+#[derive(Clone, Copy)]
+struct Open {
+    kind: Kind,
+    start: u64,
+    client: u64,
+    /// Commands that had run at its beginning.
+    commands: u64,
+}
+
+/// A turn that has ended.
+pub struct EndedTurn {
+    /// Its time without the poll.
+    pub busy: u64,
+}
+
+/// Both recordings, and the phases that are open now.
+pub struct Trace {
+    pub session: Option<Recording>,
+    pub recorder: Option<Recording>,
+    /// The end of the latest span, or the beginning of a phase: the start of the next span.
+    pub mark: u64,
+    /// The beginning of the innermost phase, step or job. A command that no client has just sent
+    /// (of a client that was blocked) has no beginning of its own, and can't be earlier.
+    floor: u64,
+    /// The loop's observer must be set or removed, since a recording begins or has ended.
+    pub follow: bool,
+    /// Reads and bytes read up to the last `Read` event.
+    pub reads_seen: (u64, u64),
+    open: [Open; DEPTH_MAX],
+    depth: usize,
+    poll_ticks: u64,
+    pub files: TraceFiles,
+    steps: &'static [&'static str],
+    jobs: Vec<&'static str>,
+}
+
+impl Trace {
+    /// With the names of before_sleep's steps and of the cron's jobs.
+    pub fn new(steps: &'static [&'static str], jobs: Vec<&'static str>) -> Trace {
+        Trace {
+            session: None,
+            recorder: None,
+            mark: 0,
+            floor: 0,
+            follow: false,
+            reads_seen: (0, 0),
+            open: [Open {
+                kind: Kind::Turn,
+                start: 0,
+                client: 0,
+                commands: 0,
+            }; DEPTH_MAX],
+            depth: 0,
+            poll_ticks: 0,
+            files: TraceFiles::default(),
+            steps,
+            jobs,
+        }
+    }
+
+    fn recordings(&mut self) -> impl Iterator<Item = &mut Recording> {
+        [&mut self.session, &mut self.recorder]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Whether one of the recordings is not ended: the loop needs its observer.
+    pub fn is_on(&self) -> bool {
+        [&self.session, &self.recorder]
+            .into_iter()
+            .flatten()
+            .any(|recording| recording.state != State::Ended)
+    }
+
+    /// Whether a recording ends with this turn.
+    pub fn is_ending(&self) -> bool {
+        [&self.session, &self.recorder]
+            .into_iter()
+            .flatten()
+            .any(|recording| recording.state == State::Ending)
+    }
+
+    /// The bytes of the rings.
+    pub fn memory(&self) -> usize {
+        let recordings = [&self.session, &self.recorder].into_iter().flatten();
+        let events: usize = recordings.map(|recording| recording.ring.capacity()).sum();
+        events * size_of::<Event>()
+    }
+
+    /// Begins a session with the next turn, in place of an earlier one.
+    pub fn start(&mut self, events: usize, slower_than_us: u64, clock: Ticks) {
+        self.session = Some(Recording::new(events, slower_than_us, clock));
+        self.follow = true;
+    }
+
+    /// Ends the session with this turn. Returns whether there was one.
+    pub fn stop(&mut self) -> bool {
+        let Some(session) = self.session.as_mut().filter(|session| session.is_on()) else {
+            return false;
+        };
+        session.state = match session.state {
+            State::Running => State::Ending,
+            _ => State::Ended,
+        };
+        self.follow = true;
+        true
+    }
+
+    /// Begins or ends the flight recorder, as its setting says.
+    pub fn set_recorder(&mut self, on: bool, clock: Ticks) {
+        if on != self.recorder.is_some() {
+            self.recorder = on.then(|| Recording::new(EVENTS_DEFAULT, RECORDER_MIN_US, clock));
+            self.follow = true;
+        }
+    }
+
+    /// Records a span that ends at `end`.
+    #[inline]
+    pub fn span(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u64) {
+        let event = Event {
+            start,
+            end,
+            client,
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+            kind,
+        };
+        self.recordings()
+            .for_each(|recording| recording.push(event));
+        self.mark = end;
+    }
+
+    /// Records a span of another thread, which may have any time.
+    pub fn elsewhere(&mut self, kind: Kind, start: u64, end: u64, number: u64) {
+        let mark = self.mark;
+        self.span(kind, start, end, 0, number);
+        self.mark = mark;
+    }
+
+    /// Records a span from the mark to now.
+    #[inline]
+    pub fn since_mark(&mut self, kind: Kind, client: u64, number: u64) {
+        self.span(kind, self.mark, ticks::now(), client, number);
+    }
+
+    /// Records a command.
+    #[inline]
+    pub fn command(&mut self, id: u16, start: u64, end: u64, client: u64) {
+        self.span(Kind::Command, start.max(self.floor), end, client, id.into());
+    }
+
+    /// A step of `before_sleep` or a job begins.
+    pub fn begin_part(&mut self, start: u64) {
+        self.mark = start;
+        self.floor = start;
+    }
+
+    /// A phase begins.
+    pub fn begin(&mut self, kind: Kind, client: u64, commands: u64) {
+        let start = ticks::now();
+        self.begin_part(start);
+        if let Some(open) = self.open.get_mut(self.depth) {
+            *open = Open {
+                kind,
+                start,
+                client,
+                commands,
+            };
+        }
+        self.depth += 1;
+    }
+
+    /// The latest phase ends. One whose beginning was not seen is left out.
+    pub fn end(&mut self, number: u64) {
+        let Some(open) = self.close() else {
+            return;
+        };
+        let now = ticks::now();
+        self.span(open.kind, open.start, now, open.client, number);
+        if open.kind == Kind::Poll && self.depth == 1 {
+            self.poll_ticks = now.wrapping_sub(open.start);
+        }
+    }
+
+    fn close(&mut self) -> Option<Open> {
+        self.depth = self.depth.checked_sub(1)?;
+        let around = self.depth.checked_sub(1);
+        let around = around.and_then(|at| self.open.get(at));
+        self.floor = around.map_or(0, |open| open.start);
+        self.open.get(self.depth).copied()
+    }
+
+    /// Lets recordings begin that wait for it.
+    fn begin_waiting(&mut self) {
+        for recording in self.recordings() {
+            if recording.state == State::Waiting {
+                recording.state = State::Running;
+            }
+        }
+    }
+
+    /// The observer was set within `before_sleep`: the rest of this turn is recorded. `read` is
+    /// what was read so far, see `reads_seen`.
+    pub fn join_turn(&mut self, commands: u64, read: (u64, u64)) {
+        if self.depth == 0 {
+            self.reads_seen = read;
+            self.begin(Kind::Turn, 0, commands);
+            self.begin(Kind::BeforeSleep, 0, 0);
+        }
+        self.begin_waiting();
+    }
+
+    /// A turn begins; outside of other turns, recordings begin with it.
+    pub fn begin_turn(&mut self, commands: u64) {
+        if self.depth == 0 {
+            self.poll_ticks = 0;
+            self.begin_waiting();
+            return self.begin(Kind::Turn, 0, commands);
+        }
+        self.begin(Kind::NestedTurn, 0, commands);
+    }
+
+    /// A turn ends; outside of other turns, recordings end with it. `None` for a nested turn.
+    pub fn end_turn(&mut self, commands: u64) -> Option<EndedTurn> {
+        let open = self.close()?;
+        let now = ticks::now();
+        let ran = commands.wrapping_sub(open.commands);
+        self.span(open.kind, open.start, now, 0, ran);
+        if open.kind == Kind::NestedTurn {
+            return None;
+        }
+        for recording in self.recordings() {
+            if recording.state == State::Ending {
+                recording.state = State::Ended;
+            }
+        }
+        let busy = now.wrapping_sub(open.start).saturating_sub(self.poll_ticks);
+        Some(EndedTurn { busy })
+    }
+
+    /// Forgets the open phases: the observer was removed.
+    pub fn forget_open(&mut self) {
+        self.depth = 0;
+    }
+
+    /// The phases that have not ended, as if they ended now: the parents of what is recorded in
+    /// them.
+    fn open_phases(&self, recording: &Recording) -> impl Iterator<Item = Event> {
+        let min_ticks = recording.min_ticks;
+        let depth = match recording.state {
+            State::Running | State::Ending => self.depth.min(DEPTH_MAX),
+            State::Waiting | State::Ended => 0,
+        };
+        let end = ticks::now();
+        let as_ended = move |open: &Open| Event {
+            start: open.start,
+            end,
+            client: open.client,
+            number: 0,
+            kind: open.kind,
+        };
+        let events = self.open[..depth].iter().rev().map(as_ended);
+        events.filter(move |event| event.end.wrapping_sub(event.start) >= min_ticks)
+    }
+
+    /// A copy of a recording with all that a file needs. `None`: there is no such recording.
+    pub fn snapshot(
+        &self,
+        source: Source,
+        commands: &CommandTable,
+        clock: Ticks,
+    ) -> Option<Snapshot> {
+        let recording = match source {
+            Source::Session => self.session.as_ref()?,
+            Source::Recorder => self.recorder.as_ref()?,
+        };
+        let mut events = recording.ring.to_vec();
+        events.extend(self.open_phases(recording));
+        let entries = commands.entries.iter();
+        let fullnames = entries.map(|entry| entry.fullname.to_uppercase().into_boxed_str());
+        Some(Snapshot {
+            events,
+            lost: recording.ring.lost(),
+            slower_than_us: recording.slower_than_us,
+            names: Names {
+                commands: fullnames.collect(),
+                steps: self.steps,
+                jobs: self.jobs.clone(),
+            },
+            clock,
+            made_at: ticks::now(),
+            made_unix_us: crate::clock::unix_us(),
+        })
+    }
+}
+
+impl Server {
+    /// Records a span from `start` to now, if there is a trace. For work that is rare or long.
+    #[inline]
+    pub fn traced(&mut self, kind: Kind, start: u64, number: u64) {
+        if self.armed & armed::TRACE != 0 {
+            self.trace.span(kind, start, ticks::now(), 0, number);
+        }
+    }
+}
+
+impl Server {
+    /// Records a span of another thread, if there is a trace.
+    pub fn traced_elsewhere(&mut self, kind: Kind, (start, end): (u64, u64), number: u64) {
+        if self.armed & armed::TRACE != 0 {
+            self.trace.elsewhere(kind, start, end, number);
+        }
+    }
+}
+
+/// The names of commands, steps and jobs, by their numbers.
+pub struct Names {
+    commands: Vec<Box<str>>,
+    steps: &'static [&'static str],
+    jobs: Vec<&'static str>,
+}
+
+/// Events with their names, for another thread.
+pub struct Snapshot {
+    pub events: Vec<Event>,
+    lost: u64,
+    slower_than_us: u64,
+    names: Names,
+    clock: Ticks,
+    made_at: u64,
+    made_unix_us: i64,
+}
