@@ -1,6 +1,6 @@
 # `make help` lists the targets. Settings on the command line: ARGS (run, bench, suite),
 # PREFIX and DESTDIR (install), CASES (generated histories in compat-long), SECONDS and TARGETS (fuzz),
-# MINUTES (soak, chaos), SEED, MB and PEER (chaos), ROUNDS (crash), N (lesson-diff, exercise).
+# MINUTES (soak, chaos), SEED, MB and PEER (chaos), NODES and SEEDS (simulate), ROUNDS (crash), N (lesson-diff, exercise).
 
 CARGO   ?= cargo
 TARGET  ?= $(or $(CARGO_TARGET_DIR),target)
@@ -10,6 +10,8 @@ CASES   ?= 12000
 SECONDS ?= 60
 TARGETS ?=
 MINUTES ?= 60
+NODES   ?= 100
+SEEDS   ?= 10000
 SEED    ?= 1
 MB      ?= 50
 PEER    ?=
@@ -21,7 +23,7 @@ REDIS_NAMES = redis-server redis-check-rdb redis-check-aof
 
 N       ?= 2
 
-.PHONY: all run test check compat compat-long interop bench suite suite-long fuzz asan crash chaos miri page lesson-diff exercise soak install install-redis-names help
+.PHONY: all run test check compat compat-long interop bench suite suite-long fuzz asan crash chaos simulate miri page lesson-diff exercise soak install install-redis-names help
 .NOTPARALLEL:
 
 all:            ## build the server (release)
@@ -84,6 +86,10 @@ crash:          ## kill -9 at random moments under load, ROUNDS times for each p
 chaos: peers    ## five servers, cut links, stopped and killed processes, full disks for MINUTES; what a promotion loses, beside real servers
 	$(CARGO) test --test chaos -- --ignored --nocapture
 	AERIS_CHAOS_MINUTES=$(MINUTES) AERIS_CHAOS_SEED=$(SEED) AERIS_CHAOS_MB=$(MB) AERIS_CHAOS_PEER=$(PEER) $(CARGO) test --test chaos nothing_acknowledged -- --nocapture
+
+simulate:       ## SEEDS simulated clusters of 6 to 30 nodes with faults, many deaths in one of NODES, figures beside the formulae
+	SIMULATE_SEEDS=$(SEEDS) $(CARGO) test --profile fast --test cluster_simulation -- --nocapture
+	SIMULATE_NODES=$(NODES) SIMULATE_SEEDS=3 $(CARGO) test --profile fast --test cluster_simulation -- --ignored --nocapture table many_primaries
 
 miri:           ## the same under Miri, which detects undefined behaviour (a quarter of an hour)
 	@tools/nightly.sh miri

@@ -9,6 +9,7 @@ pub mod armed;
 pub mod client;
 pub mod clients;
 pub mod clock;
+pub mod cluster;
 pub mod command;
 pub mod commands;
 pub mod config;

@@ -65,6 +65,7 @@ const ROOMS: &[&str] = &[
     "link",
     "client",
     "db",
+    "cluster",
     "command",
     "clients",
     "pubsub",

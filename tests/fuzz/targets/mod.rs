@@ -10,6 +10,7 @@
 //! same in both directions, when split in any two places, and when written and read again. A
 //! finding becomes a seed, with a test beside the parser that is named after it.
 
+mod cluster;
 mod files;
 mod link;
 mod packed;
@@ -22,6 +23,7 @@ pub type Target = fn(&[u8]);
 /// Each has a folder of its name in `seeds`, and a program in `fuzz_targets`.
 pub const ALL: &[(&str, Target)] = &[
     ("aof", files::aof),
+    ("bus", cluster::bus),
     ("cjson", script::cjson),
     ("cmsgpack", script::cmsgpack),
     ("config", text::config),
@@ -34,6 +36,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("listpack", packed::listpack),
     ("lzf", packed::lzf),
     ("manifest", files::manifest),
+    ("nodes_conf", cluster::nodes_conf),
     ("number", text::number),
     ("payload", files::payload),
     ("rdb", files::rdb),

@@ -1,0 +1,456 @@
+//! Elections: a replica replaces its failed primary, and voters answer it.
+//!
+//! ```text
+//!            the primary failed              the time came         a majority      slots are claimed
+//!    Idle ─────────────────────> Scheduled ────────────────> Asking ───────────> under the epoch
+//!      ^                              ^                     │      │              of the election
+//!      │ it answers again             │ another election    │      │ no majority
+//!      └──────────────────────────────┴─ took the epoch ────┘      └──> Failed, scheduled again later
+//! ```
+//!
+//! A voter votes once in each epoch, so of all elections that run at once only one wins in an
+//! epoch. Redis retries after four node timeouts. When hundreds of primaries fail together, most
+//! elections collide, and shards stay down for minutes. Here:
+//!
+//! - The delay has a rank among the failed primaries, by their names, so that elections follow each
+//!   other at short intervals; and the rank among the replicas of one primary by their offsets.
+//! - The best replica of the first shard begins at once if all of its siblings agree that the
+//!   primary failed. Voters may not know that yet and refuse, so a request is repeated in its
+//!   epoch: a voter that has refused may still vote, and one that has voted repeats its answer,
+//!   which counts once.
+//! - If the epoch was taken by another election, or the votes were split, a new election begins
+//!   after a random wait that doubles each time. It contradicts no vote, since it has an epoch of
+//!   its own.
+//! - A voter that voted for a replica does not vote for another one of the same shard within two
+//!   node timeouts, so that the winner can announce itself; but it may vote for the same one again.
+//!
+//! **Invariant:** a vote, and the epoch of a request, are on the disk before they are sent
+//! ([`Held`]). A vote carries its own epoch in the head, not the epoch known when it is sent, and
+//! counts only if that is the epoch of the request.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use super::event::{Action, Now};
+use super::machine::{Cluster, Held};
+use super::name::Name;
+use super::nodes::{Node, NodeIndex};
+use super::packet::{Body, Header, Message, flag, message_flag};
+
+/// The progress of an election of this node.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+enum Phase {
+    #[default]
+    Idle,
+    /// The request is sent at this time, or at the earlier one if all siblings agree and this is
+    /// the best of them.
+    Scheduled { at: u64, earliest: u64 },
+    Asking {
+        epoch: u64,
+        since: u64,
+        /// When the request is repeated; `None`: it waits for the disk.
+        repeat_at: Option<u64>,
+        votes: BTreeSet<NodeIndex>,
+    },
+    /// The next election may be scheduled at this time.
+    Failed { until: u64 },
+}
+
+/// An election of this node, or none.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Election {
+    phase: Phase,
+    /// The rank in the delay.
+    rank: u64,
+    /// The number of epochs that other elections took.
+    collisions: u32,
+}
+
+impl Election {
+    /// A node is removed.
+    pub(super) fn forget(&mut self, index: NodeIndex) {
+        if let Phase::Asking { votes, .. } = &mut self.phase {
+            votes.remove(&index);
+        }
+    }
+}
+
+/// The longest delay in the absence of ranks, and the step between failed primaries.
+const DELAY_MAX_MS: u64 = 500;
+const SHARD_STEP_MS: [u64; 2] = [5, 50];
+/// The least time in which an election must succeed.
+const AUTH_TIMEOUT_MIN_MS: u64 = 2000;
+/// The bits of the collisions that lengthen the wait.
+const COLLISIONS_MAX: u32 = 6;
+
+impl Cluster {
+    fn delay_unit(&self) -> u64 {
+        (self.settings.node_timeout_ms / 30).clamp(1, DELAY_MAX_MS)
+    }
+
+    fn auth_timeout(&self) -> u64 {
+        (self.settings.node_timeout_ms * 2).max(AUTH_TIMEOUT_MIN_MS)
+    }
+
+    /// When [`Cluster::run_election`] must be called.
+    pub(super) fn election_deadline(&self) -> Option<u64> {
+        match &self.election.phase {
+            Phase::Idle | Phase::Failed { .. } => None,
+            Phase::Scheduled { at, .. } => Some(*at),
+            Phase::Asking { repeat_at, .. } => *repeat_at,
+        }
+    }
+
+    /// Begins or continues the election of this node.
+    pub(super) fn run_election(&mut self, now: Now, out: &mut Vec<Action>) {
+        let manual = self.manual.can_start();
+        let Some(primary) = self.may_be_elected(now, manual) else {
+            self.election = Election::default();
+            return;
+        };
+        match self.election.phase.clone() {
+            Phase::Idle => self.schedule(now, primary, out),
+            Phase::Failed { until } if now.ms >= until => self.schedule(now, primary, out),
+            Phase::Failed { .. } => {}
+            Phase::Scheduled { at, earliest } => {
+                self.await_turn(now, primary, (at, earliest), out);
+            }
+            Phase::Asking {
+                epoch,
+                since,
+                repeat_at,
+                votes,
+            } => self.continue_asking(now, epoch, since, repeat_at, &votes, out),
+        }
+    }
+
+    /// Begins when the time has come. The offsets of siblings change it.
+    fn await_turn(
+        &mut self,
+        now: Now,
+        primary: NodeIndex,
+        (at, earliest): (u64, u64),
+        out: &mut Vec<Action>,
+    ) {
+        let rank = self.rank_by_offset(primary);
+        let mut at = at;
+        if rank > self.election.rank {
+            at += (rank - self.election.rank) * 2 * self.delay_unit();
+        } else if rank == 0 && earliest < at && self.siblings_agree(primary) {
+            let line = "Myself become the best ranked replica, initiate the election immediately";
+            self.log(log::Level::Info, line.into(), out);
+            at = earliest;
+        }
+        self.election.rank = rank;
+        self.election.phase = Phase::Scheduled { at, earliest };
+        if now.ms >= at || self.manual.can_start() {
+            self.begin_asking(now, out);
+        }
+    }
+
+    /// Whether each other replica of the primary has found that it failed.
+    fn siblings_agree(&self, primary: NodeIndex) -> bool {
+        self.nodes.replicas_of(primary).all(|(index, node)| {
+            index == self.me || node.has(flag::PRIMARY_FAILED | flag::FAIL | flag::NO_FAILOVER)
+        })
+    }
+
+    /// The primary that this node may replace.
+    fn may_be_elected(&self, now: Now, manual: bool) -> Option<NodeIndex> {
+        let primary = self.nodes[self.me].replica_of?;
+        let node = &self.nodes[primary];
+        let reason = manual || node.has(flag::FAIL) && !self.settings.no_failover;
+        (reason && node.slot_count > 0 && (manual || self.has_recent_data(now))).then_some(primary)
+    }
+
+    fn has_recent_data(&self, now: Now) -> bool {
+        let (settings, replication) = (&self.settings, &self.replication);
+        // That the primary is silent for the node timeout is why it failed.
+        let age = now.ms.saturating_sub(replication.heard_ms);
+        let age = age.saturating_sub(settings.node_timeout_ms);
+        let limit = settings
+            .node_timeout_ms
+            .saturating_mul(settings.validity_factor);
+        settings.validity_factor == 0
+            || replication.heard_ms != 0 && age <= limit.saturating_add(settings.repl_ping_ms)
+    }
+
+    /// The number of siblings with a higher offset; of equal ones, the name decides.
+    fn rank_by_offset(&self, primary: NodeIndex) -> u64 {
+        let offset = self.replication.offset;
+        let name = self.nodes[self.me].name;
+        let better = self.nodes.replicas_of(primary).filter(|(index, node)| {
+            let is_better = node.offset > offset || node.offset == offset && node.name < name;
+            *index != self.me && !node.has(flag::NO_FAILOVER | flag::FAIL) && is_better
+        });
+        better.count() as u64
+    }
+
+    /// The number of failed primaries with a smaller shard name, and with slots.
+    fn rank_of_primary(&self, primary: NodeIndex) -> u64 {
+        let own = &self.nodes[primary].shard;
+        let failed = self.nodes.iter().map(|(_, node)| node);
+        let failed = failed.filter(|node| node.is_voter() && node.has(flag::FAIL));
+        failed.filter(|node| node.shard < *own).count() as u64
+    }
+
+    fn schedule(&mut self, now: Now, primary: NodeIndex, out: &mut Vec<Action>) {
+        let rank = self.rank_by_offset(primary);
+        let shard_rank = self.rank_of_primary(primary);
+        let step = (self.settings.node_timeout_ms / 600).clamp(SHARD_STEP_MS[0], SHARD_STEP_MS[1]);
+        let unit = self.delay_unit();
+        let agreed = rank == 0 && self.siblings_agree(primary);
+        let delay = if self.manual.can_start() {
+            0
+        } else if agreed {
+            shard_rank * step
+        } else {
+            unit + self.random.below(unit) + rank * 2 * unit + shard_rank * step
+        };
+        self.election.rank = rank;
+        self.election.phase = Phase::Scheduled {
+            at: now.ms + delay,
+            earliest: now.ms + shard_rank * step,
+        };
+        let offset = self.replication.offset;
+        let line =
+            "Start of election delayed for {} milliseconds (rank #{}, MASTER rank #{}, offset {}).";
+        self.line(line, &[&delay, &rank, &shard_rank, &offset], out);
+        // Siblings hear the offset, and rank themselves.
+        self.announce();
+        self.tell_siblings(now, primary, out);
+        if delay == 0 {
+            self.begin_asking(now, out);
+        }
+    }
+
+    fn tell_siblings(&mut self, now: Now, primary: NodeIndex, out: &mut Vec<Action>) {
+        let siblings = self.nodes.replicas_of(primary).map(|(index, _)| index);
+        let siblings: Vec<NodeIndex> = siblings.filter(|index| *index != self.me).collect();
+        for index in siblings {
+            if self.nodes[index].connected {
+                self.send_ping(now, index, super::packet::PingKind::Pong, out);
+            }
+        }
+    }
+
+    fn begin_asking(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.current_epoch = self.highest_epoch() + 1;
+        let epoch = self.current_epoch;
+        // Its own vote: as the winner it must not vote for another one in this epoch.
+        self.last_vote_epoch = epoch;
+        self.election.phase = Phase::Asking {
+            epoch,
+            since: now.ms,
+            repeat_at: None,
+            votes: BTreeSet::new(),
+        };
+        let text = format!("Starting a failover election for epoch {epoch}.");
+        self.log(log::Level::Info, text, out);
+        self.hold(Held::Request { epoch });
+    }
+
+    /// The epoch is on the disk.
+    pub(super) fn request_votes(&mut self, now: Now, epoch: u64, out: &mut Vec<Action>) {
+        let repeat = now.ms + self.delay_unit().max(10);
+        match &mut self.election.phase {
+            Phase::Asking {
+                epoch: asking,
+                repeat_at,
+                ..
+            } if *asking == epoch => *repeat_at = Some(repeat),
+            _ => return,
+        }
+        self.send_request(epoch, out);
+    }
+
+    fn send_request(&mut self, epoch: u64, out: &mut Vec<Action>) {
+        let mut header = self.header();
+        header.current_epoch = epoch;
+        if self.manual.can_start() {
+            header.message_flags[0] |= message_flag::FORCE_ACK;
+        }
+        let message = Rc::new(Message::Full(Box::new(header), Body::AuthRequest));
+        for at in 0..self.nodes.count() {
+            let index = self.nodes.indices()[at];
+            // A replica has no vote, but its view of the epoch is renewed.
+            if index != self.me && self.nodes[index].is_primary() {
+                self.send_to(index, &message, out);
+            }
+        }
+    }
+
+    fn continue_asking(
+        &mut self,
+        now: Now,
+        epoch: u64,
+        since: u64,
+        repeat_at: Option<u64>,
+        votes: &BTreeSet<NodeIndex>,
+        out: &mut Vec<Action>,
+    ) {
+        if votes.len() >= self.majority() {
+            self.log(
+                log::Level::Info,
+                "Failover election won: I'm the new master.".into(),
+                out,
+            );
+            self.nodes[self.me].config_epoch = epoch;
+            self.take_over(out);
+            return;
+        }
+        let Some(repeat_at) = repeat_at.filter(|at| now.ms >= *at) else {
+            return;
+        };
+        let unit = self.delay_unit().max(10);
+        // Voters of Redis that voted for this node do not vote for it in a later epoch for a while.
+        let patience = if votes.is_empty() { 3 } else { 8 };
+        if now.ms - since > self.auth_timeout() {
+            let until = since + 2 * self.auth_timeout();
+            self.election.phase = Phase::Failed { until };
+            self.log(log::Level::Info, "Failover attempt expired.".into(), out);
+        } else if self.is_epoch_taken(epoch) || now.ms - since > unit * patience {
+            let shift = self.election.collisions.min(COLLISIONS_MAX);
+            let at = now.ms + self.random.below(unit << shift);
+            self.election.collisions = self.election.collisions.saturating_add(1);
+            self.election.phase = Phase::Scheduled { at, earliest: at };
+        } else {
+            self.send_request(epoch, out);
+            let interval = (repeat_at - since).max(unit);
+            if let Phase::Asking { repeat_at, .. } = &mut self.election.phase {
+                *repeat_at = Some(now.ms + interval);
+            }
+        }
+    }
+
+    /// Whether another election has this epoch's votes, or those of a later one.
+    fn is_epoch_taken(&self, epoch: u64) -> bool {
+        let won = |node: &Node| node.is_primary() && node.config_epoch >= epoch;
+        self.current_epoch > epoch || self.nodes.iter().any(|(_, node)| won(node))
+    }
+
+    pub(super) fn count_vote(&mut self, sender: NodeIndex, header: &Header) {
+        let is_voter = self.nodes[sender].is_voter();
+        if let Phase::Asking { epoch, votes, .. } = &mut self.election.phase
+            && is_voter
+            && header.current_epoch == *epoch
+        {
+            votes.insert(sender);
+            self.todo.election = true;
+        }
+    }
+
+    /// Becomes the primary of the slots of the present primary. The config epoch must be set.
+    pub(super) fn take_over(&mut self, out: &mut Vec<Action>) {
+        let Some(primary) = self.nodes[self.me].replica_of else {
+            return;
+        };
+        self.set_as_primary(self.me);
+        self.nodes[self.me].flags |= flag::MIGRATE_TO;
+        for slot in self.slots.of(primary).iter() {
+            self.set_owner(slot, Some(self.me));
+        }
+        // Siblings follow when they see the claim, the old primary when it hears of it.
+        self.hold(Held::Claim);
+        self.election = Election::default();
+        self.reset_manual(out);
+        self.down_until = 0;
+        self.todo.health = true;
+        out.push(Action::Promote);
+    }
+
+    /// A request for a vote.
+    pub(super) fn vote(
+        &mut self,
+        now: Now,
+        candidate: NodeIndex,
+        header: &Header,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.nodes[self.me].is_voter() {
+            return;
+        }
+        let (name, epoch) = (self.nodes[candidate].name, header.current_epoch);
+        if self.last_vote == Some((name, epoch)) {
+            // The answer was lost, or is on its way to the disk.
+            let held = |(_, held): &(u64, Held)| {
+                *held
+                    == Held::Vote {
+                        candidate: name,
+                        epoch,
+                    }
+            };
+            if !self.waiting.iter().any(held) {
+                self.send_vote(name, epoch, out);
+            }
+            return;
+        }
+        match self.may_vote(now, candidate, header) {
+            Err(reason) => {
+                let text = format!("Failover auth denied to {name}: {reason}");
+                self.log(log::Level::Warn, text, out);
+            }
+            Ok(primary) => {
+                self.nodes[primary].voted = Some((candidate, now.ms));
+                self.last_vote_epoch = epoch;
+                self.last_vote = Some((name, epoch));
+                self.hold(Held::Vote {
+                    candidate: name,
+                    epoch,
+                });
+                let text = format!("Failover auth granted to {name} for epoch {epoch}");
+                self.log(log::Level::Info, text, out);
+            }
+        }
+    }
+
+    /// The primary that the candidate may replace.
+    fn may_vote(
+        &self,
+        now: Now,
+        candidate: NodeIndex,
+        header: &Header,
+    ) -> Result<NodeIndex, String> {
+        let epoch = header.current_epoch;
+        if epoch < self.current_epoch {
+            let current = self.current_epoch;
+            return Err(format!("reqEpoch ({epoch}) < curEpoch({current})"));
+        }
+        if self.last_vote_epoch >= epoch {
+            return Err(format!("already voted for epoch {epoch}"));
+        }
+        let node = &self.nodes[candidate];
+        let primary = node.replica_of.filter(|_| !node.is_primary());
+        let primary = primary.ok_or_else(|| "it is a master node".to_string())?;
+        let forced = header.message_flags[0] & message_flag::FORCE_ACK != 0;
+        if !self.nodes[primary].has(flag::FAIL) && !forced {
+            return Err("its master is up".to_string());
+        }
+        if let Some((other, at)) = self.nodes[primary].voted
+            && other != candidate
+            && now.ms.saturating_sub(at) < self.settings.node_timeout_ms * 2
+        {
+            return Err("can't vote about this master before 2 node timeouts".to_string());
+        }
+        let newer = header.slots.iter().find(|slot| {
+            let owner = self.slots.owner(*slot);
+            owner.is_some_and(|owner| self.nodes[owner].config_epoch > header.config_epoch)
+        });
+        match newer {
+            Some(slot) => Err(format!("slot {slot} epoch is newer than its claim")),
+            None => Ok(primary),
+        }
+    }
+
+    /// The vote is on the disk. It is dropped if this node has lost its own vote meanwhile.
+    pub(super) fn send_vote(&mut self, candidate: Name, epoch: u64, out: &mut Vec<Action>) {
+        if let Some(candidate) = self.nodes.find(&candidate)
+            && self.nodes[self.me].is_voter()
+        {
+            let mut header = self.header();
+            header.current_epoch = epoch;
+            let message = Message::Full(Box::new(header), Body::AuthAck);
+            self.send_to(candidate, &Rc::new(message), out);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Gossip: what the packets of a pair of nodes say of others.
+//!
+//! Each PING and PONG has the state of some other nodes: a random tenth of the cluster, at least
+//! three, and all that the sender can't reach. A node that fails is so reported to each node within
+//! two timeouts, and a node that joins is known to all within a few rounds, with packets whose size
+//! grows with a tenth of the cluster.
+
+use super::event::{Action, Now, Texts};
+use super::machine::Cluster;
+use super::name::Name;
+use super::nodes::{Node, NodeIndex};
+use super::packet::{Extension, Gossip, flag};
+
+/// The least number of nodes in a packet.
+const GOSSIP_MIN: usize = 3;
+/// How far a peer's clock may be ahead, in milliseconds, for its times to count.
+const CLOCK_AHEAD_MS: u64 = 500;
+
+impl Cluster {
+    pub(super) fn choose_gossip(&mut self, now: Now, to: Option<NodeIndex>) -> Vec<Gossip> {
+        // Without this node and the receiver.
+        let others = self.nodes.count().saturating_sub(2);
+        let wanted = self.nodes.count() * self.settings.gossip_percent / 100;
+        let wanted = wanted.max(GOSSIP_MIN).min(others);
+        let mut out = Vec::with_capacity(wanted + self.suspects.len());
+        self.gossip_round = self.gossip_round.wrapping_add(1);
+        let round = self.gossip_round;
+        for _ in 0..wanted * 3 {
+            if out.len() == wanted {
+                break;
+            }
+            let at = self.random.below(self.nodes.count() as u64) as usize;
+            let index = self.nodes.indices()[at];
+            let node = &mut self.nodes[index];
+            // A node without link and slots is not worth the space; one with PFAIL follows below.
+            let skip = node.has(flag::HANDSHAKE | flag::NO_ADDR | flag::PFAIL)
+                || !node.connected && node.slot_count == 0;
+            if skip || index == self.me || Some(index) == to || node.gossip_mark == round {
+                continue;
+            }
+            node.gossip_mark = round;
+            out.push(self.gossip_about(now, index));
+        }
+        let suspects = self.suspects.iter().filter(|index| Some(**index) != to);
+        out.extend(suspects.map(|index| self.gossip_about(now, *index)));
+        out.truncate(usize::from(u16::MAX));
+        out
+    }
+
+    fn gossip_about(&self, now: Now, index: NodeIndex) -> Gossip {
+        let node = &self.nodes[index];
+        // Seconds of this node's clock.
+        let wall_s = |ms: u64| match ms {
+            0 => 0,
+            ms => (now.wall_ms.saturating_sub(now.ms.saturating_sub(ms)) / 1000) as u32,
+        };
+        let (port, second_port) = match self.settings.tls_cluster {
+            true => (node.address.tls_port, node.address.tcp_port),
+            false => (node.address.tcp_port, node.address.tls_port),
+        };
+        Gossip {
+            name: node.name,
+            ping_sent_s: wall_s(node.ping_sent),
+            pong_received_s: wall_s(node.pong_received),
+            ip: node.address.ip,
+            port,
+            bus_port: node.address.bus_port,
+            flags: node.flags,
+            second_port,
+        }
+    }
+
+    /// Reads the gossip of a known node.
+    pub(super) fn read_gossip(
+        &mut self,
+        now: Now,
+        sender: NodeIndex,
+        gossip: &[Gossip],
+        out: &mut Vec<Action>,
+    ) {
+        let is_voter = self.nodes[sender].is_voter();
+        for entry in gossip {
+            match self.nodes.find(&entry.name) {
+                Some(index) if index == self.me || index == sender => {}
+                Some(index) => {
+                    if is_voter {
+                        self.read_report(now, sender, index, entry, out);
+                    }
+                    self.read_news(now, index, entry, out);
+                }
+                None => self.add_from_gossip(now, std::slice::from_ref(entry), out),
+            }
+        }
+    }
+
+    fn read_report(
+        &mut self,
+        now: Now,
+        sender: NodeIndex,
+        index: NodeIndex,
+        entry: &Gossip,
+        out: &mut Vec<Action>,
+    ) {
+        let fails = entry.flags & (flag::FAIL | flag::PFAIL) != 0;
+        let node = &mut self.nodes[index];
+        let (change, verb) = match fails {
+            true => (node.reports.add(sender, now.ms), "as not reachable"),
+            false => (node.reports.remove(sender), "is back online"),
+        };
+        if change {
+            let [from, about] = [self.nodes[sender].name, self.nodes[index].name];
+            let text = format!("Node {from} reported node {about} {verb}.");
+            self.log(log::Level::Debug, text, out);
+        }
+        if fails {
+            self.decide_failure(now, index, out);
+        }
+    }
+
+    fn read_news(&mut self, now: Now, index: NodeIndex, entry: &Gossip, out: &mut Vec<Action>) {
+        let node = &mut self.nodes[index];
+        let fails_there = entry.flags & (flag::FAIL | flag::PFAIL) != 0;
+        let fails_here = node.has(flag::FAIL | flag::PFAIL);
+        // A pong that another node received spares a ping.
+        if !fails_there && !fails_here && node.ping_sent == 0 && node.reports.is_empty() {
+            let pong_wall = u64::from(entry.pong_received_s) * 1000;
+            let ahead = pong_wall > now.wall_ms + CLOCK_AHEAD_MS;
+            let age = now.wall_ms.saturating_sub(pong_wall);
+            let pong = now.ms.saturating_sub(age);
+            if entry.pong_received_s != 0 && !ahead && age < now.ms && pong > node.pong_received {
+                node.pong_received = pong;
+            }
+        }
+        // The node answers elsewhere: it has moved.
+        let address = self.address(entry.ip, [entry.port, entry.second_port, entry.bus_port]);
+        let has_address = entry.flags & flag::NO_ADDR == 0 && !entry.ip.is_empty();
+        if fails_here && !fails_there && has_address && self.nodes[index].address != address {
+            self.move_to(index, address, out);
+        }
+    }
+
+    /// Adds the nodes that are not known, except those that were forgotten.
+    pub(super) fn add_from_gossip(&mut self, now: Now, gossip: &[Gossip], out: &mut Vec<Action>) {
+        for entry in gossip {
+            let known = self.nodes.find(&entry.name).is_some();
+            let usable = entry.flags & (flag::NO_ADDR | flag::HANDSHAKE) == 0
+                && !entry.ip.is_empty()
+                && entry.bus_port != 0;
+            if known || !usable || self.is_blacklisted(now, &entry.name) {
+                continue;
+            }
+            let shard = Name::random(&mut self.random);
+            let role = match entry.flags & flag::REPLICA {
+                0 => flag::PRIMARY,
+                _ => flag::REPLICA,
+            };
+            let address = self.address(entry.ip, [entry.port, entry.second_port, entry.bus_port]);
+            let node = Node::new(entry.name, shard, role, address, now.ms);
+            if self.nodes.add(node).is_some() {
+                let text = format!("Node {} was added by gossip", entry.name);
+                self.log(log::Level::Debug, text, out);
+                self.todo.save = true;
+                self.todo.topology = true;
+            }
+        }
+    }
+
+    pub(super) fn is_blacklisted(&mut self, now: Now, name: &Name) -> bool {
+        self.blacklist.retain(|_, until| *until > now.ms);
+        self.blacklist.contains_key(name)
+    }
+
+    pub(super) fn read_extensions(
+        &mut self,
+        now: Now,
+        sender: NodeIndex,
+        extensions: &[Extension],
+        out: &mut Vec<Action>,
+    ) {
+        let mut texts = Texts::default();
+        let mut shard = None;
+        for extension in extensions {
+            match extension {
+                Extension::HostName(text) => texts.host_name = Some(text.clone()),
+                Extension::HumanName(text) => texts.human_name = Some(text.clone()),
+                Extension::Zone(text) => texts.zone = Some(text.clone()),
+                Extension::ClientIpv4(text) => texts.client_ipv4 = Some(text.clone()),
+                Extension::ClientIpv6(text) => texts.client_ipv6 = Some(text.clone()),
+                Extension::ClientPort(port) => texts.client_port = *port,
+                Extension::ClientTlsPort(port) => texts.client_tls_port = *port,
+                Extension::ShardId(id) => shard = Some(*id),
+                Extension::Forgotten { node, ttl_s } => {
+                    self.read_forgotten(now, sender, (node, *ttl_s), out);
+                }
+                Extension::InternalSecret(_) | Extension::Other { .. } => {}
+            }
+        }
+        // Packets to a node that does not read extensions have none: nothing follows from that.
+        if extensions.is_empty() {
+            return;
+        }
+        let node = &mut self.nodes[sender];
+        let known = node.texts.as_deref();
+        texts.other = known.map(|known| known.other.clone()).unwrap_or_default();
+        let changed = match known {
+            Some(known) => *known != texts,
+            None => texts != Texts::default(),
+        };
+        let other_shard = shard.filter(|shard| *shard != node.shard);
+        if changed {
+            node.texts = Some(Box::new(texts));
+        }
+        if let Some(shard) = other_shard {
+            node.shard = shard;
+        }
+        if changed || other_shard.is_some() {
+            self.todo.save = true;
+            self.todo.topology = true;
+        }
+    }
+
+    /// Another node was given CLUSTER FORGET.
+    fn read_forgotten(
+        &mut self,
+        now: Now,
+        sender: NodeIndex,
+        (name, ttl_s): (&Name, u64),
+        out: &mut Vec<Action>,
+    ) {
+        let Some(index) = self.nodes.find(name) else {
+            return;
+        };
+        // The sender itself is not forgotten on its own word: its packet is being read.
+        if index == self.me || index == sender || self.nodes[self.me].replica_of == Some(index) {
+            return;
+        }
+        let ttl_ms = ttl_s.saturating_mul(1000);
+        self.blacklist.insert(
+            *name,
+            now.ms
+                .saturating_add(ttl_ms.min(self.settings.blacklist_ms)),
+        );
+        self.forget_node(index, out);
+    }
+}

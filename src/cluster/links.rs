@@ -1,0 +1,244 @@
+//! The links of the bus, and what is sent on them.
+//!
+//! Each pair of nodes has two links: each side opens one. On its own link a node sends PING and
+//! MEET and everything of its own accord; the answer to a PING comes back on the link of the PING.
+//! So a link that a peer opened is only read and answered. The peer of such a link is known when
+//! its first packet has a known sender.
+
+use std::rc::Rc;
+
+use super::event::{Action, LinkId, Now};
+use super::machine::Cluster;
+use super::nodes::NodeIndex;
+use super::packet::{Body, Extension, Header, Message, PingKind, flag, message_flag};
+
+/// A connection of the bus.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    /// The node on the other side, if it is known.
+    pub(super) node: Option<NodeIndex>,
+    pub(super) inbound: bool,
+}
+
+/// The shortest and the longest wait before the next attempt to connect.
+const BACKOFF_MS: [u64; 2] = [100, 2000];
+
+impl Cluster {
+    pub(super) fn connect(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
+        let link = self.new_link();
+        let outbound = Link {
+            node: Some(index),
+            inbound: false,
+        };
+        self.links.insert(link, outbound);
+        let node = &mut self.nodes[index];
+        node.link = Some(link);
+        node.connected = false;
+        node.link_since = now.ms;
+        out.push(Action::Connect {
+            link,
+            ip: node.address.ip,
+            port: node.address.bus_port,
+        });
+    }
+
+    pub(super) fn link_accepted(&mut self, _now: Now, link: LinkId) {
+        let inbound = Link {
+            node: None,
+            inbound: true,
+        };
+        self.links.insert(link, inbound);
+    }
+
+    pub(super) fn link_connected(&mut self, now: Now, link: LinkId, out: &mut Vec<Action>) {
+        let Some(index) = self.links.get(&link).and_then(|link| link.node) else {
+            return;
+        };
+        let node = &mut self.nodes[index];
+        if node.link != Some(link) {
+            return;
+        }
+        node.connected = true;
+        node.link_since = now.ms;
+        let kind = match node.has(flag::MEET) {
+            true => PingKind::Meet,
+            false => PingKind::Ping,
+        };
+        // A ping that was not answered on the link before still counts for the failure detection.
+        let unanswered = node.ping_sent;
+        self.send_ping(now, index, kind, out);
+        if unanswered != 0 {
+            self.nodes[index].ping_sent = unanswered;
+        }
+    }
+
+    pub(super) fn link_closed(&mut self, now: Now, id: LinkId) {
+        let Some(link) = self.links.remove(&id) else {
+            return;
+        };
+        let Some(index) = link.node else {
+            return;
+        };
+        let node = &mut self.nodes[index];
+        if link.inbound {
+            if node.inbound == Some(id) {
+                node.inbound = None;
+            }
+            return;
+        }
+        node.link = None;
+        node.connected = false;
+        if node.ping_sent == 0 {
+            node.ping_sent = now.ms;
+        }
+        let wait = (BACKOFF_MS[0] << node.connect_failures.min(8)).min(BACKOFF_MS[1]);
+        let wait = wait.min(self.settings.node_timeout_ms / 4).max(1);
+        node.connect_failures = node.connect_failures.saturating_add(1);
+        node.next_connect = now.ms + wait / 2 + self.random.below(wait / 2 + 1);
+    }
+
+    /// Ends the link that this node opened; the next tick opens a new one.
+    pub(super) fn close_outbound(&mut self, index: NodeIndex, out: &mut Vec<Action>) {
+        let node = &mut self.nodes[index];
+        if let Some(link) = node.link.take() {
+            node.connected = false;
+            self.links.remove(&link);
+            out.push(Action::Close(link));
+        }
+    }
+
+    pub(super) fn header(&self) -> Header {
+        let address = &self.nodes[self.me].address;
+        let (port, second_port) = match self.settings.tls_cluster {
+            true => (address.tls_port, address.tcp_port),
+            false => (address.tcp_port, address.tls_port),
+        };
+        let mut flags = message_flag::EXTENSIONS;
+        if self.manual.is_pause_announced() {
+            flags |= message_flag::PAUSED;
+        }
+        Header {
+            sender: self.nodes[self.me].name,
+            current_epoch: self.current_epoch,
+            config_epoch: self.announced.config_epoch,
+            offset: self.replication.offset,
+            slots: Rc::clone(&self.announced.slots),
+            replica_of: self.announced.replica_of,
+            ip: self.settings.announced.ip,
+            port,
+            second_port,
+            bus_port: address.bus_port,
+            flags: self.announced.flags,
+            state: u8::from(!self.up),
+            message_flags: [flags, 0, 0],
+        }
+    }
+
+    /// Sends a packet on the link that this node opened. Returns whether it is connected.
+    pub(super) fn send_to(
+        &mut self,
+        index: NodeIndex,
+        message: &Rc<Message>,
+        out: &mut Vec<Action>,
+    ) -> bool {
+        let node = &self.nodes[index];
+        match node.link.filter(|_| node.connected) {
+            Some(link) => {
+                self.send(link, Rc::clone(message), out);
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn send(&mut self, link: LinkId, message: Rc<Message>, out: &mut Vec<Action>) {
+        self.sent[message.kind_index()] += 1;
+        out.push(Action::Send { link, message });
+    }
+
+    /// Sends a packet to all nodes with a name.
+    pub(super) fn broadcast(&mut self, body: Body, out: &mut Vec<Action>) {
+        let message = Rc::new(Message::Full(Box::new(self.header()), body));
+        for at in 0..self.nodes.count() {
+            let index = self.nodes.indices()[at];
+            if index != self.me && !self.nodes[index].has(flag::HANDSHAKE) {
+                self.send_to(index, &message, out);
+            }
+        }
+    }
+
+    pub(super) fn send_ping(
+        &mut self,
+        now: Now,
+        index: NodeIndex,
+        kind: PingKind,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(link) = self.nodes[index].link else {
+            return;
+        };
+        if kind != PingKind::Pong {
+            self.nodes[index].ping_sent = now.ms;
+        }
+        self.send_gossip(now, link, Some(index), kind, out);
+    }
+
+    /// Sends a PING, PONG or MEET on a link.
+    pub(super) fn send_gossip(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        to: Option<NodeIndex>,
+        kind: PingKind,
+        out: &mut Vec<Action>,
+    ) {
+        let reads = to.is_some_and(|to| self.nodes[to].has(flag::EXTENSIONS));
+        let extensions = if reads {
+            self.extensions(now)
+        } else {
+            Vec::new()
+        };
+        let body = Body::Ping {
+            kind,
+            gossip: self.choose_gossip(now, to),
+            extensions,
+        };
+        let message = Message::Full(Box::new(self.header()), body);
+        self.send(link, Rc::new(message), out);
+    }
+
+    pub(super) fn broadcast_pong(&mut self, now: Now, out: &mut Vec<Action>) {
+        for at in 0..self.nodes.count() {
+            let index = self.nodes.indices()[at];
+            let node = &self.nodes[index];
+            if index != self.me && node.connected && !node.has(flag::HANDSHAKE) {
+                self.send_ping(now, index, PingKind::Pong, out);
+            }
+        }
+    }
+
+    fn extensions(&self, now: Now) -> Vec<Extension> {
+        let me = &self.nodes[self.me];
+        let mut out = Vec::new();
+        if let Some(texts) = &me.texts {
+            out.extend(texts.host_name.clone().map(Extension::HostName));
+            out.extend(texts.human_name.clone().map(Extension::HumanName));
+            out.extend(texts.client_ipv4.clone().map(Extension::ClientIpv4));
+            out.extend(texts.client_ipv6.clone().map(Extension::ClientIpv6));
+            if texts.client_port != 0 {
+                out.push(Extension::ClientPort(texts.client_port));
+            }
+            if texts.client_tls_port != 0 {
+                out.push(Extension::ClientTlsPort(texts.client_tls_port));
+            }
+            out.extend(texts.zone.clone().map(Extension::Zone));
+        }
+        let forgotten = self.blacklist.iter().filter(|(_, until)| **until > now.ms);
+        out.extend(forgotten.map(|(node, until)| Extension::Forgotten {
+            node: *node,
+            ttl_s: (until - now.ms) / 1000,
+        }));
+        out.push(Extension::ShardId(me.shard));
+        out
+    }
+}

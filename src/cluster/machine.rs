@@ -1,0 +1,463 @@
+//! The state of the machine, the way in, and what happens at the end of each step.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use super::bitmap::Bitmap;
+use super::election::Election;
+use super::event::{Action, Event, LinkId, Now, Replication, Settings};
+use super::links::Link;
+use super::manual::Manual;
+use super::name::Name;
+use super::nodes::{Node, NodeIndex, Nodes};
+use super::packet::{KINDS, flag};
+use super::slots::Slots;
+use crate::util::random::Random;
+
+/// What waits until the configuration is on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Held {
+    /// The vote for this candidate in this epoch.
+    Vote { candidate: Name, epoch: u64 },
+    /// The request for votes in this epoch.
+    Request { epoch: u64 },
+    /// The claim of slots under a new config epoch of this node.
+    Claim,
+}
+
+/// What this node says of itself in each head. While a new config epoch waits for the disk, it is
+/// the state before, so that pings go on meanwhile.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Announced {
+    pub(super) config_epoch: u64,
+    pub(super) slots: Rc<Bitmap>,
+    pub(super) replica_of: Option<Name>,
+    pub(super) flags: u16,
+}
+
+/// What remains to be done at the end of the step.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Todo {
+    pub(super) save: bool,
+    pub(super) health: bool,
+    pub(super) election: bool,
+    pub(super) announce: bool,
+    pub(super) topology: bool,
+    /// Send a PONG to all nodes.
+    pub(super) broadcast: bool,
+}
+
+/// The number of packets of each type.
+pub type Traffic = [u64; KINDS];
+
+/// The view and the decisions of one node. See the header of the module.
+pub struct Cluster {
+    pub(super) settings: Settings,
+    pub(super) random: Random,
+    pub(super) me: NodeIndex,
+    pub(super) nodes: Nodes,
+    pub(super) slots: Slots,
+    pub(super) current_epoch: u64,
+    pub(super) last_vote_epoch: u64,
+    /// The candidate of the last vote since the start, with its epoch.
+    pub(super) last_vote: Option<(Name, u64)>,
+    pub(super) links: HashMap<LinkId, Link>,
+    pub(super) last_link: u64,
+    pub(super) replication: Replication,
+    pub(super) announced: Announced,
+    pub(super) todo: Todo,
+    /// The number of the last save, and what waits for saves.
+    pub(super) last_save: u64,
+    pub(super) waiting: Vec<(u64, Held)>,
+    /// The nodes with PFAIL, which each gossip section has.
+    pub(super) suspects: Vec<NodeIndex>,
+    /// The number of nodes with votes.
+    pub(super) size: usize,
+    pub(super) up: bool,
+    /// Until this time, a primary that was cut off, paused or started takes no writes.
+    pub(super) down_until: u64,
+    /// Whether this node can't reach a majority.
+    pub(super) minority: bool,
+    pub(super) ticks: u64,
+    pub(super) last_tick: u64,
+    pub(super) last_random_ping: u64,
+    pub(super) election: Election,
+    pub(super) manual: Manual,
+    /// Nodes that were forgotten, and until when they are not added again.
+    pub(super) blacklist: BTreeMap<Name, u64>,
+    pub(super) gossip_round: u32,
+    pub(super) sent: Traffic,
+    pub(super) received: Traffic,
+}
+
+/// How long a primary that was just started takes no writes, so that it hears of a failover first.
+const WRITABLE_DELAY_MS: u64 = 2000;
+
+impl Cluster {
+    /// A node that is alone.
+    pub fn new(now: Now, settings: Settings, mut random: Random) -> Cluster {
+        let (name, shard) = (Name::random(&mut random), Name::random(&mut random));
+        Cluster::start(now, settings, random, name, shard)
+    }
+
+    pub(super) fn start(
+        now: Now,
+        settings: Settings,
+        random: Random,
+        name: Name,
+        shard: Name,
+    ) -> Cluster {
+        let mut nodes = Nodes::default();
+        let flags = flag::PRIMARY | flag::MYSELF;
+        let me = Node::new(name, shard, flags, settings.announced, now.ms);
+        let me = nodes.add(me).expect("the first node");
+        let mut cluster = Cluster {
+            settings,
+            random,
+            me,
+            nodes,
+            slots: Slots::default(),
+            current_epoch: 0,
+            last_vote_epoch: 0,
+            last_vote: None,
+            links: HashMap::new(),
+            last_link: 0,
+            replication: Replication::default(),
+            announced: Announced::default(),
+            todo: Todo::default(),
+            last_save: 0,
+            waiting: Vec::new(),
+            suspects: Vec::new(),
+            size: 0,
+            up: false,
+            down_until: now.ms + WRITABLE_DELAY_MS,
+            minority: true,
+            ticks: 0,
+            last_tick: now.ms,
+            last_random_ping: now.ms,
+            election: Election::default(),
+            manual: Manual::default(),
+            blacklist: BTreeMap::new(),
+            gossip_round: 0,
+            sent: [0; KINDS],
+            received: [0; KINDS],
+        };
+        cluster.apply_settings();
+        cluster.announce();
+        cluster
+    }
+
+    /// Replaces the settings, at CONFIG SET.
+    pub fn configure(&mut self, settings: Settings) {
+        self.settings = settings;
+        self.apply_settings();
+        self.todo.announce = true;
+        self.todo.save = true;
+    }
+
+    fn apply_settings(&mut self) {
+        let (announced, no_failover) = (self.settings.announced, self.settings.no_failover);
+        let texts = self.settings.texts.clone();
+        let me = &mut self.nodes[self.me];
+        let other = me.texts.take().map(|texts| texts.other);
+        let mut texts = Box::new(texts);
+        texts.other = other.unwrap_or_default();
+        me.texts = Some(texts);
+        let ip = if announced.ip.is_empty() {
+            me.address.ip
+        } else {
+            announced.ip
+        };
+        me.address = announced;
+        me.address.ip = ip;
+        me.flags &= !flag::NO_FAILOVER;
+        me.flags |= if no_failover { flag::NO_FAILOVER } else { 0 };
+    }
+
+    /// The number of a new connection: for [`Event::Accepted`].
+    pub fn new_link(&mut self) -> LinkId {
+        self.last_link += 1;
+        LinkId(self.last_link)
+    }
+
+    /// Reacts to an event; appends what the owner must do.
+    pub fn step(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
+        self.notice_pause(now, out);
+        match event {
+            Event::Tick => self.tick(now, out),
+            Event::Connected(link) => self.link_connected(now, link, out),
+            Event::Accepted(link) => self.link_accepted(now, link),
+            Event::Closed(link) => self.link_closed(now, link),
+            Event::Packet {
+                link,
+                peer,
+                local,
+                message,
+            } => self.receive(now, link, [peer, local], message, out),
+            Event::Replication(replication) => {
+                self.replication = replication;
+                self.nodes[self.me].offset = replication.offset;
+                self.todo.election |= self.manual.is_running();
+            }
+            Event::Saved(token) => self.saved(now, token, out),
+        }
+        self.finish(now, out);
+    }
+
+    /// The time of the next [`Event::Tick`]: it is due every 100 ms, and earlier for an election.
+    pub fn deadline(&self) -> u64 {
+        let periodic = self.last_tick + super::tick::TICK_MS;
+        self.election_deadline()
+            .map_or(periodic, |election| election.min(periodic))
+    }
+
+    /// The end of a step. The order matters: the election reads the health, what is announced
+    /// follows from both, and the save must have all changes.
+    pub(super) fn finish(&mut self, now: Now, out: &mut Vec<Action>) {
+        if std::mem::take(&mut self.todo.health) {
+            self.update_health(now, out);
+        }
+        if std::mem::take(&mut self.todo.election) {
+            self.run_manual(now, out);
+            self.run_election(now, out);
+        }
+        if self.todo.announce && !self.is_claim_held() {
+            self.announce();
+        }
+        if std::mem::take(&mut self.todo.save) {
+            self.last_save += 1;
+            let token = self.last_save;
+            let durable = self.waiting.iter().any(|(other, _)| *other == token);
+            out.push(Action::Save { token, durable });
+        }
+        if self.todo.broadcast && !self.is_claim_held() {
+            self.todo.broadcast = false;
+            self.broadcast_pong(now, out);
+        }
+        if std::mem::take(&mut self.todo.topology) {
+            out.push(Action::TopologyChanged);
+        }
+    }
+
+    /// Holds something back until the configuration, as it is at the end of this step, is on the
+    /// disk.
+    pub(super) fn hold(&mut self, held: Held) {
+        self.waiting.push((self.last_save + 1, held));
+        self.todo.save = true;
+    }
+
+    fn is_claim_held(&self) -> bool {
+        self.waiting.iter().any(|(_, held)| *held == Held::Claim)
+    }
+
+    fn saved(&mut self, now: Now, token: u64, out: &mut Vec<Action>) {
+        let (done, left) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(other, _)| *other <= token);
+        self.waiting = left;
+        let done: Vec<(u64, Held)> = done;
+        for (_, held) in done {
+            match held {
+                Held::Vote { candidate, epoch } => self.send_vote(candidate, epoch, out),
+                Held::Request { epoch } => self.request_votes(now, epoch, out),
+                Held::Claim => {
+                    self.todo.announce = true;
+                    self.todo.broadcast = true;
+                }
+            }
+        }
+    }
+
+    /// Renews what this node says of itself.
+    pub(super) fn announce(&mut self) {
+        self.todo.announce = false;
+        let me = &self.nodes[self.me];
+        let primary = me.replica_of.unwrap_or(self.me);
+        let primary_failed = primary != self.me && self.nodes[primary].has(flag::FAIL);
+        let mut flags = me.flags | flag::LIGHT_PUBLISH;
+        if primary_failed {
+            flags |= flag::PRIMARY_FAILED;
+        }
+        self.announced = Announced {
+            config_epoch: self.nodes[primary].config_epoch,
+            slots: Rc::new(self.slots.of(primary)),
+            replica_of: me.replica_of.map(|primary| self.nodes[primary].name),
+            flags,
+        };
+    }
+
+    /// This node, or its primary: the owner of the slots that this node serves.
+    pub(super) fn my_primary(&self) -> NodeIndex {
+        self.nodes[self.me].replica_of.unwrap_or(self.me)
+    }
+
+    /// Gives a slot to a node, or to none.
+    pub(super) fn set_owner(&mut self, slot: u16, owner: Option<NodeIndex>) {
+        let before = self.slots.replace(slot, owner);
+        if before == owner {
+            return;
+        }
+        if let Some(before) = before {
+            self.nodes[before].slot_count -= 1;
+        }
+        if let Some(owner) = owner {
+            let has_replicas = self.nodes[owner].slot_count == 0;
+            self.nodes[owner].slot_count += 1;
+            // A primary that gets its first slot in a cluster where others have replicas is one
+            // that replicas move to.
+            if has_replicas && self.nodes.iter().any(|(_, node)| node.replica_of.is_some()) {
+                self.nodes[owner].flags |= flag::MIGRATE_TO;
+            }
+        }
+        self.todo.save = true;
+        self.todo.health = true;
+        self.todo.announce = true;
+        self.todo.topology = true;
+    }
+
+    /// Makes another node, or this one, a primary in this view.
+    pub(super) fn set_as_primary(&mut self, index: NodeIndex) {
+        let node = &mut self.nodes[index];
+        if node.is_primary() {
+            return;
+        }
+        let was_replica = node.replica_of.take().is_some();
+        node.flags = node.flags & !flag::REPLICA | flag::PRIMARY;
+        // Its shard had a replica, so one may be sent there.
+        if was_replica && index != self.me {
+            node.flags |= flag::MIGRATE_TO;
+        }
+        self.todo.save = true;
+        self.todo.health = true;
+        self.todo.announce = true;
+        self.todo.topology = true;
+    }
+
+    /// Makes another node a replica in this view.
+    pub(super) fn set_as_replica(&mut self, index: NodeIndex, primary: Option<NodeIndex>) {
+        let node = &mut self.nodes[index];
+        node.flags = node.flags & !(flag::PRIMARY | flag::MIGRATE_TO) | flag::REPLICA;
+        node.replica_of = primary;
+        if let Some(primary) = primary {
+            self.nodes[index].shard = self.nodes[primary].shard;
+            self.nodes[primary].flags |= flag::MIGRATE_TO;
+        }
+        self.todo.save = true;
+        self.todo.health = true;
+        self.todo.announce = true;
+        self.todo.topology = true;
+    }
+
+    /// Makes this node a replica. It must own no slots.
+    pub(super) fn follow(&mut self, target: NodeIndex, out: &mut Vec<Action>) {
+        // A replica of a replica would not be elected: go to the end of the chain.
+        let target = self.nodes[target].replica_of.unwrap_or(target);
+        let owns = self.nodes[self.me].slot_count > 0;
+        if target == self.me || owns || self.nodes[target].replica_of.is_some() {
+            return;
+        }
+        self.slots.migrating.clear();
+        self.slots.importing.clear();
+        self.set_as_replica(self.me, Some(target));
+        self.reset_manual(out);
+        self.election = Election::default();
+        let target = &self.nodes[target];
+        out.push(Action::Follow {
+            primary: target.name,
+            address: target.address,
+        });
+    }
+
+    /// Removes a node and all references to it. Not this node.
+    pub(super) fn forget_node(&mut self, index: NodeIndex, out: &mut Vec<Action>) {
+        let links = [self.nodes[index].link, self.nodes[index].inbound];
+        for link in links.into_iter().flatten() {
+            self.links.remove(&link);
+            out.push(Action::Close(link));
+        }
+        for slot in self.slots.of(index).iter() {
+            self.set_owner(slot, None);
+        }
+        self.slots.migrating.retain(|_, node| *node != index);
+        self.slots.importing.retain(|_, node| *node != index);
+        self.suspects.retain(|node| *node != index);
+        self.election.forget(index);
+        if self.manual.replica == Some(index) {
+            self.reset_manual(out);
+        }
+        for at in 0..self.nodes.count() {
+            let other = self.nodes.indices()[at];
+            let node = &mut self.nodes[other];
+            node.reports.remove(index);
+            if node.replica_of == Some(index) {
+                node.replica_of = None;
+            }
+            if node.voted.is_some_and(|(candidate, _)| candidate == index) {
+                node.voted = None;
+            }
+        }
+        self.nodes.remove(index);
+        self.todo.save = true;
+        self.todo.health = true;
+        self.todo.announce = true;
+        self.todo.topology = true;
+    }
+
+    pub(super) fn log(&self, level: log::Level, text: String, out: &mut Vec<Action>) {
+        out.push(Action::Log(level, text));
+    }
+
+    /// A line about roles, in the words of Redis or of Valkey.
+    pub(super) fn line(
+        &self,
+        template: &str,
+        arguments: &[&dyn std::fmt::Display],
+        out: &mut Vec<Action>,
+    ) {
+        let text = self.settings.words.line(template, arguments);
+        out.push(Action::Log(log::Level::Info, text));
+    }
+}
+
+/// What commands and replies read.
+impl Cluster {
+    /// This node.
+    pub fn myself(&self) -> &Node {
+        &self.nodes[self.me]
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// The owners of the slots.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Whether the cluster is up in the view of this node.
+    pub fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// The highest epoch that this node has seen.
+    pub fn current_epoch(&self) -> u64 {
+        self.current_epoch
+    }
+
+    /// The epoch of the last vote.
+    pub fn last_vote_epoch(&self) -> u64 {
+        self.last_vote_epoch
+    }
+
+    /// The number of primaries with slots.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The packets sent and received, by type.
+    pub fn traffic(&self) -> (&Traffic, &Traffic) {
+        (&self.sent, &self.received)
+    }
+}

@@ -1,0 +1,78 @@
+//! Replica migration: a replica of a primary with several moves to a primary with none.
+//!
+//! A primary that had replicas and has none that works is an orphan. Of the primaries with the most
+//! working replicas, the replica with the smallest name moves, if its primary keeps
+//! `cluster-migration-barrier` others. All nodes come to the same choice by the same rule, and the
+//! choice is made only when the orphan was one for five seconds, so that all have the same view.
+
+use super::event::{Action, Now};
+use super::machine::Cluster;
+use super::nodes::NodeIndex;
+use super::packet::flag;
+
+/// How long a primary is an orphan before a replica moves to it.
+const MIGRATION_DELAY_MS: u64 = 5000;
+
+impl Cluster {
+    pub(super) fn migrate_replica(&mut self, now: Now, out: &mut Vec<Action>) {
+        // Only a replica moves, so only a replica looks for orphans.
+        let Some(primary) = self.nodes[self.me].replica_of else {
+            return;
+        };
+        if !self.up || !self.settings.allow_replica_migration {
+            return;
+        }
+        // The working replicas of each primary: the number, and the one with the smallest name.
+        let works = |index: NodeIndex| !self.nodes[index].has(flag::FAIL | flag::PFAIL);
+        let mut replicas = std::collections::HashMap::<NodeIndex, (usize, NodeIndex)>::new();
+        for (index, node) in self.nodes.iter().filter(|(index, _)| works(*index)) {
+            let Some(primary) = node.replica_of else {
+                continue;
+            };
+            let entry = replicas.entry(primary).or_insert((0, index));
+            entry.0 += 1;
+            if node.name < self.nodes[entry.1].name {
+                entry.1 = index;
+            }
+        }
+        let count = |index: NodeIndex| replicas.get(&index).map_or(0, |entry| entry.0);
+        let orphans = self.nodes.iter().filter(|(index, node)| {
+            let is_orphan = node.is_voter() && node.has(flag::MIGRATE_TO) && count(*index) == 0;
+            is_orphan && !node.has(flag::FAIL)
+        });
+        let orphans: Vec<NodeIndex> = orphans.map(|(index, _)| index).collect();
+        let most = replicas.values().map(|entry| entry.0).max().unwrap_or(0);
+        let own = replicas.get(&primary).copied();
+        let fullest = replicas.values().filter(|entry| entry.0 == most);
+        let first = fullest.min_by_key(|entry| self.nodes[entry.1].name);
+        let may_move = count(primary) > self.settings.migration_barrier
+            && most >= 2
+            && own.is_some_and(|own| own.1 == self.me)
+            && first.is_some_and(|first| first.1 == self.me)
+            && !self.manual.is_running();
+        self.note_orphans(now, &orphans);
+        let aged = |index: &&NodeIndex| {
+            now.ms - self.nodes[**index].orphaned_at > MIGRATION_DELAY_MS && **index != primary
+        };
+        let target = orphans
+            .iter()
+            .filter(aged)
+            .min_by_key(|index| self.nodes[**index].name);
+        if let Some(target) = target.copied().filter(|_| may_move) {
+            let name = self.nodes[target].name;
+            self.line("Migrating to orphaned master {}", &[&name], out);
+            self.follow(target, out);
+        }
+    }
+
+    fn note_orphans(&mut self, now: Now, orphans: &[NodeIndex]) {
+        for at in 0..self.nodes.count() {
+            let index = self.nodes.indices()[at];
+            self.nodes[index].orphaned_at = match self.nodes[index].orphaned_at {
+                _ if !orphans.contains(&index) => 0,
+                0 => now.ms,
+                since => since,
+            };
+        }
+    }
+}

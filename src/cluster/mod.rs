@@ -1,0 +1,79 @@
+//! The cluster of Redis 7 and 8 and Valkey 8 and 9: one node's view and decisions, as a machine
+//! without socket, clock, disk and server.
+//!
+//! ```text
+//!   sockets ── packet::frame_len, Message::parse ──┐                ┌── Message::encode ──> sockets
+//!   clock ───── Event::Tick at Cluster::deadline ──┤                ├── Connect, Close
+//!   replication ── Event::Replication ─────────────┼─> Cluster::step ┼── Save ──> nodes.conf ──> Event::Saved
+//!   CLUSTER ... ── meet, failover, set_slot, ... ──┘    │           ├── Follow, Promote, Flush, Pause, Resume
+//!                                                       │           └── DeleteKeys, TopologyChanged, State, Publish
+//!        receive ─> claims, gossip, failure, election ──┘
+//!        tick ────> links, pings, suspicion, migration
+//! ```
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | [`packet`], [`config_file`], [`name`], [`bitmap`] | the forms on the wire and on the disk |
+//! | [`nodes`], `reports`, [`slots`] | the view: nodes, reports of failures, owners of slots |
+//! | `machine` | the state, [`Cluster::step`], what is held back until it is on the disk |
+//! | `receive`, `claims`, `gossip` | packets: identity, address, role; slots and epochs; news of others |
+//! | `links`, `tick` | connections, pings, time-outs |
+//! | `failure` | PFAIL, FAIL, whether the cluster is up |
+//! | `election`, `manual`, `migration` | how a replica becomes a primary, and moves to an orphan |
+//! | `verbs`, `conf` | CLUSTER's subcommands; the machine from nodes.conf and back |
+//!
+//! **For the owner.** It executes the actions of each step in order, before the next step, and:
+//!
+//! - *Bus.* It listens on the bus port. For an accepted connection it takes [`Cluster::new_link`]
+//!   and sends [`event::Event::Accepted`]; for `Connect` it sends `Connected` or `Closed` later. It
+//!   cuts the input with [`packet::frame_len`] and closes the connection at a `Malformed`, with
+//!   `Closed`. The addresses of both sides go with each packet. `Send` shares a message among
+//!   links: encode once, keep the bytes. `cluster-link-sendbuf-limit` is the owner's: it closes the
+//!   link.
+//! - *Time.* One timer at [`Cluster::deadline`]. A late tick is noticed and forgiven.
+//! - *Disk.* At `Save` it renders [`Cluster::conf`] at once and writes it in another thread;
+//!   several waiting saves may be one write. [`event::Event::Saved`] has the last token. Only
+//!   votes, requests and claims wait for it: pings go on with the state before.
+//! - *Replication.* `Follow` and `Promote` need the top level. `Event::Replication` is sent when
+//!   the offset changes, at most once in a turn, and before the tick that follows a `Pause`.
+//! - *Keyspace.* [`slots::Slots::owner`] and `migrating`, `importing` decide redirects;
+//!   [`Cluster::is_up`] decides CLUSTERDOWN. `TopologyChanged` drops cached replies and looks at
+//!   blocked clients again.
+//!
+//! **Time** is passed in ([`event::Now`]). Decisions use the monotonic clock alone, so jumps of the
+//! clock on the wall cost some pings at most.
+//!
+//! **Invariant:** a voter votes once in an epoch and an epoch is won once, over restarts too;
+//! config epochs do not fall; a node with slots is a primary; a primary that is cut off takes no
+//! writes after the node timeout and two seconds; when all faults end, all nodes agree
+//! (`tests/cluster_simulation`, which runs thousands of faulty clusters).
+//! **Limits:** [`config_file::NODES_MAX`] nodes, one database. A tick walks all nodes, a packet
+//! only those that it names. Lists of failed nodes are not bounded by the packet: with half of
+//! 1,000 nodes suspected at once, a ping has 500 entries, as in the peers.
+
+pub mod bitmap;
+mod claims;
+mod conf;
+pub mod config_file;
+mod election;
+pub mod event;
+mod failure;
+mod gossip;
+mod links;
+mod machine;
+mod manual;
+mod migration;
+pub mod name;
+pub mod nodes;
+pub mod packet;
+mod receive;
+mod reports;
+pub mod slots;
+#[cfg(test)]
+mod tests;
+mod tick;
+mod verbs;
+
+pub use self::machine::{Cluster, Traffic};
+pub use self::manual::ManualKind;
+pub use self::verbs::{Outcome, SetSlot};

@@ -1,0 +1,198 @@
+//! The nodes of the cluster in the view of this one.
+//!
+//! Nodes are in a slab and are named by their index: an owner of a slot, a primary and a reporter
+//! are two bytes. An index is used again after its node was removed, so [`super::Cluster`] removes
+//! all references first (`forget_node`).
+//!
+//! **Invariant:** `by_name` has each node once, and `live` has the index of each.
+
+use std::collections::HashMap;
+use std::ops;
+
+use super::config_file::NODES_MAX;
+use super::event::{Address, LinkId, Texts};
+use super::name::Name;
+use super::packet::flag;
+use super::reports::Reports;
+
+/// The index of a node in this view.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NodeIndex(pub(super) u16);
+
+impl NodeIndex {
+    /// No node.
+    pub(super) const NONE: NodeIndex = NodeIndex(u16::MAX);
+}
+
+/// A node in the view of this one. Times are [`super::Now::ms`]; 0: never.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: Name,
+    pub shard: Name,
+    /// A set of [`flag`]s.
+    pub flags: u16,
+    pub address: Address,
+    pub texts: Option<Box<Texts>>,
+    pub config_epoch: u64,
+    pub replica_of: Option<NodeIndex>,
+    /// The number of its slots.
+    pub slot_count: u16,
+    /// The time of the ping that is not answered.
+    pub ping_sent: u64,
+    pub pong_received: u64,
+    /// The replication offset that the node last reported.
+    pub offset: u64,
+    /// The link that this node opened, and the one that the other node opened.
+    pub link: Option<LinkId>,
+    pub inbound: Option<LinkId>,
+    /// Whether `link` is connected.
+    pub connected: bool,
+    pub(super) link_since: u64,
+    pub(super) next_connect: u64,
+    pub(super) connect_failures: u8,
+    pub(super) created: u64,
+    pub(super) data_received: u64,
+    pub(super) failed_at: u64,
+    pub(super) orphaned_at: u64,
+    /// The replica of this primary that was last voted for, and when.
+    pub(super) voted: Option<(NodeIndex, u64)>,
+    pub(super) reports: Reports,
+    /// The number of the gossip section that has this node already.
+    pub(super) gossip_mark: u32,
+}
+
+impl Node {
+    pub(super) fn new(name: Name, shard: Name, flags: u16, address: Address, now_ms: u64) -> Node {
+        Node {
+            name,
+            shard,
+            flags,
+            address,
+            texts: None,
+            config_epoch: 0,
+            replica_of: None,
+            slot_count: 0,
+            ping_sent: 0,
+            pong_received: 0,
+            offset: 0,
+            link: None,
+            inbound: None,
+            connected: false,
+            link_since: 0,
+            next_connect: 0,
+            connect_failures: 0,
+            created: now_ms,
+            data_received: 0,
+            failed_at: 0,
+            orphaned_at: 0,
+            voted: None,
+            reports: Reports::default(),
+            gossip_mark: 0,
+        }
+    }
+
+    /// Whether one of these [`flag`]s is set.
+    pub fn has(&self, flags: u16) -> bool {
+        self.flags & flags != 0
+    }
+
+    /// Whether the node is a primary.
+    pub fn is_primary(&self) -> bool {
+        self.has(flag::PRIMARY)
+    }
+
+    /// Whether the node has a vote: it is a primary with slots.
+    pub fn is_voter(&self) -> bool {
+        self.is_primary() && self.slot_count > 0
+    }
+}
+
+/// All nodes of a view.
+#[derive(Clone, Default, Debug)]
+pub struct Nodes {
+    slab: Vec<Option<Node>>,
+    live: Vec<NodeIndex>,
+    free: Vec<NodeIndex>,
+    by_name: HashMap<Name, NodeIndex>,
+}
+
+impl Nodes {
+    /// Adds a node. `None` if there is one of this name, or there are too many.
+    pub(super) fn add(&mut self, node: Node) -> Option<NodeIndex> {
+        if self.by_name.contains_key(&node.name) || self.live.len() >= NODES_MAX {
+            return None;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slab.push(None);
+            NodeIndex(self.slab.len() as u16 - 1)
+        });
+        self.by_name.insert(node.name, index);
+        self.live.push(index);
+        self.slab[usize::from(index.0)] = Some(node);
+        Some(index)
+    }
+
+    pub(super) fn remove(&mut self, index: NodeIndex) {
+        if let Some(node) = self.slab[usize::from(index.0)].take() {
+            self.by_name.remove(&node.name);
+            self.live.retain(|other| *other != index);
+            self.free.push(index);
+        }
+    }
+
+    /// Gives a node its true name. Returns false if another node has it.
+    pub(super) fn rename(&mut self, index: NodeIndex, name: Name) -> bool {
+        if self.by_name.contains_key(&name) {
+            return false;
+        }
+        let before = self[index].name;
+        self.by_name.remove(&before);
+        self.by_name.insert(name, index);
+        self[index].name = name;
+        true
+    }
+
+    /// The node of this name.
+    pub fn find(&self, name: &Name) -> Option<NodeIndex> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The number of nodes, those in handshake included.
+    pub fn count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// The indices of all nodes, in no particular order.
+    pub fn indices(&self) -> &[NodeIndex] {
+        &self.live
+    }
+
+    /// All nodes, with their indices.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
+        self.live.iter().map(|index| (*index, &self[*index]))
+    }
+
+    /// The replicas of a primary.
+    pub fn replicas_of(&self, primary: NodeIndex) -> impl Iterator<Item = (NodeIndex, &Node)> {
+        self.iter()
+            .filter(move |(_, node)| node.replica_of == Some(primary))
+    }
+}
+
+impl ops::Index<NodeIndex> for Nodes {
+    type Output = Node;
+
+    fn index(&self, index: NodeIndex) -> &Node {
+        self.slab[usize::from(index.0)]
+            .as_ref()
+            .expect("an index of a live node")
+    }
+}
+
+impl ops::IndexMut<NodeIndex> for Nodes {
+    fn index_mut(&mut self, index: NodeIndex) -> &mut Node {
+        self.slab[usize::from(index.0)]
+            .as_mut()
+            .expect("an index of a live node")
+    }
+}

@@ -1,0 +1,257 @@
+//! Packets of the cluster bus of Redis 7 and 8 and Valkey 8 and 9. All numbers are big-endian.
+//!
+//! ```text
+//!      0  "RCmb" | total length u32 | version u16 = 1 | port u16 | kind u16 | count u16
+//!     16  current epoch u64 | config epoch u64 | replication offset u64
+//!     40  name of the sender, 40 bytes
+//!     80  slots of the sender or of its primary, 2,048 bytes        bit of slot 0: lowest of byte 80
+//!   2128  name of the primary, 40 bytes; zeros: the sender is a primary
+//!   2168  announced IP, 46 bytes, NUL-terminated; zeros: the address of the connection
+//!   2214  number of extensions u16 | 30 unused
+//!   2246  second port u16 | bus port u16 | flags u16 | state u8 | message flags 3 x u8
+//!   2256  the body
+//!
+//!   body   PING PONG MEET   count x 104 bytes of gossip, then the extensions
+//!          FAIL             name
+//!          PUBLISH(SHARD)   length u32, length u32, channel, message
+//!          AUTH_REQUEST, AUTH_ACK, MFSTART   nothing
+//!          UPDATE           config epoch u64, name, slots
+//!          MODULE           module u64, length u32, kind u8, data
+//!
+//!   gossip      name 40 | ping sent u32 s | pong received u32 s | IP 46
+//!               | port u16 | bus port u16 | flags u16 | second port u16 | 2 unused
+//!   extension   length u32 with this head | kind u16 | 2 unused | data, zeros up to 8 bytes
+//!   light head  "RCmb" | total length u32 | version u16 | 2 unused | kind u16 | 2 unused | body
+//! ```
+//!
+//! A light head (Valkey 8) is 16 bytes for PUBLISH, PUBLISHSHARD and MODULE; its kind has the bit
+//! 0x8000. It is sent only to peers with [`flag::LIGHT_PUBLISH`]; the sender is known by its link.
+//!
+//! [`Message::parse`] is the only reader: each length and count is checked before it is used, and
+//! names, addresses and texts are valid in what it returns. Extension 4 is the internal secret of
+//! Redis 8 (40 bytes) and the IPv4 address for clients in Valkey (at most 16): the length tells.
+//! Texts that could not stand in nodes.conf are kept as [`Extension::Other`], and so are unknown
+//! kinds: they are passed over, not refused.
+//!
+//! **Invariant:** a packet that was parsed encodes to the same bytes, but for unused fields
+//! (`tests::packets_of_real_servers_encode_to_themselves`, fuzz target `bus`).
+//! **Limits:** a packet has at most [`PACKET_MAX`] bytes.
+
+mod encode;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use super::bitmap::Bitmap;
+use super::name::{Ip, Name};
+
+pub use self::parse::{Malformed, frame_len};
+
+/// The size of a head, where the body begins.
+const HEAD_LEN: usize = 2256;
+/// The size of a light head.
+const LIGHT_LEN: usize = 16;
+/// The size of an entry of gossip.
+const GOSSIP_LEN: usize = 104;
+/// The size of the head of an extension.
+const EXTENSION_LEN: usize = 8;
+/// The number of kinds of packets.
+pub const KINDS: usize = 11;
+/// The version of the protocol.
+const VERSION: u16 = 1;
+/// The bit in the kind of a packet with a light head.
+const LIGHT: u16 = 0x8000;
+
+/// The maximum size of a packet: a message of the largest bulk string, and a head.
+pub const PACKET_MAX: usize = 512 * 1024 * 1024 + 64 * 1024;
+
+/// The flags of a node, in heads and in gossip.
+pub mod flag {
+    /// The node is a primary.
+    pub const PRIMARY: u16 = 1;
+    /// The node is a replica.
+    pub const REPLICA: u16 = 2;
+    /// The node does not answer the sender.
+    pub const PFAIL: u16 = 4;
+    /// A majority of the primaries agrees that the node does not answer.
+    pub const FAIL: u16 = 8;
+    /// The node is the sender.
+    pub const MYSELF: u16 = 16;
+    /// The name of the node is not known yet.
+    pub const HANDSHAKE: u16 = 32;
+    /// The address of the node is not known.
+    pub const NO_ADDR: u16 = 64;
+    /// The first packet to the node is a MEET.
+    pub const MEET: u16 = 128;
+    /// The node is a primary that replicas may move to.
+    pub const MIGRATE_TO: u16 = 256;
+    /// The node is a replica that does not start elections.
+    pub const NO_FAILOVER: u16 = 512;
+    /// The node reads extensions.
+    pub const EXTENSIONS: u16 = 1024;
+    /// The node reads PUBLISH with light heads.
+    pub const LIGHT_PUBLISH: u16 = 2048;
+    /// The sender is a replica whose primary is marked FAIL (Valkey 9.1).
+    pub const PRIMARY_FAILED: u16 = 8192;
+}
+
+/// The first byte of the message flags.
+pub mod message_flag {
+    /// The sender has paused its writes for a manual failover.
+    pub const PAUSED: u8 = 1;
+    /// The vote is asked for although the primary has not failed.
+    pub const FORCE_ACK: u8 = 2;
+    /// The sender reads extensions.
+    pub const EXTENSIONS: u8 = 4;
+}
+
+/// The fields at the front of each packet but light ones.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Header {
+    pub sender: Name,
+    pub current_epoch: u64,
+    pub config_epoch: u64,
+    /// The replication offset.
+    pub offset: u64,
+    /// The slots of the sender, or of its primary if it is a replica.
+    pub slots: Rc<Bitmap>,
+    /// The name of the primary of a replica.
+    pub replica_of: Option<Name>,
+    /// The announced IP; empty: the address of the connection counts.
+    pub ip: Ip,
+    /// The port for clients that nodes of this cluster use among each other: the TLS port with
+    /// `tls-cluster`.
+    pub port: u16,
+    /// The other port for clients: 0 if there is none.
+    pub second_port: u16,
+    pub bus_port: u16,
+    pub flags: u16,
+    /// 0: the cluster is up in the sender's view; 1: it is down.
+    pub state: u8,
+    pub message_flags: [u8; 3],
+}
+
+/// What the sender of a PING, PONG or MEET knows about another node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gossip {
+    pub name: Name,
+    /// The time of the ping that is not answered yet, in seconds of the sender's clock; 0: none.
+    pub ping_sent_s: u32,
+    /// The time of the last pong, in seconds of the sender's clock; 0: none.
+    pub pong_received_s: u32,
+    pub ip: Ip,
+    pub port: u16,
+    pub bus_port: u16,
+    pub flags: u16,
+    pub second_port: u16,
+}
+
+/// An extension of a PING, PONG or MEET.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Extension {
+    HostName(Box<[u8]>),
+    HumanName(Box<[u8]>),
+    /// The node was removed with CLUSTER FORGET; it must not be added again for the time.
+    Forgotten {
+        node: Name,
+        ttl_s: u64,
+    },
+    ShardId(Name),
+    /// A secret that nodes of Redis 8 share.
+    InternalSecret([u8; 40]),
+    ClientIpv4(Box<[u8]>),
+    ClientIpv6(Box<[u8]>),
+    ClientPort(u16),
+    ClientTlsPort(u16),
+    Zone(Box<[u8]>),
+    /// An unknown kind, or one with a text that is not accepted. The data includes the padding.
+    Other {
+        kind: u16,
+        data: Box<[u8]>,
+    },
+}
+
+/// The three kinds with gossip.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PingKind {
+    Ping,
+    Pong,
+    Meet,
+}
+
+/// What a packet says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    Ping {
+        kind: PingKind,
+        gossip: Vec<Gossip>,
+        extensions: Vec<Extension>,
+    },
+    /// A majority has found that this node failed.
+    Fail(Name),
+    Publish(Publish),
+    AuthRequest,
+    AuthAck,
+    /// The slots of a node that the receiver has an outdated view of.
+    Update {
+        config_epoch: u64,
+        node: Name,
+        slots: Rc<Bitmap>,
+    },
+    ManualFailoverStart,
+    Module(Module),
+}
+
+/// A message of PUBLISH or SPUBLISH.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Publish {
+    pub sharded: bool,
+    pub channel: Box<[u8]>,
+    pub message: Box<[u8]>,
+}
+
+/// A message between modules; the server itself ignores it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Module {
+    pub module: u64,
+    pub kind: u8,
+    pub data: Box<[u8]>,
+}
+
+/// A packet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    Full(Box<Header>, Body),
+    /// A PUBLISH with a light head.
+    LightPublish(Publish),
+    /// A MODULE with a light head.
+    LightModule(Module),
+}
+
+mod kind {
+    pub(super) const PING: u16 = 0;
+    pub(super) const PONG: u16 = 1;
+    pub(super) const MEET: u16 = 2;
+    pub(super) const FAIL: u16 = 3;
+    pub(super) const PUBLISH: u16 = 4;
+    pub(super) const AUTH_REQUEST: u16 = 5;
+    pub(super) const AUTH_ACK: u16 = 6;
+    pub(super) const UPDATE: u16 = 7;
+    pub(super) const MFSTART: u16 = 8;
+    pub(super) const MODULE: u16 = 9;
+    pub(super) const PUBLISH_SHARD: u16 = 10;
+}
+
+mod extension {
+    pub(super) const HOST_NAME: u16 = 0;
+    pub(super) const HUMAN_NAME: u16 = 1;
+    pub(super) const FORGOTTEN: u16 = 2;
+    pub(super) const SHARD_ID: u16 = 3;
+    pub(super) const CLIENT_IPV4: u16 = 4;
+    pub(super) const CLIENT_IPV6: u16 = 5;
+    pub(super) const CLIENT_PORT: u16 = 6;
+    pub(super) const CLIENT_TLS_PORT: u16 = 7;
+    pub(super) const ZONE: u16 = 8;
+}

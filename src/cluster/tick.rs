@@ -1,0 +1,165 @@
+//! What is done ten times a second: links, pings, time-outs.
+//!
+//! A node is pinged when no pong of it arrived for half the node timeout, and once a second the one
+//! of five random nodes whose pong is the oldest. With 1,000 nodes and 15 seconds that is at most
+//! 133 pings a second; pongs that others received, known by gossip, make it less. Each tick walks
+//! all nodes once.
+//!
+//! **A pause of this node.** If no tick came for half a node timeout, this process was stopped, or
+//! a command was slow: the peers were not silent, they were not listened to. So their unanswered
+//! pings begin anew. After a pause of a whole timeout, a primary may have been replaced, so it
+//! takes no writes until others have answered on new links, as after a start.
+
+use super::event::{Action, Now};
+use super::machine::Cluster;
+use super::nodes::NodeIndex;
+use super::packet::{PingKind, flag};
+
+/// The interval of ticks.
+pub(super) const TICK_MS: u64 = 100;
+/// The least number of connections that may be opened in one tick.
+const CONNECTS_MIN: usize = 20;
+/// The number of nodes from which the oldest pong is chosen.
+const RANDOM_NODES: usize = 5;
+/// The least timeout of a handshake.
+const HANDSHAKE_MIN_MS: u64 = 1000;
+
+impl Cluster {
+    pub(super) fn tick(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.todo.election = true;
+        if now.ms < self.last_tick + TICK_MS && self.ticks > 0 {
+            return;
+        }
+        self.ticks += 1;
+        self.last_tick = now.ms;
+        // The nodes may change while they are walked.
+        let me = self.me;
+        let mut indices = self.nodes.indices().to_vec();
+        indices.retain(|index| *index != me);
+        let mut connects = CONNECTS_MIN.max(indices.len() / 10);
+        for index in indices {
+            if self.nodes[index].has(flag::HANDSHAKE) && self.handshake_is_over(now, index) {
+                self.forget_node(index, out);
+                continue;
+            }
+            self.tend_link(now, index, &mut connects, out);
+            self.tend_ping(now, index, out);
+            self.suspect(now, index, out);
+        }
+        self.ping_random(now, out);
+        self.time_out_manual(now, out);
+        self.migrate_replica(now, out);
+        self.todo.health = true;
+    }
+
+    /// Called at each event, since packets may come before the tick.
+    pub(super) fn notice_pause(&mut self, now: Now, out: &mut Vec<Action>) {
+        let pause = now.ms.saturating_sub(self.last_tick);
+        if self.ticks == 0 || pause <= (self.settings.node_timeout_ms / 2).max(2 * TICK_MS) {
+            return;
+        }
+        let is_long = pause >= self.settings.node_timeout_ms;
+        self.last_tick = now.ms;
+        for at in 0..self.nodes.count() {
+            let index = self.nodes.indices()[at];
+            let node = &mut self.nodes[index];
+            if node.ping_sent != 0 {
+                node.ping_sent = now.ms;
+            }
+            if node.connected {
+                node.link_since = now.ms;
+            }
+            // A pong that waits in a buffer must not pass for a fresh one.
+            if is_long {
+                self.close_outbound(index, out);
+            }
+        }
+        if is_long {
+            self.down_until = now.ms + self.rejoin_delay();
+            if self.up && self.nodes[self.me].is_primary() {
+                self.up = false;
+                out.push(Action::State { up: false });
+            }
+        }
+        let text = format!("This node was paused for {pause} milliseconds");
+        self.log(log::Level::Info, text, out);
+    }
+
+    fn handshake_is_over(&self, now: Now, index: NodeIndex) -> bool {
+        let timeout = self.settings.node_timeout_ms.max(HANDSHAKE_MIN_MS);
+        now.ms - self.nodes[index].created > timeout
+    }
+
+    fn tend_link(
+        &mut self,
+        now: Now,
+        index: NodeIndex,
+        connects: &mut usize,
+        out: &mut Vec<Action>,
+    ) {
+        let timeout = self.settings.node_timeout_ms;
+        let node = &self.nodes[index];
+        if node.link.is_none() {
+            let possible = !node.has(flag::NO_ADDR) && now.ms >= node.next_connect;
+            if possible && *connects > 0 {
+                *connects -= 1;
+                self.connect(now, index, out);
+            }
+            return;
+        }
+        let age = now.ms - node.link_since;
+        let silent = |since: u64| now.ms.saturating_sub(since) > timeout / 2;
+        // A connection may be dead without an error: try another before the node is suspected.
+        let is_dead = node.connected
+            && age > timeout
+            && node.ping_sent != 0
+            && silent(node.ping_sent)
+            && silent(node.data_received);
+        let never_came = !node.connected && age > timeout;
+        if is_dead || never_came {
+            let never_pinged = node.ping_sent == 0;
+            self.close_outbound(index, out);
+            if never_pinged {
+                self.nodes[index].ping_sent = now.ms;
+            }
+        }
+    }
+
+    fn tend_ping(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
+        let node = &self.nodes[index];
+        if !node.connected {
+            return;
+        }
+        let due = node.ping_sent == 0
+            && now.ms.saturating_sub(node.pong_received) > self.settings.node_timeout_ms / 2;
+        // The replica of a manual failover waits for the offset in the head.
+        if due || self.manual.replica == Some(index) {
+            self.send_ping(now, index, PingKind::Ping, out);
+        }
+    }
+
+    fn ping_random(&mut self, now: Now, out: &mut Vec<Action>) {
+        if now.ms < self.last_random_ping + self.settings.ping_interval_ms {
+            return;
+        }
+        self.last_random_ping = now.ms;
+        let mut oldest: Option<NodeIndex> = None;
+        for _ in 0..RANDOM_NODES {
+            let at = self.random.below(self.nodes.count() as u64) as usize;
+            let index = self.nodes.indices()[at];
+            let node = &self.nodes[index];
+            let pong = |index: NodeIndex| self.nodes[index].pong_received;
+            if index != self.me
+                && node.connected
+                && node.ping_sent == 0
+                && !node.has(flag::HANDSHAKE)
+                && oldest.is_none_or(|oldest| pong(index) < pong(oldest))
+            {
+                oldest = Some(index);
+            }
+        }
+        if let Some(index) = oldest {
+            self.send_ping(now, index, PingKind::Ping, out);
+        }
+    }
+}

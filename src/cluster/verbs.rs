@@ -1,0 +1,316 @@
+//! What CLUSTER's subcommands do to the view. Each ends like a step, and fails without a change.
+
+use super::event::{Action, Address, Now};
+use super::machine::{Cluster, Held};
+use super::name::Name;
+use super::nodes::{Node, NodeIndex};
+use super::packet::{Body, Message, Publish, flag};
+use super::slots::Slots;
+use crate::db::slot::SLOTS;
+
+/// What CLUSTER SETSLOT sets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetSlot {
+    Migrating(Name),
+    Importing(Name),
+    Stable,
+    /// NODE: the owner.
+    Owner(Name),
+}
+
+/// The result of a verb: an error is the text of the reply without `ERR`.
+pub type Outcome = Result<(), String>;
+
+impl Cluster {
+    /// CLUSTER MEET. Returns false if a handshake with that address runs already.
+    pub fn meet(&mut self, now: Now, address: Address, out: &mut Vec<Action>) -> bool {
+        let same = |node: &Node| {
+            node.has(flag::HANDSHAKE)
+                && node.address.ip == address.ip
+                && node.address.bus_port == address.bus_port
+        };
+        let runs = self.nodes.iter().any(|(_, node)| same(node));
+        if !runs {
+            self.add_handshake(now, address, flag::MEET);
+            self.finish(now, out);
+        }
+        !runs
+    }
+
+    /// CLUSTER FORGET.
+    pub fn forget(&mut self, now: Now, name: &Name, out: &mut Vec<Action>) -> Outcome {
+        let Some(index) = self.nodes.find(name) else {
+            return match self.is_blacklisted(now, name) {
+                // Another node has spread the word before.
+                true => Ok(()),
+                false => Err(format!("Unknown node {name}")),
+            };
+        };
+        if index == self.me {
+            return Err("I tried hard but I can't forget myself...".into());
+        }
+        if self.nodes[self.me].replica_of == Some(index) {
+            return Err("Can't forget my master!".into());
+        }
+        let until = now.ms.saturating_add(self.settings.blacklist_ms);
+        self.blacklist.insert(*name, until);
+        self.forget_node(index, out);
+        self.todo.broadcast = true;
+        self.finish(now, out);
+        Ok(())
+    }
+
+    /// CLUSTER REPLICATE. `is_empty`: this node has no keys.
+    pub fn replicate(
+        &mut self,
+        now: Now,
+        name: &Name,
+        is_empty: bool,
+        out: &mut Vec<Action>,
+    ) -> Outcome {
+        let target = self.find(name)?;
+        if target == self.me {
+            return Err("Can't replicate myself".into());
+        }
+        if !self.nodes[target].is_primary() {
+            return Err("I can only replicate a master, not a replica.".into());
+        }
+        let me = &self.nodes[self.me];
+        if me.is_primary() && (me.slot_count > 0 || !is_empty) {
+            return Err(
+                "To set a master the node must be empty and without assigned slots.".into(),
+            );
+        }
+        if me.replica_of != Some(target) {
+            self.follow(target, out);
+            self.todo.broadcast = true;
+        }
+        self.finish(now, out);
+        Ok(())
+    }
+
+    /// CLUSTER REPLICATE NO ONE (Valkey 9): a primary without slots and data.
+    pub fn replicate_no_one(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.nodes[self.me].replica_of.is_some() {
+            self.set_as_primary(self.me);
+            self.nodes[self.me].shard = Name::random(&mut self.random);
+            self.reset_manual(out);
+            out.push(Action::Promote);
+            out.push(Action::Flush);
+            self.todo.broadcast = true;
+        }
+        self.finish(now, out);
+    }
+
+    /// CLUSTER ADDSLOTS: takes slots without an owner.
+    pub fn add_slots(&mut self, now: Now, slots: &[u16], out: &mut Vec<Action>) -> Outcome {
+        self.check_slots(slots)?;
+        if let Some(slot) = slots.iter().find(|slot| self.slots.owner(**slot).is_some()) {
+            return Err(format!("Slot {slot} is already busy"));
+        }
+        for slot in slots {
+            self.slots.importing.remove(slot);
+            self.set_owner(*slot, Some(self.me));
+        }
+        self.finish(now, out);
+        Ok(())
+    }
+
+    /// CLUSTER DELSLOTS: in this view the slots have no owner.
+    pub fn delete_slots(&mut self, now: Now, slots: &[u16], out: &mut Vec<Action>) -> Outcome {
+        self.check_slots(slots)?;
+        if let Some(slot) = slots.iter().find(|slot| self.slots.owner(**slot).is_none()) {
+            return Err(format!("Slot {slot} is already unassigned"));
+        }
+        for slot in slots {
+            self.slots.migrating.remove(slot);
+            self.slots.importing.remove(slot);
+            self.set_owner(*slot, None);
+        }
+        self.finish(now, out);
+        Ok(())
+    }
+
+    fn check_slots(&self, slots: &[u16]) -> Outcome {
+        let mut seen = super::bitmap::Bitmap::default();
+        for slot in slots {
+            if usize::from(*slot) >= SLOTS {
+                return Err("Invalid or out of range slot".into());
+            }
+            if seen.contains(*slot) {
+                return Err(format!("Slot {slot} specified multiple times"));
+            }
+            seen.insert(*slot);
+        }
+        Ok(())
+    }
+
+    /// CLUSTER SETSLOT. `keys`: the number of keys that this node has in the slot.
+    pub fn set_slot(
+        &mut self,
+        now: Now,
+        slot: u16,
+        change: SetSlot,
+        keys: usize,
+        out: &mut Vec<Action>,
+    ) -> Outcome {
+        self.check_slots(&[slot])?;
+        if !self.nodes[self.me].is_primary() {
+            return Err("Please use SETSLOT only with masters.".into());
+        }
+        let is_mine = self.slots.owner(slot) == Some(self.me);
+        match change {
+            SetSlot::Migrating(name) => {
+                let target = self.find_primary(&name)?;
+                if !is_mine {
+                    return Err(format!("I'm not the owner of hash slot {slot}"));
+                }
+                self.slots.migrating.insert(slot, target);
+            }
+            SetSlot::Importing(name) => {
+                let source = self.find_primary(&name)?;
+                if is_mine {
+                    return Err(format!("I'm already the owner of hash slot {slot}"));
+                }
+                self.slots.importing.insert(slot, source);
+            }
+            SetSlot::Stable => {
+                self.slots.importing.remove(&slot);
+                self.slots.migrating.remove(&slot);
+            }
+            SetSlot::Owner(name) => {
+                let owner = self.find_primary(&name)?;
+                if is_mine && owner != self.me && keys > 0 {
+                    return Err(format!(
+                        "Can't assign hashslot {slot} to a different node while I still hold keys for this hash slot."
+                    ));
+                }
+                self.set_slot_owner(slot, owner, out);
+            }
+        }
+        self.todo.save = true;
+        self.todo.topology = true;
+        self.finish(now, out);
+        Ok(())
+    }
+
+    fn set_slot_owner(&mut self, slot: u16, owner: NodeIndex, out: &mut Vec<Action>) {
+        let was_mine = self.slots.owner(slot) == Some(self.me);
+        self.slots.migrating.remove(&slot);
+        self.set_owner(slot, Some(owner));
+        if owner == self.me && self.slots.importing.remove(&slot).is_some() {
+            // The claim must have a higher epoch than the source's.
+            if self.bump_epoch() {
+                let text = "configEpoch updated after importing slot".to_string();
+                self.log(log::Level::Info, text, out);
+            }
+            self.todo.broadcast = true;
+        }
+        let is_empty = self.nodes[self.me].slot_count == 0;
+        if was_mine && is_empty && self.settings.allow_replica_migration {
+            let name = self.nodes[owner].name;
+            let line = "Configuration change detected. Reconfiguring myself as a replica of {}";
+            self.line(line, &[&name], out);
+            self.follow(owner, out);
+        }
+    }
+
+    /// CLUSTER BUMPEPOCH. Returns whether the epoch changed.
+    pub fn bump(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
+        let changed = self.bump_epoch();
+        self.todo.broadcast |= changed;
+        self.finish(now, out);
+        changed
+    }
+
+    /// CLUSTER SET-CONFIG-EPOCH, on a node that is alone and has none.
+    pub fn set_config_epoch(&mut self, now: Now, epoch: u64, out: &mut Vec<Action>) -> Outcome {
+        if self.nodes.count() > 1 {
+            return Err("The user can assign a config epoch only when the node does not know any other node.".into());
+        }
+        if self.nodes[self.me].config_epoch != 0 {
+            return Err("Node config epoch is already non-zero".into());
+        }
+        self.nodes[self.me].config_epoch = epoch;
+        self.current_epoch = self.current_epoch.max(epoch);
+        self.hold(Held::Claim);
+        self.finish(now, out);
+        Ok(())
+    }
+
+    /// CLUSTER RESET. The caller has refused it on a primary with keys.
+    pub fn reset(&mut self, now: Now, hard: bool, out: &mut Vec<Action>) {
+        if self.nodes[self.me].replica_of.is_some() {
+            self.set_as_primary(self.me);
+            out.push(Action::Promote);
+            out.push(Action::Flush);
+        }
+        self.reset_manual(out);
+        for index in self.nodes.indices().to_vec() {
+            if index != self.me {
+                self.forget_node(index, out);
+            }
+        }
+        self.slots = Slots::default();
+        let me = &mut self.nodes[self.me];
+        me.slot_count = 0;
+        me.flags &= !flag::MIGRATE_TO;
+        if hard {
+            self.current_epoch = 0;
+            self.last_vote_epoch = 0;
+            self.last_vote = None;
+            self.nodes[self.me].config_epoch = 0;
+            let name = Name::random(&mut self.random);
+            self.nodes.rename(self.me, name);
+            let text = format!("Node hard reset, now I'm {name}");
+            self.log(log::Level::Info, text, out);
+        }
+        self.nodes[self.me].shard = Name::random(&mut self.random);
+        // What was held back belongs to the cluster that was left.
+        self.waiting.clear();
+        self.todo.save = true;
+        self.todo.health = true;
+        self.todo.announce = true;
+        self.todo.topology = true;
+        self.finish(now, out);
+    }
+
+    /// PUBLISH goes to all nodes, SPUBLISH to those of the shard.
+    pub fn publish(&mut self, publish: &Publish, out: &mut Vec<Action>) {
+        use std::rc::Rc;
+        let light = Rc::new(Message::LightPublish(publish.clone()));
+        let mut full = None;
+        let primary = self.my_primary();
+        for at in 0..self.nodes.count() {
+            let index = self.nodes.indices()[at];
+            let node = &self.nodes[index];
+            let in_shard = index == primary || node.replica_of == Some(primary);
+            if index == self.me || node.has(flag::HANDSHAKE) || publish.sharded && !in_shard {
+                continue;
+            }
+            if node.has(flag::LIGHT_PUBLISH) {
+                self.send_to(index, &light, out);
+                continue;
+            }
+            let message = full.get_or_insert_with(|| {
+                let body = Body::Publish(publish.clone());
+                Rc::new(Message::Full(Box::new(self.header()), body))
+            });
+            let message = Rc::clone(message);
+            self.send_to(index, &message, out);
+        }
+    }
+
+    fn find(&self, name: &Name) -> Result<NodeIndex, String> {
+        let found = self.nodes.find(name);
+        found.ok_or_else(|| format!("Unknown node {name}"))
+    }
+
+    fn find_primary(&self, name: &Name) -> Result<NodeIndex, String> {
+        let found = self.find(name)?;
+        match self.nodes[found].is_primary() {
+            true => Ok(found),
+            false => Err("Target node is not a master".into()),
+        }
+    }
+}
