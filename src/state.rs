@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::command::table::CommandTable;
 use crate::commands::server::debug::switches::DebugSwitches;
 use crate::config::Config;
+use crate::connection::tls::Current;
 use crate::data_set::DataSet;
 use crate::db::KeyClients;
 use crate::db::kvstore::KeyHasher;
@@ -20,6 +21,7 @@ use crate::execute::busy::LentLoop;
 use crate::execute::pause::Pause;
 use crate::keyspace::evict::Eviction;
 use crate::keyspace::hash_memo::HashMemo;
+use crate::networking::handshakes::Handshakes;
 use crate::networking::http::Visits;
 use crate::networking::link::Links;
 use crate::networking::migrate::Migrations;
@@ -82,6 +84,10 @@ pub struct Server {
 
     // Clients and what they wait for.
     pub net: Net,
+    /// Connections whose TLS handshake is not finished.
+    pub handshakes: Handshakes,
+    /// Certificates and keys.
+    pub tls: Current,
     /// The connections of the monitor port.
     pub visits: Visits,
     /// The last turns, while the monitor port is open.

@@ -30,6 +30,18 @@ use seen::Seen;
 /// Fields with one value, and the reason.
 const CONSTANT: &[(&str, &[&str])] = &[
     (
+        "TLS: tests/tls.rs changes these",
+        &[
+            "acl_access_denied_tls_cert",
+            "tls_server_cert_serial",
+            "tls_server_cert_expires_in_seconds",
+            "tls_client_cert_serial",
+            "tls_client_cert_expires_in_seconds",
+            "tls_ca_cert_serial",
+            "tls_ca_cert_expires_in_seconds",
+        ],
+    ),
+    (
         "facts of the build and of the machine",
         &[
             "redis_version",

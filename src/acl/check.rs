@@ -40,6 +40,8 @@ pub enum Reason {
     Channel,
     /// Wrong name or password. No call is refused for it; ACL LOG records it.
     Auth,
+    /// A client's certificate names no user. No call is refused for it, either.
+    Certificate,
 }
 
 /// Why a call is refused.
@@ -65,7 +67,7 @@ impl Denied {
     /// The reason as an error message; with `dry_run`, the call, in the form of ACL DRYRUN.
     pub fn text(&self, user: &User, dry_run: Option<&[&[u8]]>) -> Vec<u8> {
         let (verb, kind) = match self.reason {
-            Reason::Command | Reason::Auth => ("run", "command"),
+            Reason::Command | Reason::Auth | Reason::Certificate => ("run", "command"),
             Reason::Key => ("access", "key"),
             Reason::Channel => ("access", "channel"),
             Reason::Database => ("access", "database"),
@@ -98,7 +100,7 @@ impl Denied {
             Reason::Command => "no permission to execute the command or subcommand",
             Reason::Key => "no permission to touch the specified keys",
             Reason::Channel => "no permission to access one of the channels used as arguments",
-            Reason::Database | Reason::Auth => "no permission",
+            Reason::Database | Reason::Auth | Reason::Certificate => "no permission",
         }
     }
 }

@@ -264,6 +264,28 @@ pub fn log_in(
     Ok(())
 }
 
+/// The client becomes the first of these users that exists and is on. Each other name is counted
+/// and logged.
+pub fn log_in_by_certificate(server: &mut Server, c: &mut Client, names: &[Vec<u8>]) {
+    for name in names {
+        let found = server.acl.reference(name);
+        let user = found.and_then(|r| server.acl.user(r));
+        if let Some(r) = found.filter(|_| user.is_some_and(|user| user.enabled)) {
+            c.user = r;
+            c.authenticated = true;
+            c.set(flag::EVER_AUTHENTICATED);
+            return;
+        }
+        let event = Event {
+            reason: Reason::Certificate,
+            context: context_of(c),
+            object: Vec::new(),
+            user: name.as_slice().into(),
+        };
+        remember(server, c, &[], event);
+    }
+}
+
 fn context_of(c: &Client) -> Context {
     if c.has(flag::SCRIPT) {
         Context::Script
@@ -283,6 +305,7 @@ fn remember(server: &mut Server, c: &Client, argv: &[&[u8]], event: Event) {
         Reason::Channel => &mut stats.acl_denied_channel,
         Reason::Database => &mut stats.acl_denied_db,
         Reason::Auth => &mut stats.acl_denied_auth,
+        Reason::Certificate => &mut stats.acl_denied_certificate,
     } += 1;
     let mut log = std::mem::take(&mut server.acl.log);
     let (now_ms, max) = (server.clock.now_ms, server.config.acllog_max_len);

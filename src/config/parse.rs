@@ -146,9 +146,6 @@ pub(super) fn not_built(config: &Config) -> Option<&'static str> {
     if config.cluster_enabled {
         return Some("cluster-enabled can't be used: this server has no cluster mode yet");
     }
-    if config.tls_port != 0 {
-        return Some("tls-port can't be used: this server does not speak TLS yet");
-    }
     None
 }
 

@@ -92,6 +92,8 @@ pub const DENY_LOADING: u16 = 1 << 6;
 pub const NO_EFFECT: u16 = 1 << 7;
 /// CONFIG SET refuses it while another data set is loaded beside the one that clients read.
 pub const DENY_ASYNC_LOADING: u16 = 1 << 9;
+/// CONFIG SET with the present value does the step, too: the named file may have changed.
+pub const REAPPLY: u16 = 1 << 10;
 /// CONFIG REWRITE removes the line of an empty value, since empty means "not set".
 pub const EMPTY_IS_UNSET: u16 = 1 << 8;
 

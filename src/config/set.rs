@@ -9,7 +9,7 @@
 use super::enums::Text;
 use super::row::{
     Apply, DENY_ASYNC_LOADING, DENY_LOADING, HIDDEN, IMMUTABLE, MULTI_ARG, Origin, PROTECTED,
-    Reason, Row,
+    REAPPLY, Reason, Row,
 };
 use super::table::{TABLE, lookup};
 use super::{Config, os_error};
@@ -134,7 +134,8 @@ impl Config {
         for target in targets {
             let Target { row, name } = target;
             let known = change.steps.iter().any(|step| step.apply == row.apply);
-            if row.apply != Apply::None && !known && row.get(self) != row.get(&change.before) {
+            let changed = row.is(REAPPLY) || row.get(self) != row.get(&change.before);
+            if row.apply != Apply::None && !known && changed {
                 change.steps.push(Step {
                     apply: row.apply,
                     name,

@@ -741,19 +741,14 @@ fn what_is_not_built_is_refused() {
     let reason = |text: &str| load_text(text).unwrap().not_built();
     assert_eq!(reason("port 7000"), None);
     assert_eq!(reason("replicaof no one"), None);
-    for line in ["tls-port 6380", "cluster-enabled yes"] {
-        let setting = line.split(' ').next().unwrap();
-        let refused = format!("{setting} can't be used: ");
-        assert!(reason(line).unwrap().starts_with(&refused), "{line}");
-    }
-    // Settings that only concern TLS or a cluster are named in the log at start, see
+    let cluster = reason("cluster-enabled yes").unwrap();
+    assert!(cluster.starts_with("cluster-enabled can't be used: "));
+    // Settings that only concern a cluster are named in the log at start, see
     // `without_effect`.
-    let idle = load_text("tls-replication yes\ntls-cluster yes\ncluster-node-timeout 1");
+    let idle = load_text("cluster-node-timeout 1");
     let idle = idle.unwrap();
     assert_eq!(idle.not_built(), None);
-    for name in ["tls-replication", "tls-cluster", "cluster-node-timeout"] {
-        assert!(idle.without_effect().contains(&name), "{name}");
-    }
+    assert!(idle.without_effect().contains(&"cluster-node-timeout"));
 }
 
 /// The files of the server beside this module, without their tests.

@@ -66,6 +66,7 @@ pub struct Listener {
 
 /// A connection that a listener has accepted.
 pub struct Accepted {
+    pub kind: ListenerKind,
     pub conn: Connection,
     /// The peer's address as CLIENT LIST shows it.
     pub peer: String,
@@ -106,6 +107,7 @@ impl Listener {
                     return Ok(None);
                 }
                 Ok(Some(Accepted {
+                    kind: self.kind,
                     conn: Connection::tcp(stream),
                     peer: address.to_string(),
                     local,
@@ -119,6 +121,7 @@ impl Listener {
                 }
                 let name = format!("{}:0", config.unixsocket);
                 Ok(Some(Accepted {
+                    kind: self.kind,
                     conn: Connection::unix(stream),
                     peer: name.clone(),
                     local: name,
@@ -174,14 +177,18 @@ impl fmt::Display for ListenError {
     }
 }
 
-/// Listens for clients on `port` at each address of `bind`. An address with a leading `-` may be
-/// unavailable. An empty list if `port` is 0.
-pub fn open_plain(config: &Config) -> Result<Vec<Listener>, ListenError> {
-    let addresses = match config.port {
+/// Listens for clients on `port`, or on `tls-port` for the kind `Tls`, at each address of `bind`.
+/// An address with a leading `-` may be unavailable. An empty list if the port is 0.
+pub fn open_tcp(config: &Config, kind: ListenerKind) -> Result<Vec<Listener>, ListenError> {
+    let port = match kind {
+        ListenerKind::Tls => config.tls_port,
+        _ => config.port,
+    };
+    let addresses = match port {
         0 => &[][..],
         _ => &config.bind[..],
     };
-    open_all(ListenerKind::Plain, addresses, config.port, config)
+    open_all(kind, addresses, port, config)
 }
 
 /// Listens on `port` at each of the addresses.

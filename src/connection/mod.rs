@@ -4,6 +4,7 @@
 //!   listener.rs   Listener::accept ──┐              (tcp.rs, unix.rs: options of each)
 //!                                    ├─> Connection { transport, state } ─> read_into, write
 //!   connect.rs    connect ───────────┘        Connecting ─> Handshake ─> Open
+//!   tls/          a session in the socket's place, which passes through Handshake
 //!   resolver.rs   names become addresses, on a thread
 //! ```
 //!
@@ -14,14 +15,15 @@
 //! less than is there. So each call returns its byte count together with an [`Io`], which the
 //! caller passes on to the loop.
 //!
-//! **Limits:** an accepted connection is open at once. An outgoing one is `Connecting` until
-//! [`Connection::finish_connect`] has seen the result. No transport negotiates yet, so none of them
-//! stops at `Handshake`.
+//! An accepted connection is open at once, an outgoing one is `Connecting` until
+//! [`Connection::finish_connect`] has seen the result. A connection with TLS is in `Handshake`
+//! until [`Connection::handshake`], called whenever the socket is ready, has returned `Open`.
 
 pub mod connect;
 pub mod listener;
 pub mod resolver;
 mod tcp;
+pub mod tls;
 mod unix;
 
 use ae::Io;
@@ -44,6 +46,7 @@ pub enum State {
 enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<tls::Session>),
 }
 
 /// The result of one read or write.
@@ -55,7 +58,7 @@ pub struct Transfer {
     pub io: Io,
 }
 
-/// A socket with a peer: TCP or unix.
+/// A socket with a peer: TCP, with or without TLS, or unix.
 pub struct Connection {
     transport: Transport,
     state: State,
@@ -78,6 +81,62 @@ impl Connection {
         }
     }
 
+    /// A TCP socket with a session whose handshake begins.
+    fn tls(session: tls::Session) -> Connection {
+        Connection {
+            transport: Transport::Tls(Box::new(session)),
+            state: State::Handshake,
+        }
+    }
+
+    /// An accepted TCP socket becomes one with TLS.
+    pub fn accept_tls(self, materials: &tls::Materials) -> io::Result<Connection> {
+        match self.transport {
+            Transport::Tcp(socket) => Ok(Connection::tls(materials.accept(socket)?)),
+            _ => Err(io::Error::other("TLS needs a TCP connection")),
+        }
+    }
+
+    /// A connected TCP socket becomes one with TLS, as the client of the server at `address`.
+    pub fn secure(self, materials: &tls::Materials, address: SocketAddr) -> io::Result<Connection> {
+        match self.transport {
+            Transport::Tcp(socket) => Ok(Connection::tls(materials.connect(socket, address)?)),
+            _ => Err(io::Error::other("TLS needs a TCP connection")),
+        }
+    }
+
+    /// The socket is ready: continues the handshake as far as possible.
+    pub fn handshake(&mut self) -> io::Result<State> {
+        if self.state == State::Handshake
+            && let Transport::Tls(session) = &mut self.transport
+        {
+            self.state = session.handshake()?;
+        }
+        Ok(self.state)
+    }
+
+    /// The TLS session, if it has one.
+    pub fn session(&self) -> Option<&tls::Session> {
+        match &self.transport {
+            Transport::Tls(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Whether the transport itself has bytes to send, so that the handshake waits for room.
+    pub fn wants_write(&self) -> bool {
+        self.session().is_some_and(tls::Session::wants_write)
+    }
+
+    /// Ends the stream in an orderly way, as far as the transport has one and the socket allows.
+    pub fn goodbye(&mut self) {
+        if self.state == State::Open
+            && let Transport::Tls(session) = &mut self.transport
+        {
+            session.close_notify();
+        }
+    }
+
     /// The progress of the connection.
     pub fn state(&self) -> State {
         self.state
@@ -88,25 +147,29 @@ impl Connection {
         matches!(self.transport, Transport::Unix(_))
     }
 
+    /// The TCP socket, also that below TLS.
+    fn socket(&self) -> Option<&TcpStream> {
+        match &self.transport {
+            Transport::Tcp(socket) => Some(socket),
+            Transport::Tls(session) => Some(session.socket()),
+            Transport::Unix(_) => None,
+        }
+    }
+
     /// Whether the peer runs on this machine.
     pub fn is_local(&self) -> bool {
-        match &self.transport {
-            Transport::Unix(_) => true,
-            Transport::Tcp(socket) => socket
-                .peer_addr()
-                .is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
-        }
+        self.socket().is_none_or(|socket| {
+            let peer = socket.peer_addr();
+            peer.is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
+        })
     }
 
     /// This end's address, `ip:port`; empty if the socket is a unix socket or is gone.
     pub fn local_address(&self) -> String {
-        match &self.transport {
-            Transport::Unix(_) => String::new(),
-            Transport::Tcp(socket) => socket.local_addr().map_or_else(
-                |_| String::new(),
-                |address| SocketAddr::new(address.ip().to_canonical(), address.port()).to_string(),
-            ),
-        }
+        let address = self.socket().and_then(|socket| socket.local_addr().ok());
+        address.map_or_else(String::new, |address| {
+            SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
+        })
     }
 
     /// The file descriptor, which the event loop watches.
@@ -118,26 +181,32 @@ impl Connection {
         match &self.transport {
             Transport::Tcp(socket) => socket.as_fd(),
             Transport::Unix(socket) => socket.as_fd(),
+            Transport::Tls(session) => session.socket().as_fd(),
         }
     }
 
     /// Whether small writes are sent at once (TCP_NODELAY); otherwise the kernel may collect them.
     /// It has no effect on a unix socket.
     pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        match &self.transport {
-            Transport::Tcp(socket) => socket.set_nodelay(on),
-            Transport::Unix(_) => Ok(()),
-        }
+        self.socket()
+            .map_or(Ok(()), |socket| socket.set_nodelay(on))
     }
 
-    /// A second descriptor of the same socket.
+    /// A second descriptor of the same socket. An error with TLS: the bytes of a session have one
+    /// order, so two writers can't share it.
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        if self.session().is_some() {
+            return Err(ErrorKind::Unsupported.into());
+        }
         self.as_fd().try_clone_to_owned()
     }
 
     /// Appends at most `max` bytes to `into`. Fails with `UnexpectedEof` if the peer has closed the
     /// connection.
     pub fn read_into(&mut self, into: &mut Vec<u8>, max: usize) -> io::Result<Transfer> {
+        if let Transport::Tls(session) = &mut self.transport {
+            return session.read_into(into, max);
+        }
         match crate::sys::read_into(self.as_fd(), into, max) {
             Ok(0) if max > 0 => Err(ErrorKind::UnexpectedEof.into()),
             Ok(bytes) => {
@@ -155,7 +224,17 @@ impl Connection {
         written(match &mut self.transport {
             Transport::Tcp(socket) => socket.write(bytes),
             Transport::Unix(socket) => socket.write(bytes),
+            Transport::Tls(session) => return session.write_vectored(&[IoSlice::new(bytes)]),
         })
+    }
+
+    /// Sends `bytes` if the socket has room, and otherwise drops what does not fit: for keep-alives
+    /// of one byte, which need no second attempt.
+    pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.transport {
+            Transport::Tls(session) => session.write_now(bytes),
+            _ => self.write(bytes).map(drop),
+        }
     }
 
     /// Sends a prefix of `pieces`, as much as the socket accepts.
@@ -163,6 +242,7 @@ impl Connection {
         written(match &mut self.transport {
             Transport::Tcp(socket) => socket.write_vectored(pieces),
             Transport::Unix(socket) => socket.write_vectored(pieces),
+            Transport::Tls(session) => return session.write_vectored(pieces),
         })
     }
 }

@@ -4,6 +4,7 @@
 //!   listen ─> watch_listeners ─> accept_handler ─> Listener::accept ─> accept_common
 //!                  no file descriptor: accept_again by timer <─┘             │
 //!            create_client <─────────────────────────────────────────────────┤
+//!            handshakes::begin, for TLS <────────────────────────────────────┤
 //!            refused (maxclients, protected mode) <──────────────────────────┘
 //! ```
 //!
@@ -14,9 +15,10 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use crate::client::UserRef;
-use crate::client::{Client, flag};
+use crate::client::{Client, ClientRef, flag};
 use crate::connection::Connection;
 use crate::connection::listener::{self, Accepted, ListenError, Listener, ListenerKind};
+use crate::networking::handshakes;
 use crate::networking::http;
 use crate::networking::query::handler_for;
 use crate::state::Server;
@@ -31,7 +33,10 @@ const WARNING_INTERVAL_MS: i64 = 10_000;
 
 /// Opens all listening sockets of the settings.
 pub fn listen(server: &mut Server) -> Result<(), ListenError> {
-    server.net.listeners = listener::open_plain(&server.config)?;
+    let config = &server.config;
+    server.net.listeners = listener::open_tcp(config, ListenerKind::Plain)?;
+    let tls = listener::open_tcp(config, ListenerKind::Tls)?;
+    server.net.listeners.extend(tls);
     server
         .net
         .listeners
@@ -55,18 +60,19 @@ pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::R
     Ok(())
 }
 
-/// `port` or `bind` changed: opens the new sockets at once, so that CONFIG SET can report a
-/// failure. The loop watches them before it sleeps ([`rewatch`]). On failure the old sockets stay.
+/// `port`, `tls-port` or `bind` changed: opens the new sockets at once, so that CONFIG SET can
+/// report a failure. The loop watches them before it sleeps ([`rewatch`]). On failure the old
+/// sockets stay.
 ///
 /// The old sockets prevent new ones on the same port, but a socket that the loop watches must not
 /// be closed. So they stop listening, and start again if they have to stay.
-pub fn relisten(server: &mut Server) -> Result<(), ListenError> {
+pub fn relisten(server: &mut Server, kind: ListenerKind) -> Result<(), ListenError> {
     let Server { net, config, .. } = server;
-    let is_old = |l: &&mut Listener| l.kind == ListenerKind::Plain && !l.retired;
+    let is_old = |l: &&mut Listener| l.kind == kind && !l.retired;
     for old in net.listeners.iter_mut().filter(is_old) {
         old.pause();
     }
-    let opened = listener::open_plain(config);
+    let opened = listener::open_tcp(config, kind);
     for old in net.listeners.iter_mut().filter(is_old) {
         match &opened {
             Ok(_) => old.retired = true,
@@ -144,37 +150,41 @@ fn accept_again(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> 
 
 /// Makes a client of a connection, or refuses it.
 fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
-    let Accepted {
-        mut conn,
-        peer,
-        local,
-        remote,
-    } = accepted;
-    let refuse = |conn: &mut Connection, text: &[u8]| {
-        // The peer may have closed the connection, which ends here in any case.
-        let _ = conn.write(text);
-    };
-    if server.net.clients.len() >= server.config.maxclients as usize {
-        refuse(&mut conn, b"-ERR max number of clients reached\r\n");
-        server.stats.rejected_connections += 1;
-        return;
+    let connected = server.net.clients.len() + server.handshakes.count();
+    if connected >= server.config.maxclients as usize && !handshakes::make_room(el, server) {
+        return refuse(server, accepted, "ERR max number of clients reached");
     }
-    if remote && server.config.protected_mode && server.acl.default_user().no_password {
+    let open_to_all = server.config.protected_mode && server.acl.default_user().no_password;
+    if accepted.remote && open_to_all {
         let text = server.config.text(texts::PROTECTED_MODE);
-        refuse(&mut conn, format!("-{text}\r\n").as_bytes());
-        server.stats.rejected_connections += 1;
-        return;
+        return refuse(server, accepted, text);
     }
+    if accepted.kind == ListenerKind::Tls {
+        return handshakes::begin(el, server, accepted);
+    }
+    let Accepted {
+        conn, peer, local, ..
+    } = accepted;
     create_client(el, server, conn, peer, local);
 }
 
-fn create_client(
+/// Closes a connection; a client without TLS gets the reason, others can't read it yet.
+fn refuse(server: &mut Server, mut accepted: Accepted, text: &str) {
+    if accepted.kind != ListenerKind::Tls {
+        // The peer may have closed the connection, which ends here in any case.
+        let _ = accepted.conn.write(format!("-{text}\r\n").as_bytes());
+    }
+    server.stats.rejected_connections += 1;
+}
+
+/// Makes a client of an open connection. `None` if the loop can't watch it.
+pub fn create_client(
     el: &mut EventLoop<Server>,
     server: &mut Server,
     conn: Connection,
     peer: String,
     local: String,
-) {
+) -> Option<ClientRef> {
     let id = server.net.clients.next_id();
     let mut c = Box::new(Client::detached(id, server.clock.now_ms));
     if conn.is_unix() {
@@ -198,12 +208,14 @@ fn create_client(
                 c.token = Some(token);
             }
             server.stats.connections_received += 1;
+            Some(ClientRef { slot, id })
         }
         Err(e) => {
             log::warn!("Error registering fd event for the new client connection: {e} (fd={fd})");
             if let Some(c) = server.net.clients.take(slot) {
                 server.net.clients.forget(&c);
             }
+            None
         }
     }
 }

@@ -18,6 +18,9 @@ fn free_client(el: &mut EventLoop<Server>, server: &mut Server, r: ClientRef) {
         return;
     };
     crate::execute::disconnect::unlink(server, &mut c);
+    if let Some(conn) = &mut c.conn {
+        conn.goodbye();
+    }
     if let Some(token) = c.token.take() {
         el.remove_file(token);
     }

@@ -163,6 +163,7 @@ fn open(el: &mut EventLoop<Server>, server: &mut Server, migration: &Migration) 
         host: &to.host,
         port: to.port,
         source: source(server),
+        tls: server.config.tls_cluster,
     };
     link::open(el, server, &target, plan, on_action)
 }

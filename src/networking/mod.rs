@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ae poll -> accept_handler -> create_client
+//!                             with TLS: handshakes::begin -> create_client
 //! readable -> read_query_from_client -> process_input_buffer -> resp::parse -> argv (slices of the buffer)
 //!          -> process_command -> call -> commands::string::set -> db.set
 //!          -> reply appended to client.reply
@@ -18,6 +19,7 @@
 pub mod accept;
 pub mod close;
 pub mod evict_clients;
+pub mod handshakes;
 pub mod http;
 pub mod link;
 pub mod migrate;

@@ -123,6 +123,7 @@ pub struct Stats {
     pub acl_denied_key: u64,
     pub acl_denied_channel: u64,
     pub acl_denied_db: u64,
+    pub acl_denied_certificate: u64,
     pub cow_peak: u64,
     pub forks: u64,
     pub latest_fork_us: u64,

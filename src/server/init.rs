@@ -9,6 +9,7 @@ use crate::acl::Acl;
 use crate::armed;
 use crate::client::table::Net;
 use crate::clock::Clock;
+use crate::command::table::CommandTable;
 use crate::commands;
 use crate::config::{Config, Teach};
 use crate::data_set::DataSet;
@@ -43,6 +44,14 @@ fn database_count(config: &Config) -> u32 {
 /// The maximum number of bytes of one client's requests in one turn: some thousands of commands.
 const TURN_BUDGET: usize = 256 * 1024;
 
+/// The default user alone, with the password of the settings.
+fn first_acl(commands: &CommandTable, config: &Config) -> Acl {
+    let terms = Acl::terms(commands, config);
+    let mut acl = Acl::new(&terms);
+    acl.set_default_password(&terms, &config.requirepass);
+    acl
+}
+
 impl Server {
     /// A server without sockets, also for tests and tools.
     pub fn new(config: Config, argv: Vec<String>) -> Server {
@@ -52,15 +61,15 @@ impl Server {
         let key_hasher = KeyHasher::new(seed, config.cluster_enabled);
         let databases = database_count(&config);
         let commands = commands::table();
-        let terms = Acl::terms(&commands, &config);
-        let mut acl = Acl::new(&terms);
-        acl.set_default_password(&terms, &config.requirepass);
+        let acl = first_acl(&commands, &config);
         let mut server = Server {
             data: DataSet::new(databases, key_hasher),
             key_clients: (0..databases).map(|_| Default::default()).collect(),
             net: Net::new(),
             visits: Default::default(),
             turns: (config.monitor_port != 0).then(Default::default),
+            handshakes: Default::default(),
+            tls: Default::default(),
             links: Default::default(),
             primary_link: Default::default(),
             migrations: Default::default(),

@@ -12,4 +12,5 @@ pub mod run_info;
 pub mod settings;
 pub mod shutdown;
 pub mod start;
+pub mod tls;
 pub mod trace;

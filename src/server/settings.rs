@@ -15,11 +15,13 @@
 
 use crate::acl::Acl;
 use crate::config::{Access, Apply, OomScoreAdj, SetError};
+use crate::connection::listener::ListenerKind;
 use crate::networking::accept;
 use crate::observe::logging;
 use crate::persist::aof;
 use crate::server::crash_report;
 use crate::server::start;
+use crate::server::tls;
 use crate::state::Server;
 use crate::sys::{allocator, locale, process, signals};
 
@@ -29,6 +31,12 @@ const OOM_CLASS_CHILD: usize = 2;
 /// The least `repl-backlog-size` that CONFIG SET leaves, in bytes: with less, no replica could
 /// go on after a lost link.
 const MIN_BACKLOG: u64 = 16 * 1024;
+
+/// The refusal of `bind`.
+const BIND_REFUSED: &str = "Failed to bind to specified addresses.";
+
+/// The refusal of `port` and `tls-port`.
+const PORT_REFUSED: &str = "Unable to listen on this port. Check server logs.";
 
 /// Why a step can't be done: the text for the client.
 type Refusal = String;
@@ -60,12 +68,13 @@ pub fn set(server: &mut Server, pairs: &[(&[u8], &[u8])], access: Access) -> Res
 
 fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
     match step {
-        Apply::Bind => listen(server, "Failed to bind to specified addresses."),
-        Apply::Port => listen(server, "Unable to listen on this port. Check server logs."),
-        Apply::TlsPort => server
-            .config
-            .not_built()
-            .map_or(Ok(()), |reason| Err(reason.into())),
+        Apply::Bind => listen(server, ListenerKind::Plain, BIND_REFUSED)
+            .and_then(|()| listen(server, ListenerKind::Tls, BIND_REFUSED)),
+        Apply::Port => listen(server, ListenerKind::Plain, PORT_REFUSED),
+        Apply::TlsPort => {
+            load_tls(server).and_then(|()| listen(server, ListenerKind::Tls, PORT_REFUSED))
+        }
+        Apply::Tls => load_tls(server),
         Apply::MaxClients => resize(server),
         Apply::LogLevel => {
             logging::set_level(server.config.loglevel);
@@ -135,8 +144,15 @@ fn follow_max_memory(server: &mut Server) {
     }
 }
 
-fn listen(server: &mut Server, refusal: &str) -> Result<(), Refusal> {
-    accept::relisten(server).map_err(|_| refusal.to_string())?;
+fn load_tls(server: &mut Server) -> Result<(), Refusal> {
+    tls::apply(server).map_err(|problem| {
+        log::warn!("{problem}");
+        "Unable to update TLS configuration. Check server logs.".into()
+    })
+}
+
+fn listen(server: &mut Server, kind: ListenerKind, refusal: &str) -> Result<(), Refusal> {
+    accept::relisten(server, kind).map_err(|_| refusal.to_string())?;
     start::set_title(server);
     Ok(())
 }

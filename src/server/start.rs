@@ -19,6 +19,7 @@ use crate::networking::accept;
 use crate::observe::logging;
 use crate::server::cli::Renames;
 use crate::server::init;
+use crate::server::tls;
 use crate::server::{check_system, crash_report};
 use crate::state::Server;
 use crate::sync::role;
@@ -270,6 +271,11 @@ fn warn_about_backlog(config: &Config) {
 
 /// Opens the sockets and creates the loop that watches them.
 pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
+    tls::start(server).map_err(|problem| {
+        log::warn!("{problem}");
+        log::warn!("Failed to configure TLS. Check logs for more info.");
+        ExitCode::FAILURE
+    })?;
     accept::listen(server).map_err(|failure| {
         log::warn!("{failure}");
         ExitCode::FAILURE
@@ -325,6 +331,9 @@ pub fn load_modules(config: &Config) -> Result<(), ExitCode> {
 pub fn ready(server: &Server) {
     if server.net.listens(ListenerKind::Plain) {
         log::info!("Ready to accept connections tcp");
+    }
+    if server.net.listens(ListenerKind::Tls) {
+        log::info!("Ready to accept connections tls");
     }
     if server.net.listens(ListenerKind::Unix) {
         log::info!("Ready to accept connections unix");

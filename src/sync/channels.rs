@@ -46,7 +46,13 @@ const USELESS_MS: i64 = 1000;
 
 /// The dialect for a replica that gets its snapshot over a second connection; `None` if it gets it
 /// over this one.
-pub fn dialect(server: &Server, replica: &Replica) -> Option<Dialect> {
+///
+/// A replica with TLS gets it over this one: the child that writes to a second connection would
+/// need the keys of its session, which this process also uses.
+pub fn dialect(server: &Server, c: &Client, replica: &Replica) -> Option<Dialect> {
+    if c.conn.as_ref().is_some_and(|conn| conn.session().is_some()) {
+        return None;
+    }
     let config = &server.config;
     let offered = Offered {
         valkey: config.dual_channel_replication_enabled,

@@ -1,4 +1,5 @@
-//! Signals that request something: SIGTERM and SIGINT a stop, SIGALRM a stack trace.
+//! Signals that request something: SIGTERM and SIGINT a stop, SIGALRM a stack trace, SIGHUP a
+//! reload.
 //!
 //! A handler may interrupt any instruction, so it does little: it writes one line to the server's
 //! log (a stack buffer and `write`, no allocation, no lock) and stores a number that the cron
@@ -14,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
 /// The signal that requested a stop; 0 for none.
 static ASKED: AtomicI32 = AtomicI32::new(0);
+/// Whether SIGHUP was received.
+static HANGUP: AtomicBool = AtomicBool::new(false);
 /// Whether a data set is being loaded: there is nothing to save, so a stop needs no preparation.
 static LOADING: AtomicBool = AtomicBool::new(false);
 /// The temporary file that this process is writing, if any. The string is never freed, since a
@@ -34,6 +37,11 @@ pub fn shutdown_asked() -> Option<i32> {
 /// The stop was refused: another signal may request it again.
 pub fn clear_shutdown() {
     ASKED.store(0, Ordering::Relaxed);
+}
+
+/// Whether SIGHUP was received since the last call.
+pub fn take_hangup() -> bool {
+    HANGUP.load(Ordering::Relaxed) && HANGUP.swap(false, Ordering::Relaxed)
 }
 
 /// Sets whether a data set is being loaded.
@@ -76,8 +84,8 @@ pub fn set_wake(wake: impl Fn() + Send + Sync + 'static) {
     let _ = WAKE.set(Box::new(wake));
 }
 
-/// Installs handlers for SIGTERM, SIGINT and SIGALRM. SIGHUP and SIGPIPE are ignored: a closed
-/// terminal is no reason to stop, and a closed socket is an error of its write.
+/// Installs handlers for SIGTERM, SIGINT, SIGALRM and SIGHUP, which reloads certificates: a closed
+/// terminal is no reason to stop. SIGPIPE is ignored: a closed socket is an error of its write.
 pub fn install() {
     handle(libc::SIGTERM, shutdown_handler as *const () as usize);
     handle(libc::SIGINT, shutdown_handler as *const () as usize);
@@ -86,8 +94,12 @@ pub fn install() {
         alarm_handler as *const () as usize,
         libc::SA_SIGINFO,
     );
-    handle(libc::SIGHUP, libc::SIG_IGN);
+    handle(libc::SIGHUP, hangup_handler as *const () as usize);
     handle(libc::SIGPIPE, libc::SIG_IGN);
+}
+
+extern "C" fn hangup_handler(_: c_int) {
+    HANGUP.store(true, Ordering::Relaxed);
 }
 
 /// In a forked child: SIGTERM and SIGINT just end it, as it has nothing to shut down.

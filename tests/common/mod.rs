@@ -324,7 +324,7 @@ pub fn multibulk<A: AsRef<[u8]>>(argv: &[A]) -> Vec<u8> {
 }
 
 /// Reads a reply. An error means that the connection has ended, possibly within the reply.
-fn read_reply(from: &mut impl BufRead, out: &mut Vec<u8>) -> std::io::Result<()> {
+pub fn read_reply(from: &mut impl BufRead, out: &mut Vec<u8>) -> std::io::Result<()> {
     let start = out.len();
     let n = from.read_until(b'\n', out)?;
     if n < 3 {

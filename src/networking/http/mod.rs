@@ -341,6 +341,7 @@ fn send_snapshots(el: &mut EventLoop<Server>, server: &mut Server) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::listener::ListenerKind;
     use crate::testing::server_with;
     use ae::Events;
     use std::io::{Read, Write};
@@ -356,6 +357,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
         ours.set_nonblocking(true).expect("non-blocking");
         let accepted = Accepted {
+            kind: ListenerKind::Monitor,
             conn: Connection::unix(ours),
             peer: String::new(),
             local: String::new(),

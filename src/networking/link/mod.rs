@@ -17,6 +17,9 @@
 //!
 //! The fds are in `Class::First`: links between servers are served before clients.
 //!
+//! With TLS, the handshake of the session follows the connection, within the same time. The machine
+//! gets `Connected` after it.
+//!
 //! If a host has several addresses, they are tried in the resolver's order, within the plan's time
 //! for connecting. A local address (`source`) that can't be used is ignored, as in Redis.
 //!
@@ -71,6 +74,8 @@ pub struct Target<'a> {
     pub port: u16,
     /// The local address to connect from, if it can be used: `bind-source-addr`.
     pub source: Option<IpAddr>,
+    /// The connection uses TLS.
+    pub tls: bool,
 }
 
 /// A connection that was taken out of its link.
@@ -87,6 +92,7 @@ struct Outgoing {
     machine: Link,
     handler: LinkHandler,
     source: Option<IpAddr>,
+    tls: bool,
     /// The addresses that have not been tried.
     addresses: VecDeque<SocketAddr>,
     /// The address that is being tried, or to which the link is connected.
@@ -216,6 +222,7 @@ pub fn open(
         machine: Link::new(now_ms, plan),
         handler,
         source: target.source,
+        tls: target.tls,
         addresses: address.into_iter().collect(),
         address: None,
         conn: None,
@@ -398,9 +405,16 @@ fn follow(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId) {
     };
     let machine = &link.machine;
     if let Some(token) = link.token {
-        let writes = machine.is_connecting() || !machine.output().is_empty();
+        let handshake = link.conn.as_ref().filter(|c| c.state() == State::Handshake);
+        let (reads, writes) = match handshake {
+            Some(conn) => (true, conn.wants_write()),
+            None => (
+                machine.wants_input(),
+                machine.is_connecting() || !machine.output().is_empty(),
+            ),
+        };
         watch(el, token, Mask::WRITABLE, writes);
-        watch(el, token, Mask::READABLE, machine.wants_input());
+        watch(el, token, Mask::READABLE, reads);
     }
     if let Some(deadline) = machine.deadline() {
         set_alarm(el, link, id, now_ms, deadline);
@@ -457,26 +471,63 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     let Some(id) = el.data(token).map(LinkId::from_raw) else {
         return Io::Drained;
     };
-    let Some(link) = server.links.outgoing_mut(id) else {
+    if is_connecting(server, id) && establish(el, server, id, token) != State::Open {
         return Io::Drained;
-    };
-    let Some(conn) = &mut link.conn else {
-        return Io::Drained;
-    };
-    if link.machine.is_connecting() {
-        match conn.finish_connect() {
-            Ok(State::Open) => feed(el, server, id, Event::Connected),
-            Ok(State::Connecting | State::Handshake) => return Io::Drained,
-            Err(e) => {
+    }
+    send(el, server, id)
+}
+
+fn is_connecting(server: &Server, id: LinkId) -> bool {
+    server.links.get(id).is_some_and(Link::is_connecting)
+}
+
+/// The socket is ready: continues to connect, then the handshake of TLS. `Open` when the machine
+/// knows that it is connected. After a failure the next address is tried.
+fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, token: Token) -> State {
+    match advance(server, id) {
+        Ok(State::Open) => {
+            feed(el, server, id, Event::Connected);
+            // The session may have decrypted bytes already, which the poller does not report.
+            el.mark_ready(token, Mask::READABLE);
+            return State::Open;
+        }
+        Ok(state) => {
+            follow(el, &mut server.links, id);
+            return state;
+        }
+        Err(e) => {
+            let reason = Failure::Connect(match e.get_ref() {
+                Some(reason) => reason.to_string(),
+                None => error_text(&e),
+            });
+            if let Some(link) = server.links.outgoing_mut(id) {
                 el.remove_file(token);
                 (link.token, link.conn) = (None, None);
-                let reason = Failure::Connect(error_text(&e));
                 connect_next(el, &mut server.links, id, reason);
-                return Io::Drained;
             }
         }
     }
-    send(el, server, id)
+    State::Connecting
+}
+
+fn advance(server: &mut Server, id: LinkId) -> std::io::Result<State> {
+    let Server { links, tls, .. } = server;
+    let Some(link) = links.outgoing_mut(id) else {
+        return Ok(State::Connecting);
+    };
+    let (Some(conn), Some(address)) = (&mut link.conn, link.address) else {
+        return Ok(State::Connecting);
+    };
+    if conn.finish_connect()? == State::Open && link.tls && conn.session().is_none() {
+        let no_tls = || std::io::Error::other("TLS is not configured");
+        let materials = tls.materials.as_ref().ok_or_else(no_tls)?;
+        if let Some(plain) = link.conn.take() {
+            link.conn = Some(plain.secure(materials, address)?);
+        }
+    }
+    link.conn
+        .as_mut()
+        .map_or(Ok(State::Connecting), Connection::handshake)
 }
 
 /// Sends the output. Returns `More` unless the socket is full: it then stays writable for the next
@@ -513,6 +564,9 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _
     let Some(id) = el.data(token).map(LinkId::from_raw) else {
         return Io::Drained;
     };
+    if is_connecting(server, id) && establish(el, server, id, token) != State::Open {
+        return Io::Drained;
+    }
     let mut bytes = Vec::new();
     let mut budget = el.budget();
     while budget > 0

@@ -51,6 +51,7 @@ impl Rig {
             host,
             port,
             source: None,
+            tls: false,
         };
         open(&mut self.el, &mut self.server, &target, plan, hear)
     }
@@ -361,6 +362,7 @@ fn a_source_address_is_used_if_it_can_be() {
             host: "127.0.0.1",
             port,
             source: source.parse().ok(),
+            tls: false,
         };
         let plan = Plan::new(Vec::new(), Unasked::Keep, LONG_MS);
         open(&mut rig.el, &mut rig.server, &target, plan, hear);
@@ -534,6 +536,7 @@ fn open_again(el: &mut EventLoop<Server>, server: &mut Server) {
         host: "127.0.0.1",
         port: AGAIN.load(Ordering::SeqCst),
         source: None,
+        tls: false,
     };
     open(el, server, &target, replica_plan(), reconnect);
 }
@@ -593,6 +596,7 @@ fn a_handler_adds_requests_to_its_own_link() {
         host: "127.0.0.1",
         port,
         source: None,
+        tls: false,
     };
     let id = open(&mut rig.el, &mut rig.server, &target, plan, sync_instead);
     rig.until_ready();

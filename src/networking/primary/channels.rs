@@ -113,6 +113,7 @@ pub fn begin(
         host: &host,
         port,
         source: source(server),
+        tls: server.config.tls_replication,
     };
     let second = link::open(el, server, &target, plan, on_second);
     server.primary_link.channels.second = Some(second);
@@ -291,6 +292,8 @@ fn collect_from(el: &mut EventLoop<Server>, server: &mut Server, taken: Taken) {
     match el.add_file(taken.conn.raw_fd(), Class::First, 0) {
         Ok(token) => {
             el.set_handler(token, Mask::READABLE, collect_handler);
+            // A TLS session may have decrypted bytes already, which the poller does not report.
+            el.mark_ready(token, Mask::READABLE);
             server.primary_link.channels.main = Some(Box::new(Main {
                 conn: taken.conn,
                 token,

@@ -520,7 +520,7 @@ impl Source<'_, '_, '_> {
         if now_s != incoming.newline_s {
             incoming.newline_s = now_s;
             // A lost connection is noticed by the next read.
-            let _ = incoming.conn.write(b"\n");
+            let _ = incoming.conn.write_now(b"\n");
         }
         let timeout_ms = i64::from(live.server.config.repl_timeout) * 1000;
         let Some(upstream) = &mut live.server.replication.upstream else {

@@ -110,6 +110,7 @@ fn connect(el: &mut EventLoop<Server>, server: &mut Server, host: &str, port: u1
         host,
         port,
         source: source(server),
+        tls: server.config.tls_replication,
     };
     let plan = handshake::plan(server);
     let id = link::open(el, server, &target, plan, handshake::on_action);
@@ -172,6 +173,8 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
     match el.add_file(fd, Class::First, slot.into()) {
         Ok(token) => {
             el.set_handler(token, Mask::READABLE, query::read_handler);
+            // A TLS session may have decrypted bytes already, which the poller does not report.
+            el.mark_ready(token, Mask::READABLE);
             if let Some(c) = server.net.clients.resolve(r) {
                 c.token = Some(token);
             }
@@ -259,7 +262,7 @@ pub fn cron(server: &mut Server) {
     use crate::client::table::Net;
     if let Some(conn) = &mut server.primary_link.kept_alive {
         // A lost connection is noticed by the next read.
-        let _ = conn.write(b"\n");
+        let _ = conn.write_now(b"\n");
     }
     let words = server.config.words();
     let silent_since_ms = server.clock.now_ms - i64::from(server.config.repl_timeout) * 1000;

@@ -90,6 +90,8 @@ pub fn begin(
         }
     };
     el.set_handler(token, Mask::READABLE, read_handler);
+    // A TLS session may have decrypted bytes already, which the poller does not report.
+    el.mark_ready(token, Mask::READABLE);
     server.primary_link.receive = Some(Box::new(Receive {
         conn: taken.conn,
         token,

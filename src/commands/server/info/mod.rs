@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   # Server                one file for each family of sections:
-//!   redis_version:7.2.4       process   server, clients, cpu
+//!   redis_version:7.2.4       process   server, clients, cpu, tls
 //!   ...                       memory    memory
 //!                             data      persistence, replication, modules, cluster, keyspace
 //!   # Clients                 stats     stats, hotkeys, bigkeys, debug
@@ -107,7 +107,7 @@ impl Section {
     }
 }
 
-const SECTIONS: [Section; 16] = [
+const SECTIONS: [Section; 17] = [
     section("server", "Server", Shown::Default, process::server),
     section("clients", "Clients", Shown::Default, process::clients),
     section("memory", "Memory", Shown::Default, memory::memory),
@@ -144,6 +144,7 @@ const SECTIONS: [Section; 16] = [
         Shown::All,
         commands::latencystats,
     ),
+    section("tls", "TLS", Shown::All, process::tls),
     section("cluster", "Cluster", Shown::Default, data::cluster),
     section("keyspace", "Keyspace", Shown::Default, data::keyspace),
     section("hotkeys", "Hotkeys", Shown::Default, stats::hotkeys)

@@ -5,6 +5,7 @@ use nix::sys::time::TimeVal;
 
 use crate::config::Choice;
 use crate::connection::listener::ListenerKind;
+use crate::connection::tls;
 use crate::db::KeyClients;
 use crate::execute::pause::PausePurpose;
 use crate::state::Server;
@@ -80,12 +81,9 @@ pub fn server(view: &View, out: &mut Report) {
 fn listeners(server: &Server, out: &mut Report) {
     let config = &server.config;
     let mut lines = Vec::new();
+    let binds = config.bind.iter().map(|addr| format!("bind={addr},"));
+    let binds: String = binds.collect();
     if server.net.listens(ListenerKind::Plain) {
-        let binds: String = config
-            .bind
-            .iter()
-            .map(|addr| format!("bind={addr},"))
-            .collect();
         lines.push(format!("name=tcp,{binds}port={}", config.port));
     }
     if server.net.listens(ListenerKind::Unix) {
@@ -94,8 +92,23 @@ fn listeners(server: &Server, out: &mut Report) {
             config.unixsocket.to_str_lossy()
         ));
     }
+    if server.net.listens(ListenerKind::Tls) {
+        lines.push(format!("name=tls,{binds}port={}", config.tls_port));
+    }
     for (at, line) in lines.iter().enumerate() {
         out.field(&format!("listener{at}"), line);
+    }
+}
+
+/// The certificates in use.
+pub fn tls(view: &View, out: &mut Report) {
+    let server = view.server;
+    let fields = match &server.tls.materials {
+        Some(materials) => materials.info(server.clock.now_s()),
+        None => tls::info_without(),
+    };
+    for (name, value) in fields {
+        out.field(name, value);
     }
 }
 

@@ -53,6 +53,7 @@ pub fn stats(view: &View, out: &mut Report) {
     out.field("acl_access_denied_cmd", stats.acl_denied_cmd);
     out.field("acl_access_denied_key", stats.acl_denied_key);
     out.field("acl_access_denied_channel", stats.acl_denied_channel);
+    out.field("acl_access_denied_tls_cert", stats.acl_denied_certificate);
     out.field("acl_access_denied_db", stats.acl_denied_db);
 }
 

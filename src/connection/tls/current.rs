@@ -1,0 +1,67 @@
+//! The materials in use, and their replacement by a thread.
+//!
+//! ```text
+//!   cron: due, or SIGHUP ─> load_in_background ─> thread: Materials::load ─> take_loaded
+//! ```
+//!
+//! Reading certificates may wait for a disk or a network file system, so a reload that no client
+//! waits for is done on a thread of its own, which ends with it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+
+use super::{Inputs, Materials};
+
+/// The result of loading: the materials, or a line for the log.
+pub type Loaded = Result<Materials, String>;
+
+/// The state of TLS in the server.
+#[derive(Default)]
+pub struct Current {
+    /// What new connections use; `None` while no setting needs TLS.
+    pub materials: Option<Arc<Materials>>,
+    /// The time of the next look at the files, in milliseconds.
+    pub due_ms: i64,
+    loading: Option<Receiver<Loaded>>,
+}
+
+impl Current {
+    /// Starts to load, unless a load runs already.
+    pub fn load_in_background(&mut self, inputs: Inputs) -> io::Result<()> {
+        if self.loading.is_some() {
+            return Ok(());
+        }
+        let (send, receive) = mpsc::channel();
+        thread::Builder::new()
+            .name("tls-reload".into())
+            .spawn(move || {
+                // If CONFIG SET has loaded meanwhile, the result is not needed any more.
+                let _ = send.send(Materials::load(&inputs));
+            })?;
+        self.loading = Some(receive);
+        Ok(())
+    }
+
+    /// The result of the load that has ended.
+    pub fn take_loaded(&mut self) -> Option<Loaded> {
+        match self.loading.as_ref()?.try_recv() {
+            Ok(loaded) => {
+                self.loading = None;
+                Some(loaded)
+            }
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                self.loading = None;
+                Some(Err("the thread that loads TLS materials has ended".into()))
+            }
+        }
+    }
+
+    /// Uses these materials from now on; the result of a load that still runs is not used.
+    pub fn replace(&mut self, materials: Materials) {
+        self.materials = Some(Arc::new(materials));
+        self.loading = None;
+    }
+}

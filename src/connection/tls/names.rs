@@ -1,0 +1,152 @@
+//! The names of protocols and ciphers in the settings: those of OpenSSL, as in all peers.
+
+use rustls::crypto::aws_lc_rs::cipher_suite::*;
+use rustls::version::{TLS12, TLS13};
+use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
+
+/// The cipher suites of TLS 1.2, by OpenSSL's names, strongest first.
+const CIPHERS: [(&str, SupportedCipherSuite); 6] = [
+    (
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    ),
+    (
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    ),
+    (
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    ),
+    (
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    ),
+    (
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+];
+
+/// The cipher suites of TLS 1.3.
+const CIPHERSUITES: [(&str, SupportedCipherSuite); 3] = [
+    ("TLS_AES_256_GCM_SHA384", TLS13_AES_256_GCM_SHA384),
+    ("TLS_AES_128_GCM_SHA256", TLS13_AES_128_GCM_SHA256),
+    (
+        "TLS_CHACHA20_POLY1305_SHA256",
+        TLS13_CHACHA20_POLY1305_SHA256,
+    ),
+];
+
+/// `tls-protocols`: the versions, and those named that this server does not have. Empty is the
+/// default, TLS 1.2 and 1.3.
+pub fn protocols(
+    text: &str,
+) -> Result<(Vec<&'static SupportedProtocolVersion>, Vec<&str>), String> {
+    let (mut versions, mut missing) = (Vec::new(), Vec::new());
+    for word in text.split_ascii_whitespace() {
+        match word.to_ascii_lowercase().as_str() {
+            "tlsv1.3" => versions.push(&TLS13),
+            "tlsv1.2" => versions.push(&TLS12),
+            "tlsv1" | "tlsv1.1" => missing.push(word),
+            _ => {
+                return Err(
+                    "Invalid tls-protocols specified. Use a combination of 'TLSv1.2' and 'TLSv1.3'."
+                        .into(),
+                );
+            }
+        }
+    }
+    if versions.is_empty() && missing.is_empty() {
+        versions = vec![&TLS13, &TLS12];
+    }
+    if versions.is_empty() {
+        return Err(format!(
+            "tls-protocols has {} only: this server speaks TLSv1.2 and TLSv1.3, the older ones are insecure.",
+            missing.join(" and ")
+        ));
+    }
+    Ok((versions, missing))
+}
+
+/// `tls-ciphersuites` and `tls-ciphers`: the suites of TLS 1.3 and TLS 1.2 in the given order. An
+/// empty text is all of them.
+pub fn suites(ciphersuites: &str, ciphers: &str) -> Result<Vec<SupportedCipherSuite>, String> {
+    let mut all = Vec::new();
+    let mut ignored = Vec::new();
+    for (setting, text, table) in [
+        ("ciphersuites", ciphersuites, &CIPHERSUITES[..]),
+        ("ciphers", ciphers, &CIPHERS[..]),
+    ] {
+        let before = all.len();
+        for word in text.split([':', ',', ' ']).filter(|word| !word.is_empty()) {
+            let known = all.len();
+            match word.to_ascii_uppercase().as_str() {
+                "DEFAULT" | "HIGH" | "ALL" | "DEFAULT@SECLEVEL=2" => {
+                    all.extend(table.iter().map(|(_, suite)| *suite));
+                }
+                name if name.starts_with(['!', '-', '+', '@']) => continue,
+                name => {
+                    all.extend(table.iter().filter(|row| row.0 == name).map(|row| row.1));
+                }
+            }
+            if all.len() == known {
+                ignored.push(word);
+            }
+        }
+        if text.trim().is_empty() {
+            all.extend(table.iter().map(|(_, suite)| *suite));
+        }
+        if all.len() == before {
+            let known: Vec<&str> = table.iter().map(|row| row.0).collect();
+            return Err(format!(
+                "Failed to configure {setting}: {text}. This server has {}.",
+                known.join(":")
+            ));
+        }
+    }
+    if !ignored.is_empty() {
+        log::warn!(
+            "TLS ciphers that this server does not have are left out: {}",
+            ignored.join(" ")
+        );
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_without_any_of_ours_are_refused() {
+        let count =
+            |text| protocols(text).map(|(versions, missing)| (versions.len(), missing.len()));
+        assert_eq!(count(""), Ok((2, 0)));
+        assert_eq!(count("tlsv1.3"), Ok((1, 0)));
+        assert_eq!(count("TLSv1 TLSv1.1 TLSv1.2"), Ok((1, 2)));
+        assert!(count("TLSv1.1").is_err() && count("foo").is_err());
+    }
+
+    #[test]
+    fn ciphers_are_openssl_names_in_their_order() {
+        let all = suites("", "").expect("all");
+        assert_eq!(all.len(), CIPHERS.len() + CIPHERSUITES.len());
+        let two = suites(
+            "TLS_AES_128_GCM_SHA256",
+            "ECDHE-RSA-AES128-GCM-SHA256:AES128-SHA256",
+        );
+        let names: Vec<_> = two
+            .expect("known")
+            .iter()
+            .map(|suite| suite.suite())
+            .collect();
+        assert_eq!(names.len(), 2);
+        assert!(suites("", "AES128-SHA256").is_err() && suites("foo", "").is_err());
+        assert!(suites("", "DEFAULT:!MEDIUM").is_ok());
+    }
+}

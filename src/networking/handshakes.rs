@@ -1,0 +1,219 @@
+//! TLS handshakes of clients: connections that are accepted and are no clients yet.
+//!
+//! ```text
+//!   accept_common ─> begin ─> handshake_handler, at most max-new-tls-connections-per-cycle in a turn
+//!                                 ├─ Open ──────> accept::create_client
+//!                                 ├─ an error ──> closed, a line in the log
+//!                                 └─ 10 seconds ─> closed by `timer_handler`
+//! ```
+//!
+//! A handshake costs as much as a hundred commands, so the limit for a turn bounds what a storm of
+//! connections takes from existing clients. A connection counts for `maxclients` from the start; if
+//! there is no room, a connection takes the place of the oldest handshake that has stood for a
+//! second. So stuck handshakes keep no client out.
+//!
+//! **Invariant:** the loop watches a connection exactly while it is in `Handshakes::arriving`.
+
+use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use crate::connection::listener::Accepted;
+use crate::connection::{State, tls};
+use crate::networking::accept;
+use crate::state::Server;
+use crate::sys::error_text;
+use crate::util::rate_limit::RateLimit;
+
+/// The time for a handshake.
+const TIMEOUT_MS: i64 = 10_000;
+/// A handshake of this age may lose its place to a new connection.
+const REPLACEABLE_MS: i64 = 1000;
+/// Failures within this time after one that is logged are logged at level debug.
+const WARNING_INTERVAL_MS: i64 = 1000;
+
+struct Arriving {
+    accepted: Accepted,
+    token: Token,
+    since_ms: i64,
+}
+
+/// The handshakes in progress.
+#[derive(Default)]
+pub struct Handshakes {
+    /// By number, which is also their order of age.
+    arriving: BTreeMap<u64, Arriving>,
+    last: u64,
+    /// The turn that `steps` belongs to, as the time at which it began.
+    turn_us: i64,
+    /// The steps of handshakes in that turn.
+    steps: u32,
+    has_timer: bool,
+    warning: RateLimit,
+}
+
+impl Handshakes {
+    /// The number of handshakes in progress.
+    pub fn count(&self) -> usize {
+        self.arriving.len()
+    }
+
+    /// Whether another step may be made in this turn.
+    fn may_step(&mut self, turn_us: i64, max: u32) -> bool {
+        if self.turn_us != turn_us {
+            (self.turn_us, self.steps) = (turn_us, 0);
+        }
+        self.steps += 1;
+        self.steps <= max
+    }
+}
+
+/// Closes the oldest handshake if it is old enough, to make room for a new connection. Returns
+/// whether it did.
+pub fn make_room(el: &mut EventLoop<Server>, server: &mut Server) -> bool {
+    let Some(oldest) = server.handshakes.arriving.first_entry() else {
+        return false;
+    };
+    if server.clock.now_ms - oldest.get().since_ms < REPLACEABLE_MS {
+        return false;
+    }
+    el.remove_file(oldest.remove().token);
+    true
+}
+
+/// Begins the handshake of an accepted connection.
+pub fn begin(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
+    let Some(materials) = &server.tls.materials else {
+        return;
+    };
+    let conn = match accepted.conn.accept_tls(materials) {
+        Ok(conn) => conn,
+        Err(e) => return log::warn!("Can't begin a TLS session: {}", error_text(&e)),
+    };
+    let accepted = Accepted { conn, ..accepted };
+    let handshakes = &mut server.handshakes;
+    handshakes.last += 1;
+    let fd = accepted.conn.raw_fd();
+    match el.add_file(fd, Class::Normal, handshakes.last) {
+        Ok(token) => {
+            el.set_handler(token, Mask::READABLE, handshake_handler);
+            let arriving = Arriving {
+                accepted,
+                token,
+                since_ms: server.clock.now_ms,
+            };
+            handshakes.arriving.insert(handshakes.last, arriving);
+        }
+        Err(e) => {
+            return log::warn!("Error registering fd event for the new client: {e} (fd={fd})");
+        }
+    }
+    if !std::mem::replace(&mut handshakes.has_timer, true) {
+        el.add_timer(Duration::from_secs(1), 0, timer_handler);
+    }
+}
+
+fn handshake_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    let max = server.config.max_new_tls_connections_per_cycle;
+    if !server.handshakes.may_step(server.stats.turn_began_us, max) {
+        return Io::More;
+    }
+    let Some(id) = el.data(token) else {
+        return Io::Drained;
+    };
+    let Some(arriving) = server.handshakes.arriving.get_mut(&id) else {
+        return Io::Drained;
+    };
+    match arriving.accepted.conn.handshake() {
+        Ok(State::Open) => {
+            el.remove_file(token);
+            if let Some(arriving) = server.handshakes.arriving.remove(&id) {
+                become_client(el, server, arriving.accepted);
+            }
+        }
+        Ok(_) => {
+            // Only a full socket needs the other direction.
+            if arriving.accepted.conn.wants_write() {
+                el.set_handler(token, Mask::WRITABLE, handshake_handler);
+            } else if el.mask(token).contains(Mask::WRITABLE) {
+                el.clear_handler(token, Mask::WRITABLE);
+            }
+        }
+        Err(e) => {
+            el.remove_file(token);
+            let reason = match e.kind() {
+                ErrorKind::UnexpectedEof => "the peer has closed the connection".into(),
+                ErrorKind::InvalidData => e.to_string(),
+                _ => error_text(&e),
+            };
+            if let Some(arriving) = server.handshakes.arriving.remove(&id) {
+                log_failure(server, &arriving, &reason);
+            }
+        }
+    }
+    Io::Drained
+}
+
+fn log_failure(server: &mut Server, arriving: &Arriving, reason: &str) {
+    let now_ms = server.clock.now_ms;
+    let level = match server
+        .handshakes
+        .warning
+        .allows(now_ms, WARNING_INTERVAL_MS)
+    {
+        true => log::Level::Warn,
+        false => log::Level::Debug,
+    };
+    let Accepted { peer, local, .. } = &arriving.accepted;
+    log::log!(
+        level,
+        "Error accepting a client connection: {reason} (addr={peer} laddr={local})"
+    );
+}
+
+/// Makes a client of the connection, with the user that its certificate names.
+fn become_client(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
+    let field = server.config.tls_auth_clients_user;
+    let names = match accepted.conn.session() {
+        Some(session) => tls::user_names(session, field),
+        None => Vec::new(),
+    };
+    let Accepted {
+        conn, peer, local, ..
+    } = accepted;
+    let Some(r) = accept::create_client(el, server, conn, peer, local) else {
+        return;
+    };
+    if let Some(mut c) = server.net.clients.take_ref(r) {
+        if !names.is_empty() {
+            crate::acl::log_in_by_certificate(server, &mut c, &names);
+        }
+        // The session may have decrypted a request already, which the poller does not report.
+        if let Some(token) = c.token {
+            el.mark_ready(token, Mask::READABLE);
+        }
+        server.net.clients.put(c);
+    }
+}
+
+/// Closes the handshakes whose time is over.
+fn timer_handler(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
+    let over_ms = server.clock.now_ms - TIMEOUT_MS;
+    while let Some(oldest) = server.handshakes.arriving.first_entry()
+        && oldest.get().since_ms < over_ms
+    {
+        let arriving = oldest.remove();
+        el.remove_file(arriving.token);
+        log_failure(
+            server,
+            &arriving,
+            "the TLS handshake was not finished in time",
+        );
+    }
+    server.handshakes.has_timer = server.handshakes.count() > 0;
+    server
+        .handshakes
+        .has_timer
+        .then_some(Duration::from_secs(1))
+}

@@ -1,0 +1,79 @@
+//! When the server loads its TLS materials: at start, by CONFIG SET, when a file changes, and when
+//! it receives SIGHUP. `connection::tls` does the loading.
+//!
+//! **Invariant:** materials that can't be loaded, or whose certificate is not valid at present, do
+//! not replace those in use. Connections keep the materials that they began with.
+
+use crate::connection::tls::{self, Inputs, Materials};
+use crate::state::Server;
+use crate::sys::{error_text, signals};
+
+/// At start. Certificates that are not valid are reported but used: a client decides for itself.
+pub fn start(server: &mut Server) -> Result<(), String> {
+    if !tls::is_needed(&server.config) {
+        return Ok(());
+    }
+    let materials = Materials::load(&Inputs::of(&server.config))?;
+    if let Some(problem) = materials.not_valid(server.clock.now_s()) {
+        log::warn!("WARNING: {problem}; clients will refuse it");
+    }
+    server.tls.replace(materials);
+    Ok(())
+}
+
+/// CONFIG SET changed a setting of TLS. `Err` is a line for the log.
+pub fn apply(server: &mut Server) -> Result<(), String> {
+    if !tls::is_needed(&server.config) {
+        return Ok(());
+    }
+    let materials = Materials::load(&Inputs::of(&server.config))?;
+    use_valid(server, materials)
+}
+
+fn use_valid(server: &mut Server, materials: Materials) -> Result<(), String> {
+    if let Some(problem) = materials.not_valid(server.clock.now_s()) {
+        return Err(problem);
+    }
+    server.tls.replace(materials);
+    Ok(())
+}
+
+/// The cron's step: reloads when the interval has passed or SIGHUP was received, and takes the
+/// result.
+pub fn cron(server: &mut Server) {
+    let asked = signals::take_hangup();
+    let interval_ms = i64::from(server.config.tls_auto_reload_interval) * 1000;
+    let now_ms = server.clock.now_ms;
+    let due = interval_ms > 0 && server.tls.due_ms <= now_ms;
+    if due {
+        server.tls.due_ms = now_ms + interval_ms;
+    }
+    if server.tls.materials.is_none() {
+        return;
+    }
+    if asked || due {
+        let inputs = Inputs::of(&server.config);
+        if let Err(e) = server.tls.load_in_background(inputs) {
+            log::warn!("Can't reload TLS materials: {}", error_text(&e));
+        }
+    }
+    match server.tls.take_loaded() {
+        None => {}
+        Some(Ok(loaded)) => {
+            let same = |current: &Materials| current.is_same(&loaded);
+            if server.tls.materials.as_deref().is_some_and(same) {
+                return log::debug!("TLS materials unchanged");
+            }
+            match use_valid(server, loaded) {
+                Ok(()) => log::info!("TLS materials reloaded successfully"),
+                Err(problem) => report_failure(&problem),
+            }
+        }
+        Some(Err(problem)) => report_failure(&problem),
+    }
+}
+
+fn report_failure(problem: &str) {
+    log::warn!("{problem}");
+    log::warn!("Background TLS reload failed; the present certificates stay in use");
+}

@@ -1,0 +1,422 @@
+//! TLS: clients, certificates, reloads, and peers that behave badly. The certificates are made by
+//! the command `openssl` for each test.
+//!
+//! - `certificates`: authorities and certificates in a directory of the test's own.
+//! - `links`: replication and MIGRATE by TLS, also with the real servers.
+
+#[path = "tls/certificates.rs"]
+mod certificates;
+mod common;
+#[path = "tls/links.rs"]
+mod links;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use certificates::{Certificates, Client, Signed};
+use common::{Conn, Peer, multibulk};
+use rustls::HandshakeKind;
+use rustls::version::{TLS12, TLS13};
+
+/// Tries `condition` until it holds, for up to a minute.
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_client_over_tls_gets_what_a_plain_one_gets() {
+    let files = Certificates::new();
+    let server = Peer::aeris(&files.settings(&["--tls-auth-clients", "no"]));
+    let mut plain = server.connect();
+    for version in [&TLS12, &TLS13] {
+        let mut client = files.client().version(version).connect();
+        assert_eq!(client.line("SET k v"), "+OK\r\n");
+        assert_eq!(plain.line("GET k"), "$1\r\nv\r\n");
+        // More than a record, and more than a socket holds, in both directions.
+        let big = vec![b'x'; 5_000_000];
+        assert_eq!(client.cmd(&[b"SET", &b"big"[..], &big]), b"+OK\r\n");
+        let echoed = client.cmd(&["GET", "big"]);
+        assert!(echoed.len() == big.len() + 12 && echoed.ends_with(b"xx\r\n"));
+        // A pipeline.
+        let requests = multibulk(&["INCR", "n"]).repeat(20_000);
+        client.send(&requests);
+        let last = (0..20_000).map(|_| client.reply()).last();
+        let expected = plain.line("GET n");
+        let number = expected.split("\r\n").nth(1).expect("a bulk").to_string();
+        assert_eq!(last, Some(format!(":{number}\r\n").into_bytes()));
+    }
+    let list = plain.line("CLIENT LIST");
+    assert!(
+        !list.contains(&format!("laddr=127.0.0.1:{}", files.port)),
+        "both have left: {list}"
+    );
+}
+
+/// Replies that a client does not read fill the socket in the middle of a record; all of them
+/// arrive, once and in order, when it reads again.
+#[test]
+fn a_client_that_reads_late_gets_every_byte() {
+    let files = Certificates::new();
+    let server = Peer::aeris(&files.settings(&["--tls-auth-clients", "no"]));
+    let mut plain = server.connect();
+    for n in 0..8 {
+        let value: Vec<u8> = (0..3_000_000u32)
+            .map(|i| ((i * (n + 7)) >> 3) as u8)
+            .collect();
+        plain.cmd(&[b"SET".to_vec(), format!("k{n}").into_bytes(), value]);
+    }
+    let mut client = files.client().connect();
+    for n in 0..8 {
+        client.send(&multibulk(&["GET", &format!("k{n}")]));
+    }
+    until("the replies are queued", || {
+        let list = plain.line("CLIENT LIST");
+        list.lines()
+            .any(|line| line.contains("cmd=get") && !line.contains("omem=0 "))
+    });
+    for n in 0..8 {
+        let expected = plain.cmd(&["GET", &format!("k{n}")]);
+        assert!(client.reply() == expected, "reply {n}");
+    }
+}
+
+#[test]
+fn certificates_of_clients_are_demanded_as_the_setting_says() {
+    let files = Certificates::new();
+    let alien = Certificates::new();
+    let server = Peer::aeris(&files.settings(&[]));
+    let mut plain = server.connect();
+    let own = files.signed("client", "someone");
+    let stranger = alien.signed("stranger", "someone");
+    for (setting, without, with_own, with_stranger) in [
+        ("yes", false, true, false),
+        ("optional", true, true, false),
+        ("no", true, true, true),
+    ] {
+        assert_eq!(
+            plain.line(&format!("CONFIG SET tls-auth-clients {setting}")),
+            "+OK\r\n"
+        );
+        assert_eq!(files.client().works(), without, "{setting}, without");
+        assert_eq!(
+            files.client().shows(&own).works(),
+            with_own,
+            "{setting}, own"
+        );
+        assert_eq!(
+            files.client().shows(&stranger).works(),
+            with_stranger,
+            "{setting}, stranger"
+        );
+    }
+}
+
+#[test]
+fn the_certificate_names_the_user() {
+    let files = Certificates::new();
+    let server = Peer::aeris(&files.settings(&["--tls-auth-clients", "optional"]));
+    let mut plain = server.connect();
+    let whoami = |client: Client| client.connect().line("ACL WHOAMI");
+    let alice = files.signed("alice", "alice");
+    let bob = files.signed("bob", "bob");
+    for user in ["alice", "urn:alice"] {
+        plain.line(&format!("ACL SETUSER {user} on nopass +@all"));
+    }
+    assert_eq!(whoami(files.client().shows(&alice)), "$7\r\ndefault\r\n");
+    plain.line("CONFIG SET tls-auth-clients-user CN");
+    assert_eq!(whoami(files.client().shows(&alice)), "$5\r\nalice\r\n");
+    assert_eq!(whoami(files.client()), "$7\r\ndefault\r\n");
+    assert_eq!(whoami(files.client().shows(&bob)), "$7\r\ndefault\r\n");
+    let log = plain.line("ACL LOG");
+    assert!(
+        log.contains("\r\ntls-cert\r\n") && log.contains("\r\nbob\r\n"),
+        "{log}"
+    );
+    let stats = plain.line("INFO stats");
+    assert!(
+        stats.contains("acl_access_denied_tls_cert:1\r\n"),
+        "{stats}"
+    );
+    plain.line("ACL SETUSER alice off");
+    assert_eq!(whoami(files.client().shows(&alice)), "$7\r\ndefault\r\n");
+    plain.line("CONFIG SET tls-auth-clients-user URI");
+    assert_eq!(whoami(files.client().shows(&alice)), "$9\r\nurn:alice\r\n");
+}
+
+const REFUSED: &str = "Unable to update TLS configuration. Check server logs.\r\n";
+
+#[test]
+fn new_certificates_replace_the_old_ones_or_are_refused() {
+    let files = Certificates::new();
+    let server = Peer::aeris(&files.settings(&["--tls-auth-clients", "no"]));
+    let mut plain = server.connect();
+    let mut stays = files.client().connect();
+    let shown = |files: &Certificates| files.client().connect().peer_serial();
+    let first = shown(&files);
+    let other = files.signed("other", "other");
+    let set = |plain: &mut Conn, signed: &Signed| {
+        plain.line(&format!(
+            "CONFIG SET tls-cert-file {} tls-key-file {}",
+            signed.certificate, signed.key
+        ))
+    };
+    assert_eq!(set(&mut plain, &other), "+OK\r\n");
+    let second = shown(&files);
+    assert_ne!(second, first);
+    assert_eq!(stays.line("PING"), "+PONG\r\n");
+    for bad in [
+        files.expired("old"),
+        files.text("garbage", "no certificate"),
+        files.text("cut", "-----BEGIN CERTIFICATE-----\nMIIB"),
+        files.text(
+            "not",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ),
+        Signed {
+            certificate: "/nowhere".into(),
+            key: other.key.clone(),
+        },
+        Signed {
+            certificate: other.certificate.clone(),
+            key: "/nowhere".into(),
+        },
+        Signed {
+            certificate: other.certificate.clone(),
+            key: files.server.key.clone(),
+        },
+        Signed {
+            certificate: String::new(),
+            key: other.key.clone(),
+        },
+    ] {
+        let reply = set(&mut plain, &bad);
+        assert!(reply.ends_with(REFUSED), "{}: {reply}", bad.certificate);
+    }
+    assert_eq!(shown(&files), second);
+    // A key with a passphrase.
+    let sealed = files.with_passphrase(&other, "secret");
+    assert!(set(&mut plain, &sealed).ends_with(REFUSED));
+    let with = |pass| {
+        format!(
+            "CONFIG SET tls-key-file {} tls-key-file-pass {pass}",
+            sealed.key
+        )
+    };
+    assert!(plain.line(&with("wrong")).ends_with(REFUSED));
+    assert_eq!(plain.line(&with("secret")), "+OK\r\n");
+    assert_eq!(shown(&files), second);
+    assert_eq!(stays.line("PING"), "+PONG\r\n");
+    for refused in [
+        "tls-protocols foo",
+        "tls-protocols TLSv1.1",
+        "tls-ciphers foo",
+        "tls-ciphersuites foo",
+        "tls-dh-params-file /nowhere",
+        "tls-ca-cert-dir /nowhere",
+    ] {
+        let reply = plain.line(&format!("CONFIG SET {refused}"));
+        assert!(reply.ends_with(REFUSED), "{refused}: {reply}");
+    }
+    assert_eq!(plain.line("CONFIG SET tls-protocols TLSv1.2"), "+OK\r\n");
+    assert!(files.client().version(&TLS12).works() && !files.client().version(&TLS13).works());
+}
+
+#[test]
+fn changed_files_are_loaded_by_interval_and_by_sighup() {
+    let files = Certificates::new();
+    let server = Peer::aeris(&files.settings(&["--tls-auth-clients", "no"]));
+    let mut plain = server.connect();
+    let mut stays = files.client().connect();
+    let shown = || files.client().connect().peer_serial();
+    let first = shown();
+    let replace = |name| {
+        let new = files.signed(name, name);
+        std::fs::rename(&new.key, &files.server.key).expect("a file");
+        std::fs::rename(&new.certificate, &files.server.certificate).expect("a file");
+    };
+    replace("second");
+    assert_eq!(shown(), first);
+    let pid = nix::unistd::Pid::from_raw(server.pid() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).expect("a process");
+    until("SIGHUP", || shown() != first);
+    let second = shown();
+    plain.line("CONFIG SET tls-auto-reload-interval 1");
+    replace("third");
+    until("the interval", || shown() != second);
+    let third = shown();
+    // What can't be used changes nothing.
+    std::fs::write(&files.server.certificate, "broken").expect("a file");
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).expect("a process");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(shown(), third);
+    assert_eq!(stays.line("PING"), "+PONG\r\n");
+    let info = plain.line("INFO tls");
+    assert!(
+        info.contains(&format!("tls_server_cert_serial:{third}\r\n")),
+        "{info} {third}"
+    );
+    assert!(info.contains("tls_client_cert_serial:none\r\n"), "{info}");
+}
+
+#[test]
+fn the_port_can_be_opened_moved_and_closed() {
+    let files = Certificates::new();
+    let settings = files.settings(&["--tls-auth-clients", "no", "--tls-port", "0"]);
+    let server = Peer::aeris(&settings);
+    let mut plain = server.connect();
+    assert!(!files.client().works());
+    let port = files.port;
+    assert_eq!(
+        plain.line(&format!("CONFIG SET tls-port {port}")),
+        "+OK\r\n"
+    );
+    let mut client = files.client().connect();
+    assert!(
+        client
+            .line("INFO server")
+            .contains(&format!("listener1:name=tls,bind=127.0.0.1,port={port}"))
+    );
+    assert_eq!(client.line("CONFIG SET port 0"), "+OK\r\n");
+    assert!(TcpStream::connect(("127.0.0.1", server.port)).is_err());
+    assert!(
+        client
+            .line("INFO server")
+            .contains(&format!("tcp_port:{port}\r\n"))
+    );
+    assert_eq!(client.line("CONFIG SET tls-port 0"), "+OK\r\n");
+    assert_eq!(client.line("PING"), "+PONG\r\n");
+    assert!(!files.client().works());
+}
+
+#[test]
+fn sessions_are_resumed_unless_caching_is_off() {
+    let files = Certificates::new();
+    let server = Peer::aeris(&files.settings(&["--tls-auth-clients", "no"]));
+    let mut plain = server.connect();
+    for version in [&TLS12, &TLS13] {
+        let mut kinds = |caching: &str| {
+            plain.line(&format!("CONFIG SET tls-session-caching {caching}"));
+            let config = files.client().version(version).config();
+            [(); 2].map(|()| {
+                let mut client = files.connect_with(config.clone());
+                assert_eq!(client.line("PING"), "+PONG\r\n");
+                client.kind()
+            })
+        };
+        assert_eq!(kinds("yes"), [HandshakeKind::Full, HandshakeKind::Resumed]);
+        assert_eq!(kinds("no"), [HandshakeKind::Full, HandshakeKind::Full]);
+    }
+}
+
+#[test]
+fn the_wrong_protocol_on_a_port_is_an_error_of_that_connection() {
+    let files = Certificates::new();
+    let server = Peer::aeris(&files.settings(&["--tls-auth-clients", "no"]));
+    // A plain client on the TLS port.
+    for request in [
+        &b"PING\r\n"[..],
+        &multibulk(&["PING"]),
+        &[0; 100],
+        &[0xff; 70_000],
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", files.port)).expect("connected");
+        // The server may close before it has read everything.
+        let _ = stream.write_all(request);
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("a timeout");
+        let mut answer = Vec::new();
+        // An alert, or the end.
+        let ended = stream.read_to_end(&mut answer);
+        let reset = ended.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(!reset && !answer.starts_with(b"+PONG"));
+    }
+    // A TLS client on the plain port gets no answer, or an error.
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).expect("connected");
+    stream
+        .write_all(&[22, 3, 1, 0, 2, 13, 10, 22, 13, 10])
+        .expect("sent");
+    assert_eq!(server.connect().line("PING"), "+PONG\r\n");
+    assert!(files.client().works());
+}
+
+/// Handshakes that never end take no place of a client: neither within `maxclients` nor in time.
+#[test]
+fn stuck_handshakes_keep_no_client_out() {
+    let files = Certificates::new();
+    let settings = files.settings(&["--tls-auth-clients", "no", "--maxclients", "50"]);
+    let server = Peer::aeris(&settings);
+    let mut plain = server.connect();
+    let mut stuck = Vec::new();
+    for n in 0..200 {
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", files.port)) {
+            // Some begin a handshake, some are silent.
+            if n % 2 == 0 {
+                let _ = stream.write_all(&[22, 3, 1, 2, 0, 1, 0]);
+            }
+            stuck.push(stream);
+        }
+        if n % 20 == 0 {
+            assert_eq!(plain.line("PING"), "+PONG\r\n");
+        }
+    }
+    until("a plain client finds a place", || {
+        let mut conn = server.connect();
+        conn.try_line("PING")
+            .is_some_and(|reply| reply == "+PONG\r\n")
+    });
+    until("a TLS client finds a place", || files.client().works());
+    // Their time ends.
+    until("closed", || {
+        let last = stuck.last_mut().expect("some");
+        last.set_read_timeout(Some(Duration::from_millis(50)))
+            .expect("a timeout");
+        let read = last.read(&mut [0; 64]);
+        !matches!(read, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+    });
+}
+
+/// Damaged records, and streams cut at any place, end their connection and nothing else.
+#[test]
+fn damaged_records_end_their_connection_only() {
+    let files = Certificates::new();
+    let mut server = Peer::aeris(&files.settings(&["--tls-auth-clients", "no"]));
+    let mut stays = files.client().connect();
+    for round in 0..60usize {
+        let mut damaged = files.client().damage(round).open();
+        // Whatever happens is right, but for an end of the server.
+        let _ = damaged.try_line("PING");
+        let _ = damaged.try_line("PING");
+    }
+    assert_eq!(stays.line("PING"), "+PONG\r\n");
+    assert!(server.alive());
+}
+
+#[test]
+fn a_start_without_usable_certificates_fails() {
+    let files = Certificates::new();
+    let broken = files.text("broken", "x").certificate;
+    for args in [
+        &["--tls-cert-file", "/nowhere"][..],
+        &["--tls-key-file", &broken],
+        &["--tls-ca-cert-file", ""],
+    ] {
+        let program = env!("CARGO_BIN_EXE_aeris-server");
+        let mut command = std::process::Command::new(program);
+        command
+            .args(["--port", "0", "--save", ""])
+            .args(files.settings(args));
+        let output = command.output().expect("it runs");
+        let log = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert!(
+            log.contains("Failed to configure TLS. Check logs for more info."),
+            "{log}"
+        );
+    }
+}
