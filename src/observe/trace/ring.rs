@@ -56,8 +56,8 @@ impl Ring {
 
     /// A copy of the events, oldest first.
     pub fn to_vec(&self) -> Vec<Event> {
-        if self.lost() == 0 {
-            return self.slots[..self.next].to_vec();
+        if self.pushed <= self.slots.len() as u64 {
+            return self.slots[..self.pushed as usize].to_vec();
         }
         let (newer, older) = self.slots.split_at(self.next);
         [older, newer].concat()
