@@ -21,7 +21,8 @@
 //! Such a block is *lent*: it is changed in place while its class stays, and freeing it does
 //! nothing. When it needs another class, a new allocation is made with the same gap before the
 //! block, for the entry's bytes, which the entry writes there later; the old one stays as it is.
-//! So the change of a small collection takes one allocation, and its entry is copied once.
+//! So the change of a small collection takes one allocation, and its entry is copied once. An empty
+//! listpack is lent by nothing, without a gap: a static that is left before it is written.
 //!
 //! Classes grow by an eighth to a quarter, so appending n bytes one by one copies O(n) bytes in
 //! all, and the buffer has no more slack than the allocator's own rounding.
@@ -90,10 +91,20 @@ impl ThinBytes {
         Self(marked(p, LENT | gap << GAP_SHIFT))
     }
 
-    /// Whether the buffer belongs to an entry.
+    /// A buffer that nothing may write: its first change must be one that needs another class.
+    pub(super) fn unwritten(bytes: &'static [u8; 8]) -> Self {
+        Self(marked(NonNull::from(bytes).cast(), LENT))
+    }
+
     #[inline]
-    pub(super) fn is_lent(&self) -> bool {
+    fn is_lent(&self) -> bool {
         self.0.addr().get() & LENT != 0
+    }
+
+    /// Whether the buffer is in an entry.
+    #[inline]
+    pub(super) fn is_in_entry(&self) -> bool {
+        self.is_lent() && self.gap() > 0
     }
 
     /// The bytes between the start of the allocation and the buffer.

@@ -230,7 +230,7 @@ impl<V: Payload> Drop for Loan<'_, V> {
         // SAFETY: the value is not used again.
         let value = unsafe { ManuallyDrop::take(&mut self.value) };
         match value.into_block() {
-            Ok(block) if block.buffer().is_lent() => {}
+            Ok(block) if block.buffer().is_in_entry() => {}
             changed => self.write_back(changed),
         }
     }

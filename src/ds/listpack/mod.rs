@@ -524,14 +524,12 @@ pub struct Listpack(ThinBytes);
 const _: () = assert!(size_of::<Option<Listpack>>() == 8);
 
 impl Listpack {
-    /// An empty listpack.
+    /// An empty listpack. It allocates when the first element is added.
     pub fn new() -> Self {
-        let mut listpack = Self(ThinBytes::zeroed(EMPTY_BYTES));
-        // SAFETY: the length just given.
-        let bytes = unsafe { listpack.0.slice_mut(EMPTY_BYTES) };
-        bytes[0] = EMPTY_BYTES as u8;
-        bytes[HEADER] = END;
-        listpack
+        static EMPTY: [u8; 8] = [EMPTY_BYTES as u8, 0, 0, 0, 0, 0, END, 0];
+        // The smallest entry has two bytes.
+        const { assert!(size_class(EMPTY_BYTES) == 8 && size_class(EMPTY_BYTES + 2) > 8) }
+        Self(ThinBytes::unwritten(&EMPTY))
     }
 
     /// A listpack whose bytes lie in an entry.
@@ -551,7 +549,7 @@ impl Listpack {
     /// The same listpack in an allocation of its own: what is kept elsewhere than in the entry that
     /// it came from.
     pub fn into_owned(self) -> Self {
-        if self.0.is_lent() || self.0.gap() > 0 {
+        if self.0.gap() > 0 {
             return self.clone();
         }
         self
@@ -778,6 +776,9 @@ impl Listpack {
     /// Replaces `removed` bytes at `at` by room for `inserted` ones, which the caller fills. Only
     /// this function changes the size of the block.
     fn splice(&mut self, at: usize, removed: usize, inserted: usize) -> &mut [u8] {
+        if removed == 0 && inserted == 0 {
+            return &mut [];
+        }
         let old = self.bytes_len();
         let new = old - removed + inserted;
         let total = u32::try_from(new).expect("callers ask safe_to_add");
@@ -798,7 +799,7 @@ impl Listpack {
 
     fn adjust_count(&mut self, removed: usize, added: usize) {
         let count = self.stored_count();
-        if count == COUNT_UNKNOWN {
+        if count == COUNT_UNKNOWN || removed == added {
             return;
         }
         let count = usize::from(count) - removed + added;
