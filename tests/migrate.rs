@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use common::group::{Group, wait_for};
 use common::{Conn, Peer};
 
 /// A target: it reads requests and sends replies as the test demands.
@@ -157,4 +158,111 @@ fn a_key_that_never_rests_stays_and_so_does_one_that_is_refused() {
     let error = "-ERR Target instance replied with error: BUSYKEY Target key name already exists.";
     assert_eq!(text(client.reply()), error);
     assert_eq!(other.line("EXISTS a b"), ":2\r\n");
+}
+
+/// What a server replies to MIGRATE in a transaction and in a script, and what the target then has.
+fn at_once(source: &Peer, target: &Peer, command: &[&str], there: bool) -> Vec<String> {
+    let mut seen = Vec::new();
+    let (mut s, mut t) = (source.connect(), target.connect());
+    for in_script in [false, true] {
+        s.line("FLUSHALL");
+        t.line("FLUSHALL");
+        s.line("MSET a 1 b 2 c 3");
+        if there {
+            t.line("SET a other");
+        }
+        if in_script {
+            let script = "return {redis.pcall(unpack(ARGV)), redis.call('DBSIZE')}";
+            seen.push(text(s.cmd(&[&["EVAL", script, "0"][..], command].concat())));
+        } else {
+            s.line("MULTI");
+            seen.push(text(s.cmd(command)));
+            s.line("DBSIZE");
+            seen.push(s.line("EXEC"));
+        }
+        seen.push(t.line("MGET a b"));
+    }
+    seen
+}
+
+#[test]
+fn in_transactions_and_scripts_it_answers_as_redis_does() {
+    let Some(redis) = Peer::redis(&[]) else {
+        return;
+    };
+    let (aeris, target) = (Peer::aeris(&[]), Peer::aeris(&[]));
+    let port = target.port.to_string();
+    let silent = Target::new();
+    let silent = silent.port().to_string();
+    let common = ["MIGRATE", "127.0.0.1", &port];
+    let cases: &[(&[&str], bool)] = &[
+        (&["a", "0", "5000"], false),
+        (&["a", "0", "5000", "COPY"], false),
+        (&["", "0", "5000", "KEYS", "a", "b", "none"], false),
+        (&["none", "0", "5000"], false),
+        (&["", "0", "5000", "KEYS", "a", "b"], true),
+        (&["", "0", "5000", "REPLACE", "KEYS", "a", "b"], true),
+        (&["", "0", "5000", "COPY", "KEYS", "a", "b"], true),
+        (&["a", "0", "5000", "AUTH", "wrong"], true),
+        (&["a", "0", "5000", "AUTH2", "user", "wrong"], true),
+        (&["a", "0", "5000", "NOT"], false),
+    ];
+    for (rest, there) in cases {
+        let command = [&common[..], rest].concat();
+        let expected = at_once(&redis, &target, &command, *there);
+        let seen = at_once(&aeris, &target, &command, *there);
+        assert_eq!(seen, expected, "{command:?}");
+    }
+    for command in [
+        // A port on which no server listens, a silent server, a name that does not exist.
+        ["MIGRATE", "127.0.0.1", "1", "a", "0", "100"],
+        ["MIGRATE", "127.0.0.1", "port", "a", "0", "100"],
+        ["MIGRATE", "127.0.0.1", &silent, "a", "0", "100"],
+        ["MIGRATE", "name.invalid", &port, "a", "0", "100"],
+    ] {
+        let expected = at_once(&redis, &target, &command, false);
+        let seen = at_once(&aeris, &target, &command, false);
+        assert_eq!(seen, expected, "{command:?}");
+    }
+}
+
+/// The database does not exist: Redis has stored the key in database 0 all the same.
+#[test]
+fn a_refused_select_in_a_transaction_sends_no_key() {
+    let (source, target) = (Peer::aeris(&[]), Peer::aeris(&[]));
+    let port = target.port.to_string();
+    let command = ["MIGRATE", "127.0.0.1", &port, "a", "99", "5000"];
+    let seen = at_once(&source, &target, &command, false);
+    let error = "-ERR Target instance replied with error: ERR DB index is out of range\r\n";
+    assert_eq!(seen[1], format!("*2\r\n{error}:3\r\n"));
+    assert_eq!(seen[2], "*2\r\n$-1\r\n$-1\r\n");
+}
+
+/// Many keys, some of them larger than the window of requests, and their deletion is propagated.
+#[test]
+fn a_transaction_moves_many_keys_and_propagates_their_deletion() {
+    let group = Group::new(1);
+    let target = Peer::aeris(&[]);
+    let port = target.port.to_string();
+    let mut c = group.primary.connect();
+    let names: Vec<String> = (0..200).map(|i| format!("k{i}")).collect();
+    for name in &names {
+        c.cmd(&["SET", name, &"x".repeat(40_000)]);
+    }
+    c.cmd(&["SET", &names[7], &"y".repeat(5_000_000)]);
+    c.line("PEXPIRE k9 1000000");
+    let mut command = vec!["MIGRATE", "127.0.0.1", &port, "", "3", "20000", "KEYS"];
+    command.extend(names.iter().map(String::as_str));
+    c.line("MULTI");
+    c.cmd(&command);
+    c.line("SET rest 1");
+    assert_eq!(c.line("EXEC"), "*2\r\n+OK\r\n+OK\r\n");
+    let mut there = target.connect();
+    there.line("SELECT 3");
+    assert_eq!(there.line("DBSIZE"), ":200\r\n");
+    assert_eq!(there.line("STRLEN k7"), ":5000000\r\n");
+    assert_ne!(there.line("PTTL k9"), ":-1\r\n");
+    wait_for(&group.replicas[0], |_| {
+        group.replicas[0].connect().line("DBSIZE") == ":1\r\n"
+    });
 }

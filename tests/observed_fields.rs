@@ -117,6 +117,7 @@ const ANY: &[(&str, &[&str])] = &[
         &[
             "repl_throttles",
             "repl_throttled_ms",
+            "slave_repl_lag_ms",
             "sync_forecast_ms",
             "sync_forecast_bytes",
             "sync_forecast_ok",
@@ -133,6 +134,7 @@ const ANY: &[(&str, &[&str])] = &[
             "replicas_repl_buffer_peak",
             "replicas_repl_buffer_size",
             "replicas_waiting_psync",
+            "sync_pins_expired",
             "slave* type",
         ],
     ),

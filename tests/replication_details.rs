@@ -380,3 +380,244 @@ fn config_set_raises_a_small_backlog_to_16_kib() {
         assert_eq!(field(&server, "repl_backlog_size"), set, "{size}");
     }
 }
+
+/// The fields of INFO replication that a replica has in its first sync, with their values.
+fn first_sync(replica: &Peer) -> Vec<(String, String)> {
+    let expected = [
+        "master_link_status",
+        "master_last_io_seconds_ago",
+        "master_sync_in_progress",
+        "slave_read_repl_offset",
+        "slave_repl_offset",
+        "master_sync_total_bytes",
+        "master_sync_read_bytes",
+        "master_sync_left_bytes",
+        "master_sync_perc",
+        "master_link_down_since_seconds",
+        "master_repl_offset",
+        "second_repl_offset",
+        "master_replid2",
+        "repl_backlog_active",
+        "repl_backlog_first_byte_offset",
+        "repl_backlog_histlen",
+        // Redis 8.2 only.
+        "master_current_sync_attempts",
+        "master_total_sync_attempts",
+        "total_disconnect_time_sec",
+    ];
+    let text = info(replica);
+    let pairs = text.lines().filter_map(|line| line.split_once(':'));
+    let pairs = pairs.filter(|(name, _)| expected.contains(name));
+    pairs.map(|(a, b)| (a.into(), b.into())).collect()
+}
+
+/// The primary creates the snapshot in a file, so that its size is not known yet.
+#[test]
+fn a_first_sync_looks_as_in_redis() {
+    let args = ["--repl-diskless-sync", "no", "--rdb-key-save-delay", "1000"];
+    let primary = Peer::aeris(&args);
+    primary.connect().line("DEBUG POPULATE 100000 key 100");
+    let follows = ["--replicaof", &format!("127.0.0.1 {}", primary.port)];
+    let syncs = |replica: Peer| {
+        wait_for(&replica, |info| info.contains("master_sync_in_progress:1"));
+        let fields = first_sync(&replica);
+        let has_begun = fields.contains(&("master_sync_read_bytes".into(), "0".into()));
+        assert!(has_begun, "the snapshot is not sent yet: {fields:?}");
+        fields
+    };
+    let own = syncs(Peer::aeris(&follows));
+    let peers = [
+        Peer::redis(&follows),
+        Peer::redis8(&follows),
+        Peer::valkey9(&follows),
+    ];
+    for peer in peers.into_iter().flatten() {
+        for field in syncs(peer) {
+            assert!(own.contains(&field), "{field:?} is not in {own:?}");
+        }
+    }
+}
+
+#[test]
+fn attempts_and_times_of_the_link_are_counted() {
+    let mut group = Group::with(1, &[]);
+    let replica = &group.replicas[0];
+    assert_eq!(number(replica, "master_current_sync_attempts"), 1);
+    assert_eq!(number(replica, "total_disconnect_time_sec"), 0);
+    wait_for(replica, |_| {
+        number(replica, "master_link_up_since_seconds") > 0
+    });
+    group.primary.kill();
+    wait_for(replica, |_| {
+        number(replica, "master_current_sync_attempts") >= 2
+    });
+    wait_for(replica, |_| {
+        number(replica, "total_disconnect_time_sec") > 0
+    });
+    let total = number(replica, "master_total_sync_attempts");
+    assert!(total > number(replica, "master_current_sync_attempts"));
+    // The link stays down; only the attempts are those of the new primary.
+    let down = number(replica, "master_link_down_since_seconds");
+    replica.connect().line("REPLICAOF 127.0.0.1 1");
+    wait_for(replica, |_| {
+        number(replica, "master_total_sync_attempts") == 1
+    });
+    assert!(number(replica, "master_link_down_since_seconds") >= down);
+    replica.connect().line("REPLICAOF NO ONE");
+    replica.connect().line("REPLICAOF 127.0.0.1 1");
+    assert_eq!(field(replica, "master_link_down_since_seconds"), "-1");
+}
+
+/// A replica that requests a full sync, and neither loads it nor acknowledges anything.
+fn stuck_replica(primary: &Peer) -> (Conn, String) {
+    let mut replica = primary.connect();
+    replica.line("REPLCONF listening-port 7");
+    replica.line("REPLCONF capa eof");
+    let reply = replica.line("PSYNC ? -1");
+    (replica, reply)
+}
+
+#[test]
+fn after_two_overruns_the_next_full_sync_is_delayed() {
+    let limit = "replica 2mb 0 0";
+    let settings = ["--client-output-buffer-limit", limit, "--logfile", "log"];
+    let primary = Peer::aeris(&[SETTINGS, &settings].concat());
+    let mut writer = primary.connect();
+    let value = "x".repeat(1 << 20);
+    for _ in 0..2 {
+        let (replica, reply) = stuck_replica(&primary);
+        assert!(reply.starts_with("+FULLRESYNC"), "{reply}");
+        for _ in 0..4 {
+            writer.cmd(&["SET", "k", &value]);
+        }
+        wait_for(&primary, |info| info.contains("connected_slaves:0"));
+        drop(replica);
+    }
+    wait_for_log(&primary, "2 full syncs of replica 127.0.0.1:7 in a row");
+    let (mut refused, reply) = stuck_replica(&primary);
+    assert!(
+        reply.starts_with("-NOMASTERLINK The last 2 full syncs exceeded"),
+        "{reply}"
+    );
+    assert_eq!(refused.line("PING"), "+PONG\r\n", "it may ask again");
+    // Another replica, and another limit, are not concerned.
+    let mut other = primary.connect();
+    assert!(other.line("PSYNC ? -1").starts_with("+FULLRESYNC"));
+    let limit = "replica 3mb 0 0";
+    let reply = writer.cmd(&["CONFIG", "SET", "client-output-buffer-limit", limit]);
+    assert_eq!(reply, b"+OK\r\n");
+    let (_replica, reply) = stuck_replica(&primary);
+    assert!(reply.starts_with("+FULLRESYNC"), "{reply}");
+}
+
+/// The state of a process: T if it is stopped.
+fn is_stopped(server: &Peer) -> bool {
+    let path = format!("/proc/{}/stat", server.pid());
+    std::fs::read_to_string(path).is_ok_and(|stat| stat.contains(") T "))
+}
+
+#[test]
+fn repl_pause_stops_the_process_at_its_step() {
+    let channel = ["--dual-channel-replication-enabled", "yes"];
+    for step in ["after-fork", "before-rdb-channel", "on-streaming-repl-buf"] {
+        let settings = [SETTINGS, &channel].concat();
+        let (primary, replica) = (Peer::aeris(&settings), Peer::aeris(&settings));
+        let stops = match step {
+            "after-fork" => &primary,
+            _ => &replica,
+        };
+        let mut c = stops.connect();
+        assert_eq!(c.line(&format!("DEBUG REPL-PAUSE {step}")), "+OK\r\n");
+        let reply = c.line("DEBUG REPL-PAUSE elsewhere");
+        assert!(reply.starts_with("-ERR unknown subcommand"), "{reply}");
+        let request = format!("REPLICAOF 127.0.0.1 {}", primary.port);
+        assert_eq!(replica.connect().line(&request), "+OK\r\n");
+        // A stopped process answers nothing, so INFO can't be asked.
+        let mut tries = 0;
+        while !is_stopped(stops) {
+            tries += 1;
+            assert!(tries < 1000, "{step}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let pid = nix::unistd::Pid::from_raw(stops.pid() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).expect("a process");
+        wait_for(&replica, |info| info.contains("master_link_status:up"));
+        assert_eq!(c.line("DEBUG REPL-PAUSE clear"), "+OK\r\n");
+    }
+}
+
+/// A replica knows how old its data are when its primary says so. A real replica ignores the times.
+#[test]
+fn pings_with_a_time_show_the_lag_of_a_replica() {
+    let pings = ["--repl-ping-replica-period", "1"];
+    let stamps = ["--repl-ping-timestamps", "yes"];
+    let group = Group::with(1, &[pings, stamps].concat());
+    let replica = &group.replicas[0];
+    let lag = |replica: &Peer| field(replica, "slave_repl_lag_ms").parse::<i64>();
+    wait_for(replica, |_| lag(replica).is_ok_and(|lag| lag >= 0));
+    // While it stands still, the times get old.
+    let stopped = Stopped::new(replica);
+    let end = number(&group.primary, "master_repl_offset");
+    wait_for(&group.primary, |_| {
+        number(&group.primary, "master_repl_offset") > end
+    });
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    drop(stopped);
+    wait_for(replica, |_| lag(replica).is_ok_and(|lag| lag >= 50));
+    let Some(redis) = Peer::redis(SETTINGS) else {
+        return;
+    };
+    follow(&redis, group.primary.port);
+    let end = number(&group.primary, "master_repl_offset");
+    wait_for(&redis, |_| number(&redis, "slave_repl_offset") > end);
+}
+
+#[test]
+fn writes_of_a_replicas_own_clients_are_counted() {
+    let group = Group::new(1);
+    let mut c = group.replicas[0].connect();
+    let writes = || number(&group.replicas[0], "replica_local_writes");
+    c.line("SET k v");
+    c.line("GET k");
+    group.primary.connect().line("SET theirs v");
+    assert_eq!(writes(), 0, "it is read-only");
+    c.line("CONFIG SET replica-read-only no");
+    c.line("SET k v");
+    c.line("GET k");
+    assert_eq!(writes(), 1);
+    for line in ["MULTI", "SET k w", "INCR n", "EXEC"] {
+        c.line(line);
+    }
+    assert_eq!(writes(), 2, "a transaction is one");
+    c.cmd(&["EVAL", "redis.call('set', 'k', 'x')", "0"]);
+    assert_eq!(writes(), 3);
+}
+
+/// Redis 8.6 asks for it when its link is fast.
+#[test]
+fn a_replica_may_ask_for_a_snapshot_without_compression() {
+    let primary = Peer::aeris(SETTINGS);
+    let value = "x".repeat(1000);
+    primary.connect().cmd(&["SET", "k", &value]);
+    for (option, whole) in [("0", false), ("1", true)] {
+        let mut replica = primary.connect();
+        let words = ["REPLCONF", "capa", "eof", "rdb-no-compress", option];
+        assert_eq!(replica.cmd(&words), b"+OK\r\n");
+        assert!(replica.line("PSYNC ? -1").starts_with("+FULLRESYNC"));
+        let mut line = String::new();
+        // Empty lines keep the link alive.
+        while line.trim().is_empty() {
+            line = replica.raw_line();
+        }
+        let mark = line.trim_end().strip_prefix("$EOF:").expect("a mark");
+        let mut snapshot = Vec::new();
+        while !snapshot.ends_with(mark.as_bytes()) {
+            snapshot.extend(replica.read_bytes(1));
+        }
+        let has = snapshot.windows(1000).any(|part| part == value.as_bytes());
+        assert_eq!(has, whole, "rdb-no-compress {option}");
+    }
+    let mut replica = primary.connect();
+    let reply = replica.line("REPLCONF rdb-no-compress 2");
+    assert!(reply.starts_with("-ERR value is out of range"), "{reply}");
+}

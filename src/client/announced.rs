@@ -37,6 +37,9 @@ pub struct Announced {
     pub dual_channel: bool,
     /// `capa rdb-channel-repl`: the same, as Redis 8 does.
     pub rdb_channel_repl: bool,
+    /// `rdb-no-compress 1`: the link is fast, so strings in its snapshot are not to be compressed
+    /// (Redis 8.6).
+    pub no_compression: bool,
     /// `rdb-channel 1`: this is that second connection.
     pub rdb_channel: bool,
     /// `set-rdb-client-id`: the client that is the second connection of this replica (Valkey).

@@ -67,6 +67,9 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     let what = crate::clients::describe::describe(server, c);
     log::warn!("Client {what} scheduled to be closed ASAP for overcoming of output buffer limits.");
     server.stats.output_buffer_limit_disconnections += 1;
+    if class == Class::Replica {
+        server.replica_overran(c.reference());
+    }
     Net::close_asap(&mut server.net.close_asap, c);
     true
 }

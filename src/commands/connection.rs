@@ -163,6 +163,9 @@ fn ping(ctx: &mut Ctx) -> CmdResult {
         return Err(Error::arity("ping"));
     }
     let message = ctx.argv.get(1);
+    if ctx.client.has(flag::PRIMARY) {
+        note_stamp(ctx.server, message.copied());
+    }
     let reply = &mut ctx.client.reply;
     if ctx.client.flags & flag::PUBSUB != 0 && !reply.resp3 {
         // A RESP2 client in subscribe mode expects arrays only.
@@ -176,6 +179,15 @@ fn ping(ctx: &mut Ctx) -> CmdResult {
         None => reply.status("PONG"),
     }
     Ok(())
+}
+
+/// A PING of the primary, which may contain its time: `repl-ping-timestamps`.
+fn note_stamp(server: &mut Server, message: Option<&[u8]>) {
+    let now_ms = server.clock.now_ms;
+    let stamp_ms = message.and_then(parse_i64);
+    if let (Some(stamp_ms), Some(upstream)) = (stamp_ms, &mut server.replication.upstream) {
+        upstream.lag_ms = Some(now_ms.saturating_sub(stamp_ms));
+    }
 }
 
 /// QUIT

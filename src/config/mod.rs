@@ -219,6 +219,7 @@ pub struct Config {
     pub replica_full_sync_buffer_limit: u64,
     pub repl_mptcp: bool,
     pub repl_ping_replica_period: u32,
+    pub repl_ping_timestamps: bool,
     pub repl_timeout: u32,
     pub repl_disable_tcp_nodelay: bool,
     pub repl_throttling_enabled: bool,

@@ -233,6 +233,7 @@ pub static TABLE: &[Row] = &[
     Row::new("replica-full-sync-buffer-limit", memory!(replica_full_sync_buffer_limit, 0, 0, LONG)),
     Row::new("repl-mptcp", yes_no!(repl_mptcp, false)).flags(NO_EFFECT),
     Row::new("repl-ping-replica-period", number!(repl_ping_replica_period, 10, 1, INT)).aliases(&["repl-ping-slave-period"]),
+    Row::new("repl-ping-timestamps", yes_no!(repl_ping_timestamps, false)),
     Row::new("repl-timeout", number!(repl_timeout, 60, 1, INT)),
     Row::new("repl-disable-tcp-nodelay", yes_no!(repl_disable_tcp_nodelay, false)),
     Row::new("repl-throttling-enabled", yes_no!(repl_throttling_enabled, false)),

@@ -14,6 +14,12 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::{Connection, State, Transport};
+use crate::config::Config;
+
+/// The local address for connections to other servers: `bind-source-addr`.
+pub fn source_address(config: &Config) -> Option<IpAddr> {
+    config.bind_source_addr.to_str_lossy().parse().ok()
+}
 
 /// The address of a host that is given as an IPv4 or IPv6 address.
 pub fn numeric(host: &str, port: u16) -> Option<SocketAddr> {

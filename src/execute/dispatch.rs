@@ -353,7 +353,7 @@ pub fn redirection(server: &Server) -> Option<Error> {
 /// be out of date.
 #[cold]
 fn check_replica(
-    server: &Server,
+    server: &mut Server,
     c: &Client,
     cmd: &Command,
     flags: command::Flags,
@@ -361,8 +361,13 @@ fn check_replica(
     if c.must_obey() {
         return Ok(());
     }
-    if flags & command::WRITE != 0 && is_read_only(server) {
-        return Err(Error::READONLY);
+    if flags & command::WRITE != 0 {
+        if is_read_only(server) {
+            return Err(Error::READONLY);
+        }
+        // A queued command counts with its EXEC.
+        let runs = !c.has(flag::MULTI) || cmd.is(command::RUNS_QUEUE);
+        server.stats.replica_local_writes += u64::from(runs);
     }
     // EXEC needs what its commands need; a script declares it.
     let allowed = match cmd.is(command::RUNS_QUEUE) {

@@ -22,3 +22,4 @@ pub mod pause;
 pub mod stream_errors;
 pub mod transaction;
 pub mod wait;
+pub mod waiting_link;

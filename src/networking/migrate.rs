@@ -32,32 +32,20 @@ use ae::EventLoop;
 use crate::armed;
 use crate::client::ClientRef;
 use crate::client::blocked::BlockKind;
+use crate::commands::generic::migrate::wire::{self, WINDOW, tag};
+use crate::connection::connect::source_address;
 use crate::error::Error;
 use crate::execute::blocked;
 use crate::execute::migration::{Destination, Due, Migration, ROUNDS_MAX};
 use crate::keyspace::{events, watch};
 use crate::link::{Action, Errors, Failure, Plan, Reply, Step, Unasked};
 use crate::networking::link::{self, LinkId, Target};
-use crate::networking::primary::source;
-use crate::persist::rdb::payload;
 use crate::state::Server;
 
-/// The size of the requests that are under way for one MIGRATE.
-const WINDOW: usize = 1 << 20;
 /// The time after which an idle connection is closed, in milliseconds.
 const IDLE_MS: i64 = 10_000;
 /// The maximum number of idle connections.
 const IDLE_MAX: usize = 64;
-
-/// The tags of the steps.
-mod tag {
-    /// AUTH.
-    pub const AUTH: u32 = 0;
-    /// SELECT.
-    pub const SELECT: u32 = 1;
-    /// RESTORE or DEL of a key.
-    pub const KEY: u32 = 2;
-}
 
 /// All requests, and the connections for later ones.
 #[derive(Default)]
@@ -138,7 +126,7 @@ fn begin(el: &mut EventLoop<Server>, server: &mut Server, mut migration: Migrati
             migration.is_selected = idle.db == migration.to_db;
             migration.may_retry = true;
             // The password may have changed at the destination.
-            if let Some(step) = auth(&migration.destination) {
+            if let Some(step) = wire::auth(&migration.destination) {
                 let step = step.timeout(migration.timeout_ms);
                 link::request(el, server, idle.link, step);
             }
@@ -147,9 +135,7 @@ fn begin(el: &mut EventLoop<Server>, server: &mut Server, mut migration: Migrati
         None => open(el, server, &migration),
     };
     if !migration.is_selected {
-        let db = migration.to_db.to_string();
-        let step = Step::new(tag::SELECT, &["SELECT", &db]).errors(Errors::Tolerated);
-        link::request(el, server, id, step.timeout(migration.timeout_ms));
+        link::request(el, server, id, wire::select(&migration));
     }
     send(el, server, id, &mut migration);
     run(server, id, migration, None);
@@ -157,21 +143,15 @@ fn begin(el: &mut EventLoop<Server>, server: &mut Server, mut migration: Migrati
 
 fn open(el: &mut EventLoop<Server>, server: &mut Server, migration: &Migration) -> LinkId {
     let to = &migration.destination;
-    let script = auth(to).into_iter().collect();
+    let script = wire::auth(to).into_iter().collect();
     let plan = Plan::new(script, Unasked::Refuse, migration.timeout_ms);
     let target = Target {
         host: &to.host,
         port: to.port,
-        source: source(server),
+        source: source_address(&server.config),
         tls: server.config.tls_cluster,
     };
     link::open(el, server, &target, plan, on_action)
-}
-
-/// AUTH, if an account is given. Nothing is sent before its reply.
-fn auth(to: &Destination) -> Option<Step> {
-    let (user, password) = to.account.as_ref()?;
-    Some(Step::auth(tag::AUTH, user.as_deref(), password).wait())
 }
 
 /// Sends keys until the window is full.
@@ -183,7 +163,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: 
     while under_way < WINDOW
         && let Some(key) = migration.queue.pop_front()
     {
-        let Some(request) = request_for(server, migration, &key) else {
+        let Some(request) = wire::request_for(server, migration, &key) else {
             continue;
         };
         let is_deletion = request.len() == 2;
@@ -203,28 +183,6 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: 
         });
         link::request(el, server, id, step);
     }
-}
-
-/// RESTORE with the value of a key; DEL if the key was sent before and does not exist any more;
-/// nothing if it was deleted before it was sent.
-fn request_for(server: &mut Server, migration: &Migration, key: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let config = &server.config;
-    let (version, compress) = (config.rdb_version.number(), config.rdbcompression);
-    let now = server.clock.now_ms;
-    let Some(entry) = server.lookup_in(migration.db, key) else {
-        let was_sent = migration.round > 0;
-        return was_sent.then(|| vec![b"DEL".to_vec(), key.to_vec()]);
-    };
-    let ttl = entry
-        .expire_at()
-        .map_or(0, |at| at.saturating_sub(now).max(1));
-    let value = payload::dump(entry, version, compress);
-    let mut request = vec![b"RESTORE".to_vec(), key.to_vec()];
-    request.extend([ttl.to_string().into_bytes(), value]);
-    if migration.replace || migration.round > 0 {
-        request.push(b"REPLACE".to_vec());
-    }
-    Some(request)
 }
 
 /// Notes what a connection reports; `go_on` acts on it.
@@ -345,35 +303,13 @@ fn delete_restored(server: &mut Server, migration: &mut Migration) -> Vec<Box<[u
 
 /// Replies to the client, if it still waits.
 fn reply(server: &mut Server, migration: &Migration, failure: Option<&Failure>, changed: bool) {
-    let refused = match failure {
-        Some(Failure::Refused { error, .. }) => Some(error),
-        _ => migration.error.as_ref(),
-    };
-    let error = match (refused, failure) {
-        (Some(error), _) => {
-            let error = String::from_utf8_lossy(error);
-            Some(Error::new(format!(
-                "ERR Target instance replied with error: {error}"
-            )))
-        }
-        (None, Some(failure)) => Some(Error::of(io_error(failure))),
-        (None, None) if changed => Some(Error::of(
+    let error = match wire::error_of(migration, failure) {
+        None if changed => Some(Error::of(
             "ERR A key was changed again and again during its transfer: it is on both instances, the latest value here",
         )),
-        (None, None) => None,
+        error => error,
     };
     blocked::answer(server, migration.client, BlockKind::Migrate, error);
-}
-
-/// The error of a lost connection, with the step that failed, as in Redis.
-fn io_error(failure: &Failure) -> &'static str {
-    match failure {
-        Failure::Resolve(_) => "IOERR error or timeout connecting to the client",
-        Failure::Connect(_) | Failure::ConnectTimeout | Failure::SendTimeout => {
-            "IOERR error or timeout writing to target instance"
-        }
-        _ => "IOERR error or timeout reading to target instance",
-    }
 }
 
 /// Keeps the connection for later requests.

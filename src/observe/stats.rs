@@ -72,6 +72,10 @@ pub struct Stats {
     pub sync_full: u64,
     pub sync_partial_ok: u64,
     pub sync_partial_err: u64,
+    /// Pins of the stream that were dropped, as no replica came for what follows its snapshot.
+    pub sync_pins_expired: u64,
+    /// Commands of a replica's own clients that may have changed its data set.
+    pub replica_local_writes: u64,
     /// Delays of writes while a replica lagged, and their sum.
     pub repl_throttles: u64,
     pub repl_throttled_ms: u64,

@@ -66,7 +66,8 @@ impl Progress {
     pub fn percent(&self) -> f64 {
         match self.total_bytes {
             0 => 100.0,
-            total => self.loaded_bytes as f64 * 100.0 / total as f64,
+            // A compressed file has fewer bytes than are loaded.
+            total => (self.loaded_bytes as f64 * 100.0 / total as f64).min(100.0),
         }
     }
 
@@ -696,6 +697,10 @@ fn read_version(live: &SharedLive, reader: &mut Reader) -> std::result::Result<u
         }
         Refused::Version(version) => {
             log::warn!("Can't handle RDB format version {version}");
+            LoadError::Refused
+        }
+        Refused::Compressed(reason) => {
+            log::warn!("Can't read this compressed file: {reason}");
             LoadError::Refused
         }
         Refused::Unreadable(fault) => {

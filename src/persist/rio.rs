@@ -19,6 +19,7 @@
 use std::io::{self, Read, Write};
 
 use crc_fast::{CrcAlgorithm, Digest};
+use lz4_flex::frame::FrameDecoder;
 
 /// The size of the buffers, and of the pieces over which the checksum is computed.
 const CHUNK: usize = 256 * 1024;
@@ -132,9 +133,48 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// The bytes of a frame: those that were read ahead, then the rest of the source.
+struct Frame<'a> {
+    bytes: io::Chain<io::Cursor<Vec<u8>>, &'a mut dyn Read>,
+    /// The last bytes that were read.
+    last: [u8; END_MAX],
+}
+
+/// The end of a frame: four zeros, and a checksum of four bytes.
+const END_MAX: usize = 8;
+
+impl Read for Frame<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(buf)?;
+        let new = &buf[read.saturating_sub(END_MAX)..read];
+        self.last.copy_within(new.len().., 0);
+        self.last[END_MAX - new.len()..].copy_from_slice(new);
+        Ok(read)
+    }
+}
+
+/// Where a reader's bytes come from.
+enum Source<'a> {
+    Plain(&'a mut dyn Read),
+    /// The frame, whose first bytes may have been read ahead.
+    Lz4(Box<FrameDecoder<Frame<'a>>>),
+    /// Between two others.
+    None,
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Source::Plain(source) => source.read(buf),
+            Source::Lz4(frame) => frame.read(buf),
+            Source::None => Ok(0),
+        }
+    }
+}
+
 /// Reads bytes from a source, with a checksum.
 pub struct Reader<'a> {
-    source: &'a mut dyn Read,
+    source: Source<'a>,
     buf: Vec<u8>,
     /// The position of the next byte in `buf`.
     pos: usize,
@@ -154,7 +194,7 @@ impl<'a> Reader<'a> {
     /// `len` is the number of bytes of the source, if it is known.
     pub fn new(source: &'a mut dyn Read, len: Option<u64>) -> Reader<'a> {
         Reader {
-            source,
+            source: Source::Plain(source),
             buf: Vec::new(),
             pos: 0,
             digested: 0,
@@ -174,6 +214,37 @@ impl<'a> Reader<'a> {
     pub fn without_checksum(mut self) -> Reader<'a> {
         self.crc = None;
         self
+    }
+
+    /// The rest of the source is an LZ4 frame: continues with what is in it, as if that were the
+    /// source, whose length is not known.
+    pub fn begin_frame(&mut self) {
+        let ahead = self.buf.split_off(self.pos);
+        if let Source::Plain(source) = std::mem::replace(&mut self.source, Source::None) {
+            let frame = Frame {
+                bytes: io::Cursor::new(ahead).chain(source),
+                last: [1; END_MAX],
+            };
+            self.source = Source::Lz4(Box::new(FrameDecoder::new(frame)));
+        }
+        self.buf.clear();
+        (self.pos, self.digested, self.base) = (0, 0, 0);
+        self.crc = self.crc.as_ref().map(|_| crc64());
+        self.left = None;
+    }
+
+    /// After the last byte that is needed: reads the frame to its end, where its checksum is. The
+    /// decoder accepts a frame that stops between two blocks, or within its end.
+    pub fn end_frame(&mut self) -> io::Result<()> {
+        let Source::Lz4(frame) = &mut self.source else {
+            return Ok(());
+        };
+        io::copy(frame, &mut io::sink())?;
+        let last = frame.get_ref().last;
+        match last.starts_with(&[0; 4]) || last.ends_with(&[0; 4]) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// The checksum of all bytes taken so far.

@@ -26,14 +26,14 @@ pub mod upstream;
 use std::io::IoSlice;
 
 use self::failover::Failover;
-use self::overrun::Forecast;
+use self::overrun::{Forecast, Limits, Overruns};
 use self::own_expiries::OwnExpiries;
 use self::psync::History;
 use self::replicas::{Channel, Replica, Replicas, State};
 use self::snapshot::Snapshot;
 use self::upstream::{Phase, Upstream};
 use crate::client::table::Net;
-use crate::client::{Client, ClientRef};
+use crate::client::{Class, Client, ClientRef};
 use crate::propagate::sink;
 use crate::propagate::stream::Stream;
 use crate::state::Server;
@@ -82,8 +82,12 @@ pub struct Replication {
     pub pinged_s: i64,
     /// The Unix time of the last log line about writes of the primary that can't be saved.
     pub disk_error_logged_ms: i64,
+    /// The seconds in which links to primaries were broken, without the present break.
+    pub disconnected_s: i64,
     /// Whether full syncs can succeed at the present rate of writes.
     pub forecast: Forecast,
+    /// The replicas whose full syncs were ended by their output limit.
+    pub overruns: Overruns,
 }
 
 impl Replication {
@@ -109,7 +113,9 @@ impl Replication {
             no_replicas_since_s: 0,
             pinged_s: 0,
             disk_error_logged_ms: 0,
+            disconnected_s: 0,
             forecast: Forecast::default(),
+            overruns: Overruns::default(),
         }
     }
 
@@ -282,8 +288,9 @@ pub fn left(server: &mut Server, client: ClientRef) {
         return;
     };
     let name = replica.name();
-    if let (false, Some(after_ms)) = (replica.is_streaming(), replica.sync_ms(server.clock.now_ms))
-    {
+    // The connection of a snapshot may be closed because the replica has all of it.
+    let failed = !replica.synced && replica.channel != Channel::Snapshot;
+    if let (true, Some(after_ms)) = (failed, replica.sync_ms(server.clock.now_ms)) {
         server.replication.forecast.failed(after_ms);
     }
     // Neither connection of a replica is of use without the other one.
@@ -321,6 +328,7 @@ pub fn primary_left(server: &mut Server, c: &Client) {
     upstream.unit = Vec::new();
     upstream.phase = Phase::Connect;
     upstream.down_since_s = now_s;
+    upstream.attempts = 0;
     let words = server.config.words();
     log::info!("{}", words.line("Connection with master lost.", &[]));
     if upstream.can_continue {
@@ -328,6 +336,42 @@ pub fn primary_left(server: &mut Server, c: &Client) {
             "{}",
             words.line("Caching the disconnected master state.", &[])
         );
+    }
+}
+
+/// The limits of the replicas' class. The bytes of the backlog are held anyway.
+pub fn limits(server: &Server) -> Limits {
+    let limit = &server.config.client_output_buffer_limit[Class::Replica as usize];
+    let hard = match limit.hard {
+        0 => 0,
+        hard => hard.max(server.config.repl_backlog_size),
+    };
+    Limits {
+        hard,
+        soft: limit.soft,
+        soft_s: limit.soft_seconds,
+    }
+}
+
+impl Server {
+    /// The output limit is about to close this replica. If that ends a full sync, the next one may
+    /// be delayed.
+    pub fn replica_overran(&mut self, client: ClientRef) {
+        let (limits, now_ms) = (limits(self), self.clock.now_ms);
+        let replica = self.replication.replicas.get(client);
+        let in_sync = |replica: &&Replica| !replica.synced && replica.sync_began_ms > 0;
+        let Some(name) = replica.filter(in_sync).map(Replica::name) else {
+            return;
+        };
+        let (count, delay_ms) = self.replication.overruns.note(&name, limits, now_ms);
+        if delay_ms > 0 {
+            log::warn!(
+                "{count} full syncs of replica {name} in a row exceeded client-output-buffer-limit: more is written \
+                 during a sync than the limit allows. The next one begins in {} seconds at the earliest. Raise the \
+                 limit, or set repl-throttling-enabled.",
+                delay_ms / 1000
+            );
+        }
     }
 }
 

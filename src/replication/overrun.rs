@@ -7,13 +7,18 @@
 //!                                   for each write     (`clients::output_limit`)
 //!
 //!   a full sync begins   duration of the last one x bytes of writes per second  >  limit ?
+//!
+//!   a full sync ends by the limit for the 2nd, 3rd, .. time     the next one after 10 s, 20 s, .. 320 s
 //! ```
 //!
 //! **Limits:** the forecast assumes that the next full sync takes as long as the last one, or as
-//! long as a failed one took until its end. Before the first one, there is no forecast.
+//! long as a failed one took until its end. Before the first one, there is no forecast. A replica
+//! over two connections is assumed to have this server's settings.
+
+use std::collections::VecDeque;
 
 /// The limits of the replicas' class: `client-output-buffer-limit replica`. 0 is no limit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// At this number of bytes, a replica is closed.
     pub hard: u64,
@@ -56,11 +61,12 @@ pub struct Forecast {
 
 impl Forecast {
     /// Computes the forecast for a sync that begins now, while the stream grows by `rate` bytes
-    /// per second.
-    pub fn update(&mut self, rate: u64, limits: Limits) {
+    /// per second. The replica itself holds `held` of them until its snapshot is loaded.
+    pub fn update(&mut self, rate: u64, limits: Limits, held: u64) {
         self.bytes = rate.saturating_mul(self.sync_ms) / 1000;
-        let hard = limits.hard > 0 && self.bytes >= limits.hard;
-        let above = self.bytes.saturating_sub(limits.soft);
+        let lag = self.bytes.saturating_sub(held);
+        let hard = limits.hard > 0 && lag >= limits.hard;
+        let above = lag.saturating_sub(limits.soft);
         let above_s = above.checked_div(rate).unwrap_or(0);
         let soft = limits.soft > 0 && above > 0 && above_s > limits.soft_s;
         self.overruns = hard || soft;
@@ -77,9 +83,121 @@ impl Forecast {
     }
 }
 
+/// The maximum number of replicas that are remembered.
+const OVERRUNS_MAX: usize = 64;
+/// The delay after the second overrun.
+const BACK_OFF_MS: i64 = 10_000;
+/// The delay is doubled this many times at most.
+const DOUBLINGS_MAX: u32 = 5;
+
+/// A replica whose last full syncs were ended by its output limit.
+struct Overrun {
+    /// The name of the replica: its address.
+    name: String,
+    /// The number of overruns without a successful sync between them.
+    count: u32,
+    until_ms: i64,
+    /// The limits at the time of the last overrun.
+    limits: Limits,
+}
+
+/// The replicas that lag beyond their limit in each full sync. The next one would cost a fork and a
+/// transfer, and fail as well, so it is delayed.
+#[derive(Default)]
+pub struct Overruns {
+    all: VecDeque<Overrun>,
+}
+
+impl Overruns {
+    /// A full sync of this replica was ended by the limit. Returns the number of overruns, and the
+    /// delay of the next sync in milliseconds.
+    pub fn note(&mut self, name: &str, limits: Limits, now_ms: i64) -> (u32, i64) {
+        let before = self.remove(name).map_or(0, |old| old.count);
+        let count = before.saturating_add(1);
+        let delay_ms = match count.checked_sub(2) {
+            None => 0,
+            Some(doublings) => BACK_OFF_MS << doublings.min(DOUBLINGS_MAX),
+        };
+        if self.all.len() >= OVERRUNS_MAX {
+            self.all.pop_front();
+        }
+        self.all.push_back(Overrun {
+            name: name.into(),
+            count,
+            until_ms: now_ms.saturating_add(delay_ms),
+            limits,
+        });
+        (count, delay_ms)
+    }
+
+    /// A full sync of this replica has succeeded.
+    pub fn forget(&mut self, name: &str) {
+        self.remove(name);
+    }
+
+    /// The number of overruns of this replica, and the time until its next full sync, unless it may
+    /// begin now: the delay is over, or the limits are others.
+    pub fn delay(&self, name: &str, limits: Limits, now_ms: i64) -> Option<(u32, i64)> {
+        let overrun = self.all.iter().find(|overrun| overrun.name == name)?;
+        let rest_ms = overrun.until_ms - now_ms;
+        let waits = rest_ms > 0 && overrun.limits == limits;
+        waits.then_some((overrun.count, rest_ms))
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Overrun> {
+        let at = self.all.iter().position(|overrun| overrun.name == name)?;
+        self.all.remove(at)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn from_the_second_overrun_on_the_next_sync_is_delayed() {
+        let class = limits(256 * MB, 64 * MB, 60);
+        let mut overruns = Overruns::default();
+        assert_eq!(overruns.note("a:1", class, 0), (1, 0));
+        assert_eq!(overruns.delay("a:1", class, 0), None, "once is no pattern");
+        assert_eq!(overruns.note("a:1", class, 500), (2, 10_000));
+        assert_eq!(overruns.delay("a:1", class, 1_500), Some((2, 9_000)));
+        assert_eq!(overruns.delay("b:1", class, 1_500), None);
+        assert_eq!(overruns.delay("a:1", class, 10_500), None);
+        let larger = limits(512 * MB, 64 * MB, 60);
+        assert_eq!(overruns.delay("a:1", larger, 1_500), None, "another limit");
+        assert_eq!(overruns.note("a:1", class, 0), (3, 20_000));
+        for _ in 0..100 {
+            overruns.note("a:1", class, 0);
+        }
+        assert_eq!(overruns.note("a:1", class, 0), (104, 320_000));
+        overruns.forget("a:1");
+        assert_eq!(overruns.note("a:1", class, 0), (1, 0));
+    }
+
+    #[test]
+    fn a_bounded_number_of_replicas_is_remembered() {
+        let mut overruns = Overruns::default();
+        for n in 0..1000 {
+            overruns.note(&n.to_string(), limits(1, 0, 0), 0);
+        }
+        assert_eq!(overruns.all.len(), OVERRUNS_MAX);
+        let (count, _) = overruns.note("999", limits(1, 0, 0), 0);
+        assert_eq!(count, 2);
+    }
+
+    #[test]
+    fn a_replica_that_collects_the_stream_itself_lags_later() {
+        let mut forecast = Forecast::default();
+        forecast.succeeded(10_000);
+        let class = limits(256 * MB, 0, 0);
+        forecast.update(50 * MB, class, 256 * MB);
+        assert_eq!((forecast.bytes, forecast.overruns), (500 * MB, false));
+        forecast.update(52 * MB, class, 256 * MB);
+        assert!(forecast.overruns);
+        forecast.update(u64::MAX, limits(0, MB, 0), u64::MAX);
+        assert!(!forecast.overruns, "it holds everything");
+    }
 
     const MB: u64 = 1 << 20;
 
@@ -105,21 +223,21 @@ mod tests {
     fn a_sync_that_takes_too_long_for_the_rate_of_writes_is_foreseen() {
         let mut forecast = Forecast::default();
         let class = limits(256 * MB, 64 * MB, 60);
-        forecast.update(u64::MAX, class);
+        forecast.update(u64::MAX, class, 0);
         assert_eq!(forecast, Forecast::default(), "no sync yet");
         forecast.succeeded(10_000);
-        forecast.update(20 * MB, class);
+        forecast.update(20 * MB, class, 0);
         assert_eq!((forecast.bytes, forecast.overruns), (200 * MB, false));
-        forecast.update(26 * MB, class);
+        forecast.update(26 * MB, class, 0);
         assert!(forecast.overruns, "the hard limit");
         // 64 MB after 64 s, and above that for 61 s.
         forecast.succeeded(126_000);
-        forecast.update(MB, class);
+        forecast.update(MB, class, 0);
         assert!(forecast.overruns, "the soft limit");
         forecast.succeeded(124_000);
-        forecast.update(MB, class);
+        forecast.update(MB, class, 0);
         assert!(!forecast.overruns);
-        forecast.update(u64::MAX, limits(0, 0, 0));
+        forecast.update(u64::MAX, limits(0, 0, 0), 0);
         assert!(!forecast.overruns, "no limit");
     }
 

@@ -109,6 +109,8 @@ pub struct Replica {
     pub wrote_ms: i64,
     /// The time at which its snapshot was started; 0 before.
     pub sync_began_ms: i64,
+    /// Whether it has loaded its snapshot, as its first acknowledgement says.
+    pub synced: bool,
 }
 
 impl Replica {
@@ -129,6 +131,7 @@ impl Replica {
             ack_ms: now_ms,
             wrote_ms: 0,
             sync_began_ms: 0,
+            synced: false,
         }
     }
 

@@ -46,7 +46,7 @@ impl Phase {
 /// The received part of a snapshot, for INFO.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Received {
-    /// The size of the snapshot; `None` if the primary does not know it.
+    /// The size of the snapshot; `None` before its header, 0 if it ends with a mark.
     pub total: Option<u64>,
     pub bytes: u64,
     /// The Unix time at which bytes last arrived, in milliseconds.
@@ -74,9 +74,17 @@ pub struct Upstream {
     pub can_continue: bool,
     /// The received bytes of an incomplete transaction.
     pub unit: Vec<u8>,
-    /// The Unix time at which the link broke, in seconds; 0 if it never worked.
+    /// The Unix time at which the link broke, in seconds; 0 if it works or never worked.
     pub down_since_s: i64,
+    /// The Unix time since which the link works, in seconds.
+    pub up_since_s: i64,
+    /// The number of attempts to connect since the link last worked, the successful one included.
+    pub attempts: u64,
+    /// The number of attempts to connect to this primary.
+    pub total_attempts: u64,
     pub received: Received,
+    /// The time between the sending and the execution of the last PING with a time.
+    pub lag_ms: Option<i64>,
     /// The bytes of the stream that wait until a snapshot from another connection is loaded.
     pub collected: Collected,
     /// The Unix time of the next attempt to connect, in milliseconds.
@@ -105,12 +113,32 @@ impl Upstream {
             can_continue: false,
             unit: Vec::new(),
             down_since_s: 0,
+            up_since_s: 0,
+            attempts: 0,
+            total_attempts: 0,
             received: Received::default(),
+            lag_ms: None,
             collected: Collected::default(),
             connect_at_ms: 0,
             is_new: true,
             refused_empty: false,
             refused_logged_ms: 0,
+        }
+    }
+
+    /// The server connects to the primary now.
+    pub fn attempt(&mut self) {
+        self.phase = Phase::Connecting;
+        self.attempts += 1;
+        self.total_attempts += 1;
+        self.collected.clear();
+    }
+
+    /// The seconds since the link broke, 0 if it has not.
+    pub fn down_s(&self, now_s: i64) -> i64 {
+        match self.down_since_s {
+            0 => 0,
+            since_s => now_s - since_s,
         }
     }
 

@@ -259,7 +259,7 @@ fn wrote(run: &Run) -> bool {
 
 /// Refuses writes that could not be saved. The disk may begin to fail while a busy script lets the
 /// loop turn.
-fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
+fn check_disk(run: &mut Run, cmd: &Command) -> Result<(), Error> {
     if cmd.flags & command::WRITE == 0 || wrote(run) || obeyed(run) {
         return Ok(());
     }
@@ -272,6 +272,8 @@ fn check_disk(run: &Run, cmd: &Command) -> Result<(), Error> {
     if dispatch::too_few_replicas(run.server) {
         return Err(Error::NOREPLICAS);
     }
+    let is_replica = run.server.replication.is_replica();
+    run.server.stats.replica_local_writes += u64::from(is_replica);
     Ok(())
 }
 

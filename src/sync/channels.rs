@@ -113,11 +113,13 @@ fn duplicates(c: &Client) -> Option<(TcpStream, OwnedFd)> {
 
 /// Sends a replica the offset at which its snapshot ends, and keeps the stream from there on.
 fn announce(server: &mut Server, c: &mut Client, offset: u64) -> bool {
+    let now_ms = server.clock.now_ms;
     let replication = &mut server.replication;
     let Some(replica) = replication.replicas.get_mut(c.reference()) else {
         return false;
     };
     replica.state = State::SnapshotRunning;
+    replica.sync_began_ms = now_ms;
     let name = replica.name();
     let line = match replica.announced.main_client {
         Some(main) => {
@@ -169,6 +171,7 @@ fn begin_stream(server: &mut Server, main: u64, snapshot: u64, offset: u64) -> b
     match replicas.get_mut(r) {
         Some(replica) if matches!(replica.state, State::WaitsForChannel { .. }) => {
             replica.state = State::Loading;
+            replica.sync_began_ms = server.clock.now_ms;
             replica.channel = Channel::Main {
                 snapshot: Some(snapshot),
                 dialect: Dialect::Redis,
@@ -277,16 +280,20 @@ fn grace_s(server: &Server) -> i64 {
 /// snapshot, and gets it from now on.
 pub fn main_attached(server: &mut Server, r: ClientRef) {
     let replication = &mut server.replication;
-    let Some(replica) = replication.replicas.get_mut(r) else {
+    let announced = replication.replicas.get(r).map(|main| &main.announced);
+    let Some(snapshot) = announced.and_then(|announced| announced.rdb_client) else {
         return;
     };
-    let Some(snapshot) = replica.announced.rdb_client else {
+    let began_ms = replication.replicas.of_id(snapshot);
+    let began_ms = began_ms.map_or(0, |channel| channel.sync_began_ms);
+    let Some(replica) = replication.replicas.get_mut(r) else {
         return;
     };
     let name = replica.name();
     // Without a pin, the snapshot was given up, and this is an ordinary partial resync.
     if replication.stream.unpin(snapshot) {
         replica.state = State::Loading;
+        replica.sync_began_ms = began_ms;
         replica.channel = Channel::Main {
             snapshot: Some(snapshot),
             dialect: Dialect::Valkey,
@@ -333,6 +340,9 @@ fn drop_long_pins(server: &mut Server) {
             "Client id={id} (rdb channel) scheduled to be closed ASAP for overcoming of output buffer limits."
         );
         server.stats.output_buffer_limit_disconnections += 1;
+        if let Some(r) = server.net.clients.reference_of(id) {
+            server.replica_overran(r);
+        }
         drop_pin(server, id);
     }
 }
@@ -355,6 +365,7 @@ pub fn cron(server: &mut Server) {
              seconds). Freeing RDB client {id}.",
             grace_s(server)
         );
+        server.stats.sync_pins_expired += 1;
         drop_pin(server, id);
     }
     end_useless_child(server);
@@ -521,6 +532,7 @@ mod tests {
         server.clock.now_ms += 1;
         cron(&mut server);
         assert_eq!(server.replication.stream.pins(), 0);
+        assert_eq!(server.stats.sync_pins_expired, 1);
         assert!(is_closing(&server, SNAPSHOT));
         let line = format!("REPLCONF set-rdb-client-id {}", id_of(&server, SNAPSHOT));
         let reply = say(&mut server, MAIN, &[&line]);

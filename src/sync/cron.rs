@@ -11,12 +11,15 @@
 
 use crate::client::ClientRef;
 use crate::client::table::Net;
+use crate::ds::bulk::push_command;
 use crate::replication::replicas::{Replica, State};
 use crate::replication::{self};
 use crate::state::Server;
 use crate::sync::{channels, snapshot};
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+/// The name of [`PING`], for one with an argument.
+const PING_NAME: &[u8] = b"PING";
 
 /// The cron's job.
 pub fn cron(server: &mut Server) {
@@ -50,6 +53,12 @@ fn ping_replicas(server: &mut Server) {
         return;
     }
     replication.pinged_s = now_s;
+    if server.config.repl_ping_timestamps {
+        let stamp = server.clock.now_ms.to_string();
+        let mut ping = Vec::new();
+        push_command(&mut ping, &[PING_NAME, stamp.as_bytes()]);
+        return replication.stream.append(&ping);
+    }
     replication.stream.append(PING);
 }
 

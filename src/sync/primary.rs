@@ -76,6 +76,9 @@ pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<()
         log_reason(&server.replication, reason, &name, id, offset);
         server.stats.sync_partial_err += u64::from(reason != Reason::Requested);
     }
+    if matches!(answer, Answer::Full(_)) {
+        refuse_for_overruns(server, &name)?;
+    }
     match answer {
         Answer::Continue { offset } => {
             become_replica(server, c, replica);
@@ -96,6 +99,20 @@ pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<()
         },
     }
     Ok(())
+}
+
+/// Full syncs of this replica have been ended by its output limit, one after the other: the next
+/// one is tried later. Replicas repeat their request after this error.
+fn refuse_for_overruns(server: &Server, name: &str) -> Result<(), Error> {
+    let (limits, now_ms) = (replication::limits(server), server.clock.now_ms);
+    match server.replication.overruns.delay(name, limits, now_ms) {
+        None => Ok(()),
+        Some((count, rest_ms)) => Err(Error::new(format!(
+            "NOMASTERLINK The last {count} full syncs exceeded client-output-buffer-limit; the next one may begin in \
+             {} seconds",
+            rest_ms.div_euclid(1000) + 1
+        ))),
+    }
 }
 
 /// The main connection of a replica in Redis's dialect.
@@ -233,6 +250,7 @@ pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
     };
     let name = replica.name();
     if replica.announced.rdb_only {
+        replica.synced = true;
         log::info!("RDB transfer completed, rdb only replica ({name}) should be disconnected asap");
         return false;
     }
@@ -240,11 +258,27 @@ pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
     replica.ack_ms = now_ms;
     // A reply would be received as a part of the stream.
     replica.began |= c.reply.is_empty();
-    if let (true, Some(after_ms)) = (replica.is_streaming(), replica.sync_ms(now_ms)) {
-        server.replication.forecast.succeeded(after_ms);
+    if replica.is_old {
+        // It acknowledges nothing.
+        synced(&mut server.replication, c.reference(), now_ms);
     }
     log::info!("Synchronization with replica {name} succeeded");
     true
+}
+
+/// A replica has loaded its snapshot.
+fn synced(replication: &mut Replication, r: ClientRef, now_ms: i64) {
+    let Some(replica) = replication.replicas.get_mut(r) else {
+        return;
+    };
+    if std::mem::replace(&mut replica.synced, true) {
+        return;
+    }
+    if let Some(after_ms) = replica.sync_ms(now_ms) {
+        let name = replica.name();
+        replication.forecast.succeeded(after_ms);
+        replication.overruns.forget(&name);
+    }
 }
 
 /// REPLCONF ACK: the offsets up to which a replica has applied the stream, and has it in its AOF on
@@ -278,15 +312,14 @@ pub fn acknowledged(
         replica.ack_ms = now_ms;
         match replica.state {
             State::Online => {
-                let loaded = std::mem::take(&mut replica.waits_for_ack);
-                if let (true, Some(after_ms)) = (loaded, replica.sync_ms(now_ms)) {
-                    replication.forecast.succeeded(after_ms);
-                }
+                replica.waits_for_ack = false;
+                synced(replication, r, now_ms);
             }
             // The replica has loaded the snapshot of its other connection.
             State::Loading => {
                 replica.state = State::Online;
                 log::info!("Synchronization with replica {} succeeded", replica.name());
+                synced(replication, r, now_ms);
             }
             // The replica may have loaded a snapshot whose child has not ended yet.
             State::SnapshotRunning => {

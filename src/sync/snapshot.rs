@@ -20,13 +20,13 @@ use std::fs::File;
 
 use crate::client::announced::Announced;
 use crate::client::table::Net;
-use crate::client::{Class, Client, ClientRef, flag};
+use crate::client::{Client, ClientRef, flag};
 use crate::error::Error;
 use crate::persist::child::{self, Kind, Outcome, ReplicationHooks, Target, Wish};
 use crate::persist::rdb::save::{Contents, SaveOptions};
 use crate::persist::rdb::transfer;
 use crate::persist::rdb::{self, background};
-use crate::replication::overrun::Limits;
+use crate::replication;
 use crate::replication::replicas::{Replica, State, Transfer};
 use crate::replication::snapshot::{Broadcast, Form, Receiver, Snapshot, Way};
 use crate::state::Server;
@@ -109,6 +109,7 @@ fn form_of(announced: &Announced) -> Form {
     Form {
         contents: announced.contents,
         version: version.unwrap_or(VERSION_OF_STRANGERS),
+        compress: !announced.no_compression,
         channel: announced.rdb_channel,
     }
 }
@@ -183,9 +184,7 @@ pub fn start(server: &mut Server) -> bool {
     if !server.replication.is_replica() {
         server.replication.stream.forget_db();
     }
-    if !form.channel {
-        forecast(server);
-    }
+    forecast(server, form.channel);
     let offset = server.replication.stream.end();
     let options = options_of(server, form);
     let started = match (diskless, form.channel) {
@@ -215,26 +214,18 @@ pub fn start(server: &mut Server) -> bool {
     true
 }
 
-/// The limits of the replicas' class. The bytes of the backlog are held anyway.
-pub fn limits(server: &Server) -> Limits {
-    let limit = &server.config.client_output_buffer_limit[Class::Replica as usize];
-    let hard = match limit.hard {
-        0 => 0,
-        hard => hard.max(server.config.repl_backlog_size),
+/// Logs, before a snapshot is started, that its replicas will probably lag beyond their limit. With
+/// two connections, they hold as many bytes themselves.
+fn forecast(server: &mut Server, two_connections: bool) {
+    let limits = replication::limits(server);
+    let held = match (two_connections, limits.hard) {
+        (false, _) => 0,
+        (true, 0) => u64::MAX,
+        (true, hard) => hard,
     };
-    Limits {
-        hard,
-        soft: limit.soft,
-        soft_s: limit.soft_seconds,
-    }
-}
-
-/// Logs, before a snapshot is started, that its replicas will probably lag beyond their limit.
-fn forecast(server: &mut Server) {
-    let limits = limits(server);
     let rate = server.stats.stream_rate.average();
     let forecast = &mut server.replication.forecast;
-    forecast.update(rate, limits);
+    forecast.update(rate, limits, held);
     if forecast.overruns {
         log::warn!(
             "This synchronization will probably fail: the last one took {} ms, in which about {} bytes are written at \
@@ -254,6 +245,7 @@ fn options_of(server: &Server, form: Form) -> SaveOptions {
             keys: !form.contents.without_keys,
             functions: !form.contents.without_functions,
         },
+        compress: form.compress && server.config.rdbcompression,
         ..SaveOptions::of(server)
     }
 }

@@ -59,6 +59,17 @@ pub fn wait_for(fd: RawFd, to_write: bool) -> io::Result<()> {
     poll_one(fd, events, -1).map(|_| ())
 }
 
+/// Waits until a socket can be read (or written). False: `timeout` has passed.
+pub fn wait_ready(fd: RawFd, to_write: bool, timeout: std::time::Duration) -> io::Result<bool> {
+    let ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
+    let events = if to_write {
+        libc::POLLOUT
+    } else {
+        libc::POLLIN
+    };
+    poll_one(fd, events, ms)
+}
+
 /// Wait until `fd` takes something, or `timeout` has passed: then it is false.
 pub fn wait_writable(fd: &impl AsFd, timeout: std::time::Duration) -> io::Result<bool> {
     let ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);

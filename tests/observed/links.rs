@@ -20,7 +20,11 @@ pub fn follow(life: &mut Life) {
     ]);
     let port = life.primary.port;
     life.say_to_replica(&["CONFIG SET replica-priority 7", "REPLICAOF 127.0.0.1 1"]);
-    life.until_at_replica(&["role"]);
+    life.until_at_replica(&[
+        "role",
+        "master_current_sync_attempts",
+        "master_total_sync_attempts",
+    ]);
     life.say_to_replica(&[&format!("REPLICAOF 127.0.0.1 {port}")]);
     life.until_at_replica(&["master_port", "master_sync_in_progress"]);
     life.look_at_primary();
@@ -39,6 +43,7 @@ pub fn follow(life: &mut Life) {
         "instantaneous_output_repl_kbps",
         "total_net_repl_output_bytes",
     ]);
+    life.until_at_replica(&["master_link_up_since_seconds"]);
     life.until_at_replica(&[
         "instantaneous_input_repl_kbps",
         "total_net_repl_input_bytes",
@@ -52,7 +57,7 @@ pub fn follow(life: &mut Life) {
         "CONFIG SET replica-announced no",
         "SET own v PX 100000",
     ]);
-    life.until_at_replica(&["slave_expires_tracked_keys"]);
+    life.until_at_replica(&["slave_expires_tracked_keys", "replica_local_writes"]);
     // More bytes than the backlog holds.
     for _ in 0..200 {
         life.ask.line(&format!("SET text {}", "x".repeat(1000)));
@@ -106,6 +111,8 @@ pub fn hand_over(life: &mut Life) {
 fn stop_in_a_transfer(life: &mut Life) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let port = listener.local_addr().expect("an address").port();
+    life.say_to_replica(&["REPLICAOF 127.0.0.1 1"]);
+    life.until_at_replica(&["total_disconnect_time_sec"]);
     life.say_to_replica(&[&format!("REPLICAOF 127.0.0.1 {port}")]);
     let (mut link, _) = listener.accept().expect("the replica");
     let mut input = BufReader::new(link.try_clone().expect("a handle"));

@@ -152,4 +152,24 @@ fn keys_migrate_by_tls() {
     );
     assert!(to.cmd(&["GET", "k"]) == before);
     assert_eq!(from.line("EXISTS k"), ":0\r\n");
+    // In a transaction, by a link that the server waits for.
+    from.cmd(&[b"SET".to_vec(), b"m".to_vec(), vec![b'v'; 300_000]]);
+    let before = from.cmd(&["GET", "m"]);
+    from.line("MULTI");
+    from.line(&format!("MIGRATE 127.0.0.1 {port} m 0 10000"));
+    assert_eq!(from.line("EXEC"), "*1\r\n+OK\r\n");
+    assert!(to.cmd(&["GET", "m"]) == before);
+    assert_eq!(from.line("EXISTS m"), ":0\r\n");
+    // A target without TLS does not answer a handshake.
+    let plain = second.port;
+    let migrate = format!("MIGRATE 127.0.0.1 {plain} n 0 200");
+    from.line("SET n v");
+    from.line("MULTI");
+    from.line(&migrate);
+    let reply = from.line("EXEC");
+    assert!(
+        reply.starts_with("*1\r\n-IOERR error or timeout"),
+        "{reply}"
+    );
+    assert_eq!(from.line("EXISTS n"), ":1\r\n");
 }

@@ -14,7 +14,7 @@
 
 mod dump;
 mod expire;
-mod migrate;
+pub mod migrate;
 mod names;
 mod object;
 mod scan;

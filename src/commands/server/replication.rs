@@ -202,6 +202,10 @@ fn replconf(ctx: &mut Ctx) -> CmdResult {
                 announced.rdb_client = Some(id);
                 true
             }),
+            b"main-ch-client-id" => main_client(ctx, pair[1]).map(|id| {
+                announced.main_client = Some(id);
+                true
+            }),
             _ => announce(&mut announced, pair[0], pair[1]).map(|()| true),
         };
         if !matches!(done, Ok(true)) {
@@ -221,6 +225,15 @@ fn rdb_client(ctx: &Ctx, value: &[u8]) -> Result<u64, Error> {
     let known = u64::try_from(id).ok();
     let known = known.filter(|&id| ctx.server.replication.stream.pin_lag(id).is_some());
     known.ok_or_else(|| Error::new(format!("ERR Unrecognized RDB client id {id}")))
+}
+
+/// REPLCONF MAIN-CH-CLIENT-ID: the client that receives the stream, while this one receives the
+/// snapshot.
+fn main_client(ctx: &Ctx, value: &[u8]) -> Result<u64, Error> {
+    let id = parse_i64(value).ok_or(Error::NOT_INTEGER)?;
+    let known = u64::try_from(id).ok();
+    let known = known.filter(|&id| ctx.server.replication.replicas.of_id(id).is_some());
+    known.ok_or_else(|| Error::new(format!("ERR Unrecognized RDB client id: {id}")))
 }
 
 /// REPLCONF ACK offset [FACK offset]: never has a reply.
@@ -267,11 +280,8 @@ fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> CmdResult
             announced.version = Some(parse_version(value).ok_or_else(unknown)?);
         }
         b"rdb-channel" => announced.rdb_channel = zero_or_one(value)?,
+        b"rdb-no-compress" => announced.no_compression = zero_or_one(value)?,
         b"rdb-only" => announced.rdb_only = zero_or_one(value)?,
-        b"main-ch-client-id" => {
-            let id = parse_i64(value).and_then(|id| u64::try_from(id).ok());
-            announced.main_client = Some(id.ok_or(Error::NOT_INTEGER)?);
-        }
         b"rdb-filter-only" => announced.contents = parse_contents(value)?,
         _ => {
             let text = format!("ERR Unrecognized REPLCONF option: {}", said(option));

@@ -23,9 +23,10 @@
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
-use super::{fail, handshake, receive, source, stream_from};
+use super::{fail, handshake, receive, stream_from};
 use crate::client::{ClientRef, flag};
 use crate::connection::Connection;
+use crate::connection::connect::source_address;
 use crate::link::{Action, Errors, Expect, Failure, Plan, Reply, Step, Unasked};
 use crate::networking::link::{self, LinkId, Taken, Target};
 use crate::networking::query;
@@ -108,11 +109,14 @@ pub fn begin(
             None => return fail(el, server),
         }
     }
+    if server.debug.stops_before_rdb_channel() {
+        process::stop();
+    }
     let plan = plan(server, dialect, main);
     let target = Target {
         host: &host,
         port,
-        source: source(server),
+        source: source_address(&server.config),
         tls: server.config.tls_replication,
     };
     let second = link::open(el, server, &target, plan, on_second);
@@ -444,6 +448,9 @@ fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
             &[&bytes],
         );
         log::info!("{line}");
+    }
+    if server.debug.stops_before_collected() {
+        process::stop();
     }
     stream_from(el, server, main.conn, b"");
     let client = server

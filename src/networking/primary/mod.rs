@@ -24,12 +24,11 @@ mod handshake;
 mod install;
 mod receive;
 
-use std::net::IpAddr;
-
 use ae::{Class, EventLoop, Mask};
 
 use crate::client::{Client, ClientRef, flag};
 use crate::connection::Connection;
+use crate::connection::connect::source_address;
 use crate::networking::link::{self, LinkId, Target};
 use crate::networking::query;
 use crate::replication;
@@ -93,8 +92,7 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     }
     channels::follow(el, server);
     if let Some(upstream) = server.replication.upstream.as_mut().filter(due) {
-        upstream.phase = Phase::Connecting;
-        upstream.collected.clear();
+        upstream.attempt();
         let (host, port) = (upstream.host.clone(), upstream.port);
         connect(el, server, &host, port);
     }
@@ -109,18 +107,13 @@ fn connect(el: &mut EventLoop<Server>, server: &mut Server, host: &str, port: u1
     let target = Target {
         host,
         port,
-        source: source(server),
+        source: source_address(&server.config),
         tls: server.config.tls_replication,
     };
     let plan = handshake::plan(server);
     let id = link::open(el, server, &target, plan, handshake::on_action);
     server.primary_link.link = Some(id);
     log::info!("{}", words.line("MASTER <-> REPLICA sync started", &[]));
-}
-
-/// The local address for connections: `bind-source-addr`.
-pub fn source(server: &Server) -> Option<IpAddr> {
-    server.config.bind_source_addr.to_str_lossy().parse().ok()
 }
 
 /// Closes everything that is open.
@@ -188,8 +181,11 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
         }
     }
     replication::ensure_backlog(server);
-    let end = server.replication.stream.end();
-    if let Some(upstream) = &mut server.replication.upstream {
+    let now_s = server.clock.now_s();
+    let replication = &mut server.replication;
+    let end = replication.stream.end();
+    if let Some(upstream) = &mut replication.upstream {
+        replication.disconnected_s += upstream.down_s(now_s);
         upstream.phase = Phase::Connected;
         upstream.client = Some(r);
         upstream.attached_at = end;
@@ -197,7 +193,7 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
         upstream.can_continue = true;
         upstream.is_new = false;
         upstream.refused_empty = false;
-        upstream.down_since_s = 0;
+        (upstream.down_since_s, upstream.up_since_s) = (0, now_s);
     }
     server.hold_primary();
     send_ack(server);

@@ -275,7 +275,10 @@ fn note_begin(server: &mut Server, length: &Length, to_disk: bool) {
         ),
     };
     log::info!("{line}");
-    if let (Length::Known(bytes), Some(upstream)) = (length, &mut server.replication.upstream) {
-        upstream.received.total = Some(*bytes);
+    if let Some(upstream) = &mut server.replication.upstream {
+        upstream.received.total = Some(match length {
+            Length::Known(bytes) => *bytes,
+            Length::Mark(_) => 0,
+        });
     }
 }

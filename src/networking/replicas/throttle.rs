@@ -15,8 +15,8 @@ use ae::{EventLoop, TimerId};
 
 use crate::client::ClientRef;
 use crate::execute::pause::{self, PausePurpose};
+use crate::replication;
 use crate::state::Server;
-use crate::sync::snapshot;
 
 /// After the stream was sent: delays writes if a replica still lags.
 pub fn update(el: &mut EventLoop<Server>, server: &mut Server) {
@@ -27,7 +27,7 @@ pub fn update(el: &mut EventLoop<Server>, server: &mut Server) {
     let replication = &server.replication;
     let clients = replication.replicas.iter().map(|replica| replica.client);
     let lag = clients.map(|r: ClientRef| replication.lag(r)).max();
-    let delay_ms = snapshot::limits(server).delay_ms(lag.unwrap_or(0));
+    let delay_ms = replication::limits(server).delay_ms(lag.unwrap_or(0));
     if delay_ms == 0 || replication.is_replica() {
         return;
     }

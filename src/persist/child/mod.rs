@@ -237,7 +237,7 @@ pub fn start(
             server.traced(trace::Kind::Fork, began_ticks, pid as u64);
             server.child = Some(Child::new(server, job, pid, Reports::new(from_child)));
             follow_child(server);
-            if server.debug.pause_after_fork {
+            if server.debug.stops_after_fork() {
                 process::stop();
             }
             Ok(pid)

@@ -277,6 +277,10 @@ pub fn check_preamble(path: &Path, print: Print) -> Option<u64> {
                     let text = format!("Can't handle RDB format version {version}");
                     checker.error(offset, &text);
                 }
+                Refused::Compressed(reason) => {
+                    let text = format!("Can't read this compressed file: {reason}");
+                    checker.error(offset, &text);
+                }
                 Refused::Unreadable(fault) => checker.fault(offset, &fault),
             }
             return None;

@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 
+use super::compressed;
 use super::decode::{Decoder, Fault, Result, Text, corrupt, module_name, string_value};
 use super::foreign::COMPACT_HASH;
 use super::payload::entry_kind_of;
@@ -106,15 +107,27 @@ pub trait Sink {
 pub enum Refused {
     Signature,
     Version(u32),
+    /// A compressed file that can't be read, and why.
+    Compressed(String),
     /// The first bytes can't be read.
     Unreadable(Fault),
 }
 
-/// The version of a file, from its first nine bytes.
+/// The version of a file, from its first nine bytes, or from those in a compressed file.
 pub fn read_version(reader: &mut Reader, any_version: bool) -> std::result::Result<u32, Refused> {
-    let magic: [u8; 9] = reader
-        .get()
-        .map_err(|e| Refused::Unreadable(Fault::Read(e)))?;
+    let unreadable = |e| Refused::Unreadable(Fault::Read(e));
+    let mut magic = [0; 9];
+    let first: [u8; 3] = reader.get().map_err(unreadable)?;
+    if first == compressed::MAGIC {
+        let header = reader.get().map_err(unreadable)?;
+        compressed::check(header).map_err(Refused::Compressed)?;
+        reader.begin_frame();
+        magic = reader.get().map_err(unreadable)?;
+    } else {
+        let rest: [u8; 6] = reader.get().map_err(unreadable)?;
+        magic[..3].copy_from_slice(&first);
+        magic[3..].copy_from_slice(&rest);
+    }
     let digits = magic
         .strip_prefix(b"REDIS")
         .or_else(|| magic.strip_prefix(b"VALKEY"))
@@ -153,6 +166,7 @@ pub fn read<S: Sink>(
         templates: HashMap::new(),
     };
     let end = walk.run();
+    let end = end.and_then(|()| Ok(walk.decoder.reader.end_frame()?));
     walk.sink.blocks_checked(walk.decoder.blocks);
     end
 }

@@ -40,15 +40,17 @@
 //! of later versions, up to those that are known to exist, are read, too: only a value of a type
 //! that this server does not have, or of a module, is refused, with its type and key in the error
 //! ([`foreign`]). With `rdb-skip-unknown` it is left out and counted instead. The ids of producers
-//! in a stream (Redis 8.6, XADD IDMP) are left out always.
+//! in a stream (Redis 8.6, XADD IDMP) are left out always. A file that begins with `VCS` is
+//! compressed as a whole ([`compressed`]).
 //!
 //! **Invariant:** a saved file loads to an equal data set, whatever its encodings
 //! (`tests::what_is_saved_loads`).
 //! **Invariant:** no bytes make the reader panic, or allocate more than a small multiple of their
-//! size (`tests::damaged_payloads_are_refused`).
+//! size, before compression (`tests::damaged_payloads_are_refused`).
 
 pub mod background;
 pub mod check;
+mod compressed;
 pub mod decode;
 pub mod encode;
 mod foreign;

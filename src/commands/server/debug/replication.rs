@@ -1,5 +1,6 @@
 //! The DEBUG subcommands for tests of replication.
 
+use super::switches::ReplPause;
 use super::{ok, switch, unknown_subcommand};
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -57,6 +58,18 @@ pub fn protect_client(ctx: &mut Ctx) -> CmdResult {
         true => ok(ctx),
         false => Err(Error::of("ERR No such client")),
     }
+}
+
+/// DEBUG REPL-PAUSE clear|after-fork|before-rdb-channel|on-streaming-repl-buf
+pub fn repl_pause(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.debug.repl_pause = match ctx.argv[2].to_ascii_lowercase().as_slice() {
+        b"clear" => None,
+        b"after-fork" => Some(ReplPause::AfterFork),
+        b"before-rdb-channel" => Some(ReplPause::BeforeRdbChannel),
+        b"on-streaming-repl-buf" => Some(ReplPause::OnStreamingReplBuf),
+        _ => return Err(unknown_subcommand(ctx)),
+    };
+    ok(ctx)
 }
 
 /// DEBUG INTERNAL_SECRET

@@ -1,5 +1,16 @@
 //! Settings for tests that DEBUG changes.
 
+/// A step of a full sync at which the process stops itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum ReplPause {
+    /// The primary has forked a child.
+    AfterFork,
+    /// The replica is about to open the connection for its snapshot.
+    BeforeRdbChannel,
+    /// The replica is about to apply the stream that it has collected.
+    OnStreamingReplBuf,
+}
+
 /// The switches that DEBUG sets for tests.
 #[derive(Default)]
 pub struct DebugSwitches {
@@ -28,10 +39,29 @@ pub struct DebugSwitches {
     /// DEBUG PAUSE-AFTER-FORK 1: this process stops itself after a fork, and on a replica when its
     /// primary has forked for it, until a SIGCONT.
     pub pause_after_fork: bool,
+    /// DEBUG REPL-PAUSE: where this process stops itself in a full sync, until a SIGCONT.
+    pub repl_pause: Option<ReplPause>,
     /// DEBUG DELAY-RDB-CLIENT-FREE-SECONDS: the grace period of a full sync over two connections;
     /// `None` is the default.
     pub rdb_client_grace_s: Option<i64>,
     /// DEBUG AOF-BACKLOG-LIMIT: the number of bytes that may wait for the AOF's disk before clients
     /// with waiting writes are not read.
     pub aof_backlog_max: Option<u64>,
+}
+
+impl DebugSwitches {
+    /// Whether this process stops itself after a fork.
+    pub fn stops_after_fork(&self) -> bool {
+        self.pause_after_fork || self.repl_pause == Some(ReplPause::AfterFork)
+    }
+
+    /// Whether a replica stops itself before it opens the connection for its snapshot.
+    pub fn stops_before_rdb_channel(&self) -> bool {
+        self.repl_pause == Some(ReplPause::BeforeRdbChannel)
+    }
+
+    /// Whether a replica stops itself before it applies the stream that it has collected.
+    pub fn stops_before_collected(&self) -> bool {
+        self.repl_pause == Some(ReplPause::OnStreamingReplBuf)
+    }
 }

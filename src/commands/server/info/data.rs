@@ -3,7 +3,7 @@
 use crate::commands::server::info::{Report, View};
 use crate::persist::aof::State;
 use crate::persist::child::{Child, Kind, Wish};
-use crate::replication::upstream::{Phase, Upstream};
+use crate::replication::upstream::{Phase, Received, Upstream};
 use crate::state::Server;
 
 /// Loading, snapshots and the AOF.
@@ -194,49 +194,64 @@ fn primary(server: &Server, upstream: &Upstream, out: &mut Report) {
     out.field("master_last_io_seconds_ago", last_io_s);
     let syncing = upstream.phase == Phase::Transfer;
     out.field("master_sync_in_progress", syncing as u8);
-    let applied = server.replication.stream.end();
+    // Offsets count from 1; without a history, this is the first byte.
+    let has_history = upstream.can_continue || client.is_some();
+    let applied = match has_history {
+        true => server.replication.stream.end(),
+        false => 1,
+    };
     let waiting = client.map_or(0, |c| c.querybuf_len()) + upstream.unit.len();
     out.field("slave_read_repl_offset", applied + waiting as u64);
     out.field("slave_repl_offset", applied);
+    out.field("slave_repl_lag_ms", upstream.lag_ms.unwrap_or(-1));
     // Valkey's names, and Redis's.
     let collected = &upstream.collected;
     out.field("replicas_repl_buffer_size", collected.bytes());
     out.field("replicas_repl_buffer_peak", collected.peak());
     out.field("replica_full_sync_buffer_size", collected.bytes());
     out.field("replica_full_sync_buffer_peak", collected.peak());
+    out.field("master_current_sync_attempts", upstream.attempts);
+    out.field("master_total_sync_attempts", upstream.total_attempts);
     if syncing {
-        let received = &upstream.received;
-        let total = received.total.unwrap_or(0);
-        let percent = match total {
-            0 => 0.0,
-            total => received.bytes as f64 * 100.0 / total as f64,
-        };
-        out.field("master_sync_total_bytes", total);
-        out.field("master_sync_read_bytes", received.bytes);
-        out.field(
-            "master_sync_left_bytes",
-            total.saturating_sub(received.bytes),
-        );
-        out.decimal("master_sync_perc", percent, 2);
-        out.field(
-            "master_sync_last_io_seconds_ago",
-            seconds_since(received.last_io_ms),
-        );
+        snapshot(&upstream.received, now_ms, out);
     }
-    if !up {
+    let now_s = server.clock.now_s();
+    if up {
+        let up_s = now_s - upstream.up_since_s;
+        out.field("master_link_up_since_seconds", up_s);
+    } else {
         let down_s = match upstream.down_since_s {
             0 => -1,
-            since_s => now_ms / 1000 - since_s,
+            _ => upstream.down_s(now_s),
         };
         out.field("master_link_down_since_seconds", down_s);
         if upstream.refused_empty {
             out.field("master_link_refused", "empty_primary");
         }
     }
+    let disconnected_s = server.replication.disconnected_s + upstream.down_s(now_s);
+    out.field("total_disconnect_time_sec", disconnected_s);
     let config = &server.config;
     out.field("slave_priority", config.replica_priority);
     out.field("slave_read_only", config.replica_read_only as u8);
     out.field("replica_announced", config.replica_announced as u8);
+}
+
+/// The snapshot that is being received. As in Redis, the size is -1 before the header, and 0 if it
+/// is unknown; the bytes that are left are then negative.
+fn snapshot(received: &Received, now_ms: i64, out: &mut Report) {
+    let total = received.total.map_or(-1, |total| total as i64);
+    let bytes = received.bytes as i64;
+    let percent = match total {
+        0 => 0.0,
+        total => bytes as f64 / total as f64 * 100.0,
+    };
+    out.field("master_sync_total_bytes", total);
+    out.field("master_sync_read_bytes", bytes);
+    out.field("master_sync_left_bytes", total - bytes);
+    out.decimal("master_sync_perc", percent, 2);
+    let idle_s = (now_ms - received.last_io_ms) / 1000;
+    out.field("master_sync_last_io_seconds_ago", idle_s);
 }
 
 /// There are no modules.

@@ -42,6 +42,8 @@ pub fn stats(view: &View, out: &mut Report) {
     out.field("sync_full", stats.sync_full);
     out.field("sync_partial_ok", stats.sync_partial_ok);
     out.field("sync_partial_err", stats.sync_partial_err);
+    out.field("sync_pins_expired", stats.sync_pins_expired);
+    out.field("replica_local_writes", stats.replica_local_writes);
     out.field("repl_throttles", stats.repl_throttles);
     out.field("repl_throttled_ms", stats.repl_throttled_ms);
     keys(view, out);

@@ -1,5 +1,9 @@
 //! MIGRATE: moves keys to another server. Here the arguments are checked and the client begins to
-//! wait; `networking::migrate` does the rest while other clients go on.
+//! wait; `networking::migrate` does the rest while other clients go on. A transaction or a script
+//! can't be interrupted: there `at_once` does all of it.
+
+mod at_once;
+pub mod wire;
 
 use crate::client::blocked::BlockKind;
 use crate::client::flag;
@@ -9,10 +13,8 @@ use crate::execute::blocked;
 use crate::execute::migration::{Destination, Migration};
 use crate::util::number::parse_i64;
 
-/// In a transaction or a script the client can't wait; Redis stops the whole server meanwhile.
-const CANT_WAIT: Error = Error::of(
-    "ERR MIGRATE is not allowed in transactions and scripts: the client has to wait for the target instance",
-);
+/// The primary and the AOF send the deletion in place of MIGRATE.
+const NOT_HERE: Error = Error::of("ERR MIGRATE is not a command of a primary's stream or an AOF");
 /// The timeout in milliseconds in place of one that is not positive.
 const DEFAULT_TIMEOUT_MS: u64 = 1000;
 
@@ -32,8 +34,8 @@ pub fn migrate(ctx: &mut Ctx) -> CmdResult {
         ctx.client.reply.status("NOKEY");
         return Ok(());
     }
-    if ctx.client.has(flag::DENY_BLOCKING) {
-        return Err(CANT_WAIT);
+    if ctx.client.must_obey() {
+        return Err(NOT_HERE);
     }
     let port = parse_i64(ctx.argv[2]).and_then(|port| u16::try_from(port).ok());
     let port = port.filter(|port| *port != 0);
@@ -45,7 +47,7 @@ pub fn migrate(ctx: &mut Ctx) -> CmdResult {
         account: options.account,
     };
     let timeout_ms = u64::try_from(timeout).ok().filter(|ms| *ms > 0);
-    ctx.server.migrations.requested.push(Migration {
+    let migration = Migration {
         client: ctx.client.reference(),
         destination,
         db: ctx.client.db,
@@ -60,7 +62,11 @@ pub fn migrate(ctx: &mut Ctx) -> CmdResult {
         round: 0,
         is_selected: false,
         may_retry: false,
-    });
+    };
+    if ctx.client.has(flag::DENY_BLOCKING) {
+        return at_once::migrate(ctx, migration);
+    }
+    ctx.server.migrations.requested.push(migration);
     blocked::block(ctx.server, ctx.client, BlockKind::Migrate, ctx.argv, 0);
     Ok(())
 }
