@@ -30,6 +30,11 @@ impl Span {
         (self.process, self.thread) == (SERVER, LOOP)
     }
 
+    /// Whether it is shorter than the clock's resolution.
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     pub fn number(&self, name: &str) -> u64 {
         self.args[name].as_u64().expect("a number")
     }
@@ -93,8 +98,9 @@ impl Trace {
     /// Finds the parent of each span of the loop, and checks that spans nest and that the times of
     /// children add up to no more than their parent's.
     fn nest(&mut self) {
+        // A span of no length between two others may belong to either, so it has no place.
         let mut order: Vec<usize> = (0..self.spans.len())
-            .filter(|&at| self.spans[at].is_in_loop())
+            .filter(|&at| self.spans[at].is_in_loop() && !self.spans[at].is_empty())
             .collect();
         order.sort_by_key(|&at| (self.spans[at].start, std::cmp::Reverse(self.spans[at].end)));
         let (mut open, mut sums) = (Vec::new(), BTreeMap::new());
@@ -118,7 +124,8 @@ impl Trace {
             let span = &self.spans[at];
             assert!(sum <= span.end - span.start, "children of {span:?}: {sum}");
         }
-        for span in self.spans.iter().filter(|span| span.is_in_loop()) {
+        let placed = |span: &&Span| span.is_in_loop() && !span.is_empty();
+        for span in self.spans.iter().filter(placed) {
             let around = span.parent.map(|at| self.spans[at].category.as_str());
             assert!(may_be_in(&span.category, around), "{span:?} in {around:?}");
         }
