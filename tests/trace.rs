@@ -164,7 +164,7 @@ fn short_events_are_left_out() {
 }
 
 /// Uses each part of the loop once.
-fn drive(server: &Peer, c: &mut Conn) {
+fn drive(_: &Peer, c: &mut Conn) {
     // The AOF's threads write and sync (appendfsync always), a child is forked and ends.
     for n in 0..20 {
         c.line(&format!("RPUSH list {n}"));
