@@ -405,8 +405,12 @@ fn sampled_cycle(server: &mut Server) {
     }
 }
 
+/// Whether keys are expired without being used. In `import-mode` they stay for the importing client
+/// (Valkey 8.1).
 fn active_expire_allowed(server: &Server) -> bool {
-    !server.debug.no_active_expire && server.expiry_policy() == ExpiryPolicy::Delete
+    !server.debug.no_active_expire
+        && !server.config.import_mode
+        && server.expiry_policy() == ExpiryPolicy::Delete
 }
 
 /// The average time to live, estimated from the earliest keys and smoothed, for INFO.
