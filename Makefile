@@ -23,7 +23,7 @@ REDIS_NAMES = redis-server redis-check-rdb redis-check-aof
 
 N       ?= 2
 
-.PHONY: all run test check compat compat-long interop bench suite suite-long fuzz asan crash chaos simulate miri page lesson-diff exercise soak install install-redis-names help
+.PHONY: all run test check compat compat-long interop bench suite suite-long suite-tls fuzz asan crash chaos simulate miri page book book-figures lesson-diff exercise soak pgo deb rpm deb-test install install-redis-names help
 .NOTPARALLEL:
 
 all:            ## build the server (release)
@@ -43,6 +43,8 @@ test: peers     ## set up what the tests compare with, then all tests
 	$(call step,tests of the server (a few minutes),$(CARGO) test --workspace)
 	$(call step,tests of tools/suite (seconds),python3 -B -m unittest discover -s tools/suite/tests -t tools/suite)
 	$(call step,tests of tools/bench (seconds),python3 -B -m unittest discover -s tools/bench/tests -t tools/bench)
+	$(call step,tests of tools/cluster (seconds),python3 -B -m unittest discover -s tools/cluster/tests -t tools/cluster)
+	$(call step,tests of tools/evict-sim (seconds),python3 -B -m unittest discover -s tools/evict-sim/tests -t tools/evict-sim)
 
 check:          ## formatting, lints, the rules of the house
 	$(CARGO) fmt --all --check
@@ -72,6 +74,13 @@ suite-long: peers   ## the whole Tcl suite
 	tools/suite/fetch.sh >/dev/null
 	tools/suite/run --server $(TARGET)/fast/aeris-server --all --cluster --sentinel $(ARGS)
 
+# A test of the lists makes 60,000 round trips of 16 KB, for which tcl-tls needs minutes.
+suite-tls: peers    ## the suite's units of types, Pub/Sub, replication and TLS itself, over TLS
+	$(CARGO) build --profile fast
+	tools/suite/fetch.sh >/dev/null
+	tools/suite/run --server $(TARGET)/fast/aeris-server --tls --test-timeout 1800 --timeout-per-unit 3600 \
+		--retries 1 --units 'unit/tls,unit/pubsub,unit/type/*,integration/replication' $(ARGS)
+
 fuzz:           ## each fuzz target for SECONDS (make fuzz SECONDS=600 TARGETS="resp hll")
 	tools/fuzz.sh $(SECONDS) $(TARGETS)
 
@@ -96,8 +105,31 @@ miri:           ## the same under Miri, which detects undefined behaviour (a qua
 	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-permissive-provenance" $(CARGO) +nightly miri test --no-default-features --lib -- ds:: --skip commands::
 
 page:           ## pictures of the live page in headless Chromium (target/page), and no errors in it; needs chromium
-	cargo build --bin aeris-server
-	python3 -B tools/page/shots.py --server target/debug/aeris-server --out target/page
+	$(CARGO) build --bin aeris-server
+	python3 -B tools/page/shots.py --server $(TARGET)/debug/aeris-server --out $(TARGET)/page
+
+# The version of the program that renders the book. It is installed into the target folder, not for the user.
+MDBOOK = $(TARGET)/mdbook/bin/mdbook
+MDBOOK_VERSION = 0.4.52
+
+$(MDBOOK):
+	$(CARGO) install mdbook --version =$(MDBOOK_VERSION) --locked --no-default-features --root $(TARGET)/mdbook
+
+# Chapter 12 shows the pictures of the live page, which are made here and not kept in the repository.
+book: $(MDBOOK) ## the book on event loops as HTML (target/book/index.html); installs mdbook into the target folder
+	tools/book/book draw
+	$(MDBOOK) build ae/book --dest-dir $(abspath $(TARGET)/book)
+	@if command -v chromium >/dev/null; then \
+		$(CARGO) build --bin aeris-server && \
+		python3 -B tools/page/shots.py --server $(TARGET)/debug/aeris-server --out $(TARGET)/book/book/page; \
+	else \
+		echo "The book has no pictures of the live page: chromium is missing (apt-get install chromium)."; \
+	fi
+
+book-figures:   ## measure the book's figures and record its traces again on this machine (some minutes)
+	$(CARGO) build
+	tools/book/book measure
+	tools/book/book trace --server $(TARGET)/debug/aeris-server
 
 lesson-diff:    ## what lesson N adds to the one before (make lesson-diff N=4)
 	@diff -u ae/lessons/$$(printf %02d $$(($(N) - 1)))_*.rs ae/lessons/$$(printf %02d $(N))_*.rs || true
@@ -108,6 +140,22 @@ exercise:       ## the test of the exercise of lesson N, which fails until it is
 
 soak: all       ## ten clients run all commands concurrently for MINUTES; fails if memory grows or a client hangs
 	tools/soak/soak --server $(TARGET)/release/aeris-server --minutes $(MINUTES) $(ARGS)
+
+pgo:            ## the server built with a profile of the benchmark's workloads, and beside it without
+	$(CARGO) build --release
+	tools/pgo.sh $(TARGET)
+	tools/bench/bench --server pgo=$(TARGET)/pgo/release/aeris-server --server plain=$(TARGET)/release/aeris-server \
+		--only cpu $(ARGS)
+
+deb: all        ## a Debian package in $(TARGET): programs, units of systemd, man pages, completions
+	tools/package/build_deb.sh $(TARGET)/release $(TARGET)
+
+rpm: all        ## the same as an RPM package; needs cargo-generate-rpm
+	tools/package/build_rpm.sh $(TARGET)/release $(TARGET)
+
+deb-test:       ## the package in a root made by debootstrap: install, start, clients of Debian, upgrade, purge; as root
+	$(CARGO) build
+	tools/package/test_deb.sh $(TARGET)
 
 install: all    ## install into PREFIX
 	install -d $(BINDIR)

@@ -17,5 +17,17 @@ pub const BIGKEYS: u32 = 1 << 5;
 pub const UNSYNCED: u32 = 1 << 6;
 /// This server follows a primary.
 pub const REPLICA: u32 = 1 << 7;
+/// `import-mode` on a primary: clients differ in the expired keys that they see.
+pub const IMPORT: u32 = 1 << 9;
+/// This server is the node of a cluster.
+pub const CLUSTER: u32 = 1 << 10;
+/// Commands are charged to their slots.
+pub const SLOT_STATS: u32 = 1 << 11;
 /// A trace is recorded.
 pub const TRACE: u32 = 1 << 8;
+/// The policy of eviction is LRM: the time of each change is noted.
+pub const LRM: u32 = 1 << 12;
+/// Slots of another node arrive here.
+pub const SLOT_IMPORTS: u32 = 1 << 13;
+/// The features that must see every change of a key.
+pub const CHANGES: u32 = TRACKING | BIGKEYS | UNSYNCED | LRM;

@@ -6,6 +6,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::sys::tape::{self, Input};
 use crate::sys::ticks::{self, Ticks};
 
 /// The time of the present turn or command.
@@ -20,6 +21,7 @@ pub struct Clock {
     pub last: u64,
     ticks: Ticks,
     millisecond: u64,
+    is_counter: bool,
 }
 
 impl Clock {
@@ -32,6 +34,7 @@ impl Clock {
             read_at: 0,
             last: 0,
             millisecond: ticks.per_us(1000),
+            is_counter: tape::number(Input::Fact, || ticks::is_counter().into()) != 0,
             ticks,
         };
         clock.update();
@@ -86,7 +89,7 @@ impl Clock {
 
     /// The name of the counter or clock that times commands, for INFO.
     pub fn source(&self) -> String {
-        match ticks::is_counter() {
+        match self.is_counter {
             true => format!("X86 TSC @ {} ticks/us", self.ticks.per_us(1)),
             false => "POSIX clock_gettime".into(),
         }
@@ -95,7 +98,6 @@ impl Clock {
 
 /// The wall clock at this moment, in microseconds since 1970.
 pub fn unix_us() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_micros() as i64)
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH);
+    tape::number(Input::Unix, || now().map_or(0, |d| d.as_micros() as u64)) as i64
 }

@@ -17,7 +17,7 @@ use crate::keyspace::watch::{self, Replacement};
 use crate::observe::bigkeys;
 use crate::script::functions::Functions;
 use crate::state::Server;
-use crate::sys::lazyfree::LazyFree;
+use crate::sys::lazyfree::{Garbage, LazyFree};
 use crate::tracking;
 
 /// Databases and functions.
@@ -58,7 +58,11 @@ impl DataSet {
     pub fn free(self, lazyfree: &LazyFree) {
         let keys = self.len();
         if keys > 0 {
-            lazyfree.free(Box::new(self.dbs), keys);
+            lazyfree.free(Garbage {
+                content: Box::new(self.dbs),
+                objects: keys,
+                bytes: 0,
+            });
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod error;
 pub mod execute;
 pub mod keyspace;
 pub mod link;
+pub mod member;
 pub mod networking;
 pub mod observe;
 pub mod persist;
@@ -51,11 +52,5 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const fn build_id() -> u64 {
     let text = concat!(env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION")).as_bytes();
     let bits = usize::BITS as u64 | (cfg!(debug_assertions) as u64) << 32;
-    let mut id = 0xcbf2_9ce4_8422_2325 ^ bits;
-    let mut at = 0;
-    while at < text.len() {
-        id = (id ^ text[at] as u64).wrapping_mul(0x100_0000_01b3);
-        at += 1;
-    }
-    id
+    util::fnv::hash(bits, text)
 }

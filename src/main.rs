@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use aeris::observe::logging;
 use aeris::persist::loading;
-use aeris::server::{cli, shutdown, start};
+use aeris::server::{cli, record, shutdown, start, supervisor};
 use aeris::state::Server;
 use aeris::sync::role;
-use aeris::sys::process;
+use aeris::sys::{process, tape};
 
 fn main() -> ExitCode {
     let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     start::enter_background(&config);
+    supervisor::begin(&config);
     start::announce(&config, argv.len() > 1);
     if let Err(code) = start::load_modules(&config) {
         return code;
@@ -30,10 +31,16 @@ fn main() -> ExitCode {
     start::limit_clients_to_open_files(&mut config);
 
     process::set_background_cpus(&config.bio_cpulist.to_str_lossy());
+    if let Err(code) = record::begin(&config, &argv) {
+        return code;
+    }
     let mut server = Server::new(config, cli::lossy(&argv));
     start::rename_commands(&mut server, &renames);
     start::set_up_process(&mut server);
     if let Err(code) = start::load_users(&mut server) {
+        return code;
+    }
+    if let Err(code) = start::join_cluster(&mut server) {
         return code;
     }
     let mut el = match start::listen(&mut server) {
@@ -41,9 +48,13 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     role::begin(&mut server);
-    let ended = match loading::start(&mut el, &mut server) {
+    let loaded = match tape::records() {
+        true => record::load(&mut server),
+        false => loading::start(&mut el, &mut server),
+    };
+    let ended = match loaded {
         Ok(()) => {
-            start::ready(&server);
+            supervisor::ready(&mut server);
             start::watch_for_crashes(&server);
             let ended = el.run(&mut server);
             start::unwatch_for_crashes();

@@ -5,6 +5,7 @@
 //! imports follow the order of modules (`tests/tidy.rs`).
 
 use crate::acl::Acl;
+use crate::client::Client;
 use crate::client::ClientRef;
 use crate::client::table::Net;
 use crate::clock::Clock;
@@ -21,11 +22,14 @@ use crate::execute::busy::LentLoop;
 use crate::execute::pause::Pause;
 use crate::keyspace::evict::Eviction;
 use crate::keyspace::hash_memo::HashMemo;
+use crate::member::Member;
+use crate::networking::bus::Bus;
 use crate::networking::handshakes::Handshakes;
 use crate::networking::http::Visits;
 use crate::networking::link::Links;
 use crate::networking::migrate::Migrations;
 use crate::networking::primary::PrimaryLink;
+use crate::networking::slots::SlotLinks;
 use crate::observe::bigkeys::BigKeys;
 use crate::observe::commandlog::CommandLogs;
 use crate::observe::hotkeys::HotKeys;
@@ -42,6 +46,7 @@ use crate::propagate::gate::Gate;
 use crate::pubsub::PubSub;
 use crate::replication::Replication;
 use crate::script::Scripting;
+use crate::server::defrag::Defrag;
 use crate::server::jobs::Schedule;
 use crate::server::run_info::{ProcessState, RunInfo};
 use crate::server::shutdown::Shutdown;
@@ -98,6 +103,8 @@ pub struct Server {
     pub primary_link: PrimaryLink,
     /// The requests of MIGRATE.
     pub migrations: Migrations,
+    /// The connections over which slots move.
+    pub slot_links: SlotLinks,
     pub blocked: BlockedClients,
     pub pause: Pause,
     pub pubsub: PubSub,
@@ -121,8 +128,12 @@ pub struct Server {
     /// Replies and stream bytes that wait for the AOF.
     pub gate: Gate,
     pub replication: Replication,
+    /// The node of a cluster that this server is; `None` without cluster mode.
+    pub cluster: Option<Box<Member>>,
+    /// The connections to other nodes.
+    pub bus: Bus,
     /// The running command, for a crash report.
-    pub in_flight: InFlight<crate::client::Client>,
+    pub in_flight: InFlight<Client>,
 
     // Persistence.
     pub rdb: Rdb,
@@ -144,6 +155,7 @@ pub struct Server {
     pub latency: Latency,
     pub hotkeys: HotKeys,
     pub trace: Trace,
+    pub defrag: Defrag,
     /// `None` while `bigkeys-tracking` is off.
     pub bigkeys: Option<Box<BigKeys>>,
     /// `None` if the allocator has no statistics.

@@ -3,11 +3,15 @@
 //! not sent. In each case the server logs a line and closes the link; the data set, the memory and
 //! the other clients are not affected.
 
+#[path = "bad_peers/announcements.rs"]
+mod announcements;
 #[path = "bad_peers/channels.rs"]
 mod channels;
 mod common;
 #[path = "bad_peers/fake.rs"]
 mod fake;
+#[path = "bad_peers/snapshots.rs"]
+mod snapshots;
 
 use common::{Conn, multibulk, parse_reply};
 use fake::{FakePrimary, ID, Server, cut_snapshot, snapshot, wait_for};

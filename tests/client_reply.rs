@@ -139,3 +139,18 @@ fn a_client_without_replies_is_closed_without_one() {
         }
     }
 }
+
+/// The kernel knows of the end before the reply is sent, so nothing is waited for.
+#[test]
+fn a_killed_client_is_gone_when_the_reply_arrives() {
+    let server = Peer::aeris(&[]);
+    let mut killer = server.connect();
+    for _ in 0..200 {
+        let mut victim = server.connect();
+        let id = victim.line("CLIENT ID");
+        let id = id.trim_start_matches(':').trim_end();
+        assert_eq!(killer.line(&format!("CLIENT KILL ID {id}")), ":1\r\n");
+        assert!(!victim.has_nothing());
+        assert!(victim.closed());
+    }
+}

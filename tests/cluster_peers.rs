@@ -54,7 +54,11 @@ impl Node {
         settings.texts.host_name = Some(Box::from(&b"ours.example.org"[..]));
         let began = Instant::now();
         Node {
-            cluster: Cluster::new(now(began), settings, Random::from_system()),
+            cluster: Cluster::new(
+                now(began),
+                settings,
+                Random::from_seed(Random::system_seed()),
+            ),
             listener,
             streams: HashMap::new(),
             began,

@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("trace", "*", OURS),
     ("trace|dump", "*", OURS),
     ("trace|help", "*", OURS),
+    ("trace|record", "*", OURS),
     ("trace|start", "*", OURS),
     ("trace|status", "*", OURS),
     ("trace|stop", "*", OURS),

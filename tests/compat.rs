@@ -13,8 +13,9 @@
 //! prints each command, `COMPAT_OPEN=1` lists the differences to single servers that are not errors
 //! by the rule.
 //!
-//! `tests/compat/library.rs` calls the functions that scripts have; `tests/compat/field_errors.rs`
-//! sends the commands for fields of hashes with two faults at once.
+//! `tests/compat/library.rs` calls the functions that scripts have, `tests/compat/language.rs` uses
+//! the operators of Lua; `tests/compat/field_errors.rs` sends the commands for fields of hashes
+//! with two faults at once, `tests/compat/protocol.rs` requests with wrong bytes.
 //!
 //! Intended differences, and those that are still open, are in `tests/compat/exceptions.rs` with
 //! their reasons.
@@ -30,8 +31,12 @@ mod grammar;
 mod history;
 #[path = "compat/jury.rs"]
 mod jury;
+#[path = "compat/language.rs"]
+mod language;
 #[path = "compat/library.rs"]
 mod library;
+#[path = "compat/protocol.rs"]
+mod protocol;
 #[path = "compat/sessions.rs"]
 mod sessions;
 #[path = "compat/tables.rs"]

@@ -125,6 +125,15 @@ fn number(conn: &mut Conn, key: &str) -> u64 {
 
 const CLIENTS: usize = 4;
 
+/// Starts the server again on a healthy disk and checks what it has.
+fn check_again(disk: &Disk, counted: &[Counters]) {
+    let again = disk.healthy_server();
+    let mut probe = again.connect();
+    counted
+        .iter()
+        .for_each(|counters| counters.check(&mut probe));
+}
+
 /// Clients count while `meanwhile` runs.
 fn count(port: u16, meanwhile: impl FnOnce()) -> Vec<Counters> {
     let stop = AtomicBool::new(false);
@@ -218,11 +227,7 @@ fn after_an_error_every_reply_is_true() {
         // A reply proves that earlier commands are written, so the process may be killed.
         wait_until_set(&mut probe, true);
         drop(server);
-        let again = disk.healthy_server();
-        let mut probe = again.connect();
-        counted
-            .iter()
-            .for_each(|counters| counters.check(&mut probe));
+        check_again(&disk, &counted);
     }
 }
 
@@ -243,11 +248,7 @@ fn under_always_an_error_ends_the_server_and_nothing_is_lost() {
             assert_eq!(server.wait(), Some(1));
         });
         disk.recover();
-        let again = disk.healthy_server();
-        let mut probe = again.connect();
-        counted
-            .iter()
-            .for_each(|counters| counters.check(&mut probe));
+        check_again(&disk, &counted);
     }
 }
 

@@ -22,7 +22,9 @@ struct Monitored {
 struct Reply {
     status: u16,
     head: String,
+    /// The body as text and as it came.
     body: String,
+    bytes: Vec<u8>,
 }
 
 impl Monitored {
@@ -67,11 +69,12 @@ fn read_reply(stream: &mut TcpStream) -> Reply {
         .lines()
         .find_map(|l| l.strip_prefix("Content-Length: "));
     let length: usize = length.expect("a length").parse().expect("a number");
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).expect("a body");
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).expect("a body");
     Reply {
         status: head[9..12].parse().expect("a status"),
-        body: String::from_utf8(body).expect("text"),
+        body: String::from_utf8_lossy(&bytes).into_owned(),
+        bytes,
         head,
     }
 }
@@ -166,6 +169,89 @@ fn openmetrics_is_read_by_its_parser() {
     assert!(out.status.success(), "{}", reply.body);
     let parsed = String::from_utf8_lossy(&out.stdout).trim().to_string();
     assert_eq!(parsed, families.to_string());
+}
+
+/// The fields of a message of Protocol Buffers: number, and bytes or a number.
+fn fields(mut message: &[u8]) -> Vec<(u64, Vec<u8>, u64)> {
+    let mut all = Vec::new();
+    while !message.is_empty() {
+        let tag = varint(&mut message);
+        let (bytes, number) = match tag & 7 {
+            0 => (Vec::new(), varint(&mut message)),
+            1 => (message.split_off(..8).expect("a double").to_vec(), 0),
+            2 => {
+                let length = varint(&mut message) as usize;
+                let bytes = message.split_off(..length).expect("a field");
+                (bytes.to_vec(), 0)
+            }
+            other => panic!("kind {other}"),
+        };
+        all.push((tag >> 3, bytes, number));
+    }
+    all
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let mut n = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = bytes.split_off_first().expect("a number");
+        n |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    n
+}
+
+/// A collector that asks for the binary format gets native histograms: their buckets hold each
+/// call once.
+#[test]
+fn the_binary_format_has_native_histograms() {
+    let it = Monitored::start(&[]);
+    let mut c = it.server.connect();
+    for n in 0..100 {
+        c.line(&format!("SET k{n} v"));
+    }
+    let binary = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+    let accept = format!("Accept: {binary};q=0.9,text/plain;q=0.5\r\n");
+    let reply = it.get("/metrics", &accept);
+    assert!(
+        reply
+            .head
+            .contains("Content-Type: application/vnd.google.protobuf;"),
+        "{}",
+        reply.head
+    );
+    let (mut rest, mut names, mut calls) = (&reply.bytes[..], BTreeSet::new(), None);
+    while !rest.is_empty() {
+        let length = varint(&mut rest) as usize;
+        let family = fields(rest.split_off(..length).expect("a family"));
+        let name = String::from_utf8(family[0].1.clone()).expect("a name");
+        let metrics = family.iter().filter(|field| field.0 == 4);
+        for metric in metrics.filter(|_| name == "redis_latency_usec") {
+            let metric = fields(&metric.1);
+            let label = fields(&metric[0].1);
+            if label[1].1 == b"set" {
+                let histogram = metric.iter().find(|field| field.0 == 7);
+                calls = Some(fields(&histogram.expect("a histogram").1));
+            }
+        }
+        assert!(names.insert(name.clone()), "{name} twice");
+    }
+    assert!(names.contains("redis_commands_total") && names.contains("redis_up"));
+    let histogram = calls.expect("SET");
+    let one = |number| histogram.iter().find(|f| f.0 == number).expect("a field");
+    assert_eq!((one(1).2, one(5).2), (100, 6), "calls, and schema 3");
+    let mut deltas = &one(13).1[..];
+    let (mut buckets, mut bucket, mut sum) = (0, 0, 0);
+    while !deltas.is_empty() {
+        let n = varint(&mut deltas);
+        bucket += (n >> 1) as i64 ^ -((n & 1) as i64);
+        (buckets, sum) = (buckets + 1, sum + bucket);
+    }
+    let spans = histogram.iter().filter(|field| field.0 == 12);
+    let in_spans: u64 = spans.map(|span| fields(&span.1)[1].2).sum();
+    assert_eq!((sum, buckets), (100, in_spans));
 }
 
 /// Dashboards made for redis_exporter find their metrics: the real exporter reads this server, and

@@ -332,10 +332,10 @@ fn a_log_file_that_cant_be_opened_ends_the_start() {
 
 #[test]
 fn a_start_as_what_is_not_built_is_refused() {
-    let out = run(&["--cluster-enabled", "yes"], "");
+    let out = run(&["--cluster-enabled", "yes", "--tls-cluster", "yes"], "");
     assert_eq!(out.status.code(), Some(1));
     let said = text(&out.stderr);
-    assert!(said.contains("cluster-enabled can't be used"), "{said}");
+    assert!(said.contains("tls-cluster can't be used"), "{said}");
 }
 
 #[test]
@@ -882,4 +882,112 @@ fn the_aof_is_switched_while_loading() {
         }
         assert_eq!(server.ask("DBSIZE", "\r\n"), ":1000\r\n");
     }
+}
+
+/// A tree of /proc and /sys of a machine with one fault decides the exit status.
+#[test]
+fn check_system_prints_what_is_wrong_and_what_mends_it() {
+    let dir = Dir::new("check-system");
+    let write = |path: &str, text: &str| {
+        let path = dir.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let check = |more: &[&str]| {
+        let root = dir.0.to_str().unwrap();
+        let args = ["--check-system", "--root", root, "--maxmemory", "1mb"];
+        // The disk is the real one.
+        let output = run(&[&args, more].concat(), "");
+        let shown = text(&output.stdout);
+        if !shown.starts_with('{') {
+            let highest = match (shown.contains("...DANGER"), shown.contains("...WARNING")) {
+                (true, _) => 2,
+                (_, true) => 1,
+                _ => 0,
+            };
+            assert_eq!(output.status.code(), Some(highest), "{shown}");
+        }
+        (output.status.code(), shown)
+    };
+    write("proc/sys/net/core/somaxconn", "128\n");
+    write("proc/sys/vm/overcommit_memory", "1\n");
+    let (_, shown) = check(&["--tcp-backlog", "100"]);
+    assert!(shown.contains("[somaxconn]...OK: 128\n"), "{shown}");
+    assert!(shown.contains("[overcommit]...OK: 1\n"), "{shown}");
+
+    let (_, shown) = check(&[]);
+    assert!(
+        shown.contains("[somaxconn]...WARNING: 128; should be 511 or more"),
+        "{shown}"
+    );
+
+    write("proc/sys/vm/overcommit_memory", "0\n");
+    let (status, shown) = check(&["--json"]);
+    assert_eq!(status, Some(2), "{shown}");
+    let report: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(report["exit_status"], 2);
+    let checks = report["checks"].as_array().unwrap();
+    let overcommit = checks.iter().find(|row| row["name"] == "overcommit");
+    let overcommit = overcommit.unwrap();
+    assert_eq!(overcommit["state"], "danger");
+    let mend = overcommit["mend"].as_str().unwrap();
+    assert!(mend.contains("vm.overcommit_memory=1"), "{mend}");
+    assert!(text(&run(&["--check-system", "--nonsense", "1"], "").stderr).contains("FATAL CONFIG"));
+}
+
+#[test]
+fn the_server_and_its_children_run_on_the_processors_of_their_lists() {
+    let dir = Dir::new("cpulist");
+    let allowed = "Cpus_allowed_list";
+    let all = proc_line(Path::new("/proc/self/status"), allowed).unwrap();
+    let first = all.split([',', '-']).next().unwrap().to_string();
+    let last = all.rsplit([',', '-']).next().unwrap().to_string();
+    let lists = ["--server-cpulist", &first, "--bgsave-cpulist", &last];
+    let slow = [
+        "--rdb-key-save-delay",
+        "100000000",
+        "--enable-debug-command",
+        "yes",
+    ];
+    let server = Server::start(&dir, &[&lists[..], &slow].concat());
+    let process = PathBuf::from(format!("/proc/{}", server.child.id()));
+    assert_eq!(
+        proc_line(&process.join("status"), allowed),
+        Some(first.clone())
+    );
+    assert_eq!(server.ask("SET k v", "\r\n"), "+OK\r\n");
+    assert!(server.ask("BGSAVE", "\r\n").starts_with("+Background"));
+    let children = process.join(format!("task/{}/children", server.child.id()));
+    loop {
+        let child = fs::read_to_string(&children).unwrap();
+        let child = child.split_whitespace().next().unwrap_or("none");
+        let status = PathBuf::from(format!("/proc/{child}/status"));
+        if proc_line(&status, allowed).as_ref() == Some(&last) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn huge_pages_are_off_and_memory_is_locked_on_request() {
+    let dir = Dir::new("memory");
+    let status = |server: &Server, name| {
+        let status = format!("/proc/{}/status", server.child.id());
+        proc_line(Path::new(&status), name)
+    };
+    let server = Server::start(&dir, &[]);
+    if let Some(enabled) = status(&server, "THP_enabled") {
+        assert_eq!(enabled, "0");
+    }
+    assert_eq!(status(&server, "VmLck").unwrap(), "0 kB");
+    drop(server);
+    let _ = fs::remove_file(dir.join("log"));
+    let server = Server::start(&dir, &["--lock-memory", "yes", "--disable-thp", "no"]);
+    if let Some(enabled) = status(&server, "THP_enabled") {
+        assert_eq!(enabled, "1");
+    }
+    // Without the privilege the limit stays as it is, and the log says so.
+    let refused = server.log().contains("Can't lock memory");
+    assert_eq!(status(&server, "VmLck").unwrap() == "0 kB", refused);
 }

@@ -1,18 +1,23 @@
-//! README's table of commands is generated from the rows, so that it has exactly the existing
-//! commands.
+//! README's tables of commands and of tls-* settings, and the table of all settings in
+//! `tools/settings.md`, are generated from the rows, so that they have exactly what exists.
 //!
 //! `UPDATE_README=1 cargo test --test readme` writes it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aeris::command::NOT_BUILT;
 use aeris::commands;
+use aeris::config::{Config, HIDDEN, IMMUTABLE, NO_EFFECT, Row, TABLE, lookup};
 use serde_json::{Map, Value};
 
 const BEGIN: &str = "<!-- commands: made from the rows, see tests/readme.rs -->\n";
 const END: &str = "<!-- end of commands -->\n";
+const BEGIN_TLS: &str = "<!-- tls: made from the rows, see tests/readme.rs -->\n";
+const END_TLS: &str = "<!-- end of tls -->\n";
+const BEGIN_SETTINGS: &str = "<!-- settings: made from the rows, see tests/readme.rs -->\n";
+const END_SETTINGS: &str = "<!-- end of settings -->\n";
 
 /// The groups in the documentation of commands, in the order of the table.
 const GROUPS: [&str; 16] = [
@@ -80,19 +85,139 @@ fn table() -> String {
     out
 }
 
-#[test]
-fn the_table_of_commands_is_that_of_the_rows() {
-    let path = readme();
-    let text = fs::read_to_string(&path).expect("README.md");
-    let (head, rest) = text.split_once(BEGIN).expect("where the table begins");
-    let (found, tail) = rest.split_once(END).expect("where the table ends");
-    let expected = table();
+/// The settings of the real servers, as CONFIG GET shows them: name and value in each line.
+const PEERS: [(&str, &str); 4] = [
+    ("Redis 7.0", include_str!("facts/settings/redis-7.0.txt")),
+    ("Redis 8.2", include_str!("facts/settings/redis-8.2.txt")),
+    ("Valkey 8.0", include_str!("facts/settings/valkey-8.0.txt")),
+    ("Valkey 9.1", include_str!("facts/settings/valkey-9.1.txt")),
+];
+
+/// The peers that have a setting of this name.
+/// Settings of every peer that the facts leave out: the servers were asked with values of that run.
+const OF_EVERY_PEER: [&str; 5] = ["port", "pidfile", "logfile", "dir", "save"];
+
+fn peers_with(name: &str) -> String {
+    if OF_EVERY_PEER.contains(&name) {
+        return "all".into();
+    }
+    let has = |text: &str| {
+        text.lines()
+            .any(|line| line.split(' ').next() == Some(name))
+    };
+    let with = PEERS.iter().filter(|(_, text)| has(text));
+    let with: Vec<&str> = with.map(|(peer, _)| *peer).collect();
+    match with.len() {
+        4 => "all".into(),
+        0 => "none".into(),
+        _ => with.join(", "),
+    }
+}
+
+/// Settings that work in part.
+const IN_PART: [(&str, &str); 2] = [
+    (
+        "tls-cluster",
+        "for MIGRATE; refused in cluster mode, whose bus has no TLS yet",
+    ),
+    (
+        "tls-dh-params-file",
+        "read and checked, then ignored with a warning",
+    ),
+];
+
+fn state(row: &Row) -> &'static str {
+    if let Some((_, state)) = IN_PART.iter().find(|(name, _)| *name == row.name) {
+        return state;
+    }
+    match (row.is(NO_EFFECT), row.is(IMMUTABLE)) {
+        (true, _) => "accepted, no effect",
+        (_, true) => "works, at start only",
+        _ => "works",
+    }
+}
+
+/// The default as a cell of a table: the same on each machine and in each folder.
+fn shown_default(row: &Row) -> String {
+    if row.name == "dir" {
+        return "the folder where the server is started".into();
+    }
+    let value = row.get(&Config::default());
+    let value = String::from_utf8(value).expect("defaults are text");
+    match value.as_str() {
+        "" => String::new(),
+        value => format!("`{value}`"),
+    }
+}
+
+fn table_of_settings() -> String {
+    let mut out =
+        String::from("| setting | default | peers that have it | state |\n|---|---|---|---|\n");
+    for row in TABLE.iter().filter(|row| !row.is(HIDDEN)) {
+        for name in row.names() {
+            let of = match name == row.name {
+                true => shown_default(row),
+                false => format!("as {}", row.name),
+            };
+            let line = format!(
+                "| {name} | {of} | {} | {} |\n",
+                peers_with(name),
+                state(row)
+            );
+            out += &line;
+        }
+    }
+    out
+}
+
+fn table_of_tls() -> String {
+    let mut out = String::from("| setting | default | state |\n|---|---|---|\n");
+    for row in TABLE.iter().filter(|row| row.name.starts_with("tls-")) {
+        out += &format!(
+            "| {} | {} | {} |\n",
+            row.name,
+            shown_default(row),
+            state(row)
+        );
+    }
+    out
+}
+
+/// Compares what stands between the two marks with what is expected there, or writes it.
+fn check_part(path: &Path, begin: &str, end: &str, expected: &str) {
+    let text = fs::read_to_string(path).expect("a file of the project");
+    let (head, rest) = text.split_once(begin).expect("where the table begins");
+    let (found, tail) = rest.split_once(end).expect("where the table ends");
     if std::env::var_os("UPDATE_README").is_some() {
-        let new = format!("{head}{BEGIN}{expected}{END}{tail}");
-        return fs::write(&path, new).expect("README.md can be written");
+        let new = format!("{head}{begin}{expected}{end}{tail}");
+        return fs::write(path, new).expect("the file can be written");
     }
     assert!(
         found == expected,
-        "README's table of commands is not that of the rows: UPDATE_README=1 cargo test --test readme"
+        "a table in {} is not that of the rows: UPDATE_README=1 cargo test --test readme",
+        path.display()
     );
+}
+
+/// One test, as all parts of a file are written one after the other.
+#[test]
+fn the_tables_are_those_of_the_rows() {
+    check_part(&readme(), BEGIN, END, &table());
+    check_part(&readme(), BEGIN_TLS, END_TLS, &table_of_tls());
+    let settings = readme().with_file_name("tools").join("settings.md");
+    check_part(
+        &settings,
+        BEGIN_SETTINGS,
+        END_SETTINGS,
+        &table_of_settings(),
+    );
+}
+
+#[test]
+fn each_name_of_a_peer_is_a_setting_here() {
+    for (peer, text) in PEERS {
+        for name in text.lines().filter_map(|line| line.split(' ').next()) {
+            assert!(lookup(name.as_bytes()).is_some(), "{peer} has {name}");
+        }
+    }
 }

@@ -152,6 +152,68 @@ fn demotion_redirects_or_unblocks_clients_that_wait() {
     assert_eq!(queued.line("EXEC"), "-ERR EXEC without MULTI\r\n");
 }
 
+/// Each setting makes the replica refuse a command of its own client, but not of its primary.
+#[test]
+fn what_refuses_clients_does_not_refuse_the_primary() {
+    let (primary, replica) = pair(&["--replica-ignore-maxmemory", "no"]);
+    let mut stays = replica.connect();
+    let big = vec![b'x'; 2 << 20];
+    let set: [&[u8]; 3] = [b"SET", b"key", b"value"];
+    let set_big: [&[u8]; 3] = [b"SET", b"big", &big];
+    let refusals: [(&str, &str, [&[u8]; 3], &str); 5] = [
+        ("", "", set, "-READONLY"),
+        (
+            "CONFIG SET replica-read-only no maxmemory 1",
+            "CONFIG SET maxmemory 0",
+            set,
+            "-OOM",
+        ),
+        (
+            "ACL SETUSER default -set",
+            "ACL SETUSER default +set",
+            set,
+            "-NOPERM",
+        ),
+        (
+            "ACL SETUSER default resetkeys",
+            "ACL SETUSER default ~*",
+            set,
+            "-NOPERM",
+        ),
+        (
+            "CONFIG SET proto-max-bulk-len 1mb",
+            "CONFIG SET proto-max-bulk-len 512mb",
+            set_big,
+            "-ERR Protocol error",
+        ),
+    ];
+    for (number, (begin, end, command, refusal)) in refusals.iter().enumerate() {
+        if !begin.is_empty() {
+            assert_eq!(stays.line(begin), "+OK\r\n", "{begin}");
+        }
+        let mut c = replica.connect();
+        c.try_send(&common::multibulk(command));
+        let reply = String::from_utf8_lossy(&c.reply()).into_owned();
+        assert!(reply.starts_with(refusal), "{begin}: {reply}");
+        let mut c = primary.connect();
+        assert_eq!(c.cmd(command), b"+OK\r\n");
+        c.line(&format!("SET number {number}"));
+        settle(&primary);
+        if !end.is_empty() {
+            assert_eq!(stays.line(end), "+OK\r\n", "{end}");
+        }
+        let [_, key, value] = command;
+        let stored = replica.connect().cmd(&[b"STRLEN", *key]);
+        let length = format!(":{}\r\n", value.len());
+        assert_eq!(stored, length.as_bytes(), "{begin}");
+        let stored = replica.connect().line("GET number");
+        assert_eq!(stored, format!("$1\r\n{number}\r\n"), "{begin}");
+    }
+    let stats = primary.connect().line("INFO stats");
+    assert!(stats.contains("sync_full:1\r\n"), "{stats}");
+    assert_eq!(count_lines(&replica, "CRITICAL"), 0);
+}
+
 /// Requests with the code of each reply, for a replica whose link is down and which must not be
 /// read then.
 #[test]

@@ -593,6 +593,70 @@ fn writes_of_a_replicas_own_clients_are_counted() {
     assert_eq!(writes(), 3);
 }
 
+/// The snapshot that follows the reply to PSYNC, without the mark that ends it.
+fn read_snapshot(replica: &mut Conn) -> Vec<u8> {
+    let mut line = String::new();
+    // Empty lines keep the link alive.
+    while line.trim().is_empty() {
+        line = replica.raw_line();
+    }
+    let mark = line.trim_end().strip_prefix("$EOF:").expect("a mark");
+    let mut snapshot = Vec::new();
+    while !snapshot.ends_with(mark.as_bytes()) {
+        snapshot.extend(replica.read_bytes(1));
+    }
+    snapshot.truncate(snapshot.len() - mark.len());
+    snapshot
+}
+
+#[test]
+fn a_replica_may_ask_for_a_snapshot_without_checksum() {
+    let primary = Peer::aeris(SETTINGS);
+    for (option, none) in [("0", false), ("1", true)] {
+        let mut replica = primary.connect();
+        let words = ["REPLCONF", "capa", "eof", "rdb-no-checksum", option];
+        assert_eq!(replica.cmd(&words), b"+OK\r\n");
+        assert!(replica.line("PSYNC ? -1").starts_with("+FULLRESYNC"));
+        let ends_with_zeros = read_snapshot(&mut replica).ends_with(&[0; 8]);
+        assert_eq!(ends_with_zeros, none, "rdb-no-checksum {option}");
+    }
+}
+
+/// Replicas that differ only in what they can do without share a snapshot, which then has both.
+#[test]
+fn replicas_with_and_without_compression_share_a_snapshot() {
+    let primary = Peer::aeris(SETTINGS);
+    let mut c = primary.connect();
+    // The second replica comes before the delay of the first is over.
+    c.line("CONFIG SET repl-diskless-sync-delay 60");
+    c.line("CONFIG SET repl-diskless-sync-max-replicas 2");
+    let value = "x".repeat(1000);
+    c.cmd(&["SET", "k", &value]);
+    let mut replicas = ["0", "1"].map(|option| {
+        let mut replica = primary.connect();
+        for words in [
+            ["REPLCONF", "capa", "eof", "rdb-no-compress", option],
+            ["REPLCONF", "capa", "eof", "rdb-no-checksum", option],
+        ] {
+            assert_eq!(replica.cmd(&words), b"+OK\r\n");
+        }
+        replica.send(b"PSYNC ? -1\r\n");
+        replica
+    });
+    for replica in &mut replicas {
+        // Empty lines keep the connection alive meanwhile.
+        let mut line = replica.raw_line();
+        while line.trim().is_empty() {
+            line = replica.raw_line();
+        }
+        assert!(line.starts_with("+FULLRESYNC"), "{line}");
+        let snapshot = read_snapshot(replica);
+        assert!(!snapshot.ends_with(&[0; 8]), "it has its checksum");
+        let whole = snapshot.windows(1000).any(|part| part == value.as_bytes());
+        assert!(!whole, "it is compressed");
+    }
+}
+
 /// Redis 8.6 asks for it when its link is fast.
 #[test]
 fn a_replica_may_ask_for_a_snapshot_without_compression() {
@@ -604,16 +668,7 @@ fn a_replica_may_ask_for_a_snapshot_without_compression() {
         let words = ["REPLCONF", "capa", "eof", "rdb-no-compress", option];
         assert_eq!(replica.cmd(&words), b"+OK\r\n");
         assert!(replica.line("PSYNC ? -1").starts_with("+FULLRESYNC"));
-        let mut line = String::new();
-        // Empty lines keep the link alive.
-        while line.trim().is_empty() {
-            line = replica.raw_line();
-        }
-        let mark = line.trim_end().strip_prefix("$EOF:").expect("a mark");
-        let mut snapshot = Vec::new();
-        while !snapshot.ends_with(mark.as_bytes()) {
-            snapshot.extend(replica.read_bytes(1));
-        }
+        let snapshot = read_snapshot(&mut replica);
         let has = snapshot.windows(1000).any(|part| part == value.as_bytes());
         assert_eq!(has, whole, "rdb-no-compress {option}");
     }

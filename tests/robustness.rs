@@ -182,3 +182,81 @@ fn half_a_command_waits_and_harms_no_client() {
     half.send(b"\r\nk\r\n");
     assert_eq!(half.reply(), b"$-1\r\n");
 }
+
+/// As in Redis: when the reply to CLIENT KILL arrives, the peer of the killed client has the end of
+/// its connection already.
+#[test]
+fn a_killed_client_sees_its_end_before_the_reply_is_sent() {
+    let server = Peer::aeris(&[]);
+    let mut killer = server.connect();
+    for round in 0..100 {
+        let mut victim = server.connect();
+        let id = victim.line("CLIENT ID");
+        let kill = format!("CLIENT KILL ID {}", id.trim_start_matches(':').trim_end());
+        if round % 2 == 0 {
+            assert_eq!(killer.line(&kill), ":1\r\n");
+        } else {
+            killer.line("MULTI");
+            assert_eq!(killer.line(&kill), "+QUEUED\r\n");
+            assert_eq!(killer.line("EXEC"), "*1\r\n:1\r\n");
+        }
+        assert!(!victim.has_nothing(), "round {round}");
+        assert!(victim.closed());
+    }
+}
+
+/// What DEBUG and the tools print may come to a full disk or a closed pipe, which ended the server.
+#[test]
+fn a_standard_output_that_takes_nothing() {
+    let full = || std::fs::File::create("/dev/full").expect("/dev/full");
+    let server = Peer::aeris_with(&[], |command| {
+        command.stdout(full()).args(["--logfile", "log"]);
+    });
+    let mut conn = server.connect();
+    conn.line("CONFIG SET list-max-listpack-size 2");
+    conn.line("RPUSH few a");
+    conn.line("RPUSH many a b c d e");
+    for (command, what) in [
+        ("LISTPACK few", "Listpack"),
+        ("QUICKLIST many 1", "Quicklist"),
+    ] {
+        assert_eq!(
+            conn.line(&format!("DEBUG {command}")),
+            format!("+{what} structure printed on stdout\r\n")
+        );
+    }
+    for argument in ["--version", "--check-system", "--help"] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_aeris-server"));
+        command.arg(argument).stdout(full()).stderr(full());
+        let status = command.status().expect("a status");
+        assert!(status.code().is_some(), "{argument}: {status}");
+    }
+}
+
+/// DEBUG LISTPACK takes every type that is kept as a listpack.
+#[test]
+fn debug_listpack_of_every_type() {
+    let server = Peer::aeris(&[]);
+    let mut conn = server.connect();
+    for (command, is_listpack) in [
+        ("RPUSH list a", true),
+        ("SADD set a b", true),
+        ("ZADD zset 1 a", true),
+        ("HSET hash a b", true),
+        ("SADD intset 1 2", false),
+        ("SET string a", false),
+        ("XADD stream 1-1 a b", false),
+    ] {
+        conn.line(command);
+        let key = command.split(' ').nth(1).expect("a key");
+        let expected = match is_listpack {
+            true => "+Listpack structure printed on stdout\r\n",
+            false => "-ERR Not a listpack encoded object.\r\n",
+        };
+        assert_eq!(
+            conn.line(&format!("DEBUG LISTPACK {key}")),
+            expected,
+            "{key}"
+        );
+    }
+}

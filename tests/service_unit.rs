@@ -1,9 +1,9 @@
-//! As a replacement of redis-server: the system calls that Debian's `redis-server.service` allows
-//! are enough for the server, from start to stop.
+//! Under systemd: what the unit of the package allows is enough for the server, and so is what
+//! Debian's `redis-server.service` allows, from start to stop.
 //!
-//! The unit has `SystemCallFilter=@system-service` and `SystemCallFilter=~ @privileged @resources`;
-//! any other system call ends the process with SIGSYS. The test installs the same filter before it
-//! starts the server, without systemd.
+//! Both units have `SystemCallFilter=@system-service` and
+//! `SystemCallFilter=~ @privileged @resources`; any other system call ends the process with SIGSYS.
+//! The test installs the same filter before it starts the server, without systemd.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(unsafe_code)] // a filter is installed between fork and exec
 
@@ -60,41 +60,30 @@ const ALLOWED: &[u32] = &numbers![
     SYS_umask SYS_uname SYS_unlink SYS_unlinkat SYS_unshare SYS_userfaultfd SYS_utime SYS_utimensat SYS_utimes
     SYS_vfork SYS_vmsplice SYS_wait4 SYS_waitid SYS_write SYS_writev];
 
-/// The filter as a program: compares the number of the call with each allowed one.
-fn program() -> Vec<libc::sock_filter> {
-    let statement = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+/// Where `seccomp_data` has the arguments of the call, 8 bytes each.
+const ARGUMENTS: u32 = 16;
+
+fn statement(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter {
         code: code as u16,
         jt,
         jf,
         k,
-    };
-    // `seccomp_data` begins with the number.
-    let mut program = vec![statement(
-        libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
-        0,
-        0,
-        0,
-    )];
-    for &number in ALLOWED {
-        program.push(statement(
-            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-            0,
-            1,
-            number,
-        ));
-        program.push(statement(
-            libc::BPF_RET | libc::BPF_K,
-            0,
-            0,
-            libc::SECCOMP_RET_ALLOW,
-        ));
     }
-    program.push(statement(
-        libc::BPF_RET | libc::BPF_K,
-        0,
-        0,
-        libc::SECCOMP_RET_KILL_PROCESS,
-    ));
+}
+
+/// The filter as a program: compares the number of the call with each allowed one.
+fn program() -> Vec<libc::sock_filter> {
+    // `seccomp_data` begins with the number.
+    let mut program = vec![statement(LOAD, 0, 0, 0)];
+    for &number in ALLOWED {
+        program.push(statement(EQUAL, 0, 1, number));
+        program.push(statement(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
+    }
+    program.push(statement(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS));
     program
 }
 
@@ -112,6 +101,56 @@ fn install(program: &mut [libc::sock_filter]) -> io::Result<()> {
         true => Err(io::Error::last_os_error()),
         false => Ok(()),
     }
+}
+
+/// Statements before `program` that refuse calls of this number whose argument, under a mask, has
+/// this value.
+fn refuse_argument(number: i64, argument: u32, mask: u32, value: u32) -> Vec<libc::sock_filter> {
+    vec![
+        statement(LOAD, 0, 0, 0),
+        statement(EQUAL, 0, 4, number as u32),
+        statement(LOAD, 0, 0, ARGUMENTS + 8 * argument),
+        statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, mask),
+        statement(EQUAL, 0, 1, value),
+        statement(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
+    ]
+}
+
+/// `RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX`: other sockets get an error.
+fn refuse_other_families() -> Vec<libc::sock_filter> {
+    let refusal = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
+    vec![
+        statement(LOAD, 0, 0, 0),
+        statement(EQUAL, 0, 5, libc::SYS_socket as u32),
+        statement(LOAD, 0, 0, ARGUMENTS),
+        statement(EQUAL, 3, 0, libc::AF_UNIX as u32),
+        statement(EQUAL, 2, 0, libc::AF_INET as u32),
+        statement(EQUAL, 1, 0, libc::AF_INET6 as u32),
+        statement(RETURN, 0, 0, refusal),
+    ]
+}
+
+/// The filter of the package's unit: that of Debian's, and `MemoryDenyWriteExecute`,
+/// `RestrictAddressFamilies`. A forbidden call ends the process here; the unit returns an error.
+fn program_of_package() -> Vec<libc::sock_filter> {
+    let (write_and_execute, execute) = (
+        (libc::PROT_WRITE | libc::PROT_EXEC) as u32,
+        libc::PROT_EXEC as u32,
+    );
+    let mut all = refuse_argument(libc::SYS_mmap, 2, write_and_execute, write_and_execute);
+    all.extend(refuse_argument(libc::SYS_mprotect, 2, execute, execute));
+    all.extend(refuse_other_families());
+    all.extend(program());
+    all
+}
+
+/// Starts the server under the filter of the package's unit.
+fn filtered_as_package(args: &[&str]) -> Peer {
+    let mut program = program_of_package();
+    Peer::aeris_with(args, |command| {
+        // SAFETY: as in `filtered`.
+        unsafe { command.pre_exec(move || install(&mut program)) };
+    })
 }
 
 /// Starts the server under the unit's filter.
@@ -138,7 +177,68 @@ fn wait_for(c: &mut Conn, section: &str, wanted: &[&str]) {
 
 #[test]
 fn a_whole_life_passes_the_filter_of_debians_service() {
-    let mut server = filtered(&["--appendonly", "yes"]);
+    whole_life(filtered(&["--appendonly", "yes"]));
+}
+
+#[test]
+fn a_whole_life_passes_the_filter_of_the_packages_service() {
+    whole_life(filtered_as_package(&["--appendonly", "yes"]));
+}
+
+/// From the disk of the primary and through its pipe, to the disk of the replica and past it; the
+/// name of the primary must be resolved.
+#[test]
+fn a_full_sync_passes_the_filter_of_the_packages_service() {
+    for diskless in ["no", "yes"] {
+        let primary = filtered_as_package(&[
+            "--repl-diskless-sync",
+            diskless,
+            "--repl-diskless-sync-delay",
+            "0",
+        ]);
+        let mut c = primary.connect();
+        assert_eq!(c.line("SET k v"), "+OK\r\n");
+        let load = match diskless {
+            "yes" => "swapdb",
+            _ => "disabled",
+        };
+        let replica = filtered_as_package(&["--repl-diskless-load", load]);
+        let mut r = replica.connect();
+        let follow = format!("REPLICAOF localhost {}", primary.port);
+        assert_eq!(r.line(&follow), "+OK\r\n");
+        wait_for(&mut r, "replication", &["master_link_status:up"]);
+        assert_eq!(r.line("EXISTS k"), ":1\r\n");
+    }
+}
+
+/// The lines of the unit that the filters here stand for.
+#[test]
+fn the_packages_units_have_these_filters_and_are_rated_safe() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/package");
+    for name in ["aeris.service", "aeris@.service"] {
+        let path = format!("{root}/{name}");
+        let unit = std::fs::read_to_string(&path).expect("the unit");
+        let of = |key: &str| {
+            let lines = unit.lines().filter_map(|line| line.strip_prefix(key));
+            lines.collect::<Vec<_>>()
+        };
+        let filters = ["@system-service", "~@privileged @resources"];
+        assert_eq!(of("SystemCallFilter="), filters, "{name}");
+        assert_eq!(of("MemoryDenyWriteExecute="), ["yes"], "{name}");
+        let families = ["AF_INET AF_INET6 AF_UNIX"];
+        assert_eq!(of("RestrictAddressFamilies="), families, "{name}");
+        // The exposure in tenths: 1.5 of 10.
+        let rating = std::process::Command::new("systemd-analyze")
+            .args(["security", "--offline=yes", "--threshold=15", &path])
+            .output();
+        match rating {
+            Ok(rating) => assert!(rating.status.success(), "{name}: {rating:?}"),
+            Err(e) => eprintln!("systemd-analyze does not run ({e}): {name} is not rated"),
+        }
+    }
+}
+
+fn whole_life(mut server: Peer) {
     let mut c = server.connect();
     assert_eq!(c.line("SET k v"), "+OK\r\n");
     assert!(c.line("BGSAVE").starts_with("+Background"));
@@ -189,6 +289,27 @@ fn a_whole_life_passes_the_filter_of_debians_service() {
     c.send(b"SHUTDOWN\r\n");
     assert!(c.closed());
     assert_eq!(server.wait(), Some(0), "it ended by itself");
+}
+
+/// The test can fail: memory that can be written and executed ends a process.
+#[test]
+fn the_packages_filter_kills_what_makes_code() {
+    use std::os::unix::process::ExitStatusExt;
+    let mut program = program_of_package();
+    let mut command = std::process::Command::new("true");
+    // SAFETY: system calls between fork and exec; the mapping is not used.
+    let child = unsafe {
+        command.pre_exec(move || {
+            install(&mut program)?;
+            let both = libc::PROT_WRITE | libc::PROT_EXEC;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            libc::mmap(std::ptr::null_mut(), 4096, both, flags, -1, 0);
+            Ok(())
+        });
+        command.spawn()
+    };
+    let status = child.expect("it was forked").wait();
+    assert_eq!(status.expect("a child").signal(), Some(libc::SIGSYS));
 }
 
 /// The test can fail: a forbidden system call ends a process.

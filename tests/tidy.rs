@@ -18,6 +18,11 @@ fn root() -> &'static Path {
 }
 
 fn sources(dirs: &[&str]) -> Vec<Source> {
+    files(dirs, "rs")
+}
+
+/// The files of this kind: those that are named, and those below the folders that are named.
+fn files(dirs: &[&str], kind: &str) -> Vec<Source> {
     let mut todo: Vec<PathBuf> = dirs.iter().map(|dir| root().join(dir)).collect();
     let mut out = Vec::new();
     while let Some(path) = todo.pop() {
@@ -28,7 +33,7 @@ fn sources(dirs: &[&str]) -> Vec<Source> {
                     .map(|e| e.expect("an entry").path())
                     .filter(|p| !p.ends_with("target")),
             );
-        } else if path.extension().is_some_and(|e| e == "rs") {
+        } else if path.extension().is_some_and(|e| e == kind) {
             let name = path
                 .strip_prefix(root())
                 .expect("below the root")
@@ -80,6 +85,7 @@ const ROOMS: &[&str] = &[
     "data_set",
     "persist",
     "sync",
+    "member",
     "commands",
     "networking",
     "server",
@@ -101,6 +107,11 @@ const UPWARD: &[(&str, &str, &str)] = &[
         "src/commands/server/debug/crash.rs",
         "server::shutdown",
         "DEBUG RESTART replaces the process",
+    ),
+    (
+        "src/commands/server/trace.rs",
+        "server::record",
+        "TRACE RECORD replaces the process, as DEBUG RESTART does",
     ),
     (
         "src/acl/mod.rs",
@@ -287,6 +298,61 @@ fn unsafe_lives_in_ds_and_sys() {
     report(problems);
 }
 
+/// Files that read clocks past the tape (`sys::tape`), each with the reason.
+const CLOCKS: &[(&str, &str)] = &[
+    ("src/clock.rs", "passes the wall clock through the tape"),
+    ("src/connection/tls/verify.rs", "TLS is not recorded"),
+    ("src/execute/waiting_link.rs", "links are not recorded"),
+    ("src/member/mod.rs", "clusters are not recorded"),
+    ("src/networking/link/mod.rs", "links are not recorded"),
+    ("src/observe/logging.rs", "times of log lines"),
+    (
+        "src/persist/aof/disk.rs",
+        "threads, and the AOF is not recorded",
+    ),
+    (
+        "src/persist/aof/load.rs",
+        "a log line; the AOF is not recorded",
+    ),
+    ("src/persist/aof/rewrite.rs", "the AOF is not recorded"),
+    ("src/persist/child/report.rs", "runs in a child"),
+    ("src/persist/loading.rs", "a log line at the start"),
+    ("src/persist/slots.rs", "runs in a child"),
+    ("src/server/check_system/disk.rs", "a tool"),
+    (
+        "src/server/defrag.rs",
+        "active defragmentation is not recorded",
+    ),
+    ("src/server/supervisor.rs", "messages to systemd"),
+    ("src/sys/signals.rs", "times of log lines"),
+    ("src/sys/ticks.rs", "passes the counter through the tape"),
+];
+
+/// What the loop's thread reads from a clock is recorded, or a replay would go another way.
+#[test]
+fn clocks_are_read_through_the_tape() {
+    let mut problems = Vec::new();
+    for source in sources(&["src"]) {
+        if is_test_file(&source.path) || source.path.starts_with("src/bin/") {
+            continue;
+        }
+        let code = without_tests(&source.text);
+        let reads = ["SystemTime", "Instant::now", "Instant};", "time::Instant;"];
+        let own = "crate::sys::instant::Instant";
+        let past = reads.iter().any(|read| code.contains(read)) && !code.contains(own);
+        let known = CLOCKS.iter().any(|(path, _)| *path == source.path);
+        if past != known && source.path != "src/sys/instant.rs" {
+            let state = if past {
+                "reads a clock past the tape"
+            } else {
+                "is in CLOCKS"
+            };
+            problems.push(format!("{} {state}", source.path));
+        }
+    }
+    report(problems);
+}
+
 #[test]
 fn files_and_functions_are_short() {
     let mut problems = Vec::new();
@@ -357,12 +423,42 @@ fn comments_have_at_most_100_columns() {
     report(problems);
 }
 
+/// Whether `line` names a path of this crate, `crate::room::..`, in the middle of the code.
+fn names_a_path_inline(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or("").trim_start();
+    let is_import = code.starts_with("use ") || code.starts_with("pub");
+    let at = code
+        .match_indices("crate::")
+        .find(|(at, _)| !code[..*at].ends_with('$'));
+    !is_import
+        && at.is_some_and(|(at, found)| first_names(&code[at + found.len()..])[0].contains("::"))
+}
+
+/// The head of a file shows all that it uses; macros must name whole paths.
+#[test]
+fn paths_of_other_rooms_are_imported() {
+    let mut problems = Vec::new();
+    for source in sources(&["src"]) {
+        let (mut in_macro, mut in_import) = (false, false);
+        for (at, line) in without_tests(&source.text).lines().enumerate() {
+            in_macro |= line.starts_with("macro_rules!");
+            in_import |= line.trim_start().starts_with("use ");
+            if !in_macro && !in_import && !is_test_file(&source.path) && names_a_path_inline(line) {
+                problems.push(format!("{}:{}: {}", source.path, at + 1, line.trim()));
+            }
+            in_macro &= !line.starts_with('}');
+            in_import &= !line.contains(';');
+        }
+    }
+    report(problems);
+}
+
 #[test]
 fn no_stubs_and_no_debts() {
     let banned = [
-        "todo!(",
-        "unimplemented!(",
-        "dbg!(",
+        concat!("to", "do!("),
+        concat!("unimpl", "emented!("),
+        concat!("db", "g!("),
         concat!("FIX", "ME"),
         concat!("XX", "X "),
         concat!("HA", "CK"),
@@ -527,6 +623,26 @@ const BANNED_WORDS: [&str; 10] = [
     "kin",
 ];
 
+fn banned_words(text: &str) -> Vec<String> {
+    let text = text.to_lowercase();
+    let words = text.split(|c: char| !c.is_alphanumeric());
+    let banned = words.filter(|word| BANNED_WORDS.contains(word));
+    banned.map(str::to_string).collect()
+}
+
+/// The same for the pages, outside of their blocks of code.
+#[test]
+fn pages_use_plain_words() {
+    let mut problems = Vec::new();
+    for page in files(&["README.md", "CONTRIBUTING.md", "ae"], "md") {
+        for prose in page.text.split("\n```").step_by(2) {
+            let banned = banned_words(prose).into_iter();
+            problems.extend(banned.map(|word| format!("{}: {word}", page.path)));
+        }
+    }
+    report(problems);
+}
+
 #[test]
 fn comments_and_names_use_plain_words() {
     let mut problems = Vec::new();
@@ -541,12 +657,8 @@ fn comments_and_names_use_plain_words() {
                 (_, true) => name,
                 _ => continue,
             };
-            let text = text.to_ascii_lowercase();
-            for word in text.split(|c: char| !c.is_ascii_alphanumeric()) {
-                if BANNED_WORDS.contains(&word) {
-                    problems.push(format!("{}:{}: {word}", source.path, at + 1));
-                }
-            }
+            let banned = banned_words(text).into_iter();
+            problems.extend(banned.map(|word| format!("{}:{}: {word}", source.path, at + 1)));
         }
     }
     report(problems);

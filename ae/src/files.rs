@@ -112,6 +112,16 @@ impl Mask {
         self.0 & other.0 == other.0
     }
 
+    /// The set as a number; `from_raw` is the inverse.
+    pub const fn to_raw(self) -> u8 {
+        self.0
+    }
+
+    /// The set of a number; unknown bits are left out.
+    pub const fn from_raw(raw: u8) -> Self {
+        Mask(raw & 15)
+    }
+
     /// Whether no direction is set.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

@@ -11,6 +11,7 @@
 //!        +-- files.rs    which fds there are, their handlers, which are ready
 //!        +-- timers.rs   which timers there are, and which is due first
 //!        +-- poll.rs     the kernel: "what has changed?"
+//!        +-- tap.rs      where these inputs can be noted, or come from a recording
 //!        +-- waker.rs    the one door for other threads
 //! ```
 //!
@@ -49,11 +50,13 @@
 mod event_loop;
 mod files;
 mod poll;
+mod tap;
 mod timers;
 mod waker;
 
 pub use event_loop::{DEFAULT_BUDGET, EventLoop, Events, Moment, Observer, Phase, SleepProc};
 pub use files::{Class, FileProc, Io, Mask, Token};
 pub use poll::backend_name;
+pub use tap::{Change, Tap};
 pub use timers::{TimeProc, TimerId};
 pub use waker::Waker;

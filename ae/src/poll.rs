@@ -28,6 +28,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use crate::files::{Mask, Token};
+use crate::tap::{Change, Tap};
 use crate::waker::Waker;
 
 const _: () = assert!(
@@ -54,6 +55,7 @@ pub const fn backend_name() -> &'static str {
 pub(crate) struct Poller {
     poll: mio::Poll,
     events: mio::Events,
+    pub(crate) tap: Option<&'static dyn Tap>,
 }
 
 impl Poller {
@@ -61,10 +63,18 @@ impl Poller {
         let poll = mio::Poll::new()?;
         let waker = Waker::new(mio::Waker::new(poll.registry(), WAKER)?);
         let events = mio::Events::with_capacity(setsize.clamp(16, MAX_EVENTS));
-        Ok((Self { poll, events }, waker))
+        let poller = Self {
+            poll,
+            events,
+            tap: None,
+        };
+        Ok((poller, waker))
     }
 
     pub(crate) fn register(&self, fd: RawFd, token: Token) -> io::Result<()> {
+        if self.tap.is_some_and(|tap| !tap.has_files()) {
+            return Ok(());
+        }
         let both = Interest::READABLE | Interest::WRITABLE;
         self.registry().register(
             &mut SourceFd(&fd),
@@ -76,12 +86,39 @@ impl Poller {
     /// Stops watching an fd. An error means that the fd is closed already, and then the kernel does
     /// not watch it either.
     pub(crate) fn deregister(&self, fd: RawFd) {
-        let _ = self.registry().deregister(&mut SourceFd(&fd));
+        if self.tap.is_none_or(Tap::has_files) {
+            let _ = self.registry().deregister(&mut SourceFd(&fd));
+        }
     }
 
     /// Waits, then passes each change to `ready`. If a signal ends the wait early, that is an empty
     /// poll, not an error.
     pub(crate) fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        mut ready: impl FnMut(Token, Mask),
+    ) -> io::Result<usize> {
+        match self.tap {
+            None => self.ask(timeout, ready),
+            Some(tap) => {
+                let changes = tap.poll(&mut || self.changes(timeout))?;
+                changes
+                    .iter()
+                    .for_each(|change| ready(change.token, change.ready));
+                Ok(changes.len())
+            }
+        }
+    }
+
+    fn changes(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        self.ask(timeout, |token, ready| {
+            changes.push(Change { token, ready });
+        })?;
+        Ok(changes)
+    }
+
+    fn ask(
         &mut self,
         timeout: Option<Duration>,
         mut ready: impl FnMut(Token, Mask),

@@ -34,6 +34,7 @@
 use std::time::{Duration, Instant};
 
 use crate::EventLoop;
+use crate::tap::Tap;
 
 /// Called when the timer is due. `None` deletes the timer; `Some(d)` calls it again after `d`.
 pub type TimeProc<S> = fn(&mut EventLoop<S>, &mut S, TimerId) -> Option<Duration>;
@@ -77,6 +78,7 @@ pub(crate) struct Timers<S> {
     heap: Vec<Due>,
     sequence: u64,
     origin: Instant,
+    pub(crate) tap: Option<&'static dyn Tap>,
 }
 
 impl<S> Timers<S> {
@@ -87,6 +89,7 @@ impl<S> Timers<S> {
             heap: Vec::new(),
             sequence: 0,
             origin: Instant::now(),
+            tap: None,
         }
     }
 
@@ -182,7 +185,10 @@ impl<S> Timers<S> {
     }
 
     fn now(&self) -> u64 {
-        nanos(self.origin.elapsed())
+        match self.tap {
+            None => nanos(self.origin.elapsed()),
+            Some(tap) => tap.clock(&|| nanos(self.origin.elapsed())),
+        }
     }
 
     fn in_future(&self, after: Duration) -> u64 {

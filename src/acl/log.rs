@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 
 use crate::acl::check::Reason;
+use crate::util::rate_limit::RateLimit;
 
 /// Equal refusals within this time make one entry.
 const GROUPING_MS: i64 = 60_000;
@@ -72,6 +73,28 @@ pub struct Entry {
     pub client: String,
 }
 
+/// The failed logins since the last line about them.
+#[derive(Default)]
+pub struct FailedLogins {
+    limit: RateLimit,
+    unreported: u64,
+}
+
+/// The least time between two lines about failed logins.
+const REPORT_INTERVAL_MS: i64 = 1000;
+
+impl FailedLogins {
+    /// Counts a failed login. If a line may be written now, returns how many others failed since
+    /// the last line.
+    pub fn add(&mut self, now_ms: i64) -> Option<u64> {
+        if self.limit.allows(now_ms, REPORT_INTERVAL_MS) {
+            return Some(std::mem::take(&mut self.unreported));
+        }
+        self.unreported += 1;
+        None
+    }
+}
+
 /// The entries of ACL LOG.
 #[derive(Default)]
 pub struct Log {
@@ -120,6 +143,14 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_about_failed_logins_counts_those_without_a_line() {
+        let mut logins = FailedLogins::default();
+        let lines = [0, 1, 1000, 1001, 1002, 2001].map(|now| logins.add(now));
+        assert_eq!(lines, [Some(0), None, None, Some(2), None, None]);
+        assert_eq!(logins.add(9000), Some(2));
+    }
 
     fn event(object: &str) -> Event {
         Event {

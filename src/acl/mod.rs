@@ -37,6 +37,7 @@ use crate::config::{AclPubsubDefault, Config, Text};
 use crate::error::{Error, said};
 use crate::execute::disconnect;
 use crate::state::Server;
+use crate::util::quote::repr;
 
 pub mod check;
 pub mod file;
@@ -46,7 +47,7 @@ pub mod selector;
 pub mod user;
 
 use check::{Call, Denied, Reason};
-use log::{Context, Event, Log};
+use log::{Context, Event, FailedLogins, Log};
 use rules::Terms;
 use user::User;
 
@@ -58,6 +59,7 @@ pub struct Acl {
     users: Vec<Option<User>>,
     by_name: BTreeMap<Box<[u8]>, u32>,
     pub log: Log,
+    failed_logins: FailedLogins,
 }
 
 impl Acl {
@@ -67,6 +69,7 @@ impl Acl {
             users: Vec::new(),
             by_name: BTreeMap::new(),
             log: Log::default(),
+            failed_logins: FailedLogins::default(),
         };
         acl.put(User::open(terms, DEFAULT_NAME));
         acl
@@ -268,22 +271,40 @@ pub fn log_in(
 /// and logged.
 pub fn log_in_by_certificate(server: &mut Server, c: &mut Client, names: &[Vec<u8>]) {
     for name in names {
-        let found = server.acl.reference(name);
-        let user = found.and_then(|r| server.acl.user(r));
-        if let Some(r) = found.filter(|_| user.is_some_and(|user| user.enabled)) {
-            c.user = r;
-            c.authenticated = true;
-            c.set(flag::EVER_AUTHENTICATED);
+        if become_user(server, c, name) {
             return;
         }
-        let event = Event {
-            reason: Reason::Certificate,
-            context: context_of(c),
-            object: Vec::new(),
-            user: name.as_slice().into(),
-        };
-        remember(server, c, &[], event);
+        log_refused_name(server, c, name, Reason::Certificate);
     }
+}
+
+/// The client of a unix socket becomes this user, if it exists and is on.
+pub fn log_in_by_socket(server: &mut Server, c: &mut Client, name: &[u8]) {
+    if !become_user(server, c, name) {
+        log_refused_name(server, c, name, Reason::Auth);
+    }
+}
+
+fn become_user(server: &Server, c: &mut Client, name: &[u8]) -> bool {
+    let found = server.acl.reference(name);
+    let user = found.and_then(|r| server.acl.user(r));
+    let Some(r) = found.filter(|_| user.is_some_and(|user| user.enabled)) else {
+        return false;
+    };
+    c.user = r;
+    c.authenticated = true;
+    c.set(flag::EVER_AUTHENTICATED);
+    true
+}
+
+fn log_refused_name(server: &mut Server, c: &Client, name: &[u8], reason: Reason) {
+    let event = Event {
+        reason,
+        context: context_of(c),
+        object: Vec::new(),
+        user: name.into(),
+    };
+    remember(server, c, &[], event);
 }
 
 fn context_of(c: &Client) -> Context {
@@ -307,10 +328,30 @@ fn remember(server: &mut Server, c: &Client, argv: &[&[u8]], event: Event) {
         Reason::Auth => &mut stats.acl_denied_auth,
         Reason::Certificate => &mut stats.acl_denied_certificate,
     } += 1;
+    if matches!(event.reason, Reason::Auth | Reason::Certificate) {
+        report_failed_login(server, c, &event.user);
+    }
     let mut log = std::mem::take(&mut server.acl.log);
     let (now_ms, max) = (server.clock.now_ms, server.config.acllog_max_len);
     log.add(event, now_ms, max, || describe_running(server, c, argv));
     server.acl.log = log;
+}
+
+/// The maximum bytes of a refused name in the server's log, which a client could fill otherwise.
+const LOGGED_NAME_MAX: usize = 64;
+
+/// Writes a failed login to the server's log, at most one line a second.
+fn report_failed_login(server: &mut Server, c: &Client, name: &[u8]) {
+    let Some(others) = server.acl.failed_logins.add(server.clock.now_ms) else {
+        return;
+    };
+    let shown = &name[..name.len().min(LOGGED_NAME_MAX)];
+    let peer = &c.peer;
+    let others = match others {
+        0 => String::new(),
+        count => format!(", and {count} more since the last such line"),
+    };
+    ::log::warn!("Failed login as {} from {peer}{others}", repr(shown));
 }
 
 /// Whether this user may make this call in this database. Nothing is counted or logged: for ACL

@@ -179,7 +179,8 @@ fn databases_by_the_current_one_and_those_named() {
     }
 }
 
-/// `COPY k k2 DB 0 DB 1`: the command obeys the last clause, the check looked at the first.
+/// `COPY k k2 DB 0 DB 1`: the command obeys the last DB, but the check of the rights looked at
+/// the first.
 #[test]
 fn a_db_given_twice_is_checked_twice() {
     let mut server = testing::server_with(1);

@@ -40,6 +40,9 @@ pub struct Announced {
     /// `rdb-no-compress 1`: the link is fast, so strings in its snapshot are not to be compressed
     /// (Redis 8.6).
     pub no_compression: bool,
+    /// A snapshot that is not written to a disk needs no checksum: `capa skip-rdb-checksum` on a
+    /// connection with TLS, which has its own (Valkey 8.1), or `rdb-no-checksum 1` (Redis 8.8).
+    pub no_checksum: bool,
     /// `rdb-channel 1`: this is that second connection.
     pub rdb_channel: bool,
     /// `set-rdb-client-id`: the client that is the second connection of this replica (Valkey).

@@ -14,6 +14,10 @@ pub enum BlockKind {
     /// WAIT.
     Wait,
     WaitAof,
+    /// FLUSHALL SYNC, until the background thread has done its job of this number.
+    Freed {
+        job: u64,
+    },
     /// MIGRATE, while another server gets the keys.
     Migrate,
     /// SHUTDOWN, while it waits for replicas.

@@ -16,6 +16,7 @@ use ae::Token;
 use crate::client::announced::Announced;
 use crate::client::reply::{Mark, ReplyBuf};
 use crate::client::resp::Open;
+use crate::config::ClientClass;
 use crate::connection::Connection;
 
 /// The state of a client, as bits of [`Client::flags`].
@@ -105,7 +106,16 @@ pub mod flag {
     pub const INTERNAL: u64 = 1 << 41;
     /// A pause holds the primary's stream back: it is received, not applied.
     pub const HELD: u64 = 1 << 42;
+    /// The connection over which this node gives slots away.
+    pub const SLOT_EXPORT: u64 = 1 << 43;
+    /// The connection over which slots of another node arrive.
+    pub const SLOT_IMPORT: u64 = 1 << 44;
+    /// A connection that moves slots.
+    pub const SLOT_LINK: u64 = SLOT_EXPORT | SLOT_IMPORT;
 }
+
+/// [`Client::hash_slot`] of a command without keys.
+pub const NO_SLOT: u16 = u16::MAX;
 
 /// The user that a client acts as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,14 +126,6 @@ impl UserRef {
     pub const DEFAULT: UserRef = UserRef(0);
     /// The server itself, which is allowed everything.
     pub const SERVER: UserRef = UserRef(u32::MAX);
-}
-
-/// The class of a client, which selects its output buffer limit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
-    Normal = 0,
-    Replica = 1,
-    Pubsub = 2,
 }
 
 /// A copy of a command's arguments that does not depend on the request buffer: commands queued by
@@ -193,6 +195,8 @@ pub struct Client {
     pub open: Option<Box<Open>>,
     pub reply: ReplyBuf,
 
+    /// On a cluster node: the slot of the command that runs, or [`NO_SLOT`].
+    pub hash_slot: u16,
     /// The row of the last command: the next one is usually the same.
     pub last_cmd: Option<u16>,
     /// The last command, its subcommand resolved: CLIENT LIST's `cmd`.
@@ -272,6 +276,7 @@ impl Client {
             querybuf: Vec::new(),
             open: None,
             reply: ReplyBuf::default(),
+            hash_slot: NO_SLOT,
             last_cmd: None,
             shown_cmd: None,
             user: UserRef::SERVER,
@@ -332,21 +337,29 @@ impl Client {
     }
 
     /// The class, which selects the output buffer limit.
-    pub fn class(&self) -> Class {
-        if self.has(flag::REPLICA) && !self.has(flag::MONITOR) {
-            Class::Replica
+    pub fn class(&self) -> ClientClass {
+        if self.has(flag::REPLICA | flag::SLOT_EXPORT) && !self.has(flag::MONITOR) {
+            ClientClass::Replica
         } else if self.has(flag::PUBSUB) {
-            Class::Pubsub
+            ClientClass::Pubsub
         } else {
-            Class::Normal
+            ClientClass::Normal
         }
     }
 
-    /// Whether the client's commands are executed without the checks for memory, disk, ACL and
-    /// expired keys: they come from the primary or from the AOF, where they were executed already.
+    /// Whether the client's commands come from the primary or from the AOF: they were executed
+    /// already, with all checks.
+    #[inline]
+    pub fn replays(&self) -> bool {
+        self.has(flag::PRIMARY | flag::AOF_LOADER)
+    }
+
+    /// Whether the client's commands are executed without the checks for disk, role and expired
+    /// keys: what replays, and a node whose slots arrive here. Of the latter, rights, memory,
+    /// payloads and slots are checked.
     #[inline]
     pub fn must_obey(&self) -> bool {
-        self.has(flag::PRIMARY | flag::AOF_LOADER)
+        self.has(flag::PRIMARY | flag::AOF_LOADER | flag::SLOT_IMPORT)
     }
 
     /// A reference that finds this client in a later turn.

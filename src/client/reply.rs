@@ -479,23 +479,29 @@ impl ReplyBuf {
         other.buf.clear();
     }
 
-    /// The reply if it is one piece in the buffer; `None` if it has nodes.
+    /// What is unsent, if it is one piece in the buffer; `None` if there are nodes.
     pub fn single_piece(&self) -> Option<&[u8]> {
         self.nodes.is_empty().then(|| &self.buf[self.sent..])
     }
 
-    /// The pieces to send, in order, for one `writev`. Returns the number of elements of `out` that
-    /// were set.
-    pub fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+    /// The pieces to send, in order, for one `writev` of up to `limit` bytes. Returns the number of
+    /// elements of `out` that were set.
+    pub fn io_slices<'a>(&'a self, limit: usize, out: &mut [IoSlice<'a>]) -> usize {
         let pieces = self
             .nodes
             .iter()
             .map(Node::bytes)
             .chain([self.buf.as_slice()]);
-        let mut skip = self.sent;
+        let (mut skip, mut left) = (self.sent, limit);
         let mut n = 0;
         for piece in pieces.filter(|p| !p.is_empty()).take(out.len()) {
-            out[n] = IoSlice::new(&piece[skip..]);
+            if left == 0 {
+                break;
+            }
+            let piece = &piece[skip..];
+            let piece = &piece[..piece.len().min(left)];
+            left -= piece.len();
+            out[n] = IoSlice::new(piece);
             skip = 0;
             n += 1;
         }
@@ -583,10 +589,12 @@ mod tests {
         let mut all = Vec::new();
         while !reply.is_empty() {
             let mut pieces = [IoSlice::new(&[]); 8];
-            let n = reply.io_slices(&mut pieces);
-            let sent = pieces[0].len().min(7001);
-            all.extend_from_slice(&pieces[0][..sent]);
-            assert!(n > 0);
+            let n = reply.io_slices(7001, &mut pieces);
+            let sent: usize = pieces[..n].iter().map(|piece| piece.len()).sum();
+            assert!(n > 0 && sent <= 7001);
+            pieces[..n]
+                .iter()
+                .for_each(|piece| all.extend_from_slice(piece));
             reply.advance(sent);
         }
         assert!(all == b"+OK\r\n".repeat(100_000));

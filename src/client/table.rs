@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::client::resp::ParseTable;
 use crate::client::{Client, ClientRef, flag};
+use crate::config::{Config, Text};
 use crate::connection::listener::{Listener, ListenerKind};
 use crate::util::rate_limit::RateLimit;
 
@@ -199,6 +200,17 @@ impl Net {
     /// Whether there is a listener of this kind.
     pub fn listens(&self, kind: ListenerKind) -> bool {
         self.listeners.iter().any(|l| l.kind == kind && !l.retired)
+    }
+
+    /// The files of unix sockets that are this server's, and not its supervisor's.
+    pub fn made_unix_sockets<'a>(&self, config: &'a Config) -> Vec<&'a Text> {
+        let made = self.listeners.iter().filter(|l| !l.inherited);
+        let path = made.filter_map(|l| match l.kind {
+            ListenerKind::Unix => Some(&config.unixsocket),
+            ListenerKind::Admin => Some(&config.admin_unixsocket),
+            _ => None,
+        });
+        path.collect()
     }
 
     /// Adds the client to those with something to write; `before_sleep` writes it.

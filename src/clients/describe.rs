@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use crate::client::{Client, flag};
+use crate::clients::memory;
 use crate::state::Server;
 
 /// The letter of each flag, in Redis's order.
-const LETTERS: [(u64, char); 19] = [
+const LETTERS: [(u64, char); 21] = [
     (flag::MONITOR, 'O'),
     (flag::REPLICA, 'S'),
     (flag::PRIMARY, 'M'),
@@ -26,6 +27,8 @@ const LETTERS: [(u64, char); 19] = [
     (flag::NO_TOUCH, 'T'),
     (flag::IMPORT_SOURCE, 'I'),
     (flag::INTERNAL, 'I'),
+    (flag::SLOT_EXPORT, 'E'),
+    (flag::SLOT_IMPORT, 'i'),
 ];
 
 /// The letters of a client's flags; `N` when there are none.
@@ -119,7 +122,7 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
         c.reply.fixed_len(),
         c.reply.node_count(),
         c.reply.queued_memory() + lag,
-        crate::clients::memory::memory_of(server, c) + lag,
+        memory::memory_of(server, c) + lag,
         events_text(c),
         String::from_utf8_lossy(server.acl.name_of(c.user)),
         if c.reply.resp3 { 3 } else { 2 },

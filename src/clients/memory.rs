@@ -26,7 +26,7 @@ pub fn memory_of(server: &Server, c: &Client) -> usize {
 
 /// Counts a client again.
 pub fn update_memory(server: &mut Server, c: &mut Client) {
-    let exempt = flag::NO_EVICT | flag::REPLICA | flag::PRIMARY;
+    let exempt = flag::NO_EVICT | flag::REPLICA | flag::PRIMARY | flag::SLOT_LINK;
     let new = Counted {
         bytes: memory_of(server, c),
         class: c.class() as usize,

@@ -6,7 +6,9 @@
 //! of the replication stream that it has not been sent counts too.
 
 use crate::client::table::Net;
-use crate::client::{Class, Client, REPLY_CLASS_MAX, flag};
+use crate::client::{Client, REPLY_CLASS_MAX, flag};
+use crate::clients::describe;
+use crate::config::ClientClass;
 use crate::state::Server;
 
 /// The bytes of unread replies, beyond its first buffer, that a client may have before it has
@@ -15,7 +17,7 @@ const STRANGER_MAX: u64 = 1024;
 
 /// The hard limit of replicas; 0 without one.
 fn hard_limit_of_replicas(server: &Server) -> u64 {
-    match server.config.client_output_buffer_limit[Class::Replica as usize].hard {
+    match server.config.client_output_buffer_limit[ClientClass::Replica as usize].hard {
         0 => 0,
         // The backlog's bytes are held anyway: a partial resync must not lead to a disconnection.
         hard => hard.max(server.config.repl_backlog_size),
@@ -36,7 +38,7 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     }
     let class = c.class();
     let mut used = c.reply.queued_memory() as u64;
-    if class == Class::Replica {
+    if class == ClientClass::Replica {
         used += server.replication.lag(c.reference());
     }
     if server.debug.enforce_reply_list && !c.reply.is_empty() {
@@ -44,7 +46,7 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     }
     let limit = &server.config.client_output_buffer_limit[class as usize];
     let hard = match class {
-        Class::Replica => hard_limit_of_replicas(server),
+        ClientClass::Replica => hard_limit_of_replicas(server),
         _ => limit.hard,
     };
     let stranger = !c.has(flag::EVER_AUTHENTICATED) && used > STRANGER_MAX;
@@ -64,10 +66,10 @@ pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     if !hard && !soft {
         return false;
     }
-    let what = crate::clients::describe::describe(server, c);
+    let what = describe::describe(server, c);
     log::warn!("Client {what} scheduled to be closed ASAP for overcoming of output buffer limits.");
     server.stats.output_buffer_limit_disconnections += 1;
-    if class == Class::Replica {
+    if class == ClientClass::Replica {
         server.replica_overran(c.reference());
     }
     Net::close_asap(&mut server.net.close_asap, c);

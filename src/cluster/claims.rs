@@ -115,7 +115,7 @@ impl Cluster {
         claimed: &Bitmap,
         out: &mut Vec<Action>,
     ) {
-        let mine = self.my_primary();
+        let (mine, is_primary) = (self.my_primary(), self.nodes[self.me].is_primary());
         let (mut taken_from_mine, mut lost) = (false, Vec::new());
         for slot in claimed.iter() {
             let owner = self.slots.owner(slot);
@@ -124,7 +124,7 @@ impl Cluster {
                 continue;
             }
             // Only SETSLOT changes a slot that moves to this node.
-            let takes = !self.slots.importing.contains_key(&slot)
+            let takes = !(is_primary && self.slots.importing.contains_key(&slot))
                 && owner.is_none_or(|owner| {
                     self.slots.unclaimed.contains(slot) || self.nodes[owner].config_epoch < epoch
                 });

@@ -20,10 +20,18 @@ const KEPT: u16 = flag::MYSELF
 impl Cluster {
     /// The content of nodes.conf. Nodes in handshake are not in it.
     pub fn conf(&self, now: Now) -> NodesConf {
-        let named = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| !node.has(flag::HANDSHAKE));
+        let mut nodes = self.lines(now);
+        nodes.retain(|line| line.flags & flag::HANDSHAKE == 0);
+        nodes.iter_mut().for_each(|line| line.flags &= KEPT);
+        NodesConf {
+            nodes,
+            current_epoch: self.current_epoch,
+            last_vote_epoch: self.last_vote_epoch,
+        }
+    }
+
+    /// The line of each node, also of those in handshake.
+    pub fn lines(&self, now: Now) -> Vec<NodeLine> {
         // One walk through the slots for all nodes.
         let mut slots = std::collections::HashMap::<NodeIndex, Vec<(u16, u16)>>::new();
         for (owner, range) in self.slots.ranges() {
@@ -33,15 +41,12 @@ impl Cluster {
             slots: slots.remove(&index).unwrap_or_default(),
             ..self.line_of(now, index)
         };
-        NodesConf {
-            nodes: named.map(|(index, _)| line(index)).collect(),
-            current_epoch: self.current_epoch,
-            last_vote_epoch: self.last_vote_epoch,
-        }
+        let indices = self.nodes.indices().iter();
+        indices.map(|index| line(*index)).collect()
     }
 
     /// The line of a node, without its slots.
-    fn line_of(&self, now: Now, index: NodeIndex) -> NodeLine {
+    pub fn line_of(&self, now: Now, index: NodeIndex) -> NodeLine {
         let node = &self.nodes[index];
         let wall_ms = |ms: u64| match ms {
             0 => 0,
@@ -63,7 +68,7 @@ impl Cluster {
                 .as_ref()
                 .and_then(|texts| texts.host_name.clone()),
             fields: self.fields_of(node),
-            flags: node.flags & KEPT,
+            flags: node.flags,
             primary: node.replica_of.map(|primary| self.nodes[primary].name),
             ping_sent_ms: wall_ms(node.ping_sent),
             pong_received_ms: wall_ms(node.pong_received),

@@ -256,8 +256,8 @@ impl NodeLine {
         Ok(node)
     }
 
-    /// Appends the line without a newline, as CLUSTER NODES has it with all fields.
-    fn render(&self, out: &mut String) {
+    /// Appends the line without a newline. CLUSTER NODES has it without `fields`.
+    pub fn render(&self, out: &mut String) {
         let (ip, host) = (self.ip.as_str(), self.host_name.as_deref().unwrap_or(b""));
         let _ = write!(out, "{} {ip}:{}@{}", self.name, self.port, self.bus_port);
         if !host.is_empty() || !self.fields.is_empty() {

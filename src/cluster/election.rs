@@ -48,7 +48,8 @@ enum Phase {
     Asking {
         epoch: u64,
         since: u64,
-        /// When the request is repeated; `None`: it waits for the disk.
+        /// When the request for votes is repeated; `None` until the new epoch is on the disk and
+        /// the request was sent.
         repeat_at: Option<u64>,
         votes: BTreeSet<NodeIndex>,
     },
@@ -303,13 +304,18 @@ impl Cluster {
             return;
         };
         let unit = self.delay_unit().max(10);
-        // Voters of Redis that voted for this node do not vote for it in a later epoch for a while.
-        let patience = if votes.is_empty() { 3 } else { 8 };
+        // Voters of Redis that voted for this node do not vote for it in a later epoch for two node
+        // timeouts, and each voter waits for its disk: giving up early loses votes on their way.
+        let timeout = self.settings.node_timeout_ms;
+        let patience = match votes.is_empty() {
+            true => (unit * 3).max(timeout / 2),
+            false => (unit * 8).max(timeout),
+        };
         if now.ms - since > self.auth_timeout() {
             let until = since + 2 * self.auth_timeout();
             self.election.phase = Phase::Failed { until };
             self.log(log::Level::Info, "Failover attempt expired.".into(), out);
-        } else if self.is_epoch_taken(epoch) || now.ms - since > unit * patience {
+        } else if self.is_epoch_taken(epoch) || now.ms - since > patience {
             let shift = self.election.collisions.min(COLLISIONS_MAX);
             let at = now.ms + self.random.below(unit << shift);
             self.election.collisions = self.election.collisions.saturating_add(1);

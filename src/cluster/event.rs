@@ -102,7 +102,7 @@ pub enum Action {
 }
 
 /// The settings that the machine reads.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// cluster-node-timeout, at least 1.
     pub node_timeout_ms: u64,

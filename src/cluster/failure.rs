@@ -5,12 +5,19 @@
 //!                and no other packet of the node       own opinion included, within 2 timeouts
 //!    reachable ─────────────────────────────> PFAIL ────────────────────────────────> FAIL
 //!        ^                                      │                                       │
-//!        └────────────── a pong ────────────────┘          it tells all others: FAIL   │
+//!        └────────────── a pong ────────────────┘               a FAIL packet to others │
 //!        └── a pong of a replica, of a primary without slots, or of any after 2 timeouts ┘
 //! ```
 //!
 //! PFAIL is this node's opinion; FAIL is the cluster's, and starts elections. Voters are primaries
 //! with slots.
+//!
+//! **FAIL packets.** All nodes find a failure at nearly the same time. If each of them sent FAIL to
+//! all others, as the peers do, 250 failures among 1,000 nodes would be 140 million packets. So
+//! this node sends FAIL at once to the replicas of the failed node, and to the others after a
+//! random delay that grows with the cluster (half a millisecond a node), unless it has received
+//! the same FAIL meanwhile. A replica of the failed node sends FAIL to all at once: voters refuse
+//! a candidate while they find its primary well.
 //!
 //! **Up or down.** The cluster is down in the view of this node if a slot has no owner or a failed
 //! one (`cluster-require-full-coverage`), or if this node can't reach a majority of the voters. A
@@ -19,14 +26,24 @@
 //! A primary that comes back from a minority waits: it may have been replaced, and hears of that
 //! first.
 
+use std::rc::Rc;
+
 use super::event::{Action, Now};
 use super::machine::Cluster;
+use super::name::Name;
 use super::nodes::{Node, NodeIndex};
-use super::packet::{Body, flag};
+use super::packet::{Body, Message, flag};
 use crate::db::slot::SLOTS;
 
+/// The longest random delay of a FAIL packet.
+const NOTICE_MAX_MS: u64 = 500;
 /// Bounds of the time that a primary waits after it was cut off.
 const REJOIN_MS: [u64; 2] = [500, 5000];
+
+/// Why the cluster is down, as Valkey logs it.
+const MINORITY: &str = "I am part of a minority partition.";
+const NOT_COVERED: &str = "At least one hash slot is not served by any available node. Please check the \
+                           'cluster-require-full-coverage' configuration.";
 
 impl Cluster {
     /// The votes that decide.
@@ -69,7 +86,47 @@ impl Cluster {
         let text = format!("Marking node {name} as failing (quorum reached).");
         self.log(log::Level::Info, text, out);
         self.set_failed(now, index, out);
-        self.broadcast(Body::Fail(name), out);
+        if self.nodes[self.me].replica_of != Some(index) {
+            self.plan_notice(now, index, out);
+        }
+    }
+
+    /// Tells the replicas of a failed node, and all others a little later.
+    fn plan_notice(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
+        let body = Body::Fail(self.nodes[index].name);
+        let message = Rc::new(Message::Full(Box::new(self.header()), body));
+        let replicas: Vec<NodeIndex> = self.nodes.replicas_of(index).map(|(at, _)| at).collect();
+        for replica in replicas {
+            self.send_to(replica, &message, out);
+        }
+        let spread = (self.nodes.count() as u64 / 2).clamp(1, NOTICE_MAX_MS);
+        let delay = self.random.below(spread);
+        self.notices.push((index, now.ms + delay));
+        self.send_notices(now, out);
+    }
+
+    /// Sends the FAIL packets whose delay is over.
+    pub(super) fn send_notices(&mut self, now: Now, out: &mut Vec<Action>) {
+        let mut due = Vec::new();
+        self.notices.retain(|(index, at)| {
+            let is_due = now.ms >= *at;
+            due.extend(is_due.then_some(*index));
+            !is_due
+        });
+        for index in due {
+            if self.nodes[index].has(flag::FAIL) {
+                self.broadcast(Body::Fail(self.nodes[index].name), out);
+            }
+        }
+    }
+
+    /// A FAIL packet of another node: it sends it to all, so this node need not.
+    pub(super) fn read_fail(&mut self, now: Now, name: &Name, out: &mut Vec<Action>) {
+        let index = self.nodes.find(name).filter(|index| *index != self.me);
+        if let Some(index) = index {
+            self.notices.retain(|(other, _)| *other != index);
+            self.set_failed(now, index, out);
+        }
     }
 
     pub(super) fn set_failed(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
@@ -88,6 +145,7 @@ impl Cluster {
             self.todo.announce = true;
             let name = self.nodes[index].name;
             self.line("My MASTER {} failed", &[&name], out);
+            self.broadcast(Body::Fail(name), out);
         }
     }
 
@@ -145,7 +203,13 @@ impl Cluster {
             self.down_until = self.down_until.max(now.ms + self.rejoin_delay());
         }
         let covered = self.slots.assigned() == SLOTS && !failed;
-        let up = !self.minority && (covered || !self.settings.full_coverage);
+        let reason = match (self.minority, covered || !self.settings.full_coverage) {
+            (true, _) => Some(MINORITY),
+            (false, false) => Some(NOT_COVERED),
+            (false, true) => None,
+        };
+        self.explain(reason, out);
+        let up = reason.is_none();
         if up == self.up || up && self.nodes[self.me].is_primary() && now.ms < self.down_until {
             return;
         }
@@ -153,6 +217,18 @@ impl Cluster {
         let text = format!("Cluster state changed: {}", if up { "ok" } else { "fail" });
         self.log(log::Level::Info, text, out);
         out.push(Action::State { up });
+    }
+
+    /// Logs why the cluster is down, when the reason changes.
+    fn explain(&mut self, reason: Option<&'static str>, out: &mut Vec<Action>) {
+        if reason == self.down_reason {
+            return;
+        }
+        self.down_reason = reason;
+        if let Some(reason) = reason {
+            let text = format!("Cluster is currently down: {reason}");
+            self.log(log::Level::Warn, text, out);
+        }
     }
 
     /// The number of voters that report this node as failing.

@@ -195,7 +195,8 @@ impl Cluster {
                 Extension::InternalSecret(_) | Extension::Other { .. } => {}
             }
         }
-        // Packets to a node that does not read extensions have none: nothing follows from that.
+        // A node sends no extensions until it knows that we read them, so a packet without any
+        // does not mean that the sender has no texts.
         if extensions.is_empty() {
             return;
         }

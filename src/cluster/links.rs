@@ -66,6 +66,7 @@ impl Cluster {
         };
         // A ping that was not answered on the link before still counts for the failure detection.
         let unanswered = node.ping_sent;
+        self.nodes[index].pings.clear();
         self.send_ping(now, index, kind, out);
         if unanswered != 0 {
             self.nodes[index].ping_sent = unanswered;
@@ -178,7 +179,9 @@ impl Cluster {
             return;
         };
         if kind != PingKind::Pong {
-            self.nodes[index].ping_sent = now.ms;
+            let node = &mut self.nodes[index];
+            node.ping_sent = now.ms;
+            node.note_ping(now.ms);
         }
         self.send_gossip(now, link, Some(index), kind, out);
     }

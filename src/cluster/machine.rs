@@ -71,9 +71,13 @@ pub struct Cluster {
     pub(super) waiting: Vec<(u64, Held)>,
     /// The nodes with PFAIL, which each gossip section has.
     pub(super) suspects: Vec<NodeIndex>,
+    /// The failed nodes of which this node sends FAIL to all, and when.
+    pub(super) notices: Vec<(NodeIndex, u64)>,
     /// The number of nodes with votes.
     pub(super) size: usize,
     pub(super) up: bool,
+    /// Why it is down, as it was last logged.
+    pub(super) down_reason: Option<&'static str>,
     /// Until this time, a primary that was cut off, paused or started takes no writes.
     pub(super) down_until: u64,
     /// Whether this node can't reach a majority.
@@ -88,6 +92,9 @@ pub struct Cluster {
     pub(super) gossip_round: u32,
     pub(super) sent: Traffic,
     pub(super) received: Traffic,
+    /// For tests: whether a random node is pinged each second, and lost links are made again.
+    pub(super) random_ping: bool,
+    pub(super) reconnect: bool,
 }
 
 /// How long a primary that was just started takes no writes, so that it hears of a failover first.
@@ -128,8 +135,10 @@ impl Cluster {
             last_save: 0,
             waiting: Vec::new(),
             suspects: Vec::new(),
+            notices: Vec::new(),
             size: 0,
             up: false,
+            down_reason: None,
             down_until: now.ms + WRITABLE_DELAY_MS,
             minority: true,
             ticks: 0,
@@ -141,6 +150,8 @@ impl Cluster {
             gossip_round: 0,
             sent: [0; KINDS],
             received: [0; KINDS],
+            random_ping: true,
+            reconnect: true,
         };
         cluster.apply_settings();
         cluster.announce();
@@ -180,6 +191,16 @@ impl Cluster {
         LinkId(self.last_link)
     }
 
+    /// For tests: whether a random node is pinged each second.
+    pub fn set_random_ping(&mut self, on: bool) {
+        self.random_ping = on;
+    }
+
+    /// For tests: whether lost links are made again.
+    pub fn set_reconnect(&mut self, on: bool) {
+        self.reconnect = on;
+    }
+
     /// Reacts to an event; appends what the owner must do.
     pub fn step(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
         self.notice_pause(now, out);
@@ -204,16 +225,20 @@ impl Cluster {
         self.finish(now, out);
     }
 
-    /// The time of the next [`Event::Tick`]: it is due every 100 ms, and earlier for an election.
+    /// The time of the next [`Event::Tick`]: it is due every 100 ms, and earlier for an election
+    /// or a FAIL packet.
     pub fn deadline(&self) -> u64 {
         let periodic = self.last_tick + super::tick::TICK_MS;
-        self.election_deadline()
-            .map_or(periodic, |election| election.min(periodic))
+        let notices = self.notices.iter().map(|(_, at)| *at);
+        notices
+            .chain(self.election_deadline())
+            .fold(periodic, u64::min)
     }
 
     /// The end of a step. The order matters: the election reads the health, what is announced
     /// follows from both, and the save must have all changes.
     pub(super) fn finish(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.send_notices(now, out);
         if std::mem::take(&mut self.todo.health) {
             self.update_health(now, out);
         }
@@ -246,7 +271,7 @@ impl Cluster {
         self.todo.save = true;
     }
 
-    fn is_claim_held(&self) -> bool {
+    pub(super) fn is_claim_held(&self) -> bool {
         self.waiting.iter().any(|(_, held)| *held == Held::Claim)
     }
 
@@ -381,6 +406,7 @@ impl Cluster {
         self.slots.migrating.retain(|_, node| *node != index);
         self.slots.importing.retain(|_, node| *node != index);
         self.suspects.retain(|node| *node != index);
+        self.notices.retain(|(node, _)| *node != index);
         self.election.forget(index);
         if self.manual.replica == Some(index) {
             self.reset_manual(out);
@@ -434,6 +460,21 @@ impl Cluster {
     /// The owners of the slots.
     pub fn slots(&self) -> &Slots {
         &self.slots
+    }
+
+    /// The slots of this node.
+    pub fn own_slots(&self) -> Bitmap {
+        self.slots.of(self.me)
+    }
+
+    /// The state of replication that was last reported.
+    pub fn replication(&self) -> &Replication {
+        &self.replication
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Whether the cluster is up in the view of this node.

@@ -20,6 +20,8 @@
 //! | `links`, `tick` | connections, pings, time-outs |
 //! | `failure` | PFAIL, FAIL, whether the cluster is up |
 //! | `election`, `manual`, `migration` | how a replica becomes a primary, and moves to an orphan |
+//! | [`transfer`] | the atomic move of slots: a machine of its own |
+//! | [`route`], [`topology`] | where a command runs; CLUSTER SLOTS and SHARDS |
 //! | `verbs`, `conf` | CLUSTER's subcommands; the machine from nodes.conf and back |
 //!
 //! **For the owner.** It executes the actions of each step in order, before the next step, and:
@@ -68,10 +70,13 @@ pub mod nodes;
 pub mod packet;
 mod receive;
 mod reports;
+pub mod route;
 pub mod slots;
 #[cfg(test)]
 mod tests;
 mod tick;
+pub mod topology;
+pub mod transfer;
 mod verbs;
 
 pub use self::machine::{Cluster, Traffic};

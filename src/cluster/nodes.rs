@@ -6,7 +6,7 @@
 //!
 //! **Invariant:** `by_name` has each node once, and `live` has the index of each.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops;
 
 use super::config_file::NODES_MAX;
@@ -40,6 +40,9 @@ pub struct Node {
     /// The time of the ping that is not answered.
     pub ping_sent: u64,
     pub pong_received: u64,
+    /// When the pings were sent that `link` has not answered, and the one that it answered last.
+    pub(super) pings: VecDeque<u64>,
+    pub(super) answered_ping: u64,
     /// The replication offset that the node last reported.
     pub offset: u64,
     /// The link that this node opened, and the one that the other node opened.
@@ -61,6 +64,10 @@ pub struct Node {
     pub(super) gossip_mark: u32,
 }
 
+/// The times of unanswered pings that are kept. Without the later ones, answers only count for
+/// earlier pings than their own.
+const PINGS_MAX: usize = 128;
+
 impl Node {
     pub(super) fn new(name: Name, shard: Name, flags: u16, address: Address, now_ms: u64) -> Node {
         Node {
@@ -74,6 +81,8 @@ impl Node {
             slot_count: 0,
             ping_sent: 0,
             pong_received: 0,
+            pings: VecDeque::new(),
+            answered_ping: 0,
             offset: 0,
             link: None,
             inbound: None,
@@ -94,6 +103,20 @@ impl Node {
     /// Whether one of these [`flag`]s is set.
     pub fn has(&self, flags: u16) -> bool {
         self.flags & flags != 0
+    }
+
+    /// A ping is sent over `link`. A peer that never answers gets few of them.
+    pub(super) fn note_ping(&mut self, now_ms: u64) {
+        if self.pings.len() < PINGS_MAX {
+            self.pings.push_back(now_ms);
+        }
+    }
+
+    /// `link` has answered the first of its pings that it had not answered.
+    pub(super) fn note_pong(&mut self) {
+        if let Some(sent) = self.pings.pop_front() {
+            self.answered_ping = sent;
+        }
     }
 
     /// Whether the node is a primary.

@@ -90,13 +90,7 @@ impl Cluster {
                 }
             }
             (_, None) => {}
-            (Body::Fail(name), Some(_)) => {
-                if let Some(node) = self.nodes.find(name)
-                    && node != self.me
-                {
-                    self.set_failed(now, node, out);
-                }
-            }
+            (Body::Fail(name), Some(_)) => self.read_fail(now, name, out),
             (Body::Publish(publish), Some(_)) => out.push(Action::Publish(publish.clone())),
             (Body::AuthRequest, Some(sender)) => self.vote(now, sender, header, out),
             (Body::AuthAck, Some(sender)) => self.count_vote(sender, header),
@@ -184,6 +178,7 @@ impl Cluster {
         if ping.kind == PingKind::Pong && !self.links[&ping.link].inbound {
             let node = &mut self.nodes[sender];
             node.pong_received = now.ms;
+            node.note_pong();
             node.ping_sent = 0;
             node.connect_failures = 0;
             self.answered(now, sender, out);

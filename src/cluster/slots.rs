@@ -39,10 +39,28 @@ impl Default for Slots {
 }
 
 impl Slots {
+    /// The slot moves neither to nor from this node any more.
+    pub fn end_move(&mut self, slot: u16) {
+        self.importing.remove(&slot);
+        self.migrating.remove(&slot);
+    }
+
     /// The owner of a slot, which must be below [`SLOTS`].
     pub fn owner(&self, slot: u16) -> Option<NodeIndex> {
         let owner = self.owner[usize::from(slot)];
         (owner != NodeIndex::NONE).then_some(owner)
+    }
+
+    /// Whether the slot, which must be below [`SLOTS`], belongs to this node.
+    #[inline]
+    pub(super) fn is_owner(&self, slot: u16, node: NodeIndex) -> bool {
+        self.owner[usize::from(slot)] == node
+    }
+
+    /// Whether the slot moves to another node.
+    #[inline]
+    pub(super) fn is_migrating(&self, slot: u16) -> bool {
+        !self.migrating.is_empty() && self.migrating.contains_key(&slot)
     }
 
     /// The number of slots with an owner.

@@ -236,7 +236,8 @@ fn a_vote_waits_for_the_disk_and_is_given_once() {
     let other = pass(&mut node, &second, Body::AuthRequest);
     assert!(no_vote(&other));
     assert!(!no_vote(&save(&mut node, &out)));
-    // The answer was lost: it is repeated. The other candidate gets none, in a later epoch either.
+    // The vote was lost on the way, so it is repeated. The other candidate gets no vote, not even
+    // in a later epoch.
     assert!(!no_vote(&pass(&mut node, &first, Body::AuthRequest)));
     let mut later = second;
     later.header.current_epoch = 7;

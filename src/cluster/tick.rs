@@ -100,7 +100,8 @@ impl Cluster {
         let timeout = self.settings.node_timeout_ms;
         let node = &self.nodes[index];
         if node.link.is_none() {
-            let possible = !node.has(flag::NO_ADDR) && now.ms >= node.next_connect;
+            let possible =
+                self.reconnect && !node.has(flag::NO_ADDR) && now.ms >= node.next_connect;
             if possible && *connects > 0 {
                 *connects -= 1;
                 self.connect(now, index, out);
@@ -139,7 +140,7 @@ impl Cluster {
     }
 
     fn ping_random(&mut self, now: Now, out: &mut Vec<Action>) {
-        if now.ms < self.last_random_ping + self.settings.ping_interval_ms {
+        if !self.random_ping || now.ms < self.last_random_ping + self.settings.ping_interval_ms {
             return;
         }
         self.last_random_ping = now.ms;

@@ -161,23 +161,16 @@ impl Cluster {
         let is_mine = self.slots.owner(slot) == Some(self.me);
         match change {
             SetSlot::Migrating(name) => {
-                let target = self.find_primary(&name)?;
-                if !is_mine {
-                    return Err(format!("I'm not the owner of hash slot {slot}"));
-                }
+                self.check_move(slot, true)?;
+                let target = self.find_other(&name)?;
                 self.slots.migrating.insert(slot, target);
             }
             SetSlot::Importing(name) => {
-                let source = self.find_primary(&name)?;
-                if is_mine {
-                    return Err(format!("I'm already the owner of hash slot {slot}"));
-                }
+                self.check_move(slot, false)?;
+                let source = self.find_other(&name)?;
                 self.slots.importing.insert(slot, source);
             }
-            SetSlot::Stable => {
-                self.slots.importing.remove(&slot);
-                self.slots.migrating.remove(&slot);
-            }
+            SetSlot::Stable => self.slots.end_move(slot),
             SetSlot::Owner(name) => {
                 let owner = self.find_primary(&name)?;
                 if is_mine && owner != self.me && keys > 0 {
@@ -192,6 +185,46 @@ impl Cluster {
         self.todo.topology = true;
         self.finish(now, out);
         Ok(())
+    }
+
+    /// CLUSTER SETSLOT that this node's primary has executed: what moves is known at a failover.
+    pub fn set_slot_of_primary(
+        &mut self,
+        now: Now,
+        slot: u16,
+        change: SetSlot,
+        out: &mut Vec<Action>,
+    ) -> Outcome {
+        self.check_slots(&[slot])?;
+        match change {
+            SetSlot::Migrating(name) => {
+                let target = self.find(&name)?;
+                self.slots.migrating.insert(slot, target);
+            }
+            SetSlot::Importing(name) => {
+                let source = self.find(&name)?;
+                self.slots.importing.insert(slot, source);
+            }
+            SetSlot::Stable => self.slots.end_move(slot),
+            SetSlot::Owner(name) => {
+                let owner = self.find_primary(&name)?;
+                self.slots.end_move(slot);
+                self.set_owner(slot, Some(owner));
+            }
+        }
+        self.todo.save = true;
+        self.todo.topology = true;
+        self.finish(now, out);
+        Ok(())
+    }
+
+    /// Whether a slot can leave this node, or arrive here. The slot is in range.
+    pub fn check_move(&self, slot: u16, leaves: bool) -> Outcome {
+        match self.slots.is_owner(slot, self.me) {
+            true if !leaves => Err(format!("I'm already the owner of hash slot {slot}")),
+            false if leaves => Err(format!("I'm not the owner of hash slot {slot}")),
+            _ => Ok(()),
+        }
     }
 
     fn set_slot_owner(&mut self, slot: u16, owner: NodeIndex, out: &mut Vec<Action>) {
@@ -221,6 +254,12 @@ impl Cluster {
         self.todo.broadcast |= changed;
         self.finish(now, out);
         changed
+    }
+
+    /// CLUSTER SAVECONFIG.
+    pub fn save(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.todo.save = true;
+        self.finish(now, out);
     }
 
     /// CLUSTER SET-CONFIG-EPOCH, on a node that is alone and has none.
@@ -304,6 +343,14 @@ impl Cluster {
     fn find(&self, name: &Name) -> Result<NodeIndex, String> {
         let found = self.nodes.find(name);
         found.ok_or_else(|| format!("Unknown node {name}"))
+    }
+
+    /// The other side of a slot that moves.
+    fn find_other(&self, name: &Name) -> Result<NodeIndex, String> {
+        match self.nodes.find(name) {
+            None => Err(format!("I don't know about node {name}")),
+            Some(_) => self.find_primary(name),
+        }
     }
 
     fn find_primary(&self, name: &Name) -> Result<NodeIndex, String> {

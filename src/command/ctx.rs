@@ -13,6 +13,8 @@
 
 use std::sync::Arc;
 
+use crate::armed;
+use crate::client::resp::BIG_ARG_MIN;
 use crate::client::{Client, flag};
 use crate::command::Command;
 use crate::db::Db;
@@ -79,7 +81,7 @@ impl<'a> Ctx<'a> {
         self.bigs
             .iter()
             .find(same)
-            .filter(|big| big.len() >= crate::client::resp::BIG_ARG_MIN)
+            .filter(|big| big.len() >= BIG_ARG_MIN)
     }
 
     /// The maximum length of a string in bytes. There is none for commands of the primary and of
@@ -92,9 +94,11 @@ impl<'a> Ctx<'a> {
     }
 
     /// Whether a key or field with the expiry time `at_ms` would be deleted at once. False for the
-    /// primary and the AOF, which send the deletion themselves.
+    /// primary and the AOF, which send the deletion themselves, and in `import-mode`.
     pub fn is_past(&self, at_ms: i64) -> bool {
-        at_ms <= self.server.clock.now_ms && !self.client.must_obey()
+        at_ms <= self.server.clock.now_ms
+            && !self.client.must_obey()
+            && self.server.armed & armed::IMPORT == 0
     }
 
     /// The command has given `key` an expiry time.

@@ -141,7 +141,8 @@ const FLAG_NAMES: [&str; 19] = [
     "movablekeys",
 ];
 
-// ACL categories, in the order of ACL CAT. Rows have those that the flags don't imply.
+// ACL categories, in the order of ACL CAT. A row states only the categories that do not follow from
+// its flags.
 
 /// No category beyond those that the flags imply.
 pub const NONE_CAT: Categories = 0;

@@ -35,6 +35,8 @@ pub struct Entry {
     pub last_key: i16,
     pub key_step: u16,
     pub movable_keys: bool,
+    /// Whether `argv[first_key]` is always there and is the only key.
+    pub has_one_key: bool,
     /// The index of the number of keys that follow it, for a command without a `first_key`; 0 if
     /// there is none.
     pub count_at: u16,
@@ -50,6 +52,15 @@ pub struct CommandTable {
     index: Vec<u16>,
     /// The top-level names that `rename-command` changed: (the new name, id).
     renamed: Vec<(Box<[u8]>, u16)>,
+}
+
+/// Whether all calls of a command have one key, at one place. Several specs may name it.
+fn has_one_key(row: &Command) -> bool {
+    let (first, last, _) = row.key_range();
+    first > 0
+        && first == last
+        && !row.movable_keys()
+        && row.arity.unsigned_abs() > first.unsigned_abs()
 }
 
 const INDEX_SIZE: usize = 2048;
@@ -141,6 +152,7 @@ impl CommandTable {
             last_key: last,
             key_step: step as u16,
             movable_keys: row.movable_keys(),
+            has_one_key: has_one_key(row),
             count_at: row.count_at(),
             elements: row.elements,
             stats: CommandStats::default(),

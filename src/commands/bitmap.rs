@@ -35,10 +35,6 @@ use crate::types::string::{Grown, RawStr, StrView, bytes_mut};
 use crate::types::{New, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
 
-const fn key_at(pos: i16, flags: KeyFlags) -> KeySpec {
-    key(flags, index(pos), range(0, 1, 0))
-}
-
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("bitcount", bitcount, -2, READONLY, BITMAP).keys(&[key_at(1, RO | ACCESS)]),

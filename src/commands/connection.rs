@@ -2,13 +2,17 @@
 //! in `client`.
 
 use crate::acl;
+use crate::client::UserRef;
 use crate::client::{Client, flag};
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::commands::client;
 use crate::error::{Error, said};
 use crate::execute::transaction::discard_transaction;
+use crate::observe::monitor;
+use crate::pubsub;
 use crate::state::Server;
+use crate::tracking;
 use crate::util::number::parse_i64;
 
 const AT_ONCE: Flags = NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY;
@@ -202,7 +206,7 @@ fn reset(ctx: &mut Ctx) -> CmdResult {
     if ctx.client.has(flag::REPLICA | flag::PRIMARY) {
         return Err(Error::of("ERR can only reset normal client connections"));
     }
-    crate::observe::monitor::stop(ctx.server, ctx.client);
+    monitor::stop(ctx.server, ctx.client);
     reset_connection(ctx.server, ctx.client);
     ctx.client.reply.status("RESET");
     Ok(())
@@ -211,11 +215,11 @@ fn reset(ctx: &mut Ctx) -> CmdResult {
 /// Resets a client to the state of a new connection. The library's name and version stay.
 fn reset_connection(server: &mut Server, c: &mut Client) {
     discard_transaction(server, c);
-    crate::pubsub::forget_client(server, c);
-    crate::tracking::stop(server, c);
+    pubsub::forget_client(server, c);
+    tracking::stop(server, c);
     c.db = 0;
     c.reply.resp3 = false;
-    c.user = crate::client::UserRef::DEFAULT;
+    c.user = UserRef::DEFAULT;
     c.authenticated = server.acl.default_user_is_open();
     c.name = None;
     c.clear(
@@ -234,7 +238,8 @@ fn select(ctx: &mut Ctx) -> CmdResult {
     if i32::try_from(index).is_err() {
         return Err(Error::I32_RANGE);
     }
-    if ctx.server.config.cluster_enabled && index != 0 {
+    let has_one = ctx.server.config.cluster_enabled && ctx.server.data.dbs.len() == 1;
+    if has_one && index != 0 {
         return Err(Error::of("ERR SELECT is not allowed in cluster mode"));
     }
     if index < 0 || index >= ctx.server.data.dbs.len() as i64 {

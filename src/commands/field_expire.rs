@@ -370,9 +370,9 @@ struct ExArgs<'a> {
 }
 
 impl<'a> ExArgs<'a> {
-    /// Parses options in any order, and the `FIELDS` block, which has `width` arguments for each
-    /// field.
-    fn parse(ctx: &Ctx<'a>, width: usize) -> Result<ExArgs<'a>, Error> {
+    /// Parses options in any order, then the `FIELDS` block, which ends the command. HSETEX
+    /// `sets` fields, each with a value.
+    fn parse(ctx: &Ctx<'a>, sets: bool) -> Result<ExArgs<'a>, Error> {
         let argv = ctx.argv;
         let mut args = ExArgs {
             expiration: Expiration::Unsaid,
@@ -380,12 +380,14 @@ impl<'a> ExArgs<'a> {
             fields_exist: None,
             fields: &[],
         };
-        let sets = width == 2;
         let mut at = 2;
         while at < argv.len() {
             let now = ctx.server.clock.now_ms;
             match argv[at].to_ascii_lowercase().as_slice() {
-                b"fields" => at = args.parse_block(ctx, at, width)?,
+                b"fields" => {
+                    args.fields = parse_block(ctx, at, sets)?;
+                    break;
+                }
                 b"nx" if sets => args.if_key_exists(false)?,
                 b"xx" if sets => args.if_key_exists(true)?,
                 b"fnx" if sets => args.if_fields_exist(false)?,
@@ -396,11 +398,11 @@ impl<'a> ExArgs<'a> {
                 b"pxat" => at = args.parse_time(ctx, at, MILLISECONDS, 0, sets)?,
                 b"keepttl" if sets => args.expire(Expiration::Keep, sets)?,
                 b"persist" if !sets => args.expire(Expiration::Persist, sets)?,
-                _ if sets && args.fields.is_empty() => {
+                _ if sets => {
                     let word = said(argv[at]);
                     return Err(Error::new(format!("ERR unknown argument: {word}")));
                 }
-                _ => return Err(args.misplaced(sets)),
+                _ => return Err(NO_FIELDS),
             }
             at += 1;
         }
@@ -409,43 +411,6 @@ impl<'a> ExArgs<'a> {
             [] => Err(NO_FIELDS),
             _ => Ok(args),
         }
-    }
-
-    /// The error for an unknown word: behind the fields it counts as one field too many.
-    fn misplaced(&self, sets: bool) -> Error {
-        match (sets, self.fields) {
-            (true, _) => Error::arity("hsetex"),
-            (false, []) => NO_FIELDS,
-            (false, _) => MISCOUNT,
-        }
-    }
-
-    /// Parses `FIELDS numfields ...` at `at`; returns the index of its last argument.
-    fn parse_block(&mut self, ctx: &Ctx<'a>, at: usize, width: usize) -> Result<usize, Error> {
-        let (argv, sets) = (ctx.argv, width == 2);
-        if !self.fields.is_empty() {
-            return Err(self.misplaced(sets));
-        }
-        let (few, most) = match sets {
-            true => ("ERR invalid number of fields", i32::MAX.into()),
-            false => (FEW, i64::MAX),
-        };
-        // HSETEX requires a number, a field and a value before it parses any of them.
-        let number = argv[at + 1..]
-            .first()
-            .filter(|_| !sets || argv.len() - at > 3);
-        let number = number.ok_or_else(|| Error::arity(ctx.cmd.name))?;
-        let number = parse_i64(number).filter(|n| (1..=most).contains(n));
-        let number = number.ok_or(Error::of(few))?;
-        let len = usize::try_from(number)
-            .ok()
-            .and_then(|n| n.checked_mul(width));
-        let fields = len.and_then(|len| argv[at + 2..].get(..len));
-        self.fields = fields.ok_or_else(|| match sets {
-            true => Error::arity("hsetex"),
-            false => MISCOUNT,
-        })?;
-        Ok(at + 1 + self.fields.len())
     }
 
     fn parse_time(
@@ -462,7 +427,7 @@ impl<'a> ExArgs<'a> {
             return Err(Error::of("ERR missing expire time"));
         }
         self.expiration = Expiration::At(parse_time(ctx, at + 1, unit, base)?);
-        if !sets && self.fields.is_empty() && behind < 3 {
+        if !sets && behind < 3 {
             return Err(Error::arity(ctx.cmd.name));
         }
         Ok(at + 1)
@@ -480,10 +445,10 @@ impl<'a> ExArgs<'a> {
             return Ok(());
         }
         Err(match sets {
-            true if self.fields.is_empty() => Error::of(
+            true => Error::of(
                 "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified",
             ),
-            _ => self.misplaced(sets),
+            false => NO_FIELDS,
         })
     }
 
@@ -506,12 +471,38 @@ impl<'a> ExArgs<'a> {
     }
 }
 
+/// Parses `FIELDS numfields ...` of HGETEX or HSETEX, from `at` to the end. What is behind the
+/// fields counts as one field too many.
+fn parse_block<'a>(ctx: &Ctx<'a>, at: usize, sets: bool) -> Result<&'a [&'a [u8]], Error> {
+    let argv = ctx.argv;
+    let (few, most, width) = match sets {
+        true => ("ERR invalid number of fields", i32::MAX.into(), 2),
+        false => (FEW, i64::MAX, 1),
+    };
+    // HSETEX requires a number, a field and a value before it parses any of them.
+    let number = argv[at + 1..]
+        .first()
+        .filter(|_| !sets || argv.len() - at > 3);
+    let number = number.ok_or_else(|| Error::arity(ctx.cmd.name))?;
+    let number = parse_i64(number).filter(|n| (1..=most).contains(n));
+    let number = number.ok_or(Error::of(few))?;
+    let len = usize::try_from(number)
+        .ok()
+        .and_then(|n| n.checked_mul(width));
+    let fields = &argv[at + 2..];
+    match sets {
+        _ if Some(fields.len()) == len => Ok(fields),
+        true => Err(Error::arity("hsetex")),
+        false => Err(MISCOUNT),
+    }
+}
+
 /// HGETEX key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds
 /// | PERSIST] FIELDS numfields field [field ...]
 fn hgetex(ctx: &mut Ctx) -> CmdResult {
     check_type(ctx)?;
     let key = ctx.argv[1];
-    let args = ExArgs::parse(ctx, 1)?;
+    let args = ExArgs::parse(ctx, false)?;
     let goes = matches!(args.expiration, Expiration::At(at) if ctx.is_past(at));
     let hash = read_hash(ctx.server, ctx.client, key)?;
     let hash = hash.as_deref();
@@ -563,7 +554,7 @@ fn change_fields<'a>(
 /// PXAT unix-time-milliseconds | KEEPTTL] FIELDS numfields field value [field value ...]
 fn hsetex(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
-    let args = ExArgs::parse(ctx, 2)?;
+    let args = ExArgs::parse(ctx, true)?;
     let (pairs, _) = args.fields.as_chunks::<2>();
     let past = matches!(args.expiration, Expiration::At(at) if ctx.is_past(at));
     let ((done, existed), emptied) = write_hash(ctx, key, |hash, limits| {

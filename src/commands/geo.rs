@@ -23,7 +23,7 @@ use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::keys;
 use crate::command::*;
-use crate::commands::zset::{AddOptions, add_members, read_zset, store_zset};
+use crate::commands::zset::{AddOptions, add_members, read_zset, reply_for_members, store_zset};
 use crate::error::{Error, excerpt};
 use crate::types::zset::{Accumulator, Aggregate, ScoreRange, Zset, ZsetLimits};
 use crate::util::geo::{self, Area, Point, Shape};
@@ -200,32 +200,18 @@ fn geodist(ctx: &mut Ctx) -> CmdResult {
 
 /// GEOHASH key [member [member ...]]
 fn geohash(ctx: &mut Ctx) -> CmdResult {
-    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
-    let zset = zset.as_deref();
-    let reply = &mut ctx.client.reply;
-    reply.array(ctx.argv.len() - 2);
-    for member in &ctx.argv[2..] {
-        match zset.and_then(|zset| zset.score(member)) {
-            Some(score) => reply.bulk(&geo::geohash_text(cell_of(score))),
-            None => reply.null(),
-        }
-    }
-    Ok(())
+    reply_for_members(ctx, |reply, score| match score {
+        Some(score) => reply.bulk(&geo::geohash_text(cell_of(score))),
+        None => reply.null(),
+    })
 }
 
 /// GEOPOS key [member [member ...]]
 fn geopos(ctx: &mut Ctx) -> CmdResult {
-    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
-    let zset = zset.as_deref();
-    let reply = &mut ctx.client.reply;
-    reply.array(ctx.argv.len() - 2);
-    for member in &ctx.argv[2..] {
-        match zset.and_then(|zset| zset.score(member)) {
-            Some(score) => reply_place(reply, place_of(score)),
-            None => reply.null_array(),
-        }
-    }
-    Ok(())
+    reply_for_members(ctx, |reply, score| match score {
+        Some(score) => reply_place(reply, place_of(score)),
+        None => reply.null_array(),
+    })
 }
 
 /// What the name of a command determines about a search.

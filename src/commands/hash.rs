@@ -5,6 +5,7 @@
 //! volatile fields and removes the key with its last field. Values are copied from the hash
 //! straight into the reply.
 
+use crate::client::Client;
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
@@ -92,7 +93,7 @@ impl HashLimits {
 /// The hash at `key`, to be read; WRONGTYPE for any other type.
 pub(super) fn read_hash<'s>(
     server: &'s mut Server,
-    c: &crate::client::Client,
+    c: &Client,
     key: &[u8],
 ) -> Result<Option<Held<'s, Hash>>, Error> {
     server.lookup_read(c, key).map(Hash::of).transpose()
@@ -241,24 +242,26 @@ fn hgetall(ctx: &mut Ctx) -> CmdResult {
 
 /// HKEYS key
 fn hkeys(ctx: &mut Ctx) -> CmdResult {
-    let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
-    let hash = hash.as_deref();
-    let reply = &mut ctx.client.reply;
-    reply.array(hash.map_or(0, Hash::len));
-    if let Some(hash) = hash {
-        hash.for_each(|field, _| bulk(reply, field));
-    }
-    Ok(())
+    reply_halves(ctx, |field, _| field)
 }
 
 /// HVALS key
 fn hvals(ctx: &mut Ctx) -> CmdResult {
+    reply_halves(ctx, |_, value| value)
+}
+
+/// Replies with the half of each pair that `half` chooses.
+#[inline(always)]
+fn reply_halves(
+    ctx: &mut Ctx,
+    half: impl for<'a> Fn(Element<'a>, Element<'a>) -> Element<'a>,
+) -> CmdResult {
     let hash = read_hash(ctx.server, ctx.client, ctx.argv[1])?;
     let hash = hash.as_deref();
     let reply = &mut ctx.client.reply;
     reply.array(hash.map_or(0, Hash::len));
     if let Some(hash) = hash {
-        hash.for_each(|_, value| bulk(reply, value));
+        hash.for_each(|field, value| bulk(reply, half(field, value)));
     }
     Ok(())
 }

@@ -27,10 +27,6 @@ use crate::keyspace::events;
 use crate::types::string::{RawStr, StrView};
 use crate::types::{KeyRef, New, Value, kind};
 
-const fn key_at(pos: i16, flags: KeyFlags) -> KeySpec {
-    key(flags, index(pos), range(0, 1, 0))
-}
-
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("pfadd", pfadd, -2, WRITE | DENYOOM | FAST, HYPERLOGLOG).keys(&[key_at(1, RW | INSERT)]),

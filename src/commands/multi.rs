@@ -6,6 +6,7 @@
 //!   a refused command while queueing: DIRTY_EXEC, EXEC answers EXECABORT
 //! ```
 
+use crate::acl;
 use crate::client::flag;
 use crate::client::resp::Sent;
 use crate::client::transaction::MultiState;
@@ -126,7 +127,7 @@ fn run_queue(ctx: &mut Ctx, state: &MultiState) {
         start = queued.args_end;
         let reply_from = ctx.client.reply.mark();
         // Rights may have been removed since the command was queued.
-        if let Err(error) = crate::acl::check_command(ctx.server, ctx.client, argv, queued.id) {
+        if let Err(error) = acl::check_command(ctx.server, ctx.client, argv, queued.id) {
             ctx.client.reply.error(&error);
             ctx.client.drop_unwanted_reply(reply_from);
             ctx.server.stats.count_error(error.code());

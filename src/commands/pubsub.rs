@@ -8,6 +8,7 @@ use crate::client::subscriptions::Kind;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
+use crate::member;
 use crate::pubsub::{self, Subscribers};
 use crate::util::glob::glob_match;
 
@@ -118,18 +119,25 @@ fn unsubscribe_generic(ctx: &mut Ctx, kind: Kind) -> CmdResult {
 fn publish(ctx: &mut Ctx) -> CmdResult {
     let offset = ctx.server.offset_of_message(ctx.client);
     let receivers = pubsub::publish(ctx.server, ctx.argv[1], ctx.argv[2], offset);
-    let propagation = &mut ctx.server.propagation;
-    propagation.to_replicas(ctx.client.db, ctx.argv);
+    spread(ctx, false);
     ctx.client.reply.integer(receivers as i64);
     Ok(())
+}
+
+/// To the other nodes of the cluster, which its replicas are among, or to the replicas.
+fn spread(ctx: &mut Ctx, sharded: bool) {
+    if ctx.server.cluster.is_some() {
+        return member::publish(ctx.server, sharded, ctx.argv[1], ctx.argv[2]);
+    }
+    let propagation = &mut ctx.server.propagation;
+    propagation.to_replicas(ctx.client.db, ctx.argv);
 }
 
 /// SPUBLISH shardchannel message
 fn spublish(ctx: &mut Ctx) -> CmdResult {
     let offset = ctx.server.offset_of_message(ctx.client);
     let receivers = pubsub::publish_shard(ctx.server, ctx.argv[1], ctx.argv[2], offset);
-    let propagation = &mut ctx.server.propagation;
-    propagation.to_replicas(ctx.client.db, ctx.argv);
+    spread(ctx, true);
     ctx.client.reply.integer(receivers as i64);
     Ok(())
 }

@@ -28,6 +28,7 @@ use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::keys;
 use crate::command::*;
 use crate::commands::list;
+use crate::db::slot::{key_slot, pattern_slot};
 use crate::error::Error;
 use crate::keyspace::events;
 use crate::keyspace::list_limits::list_limits;
@@ -190,13 +191,19 @@ impl<'a> Options<'a> {
                 }
                 () if ctx.is(at - 1, "by") && left >= 1 => {
                     let external = star_in(ctx.argv[at]).is_some();
-                    check_patterns_allowed(ctx, "BY", external)?;
+                    if external {
+                        check_slot_of_pattern(ctx, "BY", ctx.argv[at])?;
+                        check_patterns_allowed(ctx, "BY")?;
+                    }
                     options.keep_order |= !external;
                     options.by = Some(Pattern::parse(ctx.argv[at]));
                     at += 1;
                 }
                 () if ctx.is(at - 1, "get") && left >= 1 => {
-                    check_patterns_allowed(ctx, "GET", true)?;
+                    if ctx.argv[at] != b"#" {
+                        check_slot_of_pattern(ctx, "GET", ctx.argv[at])?;
+                    }
+                    check_patterns_allowed(ctx, "GET")?;
                     options.get.push(Pattern::parse(ctx.argv[at]));
                     at += 1;
                 }
@@ -214,10 +221,22 @@ impl<'a> Options<'a> {
     }
 }
 
+/// A node of a cluster looks up only keys that are in the slot of the sorted key for certain: those
+/// of a pattern with the same hash tag.
+fn check_slot_of_pattern(ctx: &Ctx, option: &str, pattern: &[u8]) -> CmdResult {
+    if ctx.server.cluster.is_none() || pattern_slot(pattern) == Some(key_slot(ctx.argv[1])) {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "ERR {option} option of SORT denied in Cluster mode when keys formed by the pattern may be \
+         in different slots."
+    )))
+}
+
 /// Patterns build key names from stored values, so only a user that may read every key may use
 /// them.
-fn check_patterns_allowed(ctx: &Ctx, option: &str, names_keys: bool) -> CmdResult {
-    if !names_keys || ctx.server.armed & armed::ACL == 0 {
+fn check_patterns_allowed(ctx: &Ctx, option: &str) -> CmdResult {
+    if ctx.server.armed & armed::ACL == 0 {
         return Ok(());
     }
     let id = ctx.server.commands.lookup_original(ctx.cmd.name.as_bytes());

@@ -131,7 +131,7 @@ choice! {
     LogLevel { Debug = "debug", Verbose = "verbose", Notice = "notice", Warning = "warning", Nothing = "nothing" }
 }
 choice! {
-    LogFormat { Legacy = "legacy", Logfmt = "logfmt" }
+    LogFormat { Legacy = "legacy", Logfmt = "logfmt", Json = "json", Journal = "journal" }
 }
 choice! {
     LogTimestampFormat { Legacy = "legacy", Iso8601 = "iso8601", Milliseconds = "milliseconds" }
@@ -162,7 +162,8 @@ choice! {
     MaxmemoryPolicy {
         VolatileLru = "volatile-lru", VolatileLfu = "volatile-lfu", VolatileRandom = "volatile-random",
         VolatileTtl = "volatile-ttl", AllkeysLru = "allkeys-lru", AllkeysLfu = "allkeys-lfu",
-        AllkeysRandom = "allkeys-random", Noeviction = "noeviction",
+        AllkeysRandom = "allkeys-random", Noeviction = "noeviction", VolatileLrm = "volatile-lrm",
+        AllkeysLrm = "allkeys-lrm",
     }
 }
 
@@ -175,12 +176,22 @@ impl MaxmemoryPolicy {
         )
     }
 
-    /// Whether the policy uses the time of the last access (LRU).
-    pub fn is_lru(self) -> bool {
+    /// Whether the policy uses the time of the last change, not of the last access (LRM: least
+    /// recently modified, of Redis 8.6).
+    pub fn is_lrm(self) -> bool {
         matches!(
             self,
-            MaxmemoryPolicy::VolatileLru | MaxmemoryPolicy::AllkeysLru
+            MaxmemoryPolicy::VolatileLrm | MaxmemoryPolicy::AllkeysLrm
         )
+    }
+
+    /// Whether the policy uses the time of the last access or change.
+    pub fn uses_idle_time(self) -> bool {
+        let is_lru = matches!(
+            self,
+            MaxmemoryPolicy::VolatileLru | MaxmemoryPolicy::AllkeysLru
+        );
+        is_lru || self.is_lrm()
     }
 }
 
@@ -239,8 +250,8 @@ impl RdbVersion {
     }
 }
 
-/// `shutdown-on-sigterm` and `shutdown-on-sigint`: the modifiers of SHUTDOWN. All false is
-/// `default`.
+/// `shutdown-on-sigterm` and `shutdown-on-sigint`: the modifiers of SHUTDOWN. The value
+/// `default` is that none is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownFlags {
     pub save: bool,
@@ -264,9 +275,10 @@ pub struct ObufLimit {
     pub soft_seconds: u64,
 }
 
-/// The classes of `client-output-buffer-limit`, in the order in which they are printed.
+/// The class of a client, which selects its `client-output-buffer-limit`; in the order in which the
+/// limits are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ObufClass {
+pub enum ClientClass {
     Normal = 0,
     Replica = 1,
     Pubsub = 2,

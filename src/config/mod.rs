@@ -43,7 +43,7 @@ mod table;
 
 pub use args::{Sources, parse_args};
 pub use enums::*;
-pub use parse::{Directives, StartError, load};
+pub use parse::{Directives, StartError, expanded_text, load};
 pub use rewrite::{Extent, RewriteError, rewrite};
 pub use row::*;
 pub use set::{Access, Change, SetError, Step};
@@ -85,6 +85,9 @@ pub struct Config {
     /// The mode bits; zero leaves them to the umask.
     pub unixsocketperm: u32,
     pub unixsocketgroup: Text,
+    pub unixsocket_users: Text,
+    pub admin_unixsocket: Text,
+    pub admin_unixsocketperm: u32,
     pub socket_mark_id: u32,
     pub maxclients: u32,
     pub max_new_connections_per_cycle: u32,
@@ -249,7 +252,7 @@ pub struct Config {
     pub maxmemory_eviction_tenacity: u32,
     pub maxmemory_clients: ClientsLimit,
     pub client_query_buffer_limit: u64,
-    /// Indexed by [`ObufClass`].
+    /// Indexed by [`ClientClass`].
     pub client_output_buffer_limit: [ObufLimit; 3],
     pub proto_max_bulk_len: u64,
     pub tracking_table_max_keys: u64,
@@ -272,6 +275,7 @@ pub struct Config {
     pub active_defrag_max_scan_fields: u64,
     pub jemalloc_bg_thread: bool,
     pub disable_thp: bool,
+    pub lock_memory: bool,
     pub oom_score_adj: OomScoreAdj,
     /// For a primary, a replica, a background child.
     pub oom_score_adj_values: [i32; 3],
@@ -320,6 +324,10 @@ pub struct Config {
     pub trace_slow_turn_us: u64,
     /// A session from the start to the end of the server is written to this file.
     pub trace_out: Text,
+    /// The loop's inputs are recorded into this file from the start on.
+    pub trace_record: Text,
+    /// Bytes of a recording.
+    pub trace_record_max_size: u64,
     pub teach: Teach,
     pub notify_keyspace_events: NotifyFlags,
 

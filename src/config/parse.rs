@@ -140,11 +140,40 @@ pub fn load(
     Ok(())
 }
 
+/// The lines of all sources but standard input, with included files in their place and without
+/// `dir`: for a recording, whose replay has no files and stays where it is.
+pub fn expanded_text(sources: &Sources) -> Result<Vec<u8>, StartError> {
+    let mut text = match &sources.file {
+        Some(file) => read_file(file)?,
+        None => Vec::new(),
+    };
+    text.extend_from_slice(&sources.options);
+    let mut out = Vec::new();
+    expand(&text, 0, &mut out)?;
+    Ok(out)
+}
+
+fn expand(text: &[u8], depth: usize, out: &mut Vec<u8>) -> Result<(), StartError> {
+    for line in text.split(|b| *b == b'\n') {
+        let words = split_args(trim_line(line)).unwrap_or_default();
+        let is = |name: &[u8]| words.first().is_some_and(|w| w.eq_ignore_ascii_case(name));
+        if is(b"include") && words.len() == 2 && depth < MAX_INCLUDE_DEPTH {
+            for path in expand_include(Path::new(""), &words[1]) {
+                expand(&read_file(&path)?, depth + 1, out)?;
+            }
+        } else if !is(b"dir") && !is_blank(line) {
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        }
+    }
+    Ok(())
+}
+
 /// Why the server can't start with these settings: they require a feature that is not built, and an
 /// operator would rely on it.
 pub(super) fn not_built(config: &Config) -> Option<&'static str> {
-    if config.cluster_enabled {
-        return Some("cluster-enabled can't be used: this server has no cluster mode yet");
+    if config.cluster_enabled && config.tls_cluster {
+        return Some("tls-cluster can't be used: the bus of this server has no TLS yet");
     }
     None
 }

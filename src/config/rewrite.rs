@@ -34,6 +34,7 @@ use super::parse::{apply_line, expand_include, is_blank, trim_line};
 use super::row::{Apply, Kind, Row};
 use super::table::{TABLE, lookup};
 use super::{Config, os_error};
+use crate::sys::tape;
 use crate::util::quote::{needs_repr, repr, split_args};
 use std::ffi::OsStr;
 use std::fmt;
@@ -80,6 +81,7 @@ impl From<io::Error> for RewriteError {
 /// Updates the configuration files to the present settings.
 pub fn rewrite(config: &Config, extent: Extent) -> Result<(), RewriteError> {
     let main = config.file.as_ref().ok_or(RewriteError::NoFile)?;
+    tape::not_recorded("CONFIG REWRITE");
     let mut files = Files::read(main, &config.start_dir)?;
     for row in TABLE {
         files.update(row, config, extent);

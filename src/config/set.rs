@@ -13,10 +13,11 @@ use super::row::{
 };
 use super::table::{TABLE, lookup};
 use super::{Config, os_error};
+use crate::sys::tape;
 use crate::texts::{self, Words};
 use crate::util::glob::{glob_match_nocase, is_literal};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 
 /// What this client may change at this moment.
 #[derive(Clone, Copy, Debug)]
@@ -221,8 +222,11 @@ fn find_targets(
 
 /// Changes to `config.dir` and makes it absolute.
 pub(super) fn change_dir(config: &mut Config) -> Result<(), Reason> {
-    std::env::set_current_dir(&config.dir).map_err(|error| os_error(&error))?;
-    let cwd = std::env::current_dir().map_err(|error| os_error(&error))?;
-    config.dir = Text::from(cwd.as_os_str().as_bytes());
+    tape::outcome(|| std::env::set_current_dir(&config.dir)).map_err(|error| os_error(&error))?;
+    let cwd = || {
+        let dir = std::env::current_dir().unwrap_or_default();
+        dir.into_os_string().into_vec()
+    };
+    config.dir = Text::from(tape::text(cwd).as_slice());
     Ok(())
 }

@@ -203,7 +203,8 @@ pub static REPLICAOF: Special = Special {
     set: set_replicaof,
     put_default: |c| c.replicaof = None,
     lines: |c| {
-        if c.replicaof.is_none() {
+        // The primary of a node of a cluster is in nodes.conf.
+        if c.replicaof.is_none() || c.cluster_enabled {
             vec![]
         } else {
             vec![show_replicaof(c)]
@@ -275,7 +276,7 @@ fn parse_clients_limit(text: &[u8]) -> Result<ClientsLimit, Reason> {
     }
 }
 
-/// The names that are printed, in the order of `ObufClass`. `replica` is accepted for `slave`.
+/// The names that are printed, in the order of `ClientClass`. `replica` is accepted for `slave`.
 const OBUF_CLASSES: [&str; 3] = ["normal", "slave", "pubsub"];
 
 fn show_obuf_limits(c: &Config) -> Vec<Vec<u8>> {
@@ -334,7 +335,7 @@ fn set_obuf_limits(c: &mut Config, args: &[&[u8]], _: Origin) -> Result<(), Reas
 
 fn obuf_class(name: &[u8]) -> Option<usize> {
     if name.eq_ignore_ascii_case(b"replica") {
-        return Some(ObufClass::Replica as usize);
+        return Some(ClientClass::Replica as usize);
     }
     OBUF_CLASSES
         .iter()
@@ -457,29 +458,35 @@ pub mod check {
         require(!text.is_empty(), "dir can't be empty")
     }
 
+    /// A name of a file or folder in `dir`; the texts are the errors.
+    fn name(text: &[u8], if_empty: &'static str, if_path: &'static str) -> Verdict {
+        require(!text.is_empty(), if_empty)?;
+        require(!text.contains(&b'/'), if_path)
+    }
+
     /// The check of `dbfilename`.
     pub fn dbfilename(text: &[u8]) -> Verdict {
-        require(!text.is_empty(), "dbfilename can't be empty")?;
-        require(
-            !text.contains(&b'/'),
+        name(
+            text,
+            "dbfilename can't be empty",
             "dbfilename can't be a path, just a filename",
         )
     }
 
     /// The check of `appendfilename`.
     pub fn appendfilename(text: &[u8]) -> Verdict {
-        require(!text.is_empty(), "appendfilename can't be empty")?;
-        require(
-            !text.contains(&b'/'),
+        name(
+            text,
+            "appendfilename can't be empty",
             "appendfilename can't be a path, just a filename",
         )
     }
 
     /// The check of `appenddirname`.
     pub fn appenddirname(text: &[u8]) -> Verdict {
-        require(!text.is_empty(), "appenddirname can't be empty")?;
-        require(
-            !text.contains(&b'/'),
+        name(
+            text,
+            "appenddirname can't be empty",
             "appenddirname can't be a path, just a dirname",
         )
     }
@@ -511,6 +518,19 @@ pub mod check {
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
         let complaint = "Hostnames may only contain alphanumeric characters, hyphens or dots";
         require(text.iter().all(allowed), complaint)
+    }
+
+    /// The check of `unixsocket-users`: words of the form `user=acl-user`.
+    pub fn unixsocket_users(text: &[u8]) -> Verdict {
+        let mut words = text.split(|b| *b == b' ').filter(|word| !word.is_empty());
+        let is_pair = |word: &[u8]| {
+            let at = word.iter().position(|b| *b == b'=');
+            at.is_some_and(|at| at > 0 && at + 1 < word.len())
+        };
+        require(
+            words.all(is_pair),
+            "unixsocket-users takes pairs of a user of the system and an ACL user: root=default 1000=metrics",
+        )
     }
 
     /// Printable characters, without those that would break a line of `nodes.conf`.

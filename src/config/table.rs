@@ -13,6 +13,7 @@ use super::Config;
 use super::enums::*;
 use super::row::*;
 use super::special::{self, check};
+use crate::sys::mover;
 
 macro_rules! yes_no {
     ($field:ident, $default:expr) => {
@@ -105,6 +106,9 @@ pub static TABLE: &[Row] = &[
     Row::new("unixsocket", text!(unixsocket, "")).flags(IMMUTABLE | EMPTY_IS_UNSET),
     Row::new("unixsocketperm", number_of!(Octal, unixsocketperm, 0, 0, 0o777)).flags(IMMUTABLE),
     Row::new("unixsocketgroup", text!(unixsocketgroup, "")).flags(IMMUTABLE | EMPTY_IS_UNSET),
+    Row::new("unixsocket-users", text!(unixsocket_users, "", check::unixsocket_users)).flags(EMPTY_IS_UNSET),
+    Row::new("admin-unixsocket", text!(admin_unixsocket, "")).flags(IMMUTABLE | EMPTY_IS_UNSET),
+    Row::new("admin-unixsocketperm", number_of!(Octal, admin_unixsocketperm, 0o600, 0, 0o777)).flags(IMMUTABLE),
     Row::new("socket-mark-id", number!(socket_mark_id, 0, 0, u32::MAX)).flags(IMMUTABLE),
     Row::new("maxclients", number!(maxclients, 10000, 1, u32::MAX)).apply(Apply::MaxClients),
     Row::new("max-new-connections-per-cycle", number!(max_new_connections_per_cycle, 10, 1, 1000)),
@@ -157,7 +161,7 @@ pub static TABLE: &[Row] = &[
     Row::new("crash-memcheck-enabled", yes_no!(crash_memcheck_enabled, true)).flags(NO_EFFECT),
     Row::new("use-exit-on-panic", yes_no!(use_exit_on_panic, false)).flags(HIDDEN),
     Row::new("databases", number!(databases, 16, 1, INT)).flags(IMMUTABLE),
-    Row::new("hash-seed", text!(hash_seed, "")).flags(IMMUTABLE | SENSITIVE | EMPTY_IS_UNSET | NO_EFFECT),
+    Row::new("hash-seed", text!(hash_seed, "")).flags(IMMUTABLE | SENSITIVE | EMPTY_IS_UNSET),
     Row::new("always-show-logo", yes_no!(always_show_logo, false)).flags(IMMUTABLE),
     Row::new("hide-user-data-from-log", yes_no!(hide_user_data_from_log, true)),
     Row::new("set-proc-title", yes_no!(set_proc_title, true)).flags(IMMUTABLE),
@@ -269,16 +273,17 @@ pub static TABLE: &[Row] = &[
     Row::new("lazyfree-lazy-server-del", yes_no!(lazyfree_lazy_server_del, false)),
     Row::new("lazyfree-lazy-user-del", yes_no!(lazyfree_lazy_user_del, false)),
     Row::new("lazyfree-lazy-user-flush", yes_no!(lazyfree_lazy_user_flush, false)),
-    Row::new("activedefrag", ACTIVEDEFRAG).flags(NO_EFFECT),
-    Row::new("active-defrag-ignore-bytes", memory!(active_defrag_ignore_bytes, 100 * MB, 1, LONG)).flags(NO_EFFECT),
-    Row::new("active-defrag-threshold-lower", number!(active_defrag_threshold_lower, 10, 0, 1000)).flags(NO_EFFECT),
-    Row::new("active-defrag-threshold-upper", number!(active_defrag_threshold_upper, 100, 0, 1000)).flags(NO_EFFECT),
-    Row::new("active-defrag-cycle-min", number!(active_defrag_cycle_min, 1, 1, 99)).flags(NO_EFFECT),
-    Row::new("active-defrag-cycle-max", number!(active_defrag_cycle_max, 25, 1, 99)).flags(NO_EFFECT),
-    Row::new("active-defrag-cycle-us", number!(active_defrag_cycle_us, 500, 0, 100_000)).flags(NO_EFFECT),
-    Row::new("active-defrag-max-scan-fields", number!(active_defrag_max_scan_fields, 1000, 1, LONG)).flags(NO_EFFECT),
+    Row::new("activedefrag", ACTIVEDEFRAG),
+    Row::new("active-defrag-ignore-bytes", memory!(active_defrag_ignore_bytes, 100 * MB, 1, LONG)),
+    Row::new("active-defrag-threshold-lower", number!(active_defrag_threshold_lower, 10, 0, 1000)),
+    Row::new("active-defrag-threshold-upper", number!(active_defrag_threshold_upper, 100, 0, 1000)),
+    Row::new("active-defrag-cycle-min", number!(active_defrag_cycle_min, 1, 1, 99)),
+    Row::new("active-defrag-cycle-max", number!(active_defrag_cycle_max, 25, 1, 99)),
+    Row::new("active-defrag-cycle-us", number!(active_defrag_cycle_us, 500, 0, 100_000)),
+    Row::new("active-defrag-max-scan-fields", number!(active_defrag_max_scan_fields, 1000, 1, LONG)),
     Row::new("jemalloc-bg-thread", yes_no!(jemalloc_bg_thread, true)).apply(Apply::JemallocBgThread),
     Row::new("disable-thp", yes_no!(disable_thp, true)).flags(IMMUTABLE),
+    Row::new("lock-memory", yes_no!(lock_memory, false)).flags(IMMUTABLE),
     Row::new("oom-score-adj", choice!(oom_score_adj: OomScoreAdj, "no")).apply(Apply::OomScoreAdj),
     Row::new("oom-score-adj-values", Kind::Special(&special::OOM_SCORE_ADJ_VALUES)).flags(MULTI_ARG).apply(Apply::OomScoreAdj),
 
@@ -320,6 +325,8 @@ pub static TABLE: &[Row] = &[
     Row::new("trace-slow-turn-us", number!(trace_slow_turn_us, 100_000, 0, LONG)),
     Row::new("teach", choice!(teach: Teach, "no")).flags(IMMUTABLE),
     Row::new("trace-out", text!(trace_out, "")).flags(IMMUTABLE | EMPTY_IS_UNSET),
+    Row::new("trace-record", text!(trace_record, "")).flags(IMMUTABLE | EMPTY_IS_UNSET),
+    Row::new("trace-record-max-size", memory!(trace_record_max_size, 1024 * MB, MB, LONG)),
     Row::new("notify-keyspace-events", Kind::Special(&special::NOTIFY_KEYSPACE_EVENTS)).apply(Apply::NotifyKeyspaceEvents),
 
     // Encodings
@@ -343,38 +350,38 @@ pub static TABLE: &[Row] = &[
 
     // Cluster
     Row::new("cluster-enabled", yes_no!(cluster_enabled, false)).flags(IMMUTABLE),
-    Row::new("cluster-databases", number!(cluster_databases, 1, 1, INT)).flags(IMMUTABLE | NO_EFFECT),
-    Row::new("cluster-config-save-behavior", choice!(cluster_config_save_behavior: ClusterConfigSaveBehavior, "sync")).flags(NO_EFFECT),
+    Row::new("cluster-databases", number!(cluster_databases, 1, 1, INT)).flags(IMMUTABLE),
+    Row::new("cluster-config-save-behavior", choice!(cluster_config_save_behavior: ClusterConfigSaveBehavior, "sync")),
     Row::new("cluster-compatibility-sample-ratio", number!(cluster_compatibility_sample_ratio, 0, 0, 100)).flags(NO_EFFECT),
-    Row::new("cluster-message-gossip-perc", number!(cluster_message_gossip_perc, 10, 0, 100)).flags(HIDDEN | NO_EFFECT),
-    Row::new("cluster-slot-migration-log-max-len", number!(cluster_slot_migration_log_max_len, 1000, 0, LONG)).flags(NO_EFFECT),
-    Row::new("slot-migration-max-failover-repl-bytes", memory!(slot_migration_max_failover_repl_bytes, 0, -1, LONG)).flags(NO_EFFECT),
-    Row::new("cluster-announce-client-port", number!(cluster_announce_client_port, 0, 0, 65535)).flags(NO_EFFECT),
-    Row::new("cluster-announce-client-tls-port", number!(cluster_announce_client_tls_port, 0, 0, 65535)).flags(NO_EFFECT),
-    Row::new("cluster-config-file", text!(cluster_config_file, "nodes.conf", check::cluster_config_file)).flags(IMMUTABLE | NO_EFFECT),
-    Row::new("cluster-node-timeout", number!(cluster_node_timeout, 15000, 0, LONG)).flags(NO_EFFECT),
-    Row::new("cluster-port", number!(cluster_port, 0, 0, 65535)).flags(IMMUTABLE | NO_EFFECT),
-    Row::new("cluster-migration-barrier", number!(cluster_migration_barrier, 1, 0, INT)).flags(NO_EFFECT),
-    Row::new("cluster-replica-validity-factor", number!(cluster_replica_validity_factor, 10, 0, INT)).flags(NO_EFFECT).aliases(&["cluster-slave-validity-factor"]),
-    Row::new("cluster-require-full-coverage", yes_no!(cluster_require_full_coverage, true)).flags(NO_EFFECT),
-    Row::new("cluster-replica-no-failover", yes_no!(cluster_replica_no_failover, false)).flags(NO_EFFECT).aliases(&["cluster-slave-no-failover"]).apply(Apply::ClusterFlags),
-    Row::new("cluster-allow-replica-migration", yes_no!(cluster_allow_replica_migration, true)).flags(NO_EFFECT),
-    Row::new("cluster-allow-reads-when-down", yes_no!(cluster_allow_reads_when_down, false)).flags(NO_EFFECT),
-    Row::new("cluster-allow-pubsubshard-when-down", yes_no!(cluster_allow_pubsubshard_when_down, true)).flags(NO_EFFECT),
-    Row::new("cluster-link-sendbuf-limit", memory!(cluster_link_sendbuf_limit, 0, 0, LONG)).flags(NO_EFFECT),
-    Row::new("cluster-announce-ip", text!(cluster_announce_ip, "")).flags(EMPTY_IS_UNSET | NO_EFFECT).apply(Apply::ClusterAnnounceIp),
-    Row::new("cluster-announce-client-ipv4", text!(cluster_announce_client_ipv4, "", check::ipv4)).flags(EMPTY_IS_UNSET | NO_EFFECT).apply(Apply::ClusterAnnounceIp),
-    Row::new("cluster-announce-client-ipv6", text!(cluster_announce_client_ipv6, "", check::ipv6)).flags(EMPTY_IS_UNSET | NO_EFFECT).apply(Apply::ClusterAnnounceIp),
-    Row::new("cluster-announce-port", number!(cluster_announce_port, 0, 0, 65535)).flags(NO_EFFECT).apply(Apply::ClusterAnnouncePorts),
-    Row::new("cluster-announce-tls-port", number!(cluster_announce_tls_port, 0, 0, 65535)).flags(NO_EFFECT).apply(Apply::ClusterAnnouncePorts),
-    Row::new("cluster-announce-bus-port", number!(cluster_announce_bus_port, 0, 0, 65535)).flags(NO_EFFECT).apply(Apply::ClusterAnnouncePorts),
-    Row::new("cluster-announce-hostname", text!(cluster_announce_hostname, "", check::hostname)).flags(EMPTY_IS_UNSET | NO_EFFECT).apply(Apply::ClusterAnnounceHostname),
-    Row::new("cluster-announce-human-nodename", text!(cluster_announce_human_nodename, "", check::human_nodename)).flags(EMPTY_IS_UNSET | NO_EFFECT).apply(Apply::ClusterAnnounceHumanNodename),
-    Row::new("cluster-preferred-endpoint-type", choice!(cluster_preferred_endpoint_type: ClusterPreferredEndpointType, "ip")).flags(NO_EFFECT),
-    Row::new("cluster-blacklist-ttl", number!(cluster_blacklist_ttl, 60, i64::MIN, LONG)).flags(NO_EFFECT),
-    Row::new("cluster-ping-interval", number!(cluster_ping_interval, 1000, 0, LONG)).flags(HIDDEN | NO_EFFECT),
-    Row::new("cluster-slot-stats-enabled", yes_no!(cluster_slot_stats_enabled, false)).flags(NO_EFFECT),
-    Row::new("cluster-manual-failover-timeout", number!(cluster_manual_failover_timeout, 5000, 1, INT)).flags(NO_EFFECT),
+    Row::new("cluster-message-gossip-perc", number!(cluster_message_gossip_perc, 10, 0, 100)).flags(HIDDEN),
+    Row::new("cluster-slot-migration-log-max-len", number!(cluster_slot_migration_log_max_len, 1000, 0, LONG)),
+    Row::new("slot-migration-max-failover-repl-bytes", memory!(slot_migration_max_failover_repl_bytes, 0, -1, LONG)),
+    Row::new("cluster-announce-client-port", number!(cluster_announce_client_port, 0, 0, 65535)),
+    Row::new("cluster-announce-client-tls-port", number!(cluster_announce_client_tls_port, 0, 0, 65535)),
+    Row::new("cluster-config-file", text!(cluster_config_file, "nodes.conf", check::cluster_config_file)).flags(IMMUTABLE),
+    Row::new("cluster-node-timeout", number!(cluster_node_timeout, 15000, 0, LONG)),
+    Row::new("cluster-port", number!(cluster_port, 0, 0, 65535)).flags(IMMUTABLE),
+    Row::new("cluster-migration-barrier", number!(cluster_migration_barrier, 1, 0, INT)),
+    Row::new("cluster-replica-validity-factor", number!(cluster_replica_validity_factor, 10, 0, INT)).aliases(&["cluster-slave-validity-factor"]),
+    Row::new("cluster-require-full-coverage", yes_no!(cluster_require_full_coverage, true)),
+    Row::new("cluster-replica-no-failover", yes_no!(cluster_replica_no_failover, false)).aliases(&["cluster-slave-no-failover"]).apply(Apply::ClusterFlags),
+    Row::new("cluster-allow-replica-migration", yes_no!(cluster_allow_replica_migration, true)),
+    Row::new("cluster-allow-reads-when-down", yes_no!(cluster_allow_reads_when_down, false)),
+    Row::new("cluster-allow-pubsubshard-when-down", yes_no!(cluster_allow_pubsubshard_when_down, true)),
+    Row::new("cluster-link-sendbuf-limit", memory!(cluster_link_sendbuf_limit, 0, 0, LONG)),
+    Row::new("cluster-announce-ip", text!(cluster_announce_ip, "")).flags(EMPTY_IS_UNSET).apply(Apply::ClusterAnnounceIp),
+    Row::new("cluster-announce-client-ipv4", text!(cluster_announce_client_ipv4, "", check::ipv4)).flags(EMPTY_IS_UNSET).apply(Apply::ClusterAnnounceIp),
+    Row::new("cluster-announce-client-ipv6", text!(cluster_announce_client_ipv6, "", check::ipv6)).flags(EMPTY_IS_UNSET).apply(Apply::ClusterAnnounceIp),
+    Row::new("cluster-announce-port", number!(cluster_announce_port, 0, 0, 65535)).apply(Apply::ClusterAnnouncePorts),
+    Row::new("cluster-announce-tls-port", number!(cluster_announce_tls_port, 0, 0, 65535)).apply(Apply::ClusterAnnouncePorts),
+    Row::new("cluster-announce-bus-port", number!(cluster_announce_bus_port, 0, 0, 65535)).apply(Apply::ClusterAnnouncePorts),
+    Row::new("cluster-announce-hostname", text!(cluster_announce_hostname, "", check::hostname)).flags(EMPTY_IS_UNSET).apply(Apply::ClusterAnnounceHostname),
+    Row::new("cluster-announce-human-nodename", text!(cluster_announce_human_nodename, "", check::human_nodename)).flags(EMPTY_IS_UNSET).apply(Apply::ClusterAnnounceHumanNodename),
+    Row::new("cluster-preferred-endpoint-type", choice!(cluster_preferred_endpoint_type: ClusterPreferredEndpointType, "ip")),
+    Row::new("cluster-blacklist-ttl", number!(cluster_blacklist_ttl, 60, i64::MIN, LONG)),
+    Row::new("cluster-ping-interval", number!(cluster_ping_interval, 1000, 0, LONG)).flags(HIDDEN),
+    Row::new("cluster-slot-stats-enabled", yes_no!(cluster_slot_stats_enabled, false)),
+    Row::new("cluster-manual-failover-timeout", number!(cluster_manual_failover_timeout, 5000, 1, INT)),
 ];
 
 /// The shortest period is two ticks of the cron, since the cron resets the watchdog in each; zero
@@ -409,7 +416,11 @@ const ACTIVEDEFRAG: Kind = Kind::Bool {
     get: |c: &Config| c.activedefrag,
     set: |c, value| c.activedefrag = value,
     default: false,
-    refuse_yes: Some(NO_DEFRAG),
+    refuse_yes: if mover::AVAILABLE {
+        None
+    } else {
+        Some(NO_DEFRAG)
+    },
 };
 
 #[cfg(test)]
@@ -484,7 +495,7 @@ mod tests {
         assert_eq!((config.port, config.databases, config.hz), (6379, 16, 10));
         assert_eq!(config.bind, ["*", "-::*"]);
         assert_eq!(
-            config.client_output_buffer_limit[ObufClass::Replica as usize].hard,
+            config.client_output_buffer_limit[ClientClass::Replica as usize].hard,
             256 << 20
         );
         assert_eq!(config.save.len(), 3);

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::texts::Words;
+use crate::util::quote;
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -463,7 +464,10 @@ fn set_refusals() {
             "argument couldn't be parsed into an integer"
         )
     );
+    #[cfg(not(feature = "jemalloc"))]
     assert!(refusal(&[("activedefrag", "yes")]).contains("cannot be enabled"));
+    #[cfg(feature = "jemalloc")]
+    assert!(set(&mut Config::default(), &[("activedefrag", "yes")]).is_ok());
 
     let locked = Access {
         protected: false,
@@ -669,7 +673,7 @@ fn redis_conf_documents_every_setting_with_its_default() {
         if statement.is_empty() || statement.starts_with([' ', '#']) {
             continue;
         }
-        let words = crate::util::quote::split_args(statement.as_bytes()).unwrap();
+        let words = quote::split_args(statement.as_bytes()).unwrap();
         let name = String::from_utf8(words[0].clone()).unwrap();
         let args: Vec<&[u8]> = words[1..].iter().map(Vec::as_slice).collect();
         documented.push(name.clone());
@@ -741,14 +745,9 @@ fn what_is_not_built_is_refused() {
     let reason = |text: &str| load_text(text).unwrap().not_built();
     assert_eq!(reason("port 7000"), None);
     assert_eq!(reason("replicaof no one"), None);
-    let cluster = reason("cluster-enabled yes").unwrap();
-    assert!(cluster.starts_with("cluster-enabled can't be used: "));
-    // Settings that only concern a cluster are named in the log at start, see
-    // `without_effect`.
-    let idle = load_text("cluster-node-timeout 1");
-    let idle = idle.unwrap();
-    assert_eq!(idle.not_built(), None);
-    assert!(idle.without_effect().contains(&"cluster-node-timeout"));
+    assert_eq!(reason("cluster-enabled yes"), None);
+    let bus = reason("cluster-enabled yes\ntls-cluster yes").unwrap();
+    assert!(bus.starts_with("tls-cluster can't be used: "));
 }
 
 /// The files of the server beside this module, without their tests.

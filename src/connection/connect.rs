@@ -6,8 +6,8 @@
 //!              the socket is writable ─> finish_connect ─> Open, or the error
 //! ```
 //!
-//! **Limit:** [`resolve`] waits for the system's resolver, so the loop does not call it:
-//! `resolver.rs` does, on a thread.
+//! **Limit:** [`resolve`] waits for the system's resolver, so only the thread of `resolver.rs`
+//! calls it, never the loop.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind};
@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::{Connection, State, Transport};
 use crate::config::Config;
+use crate::sys::tape;
 
 /// The local address for connections to other servers: `bind-source-addr`.
 pub fn source_address(config: &Config) -> Option<IpAddr> {
@@ -39,6 +40,7 @@ pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 /// Begins to connect to `address`. `source` is the local address (`bind-source-addr`); with `None`
 /// the kernel chooses it.
 pub fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Connection> {
+    tape::not_recorded("a connection to another server");
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;

@@ -17,11 +17,14 @@ use socket2::SockRef;
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpListener};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
-use super::{Connection, tcp, unix};
+use super::inherited::{Found, Inherited};
+use super::{Connection, taped, tcp, unix};
 use crate::config::Config;
+use crate::sys;
+use crate::sys::tape;
 
 /// The purpose of a listener's connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +35,8 @@ pub enum ListenerKind {
     Tls,
     /// Clients on this machine, over a unix socket.
     Unix,
+    /// Administrators on this machine, over a unix socket of their own.
+    Admin,
     /// Other nodes of the cluster.
     Bus,
     /// Readers of figures, over HTTP.
@@ -43,7 +48,7 @@ impl ListenerKind {
     pub fn class(self) -> Class {
         match self {
             ListenerKind::Plain | ListenerKind::Tls | ListenerKind::Unix => Class::Normal,
-            ListenerKind::Bus | ListenerKind::Monitor => Class::First,
+            ListenerKind::Admin | ListenerKind::Bus | ListenerKind::Monitor => Class::First,
         }
     }
 }
@@ -51,6 +56,8 @@ impl ListenerKind {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
+    /// Of a recording that is replayed.
+    Taped(RawFd),
 }
 
 /// One listening socket.
@@ -61,6 +68,8 @@ pub struct Listener {
     pub token: Option<Token>,
     /// Whether the socket was replaced; it is closed when the loop no longer watches it.
     pub retired: bool,
+    /// Whether the supervisor has opened the socket, whose file is then the supervisor's, too.
+    pub inherited: bool,
     socket: Socket,
 }
 
@@ -74,6 +83,8 @@ pub struct Accepted {
     pub local: String,
     /// The peer runs on another machine.
     pub remote: bool,
+    /// The user of the system that runs the peer, on a unix socket if `unixsocket-users` is set.
+    pub peer_uid: Option<u32>,
 }
 
 impl Listener {
@@ -83,7 +94,20 @@ impl Listener {
             class: kind.class(),
             token: None,
             retired: false,
+            inherited: false,
             socket,
+        }
+    }
+
+    /// A listener of a recording.
+    pub fn taped(kind: ListenerKind, fd: RawFd) -> Listener {
+        Listener::new(kind, Socket::Taped(fd))
+    }
+
+    fn inherited(kind: ListenerKind, socket: Socket) -> Listener {
+        Listener {
+            inherited: true,
+            ..Listener::new(kind, socket)
         }
     }
 
@@ -92,12 +116,28 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(socket) => socket.as_raw_fd(),
             Socket::Unix(socket) => socket.as_raw_fd(),
+            Socket::Taped(fd) => *fd,
+        }
+    }
+
+    /// A TCP socket and its port.
+    pub fn tcp(&self) -> Option<(BorrowedFd<'_>, u16)> {
+        match &self.socket {
+            Socket::Tcp(socket) => Some((socket.as_fd(), socket.local_addr().ok()?.port())),
+            Socket::Unix(_) | Socket::Taped(_) => None,
         }
     }
 
     /// Accepts one connection and sets its options. `Ok(None)`: that connection was closed in the
     /// meantime; there may be more.
     pub fn accept(&self, config: &Config) -> io::Result<Option<Accepted>> {
+        match tape::is_on() {
+            true => taped::accept(self.kind, config, |config| self.accept_now(config)),
+            false => self.accept_now(config),
+        }
+    }
+
+    fn accept_now(&self, config: &Config) -> io::Result<Option<Accepted>> {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, address) = socket.accept()?;
@@ -112,6 +152,7 @@ impl Listener {
                     peer: address.to_string(),
                     local,
                     remote: !address.ip().to_canonical().is_loopback(),
+                    peer_uid: None,
                 }))
             }
             Socket::Unix(socket) => {
@@ -119,15 +160,22 @@ impl Listener {
                 if stream.set_nonblocking(true).is_err() {
                     return Ok(None);
                 }
-                let name = format!("{}:0", config.unixsocket);
+                let path = match self.kind {
+                    ListenerKind::Admin => &config.admin_unixsocket,
+                    _ => &config.unixsocket,
+                };
+                let name = format!("{path}:0");
+                let by_user = !config.unixsocket_users.is_empty();
                 Ok(Some(Accepted {
                     kind: self.kind,
+                    peer_uid: by_user.then(|| unix::peer_uid(&stream)).flatten(),
                     conn: Connection::unix(stream),
                     peer: name.clone(),
                     local: name,
                     remote: false,
                 }))
             }
+            Socket::Taped(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -137,6 +185,7 @@ impl Listener {
         let _ = match &self.socket {
             Socket::Tcp(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
             Socket::Unix(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
+            Socket::Taped(_) => Ok(()),
         };
     }
 
@@ -146,6 +195,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(socket) => SockRef::from(socket).listen(backlog),
             Socket::Unix(socket) => SockRef::from(socket).listen(backlog),
+            Socket::Taped(_) => Ok(()),
         }
     }
 }
@@ -165,7 +215,7 @@ impl fmt::Display for ListenError {
                 write!(f, "Failed listening on port {port} (tcp), aborting.")
             }
             ListenError::Unix { reason } => {
-                let reason = crate::sys::error_text(reason);
+                let reason = sys::error_text(reason);
                 write!(f, "Failed opening Unix socket: bind: {reason}")
             }
             ListenError::UnixPathTooLong { len } => write!(
@@ -179,7 +229,11 @@ impl fmt::Display for ListenError {
 
 /// Listens for clients on `port`, or on `tls-port` for the kind `Tls`, at each address of `bind`.
 /// An address with a leading `-` may be unavailable. An empty list if the port is 0.
-pub fn open_tcp(config: &Config, kind: ListenerKind) -> Result<Vec<Listener>, ListenError> {
+pub fn open_tcp(
+    config: &Config,
+    kind: ListenerKind,
+    inherited: &mut Inherited,
+) -> Result<Vec<Listener>, ListenError> {
     let port = match kind {
         ListenerKind::Tls => config.tls_port,
         _ => config.port,
@@ -188,7 +242,7 @@ pub fn open_tcp(config: &Config, kind: ListenerKind) -> Result<Vec<Listener>, Li
         0 => &[][..],
         _ => &config.bind[..],
     };
-    open_all(kind, addresses, port, config)
+    open_all(kind, addresses, port, config, inherited)
 }
 
 /// Listens on `port` at each of the addresses.
@@ -197,6 +251,7 @@ fn open_all(
     addresses: &[String],
     port: u16,
     config: &Config,
+    inherited: &mut Inherited,
 ) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
     for address in addresses {
@@ -204,12 +259,21 @@ fn open_all(
             Some(name) => (name, true),
             None => (address.as_str(), false),
         };
+        let found = tcp::resolve(name, port).map(|wanted| inherited.take_tcp(wanted));
+        match found {
+            Ok(Found::Socket(socket)) => {
+                listeners.push(Listener::inherited(kind, Socket::Tcp(socket)));
+                continue;
+            }
+            Ok(Found::Served) => continue,
+            Ok(Found::Nothing) | Err(_) => {}
+        }
         match tcp::listen_on(name, port, config) {
             Ok(socket) => listeners.push(Listener::new(kind, Socket::Tcp(socket))),
             Err((call, e)) => {
                 log::warn!(
                     "Warning: Could not create server TCP listening socket {name}:{port}: {call}{}",
-                    crate::sys::error_text(&e)
+                    sys::error_text(&e)
                 );
                 if !is_absent(&e, optional) {
                     return Err(ListenError::Tcp { port });
@@ -222,7 +286,10 @@ fn open_all(
 
 /// Listens for readers of figures on `monitor-port` at each address of `monitor-bind`. An empty
 /// list if the port is 0.
-pub fn open_monitor(config: &Config) -> Result<Vec<Listener>, ListenError> {
+pub fn open_monitor(
+    config: &Config,
+    inherited: &mut Inherited,
+) -> Result<Vec<Listener>, ListenError> {
     let addresses = match config.monitor_port {
         0 => &[][..],
         _ => &config.monitor_bind[..],
@@ -232,23 +299,40 @@ pub fn open_monitor(config: &Config) -> Result<Vec<Listener>, ListenError> {
         addresses,
         config.monitor_port,
         config,
+        inherited,
     )
 }
 
-/// Listens for clients at the path `unixsocket`. `None` if that is empty.
-pub fn open_unix(config: &Config) -> Result<Option<Listener>, ListenError> {
-    if config.unixsocket.is_empty() {
+/// Listens for other nodes of the cluster on this port, at each address of `bind`.
+pub fn open_bus(
+    config: &Config,
+    port: u16,
+    inherited: &mut Inherited,
+) -> Result<Vec<Listener>, ListenError> {
+    open_all(ListenerKind::Bus, &config.bind, port, config, inherited)
+}
+
+/// Listens for clients at the path `unixsocket`, or for administrators at `admin-unixsocket`.
+/// `None` if the path is empty.
+pub fn open_unix(
+    config: &Config,
+    kind: ListenerKind,
+    inherited: &mut Inherited,
+) -> Result<Option<Listener>, ListenError> {
+    let place = unix::Place::of(config, kind == ListenerKind::Admin);
+    if place.path.is_empty() {
         return Ok(None);
     }
-    let len = config.unixsocket.as_bytes().len();
+    if let Some(socket) = inherited.take_unix(place.path.as_path()) {
+        let socket = Socket::Unix(socket);
+        return Ok(Some(Listener::inherited(kind, socket)));
+    }
+    let len = place.path.as_bytes().len();
     if len >= unix::PATH_MAX {
         return Err(ListenError::UnixPathTooLong { len });
     }
-    let socket = unix::listen(config).map_err(|reason| ListenError::Unix { reason })?;
-    Ok(Some(Listener::new(
-        ListenerKind::Unix,
-        Socket::Unix(socket),
-    )))
+    let socket = unix::listen(&place).map_err(|reason| ListenError::Unix { reason })?;
+    Ok(Some(Listener::new(kind, Socket::Unix(socket))))
 }
 
 /// Whether the address, or its whole protocol, does not exist on this machine, which does not

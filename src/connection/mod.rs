@@ -6,6 +6,7 @@
 //!   connect.rs    connect ───────────┘        Connecting ─> Handshake ─> Open
 //!   tls/          a session in the socket's place, which passes through Handshake
 //!   resolver.rs   names become addresses, on a thread
+//!   taped.rs      accepts on the tape (`sys::tape`), through which reads and writes pass, too
 //! ```
 //!
 //! All sockets are non-blocking; the event loop reports when one is ready.
@@ -20,17 +21,23 @@
 //! until [`Connection::handshake`], called whenever the socket is ready, has returned `Open`.
 
 pub mod connect;
+pub mod inherited;
 pub mod listener;
 pub mod resolver;
+pub mod taped;
 mod tcp;
 pub mod tls;
 mod unix;
 
 use ae::Io;
 use std::io::{self, ErrorKind, IoSlice, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+
+use crate::connection::taped::TapedSocket;
+use crate::sys;
+use crate::sys::tape;
 
 /// The progress of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +54,10 @@ enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<tls::Session>),
+    /// The socket of a session that a child uses.
+    Lent(TcpStream),
+    /// A socket of a recording that is replayed.
+    Taped(TapedSocket),
 }
 
 /// The result of one read or write.
@@ -77,6 +88,14 @@ impl Connection {
     pub fn unix(socket: UnixStream) -> Connection {
         Connection {
             transport: Transport::Unix(socket),
+            state: State::Open,
+        }
+    }
+
+    /// A socket of a recording.
+    pub fn taped(socket: TapedSocket) -> Connection {
+        Connection {
+            transport: Transport::Taped(socket),
             state: State::Open,
         }
     }
@@ -137,27 +156,51 @@ impl Connection {
         }
     }
 
+    /// Ends both directions at once: the peer sees it now, and not when the socket is closed.
+    pub fn shut_down(&mut self) {
+        self.goodbye();
+        // It fails if the peer has closed it already.
+        let _ = match &self.transport {
+            Transport::Unix(socket) => socket.shutdown(Shutdown::Both),
+            Transport::Tcp(socket) | Transport::Lent(socket) => socket.shutdown(Shutdown::Both),
+            Transport::Tls(session) => session.socket().shutdown(Shutdown::Both),
+            Transport::Taped(_) => Ok(()),
+        };
+    }
+
     /// The progress of the connection.
     pub fn state(&self) -> State {
         self.state
     }
 
+    /// Whether it is a TLS session.
+    pub fn is_tls(&self) -> bool {
+        self.session().is_some()
+    }
+
     /// Whether it is a unix socket.
     pub fn is_unix(&self) -> bool {
-        matches!(self.transport, Transport::Unix(_))
+        match &self.transport {
+            Transport::Unix(_) => true,
+            Transport::Taped(socket) => socket.is_unix,
+            _ => false,
+        }
     }
 
     /// The TCP socket, also that below TLS.
     fn socket(&self) -> Option<&TcpStream> {
         match &self.transport {
-            Transport::Tcp(socket) => Some(socket),
+            Transport::Tcp(socket) | Transport::Lent(socket) => Some(socket),
             Transport::Tls(session) => Some(session.socket()),
-            Transport::Unix(_) => None,
+            Transport::Unix(_) | Transport::Taped(_) => None,
         }
     }
 
     /// Whether the peer runs on this machine.
     pub fn is_local(&self) -> bool {
+        if let Transport::Taped(socket) = &self.transport {
+            return socket.is_local;
+        }
         self.socket().is_none_or(|socket| {
             let peer = socket.peer_addr();
             peer.is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
@@ -166,6 +209,9 @@ impl Connection {
 
     /// This end's address, `ip:port`; empty if the socket is a unix socket or is gone.
     pub fn local_address(&self) -> String {
+        if let Transport::Taped(socket) = &self.transport {
+            return socket.local.clone();
+        }
         let address = self.socket().and_then(|socket| socket.local_addr().ok());
         address.map_or_else(String::new, |address| {
             SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
@@ -174,15 +220,20 @@ impl Connection {
 
     /// The file descriptor, which the event loop watches.
     pub fn raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
+        match &self.transport {
+            Transport::Taped(socket) => socket.fd,
+            _ => self.as_fd().map_or(-1, |fd| fd.as_raw_fd()),
+        }
     }
 
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.transport {
-            Transport::Tcp(socket) => socket.as_fd(),
+    /// The file descriptor, which is open as long as this is; `None` in a replay.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(match &self.transport {
+            Transport::Tcp(socket) | Transport::Lent(socket) => socket.as_fd(),
             Transport::Unix(socket) => socket.as_fd(),
             Transport::Tls(session) => session.socket().as_fd(),
-        }
+            Transport::Taped(_) => return None,
+        })
     }
 
     /// Whether small writes are sent at once (TCP_NODELAY); otherwise the kernel may collect them.
@@ -192,13 +243,32 @@ impl Connection {
             .map_or(Ok(()), |socket| socket.set_nodelay(on))
     }
 
-    /// A second descriptor of the same socket. An error with TLS: the bytes of a session have one
-    /// order, so two writers can't share it.
+    /// A second descriptor of the same socket.
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
-        if self.session().is_some() {
-            return Err(ErrorKind::Unsupported.into());
+        match self.as_fd() {
+            Some(fd) => fd.try_clone_to_owned(),
+            None => Err(ErrorKind::NotConnected.into()),
         }
-        self.as_fd().try_clone_to_owned()
+    }
+
+    /// The connection for a child that is about to be forked, which alone sends on it from then on:
+    /// two processes can't share the keys of a session. With TLS the socket stays here, to be
+    /// watched and closed: what arrives is dropped, and nothing can be sent.
+    pub fn lend(&mut self) -> io::Result<Connection> {
+        let second = self.duplicate()?;
+        let transport = match &mut self.transport {
+            Transport::Tls(session) => {
+                // The loop watches the descriptor that is here.
+                let first = session.replace_socket(second.into());
+                std::mem::replace(&mut self.transport, Transport::Lent(first))
+            }
+            Transport::Unix(_) => Transport::Unix(second.into()),
+            _ => Transport::Tcp(second.into()),
+        };
+        Ok(Connection {
+            transport,
+            state: self.state,
+        })
     }
 
     /// Appends at most `max` bytes to `into`. Fails with `UnexpectedEof` if the peer has closed the
@@ -207,24 +277,45 @@ impl Connection {
         if let Transport::Tls(session) = &mut self.transport {
             return session.read_into(into, max);
         }
-        match crate::sys::read_into(self.as_fd(), into, max) {
+        let before = into.len();
+        let read = match tape::is_on() {
+            false => self.read_now(into, max),
+            true => tape::read(self.raw_fd() as u64, into, |into| self.read_now(into, max)),
+        };
+        if let Transport::Lent(_) = self.transport {
+            // Records for the child's session: the end of it.
+            into.truncate(before);
+        }
+        match read {
             Ok(0) if max > 0 => Err(ErrorKind::UnexpectedEof.into()),
-            Ok(bytes) => {
+            Ok(read) => {
                 // A read from a stream socket returns everything that is there, so a short read has
                 // emptied it.
-                let io = if bytes == max { Io::More } else { Io::Drained };
+                let io = if read == max { Io::More } else { Io::Drained };
+                let bytes = into.len() - before;
                 Ok(Transfer { bytes, io })
             }
             Err(e) => not_now(e),
         }
     }
 
+    fn read_now(&self, into: &mut Vec<u8>, max: usize) -> io::Result<usize> {
+        match self.as_fd() {
+            Some(fd) => sys::read_into(fd, into, max),
+            None => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
     /// Sends a prefix of `bytes`, as much as the socket accepts.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<Transfer> {
+        if tape::is_on() {
+            return self.write_taped(&[IoSlice::new(bytes)]);
+        }
         written(match &mut self.transport {
             Transport::Tcp(socket) => socket.write(bytes),
             Transport::Unix(socket) => socket.write(bytes),
             Transport::Tls(session) => return session.write_vectored(&[IoSlice::new(bytes)]),
+            Transport::Lent(_) | Transport::Taped(_) => Err(ErrorKind::BrokenPipe.into()),
         })
     }
 
@@ -239,11 +330,32 @@ impl Connection {
 
     /// Sends a prefix of `pieces`, as much as the socket accepts.
     pub fn write_vectored(&mut self, pieces: &[IoSlice]) -> io::Result<Transfer> {
+        match tape::is_on() {
+            true => self.write_taped(pieces),
+            false => self.write_pieces(pieces),
+        }
+    }
+
+    fn write_pieces(&mut self, pieces: &[IoSlice]) -> io::Result<Transfer> {
         written(match &mut self.transport {
+            Transport::Tls(session) => return session.write_vectored(pieces),
+            _ => self.send(pieces),
+        })
+    }
+
+    /// A write through the tape. There are no sessions of TLS while it is on.
+    #[cold]
+    fn write_taped(&mut self, pieces: &[IoSlice]) -> io::Result<Transfer> {
+        let fd = self.raw_fd() as u64;
+        written(tape::write(fd, pieces, || self.send(pieces)))
+    }
+
+    fn send(&mut self, pieces: &[IoSlice]) -> io::Result<usize> {
+        match &mut self.transport {
             Transport::Tcp(socket) => socket.write_vectored(pieces),
             Transport::Unix(socket) => socket.write_vectored(pieces),
-            Transport::Tls(session) => return session.write_vectored(pieces),
-        })
+            _ => Err(ErrorKind::BrokenPipe.into()),
+        }
     }
 }
 

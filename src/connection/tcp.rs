@@ -2,10 +2,24 @@
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::sys;
+
+/// The address of `name`, an entry of `bind`, with `port`.
+pub fn resolve(name: &str, port: u16) -> io::Result<SocketAddr> {
+    match name {
+        "*" => Ok((Ipv4Addr::UNSPECIFIED, port).into()),
+        "::*" => Ok((Ipv6Addr::UNSPECIFIED, port).into()),
+        name => {
+            let found = (name, port).to_socket_addrs().ok();
+            let first = found.and_then(|mut found| found.next());
+            first.ok_or_else(|| io::Error::other("Name or service not known"))
+        }
+    }
+}
 
 /// Listens on the address `name` with `port`. `Err` also has the name of the call that failed, for
 /// the log.
@@ -14,17 +28,7 @@ pub fn listen_on(
     port: u16,
     config: &Config,
 ) -> Result<TcpListener, (&'static str, io::Error)> {
-    let address: SocketAddr = match name {
-        "*" => ([0, 0, 0, 0], port).into(),
-        "::*" => (Ipv6Addr::UNSPECIFIED, port).into(),
-        name => {
-            let found = (name, port)
-                .to_socket_addrs()
-                .ok()
-                .and_then(|mut found| found.next());
-            found.ok_or_else(|| ("", io::Error::other("Name or service not known")))?
-        }
-    };
+    let address = resolve(name, port).map_err(|e| ("", e))?;
     let of = |call| move |e| (call, e);
     let socket = Socket::new(
         Domain::for_address(address),
@@ -41,7 +45,7 @@ pub fn listen_on(
     if config.socket_mark_id != 0
         && let Err(e) = socket.set_mark(config.socket_mark_id)
     {
-        log::warn!("setsockopt: {}", crate::sys::error_text(&e));
+        log::warn!("setsockopt: {}", sys::error_text(&e));
     }
     socket
         .bind(&SockAddr::from(address))

@@ -1,6 +1,8 @@
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
+use crate::sys;
+
 use super::connect::{connect, numeric, resolve};
 use super::*;
 
@@ -14,7 +16,7 @@ fn pair() -> (Connection, UnixStream) {
 fn finish(conn: &mut Connection) -> io::Result<State> {
     loop {
         match conn.finish_connect()? {
-            State::Connecting => crate::sys::wait_for(conn.raw_fd(), true)?,
+            State::Connecting => sys::wait_for(conn.raw_fd(), true)?,
             state => return Ok(state),
         }
     }

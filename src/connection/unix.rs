@@ -4,22 +4,55 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
-use crate::config::Config;
+use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::config::{Config, Text};
+use crate::sys;
 use crate::sys::process;
 
 /// The kernel's maximum length of a socket's path, its final NUL included.
 pub const PATH_MAX: usize = 108;
 
-/// Listens at the path `unixsocket`. An existing file is replaced.
-pub fn listen(config: &Config) -> io::Result<UnixListener> {
-    let path = config.unixsocket.as_path();
+/// A socket's file and its backlog, as the settings say.
+pub struct Place<'a> {
+    pub path: &'a Text,
+    permissions: u32,
+    group: &'a Text,
+    backlog: u32,
+}
+
+impl<'a> Place<'a> {
+    /// The socket of clients, or that of administrators.
+    pub fn of(config: &'a Config, admin: bool) -> Place<'a> {
+        let (path, permissions) = match admin {
+            true => (&config.admin_unixsocket, config.admin_unixsocketperm),
+            false => (&config.unixsocket, config.unixsocketperm),
+        };
+        Place {
+            path,
+            permissions,
+            group: &config.unixsocketgroup,
+            backlog: config.tcp_backlog,
+        }
+    }
+}
+
+/// The user of the system that runs the peer; `None` if the kernel does not tell.
+pub fn peer_uid(stream: &UnixStream) -> Option<u32> {
+    let found = getsockopt(stream, sockopt::PeerCredentials).ok()?;
+    Some(found.uid())
+}
+
+/// Listens at this place. An existing file is replaced.
+pub fn listen(place: &Place) -> io::Result<UnixListener> {
+    let path = place.path.as_path();
     // A file that can't be removed makes `bind` fail, and that error is returned.
     let _ = std::fs::remove_file(path);
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    if let Err(e) = open_to_clients(&socket, config) {
+    if let Err(e) = open_to_clients(&socket, place) {
         // A failed start leaves no socket behind; the reason is returned.
         let _ = std::fs::remove_file(path);
         return Err(e);
@@ -28,20 +61,20 @@ pub fn listen(config: &Config) -> io::Result<UnixListener> {
 }
 
 /// Sets the group and the permissions of the bound socket's file, then listens.
-fn open_to_clients(socket: &Socket, config: &Config) -> io::Result<()> {
-    let path = config.unixsocket.as_path();
-    if !config.unixsocketgroup.is_empty() {
-        let group = &config.unixsocketgroup;
+fn open_to_clients(socket: &Socket, place: &Place) -> io::Result<()> {
+    let path = place.path.as_path();
+    if !place.group.is_empty() {
+        let group = place.group;
         process::give_to_group(path, &group.to_str_lossy()).inspect_err(|e| {
             log::warn!(
                 "Can't give the unix socket to the group '{group}': {}",
-                crate::sys::error_text(e)
+                sys::error_text(e)
             );
         })?;
     }
-    if config.unixsocketperm != 0 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(config.unixsocketperm))?;
+    if place.permissions != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(place.permissions))?;
     }
-    socket.listen(config.tcp_backlog as i32)?;
+    socket.listen(place.backlog as i32)?;
     socket.set_nonblocking(true)
 }

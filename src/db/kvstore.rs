@@ -51,9 +51,10 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use crate::db::slot::{SLOTS, key_slot};
+use crate::db::slot::{SLOTS, key_slot, pattern_slot};
 use crate::ds::hashtable::{HashTable, SPARE_BITS, Slot};
 use crate::ds::siphash::HashSeed;
+use crate::sys::mover::Mover;
 use crate::types::{Key, KeyMut, KeyRef};
 
 /// The position of the slot in a hash.
@@ -92,7 +93,12 @@ impl KeyHasher {
     }
 }
 
-/// The slot in a hash.
+/// The slot in a hash, which must be one of a store by slot.
+#[inline]
+pub fn slot_in(hash: u64) -> u16 {
+    slot_of(hash) as u16
+}
+
 #[inline]
 fn slot_of(hash: u64) -> usize {
     ((hash & SLOT_MASK) >> SLOT_SHIFT) as usize
@@ -119,6 +125,8 @@ struct BySlot {
     headroom: usize,
     /// The table at which [`KvStore::maintain`] continues.
     maintain_next: usize,
+    /// The slots whose keys are not shown, a bit for each.
+    hidden: Option<Box<[u64; SLOTS / 64]>>,
 }
 
 impl KvStore {
@@ -131,6 +139,7 @@ impl KvStore {
                 group_len: [0; SLOTS / GROUP],
                 headroom: usize::MAX,
                 maintain_next: 0,
+                hidden: None,
             }))
         } else {
             Tables::One(HashTable::new(hasher.seed))
@@ -250,9 +259,46 @@ impl KvStore {
         }
     }
 
+    /// Hides the keys of these slots: they belong to another node, and arrive here. Whole walks and
+    /// look-ups by name find them; SCAN, KEYS, random keys and [`KvStore::visible_len`] don't.
+    pub fn hide(&mut self, slots: impl Iterator<Item = u16>) {
+        let Tables::BySlot(by_slot) = &mut self.tables else {
+            return;
+        };
+        let mut bits = Box::new([0; SLOTS / 64]);
+        let mut any = false;
+        for slot in slots {
+            bits[usize::from(slot) / 64] |= 1 << (slot % 64);
+            any = true;
+        }
+        by_slot.hidden = any.then_some(bits);
+    }
+
+    /// Whether keys of some slot are hidden.
+    #[inline]
+    pub fn has_hidden(&self) -> bool {
+        matches!(&self.tables, Tables::BySlot(slots) if slots.hidden.is_some())
+    }
+
+    /// Whether the keys of a slot are hidden.
+    pub fn is_hidden(&self, slot: u16) -> bool {
+        matches!(&self.tables, Tables::BySlot(slots) if slots.hides(usize::from(slot)))
+    }
+
+    /// The number of keys that are not hidden.
+    pub fn visible_len(&self) -> usize {
+        match &self.tables {
+            Tables::BySlot(slots) if slots.hidden.is_some() => slots.visible_len(),
+            _ => self.len(),
+        }
+    }
+
     /// Removes and returns all keys, leaving an empty store.
     pub fn take(&mut self) -> KvStore {
-        let empty = KvStore::new(self.hasher);
+        let mut empty = KvStore::new(self.hasher);
+        if let (Tables::BySlot(new), Tables::BySlot(old)) = (&mut empty.tables, &self.tables) {
+            new.hidden.clone_from(&old.hidden);
+        }
         std::mem::replace(self, empty)
     }
 
@@ -281,6 +327,28 @@ impl KvStore {
         }
     }
 
+    /// As [`KvStore::scan`], but if `slot` is given, only its keys need to be passed.
+    pub fn scan_in<'a>(&'a self, slot: Option<u16>, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
+        match (&self.tables, slot) {
+            (Tables::BySlot(slots), Some(slot)) => slots.scan_one(usize::from(slot), cursor, f),
+            _ => self.scan(cursor, f),
+        }
+    }
+
+    /// Scans one slot by a cursor of its own; 0 at the end, and for a hidden slot.
+    pub fn scan_slot<'a>(&'a self, slot: u16, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
+        let cursor = cursor << SLOT_BITS | u64::from(slot);
+        self.scan_in(Some(slot), cursor, f) >> SLOT_BITS
+    }
+
+    /// The first slot from `slot` on that has keys which are not hidden.
+    pub fn occupied_from(&self, slot: u16) -> Option<u16> {
+        match &self.tables {
+            Tables::One(_) => None,
+            Tables::BySlot(slots) => slots.occupied_from(slot.into()).map(|slot| slot as u16),
+        }
+    }
+
     /// A random key; each is equally likely.
     pub fn random(&self, rng: &mut impl rand::Rng) -> Option<KeyRef<'_>> {
         match &self.tables {
@@ -289,9 +357,44 @@ impl KvStore {
         }
     }
 
+    /// The number of keys of a slot; 0 if there are no tables by slot.
+    pub fn slot_len(&self, slot: u16) -> usize {
+        self.slot_table(slot).map_or(0, HashTable::len)
+    }
+
+    /// The keys of a slot, also of a hidden one, in no order; none if there are no tables by slot.
+    pub fn slot_keys(&self, slot: u16) -> impl Iterator<Item = KeyRef<'_>> {
+        self.slot_table(slot).into_iter().flat_map(HashTable::iter)
+    }
+
+    fn slot_table(&self, slot: u16) -> Option<&HashTable<Key>> {
+        match &self.tables {
+            Tables::One(_) => None,
+            Tables::BySlot(slots) => slots.tables.get(usize::from(slot)),
+        }
+    }
+
     /// All keys, in no order.
     pub fn iter(&self) -> impl Iterator<Item = KeyRef<'_>> {
         self.tables().iter().flat_map(HashTable::iter)
+    }
+
+    /// At least all keys that match a glob pattern and are not hidden, in no order.
+    pub fn iter_matching(&self, pattern: &[u8]) -> impl Iterator<Item = KeyRef<'_>> {
+        let tables = self.tables();
+        let (first, tables) = match (&self.tables, pattern_slot(pattern)) {
+            (Tables::BySlot(_), Some(slot)) if !tables.is_empty() => {
+                (usize::from(slot), &tables[usize::from(slot)..][..1])
+            }
+            _ => (0, tables),
+        };
+        let shown = move |at: usize| match &self.tables {
+            Tables::One(_) => true,
+            Tables::BySlot(slots) => !slots.hides(first + at),
+        };
+        let tables = tables.iter().enumerate();
+        let tables = tables.filter(move |(at, _)| shown(*at));
+        tables.flat_map(|(_, table)| table.iter())
     }
 
     /// Passes every key to the visitor until it breaks, and prefetches the next ones.
@@ -304,6 +407,34 @@ impl KvStore {
             table.try_walk(&mut visit)?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// Offers the tables and entries to the mover, from `cursor` on, until its step is spent.
+    /// Passes each entry to `visit`, to move what it owns. Returns the next cursor, 0 at the end;
+    /// it is SCAN's.
+    pub fn relocate(
+        &mut self,
+        cursor: u64,
+        mover: &mut Mover,
+        mut visit: impl FnMut(KeyMut<'_>, &mut Mover),
+    ) -> u64 {
+        let slots = match &mut self.tables {
+            Tables::One(table) => return table.relocate(cursor, mover, visit),
+            Tables::BySlot(slots) => slots,
+        };
+        let (mut slot, mut inner) = ((cursor & (SLOTS as u64 - 1)) as usize, cursor >> SLOT_BITS);
+        while let Some(table) = slots.tables.get_mut(slot) {
+            inner = table.relocate(inner, mover, &mut visit);
+            if inner != 0 {
+                return inner << SLOT_BITS | slot as u64;
+            }
+            mover.visited(1);
+            slot += 1;
+            if mover.is_spent() && slot < SLOTS {
+                return slot as u64;
+            }
+        }
+        0
     }
 
     /// The bytes of the tables, without the entries.
@@ -391,7 +522,7 @@ impl BySlot {
         while slot < SLOTS {
             if slot.is_multiple_of(GROUP) && self.group_len[slot / GROUP] == 0 {
                 slot += GROUP;
-            } else if self.tables.get(slot)?.is_empty() {
+            } else if self.tables.get(slot)?.is_empty() || self.hides(slot) {
                 slot += 1;
             } else {
                 return Some(slot);
@@ -403,7 +534,7 @@ impl BySlot {
     fn scan<'a>(&'a self, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
         let slot = (cursor & (SLOTS as u64 - 1)) as usize;
         let (slot, inner) = match self.tables.get(slot) {
-            Some(table) if !table.is_empty() => (slot, cursor >> SLOT_BITS),
+            Some(table) if !table.is_empty() && !self.hides(slot) => (slot, cursor >> SLOT_BITS),
             _ => match self.occupied_from(slot) {
                 Some(slot) => (slot, 0),
                 None => return 0,
@@ -415,8 +546,51 @@ impl BySlot {
         }
     }
 
-    /// A random table, with a chance in proportion to its keys.
+    /// Scans one slot; a cursor of a slot before it begins there.
+    fn scan_one<'a>(&'a self, slot: usize, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
+        let inner = match (cursor & (SLOTS as u64 - 1)) as usize {
+            at if at < slot => 0,
+            at if at == slot => cursor >> SLOT_BITS,
+            _ => return 0,
+        };
+        let table = self.tables.get(slot).filter(|_| !self.hides(slot));
+        match table.map_or(0, |table| table.scan(inner, f)) {
+            0 => 0,
+            inner => inner << SLOT_BITS | slot as u64,
+        }
+    }
+
+    #[inline]
+    fn hides(&self, slot: usize) -> bool {
+        let hidden = self.hidden.as_ref();
+        hidden.is_some_and(|bits| bits[slot / 64] >> (slot % 64) & 1 == 1)
+    }
+
+    fn visible_len(&self) -> usize {
+        let shown = self.tables.iter().enumerate();
+        let shown = shown.filter(|(slot, _)| !self.hides(*slot));
+        shown.map(|(_, table)| table.len()).sum()
+    }
+
+    /// A random table, with a chance in proportion to its keys. While keys are hidden, all tables
+    /// are walked.
     fn random_table(&self, rng: &mut impl rand::Rng) -> Option<&HashTable<Key>> {
+        if self.hidden.is_none() {
+            return self.random_of_all(rng);
+        }
+        let len = self.visible_len();
+        let mut left = rng.random_range(0..len.max(1));
+        let shown = self.tables.iter().enumerate();
+        let mut shown = shown.filter(|(slot, _)| !self.hides(*slot));
+        let found = shown.find(|(_, table)| {
+            let here = left < table.len();
+            left -= if here { 0 } else { table.len() };
+            here
+        });
+        found.map(|(_, table)| table)
+    }
+
+    fn random_of_all(&self, rng: &mut impl rand::Rng) -> Option<&HashTable<Key>> {
         if self.len == 0 {
             return None;
         }

@@ -21,10 +21,9 @@ pub mod slot;
 pub mod waiting;
 pub mod watcher;
 
-use std::collections::HashMap;
-
 use crate::ds::expires::Expires;
 use crate::ds::hashtable::Slot;
+use crate::ds::seeded::SeededMap;
 use crate::types::{Key, KeyMut, KeyRef, New, Value, next_field_expiry};
 use kvstore::{KeyHasher, KvStore};
 use waiting::Waiting;
@@ -47,9 +46,9 @@ pub struct Db {
 #[derive(Default)]
 pub struct KeyClients {
     /// Clients that wait for a key, in order of arrival.
-    pub blocking: HashMap<Box<[u8]>, Waiting>,
+    pub blocking: SeededMap<Box<[u8]>, Waiting>,
     /// Clients that WATCH a key.
-    pub watched: HashMap<Box<[u8]>, Vec<Watcher>>,
+    pub watched: SeededMap<Box<[u8]>, Vec<Watcher>>,
 }
 
 /// What happens to the time to live of a key that is set.
@@ -217,12 +216,15 @@ impl Db {
         true
     }
 
-    /// Removes all keys and returns them to be freed.
-    pub fn take_keys(&mut self) -> KvStore {
-        self.expires.clear();
-        self.field_expires.clear();
-        self.avg_ttl_ms = 0;
-        self.keys.take()
+    /// Removes all keys and returns them, with their indexes, to be freed.
+    pub fn take_keys(&mut self) -> Db {
+        Db {
+            index: self.index,
+            keys: self.keys.take(),
+            expires: std::mem::take(&mut self.expires),
+            field_expires: std::mem::take(&mut self.field_expires),
+            avg_ttl_ms: std::mem::take(&mut self.avg_ttl_ms),
+        }
     }
 }
 
@@ -247,6 +249,7 @@ mod tests {
     use crate::ds::siphash::HashSeed;
     use crate::types::string::encode;
     use proptest::prelude::*;
+    use std::collections::HashMap;
 
     /// An operation on a key's expiry time.
     #[derive(Clone, Debug)]

@@ -12,6 +12,15 @@ pub fn key_slot(key: &[u8]) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(hash_tag(key)) % SLOTS as u16
 }
 
+/// The slot of all keys that match a glob pattern; `None` if they may be in several.
+pub fn pattern_slot(pattern: &[u8]) -> Option<u16> {
+    let is_special = |byte: &u8| b"*?[\\".contains(byte);
+    let literal = pattern.iter().position(is_special);
+    let literal = &pattern[..literal.unwrap_or(pattern.len())];
+    let has_tag = hash_tag(literal).len() < literal.len();
+    (has_tag || literal.len() == pattern.len()).then(|| key_slot(literal))
+}
+
 /// The part of a key between its first `{` and the next `}`, if that is not empty; otherwise the
 /// whole key.
 fn hash_tag(key: &[u8]) -> &[u8] {
@@ -35,6 +44,21 @@ mod tests {
         assert_eq!(key_slot(b"123456789"), 12_739);
         assert_eq!(key_slot(b"foo"), 12_182);
         assert_eq!(key_slot(b""), 0);
+    }
+
+    #[test]
+    fn a_pattern_with_a_literal_tag_is_of_one_slot() {
+        for pattern in ["{tag}*", "a{tag}[bc]", "{tag}", "{tag}\\*{other}"] {
+            assert_eq!(
+                pattern_slot(pattern.as_bytes()),
+                Some(key_slot(b"tag")),
+                "{pattern}"
+            );
+        }
+        assert_eq!(pattern_slot(b"plain"), Some(key_slot(b"plain")));
+        for pattern in ["*{tag}", "{t*}", "{}*", "a*", "{tag*", "?", "\\{tag}*"] {
+            assert_eq!(pattern_slot(pattern.as_bytes()), None, "{pattern}");
+        }
     }
 
     #[test]

@@ -325,6 +325,12 @@ unsafe impl Element for Field {
         Field(p)
     }
 
+    #[inline]
+    unsafe fn layout(p: NonNull<u8>) -> Layout {
+        // SAFETY: the caller's promise is the same.
+        unsafe { Self::by_ref(p) }.shape().layout()
+    }
+
     #[inline(always)]
     unsafe fn key<'a>(p: NonNull<u8>) -> &'a [u8]
     where

@@ -92,8 +92,18 @@ impl Intset {
         Self(unsafe { ThinBytes::lent(p, gap) })
     }
 
+    /// Whether the intset is in the entry that lent it.
+    #[inline]
+    pub fn is_in_entry(&self) -> bool {
+        self.0.is_in_entry()
+    }
+
     pub(in crate::ds) fn buffer(&self) -> &ThinBytes {
         &self.0
+    }
+
+    pub(in crate::ds) fn buffer_mut(&mut self) -> &mut ThinBytes {
+        &mut self.0
     }
 
     /// A copy of bytes from outside; `None` if they are not an intset.

@@ -31,7 +31,8 @@ const HURRY: u32 = 7;
 /// stack.
 pub struct Lzf<const SLOTS: usize = 16_384> {
     table: [u32; SLOTS],
-    /// The number of the next call's first byte, greater than any in the table.
+    /// The position that the first byte of the next input gets. It is greater than any in the
+    /// table, so entries of earlier inputs need not be erased.
     base: u32,
 }
 

@@ -159,6 +159,11 @@ unsafe impl Element for Member {
         unsafe { Member::from_raw(raw) }
     }
 
+    unsafe fn layout(p: NonNull<u8>) -> Layout {
+        // SAFETY: the caller's promise is the same.
+        layout(unsafe { MemberPtr(p).bytes() }.len())
+    }
+
     unsafe fn key<'a>(raw: NonNull<u8>) -> &'a [u8]
     where
         Self: 'a,

@@ -14,6 +14,8 @@ pub mod listpack;
 pub mod lzf;
 pub mod member;
 pub mod quicklist;
+pub mod relocate;
+pub mod seeded;
 pub mod set_member;
 pub mod siphash;
 pub mod sorted_set;

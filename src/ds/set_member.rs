@@ -82,6 +82,12 @@ unsafe impl Element for SetMember {
         SetMember(p)
     }
 
+    #[inline]
+    unsafe fn layout(p: NonNull<u8>) -> Layout {
+        // SAFETY: the caller's promise is the same.
+        layout(unsafe { counted::read(p) }.len())
+    }
+
     #[inline(always)]
     unsafe fn key<'a>(p: NonNull<u8>) -> &'a [u8]
     where

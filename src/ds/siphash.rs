@@ -26,6 +26,12 @@ impl HashSeed {
         HashSeed(words)
     }
 
+    /// The seed that a setting names: the same text is the same seed.
+    pub fn of_text(text: &[u8]) -> Self {
+        let word = |n| HashSeed([n, !n]).hash(text);
+        HashSeed([word(1), word(2)])
+    }
+
     /// The hash of a key; all 64 bits are usable.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {

@@ -16,10 +16,12 @@
 //! added to the table before the tree and freed after its removal from the tree, so the tree never
 //! has a pointer to a freed member (`tests::agrees_with_a_map`).
 
-use super::hashtable::{HashTable, Slot};
+use super::hashtable::{Element, HashTable, Slot};
 use super::member::{Member, MemberPtr};
+use super::relocate::{Cursor, Relocate, in_turn};
 use super::zset_tree::{Item, ZsetTree, order};
 use crate::ds::siphash::HashSeed;
+use crate::sys::mover::Mover;
 use std::ops::Range;
 
 /// A big sorted set.
@@ -120,6 +122,22 @@ impl MemberTable {
                 }
                 Change { old: None, new }
             }
+        }
+    }
+
+    /// Offers a member to the mover. Returns its new address if it was moved.
+    fn relocate(&mut self, member: MemberPtr, mover: &mut Mover) -> Option<MemberPtr> {
+        let old = member.as_raw();
+        // SAFETY: the table owns the member. Its copy is put in the place of the original, which is
+        // then freed: nothing but the caller's tree has its address, and the caller replaces it.
+        unsafe {
+            let layout = Member::layout(old);
+            let new = mover.copy(old, layout)?;
+            let copy = MemberPtr::from_raw(new);
+            let found = self.table.repoint(self.table.hash(copy.bytes()), old, new);
+            assert!(found, "a member of the tree is in the table");
+            mover.free(old, layout);
+            Some(copy)
         }
     }
 
@@ -313,6 +331,25 @@ impl SortedSet {
     }
 }
 
+/// First the tree with the members, by rank, then the table, by bucket.
+impl Relocate for SortedSet {
+    fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
+        let by_rank = |set: &mut SortedSet, cursor: Cursor, mover: &mut Mover| {
+            let SortedSet { members, tree } = set;
+            let rank = usize::try_from(cursor).unwrap_or(usize::MAX);
+            // SAFETY: the table owns the moved member as it did before.
+            let next = unsafe { tree.relocate(rank, mover, |m, mover| members.relocate(m, mover)) };
+            if next < tree.len() { next as Cursor } else { 0 }
+        };
+        in_turn(self, cursor, mover, by_rank, |set, cursor, mover| {
+            set.members
+                .table
+                .relocate_buckets(cursor as u64, mover)
+                .into()
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,6 +375,10 @@ mod tests {
                         set.remove_range(start..start + 9, |bytes, score| {
                             assert_eq!(twin.remove(bytes), Some(score));
                         });
+                    }
+                    2 => {
+                        let moved = crate::ds::relocate::relocate_all(&mut set);
+                        assert!(moved as usize >= set.len());
                     }
                     _ => {
                         let change = set.upsert(&name, |_| Some(f64::from(score)));

@@ -34,6 +34,8 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error, realloc};
 use std::ptr::NonNull;
 
+use crate::sys::mover::Mover;
+
 /// The bits of the word that are the address; the table of keys relies on the same.
 const ADDRESS: usize = (1 << 48) - 1;
 const GAP_SHIFT: u32 = 48;
@@ -104,7 +106,7 @@ impl ThinBytes {
     /// Whether the buffer is in an entry.
     #[inline]
     pub(super) fn is_in_entry(&self) -> bool {
-        self.is_lent() && self.gap() > 0
+        self.0.addr().get() >> GAP_SHIFT > LENT >> GAP_SHIFT
     }
 
     /// The bytes between the start of the allocation and the buffer.
@@ -190,6 +192,24 @@ impl ThinBytes {
             self.free(old);
         }
         *self = moved;
+    }
+
+    /// Offers the allocation to the mover, unless the buffer is lent.
+    ///
+    /// # Safety
+    /// `len` is the length of the last `zeroed` or `resize`.
+    pub(super) unsafe fn relocate(&mut self, len: usize, mover: &mut Mover) {
+        if self.is_lent() {
+            return;
+        }
+        let gap = self.gap();
+        // SAFETY: the block was allocated with this layout, and only this value knows its address.
+        unsafe {
+            let base = NonNull::new_unchecked(self.base());
+            if let Some(new) = mover.relocate(base, layout(gap + len)) {
+                self.0 = marked(new.add(gap), gap << GAP_SHIFT);
+            }
+        }
     }
 
     /// Frees the buffer, unless it is lent.

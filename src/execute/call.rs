@@ -14,11 +14,16 @@ use crate::command::Command;
 use crate::command::ctx::Ctx;
 use crate::error::Error;
 use crate::execute::stream_errors;
+use crate::execute::transaction;
 use crate::observe::commandlog::{Kind, request_bytes};
 use crate::observe::hotkeys::{self, Cost};
+use crate::observe::monitor;
+use crate::observe::slot_stats::SlotUsage;
+use crate::propagate;
 use crate::propagate::unsynced;
 use crate::state::Server;
 use crate::sys::ticks;
+use crate::tracking;
 
 /// Run one command. The caller has checked that it may run.
 pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: Sent) {
@@ -78,28 +83,67 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
         }
     }
     if server.armed & armed::MONITOR != 0 && monitored(cmd) && !c.has(flag::REEXECUTE) {
-        crate::observe::monitor::feed(server, c, argv, server.dirty > dirty);
+        monitor::feed(server, c, argv, server.dirty > dirty);
     }
-    if server.armed & (armed::TRACKING | armed::UNSYNCED | armed::TRACE) != 0 {
+    if server.armed & LOOKS_AT_KEYS != 0 {
         let changed = server.dirty > dirty;
         if server.armed & armed::TRACE != 0 {
             server.trace.command(id, started, ended, c.id);
         }
-        note_keys(server, c, argv, cmd, changed);
+        note_keys(server, c, argv, cmd, changed, (spent, reply_bytes));
     }
     if server.armed & armed::PROPAGATE != 0 {
-        crate::propagate::after_call(server, c, argv, sent, cmd, dirty);
+        propagate::after_call(server, c, argv, sent, cmd, dirty);
+    }
+}
+
+/// Features that look at the keys of each command, and the trace.
+const LOOKS_AT_KEYS: u32 = armed::TRACKING | armed::UNSYNCED | armed::TRACE | armed::SLOT_STATS;
+
+/// Charges a command to its slot. The commands of a transaction and of a script are charged with
+/// it. A script in compatibility mode may use several slots: only its reply counts.
+#[cold]
+fn charge_slot(
+    server: &mut Server,
+    c: &Client,
+    argv: &[&[u8]],
+    cmd: &Command,
+    (ticks, bytes_out): (u64, u64),
+) {
+    if server.nesting > 0 || c.has(flag::BLOCKED) {
+        return;
+    }
+    let mut cost = SlotUsage {
+        ticks,
+        bytes_in: request_bytes(argv),
+        bytes_out,
+    };
+    if cmd.is(command::SCRIPT_DECIDES) && server.scripting.crosses_slots {
+        (cost.ticks, cost.bytes_in) = (0, 0);
+    }
+    if let Some(stats) = &mut server.stats.slots {
+        stats.charge(c.hash_slot, cost);
     }
 }
 
 /// Notes the keys of a command for the features that look at them.
 #[cold]
-fn note_keys(server: &mut Server, c: &mut Client, argv: &[&[u8]], cmd: &Command, changed: bool) {
+fn note_keys(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    cmd: &Command,
+    changed: bool,
+    cost: (u64, u64),
+) {
     if server.armed & armed::TRACKING != 0 {
-        crate::tracking::remember(server, argv, cmd);
+        tracking::remember(server, argv, cmd);
     }
     if server.armed & armed::UNSYNCED != 0 {
         unsynced::after_command(server, c, argv, cmd, changed);
+    }
+    if server.armed & armed::SLOT_STATS != 0 {
+        charge_slot(server, c, argv, cmd, cost);
     }
 }
 
@@ -199,14 +243,12 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
         server.commands.entries[id as usize].stats.rejected += 1;
     }
     let error = match id.map(|id| server.commands.row(id)) {
-        // The client sends the transaction to the primary, so it must see the address.
-        Some(cmd) if cmd.is(command::RUNS_QUEUE) && error.code() == "REDIRECT" => {
-            crate::execute::transaction::discard_transaction(server, c);
+        // The client sends the transaction elsewhere, so it must see the address.
+        Some(cmd) if cmd.is(command::RUNS_QUEUE) && leads_elsewhere(&error) => {
+            transaction::discard_transaction(server, c);
             error
         }
-        Some(cmd) if cmd.is(command::RUNS_QUEUE) => {
-            crate::execute::transaction::abort(server, c, &error)
-        }
+        Some(cmd) if cmd.is(command::RUNS_QUEUE) => transaction::abort(server, c, &error),
         _ => error,
     };
     let reply_from = c.reply.mark();
@@ -216,6 +258,19 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
         stream_errors::note(server, c, &error);
     }
     drop_unwanted_reply(server, c, reply_from);
+}
+
+/// Whether the error tells the client where, or when, to send its command.
+fn leads_elsewhere(error: &Error) -> bool {
+    let codes = [
+        "REDIRECT",
+        "MOVED",
+        "ASK",
+        "TRYAGAIN",
+        "CROSSSLOT",
+        "CLUSTERDOWN",
+    ];
+    codes.contains(&error.code())
 }
 
 /// Removes the reply that begins at `from` if it is not to be sent: because of CLIENT REPLY, or

@@ -2,29 +2,46 @@
 
 use crate::client::table::Net;
 use crate::client::{Client, flag};
+use crate::clients::memory;
+use crate::execute::blocked;
+use crate::keyspace::watch;
+use crate::observe::monitor;
+use crate::pubsub;
+use crate::replication;
 use crate::state::Server;
+use crate::tracking;
 
-/// CLIENT KILL and eviction of clients: look-ups don't find this client any more. Its socket is
-/// closed at the end of the turn.
+/// CLIENT KILL and eviction of clients: look-ups don't find this client any more. Its peer sees the
+/// end of the connection before others see the replies of this turn; the socket is closed at the
+/// end of the turn.
 pub fn kill(server: &mut Server, c: &mut Client) {
     unlink(server, c);
+    if let Some(conn) = &mut c.conn {
+        conn.shut_down();
+    }
     Net::close_asap(&mut server.net.close_asap, c);
 }
 
 /// Removes a client from everything that refers to it.
 pub fn unlink(server: &mut Server, c: &mut Client) {
     let r = c.reference();
-    crate::execute::blocked::forget(server, c);
-    crate::keyspace::watch::unwatch_all(server, c);
-    crate::pubsub::forget_client(server, c);
-    crate::observe::monitor::stop(server, c);
-    crate::tracking::stop(server, c);
-    crate::clients::memory::forget(server, c);
+    blocked::forget(server, c);
+    watch::unwatch_all(server, c);
+    pubsub::forget_client(server, c);
+    monitor::stop(server, c);
+    tracking::stop(server, c);
+    memory::forget(server, c);
     if c.has(flag::REPLICA) {
-        crate::replication::left(server, r);
+        replication::left(server, r);
     }
     if c.has(flag::PRIMARY) {
-        crate::replication::primary_left(server, c);
+        replication::primary_left(server, c);
+    }
+    if c.has(flag::SLOT_LINK)
+        && let Some(member) = &mut server.cluster
+    {
+        let now = member.now();
+        member.transfers.link_lost(now, c.id);
     }
     if c.has(flag::PENDING_WRITE) {
         c.clear(flag::PENDING_WRITE);

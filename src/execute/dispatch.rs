@@ -1,19 +1,56 @@
 //! Whether a client may run a command now. `process_command` makes the checks in Redis's order and
 //! runs the command, queues it for EXEC, or refuses it.
 
+use crate::acl;
 use crate::armed;
 use crate::client::resp::Sent;
 use crate::client::table;
-use crate::client::{Client, flag};
+use crate::client::{Client, NO_SLOT, flag};
 use crate::command;
 use crate::command::Command;
 use crate::error::{Error, excerpt};
+use crate::execute::blocked;
 use crate::execute::call::{call, reject};
 use crate::execute::cross_protocol;
+use crate::execute::route;
 use crate::execute::transaction;
+use crate::keyspace::evict;
 use crate::state::Server;
 use crate::texts::{self, Words};
 use crate::tracking;
+
+/// The features that must do something before and after each command of a client.
+const AROUND: u32 = armed::TRACKING | armed::IMPORT | armed::SLOT_IMPORTS;
+
+/// What was set for the command around this one, which runs in a nested turn.
+struct Outer {
+    /// The id of its client.
+    running: u64,
+    /// Whether expired keys count as alive for it.
+    applying: bool,
+}
+
+#[cold]
+fn begin(server: &mut Server, c: &mut Client) -> Outer {
+    let applying = server.replication.applying;
+    if server.armed & (armed::IMPORT | armed::SLOT_IMPORTS) != 0 {
+        server.replication.applying = c.has(flag::IMPORT_SOURCE | flag::SLOT_IMPORT);
+    }
+    let running = match server.armed & armed::TRACKING {
+        0 => 0,
+        _ => tracking::begin(server, c),
+    };
+    Outer { running, applying }
+}
+
+#[cold]
+fn end(server: &mut Server, c: &mut Client, argv: &[&[u8]], outer: Option<Outer>) {
+    let running = outer.as_ref().map_or(0, |outer| outer.running);
+    if let Some(outer) = outer {
+        server.replication.applying = outer.applying;
+    }
+    tracking::end(server, c, argv, running);
+}
 
 /// Runs one request of a client. `id` is the top-level command; `None` if no command has that name.
 pub fn process_command(
@@ -27,19 +64,15 @@ pub fn process_command(
         c.clear(flag::REPLY_SKIP_NEXT);
         c.set(flag::REPLY_SKIP);
     }
-    let tracked = server.armed & armed::TRACKING != 0;
-    let outer = if tracked {
-        tracking::begin(server, c)
-    } else {
-        0
-    };
+    let around = server.armed & AROUND != 0;
+    let outer = around.then(|| begin(server, c));
     match check(server, c, argv, id) {
         Ok(Verdict::Run(id)) => {
             call(server, c, argv, id, sent);
             // During nested turns of a script, what the script has written is not complete yet.
             let whole = server.nesting == 0 && !c.has(flag::MULTI);
             if whole && !server.blocked.ready_keys.is_empty() {
-                crate::execute::blocked::handle_ready_keys(server);
+                blocked::handle_ready_keys(server);
             }
         }
         Ok(Verdict::Queue(id, flags)) => {
@@ -48,22 +81,33 @@ pub fn process_command(
                 c.reply.status("QUEUED");
             }
         }
-        Ok(Verdict::Postpone) => crate::execute::blocked::postpone(server, c, argv),
+        Ok(Verdict::Postpone) => blocked::postpone(server, c, argv),
         // No command has one of these names, so existing commands don't pay for this check.
         Err((None, _)) if cross_protocol::is_http(argv[0]) => cross_protocol::abort(server, c),
         Err((id, error)) => reject(server, c, id, error),
     }
     // The command may switch tracking on for the first client, or off for the last.
-    if tracked || server.armed & armed::TRACKING != 0 {
-        tracking::end(server, c, argv, outer);
+    if around || server.armed & AROUND != 0 {
+        end(server, c, argv, outer);
     }
     if !server.net.later.is_empty() {
         let offset = server.offset_of_event();
         table::send_later(&mut server.net, c, offset);
     }
     // The reply of a blocked client is still to come.
-    if c.has(flag::REPLY_SKIP) && !c.has(flag::BLOCKED) {
-        c.clear(flag::REPLY_SKIP);
+    if c.has(flag::REPLY_SKIP | flag::ASKING) && !c.has(flag::BLOCKED) {
+        end_of_command(server, c);
+    }
+}
+
+/// Clears what was set for one command: CLIENT REPLY SKIP, and ASKING, which lasts from MULTI to
+/// EXEC.
+#[cold]
+fn end_of_command(server: &Server, c: &mut Client) {
+    c.clear(flag::REPLY_SKIP);
+    let row = c.shown_cmd.map(|id| server.commands.row(id));
+    if !c.has(flag::MULTI) && row.is_none_or(|row| row.name != "asking") {
+        c.clear(flag::ASKING);
     }
 }
 
@@ -107,7 +151,10 @@ fn check(
     {
         return Ok(Verdict::Postpone);
     }
-    crate::acl::check_command(server, c, argv, id).map_err(refuse)?;
+    if server.armed & (armed::ACL | armed::CLUSTER) != 0 {
+        acl::check_command(server, c, argv, id).map_err(refuse)?;
+        check_slot(server, c, argv, id).map_err(refuse)?;
+    }
     let flags = flags_of(server, c, cmd, argv);
     if server.config.maxmemory != 0 {
         check_memory(server, c, flags).map_err(refuse)?;
@@ -117,11 +164,7 @@ fn check(
         check_replica(server, c, cmd, flags).map_err(refuse)?;
     }
     if c.has(flag::PUBSUB) && !c.reply.resp3 && !allowed_in_subscribe_mode(cmd) {
-        let name = server.commands.entry(id).fullname.clone();
-        return Err(refuse(Error::new(format!(
-            "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
-             allowed in this context"
-        ))));
+        return Err(refuse(subscribe_mode_error(server, id)));
     }
     if server.is_loading() && is_denied_by_loading(server, c, cmd, flags) {
         return Err(refuse(Error::of(server.config.text(texts::LOADING))));
@@ -138,13 +181,37 @@ fn check(
             "ERR Replica can't interact with the keyspace",
         )));
     }
-    if server.armed & armed::PAUSED != 0 && must_wait(server, c, flags) {
+    if server.armed & armed::PAUSED != 0 && must_wait(server, c, flags).map_err(refuse)? {
         return Ok(Verdict::Postpone);
     }
     if c.has(flag::MULTI) && cmd.flags & command::RUNS_IN_MULTI == 0 {
         return Ok(Verdict::Queue(id, flags));
     }
     Ok(Verdict::Run(id))
+}
+
+/// The target of slots that this node gives away may only talk about that: its words come over a
+/// connection with all rights.
+#[cold]
+fn check_word(server: &Server, id: u16) -> Result<(), Error> {
+    match &*server.commands.entry(id).fullname == "cluster|syncslots" {
+        true => Ok(()),
+        false => Err(Error::of("ERR Only CLUSTER SYNCSLOTS is possible here")),
+    }
+}
+
+/// On a cluster node, refuses a command whose keys are not here.
+fn check_slot(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) -> Result<(), Error> {
+    if server.armed & armed::CLUSTER == 0 {
+        return Ok(());
+    }
+    if c.has(flag::SLOT_EXPORT) {
+        check_word(server, id)?;
+    }
+    let cmd = server.commands.row(id);
+    route::check(server, c, id, argv, |server, c| {
+        flags_of(server, c, cmd, argv)
+    })
 }
 
 /// Commands that are not allowed between MULTI and EXEC. With `extended-redis-compatibility yes`,
@@ -267,10 +334,10 @@ fn lacks(c: &Client, cmd: &Command) -> command::Flags {
 
 /// Evicts keys if memory is short, or refuses a command that would need more.
 fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> Result<(), Error> {
-    if c.must_obey() || server.replication.is_replica() && server.config.replica_ignore_maxmemory {
+    if c.replays() || server.replication.is_replica() && server.config.replica_ignore_maxmemory {
         return Ok(());
     }
-    let enough = crate::keyspace::evict::perform_evictions(server);
+    let enough = evict::perform_evictions(server);
     let left = (server.config.maxmemory as usize).saturating_sub(server.memory_counted());
     server.data.dbs[c.db as usize].keys.set_headroom(left);
     if server.armed & armed::TRACKING != 0 {
@@ -411,6 +478,14 @@ pub fn write_refusal(server: &Server) -> Option<Error> {
     aof.or_else(|| server.rdb.write_refusal(&server.config))
 }
 
+fn subscribe_mode_error(server: &Server, id: u16) -> Error {
+    let name = &server.commands.entry(id).fullname;
+    Error::new(format!(
+        "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+         allowed in this context"
+    ))
+}
+
 fn allowed_in_subscribe_mode(cmd: &Command) -> bool {
     matches!(
         cmd.name,
@@ -426,15 +501,35 @@ fn allowed_in_subscribe_mode(cmd: &Command) -> bool {
     )
 }
 
+/// Refuses writes to a slot that was granted to another node, if it can't be found out whether that
+/// node has the slot.
+fn check_handed_over(server: &Server, slot: u16) -> Result<(), Error> {
+    match server.pause.slot_is_refused(slot) {
+        true => Err(Error::of(
+            "TRYAGAIN The slot is being handed over to another node, which can't be reached",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Whether CLIENT PAUSE holds a command back: ALL holds back everything, WRITE what may change
-/// data.
-fn must_wait(server: &Server, c: &Client, flags: command::Flags) -> bool {
+/// data. Writers of a slot that is being handed over to another node wait, too.
+fn must_wait(server: &Server, c: &Client, flags: command::Flags) -> Result<bool, Error> {
     if c.has(flag::REPLICA | flag::PRIMARY) || c.conn.is_none() {
-        return false;
+        return Ok(false);
     }
     let now = server.clock.now_ms;
     if server.pause.holds_all(now) {
-        return true;
+        return Ok(true);
     }
-    server.pause.holds_writes(now) && flags & (command::WRITE | command::MAY_REPLICATE) != 0
+    if flags & (command::WRITE | command::MAY_REPLICATE) == 0 {
+        return Ok(false);
+    }
+    if server.pause.holds_slots() && c.hash_slot != NO_SLOT {
+        check_handed_over(server, c.hash_slot)?;
+        if server.pause.slot_waits(c.hash_slot) {
+            return Ok(true);
+        }
+    }
+    Ok(server.pause.holds_writes(now))
 }

@@ -73,7 +73,7 @@ impl Migration {
     }
 
     /// The destination has replied to the first of `due`, with this error if there is one. Returns
-    /// the key unless it is there now.
+    /// the key if the destination refused it, so that it stays here.
     pub fn replied(&mut self, error: Option<Vec<u8>>) -> Option<Due> {
         self.may_retry = false;
         let due = self.due.pop_front()?;

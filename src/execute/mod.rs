@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   dispatch   may this command run now? (arity, authentication, ACL, memory, disk, loading, pause, MULTI)
+//!   route      on a cluster node: are the keys here, or where must the client go?
 //!   call       run it: clock, statistics, error reply, propagation
 //!   stream_errors   errors of commands that a primary, a replica or the AOF sent
 //!   cross_protocol   a connection that speaks HTTP is closed
@@ -19,6 +20,7 @@ pub mod disconnect;
 pub mod dispatch;
 pub mod migration;
 pub mod pause;
+pub mod route;
 pub mod stream_errors;
 pub mod transaction;
 pub mod wait;

@@ -2,6 +2,7 @@
 
 use crate::armed;
 use crate::client::flag;
+use crate::cluster::bitmap::Bitmap;
 use crate::execute::blocked;
 use crate::state::Server;
 
@@ -23,6 +24,16 @@ pub enum PausePurpose {
 #[derive(Default)]
 pub struct Pause {
     purposes: [Paused; 4],
+    /// The slots that are being handed over to another node.
+    slots: Option<Box<HandedOver>>,
+}
+
+/// Slots that are being handed over.
+struct HandedOver {
+    /// Their writers wait.
+    waiting: Bitmap,
+    /// Their writers are refused: it can't be found out which node has the slots.
+    refused: Bitmap,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -57,7 +68,29 @@ impl Pause {
 
     /// Whether a pause was set that was not removed yet.
     pub fn is_set(&self) -> bool {
-        self.purposes.iter().any(|p| p.until_ms > 0)
+        self.slots.is_some() || self.purposes.iter().any(|p| p.until_ms > 0)
+    }
+
+    /// Whether the writers of this slot wait.
+    pub fn slot_waits(&self, slot: u16) -> bool {
+        let slots = self.slots.as_ref();
+        slots.is_some_and(|slots| slots.waiting.contains(slot))
+    }
+
+    /// Whether the writers of this slot are refused.
+    pub fn slot_is_refused(&self, slot: u16) -> bool {
+        let slots = self.slots.as_ref();
+        slots.is_some_and(|slots| slots.refused.contains(slot))
+    }
+
+    /// Whether a slot is being handed over: its keys must not change.
+    pub fn holds_slot(&self, slot: u16) -> bool {
+        self.slot_waits(slot) || self.slot_is_refused(slot)
+    }
+
+    /// Whether some slot is being handed over.
+    pub fn holds_slots(&self) -> bool {
+        self.slots.is_some()
     }
 
     /// Whether all commands wait.
@@ -122,6 +155,16 @@ impl Server {
         {
             c.set(flag::HELD);
         }
+    }
+
+    /// Sets the slots that are being handed over, whose writers wait or are refused.
+    pub fn pause_slots(&mut self, waiting: Bitmap, refused: Bitmap) {
+        let any = !waiting.is_empty() || !refused.is_empty();
+        let slots = any.then(|| Box::new(HandedOver { waiting, refused }));
+        self.pause.slots = slots;
+        self.update_armed();
+        // Each command that waits is checked again.
+        blocked::resume_postponed(self);
     }
 
     /// Ends the pause for a purpose before its time.

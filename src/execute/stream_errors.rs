@@ -22,7 +22,7 @@ use crate::state::Server;
 use crate::texts::Words;
 
 /// The clients whose errors are noted.
-pub const NOTED: u64 = flag::PRIMARY | flag::REPLICA | flag::AOF_LOADER;
+pub const NOTED: u64 = flag::PRIMARY | flag::REPLICA | flag::AOF_LOADER | flag::SLOT_LINK;
 
 /// The maximum length of an error in the log, in bytes.
 const SHOWN: usize = 4096;
@@ -33,6 +33,9 @@ const SHOWN: usize = 4096;
 pub fn note(server: &mut Server, c: &mut Client, error: &Error) {
     if c.has(flag::SCRIPT) {
         return;
+    }
+    if c.has(flag::SLOT_LINK) {
+        return fail_transfer(server, c, error);
     }
     let primary = match server.config.words() {
         Words::Redis => "master",
@@ -61,6 +64,16 @@ pub fn note(server: &mut Server, c: &mut Client, error: &Error) {
         Behavior::Resync if follows => resync(server, c),
         _ => {}
     }
+}
+
+/// What one side of a move of slots has sent can't be executed: the move has failed.
+fn fail_transfer(server: &mut Server, c: &mut Client, error: &Error) {
+    let text = shown(error);
+    if let Some(member) = &mut server.cluster {
+        let now = member.now();
+        member.transfers.link_failed(now, c.id, &text);
+    }
+    Net::close_asap(&mut server.net.close_asap, c);
 }
 
 /// A replica's connection carries the stream, so a command with a reply that begins at `from` ends

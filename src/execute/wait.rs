@@ -1,4 +1,5 @@
-//! WAIT and WAITAOF: whether replicas and the disk have what a client wrote.
+//! WAIT and WAITAOF: whether replicas and the disk have what a client wrote. FLUSHALL SYNC: whether
+//! the background thread has freed it.
 //!
 //! ```text
 //!   client writes      repl_offset, aof_offset: the ends of its last write in stream and AOF
@@ -52,7 +53,7 @@ pub fn waitaof_is_met(server: &Server, c: &Client, local: i64, replicas: i64) ->
     local_acks(server, c) >= local && (replicas == 0 || replica_disk_acks(server, c) >= replicas)
 }
 
-/// The reply that ends a client's WAITAOF; `None` while it must wait on.
+/// The reply that ends a client's WAIT, WAITAOF or FLUSHALL; `None` while it must wait on.
 pub fn is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
     let blocked = c.blocked.as_ref()?;
     let argv = blocked.argv.slices();
@@ -64,6 +65,7 @@ pub fn is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
             return Some(Err(WAITAOF_WITHOUT_AOF));
         }
         BlockKind::WaitAof => waitaof_is_met(server, c, first, second),
+        BlockKind::Freed { job } => server.lazyfree.is_done(job),
         _ => false,
     };
     met.then_some(Ok(()))

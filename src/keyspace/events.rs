@@ -4,7 +4,11 @@
 use crate::armed;
 use crate::client::Client;
 use crate::config::NotifyFlags;
+use crate::keyspace::watch;
+use crate::observe::bigkeys;
+use crate::pubsub;
 use crate::state::Server;
+use crate::tracking;
 
 // The classes of events, as bits; each constant states the letter of the setting that switches it
 // on.
@@ -50,24 +54,36 @@ impl Server {
         if self.notify_flags & KEYSPACE != 0 {
             let mut channel = format!("__keyspace@{db}__:").into_bytes();
             channel.extend_from_slice(key);
-            crate::pubsub::publish(self, &channel, event.as_bytes(), offset);
+            pubsub::publish(self, &channel, event.as_bytes(), offset);
         }
         if self.notify_flags & KEYEVENT != 0 {
             let channel = format!("__keyevent@{db}__:{event}");
-            crate::pubsub::publish(self, channel.as_bytes(), key, offset);
+            pubsub::publish(self, channel.as_bytes(), key, offset);
         }
     }
 
     #[cold]
     fn signal_armed(&mut self, db: u32, key: &[u8], by_id: u64) {
         if self.armed & armed::BIGKEYS != 0 {
-            crate::observe::bigkeys::key_changed(self, db, key);
+            bigkeys::key_changed(self, db, key);
         }
         if self.armed & armed::TRACKING != 0 {
-            crate::tracking::key_changed(self, db, key, by_id);
+            tracking::key_changed(self, db, key, by_id);
         }
         if self.armed & armed::UNSYNCED != 0 {
             self.note_unsynced(key);
+        }
+        if self.armed & armed::LRM != 0 {
+            self.note_change(db, key);
+        }
+    }
+
+    /// Notes the time of a change for the LRM policies.
+    fn note_change(&mut self, db: u32, key: &[u8]) {
+        let hash = self.hash_key(key);
+        let lru = self.evict.new_stamp(self.clock.now_ms);
+        if let Some(mut entry) = self.data.dbs[db as usize].find_mut(hash, key) {
+            entry.set_lru(lru);
         }
     }
 
@@ -79,12 +95,12 @@ impl Server {
         let clients = &self.key_clients[db as usize];
         let (watched, waited_for) = (!clients.watched.is_empty(), !clients.blocking.is_empty());
         if watched {
-            crate::keyspace::watch::touch_watched(self, by, db, key);
+            watch::touch_watched(self, by, db, key);
         }
         if waited_for {
             self.signal_key_ready(db, key);
         }
-        if self.armed & (armed::TRACKING | armed::BIGKEYS | armed::UNSYNCED) != 0 {
+        if self.armed & armed::CHANGES != 0 {
             self.signal_armed(db, key, by_id);
         }
     }

@@ -1,12 +1,12 @@
 //! Eviction: which keys are deleted when `maxmemory` is reached.
 //!
-//! Each entry has 24 bits about its use. Under an LRU policy they are the time of the last access
-//! in seconds; under LFU 16 bits are the time of the last decrement in minutes and 8 bits a counter
-//! that grows logarithmically (Morris, 1978: "Counting large numbers of events in small
-//! registers").
+//! Each entry has 29 bits about its use. Under an LRU policy they are the time of the last access
+//! in steps of 32 ms, under LRM (least recently modified) of the last change; under LFU 16 bits are
+//! the time of the last decrement in minutes and 8 bits a counter that grows logarithmically
+//! (Morris, 1978: "Counting large numbers of events in small registers").
 //!
 //! ```text
-//!   lru:  [ seconds, modulo 2^24 (194 days)        ]
+//!   lru:  [ 32 ms, modulo 2^29 (198 days)          ]
 //!   lfu:  [ minutes, modulo 2^16 ][ counter 0..255 ]
 //! ```
 //!
@@ -18,20 +18,32 @@
 //! **Invariant:** the pool is sorted by score, holds no key twice and at most `POOL`
 //! (`tests::the_pool_keeps_the_best`).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::armed;
+use crate::config::Config;
 use crate::config::MaxmemoryPolicy;
 use crate::db::Db;
+use crate::db::kvstore::slot_in;
+use crate::db::slot::key_slot;
 use crate::keyspace::events;
 use crate::observe::trace::event::Kind;
 use crate::state::Server;
+use crate::sys::instant::Instant;
 use crate::sys::ticks;
-use crate::types::KeyRef;
+use crate::types::kind::type_of;
+use crate::types::{KeyMut, KeyRef, Type};
 use crate::util::random::Random;
 
-/// The 24 bits of an access time in seconds.
+/// The 24 bits of INFO's lru_clock, in seconds.
 pub const LRU_MASK: i64 = (1 << 24) - 1;
+/// The 29 bits of an access time, and the milliseconds of a step as an exponent of 2. A cache whose
+/// keys stay for seconds only needs steps finer than a second.
+const STEPS_MASK: u32 = (1 << 29) - 1;
+const STEP_SHIFT: u32 = 5;
+/// An access time that is up to this number of steps (a minute) ahead of the clock is no idle time
+/// of 198 days: the clock was set back.
+const AHEAD_MAX: u32 = 60_000 >> STEP_SHIFT;
 const LFU_INIT: u32 = 5;
 /// The number of candidates that are kept between evictions.
 const POOL: usize = 16;
@@ -43,8 +55,10 @@ pub struct Eviction {
     pub policy: MaxmemoryPolicy,
     lfu_log_factor: u32,
     lfu_decay_time: u32,
-    /// While a child saves, accesses are not noted: a written page is a copied page.
-    pub frozen: bool,
+    /// A child saves, so accesses are not noted: a written page is a copied page.
+    frozen: bool,
+    /// Accesses are not noted: because of a child, or because the policy uses changes only.
+    notes_no_access: bool,
     /// The random numbers that decide whether an LFU counter grows.
     rng: Random,
     pool: Vec<Candidate>,
@@ -94,7 +108,7 @@ struct Candidate {
     key: Vec<u8>,
 }
 
-/// How one access changes an entry's 24 bits.
+/// How one access changes an entry's 29 bits.
 #[derive(Clone, Copy)]
 pub struct Stamp {
     lru: u32,
@@ -110,7 +124,7 @@ struct LfuStep {
 }
 
 impl Stamp {
-    /// The 24 bits after the access.
+    /// The 29 bits after the access.
     #[inline]
     pub fn touched(self, old: u32) -> u32 {
         match self.lfu {
@@ -138,7 +152,17 @@ fn decayed(bits: u32, minutes: u32, decay_time: u32) -> u32 {
 }
 
 fn lru_clock(now_ms: i64) -> u32 {
-    ((now_ms / 1000) & LRU_MASK) as u32
+    (now_ms >> STEP_SHIFT) as u32 & STEPS_MASK
+}
+
+/// The steps since an access time.
+fn idle_steps(bits: u32, now_ms: i64) -> u32 {
+    let steps = lru_clock(now_ms).wrapping_sub(bits) & STEPS_MASK;
+    if steps > STEPS_MASK - AHEAD_MAX {
+        0
+    } else {
+        steps
+    }
 }
 
 fn minutes(now_ms: i64) -> u32 {
@@ -153,6 +177,7 @@ impl Eviction {
             lfu_log_factor: 10,
             lfu_decay_time: 1,
             frozen: false,
+            notes_no_access: false,
             rng: Random::from_seed(seed),
             pool: Vec::new(),
             next_db: 0,
@@ -163,7 +188,7 @@ impl Eviction {
     }
 
     /// Applies the settings.
-    pub fn configure(&mut self, config: &crate::config::Config) {
+    pub fn configure(&mut self, config: &Config) {
         if self.policy != config.maxmemory_policy {
             // Scores of different policies can't be compared.
             self.pool.clear();
@@ -171,6 +196,27 @@ impl Eviction {
         self.policy = config.maxmemory_policy;
         self.lfu_log_factor = config.lfu_log_factor;
         self.lfu_decay_time = config.lfu_decay_time;
+        self.freeze(self.frozen);
+    }
+
+    /// Sets whether a child saves.
+    pub fn freeze(&mut self, frozen: bool) {
+        self.frozen = frozen;
+        self.notes_no_access = frozen || self.policy.is_lrm();
+    }
+
+    /// Whether an access leaves the 24 bits as they are.
+    #[inline]
+    pub fn notes_no_access(&self) -> bool {
+        self.notes_no_access
+    }
+
+    /// Notes a change of a stream under LRM when it is looked up: those of consumer groups are not
+    /// signalled.
+    pub fn note_group_change(&self, entry: &mut KeyMut, now_ms: i64) {
+        if self.policy.is_lrm() && type_of(entry.as_ref().kind()) == Type::Stream {
+            entry.set_lru(lru_clock(now_ms));
+        }
     }
 
     /// Whether the policy is one of LFU.
@@ -182,11 +228,11 @@ impl Eviction {
         use MaxmemoryPolicy::*;
         matches!(
             self.policy,
-            VolatileLru | VolatileLfu | VolatileRandom | VolatileTtl
+            VolatileLru | VolatileLfu | VolatileRandom | VolatileTtl | VolatileLrm
         )
     }
 
-    /// What an access at this time does to an entry's 24 bits.
+    /// What an access at this time does to an entry's 29 bits.
     #[inline]
     pub fn stamp(&mut self, now_ms: i64) -> Stamp {
         let lfu = self.is_lfu().then(|| LfuStep {
@@ -201,7 +247,7 @@ impl Eviction {
         }
     }
 
-    /// The 24 bits of a new key.
+    /// The 29 bits of a new key.
     #[inline]
     pub fn new_stamp(&self, now_ms: i64) -> u32 {
         if self.is_lfu() {
@@ -218,12 +264,15 @@ impl Eviction {
 
     /// OBJECT IDLETIME, in seconds.
     pub fn idle_seconds(&self, bits: u32, now_ms: i64) -> u32 {
-        lru_clock(now_ms).wrapping_sub(bits) & LRU_MASK as u32
+        let ms = u64::from(idle_steps(bits, now_ms)) << STEP_SHIFT;
+        // A time that was rounded down twice may be a step too short.
+        ((ms + (1 << STEP_SHIFT) - 1) / 1000) as u32
     }
 
     /// RESTORE IDLETIME: the bits of a key that was last used `seconds` ago.
     pub fn stamp_idle(&self, seconds: u32, now_ms: i64) -> u32 {
-        lru_clock(now_ms).wrapping_sub(seconds) & LRU_MASK as u32
+        let steps = (u64::from(seconds) * 1000).div_ceil(1 << STEP_SHIFT);
+        lru_clock(now_ms).wrapping_sub(steps as u32) & STEPS_MASK
     }
 
     /// RESTORE FREQ: the bits of a key with this counter.
@@ -236,7 +285,7 @@ impl Eviction {
         if self.is_lfu() {
             255 - self.frequency(entry.lru(), now_ms) as u64
         } else {
-            self.idle_seconds(entry.lru(), now_ms) as u64
+            u64::from(idle_steps(entry.lru(), now_ms))
         }
     }
 }
@@ -263,14 +312,14 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
     if server.replication.is_replica() && server.config.replica_ignore_maxmemory {
         return true;
     }
-    let Some(mut excess) = server
-        .memory_counted()
-        .checked_sub(limit)
-        .filter(|&n| n > 0)
-    else {
+    if server.memory_counted() <= limit {
+        return true;
+    }
+    let Some(mut excess) = excess(server, limit) else {
         return true;
     };
-    if server.evict.policy == MaxmemoryPolicy::Noeviction {
+    let import = server.armed & armed::IMPORT != 0;
+    if import || server.evict.policy == MaxmemoryPolicy::Noeviction {
         return false;
     }
     let (began, evicted) = (ticks::now(), server.stats.evicted_keys);
@@ -289,8 +338,8 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
         if !server.stats.evicted_keys.is_multiple_of(16) {
             continue;
         }
-        // The memory that the lazy free thread frees is not in the sum.
-        if server.config.lazyfree_lazy_eviction && server.memory_counted() <= limit {
+        // The estimates of what the background thread frees may have been too low.
+        if self::excess(server, limit).is_none() {
             break true;
         }
         if start.elapsed() > time_limit {
@@ -307,6 +356,11 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
     enough
 }
 
+/// The number of keys that are looked at before none is found that may be evicted.
+const CHOICES_MAX: usize = 64;
+/// The same for volatile-ttl, which looks at them in the order of the index.
+const TTL_CHOICES_MAX: usize = 4096;
+
 /// Whether CLIENT PAUSE forbids changes of the data set.
 fn is_held_back(server: &Server) -> bool {
     server.armed & armed::PAUSED != 0 && server.pause.holds_writes(server.clock.now_ms)
@@ -322,17 +376,31 @@ fn time_limit(tenacity: u32) -> Duration {
     }
 }
 
+/// The number of bytes above the limit; `None` if there is none. What the background thread frees
+/// is not counted.
+fn excess(server: &Server, limit: usize) -> Option<usize> {
+    // In this order: a job that ends between the two is counted as freed twice, which evicts too
+    // little until the next command. In the other order it would be counted as in use, and keys
+    // would be evicted for it.
+    let reclaimable = server.lazyfree.reclaimable();
+    let above = server.memory_counted().checked_sub(limit)?;
+    let left = above.checked_sub(reclaimable)?;
+    (left > 0).then_some(left)
+}
+
 /// Evicts a key and returns the number of freed bytes. The memory of messages about it
 /// (propagation, invalidations) is not subtracted: otherwise each eviction could cause the next.
 fn evict_key(server: &mut Server, db: u32, key: &[u8]) -> usize {
     let lazy = server.config.lazyfree_lazy_eviction;
     let (before, began) = (server.used_memory(), server.latency.begin());
+    let queued = server.lazyfree.bytes_queued();
     if !server.delete_key(db, key, lazy) {
         return 0;
     }
     let now_s = server.clock.now_s();
     server.latency.end("eviction-del", began, now_s);
-    let freed = before.saturating_sub(server.used_memory());
+    let handed_over = server.lazyfree.bytes_queued().wrapping_sub(queued);
+    let freed = before.saturating_sub(server.used_memory()) + handed_over;
     server.stats.evicted_keys += 1;
     server.propagate_deletion(db, key, lazy);
     server.signal_modified(None, db, key);
@@ -341,8 +409,28 @@ fn evict_key(server: &mut Server, db: u32, key: &[u8]) -> usize {
     freed
 }
 
-/// Chooses the next key to evict: its database and name.
+/// Chooses the next key to evict: its database and name. Keys of slots that move stay.
 fn choose(server: &mut Server) -> Option<(u32, Vec<u8>)> {
+    for _ in 0..CHOICES_MAX {
+        let (db, key) = choose_any(server)?;
+        if !slots_may_stay(server) || !stays(server, db, key_slot(&key)) {
+            return Some((db, key));
+        }
+    }
+    None
+}
+
+/// Whether there may be slots whose keys stay.
+fn slots_may_stay(server: &Server) -> bool {
+    server.armed & (armed::PAUSED | armed::SLOT_IMPORTS) != 0
+}
+
+/// Whether a slot arrives here, so that its source decides, or is being handed over.
+fn stays(server: &Server, db: u32, slot: u16) -> bool {
+    server.pause.holds_slot(slot) || server.data.dbs[db as usize].keys.is_hidden(slot)
+}
+
+fn choose_any(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     use MaxmemoryPolicy::*;
     match server.evict.policy {
         Noeviction => None,
@@ -353,7 +441,15 @@ fn choose(server: &mut Server) -> Option<(u32, Vec<u8>)> {
 }
 
 fn choose_ttl(server: &Server) -> Option<(u32, Vec<u8>)> {
-    let first = |db: &Db| db.expires.first().map(|(at, hash)| (at, db.index, hash));
+    let some_stay = slots_may_stay(server);
+    let first = |db: &Db| {
+        let goes = |hash| !stays(server, db.index, slot_in(hash));
+        let first = match some_stay {
+            true => db.expires.first_where(TTL_CHOICES_MAX, goes),
+            false => db.expires.first(),
+        };
+        first.map(|(at, hash)| (at, db.index, hash))
+    };
     let (at, db, hash) = server.data.dbs.iter().filter_map(first).min()?;
     let entry = server.data.dbs[db as usize]
         .keys
@@ -366,17 +462,17 @@ fn choose_random(server: &mut Server) -> Option<(u32, Vec<u8>)> {
         server.evict.next_db = (server.evict.next_db + 1) % server.data.dbs.len();
         let db = server.evict.next_db;
         let volatile = server.evict.is_volatile();
-        if let Some(key) = sample(&server.data.dbs[db], volatile, &mut server.rng) {
-            return Some((db as u32, key));
+        if let Some(entry) = sample(&server.data.dbs[db], volatile, &mut server.rng) {
+            return Some((db as u32, entry.key().to_vec()));
         }
     }
     None
 }
 
 /// A random key; with `volatile`, one that has a time to live.
-fn sample(db: &Db, volatile: bool, rng: &mut Random) -> Option<Vec<u8>> {
+fn sample<'a>(db: &'a Db, volatile: bool, rng: &mut Random) -> Option<KeyRef<'a>> {
     if !volatile {
-        return db.keys.random(rng.raw()).map(|e| e.key().to_vec());
+        return db.keys.random(rng.raw());
     }
     if db.expires.is_empty() {
         return None;
@@ -384,7 +480,7 @@ fn sample(db: &Db, volatile: bool, rng: &mut Random) -> Option<Vec<u8>> {
     for _ in 0..VOLATILE_TRIES {
         let entry = db.keys.random(rng.raw())?;
         if entry.has_expire() {
-            return Some(entry.key().to_vec());
+            return Some(entry);
         }
     }
     // Few keys have a time to live, so a walk over the index is short compared with the tries
@@ -392,9 +488,7 @@ fn sample(db: &Db, volatile: bool, rng: &mut Random) -> Option<Vec<u8>> {
     let (at, hash) = db
         .expires
         .nth(rng.below(db.expires.len() as u64) as usize)?;
-    db.keys
-        .find_by(hash, |e| e.expire_at() == Some(at))
-        .map(|e| e.key().to_vec())
+    db.keys.find_by(hash, |e| e.expire_at() == Some(at))
 }
 
 /// Adds samples to the pool and takes the best candidate that still exists.
@@ -403,22 +497,15 @@ fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     let now = server.clock.now_ms;
     for db in 0..server.data.dbs.len() {
         for _ in 0..server.config.maxmemory_samples {
-            let Some(key) = sample(&server.data.dbs[db], volatile, &mut server.rng) else {
+            let Some(entry) = sample(&server.data.dbs[db], volatile, &mut server.rng) else {
                 break;
             };
-            let hash = server.key_hasher.hash(&key);
-            let Some(entry) = server.data.dbs[db].find(hash, &key) else {
-                continue;
-            };
             let score = server.evict.score(entry, now);
-            enter_pool(
-                &mut server.evict.pool,
-                Candidate {
-                    score,
-                    db: db as u32,
-                    key,
-                },
-            );
+            let pool = &mut server.evict.pool;
+            if pool.len() < POOL || pool[0].score < score {
+                let (db, key) = (db as u32, entry.key().to_vec());
+                enter_pool(pool, Candidate { score, db, key });
+            }
         }
     }
     while let Some(best) = server.evict.pool.pop() {
@@ -465,6 +552,7 @@ fn enter_pool(pool: &mut Vec<Candidate>, candidate: Candidate) {
 mod tests {
     use super::*;
     use crate::db::Ttl;
+    use crate::testing::say;
     use crate::types::string::encode;
 
     const NOW: i64 = 1_700_000_000_000;
@@ -547,6 +635,70 @@ mod tests {
     }
 
     #[test]
+    fn volatile_ttl_evicts_in_the_order_of_expiry() {
+        // Enough keys for several leaves of the index, in no order.
+        let due = |i: i64| NOW + 1 + i * 7919 % 1000;
+        let keys: Vec<_> = (0..1000).map(|i| (0, Ttl::At(due(i)))).collect();
+        let mut server = server_with(MaxmemoryPolicy::VolatileTtl, &keys);
+        let mut by_due: Vec<i64> = (0..1000).collect();
+        by_due.sort_by_key(|i| due(*i));
+        let names: Vec<_> = by_due.iter().map(|i| format!("k{i}")).collect();
+        // The choice is the same where slots might stay, but none does.
+        server.armed |= armed::SLOT_IMPORTS;
+        assert_eq!(choose(&mut server).expect("a key").1, names[0].as_bytes());
+        server.armed &= !armed::SLOT_IMPORTS;
+        assert_eq!(order(&mut server), names);
+    }
+
+    #[test]
+    fn under_lrm_only_changes_keep_a_key() {
+        let mut server = server_with_policy("allkeys-lrm");
+        let lines = [
+            "SET a 1",
+            "SET b 1",
+            "LPUSH l x",
+            "XADD s * f v",
+            "XGROUP CREATE s g $",
+            "SET c 1",
+        ];
+        say(&mut server, 0, &lines);
+        // Not by OBJECT IDLETIME: on a busy machine the clock moves on within these commands.
+        let bits = |server: &Server| {
+            ["a", "l", "b", "c", "s"].map(|key| {
+                let hash = server.key_hasher.hash(key.as_bytes());
+                let entry = server.data.dbs[0].find(hash, key.as_bytes());
+                entry.expect("a key").lru()
+            })
+        };
+        let before = bits(&server);
+        server.clock.now_ms += 100_000;
+        let lines = [
+            "GET a",
+            "TOUCH a",
+            "LRANGE l 0 -1",
+            "SETNX a 2",
+            "LREM l 0 none",
+            "XACK s g 1-1",
+            "EXPIRE c 99999999999",
+            "APPEND b 2",
+        ];
+        say(&mut server, 0, &lines);
+        let after = bits(&server);
+        let changed: Vec<bool> = before.iter().zip(after).map(|(a, b)| *a != b).collect();
+        assert_eq!(changed, [false, false, true, true, true]);
+        let error = say(&mut server, 0, &["OBJECT FREQ a"]);
+        assert!(error.starts_with("-ERR An LFU maxmemory policy is not selected"));
+    }
+
+    /// A server with a client, and this policy.
+    fn server_with_policy(name: &str) -> Server {
+        let mut server = crate::testing::server_with(1);
+        let set = format!("CONFIG SET maxmemory-policy {name}");
+        assert_eq!(say(&mut server, 0, &[&set]), "+OK\r\n");
+        server
+    }
+
+    #[test]
     fn a_candidate_that_was_used_since_is_spared() {
         let now = lru_clock(NOW);
         let keys: Vec<_> = (0..6).map(|i| (now - 100 + 10 * i, Ttl::Clear)).collect();
@@ -614,12 +766,24 @@ mod tests {
     #[test]
     fn the_lru_clock_wraps() {
         let evict = Eviction::new(1);
-        let end_ms = (LRU_MASK + 1) * 1000;
+        let end_ms = i64::from(STEPS_MASK + 1) << STEP_SHIFT;
         assert_eq!(
             evict.idle_seconds(lru_clock(end_ms - 5000), end_ms + 2000),
             7
         );
         assert_eq!(evict.idle_seconds(evict.stamp_idle(90, NOW), NOW), 90);
+        assert_eq!(
+            evict.idle_seconds(lru_clock(NOW + 3000), NOW),
+            0,
+            "set back"
+        );
+        for ms in 0..3000 {
+            let idle = evict.idle_seconds(lru_clock(NOW), NOW + ms);
+            assert!(
+                (ms / 1000..=(ms + 63) / 1000).contains(&i64::from(idle)),
+                "{ms}"
+            );
+        }
         assert_eq!(evict.frequency(evict.stamp_frequency(77, NOW), NOW), 77);
     }
 

@@ -20,6 +20,10 @@
 //! time a client of the replica itself has set (`replica-read-only no`) are deleted here, by the
 //! cron, and those that such a client changes.
 //!
+//! In `import-mode` (Valkey) expired keys stay until the source of the import sends their deletion:
+//! they are alive for the client that is the source, and hidden from all others. A command of
+//! another client that changes such a key removes it first.
+//!
 //! Fields of hashes expire likewise. The index has a hash under the time of its earliest field. A
 //! look-up or a cycle first removes the fields that are due, so that commands see live fields only.
 //! A look-up removes up to [`LOOKUP_FIELDS`]; further due fields are hidden in the hash and left to
@@ -30,14 +34,18 @@
 //! primary's commands, as the primary may still extend their lives. HLEN counts them, and a key
 //! that has no other fields exists: Redis and Valkey do so.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::armed;
 use crate::config::Teach;
+use crate::db::Db;
+use crate::db::kvstore::slot_in;
+use crate::ds::expires::Expires;
 use crate::ds::field::Field;
 use crate::keyspace::events;
 use crate::observe::trace::event::Kind;
 use crate::state::Server;
+use crate::sys::instant::Instant;
 use crate::types::hash::Hash;
 use crate::types::{KeyRef, next_field_expiry};
 
@@ -47,6 +55,8 @@ const CRON_SHARE: f64 = 0.25;
 const TURN_BUDGET: Duration = Duration::from_millis(1);
 /// Keys between two readings of the clock.
 const BATCH: usize = 16;
+/// Hidden keys that one look at the index skips. With more of them that are due, others wait.
+const HIDDEN_SKIPPED: usize = 1000;
 /// Fields of one hash that are removed at once, in one HDEL.
 const FIELD_BATCH: usize = 64;
 /// Fields that a look-up removes from a hash: about 0.2 ms.
@@ -59,10 +69,10 @@ pub enum ExpiryPolicy {
     /// An expired key is removed when it is looked up, and the deletion is propagated.
     Delete,
     /// An expired key is hidden from readers and stays: the data set must not change now (CLIENT
-    /// PAUSE), or belongs to a primary, which sends the deletion.
+    /// PAUSE), or belongs to a primary or to the source of an import, which sends the deletion.
     Hide,
     /// An expired key counts as alive: while a data set is loaded, a later command of the file may
-    /// extend its life.
+    /// extend its life. For the primary, and for the source of an import, the same holds.
     Ignore,
 }
 
@@ -98,15 +108,21 @@ impl Server {
     pub fn expiry_policy(&self) -> ExpiryPolicy {
         if self.loading.is_in_place() || self.replication.applying {
             ExpiryPolicy::Ignore
-        } else if self.replication.is_replica() || self.is_paused() {
+        } else if self.replication.is_replica() || self.is_import() || self.is_paused() {
             ExpiryPolicy::Hide
         } else {
             ExpiryPolicy::Delete
         }
     }
 
+    /// Whether this primary is in `import-mode`.
+    fn is_import(&self) -> bool {
+        self.armed & armed::IMPORT != 0
+    }
+
     fn is_paused(&self) -> bool {
-        self.armed & armed::PAUSED != 0 && self.pause.holds_writes(self.clock.now_ms)
+        self.armed & armed::PAUSED != 0
+            && (self.pause.holds_slots() || self.pause.holds_writes(self.clock.now_ms))
     }
 
     /// Removes, hides or shows the due fields of the hash at `key`, if there is one.
@@ -206,11 +222,13 @@ impl Server {
         }
     }
 
-    /// Removes an expired key that is about to be changed on a writable replica: it would be
-    /// changed with its old time to live otherwise.
+    /// Removes an expired key that is about to be changed on a writable replica or in
+    /// `import-mode`: it would be changed with its old time to live otherwise.
     #[cold]
     pub fn expire_for_writer(&mut self, db: u32, key: &[u8]) {
-        if self.may_expire_own() && !self.config.replica_read_only {
+        let own = self.may_expire_own() && !self.config.replica_read_only;
+        let import = self.is_import() && self.expiry_policy() == ExpiryPolicy::Hide;
+        if own || import && !self.is_paused() {
             self.delete_expired(db, key);
         }
     }
@@ -279,7 +297,8 @@ fn active_expire(server: &mut Server, budget: Duration) -> bool {
 fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bool {
     let now = server.clock.now_ms;
     let mut done = 0;
-    while let Some((at, hash)) = server.data.dbs[db as usize].expires.first() {
+    let skipped = server.data.dbs[db as usize].keys.has_hidden();
+    while let Some((at, hash)) = first_due(&server.data.dbs[db as usize], skipped) {
         if done == BATCH || at >= now {
             break;
         }
@@ -287,13 +306,29 @@ fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bo
         expire_one(server, db, at, hash);
         done += 1;
     }
-    match server.data.dbs[db as usize].field_expires.first() {
+    let db_ref = &server.data.dbs[db as usize];
+    match first_shown(&db_ref.field_expires, db_ref, skipped) {
         Some((at, hash)) if at < now => {
             start.get_or_insert_with(Instant::now);
             expire_fields_of_one(server, db, at, hash);
             true
         }
         _ => done > 0,
+    }
+}
+
+/// The key that expires first. `skips`: there are hidden keys, which their source expires.
+fn first_due(db: &Db, skips: bool) -> Option<(i64, u64)> {
+    first_shown(&db.expires, db, skips)
+}
+
+fn first_shown(index: &Expires, db: &Db, skips: bool) -> Option<(i64, u64)> {
+    match skips {
+        false => index.first(),
+        true => index
+            .iter()
+            .take(HIDDEN_SKIPPED)
+            .find(|(_, hash)| !db.keys.is_hidden(slot_in(*hash))),
     }
 }
 
@@ -405,16 +440,12 @@ fn sampled_cycle(server: &mut Server) {
     }
 }
 
-/// Whether keys are expired without being used. In `import-mode` they stay for the importing client
-/// (Valkey 8.1).
 fn active_expire_allowed(server: &Server) -> bool {
-    !server.debug.no_active_expire
-        && !server.config.import_mode
-        && server.expiry_policy() == ExpiryPolicy::Delete
+    !server.debug.no_active_expire && server.expiry_policy() == ExpiryPolicy::Delete
 }
 
 /// The average time to live, estimated from the earliest keys and smoothed, for INFO.
-fn update_avg_ttl(db: &mut crate::db::Db, now_ms: i64) {
+fn update_avg_ttl(db: &mut Db, now_ms: i64) {
     let earliest = db.expires.iter().take(20);
     let left = |at: i64| at.saturating_sub(now_ms).max(0);
     let (sum, n) = earliest.fold((0, 0), |(sum, n), (at, _)| {

@@ -47,6 +47,20 @@ impl Server {
         hash_of_other_key(&self.key_hasher, key)
     }
 
+    /// The hash of a key of a command that will run, if all its keys are here. `place` is where the
+    /// key before it was found among the hashes computed ahead.
+    pub fn hash_ahead(&self, place: &mut usize, key: &[u8]) -> u64 {
+        for at in [*place, *place + 1] {
+            if let Some(&(start, len, hash)) = self.hashes.entries.get(at)
+                && (start, len) == (key.as_ptr() as usize, key.len())
+            {
+                *place = at;
+                return hash;
+            }
+        }
+        hash_of_other_key(&self.key_hasher, key)
+    }
+
     /// The database of this index, which must exist.
     #[inline]
     pub fn db(&mut self, index: u32) -> &mut Db {
@@ -69,7 +83,7 @@ impl Server {
     /// Looks up a key to read it; the access is noted even under CLIENT NO-TOUCH.
     pub fn lookup_touch(&mut self, db: u32, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
-        let stamp = (!self.evict.frozen).then(|| self.evict.stamp(self.clock.now_ms));
+        let stamp = (!self.evict.notes_no_access()).then(|| self.evict.stamp(self.clock.now_ms));
         self.read(db, hash, key, stamp, events::KEY_MISS)
     }
 
@@ -140,8 +154,9 @@ impl Server {
         }
         let stamp = self.access_stamp(c);
         let mut entry = self.data.dbs[c.db as usize].find_mut(hash, key)?;
-        if let Some(stamp) = stamp {
-            entry.set_lru(stamp.touched(entry.lru()));
+        match stamp {
+            Some(stamp) => entry.set_lru(stamp.touched(entry.lru())),
+            None => self.evict.note_group_change(&mut entry, self.clock.now_ms),
         }
         Some(entry)
     }
@@ -154,7 +169,7 @@ impl Server {
     /// How an access is noted; `None` under CLIENT NO-TOUCH and while a child saves.
     #[inline]
     fn access_stamp(&mut self, c: &Client) -> Option<Stamp> {
-        if c.has(flag::NO_TOUCH) || self.evict.frozen {
+        if c.has(flag::NO_TOUCH) || self.evict.notes_no_access() {
             return None;
         }
         Some(self.evict.stamp(self.clock.now_ms))

@@ -6,6 +6,7 @@
 //!   expire   delete what is due, on look-up and in bounded cycles
 //!   evict    delete what maxmemory has no room for
 //!   whole    FLUSHDB, FLUSHALL, SWAPDB, MOVE: whole databases and keys between them
+//!   slots    the keys of one slot of a cluster node
 //!   events   keyspace notifications
 //!   top_level  when a whole database may be flushed or replaced
 //! ```
@@ -19,6 +20,7 @@ pub mod expire;
 pub mod hash_memo;
 pub mod list_limits;
 pub mod lookup;
+pub mod slots;
 pub mod top_level;
 pub mod watch;
 pub mod whole;

@@ -1,27 +1,59 @@
 //! Whole keys and whole databases: freeing, renaming, moving, flushing, swapping.
 
 use crate::client::Client;
-use crate::db::Ttl;
+use crate::db::{Db, Ttl};
 use crate::ds::entry::OwnedValue;
 use crate::keyspace::events;
 use crate::keyspace::expire::ExpiryPolicy;
 use crate::keyspace::top_level::TopLevel;
 use crate::keyspace::watch::{Replacement, touch_all_watched};
+use crate::observe::bigkeys;
 use crate::state::Server;
-use crate::sys::lazyfree::LazyFree;
-use crate::types::{Key, KeyRef, New, Value};
+use crate::sys::lazyfree::{Garbage, LazyFree};
+use crate::tracking;
+use crate::types;
+use crate::types::{Key, KeyRef, New, Value, free_effort, memory_estimate};
 
-/// A value with more allocations than this is freed in the background.
+/// With a lazyfree-lazy-* setting or command, a value with more allocations than this is freed in
+/// the background.
 const LAZY_EFFORT_MIN: usize = 64;
+/// Without one, a value or databases with more allocations than this, which take about a quarter of
+/// a millisecond.
+const PAUSE_EFFORT_MIN: usize = 4096;
 /// The number of random keys that RANDOMKEY tries before it takes the next live one.
 const RANDOM_TRIES: usize = 100;
 
-/// Frees an entry that was taken out of its table; with `lazy`, large values are freed in the
-/// background.
+/// Frees an entry that was taken out of its table. A value that would hold the loop up is freed in
+/// the background; with `lazy`, also a much smaller one.
 pub fn free_entry(lazyfree: &LazyFree, entry: Key, lazy: bool) {
-    if lazy && crate::types::free_effort(entry.as_ref()) > LAZY_EFFORT_MIN {
-        lazyfree.free(Box::new(entry), 1);
+    let most = if lazy {
+        LAZY_EFFORT_MIN
+    } else {
+        PAUSE_EFFORT_MIN
+    };
+    if free_effort(entry.as_ref()) > most {
+        let bytes = memory_estimate(entry.as_ref());
+        lazyfree.free(Garbage {
+            content: Box::new(entry),
+            objects: 1,
+            bytes,
+        });
     }
+}
+
+/// Whether freeing these databases would hold the loop up.
+fn would_pause(emptied: &[Db]) -> bool {
+    let keys: usize = emptied.iter().map(Db::len).sum();
+    let values = || emptied.iter().flat_map(|db| db.keys.iter());
+    keys > PAUSE_EFFORT_MIN || values().map(free_effort).sum::<usize>() > PAUSE_EFFORT_MIN
+}
+
+/// The result of [`Server::flush`].
+pub struct Flushed {
+    /// The number of deleted keys.
+    pub keys: u64,
+    /// The job of the background thread that frees them, if it does.
+    pub job: Option<u64>,
 }
 
 /// A value without its key: RENAME, MOVE and COPY carry it from one key to another.
@@ -39,7 +71,7 @@ impl Detached {
             kind: entry.kind(),
             lru: entry.lru(),
             expire_at: entry.expire_at(),
-            value: crate::types::duplicate(entry),
+            value: types::duplicate(entry),
         }
     }
 }
@@ -102,26 +134,33 @@ impl Server {
         }
         // Hardly any key is alive: a walk finds the first live one, which is not a fair choice.
         let keys = &self.data.dbs[db as usize].keys;
-        let live = keys.iter().find(|entry| !self.is_expired(*entry));
+        let shown = || keys.iter_matching(b"*");
+        let live = shown().find(|entry| !self.is_expired(*entry));
         let stays = self.expiry_policy() == ExpiryPolicy::Hide;
-        let found = live.or_else(|| keys.iter().next().filter(|_| stays));
+        let found = live.or_else(|| shown().next().filter(|_| stays));
         found.map(|entry| entry.key().into())
     }
 
-    /// Empties one database, or all. Returns the number of deleted keys.
-    fn empty_dbs(&mut self, which: Option<u32>, lazy: bool) -> u64 {
-        let mut removed = 0;
-        for index in self.db_range(which) {
-            let keys = self.data.dbs[index as usize].take_keys();
-            let len = keys.len();
-            removed += len as u64;
-            if lazy && len > 0 {
-                self.lazyfree.free(Box::new(keys), len);
-            }
-        }
+    /// Empties one database, or all.
+    fn empty_dbs(&mut self, which: Option<u32>, lazy: bool) -> Flushed {
+        let range = self.db_range(which);
+        let dbs = &mut self.data.dbs[range.start as usize..range.end as usize];
+        let emptied: Vec<Db> = dbs.iter_mut().map(Db::take_keys).collect();
         self.replication.own_expiries.forget(which);
-        crate::observe::bigkeys::emptied(self, which);
-        removed
+        bigkeys::emptied(self, which);
+        let keys: usize = emptied.iter().map(Db::len).sum();
+        let in_background = keys > 0 && (lazy || would_pause(&emptied));
+        let job = in_background.then(|| {
+            self.lazyfree.free(Garbage {
+                content: Box::new(emptied),
+                objects: keys,
+                bytes: 0,
+            })
+        });
+        Flushed {
+            keys: keys as u64,
+            job,
+        }
     }
 
     fn db_range(&self, which: Option<u32>) -> std::ops::Range<u32> {
@@ -133,18 +172,19 @@ impl Server {
 
     /// Empties one database, or all, for FLUSHDB, FLUSHALL and loads into an empty data set.
     /// Notifies watching and blocked clients first. `by` is the client whose command this is.
+    /// Without `lazy`, few keys are freed at once.
     pub fn flush(
         &mut self,
         _: &TopLevel,
         mut by: Option<&mut Client>,
         which: Option<u32>,
         lazy: bool,
-    ) -> u64 {
+    ) -> Flushed {
         for db in self.db_range(which) {
             touch_all_watched(self, by.as_deref_mut(), db, Replacement::Nothing);
             self.signal_all_ready(db);
         }
-        crate::tracking::flushed(self, lazy);
+        tracking::flushed(self, lazy);
         self.empty_dbs(which, lazy)
     }
 
@@ -163,8 +203,68 @@ impl Server {
         std::mem::swap(first, second);
         std::mem::swap(&mut first.index, &mut second.index);
         self.replication.own_expiries.swap_dbs(a, b);
-        crate::observe::bigkeys::swapped(self, a, b);
+        bigkeys::swapped(self, a, b);
         self.signal_all_ready(a);
         self.signal_all_ready(b);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{say, server_with};
+
+    /// The number of values that the background thread has been given by these lines.
+    fn handed_over(server: &mut Server, lines: &[&str]) -> usize {
+        let before = server.lazyfree.pending() + server.lazyfree.freed();
+        say(server, 0, lines);
+        // Both counters change at the end of a job; wait for it.
+        while server.lazyfree.pending() > 0 {
+            std::thread::yield_now();
+        }
+        server.lazyfree.freed() - before
+    }
+
+    fn fill(server: &mut Server, members: usize) {
+        let add = |command: &str, words: &dyn Fn(usize) -> String| {
+            let words: Vec<String> = (0..members).map(words).collect();
+            format!("{command} {}", words.join(" "))
+        };
+        let lines = [
+            "DEL hash".to_string(),
+            add("SADD set", &|n| format!("member:{n}")),
+            add("HSET hash", &|n| format!("field:{n} v")),
+            add("ZADD zset", &|n| format!("{n} member:{n}")),
+        ];
+        say(server, 0, &lines.each_ref().map(String::as_str));
+    }
+
+    #[test]
+    fn a_value_that_would_hold_the_loop_up_is_freed_in_the_background() {
+        let mut server = server_with(1);
+        let lines = ["DEL set", "SET hash v", "PEXPIRE zset -1"];
+        fill(&mut server, PAUSE_EFFORT_MIN + 1);
+        assert_eq!(handed_over(&mut server, &lines), 3);
+        fill(&mut server, PAUSE_EFFORT_MIN / 2);
+        assert_eq!(handed_over(&mut server, &lines), 0);
+        fill(&mut server, PAUSE_EFFORT_MIN / 2);
+        assert_eq!(handed_over(&mut server, &["UNLINK set hash zset"]), 3);
+    }
+
+    #[test]
+    fn databases_with_much_in_few_keys_are_freed_in_the_background() {
+        let mut server = server_with(1);
+        fill(&mut server, PAUSE_EFFORT_MIN / 2);
+        assert_eq!(
+            handed_over(&mut server, &["MULTI", "FLUSHALL SYNC", "EXEC"]),
+            3
+        );
+        fill(&mut server, 100);
+        assert_eq!(handed_over(&mut server, &["FLUSHALL SYNC"]), 0);
+        assert_eq!(
+            handed_over(&mut server, &["FLUSHALL ASYNC"]),
+            0,
+            "nothing is left"
+        );
     }
 }

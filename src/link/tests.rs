@@ -1,4 +1,5 @@
 use super::*;
+use crate::util::random::Random;
 
 const PING: u32 = 1;
 const AUTH: u32 = 2;
@@ -544,7 +545,7 @@ fn garbage_is_an_error() {
 /// For any bytes in any pieces, nothing panics and no action follows the last one.
 #[test]
 fn no_bytes_make_a_machine_panic() {
-    let mut random = crate::util::random::Random::from_seed(7);
+    let mut random = Random::from_seed(7);
     let alphabet = b"+-:$*\r\n0123456789-aOK\n\r";
     for _ in 0..20_000 {
         let mut bench = Bench::connected(replica_plan());

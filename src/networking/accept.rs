@@ -9,42 +9,63 @@
 //! ```
 //!
 //! All listeners are in one list, `Net::listeners`; `connection::listener` defines them.
+//! Connections that this server has opened become clients by `create_linked_client`.
 
-use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
+use ae::{Class, EventLoop, FileProc, Io, Mask, TimerId, Token};
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use crate::acl;
 use crate::client::UserRef;
 use crate::client::{Client, ClientRef, flag};
 use crate::connection::Connection;
+use crate::connection::inherited::Inherited;
 use crate::connection::listener::{self, Accepted, ListenError, Listener, ListenerKind};
+use crate::member;
+use crate::networking::bus;
 use crate::networking::handshakes;
 use crate::networking::http;
-use crate::networking::query::handler_for;
+use crate::networking::query::{self, handler_for};
 use crate::state::Server;
+use crate::sys;
+use crate::sys::process;
+use crate::sys::tape;
 use crate::texts;
 
 /// The pause after an accept that failed because a resource, such as file descriptors, was missing.
 /// Connections then stay in the backlog, and the poller reports only new ones.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// Connections of `admin-unixsocket` beyond `maxclients`; `init::RESERVED_FDS` has files for them.
+const ADMIN_SLOTS: usize = 8;
+
 /// At most one such failure in this interval is logged.
 const WARNING_INTERVAL_MS: i64 = 10_000;
 
-/// Opens all listening sockets of the settings.
-pub fn listen(server: &mut Server) -> Result<(), ListenError> {
-    let config = &server.config;
-    server.net.listeners = listener::open_tcp(config, ListenerKind::Plain)?;
-    let tls = listener::open_tcp(config, ListenerKind::Tls)?;
-    server.net.listeners.extend(tls);
-    server
-        .net
-        .listeners
-        .extend(listener::open_unix(&server.config)?);
-    server
-        .net
-        .listeners
-        .extend(listener::open_monitor(&server.config)?);
+/// Opens all listening sockets of the settings, or takes those that the supervisor has opened.
+pub fn listen(server: &mut Server, mut inherited: Inherited) -> Result<(), ListenError> {
+    let bus_port = member::bus_port(server);
+    let Server { net, config, .. } = server;
+    let inherited_mut = &mut inherited;
+    let mut all = listener::open_tcp(config, ListenerKind::Plain, inherited_mut)?;
+    all.extend(listener::open_tcp(
+        config,
+        ListenerKind::Tls,
+        inherited_mut,
+    )?);
+    for kind in [ListenerKind::Unix, ListenerKind::Admin] {
+        all.extend(listener::open_unix(config, kind, inherited_mut)?);
+    }
+    all.extend(listener::open_monitor(config, inherited_mut)?);
+    if let Some(port) = bus_port {
+        all.extend(listener::open_bus(config, port, inherited_mut)?);
+    }
+    net.listeners = all;
+    for address in inherited.unused() {
+        log::warn!(
+            "The socket {address} of the supervisor is closed: no setting (port, bind, tls-port, unixsocket) names it"
+        );
+    }
     Ok(())
 }
 
@@ -67,18 +88,19 @@ pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::R
 /// The old sockets prevent new ones on the same port, but a socket that the loop watches must not
 /// be closed. So they stop listening, and start again if they have to stay.
 pub fn relisten(server: &mut Server, kind: ListenerKind) -> Result<(), ListenError> {
+    tape::not_recorded("a change of the listening sockets");
     let Server { net, config, .. } = server;
     let is_old = |l: &&mut Listener| l.kind == kind && !l.retired;
     for old in net.listeners.iter_mut().filter(is_old) {
         old.pause();
     }
-    let opened = listener::open_tcp(config, kind);
+    let opened = listener::open_tcp(config, kind, &mut Inherited::default());
     for old in net.listeners.iter_mut().filter(is_old) {
         match &opened {
             Ok(_) => old.retired = true,
             Err(_) => {
                 if let Err(e) = old.resume(config) {
-                    log::warn!("Can't listen again: {}", crate::sys::error_text(&e));
+                    log::warn!("Can't listen again: {}", sys::error_text(&e));
                 }
             }
         }
@@ -109,6 +131,7 @@ fn accept_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token,
         match listener.accept(&server.config) {
             Ok(Some(accepted)) => match listener.kind {
                 ListenerKind::Monitor => http::accept(el, server, accepted),
+                ListenerKind::Bus => bus::accept(el, server, accepted),
                 _ => accept_common(el, server, accepted),
             },
             Ok(None) => {}
@@ -125,10 +148,7 @@ fn accept_failed(el: &mut EventLoop<Server>, server: &mut Server, e: io::Error) 
         _ => {
             let now = server.clock.now_ms;
             if server.net.accept_warning.allows(now, WARNING_INTERVAL_MS) {
-                log::warn!(
-                    "Accepting client connection: {}",
-                    crate::sys::error_text(&e)
-                );
+                log::warn!("Accepting client connection: {}", sys::error_text(&e));
             }
             if !std::mem::replace(&mut server.net.accept_retry, true) {
                 el.add_timer(RETRY_AFTER, 0, accept_again);
@@ -151,7 +171,8 @@ fn accept_again(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> 
 /// Makes a client of a connection, or refuses it.
 fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
     let connected = server.net.clients.len() + server.handshakes.count();
-    if connected >= server.config.maxclients as usize && !handshakes::make_room(el, server) {
+    let most = server.config.maxclients as usize + reserved_slots(accepted.kind);
+    if connected >= most && !handshakes::make_room(el, server) {
         return refuse(server, accepted, "ERR max number of clients reached");
     }
     let open_to_all = server.config.protected_mode && server.acl.default_user().no_password;
@@ -162,10 +183,37 @@ fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Acce
     if accepted.kind == ListenerKind::Tls {
         return handshakes::begin(el, server, accepted);
     }
+    let uid = accepted.peer_uid;
     let Accepted {
         conn, peer, local, ..
     } = accepted;
-    create_client(el, server, conn, peer, local);
+    let created = create_client(el, server, conn, peer, local);
+    if let (Some(r), Some(uid)) = (created, uid) {
+        log_in_by_uid(server, r, uid);
+    }
+}
+
+/// The slots beyond `maxclients` for connections of this kind.
+fn reserved_slots(kind: ListenerKind) -> usize {
+    match kind {
+        ListenerKind::Admin => ADMIN_SLOTS,
+        _ => 0,
+    }
+}
+
+/// `unixsocket-users`: the client becomes the ACL user of the first pair with its user.
+fn log_in_by_uid(server: &mut Server, r: ClientRef, uid: u32) {
+    let users = server.config.unixsocket_users.to_str_lossy().into_owned();
+    let pairs = users
+        .split_whitespace()
+        .filter_map(|pair| pair.split_once('='));
+    let mut named = pairs.filter(|(system, _)| process::is_user(system, uid));
+    if let Some((_, name)) = named.next()
+        && let Some(mut c) = server.net.clients.take_ref(r)
+    {
+        acl::log_in_by_socket(server, &mut c, name.as_bytes());
+        server.net.clients.put(c);
+    }
 }
 
 /// Closes a connection; a client without TLS gets the reason, others can't read it yet.
@@ -199,23 +247,76 @@ pub fn create_client(
     if c.authenticated {
         c.set(flag::EVER_AUTHENTICATED);
     }
+    let handler = handler_for(server.config.teach);
+    match watch_client(el, server, c, Class::Normal, handler) {
+        Ok(r) => {
+            server.stats.connections_received += 1;
+            Some(r)
+        }
+        Err(e) => {
+            log::warn!("Error registering fd event for the new client connection: {e} (fd={fd})");
+            None
+        }
+    }
+}
+
+/// Makes a client of a connection that this server has opened, for what arrives on it. It has no
+/// replies and all rights. `role` is its flag.
+pub fn create_linked_client(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    conn: Connection,
+    peer: String,
+    role: u64,
+) -> io::Result<ClientRef> {
+    let id = server.net.clients.next_id();
+    let mut c = Box::new(Client::detached(id, server.clock.now_ms));
+    c.set(role | flag::REPLY_OFF | flag::DENY_BLOCKING | flag::EVER_AUTHENTICATED);
+    c.local = conn.local_address().into();
+    c.peer = peer.into();
+    c.conn = Some(conn);
+    let r = watch_client(el, server, c, Class::First, query::read_handler)?;
+    // A TLS session may have decrypted bytes already, which the poller does not report.
+    if let Some(token) = server.net.clients.resolve(r).and_then(|c| c.token) {
+        el.mark_ready(token, Mask::READABLE);
+    }
+    Ok(r)
+}
+
+/// Executes what was read from the connection before it became a client.
+pub fn feed_linked_client(server: &mut Server, r: ClientRef, received: &[u8]) {
+    if !received.is_empty()
+        && let Some(mut c) = server.net.clients.take_ref(r)
+    {
+        query::feed(server, &mut c, received);
+        server.net.clients.put(c);
+    }
+}
+
+/// Adds a client, and watches its connection. If the loop can't, the client is dropped.
+fn watch_client(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    c: Box<Client>,
+    class: Class,
+    handler: FileProc<Server>,
+) -> io::Result<ClientRef> {
+    let fd = c.conn.as_ref().map_or(-1, Connection::raw_fd);
+    let id = c.id;
     let slot = server.net.clients.insert(c);
-    match el.add_file(fd, Class::Normal, slot as u64) {
+    match el.add_file(fd, class, slot.into()) {
         Ok(token) => {
-            let handler = handler_for(server.config.teach);
             el.set_handler(token, Mask::READABLE, handler);
             if let Some(c) = server.net.clients.get_mut(slot) {
                 c.token = Some(token);
             }
-            server.stats.connections_received += 1;
-            Some(ClientRef { slot, id })
+            Ok(ClientRef { slot, id })
         }
         Err(e) => {
-            log::warn!("Error registering fd event for the new client connection: {e} (fd={fd})");
             if let Some(c) = server.net.clients.take(slot) {
                 server.net.clients.forget(&c);
             }
-            None
+            Err(e)
         }
     }
 }
@@ -237,7 +338,7 @@ mod tests {
         server.config.unixsocket = path.to_str().expect("a path of text").into();
         server.config.max_new_connections_per_cycle = 2;
         let mut el = EventLoop::new(64).expect("a loop");
-        listen(&mut server).expect("a socket");
+        listen(&mut server, Inherited::default()).expect("a socket");
         watch_listeners(&mut el, &mut server).expect("watched");
         let _clients: Vec<_> = (0..5).map(|_| UnixStream::connect(&path)).collect();
         std::fs::remove_file(&path).expect("the socket's file");

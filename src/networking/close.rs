@@ -4,6 +4,7 @@
 use ae::EventLoop;
 
 use crate::client::ClientRef;
+use crate::execute::disconnect;
 use crate::state::Server;
 
 /// Frees all clients that were marked.
@@ -17,7 +18,7 @@ fn free_client(el: &mut EventLoop<Server>, server: &mut Server, r: ClientRef) {
     let Some(mut c) = server.net.clients.take_ref(r) else {
         return;
     };
-    crate::execute::disconnect::unlink(server, &mut c);
+    disconnect::unlink(server, &mut c);
     if let Some(conn) = &mut c.conn {
         conn.goodbye();
     }

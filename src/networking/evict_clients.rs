@@ -3,6 +3,7 @@
 use std::collections::BinaryHeap;
 
 use crate::client::flag;
+use crate::clients::describe;
 use crate::clients::memory::update_memory;
 use crate::execute::disconnect;
 use crate::state::Server;
@@ -43,10 +44,7 @@ pub fn evict_clients(server: &mut Server) -> bool {
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
         };
-        log::info!(
-            "Evicting client: {}",
-            crate::clients::describe::describe(server, &c)
-        );
+        log::info!("Evicting client: {}", describe::describe(server, &c));
         disconnect::kill(server, &mut c);
         server.stats.evicted_clients += 1;
         server.net.clients.put(c);

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use crate::acl;
 use crate::connection::listener::Accepted;
 use crate::connection::{State, tls};
 use crate::networking::accept;
@@ -187,7 +188,7 @@ fn become_client(el: &mut EventLoop<Server>, server: &mut Server, accepted: Acce
     };
     if let Some(mut c) = server.net.clients.take_ref(r) {
         if !names.is_empty() {
-            crate::acl::log_in_by_certificate(server, &mut c, &names);
+            acl::log_in_by_certificate(server, &mut c, &names);
         }
         // The session may have decrypted a request already, which the poller does not report.
         if let Some(token) = c.token {

@@ -167,6 +167,9 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: 
             continue;
         };
         let is_deletion = request.len() == 2;
+        if is_deletion && server.cluster.is_some() {
+            link::request(el, server, id, wire::asking(migration));
+        }
         let step = Step::new(tag::KEY, &request).errors(Errors::Tolerated);
         let step = step.timeout(migration.timeout_ms);
         let bytes = step.request.len();
@@ -239,7 +242,8 @@ fn advance(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, running:
     if failure.is_none() && !is_over {
         return run(server, id, migration, None);
     }
-    if server.armed & armed::PAUSED != 0 && server.pause.holds_writes(server.clock.now_ms) {
+    let held = || server.pause.holds_slots() || server.pause.holds_writes(server.clock.now_ms);
+    if server.armed & armed::PAUSED != 0 && held() {
         // The connection stays in `woken`: each turn checks whether the pause is over.
         server.migrations.woken.push(id);
         return run(server, id, migration, failure);

@@ -17,6 +17,7 @@
 //! `tests/robustness.rs` counts).
 
 pub mod accept;
+pub mod bus;
 pub mod close;
 pub mod evict_clients;
 pub mod handshakes;
@@ -27,4 +28,5 @@ mod prefetch;
 pub mod primary;
 pub mod query;
 pub mod replicas;
+pub mod slots;
 pub mod write;

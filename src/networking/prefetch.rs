@@ -19,7 +19,6 @@ use crate::client::Client;
 use crate::client::resp::ParseTable;
 use crate::ds::entry::ValueRef;
 use crate::ds::siphash::HashSeed;
-use crate::networking::query::AHEAD_MAX;
 use crate::state::Server;
 use crate::types::Value;
 
@@ -28,8 +27,8 @@ use crate::types::Value;
 /// [`LARGE_WINDOW`].
 const WINDOW: usize = 16;
 
-/// The maximum of `prefetch-batch-max-size`. The usual size has code of its own, since clearing
-/// this larger window takes longer.
+/// The maximum of `prefetch-batch-max-size`. A window of the usual size has code of its own,
+/// because each batch clears its window, and this one takes longer.
 const LARGE_WINDOW: usize = 128;
 
 /// Whether the setting switches prefetching off. 1 does too: a single key can't be prefetched
@@ -38,24 +37,24 @@ fn is_off(setting: u32) -> bool {
     setting <= 1
 }
 
-/// Finds the rows of all commands, hashes the keys at their beginning, and prefetches the memory,
-/// unless `prefetch-batch-max-size` switches that off.
+/// Finds the rows of all commands for `ids`, hashes the keys at their beginning, and prefetches the
+/// memory, unless `prefetch-batch-max-size` switches that off.
 pub(super) fn look_up_and_prefetch(
     server: &mut Server,
     c: &Client,
     table: &ParseTable,
     argvs: &[&[u8]],
-    ids: &mut [Option<u16>; AHEAD_MAX],
+    ids: &mut [Option<u16>],
 ) {
     let batch = server.config.prefetch_batch_max_size;
     let fetches = !is_off(batch);
     let mut last = c.last_cmd;
     let mut elements = 0;
-    for (i, command) in table.commands.iter().enumerate() {
+    for (command, found) in table.commands.iter().zip(ids.iter_mut()) {
         let argv = &argvs[command.first..command.first + command.argc];
-        ids[i] = server.commands.lookup_from(last, argv[0]);
-        let Some(id) = ids[i] else { continue };
-        last = ids[i];
+        *found = server.commands.lookup_from(last, argv[0]);
+        let Some(id) = *found else { continue };
+        last = *found;
         if server.commands.entry(id).elements.is_some() {
             elements += command.argc - 1;
         }
@@ -87,7 +86,7 @@ fn prefetch_elements_in_other_windows(
     c: &Client,
     table: &ParseTable,
     argvs: &[&[u8]],
-    ids: &[Option<u16>; AHEAD_MAX],
+    ids: &[Option<u16>],
 ) {
     prefetch_elements::<LARGE_WINDOW>(server, c, table, argvs, ids);
 }
@@ -184,7 +183,7 @@ fn prefetch_elements<const N: usize>(
     c: &Client,
     table: &ParseTable,
     argvs: &[&[u8]],
-    ids: &[Option<u16>; AHEAD_MAX],
+    ids: &[Option<u16>],
 ) {
     let keys = &server.data.dbs[c.db as usize].keys;
     let seed: &HashSeed = &server.seed;

@@ -19,9 +19,13 @@ use crate::client::resp;
 use crate::client::resp::{Limits, ParseTable, Parsed, Status};
 use crate::client::table::Net;
 use crate::client::{Client, flag};
+use crate::clients::describe;
 use crate::clients::memory;
+use crate::clients::output_limit;
 use crate::config::Teach;
 use crate::connection::Transfer;
+use crate::error::Error;
+use crate::execute::blocked;
 use crate::execute::dispatch::process_command;
 use crate::networking::prefetch;
 use crate::networking::primary::apply;
@@ -29,21 +33,27 @@ use crate::observe::trace::event::Kind;
 use crate::propagate::gate;
 use crate::state::Server;
 use crate::sys::ticks;
+use crate::util::quote;
 use crate::util::quote::printable;
 
+/// The longest argument that a primary's stream may have, in bytes, unless `proto-max-bulk-len` is
+/// higher: more than the memory of a machine for one value.
+const STORED_BULK_MAX: u64 = 1 << 36;
 /// The maximum number of bytes of one read.
 const READ_MAX: usize = 64 * 1024;
 /// The minimum capacity of a client's own query buffer.
 const OWN_BUFFER: usize = 16 * 1024;
 /// The maximum number of commands that are parsed ahead.
-pub(super) const AHEAD_MAX: usize = 128;
+const AHEAD_MAX: usize = 128;
+/// A batch with fewer commands is a short one.
+const FEW: usize = 8;
 
 /// The read handler of a client's socket: runs its requests, up to the loop's budget.
 pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     let Some(slot) = el.data(token) else {
         return Io::Drained;
     };
-    if server.is_nested() && is_primary(server, slot as u32) {
+    if server.is_nested() && is_stream(server, slot as u32) {
         return Io::More; // the primary's commands must not run in the middle of another command
     }
     if server.aof.flush.crowded && waits_for_aof(server, slot as u32) {
@@ -88,9 +98,10 @@ fn level_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, mask
     Io::More
 }
 
-fn is_primary(server: &Server, slot: u32) -> bool {
+/// Whether the client sends a stream of changes, which must not be refused.
+fn is_stream(server: &Server, slot: u32) -> bool {
     let c = server.net.clients.get(slot);
-    c.is_some_and(|c| c.has(flag::PRIMARY))
+    c.is_some_and(|c| c.has(flag::PRIMARY | flag::SLOT_LINK))
 }
 
 /// Whether the client is not read because its writes are not in the AOF yet.
@@ -203,10 +214,7 @@ fn note_read(
             NOTHING
         }
         _ => {
-            log::debug!(
-                "Client closed connection {}",
-                crate::clients::describe::describe(server, c)
-            );
+            log::debug!("Client closed connection {}", describe::describe(server, c));
             Net::close_asap(&mut server.net.close_asap, c);
             NOTHING
         }
@@ -309,8 +317,8 @@ fn check_query_limit(server: &mut Server, c: &mut Client) {
     }
     log::warn!(
         "Closing client that reached max query buffer length: {} (qbuf initial bytes: {})",
-        crate::clients::describe::describe(server, c),
-        crate::util::quote::repr(&c.querybuf[..c.querybuf.len().min(64)]),
+        describe::describe(server, c),
+        quote::repr(&c.querybuf[..c.querybuf.len().min(64)]),
     );
     server.stats.query_buffer_limit_disconnections += 1;
     Net::close_asap(&mut server.net.close_asap, c);
@@ -320,7 +328,7 @@ fn check_query_limit(server: &mut Server, c: &mut Client) {
 fn finish(server: &mut Server, c: &mut Client) {
     if !c.reply.is_empty() || c.reply.overflowed() {
         Net::mark_pending(&mut server.net.pending_write, c);
-        crate::clients::output_limit::check_output_limit(server, c);
+        output_limit::check_output_limit(server, c);
     } else if c.has(flag::CLOSE_AFTER_REPLY) {
         Net::close_asap(&mut server.net.close_asap, c);
     }
@@ -335,8 +343,14 @@ fn can_go_on(c: &Client) -> bool {
 
 fn limits_of(server: &Server, c: &Client) -> Limits {
     let unauthenticated = !c.authenticated && server.acl.auth_required();
+    // What the primary has stored can't be refused here, but a length that no server can hold is a
+    // broken stream. A length takes no memory before its bytes have arrived.
+    let max_bulk_len = match c.must_obey() {
+        true => server.config.proto_max_bulk_len.max(STORED_BULK_MAX),
+        false => server.config.proto_max_bulk_len,
+    };
     Limits {
-        max_bulk_len: server.config.proto_max_bulk_len,
+        max_bulk_len,
         unauthenticated,
         max_commands: if unauthenticated { 1 } else { AHEAD_MAX },
     }
@@ -353,20 +367,31 @@ fn run_batch(
 ) -> Option<usize> {
     let mut argvs: Vec<&[u8]> = Vec::with_capacity(table.args.len());
     argvs.extend(table.args.iter().map(|&range| table.slice(buffer, range)));
-    let mut ids = [None; AHEAD_MAX];
-    prefetch::look_up_and_prefetch(server, c, table, &argvs, &mut ids);
+    // Most clients have no pipeline: a short batch clears a short array.
+    let (mut few, mut many);
+    let ids = match table.commands.len() {
+        n @ ..FEW => {
+            few = [None; FEW];
+            &mut few[..n]
+        }
+        n => {
+            many = [None; AHEAD_MAX];
+            &mut many[..n]
+        }
+    };
+    prefetch::look_up_and_prefetch(server, c, table, &argvs, ids);
     if server.armed & armed::TRACE != 0 {
         trace_batch(server, c, table.commands.len());
     }
     let mut stopped = None;
-    for (i, command) in table.commands.iter().enumerate() {
+    for (command, &id) in table.commands.iter().zip(ids.iter()) {
         if !can_go_on(c) {
             stopped = Some(command.start);
             break;
         }
         let argv = &argvs[command.first..command.first + command.argc];
-        c.last_cmd = ids[i].or(c.last_cmd);
-        process_command(server, c, argv, ids[i], table.sent(buffer, command));
+        c.last_cmd = id.or(c.last_cmd);
+        process_command(server, c, argv, id, table.sent(buffer, command));
         has_run(server, c, command, argv);
     }
     server.hashes.clear();
@@ -433,16 +458,15 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
     log::log!(
         level,
         "Protocol error ({text}) from client: {}. Query buffer: '{}'",
-        crate::clients::describe::describe(server, c),
+        describe::describe(server, c),
         printable_excerpt(rest),
     );
     if c.has(flag::REPLY_SKIP_NEXT) {
         c.set(flag::REPLY_SKIP);
     }
     let reply_from = c.reply.mark();
-    c.reply.error(&crate::error::Error::new(format!(
-        "ERR Protocol error: {text}"
-    )));
+    c.reply
+        .error(&Error::new(format!("ERR Protocol error: {text}")));
     c.drop_unwanted_reply(reply_from);
     server.stats.count_error("ERR");
     c.set(flag::CLOSE_AFTER_REPLY);
@@ -472,7 +496,7 @@ pub fn process_unblocked_clients(server: &mut Server) {
             continue;
         };
         c.clear(flag::UNBLOCKED);
-        crate::execute::blocked::run_postponed(server, &mut c);
+        blocked::run_postponed(server, &mut c);
         if can_go_on(&c) && !c.querybuf.is_empty() {
             let buffer = std::mem::take(&mut c.querybuf);
             process_input_buffer(server, &mut c, buffer, false);
@@ -503,7 +527,7 @@ mod tests {
         server.config.unixsocket = path.to_str().expect("a path of text").into();
         let mut el = EventLoop::new(64).expect("a loop");
         el.set_budget(BUDGET);
-        accept::listen(&mut server).expect("a socket");
+        accept::listen(&mut server, Default::default()).expect("a socket");
         accept::watch_listeners(&mut el, &mut server).expect("watched");
         let mut client = UnixStream::connect(&path).expect("connected");
         std::fs::remove_file(&path).expect("the socket's file");

@@ -8,17 +8,22 @@ use crate::armed;
 use crate::client::table::Net;
 use crate::client::{Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
 use crate::clients::memory;
+use crate::networking::close;
 use crate::observe::trace::event::Kind;
 use crate::propagate::gate::{self, safe_offset};
 use crate::state::Server;
 
-/// The maximum number of bytes for one client in one turn, so that no client occupies the loop.
-const WRITE_PER_TURN: usize = 1024 * 1024;
+/// The maximum number of bytes for one client in one turn, so that no client occupies the loop. A
+/// reply beyond it still counts when `maxmemory-clients` is checked at the end of the turn, even if
+/// the socket would have accepted all.
+const WRITE_PER_TURN: usize = 256 * 1024;
 /// The maximum number of pieces in one `writev`.
 const PIECES: usize = 64;
 
 /// Before the loop sleeps: sends the replies of the turn's commands.
 pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &mut Server) {
+    // When a client reads that it has killed another one, that connection is closed.
+    close::free_clients_in_async_queue(el, server);
     let safe = safe_offset(server);
     let mut pending = std::mem::take(&mut server.net.pending_write);
     for slot in pending.drain(..) {
@@ -39,8 +44,11 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
                 c.reply.seal_unsent();
                 c.set(flag::WAITS_TO_WRITE);
                 el.set_handler(token, Mask::WRITABLE, write_handler);
+                // The socket may accept more, but the handler of a held client has said `Drained`.
+                if io == Io::More {
+                    el.mark_ready(token, Mask::WRITABLE);
+                }
             }
-            let _ = io;
             memory::note_turn(server, &mut c);
         }
         server.net.clients.put(c);
@@ -86,15 +94,16 @@ pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
         return Io::Drained;
     };
     while !reply.is_empty() {
-        if total >= WRITE_PER_TURN {
+        let limit = WRITE_PER_TURN - total;
+        if limit == 0 {
             io = Io::More;
             break;
         }
         let result = match reply.single_piece() {
-            Some(bytes) => conn.write(bytes),
+            Some(bytes) => conn.write(&bytes[..bytes.len().min(limit)]),
             None => {
                 let mut pieces = [IoSlice::new(&[]); PIECES];
-                let n = reply.io_slices(&mut pieces);
+                let n = reply.io_slices(limit, &mut pieces);
                 conn.write_vectored(&pieces[..n])
             }
         };

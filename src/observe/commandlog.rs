@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::client::Client;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::observe::redact;
 
@@ -120,7 +121,7 @@ pub struct CommandLogs {
 
 impl CommandLogs {
     /// Applies the settings.
-    pub fn configure(&mut self, config: &Config, clock: &crate::clock::Clock) {
+    pub fn configure(&mut self, config: &Config, clock: &Clock) {
         self.slow
             .configure(config.slowlog_log_slower_than, config.slowlog_max_len);
         self.large_request.configure(

@@ -21,9 +21,9 @@
 //!   "command" -> (time, worst ms of that second), oldest first, the last 160
 //! ```
 
+use crate::sys::instant::Instant;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
-use std::time::Instant;
 
 /// The number of samples that are kept for each event.
 const SAMPLES: usize = 160;

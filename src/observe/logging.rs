@@ -16,6 +16,10 @@
 //! | debug | everything | `trace!` | `.` |
 //! | nothing | | | |
 //!
+//! `log-format` has other forms: `logfmt` of Valkey, `json` (one object in each line), and
+//! `journal` for systemd's journal, which adds time and pid itself and reads the priority from the
+//! front: `<5>M Ready to accept connections tcp`.
+//!
 //! The file is opened for each line, as in Redis: a rotation needs no signal. The log is global,
 //! and so are its few settings here; all other settings belong to the server.
 
@@ -127,7 +131,7 @@ fn write_record(out: &mut env_logger::fmt::Formatter, record: &Record) -> io::Re
         Head {
             level: record.level()
         },
-        Message(record.args())
+        Message(record)
     )
 }
 
@@ -136,36 +140,64 @@ struct Head {
     level: Level,
 }
 
+/// The form of lines.
+fn format() -> LogFormat {
+    let all = [LogFormat::Logfmt, LogFormat::Json, LogFormat::Journal];
+    let present = FORMAT.load(Ordering::Relaxed);
+    let named = all.into_iter().find(|format| *format as u8 == present);
+    named.unwrap_or(LogFormat::Legacy)
+}
+
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pid = std::process::id();
         let role = ROLE.load(Ordering::Relaxed);
-        if FORMAT.load(Ordering::Relaxed) == LogFormat::Logfmt as u8 {
-            let level = level_name(self.level);
-            return write!(
+        let (name, level) = (role_name(role), level_name(self.level));
+        match format() {
+            LogFormat::Legacy => {
+                write!(f, "{pid}:{} {Stamp} {} ", role as char, sign(self.level))
+            }
+            LogFormat::Logfmt => write!(
                 f,
-                "pid={pid} role={} timestamp=\"{Stamp}\" level={level} message=",
-                role_name(role)
-            );
+                "pid={pid} role={name} timestamp=\"{Stamp}\" level={level} message="
+            ),
+            LogFormat::Json => write!(
+                f,
+                "{{\"pid\":{pid},\"role\":\"{name}\",\"timestamp\":\"{Stamp}\",\"level\":\"{level}\",\"message\":"
+            ),
+            LogFormat::Journal => write!(f, "<{}>{} ", priority(self.level), role as char),
         }
-        write!(f, "{pid}:{} {Stamp} {} ", role as char, sign(self.level))
     }
 }
 
 /// The message, quoted if the format needs quotes.
-struct Message<'a>(&'a fmt::Arguments<'a>);
+struct Message<'a>(&'a Record<'a>);
 
 impl fmt::Display for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if FORMAT.load(Ordering::Relaxed) != LogFormat::Logfmt as u8 {
-            return f.write_fmt(*self.0);
+        let Message(record) = self;
+        match format() {
+            LogFormat::Legacy => f.write_fmt(*record.args()),
+            LogFormat::Logfmt => {
+                let text = record.args().to_string();
+                let text = text.replace('"', "'").replace(['\n', '\r'], " ");
+                write!(f, "\"{text}\"")
+            }
+            LogFormat::Json => {
+                let text = serde_json::Value::String(record.args().to_string());
+                write!(f, "{text}}}")
+            }
+            LogFormat::Journal => {
+                // Each line is an entry, with a priority of its own.
+                let next = format!(
+                    "\n{}",
+                    Head {
+                        level: record.level()
+                    }
+                );
+                f.write_str(&record.args().to_string().replace('\n', &next))
+            }
         }
-        let text = self
-            .0
-            .to_string()
-            .replace('"', "'")
-            .replace(['\n', '\r'], " ");
-        write!(f, "\"{text}\"")
     }
 }
 
@@ -213,7 +245,11 @@ pub struct WarningHead;
 
 impl fmt::Display for WarningHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Head { level: Level::Warn }.fmt(f)
+        match format() {
+            // The report has no place for a closing quote.
+            LogFormat::Json => f.write_str("# "),
+            _ => Head { level: Level::Warn }.fmt(f),
+        }
     }
 }
 

@@ -12,10 +12,14 @@
 //! `used` comes from this thread's own counters (`sys::allocator`) and costs nothing; the
 //! allocator's figures and the walk over the clients are made when a report is asked for.
 
-use crate::client::{Class, Client, flag};
+use crate::client::{Client, flag};
+use crate::config::ClientClass;
+use crate::db::Db;
 use crate::state::Server;
 use crate::sys::allocator;
 use crate::sys::allocator::AllocatorStats;
+use crate::sys::mover;
+use crate::util::byte_size::format_bytes_human;
 
 /// The number and memory of the connected clients, from one walk.
 #[derive(Default)]
@@ -50,12 +54,12 @@ impl Census {
 
     /// Bytes of clients that are not replicas.
     pub fn clients(&self) -> usize {
-        self.memory[Class::Normal as usize] + self.memory[Class::Pubsub as usize]
+        self.memory[ClientClass::Normal as usize] + self.memory[ClientClass::Pubsub as usize]
     }
 
     /// Bytes of replicas.
     pub fn replicas(&self) -> usize {
-        self.memory[Class::Replica as usize]
+        self.memory[ClientClass::Replica as usize]
     }
 }
 
@@ -91,7 +95,7 @@ impl Report {
     /// Computes a report.
     pub fn make(server: &Server, census: &Census) -> Report {
         let mut report = Report {
-            used: server.used_memory(),
+            used: server.used_memory_now(),
             peak: server.stats.peak_memory,
             rss: allocator::resident_bytes(),
             startup: server.run.startup_memory,
@@ -118,7 +122,7 @@ impl Report {
         report
     }
 
-    fn add_db(&mut self, db: &crate::db::Db) {
+    fn add_db(&mut self, db: &Db) {
         let main = db.keys.memory_bytes();
         if let Some(bytes) = db.keys.rehashing_bytes() {
             self.rehashing_count += 1;
@@ -196,10 +200,32 @@ pub fn doctor(server: &Server, report: &Report) -> String {
         return "No memory problem was found in this instance.\n".into();
     }
     let mut out = String::from("Memory problems were found in this instance:\n\n");
-    findings
-        .iter()
-        .for_each(|finding| out.push_str(&format!(" * {finding}\n\n")));
+    for finding in findings {
+        let advice = match finding == FRAGMENTED {
+            true => defragmentation_advice(server, report),
+            false => String::new(),
+        };
+        out.push_str(&format!(" * {finding}{advice}\n\n"));
+    }
     out
+}
+
+const FRAGMENTED: &str = "High allocator fragmentation: more than a tenth of the pages in use are holes between \
+                          allocations. That comes with a data set whose values changed their sizes much.";
+
+/// What defragmentation would win, or wins.
+fn defragmentation_advice(server: &Server, report: &Report) -> String {
+    let AllocatorStats {
+        allocated, active, ..
+    } = report.allocator;
+    let holes = format_bytes_human(active.saturating_sub(allocated) as u64);
+    let percent = 100.0 * (ratio(active, allocated) - 1.0);
+    let what = match server.config.activedefrag {
+        _ if !mover::AVAILABLE => "Reloading it, or a failover to a replica, packs it anew.",
+        true => "Active defragmentation is on and closes them, as its settings allow.",
+        false => "CONFIG SET activedefrag yes moves the values together while the server runs.",
+    };
+    format!(" The holes have {holes}, {percent:.0} % of what is allocated. {what}")
 }
 
 fn findings(server: &Server, report: &Report) -> Vec<&'static str> {
@@ -223,12 +249,7 @@ fn findings(server: &Server, report: &Report) -> Vec<&'static str> {
             "High total RSS: the process holds 1.4 times what is in use. This has several causes, from holes \
              between allocations to freed pages that the allocator keeps; the findings below tell which.",
         ),
-        (
-            wasted(active, allocated, 1.1),
-            "High allocator fragmentation: more than a tenth of the pages in use are holes between \
-             allocations. That comes with a data set whose values changed their sizes much; reloading it, or \
-             a failover to a replica, packs it anew.",
-        ),
+        (wasted(active, allocated, 1.1), FRAGMENTED),
         (
             wasted(resident, active, 1.1),
             "High allocator RSS overhead: the allocator keeps freed pages for later. They go back to the \
@@ -289,5 +310,15 @@ mod tests {
         let text = doctor(&server, &sick);
         assert!(text.contains("Peak memory:") && text.contains("High total RSS:"));
         assert!(!text.contains("Big client buffers:"));
+        (sick.allocator.allocated, sick.allocator.active) = (100 << 20, 150 << 20);
+        let text = doctor(&server, &sick);
+        assert!(
+            text.contains("The holes have 50.00M, 50 % of what is allocated."),
+            "{text}"
+        );
+        assert_eq!(
+            text.contains("CONFIG SET activedefrag yes"),
+            mover::AVAILABLE
+        );
     }
 }

@@ -9,6 +9,7 @@ pub mod logging;
 pub mod memory_report;
 pub mod monitor;
 pub mod redact;
+pub mod slot_stats;
 pub mod stats;
 pub mod trace;
 pub mod turns;

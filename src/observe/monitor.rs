@@ -5,6 +5,8 @@
 
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
+use crate::clients::output_limit;
+use crate::clock;
 use crate::observe::redact::{self, REDACTED};
 use crate::state::Server;
 use crate::util::quote;
@@ -43,14 +45,14 @@ pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]], changed: bool) {
             monitor.reply.raw(&line);
             monitor.aof_offset = monitor.aof_offset.max(offset);
             Net::mark_pending(&mut server.net.pending_write, &mut monitor);
-            crate::clients::output_limit::check_output_limit(server, &mut monitor);
+            output_limit::check_output_limit(server, &mut monitor);
         }
         server.net.clients.put(monitor);
     }
 }
 
 fn line(server: &Server, c: &Client, argv: &[&[u8]]) -> Vec<u8> {
-    let now = crate::clock::unix_us();
+    let now = clock::unix_us();
     let from = if c.has(flag::SCRIPT) {
         "lua".to_string()
     } else if c.has(flag::UNIX_SOCKET) {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::observe::slot_stats::SlotStats;
 use crate::state::Server;
 use crate::texts::{self, Words};
 
@@ -49,6 +50,8 @@ impl Rate {
 /// The counters of INFO.
 #[derive(Default)]
 pub struct Stats {
+    /// `None` while `cluster-slot-stats-enabled` is off.
+    pub slots: Option<Box<SlotStats>>,
     pub commands_processed: u64,
     pub connections_received: u64,
     pub rejected_connections: u64,
@@ -209,6 +212,7 @@ impl Stats {
             peak_memory_ms: self.peak_memory_ms,
             turn_began_us: self.turn_began_us,
             words: self.words,
+            slots: self.slots.as_ref().map(|_| Box::default()),
             ..Stats::default()
         };
     }
@@ -220,6 +224,7 @@ impl Server {
         self.hotkeys.stats_reset(&self.stats);
         self.stats.reset();
         self.lazyfree.reset_stats();
+        self.defrag.reset_stats();
         self.evict.exceeded = Default::default();
         for entry in &mut self.commands.entries {
             entry.stats = Default::default();

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use ae::{EventLoop, Events};
 
+use crate::cluster::transfer::request::Establish;
 use crate::config::{RdbVersionCheck, SanitizeDumpPayload};
 use crate::data_set::DataSet;
 use crate::db::Db;
@@ -37,6 +38,7 @@ use crate::observe::bigkeys;
 use crate::persist::aof;
 use crate::persist::rdb::decode::{Fault, Result, corrupt};
 use crate::persist::rdb::load::{self, Meta, Refused, Sink};
+use crate::persist::rdb::save::SLOT_IMPORT_FIELD;
 use crate::persist::rdb::{Limits, Position, check, is_history_id};
 use crate::persist::rio::Reader;
 use crate::script::functions::LoadRules;
@@ -254,6 +256,8 @@ pub struct Options {
     /// The server is at the file's position of its replication history from the first key on. What
     /// has expired since is deleted in the stream, too.
     pub resume: bool,
+    /// The connection from which it is read protects its bytes, so the checksum is not compared.
+    pub protected: bool,
 }
 
 /// The decision on a data set before its first key is read.
@@ -461,6 +465,12 @@ impl Sink for Keyspace<'_, '_> {
         next
     }
 
+    fn slot_import(&mut self, name: &[u8], ranges: &[(u64, u64)]) {
+        if let Some(import) = Establish::of_snapshot(name, ranges) {
+            self.live.borrow_mut().server.follow_import(&import);
+        }
+    }
+
     fn aux(&mut self, name: &[u8], value: &[u8]) {
         let text = String::from_utf8_lossy(value);
         let number = text.parse::<i64>().unwrap_or(0);
@@ -483,6 +493,11 @@ impl Sink for Keyspace<'_, '_> {
                     number as f64 / (1024.0 * 1024.0)
                 );
                 self.live.borrow_mut().server.load.rdb_used_mem = number.max(0) as u64;
+            }
+            SLOT_IMPORT_FIELD => {
+                if let Some(import) = Establish::of_field(&text) {
+                    self.live.borrow_mut().server.follow_import(&import);
+                }
             }
             b"aof-preamble" if number != 0 => log::info!("RDB has an AOF tail"),
             b"aof-base" if number != 0 => log::info!("RDB is base AOF"),
@@ -619,8 +634,14 @@ impl Sink for Keyspace<'_, '_> {
         if !server.config.rdbchecksum || server.debug.skip_checksum {
             return Ok(());
         }
-        if found == 0 {
+        if found == 0 && self.options.protected {
+            log::info!(
+                "RDB file was saved with checksum disabled: skipped checksum for this transfer."
+            );
+        } else if found == 0 {
             log::info!("RDB file was saved with checksum disabled: no check performed.");
+        } else if self.options.protected {
+            log::debug!("TLS has protected the RDB: no check performed.");
         } else if found != computed {
             log::warn!(
                 "Wrong RDB checksum expected: ({found:x}) but got ({computed:x}). Aborting now."
@@ -752,17 +773,43 @@ pub fn load_file(
     };
     let mut file = File::open(path).map_err(unreadable)?;
     let len = file.metadata().map_err(unreadable)?.len();
+    let result = load_whole(live, &mut file, len, options);
+    if matches!(result, Err(LoadError::Damaged)) {
+        check::log_findings(path, live.server);
+    }
+    result
+}
+
+fn load_whole(
+    live: &mut Live,
+    source: &mut dyn io::Read,
+    len: u64,
+    options: Options,
+) -> std::result::Result<Loaded, LoadError> {
     live.begin(len);
-    let mut reader = Reader::new(&mut file, Some(len));
+    let mut reader = Reader::new(source, Some(len));
     if !live.server.config.rdbchecksum {
         reader = reader.without_checksum();
     }
     let result = load_stream(live, &mut reader, Place::Server, options);
     live.end();
-    if matches!(result, Err(LoadError::Damaged)) {
-        check::log_findings(path, live.server);
-    }
     result
+}
+
+/// At the start of a recording or a replay: loads the data set, and serves no client meanwhile.
+pub fn load_bytes(server: &mut Server, mut rdb: &[u8]) -> std::result::Result<(), ExitCode> {
+    let len = rdb.len() as u64;
+    let options = Options {
+        resume: true,
+        ..Options::default()
+    };
+    match load_whole(&mut Live { server, el: None }, &mut rdb, len, options) {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            log::warn!("{DAMAGED}");
+            Err(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// At the start: loads the data set of the last run.
@@ -873,7 +920,7 @@ mod tests {
         server.config.unixsocket = path.to_str().expect("a path of text").into();
         server.config.loading_process_events_interval_bytes = interval;
         say(&mut server, 0, &["set k old"]);
-        accept::listen(&mut server).expect("a socket");
+        accept::listen(&mut server, Default::default()).expect("a socket");
         let mut el = event_loop(&mut server).expect("a loop");
         let mut client = UnixStream::connect(&path).expect("connected");
         std::fs::remove_file(&path).expect("the socket's file");

@@ -13,3 +13,5 @@ pub mod child;
 pub mod loading;
 pub mod rdb;
 pub mod rio;
+pub mod slots;
+pub mod spool;

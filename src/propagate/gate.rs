@@ -271,7 +271,7 @@ mod tests {
             (30, 20, 300, 214),
             (40, 30, 400, 300),
             (40, 40, 400, 400),
-            // Nothing waits for a sync: a PING is sent at once.
+            // All of the AOF is synced, so a PING, which is in the stream only, is sent at once.
             (40, 40, 414, 414),
         ] {
             hold.advance(fed, synced, end);

@@ -28,11 +28,13 @@
 //! **Invariant:** between two top-level commands no propagation unit is open: code that propagates
 //! outside of `call()` (expiry, eviction) ends its unit itself.
 
+pub mod exports;
 pub mod gate;
 pub mod stream;
 pub mod unit;
 pub mod unsynced;
 
+use self::exports::Exports;
 use self::unit::Unit;
 use crate::client::resp::Sent;
 use crate::client::{Client, flag};
@@ -46,8 +48,10 @@ pub mod sink {
     pub const AOF: u8 = 1 << 0;
     /// The replication stream.
     pub const REPLICAS: u8 = 1 << 1;
-    /// Both sinks.
-    pub const ALL: u8 = AOF | REPLICAS;
+    /// The moves of slots to other nodes, which get the changes of these slots only.
+    pub const EXPORTS: u8 = 1 << 2;
+    /// All of them.
+    pub const ALL: u8 = AOF | REPLICAS | EXPORTS;
 }
 
 /// The state of propagation.
@@ -61,6 +65,8 @@ pub struct Propagation {
     rewritten: Vec<u8>,
     is_rewritten: bool,
     unit: Unit,
+    /// The changes for nodes to which slots move.
+    pub exports: Exports,
     /// A buffer for a command that must be encoded first.
     scratch: Vec<u8>,
 }
@@ -95,7 +101,7 @@ impl Propagation {
         std::mem::take(&mut self.sinks)
     }
 
-    /// Opens these sinks again.
+    /// Opens the sinks that [`Propagation::suspend`] returned.
     pub fn resume(&mut self, sinks: u8) {
         self.sinks = sinks;
     }
@@ -205,6 +211,12 @@ fn feed_sinks(
         let copy = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
         server.aof.feed.command(c.db, stamp_s, copy);
     }
+    if sinks & sink::EXPORTS != 0 {
+        server
+            .propagation
+            .exports
+            .command(&server.commands, c.db, bytes);
+    }
     if sinks & sink::REPLICAS != 0 {
         server.replication.stream.command(c.db, bytes);
         c.repl_offset = server.replication.stream.end();
@@ -218,16 +230,21 @@ fn feed_sinks(
 #[inline(never)]
 fn encode_and_feed_sinks(server: &mut Server, c: &mut Client, sinks: u8, argv: &[&[u8]]) {
     let stamp_s = aof_stamp(server);
+    let Propagation {
+        scratch, exports, ..
+    } = &mut server.propagation;
     let encoded = if sinks & sink::AOF != 0 {
         let encode = |out: &mut Vec<u8>| push_command(out, argv);
         server.aof.feed.command(c.db, stamp_s, encode)
     } else {
-        let scratch = &mut server.propagation.scratch;
         scratch.clear();
         scratch.shrink_to(KEEP_BYTES);
         push_command(scratch, argv);
         scratch
     };
+    if sinks & sink::EXPORTS != 0 {
+        exports.command(&server.commands, c.db, encoded);
+    }
     if sinks & sink::REPLICAS != 0 {
         server.replication.stream.command(c.db, encoded);
         c.repl_offset = server.replication.stream.end();
@@ -253,12 +270,22 @@ fn end_unit(server: &mut Server, atomic: bool) {
         return;
     }
     let stamp_s = aof_stamp(server);
-    let Propagation { sinks, unit, .. } = &mut server.propagation;
+    let Propagation {
+        sinks,
+        unit,
+        exports,
+        ..
+    } = &mut server.propagation;
     if *sinks & sink::AOF != 0 {
         server.aof.feed.unit(unit, atomic, stamp_s);
     }
     if *sinks & sink::REPLICAS != 0 {
         server.replication.stream.unit(unit, atomic);
+    }
+    if *sinks & sink::EXPORTS != 0 {
+        for (db, command) in unit.commands_for(sink::EXPORTS) {
+            exports.command(&server.commands, db, command);
+        }
     }
     unit.clear();
 }

@@ -13,18 +13,20 @@
 //! **Invariant:** a client is in `channels[c]` exactly when `c` is in its own set (`forget_client`
 //! empties both).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::client::reply::ReplyBuf;
 use crate::client::subscriptions::Kind;
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
+use crate::clients::memory;
+use crate::clients::output_limit;
+use crate::ds::seeded::SeededMap;
 use crate::state::Server;
 use crate::util::glob;
 
 /// The subscribers of each name.
-pub type Subscribers = HashMap<Box<[u8]>, Vec<ClientRef>>;
+pub type Subscribers = SeededMap<Box<[u8]>, Vec<ClientRef>>;
 
 /// All subscriptions.
 #[derive(Default)]
@@ -87,6 +89,26 @@ pub fn unsubscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8])
     }
     remove_subscriber(server, c.reference(), kind, name);
     true
+}
+
+/// Ends all subscriptions of shard channels for which `stays` does not hold, with a message to each
+/// subscriber.
+pub fn end_shard_channels(server: &mut Server, stays: impl Fn(&Server, &[u8]) -> bool) {
+    let names = server.pubsub.shards.keys();
+    let gone: Vec<Box<[u8]>> = names.filter(|name| !stays(server, name)).cloned().collect();
+    for name in gone {
+        let clients = server.pubsub.shards.get(&name).cloned();
+        for r in clients.unwrap_or_default() {
+            let Some(mut c) = server.net.clients.take_ref(r) else {
+                continue;
+            };
+            unsubscribe(server, &mut c, Kind::Shard, &name);
+            let word = Kind::Shard.unsubscribe_word();
+            confirm(server, &mut c, word, Kind::Shard, Some(&name));
+            Net::mark_pending(&mut server.net.pending_write, &mut c);
+            server.net.clients.put(c);
+        }
+    }
 }
 
 /// Removes all subscriptions of a client that disconnects, or calls RESET.
@@ -223,8 +245,8 @@ fn send(server: &mut Server, c: &mut Client, message: &mut Message) {
     c.reply.lend(&mut server.net.spare_replies);
     c.reply.raw_shared(bytes);
     Net::mark_pending(&mut server.net.pending_write, c);
-    crate::clients::output_limit::check_output_limit(server, c);
-    crate::clients::memory::note_turn(server, c);
+    output_limit::check_output_limit(server, c);
+    memory::note_turn(server, c);
 }
 
 #[cfg(test)]

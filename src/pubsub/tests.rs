@@ -1,4 +1,5 @@
 use super::*;
+use crate::client;
 use crate::config::Config;
 
 /// A server and the references of `n` clients in it.
@@ -50,7 +51,7 @@ fn a_client_hears_itself_after_its_reply() {
         subscribe(s, c, Kind::Channel, b"x");
         assert_eq!(publish(s, b"x", b"1", 0), 1);
         c.reply.integer(1);
-        crate::client::table::send_later(&mut s.net, c, 0);
+        client::table::send_later(&mut s.net, c, 0);
     });
     let expected = ":1\r\n*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\n1\r\n";
     assert_eq!(received(&mut server, refs[0]), expected);
@@ -66,7 +67,7 @@ fn a_primary_that_subscribes_gets_nothing() {
         subscribe(s, c, Kind::Channel, b"x");
         confirm(s, c, "subscribe", Kind::Channel, Some(b"x"));
         assert_eq!(publish(s, b"x", b"1", 0), 1, "from its own stream");
-        crate::client::table::send_later(&mut s.net, c, 0);
+        client::table::send_later(&mut s.net, c, 0);
     });
     assert!(server.net.later.is_empty());
     assert_eq!(

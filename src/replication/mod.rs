@@ -33,7 +33,8 @@ use self::replicas::{Channel, Replica, Replicas, State};
 use self::snapshot::Snapshot;
 use self::upstream::{Phase, Upstream};
 use crate::client::table::Net;
-use crate::client::{Class, Client, ClientRef};
+use crate::client::{Client, ClientRef};
+use crate::config::ClientClass;
 use crate::propagate::sink;
 use crate::propagate::stream::Stream;
 use crate::state::Server;
@@ -57,8 +58,8 @@ pub struct Replication {
     pub upstream: Option<Upstream>,
     /// FAILOVER: this server hands its role over to a replica.
     pub failover: Failover,
-    /// Whether the running commands come from the primary: expired keys are then alive, as the
-    /// primary sends their deletion.
+    /// Whether expired keys are alive for the running commands: they come from the primary or, in
+    /// `import-mode`, from the source of an import, which sends the deletions.
     pub applying: bool,
     /// The expiry times that this replica's own clients have set.
     pub own_expiries: OwnExpiries,
@@ -341,7 +342,7 @@ pub fn primary_left(server: &mut Server, c: &Client) {
 
 /// The limits of the replicas' class. The bytes of the backlog are held anyway.
 pub fn limits(server: &Server) -> Limits {
-    let limit = &server.config.client_output_buffer_limit[Class::Replica as usize];
+    let limit = &server.config.client_output_buffer_limit[ClientClass::Replica as usize];
     let hard = match limit.hard {
         0 => 0,
         hard => hard.max(server.config.repl_backlog_size),

@@ -230,7 +230,8 @@ mod tests {
         assert_eq!((forecast.bytes, forecast.overruns), (200 * MB, false));
         forecast.update(26 * MB, class, 0);
         assert!(forecast.overruns, "the hard limit");
-        // 64 MB after 64 s, and above that for 61 s.
+        // One MB for each second: 64 MB, the soft limit, is reached after 64 s. With 126 s it is
+        // exceeded for more than 61 s, with 124 s for less.
         forecast.succeeded(126_000);
         forecast.update(MB, class, 0);
         assert!(forecast.overruns, "the soft limit");

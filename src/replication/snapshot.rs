@@ -26,8 +26,6 @@ pub struct Form {
     pub contents: Contents,
     /// The RDB version.
     pub version: u32,
-    /// Whether strings are compressed, if `rdbcompression` says so.
-    pub compress: bool,
     /// Whether the child writes it to connections that have no other purpose.
     pub channel: bool,
 }

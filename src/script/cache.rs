@@ -17,8 +17,10 @@
 
 use std::collections::HashMap;
 
+use crate::ds::relocate::Cursor;
 use crate::script::flags::Flags;
 use crate::sys::lua::FunctionRef;
+use crate::sys::mover::Mover;
 
 /// The number of scripts of EVAL that are kept.
 pub const EVAL_MAX: usize = 500;
@@ -86,6 +88,21 @@ impl Cache {
     /// The approximate memory in bytes.
     pub fn memory(&self) -> usize {
         self.source_bytes + self.len() * OVERHEAD
+    }
+
+    /// Offers the sources to the mover, see `ds::relocate`; the cursor is an index.
+    pub fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
+        let first = usize::try_from(cursor).unwrap_or(usize::MAX);
+        for (at, script) in self.scripts.iter_mut().enumerate().skip(first) {
+            if mover.is_spent() && at > first {
+                return at as Cursor;
+            }
+            mover.visited(1);
+            if let Some(script) = script {
+                mover.boxed_slice(&mut script.source);
+            }
+        }
+        0
     }
 
     /// The script at an index.

@@ -191,14 +191,20 @@ pub struct Writer<'a> {
     pub stats: &'a mut Stats,
     /// Whether the script called setresp(3).
     pub resp3: bool,
+    /// How often a table was nested too deeply.
+    pub overflows: u32,
 }
 
+/// From then on no table is written: one that has itself twice would be written for ever.
+const OVERFLOWS_MAX: u32 = 100;
+
 impl Writer<'_> {
-    /// Writes the topmost value and pops it.
+    /// Writes the topmost value and pops it. Tables are nested up to thousands of levels deep, so
+    /// what needs much of the stack is in functions of its own, which are not inlined.
     pub fn write(&mut self, frame: &mut Frame) {
-        if !frame.room(LEVEL) {
-            self.error(&Error::of("ERR reached lua stack limit"));
-            return frame.pop(1);
+        let tables_end = self.overflows >= OVERFLOWS_MAX;
+        if tables_end && frame.kind(-1) == Kind::Table || !frame.room(LEVEL) {
+            return self.too_deep(frame);
         }
         match frame.kind(-1) {
             Kind::String => self.reply.bulk(frame.bytes(-1).unwrap_or_default()),
@@ -211,22 +217,33 @@ impl Writer<'_> {
         frame.pop(1);
     }
 
-    fn error(&mut self, error: &Error) {
-        self.reply.error(error);
+    #[cold]
+    #[inline(never)]
+    fn too_deep(&mut self, frame: &mut Frame) {
+        let error = Error::of("ERR reached lua stack limit");
+        self.reply.error(&error);
         self.stats.count_script_error(error.code());
+        self.overflows += 1;
+        frame.pop(1);
+    }
+
+    #[inline(never)]
+    fn error(&mut self, frame: &mut Frame) -> bool {
+        let Some(error) = error_of(frame) else {
+            return false;
+        };
+        self.reply.error(&error);
+        if !error.is_counted() {
+            self.stats.count_script_error(error.code());
+        }
+        true
     }
 
     /// Writes a table: the first special field that it has determines the type of the reply;
     /// otherwise it is an array.
     fn table(&mut self, frame: &mut Frame) {
-        if let Some(error) = error_of(frame) {
-            self.reply.error(&error);
-            if !error.is_counted() {
-                self.stats.count_script_error(error.code());
-            }
-            return;
-        }
-        let special = self.status(frame)
+        let special = self.error(frame)
+            || self.status(frame)
             || self.double(frame)
             || self.map(frame)
             || self.set(frame)
@@ -237,6 +254,7 @@ impl Writer<'_> {
         }
     }
 
+    #[inline(never)]
     fn status(&mut self, frame: &mut Frame) -> bool {
         let found = frame.get_field(-1, "ok") == Kind::String;
         if found {
@@ -252,6 +270,7 @@ impl Writer<'_> {
         found
     }
 
+    #[inline(never)]
     fn double(&mut self, frame: &mut Frame) -> bool {
         let found = frame.get_field(-1, "double") == Kind::Number;
         if found {
@@ -300,6 +319,7 @@ impl Writer<'_> {
         len
     }
 
+    #[inline(never)]
     fn big_number(&mut self, frame: &mut Frame) -> bool {
         let found = frame.get_field(-1, "big_number") == Kind::String;
         if found {
@@ -310,6 +330,7 @@ impl Writer<'_> {
         found
     }
 
+    #[inline(never)]
     fn verbatim(&mut self, frame: &mut Frame) -> bool {
         if frame.get_field(-1, "verbatim_string") != Kind::Table {
             frame.pop(1);

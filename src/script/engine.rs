@@ -7,8 +7,12 @@ use mlua::{Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, Value};
 
 use crate::error::Error;
 use crate::script::syntax;
-use crate::script::{Kind, bit, cjson, cmsgpack, structs};
-use crate::sys::lua::{FunctionRef, SANDBOX, Vm, called_as, is_native, nan_text, script_level};
+use crate::script::{Kind, bit, cjson, cmsgpack, native, structs};
+use crate::sys::lua;
+use crate::sys::lua::{FunctionRef, SANDBOX, Vm};
+use crate::sys::lua::{
+    called_as, frame_of_script, is_native, nan_text, script_level, slot_of_frame,
+};
 
 /// The numbers of the `redis` table's functions, which [`crate::sys::lua::Host::call`] gets.
 pub mod api {
@@ -81,7 +85,7 @@ pub mod repl {
     /// To the replicas.
     pub const REPLICA: u8 = sink::REPLICAS;
     /// To both.
-    pub const ALL: u8 = sink::ALL;
+    pub const ALL: u8 = sink::AOF | sink::REPLICAS;
 }
 
 /// `REDIS_VERSION` as a number: a byte for each part.
@@ -142,6 +146,8 @@ impl Engine {
         options.set("is_native", is_native(lua)?)?;
         options.set("nan_text", lua.create_function(|_, n| Ok(nan_text(n)))?)?;
         options.set("script_level", script_level(lua)?)?;
+        options.set("unsigned", lua.create_function(native::unsigned)?)?;
+        add_names(&vm, &options)?;
         let formats = |lua: &Lua, ()| sandbox(lua, include_str!("formats.lua"));
         options.set("load_formats", lua.create_function(formats)?)?;
         add_random(lua, &options)?;
@@ -231,6 +237,20 @@ fn translate(lua: &Lua, (source, name): (LuaString, LuaString)) -> mlua::Result<
         Ok(translated) => lua.create_string(translated)?.into_lua_multi(lua),
         Err(message) => (Value::Nil, lua.create_string(message)?).into_lua_multi(lua),
     }
+}
+
+/// Adds what names the values in error messages.
+fn add_names(vm: &Vm, options: &Table) -> mlua::Result<()> {
+    let lua = vm.lua();
+    let explain = |lua: &Lua, names: Function| lua::explain(lua, &names);
+    options.set("explain", lua.create_function(explain)?)?;
+    let names = |lua: &Lua, ()| sandbox(lua, include_str!("names.lua"));
+    options.set("load_names", lua.create_function(names)?)?;
+    options.set("frame_of_script", frame_of_script(lua)?)?;
+    options.set("slot_of_frame", slot_of_frame(lua)?)?;
+    let (instruction_at, line_at) = vm.bytecode()?;
+    options.set("instruction_at", instruction_at)?;
+    options.set("line_at", line_at)
 }
 
 thread_local! {

@@ -28,7 +28,7 @@ use crate::util::quote::split_args;
 
 /// The time limit for the source of a library.
 const LOAD_TIMEOUT_MS: u64 = 500;
-/// The name of libraries in messages.
+/// The name that error messages of a library begin with.
 const CHUNK_NAME: &std::ffi::CStr = c"@user_function";
 
 /// A library of functions.

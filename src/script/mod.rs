@@ -44,6 +44,7 @@ use crate::command;
 use crate::command::Command;
 use crate::config::Config;
 use crate::error::Error;
+use crate::observe::monitor;
 use crate::state::Server;
 use crate::texts::{self, Words};
 use engine::Engine;
@@ -57,6 +58,8 @@ pub struct Scripting {
     /// The client of scripts, kept between runs.
     pub client: Option<Box<Client>>,
     pub running: Option<Running>,
+    /// Whether the last script may use keys of several slots.
+    pub crosses_slots: bool,
     /// The debugger session of the script that is about to run.
     pub debugger: Option<Box<debug::Debugger>>,
     /// The pids of children that run debugger sessions.
@@ -200,7 +203,7 @@ pub fn begin(server: &mut Server, c: &Client, argv: &[&[u8]]) -> Result<(), Erro
     check_enabled(server)?;
     if server.armed & armed::MONITOR != 0 {
         // The changes of the script are not known yet.
-        crate::observe::monitor::feed(server, c, argv, true);
+        monitor::feed(server, c, argv, true);
     }
     Ok(())
 }

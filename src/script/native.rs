@@ -256,6 +256,42 @@ pub fn one(value: Value) -> MultiValue {
     MultiValue::from_vec(vec![value])
 }
 
+/// For `tonumber` with a base: the text as C's `strtoul` reads it, white space around it included,
+/// up to its first zero byte. A negative number wraps at 64 bits; one beyond them is the greatest.
+pub fn unsigned(_: &Lua, (text, base): (LuaString, u32)) -> Result<Option<f64>> {
+    let bytes = text.as_bytes();
+    let text = bytes.split(|&b| b == 0).next().unwrap_or_default();
+    let is_space = |b: &u8| b.is_ascii_whitespace() || *b == b'\x0b';
+    let begin = text.iter().position(|b| !is_space(b)).unwrap_or(text.len());
+    let end = text
+        .iter()
+        .rposition(|b| !is_space(b))
+        .map_or(begin, |at| at + 1);
+    let text = &text[begin..end];
+    let signed = usize::from(matches!(text.first(), Some(b'+' | b'-')));
+    let mut digits = &text[signed..];
+    if base == 16 && digits.len() > 2 && digits[..2].eq_ignore_ascii_case(b"0x") {
+        digits = &digits[2..];
+    }
+    if digits.is_empty() {
+        return Ok(None);
+    }
+    let mut number = Some(0_u64);
+    for &digit in digits {
+        let Some(digit) = char::from(digit).to_digit(base) else {
+            return Ok(None);
+        };
+        number = number
+            .and_then(|number| number.checked_mul(u64::from(base)))
+            .and_then(|number| number.checked_add(u64::from(digit)));
+    }
+    Ok(Some(match number {
+        Some(number) if text[0] == b'-' => number.wrapping_neg() as f64,
+        Some(number) => number as f64,
+        None => u64::MAX as f64,
+    }))
+}
+
 /// The longest prefix of `text` that C's `strtod` accepts: decimal, hexadecimal, `inf`, `nan`.
 /// Returns the number and the length of the prefix.
 pub fn strtod(text: &[u8]) -> Option<(f64, usize)> {

@@ -9,12 +9,15 @@
 
 use log::Level;
 
+use crate::acl;
+use crate::armed;
 use crate::client::resp::Sent;
 use crate::command;
 use crate::command::Command;
 use crate::error::Error;
 use crate::execute::call::call as call_command;
-use crate::execute::dispatch;
+use crate::execute::{dispatch, route};
+use crate::script::cache;
 use crate::script::convert;
 use crate::script::engine::{LOG_LEVELS, api, repl};
 use crate::script::flags;
@@ -22,6 +25,7 @@ use crate::script::native::cast;
 use crate::script::run::Run;
 use crate::sys::lua::{Frame, Kind, Outcome, nan_text};
 use crate::texts::{self, Text, Words};
+use crate::util::number;
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 
 /// Commands with at most this number of arguments need no allocation for them.
@@ -235,7 +239,7 @@ fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
             "ERR This Redis command is not allowed from script",
         ));
     }
-    crate::acl::check_script(run.server, run.caller, &run.client, argv, id)?;
+    acl::check_script(run.server, run.caller, &run.client, argv, id)?;
     if cmd.flags & (command::WRITE | command::MAY_REPLICATE) != 0 && run.read_only {
         return Err(Error::of(
             "ERR Write commands are not allowed from read-only scripts.",
@@ -247,7 +251,18 @@ fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
         ));
     }
     check_disk(run, cmd)?;
-    check_memory(run, cmd)
+    check_memory(run, cmd)?;
+    if run.server.armed & armed::CLUSTER == 0 {
+        return Ok(());
+    }
+    let may_cross = run.server.scripting.crosses_slots;
+    route::check_in_script(
+        run.server,
+        run.caller,
+        &mut run.client,
+        (id, argv),
+        may_cross,
+    )
 }
 
 /// Whether the script has written. It may then continue, so that its changes are complete: only its
@@ -327,7 +342,7 @@ pub fn text_of(frame: &Frame, at: i32) -> Option<Vec<u8>> {
                 return Some(nan_text(frame.number(at)).into());
             }
             let mut text = Vec::new();
-            crate::util::number::write_g(&mut text, frame.number(at), 14);
+            number::write_g(&mut text, frame.number(at), 14);
             Some(text)
         }
         _ => None,
@@ -340,7 +355,7 @@ fn sha1hex(frame: &mut Frame) -> Outcome {
         return raise(frame, "wrong number of arguments");
     }
     let text = text_of(frame, 1).unwrap_or_default();
-    frame.push_bytes(&crate::script::cache::sha_of(&text));
+    frame.push_bytes(&cache::sha_of(&text));
     RETURN
 }
 
@@ -423,7 +438,7 @@ fn acl_check_cmd(run: &mut Run, frame: &mut Frame) -> Outcome {
     let allowed = with_arguments(frame, count, |argv| {
         let id = lookup(run, argv)?;
         let (user, db) = (run.client.user, run.client.db);
-        Some(crate::acl::check_without_log(run.server, user, db, argv, id).is_ok())
+        Some(acl::check_without_log(run.server, user, db, argv, id).is_ok())
     });
     match allowed {
         Some(allowed) => frame.push_boolean(allowed),

@@ -8,13 +8,18 @@
 //! **Invariant:** the interpreter and the client are put back in every case.
 
 use crate::client::{Client, OwnedArgv, flag};
+use crate::clock;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
+use crate::execute::busy;
 use crate::execute::dispatch;
+use crate::keyspace::evict;
 use crate::script::convert::{self, Writer};
+use crate::script::debug;
 use crate::script::debug::Debugger;
 use crate::script::engine::Engine;
 use crate::script::flags::{self, Flags};
+use crate::script::redis;
 use crate::script::{Busy, Kind, Running};
 use crate::state::Server;
 use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, Kind as Type, Outcome};
@@ -65,6 +70,8 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
         killed: false,
         busy: None,
     });
+    ctx.server.scripting.crosses_slots =
+        job.flags & (flags::COMPATIBILITY | flags::ALLOW_CROSS_SLOT) != 0;
     ctx.server.nesting += 1;
     let debugger = ctx.server.scripting.debugger.take();
     if debugger.is_some() {
@@ -114,7 +121,7 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
 
 /// Whether commands that need memory would be refused.
 fn out_of_memory(server: &mut Server) -> bool {
-    server.config.maxmemory != 0 && !crate::keyspace::evict::perform_evictions(server)
+    server.config.maxmemory != 0 && !evict::perform_evictions(server)
 }
 
 /// Refuses a script whose declared flags don't allow it to run now.
@@ -178,7 +185,12 @@ fn borrow_client(server: &mut Server, caller: &Client) -> Box<Client> {
         let id = server.net.clients.next_id();
         Box::new(Client::detached(id, server.clock.now_ms))
     });
-    let inherited = flag::PRIMARY | flag::AOF_LOADER | flag::NO_TOUCH;
+    let inherited = flag::PRIMARY
+        | flag::AOF_LOADER
+        | flag::SLOT_IMPORT
+        | flag::NO_TOUCH
+        | flag::READONLY
+        | flag::ASKING;
     client.flags = flag::SCRIPT | flag::DENY_BLOCKING | caller.flags & inherited;
     client.db = caller.db;
     // The slow log shows the caller's address and name.
@@ -208,6 +220,7 @@ impl Run<'_> {
             resp3: self.client.reply.resp3,
             reply: &mut self.caller.reply,
             stats: &mut self.server.stats,
+            overflows: 0,
         };
         writer.write(frame);
         Ok(())
@@ -271,7 +284,7 @@ impl Run<'_> {
         let began = self.server.clock.now_us;
         if let Some(running) = &mut self.server.scripting.running {
             let before = running.time_us.unwrap_or(began);
-            running.time_us = Some(before.max(crate::clock::unix_us()));
+            running.time_us = Some(before.max(clock::unix_us()));
         }
     }
 
@@ -283,11 +296,11 @@ impl Run<'_> {
 
 impl Host for Run<'_> {
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome {
-        crate::script::redis::call(self, function, frame)
+        redis::call(self, function, frame)
     }
 
     fn line(&mut self, frame: &mut Frame, count: bool) -> bool {
-        crate::script::debug::line(self, frame, count)
+        debug::line(self, frame, count)
     }
 
     fn tick(&mut self, frame: &mut Frame) -> bool {
@@ -312,7 +325,7 @@ impl Host for Run<'_> {
             self.become_busy(ms);
         }
         self.move_time();
-        crate::execute::busy::process_events_while_blocked(self.server);
+        busy::process_events_while_blocked(self.server);
         if !self.is_killed() {
             return false;
         }
@@ -321,7 +334,7 @@ impl Host for Run<'_> {
             Kind::Function => "Script killed by user with FUNCTION KILL.",
         };
         log::info!("{text}");
-        crate::script::redis::push_error(frame, text);
+        redis::push_error(frame, text);
         true
     }
 }

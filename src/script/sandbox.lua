@@ -16,7 +16,9 @@ local rawget, rawset, next, pairs = rawget, rawset, next, pairs
 local getmetatable, setmetatable = getmetatable, setmetatable
 local ipairs = ipairs
 local load, pcall, collectgarbage, getfenv, setfenv = load, pcall, collectgarbage, getfenv, setfenv
-local insert, foreach, concat, find = table.insert, table.foreach, table.concat, string.find
+local insert, foreach, concat = table.insert, table.foreach, table.concat
+local find, match, sub, gsub = string.find, string.match, string.sub, string.gsub
+local unsigned = options.unsigned
 local called_as, is_native, script_level = options.called_as, options.is_native, options.script_level
 
 local allowed = {
@@ -66,16 +68,40 @@ end
 
 local natives = setmetatable({}, { __mode = "k" }) -- functions that are written in C elsewhere
 
-local function native(what)
+local native_indexes = false -- whether `native` looks for a method in a sealed table: its caller is to blame
+
+-- Whether a function, or what a table is called by, is not written in Lua. The code that syntax/tail.rs writes into
+-- scripts asks; with a label, as 5.1 names the value in errors, it is an error if the value can't be called, or has no
+-- methods.
+local function native(what, label, method)
+    local given = type(what)
+    if method then
+        if given ~= "table" and given ~= "string" then
+            local shown = label and label .. " (a " .. given .. " value)" or "a " .. given .. " value"
+            error("attempt to index " .. shown, 2)
+        end
+        native_indexes = contents[what] ~= nil
+        what = what[method]
+        native_indexes = false
+    elseif given ~= "function" then
+        local metatable = getmetatable(what)
+        local call = type(metatable) == "table" and rawget(metatable, "__call")
+        if not call and label ~= nil then
+            local shown = label and label .. " (a " .. given .. " value)" or "a " .. given .. " value"
+            error("attempt to call " .. shown, 2)
+        end
+        what = call
+    end
     return natives[what] or is_native(what)
 end
 
 local function missing(_, name)
-    -- Called by the code that syntax/mod.rs writes into scripts.
     if name == "\255native" then
         return native
     end
-    error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
+    local level = native_indexes and 3 or 2
+    native_indexes = false
+    error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", level)
 end
 
 -- Errors about arguments, as Lua 5.1 tells them. They are raised at the place where the function that finds them was
@@ -173,6 +199,37 @@ for name, raw in next, { floor = floor, ceil = ceil } do
     math[name] = function(...)
         if (...) == nil then
             expect(1, "number", ...)
+        end
+        return raw(...)
+    end
+end
+
+-- A number replaces the one before it only if it is greater (less), so what is no number stays where it stands first,
+-- and loses everywhere else. LuaJIT lets the last one of them win.
+for name, raw in next, { max = math.max, min = math.min } do
+    local is_max = name == "max"
+    local function choose(...)
+        local chosen = expect(1, "number", ...)
+        local given = { ... }
+        for at = 2, select("#", ...) do
+            local number = type(given[at]) == "number" and given[at] or expect(at, "number", ...)
+            if is_max and number > chosen or not is_max and number < chosen then
+                chosen = number
+            end
+        end
+        return chosen
+    end
+    math[name] = function(...)
+        local first, second, third = ...
+        local count = select("#", ...)
+        if first == first and second == second and third == third and count <= 3 then
+            return raw(...)
+        end
+        local given = { ... }
+        for at = 1, count do
+            if given[at] ~= given[at] then
+                return choose(...)
+            end
         end
         return raw(...)
     end
@@ -372,8 +429,43 @@ function globals.tostring(...)
     local value = ...
     if value ~= value and type(value) == "number" then
         return nan_text(value)
+    elseif type(value) == "userdata" then
+        -- cjson.null, as C writes a pointer to nothing.
+        return (gsub(unsigned_tostring(value), "NULL$", "(nil)"))
     end
     return unsigned_tostring(...)
+end
+
+-- LuaJIT reads what is no number with one sign. With a base, Lua 5.1 reads the unsigned numbers of C.
+function globals.tonumber(...)
+    local value, base = ...
+    local radix = base == nil and 10 or to_int(tonumber(base) or 0)
+    if radix == 10 then
+        if type(value) ~= "string" then
+            return tonumber(...)
+        end
+        local number = tonumber(value)
+        if not number then
+            -- C's text ends at a zero byte, and what is no number may be given in detail.
+            local zero = find(value, "\0", 1, true)
+            value = zero and sub(value, 1, zero - 1) or gsub(value, "^(%s*[-+]?[nN][aA][nN])%([%w_]*%)", "%1")
+            number = tonumber(value)
+        end
+        if find(value, "^%s*[-+]?0[bB]") then
+            return nil
+        elseif number == number or find(value, "-", 1, true) then
+            return number
+        end
+        return -number
+    end
+    local text = type(value) == "number" and globals.tostring(value) or value
+    if radix < 2 or radix > 36 or type(text) ~= "string" then
+        return tonumber(...)
+    end
+    if find(text, "-", 1, true) or base ~= radix then
+        return unsigned(text, radix)
+    end
+    return tonumber(text, radix)
 end
 
 -- string.format: which conversions a format has is found out once, by the code of formats.lua, which is loaded by the
@@ -440,7 +532,17 @@ function string.format(...)
     return write_all(text, ...)
 end
 
-local unguarded_xpcall, assert, unpack = xpcall, assert, unpack
+-- An error message in which LuaJIT leaves out the name of a value gets it.
+
+local names
+
+local explain = options.explain(function(message)
+    names = names or options.load_names()(match, tonumber, options.frame_of_script, options.slot_of_frame,
+        options.instruction_at, options.line_at)
+    return names(message)
+end)
+
+local guarded, assert, unpack = xpcall, assert, unpack
 
 function globals.unpack(...)
     local list, from, to = ...
@@ -460,7 +562,12 @@ end
 function globals.xpcall(...)
     expect_any(2, ...)
     local call, handler = ...
-    return unguarded_xpcall(call, handler)
+    if type(handler) ~= "function" then
+        return guarded(call, handler)
+    end
+    return guarded(call, function(problem)
+        return handler(explain(problem))
+    end)
 end
 
 function globals.assert(...)
@@ -507,7 +614,8 @@ function globals.pcall(...)
     if (...) == nil and select("#", ...) == 0 then
         return false, "attempt to call a boolean value"
     end
-    return finish(pcall(...))
+    local call = ...
+    return finish(guarded(call, explain, select(2, ...)))
 end
 
 -- Functions that look past metatables.
@@ -686,7 +794,7 @@ function math.random(...)
 end
 
 function math.randomseed(...)
-    seed(expect(1, "number", ...))
+    seed(to_int(expect(1, "number", ...)))
 end
 
 -- Off unless `lua-enable-insecure-api` says so: the environments of functions. The real globals stay hidden, and the

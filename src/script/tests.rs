@@ -199,6 +199,18 @@ fn nothing_that_all_scripts_share_can_be_changed() {
     );
 }
 
+/// The test of a returned call looks the method up, but the script is where it is missing.
+#[test]
+fn a_missing_method_of_the_globals_is_missed_by_the_script() {
+    let mut peer = Peer::new();
+    for _ in 0..2 {
+        let missed = "user_script:1: Script attempted to access nonexistent global variable 'no'";
+        assert!(peer.eval("return _G:no(1)").contains(missed));
+        assert!(peer.eval("local v = _G return v:no({})").contains(missed));
+        assert!(peer.eval("return no").contains(missed));
+    }
+}
+
 #[test]
 fn environments_exist_only_with_the_insecure_api() {
     let mut peer = Peer::new();
@@ -281,6 +293,16 @@ fn errors_are_counted_once() {
 fn a_recursive_table_ends_in_an_error() {
     let mut peer = Peer::new();
     let reply = peer.eval("local a = {} a[1] = a return a");
+    assert!(reply.ends_with("-ERR reached lua stack limit\r\n"));
+    for table in ["a.map = {x = a}", "a.set = {[a] = true}"] {
+        let reply = peer.eval(&format!("local a = {{}} {table} return a"));
+        assert!(
+            reply.contains("-ERR reached lua stack limit\r\n"),
+            "{table}"
+        );
+    }
+    // Both branches at each of thousands of levels would be written for ever.
+    let reply = peer.eval("local a = {} a[1], a[2] = a, a return a");
     assert!(reply.ends_with("-ERR reached lua stack limit\r\n"));
     assert_eq!(peer.eval("return 1"), ":1\r\n");
 }
@@ -380,8 +402,54 @@ fn a_field_or_method_that_is_a_library_function_keeps_the_frame_of_its_caller() 
             "calling 'm' on bad self (string expected, got table)",
         ),
         ("o.e(1, 2)", "bad argument #1 to 'e' (expected 1 argument)"),
+        (
+            "('x'):rep({})",
+            "bad argument #1 to 'rep' (number expected, got table)",
+        ),
+        (
+            "tostring(1):rep({})",
+            "bad argument #1 to 'rep' (number expected, got table)",
+        ),
+        (
+            "o['m']({})",
+            "bad argument #1 to 'm' (string expected, got table)",
+        ),
+        (
+            "o[1]({})",
+            "bad argument #1 to '?' (string expected, got table)",
+        ),
+        (
+            "o[2]:rep({})",
+            "bad argument #1 to 'rep' (number expected, got table)",
+        ),
+        (
+            "(o.m)(nil, function() end)",
+            "bad argument #1 to 'm' (string expected, got nil)",
+        ),
+        (
+            "o.m(\n{}\n)",
+            "bad argument #1 to 'm' (string expected, got table)",
+        ),
+        (
+            "o.c({})",
+            "bad argument #1 to 'c' (string expected, got table)",
+        ),
+        (
+            "o['a b']({})",
+            "bad argument #1 to 'a b' (string expected, got table)",
+        ),
+        ("o.x(\n1)", "attempt to call field 'x' (a nil value)"),
+        ("o['end'](1)", "attempt to call field 'end' (a nil value)"),
+        ("KEYS(\n1)", "attempt to call global 'KEYS' (a table value)"),
+        ("o[3](1)", "attempt to call field '?' (a nil value)"),
+        ("o[3]:m(1)", "attempt to index field '?' (a nil value)"),
+        ("o[2]:m(1)", "attempt to call method 'm' (a nil value)"),
+        ("o.e(1)(2)", "attempt to call a string value"),
     ] {
-        let source = format!("local o = {{m = string.rep, e = cjson.encode}} return {call}");
+        let source = format!(
+            "local o = {{string.rep, 'x', m = string.rep, e = cjson.encode, ['a b'] = string.rep}} \
+             o.c = setmetatable({{}}, {{__call = string.rep}}) return {call}"
+        );
         let reply = peer.eval(&source);
         assert!(
             reply.starts_with(&format!("-ERR user_script:1: {text} script: ")),
@@ -392,6 +460,90 @@ fn a_field_or_method_that_is_a_library_function_keeps_the_frame_of_its_caller() 
     let deep = "local o = {n = 0} function o:find() self.n = self.n + 1 \
          if self.n == 300000 then return self.n end return self:find() end return o:find()";
     assert_eq!(peer.eval(deep), ":300000\r\n");
+    // Neither do functions that are found by an index, or get a function.
+    let deep = "local o, n = {}, 0 o[1] = function(f) n = n + 1 \
+         if n == 300000 then return n end return o[1](function() end) end return o[1]()";
+    assert_eq!(peer.eval(deep), ":300000\r\n");
+}
+
+/// Lua 5.1 calls an element whose key is no constant string `field '?'`; LuaJIT does not name it.
+#[test]
+fn an_element_without_a_name_is_called_a_question_mark() {
+    let mut peer = Peer::new();
+    let nil = "field '?' (a nil value)";
+    for (code, text) in [
+        ("return KEYS[1] .. 'x'", format!("concatenate {nil}")),
+        ("return 'a' .. t[n] .. 'b'", format!("concatenate {nil}")),
+        ("return KEYS[1] + 1", format!("perform arithmetic on {nil}")),
+        ("return 2 ^ t[1]", format!("perform arithmetic on {nil}")),
+        ("return -t[true]", format!("perform arithmetic on {nil}")),
+        ("return #t[1]", format!("get length of {nil}")),
+        ("return t[1][2]", format!("index {nil}")),
+        ("t[1][2] = 3", format!("index {nil}")),
+        ("local r = t[1]() return r", format!("call {nil}")),
+        ("local r = t[1]:m() return r", format!("index {nil}")),
+        (
+            "local f = function() return u[1] .. 'x' end local r = f() return r",
+            format!("concatenate {nil}"),
+        ),
+        (
+            "return t[7]()",
+            "call field '?' (a string value)".to_string(),
+        ),
+        // Those with a name, or without one in 5.1 too.
+        (
+            "return t['x'] .. 'x'",
+            "concatenate field 'x' (a nil value)".to_string(),
+        ),
+        (
+            "local x = t[1] return x .. 'x'",
+            "concatenate local 'x' (a nil value)".to_string(),
+        ),
+        ("return t.f() .. 'x'", "concatenate a nil value".to_string()),
+    ] {
+        let before = "local t, n, u = {[7] = 's', f = function() end}, 5, {}";
+        let source = format!("{before} {code}");
+        let expected = format!("-ERR user_script:1: attempt to {text} script: ");
+        let reply = peer.eval(&source);
+        assert!(reply.starts_with(&expected), "{code}: {reply}");
+        // As pcall and xpcall tell it.
+        let inner = format!("{before} return select(2, pcall(function() {code} end))");
+        let expected = format!("user_script:1: attempt to {text}\r\n");
+        assert!(peer.eval(&inner).ends_with(&expected), "{code}");
+        let inner = format!(
+            "{before} return select(2, xpcall(function() {code} end, function(e) return e end))"
+        );
+        assert!(peer.eval(&inner).ends_with(&expected), "{code}");
+    }
+}
+
+/// LuaJIT counted upwards for ever.
+#[test]
+fn a_loop_with_a_step_of_zero() {
+    let mut peer = Peer::new();
+    for (range, runs) in [
+        ("1, 3, 0", 0),
+        ("1, 3, -0", 0),
+        ("1, 3, tonumber('0')", 0),
+        ("1, 3, #''", 0),
+        ("3, 3, 0", 1),
+        ("3, 1, 0", 1),
+        ("1, 5, 2", 3),
+        ("5, 1, 0 - 2", 3),
+    ] {
+        let source = format!(
+            "local n = 0 for i = {range} do n = n + 1 if n == 1 and i == 3 then break end end return n"
+        );
+        assert_eq!(peer.eval(&source), format!(":{runs}\r\n"), "{range}");
+    }
+    assert!(
+        peer.eval("for i = 1, 3, nil do end")
+            .contains("'for' step must be a number")
+    );
+    assert_eq!(
+        peer.eval("return tostring(cjson.null)"),
+        "$15\r\nuserdata: (nil)\r\n"
+    );
 }
 
 /// `struct.unpack` overflowed: the start of 0/0 is the least integer.
@@ -400,6 +552,93 @@ fn a_start_that_is_no_number() {
     let mut peer = Peer::new();
     let reply = peer.eval("return struct.unpack('b', 'x', 0/0)");
     assert!(reply.contains("data string too short"), "{reply}");
+}
+
+/// What is no number: its sign when it is read, and how it compares in math.max and math.min.
+#[test]
+fn what_is_no_number_is_read_and_compared_as_in_lua_5_1() {
+    let mut peer = Peer::new();
+    let mut shows = |values: &str, shown: &str| {
+        let list = format!("{{{values}}}");
+        let source = format!(
+            "local t = {list} for i = 1, #t do t[i] = tostring(t[i]) end return table.concat(t, ' ')"
+        );
+        assert_eq!(
+            peer.eval(&source),
+            format!("${}\r\n{shown}\r\n", shown.len()),
+            "{values}"
+        );
+    };
+    shows(
+        "tonumber('nan'), tonumber('-nan'), tonumber(' NaN ', 10), tonumber('-NAN', '10')",
+        "nan -nan nan -nan",
+    );
+    shows(
+        "tonumber(tonumber('nan')), tonumber(tonumber('-nan'))",
+        "nan -nan",
+    );
+    let nan = "tonumber('nan')";
+    shows(
+        &format!("math.max({nan}, 1), math.max(1, {nan}), math.min({nan}, 1), math.min(1, {nan})"),
+        "nan 1 nan 1",
+    );
+    shows(
+        &format!(
+            "math.max(1, 2, 3, {nan}), math.max(1, {nan}, '7', 2), math.min({nan}), math.min(4, {nan}, 3)"
+        ),
+        "3 7 nan 3",
+    );
+    shows(
+        "math.max(5), math.max(1, 5, 3), math.min('2', 1), math.max(1, 2, 3, '4')",
+        "5 5 1 4",
+    );
+    shows(
+        "math.max(unpack({1, 2, 3, 9, 5, 6})), math.min(unpack({4, 3, 9, 1, 5}))",
+        "9 1",
+    );
+}
+
+/// With a base, a number is unsigned: a negative one wraps at 64 bits.
+#[test]
+fn a_negative_number_with_a_base() {
+    let mut peer = Peer::new();
+    let mut reads = |call: &str, value: &str| {
+        let source =
+            format!("local n = tonumber({call}) return n and string.format('%.0f', n) or 'nil'");
+        assert_eq!(
+            peer.eval(&source),
+            format!("${}\r\n{value}\r\n", value.len()),
+            "{call}"
+        );
+    };
+    reads("'-8000000000000000', 16", "9223372036854775808");
+    reads("'-ff', 16", "18446744073709551616");
+    reads("' -FF ', 16.9", "18446744073709551616");
+    reads("-10, 16", "18446744073709551616");
+    reads("'-fffffffffffffffffffff', '16'", "18446744073709551616");
+    reads("'-0', 2", "0");
+    reads("'- 1', 16", "nil");
+    reads("'1-', 16", "nil");
+    reads("'-1', 10", "-1");
+    reads("'-0x10'", "-16");
+    reads("'7fff', 16", "32767");
+    // No digit is lost on the way, and the base is an int of C.
+    reads("'-ffffffffffffffff', 16", "1");
+    reads("'-fffffffffffffff1', 16", "15");
+    reads("'-3w5e11264sgsf', 36", "1");
+    reads("'-0x', 16", "nil");
+    reads("'--1', 8", "nil");
+    reads("'10', 2 ^ 32 + 16", "16");
+    // The text ends at a zero byte.
+    reads("'7\\0x'", "7");
+    // LuaJIT has binary numbers.
+    reads("'0b1'", "nil");
+    reads("' -0B1'", "nil");
+    reads("'0x0b1'", "177");
+    assert_eq!(
+        peer.eval("return tostring(tonumber('nan(12)'))"),
+        "$3\r\nnan\r\n"
+    );
 }
 
 /// `cjson.new` failed with `ERR userdata`.
@@ -430,6 +669,11 @@ fn random_numbers_are_one_sequence() {
     peer.eval("math.randomseed(5)");
     let again = peer.eval("math.random() math.random() return math.random(1000000)");
     assert_eq!(third, again);
+    // A seed is cut to an int, as C does it.
+    for seed in ["1e20", "2 ^ 63", "1 / 0", "0 / 0", "2 ^ 32"] {
+        peer.eval(&format!("math.randomseed({seed})"));
+        assert_eq!(peer.eval("return math.random(1000000)"), ":170829\r\n");
+    }
 }
 
 /// A format that is not text was longer than its length in the reply, found by fuzzing.

@@ -12,17 +12,18 @@
 //!    7 write_aof                   before any reply leaves: a reply promises the AOF
 //!    8 write_to_replicas           after the AOF, so that a replica is not ahead of its primary's file
 //!    9 update                      a failover waits for a replica that has the stream, which has just been sent
-//!   10 follow                      our own primary: its link follows REPLICAOF and 9; acknowledgements
-//!   11 read_again                  clients that were not read because the AOF's disk was behind
-//!   12 handle_clients_with_pending_writes    the replies
-//!   13 free_clients_in_async_queue after the replies: a client that says QUIT gets its OK
-//!   14 evict_clients               after the replies, which may have shrunk the largest clients
-//!   15 follow_settings             changes that need the loop, after the reply to CONFIG SET
-//!   16 connect_resolved            links whose host's name was resolved on the resolver's thread, which woke the loop
-//!   17 watch                       a child that this turn started, so that its end wakes the loop
-//!   18 set_alarm                   the next deadline of a blocked client, after the last step that may block one
-//!   19 continue_evictions          a timer for what is left to evict
-//!   20 end_turn                    how long the turn took, last
+//!   10 turn                        the cluster: its packets have the offset of 7, and its role is followed in 11
+//!   11 follow                      our own primary: its link follows REPLICAOF, 9 and 10; acknowledgements
+//!   12 read_again                  clients that were not read because the AOF's disk was behind
+//!   13 handle_clients_with_pending_writes    the replies
+//!   14 free_clients_in_async_queue after the replies: a client that says QUIT gets its OK
+//!   15 evict_clients               after the replies, which may have shrunk the largest clients
+//!   16 follow_settings             changes that need the loop, after the reply to CONFIG SET
+//!   17 connect_resolved            links whose host's name was resolved on the resolver's thread, which woke the loop
+//!   18 watch                       a child that this turn started, so that its end wakes the loop
+//!   19 set_alarm                   the next deadline of a blocked client, after the last step that may block one
+//!   20 continue_evictions          timers for what is left to evict, and for defragmentation
+//!   21 end_turn                    how long the turn took, last
 //! ```
 //!
 //! **Invariant:** the drawing and the function have the same steps in the same order
@@ -34,21 +35,24 @@ use std::time::Duration;
 use ae::{EventLoop, TimerId};
 
 use crate::armed;
+use crate::clock;
 use crate::execute::blocked;
+use crate::keyspace::evict;
 use crate::keyspace::expire;
-use crate::networking::{self, accept, close, link, migrate, primary, query, replicas, write};
+use crate::networking::{self, accept, bus, close, link, migrate, primary, query, replicas, write};
 use crate::observe::trace::event::Kind;
 use crate::persist::aof::flush;
 use crate::persist::child;
 use crate::propagate::gate;
-use crate::server::{shutdown, trace};
+use crate::server;
+use crate::server::{defrag, shutdown, trace};
 use crate::state::Server;
 use crate::sync::{acks, failover};
 use crate::sys::ticks;
 use crate::tracking;
 
 /// The steps' names for the trace, in the drawing's order.
-pub const STEPS: [&str; 20] = [
+pub const STEPS: [&str; 21] = [
     "handle_timeouts",
     "fast_cycle",
     "handle_ready_keys",
@@ -58,6 +62,7 @@ pub const STEPS: [&str; 20] = [
     "write_aof",
     "write_to_replicas",
     "update",
+    "turn",
     "follow",
     "read_again",
     "handle_clients_with_pending_writes",
@@ -115,6 +120,8 @@ fn steps(el: &mut EventLoop<Server>, server: &mut Server, mut done: impl FnMut(&
     replicas::write_to_replicas(el, server);
     done(server);
     failover::update(server);
+    done(server);
+    bus::turn(el, server);
     done(server);
     primary::follow(el, server);
     done(server);
@@ -203,16 +210,20 @@ pub fn after_sleep(_: &mut EventLoop<Server>, server: &mut Server) {
     server.stats.turn_began_commands = server.stats.commands_processed;
 }
 
-/// Continues an eviction between the turns if one turn's share was not enough.
+/// Continues an eviction between the turns if one turn's share was not enough, and active
+/// defragmentation while it runs.
 fn continue_evictions(el: &mut EventLoop<Server>, server: &mut Server) {
     if server.evict.unfinished && !server.evict.timer {
         server.evict.timer = true;
         el.add_timer(Duration::ZERO, 0, eviction_timer);
     }
+    if server.defrag.needs_timer() {
+        defrag::start_timer(el, server);
+    }
 }
 
 fn eviction_timer(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
-    crate::keyspace::evict::perform_evictions(server);
+    evict::perform_evictions(server);
     server.evict.timer = server.evict.unfinished;
     server.evict.timer.then_some(Duration::ZERO)
 }
@@ -226,7 +237,7 @@ fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
         trace::follow(el, server);
     }
     if std::mem::take(&mut server.net.resize) {
-        let wanted = crate::server::init::event_loop_size(&server.config);
+        let wanted = server::init::event_loop_size(&server.config);
         if el.setsize() < wanted && el.resize(wanted).is_err() {
             log::warn!(
                 "The event loop can't be resized for {} clients",
@@ -239,7 +250,7 @@ fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
 /// Records the duration of the turn, for INFO and the live page.
 fn end_turn(server: &mut Server) {
     if server.stats.turn_began_us != 0 {
-        let us = server.stats.turn_ended(crate::clock::unix_us());
+        let us = server.stats.turn_ended(clock::unix_us());
         if let Some(turns) = &mut server.turns {
             turns.add(&server.stats, &server.clock, us);
         }

@@ -1,13 +1,14 @@
 //! Nested turns: turns of the loop that run within a long-running command.
 //!
 //! They serve files only: read, write, close. No timer fires and nothing expires, since the data
-//! set is in the middle of a command. The client whose command runs is out of its slot, and `ae`
-//! does not serve its socket. `execute::busy` calls this through a function pointer.
+//! set is in the middle of a command. Only a data set that is being loaded is defragmented. The
+//! client whose command runs is out of its slot, and `ae` does not serve its socket.
+//! `execute::busy` calls this through a function pointer.
 
 use ae::{EventLoop, Events};
 
-use crate::networking::{close, write};
-use crate::server::{before_sleep, shutdown};
+use crate::networking::{bus, close, write};
+use crate::server::{before_sleep, defrag, shutdown, supervisor};
 use crate::state::Server;
 
 /// The maximum number of turns, even if sockets are still ready.
@@ -20,7 +21,12 @@ pub fn nested_turns(el: &mut EventLoop<Server>, server: &mut Server) {
         before_sleep::write_aof(server);
         write::handle_clients_with_pending_writes(el, server);
         close::free_clients_in_async_queue(el, server);
+        if server.cluster.is_some() {
+            bus::serve(el, server);
+        }
         shutdown::handle_request(server);
+        supervisor::ping(server);
+        defrag::while_loading(server);
         if !matches!(served, Ok(1..)) {
             break;
         }

@@ -7,9 +7,13 @@ use crate::acl::file;
 use crate::acl::rules::Terms;
 use crate::command::table::CommandTable;
 use crate::commands;
-use crate::config::{Config, Directives, StartError, Text, load, parse_args};
+use crate::config::{Config, Directives, Sources, StartError, Text, load, parse_args};
 use crate::observe::logging;
-use crate::{REDIS_VERSION, VERSION, sys};
+use crate::persist::aof;
+use crate::persist::rdb;
+use crate::server::{check_system, completions, first_start, record};
+use crate::sys::print::{print_error, print_line};
+use crate::{REDIS_VERSION, VERSION, build_id, sys};
 
 /// `redis-server` stands for the name under which the program was started.
 const USAGE: &str = "\
@@ -18,7 +22,11 @@ Usage: ./redis-server [/path/to/redis.conf] [options] [-]
        ./redis-server -v or --version
        ./redis-server -h or --help
        ./redis-server --test-memory <megabytes>
-       ./redis-server --check-system
+       ./redis-server --check-system [--json] [--pid <pid>] [/path/to/redis.conf] [options]
+       ./redis-server --gen-password
+       ./redis-server --init-acl <users.acl>
+       ./redis-server --completion <bash|zsh|fish>
+       ./redis-server --replay <recording>
 
 Examples:
        ./redis-server (run the server with default conf)
@@ -30,7 +38,8 @@ Examples:
        ./redis-server /etc/myredis.conf --loglevel verbose
 ";
 
-/// The rest of redis-server's text. This program is not a sentinel, so its own text ends before it.
+/// The end of redis-server's usage text, about sentinels. `aeris-server` can't be one, so under its
+/// own name it leaves this part out.
 const USAGE_OF_SENTINEL: &str = "
 Sentinel mode:
        ./redis-server /etc/sentinel.conf --sentinel
@@ -48,12 +57,8 @@ pub fn lossy(argv: &[OsString]) -> Vec<String> {
 pub fn tool(argv: &[OsString]) -> Option<ExitCode> {
     let name = std::path::Path::new(argv.first()?).file_name()?;
     match name.to_str()? {
-        "redis-check-rdb" | "aeris-check-rdb" => {
-            Some(crate::persist::rdb::check::main(&lossy(argv)))
-        }
-        "redis-check-aof" | "aeris-check-aof" => {
-            Some(crate::persist::aof::check::main(&lossy(argv)))
-        }
+        "redis-check-rdb" | "aeris-check-rdb" => Some(rdb::check::main(&lossy(argv))),
+        "redis-check-aof" | "aeris-check-aof" => Some(aof::check::main(&lossy(argv))),
         _ => None,
     }
 }
@@ -69,7 +74,7 @@ fn refuse_sentinel(words: &[String]) -> Option<ExitCode> {
         logging::set_role(logging::Role::Sentinel);
         log::warn!("Sentinel needs config file on disk to save state. Exiting...");
     } else {
-        eprintln!("*** FATAL: this redis-server is built without Sentinel. Exiting...");
+        print_error("*** FATAL: this redis-server is built without Sentinel. Exiting...");
     }
     Some(ExitCode::FAILURE)
 }
@@ -79,21 +84,38 @@ pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
     let argv = lossy(argv);
     let words: Vec<&str> = argv.iter().skip(1).map(String::as_str).collect();
     match words[..] {
-        ["-v" | "--version", ..] => println!("{}", version_line(is_own_name(&argv))),
+        ["-v" | "--version", ..] => print_line(version_line(is_own_name(&argv))),
         ["-h" | "--help", ..] => {
-            eprint!("{}", usage(is_own_name(&argv)));
+            print_error(usage(is_own_name(&argv)).trim_end_matches('\n'));
             return Some(ExitCode::FAILURE);
         }
         ["--test-memory", megabytes] => return Some(test_memory(megabytes)),
         ["--test-memory", ..] => {
-            eprintln!("Please specify the amount of memory to test in megabytes.");
-            eprintln!("Example: ./redis-server --test-memory 4096\n");
+            print_error("Please specify the amount of memory to test in megabytes.");
+            print_error(format_args!("Example: ./redis-server --test-memory 4096\n"));
             return Some(ExitCode::FAILURE);
         }
-        ["--check-system", ..] => return Some(crate::server::check_system::report()),
+        ["--gen-password"] => return Some(first_start::print_password()),
+        ["--init-acl", file] => return Some(first_start::write_users(file)),
+        ["--completion", shell] => return Some(completions::print(shell)),
+        ["--replay", file] => return Some(record::replay(file)),
+        ["--check-system", ..] => return Some(check_system(&argv[2..])),
         _ => return refuse_sentinel(&argv),
     }
     Some(ExitCode::SUCCESS)
+}
+
+/// `--check-system`: the settings say what the machine must have.
+fn check_system(args: &[String]) -> ExitCode {
+    let (options, settings) = check_system::Options::parse(args);
+    let mut config = Config::default();
+    match load(&mut config, &parse_args(&settings), &mut Renaming::new()) {
+        Ok(()) => check_system::report(&options, &config),
+        Err(error) => {
+            print_error(error);
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// Whether the program was started under its own name; started as redis-server, it prints that
@@ -120,20 +142,11 @@ fn version_line(own_name: bool) -> String {
         ("Redis", REDIS_VERSION)
     };
     format!(
-        "{name} server v={version} sha=00000000:0 malloc={} bits={} build={}",
+        "{name} server v={version} sha=00000000:0 malloc={} bits={} build={:016x}",
         sys::allocator::allocator_name(),
         usize::BITS,
         build_id(),
     )
-}
-
-/// A hash of the version, which package tools compare.
-pub fn build_id() -> String {
-    let digest = crc_fast::checksum(
-        crc_fast::CrcAlgorithm::Crc64Redis,
-        concat!(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")).as_bytes(),
-    );
-    format!("{digest:016x}")
 }
 
 /// Writes patterns to `megabytes` of memory and reads them back, address by address.
@@ -144,12 +157,14 @@ fn test_memory(megabytes: &str) -> ExitCode {
         .filter(|mb| *mb > 0)
         .and_then(|mb| mb.checked_mul(1 << 17))
     else {
-        eprintln!("Please specify the amount of memory to test in megabytes.");
+        print_error("Please specify the amount of memory to test in megabytes.");
         return ExitCode::FAILURE;
     };
     let mut memory: Vec<u64> = Vec::new();
     if memory.try_reserve_exact(words).is_err() {
-        eprintln!("Unable to allocate {megabytes} megabytes: Cannot allocate memory");
+        print_error(format_args!(
+            "Unable to allocate {megabytes} megabytes: Cannot allocate memory"
+        ));
         return ExitCode::FAILURE;
     }
     memory.resize(words, 0);
@@ -169,13 +184,15 @@ fn test_memory(megabytes: &str) -> ExitCode {
             .count() as u64;
     }
     if errors > 0 {
-        println!("\n*** MEMORY ERROR DETECTED: {errors} errors ***");
+        print_line(format_args!(
+            "\n*** MEMORY ERROR DETECTED: {errors} errors ***"
+        ));
         return ExitCode::FAILURE;
     }
-    println!("\nYour memory passed this test.");
-    println!("Please if you are still in doubt use the following two tools:");
-    println!("1) memtest86: http://www.memtest86.com/");
-    println!("2) memtester: http://pyropus.ca/software/memtester/");
+    print_line(format_args!("\nYour memory passed this test."));
+    print_line("Please if you are still in doubt use the following two tools:");
+    print_line("1) memtest86: http://www.memtest86.com/");
+    print_line("2) memtester: http://pyropus.ca/software/memtester/");
     ExitCode::SUCCESS
 }
 
@@ -186,6 +203,15 @@ pub type Renames = Vec<(Vec<u8>, Vec<u8>)>;
 struct Renaming {
     table: CommandTable,
     done: Renames,
+}
+
+impl Renaming {
+    fn new() -> Renaming {
+        Renaming {
+            table: commands::table(),
+            done: Vec::new(),
+        }
+    }
 }
 
 impl Directives for Renaming {
@@ -211,27 +237,30 @@ impl Directives for Renaming {
 
 /// Reads file, standard input and options, and configures the server's log.
 pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
-    let mut config = Config::default();
-    let mut renaming = Renaming {
-        table: commands::table(),
-        done: Vec::new(),
-    };
-    let loaded = load(&mut config, &parse_args(&argv[1..]), &mut renaming);
-    let possible =
-        loaded
-            .and_then(|()| config.check_logfile())
-            .and_then(|()| match config.not_built() {
-                Some(reason) => Err(StartError::Whole(reason.into())),
-                None => Ok(()),
-            });
-    if let Err(error) = possible {
+    let loaded = load_settings(&parse_args(&argv[1..]));
+    let possible = loaded.and_then(|(config, renames)| {
+        config.check_logfile()?;
+        match config.not_built() {
+            Some(reason) => Err(StartError::Whole(reason.into())),
+            None => Ok((config, renames)),
+        }
+    });
+    let (config, renames) = possible.map_err(|error| {
         match &error {
             StartError::Open { .. } => log::warn!("{error}"),
-            _ => eprintln!("{error}"),
+            _ => print_error(error),
         }
-        return Err(ExitCode::FAILURE);
-    }
+        ExitCode::FAILURE
+    })?;
     logging::configure(&config);
+    Ok((config, renames))
+}
+
+/// Reads the settings and changes nothing but the directory.
+pub fn load_settings(sources: &Sources) -> Result<(Config, Renames), StartError> {
+    let mut config = Config::default();
+    let mut renaming = Renaming::new();
+    load(&mut config, sources, &mut renaming)?;
     Ok((config, renaming.done))
 }
 
@@ -240,10 +269,7 @@ mod tests {
     use super::*;
 
     fn rename(lines: &[(&str, &str)]) -> Vec<Result<(), String>> {
-        let mut renaming = Renaming {
-            table: commands::table(),
-            done: Vec::new(),
-        };
+        let mut renaming = Renaming::new();
         lines
             .iter()
             .map(|(from, to)| renaming.rename_command(from.as_bytes(), to.as_bytes()))

@@ -11,7 +11,10 @@ use crate::keyspace::expire;
 use crate::networking::write;
 use crate::observe::trace::event::Kind;
 use crate::server::jobs;
+use crate::server::record;
 use crate::state::Server;
+use crate::sys::signals;
+use crate::sys::tape;
 use crate::sys::ticks;
 
 /// Every client is checked about once a second.
@@ -22,16 +25,23 @@ const REPLY_PEAK_RESET_MS: i64 = 5000;
 const REHASH_BUDGET: Duration = Duration::from_millis(1);
 
 /// The handler of the cron's timer.
-pub fn server_cron(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
+pub fn server_cron(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    _: TimerId,
+) -> Option<Duration> {
     server.clock.update();
-    if server.config.watchdog_period != 0 {
-        crate::sys::signals::set_alarm(server.config.watchdog_period);
+    if server.config.watchdog_period != 0 && !tape::replays() {
+        signals::set_alarm(server.config.watchdog_period);
     }
     if server.debug.no_cron {
         return Some(Duration::from_millis(100));
     }
     let began = ticks::now();
     jobs::run_due(server);
+    tape::flush();
+    record::tap(el);
+    server.trace.notice_end_of_tape();
     server.stats.cron_ticks += ticks::now().wrapping_sub(began);
     Some(server.cron_period())
 }
@@ -74,7 +84,7 @@ pub(super) fn clients_cron(server: &mut Server) {
 /// `timeout`: closes clients that have sent nothing for this time, except replicas, the primary,
 /// and clients that are blocked or subscribed.
 fn close_if_idle(server: &mut Server, c: &mut Client) {
-    let exempt = flag::REPLICA | flag::PRIMARY | flag::BLOCKED | flag::PUBSUB;
+    let exempt = flag::REPLICA | flag::PRIMARY | flag::BLOCKED | flag::PUBSUB | flag::SLOT_LINK;
     let idle_s = (server.clock.now_ms - c.last_interaction_ms) / 1000;
     if server.config.timeout != 0 && !c.has(exempt) && idle_s > server.config.timeout as i64 {
         log::debug!("Closing idle client");
@@ -100,6 +110,10 @@ pub(super) fn databases_cron(server: &mut Server) {
     if !server.config.activerehashing || server.debug.no_resize || server.child.is_some() {
         return;
     }
+    // The loader has made room for all keys: a table that is almost empty yet must not shrink.
+    if server.loading.is_in_place() {
+        return;
+    }
     for at in 0..server.data.dbs.len() {
         let began = ticks::now();
         if server.data.dbs[at].keys.maintain(REHASH_BUDGET) {
@@ -113,6 +127,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::db::Ttl;
+    use crate::persist::loading::Loading;
     use crate::types::{New, kind};
 
     /// The cron does the work that was postponed because of a child, without waiting for a command.
@@ -133,5 +148,21 @@ mod tests {
         let after = server.data.dbs[0].keys.tables()[0].stats();
         assert!(after.rehash_target.is_none(), "it is done");
         assert!(after.main.buckets > before.main.buckets);
+    }
+
+    /// The room that a load has made is not given back before the keys are there.
+    #[test]
+    fn a_table_does_not_shrink_during_a_load() {
+        let mut server = Server::new(Config::default(), Vec::new());
+        server.loading = Loading::InPlace;
+        server.data.dbs[0].keys.reserve(100_000);
+        let buckets = |server: &Server| server.data.dbs[0].keys.tables()[0].stats().main.buckets;
+        let reserved = buckets(&server);
+        server.set_key(0, b"key", kind::INT, New::Int(1), Ttl::Clear);
+        (0..100).for_each(|_| databases_cron(&mut server));
+        assert_eq!(buckets(&server), reserved);
+        server.loading = Loading::No;
+        (0..10_000).for_each(|_| databases_cron(&mut server));
+        assert!(buckets(&server) < reserved / 100);
     }
 }

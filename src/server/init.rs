@@ -1,6 +1,9 @@
 //! Creates a server from its settings.
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use ae::EventLoop;
 use std::time::Duration;
@@ -14,13 +17,22 @@ use crate::commands;
 use crate::config::{Config, Teach};
 use crate::data_set::DataSet;
 use crate::db::kvstore::KeyHasher;
+use crate::ds::seeded;
 use crate::ds::siphash::HashSeed;
+use crate::keyspace::evict::Eviction;
+use crate::member::{self, Member};
+use crate::networking::{accept, slots};
+use crate::observe::hotkeys::HotKeys;
 use crate::observe::trace::Trace;
 use crate::replication::Replication;
+use crate::server::busy;
 use crate::server::run_info::RunInfo;
-use crate::server::{before_sleep, cron, jobs, trace};
+use crate::server::{before_sleep, cron, jobs, record, trace};
 use crate::state::Server;
+use crate::sync::snapshot::HOOKS;
 use crate::sys;
+use crate::sys::tape::{self, Input};
+use crate::tracking::Tracking;
 use crate::util::random::Random;
 
 /// File descriptors that are not for clients: the log, listeners, the AOF, children's pipes.
@@ -33,10 +45,10 @@ pub fn event_loop_size(config: &Config) -> usize {
     config.maxclients as usize + LOOP_INCREMENT
 }
 
-/// The number of databases; a node of a cluster has one.
+/// The number of databases.
 fn database_count(config: &Config) -> u32 {
     match config.cluster_enabled {
-        true => 1,
+        true => config.cluster_databases,
         false => config.databases,
     }
 }
@@ -44,24 +56,22 @@ fn database_count(config: &Config) -> u32 {
 /// The maximum number of bytes of one client's requests in one turn: some thousands of commands.
 const TURN_BUDGET: usize = 256 * 1024;
 
-/// The default user alone, with the password of the settings.
-fn first_acl(commands: &CommandTable, config: &Config) -> Acl {
-    let terms = Acl::terms(commands, config);
+/// The commands, and the default user alone, with the password of the settings.
+fn commands_and_acl(config: &Config) -> (CommandTable, Acl) {
+    let commands = commands::table();
+    let terms = Acl::terms(&commands, config);
     let mut acl = Acl::new(&terms);
     acl.set_default_password(&terms, &config.requirepass);
-    acl
+    (commands, acl)
 }
 
 impl Server {
     /// A server without sockets, also for tests and tools.
     pub fn new(config: Config, argv: Vec<String>) -> Server {
-        let clock = Clock::start();
-        let mut rng = Random::from_system();
-        let seed = HashSeed::new([rng.next_u64(), rng.next_u64()]);
+        let (clock, mut rng) = (Clock::start(), generator());
+        let (seed, databases) = (seed_of(&config, &mut rng), database_count(&config));
         let key_hasher = KeyHasher::new(seed, config.cluster_enabled);
-        let databases = database_count(&config);
-        let commands = commands::table();
-        let acl = first_acl(&commands, &config);
+        let (commands, acl) = commands_and_acl(&config);
         let mut server = Server {
             data: DataSet::new(databases, key_hasher),
             key_clients: (0..databases).map(|_| Default::default()).collect(),
@@ -72,6 +82,7 @@ impl Server {
             tls: Default::default(),
             links: Default::default(),
             primary_link: Default::default(),
+            slot_links: Default::default(),
             migrations: Default::default(),
             stats: Default::default(),
             acl,
@@ -84,10 +95,13 @@ impl Server {
             propagation: Default::default(),
             gate: Default::default(),
             replication: Replication::new(rng.hex(40)),
+            cluster: Member::of(&config, &mut rng),
+            bus: Default::default(),
             commandlog: Default::default(),
             bigkeys: None,
+            defrag: Default::default(),
             latency: Default::default(),
-            hotkeys: crate::observe::hotkeys::HotKeys::new(rng.next_u64()),
+            hotkeys: HotKeys::new(rng.next_u64()),
             trace: Trace::new(&before_sleep::STEPS, jobs::names()),
             lazyfree: sys::lazyfree::LazyFree::start(),
             child: None,
@@ -99,13 +113,13 @@ impl Server {
             schedule: Default::default(),
             process: Default::default(),
             in_flight: Default::default(),
-            evict: crate::keyspace::evict::Eviction::new(rng.next_u64()),
+            evict: Eviction::new(rng.next_u64()),
             run: RunInfo::new(&mut rng, argv, clock.now_ms),
             debug: Default::default(),
             dirty: 0,
             last_save_s: clock.now_s(),
             notify_flags: 0,
-            tracking: crate::tracking::Tracking::new(seed),
+            tracking: Tracking::new(seed),
             hashes: Default::default(),
             seed,
             key_hasher,
@@ -126,7 +140,8 @@ impl Server {
 
     /// Applies the settings to everything that depends on them.
     pub fn configure(&mut self) {
-        self.forks.replication = Some(crate::sync::snapshot::HOOKS);
+        self.forks.replication = Some(HOOKS);
+        self.forks.slots = Some(slots::HOOKS);
         self.evict.configure(&self.config);
         self.stats.words = self.config.words();
         self.notify_flags = self.config.notify_keyspace_events.0;
@@ -136,9 +151,12 @@ impl Server {
         self.hotkeys
             .configure(&self.config, &self.stats, self.clock.now_ms);
         self.follow_bigkeys_setting();
+        self.follow_slot_stats_setting();
         self.follow_trace_settings();
         self.follow_unsynced();
+        member::follow_settings(self);
         self.data.configure(&self.config);
+        self.update_armed();
     }
 
     /// Recomputes the bits of `armed`.
@@ -152,16 +170,37 @@ impl Server {
             (self.bigkeys.is_some(), armed::BIGKEYS),
             (self.tracks_unsynced(), armed::UNSYNCED),
             (self.replication.is_replica(), armed::REPLICA),
+            (self.config.cluster_enabled, armed::CLUSTER),
+            (self.stats.slots.is_some(), armed::SLOT_STATS),
             (self.trace.is_on(), armed::TRACE),
+            (
+                self.config.import_mode && !self.replication.is_replica(),
+                armed::IMPORT,
+            ),
+            (self.evict.policy.is_lrm(), armed::LRM),
+            (self.imports_slots(), armed::SLOT_IMPORTS),
         ]
         .iter()
         .filter(|(on, _)| *on)
         .fold(0, |bits, (_, bit)| bits | bit);
     }
 
+    /// Whether slots of another node arrive here.
+    fn imports_slots(&self) -> bool {
+        let member = self.cluster.as_ref();
+        member.is_some_and(|member| member.transfers.imports().next().is_some())
+    }
+
     /// The used memory in bytes, see `sys::allocator`.
     pub fn used_memory(&self) -> usize {
-        self.memory.as_ref().map_or(0, |counters| counters.used())
+        let used = || self.memory.as_ref().map_or(0, |counters| counters.used());
+        tape::number(Input::Memory, || used() as u64) as usize
+    }
+
+    /// Bytes in use, without what the background thread has freed of its present job.
+    pub fn used_memory_now(&self) -> usize {
+        let used = self.used_memory() as i64 + self.lazyfree.unpublished();
+        usize::try_from(used).unwrap_or(0)
     }
 
     /// The bytes that count for `maxmemory`.
@@ -171,16 +210,29 @@ impl Server {
 
     /// The memory of buffers, which eviction could not free.
     pub fn memory_not_counted(&self) -> usize {
-        self.aof.feed.memory() + self.replication.stream.memory_beyond_backlog()
+        self.aof.feed.memory()
+            + self.replication.stream.memory_beyond_backlog()
+            + self.propagation.exports.memory()
     }
+}
+
+/// The key of the tables' hashes: that of `hash-seed`, or a random one.
+fn seed_of(config: &Config, rng: &mut Random) -> HashSeed {
+    let seed = match config.hash_seed.is_empty() {
+        true => HashSeed::new([rng.next_u64(), rng.next_u64()]),
+        false => HashSeed::of_text(config.hash_seed.as_bytes()),
+    };
+    // The maps of std have it, too.
+    seeded::set_seed(seed);
+    seed
 }
 
 impl RunInfo {
     fn new(rng: &mut Random, argv: Vec<String>, start_ms: i64) -> RunInfo {
         RunInfo {
             run_id: rng.hex(40),
-            pid: std::process::id(),
-            executable: std::env::current_exe().unwrap_or_default(),
+            pid: tape::number(Input::Fact, || std::process::id().into()) as u32,
+            executable: executable(),
             argv,
             start_ms,
             startup_memory: 0,
@@ -188,11 +240,26 @@ impl RunInfo {
     }
 }
 
+/// The generator of all random numbers but secrets.
+fn generator() -> Random {
+    Random::from_seed(tape::number(Input::Seed, Random::system_seed))
+}
+
+fn executable() -> PathBuf {
+    let path = tape::text(|| {
+        let path = std::env::current_exe().unwrap_or_default();
+        path.into_os_string().into_vec()
+    });
+    OsString::from_vec(path).into()
+}
+
 /// Creates a loop with the server's timer and hooks, which watches its listening sockets.
 pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
     let mut el = EventLoop::new(event_loop_size(&server.config))?;
+    record::tap(&mut el);
+    server.trace.follow_tape();
     el.set_budget(TURN_BUDGET);
-    server.event_loop.turns = Some(crate::server::busy::nested_turns);
+    server.event_loop.turns = Some(busy::nested_turns);
     match server.config.teach {
         Teach::NoBudget => el.set_budget(usize::MAX),
         Teach::SlowCommand => server.event_loop.turns = None,
@@ -201,7 +268,7 @@ pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
         // The others are asked for where their code is, off the fast path.
         _ => {}
     }
-    crate::networking::accept::watch_listeners(&mut el, server)?;
+    accept::watch_listeners(&mut el, server)?;
     el.set_before_sleep(Some(before_sleep::before_sleep));
     el.set_after_sleep(Some(before_sleep::after_sleep));
     server.start_trace_out();

@@ -16,8 +16,10 @@
 //!   13 tracking    the table of tracked keys, down to its limit
 //!   14 hotkeys     sessions that end, counts that fade
 //!   15 bigkeys     a part of the keyspace, within its budget
-//!   16 tls         certificates that have changed, or SIGHUP
-//!   17 databases   expiry and resizing, last: they use what is left of the call's time
+//!   16 defrag      begins and ends active defragmentation, whose steps have a timer of their own
+//!   17 tls         certificates that have changed, or SIGHUP
+//!   18 supervisor the watchdog's message, and what systemctl shows
+//!   19 databases   expiry and resizing, last: they use what is left of the call's time
 //! ```
 //!
 //! A job with a period of 0 runs in every call of the cron (`hz` times a second); any other job
@@ -34,7 +36,7 @@ use crate::observe::trace::event::Kind;
 use crate::observe::{bigkeys, hotkeys};
 use crate::persist::{aof, child};
 use crate::script::debug;
-use crate::server::{cron, shutdown, tls};
+use crate::server::{cron, defrag, shutdown, supervisor, tls};
 use crate::state::Server;
 use crate::sync;
 use crate::sys::ticks;
@@ -72,7 +74,9 @@ const JOBS: &[Job] = &[
     job("tracking", 0, tracking::limit_table),
     job("hotkeys", 0, hotkeys::cron),
     job("bigkeys", 0, |s| bigkeys::cron(s, s.cron_period())),
+    job("defrag", 0, defrag::cron),
     job("tls", 0, tls::cron),
+    job("supervisor", 0, supervisor::cron),
     job("databases", 0, cron::databases_cron),
 ];
 

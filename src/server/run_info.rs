@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::server::supervisor::Sent;
+
 /// Facts about this process.
 pub struct RunInfo {
     /// 40 hexadecimal digits, new at each start.
@@ -21,4 +23,6 @@ pub struct ProcessState {
     pub oom_score_base: i32,
     /// Whether the settings have changed `oom_score_adj`.
     pub oom_score_changed: bool,
+    /// The last messages to the supervisor.
+    pub sent: Sent,
 }

@@ -23,6 +23,8 @@ use crate::server::crash_report;
 use crate::server::start;
 use crate::server::tls;
 use crate::state::Server;
+use crate::sys;
+use crate::sys::tape;
 use crate::sys::{allocator, locale, process, signals};
 
 /// The index of forked children in `oom-score-adj-values`.
@@ -89,7 +91,9 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             Ok(())
         }
         Apply::WatchdogPeriod => {
-            signals::set_alarm(server.config.watchdog_period);
+            if !tape::replays() {
+                signals::set_alarm(server.config.watchdog_period);
+            }
             Ok(())
         }
         Apply::ReplBacklogSize => {
@@ -145,6 +149,10 @@ fn follow_max_memory(server: &mut Server) {
 }
 
 fn load_tls(server: &mut Server) -> Result<(), Refusal> {
+    tape::not_recorded("TLS");
+    if let Some(reason) = server.config.not_built() {
+        return Err(reason.into());
+    }
     tls::apply(server).map_err(|problem| {
         log::warn!("{problem}");
         "Unable to update TLS configuration. Check server logs.".into()
@@ -159,7 +167,12 @@ fn listen(server: &mut Server, kind: ListenerKind, refusal: &str) -> Result<(), 
 
 /// `maxclients`: raises the limit of open files and the size of the loop.
 fn resize(server: &mut Server) -> Result<(), Refusal> {
-    start::raise_open_files(server.config.maxclients).map_err(|system| {
+    let clients = server.config.maxclients;
+    let raised = match tape::replays() {
+        true => Ok(()),
+        false => start::raise_open_files(clients),
+    };
+    raised.map_err(|system| {
         format!(
             "The operating system is not able to handle the specified number of clients, try with {}",
             system.clients
@@ -219,11 +232,8 @@ impl Server {
             OomScoreAdj::Yes | OomScoreAdj::Relative => (base + class_value, true),
             OomScoreAdj::Absolute => (class_value, true),
         };
-        process::set_oom_score_adj(wanted.clamp(-1000, 1000)).map_err(|e| {
-            log::warn!(
-                "Unable to write oom_score_adj: {}",
-                crate::sys::error_text(&e)
-            );
+        tape::outcome(|| process::set_oom_score_adj(wanted.clamp(-1000, 1000))).map_err(|e| {
+            log::warn!("Unable to write oom_score_adj: {}", sys::error_text(&e));
             "Failed to set current oom_score_adj. Check server logs.".to_string()
         })?;
         self.process.oom_score_changed = changed;

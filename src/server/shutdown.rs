@@ -15,12 +15,9 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sd_notify::NotifyState;
-
 use crate::client::blocked::BlockKind;
 use crate::client::{Client, ClientRef, flag};
 use crate::config::ShutdownFlags;
-use crate::connection::listener::ListenerKind;
 use crate::error::Error;
 use crate::execute::blocked;
 use crate::execute::pause::PausePurpose;
@@ -28,10 +25,14 @@ use crate::persist::aof::{self, State};
 use crate::persist::child::{self, Kind};
 use crate::persist::rdb::background;
 use crate::replication::replicas::Replica;
-use crate::server::start::notify_supervisor;
+use crate::script::debug;
+use crate::server::supervisor;
 use crate::server::trace;
 use crate::state::Server;
+use crate::sys;
+use crate::sys::process;
 use crate::sys::signals;
+use crate::sys::tape;
 use crate::texts;
 
 /// The options of SHUTDOWN.
@@ -41,6 +42,15 @@ pub type Options = ShutdownFlags;
 #[derive(Debug)]
 pub struct Refused;
 
+/// How the process starts again.
+#[derive(Default)]
+pub struct Restart {
+    /// DEBUG RESTART: the time to wait before.
+    pub delay: Duration,
+    /// TRACE RECORD: further arguments.
+    pub arguments: Vec<String>,
+}
+
 /// The state of a stop.
 #[derive(Default)]
 pub struct Shutdown {
@@ -49,8 +59,8 @@ pub struct Shutdown {
     /// A stop that waits for replicas: its options, and the Unix time in milliseconds at which the
     /// wait ends.
     pub pending: Option<(Options, i64)>,
-    /// DEBUG RESTART: after the loop has ended, the process waits for this time and starts again.
-    pub restart: Option<Duration>,
+    /// After the loop has ended, the process starts again.
+    pub restart: Option<Restart>,
     /// The clients that called SHUTDOWN; they get a reply only if it fails.
     clients: Vec<ClientRef>,
     /// Whether the loop ends after this turn.
@@ -122,7 +132,7 @@ fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
     // What was propagated outside of a command belongs to the stream, too.
     server.end_unit();
     log::info!("User requested shutdown...");
-    notify_supervisor(&server.config, &[NotifyState::Stopping]);
+    supervisor::stopping();
     let timeout_ms = server.config.shutdown_timeout as i64 * 1000;
     if !options.now && timeout_ms > 0 && !replicas_are_ready(server) {
         log::info!("Waiting for replicas before shutting down.");
@@ -171,7 +181,7 @@ fn log_lagging_replicas(server: &Server) {
 
 /// Saves what must be saved, and ends the loop.
 fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
-    crate::script::debug::end_sessions(server);
+    debug::end_sessions(server);
     log_lagging_replicas(server);
     if save(server, options).is_err() && !options.force {
         log::warn!("Errors trying to shut down the server. Check the logs for more information.");
@@ -240,8 +250,9 @@ fn refuse_clients(server: &mut Server) {
 
 /// The loop has ended: removes the files that show a running server.
 pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
+    tape::finish();
     if let Err(e) = ended {
-        log::warn!("The event loop failed: {}", crate::sys::error_text(&e));
+        log::warn!("The event loop failed: {}", sys::error_text(&e));
         return ExitCode::FAILURE;
     }
     trace::write_session(server);
@@ -250,15 +261,14 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
         // The pid file may never have been written, or may be removed already.
         let _ = std::fs::remove_file(&server.config.pidfile);
     }
-    let unix = server.net.listens(ListenerKind::Unix);
-    server.net.listeners.clear();
-    if unix {
+    for path in server.net.made_unix_sockets(&server.config) {
         log::info!("Removing the unix socket file.");
-        let _ = std::fs::remove_file(&server.config.unixsocket);
+        let _ = std::fs::remove_file(path);
     }
-    if let Some(delay) = server.shutdown.restart {
-        let error = restart(server, delay);
-        log::warn!("Can't restart: {}", crate::sys::error_text(&error));
+    server.net.listeners.clear();
+    if let Some(wanted) = server.shutdown.restart.take() {
+        let error = restart(server, wanted);
+        log::warn!("Can't restart: {}", sys::error_text(&error));
         return ExitCode::FAILURE;
     }
     log::warn!("{}", server.config.text(texts::LOG_BYE));
@@ -267,8 +277,13 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
 
 /// Replaces this process by the same program with the same arguments, after a delay. Returns only
 /// if that fails.
-pub fn restart(server: &Server, delay: Duration) -> io::Error {
-    crate::sys::sleep(delay);
+pub fn restart(server: &Server, wanted: Restart) -> io::Error {
+    sys::sleep(wanted.delay);
     log::warn!("Restarting.");
-    crate::sys::process::replace(&server.run.executable, &server.run.argv)
+    if !wanted.arguments.is_empty() {
+        // Relative paths of the arguments begin there. If it is gone, they fail and say so.
+        let _ = std::env::set_current_dir(&server.config.start_dir);
+    }
+    let argv = [&server.run.argv[..], &wanted.arguments].concat();
+    process::replace(&server.run.executable, &argv)
 }

@@ -14,13 +14,15 @@ use ae::EventLoop;
 
 use crate::acl;
 use crate::config::{Config, Supervised};
-use crate::connection::listener::ListenerKind;
+use crate::connection::inherited::Inherited;
+use crate::connection::taped;
+use crate::member;
 use crate::networking::accept;
 use crate::observe::logging;
 use crate::server::cli::Renames;
 use crate::server::init;
 use crate::server::tls;
-use crate::server::{check_system, crash_report};
+use crate::server::{check_system, crash_report, supervisor};
 use crate::state::Server;
 use crate::sync::role;
 use crate::sys::process::{self, OpenFiles};
@@ -37,27 +39,16 @@ const MAXMEMORY_SUSPICIOUS: u64 = 1024 * 1024;
 /// `daemonize`, unless a supervisor requires a foreground process.
 pub fn enter_background(config: &Config) {
     if config.daemonize
-        && supervisor(config) == Supervised::No
+        && supervisor::of(config) == Supervised::No
         && let Err(e) = process::daemonize()
     {
         log::warn!("Can't daemonize: {}", sys::error_text(&e));
     }
 }
 
-/// The supervisor: from the settings, or from the environment if they have `auto`.
-fn supervisor(config: &Config) -> Supervised {
-    let has = |name| std::env::var_os(name).is_some();
-    match config.supervised {
-        Supervised::Auto if has("UPSTART_JOB") => Supervised::Upstart,
-        Supervised::Auto if has("NOTIFY_SOCKET") => Supervised::Systemd,
-        Supervised::Auto => Supervised::No,
-        named => named,
-    }
-}
-
 /// Writes the first lines of the server's log.
 pub fn announce(config: &Config, with_arguments: bool) {
-    check_system::warn_about_memory(&config.ignore_warnings.to_str_lossy());
+    check_system::set_up_memory(config);
     if !sys::locale::set_collate(config.locale_collate.as_bytes()) {
         log::warn!(
             "Failed to set the locale '{}'",
@@ -162,15 +153,19 @@ pub fn load_users(server: &mut Server) -> Result<(), ExitCode> {
     })
 }
 
+/// Becomes the node of a cluster that nodes.conf describes, or a new one.
+pub fn join_cluster(server: &mut Server) -> Result<(), ExitCode> {
+    member::start::start(server).map_err(|reason| {
+        log::warn!("{reason}");
+        ExitCode::FAILURE
+    })
+}
+
 /// Sets up what belongs to the process rather than to the server: signals, pid file, title.
 pub fn set_up_process(server: &mut Server) {
     role::set_log_role(server);
     signals::install();
     crash_report::configure(&server.config);
-    if server.config.disable_thp {
-        // A kernel without huge pages has nothing to disable.
-        let _ = process::disable_huge_pages();
-    }
     process::allow_core_dumps();
     server.process.oom_score_base = process::oom_score_adj().unwrap_or(0);
     if let Err(reason) = server.apply_oom_score_adj() {
@@ -199,7 +194,7 @@ pub fn set_up_process(server: &mut Server) {
 }
 
 fn write_pidfile(server: &mut Server) {
-    let daemon = server.config.daemonize && supervisor(&server.config) == Supervised::No;
+    let daemon = server.config.daemonize && supervisor::of(&server.config) == Supervised::No;
     if server.config.pidfile.is_empty() {
         if !daemon {
             return;
@@ -276,7 +271,10 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
         log::warn!("Failed to configure TLS. Check logs for more info.");
         ExitCode::FAILURE
     })?;
-    accept::listen(server).map_err(|failure| {
+    let handed = sys::supervisor::inherited_sockets();
+    server.process.sent.has_socket_unit = handed.by_unit;
+    let inherited = Inherited::new(handed.sockets);
+    accept::listen(server, inherited).map_err(|failure| {
         log::warn!("{failure}");
         ExitCode::FAILURE
     })?;
@@ -284,6 +282,7 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
         log::warn!("Configured to not listen anywhere, exiting.");
         return Err(ExitCode::FAILURE);
     }
+    server.net.listeners = taped::listeners(std::mem::take(&mut server.net.listeners));
     let el = init::event_loop(server).map_err(|e| {
         log::warn!(
             "Failed creating the event loop. Error message: '{}'",
@@ -293,6 +292,13 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     })?;
     let waker = el.waker();
     server.aof.flush.wake = Some(std::sync::Arc::new({
+        let waker = waker.clone();
+        move || {
+            // If the loop can't be woken, it checks at the next tick of the cron.
+            let _ = waker.wake();
+        }
+    }));
+    server.lazyfree.set_wake(Box::new({
         let waker = waker.clone();
         move || {
             // If the loop can't be woken, it checks at the next tick of the cron.
@@ -311,9 +317,8 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
 /// The files that a stop removes, as absolute paths, since `dir` may change.
 fn traces(server: &Server) -> impl Iterator<Item = std::path::PathBuf> {
     let pidfile = Some(&server.config.pidfile).filter(|path| !path.is_empty());
-    let listens = server.net.listens(ListenerKind::Unix);
-    let socket = listens.then_some(&server.config.unixsocket);
-    let files = pidfile.into_iter().chain(socket);
+    let sockets = server.net.made_unix_sockets(&server.config);
+    let files = pidfile.into_iter().chain(sockets);
     files.filter_map(|path| std::path::absolute(path.as_path()).ok())
 }
 
@@ -325,45 +330,6 @@ pub fn load_modules(config: &Config) -> Result<(), ExitCode> {
     log::warn!("Module {path} failed to load: this server does not load modules");
     log::warn!("Can't load module from {path}: server aborting");
     Err(ExitCode::FAILURE)
-}
-
-/// Reports that clients may connect, to the log and to the supervisor.
-pub fn ready(server: &Server) {
-    if server.net.listens(ListenerKind::Plain) {
-        log::info!("Ready to accept connections tcp");
-    }
-    if server.net.listens(ListenerKind::Tls) {
-        log::info!("Ready to accept connections tls");
-    }
-    if server.net.listens(ListenerKind::Unix) {
-        log::info!("Ready to accept connections unix");
-    }
-    match supervisor(&server.config) {
-        Supervised::Systemd => {
-            use sd_notify::NotifyState::{Ready, Status};
-            notify_systemd(&[Status("Ready to accept connections\n"), Ready]);
-        }
-        Supervised::Upstart => {
-            log::info!("supervised by upstart, will stop to signal readiness");
-            if let Err(e) = process::stop_for_supervisor() {
-                log::warn!("Can't stop for upstart: {}", sys::error_text(&e));
-            }
-        }
-        Supervised::Auto | Supervised::No => {}
-    }
-}
-
-/// Notifies systemd, if it is the supervisor.
-pub fn notify_supervisor(config: &Config, states: &[sd_notify::NotifyState]) {
-    if supervisor(config) == Supervised::Systemd {
-        notify_systemd(states);
-    }
-}
-
-fn notify_systemd(states: &[sd_notify::NotifyState]) {
-    if let Err(e) = sd_notify::notify(states) {
-        log::warn!("Can't send a message to systemd: {e}");
-    }
 }
 
 /// From here on a crash report can read the server.

@@ -5,6 +5,7 @@
 //! not replace those in use. Connections keep the materials that they began with.
 
 use crate::connection::tls::{self, Inputs, Materials};
+use crate::server::supervisor;
 use crate::state::Server;
 use crate::sys::{error_text, signals};
 
@@ -48,18 +49,29 @@ pub fn cron(server: &mut Server) {
     if due {
         server.tls.due_ms = now_ms + interval_ms;
     }
+    if asked {
+        supervisor::reloading(server);
+    }
     if server.tls.materials.is_none() {
-        return;
+        return supervisor::reloaded(server);
     }
     if asked || due {
         let inputs = Inputs::of(&server.config);
         if let Err(e) = server.tls.load_in_background(inputs) {
             log::warn!("Can't reload TLS materials: {}", error_text(&e));
+            supervisor::reloaded(server);
         }
     }
-    match server.tls.take_loaded() {
-        None => {}
-        Some(Ok(loaded)) => {
+    if let Some(loaded) = server.tls.take_loaded() {
+        use_loaded(server, loaded);
+        supervisor::reloaded(server);
+    }
+}
+
+/// Uses materials that were loaded in the background, if they differ from the present ones.
+fn use_loaded(server: &mut Server, loaded: Result<Materials, String>) {
+    match loaded {
+        Ok(loaded) => {
             let same = |current: &Materials| current.is_same(&loaded);
             if server.tls.materials.as_deref().is_some_and(same) {
                 return log::debug!("TLS materials unchanged");
@@ -69,7 +81,7 @@ pub fn cron(server: &mut Server) {
                 Err(problem) => report_failure(&problem),
             }
         }
-        Some(Err(problem)) => report_failure(&problem),
+        Err(problem) => report_failure(&problem),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::observe::trace::{EVENTS_MAX, Snapshot, Source};
 use crate::persist::aof::disk::Job;
 use crate::state::Server;
 use crate::sys;
+use crate::sys::tape;
 
 /// The file of the flight recorder in a crash.
 const CRASH_NAME: &str = "trace-crash.json";
@@ -52,6 +53,9 @@ fn observe(el: &EventLoop<Server>, server: &mut Server, phase: Phase, moment: Mo
         (Phase::Turn, Moment::End) => end_turn(server, commands),
         (_, Moment::Begin) => {
             let (kind, client) = kind_of(el, server, phase);
+            if client != 0 && tape::replays() {
+                tape::note_client(client);
+            }
             server.trace.begin(kind, client, 0);
         }
         (Phase::Poll(files), Moment::End) => server.trace.end(files as u64),
@@ -101,6 +105,9 @@ fn snapshot(server: &Server, source: Source) -> Option<Snapshot> {
 
 /// The disk's thread makes the text and writes it into the working directory.
 fn write_in_background(server: &mut Server, name: String, snapshot: Snapshot, reason: String) {
+    if tape::replays() {
+        return;
+    }
     // Absolute, since `dir` may change before the thread writes.
     let path = std::path::absolute(&name).unwrap_or_else(|_| name.into());
     let make = Box::new(move || to_json(&snapshot, &reason));

@@ -49,7 +49,7 @@ mod tests {
         server.replication.stream.append(b"0123456789");
         server.aof.state = State::WaitRewrite;
         server.replication.aof_pending = Some((0, server.replication.stream.end()));
-        // The stream goes on before the base is complete.
+        // More of the stream arrives while the new base of the AOF is being written.
         server.replication.stream.append(b"more");
         server.aof.feed.fed = 50;
         note_aof(&mut server);

@@ -24,12 +24,12 @@
 //! **Invariant:** from the fork on, nothing but the child writes to a snapshot's connection.
 
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef};
 use crate::clients::output_limit;
+use crate::connection::Connection;
 use crate::persist::child::{self, Kind, Outcome};
 use crate::persist::rdb::save::SaveOptions;
 use crate::persist::rdb::transfer::{self, SOCKETS_MAX};
@@ -46,13 +46,7 @@ const USELESS_MS: i64 = 1000;
 
 /// The dialect for a replica that gets its snapshot over a second connection; `None` if it gets it
 /// over this one.
-///
-/// A replica with TLS gets it over this one: the child that writes to a second connection would
-/// need the keys of its session, which this process also uses.
-pub fn dialect(server: &Server, c: &Client, replica: &Replica) -> Option<Dialect> {
-    if c.conn.as_ref().is_some_and(|conn| conn.session().is_some()) {
-        return None;
-    }
+pub fn dialect(server: &Server, replica: &Replica) -> Option<Dialect> {
     let config = &server.config;
     let offered = Offered {
         valkey: config.dual_channel_replication_enabled,
@@ -81,13 +75,13 @@ pub fn dialect(server: &Server, c: &Client, replica: &Replica) -> Option<Dialect
 
 /// The connections to which the child writes. Each of these replicas was sent the offset at which
 /// the snapshot ends, and the stream from there on is kept. Connections that failed are closed.
-fn prepare(server: &mut Server, receivers: &[ClientRef], offset: u64) -> Vec<(Target, OwnedFd)> {
+fn prepare(server: &mut Server, receivers: &[ClientRef], offset: u64) -> Vec<(Target, Connection)> {
     let mut prepared = Vec::new();
     for &r in receivers.iter().take(SOCKETS_MAX) {
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
         };
-        let sockets = announce(server, &mut c, offset).then(|| duplicates(&c));
+        let sockets = announce(server, &mut c, offset).then(|| lend(&mut c));
         match sockets.flatten() {
             Some((socket, for_child)) => prepared.push((
                 Target {
@@ -103,12 +97,11 @@ fn prepare(server: &mut Server, receivers: &[ClientRef], offset: u64) -> Vec<(Ta
     prepared
 }
 
-fn duplicates(c: &Client) -> Option<(TcpStream, OwnedFd)> {
-    let conn = c.conn.as_ref()?;
-    let first = conn.duplicate().ok()?;
-    let second = conn.duplicate().ok()?;
+fn lend(c: &mut Client) -> Option<(TcpStream, Connection)> {
+    let conn = c.conn.as_mut()?;
     // The kind of the socket does not matter: only `shutdown` is called.
-    Some((TcpStream::from(first), second))
+    let socket = TcpStream::from(conn.duplicate().ok()?);
+    Some((socket, conn.lend().ok()?))
 }
 
 /// Sends a replica the offset at which its snapshot ends, and keeps the stream from there on.
@@ -210,7 +203,7 @@ pub fn start(
     options: &SaveOptions,
 ) -> std::io::Result<Way> {
     let prepared = prepare(server, receivers, offset);
-    let (targets, sockets): (Vec<Target>, Vec<OwnedFd>) = prepared.into_iter().unzip();
+    let (targets, sockets): (Vec<Target>, Vec<Connection>) = prepared.into_iter().unzip();
     if targets.is_empty() {
         return Err(std::io::ErrorKind::NotConnected.into());
     }
@@ -546,7 +539,7 @@ mod tests {
     fn a_pin_ends_when_too_much_of_the_stream_is_behind_it() {
         let (mut server, _main, _snapshot) = primary();
         server.config.repl_backlog_size = 16 * 1024;
-        let class = crate::client::Class::Replica as usize;
+        let class = crate::config::ClientClass::Replica as usize;
         server.config.client_output_buffer_limit[class].hard = 20_000;
         begin(&mut server);
         follow(&mut server);

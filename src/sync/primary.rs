@@ -84,7 +84,7 @@ pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<()
             become_replica(server, c, replica);
             resume(server, c, offset, &name);
         }
-        Answer::Full(_) => match channels::dialect(server, c, &replica) {
+        Answer::Full(_) => match channels::dialect(server, &replica) {
             None => {
                 become_replica(server, c, replica);
                 full_sync(server, c);

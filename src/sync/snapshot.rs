@@ -37,7 +37,7 @@ use crate::sys;
 pub const HOOKS: ReplicationHooks = ReplicationHooks { start, ended };
 
 /// The version for a replica that does not announce one: the newest of Redis 7.0.
-const VERSION_OF_STRANGERS: u32 = 10;
+const VERSION_OF_STRANGERS: u32 = rdb::VERSION_REDIS_MIN;
 /// The version for a Valkey server before 9.0.
 const VERSION_FOR_VALKEY_8: u32 = 11;
 /// The first Valkey server that reads Valkey's own versions, and no 12.
@@ -109,7 +109,6 @@ fn form_of(announced: &Announced) -> Form {
     Form {
         contents: announced.contents,
         version: version.unwrap_or(VERSION_OF_STRANGERS),
-        compress: !announced.no_compression,
         channel: announced.rdb_channel,
     }
 }
@@ -178,7 +177,15 @@ pub fn start(server: &mut Server) -> bool {
         (true, false) => "replicas sockets",
         (true, true) => "replicas sockets (rdb-channel)",
     };
-    log::info!("Starting BGSAVE for SYNC with target: {target}");
+    // A file may stay, so it has its checksum. Without what all can do without: each can read the
+    // rest, so replicas that differ in that share a snapshot.
+    let unchecked = diskless && waiting(server, form).all(|(r, _)| r.announced.no_checksum);
+    let plain = waiting(server, form).all(|(r, _)| r.announced.no_compression);
+    let suffix = match unchecked {
+        true => " while skipping RDB checksum for this transfer",
+        false => "",
+    };
+    log::info!("Starting BGSAVE for SYNC with target: {target}{suffix}");
     // The fork and the offset must belong to the same moment.
     server.end_unit();
     if !server.replication.is_replica() {
@@ -186,7 +193,9 @@ pub fn start(server: &mut Server) -> bool {
     }
     forecast(server, form.channel);
     let offset = server.replication.stream.end();
-    let options = options_of(server, form);
+    let mut options = options_of(server, form);
+    options.checksum &= !unchecked;
+    options.compress &= !plain;
     let started = match (diskless, form.channel) {
         (true, true) => channels::start(server, &receivers, offset, &options),
         (true, false) => transfer::through_pipe(server, &options)
@@ -245,7 +254,6 @@ fn options_of(server: &Server, form: Form) -> SaveOptions {
             keys: !form.contents.without_keys,
             functions: !form.contents.without_functions,
         },
-        compress: form.compress && server.config.rdbcompression,
         ..SaveOptions::of(server)
     }
 }

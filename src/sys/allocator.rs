@@ -8,11 +8,13 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::ptr;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
 use tikv_jemalloc_ctl::{epoch, stats};
 use tikv_jemallocator::Jemalloc;
+
+use crate::sys::tape::{self, Input};
 
 #[cfg_attr(feature = "jemalloc", global_allocator)]
 #[cfg_attr(not(feature = "jemalloc"), allow(dead_code))]
@@ -28,7 +30,7 @@ struct Allocator;
 const QUANTUM: usize = 8;
 
 /// jemalloc's flag for an alignment: the exponent of a power of two.
-fn aligned(layout: Layout) -> i32 {
+pub(super) fn aligned(layout: Layout) -> i32 {
     layout.align().trailing_zeros() as i32
 }
 
@@ -116,6 +118,67 @@ impl ThreadCounters {
     }
 }
 
+/// The counters of a background thread, whose balance other threads can read within a long job,
+/// before the thread publishes it.
+///
+/// **Invariant:** the thread that made this lives as long as this value: its counters are in the
+/// thread's own storage.
+pub struct SharedCounters {
+    allocated: *const u64,
+    deallocated: *const u64,
+    published: i64,
+}
+
+// SAFETY: other threads only read the two counters, by atomic loads.
+unsafe impl Send for SharedCounters {}
+
+impl SharedCounters {
+    /// The counters of the calling thread, which drops them before it ends; `None` if jemalloc was
+    /// built without statistics.
+    pub fn of_this_thread() -> Option<SharedCounters> {
+        Some(SharedCounters {
+            allocated: address(c"thread.allocatedp")?,
+            deallocated: address(c"thread.deallocatedp")?,
+            published: 0,
+        })
+    }
+
+    /// The part of the thread's balance that is not published.
+    pub fn unpublished(&self) -> i64 {
+        let read = |counter: *const u64| {
+            // SAFETY: the thread lives (the invariant), and jemalloc keeps its counters at this
+            // address, aligned to 8 bytes; the loads are atomic.
+            unsafe { AtomicU64::from_ptr(counter.cast_mut()) }.load(Ordering::Relaxed)
+        };
+        let balance = read(self.allocated).wrapping_sub(read(self.deallocated)) as i64;
+        balance.wrapping_sub(self.published)
+    }
+
+    /// Publishes the balance.
+    pub fn publish(&mut self) {
+        let change = self.unpublished();
+        BACKGROUND.fetch_add(change, Ordering::Relaxed);
+        self.published = self.published.wrapping_add(change);
+    }
+}
+
+/// The address of a counter of the calling thread.
+fn address(name: &CStr) -> Option<*const u64> {
+    let mut address: *const u64 = ptr::null();
+    let mut len = size_of_val(&address);
+    // SAFETY: the value of these names is an address, for which there is room.
+    let answer = unsafe {
+        tikv_jemalloc_sys::mallctl(
+            name.as_ptr(),
+            (&raw mut address).cast(),
+            &mut len,
+            ptr::null_mut(),
+            0,
+        )
+    };
+    (answer == 0 && !address.is_null()).then_some(address)
+}
+
 /// jemalloc's statistics, in bytes.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct AllocatorStats {
@@ -129,8 +192,31 @@ pub struct AllocatorStats {
     pub muzzy: usize,
 }
 
+impl AllocatorStats {
+    /// Through the tape.
+    fn pass(self) -> AllocatorStats {
+        let field = |bytes: usize| tape::number(Input::Memory, || bytes as u64) as usize;
+        AllocatorStats {
+            allocated: field(self.allocated),
+            active: field(self.active),
+            resident: field(self.resident),
+            mapped: field(self.mapped),
+            retained: field(self.retained),
+            metadata: field(self.metadata),
+            muzzy: field(self.muzzy),
+        }
+    }
+}
+
 /// Reads jemalloc's statistics. jemalloc sums over its arenas, so this is for INFO and the cron.
 pub fn allocator_stats() -> AllocatorStats {
+    if tape::replays() {
+        return AllocatorStats::default().pass();
+    }
+    stats_now().pass()
+}
+
+fn stats_now() -> AllocatorStats {
     if epoch::advance().is_err() {
         return AllocatorStats::default();
     }
@@ -153,16 +239,20 @@ fn muzzy_bytes() -> usize {
 
 /// Resident set size of this process, in bytes.
 pub fn resident_bytes() -> usize {
-    std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split_whitespace().nth(1)?.parse::<usize>().ok())
-        .map_or(0, |pages| pages * super::page_bytes())
+    tape::number(Input::Fact, || {
+        std::fs::read_to_string("/proc/self/statm")
+            .ok()
+            .and_then(|text| text.split_whitespace().nth(1)?.parse::<usize>().ok())
+            .map_or(0, |pages| pages * super::page_bytes()) as u64
+    }) as usize
 }
 
 /// Physical memory of the machine, in bytes.
 pub fn system_bytes() -> usize {
-    let ask = |var| nix::unistd::sysconf(var).ok().flatten().unwrap_or(0) as usize;
-    ask(nix::unistd::SysconfVar::_PHYS_PAGES) * ask(nix::unistd::SysconfVar::PAGE_SIZE)
+    let ask = |var| nix::unistd::sysconf(var).ok().flatten().unwrap_or(0) as u64;
+    tape::number(Input::Fact, || {
+        ask(nix::unistd::SysconfVar::_PHYS_PAGES) * ask(nix::unistd::SysconfVar::PAGE_SIZE)
+    }) as usize
 }
 
 /// The allocator's name and version, as in INFO's `mem_allocator`.
@@ -173,6 +263,10 @@ pub fn allocator_name() -> String {
 
 /// jemalloc's own report, for MEMORY MALLOC-STATS.
 pub fn allocator_report() -> Vec<u8> {
+    tape::text(report_now)
+}
+
+fn report_now() -> Vec<u8> {
     extern "C" fn append(report: *mut libc::c_void, text: *const libc::c_char) {
         // SAFETY: jemalloc hands back the pointer given below, and text that ends with a zero byte;
         // the report lives until `malloc_stats_print` returns.

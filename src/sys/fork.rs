@@ -13,6 +13,8 @@ use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal, sig
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
+use crate::sys::tape::{self, Input};
+
 /// The side of the fork on which the caller continues.
 pub enum Forked {
     /// The parent, with the child's pid.
@@ -86,12 +88,18 @@ pub fn close_sockets(keep: &[RawFd]) {
 
 /// Asks a child to end, by a signal.
 pub fn end(pid: i32) {
+    if tape::replays() {
+        return;
+    }
     // An error means that it has ended already.
     let _ = signal::kill(Pid::from_raw(pid), Signal::SIGUSR1);
 }
 
 /// End a child that may not be able to answer a signal.
 pub fn kill(pid: i32) {
+    if tape::replays() {
+        return;
+    }
     // An error means that it has ended already.
     let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
@@ -111,6 +119,21 @@ pub fn wait(pid: i32) -> Exit {
 }
 
 fn wait_with(pid: i32, flags: WaitPidFlag) -> Option<Exit> {
+    // Running, code or signal, in one number.
+    let number = tape::number(Input::Fact, || match wait_now(pid, flags) {
+        None => 0,
+        Some(Exit::Code(code)) => u64::from(code as u32) << 2 | 1,
+        Some(Exit::Signal(signal)) => u64::from(signal as u32) << 2 | 2,
+    });
+    let value = (number >> 2) as i32;
+    match number & 3 {
+        1 => Some(Exit::Code(value)),
+        2 => Some(Exit::Signal(value)),
+        _ => None,
+    }
+}
+
+fn wait_now(pid: i32, flags: WaitPidFlag) -> Option<Exit> {
     match waitpid(Pid::from_raw(pid), Some(flags)) {
         Ok(WaitStatus::Exited(_, code)) => Some(Exit::Code(code)),
         Ok(WaitStatus::Signaled(_, signal, _)) => Some(Exit::Signal(signal as i32)),
@@ -141,7 +164,9 @@ pub fn available_bytes() -> Option<u64> {
 }
 
 fn field_of(path: &str, name: &str) -> u64 {
-    std::fs::read_to_string(path).map_or(0, |text| sum_kilobytes(&text, name))
+    tape::number(Input::Fact, || {
+        std::fs::read_to_string(path).map_or(0, |text| sum_kilobytes(&text, name))
+    })
 }
 
 /// The sum of all lines `Name:   123 kB`, in bytes.

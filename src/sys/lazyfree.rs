@@ -1,22 +1,50 @@
 //! The thread that frees large values and whole databases. It owns what it is given and never reads
 //! the keyspace.
+//!
+//! ```text
+//!   loop: free(garbage) -> job n          thread: drop(garbage);  done = n
+//!         a client waits for job n                                wake the loop, if a client waits
+//!         is_done(n): reply
+//! ```
+//!
+//! Jobs are freed in order. The thread's balance of memory is published after each job; during a
+//! job, [`LazyFree::unpublished`] reads it from the thread's own counters.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-use crate::sys::allocator::ThreadCounters;
+use crate::sys::allocator::SharedCounters;
+use crate::sys::tape::{self, Input};
 use crate::sys::ticks;
 
-/// Anything that another thread can drop.
-pub type Garbage = Box<dyn Any + Send>;
+/// What is freed: anything that another thread can drop.
+pub struct Garbage {
+    pub content: Box<dyn Any + Send>,
+    /// The number of values or keys, for the statistics.
+    pub objects: usize,
+    /// An estimate of its bytes; 0 if it is not known.
+    pub bytes: usize,
+}
+
+/// The function that wakes the loop.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
-struct Counters {
+struct Shared {
     pending: AtomicUsize,
+    pending_bytes: AtomicUsize,
     freed: AtomicUsize,
+    /// The number of finished jobs.
+    done: AtomicU64,
+    /// Whether a client waits for a job.
+    awaited: AtomicBool,
+    wake: OnceLock<Wake>,
+    /// The memory counters of the thread, while it runs.
+    memory: Mutex<Option<SharedCounters>>,
     /// Whether spans are kept for a trace.
     traced: AtomicBool,
     spans: Mutex<Vec<Span>>,
@@ -29,7 +57,7 @@ pub type Span = (u64, u64, usize);
 /// kept.
 const SPANS_MAX: usize = 256;
 
-impl Counters {
+impl Shared {
     fn keep_span(&self, span: Span) {
         if !self.traced.load(Ordering::Relaxed) {
             return;
@@ -39,57 +67,138 @@ impl Counters {
             spans.push(span);
         }
     }
+
+    fn memory(&self) -> MutexGuard<'_, Option<SharedCounters>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frees one piece of garbage, and counts it.
+    fn free(&self, garbage: Garbage) {
+        let began = ticks::now();
+        drop(garbage.content);
+        self.keep_span((began, ticks::now(), garbage.objects));
+        if let Some(memory) = &mut *self.memory() {
+            memory.publish();
+        }
+        self.pending_bytes
+            .fetch_sub(garbage.bytes, Ordering::Relaxed);
+        // In this order: where nothing is pending, everything is counted as freed.
+        self.freed.fetch_add(garbage.objects, Ordering::Release);
+        self.pending.fetch_sub(garbage.objects, Ordering::Release);
+        self.done.fetch_add(1, Ordering::SeqCst);
+        if self.awaited.swap(false, Ordering::SeqCst)
+            && let Some(wake) = self.wake.get()
+        {
+            wake();
+        }
+    }
+}
+
+/// Takes the counters of a thread away when it ends, also by a panic.
+struct Running(Arc<Shared>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        *self.0.memory() = None;
+    }
+}
+
+fn run(shared: Arc<Shared>, jobs: Receiver<Garbage>) {
+    super::process::enter_background_cpus();
+    *shared.memory() = SharedCounters::of_this_thread();
+    let running = Running(shared);
+    for garbage in jobs {
+        running.0.free(garbage);
+    }
 }
 
 /// The handle of the thread that frees.
 pub struct LazyFree {
-    queue: Option<Sender<(Garbage, usize)>>,
-    counters: Arc<Counters>,
+    queue: Option<Sender<Garbage>>,
+    shared: Arc<Shared>,
+    /// The number of jobs, and the sum of their bytes.
+    queued: Cell<(u64, usize)>,
 }
 
 impl LazyFree {
     /// Starts the thread; without one, everything is freed by the caller.
     pub fn start() -> LazyFree {
-        let counters = Arc::<Counters>::default();
-        let (queue, jobs) = channel::<(Garbage, usize)>();
-        let theirs = counters.clone();
+        let shared = Arc::<Shared>::default();
+        let (queue, jobs) = channel();
+        let theirs = shared.clone();
         let thread = thread::Builder::new()
             .name("bio_lazy_free".into())
-            .spawn(move || {
-                super::process::enter_background_cpus();
-                let mut memory = ThreadCounters::of_this_thread();
-                for (garbage, objects) in jobs {
-                    let began = ticks::now();
-                    drop(garbage);
-                    theirs.keep_span((began, ticks::now(), objects));
-                    theirs.pending.fetch_sub(objects, Ordering::Relaxed);
-                    theirs.freed.fetch_add(objects, Ordering::Relaxed);
-                    if let Some(memory) = &mut memory {
-                        memory.publish();
-                    }
-                }
-            });
+            .spawn(move || run(theirs, jobs));
         LazyFree {
             queue: thread.ok().map(|_| queue),
-            counters,
+            shared,
+            queued: Cell::default(),
         }
     }
 
-    /// Frees in the background, or here if there is no thread. `objects` is counted in the
-    /// statistics.
-    pub fn free(&self, garbage: Garbage, objects: usize) {
-        self.counters.pending.fetch_add(objects, Ordering::Relaxed);
-        let Some(queue) = &self.queue else {
-            self.counters.pending.fetch_sub(objects, Ordering::Relaxed);
-            return;
+    /// Sets the function that wakes the loop when a job is done for which a client waits.
+    pub fn set_wake(&self, wake: Wake) {
+        // A second one would do the same.
+        let _ = self.shared.wake.set(wake);
+    }
+
+    /// Frees in the background, or here if there is no thread. Returns the number of the job.
+    pub fn free(&self, garbage: Garbage) -> u64 {
+        let (jobs, bytes) = self.queued.get();
+        self.queued
+            .set((jobs + 1, bytes.wrapping_add(garbage.bytes)));
+        let shared = &self.shared;
+        shared.pending.fetch_add(garbage.objects, Ordering::Relaxed);
+        shared
+            .pending_bytes
+            .fetch_add(garbage.bytes, Ordering::Relaxed);
+        let unsent = match &self.queue {
+            Some(queue) => queue.send(garbage).err().map(|error| error.0),
+            None => Some(garbage),
         };
-        // If the thread is dead, the send returns the garbage, and it is freed here.
-        let _ = queue.send((garbage, objects));
+        // There is no thread, or it is dead.
+        if let Some(garbage) = unsent {
+            shared.free(garbage);
+        }
+        jobs + 1
+    }
+
+    /// Whether this job is done. If it is not, the loop is woken when it is.
+    pub fn is_done(&self, job: u64) -> bool {
+        // Before the comparison: if the thread finishes the job after it, it sees the flag.
+        self.shared.awaited.store(true, Ordering::SeqCst);
+        let done = || self.shared.done.load(Ordering::SeqCst) >= job;
+        tape::number(Input::Fact, || done().into()) != 0
+    }
+
+    /// The sum of the bytes of all jobs so far, modulo its width.
+    pub fn bytes_queued(&self) -> usize {
+        self.queued.get().1
+    }
+
+    /// The part of the thread's balance of memory that [`ThreadCounters::used`] does not contain:
+    /// negative while a job frees.
+    ///
+    /// [`ThreadCounters::used`]: crate::sys::allocator::ThreadCounters::used
+    pub fn unpublished(&self) -> i64 {
+        let memory = self.shared.memory();
+        let now = || memory.as_ref().map_or(0, SharedCounters::unpublished);
+        tape::number(Input::Memory, || now() as u64) as i64
+    }
+
+    /// An estimate of the bytes that [`ThreadCounters::used`] contains and that are free or will be
+    /// without a further deletion.
+    ///
+    /// [`ThreadCounters::used`]: crate::sys::allocator::ThreadCounters::used
+    pub fn reclaimable(&self) -> usize {
+        let freed = usize::try_from(-self.unpublished()).unwrap_or(0);
+        let pending = || self.shared.pending_bytes.load(Ordering::Relaxed);
+        freed.max(tape::number(Input::Memory, || pending() as u64) as usize)
     }
 
     /// Sets whether spans are kept for a trace.
     pub fn set_traced(&self, on: bool) {
-        self.counters.traced.store(on, Ordering::Relaxed);
+        self.shared.traced.store(on, Ordering::Relaxed);
         let mut spans = self.spans();
         spans.clear();
         spans.reserve_exact(if on { SPANS_MAX } else { 0 });
@@ -101,22 +210,72 @@ impl LazyFree {
     }
 
     fn spans(&self) -> MutexGuard<'_, Vec<Span>> {
-        let spans = self.counters.spans.lock();
+        let spans = self.shared.spans.lock();
         spans.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Objects that wait to be freed.
     pub fn pending(&self) -> usize {
-        self.counters.pending.load(Ordering::Relaxed)
+        let pending = || self.shared.pending.load(Ordering::Acquire);
+        tape::number(Input::Fact, || pending() as u64) as usize
     }
 
     /// Objects freed since the start or since CONFIG RESETSTAT.
     pub fn freed(&self) -> usize {
-        self.counters.freed.load(Ordering::Relaxed)
+        let freed = || self.shared.freed.load(Ordering::Relaxed);
+        tape::number(Input::Fact, || freed() as u64) as usize
     }
 
     /// Sets the count of freed objects to zero: CONFIG RESETSTAT.
     pub fn reset_stats(&self) {
-        self.counters.freed.store(0, Ordering::Relaxed);
+        self.shared.freed.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::sync_channel;
+
+    /// Garbage whose drop waits until a sender is dropped.
+    struct Held(Receiver<()>, Vec<u8>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.1 = Vec::new();
+            let _ = self.0.recv();
+        }
+    }
+
+    #[test]
+    fn a_job_that_runs_shows_what_it_has_freed_and_its_end_wakes_the_loop() {
+        let lazyfree = LazyFree::start();
+        let (woken, wakes) = sync_channel(8);
+        lazyfree.set_wake(Box::new(move || {
+            let _ = woken.send(());
+        }));
+        let (hold, held) = channel();
+        let size = 1 << 20;
+        let job = lazyfree.free(Garbage {
+            content: Box::new(Held(held, vec![1; size])),
+            objects: 3,
+            bytes: size,
+        });
+        assert_eq!((job, lazyfree.bytes_queued()), (1, size));
+        assert!(!lazyfree.is_done(job));
+        assert_eq!((lazyfree.pending(), lazyfree.freed()), (3, 0));
+        #[cfg(feature = "jemalloc")]
+        while lazyfree.unpublished() > -(size as i64) / 2 {
+            // What is freed within the job is seen before its end.
+            thread::yield_now();
+        }
+        assert!(lazyfree.reclaimable() >= size);
+        drop(hold);
+        wakes.recv().expect("the loop is woken");
+        assert!(lazyfree.is_done(job));
+        assert_eq!((lazyfree.pending(), lazyfree.freed()), (0, 3));
+        // The rest is what the thread needs for its own purposes.
+        assert!(lazyfree.reclaimable() < size / 2);
+        assert!(lazyfree.unpublished().unsigned_abs() < size as u64 / 2);
     }
 }

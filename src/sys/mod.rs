@@ -5,14 +5,19 @@
 pub mod allocator;
 pub mod crash;
 pub mod fork;
+pub mod instant;
 pub mod lazyfree;
 pub mod lend;
 pub mod local_time;
 pub mod locale;
 pub mod lua;
+pub mod mover;
+pub mod print;
 pub mod process;
 pub mod signals;
+pub mod supervisor;
 pub mod syslog;
+pub mod tape;
 pub mod ticks;
 pub mod title;
 
@@ -96,6 +101,22 @@ pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+/// Asks for a pipe of this capacity; the kernel may have a lower limit, and then it stays as it is.
+pub fn grow_pipe(pipe: &impl AsFd, bytes: usize) {
+    let Ok(bytes) = i32::try_from(bytes) else {
+        return;
+    };
+    #[cfg(target_os = "linux")]
+    {
+        use nix::fcntl::{FcntlArg, fcntl};
+        if let Err(e) = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes)) {
+            log::debug!("A pipe of {bytes} bytes is refused: {e}");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (pipe, bytes);
 }
 
 /// Makes the kernel begin to write a part of a file, without waiting for it.

@@ -123,6 +123,25 @@ pub fn disable_huge_pages() -> io::Result<()> {
     }
 }
 
+/// Locks all memory of this process, as it is used. With a finite limit of locked memory every
+/// allocation beyond the limit would fail, so an infinite limit is required.
+pub fn lock_memory() -> io::Result<()> {
+    // A process with the privilege raises the limit; for another one the present limit counts.
+    let _ = setrlimit(
+        Resource::RLIMIT_MEMLOCK,
+        libc::RLIM_INFINITY,
+        libc::RLIM_INFINITY,
+    );
+    if getrlimit(Resource::RLIMIT_MEMLOCK)?.0 != libc::RLIM_INFINITY {
+        return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+    }
+    // SAFETY: takes a number.
+    match unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Runs this thread on the processors of a list like `0-3`, `0-7:2`, `1,3,4-6`. `None` if it is not
 /// a list, or the kernel refuses.
 pub fn set_cpu_affinity(list: &str) -> Option<()> {
@@ -156,6 +175,17 @@ pub fn give_to_group(path: &std::path::Path, name: &str) -> io::Result<()> {
     let group = nix::unistd::Group::from_name(name)?;
     let group = group.ok_or_else(|| io::Error::other("no such group"))?;
     nix::unistd::chown(path, None, Some(group.gid)).map_err(io::Error::from)
+}
+
+/// Whether a user of the system, by name or number, has this number.
+pub fn is_user(name: &str, uid: u32) -> bool {
+    match name.parse::<u32>() {
+        Ok(number) => number == uid,
+        Err(_) => {
+            let user = nix::unistd::User::from_name(name).ok().flatten();
+            user.is_some_and(|user| user.uid.as_raw() == uid)
+        }
+    }
 }
 
 /// Lowers this process's priority by `steps`, unless a filter of system calls is installed. Such a

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
+use crate::sys::tape::{self, Input};
+
 /// The signal that requested a stop; 0 for none.
 static ASKED: AtomicI32 = AtomicI32::new(0);
 /// Whether SIGHUP was received.
@@ -31,7 +33,8 @@ static WAKE: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 
 /// The signal that requested a stop which was neither carried out nor refused yet.
 pub fn shutdown_asked() -> Option<i32> {
-    Some(ASKED.load(Ordering::Relaxed)).filter(|&signal| signal != 0)
+    let signal = tape::number(Input::Fact, || ASKED.load(Ordering::Relaxed) as u64) as i32;
+    Some(signal).filter(|&signal| signal != 0)
 }
 
 /// The stop was refused: another signal may request it again.
@@ -41,7 +44,8 @@ pub fn clear_shutdown() {
 
 /// Whether SIGHUP was received since the last call.
 pub fn take_hangup() -> bool {
-    HANGUP.load(Ordering::Relaxed) && HANGUP.swap(false, Ordering::Relaxed)
+    let take = || HANGUP.load(Ordering::Relaxed) && HANGUP.swap(false, Ordering::Relaxed);
+    tape::number(Input::Fact, || take().into()) != 0
 }
 
 /// Sets whether a data set is being loaded.

@@ -4,7 +4,10 @@
 //! Only an *invariant* counter is used (CPUID 0x80000007, EDX bit 8): it runs at one speed, in all
 //! cores and in sleep states. On other processors the monotonic clock in nanoseconds is used.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::sys::tape::{self, Input};
 
 /// The counter's speed.
 #[derive(Clone, Copy)]
@@ -24,53 +27,107 @@ mod counter {
         __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & (1 << 8) != 0
     });
 
-    /// The processor's counter, if it is invariant.
+    /// Whether the processor has an invariant counter.
+    pub fn exists() -> bool {
+        *INVARIANT
+    }
+
+    /// The processor's counter.
     #[inline]
-    pub fn now() -> Option<u64> {
-        if *INVARIANT {
-            // SAFETY: RDTSC exists on every x86_64 processor and touches no memory.
-            Some(unsafe { _rdtsc() })
-        } else {
-            None
-        }
+    pub fn read() -> u64 {
+        // SAFETY: RDTSC exists on every x86_64 processor and touches no memory.
+        unsafe { _rdtsc() }
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 mod counter {
     /// Other processors have no such counter.
-    pub fn now() -> Option<u64> {
-        None
+    pub fn exists() -> bool {
+        false
+    }
+
+    /// Is not called.
+    pub fn read() -> u64 {
+        0
     }
 }
 
-fn monotonic_ns() -> u64 {
+/// The monotonic clock, in nanoseconds since its first reading.
+pub fn monotonic_ns() -> u64 {
     use std::sync::LazyLock;
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed().as_nanos() as u64
 }
 
+/// Where a reading comes from: one branch for all sources.
+static SOURCE: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 0;
+const COUNTER: u8 = 1;
+const CLOCK: u8 = 2;
+const TAPE: u8 = 3;
+
 /// The counter now. Only differences of two readings have a meaning.
 #[inline]
 pub fn now() -> u64 {
-    match counter::now() {
-        Some(ticks) => ticks,
-        None => monotonic_ns(),
+    if SOURCE.load(Ordering::Relaxed) == COUNTER {
+        return counter::read();
+    }
+    now_from_elsewhere()
+}
+
+#[cold]
+fn now_from_elsewhere() -> u64 {
+    match SOURCE.load(Ordering::Relaxed) {
+        TAPE => tape::number(Input::Ticks, live),
+        UNKNOWN => {
+            choose_source(false);
+            live()
+        }
+        _ => live(),
+    }
+}
+
+/// Readings come from the tape, or from the processor or the clock.
+pub fn choose_source(taped: bool) {
+    let source = match (taped, counter::exists()) {
+        (true, _) => TAPE,
+        (false, true) => COUNTER,
+        (false, false) => CLOCK,
+    };
+    SOURCE.store(source, Ordering::Relaxed);
+}
+
+fn live() -> u64 {
+    match counter::exists() {
+        true => counter::read(),
+        false => monotonic_ns(),
     }
 }
 
 /// Whether the processor's counter is used, not the monotonic clock.
 pub fn is_counter() -> bool {
-    counter::now().is_some()
+    counter::exists()
 }
 
 /// The name of the counter or clock that times commands, for the server's log.
 pub fn source() -> &'static str {
-    if counter::now().is_some() {
+    if counter::exists() {
         "processor time stamp counter"
     } else {
         "POSIX clock_gettime"
     }
+}
+
+/// Ticks in a microsecond.
+fn measure() -> f64 {
+    if !counter::exists() {
+        return 1000.0;
+    }
+    let (start, from) = (Instant::now(), counter::read());
+    std::thread::sleep(Duration::from_millis(2));
+    let ticks = counter::read().wrapping_sub(from);
+    (ticks as f64 / (start.elapsed().as_nanos() as f64 / 1000.0)).max(1.0)
 }
 
 impl Ticks {
@@ -86,15 +143,8 @@ impl Ticks {
 
     /// Measures the counter's speed against the monotonic clock, for two milliseconds.
     pub fn calibrate() -> Ticks {
-        let per_us = match counter::now() {
-            None => 1000.0,
-            Some(from) => {
-                let start = Instant::now();
-                std::thread::sleep(Duration::from_millis(2));
-                let ticks = now().wrapping_sub(from);
-                (ticks as f64 / (start.elapsed().as_nanos() as f64 / 1000.0)).max(1.0)
-            }
-        };
+        let measured = tape::number(Input::Fact, || measure().to_bits());
+        let per_us = f64::from_bits(measured);
         Ticks {
             per_us,
             us_per_tick: 1.0 / per_us,

@@ -29,6 +29,7 @@ mod message;
 mod table;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use crate::acl::Acl;
 use crate::acl::check::{may_read, may_read_everything};
@@ -41,6 +42,7 @@ use crate::command::Command;
 use crate::command::keys;
 use crate::ds::siphash::HashSeed;
 use crate::state::Server;
+use crate::sys::lazyfree::Garbage;
 pub use message::send_pending;
 use message::{Keys, Pending, encode_keys};
 use table::Table;
@@ -56,6 +58,8 @@ const FLAGS: u64 = flag::TRACKING
 
 /// The least number of keys that one call removes from a table that is too long.
 const EFFORT: usize = 100;
+/// A table with more keys than this is always freed in the background.
+const FREED_AT_ONCE_MAX: usize = 4096;
 
 /// A client with tracking on.
 pub struct Tracker {
@@ -63,7 +67,8 @@ pub struct Tracker {
     flags: u64,
     /// The id of the client that gets the messages instead; 0 for none.
     redirect: u64,
-    prefixes: Vec<Box<[u8]>>,
+    /// Shared with the list of all prefixes.
+    prefixes: Vec<Rc<[u8]>>,
 }
 
 /// The options of CLIENT TRACKING ON.
@@ -72,14 +77,6 @@ pub struct Options<'a> {
     pub flags: u64,
     pub redirect: u64,
     pub prefixes: Vec<&'a [u8]>,
-}
-
-/// The clients that track all keys with one prefix.
-#[derive(Default)]
-struct Broadcast {
-    clients: Vec<u64>,
-    /// Keys changed in this turn.
-    keys: BTreeMap<Box<[u8]>, Change>,
 }
 
 /// A key that was changed in this turn.
@@ -91,11 +88,17 @@ struct Change {
     databases: Vec<u32>,
 }
 
+/// The keys under one prefix that were changed in this turn.
+type Changes = BTreeMap<Box<[u8]>, Change>;
+
 /// The state of tracking.
 pub struct Tracking {
     table: Table,
     trackers: BTreeMap<u64, Tracker>,
-    prefixes: BTreeMap<Box<[u8]>, Broadcast>,
+    /// The clients that track all keys with a prefix.
+    prefixes: BTreeMap<Rc<[u8]>, Vec<u64>>,
+    /// Under each prefix the keys that were changed in this turn.
+    changed: BTreeMap<Rc<[u8]>, Changes>,
     pending: Vec<Pending>,
     /// The id of the client whose command runs; 0 for none.
     running: u64,
@@ -110,6 +113,7 @@ impl Tracking {
             table: Table::new(seed),
             trackers: BTreeMap::new(),
             prefixes: BTreeMap::new(),
+            changed: BTreeMap::new(),
             pending: Vec::new(),
             running: 0,
             overruns: 0,
@@ -144,13 +148,16 @@ impl Tracking {
     /// The bytes that a client's prefixes use, here and in the list of all prefixes. Other memory
     /// of tracking counts as the server's, not as the client's.
     pub fn memory_of(&self, id: u64) -> usize {
-        const OVERHEAD: usize = 2 * size_of::<Box<[u8]>>() + size_of::<Broadcast>();
+        // Two counts in the shared allocation, a reference here and in the list, a client there.
+        const COUNTS: usize = 2 * size_of::<usize>();
+        const OVERHEAD: usize =
+            COUNTS + 2 * size_of::<Rc<[u8]>>() + size_of::<Vec<u64>>() + size_of::<u64>();
         let prefixes = self.prefixes_of(id).iter();
-        prefixes.map(|prefix| 2 * prefix.len() + OVERHEAD).sum()
+        prefixes.map(|prefix| prefix.len() + OVERHEAD).sum()
     }
 
     /// The prefixes that a client gave, in order.
-    pub fn prefixes_of(&self, id: u64) -> &[Box<[u8]>] {
+    pub fn prefixes_of(&self, id: u64) -> &[Rc<[u8]>] {
         self.trackers
             .get(&id)
             .map_or(&[], |tracker| &tracker.prefixes)
@@ -180,12 +187,16 @@ pub fn start(server: &mut Server, c: &mut Client, options: &Options) {
             &options.prefixes
         };
         for prefix in wanted {
-            if tracker.prefixes.iter().any(|known| **known == **prefix) {
-                continue;
-            }
-            tracker.prefixes.push((*prefix).into());
-            let broadcast = tracking.prefixes.entry((*prefix).into()).or_default();
-            broadcast.clients.push(c.id);
+            let shared = match tracking.prefixes.get_key_value(*prefix) {
+                Some((_, clients)) if clients.contains(&c.id) => continue,
+                Some((shared, _)) => shared.clone(),
+                None => Rc::from(*prefix),
+            };
+            tracker.prefixes.push(shared.clone());
+            let clients = tracking.prefixes.entry(shared).or_default();
+            // Most prefixes are those of one client.
+            clients.reserve_exact(usize::from(clients.is_empty()));
+            clients.push(c.id);
         }
         tracker.prefixes.sort();
     }
@@ -203,10 +214,11 @@ pub fn stop(server: &mut Server, c: &mut Client) {
     };
     c.clear(FLAGS);
     for prefix in &tracker.prefixes {
-        if let Some(broadcast) = tracking.prefixes.get_mut(prefix) {
-            broadcast.clients.retain(|id| *id != c.id);
-            if broadcast.clients.is_empty() {
+        if let Some(clients) = tracking.prefixes.get_mut(prefix) {
+            clients.retain(|id| *id != c.id);
+            if clients.is_empty() {
                 tracking.prefixes.remove(prefix);
+                tracking.changed.remove(prefix);
             }
         }
     }
@@ -231,8 +243,8 @@ fn set_flags(server: &mut Server, c: &mut Client, flags: u64, on: bool) {
     }
 }
 
-/// A client's command begins. Returns the id of the client whose command runs around it, for
-/// [`end`].
+/// A client's command begins. Returns the id of the client whose command it interrupts (in a nested
+/// turn), 0 if there is none; [`end`] needs it.
 pub fn begin(server: &mut Server, c: &mut Client) -> u64 {
     let outer = std::mem::replace(&mut server.tracking.running, c.id);
     limit_table(server);
@@ -283,14 +295,25 @@ pub fn remember(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
 /// A key was changed by the command of the client `by`; 0 stands for the server.
 #[cold]
 pub fn key_changed(server: &mut Server, db: u32, key: &[u8], by: u64) {
-    for (prefix, broadcast) in &mut server.tracking.prefixes {
-        if key.starts_with(prefix) {
-            let change = broadcast.keys.entry(key.into()).or_default();
-            change.by = by;
-            if !change.databases.contains(&db) {
-                change.databases.push(db);
-            }
+    let tracking = &mut server.tracking;
+    let mut note = |prefix: &Rc<[u8]>| {
+        let keys = tracking.changed.entry(prefix.clone()).or_default();
+        let change = keys.entry(key.into()).or_default();
+        change.by = by;
+        if !change.databases.contains(&db) {
+            change.databases.push(db);
         }
+    };
+    // Whichever is shorter: a walk over all prefixes, or a search for each beginning of the key.
+    let all = &tracking.prefixes;
+    if all.len() <= key.len() {
+        all.keys()
+            .filter(|prefix| key.starts_with(prefix))
+            .for_each(note);
+    } else {
+        let beginnings = (0..=key.len()).map(|len| &key[..len]);
+        let found = beginnings.filter_map(|start| all.get_key_value(start));
+        found.for_each(|(prefix, _)| note(prefix));
     }
     invalidate(server, key);
 }
@@ -324,8 +347,13 @@ pub fn flushed(server: &mut Server, lazy: bool) {
     }
     let old = server.tracking.table.take();
     let keys = old.len();
-    if lazy && keys > 0 {
-        server.lazyfree.free(Box::new(old), keys);
+    let at_once = if lazy { 0 } else { FREED_AT_ONCE_MAX };
+    if keys > at_once {
+        server.lazyfree.free(Garbage {
+            content: Box::new(old),
+            objects: keys,
+            bytes: 0,
+        });
     }
 }
 
@@ -361,16 +389,11 @@ pub fn broadcast(server: &mut Server) {
     let Server {
         tracking, acl, net, ..
     } = server;
-    for broadcast in tracking
-        .prefixes
-        .values_mut()
-        .filter(|b| !b.keys.is_empty())
-    {
-        let changed = std::mem::take(&mut broadcast.keys);
+    for (prefix, changed) in std::mem::take(&mut tracking.changed) {
         // One encoding serves all clients that may see every key.
         let all: Vec<&[u8]> = changed.keys().map(|key| &**key).collect();
         let all = encode_keys(&all);
-        for &id in &broadcast.clients {
+        for &id in tracking.prefixes.get(&prefix).into_iter().flatten() {
             let Some(tracker) = tracking.trackers.get(&id) else {
                 continue;
             };

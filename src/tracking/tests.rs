@@ -120,6 +120,32 @@ fn bcast_sends_the_keys_of_a_turn_together() {
     assert_eq!(server.tracking.prefixes(), 1);
 }
 
+/// A key is compared with each prefix, or each of its beginnings is looked up: with few and with
+/// many prefixes, the same are found.
+#[test]
+fn every_prefix_of_a_key_is_found_among_few_and_among_many() {
+    let mut server = server();
+    resp3(&mut server, 0, "bcast prefix ab: prefix ac");
+    resp3(&mut server, 1, "bcast prefix a");
+    let wanted = [">2 $10 invalidate *1 $4 ab:c"; 2];
+    for more in [0, 100] {
+        let many: String = (0..more).map(|n| format!(" prefix m:{n}:")).collect();
+        let first = if more == 0 { " prefix none:" } else { "" };
+        resp3(&mut server, 3, &format!("bcast{first}{many}"));
+        assert_eq!(server.tracking.prefixes(), 4 + more);
+        say(&mut server, 2, &["mset ab:c 1 b 1"]);
+        broadcast(&mut server);
+        let got = [0, 1, 3].map(|slot| heard(&mut server, slot));
+        assert_eq!(got, [wanted[0], wanted[1], ""]);
+        assert!(server.tracking.changed.is_empty());
+    }
+    say(&mut server, 2, &["set ab:d 1"]);
+    say(&mut server, 0, &["reset"]);
+    broadcast(&mut server);
+    assert_eq!(heard(&mut server, 0), "");
+    assert_eq!(heard(&mut server, 1), ">2 $10 invalidate *1 $4 ab:d");
+}
+
 #[test]
 fn caching_is_for_the_next_command() {
     let mut server = server();

@@ -106,7 +106,7 @@ impl List {
     }
 
     /// The list of an entry, mutable.
-    #[inline]
+    #[inline(always)]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, List>, Error> {
         Opened::typed(entry)
     }

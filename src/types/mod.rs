@@ -8,6 +8,7 @@
 pub mod hash;
 pub mod list;
 pub mod part;
+pub mod relocate;
 pub mod set;
 pub mod stream;
 pub mod string;
@@ -122,7 +123,7 @@ pub fn duplicate(entry: KeyRef) -> OwnedValue<Value> {
         ValueRef::Int(n) => OwnedValue::Int(n),
         ValueRef::Str(bytes) => OwnedValue::Str(bytes.into()),
         ValueRef::Obj(value) => OwnedValue::Obj(value.clone()),
-        ValueRef::Packed(packed) => OwnedValue::Obj(packed.read().clone()),
+        ValueRef::Packed(packed) => OwnedValue::Obj(packed.read::<Value>().clone()),
     }
 }
 
@@ -172,7 +173,7 @@ pub fn length(entry: KeyRef) -> usize {
         ValueRef::Str(bytes) => bytes.len(),
         ValueRef::Int(n) => string::StrView::Int(n).len(),
         ValueRef::Obj(value) => value.len(),
-        ValueRef::Packed(packed) => packed.read().len(),
+        ValueRef::Packed(packed) => packed.read::<Value>().len(),
     }
 }
 
@@ -180,7 +181,7 @@ pub fn length(entry: KeyRef) -> usize {
 pub fn encoding_name(entry: KeyRef) -> &'static str {
     match entry.value() {
         ValueRef::Obj(value) => value.encoding(),
-        ValueRef::Packed(packed) => packed.read().encoding(),
+        ValueRef::Packed(packed) => packed.read::<Value>().encoding(),
         _ if entry.kind() == kind::INT => "int",
         _ if entry.kind() == kind::EMBSTR => "embstr",
         _ => "raw",

@@ -12,7 +12,7 @@ use crate::types::zset::Zset;
 use crate::types::{KeyMut, KeyRef, Type, Value, kind};
 
 /// One of the types of values, or any value.
-pub trait Part: Sized {
+pub trait Part: Payload + Into<Value> {
     /// The part of a value, if it has this type.
     fn of(value: &Value) -> Option<&Self>;
     /// The same, to be changed.
@@ -32,7 +32,45 @@ impl Part for Value {
 }
 
 macro_rules! part {
-    ($name:ident) => {
+    ($name:ident, $($encoding:ident)|+) => {
+        impl From<$name> for Value {
+            fn from(part: $name) -> Value {
+                Value::$name(part)
+            }
+        }
+
+        impl Payload for $name {
+            #[inline]
+            fn has_kind(kind: u8) -> bool {
+                kind::type_of(kind) == Type::$name
+            }
+
+            #[inline]
+            fn into_block(self) -> Result<Block, $name> {
+                match self {
+                    $($name::$encoding(block) => Ok(Block::$encoding(block)),)+
+                    part => Err(part),
+                }
+            }
+
+            #[inline]
+            fn from_block(kind: u8, block: Block) -> $name {
+                match block {
+                    $(Block::$encoding(block) => $name::$encoding(block),)+
+                    #[allow(unreachable_patterns, reason = "a set has all forms of blocks")]
+                    _ => unreachable!("a block of kind {kind}"),
+                }
+            }
+
+            #[inline]
+            fn is_in_entry(&self) -> bool {
+                match self {
+                    $($name::$encoding(block) => block.is_in_entry(),)+
+                    _ => false,
+                }
+            }
+        }
+
         impl Part for $name {
             #[inline]
             fn of(value: &Value) -> Option<&$name> {
@@ -53,33 +91,31 @@ macro_rules! part {
     };
 }
 
-part!(List);
-part!(Set);
-part!(Hash);
-part!(Zset);
+part!(List, Listpack);
+part!(Set, Listpack | Intset);
+part!(Hash, Listpack);
+part!(Zset, Listpack);
 
 impl Payload for Value {
     #[inline]
     fn into_block(self) -> Result<Block, Value> {
         match self {
-            Value::List(List::Listpack(listpack))
-            | Value::Set(Set::Listpack(listpack))
-            | Value::Hash(Hash::Listpack(listpack))
-            | Value::Zset(Zset::Listpack(listpack)) => Ok(Block::Listpack(listpack)),
-            Value::Set(Set::Intset(ints)) => Ok(Block::Intset(ints)),
-            value => Err(value),
+            Value::List(list) => list.into_block().map_err(Value::List),
+            Value::Set(set) => set.into_block().map_err(Value::Set),
+            Value::Hash(hash) => hash.into_block().map_err(Value::Hash),
+            Value::Zset(zset) => zset.into_block().map_err(Value::Zset),
+            Value::Str(_) | Value::Stream(_) => Err(self),
         }
     }
 
     #[inline]
     fn from_block(kind: u8, block: Block) -> Value {
-        match (kind::type_of(kind), block) {
-            (Type::List, Block::Listpack(listpack)) => Value::List(List::Listpack(listpack)),
-            (Type::Set, Block::Listpack(listpack)) => Value::Set(Set::Listpack(listpack)),
-            (Type::Hash, Block::Listpack(listpack)) => Value::Hash(Hash::Listpack(listpack)),
-            (Type::Zset, Block::Listpack(listpack)) => Value::Zset(Zset::Listpack(listpack)),
-            (Type::Set, Block::Intset(ints)) => Value::Set(Set::Intset(ints)),
-            (other, _) => unreachable!("a block of type {other:?}"),
+        match kind::type_of(kind) {
+            Type::List => List::from_block(kind, block).into(),
+            Type::Set => Set::from_block(kind, block).into(),
+            Type::Hash => Hash::from_block(kind, block).into(),
+            Type::Zset => Zset::from_block(kind, block).into(),
+            Type::String | Type::Stream => unreachable!("a block of kind {kind}"),
         }
     }
 }
@@ -87,7 +123,7 @@ impl Payload for Value {
 /// The collection of an entry, to be read.
 pub enum Held<'a, T> {
     There(&'a T),
-    Packed(Packed<'a, Value>),
+    Packed(Packed<'a, T>),
 }
 
 impl<'a, T: Part> Held<'a, T> {
@@ -96,11 +132,10 @@ impl<'a, T: Part> Held<'a, T> {
     pub fn of(entry: KeyRef<'a>) -> Option<Held<'a, T>> {
         match entry.value() {
             ValueRef::Obj(value) => T::of(value).map(Held::There),
-            ValueRef::Packed(packed) => {
-                let value = packed.read();
-                T::of(&value).is_some().then_some(Held::Packed(value))
+            ValueRef::Packed(packed) if T::has_kind(packed.kind()) => {
+                Some(Held::Packed(packed.read()))
             }
-            ValueRef::Int(_) | ValueRef::Str(_) => None,
+            ValueRef::Packed(_) | ValueRef::Int(_) | ValueRef::Str(_) => None,
         }
     }
 
@@ -118,24 +153,24 @@ impl<T: Part> Deref for Held<'_, T> {
     fn deref(&self) -> &T {
         match self {
             Held::There(part) => part,
-            Held::Packed(value) => T::of(value).expect("checked by `of`"),
+            Held::Packed(part) => part,
         }
     }
 }
 
 /// The collection of an entry, to be changed. It is written back when this is dropped.
-pub enum Opened<'a, T> {
+pub enum Opened<'a, T: Part> {
     There(&'a mut T),
-    Packed(Loan<'a, Value>),
+    Packed(Loan<'a, Value, T>),
 }
 
 impl<'a, T: Part> Opened<'a, T> {
     /// The part of type `T`; WRONGTYPE if the entry has another type.
-    #[inline]
+    #[inline(always)]
     pub fn typed(entry: KeyMut<'a>) -> Result<Opened<'a, T>, Error> {
         match entry.open() {
             Some(Open::There(value)) => T::of_mut(value).map(Opened::There),
-            Some(Open::Packed(loan)) => T::of(&loan).is_some().then_some(Opened::Packed(loan)),
+            Some(Open::Packed(loan)) => Some(Opened::Packed(loan)),
             None => None,
         }
         .ok_or(Error::WRONGTYPE)
@@ -149,7 +184,7 @@ impl<T: Part> Deref for Opened<'_, T> {
     fn deref(&self) -> &T {
         match self {
             Opened::There(part) => part,
-            Opened::Packed(loan) => T::of(loan).expect("checked by `typed`"),
+            Opened::Packed(loan) => loan,
         }
     }
 }
@@ -159,7 +194,7 @@ impl<T: Part> DerefMut for Opened<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         match self {
             Opened::There(part) => part,
-            Opened::Packed(loan) => T::of_mut(loan).expect("checked by `typed`"),
+            Opened::Packed(loan) => loan,
         }
     }
 }

@@ -21,8 +21,10 @@
 //! 8.1 and Redis 7.4; older versions increment it always and show a lag that never reaches zero.
 
 use crate::ds::entry::{ValueMut, ValueRef};
+use crate::ds::relocate::{Cursor, Relocate, in_turn};
 use crate::ds::stream::{Precision, StreamId, StreamLog, Trim};
 use crate::error::Error;
+use crate::sys::mover::Mover;
 use crate::types::{KeyMut, KeyRef, Value};
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::ops::RangeBounds;
@@ -37,6 +39,27 @@ pub struct Stream {
 // A stream that is deleted lazily is dropped by another thread, so it must be `Send`.
 const fn is_send<T: Send>() {}
 const _: () = is_send::<Stream>();
+
+/// First the log, by ID, then the groups.
+impl Relocate for Stream {
+    fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
+        let log =
+            |stream: &mut Stream, cursor, mover: &mut Mover| stream.log.relocate(cursor, mover);
+        in_turn(self, cursor, mover, log, |stream, cursor, mover| {
+            if cursor == 0 {
+                mover.map(&mut stream.groups, |mover, name, _| mover.boxed_slice(name));
+            }
+            let first = usize::try_from(cursor).unwrap_or(usize::MAX);
+            for (at, group) in stream.groups.values_mut().enumerate().skip(first) {
+                if mover.is_spent() && at > first {
+                    return at as Cursor;
+                }
+                group.relocate(mover);
+            }
+            0
+        })
+    }
+}
 
 impl Stream {
     /// An empty stream without groups.
@@ -164,7 +187,7 @@ pub enum RefPolicy {
     Keep,
     /// DELREF: they are removed with it.
     Delete,
-    /// ACKED: the entry is deleted only when there are none.
+    /// ACKED: the entry is deleted only if no group refers to it any more.
     Acked,
 }
 
@@ -260,6 +283,20 @@ pub struct Group {
 }
 
 impl Group {
+    /// Offers the allocations to the mover, all in one step.
+    fn relocate(&mut self, mover: &mut Mover) {
+        mover.visited(1 + self.slots.len());
+        mover.map(&mut self.pel, |_, _, _| ());
+        mover.map(&mut self.consumers, |mover, name, _| {
+            mover.boxed_slice(name)
+        });
+        mover.vec(&mut self.slots);
+        for consumer in self.slots.iter_mut().flatten() {
+            mover.boxed_slice(&mut consumer.name);
+            mover.set(&mut consumer.pel);
+        }
+    }
+
     fn new(last_id: StreamId, entries_read: Option<u64>) -> Group {
         Group {
             last_id,

@@ -16,6 +16,9 @@ const HALF: usize = SUB / 2;
 const MAX: u64 = 1_000_000_000;
 const BUCKETS: usize = SUB + (30 - SUB_BITS as usize) * HALF;
 
+/// Native buckets: each is 2^(1/8) times as wide as the one before, 9 %.
+pub const NATIVE_SCHEMA: i32 = 3;
+
 /// Counts of values, by bucket.
 pub struct Histogram {
     counts: [u32; BUCKETS],
@@ -77,6 +80,22 @@ impl Histogram {
         0
     }
 
+    /// The counts in the exponential buckets of Prometheus' native histograms, of microseconds:
+    /// bucket `i` ends at 2^(i/8). A bucket of ours belongs to the one in which it ends.
+    pub fn native(&self) -> Vec<(i32, u64)> {
+        let mut out: Vec<(i32, u64)> = Vec::new();
+        for (at, &count) in self.counts.iter().enumerate().filter(|(_, c)| **c > 0) {
+            let us = highest(at).max(1) as f64 / 1000.0;
+            let scale = f64::from(1 << NATIVE_SCHEMA);
+            let bucket = (us.log2() * scale).ceil() as i32;
+            match out.last_mut() {
+                Some((last, calls)) if *last == bucket => *calls += u64::from(count),
+                _ => out.push((bucket, count.into())),
+            }
+        }
+        out
+    }
+
     /// Cumulative counts up to 1024 ns, 2048 ns, 4096 ns and so on, where they change:
     /// (microseconds, count). The bucket that contains a limit is counted too, so the upper bound
     /// of that bucket is shown: 1, 2, 4, 8, 16, 33.
@@ -125,6 +144,27 @@ mod tests {
         assert!(near(h.percentile(99.0), 99_000));
         assert!(near(h.percentile(0.0), 1000) && near(h.percentile(100.0), 100_000));
         assert_eq!(Histogram::default().percentile(50.0), 0);
+    }
+
+    #[test]
+    fn native_buckets_hold_each_value_once() {
+        let mut h = Histogram::default();
+        for ns in [1, 999, 1000, 1001, 2000, 3000, 1_000_000, 5_000_000_000] {
+            h.record(ns);
+        }
+        let native = h.native();
+        assert_eq!(
+            native.iter().map(|(_, calls)| calls).sum::<u64>(),
+            h.total()
+        );
+        assert!(native.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        // 1 us is the end of bucket 0; 1 ns is 2^-9.97 us.
+        assert_eq!(native[0], (-79, 1));
+        let bounds = |(bucket, _): &(i32, u64)| (f64::from(*bucket) / 8.0).exp2();
+        for us in [1.0, 2.0, 3.0, 1000.0, 1_000_000.0] {
+            let fits = |bucket: &(i32, u64)| (0.9 * us..=1.1 * us).contains(&bounds(bucket));
+            assert!(native.iter().any(fits), "{us}: {native:?}");
+        }
     }
 
     /// A real server showed these figures for sleeps of 3, 10, 20, 50 and 100 ms, and for

@@ -19,6 +19,7 @@
 //! **Invariant:** no function in this module panics, for any input (property tests in each file).
 
 pub mod byte_size;
+pub mod fnv;
 pub mod geo;
 pub mod glob;
 mod grisu;

@@ -13,9 +13,9 @@ impl Random {
         Random(SmallRng::seed_from_u64(seed))
     }
 
-    /// A generator with a seed from the operating system.
-    pub fn from_system() -> Random {
-        Random::from_seed(SysRng.try_next_u64().unwrap_or(0x9e37_79b9_7f4a_7c15))
+    /// A seed from the operating system.
+    pub fn system_seed() -> u64 {
+        SysRng.try_next_u64().unwrap_or(0x9e37_79b9_7f4a_7c15)
     }
 
     /// The generator itself, for functions that take any `Rng`.

@@ -130,18 +130,29 @@ impl FakePrimary {
 
     /// Accepts a connection, and replies to all commands before PSYNC or SYNC.
     pub fn accept(&self) -> Link {
+        let mut link = self.accept_silently();
+        link.read_request();
+        link
+    }
+
+    /// Accepts a connection, and sends `bytes` whatever it requests.
+    pub fn accept_with(&self, bytes: &[u8]) -> Link {
+        let mut link = self.accept_silently();
+        link.send(bytes);
+        link
+    }
+
+    fn accept_silently(&self) -> Link {
         let (stream, _) = self.listener.accept().expect("a replica");
         let timeout = Some(Duration::from_secs(60));
         stream.set_read_timeout(timeout).expect("a timeout");
         let input = BufReader::new(stream.try_clone().expect("a handle"));
-        let mut link = Link {
+        Link {
             stream,
             input,
             announced: Vec::new(),
             psync: Vec::new(),
-        };
-        link.read_request();
-        link
+        }
     }
 }
 

@@ -22,10 +22,18 @@ use crate::nodes::Kind;
 use crate::proxy::{Fault, Proxy};
 
 pub const SERVERS: usize = 5;
-/// The time after which a condition that is not met fails the test.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time after which a condition that is not met fails the test, on a machine that others use.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// `repl-timeout`, while the machine is not so busy that a full sync takes longer than
+/// [`LONG_SYNC`]: then a child that saves may be silent for this time.
+const REPL_TIMEOUT_S: &str = "2";
+const LONG_SYNC: Duration = Duration::from_secs(30);
 /// The longest fault: longer than `repl-timeout`.
 const LONG_MS: u64 = 2500;
+
+/// The size of a value of the ballast. The child that saves it sleeps once for each, which takes
+/// much longer on a busy machine, so they are few.
+const BALLAST_VALUE: usize = 10_000;
 
 /// What differs between runs.
 pub struct Setup {
@@ -93,7 +101,7 @@ impl Member {
             "--logfile",
             &log,
             "--repl-timeout",
-            "2",
+            REPL_TIMEOUT_S,
             "--repl-ping-replica-period",
             "1",
             "--repl-diskless-sync-delay",
@@ -110,7 +118,7 @@ impl Member {
         args.extend_from_slice(OWN[at]);
         if setup.ballast_mb > 0 {
             // A full sync takes seconds.
-            args.extend(["--rdbcompression", "no", "--rdb-key-save-delay", "10"]);
+            args.extend(["--rdbcompression", "no", "--rdb-key-save-delay", "500"]);
         }
         let peer = match kind {
             Kind::Aeris => Peer::aeris_with(&args, |command: &mut Command| {
@@ -204,12 +212,13 @@ impl World {
     /// Gives the primary a data set of this size.
     fn fill(&mut self, megabytes: u64) {
         let mut c = self.members[self.primary].conn();
-        let value = "x".repeat(1000);
+        let value = "x".repeat(BALLAST_VALUE);
+        let count = 1_000_000 / BALLAST_VALUE;
         for batch in 0..megabytes {
             let sets =
-                (0..1000).map(|n| multibulk(&["SET", &format!("ballast:{batch}:{n}"), &value]));
+                (0..count).map(|n| multibulk(&["SET", &format!("ballast:{batch}:{n}"), &value]));
             c.send(&sets.collect::<Vec<_>>().concat());
-            (0..1000).for_each(|_| assert_eq!(c.reply(), b"+OK\r\n"));
+            (0..count).for_each(|_| assert_eq!(c.reply(), b"+OK\r\n"));
         }
     }
 
@@ -408,10 +417,25 @@ impl World {
             self.resume(at);
         }
         self.revive();
+        let began = Instant::now();
+        let mut is_busy = false;
         self.wait_for("all links are up", |world| {
+            if !is_busy && began.elapsed() > LONG_SYNC {
+                is_busy = true;
+                world.set_repl_timeout("60");
+            }
             let mut replicas = world.members.iter().filter(|m| m.upstream.is_some());
             replicas.all(|m| m.info("master_link_status") == "up")
         });
+        if is_busy {
+            self.set_repl_timeout(REPL_TIMEOUT_S);
+        }
+    }
+
+    fn set_repl_timeout(&self, seconds: &str) {
+        for member in &self.members {
+            member.line(&format!("CONFIG SET repl-timeout {seconds}"));
+        }
     }
 
     /// Checks that all servers have the same data, while no client writes.
@@ -442,8 +466,14 @@ impl World {
         let new = direct[self.dice.below(direct.len() as u64) as usize];
         self.note("FAILOVER", &format!("{old} to {new}"));
         let port = self.members[new].proxy.port;
-        let reply = self.members[old].line(&format!("FAILOVER TO 127.0.0.1 {port} TIMEOUT 5000"));
-        assert_eq!(reply, "+OK\r\n");
+        let request = format!("FAILOVER TO 127.0.0.1 {port} TIMEOUT 5000");
+        // A replica's link is up before its primary has its first acknowledgement.
+        self.wait_for("FAILOVER is accepted", |world| {
+            let reply = world.members[old].line(&request);
+            let early = reply == "-ERR FAILOVER target replica is not online.\r\n";
+            assert!(early || reply == "+OK\r\n", "{reply}");
+            !early
+        });
         self.wait_for("the failover is over", |world| {
             world.members[old].info("master_failover_state") == "no-failover"
         });

@@ -130,6 +130,17 @@ impl Peer {
         Conn::new(self.port)
     }
 
+    /// A connection, unless nothing listens any more.
+    pub fn try_connect(&self) -> Option<Conn> {
+        Conn::try_new(self.port, Duration::from_secs(60))
+    }
+
+    /// A connection to a process that has just replaced itself.
+    pub fn reconnect(&self) -> Conn {
+        self.wait_until_it_listens();
+        self.connect()
+    }
+
     /// The directory of its files.
     pub fn dir(&self) -> &Path {
         &self.dir

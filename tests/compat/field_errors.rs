@@ -47,7 +47,17 @@ const NUMBERS: &[&str] = &[
     "2147483648",
     "9223372036854775807",
 ];
-const FIELDS: &[&str] = &["f", "f g", "", "f f", "f FOO", "f FIELDS 1 g", "f FIELDS 0"];
+const FIELDS: &[&str] = &[
+    "f",
+    "f g",
+    "",
+    "f f",
+    "f FOO",
+    "f FIELDS 1 g",
+    "f FIELDS 0",
+    "f EX 10",
+    "f PERSIST",
+];
 const PAIRS: &[&str] = &[
     "f v",
     "f v g w",
@@ -57,6 +67,8 @@ const PAIRS: &[&str] = &[
     "f v FOO",
     "f v FIELDS 1 g w",
     "f v FIELDS x",
+    "f v EX 10",
+    "f v KEEPTTL",
 ];
 /// What HGETEX has before the fields; the last ones are another command's.
 const GET_OPTIONS: &[&str] = &[

@@ -131,10 +131,9 @@ pub struct History<'a> {
 impl<'a> History<'a> {
     fn new(jury: &'a Jury, plan: &'a Plan) -> History<'a> {
         let ours = std::iter::once((None, jury.aeris.connect()));
-        let theirs = jury
-            .judges
-            .iter()
-            .map(|judge| (Some(judge), judge.peer.connect()));
+        // A judge that is about to end, after a crash, does not listen any more.
+        let theirs = jury.judges.iter();
+        let theirs = theirs.filter_map(|judge| Some((Some(judge), judge.peer.try_connect()?)));
         let seats = ours.chain(theirs).filter_map(|(judge, mut conn)| {
             let ready = prepare(&mut conn, plan).is_some();
             assert!(

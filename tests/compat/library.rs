@@ -7,11 +7,11 @@
 //!   forms of a call ───────────┘
 //! ```
 //!
-//! A call stands in tail position or not, has the function under its own name, the name of a local
-//! variable or as a method, and is protected by pcall or not, since the text of an error names the
-//! function and the place by the form of the call.
+//! The text of an error names the function and the place, and both depend on the form of the call.
+//! So there are calls in tail position and elsewhere; of the function by its own name, by that of a
+//! local variable, and as a method; with and without pcall.
 //!
-//! `PROPTEST_CASES` sets the number of calls to a thousand times its value, `COMPAT_SEED` and
+//! `PROPTEST_CASES` sets the number of calls to 25 times its value, `COMPAT_SEED` and
 //! `COMPAT_GO_ON` are as in `tests/compat.rs`.
 
 use super::common::{Conn, multibulk, parse_reply};
@@ -23,7 +23,7 @@ use aeris::util::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The number of scripts that are sent before the first reply is read.
-const BATCH: usize = 50;
+pub const BATCH: usize = 50;
 const CALLS: u64 = 6_000;
 
 /// Values of every type, as Lua writes them.
@@ -400,14 +400,11 @@ const OPEN: &[(&str, &str, &str)] = &[
         "*[Nn][Aa][Nn]*",
         "LuaJIT writes no sign of what is no number where it makes a string of it",
     ),
-    ("*'nan'*", "*-nan*", "LuaJIT reads it with the other sign"),
-    ("*cjson.decode*NaN*", "*-nan*", "the same"),
     (
-        "*max*0/0*",
-        "*",
-        "LuaJIT compares what is no number otherwise",
+        "*cjson.decode*NaN*",
+        "*-nan*",
+        "LuaJIT reads it with the other sign",
     ),
-    ("*min*0/0*", "*", "the same"),
     (
         "*load*string.rep*",
         "*bad argument*",
@@ -419,16 +416,6 @@ const OPEN: &[(&str, &str, &str)] = &[
         "Redis's own handler of errors fails on a sealed table",
     ),
     ("*error*_G*", "*", "the same"),
-    (
-        "*tonumber*-*",
-        "*-[1-9]*",
-        "a negative number with a base wraps at 64 bits there",
-    ),
-    (
-        "*tonumber*0/0*",
-        "*",
-        "the text of what is no number has one letter less, as above",
-    ),
 ];
 
 /// The forms of a call: each a script in which `F` is the function, `M` its last name, `A` the
@@ -538,7 +525,7 @@ impl Call {
 
 /// How scripts are run.
 #[derive(Clone, Copy, Debug)]
-enum Way {
+pub enum Way {
     Eval,
     Sha,
     Function,
@@ -558,7 +545,7 @@ fn functions_of(conn: &mut Conn) -> BTreeSet<String> {
 }
 
 /// Sends a batch of scripts and returns the replies.
-fn send(conn: &mut Conn, scripts: &[String], way: Way) -> Option<Vec<Vec<u8>>> {
+pub fn send(conn: &mut Conn, scripts: &[String], way: Way) -> Option<Vec<Vec<u8>>> {
     let mut requests = Vec::new();
     let mut library = String::from("#!lua name=calls\n");
     for (at, script) in scripts.iter().enumerate() {
@@ -609,7 +596,7 @@ fn comparable(call: &Call, reply: &[u8]) -> Vec<u8> {
 }
 
 /// Replaces what looks like an address.
-fn without_addresses(reply: &[u8]) -> Vec<u8> {
+pub fn without_addresses(reply: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = reply;
     while let Some(at) = rest.windows(2).position(|part| part == b"0x") {
@@ -635,7 +622,7 @@ fn library_functions_called_with_values_of_every_type() {
         return;
     };
     let number = |name| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    let calls = number("PROPTEST_CASES").map_or(CALLS, |cases| cases * 1000);
+    let calls = number("PROPTEST_CASES").map_or(CALLS, |cases| cases * 25);
     let mut random = Random::from_seed(number("COMPAT_SEED").unwrap_or(51));
     let functions = functions(&jury);
     let mut wrong: BTreeMap<String, (u32, String)> = BTreeMap::new();

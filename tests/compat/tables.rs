@@ -28,6 +28,14 @@ const NOT_SENT: &[(&str, &str)] = &[
     ("acl|genpass", "random"),
     ("acl|load", "files: process tests"),
     ("acl|save", "files: process tests"),
+    (
+        "asking",
+        "the jury is not in cluster mode: tests/cluster_slots.rs",
+    ),
+    (
+        "cluster",
+        "the jury is not in cluster mode: tests/cluster_slots.rs",
+    ),
     ("acl|log", "ages and addresses: the Tcl suite"),
     ("bgrewriteaof", "files: the persistence tests"),
     ("bgsave", "files: the persistence tests"),

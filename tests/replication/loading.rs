@@ -1,7 +1,7 @@
 //! How a replica of ours replaces its data set: what clients see meanwhile, what stays if it fails,
 //! and the guard against a primary that has lost its data.
 
-use crate::nodes::{Kind, Node, wait_for, wait_in_step, wait_same};
+use crate::nodes::{Kind, Logs, Node, wait_for, wait_in_step, wait_same};
 
 /// A replica that is connected to a primary of this kind and has its keys. `None`: the primary is
 /// not installed.
@@ -246,4 +246,44 @@ fn files_of_a_full_sync_are_removed_without_persistence() {
     primary
         .wait_for_log("Removing the RDB file used to feed replicas in a persistence-less instance");
     assert!(!primary.dir().join("dump.rdb").exists());
+}
+
+/// The disk of a replica hangs while a snapshot is received: clients are served, the memory stays
+/// small, and the primary is not left. Once the disk works again, the sync is completed.
+#[test]
+fn a_disk_that_hangs_delays_the_sync_only() {
+    for diskless in ["no", "yes"] {
+        let args = [
+            "--repl-diskless-sync",
+            diskless,
+            "--repl-diskless-sync-delay",
+            "0",
+            "--rdbcompression",
+            "no",
+        ];
+        let mut primary = Node::start(Kind::Aeris, &args).expect("our own server");
+        primary.line("DEBUG POPULATE 150 key 100000");
+        let mut replica = Node::aeris(&["--repl-timeout", "5"]);
+        let _logs = Logs::of(&[&primary, &replica]);
+        replica.line("SET mine 1");
+        replica.ok("DEBUG AOF-FLUSH-SLEEP 3600000000");
+        let port = primary.port();
+        replica.ok(&format!("REPLICAOF 127.0.0.1 {port}"));
+        // INFO has the field during a sync only.
+        let read = |replica: &mut Node| replica.info("master_sync_read_bytes").parse().unwrap_or(0);
+        wait_for("it stops reading", || read(&mut replica) > 8u64 << 20);
+        // Longer than the timeout of the link.
+        let began = replica.number("uptime_in_seconds");
+        wait_for("the timeout is over", || {
+            replica.number("uptime_in_seconds") > began + 7
+        });
+        assert_eq!(replica.line("GET mine"), "$1\r\n1\r\n");
+        assert_eq!(replica.info("master_sync_in_progress"), "1");
+        assert!(read(&mut replica) < 12 << 20);
+        assert!(replica.number("used_memory") < 40 << 20);
+        replica.ok("DEBUG AOF-FLUSH-SLEEP 0");
+        wait_in_step(&mut primary, &mut replica);
+        wait_same(&mut primary, &mut replica);
+        assert_eq!(primary.number("sync_full"), 1, "diskless {diskless}");
+    }
 }

@@ -150,7 +150,7 @@ impl Node {
         self.start_again(args);
     }
 
-    /// Starts it after its end.
+    /// Starts the server again, whose process has ended, with these arguments.
     pub fn start_again(&mut self, args: &[&str]) {
         self.peer.start_again(args);
         self.conn = self.peer.connect();

@@ -69,8 +69,9 @@ fn a_replica_connects_by_tls_and_mutual_certificates() {
     }
 }
 
+/// A full sync over two connections: the child sends the snapshot in the session of the second one.
 #[test]
-fn a_channel_of_its_own_for_the_snapshot_is_not_used_with_tls() {
+fn a_snapshot_has_a_channel_of_its_own() {
     let (files, others) = (Certificates::new(), Certificates::new());
     let both = [
         "--dual-channel-replication-enabled",
@@ -78,13 +79,51 @@ fn a_channel_of_its_own_for_the_snapshot_is_not_used_with_tls() {
         "--repl-diskless-sync",
         "yes",
     ];
-    let primary = Peer::aeris(&settings(&files, &both));
+    let primary = [&both[..], &["--logfile", "log"]].concat();
+    let primary = Peer::aeris(&settings(&files, &primary));
     let port = others.port.to_string();
-    let replica = Peer::aeris(&settings(
-        &files,
-        &[&both[..], &["--tls-port", &port]].concat(),
-    ));
+    let replica = [&both[..], &["--tls-port", &port]].concat();
+    let replica = Peer::aeris(&settings(&files, &replica));
     replicate(&primary, files.port, &replica);
+    let log = log_of(&primary);
+    assert!(log.contains("dedicated RDB channel"), "{log}");
+    assert!(!log.contains("takes no more of the data set"), "{log}");
+}
+
+/// The same with a real server on either side.
+#[test]
+fn valkey_9_1_sends_and_takes_a_snapshot_over_two_channels() {
+    let both = [
+        "--dual-channel-replication-enabled",
+        "yes",
+        "--repl-diskless-sync",
+        "yes",
+        "--repl-diskless-sync-delay",
+        "0",
+        "--logfile",
+        "log",
+    ];
+    for ours_is_primary in [true, false] {
+        let (files, others) = (Certificates::new(), Certificates::new());
+        let port = others.port.to_string();
+        let first = settings(&files, &both);
+        let second = settings(&files, &[&both[..], &["--tls-port", &port]].concat());
+        let (ours, theirs) = match ours_is_primary {
+            true => (&first, &second),
+            false => (&second, &first),
+        };
+        let ours = Peer::aeris(ours);
+        let Some(theirs) = Peer::valkey9(theirs) else {
+            return;
+        };
+        let (primary, replica) = match ours_is_primary {
+            true => (&ours, &theirs),
+            false => (&theirs, &ours),
+        };
+        replicate(primary, files.port, replica);
+        let log = log_of(primary);
+        assert!(log.contains("dedicated RDB channel"), "{log}");
+    }
 }
 
 #[test]
@@ -172,4 +211,76 @@ fn keys_migrate_by_tls() {
         "{reply}"
     );
     assert_eq!(from.line("EXISTS n"), ":1\r\n");
+}
+
+/// The log of a server that was started with `--logfile log`.
+fn log_of(server: &Peer) -> String {
+    std::fs::read_to_string(server.dir().join("log")).unwrap_or_default()
+}
+
+/// Attaches the replica by TLS, with a snapshot over the connection that neither side writes to a
+/// disk. Its checksum is left out if the replica is one that loads it from there.
+fn transfer(primary: &Peer, port: u16, replica: &Peer, skips: bool) {
+    let (mut from, mut to) = (primary.connect(), replica.connect());
+    from.line("SET k v");
+    to.line(&format!("REPLICAOF 127.0.0.1 {port}"));
+    until("the sync", || {
+        in_sync(&mut to) && to.line("GET k").contains("v\r\n")
+    });
+    let sent = log_of(primary).contains("while skipping RDB checksum for this transfer");
+    assert_eq!(sent, skips, "{}", log_of(primary));
+    let received = log_of(replica).contains("disabled: skipped checksum for this transfer");
+    assert_eq!(received, skips, "{}", log_of(replica));
+}
+
+#[test]
+fn tls_protects_a_snapshot_so_that_it_needs_no_checksum() {
+    type Start = fn(&[&str]) -> Option<Peer>;
+    let ours: Start = |settings| Some(Peer::aeris(settings));
+    let valkey: Start = Peer::valkey9;
+    for (primary, replica) in [(ours, ours), (ours, valkey), (valkey, ours)] {
+        for (sync, load, skips) in [
+            ("yes", "swapdb", true),
+            ("yes", "disabled", false),
+            ("no", "swapdb", false),
+        ] {
+            let (files, others) = (Certificates::new(), Certificates::new());
+            let own = [
+                "--logfile",
+                "log",
+                "--save",
+                "",
+                "--repl-diskless-sync",
+                sync,
+            ];
+            let Some(primary) = primary(&settings(&files, &own)) else {
+                return;
+            };
+            let port = others.port.to_string();
+            let own = [
+                &own[..4],
+                &["--tls-port", &port, "--repl-diskless-load", load],
+            ]
+            .concat();
+            let Some(replica) = replica(&settings(&files, &own)) else {
+                return;
+            };
+            transfer(&primary, files.port, &replica, skips);
+        }
+    }
+}
+
+#[test]
+fn without_tls_a_snapshot_keeps_its_checksum() {
+    let own = ["--logfile", "log", "--repl-diskless-sync-delay", "0"];
+    let primary = Peer::aeris(&own);
+    let replica = Peer::aeris(&[&own[..], &["--repl-diskless-load", "swapdb"]].concat());
+    // Over a connection without TLS the announcement has no effect.
+    let mut client = primary.connect();
+    assert_eq!(
+        client.line("REPLCONF capa eof capa skip-rdb-checksum"),
+        "+OK\r\n"
+    );
+    assert!(client.line("PSYNC ? -1").starts_with("+FULLRESYNC"));
+    transfer(&primary, primary.port, &replica, false);
 }

@@ -25,6 +25,10 @@
 //! With `--listen` each connection sends the command once and then reads everything, until the
 //! process is ended: for subscribers of a load that publishes.
 //!
+//! With `--tls` the connections speak TLS and trust every server. With `--handshakes N` in place of
+//! a command nothing is sent: N connections are opened, as many as `--clients` at a time, and each
+//! is closed after its handshake.
+//!
 //! **Invariant:** replies are counted: a batch is complete when a frame for each of its requests
 //! has arrived, with all nested frames (`nested_frames_are_counted`).
 
@@ -34,13 +38,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+
+mod tls;
+
+use tls::Stream;
 
 /// The number of digits of a random key or a counter.
 const DIGITS: usize = 12;
 const USAGE: &str = "usage: bench-load --port N [--host ADDR] [--clients N] [--pipeline N] \
-[--requests N] [--seconds S] [--keyspace N] [--seed N] [--wait [--until-eof] | --listen] COMMAND [ARG ...] [; COMMAND ...]";
+[--requests N] [--seconds S] [--keyspace N] [--seed N] [--tls] [--wait [--until-eof] | --listen] COMMAND [ARG ...] [; COMMAND ...] | --handshakes N";
 
 struct Options {
     address: SocketAddr,
@@ -53,6 +60,9 @@ struct Options {
     wait: bool,
     until_eof: bool,
     listen: bool,
+    tls: bool,
+    /// The number of handshakes that are made in place of requests.
+    handshakes: u64,
     /// The commands of one request, with their arguments.
     commands: Vec<Vec<String>>,
 }
@@ -71,6 +81,8 @@ impl Options {
             wait: false,
             until_eof: false,
             listen: false,
+            tls: false,
+            handshakes: 0,
             commands: Vec::new(),
         };
         while let Some(name) = args.next() {
@@ -86,6 +98,8 @@ impl Options {
                 "--wait" => o.wait = true,
                 "--until-eof" => o.until_eof = true,
                 "--listen" => o.listen = true,
+                "--tls" => o.tls = true,
+                "--handshakes" => o.handshakes = value(&name, args.next())?,
                 _ => {
                     let words: Vec<String> = std::iter::once(name).chain(args.by_ref()).collect();
                     o.commands = words.split(|word| word == ";").map(<[_]>::to_vec).collect();
@@ -98,7 +112,10 @@ impl Options {
         o.address = SocketAddr::new(ip, port);
         let counts = o.clients > 0 && o.pipeline > 0 && o.keyspace > 0;
         let time = o.seconds > 0.0 && o.seconds < 86_400.0;
-        let asks = !o.commands.is_empty() && o.commands.iter().all(|words| !words.is_empty());
+        let asks = match o.handshakes {
+            0 => !o.commands.is_empty() && o.commands.iter().all(|words| !words.is_empty()),
+            _ => o.commands.is_empty() && !o.listen && !o.until_eof,
+        };
         if !(counts && time && asks) || (o.wait && o.listen) || (o.until_eof && !o.wait) {
             return Err(USAGE.to_string());
         }
@@ -256,7 +273,7 @@ fn broken(line: &[u8]) -> io::Error {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     batch: Vec<u8>,
     /// The number of written bytes of the batch; all of them while replies are awaited.
     sent: usize,
@@ -291,11 +308,15 @@ impl Load {
         let template = Template::new(&options.commands);
         let batch = template.bytes.repeat(options.pipeline);
         let mut connections = Vec::with_capacity(options.clients);
+        let config = match options.tls {
+            true => Some(tls::config().map_err(io::Error::other)?),
+            false => None,
+        };
         for i in 0..options.clients {
-            let stream = std::net::TcpStream::connect(options.address)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            let mut stream = TcpStream::from_std(stream);
+            let mut stream = Stream::connect(options.address, config.as_ref())?;
+            while !stream.handshake()? {
+                std::thread::sleep(Duration::from_micros(200));
+            }
             poll.registry().register(
                 &mut stream,
                 Token(i),
@@ -375,7 +396,7 @@ impl Load {
             }
             c.partial.clear();
             c.partial.extend_from_slice(&self.scratch[used..got]);
-            if got < self.scratch.len() {
+            if got < self.scratch.len() && !c.stream.is_tls() {
                 break; // a short read: the socket is dry, and the next bytes raise an event
             }
         }
@@ -446,7 +467,9 @@ impl Load {
         loop {
             match self.connections[i].stream.read(&mut self.scratch) {
                 Ok(0) => return Err(io::Error::other("the server closed a connection")),
-                Ok(n) if n < self.scratch.len() => return Ok(true),
+                Ok(n) if n < self.scratch.len() && !self.connections[i].stream.is_tls() => {
+                    return Ok(true);
+                }
                 Ok(_) => any = true,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(any),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -477,6 +500,7 @@ impl Load {
 }
 
 fn flush(c: &mut Connection) -> io::Result<()> {
+    c.stream.push()?;
     while c.sent < c.batch.len() {
         match c.stream.write(&c.batch[c.sent..]) {
             Ok(n) => c.sent += n,
@@ -489,6 +513,18 @@ fn flush(c: &mut Connection) -> io::Result<()> {
 }
 
 fn run(options: Options) -> io::Result<String> {
+    if options.handshakes > 0 {
+        if options.wait {
+            println!("ready");
+            io::stdin().lock().read_line(&mut String::new())?;
+        }
+        let elapsed = tls::storm(options.address, options.handshakes, options.clients)?;
+        return Ok(format!(
+            "{{\"requests\": {}, \"seconds\": {:.6}, \"errors\": 0, \"first_error\": \"\"}}",
+            options.handshakes,
+            elapsed.as_secs_f64()
+        ));
+    }
     let mut poll = Poll::new()?;
     let (wait, until_eof, listen) = (options.wait, options.until_eof, options.listen);
     let mut load = Load::connect(options, &poll)?;
@@ -549,6 +585,8 @@ mod tests {
         assert!(options("MULTI ; ; EXEC").is_err());
         assert!(options("--wait --listen SUBSCRIBE a").is_err());
         assert!(options("--until-eof PING").is_err());
+        assert!(options("--handshakes 5").is_ok());
+        assert!(options("--handshakes 5 PING").is_err());
     }
 
     #[test]

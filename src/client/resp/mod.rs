@@ -386,7 +386,8 @@ fn bulk_header(buffer: &[u8], at: usize, limits: Limits) -> Result<Option<(usize
     if first != b'$' && first >= b' ' {
         return Err(expected_dollar(first));
     }
-    let Some((digits, data)) = line(buffer, at + 1) else {
+    let begin = at + usize::from(first == b'$');
+    let Some((digits, data)) = line(buffer, begin) else {
         if buffer.len() - at > INLINE_MAX {
             return Err("too big bulk count string".into());
         }

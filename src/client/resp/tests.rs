@@ -159,6 +159,10 @@ fn a_stray_line_end_is_judged_with_the_line_that_it_begins() {
     }
     let text = run(&[b"*1\r\n\nAAAA\r\n"], LIMITS).expect_err("invalid");
     assert_eq!(text, "expected '$', got '\n'");
+    // An empty line is complete.
+    assert_eq!(run(&[b"*1\r\n\r"], LIMITS), Ok(Vec::new()));
+    let text = run(&[b"*1\r\n\r\n"], LIMITS).expect_err("invalid");
+    assert_eq!(text, "expected '$', got '\r'");
 }
 
 /// The line ends at the NUL, as a C string does: no line end is found behind it, up to the limit.

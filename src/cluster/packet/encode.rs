@@ -2,7 +2,7 @@
 
 use super::{
     Body, EXTENSION_LEN, Extension, Gossip, HEAD_LEN, Header, LIGHT, Message, Module, PingKind,
-    Publish, VERSION, extension, kind,
+    Publish, Purpose, VERSION, extension, kind,
 };
 
 impl Message {
@@ -34,6 +34,15 @@ impl Message {
             Message::LightModule(_) => kind::MODULE,
         };
         usize::from(kind)
+    }
+
+    /// What the message is about.
+    pub fn purpose(&self) -> Purpose {
+        match self {
+            Message::LightPublish(_) | Message::Full(_, Body::Publish(_)) => Purpose::Published,
+            Message::LightModule(_) | Message::Full(_, Body::Module(_)) => Purpose::Module,
+            Message::Full(..) => Purpose::Cluster,
+        }
     }
 
     /// The number of bytes of the packet.

@@ -230,6 +230,14 @@ pub enum Message {
     LightModule(Module),
 }
 
+/// What a message is about, for counters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    Cluster,
+    Published,
+    Module,
+}
+
 mod kind {
     pub(super) const PING: u16 = 0;
     pub(super) const PONG: u16 = 1;

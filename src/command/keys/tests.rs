@@ -1,3 +1,4 @@
+use crate::command;
 use crate::command::keys::*;
 use crate::command::{
     INCOMPLETE, INSERT, KEYSPACE, NONE, READONLY, STREAM, VARIABLE_FLAGS, cmd, container,
@@ -71,7 +72,7 @@ fn keys_of(line: &str) -> String {
         return "invalid".to_string();
     }
     let show = |key: &KeyRef| {
-        let names: Vec<_> = crate::command::key_flag_names(key.flags).collect();
+        let names: Vec<_> = command::key_flag_names(key.flags).collect();
         format!(
             "{}:{}",
             String::from_utf8_lossy(argv[key.pos as usize]),

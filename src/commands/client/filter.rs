@@ -5,8 +5,9 @@
 
 use std::collections::HashSet;
 
-use crate::client::{Class, Client, flag};
+use crate::client::{Client, flag};
 use crate::clients::describe;
+use crate::config::ClientClass;
 use crate::error::{Error, said};
 use crate::state::Server;
 use crate::texts::Words;
@@ -40,9 +41,9 @@ impl ClientType {
             return ClientType::Primary;
         }
         match c.class() {
-            Class::Normal => ClientType::Normal,
-            Class::Replica => ClientType::Replica,
-            Class::Pubsub => ClientType::Pubsub,
+            ClientClass::Normal => ClientType::Normal,
+            ClientClass::Replica => ClientType::Replica,
+            ClientClass::Pubsub => ClientType::Pubsub,
         }
     }
 }

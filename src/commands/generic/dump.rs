@@ -110,7 +110,7 @@ fn is_sanitized(ctx: &Ctx) -> bool {
         SanitizeDumpPayload::Yes => true,
         SanitizeDumpPayload::Clients => {
             let user = ctx.server.acl.user(ctx.client.user);
-            !ctx.client.must_obey() && user.is_none_or(|user| user.sanitize_payload)
+            !ctx.client.replays() && user.is_none_or(|user| user.sanitize_payload)
         }
     }
 }

@@ -17,7 +17,7 @@ mod expire;
 pub mod migrate;
 mod names;
 mod object;
-mod scan;
+pub mod scan;
 pub mod wait;
 
 use crate::command::keys as find_keys;

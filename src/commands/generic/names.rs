@@ -1,10 +1,14 @@
 //! Keys as names: delete, rename, move, copy; and whole databases.
 
+use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::databases::{CopyOption, copy_options};
 use crate::error::Error;
+use crate::execute::blocked;
 use crate::keyspace::events;
+use crate::keyspace::expire::ExpiryPolicy;
 use crate::keyspace::whole::Detached;
+use crate::member::transfer;
 use crate::persist::rdb::background;
 use crate::types::string::type_of;
 use crate::util::number::parse_i64;
@@ -24,7 +28,10 @@ fn del_generic(ctx: &mut Ctx, lazy: bool) -> CmdResult {
     let db = ctx.client.db;
     let mut deleted = 0;
     for &key in &ctx.argv[1..] {
-        if ctx.server.lookup_in(db, key).is_some() && ctx.server.delete_key(db, key, lazy) {
+        // An expired key that stays is deleted, too, as in the peers.
+        let found = ctx.server.lookup_in(db, key).is_some()
+            || ctx.server.expiry_policy() == ExpiryPolicy::Hide;
+        if found && ctx.server.delete_key(db, key, lazy) {
             ctx.changed(key, events::GENERIC, "del");
             ctx.dirty(1);
             deleted += 1;
@@ -127,6 +134,9 @@ fn db_index(ctx: &Ctx, at: usize) -> Result<u32, Error> {
 /// MOVE key db
 pub fn move_command(ctx: &mut Ctx) -> CmdResult {
     let (key, from) = (ctx.argv[1], ctx.client.db);
+    if ctx.server.config.cluster_enabled && ctx.server.data.dbs.len() == 1 {
+        return Err(Error::of("ERR MOVE is not allowed in cluster mode"));
+    }
     let to = db_index(ctx, 2)?;
     if to == from {
         return Err(Error::SAME_OBJECT);
@@ -196,7 +206,7 @@ fn parse_copy(ctx: &Ctx) -> Result<(u32, bool), Error> {
 
 /// DBSIZE
 pub fn dbsize(ctx: &mut Ctx) -> CmdResult {
-    let len = ctx.db().len();
+    let len = ctx.db().keys.visible_len();
     ctx.client.reply.integer(len as i64);
     Ok(())
 }
@@ -220,21 +230,33 @@ fn flush_generic(ctx: &mut Ctx, which: Option<u32>) -> CmdResult {
         _ => return Err(Error::SYNTAX),
     };
     let top = ctx.server.top_level()?;
-    let removed = ctx.server.flush(&top, Some(ctx.client), which, lazy);
+    let flushed = ctx.server.flush(&top, Some(ctx.client), which, lazy);
+    transfer::flushed(ctx.server, None);
     // Even if there was nothing to remove: a replica that has more keys than this server must flush
     // too.
-    ctx.dirty(removed.max(1));
+    ctx.dirty(flushed.keys.max(1));
     if which.is_none() && background::after_flushall(ctx.server) {
         // Nothing has changed since that snapshot, but the AOF and the replicas need the command.
         ctx.also_propagate(ctx.argv);
         ctx.prevent_propagation();
     }
-    ctx.client.reply.ok();
+    match flushed.job.filter(|_| !lazy && may_wait(ctx)) {
+        Some(job) => blocked::block_until_freed(ctx.server, ctx.client, ctx.argv, job),
+        None => ctx.client.reply.ok(),
+    }
     Ok(())
+}
+
+/// Whether the client of FLUSHALL SYNC can wait for the thread that frees.
+fn may_wait(ctx: &Ctx) -> bool {
+    !ctx.client.has(flag::DENY_BLOCKING) && !ctx.client.must_obey()
 }
 
 /// SWAPDB index1 index2
 pub fn swapdb(ctx: &mut Ctx) -> CmdResult {
+    if ctx.server.config.cluster_enabled {
+        return Err(Error::of("ERR SWAPDB is not allowed in cluster mode"));
+    }
     let number = |at: usize| parse_i64(ctx.argv[at]).and_then(|n| i32::try_from(n).ok());
     if number(1).is_none() {
         return Err(Error::of("ERR invalid first DB index"));

@@ -1,6 +1,7 @@
 //! OBJECT: the encoding of a value, and figures of its use.
 
 use crate::command::ctx::{CmdResult, Ctx};
+use crate::ds::entry::ValueRef;
 use crate::error::Error;
 use crate::types::{KeyRef, encoding_name, kind};
 
@@ -74,7 +75,7 @@ fn reply_optional(ctx: &mut Ctx, answer: Option<u32>) {
 pub fn object_refcount(ctx: &mut Ctx) -> CmdResult {
     let config = &ctx.server.config;
     let policy = config.maxmemory_policy;
-    let shares = config.maxmemory == 0 || !(policy.is_lru() || policy.is_lfu());
+    let shares = config.maxmemory == 0 || !(policy.uses_idle_time() || policy.is_lfu());
     about(ctx, |entry| refcount(entry, shares))
 }
 
@@ -82,9 +83,7 @@ pub fn object_refcount(ctx: &mut Ctx) -> CmdResult {
 /// integers are in Redis.
 pub fn refcount(entry: KeyRef, shares: bool) -> i64 {
     match entry.value() {
-        crate::ds::entry::ValueRef::Int(n)
-            if shares && entry.kind() == kind::INT && SHARED_INTEGERS.contains(&n) =>
-        {
+        ValueRef::Int(n) if shares && entry.kind() == kind::INT && SHARED_INTEGERS.contains(&n) => {
             SHARED_REFCOUNT
         }
         _ => 1,

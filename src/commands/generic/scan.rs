@@ -6,11 +6,13 @@
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
+use crate::db::slot::pattern_slot;
 use crate::error::{Error, said};
 use crate::texts::Words;
 use crate::types::string::type_of;
 use crate::types::{KeyRef, Type};
 use crate::util::glob::glob_match;
+use crate::util::number;
 use crate::util::number::{IntBuf, parse_u64_lenient};
 
 /// KEYS pattern
@@ -21,7 +23,7 @@ pub fn keys(ctx: &mut Ctx) -> CmdResult {
     let reply = &mut ctx.client.reply;
     let header = reply.begin_deferred();
     let mut found = 0;
-    for entry in db.keys.iter() {
+    for entry in db.keys.iter_matching(pattern) {
         let matches = pattern == b"*" || glob_match(pattern, entry.key());
         if matches && !server.is_expired(entry) {
             reply.bulk(entry.key());
@@ -123,7 +125,7 @@ pub fn reply_nothing_found(reply: &mut ReplyBuf) {
 }
 
 fn parse_count(text: &[u8]) -> Result<usize, Error> {
-    let count = crate::util::number::parse_i64(text).ok_or(Error::NOT_INTEGER)?;
+    let count = number::parse_i64(text).ok_or(Error::NOT_INTEGER)?;
     usize::try_from(count)
         .ok()
         .filter(|&count| count > 0)
@@ -154,8 +156,10 @@ pub fn scan(ctx: &mut Ctx) -> CmdResult {
     let mut seen = 0;
     let mut found: Vec<KeyRef> = Vec::new();
     let mut expired: Vec<Box<[u8]>> = Vec::new();
+    let slot = options.pattern.and_then(pattern_slot);
     let cursor = options.walk(cursor, |cursor| {
-        let next = server.data.dbs[db as usize].keys.scan(cursor, |entry| {
+        let keys = &server.data.dbs[db as usize].keys;
+        let next = keys.scan_in(slot, cursor, |entry| {
             seen += 1;
             match wanted(entry) {
                 true if server.is_expired(entry) => expired.push(entry.key().into()),

@@ -9,68 +9,38 @@ use crate::command::*;
 use crate::error::Error;
 use crate::util::number::parse_i64;
 
+/// The flags of a command that runs a script or a function.
+const RUN: Flags =
+    MAY_REPLICATE | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES;
+/// The same for a script that does not write.
+const RUN_RO: Flags =
+    READONLY | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES;
+
+const WORST: &str =
+    "We cannot tell how the keys will be used so we assume the worst, RW and UPDATE";
+const WORST_RO: &str =
+    "We cannot tell how the keys will be used so we assume the worst, RO and ACCESS";
+
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
-    cmd(
-        "eval",
-        eval::eval,
-        -3,
-        MAY_REPLICATE | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
-        SCRIPTING,
+    cmd("eval", eval::eval, -3, RUN, SCRIPTING)
+        .keys(&[counted_keys(2, RW | ACCESS | UPDATE).note(WORST)]),
+    cmd("eval_ro", eval::eval_ro, -3, RUN_RO, SCRIPTING)
+        .keys(&[counted_keys(2, RO | ACCESS).note(WORST_RO)]),
+    cmd("evalsha", eval::evalsha, -3, RUN, SCRIPTING)
+        .keys(&[counted_keys(2, RW | ACCESS | UPDATE)]),
+    cmd("evalsha_ro", eval::evalsha_ro, -3, RUN_RO, SCRIPTING)
+        .keys(&[counted_keys(2, RO | ACCESS)]),
+    cmd("fcall", function::fcall, -3, RUN, SCRIPTING).keys(&[counted_keys(
+        2,
+        RW | ACCESS | UPDATE,
     )
-    .keys(&[counted_keys(2, RW | ACCESS | UPDATE).note(
-        "We cannot tell how the keys will be used so we assume the \
-            worst, RW and UPDATE",
-    )]),
-    cmd(
-        "eval_ro",
-        eval::eval_ro,
-        -3,
-        READONLY | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
-        SCRIPTING,
+    .note(WORST)]),
+    cmd("fcall_ro", function::fcall_ro, -3, RUN_RO, SCRIPTING).keys(&[counted_keys(
+        2,
+        RO | ACCESS,
     )
-    .keys(&[counted_keys(2, RO | ACCESS).note(
-        "We cannot tell how the keys will be used so we assume the \
-            worst, RO and ACCESS",
-    )]),
-    cmd(
-        "evalsha",
-        eval::evalsha,
-        -3,
-        MAY_REPLICATE | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
-        SCRIPTING,
-    )
-    .keys(&[counted_keys(2, RW | ACCESS | UPDATE)]),
-    cmd(
-        "evalsha_ro",
-        eval::evalsha_ro,
-        -3,
-        READONLY | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
-        SCRIPTING,
-    )
-    .keys(&[counted_keys(2, RO | ACCESS)]),
-    cmd(
-        "fcall",
-        function::fcall,
-        -3,
-        MAY_REPLICATE | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
-        SCRIPTING,
-    )
-    .keys(&[counted_keys(2, RW | ACCESS | UPDATE).note(
-        "We cannot tell how the keys will be used so we assume the \
-            worst, RW and UPDATE",
-    )]),
-    cmd(
-        "fcall_ro",
-        function::fcall_ro,
-        -3,
-        READONLY | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES,
-        SCRIPTING,
-    )
-    .keys(&[counted_keys(2, RO | ACCESS).note(
-        "We cannot tell how the keys will be used so we assume the \
-            worst, RO and ACCESS",
-    )]),
+    .note(WORST_RO)]),
     cmd("function", container, -2, NONE, NONE_CAT).subcommands(&[
         cmd("delete", function::delete, 3, WRITE | NOSCRIPT, SCRIPTING)
             .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),

@@ -8,6 +8,8 @@ use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::{Error, excerpt, said};
+use crate::sys;
+use crate::sys::tape;
 use crate::texts;
 use crate::util::random::Random;
 
@@ -203,10 +205,16 @@ fn acl_genpass(ctx: &mut Ctx) -> CmdResult {
         ));
     }
     let digits = (bits as usize).div_ceil(4);
-    let password = Random::secret_hex(digits).ok_or(Error::of(
-        "ERR The operating system has no random numbers to give",
-    ))?;
-    ctx.client.reply.bulk(password.as_bytes());
+    let password = tape::text(|| {
+        let digits = Random::secret_hex(digits);
+        digits.map_or_else(Vec::new, String::into_bytes)
+    });
+    if password.is_empty() {
+        return Err(Error::of(
+            "ERR The operating system has no random numbers to give",
+        ));
+    }
+    ctx.client.reply.bulk(&password);
     Ok(())
 }
 
@@ -308,6 +316,7 @@ fn check_has_file(ctx: &Ctx) -> CmdResult {
 /// ACL LOAD
 fn acl_load(ctx: &mut Ctx) -> CmdResult {
     check_has_file(ctx)?;
+    tape::not_recorded("ACL LOAD");
     file::load(ctx.server, ctx.client).map_err(|text| Error::new(format!("ERR {text}")))?;
     ctx.client.reply.ok();
     Ok(())
@@ -316,8 +325,8 @@ fn acl_load(ctx: &mut Ctx) -> CmdResult {
 /// ACL SAVE
 fn acl_save(ctx: &mut Ctx) -> CmdResult {
     check_has_file(ctx)?;
-    if let Err(e) = file::save(ctx.server) {
-        ::log::warn!("Saving ACLs: {}", crate::sys::error_text(&e));
+    if let Err(e) = tape::outcome(|| file::save(ctx.server)) {
+        ::log::warn!("Saving ACLs: {}", sys::error_text(&e));
         return Err(Error::of(
             "ERR There was an error trying to save the ACLs. Please check the server logs for more information",
         ));

@@ -6,6 +6,7 @@ use crate::command::*;
 use crate::error::Error;
 use crate::observe::memory_report::{Census, Report, doctor, excess, ratio};
 use crate::sys::allocator;
+use crate::types;
 
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd("memory", container, -2, NONE, NONE_CAT).subcommands(&[
@@ -38,10 +39,7 @@ fn memory_usage(ctx: &mut Ctx) -> CmdResult {
     }
     match ctx.server.lookup_no_touch(ctx.client, ctx.argv[2]) {
         None => ctx.client.reply.null(),
-        Some(entry) => ctx
-            .client
-            .reply
-            .integer(crate::types::memory_bytes(entry) as i64),
+        Some(entry) => ctx.client.reply.integer(types::memory_bytes(entry) as i64),
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! General information about the server: INFO, ROLE, LASTSAVE, TIME, LOLWUT.
 
+use crate::clock;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
+use crate::commands::server::info;
 use crate::util::random::Random;
 
 /// The rows of the commands in this group.
@@ -32,7 +34,7 @@ pub const TABLE: &[Command] = &[
 
 /// INFO [section ...]
 fn info(ctx: &mut Ctx) -> CmdResult {
-    let text = crate::commands::server::info::info(ctx.server, ctx.client, &ctx.argv[1..]);
+    let text = info::info(ctx.server, ctx.client, &ctx.argv[1..]);
     ctx.client.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
@@ -83,7 +85,7 @@ fn time(ctx: &mut Ctx) -> CmdResult {
     let now = match moved.and_then(|script| script.time_us) {
         Some(moved) => moved,
         None if server.nesting > 0 => server.clock.now_us,
-        None => crate::clock::unix_us(),
+        None => clock::unix_us(),
     };
     ctx.client.reply.array(2);
     ctx.client.reply.bulk_integer(now / 1_000_000);
@@ -105,7 +107,8 @@ fn lolwut(ctx: &mut Ctx) -> CmdResult {
     let mut size = [LOLWUT_SIZE.0, LOLWUT_SIZE.1];
     for (at, side) in size.iter_mut().enumerate() {
         if ctx.argv.len() > numbers + at {
-            *side = ctx.int(numbers + at)?;
+            // What is no number is left out, as in Redis.
+            *side = ctx.int(numbers + at).unwrap_or(*side);
         }
     }
     let columns = size[0].clamp(1, LOLWUT_MAX.0) as usize;

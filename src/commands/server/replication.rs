@@ -5,14 +5,17 @@ use crate::client::announced::{Announced, Contents};
 use crate::client::flag;
 use crate::client::table::Net;
 use crate::clients::describe::describe_running;
+use crate::cluster::name::Name;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::{Error, said};
+use crate::persist::rdb;
 use crate::replication::failover::{Event, Request};
 use crate::replication::upstream::Upstream;
 use crate::state::Server;
 use crate::sync::primary::{self, Request as SyncRequest};
 use crate::sync::{failover, role};
+use crate::sys::tape;
 use crate::util::number::parse_i64;
 use crate::util::quote::split_args;
 
@@ -206,6 +209,12 @@ fn replconf(ctx: &mut Ctx) -> CmdResult {
                 announced.main_client = Some(id);
                 true
             }),
+            b"set-cluster-node-id" => cluster_node(ctx, pair[1]).map(|()| true),
+            b"capa" if pair[1].eq_ignore_ascii_case(b"skip-rdb-checksum") => {
+                let conn = ctx.client.conn.as_ref();
+                announced.no_checksum |= conn.is_some_and(|conn| conn.session().is_some());
+                Ok(true)
+            }
             _ => announce(&mut announced, pair[0], pair[1]).map(|()| true),
         };
         if !matches!(done, Ok(true)) {
@@ -236,6 +245,16 @@ fn main_client(ctx: &Ctx, value: &[u8]) -> Result<u64, Error> {
     known.ok_or_else(|| Error::new(format!("ERR Unrecognized RDB client id: {id}")))
 }
 
+/// REPLCONF SET-CLUSTER-NODE-ID: the node of the cluster that the replica is (Valkey 9).
+fn cluster_node(ctx: &Ctx, value: &[u8]) -> CmdResult {
+    let Some(member) = &ctx.server.cluster else {
+        return Err(Error::of("ERR This instance has cluster support disabled"));
+    };
+    let node = Name::parse(value).and_then(|name| member.machine.nodes().find(&name));
+    let unknown = || Error::new(format!("ERR Unknown node {}", said(value)));
+    node.map(|_| ()).ok_or_else(unknown)
+}
+
 /// REPLCONF ACK offset [FACK offset]: never has a reply.
 fn acknowledge(ctx: &mut Ctx, options: &[&[u8]]) -> CmdResult {
     if !ctx.client.has(flag::REPLICA) {
@@ -262,13 +281,18 @@ const ADDRESS_MAX: usize = 256;
 fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> CmdResult {
     match option.to_ascii_lowercase().as_slice() {
         b"listening-port" => {
-            announced.port = parse_i64(value).ok_or(Error::NOT_INTEGER)? as i32;
+            let port = parse_i64(value).and_then(|port| i32::try_from(port).ok());
+            announced.port = port.ok_or(Error::NOT_INTEGER)?;
         }
         b"ip-address" if value.len() >= ADDRESS_MAX => {
             return Err(Error::new(format!(
                 "ERR REPLCONF ip-address provided by replica instance is too long: {} bytes",
                 value.len()
             )));
+        }
+        // INFO shows it in a line of fields.
+        b"ip-address" if !value.iter().all(|&b| b.is_ascii_graphic() && b != b',') => {
+            return Err(Error::of("ERR Invalid REPLCONF ip-address"));
         }
         b"ip-address" => announced.address = String::from_utf8_lossy(value).into(),
         b"capa" => announce_capability(announced, value),
@@ -281,6 +305,7 @@ fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> CmdResult
         }
         b"rdb-channel" => announced.rdb_channel = zero_or_one(value)?,
         b"rdb-no-compress" => announced.no_compression = zero_or_one(value)?,
+        b"rdb-no-checksum" => announced.no_checksum = zero_or_one(value)?,
         b"rdb-only" => announced.rdb_only = zero_or_one(value)?,
         b"rdb-filter-only" => announced.contents = parse_contents(value)?,
         _ => {
@@ -299,8 +324,11 @@ fn announce_capability(announced: &mut Announced, value: &[u8]) {
         b"dual-channel" => announced.dual_channel = true,
         b"rdb-channel-repl" => announced.rdb_channel_repl = true,
         name => {
-            if let Some(version) = name.strip_prefix(b"rdb").and_then(parse_i64) {
-                announced.rdb_version = u32::try_from(version).ok();
+            let version = name.strip_prefix(b"rdb").and_then(parse_i64);
+            let written = version.and_then(|version| u32::try_from(version).ok());
+            let written = written.filter(|&version| version >= rdb::VERSION_REDIS_MIN);
+            if let Some(version) = written {
+                announced.rdb_version = Some(version.min(rdb::VERSION_REDIS_MAX));
             }
         }
     }
@@ -345,6 +373,7 @@ fn parse_contents(value: &[u8]) -> Result<Contents, Error> {
 
 /// SYNC, PSYNC replicationid offset [FAILOVER]
 fn sync(ctx: &mut Ctx) -> CmdResult {
+    tape::not_recorded("a replica");
     let request = match ctx.argv {
         [_, id, offset, ..] => {
             let failover = ctx.is(3, "failover");

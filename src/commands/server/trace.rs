@@ -1,11 +1,18 @@
 //! TRACE: what the loop did and when, which `observe::trace` records. No other server has this
 //! command.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
 use crate::observe::trace::chrome::to_json;
 use crate::observe::trace::{EVENTS_DEFAULT, EVENTS_MAX, Recording, Source};
+use crate::server::record;
+use crate::sys::tape;
 
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd("trace", container, -2, NONE, NONE_CAT).subcommands(&[
@@ -18,6 +25,7 @@ pub const TABLE: &[Command] = &[cmd("trace", container, -2, NONE, NONE_CAT).subc
     )
     .tips(SPECIAL),
     cmd("help", trace_help, 2, LOADING | STALE, NONE_CAT),
+    cmd("record", trace_record, 3, ADMIN | NOSCRIPT, NONE_CAT).tips(SPECIAL),
     cmd(
         "start",
         trace_start,
@@ -73,6 +81,35 @@ fn trace_start(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
+/// TRACE RECORD file|STOP
+fn trace_record(ctx: &mut Ctx) -> CmdResult {
+    let recorded = tape::is_on();
+    if ctx.is(2, "stop") {
+        if !recorded {
+            return Err(Error::of(
+                "ERR no recording is running, TRACE RECORD begins one",
+            ));
+        }
+        tape::stop("TRACE RECORD STOP");
+        ctx.server.trace.follow_tape();
+        ctx.client.reply.ok();
+        return Ok(());
+    }
+    if recorded {
+        return Err(Error::of(
+            "ERR a recording is running, TRACE RECORD STOP ends it",
+        ));
+    }
+    if ctx.client.has(flag::DENY_BLOCKING) {
+        return Err(Error::of(
+            "ERR TRACE RECORD isn't allowed for DENY BLOCKING client",
+        ));
+    }
+    let path = Path::new(OsStr::from_bytes(ctx.argv[2]));
+    record::restart(ctx.server, ctx.client, ctx.argv, path)
+        .map_err(|reason| Error::new(format!("ERR can't record: {reason}")))
+}
+
 /// TRACE STOP
 fn trace_stop(ctx: &mut Ctx) -> CmdResult {
     if !ctx.server.trace.stop() {
@@ -119,8 +156,9 @@ fn trace_dump(ctx: &mut Ctx) -> CmdResult {
 
 /// TRACE STATUS
 fn trace_status(ctx: &mut Ctx) -> CmdResult {
+    let taped = tape::progress();
     let (trace, reply) = (&ctx.server.trace, &mut ctx.client.reply);
-    reply.map(4);
+    reply.map(5);
     for (name, recording) in [("session", &trace.session), ("recorder", &trace.recorder)] {
         reply.bulk(name.as_bytes());
         let Some(recording) = recording else {
@@ -138,6 +176,17 @@ fn trace_status(ctx: &mut Ctx) -> CmdResult {
         for (name, number) in numbers {
             reply.bulk(name.as_bytes());
             reply.integer(number);
+        }
+    }
+    reply.bulk(b"record");
+    match taped {
+        None => reply.null(),
+        Some((bytes, turns)) => {
+            reply.map(2);
+            reply.bulk(b"bytes");
+            reply.integer(bytes as i64);
+            reply.bulk(b"turns");
+            reply.integer(turns as i64);
         }
     }
     reply.bulk(b"slow-turns");
@@ -164,6 +213,10 @@ fn trace_help(ctx: &mut Ctx) -> CmdResult {
         "    Return the recording as JSON for Perfetto or chrome://tracing. Without a recording, or",
         "    with RECORDER, that of the flight recorder (with trace-recorder yes). With FILE, write",
         "    it into the working directory and return the file's name.",
+        "RECORD <file>|STOP",
+        "    Save the data set, start the server again, and record from there on everything that its",
+        "    event loop reads, for aeris-server --replay <file>; all connections end. STOP ends the",
+        "    recording, and nothing else.",
         "STATUS",
         "    Show what is recorded, and the files of slow turns.",
         "HELP",

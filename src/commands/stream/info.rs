@@ -38,7 +38,7 @@ fn parse_full(ctx: &Ctx) -> Result<Option<usize>, Error> {
     }
 }
 
-/// Seven pairs of both the short and the full reply.
+/// The seven pairs that XINFO STREAM replies with and without FULL.
 fn reply_facts(reply: &mut ReplyBuf, stream: &Stream) {
     let log = &stream.log;
     reply.bulk(b"length");

@@ -380,9 +380,9 @@ pub struct DeleteArgs {
 }
 
 impl DeleteArgs {
-    /// Parses [KEEPREF | DELREF | ACKED] IDS numids id [id ...] from `at` on, in either order. A
-    /// key of another type is an error before any error in the arguments, and without a key or a
-    /// group no ID is parsed.
+    /// Parses [KEEPREF | DELREF | ACKED] IDS numids id [id ...] from `at` on, in either order; of
+    /// several IDS the last counts. A key of another type is an error before any error in the
+    /// arguments, and without a key or a group no ID is parsed.
     pub fn parse(ctx: &mut Ctx, mut at: usize) -> Result<DeleteArgs, Error> {
         let group = (at == 3).then(|| ctx.argv[2]);
         let missing = match ctx.server.lookup_write(ctx.client, ctx.argv[1]) {
@@ -397,7 +397,7 @@ impl DeleteArgs {
             if let Some(found) = parse_policy(ctx, at).filter(|_| policy.is_none()) {
                 policy = Some(found);
                 at += 1;
-            } else if ctx.is(at, "ids") && ids.is_none() && at + 1 < ctx.argv.len() {
+            } else if ctx.is(at, "ids") && at + 1 < ctx.argv.len() {
                 let text = "ERR Number of IDs must be a positive integer";
                 let n = ctx.int_in(at + 1, 1, i64::MAX, text)? as usize;
                 let rest = &ctx.argv[at + 2..];

@@ -39,10 +39,6 @@ use crate::types::Value;
 use crate::types::string::{StrView, encode};
 use crate::util::number::IntBuf;
 
-const fn key_at(pos: i16, flags: KeyFlags) -> KeySpec {
-    key(flags, index(pos), range(0, 1, 0))
-}
-
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("append", range::append, 3, WRITE | DENYOOM | FAST, STRING).keys(&[key_at(1, RW | INSERT)]),

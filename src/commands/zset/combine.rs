@@ -103,7 +103,7 @@ struct Request {
     limit: usize,
 }
 
-/// The use of the result.
+/// What becomes of the result: the reply (ZUNION), its size (ZINTERCARD), a key (ZUNIONSTORE).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Target {
     Reply,

@@ -10,13 +10,16 @@ use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::commands::generic::{ScanOf, ScanOptions, parse_cursor, reply_nothing_found};
 use crate::commands::random_elements;
-use crate::commands::zset::{members_removed, read_zset, reply_member, write_zset};
+use crate::commands::zset::{
+    members_removed, read_zset, reply_for_members, reply_member, write_zset,
+};
 use crate::db::Ttl;
 use crate::error::Error;
 use crate::execute::blocked::{block_for_keys, deadline_from_seconds};
 use crate::keyspace::events;
 use crate::types::zset::{AddFlags, Added, Zset, ZsetLimits};
 use crate::types::{New, Value, kind};
+use crate::util::number;
 use crate::util::number::{parse_f64, write_g};
 
 /// The options of ZADD and GEOADD.
@@ -219,17 +222,10 @@ pub fn zscore(ctx: &mut Ctx) -> CmdResult {
 
 /// ZMSCORE key member [member ...]
 pub fn zmscore(ctx: &mut Ctx) -> CmdResult {
-    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
-    let zset = zset.as_deref();
-    let reply = &mut ctx.client.reply;
-    reply.array(ctx.argv.len() - 2);
-    for member in &ctx.argv[2..] {
-        match zset.and_then(|zset| zset.score(member)) {
-            Some(score) => reply.double(score),
-            None => reply.null(),
-        }
-    }
-    Ok(())
+    reply_for_members(ctx, |reply, score| match score {
+        Some(score) => reply.double(score),
+        None => reply.null(),
+    })
 }
 
 /// ZRANK key member [WITHSCORE]
@@ -585,7 +581,7 @@ fn reply_scanned_score(reply: &mut ReplyBuf, score: f64, in_tree: bool) {
     if in_tree {
         write_g(&mut text, score, 17);
     } else {
-        crate::util::number::write_f64(&mut text, score);
+        number::write_f64(&mut text, score);
     }
     reply.bulk(&text);
 }

@@ -19,7 +19,7 @@ mod ranges;
 
 use crate::client::Client;
 use crate::client::reply::ReplyBuf;
-use crate::command::ctx::Ctx;
+use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::commands::zset::combine::*;
 use crate::commands::zset::members::*;
@@ -140,6 +140,19 @@ pub fn write_zset<'s>(
     key: &[u8],
 ) -> Result<Option<Opened<'s, Zset>>, Error> {
     server.lookup_write(c, key).map(Zset::of_mut).transpose()
+}
+
+/// Replies for each member from the third argument on: `show` gets its score, if it has one.
+#[inline]
+pub fn reply_for_members(ctx: &mut Ctx, show: impl Fn(&mut ReplyBuf, Option<f64>)) -> CmdResult {
+    let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
+    let zset = zset.as_deref();
+    let reply = &mut ctx.client.reply;
+    reply.array(ctx.argv.len() - 2);
+    for member in &ctx.argv[2..] {
+        show(reply, zset.and_then(|zset| zset.score(member)));
+    }
+    Ok(())
 }
 
 /// Replies with a member, with its score or without.

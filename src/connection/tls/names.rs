@@ -77,45 +77,95 @@ pub fn protocols(
 /// empty text is all of them.
 pub fn suites(ciphersuites: &str, ciphers: &str) -> Result<Vec<SupportedCipherSuite>, String> {
     let mut all = Vec::new();
-    let mut ignored = Vec::new();
+    let mut unknown = Vec::new();
     for (setting, text, table) in [
         ("ciphersuites", ciphersuites, &CIPHERSUITES[..]),
         ("ciphers", ciphers, &CIPHERS[..]),
     ] {
-        let before = all.len();
-        for word in text.split([':', ',', ' ']).filter(|word| !word.is_empty()) {
-            let known = all.len();
-            match word.to_ascii_uppercase().as_str() {
-                "DEFAULT" | "HIGH" | "ALL" | "DEFAULT@SECLEVEL=2" => {
-                    all.extend(table.iter().map(|(_, suite)| *suite));
-                }
-                name if name.starts_with(['!', '-', '+', '@']) => continue,
-                name => {
-                    all.extend(table.iter().filter(|row| row.0 == name).map(|row| row.1));
-                }
-            }
-            if all.len() == known {
-                ignored.push(word);
-            }
-        }
-        if text.trim().is_empty() {
-            all.extend(table.iter().map(|(_, suite)| *suite));
-        }
-        if all.len() == before {
+        let text = match text.trim() {
+            "" => "ALL",
+            text => text,
+        };
+        let chosen = choose(text, table, &mut unknown);
+        if chosen.is_empty() {
             let known: Vec<&str> = table.iter().map(|row| row.0).collect();
             return Err(format!(
                 "Failed to configure {setting}: {text}. This server has {}.",
                 known.join(":")
             ));
         }
+        all.extend(chosen);
     }
-    if !ignored.is_empty() {
+    if !unknown.is_empty() {
         log::warn!(
             "TLS ciphers that this server does not have are left out: {}",
-            ignored.join(" ")
+            unknown.join(" ")
         );
     }
     Ok(all)
+}
+
+/// The suites that a list in OpenSSL's language names. `X+Y` is what is in both groups; `!X`
+/// removes for good, `-X` until it is named again, and `+X` moves to the end. Words that name
+/// nothing of the table go to `unknown`.
+fn choose<'a>(
+    text: &'a str,
+    table: &[(&str, SupportedCipherSuite)],
+    unknown: &mut Vec<&'a str>,
+) -> Vec<SupportedCipherSuite> {
+    let (mut chosen, mut banned) = (Vec::new(), Vec::new());
+    for word in text.split([':', ',', ' ']).filter(|word| !word.is_empty()) {
+        let name = word
+            .trim_start_matches(['!', '-', '+'])
+            .to_ascii_uppercase();
+        let named: Vec<SupportedCipherSuite> = table
+            .iter()
+            .filter(|row| name.split('+').all(|group| is_in(group, row.0)))
+            .map(|row| row.1)
+            .collect();
+        let rest = |chosen: &mut Vec<SupportedCipherSuite>| {
+            chosen
+                .extract_if(.., |suite| named.contains(suite))
+                .collect::<Vec<_>>()
+        };
+        match word.as_bytes()[0] {
+            // The levels of OpenSSL are below what this server has.
+            b'@' => {}
+            b'!' => {
+                rest(&mut chosen);
+                banned.extend(named);
+            }
+            b'-' => {
+                rest(&mut chosen);
+            }
+            b'+' => {
+                let moved = rest(&mut chosen);
+                chosen.extend(moved);
+            }
+            _ if named.is_empty() => unknown.push(word),
+            _ => {
+                let is_new = |suite: &SupportedCipherSuite| {
+                    !chosen.contains(suite) && !banned.contains(suite)
+                };
+                let new: Vec<_> = named.into_iter().filter(is_new).collect();
+                chosen.extend(new);
+            }
+        }
+    }
+    chosen
+}
+
+/// Whether the suite of this name is in a group of OpenSSL's, or is the group.
+fn is_in(group: &str, name: &str) -> bool {
+    match group {
+        // All suites have these in common.
+        "ALL" | "DEFAULT" | "HIGH" | "ECDHE" | "EECDH" | "KECDHE" | "KEECDH" | "TLSV1.2" => true,
+        "AES" | "AES128" | "AES256" | "CHACHA20" | "ECDSA" => name.contains(group),
+        "AESGCM" => name.contains("GCM"),
+        "AECDSA" => name.contains("ECDSA"),
+        "RSA" | "ARSA" => name.contains("-RSA-"),
+        name_of_one => name_of_one == name,
+    }
 }
 
 #[cfg(test)]
@@ -147,6 +197,34 @@ mod tests {
             .collect();
         assert_eq!(names.len(), 2);
         assert!(suites("", "AES128-SHA256").is_err() && suites("foo", "").is_err());
-        assert!(suites("", "DEFAULT:!MEDIUM").is_ok());
+        assert!(suites("", "DEFAULT:!MEDIUM@SECLEVEL=2").is_ok());
+    }
+
+    #[test]
+    fn ciphers_are_removed_and_moved_as_by_openssl() {
+        let names = |text| {
+            let chosen = choose(text, &CIPHERS, &mut Vec::new());
+            let name = |suite| CIPHERS.iter().find(|row| row.1 == suite).map(|row| row.0);
+            chosen.into_iter().filter_map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(names("ALL").len(), 6);
+        assert_eq!(names("DEFAULT:DEFAULT").len(), 6);
+        for (list, chosen) in [
+            ("RSA+AES128", &["ECDHE-RSA-AES128-GCM-SHA256"][..]),
+            ("aRSA:!AES", &["ECDHE-RSA-CHACHA20-POLY1305"]),
+            (
+                "ALL:!ECDSA:-CHACHA20:+AES256",
+                &["ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"],
+            ),
+            (
+                "ALL:-ALL:ECDHE-RSA-AES128-GCM-SHA256",
+                &["ECDHE-RSA-AES128-GCM-SHA256"],
+            ),
+            ("!AES128:RSA+AESGCM", &["ECDHE-RSA-AES256-GCM-SHA384"]),
+            ("ALL:!ALL:AES128", &[]),
+        ] {
+            assert_eq!(names(list), chosen, "{list}");
+        }
+        assert!(suites("", "ALL:!ALL").is_err());
     }
 }

@@ -23,6 +23,8 @@ use std::io::Read;
 use std::num::NonZeroU32;
 use std::path::Path;
 
+use crate::sys;
+
 use super::certificate::{Der, tag};
 
 /// The maximum size of a file.
@@ -37,7 +39,7 @@ struct Section {
 
 /// The contents of a file, or the reason without the path.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let text = |e: std::io::Error| crate::sys::error_text(&e);
+    let text = |e: std::io::Error| sys::error_text(&e);
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(text)?;
     if !file.metadata().map_err(text)?.is_file() {

@@ -39,6 +39,7 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 
 use crate::connection::{State, Transfer, not_now};
+use crate::sys;
 
 /// The maximum number of bytes of one read from the socket.
 const READ_MAX: usize = 64 * 1024;
@@ -53,12 +54,18 @@ const OVERHEAD: usize = 128;
 /// The size of a buffer that holds the records of one write.
 const SEALED_MAX: usize = WRITE_MAX + (WRITE_MAX / RECORD + 1) * OVERHEAD;
 
+/// The types of records that a session can begin with.
+const HANDSHAKE: u8 = 22;
+const ALERT: u8 = 21;
+/// The error of a peer that begins with anything else.
+const NO_TLS: &str = "the peer does not speak TLS";
+
 /// The buffers that all sessions of the thread share.
 #[derive(Default)]
 struct Scratch {
     received: Vec<u8>,
     gathered: Vec<u8>,
-    /// Has its full length from the first write on.
+    /// One encrypted record. It is given its full length at the first write and keeps it.
     sealed: Vec<u8>,
 }
 
@@ -85,6 +92,8 @@ pub struct Session {
     outgoing_at: usize,
     /// The number of plaintext bytes in `outgoing` that the caller still holds.
     owed: usize,
+    /// The first bytes of the peer are the start of a record.
+    begun: bool,
     /// The peer has ended the session in an orderly way.
     ended: bool,
     /// An error has ended it; rustls is not called any more.
@@ -175,8 +184,8 @@ fn process<C: Records>(
             }
             Ok(_) => return Err(Error::General("early data".into())),
             Err(e) => {
-                // The next call gives the alert, if there is one. It is the last: rustls does not
-                // expect to see the damaged records again.
+                // One more call returns the alert for the peer, if there is one. There must be
+                // no call after it: rustls does not expect the damaged records again.
                 let status = conn.records(&mut input[done.used + discard..]);
                 if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
                     append(out, |room| data.encode(room))?;
@@ -239,6 +248,7 @@ impl Session {
             outgoing: Vec::new(),
             outgoing_at: 0,
             owed: 0,
+            begun: false,
             ended: false,
             failed: false,
         }
@@ -247,6 +257,11 @@ impl Session {
     /// The socket below.
     pub fn socket(&self) -> &TcpStream {
         &self.socket
+    }
+
+    /// Uses another descriptor of the same socket; returns the present one.
+    pub fn replace_socket(&mut self, socket: TcpStream) -> TcpStream {
+        std::mem::replace(&mut self.socket, socket)
     }
 
     fn common(&self) -> &CommonState {
@@ -313,15 +328,30 @@ impl Session {
                 }
                 let received = &mut scratch.received;
                 received.clear();
-                match crate::sys::read_into(self.socket.as_fd(), received, READ_MIN) {
+                match sys::read_into(self.socket.as_fd(), received, READ_MIN) {
                     Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                    Ok(_) => self.incoming.extend_from_slice(received),
+                    Ok(_) => {
+                        self.check_start(received)?;
+                        self.incoming.extend_from_slice(received);
+                    }
                     Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(State::Handshake),
                     Err(e) if e.kind() == ErrorKind::Interrupted => {}
                     Err(e) => return Err(e),
                 }
             }
         })
+    }
+
+    /// Refuses a peer whose first byte is that of no handshake and no alert. It gets no alert,
+    /// which a peer without TLS would take for a reply.
+    fn check_start(&mut self, received: &[u8]) -> io::Result<()> {
+        if !std::mem::replace(&mut self.begun, true)
+            && !matches!(received.first(), Some(&HANDSHAKE | &ALERT))
+        {
+            self.failed = true;
+            return Err(io::Error::new(ErrorKind::InvalidData, NO_TLS));
+        }
+        Ok(())
     }
 
     /// Whether records wait for room in the socket.
@@ -364,7 +394,7 @@ impl Session {
         received.clear();
         received.extend_from_slice(&self.incoming);
         let want = max.clamp(READ_MIN, READ_MAX);
-        let read = match crate::sys::read_into(self.socket.as_fd(), received, want) {
+        let read = match sys::read_into(self.socket.as_fd(), received, want) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(read) => read,
             Err(e) => return not_now(e),
@@ -482,7 +512,7 @@ impl Session {
             }
             self.outgoing.extend_from_slice(&records[sent..]);
         } else {
-            // The protocol had to send something first.
+            // Records of the protocol (an alert, a key update) wait in `outgoing`: these go behind.
             self.outgoing.extend_from_slice(records);
             if self.flush()? {
                 return Ok(Transfer {

@@ -5,12 +5,13 @@
 //! bytes of header, and the look-up that compares the key has already loaded the value.
 //!
 //! ```text
-//!  0        3      4       5         6           7
-//! +--------+------+-------+---------+-----------+- - - - - -+- - - - - - -+-----+- - -+----------------------+
-//! | lru    | kind | flags | key len | value len | expire_at | key len     | key | pad | value                |
-//! | 24 bit |      |       |         |           | i64, ms   | u32 if long |     |     | bytes, i64, or a `V` |
-//! +--------+------+-------+---------+-----------+- - - - - -+- - - - - - -+-----+- - -+----------------------+
+//!  0               4      5         6           7
+//! +-------+--------+------+---------+-----------+- - - - - -+- - - - - - -+-----+- - -+----------------------+
+//! | flags | lru    | kind | key len | value len | expire_at | key len     | key | pad | value                |
+//! | 3 bit | 29 bit |      |         |           | i64, ms   | u32 if long |     |     | bytes, i64, or a `V` |
+//! +-------+--------+------+---------+-----------+- - - - - -+- - - - - - -+-----+- - -+----------------------+
 //! flags   bits 0..2: form of the value (0 string, 1 integer, 2 a `V`, 3 packed)   bit 2: there is an expire_at
+//!         Flags and lru are one word, always written as a whole: a load of it need not wait for a part.
 //! key len 255: the length is in the u32 instead        pad: only before a `V`, up to a multiple of 8
 //! ```
 //!
@@ -22,7 +23,7 @@
 //! true cost of the key: 40 bytes for 16 + 16, 32 with an integer, 8 more with an expiry.
 //!
 //! **Invariants**
-//! - The bytes 3..7 and the long key length determine the layout; only `Shape` computes it.
+//! - Flags, both lengths and the long key length determine the layout; only `Shape` computes it.
 //! - The allocated size is `size_class(shape.size())`, before and after every overwrite in place
 //!   (`tests::overwrite`).
 //! - The key never changes in an allocation's life: the hash table relies on it.
@@ -52,15 +53,18 @@ pub const INLINE_MAX: usize = 128;
 /// The largest payload.
 const PAYLOAD_MAX: usize = 24;
 
-const LRU: usize = 0;
-const KIND: usize = 3;
-const FLAGS: usize = 4;
+/// The word of flags and `lru`.
+const WORD: usize = 0;
+const KIND: usize = 4;
 const KEY_LEN: usize = 5;
 const VALUE_LEN: usize = 6;
 const HEADER: usize = 7;
 
 const FORM_MASK: u8 = 0b011;
 const HAS_EXPIRE: u8 = 0b100;
+/// The number of flags; the other bits of their word are `lru`.
+const FLAG_BITS: u32 = 3;
+const FLAGS_MASK: u32 = (1 << FLAG_BITS) - 1;
 /// The value of the key length byte for long keys, whose length is a u32.
 const LONG_KEY: u8 = 255;
 const ALIGN: usize = 8;
@@ -152,13 +156,13 @@ pub struct EntryMut<'a, V> {
 unsafe impl<V: Send> Send for Entry<V> {}
 // SAFETY: a shared entry only reads.
 unsafe impl<V: Sync> Sync for Entry<V> {}
-// SAFETY: as &V.
+// SAFETY: an EntryRef gives the access that a &V gives.
 unsafe impl<V: Sync> Send for EntryRef<'_, V> {}
-// SAFETY: as &V.
+// SAFETY: an EntryRef gives the access that a &V gives.
 unsafe impl<V: Sync> Sync for EntryRef<'_, V> {}
-// SAFETY: as &mut V.
+// SAFETY: an EntryMut gives the access that a &mut V gives.
 unsafe impl<V: Send> Send for EntryMut<'_, V> {}
-// SAFETY: as &mut V.
+// SAFETY: an EntryMut gives the access that a &mut V gives.
 unsafe impl<V: Sync> Sync for EntryMut<'_, V> {}
 
 impl<V> Clone for EntryRef<'_, V> {
@@ -226,7 +230,12 @@ impl Shape {
     }
 
     fn layout(self) -> Layout {
-        Layout::from_size_align(self.alloc_size(), ALIGN)
+        Self::layout_of(self.size())
+    }
+
+    /// The layout of an entry whose value ends at `size`.
+    fn layout_of(size: usize) -> Layout {
+        Layout::from_size_align(size_class(size), ALIGN)
             .expect("an entry larger than the address space")
     }
 }
@@ -257,7 +266,7 @@ impl<'a, V> EntryRef<'a, V> {
 
     #[inline(always)]
     fn flags(self) -> u8 {
-        self.bytes::<1>(FLAGS)[0]
+        self.bytes::<1>(WORD)[0]
     }
 
     #[inline(always)]
@@ -303,11 +312,15 @@ impl<'a, V> EntryRef<'a, V> {
         self.bytes::<1>(KIND)[0]
     }
 
-    /// The 24 bits of LRU clock or LFU counter.
+    #[inline(always)]
+    fn word(self) -> u32 {
+        u32::from_le_bytes(self.bytes(WORD))
+    }
+
+    /// The 29 bits of LRU clock or LFU counter.
     #[inline]
     pub fn lru(self) -> u32 {
-        let [a, b, c] = self.bytes(LRU);
-        u32::from_le_bytes([a, b, c, 0])
+        self.word() >> FLAG_BITS
     }
 
     /// Whether the key has an expiry time.
@@ -398,7 +411,7 @@ impl<'a, V> EntryMut<'a, V> {
         self.as_ref().kind()
     }
 
-    /// The 24 bits of LRU clock or LFU counter.
+    /// The 29 bits of LRU clock or LFU counter.
     pub fn lru(&self) -> u32 {
         self.as_ref().lru()
     }
@@ -439,10 +452,20 @@ impl<'a, V> EntryMut<'a, V> {
         }
     }
 
-    /// Sets the LRU clock or LFU counter; its lower 24 bits are kept.
+    /// Sets the LRU clock or LFU counter; its lower 29 bits are kept.
     #[inline]
     pub fn set_lru(&mut self, lru: u32) {
-        self.write(LRU, &lru.to_le_bytes()[..3]);
+        let word = self.as_ref().word() & FLAGS_MASK | lru << FLAG_BITS;
+        self.write(WORD, &word.to_le_bytes());
+    }
+
+    /// Sets the flags of a value of this shape.
+    #[inline(always)]
+    fn set_flags(&mut self, shape: &Shape) {
+        let expire = if shape.has_expire { HAS_EXPIRE } else { 0 };
+        let flags = u32::from(shape.form as u8 | expire);
+        let word = self.as_ref().word() & !FLAGS_MASK | flags;
+        self.write(WORD, &word.to_le_bytes());
     }
 
     /// Sets the kind byte.
@@ -507,8 +530,7 @@ impl<'a, V> EntryMut<'a, V> {
     /// Writes a string or integer, and the header bytes that describe it.
     #[inline(always)]
     fn write_value(&mut self, shape: Shape, value: &NewValue<'_, V>) {
-        let expire = if shape.has_expire { HAS_EXPIRE } else { 0 };
-        self.write(FLAGS, &[shape.form as u8 | expire]);
+        self.set_flags(&shape);
         match value {
             NewValue::Str(s) => {
                 self.write(VALUE_LEN, &[s.len() as u8]);
@@ -562,7 +584,7 @@ impl<V> EntryMut<'_, V> {
             place: None,
             _borrows: PhantomData,
         };
-        entry.set_lru(lru);
+        entry.write(WORD, &(lru << FLAG_BITS).to_le_bytes());
         entry.set_kind(kind);
         if let Some(at) = expire_at {
             entry.write(HEADER, &at.to_le_bytes());
@@ -706,6 +728,11 @@ unsafe impl<V> Element for Entry<V> {
         = EntryMut<'a, V>
     where
         V: 'a;
+
+    unsafe fn layout(p: NonNull<u8>) -> Layout {
+        // SAFETY: the caller's promise is the same.
+        unsafe { Self::by_ref(p) }.shape().layout()
+    }
 
     #[inline(always)]
     fn into_raw(self) -> NonNull<u8> {

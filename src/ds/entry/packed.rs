@@ -12,9 +12,9 @@
 //!
 //! # Reading and changing
 //!
-//! The value is made when it is asked for: [`PackedRef::read`] builds a `V` that owns a *lent*
-//! block (`ds::thin_buffer`), which is a pointer into the entry. To change it, [`Loan`] does the
-//! same, and returns the block when it is dropped:
+//! The value is made when it is asked for: [`PackedRef::read`] builds a value of the type that the
+//! caller names, which owns a *lent* block (`ds::thin_buffer`), a pointer into the entry. To change
+//! it, [`Loan`] does the same, and returns the block when it is dropped:
 //!
 //! ```text
 //!   block still lent          changed in place, nothing to do
@@ -41,7 +41,7 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-use super::{Entry, EntryMut, EntryRef, FLAGS, Form, HAS_EXPIRE, NewValue, Shape, VALUE_LEN};
+use super::{ALIGN, Entry, EntryMut, EntryRef, Form, NewValue, Shape, VALUE_LEN};
 use crate::ds::hashtable::{Element, Place};
 use crate::ds::intset::Intset;
 use crate::ds::listpack::Listpack;
@@ -59,8 +59,13 @@ pub enum Block {
     Intset(Intset),
 }
 
-/// A payload that may be a block.
+/// A payload, or one of its types, that may be a block.
 pub trait Payload: Sized {
+    /// Whether the blocks of entries of this kind are values of this type.
+    fn has_kind(_kind: u8) -> bool {
+        true
+    }
+
     /// The block that the value is, or the value.
     fn into_block(self) -> Result<Block, Self> {
         Err(self)
@@ -69,6 +74,11 @@ pub trait Payload: Sized {
     /// The value of an entry of this kind, from what [`Payload::into_block`] returned.
     fn from_block(_kind: u8, _block: Block) -> Self {
         unreachable!("a payload that is never a block")
+    }
+
+    /// Whether the value is a block that is still in its entry.
+    fn is_in_entry(&self) -> bool {
+        false
     }
 }
 
@@ -160,104 +170,118 @@ impl<'a, V> PackedRef<'a, V> {
         self.0.slice(shape.value_at(), shape.value_len)
     }
 
-    /// The value. What it gives out lives as long as it does.
+    /// The value as a `T`, which has this kind. What it gives out lives as long as it does.
     #[inline]
-    pub fn read(self) -> Packed<'a, V>
-    where
-        V: Payload,
-    {
+    pub fn read<T: Payload>(self) -> Packed<'a, T> {
         let at = self.0.packed_at();
         // SAFETY: the flags say that a block with this code stands there; it is not changed during
         // 'a, and the value is only read.
         let block = unsafe { Block::lent(self.code(), self.0.p.add(at), at) };
         Packed {
-            value: ManuallyDrop::new(V::from_block(self.0.kind(), block)),
+            value: ManuallyDrop::new(T::from_block(self.0.kind(), block)),
             _borrows: PhantomData,
         }
+    }
+
+    /// The kind byte of the entry.
+    #[inline]
+    pub fn kind(self) -> u8 {
+        self.0.kind()
     }
 }
 
 /// A packed value, to be read.
-pub struct Packed<'a, V> {
-    value: ManuallyDrop<V>,
-    _borrows: PhantomData<&'a V>,
+pub struct Packed<'a, T> {
+    value: ManuallyDrop<T>,
+    _borrows: PhantomData<&'a T>,
 }
 
-impl<V> Deref for Packed<'_, V> {
-    type Target = V;
+impl<T> Deref for Packed<'_, T> {
+    type Target = T;
 
     #[inline]
-    fn deref(&self) -> &V {
+    fn deref(&self) -> &T {
         &self.value
     }
 }
 
-/// A payload, to be changed.
-pub enum Open<'a, V: Payload> {
+/// A payload `V`, to be changed, or a packed value of its type `T`.
+pub enum Open<'a, V: Payload, T: Payload + Into<V>> {
     There(&'a mut V),
-    Packed(Loan<'a, V>),
+    Packed(Loan<'a, V, T>),
 }
 
 /// A packed value, to be changed: written back when it is dropped.
-pub struct Loan<'a, V: Payload> {
-    value: ManuallyDrop<V>,
+///
+/// It has the type that the caller asked for, not the payload's, so that neither its uses nor its
+/// end look at the type again.
+pub struct Loan<'a, V: Payload, T: Payload + Into<V>> {
+    value: ManuallyDrop<T>,
     entry: NonNull<u8>,
-    /// The layout of the entry, before any change.
-    shape: Shape,
     place: Option<Place>,
+    /// The offset of the block, which is the gap before it.
+    at: u32,
+    /// The offset of its end before any change.
+    end: u32,
     _borrows: PhantomData<&'a mut V>,
 }
 
-impl<V: Payload> Deref for Loan<'_, V> {
-    type Target = V;
+impl<V: Payload, T: Payload + Into<V>> Deref for Loan<'_, V, T> {
+    type Target = T;
 
     #[inline]
-    fn deref(&self) -> &V {
+    fn deref(&self) -> &T {
         &self.value
     }
 }
 
-impl<V: Payload> DerefMut for Loan<'_, V> {
+impl<V: Payload, T: Payload + Into<V>> DerefMut for Loan<'_, V, T> {
     #[inline]
-    fn deref_mut(&mut self) -> &mut V {
+    fn deref_mut(&mut self) -> &mut T {
         &mut self.value
     }
 }
 
-impl<V: Payload> Drop for Loan<'_, V> {
+impl<V: Payload, T: Payload + Into<V>> Drop for Loan<'_, V, T> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the value is not used again.
-        let value = unsafe { ManuallyDrop::take(&mut self.value) };
-        match value.into_block() {
-            Ok(block) if block.buffer().is_in_entry() => {}
-            changed => self.write_back(changed),
+        // A value in the entry owns nothing, so it need not be dropped.
+        if !self.value.is_in_entry() {
+            self.write_back();
         }
     }
 }
 
-impl<V: Payload> Loan<'_, V> {
-    /// Puts the value into another allocation than the one that it came from.
-    fn write_back(&mut self, changed: Result<Block, V>) {
+impl<V: Payload, T: Payload + Into<V>> Loan<'_, V, T> {
+    /// Puts the value into another allocation than the one that it came from; called once, at the
+    /// end.
+    #[inline(never)]
+    fn write_back(&mut self) {
         let old: EntryRef<'_, V> = EntryRef {
             p: self.entry,
             _borrows: PhantomData,
         };
         let (key, kind, lru, expire_at) = (old.key(), old.kind(), old.lru(), old.expire_at());
-        let p = match changed {
-            Ok(block) if block.buffer().gap() == self.shape.value_at() => self.adopt(block),
+        // SAFETY: the value is not used again.
+        let value = unsafe { ManuallyDrop::take(&mut self.value) };
+        let p = match value.into_block() {
+            Ok(block) if block.buffer().gap() == self.at as usize => self.adopt(block),
             Ok(block) => {
                 let value = NewValue::Obj(V::from_block(kind, block));
                 Entry::new(key, kind, lru, expire_at, value).into_raw()
             }
-            Err(v) => Entry::new(key, kind, lru, expire_at, NewValue::Obj(v)).into_raw(),
+            Err(value) => {
+                let value = NewValue::Obj(value.into());
+                Entry::new(key, kind, lru, expire_at, value).into_raw()
+            }
         };
         let place = self.place.expect("an entry that is changed is in a table");
+        let layout = Shape::layout_of(self.end as usize);
         // SAFETY: the loan borrows the entry and thereby its table exclusively, and `p` is the
-        // entry with the same key; the old allocation is not used again.
+        // entry with the same key; the old allocation, of this layout, is not used again.
         unsafe {
             place.set(p);
-            std::alloc::dealloc(self.entry.as_ptr(), self.shape.layout());
+            std::alloc::dealloc(self.entry.as_ptr(), layout);
         }
     }
 
@@ -269,7 +293,7 @@ impl<V: Payload> Loan<'_, V> {
         // SAFETY: the gap has the size of all that precedes the block in an entry; the allocation
         // is owned here, and has the size and alignment of an entry with this block.
         unsafe {
-            base.copy_from_nonoverlapping(self.entry.as_ptr(), self.shape.value_at());
+            base.copy_from_nonoverlapping(self.entry.as_ptr(), self.at as usize);
             base.add(VALUE_LEN).write(code);
             NonNull::new_unchecked(base)
         }
@@ -285,6 +309,7 @@ impl<V> EntryRef<'_, V> {
     }
 
     /// The length of the block.
+    #[inline]
     pub(super) fn packed_len(self) -> usize {
         let at = self.packed_at();
         let word = |at: usize| u32::from_le_bytes(self.bytes(at)) as usize;
@@ -296,31 +321,38 @@ impl<V> EntryRef<'_, V> {
 }
 
 impl<'a, V: Payload> EntryMut<'a, V> {
-    /// The payload, to be changed; `None` for a string or an integer.
-    #[inline]
-    pub fn open(self) -> Option<Open<'a, V>> {
-        let shape = self.as_ref().shape();
-        match shape.form {
-            Form::Str | Form::Int => None,
-            // SAFETY: the flags say that a V stands there; it is borrowed exclusively during 'a.
-            Form::Obj => Some(Open::There(unsafe {
-                self.p.add(shape.value_at()).cast::<V>().as_mut()
-            })),
-            Form::Packed => Some(Open::Packed(self.lend(shape))),
+    /// The payload, or the packed value as a `T`, to be changed; `None` for a string, an integer,
+    /// or a packed value of another type.
+    #[inline(always)]
+    pub fn open<T: Payload + Into<V>>(self) -> Option<Open<'a, V, T>> {
+        let look = self.as_ref();
+        let end_of_key = look.packed_at();
+        match look.form() {
+            Form::Obj => {
+                let at = end_of_key.next_multiple_of(ALIGN);
+                // SAFETY: the flags say that a V stands there; it is borrowed exclusively during
+                // 'a.
+                let value = unsafe { self.p.add(at).cast::<V>().as_mut() };
+                Some(Open::There(value))
+            }
+            Form::Packed if T::has_kind(look.kind()) => Some(Open::Packed(self.lend(end_of_key))),
+            Form::Str | Form::Int | Form::Packed => None,
         }
     }
 
-    #[inline]
-    fn lend(self, shape: Shape) -> Loan<'a, V> {
-        let (look, at) = (self.as_ref(), shape.value_at());
+    /// The block at `at`.
+    #[inline(always)]
+    fn lend<T: Payload + Into<V>>(self, at: usize) -> Loan<'a, V, T> {
+        let look = self.as_ref();
         // SAFETY: the flags say that a block with this code stands there; it is borrowed
         // exclusively during 'a.
         let block = unsafe { Block::lent(PackedRef(look).code(), self.p.add(at), at) };
         Loan {
-            value: ManuallyDrop::new(V::from_block(look.kind(), block)),
+            value: ManuallyDrop::new(T::from_block(look.kind(), block)),
             entry: self.p,
-            shape,
             place: self.place,
+            at: at as u32,
+            end: (at + look.packed_len()) as u32,
             _borrows: PhantomData,
         }
     }
@@ -365,13 +397,17 @@ impl<V: Payload> Entry<V> {
             value_len: bytes.len(),
         };
         let mut entry: EntryMut<'_, V> = EntryMut::begin(key, kind, lru, expire_at, shape);
-        let expire = if shape.has_expire { HAS_EXPIRE } else { 0 };
-        entry.write(FLAGS, &[Form::Packed as u8 | expire]);
+        entry.set_flags(&shape);
         entry.write(VALUE_LEN, &[code]);
+        let (size, alloc_size) = (shape.size(), shape.alloc_size());
+        match alloc_size - size {
+            0 => {}
+            // The last word begins within the block, which is written afterwards.
+            1..=7 => entry.write(alloc_size - 8, &[0; 8]),
+            // SAFETY: the bytes between the block and the end of the allocation.
+            spare => unsafe { entry.p.add(size).write_bytes(0, spare) },
+        }
         entry.write(shape.value_at(), bytes);
-        let spare = shape.alloc_size() - shape.size();
-        // SAFETY: the bytes between the block and the end of the allocation.
-        unsafe { entry.p.add(shape.size()).write_bytes(0, spare) };
         Entry {
             p: entry.p,
             _owns: PhantomData,
@@ -413,6 +449,14 @@ mod tests {
     }
 
     impl Payload for Pack {
+        fn is_in_entry(&self) -> bool {
+            match self {
+                Pack::List(listpack) => listpack.is_in_entry(),
+                Pack::Ints(ints) => ints.is_in_entry(),
+                Pack::Table(_) => false,
+            }
+        }
+
         fn into_block(self) -> Result<Block, Self> {
             match self {
                 Pack::List(listpack) => Ok(Block::Listpack(listpack)),
@@ -507,7 +551,7 @@ mod tests {
 
         fn numbers(&self) -> Vec<i64> {
             match self.entry().value() {
-                ValueRef::Packed(packed) => packed.read().numbers(),
+                ValueRef::Packed(packed) => packed.read::<Pack>().numbers(),
                 ValueRef::Obj(pack) => pack.numbers(),
                 other => panic!("{other:?}"),
             }
@@ -516,7 +560,7 @@ mod tests {
         fn change(&mut self, change: impl FnOnce(&mut Pack)) {
             let hash = self.hash();
             let entry = self.table.find_mut(hash, &self.key).expect("the key");
-            match entry.open() {
+            match entry.open::<Pack>() {
                 Some(Open::There(pack)) => change(pack),
                 Some(Open::Packed(mut loan)) => change(&mut loan),
                 None => panic!("a payload"),
@@ -652,6 +696,6 @@ mod tests {
     #[test]
     fn a_string_or_an_integer_is_not_opened() {
         let mut entry: Entry<Pack> = Entry::new(b"k", 0, 0, None, NewValue::Int(5));
-        assert!(entry.as_mut().open().is_none());
+        assert!(entry.as_mut().open::<Pack>().is_none());
     }
 }

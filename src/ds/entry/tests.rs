@@ -3,6 +3,7 @@ use std::rc::Rc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ds;
 use crate::ds::scaled;
 
 type Payload = Rc<[u8; 3]>;
@@ -95,7 +96,7 @@ fn round_trips_at_the_boundaries() {
     for key_len in [
         0, 1, 2, 7, 8, 9, 15, 16, 253, 254, 255, 256, 257, 1000, 70_000,
     ] {
-        let key = crate::ds::numbered(key_len);
+        let key = ds::numbered(key_len);
         for expire in [None, Some(i64::MIN), Some(-1), Some(i64::MAX)] {
             for value in &values {
                 let entry = Entry::new(&key, 0xa7, 0xabcdef, expire, value.value());
@@ -168,7 +169,8 @@ fn overwrite() {
 fn changes_in_place() {
     let mut entry: Entry<Payload> = Entry::new(b"key", 0, 0, Some(5), NewValue::Str(b"abc"));
     let mut m = entry.as_mut();
-    m.set_lru(0x0100_0001);
+    m.set_lru(0xffff_ffff);
+    m.set_lru(0x2100_0001);
     m.set_kind(0xff);
     assert!(m.set_expire_at(-9));
     if let ValueMut::Str(s) = m.value_mut() {
@@ -177,11 +179,11 @@ fn changes_in_place() {
     let expected = (
         b"key".to_vec(),
         0xff,
-        1,
+        0x0100_0001,
         Some(-9),
         OwnedValue::Str((*b"cba").into()),
     );
-    assert_eq!(look(&entry), expected, "an LRU has 24 bits");
+    assert_eq!(look(&entry), expected, "an LRU has 29 bits");
     let mut entry: Entry<Payload> = Entry::new(b"key", 0, 0, None, NewValue::Int(7));
     assert!(!entry.as_mut().set_expire_at(1), "no room");
     if let ValueMut::Int(mut n) = entry.as_mut().into_value_mut() {
@@ -207,7 +209,7 @@ fn made() -> impl Strategy<Value = Made> {
 }
 
 proptest! {
-    #![proptest_config(crate::ds::cases(128))]
+    #![proptest_config(ds::cases(128))]
 
     /// A chain of conversions keeps what it does not change, and drops each payload once.
     #[test]

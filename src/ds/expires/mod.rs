@@ -37,6 +37,9 @@
 //! pairs (24 to 30 bytes each).
 use std::collections::BTreeMap;
 
+use super::relocate::{Cursor, Relocate};
+use crate::sys::mover::Mover;
+
 /// The maximum number of pairs in a leaf (unless all are equal).
 const LEAF_MAX: usize = 256;
 /// Two neighbours are merged when both together have at most this number of pairs.
@@ -62,6 +65,24 @@ const LOWEST: Key = 0;
 fn key_of((at, id): Pair) -> Key {
     // With the sign bit flipped, negative times are the smaller numbers.
     u128::from(at as u64 ^ (1 << 63)) << 64 | u128::from(id)
+}
+
+/// By leaf: the cursor is the first bits of its key.
+impl Relocate for Expires {
+    fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
+        if cursor == 0 {
+            mover.map(&mut self.leaves, |_, _, _| ());
+        }
+        // Cursors have a bit less than keys, so a leaf may be visited twice.
+        for (key, leaf) in self.leaves.range_mut(cursor << 1..) {
+            if mover.is_spent() && key >> 1 > cursor {
+                return key >> 1;
+            }
+            mover.visited(1);
+            mover.boxed_slice(&mut leaf.words);
+        }
+        0
+    }
 }
 
 impl Expires {
@@ -164,6 +185,21 @@ impl Expires {
     pub fn first(&self) -> Option<(i64, u64)> {
         let (_, leaf) = self.leaves.first_key_value()?;
         Some(leaf.get(leaf.earliest()))
+    }
+
+    /// The earliest pair whose id is accepted. Looks at whole leaves until it has seen at least
+    /// `most` pairs.
+    pub fn first_where(&self, most: usize, accept: impl Fn(u64) -> bool) -> Option<(i64, u64)> {
+        let mut seen = 0;
+        for leaf in self.leaves.values() {
+            let pairs = (0..leaf.len()).map(|place| leaf.get(place));
+            let first = pairs.filter(|(_, id)| accept(*id)).min();
+            seen += leaf.len();
+            if first.is_some() || seen >= most {
+                return first;
+            }
+        }
+        None
     }
 
     /// The number of pairs with a time before `at`: one step for each leaf.

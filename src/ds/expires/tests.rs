@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ds;
+use crate::ds::relocate::relocate_all;
 use crate::ds::scaled;
 
 /// Checks that every pair is in its leaf, no leaf is empty, bases are below the times, and the
@@ -140,13 +142,17 @@ fn apply(index: &mut Expires, twin: &mut Twin, op: Op) {
 }
 
 proptest! {
-    #![proptest_config(crate::ds::cases(64))]
+    #![proptest_config(ds::cases(64))]
 
     #[test]
     fn twin(history in prop::collection::vec(ops(), 1..scaled(120, 30))) {
         let (mut index, mut twin) = (Expires::new(), Twin::default());
         for op in history {
             apply(&mut index, &mut twin, op);
+            if index.len().is_multiple_of(3) {
+                let moved = relocate_all(&mut index);
+                prop_assert!(moved as usize >= index.leaves.len());
+            }
             check(&index);
         }
         let mut all: Vec<Pair> = index.iter().collect();
@@ -156,6 +162,10 @@ proptest! {
             prop_assert_eq!(index.count_before(*at), before);
         }
         prop_assert_eq!(index.count_before(i64::MAX), all.partition_point(|pair| pair.0 < i64::MAX));
+        for digit in 0..4 {
+            let first = all.iter().copied().find(|pair| pair.1 % 4 == digit);
+            prop_assert_eq!(index.first_where(usize::MAX, |id| id % 4 == digit), first);
+        }
         prop_assert_eq!(all, twin.sorted());
         while !index.is_empty() {
             pop(&mut index, &mut twin, i64::MAX);

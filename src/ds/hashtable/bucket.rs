@@ -18,7 +18,10 @@
 //! - slots `0..count` have elements and the others are empty, so that four bits describe the
 //!   occupancy (`tests::twin`).
 //! - with a child, `count` is 8 and slot 8 is the child's address, which came from `Box::into_raw`.
+use std::alloc::Layout;
 use std::ptr::{self, NonNull};
+
+use crate::sys::mover::Mover;
 
 /// The elements of a bucket without a child.
 pub(super) const SLOTS: usize = 9;
@@ -174,6 +177,18 @@ impl Bucket {
         self.bytes[META] |= CHILD;
         // SAFETY: Box::into_raw is never null.
         unsafe { NonNull::new_unchecked(raw) }
+    }
+
+    /// Offers the child to the mover, and returns it.
+    pub(super) fn relocate_child(&mut self, mover: &mut Mover) -> Option<NonNull<Bucket>> {
+        let child = self.child()?;
+        // SAFETY: the child is a box that only this bucket owns; its bytes may be moved.
+        let moved = unsafe { mover.relocate(child.cast(), Layout::new::<Bucket>()) };
+        let Some(new) = moved else {
+            return Some(child);
+        };
+        self.set_address(SLOTS_WITH_CHILD, new.as_ptr().expose_provenance());
+        Some(new.cast())
     }
 
     /// Removes the link and returns the child.

@@ -95,14 +95,17 @@
 //!
 //! Limits: addresses have at most 48 bits (asserted); a table that may not grow gets long chains
 //! and becomes slow.
+use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::ds::siphash::HashSeed;
+use crate::sys::instant::Instant;
 
 mod bucket;
 mod policy;
+mod relocate;
 mod slot;
 mod table;
 mod walk;
@@ -143,6 +146,13 @@ pub unsafe trait Element: Sized {
     unsafe fn key<'a>(p: NonNull<u8>) -> &'a [u8]
     where
         Self: 'a;
+
+    /// The layout of the allocation, whose bytes may be moved to another one: nothing but the table
+    /// keeps its address.
+    ///
+    /// # Safety
+    /// As `key`.
+    unsafe fn layout(p: NonNull<u8>) -> Layout;
 
     /// # Safety
     /// As `key`.

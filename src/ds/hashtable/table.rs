@@ -10,7 +10,8 @@
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 
-use super::bucket::{Bucket, SLOTS_WITH_CHILD};
+use super::bucket::{Bucket, Place, SLOTS_WITH_CHILD};
+use crate::sys::mover::Mover;
 
 /// The bucket of a table without an allocation. Never written: `buckets` is 0, which every insert
 /// checks first.
@@ -162,6 +163,41 @@ impl Table {
             length += at.as_ref().count();
         }
         self.longest = self.longest.max(length);
+    }
+
+    /// Offers the array of buckets to the mover.
+    pub(super) fn relocate_array(&mut self, mover: &mut Mover) {
+        if self.buckets == 0 {
+            return;
+        }
+        // SAFETY: the array was allocated with this layout, and only this table has its address.
+        let moved = unsafe { mover.relocate(self.first.cast(), Self::layout(self.buckets)) };
+        self.first = moved.map_or(self.first, NonNull::cast);
+    }
+
+    /// Passes the elements of a chain with their places to `visit`, which may move them, and offers
+    /// the chain's children to the mover.
+    pub(super) fn relocate_chain(
+        &mut self,
+        index: usize,
+        mover: &mut Mover,
+        visit: &mut impl FnMut(NonNull<u8>, Place, &mut Mover),
+    ) {
+        if self.buckets == 0 {
+            return;
+        }
+        let mut next = Some(self.home(index));
+        while let Some(mut at) = next {
+            // SAFETY: the table is borrowed exclusively; its buckets are reached through this one
+            // path, a reference at a time.
+            unsafe {
+                for slot in 0..at.as_ref().count() {
+                    mover.visited(1);
+                    visit(at.as_ref().get(slot), Bucket::place(at, slot), mover);
+                }
+                next = at.as_mut().relocate_child(mover);
+            }
+        }
     }
 
     /// Replaces the element of an occupied slot and returns the old one.

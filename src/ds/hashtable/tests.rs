@@ -9,7 +9,9 @@ use rand::rngs::SmallRng;
 
 use super::super::entry::{Entry, NewValue, Payload, ValueMut, ValueRef};
 use super::*;
+use crate::ds;
 use crate::ds::scaled;
+use crate::sys::mover::Mover;
 
 const SEED: HashSeed = HashSeed::new([0x0123_4567_89ab_cdef, 0x0f1e_2d3c_4b5a_6978]);
 
@@ -161,6 +163,24 @@ struct History {
 }
 
 impl History {
+    /// Moves buckets and entries; each entry is passed on in its new place.
+    fn relocate(&mut self) {
+        let (mut mover, mut cursor, mut seen) = (Mover::of_everything(), 0, 0);
+        loop {
+            mover.begin_step(5);
+            cursor = self.table.relocate(cursor, &mut mover, |entry, _| {
+                seen += 1;
+                let key = entry.key().to_vec();
+                let n: u32 = String::from_utf8_lossy(&key[4..]).parse().unwrap();
+                assert_eq!(number_of(entry.as_ref()), self.twin[&n]);
+            });
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert!(seen >= self.twin.len());
+    }
+
     fn new() -> Self {
         let (table, twin, live) = (Keys::new(SEED), HashMap::new(), Rc::default());
         History {
@@ -304,7 +324,7 @@ impl History {
 }
 
 proptest! {
-    #![proptest_config(crate::ds::cases(48))]
+    #![proptest_config(ds::cases(48))]
 
     #[test]
     fn twin(seed in prop::option::of(0..KEYS * 5 / 4), history in prop::collection::vec(ops(), 1..scaled(600, 50))) {
@@ -313,6 +333,9 @@ proptest! {
         (0..seed.unwrap_or(0)).for_each(|key| h.insert_absent(key % KEYS));
         for (n, op) in history.into_iter().enumerate() {
             h.apply(op);
+            if n % 20 == 7 {
+                h.relocate();
+            }
             if n % 100 == 0 {
                 h.compare();
             }

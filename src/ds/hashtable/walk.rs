@@ -23,34 +23,15 @@ impl<E: Element> HashTable<E> {
         if self.len == 0 {
             return 0;
         }
-        let [main, other] = &self.tables;
-        if !self.is_rehashing() {
-            self.scan_chain(main, cursor, &mut f);
-            return next_cursor(cursor, main.mask());
-        }
-        let (small, large) = if main.buckets() <= other.buckets() {
-            (main, other)
-        } else {
-            (other, main)
-        };
-        self.scan_chain(small, cursor, &mut f);
-        let mut cursor = cursor;
-        loop {
-            self.scan_chain(large, cursor, &mut f);
-            cursor = next_cursor(cursor, large.mask());
-            if cursor & (small.mask() ^ large.mask()) as u64 == 0 {
-                return cursor;
+        let masks = [self.tables[0].mask(), self.tables[1].mask()];
+        chains(masks, self.is_rehashing(), cursor, |table, index| {
+            for bucket in self.tables[table].chain(index) {
+                for slot in 0..bucket.count() {
+                    // SAFETY: the element lives in this table, which is borrowed.
+                    f(unsafe { E::by_ref(bucket.get(slot)) });
+                }
             }
-        }
-    }
-
-    fn scan_chain<'a>(&'a self, table: &'a Table, cursor: u64, f: &mut impl FnMut(E::Ref<'a>)) {
-        for bucket in table.chain(cursor as usize & table.mask()) {
-            for slot in 0..bucket.count() {
-                // SAFETY: the element lives in this table, which is borrowed.
-                f(unsafe { E::by_ref(bucket.get(slot)) });
-            }
-        }
+        })
     }
 
     /// A random element, each equally likely: a random chain is accepted with probability length /
@@ -184,6 +165,31 @@ impl<E: Element> HashTable<E> {
 /// A number below `n`, by multiplication: the bias is n / 2^64.
 fn below(rng: &mut impl rand::Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
+}
+
+/// Passes table and index of each chain that one call of SCAN covers: a bucket of the smaller table
+/// with its expansions in the larger one. Returns the next cursor.
+#[inline]
+pub(super) fn chains(
+    masks: [usize; 2],
+    rehashes: bool,
+    cursor: u64,
+    mut visit: impl FnMut(usize, usize),
+) -> u64 {
+    if !rehashes {
+        visit(0, cursor as usize & masks[0]);
+        return next_cursor(cursor, masks[0]);
+    }
+    let (small, large) = if masks[0] <= masks[1] { (0, 1) } else { (1, 0) };
+    visit(small, cursor as usize & masks[small]);
+    let mut cursor = cursor;
+    loop {
+        visit(large, cursor as usize & masks[large]);
+        cursor = next_cursor(cursor, masks[large]);
+        if cursor & (masks[small] ^ masks[large]) as u64 == 0 {
+            return cursor;
+        }
+    }
 }
 
 /// Adds one to the masked bits of a cursor, whose highest bit counts as the lowest.

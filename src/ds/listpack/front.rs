@@ -16,6 +16,8 @@
 //! **Invariant:** `block[start..]` is a listpack of `count` elements; its entries begin at `start +
 //! HEADER`.
 
+use crate::sys::mover::Mover;
+
 use super::{
     COUNT_UNKNOWN, EMPTY_BYTES, Element, Entry, HEADER, Listpack, SAFETY_LIMIT, decode, entry_len,
 };
@@ -71,6 +73,11 @@ impl FrontPack {
     /// The size of the allocations, this struct included.
     pub fn memory_bytes(&self) -> usize {
         size_of::<FrontPack>() + self.block.capacity()
+    }
+
+    /// Offers the block to the mover.
+    pub fn relocate(&mut self, mover: &mut Mover) {
+        mover.vec(&mut self.block);
     }
 
     /// A listpack without a gap.

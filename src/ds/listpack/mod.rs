@@ -542,8 +542,18 @@ impl Listpack {
         Self(unsafe { ThinBytes::lent(p, gap) })
     }
 
+    /// Whether the listpack is in the entry that lent it.
+    #[inline]
+    pub fn is_in_entry(&self) -> bool {
+        self.0.is_in_entry()
+    }
+
     pub(in crate::ds) fn buffer(&self) -> &ThinBytes {
         &self.0
+    }
+
+    pub(in crate::ds) fn buffer_mut(&mut self) -> &mut ThinBytes {
+        &mut self.0
     }
 
     /// The same listpack in an allocation of its own: what is kept elsewhere than in the entry that

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ds;
 use crate::ds::scaled;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -248,7 +249,7 @@ fn assert_same(listpack: &Listpack, twin: &[Vec<u8>]) {
 }
 
 proptest! {
-    #![proptest_config(crate::ds::cases(96))]
+    #![proptest_config(ds::cases(96))]
 
     #[test]
     fn histories_match_a_vector(steps in vec(step(), 0..scaled(40, 12))) {

@@ -36,6 +36,8 @@ use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
 
 use super::listpack::{self, Element, Listpack};
+use super::relocate::{Cursor, Relocate};
+use crate::sys::mover::Mover;
 
 mod limits;
 mod node;
@@ -206,6 +208,23 @@ impl Quicklist {
             Node::Packed { listpack, .. } if self.nodes.len() == 1 => Some(listpack),
             _ => None,
         }
+    }
+}
+
+/// By node.
+impl Relocate for Quicklist {
+    fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
+        if cursor == 0 {
+            mover.deque(&mut self.nodes);
+        }
+        let first = usize::try_from(cursor).unwrap_or(usize::MAX);
+        for at in first..self.nodes.len() {
+            if mover.is_spent() && at > first {
+                return at as Cursor;
+            }
+            self.nodes[at].relocate(mover);
+        }
+        0
     }
 }
 

@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use super::End;
 use crate::ds::listpack::{Element, FrontPack, Listpack, Pos, iter_bytes};
 use crate::ds::lzf::{SmallLzf, decompress};
+use crate::ds::relocate::Relocate;
 use crate::ds::thin_buffer::size_class;
+use crate::sys::mover::Mover;
 
 /// Nodes below this size are not compressed.
 const MIN_COMPRESS_BYTES: usize = 48;
@@ -124,6 +126,28 @@ impl Node {
             Node::Front(front) => front.memory_bytes(),
             Node::Plain(text) => size_class(text.len()) + size_of::<Box<[u8]>>(),
             Node::Lzf { packed, .. } => size_class(packed.bytes.len()) + size_of::<Compressed>(),
+        }
+    }
+
+    /// Offers the content's allocations to the mover.
+    pub(super) fn relocate(&mut self, mover: &mut Mover) {
+        mover.visited(1);
+        match self {
+            Node::Packed { listpack, .. } => {
+                listpack.relocate(0, mover);
+            }
+            Node::Front(front) => {
+                mover.boxed(front);
+                front.relocate(mover);
+            }
+            Node::Plain(text) => {
+                mover.boxed(text);
+                mover.boxed_slice(text);
+            }
+            Node::Lzf { packed, .. } => {
+                mover.boxed(packed);
+                mover.boxed_slice(&mut packed.bytes);
+            }
         }
     }
 

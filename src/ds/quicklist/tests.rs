@@ -1,4 +1,6 @@
 use super::*;
+use crate::ds;
+use crate::ds::lzf;
 use crate::ds::scaled;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -172,7 +174,7 @@ fn reloaded(list: &Quicklist) -> Quicklist {
                 raw_len,
                 bytes,
             } => {
-                let raw = crate::ds::lzf::decompress(bytes, raw_len).unwrap();
+                let raw = lzf::decompress(bytes, raw_len).unwrap();
                 match plain {
                     true => copy.push_plain(raw.into()),
                     false => copy.push_listpack(Listpack::from_bytes(&raw).unwrap()),
@@ -184,13 +186,17 @@ fn reloaded(list: &Quicklist) -> Quicklist {
 }
 
 proptest! {
-    #![proptest_config(crate::ds::cases(160))]
+    #![proptest_config(ds::cases(160))]
 
     #[test]
     fn histories_match_a_vecdeque(limits in limits(), steps in vec(step(), 0..scaled(60, 8))) {
         let (mut list, mut twin) = (Quicklist::new(limits), Twin::new());
         for step in steps {
             apply(&mut list, &mut twin, step);
+            if list.len().is_multiple_of(3) {
+                let moved = crate::ds::relocate::relocate_all(&mut list);
+                assert!(moved as usize >= list.node_count());
+            }
             assert_sound(&list);
         }
         assert_same(&list, &twin);

@@ -34,6 +34,8 @@
 //! library's B-tree has them.
 
 use super::listpack::{Element, Iter, Listpack, Pos, SAFETY_LIMIT};
+use super::relocate::{Cursor, Relocate};
+use crate::sys::mover::Mover;
 use crate::util::number::{IntBuf, parse_u64_lenient, write_int};
 use std::collections::{BTreeMap, btree_map};
 use std::ops::Bound;
@@ -253,6 +255,25 @@ fn difference(a: u64, b: u64) -> Element<'static> {
 /// The memory of a node beside its listpack: its part of the B-tree, which is between half full and
 /// full.
 const BRANCH: usize = size_of::<(StreamId, Listpack)>() * 2;
+
+/// By node: the cursor is the first bits of its ID.
+impl Relocate for StreamLog {
+    fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
+        if cursor == 0 {
+            mover.map(&mut self.nodes, |_, _, _| ());
+        }
+        // Cursors have a bit less than IDs, so a node may be visited twice.
+        let place = |id: &StreamId| Cursor::from_be_bytes(id.to_bytes()) >> 1;
+        let from = StreamId::from_bytes((cursor << 1).to_be_bytes());
+        for (id, node) in self.nodes.range_mut(from..) {
+            if mover.is_spent() && place(id) > cursor {
+                return place(id);
+            }
+            node.relocate(0, mover);
+        }
+        0
+    }
+}
 
 impl StreamLog {
     /// An empty log.

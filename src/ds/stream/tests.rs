@@ -1,6 +1,8 @@
 //! Generated histories against a vector, the log's naive twin.
 
 use super::*;
+use crate::ds;
+use crate::ds::relocate::relocate_all;
 use crate::ds::scaled;
 use proptest::prelude::*;
 
@@ -91,7 +93,7 @@ fn trim(log: &mut StreamLog, twin: &mut Vec<Row>, trim: Trim, exact: bool) {
 }
 
 proptest! {
-    #![proptest_config(crate::ds::cases(128))]
+    #![proptest_config(ds::cases(128))]
 
     #[test]
     fn agrees_with_a_vector(steps in proptest::collection::vec(step(), 1..scaled(150, 16))) {
@@ -125,6 +127,10 @@ proptest! {
                     let id = twin.get(at % (twin.len() + 1)).map_or(log.last_id(), |row| row.0);
                     trim(&mut log, &mut twin, Trim::MinId(id), exact);
                 }
+            }
+            if twin.len().is_multiple_of(3) {
+                let moved = relocate_all(&mut log);
+                assert!(moved as usize >= log.node_count());
             }
             assert_eq!(log.max_deleted_id(), max_deleted);
             compare(&log, &twin);
@@ -378,7 +384,7 @@ fn a_small_entry_costs_18_bytes() {
 const LONG: usize = scaled(60, 20);
 
 proptest! {
-    #![proptest_config(crate::ds::cases(128))]
+    #![proptest_config(ds::cases(128))]
 
     /// Some entries must stay. Exact trimming removes the first others; approximate trimming
     /// removes what exact trimming to its resulting length would have removed.

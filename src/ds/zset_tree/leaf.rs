@@ -25,6 +25,7 @@
 
 use super::{Probe, order};
 use crate::ds::member::MemberPtr;
+use crate::sys::mover::Mover;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -280,6 +281,29 @@ impl Leaf {
                 .copy_from_nonoverlapping(self.members_start(), len);
         }
         *self = moved;
+    }
+
+    /// Offers the leaf and its members to the mover; `moved` returns the new address of a member
+    /// that it has moved.
+    pub(super) fn relocate(
+        &mut self,
+        mover: &mut Mover,
+        moved: &mut impl FnMut(MemberPtr, &mut Mover) -> Option<MemberPtr>,
+    ) {
+        // SAFETY: the leaf was allocated with this layout, and only this value has its address; the
+        // members are initialised up to `len`.
+        unsafe {
+            if let Some(new) = mover.relocate(self.0.cast(), layout(self.cap())) {
+                self.0 = new.cast();
+            }
+            for at in 0..self.len() {
+                let place = self.members_start().add(at);
+                mover.visited(1);
+                if let Some(new) = moved(place.read(), mover) {
+                    place.write(new);
+                }
+            }
+        }
     }
 
     /// Whether many keys are probably equal although the scores differ: clamped at an end, or too

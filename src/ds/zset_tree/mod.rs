@@ -44,6 +44,7 @@ mod leaf;
 mod tests;
 
 use super::member::MemberPtr;
+use crate::sys::mover::Mover;
 use leaf::{Leaf, order_of};
 use std::iter::FusedIterator;
 use std::ops::Range;
@@ -294,6 +295,30 @@ impl Node {
         }
     }
 
+    /// Offers the nodes on the way to the leaf with this rank, the leaf and its members to the
+    /// mover. Returns the number of members up to the end of the leaf.
+    fn relocate(
+        &mut self,
+        rank: usize,
+        mover: &mut Mover,
+        moved: &mut impl FnMut(MemberPtr, &mut Mover) -> Option<MemberPtr>,
+    ) -> usize {
+        match self {
+            Node::Leaf(leaf) => {
+                leaf.relocate(mover, moved);
+                leaf.len()
+            }
+            Node::Inner(branches) => {
+                mover.vec(branches);
+                let (at, passed) = child_at_rank(branches, rank);
+                let branch = &mut branches[at];
+                let end = branch.node.relocate(rank - passed, mover, moved);
+                branch.refresh_first();
+                passed + end
+            }
+        }
+    }
+
     /// Inserts below a node that is not full.
     fn insert(&mut self, probe: &Probe, member: MemberPtr) {
         match self {
@@ -511,6 +536,29 @@ impl ZsetTree {
     /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Offers nodes and members to the mover, from a rank on, until its step is spent; `moved`
+    /// returns the new address of a member that it has moved. Returns the next rank, or the length
+    /// at the end.
+    ///
+    /// # Safety
+    /// What `moved` returns is the same member as [`ZsetTree::insert`] demands it, and replaces the
+    /// one that it was given.
+    pub(super) unsafe fn relocate(
+        &mut self,
+        rank: usize,
+        mover: &mut Mover,
+        mut moved: impl FnMut(MemberPtr, &mut Mover) -> Option<MemberPtr>,
+    ) -> usize {
+        let mut rank = rank;
+        while rank < self.len {
+            rank = self.root.relocate(rank, mover, &mut moved);
+            if mover.is_spent() {
+                break;
+            }
+        }
+        rank
     }
 
     /// The bytes of the nodes, without the members.

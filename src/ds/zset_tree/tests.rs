@@ -1,6 +1,7 @@
 //! Generated histories against a `BTreeSet`, the tree's naive twin.
 
 use super::*;
+use crate::ds;
 use crate::ds::member::Member;
 use crate::ds::scaled;
 use proptest::prelude::*;
@@ -105,7 +106,7 @@ fn name(number: u16) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 2000, ..crate::ds::cases(48) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2000, ..ds::cases(48) })]
 
     #[test]
     fn agrees_with_an_ordered_set(steps in steps(), checked_every in scaled(1, 20)..200) {

@@ -39,6 +39,8 @@ use crate::client::{Client, ClientRef, OwnedArgv, flag};
 use crate::error::Error;
 use crate::execute::call::account;
 use crate::execute::dispatch::{process_command, redirection};
+use crate::execute::route;
+use crate::execute::wait;
 use crate::state::Server;
 use crate::sys::ticks;
 use crate::types::Type;
@@ -62,7 +64,7 @@ pub struct BlockedClients {
     pub unblocked: VecDeque<ClientRef>,
     /// Clients held back by CLIENT PAUSE.
     pub postponed: VecDeque<ClientRef>,
-    /// Clients in WAIT and WAITAOF, and some that no longer wait.
+    /// Clients in WAIT, WAITAOF and FLUSHALL, and some that no longer wait.
     pub waiting_acks: Vec<ClientRef>,
     /// Keys with clients that must be notified of their deletion.
     pub on_nokey: usize,
@@ -196,6 +198,12 @@ fn start(server: &mut Server, c: &mut Client, blocked: Blocked) {
     server.blocked.count += 1;
 }
 
+/// FLUSHALL SYNC: the client waits until the background thread has done this job.
+pub fn block_until_freed(server: &mut Server, c: &mut Client, argv: &[&[u8]], job: u64) {
+    block(server, c, BlockKind::Freed { job }, argv, 0);
+    server.blocked.waiting_acks.push(c.reference());
+}
+
 /// CLIENT PAUSE: holds this command back; it runs when the pause ends.
 pub fn postpone(server: &mut Server, c: &mut Client, argv: &[&[u8]]) {
     block(server, c, BlockKind::Postpone, argv, 0);
@@ -261,7 +269,7 @@ fn unblock_with(
     let reply_from = c.reply.mark();
     reply(server, c);
     c.drop_unwanted_reply(reply_from);
-    c.clear(flag::REPLY_SKIP);
+    c.clear(flag::REPLY_SKIP | flag::ASKING);
     if let Some(blocked) = forget(server, c) {
         let argv = blocked.argv.slices();
         if let Some(id) = server.commands.lookup(argv[0]) {
@@ -275,8 +283,9 @@ fn unblock_with(
 fn reply_to_timeout(server: &Server, c: &mut Client) {
     match c.blocked.as_ref().map(|b| b.kind) {
         Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream) => c.reply.null_array(),
-        Some(BlockKind::Wait) => crate::execute::wait::reply_wait(server, c),
-        Some(BlockKind::WaitAof) => crate::execute::wait::reply_waitaof(server, c),
+        Some(BlockKind::Wait) => wait::reply_wait(server, c),
+        Some(BlockKind::WaitAof) => wait::reply_waitaof(server, c),
+        Some(BlockKind::Freed { .. }) => c.reply.ok(),
         _ => {}
     }
 }
@@ -297,9 +306,10 @@ pub fn handle_timeouts(server: &mut Server) {
     }
 }
 
-/// Replies to the clients in WAIT and WAITAOF whose wait is over: after acknowledgements, after an
-/// fsync of the AOF, or when the AOF was switched off.
+/// Replies to the clients in WAIT, WAITAOF and FLUSHALL whose wait is over: after acknowledgements,
+/// after an fsync of the AOF, when the AOF was switched off, or when the keys are freed.
 pub fn serve_acks(server: &mut Server) {
+    use BlockKind::{Freed, Wait, WaitAof};
     for r in std::mem::take(&mut server.blocked.waiting_acks) {
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
@@ -307,8 +317,8 @@ pub fn serve_acks(server: &mut Server) {
         let waits = c
             .blocked
             .as_ref()
-            .is_some_and(|b| matches!(b.kind, BlockKind::Wait | BlockKind::WaitAof));
-        match crate::execute::wait::is_over(server, &c) {
+            .is_some_and(|b| matches!(b.kind, Wait | WaitAof | Freed { .. }));
+        match wait::is_over(server, &c) {
             _ if !waits => {}
             None => server.blocked.waiting_acks.push(r),
             Some(Ok(())) => unblock_with(server, &mut c, false, reply_to_timeout),
@@ -357,6 +367,9 @@ pub fn disconnect_all(server: &mut Server) {
         {
             server.stats.count_error(error.code());
             unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+        } else if let Some(BlockKind::Freed { .. }) = kind {
+            // Its keys are gone; only their memory is not free yet.
+            unblock_with(server, &mut c, false, reply_to_timeout);
         } else if kind
             .is_some_and(|kind| !matches!(kind, BlockKind::Postpone | BlockKind::Shutdown))
         {
@@ -366,6 +379,28 @@ pub fn disconnect_all(server: &mut Server) {
             server.stats.count_error(error.code());
             unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
             c.set(flag::CLOSE_AFTER_REPLY);
+        }
+        server.net.clients.put(c);
+    }
+}
+
+/// On a cluster node, owners of slots have changed: a client that waits for a key which is not here
+/// any more gets the error that its command would get now.
+pub fn redirect_waiting(server: &mut Server) {
+    let waiting = server
+        .key_clients
+        .iter()
+        .flat_map(|db| db.blocking.values());
+    let waiting: BTreeSet<ClientRef> = waiting
+        .flat_map(|waiting| waiting.clients.values().copied())
+        .collect();
+    for r in waiting {
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
+        if let Some(error) = route::error_of_waiting(server, &c) {
+            server.stats.count_error(error.code());
+            unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
         }
         server.net.clients.put(c);
     }

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use crate::execute::blocked::*;
+use crate::sys::lazyfree::Garbage;
 use crate::testing::{self, heard, server_with};
 
 const CLIENTS: u32 = 6;
@@ -135,6 +136,83 @@ fn no_client_is_woken_within_a_transaction() {
         say(&mut server, CLIENTS, line);
     }
     assert_eq!(heard(&mut server, 0), "*2\r\n$1\r\na\r\n$1\r\n2\r\n");
+    check(&server);
+}
+
+/// Garbage that occupies the background thread until the sender is dropped.
+struct Held(std::sync::mpsc::Receiver<()>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.recv();
+    }
+}
+
+fn occupy(server: &Server) -> std::sync::mpsc::Sender<()> {
+    let (hold, held) = std::sync::mpsc::channel();
+    server.lazyfree.free(Garbage {
+        content: Box::new(Held(held)),
+        objects: 0,
+        bytes: 0,
+    });
+    hold
+}
+
+fn fill(server: &mut Server, keys: u32) {
+    let lines: Vec<String> = (0..keys).map(|n| format!("SET k{n} v EX 100")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    testing::say(server, CLIENTS, &lines);
+}
+
+fn serve_freed(server: &mut Server) {
+    while server.lazyfree.pending() > 0 || !server.blocked.waiting_acks.is_empty() {
+        serve_acks(server);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_client_of_flushall_waits_for_the_thread_that_frees_and_others_go_on() {
+    let mut server = server();
+    let hold = occupy(&server);
+    fill(&mut server, 5000);
+    assert_eq!(say(&mut server, 0, "FLUSHALL SYNC"), "");
+    assert_eq!(say(&mut server, CLIENTS, "DBSIZE"), ":0\r\n");
+    assert_eq!(say(&mut server, CLIENTS, "SET new v"), "+OK\r\n");
+    serve_acks(&mut server);
+    assert_eq!(heard(&mut server, 0), "");
+    assert_eq!(server.lazyfree.pending(), 5000);
+    drop(hold);
+    serve_freed(&mut server);
+    assert_eq!(heard(&mut server, 0), "+OK\r\n");
+    check(&server);
+    // Few keys are freed at once.
+    let _hold = occupy(&server);
+    assert_eq!(say(&mut server, 0, "FLUSHALL SYNC"), "+OK\r\n");
+    assert_eq!(
+        (server.lazyfree.pending(), server.lazyfree.freed()),
+        (0, 5000)
+    );
+}
+
+#[test]
+fn flushall_does_not_wait_in_a_transaction_nor_after_a_change_of_role() {
+    let mut server = server();
+    let hold = occupy(&server);
+    fill(&mut server, 5000);
+    let replies = testing::say(&mut server, 0, &["MULTI", "FLUSHALL SYNC", "EXEC"]);
+    assert!(replies.ends_with("*1\r\n+OK\r\n"), "{replies}");
+    fill(&mut server, 5000);
+    assert_eq!(say(&mut server, 1, "FLUSHALL ASYNC"), "+OK\r\n");
+    fill(&mut server, 5000);
+    assert_eq!(say(&mut server, 0, "FLUSHDB"), "");
+    let r = server.net.clients.get(0).expect("a client").reference();
+    assert!(!unblock_by_request(&mut server, r, false));
+    disconnect_all(&mut server);
+    assert_eq!(heard(&mut server, 0), "+OK\r\n");
+    drop(hold);
+    serve_freed(&mut server);
+    assert_eq!(heard(&mut server, 0), "");
     check(&server);
 }
 

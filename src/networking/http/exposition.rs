@@ -1,16 +1,22 @@
-//! The text format of metrics: that of Prometheus 0.0.4, or OpenMetrics 1.0.
+//! The formats of metrics: the texts of Prometheus 0.0.4 and OpenMetrics 1.0, and the binary one of
+//! Prometheus, which alone has native histograms.
 //!
 //! ```text
 //!   # HELP redis_commands_total Calls of each command.
 //!   # TYPE redis_commands_total counter        (OpenMetrics: redis_commands)
 //!   redis_commands_total{cmd="get"} 5
 //!   # EOF                                      (OpenMetrics only)
+//!
+//!   binary:  length MetricFamily { name, help, type, Metric { label.., counter }.. }   for each family
 //! ```
 //!
 //! **Invariant:** the samples of a family follow its head without a gap, and no family comes twice,
-//! as the format demands: a family is written by one call of [`Exposition::family`].
+//! as the formats demand: a family is written by one call of [`Exposition::family`].
 
 use std::fmt::Write;
+
+use super::protobuf::Message;
+use crate::util::histogram::{Histogram, NATIVE_SCHEMA};
 
 /// The prefix of all names: that of redis_exporter, for which dashboards exist.
 const PREFIX: &str = "redis_";
@@ -25,89 +31,266 @@ pub enum Kind {
     Summary,
 }
 
-/// A text in the making.
+/// A format that a client can ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    Text,
+    OpenMetrics,
+    Binary,
+}
+
+impl Format {
+    /// The format that this header `Accept` prefers; the older text if it names none.
+    pub fn of(accept: &str) -> Format {
+        let mut best = (0.0, Format::Text);
+        for part in accept.to_ascii_lowercase().split(',') {
+            let format = match () {
+                () if part.contains("application/openmetrics-text") => Format::OpenMetrics,
+                () if part.contains("application/vnd.google.protobuf")
+                    && part.contains("io.prometheus.client.metricfamily")
+                    && part.contains("delimited") =>
+                {
+                    Format::Binary
+                }
+                () if part.contains("text/plain") => Format::Text,
+                () => continue,
+            };
+            let quality = part.split(';').find_map(|p| p.trim().strip_prefix("q="));
+            let quality = quality.map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
+            if quality > best.0 {
+                best = (quality, format);
+            }
+        }
+        best.1
+    }
+
+    /// The type of the content.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Format::Binary => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
+        }
+    }
+}
+
+/// The metrics in the making.
 pub struct Exposition {
+    /// The texts.
     text: String,
-    openmetrics: bool,
+    /// The messages.
+    binary: Vec<u8>,
+    format: Format,
 }
 
 /// The samples of one family.
 pub struct Family<'a> {
-    out: &'a mut String,
+    out: &'a mut Exposition,
     name: &'a str,
+    kind: Kind,
+    /// What precedes the first sample, until that is written.
     head: Option<String>,
+    /// The family as a message, in the binary format.
+    message: Option<Message>,
 }
 
 impl Exposition {
-    /// An empty text, in the format of OpenMetrics or of Prometheus 0.0.4.
-    pub fn new(openmetrics: bool) -> Exposition {
+    /// No metrics yet.
+    pub fn new(format: Format) -> Exposition {
         Exposition {
             text: String::new(),
-            openmetrics,
-        }
-    }
-
-    /// The type of the text's content.
-    pub fn content_type(openmetrics: bool) -> &'static str {
-        match openmetrics {
-            true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            false => "text/plain; version=0.0.4; charset=utf-8",
+            binary: Vec::new(),
+            format,
         }
     }
 
     /// A family of metrics. Its head is written before its first sample; a family without samples
     /// leaves no trace.
     pub fn family<'a>(&'a mut self, name: &'a str, kind: Kind, help: &str) -> Family<'a> {
-        let kind_name = match kind {
-            Kind::Gauge => "gauge",
-            Kind::Counter => "counter",
-            Kind::Histogram => "histogram",
-            Kind::Summary => "summary",
+        let (kind_name, number) = match kind {
+            Kind::Counter => ("counter", 0),
+            Kind::Gauge => ("gauge", 1),
+            Kind::Summary => ("summary", 2),
+            Kind::Histogram => ("histogram", 4),
         };
         let family = match kind {
             // OpenMetrics names a counter without the ending of its sample.
-            Kind::Counter if self.openmetrics => name.strip_suffix("_total").unwrap_or(name),
+            Kind::Counter if self.format == Format::OpenMetrics => {
+                name.strip_suffix("_total").unwrap_or(name)
+            }
             _ => name,
         };
+        let message = (self.format == Format::Binary).then(|| {
+            let mut message = Message::default();
+            message.bytes(1, format!("{PREFIX}{name}").as_bytes());
+            message.bytes(2, help.as_bytes());
+            message.number(3, number);
+            message
+        });
         let head = format!("# HELP {PREFIX}{family} {help}\n# TYPE {PREFIX}{family} {kind_name}\n");
         Family {
-            out: &mut self.text,
+            out: self,
             name,
+            kind,
             head: Some(head),
+            message,
         }
     }
 
-    /// The whole text.
-    pub fn finish(mut self) -> String {
-        if self.openmetrics {
-            self.text.push_str("# EOF\n");
+    /// All metrics.
+    pub fn finish(mut self) -> Vec<u8> {
+        match self.format {
+            Format::Binary => return self.binary,
+            Format::OpenMetrics => self.text.push_str("# EOF\n"),
+            Format::Text => {}
         }
-        self.text
+        self.text.into_bytes()
     }
 }
 
 impl Family<'_> {
     /// Adds the sample `name`, with labels (name and value).
     pub fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
-        self.part("", labels, value);
+        if self.message.is_none() {
+            return self.part("", labels, value);
+        }
+        let mut inner = Message::default();
+        inner.double(1, value);
+        let field = match self.kind {
+            Kind::Counter => 3,
+            _ => 2,
+        };
+        self.metric(labels, field, &inner);
     }
 
-    /// Adds the sample `name` and `ending`: `_bucket`, `_sum`, `_count`.
-    pub fn part(&mut self, ending: &str, labels: &[(&str, &str)], value: f64) {
+    /// Adds a histogram whose values are microseconds, and their sum.
+    pub fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram, sum: f64) {
+        let total = histogram.total();
+        if self.message.is_none() {
+            let mut bucket = |bound: &str, calls: u64| {
+                self.part(
+                    "_bucket",
+                    &[labels, &[("le", bound)]].concat(),
+                    calls as f64,
+                );
+            };
+            for (us, calls) in histogram.powers_of_two() {
+                bucket(&format!("{us}.0"), calls);
+            }
+            bucket("+Inf", total);
+            self.part("_sum", labels, sum);
+            return self.part("_count", labels, total as f64);
+        }
+        let mut inner = Message::default();
+        inner.number(1, total);
+        inner.double(2, sum);
+        // Both kinds: a collector without native ones reads the others.
+        for (us, calls) in histogram.powers_of_two() {
+            let mut bucket = Message::default();
+            bucket.number(1, calls);
+            bucket.double(2, us as f64);
+            inner.message(3, &bucket);
+        }
+        native(&mut inner, &histogram.native());
+        self.metric(labels, 7, &inner);
+    }
+
+    /// Adds quantiles (0 to 1) with their values, the sum and the number of all values.
+    pub fn summary(
+        &mut self,
+        labels: &[(&str, &str)],
+        quantiles: &[(f64, f64)],
+        sum: f64,
+        total: u64,
+    ) {
+        if self.message.is_none() {
+            for (quantile, value) in quantiles {
+                let quantile = number(*quantile);
+                self.sample(&[labels, &[("quantile", &*quantile)]].concat(), *value);
+            }
+            self.part("_sum", labels, sum);
+            return self.part("_count", labels, total as f64);
+        }
+        let mut inner = Message::default();
+        inner.number(1, total);
+        inner.double(2, sum);
+        for (quantile, value) in quantiles {
+            let mut one = Message::default();
+            one.double(1, *quantile);
+            one.double(2, *value);
+            inner.message(3, &one);
+        }
+        self.metric(labels, 4, &inner);
+    }
+
+    /// Adds a metric whose value is the message `inner` of this field.
+    fn metric(&mut self, labels: &[(&str, &str)], field: u64, inner: &Message) {
+        let mut metric = Message::default();
+        for (name, text) in labels {
+            let mut label = Message::default();
+            label.bytes(1, name.as_bytes());
+            label.bytes(2, text.as_bytes());
+            metric.message(1, &label);
+        }
+        metric.message(field, inner);
+        if let Some(message) = &mut self.message {
+            message.message(4, &metric);
+            self.head = None;
+        }
+    }
+
+    /// Adds the line `name` and `ending`: `_bucket`, `_sum`, `_count`.
+    fn part(&mut self, ending: &str, labels: &[(&str, &str)], value: f64) {
+        let out = &mut self.out.text;
         if let Some(head) = self.head.take() {
-            self.out.push_str(&head);
-        }
-        let _ = write!(self.out, "{PREFIX}{}{ending}", self.name);
-        for (at, (name, text)) in labels.iter().enumerate() {
-            let before = if at == 0 { '{' } else { ',' };
-            let _ = write!(self.out, "{before}{name}=\"{}\"", escaped(text));
-        }
-        if !labels.is_empty() {
-            self.out.push('}');
+            out.push_str(&head);
         }
         // Writing to a String can't fail.
-        let _ = writeln!(self.out, " {}", number(value));
+        let _ = write!(out, "{PREFIX}{}{ending}", self.name);
+        for (at, (name, text)) in labels.iter().enumerate() {
+            let before = if at == 0 { '{' } else { ',' };
+            let _ = write!(out, "{before}{name}=\"{}\"", escaped(text));
+        }
+        if !labels.is_empty() {
+            out.push('}');
+        }
+        let _ = writeln!(out, " {}", number(value));
     }
+}
+
+impl Drop for Family<'_> {
+    fn drop(&mut self) {
+        if let Some(message) = self.message.take()
+            && self.head.is_none()
+        {
+            message.append_delimited(&mut self.out.binary);
+        }
+    }
+}
+
+/// Adds the fields of a native histogram: runs of buckets (how many are left out before it, its
+/// length), and each bucket's count as the difference to the one before.
+fn native(inner: &mut Message, buckets: &[(i32, u64)]) {
+    inner.signed(5, NATIVE_SCHEMA.into());
+    // No value is 0.
+    inner.double(6, 0.0);
+    inner.number(7, 0);
+    let mut next = 0;
+    for run in buckets.chunk_by(|a, b| b.0 == a.0 + 1) {
+        let mut span = Message::default();
+        span.signed(1, (run[0].0 - next).into());
+        span.number(2, run.len() as u64);
+        inner.message(12, &span);
+        next = run[0].0 + run.len() as i32;
+    }
+    let mut before = 0;
+    let deltas = buckets.iter().map(|(_, calls)| {
+        let calls = *calls as i64;
+        calls - std::mem::replace(&mut before, calls)
+    });
+    inner.signed_list(13, deltas);
 }
 
 /// A number as the format has it.
@@ -131,24 +314,90 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn text(openmetrics: bool) -> String {
-        let mut out = Exposition::new(openmetrics);
-        let mut calls = out.family("calls_total", Kind::Counter, "Calls.");
-        calls.sample(&[("cmd", "a\"b\\c\nd"), ("x", "")], 5.0);
+    fn all(format: Format) -> Vec<u8> {
+        let mut out = Exposition::new(format);
+        out.family("calls_total", Kind::Counter, "Calls.")
+            .sample(&[("cmd", "a\"b\\c\nd"), ("x", "")], 5.0);
         out.family("nothing", Kind::Gauge, "Left out.");
-        let mut sizes = out.family("sizes", Kind::Histogram, "Sizes.");
-        sizes.part("_bucket", &[("le", &number(f64::INFINITY))], 0.25);
+        out.family("sizes", Kind::Summary, "Sizes.")
+            .summary(&[], &[(0.5, 2.0)], 0.25, 7);
         out.finish()
     }
 
     #[test]
-    fn both_formats() {
+    fn both_texts() {
         let samples = "redis_calls_total{cmd=\"a\\\"b\\\\c\\nd\",x=\"\"} 5\n";
-        let sizes = "# HELP redis_sizes Sizes.\n# TYPE redis_sizes histogram\n\
-                     redis_sizes_bucket{le=\"+Inf\"} 0.25\n";
+        let sizes = "# HELP redis_sizes Sizes.\n# TYPE redis_sizes summary\n\
+                     redis_sizes{quantile=\"0.5\"} 2\nredis_sizes_sum 0.25\nredis_sizes_count 7\n";
         let older = "# HELP redis_calls_total Calls.\n# TYPE redis_calls_total counter\n";
-        assert_eq!(text(false), format!("{older}{samples}{sizes}"));
+        let text = |format| String::from_utf8(all(format)).expect("text");
+        assert_eq!(text(Format::Text), format!("{older}{samples}{sizes}"));
         let newer = "# HELP redis_calls Calls.\n# TYPE redis_calls counter\n";
-        assert_eq!(text(true), format!("{newer}{samples}{sizes}# EOF\n"));
+        let openmetrics = format!("{newer}{samples}{sizes}# EOF\n");
+        assert_eq!(text(Format::OpenMetrics), openmetrics);
+    }
+
+    /// The expected bytes are those that the Python package protobuf 4.25 writes for the messages
+    /// of client_model.
+    #[test]
+    fn messages_of_families_follow_one_another() {
+        let bytes = all(Format::Binary);
+        let first = [
+            b"\x41\x0a\x11redis_calls_total\x12\x06Calls.\x18\x00".as_slice(),
+            b"\x22\x22\x0a\x0e\x0a\x03cmd\x12\x07a\"b\\c\nd\x0a\x05\x0a\x01x\x12\x00",
+            b"\x1a\x09\x09\0\0\0\0\0\0\x14\x40",
+        ]
+        .concat();
+        assert_eq!(bytes[..first.len()], first, "{bytes:02x?}");
+        assert_eq!(bytes[first.len()] as usize, bytes.len() - first.len() - 1);
+        assert!(!bytes.windows(7).any(|w| w == b"nothing"));
+    }
+
+    #[test]
+    fn runs_and_differences_of_native_buckets() {
+        let mut inner = Message::default();
+        native(&mut inner, &[(-3, 2), (-2, 5), (4, 1)]);
+        let mut expected = Message::default();
+        expected.signed(5, NATIVE_SCHEMA.into());
+        expected.double(6, 0.0);
+        expected.number(7, 0);
+        for (offset, length) in [(-3, 2), (5, 1)] {
+            let mut span = Message::default();
+            span.signed(1, offset);
+            span.number(2, length);
+            expected.message(12, &span);
+        }
+        expected.signed_list(13, [2, 3, -4]);
+        let (mut one, mut two) = (Vec::new(), Vec::new());
+        inner.append_delimited(&mut one);
+        expected.append_delimited(&mut two);
+        assert_eq!(one, two);
+    }
+
+    #[test]
+    fn the_client_chooses_the_format() {
+        let binary = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+        for (accept, format) in [
+            ("", Format::Text),
+            ("*/*", Format::Text),
+            (
+                "application/openmetrics-text; version=1.0.0",
+                Format::OpenMetrics,
+            ),
+            (binary, Format::Binary),
+            ("application/vnd.google.protobuf", Format::Text),
+            (
+                &*format!(
+                    "{binary};q=0.7,application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.5"
+                ),
+                Format::Binary,
+            ),
+            (
+                &*format!("application/openmetrics-text;q=0.6,{binary};q=0.5,*/*;q=0.1"),
+                Format::OpenMetrics,
+            ),
+        ] {
+            assert_eq!(Format::of(accept), format, "{accept}");
+        }
     }
 }

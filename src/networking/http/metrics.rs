@@ -10,10 +10,10 @@
 //! for it can be used; other names follow Prometheus' conventions: base units, `_total` for
 //! counters. One label differs: a quantile is 0.99 here, as the format demands, and 99 there.
 //!
-//! **Limit:** buckets are cumulative ones with fixed bounds, the powers of two of LATENCY
-//! HISTOGRAM. Native histograms of Prometheus exist in its binary format only.
+//! In the texts the buckets of a histogram are the powers of two of LATENCY HISTOGRAM; the binary
+//! format also has a native one, with eight buckets for each power of two.
 
-use super::exposition::{Exposition, Kind, number};
+use super::exposition::{Exposition, Format, Kind};
 use super::fields::{Fields, part};
 use crate::state::Server;
 
@@ -188,10 +188,10 @@ const SCALARS: &[Scalar] = &[
     row("cluster_enabled", "cluster_enabled", Gauge, 1.0, "1 for a node of a cluster."),
 ];
 
-/// The whole text, in the format of OpenMetrics or of Prometheus.
-pub fn render(server: &mut Server, openmetrics: bool) -> String {
+/// All metrics.
+pub fn render(server: &mut Server, format: Format) -> Vec<u8> {
     let fields = Fields::take(server);
-    let mut out = Exposition::new(openmetrics);
+    let mut out = Exposition::new(format);
     out.family("up", Gauge, "1: the server replies.")
         .sample(&[], 1.0);
     instance(&fields, server.clock.now_ms, &mut out);
@@ -414,30 +414,28 @@ fn latencies(server: &Server, out: &mut Exposition) {
     };
     let mut family = out.family("latency_usec", Kind::Histogram, "Calls by microseconds.");
     for (entry, histogram) in measured() {
-        let cmd = ("cmd", &*entry.fullname);
-        for (us, calls) in histogram.powers_of_two() {
-            let bound = format!("{us}.0");
-            family.part("_bucket", &[cmd, ("le", &bound)], calls as f64);
-        }
-        let total = histogram.total() as f64;
-        family.part("_bucket", &[cmd, ("le", "+Inf")], total);
-        family.part("_sum", &[cmd], server.clock.us(entry.stats.ticks) as f64);
-        family.part("_count", &[cmd], total);
+        let sum = server.clock.us(entry.stats.ticks) as f64;
+        family.histogram(&[("cmd", &*entry.fullname)], histogram, sum);
     }
+    drop(family);
     let mut family = out.family(
         "latency_percentiles_usec",
         Kind::Summary,
         "Percentiles of a command's microseconds.",
     );
     for (entry, histogram) in measured() {
-        let cmd = ("cmd", &*entry.fullname);
-        for &percent in &server.config.latency_tracking_info_percentiles {
-            let quantile = number(percent / 100.0);
-            let us = histogram.percentile(percent) as f64 / 1000.0;
-            family.sample(&[cmd, ("quantile", &quantile)], us);
-        }
-        family.part("_sum", &[cmd], server.clock.us(entry.stats.ticks) as f64);
-        family.part("_count", &[cmd], histogram.total() as f64);
+        let percents = server.config.latency_tracking_info_percentiles.iter();
+        let quantiles: Vec<(f64, f64)> = percents
+            .map(|&percent| {
+                (
+                    percent / 100.0,
+                    histogram.percentile(percent) as f64 / 1000.0,
+                )
+            })
+            .collect();
+        let sum = server.clock.us(entry.stats.ticks) as f64;
+        let labels = [("cmd", &*entry.fullname)];
+        family.summary(&labels, &quantiles, sum, histogram.total());
     }
 }
 
@@ -451,11 +449,13 @@ fn spikes(server: &Server, out: &mut Exposition) {
     for (event, sample) in latest() {
         family.sample(&[("event_name", event)], sample.time_s as f64);
     }
+    drop(family);
     let name = "latency_spike_duration_seconds";
     let mut family = out.family(name, Gauge, "The duration of the last spike.");
     for (event, sample) in latest() {
         family.sample(&[("event_name", event)], sample.ms as f64 / 1000.0);
     }
+    drop(family);
     let slow = &server.commandlog.slow.entries;
     let last = slow.front();
     out.family("slowlog_length", Gauge, "Entries of the slow log.")

@@ -17,9 +17,10 @@
 //! The port is off by default, and listens on loopback addresses unless `monitor-bind` has others:
 //! requests are not authenticated.
 //!
-//! **Invariant:** a connection has at most one reply under way; the next request is parsed when it
-//! has been sent. So a client that does not read costs one reply. A reader of /events that has not
-//! taken the last snapshot gets no further one until it has; then it gets what it missed.
+//! **Invariant:** a connection has at most one reply under way and gets at most one in a turn; the
+//! next request is parsed when it has been sent. So a client that does not read costs one reply,
+//! and one that sends many requests at once does not hold the loop. A reader of /events that has
+//! not taken the last snapshot gets no further one until it has; then it gets what it missed.
 //! **Limits:** [`VISITS`] connections; a further one is closed at once. Idle ones are closed after
 //! [`IDLE_MS`].
 
@@ -28,6 +29,7 @@ mod fields;
 mod health;
 mod live;
 mod metrics;
+mod protobuf;
 mod request;
 
 use ae::{EventLoop, Io, Mask, TimerId, Token};
@@ -36,7 +38,6 @@ use std::time::Duration;
 
 use crate::connection::Connection;
 use crate::connection::listener::Accepted;
-use crate::networking::http::exposition::Exposition;
 use crate::networking::http::fields::Fields;
 use crate::networking::http::request::{MAX_HEAD, Request, Status};
 use crate::state::Server;
@@ -124,17 +125,17 @@ pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepte
 fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     with_visit(el, server, token, |server, visit| {
         let room = MAX_HEAD.saturating_sub(visit.input.len());
+        let mut io = Io::Drained;
         if room == 0 {
-            // A reply is under way, and whole requests wait behind it.
+            // Whole requests wait: the socket is read again after them.
             visit.unread = true;
-            return Ok(Io::Drained);
+        } else {
+            let input = &mut visit.input;
+            io = visit.conn.read_into(input, room.min(READ_BYTES))?.io;
+            visit.active_ms = server.clock.now_ms;
         }
-        let read = visit
-            .conn
-            .read_into(&mut visit.input, room.min(READ_BYTES))?;
-        visit.active_ms = server.clock.now_ms;
         serve(server, visit)?;
-        Ok(read.io)
+        Ok(io)
     })
 }
 
@@ -176,40 +177,50 @@ fn with_visit(
     io
 }
 
-/// Sends the reply that is under way, then answers the requests that are complete. The error of a
-/// closed connection also ends one whose last reply was sent.
+/// Sends the reply that is under way, then answers one request, if a whole one is there. The next
+/// one is answered in the next turn. The error of a closed connection also ends one whose last
+/// reply was sent.
 fn serve(server: &mut Server, visit: &mut Visit) -> io::Result<()> {
-    loop {
-        if !flush(visit)? {
-            return Ok(());
+    if !flush(visit)? {
+        return Ok(());
+    }
+    if visit.events.is_some() {
+        // Nothing is expected from a reader of /events; the timer goes on.
+        visit.input.clear();
+        return Ok(());
+    }
+    if visit.close_after_reply {
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    match request::parse(&visit.input, visit.from_here) {
+        Ok(None) => return Ok(()),
+        Ok(Some((request, length))) => {
+            visit.input.drain(..length);
+            answer(server, visit, &request);
         }
+        Err(status) => {
+            visit.close_after_reply = true;
+            let (status, content_type, body) = plain(status);
+            visit.output = response(status, content_type, &body, false, false);
+        }
+    }
+    if flush(visit)? {
         if visit.close_after_reply {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        if visit.events.is_some() {
-            // Nothing is expected from a reader of /events; the timer goes on.
-            visit.input.clear();
-            return Ok(());
-        }
-        match request::parse(&visit.input, visit.from_here) {
-            Ok(None) => return Ok(()),
-            Ok(Some((request, length))) => {
-                visit.input.drain(..length);
-                visit.close_after_reply = !request.keep_alive;
-                if request.path == "/events" && !request.head_only {
-                    visit.close_after_reply = false;
-                    visit.events = Some(server.clock.now_us);
-                    visit.output = first_event(server);
-                } else {
-                    visit.output = reply_to(server, &request);
-                }
-            }
-            Err(status) => {
-                visit.close_after_reply = true;
-                let (status, content_type, body) = plain(status);
-                visit.output = response(status, content_type, &body, false, false);
-            }
-        }
+        visit.unread |= !visit.input.is_empty();
+    }
+    Ok(())
+}
+
+/// Puts the reply to a request into the output.
+fn answer(server: &mut Server, visit: &mut Visit, request: &Request) {
+    if request.path == "/events" && !request.head_only {
+        visit.events = Some(server.clock.now_us);
+        visit.output = first_event(server);
+    } else {
+        visit.close_after_reply = !request.keep_alive;
+        visit.output = reply_to(server, request);
     }
 }
 
@@ -231,25 +242,21 @@ fn flush(visit: &mut Visit) -> io::Result<bool> {
 fn reply_to(server: &mut Server, request: &Request) -> Vec<u8> {
     let (status, content_type, body) = match request.path.as_str() {
         "/metrics" => {
-            let text = metrics::render(server, request.openmetrics);
-            (
-                Status::Ok,
-                Exposition::content_type(request.openmetrics),
-                text,
-            )
+            let metrics = metrics::render(server, request.format);
+            (Status::Ok, request.format.content_type(), metrics)
         }
         "/healthz" => {
             let fields = Fields::take(server);
             let (status, body) = health::report(&fields, &server.config);
-            (status, "application/json", body)
+            (status, "application/json", body.into_bytes())
         }
         "/" => {
             let text = live::page(&Fields::take(server));
-            (Status::Ok, "text/html; charset=utf-8", text)
+            (Status::Ok, "text/html; charset=utf-8", text.into_bytes())
         }
         "/live.json" => {
             let text = live::snapshot(server, 0);
-            (Status::Ok, "application/json", text)
+            (Status::Ok, "application/json", text.into_bytes())
         }
         _ => plain(Status::NotFound),
     };
@@ -263,14 +270,15 @@ fn reply_to(server: &mut Server, request: &Request) -> Vec<u8> {
 }
 
 /// A reply that has its status as text.
-fn plain(status: Status) -> (Status, &'static str, String) {
-    (status, "text/plain", format!("{}\n", status.line()))
+fn plain(status: Status) -> (Status, &'static str, Vec<u8>) {
+    let text = format!("{}\n", status.line());
+    (status, "text/plain", text.into_bytes())
 }
 
 fn response(
     status: Status,
     content_type: &str,
-    body: &str,
+    body: &[u8],
     head_only: bool,
     keep_alive: bool,
 ) -> Vec<u8> {
@@ -281,11 +289,12 @@ fn response(
          Connection: {connection}\r\n\r\n",
         status.line(),
         body.len()
-    );
+    )
+    .into_bytes();
     if !head_only {
-        out.push_str(body);
+        out.extend_from_slice(body);
     }
-    out.into_bytes()
+    out
 }
 
 /// The head of a stream of events, and the first one.
@@ -347,23 +356,48 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    /// A reader of /events that does not read costs one snapshot beyond what its socket holds, and
-    /// goes on with what it missed when it reads again.
-    #[test]
-    fn events_do_not_pile_up() {
+    /// A server, its loop, and the other end of a connection to its monitor port.
+    fn visited() -> (Server, EventLoop<Server>, UnixStream) {
         let mut server = server_with(0);
         server.turns = Some(Default::default());
         let mut el = EventLoop::new(64).expect("a loop");
-        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
         ours.set_nonblocking(true).expect("non-blocking");
         let accepted = Accepted {
             kind: ListenerKind::Monitor,
+            peer_uid: None,
             conn: Connection::unix(ours),
             peer: String::new(),
             local: String::new(),
             remote: false,
         };
         accept(&mut el, &mut server, accepted);
+        (server, el, theirs)
+    }
+
+    #[test]
+    fn pipelined_requests_take_a_turn_each() {
+        let (mut server, mut el, mut theirs) = visited();
+        let count = 300;
+        let requests = "GET /healthz HTTP/1.1\r\n\r\n".repeat(count);
+        theirs.write_all(requests.as_bytes()).expect("sent");
+        theirs.set_nonblocking(true).expect("non-blocking");
+        let mut received = Vec::new();
+        for turn in 1..=count {
+            let what = Events::FILES | Events::DONT_WAIT;
+            el.process_events(&mut server, what).expect("a turn");
+            // When all that has arrived is read, a non-blocking socket reports WouldBlock.
+            let _ = theirs.read_to_end(&mut received);
+            let text = String::from_utf8_lossy(&received);
+            assert_eq!(text.matches("HTTP/1.1 ").count(), turn);
+        }
+    }
+
+    /// A reader of /events that does not read costs one snapshot beyond what its socket holds, and
+    /// goes on with what it missed when it reads again.
+    #[test]
+    fn events_do_not_pile_up() {
+        let (mut server, mut el, mut theirs) = visited();
         let request = b"GET /events HTTP/1.1\r\n\r\n";
         theirs.write_all(request).expect("sent");
         let turn = |server: &mut Server, el: &mut EventLoop<Server>| {
@@ -381,7 +415,7 @@ mod tests {
         theirs.set_nonblocking(true).expect("non-blocking");
         let mut received = Vec::new();
         for _ in 0..3 {
-            // The end of what is there is an error of a non-blocking socket.
+            // When all that has arrived is read, a non-blocking socket reports WouldBlock.
             let _ = theirs.read_to_end(&mut received);
             turn(&mut server, &mut el);
         }

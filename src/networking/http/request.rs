@@ -3,7 +3,7 @@
 //! ```text
 //!   bytes ─> httparse ─┬─ not whole yet ─> None, up to MAX_HEAD bytes
 //!                      ├─ broken, too long, not GET ─> Err(status)
-//!                      └─ Request { path, head_only, openmetrics, keep_alive }
+//!                      └─ Request { path, head_only, format, keep_alive }
 //! ```
 //!
 //! A browser sends requests to this machine for any page that it shows. Such a page can't read the
@@ -14,6 +14,8 @@
 //! [`MAX_HEADERS`] lines and [`MAX_HEAD`] bytes.
 
 use std::net::IpAddr;
+
+use super::exposition::Format;
 
 /// The maximum length of a head in bytes.
 pub const MAX_HEAD: usize = 8 * 1024;
@@ -53,8 +55,8 @@ pub struct Request {
     pub path: String,
     /// HEAD: the reply has no body.
     pub head_only: bool,
-    /// The client accepts OpenMetrics; the older text format of Prometheus is the default.
-    pub openmetrics: bool,
+    /// The format of metrics that the client prefers.
+    pub format: Format,
     /// The connection stays open after the reply.
     pub keep_alive: bool,
 }
@@ -99,7 +101,7 @@ pub fn parse(input: &[u8], from_here: bool) -> Result<Option<(Request, usize)>, 
     let request = Request {
         path: path.into(),
         head_only,
-        openmetrics: header("accept").is_some_and(|a| a.contains("application/openmetrics-text")),
+        format: Format::of(&header("accept").unwrap_or_default()),
         keep_alive: match head.version {
             Some(1) => connection != "close",
             _ => connection == "keep-alive",
@@ -138,7 +140,7 @@ mod tests {
         let expected = Request {
             path: "/metrics".into(),
             head_only: false,
-            openmetrics: true,
+            format: Format::OpenMetrics,
             keep_alive: true,
         };
         assert_eq!(request, expected);

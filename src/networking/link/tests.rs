@@ -11,6 +11,7 @@ use ae::Events;
 
 use super::*;
 use crate::link::{Backoff, Errors, Expect, Malformed, Reply, Unasked};
+use crate::sys;
 use crate::testing::server_with;
 use crate::util::random::Random;
 
@@ -231,7 +232,7 @@ fn a_replica_takes_its_connection_after_the_handshake() {
         conn.write(b"*3\r\n$8\r\nREPLCONF\r\n$3\r\nACK\r\n$1\r\n0\r\n")
             .expect("sent");
         while !taken.received.ends_with(b"SET") {
-            crate::sys::wait_for(conn.raw_fd(), false).expect("a wait");
+            sys::wait_for(conn.raw_fd(), false).expect("a wait");
             conn.read_into(&mut taken.received, 100).expect("open");
         }
         assert_eq!(taken.received, b"$5\r\nREDISSET");
@@ -605,7 +606,7 @@ fn a_handler_adds_requests_to_its_own_link() {
     }
     let mut taken = rig.take(id);
     while !taken.received.ends_with(b"!") {
-        crate::sys::wait_for(taken.conn.raw_fd(), false).expect("a wait");
+        sys::wait_for(taken.conn.raw_fd(), false).expect("a wait");
         let read = taken.conn.read_into(&mut taken.received, 100);
         read.expect("open");
     }

@@ -313,9 +313,9 @@ fn collect_from(el: &mut EventLoop<Server>, server: &mut Server, taken: Taken) {
 
 /// The maximum number of collected bytes; 0 is no limit.
 fn limit(server: &Server) -> u64 {
-    use crate::client::Class;
+    use crate::config::ClientClass;
     match server.config.replica_full_sync_buffer_limit {
-        0 => server.config.client_output_buffer_limit[Class::Replica as usize].hard,
+        0 => server.config.client_output_buffer_limit[ClientClass::Replica as usize].hard,
         limit => limit,
     }
 }

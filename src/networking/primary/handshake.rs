@@ -3,7 +3,8 @@
 //! ```text
 //!   PING                                  any reply but a refusal; NOAUTH is accepted
 //!   AUTH [user] password
-//!   REPLCONF listening-port, ip-address, capa, version    an error is accepted: older primaries don't have them
+//!   REPLCONF listening-port, ip-address, rdb-no-compress, capa, version, set-cluster-node-id
+//!                                         an error is accepted: older primaries don't have them
 //!   PSYNC id offset                       +FULLRESYNC id offset | +CONTINUE [id] | an error
 //! ```
 //!
@@ -18,7 +19,7 @@
 
 use ae::EventLoop;
 
-use super::{channels, fail, receive, stream_from};
+use super::{channels, fail, install, receive, stream_from};
 use crate::config::Config;
 use crate::link::{Action, Errors, Expect, Failure, Plan, Reply, Step, Unasked};
 use crate::networking::link::{self, LinkId};
@@ -44,6 +45,8 @@ const PSYNC: u32 = 6;
 pub const SET_RDB_CLIENT: u32 = 7;
 /// PSYNC for the stream behind a snapshot that comes over another connection.
 pub const MAIN_PSYNC: u32 = 8;
+const PLAIN: u32 = 9;
+const NODE: u32 = 10;
 
 /// The maximum length of a primary's text in the log.
 const SHOWN_MAX: usize = 256;
@@ -67,6 +70,10 @@ pub fn plan(server: &Server) -> Plan {
         let ip = config.replica_announce_ip.to_str_lossy();
         script.push(tolerated(ADDRESS, &["REPLCONF", "ip-address", &ip]));
     }
+    if install::is_diskless(server) {
+        // The peers load from the connection where it is fast.
+        script.push(tolerated(PLAIN, &["REPLCONF", "rdb-no-compress", "1"]));
+    }
     let rdb = format!("rdb{}", rdb::VERSION_REDIS_MAX);
     let mut capa = vec!["REPLCONF", "capa", "eof", "capa", "psync2", "capa", &rdb];
     if config.dual_channel_replication_enabled {
@@ -75,11 +82,19 @@ pub fn plan(server: &Server) -> Plan {
     if config.repl_rdb_channel {
         capa.extend(["capa", "rdb-channel-repl"]);
     }
+    if config.tls_replication && install::is_diskless(server) {
+        capa.extend(["capa", "skip-rdb-checksum"]);
+    }
     script.push(tolerated(CAPA, &capa));
     script.push(tolerated(
         VERSION,
         &["REPLCONF", "version", crate::VALKEY_VERSION],
     ));
+    if let Some(member) = &server.cluster {
+        let name = member.machine.myself().name.to_string();
+        let node = ["REPLCONF", "set-cluster-node-id", &name];
+        script.push(tolerated(NODE, &node));
+    }
     Plan::new(script, Unasked::Keep, timeout_ms(server))
 }
 
@@ -169,6 +184,8 @@ pub fn on_action(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, ac
             let option = match tag {
                 PORT => "listening-port",
                 ADDRESS => "ip-address",
+                PLAIN => "rdb-no-compress",
+                NODE => "set-cluster-node-id",
                 VERSION => "version",
                 SET_RDB_CLIENT => "set-rdb-client-id",
                 _ => "capa",

@@ -35,6 +35,7 @@ use crate::config::ReplDisklessLoad;
 use crate::connection::Connection;
 use crate::data_set::DataSet;
 use crate::keyspace::top_level::TopLevel;
+use crate::member;
 use crate::persist::aof;
 use crate::persist::child::{self, Kind};
 use crate::persist::loading::{
@@ -102,7 +103,7 @@ pub fn is_diskless(server: &Server) -> bool {
     }
 }
 
-/// The file is complete: renames it to `dbfilename`, and loads it.
+/// The file is complete and on the disk: renames it to `dbfilename`, and loads it.
 pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<Receive>) {
     el.remove_file(receive.token);
     let Receive {
@@ -114,12 +115,12 @@ pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<R
         ..
     } = *receive;
     // Snapshots are not received in nested turns.
-    let (Some((file, path)), Ok(top)) = (file, server.top_level()) else {
+    let (Some(spool), Ok(top)) = (file, server.top_level()) else {
         return fail(el, server);
     };
-    let Ok(target) = name_file(server, &file, &path) else {
+    let Ok(target) = name_file(server, &spool.path) else {
         // The file may have been renamed already.
-        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(&spool.path);
         return fail(el, server);
     };
     let sync = Sync {
@@ -146,8 +147,8 @@ pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<R
     );
 }
 
-/// Writes the file and its name to the disk with fsync. An error is logged.
-fn name_file(server: &mut Server, file: &File, path: &Path) -> Result<PathBuf, ()> {
+/// Gives the file its name. An error is logged.
+fn name_file(server: &mut Server, path: &Path) -> Result<PathBuf, ()> {
     let words = server.config.words();
     let target = server.config.dbfilename.as_path().to_path_buf();
     // A child that is saving would overwrite this file with an older snapshot.
@@ -158,9 +159,7 @@ fn name_file(server: &mut Server, file: &File, path: &Path) -> Result<PathBuf, (
     {
         child::kill_and_wait(server, Kind::Rdb);
     }
-    let named = file
-        .sync_all()
-        .and_then(|()| std::fs::rename(path, &target));
+    let named = std::fs::rename(path, &target);
     named.map(|()| target.clone()).map_err(|e| {
         let line = words.line(
             "Failed trying to rename the temp DB into {} in MASTER <-> REPLICA synchronization: {}",
@@ -250,6 +249,7 @@ fn load(
     ) -> Result<Loaded, LoadError>,
 ) -> Result<Loaded, LoadError> {
     server.primary_link.way = way;
+    member::transfer::begin_load(server);
     if way.flushes_first {
         drop_old_data(server, top);
     }
@@ -412,7 +412,7 @@ fn remove_unwanted_file(server: &mut Server, file: Option<&Path>) {
             server,
             "Removing the RDB file obtained from the master. This replica has persistence disabled",
         );
-        // A file that stays is replaced by the next sync.
+        // If that fails, the next sync replaces the file.
         let _ = std::fs::remove_file(file);
     }
 }
@@ -474,13 +474,14 @@ impl Incoming {
         &mut self,
         live: &'l SharedLive<'l, '_>,
         data: &'l mut DataSet,
-        options: Options,
+        mut options: Options,
     ) -> Result<Loaded, LoadError> {
+        options.protected = self.conn.session().is_some();
         let len = match self.body.length() {
             Length::Known(len) => Some(*len),
             Length::Mark(_) => None,
         };
-        let checked = live.borrow().server.config.rdbchecksum;
+        let checked = live.borrow().server.config.rdbchecksum && !options.protected;
         live.borrow_mut().server.load.total_bytes = len.unwrap_or(0);
         let mut source = Source {
             incoming: self,

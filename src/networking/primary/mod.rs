@@ -20,15 +20,16 @@
 
 pub mod apply;
 mod channels;
-mod handshake;
+pub mod handshake;
 mod install;
 mod receive;
 
-use ae::{Class, EventLoop, Mask};
+use ae::{EventLoop, Mask};
 
-use crate::client::{Client, ClientRef, flag};
+use crate::client::{Client, flag};
 use crate::connection::Connection;
 use crate::connection::connect::source_address;
+use crate::networking::accept;
 use crate::networking::link::{self, LinkId, Target};
 use crate::networking::query;
 use crate::replication;
@@ -90,6 +91,7 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     if std::mem::take(&mut server.replication.owes_ack) {
         send_ack(server);
     }
+    receive::follow(el, server);
     channels::follow(el, server);
     if let Some(upstream) = server.replication.upstream.as_mut().filter(due) {
         upstream.attempt();
@@ -152,33 +154,16 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
     };
     let peer = format!("{}:{}", upstream.host, upstream.port);
     let db = upstream.db;
-    let id = server.net.clients.next_id();
-    let mut c = Box::new(Client::detached(id, server.clock.now_ms));
-    c.set(flag::PRIMARY | flag::REPLY_OFF | flag::DENY_BLOCKING | flag::EVER_AUTHENTICATED);
-    let fd = conn.raw_fd();
-    c.local = conn.local_address().into();
-    c.conn = Some(conn);
-    c.peer = peer.into();
-    c.db = db;
-    c.net_in = received.len() as u64;
-    let slot = server.net.clients.insert(c);
-    let r = ClientRef { slot, id };
-    match el.add_file(fd, Class::First, slot.into()) {
-        Ok(token) => {
-            el.set_handler(token, Mask::READABLE, query::read_handler);
-            // A TLS session may have decrypted bytes already, which the poller does not report.
-            el.mark_ready(token, Mask::READABLE);
-            if let Some(c) = server.net.clients.resolve(r) {
-                c.token = Some(token);
-            }
-        }
+    let r = match accept::create_linked_client(el, server, conn, peer, flag::PRIMARY) {
+        Ok(r) => r,
         Err(e) => {
             log::warn!("The link to the primary can't be watched: {e}");
-            if let Some(c) = server.net.clients.take(slot) {
-                server.net.clients.forget(&c);
-            }
             return fail(el, server);
         }
+    };
+    if let Some(c) = server.net.clients.resolve(r) {
+        c.db = db;
+        c.net_in = received.len() as u64;
     }
     replication::ensure_backlog(server);
     let now_s = server.clock.now_s();
@@ -197,12 +182,7 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
     }
     server.hold_primary();
     send_ack(server);
-    if !received.is_empty()
-        && let Some(mut c) = server.net.clients.take_ref(r)
-    {
-        query::feed(server, &mut c, received);
-        server.net.clients.put(c);
-    }
+    accept::feed_linked_client(server, r, received);
 }
 
 /// After a pause: applies the part of the stream that was received meanwhile.
@@ -260,6 +240,7 @@ pub fn cron(server: &mut Server) {
         // A lost connection is noticed by the next read.
         let _ = conn.write_now(b"\n");
     }
+    receive::keep_alive(server);
     let words = server.config.words();
     let silent_since_ms = server.clock.now_ms - i64::from(server.config.repl_timeout) * 1000;
     let Some(upstream) = server.replication.upstream.as_mut() else {

@@ -1,10 +1,13 @@
 //! Receives a snapshot from the primary: into a file, or straight into the loader.
 //!
 //! ```text
-//!   read_handler ─> header ─┬─ temp-<time>.<pid>.rdb ─> complete: fsync, rename to dbfilename ─┐
+//!   read_handler ─> header ─┬─ a thread: temp-<time>.<pid>.rdb, fsync ─> rename to dbfilename ─┐
 //!                           │  clients are served meanwhile                                    v
 //!                           └─ repl-diskless-load ──────────────────────────────────────> install.rs
 //! ```
+//!
+//! The loop does not wait for the disk (`persist::spool`). While more than [`QUEUED_MAX`] bytes
+//! wait for it, nothing is read from the primary; [`follow`] continues, and notices the end.
 //!
 //! **Invariant:** the data set does not change here: `install` replaces it, once a file, or the
 //! header of a stream, is complete. **Invariant:** nothing is read in a nested turn, since the end
@@ -12,18 +15,20 @@
 //! ([`Receive::close`]). **Invariant:** bytes behind the snapshot are kept in `input`, as they
 //! belong to the stream.
 //!
-//! **Limits:** at most [`BYTES_PER_TURN`] are read in one turn. The size of the file is limited by
+//! **Limits:** at most [`BYTES_PER_TURN`] are read in one turn, and one turn's bytes more than
+//! [`QUEUED_MAX`] wait for the disk. The size of the file is limited by
 //! the disk only: the primary announces it, and a write that fails ends the attempt.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
 use super::{channels, fail, install};
 use crate::connection::Connection;
 use crate::networking::link::Taken;
+use crate::persist::spool::{Failure, Spool};
 use crate::replication::bulk::{Body, Header, Length, Malformed};
 use crate::replication::upstream::{Phase, Received};
 use crate::state::Server;
@@ -32,8 +37,10 @@ use crate::texts::Words;
 use crate::util::quote::printable;
 
 /// The maximum number of bytes of one read, and of all reads of one turn.
-pub const READ_BYTES: usize = 64 * 1024;
+pub const READ_BYTES: usize = 256 * 1024;
 const BYTES_PER_TURN: usize = 1024 * 1024;
+/// While more bytes than this wait for the disk, nothing is read.
+const QUEUED_MAX: usize = 8 * 1024 * 1024;
 /// The maximum length of a primary's text in the log.
 const SHOWN_MAX: usize = 256;
 
@@ -47,19 +54,20 @@ pub struct Receive {
     header: Header,
     pub body: Option<Body>,
     /// The file, unless the bytes go straight into the loader.
-    pub file: Option<(File, PathBuf)>,
+    pub file: Option<Spool>,
     /// The bytes that were read and are not in the file yet.
     pub input: Vec<u8>,
-    output: Vec<u8>,
+    /// Whether nothing is read: the disk is too slow, or the snapshot is complete.
+    pub paused: bool,
 }
 
 impl Receive {
     /// Ends the transfer: closes the connection and removes the file.
     pub fn close(self, el: &mut EventLoop<Server>) {
         el.remove_file(self.token);
-        if let Some((_, path)) = self.file {
+        if let Some(spool) = self.file {
             // The file may have been renamed already.
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(spool.path);
         }
     }
 }
@@ -68,8 +76,8 @@ impl Receive {
 enum Next {
     /// More bytes are read.
     Read,
-    /// The file is complete.
-    InstallFile,
+    /// Nothing is read until the disk has the bytes, or all of them.
+    Wait,
     /// The header is complete, and the loader reads the rest.
     InstallStream,
 }
@@ -101,7 +109,7 @@ pub fn begin(
         body: None,
         file: None,
         input: taken.received,
-        output: Vec::new(),
+        paused: false,
     }));
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.phase = Phase::Transfer;
@@ -122,7 +130,8 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Ma
     let mut total = 0;
     while total < BYTES_PER_TURN {
         let now_ms = server.clock.now_ms;
-        let Some(receive) = &mut server.primary_link.receive else {
+        let receive = server.primary_link.receive.as_mut();
+        let Some(receive) = receive.filter(|receive| !receive.paused) else {
             return Io::Drained;
         };
         match receive.conn.read_into(&mut receive.input, READ_BYTES) {
@@ -169,9 +178,13 @@ fn take_input(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(mut receive) = server.primary_link.receive.take() else {
         return;
     };
-    match receive.take(server) {
+    match receive.take(el, server) {
         Ok(Next::Read) => server.primary_link.receive = Some(receive),
-        Ok(Next::InstallFile) => install::from_file(el, server, receive),
+        Ok(Next::Wait) => {
+            receive.paused = true;
+            el.clear_handler(receive.token, Mask::READABLE);
+            server.primary_link.receive = Some(receive);
+        }
         Ok(Next::InstallStream) => install::from_stream(el, server, receive),
         Err(line) => {
             log::warn!("{line}");
@@ -181,41 +194,96 @@ fn take_input(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
+/// Before the loop sleeps, and not in a nested turn: what follows from the progress of the disk.
+pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
+    let Some(receive) = &mut server.primary_link.receive else {
+        return;
+    };
+    let Some(spool) = &receive.file else {
+        return;
+    };
+    let words = server.config.words();
+    let line = match spool.take_result() {
+        Some(Ok(())) => {
+            if let Some(receive) = server.primary_link.receive.take() {
+                install::from_file(el, server, receive);
+            }
+            return;
+        }
+        Some(Err(Failure::Write(e))) => words.line(
+            "Write error or short write writing to the DB dump file needed for MASTER <-> REPLICA synchronization: {}",
+            &[&sys::error_text(&e)],
+        ),
+        Some(Err(Failure::Sync(e))) => words.line(
+            "Failed trying to sync the temp DB to disk in MASTER <-> REPLICA synchronization: {}",
+            &[&sys::error_text(&e)],
+        ),
+        None => {
+            if receive.paused && !spool.is_finished() && spool.queued() <= QUEUED_MAX / 2 {
+                receive.paused = false;
+                el.set_handler(receive.token, Mask::READABLE, read_handler);
+                el.mark_ready(receive.token, Mask::READABLE);
+            }
+            return;
+        }
+    };
+    log::warn!("{line}");
+    fail(el, server);
+}
+
+/// The cron's step: while the disk delays the transfer, the primary is not silent, and gets a line
+/// feed each second, as it would close the link otherwise.
+pub fn keep_alive(server: &mut Server) {
+    let now_ms = server.clock.now_ms;
+    let receive = server.primary_link.receive.as_mut();
+    let Some(receive) = receive.filter(|receive| receive.paused) else {
+        return;
+    };
+    // A lost connection is noticed by the next read.
+    let _ = receive.conn.write_now(b"\n");
+    if let Some(upstream) = &mut server.replication.upstream {
+        upstream.received.last_io_ms = now_ms;
+    }
+}
+
 impl Receive {
     /// `Err` is a line for the log. After the end, the rest of `input` is the stream.
-    fn take(&mut self, server: &mut Server) -> Result<Next, String> {
+    fn take(&mut self, el: &EventLoop<Server>, server: &mut Server) -> Result<Next, String> {
         let received = std::mem::take(&mut self.input);
         let mut input = &received[..];
-        if self.body.is_none() && !self.begin_body(server, &mut input)? {
+        if self.body.is_none() && !self.begin_body(el, server, &mut input)? {
             return Ok(Next::Read);
         }
-        let (Some(body), Some((file, _))) = (&mut self.body, &mut self.file) else {
+        let (Some(body), Some(spool)) = (&mut self.body, &mut self.file) else {
             self.input = input.to_vec();
             return Ok(Next::InstallStream);
         };
-        let complete = body.read(&mut input, &mut self.output);
-        let written = file.write_all(&self.output);
-        self.output.clear();
-        written.map_err(|e| {
-            server.config.words().line(
-                "Write error or short write writing to the DB dump file needed for MASTER <-> REPLICA \
-                 synchronization: {}",
-                &[&sys::error_text(&e)],
-            )
-        })?;
+        let mut output = Vec::new();
+        let complete = body.read(&mut input, &mut output);
+        if !output.is_empty() {
+            spool.write(output);
+        }
         if let Some(upstream) = &mut server.replication.upstream {
             upstream.received.bytes = body.delivered();
         }
         self.input = input.to_vec();
-        Ok(match complete {
-            true => Next::InstallFile,
+        if complete {
+            spool.finish();
+        }
+        Ok(match complete || spool.queued() > QUEUED_MAX {
+            true => Next::Wait,
             false => Next::Read,
         })
     }
 
     /// Reads the header and opens the file, if there is to be one. Returns whether the header is
     /// complete.
-    fn begin_body(&mut self, server: &mut Server, input: &mut &[u8]) -> Result<bool, String> {
+    fn begin_body(
+        &mut self,
+        el: &EventLoop<Server>,
+        server: &mut Server,
+        input: &mut &[u8],
+    ) -> Result<bool, String> {
         let words = server.config.words();
         let header = self
             .header
@@ -230,13 +298,20 @@ impl Receive {
         if to_disk {
             let seconds = server.clock.now_s();
             let path = PathBuf::from(format!("temp-{seconds}.{}.rdb", std::process::id()));
-            let file = File::create(&path).map_err(|e| {
-                words.line(
-                    "Opening the temp file needed for MASTER <-> REPLICA synchronization: {}",
-                    &[&sys::error_text(&e)],
-                )
-            })?;
-            self.file = Some((file, path));
+            let waker = el.waker();
+            let wake = move || {
+                // If the loop can't be woken, the cron follows.
+                let _ = waker.wake();
+            };
+            let delay = server.aof.flush.delay.clone();
+            let spool =
+                Spool::create(&path, delay, QUEUED_MAX / 2, Arc::new(wake)).map_err(|e| {
+                    words.line(
+                        "Opening the temp file needed for MASTER <-> REPLICA synchronization: {}",
+                        &[&sys::error_text(&e)],
+                    )
+                })?;
+            self.file = Some(spool);
         }
         Ok(true)
     }

@@ -20,13 +20,11 @@ use crate::client::{Client, ClientRef, flag};
 use crate::connection::Connection;
 use crate::networking::write;
 use crate::persist::child::{self, Kind};
+use crate::persist::rdb::transfer::PIPE_BYTES;
 use crate::replication::snapshot::{Broadcast, Way};
 use crate::state::Server;
 use crate::sync::snapshot;
 use crate::sys;
-
-/// The size of a chunk: the capacity of a pipe.
-const CHUNK: usize = 64 * 1024;
 
 fn broadcast(server: &mut Server) -> Option<&mut Broadcast> {
     match &mut server.replication.snapshot.as_mut()?.way {
@@ -118,7 +116,7 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Ma
     let Some(broadcast) = broadcast(server) else {
         return Io::Drained;
     };
-    broadcast.next_chunk().resize(CHUNK, 0);
+    broadcast.next_chunk().resize(PIPE_BYTES, 0);
     let read = broadcast.pipe.read(&mut broadcast.chunk);
     let n = *read.as_ref().unwrap_or(&0);
     broadcast.chunk.truncate(n);

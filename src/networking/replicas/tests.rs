@@ -4,7 +4,10 @@ use std::os::unix::net::UnixStream;
 use ae::Events;
 
 use super::*;
+use crate::config::AppendFsync;
 use crate::connection::Connection;
+use crate::networking::close;
+use crate::propagate::sink::AOF;
 use crate::replication;
 use crate::testing::{say, server_with};
 
@@ -237,7 +240,7 @@ fn a_closed_replica_holds_nothing() {
     pair.append(5 << 20);
     pair.before_sleep();
     pair.with_replica(|server, c| Net::close_asap(&mut server.net.close_asap, c));
-    crate::networking::close::free_clients_in_async_queue(&mut pair.el, &mut pair.server);
+    close::free_clients_in_async_queue(&mut pair.el, &mut pair.server);
     assert!(pair.server.replication.replicas.is_empty());
     for _ in 0..10 {
         pair.before_sleep();
@@ -250,12 +253,10 @@ fn a_closed_replica_holds_nothing() {
 #[test]
 fn a_stream_that_is_held_is_sent_when_the_aof_is_synced() {
     let mut pair = Pair::new();
-    pair.server.config.appendfsync = crate::config::AppendFsync::Always;
+    pair.server.config.appendfsync = AppendFsync::Always;
     let null = std::fs::File::create("/dev/null").expect("a file");
     pair.server.aof.feed.switch_to(std::sync::Arc::new(null), 0);
-    pair.server
-        .propagation
-        .set_sink(crate::propagate::sink::AOF, true);
+    pair.server.propagation.set_sink(AOF, true);
     gate::hold_stream(&mut pair.server, true);
     say(&mut pair.server, 0, &["SET k v"]);
     for _ in 0..2 {

@@ -36,11 +36,12 @@ pub mod ranking;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::armed;
 use crate::observe::key_name::Name;
 use crate::state::Server;
+use crate::sys::instant::Instant;
 use crate::types::kind::type_of;
 use crate::types::{KeyRef, Type, length, memory_estimate};
 use ranking::Ranking;

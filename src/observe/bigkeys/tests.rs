@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::keyspace::expire;
 use crate::testing;
+use crate::types;
 use crate::util::random::Random;
 
 fn server() -> Server {
@@ -134,7 +136,7 @@ fn rankings_follow_the_keyspace() {
             say(&mut server, &line);
             if step % 10 == 0 {
                 server.clock.now_ms += 25;
-                crate::keyspace::expire::fast_cycle(&mut server);
+                expire::fast_cycle(&mut server);
             }
             finish_pass(&mut server);
             if let Some(fault) = fault(&server) {
@@ -244,7 +246,7 @@ fn bytes_of_long_values_are_estimated_well() {
             panic!("no {key}");
         };
         let (truth, estimate) = (
-            crate::types::memory_bytes(entry) as f64,
+            types::memory_bytes(entry) as f64,
             memory_estimate(entry) as f64,
         );
         assert!(

@@ -47,6 +47,7 @@ use crate::command::keys;
 use crate::command::keys::KeyRef;
 use crate::command::{Command, RO};
 use crate::config::Config;
+use crate::observe::commandlog;
 use crate::observe::key_name::Name;
 use crate::observe::stats::Stats;
 use crate::state::Server;
@@ -322,7 +323,7 @@ fn watch(server: &mut Server, db: u32, argv: &[&[u8]], cmd: &Command, found: &[K
 
 fn profile(server: &mut Server, db: u32, argv: &[&[u8]], found: &[KeyRef], cost: Cost) {
     let us = server.clock.ns(cost.ticks) as f64 / 1000.0;
-    let bytes = crate::observe::commandlog::request_bytes(argv) + cost.reply_bytes;
+    let bytes = commandlog::request_bytes(argv) + cost.reply_bytes;
     let Some(session) = &mut server.hotkeys.session else {
         return;
     };

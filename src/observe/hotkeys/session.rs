@@ -12,11 +12,13 @@
 //! can't be compared with the totals of the same reply.
 
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 
 use super::Sampler;
 use super::summary::Summary;
 use crate::observe::stats::Stats;
 use crate::state::Server;
+use crate::sys::tape::{self, Input};
 
 /// The figures by which a session ranks keys.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -51,13 +53,14 @@ impl Totals {
     /// The totals at present.
     pub fn now(server: &Server) -> Totals {
         let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
-        let ms = |time: nix::sys::time::TimeVal| time.tv_sec() * 1000 + time.tv_usec() / 1000;
+        let ms = |time: TimeVal| time.tv_sec() * 1000 + time.tv_usec() / 1000;
+        let pass = |ms: i64| tape::number(Input::Fact, || ms as u64) as i64;
         Totals {
             at_ms: server.clock.now_ms,
             command_ticks: server.stats.command_ticks,
             net_bytes: net_bytes(&server.stats),
-            user_ms: usage.as_ref().map_or(0, |usage| ms(usage.user_time())),
-            system_ms: usage.as_ref().map_or(0, |usage| ms(usage.system_time())),
+            user_ms: pass(usage.as_ref().map_or(0, |usage| ms(usage.user_time()))),
+            system_ms: pass(usage.as_ref().map_or(0, |usage| ms(usage.system_time()))),
         }
     }
 }

@@ -1,5 +1,6 @@
 use super::summary::Hot;
 use super::*;
+use crate::ds::siphash::HashSeed;
 use crate::testing::{self, on_one_line};
 
 const AGEING: Ageing = Ageing {
@@ -242,7 +243,7 @@ fn rates_are_right_from_the_beginning() {
         hash: SEED.hash(key),
         key,
     };
-    const SEED: crate::ds::siphash::HashSeed = crate::ds::siphash::HashSeed::new([1, 2]);
+    const SEED: HashSeed = HashSeed::new([1, 2]);
     for tick in 1..=30_000i64 {
         let weight = monitor.weight(tick * 100);
         monitor.access(name(b"steady"), true, false, weight);

@@ -30,7 +30,7 @@ pub enum Kind {
     Command,
     /// Writing replies to a client's socket. The number: bytes.
     Write,
-    /// Writing the AOF in the loop, or passing it to its thread. The number: bytes that wait.
+    /// Writing the AOF in the loop, or passing it to its thread. The number: bytes to write.
     AofFlush,
     /// The AOF's thread: a write. The number: bytes.
     AofWrite,

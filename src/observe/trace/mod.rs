@@ -34,8 +34,10 @@ mod ring;
 mod tests;
 
 use crate::armed;
+use crate::clock;
 use crate::command::table::CommandTable;
 use crate::state::Server;
+use crate::sys::tape;
 use crate::sys::ticks::{self, Ticks};
 use event::{Event, Kind};
 use files::TraceFiles;
@@ -137,6 +139,8 @@ pub struct Trace {
     pub files: TraceFiles,
     steps: &'static [&'static str],
     jobs: Vec<&'static str>,
+    /// Whether the tape counts the events, see `sys::tape`.
+    taped: bool,
 }
 
 impl Trace {
@@ -160,7 +164,21 @@ impl Trace {
             files: TraceFiles::default(),
             steps,
             jobs,
+            taped: false,
         }
+    }
+
+    /// The recording may have ended by itself.
+    pub fn notice_end_of_tape(&mut self) {
+        if self.taped && !tape::is_on() {
+            self.follow_tape();
+        }
+    }
+
+    /// The tape has been switched on or off.
+    pub fn follow_tape(&mut self) {
+        self.taped = tape::is_on();
+        self.follow = true;
     }
 
     fn recordings(&mut self) -> impl Iterator<Item = &mut Recording> {
@@ -171,6 +189,10 @@ impl Trace {
 
     /// Whether one of the recordings is not ended: the loop needs its observer.
     pub fn is_on(&self) -> bool {
+        self.taped || self.has_recording()
+    }
+
+    fn has_recording(&self) -> bool {
         [&self.session, &self.recorder]
             .into_iter()
             .flatten()
@@ -229,16 +251,27 @@ impl Trace {
             number: u32::try_from(number).unwrap_or(u32::MAX),
             kind,
         };
+        if self.taped {
+            tape::note_event(kind as u8, client, event.number);
+        }
+        self.push(event);
+        self.mark = end;
+    }
+
+    fn push(&mut self, event: Event) {
         self.recordings()
             .for_each(|recording| recording.push(event));
-        self.mark = end;
     }
 
     /// Records a span of another thread, which may have any time.
     pub fn elsewhere(&mut self, kind: Kind, start: u64, end: u64, number: u64) {
-        let mark = self.mark;
-        self.span(kind, start, end, 0, number);
-        self.mark = mark;
+        self.push(Event {
+            start,
+            end,
+            client: 0,
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+            kind,
+        });
     }
 
     /// Records a span from the mark to now.
@@ -393,7 +426,7 @@ impl Trace {
             },
             clock,
             made_at: ticks::now(),
-            made_unix_us: crate::clock::unix_us(),
+            made_unix_us: clock::unix_us(),
         })
     }
 }

@@ -13,7 +13,7 @@
 //! Only the last file may be cut: commands of later files would run on a different state.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,6 +22,7 @@ use super::manifest::{LINE_MAX, Manifest};
 use super::reader::{AofReader, Fault, Item};
 use crate::persist::rdb::check as rdb_check;
 use crate::sys::error_text;
+use crate::sys::print::print_line;
 use crate::util::quote::repr;
 
 /// What to do with a file.
@@ -60,20 +61,20 @@ pub fn main(args: &[String]) -> ExitCode {
     let (options, path) = match parse(&args[args.len().min(1)..]) {
         Some(Request::Check(options, path)) => (options, path),
         Some(Request::Version) => {
-            println!("redis-check-aof {}", crate::REDIS_VERSION);
+            print_line(format_args!("redis-check-aof {}", crate::REDIS_VERSION));
             return ExitCode::SUCCESS;
         }
         None => {
-            println!(
+            print_line(format_args!(
                 "Usage: {name} [--fix|--truncate-to-timestamp $timestamp] <file.manifest|file.aof>"
-            );
+            ));
             return ExitCode::FAILURE;
         }
     };
     match check(&path, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(line) => {
-            println!("{line}");
+            print_line(line);
             ExitCode::FAILURE
         }
     }
@@ -135,7 +136,7 @@ fn check(path: &Path, options: Options) -> Result<(), Stop> {
     match shape_of(path).map_err(cannot)? {
         Shape::Manifest => check_manifest(path, options),
         shape => {
-            println!("Start checking Old-Style AOF");
+            print_line("Start checking Old-Style AOF");
             let verdict = check_file(path, shape, options, true)?;
             report("AOF", path, verdict, options);
             Ok(())
@@ -144,7 +145,7 @@ fn check(path: &Path, options: Options) -> Result<(), Stop> {
 }
 
 fn check_manifest(path: &Path, options: Options) -> Result<(), Stop> {
-    println!("Start checking Multi Part AOF");
+    print_line("Start checking Multi Part AOF");
     let bytes = std::fs::read(path).map_err(|e| {
         format!(
             "Cannot open file {}: {}, aborting...",
@@ -173,7 +174,7 @@ fn check_manifest(path: &Path, options: Options) -> Result<(), Stop> {
         })?;
         if what == "BASE AOF" {
             let format = if shape == Shape::Rdb { "RDB" } else { "RESP" };
-            println!("Start to check BASE AOF ({format} format).");
+            print_line(format_args!("Start to check BASE AOF ({format} format)."));
         }
         let verdict = check_file(&path, shape, options, last.as_ref() == Some(part))?;
         report(what, &path, verdict, options);
@@ -183,24 +184,26 @@ fn check_manifest(path: &Path, options: Options) -> Result<(), Stop> {
         check_part("BASE AOF", base)?;
     }
     if !manifest.incr.is_empty() {
-        println!("Start to check INCR files.");
+        print_line("Start to check INCR files.");
     }
     for part in &manifest.incr {
         check_part("INCR AOF", part)?;
     }
-    println!("All AOF files and manifest are valid");
+    print_line("All AOF files and manifest are valid");
     Ok(())
 }
 
 fn report(what: &str, path: &Path, verdict: Verdict, options: Options) {
     let path = path.display();
     match (verdict, options.until_s) {
-        (Verdict::Valid, _) => println!("{what} {path} is valid"),
-        (Verdict::Empty, _) => println!("{what} {path} is empty"),
+        (Verdict::Valid, _) => print_line(format_args!("{what} {path} is valid")),
+        (Verdict::Empty, _) => print_line(format_args!("{what} {path} is empty")),
         (Verdict::Truncated, Some(time)) => {
-            println!("Successfully truncated AOF {path} to timestamp {time}");
+            print_line(format_args!(
+                "Successfully truncated AOF {path} to timestamp {time}"
+            ));
         }
-        (Verdict::Truncated, None) => println!("Successfully truncated AOF {path}"),
+        (Verdict::Truncated, None) => print_line(format_args!("Successfully truncated AOF {path}")),
     }
 }
 
@@ -228,13 +231,13 @@ fn check_file(path: &Path, shape: Shape, options: Options, last: bool) -> Result
         return cut_at_time(&file, path, late, options, last);
     }
     if let Some(trouble) = &extent.trouble {
-        println!("{trouble}");
+        print_line(trouble);
     }
     let diff = len - extent.good;
-    println!(
+    print_line(format_args!(
         "AOF analyzed: filename={shown}, size={len}, ok_up_to={}, ok_up_to_line={}, diff={diff}",
         extent.good, extent.good_line
-    );
+    ));
     match diff {
         0 => Ok(Verdict::Valid),
         _ if options.fix => fix(&file, path, &extent, len, last),
@@ -246,10 +249,12 @@ fn check_file(path: &Path, shape: Shape, options: Options, last: bool) -> Result
 
 /// Checks the RDB at the beginning of a file. Returns its end.
 fn check_preamble(path: &Path) -> Result<u64, Stop> {
-    println!("The AOF appears to start with an RDB preamble.\nChecking the RDB preamble to start:");
-    match rdb_check::check_preamble(path, &mut |line| println!("{line}")) {
+    print_line(format_args!(
+        "The AOF appears to start with an RDB preamble.\nChecking the RDB preamble to start:"
+    ));
+    match rdb_check::check_preamble(path, &mut |line| print_line(line)) {
         Some(end) => {
-            println!("RDB preamble is OK, proceeding with AOF tail...");
+            print_line("RDB preamble is OK, proceeding with AOF tail...");
             Ok(end)
         }
         None => Err("RDB preamble of AOF file is not sane, aborting.".into()),
@@ -355,13 +360,15 @@ fn fix(file: &File, path: &Path, extent: &Extent, len: u64, last: bool) -> Resul
         ));
     }
     let good = extent.good;
-    println!(
+    print_line(format_args!(
         "This will shrink the AOF {shown} from {len} bytes, with {} bytes, to {good} bytes",
         len - good
-    );
-    print!("Continue? [y/N]: ");
+    ));
     // If the terminal is closed, there will be no answer either.
-    let _ = io::Write::flush(&mut io::stdout());
+    let mut terminal = io::stdout();
+    let _ = terminal
+        .write_all(b"Continue? [y/N]: ")
+        .and_then(|()| terminal.flush());
     let mut answer = String::new();
     let _ = io::stdin().lock().read_line(&mut answer);
     if !answer.trim_start().starts_with(['y', 'Y']) {

@@ -17,6 +17,7 @@ use proptest::prelude::*;
 
 use super::feed::Feed;
 use super::reader::{AofReader, Fault, Item};
+use crate::client::Client;
 use crate::client::resp::Sent;
 use crate::config::Config;
 use crate::execute::call::call;
@@ -172,7 +173,7 @@ fn load(files: &[Vec<u8>]) -> Result<Model, String> {
 }
 
 fn get(server: &mut Server, key: u8) -> Vec<u8> {
-    let mut client = crate::client::Client::detached(0, 0);
+    let mut client = Client::detached(0, 0);
     let name = format!("k{key}");
     let argv: [&[u8]; 2] = [b"GET", name.as_bytes()];
     let id = server.commands.lookup(argv[0]).expect("GET");

@@ -29,13 +29,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::disk::{self, Delay, Disk, Done, Job};
 use super::position;
 use crate::config::{AppendFsync, Teach};
 use crate::observe::trace::event::Kind;
 use crate::state::Server;
+use crate::sys;
+use crate::sys::instant::Instant;
 use crate::sys::ticks;
 use crate::texts;
 
@@ -360,7 +362,7 @@ fn note(server: &mut Server, done: Done) {
             Some(e) => log::warn!(
                 "Can't write the trace to {}: {}",
                 path.display(),
-                crate::sys::error_text(&e)
+                sys::error_text(&e)
             ),
         },
         Done::Synced { upto, error, span } => {
@@ -409,7 +411,7 @@ fn write_failed(server: &mut Server, error: io::Error, written: usize, wanted: u
     flush.failed_ms = now_ms;
     if now_ms - flush.logged_ms > LOG_EVERY_MS {
         flush.logged_ms = now_ms;
-        let text = crate::sys::error_text(&error);
+        let text = sys::error_text(&error);
         match written {
             0 => log::warn!("Error writing to the AOF file: {text}"),
             _ => log::warn!(
@@ -427,7 +429,7 @@ fn write_failed(server: &mut Server, error: io::Error, written: usize, wanted: u
 }
 
 fn sync_failed(server: &mut Server, error: io::Error) {
-    let text = crate::sys::error_text(&error);
+    let text = sys::error_text(&error);
     if server.config.appendfsync == AppendFsync::Always {
         log::warn!(
             "Can't persist AOF for fsync error when the AOF fsync policy is 'always': {text}. Exiting..."
@@ -452,7 +454,7 @@ pub fn flush_and_sync(server: &mut Server) -> io::Result<()> {
         let synced = disk::sync(&file);
         server.traced(Kind::BlockingFsync, began, 0);
         synced.inspect_err(|e| {
-            log::warn!("Fail to fsync the AOF file: {}", crate::sys::error_text(e));
+            log::warn!("Fail to fsync the AOF file: {}", sys::error_text(e));
         })?;
         server.aof.feed.synced = server.aof.feed.written;
     }

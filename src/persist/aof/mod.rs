@@ -37,7 +37,7 @@ pub mod manifest;
 pub mod position;
 pub mod reader;
 pub mod rewrite;
-mod values;
+pub mod values;
 
 #[cfg(test)]
 mod crash_tests;
@@ -57,7 +57,9 @@ use crate::error::Error;
 use crate::persist::child::{self, Kind, Wish};
 use crate::propagate::sink;
 use crate::state::Server;
+use crate::sys;
 use crate::sys::error_text;
+use crate::sys::tape;
 
 pub use self::rewrite::rewrite_done;
 
@@ -97,7 +99,7 @@ impl Aof {
         let error = self.flush.error()?;
         Some(Error::new(format!(
             "MISCONF Errors writing to the AOF file: {}",
-            crate::sys::error_text(error)
+            sys::error_text(error)
         )))
     }
 
@@ -390,6 +392,7 @@ fn adopt_rdb(server: &mut Server, rdb: &Path) -> io::Result<String> {
 }
 
 fn start(server: &mut Server) -> Result<(), String> {
+    tape::not_recorded("the AOF");
     server.aof.state = State::WaitRewrite;
     let other = server
         .child

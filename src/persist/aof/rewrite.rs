@@ -27,6 +27,7 @@ use crate::persist::rdb::Position;
 use crate::persist::rdb::save::{SaveOptions, write_data_set};
 use crate::state::Server;
 use crate::sys::error_text;
+use crate::sys::tape;
 
 /// After this number of failures in a row, automatic rewrites pause.
 const FAILURES_BEFORE_PAUSE: u32 = 3;
@@ -56,6 +57,7 @@ pub fn start(server: &mut Server) -> Result<(), CantStart> {
     if server.child.is_some() {
         return Err(CantStart);
     }
+    tape::not_recorded("a rewrite of the AOF");
     let opened = super::create_dir(server).and_then(|()| open_new_incr(server));
     if let Err(e) = opened {
         log::warn!("Can't open a new AOF incr file: {}", error_text(&e));

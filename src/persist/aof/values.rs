@@ -72,7 +72,7 @@ pub fn write_key(out: &mut Vec<u8>, entry: KeyRef) {
         ValueRef::Int(n) => push_command(out, &[b"SET", key, IntBuf::new().format(n)]),
         ValueRef::Str(bytes) => push_command(out, &[b"SET", key, bytes]),
         ValueRef::Obj(value) => write_object(out, key, value),
-        ValueRef::Packed(packed) => write_object(out, key, &packed.read()),
+        ValueRef::Packed(packed) => write_object(out, key, &packed.read::<Value>()),
     }
     if let Some(at) = entry.expire_at() {
         push_command(out, &[b"PEXPIREAT", key, IntBuf::new().format(at)]);

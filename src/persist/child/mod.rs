@@ -27,7 +27,7 @@ pub mod wishes;
 
 use std::io;
 use std::os::fd::RawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
@@ -38,6 +38,8 @@ use crate::observe::trace::event as trace;
 use crate::state::Server;
 use crate::sys;
 use crate::sys::fork::{self, Exit, Forked};
+use crate::sys::instant::Instant;
+use crate::sys::tape::{self, Input};
 use crate::sys::{process, ticks, title};
 
 pub use self::forecast::Forecast;
@@ -52,9 +54,11 @@ pub enum Kind {
     Rdb,
     /// BGREWRITEAOF.
     Aof,
+    /// The keys of slots that move to another node.
+    Slots,
 }
 
-const KINDS: usize = 2;
+const KINDS: usize = 3;
 
 impl Kind {
     /// The child's name in `ps`.
@@ -62,6 +66,7 @@ impl Kind {
         match self {
             Kind::Rdb => "redis-rdb-bgsave",
             Kind::Aof => "redis-aof-rewrite",
+            Kind::Slots => "redis-slot-migration",
         }
     }
 
@@ -70,6 +75,7 @@ impl Kind {
         match self {
             Kind::Rdb => "RDB",
             Kind::Aof => "AOF rewrite",
+            Kind::Slots => "slot migration",
         }
     }
 }
@@ -130,6 +136,8 @@ pub struct Forks {
     pub wishes: wishes::Wishes,
     /// Set by replication.
     pub replication: Option<ReplicationHooks>,
+    /// Set by the moves of slots.
+    pub slots: Option<SlotHooks>,
 }
 
 /// Callbacks of replication, which is above this module.
@@ -140,6 +148,15 @@ pub struct ReplicationHooks {
     pub start: fn(&mut Server) -> bool,
     /// Called when a child of kind `Rdb` has ended, for any target: replicas may wait for the file,
     /// too. The snapshot's own handler has run. The pipe may still have unread bytes.
+    pub ended: fn(&mut Server, &Outcome),
+}
+
+/// Callbacks of the moves of slots, which are above this module.
+#[derive(Clone, Copy)]
+pub struct SlotHooks {
+    /// Grants [`Wish::Slots`], as [`ReplicationHooks::start`].
+    pub start: fn(&mut Server) -> bool,
+    /// Called when a child of kind `Slots` has ended.
     pub ended: fn(&mut Server, &Outcome),
 }
 
@@ -218,8 +235,13 @@ pub fn start(
     let (from_child, to_parent) = io::pipe()?;
     sys::set_nonblocking(&from_child)?;
     let (began, began_ticks) = (Instant::now(), ticks::now());
-    match fork::fork()? {
+    let forked = match tape::replays() {
+        true => Forked::Parent(0),
+        false => fork::fork().inspect_err(|_| tape::not_recorded("a failed fork"))?,
+    };
+    match forked {
         Forked::Child => {
+            tape::leave();
             drop(from_child);
             enter_child(server, job);
             let pipe = Pipe::new(to_parent);
@@ -233,6 +255,7 @@ pub fn start(
             fork::exit_now(code)
         }
         Forked::Parent(pid) => {
+            let pid = tape::number(Input::Fact, || pid as u64) as i32;
             note_fork(server, began.elapsed());
             server.traced(trace::Kind::Fork, began_ticks, pid as u64);
             server.child = Some(Child::new(server, job, pid, Reports::new(from_child)));
@@ -309,8 +332,11 @@ fn enter_child(server: &mut Server, job: Job) {
     logging::set_role(logging::Role::Child);
     fork::set_up_child_signals();
     fork::close_sockets(job.keep);
+    if let Some(member) = &mut server.cluster {
+        member.close_lock_in_child();
+    }
     set_resize_policy(ResizePolicy::Forbid);
-    server.evict.frozen = true;
+    server.evict.freeze(true);
     if server.config.set_proc_title {
         title::set(&server.config.process_title(kind.title()));
     }
@@ -318,7 +344,7 @@ fn enter_child(server: &mut Server, job: Job) {
         log::warn!("{reason}");
     }
     let cpus = match kind {
-        Kind::Rdb => &server.config.bgsave_cpulist,
+        Kind::Rdb | Kind::Slots => &server.config.bgsave_cpulist,
         Kind::Aof => &server.config.aof_rewrite_cpulist,
     };
     if cpus.is_empty() {
@@ -340,7 +366,7 @@ fn note_fork(server: &mut Server, took: Duration) {
 
 /// Lets tables move and accesses be noted exactly when there is no child.
 fn follow_child(server: &mut Server) {
-    server.evict.frozen = server.child.is_some();
+    server.evict.freeze(server.child.is_some());
     server.follow_resize_policy();
 }
 
@@ -420,6 +446,11 @@ fn done(server: &mut Server, exit: Exit) {
             }
         }
         Kind::Aof => super::aof::rewrite_done(server, outcome),
+        Kind::Slots => {
+            if let Some(hooks) = server.forks.slots {
+                (hooks.ended)(server, &outcome);
+            }
+        }
     }
     server.traced(trace::Kind::ChildEnd, began, outcome.pid as u64);
 }
@@ -487,7 +518,7 @@ mod tests {
             Err(3)
         })
         .expect("fork");
-        assert!(server.evict.frozen);
+        assert!(server.evict.notes_no_access());
         assert!(
             start(&mut server, Job::to_disk(Kind::Rdb), |_, _| Ok(())).is_err(),
             "one at a time"
@@ -495,7 +526,7 @@ mod tests {
         assert_eq!(server.child.as_ref().map(|child| child.pid), Some(pid));
         (&go).write_all(b"g").expect("tell it");
         reap_until_done(&mut server);
-        assert!(!server.evict.frozen);
+        assert!(!server.evict.notes_no_access());
         assert_eq!(server.stats.forks, 1);
     }
 

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::persist::loading::delay;
 use crate::sys::fork;
+use crate::sys::tape;
 
 /// A report is due after `KEYS_PER_LOOK` keys, if at least `REPORT_EVERY` has passed since the last
 /// one.
@@ -232,14 +233,20 @@ impl Reports {
 
     /// The newest report, if there is a new one.
     pub fn read(&mut self) -> Option<Progress> {
-        let mut bytes = [0; 32 * REPORT_BYTES];
         loop {
-            match self.pipe.read(&mut bytes) {
+            let Reports { pipe, partial, .. } = self;
+            let read = tape::read(0, partial, |partial| {
+                let mut bytes = [0; 32 * REPORT_BYTES];
+                let n = pipe.read(&mut bytes)?;
+                partial.extend_from_slice(&bytes[..n]);
+                Ok(n)
+            });
+            match read {
                 Ok(0) => {
                     self.ended = true;
                     break;
                 }
-                Ok(n) => self.partial.extend_from_slice(&bytes[..n]),
+                Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // No bytes now, or the end: the exit status decides.
                 Err(_) => break,

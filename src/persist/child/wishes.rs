@@ -4,7 +4,8 @@
 //! ```text
 //!   BGREWRITEAOF, appendonly yes ─> Rewrite  ─┐
 //!   BGSAVE SCHEDULE ──────────────> Snapshot ─┼─> in order of arrival, each at most once
-//!   a replica needs a snapshot ───> Sync     ─┘           |
+//!   a replica needs a snapshot ───> Sync     ─┤           |
+//!   slots move to another node ───> Slots    ─┘           |
 //!                                                         v
 //!   cron, no child ─> start_next: the first wish that may be granted now,
 //!                     else a save point that is reached, else a rewrite that the AOF's growth asks for
@@ -29,6 +30,8 @@ pub enum Wish {
     Snapshot,
     /// Send the data set to replicas, see [`super::ReplicationHooks`].
     Sync,
+    /// Send slots to another node, see [`super::SlotHooks`].
+    Slots,
 }
 
 /// The wishes in order of arrival.
@@ -83,6 +86,10 @@ fn start(server: &mut Server, wish: Wish) -> bool {
         Wish::Rewrite => rewrite::start_wished(server),
         Wish::Snapshot => background::start_wished(server),
         Wish::Sync => match server.forks.replication {
+            Some(hooks) => (hooks.start)(server),
+            None => false,
+        },
+        Wish::Slots => match server.forks.slots {
             Some(hooks) => (hooks.start)(server),
             None => false,
         },

@@ -19,6 +19,7 @@ use crate::persist::loading::Counts;
 use crate::state::Server;
 use crate::sys;
 use crate::sys::fork::Exit;
+use crate::sys::tape;
 use crate::texts;
 
 /// The pause after a failed snapshot.
@@ -80,7 +81,10 @@ pub fn save(server: &mut Server) -> io::Result<()> {
         pause_us: server.config.rdb_key_save_delay,
     };
     let options = SaveOptions::of(server);
-    save_file(server, &options, meter)?;
+    let bytes = server.used_memory();
+    tape::outcome(|| {
+        sys::supervisor::during_long_work(bytes, || save_file(server, &options, meter))
+    })?;
     server.dirty = 0;
     server.clock.update();
     server.last_save_s = server.clock.now_s();
@@ -153,7 +157,9 @@ fn snapshot_done(server: &mut Server, outcome: Outcome) {
         return;
     }
     let began = server.latency.begin();
-    remove_temp_file(outcome.pid as u32);
+    if !tape::replays() {
+        remove_temp_file(outcome.pid as u32);
+    }
     let now_s = server.clock.now_s();
     server.latency.end("rdb-unlink-temp-file", began, now_s);
     if outcome.was_asked_to_end() {

@@ -27,6 +27,8 @@ use crate::ds::quicklist::ListLimits;
 use crate::ds::siphash::HashSeed;
 use crate::persist::rio::Reader;
 use crate::state::Server;
+use crate::sys;
+use crate::sys::print::{print_error, print_line};
 use crate::types::New;
 use crate::types::hash::HashLimits;
 use crate::types::set::SetLimits;
@@ -220,7 +222,7 @@ impl Sink for Checker<'_> {
     }
 }
 
-/// Limits that change no value.
+/// Limits that no value exceeds, so that none changes its encoding while a file is checked.
 fn no_limits() -> Limits {
     let seed = HashSeed::new([0, 0]);
     Limits {
@@ -259,7 +261,7 @@ pub fn check_preamble(path: &Path, print: Print) -> Option<u64> {
     let (len, mut file) = match opened {
         Ok(opened) => opened,
         Err(e) => {
-            let text = crate::sys::error_text(&e);
+            let text = sys::error_text(&e);
             (checker.print)(&format!("Cannot open file: {text}"));
             return None;
         }
@@ -308,16 +310,16 @@ pub fn log_findings(path: &Path, _: &Server) {
 pub fn main(args: &[String]) -> ExitCode {
     match args {
         [_, flag] if flag == "-v" || flag == "--version" => {
-            println!("redis-check-rdb {}", crate::REDIS_VERSION);
+            print_line(format_args!("redis-check-rdb {}", crate::REDIS_VERSION));
             ExitCode::SUCCESS
         }
-        [_, path] => match check_file(Path::new(path), &mut |line| println!("{line}")) {
+        [_, path] => match check_file(Path::new(path), &mut |line| print_line(line)) {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         },
         _ => {
             let name = args.first().map_or("aeris-check-rdb", String::as_str);
-            eprintln!("Usage: {name} <rdb-file-name>");
+            print_error(format_args!("Usage: {name} <rdb-file-name>"));
             ExitCode::FAILURE
         }
     }

@@ -27,6 +27,7 @@ use crate::ds::quicklist::{End, Quicklist};
 use crate::ds::sorted_set::MemberTable;
 use crate::ds::stream::StreamId;
 use crate::persist::rio::Reader;
+use crate::sys;
 use crate::types::hash::{FieldTtl, Hash};
 use crate::types::list::List;
 use crate::types::set::Set;
@@ -61,7 +62,7 @@ impl std::fmt::Display for Fault {
             Fault::Read(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 f.write_str("Unexpected EOF reading RDB file")
             }
-            Fault::Read(e) => write!(f, "{}", crate::sys::error_text(e)),
+            Fault::Read(e) => write!(f, "{}", sys::error_text(e)),
             Fault::Corrupt(text) => f.write_str(text),
             Fault::Empty => f.write_str("Empty key"),
             Fault::Foreign(what) => {

@@ -186,7 +186,7 @@ impl<'w, 's> Encoder<'w, 's> {
             ValueRef::Int(n) => self.integer(n),
             ValueRef::Str(text) => self.string(text),
             ValueRef::Obj(value) => self.object(value),
-            ValueRef::Packed(packed) => self.object(&packed.read()),
+            ValueRef::Packed(packed) => self.object(&packed.read::<Value>()),
         }
     }
 

@@ -5,11 +5,13 @@ use super::decode::{Fault, Result};
 use super::load::{self, Meta, Sink};
 use super::payload::{self, Checks};
 use super::*;
+use crate::client::Client;
 use crate::commands::server::debug::digest::data_set;
 use crate::config::Config;
 use crate::db::Ttl;
 use crate::persist::loading::{Live, Options, Place, load_stream};
 use crate::persist::rio::{Reader, checksum};
+use crate::testing;
 use crate::types::New;
 
 fn server() -> Server {
@@ -182,12 +184,12 @@ fn a_stream_of_redis_8_6_is_that_of_7_2_and_its_producers() {
     ] {
         let slot = match server.net.clients.len() {
             0 => {
-                let client = crate::client::Client::detached(1, 1000);
+                let client = Client::detached(1, 1000);
                 server.net.clients.insert(Box::new(client))
             }
             _ => 0,
         };
-        crate::testing::say(&mut server, slot, &[line]);
+        testing::say(&mut server, slot, &[line]);
     }
     let entry = server.lookup_in(0, b"s").expect("a stream");
     let dumped = payload::dump(entry, 11, false);

@@ -16,6 +16,7 @@ use super::decode::{Decoder, Fault, Result, Text, corrupt, module_name, string_v
 use super::foreign::COMPACT_HASH;
 use super::payload::entry_kind_of;
 use super::{Limits, READ_REDIS_MAX, VERSION_VALKEY, is_known_version, kind, opcode};
+use crate::db::slot::SLOTS;
 use crate::persist::rio::Reader;
 use crate::types::New;
 
@@ -61,6 +62,10 @@ impl Step {
     }
 }
 
+/// The maximum number of keys for which room is made on the word of a source whose length is not
+/// known: a table of 256 MB, whose pages take no memory before keys come.
+const UNCHECKED_KEYS_MAX: u64 = 1 << 24;
+
 /// Receives the parts of a file. Each method may end the walk with a fault.
 pub trait Sink {
     /// The walk has reached this step; `offset` is the position of the next byte.
@@ -75,10 +80,10 @@ pub trait Sink {
     fn aux(&mut self, name: &[u8], value: &[u8]);
     fn select_db(&mut self, db: u64) -> Result<()>;
     /// `keys` keys follow, `expires` of them with a time to live. `plausible` is the maximum for
-    /// the rest of the file.
+    /// which room may be made: what the rest of the source can hold, if its length is known.
     fn resize_db(&mut self, keys: u64, expires: u64, plausible: u64);
     fn function(&mut self, source: &[u8]) -> Result<()>;
-    /// The AUX fields and the functions have been read. `any`: a key follows, not the end.
+    /// The AUX fields and the functions have been read. `any`: at least one key follows.
     fn keys_begin(&mut self, _any: bool) -> Result<()> {
         Ok(())
     }
@@ -86,6 +91,8 @@ pub trait Sink {
     #[inline]
     fn key_begins(&mut self, _name: &[u8], _: Meta, _kind: u8) {}
     fn key(&mut self, name: &[u8], meta: Meta, kind: u8, value: New) -> Result<()>;
+    /// Slots that arrive at the server whose data set this is.
+    fn slot_import(&mut self, _name: &[u8], _ranges: &[(u64, u64)]) {}
     /// A collection without elements, which is not a key.
     fn empty_key(&mut self, name: &[u8]);
     /// Data of a module. Returns false if it can't be skipped.
@@ -252,7 +259,8 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
             opcode::RESIZEDB => {
                 let (keys, expires) = (decoder.length()?, decoder.length()?);
                 // A key takes at least three bytes.
-                let plausible = decoder.reader.bytes_left().map_or(keys, |left| left / 3);
+                let left = decoder.reader.bytes_left();
+                let plausible = left.map_or(UNCHECKED_KEYS_MAX, |left| left / 3);
                 self.sink.resize_db(keys, expires, plausible);
             }
             opcode::AUX => {
@@ -360,15 +368,19 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         ))
     }
 
-    /// Valkey 9 writes the name and the ranges of slots that are being migrated to this node. The
-    /// migration does not continue after a restart.
+    /// The name and the ranges of slots that arrive at the server whose data set this is.
     fn slot_import(&mut self) -> Result<()> {
-        self.decoder.bytes()?;
-        let ranges = self.decoder.length()?;
-        for _ in 0..ranges {
-            self.decoder.length()?;
-            self.decoder.length()?;
+        let name = self.decoder.bytes()?.to_vec();
+        let count = self.decoder.length()?;
+        let mut ranges = Vec::new();
+        for _ in 0..count {
+            let range = (self.decoder.length()?, self.decoder.length()?);
+            // There are no more ranges than slots.
+            if ranges.len() < SLOTS {
+                ranges.push(range);
+            }
         }
+        self.sink.slot_import(&name, &ranges);
         Ok(())
     }
 

@@ -69,6 +69,7 @@ pub use background::{Rdb, background_save_done};
 
 use crate::config::SanitizeDumpPayload;
 use crate::ds::quicklist::ListLimits;
+use crate::keyspace::list_limits;
 use crate::replication;
 use crate::state::Server;
 use crate::types::hash::HashLimits;
@@ -125,6 +126,8 @@ impl Position {
 
 /// The newest version of Redis that is fully understood.
 pub const VERSION_REDIS_MAX: u32 = 12;
+/// The oldest version that is written, that of Redis 7.0.
+pub const VERSION_REDIS_MIN: u32 = 10;
 /// The newest version of Redis that is read by the types in it: 13 is Redis 8.6, 14 is 8.8.
 const READ_REDIS_MAX: u32 = 14;
 /// The newest version of Valkey that is read by the types in it.
@@ -301,7 +304,7 @@ impl Limits {
     pub fn of(server: &Server) -> Limits {
         Limits {
             hash: HashLimits::of(server),
-            list: crate::keyspace::list_limits::list_limits(server),
+            list: list_limits::list_limits(server),
             set: SetLimits::of(server),
             zset: ZsetLimits::of(server),
             sanitize: server.config.sanitize_dump_payload == SanitizeDumpPayload::Yes,

@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 
 use super::encode::Encoder;
 use super::{Position, VERSION_FIELD_TTL, VERSION_VALKEY, opcode};
-use crate::config::MaxmemoryPolicy;
 use crate::db::Db;
 use crate::persist::child::Meter;
 use crate::persist::rio::Writer;
@@ -121,6 +120,9 @@ fn write_pieces(
     };
     encoder.out.put(magic.as_bytes())?;
     write_aux_fields(server, &mut encoder, options)?;
+    if options.contents.keys {
+        write_slot_imports(server, &mut encoder, version)?;
+    }
     if options.contents.functions {
         for source in server.function_sources() {
             encoder.out.put_u8(opcode::FUNCTION2)?;
@@ -142,7 +144,8 @@ fn write_pieces(
 pub type EofMark = [u8; 40];
 
 /// The size of the pieces for replicas. One that gets no bytes for `repl-timeout` gives up, so a
-/// slow child should not collect much: the capacity of a pipe, less with `rdb-key-save-delay`.
+/// slow child should not collect much: a part of what a pipe holds, less with
+/// `rdb-key-save-delay`.
 const STREAM_PIECE: usize = 64 * 1024;
 const SLOW_STREAM_PIECE: usize = 16 * 1024;
 
@@ -202,6 +205,34 @@ fn write_aux_fields(server: &Server, out: &mut Encoder, options: &SaveOptions) -
     aux("aof-base", &u8::from(options.aof_base).to_string())
 }
 
+/// The slots that arrive here, whose keys belong to another node. Before Valkey 9 no version has a
+/// form for them, so they are a field that other servers ignore.
+fn write_slot_imports(server: &Server, out: &mut Encoder, version: u32) -> io::Result<()> {
+    let Some(member) = &server.cluster else {
+        return Ok(());
+    };
+    for job in member.transfers.imports() {
+        let name = job.name.to_string();
+        if version < VERSION_VALKEY {
+            out.out.put_u8(opcode::AUX)?;
+            out.string(SLOT_IMPORT_FIELD)?;
+            out.string(format!("{name} {}", job.ranges).as_bytes())?;
+            continue;
+        }
+        out.out.put_u8(opcode::SLOT_IMPORT)?;
+        out.string(name.as_bytes())?;
+        out.len(job.ranges.iter().len() as u64)?;
+        for (first, last) in job.ranges.iter() {
+            out.len(first.into())?;
+            out.len(last.into())?;
+        }
+    }
+    Ok(())
+}
+
+/// The AUX field of a slot import: its name, and its ranges as `0-5 7-7`.
+pub const SLOT_IMPORT_FIELD: &[u8] = b"slot-import";
+
 fn write_db(server: &Server, out: &mut Encoder, db: &Db, meter: Meter) -> io::Result<()> {
     out.out.put_u8(opcode::SELECTDB)?;
     out.len(db.index.into())?;
@@ -230,9 +261,8 @@ enum Use<'a> {
 
 impl<'a> Use<'a> {
     fn of(server: &'a Server) -> Use<'a> {
-        use MaxmemoryPolicy::{AllkeysLru, VolatileLru};
         match server.evict.policy {
-            AllkeysLru | VolatileLru => Use::Idle(server),
+            policy if policy.uses_idle_time() => Use::Idle(server),
             policy if policy.is_lfu() => Use::Frequency(server),
             _ => Use::Nothing,
         }

@@ -6,12 +6,14 @@ use crate::commands::server::debug::digest::data_set;
 use crate::config::Config;
 use crate::config::enums::RdbVersion;
 use crate::db::Ttl;
+use crate::ds::listpack::Listpack;
 use crate::ds::stream::{NewId, NodeLimits, StreamId};
 use crate::persist::child::Meter;
 use crate::persist::loading::{
     Accept, Counts, Live, LoadError, Loaded, Options, Place, load_stream,
 };
 use crate::persist::rio::{Reader, checksum};
+use crate::replication;
 use crate::types::hash::{FieldTtl, Hash};
 use crate::types::list::{End, List};
 use crate::types::set::Set;
@@ -361,7 +363,7 @@ fn type_22_is_what_the_version_says() {
 
 #[test]
 fn redis_7_4_packs_small_hashes_in_triples() {
-    let mut listpack = crate::ds::listpack::Listpack::new();
+    let mut listpack = Listpack::new();
     listpack.append(&b"f"[..]);
     listpack.append(&b"v"[..]);
     listpack.append(LATER);
@@ -542,7 +544,7 @@ fn a_file_says_where_it_stands_in_the_history() {
     let mut server = server_with_everything();
     let (_, loaded) = load(&saved(&server));
     assert_eq!(loaded.expect("whole").position, None, "there is no backlog");
-    crate::replication::ensure_backlog(&mut server);
+    replication::ensure_backlog(&mut server);
     server
         .replication
         .stream
@@ -658,7 +660,7 @@ fn a_stream_without_keys_can_be_refused_before_anything_is_replaced() {
 #[test]
 fn a_primary_continues_its_history_under_a_new_id_and_deletes_what_has_expired() {
     let mut from = server();
-    crate::replication::ensure_backlog(&mut from);
+    replication::ensure_backlog(&mut from);
     from.replication.stream.append(&[b'x'; 1000]);
     from.replication.stream.set_selected_db(3);
     for (key, at) in [(b"dead", 1), (b"live", i64::MAX / 2)] {
@@ -716,7 +718,7 @@ fn a_file_without_a_history_begins_one() {
 #[test]
 fn fields_that_name_no_history_are_ignored() {
     let mut server = server();
-    crate::replication::ensure_backlog(&mut server);
+    replication::ensure_backlog(&mut server);
     let position = Position::of(&server).expect("a backlog");
     let ids = ["", "0123", "Z123456789012345678901234567890123456789"];
     for id in ids {

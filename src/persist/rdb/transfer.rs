@@ -10,18 +10,24 @@
 //! A socket that accepts no bytes for a time, or is closed, is given up: the others get the rest.
 //! [`child::Outcome::failed_sockets`] has the sockets that were given up.
 
-use std::fs::File;
 use std::io::{self, PipeReader, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
+use ae::Io;
+
 use super::save::{EofMark, SaveOptions, write_stream};
+use crate::connection::Connection;
 use crate::persist::child::{self, Job, Kind, Meter, Pipe, Target};
 use crate::state::Server;
 use crate::sys;
 
 /// The maximum number of sockets of a transfer: their results are bits of one number.
 pub const SOCKETS_MAX: usize = 64;
+
+/// The capacity of the pipe. The child sleeps when it is full, the parent when it is empty; on a
+/// busy machine each change between them takes much longer than the bytes.
+pub const PIPE_BYTES: usize = 256 * 1024;
 
 /// Forks a child that sends the data set through a pipe. The pipe is non-blocking and ends with the
 /// child; bytes that remain in it must be read, too. If the caller drops the pipe, the child ends.
@@ -31,6 +37,7 @@ pub const SOCKETS_MAX: usize = 64;
 pub fn through_pipe(server: &mut Server, options: &SaveOptions) -> io::Result<PipeReader> {
     let (from_child, mut to_parent) = io::pipe()?;
     sys::set_nonblocking(&from_child)?;
+    sys::grow_pipe(&from_child, PIPE_BYTES);
     let mark = eof_mark(server);
     let mut from_child = Some(from_child);
     start(server, &[], |server, meter, _| {
@@ -42,12 +49,12 @@ pub fn through_pipe(server: &mut Server, options: &SaveOptions) -> io::Result<Pi
     from_child.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
 }
 
-/// Forks a child that sends the data set to these sockets, at most [`SOCKETS_MAX`]: duplicates of
-/// the clients' sockets, so that they are closed with the transfer. A socket that accepts no bytes
-/// for `timeout` is given up.
+/// Forks a child that sends the data set to these connections, at most [`SOCKETS_MAX`], which the
+/// clients have lent: they are closed with the transfer. One that accepts no bytes for `timeout` is
+/// given up.
 pub fn to_sockets(
     server: &mut Server,
-    sockets: Vec<OwnedFd>,
+    sockets: Vec<Connection>,
     timeout: Duration,
     options: &SaveOptions,
 ) -> io::Result<()> {
@@ -55,7 +62,7 @@ pub fn to_sockets(
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let mark = eof_mark(server);
-    let keep: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+    let keep: Vec<RawFd> = sockets.iter().map(Connection::raw_fd).collect();
     start(server, &keep, |server, meter, pipe| {
         let mut to = Sockets::new(sockets, timeout, |at| pipe.socket_failed(at));
         write_stream(server, &mut to, &mark, options, meter)
@@ -102,19 +109,19 @@ fn eof_mark(server: &mut Server) -> EofMark {
     mark
 }
 
-/// Writes the same bytes to all sockets, while at least one is left.
+/// Writes the same bytes to all connections, while at least one is left.
 struct Sockets<F> {
     /// `None`: the socket was given up.
-    all: Vec<Option<File>>,
+    all: Vec<Option<Connection>>,
     /// The time during which a socket may accept nothing.
     timeout: Duration,
     failed: F,
 }
 
 impl<F: Fn(usize)> Sockets<F> {
-    fn new(sockets: Vec<OwnedFd>, timeout: Duration, failed: F) -> Sockets<F> {
+    fn new(sockets: Vec<Connection>, timeout: Duration, failed: F) -> Sockets<F> {
         Sockets {
-            all: sockets.into_iter().map(File::from).map(Some).collect(),
+            all: sockets.into_iter().map(Some).collect(),
             timeout,
             failed,
         }
@@ -147,22 +154,21 @@ impl<F: Fn(usize)> Write for Sockets<F> {
     }
 }
 
-/// Writes all bytes to a non-blocking socket.
-fn write_within(socket: &mut File, mut bytes: &[u8], timeout: Duration) -> io::Result<()> {
+/// Sends all bytes; the socket may accept nothing for `timeout`.
+pub fn write_within(conn: &mut Connection, mut bytes: &[u8], timeout: Duration) -> io::Result<()> {
     while !bytes.is_empty() {
-        match socket.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => bytes = &bytes[n..],
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => wait_writable(socket, timeout)?,
-            Err(e) => return Err(e),
+        let sent = conn.write(bytes)?;
+        bytes = &bytes[sent.bytes..];
+        if sent.io == Io::Drained && !bytes.is_empty() {
+            wait_writable(conn, timeout)?;
         }
     }
     Ok(())
 }
 
-fn wait_writable(socket: &File, timeout: Duration) -> io::Result<()> {
-    match sys::wait_writable(socket, timeout) {
+fn wait_writable(conn: &Connection, timeout: Duration) -> io::Result<()> {
+    let fd = conn.as_fd().ok_or(io::ErrorKind::NotConnected)?;
+    match sys::wait_writable(&fd, timeout) {
         Ok(true) => Ok(()),
         Ok(false) => Err(io::ErrorKind::TimedOut.into()),
         Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -255,7 +261,7 @@ mod tests {
         for socket in [&first, &second] {
             socket.set_nonblocking(true).expect("a flag");
         }
-        let sockets = vec![first.into(), second.into()];
+        let sockets = vec![Connection::unix(first), Connection::unix(second)];
         let (timeout, options) = (Duration::from_secs(60), SaveOptions::of(&server));
         to_sockets(&mut server, sockets, timeout, &options).expect("fork");
         let mut bytes = Vec::new();
@@ -272,7 +278,9 @@ mod tests {
         socket.set_nonblocking(true).expect("a flag");
         let failed = std::cell::Cell::new(None);
         let timeout = Duration::from_millis(1);
-        let mut sockets = Sockets::new(vec![socket.into()], timeout, |at| failed.set(Some(at)));
+        let mut sockets = Sockets::new(vec![Connection::unix(socket)], timeout, |at| {
+            failed.set(Some(at))
+        });
         let result = sockets.write_all(&vec![0; 16 << 20]);
         assert_eq!(result.map_err(|e| e.kind()), Err(io::ErrorKind::BrokenPipe));
         assert_eq!(failed.get(), Some(0));

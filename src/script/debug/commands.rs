@@ -2,6 +2,7 @@
 
 use super::{ABORTED, BREAKPOINTS_MAX, Debugger, Next, SHOWN_LEAST, show};
 use crate::script::engine::USER_SCRIPT;
+use crate::script::redis;
 use crate::script::run::Run;
 use crate::script::syntax;
 use crate::sys::lua::{Frame, Kind};
@@ -249,7 +250,7 @@ fn command(debugger: &mut Debugger, run: &mut Run, args: &[Vec<u8>]) {
     let start = run.client.reply.mark();
     debugger.step = true;
     debugger.note_command(&argv);
-    match crate::script::redis::run_command(run, &argv) {
+    match redis::run_command(run, &argv) {
         Err(error) => debugger.note_refusal(&error),
         Ok(()) => {
             let reply = run.client.reply.bytes_from(start);

@@ -48,6 +48,7 @@ use crate::state::Server;
 use crate::sys::fork::{self, Forked};
 use crate::sys::lua::{Frame, Place};
 use crate::sys::signals::shutdown_asked;
+use crate::sys::tape;
 use crate::sys::{self, ticks};
 use crate::texts::{self, Words};
 use crate::util::number::parse_i64;
@@ -425,6 +426,7 @@ pub fn set_mode(c: &mut Client, mode: u64) -> Result<(), Error> {
 
 /// Runs an EVAL as a debugger session.
 pub fn session(ctx: &mut Ctx, eval: impl FnOnce(&mut Ctx) -> CmdResult) -> CmdResult {
+    tape::not_recorded("the debugger of scripts");
     let forked = !ctx.client.has(flag::SCRIPT_DEBUG_SYNC);
     set_mode(ctx.client, 0)?;
     send_replies(ctx.client);

@@ -43,6 +43,13 @@ const RESERVED: [&str; 21] = [
     "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
 ];
 
+/// Whether a text can be the name of a variable.
+pub fn is_name(text: &[u8]) -> bool {
+    let begins = text.first().is_some_and(|b| !b.is_ascii_digit());
+    let is_reserved = || RESERVED.iter().any(|word| word.as_bytes() == text);
+    begins && text.iter().all(|&b| b.is_ascii_alphanumeric() || b == b'_') && !is_reserved()
+}
+
 /// Splits a source into tokens.
 pub struct Lexer<'a> {
     pub source: &'a [u8],
@@ -82,7 +89,8 @@ impl<'a> Lexer<'a> {
     pub fn error(&self, text: &str, near: Option<Kind>) -> Message {
         let mut message = self.chunk.to_vec();
         message.extend_from_slice(format!(":{}: {text}", self.line).as_bytes());
-        if let Some(kind) = near {
+        // A zero byte is no token in C's eyes.
+        if let Some(kind) = near.filter(|kind| *kind != Kind::Other(0)) {
             message.extend_from_slice(b" near '");
             match kind {
                 Kind::Name | Kind::Number | Kind::String => {

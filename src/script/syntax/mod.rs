@@ -7,7 +7,7 @@
 //!                        scope
 //! ```
 //!
-//! There are three changes:
+//! There are five changes:
 //!
 //! - `"\."` and `"\x41"` become `"."` and `"x41"`: 5.1 has no such escapes.
 //! - `return string.rep({})` is a tail call, for which LuaJIT drops the frame of the caller even if
@@ -29,78 +29,27 @@
 //!                        return o.m(k)                               (on the same line)
 //! ```
 //!
-//! Limits: library functions are recognised by their names and by local variables initialised with
-//! them. The third change is made only where the function is named by names alone, and the call is
-//! on one line and contains no function and no unknown escape. Other calls remain tail calls.
+//! - The step of a loop, if it is no number other than 0, goes through a function: with a step of 0
+//!   LuaJIT counts upwards for ever.
+//! - Of any other returned call, the function and the arguments are passed to a function that makes
+//!   the same test; see `tail`.
+//!
+//! Library functions are recognised by their names and by local variables initialised with them.
 
 mod lexer;
 mod scope;
+mod tail;
 
 use std::borrow::Cow;
 
 use lexer::{Edit, Kind, Lexer, Message, Token, spelled};
 use scope::{Path, Scope, TooMany};
+use tail::{Label, Site};
 
 /// The maximum nesting of blocks and expressions.
 const LEVELS_MAX: usize = 200;
 /// The precedence of `not`, `-` and `#`.
 const UNARY: u8 = 8;
-
-/// The libraries whose functions are all recognised, and the functions without a library.
-const LIBRARIES: [&[u8]; 11] = [
-    b"bit",
-    b"cjson",
-    b"cmsgpack",
-    b"coroutine",
-    b"math",
-    b"os",
-    b"redis",
-    b"server",
-    b"string",
-    b"struct",
-    b"table",
-];
-const FUNCTIONS: [&[u8]; 24] = [
-    b"assert",
-    b"collectgarbage",
-    b"error",
-    b"gcinfo",
-    b"getfenv",
-    b"getmetatable",
-    b"ipairs",
-    b"load",
-    b"loadstring",
-    b"next",
-    b"pairs",
-    b"pcall",
-    b"rawequal",
-    b"rawget",
-    b"rawset",
-    b"select",
-    b"setfenv",
-    b"setmetatable",
-    b"tonumber",
-    b"tostring",
-    b"type",
-    b"unpack",
-    b"xpcall",
-    b"print",
-];
-/// Frequently called functions that always return exactly one value.
-const SINGLE: [(&[u8], &[u8]); 12] = [
-    (b"redis", b"call"),
-    (b"redis", b"pcall"),
-    (b"redis", b"error_reply"),
-    (b"redis", b"status_reply"),
-    (b"redis", b"sha1hex"),
-    (b"server", b"call"),
-    (b"server", b"pcall"),
-    (b"cjson", b"encode"),
-    (b"cmsgpack", b"pack"),
-    (b"struct", b"pack"),
-    (b"string", b"format"),
-    (b"table", b"concat"),
-];
 
 /// The source in the form for LuaJIT's compiler, or the error of Lua 5.1. `chunk` is the name of
 /// the source in messages.
@@ -180,19 +129,25 @@ struct Expression<'a> {
     /// Where the variable or the called function stands, if it consists of names only and is not
     /// known to be written in Lua.
     callee: Option<(usize, usize)>,
+    /// What a variable is in error messages.
+    label: Option<Label<'a>>,
+    /// The call, if it is one.
+    site: Option<Site<'a>>,
+    /// Whether it is certainly a string.
+    is_text: bool,
 }
 
 const VALUE: Expression = Expression {
     shape: Shape::Value,
     path: None,
     callee: None,
+    label: None,
+    site: None,
+    is_text: false,
 };
 
-/// The name of the global function that tells whether a function is not written in Lua. No name in
-/// Lua 5.1 begins with this byte.
-const NATIVE: &[u8] = b"\xffnative";
-/// Passes on the results of a call, in the frame of the caller.
-const KEEP: &[u8] = b"(function(...)return ... end)(";
+/// Turns a step of 0 into -0.
+const DOWNWARDS: &[u8] = b"(function(s)return s==0 and-0 or s end)(";
 
 type Parsed<T = ()> = Result<T, Message>;
 
@@ -432,13 +387,21 @@ impl<'a> Parser<'a> {
         (0..3).try_for_each(|_| self.declare(b"(for)"))
     }
 
+    /// Parses the range of a loop. With a step of 0 5.1 counts downwards, as LuaJIT does with -0.
     fn numeric_range(&mut self) -> Parsed {
         self.advance()?;
         self.expression()?;
         self.expect(other(b','))?;
         self.expression()?;
         if self.accept(other(b','))? {
+            let start = self.token.start;
             self.expression()?;
+            let step = &self.lexer.source[start..self.last_end];
+            let is_number = step.iter().all(|b| b"-.0123456789".contains(b));
+            if !(is_number && step.iter().any(|b| (b'1'..=b'9').contains(b))) {
+                self.insert(start, DOWNWARDS);
+                self.insert(self.last_end, b")".as_slice());
+            }
         }
         Ok(())
     }
@@ -499,20 +462,25 @@ impl<'a> Parser<'a> {
         let [only] = returned[..] else {
             return Ok(());
         };
-        if only.shape != Shape::Call {
+        let Some(site) = only.site else {
             return Ok(());
-        }
-        if let Some(opening) = kept_frame(only.path) {
+        };
+        let can_be_copied = self.last_line == line
+            && functions == self.scope.opened()
+            && edits == self.lexer.edits.len();
+        if let Some(opening) = tail::kept_frame(only.path) {
             self.insert(start, opening);
             self.insert(self.last_end, b")".as_slice());
-        } else if let Some(callee) = only.callee
-            // A global that is no library function does not exist.
-            && !matches!(only.path, Some((_, None)))
-            && self.last_line == line
-            && functions == self.scope.opened()
-            && edits == self.lexer.edits.len()
+        } else if site.is_lua_function
+            || matches!(only.path, Some((_, None))) && self.last_line == line
         {
-            self.keep_frame_of_native(begin, start, callee);
+            // A global that is no library function does not exist, or can't be called.
+        } else if let Some(callee) = only.callee.filter(|_| can_be_copied) {
+            let source = self.lexer.source;
+            let copy = tail::copied(&source[callee.0..callee.1], &source[start..self.last_end]);
+            self.insert(begin, copy);
+        } else {
+            tail::pass_on(&site, start, self.lexer.source, &mut self.edits);
         }
         Ok(())
     }
@@ -524,29 +492,6 @@ impl<'a> Parser<'a> {
             removed: 0,
             inserted,
         });
-    }
-
-    /// Puts another `return` before the one at `begin`, for the case that the callee is a function
-    /// of a library: `if native(callee) then return (…)(call) end`.
-    fn keep_frame_of_native(&mut self, begin: usize, start: usize, callee: (usize, usize)) {
-        let source = self.lexer.source;
-        let colon = |&b: &u8| if b == b':' { b'.' } else { b };
-        let callee: Vec<u8> = source[callee.0..callee.1].iter().map(colon).collect();
-        let call = &source[start..self.last_end];
-        // An environment that a script has made may lack the function.
-        let text: [&[u8]; 10] = [
-            b"if ",
-            NATIVE,
-            b" and ",
-            NATIVE,
-            b"(",
-            &callee,
-            b")then return",
-            KEEP,
-            call,
-            b")end ",
-        ];
-        self.insert(begin, text.concat());
     }
 
     fn expression_statement(&mut self) -> Parsed {
@@ -637,23 +582,17 @@ impl<'a> Parser<'a> {
     /// Parses a name or an expression in parentheses, with the fields, indexes and calls behind it.
     fn primary(&mut self) -> Parsed<Expression<'a>> {
         let start = self.token.start;
+        let mut is_lua_function;
         let mut read = match self.token.kind {
             Kind::Other(b'(') => {
-                let line = self.lexer.line;
-                self.advance()?;
-                self.expression()?;
-                self.close(other(b')'), "(", line)?;
-                VALUE
+                let (inner, is_function) = self.parenthesised()?;
+                is_lua_function = is_function;
+                inner
             }
             Kind::Name => {
                 let name = self.name()?;
-                let path = self.resolve(name)?;
-                let callee = (!self.scope.is_lua_function(name)).then_some((start, self.last_end));
-                Expression {
-                    shape: Shape::Variable,
-                    path,
-                    callee,
-                }
+                is_lua_function = self.scope.is_lua_function(name);
+                self.variable(name, start)?
             }
             _ => return self.error("unexpected symbol"),
         };
@@ -671,44 +610,100 @@ impl<'a> Parser<'a> {
                         shape: Shape::Variable,
                         path,
                         callee: callee.map(|_| (start, self.last_end)),
-                    }
-                }
-                Kind::Other(b'[') => {
-                    self.index()?;
-                    Expression {
-                        shape: Shape::Variable,
+                        label: Some(Label::field(field)),
                         ..VALUE
                     }
                 }
-                Kind::Other(b':') => {
-                    self.advance()?;
-                    self.name()?;
-                    let end = self.last_end;
-                    self.arguments()?;
+                Kind::Other(b'[') => {
+                    let label = self.index()?;
                     Expression {
-                        shape: Shape::Call,
-                        path: None,
-                        callee: callee.map(|_| (start, end)),
+                        shape: Shape::Variable,
+                        label: Some(label),
+                        ..VALUE
                     }
                 }
-                Kind::Other(b'(' | b'{') | Kind::String => {
-                    self.arguments()?;
-                    let path = read.path.filter(|_| read.shape == Shape::Variable);
-                    Expression {
-                        shape: Shape::Call,
-                        path,
-                        callee,
-                    }
+                Kind::Other(b':' | b'(' | b'{') | Kind::String => {
+                    self.call(&read, callee, start, is_lua_function)?
                 }
                 _ => return Ok(read),
             };
+            is_lua_function = false;
         }
     }
 
-    fn index(&mut self) -> Parsed {
+    /// Parses an expression in parentheses. Returns also whether it is a function in Lua.
+    fn parenthesised(&mut self) -> Parsed<(Expression<'a>, bool)> {
+        let line = self.lexer.line;
         self.advance()?;
+        let first = self.token;
+        let inner = self.expression()?;
+        let is_text = first.kind == Kind::String && first.end == self.last_end;
+        self.close(other(b')'), "(", line)?;
+        let label = inner.label.filter(|_| inner.shape == Shape::Variable);
+        let inner = Expression {
+            label,
+            is_text,
+            ..VALUE
+        };
+        Ok((inner, first.kind == word("function")))
+    }
+
+    fn variable(&mut self, name: &'a [u8], start: usize) -> Parsed<Expression<'a>> {
+        let callee = (!self.scope.is_lua_function(name)).then_some((start, self.last_end));
+        Ok(Expression {
+            shape: Shape::Variable,
+            path: self.resolve(name)?,
+            callee,
+            label: Some(Label::variable(name, self.scope.kind(name))),
+            ..VALUE
+        })
+    }
+
+    /// Parses the method's name, if there is one, and the arguments of a call of what was read.
+    fn call(
+        &mut self,
+        read: &Expression<'a>,
+        callee: Option<(usize, usize)>,
+        start: usize,
+        is_lua_function: bool,
+    ) -> Parsed<Expression<'a>> {
+        let head_end = self.last_end;
+        let mut method = None;
+        if self.accept(other(b':'))? {
+            method = Some(self.name()?);
+        }
+        let callee = callee.map(|_| (start, self.last_end));
+        let path = match method {
+            Some(_) => read.is_text.then_some((&b"string"[..], method)),
+            None => read.path.filter(|_| read.shape == Shape::Variable),
+        };
+        let arguments = self.token.start;
+        self.arguments()?;
+        Ok(Expression {
+            shape: Shape::Call,
+            path,
+            callee,
+            site: Some(Site {
+                head_end,
+                label: read.label,
+                method,
+                arguments: (arguments, self.last_end),
+                is_lua_function: is_lua_function && method.is_none(),
+            }),
+            is_text: tail::gives_text(path),
+            ..VALUE
+        })
+    }
+
+    /// Parses an index, and returns what the element is in error messages.
+    fn index(&mut self) -> Parsed<Label<'a>> {
+        self.advance()?;
+        let key = self.token;
         self.expression()?;
-        self.expect(other(b']'))
+        let is_constant = key.kind == Kind::String && key.end == self.last_end;
+        let written = &self.lexer.source[key.start..key.end];
+        self.expect(other(b']'))?;
+        Ok(Label::element(is_constant.then_some(written)))
     }
 
     fn arguments(&mut self) -> Parsed {
@@ -811,24 +806,6 @@ fn binding(kind: Kind) -> Option<(u8, u8)> {
         Kind::Word("or") => (1, 1),
         _ => return None,
     })
-}
-
-/// What is written before a call of a library function to keep the caller's frame.
-fn kept_frame(function: Path) -> Option<&'static [u8]> {
-    let (name, field) = function?;
-    let known = match field {
-        Some(_) => LIBRARIES.contains(&name),
-        None => FUNCTIONS.contains(&name),
-    };
-    let single = match field {
-        Some(field) => SINGLE.contains(&(name, field)),
-        None => matches!(name, b"error" | b"tostring" | b"tonumber"),
-    };
-    match (known, single) {
-        (false, _) => None,
-        (true, true) => Some(b"("),
-        (true, false) => Some(KEEP),
-    }
 }
 
 #[cfg(test)]

@@ -170,6 +170,17 @@ impl<'a> Scope<'a> {
         found.is_some_and(|local| local.function)
     }
 
+    /// What a name is in error messages.
+    pub fn kind(&self, name: &[u8]) -> &'static str {
+        let knows = |function: &Function| function.locals.iter().any(|local| local.name == name);
+        let innermost = self.functions.len() - 1;
+        match self.functions.iter().rposition(knows) {
+            Some(depth) if depth == innermost => "local",
+            Some(_) => "upvalue",
+            None => "global",
+        }
+    }
+
     /// The path of a name: the name itself if it is global, otherwise the origin of the local
     /// variable.
     pub fn resolve(&mut self, name: &'a [u8]) -> Result<Path<'a>, TooMany> {

@@ -57,6 +57,7 @@ fn compile_errors_say_where_and_near_what() {
         ("x = '\\300'", "1: escape sequence too large near '''"),
         ("x = [[a", "1: unfinished long string near '<eof>'"),
         ("--[[a", "1: unfinished long comment near '<eof>'"),
+        ("x \0", "1: '=' expected"),
         ("x = [=a", "1: invalid long string delimiter near '[='"),
     ] {
         assert_eq!(text(source), format!("user_script:{message}"), "{source}");
@@ -145,6 +146,73 @@ fn functions_of_libraries_keep_the_frame_of_their_caller() {
 }
 
 #[test]
+fn what_is_called_elsewise_is_passed_on() {
+    const KEEP: &str = "(function(...)return ... end)(";
+    const NATIVE: &str = "\u{fffd}native";
+    let passed = |name: &str, asked: &str, kept: &str, call: &str| {
+        format!(
+            "(function({name},...)if {NATIVE} and {NATIVE}({asked})then return{KEEP}{kept}(...))end \
+             return {call}(...)end)("
+        )
+    };
+    let field = passed("y", "y,\"field 'y'\"", "y", "y");
+    let element = passed("f", "f,\"field '?'\"", "({f})[1]", "f");
+    let method = passed("o", "o,\"field '?'\",\"m\"", "o:m", "o:m");
+    let result = passed("f", "f,false", "({f})[1]", "f");
+    let quoted = passed("f", "f,\"field 'a b'\"", "({['a b']=f})['a b']", "f");
+    for (source, changed) in [
+        (
+            "local x = ... return x.y(function() end)",
+            format!("local x = ... return {field}x.y,function() end)"),
+        ),
+        (
+            "local x = ...\nreturn x.y(\n1)",
+            format!("local x = ...\nreturn {field}x.y,\n1)"),
+        ),
+        (
+            "local x = ... return x['y'] {}",
+            format!("local x = ... return {field}x['y'],{{}})"),
+        ),
+        (
+            "local x = ... return x[1]( )",
+            format!("local x = ... return {element}x[1] )"),
+        ),
+        (
+            "local x = ... return x[1]:m 'a'",
+            format!("local x = ... return {method}x[1],'a')"),
+        ),
+        (
+            "local x = ... return x['a b'](1)",
+            format!("local x = ... return {quoted}x['a b'],1)"),
+        ),
+        ("return f()(1)", format!("return {result}f(),1)")),
+        ("return ('x'):rep(1)", format!("return {KEEP}('x'):rep(1))")),
+        (
+            "return tostring(x):format(1)",
+            "return (tostring(x):format(1))".to_string(),
+        ),
+    ] {
+        assert_eq!(text(source), changed);
+    }
+}
+
+/// `for i = 1, 3, 0` ran for ever.
+#[test]
+fn a_step_of_zero_counts_downwards() {
+    const DOWNWARDS: &str = "(function(s)return s==0 and-0 or s end)(";
+    for (step, changed) in [
+        ("0", format!("{DOWNWARDS}0)")),
+        ("n", format!("{DOWNWARDS}n)")),
+        ("-0.0", format!("{DOWNWARDS}-0.0)")),
+        ("-1", "-1".to_string()),
+        ("0.5", "0.5".to_string()),
+    ] {
+        let source = format!("for i = 1, 3, {step} do end");
+        assert_eq!(text(&source), format!("for i = 1, 3, {changed} do end"));
+    }
+}
+
+#[test]
 fn everything_else_stays() {
     for source in [
         "",
@@ -152,9 +220,7 @@ fn everything_else_stays() {
         "return redis.call('a') + 1",
         "return f(1)",
         "local function f(n) return f(n - 1) end",
-        "local x = ... return x[1](1)",
-        "local x = ... return x.y(function() end)",
-        "local x = ...\nreturn x.y(\n1)",
+        "return (function() end)(1)",
         "return string.rep(1), 2",
         "-- return redis.call(1)",
         "x = [==[ return redis.call(1) ]] ]==]",

@@ -33,8 +33,10 @@ use crate::ds::expires::Expires;
 use crate::ds::field::{Field, FieldRef};
 use crate::ds::hashtable::{HashTable, Slot, Stats};
 use crate::ds::listpack::{Element, Listpack, Pos, is_keyed, safe_to_add};
+use crate::ds::relocate::{Cursor, Relocate, in_turn};
 use crate::ds::siphash::HashSeed;
 use crate::error::Error;
+use crate::sys::mover::Mover;
 use crate::types::part::{Held, Opened};
 use crate::types::{KeyMut, KeyRef};
 use crate::util::random::Random;
@@ -86,6 +88,19 @@ impl FieldTtl {
     }
 }
 
+/// First the fields, by bucket, then their expiry times.
+impl Relocate for FieldTable {
+    fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
+        let fields = |table: &mut FieldTable, cursor: Cursor, mover: &mut Mover| {
+            let next = table.fields.relocate(cursor as u64, mover, |_, _| ());
+            next.into()
+        };
+        in_turn(self, cursor, mover, fields, |table, cursor, mover| {
+            table.expires.relocate(cursor, mover)
+        })
+    }
+}
+
 fn find(listpack: &Listpack, field: &[u8]) -> Option<Pos> {
     listpack.find(listpack.first()?, field, 1)
 }
@@ -113,7 +128,7 @@ impl Hash {
     }
 
     /// The hash of an entry, to be changed; WRONGTYPE for any other type.
-    #[inline]
+    #[inline(always)]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Hash>, Error> {
         Opened::typed(entry)
     }

@@ -26,6 +26,7 @@ use std::ops::ControlFlow;
 
 use crate::ds::hashtable::{HashTable, Slot};
 use crate::ds::intset::Intset;
+use crate::ds::listpack::Pos;
 use crate::ds::listpack::{Element, Listpack, estimate_bytes, is_keyed, safe_to_add};
 use crate::ds::set_member::SetMember;
 use crate::ds::siphash::HashSeed;
@@ -123,7 +124,7 @@ impl Set {
     }
 
     /// The set of an entry, to be changed; WRONGTYPE for any other type.
-    #[inline]
+    #[inline(always)]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Set>, Error> {
         Opened::typed(entry)
     }
@@ -360,7 +361,7 @@ impl Set {
     }
 }
 
-fn find(listpack: &Listpack, member: &[u8]) -> Option<crate::ds::listpack::Pos> {
+fn find(listpack: &Listpack, member: &[u8]) -> Option<Pos> {
     listpack.find(listpack.first()?, member, 0)
 }
 

@@ -139,8 +139,8 @@ pub enum LexBound<'a> {
     Exclusive(&'a [u8]),
 }
 
-/// LIMIT: skips `offset` ranks at the end where the walk starts and keeps `count`, or all if that
-/// is negative.
+/// LIMIT: skips `offset` ranks at the end where the walk starts and keeps the next `count`, or all
+/// of them if `count` is negative.
 pub fn limit(ranks: Range<usize>, reverse: bool, offset: usize, count: i64) -> Range<usize> {
     let len = ranks.len().saturating_sub(offset);
     let len = usize::try_from(count).map_or(len, |count| len.min(count));
@@ -282,7 +282,7 @@ impl Zset {
     }
 
     /// The sorted set of an entry, to be changed; WRONGTYPE for any other type.
-    #[inline]
+    #[inline(always)]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Zset>, Error> {
         Opened::typed(entry)
     }

@@ -16,6 +16,7 @@ mod link;
 mod packed;
 mod replication;
 mod script;
+mod tape;
 mod text;
 
 pub type Target = fn(&[u8]);
@@ -43,8 +44,11 @@ pub const ALL: &[(&str, Target)] = &[
     ("resp", text::resp),
     ("script_reply", script::script_reply),
     ("snapshot", replication::snapshot),
+    ("source", script::source),
     ("stream", packed::stream),
     ("struct", script::structs),
+    ("syncslots", cluster::sync_slots),
+    ("tape", tape::tape),
     ("ziplist", packed::ziplist),
     ("zipmap", packed::zipmap),
 ];

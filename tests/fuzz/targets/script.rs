@@ -60,6 +60,16 @@ pub fn structs(bytes: &[u8]) {
     nothing_is_wrong(STRUCT, bytes);
 }
 
+/// Any source is compiled, or refused as Lua 5.1 refuses it: what LuaJIT gets, it reads.
+pub fn source(bytes: &[u8]) {
+    ask(&[b"HELLO", b"2"]);
+    let reply = ask(&[b"SCRIPT", b"LOAD", bytes]);
+    let refused = b"-ERR Error compiling script (new function): user_script:";
+    let compiled = reply.starts_with(b"$40\r\n") || reply.starts_with(refused);
+    assert!(compiled, "{}", reply.escape_ascii());
+    assert_eq!(reply_len(&reply), Some(reply.len()));
+}
+
 /// Values of any form are well-formed replies, in both versions of the protocol.
 pub fn script_reply(bytes: &[u8]) {
     for version in ["2", "3"] {

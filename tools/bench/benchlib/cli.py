@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 
-from . import disk, measure, memory, replication
+from . import disk, measure, memory, replication, tls
 from .chart import svg
 from .report import Report
 from .servers import Fleet, ServerError, parse_spec
@@ -48,7 +48,7 @@ def parse_arguments(argv):
     p.add_argument("--only", action="append", default=[], metavar="GLOB",
                    help="workloads and data sets by name ('*P64', 'memory' for all data sets, "
                         "'cpu' for all workloads, 'disk' for what persistence costs, "
-                        "'replication' for what replicas cost)")
+                        "'replication' for what replicas cost, 'tls' for what TLS costs)")
     p.add_argument("--list", action="store_true", help="list the names")
     p.add_argument("--turns", type=int, default=3, help="turns of each server (%(default)s)")
     p.add_argument("--seconds", type=float, default=2.0, help="of a turn (%(default)s)")
@@ -162,9 +162,11 @@ def run(o):
     scenes = chosen(disk.scenes(), o.only, "disk") if o.only else []
     replicas = (chosen(replication.scenes(o.sync_keys), o.only, "replication")
                 if o.only else [])
+    over_tls = chosen(tls.ITEMS, o.only, "tls") if o.only else []
     if o.list:
         print("\n".join(i.name for i in [*workloads, *data_sets, *(scenes or disk.scenes()),
-                                         *(replicas or replication.scenes())]))
+                                         *(replicas or replication.scenes()),
+                                         *(over_tls or tls.ITEMS)]))
         return 0
     server_core, client_core = measure.cores()
     if server_core is None:
@@ -178,7 +180,7 @@ def run(o):
                 "servers": [s.name for s in servers],
                 "banners": {s.name: s.banner for s in servers},
                 "workloads": {}, "memory": {}, "disk": {},
-                "replication": {}}
+                "replication": {}, "tls": {}}
         if workloads:
             data["workloads"] = run_workloads(servers, workloads, client, report, o)
         if data_sets:
@@ -190,6 +192,8 @@ def run(o):
     if replicas:
         data["replication"] = run_replication(replicas, (server_core, client_core), client,
                                               report, o)
+    if over_tls:
+        data["tls"] = tls.run(specs_of(o), (server_core, client_core), over_tls, report, o, note)
     met = report.summary()
     for path, content in ((o.json, json.dumps(data, indent=1) + "\n"),
                           (o.svg, svg(data) if o.svg else "")):

@@ -5,7 +5,7 @@ import io
 import unittest
 from xml.dom import minidom
 
-from benchlib import chart, disk, instructions, measure, replication, report, servers, workloads
+from benchlib import chart, disk, instructions, measure, replication, report, servers, tls, workloads
 
 
 class Stub:
@@ -162,6 +162,33 @@ class Replication(unittest.TestCase):
             while peak.largest < 7:
                 pass
         self.assertEqual(peak.largest, 7)
+
+
+class Tls(unittest.TestCase):
+    def server(self):
+        s = tls.TlsServer.__new__(tls.TlsServer)
+        s.dir, s.command, s.files = "/tmp", ["/x"], ("crt", "key")
+        s.port, self.args = s.arguments()
+        return s
+
+    def test_a_server_has_a_port_for_tls_beside_its_plain_one(self):
+        s = self.server()
+        self.assertNotEqual(s.port, s.tls_port)
+        self.assertEqual(self.args[self.args.index("--tls-port") + 1], str(s.tls_port))
+        self.assertEqual(self.args[self.args.index("--tls-cert-file") + 1], "crt")
+
+    def test_only_what_is_measured_goes_over_tls(self):
+        s, client = self.server(), tls.TlsClient("load", None, 5)
+        args, command = client.command(s, ("PING",), pipeline=1)
+        self.assertIn("--tls", args)
+        self.assertEqual((args[2], command), (str(s.tls_port), ["PING"]))
+        client.plain = True
+        args, _ = client.command(s, ("PING",))
+        self.assertNotIn("--tls", args)
+        self.assertEqual(args[2], str(s.port))
+
+    def test_all_rows_are_judged_by_the_best_peer(self):
+        self.assertTrue(all(row.of_best == 1.0 for row in [*tls.WORKLOADS, *tls.STORM]))
 
 
 class Instructions(unittest.TestCase):

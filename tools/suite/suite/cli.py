@@ -22,7 +22,7 @@ from .results import FIELDS, Baseline, summarise, totals
 from .text import note, shorten
 from .tree import Tree, choose_units, find_programs, is_instance_unit
 from .unit import UnitRunner
-from .workcopy import PortLease, WorkCopy
+from .workcopy import PortLease, WorkCopy, make_certificates
 
 
 class Run:
@@ -43,9 +43,11 @@ class Run:
             leases = [PortLease() for _ in range(self.o.jobs)]
             if not self.o.no_probe:
                 self.probe(parent, leases[0].base)
+            certificates = (make_certificates(self.tree, parent) if self.o.tls
+                            else None)
             for number, lease in enumerate(leases):
                 self.copies.put(WorkCopy(self.tree, parent, number, lease.base,
-                                         self.o))
+                                         self.o, certificates))
             started = time.monotonic()
             # Longest first.  The suites with many instances get the machine
             # for themselves, at the end.
@@ -167,6 +169,8 @@ def main(argv=None):
     o = parse_arguments(argv)
     try:
         expected, clean = Expected.read(o.expected), Clean.read(o.clean_list)
+        if o.tls:
+            expected.lines += Expected.read(o.expected_tls).lines
     except (OSError, ListError) as e:
         raise SystemExit(f"suite: {e}") from None
     baseline = Baseline(read_json(o.baseline, {"server": "none", "units": {}}))

@@ -26,6 +26,7 @@ DESCRIPTION = """Run the Tcl suite of Valkey against a Redis-compatible server.
   run --clean --profile quick         what CI holds
   run --units unit/expire,unit/type/* --failures 20
   run --all --jobs 2 --out results.json
+  run --tls --units unit/tls
 """
 
 
@@ -116,9 +117,16 @@ def add_manner(g):
                         "what passes then counts, as flaky (%(default)s)")
     g.add_argument("--config", type=setting, action="append", default=[],
                    metavar="'K V'", help="configuration for every server")
+    g.add_argument("--tls", action="store_true",
+                   help="over TLS, with certificates made for the run; "
+                        "expected-tls.txt is read too")
     g.add_argument("--suite-arg", action="append", default=[],
                    dest="suite_args", metavar="ARG",
                    help="pass ARG to the suite (--suite-arg=--singledb)")
+    g.add_argument("--other-server", metavar="BIN",
+                   default=shutil.which("redis-server"),
+                   help="a real server for the units that need one of "
+                        "another version (%(default)s)")
     g.add_argument("--no-probe", action="store_true",
                    help="do not look at the server before the run")
     g.add_argument("--tclsh", default=shutil.which("tclsh") or "tclsh",
@@ -129,6 +137,9 @@ def add_results(g):
     g.add_argument("--expected", metavar="FILE",
                    default=os.path.join(HERE, "expected.txt"),
                    help="what may fail (%(default)s)")
+    g.add_argument("--expected-tls", metavar="FILE",
+                   default=os.path.join(HERE, "expected-tls.txt"),
+                   help="what may fail over TLS besides (%(default)s)")
     g.add_argument("--clean-list", metavar="FILE",
                    default=os.path.join(HERE, "clean.txt"),
                    help="what is held clean (%(default)s)")
@@ -161,6 +172,8 @@ def parse_arguments(argv=None):
         p.error("no server is built: run `make`, or give --server")
     if not o.mode and "aeris" in os.path.basename(o.server or ""):
         o.mode = "redis" if os.path.basename(o.src).startswith("redis") else "valkey"
+    if o.tls:
+        o.suite_args = ["--tls"] + o.suite_args
     if o.mode:
         o.config = MODES[o.mode] + o.config
     if o.skip:

@@ -33,6 +33,9 @@ SERVER_GONE = re.compile(
     r"I/O error|connection refused|broken pipe|connection reset by peer|"
     r"can not find channel|socket closed", re.I)
 
+# Units that also start a server of another version.
+WITH_OTHER_SERVER = ("integration/cross-version-replication",)
+
 
 class UnitRunner:
     """Runs units, one at a time for each work copy; several threads may use it."""
@@ -60,6 +63,9 @@ class UnitRunner:
             command += ["--skipfile", o.skip]
         for name in [*self.expected.not_run(unit), *skip]:
             command += ["--skiptest", name]
+        # The settings are for all servers of a unit, and not all of them are a real server's.
+        if unit in WITH_OTHER_SERVER and o.other_server:
+            return command + ["--other-server-path", o.other_server] + o.suite_args
         for pair in o.config:
             command += ["--config"] + pair
         return command + o.suite_args

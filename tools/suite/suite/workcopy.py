@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 
 # Every worker has a range of SPAN ports: one to reserve the range, 32 for the
 # suite itself, PORTS for servers.  The cluster bus of a server is 10000 higher,
@@ -15,7 +16,7 @@ PORTS = SPAN - 33
 class WorkCopy:
     """A private copy of the tests with links to the binaries under test."""
 
-    def __init__(self, tree, parent, number, base, options):
+    def __init__(self, tree, parent, number, base, options, certificates=None):
         self.tree, self.base, self.options = tree, base, options
         self.path = os.path.join(os.path.realpath(parent), f"w{number}")
         os.makedirs(os.path.join(self.path, "src"))
@@ -32,6 +33,8 @@ class WorkCopy:
             for prefix in ("redis", "valkey"):
                 os.symlink(binary, os.path.join(
                     self.path, "src", f"{prefix}-{program}"))
+        if certificates:
+            shutil.copytree(certificates, os.path.join(self.path, "tests", "tls"))
         self._adapt()
 
     def _edit(self, name, *changes):
@@ -86,6 +89,38 @@ class WorkCopy:
                          if f.startswith(("stdout", "stderr"))
                          or f in ("log.txt", "err.txt")]
         return sorted(logs, key=lambda p: os.path.getmtime(p))
+
+
+def make_certificates(tree, parent):
+    """The certificates of a run over TLS; returns their folder. They are those of the trees' script
+    utils/gen-test-certs.sh, but all of version 3, which that script leaves to OpenSSL's, and without
+    its minute for parameters of Diffie and Hellman: those of RFC 7919 are as good."""
+    folder = os.path.join(parent, "certificates")
+    os.makedirs(folder)
+
+    def openssl(*args):
+        done = subprocess.run(["openssl", *args], cwd=folder, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode:
+            raise SystemExit(f"openssl: {done.stdout.decode('utf-8', 'replace')}")
+
+    key_usage = "keyUsage=digitalSignature,keyEncipherment\n"
+    subject = "/O=Test/CN="
+    openssl("req", "-x509", "-new", "-nodes", "-newkey", "rsa:4096", "-keyout", "ca.key",
+            "-days", "365", "-subj", subject + "Authority", "-out", "ca.crt")
+    for name, extensions in (("server", key_usage + "nsCertType=server\n"),
+                             ("client", key_usage + "nsCertType=client\n"),
+                             (tree.family, "subjectKeyIdentifier=hash\n")):
+        with open(os.path.join(folder, name + ".ext"), "w", encoding="utf-8") as f:
+            f.write(extensions)
+        openssl("req", "-new", "-nodes", "-newkey", "rsa:2048", "-keyout", name + ".key",
+                "-subj", subject + name, "-out", name + ".csr")
+        openssl("x509", "-req", "-in", name + ".csr", "-CA", "ca.crt", "-CAkey", "ca.key",
+                "-CAcreateserial", "-days", "365", "-extfile", name + ".ext",
+                "-out", name + ".crt")
+    openssl("genpkey", "-genparam", "-algorithm", "DH", "-pkeyopt", "group:ffdhe2048",
+            "-out", tree.family + ".dh")
+    return folder
 
 
 class PortLease:

@@ -1,8 +1,11 @@
 """The command line of tools/suite/run."""
 
+import os
+import types
 import unittest
 
 from suite.options import parse_arguments
+from suite.unit import UnitRunner
 
 
 class Mode(unittest.TestCase):
@@ -25,6 +28,25 @@ class Mode(unittest.TestCase):
         real = ("--src", "/x/redis-7.0.15", "--server", "/usr/bin/redis-server")
         self.assertEqual(self.config(*real), [])
         self.assertEqual(len(self.config(*real, "--mode", "redis")), 1)
+
+    def test_a_unit_with_another_server_has_none_of_our_settings(self):
+        options = parse_arguments(("--src", "/x/valkey-8.1.1", "--server", "/y/aeris-server",
+                                   "--other-server", "/z/redis-server"))
+        none = types.SimpleNamespace(not_run=lambda _: [])
+        copy = types.SimpleNamespace(base=1000)
+
+        def command(unit):
+            return UnitRunner(options, none).command(copy, unit, [])
+        other = command("integration/cross-version-replication")
+        self.assertEqual(other[-2:], ["--other-server-path", "/z/redis-server"])
+        self.assertNotIn("--config", other)
+        self.assertNotIn("/z/redis-server", command("integration/failover"))
+
+    def test_a_run_over_tls_says_so_to_the_suite(self):
+        o = parse_arguments(("--src", "/x/valkey-8.1.1", "--server", "/y/aeris-server", "--tls",
+                             "--suite-arg=--verbose"))
+        self.assertEqual(o.suite_args, ["--tls", "--verbose"])
+        self.assertEqual(os.path.basename(o.expected_tls), "expected-tls.txt")
 
 
 if __name__ == "__main__":

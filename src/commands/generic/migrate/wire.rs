@@ -14,7 +14,7 @@ pub const WINDOW: usize = 1 << 20;
 pub mod tag {
     /// AUTH.
     pub const AUTH: u32 = 0;
-    /// SELECT.
+    /// SELECT, and ASKING.
     pub const SELECT: u32 = 1;
     /// RESTORE or DEL of a key.
     pub const KEY: u32 = 2;
@@ -33,6 +33,12 @@ pub fn select(migration: &Migration) -> Step {
     step.timeout(migration.timeout_ms)
 }
 
+/// ASKING, before a DEL in a slot that moves to the other node.
+pub fn asking(migration: &Migration) -> Step {
+    let step = Step::new(tag::SELECT, &["ASKING"]).errors(Errors::Tolerated);
+    step.timeout(migration.timeout_ms)
+}
+
 /// RESTORE with the value of a key; DEL if the key was sent before and does not exist any more;
 /// nothing if it was deleted before it was sent.
 pub fn request_for(server: &mut Server, migration: &Migration, key: &[u8]) -> Option<Vec<Vec<u8>>> {
@@ -47,7 +53,12 @@ pub fn request_for(server: &mut Server, migration: &Migration, key: &[u8]) -> Op
         .expire_at()
         .map_or(0, |at| at.saturating_sub(now).max(1));
     let value = payload::dump(entry, version, compress);
-    let mut request = vec![b"RESTORE".to_vec(), key.to_vec()];
+    let verb = match server.cluster {
+        // The slot moves, so the other node does not own it yet.
+        Some(_) => "RESTORE-ASKING",
+        None => "RESTORE",
+    };
+    let mut request = vec![verb.into(), key.to_vec()];
     request.extend([ttl.to_string().into_bytes(), value]);
     if migration.replace || migration.round > 0 {
         request.push(b"REPLACE".to_vec());

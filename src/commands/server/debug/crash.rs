@@ -8,10 +8,13 @@ use crate::command::ctx::{CmdResult, Ctx};
 use crate::config::{Extent, rewrite};
 use crate::error::Error;
 use crate::server::shutdown;
+use crate::sys;
+use crate::sys::tape;
 use crate::util::number::parse_i64;
 
 /// DEBUG SEGFAULT
 pub fn segfault(_: &mut Ctx) -> CmdResult {
+    tape::not_recorded("DEBUG SEGFAULT");
     // The signal that the kernel would send, with the same effect.
     nix::sys::signal::raise(nix::sys::signal::Signal::SIGSEGV)
         .map_err(|error| Error::new(format!("ERR {error}")))
@@ -58,7 +61,10 @@ pub fn restart(ctx: &mut Ctx) -> CmdResult {
         rewrite(&ctx.server.config, Extent::Changed).map_err(|e| Error::new(format!("ERR {e}")))?;
     }
     let delay = restart_delay(ctx);
-    ctx.server.shutdown.restart = Some(delay);
+    ctx.server.shutdown.restart = Some(shutdown::Restart {
+        delay,
+        ..Default::default()
+    });
     let options = shutdown::Options {
         now: true,
         ..Default::default()
@@ -69,10 +75,15 @@ pub fn restart(ctx: &mut Ctx) -> CmdResult {
 
 /// DEBUG CRASH-AND-RECOVER [milliseconds]
 pub fn crash_and_recover(ctx: &mut Ctx) -> CmdResult {
+    tape::not_recorded("DEBUG CRASH-AND-RECOVER");
     let delay = restart_delay(ctx);
-    let error = shutdown::restart(ctx.server, delay);
+    let wanted = shutdown::Restart {
+        delay,
+        ..Default::default()
+    };
+    let error = shutdown::restart(ctx.server, wanted);
     Err(Error::new(format!(
         "ERR failed to restart the server: {}",
-        crate::sys::error_text(&error)
+        sys::error_text(&error)
     )))
 }

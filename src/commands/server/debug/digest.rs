@@ -92,7 +92,7 @@ fn mix_value(digest: &mut Digest, entry: KeyRef, marks_fields: bool) {
         ValueRef::Int(n) => digest.mix(IntBuf::new().format(n)),
         ValueRef::Str(bytes) => digest.mix(bytes),
         ValueRef::Obj(value) => mix_object(digest, value, marks_fields),
-        ValueRef::Packed(packed) => mix_object(digest, &packed.read(), marks_fields),
+        ValueRef::Packed(packed) => mix_object(digest, &packed.read::<Value>(), marks_fields),
     }
     if entry.has_expire() {
         digest.add(b"!!expire!!");

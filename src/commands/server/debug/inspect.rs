@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::client::Client;
+use crate::command::Command;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::commands::generic::refcount;
 use crate::ds::entry::{INLINE_MAX, ValueRef};
@@ -10,6 +12,8 @@ use crate::ds::listpack::{Listpack, iter_bytes};
 use crate::ds::lzf::Lzf;
 use crate::ds::quicklist::{NodeView, Quicklist};
 use crate::error::Error;
+use crate::keyspace::evict::LRU_MASK;
+use crate::sys::print::print_line;
 use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::part::Held;
@@ -37,6 +41,11 @@ pub fn object(ctx: &mut Ctx) -> CmdResult {
     let bits = subject(ctx)?.lru();
     let idle = ctx.server.evict.idle_seconds(bits, now);
     let frequency = ctx.server.evict.frequency(bits, now);
+    let last_used_s = now / 1000 - i64::from(idle);
+    let clock = match ctx.server.evict.is_lfu() {
+        true => i64::from(bits),
+        false => last_used_s & LRU_MASK,
+    };
     let entry = subject(ctx)?;
     let encoding = encoding_name(entry);
     let mut line = format!(
@@ -49,7 +58,7 @@ pub fn object(ctx: &mut Ctx) -> CmdResult {
     }
     let _ = write!(
         line,
-        " lru:{bits} lru_seconds_idle:{idle} lfu_freq:{frequency}"
+        " lru:{clock} lru_seconds_idle:{idle} lfu_freq:{frequency}"
     );
     let _ = write!(line, " lfu_access_time_minutes:{}", bits >> 8);
     if let ValueRef::Obj(Value::List(List::Quicklist(quicklist))) = entry.value() {
@@ -80,7 +89,7 @@ fn serialized_len(entry: KeyRef) -> usize {
         ValueRef::Int(n) => integer_len(n).unwrap_or_else(|| string_len(IntBuf::new().format(n))),
         ValueRef::Str(bytes) => string_len(bytes),
         ValueRef::Obj(value) => object_len(value),
-        ValueRef::Packed(packed) => object_len(&packed.read()),
+        ValueRef::Packed(packed) => object_len(&packed.read::<Value>()),
     }
 }
 
@@ -267,9 +276,12 @@ pub fn listpack(ctx: &mut Ctx) -> CmdResult {
 }
 
 fn print_listpack(bytes: &[u8]) {
-    println!("{{total bytes {}}}", bytes.len());
+    print_line(format_args!("{{total bytes {}}}", bytes.len()));
     for (place, element) in iter_bytes(bytes).enumerate() {
-        println!("{place}: {}", repr(element.text(&mut IntBuf::new())));
+        print_line(format_args!(
+            "{place}: {}",
+            repr(element.text(&mut IntBuf::new()))
+        ));
     }
 }
 
@@ -279,25 +291,27 @@ pub fn quicklist(ctx: &mut Ctx) -> CmdResult {
     let ValueRef::Obj(Value::List(List::Quicklist(quicklist))) = subject(ctx)?.value() else {
         return Err(Error::of("ERR Not a quicklist encoded object."));
     };
-    println!(
+    print_line(format_args!(
         "{{count: {}, nodes: {}}}",
         quicklist.len(),
         quicklist.node_count()
-    );
+    ));
     for (place, node) in quicklist.nodes().enumerate() {
         match node {
             NodeView::Packed(bytes) => {
-                println!("node {place}: packed, {} bytes", bytes.len());
+                print_line(format_args!("node {place}: packed, {} bytes", bytes.len()));
                 if full {
                     print_listpack(bytes);
                 }
             }
-            NodeView::Plain(bytes) => println!("node {place}: plain, {} bytes", bytes.len()),
+            NodeView::Plain(bytes) => {
+                print_line(format_args!("node {place}: plain, {} bytes", bytes.len()))
+            }
             NodeView::Compressed { raw_len, bytes, .. } => {
-                println!(
+                print_line(format_args!(
                     "node {place}: compressed, {} of {raw_len} bytes",
                     bytes.len()
-                );
+                ));
             }
         }
     }
@@ -378,8 +392,8 @@ pub fn structsize(ctx: &mut Ctx) -> CmdResult {
         "bits:{} entry_header:7 value:{} client:{} command:{}",
         usize::BITS,
         size_of::<Value>(),
-        size_of::<crate::client::Client>(),
-        size_of::<crate::command::Command>()
+        size_of::<Client>(),
+        size_of::<Command>()
     );
     ctx.client.reply.status(&line);
     Ok(())

@@ -1,5 +1,6 @@
 //! DEBUG: commands for tests and developers, for clients that `enable-debug-command` allows.
 
+mod cluster;
 mod crash;
 pub mod digest;
 mod inspect;
@@ -16,9 +17,13 @@ use crate::config::{Extent, rewrite};
 use crate::db::Ttl;
 use crate::error::{Error, excerpt};
 use crate::persist::aof;
+use crate::sys;
+use crate::sys::allocator;
+use crate::sys::tape;
 use crate::texts;
 use crate::types::string::encode;
 use crate::util::byte_size::parse_memory;
+use crate::util::glob;
 use crate::util::number::{parse_f64, parse_i64};
 
 /// The rows of the commands in this group.
@@ -42,6 +47,13 @@ const ROWS: &[Row] = &[
     ("change-repl-id", 0, 0, replication::change_repl_id),
     ("client-enforce-reply-list", 1, 1, client_enforce_reply_list),
     ("client-eviction", 0, 0, inspect::client_eviction),
+    (
+        "close-cluster-link-on-packet-drop",
+        1,
+        1,
+        cluster::close_at_drop,
+    ),
+    ("clusterlink", 3, 3, cluster::cluster_link),
     ("config-rewrite-force-all", 0, 0, config_rewrite_force_all),
     ("crash-and-recover", 0, 1, crash::crash_and_recover),
     (
@@ -53,6 +65,9 @@ const ROWS: &[Row] = &[
     ("dict-resizing", 1, 1, dict_resizing),
     ("digest", 0, 0, digest::digest),
     ("digest-value", 0, ANY, digest::digest_value),
+    ("disable-cluster-random-ping", 1, 1, cluster::random_ping),
+    ("disable-cluster-reconnection", 1, 1, cluster::reconnection),
+    ("drop-cluster-packet-filter", 1, 1, cluster::drop_packets),
     ("error", 1, 1, error),
     (
         "force-free-primary-async",
@@ -114,6 +129,7 @@ const ROWS: &[Row] = &[
         set_skip_checksum_validation,
     ),
     ("sleep", 1, 1, sleep),
+    ("slotmigration", 2, 2, cluster::slot_migration),
     ("stringmatch-len", 2, 2, stringmatch_len),
     ("stringmatch-test", 0, 0, stringmatch_test),
     ("structsize", 0, 0, inspect::structsize),
@@ -166,7 +182,7 @@ fn ok(ctx: &mut Ctx) -> CmdResult {
 /// DEBUG SLEEP seconds
 fn sleep(ctx: &mut Ctx) -> CmdResult {
     let seconds = parse_f64(ctx.argv[2]).unwrap_or(0.0).max(0.0);
-    crate::sys::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    sys::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     ok(ctx)
 }
 
@@ -200,17 +216,18 @@ fn mallctl(ctx: &mut Ctx) -> CmdResult {
         _ => Some(ctx.int(3)?),
     };
     let name = String::from_utf8_lossy(ctx.argv[2]);
-    let old = crate::sys::allocator::control(&name, new)
-        .map_err(|e| Error::new(format!("ERR {}", crate::sys::error_text(&e))))?;
+    let old = allocator::control(&name, new)
+        .map_err(|e| Error::new(format!("ERR {}", sys::error_text(&e))))?;
     ctx.client.reply.integer(old);
     Ok(())
 }
 
 /// DEBUG MALLCTL-STR key [text]
 fn mallctl_str(ctx: &mut Ctx) -> CmdResult {
+    tape::not_recorded("DEBUG MALLCTL-STR");
     let name = String::from_utf8_lossy(ctx.argv[2]);
-    let old = crate::sys::allocator::control_text(&name, ctx.argv.get(3).copied())
-        .map_err(|e| Error::new(format!("ERR {}", crate::sys::error_text(&e))))?;
+    let old = allocator::control_text(&name, ctx.argv.get(3).copied())
+        .map_err(|e| Error::new(format!("ERR {}", sys::error_text(&e))))?;
     ctx.client.reply.bulk(&old);
     Ok(())
 }
@@ -221,6 +238,7 @@ fn loadaof(ctx: &mut Ctx) -> CmdResult {
         return Err(Error::of(ctx.server.config.text(texts::LOADING)));
     }
     let top = ctx.server.top_level()?;
+    tape::not_recorded("DEBUG LOADAOF");
     if aof::load::reload(ctx.server, &top).is_err() {
         return Err(Error::of(
             "ERR Error trying to load the AOF files, check server logs.",
@@ -341,7 +359,7 @@ fn leak(ctx: &mut Ctx) -> CmdResult {
 fn stringmatch_len(ctx: &mut Ctx) -> CmdResult {
     let len = ctx.int_in(2, 0, 1 << 30, "ERR value is out of range, must be positive")?;
     let text = vec![b'a'; len as usize];
-    let matched = crate::util::glob::glob_match(ctx.argv[3], &text);
+    let matched = glob::glob_match(ctx.argv[3], &text);
     ctx.client.reply.integer(matched as i64);
     Ok(())
 }
@@ -357,7 +375,7 @@ fn stringmatch_test(ctx: &mut Ctx) -> CmdResult {
             let letter = |_| LETTERS[rng.below(LETTERS.len() as u64) as usize];
             (0..len).map(letter).collect()
         });
-        crate::util::glob::glob_match(&pattern, &text);
+        glob::glob_match(&pattern, &text);
     }
     ctx.client
         .reply
@@ -422,6 +440,10 @@ const HELP: &[&str] = &[
     "    Count each reply against the output limits as if it filled a buffer of its own.",
     "CLIENT-EVICTION",
     "    How many clients of which size may be evicted (maxmemory-clients), and what they hold.",
+    "CLOSE-CLUSTER-LINK-ON-PACKET-DROP <0|1>",
+    "    Close a link of the cluster bus on which a packet is dropped by DROP-CLUSTER-PACKET-FILTER.",
+    "CLUSTERLINK KILL <to|from|all> <node-id>",
+    "    Close the link to a node of the cluster, the one from it, or both.",
     "CONFIG-REWRITE-FORCE-ALL",
     "    CONFIG REWRITE with every setting, defaults too.",
     "CRASH-AND-RECOVER [<milliseconds>]",
@@ -434,6 +456,12 @@ const HELP: &[&str] = &[
     "    A hash over the whole data set, which does not depend on the order of keys.",
     "DIGEST-VALUE [<key> ...]",
     "    The same for the value of each key.",
+    "DISABLE-CLUSTER-RANDOM-PING <0|1>",
+    "    Do not ping a random node of the cluster each second.",
+    "DISABLE-CLUSTER-RECONNECTION <0|1>",
+    "    Do not connect to nodes of the cluster again.",
+    "DROP-CLUSTER-PACKET-FILTER <packet-type>",
+    "    Drop received packets of this type; -1 drops none, -2 all.",
     "ERROR <string>",
     "    Reply with this error.",
     "FORCE-FREE-PRIMARY-ASYNC <0|1>",
@@ -508,6 +536,8 @@ const HELP: &[&str] = &[
     "    With 1 the checksums of RDB files and of RESTORE are not looked at.",
     "SLEEP <seconds>",
     "    Stop the server for this time. Decimals are allowed.",
+    "SLOTMIGRATION PREVENT-PAUSE|PREVENT-FAILOVER <0|1>",
+    "    Never hold the writers of slots that move, or never take slots over.",
     "STRINGMATCH-LEN <length> <pattern>",
     "    Match the pattern against a string of that many 'a'.",
     "STRINGMATCH-TEST",

@@ -4,6 +4,7 @@ use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 use crate::persist::loading::{self, DAMAGED, LoadError, Options};
 use crate::persist::rdb::background;
+use crate::sys::tape;
 use crate::{sys, texts};
 
 /// DEBUG RELOAD [MERGE] [NOFLUSH] [NOSAVE]
@@ -27,6 +28,7 @@ pub fn reload(ctx: &mut Ctx) -> CmdResult {
         return Err(Error::of(ctx.server.config.text(texts::LOADING)));
     }
     let top = ctx.server.top_level()?;
+    tape::not_recorded("DEBUG RELOAD");
     if save {
         background::save(ctx.server).map_err(|_| Error::of("ERR"))?;
     }

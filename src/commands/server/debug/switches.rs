@@ -44,6 +44,10 @@ pub struct DebugSwitches {
     /// DEBUG DELAY-RDB-CLIENT-FREE-SECONDS: the grace period of a full sync over two connections;
     /// `None` is the default.
     pub rdb_client_grace_s: Option<i64>,
+    /// DEBUG DROP-CLUSTER-PACKET-FILTER: packets of this type are dropped; -2: all.
+    pub dropped_packets: Option<i64>,
+    /// DEBUG CLOSE-CLUSTER-LINK-ON-PACKET-DROP 1.
+    pub close_link_at_drop: bool,
     /// DEBUG AOF-BACKLOG-LIMIT: the number of bytes that may wait for the AOF's disk before clients
     /// with waiting writes are not read.
     pub aof_backlog_max: Option<u64>,

@@ -28,6 +28,7 @@ use std::fmt::{Display, Write};
 use crate::client::Client;
 use crate::observe::memory_report::Census;
 use crate::state::Server;
+use crate::util::byte_size;
 
 /// The data for the sections.
 struct View<'a> {
@@ -61,7 +62,7 @@ impl Report {
 
     /// Writes `name` in bytes, and `name_human`.
     fn bytes(&mut self, name: &str, bytes: usize) {
-        let human = crate::util::byte_size::format_bytes_human(bytes as u64);
+        let human = byte_size::format_bytes_human(bytes as u64);
         let _ = write!(self.0, "{name}:{bytes}\r\n{name}_human:{human}\r\n");
     }
 }

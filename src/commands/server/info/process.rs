@@ -3,12 +3,15 @@
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
+use crate::clock;
 use crate::config::Choice;
 use crate::connection::listener::ListenerKind;
 use crate::connection::tls;
 use crate::db::KeyClients;
 use crate::execute::pause::PausePurpose;
+use crate::keyspace::evict::LRU_MASK;
 use crate::state::Server;
+use crate::sys::tape::{self, Input};
 
 use crate::commands::server::info::{Report, View};
 
@@ -54,15 +57,12 @@ pub fn server(view: &View, out: &mut Report) {
             config.tls_port
         },
     );
-    out.field("server_time_usec", crate::clock::unix_us());
+    out.field("server_time_usec", clock::unix_us());
     out.field("uptime_in_seconds", uptime_s);
     out.field("uptime_in_days", uptime_s / 86400);
     out.field("hz", server.effective_hz());
     out.field("configured_hz", config.hz);
-    out.field(
-        "lru_clock",
-        server.clock.now_s() & crate::keyspace::evict::LRU_MASK,
-    );
+    out.field("lru_clock", server.clock.now_s() & LRU_MASK);
     out.field("executable", server.run.executable.display());
     let file = config.file.as_deref().unwrap_or(std::path::Path::new(""));
     out.field("config_file", file.display());
@@ -114,11 +114,14 @@ pub fn tls(view: &View, out: &mut Report) {
 
 /// `Linux 6.1.0 x86_64`
 fn operating_system() -> String {
-    let Ok(name) = nix::sys::utsname::uname() else {
-        return std::env::consts::OS.into();
-    };
-    let parts = [name.sysname(), name.release(), name.machine()];
-    parts.map(|part| part.to_string_lossy()).join(" ")
+    let text = tape::text(|| {
+        let Ok(name) = nix::sys::utsname::uname() else {
+            return std::env::consts::OS.into();
+        };
+        let parts = [name.sysname(), name.release(), name.machine()];
+        parts.map(|part| part.to_string_lossy()).join(" ").into()
+    });
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The connected clients.
@@ -128,7 +131,7 @@ pub fn clients(view: &View, out: &mut Report) {
         "connected_clients",
         server.net.clients.len() - census.replicas,
     );
-    out.field("cluster_connections", 0);
+    out.field("cluster_connections", server.bus.links.len());
     out.field("maxclients", server.config.maxclients);
     out.field("client_recent_max_input_buffer", census.max_input);
     out.field("client_recent_max_output_buffer", census.max_output);
@@ -152,9 +155,11 @@ fn paused(server: &Server, out: &mut Report) {
         Some((PausePurpose::Shutdown, until)) => ("shutdown_in_progress", until),
         Some((PausePurpose::Failover, until)) => ("failover_in_progress", until),
         Some((PausePurpose::Throttle, until)) => ("replica_lags", until),
+        None if server.pause.holds_slots() => ("slot_migration_in_progress", now),
         None => ("none", now),
     };
-    let actions = match (server.pause.holds_all(now), server.pause.holds_writes(now)) {
+    let writes = server.pause.holds_writes(now) || server.pause.holds_slots();
+    let actions = match (server.pause.holds_all(now), writes) {
         (true, _) => "all",
         (false, true) => "write",
         (false, false) => "none",
@@ -175,10 +180,9 @@ pub fn cpu(_: &View, out: &mut Report) {
 fn usage(out: &mut Report, who: UsageWho, suffix: &str) {
     let usage = getrusage(who).ok();
     let seconds = |time: fn(&Usage) -> TimeVal| {
-        usage
-            .as_ref()
-            .map(time)
-            .map_or(0.0, |t| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6)
+        let time = usage.as_ref().map(time);
+        let seconds = time.map_or(0.0, |t| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6);
+        f64::from_bits(tape::number(Input::Fact, || seconds.to_bits()))
     };
     out.decimal(
         &format!("used_cpu_sys{suffix}"),

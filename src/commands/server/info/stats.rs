@@ -47,7 +47,7 @@ pub fn stats(view: &View, out: &mut Report) {
     out.field("repl_throttles", stats.repl_throttles);
     out.field("repl_throttled_ms", stats.repl_throttled_ms);
     keys(view, out);
-    defragmentation(out);
+    defragmentation(view, out);
     tracking(view, out);
     traffic(view, out);
     event_loop(view, out);
@@ -104,13 +104,15 @@ fn stale_percent(server: &Server) -> f64 {
     100.0 * ratio(stale, sum(&|db| db.expires.len()))
 }
 
-fn defragmentation(out: &mut Report) {
-    out.field("active_defrag_hits", 0);
-    out.field("active_defrag_misses", 0);
-    out.field("active_defrag_key_hits", 0);
-    out.field("active_defrag_key_misses", 0);
-    out.field("total_active_defrag_time", 0);
-    out.field("current_active_defrag_time", 0);
+fn defragmentation(view: &View, out: &mut Report) {
+    let defrag = &view.server.defrag;
+    let (total, current) = defrag.times_ms();
+    out.field("active_defrag_hits", defrag.hits());
+    out.field("active_defrag_misses", defrag.misses());
+    out.field("active_defrag_key_hits", defrag.key_hits());
+    out.field("active_defrag_key_misses", defrag.key_misses());
+    out.field("total_active_defrag_time", total);
+    out.field("current_active_defrag_time", current);
 }
 
 fn tracking(view: &View, out: &mut Report) {

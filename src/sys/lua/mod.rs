@@ -23,12 +23,21 @@
 //! - A string on the stack is borrowed from the frame; nothing is pushed or popped while a frame is
 //!   borrowed.
 
+mod errors;
+
+pub use errors::{SANDBOX, called_as, explain, frame_of_script, is_native};
+pub use errors::{script_level, slot_of_frame};
+
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 
 use mlua::ffi::{self, lua_State};
 use mlua::{Lua, LuaOptions, StdLib};
+
+use errors::error_handler;
+
+use crate::sys::tape::{self, Input};
 
 /// Instructions between two calls of [`Host::tick`].
 const TICK: c_int = 100_000;
@@ -164,7 +173,7 @@ impl Vm {
 
     /// The bytes that the machine uses.
     pub fn memory(&self) -> usize {
-        self.lua.used_memory()
+        tape::number(Input::Memory, || self.lua.used_memory() as u64) as usize
     }
 
     /// A Lua function that calls the host's [`Host::call`] with this number.
@@ -184,6 +193,15 @@ impl Vm {
     /// still written to the table before it.
     pub fn seal_globals(&self, sealed: &mlua::Table) -> mlua::Result<()> {
         self.lua.set_globals(sealed.clone())
+    }
+
+    /// LuaJIT's functions `funcbc(function, n)`, which returns instruction `n` of a function, and
+    /// `funcinfo(function, n)`, whose `currentline` is the line of that instruction.
+    pub fn bytecode(&self) -> mlua::Result<(mlua::Function, mlua::Function)> {
+        let loaders: mlua::Table = self.lua.named_registry_value("_PRELOAD")?;
+        let open: mlua::Function = loaders.get("jit.util")?;
+        let library: mlua::Table = open.call(())?;
+        Ok((library.get("funcbc")?, library.get("funcinfo")?))
     }
 
     /// Compiles source to a function; `Err` has the message.
@@ -632,7 +650,7 @@ impl Frame<'_> {
         }
     }
 
-    /// The `Lent` that the machine's registry points to.
+    /// What the host has lent to the running script, from the registry of its Lua state.
     unsafe fn lent(&mut self) -> Option<&'static Lent> {
         // SAFETY: the registry's entry was set by `Vm::new` and lives as long as the machine, whose
         // stack this is.
@@ -661,176 +679,6 @@ pub fn nan_text(number: f64) -> &'static str {
         "-nan"
     } else {
         "nan"
-    }
-}
-
-/// A Lua function: `called_as(level)` returns the name by which the function at a level of the call
-/// stack was called (`?` if it has none), and whether it was called as a method. Level 1 is the
-/// function that calls this one.
-pub fn called_as(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: one value is left on the stack, the result.
-    unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, call_name)) }
-}
-
-/// A Lua function: whether its argument is a function that is not written in Lua.
-pub fn is_native(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: as in `called_as`.
-    unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, check_native)) }
-}
-
-/// A Lua function for one that takes the place of `error` and calls that last:
-/// `script_level(level)` returns the level for LuaJIT's `error`. It is beyond all levels, for an
-/// error without a place, if a function of the library stands there, or none.
-pub fn script_level(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: as in `called_as`.
-    unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, find_script_level)) }
-}
-
-unsafe extern "C-unwind" fn find_script_level(l: *mut lua_State) -> c_int {
-    // SAFETY: reads the argument, and leaves one value, the result.
-    unsafe {
-        let wanted = ffi::lua_tointeger_(l, 1) as c_int;
-        let level = level_of_script(l, wanted);
-        Frame::new(l).push_number(f64::from(level));
-        1
-    }
-}
-
-/// The level, as the caller of the caller of this function counts it, of the function at the level
-/// `wanted` without the server's own.
-fn level_of_script(l: *mut lua_State, wanted: c_int) -> c_int {
-    let (mut level, mut passed) = (1, 0);
-    while passed < wanted && level < LEVELS_MAX {
-        level += 1;
-        match source_line(l, level) {
-            None => return NO_LEVEL,
-            Some((source, _)) if OWN_SOURCES.contains(&source.as_slice()) => {}
-            Some(_) => passed += 1,
-        }
-    }
-    match source_line(l, level) {
-        Some((_, line)) if line > 0 && passed == wanted => level - 1,
-        _ => NO_LEVEL,
-    }
-}
-
-unsafe extern "C-unwind" fn call_name(l: *mut lua_State) -> c_int {
-    // SAFETY: called by the machine, with room for 20 values; the name lives as long as the
-    // function that calls, and is copied.
-    unsafe {
-        let level = ffi::lua_tointeger_(l, 1) as c_int;
-        let mut ar: ffi::lua_Debug = std::mem::zeroed();
-        let found = ffi::lua_getstack(l, level, &mut ar) != 0
-            && ffi::lua_getinfo(l, c"n".as_ptr(), &mut ar) != 0;
-        let mut frame = Frame::new(l);
-        if !found || ar.name.is_null() {
-            frame.push_bytes(b"?");
-            frame.push_boolean(false);
-            return 2;
-        }
-        frame.push_bytes(CStr::from_ptr(ar.name).to_bytes());
-        frame.push_boolean(CStr::from_ptr(ar.namewhat) == c"method");
-        2
-    }
-}
-
-unsafe extern "C-unwind" fn check_native(l: *mut lua_State) -> c_int {
-    // SAFETY: reads the argument; a place without a value is no function.
-    unsafe {
-        let native = ffi::lua_iscfunction(l, 1) != 0;
-        Frame::new(l).push_boolean(native);
-        1
-    }
-}
-
-/// The source and line of a level of the call stack.
-fn source_line(l: *mut lua_State, level: c_int) -> Option<(Vec<u8>, c_int)> {
-    // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
-    unsafe {
-        let mut ar: ffi::lua_Debug = std::mem::zeroed();
-        if ffi::lua_getstack(l, level, &mut ar) == 0
-            || ffi::lua_getinfo(l, c"Sl".as_ptr(), &mut ar) == 0
-        {
-            return None;
-        }
-        Some((
-            CStr::from_ptr(ar.source).to_bytes().to_vec(),
-            ar.currentline,
-        ))
-    }
-}
-
-/// The source name of the server's own Lua code: errors are reported at the place of its caller.
-pub const SANDBOX: &str = "=sandbox";
-/// To find a level takes time in proportion to its number, each time.
-const LEVELS_MAX: c_int = 250;
-const NO_LEVEL: c_int = c_int::MAX;
-const OWN_SOURCES: [&[u8]; 2] = [SANDBOX.as_bytes(), b"=[native]"];
-
-/// Turns an error into the table `{err, source, line}`, which scripts and clients see, as in Redis.
-unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
-    // SAFETY: called by the machine with the error as the only value; nothing raises.
-    unsafe {
-        let mut frame = Frame::new(l);
-        if !frame.room(8) {
-            return 1;
-        }
-        if frame.kind(1) != Kind::Table {
-            let text = describe_error(l);
-            frame.push_table(0, 3);
-            let mut message = b"ERR ".to_vec();
-            message.extend_from_slice(&text);
-            frame.push_bytes(&message);
-            frame.set_field("err");
-            ffi::lua_replace(l, 1);
-        }
-        if let Some((source, line)) = error_place(l) {
-            frame.push_bytes(&source);
-            frame.set_field("source");
-            frame.push_number(f64::from(line));
-            frame.set_field("line");
-        }
-        ffi::lua_settop(l, 1);
-        1
-    }
-}
-
-/// If a function of the server raised the error, the place in the script where it was called.
-fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
-    let mut level = 1;
-    let mut place = source_line(l, level)?;
-    if place.0 == b"=[C]" {
-        level += 1;
-        place = source_line(l, level)?;
-    }
-    // Some of LuaJIT's library functions are written in Lua; their only line is 0.
-    while place.1 == 0 || OWN_SOURCES.contains(&place.0.as_slice()) {
-        level += 1;
-        place = source_line(l, level)?;
-    }
-    Some(place)
-}
-
-/// `tostring` of the error at index 1, without calling any code of the script.
-fn describe_error(l: *mut lua_State) -> Vec<u8> {
-    // SAFETY: reads the value; a number is converted in place.
-    unsafe {
-        let frame = Frame::new(l);
-        match frame.kind(1) {
-            Kind::String => frame.bytes(1).unwrap_or_default().to_vec(),
-            Kind::Number if frame.number(1).is_nan() => nan_text(frame.number(1)).into(),
-            Kind::Number => {
-                ffi::lua_tolstring(l, 1, std::ptr::null_mut());
-                frame.bytes(1).unwrap_or_default().to_vec()
-            }
-            Kind::Nil => b"nil".to_vec(),
-            Kind::Boolean if frame.boolean(1) => b"true".to_vec(),
-            Kind::Boolean => b"false".to_vec(),
-            _ => {
-                let name = CStr::from_ptr(ffi::lua_typename(l, ffi::lua_type(l, 1)));
-                format!("{}: {:#x}", name.to_string_lossy(), frame.address(1)).into_bytes()
-            }
-        }
     }
 }
 

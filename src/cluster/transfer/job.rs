@@ -1,0 +1,164 @@
+//! One transfer of slots, as one of its sides knows it.
+
+use super::ranges::Ranges;
+use crate::cluster::bitmap::Bitmap;
+use crate::cluster::event::Now;
+use crate::cluster::name::Name;
+
+/// The side of a job on which this node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// This node gives the slots away.
+    Export,
+    /// This node, or its primary, takes them.
+    Import,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    // The source.
+    Connecting,
+    WaitingToSnapshot,
+    Snapshotting,
+    /// The target has the snapshot, or reads the end of it.
+    Replicating,
+    WaitingToPause,
+    /// Writers of the slots wait here, and the target knows it.
+    Paused,
+    /// The target may take the slots. They are not served here any more, unless it is known that
+    /// the target did not take them.
+    Granted,
+    // The target.
+    WaitingForAck,
+    Receiving,
+    WaitingForPaused,
+    Requested,
+    /// This node has taken the slots, and the claim is on its way to the disk.
+    Claimed,
+    // The target's replica.
+    OnPrimary,
+    // The end.
+    Success,
+    Failed,
+    Cancelled,
+}
+
+impl State {
+    /// The name in GETSLOTMIGRATIONS.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Connecting => "connecting",
+            State::WaitingToSnapshot => "waiting-to-snapshot",
+            State::Snapshotting => "snapshotting",
+            State::Replicating => "replicating",
+            State::WaitingToPause => "waiting-to-pause",
+            State::Paused => "failover-paused",
+            State::Granted | State::Claimed => "failover-granted",
+            State::WaitingForAck => "waiting-for-ack",
+            State::Receiving => "receiving-snapshot",
+            State::WaitingForPaused => "waiting-for-paused",
+            State::Requested => "failover-requested",
+            State::OnPrimary => "occurring-on-primary",
+            State::Success => "success",
+            State::Failed => "failed",
+            State::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the job has ended.
+    pub fn is_final(self) -> bool {
+        matches!(self, State::Success | State::Failed | State::Cancelled)
+    }
+
+    /// Whether writers of the slots wait on the source.
+    pub fn holds_writers(self) -> bool {
+        matches!(self, State::Paused | State::Granted)
+    }
+}
+
+/// A job. Times are [`Now::ms`] unless their name says otherwise; 0: never.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Both sides know the job by this name.
+    pub name: Name,
+    pub side: Side,
+    /// A replica of the target does not know the sides.
+    pub source: Option<Name>,
+    pub target: Option<Name>,
+    pub ranges: Ranges,
+    pub slots: Bitmap,
+    pub state: State,
+    /// Why it failed.
+    pub message: String,
+    /// Unix times in seconds.
+    pub created_s: i64,
+    pub updated_s: i64,
+    pub heard_s: i64,
+    /// The memory that was copied because of the snapshot's child, in bytes.
+    pub cow_bytes: u64,
+    /// When the other side was last heard, and when it was last sent an ACK.
+    pub(super) heard: u64,
+    pub(super) acked: u64,
+    /// Source: the target has asked for the pause before the end of the snapshot was noticed here.
+    pub(super) pause_asked: bool,
+    /// Source: when the pause began, or the slots were granted. Target: when it asked for them.
+    pub(super) since: u64,
+    /// Source: when the connection of a granted job ended.
+    pub(super) lost: u64,
+    /// The id of the client that is its connection.
+    pub link: Option<u64>,
+}
+
+impl Job {
+    pub(super) fn new(now: Now, name: Name, side: Side, ranges: Ranges, state: State) -> Job {
+        let now_s = (now.wall_ms / 1000) as i64;
+        Job {
+            name,
+            side,
+            source: None,
+            target: None,
+            slots: ranges.set(),
+            ranges,
+            state,
+            message: String::new(),
+            created_s: now_s,
+            updated_s: now_s,
+            heard_s: now_s,
+            cow_bytes: 0,
+            heard: now.ms,
+            acked: now.ms,
+            pause_asked: false,
+            since: 0,
+            lost: 0,
+            link: None,
+        }
+    }
+
+    /// Whether the job has not ended.
+    pub fn is_active(&self) -> bool {
+        !self.state.is_final()
+    }
+
+    /// The other node.
+    pub(super) fn other(&self) -> Option<Name> {
+        match self.side {
+            Side::Export => self.target,
+            Side::Import => self.source,
+        }
+    }
+
+    /// The job in the log.
+    pub(super) fn describe(&self) -> String {
+        let (word, what) = match self.side {
+            Side::Export => ("export", "target_node_id"),
+            Side::Import => ("import", "source_node_id"),
+        };
+        let other = self.other();
+        let other = other.map_or("unknown".into(), |name| name.to_string());
+        format!(
+            "Slot migration {{name: {}, operation: {word}, {what}: {other}, slots: {}}}",
+            self.name, self.ranges
+        )
+    }
+}

@@ -1,0 +1,399 @@
+//! The atomic move of slots to another node, as Valkey 9 has it: a machine without socket, child
+//! and keyspace, like [`super::Cluster`].
+//!
+//! ```text
+//!   source                                        target                          its replicas
+//!   Connecting           ESTABLISH ─────────────> WaitingForAck    ESTABLISH ───> OnPrimary
+//!   WaitingToSnapshot    ACK ───────────────────> Receiving
+//!   Snapshotting         commands, a child's ───>                  commands ────>
+//!                        SNAPSHOT-EOF ──────────>
+//!   Replicating          <─────── REQUEST-PAUSE   WaitingForPaused
+//!   WaitingToPause       changes since the fork ─>                 commands ────>
+//!   Paused               PAUSED ────────────────>
+//!                        <──── REQUEST-FAILOVER   Requested
+//!   Granted              FAILOVER-GRANTED ──────> Claimed: a new epoch, on the disk
+//!   Success              <── the claim, by the bus   Success       FINISH ──────>
+//! ```
+//!
+//! Only writers of the moving slots wait, from Paused on; those of other slots notice nothing.
+//!
+//! **After the grant** the target may have the slots at any moment, and write to them. So the
+//! source takes no write on them before it knows. Peers go on after a time-out, and lose what they
+//! took when the claim arrives late. Here a job ends in one of these ways, and none is a time-out:
+//!
+//! - the claim of the target arrives: success;
+//! - the connection is closed, and the target answers a ping that was sent after that without a
+//!   claim: it has given the job up, as a target claims before it closes;
+//! - a majority says that the target has failed, or an operator cancels the job.
+//!
+//! A target that was stopped between its request and the grant could wake up after it was declared
+//! failed. So it claims only within half of the node time-out after its request, which is before
+//! others can have declared that.
+//!
+//! **For the owner.** It executes the actions in order, at the top level. A link's client is named
+//! by its id. `Snapshot` is a wish: the child is forked when there is no other one. From the fork
+//! on, changes of the slots are collected for the job.
+//!
+//! **Invariant:** a job that has ended never changes; active jobs have different links.
+//! **Limits:** jobs are not continued after a restart: what a target had received is removed.
+
+mod export;
+mod import;
+mod job;
+pub mod ranges;
+pub mod request;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::VecDeque;
+
+pub use self::job::{Job, Side, State};
+use self::request::{FinalState, Finish, Word};
+use super::Cluster;
+use super::bitmap::Bitmap;
+use super::event::Now;
+use super::name::Name;
+
+/// What the owner must do. A job is named by its name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Connect to the target and send ESTABLISH; later `connected` or `refused`.
+    Connect(Name),
+    /// Close the connection of the job, without an event. End the child that writes to it.
+    Disconnect(Name),
+    /// Fork as soon as possible; later `snapshot_begun` and `snapshot_ended`.
+    Snapshot(Name),
+    /// Send a sentence, after all changes that were collected.
+    Send(Name, Word),
+    /// [`Transfers::held`] has changed.
+    HoldWriters,
+    /// [`Transfers::hidden`] has changed.
+    Hide,
+    /// This node takes the slots: [`Cluster::claim_slots`].
+    Claim(Name),
+    /// Remove the keys of these slots, which belong to another node.
+    Drop(Name),
+    /// Give this command to the replicas and to the AOF.
+    Propagate(Vec<Vec<u8>>),
+    Log(log::Level, String),
+}
+
+/// The settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `repl-timeout`: how long the other side may be silent.
+    pub silence_ms: u64,
+    /// Twice `cluster-manual-failover-timeout`: how long writers wait for the target's request, and
+    /// how long they wait without an answer after the grant.
+    pub pause_ms: u64,
+    /// Half of `cluster-node-timeout`: until when a target claims after its request.
+    pub grant_ms: u64,
+    /// `cluster-slot-migration-log-max-len`.
+    pub log_max: usize,
+    /// `slot-migration-max-failover-repl-bytes`: with more unsent bytes, writers don't wait yet.
+    /// `None`: any number.
+    pub unsent_max: Option<u64>,
+    /// For tests: writers are never held; nothing is claimed.
+    pub never_pause: bool,
+    pub never_claim: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            silence_ms: 60_000,
+            pause_ms: 10_000,
+            grant_ms: 7500,
+            log_max: 1000,
+            unsent_max: Some(0),
+            never_pause: false,
+            never_claim: false,
+        }
+    }
+}
+
+/// All jobs, the youngest first.
+#[derive(Default)]
+pub struct Transfers {
+    jobs: VecDeque<Job>,
+    pub limits: Limits,
+    out: Vec<Action>,
+}
+
+/// An ACK is sent this often, while nothing else is.
+const ACK_MS: u64 = 1000;
+
+const NOT_LINKED: &str = "should only be used by slot migration clients";
+
+impl Transfers {
+    /// The actions since the last call.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Whether there is something to do in this turn.
+    pub fn has_actions(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// All jobs, the youngest first, also those that have ended.
+    pub fn jobs(&self) -> impl ExactSizeIterator<Item = &Job> {
+        self.jobs.iter()
+    }
+
+    /// The job of this name.
+    pub fn job(&self, name: &Name) -> Option<&Job> {
+        self.jobs.iter().find(|job| job.name == *name)
+    }
+
+    /// The active jobs of one side.
+    pub fn active(&self, side: Side) -> impl Iterator<Item = &Job> {
+        let is_it = move |job: &&Job| job.side == side && job.is_active();
+        self.jobs.iter().filter(is_it)
+    }
+
+    /// Whether any job is active.
+    pub fn is_busy(&self) -> bool {
+        self.jobs.iter().any(Job::is_active)
+    }
+
+    /// The slots whose writers wait, and those whose writers are refused with TRYAGAIN: whether the
+    /// target has them could not be found out for a while.
+    pub fn held(&self, now: Now) -> (Bitmap, Bitmap) {
+        let (mut waiting, mut refused) = (Bitmap::default(), Bitmap::default());
+        for job in self.active(Side::Export) {
+            if job.state.holds_writers() {
+                let set = match self.is_overdue(job, now) {
+                    true => &mut refused,
+                    false => &mut waiting,
+                };
+                job.ranges.slots().for_each(|slot| set.insert(slot));
+            }
+        }
+        (waiting, refused)
+    }
+
+    fn is_overdue(&self, job: &Job, now: Now) -> bool {
+        job.state == State::Granted && now.ms - job.since > self.limits.pause_ms
+    }
+
+    /// The slots whose keys are here before they belong to this shard.
+    pub fn hidden(&self) -> Bitmap {
+        let jobs = self.active(Side::Import);
+        // The owner of a claimed slot is this node.
+        let jobs = jobs.filter(|job| job.state != State::Claimed);
+        jobs.flat_map(|job| job.ranges.slots()).collect()
+    }
+
+    /// The active job of this client's connection.
+    pub fn of_link(&self, client: u64) -> Option<&Job> {
+        let is_it = |job: &&Job| job.link == Some(client) && job.is_active();
+        self.jobs.iter().find(is_it)
+    }
+
+    fn at_link(&self, client: u64) -> Option<usize> {
+        let is_it = |job: &Job| job.link == Some(client) && job.is_active();
+        self.jobs.iter().position(is_it)
+    }
+
+    fn at(&self, name: &Name) -> Option<usize> {
+        let is_it = |job: &Job| job.name == *name && job.is_active();
+        self.jobs.iter().position(is_it)
+    }
+
+    fn log(&mut self, level: log::Level, text: String) {
+        self.out.push(Action::Log(level, text));
+    }
+
+    fn set_state(&mut self, now: Now, at: usize, state: State) {
+        let job = &mut self.jobs[at];
+        let text = format!(
+            "{} state transition: {} -> {}",
+            job.describe(),
+            job.state.name(),
+            state.name()
+        );
+        let held = job.state.holds_writers() != state.holds_writers();
+        job.state = state;
+        job.updated_s = (now.wall_ms / 1000) as i64;
+        self.log(log::Level::Info, text);
+        if held {
+            self.out.push(Action::HoldWriters);
+        }
+    }
+
+    /// Ends a job.
+    fn end(&mut self, now: Now, at: usize, state: State, message: &str) {
+        let before = self.jobs[at].state;
+        self.jobs[at].message = message.into();
+        self.set_state(now, at, state);
+        let job = &self.jobs[at];
+        let (name, side) = (job.name, job.side);
+        let text = format!(
+            "{} finished. State: {}, Message: {message}",
+            job.describe(),
+            state.name()
+        );
+        self.log(log::Level::Info, text);
+        self.out.push(Action::Disconnect(name));
+        if side == Side::Import {
+            if state != State::Success {
+                self.out.push(Action::Drop(name));
+            }
+            let ended = match state {
+                State::Success => FinalState::Success,
+                State::Cancelled => FinalState::Cancelled,
+                _ => FinalState::Failed,
+            };
+            let finish = Finish {
+                name,
+                state: ended,
+                message: message.into(),
+            };
+            self.out.push(Action::Propagate(finish.command()));
+            if before != State::Claimed {
+                self.out.push(Action::Hide);
+            }
+        }
+    }
+
+    fn fail(&mut self, now: Now, at: usize, message: &str) {
+        self.end(now, at, State::Failed, message);
+    }
+
+    /// A sentence of the other side, over the connection of a job. An error is the reply for a
+    /// client that is no such connection, without `ERR`.
+    pub fn hear(&mut self, now: Now, client: u64, word: Word) -> Result<(), String> {
+        let Some(at) = self.at_link(client) else {
+            return Err(format!("CLUSTER SYNCSLOTS {} {NOT_LINKED}", word.text()));
+        };
+        self.note_heard(now, at);
+        let follows = match self.jobs[at].side {
+            Side::Export => self.hear_target(now, at, word),
+            Side::Import => self.hear_source(now, at, word),
+        };
+        if !follows {
+            let message = format!("Unexpected {} from the other side", word.text());
+            self.fail(now, at, &message);
+        }
+        Ok(())
+    }
+
+    /// Bytes of the other side have arrived.
+    pub fn heard_bytes(&mut self, now: Now, client: u64) {
+        if let Some(at) = self.at_link(client) {
+            self.jobs[at].heard = now.ms;
+        }
+    }
+
+    fn note_heard(&mut self, now: Now, at: usize) {
+        let job = &mut self.jobs[at];
+        job.heard = now.ms;
+        job.heard_s = (now.wall_ms / 1000) as i64;
+    }
+
+    /// The connection of a job has ended.
+    pub fn link_lost(&mut self, now: Now, client: u64) {
+        let Some(at) = self.at_link(client) else {
+            return;
+        };
+        self.jobs[at].link = None;
+        match (self.jobs[at].side, self.jobs[at].state) {
+            (_, State::Granted) => self.jobs[at].lost = now.ms,
+            // The claim is made.
+            (_, State::Claimed) => {}
+            (Side::Export, _) => self.fail(now, at, "Connection lost to target"),
+            (Side::Import, _) => self.fail(now, at, "Connection lost to source"),
+        }
+    }
+
+    /// What the link's peer did can't be carried out.
+    pub fn link_failed(&mut self, now: Now, client: u64, message: &str) {
+        if let Some(at) = self.at_link(client) {
+            self.fail(now, at, message);
+        }
+    }
+
+    /// Data of these slots, or of all, were removed by a command.
+    pub fn flushed(&mut self, now: Now, slot: Option<u16>) {
+        for at in 0..self.jobs.len() {
+            let job = &self.jobs[at];
+            let touches = slot.is_none_or(|slot| job.slots.contains(slot));
+            // Replicas hear from their primary; what was granted can't be called back.
+            let stays = matches!(
+                job.state,
+                State::Granted | State::Claimed | State::OnPrimary | State::Connecting
+            );
+            if job.is_active() && touches && !stays {
+                self.fail(now, at, "Data was flushed");
+            }
+        }
+    }
+
+    /// Owners of slots, or roles, have changed.
+    pub fn topology_changed(&mut self, now: Now, cluster: &Cluster) {
+        for at in 0..self.jobs.len() {
+            let job = &self.jobs[at];
+            if !job.is_active() {
+                continue;
+            }
+            match job.side {
+                Side::Export => self.check_export(now, at, cluster),
+                Side::Import => self.check_import(now, at, cluster),
+            }
+        }
+    }
+
+    /// Time has passed. `unsent`: the bytes that wait to be sent to the target of a job.
+    pub fn tick(&mut self, now: Now, cluster: &Cluster, unsent: impl Fn(&Job) -> u64) {
+        for at in 0..self.jobs.len() {
+            if !self.jobs[at].is_active() {
+                continue;
+            }
+            let bytes = unsent(&self.jobs[at]);
+            match self.jobs[at].side {
+                Side::Export => self.tick_export(now, at, cluster, bytes),
+                Side::Import => self.tick_import(now, at, cluster),
+            }
+            if self.jobs[at].is_active() {
+                self.tick_link(now, at);
+            }
+        }
+        self.forget_old();
+    }
+
+    /// Sends an ACK, and gives up a peer that is silent.
+    fn tick_link(&mut self, now: Now, at: usize) {
+        let job = &mut self.jobs[at];
+        // The child writes to the socket, and says itself that it lives.
+        let talks = !matches!(
+            job.state,
+            State::Snapshotting | State::WaitingForAck | State::Connecting
+        );
+        if job.link.is_some() && talks && now.ms - job.acked >= ACK_MS {
+            job.acked = now.ms;
+            let name = job.name;
+            self.out.push(Action::Send(name, Word::Ack));
+        }
+        let job = &self.jobs[at];
+        let decided = matches!(
+            job.state,
+            State::Granted | State::Claimed | State::OnPrimary
+        );
+        if !decided && now.ms - job.heard > self.limits.silence_ms {
+            self.fail(now, at, "Timed out after too long with no interaction");
+        }
+    }
+
+    fn forget_old(&mut self) {
+        let mut ended = self.jobs.iter().filter(|job| !job.is_active()).count();
+        while ended > self.limits.log_max {
+            let Some(at) = self.jobs.iter().rposition(|job| !job.is_active()) else {
+                return;
+            };
+            self.jobs.remove(at);
+            ended -= 1;
+        }
+    }
+}

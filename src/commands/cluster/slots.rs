@@ -1,0 +1,173 @@
+//! CLUSTER's subcommands on slots and their keys: SETSLOT, COUNTKEYSINSLOT, GETKEYSINSLOT,
+//! FLUSHSLOT, and the replies that clients learn the owners from, SLOTS and SHARDS.
+
+use super::change::{run_or_refuse, slot};
+use super::member;
+use crate::cluster::SetSlot;
+use crate::cluster::name::Name;
+use crate::cluster::transfer::Side;
+use crate::command::ctx::{CmdResult, Ctx};
+use crate::db::slot::SLOTS;
+use crate::error::{Error, excerpt};
+use crate::execute::route;
+use crate::member::transfer;
+use crate::util::number::parse_i64;
+
+const SETSLOT_SYNTAX: Error =
+    Error::of("ERR Invalid CLUSTER SETSLOT action or number of arguments. Try CLUSTER HELP");
+
+/// CLUSTER SLOTS
+pub fn slots(ctx: &mut Ctx) -> CmdResult {
+    let asker = route::asker(ctx.server, ctx.client);
+    let reply = &mut ctx.client.reply;
+    let member = ctx.server.cluster.as_deref();
+    let member = member.ok_or(super::DISABLED)?;
+    member.machine.reply_slots(&asker, reply);
+    Ok(())
+}
+
+/// CLUSTER SHARDS
+pub fn shards(ctx: &mut Ctx) -> CmdResult {
+    let asker = route::asker(ctx.server, ctx.client);
+    let reply = &mut ctx.client.reply;
+    let member = ctx.server.cluster.as_deref();
+    let member = member.ok_or(super::DISABLED)?;
+    member.machine.reply_shards(&asker, reply);
+    Ok(())
+}
+
+/// CLUSTER COUNTKEYSINSLOT slot
+pub fn count_keys_in_slot(ctx: &mut Ctx) -> CmdResult {
+    member(ctx)?;
+    let slot = slot_below(ctx.int(2)?).ok_or(Error::of("ERR Invalid slot"))?;
+    let count = ctx.server.slot_len(ctx.client.db, slot);
+    ctx.client.reply.integer(count as i64);
+    Ok(())
+}
+
+/// CLUSTER GETKEYSINSLOT slot count
+pub fn get_keys_in_slot(ctx: &mut Ctx) -> CmdResult {
+    member(ctx)?;
+    let (slot, count) = (slot_below(ctx.int(2)?), ctx.int(3)?);
+    let (Some(slot), Ok(count)) = (slot, usize::try_from(count)) else {
+        return Err(Error::of("ERR Invalid slot or number of keys"));
+    };
+    let keys = &ctx.server.data.dbs[ctx.client.db as usize].keys;
+    let reply = &mut ctx.client.reply;
+    let (header, mut found) = (reply.begin_deferred(), 0);
+    for entry in keys.slot_keys(slot).take(count) {
+        reply.bulk(entry.key());
+        found += 1;
+    }
+    reply.end_array(header, found);
+    Ok(())
+}
+
+fn slot_below(n: i64) -> Option<u16> {
+    let slot = u16::try_from(n).ok();
+    slot.filter(|slot| usize::from(*slot) < SLOTS)
+}
+
+/// CLUSTER FLUSHSLOT slot [ASYNC | SYNC]
+pub fn flush_slot(ctx: &mut Ctx) -> CmdResult {
+    member(ctx)?;
+    let slot = slot(ctx.argv[2])?;
+    let lazy = match ctx.argv.get(3) {
+        None => ctx.server.config.lazyfree_lazy_user_flush,
+        Some(_) if ctx.argv.len() > 4 => return Err(Error::SYNTAX),
+        Some(_) if ctx.is(3, "async") => true,
+        Some(_) if ctx.is(3, "sync") => false,
+        Some(_) => return Err(Error::SYNTAX),
+    };
+    if ctx.server.pause.holds_slot(slot) {
+        return Err(Error::of(
+            "TRYAGAIN The slot is being handed over to another node",
+        ));
+    }
+    let deleted = ctx.server.flush_slot(slot, lazy);
+    transfer::flushed(ctx.server, Some(slot));
+    ctx.dirty(deleted);
+    ctx.client.reply.ok();
+    Ok(())
+}
+
+/// CLUSTER SETSLOT slot MIGRATING node | IMPORTING node | NODE node | STABLE [TIMEOUT ms]
+pub fn set_slot(ctx: &mut Ctx) -> CmdResult {
+    // A primary of Valkey 8 tells its replicas, so that a move goes on after a failover.
+    let retold = ctx.client.replays();
+    let machine = &member(ctx)?.machine;
+    if !machine.myself().is_primary() && !retold {
+        return Err(Error::of("ERR Please use SETSLOT only with masters."));
+    }
+    let slot = slot(ctx.argv[2])?;
+    check_no_transfer(ctx)?;
+    let (change, end) = parse_change(ctx, slot)?;
+    check_timeout(ctx, end)?;
+    let keys = ctx.server.slot_len_everywhere(slot);
+    let argv = ctx.argv;
+    run_or_refuse(ctx, |machine, now, out| match retold {
+        true => machine.set_slot_of_primary(now, slot, change, out),
+        false => machine.set_slot(now, slot, change, keys, out),
+    })?;
+    ctx.server.propagation.to_replicas(ctx.client.db, argv);
+    Ok(())
+}
+
+/// Slots are moved in one way at a time.
+fn check_no_transfer(ctx: &mut Ctx) -> CmdResult {
+    let by_hand = ctx.is(3, "migrating") || ctx.is(3, "importing");
+    let transfers = &member(ctx)?.transfers;
+    if by_hand && transfers.active(Side::Export).next().is_some() {
+        return Err(Error::of("ERR Slot export in progress."));
+    }
+    if by_hand && transfers.active(Side::Import).next().is_some() {
+        return Err(Error::of("ERR Slot import in progress."));
+    }
+    Ok(())
+}
+
+/// The change, and the index of the argument behind it.
+fn parse_change(ctx: &mut Ctx, slot: u16) -> Result<(SetSlot, usize), Error> {
+    if ctx.is(3, "stable") {
+        return Ok((SetSlot::Stable, 4));
+    }
+    let Some(&node) = ctx.argv.get(4) else {
+        return Err(SETSLOT_SYNTAX);
+    };
+    let (is_migrating, is_importing) = (ctx.is(3, "migrating"), ctx.is(3, "importing"));
+    if !is_migrating && !is_importing && !ctx.is(3, "node") {
+        return Err(SETSLOT_SYNTAX);
+    }
+    // A text that can't be a name is the name of no node.
+    let change = match Name::parse(node) {
+        Some(name) if is_migrating => SetSlot::Migrating(name),
+        Some(name) if is_importing => SetSlot::Importing(name),
+        Some(name) => SetSlot::Owner(name),
+        None if is_migrating || is_importing => {
+            let checked = member(ctx)?.machine.check_move(slot, is_migrating);
+            checked.map_err(|reason| Error::new(format!("ERR {reason}")))?;
+            let text = format!("ERR I don't know about node {}", excerpt(node, 128));
+            return Err(Error::new(text));
+        }
+        None => {
+            let text = format!("ERR Unknown node {}", excerpt(node, 128));
+            return Err(Error::new(text));
+        }
+    };
+    Ok((change, 5))
+}
+
+/// TIMEOUT, of Valkey: how long the command waits for replicas.
+fn check_timeout(ctx: &Ctx, at: usize) -> CmdResult {
+    match ctx.argv.get(at + 1) {
+        _ if ctx.argv.len() == at => Ok(()),
+        _ if !ctx.is(at, "timeout") => Err(SETSLOT_SYNTAX),
+        None => Err(Error::of("ERR Missing timeout value")),
+        Some(_) if ctx.argv.len() > at + 2 => Err(SETSLOT_SYNTAX),
+        Some(ms) => match parse_i64(ms) {
+            None => Err(Error::TIMEOUT_NOT_INTEGER),
+            Some(..0) => Err(Error::TIMEOUT_NEGATIVE),
+            Some(_) => Ok(()),
+        },
+    }
+}

@@ -1,0 +1,83 @@
+//! Maps of std whose order can be repeated: their hashes have the server's seed, not one of the
+//! process, so that a replay (`sys::tape`) lists the same names in the same order.
+//!
+//! The hash is keyed as that of the keyspace is, so that chosen names can't collide on purpose.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::OnceLock;
+
+use crate::ds::siphash::HashSeed;
+
+static SEED: OnceLock<HashSeed> = OnceLock::new();
+
+/// Sets the seed of all maps; the first call counts.
+pub fn set_seed(seed: HashSeed) {
+    SEED.get_or_init(|| seed);
+}
+
+/// A map with the server's seed.
+pub type SeededMap<K, V> = HashMap<K, V, Seeded>;
+
+/// The hash of a [`SeededMap`].
+#[derive(Clone)]
+pub struct Seeded(HashSeed);
+
+impl Default for Seeded {
+    fn default() -> Seeded {
+        let random = || RandomState::new().hash_one(0);
+        Seeded(*SEED.get_or_init(|| HashSeed::new([random(), random()])))
+    }
+}
+
+impl BuildHasher for Seeded {
+    type Hasher = SeededHasher;
+
+    fn build_hasher(&self) -> SeededHasher {
+        SeededHasher {
+            seed: self.0,
+            state: 0,
+        }
+    }
+}
+
+/// The hash of one key.
+pub struct SeededHasher {
+    seed: HashSeed,
+    state: u64,
+}
+
+impl Hasher for SeededHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.state = self.state.rotate_left(23) ^ self.seed.hash(bytes);
+    }
+
+    fn write_usize(&mut self, len: usize) {
+        // The length that precedes a slice: the hash of the slice depends on it anyway.
+        self.state = self.state.rotate_left(23) ^ len as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_is_repeated_from_its_seed() {
+        let map_of = |seed: u64| -> Vec<Box<[u8]>> {
+            let seeded = Seeded(HashSeed::new([seed, 2]));
+            let mut map: SeededMap<Box<[u8]>, u32> = HashMap::with_hasher(seeded);
+            for n in 0..100u32 {
+                map.insert(n.to_string().into_bytes().into(), n);
+            }
+            assert_eq!(map.get(&b"42"[..]), Some(&42));
+            map.into_keys().collect()
+        };
+        assert_eq!(map_of(1), map_of(1));
+        assert_ne!(map_of(1), map_of(3));
+    }
+}

@@ -1,0 +1,149 @@
+//! This server as a node of a cluster: executes what `crate::cluster` decides.
+//!
+//! ```text
+//!   CLUSTER ... ──> act ─┐                      ┌─> Member::wire   connections and packets: networking::bus
+//!   networking::bus ──> step ─> Cluster::step ──┼─> disk           nodes.conf, on a thread
+//!                        │       actions        ├─> sync::role     Follow, Promote
+//!                        └──────── perform <────┴─> pause, pubsub, keyspace, log
+//! ```
+//!
+//! The actions of a step are executed in order, before the next step. Those of the wire are kept in
+//! their order and are executed by `networking::bus`, since commands don't have the event loop.
+//! Actions that replace the data or the role need the top level: in a nested turn they wait, in
+//! their order, for the end of the turn ([`perform_waiting`]).
+//!
+//! **Invariant:** `Server::cluster` is there exactly when `cluster-enabled` is set.
+
+mod disk;
+mod perform;
+mod settings;
+pub mod slots;
+pub mod start;
+pub mod transfer;
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::clock::unix_us;
+use crate::cluster::Cluster;
+use crate::cluster::event::{Action, Event, Now};
+use crate::cluster::name::Ip;
+use crate::cluster::packet::Publish;
+use crate::cluster::transfer::Transfers;
+use crate::config::Config;
+use crate::state::Server;
+use crate::util::random::Random;
+
+pub use self::perform::{perform_waiting, take_saves};
+pub use self::settings::BUS_PORT_DISTANCE;
+
+/// The node of the cluster that this server is.
+pub struct Member {
+    pub machine: Cluster,
+    /// The moves of slots.
+    pub transfers: Transfers,
+    /// The actions that `networking::bus` executes, in order.
+    pub wire: Vec<Action>,
+    /// The actions that wait for the top level, in order.
+    waiting: Vec<Action>,
+    /// Changes whenever owners of slots, roles or addresses do.
+    pub topology: u64,
+    disk: disk::Disk,
+    began: Instant,
+}
+
+impl Member {
+    /// A node that is alone, if the settings have cluster mode.
+    pub fn of(config: &Config, random: &mut Random) -> Option<Box<Member>> {
+        let new = || Box::new(Member::new(config, random.split()));
+        config.cluster_enabled.then(new)
+    }
+
+    fn new(config: &Config, random: Random) -> Member {
+        let began = Instant::now();
+        Member {
+            machine: Cluster::new(now_since(began), settings::of(config), random),
+            transfers: Transfers::default(),
+            wire: Vec::new(),
+            waiting: Vec::new(),
+            topology: 0,
+            disk: disk::Disk::default(),
+            began,
+        }
+    }
+
+    /// The bytes of packets that wait for the end of the turn.
+    pub fn unsent(&self) -> usize {
+        let len = |action: &Action| match action {
+            Action::Send { message, .. } => message.encoded_len(),
+            _ => 0,
+        };
+        self.wire.iter().map(len).sum()
+    }
+
+    /// In a forked child: the lock of nodes.conf ends with the parent, not with the child.
+    pub fn close_lock_in_child(&mut self) {
+        self.disk.close_in_child();
+    }
+
+    /// The time for the machine.
+    pub fn now(&self) -> Now {
+        now_since(self.began)
+    }
+}
+
+fn now_since(began: Instant) -> Now {
+    Now {
+        ms: began.elapsed().as_millis() as u64 + 1,
+        wall_ms: (unix_us() / 1000).max(0) as u64,
+    }
+}
+
+/// An address in the form that nodes exchange; `None` for a name.
+pub fn numeric_ip(text: &[u8]) -> Option<Ip> {
+    let ip = std::str::from_utf8(text).ok()?.parse::<IpAddr>().ok()?;
+    Ip::parse(ip.to_string().as_bytes())
+}
+
+/// The port of the bus, on a node of a cluster.
+pub fn bus_port(server: &Server) -> Option<u16> {
+    let port = settings::bus_port(&server.config);
+    port.filter(|_| server.cluster.is_some())
+}
+
+/// Runs a verb of the machine and executes what follows. `None` without a cluster.
+pub fn act<R>(
+    server: &mut Server,
+    verb: impl FnOnce(&mut Cluster, Now, &mut Vec<Action>) -> R,
+) -> Option<R> {
+    let member = server.cluster.as_deref_mut()?;
+    let (now, mut actions) = (member.now(), Vec::new());
+    let result = verb(&mut member.machine, now, &mut actions);
+    perform::perform(server, actions);
+    Some(result)
+}
+
+/// Lets the machine react to an event.
+pub fn step(server: &mut Server, event: Event) {
+    act(server, |machine, now, out| machine.step(now, event, out));
+}
+
+/// PUBLISH and SPUBLISH: sends the message to the other nodes.
+pub fn publish(server: &mut Server, sharded: bool, channel: &[u8], message: &[u8]) {
+    let publish = Publish {
+        sharded,
+        channel: channel.into(),
+        message: message.into(),
+    };
+    act(server, |machine, _, out| machine.publish(&publish, out));
+}
+
+/// The settings may have changed.
+pub fn follow_settings(server: &mut Server) {
+    let settings = settings::of(&server.config);
+    act(server, |machine, _, _| {
+        if machine.settings() != &settings {
+            machine.configure(settings);
+        }
+    });
+}

@@ -1,0 +1,36 @@
+//! What follows for keys and clients when slots get another owner.
+
+use crate::db::slot::key_slot;
+use crate::execute::blocked;
+use crate::pubsub;
+use crate::state::Server;
+
+/// These slots belong to another node: deletes their keys.
+pub fn delete_keys(server: &mut Server, slots: &[u16]) {
+    let Some(member) = &server.cluster else {
+        return;
+    };
+    let (name, shard) = (member.machine.myself().name, member.machine.myself().shard);
+    for slot in slots {
+        log::info!("Deleting keys in dirty slot {slot} on node {name} () in shard {shard}");
+        server.drop_slot(*slot);
+    }
+}
+
+/// Owners of slots, roles or addresses changed, or the cluster is up or down: clients that wait may
+/// have to go elsewhere.
+pub fn topology_changed(server: &mut Server) {
+    if let Some(member) = &mut server.cluster {
+        let now = member.now();
+        member.transfers.topology_changed(now, &member.machine);
+        member.topology += 1;
+        if let Some(stats) = &mut server.stats.slots {
+            stats.retain(|slot| member.machine.is_of_shard(slot));
+        }
+    }
+    blocked::redirect_waiting(server);
+    pubsub::end_shard_channels(server, |server, channel| {
+        let member = server.cluster.as_ref();
+        member.is_none_or(|member| member.machine.keeps_channels(key_slot(channel)))
+    });
+}

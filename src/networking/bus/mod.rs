@@ -1,0 +1,405 @@
+//! The bus of the cluster: its sockets, and the time of its machine.
+//!
+//! ```text
+//!   accept ── Accepted ─────────┐
+//!   read_handler ── Packet ─────┼─> member::step ─> Member::wire ─> execute ─┬─ connect
+//!   write_handler ── Connected ─┤                                            ├─ queue ─> send
+//!   timer_handler ── Tick ──────┘                                            └─ close
+//! ```
+//!
+//! The actions of each step are executed before the next step. A message that goes to many nodes is
+//! encoded once, and its bytes are shared. The fds are in `Class::First`, so packets are read
+//! before the requests of clients, and nested turns serve them too ([`serve`]).
+//!
+//! **Invariant:** a link is in `links` from `Connect` or the accept until `Close`, or until the
+//! machine got `Closed`; its fd is removed from the loop before it is closed.
+//! **Limits:** a link whose output exceeds `cluster-link-sendbuf-limit` is closed. The bus has no
+//! TLS.
+
+mod node;
+mod timer;
+
+use std::collections::{HashMap, VecDeque};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use ae::{Class, EventLoop, Io, Mask, Token};
+
+use crate::cluster::event::{Action, Event, LinkId};
+use crate::cluster::name::Ip;
+use crate::cluster::packet::{Message, Purpose, frame_len};
+use crate::connection::connect::{connect, numeric, source_address};
+use crate::connection::listener::Accepted;
+use crate::connection::{Connection, State};
+use crate::member;
+use crate::state::Server;
+use crate::sys::error_text;
+
+pub use self::timer::{serve, turn};
+
+/// The maximum number of bytes of one read.
+const READ_BYTES: usize = 64 * 1024;
+
+/// One connection of the bus.
+pub struct BusLink {
+    conn: Connection,
+    token: Token,
+    input: Vec<u8>,
+    output: VecDeque<Rc<[u8]>>,
+    /// The bytes of the first piece of output that were sent.
+    sent: usize,
+    /// The bytes of output that were not sent.
+    pub queued: usize,
+    /// The addresses of the peer and of this side.
+    peer: Ip,
+    local: Ip,
+    /// When the link was made, Unix time in milliseconds.
+    pub created_ms: i64,
+}
+
+/// All connections of the bus.
+#[derive(Default)]
+pub struct Bus {
+    pub links: HashMap<LinkId, BusLink>,
+    /// Links with output for which [`send`] was not called.
+    unsent: Vec<LinkId>,
+    /// Links that were closed because of their output, for CLUSTER INFO.
+    pub limit_exceeded: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    /// Of these, the bytes of published messages and of modules' messages, sent and received.
+    pub published: [u64; 2],
+    pub modules: [u64; 2],
+    timer: timer::Alarm,
+}
+
+impl Bus {
+    /// Counts a message that was sent (0) or received (1) by its purpose.
+    fn count(&mut self, message: &Message, bytes: usize, direction: usize) {
+        let counters = match message.purpose() {
+            Purpose::Published => &mut self.published,
+            Purpose::Module => &mut self.modules,
+            Purpose::Cluster => return,
+        };
+        counters[direction] += bytes as u64;
+    }
+
+    /// The memory of all buffers.
+    pub fn memory(&self) -> usize {
+        let of = |link: &BusLink| link.queued + link.input.capacity() + size_of::<BusLink>();
+        self.links.values().map(of).sum()
+    }
+}
+
+/// Takes over a connection that the bus's listener has accepted.
+pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
+    let Some(member) = &mut server.cluster else {
+        return;
+    };
+    let link = member.machine.new_link();
+    let [peer, local] = [&accepted.peer, &accepted.local].map(|address| ip_of(address));
+    if add(el, server, link, accepted.conn, [peer, local]) {
+        member::step(server, Event::Accepted(link));
+        execute(el, server);
+    }
+}
+
+fn ip_of(address: &str) -> Ip {
+    let address = address.parse::<SocketAddr>().ok();
+    let ip = address.map(|address| address.ip().to_canonical().to_string());
+    ip.and_then(|ip| Ip::parse(ip.as_bytes()))
+        .unwrap_or_default()
+}
+
+fn add(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    link: LinkId,
+    conn: Connection,
+    [peer, local]: [Ip; 2],
+) -> bool {
+    let token = match el.add_file(conn.raw_fd(), Class::First, link.0) {
+        Ok(token) => token,
+        Err(e) => {
+            log::warn!("Error registering fd event for the cluster bus: {e}");
+            return false;
+        }
+    };
+    el.set_handler(token, Mask::READABLE, read_handler);
+    el.set_handler(token, Mask::WRITABLE, write_handler);
+    let added = BusLink {
+        conn,
+        token,
+        input: Vec::new(),
+        output: VecDeque::new(),
+        sent: 0,
+        queued: 0,
+        peer,
+        local,
+        created_ms: server.clock.now_ms,
+    };
+    server.bus.links.insert(link, added);
+    true
+}
+
+/// Executes the actions that steps have left, and sends.
+fn execute(el: &mut EventLoop<Server>, server: &mut Server) {
+    loop {
+        let Some(member) = &mut server.cluster else {
+            return;
+        };
+        let actions = std::mem::take(&mut member.wire);
+        if actions.is_empty() && server.bus.unsent.is_empty() {
+            return;
+        }
+        let mut encoded: Option<(Rc<Message>, Rc<[u8]>)> = None;
+        for action in actions {
+            match action {
+                Action::Connect { link, ip, port } => begin(el, server, link, ip, port),
+                Action::Close(link) => remove(el, server, link),
+                Action::Send { link, message } => {
+                    let bytes = match &encoded {
+                        Some((same, bytes)) if Rc::ptr_eq(same, &message) => Rc::clone(bytes),
+                        _ => encode(&message),
+                    };
+                    server.bus.count(&message, bytes.len(), 0);
+                    queue(server, link, Rc::clone(&bytes));
+                    encoded = Some((message, bytes));
+                }
+                _ => {}
+            }
+        }
+        for link in std::mem::take(&mut server.bus.unsent) {
+            send(el, server, link);
+        }
+    }
+}
+
+fn encode(message: &Message) -> Rc<[u8]> {
+    let mut bytes = Vec::with_capacity(message.encoded_len());
+    message.encode(&mut bytes);
+    bytes.into()
+}
+
+fn begin(el: &mut EventLoop<Server>, server: &mut Server, link: LinkId, ip: Ip, port: u16) {
+    let source = source_address(&server.config);
+    let Some(address) = numeric(ip.as_str(), port) else {
+        return member::step(server, Event::Closed(link));
+    };
+    let connected = match connect(address, source) {
+        Err(_) if source.is_some() => connect(address, None),
+        result => result,
+    };
+    let made = match connected {
+        Ok(conn) => add(el, server, link, conn, [ip, Ip::default()]),
+        Err(e) => {
+            log::debug!(
+                "Unable to connect to Cluster Node [{}]:{port} -> {}",
+                ip.as_str(),
+                error_text(&e)
+            );
+            false
+        }
+    };
+    if !made {
+        member::step(server, Event::Closed(link));
+    }
+}
+
+fn queue(server: &mut Server, id: LinkId, bytes: Rc<[u8]>) {
+    let bus = &mut server.bus;
+    if let Some(link) = bus.links.get_mut(&id) {
+        link.queued += bytes.len();
+        link.output.push_back(bytes);
+        bus.unsent.push(id);
+    }
+}
+
+fn remove(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
+    if let Some(link) = server.bus.links.remove(&id) {
+        el.remove_file(link.token);
+    }
+}
+
+/// A connection has ended by itself.
+fn lost(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
+    remove(el, server, id);
+    member::step(server, Event::Closed(id));
+}
+
+/// Sends the output as far as the socket takes it. `More` if the socket still has room.
+fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Io {
+    let bus = &mut server.bus;
+    let Some(link) = bus.links.get_mut(&id) else {
+        return Io::Drained;
+    };
+    if link.conn.state() != State::Open {
+        return Io::Drained;
+    }
+    while let Some(piece) = link.output.front() {
+        let written = match link.conn.write(&piece[link.sent..]) {
+            Ok(written) => written,
+            Err(e) => {
+                log::debug!("I/O error writing to node link: {}", error_text(&e));
+                lost(el, server, id);
+                return Io::Drained;
+            }
+        };
+        link.sent += written.bytes;
+        link.queued -= written.bytes;
+        bus.bytes_sent += written.bytes as u64;
+        if link.sent == piece.len() {
+            link.sent = 0;
+            link.output.pop_front();
+        }
+        if written.io == Io::Drained {
+            check_limit(el, server, id);
+            return Io::Drained;
+        }
+    }
+    Io::More
+}
+
+/// Closes a link whose peer does not read.
+fn check_limit(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
+    let limit = server.config.cluster_link_sendbuf_limit;
+    let queued = server.bus.links.get(&id).map_or(0, |link| link.queued);
+    if limit != 0 && queued as u64 > limit {
+        log::warn!(
+            "Freeing cluster link, exceeding the send buffer memory limit of {limit} bytes: {queued}"
+        );
+        server.bus.limit_exceeded += 1;
+        lost(el, server, id);
+    }
+}
+
+fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    let Some(id) = el.data(token).map(LinkId) else {
+        return Io::Drained;
+    };
+    if !establish(el, server, id) {
+        return Io::Drained;
+    }
+    let io = send(el, server, id);
+    execute(el, server);
+    io
+}
+
+/// Whether the link is open; notices that it has just been connected, or can't be.
+fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> bool {
+    let Some(link) = server.bus.links.get_mut(&id) else {
+        return false;
+    };
+    if link.conn.state() == State::Open && !link.local.is_empty() {
+        return true;
+    }
+    match link.conn.finish_connect() {
+        Ok(State::Open) => {
+            link.local = ip_of(&link.conn.local_address());
+            member::step(server, Event::Connected(id));
+            execute(el, server);
+            server.bus.links.contains_key(&id)
+        }
+        Ok(_) => false,
+        Err(_) => {
+            lost(el, server, id);
+            execute(el, server);
+            false
+        }
+    }
+}
+
+fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
+    let Some(id) = el.data(token).map(LinkId) else {
+        return Io::Drained;
+    };
+    if !establish(el, server, id) {
+        return Io::Drained;
+    }
+    let mut budget = el.budget();
+    while budget > 0
+        && let Some(link) = server.bus.links.get_mut(&id)
+    {
+        let read = match link.conn.read_into(&mut link.input, READ_BYTES.min(budget)) {
+            Ok(read) => read,
+            Err(e) => {
+                if e.kind() != ErrorKind::UnexpectedEof {
+                    log::debug!("I/O error reading from node link: {}", error_text(&e));
+                }
+                lost(el, server, id);
+                execute(el, server);
+                return Io::Drained;
+            }
+        };
+        budget -= read.bytes;
+        server.bus.bytes_received += read.bytes as u64;
+        take_packets(el, server, id);
+        if read.io == Io::Drained {
+            return Io::Drained;
+        }
+    }
+    Io::More
+}
+
+/// Gives the machine the complete packets of a link's input.
+fn take_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
+    let Some(link) = server.bus.links.get_mut(&id) else {
+        return;
+    };
+    let (peer, local) = (link.peer, link.local);
+    let input = std::mem::take(&mut link.input);
+    let mut rest = &input[..];
+    loop {
+        let message = match frame_len(rest) {
+            Ok(Some(len)) if rest.len() >= len => {
+                let (packet, behind) = rest.split_at(len);
+                rest = behind;
+                let message = Message::parse(packet);
+                if let Ok(message) = &message {
+                    server.bus.count(message, len, 1);
+                }
+                message
+            }
+            Ok(_) => break,
+            Err(e) => Err(e),
+        };
+        let message = match message {
+            Ok(message) => message,
+            Err(problem) => {
+                log::warn!(
+                    "Bad message received from [{}] through the cluster bus: {problem}",
+                    peer.as_str()
+                );
+                lost(el, server, id);
+                return execute(el, server);
+            }
+        };
+        if let Some(kind) = server.debug.dropped_packets
+            && (kind == -2 || kind == message.kind_index() as i64)
+        {
+            if !server.debug.close_link_at_drop {
+                continue;
+            }
+            lost(el, server, id);
+            return execute(el, server);
+        }
+        member::step(
+            server,
+            Event::Packet {
+                link: id,
+                peer,
+                local,
+                message: &message,
+            },
+        );
+        execute(el, server);
+        if !server.bus.links.contains_key(&id) {
+            return;
+        }
+    }
+    let left = rest.to_vec();
+    if let Some(link) = server.bus.links.get_mut(&id) {
+        link.input = left;
+    }
+}

@@ -1,0 +1,59 @@
+//! What replication and the machine tell each other.
+
+use crate::cluster::event::{Event, Replication};
+use crate::member;
+use crate::state::Server;
+use crate::sync::role;
+
+/// Tells the machine how far the stream is, if that has changed.
+pub(super) fn report_replication(server: &mut Server) {
+    let Some(member) = &server.cluster else {
+        return;
+    };
+    let now = member.now();
+    let state = match &server.replication.upstream {
+        None => Replication {
+            offset: server.replication.stream.end(),
+            connected: false,
+            heard_ms: 0,
+        },
+        Some(upstream) => {
+            let client = upstream.client;
+            let client = client.and_then(|r| server.net.clients.get(r.slot));
+            let heard = client.map_or(upstream.down_since_s * 1000, |c| c.last_interaction_ms);
+            let age = now.wall_ms.saturating_sub(heard.max(0) as u64);
+            Replication {
+                offset: server.replication.stream.end(),
+                connected: upstream.is_connected(),
+                heard_ms: match heard {
+                    0 => 0,
+                    _ => now.ms.saturating_sub(age).max(1),
+                },
+            }
+        }
+    };
+    if member.machine.replication() != &state {
+        member::step(server, Event::Replication(state));
+    }
+}
+
+/// The primary of the machine's view is the one that replication follows, also after a start.
+pub(super) fn follow_role(server: &mut Server) {
+    let Some(member) = &server.cluster else {
+        return;
+    };
+    let Some(primary) = member.machine.myself().replica_of else {
+        return;
+    };
+    let address = &member.machine.nodes()[primary].address;
+    let port = match server.config.tls_replication {
+        true => address.tls_port,
+        false => address.tcp_port,
+    };
+    let host = address.ip.as_str().to_string();
+    let followed = server.replication.upstream.as_ref();
+    let same = followed.is_some_and(|up| *up.host == *host && up.port == port);
+    if !same && !host.is_empty() && port != 0 && !server.is_nested() {
+        role::follow(server, &host, port);
+    }
+}

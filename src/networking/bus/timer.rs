@@ -1,0 +1,74 @@
+//! The time of the cluster's machine, and what the bus does at the end of each turn.
+
+use std::time::Duration;
+
+use ae::{EventLoop, TimerId};
+
+use super::execute;
+use super::node::{follow_role, report_replication};
+use crate::cluster::event::Event;
+use crate::member;
+use crate::networking::slots;
+use crate::state::Server;
+
+/// The timer for the machine's deadline.
+#[derive(Default)]
+pub(super) struct Alarm {
+    id: Option<TimerId>,
+    due_ms: u64,
+}
+
+/// The end of a turn: results of the disk, actions that waited for the top level, what commands
+/// have left for the wire, the next deadline.
+pub fn turn(el: &mut EventLoop<Server>, server: &mut Server) {
+    if server.cluster.is_none() {
+        return;
+    }
+    member::perform_waiting(server);
+    serve(el, server);
+    // It may have claimed slots.
+    slots::turn(el, server);
+    execute(el, server);
+    set_alarm(el, server);
+}
+
+/// The same in a nested turn, in which no timer fires.
+pub fn serve(el: &mut EventLoop<Server>, server: &mut Server) {
+    member::take_saves(server);
+    report_replication(server);
+    tick_if_due(server);
+    execute(el, server);
+}
+
+fn tick_if_due(server: &mut Server) {
+    let Some(member) = &server.cluster else {
+        return;
+    };
+    if member.now().ms >= member.machine.deadline() {
+        member::step(server, Event::Tick);
+        follow_role(server);
+    }
+}
+
+fn set_alarm(el: &mut EventLoop<Server>, server: &mut Server) {
+    let Some(member) = &server.cluster else {
+        return;
+    };
+    let (now_ms, due_ms) = (member.now().ms, member.machine.deadline());
+    let alarm = &mut server.bus.timer;
+    if alarm.id.is_some() && alarm.due_ms <= due_ms {
+        return;
+    }
+    if let Some(id) = alarm.id.take() {
+        el.delete_timer(id);
+    }
+    let after = Duration::from_millis(due_ms.saturating_sub(now_ms));
+    alarm.id = Some(el.add_timer(after, 0, timer_handler));
+    alarm.due_ms = due_ms;
+}
+
+/// The turn that the timer has begun ends with [`turn`], which ticks.
+fn timer_handler(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
+    server.bus.timer.id = None;
+    None
+}

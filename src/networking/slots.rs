@@ -1,0 +1,378 @@
+//! The connections over which slots move, and the child that sends their keys.
+//!
+//! ```text
+//!   source   Connect ─> link: AUTH, ESTABLISH ─> taken out of the link ─> a client with SLOT_EXPORT
+//!                       its output: ACK │ the child's bytes │ collected changes, PAUSED, ...
+//!                       its input: CLUSTER SYNCSLOTS, and nothing else
+//!   target   CLUSTER SYNCSLOTS ESTABLISH makes a client one with SLOT_IMPORT; its commands are executed
+//! ```
+//!
+//! `cluster::transfer` decides; here its actions are executed at the end of each turn, at the top
+//! level. While the child writes to a socket, nothing else does; the changes are collected.
+//!
+//! **Invariant:** a job has at most one connection, and the connection of a job that has ended is
+//! closed.
+//! **Limits:** the changes that are collected while the child runs, and those that the target does
+//! not accept, are limited as those of a replica. There is no TLS.
+
+use std::collections::HashMap;
+
+use ae::EventLoop;
+
+use super::link::{self, LinkId, Taken, Target};
+use super::primary::handshake;
+use super::{accept, write};
+use crate::client::table::Net;
+use crate::client::{Client, flag};
+use crate::clients::output_limit;
+use crate::cluster::name::Name;
+use crate::cluster::transfer::request::{Establish, Word};
+use crate::cluster::transfer::{Action, Job, Side, State};
+use crate::connection::connect::source_address;
+use crate::ds::bulk::push_command;
+use crate::link::{Action as LinkAction, Expect, Failure, Plan, Step, Unasked};
+use crate::member::transfer;
+use crate::persist::child::{self, Kind, Outcome, SlotHooks, Wish};
+use crate::persist::slots as snapshot;
+use crate::propagate::sink;
+use crate::state::Server;
+use crate::sys;
+
+/// The callbacks about the child, for `persist`, which is below this module.
+pub const HOOKS: SlotHooks = SlotHooks {
+    start: start_snapshot,
+    ended: snapshot_ended,
+};
+
+const AUTH: u32 = 0;
+const ESTABLISH: u32 = 1;
+
+/// The connections.
+#[derive(Default)]
+pub struct SlotLinks {
+    /// Links to targets that have not accepted their job yet.
+    opening: HashMap<LinkId, Name>,
+    /// The job whose keys the child sends.
+    snapshot: Option<Name>,
+    /// For each job, how many bytes its connection had received at the last look.
+    seen: HashMap<Name, u64>,
+}
+
+/// The end of a turn: executes what was decided, and lets time pass.
+pub fn turn(el: &mut EventLoop<Server>, server: &mut Server) {
+    let busy = |server: &Server| {
+        let member = server.cluster.as_ref();
+        member.is_some_and(|member| member.transfers.is_busy() || member.transfers.has_actions())
+    };
+    if server.is_nested() || !busy(server) {
+        return;
+    }
+    tick(server);
+    loop {
+        let actions = match &mut server.cluster {
+            Some(member) => member.transfers.take_actions(),
+            None => return,
+        };
+        if actions.is_empty() {
+            break;
+        }
+        for action in actions {
+            match action {
+                Action::Connect(name) => connect(el, server, &name),
+                Action::Disconnect(name) => disconnect(el, server, &name),
+                Action::Snapshot(_) => server.forks.wishes.add(Wish::Slots),
+                Action::Send(name, word) => send(server, &name, word),
+                other => transfer::execute(server, other),
+            }
+        }
+    }
+    pass_changes_on(server);
+    child::start_next(server);
+}
+
+fn tick(server: &mut Server) {
+    let Some(member) = &server.cluster else {
+        return;
+    };
+    let links: Vec<(Name, u64)> = member
+        .transfers
+        .jobs()
+        .filter(|job| job.is_active())
+        .filter_map(|job| Some((job.name, job.link?)))
+        .collect();
+    let mut unsent = HashMap::new();
+    let mut heard = Vec::new();
+    for (name, id) in links {
+        unsent.insert(name, bytes_unsent(server, &name, id));
+        let received = client_of(server, id).map_or(0, |c| c.net_in);
+        if server.slot_links.seen.insert(name, received) != Some(received) {
+            heard.push(id);
+        }
+    }
+    let limits = server
+        .cluster
+        .as_ref()
+        .map(|member| transfer::limits(server, member));
+    let (Some(member), Some(limits)) = (&mut server.cluster, limits) else {
+        return;
+    };
+    let now = member.now();
+    member.transfers.limits = limits;
+    for id in heard {
+        member.transfers.heard_bytes(now, id);
+    }
+    let unsent = |job: &Job| unsent.get(&job.name).copied().unwrap_or(0);
+    member.transfers.tick(now, &member.machine, unsent);
+}
+
+fn client_of(server: &mut Server, id: u64) -> Option<&mut Client> {
+    let r = server.net.clients.reference_of(id)?;
+    server.net.clients.resolve(r)
+}
+
+/// The bytes that a target has not been sent.
+pub fn bytes_unsent(server: &mut Server, job: &Name, client: u64) -> u64 {
+    let collected = server.propagation.exports.len(job) as u64;
+    let queued = client_of(server, client).map_or(0, |c| c.reply.bytes());
+    collected + queued as u64
+}
+
+fn job_of<'a>(server: &'a Server, name: &Name) -> Option<&'a Job> {
+    server.cluster.as_ref()?.transfers.job(name)
+}
+
+/// Opens a link to the target of a job.
+fn connect(el: &mut EventLoop<Server>, server: &mut Server, name: &Name) {
+    let Some(member) = &server.cluster else {
+        return;
+    };
+    let job = member.transfers.job(name).filter(|job| job.is_active());
+    let Some((job, target)) = job.and_then(|job| Some((job, job.target?))) else {
+        return;
+    };
+    let request = Establish {
+        source: member.machine.myself().name,
+        name: *name,
+        ranges: job.ranges.clone(),
+    };
+    let Some(address) = member.machine.address_of_node(&target) else {
+        return refused(server, name, "The target node is not known any more");
+    };
+    let mut script = handshake::auth(&server.config, AUTH);
+    script.push(Step::new(ESTABLISH, &request.command()).expect(Expect::Status("OK")));
+    let plan = Plan::new(script, Unasked::Keep, handshake::timeout_ms(server));
+    let to = Target {
+        host: address.ip.as_str(),
+        port: address.tcp_port,
+        source: source_address(&server.config),
+        tls: false,
+    };
+    let id = link::open(el, server, &to, plan, on_action);
+    server.slot_links.opening.insert(id, *name);
+}
+
+fn refused(server: &mut Server, name: &Name, message: &str) {
+    if let Some(member) = &mut server.cluster {
+        let now = member.now();
+        member.transfers.refused(now, name, message);
+    }
+}
+
+fn on_action(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: LinkAction) {
+    match action {
+        LinkAction::Ready => {
+            let peer = server.links.address(id);
+            let peer = peer.map_or_else(String::new, |address| address.to_string());
+            if let Some(name) = server.slot_links.opening.remove(&id)
+                && let Some(taken) = link::take(el, server, id)
+            {
+                adopt(el, server, &name, &peer, taken);
+            }
+        }
+        LinkAction::Failed(failure) => {
+            if let Some(name) = server.slot_links.opening.remove(&id) {
+                refused(server, &name, &text_of(&failure));
+            }
+        }
+        LinkAction::Reply { .. } | LinkAction::Message(_) | LinkAction::Closed => {}
+    }
+}
+
+fn text_of(failure: &Failure) -> String {
+    match failure {
+        Failure::Refused { tag: AUTH, .. } => format!("Failed to AUTH to target node: {failure}"),
+        Failure::Refused { error, .. } => {
+            let text = String::from_utf8_lossy(error);
+            let text = text.strip_prefix("ERR ").unwrap_or(&text);
+            format!("Target node refused the slots: {text}")
+        }
+        _ => format!("Failed to connect to target node: {failure}"),
+    }
+}
+
+/// Makes the connection of an accepted job a client.
+fn adopt(el: &mut EventLoop<Server>, server: &mut Server, name: &Name, peer: &str, taken: Taken) {
+    let created =
+        accept::create_linked_client(el, server, taken.conn, peer.into(), flag::SLOT_EXPORT);
+    let r = match created {
+        Ok(r) => r,
+        Err(e) => {
+            return refused(
+                server,
+                name,
+                &format!("The connection can't be watched: {e}"),
+            );
+        }
+    };
+    if let Some(member) = &mut server.cluster {
+        let now = member.now();
+        member.transfers.connected(now, name, r.id);
+    }
+    accept::feed_linked_client(server, r, &taken.received);
+}
+
+/// Closes what belongs to a job.
+fn disconnect(el: &mut EventLoop<Server>, server: &mut Server, name: &Name) {
+    server.propagation.exports.remove(name);
+    follow_sink(server);
+    server.slot_links.seen.remove(name);
+    if server.slot_links.snapshot == Some(*name) {
+        child::kill(server, Kind::Slots);
+    }
+    let opening = server.slot_links.opening.iter();
+    let found = opening
+        .filter(|(_, job)| *job == name)
+        .map(|(id, _)| *id)
+        .next();
+    if let Some(id) = found {
+        server.slot_links.opening.remove(&id);
+        link::close(el, server, id);
+    }
+    let client = job_of(server, name).and_then(|job| job.link);
+    if let Some(id) = client
+        && let Some(r) = server.net.clients.reference_of(id)
+        && let Some(c) = server.net.clients.resolve(r)
+    {
+        Net::close_asap(&mut server.net.close_asap, c);
+    }
+}
+
+fn follow_sink(server: &mut Server) {
+    let on = !server.propagation.exports.is_empty();
+    server.propagation.set_sink(sink::EXPORTS, on);
+    server.update_armed();
+}
+
+/// Sends a sentence behind all changes that were collected.
+fn send(server: &mut Server, name: &Name, word: Word) {
+    let Some(id) = job_of(server, name).and_then(|job| job.link) else {
+        return;
+    };
+    let changes = server.propagation.exports.take(name);
+    let Some(r) = server.net.clients.reference_of(id) else {
+        return;
+    };
+    let Some(c) = server.net.clients.resolve(r) else {
+        return;
+    };
+    let mut text = Vec::new();
+    push_command(&mut text, &["CLUSTER", "SYNCSLOTS", word.text()]);
+    if !changes.is_empty() {
+        c.reply.raw(&changes);
+    }
+    c.reply.raw(&text);
+    Net::mark_pending(&mut server.net.pending_write, c);
+}
+
+/// Gives the collected changes of all jobs to their connections, unless a child writes to them.
+fn pass_changes_on(server: &mut Server) {
+    let Some(member) = &server.cluster else {
+        return;
+    };
+    let jobs: Vec<(Name, State, u64)> = member
+        .transfers
+        .active(Side::Export)
+        .filter_map(|job| Some((job.name, job.state, job.link?)))
+        .collect();
+    for (name, state, id) in jobs {
+        let Some(r) = server.net.clients.reference_of(id) else {
+            continue;
+        };
+        let Some(mut c) = server.net.clients.take_ref(r) else {
+            continue;
+        };
+        if state == State::Snapshotting {
+            let collected = server.propagation.exports.len(&name) as u64;
+            if output_limit::exceeds_replica_limit(server, collected) {
+                log::warn!(
+                    "Too many changes of slots were made while they were sent: the move has failed."
+                );
+                Net::close_asap(&mut server.net.close_asap, &mut c);
+            }
+        } else {
+            let changes = server.propagation.exports.take(&name);
+            if !changes.is_empty() {
+                c.reply.raw(&changes);
+                Net::mark_pending(&mut server.net.pending_write, &mut c);
+                output_limit::check_output_limit(server, &mut c);
+            }
+        }
+        server.net.clients.put(c);
+    }
+}
+
+/// Grants [`Wish::Slots`]. Returns whether no job waits for a snapshot any more.
+fn start_snapshot(server: &mut Server) -> bool {
+    let member = server.cluster.as_ref();
+    let job = member.and_then(|member| member.transfers.waits_for_snapshot());
+    let Some((name, slots, id)) =
+        job.and_then(|job| Some((job.name, job.slots.clone(), job.link?)))
+    else {
+        return true;
+    };
+    let Some(r) = server.net.clients.reference_of(id) else {
+        return false;
+    };
+    let Some(mut c) = server.net.clients.take_ref(r) else {
+        return false;
+    };
+    // What was said before must be on its way before the child writes.
+    write::write_to_client(server, &mut c);
+    let is_sent = c.reply.is_empty();
+    let socket = c.conn.as_ref().map(|conn| conn.duplicate());
+    server.net.clients.put(c);
+    let Some(Ok(socket)) = socket.filter(|_| is_sent) else {
+        return false;
+    };
+    // The fork and the first collected change must belong to the same moment.
+    server.end_unit();
+    let list: Vec<u16> = slots.iter().collect();
+    match snapshot::start(server, socket, &list) {
+        Ok(pid) => {
+            log::info!("Sending slots to another node by pid {pid}");
+            server.propagation.exports.add(name, slots);
+            follow_sink(server);
+            server.slot_links.snapshot = Some(name);
+            if let Some(member) = &mut server.cluster {
+                let now = member.now();
+                member.transfers.snapshot_begun(now, &name);
+            }
+        }
+        Err(e) => {
+            log::warn!("Can't send slots: fork: {}", sys::error_text(&e));
+            refused(server, &name, "Can't fork");
+        }
+    }
+    let member = server.cluster.as_ref();
+    member.is_none_or(|member| member.transfers.waits_for_snapshot().is_none())
+}
+
+fn snapshot_ended(server: &mut Server, outcome: &Outcome) {
+    let name = server.slot_links.snapshot.take();
+    let (Some(name), Some(member)) = (name, &mut server.cluster) else {
+        return;
+    };
+    let now = member.now();
+    let (succeeded, cow) = (outcome.succeeded(), outcome.cow_bytes);
+    member.transfers.snapshot_ended(now, &name, succeeded, cow);
+}

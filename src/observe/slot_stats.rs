@@ -1,0 +1,100 @@
+//! What commands cost, by slot of a cluster node: `cluster-slot-stats-enabled`, CLUSTER SLOT-STATS.
+//!
+//! A command is charged once, in `call`, to the slot that the cluster's check found. A transaction
+//! and a script are charged as a whole: their slot is that of their keys.
+//!
+//! **Limits:** a script that may use several slots is charged with its reply only, as in Redis.
+//! 384 KB while the setting is on; nothing, and no instruction, while it is off.
+
+use crate::db::slot::SLOTS;
+use crate::state::Server;
+
+/// The figures of one slot.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SlotUsage {
+    /// The time of commands, in ticks of the processor's counter.
+    pub ticks: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+/// The figures of all slots.
+pub struct SlotStats {
+    usage: Vec<SlotUsage>,
+}
+
+impl Default for SlotStats {
+    fn default() -> SlotStats {
+        SlotStats {
+            usage: vec![SlotUsage::default(); SLOTS],
+        }
+    }
+}
+
+impl SlotStats {
+    /// The figures of a slot.
+    pub fn of(&self, slot: u16) -> SlotUsage {
+        self.usage[usize::from(slot)]
+    }
+
+    /// Adds the cost of a command. A command without a slot has a number above all slots.
+    pub fn charge(&mut self, slot: u16, cost: SlotUsage) {
+        if let Some(usage) = self.usage.get_mut(usize::from(slot)) {
+            usage.ticks += cost.ticks;
+            usage.bytes_in += cost.bytes_in;
+            usage.bytes_out += cost.bytes_out;
+        }
+    }
+
+    /// Forgets the figures of slots for which `is_kept` does not hold.
+    pub fn retain(&mut self, is_kept: impl Fn(u16) -> bool) {
+        for (slot, usage) in (0..).zip(&mut self.usage) {
+            if !is_kept(slot) {
+                *usage = SlotUsage::default();
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Begins or ends the count when the setting changes.
+    pub fn follow_slot_stats_setting(&mut self) {
+        let wanted = self.config.cluster_enabled && self.config.cluster_slot_stats_enabled;
+        if wanted != self.stats.slots.is_some() {
+            self.stats.slots = wanted.then(Box::default);
+            self.update_armed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_charged_until_it_leaves() {
+        let mut stats = SlotStats::default();
+        let cost = SlotUsage {
+            ticks: 1,
+            bytes_in: 2,
+            bytes_out: 3,
+        };
+        for slot in [0, 0, 16_383, 16_384, u16::MAX] {
+            stats.charge(slot, cost);
+        }
+        let sum = |stats: &SlotStats| {
+            let slots = (0..SLOTS as u16).map(|slot| stats.of(slot));
+            slots.fold((0, 0, 0), |sum, one| {
+                (
+                    sum.0 + one.ticks,
+                    sum.1 + one.bytes_in,
+                    sum.2 + one.bytes_out,
+                )
+            })
+        };
+        assert_eq!(sum(&stats), (3, 6, 9));
+        assert_eq!(stats.of(0).bytes_in, 4);
+        stats.retain(|slot| slot > 0);
+        assert_eq!(sum(&stats), (1, 2, 3));
+    }
+}

@@ -1,0 +1,105 @@
+//! Sends the keys of slots to another node: a child writes commands to the socket, while the parent
+//! serves and collects the changes.
+//!
+//! The form is that of the AOF (`aof::values`), which every server of the cluster reads. A target
+//! that hears nothing for `repl-timeout` gives up. A slow child may collect its first piece for
+//! longer, so it says from time to time that it lives.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::cluster::transfer::request::Word;
+use crate::connection::Connection;
+use crate::ds::bulk::push_command;
+use crate::persist::aof::values::write_key;
+use crate::persist::child::{self, Job, Kind, Meter, Target};
+use crate::persist::rdb::transfer::write_within;
+use crate::state::Server;
+use crate::sys;
+use crate::util::number::IntBuf;
+
+/// Commands are collected up to this size before they are sent.
+const CHUNK_BYTES: usize = 256 << 10;
+/// The time after which something is sent in any case.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// Forks a child that sends the keys of these slots to a socket, and then SNAPSHOT-EOF. The caller
+/// has checked that there is no other child. [`child::SlotHooks`] reports its result.
+pub fn start(server: &mut Server, socket: OwnedFd, slots: &[u16]) -> io::Result<i32> {
+    let timeout = Duration::from_secs(server.config.repl_timeout.into());
+    let keep = [socket.as_raw_fd()];
+    let job = Job {
+        kind: Kind::Slots,
+        target: Target::Replicas,
+        keep: &keep,
+    };
+    child::start(server, job, |server, pipe| {
+        let meter = Meter {
+            pipe: Some(pipe),
+            pause_us: server.config.rdb_key_save_delay,
+        };
+        let mut to = Sender {
+            socket: Connection::tcp(TcpStream::from(socket)),
+            timeout,
+            waiting: Vec::with_capacity(2 * CHUNK_BYTES),
+            sent: Instant::now(),
+        };
+        send(server, slots, &mut to, meter).map_err(|e| {
+            log::warn!("Error sending slots: {}", sys::error_text(&e));
+            1
+        })
+    })
+}
+
+fn send(server: &Server, slots: &[u16], to: &mut Sender, meter: Meter) -> io::Result<()> {
+    for db in server.data.dbs.iter().filter(|db| !db.is_empty()) {
+        push_command(
+            &mut to.waiting,
+            &[b"SELECT", IntBuf::new().format(db.index)],
+        );
+        for slot in slots {
+            for entry in db.keys.slot_keys(*slot) {
+                write_key(&mut to.waiting, entry);
+                meter.key_done();
+                to.send_if_due(meter)?;
+            }
+        }
+    }
+    to.word(Word::SnapshotEof);
+    to.send(meter)
+}
+
+/// The socket, and what has not been written to it.
+struct Sender {
+    socket: Connection,
+    timeout: Duration,
+    waiting: Vec<u8>,
+    sent: Instant,
+}
+
+impl Sender {
+    fn word(&mut self, word: Word) {
+        push_command(&mut self.waiting, &["CLUSTER", "SYNCSLOTS", word.text()]);
+    }
+
+    fn send_if_due(&mut self, meter: Meter) -> io::Result<()> {
+        let silent = self.sent.elapsed() >= SILENCE;
+        if silent {
+            self.word(Word::Ack);
+        }
+        match silent || self.waiting.len() >= CHUNK_BYTES {
+            true => self.send(meter),
+            false => Ok(()),
+        }
+    }
+
+    fn send(&mut self, meter: Meter) -> io::Result<()> {
+        write_within(&mut self.socket, &self.waiting, self.timeout)?;
+        meter.bytes_done(self.waiting.len());
+        self.waiting.clear();
+        self.sent = Instant::now();
+        Ok(())
+    }
+}

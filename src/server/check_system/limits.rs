@@ -1,0 +1,144 @@
+//! Checks of what the process may have: files, memory, processor time.
+
+use std::path::PathBuf;
+
+use super::machine::Machine;
+use super::{Finding, Level};
+use crate::config::Config;
+use crate::server::init;
+
+/// Each client needs a file.
+pub fn open_files(machine: &Machine, config: &Config) -> Finding {
+    let wanted = u64::from(config.maxclients) + init::RESERVED_FDS as u64;
+    let Some((_, hard)) = machine.limit("Max open files") else {
+        return Finding::not_known();
+    };
+    match hard {
+        None => Finding::fine("unlimited"),
+        Some(hard) if hard >= wanted => Finding::fine(hard.to_string()),
+        Some(hard) => Finding {
+            level: Level::Slow,
+            is: hard.to_string(),
+            should_be: format!("{wanted} or more (maxclients)"),
+            why: "maxclients is lowered at start to what the limit allows.",
+            mend: format!("LimitNOFILE={wanted} in the unit, or: ulimit -n {wanted}"),
+        },
+    }
+}
+
+/// `lock-memory` needs an infinite limit: with any other one an allocation beyond it fails.
+pub fn locked_memory(machine: &Machine, config: &Config) -> Finding {
+    if !config.lock_memory {
+        return Finding::fine("not wanted (lock-memory no)");
+    }
+    match machine.limit("Max locked memory") {
+        None => Finding::not_known(),
+        Some((_, None)) => Finding::fine("unlimited"),
+        Some((_, Some(hard))) => Finding {
+            level: Level::Slow,
+            is: hard.to_string(),
+            should_be: "unlimited (lock-memory)".into(),
+            why: "The memory is not locked, and can be swapped out.",
+            mend: "LimitMEMLOCK=infinity in the unit, or: ulimit -l unlimited".into(),
+        },
+    }
+}
+
+/// Without a limit of its own the server grows until the kernel kills a process.
+pub fn memory(machine: &Machine, config: &Config) -> Finding {
+    match machine.meminfo("MemTotal") {
+        None => Finding::not_known(),
+        Some(total) => compare_with_maxmemory(total, config),
+    }
+}
+
+/// Compares the memory limit of the cgroup with `maxmemory`: when it is exceeded, the kernel kills
+/// a process of this cgroup, usually the server.
+pub fn cgroup_memory(machine: &Machine, config: &Config) -> Finding {
+    let files = ["memory.max", "memory.high", "memory.limit_in_bytes"];
+    let limits = machine.cgroups("memory").into_iter().flat_map(|folder| {
+        let read = |file| machine.number(folder.join(file));
+        files.map(read)
+    });
+    // Version 1 has a number beyond every memory for "no limit".
+    match limits.flatten().filter(|limit| *limit < 1 << 60).min() {
+        None => Finding::fine("no limit"),
+        Some(limit) => compare_with_maxmemory(limit, config),
+    }
+}
+
+/// A child that saves shares its memory until the server writes; a quarter is left for that.
+fn compare_with_maxmemory(available: u64, config: &Config) -> Finding {
+    let most = available - available / 4;
+    let maxmemory = config.maxmemory;
+    if (1..=most).contains(&maxmemory) {
+        return Finding::fine(format!("maxmemory {maxmemory} of {available} bytes"));
+    }
+    let (level, is) = match maxmemory {
+        0 => (Level::Slow, "no maxmemory".to_string()),
+        more if more > available => (Level::Danger, format!("maxmemory {more}")),
+        more => (Level::Slow, format!("maxmemory {more}")),
+    };
+    Finding {
+        level,
+        is: format!("{is} of {available} bytes"),
+        should_be: format!("{most} or less"),
+        why: "The kernel ends the server when memory runs out, at the latest while a child saves.",
+        mend: format!("maxmemory {most}"),
+    }
+}
+
+/// A quota stops the loop for the rest of each period in which it is used up.
+pub fn cgroup_cpu(machine: &Machine, _: &Config) -> Finding {
+    let quotas = machine.cgroups("cpu").into_iter().filter_map(|folder| {
+        let (quota, period) = cpu_quota(machine, &folder)?;
+        (quota > 0 && period > 0).then_some((quota, period))
+    });
+    let least = quotas.min_by(|(a, b), (c, d)| (a * d).cmp(&(c * b)));
+    let Some((quota, period)) = least else {
+        return Finding::fine("no limit");
+    };
+    let percent = quota * 100 / period;
+    match percent {
+        200.. => Finding::fine(format!("{percent} % of a processor")),
+        _ => Finding {
+            level: Level::Slow,
+            is: format!("{percent} % of a processor"),
+            should_be: "200 % or no limit".into(),
+            why: "When the quota is used up, the server stands still for the rest of the period. A child that saves \
+                  needs a processor of its own.",
+            mend: "CPUQuota= in the unit".into(),
+        },
+    }
+}
+
+/// Microseconds of processor time in a period, of both versions of cgroups.
+fn cpu_quota(machine: &Machine, folder: &std::path::Path) -> Option<(u128, u128)> {
+    if let Some(line) = machine.read(folder.join("cpu.max")) {
+        let (quota, period) = line.split_once(' ')?;
+        return Some((quota.parse().ok()?, period.parse().ok()?));
+    }
+    // -1, no limit, is no such number.
+    let quota = machine.number(folder.join("cpu.cfs_quota_us"))?;
+    let period = machine.number(folder.join("cpu.cfs_period_us"))?;
+    Some((quota.into(), period.into()))
+}
+
+/// The threads of the server and a child.
+const TASKS: u64 = 16;
+
+/// A limit of tasks must leave room for the server's threads and a child.
+pub fn cgroup_pids(machine: &Machine, _: &Config) -> Finding {
+    let read = |folder: PathBuf| machine.number(folder.join("pids.max"));
+    match machine.cgroups("pids").into_iter().filter_map(read).min() {
+        None => Finding::fine("no limit"),
+        Some(max) if max >= TASKS => Finding::fine(max.to_string()),
+        Some(max) => Finding {
+            level: Level::Danger,
+            is: max.to_string(),
+            should_be: format!("{TASKS} or more"),
+            why: "A thread or the child of a save can't be started.",
+            mend: format!("TasksMax={TASKS} in the unit"),
+        },
+    }
+}

@@ -1,0 +1,305 @@
+//! `trace-record` and `--replay`: a recording of the loop's inputs from the start of the server on,
+//! and the same turns again from the file.
+//!
+//! ```text
+//!   record   settings ─ facts ─> Server::new ─> sockets ─> data set ─> loop ─> shutdown
+//!                         │          seed          │           │        │ clocks, polls, reads, writes
+//!                         v                        v           v        v
+//!                       the tape (sys::tape) ──────────────────────> FILE
+//!                         │                        │           │        │
+//!   replay              facts ──────────────> listeners ─> snapshot ─> loop ─> digest
+//! ```
+//!
+//! A recording carries what the start depends on: the settings as one text, and the RDB file. What
+//! it can't carry is refused ([`refusal`]); what happens later is in `sys::tape`.
+//!
+//! TRACE RECORD restarts the server ([`restart`]): what a running server has become (its clients,
+//! tables in the middle of a resize, scripts, counters) is the result of all earlier inputs, and no
+//! file could carry it. So the data set is saved, and the new process begins from it. Settings of
+//! CONFIG SET go on as arguments.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use ae::{Change, EventLoop, Tap};
+
+use crate::client::Client;
+use crate::config::{Config, IMMUTABLE, Sources, TABLE, expanded_text, parse_args};
+use crate::connection::taped;
+use crate::persist::loading;
+use crate::server::cli;
+use crate::server::shutdown::{self, Restart};
+use crate::server::{init, start};
+use crate::state::Server;
+use crate::sync::role;
+use crate::sys::print::print_error;
+use crate::sys::tape::{self, Input};
+use crate::sys::{self};
+use crate::{VERSION, build_id};
+
+/// The bytes of a snapshot in one entry.
+const CHUNK: usize = 1 << 20;
+
+/// The loop's end of the tape.
+struct LoopTap;
+
+impl Tap for LoopTap {
+    fn clock(&self, live: &dyn Fn() -> u64) -> u64 {
+        tape::number(Input::Loop, live)
+    }
+
+    fn poll(&self, live: &mut dyn FnMut() -> io::Result<Vec<Change>>) -> io::Result<Vec<Change>> {
+        let changes = tape::poll(|| Ok(live()?.into_iter().map(Change::to_raw).collect()))?;
+        Ok(changes.into_iter().map(Change::from_raw).collect())
+    }
+
+    fn has_files(&self) -> bool {
+        !tape::replays()
+    }
+}
+
+/// Passes the loop's inputs through the tape while it is on.
+pub fn tap(el: &mut EventLoop<Server>) {
+    el.set_tap(tape::is_on().then_some(&LoopTap));
+}
+
+/// What the start depends on.
+struct Facts {
+    /// Version and build.
+    program: String,
+    settings: Vec<u8>,
+    file: Vec<u8>,
+    dir: Vec<u8>,
+    start_dir: Vec<u8>,
+    argv: Vec<u8>,
+    maxclients: u64,
+}
+
+impl Facts {
+    /// Through the tape.
+    fn pass(live: impl FnOnce() -> Option<Facts>) -> Facts {
+        let live = if tape::replays() { None } else { live() };
+        let field =
+            |of: fn(&Facts) -> &[u8]| tape::text(|| live.as_ref().map_or(&[][..], of).to_vec());
+        Facts {
+            program: String::from_utf8_lossy(&field(|f| f.program.as_bytes())).into_owned(),
+            settings: field(|f| &f.settings),
+            file: field(|f| &f.file),
+            dir: field(|f| &f.dir),
+            start_dir: field(|f| &f.start_dir),
+            argv: field(|f| &f.argv),
+            maxclients: tape::number(Input::Fact, || {
+                live.as_ref().map_or(0, |facts| facts.maxclients)
+            }),
+        }
+    }
+}
+
+fn program() -> String {
+    format!("aeris {VERSION} build {:016x}", build_id())
+}
+
+/// Why a server with these settings can't be recorded.
+fn refusal(config: &Config, sources: &Sources) -> Option<&'static str> {
+    let reasons = [
+        (config.appendonly, "appendonly yes"),
+        (config.cluster_enabled, "cluster-enabled yes"),
+        (config.activedefrag, "activedefrag yes"),
+        (config.replicaof.is_some(), "replicaof"),
+        (config.tls_port != 0, "tls-port"),
+        (!config.aclfile.is_empty(), "aclfile"),
+        (sources.stdin, "settings from standard input"),
+    ];
+    reasons
+        .into_iter()
+        .find_map(|(refused, reason)| refused.then_some(reason))
+}
+
+/// TRACE RECORD: saves the data set, then starts the server again with `trace-record`. The client
+/// gets a reply only if that fails.
+pub fn restart(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    path: &Path,
+) -> Result<(), String> {
+    let arguments: Vec<String> = server.run.argv.iter().skip(1).cloned().collect();
+    let sources = parse_args(&arguments);
+    if let Some(reason) = refusal(&server.config, &sources) {
+        return Err(format!("a recording does not carry {reason}"));
+    }
+    let path = std::path::absolute(path).map_err(|e| sys::error_text(&e))?;
+    let path = path.to_str().ok_or("the name is not UTF-8")?.to_string();
+    let mut further = changed_settings(&server.config, &sources)?;
+    further.extend(["--trace-record".into(), path]);
+    server.shutdown.restart = Some(Restart {
+        arguments: further,
+        ..Restart::default()
+    });
+    let options = shutdown::Options {
+        save: true,
+        now: true,
+        ..Default::default()
+    };
+    shutdown::request(server, c, argv, options);
+    Ok(())
+}
+
+/// The settings that differ from those of a start now, as arguments. Also enters the directory of
+/// the start, in which relative paths of the arguments begin.
+fn changed_settings(config: &Config, sources: &Sources) -> Result<Vec<String>, String> {
+    let here = std::env::current_dir().map_err(|e| sys::error_text(&e))?;
+    let enter = |dir: &Path| std::env::set_current_dir(dir).map_err(|e| sys::error_text(&e));
+    enter(&config.start_dir)?;
+    let loaded = cli::load_settings(sources);
+    enter(&here)?;
+    let (at_start, _) = loaded.map_err(|error| error.to_string())?;
+    let mut arguments = Vec::new();
+    for row in TABLE {
+        let value = row.get(config);
+        if value != row.get(&at_start) && !row.is(IMMUTABLE) {
+            let value = String::from_utf8(value).map_err(|_| row.name.to_string())?;
+            arguments.extend([format!("--{}", row.name), value]);
+        }
+    }
+    Ok(arguments)
+}
+
+/// `trace-record`: begins the recording, before the server is made.
+pub fn begin(config: &Config, argv: &[std::ffi::OsString]) -> Result<(), ExitCode> {
+    if config.trace_record.is_empty() {
+        return Ok(());
+    }
+    let sources = parse_args(&argv[1..]);
+    if let Some(reason) = refusal(config, &sources) {
+        log::warn!("trace-record can't be used with {reason}, which a recording does not carry");
+        return Err(ExitCode::FAILURE);
+    }
+    let settings = expanded_text(&sources).map_err(|error| {
+        log::warn!("{error}");
+        ExitCode::FAILURE
+    })?;
+    let path = config.trace_record.as_path();
+    tape::record(path, config.trace_record_max_size).map_err(|e| {
+        let reason = sys::error_text(&e);
+        log::warn!("Can't write the recording {}: {reason}", path.display());
+        ExitCode::FAILURE
+    })?;
+    let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+    let facts = Facts {
+        program: program(),
+        settings,
+        file: config.file.as_deref().map_or(Vec::new(), bytes),
+        dir: config.dir.as_bytes().to_vec(),
+        start_dir: bytes(&config.start_dir),
+        argv: cli::lossy(argv).join("\0").into_bytes(),
+        maxclients: config.maxclients.into(),
+    };
+    Facts::pass(|| Some(facts));
+    log::info!("The loop's inputs are recorded into {}", path.display());
+    Ok(())
+}
+
+/// Loads the data set of the last run, whose file the recording carries.
+pub fn load(server: &mut Server) -> Result<(), ExitCode> {
+    let path = server.config.dbfilename.as_path().to_path_buf();
+    let snapshot = pass_snapshot(&path).map_err(|e| {
+        log::warn!("Can't read {}: {}", path.display(), sys::error_text(&e));
+        ExitCode::FAILURE
+    })?;
+    let loaded = match snapshot.is_empty() {
+        true => Ok(()),
+        false => loading::load_bytes(server, &snapshot),
+    };
+    tape::loop_begins();
+    loaded
+}
+
+/// The RDB file, empty if there is none, through the tape.
+fn pass_snapshot(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = match tape::replays() {
+        true => None,
+        false => match File::open(path) {
+            Ok(file) => Some(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e),
+        },
+    };
+    let mut snapshot = Vec::new();
+    loop {
+        let mut result = Ok(0);
+        let chunk = tape::text(|| {
+            let mut chunk = Vec::new();
+            if let Some(file) = &mut file {
+                result = file.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
+            }
+            chunk
+        });
+        result?;
+        if chunk.is_empty() {
+            return Ok(snapshot);
+        }
+        snapshot.extend_from_slice(&chunk);
+    }
+}
+
+/// `--replay FILE`. Does not return from a replay that comes to its end: the tape ends the process.
+pub fn replay(path: &str) -> ExitCode {
+    match run(Path::new(path)) {
+        Ok(()) => {
+            tape::finish();
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            print_error(format_args!("{path} can't be replayed: {reason}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(path: &Path) -> Result<(), String> {
+    if let Err(fault) = tape::replay(path) {
+        print_error(format_args!("{} {fault}.", path.display()));
+        std::process::exit(2);
+    }
+    let facts = Facts::pass(|| None);
+    if facts.program != program() {
+        let ours = program();
+        print_error(format_args!(
+            "The recording is of {}, this is {ours}: the turns may differ.",
+            facts.program
+        ));
+    }
+    let (config, renames) = settings(&facts)?;
+    let argv = String::from_utf8_lossy(&facts.argv).into_owned();
+    let mut server = Server::new(config, argv.split('\0').map(str::to_string).collect());
+    start::rename_commands(&mut server, &renames);
+    // Its result is logged at a start.
+    let _ = server.apply_oom_score_adj();
+    let failed = |_| "the start fails".to_string();
+    start::load_users(&mut server).map_err(failed)?;
+    server.net.listeners = taped::listeners(Vec::new());
+    let mut el = init::event_loop(&mut server).map_err(|e| sys::error_text(&e))?;
+    role::begin(&mut server);
+    load(&mut server).map_err(failed)?;
+    el.run(&mut server).map_err(|e| sys::error_text(&e))
+}
+
+/// The settings of the recording. Nothing outside is changed: neither the directory nor the log.
+fn settings(facts: &Facts) -> Result<(Config, cli::Renames), String> {
+    let sources = Sources {
+        options: facts.settings.clone(),
+        ..Sources::default()
+    };
+    let (mut config, renames) = cli::load_settings(&sources).map_err(|error| error.to_string())?;
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    config.file = Some(path(&facts.file)).filter(|file| !file.as_os_str().is_empty());
+    config.start_dir = path(&facts.start_dir);
+    config.dir = facts.dir.as_slice().into();
+    config.maxclients = u32::try_from(facts.maxclients).map_err(|_| "maxclients".to_string())?;
+    Ok((config, renames))
+}

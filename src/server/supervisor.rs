@@ -1,0 +1,194 @@
+//! The supervisor, which starts and stops the server: which one it is, and the messages to it.
+//!
+//! ```text
+//!   loading    STATUS "Loading: 42 %", EXTEND_TIMEOUT_USEC while bytes are read
+//!   ready      READY, STATUS
+//!   cron       WATCHDOG twice in its period; STATUS when it has changed
+//!   listening  FDSTORE with the TCP sockets, unless a socket unit has opened them
+//!   SIGHUP     RELOADING, then READY when the certificates are loaded
+//!   stop       STOPPING; EXTEND_TIMEOUT_USEC before the last save
+//! ```
+//!
+//! The message for the watchdog is sent by the loop, also in a turn within a long script: a loop
+//! that stands still is restarted. SAVE and the save at shutdown announce a longer time.
+
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use sd_notify::NotifyState;
+
+use crate::config::{Config, Supervised};
+use crate::connection::listener::ListenerKind;
+use crate::state::Server;
+use crate::sys::supervisor as systemd;
+use crate::sys::{self, process};
+
+/// Milliseconds between two looks at what the server is doing.
+const STATUS_PERIOD_MS: i64 = 1000;
+/// The time that a load which makes progress gets.
+const LOADING_US: u32 = 30_000_000;
+
+/// The last messages to the supervisor.
+#[derive(Default)]
+pub struct Sent {
+    status: String,
+    status_due_ms: i64,
+    /// The server's clock stands still during a script, so this is the system's.
+    pinged: Option<Instant>,
+    /// Bytes that were loaded at the last message.
+    loaded: u64,
+    /// A socket unit has opened listening sockets.
+    pub has_socket_unit: bool,
+    /// The sockets that systemd keeps: their numbers and ports.
+    stored: Vec<(RawFd, u16)>,
+    /// RELOADING was sent, and READY was not yet.
+    reloading: bool,
+}
+
+/// The supervisor: from the settings, or from the environment if they have `auto`.
+pub fn of(config: &Config) -> Supervised {
+    let has = |name| std::env::var_os(name).is_some();
+    match config.supervised {
+        Supervised::Auto if has("UPSTART_JOB") => Supervised::Upstart,
+        Supervised::Auto if has("NOTIFY_SOCKET") => Supervised::Systemd,
+        Supervised::Auto => Supervised::No,
+        named => named,
+    }
+}
+
+/// At start, when the process has its final id.
+pub fn begin(config: &Config) {
+    if of(config) == Supervised::Systemd {
+        systemd::begin();
+    }
+}
+
+/// Reports that clients may connect, to the log and to the supervisor.
+pub fn ready(server: &mut Server) {
+    for (kind, name) in [
+        (ListenerKind::Plain, "tcp"),
+        (ListenerKind::Tls, "tls"),
+        (ListenerKind::Unix, "unix"),
+    ] {
+        if server.net.listens(kind) {
+            log::info!("Ready to accept connections {name}");
+        }
+    }
+    match of(&server.config) {
+        Supervised::Systemd => {
+            let status = status(server);
+            store_sockets(server);
+            systemd::send(&[NotifyState::Status(&status), NotifyState::Ready]);
+            server.process.sent.status = status;
+        }
+        Supervised::Upstart => {
+            log::info!("supervised by upstart, will stop to signal readiness");
+            if let Err(e) = process::stop_for_supervisor() {
+                log::warn!("Can't stop for upstart: {}", sys::error_text(&e));
+            }
+        }
+        Supervised::Auto | Supervised::No => {}
+    }
+}
+
+/// A job of the cron.
+pub fn cron(server: &mut Server) {
+    if !systemd::is_active() {
+        return;
+    }
+    ping(server);
+    let now_ms = server.clock.now_ms;
+    if now_ms < server.process.sent.status_due_ms {
+        return;
+    }
+    server.process.sent.status_due_ms = now_ms + STATUS_PERIOD_MS;
+    store_sockets(server);
+    let loaded = server.load.loaded_bytes;
+    if server.is_loading() && loaded != server.process.sent.loaded {
+        systemd::send(&[NotifyState::ExtendTimeoutUsec(LOADING_US)]);
+        server.process.sent.loaded = loaded;
+    }
+    let status = status(server);
+    if status != server.process.sent.status {
+        systemd::send(&[NotifyState::Status(&status)]);
+        server.process.sent.status = status;
+    }
+}
+
+/// Tells the watchdog that the loop turns, if that is due.
+pub fn ping(server: &mut Server) {
+    let Some(period) = systemd::watchdog() else {
+        return;
+    };
+    let pinged = &mut server.process.sent.pinged;
+    if pinged.is_none_or(|at| at.elapsed() >= period / 2) {
+        systemd::send(&[NotifyState::Watchdog]);
+        *pinged = Some(Instant::now());
+    }
+}
+
+/// Gives systemd the listening TCP sockets if they have changed, so that connections wait in their
+/// backlogs while the server restarts. The file of a unix socket ends with the server.
+fn store_sockets(server: &mut Server) {
+    if server.process.sent.has_socket_unit {
+        return;
+    }
+    let listeners = server.net.listeners.iter().filter(|l| !l.retired);
+    let (now, sockets): (Vec<_>, Vec<_>) = listeners
+        .filter_map(|listener| {
+            let (socket, port) = listener.tcp()?;
+            Some(((listener.raw_fd(), port), socket))
+        })
+        .unzip();
+    if server.process.sent.stored != now {
+        systemd::store(&sockets);
+        server.process.sent.stored = now;
+    }
+}
+
+/// What `systemctl status` shows.
+fn status(server: &Server) -> String {
+    if server.is_loading() {
+        let eta = server.load.eta_seconds(server.clock.now_s());
+        return format!("Loading: {:.0} %, {eta} s left", server.load.percent());
+    }
+    let mut status = "Ready to accept connections".to_string();
+    if let Some(upstream) = &server.replication.upstream {
+        let link = match upstream.is_connected() {
+            true => "up",
+            false => "down",
+        };
+        status += &format!(
+            ", replica of {}:{}, link {link}",
+            upstream.host, upstream.port
+        );
+    }
+    if server.child.is_some() {
+        status += ", a child saves";
+    }
+    status
+}
+
+/// A reload begins. systemd from version 253 on requires the time of this message.
+pub fn reloading(server: &mut Server) {
+    if !systemd::is_active() {
+        return;
+    }
+    server.process.sent.reloading = true;
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => systemd::send(&[NotifyState::Reloading, now]),
+        Err(_) => systemd::send(&[NotifyState::Reloading]),
+    }
+}
+
+/// The reload has ended, with new certificates or with the present ones.
+pub fn reloaded(server: &mut Server) {
+    if std::mem::take(&mut server.process.sent.reloading) {
+        systemd::send(&[NotifyState::Ready]);
+    }
+}
+
+/// The server begins to stop.
+pub fn stopping() {
+    systemd::send(&[NotifyState::Stopping, NotifyState::Status("Stopping")]);
+}

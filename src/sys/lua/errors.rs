@@ -1,0 +1,299 @@
+//! Errors of scripts: their texts, and the place in the script where they were raised.
+//!
+//! ```text
+//!   error ──> explain: the name of an element, which LuaJIT does not tell ──> pcall of a script
+//!         └─> error_handler: the same, and the place ──> the table {err, source, line} ──> reply
+//! ```
+//!
+//! As in the module above, nothing here raises.
+
+use super::{Frame, Kind, nan_text};
+use mlua::Lua;
+use mlua::ffi::{self, lua_State};
+use std::ffi::{CStr, c_int, c_void};
+
+/// The machine's registry keeps the function of [`explain`] under the address of this byte.
+static EXPLAIN_KEY: u8 = 0;
+
+/// A Lua function for `xpcall`: it passes an error's message to `names`, a Lua function, if LuaJIT
+/// may have left out the name of a value. [`error_handler`] does the same from now on.
+pub fn explain(lua: &Lua, names: &mlua::Function) -> mlua::Result<mlua::Function> {
+    // SAFETY: `names` is on the stack and is taken off; one value is left, the result.
+    unsafe {
+        lua.exec_raw(names, |l| {
+            ffi::lua_pushlightuserdata(l, explain_key());
+            ffi::lua_insert(l, -2);
+            ffi::lua_rawset(l, ffi::LUA_REGISTRYINDEX);
+            ffi::lua_pushcfunction(l, explain_handler);
+        })
+    }
+}
+
+fn explain_key() -> *mut c_void {
+    &EXPLAIN_KEY as *const u8 as *mut c_void
+}
+
+unsafe extern "C-unwind" fn explain_handler(l: *mut lua_State) -> c_int {
+    // SAFETY: called by the machine with the error as the first value.
+    unsafe {
+        ffi::lua_settop(l, 1);
+        name_operand(l);
+        1
+    }
+}
+
+/// Replaces the error at index 1, the only value, if it is a message without a name.
+unsafe fn name_operand(l: *mut lua_State) {
+    // SAFETY: the stack is checked for room; the call is protected, and leaves one value.
+    unsafe {
+        let mut frame = Frame::new(l);
+        let lacks_name = frame.kind(1) == Kind::String
+            && frame.bytes(1).is_some_and(|text| {
+                text.ends_with(b" value") && text.windows(9).any(|part| part == b": attempt")
+            });
+        if !lacks_name || !frame.room(8) {
+            return;
+        }
+        ffi::lua_pushlightuserdata(l, explain_key());
+        ffi::lua_rawget_(l, ffi::LUA_REGISTRYINDEX);
+        ffi::lua_pushvalue(l, 1);
+        let status = ffi::lua_pcall(l, 1, 1, 0);
+        if status == 0 && Frame::new(l).kind(-1) == Kind::String {
+            ffi::lua_replace(l, 1);
+        }
+        ffi::lua_settop(l, 1);
+    }
+}
+
+/// A Lua function without arguments: it returns the innermost function of a script that runs, and
+/// its line; nothing if there is none.
+pub fn frame_of_script(lua: &Lua) -> mlua::Result<mlua::Function> {
+    // SAFETY: as in `called_as`.
+    unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, push_function)) }
+}
+
+unsafe extern "C-unwind" fn push_function(l: *mut lua_State) -> c_int {
+    // SAFETY: the level exists, and its function is pushed.
+    unsafe {
+        let Some((level, line)) = innermost_of_script(l) else {
+            return 0;
+        };
+        let mut ar: ffi::lua_Debug = std::mem::zeroed();
+        ffi::lua_getstack(l, level, &mut ar);
+        ffi::lua_getinfo(l, c"f".as_ptr(), &mut ar);
+        Frame::new(l).push_number(f64::from(line));
+        2
+    }
+}
+
+/// A Lua function: `slot(n)` returns the name of local variable `n`, from 1, of the function that
+/// [`frame_of_script`] returns, and the type of its value. Values without a name come after them in
+/// the order of their registers.
+pub fn slot_of_frame(lua: &Lua) -> mlua::Result<mlua::Function> {
+    // SAFETY: as in `called_as`.
+    unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, describe_slot)) }
+}
+
+unsafe extern "C-unwind" fn describe_slot(l: *mut lua_State) -> c_int {
+    // SAFETY: the level exists; the value that is pushed is read and stays below the results.
+    unsafe {
+        let n = ffi::lua_tointeger_(l, 1) as c_int;
+        let Some((level, _)) = innermost_of_script(l) else {
+            return 0;
+        };
+        let mut ar: ffi::lua_Debug = std::mem::zeroed();
+        ffi::lua_getstack(l, level, &mut ar);
+        let name = ffi::lua_getlocal(l, &ar, n);
+        if name.is_null() {
+            return 0;
+        }
+        let kind = CStr::from_ptr(ffi::lua_typename(l, ffi::lua_type(l, -1)));
+        let mut frame = Frame::new(l);
+        frame.push_bytes(CStr::from_ptr(name).to_bytes());
+        frame.push_bytes(kind.to_bytes());
+        2
+    }
+}
+
+/// The level and the line of the innermost function that is not the server's own.
+fn innermost_of_script(l: *mut lua_State) -> Option<(c_int, c_int)> {
+    (1..)
+        .map_while(|level| Some((level, source_line(l, level)?)))
+        .find_map(|(level, place)| {
+            let (source, line) = place;
+            let of_script =
+                line > 0 && source != b"=[C]" && !OWN_SOURCES.contains(&source.as_slice());
+            of_script.then_some((level, line))
+        })
+}
+
+/// A Lua function: `called_as(level)` returns the name by which the function at a level of the call
+/// stack was called (`?` if it has none), and whether it was called as a method. Level 1 is the
+/// function that calls this one.
+pub fn called_as(lua: &Lua) -> mlua::Result<mlua::Function> {
+    // SAFETY: one value is left on the stack, the result.
+    unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, call_name)) }
+}
+
+/// A Lua function: whether its argument is a function that is not written in Lua.
+pub fn is_native(lua: &Lua) -> mlua::Result<mlua::Function> {
+    // SAFETY: as in `called_as`.
+    unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, check_native)) }
+}
+
+/// A Lua function for one that takes the place of `error` and calls that last:
+/// `script_level(level)` returns the level for LuaJIT's `error`. It is beyond all levels, for an
+/// error without a place, if a function of the library stands there, or none.
+pub fn script_level(lua: &Lua) -> mlua::Result<mlua::Function> {
+    // SAFETY: as in `called_as`.
+    unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, find_script_level)) }
+}
+
+unsafe extern "C-unwind" fn find_script_level(l: *mut lua_State) -> c_int {
+    // SAFETY: reads the argument, and leaves one value, the result.
+    unsafe {
+        let wanted = ffi::lua_tointeger_(l, 1) as c_int;
+        let level = level_of_script(l, wanted);
+        Frame::new(l).push_number(f64::from(level));
+        1
+    }
+}
+
+/// The level, as the caller of the caller of this function counts it, of the function at the level
+/// `wanted` without the server's own.
+fn level_of_script(l: *mut lua_State, wanted: c_int) -> c_int {
+    let (mut level, mut passed) = (1, 0);
+    while passed < wanted && level < LEVELS_MAX {
+        level += 1;
+        match source_line(l, level) {
+            None => return NO_LEVEL,
+            Some((source, _)) if OWN_SOURCES.contains(&source.as_slice()) => {}
+            Some(_) => passed += 1,
+        }
+    }
+    match source_line(l, level) {
+        Some((_, line)) if line > 0 && passed == wanted => level - 1,
+        _ => NO_LEVEL,
+    }
+}
+
+unsafe extern "C-unwind" fn call_name(l: *mut lua_State) -> c_int {
+    // SAFETY: called by the machine, with room for 20 values; the name lives as long as the
+    // function that calls, and is copied.
+    unsafe {
+        let level = ffi::lua_tointeger_(l, 1) as c_int;
+        let mut ar: ffi::lua_Debug = std::mem::zeroed();
+        let found = ffi::lua_getstack(l, level, &mut ar) != 0
+            && ffi::lua_getinfo(l, c"n".as_ptr(), &mut ar) != 0;
+        let mut frame = Frame::new(l);
+        if !found || ar.name.is_null() {
+            frame.push_bytes(b"?");
+            frame.push_boolean(false);
+            return 2;
+        }
+        frame.push_bytes(CStr::from_ptr(ar.name).to_bytes());
+        frame.push_boolean(CStr::from_ptr(ar.namewhat) == c"method");
+        2
+    }
+}
+
+unsafe extern "C-unwind" fn check_native(l: *mut lua_State) -> c_int {
+    // SAFETY: reads the argument; a place without a value is no function.
+    unsafe {
+        let native = ffi::lua_iscfunction(l, 1) != 0;
+        Frame::new(l).push_boolean(native);
+        1
+    }
+}
+
+/// The source and line of a level of the call stack.
+fn source_line(l: *mut lua_State, level: c_int) -> Option<(Vec<u8>, c_int)> {
+    // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
+    unsafe {
+        let mut ar: ffi::lua_Debug = std::mem::zeroed();
+        if ffi::lua_getstack(l, level, &mut ar) == 0
+            || ffi::lua_getinfo(l, c"Sl".as_ptr(), &mut ar) == 0
+        {
+            return None;
+        }
+        Some((
+            CStr::from_ptr(ar.source).to_bytes().to_vec(),
+            ar.currentline,
+        ))
+    }
+}
+
+/// The source name of the server's own Lua code: errors are reported at the place of its caller.
+pub const SANDBOX: &str = "=sandbox";
+/// To find a level takes time in proportion to its number, each time.
+const LEVELS_MAX: c_int = 250;
+const NO_LEVEL: c_int = c_int::MAX;
+const OWN_SOURCES: [&[u8]; 2] = [SANDBOX.as_bytes(), b"=[native]"];
+
+/// Turns an error into the table `{err, source, line}`, which scripts and clients see, as in Redis.
+pub unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
+    // SAFETY: called by the machine with the error as the only value; nothing raises.
+    unsafe {
+        let mut frame = Frame::new(l);
+        if !frame.room(8) {
+            return 1;
+        }
+        name_operand(l);
+        if frame.kind(1) != Kind::Table {
+            let text = describe_error(l);
+            frame.push_table(0, 3);
+            let mut message = b"ERR ".to_vec();
+            message.extend_from_slice(&text);
+            frame.push_bytes(&message);
+            frame.set_field("err");
+            ffi::lua_replace(l, 1);
+        }
+        if let Some((source, line)) = error_place(l) {
+            frame.push_bytes(&source);
+            frame.set_field("source");
+            frame.push_number(f64::from(line));
+            frame.set_field("line");
+        }
+        ffi::lua_settop(l, 1);
+        1
+    }
+}
+
+/// If a function of the server raised the error, the place in the script where it was called.
+fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
+    let mut level = 1;
+    let mut place = source_line(l, level)?;
+    if place.0 == b"=[C]" {
+        level += 1;
+        place = source_line(l, level)?;
+    }
+    // Some of LuaJIT's library functions are written in Lua; their only line is 0.
+    while place.1 == 0 || OWN_SOURCES.contains(&place.0.as_slice()) {
+        level += 1;
+        place = source_line(l, level)?;
+    }
+    Some(place)
+}
+
+/// `tostring` of the error at index 1, without calling any code of the script.
+fn describe_error(l: *mut lua_State) -> Vec<u8> {
+    // SAFETY: reads the value; a number is converted in place.
+    unsafe {
+        let frame = Frame::new(l);
+        match frame.kind(1) {
+            Kind::String => frame.bytes(1).unwrap_or_default().to_vec(),
+            Kind::Number if frame.number(1).is_nan() => nan_text(frame.number(1)).into(),
+            Kind::Number => {
+                ffi::lua_tolstring(l, 1, std::ptr::null_mut());
+                frame.bytes(1).unwrap_or_default().to_vec()
+            }
+            Kind::Nil => b"nil".to_vec(),
+            Kind::Boolean if frame.boolean(1) => b"true".to_vec(),
+            Kind::Boolean => b"false".to_vec(),
+            _ => {
+                let name = CStr::from_ptr(ffi::lua_typename(l, ffi::lua_type(l, 1)));
+                format!("{}: {:#x}", name.to_string_lossy(), frame.address(1)).into_bytes()
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Lines on the standard output and the standard error, for the tools and for DEBUG.
+//!
+//! A write that fails changes nothing: a full disk or a closed pipe at the other end must not end a
+//! server, as `println!` would.
+
+use std::fmt::Display;
+use std::io::{Write, stderr, stdout};
+
+/// Prints a text and a line end on the standard output.
+pub fn print_line(text: impl Display) {
+    let _ = writeln!(stdout().lock(), "{text}");
+}
+
+/// Prints a text and a line end on the standard error.
+pub fn print_error(text: impl Display) {
+    let _ = writeln!(stderr().lock(), "{text}");
+}

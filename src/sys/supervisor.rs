@@ -1,0 +1,139 @@
+//! Messages to systemd, and what it hands over at start: listening sockets, the period of its
+//! watchdog.
+//!
+//! Nothing is sent before [`begin`], which the start calls if systemd is the supervisor. The
+//! address is in the environment (`NOTIFY_SOCKET`), and a forked child does not send.
+//!
+//! Without a socket unit systemd keeps the listening sockets over a restart if it is given them
+//! ([`store`]). Connections are not stored: they can't outlive the process, whose data set is
+//! loaded again.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use sd_notify::NotifyState;
+
+/// The process that sends; 0 before [`begin`].
+static SENDER: AtomicU32 = AtomicU32::new(0);
+
+/// From now on this process sends messages.
+pub fn begin() {
+    SENDER.store(std::process::id(), Ordering::Relaxed);
+}
+
+/// Whether this process sends messages.
+pub fn is_active() -> bool {
+    SENDER.load(Ordering::Relaxed) == std::process::id()
+}
+
+/// Sends these states as one message.
+pub fn send(states: &[NotifyState]) {
+    if is_active()
+        && let Err(e) = sd_notify::notify(states)
+    {
+        log::warn!("Can't send a message to systemd: {e}");
+    }
+}
+
+/// The period of systemd's watchdog, in which it expects a message.
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|_| is_active())
+}
+
+/// The name of the sockets that systemd keeps for the server.
+const STORED: &str = "aeris-listener";
+
+/// The sockets that systemd hands over.
+#[derive(Default)]
+pub struct Handed {
+    pub sockets: Vec<OwnedFd>,
+    /// A socket unit has opened some of them, and keeps them open in any case.
+    pub by_unit: bool,
+}
+
+/// The sockets that systemd has opened or kept for this process. Must be called once, before any
+/// file is opened by number.
+pub fn inherited_sockets() -> Handed {
+    let mut handed = Handed::default();
+    match sd_notify::listen_fds_with_names() {
+        Ok(files) => {
+            for (fd, name) in files {
+                handed.by_unit |= name != STORED;
+                // SAFETY: systemd opened these files for this process (LISTEN_PID names it), and
+                // this is the only call that takes them.
+                handed.sockets.push(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+        Err(e) => log::warn!("Can't take the sockets of systemd: {e}"),
+    }
+    handed
+}
+
+/// The maximum number of sockets that are stored, as in the unit (FileDescriptorStoreMax).
+const STORED_MAX: usize = 64;
+
+/// Gives systemd these sockets to keep, in place of those that it was given before.
+pub fn store(sockets: &[BorrowedFd]) {
+    if !is_active() {
+        return;
+    }
+    let numbers = sockets.iter().map(|fd| fd.as_raw_fd());
+    let files: Vec<i32> = numbers.take(STORED_MAX).collect();
+    let sent = send_files(&format!("FDSTOREREMOVE=1\nFDNAME={STORED}\n"), &[])
+        .and_then(|()| send_files(&format!("FDSTORE=1\nFDNAME={STORED}\n"), &files));
+    if let Err(e) = sent {
+        let reason = super::error_text(&e);
+        log::warn!("Can't store the listening sockets in systemd: {reason}");
+    }
+}
+
+/// Sends a message with files to the address in the environment.
+fn send_files(message: &str, files: &[i32]) -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
+    let address = match path.as_encoded_bytes().strip_prefix(b"@") {
+        #[cfg(target_os = "linux")]
+        Some(name) => UnixAddr::new_abstract(name)?,
+        _ => UnixAddr::new(path.as_os_str())?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    let text = [IoSlice::new(message.as_bytes())];
+    let rights = match files {
+        [] => &[][..],
+        files => &[ControlMessage::ScmRights(files)],
+    };
+    sendmsg(
+        socket.as_raw_fd(),
+        &text,
+        rights,
+        MsgFlags::empty(),
+        Some(&address),
+    )?;
+    Ok(())
+}
+
+/// The speed of a slow disk, for estimates.
+const BYTES_PER_SECOND: usize = 10_000_000;
+const LEAST: Duration = Duration::from_secs(60);
+
+/// Runs `work`, which handles `bytes` without a turn of the loop: systemd waits longer, both for
+/// the watchdog's message and for a stop.
+pub fn during_long_work<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let limit = LEAST + Duration::from_secs((bytes / BYTES_PER_SECOND) as u64);
+    let limit_us = |limit: Duration| u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
+    let period = watchdog();
+    send(&[NotifyState::ExtendTimeoutUsec(limit_us(limit))]);
+    if let Some(period) = period {
+        send(&[NotifyState::WatchdogUsec(limit_us(limit.max(period)))]);
+    }
+    let result = work();
+    if let Some(period) = period {
+        send(&[NotifyState::WatchdogUsec(limit_us(period))]);
+    }
+    result
+}

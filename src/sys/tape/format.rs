@@ -1,0 +1,529 @@
+//! The file of a recording: blocks of entries, each block with a checksum.
+//!
+//! ```text
+//!   "AERISREC" version:1   block*          block := length:4  checksum:8 (FNV-1a)  entry*
+//!
+//!   entry := tag:1 number*                 numbers are LEB128; a clock's is the difference to its last reading
+//!     1 .. 7        a number: the counter, a clock, the seed, the memory, another fact
+//!     16 Text       length, bytes          17 Outcome   result
+//!     18 Read       fd, result, bytes      19 Write     fd, bytes offered, result, hash and head of what was sent
+//!     20 Poll       result, events and hash so far, changes
+//!     21 End        reason, totals
+//!
+//!   result := n << 1, or an error's number << 1 | 1
+//! ```
+//!
+//! An entry lies in one block. A recording without its `End`, or with half a block at its end, is
+//! that of a server that was killed; any other fault of the file is an error.
+
+use std::fmt;
+use std::io::{self, Read};
+
+use crate::sys::error_text;
+use crate::util::fnv;
+
+/// The first bytes of a file; the last is the version of the format.
+pub const MAGIC: &[u8; 9] = b"AERISREC\x01";
+/// The longest block that is read. A block ends with the entry that fills it, and an entry has at
+/// most the bytes of one read.
+const BLOCK_MAX: u32 = 64 << 20;
+/// The most changes that one poll reports.
+const CHANGES_MAX: u64 = 1 << 20;
+
+/// The sources of numbers. The tag of an entry is the source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Input {
+    /// The processor's counter (`sys::ticks`).
+    Ticks = 1,
+    /// The wall clock in microseconds.
+    Unix = 2,
+    /// The monotonic clock in nanoseconds (`sys::instant`).
+    Monotonic = 3,
+    /// The clock of the loop's timers.
+    Loop = 4,
+    Seed = 5,
+    /// Bytes in use.
+    Memory = 6,
+    /// Something else that the machine or a thread reports.
+    Fact = 7,
+}
+
+impl Input {
+    /// What a number of this source is, for a report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Input::Ticks => "a reading of the processor's counter",
+            Input::Unix => "a reading of the wall clock",
+            Input::Monotonic => "a reading of the monotonic clock",
+            Input::Loop => "a reading of the loop's clock",
+            Input::Seed => "a seed",
+            Input::Memory => "a number of bytes in use",
+            Input::Fact => "a fact of the machine",
+        }
+    }
+}
+
+const INPUTS: [Input; 7] = [
+    Input::Ticks,
+    Input::Unix,
+    Input::Monotonic,
+    Input::Loop,
+    Input::Seed,
+    Input::Memory,
+    Input::Fact,
+];
+
+const TEXT: u8 = 16;
+const OUTCOME: u8 = 17;
+const READ: u8 = 18;
+const WRITE: u8 = 19;
+const POLL: u8 = 20;
+const END: u8 = 21;
+
+/// The result of a system call: a number, or the number of its error.
+pub type Outcome = Result<u64, i32>;
+
+/// The numbers of the trace's events so far, and of the replies: their count and their hash.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Totals {
+    pub reply_bytes: u64,
+    pub replies: u64,
+    pub event_count: u64,
+    pub events: u64,
+}
+
+/// One input, or something to compare.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Entry<'a> {
+    Number(Input, u64),
+    Text(&'a [u8]),
+    Outcome(Outcome),
+    Read {
+        fd: u64,
+        outcome: Outcome,
+        bytes: &'a [u8],
+    },
+    Write(Write<'a>),
+    Poll {
+        outcome: Outcome,
+        event_count: u64,
+        events: u64,
+        changes: Vec<(u64, u8)>,
+    },
+    End {
+        reason: &'a [u8],
+        totals: Totals,
+    },
+}
+
+/// What was passed to a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Write<'a> {
+    pub fd: u64,
+    pub offered: u64,
+    pub outcome: Outcome,
+    /// The hash of the bytes that the socket accepted.
+    pub hash: u64,
+    /// The first of them.
+    pub head: &'a [u8],
+}
+
+/// Encodes and decodes entries, in order: numbers are differences to the last of their source.
+#[derive(Default)]
+pub struct Codec {
+    last: [u64; INPUTS.len() + 1],
+}
+
+impl Codec {
+    /// Appends an entry.
+    pub fn encode(&mut self, entry: &Entry, out: &mut Vec<u8>) {
+        match entry {
+            Entry::Number(input, number) => {
+                out.push(*input as u8);
+                let last = std::mem::replace(&mut self.last[*input as usize], *number);
+                let difference = number.wrapping_sub(last) as i64;
+                put(out, (difference << 1 ^ difference >> 63) as u64);
+            }
+            Entry::Text(bytes) => {
+                out.push(TEXT);
+                put_bytes(out, bytes);
+            }
+            Entry::Outcome(outcome) => {
+                out.push(OUTCOME);
+                put_outcome(out, outcome);
+            }
+            Entry::Read { fd, outcome, bytes } => {
+                out.push(READ);
+                put(out, *fd);
+                put_outcome(out, outcome);
+                put_bytes(out, bytes);
+            }
+            Entry::Write(write) => {
+                out.push(WRITE);
+                put(out, write.fd);
+                put(out, write.offered);
+                put_outcome(out, &write.outcome);
+                put(out, write.hash);
+                put_bytes(out, write.head);
+            }
+            Entry::Poll {
+                outcome,
+                event_count,
+                events,
+                changes,
+            } => {
+                out.push(POLL);
+                put_outcome(out, outcome);
+                put(out, *event_count);
+                put(out, *events);
+                put(out, changes.len() as u64);
+                for (token, ready) in changes {
+                    put(out, *token);
+                    out.push(*ready);
+                }
+            }
+            Entry::End { reason, totals } => {
+                out.push(END);
+                put_bytes(out, reason);
+                put(out, totals.reply_bytes);
+                put(out, totals.replies);
+                put(out, totals.event_count);
+                put(out, totals.events);
+            }
+        }
+    }
+
+    /// Takes the first entry off `bytes`. `None`: it is none.
+    pub fn decode<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Entry<'a>> {
+        let tag = byte(bytes)?;
+        if let Some(&input) = INPUTS.iter().find(|input| **input as u8 == tag) {
+            let zigzag = number(bytes)?;
+            let difference = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
+            let last = &mut self.last[tag as usize];
+            *last = last.wrapping_add(difference as u64);
+            return Some(Entry::Number(input, *last));
+        }
+        Some(match tag {
+            TEXT => Entry::Text(text(bytes)?),
+            OUTCOME => Entry::Outcome(outcome(bytes)?),
+            READ => Entry::Read {
+                fd: number(bytes)?,
+                outcome: outcome(bytes)?,
+                bytes: text(bytes)?,
+            },
+            WRITE => Entry::Write(Write {
+                fd: number(bytes)?,
+                offered: number(bytes)?,
+                outcome: outcome(bytes)?,
+                hash: number(bytes)?,
+                head: text(bytes)?,
+            }),
+            POLL => Entry::Poll {
+                outcome: outcome(bytes)?,
+                event_count: number(bytes)?,
+                events: number(bytes)?,
+                changes: changes(bytes)?,
+            },
+            END => Entry::End {
+                reason: text(bytes)?,
+                totals: Totals {
+                    reply_bytes: number(bytes)?,
+                    replies: number(bytes)?,
+                    event_count: number(bytes)?,
+                    events: number(bytes)?,
+                },
+            },
+            _ => return None,
+        })
+    }
+}
+
+fn put(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
+    put(
+        out,
+        match outcome {
+            Ok(number) => number << 1,
+            Err(code) => u64::from(code.unsigned_abs()) << 1 | 1,
+        },
+    );
+}
+
+fn byte(bytes: &mut &[u8]) -> Option<u8> {
+    let (&first, rest) = bytes.split_first()?;
+    *bytes = rest;
+    Some(first)
+}
+
+fn number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0u64;
+    for shift in (0..64).step_by(7) {
+        let next = byte(bytes)?;
+        let part = u64::from(next & 0x7f);
+        if part << shift >> shift != part {
+            return None;
+        }
+        number |= part << shift;
+        if next < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(number(bytes)?).ok()?;
+    let (text, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(text)
+}
+
+fn outcome(bytes: &mut &[u8]) -> Option<Outcome> {
+    let number = number(bytes)?;
+    match number & 1 {
+        0 => Some(Ok(number >> 1)),
+        _ => Some(Err(i32::try_from(number >> 1).ok()?)),
+    }
+}
+
+fn changes(bytes: &mut &[u8]) -> Option<Vec<(u64, u8)>> {
+    let count = number(bytes)?;
+    // A change has at least two bytes, so this also bounds what is allocated.
+    if count > CHANGES_MAX || count > bytes.len() as u64 / 2 {
+        return None;
+    }
+    (0..count)
+        .map(|_| Some((number(bytes)?, byte(bytes)?)))
+        .collect()
+}
+
+/// A block as it lies in the file.
+pub fn frame(block: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(block.len() + 12);
+    out.extend_from_slice(&(block.len() as u32).to_le_bytes());
+    out.extend_from_slice(&fnv::hash(0, block).to_le_bytes());
+    out.extend_from_slice(block);
+    out
+}
+
+/// Why a file is not a recording that can be replayed.
+#[derive(Debug)]
+pub enum Fault {
+    Io(io::Error),
+    NotARecording,
+    /// Written by a version with another format.
+    Version(u8),
+    /// The block at this offset does not have its checksum, or an entry of it makes no sense.
+    Damaged(u64),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Io(e) => write!(f, "can't be read: {}", error_text(e)),
+            Fault::NotARecording => write!(f, "is not a recording of TRACE RECORD"),
+            Fault::Version(version) => {
+                write!(
+                    f,
+                    "is a recording in format {version}, which this server does not know"
+                )
+            }
+            Fault::Damaged(at) => write!(f, "is damaged in the block at offset {at}"),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(e: io::Error) -> Fault {
+        Fault::Io(e)
+    }
+}
+
+/// Reads a file, entry by entry.
+pub struct Reader<R> {
+    file: R,
+    codec: Codec,
+    block: Vec<u8>,
+    /// The position in the block, and the offset of the block and of the next one.
+    pos: usize,
+    block_at: u64,
+    next_at: u64,
+}
+
+impl<R: Read> Reader<R> {
+    /// Begins with the head of the file.
+    pub fn new(mut file: R) -> Result<Reader<R>, Fault> {
+        let mut head = Vec::new();
+        file.by_ref()
+            .take(MAGIC.len() as u64)
+            .read_to_end(&mut head)?;
+        match head.split_last() {
+            Some((&version, name)) if *name == MAGIC[..MAGIC.len() - 1] => {
+                if version != MAGIC[MAGIC.len() - 1] {
+                    return Err(Fault::Version(version));
+                }
+            }
+            _ => return Err(Fault::NotARecording),
+        }
+        Ok(Reader {
+            file,
+            codec: Codec::default(),
+            block: Vec::new(),
+            pos: 0,
+            block_at: 0,
+            next_at: MAGIC.len() as u64,
+        })
+    }
+
+    /// The next entry. `None`: the file ends here.
+    pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>, Fault> {
+        while self.pos == self.block.len() {
+            if !self.next_block()? {
+                return Ok(None);
+            }
+        }
+        let before = &self.block[self.pos..];
+        let mut rest = before;
+        let entry = self.codec.decode(&mut rest);
+        self.pos += before.len() - rest.len();
+        entry.map(Some).ok_or(Fault::Damaged(self.block_at))
+    }
+
+    /// False: the file ends here, perhaps in the middle of a block.
+    fn next_block(&mut self) -> Result<bool, Fault> {
+        let mut head = Vec::with_capacity(12);
+        self.file.by_ref().take(12).read_to_end(&mut head)?;
+        let Some((len, sum)) = head.split_first_chunk::<4>() else {
+            return Ok(false);
+        };
+        let Ok(sum) = <[u8; 8]>::try_from(sum) else {
+            return Ok(false);
+        };
+        let len = u32::from_le_bytes(*len);
+        self.block_at = self.next_at;
+        if len == 0 || len > BLOCK_MAX {
+            return Err(Fault::Damaged(self.block_at));
+        }
+        self.block.clear();
+        self.pos = 0;
+        // Memory grows with what is there, not with what the length says.
+        let found = self
+            .file
+            .by_ref()
+            .take(len.into())
+            .read_to_end(&mut self.block)?;
+        if found < len as usize {
+            self.block.clear();
+            return Ok(false);
+        }
+        if fnv::hash(0, &self.block) != u64::from_le_bytes(sum) {
+            return Err(Fault::Damaged(self.block_at));
+        }
+        self.next_at += 12 + u64::from(len);
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Vec<Entry<'static>> {
+        vec![
+            Entry::Number(Input::Ticks, u64::MAX),
+            Entry::Number(Input::Ticks, 5),
+            Entry::Number(Input::Unix, 1_700_000_000_000_000),
+            Entry::Text(b"port 7000\n"),
+            Entry::Outcome(Err(28)),
+            Entry::Read {
+                fd: 9,
+                outcome: Ok(6),
+                bytes: b"PING\r\n",
+            },
+            Entry::Write(Write {
+                fd: 9,
+                offered: 7,
+                outcome: Ok(3),
+                hash: fnv::hash(0, b"+PO"),
+                head: b"+PO",
+            }),
+            Entry::Poll {
+                outcome: Ok(2),
+                event_count: 12,
+                events: 99,
+                changes: vec![(1 << 32 | 3, 1), (4, 2)],
+            },
+            Entry::End {
+                reason: b"SHUTDOWN",
+                totals: Totals {
+                    reply_bytes: 3,
+                    replies: 4,
+                    event_count: 5,
+                    events: 6,
+                },
+            },
+        ]
+    }
+
+    fn file() -> Vec<u8> {
+        let mut codec = Codec::default();
+        let mut file = MAGIC.to_vec();
+        for pair in samples().chunks(2) {
+            let mut block = Vec::new();
+            pair.iter()
+                .for_each(|entry| codec.encode(entry, &mut block));
+            file.extend(frame(&block));
+        }
+        file
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let file = file();
+        let mut reader = Reader::new(&file[..]).expect("a head");
+        for wanted in samples() {
+            assert_eq!(reader.next_entry().expect("no fault"), Some(wanted));
+        }
+        assert_eq!(reader.next_entry().expect("no fault"), None);
+    }
+
+    /// Every byte that is changed is noticed; every cut is an early end.
+    #[test]
+    fn damage_is_an_error_and_a_cut_is_an_end() {
+        let whole = file();
+        let read = |bytes: &[u8]| -> Result<usize, Fault> {
+            let mut reader = Reader::new(bytes)?;
+            let mut entries = 0;
+            while reader.next_entry()?.is_some() {
+                entries += 1;
+            }
+            Ok(entries)
+        };
+        let all = samples().len();
+        assert_eq!(read(&whole).expect("whole"), all);
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x40;
+            // A length that points behind the end looks like a cut.
+            assert!(read(&damaged).map_or(true, |entries| entries < all), "{at}");
+            match read(&whole[..at]) {
+                Ok(entries) => assert!(entries < all),
+                Err(Fault::NotARecording) => assert!(at < MAGIC.len()),
+                Err(fault) => panic!("cut at {at}: {fault}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The recording side of the tape: blocks in memory, a thread that writes them.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::QUEUE;
+use super::format::{Codec, Entry, MAGIC, Outcome, Totals, Write, frame};
+use crate::sys;
+use crate::util::fnv;
+
+/// The bytes of a block, from which on it is passed on.
+const BLOCK: usize = 64 * 1024;
+
+/// The thread that writes the last recording.
+static WRITER: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
+
+/// The last block, which does not wait in the queue: that may be full.
+type LastBlock = Arc<Mutex<Option<Vec<u8>>>>;
+
+/// A recording in progress.
+pub struct Recorder {
+    path: PathBuf,
+    block: Vec<u8>,
+    codec: Codec,
+    pub totals: Totals,
+    /// The totals before the first entry of the block.
+    at_block: Totals,
+    /// Bytes passed on, and the limit.
+    bytes: u64,
+    max_bytes: u64,
+    turns: u64,
+    /// Whether the loop has not begun, so that a full queue is waited for.
+    pub patient: bool,
+    /// `None`: the recording has stopped by itself.
+    queue: Option<SyncSender<Vec<u8>>>,
+    last: LastBlock,
+}
+
+impl Recorder {
+    /// Creates the file and its thread.
+    pub fn create(path: &Path, max_bytes: u64) -> io::Result<Recorder> {
+        let mut file = File::create(path)?;
+        file.write_all(MAGIC)?;
+        let (queue, blocks) = sync_channel(QUEUE);
+        let last = LastBlock::default();
+        let (theirs, name) = (last.clone(), path.to_path_buf());
+        let write = move || {
+            if let Err(e) = write_blocks(file, &blocks, &theirs) {
+                let (name, reason) = (name.display(), sys::error_text(&e));
+                log::warn!("The recording {name} is not complete: {reason}");
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("trace_record".into())
+            .spawn(write)?;
+        *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(Recorder {
+            path: path.into(),
+            block: Vec::with_capacity(2 * BLOCK),
+            codec: Codec::default(),
+            totals: Totals::default(),
+            at_block: Totals::default(),
+            bytes: MAGIC.len() as u64,
+            max_bytes,
+            turns: 0,
+            patient: true,
+            queue: Some(queue),
+            last,
+        })
+    }
+
+    /// Bytes and turns so far.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.bytes + self.block.len() as u64, self.turns)
+    }
+
+    /// Whether the recording has ended by itself.
+    pub fn has_stopped(&self) -> bool {
+        self.queue.is_none()
+    }
+
+    /// Appends an entry.
+    pub fn append(&mut self, entry: &Entry) {
+        if self.queue.is_none() {
+            return;
+        }
+        if self.bytes + self.block.len() as u64 > self.max_bytes {
+            return self.stop("the file has its greatest size", self.totals);
+        }
+        if self.block.is_empty() {
+            self.at_block = self.totals;
+        }
+        self.codec.encode(entry, &mut self.block);
+        if self.block.len() >= BLOCK {
+            self.flush();
+        }
+    }
+
+    /// Appends a write, and counts its bytes as replies.
+    pub fn append_write(&mut self, write: &Write) {
+        self.append(&Entry::Write(*write));
+        self.totals.add_write(write);
+    }
+
+    /// Appends a poll, with which a turn is counted.
+    pub fn append_poll(&mut self, outcome: Outcome, changes: &[(u64, u8)]) {
+        self.append(&Entry::Poll {
+            outcome,
+            event_count: self.totals.event_count,
+            events: self.totals.events,
+            changes: changes.to_vec(),
+        });
+        self.turns += 1;
+    }
+
+    /// Passes the block to the thread.
+    pub fn flush(&mut self) {
+        let Some(queue) = self.queue.as_ref().filter(|_| !self.block.is_empty()) else {
+            return;
+        };
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(2 * BLOCK));
+        self.bytes += block.len() as u64 + 12;
+        let sent = match self.patient {
+            true => queue
+                .send(block)
+                .map_err(|unsent| TrySendError::Disconnected(unsent.0)),
+            false => queue.try_send(block),
+        };
+        match sent {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.stop("the disk is too slow", self.at_block),
+            // The thread has failed, and its log line said why.
+            Err(TrySendError::Disconnected(_)) => self.queue = None,
+        }
+    }
+
+    /// Ends the recording by itself.
+    fn stop(&mut self, reason: &str, totals: Totals) {
+        log::warn!("The recording {} ended: {reason}", self.path.display());
+        self.write_end(reason, totals);
+    }
+
+    fn write_end(&mut self, reason: &str, totals: Totals) {
+        let reason = reason.as_bytes();
+        let end = Entry::End { reason, totals };
+        self.codec.encode(&end, &mut self.block);
+        let block = std::mem::take(&mut self.block);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(block);
+        // The thread writes what waits, then the last block.
+        self.queue = None;
+    }
+
+    /// Ends the recording.
+    pub fn end(mut self, reason: &str) {
+        if self.queue.is_some() {
+            self.write_end(reason, self.totals);
+            log::info!(
+                "The recording {} ended after {} turns: {reason}",
+                self.path.display(),
+                self.turns
+            );
+        }
+    }
+}
+
+impl Totals {
+    /// Counts what a socket has accepted.
+    pub fn add_write(&mut self, write: &Write) {
+        self.reply_bytes += write.outcome.unwrap_or(0);
+        let parts = [write.fd, write.hash, write.outcome.unwrap_or(u64::MAX)];
+        for part in parts {
+            self.replies = fnv::hash(self.replies, &part.to_le_bytes());
+        }
+    }
+
+    /// Counts an event.
+    pub fn add_event(&mut self, bytes: &[u8]) {
+        self.event_count += 1;
+        self.events = fnv::hash(self.events, bytes);
+    }
+}
+
+fn write_blocks(
+    mut file: File,
+    blocks: &Receiver<Vec<u8>>,
+    last: &Mutex<Option<Vec<u8>>>,
+) -> io::Result<()> {
+    for block in blocks {
+        file.write_all(&frame(&block))?;
+    }
+    let last = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+    last.map_or(Ok(()), |block| file.write_all(&frame(&block)))
+}
+
+/// Waits until the last recording is in its file.
+pub fn wait_for_writer() {
+    let thread = WRITER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(thread) = thread
+        && thread.join().is_err()
+    {
+        log::warn!("The thread of the recording has failed");
+    }
+}

@@ -1,0 +1,70 @@
+//! Moving the allocations of a value, see `ds::relocate`.
+
+use std::sync::Arc;
+
+use crate::ds::entry::ValueMut;
+use crate::ds::relocate::{Cursor, Relocate};
+use crate::sys::mover::Mover;
+use crate::types::hash::Hash;
+use crate::types::list::List;
+use crate::types::set::Set;
+use crate::types::string::RawStr;
+use crate::types::zset::Zset;
+use crate::types::{KeyMut, Value};
+
+/// Offers what an entry's value owns to the mover, from `cursor` on, until its step is spent.
+/// Returns the next cursor, 0 at the end. The entry itself is the table's to move.
+pub fn relocate(entry: &mut KeyMut<'_>, cursor: Cursor, mover: &mut Mover) -> Cursor {
+    match entry.value_mut() {
+        ValueMut::Obj(value) => value.relocate(cursor, mover),
+        ValueMut::Int(_) | ValueMut::Str(_) | ValueMut::Packed => 0,
+    }
+}
+
+impl Relocate for Value {
+    fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
+        match self {
+            Value::Str(string) => string.relocate(cursor, mover),
+            Value::List(List::Listpack(listpack)) => listpack.relocate(cursor, mover),
+            Value::List(List::Quicklist(list)) => boxed(list, cursor, mover),
+            Value::Set(Set::Intset(ints)) => ints.relocate(cursor, mover),
+            Value::Set(Set::Listpack(listpack)) => listpack.relocate(cursor, mover),
+            Value::Set(Set::Table(table)) => {
+                if cursor == 0 {
+                    mover.boxed(table);
+                }
+                table.relocate(cursor as u64, mover, |_, _| ()).into()
+            }
+            Value::Hash(Hash::Listpack(listpack)) => listpack.relocate(cursor, mover),
+            Value::Hash(Hash::Table(table)) => boxed(table, cursor, mover),
+            Value::Zset(Zset::Listpack(listpack)) => listpack.relocate(cursor, mover),
+            Value::Zset(Zset::Tree(set)) => boxed(set, cursor, mover),
+            Value::Stream(stream) => boxed(stream, cursor, mover),
+        }
+    }
+}
+
+/// The allocation of the value's struct is moved with its first step.
+fn boxed<T: Relocate>(value: &mut Box<T>, cursor: Cursor, mover: &mut Mover) -> Cursor {
+    if cursor == 0 {
+        mover.boxed(value);
+    }
+    value.relocate(cursor, mover)
+}
+
+impl Relocate for RawStr {
+    fn relocate(&mut self, _: Cursor, mover: &mut Mover) -> Cursor {
+        mover.visited(1);
+        // A string that nothing shares any more is the value's own again; one that a reply holds
+        // stays, and is moved by a later pass.
+        if let RawStr::Shared(shared) = self
+            && let Some(bytes) = Arc::get_mut(shared)
+        {
+            *self = RawStr::Owned(std::mem::take(bytes));
+        }
+        if let RawStr::Owned(bytes) = self {
+            mover.vec(bytes);
+        }
+        0
+    }
+}

@@ -1,0 +1,234 @@
+//! Servers of this project as nodes of a cluster: among themselves, and with real servers.
+
+mod common;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{Peer, Reply, free_port, parse_reply};
+
+/// Starts a server; `None` if there is no such peer.
+type Start = fn(&[&str]) -> Option<Peer>;
+
+fn ours(args: &[&str]) -> Option<Peer> {
+    Some(Peer::aeris(args))
+}
+
+/// The text of a reply.
+fn text(server: &Peer, line: &str) -> String {
+    words(parse_reply(server.connect().line(line).as_bytes()))
+}
+
+fn words(reply: Reply) -> String {
+    match reply {
+        Reply::Bulk(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        // Without the byte of the kind.
+        Reply::Line(bytes) => String::from_utf8_lossy(&bytes[1..]).into_owned(),
+        Reply::Many(_, items) => {
+            let items = items.into_iter().map(words);
+            items.collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(90), "no {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn is_up(server: &Peer) -> bool {
+    text(server, "CLUSTER INFO").contains("cluster_state:ok")
+}
+
+/// The words of CLUSTER NODES for a node, from the flags on.
+fn line(server: &Peer, name: &str) -> String {
+    let nodes = text(server, "CLUSTER NODES");
+    let found = nodes.lines().find(|line| line.starts_with(name));
+    let words = found.unwrap_or("").splitn(3, ' ').nth(2);
+    words.unwrap_or("").to_string()
+}
+
+fn start(start: Start, settings: &[&str]) -> Option<(Peer, String)> {
+    let bus = free_port().to_string();
+    let mut args = vec![
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        "2000",
+        "--repl-diskless-sync-delay",
+        "0",
+        "--cluster-port",
+        &bus,
+    ];
+    args.extend(settings);
+    let server = start(&args)?;
+    Some((server, bus))
+}
+
+/// Three primaries with a third of the slots each, and a replica of the first; with their names.
+fn cluster(starts: [Start; 4]) -> Option<(Vec<Peer>, Vec<String>)> {
+    let nodes: Option<Vec<(Peer, String)>> = starts.iter().map(|how| start(*how, &[])).collect();
+    let nodes = nodes?;
+    for (at, (server, _)) in nodes.iter().enumerate() {
+        let epoch = format!("CLUSTER SET-CONFIG-EPOCH {}", at + 1);
+        assert_eq!(text(server, &epoch), "OK");
+        if at < 3 {
+            let (first, end) = (at * 16384 / 3, (at + 1) * 16384 / 3);
+            let added = format!("CLUSTER ADDSLOTSRANGE {first} {}", end - 1);
+            assert_eq!(text(server, &added), "OK");
+        }
+    }
+    let others = nodes[1..].iter();
+    let meets = others.map(|(server, bus)| format!("CLUSTER MEET 127.0.0.1 {} {bus}", server.port));
+    let meets: Vec<String> = meets.collect();
+    let servers: Vec<Peer> = nodes.into_iter().map(|(server, _)| server).collect();
+    let round = std::cell::Cell::new(0);
+    wait_until("joined cluster", || {
+        // A handshake that a busy machine delays is given up, and not begun again by itself.
+        if round.replace(round.get() + 1) % 200 == 0 {
+            for meet in &meets {
+                assert_eq!(text(&servers[0], meet), "OK");
+            }
+        }
+        let knows = |server: &Peer| {
+            let nodes = text(server, "CLUSTER NODES");
+            nodes.matches(" connected").count() == 4 && is_up(server)
+        };
+        servers.iter().all(knows)
+    });
+    let names: Vec<String> = servers
+        .iter()
+        .map(|server| text(server, "CLUSTER MYID"))
+        .collect();
+    let replicate = format!("CLUSTER REPLICATE {}", names[0]);
+    assert_eq!(text(&servers[3], &replicate), "OK");
+    let follows = format!("slave {} ", names[0]);
+    wait_until("replica", || {
+        let knows = |server: &Peer| line(server, &names[3]).contains(&follows);
+        let synced = text(&servers[3], "INFO replication").contains("master_link_status:up");
+        synced && servers.iter().all(knows)
+    });
+    Some((servers, names))
+}
+
+/// The primary is killed, its replica is elected, the old primary follows it, and takes the role
+/// back by hand.
+fn story(starts: [Start; 4]) {
+    let Some((mut servers, names)) = cluster(starts) else {
+        return;
+    };
+    // Slot 3300.
+    // WAIT is about the writes of its connection.
+    let mut writer = servers[0].connect();
+    assert_eq!(writer.line("SET key:{b} value"), "+OK\r\n");
+    assert_eq!(writer.line("WAIT 1 60000"), ":1\r\n");
+    servers[0].kill();
+    wait_until("election", || {
+        let owns = |server: &Peer| line(server, &names[3]).contains(" 0-5460") && is_up(server);
+        servers[1..].iter().all(owns)
+    });
+    assert!(text(&servers[3], "ROLE").starts_with("master "));
+    assert_eq!(text(&servers[3], "GET key:{b}"), "value");
+    assert_eq!(text(&servers[3], "SET key:{b} second"), "OK");
+
+    servers[0].start_again(&[]);
+    let follows = format!("slave {} ", names[3]);
+    wait_until("return", || {
+        let synced = text(&servers[0], "INFO replication").contains("master_link_status:up");
+        let known = |server: &Peer| line(server, &names[0]).contains(&follows);
+        synced && servers.iter().all(known)
+    });
+    assert_eq!(text(&servers[0], "CLUSTER MYID"), names[0]);
+
+    assert_eq!(text(&servers[0], "CLUSTER FAILOVER"), "OK");
+    wait_until("manual failover", || {
+        let owns = |server: &Peer| line(server, &names[0]).contains(" 0-5460") && is_up(server);
+        let follows = text(&servers[3], "ROLE").starts_with("slave ");
+        follows && servers.iter().all(owns)
+    });
+    assert_eq!(text(&servers[0], "GET key:{b}"), "second");
+    assert!(text(&servers[0], "ROLE").starts_with("master "));
+}
+
+#[test]
+fn a_failover_of_ours() {
+    story([ours; 4]);
+}
+
+#[test]
+fn a_replica_of_ours_replaces_a_primary_of_redis_7() {
+    story([Peer::redis, Peer::redis, ours, ours]);
+}
+
+#[test]
+fn a_replica_of_valkey_9_replaces_a_primary_of_ours() {
+    story([ours, Peer::valkey9, ours, Peer::valkey9]);
+}
+
+#[test]
+fn messages_reach_the_subscribers_of_all_nodes() {
+    let Some((servers, _)) = cluster([ours, ours, Peer::redis, ours]) else {
+        return;
+    };
+    let mut subscribers: Vec<_> = servers.iter().map(Peer::connect).collect();
+    for subscriber in &mut subscribers {
+        assert!(subscriber.line("SUBSCRIBE news").contains("subscribe"));
+    }
+    for server in &servers {
+        text(server, "PUBLISH news hello");
+        for subscriber in &mut subscribers {
+            let message = String::from_utf8_lossy(&subscriber.reply()).into_owned();
+            assert!(message.contains("hello"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_second_server_does_not_start_on_the_same_file() {
+    let (first, _) = start(ours, &[]).expect("a server");
+    let name = text(&first, "CLUSTER MYID");
+    // The file that replaces another one is locked, too.
+    assert_eq!(text(&first, "CLUSTER BUMPEPOCH"), "BUMPED 1");
+    let file = first.dir().join("nodes.conf");
+    wait_until("saved file", || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        text.contains("vars currentEpoch 1 ")
+    });
+    let second = Command::new(env!("CARGO_BIN_EXE_aeris-server"))
+        .args(["--port", &free_port().to_string()])
+        .args(["--cluster-enabled", "yes", "--cluster-config-file"])
+        .arg(&file)
+        .output()
+        .expect("a process");
+    assert!(!second.status.success());
+    let log = String::from_utf8_lossy(&second.stdout).into_owned();
+    assert!(
+        log.contains("is already used by a different Redis Cluster node"),
+        "{log}"
+    );
+    assert_eq!(text(&first, "CLUSTER MYID"), name);
+}
+
+#[test]
+fn a_damaged_file_ends_the_start() {
+    let (mut server, _) = start(ours, &[]).expect("a server");
+    server.kill();
+    let file = server.dir().join("nodes.conf");
+    let text = std::fs::read_to_string(&file).expect("the file");
+    let cut = &text[..text.len() - 5];
+    std::fs::write(&file, cut).expect("written");
+    let again = Command::new(env!("CARGO_BIN_EXE_aeris-server"))
+        .args(["--port", &free_port().to_string()])
+        .args(["--cluster-enabled", "yes", "--cluster-config-file"])
+        .arg(&file)
+        .output()
+        .expect("a process");
+    assert!(!again.status.success());
+    let log = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(log.contains("corrupted cluster config file"), "{log}");
+    // It is left as it was.
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), cut);
+}

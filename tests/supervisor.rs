@@ -1,0 +1,384 @@
+//! Messages to systemd, the sockets that it hands over, and lines for its journal. The test is the
+//! other side of `NOTIFY_SOCKET`, and opens listening sockets as a socket unit does.
+#![allow(unsafe_code)] // files get their numbers between fork and exec
+
+mod common;
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use common::{Conn, Peer};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::Pid;
+
+/// The socket of systemd, and the messages that came.
+struct Systemd {
+    socket: UnixDatagram,
+    path: PathBuf,
+    lines: Vec<String>,
+}
+
+impl Systemd {
+    fn new(name: &str) -> Systemd {
+        let name = format!("aeris-notify-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("a timeout");
+        Systemd {
+            socket,
+            path,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Starts a server that finds this socket.
+    fn start(&self, args: &[&str]) -> Peer {
+        let args = [&["--supervised", "systemd"], args].concat();
+        Peer::aeris_with(&args, |command| self.prepare(command))
+    }
+
+    fn prepare(&self, command: &mut Command) {
+        command.env("NOTIFY_SOCKET", &self.path);
+    }
+
+    /// Reads until a message to store files, and returns them.
+    fn stored_files(&mut self) -> Vec<OwnedFd> {
+        loop {
+            let mut message = [0; 4096];
+            let mut space = nix::cmsg_space!([RawFd; 8]);
+            let mut text = [io::IoSliceMut::new(&mut message)];
+            let fd = self.socket.as_raw_fd();
+            let got = recvmsg::<()>(fd, &mut text, Some(&mut space), MsgFlags::empty());
+            let got = got.expect("a message");
+            let len = got.bytes;
+            let mut files = Vec::new();
+            for part in got.cmsgs().expect("room for all files") {
+                if let ControlMessageOwned::ScmRights(numbers) = part {
+                    // SAFETY: the kernel has opened them for this process, and nothing else has
+                    // their numbers.
+                    files.extend(numbers.iter().map(|n| unsafe { OwnedFd::from_raw_fd(*n) }));
+                }
+            }
+            let text = String::from_utf8_lossy(&message[..len]).into_owned();
+            self.lines.extend(text.lines().map(String::from));
+            if text.starts_with("FDSTORE=1\nFDNAME=aeris-listener\n") {
+                return files;
+            }
+        }
+    }
+
+    /// Reads until a line begins with `wanted`, and returns it.
+    fn wait_for(&mut self, wanted: &str) -> String {
+        loop {
+            if let Some(at) = self.lines.iter().position(|line| line.starts_with(wanted)) {
+                return self.lines.drain(..=at).next_back().expect("a line");
+            }
+            let mut message = [0; 4096];
+            let len = self.socket.recv(&mut message);
+            let len = len.unwrap_or_else(|e| panic!("no {wanted}: {e}; {:?}", self.lines));
+            let text = String::from_utf8_lossy(&message[..len]).into_owned();
+            self.lines.extend(text.lines().map(String::from));
+        }
+    }
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[test]
+fn the_supervisor_gets_a_message_at_each_step_of_a_life() {
+    let mut systemd = Systemd::new("life");
+    let mut server = systemd.start(&["--save", "3600 1"]);
+    assert_eq!(
+        systemd.wait_for("STATUS"),
+        "STATUS=Ready to accept connections"
+    );
+    systemd.wait_for("READY=1");
+
+    kill(Pid::from_raw(server.pid() as i32), Signal::SIGHUP).expect("it runs");
+    systemd.wait_for("RELOADING=1");
+    let time = systemd.wait_for("MONOTONIC_USEC=");
+    assert!(
+        time.trim_start_matches("MONOTONIC_USEC=")
+            .parse::<u64>()
+            .is_ok()
+    );
+    systemd.wait_for("READY=1");
+
+    let mut c = server.connect();
+    assert_eq!(c.line("REPLICAOF 127.0.0.1 1"), "+OK\r\n");
+    let status = systemd.wait_for("STATUS");
+    assert_eq!(
+        status,
+        "STATUS=Ready to accept connections, replica of 127.0.0.1:1, link down"
+    );
+    assert_eq!(c.line("SAVE"), "+OK\r\n");
+    systemd.wait_for("EXTEND_TIMEOUT_USEC=6");
+    c.send(b"SHUTDOWN\r\n");
+    systemd.wait_for("STOPPING=1");
+    systemd.wait_for("EXTEND_TIMEOUT_USEC=");
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[test]
+fn the_watchdog_gets_its_message_also_from_a_long_script() {
+    let mut systemd = Systemd::new("watchdog");
+    let server = Peer::aeris_with(
+        &["--supervised", "auto", "--busy-reply-threshold", "1"],
+        |command| {
+            systemd.prepare(command);
+            command.env("WATCHDOG_USEC", "200000");
+        },
+    );
+    for _ in 0..3 {
+        systemd.wait_for("WATCHDOG=1");
+    }
+    let mut c = server.connect();
+    c.send(b"EVAL \"while true do end\" 0\r\n");
+    let mut other = server.connect();
+    while !other.line("PING").starts_with("-BUSY") {}
+    systemd.lines.clear();
+    // At most one of them was sent before the script.
+    for _ in 0..3 {
+        systemd.wait_for("WATCHDOG=1");
+    }
+    assert_eq!(other.line("SCRIPT KILL"), "+OK\r\n");
+    // A save without turns announces a longer period, and sets it back.
+    while other.line("SAVE").starts_with("-BUSY") {}
+    let longer = systemd.wait_for("WATCHDOG_USEC=");
+    assert_ne!(longer, "WATCHDOG_USEC=200000");
+    assert_eq!(systemd.wait_for("WATCHDOG_USEC="), "WATCHDOG_USEC=200000");
+}
+
+#[test]
+fn a_load_shows_its_progress_and_gets_more_time() {
+    let mut systemd = Systemd::new("load");
+    let mut server = systemd.start(&[]);
+    let mut c = server.connect();
+    assert_eq!(c.line("DEBUG POPULATE 2000 key 100"), "+OK\r\n");
+    assert_eq!(c.line("SAVE"), "+OK\r\n");
+    systemd.wait_for("READY=1");
+    let slow = [
+        "--key-load-delay",
+        "2000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ];
+    server.start_again(&slow);
+    systemd.wait_for("EXTEND_TIMEOUT_USEC=30000000");
+    let status = systemd.wait_for("STATUS=Loading: ");
+    assert!(status.contains(" %, "), "{status}");
+    server.connect().line("CONFIG SET key-load-delay 0");
+    systemd.wait_for("READY=1");
+}
+
+#[test]
+fn another_supervisor_gets_no_messages() {
+    let systemd = Systemd::new("none");
+    let mut server = Peer::aeris_with(&["--supervised", "no"], |command| systemd.prepare(command));
+    server.connect().send(b"SHUTDOWN NOSAVE\r\n");
+    server.wait();
+    systemd.socket.set_nonblocking(true).expect("a socket");
+    assert!(systemd.socket.recv(&mut [0; 64]).is_err());
+}
+
+/// Gives the files the numbers from 3 on, as systemd does.
+fn hand_over(command: &mut Command, files: Vec<RawFd>) {
+    let count = files.len() as RawFd;
+    command.env("LISTEN_FDS", count.to_string());
+    // SAFETY: system calls and a write into a buffer on the stack; nothing is allocated.
+    unsafe {
+        command.pre_exec(move || {
+            // Out of the way first, so that no number is overwritten before it is moved.
+            for (at, &file) in files.iter().enumerate() {
+                check(libc::fcntl(file, libc::F_DUPFD, 100 + at as RawFd))?;
+            }
+            for at in 0..count {
+                check(libc::dup2(100 + at, 3 + at))?;
+                check(libc::close(100 + at))?;
+            }
+            Ok(())
+        });
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    match result {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A server with inherited sockets. `LISTEN_PID` must be its process id, which the shell knows.
+fn start_with_sockets(sockets: Vec<RawFd>, args: &[&str]) -> std::process::Child {
+    start_prepared(sockets, args, |_| ())
+}
+
+fn start_prepared(
+    sockets: Vec<RawFd>,
+    args: &[&str],
+    prepare: impl FnOnce(&mut Command),
+) -> std::process::Child {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_aeris-server"))
+        .args(["--save", ""])
+        .args(args)
+        .current_dir(std::env::temp_dir())
+        .stdout(std::process::Stdio::null());
+    prepare(&mut command);
+    hand_over(&mut command, sockets);
+    command.spawn().expect("sh runs")
+}
+
+fn stop(mut server: std::process::Child) {
+    kill(Pid::from_raw(server.id() as i32), Signal::SIGTERM).expect("it runs");
+    assert!(server.wait().expect("a child").success());
+}
+
+/// A client that connects while no server runs is served by the next one.
+#[test]
+fn the_sockets_of_the_supervisor_are_used_and_survive_a_restart() {
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = tcp.local_addr().expect("an address").port();
+    let path = std::env::temp_dir().join(format!("aeris-activation-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let unix = UnixListener::bind(&path).expect("a socket");
+    let text = port.to_string();
+    let args = [
+        "--port",
+        &text,
+        "--bind",
+        "127.0.0.1",
+        "--unixsocket",
+        path.to_str().unwrap(),
+    ];
+    for _ in 0..2 {
+        // Both wait in the backlog: no server runs.
+        let mut early = Conn::new(port);
+        let mut local = std::os::unix::net::UnixStream::connect(&path).expect("a backlog");
+        let sockets = vec![unix.as_raw_fd(), tcp.as_raw_fd()];
+        let server = start_with_sockets(sockets, &args);
+        assert_eq!(early.line("PING"), "+PONG\r\n");
+        io::Write::write_all(&mut local, b"PING\r\n").expect("open");
+        let mut reply = [0; 7];
+        io::Read::read_exact(&mut local, &mut reply).expect("a reply");
+        assert_eq!(&reply, b"+PONG\r\n");
+        stop(server);
+        assert!(path.exists(), "the file is the supervisor's");
+        assert!(
+            TcpStream::connect(("127.0.0.1", port)).is_ok(),
+            "the backlog is open"
+        );
+    }
+    let _ = std::fs::remove_file(&path);
+}
+
+/// Without a socket unit systemd keeps the sockets that it is given: a client that connects while
+/// the server restarts waits, and is served.
+#[test]
+fn stored_sockets_are_used_by_the_next_server() {
+    let mut systemd = Systemd::new("store");
+    let mut server = systemd.start(&[]);
+    let first = systemd.stored_files();
+    assert_eq!(first.len(), 1);
+    let port = common::free_port();
+    let mut c = server.connect();
+    assert_eq!(c.line(&format!("CONFIG SET port {port}")), "+OK\r\n");
+    drop(first);
+    systemd.wait_for("FDSTOREREMOVE=1");
+    let files = systemd.stored_files();
+    c.send(b"SHUTDOWN NOSAVE\r\n");
+    assert_eq!(server.wait(), Some(0));
+
+    let mut early = Conn::new(port);
+    let text = port.to_string();
+    let args = [
+        "--port",
+        &text,
+        "--bind",
+        "127.0.0.1",
+        "--supervised",
+        "systemd",
+    ];
+    let numbers = files.iter().map(|file| file.as_raw_fd()).collect();
+    let next = start_prepared(numbers, &args, |command| {
+        systemd.prepare(command);
+        command.env("LISTEN_FDNAMES", "aeris-listener");
+    });
+    assert_eq!(early.line("PING"), "+PONG\r\n");
+    assert_eq!(
+        systemd.stored_files().len(),
+        1,
+        "they are kept for the next one"
+    );
+    stop(next);
+}
+
+/// A socket that no setting names is closed, and the addresses of the settings are opened.
+#[test]
+fn a_socket_of_another_address_is_not_used() {
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let closed = other.local_addr().expect("an address").port();
+    let port = common::free_port();
+    let server = start_with_sockets(
+        vec![other.as_raw_fd()],
+        &["--port", &port.to_string(), "--bind", "127.0.0.1"],
+    );
+    drop(other);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(TcpStream::connect(("127.0.0.1", closed)).is_err());
+    stop(server);
+}
+
+#[test]
+fn lines_of_the_log_as_json_and_for_the_journal() {
+    let log = std::env::temp_dir().join(format!("aeris-log-format-{}", std::process::id()));
+    let _ = std::fs::remove_file(&log);
+    let path = log.to_str().expect("UTF-8");
+    let server = Peer::aeris(&["--log-format", "json", "--logfile", path]);
+    let read = |wanted: &str| loop {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        if text.contains(wanted) {
+            return text;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let text = read("Ready to accept connections tcp");
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert_eq!(line["pid"], server.pid());
+        for name in ["role", "timestamp", "level", "message"] {
+            assert!(line[name].is_string(), "{line}");
+        }
+    }
+    let ready = text.lines().find(|line| line.contains("Ready to accept"));
+    let ready: serde_json::Value = serde_json::from_str(ready.expect("a line")).expect("JSON");
+    assert_eq!(ready["message"], "Ready to accept connections tcp");
+    assert_eq!(
+        (&ready["role"], &ready["level"]),
+        (&"primary".into(), &"notice".into())
+    );
+
+    let mut c = server.connect();
+    assert_eq!(c.line("CONFIG SET log-format journal"), "+OK\r\n");
+    assert_eq!(c.line("SAVE"), "+OK\r\n");
+    read("\n<5>M DB saved on disk\n");
+    let _ = std::fs::remove_file(&log);
+}

@@ -1,0 +1,1 @@
+"""The parts of evict-sim: traces, exact caches, the replay through servers, the report."""
