@@ -30,6 +30,8 @@ pub fn follow(life: &mut Life) {
     life.look_at_primary();
     life.until_at_replica(&["master_sync_read_bytes"]);
     life.wait_at_replica("master_link_status", "up");
+    // Writes are refused until the replica's first acknowledgement has been read.
+    life.wait("min_slaves_good_slaves", "1");
     life.say(&["CONFIG SET rdb-key-save-delay 0", "SET text v"]);
     life.until(&[
         "sync_full",
