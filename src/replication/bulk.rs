@@ -35,7 +35,7 @@ pub enum Malformed {
     Error(Vec<u8>),
     /// A line that is not a header.
     Header(Vec<u8>),
-    /// Line feeds without an end.
+    /// The line of line feeds, which keep the link alive, is too long.
     KeepAlives,
 }
 

@@ -75,7 +75,8 @@ pub enum Verdict {
 /// What follows from an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Follow the target. `forced`: although it does not have the whole stream.
+    /// Become a replica of the target. `forced`: although the target does not have the whole
+    /// stream.
     Follow { target: Address, forced: bool },
     /// The target is the primary: writes need not wait any more.
     Finish,

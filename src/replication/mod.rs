@@ -207,13 +207,6 @@ impl Replication {
         cursor.map_or(0, |cursor| self.stream.lag(cursor))
     }
 
-    /// The number of bytes that a client may be sent now.
-    pub fn sendable(&self, client: ClientRef) -> u64 {
-        let replica = self.replicas.get(client);
-        let cursor = replica.and_then(|replica| replica.cursor.as_ref());
-        cursor.map_or(0, |cursor| self.stream.sendable(cursor))
-    }
-
     /// Whether the stream was closed or restarted while this client was attached, so that it can't
     /// continue.
     pub fn is_lost(&self, client: ClientRef) -> bool {

@@ -43,7 +43,7 @@ pub enum Answer {
 pub enum Reason {
     /// `PSYNC ? -1`: the replica has no history.
     Requested,
-    /// The replica's history is another one.
+    /// The replica has another history.
     UnknownId,
     /// The replica has more of the second id's history than this server.
     BeyondSecondId,

@@ -64,7 +64,7 @@ pub struct Transfer {
     pub size: u64,
     /// The number of its bytes that have been read.
     pub read: u64,
-    /// Bytes that were read but not sent; at first `$<size>`.
+    /// Bytes that were read from the file but not sent; at first the header `$<size>`.
     pub unsent: Vec<u8>,
 }
 
@@ -93,7 +93,7 @@ pub struct Replica {
     /// Whether the stream waits for the first REPLCONF ACK: a snapshot through a pipe has no
     /// length, so the replica reports its end.
     pub waits_for_ack: bool,
-    /// Whether it sent SYNC: then it supports neither +FULLRESYNC nor REPLCONF ACK.
+    /// Whether the replica sent SYNC: then it supports neither +FULLRESYNC nor REPLCONF ACK.
     pub is_old: bool,
     pub announced: Announced,
     /// The replica's address: the announced one, or that of its connection.
@@ -109,7 +109,7 @@ pub struct Replica {
     pub wrote_ms: i64,
     /// The time at which its snapshot was started; 0 before.
     pub sync_began_ms: i64,
-    /// Whether it has loaded its snapshot, as its first acknowledgement says.
+    /// Whether the replica has loaded its snapshot, as its first acknowledgement says.
     pub synced: bool,
 }
 
@@ -151,7 +151,7 @@ impl Replica {
         u64::try_from(now_ms - began_ms).ok()
     }
 
-    /// Whether it receives the stream, or is about to.
+    /// Whether the replica receives the stream, or is about to.
     pub fn is_online(&self) -> bool {
         matches!(self.state, State::Online)
     }
@@ -165,7 +165,7 @@ impl Replica {
         }
     }
 
-    /// Whether it acknowledges the stream, now or after its snapshot.
+    /// Whether the replica acknowledges the stream, now or after its snapshot.
     pub fn has_stream(&self) -> bool {
         self.channel != Channel::Snapshot
     }
@@ -241,11 +241,6 @@ impl Replicas {
         self.all.iter()
     }
 
-    /// All replicas, to be changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
-        self.all.iter_mut()
-    }
-
     /// The replica of this client.
     pub fn get(&self, client: ClientRef) -> Option<&Replica> {
         self.all.iter().find(|replica| replica.client == client)
@@ -296,7 +291,7 @@ impl Replicas {
     pub(super) fn remove(&mut self, client: ClientRef) -> Option<Replica> {
         let is = |replica: &Replica| replica.client == client;
         let at = self.all.iter().position(is)?;
-        // The others keep their order, by which INFO numbers them.
+        // The other replicas keep their order, by which INFO numbers them.
         Some(self.all.remove(at))
     }
 }

@@ -86,7 +86,7 @@ pub struct Receiver {
     pub client: ClientRef,
     /// The number of the chunk's bytes that its socket has accepted.
     pub sent: usize,
-    /// Whether it has acknowledged something since its last byte was sent.
+    /// Whether the replica has acknowledged something since its last byte was sent.
     pub loaded: bool,
 }
 

@@ -19,6 +19,7 @@ use crate::propagate::stream::START_MAX;
 /// `$ENDOFF:<offset> <history> <database> <client>`: the end of a snapshot in the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct End {
+    /// The replication offset of the snapshot.
     pub offset: u64,
     /// 40 hexadecimal digits.
     pub id: String,

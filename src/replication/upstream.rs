@@ -19,7 +19,7 @@ use crate::replication::two_channels::Collected;
 /// The state of the link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// There is no connection; an attempt to connect follows.
+    /// No connection exists; an attempt to connect follows.
     Connect,
     Connecting,
     /// Connected, up to the reply to PSYNC.
@@ -48,6 +48,7 @@ impl Phase {
 pub struct Received {
     /// The size of the snapshot; `None` before its header, 0 if it ends with a mark.
     pub total: Option<u64>,
+    /// Bytes of the snapshot that were received.
     pub bytes: u64,
     /// The Unix time at which bytes last arrived, in milliseconds.
     pub last_io_ms: i64,

@@ -497,7 +497,7 @@ mod tests {
         let line = format!("$ENDOFF:0 {id} 0 {}\r\n$EOF:", id_of(&server, SNAPSHOT));
         assert_eq!(received(&mut snapshot, line.len()), line);
         let replica = server.net.clients.get(MAIN).expect("a client").reference();
-        assert!(server.replication.sendable(replica) > 0);
+        assert!(server.replication.lag(replica) > 0);
         say(&mut server, MAIN, &["REPLCONF ACK 0"]);
         assert_eq!(states(&server)[1], ("replica", "online"));
         // A command may have updated the clock from the machine's.
@@ -604,7 +604,7 @@ mod tests {
         assert_eq!(states(&server)[0], ("main-channel", "send_bulk_and_stream"));
         say(&mut server, WRITER, &["SET k v"]);
         let main = server.net.clients.get(MAIN).expect("a client").reference();
-        assert!(server.replication.sendable(main) > 0);
+        assert!(server.replication.lag(main) > 0);
         end_child(&mut server);
         let line = format!("+FULLRESYNC {} 0\r\n$EOF:", server.replication.id);
         assert_eq!(received(&mut snapshot, line.len()), line);

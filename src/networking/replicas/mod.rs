@@ -50,7 +50,6 @@ pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
     broadcast::follow(el, server);
     channels::follow(server);
     ask_for_acks(server);
-    gate::advance_stream(server);
     let mut at = 0;
     while let Some(r) = server.replication.replicas.client(at) {
         at += 1;
@@ -142,7 +141,7 @@ fn has_unsent(server: &Server, c: &Client) -> bool {
     let r = c.reference();
     let by_state = server.replication.replicas.get(r).is_some_and(|replica| {
         matches!(replica.state, State::Receiving(_))
-            || replica.is_streaming() && server.replication.sendable(r) > 0
+            || replica.is_streaming() && server.replication.lag(r) > 0
     });
     by_state || !c.reply.is_empty()
 }

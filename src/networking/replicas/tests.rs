@@ -4,10 +4,8 @@ use std::os::unix::net::UnixStream;
 use ae::Events;
 
 use super::*;
-use crate::config::AppendFsync;
 use crate::connection::Connection;
 use crate::networking::close;
-use crate::propagate::sink::AOF;
 use crate::replication;
 use crate::testing::{say, server_with};
 
@@ -247,27 +245,4 @@ fn a_closed_replica_holds_nothing() {
     }
     let stream = &pair.server.replication.stream;
     assert!(stream.histlen() < stream.backlog_size() + (64 << 10));
-}
-
-/// With `propagate::gate`, a replica does not get bytes before they are on its primary's disk.
-#[test]
-fn a_stream_that_is_held_is_sent_when_the_aof_is_synced() {
-    let mut pair = Pair::new();
-    pair.server.config.appendfsync = AppendFsync::Always;
-    let null = std::fs::File::create("/dev/null").expect("a file");
-    pair.server.aof.feed.switch_to(std::sync::Arc::new(null), 0);
-    pair.server.propagation.set_sink(AOF, true);
-    gate::hold_stream(&mut pair.server, true);
-    say(&mut pair.server, 0, &["SET k v"]);
-    for _ in 0..2 {
-        pair.before_sleep();
-        pair.handle_events();
-        assert_eq!(pair.received_text(), "");
-    }
-    pair.server.aof.feed.synced = pair.server.aof.feed.fed;
-    pair.before_sleep();
-    assert_eq!(
-        pair.received_text(),
-        "*2 $6 SELECT $1 0 *3 $3 SET $1 k $1 v "
-    );
 }

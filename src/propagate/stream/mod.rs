@@ -117,8 +117,6 @@ pub struct Stream {
     /// The database of the last command; `None`: the next command is preceded by SELECT.
     selected_db: Option<u32>,
     backlog_size: u64,
-    /// Cursors get no bytes from this offset on, see `propagate::gate`.
-    send_until: Option<u64>,
     /// The memory of the blocks, their unused capacity included.
     memory: usize,
     /// The number of attached cursors, those of pins included.
@@ -397,17 +395,6 @@ impl Stream {
         self.end.saturating_sub(cursor.offset)
     }
 
-    /// Limits the cursors to the bytes before this offset; `None` removes the limit.
-    pub fn send_until(&mut self, offset: Option<u64>) {
-        self.send_until = offset;
-    }
-
-    /// The number of bytes that a cursor may read now.
-    pub fn sendable(&self, cursor: &Cursor) -> u64 {
-        let limit = self.send_until.unwrap_or(self.end).min(self.end);
-        limit.saturating_sub(cursor.offset)
-    }
-
     /// The bytes behind a cursor, at most `limit` bytes and `out.len()` pieces, straight from the
     /// blocks. Returns how many of `out` were set.
     pub fn io_slices<'a>(
@@ -419,9 +406,6 @@ impl Stream {
         let Some(at) = self.index(cursor) else {
             return 0;
         };
-        if self.send_until.is_some() {
-            limit = limit.min(usize::try_from(self.sendable(cursor)).unwrap_or(limit));
-        }
         let mut skip = (cursor.offset - self.blocks[at].start) as usize;
         let mut n = 0;
         for block in self.blocks.range(at..) {
