@@ -20,8 +20,9 @@ pub(super) struct Link {
     pub(super) inbound: bool,
 }
 
-/// The shortest and the longest wait before the next attempt to connect.
-const BACKOFF_MS: [u64; 2] = [100, 2000];
+/// The longest wait after the first failed attempt to connect, and after any.
+const CONNECT_FIRST_MS: u64 = 100;
+const CONNECT_MAX_MS: u64 = 2000;
 
 impl Cluster {
     pub(super) fn connect(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
@@ -92,10 +93,11 @@ impl Cluster {
         if node.ping_sent == 0 {
             node.ping_sent = now.ms;
         }
-        let wait = (BACKOFF_MS[0] << node.connect_failures.min(8)).min(BACKOFF_MS[1]);
-        let wait = wait.min(self.settings.node_timeout_ms / 4).max(1);
-        node.connect_failures = node.connect_failures.saturating_add(1);
-        node.next_connect = now.ms + wait / 2 + self.random.below(wait / 2 + 1);
+        let max_ms = CONNECT_MAX_MS.min(self.settings.node_timeout_ms / 4).max(1);
+        let wait = node
+            .backoff
+            .next_ms(CONNECT_FIRST_MS, max_ms, &mut self.random);
+        node.next_connect = now.ms + wait;
     }
 
     /// Ends the link that this node opened; the next tick opens a new one.

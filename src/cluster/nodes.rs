@@ -14,6 +14,7 @@ use super::event::{Address, LinkId, Texts};
 use super::name::Name;
 use super::packet::flag;
 use super::reports::Reports;
+use crate::link::Backoff;
 
 /// The index of a node in this view.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -39,6 +40,7 @@ pub struct Node {
     pub slot_count: u16,
     /// The time of the ping that is not answered.
     pub ping_sent: u64,
+    /// The time of the last PONG, as [`super::Now::ms`].
     pub pong_received: u64,
     /// When the pings were sent that `link` has not answered, and the one that it answered last.
     pub(super) pings: VecDeque<u64>,
@@ -52,7 +54,7 @@ pub struct Node {
     pub connected: bool,
     pub(super) link_since: u64,
     pub(super) next_connect: u64,
-    pub(super) connect_failures: u8,
+    pub(super) backoff: Backoff,
     pub(super) created: u64,
     pub(super) data_received: u64,
     pub(super) failed_at: u64,
@@ -89,7 +91,7 @@ impl Node {
             connected: false,
             link_since: 0,
             next_connect: 0,
-            connect_failures: 0,
+            backoff: Backoff::default(),
             created: now_ms,
             data_received: 0,
             failed_at: 0,

@@ -68,42 +68,49 @@ impl Cluster {
         if let Some(sender) = sender {
             self.note_sender(now, sender, header, out);
         }
-        match (body, sender) {
-            (
-                Body::Ping {
-                    kind,
-                    gossip,
-                    extensions,
-                },
-                _,
-            ) => {
-                let ping = Ping {
-                    link,
-                    addresses,
-                    header,
-                    kind: *kind,
-                    gossip,
-                };
-                let sender = self.receive_ping(now, &ping, sender, out);
-                if let Some(sender) = sender {
-                    self.read_extensions(now, sender, extensions, out);
-                }
+        if let Body::Ping {
+            kind,
+            gossip,
+            extensions,
+        } = body
+        {
+            let ping = Ping {
+                link,
+                addresses,
+                header,
+                kind: *kind,
+                gossip,
+            };
+            let sender = self.receive_ping(now, &ping, sender, out);
+            if let Some(sender) = sender {
+                self.read_extensions(now, sender, extensions, out);
             }
-            (_, None) => {}
-            (Body::Fail(name), Some(_)) => self.read_fail(now, name, out),
-            (Body::Publish(publish), Some(_)) => out.push(Action::Publish(publish.clone())),
-            (Body::AuthRequest, Some(sender)) => self.vote(now, sender, header, out),
-            (Body::AuthAck, Some(sender)) => self.count_vote(sender, header),
-            (
-                Body::Update {
-                    config_epoch,
-                    node,
-                    slots,
-                },
-                Some(_),
-            ) => self.receive_update(*config_epoch, node, slots, out),
-            (Body::ManualFailoverStart, Some(sender)) => self.manual_start(now, sender, out),
-            (Body::Module(_), _) => {}
+        } else if let Some(sender) = sender {
+            self.receive_other(now, sender, header, body, out);
+        }
+    }
+
+    /// A packet without gossip. Only nodes that are known may send one.
+    fn receive_other(
+        &mut self,
+        now: Now,
+        sender: NodeIndex,
+        header: &Header,
+        body: &Body,
+        out: &mut Vec<Action>,
+    ) {
+        match body {
+            Body::Ping { .. } | Body::Module(_) => {}
+            Body::Fail(name) => self.read_fail(now, name, out),
+            Body::Publish(publish) => out.push(Action::Publish(publish.clone())),
+            Body::AuthRequest => self.vote(now, sender, header, out),
+            Body::AuthAck => self.count_vote(sender, header),
+            Body::Update {
+                config_epoch,
+                node,
+                slots,
+            } => self.receive_update(*config_epoch, node, slots, out),
+            Body::ManualFailoverStart => self.manual_start(now, sender, out),
         }
     }
 
@@ -180,7 +187,7 @@ impl Cluster {
             node.pong_received = now.ms;
             node.note_pong();
             node.ping_sent = 0;
-            node.connect_failures = 0;
+            node.backoff.reset();
             self.answered(now, sender, out);
         }
         self.update_role(sender, ping.header, out);
@@ -278,7 +285,7 @@ impl Cluster {
         }
         let name = ping.header.sender;
         match self.nodes.find(&name) {
-            // It is known by another address, or it is this node.
+            // The node is known by another address, or it is this node.
             Some(known) => {
                 let address = self.address_of(ping);
                 self.forget_node(expected, out);

@@ -522,8 +522,7 @@ static AGAIN: AtomicU16 = AtomicU16::new(0);
 /// An owner that connects again after each failure, as a replica does.
 fn reconnect(el: &mut EventLoop<Server>, _: &mut Server, _: LinkId, action: Action) {
     if matches!(action, Action::Failed(_)) {
-        let mut backoff = Backoff::new(4, 4);
-        let after = backoff.next_ms(&mut Random::from_seed(1));
+        let after = Backoff::default().next_ms(4, 4, &mut Random::from_seed(1));
         el.add_timer(Duration::from_millis(after), 0, |el, server, _| {
             open_again(el, server);
             None
