@@ -1,6 +1,7 @@
 # `make help` lists the targets. Settings on the command line: ARGS (run, bench, suite),
-# PREFIX and DESTDIR (install), CASES (generated histories in compat-long), SECONDS and TARGETS (fuzz),
-# MINUTES (soak, chaos), SEED, MB and PEER (chaos), NODES and SEEDS (simulate), ROUNDS (crash), N (lesson-diff, exercise).
+# PREFIX and DESTDIR (install), CASES (generated histories in compat-long), SECONDS and TARGETS
+# (fuzz), MINUTES (soak, chaos), SEED, MB and PEER (chaos), NODES and SEEDS (simulate), ROUNDS
+# (crash), N (lesson-diff, exercise).
 
 CARGO   ?= cargo
 TARGET  ?= $(or $(CARGO_TARGET_DIR),target)
@@ -18,7 +19,8 @@ PEER    ?=
 ROUNDS  ?= 1000
 
 PROGRAMS = aeris-server aeris-check-rdb aeris-check-aof
-# Redis's names for the programs: a program that is started under such a name behaves as the one of that name.
+# Redis's names for the programs: a program that is started under such a name behaves as the one of
+# that name.
 REDIS_NAMES = redis-server redis-check-rdb redis-check-aof
 
 N       ?= 2
@@ -108,14 +110,16 @@ page:           ## pictures of the live page in headless Chromium (target/page),
 	$(CARGO) build --bin aeris-server
 	python3 -B tools/page/shots.py --server $(TARGET)/debug/aeris-server --out $(TARGET)/page
 
-# The version of the program that renders the book. It is installed into the target folder, not for the user.
+# The version of the program that renders the book. It is installed into the target folder, not for
+# the user.
 MDBOOK = $(TARGET)/mdbook/bin/mdbook
 MDBOOK_VERSION = 0.4.52
 
 $(MDBOOK):
 	$(CARGO) install mdbook --version =$(MDBOOK_VERSION) --locked --no-default-features --root $(TARGET)/mdbook
 
-# Chapter 12 shows the pictures of the live page, which are made here and not kept in the repository.
+# Chapter 12 shows the pictures of the live page, which are made here and not kept in the
+# repository.
 book: $(MDBOOK) ## the book on event loops as HTML (target/book/index.html); installs mdbook into the target folder
 	tools/book/book draw
 	$(MDBOOK) build ae/book --dest-dir $(abspath $(TARGET)/book)

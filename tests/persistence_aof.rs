@@ -531,11 +531,14 @@ fn kill_under_load(policy: &str, rounds: u64) {
                 .trim()
                 .parse()
                 .expect("a length");
-            let (sent, told) = (&pushes.sent, &pushes.acknowledged);
-            let (sent, told) = (sent.load(Ordering::Relaxed), told.load(Ordering::Relaxed));
+            let (sent, acknowledged) = (&pushes.sent, &pushes.acknowledged);
+            let (sent, acknowledged) = (
+                sent.load(Ordering::Relaxed),
+                acknowledged.load(Ordering::Relaxed),
+            );
             assert!(
-                (told..=sent).contains(&len),
-                "{policy}, round {round}: {told} <= {len} <= {sent}"
+                (acknowledged..=sent).contains(&len),
+                "{policy}, round {round}: {acknowledged} <= {len} <= {sent}"
             );
             let last = conn.line(&format!("lindex list{i} -1"));
             assert!(
@@ -718,8 +721,8 @@ fn clients_are_answered_while_a_command_loads() {
         loads.line("config set key-load-delay 30000");
         loads.send(&multibulk(&["debug", command]));
         // The load would take a minute.
-        let told = (0..100_000).any(|_| asks.line("get key:1").starts_with("-LOADING"));
-        assert!(told, "debug {command}");
+        let answered = (0..100_000).any(|_| asks.line("get key:1").starts_with("-LOADING"));
+        assert!(answered, "debug {command}");
         assert!(asks.line("info persistence").contains("\r\nloading:1\r\n"));
         assert!(asks.line("debug reload").starts_with("-LOADING"));
         assert_eq!(asks.line("config set key-load-delay 0"), "+OK\r\n");

@@ -146,8 +146,8 @@ fn a_session_from_stop_to_stop() {
         answers[0],
         "* Stopped at 1, stop reason = step over\n-> 1   local a = 5\n"
     );
-    let told = |text: &str| answers.iter().any(|answer| answer.contains(text));
-    assert!(told("<value> t = {1; 2; {[\"x\"]=1}; true; false}\n"));
+    let said = |text: &str| answers.iter().any(|answer| answer.contains(text));
+    assert!(said("<value> t = {1; 2; {[\"x\"]=1}; true; false}\n"));
     assert_eq!(
         answers.last().map(String::as_str),
         Some("*2\r\n$3\r\nval\r\n:10\r\n")

@@ -3,7 +3,8 @@
 #
 #     tools/fuzz.sh SECONDS [TARGET]...
 #
-# A finding ends it: the input is then in tests/fuzz/artifacts/TARGET, and cargo fuzz says how to run it again.
+# A finding ends it: the input is then in tests/fuzz/artifacts/TARGET, and cargo fuzz says how to
+# run it again.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -34,7 +34,8 @@ PARSER_WHEEL=prometheus-client==0.23.1
 
 say() { echo "peers: $*" >&2; }
 
-# missing PROGRAM:VERSION...: those that are not there in that version. The suite by TLS needs Tcl's package for it.
+# missing PROGRAM:VERSION...: those that are not there in that version. The suite by TLS needs Tcl's
+# package for it.
 missing() {
     for peer in "$@"; do
         program=${peer%%:*} version=${peer#*:}

@@ -1,10 +1,13 @@
 #!/bin/sh
-# make pgo: the server built with a profile of itself under the benchmark's workloads, beside the one without.
+# make pgo: the server built with a profile of itself under the benchmark's workloads, beside the
+# one without.
 #
-#     tools/pgo.sh TARGET_DIR [PROFILE]      default: release; the result is TARGET_DIR/pgo/PROFILE/aeris-server
+# tools/pgo.sh TARGET_DIR [PROFILE]      default: release; the result is
+# TARGET_DIR/pgo/PROFILE/aeris-server
 #
-# The build with counters, the run and the second build take three times as long as `make`. Needs the component llvm-tools
-# (rustup component add llvm-tools), whose version is that of the compiler, and no C toolchain but the usual one.
+# The build with counters, the run and the second build take three times as long as `make`. Needs
+# the component llvm-tools (rustup component add llvm-tools), whose version is that of the compiler,
+# and no C toolchain but the usual one.
 set -eu
 project=$(cd "$(dirname "$0")/.." && pwd)
 target=$1 profile=${2:-release}

@@ -1,6 +1,6 @@
-# Sourced by tools/peers.sh and tools/suite/fetch.sh: packages of a Debian release, whichever release
-# this machine runs, without a change to the machine. Lists and caches lie below $apt, a directory
-# that the caller makes; the mirror is the one that apt already uses.
+# Sourced by tools/peers.sh and tools/suite/fetch.sh: packages of a Debian release, whichever
+# release this machine runs, without a change to the machine. Lists and caches lie below $apt, a
+# directory that the caller makes; the mirror is the one that apt already uses.
 
 # The mirror's address; fails where apt has none, as on another distribution.
 debian_mirror() {

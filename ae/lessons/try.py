@@ -162,10 +162,10 @@ def latency_beside_a_hog(lesson):
     ports = [("a client", lesson.port)]
     if lesson.operator:
         ports.append(("the operator", lesson.operator))
-    for who, port in ports:
+    for label, port in ports:
         client = lesson.connect(port)
         times = sorted(round_trip(client) for _ in range(50))
-        print(f"beside two clients that never stop, {who} waits {times[25] * 1e3:.2f} ms "
+        print(f"beside two clients that never stop, {label} waits {times[25] * 1e3:.2f} ms "
               f"(at most {times[-1] * 1e3:.1f} ms)")
     over.set()
     for sock in sockets:

@@ -118,7 +118,7 @@ fn handler_installed_on_a_ready_fd_fires_next_turn() {
     assert_eq!(
         w.turn(&mut el),
         [],
-        "the edge is seen, nobody is interested"
+        "the edge is seen, no handler is interested"
     );
     el.set_handler(w.tokens[0], Mask::READABLE, read_then_want_to_write);
     assert_eq!(w.turn(&mut el), [("read", 0)]);

@@ -260,7 +260,7 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
     drop_unwanted_reply(server, c, reply_from);
 }
 
-/// Whether the error tells the client where, or when, to send its command.
+/// Whether the error directs the client to another server or a later time.
 fn leads_elsewhere(error: &Error) -> bool {
     let codes = [
         "REDIRECT",
@@ -280,5 +280,56 @@ fn drop_unwanted_reply(server: &mut Server, c: &mut Client, from: Mark) {
     if c.has(flag::REPLY_OFF | flag::REPLY_SKIP | flag::REPLICA) {
         c.drop_unwanted_reply(from);
         stream_errors::refuse_reply(server, c, from);
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use crate::command::ctx::{CmdResult, Ctx};
+    use crate::command::{Command, READONLY, STRING, cmd};
+    use crate::error::Error;
+    use crate::testing::{say, server_with};
+
+    fn fails(_: &mut Ctx) -> CmdResult {
+        Err(Error::SYNTAX)
+    }
+
+    fn changes_and_fails(ctx: &mut Ctx) -> CmdResult {
+        ctx.dirty(1);
+        Err(Error::SYNTAX)
+    }
+
+    fn replies_and_fails(ctx: &mut Ctx) -> CmdResult {
+        ctx.client.reply.ok();
+        Err(Error::SYNTAX)
+    }
+
+    static FAILS: Command = cmd("get", fails, 2, READONLY, STRING);
+    static CHANGES: Command = cmd("get", changes_and_fails, 2, READONLY, STRING);
+    static REPLIES: Command = cmd("get", replies_and_fails, 2, READONLY, STRING);
+
+    /// The reply to GET with this row in the place of its own.
+    fn reply_of(row: &'static Command) -> String {
+        let mut server = server_with(1);
+        let id = server.commands.lookup(b"get").expect("a command");
+        server.commands.entries[usize::from(id)].row = row;
+        say(&mut server, 0, &["get k"])
+    }
+
+    #[test]
+    fn a_command_that_fails_replies_with_its_error() {
+        assert_eq!(reply_of(&FAILS), "-ERR syntax error\r\n");
+    }
+
+    #[test]
+    #[should_panic(expected = "get failed and left a change behind")]
+    fn a_command_that_fails_after_a_change_is_found() {
+        reply_of(&CHANGES);
+    }
+
+    #[test]
+    #[should_panic(expected = "get failed and left a change behind")]
+    fn a_command_that_fails_after_a_reply_is_found() {
+        reply_of(&REPLIES);
     }
 }

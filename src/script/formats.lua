@@ -10,7 +10,8 @@ local find, match, sub, gsub, upper = strings.find, strings.match, strings.sub, 
 local SHAPES_MAX = 200
 local shapes_kept = 0
 
--- The conversion that begins at a place of a format: how it is written, or its problem, and the place behind it.
+-- The conversion that begins at a place of a format: how it is written, or its problem, and the
+-- place behind it.
 local function conversion(text, at)
     local flags, width, behind = match(text, "^([-+ #0]*)(%d?%d?)()", at)
     local precision = match(text, "^%.%d?%d?", behind) or ""

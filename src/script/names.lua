@@ -1,11 +1,14 @@
--- The name of a value that an operator does not take, where LuaJIT finds none: an element whose key is not a constant
--- string is `field '?'` in Lua 5.1. Run once for each interpreter, by the first message without a name.
+-- The name of a value that an operator does not take, where LuaJIT finds none: an element whose key
+-- is not a constant string is `field '?'` in Lua 5.1. Run once for each interpreter, by the first
+-- message without a name.
 --
---    user_script:1: attempt to index a nil value   ->   user_script:1: attempt to index field '?' (a nil value)
+--    user_script:1: attempt to index a nil value
+--    -> user_script:1: attempt to index field '?' (a nil value)
 --
--- The message names the line, not the instruction. So all instructions of the line that may have raised it are looked
--- at: those whose operand has the type of the message, and no name. The instruction that wrote an operand says what it
--- is. If not all of them are elements, the message stays as it is.
+-- The message names the line, not the instruction. So all instructions of the line that may have
+-- raised it are looked at: those whose operand has the type of the message, and no name. The
+-- instruction that wrote an operand says what it is. If not all of them are elements, the message
+-- stays as it is.
 
 local match, tonumber, function_of_script, slot, instruction_at, line_at = ...
 
@@ -45,7 +48,8 @@ local function can_be_joined(register)
     return kind == "string" or kind == "number"
 end
 
--- Of the values from register `first` to `last`, which are joined from the last on, the one that an error is about.
+-- Of the values from register `first` to `last`, which are joined from the last on, the one that an
+-- error is about.
 local function not_joined(first, last)
     for register = last, first, -1 do
         if not can_be_joined(register) then
@@ -55,7 +59,8 @@ local function not_joined(first, last)
     end
 end
 
--- The register of the value that an error of this instruction is about; nil if it is another operator's.
+-- The register of the value that an error of this instruction is about; nil if it is another
+-- operator's.
 local function refused(operator, kind, code, a, b, c, d)
     if operator == "call" then
         return code >= CALLM and code <= CALLT and a
@@ -75,8 +80,8 @@ local function refused(operator, kind, code, a, b, c, d)
     end
 end
 
--- What was written into a register before an instruction: "element", "named" (LuaJIT would have said so), the type that
--- it always has, or nil for anything else.
+-- What was written into a register before an instruction: "element", "named" (LuaJIT would have
+-- said so), the type that it always has, or nil for anything else.
 local function origin(call, at, register)
     for before = at - 1, 1, -1 do
         local instruction, modes = instruction_at(call, before)
@@ -99,7 +104,8 @@ local function origin(call, at, register)
     end
 end
 
--- Whether all nameless values that the operator may have refused at a line are elements, and there are some.
+-- Whether all nameless values that the operator may have refused at a line are elements, and there
+-- are some.
 local function are_elements(call, line, operator, kind)
     local found = false
     for at = 1, INSTRUCTIONS_MAX do

@@ -1,12 +1,14 @@
 -- What scripts see of Lua. Run once for each interpreter, before any script.
 --
--- A table is sealed by putting an empty one in its place, whose metatable reads through to the real one and refuses to
--- be written. LuaJIT has no read-only tables, so whatever looks past a metatable (rawset, next, table.insert ...) is
--- replaced here by a function that knows sealed tables.
+-- A table is sealed by putting an empty one in its place, whose metatable reads through to the real
+-- one and refuses to be written. LuaJIT has no read-only tables, so whatever looks past a metatable
+-- (rawset, next, table.insert ...) is replaced here by a function that knows sealed tables.
 --
---    script --> sealed globals (empty) --__index--> globals --__index--> "nonexistent global variable"
+--    script --> sealed globals (empty) --__index--> globals
+--           --__index--> "nonexistent global variable"
 --
--- Nothing in here may hand a real table to a script: what a script could change, the next user's script would run.
+-- Nothing in here may hand a real table to a script: what a script could change, the next user's
+-- script would run.
 
 local options = ...
 local globals = _G
@@ -70,9 +72,9 @@ local natives = setmetatable({}, { __mode = "k" }) -- functions that are written
 
 local native_indexes = false -- whether `native` looks for a method in a sealed table: its caller is to blame
 
--- Whether a function, or what a table is called by, is not written in Lua. The code that syntax/tail.rs writes into
--- scripts asks; with a label, as 5.1 names the value in errors, it is an error if the value can't be called, or has no
--- methods.
+-- Whether a function, or what a table is called by, is not written in Lua. The code that
+-- syntax/tail.rs writes into scripts asks; with a label, as 5.1 names the value in errors, it is an
+-- error if the value can't be called, or has no methods.
 local function native(what, label, method)
     local given = type(what)
     if method then
@@ -104,8 +106,8 @@ local function missing(_, name)
     error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", level)
 end
 
--- Errors about arguments, as Lua 5.1 tells them. They are raised at the place where the function that finds them was
--- called, and name it as the call does.
+-- Errors about arguments, as Lua 5.1 tells them. They are raised at the place where the function
+-- that finds them was called, and name it as the call does.
 
 local function bad(at, why, level)
     local name, method = called_as(level or 2)
@@ -158,11 +160,12 @@ local function expect_any(at, ...)
     end
 end
 
--- LuaJIT finds some errors in another order than Lua 5.1, or tells them otherwise. Where all arguments are right, a
--- function below calls LuaJIT's last, so that its errors name the script's call.
+-- LuaJIT finds some errors in another order than Lua 5.1, or tells them otherwise. Where all
+-- arguments are right, a function below calls LuaJIT's last, so that its errors name the script's
+-- call.
 --
--- Scripts call these functions in their loops, and a call within takes as long as the function itself. So the usual
--- arguments are told from others by comparisons and by look-ups in these sets.
+-- Scripts call these functions in their loops, and a call within takes as long as the function
+-- itself. So the usual arguments are recognised by comparisons and by look-ups in these sets.
 
 local codes, small = {}, {} -- of characters, and of places in short texts
 for number = -16, 255 do
@@ -204,8 +207,8 @@ for name, raw in next, { floor = floor, ceil = ceil } do
     end
 end
 
--- A number replaces the one before it only if it is greater (less), so what is no number stays where it stands first,
--- and loses everywhere else. LuaJIT lets the last one of them win.
+-- A number replaces the one before it only if it is greater (less), so what is no number stays
+-- where it stands first, and loses everywhere else. LuaJIT lets the last one of them win.
 for name, raw in next, { max = math.max, min = math.min } do
     local is_max = name == "max"
     local function choose(...)
@@ -303,7 +306,8 @@ function string.rep(...)
     return rep(...)
 end
 
--- LuaJIT cuts places to 32 bits. A place beyond 64 bits is the least one, and all behind the text are one.
+-- LuaJIT cuts places to 32 bits. A place beyond 64 bits is the least one, and all behind the text
+-- are one.
 local function to_place(number, text)
     if number ~= number or number >= 2 ^ 63 then
         number = -2 ^ 63
@@ -436,7 +440,8 @@ function globals.tostring(...)
     return unsigned_tostring(...)
 end
 
--- LuaJIT reads what is no number with one sign. With a base, Lua 5.1 reads the unsigned numbers of C.
+-- LuaJIT reads what is no number with one sign. With a base, Lua 5.1 reads the unsigned numbers of
+-- C.
 function globals.tonumber(...)
     local value, base = ...
     local radix = base == nil and 10 or to_int(tonumber(base) or 0)
@@ -468,8 +473,9 @@ function globals.tonumber(...)
     return tonumber(text, radix)
 end
 
--- string.format: which conversions a format has is found out once, by the code of formats.lua, which is loaded by the
--- first script that formats something. LuaJIT's own function is called where it writes what Lua 5.1 does.
+-- string.format: which conversions a format has is found out once, by the code of formats.lua,
+-- which is loaded by the first script that formats something. LuaJIT's own function is called where
+-- it writes what Lua 5.1 does.
 
 local format = string.format
 local shapes, write_all = {}, nil
@@ -584,8 +590,8 @@ function globals.assert(...)
     return assert(...)
 end
 
--- A level is one of the script's functions or of Lua's library, written in C. LuaJIT counts the functions of this file,
--- too.
+-- A level is one of the script's functions or of Lua's library, written in C. LuaJIT counts the
+-- functions of this file, too.
 function globals.error(...)
     local text, level = ...
     if level == nil or (tonumber(level) or 0) < 2 then
@@ -714,7 +720,7 @@ function table.foreach(...)
     return foreach(contents[list] or list, call)
 end
 
--- Source only, never bytecode, and with the globals that everybody has.
+-- Source only, never bytecode, and with the globals of all scripts.
 
 local translate = options.translate
 
@@ -749,7 +755,7 @@ function globals.load(...)
     return compile(concat(pieces), name or "=(load)")
 end
 
--- The collector is everybody's: scripts may ask it and push it, not stop or tune it.
+-- All scripts share the collector: they may query it and start a collection, not stop or tune it.
 
 local harmless = { collect = true, count = true, step = true }
 local tuning = { stop = 0, restart = 0, setpause = 200, setstepmul = 200 }
@@ -797,8 +803,8 @@ function math.randomseed(...)
     seed(to_int(expect(1, "number", ...)))
 end
 
--- Off unless `lua-enable-insecure-api` says so: the environments of functions. The real globals stay hidden, and the
--- one that new functions get stays what it is.
+-- Off unless `lua-enable-insecure-api` says so: the environments of functions. The real globals
+-- stay hidden, and the one that new functions get stays what it is.
 
 local sealed_globals
 

@@ -183,7 +183,7 @@ pub fn on_purpose(argv: &[Vec<u8>]) -> bool {
 }
 
 /// SORT in Redis turns a small sorted set into a skiplist, whose scores ZSCAN returns with 17
-/// digits. Here SORT does not change the set.
+/// digits. In this server SORT does not change the set.
 pub fn stays_small(argv: &[Vec<u8>], replies: &[&[u8]; 2]) -> bool {
     let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
     is("OBJECT") && replies[0].ends_with(b"listpack\r\n") && replies[1].ends_with(b"skiplist\r\n")
@@ -236,13 +236,13 @@ pub fn merges_corrupt(argv: &[Vec<u8>], ours: &[u8]) -> bool {
 /// Redis reports an error for an element if C's `errno` is still set from an earlier command. Later
 /// results of STORE differ.
 pub fn remembers_errno(ours: &[u8], theirs: &[u8]) -> bool {
-    let told = |reply: &[u8]| {
+    let reports_it = |reply: &[u8]| {
         contains(
             reply,
             b"-ERR One or more scores can't be converted into double",
         )
     };
-    told(theirs) && !told(ours)
+    reports_it(theirs) && !reports_it(ours)
 }
 
 pub fn contains(bytes: &[u8], part: &[u8]) -> bool {

@@ -180,7 +180,7 @@ const CONTEXTS: &[&str] = &[
 ];
 
 /// Whether a difference is one that is still open: an element without a name, where the line has
-/// another value without a name that the error may be about. LuaJIT tells the line, not the
+/// another value without a name that the error may be about. LuaJIT reports the line, not the
 /// instruction, see script/names.lua.
 fn lacks_question_mark(ours: &[u8], theirs: &[u8]) -> bool {
     // A text in a reply has its length before it.

@@ -8,7 +8,7 @@
 //!
 //! After each command everything that reached any client is compared, byte for byte. No test waits
 //! for a fixed time: a client has received everything when the reply to a PING with a marker has
-//! arrived, and CLIENT LIST on the control connection, after the turn of the command, tells whether
+//! arrived, and CLIENT LIST on the control connection, after the turn of the command, shows whether
 //! a client is blocked.
 //!
 //! **Limits.** A client in MULTI gets no PING, which would be queued, nor does a blocked one; what

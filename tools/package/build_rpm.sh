@@ -1,10 +1,11 @@
 #!/bin/sh
-# make rpm: an RPM package of the same files as the Debian one, by cargo-generate-rpm, which needs no rpm and no network.
+# make rpm: an RPM package of the same files as the Debian one, by cargo-generate-rpm, which needs
+# no rpm and no network.
 #
 #     tools/package/build_rpm.sh TARGET_DIR OUT_DIR [VERSION]
 #
-# The list of files is made from what stage.sh has put in place; the scripts are written for rpm, which calls them with
-# a number: 1 at the first installation, 2 at an upgrade, 0 at a removal.
+# The list of files is made from what stage.sh has put in place; the scripts are written for rpm,
+# which calls them with a number: 1 at the first installation, 2 at an upgrade, 0 at a removal.
 set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)

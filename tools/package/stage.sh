@@ -1,10 +1,12 @@
 #!/bin/sh
-# The files of a package, below ROOT, from the programs of TARGET_DIR: for build_deb.sh and build_rpm.sh.
+# The files of a package, below ROOT, from the programs of TARGET_DIR: for build_deb.sh and
+# build_rpm.sh.
 #
 #     tools/package/stage.sh TARGET_DIR ROOT VERSION
 #
-# Man pages and completions are made from the programs' own texts, so they can't become old: the options from --help, the
-# settings from redis.conf, the words to complete from the table of settings (--completion).
+# Man pages and completions are made from the programs' own texts, so they can't become old: the
+# options from --help, the settings from redis.conf, the words to complete from the table of
+# settings (--completion).
 set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,7 +31,8 @@ put 644 "$project/LICENSE" usr/share/doc/aeris/copyright
 put 644 "$project/README.md" usr/share/doc/aeris/README.md
 gzip -9nc "$project/CHANGELOG.md" > "$root/usr/share/doc/aeris/changelog.gz"
 
-# The settings of the package: redis.conf with other values for these, and a directory of files that are read last.
+# The settings of the package: redis.conf with other values for these, and a directory of files that
+# are read last.
 mkdir -p "$root/etc/aeris/conf.d"
 sed -e 's|^bind .*|bind 127.0.0.1 -::1|' \
     -e 's|^#*dir .*|dir /var/lib/aeris|' \

@@ -1,11 +1,14 @@
 #!/bin/bash
-# make deb-test: the package in a root of its own, made by debootstrap: installed, started, stopped, upgraded, removed, purged;
-# then clients of Debian beside it, and the settings and the unit of Debian's redis-server with our program. Needs root, a mirror of Debian, and the network only for that mirror.
+# make deb-test: the package in a root of its own, made by debootstrap: installed, started, stopped,
+# upgraded, removed, purged; then clients of Debian beside it, and the settings and the unit of
+# Debian's redis-server with our program. Needs root, a mirror of Debian, and the network only for
+# that mirror.
 #
 #     tools/package/test_deb.sh TARGET_DIR
 #
-# No systemd runs in such a root, so the script does what the unit says: its user, its ExecStartPre and its ExecStart, with a
-# socket for its messages. The root is unpacked once into TARGET_DIR/deb-root.tar and used again.
+# No systemd runs in such a root, so the script does what the unit says: its user, its ExecStartPre
+# and its ExecStart, with a socket for its messages. The root is unpacked once into
+# TARGET_DIR/deb-root.tar and used again.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 project=$(cd "$here/../.." && pwd)
@@ -109,7 +112,8 @@ same "the data after an upgrade" "$(cli get key)" value
 same "the users after an upgrade" "$(cat "$root/var/lib/aeris/users.acl.password")" "$password"
 say "upgraded"
 
-# clients [PASSWORD]: redis-benchmark, python3-redis and prometheus-redis-exporter against the server.
+# clients [PASSWORD]: redis-benchmark, python3-redis and prometheus-redis-exporter against the
+# server.
 clients() {
     local secret=${1:-}
     inside redis-benchmark -p "$port" ${secret:+-a "$secret"} -t set,get -n 2000 -q >/dev/null 2>&1 || fail redis-benchmark
@@ -148,8 +152,8 @@ clients "$password"
 stop
 say "redis-cli, redis-benchmark, python3-redis and prometheus-redis-exporter work"
 
-# Debian's own service with our program in the place of redis-server: its settings and its command line, unchanged but for the
-# port, which may be in use on this machine.
+# Debian's own service with our program in the place of redis-server: its settings and its command
+# line, unchanged but for the port, which may be in use on this machine.
 (
     apt=$work/apt
     private_sources deb bookworm

@@ -137,8 +137,8 @@ def no_drain(program, teach):
         requests = b"PING\r\n" * (96 * 1024 // 6)
         client.socket.sendall(requests)
         os.kill(server.proc.pid, signal.SIGCONT)
-        # Nothing is read yet: on a unix socket that would be an edge, and an edge of either direction
-        # reports both.
+        # Nothing is read yet: on a unix socket that would be an edge, and an edge of either
+        # direction reports both.
         for _ in range(10):
             other.cmd("PING")
             time.sleep(0.002)
