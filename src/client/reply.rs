@@ -559,15 +559,6 @@ impl ReplyBuf {
             }
         }
     }
-
-    /// Removes everything: the client is being closed.
-    pub fn clear(&mut self) {
-        *self = ReplyBuf {
-            resp3: self.resp3,
-            limit: self.limit,
-            ..ReplyBuf::default()
-        };
-    }
 }
 
 #[cfg(test)]

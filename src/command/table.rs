@@ -11,9 +11,13 @@ use crate::util::histogram::Histogram;
 /// The figures of one command in INFO commandstats and latencystats.
 #[derive(Default)]
 pub struct CommandStats {
+    /// The number of calls that ran.
     pub calls: u64,
+    /// The time of all calls, in ticks of the processor's counter.
     pub ticks: u64,
+    /// The number of calls that were refused before they ran.
     pub rejected: u64,
+    /// The number of calls that replied with an error.
     pub failed: u64,
     pub latency: Option<Box<Histogram>>,
 }
@@ -32,9 +36,10 @@ pub struct Entry {
     pub subcommands: (u16, u16),
     /// The index of the first key; 0 if there is none, or it must be searched.
     pub first_key: u16,
+    /// The index of the last key in argv; negative from the end.
     pub last_key: i16,
+    /// The distance between two keys in argv.
     pub key_step: u16,
-    pub movable_keys: bool,
     /// Whether `argv[first_key]` is always there and is the only key.
     pub has_one_key: bool,
     /// The index of the number of keys that follow it, for a command without a `first_key`; 0 if
@@ -151,7 +156,6 @@ impl CommandTable {
             first_key: first as u16,
             last_key: last,
             key_step: step as u16,
-            movable_keys: row.movable_keys(),
             has_one_key: has_one_key(row),
             count_at: row.count_at(),
             elements: row.elements,

@@ -10,16 +10,11 @@ use crate::client::ClientRef;
 pub struct Waiting {
     /// By ticket, which is the order of arrival.
     pub clients: BTreeMap<u64, ClientRef>,
-    /// How many of them must also be notified when the key is deleted.
+    /// The number of these clients that are also notified when the key is deleted.
     pub on_nokey: usize,
 }
 
 impl Waiting {
-    /// The number of clients.
-    pub fn len(&self) -> usize {
-        self.clients.len()
-    }
-
     /// Whether no client waits.
     pub fn is_empty(&self) -> bool {
         self.clients.is_empty()

@@ -202,7 +202,9 @@ fn apply(block: &mut [u8], source: &[u8], f: impl Fn(&mut u8, u8)) {
 /// The place of a field: `width` bits, 1 to 64, from bit `offset` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
+    /// The index of the first bit.
     pub offset: u64,
+    /// The number of bits, 1 to 64.
     pub width: u32,
 }
 

@@ -175,7 +175,7 @@ impl<'a> FieldRef<'a> {
 }
 
 impl<'a> FieldMut<'a> {
-    /// A shared view.
+    /// A shared view of the field.
     #[inline]
     pub fn as_ref(&self) -> FieldRef<'_> {
         FieldRef {

@@ -221,7 +221,7 @@ mod dense {
 /// One run of equal registers in a sparse value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
-    /// 0 for ZERO and XZERO.
+    /// The value of the registers: 0 for ZERO and XZERO.
     value: u8,
     length: usize,
     /// Whether the run takes two bytes.
@@ -495,7 +495,7 @@ impl Registers {
 
     /// The estimated cardinality.
     pub fn count(&self) -> u64 {
-        // 1 / (2 ln 2)
+        // The constant of the estimator: 1 / (2 ln 2).
         const ALPHA_INF: f64 = 0.721_347_520_444_481_7;
         let histogram = self.histogram();
         let m = REGISTERS as f64;

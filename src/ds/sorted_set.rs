@@ -253,11 +253,6 @@ impl SortedSet {
         self.members.score(bytes)
     }
 
-    /// The rank of a member.
-    pub fn rank(&self, bytes: &[u8]) -> Option<usize> {
-        self.tree.rank_of(self.score(bytes)?, bytes)
-    }
-
     /// Passes the score of a member, if it exists, to `decide` and sets the returned score, if any.
     pub fn upsert(
         &mut self,

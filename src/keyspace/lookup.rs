@@ -47,8 +47,8 @@ impl Server {
         hash_of_other_key(&self.key_hasher, key)
     }
 
-    /// The hash of a key of a command that will run, if all its keys are here. `place` is where the
-    /// key before it was found among the hashes computed ahead.
+    /// The hash of a key of a command that will run, if all its keys are here. `place` is the index
+    /// of the preceding key's hash among the hashes computed ahead; the search starts there.
     pub fn hash_ahead(&self, place: &mut usize, key: &[u8]) -> u64 {
         for at in [*place, *place + 1] {
             if let Some(&(start, len, hash)) = self.hashes.entries.get(at)
@@ -159,11 +159,6 @@ impl Server {
             None => self.evict.note_group_change(&mut entry, self.clock.now_ms),
         }
         Some(entry)
-    }
-
-    /// Whether a key exists and has not expired.
-    pub fn exists(&mut self, c: &Client, key: &[u8]) -> bool {
-        self.lookup_no_touch(c, key).is_some()
     }
 
     /// How an access is noted; `None` under CLIENT NO-TOUCH and while a child saves.

@@ -111,6 +111,7 @@ pub struct Stats {
     pub cycles_rate: Rate,
     /// Microseconds of a turn.
     pub cycle_us_rate: Rate,
+    /// The largest `used_memory` since the start, in bytes.
     pub peak_memory: usize,
     pub peak_memory_ms: i64,
     pub eventloop_cycles: u64,
@@ -131,7 +132,6 @@ pub struct Stats {
     pub acl_denied_channel: u64,
     pub acl_denied_db: u64,
     pub acl_denied_certificate: u64,
-    pub cow_peak: u64,
     pub forks: u64,
     pub latest_fork_us: u64,
 }

@@ -326,10 +326,3 @@ impl<C> InFlight<C> {
             .map(|argv| unsafe { (&*argv as &[&[u8]], &*self.client) })
     }
 }
-
-/// DEBUG SEGFAULT: writes to address 0.
-pub fn segfault() -> ! {
-    // SAFETY: none; the point is the fault that the kernel raises.
-    unsafe { std::ptr::null_mut::<u8>().write_volatile(b'x') };
-    std::process::abort()
-}

@@ -15,7 +15,7 @@ use crate::types::{KeyMut, KeyRef, Type, Value, kind};
 pub trait Part: Payload + Into<Value> {
     /// The part of a value, if it has this type.
     fn of(value: &Value) -> Option<&Self>;
-    /// The same, to be changed.
+    /// The part of a value, to be changed, if it has this type.
     fn of_mut(value: &mut Value) -> Option<&mut Self>;
 }
 
@@ -139,7 +139,7 @@ impl<'a, T: Part> Held<'a, T> {
         }
     }
 
-    /// The same; WRONGTYPE for any other type.
+    /// The part of type `T`; the error WRONGTYPE if the entry has another type.
     #[inline]
     pub fn typed(entry: KeyRef<'a>) -> Result<Held<'a, T>, Error> {
         Held::of(entry).ok_or(Error::WRONGTYPE)

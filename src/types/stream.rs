@@ -256,18 +256,9 @@ impl Consumer {
 /// What XCLAIM writes to the entries that it moves.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
+    /// The Unix time of the delivery in milliseconds.
     pub delivery_time: i64,
-    pub count: ClaimCount,
-}
-
-/// What XCLAIM does to the count of deliveries.
-#[derive(Clone, Copy, Debug)]
-pub enum ClaimCount {
-    /// JUSTID: unchanged.
-    Keep,
-    Increment,
-    /// RETRYCOUNT: set to this.
-    Set(u64),
+    pub delivery_count: u64,
 }
 
 /// A consumer group.
@@ -396,7 +387,7 @@ impl Group {
             to,
             Claim {
                 delivery_time: now_ms,
-                count: ClaimCount::Set(1),
+                delivery_count: 1,
             },
         );
     }
@@ -419,11 +410,7 @@ impl Group {
         let nack = self.pel.entry(id).or_insert(new);
         let from = std::mem::replace(&mut nack.consumer, to);
         nack.delivery_time = claim.delivery_time;
-        match claim.count {
-            ClaimCount::Keep => {}
-            ClaimCount::Increment => nack.delivery_count = nack.delivery_count.saturating_add(1),
-            ClaimCount::Set(count) => nack.delivery_count = count,
-        }
+        nack.delivery_count = claim.delivery_count;
         if from != to {
             self.consumer_mut(from).pel.remove(&id);
         }

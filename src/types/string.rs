@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::ds::entry::{INLINE_MAX, ValueMut, ValueRef};
 use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, New, Type, Value, kind};
-use crate::util::number::{IntBuf, parse_f64, parse_i64};
+use crate::util::number::{IntBuf, parse_i64};
 
 /// Strings up to this length that were set whole are reported as `embstr`.
 pub const EMBSTR_MAX: usize = 44;
@@ -102,14 +102,6 @@ impl<'a> StrView<'a> {
         match self {
             StrView::Int(n) => Ok(n),
             StrView::Bytes(bytes) => parse_i64(bytes).ok_or(Error::NOT_INTEGER),
-        }
-    }
-
-    /// The value as a double.
-    pub fn float(self) -> Result<f64, Error> {
-        match self {
-            StrView::Int(n) => Ok(n as f64),
-            StrView::Bytes(bytes) => parse_f64(bytes).ok_or(Error::NOT_FLOAT),
         }
     }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::command::ctx::CmdResult;
 use crate::ds::stream::StreamLog;
 use crate::error::said;
-use crate::types::stream::{Claim, ClaimCount, ConsumerId};
+use crate::types::stream::{Claim, ConsumerId};
 use crate::util::number::parse_i64;
 
 fn no_group(key: &[u8], group: &[u8]) -> Error {
@@ -190,7 +190,7 @@ impl ClaimOptions {
         };
         Claim {
             delivery_time: self.delivery_time.unwrap_or(now_ms),
-            count: ClaimCount::Set(count),
+            delivery_count: count,
         }
     }
 }

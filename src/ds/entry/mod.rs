@@ -147,7 +147,7 @@ pub struct EntryRef<'a, V> {
 /// The exclusive view of an entry.
 pub struct EntryMut<'a, V> {
     p: NonNull<u8>,
-    /// Where its address is, unless it is not in a table.
+    /// The slot of the table that has the address of the entry; `None` if the entry is in no table.
     place: Option<Place>,
     _borrows: PhantomData<&'a mut V>,
 }

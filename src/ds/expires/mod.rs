@@ -238,11 +238,6 @@ impl Expires {
         self.bytes + self.leaves.len() * (size_of::<Key>() + size_of::<Leaf>()) * 3 / 2
     }
 
-    /// Removes all pairs.
-    pub fn clear(&mut self) {
-        *self = Expires::new();
-    }
-
     /// Updates the figures after a pair was removed from the leaf at `key`; drops the leaf if it is
     /// empty, and merges it if its allocation has shrunk.
     fn note_removal(&mut self, key: Key, before: usize, after: usize) {

@@ -197,18 +197,6 @@ fn the_same_pair_over_and_over() {
     );
 }
 
-#[test]
-fn clear_gives_everything_back() {
-    let mut index = Expires::new();
-    (0..1000).for_each(|n| index.insert(n, n as u64));
-    assert!(index.memory_bytes() > 12_000);
-    index.clear();
-    assert_eq!(
-        (index.len(), index.memory_bytes(), index.first()),
-        (0, 0, None)
-    );
-}
-
 fn ids(n: u64) -> impl Iterator<Item = u64> {
     (1..=n).map(|i| {
         let x = (i ^ (i >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

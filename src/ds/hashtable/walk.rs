@@ -225,8 +225,8 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Starts at a bucket of the first table. Those before `rehash_at` are empty, and there may be
-    /// millions, which a walk for a few elements must not visit.
+    /// Starts at a bucket of the first table. Buckets before `rehash_at` are empty, and there may
+    /// be millions of them: a walk for a few elements must not begin there.
     fn from(index: usize) -> Self {
         Walk {
             table: 0,

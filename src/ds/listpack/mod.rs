@@ -556,8 +556,8 @@ impl Listpack {
         &mut self.0
     }
 
-    /// The same listpack in an allocation of its own: what is kept elsewhere than in the entry that
-    /// it came from.
+    /// Moves the listpack into an allocation without room for an entry, to be kept outside of the
+    /// entry that it came from.
     pub fn into_owned(self) -> Self {
         if self.0.gap() > 0 {
             return self.clone();

@@ -36,7 +36,7 @@
 use super::listpack::{Element, Iter, Listpack, Pos, SAFETY_LIMIT};
 use super::relocate::{Cursor, Relocate};
 use crate::sys::mover::Mover;
-use crate::util::number::{IntBuf, parse_u64_lenient, write_int};
+use crate::util::number::{IntBuf, parse_u64_lenient};
 use std::collections::{BTreeMap, btree_map};
 use std::ops::Bound;
 
@@ -57,7 +57,9 @@ const SAME_FIELDS: i64 = 2;
 /// The ID of an entry: milliseconds and a sequence number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
+    /// Unix time in milliseconds.
     pub ms: u64,
+    /// The sequence number within the millisecond.
     pub seq: u64,
 }
 
@@ -105,13 +107,6 @@ impl StreamId {
             Some(seq) => Some(StreamId::new(self.ms, seq)),
             None => Some(StreamId::new(self.ms.checked_sub(1)?, u64::MAX)),
         }
-    }
-
-    /// Appends `ms-seq`.
-    pub fn write(self, out: &mut Vec<u8>) {
-        write_int(out, self.ms);
-        out.push(b'-');
-        write_int(out, self.seq);
     }
 
     /// The text `ms-seq`, in a buffer on the stack.

@@ -341,9 +341,8 @@ fn ids_follow_the_rules_of_xadd() {
 #[test]
 fn an_id_reads_back_as_it_is_written() {
     for id in [StreamId::MIN, StreamId::MAX, StreamId::new(1, 2)] {
-        let mut text = Vec::new();
-        id.write(&mut text);
-        assert_eq!(StreamId::parse(&text, 7), Some(id));
+        let mut text = IdBuf::new();
+        assert_eq!(StreamId::parse(id.format(&mut text), 7), Some(id));
         assert_eq!(StreamId::from_bytes(id.to_bytes()), id);
     }
     assert_eq!(StreamId::parse(b"5", 7), Some(StreamId::new(5, 7)));

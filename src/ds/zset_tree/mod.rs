@@ -202,8 +202,8 @@ impl Branch {
         }
     }
 
-    /// Updates the first member after a change below. Members are rarely in the cache, so it is
-    /// read only if it is another one.
+    /// Updates the first member after a change below. Members are rarely in the cache, so a member
+    /// is read only if it is another allocation.
     fn refresh_first(&mut self) {
         if let Some(first) = self.node.first().filter(|first| *first != self.first) {
             (self.order, self.first) = (order_of(first), first);

@@ -37,7 +37,9 @@ pub struct Feed {
     queue: VecDeque<Segment>,
     /// The number of bytes that were ever fed.
     pub fed: u64,
+    /// The offset up to which the kernel has the bytes.
     pub written: u64,
+    /// The offset up to which the disk has the bytes.
     pub synced: u64,
     /// The database of the last command; `None`: the next command is preceded by SELECT.
     selected_db: Option<u32>,
@@ -77,6 +79,7 @@ impl Feed {
     }
 
     /// The next command is preceded by SELECT.
+    #[cfg(test)]
     pub fn forget_db(&mut self) {
         self.selected_db = None;
     }

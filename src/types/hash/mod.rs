@@ -62,7 +62,9 @@ pub struct FieldTable {
 /// The settings `hash-max-listpack-entries` and `-value`, and the seed for a new table.
 #[derive(Clone, Copy, Debug)]
 pub struct HashLimits {
+    /// The most fields of a listpack (`hash-max-listpack-entries`).
     pub max_entries: usize,
+    /// The most bytes of a field or value of a listpack (`hash-max-listpack-value`).
     pub max_value: usize,
     pub seed: HashSeed,
 }

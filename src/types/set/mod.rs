@@ -57,8 +57,11 @@ const BATCH: usize = 16;
 /// a new table.
 #[derive(Clone, Copy, Debug)]
 pub struct SetLimits {
+    /// The most members of an intset (`set-max-intset-entries`).
     pub max_intset: usize,
+    /// The most members of a listpack (`set-max-listpack-entries`).
     pub max_listpack: usize,
+    /// The most bytes of a member of a listpack (`set-max-listpack-value`).
     pub max_value: usize,
     pub seed: HashSeed,
 }

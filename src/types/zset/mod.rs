@@ -50,7 +50,9 @@ const _: () = is_send::<Zset>();
 /// The settings `zset-max-listpack-entries` and `-value`, and the seed for a new dictionary.
 #[derive(Clone, Copy, Debug)]
 pub struct ZsetLimits {
+    /// The most members of a listpack (`zset-max-listpack-entries`).
     pub max_entries: usize,
+    /// The most bytes of a member of a listpack (`zset-max-listpack-value`).
     pub max_value: usize,
     pub seed: HashSeed,
 }
@@ -73,7 +75,7 @@ pub struct AddFlags {
 /// What ZADD did to a member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Added {
-    /// Nothing, because of the options.
+    /// The member was not changed, because of the options.
     Nothing,
     /// The increment's result is not a number; nothing was changed.
     Nan,
@@ -683,11 +685,6 @@ impl Accumulator {
     /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
-    }
-
-    /// Whether a member is in the result.
-    pub fn contains(&self, member: &[u8]) -> bool {
-        self.members.score(member).is_some()
     }
 
     /// Adds a member, or combines its score with the present one.
