@@ -3,7 +3,7 @@
 
 /// A client runs MONITOR.
 pub const MONITOR: u32 = 1 << 0;
-/// There is an AOF or a replication stream.
+/// Changes are propagated: there is an AOF or a replication stream.
 pub const PROPAGATE: u32 = 1 << 1;
 /// A client has CLIENT TRACKING on.
 pub const TRACKING: u32 = 1 << 2;

@@ -106,7 +106,7 @@ impl Error {
         &self.text
     }
 
-    /// The same error, which will not be counted again.
+    /// Marks the error as counted, so that it is not counted again.
     pub fn counted(self) -> Error {
         Error {
             counted: true,
@@ -114,7 +114,7 @@ impl Error {
         }
     }
 
-    /// Whether it has been counted.
+    /// Whether the error has been counted.
     pub fn is_counted(&self) -> bool {
         self.counted
     }

@@ -22,7 +22,7 @@ fn text(server: &Peer, line: &str) -> String {
 fn words(reply: Reply) -> String {
     match reply {
         Reply::Bulk(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        // Without the byte of the kind.
+        // The line without its first byte, which is the type of the reply.
         Reply::Line(bytes) => String::from_utf8_lossy(&bytes[1..]).into_owned(),
         Reply::Many(_, items) => {
             let items = items.into_iter().map(words);
@@ -229,6 +229,6 @@ fn a_damaged_file_ends_the_start() {
     assert!(!again.status.success());
     let log = String::from_utf8_lossy(&again.stdout).into_owned();
     assert!(log.contains("corrupted cluster config file"), "{log}");
-    // It is left as it was.
+    // The server has left the file unchanged.
     assert_eq!(std::fs::read_to_string(&file).expect("the file"), cut);
 }

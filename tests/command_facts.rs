@@ -8,8 +8,8 @@ use aeris::command::docs;
 use aeris::command::{BeginSearch, Command, FindKeys, KeySpec};
 use serde_json::{Map, Value, json};
 
-/// Intended differences: full name, field (`*` for all), reason. One that no longer exists is an
-/// error too.
+/// Intended differences: full name, field (`*` for all), reason. An entry whose difference no
+/// longer exists is an error, too.
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("bigkeys", "*", OURS),
     ("bigkeys|get", "*", OURS),

@@ -1,5 +1,5 @@
 //! Active defragmentation on a whole server: memory in holes goes back, the data stays the same,
-//! and the fields of INFO tell it. The simulated day, which takes minutes, is asked for by name:
+//! and the fields of INFO show it. The simulated day, which takes minutes, is asked for by name:
 //! `cargo test --profile fast --test defrag -- --ignored --nocapture`.
 
 mod common;

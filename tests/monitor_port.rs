@@ -450,7 +450,7 @@ fn clients_that_do_not_read_do_no_harm() {
     let mut c = it.server.connect();
     assert_eq!(c.line("PING"), "+PONG\r\n");
     drop(silent);
-    // Their places are free again.
+    // The places of the closed connections are free again.
     let deadline = Instant::now() + LIMIT;
     while ended(&mut {
         let mut stream = it.connect();

@@ -391,7 +391,7 @@ fn a_difference_is_reported_where_it_is() {
         replayed(&path)[1..],
         "the same entries"
     );
-    // Another request: its reply differs.
+    // A request is changed in the recording, so its reply differs.
     let other = |entry: &mut Entry| {
         if let Entry::Read { bytes, .. } = entry
             && bytes.ends_with(b"first\r\n")

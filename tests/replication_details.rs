@@ -400,7 +400,7 @@ fn first_sync(replica: &Peer) -> Vec<(String, String)> {
         "repl_backlog_active",
         "repl_backlog_first_byte_offset",
         "repl_backlog_histlen",
-        // Redis 8.2 only.
+        // Fields that only Redis 8.2 has.
         "master_current_sync_attempts",
         "master_total_sync_attempts",
         "total_disconnect_time_sec",

@@ -227,7 +227,7 @@ fn the_packages_units_have_these_filters_and_are_rated_safe() {
         assert_eq!(of("MemoryDenyWriteExecute="), ["yes"], "{name}");
         let families = ["AF_INET AF_INET6 AF_UNIX"];
         assert_eq!(of("RestrictAddressFamilies="), families, "{name}");
-        // The exposure in tenths: 1.5 of 10.
+        // The exposure that is allowed, in tenths: 1.5 of 10.
         let rating = std::process::Command::new("systemd-analyze")
             .args(["security", "--offline=yes", "--threshold=15", &path])
             .output();

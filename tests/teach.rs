@@ -1,5 +1,5 @@
-//! The setting `teach`: each fault shows in the trace, and does not without the setting. Counts,
-//! not times, tell them apart.
+//! The setting `teach`: each fault shows in the trace, and does not without the setting. The modes
+//! are distinguished by counts, not by times.
 
 mod common;
 #[path = "trace/json.rs"]

@@ -391,7 +391,7 @@ fn stuck_handshakes(maxclients: &str) {
             .is_some_and(|reply| reply == "+PONG\r\n")
     });
     until("a TLS client finds a place", || files.client().works());
-    // Their time ends.
+    // The time of the waiting handshakes ends.
     until("closed", || {
         let last = stuck.last_mut().expect("some");
         last.set_read_timeout(Some(Duration::from_millis(50)))

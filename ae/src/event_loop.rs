@@ -162,7 +162,7 @@ impl<S> EventLoop<S> {
     }
 
     /// Runs one turn. Returns the number of files and timers that were served. May be called from
-    /// within a handler, whose fd or timer is then not served.
+    /// within a handler; the nested turn does not serve the fd or timer of that handler.
     pub fn process_events(&mut self, s: &mut S, what: Events) -> io::Result<usize> {
         let (files, timers) = (what.contains(Events::FILES), what.contains(Events::TIMERS));
         if !files && !timers {
@@ -402,8 +402,9 @@ impl<S> EventLoop<S> {
         self.after_sleep = proc;
     }
 
-    /// Sets the observer. Without one a phase costs two predictable branches. One that is set in
-    /// the middle of a turn gets the ends of the phases that it is in without their beginnings.
+    /// Sets the observer. Without one a phase costs two predictable branches. An observer that is
+    /// set in the middle of a turn gets the ends of the phases that it is in without their
+    /// beginnings.
     pub fn set_observer(&mut self, observer: Option<Observer<S>>) {
         self.observer = observer;
     }

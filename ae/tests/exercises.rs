@@ -125,8 +125,8 @@ fn exercise_07() {
     assert_eq!(client.receive(1), b"");
 }
 
-/// A client that has sent nothing for a second after it connected is closed; one that has may be
-/// idle for ten seconds.
+/// A client that has sent nothing for a second after it connected is closed; a client that has sent
+/// something may be idle for ten seconds.
 #[test]
 #[ignore = "an exercise"]
 fn exercise_08() {

@@ -18,7 +18,7 @@ thread_local! {
     static NOTED: RefCell<VecDeque<Input>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// Notes what passes.
+/// A tap that records each input of the loop.
 struct Notes;
 
 impl Tap for Notes {
@@ -39,7 +39,7 @@ impl Tap for Notes {
     }
 }
 
-/// Passes on what was noted.
+/// A tap that replays the recorded inputs.
 struct Plays;
 
 impl Tap for Plays {

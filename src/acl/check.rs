@@ -108,6 +108,7 @@ impl Denied {
 /// A call to be checked.
 pub struct Call<'a> {
     pub table: &'a CommandTable,
+    /// The id of the command's row.
     pub id: u16,
     pub argv: &'a [&'a [u8]],
     /// The database that the call would run in.

@@ -65,6 +65,7 @@ pub struct Event {
 /// An entry of the log: equal refusals within [`GROUPING_MS`].
 pub struct Entry {
     pub event: Event,
+    /// The number of equal refusals that the entry stands for.
     pub count: u64,
     pub id: u64,
     pub created_ms: i64,

@@ -337,7 +337,8 @@ fn remember(server: &mut Server, c: &Client, argv: &[&[u8]], event: Event) {
     server.acl.log = log;
 }
 
-/// The maximum bytes of a refused name in the server's log, which a client could fill otherwise.
+/// The maximum bytes of a refused name in the server's log; a client could fill the log with longer
+/// ones.
 const LOGGED_NAME_MAX: usize = 64;
 
 /// Writes a failed login to the server's log, at most one line a second.

@@ -37,6 +37,7 @@ pub const WRITE: u8 = 1 << 1;
 /// A pattern of keys, and the rights to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPattern {
+    /// Bits: reading and writing.
     pub rights: u8,
     pub pattern: Box<[u8]>,
 }

@@ -27,7 +27,7 @@ pub mod flag {
     pub const CLOSE_AFTER_REPLY: u64 = 1 << 1;
     /// The client is closed at the end of this turn, even if replies are unsent.
     pub const CLOSE_ASAP: u64 = 1 << 2;
-    /// Between MULTI and EXEC.
+    /// The client is between MULTI and EXEC: commands are queued.
     pub const MULTI: u64 = 1 << 3;
     /// A watched key was changed: EXEC replies with null.
     pub const DIRTY_CAS: u64 = 1 << 4;
@@ -43,37 +43,37 @@ pub mod flag {
     pub const REPLICA: u64 = 1 << 9;
     /// The client is the link to this server's primary.
     pub const PRIMARY: u64 = 1 << 10;
-    /// CLIENT REPLY OFF.
+    /// CLIENT REPLY OFF was called: no replies are sent.
     pub const REPLY_OFF: u64 = 1 << 11;
     /// CLIENT REPLY SKIP was the last command: skip the next one's reply.
     pub const REPLY_SKIP_NEXT: u64 = 1 << 12;
     /// This command's reply is skipped.
     pub const REPLY_SKIP: u64 = 1 << 13;
-    /// CLIENT NO-EVICT on.
+    /// CLIENT NO-EVICT is on: the client is not closed to save memory.
     pub const NO_EVICT: u64 = 1 << 14;
-    /// CLIENT NO-TOUCH on.
+    /// CLIENT NO-TOUCH is on: commands do not change when keys were last used.
     pub const NO_TOUCH: u64 = 1 << 15;
     /// The client of a script.
     pub const SCRIPT: u64 = 1 << 16;
     /// The client has subscriptions (RESP2 allows few commands then).
     pub const PUBSUB: u64 = 1 << 17;
-    /// Connected through the unix socket.
+    /// The client is connected through the unix socket.
     pub const UNIX_SOCKET: u64 = 1 << 18;
     /// The commands come from the AOF, from a primary, or from EXEC: they must not block.
     pub const DENY_BLOCKING: u64 = 1 << 19;
-    /// CLIENT TRACKING on.
+    /// CLIENT TRACKING is on: the client gets invalidations.
     pub const TRACKING: u64 = 1 << 20;
     /// The client to which invalidations are redirected is gone.
     pub const TRACKING_BROKEN_REDIR: u64 = 1 << 21;
-    /// CLIENT TRACKING BCAST.
+    /// CLIENT TRACKING with BCAST: invalidations by prefix of the key.
     pub const TRACKING_BCAST: u64 = 1 << 22;
-    /// CLIENT TRACKING OPTIN.
+    /// CLIENT TRACKING with OPTIN: keys are remembered only after CLIENT CACHING YES.
     pub const TRACKING_OPTIN: u64 = 1 << 23;
-    /// CLIENT TRACKING OPTOUT.
+    /// CLIENT TRACKING with OPTOUT: keys are remembered, except after CLIENT CACHING NO.
     pub const TRACKING_OPTOUT: u64 = 1 << 24;
     /// CLIENT CACHING YES (OPTIN) or NO (OPTOUT) applies to the next command.
     pub const TRACKING_CACHING: u64 = 1 << 25;
-    /// CLIENT TRACKING NOLOOP.
+    /// CLIENT TRACKING with NOLOOP: no invalidations for changes by the client itself.
     pub const TRACKING_NOLOOP: u64 = 1 << 26;
     /// The command must be run by `process_command` again when the client is unblocked.
     pub const REEXECUTE: u64 = 1 << 27;
@@ -87,11 +87,11 @@ pub mod flag {
     pub const AOF_LOADER: u64 = 1 << 31;
     /// EXEC runs the client's queued commands.
     pub const IN_EXEC: u64 = 1 << 32;
-    /// Over a soft output limit, since `soft_limit_since`.
+    /// The output exceeds a soft limit, since `soft_limit_since`.
     pub const OVER_SOFT_LIMIT: u64 = 1 << 33;
     /// An IMPORT-SOURCE client (Valkey).
     pub const IMPORT_SOURCE: u64 = 1 << 34;
-    /// CLIENT CAPA redirect.
+    /// CLIENT CAPA redirect was called: the client understands the error REDIRECT.
     pub const CAPA_REDIRECT: u64 = 1 << 36;
     /// The loop calls the write handler when the socket takes bytes again.
     pub const WAITS_TO_WRITE: u64 = 1 << 37;
@@ -102,7 +102,7 @@ pub mod flag {
     pub const SCRIPT_DEBUG: u64 = 1 << 39;
     /// SCRIPT DEBUG SYNC: the session is in the server's process.
     pub const SCRIPT_DEBUG_SYNC: u64 = 1 << 40;
-    /// DEBUG MARK-INTERNAL-CLIENT.
+    /// DEBUG MARK-INTERNAL-CLIENT was called: the client counts as a part of the server.
     pub const INTERNAL: u64 = 1 << 41;
     /// A pause holds the primary's stream back: it is received, not applied.
     pub const HELD: u64 = 1 << 42;
@@ -151,16 +151,6 @@ impl OwnedArgv {
         }
     }
 
-    /// The number of arguments.
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there are no arguments.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
     /// The arguments.
     pub fn slices(&self) -> Vec<&[u8]> {
         let mut start = 0;
@@ -171,11 +161,6 @@ impl OwnedArgv {
         }
         out
     }
-
-    /// Heap bytes held.
-    pub fn memory(&self) -> usize {
-        self.bytes.len() + self.ends.len() * size_of::<usize>()
-    }
 }
 
 /// A client.
@@ -184,7 +169,9 @@ pub struct Client {
     pub id: u64,
     /// The client's index in `Clients`; `u32::MAX` for a client without a socket.
     pub slot: u32,
+    /// Bits of [`flag`].
     pub flags: u64,
+    /// The number of the selected database.
     pub db: u32,
     /// The connection; `None` for a client without a socket.
     pub conn: Option<Connection>,
@@ -231,7 +218,9 @@ pub struct Client {
     pub announced: Option<Box<Announced>>,
     /// Bytes received, for CLIENT LIST.
     pub net_in: u64,
+    /// Bytes sent, for CLIENT LIST.
     pub net_out: u64,
+    /// The number of commands that were run, for CLIENT LIST.
     pub commands: u64,
     /// The largest recent size of the query buffer, for `qbuf` and client eviction.
     pub querybuf_peak: usize,
@@ -244,7 +233,9 @@ pub struct Client {
 /// A client's share in the sums of `ClientMemory`.
 #[derive(Clone, Copy, Default)]
 pub struct Counted {
+    /// The memory that was counted for the client, in bytes.
     pub bytes: usize,
+    /// The index of the class of clients under which the client was counted.
     pub class: usize,
     pub evictable: bool,
 }
@@ -253,7 +244,9 @@ pub struct Counted {
 /// shrinks when they have been smaller for a while.
 #[derive(Clone, Copy)]
 pub struct ReplyClass {
+    /// The capacity of the buffer in bytes, as INFO and CLIENT LIST show it.
     pub size: u32,
+    /// The largest reply since the last reset of the peak, in bytes.
     pub peak: u32,
     pub peak_reset_ms: i64,
 }
@@ -429,6 +422,8 @@ const WATCH_OVERHEAD: usize = size_of::<transaction::WatchedKey>() + 64;
 /// given to another client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct ClientRef {
+    /// The index in the table of clients.
     pub slot: u32,
+    /// The client's id, which no other client ever gets.
     pub id: u64,
 }

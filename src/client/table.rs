@@ -22,7 +22,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// A new id.
+    /// Returns an id that no client has had.
     pub fn next_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
@@ -137,7 +137,7 @@ pub struct Net {
     /// Clients to be closed at the end of this turn.
     pub close_asap: Vec<ClientRef>,
     /// Messages for clients whose own command runs at the moment: sent after the reply, see
-    /// [`send_later`]. Encoded for RESP3.
+    /// [`send_later`]. The bytes are encoded for RESP3.
     pub later: Vec<(ClientRef, Arc<Vec<u8>>)>,
     /// Clients that run MONITOR.
     pub monitors: Vec<ClientRef>,

@@ -35,6 +35,7 @@ pub struct MultiFigures {
 /// A queued command.
 #[derive(Clone, Copy)]
 pub struct Queued {
+    /// The id of the command's row.
     pub id: u16,
     /// The end of its arguments in the list of all arguments.
     pub args_end: usize,

@@ -9,8 +9,8 @@ pub mod output_limit;
 use crate::state::Server;
 
 impl Server {
-    /// How many times a second the cron runs: `hz`, or more with many clients if `dynamic-hz`
-    /// allows it.
+    /// The number of times a second that the cron runs: `hz`, or more with many clients if
+    /// `dynamic-hz` allows it.
     pub fn effective_hz(&self) -> u32 {
         let mut hz = self.config.hz.clamp(1, 500);
         while self.config.dynamic_hz && hz < 500 && self.net.clients.len() / hz as usize > 200 {

@@ -5,8 +5,8 @@
 //! has the owner's claim. So all views become equal to the claim with the highest epoch, in
 //! whatever order packets arrive.
 //!
-//! Two primaries with one epoch could both keep a slot. The one with the smaller name takes a new
-//! epoch. That needs no votes: an epoch that is higher than all others contradicts no vote, as
+//! Two primaries with one epoch could both keep a slot. The primary with the smaller name takes a
+//! new epoch. That needs no votes: an epoch that is higher than all others contradicts no vote, as
 //! votes are about claims of the slots of a failed primary.
 
 use std::rc::Rc;

@@ -34,7 +34,7 @@ pub const NODES_MAX: usize = 65_000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenSlot {
     pub slot: u16,
-    /// Whether it moves to this node; otherwise from it.
+    /// Whether the slot moves to this node; if not, it moves from it.
     pub importing: bool,
     /// The node on the other side.
     pub node: Name,

@@ -75,8 +75,8 @@ pub enum Action {
     Send { link: LinkId, message: Rc<Message> },
     /// Close a connection, without an event.
     Close(LinkId),
-    /// Write [`super::Cluster::conf`] to nodes.conf, later [`Event::Saved`]. `durable`: sync it;
-    /// a vote or an epoch is held back until then. A later save includes an earlier one.
+    /// Write [`super::Cluster::conf`] to nodes.conf, later [`Event::Saved`]. `durable`: sync it; a
+    /// vote or an epoch is held back until then. A save includes the changes of all earlier ones.
     Save { token: u64, durable: bool },
     /// This node is a replica of that node now, or its primary has another address.
     Follow { primary: Name, address: Address },
@@ -104,7 +104,7 @@ pub enum Action {
 /// The settings that the machine reads.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// cluster-node-timeout, at least 1.
+    /// `cluster-node-timeout` in milliseconds, at least 1.
     pub node_timeout_ms: u64,
     /// cluster-ping-interval.
     pub ping_interval_ms: u64,

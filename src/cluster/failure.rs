@@ -91,7 +91,7 @@ impl Cluster {
         }
     }
 
-    /// Tells the replicas of a failed node, and all others a little later.
+    /// Sends FAIL to the replicas of a failed node, and to all others a little later.
     fn plan_notice(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
         let body = Body::Fail(self.nodes[index].name);
         let message = Rc::new(Message::Full(Box::new(self.header()), body));

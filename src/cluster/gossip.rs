@@ -18,7 +18,7 @@ const CLOCK_AHEAD_MS: u64 = 500;
 
 impl Cluster {
     pub(super) fn choose_gossip(&mut self, now: Now, to: Option<NodeIndex>) -> Vec<Gossip> {
-        // Without this node and the receiver.
+        // The nodes for the gossip, without this node and the receiver.
         let others = self.nodes.count().saturating_sub(2);
         let wanted = self.nodes.count() * self.settings.gossip_percent / 100;
         let wanted = wanted.max(GOSSIP_MIN).min(others);

@@ -393,7 +393,7 @@ impl Cluster {
         });
     }
 
-    /// Removes a node and all references to it. Not this node.
+    /// Removes a node, which must not be this node, and all references to it.
     pub(super) fn forget_node(&mut self, index: NodeIndex, out: &mut Vec<Action>) {
         let links = [self.nodes[index].link, self.nodes[index].inbound];
         for link in links.into_iter().flatten() {

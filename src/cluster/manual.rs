@@ -32,9 +32,9 @@ pub enum ManualKind {
 /// A manual failover, on either side, or none.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Manual {
-    /// When it ends without success; 0: none runs.
+    /// The time at which the failover ends without success; 0: none runs.
     end: u64,
-    /// On the primary: the replica.
+    /// On the primary: the replica that takes over.
     pub(super) replica: Option<NodeIndex>,
     /// On the primary: the writes are held back since an earlier step, so the offset is final.
     is_paused: bool,
@@ -143,7 +143,7 @@ impl Cluster {
         }
     }
 
-    /// At each tick.
+    /// Ends a manual failover whose time is over; called at each tick.
     pub(super) fn time_out_manual(&mut self, now: Now, out: &mut Vec<Action>) {
         if self.manual.end == 0 {
             return;

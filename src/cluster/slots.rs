@@ -20,7 +20,7 @@ pub struct Slots {
     assigned: usize,
     /// Slots whose owner does not claim them any more: a claim with a lower epoch takes them.
     pub(super) unclaimed: Bitmap,
-    /// Slots of this node that move to another one.
+    /// Slots of this node that move to another node.
     pub migrating: BTreeMap<u16, NodeIndex>,
     /// Slots that move from another node to this one.
     pub importing: BTreeMap<u16, NodeIndex>,

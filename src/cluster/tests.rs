@@ -119,7 +119,7 @@ fn sent(actions: &[Action]) -> Vec<&Body> {
     bodies.collect()
 }
 
-/// Tells the node that its last save is on the disk.
+/// Reports to the node that its last save is on the disk.
 fn save(node: &mut Cluster, actions: &[Action]) -> Vec<Action> {
     let token = actions.iter().rev().find_map(|action| match action {
         Action::Save { token, .. } => Some(*token),

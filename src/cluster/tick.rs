@@ -6,9 +6,9 @@
 //! all nodes once.
 //!
 //! **A pause of this node.** If no tick came for half a node timeout, this process was stopped, or
-//! a command was slow: the peers were not silent, they were not listened to. So their unanswered
-//! pings begin anew. After a pause of a whole timeout, a primary may have been replaced, so it
-//! takes no writes until others have answered on new links, as after a start.
+//! a command was slow: the peers were not silent, they were not listened to. So the waiting times
+//! of their unanswered pings begin anew. After a pause of a whole timeout, a primary may have been
+//! replaced, so it takes no writes until others have answered on new links, as after a start.
 
 use super::event::{Action, Now};
 use super::machine::Cluster;

@@ -345,7 +345,7 @@ impl Cluster {
         found.ok_or_else(|| format!("Unknown node {name}"))
     }
 
-    /// The other side of a slot that moves.
+    /// The index of the node on the other side of a slot that moves, which must be a primary.
     fn find_other(&self, name: &Name) -> Result<NodeIndex, String> {
         match self.nodes.find(name) {
             None => Err(format!("I don't know about node {name}")),

@@ -54,7 +54,7 @@ impl<'a> Ctx<'a> {
         parse_f64(self.argv[at]).ok_or(Error::NOT_FLOAT)
     }
 
-    /// An integer argument within `min..=max`; `text` is the error otherwise.
+    /// An integer argument within `min..=max`; `text` is the error for any other argument.
     pub fn int_in(&self, at: usize, min: i64, max: i64, text: &'static str) -> Result<i64, Error> {
         match parse_i64(self.argv[at]) {
             Some(n) if (min..=max).contains(&n) => Ok(n),

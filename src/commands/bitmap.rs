@@ -82,7 +82,7 @@ fn bit_at(bytes: &[u8], offset: u64) -> bool {
 }
 
 /// Changes the string under `key`, after extending it to at least `len` bytes: in place, or, if
-/// there is no room, in a copy that replaces it. The argument of `change` tells whether the string
+/// there is no room, in a copy that replaces it. The argument of `change` is whether the string
 /// grew.
 fn edit<T>(
     ctx: &mut Ctx,

@@ -276,7 +276,7 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Parses the arguments. The set is at `argv[key_at]`; `exists` tells whether it is there.
+    /// Parses the arguments. The set is at `argv[key_at]`; `exists`: whether the set exists.
     fn parse(
         ctx: &mut Ctx<'a>,
         key_at: usize,
@@ -442,9 +442,9 @@ impl<'a> Search<'a> {
     /// Parses BYRADIUS, BYBOX or BYPOLYGON: only one of them.
     fn take_shape(&mut self, ctx: &Ctx, at: usize) -> Result<usize, Error> {
         let left = ctx.argv.len() - at - 1;
-        let told = self.shape.as_ref();
-        let circle_or_none = matches!(told, None | Some(Shape::Circle { .. }));
-        let box_or_none = matches!(told, None | Some(Shape::Rectangle { .. }));
+        let given = self.shape.as_ref();
+        let circle_or_none = matches!(given, None | Some(Shape::Circle { .. }));
+        let box_or_none = matches!(given, None | Some(Shape::Rectangle { .. }));
         if ctx.is(at, "byradius") && left >= 2 && circle_or_none {
             self.take_radius(ctx, at + 1)?;
             return Ok(3);
@@ -453,7 +453,7 @@ impl<'a> Search<'a> {
             self.take_box(ctx, at + 1)?;
             return Ok(4);
         }
-        if ctx.is(at, "bypolygon") && left >= 1 && told.is_none() && self.from.is_none() {
+        if ctx.is(at, "bypolygon") && left >= 1 && given.is_none() && self.from.is_none() {
             return Ok(1 + self.take_polygon(ctx, at + 1)?);
         }
         Ok(0)

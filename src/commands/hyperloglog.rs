@@ -67,7 +67,8 @@ fn view(entry: KeyRef<'_>) -> Result<&[u8], Error> {
     }
 }
 
-/// Changes the HyperLogLog under `key`; `None` if there is no such key. Its encoding becomes `raw`.
+/// Changes the HyperLogLog under `key`; `None` if there is no such key. The encoding of the value
+/// becomes `raw`.
 fn edit<T>(
     ctx: &mut Ctx,
     key: &[u8],

@@ -348,7 +348,7 @@ fn spop_some(ctx: &mut Ctx, key: &[u8], count: usize) -> CmdResult {
     let limits = SetLimits::of(ctx.server);
     let mut rng = ctx.server.rng.split();
     let wanted = ctx.server.propagation.wanted();
-    let mut told: Vec<Vec<u8>> = Vec::new();
+    let mut popped: Vec<Vec<u8>> = Vec::new();
     if let Some(entry) = ctx.server.lookup_write(ctx.client, key) {
         let mut set = Set::of_mut(entry)?;
         let reply = &mut ctx.client.reply;
@@ -356,13 +356,13 @@ fn spop_some(ctx: &mut Ctx, key: &[u8], count: usize) -> CmdResult {
         set.pop(count, &mut rng, &limits, |member| {
             reply.bulk(member);
             if wanted {
-                told.push(member.to_vec());
+                popped.push(member.to_vec());
             }
         });
     }
     ctx.dirty(count as u64);
     ctx.changed(key, events::SET, "spop");
-    propagate_srem(ctx, key, &told);
+    propagate_srem(ctx, key, &popped);
     Ok(())
 }
 

@@ -73,7 +73,7 @@ struct Options<'a> {
     by: Option<Pattern<'a>>,
     get: Vec<Pattern<'a>>,
     offset: i64,
-    /// Negative for all.
+    /// The number of elements to reply with; negative for all.
     count: i64,
     store: Option<&'a [u8]>,
 }
@@ -254,7 +254,7 @@ struct Item {
     text: Range<usize>,
     /// The text to compare, with ALPHA and BY.
     alpha: Option<Range<usize>>,
-    /// The number to compare otherwise.
+    /// The number to compare, without ALPHA and BY.
     score: f64,
     /// The element's index in the collection.
     at: usize,

@@ -263,15 +263,20 @@ pub struct ShutdownFlags {
 /// One `save` rule: a snapshot is due after `seconds` when at least `changes` writes happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SavePoint {
+    /// Seconds since the last save.
     pub seconds: u64,
+    /// The number of changes since the last save.
     pub changes: u64,
 }
 
 /// One class of `client-output-buffer-limit`; zero means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ObufLimit {
+    /// Bytes at which a client is closed at once; 0 is no limit.
     pub hard: u64,
+    /// Bytes at which a client is closed after `soft_seconds`; 0 is no limit.
     pub soft: u64,
+    /// Seconds for which the output may exceed `soft`.
     pub soft_seconds: u64,
 }
 

@@ -419,8 +419,8 @@ impl Config {
         parse::not_built(self)
     }
 
-    /// Whether files of full syncs are removed. With persistence they stay, since they serve as its
-    /// snapshots.
+    /// Whether files of full syncs are removed. With persistence these files stay, as they are the
+    /// server's snapshots.
     pub fn removes_sync_files(&self) -> bool {
         self.rdb_del_sync_files && self.save.is_empty() && !self.appendonly
     }

@@ -72,7 +72,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Checks lines that are more than settings. The default accepts them.
+/// Checks lines that are more than settings. A default method accepts its line.
 pub trait Directives {
     /// `rename-command`: checks that the command exists and the new name is free. Called in the
     /// order of the lines.

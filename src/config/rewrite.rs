@@ -228,8 +228,8 @@ impl Files {
         self.replace(&ours, lines);
     }
 
-    /// Writes the lines to the places, one by one. Further lines follow the last place; further
-    /// places become empty.
+    /// Writes the lines to the places, one by one. Lines without a place are inserted behind the
+    /// last place; places without a line become empty.
     fn replace(&mut self, places: &[Place], lines: Vec<Vec<u8>>) {
         let mut lines = lines.into_iter();
         for &(file, line) in places {

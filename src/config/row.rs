@@ -65,7 +65,7 @@ pub enum Apply {
     SlowlogMaxLen,
     ImportMode,
     LuaInsecureApi,
-    /// Update the node's flags in the cluster (no failover).
+    /// Update the node's flags in the cluster: `cluster-replica-no-failover`.
     ClusterFlags,
     ClusterAnnounceIp,
     ClusterAnnouncePorts,
@@ -122,7 +122,7 @@ pub enum Kind {
         get: fn(&Config) -> bool,
         set: fn(&mut Config, bool),
         default: bool,
-        /// Why `yes` is refused, if it is.
+        /// The error for `yes`, if `yes` is refused.
         refuse_yes: Option<&'static str>,
     },
     Number {

@@ -768,7 +768,7 @@ fn sources(dir: &std::path::Path, text: &mut String) {
 /// where `.field` occurs in the server's code outside of this module.
 #[test]
 fn a_setting_that_nothing_reads_is_marked() {
-    // These fields are used by the module itself, or are not settings.
+    // The fields that only this module uses, and those that are not settings.
     let inside = [
         "dir",
         "proc_title_template",

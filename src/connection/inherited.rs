@@ -41,7 +41,7 @@ impl Address {
     }
 }
 
-/// What there is for an address.
+/// The inherited socket for an address.
 pub enum Found {
     Socket(TcpListener),
     /// A socket that is used already gets these connections, too.

@@ -56,7 +56,7 @@ impl ListenerKind {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
-    /// Of a recording that is replayed.
+    /// The number of a listener of a recording that is replayed.
     Taped(RawFd),
 }
 

@@ -12,9 +12,9 @@
 //! All sockets are non-blocking; the event loop reports when one is ready.
 //!
 //! **Invariant:** this module decides whether a socket is drained, not the caller. The byte count
-//! alone does not tell: a transport that decrypts may have buffered more than was read, or return
-//! less than is there. So each call returns its byte count together with an [`Io`], which the
-//! caller passes on to the loop.
+//! alone does not suffice: a transport that decrypts may have buffered more than was read, or
+//! return less than is there. So each call returns its byte count together with an [`Io`], which
+//! the caller passes on to the loop.
 //!
 //! An accepted connection is open at once, an outgoing one is `Connecting` until
 //! [`Connection::finish_connect`] has seen the result. A connection with TLS is in `Handshake`
@@ -159,7 +159,7 @@ impl Connection {
     /// Ends both directions at once: the peer sees it now, and not when the socket is closed.
     pub fn shut_down(&mut self) {
         self.goodbye();
-        // It fails if the peer has closed it already.
+        // An error means that the peer has closed the connection already.
         let _ = match &self.transport {
             Transport::Unix(socket) => socket.shutdown(Shutdown::Both),
             Transport::Tcp(socket) | Transport::Lent(socket) => socket.shutdown(Shutdown::Both),
@@ -173,12 +173,12 @@ impl Connection {
         self.state
     }
 
-    /// Whether it is a TLS session.
+    /// Whether the connection is a TLS session.
     pub fn is_tls(&self) -> bool {
         self.session().is_some()
     }
 
-    /// Whether it is a unix socket.
+    /// Whether the connection is a unix socket.
     pub fn is_unix(&self) -> bool {
         match &self.transport {
             Transport::Unix(_) => true,

@@ -39,7 +39,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The user of the system that runs the peer; `None` if the kernel does not tell.
+/// The user of the system that runs the peer; `None` if the kernel does not report it.
 pub fn peer_uid(stream: &UnixStream) -> Option<u32> {
     let found = getsockopt(stream, sockopt::PeerCredentials).ok()?;
     Some(found.uid())

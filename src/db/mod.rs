@@ -13,8 +13,8 @@
 //! under that hash's `next_expiry` (`tests::field_index_follows_hashes`). Code that changes a hash
 //! in place calls `Db::fields_moved`.
 //!
-//! Operations on one database are here and do not use clients. Those that need the whole server
-//! (look-ups that count and expire, notifications, blocked clients) are in `keyspace`.
+//! Operations on one database are here and do not use clients. Operations that need the whole
+//! server (look-ups that count and expire, notifications, blocked clients) are in `keyspace`.
 
 pub mod kvstore;
 pub mod slot;
@@ -41,8 +41,8 @@ pub struct Db {
     pub avg_ttl_ms: i64,
 }
 
-/// The clients that wait for keys of one database, or watch them. They stay when the database is
-/// replaced.
+/// The clients that wait for keys of one database, or watch them. They are kept when the database
+/// is replaced.
 #[derive(Default)]
 pub struct KeyClients {
     /// Clients that wait for a key, in order of arrival.

@@ -30,9 +30,9 @@ pub struct Pause {
 
 /// Slots that are being handed over.
 struct HandedOver {
-    /// Their writers wait.
+    /// The slots are moving: clients that write to them wait.
     waiting: Bitmap,
-    /// Their writers are refused: it can't be found out which node has the slots.
+    /// It is not known which node has the slots: clients that write to them are refused.
     refused: Bitmap,
 }
 

@@ -1,5 +1,5 @@
 //! WAIT and WAITAOF: whether replicas and the disk have what a client wrote. FLUSHALL SYNC: whether
-//! the background thread has freed it.
+//! the background thread has freed the old data set.
 //!
 //! ```text
 //!   client writes      repl_offset, aof_offset: the ends of its last write in stream and AOF

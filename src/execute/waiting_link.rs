@@ -30,7 +30,7 @@ const READ_BYTES: usize = 16 * 1024;
 pub struct Peer<'a> {
     pub host: &'a str,
     pub port: u16,
-    /// The local address.
+    /// The local address of the connection; `None`: the kernel chooses.
     pub source: Option<IpAddr>,
     /// With TLS: what its sessions need.
     pub tls: Option<&'a Materials>,

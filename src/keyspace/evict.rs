@@ -356,9 +356,9 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
     enough
 }
 
-/// The number of keys that are looked at before none is found that may be evicted.
+/// The number of keys that are examined for one that may be evicted, before the search gives up.
 const CHOICES_MAX: usize = 64;
-/// The same for volatile-ttl, which looks at them in the order of the index.
+/// Like `CHOICES_MAX`, for volatile-ttl, which examines keys in the order of the index.
 const TTL_CHOICES_MAX: usize = 4096;
 
 /// Whether CLIENT PAUSE forbids changes of the data set.

@@ -24,11 +24,11 @@
 //! they are alive for the client that is the source, and hidden from all others. A command of
 //! another client that changes such a key removes it first.
 //!
-//! Fields of hashes expire likewise. The index has a hash under the time of its earliest field. A
-//! look-up or a cycle first removes the fields that are due, so that commands see live fields only.
-//! A look-up removes up to [`LOOKUP_FIELDS`]; further due fields are hidden in the hash and left to
-//! the cycle, and if no live field remains the whole hash is deleted, by lazy freeing. (A filter by
-//! time in each reader would make HLEN wrong, as it is in Redis.)
+//! Fields of hashes expire in the same way. The index has a hash under the time of its earliest
+//! field. A look-up or a cycle first removes the fields that are due, so that commands see live
+//! fields only. A look-up removes up to [`LOOKUP_FIELDS`]; further due fields are hidden in the
+//! hash and left to the cycle, and if no live field remains the whole hash is deleted, by lazy
+//! freeing. (A filter by time in each reader would make HLEN wrong, as it is in Redis.)
 //!
 //! On a replica and during a pause due fields stay, and are hidden from everything except the
 //! primary's commands, as the primary may still extend their lives. HLEN counts them, and a key
@@ -198,9 +198,9 @@ impl Server {
         }
         self.stats.expired_fields += gone.len() as u64;
         if self.propagation.wanted() {
-            let mut told: Vec<&[u8]> = vec![b"HDEL", key];
-            told.extend(gone.iter().map(|field| field.as_ref().field()));
-            self.propagation.also(db, &told);
+            let mut request: Vec<&[u8]> = vec![b"HDEL", key];
+            request.extend(gone.iter().map(|field| field.as_ref().field()));
+            self.propagation.also(db, &request);
         }
         self.notify(events::HASH, "hexpired", key, db);
         if empty {
@@ -223,7 +223,7 @@ impl Server {
     }
 
     /// Removes an expired key that is about to be changed on a writable replica or in
-    /// `import-mode`: it would be changed with its old time to live otherwise.
+    /// `import-mode`: else the command would change it with its old time to live.
     #[cold]
     pub fn expire_for_writer(&mut self, db: u32, key: &[u8]) {
         let own = self.may_expire_own() && !self.config.replica_read_only;

@@ -59,6 +59,7 @@ pub struct Flushed {
 /// A value without its key: RENAME, MOVE and COPY carry it from one key to another.
 pub struct Detached {
     kind: u8,
+    /// The bits of LRU clock or LFU counter.
     pub lru: u32,
     expire_at: Option<i64>,
     value: OwnedValue<Value>,

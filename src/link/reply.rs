@@ -160,7 +160,7 @@ pub(super) struct Reader {
 /// The meaning of a line of a reply.
 enum Header {
     Complete(Reply),
-    /// The length of a bulk.
+    /// The length of a bulk string, whose bytes follow.
     Bulk(usize),
     /// The number of elements of an array, not 0.
     Array(usize),

@@ -126,7 +126,7 @@ fn write(path: &Path, text: &str, durable: bool) -> io::Result<File> {
     temporary.push(format!(".tmp-{}", std::process::id()));
     let replaced = replace(path, Path::new(&temporary), text, durable);
     if replaced.is_err() {
-        // It may not be there.
+        // The file may not exist.
         let _ = fs::remove_file(&temporary);
     }
     replaced

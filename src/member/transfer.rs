@@ -14,7 +14,8 @@ pub fn flushed(server: &mut Server, slot: Option<u16>) {
     }
 }
 
-/// A snapshot replaces the data set: it names the slots that arrive at its server.
+/// A snapshot is about to replace the data set: forgets the transfers of slots to the primary, as
+/// the snapshot names those that still run.
 pub fn begin_load(server: &mut Server) {
     if let Some(member) = &mut server.cluster {
         member.transfers.forget_primary_imports();

@@ -260,8 +260,8 @@ pub fn create_client(
     }
 }
 
-/// Makes a client of a connection that this server has opened, for what arrives on it. It has no
-/// replies and all rights. `role` is its flag.
+/// Makes a client of a connection that this server has opened, for what arrives on it. Such a
+/// client has all rights and gets no replies. `role` is its flag.
 pub fn create_linked_client(
     el: &mut EventLoop<Server>,
     server: &mut Server,

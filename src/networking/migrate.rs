@@ -88,8 +88,8 @@ impl Migrations {
     }
 }
 
-/// Starts new requests, and continues those whose connections are in `woken`. At the top level
-/// only.
+/// Starts new requests, and continues those whose connections are in `woken`. Does nothing in a
+/// nested turn.
 pub fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
     // While a data set is loaded, turns are nested.
     if server.is_nested() {

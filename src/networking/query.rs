@@ -45,7 +45,7 @@ const READ_MAX: usize = 64 * 1024;
 const OWN_BUFFER: usize = 16 * 1024;
 /// The maximum number of commands that are parsed ahead.
 const AHEAD_MAX: usize = 128;
-/// A batch with fewer commands is a short one.
+/// A batch with fewer commands than this counts as short.
 const FEW: usize = 8;
 
 /// The read handler of a client's socket: runs its requests, up to the loop's budget.
@@ -193,7 +193,7 @@ fn room_in(buffer: &Vec<u8>) -> usize {
     }
 }
 
-/// Counts a read. The connection tells whether there is more.
+/// Counts a read. Whether more bytes wait is decided by the connection.
 fn note_read(
     server: &mut Server,
     c: &mut Client,

@@ -11,9 +11,8 @@
 //! level. While the child writes to a socket, nothing else does; the changes are collected.
 //!
 //! **Invariant:** a job has at most one connection, and the connection of a job that has ended is
-//! closed.
-//! **Limits:** the changes that are collected while the child runs, and those that the target does
-//! not accept, are limited as those of a replica. There is no TLS.
+//! closed. **Limits:** the changes that are collected while the child runs, and those that the
+//! target does not accept, are limited as those of a replica. These connections do not use TLS.
 
 use std::collections::HashMap;
 

@@ -37,6 +37,7 @@ const GRAPH_TIPS: [char; 3] = ['_', 'o', '#'];
 #[derive(Clone, Copy)]
 pub struct Sample {
     pub time_s: i64,
+    /// The longest duration of the second, in milliseconds.
     pub ms: u64,
 }
 
@@ -124,7 +125,7 @@ impl Latency {
     }
 }
 
-/// Figures of a series.
+/// Figures about the samples of one event.
 struct Summary {
     low: u64,
     high: u64,
@@ -277,7 +278,7 @@ fn advice(latency: &Latency, slower_than_us: i64) -> Vec<String> {
         }
         advice.push("SLOWLOG GET names the commands that took long.".into());
         advice.push(
-            "Deleting a large value holds up everybody else: UNLINK it, or spread its elements over \
+            "Deleting a large value blocks all other clients: UNLINK it, or spread its elements over \
              several keys."
                 .into(),
         );

@@ -66,7 +66,9 @@ impl Census {
 /// The tables of one database that has keys.
 pub struct DbTables {
     pub index: u32,
+    /// Bytes of the table of keys.
     pub main: usize,
+    /// Bytes of the index of times to live.
     pub expires: usize,
 }
 

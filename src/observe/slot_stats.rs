@@ -14,7 +14,9 @@ use crate::state::Server;
 pub struct SlotUsage {
     /// The time of commands, in ticks of the processor's counter.
     pub ticks: u64,
+    /// Bytes of requests.
     pub bytes_in: u64,
+    /// Bytes of replies.
     pub bytes_out: u64,
 }
 

@@ -31,7 +31,9 @@ pub const CLASSES: usize = 24;
 pub struct Turn {
     /// Unix time in microseconds.
     pub began_us: i64,
+    /// The duration in microseconds.
     pub us: u64,
+    /// The number of commands that ran in the turn.
     pub commands: u64,
     /// The parts of `us` that were spent in commands, in the cron and in writing the AOF.
     pub commands_us: u64,

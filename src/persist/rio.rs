@@ -158,7 +158,7 @@ enum Source<'a> {
     Plain(&'a mut dyn Read),
     /// The frame, whose first bytes may have been read ahead.
     Lz4(Box<FrameDecoder<Frame<'a>>>),
-    /// Between two others.
+    /// No source, for the moment in which one source replaces another.
     None,
 }
 
@@ -216,8 +216,8 @@ impl<'a> Reader<'a> {
         self
     }
 
-    /// The rest of the source is an LZ4 frame: continues with what is in it, as if that were the
-    /// source, whose length is not known.
+    /// The rest of the source is an LZ4 frame: continues to read from its decompressed bytes, whose
+    /// length is not known.
     pub fn begin_frame(&mut self) {
         let ahead = self.buf.split_off(self.pos);
         if let Source::Plain(source) = std::mem::replace(&mut self.source, Source::None) {

@@ -50,7 +50,7 @@ pub mod sink {
     pub const REPLICAS: u8 = 1 << 1;
     /// The moves of slots to other nodes, which get the changes of these slots only.
     pub const EXPORTS: u8 = 1 << 2;
-    /// All of them.
+    /// All sinks.
     pub const ALL: u8 = AOF | REPLICAS | EXPORTS;
 }
 

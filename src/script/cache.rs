@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Of the scripts of EVAL at most [`EVAL_MAX`] are kept; the least recently used one is removed
-//! first (Redis 7.4). Those of SCRIPT LOAD stay until SCRIPT FLUSH.
+//! first (Redis 7.4). Scripts of SCRIPT LOAD stay until SCRIPT FLUSH.
 //!
 //! **Invariant:** a place is in the list of EVAL's scripts if and only if its `by_eval` is set.
 
@@ -39,7 +39,7 @@ pub struct Script {
     pub source: Box<[u8]>,
     pub function: FunctionRef,
     pub flags: Flags,
-    /// Whether it came with EVAL, and may be removed for newer ones.
+    /// Whether the script came with EVAL, and may be removed for newer ones.
     by_eval: bool,
     hash: u64,
     older: u32,

@@ -191,7 +191,7 @@ pub struct Writer<'a> {
     pub stats: &'a mut Stats,
     /// Whether the script called setresp(3).
     pub resp3: bool,
-    /// How often a table was nested too deeply.
+    /// The number of tables that were nested too deeply.
     pub overflows: u32,
 }
 

@@ -490,7 +490,7 @@ fn an_element_without_a_name_is_called_a_question_mark() {
             "return t[7]()",
             "call field '?' (a string value)".to_string(),
         ),
-        // Those with a name, or without one in 5.1 too.
+        // Values with a name, and values that have no name in Lua 5.1 either.
         (
             "return t['x'] .. 'x'",
             "concatenate field 'x' (a nil value)".to_string(),
@@ -506,7 +506,7 @@ fn an_element_without_a_name_is_called_a_question_mark() {
         let expected = format!("-ERR user_script:1: attempt to {text} script: ");
         let reply = peer.eval(&source);
         assert!(reply.starts_with(&expected), "{code}: {reply}");
-        // As pcall and xpcall tell it.
+        // The same error as pcall and xpcall return it.
         let inner = format!("{before} return select(2, pcall(function() {code} end))");
         let expected = format!("user_script:1: attempt to {text}\r\n");
         assert!(peer.eval(&inner).ends_with(&expected), "{code}");

@@ -14,17 +14,21 @@
 //!    9 update                      a failover waits for a replica that has the stream, which has just been sent
 //!   10 turn                        the cluster: its packets have the offset of 7, and its role is followed in 11
 //!   11 follow                      our own primary: its link follows REPLICAOF, 9 and 10; acknowledgements
-//!   12 read_again                  clients that were not read because the AOF's disk was behind
-//!   13 handle_clients_with_pending_writes    the replies
+//!   12 read_again                  clients that were not read because the AOF's disk was behind are read in the next
+//!                                  turn; after 7, which may have caught up
+//!   13 handle_clients_with_pending_writes    the replies; after 7, which releases those that waited for the AOF
 //!   14 free_clients_in_async_queue after the replies: a client that says QUIT gets its OK
 //!   15 evict_clients               after the replies, which may have shrunk the largest clients
 //!   16 follow_settings             changes that need the loop, after the reply to CONFIG SET
 //!   17 connect_resolved            links whose host's name was resolved on the resolver's thread, which woke the loop
-//!   18 watch                       a child that this turn started, so that its end wakes the loop
+//!   18 watch                       a child, so that its end wakes the loop; after 8, which may have started one
 //!   19 set_alarm                   the next deadline of a blocked client, after the last step that may block one
-//!   20 continue_evictions          timers for what is left to evict, and for defragmentation
+//!   20 continue_evictions          timers for what is left to evict, and for defragmentation; after the turn's
+//!                                  last command, which may have begun one
 //!   21 end_turn                    how long the turn took, last
 //! ```
+//!
+//! A step for which no order is given may stand anywhere.
 //!
 //! **Invariant:** the drawing and the function have the same steps in the same order
 //! (`tests/drawings.rs`).

@@ -135,8 +135,8 @@ pub fn describe_server(server: &Server) {
         raw(&describe_current(server, argv, c));
     }
     raw("\n------ INFO OUTPUT ------\n");
-    let nobody = Client::detached(0, server.clock.now_ms);
-    let client = running.map_or(&nobody, |(_, c)| c);
+    let no_client = Client::detached(0, server.clock.now_ms);
+    let client = running.map_or(&no_client, |(_, c)| c);
     raw(&info::describe(server, client, &[b"all"]).replace("\r\n", "\n"));
     raw("\n------ CLIENT LIST OUTPUT ------\n");
     for c in server.net.clients.iter() {

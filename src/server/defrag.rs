@@ -44,11 +44,11 @@ use crate::types::relocate::relocate;
 
 /// The elements that are visited between two readings of the clock.
 const VISITS: usize = 128;
-/// The same in a big value, whatever the setting is.
+/// The number of elements of a big value that are visited in one step, whatever the setting is.
 const FIELDS_MAX: u64 = 4096;
 /// The longest time between two turns of the loop.
 const STEP_MAX: Duration = Duration::from_millis(1);
-/// The same while a data set is loaded.
+/// The longest time of a step while a data set is loaded.
 const STEP_WHILE_LOADING: Duration = Duration::from_millis(20);
 /// The time between two looks at the fragmentation.
 const CHECK: Duration = Duration::from_millis(100);
@@ -60,7 +60,7 @@ const REST: Duration = Duration::from_secs(60);
 /// The state of defragmentation.
 #[derive(Default)]
 pub struct Defrag {
-    /// Made when it is first needed.
+    /// The mover, which is created when it is first needed.
     mover: Option<Mover>,
     pass: Option<Pass>,
     /// When the running passes began, one after the other.
@@ -83,7 +83,7 @@ pub struct Defrag {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Holes {
     bytes: usize,
-    /// Of the allocated bytes.
+    /// The free bytes as a percentage of the allocated ones.
     percent: u32,
 }
 

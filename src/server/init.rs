@@ -265,7 +265,7 @@ pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
         Teach::SlowCommand => server.event_loop.turns = None,
         Teach::RehashAtOnce => server.follow_resize_policy(),
         Teach::SampledExpiry => server.debug.no_active_expire = true,
-        // The others are asked for where their code is, off the fast path.
+        // Code off the fast path compares `teach` with the other modes where they matter.
         _ => {}
     }
     accept::watch_listeners(&mut el, server)?;

@@ -2,17 +2,17 @@
 //!
 //! ```text
 //!    1 rates       what INFO shows for each second
-//!    2 memory      the peak of used_memory; before eviction is configured, which compares with it
+//!    2 memory      the peak of used_memory, for INFO
 //!    3 eviction    the policy's parameters follow the settings
 //!    4 child       a saving child that has ended, or hangs; before next-child, which may start another
 //!    5 debugger    sessions of the script debugger that have ended
 //!    6 aof         results of its thread, an fsync of everysec
 //!    7 replication PING, timeouts, a snapshot that replicas wait for; before next-child, which starts it
 //!    8 primary     an acknowledgement; a primary that is silent is given up
-//!    9 next-child  a save or a rewrite that was wished or is due
+//!    9 next-child  a save or a rewrite that was wished or is due; after child, which may have freed its place
 //!   10 shutdown    a signal, or the end of a wait for replicas; after the children it may have to end
 //!   11 pause       a pause whose time is over; before clients, which then may run
-//!   12 clients     idle clients, buffers that shrink, a few clients in each call
+//!   12 clients     idle clients, buffers that shrink, a few clients in each call; after pause
 //!   13 tracking    the table of tracked keys, down to its limit
 //!   14 hotkeys     sessions that end, counts that fade
 //!   15 bigkeys     a part of the keyspace, within its budget
@@ -23,7 +23,8 @@
 //! ```
 //!
 //! A job with a period of 0 runs in every call of the cron (`hz` times a second); any other job
-//! runs when its period has passed since its last run.
+//! runs when its period has passed since its last run. A job for which no order is given may stand
+//! anywhere.
 //!
 //! **Invariant:** the drawing has the names of the table in its order
 //! (`tests::the_drawing_is_the_table`).

@@ -80,7 +80,7 @@ struct Facts {
 }
 
 impl Facts {
-    /// Through the tape.
+    /// Records the facts on the tape, or takes them from it in a replay.
     fn pass(live: impl FnOnce() -> Option<Facts>) -> Facts {
         let live = if tape::replays() { None } else { live() };
         let field =

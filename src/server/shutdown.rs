@@ -146,8 +146,8 @@ fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
     stop(server, options)
 }
 
-/// Whether all replicas have acknowledged the whole stream. One that still waits for its snapshot
-/// has acknowledged nothing.
+/// Whether all replicas have acknowledged the whole stream. A replica that still waits for its
+/// snapshot has acknowledged nothing.
 fn replicas_are_ready(server: &Server) -> bool {
     let end = server.replication.stream.end();
     let mut replicas = server.replication.replicas.iter();

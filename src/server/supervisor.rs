@@ -115,7 +115,7 @@ pub fn cron(server: &mut Server) {
     }
 }
 
-/// Tells the watchdog that the loop turns, if that is due.
+/// Reports to the watchdog that the loop turns, if a report is due.
 pub fn ping(server: &mut Server) {
     let Some(period) = systemd::watchdog() else {
         return;

@@ -116,8 +116,11 @@ pub fn take_over(server: &mut Server, c: &Client, id: &[u8]) -> Result<(), Error
     }
     role::promote(server);
     let words = server.config.words();
-    let who = describe(server, c);
-    let line = words.line("MASTER MODE enabled (failover request from '{}')", &[&who]);
+    let requester = describe(server, c);
+    let line = words.line(
+        "MASTER MODE enabled (failover request from '{}')",
+        &[&requester],
+    );
     log::info!("{line}");
     Ok(())
 }

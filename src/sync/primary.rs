@@ -259,7 +259,7 @@ pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
     // A reply would be received as a part of the stream.
     replica.began |= c.reply.is_empty();
     if replica.is_old {
-        // It acknowledges nothing.
+        // The client acknowledges nothing.
         synced(&mut server.replication, c.reference(), now_ms);
     }
     log::info!("Synchronization with replica {name} succeeded");

@@ -177,8 +177,9 @@ pub fn start(server: &mut Server) -> bool {
         (true, false) => "replicas sockets",
         (true, true) => "replicas sockets (rdb-channel)",
     };
-    // A file may stay, so it has its checksum. Without what all can do without: each can read the
-    // rest, so replicas that differ in that share a snapshot.
+    // A file may stay, so it has its checksum. A checksum or a compression is left out only if all
+    // waiting replicas ask for that; each of them can also read a snapshot that has it, so replicas
+    // that ask for different forms share a snapshot.
     let unchecked = diskless && waiting(server, form).all(|(r, _)| r.announced.no_checksum);
     let plain = waiting(server, form).all(|(r, _)| r.announced.no_compression);
     let suffix = match unchecked {

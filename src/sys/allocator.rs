@@ -182,18 +182,24 @@ fn address(name: &CStr) -> Option<*const u64> {
 /// jemalloc's statistics, in bytes.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct AllocatorStats {
+    /// Bytes in use by the process.
     pub allocated: usize,
+    /// Bytes of pages with at least one allocation.
     pub active: usize,
+    /// Bytes of physical memory.
     pub resident: usize,
+    /// Bytes of mapped extents.
     pub mapped: usize,
+    /// Bytes of address space that is kept without memory.
     pub retained: usize,
+    /// Bytes of the allocator's own data.
     pub metadata: usize,
     /// Pages returned to the system that it has not reclaimed yet.
     pub muzzy: usize,
 }
 
 impl AllocatorStats {
-    /// Through the tape.
+    /// Records the figures on the tape, or takes them from it in a replay.
     fn pass(self) -> AllocatorStats {
         let field = |bytes: usize| tape::number(Input::Memory, || bytes as u64) as usize;
         AllocatorStats {

@@ -119,7 +119,7 @@ pub fn wait(pid: i32) -> Exit {
 }
 
 fn wait_with(pid: i32, flags: WaitPidFlag) -> Option<Exit> {
-    // Running, code or signal, in one number.
+    // The tape has one number for the states running, exit code and signal.
     let number = tape::number(Input::Fact, || match wait_now(pid, flags) {
         None => 0,
         Some(Exit::Code(code)) => u64::from(code as u32) << 2 | 1,
@@ -201,17 +201,17 @@ mod tests {
     #[test]
     fn a_child_closes_the_sockets_that_it_got() {
         let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        let (mut told, tell) = io::pipe().expect("a pipe");
+        let (mut ready, signal) = io::pipe().expect("a pipe");
         match fork().expect("fork") {
             Forked::Child => {
                 close_sockets(&[]);
-                let _ = std::io::Write::write_all(&mut &tell, b"r");
+                let _ = std::io::Write::write_all(&mut &signal, b"r");
                 loop {
                     std::thread::park();
                 }
             }
             Forked::Parent(pid) => {
-                std::io::Read::read_exact(&mut told, &mut [0]).expect("the child is ready");
+                std::io::Read::read_exact(&mut ready, &mut [0]).expect("the child is ready");
                 drop(theirs);
                 let end = std::io::Read::read(&mut ours, &mut [0]).expect("the end");
                 assert_eq!(end, 0, "the other end is closed though the child lives");
@@ -227,19 +227,19 @@ mod tests {
 
     #[test]
     fn a_child_that_is_asked_to_end_ends() {
-        let (mut told, tell) = io::pipe().expect("a pipe");
+        let (mut ready, signal) = io::pipe().expect("a pipe");
         match fork().expect("fork") {
             Forked::Child => {
                 set_up_child_signals();
                 use std::io::Write;
-                let _ = (&tell).write_all(b"r");
+                let _ = (&signal).write_all(b"r");
                 loop {
                     std::thread::park();
                 }
             }
             Forked::Parent(pid) => {
                 use std::io::Read;
-                told.read_exact(&mut [0]).expect("the child is ready");
+                ready.read_exact(&mut [0]).expect("the child is ready");
                 assert_eq!(try_wait(pid), None);
                 end(pid);
                 assert_eq!(wait(pid), Exit::Code(ASKED_TO_END));

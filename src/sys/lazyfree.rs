@@ -138,7 +138,7 @@ impl LazyFree {
 
     /// Sets the function that wakes the loop when a job is done for which a client waits.
     pub fn set_wake(&self, wake: Wake) {
-        // A second one would do the same.
+        // If a function is set already, it does the same as this one.
         let _ = self.shared.wake.set(wake);
     }
 
@@ -156,7 +156,7 @@ impl LazyFree {
             Some(queue) => queue.send(garbage).err().map(|error| error.0),
             None => Some(garbage),
         };
-        // There is no thread, or it is dead.
+        // The thread does not exist, or it is dead.
         if let Some(garbage) = unsent {
             shared.free(garbage);
         }
@@ -274,7 +274,7 @@ mod tests {
         wakes.recv().expect("the loop is woken");
         assert!(lazyfree.is_done(job));
         assert_eq!((lazyfree.pending(), lazyfree.freed()), (0, 3));
-        // The rest is what the thread needs for its own purposes.
+        // The rest of the memory is used by the thread itself.
         assert!(lazyfree.reclaimable() < size / 2);
         assert!(lazyfree.unpublished().unsigned_abs() < size as u64 / 2);
     }

@@ -9,14 +9,14 @@
 //!   after    [######..] [        ] [###.##.#] [        ]     the second and fourth are free pages
 //! ```
 //!
-//! For each address jemalloc tells (`experimental.utilization.query`, which is compiled in) how
+//! For each address jemalloc reports (`experimental.utilization.query`, which is compiled in) how
 //! much of its slab and of all slabs of its class is free, and which slab the next allocation comes
 //! from. That is the slab in use, then the lowest one that is not full. So what is moved fills the
 //! slabs at low addresses, and the others become empty.
 //!
 //! # Which allocations are worth moving
 //!
-//! Those in a slab that is emptier than the slabs of its class are on average
+//! Allocations in a slab that is emptier than the slabs of its class are on average
 //! ([`Places::is_sparse`]), if the class has a slab to win at all. Nothing moves out of the slab in
 //! use, since it would come back to it.
 //!
@@ -62,9 +62,9 @@ pub struct Mover {
 /// Which allocations are moved.
 #[cfg_attr(not(feature = "jemalloc"), allow(dead_code))]
 enum Choice {
-    /// What jemalloc says, asked by this name.
+    /// The figure that jemalloc has under this name.
     Sparse([usize; 3]),
-    /// All: for tests of what is moved.
+    /// All allocations are moved: for tests.
     All,
 }
 

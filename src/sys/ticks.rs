@@ -47,7 +47,7 @@ mod counter {
         false
     }
 
-    /// Is not called.
+    /// Never called, as this processor has no counter that is read.
     pub fn read() -> u64 {
         0
     }

@@ -37,7 +37,7 @@ pub struct Pending {
 }
 
 enum Message {
-    /// To a client that tracks keys.
+    /// An invalidation for the client that tracks the keys.
     Own(Keys),
     /// To a client that receives the messages of another (REDIRECT).
     Redirected(Keys),

@@ -67,14 +67,15 @@ pub struct Tracker {
     flags: u64,
     /// The id of the client that gets the messages instead; 0 for none.
     redirect: u64,
-    /// Shared with the list of all prefixes.
+    /// The client's prefixes, shared with the list of all prefixes.
     prefixes: Vec<Rc<[u8]>>,
 }
 
-/// The options of CLIENT TRACKING ON.
+/// The options of Switches tracking on for a client (CLIENT TRACKING ON).
 #[derive(Default)]
 pub struct Options<'a> {
     pub flags: u64,
+    /// The id of the client that gets the invalidations; 0: the client itself.
     pub redirect: u64,
     pub prefixes: Vec<&'a [u8]>,
 }

@@ -40,7 +40,9 @@ const RADIANS_PER_DEGREE: f64 = PI / 180.0;
 /// A place in degrees.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
+    /// Degrees, east positive.
     pub longitude: f64,
+    /// Degrees, north positive.
     pub latitude: f64,
 }
 
@@ -105,7 +107,7 @@ fn latitude_distance(from: f64, to: f64) -> f64 {
     EARTH_RADIUS * (radians(to) - radians(from)).abs()
 }
 
-/// A rectangle in degrees. One that crosses the antimeridian or a pole runs past the map's edge
+/// A rectangle in degrees. A box that crosses the antimeridian or a pole runs past the map's edge
 /// instead.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {

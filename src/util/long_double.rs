@@ -111,7 +111,7 @@ impl LongDouble {
         round(hex.negative, hex.bits, exponent, hex.sticky)
     }
 
-    /// Whether it is neither infinite nor NaN.
+    /// Whether the number is neither infinite nor NaN.
     pub fn is_finite(self) -> bool {
         matches!(self.kind, Kind::Finite { .. })
     }

@@ -87,7 +87,7 @@ impl Dialect {
         }
     }
 
-    /// The same, and the reply after which the stream begins.
+    /// Like the function above, with the reply after which the stream begins.
     fn begin_stream(self, main: &mut Link) {
         self.read_main_request(main);
         if self == Dialect::Valkey {

@@ -61,7 +61,7 @@ impl Server {
         value.parse().expect("a number")
     }
 
-    /// The same server, with a new connection: the old one may have been closed.
+    /// Connects to the same server again, as the old connection may have been closed.
     pub fn again(mut self, after: &str) -> Server {
         assert!(self.peer.alive(), "{after} ends it:\n{}", self.log());
         self.conn = self.peer.connect();

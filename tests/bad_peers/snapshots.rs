@@ -78,9 +78,9 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 /// How the end of a snapshot is found.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// By its length, which is sent first.
+    /// The snapshot ends after its length, which is sent first.
     Length,
-    /// By a mark, so that its length is not known.
+    /// The snapshot ends with a mark, so its length is not known.
     Mark,
 }
 

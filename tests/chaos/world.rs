@@ -60,7 +60,7 @@ pub struct World {
     pub members: Vec<Member>,
     pub primary: usize,
     pub dice: Dice,
-    /// Each action with its number.
+    /// The number of times that each action was taken.
     pub counts: BTreeMap<&'static str, usize>,
     history: Vec<String>,
     began: Instant,

@@ -18,7 +18,7 @@ const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.peers/bin");
 /// A server that is ended with the test.
 pub struct Peer {
     child: Child,
-    /// What starts it, also once more.
+    /// The command that starts the server, also for a restart.
     command: Command,
     pub port: u16,
     dir: PathBuf,

@@ -25,7 +25,7 @@ pub struct Cell {
     /// Our role at the beginning.
     pub we_are_primary: bool,
     pub diskless: bool,
-    /// `repl-diskless-load` of the replica.
+    /// The value of `repl-diskless-load` on the replica.
     pub load: &'static str,
     pub story: Story,
 }
@@ -39,7 +39,7 @@ fn knows(kind: Kind, load: &str) -> bool {
 }
 
 impl Cell {
-    /// All of the matrix.
+    /// All cells of the matrix.
     pub fn all() -> Vec<Cell> {
         let mut cells = Vec::new();
         for peer in Kind::PEERS {
@@ -104,7 +104,7 @@ impl Cell {
             "--repl-diskless-sync",
             diskless,
             "--repl-diskless-load",
-            // It is the replica's; the other server may not have it.
+            // The setting is the replica's; the other server may not have it.
             if knows(kind, self.load) {
                 self.load
             } else {

@@ -8,11 +8,11 @@ use crate::nodes::{Kind, Logs, Node, wait_for, wait_in_step, wait_same};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cut {
     Neither,
-    /// The one with the stream.
+    /// The connection with the stream.
     Main,
-    /// The one with the snapshot.
+    /// The connection with the snapshot.
     Snapshot,
-    /// The one with the stream, while the replica loads the snapshot.
+    /// The connection with the stream, while the replica loads the snapshot.
     MainWhileLoading,
     /// None, but the replica may collect less of the stream than there is.
     AtTheLimit,

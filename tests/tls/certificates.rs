@@ -141,7 +141,7 @@ impl Certificates {
         Signed { certificate, key }
     }
 
-    /// Both files have this text.
+    /// The certificate and the key are both in this text.
     pub fn text(&self, name: &str, text: &str) -> Signed {
         let path = self.file(name);
         std::fs::write(&path, text).expect("a file");
@@ -151,7 +151,7 @@ impl Certificates {
         }
     }
 
-    /// The same with its key encrypted.
+    /// The certificate with an encrypted key.
     pub fn with_passphrase(&self, signed: &Signed, passphrase: &str) -> Signed {
         let key = self.file("sealed.key");
         let pass = format!("pass:{passphrase}");
@@ -226,7 +226,7 @@ impl Client {
         self
     }
 
-    /// It has a certificate of its own.
+    /// The server has a certificate of its own.
     pub fn shows(mut self, signed: &Signed) -> Client {
         self.shown = Some(signed.clone());
         self

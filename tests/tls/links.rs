@@ -90,7 +90,7 @@ fn a_snapshot_has_a_channel_of_its_own() {
     assert!(!log.contains("takes no more of the data set"), "{log}");
 }
 
-/// The same with a real server on either side.
+/// Replication by TLS with a real server on either side.
 #[test]
 fn valkey_9_1_sends_and_takes_a_snapshot_over_two_channels() {
     let both = [
@@ -141,7 +141,7 @@ fn a_primary_that_is_not_trusted_is_not_followed() {
     drop(primary);
 }
 
-/// Both directions with a real server.
+/// A real server as the source and as the target.
 fn with_peer(start: fn(&[&str]) -> Option<Peer>) {
     let (files, others) = (Certificates::new(), Certificates::new());
     let port = others.port.to_string();
@@ -219,7 +219,7 @@ fn log_of(server: &Peer) -> String {
 }
 
 /// Attaches the replica by TLS, with a snapshot over the connection that neither side writes to a
-/// disk. Its checksum is left out if the replica is one that loads it from there.
+/// disk. A snapshot has no checksum if the replica loads it from the connection.
 fn transfer(primary: &Peer, port: u16, replica: &Peer, skips: bool) {
     let (mut from, mut to) = (primary.connect(), replica.connect());
     from.line("SET k v");

@@ -30,7 +30,7 @@ impl Span {
         (self.process, self.thread) == (SERVER, LOOP)
     }
 
-    /// Whether it is shorter than the clock's resolution.
+    /// Whether the span is shorter than the clock's resolution.
     fn is_empty(&self) -> bool {
         self.start == self.end
     }

@@ -13,8 +13,9 @@
 //! ```
 //!
 //! In an argument `{key}` stands for a random number below `--keyspace`, a new one at each place,
-//! and `{seq}` for a counter that is the same at each place of one request. Both are 12 digits.
-//! An argument `;` ends a command: `MULTI ; INCR a ; EXEC` is one request with three replies.
+//! and `{seq}` for a counter that is the same at each place of one request. The number of a key and
+//! that of a value have 12 digits. An argument `;` ends a command: `MULTI ; INCR a ; EXEC` is one
+//! request with three replies.
 //!
 //! With `--wait` it prints `ready` when it is connected and starts when a line arrives on standard
 //! input, so that the caller can read the server's CPU time just before and just after. With

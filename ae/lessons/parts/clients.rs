@@ -56,7 +56,7 @@ struct Client {
 }
 
 impl Client {
-    /// Whether it may be read, and its requests executed: backpressure.
+    /// Whether the client may be read and its requests executed: backpressure.
     fn is_served(&self) -> bool {
         !self.is_waiting && self.output.len() < OUTPUT_MAX
     }
@@ -66,7 +66,7 @@ impl Client {
 pub struct Clients {
     listeners: HashMap<Token, (TcpListener, Class)>,
     connected: HashMap<Token, Client>,
-    /// Those with replies that `flush` has not tried to send.
+    /// The clients with replies that `flush` has not tried to send.
     pending_writes: Vec<Token>,
 }
 

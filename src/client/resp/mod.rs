@@ -159,7 +159,7 @@ impl BigArg {
 }
 
 impl Open {
-    /// Heap bytes held.
+    /// The heap memory of the state, in bytes.
     pub fn memory(&self) -> usize {
         self.args.capacity() * size_of::<Range>()
             + self.bigs.iter().map(|b| b.capacity()).sum::<usize>()

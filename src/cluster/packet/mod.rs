@@ -29,7 +29,7 @@
 //!
 //! [`Message::parse`] is the only reader: each length and count is checked before it is used, and
 //! names, addresses and texts are valid in what it returns. Extension 4 is the internal secret of
-//! Redis 8 (40 bytes) and the IPv4 address for clients in Valkey (at most 16): the length tells.
+//! Redis 8 (40 bytes) and the IPv4 address for clients in Valkey (at most 16): the length decides.
 //! Texts that could not stand in nodes.conf are kept as [`Extension::Other`], and so are unknown
 //! kinds: they are passed over, not refused.
 //!
@@ -124,7 +124,7 @@ pub struct Header {
     /// The port for clients that nodes of this cluster use among each other: the TLS port with
     /// `tls-cluster`.
     pub port: u16,
-    /// The other port for clients: 0 if there is none.
+    /// The port for clients that is not `port`, without TLS or with it; 0 if there is none.
     pub second_port: u16,
     pub bus_port: u16,
     pub flags: u16,
@@ -215,7 +215,9 @@ pub struct Publish {
 /// A message between modules; the server itself ignores it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Module {
+    /// The id of the module.
     pub module: u64,
+    /// The type of the message, which the module defines.
     pub kind: u8,
     pub data: Box<[u8]>,
 }

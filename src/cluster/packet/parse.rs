@@ -15,7 +15,7 @@ use crate::cluster::name::{IP_LEN, Ip, NAME_LEN, Name, is_valid_text};
 pub enum Malformed {
     /// The first four bytes are not `RCmb`.
     Signature,
-    /// The version of the protocol is another one.
+    /// The packet has another version of the protocol.
     Version(u16),
     /// The total length is too small, too large, or not that of the content.
     Length,
@@ -149,7 +149,7 @@ impl Message {
     }
 }
 
-/// The rest of the head, and the number of extensions.
+/// Parses the head behind its first 16 bytes; also returns the number of extensions.
 fn header(input: &mut Input, port: u16) -> Result<(Header, u16), Malformed> {
     if input.0.len() < HEAD_LEN - 16 {
         return Err(Malformed::Length);

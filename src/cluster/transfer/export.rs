@@ -41,7 +41,7 @@ impl Transfers {
         (self.jobs[at].state == state).then_some(at)
     }
 
-    /// There is no connection, or the target has refused.
+    /// The link is not connected, or the target has refused.
     pub fn refused(&mut self, now: Now, name: &Name, message: &str) {
         if let Some(at) = self.at(name) {
             self.fail(now, at, message);

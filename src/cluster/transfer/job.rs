@@ -14,7 +14,7 @@ pub enum Side {
     Import,
 }
 
-/// How far a job is.
+/// The progress of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     // The source.
@@ -140,7 +140,7 @@ impl Job {
         !self.state.is_final()
     }
 
-    /// The other node.
+    /// The node on the other side of the job, if it is known.
     pub(super) fn other(&self) -> Option<Name> {
         match self.side {
             Side::Export => self.target,

@@ -92,7 +92,7 @@ pub struct Limits {
     /// `cluster-slot-migration-log-max-len`.
     pub log_max: usize,
     /// `slot-migration-max-failover-repl-bytes`: with more unsent bytes, writers don't wait yet.
-    /// `None`: any number.
+    /// `None`: writers wait at any number of unsent bytes.
     pub unsent_max: Option<u64>,
     /// For tests: writers are never held; nothing is claimed.
     pub never_pause: bool,
@@ -301,7 +301,7 @@ impl Transfers {
         self.jobs[at].link = None;
         match (self.jobs[at].side, self.jobs[at].state) {
             (_, State::Granted) => self.jobs[at].lost = now.ms,
-            // The claim is made.
+            // The target has claimed the slots: the end of the link is no failure.
             (_, State::Claimed) => {}
             (Side::Export, _) => self.fail(now, at, "Connection lost to target"),
             (Side::Import, _) => self.fail(now, at, "Connection lost to source"),

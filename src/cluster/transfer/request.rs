@@ -16,7 +16,7 @@ pub enum Word {
 }
 
 impl Word {
-    /// The word on the wire.
+    /// The name of this end in a message to the other node.
     pub fn text(self) -> &'static str {
         match self {
             Word::Ack => "ACK",
@@ -50,7 +50,7 @@ pub struct Establish {
     pub ranges: Ranges,
 }
 
-/// FINISH: the target of a job tells its replicas how it ended.
+/// FINISH: the target of a job informs its replicas how the job ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finish {
     pub name: Name,
@@ -161,7 +161,7 @@ impl Establish {
         })
     }
 
-    /// The same as a text: the name, and ranges as `0-5 7-7`.
+    /// The request as a text: the name, and ranges as `0-5 7-7`.
     pub fn of_field(text: &str) -> Option<Establish> {
         let (name, ranges) = text.split_once(' ')?;
         let range = |text: &str| {

@@ -140,7 +140,7 @@ pub fn save_config(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The name of a node. One that is not valid names no node, which the machine refuses.
+/// The name of a node. A text that can't be a name is answered as the name of an unknown node.
 fn node_name(ctx: &Ctx, at: usize) -> Result<Name, Error> {
     let text = ctx.argv[at];
     let unknown = || Error::new(format!("ERR Unknown node {}", said(text)));

@@ -66,7 +66,7 @@ fn tag(slot: u16) -> &'static str {
 /// The position of a scan.
 struct Cursor {
     slot: u16,
-    /// Inside the slot.
+    /// The cursor inside the slot.
     inner: u64,
 }
 

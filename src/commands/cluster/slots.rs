@@ -93,7 +93,7 @@ pub fn flush_slot(ctx: &mut Ctx) -> CmdResult {
 
 /// CLUSTER SETSLOT slot MIGRATING node | IMPORTING node | NODE node | STABLE [TIMEOUT ms]
 pub fn set_slot(ctx: &mut Ctx) -> CmdResult {
-    // A primary of Valkey 8 tells its replicas, so that a move goes on after a failover.
+    // A primary of Valkey 8 sends this to its replicas, so that a move goes on after a failover.
     let retold = ctx.client.replays();
     let machine = &member(ctx)?.machine;
     if !machine.myself().is_primary() && !retold {

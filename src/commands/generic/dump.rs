@@ -148,10 +148,10 @@ fn store(ctx: &mut Ctx, options: &Options, expire_at: Option<i64>, kind: u8, val
         && !options.absolute
     {
         let at = at.to_string();
-        let mut told: Vec<&[u8]> = ctx.argv.to_vec();
-        told[2] = at.as_bytes();
-        told.push(b"ABSTTL");
-        ctx.rewrite(&told);
+        let mut rewritten: Vec<&[u8]> = ctx.argv.to_vec();
+        rewritten[2] = at.as_bytes();
+        rewritten.push(b"ABSTTL");
+        ctx.rewrite(&rewritten);
     }
     ctx.changed(key, events::GENERIC, "restore");
     ctx.dirty(1);

@@ -127,9 +127,9 @@ fn set_expire(ctx: &mut Ctx, key: &[u8], at: i64) {
     ctx.note_expiry(key, at);
     if ctx.server.propagation.wanted() {
         let at = at.to_string();
-        let mut told: Vec<&[u8]> = vec![b"PEXPIREAT", key, at.as_bytes()];
-        told.extend_from_slice(&ctx.argv[3..]);
-        ctx.rewrite(&told);
+        let mut rewritten: Vec<&[u8]> = vec![b"PEXPIREAT", key, at.as_bytes()];
+        rewritten.extend_from_slice(&ctx.argv[3..]);
+        ctx.rewrite(&rewritten);
     }
     ctx.changed(key, events::GENERIC, "expire");
 }

@@ -29,7 +29,8 @@ struct Options {
 }
 
 impl Options {
-    /// Parses options from the second argument on. Those of XADD end at the first other word.
+    /// Parses options from the second argument on. The options of XADD end at the first word that
+    /// is not an option.
     fn parse(ctx: &Ctx, xadd: bool) -> Result<Options, Error> {
         let mut options = Options {
             no_mkstream: false,

@@ -39,12 +39,12 @@ enum From {
 }
 
 /// The names of a group and a consumer.
-type Who<'a> = (&'a [u8], &'a [u8]);
+type GroupAndConsumer<'a> = (&'a [u8], &'a [u8]);
 
 struct Options<'a> {
     count: usize,
     deadline_ms: Option<i64>,
-    who: Option<Who<'a>>,
+    consumer: Option<GroupAndConsumer<'a>>,
     noack: bool,
     /// The index of the first key, and the number of keys.
     keys_at: usize,
@@ -57,7 +57,7 @@ impl<'a> Options<'a> {
         let mut options = Options {
             count: usize::MAX,
             deadline_ms: None,
-            who: None,
+            consumer: None,
             noack: false,
             keys_at: keys::streams_at(ctx.argv).unwrap_or(0),
             streams: 0,
@@ -77,7 +77,7 @@ impl<'a> Options<'a> {
                 if !grouped {
                     return Err(only_xreadgroup("GROUP"));
                 }
-                options.who = Some((ctx.argv[at + 1], ctx.argv[at + 2]));
+                options.consumer = Some((ctx.argv[at + 1], ctx.argv[at + 2]));
                 at += 3;
             } else if ctx.is(at, "noack") {
                 if !grouped {
@@ -108,7 +108,7 @@ impl<'a> Options<'a> {
                 "ERR Unbalanced '{name}' list of streams: for each stream key an {ids} must be specified."
             )));
         }
-        if grouped && self.who.is_none() {
+        if grouped && self.consumer.is_none() {
             return Err(Error::of("ERR Missing GROUP option for XREADGROUP"));
         }
         self.streams = rest / 2;
@@ -135,12 +135,12 @@ fn xread_generic(ctx: &mut Ctx) -> CmdResult {
     let (mark, whole) = (reply.mark(), reply.begin_deferred());
     let mut served = 0;
     for (key, from) in keys.iter().zip(&froms) {
-        served += match options.who {
+        served += match options.consumer {
             None => read_log(ctx, key, *from, options.count)?,
-            Some(who) => read_group(ctx, key, who, *from, &options)?,
+            Some(consumer) => read_group(ctx, key, consumer, *from, &options)?,
         } as usize;
     }
-    if options.who.is_some() {
+    if options.consumer.is_some() {
         ctx.prevent_propagation();
     }
     let reply = &mut ctx.client.reply;
@@ -161,7 +161,7 @@ fn parse_from(ctx: &mut Ctx, options: &Options, i: usize) -> Result<From, Error>
     let text = ctx.argv[options.keys_at + options.streams + i];
     let entry = ctx.server.lookup_read(ctx.client, key);
     let stream = entry.map(Stream::of).transpose()?;
-    if let Some((group, _)) = options.who
+    if let Some((group, _)) = options.consumer
         && stream.and_then(|s| s.group(group)).is_none()
     {
         let (key, group) = (said(key), said(group));
@@ -170,7 +170,7 @@ fn parse_from(ctx: &mut Ctx, options: &Options, i: usize) -> Result<From, Error>
         )));
     }
     match text {
-        b"$" | b"+" if options.who.is_some() => {
+        b"$" | b"+" if options.consumer.is_some() => {
             let sign = text[0] as char;
             Err(Error::new(format!(
                 "ERR The {sign} ID is meaningless in the context of XREADGROUP: you want to read the history of \
@@ -184,13 +184,13 @@ fn parse_from(ctx: &mut Ctx, options: &Options, i: usize) -> Result<From, Error>
         b"+" => Ok(From::Behind(
             stream.map_or(StreamId::MIN, before_last_entry),
         )),
-        b">" if options.who.is_none() => Err(Error::of(
+        b">" if options.consumer.is_none() => Err(Error::of(
             "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.",
         )),
         b">" => Ok(From::New),
         _ => match parse_id(text, 0)? {
             // Behind the highest ID there are no entries to repeat: Redis treats it like `>`.
-            StreamId::MAX if options.who.is_some() => Ok(From::New),
+            StreamId::MAX if options.consumer.is_some() => Ok(From::New),
             id => Ok(From::Behind(id)),
         },
     }
@@ -220,7 +220,7 @@ fn wait_or_null(ctx: &mut Ctx, options: &Options, keys: &[&[u8]], froms: &[From]
         .collect();
     let mut argv = ctx.argv[..ids_at].to_vec();
     argv.extend(ids.iter().map(Vec::as_slice));
-    let grouped = options.who.is_some();
+    let grouped = options.consumer.is_some();
     block_for_keys(
         ctx.server,
         ctx.client,
@@ -276,7 +276,7 @@ struct Reader {
 fn read_group(
     ctx: &mut Ctx,
     key: &[u8],
-    (group_name, consumer_name): Who,
+    (group_name, consumer_name): GroupAndConsumer,
     from: From,
     options: &Options,
 ) -> Result<bool, Error> {

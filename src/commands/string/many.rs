@@ -116,21 +116,21 @@ fn store_all_until(ctx: &mut Ctx, end: usize, ttl: Ttl) {
 fn propagate_until(ctx: &mut Ctx, end: usize, at_ms: i64) {
     if ctx.server.propagation.wanted() {
         let mut digits = IntBuf::new();
-        let mut told = ctx.argv[..end].to_vec();
-        told.extend([b"PXAT", digits.format(at_ms)]);
-        ctx.rewrite(&told);
+        let mut rewritten = ctx.argv[..end].to_vec();
+        rewritten.extend([b"PXAT", digits.format(at_ms)]);
+        ctx.rewrite(&rewritten);
     }
 }
 
 /// The expiry time is past: deletes the keys.
 fn delete_all(ctx: &mut Ctx, end: usize) {
     let lazy = ctx.server.config.lazyfree_lazy_expire;
-    let mut told: Vec<&[u8]> = vec![if lazy { b"UNLINK" } else { b"DEL" }];
+    let mut rewritten: Vec<&[u8]> = vec![if lazy { b"UNLINK" } else { b"DEL" }];
     for &key in ctx.argv[2..end].iter().step_by(2) {
         if ctx.server.lookup_write(ctx.client, key).is_some() {
             delete_expired_on_arrival(ctx, key);
-            told.push(key);
+            rewritten.push(key);
         }
     }
-    ctx.rewrite(&told);
+    ctx.rewrite(&rewritten);
 }

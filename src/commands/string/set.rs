@@ -269,8 +269,8 @@ fn propagate_set(ctx: &mut Ctx, options: &Options, ttl: Ttl) {
         _ if options.get => {
             let is_get = |arg: &[u8]| arg.eq_ignore_ascii_case(b"get");
             let rest = argv[3..].iter().filter(|arg| !is_get(arg));
-            let told: Vec<&[u8]> = argv[..3].iter().chain(rest).copied().collect();
-            ctx.rewrite(&told);
+            let rewritten: Vec<&[u8]> = argv[..3].iter().chain(rest).copied().collect();
+            ctx.rewrite(&rewritten);
         }
         _ => {}
     }

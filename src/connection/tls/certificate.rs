@@ -35,7 +35,7 @@ pub mod tag {
     pub const OID: u8 = 0x06;
     pub(super) const UTC_TIME: u8 = 0x17;
     pub(super) const GENERALIZED_TIME: u8 = 0x18;
-    /// Values in an order.
+    /// A sequence: values in a fixed order.
     pub const SEQUENCE: u8 = 0x30;
     pub(super) const SET: u8 = 0x31;
     pub(super) const VERSION: u8 = 0xa0;

@@ -33,7 +33,7 @@ const FILE_MAX: u64 = 16 * 1024 * 1024;
 struct Section {
     label: String,
     der: Vec<u8>,
-    /// It has the headers of OpenSSL's own encryption.
+    /// The key has the headers of OpenSSL's own encryption.
     old_encryption: bool,
 }
 

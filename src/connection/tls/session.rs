@@ -297,7 +297,7 @@ impl Session {
             }
             Err(e) => {
                 self.failed = true;
-                // The alert tells the peer why; the session ends in any case.
+                // The alert has the reason for the peer; the session ends in any case.
                 let _ = self.flush();
                 Err(e)
             }
@@ -539,7 +539,7 @@ impl Session {
         Ok(all)
     }
 
-    /// Tells the peer that no more bytes follow, if the socket accepts it.
+    /// Sends the notification that no more bytes follow, if the socket accepts it.
     pub fn close_notify(&mut self) {
         let mut room = [0; 2 * OVERHEAD];
         if self.outgoing.is_empty()

@@ -48,7 +48,7 @@ impl Trust {
         })
     }
 
-    /// Whether it is one of the given certificates. An error if its time is over or to come.
+    /// Whether the certificate is one of the given ones. An error if its time is over or to come.
     fn is_given(&self, peer: &CertificateDer, now: UnixTime) -> Result<bool, Error> {
         if !self.exact.iter().any(|given| given == peer) {
             return Ok(false);

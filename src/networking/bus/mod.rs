@@ -66,7 +66,9 @@ pub struct Bus {
     unsent: Vec<LinkId>,
     /// Links that were closed because of their output, for CLUSTER INFO.
     pub limit_exceeded: u64,
+    /// Bytes sent to other nodes since the start.
     pub bytes_sent: u64,
+    /// Bytes received from other nodes since the start.
     pub bytes_received: u64,
     /// Of these, the bytes of published messages and of modules' messages, sent and received.
     pub published: [u64; 2],

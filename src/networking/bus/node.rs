@@ -1,11 +1,11 @@
-//! What replication and the machine tell each other.
+//! The exchange between replication and the machine: offset and role.
 
 use crate::cluster::event::{Event, Replication};
 use crate::member;
 use crate::state::Server;
 use crate::sync::role;
 
-/// Tells the machine how far the stream is, if that has changed.
+/// Passes the offset of the stream to the machine, if it has changed.
 pub(super) fn report_replication(server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;

@@ -32,7 +32,7 @@ pub fn turn(el: &mut EventLoop<Server>, server: &mut Server) {
     set_alarm(el, server);
 }
 
-/// The same in a nested turn, in which no timer fires.
+/// Does the work of a tick; also called in nested turns, in which no timer fires.
 pub fn serve(el: &mut EventLoop<Server>, server: &mut Server) {
     member::take_saves(server);
     report_replication(server);

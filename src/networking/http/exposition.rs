@@ -25,7 +25,7 @@ const PREFIX: &str = "redis_";
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Gauge,
-    /// Only grows; the name ends in `_total`.
+    /// The value only grows; the name ends in `_total`.
     Counter,
     Histogram,
     Summary,
@@ -274,7 +274,7 @@ impl Drop for Family<'_> {
 /// length), and each bucket's count as the difference to the one before.
 fn native(inner: &mut Message, buckets: &[(i32, u64)]) {
     inner.signed(5, NATIVE_SCHEMA.into());
-    // No value is 0.
+    // The bucket of zeros is empty, as no value is 0.
     inner.double(6, 0.0);
     inner.number(7, 0);
     let mut next = 0;

@@ -13,7 +13,7 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// The present figures.
+    /// Reads all fields of INFO.
     pub fn take(server: &mut Server) -> Fields {
         let asks = Client::detached(0, server.clock.now_ms);
         Fields {

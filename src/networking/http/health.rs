@@ -6,7 +6,7 @@
 //!   503 {"status":"degraded", ...}     writes are refused, or a replica has no link: see problems
 //! ```
 //!
-//! **Limit:** it tells the state at this moment; a server that does not reply within its
+//! **Limit:** the reply is the state at this moment; a server that does not reply within its
 //! time-out is not healthy either.
 
 use serde_json::{Value, json};

@@ -34,7 +34,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Its code and text, for the status line.
+    /// The code and the text of a status, for the status line.
     pub fn line(self) -> &'static str {
         match self {
             Status::Ok => "200 OK",

@@ -269,7 +269,7 @@ pub fn finish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     }
 }
 
-/// Closes the link at once. Its handler is not called any more.
+/// Closes the link at once. The link's handler is not called any more.
 pub fn close(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     server.links.remove(el, id);
 }

@@ -71,7 +71,8 @@ pub fn plan(server: &Server) -> Plan {
         script.push(tolerated(ADDRESS, &["REPLCONF", "ip-address", &ip]));
     }
     if install::is_diskless(server) {
-        // The peers load from the connection where it is fast.
+        // A replica that loads from the socket is taken to have a fast link, for which compression
+        // costs more time than it saves.
         script.push(tolerated(PLAIN, &["REPLCONF", "rdb-no-compress", "1"]));
     }
     let rdb = format!("rdb{}", rdb::VERSION_REDIS_MAX);

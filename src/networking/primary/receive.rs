@@ -50,6 +50,7 @@ pub struct Receive {
     pub token: Token,
     /// The history to which it belongs, and its offset.
     pub id: String,
+    /// The replication offset of the snapshot.
     pub offset: u64,
     header: Header,
     pub body: Option<Body>,
@@ -74,7 +75,7 @@ impl Receive {
 
 /// What happens after the bytes that were read.
 enum Next {
-    /// More bytes are read.
+    /// More bytes can be read now.
     Read,
     /// Nothing is read until the disk has the bytes, or all of them.
     Wait,

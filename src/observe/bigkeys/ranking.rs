@@ -14,15 +14,15 @@
 //! [`CAPACITY`] (`tests::what_is_kept_are_the_largest`).
 //!
 //! n falls when kept keys are deleted or shrink, and rises again only by keys above the floor: keys
-//! below it are not remembered. [`Ranking::is_short`] tells whether a pass over the keyspace is
+//! below it are not remembered. [`Ranking::is_short`] returns whether a pass over the keyspace is
 //! due, which begins with `lower_floor`.
 //!
 //! Rejected: an ordered tree, or a heap, of all sizes, which needs some 20 bytes for each key.
 
 use crate::observe::key_name::{KeptName, Name};
 
-/// The number of keys that are kept. More than are ever shown, so that some can be deleted before a
-/// pass is needed.
+/// The number of keys that are kept. BIGKEYS shows fewer, so that some of them can be deleted
+/// before a new pass over the keyspace is needed.
 pub const CAPACITY: usize = 128;
 /// With fewer keys than this, while there are others, a pass is due.
 const SHORT: usize = 64;
@@ -30,6 +30,7 @@ const SHORT: usize = 64;
 /// A key and its size.
 pub struct Big {
     pub name: KeptName,
+    /// The size in the unit of the type: bytes of a string, elements of any other.
     pub size: u64,
 }
 

@@ -50,7 +50,9 @@ struct Counter {
 /// One of the most frequent keys.
 pub struct Hot<'a> {
     pub name: &'a KeptName,
+    /// The lower bound of the count.
     pub at_least: f64,
+    /// The upper bound of the count.
     pub at_most: f64,
 }
 

@@ -46,7 +46,7 @@ struct Writer<'a> {
     first: bool,
 }
 
-/// The file's text. `reason` says why it was made.
+/// The file's text. `reason` states why the trace was written.
 pub fn to_json(snapshot: &Snapshot, reason: &str) -> String {
     let mut events = snapshot.events.clone();
     events.sort_by_key(|e| (e.start, std::cmp::Reverse(e.end), e.kind));

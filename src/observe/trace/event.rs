@@ -4,14 +4,14 @@
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Kind {
-    /// One iteration of the loop. The number: commands that were run.
+    /// One iteration of the loop. The event's number: commands that were run.
     Turn,
-    /// An iteration within a long command or a load. The number: commands.
+    /// An iteration within a long command or a load. The event's number: commands.
     NestedTurn,
     BeforeSleep,
-    /// A step of `before_sleep`. The number: its place in the drawing, from 0.
+    /// A step of `before_sleep`. The event's number: its place in the drawing, from 0.
     Step,
-    /// The poll with its sleep. The number: files that changed.
+    /// The poll with its sleep. The event's number: files that changed.
     Poll,
     AfterSleep,
     /// A call of a file's read handler.
@@ -20,35 +20,38 @@ pub enum Kind {
     Writable,
     /// A call of a timer.
     Timer,
-    /// A job of the cron. The number: its place in the table.
+    /// A job of the cron. The event's number: its place in the table.
     Job,
-    /// Reading from a client's socket. The number: bytes.
+    /// Reading from a client's socket. The event's number: bytes.
     Read,
-    /// Parsing requests, looking up their commands and prefetching keys. The number: requests.
+    /// Parsing requests, looking up their commands and prefetching keys. The event's number:
+    /// requests.
     Parse,
-    /// A command. The number: its id in the table.
+    /// A command. The event's number: its id in the table.
     Command,
-    /// Writing replies to a client's socket. The number: bytes.
+    /// Writing replies to a client's socket. The event's number: bytes.
     Write,
-    /// Writing the AOF in the loop, or passing it to its thread. The number: bytes to write.
+    /// Writing the AOF in the loop, or passing it to its thread. The event's number: bytes to
+    /// write.
     AofFlush,
-    /// The AOF's thread: a write. The number: bytes.
+    /// The AOF's thread: a write. The event's number: bytes.
     AofWrite,
     /// The AOF's threads: an fsync.
     Fsync,
     /// An fsync for which the loop waits.
     BlockingFsync,
-    /// A cycle of active expiry with due keys. The number: keys and fields that were removed.
+    /// A cycle of active expiry with due keys. The event's number: keys and fields that were
+    /// removed.
     Expire,
-    /// Moving buckets of a table that is being resized. The number: the database.
+    /// Moving buckets of a table that is being resized. The event's number: the database.
     Rehash,
-    /// Eviction. The number: keys.
+    /// Eviction. The event's number: keys.
     Evict,
-    /// A fork. The number: the child's pid.
+    /// A fork. The event's number: the child's pid.
     Fork,
-    /// A child has ended and its result is taken in. The number: its pid.
+    /// A child has ended and its result is taken in. The event's number: its pid.
     ChildEnd,
-    /// The thread that frees: one value or data set. The number: objects.
+    /// The thread that frees: one value or data set. The event's number: objects.
     LazyFree,
 }
 
@@ -130,7 +133,9 @@ impl Kind {
 /// A span of time. The times are counts of `sys::ticks`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {
+    /// The beginning, in ticks of the processor's counter.
     pub start: u64,
+    /// The end, in ticks of the processor's counter.
     pub end: u64,
     /// The client's id; 0 without one.
     pub client: u64,

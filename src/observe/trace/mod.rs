@@ -110,13 +110,13 @@ struct Open {
     kind: Kind,
     start: u64,
     client: u64,
-    /// Commands that had run at its beginning.
+    /// The number of commands that had run when the span began.
     commands: u64,
 }
 
 /// A turn that has ended.
 pub struct EndedTurn {
-    /// Its time without the poll.
+    /// The turn's time without the poll.
     pub busy: u64,
 }
 

@@ -25,7 +25,7 @@ use crate::sys::error_text;
 use crate::sys::print::print_line;
 use crate::util::quote::repr;
 
-/// What to do with a file.
+/// The options of the command line.
 #[derive(Clone, Copy, Default)]
 struct Options {
     fix: bool,
@@ -351,7 +351,7 @@ fn cut_at_time(
     Ok(Verdict::Truncated)
 }
 
-/// `--fix`, if the operator agrees.
+/// Cuts the file after its last whole command (`--fix`), if the operator agrees.
 fn fix(file: &File, path: &Path, extent: &Extent, len: u64, last: bool) -> Result<Verdict, Stop> {
     let shown = path.display();
     if !last {

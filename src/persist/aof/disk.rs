@@ -184,11 +184,11 @@ fn worker(name: &str, results: Sender<Done>, wake: Option<Wake>) -> io::Result<S
         process::enter_background_cpus();
         let mut memory = ThreadCounters::of_this_thread();
         for job in queue {
-            let told = run(job).is_some_and(|done| results.send(done).is_ok());
+            let sent = run(job).is_some_and(|done| results.send(done).is_ok());
             if let Some(memory) = &mut memory {
                 memory.publish();
             }
-            if let Some(wake) = wake.as_ref().filter(|_| told) {
+            if let Some(wake) = wake.as_ref().filter(|_| sent) {
                 wake();
             }
         }

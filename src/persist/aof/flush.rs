@@ -25,7 +25,7 @@
 //!
 //! Limit: when [`BACKLOG_MAX`] bytes wait, clients whose own writes are among them are not read
 //! until the disk has taken half of it: a client that sends without waiting for replies could fill
-//! the memory otherwise. The others are served.
+//! the memory otherwise. All other clients are served.
 
 use std::io;
 use std::sync::Arc;

@@ -11,9 +11,9 @@
 //!
 //! The last file may end within a command, or in zeros, after a crash of the process or the
 //! machine. The tail is then cut off behind the last whole command (`aof-load-truncated`), so that
-//! new commands can follow, and kept in a separate file. The same holds for the last but one when
-//! the last is empty: a rewrite had just begun. A torn tail in any other file, and wrong bytes
-//! anywhere, end the start: an operator must inspect the file.
+//! new commands can follow, and kept in a separate file. If the last file is empty, because a
+//! rewrite had just begun, this also holds for the file before it. A torn tail in any other file,
+//! and wrong bytes anywhere, end the start: an operator must inspect the file.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -46,9 +46,9 @@ type Result<T> = std::result::Result<T, LoadError>;
 /// The result of the search for an AOF.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Found {
-    /// There is no AOF yet.
+    /// The server has no AOF yet.
     Nothing,
-    /// There is one, with the position of its end in the replication history.
+    /// The AOF exists; the value is the position of its end in the replication history.
     Log(Option<Position>),
 }
 

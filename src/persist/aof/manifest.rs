@@ -37,6 +37,7 @@ pub const LINE_MAX: usize = 1024;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Part {
     pub name: Vec<u8>,
+    /// The number in the file's name, from 1 on.
     pub seq: i64,
 }
 
@@ -57,6 +58,7 @@ pub struct Manifest {
     pub incr: Vec<Part>,
     /// The highest sequence numbers given so far.
     pub base_seq: i64,
+    /// The number of the newest incremental file.
     pub incr_seq: i64,
 }
 

@@ -83,6 +83,7 @@ pub struct Aof {
     /// The size of all files, their size after the last rewrite, and the size of the base at the
     /// start.
     pub current_size: u64,
+    /// The size of the AOF after the last rewrite, in bytes.
     pub base_size: u64,
     /// `current_size` when the last incremental file was opened.
     last_incr_at: u64,

@@ -101,7 +101,7 @@ struct Batches<'a> {
     /// The items still to come, and the free places in the present command.
     left: usize,
     room: usize,
-    /// The arguments of each item.
+    /// The number of arguments for each element of a value.
     width: usize,
 }
 

@@ -13,8 +13,8 @@
 //! ```
 //!
 //! A child that hangs, for instance in a file system that doesn't respond, would prevent all
-//! others. One that reports no progress for `child-stall-timeout` is killed. Only time during which
-//! this process ran counts, so that no child is killed after a machine's sleep.
+//! others. A child that reports no progress for `child-stall-timeout` is killed. Only time during
+//! which this process ran counts, so that no child is killed after a machine's sleep.
 //!
 //! **Invariant:** a child ends in [`fork::exit_now`], never by returning: two processes would run
 //! the loop on the same sockets (`start` has no path out of the child).

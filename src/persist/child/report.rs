@@ -32,6 +32,7 @@ const REPORT_BYTES: usize = NUMBERS * 8;
 /// A child's report.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Progress {
+    /// The number of keys that the child has processed.
     pub keys: u64,
     /// Bytes written.
     pub bytes: u64,

@@ -25,7 +25,9 @@ use crate::types::New;
 pub struct Meta {
     /// Unix time in milliseconds.
     pub expire_at: Option<i64>,
+    /// Seconds since the last use, if the file has them.
     pub idle_seconds: Option<u64>,
+    /// The LFU counter, if the file has it.
     pub frequency: Option<u8>,
 }
 
@@ -109,7 +111,7 @@ pub trait Sink {
     fn blocks_checked(&mut self, _blocks: u64) {}
 }
 
-/// Why reading does not begin.
+/// The reasons why a file is refused before anything is read.
 #[derive(Debug)]
 pub enum Refused {
     Signature,

@@ -62,7 +62,7 @@ impl Contents {
 }
 
 impl SaveOptions {
-    /// Everything, with the server's settings.
+    /// A save of the whole data set with the server's settings.
     pub fn of(server: &Server) -> SaveOptions {
         SaveOptions {
             version: server.config.rdb_version.number(),
@@ -143,8 +143,8 @@ fn write_pieces(
 /// Random bytes that end a stream whose length is not known at its beginning.
 pub type EofMark = [u8; 40];
 
-/// The size of the pieces for replicas. One that gets no bytes for `repl-timeout` gives up, so a
-/// slow child should not collect much: a part of what a pipe holds, less with
+/// The size of the pieces for replicas. A replica that gets no bytes for `repl-timeout` gives up,
+/// so a slow child should not collect much: a part of what a pipe holds, less with
 /// `rdb-key-save-delay`.
 const STREAM_PIECE: usize = 64 * 1024;
 const SLOW_STREAM_PIECE: usize = 16 * 1024;

@@ -50,8 +50,8 @@ pub fn through_pipe(server: &mut Server, options: &SaveOptions) -> io::Result<Pi
 }
 
 /// Forks a child that sends the data set to these connections, at most [`SOCKETS_MAX`], which the
-/// clients have lent: they are closed with the transfer. One that accepts no bytes for `timeout` is
-/// given up.
+/// clients have lent: they are closed with the transfer. A target that accepts no bytes for
+/// `timeout` is given up.
 pub fn to_sockets(
     server: &mut Server,
     sockets: Vec<Connection>,

@@ -312,7 +312,7 @@ impl Debugger {
         }
     }
 
-    /// Waits for a command. `None`: the client has disconnected.
+    /// Waits for a command. Returns `None` if the client has disconnected.
     fn read_command(&mut self, c: &mut Client) -> Result<Option<Vec<Vec<u8>>>, &'static str> {
         loop {
             if let Some((argv, used)) = parse(&self.input)? {

@@ -133,7 +133,7 @@ struct Expression<'a> {
     label: Option<Label<'a>>,
     /// The call, if it is one.
     site: Option<Site<'a>>,
-    /// Whether it is certainly a string.
+    /// Whether the value is certainly a string.
     is_text: bool,
 }
 

@@ -38,7 +38,7 @@ impl TooMany {
 #[derive(Clone, Copy)]
 struct Local<'a> {
     name: &'a [u8],
-    /// Whether it was declared as a function (`local function f`).
+    /// Whether the variable was declared as a function (`local function f`).
     function: bool,
     /// The name, or the field of a name, with which it was initialised.
     origin: Path<'a>,

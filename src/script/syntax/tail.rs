@@ -76,8 +76,8 @@ const SINGLE: [(&[u8], &[u8]); 12] = [
     (b"table", b"concat"),
 ];
 
-/// The name of the global function that tells whether a function is not written in Lua. No name in
-/// Lua 5.1 begins with this byte.
+/// The name of the global function that returns whether a function is not written in Lua. No name
+/// in Lua 5.1 begins with this byte.
 const NATIVE: &[u8] = b"\xffnative";
 /// Passes on the results of a call, in the frame of the caller.
 const KEEP: &[u8] = b"(function(...)return ... end)(";
@@ -130,7 +130,7 @@ impl<'a> Label<'a> {
 pub struct Site<'a> {
     /// The end of the called function, or of the value whose method is called.
     pub head_end: usize,
-    /// What stands before `head_end`.
+    /// The source before `head_end`.
     pub label: Option<Label<'a>>,
     pub method: Option<&'a [u8]>,
     /// The beginning and the end of the arguments.

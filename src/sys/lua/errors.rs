@@ -68,7 +68,7 @@ unsafe fn name_operand(l: *mut lua_State) {
 /// A Lua function without arguments: it returns the innermost function of a script that runs, and
 /// its line; nothing if there is none.
 pub fn frame_of_script(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: as in `called_as`.
+    // SAFETY: `state` is a live Lua state, as in `called_as`.
     unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, push_function)) }
 }
 
@@ -90,7 +90,7 @@ unsafe extern "C-unwind" fn push_function(l: *mut lua_State) -> c_int {
 /// [`frame_of_script`] returns, and the type of its value. Values without a name come after them in
 /// the order of their registers.
 pub fn slot_of_frame(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: as in `called_as`.
+    // SAFETY: `state` is a live Lua state, as in `called_as`.
     unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, describe_slot)) }
 }
 
@@ -137,7 +137,7 @@ pub fn called_as(lua: &Lua) -> mlua::Result<mlua::Function> {
 
 /// A Lua function: whether its argument is a function that is not written in Lua.
 pub fn is_native(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: as in `called_as`.
+    // SAFETY: `state` is a live Lua state, as in `called_as`.
     unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, check_native)) }
 }
 
@@ -145,7 +145,7 @@ pub fn is_native(lua: &Lua) -> mlua::Result<mlua::Function> {
 /// `script_level(level)` returns the level for LuaJIT's `error`. It is beyond all levels, for an
 /// error without a place, if a function of the library stands there, or none.
 pub fn script_level(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: as in `called_as`.
+    // SAFETY: `state` is a live Lua state, as in `called_as`.
     unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, find_script_level)) }
 }
 

@@ -63,7 +63,7 @@ pub trait Host {
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome;
 
     /// In a debugger session: a line is about to run, or, if `count` is set, [`TICK`] instructions
-    /// have run. True: raise the topmost value.
+    /// have run. Returns whether the topmost value is raised as an error.
     fn line(&mut self, _: &mut Frame, _: bool) -> bool {
         false
     }
@@ -82,7 +82,7 @@ pub enum Kind {
     String,
     Table,
     Function,
-    /// Threads and userdata.
+    /// A thread or a userdata.
     Other,
 }
 
@@ -531,7 +531,8 @@ impl Frame<'_> {
         unsafe { ffi::lua_next(self.l, at) != 0 }
     }
 
-    /// The source place of a level of the call stack; 0 is the innermost. Only in a hook.
+    /// The source place of a level of the call stack; 0 is the innermost. May be called only in a
+    /// hook.
     pub fn place(&self, level: i32) -> Option<Place> {
         // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
         unsafe {

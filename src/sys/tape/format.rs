@@ -120,7 +120,9 @@ pub enum Entry<'a> {
 /// What was passed to a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Write<'a> {
+    /// The number of the socket on the tape.
     pub fd: u64,
+    /// The number of bytes that were passed to the socket.
     pub offered: u64,
     pub outcome: Outcome,
     /// The hash of the bytes that the socket accepted.

@@ -18,15 +18,15 @@ pub struct DebugSwitches {
     /// DEBUG REPLYBUFFER PEAK-RESET-TIME, in milliseconds; `None` is the default of 5 s, a negative
     /// number means never.
     pub reply_peak_reset_ms: Option<i64>,
-    /// DEBUG DICT-RESIZING 0.
+    /// DEBUG DICT-RESIZING 0: hash tables are not resized.
     pub no_resize: bool,
-    /// DEBUG REPLYBUFFER RESIZING 0.
+    /// DEBUG REPLYBUFFER RESIZING 0: reply buffers are not resized.
     pub no_reply_resize: bool,
-    /// DEBUG PAUSE-CRON 1.
+    /// DEBUG PAUSE-CRON 1: the cron's jobs do not run.
     pub no_cron: bool,
     /// DEBUG SET-DISABLE-DENY-SCRIPTS 1: scripts may call commands that are not allowed in scripts.
     pub allow_noscript: bool,
-    /// DEBUG SET-SKIP-CHECKSUM-VALIDATION 1.
+    /// DEBUG SET-SKIP-CHECKSUM-VALIDATION 1: checksums of payloads are not compared.
     pub skip_checksum: bool,
     /// DEBUG CLIENT-ENFORCE-REPLY-LIST 1: a reply counts for limits as if it were in a node of its
     /// own.
@@ -46,7 +46,7 @@ pub struct DebugSwitches {
     pub rdb_client_grace_s: Option<i64>,
     /// DEBUG DROP-CLUSTER-PACKET-FILTER: packets of this type are dropped; -2: all.
     pub dropped_packets: Option<i64>,
-    /// DEBUG CLOSE-CLUSTER-LINK-ON-PACKET-DROP 1.
+    /// DEBUG CLOSE-CLUSTER-LINK-ON-PACKET-DROP 1: a dropped packet closes its link.
     pub close_link_at_drop: bool,
     /// DEBUG AOF-BACKLOG-LIMIT: the number of bytes that may wait for the AOF's disk before clients
     /// with waiting writes are not read.

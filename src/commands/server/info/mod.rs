@@ -79,7 +79,7 @@ struct Section {
 /// When a section is included; each variant includes those before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Shown {
-    /// If it is named.
+    /// The section is shown if INFO names it.
     Named,
     /// With `all`.
     All,

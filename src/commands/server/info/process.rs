@@ -177,8 +177,8 @@ pub fn cpu(_: &View, out: &mut Report) {
     usage(out, UsageWho::RUSAGE_THREAD, "_main_thread");
 }
 
-fn usage(out: &mut Report, who: UsageWho, suffix: &str) {
-    let usage = getrusage(who).ok();
+fn usage(out: &mut Report, of: UsageWho, suffix: &str) {
+    let usage = getrusage(of).ok();
     let seconds = |time: fn(&Usage) -> TimeVal| {
         let time = usage.as_ref().map(time);
         let seconds = time.map_or(0.0, |t| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6);

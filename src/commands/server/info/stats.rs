@@ -187,7 +187,7 @@ pub fn bigkeys(view: &View, out: &mut Report) {
     out.field("bigkeys-used-memory", big.memory());
 }
 
-/// Included only if it is named.
+/// The section of debugging figures, shown only if INFO names it.
 pub fn debug(view: &View, out: &mut Report) {
     let (stats, clock) = (&view.server.stats, &view.server.clock);
     out.field("eventloop_duration_aof_sum", clock.us(stats.aof_ticks));
