@@ -108,7 +108,8 @@ impl Db {
         self.keys.find_mut(hash, key)
     }
 
-    /// Sets or replaces a key's value with one probe of the table. Returns the previous one.
+    /// Sets or replaces a key's value with one probe of the table. Returns the entry that was
+    /// replaced.
     #[inline]
     pub fn set(
         &mut self,

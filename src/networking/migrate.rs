@@ -61,7 +61,7 @@ pub struct Migrations {
 /// A request that has a connection.
 struct Running {
     migration: Migration,
-    /// What has ended the connection.
+    /// The failure that has ended the connection, if it has ended.
     failure: Option<Failure>,
 }
 

@@ -399,7 +399,7 @@ fn run_batch(
 }
 
 /// For the trace: the read whose bytes were parsed, if it is a new one, and the parsing. The first
-/// command begins after both.
+/// command of the batch begins after the read and the parsing.
 #[cold]
 fn trace_batch(server: &mut Server, c: &Client, requests: usize) {
     let (trace, stats) = (&mut server.trace, &server.stats);

@@ -134,7 +134,7 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             forget_latencies(server);
             Ok(())
         }
-        // Settings for `Server::configure`, or read each time they are used.
+        // All others are copied by `Server::configure`, or read each time they are used.
         _ => Ok(()),
     }
 }

@@ -50,7 +50,7 @@ pub struct Member {
     pub peer: Peer,
     proxy: Proxy,
     disk: Option<Disk>,
-    /// The index of its primary.
+    /// The index of the server's primary; `None`: the server is the primary.
     pub upstream: Option<usize>,
     stopped: bool,
 }

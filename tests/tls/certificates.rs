@@ -232,7 +232,7 @@ impl Client {
         self
     }
 
-    /// A byte of what it sends is wrong, or it ends there.
+    /// The client sends a wrong byte in one of its messages, or ends the connection there.
     pub fn damage(mut self, round: usize) -> Client {
         self.damage = Some(round);
         self

@@ -95,7 +95,7 @@ pub struct Materials {
 }
 
 impl Inputs {
-    /// The present settings.
+    /// Copies the settings of TLS from the configuration.
     pub fn of(config: &Config) -> Inputs {
         let own = Pair {
             certificate: config.tls_cert_file.as_path().into(),

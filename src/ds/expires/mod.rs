@@ -461,7 +461,7 @@ impl Leaf {
     }
 }
 
-/// The first place of a word; sixteen are compared at a time.
+/// The index of the first word that equals `word`; sixteen words are compared at a time.
 fn find_word(words: &[u32], word: u32) -> Option<usize> {
     const LANES: usize = 16;
     let (chunks, rest) = words.as_chunks::<LANES>();
