@@ -129,7 +129,7 @@ pub struct EventLoop<S> {
 }
 
 impl<S> EventLoop<S> {
-    /// A loop for up to `setsize` files.
+    /// A loop for up to `setsize` files. Fails if the kernel gives no poll.
     pub fn new(setsize: usize) -> io::Result<Self> {
         let (poller, waker) = Poller::new(setsize)?;
         Ok(Self {
@@ -146,7 +146,7 @@ impl<S> EventLoop<S> {
         })
     }
 
-    /// Runs turns until [`EventLoop::stop`].
+    /// Runs turns until [`EventLoop::stop`]. An error is that of the poll.
     pub fn run(&mut self, s: &mut S) -> io::Result<()> {
         let turn = Events::ALL | Events::CALL_BEFORE_SLEEP | Events::CALL_AFTER_SLEEP;
         while !std::mem::take(&mut self.stopped) {

@@ -154,7 +154,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Whether the user may make the call.
+/// Whether the user may make the call; `Err` has what was denied.
 pub fn check(user: &User, call: &mut Call) -> Result<(), Denied> {
     if user.is_unlimited() {
         return Ok(());

@@ -30,6 +30,7 @@ use crate::texts;
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Checks a `user` line while redis.conf is read: everything except whether its commands exist.
+/// `Err` is a line for the user.
 pub fn check_line(terms: &Terms, args: &[Text]) -> Result<(), String> {
     let words: Vec<&[u8]> = args.iter().map(|arg| &arg[..]).collect();
     let error = |rule: &[u8], text: &str| {
@@ -91,7 +92,8 @@ fn load_config_lines(server: &mut Server) -> Result<(), String> {
     Ok(())
 }
 
-/// ACL LOAD: the users of the file replace the existing ones.
+/// ACL LOAD: the users of the file replace the existing ones. `Err` has all faults of the file;
+/// then no user was changed.
 pub fn load(server: &mut Server, current: &mut Client) -> Result<(), String> {
     let users = read(server)?;
     let before: Vec<Box<[u8]>> = server.acl.users().map(|user| user.name.clone()).collect();

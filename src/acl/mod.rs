@@ -239,7 +239,8 @@ fn may_keep(user: &User, subscriptions: &Subscriptions) -> bool {
         && subscriptions.shards.iter().all(|name| allows(name, false))
 }
 
-/// AUTH: the client becomes this user. `argv` is the command, for ACL LOG.
+/// AUTH: the client becomes this user; WRONGPASS if there is no such user or password. `argv` is
+/// the command, for ACL LOG.
 pub fn log_in(
     server: &mut Server,
     c: &mut Client,

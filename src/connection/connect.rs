@@ -28,7 +28,8 @@ pub fn numeric(host: &str, port: u16) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// All addresses of `host`, a name or an address, with `port`. Waits for the system's resolver.
+/// All addresses of `host`, a name or an address, with `port`. Waits for the system's resolver,
+/// whose error is returned.
 pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     match found.is_empty() {
@@ -38,7 +39,8 @@ pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Begins to connect to `address`. `source` is the local address (`bind-source-addr`); with `None`
-/// the kernel chooses it.
+/// the kernel chooses it. An error if the kernel refuses at once; later ones come from
+/// [`Connection::finish_connect`].
 pub fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Connection> {
     tape::not_recorded("a connection to another server");
     let domain = Domain::for_address(address);

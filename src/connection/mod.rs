@@ -124,7 +124,8 @@ impl Connection {
         }
     }
 
-    /// The socket is ready: continues the handshake as far as possible.
+    /// The socket is ready: continues the handshake as far as possible. After an error the
+    /// connection is of no use.
     pub fn handshake(&mut self) -> io::Result<State> {
         if self.state == State::Handshake
             && let Transport::Tls(session) = &mut self.transport

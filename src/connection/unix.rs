@@ -45,7 +45,7 @@ pub fn peer_uid(stream: &UnixStream) -> Option<u32> {
     Some(found.uid())
 }
 
-/// Listens at this place. An existing file is replaced.
+/// Listens at this place. An existing file is replaced. Fails if the file can't be created.
 pub fn listen(place: &Place) -> io::Result<UnixListener> {
     let path = place.path.as_path();
     // A file that can't be removed makes `bind` fail, and that error is returned.

@@ -96,7 +96,8 @@ pub fn invalidate_cache(hll: &mut [u8]) {
     }
 }
 
-/// Adds an element. Returns whether a register changed. `sparse_max` is `hll-sparse-max-bytes`.
+/// Adds an element. Returns whether a register changed; `Corrupt` if the value is no valid
+/// HyperLogLog. `sparse_max` is `hll-sparse-max-bytes`.
 pub fn add(hll: &mut Vec<u8>, element: &[u8], sparse_max: usize) -> Result<bool, Corrupt> {
     let (index, value) = place(element);
     let changed = raise(hll, index, value, sparse_max)?;

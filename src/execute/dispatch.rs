@@ -224,7 +224,7 @@ fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
 }
 
 /// Finds a command by name, resolves its subcommand and checks its number of arguments: for
-/// commands that no client sends.
+/// commands that no client sends. The errors are those that a client would get.
 pub fn find_command(server: &Server, argv: &[&[u8]]) -> Result<u16, Error> {
     let id = resolve(server, argv, server.commands.lookup(argv[0])).map_err(|(_, error)| error)?;
     if !server.commands.row(id).check_arity(argv.len()) {

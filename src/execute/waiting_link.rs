@@ -73,7 +73,8 @@ impl WaitingLink {
         self.link.push(self.now_ms(), step);
     }
 
-    /// Sends all requests, and waits for all replies.
+    /// Sends all requests, and waits for all replies; fails if the connection ends or the time is
+    /// over.
     pub fn exchange(&mut self, mut on_reply: impl FnMut(u32, Reply)) -> Result<(), Failure> {
         if self.link.is_connecting() {
             self.step(Event::Connected, &mut on_reply)?;

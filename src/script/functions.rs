@@ -461,14 +461,14 @@ impl Functions {
 }
 
 impl Server {
-    /// FUNCTION LOAD: returns the library's name.
+    /// FUNCTION LOAD: returns the library's name; an error if its source fails or a name is in use.
     pub fn load_library(&mut self, source: &[u8], replace: bool) -> Result<Box<[u8]>, Error> {
         self.refuse_while_running()?;
         let rules = LoadRules::of(self);
         self.data.functions.load_library(rules, source, replace)
     }
 
-    /// FUNCTION RESTORE: adds all of the libraries, or none.
+    /// FUNCTION RESTORE: adds all of the libraries, or, with an error, none.
     pub fn restore_libraries(&mut self, sources: &[&[u8]], policy: Policy) -> Result<(), Error> {
         self.refuse_while_running()?;
         let rules = LoadRules::of(self);

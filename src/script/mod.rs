@@ -134,7 +134,7 @@ impl Scripting {
         self.eval = None;
     }
 
-    /// SCRIPT KILL and FUNCTION KILL.
+    /// SCRIPT KILL and FUNCTION KILL; NOTBUSY if none runs, UNKILLABLE after a write.
     pub fn kill(&mut self, config: &Config, kind: Kind) -> Result<(), Error> {
         let Some(running) = &mut self.running else {
             return Err(Error::of("NOTBUSY No scripts in execution right now."));

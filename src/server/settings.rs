@@ -43,7 +43,7 @@ const PORT_REFUSED: &str = "Unable to listen on this port. Check server logs.";
 /// Why a step can't be done: the text for the client.
 type Refusal = String;
 
-/// CONFIG SET: sets all of the settings, or none.
+/// CONFIG SET: sets all of the settings, or, with an error, none.
 pub fn set(server: &mut Server, pairs: &[(&[u8], &[u8])], access: Access) -> Result<(), SetError> {
     let change = server.config.set(pairs, access)?;
     for (done, step) in change.steps.iter().enumerate() {

@@ -264,7 +264,7 @@ fn warn_about_backlog(config: &Config) {
     }
 }
 
-/// Opens the sockets and creates the loop that watches them.
+/// Opens the sockets and creates the loop that watches them; `Err` after the reason was logged.
 pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     tls::start(server).map_err(|problem| {
         log::warn!("{problem}");

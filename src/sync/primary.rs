@@ -31,7 +31,8 @@ pub enum Request<'a> {
     },
 }
 
-/// Makes a client a replica, which gets the part of the stream that it lacks, or a snapshot.
+/// Makes a client a replica, which gets the part of the stream that it lacks, or a snapshot. An
+/// error is a refusal of the PSYNC.
 pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<(), Error> {
     if server.replication.replicas.get(c.reference()).is_some() {
         return Ok(()); // it has sent the request before

@@ -105,7 +105,7 @@ impl List {
         Held::typed(entry)
     }
 
-    /// The list of an entry, mutable.
+    /// The list of an entry, mutable; WRONGTYPE for another type.
     #[inline(always)]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, List>, Error> {
         Opened::typed(entry)

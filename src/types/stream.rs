@@ -170,7 +170,7 @@ impl Stream {
         }
     }
 
-    /// The stream of an entry, mutable.
+    /// The stream of an entry, mutable; WRONGTYPE for another type.
     #[inline]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Stream, Error> {
         match entry.into_value_mut() {

@@ -97,7 +97,7 @@ impl<'a> StrView<'a> {
         self.len() == 0
     }
 
-    /// The value as a 64-bit integer.
+    /// The value as a 64-bit integer; an error if its text is none.
     pub fn integer(self) -> Result<i64, Error> {
         match self {
             StrView::Int(n) => Ok(n),

@@ -187,7 +187,7 @@ impl Transfers {
         Ok(())
     }
 
-    /// Whether slots of these ranges already move away.
+    /// `Err` if slots of these ranges already move away.
     pub fn check_idle(&self, ranges: &Ranges) -> Result<(), String> {
         let shared = |job: &Job| ranges.shared_slot(&job.ranges);
         match self.active(Side::Export).find_map(shared) {

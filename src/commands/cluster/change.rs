@@ -32,7 +32,7 @@ pub fn run_or_refuse(
     Ok(())
 }
 
-/// A slot in an argument.
+/// A slot in an argument; an error for anything but a number from 0 to 16383.
 pub fn slot(text: &[u8]) -> Result<u16, Error> {
     let slot = parse_i64(text).and_then(|slot| u16::try_from(slot).ok());
     let slot = slot.filter(|slot| usize::from(*slot) < SLOTS);

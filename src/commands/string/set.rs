@@ -148,7 +148,7 @@ impl ExpireArg {
         })
     }
 
-    /// The expiry time, Unix milliseconds.
+    /// The expiry time, Unix milliseconds; an error if it is not positive or overflows.
     pub fn deadline(self, ctx: &Ctx) -> Result<i64, Error> {
         let n = ctx.int(self.at)?;
         let unit = if self.seconds { 1000 } else { 1 };

@@ -310,8 +310,8 @@ pub fn delete_history(server: &mut Server) {
     }
 }
 
-/// CONFIG SET appendonly: applies the setting. While the data set is being loaded, that is
-/// postponed until the end of the load, as in Redis 8.
+/// CONFIG SET appendonly: applies the setting; `Err` is the reason for the client. While the data
+/// set is being loaded, that is postponed until the end of the load, as in Redis 8.
 pub fn follow_setting(server: &mut Server) -> Result<(), String> {
     if server.is_loading() {
         return Ok(());

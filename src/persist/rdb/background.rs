@@ -73,7 +73,7 @@ pub fn in_progress(server: &Server) -> bool {
         .is_some_and(|child| child.kind == Kind::Rdb)
 }
 
-/// Saves in this process, while all clients wait.
+/// Saves in this process, while all clients wait. After an error the old file is still there.
 pub fn save(server: &mut Server) -> io::Result<()> {
     server.rdb.saves += 1;
     let meter = Meter {

@@ -152,7 +152,7 @@ impl<'r, 's> Decoder<'r, 's> {
         })
     }
 
-    /// Reads a length.
+    /// Reads a length; damaged if the byte begins an encoded string.
     pub fn length(&mut self) -> Result<u64> {
         match self.head()? {
             Head::Len(len) => Ok(len),

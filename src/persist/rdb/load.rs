@@ -152,7 +152,7 @@ pub fn read_version(reader: &mut Reader, any_version: bool) -> std::result::Resu
     Err(Refused::Version(version))
 }
 
-/// Reads everything behind the version, up to the checksum.
+/// Reads everything behind the version, up to the checksum. Stops at the first fault.
 pub fn read<S: Sink>(
     reader: &mut Reader,
     version: u32,

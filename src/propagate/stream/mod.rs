@@ -154,7 +154,7 @@ impl Stream {
     }
 
     /// Continues at another offset, without earlier bytes: another history begins, or the offset
-    /// jumps. Cursors and pins are lost.
+    /// jumps. Cursors and pins are lost. Fails if `offset` exceeds [`START_MAX`].
     pub fn restart_at(&mut self, offset: u64) -> Result<(), OffsetTooLarge> {
         if offset > START_MAX {
             return Err(OffsetTooLarge);
