@@ -296,8 +296,8 @@ fn sdiffstore(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Whether looking up members is quicker than removing them from a copy. Looking up counts half, as
-/// it stops at the first hit.
+/// Whether looking up members is quicker than removing them from a copy. A search of the other sets
+/// is assumed to look into half of them, as it stops at the first set that has the member.
 fn looking_up_pays(first: &Set, others: &[Option<&Set>]) -> bool {
     let others = others.iter().copied().flatten();
     let (lookups, copies) = others.fold((first.len(), first.len()), |(lookups, copies), set| {

@@ -35,7 +35,7 @@ pub fn limits(server: &Server, member: &Member) -> Limits {
     }
 }
 
-/// Executes an action that needs no connection. At the top level.
+/// Executes an action that needs no connection. Called at the top level only.
 pub fn execute(server: &mut Server, action: Action) {
     match action {
         Action::HoldWriters => hold_writers(server),

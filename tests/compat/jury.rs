@@ -8,9 +8,9 @@
 //!           └─> Valkey 9.1 ┘
 //! ```
 //!
-//! After a different reply, a judge may have different data. It leaves the history, unless the
-//! command changed nothing (it only reads, or both replies are errors). When one Redis has left, a
-//! difference to the other one is not an error.
+//! After a different reply, a judge may have different data. This judge takes no further part in
+//! the history, unless the command changed nothing (it only reads, or both replies are errors).
+//! When one Redis has left, a difference to the other one is not an error.
 
 use super::common::{Peer, Reply};
 use super::tables::{Rows, rows};

@@ -124,7 +124,8 @@ pub(super) fn getrange(ctx: &mut Ctx) -> CmdResult {
 /// Both ends are included; negative ones are relative to the end, and those outside are clamped.
 fn slice(bytes: &[u8], start: i64, end: i64) -> &[u8] {
     let len = bytes.len() as i64;
-    // Clamped to the beginning, both ends would meet there and select a byte.
+    // If both ends were before the string, clamping would move them to its first byte, which would
+    // then be selected.
     if start < 0 && end < 0 && start > end {
         return b"";
     }
