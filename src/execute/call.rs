@@ -85,11 +85,11 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     if server.armed & armed::MONITOR != 0 && monitored(cmd) && !c.has(flag::REEXECUTE) {
         monitor::feed(server, c, argv, server.dirty > dirty);
     }
-    if server.armed & LOOKS_AT_KEYS != 0 {
-        let changed = server.dirty > dirty;
+    if server.armed & (LOOKS_AT_KEYS | armed::TRACE) != 0 {
         if server.armed & armed::TRACE != 0 {
             server.trace.command(id, started, ended, c.id);
         }
+        let changed = server.dirty > dirty;
         note_keys(server, c, argv, cmd, changed, (spent, reply_bytes));
     }
     if server.armed & armed::PROPAGATE != 0 {
@@ -97,8 +97,8 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     }
 }
 
-/// Features that look at the keys of each command, and the trace.
-const LOOKS_AT_KEYS: u32 = armed::TRACKING | armed::UNSYNCED | armed::TRACE | armed::SLOT_STATS;
+/// Features that look at the keys of each command.
+const LOOKS_AT_KEYS: u32 = armed::TRACKING | armed::UNSYNCED | armed::SLOT_STATS;
 
 /// Charges a command to its slot. The commands of a transaction and of a script are charged with
 /// it. A script in compatibility mode may use several slots: only its reply counts.
@@ -126,9 +126,23 @@ fn charge_slot(
     }
 }
 
-/// Notes the keys of a command for the features that look at them.
-#[cold]
+/// Notes the keys of a command for the features that look at them, if one is on.
+#[inline]
 fn note_keys(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    cmd: &Command,
+    changed: bool,
+    cost: (u64, u64),
+) {
+    if server.armed & LOOKS_AT_KEYS != 0 {
+        look_at_keys(server, c, argv, cmd, changed, cost);
+    }
+}
+
+#[cold]
+fn look_at_keys(
     server: &mut Server,
     c: &mut Client,
     argv: &[&[u8]],

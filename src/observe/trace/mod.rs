@@ -77,6 +77,9 @@ pub struct Recording {
     /// Shorter events are dropped.
     pub slower_than_us: u64,
     min_ticks: u64,
+    /// `min_ticks` while events are recorded, otherwise more than any event has: the one comparison
+    /// that decides whether an event is kept.
+    keeps_from: u64,
     state: State,
 }
 
@@ -86,8 +89,17 @@ impl Recording {
             ring: Ring::new(events),
             slower_than_us,
             min_ticks: clock.per_us(slower_than_us),
+            keeps_from: u64::MAX,
             state: State::Waiting,
         }
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.keeps_from = match state {
+            State::Running | State::Ending => self.min_ticks,
+            State::Waiting | State::Ended => u64::MAX,
+        };
     }
 
     /// Whether events are recorded, now or from the next turn on.
@@ -97,8 +109,7 @@ impl Recording {
 
     #[inline]
     fn push(&mut self, event: Event) {
-        let records = matches!(self.state, State::Running | State::Ending);
-        if records && event.end.wrapping_sub(event.start) >= self.min_ticks {
+        if event.end.wrapping_sub(event.start) >= self.keeps_from {
             self.ring.push(event);
         }
     }
@@ -141,6 +152,8 @@ pub struct Trace {
     jobs: Vec<&'static str>,
     /// Whether the tape counts the events, see `sys::tape`.
     taped: bool,
+    /// No recording keeps shorter events; see [`Trace::update_threshold`].
+    keeps_from: u64,
 }
 
 impl Trace {
@@ -165,7 +178,16 @@ impl Trace {
             steps,
             jobs,
             taped: false,
+            keeps_from: u64::MAX,
         }
+    }
+
+    /// To be called when a recording begins or ends. Most events of the flight recorder are shorter
+    /// than it keeps, and cost one comparison.
+    fn update_threshold(&mut self) {
+        let recordings = self.recordings().map(|recording| recording.keeps_from);
+        let lowest = recordings.min().unwrap_or(u64::MAX);
+        self.keeps_from = if self.taped { 0 } else { lowest };
     }
 
     /// The recording may have ended by itself.
@@ -179,6 +201,7 @@ impl Trace {
     pub fn follow_tape(&mut self) {
         self.taped = tape::is_on();
         self.follow = true;
+        self.update_threshold();
     }
 
     fn recordings(&mut self) -> impl Iterator<Item = &mut Recording> {
@@ -218,6 +241,7 @@ impl Trace {
     pub fn start(&mut self, events: usize, slower_than_us: u64, clock: Ticks) {
         self.session = Some(Recording::new(events, slower_than_us, clock));
         self.follow = true;
+        self.update_threshold();
     }
 
     /// Ends the session with this turn. Returns whether there was one.
@@ -225,11 +249,12 @@ impl Trace {
         let Some(session) = self.session.as_mut().filter(|session| session.is_on()) else {
             return false;
         };
-        session.state = match session.state {
+        session.enter(match session.state {
             State::Running => State::Ending,
             _ => State::Ended,
-        };
+        });
         self.follow = true;
+        self.update_threshold();
         true
     }
 
@@ -238,29 +263,42 @@ impl Trace {
         if on != self.recorder.is_some() {
             self.recorder = on.then(|| Recording::new(EVENTS_DEFAULT, RECORDER_MIN_US, clock));
             self.follow = true;
+            self.update_threshold();
         }
     }
 
     /// Records a span that ends at `end`.
     #[inline]
     pub fn span(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u64) {
-        let event = Event {
-            start,
-            end,
-            client,
-            number: u32::try_from(number).unwrap_or(u32::MAX),
-            kind,
-        };
-        if self.taped {
-            tape::note_event(kind as u8, client, event.number);
+        if end.wrapping_sub(start) >= self.keeps_from {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            self.keep(kind, start, end, client, number);
         }
-        self.push(event);
         self.mark = end;
     }
 
+    #[inline(never)]
+    fn keep(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u32) {
+        if self.taped {
+            tape::note_event(kind as u8, client, number);
+        }
+        self.push(Event {
+            start,
+            end,
+            client,
+            number,
+            kind,
+        });
+    }
+
+    #[inline]
     fn push(&mut self, event: Event) {
-        self.recordings()
-            .for_each(|recording| recording.push(event));
+        if let Some(session) = &mut self.session {
+            session.push(event);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.push(event);
+        }
     }
 
     /// Records a span of another thread, which may have any time.
@@ -280,7 +318,7 @@ impl Trace {
         self.span(kind, self.mark, ticks::now(), client, number);
     }
 
-    /// Records a command.
+    /// Records a command: for a session the only work for each of them, so it is short.
     #[inline]
     pub fn command(&mut self, id: u16, start: u64, end: u64, client: u64) {
         self.span(Kind::Command, start.max(self.floor), end, client, id.into());
@@ -331,9 +369,10 @@ impl Trace {
     fn begin_waiting(&mut self) {
         for recording in self.recordings() {
             if recording.state == State::Waiting {
-                recording.state = State::Running;
+                recording.enter(State::Running);
             }
         }
+        self.update_threshold();
     }
 
     /// The observer was set within `before_sleep`: the rest of this turn is recorded. `read` is
@@ -368,9 +407,10 @@ impl Trace {
         }
         for recording in self.recordings() {
             if recording.state == State::Ending {
-                recording.state = State::Ended;
+                recording.enter(State::Ended);
             }
         }
+        self.update_threshold();
         let busy = now.wrapping_sub(open.start).saturating_sub(self.poll_ticks);
         Some(EndedTurn { busy })
     }

@@ -5,10 +5,10 @@ use crate::observe::trace::event::{Event, Kind};
 /// The events that were recorded last.
 pub struct Ring {
     slots: Box<[Event]>,
-    /// The number of events ever pushed.
-    pushed: u64,
-    /// The slot of the next event.
+    /// The slot of the next event; behind the last one when the ring is full and begins again.
     next: usize,
+    /// How often it has begun again.
+    laps: u64,
 }
 
 impl Ring {
@@ -23,20 +23,25 @@ impl Ring {
         };
         Ring {
             slots: vec![unused; capacity.max(1)].into_boxed_slice(),
-            pushed: 0,
             next: 0,
+            laps: 0,
         }
     }
 
     /// Adds an event, in place of the oldest if the ring is full.
     #[inline]
     pub fn push(&mut self, event: Event) {
-        self.slots[self.next] = event;
-        self.pushed += 1;
-        self.next += 1;
-        if self.next == self.slots.len() {
-            self.next = 0;
+        if self.next >= self.slots.len() {
+            self.begin_again();
         }
+        self.slots[self.next] = event;
+        self.next += 1;
+    }
+
+    #[cold]
+    fn begin_again(&mut self) {
+        self.next = 0;
+        self.laps += 1;
     }
 
     /// The maximum number of events.
@@ -46,20 +51,20 @@ impl Ring {
 
     /// The number of events ever pushed.
     pub fn pushed(&self) -> u64 {
-        self.pushed
+        self.laps * self.slots.len() as u64 + self.next as u64
     }
 
     /// The number of events that were overwritten.
     pub fn lost(&self) -> u64 {
-        self.pushed.saturating_sub(self.slots.len() as u64)
+        self.pushed().saturating_sub(self.slots.len() as u64)
     }
 
     /// A copy of the events, oldest first.
     pub fn to_vec(&self) -> Vec<Event> {
-        if self.pushed <= self.slots.len() as u64 {
-            return self.slots[..self.pushed as usize].to_vec();
-        }
         let (newer, older) = self.slots.split_at(self.next);
+        if self.laps == 0 {
+            return newer.to_vec();
+        }
         [older, newer].concat()
     }
 }
