@@ -136,7 +136,9 @@ book-figures:   ## measure the book's figures and record its traces again on thi
 	tools/book/book trace --server $(TARGET)/debug/aeris-server
 
 lesson-diff:    ## what lesson N adds to the one before (make lesson-diff N=4)
-	@diff -u ae/lessons/$$(printf %02d $$(($(N) - 1)))_*.rs ae/lessons/$$(printf %02d $(N))_*.rs || true
+	@lesson() { ls ae/lessons/$$(printf %02d $$1)_*.rs 2>/dev/null; }; \
+	new=$$(lesson $(N)) || { echo "There is no lesson $(N)."; exit 1; }; \
+	diff -u $$(lesson $$(($(N) - 1)) || echo /dev/null) $$new || true
 
 exercise:       ## the test of the exercise of lesson N, which fails until it is solved (make exercise N=5)
 	@$(CARGO) build --quiet -p ae --examples

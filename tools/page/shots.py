@@ -189,7 +189,7 @@ def main():
                     load(port, parent)
                 finally:
                     os._exit(0)
-            browser = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={scratch}/profile"]
+            browser = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={scratch}/profile"]
             browser += [f"--remote-debugging-port={devtools_port}", "about:blank"]
             started.append(subprocess.Popen([chromium, *browser], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             pages = f"http://127.0.0.1:{devtools_port}/json/list"
